@@ -338,7 +338,8 @@ pub fn race(octets: &[u8]) {
     let start = Instant::now();
     let latency = vec![Latency::new(start); usize::from(backends)];
     let budget = Budget::new(rules.hedge.budget);
-    let context = RaceContext { rules: &rules, latency: &latency, budget: &budget };
+    let by_stream: Vec<_> = (0..backends).map(|backend| shape[1] >> backend & 1 == 1).collect();
+    let context = RaceContext { rules: &rules, latency: &latency, by_stream: &by_stream, budget: &budget };
     let candidates = Candidates::of((0..backends).map(BackendIndex), is_down);
     let mut race = Race::start(&context, &candidates, start);
     let (mut now, mut made) = (start, 0_u8);
@@ -355,6 +356,7 @@ pub fn race(octets: &[u8]) {
                 let rank = [Rank::Failure, Rank::Nodata, Rank::Nxdomain, Rank::NodataAuthoritative, Rank::Positive];
                 race.on_reply(attempt, rank[usize::from(kind) - 5], now);
             }
+            Some(10) if is_made => race.on_lost(attempt),
             Some(kind) => now += Duration::from_millis(u64::from(kind)),
             // At last nothing more comes.
             None => now = race.deadline() + Duration::from_millis(1),
@@ -399,7 +401,8 @@ pub fn engine(octets: &[u8]) {
             9 => Move::Bare { slot },
             10 => Move::Forged { slot },
             11 => Move::Unreachable { slot },
-            12 => Move::Unsent { slot, is_unreachable: pair[0] >> 7 == 1 },
+            12 if pair[0] >> 7 == 1 => Move::Lost { slot, is_refused: pair[0] >> 6 & 1 == 1 },
+            12 => Move::Unsent { slot, is_unreachable: pair[0] >> 6 & 1 == 1 },
             13 => Move::Health { backend: slot, is_up: pair[0] >> 7 == 1 },
             14 => Move::Reload { rules: slot },
             _ => Move::Wait { millis: u16::from(slot) * u16::from(pair[0] >> 4) },

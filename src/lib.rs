@@ -38,6 +38,8 @@
 //!    (`net/backend_sockets.rs`, `policy/query_slots.rs`), and with the backend's cookies, if probes have found that it gives
 //!    them (`state/backend_cookies.rs`). Those of one length are segments of one datagram to the kernel, which cuts it apart
 //!    (GSO, `net/gso.rs`).
+//!    To a backend by stream they leave on one of its connections, by one write for all of a turn (`net/backend_sockets/connections/`,
+//!    and as a value without sockets `net/backend_connection/`); what waits on one that ends is asked elsewhere (`engine/connections.rs`).
 //! 7. A reply is matched by socket, ID and question, and by what else it must bear (`engine/reply.rs`, `engine/proof.rs`); if
 //!    too many do not match, their socket is void and what waits on it is asked again (`engine/again.rs`). It is ranked, and
 //!    handed to the race. When that is over, what it has come to is remembered, its slots are quarantined, and each client that

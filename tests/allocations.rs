@@ -195,8 +195,6 @@ fn answering(zone_db: ZoneDb, sections: &str) -> Measured {
         Setup {
             etcd: EtcdSecrets::default(),
             roots: Default::default(),
-            certificates: Default::default(),
-            certificate_files: Default::default(),
             config,
             zone_dbs: vec![Arc::new(zone_db)],
             keys: Default::default(),
@@ -245,8 +243,6 @@ fn allocations_once(workers: usize, keys: &str, sections: &str, names: u32, time
         Setup {
             etcd: EtcdSecrets::default(),
             roots: Default::default(),
-            certificates: Default::default(),
-            certificate_files: Default::default(),
             config,
             zone_dbs: Vec::new(),
             keys: Default::default(),

@@ -161,7 +161,7 @@ const IMPURE: &[&str] = &[
 const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/net/batch.rs", "recvmmsg and sendmmsg behind a safe interface"),
     ("src/net/batch/control.rs", "the control messages of the same calls"),
-    ("src/net/options.rs", "setsockopt for options that no crate at hand offers"),
+    ("src/net/options.rs", "setsockopt and getsockopt for options that no crate at hand offers"),
     ("tests/allocations.rs", "a counting allocator: `GlobalAlloc` is an unsafe trait"),
 ];
 

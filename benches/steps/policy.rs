@@ -129,7 +129,7 @@ impl Pool {
 
     /// It, as races see it.
     fn race_context(&self) -> RaceContext<'_> {
-        RaceContext { rules: &self.rules, latency: &self.latency, budget: &self.budget }
+        RaceContext { rules: &self.rules, latency: &self.latency, by_stream: &[], budget: &self.budget }
     }
 }
 

@@ -102,6 +102,7 @@ impl<I: Io> ActiveRace<'_, I> {
             Ok(()) => self.pool.asked(backend, self.now),
             Err(NotSent::Unreachable) => self.entry.race.on_failure(attempt),
             Err(NotSent::Want(want)) => self.on_unsent(attempt, want),
+            Err(NotSent::Full) => self.on_full(attempt),
         }
         sent.is_ok()
     }
@@ -119,9 +120,11 @@ impl<I: Io> ActiveRace<'_, I> {
         let sockets = pool.sockets(*io, backend);
         let with_opt = edns && !pool.is_without_opt(backend, now);
         // Of a query with a TSIG record nothing may be changed.
-        let is_case_random = pool.is_case_random(backend, now) && !entry.is_signed();
+        // Nobody can join a connection who does not see it: what comes by one needs no further proof.
+        let is_by_stream = pool.is_by_stream(backend);
+        let is_case_random = !is_by_stream && pool.is_case_random(backend, now) && !entry.is_signed();
         let proof = if is_case_random { proof.with(Proof::CASE) } else { proof };
-        let has_cookies = pool.cookies(backend).is_some() && with_opt && !entry.is_signed();
+        let has_cookies = !is_by_stream && pool.cookies(backend).is_some() && with_opt && !entry.is_signed();
         let proof = if has_cookies { proof.with(Proof::COOKIE) } else { proof };
         let is_test = (is_case_random || has_cookies) && pool.take_doubt(backend);
         let proof = if is_test { proof.with(Proof::LENIENT) } else { proof };
@@ -132,10 +135,16 @@ impl<I: Io> ActiveRace<'_, I> {
         let (hash, since) = (entry.hash, entry.race.started());
         let kind = entry.race.attempt(attempt).map_or(Kind::First, |attempt| attempt.kind);
         let report = SentAttempt { hash, pool: &pool.shared, backend, kind, since };
-        let slot = io.send(sockets, outstanding, &report, now, |slot, out| {
+        let avoid = if is_by_stream { entry.waits_at(attempt, backend) } else { None };
+        let is_encrypted = with_opt && !entry.is_signed() && pool.is_encrypted(backend);
+        let is_padded = is_encrypted && pool.shared.config.connections.padding;
+        let slot = io.send(sockets, outstanding, &report, avoid, now, |slot, out| {
             let opt_at = entry.write_query(with_opt, out);
             if let Some(cookies) = cookies {
                 wire::add_cookie(out, opt_at, cookies, own_udp_size);
+            }
+            if is_encrypted {
+                wire::add_opt(out, opt_at, own_udp_size);
             }
             if asks_version {
                 wire::ask_zone_version(out, opt_at, own_udp_size);
@@ -143,6 +152,9 @@ impl<I: Io> ActiveRace<'_, I> {
             if is_case_random {
                 let qname = wire::HEADER_LEN..wire::HEADER_LEN + entry.question().len().saturating_sub(QTYPE_QCLASS);
                 wire::set_case(out.get_mut(qname).unwrap_or_default(), secret.case(slot, entry.hash));
+            }
+            if is_padded {
+                wire::pad_query(out, opt_at, wire::QUERY_BLOCK);
             }
         })?;
         self.entry.set_query_slot(attempt, Some(slot), self.spills);
@@ -155,6 +167,26 @@ impl<I: Io> ActiveRace<'_, I> {
         let pool = &self.pool;
         self.worker.shared.shortage.note(want, &pool.shared, backend, pool.counters(backend), self.now);
         self.entry.race.on_unsent(attempt, shortage::retry(want), pool.shared.budget());
+    }
+
+    /// No connection to the backend of an attempt has room. If it is up, that is a bound of our own, and no failure of it.
+    #[cold]
+    pub(super) fn on_full(&mut self, attempt: AttemptId) {
+        let Some(Attempt { backend, .. }) = self.entry.race.attempt(attempt) else { return };
+        if self.pool.backend(backend).is_up() {
+            self.on_unsent(attempt, Want::Connections);
+        } else {
+            self.entry.race.on_failure(attempt);
+        }
+    }
+
+    /// An attempt was lost with its connection.
+    pub(super) fn lose(&mut self, attempt: AttemptId) {
+        if !self.entry.is_fetching {
+            self.clear_slot(attempt);
+            self.entry.race.on_lost(attempt);
+            self.drive(None);
+        }
     }
 
     /// Nothing waits for the reply to an attempt any more.
@@ -175,9 +207,10 @@ impl<I: Io> ActiveRace<'_, I> {
     pub(super) fn judge(&mut self, outstanding: Outstanding, reply: &Reply<'_>) {
         let Self { entry, pool, .. } = self;
         let attempt = outstanding.attempt();
-        // Where the client sent none, the query may have had one for our cookie.
-        let has_opt = entry.has_opt() || outstanding.proof().has(Proof::COOKIE);
         let asked = entry.race.attempt(attempt);
+        // Where the client sent none, the query may have had one for our cookie, or since it is encrypted.
+        let is_encrypted = || !entry.is_signed() && asked.is_some_and(|asked| pool.is_encrypted(asked.backend));
+        let has_opt = entry.has_opt() || outstanding.proof().has(Proof::COOKIE) || is_encrypted();
         if has_opt && is_opt_refusal(reply) && entry.race.on_opt_refused(attempt) == OptRefusal::AskedAgain {
             return self.drive(None);
         }

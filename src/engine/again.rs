@@ -183,6 +183,9 @@ impl<I: Io> ActiveRace<'_, I> {
             return false;
         }
         let Some(asked) = entry.race.attempt(outstanding.attempt()).filter(|asked| asked.open) else { return false };
+        if pool.is_by_stream(asked.backend) {
+            return false;
+        }
         let edns = asked.edns && !pool.is_without_opt(asked.backend, *now);
         let mut message = Vec::new();
         entry.write_query(edns, &mut message);

@@ -90,7 +90,7 @@ impl<C: Client> Engine<C> {
         let candidates = match in_flight {
             _ if is_answered => {
                 plan.from_cache = true;
-                self.pools.at(slot).candidates(question.qname(), &self.worker.shared.hasher, &mut self.rng, now)
+                self.pools.at(slot).candidates(io, question.qname(), &self.worker.shared.hasher, &mut self.rng, now)
             }
             Some(at) => {
                 plan.joined = true;

@@ -158,7 +158,7 @@ impl<C: Client> Engine<C> {
         let pool = self.pools.at(slot);
         pool.in_flight += 1;
         self.worker.counters_of(&pool.shared).in_flight.increment();
-        let candidates = pool.candidates(question.qname(), &self.worker.shared.hasher, &mut self.rng, now);
+        let candidates = pool.candidates(io, question.qname(), &self.worker.shared.hasher, &mut self.rng, now);
         let race = Race::start(&pool.race_context(waiter.is_some()), &candidates, now);
         let HashedQuestion { octets, flags, hash } = question;
         if pool.shared.config.audit.is_some() && signed.is_none() {

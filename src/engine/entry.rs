@@ -13,8 +13,8 @@ use super::proof::Proof;
 use crate::limit::{Clients, Place};
 use crate::metrics::PoolCounters;
 use crate::policy::Rank;
-use crate::policy::query_slots::QuerySlot;
-use crate::policy::race::{Attempt, AttemptId, MAX_ATTEMPTS, Offset, Race};
+use crate::policy::query_slots::{QuerySlot, SocketId};
+use crate::policy::race::{Attempt, AttemptId, BackendIndex, MAX_ATTEMPTS, Offset, Race};
 use crate::wire::{ClientCookie, ClientForm, HEADER_LEN, PlainForm, QuestionFlags, ReplyDigest, ShownCookie};
 
 /// A client that waits for a race.
@@ -428,6 +428,14 @@ impl<C: Client> Entry<C> {
     pub(super) fn query_slots(&self) -> impl Iterator<Item = (AttemptId, QuerySlot)> + '_ {
         let far = self.spill.iter().flat_map(|spill| spill.slots);
         (0..).map(AttemptId).zip(self.slots.into_iter().chain(far)).filter_map(|(attempt, slot)| Some((attempt, slot?)))
+    }
+
+    /// Where the last attempt before this one waits that has asked the same backend.
+    #[cold]
+    pub(super) fn waits_at(&self, attempt: AttemptId, backend: BackendIndex) -> Option<SocketId> {
+        let is_same = |id: AttemptId| self.race.attempt(id).is_some_and(|asked| asked.backend == backend);
+        let same = self.query_slots().filter(|(id, _)| *id != attempt && is_same(*id));
+        same.last().map(|(_, slot)| slot.socket())
     }
 
     /// Takes out the query slots of all attempts.

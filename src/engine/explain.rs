@@ -160,6 +160,7 @@ impl<'a> RaceReport<'a> {
             State::Unreachable => Fate::Unreachable,
             State::Bare | State::OptRefused | State::Replaced => return (Fate::Failed, None, Some(Rank::Failure)),
             State::Failed | State::Unsent => Fate::Failed,
+            State::Lost => Fate::Lost,
             State::Silent => {
                 let waited = self.now.saturating_duration_since(attempt.asked_at);
                 let is_beaten = matches!(self.outcome, Outcome::Reply(_)) && waited < self.pool.rules().attempt_timeout;

@@ -71,9 +71,10 @@ impl<I: Io> ActiveRace<'_, I> {
         for (attempt, slot) in entry.take_query_slots() {
             let Some(asked) = entry.race.attempt(attempt) else { continue };
             let backend = asked.backend;
+            let opened = if pool.is_by_stream(backend) { io.opened(slot.socket()) } else { None };
             io.quarantine(slot, *now, |outstanding| {
                 let proof = outstanding.proof();
-                let sent = entry.sent_at(&asked, proof);
+                let sent = handed_at(entry.sent_at(&asked, proof), opened);
                 let is_charged = pool.charge(backend, sent);
                 let (hash, flags, pool, plan) = (entry.hash, entry.flags, entry.pool, entry.plan);
                 let kind = asked.kind;
@@ -168,7 +169,9 @@ impl<I: Io> ActiveRace<'_, I> {
     /// Gives the winning reply to all who wait. A TC reply is all that a UDP client needs, for it comes back; whoever came
     /// by TCP gets the whole answer, fetched by TCP. So does the cache, if nobody waits and it is all for the cache.
     fn respond_with(&mut self, winner: &Attempt, reply: &Reply<'_>) {
-        let (is_signed, is_truncated) = (self.entry.is_signed(), reply.is_truncated());
+        // A backend that is encrypted is asked by no other transport than its own: what it cuts short, stays so.
+        let is_truncated = reply.is_truncated() && !self.pool.is_encrypted(winner.backend);
+        let is_signed = self.entry.is_signed();
         let is_for_nobody = !self.entry.has_waiters();
         let Self { entry, pool, worker, io, now, .. } = self;
         let counters = worker.counters_of(&pool.shared);
@@ -203,7 +206,10 @@ impl<I: Io> ActiveRace<'_, I> {
             shared.backends.iter().map(|backend| backend.index).take(if pool.is_crowd() { 0 } else { usize::MAX });
         let candidates = entry.race.candidates().iter().filter(|_| pool.is_crowd());
         let others = all.chain(candidates);
-        let others = others.filter(|other| *other != winner.backend && shared.backend(*other).takes_queries());
+        let others = others.filter(|other| {
+            let backend = shared.backend(*other);
+            *other != winner.backend && backend.takes_queries() && !backend.is_encrypted()
+        });
         let others = others.map(|other| (other, !pool.is_without_opt(other, now)));
         let backends = std::iter::once((winner.backend, winner.edns && !pool.is_without_opt(winner.backend, now)));
         let address = |(backend, edns): (BackendIndex, bool)| (shared.backend(backend).address.socket, edns);
@@ -285,6 +291,12 @@ impl<C: Client> Engine<C> {
     pub fn on_fetch_failed<I: Io<Client = C>>(&mut self, io: &mut I, race: RaceRef, result: Fetched, now: Instant) {
         self.with_race(io, race, now, |race| race.fail_fetch(result));
     }
+}
+
+/// When a query that was sent then was handed to its connection, if that was opened later: its handshake is not the backend's latency.
+#[inline]
+pub(super) fn handed_at(sent: Instant, opened: Option<Instant>) -> Instant {
+    opened.map_or(sent, |opened| sent.max(opened))
 }
 
 /// Gives a reply to one client; `is_signed`: whose query bears a TSIG record.

@@ -40,13 +40,23 @@ pub trait Io {
     /// Its clients.
     type Client: Client;
 
-    /// Makes a backend known, to which there will be sockets.
-    fn add_backend(&mut self, address: SocketAddr) -> SocketSetId;
+    /// Makes a backend known, to which there will be sockets or connections.
+    fn add_backend(&mut self, backend: &Arc<SharedBackend>) -> SocketSetId;
 
     /// Forgets a backend and its sockets. Returns how many queries to it were in flight or quarantined.
     fn remove_backend(&mut self, sockets: SocketSetId) -> usize;
 
-    /// Queues a query for a backend: `write` is told its place and writes it, with any ID.
+    /// Whether a backend is asked by stream and has no open connection. Never so by UDP.
+    fn is_cold(&self, sockets: SocketSetId) -> bool;
+
+    /// Connects to a backend that is cold, unless somebody does so already.
+    fn dial(&mut self, sockets: SocketSetId, now: Instant);
+
+    /// When the connection with this number was opened; `None` by UDP.
+    fn opened(&self, socket: SocketId) -> Option<Instant>;
+
+    /// Queues a query for a backend: `write` is told its place and writes it, with any ID. By stream it goes by another connection
+    /// than `avoid`, if one can be had: there an earlier attempt of the same race waits.
     ///
     /// # Errors
     /// If it cannot leave.
@@ -55,6 +65,7 @@ pub trait Io {
         sockets: SocketSetId,
         outstanding: Outstanding,
         attempt: &SentAttempt<'_>,
+        avoid: Option<SocketId>,
         now: Instant,
         write: impl FnOnce(QuerySlot, &mut Vec<u8>),
     ) -> Result<QuerySlot, NotSent>;
@@ -146,6 +157,8 @@ pub enum NotSent {
     Unreachable,
     /// For want of something of our own.
     Want(Want),
+    /// As many queries wait on each connection to the backend as may, or for one to be opened.
+    Full,
 }
 
 /// An attempt as it is sent, for who observes.

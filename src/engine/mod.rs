@@ -30,6 +30,7 @@ mod attempt;
 mod audit;
 mod cached;
 mod compared;
+mod connections;
 mod dispatch;
 mod entry;
 mod explain;

@@ -6,6 +6,7 @@
 
 mod gives;
 mod plans;
+mod streams;
 mod versions;
 
 use std::hash::BuildHasher;
@@ -59,6 +60,8 @@ pub(super) struct Pool {
     pub(super) latency: Vec<Latency>,
     /// Their load, by [`BackendIndex`].
     loads: Vec<BackendLoad>,
+    /// Which of them are asked by stream, by [`BackendIndex`]; empty if none ever was.
+    by_stream: Vec<bool>,
     /// Members that the present plan does not have any more.
     leaving: Vec<BackendIndex>,
     /// To whom sockets lead.
@@ -140,6 +143,7 @@ impl Pool {
             recovered: None,
             latency: Vec::new(),
             loads: Vec::new(),
+            by_stream: Vec::new(),
             leaving: Vec::new(),
             by_sockets: HashMap::default(),
             out: 0,
@@ -231,8 +235,9 @@ impl Pool {
     }
 
     /// Whom to ask for the next query, in order. `qname` is folded.
-    pub(super) fn candidates(
-        &self,
+    pub(super) fn candidates<I: Io>(
+        &mut self,
+        io: &mut I,
         qname: &[u8],
         hasher: &QuestionHasher,
         rng: &mut impl Rng,
@@ -272,9 +277,13 @@ impl Pool {
         {
             self.shared.affinity.insert(name, self.shared.backend(first).affinity_number);
         }
-        let known = BackendStats { loads: &self.loads, latency: &self.latency, now };
-        let weight = |backend: BackendIndex| self.shared.weight(backend);
-        let mut candidates = order(&candidates, self.shared.rules(), &known, weight, rng);
+        let mut candidates = if self.by_stream.is_empty() && !self.shared.has_machines() {
+            let known = BackendStats { loads: &self.loads, latency: &self.latency, now };
+            let weight = |backend: BackendIndex| self.shared.weight(backend);
+            order(&candidates, self.shared.rules(), &known, weight, rng)
+        } else {
+            self.order_ways(io, &candidates, rng, now)
+        };
         if !candidates.all_down() {
             self.behind.iter().for_each(|backend| candidates.push_last(*backend));
         }
@@ -426,7 +435,7 @@ impl Pool {
     /// What a race looks at.
     pub(super) fn race_context(&self, is_waited_for: bool) -> RaceContext<'_> {
         let rules = if is_waited_for { self.shared.rules() } else { &self.unhurried };
-        RaceContext { rules, latency: &self.latency, budget: self.shared.budget() }
+        RaceContext { rules, latency: &self.latency, by_stream: &self.by_stream, budget: self.shared.budget() }
     }
 
     /// The sockets of a backend, which are made when it is asked first.
@@ -440,7 +449,7 @@ impl Pool {
 
     #[cold]
     fn make_sockets<I: Io>(&mut self, io: &mut I, index: BackendIndex) -> SocketSetId {
-        let sockets = io.add_backend(self.backend(index).address.socket);
+        let sockets = io.add_backend(self.backend(index));
         self.members[index.get()].sockets = Some(sockets);
         self.by_sockets.insert(sockets, index);
         sockets

@@ -4,16 +4,17 @@ use std::time::Instant;
 
 use super::Engine;
 use super::active_race::ActiveRace;
-use super::attempt::{Outstanding, Quarantined};
+use super::attempt::{Outstanding, Quarantined, TakenSlot};
 use super::cached::{key_of_reply, split};
 use super::explain::LateReport;
+use super::finish::handed_at;
 use super::io::{Client, Io, SentAttempt};
 use super::proof::Proof;
 use crate::metrics::Dropped;
 use crate::policy::Rank;
 use crate::policy::backend_load::End;
 use crate::policy::query_slots::{QuerySlot, SlotState, SocketId};
-use crate::policy::race::Attempt;
+use crate::policy::race::{Attempt, OptRefusal};
 use crate::state::backend_cookies::Urgency;
 use crate::wire::{self, CookiePair, Rcode, Reply};
 
@@ -40,7 +41,8 @@ impl<C: Client> Engine<C> {
             };
         };
         let Ok(reply) = wire::read_reply(message) else {
-            return self.worker.counters.dropped(Dropped::Malformed);
+            self.worker.counters.dropped(Dropped::Malformed);
+            return self.on_malformed(io, slot, taken_by, now);
         };
         let found = match taken_by {
             // What waits has a race that runs, for at its end that quarantines its slots.
@@ -51,6 +53,22 @@ impl<C: Client> Engine<C> {
         };
         if found == Some(Match::NearMiss) {
             self.on_near_miss(io, socket, now);
+        }
+    }
+
+    /// What came to an attempt cannot be read. By UDP it may be forged, and the wait goes on; by stream the attempt has failed.
+    #[cold]
+    fn on_malformed<I: Io<Client = C>>(&mut self, io: &mut I, slot: QuerySlot, taken_by: TakenSlot, now: Instant) {
+        match taken_by {
+            SlotState::InFlight(outstanding) => {
+                self.with_race(io, outstanding.race, now, |race| {
+                    let asked = race.entry.race.attempt(outstanding.attempt());
+                    if asked.is_some_and(|asked| race.pool.is_by_stream(asked.backend)) {
+                        race.end_failed(outstanding, slot);
+                    }
+                });
+            }
+            SlotState::Quarantined(_) => {}
         }
     }
 
@@ -140,6 +158,10 @@ impl<I: Io> ActiveRace<'_, I> {
         let Self { entry, pool, now, .. } = self;
         let (attempt, proof, now) = (outstanding.attempt(), outstanding.proof(), *now);
         let Some(asked) = entry.race.attempt(attempt) else { return Match::Plausible };
+        if pool.is_by_stream(asked.backend) && (reply.is_bare_failure() || !reply.answers_question(entry.question())) {
+            self.on_bad_reply_by_stream(outstanding, slot, reply);
+            return Match::Plausible;
+        }
         if reply.is_bare_failure() {
             self.tell_heard(&asked, proof, reply);
             let entry = &mut self.entry;
@@ -173,7 +195,8 @@ impl<I: Io> ActiveRace<'_, I> {
         if proof.has(Proof::COOKIE) {
             pool.renew_cookies(asked.backend, reply, Urgency::CanWait, now);
         }
-        let latency = now.saturating_duration_since(entry.sent_at(&asked, proof));
+        let opened = if pool.is_by_stream(asked.backend) { self.io.opened(slot.socket()) } else { None };
+        let latency = now.saturating_duration_since(handed_at(entry.sent_at(&asked, proof), opened));
         let end = if rank == Rank::Failure { End::Failure(latency) } else { End::Reply(latency) };
         self.settle(outstanding, slot, end);
         if !lacking.is_none() && proof.has(Proof::LENIENT) {
@@ -181,6 +204,37 @@ impl<I: Io> ActiveRace<'_, I> {
         }
         self.judge(outstanding, reply);
         Match::Plausible
+    }
+
+    /// A reply by stream is a bare failure, or answers another question than was asked. It is from the backend all the same, for nobody
+    /// else can write there: the attempt has failed.
+    #[cold]
+    fn on_bad_reply_by_stream(&mut self, outstanding: Outstanding, slot: QuerySlot, reply: &Reply<'_>) {
+        let Self { entry, pool, .. } = self;
+        let attempt = outstanding.attempt();
+        let Some(asked) = entry.race.attempt(attempt) else { return };
+        if reply.is_bare_failure() {
+            let has_opt = entry.has_opt() || !entry.is_signed() && pool.is_encrypted(asked.backend);
+            self.tell_heard(&asked, outstanding.proof(), reply);
+            if has_opt && is_opt_refusal(reply) && self.entry.race.on_opt_refused(attempt) == OptRefusal::AskedAgain {
+                let handed = handed_at(asked.asked_at, self.io.opened(slot.socket()));
+                self.settle(outstanding, slot, End::Failure(self.now.saturating_duration_since(handed)));
+                return self.drive(None);
+            }
+            // If nobody does better, the client is told of a failure, not of silence.
+            self.entry.race.on_bare_failure(attempt);
+        }
+        self.end_failed(outstanding, slot);
+    }
+
+    /// An attempt by stream has failed by what came to it.
+    fn end_failed(&mut self, outstanding: Outstanding, slot: QuerySlot) {
+        let attempt = outstanding.attempt();
+        let Some(asked) = self.entry.race.attempt(attempt) else { return };
+        let handed = handed_at(asked.asked_at, self.io.opened(slot.socket()));
+        self.settle(outstanding, slot, End::Failure(self.now.saturating_duration_since(handed)));
+        self.entry.race.on_failure(attempt);
+        self.drive(None);
     }
 
     /// Tells who observes of a reply.

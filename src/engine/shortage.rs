@@ -57,7 +57,7 @@ impl Shortage {
 pub(super) fn retry(want: Want) -> Retry {
     match want {
         Want::Descriptors | Want::Ports | Want::System => Retry::Once,
-        Want::Size | Want::InFlight => Retry::Never,
+        Want::Size | Want::InFlight | Want::Connections => Retry::Never,
     }
 }
 
@@ -68,6 +68,7 @@ fn remedy(want: Want) -> &'static str {
         Want::Ports => "out of ports or message IDs",
         Want::Size => "the query is too long for the way to it",
         Want::System => "the system does not send it: out of buffers, or a firewall",
+        Want::Connections => "as many queries wait on each connection to it as may (connections.pipeline)",
         Want::InFlight => "max_in_flight queries are out to it",
     }
 }

@@ -86,7 +86,7 @@ impl<C: Client> Engine<C> {
     ) {
         let end = match why {
             NotSent::Unreachable => End::Unreachable,
-            NotSent::Want(_) => End::Unsent,
+            NotSent::Want(_) | NotSent::Full => End::Unsent,
         };
         if let Some((slot, index)) = self.owner(sockets) {
             let pool = self.pools.at(slot);
@@ -103,6 +103,11 @@ impl<C: Client> Engine<C> {
             NotSent::Want(want) => {
                 race.clear_slot(attempt);
                 race.on_unsent(attempt, want);
+                race.drive(None);
+            }
+            NotSent::Full => {
+                race.clear_slot(attempt);
+                race.on_full(attempt);
                 race.drive(None);
             }
         });
@@ -144,7 +149,7 @@ impl<C: Client> Engine<C> {
     }
 
     /// The pool that has these sockets, and to which of its backends they lead.
-    fn owner(&self, sockets: SocketSetId) -> Option<(PoolSlot, BackendIndex)> {
+    pub(super) fn owner(&self, sockets: SocketSetId) -> Option<(PoolSlot, BackendIndex)> {
         self.pools.iter().find_map(|(slot, pool)| Some((slot, pool.backend_of(sockets)?)))
     }
 
@@ -173,7 +178,7 @@ impl<C: Client> Engine<C> {
 
 impl Pool {
     /// Notes that an attempt ended without a reply: there is no way to its backend, or it never left.
-    fn end_without_reply(&mut self, backend: BackendIndex, taken_by: &TakenSlot, end: End, now: Instant) {
+    pub(super) fn end_without_reply(&mut self, backend: BackendIndex, taken_by: &TakenSlot, end: End, now: Instant) {
         let is_charged = match taken_by {
             SlotState::InFlight(_) => {
                 self.is_waited_for_no_more(backend);

@@ -117,6 +117,8 @@ pub struct Forwarder {
     idle: Rc<Notify>,
     /// Backend sockets that may have more than was read in this tick.
     unread: Vec<SocketId>,
+    /// Messages of one read from a connection.
+    messages: Vec<u8>,
     /// The folded questions of messages that are being taken.
     folded: Vec<u8>,
 }
@@ -150,13 +152,22 @@ impl Forwarder {
             fetches,
             by_tcp: ByTcp::new(by_tcp, tasks),
             way: Way { listeners: Vec::new(), paced: Paced::default(), is_draining: false },
+            by_stream: Vec::new(),
             counters: Arc::clone(&counters),
             taps,
             explained: None,
         };
         let engine = Engine::new(&mut outside, me, engines, counters, state, seeds, now);
         let folded = Vec::with_capacity(TOGETHER * QuestionKey::MAX_LEN);
-        let forwarder = Rc::new(RefCell::new(Self { engine, outside, own, idle, unread: Vec::new(), folded }));
+        let forwarder = Rc::new(RefCell::new(Self {
+            engine,
+            outside,
+            own,
+            idle,
+            unread: Vec::new(),
+            messages: Vec::new(),
+            folded,
+        }));
         let _ = this.set(Rc::downgrade(&forwarder));
         Ok(forwarder)
     }
@@ -169,6 +180,7 @@ impl Forwarder {
     /// Puts another state in force. Races that run end by the rules that they began with.
     pub fn set_state(&mut self, state: Arc<ForwarderState>, now: Instant) {
         self.outside.state = Arc::clone(&state);
+        self.outside.refresh_stream_ways();
         self.engine.set_state(&mut self.outside, state, now);
     }
 

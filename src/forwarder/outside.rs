@@ -1,7 +1,6 @@
 //! The I/O of a worker's engine: backend sockets, connections, listeners, and the ways to other workers and to the prober.
 
 use std::cell::{OnceCell, RefCell};
-use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -19,10 +18,10 @@ use crate::engine::{
     SentAttempt, TakenSlot, TcpQuery, Waiter,
 };
 use crate::metrics::{Counters, Dropped};
-use crate::net::backend_sockets::{BackendSockets, Refused};
+use crate::net::backend_sockets::{BackendSockets, Refused, StreamWay, TlsSource};
 use crate::net::refusal::Refusal;
 use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
-use crate::state::{ForwarderState, HealthEvent, HealthSignal, SharedBackend};
+use crate::state::{ForwarderState, HealthEvent, HealthSignal, SharedBackend, SharedPool};
 use crate::taps::{AttemptMessage, WorkerTaps};
 use crate::wire::{self, Reply};
 
@@ -46,6 +45,8 @@ pub(super) struct Outside {
     pub(super) by_tcp: ByTcp,
     /// The way out to the clients.
     pub(super) way: Way,
+    /// The backends that are asked by stream.
+    pub(super) by_stream: Vec<(SocketSetId, Arc<SharedBackend>)>,
     /// What is counted.
     pub(super) counters: Arc<Counters>,
     /// What observes queries.
@@ -57,11 +58,30 @@ pub(super) struct Outside {
 impl Io for Outside {
     type Client = Client;
 
-    fn add_backend(&mut self, address: SocketAddr) -> SocketSetId {
-        self.backend_sockets.add(address)
+    fn add_backend(&mut self, backend: &Arc<SharedBackend>) -> SocketSetId {
+        if !backend.is_by_stream() {
+            return self.backend_sockets.add(backend.address.socket);
+        }
+        let way = self.stream_way(backend);
+        let sockets = self.backend_sockets.add_by_stream(backend.address.socket, way);
+        self.by_stream.push((sockets, Arc::clone(backend)));
+        sockets
+    }
+
+    fn is_cold(&self, sockets: SocketSetId) -> bool {
+        self.backend_sockets.is_cold(sockets)
+    }
+
+    fn dial(&mut self, sockets: SocketSetId, now: Instant) {
+        self.backend_sockets.dial(sockets, now);
+    }
+
+    fn opened(&self, socket: SocketId) -> Option<Instant> {
+        self.backend_sockets.opened_at(socket)
     }
 
     fn remove_backend(&mut self, sockets: SocketSetId) -> usize {
+        self.by_stream.retain(|(other, _)| *other != sockets);
         self.backend_sockets.remove(sockets)
     }
 
@@ -70,6 +90,7 @@ impl Io for Outside {
         sockets: SocketSetId,
         outstanding: Outstanding,
         attempt: &SentAttempt<'_>,
+        avoid: Option<SocketId>,
         now: Instant,
         write: impl FnOnce(QuerySlot, &mut Vec<u8>),
     ) -> Result<QuerySlot, NotSent> {
@@ -84,7 +105,7 @@ impl Io for Outside {
                 taps.attempt(&told_attempt(attempt, now, None, out));
             }
         };
-        backend_sockets.queue(sockets, outstanding, now, write).map_err(not_sent)
+        backend_sockets.queue_elsewhere(sockets, outstanding, avoid, now, write).map_err(not_sent)
     }
 
     fn heard(&mut self, attempt: &SentAttempt<'_>, sent: Instant, reply: &Reply<'_>, now: Instant) {
@@ -222,6 +243,43 @@ impl Outside {
     }
 }
 
+impl Outside {
+    /// How a backend is asked by stream, as the state in force has it.
+    fn stream_way(&self, backend: &Arc<SharedBackend>) -> StreamWay {
+        let is_its = |pool: &&Arc<SharedPool>| pool.backends.iter().any(|other| Arc::ptr_eq(other, backend));
+        let pool = self.state.pools.iter().find(is_its);
+        let config = pool.map(|pool| &pool.config);
+        let (health, probe) =
+            config.map_or_else(Default::default, |config| (config.rules.health, config.probe.clone()));
+        let mut sign_of_life = Vec::new();
+        wire::write_plain_query(0, &probe.name, probe.rtype, &mut sign_of_life);
+        let counters = backend.counters(usize::from(self.me.0));
+        let of = Arc::clone(backend);
+        StreamWay {
+            tls: backend.is_encrypted().then(|| Box::new(move || of.tls()) as Box<TlsSource>),
+            rules: config.map(|config| config.connections).unwrap_or_default(),
+            health_timeout: health.timeout,
+            health_interval: health.interval,
+            sign_of_life,
+            counters: Arc::clone(counters.connections.get_or_init(Arc::default)),
+        }
+    }
+
+    /// The backend that is asked by these connections.
+    pub(super) fn backend_of(&self, sockets: SocketSetId) -> Option<&SharedBackend> {
+        self.by_stream.iter().find(|(other, _)| *other == sockets).map(|(_, backend)| &**backend)
+    }
+
+    /// The rules of connections may be others now.
+    pub(super) fn refresh_stream_ways(&mut self) {
+        for place in 0..self.by_stream.len() {
+            let (sockets, backend) = &self.by_stream[place];
+            let (sockets, way) = (*sockets, self.stream_way(backend));
+            self.backend_sockets.set_stream_way(sockets, way);
+        }
+    }
+}
+
 /// What is told of a message to a backend, or from one.
 fn told_attempt<'a>(
     attempt: &SentAttempt<'a>,
@@ -240,6 +298,7 @@ pub(super) fn not_sent(why: Refusal) -> NotSent {
     match why {
         Refusal::Unreachable => NotSent::Unreachable,
         Refusal::Unsent(want) => NotSent::Want(want),
+        Refusal::Full => NotSent::Full,
     }
 }
 

@@ -3,12 +3,14 @@
 
 use std::time::Instant;
 
-use super::Forwarder;
-use super::outside::not_sent;
+use super::outside::{Outside, not_sent};
+use super::{Client, Forwarder};
+use crate::engine::{Engine, Outstanding, Quarantined};
 use crate::metrics::Dropped;
-use crate::net::backend_sockets::{Event, RecvError, Refused};
+use crate::net::backend_sockets::{BackendSockets, End, Ended, Event, RecvError, Refused};
 use crate::net::batch::RecvBatch;
 use crate::policy::query_slots::SocketId;
+use crate::wire::first_message;
 
 impl Forwarder {
     /// Takes what the backend sockets have: replies, ICMP errors, the alarm.
@@ -19,6 +21,9 @@ impl Forwarder {
         for event in events.drain(..) {
             match event {
                 Event::Alarm => is_time = true,
+                Event::Socket(socket) if BackendSockets::<Outstanding, Quarantined>::is_connection(socket) => {
+                    self.drain_connection(socket, now);
+                }
                 Event::Socket(socket) => self.drain_socket(socket, batch, now),
             }
         }
@@ -49,6 +54,30 @@ impl Forwarder {
         self.unread.push(socket);
     }
 
+    /// Reads a connection until nothing more comes, or until others have waited long enough.
+    #[cold]
+    #[inline(never)]
+    fn drain_connection(&mut self, connection: SocketId, now: Instant) {
+        let mut messages = std::mem::take(&mut self.messages);
+        let mut has_more = true;
+        for _ in 0..READS_A_TICK {
+            messages.clear();
+            has_more = self.outside.backend_sockets.hear_connection(connection, &mut messages, now);
+            let mut rest = messages.as_slice();
+            while let Some((message, end)) = first_message(rest) {
+                self.engine.on_reply(&mut self.outside, connection, message, now);
+                rest = rest.get(end..).unwrap_or_default();
+            }
+            if !has_more {
+                break;
+            }
+        }
+        self.messages = messages;
+        if has_more {
+            self.unread.push(connection);
+        }
+    }
+
     /// Takes the datagrams that a backend socket has received.
     fn take_replies(&mut self, socket: SocketId, batch: &RecvBatch, now: Instant) {
         for index in 0..batch.len() {
@@ -70,8 +99,13 @@ impl Forwarder {
     /// Ends a tick: everything that was queued leaves, and the alarm is set for what is next.
     pub(super) fn end_tick(&mut self, now: Instant) {
         let Self { engine, outside, .. } = self;
+        outside.backend_sockets.check_connections(now, |sockets| engine.p99(sockets));
         loop {
             outside.backend_sockets.flush(&mut outside.refused);
+            if let Some(ended) = outside.backend_sockets.pop_ended() {
+                tell_ended(engine, outside, ended, now);
+                continue;
+            }
             if let Some(socket) = outside.backend_sockets.pop_struck() {
                 engine.on_unreachable(outside, socket, now);
                 continue;
@@ -98,5 +132,42 @@ impl Forwarder {
     }
 }
 
+/// Tells the engine of a connection that has ended.
+#[cold]
+#[inline(never)]
+fn tell_ended(
+    engine: &mut Engine<Client>,
+    outside: &mut Outside,
+    ended: Ended<Outstanding, Quarantined>,
+    now: Instant,
+) {
+    let Ended { socket_set, taken, how } = ended;
+    let address = outside.backend_sockets.address(socket_set);
+    let address = address.map(tracing::field::display);
+    match how {
+        End::Lost(cause, problem) => {
+            tracing::debug!(
+                address,
+                cause = cause.label(),
+                problem,
+                queries = taken.len(),
+                "connection to backend lost"
+            );
+            engine.on_connection_lost(outside, socket_set, taken, now);
+        }
+        End::Failed { problem, is_refused } => {
+            tracing::debug!(address, problem, queries = taken.len(), "no connection to backend");
+            let backend = outside.backend_of(socket_set).filter(|_| is_refused);
+            if let Some(backend) = backend.filter(|backend| backend.note_connection_problem(Some(&problem))) {
+                tracing::warn!(backend = backend.name, problem, "cannot connect");
+            }
+            engine.on_connection_failed(outside, socket_set, taken, is_refused, now);
+        }
+    }
+}
+
 /// Batches that are read from one backend socket in a tick: some 500 replies, or half a millisecond.
 const BATCHES_A_TICK: usize = 8;
+
+/// Reads from one connection in a tick: 128 KiB at the most.
+const READS_A_TICK: usize = 8;

@@ -5,6 +5,7 @@
 //! to has one writer, as all have, and is another than those of the workers.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::counters::{BackendCounters, Counters, PoolCounters, RCODES};
 use super::snapshot::{Attempts, BackendSnapshot, CacheSnapshot, PoolSnapshot, Snapshot, Wins};
@@ -111,6 +112,15 @@ impl BackendSnapshot {
             errors: self.errors.saturating_sub(earlier.errors),
             unreachable: self.unreachable.saturating_sub(earlier.unreachable),
             timeouts: self.timeouts.saturating_sub(earlier.timeouts),
+            lost_attempts: self.lost_attempts.saturating_sub(earlier.lost_attempts),
+            connections: self.connections.as_deref().map(|connections| {
+                Box::new(
+                    earlier
+                        .connections
+                        .as_deref()
+                        .map_or_else(|| connections.clone(), |earlier| connections.since(earlier)),
+                )
+            }),
             latency: self.latency.since(&earlier.latency),
             ..self.clone()
         };
@@ -161,6 +171,10 @@ impl BackendCounters {
         self.errors.add(counted.errors);
         self.unreachable.add(counted.unreachable);
         self.timeouts.add(counted.timeouts);
+        self.lost_attempts.add(counted.lost_attempts);
+        if let Some(connections) = &counted.connections {
+            self.connections.get_or_init(Arc::default).add(connections);
+        }
         self.latency.add(&counted.latency);
     }
 }
@@ -225,7 +239,9 @@ mod tests {
             errors: 0,
             unreachable: 0,
             timeouts: 0,
+            lost_attempts: sum(&|of| of.lost_attempts.get()),
             unsent: vec![(Want::Ports, sum(&|of| of.unsent[Want::Ports as usize].get()))],
+            connections: None,
             latency,
             origin: Vec::new(),
             is_listed: false,

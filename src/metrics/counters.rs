@@ -4,11 +4,12 @@
 //! wants totals adds the sets up. Names and labels are those of docs/src/contract.md, Metrics.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
+use super::backend_connections::BackendConnectionCounters;
 use super::connections::ConnectionCounters;
 use super::histogram::Histogram;
 use super::snapshot::Snapshot;
@@ -133,11 +134,14 @@ pub enum Want {
     System,
     /// A place among the queries that the backend may have (`max_in_flight`).
     InFlight,
+    /// A place on a connection to the backend (`connections.pipeline`).
+    Connections,
 }
 
 impl Want {
     /// All, in order of their number.
-    pub const ALL: [Self; 5] = [Self::Descriptors, Self::Ports, Self::Size, Self::System, Self::InFlight];
+    pub const ALL: [Self; 6] =
+        [Self::Descriptors, Self::Ports, Self::Size, Self::System, Self::InFlight, Self::Connections];
 
     /// The label in metrics.
     pub fn label(self) -> &'static str {
@@ -147,6 +151,7 @@ impl Want {
             Self::Size => "size",
             Self::System => "system",
             Self::InFlight => "in_flight",
+            Self::Connections => "connections",
         }
     }
 }
@@ -415,8 +420,12 @@ pub struct BackendCounters {
     pub unreachable: Counter,
     /// Attempts that were silent for `attempt_timeout`.
     pub timeouts: Counter,
+    /// Attempts that were lost with their connection.
+    pub lost_attempts: Counter,
     /// Attempts that could not leave, by [`Want`].
     pub unsent: [Counter; Want::ALL.len()],
+    /// Its connections, if it is asked by stream.
+    pub connections: OnceLock<Arc<BackendConnectionCounters>>,
     /// Time to reply.
     pub latency: Histogram,
 }

@@ -4,6 +4,8 @@
 //! the contract's names in either form, and who asks for OpenMetrics gets that. Everybody else gets the Prometheus text
 //! format, in which `HELP` and `TYPE` must name the sample itself: the same text with those two lines corrected.
 
+mod backend_connections;
+
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -13,6 +15,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use self::backend_connections::write_connections;
 use super::connections;
 use super::counters::{Cause, DIVERGENCES, FETCHED, Want};
 use super::discovery::{DISCOVERY_COUNTERS, DiscoveryExposition};
@@ -70,11 +73,13 @@ pub fn write(snapshot: Snapshot, usage: Usage, format: Format) -> String {
                 .chain(USAGE_COUNTERS)
                 .chain(DISCOVERY_COUNTERS)
                 .chain(connections::COUNTERS)
+                .chain(backend_connections::COUNTERS)
             {
                 text = text.replacen(&format!("# HELP {name} "), &format!("# HELP {name}_total "), 1);
                 text = text.replacen(&format!("# TYPE {name} "), &format!("# TYPE {name}_total "), 1);
             }
             text = text.replacen(connections::UNTYPED, connections::TYPED, 1);
+            text = text.replacen(backend_connections::UNTYPED, backend_connections::TYPED, 1);
         }
     }
     text
@@ -114,6 +119,9 @@ const WINS: Family = Family { name: "hedgerow_wins", help: "Attempts whose answe
 /// `hedgerow_unreachable_total`.
 const UNREACHABLE: Family =
     Family { name: "hedgerow_unreachable", help: "ICMP errors heard from the way to the backend" };
+/// `hedgerow_backend_lost_attempts_total`.
+const LOST_ATTEMPTS: Family =
+    Family { name: "hedgerow_backend_lost_attempts", help: "Attempts that were lost with their connection" };
 /// `hedgerow_hedges_denied_total`.
 const HEDGES_DENIED: Family =
     Family { name: "hedgerow_hedges_denied", help: "Hedges not made because the budget was spent" };
@@ -235,6 +243,7 @@ const COUNTERS: &[&Family] = &[
     &WINS,
     &SLOW_RACES,
     &UNREACHABLE,
+    &LOST_ATTEMPTS,
     &HEDGES_DENIED,
     &HEDGES_WASTED,
     &STALE_REPLIES,
@@ -333,6 +342,8 @@ impl Collector for Exposition {
         )?;
         let unreachable = backends(pools).map(|(pool, backend)| (by_backend(pool, backend), backend.unreachable));
         counter(encoder, &UNREACHABLE, unreachable)?;
+        let lost = backends(pools).map(|(pool, backend)| (by_backend(pool, backend), backend.lost_attempts));
+        counter(encoder, &LOST_ATTEMPTS, lost)?;
         counter(encoder, &HEDGES_DENIED, pools.iter().map(|pool| (by_pool(pool), pool.hedges_denied)))?;
         counter(encoder, &SLOW_RACES, pools.iter().map(|pool| (by_pool(pool), pool.slow_races)))?;
         counter(encoder, &HEDGES_WASTED, pools.iter().map(|pool| (by_pool(pool), pool.hedges_wasted)))?;
@@ -371,6 +382,7 @@ impl Collector for Exposition {
         gauge(encoder, &POOL_BACKENDS, by_state)?;
         let latencies = backends(pools).map(|(pool, backend)| (by_backend(pool, backend), &backend.latency));
         histogram(encoder, &LATENCY, latencies)?;
+        write_connections(encoder, pools, backend_series.map_or(usize::MAX, usize::from))?;
         histogram(encoder, &DURATION, pools.iter().map(|pool| (by_pool(pool), &pool.duration)))?;
         cache.iter().try_for_each(|cache| write_cache(encoder, cache, pools))?;
         write_reload(encoder, reload)?;

@@ -4,6 +4,7 @@
 //! one moment, and [`exposition`] writes it down for Prometheus. Nothing here decides anything. Names and labels are those of
 //! docs/src/contract.md, Metrics.
 
+mod backend_connections;
 mod carried;
 mod connections;
 pub mod counters;
@@ -15,6 +16,7 @@ pub mod processes;
 pub mod snapshot;
 mod usage;
 
+pub use backend_connections::{BackendConnectionCounters, BackendConnectionsSnapshot, ConnectionKind, LostCause};
 pub use connections::{CertificateSnapshot, ConnectionCounters, ConnectionFate, ConnectionsSnapshot, ShakenBy};
 pub use counters::{
     BackendCounters, Cause, CookieKind, Counter, Counters, DIVERGENCES, Dropped, FETCHED, Fetched, PoolCounters,

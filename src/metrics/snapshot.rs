@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::discovery::{Order, Origin, SourceSnapshot};
 use serde::{Deserialize, Serialize};
 
+use super::backend_connections::BackendConnectionsSnapshot;
 use super::connections::{CertificateSnapshot, ConnectionsSnapshot};
 use super::counters::{Cause, CookieKind, Dropped, Source, Tap, TapFate, Want};
 use super::histogram::HistogramSnapshot;
@@ -251,8 +252,14 @@ pub struct BackendSnapshot {
     pub unreachable: u64,
     /// Attempts that were silent for `attempt_timeout`.
     pub timeouts: u64,
+    /// Attempts that were lost with their connection.
+    #[serde(default)]
+    pub lost_attempts: u64,
     /// Attempts that could not leave, by what was wanting.
     pub unsent: Vec<(Want, u64)>,
+    /// Its connections, if it is asked by stream.
+    #[serde(default)]
+    pub connections: Option<Box<BackendConnectionsSnapshot>>,
     /// Time to reply, probes left out.
     pub latency: HistogramSnapshot,
     /// Who says that it is a member; the most binding first.

@@ -1,4 +1,5 @@
-//! The sockets to the backends: a set of connected UDP sockets for each, and the outstanding queries by socket and message ID.
+//! The sockets to the backends: a set of connected UDP sockets for each, and the outstanding queries by socket and message ID. Those that
+//! are asked by stream have connections in place of sockets (`connections/`).
 //!
 //! One worker owns all of its own. A caller queues a query for a set, with data of its own to be kept with it; the socket is
 //! picked and the message ID drawn here, which together are the query's [slot](QuerySlot). Queries leave in batches, and for a
@@ -25,7 +26,9 @@
 //!                                               reply, or QUARANTINE over
 //! ```
 
+mod connections;
 mod filling;
+mod opening;
 mod room;
 mod sent;
 mod socket;
@@ -38,13 +41,15 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use rustix::event::epoll;
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 
+use self::connections::{Connections, StreamSet};
+pub use self::connections::{End, Ended, StreamWay, TlsSource};
 use self::filling::{Filling, Spare};
 use self::room::Room;
 use self::sent::SentIds;
@@ -52,7 +57,6 @@ use self::socket::{BackendSocket, Renewals};
 pub use self::void::MAX_NEAR_MISSES;
 use self::void::{Returned, Voided};
 use super::batch::{BATCH, RecvBatch};
-use super::options::enable_gro;
 use super::refusal::{Refusal, is_unreachable};
 use crate::policy::query_slots::{PROLONGED, QUARANTINE, QuerySlot, QuerySlots, SlotState, SocketId, SocketSetId};
 
@@ -77,6 +81,8 @@ pub struct BackendSockets<T, L> {
     free_numbers: Vec<SocketId>,
     /// Numbers that will be free once nobody can still hold a reply that was received under them.
     closed_numbers: Vec<SocketId>,
+    /// The connections, to backends that are asked by stream.
+    connections: Connections<T, L>,
     /// Outstanding queries, by socket and ID.
     slots: QuerySlots<T, L>,
     /// Sockets that nobody uses any more, to be closed when there is time.
@@ -106,7 +112,7 @@ pub struct BackendSockets<T, L> {
 /// What [`BackendSockets::ready`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A socket has replies, or an error.
+    /// A socket or a connection has replies, or an error.
     Socket(SocketId),
     /// The time given to [`BackendSockets::wake_at`] has come.
     Alarm,
@@ -143,6 +149,8 @@ struct SocketSet {
     filling: Option<Box<Filling>>,
     /// How many sockets are still opened with GRO, since coalesced replies came.
     gro_sockets_left: u32,
+    /// How it is asked by stream, if it is.
+    stream: Option<Box<StreamSet>>,
 }
 
 impl<T: Copy, L: Copy> BackendSockets<T, L> {
@@ -165,6 +173,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             sockets: Vec::with_capacity(WARM_SOCKETS),
             free_numbers: Vec::with_capacity(WARM_SOCKETS),
             closed_numbers: Vec::with_capacity(WARM_SOCKETS),
+            connections: Connections::new(),
             slots: QuerySlots::new(),
             returned: Returned::new(),
             voided: Voided::new(),
@@ -182,6 +191,10 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
 
     /// Adds a set for a backend.
     pub fn add(&mut self, address: SocketAddr) -> SocketSetId {
+        self.add_set(address, None)
+    }
+
+    fn add_set(&mut self, address: SocketAddr, stream: Option<Box<StreamSet>>) -> SocketSetId {
         let set = SocketSet {
             address,
             // One more while a socket is being replaced.
@@ -189,6 +202,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             open: 0,
             filling: None,
             gro_sockets_left: 0,
+            stream,
         };
         *self.ports.entry(address.port()).or_default() += 1;
         let set_id = match self.free_sets.pop() {
@@ -213,13 +227,14 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
 
     /// Forgets a backend, its sockets and all its outstanding queries; returns how many those were.
     pub fn remove(&mut self, set_id: SocketSetId) -> usize {
+        let mut forgotten = Vec::new();
+        self.take_from_connections(set_id, &mut forgotten);
         if let Some(set) = self.sets[set_id.0 as usize].take() {
             self.free_sets.push(set_id);
             *self.ports.entry(set.address.port()).or_default() -= 1;
             self.ports.retain(|_, count| *count > 0);
         }
         self.dirty.retain(|dirty| *dirty != set_id);
-        let mut forgotten = Vec::new();
         for number in self.sockets_of(set_id) {
             self.take_from(number, SentIds::all, &mut forgotten);
             self.voided.forget(number);
@@ -241,8 +256,26 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         now: Instant,
         fill: impl FnOnce(QuerySlot, &mut Vec<u8>),
     ) -> Result<QuerySlot, Refusal> {
-        let number = match &self.set(set_id).filling {
+        self.queue_elsewhere(set_id, user_data, None, now, fill)
+    }
+
+    /// Does the same, by stream on another connection than `avoid`.
+    ///
+    /// # Errors
+    /// Also if that cannot be had, or as many wait as may.
+    #[inline]
+    pub fn queue_elsewhere(
+        &mut self,
+        set_id: SocketSetId,
+        user_data: T,
+        avoid: Option<SocketId>,
+        now: Instant,
+        fill: impl FnOnce(QuerySlot, &mut Vec<u8>),
+    ) -> Result<QuerySlot, Refusal> {
+        let set = self.set(set_id);
+        let number = match &set.filling {
             Some(filling) => filling.socket,
+            None if set.stream.is_some() => return self.queue_by_stream(set_id, user_data, avoid, now, fill),
             None => self.begin_batch(set_id, now)?,
         };
         let slot = self.slots.draw(number, user_data, &mut self.rng);
@@ -271,6 +304,9 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
 
     /// Sends all that is queued, one call for each backend. What could not be sent goes to `refused`.
     pub fn flush(&mut self, refused: &mut Vec<Refused<T, L>>) {
+        if self.connections.has_queued() {
+            self.flush_connections();
+        }
         while let Some(set_id) = self.dirty.pop() {
             let Some(set) = &mut self.sets[set_id.0 as usize] else { continue };
             let Some(mut filling) = set.filling.take() else { continue };
@@ -311,6 +347,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     /// before must have been dealt with.
     pub fn ready(&mut self, events: &mut Vec<Event>) -> bool {
         self.free_numbers.append(&mut self.closed_numbers);
+        self.connections.free_closed();
         let mut buffer = [MaybeUninit::<epoll::Event>::uninit(); BATCH];
         let Ok((found, _)) = epoll::wait(&self.epoll, &mut buffer, Some(&Timespec::default())) else { return false };
         for event in found.iter() {
@@ -360,7 +397,10 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
 
     /// The set that a socket belongs to.
     pub fn set_of(&self, number: SocketId) -> Option<SocketSetId> {
-        self.sockets.get(number.index())?.as_ref().map(|socket| socket.set_id)
+        match self.sockets.get(number.index()) {
+            Some(socket) => socket.as_ref().map(|socket| socket.set_id),
+            None => self.connections.set_of(number),
+        }
     }
 
     /// Tells of those that wait on a socket and that ICMP errors are about, of each once.
@@ -405,7 +445,9 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     fn is_over(&mut self, slot: QuerySlot, now: Instant) {
         self.returned.note(slot);
         let number = slot.socket();
-        let socket = self.socket(number);
+        let Some(socket) = self.sockets.get_mut(number.index()).and_then(Option::as_mut) else {
+            return self.free_on_connection(slot, Some(now));
+        };
         socket.free_one();
         let is_due = socket.taken_slots == 0 && !socket.is_retired;
         if is_due && self.renewals.allow(now) {
@@ -422,6 +464,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
 
     /// Takes back all outstanding queries to a backend that was found dead, with those in quarantine.
     pub fn take_waiting(&mut self, set_id: SocketSetId, taken: &mut Vec<SlotState<T, L>>) {
+        self.take_from_connections(set_id, taken);
         for number in self.sockets_of(set_id) {
             self.take_from(number, SentIds::all, taken);
             self.spend(number);
@@ -484,7 +527,8 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     /// When [`tidy`](Self::tidy) has something to do next.
     pub fn next_tidy(&mut self) -> Option<Instant> {
         let idle = self.oldest().map(|(end, _)| end);
-        [self.slots.next_end(), self.voided.next_due(), idle].into_iter().flatten().min()
+        let connections = self.connections.next_check();
+        [self.slots.next_end(), self.voided.next_due(), idle, connections].into_iter().flatten().min()
     }
 
     /// The first of the sockets that may be chosen to be looked at, and when.
@@ -512,143 +556,6 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         let spec = Itimerspec { it_interval: Timespec::default(), it_value };
         timerfd_settime(&self.alarm, TimerfdTimerFlags::empty(), &spec)
             .expect("the timer is ours and the time is sound");
-    }
-
-    /// Chooses the socket of a batch: a fresh one while there are few, otherwise any by chance. Where none can be opened, those
-    /// that are open must do.
-    fn choose_socket(&mut self, set_id: SocketSetId, now: Instant) -> io::Result<SocketId> {
-        let live = self.set(set_id).live.len();
-        if live < SOCKETS_PER_BACKEND {
-            match self.open(set_id, now) {
-                Ok(number) => {
-                    self.retire_spent(set_id);
-                    return Ok(number);
-                }
-                Err(error) if live == 0 => return Err(error),
-                Err(_) => {}
-            }
-        }
-        let index = self.rng.random_range(0..live);
-        let number = self.set(set_id).live[index];
-        let socket = self.socket(number);
-        let has_ids = socket.taken_slots < SLOTS_PER_SOCKET;
-        if has_ids && socket.batches < BATCHES_PER_SOCKET && now.duration_since(socket.opened) < SOCKET_LIFETIME {
-            return Ok(number);
-        }
-        if let Ok(fresh) = self.open(set_id, now) {
-            self.retire(number);
-            return Ok(fresh);
-        }
-        let mut live = self.set(set_id).live.clone().into_iter();
-        let with_ids =
-            if has_ids { Some(number) } else { live.find(|live| self.socket(*live).taken_slots < SLOTS_PER_SOCKET) };
-        with_ids.ok_or_else(|| io::ErrorKind::ResourceBusy.into())
-    }
-
-    /// Opens a socket on a random port.
-    fn open(&mut self, set_id: SocketSetId, now: Instant) -> io::Result<SocketId> {
-        let SocketSet { address, open, .. } = *self.set(set_id);
-        if !self.set(set_id).live.is_empty() && !self.room.has_place(open) {
-            return Err(io::ErrorKind::QuotaExceeded.into());
-        }
-        // A backend's own port is never taken: on one machine, a socket there would hear itself instead of ICMP while the
-        // backend is down, and would be in its way when it starts.
-        let is_backends = |port| self.ports.contains_key(&port);
-        let udp = socket::connected(address, is_backends, &mut self.rng)?;
-        let left = &mut self.set(set_id).gro_sockets_left;
-        let is_expected = *left > 0;
-        *left = left.saturating_sub(1);
-        if is_expected || self.rng.random_ratio(1, GRO_TRIAL) {
-            enable_gro(&udp);
-        }
-        let number = match self.free_numbers.pop() {
-            Some(number) => number,
-            None if self.sockets.len() < QuerySlot::MAX_SOCKETS => {
-                self.sockets.push(None);
-                SocketId(self.sockets.len() as u32 - 1)
-            }
-            None => return Err(io::ErrorKind::ResourceBusy.into()),
-        };
-        if let Err(error) = epoll::add(&self.epoll, &udp, epoll::EventData::new_u64(number.0.into()), EDGE) {
-            self.free_numbers.push(number);
-            return Err(error.into());
-        }
-        let sent = self.spare.pop().unwrap_or_else(SentIds::new);
-        let socket = BackendSocket {
-            udp,
-            set_id,
-            opened: now,
-            batches: 0,
-            batches_before: 0,
-            taken_slots: 0,
-            sent,
-            is_retired: false,
-            is_spent: false,
-            near_misses: 0,
-            is_void: false,
-        };
-        self.ages.push_back((now + SOCKET_LIFETIME, number));
-        self.sockets[number.index()] = Some(socket);
-        let set = self.set(set_id);
-        set.live.push(number);
-        set.open += 1;
-        self.room.add(open);
-        Ok(number)
-    }
-
-    /// A socket should not be used again: it is retired at once if its backend has another, else when that has been opened.
-    fn spend(&mut self, number: SocketId) {
-        let Some(socket) = self.sockets.get_mut(number.index()).and_then(Option::as_mut) else { return };
-        let set_id = socket.set_id;
-        socket.is_spent = true;
-        if self.set(set_id).live.len() > 1 {
-            self.retire(number);
-        }
-    }
-
-    /// Retires the socket that had to stay until another was open.
-    fn retire_spent(&mut self, set_id: SocketSetId) {
-        // It was the only one.
-        if let [before, _] = self.set(set_id).live[..]
-            && self.socket(before).is_spent
-        {
-            self.retire(before);
-        }
-    }
-
-    /// Takes a socket out of the choice, and closes it if nothing waits on it.
-    fn retire(&mut self, number: SocketId) {
-        let Some(socket) = self.sockets.get_mut(number.index()).and_then(Option::as_mut) else { return };
-        let (set_id, was_retired) = (socket.set_id, std::mem::replace(&mut socket.is_retired, true));
-        if !was_retired {
-            self.set(set_id).live.retain(|live| *live != number);
-        }
-        self.close_if_done(number);
-    }
-
-    /// Closes a retired socket on which nothing waits and for which no batch is being filled. The kernel takes it
-    /// out of the epoll set.
-    fn close_if_done(&mut self, number: SocketId) {
-        let Some(socket) = &self.sockets[number.index()] else { return };
-        let (is_idle, set_id) = (socket.is_retired && socket.taken_slots == 0 && !socket.is_void, socket.set_id);
-        if is_idle && !self.set(set_id).fills(number) {
-            self.close(number);
-        }
-    }
-
-    /// Closes a socket. Its number stays taken until the next [`ready`](Self::ready): the caller may be in the midst of a
-    /// batch of replies from it, which must not pass for replies on the next socket, perhaps another backend's.
-    fn close(&mut self, number: SocketId) {
-        self.closed_numbers.push(number);
-        let Some(BackendSocket { udp, set_id, mut sent, .. }) = self.sockets[number.index()].take() else { return };
-        self.closing.push(udp);
-        sent.clear();
-        self.spare.push(sent);
-        // Of a backend that is being forgotten, all is.
-        if let Some(set) = &mut self.sets[set_id.0 as usize] {
-            self.room.remove(set.open);
-            set.open -= 1;
-        }
     }
 
     /// A set that is in use.

@@ -1,5 +1,6 @@
 //! Sockets: how datagrams and streams are bound, received and sent. Knows nothing of names and races.
 
+pub mod backend_connection;
 pub mod backend_sockets;
 pub mod batch;
 pub mod bind;

@@ -1,9 +1,10 @@
-//! Options of UDP sockets that no crate at hand offers behind a safe call, and what they are set for.
+//! Options of sockets that no crate at hand offers behind a safe call, and what they are set for.
 
-#![allow(unsafe_code)] // Two system calls; each block says why it is sound.
+#![allow(unsafe_code)] // Three system calls; each block says why it is sound.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
 
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 
@@ -80,6 +81,26 @@ pub fn refused_by_kernel(socket: impl AsFd) -> Option<u32> {
     };
     let count = size as usize / size_of::<u32>();
     if returned == 0 { values.get(..count)?.get(MEMINFO_DROPS).copied() } else { None }
+}
+
+/// How long ago the other side of a TCP connection has acknowledged something, if something that was sent is not acknowledged yet.
+pub fn unacknowledged_for(socket: impl AsFd) -> Option<Duration> {
+    // SAFETY: the structure is made of integers, for which zero is a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut size = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: the descriptor is open while `socket` is borrowed; the kernel writes at most as many octets as are stated, and
+    // leaves what it does not know as it was.
+    let returned = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut size,
+        )
+    };
+    let is_waiting = returned == 0 && info.tcpi_unacked > 0;
+    is_waiting.then(|| Duration::from_millis(info.tcpi_last_ack_recv.into()))
 }
 
 /// Numbers that `SO_MEMINFO` gives (linux/sock_diag.h).

@@ -14,6 +14,8 @@ pub enum Refusal {
     Unreachable,
     /// It never left, for want of this.
     Unsent(Want),
+    /// As many wait on each connection there, or for one, as may.
+    Full,
 }
 
 impl Refusal {

@@ -170,7 +170,7 @@ pub enum End {
     Silence(Duration),
     /// It never left, for want of something of our own.
     Unsent,
-    /// Nobody knows: its socket was given up, for what came there may have been forged.
+    /// Nobody knows: its socket was given up, for what came there may have been forged, or its connection has ended.
     Void,
 }
 

@@ -4,10 +4,13 @@
 //! Between the moment at which a backend dies without a word and the moment at which probes know, as few queries as possible
 //! should wait for it.
 
+mod ways;
+
 use std::time::{Duration, Instant};
 
 use rand::Rng;
 
+pub use self::ways::{Way, order_ways};
 use super::backend_load::BackendLoad;
 use super::balance::Balance;
 use super::candidates::{BackendIndex, Candidates};
@@ -180,7 +183,7 @@ mod tests {
         let found = order(&candidates, &rules, &known, |_| 1, &mut SmallRng::seed_from_u64(1));
         let budget = Budget::new(1.0);
         let latency = [Latency::new(now), Latency::new(now), Latency::new(now)];
-        let context = RaceContext { rules: &rules, latency: &latency, budget: &budget };
+        let context = RaceContext { rules: &rules, latency: &latency, by_stream: &[], budget: &budget };
         let mut race = Race::start(&context, &found, now);
         let asked: Vec<_> = std::iter::from_fn(|| match race.next_step(&context, now) {
             Step::Ask { backend, kind, .. } => Some((backend.0, kind)),

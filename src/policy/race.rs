@@ -24,7 +24,10 @@
 //!    another socket, and then the next candidate in its stead.
 //! 9. A negative reply of an older version of the zone than another backend has is not accepted, whatever the rules: that one is asked
 //!    at once, or waited for if it was asked, and what it says is final. It need be no candidate.
-//! 10. The race ends without an accepted reply when nobody is waited for and nobody is left to ask, when
+//! 10. An attempt that was lost with its connection says nothing: the next candidate is asked at once, and the backend stands once
+//!     more at the end of the line, to be asked by another connection. A backend by stream may also be hedged by another
+//!     connection to itself, if nobody else is left.
+//! 11. The race ends without an accepted reply when nobody is waited for and nobody is left to ask, when
 //!     the grace of a kept negative is over, or at the deadline. Then the best kept reply wins.
 //!
 //! Who is waited for: silent attempts, those with an ICMP error, and those with a bare failure until their `attempt_timeout`. A
@@ -35,6 +38,7 @@
 //! unless a reply is kept, which is somebody's word whoever else was not asked.
 
 mod attempts;
+mod lost;
 mod marked;
 mod rank;
 mod step;
@@ -54,7 +58,7 @@ use super::rules::{Dispatch, Grace, Rules};
 ///
 /// ```text
 ///                  on_reply (not accepted), on_failure, on_unreachable, on_bare_failure,
-///                    on_opt_refused, on_retransmission, on_unsent, time passes
+///              on_opt_refused, on_retransmission, on_unsent, on_lost, time passes
 ///                               ┌─────────────────┐
 ///                               │                 │
 ///             start     ┌───────┴─────────────────▼────┐
@@ -68,7 +72,7 @@ use super::rules::{Dispatch, Grace, Rules};
 ///                       │ next_step: Finished(outcome) │ next_step: the same outcome again
 ///                       └──────────────────────────────┘
 ///
-/// an attempt:  silent ──▶ replied | failed
+/// an attempt:  silent ──▶ replied | failed | lost (its backend is in line once more)
 ///                │ ICMP error ──▶ unreachable ──▶ replied | failed | bare
 ///                │ bare failure ──▶ bare ──▶ replied | failed
 ///                │ its backend gave a negative elsewhere ──▶ spoken ──▶ replied | failed
@@ -110,8 +114,8 @@ pub struct Race {
     kept: Option<(AttemptId, Rank)>,
     /// When the first NXDOMAIN or NODATA was kept.
     negative_at: Option<Offset>,
-    /// Whether a bare failure came.
-    bare_failure: bool,
+    /// What has come besides replies: [`BARE`] and [`LOST`], in one octet, for there may be a hundred thousand of these.
+    met: u8,
     /// The backend that a bare refusal of OPT seems to come from, which is asked without; or [`NOBODY`].
     without_opt: BackendIndex,
     /// The backend whose word is final, since it has a newer version of the zone than one that gave a negative reply; or [`NOBODY`].
@@ -155,7 +159,7 @@ impl Race {
             accept: rules.accept,
             kept: None,
             negative_at: None,
-            bare_failure: false,
+            met: 0,
             without_opt: NOBODY,
             newest: NOBODY,
             unsendable: 0,
@@ -166,14 +170,7 @@ impl Race {
     /// A reply of this rank came to an attempt.
     #[inline]
     pub fn on_reply(&mut self, attempt: AttemptId, rank: Rank, now: Instant) -> Heard {
-        if self.is_finished() {
-            return Heard::NotNeeded;
-        }
-        let Some(entry) = self.attempts.get_mut(attempt) else {
-            return Heard::NotNeeded;
-        };
-        let before = std::mem::replace(&mut entry.state, State::Replied);
-        let backend = entry.backend;
+        let Some((backend, before)) = self.replied(attempt) else { return Heard::NotNeeded };
         let is_final = self.is_final(backend) && rank > Rank::Outdated;
         if is_final || self.accept.accepts(rank) {
             self.outcome = Some(Outcome::Reply(attempt));
@@ -201,7 +198,7 @@ impl Race {
                 let before = std::mem::replace(&mut entry.state, State::Failed);
                 self.move_on(before);
             }
-            State::OptRefused | State::Replaced | State::Replied | State::Failed | State::Unsent => {}
+            State::OptRefused | State::Replaced | State::Replied | State::Failed | State::Unsent | State::Lost => {}
         }
     }
 
@@ -220,8 +217,9 @@ impl Race {
         if let Some(place) = self.candidates.iter().position(|candidate| candidate == backend) {
             let bit = 1 << place;
             let is_again = retry == Retry::Once && self.attempts.unsent & bit == 0;
-            // To whom no hedge could be sent, a failover may still go.
-            if is_again || kind == Kind::Hedge {
+            // Who has lost an attempt is in line for that. To whom no hedge could be sent, a failover may still go.
+            let is_in_line = self.has_lost() && self.attempts.is_lost(backend);
+            if !is_in_line && (is_again || kind == Kind::Hedge && !self.attempts.has_asked(backend)) {
                 self.asked &= !bit;
             }
             if !is_again {
@@ -258,7 +256,7 @@ impl Race {
             && matches!(entry.state, State::Silent | State::Unreachable)
         {
             let before = std::mem::replace(&mut entry.state, State::Bare);
-            self.bare_failure = true;
+            self.met |= BARE;
             self.move_on(before);
         }
     }
@@ -273,7 +271,9 @@ impl Race {
         let new_state = match entry.state {
             // A duplicate.
             State::OptRefused | State::Replaced => return OptRefusal::AskedAgain,
-            State::Spoken | State::Replied | State::Failed | State::Unsent => return OptRefusal::IsFailure,
+            State::Spoken | State::Replied | State::Failed | State::Unsent | State::Lost => {
+                return OptRefusal::IsFailure;
+            }
             State::Silent | State::Unreachable | State::Bare
                 if self.is_finished() || !self.attempts.has_opt(attempt) =>
             {
@@ -434,6 +434,16 @@ impl Race {
         self.attempts.get(id).map(|entry| self.attempts.view(id, entry, self.start))
     }
 
+    /// A reply came to an attempt: whose it is, and how the attempt stood; `None`: that changes nothing any more.
+    #[inline]
+    fn replied(&mut self, attempt: AttemptId) -> Option<(BackendIndex, State)> {
+        if self.is_finished() {
+            return None;
+        }
+        let entry = self.attempts.get_mut(attempt)?;
+        Some((entry.backend, std::mem::replace(&mut entry.state, State::Replied)))
+    }
+
     /// Notes that an attempt ended without an accepted reply: if it was waited for, the next candidate is due.
     fn move_on(&mut self, before: State) {
         // The other states have moved the race on before, or another attempt has on their behalf.
@@ -447,7 +457,7 @@ impl Race {
         let outcome = match self.kept {
             Some((attempt, _)) => Outcome::Reply(attempt),
             None if self.is_incomplete() => Outcome::Unsent,
-            None if self.bare_failure => Outcome::Failed,
+            None if self.met & BARE != 0 => Outcome::Failed,
             None => Outcome::Nothing,
         };
         self.outcome = Some(outcome);
@@ -509,6 +519,12 @@ impl Race {
             };
             return self.strike(place).map(|backend| (backend, kind));
         }
+        if self.has_lost()
+            && let Some(backend) = self.lost_again()
+        {
+            let is_due = spend(&mut self.owed) || spend(&mut self.hints) || too_few;
+            return is_due.then_some((backend, Kind::Failover));
+        }
         self.owed = 0;
         if spend(&mut self.hints) {
             if self.unsendable != 0 {
@@ -529,7 +545,9 @@ impl Race {
 
     /// When the next turn comes if nothing happens. To be asked only when none is due now.
     fn turn_due(&self, rules: &Rules, now: Offset) -> Option<Offset> {
-        let someone_left = self.unasked().is_some() || self.silences().any(|(_, tries, _)| tries < rules.tries);
+        let someone_left = self.unasked().is_some()
+            || self.lost_again().is_some()
+            || self.silences().any(|(_, tries, _)| tries < rules.tries);
         if self.attempts.is_full() || !someone_left {
             return None;
         }
@@ -540,7 +558,8 @@ impl Race {
 
     /// The backend to hedge with now that it is due, if it is paid.
     fn take_hedge(&mut self, context: &RaceContext<'_>, now: Offset) -> Option<BackendIndex> {
-        let place = self.unhedged()?;
+        let place = self.unhedged();
+        let again = if place.is_none() { Some(self.hedge_by_stream(context)?) } else { None };
         if !context.budget.take() {
             self.hedges_denied += u8::from(self.hedge_again.is_none());
             let (_, late) = self.attempts.in_state(State::Silent).next_back()?;
@@ -549,13 +568,13 @@ impl Race {
         }
         self.hedge_from = self.attempts.next_id();
         self.hedges += 1;
-        self.strike(place)
+        again.or_else(|| place.and_then(|place| self.strike(place)))
     }
 
     /// When the newest silent attempt has taken so long that another is due besides, if that may be.
     ///
-    /// Hedges go to candidates that were not asked yet only: to ask the same backend again tests its luck,
-    /// not another machine's.
+    /// Hedges go to candidates that were not asked yet: to ask the same backend again tests its luck, not another machine's. Only by
+    /// another connection that is worth something, for one connection may stand still where another does not.
     fn hedge_due(&self, context: &RaceContext<'_>) -> Option<Offset> {
         let hedge = &context.rules.hedge;
         match context.rules.dispatch {
@@ -566,7 +585,9 @@ impl Race {
         if self.hedges >= hedge.max || hedge.budget <= 0.0 || self.attempts.is_full() {
             return None;
         }
-        self.unasked()?;
+        if self.unasked().is_none() {
+            self.hedge_by_stream(context)?;
+        }
         let (newest, entry) = self.attempts.in_state(State::Silent).next_back()?;
         if newest < self.hedge_from {
             return None;
@@ -629,6 +650,8 @@ pub struct RaceContext<'a> {
     pub rules: &'a Rules,
     /// The latency of each backend, by [`BackendIndex`].
     pub latency: &'a [Latency],
+    /// Which of them are asked by stream, where a connection holds many attempts; empty if none is.
+    pub by_stream: &'a [bool],
     /// What pays for hedges.
     pub budget: &'a Budget,
 }
@@ -639,6 +662,12 @@ fn spend(count: &mut u8) -> bool {
     *count = left.unwrap_or(0);
     left.is_some()
 }
+
+/// A bare failure came.
+const BARE: u8 = 1;
+
+/// An attempt was lost with its connection.
+const LOST: u8 = 2;
 
 /// No backend has this place.
 const NOBODY: BackendIndex = BackendIndex(u16::MAX);

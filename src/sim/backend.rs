@@ -75,6 +75,49 @@ impl<'a> Backend<'a> {
         if self.rng.random_bool(*self.loss.at(now)) {
             return Fate::Lost;
         }
+        self.reply(now, slow)
+    }
+
+    /// Takes a query that comes now by a connection, on which nothing is lost. If the backend is gone, so is the connection, as soon as
+    /// that is known.
+    pub(super) fn ask_by_stream(&mut self, now: Duration, slow: f64) -> Fate {
+        self.stalls.iter_mut().chain(&mut self.crashes).for_each(|spells| spells.forget(now));
+        if self.crashes.iter_mut().any(|crash| crash.at(now).is_some()) {
+            return Fate::Lost;
+        }
+        self.reply(now, slow)
+    }
+
+    /// Whether something that is sent now is lost on its way.
+    pub(super) fn loses(&mut self, now: Duration) -> bool {
+        self.rng.random_bool(*self.loss.at(now))
+    }
+
+    /// Opens a connection from now on: a round trip. What is lost of that is sent again by who dials.
+    pub(super) fn open(&mut self, now: Duration, slow: f64) -> Fate {
+        self.stalls.iter_mut().chain(&mut self.crashes).for_each(|spells| spells.forget(now));
+        if self.crashes.iter_mut().any(|crash| crash.at(now).is_some()) {
+            return Fate::Unreachable(now + ICMP);
+        }
+        let again = if self.loses(now) { SECOND_DIAL } else { Duration::ZERO };
+        let opened = now + again + self.delay.at(now).draw(&mut self.rng).mul_f64(slow);
+        match self.thawed(opened) {
+            Some(opened) if opened <= now + CONNECT_TIMEOUT => Fate::Replied(opened),
+            Some(_) | None => Fate::Lost,
+        }
+    }
+
+    /// When it is gone next, from this time on.
+    pub(super) fn next_crash(&mut self, time: Duration) -> Option<Duration> {
+        let next = self.crashes.iter_mut().filter_map(|crash| {
+            let next = crash.next(time)?;
+            if next.start > time { Some(next.start) } else { crash.next(next.end).map(|next| next.start) }
+        });
+        next.min()
+    }
+
+    /// What becomes of what has arrived.
+    fn reply(&mut self, now: Duration, slow: f64) -> Fate {
         let Some(served) = self.serve(now, slow) else { return Fate::Lost };
         let delay = self.delay.at(now).draw(&mut self.rng).mul_f64(slow);
         let Some(replied) = self.thawed(served + delay) else { return Fate::Lost };
@@ -114,6 +157,12 @@ impl<'a> Backend<'a> {
 
 /// How soon ICMP comes back, about as in one rack.
 const ICMP: Duration = Duration::from_micros(100);
+
+/// After so long without an answer another connection is tried beside the first.
+const SECOND_DIAL: Duration = Duration::from_millis(250);
+
+/// How long a connection may take to be opened, as by default.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Datagrams that can wait: Linux gives a socket's receive buffer 212,992 octets, and charges a small datagram 768.
 const QUEUE: usize = 277;

@@ -72,6 +72,26 @@ pub(super) enum Event {
         /// What it is.
         back: Back,
     },
+    /// A connection that was dialled is open, or could not be opened.
+    Dialled {
+        /// Which.
+        link: LinkId,
+        /// What has come of it.
+        is_open: bool,
+        /// If it is not: whether it was refused.
+        is_refused: bool,
+    },
+    /// A connection ends, whatever waits there; it may be another one by then.
+    Ends {
+        /// To this backend.
+        backend: usize,
+        /// At this place; none: all of them, for the backend goes away.
+        place: Option<usize>,
+    },
+    /// A connection is to be looked at: it may be quiet.
+    Look(LinkId),
+    /// A connection gives a sign of life.
+    Sign(LinkId),
     /// The prober of this backend wanted to be woken.
     Probe(usize),
     /// Something comes back to this probe of a backend.
@@ -85,6 +105,17 @@ pub(super) enum Event {
     },
     /// The config is loaded again, as this entry of the scenario has it.
     Reload(usize),
+}
+
+/// A connection to a modelled backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LinkId {
+    /// The backend.
+    pub(super) backend: usize,
+    /// Which of its places for connections.
+    pub(super) place: usize,
+    /// Which of the connections at that place.
+    pub(super) generation: u32,
 }
 
 /// What comes back to an attempt.

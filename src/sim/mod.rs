@@ -8,12 +8,15 @@
 //! time.
 //!
 //! What is not modelled: the time that hedgerow itself and its sockets take (some 0.2 ms: it is for the scenario to put that
-//! into the delay of a backend), the network apart from a backend's delay and loss, TCP, forgers, and more than one worker.
+//! into the delay of a backend), the network apart from a backend's delay and loss, TCP and TLS but for what
+//! [`Connections`] says, forgers, and more than one worker.
 
 mod backend;
+mod connections;
 mod delay;
 mod event;
 mod histogram;
+mod links;
 mod message;
 mod model;
 mod names;
@@ -27,7 +30,7 @@ mod world;
 
 pub use delay::{Delay, Empirical};
 pub use event::Happening;
-pub use model::{Capacity, Model, PoolModel, Scenario};
+pub use model::{Capacity, Connections, Model, PoolModel, Scenario};
 pub use names::Names;
 pub use record::{Asked, Record, Reply, Report, run};
 pub use script::{Led, Move, lead};

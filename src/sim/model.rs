@@ -75,6 +75,8 @@ pub struct Model {
     pub loss: Course<f64>,
     /// When it stands still, as after SIGSTOP: what comes meanwhile waits.
     pub stalls: Vec<When>,
+    /// The connections that it is asked by; `None`: it is asked by UDP.
+    pub connections: Option<Connections>,
     /// When it is not there: ICMP says so, and what it had not replied to is lost.
     pub crashes: Vec<When>,
     /// The chance that it knows a name; it knows it in each attempt, or in none.
@@ -89,6 +91,18 @@ pub struct Model {
     pub unreachable: f64,
     /// Whether it refuses OPT.
     pub refuses_opt: bool,
+}
+
+/// The connections to a backend that is asked by stream. Nothing is lost on them while they last, but what follows a loss waits for that
+/// to be sent again; and if one ends, all that waits there is lost.
+#[derive(Clone, Debug, Default)]
+pub struct Connections {
+    /// How many there are.
+    pub max: u16,
+    /// When all on one of them stands still; each has such times of its own.
+    pub stalls: Vec<When>,
+    /// At the beginnings of these one of them ends; each has such times of its own.
+    pub ends: Vec<When>,
 }
 
 /// What makes further load cost something: attempts are dealt with in the order in which they come, by so many servers.
@@ -109,6 +123,7 @@ impl Default for Model {
             capacity: None,
             loss: Course::always(0.0),
             stalls: Vec::new(),
+            connections: None,
             crashes: Vec::new(),
             knows: 1.0,
             miss: Some(Rank::Nxdomain),

@@ -11,9 +11,10 @@ use hashbrown::HashMap;
 use rand::rngs::{StdRng, Xoshiro256PlusPlus};
 use rand::{RngExt, SeedableRng};
 
-use super::backend::{Backend, Fate};
+use super::backend::{Backend, CONNECT_TIMEOUT, Fate};
 use super::delay::exponential;
-use super::event::{Back, Event, Happening};
+use super::event::{Back, Event, Happening, LinkId};
+use super::links::{Link, LinkState, Links, Queued};
 use super::message::{self, Answer};
 use super::spells::Unfolding;
 use crate::cache::ResponseFor;
@@ -72,6 +73,8 @@ pub(super) struct Network<'a, F> {
     pub(super) observe: F,
     /// The backends of all pools.
     pub(super) backends: Vec<Backend<'a>>,
+    /// Their connections, of those that are asked by stream.
+    pub(super) links: Vec<Option<Links>>,
     /// For each set of sockets, the backend that it leads to.
     sets: Vec<Option<usize>>,
     /// What is waited for.
@@ -105,10 +108,16 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
         seeds: &mut impl FnMut() -> u64,
         observe: F,
     ) -> Self {
+        let links = backends.iter().map(|backend| {
+            let connections = backend.model.connections.as_ref()?;
+            Some(Links::new(connections, seeds))
+        });
+        let links = links.collect();
         Self {
             now: start,
             start,
             observe,
+            links,
             backends,
             sets: Vec::new(),
             slots: QuerySlots::new(),
@@ -129,7 +138,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
     }
 
     /// How long the scenario has lasted.
-    fn elapsed(&self) -> Duration {
+    pub(super) fn elapsed(&self) -> Duration {
         self.now - self.start
     }
 
@@ -138,6 +147,19 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
         let slow = *self.slow.at(self.now - self.start);
         let elapsed = self.elapsed();
         self.backends[backend].ask(elapsed, slow)
+    }
+
+    /// What becomes of something that comes to this backend by a connection now.
+    pub(super) fn ask_by_stream(&mut self, backend: usize) -> Fate {
+        let slow = *self.slow.at(self.now - self.start);
+        let elapsed = self.elapsed();
+        self.backends[backend].ask_by_stream(elapsed, slow)
+    }
+
+    /// The set of sockets that leads to a backend, if there is one.
+    pub(super) fn set_of_backend(&self, backend: usize) -> Option<SocketSetId> {
+        let set = self.sets.iter().position(|known| *known == Some(backend))?;
+        Some(SocketSetId(set as u32))
     }
 
     /// A time that counts from the start.
@@ -152,17 +174,24 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
 
     /// A query goes to a backend: what is going to come back, and when?
     fn post(&mut self, index: usize, slot: QuerySlot, outstanding: Outstanding, name: u32, has_opt: bool) {
-        let mut at = match self.ask(index) {
+        let at = match self.ask(index) {
             Fate::Lost => return,
             Fate::Unreachable(at) => return self.schedule(self.at(at), slot, outstanding, name, Back::Unreachable),
             Fate::Replied(at) => self.at(at),
         };
+        self.reply(index, Queued { slot, outstanding, name, has_opt }, at, true);
+    }
+
+    /// What has arrived at a backend is replied to by this time.
+    fn reply(&mut self, index: usize, query: Queued, at: Instant, may_be_unreachable: bool) {
+        let Queued { slot, outstanding, name, has_opt } = query;
+        let mut at = at;
         let Backend { model, rng, .. } = &mut self.backends[index];
         let bare = rng.random_bool(model.bare).then_some(at);
         if bare.is_some() {
             at += exponential(at - self.now, rng);
         }
-        let back = if rng.random_bool(model.unreachable) {
+        let back = if may_be_unreachable && rng.random_bool(model.unreachable) {
             Some(Back::Unreachable)
         } else if has_opt && model.refuses_opt {
             Some(Back::Reply(Answer::OptRefused))
@@ -188,7 +217,9 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
 
     /// Takes back a query that could not leave, with the set of sockets that it was to leave from.
     pub(super) fn withdraw_unsent(&mut self, slot: QuerySlot) -> Option<(SocketSetId, TakenSlot)> {
-        self.slots.remove(slot).map(|taken_by| (set_of(slot.socket()), taken_by))
+        let taken_by = self.slots.remove(slot)?;
+        self.left(slot);
+        Some((set_of(slot.socket()), taken_by))
     }
 
     /// The backend behind a socket.
@@ -196,12 +227,93 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
         self.sets.get(socket.index() / SOCKETS).copied().flatten()
     }
 
+    /// A query goes to a backend by a connection that is open: what is going to come back, and when?
+    pub(super) fn post_by_stream(&mut self, index: usize, place: usize, query: Queued) {
+        let (now, slow) = (self.elapsed(), *self.slow.at(self.now - self.start));
+        let is_resent = self.backends[index].loses(now);
+        let Some(link) = self.links[index].as_mut().and_then(|links| links.all.get_mut(place)) else { return };
+        if is_resent {
+            link.resend(now);
+        }
+        link.sent(now);
+        let generation = link.generation;
+        if !std::mem::replace(&mut link.is_watched, true) {
+            self.events.push(self.now, Event::Look(LinkId { backend: index, place, generation }));
+        }
+        let Some(arrival) = link.arrival(now) else { return };
+        let Fate::Replied(replied) = self.backends[index].ask_by_stream(now, slow) else { return };
+        let replied = link.thawed(replied + (arrival - now));
+        if let Some(replied) = replied {
+            self.reply(index, query, self.at(replied), false);
+        }
+    }
+
+    /// Begins to open a connection to a backend, if that may be.
+    fn dial_one(&mut self, backend: usize) {
+        let (now, slow) = (self.elapsed(), *self.slow.at(self.now - self.start));
+        let Some(links) = &mut self.links[backend] else { return };
+        let Some(place) = links.dial(now) else { return };
+        let link = LinkId { backend, place, generation: links.all[place].generation };
+        let (at, is_open, is_refused) = match self.backends[backend].open(now, slow) {
+            Fate::Replied(at) => (at, true, false),
+            Fate::Unreachable(at) => (at, false, true),
+            Fate::Lost => (now + CONNECT_TIMEOUT, false, false),
+        };
+        self.events.push(self.at(at), Event::Dialled { link, is_open, is_refused });
+    }
+
+    /// The connection that a query takes, by its place; `None`: it is asked by UDP.
+    fn place_for(&mut self, backend: usize, avoid: Option<usize>) -> Option<Result<usize, NotSent>> {
+        self.links[backend].as_ref()?;
+        self.dial_one(backend);
+        let place = self.links[backend].as_ref()?.choose(avoid);
+        Some(place.ok_or(NotSent::Full))
+    }
+
+    /// The connection that is at this place of a backend still, if it is the same one.
+    pub(super) fn link(&mut self, link: LinkId) -> Option<&mut Link> {
+        let known = self.links[link.backend].as_mut()?.all.get_mut(link.place)?;
+        (known.generation == link.generation).then_some(known)
+    }
+
+    /// The connection of a slot, if that is on one.
+    pub(super) fn link_of(&mut self, slot: QuerySlot) -> Option<&mut Link> {
+        let backend = self.backend_of(slot.socket())?;
+        self.links[backend].as_mut()?.all.get_mut(slot.socket().index() % SOCKETS)
+    }
+
+    /// Nothing waits in this slot any more.
+    pub(super) fn left(&mut self, slot: QuerySlot) {
+        if let Some(link) = self.link_of(slot) {
+            link.left();
+        }
+    }
+
+    /// Takes back what waits on a socket, with the set that it belongs to.
+    pub(super) fn take_socket(&mut self, socket: SocketId) -> Option<(SocketSetId, Vec<TakenSlot>)> {
+        self.backend_of(socket)?;
+        let mut taken = Vec::new();
+        self.take(|slot| slot.socket() == socket, &mut taken);
+        Some((set_of(socket), taken))
+    }
+
+    /// Takes back what waits on a connection, with the set that it belongs to.
+    pub(super) fn take_link(&mut self, backend: usize, place: usize) -> Option<(SocketSetId, Vec<TakenSlot>)> {
+        let sockets = self.set_of_backend(backend)?;
+        let mut taken = Vec::new();
+        self.take(|slot| slot.socket().index() == sockets.0 as usize * SOCKETS + place, &mut taken);
+        Some((sockets, taken))
+    }
+
     /// Takes back what waits in these slots.
     fn take(&mut self, is_meant: impl Fn(QuerySlot) -> bool, taken: &mut Vec<TakenSlot>) {
         let mut meant: Vec<_> = self.slots.taken().filter(|slot| is_meant(*slot)).collect();
         // The table has no order, and the same seed makes the same scenario.
         meant.sort_unstable_by_key(|slot| slot.number());
-        taken.extend(meant.into_iter().filter_map(|slot| self.slots.remove(slot)));
+        for slot in meant {
+            taken.extend(self.slots.remove(slot));
+            self.left(slot);
+        }
     }
 
     /// A client has its response, or is told that there is none.
@@ -223,13 +335,29 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
 impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
     type Client = Caller;
 
-    fn add_backend(&mut self, address: SocketAddr) -> SocketSetId {
+    fn add_backend(&mut self, backend: &Arc<SharedBackend>) -> SocketSetId {
         let set = self.sets.iter().position(Option::is_none).unwrap_or_else(|| {
             self.sets.push(None);
             self.sets.len() - 1
         });
-        self.sets[set] = Some(usize::from(address.port()) - 1);
+        self.sets[set] = Some(usize::from(backend.address.port()) - 1);
         SocketSetId(set as u32)
+    }
+
+    fn is_cold(&self, sockets: SocketSetId) -> bool {
+        let backend = self.sets.get(sockets.0 as usize).copied().flatten();
+        backend.and_then(|backend| self.links[backend].as_ref()).is_some_and(Links::are_cold)
+    }
+
+    fn dial(&mut self, sockets: SocketSetId, _now: Instant) {
+        if let Some(backend) = self.sets.get(sockets.0 as usize).copied().flatten() {
+            self.dial_one(backend);
+        }
+    }
+
+    fn opened(&self, socket: SocketId) -> Option<Instant> {
+        let links = self.links[self.backend_of(socket)?].as_ref()?;
+        Some(self.at(links.all.get(socket.index() % SOCKETS)?.opened_at))
     }
 
     fn remove_backend(&mut self, sockets: SocketSetId) -> usize {
@@ -244,13 +372,17 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
         sockets: SocketSetId,
         outstanding: Outstanding,
         _attempt: &SentAttempt<'_>,
+        avoid: Option<SocketId>,
         _now: Instant,
         write: impl FnOnce(QuerySlot, &mut Vec<u8>),
     ) -> Result<QuerySlot, NotSent> {
         let Some(index) = self.sets.get(sockets.0 as usize).copied().flatten() else {
             return Err(NotSent::Unreachable);
         };
-        let socket = SocketId(sockets.0 * SOCKETS as u32 + self.ids.random_range(0..SOCKETS as u32));
+        let avoid = avoid.filter(|socket| set_of(*socket) == sockets).map(|socket| socket.index() % SOCKETS);
+        let place = self.place_for(index, avoid).transpose()?;
+        let number = place.map_or_else(|| self.ids.random_range(0..SOCKETS as u32), |place| place as u32);
+        let socket = SocketId(sockets.0 * SOCKETS as u32 + number);
         let slot = self.slots.draw(socket, outstanding, &mut self.ids);
         let mut query = std::mem::take(&mut self.scratch);
         query.clear();
@@ -260,7 +392,18 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
         if let Some(asked) = &mut self.asked {
             asked.insert(slot, name);
         }
-        self.post(index, slot, outstanding, name, has_opt);
+        let Some(place) = place else {
+            self.post(index, slot, outstanding, name, has_opt);
+            return Ok(slot);
+        };
+        let query = Queued { slot, outstanding, name, has_opt };
+        let Some(link) = self.link_of(slot) else { return Err(NotSent::Unreachable) };
+        link.waiting += 1;
+        if link.state == LinkState::Open {
+            self.post_by_stream(index, place, query);
+        } else {
+            link.queued.push(query);
+        }
         Ok(slot)
     }
 
@@ -278,6 +421,7 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
 
     fn release(&mut self, slot: QuerySlot, _now: Instant) {
         self.slots.remove(slot);
+        self.left(slot);
     }
 
     fn quarantine(&mut self, slot: QuerySlot, now: Instant, note: impl FnOnce(Outstanding) -> Quarantined) {
@@ -286,6 +430,7 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
 
     fn withdraw(&mut self, slot: QuerySlot) {
         self.slots.remove(slot);
+        self.left(slot);
     }
 
     /// Nobody forges here.
@@ -311,7 +456,10 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
     }
 
     fn take_struck(&mut self, _socket: SocketId, taken: &mut Vec<TakenSlot>) {
-        taken.extend(self.struck.take().and_then(|slot| self.slots.remove(slot)));
+        if let Some(slot) = self.struck.take() {
+            taken.extend(self.slots.remove(slot));
+            self.left(slot);
+        }
     }
 
     fn take_waiting(&mut self, sockets: SocketSetId, taken: &mut Vec<TakenSlot>) {
@@ -385,7 +533,7 @@ fn knows(knowledge: u64, name: u32, backend: usize, part: f64) -> bool {
 }
 
 /// Sockets to one backend, as many as the server has.
-const SOCKETS: usize = 64;
+pub(super) const SOCKETS: usize = 64;
 
 /// The UDP size that is offered to clients and backends, octets.
 pub(super) const UDP_SIZE: u16 = 1232;

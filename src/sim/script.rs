@@ -59,6 +59,13 @@ pub enum Move {
         /// About which of the queries that were sent.
         slot: u8,
     },
+    /// A connection ends, and takes with it what waits there.
+    Lost {
+        /// That on which this one of the queries waits that were sent.
+        slot: u8,
+        /// Whether it had never been open: it was refused.
+        is_refused: bool,
+    },
     /// A query that was queued could not leave.
     Unsent {
         /// Which.
@@ -161,6 +168,18 @@ impl<F: FnMut(Duration, Happening<'_>)> World<'_, F> {
                 if let Some(slot) = self.slot(slot) {
                     self.network.strike(slot);
                     self.engine.on_unreachable(&mut self.network, slot.socket(), now);
+                }
+            }
+            Move::Lost { slot, is_refused } => {
+                if let Some(slot) = self.slot(slot)
+                    && let Some((sockets, taken)) = self.network.take_socket(slot.socket())
+                {
+                    let (network, engine) = (&mut self.network, &mut self.engine);
+                    if is_refused {
+                        engine.on_connection_failed(network, sockets, taken, true, now);
+                    } else {
+                        engine.on_connection_lost(network, sockets, taken, now);
+                    }
                 }
             }
             Move::Unsent { slot, is_unreachable } => {
@@ -269,11 +288,14 @@ mod tests {
             Move::Retransmission { client: 0 },
             Move::Wait { millis: 400 },
             Move::Unsent { slot: 1, is_unreachable: true },
+            Move::Query { name: 3 },
+            Move::Lost { slot: 0, is_refused: false },
+            Move::Lost { slot: 1, is_refused: true },
             Move::Reply { slot: 0, rank: Rank::Nxdomain },
             Move::Reload { rules: 0 },
         ];
         let led = led(&[sequential(), other], &moves);
-        assert_eq!((led.queries, led.responses), (4, 4));
+        assert_eq!((led.queries, led.responses), (5, 5));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::names::NameDraw;
 use super::network::{Caller, Network, UDP_SIZE, Waiting, address};
 use super::prober::{Prober, Task};
 use super::spells::Unfolding;
+use crate::address::{BackendAddress, Scheme};
 use crate::cache::Cache;
 use crate::config::{BackendConfig, CacheConfig, PoolConfig, PoolIndex, ProbeConfig};
 use crate::engine::shortage::Shortage;
@@ -42,6 +43,7 @@ pub fn play(scenario: &Scenario, start: Instant, seed: u64, observe: impl FnMut(
     for backend in 0..world.probers.len() {
         world.look_after(backend);
     }
+    world.schedule_ends();
     // Probes and seconds go on for ever.
     while !world.is_over() && world.step() {}
 }
@@ -149,8 +151,9 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> World<'a, F> {
         if let Some((_, event)) = self.network.events.pop_due(now) {
             self.on_event(event);
         } else if let Some((slot, late)) = self.network.slots.pop_ended(now) {
-            if let Some(note) = self.engine.on_quarantine_over(&late, now) {
-                self.network.slots.prolong(slot, now + PROLONGED, note);
+            match self.engine.on_quarantine_over(&late, now) {
+                Some(note) => self.network.slots.prolong(slot, now + PROLONGED, note),
+                None => self.network.left(slot),
             }
         } else {
             // Last, or a hedge would be paid for an attempt whose reply is here already.
@@ -197,6 +200,10 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> World<'a, F> {
                     self.engine.on_unreachable(&mut self.network, slot.socket(), now);
                 }
             },
+            Event::Dialled { link, is_open, is_refused } => self.on_dialled(link, is_open, is_refused),
+            Event::Ends { backend, place } => self.on_end(backend, place),
+            Event::Look(link) => self.look_at(link),
+            Event::Sign(link) => self.on_sign(link),
             Event::Probe(backend) => {
                 if self.probers[backend].is_woken_at(now) {
                     self.look_after(backend);
@@ -268,7 +275,17 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> World<'a, F> {
             SlotState::InFlight(outstanding) => (outstanding.race(), outstanding.attempt()) == (race, attempt),
             SlotState::Quarantined(_) => false,
         };
-        let is_late = !self.network.slots.find(slot).is_some_and(|taken| waits(&taken));
+        let found = self.network.slots.find(slot);
+        let is_late = !found.is_some_and(|taken| waits(&taken));
+        let elapsed = self.network.elapsed();
+        if let Some(link) = self.network.link_of(slot) {
+            // What the connection before it was asked does not come any more.
+            match found {
+                Some(SlotState::InFlight(_)) if is_late => return,
+                None => return,
+                Some(SlotState::InFlight(_) | SlotState::Quarantined(_)) => link.heard(elapsed),
+            }
+        }
         match answer {
             Answer::Ranked(rank) => self.network.tell(Happening::Replied { race, attempt, rank, is_late }),
             Answer::Bare if !is_late => self.network.tell(Happening::FailedBare { race }),
@@ -370,7 +387,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> World<'a, F> {
     }
 
     /// Sets a timer.
-    fn schedule(&mut self, at: Instant, event: Event) {
+    pub(super) fn schedule(&mut self, at: Instant, event: Event) {
         self.network.events.push(at, event);
     }
 }
@@ -413,10 +430,11 @@ fn configs(scenario: &Scenario, rules: &[Rules]) -> Vec<PoolConfig> {
     let config = |(place, (pool, rules)): (usize, (&PoolModel, &Rules))| {
         let backends = pool.backends.iter().map(|model| {
             number += 1;
+            let scheme = if model.connections.is_some() { Scheme::Tcp } else { Scheme::Plain };
             BackendConfig {
                 name: format!("backend{number}"),
                 weight: model.weight,
-                ..BackendConfig::at(address(number - 1))
+                ..BackendConfig::at(BackendAddress { scheme, socket: address(number - 1) })
             }
         });
         PoolConfig {

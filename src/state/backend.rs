@@ -183,6 +183,11 @@ impl SharedBackend {
         self.address.scheme.is_stream()
     }
 
+    /// Whether nobody on the way to it can read along.
+    pub fn is_encrypted(&self) -> bool {
+        self.address.scheme.is_encrypted()
+    }
+
     /// What a worker counts.
     #[inline]
     pub fn counters(&self, worker: usize) -> &BackendCounters {

@@ -114,6 +114,9 @@ impl ForwarderState {
             for counters in pool.backends.iter().filter_map(|backend| backend.counted_by(worker)) {
                 counters.in_flight.clear();
                 counters.waited_for.clear();
+                if let Some(connections) = counters.connections.get() {
+                    connections.open.clear();
+                }
             }
         }
     }

@@ -51,6 +51,8 @@ pub struct SharedPool {
     by_index: Box<[Option<Weighted>]>,
     /// By what the names that live at them are remembered, in order of that.
     by_affinity: Box<[(u32, BackendIndex)]>,
+    /// The machines that the members are ways to, by [`BackendIndex`]; 0: one of its own. Empty if all have their own.
+    machines: Box<[u16]>,
     /// Whose turn it is, if they are many.
     crowd: Option<ArcSwap<Crowd>>,
     /// How many changes there were when `crowd` was looked at last.
@@ -120,6 +122,7 @@ impl SharedPool {
             false => Box::default(),
         };
         by_affinity.sort_unstable();
+        let machines = machines(&config, &members);
         let crowd = (members.len() > FEW).then(|| ArcSwap::from_pointee(crowd(&config, &members)));
         Self {
             id: cache_identity(&config),
@@ -132,6 +135,7 @@ impl SharedPool {
             left,
             by_index: by_index.into(),
             by_affinity,
+            machines,
             crowd,
             crowd_changes: AtomicU64::new(changes),
         }
@@ -153,6 +157,18 @@ impl SharedPool {
     #[inline]
     pub fn weight(&self, index: BackendIndex) -> u16 {
         self.by_index.get(index.get()).and_then(Option::as_ref).map_or(1, |(_, weight)| *weight)
+    }
+
+    /// The machine that the member at this place is a way to; 0: one of its own.
+    #[inline]
+    pub fn machine(&self, index: BackendIndex) -> u16 {
+        self.machines.get(index.get()).copied().unwrap_or(0)
+    }
+
+    /// Whether several members may be ways to one machine.
+    #[inline]
+    pub fn has_machines(&self) -> bool {
+        !self.machines.is_empty()
     }
 
     /// All members with their shares of the load, in order of the config.
@@ -225,6 +241,25 @@ impl SharedPool {
     pub fn budget(&self) -> &Budget {
         &self.state.budget
     }
+}
+
+/// The machines that members are ways to, by [`BackendIndex`]: those with the same `server` have the same number.
+fn machines(config: &PoolConfig, members: &[Weighted]) -> Box<[u16]> {
+    let servers = config.backends.iter().filter_map(|backend| Some((backend, backend.server.as_deref()?)));
+    let mut numbers: HashMap<&str, u16> = HashMap::new();
+    let mut of_backends: HashMap<(BackendAddress, &str), u16> = HashMap::new();
+    for (backend, server) in servers {
+        let next = u16::try_from(numbers.len() + 1).unwrap_or(0);
+        of_backends.insert((backend.address, &backend.name), *numbers.entry(server).or_insert(next));
+    }
+    if of_backends.is_empty() {
+        return Box::default();
+    }
+    let mut machines = vec![0; members.iter().map(|(member, _)| member.index.get() + 1).max().unwrap_or(0)];
+    for (member, _) in members {
+        machines[member.index.get()] = of_backends.get(&(member.address, &*member.name)).copied().unwrap_or(0);
+    }
+    machines.into()
 }
 
 impl SharedPool {

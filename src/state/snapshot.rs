@@ -2,7 +2,8 @@
 
 use super::{ManualHealth, SharedBackend, SharedPool};
 use crate::metrics::{
-    Attempts, BackendCounters, BackendSnapshot, Cause, Counter, FETCHED, HistogramSnapshot, PoolSnapshot, Want, Wins,
+    Attempts, BackendConnectionsSnapshot, BackendCounters, BackendSnapshot, Cause, Counter, FETCHED, HistogramSnapshot,
+    PoolSnapshot, Want, Wins,
 };
 
 impl SharedPool {
@@ -37,6 +38,10 @@ fn backend_snapshot(backend: &SharedBackend, weight: u16) -> BackendSnapshot {
         |counter: &dyn Fn(&BackendCounters) -> &Counter| counters().map(|worker| counter(worker).get()).sum::<u64>();
     let mut latency = HistogramSnapshot::default();
     counters().for_each(|worker| latency.add(&worker.latency));
+    let mut connections = backend.is_by_stream().then(Box::<BackendConnectionsSnapshot>::default);
+    if let Some(sum) = &mut connections {
+        counters().filter_map(|worker| worker.connections.get()).for_each(|worker| sum.add(worker));
+    }
     BackendSnapshot {
         name: backend.name.clone(),
         address: backend.address,
@@ -60,7 +65,9 @@ fn backend_snapshot(backend: &SharedBackend, weight: u16) -> BackendSnapshot {
         unreachable: sum(&|worker| &worker.unreachable) + backend.unreachable_probes.get(),
         again: Cause::ALL.map(|cause| (cause, sum(&|worker| &worker.again[cause as usize]))).to_vec(),
         timeouts: sum(&|worker| &worker.timeouts),
+        lost_attempts: sum(&|worker| &worker.lost_attempts),
         unsent: Want::ALL.map(|want| (want, sum(&|worker| &worker.unsent[want as usize]))).to_vec(),
+        connections,
         latency,
         origin: Vec::new(),
         is_listed: false,

@@ -334,6 +334,13 @@ mod tests {
         // Without errors there is no OPT record.
         let reply = message(0x8520, [1, 1, 0, 1], &[QUESTION, &a(WWW), &opt(0, 0, b"\0\x0A\0\x01c")]);
         assert_eq!(read_reply(&cached(&reply)).expect("a reply").header().arcount(), 0);
+        // Padding (RFC 7830) is of one message, be it beside an error that is kept.
+        let padded = b"\0\x0C\0\x03\0\0\0";
+        let reply = message(0x8520, [1, 1, 0, 1], &[QUESTION, &a(WWW), &opt(0, 0, padded)]);
+        assert_eq!(read_reply(&cached(&reply)).expect("a reply").header().arcount(), 0);
+        let options = [&padded[..], b"\0\x0F\0\x02\0\x16"].concat();
+        let reply = message(0x8520, [1, 1, 0, 1], &[QUESTION, &a(WWW), &opt(0, 0, &options)]);
+        assert_eq!(cached(&reply), expected);
         // A bare failure has no question by which it could be found.
         assert_eq!(cached(&message(REPLY | 2, [0; 4], &[])), b"");
     }

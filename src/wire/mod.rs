@@ -29,7 +29,9 @@ mod form;
 mod hash;
 mod header;
 mod hop;
+mod keepalive;
 mod name;
+mod padding;
 mod query;
 mod question;
 mod rdata;
@@ -57,7 +59,9 @@ pub use form::{ClientEdns, ClientForm, PlainForm};
 pub use hash::{HashSeed, NameHasher, QuestionHasher};
 pub use header::{Flag, HEADER_LEN, Header, set_id};
 pub use hop::{Asks, RESPONSE_BLOCK, append_hop_options};
+pub use keepalive::{ask_keepalive, told_keepalive};
 pub use name::{Name, NameError, eq_ignore_case, fold, suffixes};
+pub use padding::{QUERY_BLOCK, add_opt, pad_query};
 pub use query::{
     OwnEdns, Query, QuestionFlags, QuestionKey, Rejected, add_cookie, read_query, write_own_query, write_plain_query,
     write_query, write_recursive_query, write_without_opt,

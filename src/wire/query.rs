@@ -7,6 +7,7 @@ use super::edns::{Edns, OPT_FIXED_LEN, OptRecord, Passing};
 use super::form::udp_limit;
 use super::header::{Flag, HEADER_LEN, Header};
 use super::name::{Name, fold};
+use super::padding::add_opt;
 use super::question::Question;
 
 /// A client's query, sound to its last octet.
@@ -186,14 +187,8 @@ pub fn write_query(query: &Query<'_>, own_udp_size: u16, out: &mut Vec<u8>) -> u
 ///
 /// The query stays as short as [`write_query`] has it: options of the client for which there is no room then are left out.
 pub fn add_cookie(query: &mut Vec<u8>, opt_at: usize, cookie: &CookiePair, own_udp_size: u16) {
-    if opt_at >= query.len() {
-        // All of a longer reply that has room, a client without EDNS gets; and the rest can be kept.
-        OptRecord::new(own_udp_size, false).append(query);
-        // RFC 1035 section 4.1.1: ARCOUNT. Of what the client has sent, no record goes along.
-        if let Some(arcount) = query.get_mut(10..12) {
-            arcount.copy_from_slice(&[0, 1]);
-        }
-    }
+    // All of a longer reply that has room, a client without EDNS gets; and the rest can be kept.
+    add_opt(query, opt_at, own_udp_size);
     let options = opt_at + OPT_FIXED_LEN;
     if query.len() + cookie.wire_len() > usize::from(own_udp_size).max(MIN_LIMIT) {
         query.truncate(options);

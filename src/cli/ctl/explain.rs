@@ -164,6 +164,7 @@ fn met(attempt: &SlowAttempt, race: &SlowRace) -> Option<(f64, String)> {
         }
         (Fate::Failed, None) => Some((*at_ms, format!("{backend} fails"))),
         (Fate::Unreachable, _) => Some((*at_ms, format!("{backend} is unreachable (ICMP)"))),
+        (Fate::Lost, _) => Some((*at_ms, format!("{backend} loses it with its connection"))),
         (Fate::Silent, _) => Some((race.took_ms.max(*at_ms), format!("{backend} is silent to the end"))),
         (Fate::Won | Fate::Kept | Fate::Late | Fate::Beaten, None) => None,
     }

@@ -1,8 +1,8 @@
 //! A backend as the user describes it: `latency=1ms+1%:500ms loss=5%`.
 
 use super::settings::{Mistake, Settings};
-use super::values::{count, course, delay, share, weight, whens};
-use crate::sim::{Capacity, Model};
+use super::values::{connections, count, course, delay, share, stalls, weight, whens};
+use crate::sim::{Capacity, Connections, Model};
 
 /// Reads a description; it may be that of several like backends.
 pub(super) fn read(mut settings: Settings) -> Result<Vec<Model>, Mistake> {
@@ -17,11 +17,23 @@ pub(super) fn read(mut settings: Settings) -> Result<Vec<Model>, Mistake> {
         }
         (None, None) => None,
     };
+    let stalls = settings.take("stall", stalls)?.unwrap_or_default();
+    let connections = match (settings.take("connections", connections)?, stalls.on_connections) {
+        (Some(max), stalls) => Some(Connections { max, stalls, ends: Vec::new() }),
+        (None, on_connections) if on_connections.is_empty() => None,
+        (None, _) => {
+            return Err(Mistake::at(
+                &place,
+                "stall=SHARE:TIME without connections, expected both, such as connections=2 stall=1%:200ms",
+            ));
+        }
+    };
     let model = Model {
         delay: settings.take("latency", |text| course(text, delay, None))?.unwrap_or(usual.delay),
         loss: settings.take("loss", |text| course(text, share, Some(0.0)))?.unwrap_or(usual.loss),
         failure: settings.take("failure", share)?.unwrap_or(0.0),
-        stalls: settings.take("stall", whens)?.unwrap_or_default(),
+        stalls: stalls.of_all,
+        connections,
         crashes: settings.take("crash", whens)?.unwrap_or_default(),
         weight: settings.take("weight", weight)?.unwrap_or(1),
         capacity,
@@ -60,6 +72,21 @@ mod tests {
     }
 
     #[test]
+    fn connections_have_stalls_of_their_own() {
+        let s = Duration::from_secs;
+        let models = parse("connections=2 stall=10s..20s,1%:200ms").expect("a description");
+        let connections = models[0].connections.as_ref().expect("it is asked by stream");
+        assert_eq!((connections.max, connections.ends.len()), (2, 0));
+        let every = When::NowAndThen { length: Duration::from_millis(200), every: s(20) };
+        assert_eq!(
+            (&connections.stalls[..], &models[0].stalls[..]),
+            (&[every][..], &[When::Between { from: s(10), to: s(20) }][..])
+        );
+        let without = parse("stall=10s..20s").expect("a description");
+        assert!(without[0].connections.is_none());
+    }
+
+    #[test]
     fn what_is_not_said_is_as_usual() {
         let models = parse("").expect("a description");
         assert_eq!((models.len(), &models[0].delay), (1, &Model::default().delay));
@@ -70,12 +97,15 @@ mod tests {
     fn mistakes_are_told_with_their_place() {
         for (text, told) in [
             ("latncy=1ms", "--backend: latncy: unknown key, did you mean \"latency\"?"),
-            ("speed=1", "--backend: speed: unknown key, expected one of service, servers, latency, loss, failure"),
+            ("speed=1", "--backend: speed: unknown key, expected one of service, servers, stall, connections"),
             ("latency", "--backend: expected KEY=VALUE, not \"latency\""),
             ("=1ms", "--backend: expected KEY=VALUE, not \"=1ms\""),
             ("loss=5", "--backend: loss: invalid value \"5\": expected a share from 0% to 100%"),
             ("loss=5% loss=6%", "--backend: loss: given twice, expected one value"),
             ("servers=4", "--backend: servers without service, expected both"),
+            ("stall=1%:200ms", "--backend: stall=SHARE:TIME without connections, expected both, such as connections=2"),
+            ("connections=65", "--backend: connections: invalid value \"65\": expected a number from 1 to 64"),
+            ("connections=1 stall=0%:1s", "--backend: stall: invalid value \"0%:1s\": in \"0%:1s\", expected a share"),
             ("stall=1s", "--backend: stall: invalid value \"1s\": in \"1s\", expected times such as"),
         ] {
             let error = parse(text).expect_err(text);

@@ -86,6 +86,8 @@ Words of a backend, all optional:
   loss=COURSE         the share of datagrams that are lost
   failure=SHARE       the share of replies that are failures
   stall=WHEN,...      when it stands still; what comes meanwhile waits
+  connections=N       it is asked by stream, over N connections; all queries ride on them, and what is lost is sent again
+  stall=SHARE:TIME    the share of the time that all on one connection waits, and for how long each time
   crash=WHEN,...      when it is not there
   service=LATENCY servers=N   how long it works on a query, and on how many at a time; others queue
   weight=N count=N    its share of the load; how many there are like it

@@ -4,6 +4,7 @@
 //! SHARE    5% or 0.05
 //! DELAY    1ms, uniform(1ms,3ms), lognormal(1ms,0.5), pareto(1ms,1.5), each with any number of +SHARE:DELAY
 //! WHEN     30s..60s, 30s.. (for good), or 500ms/10s: by chance, for 500 ms in the mean, every 10 s in the mean
+//! STALL    WHEN, or 1%:200ms: all on one connection, for 200 ms in the mean, 1% of the time
 //! COURSE   VALUE, then any number of ,VALUE@WHEN
 //! NAMES    unique, or zipf(1.0,10000): the exponent, and how many names there are
 //! ```
@@ -143,6 +144,39 @@ pub(super) fn whens(text: &str) -> Result<Vec<When>, String> {
     text.split(',').map(when).collect()
 }
 
+/// When a backend stands still, and when one of its connections does.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Stalls {
+    /// All of it.
+    pub(super) of_all: Vec<When>,
+    /// All on one of its connections.
+    pub(super) on_connections: Vec<When>,
+}
+
+/// Reads when a backend or one of its connections stands still, with commas between them.
+pub(super) fn stalls(text: &str) -> Result<Stalls, String> {
+    let mut stalls = Stalls::default();
+    for part in text.split(',') {
+        let Some((part_of_time, length)) = part.split_once(':') else {
+            stalls.of_all.push(when(part)?);
+            continue;
+        };
+        let expected =
+            || format!("in {part:?}, expected a share of the time above 0% and below 100%, and for how long");
+        let part_of_time =
+            share(part_of_time).ok().filter(|share| *share > 0.0 && *share < 1.0).ok_or_else(expected)?;
+        let length = time(length).ok().filter(|length| !length.is_zero()).ok_or_else(expected)?;
+        stalls.on_connections.push(When::NowAndThen { length, every: length.div_f64(part_of_time) });
+    }
+    Ok(stalls)
+}
+
+/// Reads how many connections there are.
+pub(super) fn connections(text: &str) -> Result<u16, String> {
+    let count = text.parse().ok().filter(|count| (1..=MAX_CONNECTIONS).contains(count));
+    count.ok_or_else(|| format!("expected a number from 1 to {MAX_CONNECTIONS}"))
+}
+
 /// Reads when something is so.
 fn when(text: &str) -> Result<When, String> {
     let expected = || format!("in {text:?}, expected times such as 30s..60s, 30s.. or 500ms/10s");
@@ -185,6 +219,9 @@ const MAX_QUERIES: usize = 1_000_000_000;
 
 /// Names of Zipf's law: each takes eight octets while it is played.
 const MAX_NAMES: u32 = 10_000_000;
+/// More connections to one backend than this one worker does not open.
+const MAX_CONNECTIONS: u16 = 64;
+
 /// More backends, or servers of one, than this are not told apart by what comes out.
 const MAX_COUNT: u16 = 1_000;
 

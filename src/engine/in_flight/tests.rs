@@ -45,7 +45,7 @@ fn waiter(port: u16, query: &[u8], since: Instant) -> Waiter<Client> {
 /// Puts a query in flight, for its client.
 fn insert(in_flight: &mut InFlight<Client>, message: &[u8], now: Instant) -> RaceRef {
     let (rules, budget) = (Rules::default(), Budget::new(1.0));
-    let context = RaceContext { rules: &rules, latency: &[], budget: &budget };
+    let context = RaceContext { rules: &rules, latency: &[], by_stream: &[], budget: &budget };
     let race = Race::start(&context, &Candidates::of([BackendIndex(0)], false), now);
     let read = read_query(message).expect("a query");
     let waiter = Some(waiter(1, message, now));

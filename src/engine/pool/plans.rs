@@ -95,6 +95,7 @@ impl Pool {
             ..Member::nobody(now)
         };
         (self.latency[place], self.loads[place]) = (Latency::new(now), BackendLoad::new(now));
+        self.note_way(backend);
         if is_asked_soon {
             self.sockets(io, backend.index);
         }

@@ -32,10 +32,20 @@ struct Sockets {
 impl Io for Sockets {
     type Client = Client;
 
-    fn add_backend(&mut self, address: SocketAddr) -> SocketSetId {
+    fn add_backend(&mut self, backend: &Arc<SharedBackend>) -> SocketSetId {
         self.next += 1;
-        self.open.insert(self.next, address);
+        self.open.insert(self.next, backend.address.socket);
         SocketSetId(self.next)
+    }
+
+    fn is_cold(&self, _: SocketSetId) -> bool {
+        false
+    }
+
+    fn dial(&mut self, _: SocketSetId, _: Instant) {}
+
+    fn opened(&self, _: SocketId) -> Option<Instant> {
+        None
     }
 
     fn remove_backend(&mut self, sockets: SocketSetId) -> usize {
@@ -48,6 +58,7 @@ impl Io for Sockets {
         _: SocketSetId,
         _: Outstanding,
         _: &SentAttempt<'_>,
+        _: Option<SocketId>,
         _: Instant,
         _: impl FnOnce(QuerySlot, &mut Vec<u8>),
     ) -> Result<QuerySlot, NotSent> {
@@ -201,7 +212,7 @@ impl Scene {
     fn ask(&mut self) {
         self.pool.refresh(self.now, |_| {});
         let hasher = HashSeed([1, 2]).question_hasher();
-        let list = self.pool.candidates(b"\x07example\0", &hasher, &mut self.rng, self.now);
+        let list = self.pool.candidates(&mut self.io, b"\x07example\0", &hasher, &mut self.rng, self.now);
         let backend = list.get(0).expect("somebody is asked");
         let asked = self.pool.backend(backend).address;
         let member = *self.members.keys().find(|member| address(**member) == asked).expect("a member");

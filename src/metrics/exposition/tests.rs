@@ -34,8 +34,10 @@ fn sample() -> Snapshot {
         again: vec![(Cause::Case, 40)],
         errors: 17,
         timeouts: 18,
+        lost_attempts: 71,
         unsent: vec![(Want::Ports, 40)],
         unreachable: 40,
+        connections: None,
         latency: measured(&[150, 1_500, 20_000_000]),
         origin: Vec::new(),
         is_listed: false,
@@ -170,6 +172,7 @@ hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="first"} 14
 hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="hedge"} 15
 hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="failover"} 16
 hedgerow_unreachable_total{pool="a \"b\"",backend="[::1]:53"} 40
+hedgerow_backend_lost_attempts_total{pool="a \"b\"",backend="[::1]:53"} 71
 hedgerow_hedges_denied_total{pool="a \"b\""} 20
 hedgerow_slow_races_total{pool="a \"b\""} 28
 hedgerow_hedges_wasted_total{pool="a \"b\""} 27
@@ -299,7 +302,12 @@ fn each_format_names_its_families_as_it_should() {
         assert_eq!(text.ends_with("# EOF\n"), is_ended, "{format:?}");
         assert_eq!(
             text.matches("# TYPE ").count(),
-            COUNTERS.len() + USAGE_COUNTERS.len() + DISCOVERY_COUNTERS.len() + connections::COUNTERS.len() + 31
+            COUNTERS.len()
+                + USAGE_COUNTERS.len()
+                + DISCOVERY_COUNTERS.len()
+                + connections::COUNTERS.len()
+                + backend_connections::COUNTERS.len()
+                + 34
         );
     };
     check(

@@ -43,6 +43,9 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     pub fn withdraw(&mut self, slot: QuerySlot) {
         if self.slots.remove(slot).is_some() {
             self.returned.note(slot);
+            if Self::is_connection(slot.socket()) {
+                return self.free_on_connection(slot, None);
+            }
             self.socket(slot.socket()).free_one();
             self.close_if_done(slot.socket());
         }

@@ -71,6 +71,8 @@ pub enum State {
     Failed,
     /// It never left, for want of something of our own.
     Unsent,
+    /// It was lost with its connection, which says nothing of its backend.
+    Lost,
 }
 
 impl State {
@@ -78,7 +80,7 @@ impl State {
     pub(super) fn is_open(self) -> bool {
         match self {
             Self::Silent | Self::Unreachable | Self::Bare | Self::Spoken => true,
-            Self::OptRefused | Self::Replaced | Self::Replied | Self::Failed | Self::Unsent => false,
+            Self::OptRefused | Self::Replaced | Self::Replied | Self::Failed | Self::Unsent | Self::Lost => false,
         }
     }
 }
@@ -182,7 +184,8 @@ impl Attempts {
     pub(super) fn has_asked(&self, backend: BackendIndex) -> bool {
         let has_left = |state| match state {
             State::Silent | State::Unreachable | State::Bare | State::Spoken | State::Replied | State::Failed => true,
-            State::OptRefused | State::Replaced | State::Unsent => false,
+            // What was lost says as little as what has not left.
+            State::OptRefused | State::Replaced | State::Unsent | State::Lost => false,
         };
         self.as_slice().iter().any(|entry| entry.backend == backend && has_left(entry.state))
     }
@@ -275,12 +278,27 @@ impl Attempts {
             tries += 1;
             match entry.state {
                 State::Silent | State::Unreachable => last = Some(entry.asked),
-                State::Unsent => tries -= 1,
+                State::Unsent | State::Lost => tries -= 1,
                 State::Replaced => replaced = 1,
                 State::Bare | State::Spoken | State::OptRefused | State::Replied | State::Failed => return None,
             }
         }
         last.map(|last| (tries - replaced, last))
+    }
+
+    /// Whether the last attempt to ask a backend was lost, and it has said nothing to any other.
+    pub(super) fn is_lost(&self, backend: BackendIndex) -> bool {
+        let has_said_nothing = |state| match state {
+            State::Silent | State::Unreachable | State::Replaced | State::Unsent | State::Lost => true,
+            State::Bare | State::Spoken | State::OptRefused | State::Replied | State::Failed => false,
+        };
+        self.last_of(backend).is_some_and(|(_, last)| last.state == State::Lost)
+            && self.as_slice().iter().all(|entry| entry.backend != backend || has_said_nothing(entry.state))
+    }
+
+    /// How many attempts to ask a backend were lost.
+    pub(super) fn times_lost(&self, backend: BackendIndex) -> usize {
+        self.in_state(State::Lost).filter(|(_, entry)| entry.backend == backend).count()
     }
 
     /// Whether a backend refused OPT in this race.

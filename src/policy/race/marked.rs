@@ -8,18 +8,15 @@ impl Race {
     /// A negative reply came to an attempt, of an older version of the zone than another backend has.
     #[cold]
     pub fn on_outdated(&mut self, attempt: AttemptId, newest: BackendIndex) -> Heard {
-        if self.is_finished() {
-            return Heard::NotNeeded;
-        }
-        let Some(entry) = self.attempts.get_mut(attempt) else {
-            return Heard::NotNeeded;
-        };
-        let before = std::mem::replace(&mut entry.state, State::Replied);
-        let backend = entry.backend;
+        let Some((backend, before)) = self.replied(attempt) else { return Heard::NotNeeded };
         self.attempts.mark_spoken(backend);
+        // Two that deny the name may each know of another that has a newer version: the one that was named first has its say.
+        let newest = if self.may_newest_speak() { self.newest } else { newest };
         match self.attempts.last_of(newest).map(|(_, entry)| entry.state) {
             // It is asked next, or waited for.
-            None | Some(State::Silent | State::Unreachable | State::Bare | State::OptRefused) => self.newest = newest,
+            None | Some(State::Silent | State::Unreachable | State::Bare | State::OptRefused | State::Lost) => {
+                self.newest = newest;
+            }
             // It has spoken, or cannot be had: the race goes on as after any reply that is of no use.
             Some(State::Spoken | State::Replaced | State::Replied | State::Failed | State::Unsent) => {
                 self.move_on(before);
@@ -39,6 +36,15 @@ impl Race {
         Heard::Kept
     }
 
+    /// Whether the backend whose word is final is going to be asked, or waited for.
+    fn may_newest_speak(&self) -> bool {
+        self.newest != NOBODY
+            && match self.attempts.last_of(self.newest).map(|(_, entry)| entry.state) {
+                None | Some(State::Silent | State::Unreachable | State::Bare | State::OptRefused | State::Lost) => true,
+                Some(State::Spoken | State::Replaced | State::Replied | State::Failed | State::Unsent) => false,
+            }
+    }
+
     /// Whether what this backend says is final, whichever version it has.
     pub fn is_final(&self, backend: BackendIndex) -> bool {
         self.newest == backend
@@ -51,7 +57,10 @@ impl Race {
         if self.without_opt != NOBODY && !self.attempts.is_asked_without_opt(self.without_opt) {
             return Some(self.without_opt);
         }
-        if self.newest == NOBODY || self.attempts.last_of(self.newest).is_some() {
+        // If its first attempt is lost with its connection, it is asked once more out of turn; after that when all others were.
+        let was_asked = self.attempts.last_of(self.newest).is_some();
+        let is_lost = || self.attempts.is_lost(self.newest) && self.attempts.times_lost(self.newest) == 1;
+        if self.newest == NOBODY || was_asked && !is_lost() {
             return None;
         }
         let place = self.candidates.iter().position(|candidate| candidate == self.newest);

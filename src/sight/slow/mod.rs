@@ -123,6 +123,8 @@ pub enum Fate {
     Failed,
     /// ICMP said that nobody was there.
     Unreachable,
+    /// It was lost with its connection.
+    Lost,
     /// Nothing came.
     Silent,
     /// Its reply came after the race was over.
@@ -138,6 +140,7 @@ impl Fate {
             Self::Kept => "kept",
             Self::Failed => "failed",
             Self::Unreachable => "unreachable",
+            Self::Lost => "lost",
             Self::Silent => "silent",
             Self::Late => "late",
         }

@@ -47,6 +47,7 @@ fn clause(race: &SlowRace, attempt: &SlowAttempt) -> Option<String> {
             (None, _) => format!("{backend} could not be asked or went down"),
         },
         Fate::Unreachable => format!("{backend} unreachable (ICMP)"),
+        Fate::Lost => format!("{backend} lost its connection"),
         Fate::Silent => format!("{backend} silent"),
         Fate::Late => match took_ms {
             Some(took) => format!("{backend} replied after {}, too late", time(took)),
@@ -229,11 +230,12 @@ mod tests {
                 attempt("ts2", Kind::Failover, 3.0, None, Fate::Failed, Some(Rank::Failure)),
                 attempt("ts3", Kind::Failover, 4.0, None, Fate::Failed, None),
                 attempt("ts4", Kind::Failover, 5.0, None, Fate::Unreachable, None),
+                attempt("ts6", Kind::Failover, 5.5, None, Fate::Lost, None),
                 attempt("ts5", Kind::Failover, 6.0, Some(30.0), Fate::Won, POSITIVE),
             ],
             |_| {},
             "ts1 replied with a failure in 3 ms; ts2 replied with a bare failure; ts3 could not be asked or went down; \
-             ts4 unreachable (ICMP); ts5 replied in 30 ms",
+             ts4 unreachable (ICMP); ts6 lost its connection; ts5 replied in 30 ms",
         );
     }
 

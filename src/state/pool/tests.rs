@@ -92,3 +92,14 @@ fn names_are_remembered_of_who_stays() {
         assert_eq!(found, (member >= 50).then(|| first.backends[member].index), "{member}");
     }
 }
+
+#[test]
+fn ways_to_one_server_have_one_machine() {
+    let way = |member, server: Option<&str>| BackendConfig { server: server.map(str::to_owned), ..backend(member, 1) };
+    let with =
+        |ways: &[BackendConfig]| SharedPool::new(PoolConfig { backends: ways.to_vec(), ..config("", &[]) }, None, 1);
+    let pool = with(&[way(1, Some("one")), way(2, None), way(3, Some("two")), way(4, Some("one"))]);
+    let machines: Vec<_> = pool.backends.iter().map(|backend| pool.machine(backend.index)).collect();
+    assert_eq!(machines, [1, 0, 2, 1]);
+    assert!(pool.has_machines() && !with(&[way(1, None), way(2, None)]).has_machines());
+}

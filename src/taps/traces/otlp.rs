@@ -119,7 +119,7 @@ impl Trace<'_> {
             text("hedgerow.attempt.fate", fate.label()),
         ]);
         attributes.extend(rank.as_ref().map(|rank| text("hedgerow.attempt.rank", rank)));
-        let is_error = matches!(fate, Fate::Failed | Fate::Unreachable | Fate::Silent);
+        let is_error = matches!(fate, Fate::Failed | Fate::Unreachable | Fate::Lost | Fate::Silent);
         attributes.extend(is_error.then(|| text("error.type", fate.label())));
         let ended_ms = took_ms.map_or(self.race.took_ms, |took| at_ms + took);
         let mut span = self.span(number, "dns attempt", CLIENT, (*at_ms, ended_ms), attributes);

@@ -62,9 +62,11 @@ fn shown() -> BTreeMap<String, Family> {
     let config = format!(
         "workers = 1\n[cache]\n[admin]\nlisten = '127.0.0.1:0'\n[forwarder]\nlisten = ['127.0.0.1:0', 'tls://127.0.0.1:0']\n\
          [certificates.main]\nchain = 'chain.pem'\nkey = 'key.pem'\n\
-         [pools.all]\nbackends = ['{}']\n[authorities.a]\nlisten = ['127.0.0.1:0']\n\
+         [forwarder.routes]\n'.' = 'all'\n'stream.example' = 'streamed'\n[pools.all]\nbackends = ['{}']\n\
+         [pools.streamed]\nbackends = ['tcp://{}']\n[authorities.a]\nlisten = ['127.0.0.1:0']\n\
          zones = [{{ catalog = 'cat.example', primaries = ['{}'] }}]\n[authorities.a.register]\netcd = 'ts'\n\
          [etcd]\nendpoints = ['http://{}']\n[pools.all.discover]\nfile = 'members.json'\n",
+        backend.address(),
         backend.address(),
         backend.address(),
         free_address()

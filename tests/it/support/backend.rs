@@ -246,7 +246,7 @@ impl Seen {
     }
 
     /// `. NS`, as hedgerow probes unless told otherwise.
-    fn is_probe(&self) -> bool {
+    pub(crate) fn is_probe(&self) -> bool {
         question_of(&self.bytes) == [0, 0, 2, 0, 1]
     }
 }

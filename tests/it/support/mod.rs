@@ -29,6 +29,7 @@ mod script;
 mod server;
 mod service_manager;
 pub(crate) mod stand_in;
+mod stream_backend;
 pub(crate) mod transfers;
 pub(crate) mod tree;
 pub(crate) mod zones;
@@ -48,6 +49,7 @@ pub(crate) use message::*;
 pub(crate) use script::*;
 pub(crate) use server::{Process, Server};
 pub(crate) use service_manager::ServiceManager;
+pub(crate) use stream_backend::{Manner, StreamBackend, TestAuthority};
 
 /// How long a test waits for what must happen. Far above what it takes even on a busy machine: only a
 /// failing test ever waits so long.

@@ -1,0 +1,231 @@
+//! What an engine does with backends by stream: what it sends them and by which connection, and what it makes of what comes back.
+
+mod table;
+
+use std::time::Duration;
+
+use self::table::{Sent, Table};
+use crate::engine::NotSent;
+use crate::state::HealthSignal;
+use crate::wire::{Rcode, Transport};
+
+const TLS: &str = "backends = ['tls://192.0.2.1', 'tls://192.0.2.2']\ndispatch = 'sequential'\nbalance = 'ordered'";
+const ONE: &str = "backends = ['tls://192.0.2.1']\ndispatch = 'sequential'";
+
+/// The codes of the options of a query, and whether it has an OPT record.
+fn options(query: &[u8]) -> (bool, Vec<u16>) {
+    let message = hickory_proto::op::Message::from_vec(query).expect("a sound query");
+    let options = message.edns.as_ref().map(|edns| edns.options().as_ref().iter().map(|(code, _)| u16::from(*code)));
+    (message.edns.is_some(), options.into_iter().flatten().collect())
+}
+
+#[test]
+fn encrypted_queries_have_an_opt_record_and_are_padded_whatever_the_client_sent() {
+    for has_opt in [true, false] {
+        let mut table = Table::new(ONE);
+        table.query(0, has_opt, Transport::Udp);
+        let sent = table.sent(0);
+        assert_eq!((sent.query.len() % 128, options(&sent.query)), (0, (true, vec![12])));
+        // What comes back with padding goes to who has sent no OPT without any, and to who has without padding.
+        table.reply(0, Rcode::NOERROR, true);
+        let told = table.told(0);
+        assert_eq!(options(&told), (has_opt, vec![]));
+    }
+}
+
+#[test]
+fn padding_can_be_left_out_and_is_for_encrypted_queries_alone() {
+    let check = |config: &str, has_opt, expected: (bool, Vec<u16>)| {
+        let mut table = Table::new(config);
+        table.query(0, has_opt, Transport::Udp);
+        assert_eq!(options(&table.sent(0).query), expected, "{config}");
+    };
+    check(&format!("{ONE}\n[pools.ts.connections]\npadding = false"), false, (true, vec![]));
+    for plain in ["backends = ['tcp://192.0.2.1']", "backends = ['192.0.2.1']"] {
+        check(plain, false, (false, vec![]));
+        check(plain, true, (true, vec![]));
+    }
+}
+
+#[test]
+fn who_refuses_opt_is_asked_without() {
+    let mut table = Table::new(ONE);
+    table.query(0, false, Transport::Udp);
+    table.reply(0, Rcode::FORMERR, false);
+    assert_eq!(options(&table.sent(1).query), (false, vec![]));
+    table.reply(1, Rcode::NOERROR, false);
+    assert_eq!(options(&table.told(0)), (false, vec![]));
+}
+
+#[test]
+fn lost_attempts_go_elsewhere_and_charge_nobody() {
+    let mut table = Table::new(TLS);
+    (0..3).for_each(|number| table.query(number, true, Transport::Udp));
+    assert!((0..3).all(|number| table.sent(number).set == table.sent(0).set));
+    table.advance(Duration::from_millis(5));
+    table.lose(table.sent(0).socket);
+    let elsewhere: Vec<_> = (3..6).map(|number| table.sent(number).set).collect();
+    assert!(elsewhere.iter().all(|set| *set != table.sent(0).set), "{elsewhere:?}");
+    let backends = table.backends();
+    let [first, second] = &backends[..] else { panic!("there are two") };
+    let figures = |backend: &crate::state::SharedBackend| {
+        let counters = backend.counters(0);
+        let [lost, errors, in_flight, waited_for] =
+            [&counters.lost_attempts, &counters.errors, &counters.in_flight, &counters.waited_for].map(|of| of.get());
+        (lost, errors, in_flight, waited_for)
+    };
+    assert_eq!((figures(first), figures(second)), ((3, 0, 0, 0), (0, 0, 3, 3)));
+    assert_eq!(table.signals(), []);
+    table.audit();
+    (3..6).for_each(|number| table.reply(number, Rcode::NOERROR, false));
+    assert!((0..3).all(|number| table.told(number)[3] & 15 == 0));
+}
+
+#[test]
+fn the_only_backend_is_asked_again_by_another_connection() {
+    let mut table = Table::new(ONE);
+    table.query(0, true, Transport::Udp);
+    table.lose(table.sent(0).socket);
+    assert_ne!(table.sent(1).socket, table.sent(0).socket);
+    table.reply(1, Rcode::NOERROR, false);
+    assert_eq!(table.told(0)[3] & 15, 0);
+}
+
+#[test]
+fn what_waited_on_a_connection_after_its_race_is_only_forgotten() {
+    let config = "backends = ['tls://192.0.2.1', 'tls://192.0.2.2']";
+    let mut table = Table::new(config);
+    table.query(0, true, Transport::Udp);
+    table.reply(1, Rcode::NOERROR, false);
+    let told = table.told(0);
+    table.lose(table.sent(0).socket);
+    assert_eq!(table.sent_count(), 2);
+    let slow = table.backends().into_iter().find(|backend| backend.counters(0).wins[0].get() == 0);
+    let counters = slow.as_ref().expect("one of two has not won").counters(0);
+    assert_eq!((counters.lost_attempts.get(), counters.in_flight.get(), counters.errors.get()), (0, 0, 0));
+    assert_eq!(table.told(0), told);
+    table.audit();
+}
+
+#[test]
+fn a_refused_connection_brings_a_probe_forward() {
+    let mut table = Table::new(TLS);
+    table.query(0, true, Transport::Udp);
+    table.fail(table.sent(0).socket, true);
+    assert_eq!(table.signals(), [HealthSignal::Unreachable]);
+    assert_ne!(table.sent(1).set, table.sent(0).set);
+    let mut table = Table::new(TLS);
+    table.query(0, true, Transport::Udp);
+    table.fail(table.sent(0).socket, false);
+    assert_eq!((table.signals(), table.sent_count()), (vec![], 2));
+}
+
+#[test]
+fn where_no_connection_has_room_the_next_backend_is_asked() {
+    let mut table = Table::new(TLS);
+    table.refuse(0, NotSent::Full);
+    table.query(0, true, Transport::Udp);
+    assert_eq!(table.sent(0).set, table.set_of(1));
+    table.reply(0, Rcode::NOERROR, false);
+    // Nothing is made up of that: nobody was asked.
+    table.refuse(1, NotSent::Full);
+    table.query(1, true, Transport::Udp);
+    assert_eq!(table.told(1)[3] & 15, 2, "SERVFAIL");
+    let unsent = table.backends()[0].counters(0).unsent[crate::metrics::Want::Connections as usize].get();
+    assert_eq!((unsent, table.backends()[0].counters(0).errors.get()), (2, 0));
+}
+
+#[test]
+fn who_is_cold_stands_behind_and_is_connected_to() {
+    for dispatch in ["sequential", "hedge"] {
+        let mut table = Table::new(&TLS.replace("sequential", dispatch));
+        table.cool(0, true);
+        table.query(0, true, Transport::Udp);
+        assert_eq!((table.sent(0).set, table.dialled()), (table.set_of(1), vec![table.set_of(0)]));
+        table.cool(0, false);
+        table.query(1, true, Transport::Udp);
+        assert_eq!((table.sent(1).set, table.dialled().len()), (table.set_of(0), 1));
+        // Nobody is warm: the first waits for its connection.
+        (0..2).for_each(|backend| table.cool(backend, true));
+        table.query(2, true, Transport::Udp);
+        assert_eq!(table.sent(2).set, table.set_of(0));
+    }
+}
+
+#[test]
+fn a_hedge_avoids_the_connection_of_the_attempt_that_is_late() {
+    let hedge = "[pools.ts.hedge]\ndelay = '20ms'\nbudget = 1.0";
+    let mut table = Table::new(&format!("backends = ['tls://192.0.2.1']\ndispatch = 'hedge'\n{hedge}"));
+    table.query(0, true, Transport::Udp);
+    assert_eq!(table.sent(0).avoid, None);
+    table.advance(Duration::from_millis(21));
+    let Sent { set, avoid, .. } = table.sent(1);
+    assert_eq!((set, avoid), (table.sent(0).set, Some(table.sent(0).socket)));
+    // By UDP there is no hedge to the same backend.
+    let mut table = Table::new(&format!("backends = ['192.0.2.1']\ndispatch = 'hedge'\n{hedge}"));
+    table.query(0, true, Transport::Udp);
+    table.advance(Duration::from_millis(21));
+    assert_eq!(table.sent_count(), 1);
+}
+
+/// What comes to a query.
+type Answer = fn(&[u8]) -> Vec<u8>;
+
+#[test]
+fn what_comes_by_stream_is_from_the_backend() {
+    // Another question, a failure of twelve octets, what cannot be read: the next backend is asked, and the wait is over.
+    let answers: [Answer; 3] = [
+        |query| {
+            let mut other = table::answer(query, Rcode::NOERROR, false);
+            other[13] ^= 1;
+            other
+        },
+        |query| [&query[..2], &[0x84, 2, 0, 0, 0, 0, 0, 0, 0, 0]].concat(),
+        |query| [&query[..2], &[0x84, 0, 0, 1, 0, 0, 0, 0, 0, 0]].concat(),
+    ];
+    for answer in answers {
+        let mut table = Table::new(TLS);
+        table.query(0, true, Transport::Udp);
+        let reply = answer(&table.sent(0).query);
+        table.receive(0, &reply);
+        assert_eq!((table.sent_count(), table.sent(1).set), (2, table.set_of(1)));
+        assert_eq!(table.backends()[0].counters(0).in_flight.get(), 0);
+        table.receive(1, &answer(&table.sent(1).query));
+        assert!(table.told(0)[3] & 15 != 0, "nobody is waited for any more");
+        table.audit();
+    }
+}
+
+#[test]
+fn an_encrypted_backend_is_asked_by_no_other_transport() {
+    let truncated = |config: &str| {
+        let mut table = Table::new(config);
+        table.query(0, true, Transport::Tcp);
+        let mut reply = table::answer(&table.sent(0).query, Rcode::NOERROR, false);
+        reply[2] |= 2;
+        table.receive(0, &reply);
+        table
+    };
+    let table = truncated(ONE);
+    assert_eq!((table.told(0)[2] & 2, table.fetched().len()), (2, 0));
+    // A plain one is asked by TCP; of the others those that may be.
+    let mixed =
+        "backends = ['192.0.2.1', 'tls://192.0.2.2', 'tcp://192.0.2.3']\ndispatch = 'sequential'\nbalance = 'ordered'";
+    let fetched = truncated(mixed).fetched();
+    let hosts: Vec<_> = fetched.iter().map(|address| address.ip().to_string()).collect();
+    assert_eq!(hosts, ["192.0.2.1", "192.0.2.3"]);
+}
+
+#[test]
+fn a_handshake_is_not_the_latency_of_a_backend() {
+    let mut table = Table::new(ONE);
+    for number in 0..100 {
+        table.query(number, true, Transport::Udp);
+        table.advance(Duration::from_millis(400));
+        table.open_now(table.sent(number.into()).socket);
+        table.advance(Duration::from_millis(2));
+        table.reply(number.into(), Rcode::NOERROR, false);
+    }
+    let p99 = table.p99(0).expect("there are samples enough");
+    assert!(p99 < Duration::from_millis(3), "{p99:?}");
+}

@@ -1,0 +1,403 @@
+//! An engine with I/O that only writes down what is asked of it.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use crate::cache::ResponseFor;
+use crate::config::Config;
+use crate::engine::shortage::Shortage;
+use crate::engine::single_flight::{SingleFlight, WorkerId};
+use crate::engine::{
+    Client, Engine, FetchQuery, HashedQuestion, Io, LateReport, NotSent, Outstanding, Quarantined, RaceRef, RaceReport,
+    Reason, Resolution, Said, Seeds, SentAttempt, Shared, TakenSlot, TcpQuery, ValidQuery, Waiter,
+};
+use crate::limit::Clients;
+use crate::metrics::{Counters, Limited};
+use crate::policy::query_slots::{QUARANTINE, QuerySlot, QuerySlots, SlotState, SocketId, SocketSetId};
+use crate::state::{ForwarderState, HealthSignal, SharedBackend};
+use crate::wire::{self, HashSeed, Rcode, Reply, Transport};
+
+/// A client, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Asker(u16, Transport);
+
+impl Client for Asker {
+    fn ip(&self) -> IpAddr {
+        Ipv4Addr::LOCALHOST.into()
+    }
+
+    fn transport(&self) -> Transport {
+        self.1
+    }
+
+    fn is_admin(&self) -> bool {
+        false
+    }
+
+    fn is_same_socket(&self, other: &Self) -> bool {
+        self == other
+    }
+}
+
+/// A query that was sent.
+#[derive(Clone, Debug)]
+pub(super) struct Sent {
+    pub(super) set: SocketSetId,
+    pub(super) socket: SocketId,
+    pub(super) avoid: Option<SocketId>,
+    /// As it was written, with its ID.
+    pub(super) query: Vec<u8>,
+    slot: QuerySlot,
+}
+
+/// What is asked of the I/O.
+struct Wire {
+    sets: Vec<Arc<SharedBackend>>,
+    slots: QuerySlots<Outstanding, Quarantined>,
+    ids: StdRng,
+    /// The socket that each set sends from.
+    sockets: Vec<u32>,
+    next_socket: u32,
+    sent: Vec<Sent>,
+    told: HashMap<u16, Vec<u8>>,
+    cold: Vec<SocketSetId>,
+    refused: HashMap<u32, NotSent>,
+    dialled: Vec<SocketSetId>,
+    opened: HashMap<u32, Instant>,
+    signals: Vec<HealthSignal>,
+    fetched: Vec<SocketAddr>,
+}
+
+impl Wire {
+    fn set(&self, socket: SocketId) -> Option<SocketSetId> {
+        self.sent.iter().find(|sent| sent.socket == socket).map(|sent| sent.set)
+    }
+}
+
+impl Io for Wire {
+    type Client = Asker;
+
+    fn add_backend(&mut self, backend: &Arc<SharedBackend>) -> SocketSetId {
+        self.sets.push(Arc::clone(backend));
+        self.sockets.push(self.next_socket);
+        self.next_socket += 1;
+        SocketSetId(self.sets.len() as u32 - 1)
+    }
+
+    fn remove_backend(&mut self, _: SocketSetId) -> usize {
+        0
+    }
+
+    fn is_cold(&self, sockets: SocketSetId) -> bool {
+        self.cold.contains(&sockets)
+    }
+
+    fn dial(&mut self, sockets: SocketSetId, _: Instant) {
+        self.dialled.push(sockets);
+    }
+
+    fn opened(&self, socket: SocketId) -> Option<Instant> {
+        self.opened.get(&socket.0).copied()
+    }
+
+    fn send(
+        &mut self,
+        sockets: SocketSetId,
+        outstanding: Outstanding,
+        _: &SentAttempt<'_>,
+        avoid: Option<SocketId>,
+        _: Instant,
+        write: impl FnOnce(QuerySlot, &mut Vec<u8>),
+    ) -> Result<QuerySlot, NotSent> {
+        if let Some(why) = self.refused.get(&sockets.0) {
+            return Err(*why);
+        }
+        let socket = SocketId(self.sockets[sockets.0 as usize]);
+        let slot = self.slots.draw(socket, outstanding, &mut self.ids);
+        let mut query = Vec::new();
+        write(slot, &mut query);
+        wire::set_id(&mut query, slot.id());
+        self.sent.push(Sent { set: sockets, socket, avoid, query, slot });
+        Ok(slot)
+    }
+
+    fn find(&self, socket: SocketId, id: u16) -> Option<(QuerySlot, TakenSlot)> {
+        let slot = QuerySlot::new(socket, id)?;
+        self.slots.find(slot).map(|taken_by| (slot, taken_by))
+    }
+
+    fn was_in_use(&self, _: SocketId, _: u16) -> bool {
+        true
+    }
+
+    fn heard(&mut self, _: &SentAttempt<'_>, _: Instant, _: &Reply<'_>, _: Instant) {}
+
+    fn release(&mut self, slot: QuerySlot, _: Instant) {
+        self.slots.remove(slot);
+    }
+
+    fn quarantine(&mut self, slot: QuerySlot, now: Instant, note: impl FnOnce(Outstanding) -> Quarantined) {
+        self.slots.quarantine(slot, now + QUARANTINE, note);
+    }
+
+    fn withdraw(&mut self, slot: QuerySlot) {
+        self.slots.remove(slot);
+    }
+
+    fn shun(&mut self, _: QuerySlot) {}
+
+    fn is_suspicious(&mut self, _: SocketId) -> bool {
+        false
+    }
+
+    fn void(&mut self, _: SocketId, _: Instant, _: &mut Vec<TakenSlot>) {}
+
+    fn set_of(&self, socket: SocketId) -> Option<SocketSetId> {
+        self.set(socket)
+    }
+
+    fn tell_struck(&mut self, _: SocketId, _: &mut Vec<Outstanding>) {}
+
+    fn take_struck(&mut self, _: SocketId, _: &mut Vec<TakenSlot>) {}
+
+    fn take_waiting(&mut self, _: SocketSetId, _: &mut Vec<TakenSlot>) {}
+
+    fn ask_by_tcp(&mut self, _: Outstanding, _: TcpQuery) -> bool {
+        false
+    }
+
+    fn fetch(&mut self, _: RaceRef, query: FetchQuery, _: Instant) -> bool {
+        self.fetched.extend(query.backends.iter().map(|(address, _)| *address));
+        true
+    }
+
+    fn respond(
+        &mut self,
+        waiter: &Waiter<Asker>,
+        _: &Resolution<'_>,
+        _: Instant,
+        write: impl FnOnce(&ResponseFor<'_>, &mut Vec<u8>) -> Option<Said>,
+    ) {
+        let mut response = Vec::new();
+        let receiver = ResponseFor { form: &waiter.form, own_udp_size: 1232, limit: 1232 };
+        if write(&receiver, &mut response).is_some() {
+            assert_eq!(self.told.insert(waiter.client.0, response), None, "no query gets two responses");
+        }
+    }
+
+    fn respond_nothing(&mut self, _: &Waiter<Asker>, _: &Resolution<'_>, _: &[u8], _: Instant) {}
+
+    fn hand_over(&mut self, _: WorkerId, _: &[u8], _: Asker) {}
+
+    fn tell_prober(&mut self, _: &Arc<SharedBackend>, signal: HealthSignal) {
+        self.signals.push(signal);
+    }
+
+    fn race_over(&mut self, _: RaceReport<'_>) -> bool {
+        false
+    }
+
+    fn late_reply(&mut self, _: LateReport<'_>) {}
+}
+
+/// An engine, and what it has asked for.
+pub(super) struct Table {
+    engine: Engine<Asker>,
+    shared: Arc<Shared>,
+    wire: Wire,
+    now: Instant,
+}
+
+impl Table {
+    /// One pool with these keys.
+    pub(super) fn new(pool: &str) -> Self {
+        let text = format!("[forwarder]\n[pools.ts]\n{pool}");
+        let config = Config::parse(&text, "c.toml", Path::new("")).expect("a config");
+        let state =
+            Arc::new(ForwarderState::new(&config, None, None, None, Arc::default(), 1).expect("there is a forwarder"));
+        let now = Instant::now();
+        let shared = Arc::new(Shared {
+            single_flight: SingleFlight::new(1),
+            hasher: HashSeed([1, 2]).question_hasher(),
+            clients: Arc::new(Clients::new(1024, 1)),
+            limited: Arc::new(Limited::new("")),
+            shortage: Shortage::new(now),
+        });
+        let mut wire = Wire {
+            sets: Vec::new(),
+            slots: QuerySlots::new(),
+            ids: StdRng::seed_from_u64(1),
+            sockets: Vec::new(),
+            next_socket: 0,
+            sent: Vec::new(),
+            told: HashMap::new(),
+            cold: Vec::new(),
+            refused: HashMap::new(),
+            dialled: Vec::new(),
+            opened: HashMap::new(),
+            signals: Vec::new(),
+            fetched: Vec::new(),
+        };
+        let seeds = Seeds { policy: 1, proof: [1; 16] };
+        let engines = Arc::clone(&shared);
+        let engine = Engine::new(&mut wire, WorkerId(0), engines, Arc::new(Counters::default()), state, seeds, now);
+        Self { engine, shared, wire, now }
+    }
+
+    /// A client asks for a name of its own.
+    pub(super) fn query(&mut self, number: u16, has_opt: bool, transport: Transport) {
+        let mut message = [&number.to_be_bytes()[..], &[1, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(has_opt)]].concat();
+        message.extend([7, b'n']);
+        message.extend(format!("{number:06}").bytes());
+        message.extend([0, 0, 1, 0, 1]);
+        if has_opt {
+            message.extend([0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]);
+        }
+        let query = wire::read_query(&message).expect("a sound query");
+        let mut octets = Vec::new();
+        let flags = query.fold_question(&mut octets);
+        let question = HashedQuestion { octets: &octets, flags, hash: self.shared.hash(&octets) };
+        let pool = self.engine.state().routes.find(question.qname()).expect("each name has a pool");
+        let valid = ValidQuery { message: &message, query: &query, cookie: None, question, pool };
+        self.engine.on_query(&mut self.wire, valid, Asker(number, transport), Reason::Query, self.now);
+        self.engine.end_tick(&mut self.wire, self.now);
+    }
+
+    /// The query that was sent with this number.
+    #[track_caller]
+    pub(super) fn sent(&self, number: usize) -> Sent {
+        self.wire.sent[number].clone()
+    }
+
+    /// How many were sent.
+    pub(super) fn sent_count(&self) -> usize {
+        self.wire.sent.len()
+    }
+
+    /// The response to a client.
+    #[track_caller]
+    pub(super) fn told(&self, number: u16) -> Vec<u8> {
+        self.wire.told.get(&number).expect("it has its response").clone()
+    }
+
+    /// A sound reply comes to what was sent with this number.
+    pub(super) fn reply(&mut self, number: usize, rcode: Rcode, is_padded: bool) {
+        let reply = answer(&self.wire.sent[number].query, rcode, is_padded);
+        self.receive(number, &reply);
+    }
+
+    /// This comes to what was sent with this number.
+    pub(super) fn receive(&mut self, number: usize, reply: &[u8]) {
+        let socket = self.wire.sent[number].socket;
+        self.engine.on_reply(&mut self.wire, socket, reply, self.now);
+        self.engine.end_tick(&mut self.wire, self.now);
+    }
+
+    /// Time passes.
+    pub(super) fn advance(&mut self, time: Duration) {
+        self.now += time;
+        self.engine.on_time(&mut self.wire, self.now);
+        self.engine.end_tick(&mut self.wire, self.now);
+    }
+
+    /// A connection was opened just now.
+    pub(super) fn open_now(&mut self, socket: SocketId) {
+        self.wire.opened.insert(socket.0, self.now);
+    }
+
+    /// Takes back what waits on a connection, in whose place another one comes.
+    fn take(&mut self, socket: SocketId) -> (SocketSetId, Vec<TakenSlot>) {
+        let set = self.wire.set(socket).expect("something was sent there");
+        self.wire.sockets[set.0 as usize] = self.wire.next_socket;
+        self.wire.next_socket += 1;
+        let slots: Vec<_> = self.wire.sent.iter().filter(|sent| sent.socket == socket).map(|sent| sent.slot).collect();
+        (set, slots.into_iter().filter_map(|slot| self.wire.slots.remove(slot)).collect())
+    }
+
+    /// A connection ends.
+    pub(super) fn lose(&mut self, socket: SocketId) {
+        let (set, taken) = self.take(socket);
+        assert!(
+            !taken.is_empty()
+                && taken.iter().all(|taken| matches!(taken, SlotState::InFlight(_) | SlotState::Quarantined(_)))
+        );
+        self.engine.on_connection_lost(&mut self.wire, set, taken, self.now);
+        self.engine.end_tick(&mut self.wire, self.now);
+    }
+
+    /// A connection could not be opened.
+    pub(super) fn fail(&mut self, socket: SocketId, is_refused: bool) {
+        let (set, taken) = self.take(socket);
+        self.engine.on_connection_failed(&mut self.wire, set, taken, is_refused, self.now);
+        self.engine.end_tick(&mut self.wire, self.now);
+    }
+
+    /// The set of the backend with this number in the config.
+    pub(super) fn set_of(&self, backend: usize) -> SocketSetId {
+        let backend = &self.backends()[backend];
+        let set = self.wire.sets.iter().position(|known| Arc::ptr_eq(known, backend));
+        SocketSetId(set.expect("it is known") as u32)
+    }
+
+    /// Nothing can be sent to a backend.
+    pub(super) fn refuse(&mut self, backend: usize, why: NotSent) {
+        self.wire.refused.insert(self.set_of(backend).0, why);
+    }
+
+    /// A backend has no open connection, or has one.
+    pub(super) fn cool(&mut self, backend: usize, is_cold: bool) {
+        let set = self.set_of(backend);
+        self.wire.cold.retain(|known| *known != set);
+        self.wire.cold.extend(is_cold.then_some(set));
+    }
+
+    /// The backends that were to be connected to.
+    pub(super) fn dialled(&self) -> Vec<SocketSetId> {
+        self.wire.dialled.clone()
+    }
+
+    /// What the prober was told.
+    pub(super) fn signals(&self) -> Vec<HealthSignal> {
+        self.wire.signals.clone()
+    }
+
+    /// Whom whole answers were to be fetched from.
+    pub(super) fn fetched(&self) -> Vec<SocketAddr> {
+        self.wire.fetched.clone()
+    }
+
+    pub(super) fn backends(&self) -> Vec<Arc<SharedBackend>> {
+        self.engine.state().pools[0].backends.clone()
+    }
+
+    pub(super) fn p99(&self, backend: usize) -> Option<Duration> {
+        self.engine.p99(self.set_of(backend))
+    }
+
+    /// Checks what must hold between two events.
+    pub(super) fn audit(&self) {
+        self.engine.audit().expect("what must hold between two events");
+    }
+}
+
+/// A reply to a query, with an address if it is no failure; with padding, if it is to have that.
+pub(super) fn answer(query: &[u8], rcode: Rcode, is_padded: bool) -> Vec<u8> {
+    let read = wire::read_query(query).expect("a sound query");
+    let question = read.question.as_wire();
+    let is_good = rcode == Rcode::NOERROR;
+    let counts = [0, 1, 0, u8::from(is_good), 0, 0, 0, u8::from(is_padded)];
+    let mut reply = [&query[..2], &[0x84, rcode.0 as u8], &counts, question].concat();
+    if is_good {
+        reply.extend([0xC0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1]);
+    }
+    if is_padded {
+        reply.extend([0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 9, 0, 12, 0, 5, 0, 0, 0, 0, 0]);
+    }
+    reply
+}

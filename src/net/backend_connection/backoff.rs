@@ -1,0 +1,73 @@
+//! How long a backend is left in peace after a dial that failed: 100 ms, then twice as long each time, up to a bound.
+
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+/// When a backend may be dialled again.
+#[derive(Clone, Copy, Debug)]
+pub struct Backoff {
+    /// How long the next failure counts.
+    next: Duration,
+    until: Option<Instant>,
+}
+
+impl Backoff {
+    /// It may be dialled at once.
+    pub fn new() -> Self {
+        Self { next: FIRST, until: None }
+    }
+
+    /// A dial has failed. The time is up to a quarter longer or shorter, or all workers and servers would dial at once.
+    pub fn failed(&mut self, max: Duration, now: Instant, rng: &mut StdRng) {
+        let wait = self.next.min(max);
+        self.until = Some(now + wait.mul_f64(rng.random_range(0.75..1.25)));
+        self.next = wait.saturating_mul(2);
+    }
+
+    /// A connection has been of use.
+    pub fn succeeded(&mut self) {
+        *self = Self::new();
+    }
+
+    /// Until when it is left in peace.
+    pub fn until(&self, now: Instant) -> Option<Instant> {
+        self.until.filter(|until| *until > now)
+    }
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The first wait.
+const FIRST: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_the_bound_and_begin_anew() {
+        let (mut now, max) = (Instant::now(), Duration::from_secs(1));
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut backoff = Backoff::new();
+        assert_eq!(backoff.until(now), None);
+        for expected in [100, 200, 400, 800, 1_000, 1_000] {
+            backoff.failed(max, now, &mut rng);
+            let wait = backoff.until(now).unwrap() - now;
+            let expected = Duration::from_millis(expected);
+            assert!(expected.mul_f64(0.75) <= wait && wait <= expected.mul_f64(1.25), "{wait:?}, not {expected:?}");
+            now += wait;
+            assert_eq!(backoff.until(now), None);
+        }
+        backoff.succeeded();
+        backoff.failed(max, now, &mut rng);
+        assert!(backoff.until(now).unwrap() <= now + Duration::from_millis(125));
+    }
+}

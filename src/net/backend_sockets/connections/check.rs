@@ -1,0 +1,200 @@
+//! What is due on connections at their time: second dials, dials that take too long, suspicion, idleness, warmth.
+
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+use super::Connection;
+use super::dial::Fault;
+use crate::net::backend_connection::{Suspicion, silence_limit};
+use crate::net::backend_sockets::BackendSockets;
+use crate::net::options::unacknowledged_for;
+use crate::policy::query_slots::{QuerySlot, QuerySlots, SocketId, SocketSetId};
+
+/// What is to be done with a connection.
+enum Due {
+    /// Nothing before then.
+    At(Instant),
+    /// Another dial beside the one that is not answered.
+    Double,
+    /// A sign of life is to be asked for.
+    AskForSign,
+    /// It is over.
+    End(Fault),
+    /// It is not needed any more.
+    Close,
+}
+
+impl<T: Copy, L: Copy> BackendSockets<T, L> {
+    /// Looks at the connections if it is time. `p99` knows how long nearly all replies of a backend take.
+    pub fn check_connections(&mut self, now: Instant, p99: impl Fn(SocketSetId) -> Option<Duration>) {
+        if self.connections.next_check().is_some_and(|at| at <= now) {
+            self.check_all(now, p99);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn check_all(&mut self, now: Instant, p99: impl Fn(SocketSetId) -> Option<Duration>) {
+        self.connections.next_check = None;
+        let mut next: Option<Instant> = None;
+        let mut not_before = |at: Instant| next = Some(next.map_or(at, |next| next.min(at)));
+        for set in 0..self.sets.len() as u32 {
+            let set_id = SocketSetId(set);
+            let Some((stream, _)) = self.stream_mut(set_id) else { continue };
+            stream.limit = silence_limit(p99(set_id));
+            // A few; those that end leave the list.
+            let numbers = stream.connections.clone();
+            for number in numbers {
+                if let Some(at) = self.check_connection(set_id, number, now) {
+                    not_before(at);
+                }
+            }
+            if let Some(at) = self.keep_warm(set_id, now) {
+                not_before(at);
+            }
+        }
+        if let Some(at) = next {
+            // Not for each of very many connections by itself.
+            self.connections.check_at(at.max(now + SLACK));
+        }
+    }
+
+    /// Looks at one connection. Returns when to look again.
+    fn check_connection(&mut self, set_id: SocketSetId, number: SocketId, now: Instant) -> Option<Instant> {
+        match self.due(set_id, number, now)? {
+            Due::At(at) => return Some(at),
+            Due::Double => {
+                let second = self.begin_dial(set_id, number, now);
+                let connection = self.connections.get_mut(number)?;
+                connection.is_doubled = true;
+                // If it cannot be made, the first may still be.
+                if let (Ok(second), Some(place)) = (second, connection.dials.iter_mut().find(|dial| dial.is_none())) {
+                    *place = Some(second);
+                }
+                return Some(connection.begun + self.stream(set_id)?.way.rules.connect_timeout);
+            }
+            Due::AskForSign => {
+                self.ask_for_sign(set_id, number, now);
+                return Some(now + POLL);
+            }
+            Due::End(fault) => self.end_connection(number, fault, now),
+            Due::Close => {
+                let mut taken = Vec::new();
+                self.close_connection(number, &mut taken);
+                if let Some((stream, _)) = self.stream_mut(set_id) {
+                    stream.connections.retain(|other| *other != number);
+                }
+            }
+        }
+        None
+    }
+
+    fn due(&self, set_id: SocketSetId, number: SocketId, now: Instant) -> Option<Due> {
+        let stream = self.stream(set_id)?;
+        let (rules, connection) = (&stream.way.rules, self.connections.get(number)?);
+        if !connection.is_open {
+            return Some(connection.dial_due(rules.connect_timeout, now));
+        }
+        let suspicion = match connection.clock.judge(stream.limit, stream.way.health_timeout, now) {
+            Suspicion::None => None,
+            Suspicion::NotBefore(at) => Some(at),
+            Suspicion::AskForSign => return Some(Due::AskForSign),
+            Suspicion::GiveUp => return Some(Due::End(Fault::Timeout)),
+            Suspicion::Waits(_) if connection.is_stalled(now) => return Some(Due::End(Fault::Stalled)),
+            Suspicion::Waits(at) => Some(at.min(now + POLL)),
+        };
+        if connection.taken_slots > 0 {
+            return Some(Due::At(suspicion.unwrap_or(now + rules.idle)));
+        }
+        let idle_until = connection.idle_since + stream.patience.idle(rules.idle);
+        if !connection.is_retired && idle_until > now {
+            return Some(Due::At(suspicion.map_or(idle_until, |at| at.min(idle_until))));
+        }
+        let is_only = stream.connections.len() == 1;
+        let warm_until = stream.last_query.filter(|_| rules.warm).map(|last| last + WARM);
+        match warm_until.filter(|until| *until > now) {
+            Some(until) if is_only && !connection.is_retired && !stream.patience.is_shorter(rules.idle) => {
+                Some(Due::At(suspicion.map_or(until, |at| at.min(until))))
+            }
+            Some(_) | None => Some(Due::Close),
+        }
+    }
+
+    /// Asks for a sign of life, at once.
+    fn ask_for_sign(&mut self, set_id: SocketSetId, number: SocketId, now: Instant) {
+        let Some(mut message) = self.stream(set_id).map(|stream| stream.way.sign_of_life.clone()) else { return };
+        let Self { connections, rng, slots, .. } = self;
+        let Some(connection) = connections.get_mut(number) else { return };
+        let id = connection.free_id(number, slots, rng);
+        connection.clock.asked(id, now);
+        if self.push(number, id, &mut message, now).is_some() {
+            self.flush_connections();
+        }
+    }
+
+    /// Dials a backend that is to stay warm and has no connection. Returns when to look again.
+    fn keep_warm(&mut self, set_id: SocketSetId, now: Instant) -> Option<Instant> {
+        let stream = self.stream(set_id)?;
+        let warm_until = stream.last_query.filter(|_| stream.way.rules.warm)? + WARM;
+        if !stream.connections.is_empty() || warm_until <= now {
+            return None;
+        }
+        if let Some(until) = stream.backoff.until(now) {
+            return Some(until);
+        }
+        // If it cannot be made, backing off says when to try again.
+        let _ = self.begin_connection(set_id, now);
+        Some(now + POLL)
+    }
+}
+
+impl Connection {
+    /// Takes an ID that no reply is due to, outside of all slots.
+    fn free_id<T: Copy, L: Copy>(&mut self, number: SocketId, slots: &QuerySlots<T, L>, rng: &mut StdRng) -> u16 {
+        loop {
+            let id = rng.random();
+            if QuerySlot::new(number, id).is_some_and(|slot| !slots.has(slot)) && self.asked.insert(id) {
+                return id;
+            }
+        }
+    }
+
+    /// What is due while it is dialled.
+    fn dial_due(&self, connect_timeout: Duration, now: Instant) -> Due {
+        let end = self.begun + connect_timeout;
+        if now >= end {
+            return Due::End(Fault::Timeout);
+        }
+        let is_answered = self.dials.iter().flatten().any(|dial| dial.stream.is_answered());
+        let second = self.begun + SECOND_DIAL;
+        match self.is_doubled || is_answered {
+            true => Due::At(end),
+            false if now >= second => Due::Double,
+            false => Due::At(second.min(end)),
+        }
+    }
+
+    /// Whether nothing that was sent is acknowledged, for too long.
+    fn is_stalled(&self, now: Instant) -> bool {
+        let is_silent = self.clock.lasts(now).is_some_and(|lasts| lasts >= UNACKNOWLEDGED);
+        let unacknowledged = || self.dials.iter().flatten().find_map(|dial| unacknowledged_for(&dial.socket));
+        is_silent && unacknowledged().is_some_and(|since| since >= UNACKNOWLEDGED)
+    }
+}
+
+/// How long a dial may be without an answer before a second goes beside it: a segment that was lost is sent again after a second only.
+const SECOND_DIAL: Duration = Duration::from_millis(250);
+
+/// How long it may take until something that was sent is acknowledged.
+const UNACKNOWLEDGED: Duration = Duration::from_millis(500);
+
+/// A backend that was asked so long ago need not be warm any more.
+const WARM: Duration = Duration::from_secs(60);
+
+/// How often a suspicious connection is looked at.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Connections are looked at all at once, and not more often than this.
+const SLACK: Duration = Duration::from_millis(2);

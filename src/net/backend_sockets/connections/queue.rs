@@ -1,0 +1,217 @@
+//! Which connection a query takes, and how it gets there.
+
+use std::io;
+use std::time::Instant;
+
+use super::dial::Dial;
+use super::{Connection, place_of};
+use crate::metrics::Want;
+use crate::net::backend_connection::{AskedIds, SilenceClock};
+use crate::net::backend_sockets::BackendSockets;
+use crate::net::backend_sockets::sent::SentIds;
+use crate::net::refusal::Refusal;
+use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
+use crate::wire::{append_frame, ask_keepalive};
+
+impl<T: Copy, L: Copy> BackendSockets<T, L> {
+    /// Queues a message for a backend that is asked by stream, on another connection than `avoid`.
+    #[cold]
+    #[inline(never)]
+    pub(in super::super) fn queue_by_stream(
+        &mut self,
+        set_id: SocketSetId,
+        user_data: T,
+        avoid: Option<SocketId>,
+        now: Instant,
+        fill: impl FnOnce(QuerySlot, &mut Vec<u8>),
+    ) -> Result<QuerySlot, Refusal> {
+        let number = self.choose_connection(set_id, avoid, now)?;
+        let is_first = self.connections.get(number).is_some_and(|it| it.taken_slots == 0 && it.heard == 0);
+        let slot = self.draw_on(number, user_data).ok_or(Refusal::Full)?;
+        let mut message = std::mem::take(&mut self.connections.message);
+        message.clear();
+        fill(slot, &mut message);
+        if is_first {
+            ask_keepalive(&mut message);
+        }
+        let queued = self.push(number, slot.id(), &mut message, now);
+        self.connections.message = message;
+        if queued.is_none() {
+            self.withdraw(slot);
+            return Err(Refusal::Unsent(Want::Size));
+        }
+        Ok(slot)
+    }
+
+    /// Dials a backend that has no open connection, unless somebody does so already or it is left in peace.
+    pub fn dial(&mut self, set_id: SocketSetId, now: Instant) {
+        if !self.is_cold(set_id) {
+            return;
+        }
+        let Some(stream) = self.stream(set_id) else { return };
+        let is_dialled =
+            |number: &SocketId| self.connections.get(*number).is_some_and(|connection| !connection.is_open);
+        let may = !stream.connections.iter().any(is_dialled) && stream.backoff.until(now).is_none();
+        if may && stream.connections.len() < 2 * usize::from(stream.way.rules.max) {
+            // What is wrong shows again when there is a query.
+            let _ = self.begin_connection(set_id, now);
+        }
+    }
+
+    /// The connection that a query takes: the open one with the fewest waiting, or else one that is dialled. One that brings nothing
+    /// takes none, and does not count for `max`: of those there are never more than as many again.
+    fn choose_connection(
+        &mut self,
+        set_id: SocketSetId,
+        avoid: Option<SocketId>,
+        now: Instant,
+    ) -> Result<SocketId, Refusal> {
+        let (stream, connections) = self.stream_mut(set_id).ok_or(Refusal::Unreachable)?;
+        stream.last_query = Some(now);
+        let (max, pipeline) = (usize::from(stream.way.rules.max), u32::from(stream.way.rules.pipeline));
+        let (mut sound, mut dialled, mut best) = (0, None, None);
+        for number in &stream.connections {
+            let Some(connection) = connections.get(*number).filter(|connection| !connection.is_retired) else {
+                continue;
+            };
+            if connection.is_open && connection.clock.is_suspicious(stream.limit, now) {
+                continue;
+            }
+            sound += 1;
+            let waiting = connection.taken_slots;
+            let has_room = waiting < pipeline && connection.unwritten() <= MAX_UNWRITTEN;
+            if !connection.is_open {
+                dialled = Some((*number, has_room));
+            } else if has_room && Some(*number) != avoid && best.is_none_or(|(least, _)| waiting < least) {
+                best = Some((waiting, *number));
+            }
+        }
+        let peace = stream.backoff.until(now);
+        let may_open = sound < max && stream.connections.len() < 2 * max && dialled.is_none() && peace.is_none();
+        match (best, dialled) {
+            (Some((waiting, number)), _) => {
+                if waiting > pipeline / BUSY_SHARE && may_open {
+                    // The query has a way already.
+                    let _ = self.begin_connection(set_id, now);
+                }
+                Ok(number)
+            }
+            (None, Some((number, true))) if Some(number) != avoid => Ok(number),
+            (None, Some(_)) => Err(Refusal::Full),
+            (None, None) if may_open => self.begin_connection(set_id, now).map_err(|error| Refusal::of(&error)),
+            (None, None) if stream.was_refused && peace.is_some() => Err(Refusal::Unreachable),
+            (None, None) => Err(Refusal::Full),
+        }
+    }
+
+    /// Begins a connection.
+    pub(super) fn begin_connection(&mut self, set_id: SocketSetId, now: Instant) -> io::Result<SocketId> {
+        let number = self.connections.number().ok_or(io::ErrorKind::ResourceBusy)?;
+        let dial = match self.begin_dial(set_id, number, now) {
+            Ok(dial) => dial,
+            Err(error) => {
+                self.connections.free.push(number);
+                self.dial_failed(set_id, &error, now);
+                return Err(error);
+            }
+        };
+        let connection = Connection {
+            set_id,
+            begun: now,
+            dials: [Some(dial), None],
+            is_doubled: false,
+            is_open: false,
+            opened: None,
+            waiting: Vec::new(),
+            taken_slots: 0,
+            sent: self.spare.pop().unwrap_or_else(SentIds::new),
+            asked: AskedIds::new(),
+            clock: SilenceClock::default(),
+            idle_since: now,
+            heard: 0,
+            is_retired: false,
+        };
+        if let Some(place) = place_of(number).and_then(|place| self.connections.places.get_mut(place)) {
+            *place = Some(Box::new(connection));
+        }
+        if let Some((stream, connections)) = self.stream_mut(set_id) {
+            stream.connections.push(number);
+            connections.check_at(now);
+        }
+        Ok(number)
+    }
+
+    /// Begins a dial for a connection.
+    pub(super) fn begin_dial(&self, set_id: SocketSetId, number: SocketId, now: Instant) -> io::Result<Dial> {
+        let address = self.address(set_id).ok_or(io::ErrorKind::NotFound)?;
+        let stream = self.stream(set_id).ok_or(io::ErrorKind::NotFound)?;
+        Dial::begin(address, &stream.way, &self.epoll, number, now)
+    }
+
+    /// Takes a free ID of a connection, which no reply is due to either.
+    fn draw_on(&mut self, number: SocketId, user_data: T) -> Option<QuerySlot> {
+        let Self { connections, slots, rng, .. } = self;
+        let connection = connections.get_mut(number)?;
+        let slot = loop {
+            let slot = slots.draw(number, user_data, rng);
+            if connection.asked.insert(slot.id()) {
+                break slot;
+            }
+            slots.remove(slot);
+        };
+        let has = |id| QuerySlot::new(number, id).is_some_and(|slot| slots.has(slot));
+        connection.sent.push(slot.id(), connection.taken_slots, has);
+        connection.taken_slots += 1;
+        // A backend that ignores most of what it is asked gets another connection in time.
+        connection.is_retired |= connection.asked.are_too_many();
+        Some(slot)
+    }
+
+    /// Puts a message with this ID on a connection. It leaves with the next [`flush`](Self::flush), or when the connection is open.
+    pub(super) fn push(&mut self, number: SocketId, id: u16, message: &mut [u8], now: Instant) -> Option<()> {
+        if let Some(first) = message.first_chunk_mut() {
+            *first = id.to_be_bytes();
+        }
+        let connection = self.connections.get_mut(number)?;
+        if !connection.is_open {
+            return append_frame(message, &mut connection.waiting);
+        }
+        let dial = connection.dials.iter_mut().flatten().next()?;
+        let was_empty = dial.stream.unwritten() == 0;
+        dial.stream.queue(message)?;
+        connection.clock.sent(now);
+        let limit = connection.set_id;
+        let limit = self.stream(limit).map(|stream| stream.limit).unwrap_or_default();
+        self.connections.check_at(now + limit);
+        if was_empty {
+            self.connections.dirty.push(number);
+        }
+        Some(())
+    }
+
+    /// Writes what is queued, of each connection by one call.
+    #[cold]
+    #[inline(never)]
+    pub(in super::super) fn flush_connections(&mut self) {
+        while let Some(number) = self.connections.dirty.pop() {
+            let open = self.connections.get_mut(number).filter(|connection| connection.is_open);
+            let Some(dial) = open.and_then(|connection| connection.dials.iter_mut().flatten().next()) else { continue };
+            // If it is broken, epoll says so, and reading says why.
+            let _ = dial.write();
+        }
+    }
+}
+
+impl Connection {
+    /// Octets that wait to be written.
+    fn unwritten(&self) -> usize {
+        let dials = self.dials.iter().flatten().map(|dial| dial.stream.unwritten());
+        self.waiting.len() + dials.sum::<usize>()
+    }
+}
+
+/// One part in so many of `pipeline` on one connection has another opened beside it.
+const BUSY_SHARE: u32 = 4;
+
+/// Octets that may wait for a backend that does not read, before it is asked no more on this connection.
+const MAX_UNWRITTEN: usize = 256 * 1024;

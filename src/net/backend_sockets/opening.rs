@@ -1,0 +1,156 @@
+//! How sockets are chosen, opened and closed: a fresh one while there are few, and never for long the same.
+
+use std::io;
+use std::time::Instant;
+
+use rand::RngExt;
+use rustix::event::epoll;
+
+use super::connections::FIRST as FIRST_CONNECTION;
+use super::sent::SentIds;
+use super::socket::{self, BackendSocket};
+use super::{
+    BATCHES_PER_SOCKET, BackendSockets, EDGE, GRO_TRIAL, SLOTS_PER_SOCKET, SOCKET_LIFETIME, SOCKETS_PER_BACKEND,
+    SocketSet,
+};
+use crate::net::options::enable_gro;
+use crate::policy::query_slots::{SocketId, SocketSetId};
+
+impl<T: Copy, L: Copy> BackendSockets<T, L> {
+    /// Chooses the socket of a batch: a fresh one while there are few, otherwise any by chance. Where none can be opened, those
+    /// that are open must do.
+    pub(super) fn choose_socket(&mut self, set_id: SocketSetId, now: Instant) -> io::Result<SocketId> {
+        let live = self.set(set_id).live.len();
+        if live < SOCKETS_PER_BACKEND {
+            match self.open(set_id, now) {
+                Ok(number) => {
+                    self.retire_spent(set_id);
+                    return Ok(number);
+                }
+                Err(error) if live == 0 => return Err(error),
+                Err(_) => {}
+            }
+        }
+        let index = self.rng.random_range(0..live);
+        let number = self.set(set_id).live[index];
+        let socket = self.socket(number);
+        let has_ids = socket.taken_slots < SLOTS_PER_SOCKET;
+        if has_ids && socket.batches < BATCHES_PER_SOCKET && now.duration_since(socket.opened) < SOCKET_LIFETIME {
+            return Ok(number);
+        }
+        if let Ok(fresh) = self.open(set_id, now) {
+            self.retire(number);
+            return Ok(fresh);
+        }
+        let mut live = self.set(set_id).live.clone().into_iter();
+        let with_ids =
+            if has_ids { Some(number) } else { live.find(|live| self.socket(*live).taken_slots < SLOTS_PER_SOCKET) };
+        with_ids.ok_or_else(|| io::ErrorKind::ResourceBusy.into())
+    }
+
+    /// Opens a socket on a random port.
+    fn open(&mut self, set_id: SocketSetId, now: Instant) -> io::Result<SocketId> {
+        let SocketSet { address, open, .. } = *self.set(set_id);
+        if !self.set(set_id).live.is_empty() && !self.room.has_place(open) {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        // A backend's own port is never taken: on one machine, a socket there would hear itself instead of ICMP while the
+        // backend is down, and would be in its way when it starts.
+        let is_backends = |port| self.ports.contains_key(&port);
+        let udp = socket::connected(address, is_backends, &mut self.rng)?;
+        let left = &mut self.set(set_id).gro_sockets_left;
+        let is_expected = *left > 0;
+        *left = left.saturating_sub(1);
+        if is_expected || self.rng.random_ratio(1, GRO_TRIAL) {
+            enable_gro(&udp);
+        }
+        let number = match self.free_numbers.pop() {
+            Some(number) => number,
+            None if self.sockets.len() < FIRST_CONNECTION as usize => {
+                self.sockets.push(None);
+                SocketId(self.sockets.len() as u32 - 1)
+            }
+            None => return Err(io::ErrorKind::ResourceBusy.into()),
+        };
+        if let Err(error) = epoll::add(&self.epoll, &udp, epoll::EventData::new_u64(number.0.into()), EDGE) {
+            self.free_numbers.push(number);
+            return Err(error.into());
+        }
+        let sent = self.spare.pop().unwrap_or_else(SentIds::new);
+        let socket = BackendSocket {
+            udp,
+            set_id,
+            opened: now,
+            batches: 0,
+            batches_before: 0,
+            taken_slots: 0,
+            sent,
+            is_retired: false,
+            is_spent: false,
+            near_misses: 0,
+            is_void: false,
+        };
+        self.ages.push_back((now + SOCKET_LIFETIME, number));
+        self.sockets[number.index()] = Some(socket);
+        let set = self.set(set_id);
+        set.live.push(number);
+        set.open += 1;
+        self.room.add(open);
+        Ok(number)
+    }
+
+    /// A socket should not be used again: it is retired at once if its backend has another, else when that has been opened.
+    pub(super) fn spend(&mut self, number: SocketId) {
+        let Some(socket) = self.sockets.get_mut(number.index()).and_then(Option::as_mut) else { return };
+        let set_id = socket.set_id;
+        socket.is_spent = true;
+        if self.set(set_id).live.len() > 1 {
+            self.retire(number);
+        }
+    }
+
+    /// Retires the socket that had to stay until another was open.
+    fn retire_spent(&mut self, set_id: SocketSetId) {
+        // It was the only one.
+        if let [before, _] = self.set(set_id).live[..]
+            && self.socket(before).is_spent
+        {
+            self.retire(before);
+        }
+    }
+
+    /// Takes a socket out of the choice, and closes it if nothing waits on it.
+    pub(super) fn retire(&mut self, number: SocketId) {
+        let Some(socket) = self.sockets.get_mut(number.index()).and_then(Option::as_mut) else { return };
+        let (set_id, was_retired) = (socket.set_id, std::mem::replace(&mut socket.is_retired, true));
+        if !was_retired {
+            self.set(set_id).live.retain(|live| *live != number);
+        }
+        self.close_if_done(number);
+    }
+
+    /// Closes a retired socket on which nothing waits and for which no batch is being filled. The kernel takes it
+    /// out of the epoll set.
+    pub(super) fn close_if_done(&mut self, number: SocketId) {
+        let Some(socket) = &self.sockets[number.index()] else { return };
+        let (is_idle, set_id) = (socket.is_retired && socket.taken_slots == 0 && !socket.is_void, socket.set_id);
+        if is_idle && !self.set(set_id).fills(number) {
+            self.close(number);
+        }
+    }
+
+    /// Closes a socket. Its number stays taken until the next [`ready`](Self::ready): the caller may be in the midst of a
+    /// batch of replies from it, which must not pass for replies on the next socket, perhaps another backend's.
+    pub(super) fn close(&mut self, number: SocketId) {
+        self.closed_numbers.push(number);
+        let Some(BackendSocket { udp, set_id, mut sent, .. }) = self.sockets[number.index()].take() else { return };
+        self.closing.push(udp);
+        sent.clear();
+        self.spare.push(sent);
+        // Of a backend that is being forgotten, all is.
+        if let Some(set) = &mut self.sets[set_id.0 as usize] {
+            self.room.remove(set.open);
+            set.open -= 1;
+        }
+    }
+}

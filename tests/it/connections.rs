@@ -1,0 +1,161 @@
+//! Backends that are asked by TCP alone or by TLS: what their connections may do, and that it costs no query.
+
+use std::net::SocketAddr;
+
+use crate::support::*;
+
+const ADDRESS: &str = "192.0.2.1";
+const OTHER: &str = "192.0.2.2";
+
+/// A server of one worker before these backends.
+fn server(backends: &[&StreamBackend], rules: &str) -> Server {
+    server_that_trusts(&TestAuthority::new(), backends, rules)
+}
+
+fn server_that_trusts(ca: &TestAuthority, backends: &[&StreamBackend], rules: &str) -> Server {
+    Server::start_with_files(&config(backends, rules), &[("ca.pem", &ca.pem())])
+}
+
+fn config(backends: &[&StreamBackend], rules: &str) -> String {
+    let backends: Vec<_> = backends.iter().map(|backend| backend.entry()).collect();
+    format!(
+        "workers = 1\n[admin]\nlisten = '127.0.0.1:0'\n[forwarder]\nlisten = ['127.0.0.1:0']\n\
+         [pools.all]\nbackends = [{}]\ntimeout = '20s'\nattempt_timeout = '5s'\n{rules}\n",
+        backends.join(", ")
+    )
+}
+
+/// Asks so many questions at once, each once, and says how many were answered so.
+fn ask(server: &Server, count: usize, address: &str) -> usize {
+    let client = server.client();
+    (0..count).for_each(|number| client.send(&query(&format!("q{number}.example"), A)));
+    (0..count).filter(|_| client.receive().answers() == [address]).count()
+}
+
+fn sum(server: &Server, family: &str, label: &str, value: &str) -> u64 {
+    server.admin().metrics().sum(family, &[(label, value)])
+}
+
+fn lost(server: &Server, cause: &str) -> u64 {
+    sum(server, "hedgerow_backend_connections_lost_total", "cause", cause)
+}
+
+#[test]
+fn replies_come_in_any_order_by_tcp_and_by_tls() {
+    let ca = TestAuthority::new();
+    for tls in [None, Some(&ca)] {
+        let backend = StreamBackend::misbehaving(Manner::Reverses(20), 9, tls, answer(ADDRESS));
+        let server = server_that_trusts(&ca, &[&backend], "");
+        assert_eq!(ask(&server, 20, ADDRESS), 20);
+        assert_eq!((backend.connections(), backend.queries()), (1, 20));
+        assert_eq!(sum(&server, "hedgerow_backend_connections_total", "kind", "full"), 1);
+        assert_eq!(server.admin().metrics().sum("hedgerow_backend_connections", &[]), 1);
+        assert_eq!(server.admin().metrics().sum("hedgerow_backend_lost_attempts_total", &[]), 0);
+    }
+}
+
+#[test]
+fn reset_with_twenty_waiting_loses_none() {
+    let ca = TestAuthority::new();
+    for tls in [None, Some(&ca)] {
+        let backend = StreamBackend::misbehaving(Manner::ResetsWith(20), 1, tls, answer(ADDRESS));
+        let server = server_that_trusts(&ca, &[&backend], "");
+        assert_eq!(ask(&server, 20, ADDRESS), 20);
+        assert_eq!(backend.connections(), 2);
+        assert_eq!(server.admin().metrics().sum("hedgerow_backend_lost_attempts_total", &[]), 20);
+        assert_eq!(lost(&server, "reset") + lost(&server, "closed"), 1);
+    }
+}
+
+#[test]
+fn half_open_connection_costs_no_query_with_one_backend() {
+    let backend = StreamBackend::misbehaving(Manner::IsSilent, 1, None, answer(ADDRESS));
+    let server = server(&[&backend], "[pools.all.health]\ntimeout = '300ms'\n");
+    assert_eq!(ask(&server, 10, ADDRESS), 10);
+    assert!(backend.connections() >= 2);
+    server.admin().wait_for("it is given up", |metrics| {
+        metrics.sum("hedgerow_backend_connections_lost_total", &[("cause", "timeout")]) == 1
+    });
+}
+
+#[test]
+fn half_open_connection_costs_no_query_with_two_backends() {
+    let silent = StreamBackend::misbehaving(Manner::IsSilent, 9, None, answer(ADDRESS));
+    let other = StreamBackend::new(None, answer(OTHER));
+    let server = server(&[&silent, &other], "balance = 'ordered'\n[pools.all.hedge]\nbudget = 1.0\n");
+    assert_eq!(ask(&server, 10, OTHER), 10);
+}
+
+#[test]
+fn server_that_closes_costs_no_query() {
+    let ca = TestAuthority::new();
+    for (tls, count) in [(None, 1), (Some(&ca), 1), (None, 3)] {
+        let backend = StreamBackend::misbehaving(Manner::ClosesAfter(count), usize::MAX, tls, answer(ADDRESS));
+        let server = server_that_trusts(&ca, &[&backend], "");
+        let client = server.client();
+        for number in 0..9 {
+            assert_eq!(client.ask(&query(&format!("q{number}.example"), A)).answers(), [ADDRESS], "after {count}");
+        }
+        assert!(backend.connections() >= 9 / count);
+    }
+}
+
+#[test]
+fn handshake_that_hangs_or_shows_a_wrong_certificate_moves_on() {
+    let (ca, wrong) = (TestAuthority::new(), TestAuthority::new());
+    let hangs = StreamBackend::misbehaving(Manner::Hangs, 9, Some(&ca), answer(ADDRESS));
+    let foreign = StreamBackend::new(Some(&wrong), answer(ADDRESS));
+    let good = StreamBackend::new(Some(&ca), answer(OTHER));
+    for bad in [&hangs, &foreign] {
+        let rules = "balance = 'ordered'\n[pools.all.connections]\nconnect_timeout = '300ms'\n";
+        let server = server_that_trusts(&ca, &[bad, &good], rules);
+        assert_eq!(ask(&server, 5, OTHER), 5);
+        assert_eq!(bad.queries(), 0);
+    }
+}
+
+#[test]
+fn backend_with_a_wrong_certificate_is_asked_nothing() {
+    let (ca, wrong) = (TestAuthority::new(), TestAuthority::new());
+    let foreign = StreamBackend::new(Some(&wrong), answer(ADDRESS));
+    let server = server_that_trusts(&ca, &[&foreign], "");
+    assert!(server.client().ask(&query("www.example", A)).answers().is_empty());
+    assert_eq!(foreign.queries(), 0);
+}
+
+#[test]
+fn noise_wrong_ids_and_wrong_questions_cost_no_query() {
+    for manner in [Manner::MakesNoise, Manner::MistakesIds, Manner::MistakesQuestions] {
+        let bad = StreamBackend::misbehaving(manner, usize::MAX, None, answer(ADDRESS));
+        let good = StreamBackend::new(None, answer(OTHER));
+        let server = server(&[&bad, &good], "balance = 'ordered'\n");
+        let client = server.client();
+        for number in 0..5 {
+            assert_eq!(client.ask(&query(&format!("q{number}.example"), A)).answers(), [OTHER], "{manner:?}");
+        }
+        let broken = lost(&server, "protocol");
+        assert_eq!(broken > 0, manner != Manner::MistakesQuestions, "{manner:?}: {broken}");
+    }
+}
+
+#[test]
+fn refused_dial_moves_on() {
+    let good = StreamBackend::new(None, answer(OTHER));
+    let closed: SocketAddr = free_address();
+    let config = config(&[&good], "balance = 'ordered'\n");
+    let config = config.replace("backends = [", &format!("backends = ['tcp://{closed}', "));
+    let server = Server::start(&config);
+    assert_eq!(ask(&server, 5, OTHER), 5);
+}
+
+#[test]
+fn reload_keeps_connections() {
+    let backend = StreamBackend::new(None, answer(ADDRESS));
+    let server = server(&[&backend], "");
+    assert_eq!(ask(&server, 5, ADDRESS), 5);
+    server.rewrite("config.toml", &config(&[&backend], "[pools.all.connections]\npipeline = 7\n"));
+    let answer = server.admin().try_post("/api/v1/reload", "");
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert_eq!(ask(&server, 5, ADDRESS), 5);
+    assert_eq!(backend.connections(), 1);
+}
