@@ -230,6 +230,7 @@ const COUNTERS: &[&Family] = &[
     &WINS,
     &SLOW_RACES,
     &UNREACHABLE,
+    &LOST_ATTEMPTS,
     &HEDGES_DENIED,
     &HEDGES_WASTED,
     &STALE_REPLIES,
