@@ -41,7 +41,8 @@
 //!    To a backend by stream they leave on one of its connections, by one write for all of a turn (`net/backend_sockets/connections/`,
 //!    and as a value without sockets `net/backend_connection/`); what waits on one that ends is asked elsewhere (`engine/connections.rs`).
 //! 7. A reply is matched by socket, ID and question, and by what else it must bear (`engine/reply.rs`, `engine/proof.rs`); if
-//!    too many do not match, their socket is void and what waits on it is asked again (`engine/again.rs`). It is ranked, and
+//!    too many do not match, their socket is void and what waits on it is asked again (`engine/again.rs`). If a connection ends, what
+//!    waits on it is lost, and each race asks the next backend at once (`engine/connections.rs`). A reply is ranked, and
 //!    handed to the race. When that is over, what it has come to is remembered, its slots are quarantined, and each client that
 //!    waits gets the reply in its own form: ID, case, EDNS, size (`engine/finish.rs`, `forwarder/responses.rs`,
 //!    `wire/relay.rs`). If it fails or takes long, they get what is stale instead. A truncated reply is fetched whole for clients

@@ -99,7 +99,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // To `policy`: why an attempt was made is its word. To `metrics`: what is dropped is counted there, and the words for sources.
     ("taps", &["address", "config", "net", "policy", "sight", "wire", "metrics"]),
     // It drives the engine, and so makes what that is made of.
-    ("sim", &["engine", "state", "config", "policy", "cache", "limit", "wire", "metrics", "log_linear"]),
+    ("sim", &["address", "engine", "state", "config", "policy", "cache", "limit", "wire", "metrics", "log_linear"]),
     // To `state`, `metrics` and `limit`: what workers share is made of atomics, and so no I/O.
     // To `sight`: what is told of a race is its value.
     ("engine", &["address", "state", "config", "policy", "cache", "limit", "wire", "metrics", "sight", "sync"]),

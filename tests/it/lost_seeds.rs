@@ -114,7 +114,7 @@ fn check(backends: impl Fn(&mut StdRng) -> usize) -> usize {
 
 #[test]
 fn no_query_is_lost_with_the_connections_of_the_only_backend() {
-    assert!(check(|_| 1) > 1_000, "connections have ended with queries on them");
+    assert!(check(|_| 1) > 300, "connections have ended with queries on them");
 }
 
 #[test]
