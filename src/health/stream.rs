@@ -37,10 +37,13 @@ impl KeptConnection {
     }
 }
 
+/// Question and reply, with the connection if there is none yet.
+type Talk = dyn Future<Output = Result<ProbedBy, ConnectError>>;
+
 /// A probe that is out.
 pub(super) struct StreamProbe {
     /// None: it has come to nothing, and is waited for as if nothing had come.
-    talk: Option<Pin<Box<dyn Future<Output = Result<ProbedBy, ConnectError>>>>>,
+    talk: Option<Pin<Box<Talk>>>,
     /// Its place among those that are out.
     _place: OwnedSemaphorePermit,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::FileProblems;
@@ -64,15 +64,13 @@ pub fn load(config: &Config) -> Result<Arc<KnownRoots>, FileProblems<TrustProble
     Ok(Arc::new(KnownRoots::new(files, system.or_else(|| TlsRoots::of_system().ok().filter(|_| is_open)))))
 }
 
-fn read(file: &PathBuf) -> Result<TlsRoots, String> {
+fn read(file: &Path) -> Result<TlsRoots, String> {
     let pem = files::read(file).map_err(|error| error.to_string())?;
     TlsRoots::of_pem(&pem)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     #[test]

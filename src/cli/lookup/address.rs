@@ -8,7 +8,7 @@ use crate::address::Scheme;
 pub(super) fn parse(text: &str, port: Option<u16>, scheme: Scheme) -> Result<SocketAddr, String> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let address = match (bare.parse::<IpAddr>(), text.parse::<SocketAddr>()) {
-        (Ok(address), _) => SocketAddr::new(address, port.unwrap_or(scheme.port())),
+        (Ok(address), _) => SocketAddr::new(address, port.unwrap_or_else(|| scheme.port())),
         (Err(_), Ok(address)) => match port {
             Some(port) if port != address.port() => {
                 return Err(format!("@{text}: the port is also given as -p {port}, leave one of them out"));
