@@ -283,10 +283,14 @@ fn nsd_is_asked_by_tls() {
          [pools.all]\nbackends = [{{ address = 'tls://{address}#dns.example', ca = 'ca.pem' }}]\n"
     );
     let server = Server::start_with_files(&config, &[("ca.pem", &String::from_utf8(chain).expect("PEM"))]);
+    // One after the other: NSD 4.6 leaves those lie that come by one record with another, until more comes.
     let client = server.client();
     let name = |host| format!("h{host}.{ZONE}");
     until("it answers", || (client.ask(&query(&name(1), A)).answers() == ["192.0.2.1"]).then_some(()));
-    (1..100).for_each(|host| client.send(&query(&name(host), A)));
-    assert!((1..100).all(|_| client.receive().rcode() == NOERROR));
-    assert_eq!(lost(&server, "protocol") + lost(&server, "tls"), 0);
+    let made = |server: &Server| sum(server, "hedgerow_backend_connections_total", "kind", "full");
+    let before = made(&server);
+    for host in 1..50 {
+        assert_eq!(client.ask(&query(&name(host), A)).answers(), [format!("192.0.2.{host}")]);
+    }
+    assert_eq!((made(&server), lost(&server, "protocol") + lost(&server, "tls")), (before, 0));
 }
