@@ -202,6 +202,15 @@ pub struct BackendStatus {
     pub name: String,
     /// Where it is asked.
     pub address: BackendAddress,
+    /// How it is asked: udp, tcp or tls.
+    #[serde(default = "udp")]
+    pub transport: String,
+    /// Connections to it that are open; null if it is asked by UDP.
+    #[serde(default)]
+    pub open_connections: Option<u64>,
+    /// Why the last connection to it did not come to be; null if it did, and if it is asked by UDP.
+    #[serde(default)]
+    pub connection_problem: Option<String>,
     /// Share of the load.
     pub weight: u16,
     /// up, down, new (not asked before it has replied to a probe) or draining.
@@ -461,9 +470,13 @@ impl BackendStatus {
     /// Of a backend with these numbers.
     fn of(backend: &BackendSnapshot, now: SystemTime) -> Self {
         let BackendSnapshot { attempts, wins, .. } = backend;
+        let connections = backend.connections.as_deref();
         Self {
             name: backend.name.clone(),
             address: backend.address,
+            transport: backend.address.scheme.word().map_or_else(udp, str::to_owned),
+            open_connections: connections.map(|connections| connections.open),
+            connection_problem: connections.and_then(|connections| connections.problem.clone()),
             weight: backend.weight,
             state: backend.state.label().to_owned(),
             by_hand: backend.by_hand,
@@ -559,6 +572,11 @@ impl Percentiles {
         let part = |part| histogram.quantile(part).map(milliseconds);
         Self { p50: part(0.5), p95: part(0.95), p99: part(0.99) }
     }
+}
+
+/// What an address without a scheme is asked by.
+fn udp() -> String {
+    "udp".to_owned()
 }
 
 /// The time since then. A wall clock may have been set back since.

@@ -73,6 +73,7 @@ fn check(file: Option<&Path>) -> Result<Checked, LoadError> {
     let summary = format!("{}: ok ({})", file.display(), summary(&setup));
     let mut warnings = loader.warnings().to_vec();
     warnings.extend(load::certificate_warnings(&setup.certificates, SystemTime::now()));
+    warnings.extend(load::trust_warnings(&setup.config));
     warnings.extend(load::exposed_secrets(&setup.config, Some(&file)));
     Ok(Checked { summary, warnings, setup })
 }

@@ -37,6 +37,18 @@ pub struct TrustConfig {
     /// The file with the certificates that vouch for it; none: those of this system. Already resolved against the folder of the
     /// config file.
     pub ca: Option<PathBuf>,
+    /// The section of `[certificates]` that it is shown if it wants to know who asks.
+    #[serde(default)]
+    pub certificate: Option<String>,
+}
+
+/// What backends name that is to be looked at when all has been read.
+#[derive(Default)]
+pub(super) struct Asked<'d> {
+    /// Where they are asked.
+    pub(super) addresses: Vec<(SocketAddr, Spot<'d>)>,
+    /// The certificates that they are shown.
+    pub(super) certificates: Vec<(String, Spot<'d>)>,
 }
 
 impl BackendConfig {
@@ -55,19 +67,20 @@ impl BackendConfig {
 }
 
 /// Reads `backends`: at least one unless others may come by themselves, none twice by address or by name. The address of each
-/// goes to `asked` with its spot.
+/// goes to `asked` with its spot, and so does the certificate that it is shown.
 pub(super) fn read_all<'d>(
     node: &Node<'d>,
     may_be_empty: bool,
     folder: &Path,
-    asked: &mut Vec<(SocketAddr, Spot<'d>)>,
+    asked: &mut Asked<'d>,
 ) -> Vec<BackendConfig> {
     let items = if may_be_empty { node.any_items(BACKENDS_EXAMPLE) } else { node.items(BACKENDS_EXAMPLE) };
-    let read = |item: &Node<'d>| Some((read(item, folder)?, item.spot.clone()));
+    let certificates = &mut asked.certificates;
+    let read = |item: &Node<'d>| Some((read(item, folder, certificates)?, item.spot.clone()));
     let backends: Vec<_> = items.iter().filter_map(read).collect();
 
     let addresses = backends.iter().map(|(backend, spot)| (backend.address, spot.clone()));
-    asked.extend(addresses.clone().map(|(address, spot)| (address.socket, spot)));
+    asked.addresses.extend(addresses.clone().map(|(address, spot)| (address.socket, spot)));
     note_repeats(addresses, |address| format!("backend {address} stands in this pool"));
     // Unnamed backends share a name only if they share an address, which is noted already.
     let named = backends.iter().filter(|(backend, _)| backend.name != backend.address.to_string());
@@ -78,25 +91,30 @@ pub(super) fn read_all<'d>(
 }
 
 /// Reads one backend: an address, or a table with an address.
-fn read(item: &Node<'_>, folder: &Path) -> Option<BackendConfig> {
+fn read<'d>(item: &Node<'d>, folder: &Path, certificates: &mut Vec<(String, Spot<'d>)>) -> Option<BackendConfig> {
     let Some(mut section) = item.table() else { return item.parsed(words::backend).map(BackendConfig::of_url) };
     let address = section.require("address", "\"127.0.0.1:5301\"").and_then(|node| node.parsed(words::backend));
     let name = section.take("name").and_then(|node| node.parsed(words::label));
     let weight = section.integer("weight", limits::WEIGHT, 1);
     let server = section.take("server").and_then(|node| node.parsed(words::label));
-    let trust = read_trust(&mut section, address.as_ref(), folder);
+    let trust = read_trust(&mut section, address.as_ref(), folder, certificates);
     section.finish();
     let of_url = BackendConfig::of_url(address?);
     Some(BackendConfig { name: name.unwrap_or_else(|| of_url.name.clone()), weight, server, trust, ..of_url })
 }
 
 /// Reads what a backend by TLS must show.
-fn read_trust(section: &mut Section<'_>, url: Option<&BackendUrl>, folder: &Path) -> TrustConfig {
+fn read_trust<'d>(
+    section: &mut Section<'d>,
+    url: Option<&BackendUrl>,
+    folder: &Path,
+    certificates: &mut Vec<(String, Spot<'d>)>,
+) -> TrustConfig {
     let is_plain = url.is_some_and(|url| !url.address.scheme.is_encrypted());
     let mut take = |key: &'static str| {
         let node = section.take(key)?;
         if is_plain {
-            node.spot.note(format!("{key} is for backends that show a certificate, write tls:// before the address"));
+            node.spot.note(format!("{key} is for backends by TLS, write tls:// before the address"));
         }
         Some(node)
     };
@@ -111,7 +129,9 @@ fn read_trust(section: &mut Section<'_>, url: Option<&BackendUrl>, folder: &Path
     }
     let verify = verify.map(|(verify, _)| verify).unwrap_or_default();
     let identity = ServerIdentity { name: url.and_then(|url| url.name.clone()), verify, pins };
-    TrustConfig { identity, ca: ca.map(|ca| folder.join(ca)) }
+    let certificate = take("certificate").and_then(|node| Some((node.parsed(words::label)?, node.spot)));
+    certificates.extend(certificate.clone());
+    TrustConfig { identity, ca: ca.map(|ca| folder.join(ca)), certificate: certificate.map(|(name, _)| name) }
 }
 
 /// An example of what `pins` takes.
@@ -140,8 +160,24 @@ mod tests {
         assert_eq!(names, ["192.0.2.1:53", "tcp://192.0.2.1:53", "tls://192.0.2.1:853", "tls://192.0.2.2:853"]);
         assert_eq!(read[2].trust.identity.name.as_deref(), Some("dns.example"));
         let identity = ServerIdentity { name: None, verify: Verify::Pin, pins: vec![pin.parse().expect("a pin")] };
-        assert_eq!(read[3].trust, TrustConfig { identity, ca: Some("/etc/hedgerow/ca.pem".into()) });
+        let ca = Some("/etc/hedgerow/ca.pem".into());
+        assert_eq!(read[3].trust, TrustConfig { identity, ca, certificate: None });
         assert_eq!(read[3].server.as_deref(), Some("two"));
+    }
+
+    #[test]
+    fn certificate_that_is_shown_must_be_there() {
+        let text = |name: &str| {
+            format!(
+                "[forwarder]\n[pools.ts]\nbackends = [{{ address = \"tls://192.0.2.1\", certificate = \"{name}\" }}]\n\
+                 [certificates.main]\nchain = \"c\"\nkey = \"k\"\n"
+            )
+        };
+        let config = Config::parse(&text("main"), "c.toml", Path::new("")).expect("a config");
+        assert_eq!(config.pools[0].backends[0].trust.certificate.as_deref(), Some("main"));
+        let place = "3:58: pools.ts.backends[0].certificate: there is no certificate";
+        check(&text("mian"), &[&format!("{place} \"mian\", did you mean \"main\"?")]);
+        check(&text("other"), &[&format!("{place} \"other\", add [certificates.other]")]);
     }
 
     #[test]
@@ -167,7 +203,7 @@ mod tests {
             ),
             (
                 "{ address = \"192.0.2.1\", verify = \"none\" }",
-                "47: pools.ts.backends[0].verify: verify is for backends that show a certificate, write tls:// before the address",
+                "47: pools.ts.backends[0].verify: verify is for backends by TLS, write tls:// before the address",
             ),
             (
                 "\"192.0.2.1\", \"192.0.2.1:53\"",

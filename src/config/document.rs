@@ -6,6 +6,7 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
+use super::backend::Asked;
 use super::description::Shape;
 use super::listen::{self, ListenConfig, Listening};
 use super::section::{Node, Notes, Section, Spot};
@@ -82,7 +83,7 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
 
     let certificates = listen::read_certificates(&certificate_nodes, folder);
     let mut listening = Listening::default();
-    let mut asked = Vec::new();
+    let mut asked = Asked::default();
     let pool_names: Vec<_> = pool_nodes.iter().map(|&(name, _)| name).collect();
     let sections = pool_nodes.iter().filter_map(|(name, node)| Some((name, node.section()?)));
     let pools = sections.map(|(name, section)| pool::read(name, section, folder, &mut asked, &mut etcd_uses)).collect();
@@ -90,7 +91,7 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
         .and_then(|node| node.section())
         .map(|section| forwarder::read(section, &pool_names, folder, &mut listening));
     if let Some(forwarder) = &forwarder {
-        note_loops(&forwarder.listen, &asked);
+        note_loops(&forwarder.listen, &asked.addresses);
     }
     let authority_nodes = read_named(authorities_node.and_then(|node| node.section()));
     let sections = authority_nodes.iter().filter_map(|(name, node)| Some((name, node.section()?)));
@@ -110,6 +111,7 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
     if let Some(spot) = &traces_spot {
         traces::check_source(spot, slow, forwarder.is_some());
     }
+    asked.certificates.into_iter().for_each(|(name, spot)| listening.shows(name, spot));
     listening.check(&certificates);
     document.need_any(
         &["forwarder", "authorities"],

@@ -69,6 +69,11 @@ impl<'d> Listening<'d> {
         self.addresses.push((address, spot));
     }
 
+    /// Somebody is shown this certificate.
+    pub(super) fn shows(&mut self, name: String, spot: Spot<'d>) {
+        self.named.push((name, spot));
+    }
+
     /// Notes listeners that would take each other's queries, encrypted ones without a certificate, and names of certificates that there
     /// are not. With `SO_REUSEPORT` two listeners of one address would both start. Port 0 is another one for each.
     pub(super) fn check(self, certificates: &[CertificateConfig]) {
@@ -122,7 +127,7 @@ fn read_one<'d>(item: &Node<'d>, listening: &mut Listening<'d>) -> Option<Listen
     listening.push(address, spot);
     if let Some((name, spot)) = &named {
         match address.scheme.is_encrypted() {
-            true => listening.named.push((name.clone(), spot.clone())),
+            true => listening.shows(name.clone(), spot.clone()),
             false => spot.note(format!("{address} shows no certificate, expected tls:// before the address")),
         }
     }

@@ -1,21 +1,20 @@
 //! `[pools.*]`: who is asked, and under which rules.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use super::backend::{self, BACKENDS_EXAMPLE};
+use super::backend::{self, Asked, BACKENDS_EXAMPLE};
 use super::section::{Section, Spot};
 use super::{PoolConfig, ProbeConfig, discover, limits, words};
 use crate::policy::connections::ConnectionPoolRules;
 use crate::policy::{HealthRules, Hedge, Rules};
 
-/// Reads `[pools.NAME]`. The address of each backend goes to `asked` with its spot.
+/// Reads `[pools.NAME]`. What is to be looked at when all is read goes to `asked`.
 pub(super) fn read<'d>(
     name: &str,
     mut section: Section<'d>,
     folder: &Path,
-    asked: &mut Vec<(SocketAddr, Spot<'d>)>,
+    asked: &mut Asked<'d>,
     etcd_uses: &mut Vec<Spot<'d>>,
 ) -> PoolConfig {
     section.need_any(&["backends", "discover"], &format!("backends is missing, write backends = {BACKENDS_EXAMPLE}"));

@@ -258,6 +258,7 @@ impl Outside {
         StreamWay {
             tls: backend.is_encrypted().then(|| Box::new(move || of.tls()) as Box<TlsSource>),
             rules: config.map(|config| config.connections).unwrap_or_default(),
+            is_alone: pool.is_some_and(|pool| pool.backends.len() == 1),
             health_timeout: health.timeout,
             health_interval: health.interval,
             sign_of_life,

@@ -42,7 +42,9 @@ pub use self::cookies::CookieProblem;
 pub use self::etcd::{EtcdProblem, EtcdSecrets, load as etcd_secrets};
 pub use self::keys::KeyProblem;
 pub use self::reader::Reader;
-pub use self::trust::{TrustProblem, load as trusted_roots};
+pub use self::trust::{
+    TrustProblem, load as trusted_roots, look as look_at_roots, shown as shown_certificate, warnings as trust_warnings,
+};
 pub use self::watch::{Reading, Watch, Watcher};
 pub use self::zones::{Loader, ZoneProblem};
 
@@ -65,7 +67,7 @@ pub struct Setup {
     pub token: Option<Token>,
     /// What is needed to talk to etcd.
     pub etcd: EtcdSecrets,
-    /// Whose certificates are good, for backends that are asked by TLS.
+    /// Whose certificates are good, for backends that are asked by TLS, and which of ours they are shown.
     pub roots: Arc<KnownRoots>,
     /// The text that the config was read from, if it was.
     pub source: Option<ConfigText>,
@@ -150,7 +152,7 @@ pub fn load_files(config: Config, loader: &mut Loader) -> Result<Setup, LoadErro
     let certificates = certificate_files.load(&config).map_err(LoadError::Certificates)?;
     let token = load_token(&config)?;
     let etcd = etcd::load(&config).map_err(LoadError::Etcd)?;
-    let roots = trust::load(&config).map_err(LoadError::Trust)?;
+    let roots = trust::load(&config, &certificates).map_err(LoadError::Trust)?;
     Ok(Setup {
         config,
         zone_dbs,
@@ -180,6 +182,7 @@ pub fn load_files_to_serve(config: Config, file: Option<&Path>, loader: &mut Loa
     let setup = Setup { files: Some(files), watch: Some(loader.watch().clone()), ..loaded? };
     loader.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     certificate_warnings(&setup.certificates, SystemTime::now()).iter().for_each(|warning| tracing::warn!("{warning}"));
+    trust_warnings(&setup.config).iter().for_each(|warning| tracing::warn!("{warning}"));
     exposed_secrets(&setup.config, file).iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(setup)
 }

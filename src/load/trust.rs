@@ -1,4 +1,4 @@
-//! Whose certificates are good, for backends that are asked by TLS.
+//! Whose certificates are good, for backends that are asked by TLS, and which of ours they are shown.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use super::FileProblems;
 use crate::address::Verify;
-use crate::config::{BackendConfig, Config};
+use crate::config::{BackendConfig, Config, PoolConfig};
 use crate::files;
-use crate::net::tls::{KnownRoots, TlsRoots};
+use crate::net::tls::{ClientCertificate, KnownRoots, TlsRoots};
+use crate::net::tls_server::{Certificate, NamedCertificate};
 
 /// There are no certificates to judge a backend by.
 #[derive(Debug)]
@@ -34,11 +35,11 @@ impl fmt::Display for TrustProblem {
     }
 }
 
-/// Reads the certificates that backends of a config are judged by.
+/// Reads the certificates that backends of a config are judged by. They are shown these.
 ///
 /// # Errors
 /// If there are none to be had where a backend needs them.
-pub fn load(config: &Config) -> Result<Arc<KnownRoots>, FileProblems<TrustProblem>> {
+pub fn load(config: &Config, certificates: &[NamedCertificate]) -> Result<Arc<KnownRoots>, FileProblems<TrustProblem>> {
     let (mut files, mut system) = (HashMap::new(), None);
     let is_judged = |backend: &&BackendConfig| {
         backend.address.scheme.is_encrypted() && backend.trust.identity.verify == Verify::Full
@@ -61,7 +62,41 @@ pub fn load(config: &Config) -> Result<Arc<KnownRoots>, FileProblems<TrustProble
     FileProblems::gather(read)?;
     // Who joins while we run may need those of the system. If there are none, it is found to be down, and why.
     let is_open = config.pools.iter().any(|pool| pool.discover.is_some());
-    Ok(Arc::new(KnownRoots::new(files, system.or_else(|| TlsRoots::of_system().ok().filter(|_| is_open)))))
+    let roots = KnownRoots::new(files, system.or_else(|| TlsRoots::of_system().ok().filter(|_| is_open)));
+    let shown = certificates.iter().map(|named| (named.name.clone(), Arc::new(shown(&named.certificate))));
+    Ok(Arc::new(roots.with_shown(shown.collect())))
+}
+
+/// Looks again at the files of those that are known. What is wrong is told, with its file, and leaves what was read before.
+pub fn look(known: &KnownRoots) -> (KnownRoots, Vec<String>) {
+    let mut problems = Vec::new();
+    let renewed = known.renewed(|file, earlier| {
+        read(file).unwrap_or_else(|what| {
+            problems.push(format!("ca: {}: {what}", file.display()));
+            earlier.clone()
+        })
+    });
+    problems.sort_unstable();
+    (renewed, problems)
+}
+
+/// A certificate as a backend is shown it.
+pub fn shown(certificate: &Certificate) -> ClientCertificate {
+    ClientCertificate { chain: certificate.chain().to_vec(), key: certificate.key() }
+}
+
+/// What is to be said of backends that are believed whoever they are.
+pub fn warnings(config: &Config) -> Vec<String> {
+    let backends = config.pools.iter().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
+    let is_anybody = |(_, backend): &(_, &BackendConfig)| backend.trust.identity.verify == Verify::None;
+    let told = |(pool, backend): (&PoolConfig, &BackendConfig)| {
+        format!(
+            "pools.{}.backends: {}: verify = \"none\": whoever sits between reads along and may answer; write ca = \"ca.pem\", or \
+             verify = \"pin\" with pins",
+            pool.name, backend.name
+        )
+    };
+    backends.filter(is_anybody).map(told).collect()
 }
 
 fn read(file: &Path) -> Result<TlsRoots, String> {
@@ -81,7 +116,7 @@ mod tests {
                     { address = \"tls://192.0.2.2\", ca = \"empty.pem\" },\n\
                     { address = \"tls://192.0.2.3\", ca = \"none.pem\", verify = \"none\" }, \"192.0.2.4\"]\n";
         let config = Config::parse(text, "c.toml", folder.path()).expect("a config");
-        let told = load(&config).expect_err("two of them need a file").to_string();
+        let told = load(&config, &[]).expect_err("two of them need a file").to_string();
         let (none, empty) = (folder.path().join("none.pem"), folder.path().join("empty.pem"));
         assert_eq!(
             told,
@@ -98,6 +133,43 @@ mod tests {
     fn nothing_is_read_where_nobody_is_judged() {
         let text = "[forwarder]\n[pools.ts]\nbackends = [\"192.0.2.1\", \"tcp://192.0.2.1\"]\n";
         let config = Config::parse(text, "c.toml", Path::new("")).expect("a config");
-        assert_eq!(*load(&config).expect("nothing is wrong"), KnownRoots::default());
+        assert_eq!(*load(&config, &[]).expect("nothing is wrong"), KnownRoots::default());
+    }
+
+    #[test]
+    fn what_has_changed_is_read_and_what_is_broken_is_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("ca.pem");
+        let authority = || {
+            let key = rcgen::KeyPair::generate().expect("a key");
+            let mut params = rcgen::CertificateParams::new(Vec::new()).expect("no names");
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            params.self_signed(&key).expect("a certificate").pem()
+        };
+        std::fs::write(&file, authority()).expect("it is written");
+        let text = "[forwarder]\n[pools.ts]\nbackends = [{ address = \"tls://192.0.2.1\", ca = \"ca.pem\" }]\n";
+        let config = Config::parse(text, "c.toml", folder.path()).expect("a config");
+        let known = load(&config, &[]).expect("it is there");
+        assert_eq!(look(&known), (KnownRoots::clone(&known), Vec::new()));
+        let other = authority();
+        std::fs::write(&file, &other).expect("it is written");
+        let (renewed, problems) = look(&known);
+        assert!(renewed != *known && problems.is_empty());
+        assert_eq!(renewed.of(Some(&file)), TlsRoots::of_pem(other.as_bytes()).ok().as_ref());
+        for broken in ["", &other[..other.len() / 2]] {
+            std::fs::write(&file, broken).expect("it is written");
+            let (kept, problems) = look(&renewed);
+            assert_eq!((kept, problems.len()), (renewed.clone(), 1), "{problems:?}");
+            assert!(problems[0].starts_with(&format!("ca: {}: ", file.display())), "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn who_is_believed_whoever_it_is_is_warned_of() {
+        let text = "[forwarder]\n[pools.ts]\nbackends = [\"192.0.2.1\", \"tls://192.0.2.2\", { address = \"tls://192.0.2.1\", verify = \"none\" }]\n";
+        let config = Config::parse(text, "c.toml", Path::new("")).expect("a config");
+        let told = warnings(&config);
+        assert_eq!(told.len(), 1);
+        assert!(told[0].starts_with("pools.ts.backends: tls://192.0.2.1:853: verify = \"none\": whoever"), "{told:?}");
     }
 }

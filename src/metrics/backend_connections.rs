@@ -107,12 +107,15 @@ pub struct BackendConnectionsSnapshot {
     pub lost: [u64; LostCause::ALL.len()],
     /// From the first segment until the connection was open.
     pub handshakes: HistogramSnapshot,
+    /// Why the last one did not come to be, if that is so.
+    #[serde(default)]
+    pub problem: Option<String>,
 }
 
 impl BackendConnectionsSnapshot {
     /// Adds what a worker has counted.
     pub fn add(&mut self, counters: &BackendConnectionCounters) {
-        let Self { open, made, lost, handshakes } = self;
+        let Self { open, made, lost, handshakes, problem: _ } = self;
         *open += counters.open.get();
         made.iter_mut().zip(&counters.made).for_each(|(sum, count)| *sum += count.get());
         lost.iter_mut().zip(&counters.lost).for_each(|(sum, count)| *sum += count.get());

@@ -402,7 +402,7 @@ impl Server {
         self.workers.ping(now);
         self.condition.set_stall(self.workers.stall(now));
         self.see(now);
-        self.certificates.tick(self.listeners.certificates(), &self.tasks, now);
+        self.certificates.tick(self.listeners.certificates(), self.state.as_deref(), &self.tasks, now);
         let slept = self.sleep.take();
         if let Some(state) = &self.state {
             self.recent_queries.count(state);

@@ -358,7 +358,7 @@ impl Server {
         };
         listeners.certificates().set(certificates, SystemTime::now());
         listeners.set_certificates(&config);
-        self.certificates.set(&config.certificates, Instant::now());
+        self.certificates.set(&config.certificates, Arc::clone(&roots), Instant::now());
         let settings = admin_settings(&config, token);
         self.taps.apply(&TapsConfig::of(&config))?;
         self.slow = config.slow_threshold();

@@ -140,6 +140,8 @@ impl Server {
             CarriedCache::Sent(cache) => Some(Arc::clone(cache)),
             CarriedCache::Persisted | CarriedCache::Cold => None,
         };
+        let certificates =
+            CertificateLooks::new(certificate_files, &certificate_sections, Arc::clone(&roots), Instant::now());
         let state = ForwarderState::new(&config, None, sent, cookies, roots, count).map(Arc::new);
         let mut recent_queries = RecentQueries::default();
         if let Some(state) = &state {
@@ -247,7 +249,7 @@ impl Server {
             processes: None,
             is_restart_due: false,
             reloads,
-            certificates: CertificateLooks::new(certificate_files, &certificate_sections, Instant::now()),
+            certificates,
             watching,
             events: VecDeque::new(),
             drain_delay,

@@ -417,7 +417,7 @@ fn state(scenario: &Scenario, start: Instant) -> ForwarderState {
         cache: cache_config.as_ref().map(|config| Arc::new(Cache::new(config.size, start))),
         cache_config,
         cookies: None,
-        roots: Arc::default(),
+        roots: Default::default(),
     };
     let rules: Vec<_> = scenario.pools.iter().map(|pool| pool.rules.clone()).collect();
     empty.with_pools(&configs(scenario, &rules), 1)

@@ -17,6 +17,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
+
 pub use self::backend::{HealthEvent, HealthSignal, ManualHealth, SharedBackend, Standing};
 pub use self::changes::{Changes, Since};
 pub use self::compared::{Compared, Suspect};
@@ -49,8 +51,8 @@ pub struct ForwarderState {
     pub cache_config: Option<CacheConfig>,
     /// Gives cookies to clients, if they get any.
     pub cookies: Option<Arc<Cookies>>,
-    /// Whose certificates are good, for backends that are asked by TLS.
-    pub roots: Arc<KnownRoots>,
+    /// Whose certificates are good, for backends that are asked by TLS, and which of ours they are shown.
+    pub roots: ArcSwap<KnownRoots>,
 }
 
 impl ForwarderState {
@@ -76,7 +78,7 @@ impl ForwarderState {
             cache: config.cache.as_ref().map(|cache| shared_cache(cache, earlier, new_cache)),
             cache_config: config.cache.clone(),
             cookies,
-            roots,
+            roots: roots.into(),
         })
     }
 
@@ -88,11 +90,11 @@ impl ForwarderState {
             limits: self.limits,
             rate: self.rate.clone(),
             routes: Arc::clone(&self.routes),
-            pools: shared_pools(pools, Some(self), &self.roots, workers),
+            pools: shared_pools(pools, Some(self), &self.roots.load(), workers),
             cache: self.cache.clone(),
             cache_config: self.cache_config.clone(),
             cookies: self.cookies.clone(),
-            roots: Arc::clone(&self.roots),
+            roots: self.roots.load_full().into(),
         }
     }
 
@@ -118,6 +120,14 @@ impl ForwarderState {
                     connections.open.clear();
                 }
             }
+        }
+    }
+
+    /// Judges backends by these from now on, where they differ from what was known. Connections that are open stay.
+    pub fn trust(&self, roots: &Arc<KnownRoots>) {
+        if **self.roots.load() != **roots {
+            self.pools.iter().for_each(|pool| pool.trust(roots));
+            self.roots.store(Arc::clone(roots));
         }
     }
 

@@ -263,21 +263,21 @@ fn machines(config: &PoolConfig, members: &[Weighted]) -> Box<[u16]> {
 }
 
 impl SharedPool {
-    /// Judges the backends that are asked by TLS by what the config says of them, and by these.
+    /// Judges the backends that are asked by TLS by what the config says of them, and by these, and shows them what they may want to see.
     pub(super) fn trust(&self, roots: &KnownRoots) {
         let encrypted = |config: &&BackendConfig| config.address.scheme.is_encrypted();
         for config in self.config.backends.iter().filter(encrypted) {
             let is_meant =
                 |backend: &&Arc<SharedBackend>| backend.address == config.address && backend.name == config.name;
             let Some(backend) = self.backends.iter().find(is_meant) else { continue };
-            let TrustConfig { identity, ca } = &config.trust;
+            let TrustConfig { identity, ca, certificate } = &config.trust;
             let rules = TrustRules {
                 identity: identity.clone(),
                 roots: roots.of(ca.as_deref()).cloned(),
                 address: config.address.ip(),
                 // RFC 7858 section 3.1 has none; who knows it tells DNS from what else is on the port.
                 alpn: vec![b"dot".to_vec()],
-                certificate: None,
+                certificate: certificate.as_deref().and_then(|name| roots.shown(name)).cloned(),
                 early_data: false,
             };
             if let Err(problem) = backend.set_trust(&rules) {

@@ -41,6 +41,7 @@ fn backend_snapshot(backend: &SharedBackend, weight: u16) -> BackendSnapshot {
     let mut connections = backend.is_by_stream().then(Box::<BackendConnectionsSnapshot>::default);
     if let Some(sum) = &mut connections {
         counters().filter_map(|worker| worker.connections.get()).for_each(|worker| sum.add(worker));
+        sum.problem = backend.connection_problem().map(|problem| problem.to_string());
     }
     BackendSnapshot {
         name: backend.name.clone(),

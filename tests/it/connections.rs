@@ -1,7 +1,13 @@
 //! Backends that are asked by TCP alone or by TLS: what their connections may do, and that it costs no query.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
+use tempfile::TempDir;
+
+use crate::support::peers::{Peer, ZONE};
 use crate::support::*;
 
 const ADDRESS: &str = "192.0.2.1";
@@ -158,4 +164,133 @@ fn reload_keeps_connections() {
     assert_eq!(answer.status, 200, "{}", answer.body);
     assert_eq!(ask(&server, 5, ADDRESS), 5);
     assert_eq!(backend.connections(), 1);
+}
+
+#[test]
+fn queries_wait_for_a_backend_that_comes_back() {
+    let backend = StreamBackend::misbehaving(Manner::ResetsWith(1), 1, None, answer(ADDRESS));
+    let address: SocketAddr = free_address();
+    let config = config(&[&backend], "").replace(&backend.entry(), &format!("'tcp://{address}'"));
+    let server = Server::start(&config);
+    let client = server.client();
+    client.send(&query("waits.example", A));
+    server.admin().wait_for("a dial fails", |metrics| {
+        metrics.sum("hedgerow_backend_connections_total", &[("kind", "failed")]) >= 1
+    });
+    let _backend = StreamBackend::at(address, answer(ADDRESS));
+    assert_eq!(client.receive().answers(), [ADDRESS]);
+}
+
+#[test]
+fn slow_backend_that_gives_a_sign_of_life_keeps_its_connection() {
+    let backend = StreamBackend::misbehaving(Manner::AwaitsASign, 9, None, answer(ADDRESS));
+    let server = server(&[&backend], "[pools.all.hedge]\nbudget = 0.0\n");
+    assert_eq!(ask(&server, 10, ADDRESS), 10);
+    assert_eq!((backend.connections(), backend.queries()), (1, 10));
+    assert_eq!(server.admin().metrics().sum("hedgerow_backend_connections_lost_total", &[]), 0);
+}
+
+#[test]
+fn replies_come_in_order_and_together() {
+    let ca = TestAuthority::new();
+    for tls in [None, Some(&ca)] {
+        let backend = StreamBackend::misbehaving(Manner::Collects(20), 9, tls, answer(ADDRESS));
+        let server = server_that_trusts(&ca, &[&backend], "");
+        assert_eq!(ask(&server, 20, ADDRESS), 20);
+        assert_eq!((backend.connections(), backend.queries()), (1, 20));
+    }
+}
+
+/// Reloads, which must succeed, and asks until the backend answers.
+fn check_reloaded(server: &Server) {
+    let answer = server.admin().try_post("/api/v1/reload", "");
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let client = server.client();
+    until("the backend answers", || (client.ask(&query("www.example", A)).answers() == [ADDRESS]).then_some(()));
+}
+
+#[test]
+fn who_vouches_for_a_backend_may_change() {
+    let (ca, other) = (TestAuthority::new(), TestAuthority::new());
+    let backend = StreamBackend::new(Some(&ca), answer(ADDRESS));
+    let server = server_that_trusts(&other, &[&backend], "");
+    assert!(server.client().ask(&query("www.example", A)).answers().is_empty());
+    server.rewrite("ca.pem", "-----BEGIN CERTIFICATE-----\nhalf");
+    assert_ne!(server.admin().try_post("/api/v1/reload", "").status, 200);
+    server.rewrite("ca.pem", &ca.pem());
+    check_reloaded(&server);
+}
+
+#[test]
+fn backend_that_wants_to_know_who_asks_is_shown_a_certificate() {
+    let (ca, clients) = (TestAuthority::new(), TestAuthority::new());
+    let backend = StreamBackend::asking_who(&ca, &clients, answer(ADDRESS));
+    let config = |entry: &str| {
+        let sections = "[certificates.us]\nchain = 'us.pem'\nkey = 'us.key'\n";
+        config(&[&backend], sections).replace(&backend.entry(), entry)
+    };
+    let bare = config(&backend.entry());
+    let shown = config(&backend.entry().replace(" }", ", certificate = 'us' }"));
+    let (chain, key) = TestAuthority::new().client();
+    let files = [("ca.pem", &*ca.pem()), ("us.pem", &*chain), ("us.key", &*key)];
+    for config in [&bare, &shown] {
+        let server = Server::start_with_files(config, &files);
+        assert!(server.client().ask(&query("www.example", A)).answers().is_empty());
+        assert_eq!(backend.queries(), 0);
+    }
+    let server = Server::start_with_files(&shown, &files);
+    let (chain, key) = clients.client();
+    server.rewrite("us.pem", &chain);
+    server.rewrite("us.key", &key);
+    check_reloaded(&server);
+}
+
+/// Makes a certificate with an RSA key for `dns.example`, which vouches for itself; `None` with a message where that cannot be.
+fn make_by_rsa(folder: &Path) -> Option<(Vec<u8>, Vec<u8>)> {
+    let words = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=dns.example -addext subjectAltName=DNS:dns.example \
+                 -addext basicConstraints=critical,CA:FALSE -keyout rsa.key -out rsa.pem";
+    let mut openssl = Command::new("openssl");
+    match openssl.args(words.split_whitespace()).current_dir(folder).stderr(Stdio::null()).status() {
+        Ok(status) if status.success() => {
+            let read = |name| fs::read(folder.join(name)).expect("it was made");
+            Some((read("rsa.pem"), read("rsa.key")))
+        }
+        Ok(_) | Err(_) => {
+            leave_out("RSA", "openssl makes no certificate");
+            None
+        }
+    }
+}
+
+#[test]
+fn certificate_with_an_rsa_key_is_believed() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let Some((chain, key)) = make_by_rsa(folder.path()) else { return };
+    let backend = StreamBackend::showing(&chain, &key, answer(ADDRESS));
+    let ca = String::from_utf8(chain).expect("PEM");
+    let server = Server::start_with_files(&config(&[&backend], ""), &[("ca.pem", &ca)]);
+    assert_eq!(ask(&server, 5, ADDRESS), 5);
+}
+
+#[test]
+fn nsd_is_asked_by_tls() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let Some((chain, _)) = make_by_rsa(folder.path()) else { return };
+    let address = free_address();
+    let Some(_nsd) = Peer::start_by_tls(address, folder.path()) else { return };
+    let config = format!(
+        "workers = 1\n[admin]\nlisten = '127.0.0.1:0'\n[forwarder]\nlisten = ['127.0.0.1:0']\n\
+         [pools.all]\nbackends = [{{ address = 'tls://{address}#dns.example', ca = 'ca.pem' }}]\n"
+    );
+    let server = Server::start_with_files(&config, &[("ca.pem", &String::from_utf8(chain).expect("PEM"))]);
+    // One after the other: NSD 4.6 leaves those lie that come by one record with another, until more comes.
+    let client = server.client();
+    let name = |host| format!("h{host}.{ZONE}");
+    until("it answers", || (client.ask(&query(&name(1), A)).answers() == ["192.0.2.1"]).then_some(()));
+    let made = |server: &Server| sum(server, "hedgerow_backend_connections_total", "kind", "full");
+    let before = made(&server);
+    for host in 1..50 {
+        assert_eq!(client.ask(&query(&name(host), A)).answers(), [format!("192.0.2.{host}")]);
+    }
+    assert_eq!((made(&server), lost(&server, "protocol") + lost(&server, "tls")), (before, 0));
 }

@@ -151,7 +151,7 @@ fn what_is_typed_wrong_is_exit_code_2() {
         ("", "Usage"),
         ("stauts", "status"),
         ("drain ts", "BACKEND"),
-        ("add ts 192.0.2.300", "an IP address with its port"),
+        ("add ts dns.example", "an IP address with its port, not a host name"),
         ("add ts 192.0.2.1:53 --weight 0", "1..=1000"),
         ("status --admin https://127.0.0.1:5380", "no TLS"),
         ("status --token-file no.token", "no.token: the token cannot be read"),

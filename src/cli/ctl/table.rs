@@ -50,11 +50,24 @@ fn reloads(status: &Status) -> impl Iterator<Item = String> {
     last.into_iter().chain(running)
 }
 
-/// All backends of all pools.
+/// All backends of all pools. Where some are asked by stream, two columns tell of connections, and a line of each that cannot be had.
 pub(super) fn backends(status: &Status) -> String {
-    let rows =
-        status.pools.iter().flat_map(|pool| pool.backends.iter().map(|backend| backend_row(&pool.name, backend)));
-    table(&BACKEND_COLUMNS, rows)
+    let backends = || status.pools.iter().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
+    let rows = backends().map(|(pool, backend)| backend_row(&pool.name, backend));
+    if backends().all(|(_, backend)| backend.open_connections.is_none()) {
+        return table(&BACKEND_COLUMNS, rows);
+    }
+    let rows = rows.zip(backends()).map(|(mut row, (_, backend))| {
+        row.push(backend.transport.clone());
+        row.push(backend.open_connections.map_or_else(nothing, |open| open.to_string()));
+        row
+    });
+    let table = table(&[&BACKEND_COLUMNS[..], &STREAM_COLUMNS[..]].concat(), rows);
+    let problems = backends().filter_map(|(pool, backend)| {
+        let problem = backend.connection_problem.as_deref()?.lines().next()?;
+        Some(format!("\n{} of pool {} cannot be connected to: {problem}", backend.name, pool.name))
+    });
+    format!("{table}{}", problems.collect::<String>())
 }
 
 /// The heads of the columns of pools, with their alignment.
@@ -104,6 +117,9 @@ const BACKEND_COLUMNS: [Column; 14] = [
     ("P50 ms", CellAlignment::Right),
     ("P99 ms", CellAlignment::Right),
 ];
+
+/// The heads of the columns of backends that follow where some are asked by stream.
+const STREAM_COLUMNS: [Column; 2] = [("TRANSPORT", CellAlignment::Left), ("CONNECTIONS", CellAlignment::Right)];
 
 /// A backend under [`BACKEND_COLUMNS`].
 fn backend_row(pool: &str, backend: &BackendStatus) -> Vec<String> {
@@ -176,9 +192,9 @@ pub(in crate::cli) fn time(seconds: u64) -> String {
 pub(in crate::cli) type Column = (&'static str, CellAlignment);
 
 /// Rows under their heads, two blanks between columns and none at the end of a line.
-pub(in crate::cli) fn table<const N: usize>(columns: &[Column; N], rows: impl Iterator<Item = Vec<String>>) -> String {
+pub(in crate::cli) fn table(columns: &[Column], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(columns.map(|(head, _)| head)).add_rows(rows);
+    table.load_style(presets::NOTHING).set_header(columns.iter().map(|(head, _)| head)).add_rows(rows);
     for (column, (_, alignment)) in table.column_iter_mut().zip(columns) {
         column.set_padding((0, 2)).set_cell_alignment(*alignment);
     }
@@ -214,6 +230,9 @@ mod tests {
         let backend = |name: &str, state: &str, by_hand| BackendStatus {
             name: name.to_owned(),
             address: "192.0.2.1:53".parse().expect("an address"),
+            transport: "udp".to_owned(),
+            open_connections: None,
+            connection_problem: None,
             weight: 1,
             state: state.to_owned(),
             by_hand,
@@ -317,6 +336,21 @@ ts    192.0.2.1:53  192.0.2.1:53       1  up              1m 30s          2     
 ts    b             192.0.2.1:53       1  down (by hand)  1m 30s          2         -       -     -       -         -       -       -";
         let shown = status(&sample());
         assert_eq!(shown.lines().collect::<Vec<_>>(), expected.lines().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn connections_are_told_where_there_can_be_any() {
+        let mut status = sample();
+        let by_tls = &mut status.pools[0].backends[1];
+        by_tls.transport = "tls".to_owned();
+        by_tls.open_connections = Some(0);
+        by_tls.connection_problem = Some("its certificate has expired".to_owned());
+        let shown = backends(&status);
+        let lines: Vec<_> = shown.lines().collect();
+        assert!(lines[0].ends_with("P99 ms  TRANSPORT  CONNECTIONS"), "{shown}");
+        assert!(lines[1].ends_with("12.35  udp                  -"), "{shown}");
+        assert!(lines[2].ends_with("-  tls                  0"), "{shown}");
+        assert_eq!(lines[3..], ["b of pool ts cannot be connected to: its certificate has expired"]);
     }
 
     #[test]

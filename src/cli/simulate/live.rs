@@ -142,6 +142,9 @@ mod tests {
         let backend = BackendStatus {
             name: "a".to_owned(),
             address: "192.0.2.1:53".parse().expect("an address"),
+            transport: "udp".to_owned(),
+            open_connections: None,
+            connection_problem: None,
             weight: 1,
             state: "up".to_owned(),
             by_hand: false,

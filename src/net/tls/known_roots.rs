@@ -1,22 +1,31 @@
-//! The certificates that were read of those who vouch for servers: of files, and of this system.
+//! What was read for connections by TLS to backends: the certificates of those who vouch for them, of files and of this system, and
+//! those of ours that they are shown.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::TlsRoots;
+use super::{ClientCertificate, TlsRoots};
 
-/// Whose certificates are good, by the file that says so.
+/// Whose certificates are good, by the file that says so, and our own, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KnownRoots {
     files: HashMap<PathBuf, TlsRoots>,
     /// Of this system, if it has any and they were asked for.
     system: Option<TlsRoots>,
+    /// Our own.
+    shown: HashMap<String, Arc<ClientCertificate>>,
 }
 
 impl KnownRoots {
     /// Those of these files, and of this system if they were read.
     pub fn new(files: HashMap<PathBuf, TlsRoots>, system: Option<TlsRoots>) -> Self {
-        Self { files, system }
+        Self { files, system, shown: HashMap::new() }
+    }
+
+    /// The same with these certificates of our own.
+    pub fn with_shown(self, shown: HashMap<String, Arc<ClientCertificate>>) -> Self {
+        Self { shown, ..self }
     }
 
     /// Those of a file, or else of this system.
@@ -24,6 +33,29 @@ impl KnownRoots {
         match file {
             Some(file) => self.files.get(file),
             None => self.system.as_ref(),
+        }
+    }
+
+    /// A certificate of our own.
+    pub fn shown(&self, name: &str) -> Option<&Arc<ClientCertificate>> {
+        self.shown.get(name)
+    }
+
+    /// Whether there are files that may change.
+    pub fn has_files(&self) -> bool {
+        !self.files.is_empty()
+    }
+
+    /// The same with what each file says now, as `read` finds out by what it said before.
+    pub fn renewed(&self, mut read: impl FnMut(&Path, &TlsRoots) -> TlsRoots) -> Self {
+        let files = self.files.iter().map(|(file, roots)| (file.clone(), read(file, roots))).collect();
+        Self { files, system: self.system.clone(), shown: self.shown.clone() }
+    }
+
+    /// Shows this certificate of our own under this name from now on.
+    pub fn show(&mut self, name: &str, certificate: ClientCertificate) {
+        if self.shown.get(name).is_none_or(|known| **known != certificate) {
+            self.shown.insert(name.to_owned(), Arc::new(certificate));
         }
     }
 }

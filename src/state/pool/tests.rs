@@ -2,8 +2,12 @@
 
 use std::path::Path;
 
+use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+
 use super::*;
 use crate::config::Config;
+use crate::net::tls::{ClientCertificate, TlsRoots};
+use crate::state::ForwarderState;
 
 /// A pool of backends with these last octets and weights.
 fn config(keys: &str, members: &[(u16, u16)]) -> PoolConfig {
@@ -102,4 +106,33 @@ fn ways_to_one_server_have_one_machine() {
     let machines: Vec<_> = pool.backends.iter().map(|backend| pool.machine(backend.index)).collect();
     assert_eq!(machines, [1, 0, 2, 1]);
     assert!(pool.has_machines() && !with(&[way(1, None), way(2, None)]).has_machines());
+}
+
+#[test]
+fn what_is_looked_up_anew_is_in_force_for_the_next_connection() {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = rcgen::CertificateParams::new(Vec::new()).expect("no names");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let made = params.self_signed(&key).expect("a certificate");
+    let text = "[forwarder]\n[pools.ts]\nbackends = [{ address = 'tls://192.0.2.1', ca = 'ca.pem', certificate = 'us' }]\n\
+                [certificates.us]\nchain = 'c'\nkey = 'k'\n";
+    let config = Config::parse(text, "c.toml", Path::new("")).expect("a config");
+    let state = ForwarderState::new(&config, None, None, None, Arc::default(), 1).expect("there is a forwarder");
+    let tls = || state.pools[0].backends[0].tls();
+    assert!(tls().is_none(), "nobody vouches for it");
+    let roots = TlsRoots::of_pem(made.pem().as_bytes()).expect("a certificate");
+    let mut roots = KnownRoots::new([("ca.pem".into(), roots)].into(), None);
+    state.trust(&Arc::new(roots.clone()));
+    let first = tls().expect("somebody does");
+    assert!(first.rules().certificate.is_none());
+    // The same again keeps what sessions are resumed by.
+    state.trust(&Arc::new(roots.clone()));
+    assert!(Arc::ptr_eq(first.config(), tls().expect("it stays").config()));
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    roots.show("us", ClientCertificate { chain: vec![made.der().clone()], key });
+    state.trust(&Arc::new(roots));
+    assert!(tls().expect("it stays").rules().certificate.is_some());
+    // Who joins later is judged so, too.
+    let later = state.with_pools(&[PoolConfig { max_in_flight: 7, ..config.pools[0].clone() }], 1);
+    assert!(later.pools[0].backends[0].tls().expect("it stays").rules().certificate.is_some());
 }

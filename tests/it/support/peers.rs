@@ -76,17 +76,40 @@ pub(crate) fn zone_text(serial: u32) -> String {
 impl Peer {
     /// Starts one at this address; `None` with a message if it is not installed.
     pub(crate) fn start(kind: Kind, address: SocketAddr, role: Role) -> Option<Self> {
+        let config = |at: &Path| match kind {
+            Kind::Nsd => nsd_config(at, address, role),
+            Kind::Knot => knot_config(at, address, role),
+            Kind::Bind => bind_config(at, address, role),
+        };
+        Self::start_with(kind, config)
+    }
+
+    /// Starts NSD with the zone at this address, by TLS alone, with `rsa.pem` and `rsa.key` of this folder.
+    pub(crate) fn start_by_tls(address: SocketAddr, certificate: &Path) -> Option<Self> {
+        let (nobody, port, certificate) =
+            (SocketAddr::from(([127, 0, 0, 1], 9)), address.port(), certificate.display());
+        Self::start_with(Kind::Nsd, |at| {
+            let tls = format!(
+                "server:\n  tls-port: {port}\n  tls-service-pem: \"{certificate}/rsa.pem\"\n  \
+                 tls-service-key: \"{certificate}/rsa.key\"\n"
+            );
+            nsd_config(at, address, Role::Primary(nobody)).replacen("server:\n", &tls, 1)
+        })
+    }
+
+    fn start_with(kind: Kind, config: impl FnOnce(&Path) -> String) -> Option<Self> {
         let Some(program) = kind.find() else {
-            leave_out("transfers", &format!("{} is not installed", kind.program()));
+            leave_out("a server of others", &format!("{} is not installed", kind.program()));
             return None;
         };
         let folder = TempDir::new().expect("a temporary folder");
         let at = folder.path();
         fs::write(at.join("primary.zone"), zone_text(1)).expect("our own folder");
-        let (config, arguments) = match kind {
-            Kind::Nsd => (nsd_config(at, address, role), vec!["-d", "-c"]),
-            Kind::Knot => (knot_config(at, address, role), vec!["-c"]),
-            Kind::Bind => (bind_config(at, address, role), vec!["-g", "-n", "1", "-c"]),
+        let config = config(at);
+        let arguments = match kind {
+            Kind::Nsd => vec!["-d", "-c"],
+            Kind::Knot => vec!["-c"],
+            Kind::Bind => vec!["-g", "-n", "1", "-c"],
         };
         let file = at.join("config");
         fs::write(&file, config).expect("our own folder");

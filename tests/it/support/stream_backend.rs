@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
-use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{ConfigBuilder, RootCertStore, ServerConfig, ServerConnection, StreamOwned, WantsVerifier};
 
 use super::backend::Seen;
 use super::script::Script;
@@ -23,6 +25,10 @@ pub(crate) enum Manner {
     Answers,
     /// Waits for so many, and answers the last first.
     Reverses(usize),
+    /// Waits for so many, and answers them in the order in which they came, all by one write.
+    Collects(usize),
+    /// Says nothing until it is asked for a sign of life, and gives that first.
+    AwaitsASign,
     /// Takes them and says nothing, not even to probes.
     IsSilent,
     /// Answers so many, and closes.
@@ -65,12 +71,44 @@ impl StreamBackend {
 
     /// One of whose connections the first so many misbehave.
     pub(crate) fn misbehaving(manner: Manner, faulty: usize, tls: Option<&TestAuthority>, script: Script) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        Self::with_tls(manner, faulty, tls.map(|ca| ca.server(None)), script)
+    }
+
+    /// One by TLS that is shown a certificate of this authority, or says nothing.
+    pub(crate) fn asking_who(ca: &TestAuthority, clients: &TestAuthority, script: Script) -> Self {
+        Self::with_tls(Manner::Answers, 0, Some(ca.server(Some(clients))), script)
+    }
+
+    /// One by TLS that shows this chain, which has this key, both in PEM.
+    pub(crate) fn showing(chain: &[u8], key: &[u8], script: Script) -> Self {
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
+        let key = PrivateKeyDer::from_pem_slice(key).expect("a key");
+        let builder = server_builder().with_no_client_auth();
+        let config = builder.with_single_cert(chain.expect("a chain"), key).expect("they belong together");
+        Self::with_tls(Manner::Answers, 0, Some(Arc::new(config)), script)
+    }
+
+    /// One by TCP at this address.
+    pub(crate) fn at(address: SocketAddr, script: Script) -> Self {
+        Self::listening(TcpListener::bind(address).expect("the port is free"), Manner::Answers, 0, None, script)
+    }
+
+    fn with_tls(manner: Manner, faulty: usize, tls: Option<Arc<ServerConfig>>, script: Script) -> Self {
+        Self::listening(TcpListener::bind("127.0.0.1:0").expect("a port is free"), manner, faulty, tls, script)
+    }
+
+    fn listening(
+        listener: TcpListener,
+        manner: Manner,
+        faulty: usize,
+        tls: Option<Arc<ServerConfig>>,
+        script: Script,
+    ) -> Self {
         let address = listener.local_addr().expect("it is bound");
         let shared = Arc::new(Shared {
             manner,
             faulty,
-            tls: tls.map(TestAuthority::server),
+            tls,
             script: Mutex::new(script),
             asked: AtomicUsize::new(0),
             queries: AtomicUsize::new(0),
@@ -136,6 +174,9 @@ impl Shared {
             let manner = if is_faulty { self.manner } else { Manner::Answers };
             if is_probe && manner != Manner::IsSilent {
                 self.answer(&mut stream, &seen, |_| ())?;
+                if manner == Manner::AwaitsASign {
+                    waiting.drain(..).try_for_each(|seen| self.answer(&mut stream, &seen, |_| ()))?;
+                }
                 continue;
             }
             match manner {
@@ -149,6 +190,16 @@ impl Shared {
                         }
                     }
                 }
+                Manner::Collects(count) => {
+                    waiting.push(seen);
+                    if waiting.len() == count {
+                        let mut together = Vec::new();
+                        waiting.drain(..).try_for_each(|seen| self.answer(&mut together, &seen, |_| ()))?;
+                        stream.write_all(&together)?;
+                        stream.flush()?;
+                    }
+                }
+                Manner::AwaitsASign => waiting.push(seen),
                 Manner::ClosesAfter(count) => {
                     self.answer(&mut stream, &seen, |_| ())?;
                     answered += 1;
@@ -169,7 +220,7 @@ impl Shared {
         }
     }
 
-    fn answer(&self, stream: &mut dyn Stream, seen: &Seen, edit: impl Fn(&mut [u8])) -> io::Result<()> {
+    fn answer(&self, stream: &mut dyn Write, seen: &Seen, edit: impl Fn(&mut [u8])) -> io::Result<()> {
         let sendings = self.script.lock().unwrap_or_else(PoisonError::into_inner).react(seen);
         for mut sending in sendings {
             edit(&mut sending.bytes);
@@ -202,13 +253,35 @@ impl TestAuthority {
         self.0.pem()
     }
 
-    fn server(&self) -> Arc<ServerConfig> {
+    /// A chain for a client, and its key, both in PEM.
+    pub(crate) fn client(&self) -> (String, String) {
+        let key = KeyPair::generate().expect("there is randomness");
+        let params = CertificateParams::new(vec!["client.example".to_owned()]).expect("a name");
+        (params.signed_by(&key, &self.0).expect("a sound certificate").pem(), key.serialize_pem())
+    }
+
+    /// A server that it vouches for, and that asks its clients for a certificate of the other authority.
+    fn server(&self, clients: Option<&Self>) -> Arc<ServerConfig> {
         let key = KeyPair::generate().expect("there is randomness");
         let params = CertificateParams::new(vec!["dns.example".to_owned()]).expect("a name");
         let certificate = params.signed_by(&key, &self.0).expect("a sound certificate");
-        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
-        let builder = builder.with_safe_default_protocol_versions().expect("ring has both").with_no_client_auth();
+        let builder = match clients {
+            Some(clients) => {
+                let mut roots = RootCertStore::empty();
+                roots.add(clients.0.der().clone()).expect("a certificate");
+                let provider = Arc::new(ring::default_provider());
+                let asks = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+                server_builder().with_client_cert_verifier(asks.expect("it has somebody to trust"))
+            }
+            None => server_builder().with_no_client_auth(),
+        };
         let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
         Arc::new(builder.with_single_cert(vec![certificate.der().clone()], key).expect("they belong together"))
     }
+}
+
+/// A server that speaks all that there is.
+fn server_builder() -> ConfigBuilder<ServerConfig, WantsVerifier> {
+    let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    builder.with_safe_default_protocol_versions().expect("ring has both")
 }

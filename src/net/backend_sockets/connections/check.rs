@@ -16,6 +16,8 @@ use crate::policy::query_slots::{QuerySlot, QuerySlots, SocketId, SocketSetId};
 enum Due {
     /// Nothing before then.
     At(Instant),
+    /// The first dial, which had to wait.
+    Dial,
     /// Another dial beside the one that is not answered.
     Double,
     /// A sign of life is to be asked for.
@@ -65,6 +67,14 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     fn check_connection(&mut self, set_id: SocketSetId, number: SocketId, now: Instant) -> Option<Instant> {
         match self.due(set_id, number, now)? {
             Due::At(at) => return Some(at),
+            Due::Dial => match self.begin_dial(set_id, number, now) {
+                Ok(dial) => {
+                    let connection = self.connections.get_mut(number)?;
+                    connection.dials = [Some(dial), None];
+                    return Some(now + SECOND_DIAL);
+                }
+                Err(error) => self.end_connection(number, Fault::Socket(error), now),
+            },
             Due::Double => {
                 let second = self.begin_dial(set_id, number, now);
                 let connection = self.connections.get_mut(number)?;
@@ -163,6 +173,9 @@ impl Connection {
 
     /// What is due while it is dialled.
     fn dial_due(&self, connect_timeout: Duration, now: Instant) -> Due {
+        if self.dials.iter().all(Option::is_none) {
+            return if now >= self.begun { Due::Dial } else { Due::At(self.begun) };
+        }
         let end = self.begun + connect_timeout;
         if now >= end {
             return Due::End(Fault::Timeout);

@@ -6,7 +6,8 @@
 //!
 //! 1. A query takes the open connection on which the fewest wait. If those are many, another is opened meanwhile, up to `max`.
 //! 2. Without one that is open it waits for one that is being dialled, or has it dialled. After 250 ms without an answer a
-//!    second dial goes beside the first, and the first to finish is the connection (happy eyeballs, with one address).
+//!    second dial goes beside the first, and the first to finish is the connection (happy eyeballs, with one address). While a
+//!    backend is left in peace after a dial that failed it is refused, but the only one of its pool has queries wait for the next dial.
 //! 3. A connection that brings nothing for too long is suspicious ([`SilenceClock`]): it gets no new query, is asked for a sign
 //!    of life, and given up without one; at once, if the other side acknowledges nothing.
 //! 4. One on which nobody waits is closed after a while ([`Patience`]), but for one that stays warm.
@@ -38,6 +39,8 @@ pub struct StreamWay {
     pub tls: Option<Box<TlsSource>>,
     /// How its connections are kept.
     pub rules: ConnectionPoolRules,
+    /// Nobody else can be asked: while it cannot be dialled, queries wait for the next dial.
+    pub is_alone: bool,
     /// How long a sign of life is waited for.
     pub health_timeout: Duration,
     /// How long it is left in peace at the most after dials that failed.
@@ -116,7 +119,7 @@ pub(super) struct StreamSet {
 /// One connection: a dial or two, of which one becomes it.
 struct Connection {
     set_id: SocketSetId,
-    /// When it was dialled first.
+    /// When it was dialled first, or is to be.
     begun: Instant,
     dials: [Option<Dial>; 2],
     /// A second dial was begun.
@@ -214,6 +217,14 @@ impl StreamSet {
             last_query: None,
             limit: silence_limit(None),
         }
+    }
+}
+
+impl StreamSet {
+    /// When the next dial is, if queries wait for it: it is soon, and nobody else can be asked.
+    fn awaited_dial(&self, now: Instant) -> Option<Instant> {
+        let is_soon = |at: &Instant| at.saturating_duration_since(now) <= self.way.rules.connect_timeout;
+        self.backoff.until(now).filter(|_| self.way.is_alone).filter(is_soon)
     }
 }
 

@@ -4,12 +4,12 @@ use std::io;
 use std::time::Instant;
 
 use super::dial::Dial;
-use super::{Connection, place_of};
+use super::{Connection, End, Ended, place_of};
 use crate::metrics::Want;
 use crate::net::backend_connection::{AskedIds, SilenceClock};
 use crate::net::backend_sockets::BackendSockets;
 use crate::net::backend_sockets::sent::SentIds;
-use crate::net::refusal::Refusal;
+use crate::net::refusal::{Refusal, is_unreachable};
 use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::wire::{append_frame, ask_keepalive};
 
@@ -87,7 +87,9 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             }
         }
         let peace = stream.backoff.until(now);
-        let may_open = sound < max && stream.connections.len() < 2 * max && dialled.is_none() && peace.is_none();
+        let has_place = sound < max && stream.connections.len() < 2 * max && dialled.is_none();
+        let may_open = has_place && peace.is_none();
+        let was_refused = stream.was_refused && peace.is_some();
         match (best, dialled) {
             (Some((waiting, number)), _) => {
                 if waiting > pipeline / BUSY_SHARE && may_open {
@@ -98,10 +100,27 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             }
             (None, Some((number, true))) if Some(number) != avoid => Ok(number),
             (None, Some(_)) => Err(Refusal::Full),
-            (None, None) if may_open => self.begin_connection(set_id, now).map_err(|error| Refusal::of(&error)),
-            (None, None) if stream.was_refused && peace.is_some() => Err(Refusal::Unreachable),
-            (None, None) => Err(Refusal::Full),
+            (None, None) if may_open => self.begin_connection(set_id, now).or_else(|error| {
+                let refusal = Refusal::of(&error);
+                let waits_on = self.await_dial(set_id, now).ok_or(refusal)?;
+                // Nobody else tells that there is nobody, since the query has not failed.
+                let how = End::Failed { problem: error.to_string(), is_refused: is_unreachable(&error) };
+                self.connections.ended.push(Ended { socket_set: set_id, taken: Vec::new(), how });
+                Ok(waits_on)
+            }),
+            (None, None) => {
+                let waits_on = has_place.then(|| self.await_dial(set_id, now)).flatten();
+                waits_on.ok_or(if was_refused { Refusal::Unreachable } else { Refusal::Full })
+            }
         }
+    }
+
+    /// Adds a connection that is dialled when its backend is not left in peace any more, if queries wait for that.
+    fn await_dial(&mut self, set_id: SocketSetId, now: Instant) -> Option<SocketId> {
+        let at = self.stream(set_id)?.awaited_dial(now)?;
+        let number = self.connections.number()?;
+        self.add_connection(set_id, number, None, at);
+        Some(number)
     }
 
     /// Begins a connection.
@@ -115,10 +134,16 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
                 return Err(error);
             }
         };
+        self.add_connection(set_id, number, Some(dial), now);
+        Ok(number)
+    }
+
+    /// Adds a connection that is being dialled, or is to be dialled then.
+    fn add_connection(&mut self, set_id: SocketSetId, number: SocketId, dial: Option<Dial>, begun: Instant) {
         let connection = Connection {
             set_id,
-            begun: now,
-            dials: [Some(dial), None],
+            begun,
+            dials: [dial, None],
             is_doubled: false,
             is_open: false,
             opened: None,
@@ -127,7 +152,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             sent: self.spare.pop().unwrap_or_else(SentIds::new),
             asked: AskedIds::new(),
             clock: SilenceClock::default(),
-            idle_since: now,
+            idle_since: begun,
             heard: 0,
             is_retired: false,
         };
@@ -136,9 +161,8 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         }
         if let Some((stream, connections)) = self.stream_mut(set_id) {
             stream.connections.push(number);
-            connections.check_at(now);
+            connections.check_at(begun);
         }
-        Ok(number)
     }
 
     /// Begins a dial for a connection.

@@ -59,6 +59,7 @@ impl Play {
                 Box::new(move || Some(Arc::clone(&tls))) as Box<TlsSource>
             }),
             rules,
+            is_alone: false,
             health_timeout: Duration::from_secs(1),
             health_interval: Duration::from_secs(2),
             sign_of_life: sign_of_life(),
@@ -436,6 +437,54 @@ fn refused_dial_is_told_and_backed_off_from() {
     play.pass(130);
     play.ask(2).unwrap();
     play.until_open(1);
+}
+
+#[test]
+fn queries_wait_for_the_next_dial_of_the_only_backend() {
+    let mut play = Play::new(ConnectionPoolRules { pipeline: 10, ..rules() });
+    play.sockets.stream_mut(play.set).unwrap().0.way.is_alone = true;
+    let address = play.listener.local_addr().unwrap();
+    play.listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    play.ask(0).unwrap();
+    play.until(|play| !play.ended.is_empty());
+    assert!(failed(&play).unwrap().1, "it is told at once");
+    let first = play.ended.remove(0).1.len();
+    // As many as one connection takes, and nothing is dialled before its time.
+    let waiting = (1..=20).filter(|number| play.ask(*number).is_ok()).count();
+    assert_eq!(waiting, 9 + first);
+    play.pass(70);
+    assert_eq!((play.made(ConnectionKind::Failed), play.ended.len()), (1, 0));
+    // It fails once more: all are told, and may wait again.
+    play.pass(60);
+    play.until(|play| !play.ended.is_empty());
+    assert_eq!((play.made(ConnectionKind::Failed), play.ended[0].1.len()), (2, 10));
+    assert!((21..=30).all(|number| play.ask(number).is_ok()));
+    play.listener = TcpListener::bind(address).unwrap();
+    play.pass(260);
+    play.until_open(1);
+    let mut peer = play.accept();
+    for _ in 0..10 {
+        let query = peer.next();
+        peer.answer(&query);
+    }
+    play.until(|play| play.replied.len() == 10);
+    assert_eq!((play.made(ConnectionKind::Failed), play.ended.len()), (2, 1));
+}
+
+#[test]
+fn nobody_waits_for_a_dial_that_is_far_away() {
+    let rules = ConnectionPoolRules { connect_timeout: Duration::from_millis(60), ..rules() };
+    let mut play = Play::new(rules);
+    play.sockets.stream_mut(play.set).unwrap().0.way.is_alone = true;
+    play.listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    if play.ask(0).is_ok() {
+        play.until(|play| !play.ended.is_empty());
+    }
+    assert_eq!(play.ask(1), Err(Refusal::Unreachable));
+    // At most 125 ms after the failure, at least 75.
+    play.pass(74);
+    assert!(play.sockets.stream(play.set).unwrap().backoff.until(play.now).is_some() && play.ask(1).is_ok());
+    assert_eq!(play.made(ConnectionKind::Failed), 1);
 }
 
 #[test]
