@@ -73,6 +73,7 @@ fn check(file: Option<&Path>) -> Result<Checked, LoadError> {
     let summary = format!("{}: ok ({})", file.display(), summary(&setup));
     let mut warnings = loader.warnings().to_vec();
     warnings.extend(load::certificate_warnings(&setup.certificates, SystemTime::now()));
+    warnings.extend(load::designation_warnings(&setup.config, &setup.certificates));
     warnings.extend(load::exposed_secrets(&setup.config, Some(&file)));
     Ok(Checked { summary, warnings, setup })
 }

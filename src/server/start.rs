@@ -140,7 +140,8 @@ impl Server {
             CarriedCache::Sent(cache) => Some(Arc::clone(cache)),
             CarriedCache::Persisted | CarriedCache::Cold => None,
         };
-        let state = ForwarderState::new(&config, None, sent, cookies, roots, count).map(Arc::new);
+        let state = ForwarderState::new(&config, None, sent, cookies, roots, count);
+        let state = state.map(|state| Arc::new(state.designating(&config, &listeners.forwarder())));
         let mut recent_queries = RecentQueries::default();
         if let Some(state) = &state {
             known.set_standings(state);
