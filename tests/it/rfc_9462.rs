@@ -84,6 +84,16 @@ fn section_4_names_are_asked_for_in_any_case_and_with_edns() {
 }
 
 #[test]
+fn section_4_what_does_not_fit_into_a_datagram_is_had_by_tcp() {
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let listen = format!("['127.0.0.1:0'{}]", ", 'tls://127.0.0.1:0'".repeat(12));
+    let server = start(&forwarder(&backend, &listen, KEY), &authorities);
+    let cut = server.client().ask(&query(NAME, SVCB));
+    assert!(cut.has(TC) && cut.bytes.len() <= 512, "{cut:?}");
+    assert_eq!(server.tcp_client().ask(&query(NAME, SVCB)).answers().len(), 12);
+}
+
+#[test]
 fn section_4_what_there_is_nothing_of_is_nodata() {
     let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
     let listen = "['127.0.0.1:0', 'tls://127.0.0.1:0']";
@@ -117,6 +127,9 @@ fn section_6_1_and_6_4_nothing_of_it_is_forwarded_and_names_beside_it_are() {
         for rtype in [A, SVCB, TXT, ANY, AXFR] {
             server.client().ask(&query(name, rtype));
         }
+        // There is nothing of another class, and that is said too, by connections as well.
+        let of_class = query(name, TXT).class(CH);
+        assert_eq!([server.client().ask(&of_class).rcode(), server.tcp_client().ask(&of_class).rcode()], [REFUSED; 2]);
     }
     assert_eq!(backend.queries().len(), 0);
     for name in ["arpa", "badresolver.arpa", "resolver.arpa.example"] {
