@@ -105,7 +105,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("engine", &["address", "state", "config", "policy", "cache", "limit", "wire", "metrics", "sight", "sync"]),
     // To `cache` and `limit`: the state is what workers share, and the cache and what limits clients are parts of that.
     // To `net`: what a connection to a backend by TLS needs belongs to the backend, and is shared by all workers as that is.
-    ("state", &["address", "net", "config", "policy", "cache", "limit", "wire", "metrics"]),
+    // To `zone`: what the LS says of itself is a zone that the workers share.
+    ("state", &["address", "net", "config", "policy", "cache", "limit", "zone", "wire", "metrics"]),
     // To `cache`: the rules of `[cache]` are its type, as those of a pool are the type of `policy`.
     ("config", &["address", "policy", "cache", "transfer", "limit", "zone", "wire"]),
     // To `policy`: attempts and replies are of its kinds and ranks. To `wire`: names are counted as they are in messages.

@@ -146,6 +146,7 @@ fn config(args: &Args) -> Config {
             rate_limit: usual_rate_limit(&listen),
             listen,
             edns_udp_size: ForwarderConfig::EDNS_UDP_SIZE,
+            designated_resolver: None,
             connections: Default::default(),
             routes: vec![Route { suffix: Name::root(), pool: PoolIndex(0) }],
             access: AccessRules::of(&AccessRules::LOCAL),

@@ -31,6 +31,7 @@ pub(super) fn read<'d>(
         }
     };
     let edns_udp_size = section.integer("edns_udp_size", limits::EDNS_UDP_SIZE, ForwarderConfig::EDNS_UDP_SIZE);
+    let designated_resolver = section.take("designated_resolver").and_then(|node| node.parsed(words::host_name));
     let routes = match section.take("routes") {
         Some(node) => node.section().map(|routes| read_routes(&routes, pools)).unwrap_or_default(),
         None => default_routes(&section.spot, pools),
@@ -41,7 +42,17 @@ pub(super) fn read<'d>(
     let limits = read_waiting(section.section("limits"));
     let rate_limit = read_rate_limit(section.section("rate_limit"), &listen);
     section.finish();
-    ForwarderConfig { listen, edns_udp_size, routes, connections, cookies, access, limits, rate_limit }
+    ForwarderConfig {
+        listen,
+        edns_udp_size,
+        designated_resolver,
+        routes,
+        connections,
+        cookies,
+        access,
+        limits,
+        rate_limit,
+    }
 }
 
 /// Reads `[forwarder.routes]`: suffix to pool, no suffix twice.
@@ -127,8 +138,23 @@ mod tests {
             ),
             (
                 "port = 53",
-                "2:1: forwarder: unknown key \"port\", expected one of listen, edns_udp_size, routes, \
+                "2:1: forwarder: unknown key \"port\", expected one of listen, edns_udp_size, designated_resolver, routes, \
              connections, cookies, cookie_secrets_file, allow, deny, on_denied, limits, rate_limit",
+            ),
+            (
+                "designated_resolver = \".\"",
+                "2:23: forwarder.designated_resolver: invalid value \".\": \
+             expected the name of a host, such as \"dns.example\"",
+            ),
+            (
+                "designated_resolver = \"*.example\"",
+                "2:23: forwarder.designated_resolver: invalid value \"*.example\": \
+             expected the name of a host, such as \"dns.example\"",
+            ),
+            (
+                "designated_resolver = \"192.0.2.1\"",
+                "2:23: forwarder.designated_resolver: invalid value \"192.0.2.1\": \
+             expected the name of a host, such as \"dns.example\"",
             ),
             ("routes = \"ts\"", "2:10: forwarder.routes: expected a table, not a string"),
             (

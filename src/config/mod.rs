@@ -184,6 +184,8 @@ pub struct ForwarderConfig {
     pub edns_udp_size: u16,
     /// Which pool answers for which suffix.
     pub routes: Vec<Route>,
+    /// The name that encrypted listeners go by, for clients that look for them (RFC 9462); none: they are not told of.
+    pub designated_resolver: Option<Name>,
     /// Who is answered.
     pub access: AccessRules,
     /// How many queries may wait for backends.

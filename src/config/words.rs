@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -414,6 +415,14 @@ fn non_empty(text: &str, what: &str) -> Result<String, Expected> {
 /// Reads a domain name; the final dot may be left out.
 pub fn domain_name(text: &str) -> Result<Name, Expected> {
     text.parse::<Name>().map_err(|error| Expected::new(format!("a domain name such as \"example.org\" ({error})")))
+}
+
+/// Reads the name of a host: letters, digits and hyphens (RFC 1123 section 2.1), which certificates can bear.
+pub(super) fn host_name(text: &str) -> Result<Name, Expected> {
+    let is_label = |label: &[u8]| label.iter().all(|octet| octet.is_ascii_alphanumeric() || *octet == b'-');
+    let is_host = |name: &Name| !name.is_root() && name.labels().all(is_label) && text.parse::<IpAddr>().is_err();
+    let name = text.parse::<Name>().ok().filter(is_host);
+    name.ok_or_else(|| Expected::new("the name of a host, such as \"dns.example\""))
 }
 
 /// Reads a record type by its mnemonic or number.

@@ -10,10 +10,12 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::outside::Outside;
 use super::{Client, Forwarder};
 use crate::engine::{Explaining, HashedQuestion, LateReport, RaceReport, Said, ValidQuery};
+use crate::metrics::Source;
 use crate::net::clock;
 use crate::sight::explain::{Event, Response};
 use crate::sight::slow::ToldRace;
-use crate::wire::{self, Name, RecordClass, RecordType};
+use crate::state::Target;
+use crate::wire::{self, Name, RecordClass, RecordType, Transport};
 
 /// What is asked.
 #[derive(Debug)]
@@ -71,6 +73,14 @@ impl Forwarder {
         let flags = query.fold_question(&mut folded);
         let hash = self.outside.shared.engines.hash(&folded);
         let question = HashedQuestion { octets: &folded, flags, hash };
+        if self.outside.state.routes.target(question.qname()) == Target::Own {
+            operator.tell(Event::Own);
+            let zone = self.outside.state.resolver_arpa.clone();
+            return operator.take_response(now, now, |out| {
+                let rcode = zone.respond((&message, &query), None, Transport::Tcp, udp_size, out)?;
+                Some(Said { source: Source::Authority, rcode })
+            });
+        }
         let Some((suffix, pool)) = self.outside.state.routes.route(question.qname()) else {
             return operator.tell(Event::NoRoute);
         };

@@ -24,7 +24,7 @@ use crate::metrics::Dropped;
 use crate::net::batch::{Datagram, RecvBatch};
 use crate::net::clock;
 use crate::net::tcp::Responder;
-use crate::state::{ForwarderState, Routes};
+use crate::state::{ForwarderState, Routes, Target};
 use crate::taps::{Side, Taken};
 use crate::wire::{self, Cookie, MalformedCookie, Query, QuestionFlags, Rcode, RecordType, Rejected};
 
@@ -112,6 +112,7 @@ impl Forwarder {
             }
             Content::Refused(rcode) => self.outside.refuse(message, *rcode, cookie.as_ref(), client, now),
             Content::Prohibited(query) => self.outside.prohibit(message, query.as_ref(), cookie.as_ref(), client, now),
+            Content::Own(query) => self.outside.answer_own((message, query), cookie.as_ref(), client, now),
             Content::Query { query, pool, question } => {
                 let state = &self.outside.state;
                 if query.is_signed && message.len() > usize::from(state.edns_udp_size) {
@@ -157,7 +158,7 @@ impl Arrival<'_> {
     fn asked<'f>(&self, folded: &'f [u8]) -> Option<(PoolIndex, HashedQuestion<'f>)> {
         match &self.content {
             Content::Query { pool, question, query: _ } => Some((*pool, question.hashed(folded))),
-            Content::Nothing(_) | Content::Refused(_) | Content::Prohibited(_) => None,
+            Content::Nothing(_) | Content::Refused(_) | Content::Prohibited(_) | Content::Own(_) => None,
         }
     }
 }
@@ -170,6 +171,8 @@ enum Content<'m> {
     Refused(Rcode),
     /// A message of a client that is not to be answered, and its query, if it is one.
     Prohibited(Option<Query<'m>>),
+    /// A query that the LS answers itself.
+    Own(Query<'m>),
     /// A query for the engine.
     Query {
         /// As it stands in its message.
@@ -252,9 +255,10 @@ impl Reader<'_> {
         let at = start..folded.len();
         let octets = folded.get(at.clone()).unwrap_or_default();
         let question = Folded { flags, hash: self.shared.hash(octets), at };
-        match self.routes.find(question.hashed(folded).qname()) {
-            Some(pool) => Content::Query { query, pool, question },
-            None => Content::Refused(Rcode::REFUSED),
+        match self.routes.target(question.hashed(folded).qname()) {
+            Target::Pool(pool) => Content::Query { query, pool, question },
+            Target::Own => Content::Own(query),
+            Target::Nobody => Content::Refused(Rcode::REFUSED),
         }
     }
 }

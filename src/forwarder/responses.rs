@@ -151,23 +151,51 @@ impl Outside {
         }
     }
 
+    /// Answers a query for a name that the LS has itself.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn answer_own(
+        &mut self,
+        (message, query): (&[u8], &Query<'_>),
+        cookie: Option<&Cookie>,
+        client: &Client,
+        now: Instant,
+    ) {
+        let (zone, transport) = (self.state.resolver_arpa.clone(), client.transport());
+        self.respond_alone((client, message), cookie, now, |own_udp_size, out| {
+            let rcode = zone.respond((message, query), cookie, transport, own_udp_size, out)?;
+            Some(Said { source: Source::Authority, rcode })
+        });
+    }
+
     /// Tells a client that its message is not taken.
     fn reject(
         &mut self,
-        (client, message): (&Client, &[u8]),
+        asked: (&Client, &[u8]),
         rcode: Rcode,
         cookie: Option<&Cookie>,
         now: Instant,
         write: impl FnOnce(u16, &mut Vec<u8>),
     ) {
+        self.respond_alone(asked, cookie, now, |own_udp_size, out| {
+            write(own_udp_size, out);
+            Some(Said { source: Source::Error, rcode })
+        });
+    }
+
+    /// Responds to a message of a client at once, without the engine.
+    fn respond_alone(
+        &mut self,
+        (client, message): (&Client, &[u8]),
+        cookie: Option<&Cookie>,
+        now: Instant,
+        write: impl FnOnce(u16, &mut Vec<u8>) -> Option<Said>,
+    ) {
         let own_udp_size = self.state.edns_udp_size;
         let receiver = Receiver { client: client.ip(), cookie: cookie.map(|cookie| cookie.state), has_waited: false };
         let asked = Asked::Message(message);
         let delivery = Delivery { client, asked, receiver, queries: 1, since: now, now, resolution: None };
-        self.deliver(&delivery, |out| {
-            write(own_udp_size, out);
-            Some(Said { source: Source::Error, rcode })
-        });
+        self.deliver(&delivery, |out| write(own_udp_size, out));
     }
 
     /// Sends one response, or queues it for the end of the tick, as far as limits let it, and counts what has become of it. If `fill`

@@ -7,6 +7,7 @@
 mod certificates;
 mod confinement;
 mod cookies;
+mod designated;
 mod disk;
 mod etcd;
 mod keys;
@@ -39,6 +40,7 @@ use crate::zone::ZoneDb;
 pub use self::certificates::{CertificateFiles, CertificateProblem, warnings as certificate_warnings};
 pub use self::confinement::{Confinement, Files, Outside, SAVED_MEMBERS, folder_of};
 pub use self::cookies::CookieProblem;
+pub use self::designated::warnings as designation_warnings;
 pub use self::etcd::{EtcdProblem, EtcdSecrets, load as etcd_secrets};
 pub use self::keys::KeyProblem;
 pub use self::reader::Reader;
@@ -183,6 +185,7 @@ pub fn load_files_to_serve(config: Config, file: Option<&Path>, loader: &mut Loa
     loader.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     certificate_warnings(&setup.certificates, SystemTime::now()).iter().for_each(|warning| tracing::warn!("{warning}"));
     trust_warnings(&setup.config).iter().for_each(|warning| tracing::warn!("{warning}"));
+    designation_warnings(&setup.config, &setup.certificates).iter().for_each(|warning| tracing::warn!("{warning}"));
     exposed_secrets(&setup.config, file).iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(setup)
 }

@@ -228,6 +228,14 @@ impl Listeners {
         sections.chain(admin).collect()
     }
 
+    /// What is bound for the LS, in order of the config.
+    pub(super) fn forwarder(&self) -> Vec<ListenAddress> {
+        let section = self.section(&SectionName::Forwarder);
+        section
+            .map(|section| section.addresses.iter().map(|address| address.listens_at()).collect())
+            .unwrap_or_default()
+    }
+
     /// The certificates that encrypted listeners show.
     pub(super) fn certificates(&self) -> &Arc<CertificateStore> {
         self.tls.store()

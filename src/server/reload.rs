@@ -379,7 +379,8 @@ impl Server {
         config.pools = with_members(&configured, &self.membership);
         let state = ForwarderState::new(&config, self.state.as_deref(), new_cache, cookies, roots, self.workers.len());
         config.pools = configured;
-        notices.extend(self.reload_forwarder(&config, state.map(Arc::new), &mut moved));
+        let state = state.map(|state| Arc::new(state.designating(&config, &self.listeners.forwarder())));
+        notices.extend(self.reload_forwarder(&config, state, &mut moved));
         let mut earlier = mem::take(&mut self.authorities);
         let mut follows = Vec::new();
         let parts = config.authorities.into_iter().zip(zone_dbs).zip(comparisons).zip(restored);

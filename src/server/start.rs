@@ -142,7 +142,8 @@ impl Server {
         };
         let certificates =
             CertificateLooks::new(certificate_files, &certificate_sections, Arc::clone(&roots), Instant::now());
-        let state = ForwarderState::new(&config, None, sent, cookies, roots, count).map(Arc::new);
+        let state = ForwarderState::new(&config, None, sent, cookies, roots, count);
+        let state = state.map(|state| Arc::new(state.designating(&config, &listeners.forwarder())));
         let mut recent_queries = RecentQueries::default();
         if let Some(state) = &state {
             known.set_standings(state);

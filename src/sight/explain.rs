@@ -17,6 +17,8 @@ pub enum Event {
     Elsewhere(u16),
     /// No route covers the name.
     NoRoute,
+    /// The LS itself answers for the name.
+    Own,
     /// How it goes on.
     Planned {
         /// The pool of its route.
@@ -130,6 +132,8 @@ pub struct Transcript {
     plan: Option<Plan>,
     /// Whether the race is over.
     is_over: bool,
+    /// Whether the LS itself answers.
+    is_own: bool,
     /// Whether there is a response, or is to be none.
     is_answered: bool,
     response: Option<Response>,
@@ -154,7 +158,7 @@ impl Transcript {
             why: String::new(),
             attempts: Vec::new(),
         };
-        Self { race, plan: None, is_over: false, is_answered: false, response: None }
+        Self { race, plan: None, is_over: false, is_own: false, is_answered: false, response: None }
     }
 
     /// Takes what has happened.
@@ -165,6 +169,10 @@ impl Transcript {
                 self.race.outcome = Outcome::Failed;
                 self.race.rcode = Some("REFUSED".to_owned());
                 (self.is_over, self.is_answered) = (true, true);
+            }
+            Event::Own => {
+                self.race.outcome = Outcome::Cached;
+                (self.is_over, self.is_own) = (true, true);
             }
             Event::Planned { pool, plan } => {
                 self.race.pool = pool;
@@ -203,6 +211,7 @@ impl Transcript {
         self.race.settle();
         let plan = self.plan.unwrap_or_default();
         self.race.why = match (&plan, self.race.outcome) {
+            _ if self.is_own => "the LS answers for resolver.arpa itself (RFC 9462), as no route names it".to_owned(),
             (Plan { route, .. }, _) if route.is_empty() => {
                 "no route covers the name, so it is REFUSED; see [forwarder.routes]".to_owned()
             }
@@ -317,6 +326,18 @@ mod tests {
             assert_eq!((race.outcome, race.took_ms, race.rcode.as_deref()), (Outcome::Cached, 0.2, Some("NOERROR")));
             assert_eq!((race.why.as_str(), response.is_some()), (expected, true));
         }
+    }
+
+    #[test]
+    fn a_name_of_the_ls_itself_is_told_as_such() {
+        let mut told = transcript();
+        told.take(Event::Own);
+        assert_eq!(told.patience(Duration::ZERO), None, "its response is still to come");
+        told.take(response());
+        assert_eq!(told.patience(Duration::ZERO), Some(Duration::ZERO));
+        let Explained { race, response, .. } = told.finish();
+        assert_eq!((race.rcode.as_deref(), response.is_some()), (Some("NOERROR"), true));
+        assert!(race.why.starts_with("the LS answers for resolver.arpa itself"), "{}", race.why);
     }
 
     #[test]

@@ -413,6 +413,7 @@ fn state(scenario: &Scenario, start: Instant) -> ForwarderState {
         limits: WaitRules { waiting: u32::MAX, in_flight: u32::MAX },
         rate: None,
         routes: Arc::new(Routes::new(routes)),
+        resolver_arpa: Default::default(),
         pools: Vec::new(),
         cache: cache_config.as_ref().map(|config| Arc::new(Cache::new(config.size, start))),
         cache_config,

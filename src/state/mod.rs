@@ -9,6 +9,7 @@ pub mod backend_cookies;
 mod changes;
 mod compared;
 mod pool;
+pub mod resolver_arpa;
 mod routes;
 mod serials;
 mod snapshot;
@@ -23,8 +24,10 @@ pub use self::backend::{HealthEvent, HealthSignal, ManualHealth, SharedBackend, 
 pub use self::changes::{Changes, Since};
 pub use self::compared::{Compared, Suspect};
 pub use self::pool::{PoolState, SharedPool, hash_identity};
-pub use self::routes::Routes;
+pub use self::resolver_arpa::ResolverArpa;
+pub use self::routes::{Routes, Target};
 pub use self::serials::SharedSerials;
+use crate::address::ListenAddress;
 use crate::cache::{Cache, PoolId};
 use crate::config::{CacheConfig, Config, PoolConfig};
 use crate::limit::{Access, Cookies, RateRules, ResponseRate, WaitRules};
@@ -43,6 +46,8 @@ pub struct ForwarderState {
     pub rate: Option<Arc<ResponseRate>>,
     /// Which pool answers for which name.
     pub routes: Arc<Routes>,
+    /// What the LS answers itself.
+    pub resolver_arpa: ResolverArpa,
     /// Pools in order of the config.
     pub pools: Vec<Arc<SharedPool>>,
     /// Replies that are kept, if there is a cache.
@@ -74,12 +79,19 @@ impl ForwarderState {
             limits: forwarder.limits,
             rate: shared_rate(forwarder.rate_limit, earlier),
             routes: Arc::new(Routes::new(forwarder.routes.iter().map(|route| (&route.suffix, route.pool)))),
+            resolver_arpa: ResolverArpa::default(),
             pools: shared_pools(&config.pools, earlier, &roots, workers),
             cache: config.cache.as_ref().map(|cache| shared_cache(cache, earlier, new_cache)),
             cache_config: config.cache.clone(),
             cookies,
             roots: roots.into(),
         })
+    }
+
+    /// This state of an LS that tells clients of its encrypted listeners: those among `listeners`, as they are bound.
+    pub fn designating(self, config: &Config, listeners: &[ListenAddress]) -> Self {
+        let name = config.forwarder.as_ref().and_then(|forwarder| forwarder.designated_resolver.as_ref());
+        Self { resolver_arpa: ResolverArpa::new(name, listeners), ..self }
     }
 
     /// This state with its pools configured otherwise, in the same order.
@@ -90,6 +102,7 @@ impl ForwarderState {
             limits: self.limits,
             rate: self.rate.clone(),
             routes: Arc::clone(&self.routes),
+            resolver_arpa: self.resolver_arpa.clone(),
             pools: shared_pools(pools, Some(self), &self.roots.load(), workers),
             cache: self.cache.clone(),
             cache_config: self.cache_config.clone(),

@@ -3,8 +3,9 @@
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
+use super::resolver_arpa::RESOLVER_ARPA;
 use crate::config::PoolIndex;
-use crate::wire::Name;
+use crate::wire::{Name, suffixes};
 
 /// Routes by suffix; the longest wins.
 #[derive(Debug)]
@@ -13,6 +14,17 @@ pub struct Routes {
     by_suffix: HashMap<Box<[u8]>, PoolIndex, RandomState>,
     /// The pool of ".", and all there is in most configs.
     root: Option<PoolIndex>,
+}
+
+/// Who answers for a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The backends of this pool.
+    Pool(PoolIndex),
+    /// The LS itself: see [`ResolverArpa`](super::ResolverArpa).
+    Own,
+    /// Nobody.
+    Nobody,
 }
 
 impl Routes {
@@ -30,7 +42,26 @@ impl Routes {
         Self { by_suffix, root }
     }
 
-    /// The pool for a folded name in wire form.
+    /// Who answers for a folded name in wire form.
+    #[inline]
+    pub fn target(&self, qname: &[u8]) -> Target {
+        // Two loads of eight octets that hardly ever agree, and so nearly nothing for other names.
+        if qname.ends_with(RESOLVER_ARPA) && self.is_own(qname) {
+            return Target::Own;
+        }
+        self.find(qname).map_or(Target::Nobody, Target::Pool)
+    }
+
+    /// Whether the LS itself answers for a name: at or below `resolver.arpa`, where no route names that or what is below (RFC 9462
+    /// section 6.4).
+    #[cold]
+    #[inline(never)]
+    fn is_own(&self, qname: &[u8]) -> bool {
+        let is_below = suffixes(qname).any(|suffix| suffix == RESOLVER_ARPA);
+        is_below && self.route(qname).is_none_or(|(suffix, _)| suffix.len() < RESOLVER_ARPA.len())
+    }
+
+    /// The pool for a folded name in wire form, as the routes have it.
     pub fn find(&self, qname: &[u8]) -> Option<PoolIndex> {
         self.route(qname).map(|(_, pool)| pool)
     }
@@ -53,6 +84,36 @@ impl Routes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn resolver_arpa_is_our_own_unless_a_route_names_it() {
+        let name = |text: &str| text.parse::<Name>().unwrap();
+        let check = |suffixes: &[&str], expected: &[(&str, Target)]| {
+            let suffixes: Vec<_> = suffixes.iter().map(|suffix| name(suffix)).collect();
+            let routes = Routes::new(suffixes.iter().enumerate().map(|(pool, suffix)| (suffix, PoolIndex(pool))));
+            for (qname, target) in expected {
+                assert_eq!(routes.target(name(qname).as_wire()), *target, "{qname} by {suffixes:?}");
+            }
+        };
+        let [zero, one] = [0, 1].map(|pool| Target::Pool(PoolIndex(pool)));
+        check(
+            &["."],
+            &[
+                ("resolver.arpa", Target::Own),
+                ("_dns.resolver.arpa", Target::Own),
+                ("a.b.resolver.arpa", Target::Own),
+                ("arpa", zero),
+                ("badresolver.arpa", zero),
+                // One label that ends with the same octets.
+                ("a\\008resolver.arpa", zero),
+                ("resolver.arpa.example", zero),
+            ],
+        );
+        check(&[], &[("resolver.arpa", Target::Own), ("arpa", Target::Nobody)]);
+        check(&[".", "arpa"], &[("_dns.resolver.arpa", Target::Own), ("arpa", one)]);
+        check(&[".", "Resolver.ARPA"], &[("_dns.resolver.arpa", one), ("resolver.arpa", one)]);
+        check(&[".", "_dns.resolver.arpa"], &[("_dns.resolver.arpa", one), ("resolver.arpa", Target::Own)]);
+    }
 
     #[test]
     fn the_longest_suffix_wins_and_labels_are_not_cut() {

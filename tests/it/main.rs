@@ -71,6 +71,7 @@ mod rfc_8767;
 mod rfc_8945;
 mod rfc_9018;
 mod rfc_9432;
+mod rfc_9462;
 mod rfc_9471;
 mod rfc_9520;
 mod rfc_9660;

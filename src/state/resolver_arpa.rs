@@ -1,0 +1,207 @@
+//! `resolver.arpa` and all below it, which the LS answers itself: a locally served zone (RFC 9462 section 6.4, RFC 6303) that tells clients
+//! by which encrypted listeners they may ask the same resolver (DDR, RFC 9462).
+//!
+//! A query for it never reaches a backend unless a route names it: a resolver behind us that designates others would have our clients go
+//! past us (RFC 9462 section 6.1). The zone is made whole whenever listeners or config change, and is the same for all workers.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::address::{ListenAddress, Scheme};
+use crate::wire::{Cookie, Flag, HEADER_LEN, Header, Name, Query, Rcode, RecordType, Transport};
+use crate::zone::{self, Place, Reaction, Record, Tables, ZoneBuilder, ZoneDb};
+
+/// `resolver.arpa` in wire form, in lower case.
+pub const RESOLVER_ARPA: &[u8] = b"\x08resolver\x04arpa\0";
+
+/// What the LS says of its own encrypted listeners.
+#[derive(Clone, Debug)]
+pub struct ResolverArpa(Arc<ZoneDb>);
+
+impl Default for ResolverArpa {
+    /// Nothing is designated: NODATA for every name and type (RFC 9462 section 4).
+    fn default() -> Self {
+        Self::new(None, &[])
+    }
+}
+
+impl ResolverArpa {
+    /// The zone of an LS that listens at these addresses, which are really bound, and goes by this name.
+    pub fn new(name: Option<&Name>, listeners: &[ListenAddress]) -> Self {
+        let encrypted = listeners.iter().filter(|listener| alpn(listener.scheme).is_some()).take(MAX_DESIGNATED);
+        let designations: Vec<_> = name
+            .into_iter()
+            .flat_map(|name| (1..).zip(encrypted.clone()).filter_map(|(priority, at)| designation(name, priority, at)))
+            .collect();
+        Self(Arc::new(zone_db(&designations)))
+    }
+
+    /// Responds to a query for one of the names: the response goes into `out`. Its rcode is returned; there is none if there is no
+    /// response.
+    pub fn respond(
+        &self,
+        (message, query): (&[u8], &Query<'_>),
+        cookie: Option<&Cookie>,
+        transport: Transport,
+        own_udp_size: u16,
+        out: &mut Vec<u8>,
+    ) -> Option<Rcode> {
+        let Reaction::Respond(rcode) =
+            zone::respond_to(&self.0, &Ok(*query), cookie, message, transport, own_udp_size, out)
+        else {
+            return None;
+        };
+        // RFC 9462 section 4: who finds nothing is told NODATA, for the name is one that may have other records.
+        let rcode = if rcode == Rcode::NXDOMAIN { Rcode::NOERROR } else { rcode };
+        if let Some(header) = Header::read(out)
+            && let Some(start) = out.get_mut(..HEADER_LEN)
+        {
+            // A resolver speaks, whose answer recursion would not better. An rcode of more than four bits stays as it is.
+            let header = header.with(Flag::RecursionAvailable, true);
+            let header = if rcode == Rcode::NOERROR { header.with_rcode(rcode) } else { header };
+            start.copy_from_slice(&header.to_wire());
+        }
+        Some(rcode)
+    }
+}
+
+/// What a client offers by TLS to speak DNS there (RFC 9461 section 4); none where it speaks in the clear, which nothing designates.
+fn alpn(scheme: Scheme) -> Option<&'static [u8]> {
+    match scheme {
+        Scheme::Tls => Some(b"dot"),
+        Scheme::Plain | Scheme::Tcp => None,
+    }
+}
+
+/// The data of the SVCB record of a listener (RFC 9460 section 2.2); none if it is not encrypted. Parameters stand in order of their keys.
+fn designation(name: &Name, priority: u16, at: &ListenAddress) -> Option<Vec<u8>> {
+    let mut rdata = priority.to_be_bytes().to_vec();
+    rdata.extend_from_slice(name.as_wire());
+    let alpn = alpn(at.scheme)?;
+    let with_length = [&[u8::try_from(alpn.len()).ok()?][..], alpn].concat();
+    append(ALPN, &with_length, &mut rdata)?;
+    append(PORT, &at.socket.port().to_be_bytes(), &mut rdata)?;
+    // RFC 9462 section 4: who has the hints need not look the name up, which may not even be in the DNS. Where a listener takes queries to all
+    // addresses, the client knows one already: the one that it has asked.
+    match at.socket.ip().to_canonical() {
+        ip if ip.is_unspecified() => {}
+        IpAddr::V4(ip) => append(IPV4_HINT, &ip.octets(), &mut rdata)?,
+        IpAddr::V6(ip) => append(IPV6_HINT, &ip.octets(), &mut rdata)?,
+    }
+    Some(rdata)
+}
+
+/// Appends a parameter.
+fn append(key: u16, value: &[u8], rdata: &mut Vec<u8>) -> Option<()> {
+    rdata.extend_from_slice(&key.to_be_bytes());
+    rdata.extend_from_slice(&u16::try_from(value.len()).ok()?.to_be_bytes());
+    rdata.extend_from_slice(value);
+    Some(())
+}
+
+/// The zone with these SVCB records.
+fn zone_db(designations: &[Vec<u8>]) -> ZoneDb {
+    let apex = Name::from_wire(RESOLVER_ARPA).expect("it is a sound name");
+    let mut builder = ZoneBuilder::new(&apex);
+    let mut add = |owner: &[u8], rtype: RecordType, rdata: &[u8]| {
+        builder.add(&Record { owner, rtype, ttl: TTL, rdata }, Place::default());
+    };
+    // RFC 6303 section 3: the SOA and NS records of a zone that each server has for itself. What is negative holds as long as what is not.
+    let numbers = [1, 3600, 1200, 604_800, TTL].map(u32::to_be_bytes).concat();
+    add(RESOLVER_ARPA, RecordType::SOA, &[RESOLVER_ARPA, NOBODY, &numbers].concat());
+    add(RESOLVER_ARPA, RecordType::NS, NOBODY);
+    for rdata in designations {
+        add(&[b"\x04_dns", RESOLVER_ARPA].concat(), RecordType::SVCB, rdata);
+    }
+    let (zone, _) = builder.finish().unwrap_or_else(|problems| panic!("the records are sound: {problems:?}"));
+    ZoneDb::new(Arc::new(Tables::none())).with_zone(Arc::new(zone))
+}
+
+/// How long what is said holds, seconds: long enough to spare the LS, and short enough that clients follow a reload.
+const TTL: u32 = 300;
+
+/// Listeners that are told of at most: they fit into one message by TCP with the longest name.
+const MAX_DESIGNATED: usize = 64;
+
+/// `nobody.invalid`, who looks after what each server has for itself (RFC 6303 section 3).
+const NOBODY: &[u8] = b"\x06nobody\x07invalid\0";
+
+// Keys of SVCB parameters: RFC 9460 section 14.3.2.
+const ALPN: u16 = 1;
+const PORT: u16 = 3;
+const IPV4_HINT: u16 = 4;
+const IPV6_HINT: u16 = 6;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::read_query;
+
+    /// A query of this type for a name in wire form.
+    fn query(name: &[u8], qtype: RecordType) -> Vec<u8> {
+        [&[7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], name, &qtype.0.to_be_bytes(), &[0, 1]].concat()
+    }
+
+    /// The rcode, and how many records of answer and authority there are, and the response.
+    fn ask(zone: &ResolverArpa, name: &[u8], qtype: RecordType) -> (Rcode, u16, u16, Vec<u8>) {
+        let message = query(name, qtype);
+        let read = read_query(&message).expect("a query");
+        let mut out = Vec::new();
+        let rcode = zone.respond((&message, &read), None, Transport::Tcp, 1232, &mut out).expect("a response");
+        let header = Header::read(&out).expect("a header");
+        assert_eq!((header.rcode(), header.id(), header.recursion_available()), (rcode, 0x0707, true));
+        (rcode, header.ancount(), header.nscount(), out)
+    }
+
+    fn at(address: &str) -> ListenAddress {
+        address.parse().unwrap_or_else(|_| panic!("{address} is an address"))
+    }
+
+    const DNS: &[u8] = b"\x04_dns\x08resolver\x04arpa\0";
+
+    #[test]
+    fn encrypted_listeners_stand_in_order_with_port_and_hints() {
+        let name: Name = "dns.example".parse().expect("a name");
+        let listeners =
+            ["192.0.2.1:53", "tls://192.0.2.1", "tls://[2001:db8::1]:8853", "tcp://192.0.2.2:53", "tls://0.0.0.0:8854"];
+        let zone = ResolverArpa::new(Some(&name), &listeners.map(at));
+        let (rcode, answers, _, response) = ask(&zone, DNS, RecordType::SVCB);
+        assert_eq!((rcode, answers), (Rcode::NOERROR, 3));
+        let contains = |part: &[u8]| response.windows(part.len()).any(|window| window == part);
+        for part in [
+            &b"\0\x01\x03dns\x07example\0\0\x01\0\x04\x03dot\0\x03\0\x02\x03\x55\0\x04\0\x04\xc0\0\x02\x01"[..],
+            b"\0\x02\x03dns\x07example\0\0\x01\0\x04\x03dot\0\x03\0\x02\x22\x95\0\x06\0\x10\x20\x01\x0d\xb8",
+            b"\0\x03\x03dns\x07example\0\0\x01\0\x04\x03dot\0\x03\0\x02\x22\x96",
+        ] {
+            assert!(contains(part), "{part:?} in {response:?}");
+        }
+    }
+
+    #[test]
+    fn all_else_is_nodata() {
+        let name: Name = "dns.example".parse().expect("a name");
+        let zone = ResolverArpa::new(Some(&name), &[at("tls://192.0.2.1")]);
+        let nodata = |zone: &ResolverArpa, name: &[u8], qtype| {
+            let (rcode, answers, authority, _) = ask(zone, name, qtype);
+            assert_eq!((rcode, answers, authority), (Rcode::NOERROR, 0, 1), "{name:?} {qtype}");
+        };
+        nodata(&zone, DNS, RecordType::A);
+        nodata(&zone, RESOLVER_ARPA, RecordType::SVCB);
+        nodata(&zone, b"\x01x\x08resolver\x04arpa\0", RecordType::SVCB);
+        nodata(&zone, b"\x01x\x04_dns\x08resolver\x04arpa\0", RecordType::SVCB);
+        for zone in [ResolverArpa::default(), ResolverArpa::new(None, &[at("tls://192.0.2.1")])] {
+            nodata(&zone, DNS, RecordType::SVCB);
+        }
+        nodata(&ResolverArpa::new(Some(&name), &[at("192.0.2.1:53")]), DNS, RecordType::SVCB);
+    }
+
+    #[test]
+    fn many_listeners_with_a_long_name_are_told_of_as_far_as_one_message_goes() {
+        let name = [&[63][..], &[b'a'; 63]].concat().repeat(3);
+        let name = Name::from_wire(&[&name[..], &[60], &[b'b'; 60], &[0]].concat()).expect("a name");
+        let listeners: Vec<_> = (1..=400).map(|port| at(&format!("tls://[2001:db8::1]:{port}"))).collect();
+        let (rcode, answers, _, response) = ask(&ResolverArpa::new(Some(&name), &listeners), DNS, RecordType::SVCB);
+        assert_eq!((rcode, usize::from(answers)), (Rcode::NOERROR, MAX_DESIGNATED));
+        assert!(!Header::read(&response).expect("a header").is_truncated());
+    }
+}
