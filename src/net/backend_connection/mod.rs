@@ -27,7 +27,7 @@ pub use self::backoff::Backoff;
 pub use self::patience::Patience;
 pub use self::silence_clock::{SilenceClock, Suspicion, silence_limit};
 use super::tls::tls_problem;
-use crate::wire::{FRAME_PREFIX, HEADER_LEN, append_frame};
+use crate::wire::{FRAME_PREFIX, HEADER_LEN, append_frame, first_message};
 
 /// A connection to a backend.
 pub struct BackendConnection {
@@ -80,8 +80,13 @@ pub enum Opened {
 impl BackendConnection {
     /// One that is dialled; `tls` has said nothing yet.
     pub fn new(tls: Option<ClientConnection>) -> Self {
+        let unlimited = |mut tls: ClientConnection| {
+            // What waits is bounded before it comes here.
+            tls.set_buffer_limit(None);
+            Box::new(tls)
+        };
         Self {
-            tls: tls.map(Box::new),
+            tls: tls.map(unlimited),
             state: ConnectionState::Dialling,
             queued: Vec::new(),
             input: Vec::new(),
@@ -139,16 +144,17 @@ impl BackendConnection {
         let is_open = self.state == ConnectionState::Open;
         match &mut self.tls {
             Some(tls) if self.state != ConnectionState::Dialling => {
-                let mut rest = self.queued.as_slice();
-                while is_open && !rest.is_empty() {
-                    // It takes less than all at a time, for it has a bound; what it has is written in between.
-                    let Ok(taken @ 1..) = tls.writer().write(rest) else { break };
-                    rest = rest.get(taken..).unwrap_or_default();
-                    take_records(tls, &mut self.output);
-                }
                 if is_open {
-                    let left = rest.len();
-                    self.queued.drain(..self.queued.len() - left);
+                    let mut rest = self.queued.as_slice();
+                    // Each in a record of its own, all in one write: NSD 4.6 leaves those lie that share a record with another until
+                    // more comes.
+                    while let Some((_, end)) = first_message(rest) {
+                        let (frame, others) = rest.split_at(end);
+                        tls.writer().write_all(frame).expect("without a limit it takes everything");
+                        rest = others;
+                        take_records(tls, &mut self.output);
+                    }
+                    self.queued.clear();
                 }
                 take_records(tls, &mut self.output);
             }
