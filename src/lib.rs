@@ -22,8 +22,9 @@
 //!
 //! 1. A listener becomes readable; up to 64 datagrams, each perhaps coalesced of many by GRO, are received by one call (`net/udp.rs`,
 //!    `net/batch.rs`) and handed out 64 datagrams at a time (`net/gro.rs`). Where more come than can be answered, the oldest
-//!    are dropped (`net/pressure.rs`). A query by TCP comes from its connection's task (`net/tcp/`). `now` is taken once for
-//!    each chunk of them.
+//!    are dropped (`net/pressure.rs`). A query by TCP comes from its connection's task (`net/tcp/`), by TLS too, after
+//!    a handshake of which one step is made between two looks at the sockets (`net/tcp/handshake.rs`, `net/tls_server/`). `now` is
+//!    taken once for each chunk of them.
 //! 2. Each is read as a view of its bytes, or refused (`wire/query.rs`); its cookie is checked, and another made if need be
 //!    (`limit/cookies.rs`); the route's pool is found (`state/`). That is done for a few at a time, and then a large cache
 //!    fetches what it will look at for these (`forwarder/receive.rs`, `cache/memory_prefetch.rs`). From here on the engine
@@ -68,6 +69,9 @@
 //!
 //! What a server knows, has learnt and counted goes to the process that serves after it (`server/carried`), the cache as the octets
 //! that are saved of it, and the TCP connections of clients, each as it falls idle (`net/tcp/moved.rs`).
+//!
+//! Who a backend by TLS must be stands in its address and in the config (`address/`); what a connection to it needs is made of that once
+//! for all workers (`net/tls/`, `state/backend.rs`). The files of certificates are looked at each minute (`server/certificates.rs`).
 //!
 //! Zones also come from other servers and go there. On the control thread, `secondary` asks primaries when
 //! `transfer::Secondary` says so, makes zones of what they send, and hands them to `server/authorities.rs`, which makes a new

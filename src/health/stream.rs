@@ -13,6 +13,7 @@ use std::task::Poll;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::net::client::{ConnectError, ServerClient, TcpClient};
+use crate::net::refusal::connect_problem;
 use crate::net::tls::ClientTls;
 use crate::wire::Header;
 
@@ -97,7 +98,7 @@ impl StreamProbe {
                 }
                 Err(ConnectError::Untrusted(problem)) => Poll::Ready(StreamHeard::Refused(problem)),
                 Err(ConnectError::Io(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    Poll::Ready(StreamHeard::Refused("it takes no connections (connection refused)".to_owned()))
+                    Poll::Ready(StreamHeard::Refused(connect_problem(&error)))
                 }
                 Err(ConnectError::Io(_)) => Poll::Pending,
             }

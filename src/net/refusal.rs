@@ -38,6 +38,14 @@ impl Refusal {
     }
 }
 
+/// Why there is no connection to a server, "it", as status and log show it.
+pub fn connect_problem(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "it takes no connections (connection refused)".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
 /// Whether an error proves that nobody listens there or no way leads there.
 pub fn is_unreachable(error: &io::Error) -> bool {
     Refusal::of(error) == Refusal::Unreachable

@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::StreamWay;
 use crate::metrics::LostCause;
 use crate::net::backend_connection::{BackendConnection, Broken, ConnectionState};
-use crate::net::refusal::is_unreachable;
+use crate::net::refusal::{connect_problem, is_unreachable};
 use crate::policy::query_slots::SocketId;
 
 /// A socket and what goes through it.
@@ -132,7 +132,7 @@ impl Fault {
     pub(super) fn failed(self) -> (String, bool) {
         match self {
             Self::Closed => ("it closed the connection in the handshake".to_owned(), false),
-            Self::Socket(error) => (error.to_string(), is_unreachable(&error)),
+            Self::Socket(error) => (connect_problem(&error), is_unreachable(&error)),
             Self::Broken(Broken::Tls(problem)) => (problem, true),
             Self::Broken(Broken::Protocol) => ("it sent something that is no DNS".to_owned(), false),
             Self::Stalled | Self::Timeout => ("the connection was not open in time".to_owned(), false),

@@ -9,7 +9,7 @@ use crate::metrics::Want;
 use crate::net::backend_connection::{AskedIds, SilenceClock};
 use crate::net::backend_sockets::BackendSockets;
 use crate::net::backend_sockets::sent::SentIds;
-use crate::net::refusal::{Refusal, is_unreachable};
+use crate::net::refusal::{Refusal, connect_problem, is_unreachable};
 use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::wire::{append_frame, ask_keepalive};
 
@@ -104,7 +104,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
                 let refusal = Refusal::of(&error);
                 let waits_on = self.await_dial(set_id, now).ok_or(refusal)?;
                 // Nobody else tells that there is nobody, since the query has not failed.
-                let how = End::Failed { problem: error.to_string(), is_refused: is_unreachable(&error) };
+                let how = End::Failed { problem: connect_problem(&error), is_refused: is_unreachable(&error) };
                 self.connections.ended.push(Ended { socket_set: set_id, taken: Vec::new(), how });
                 Ok(waits_on)
             }),
