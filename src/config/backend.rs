@@ -127,6 +127,11 @@ fn read_trust<'d>(
     {
         spot.note(format!("nothing would be believed, write pins = {PINS_EXAMPLE}"));
     }
+    if let Some((Verify::None, spot)) = &verify
+        && !pins.is_empty()
+    {
+        spot.note("pins are not looked at then, write verify = \"pin\"");
+    }
     let verify = verify.map(|(verify, _)| verify).unwrap_or_default();
     let identity = ServerIdentity { name: url.and_then(|url| url.name.clone()), verify, pins };
     let certificate = take("certificate").and_then(|node| Some((node.parsed(words::label)?, node.spot)));
@@ -191,6 +196,10 @@ mod tests {
                 "{ address = \"tls://192.0.2.1\", verify = \"pin\" }",
                 "53: pools.ts.backends[0].verify: nothing would be believed, write pins = \
                  [\"sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"]",
+            ),
+            (
+                "{ address = \"tls://192.0.2.1\", verify = \"none\", pins = [\"sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"] }",
+                "53: pools.ts.backends[0].verify: pins are not looked at then, write verify = \"pin\"",
             ),
             (
                 "{ address = \"tls://192.0.2.1\", verify = \"all\" }",

@@ -22,7 +22,7 @@ pub(super) struct Trust {
     /// Public key that the server must have, sha256/BASE64; may be given several times
     #[arg(long, value_name = "PIN")]
     pin: Vec<Pin>,
-    /// Take any certificate: whoever sits between can read along
+    /// Take any certificate, with --pin any that has the key; else whoever sits between can read along
     #[arg(long)]
     insecure: bool,
 }
@@ -102,11 +102,12 @@ impl Trust {
 
     /// What a connection to this server needs.
     fn tls(&self, server: SocketAddr, name: Option<String>) -> Result<ClientTls, String> {
-        let verify = match self.insecure {
-            true => Verify::None,
-            false => Verify::Full,
+        let verify = match (self.insecure, self.pin.is_empty()) {
+            (true, true) => Verify::None,
+            (true, false) => Verify::Pin,
+            (false, _) => Verify::Full,
         };
-        if self.insecure {
+        if verify == Verify::None {
             eprintln!("hedgerow lookup: any certificate is taken: whoever sits between can read along");
         }
         let roots = match (&self.ca, verify) {
@@ -138,6 +139,15 @@ mod tests {
 
     const TRUST: Trust = Trust { tls_name: None, ca: None, pin: Vec::new(), insecure: true };
     const NONE: Trust = Trust { tls_name: None, ca: None, pin: Vec::new(), insecure: false };
+
+    #[test]
+    fn a_pin_is_looked_at_whatever_the_certificate_says() {
+        let trust = Trust { pin: vec![Pin([7; 32])], ..TRUST };
+        let tls = trust.tls(([192, 0, 2, 1], 853).into(), None).expect("rules");
+        assert_eq!(tls.rules().identity.verify, Verify::Pin);
+        let tls = TRUST.tls(([192, 0, 2, 1], 853).into(), None).expect("rules");
+        assert_eq!(tls.rules().identity.verify, Verify::None);
+    }
 
     #[test]
     fn the_way_to_the_server_is_read() {
