@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!   192.0.2.1[:PORT]                            UDP, and TCP on the same port
-//!   SCHEME://192.0.2.1[:PORT][/PATH][#NAME]     tcp, tls (RFC 7858)
+//!   SCHEME://192.0.2.1[:PORT][/PATH][#NAME]     tcp, tls (RFC 7858), https (RFC 8484), quic (RFC 9250); http to listen only
 //! ```
 //!
 //! Hosts are IP addresses, IPv6 ones in brackets: hedgerow asks nobody for names. A path is only of HTTP, and `#NAME`, which the
 //! certificate must bear, only of a backend that has a certificate.
 
 mod identity;
+mod path;
 
 use std::fmt::{self, Display, Formatter};
 use std::net::{IpAddr, SocketAddr};
@@ -17,6 +18,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 pub use self::identity::{Pin, ServerIdentity, Verify};
+pub use self::path::HttpPath;
 
 /// A transport, as the scheme of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,6 +29,12 @@ pub enum Scheme {
     Tcp,
     /// TLS over TCP (RFC 7858).
     Tls,
+    /// HTTP/2 or HTTP/1.1 over TLS (RFC 8484).
+    Https,
+    /// The same in the clear, behind whoever ends TLS: to listen only.
+    Http,
+    /// QUIC (RFC 9250).
+    Quic,
 }
 
 impl Scheme {
@@ -36,6 +44,9 @@ impl Scheme {
             Self::Plain => None,
             Self::Tcp => Some("tcp"),
             Self::Tls => Some("tls"),
+            Self::Https => Some("https"),
+            Self::Http => Some("http"),
+            Self::Quic => Some("quic"),
         }
     }
 
@@ -43,24 +54,38 @@ impl Scheme {
     pub fn port(self) -> u16 {
         match self {
             Self::Plain | Self::Tcp => 53,
-            // RFC 7858 section 3.1.
-            Self::Tls => 853,
+            // RFC 7858 section 3.1, RFC 9250 section 8.
+            Self::Tls | Self::Quic => 853,
+            Self::Https => 443,
+            Self::Http => 80,
         }
     }
 
-    /// Whether messages go over connections alone.
+    /// Whether messages go over connections alone, of whatever kind.
     pub fn is_stream(self) -> bool {
-        match self {
-            Self::Plain => false,
-            Self::Tcp | Self::Tls => true,
-        }
+        self != Self::Plain
     }
 
     /// Whether nobody on the way can read along.
     pub fn is_encrypted(self) -> bool {
         match self {
-            Self::Plain | Self::Tcp => false,
-            Self::Tls => true,
+            Self::Plain | Self::Tcp | Self::Http => false,
+            Self::Tls | Self::Https | Self::Quic => true,
+        }
+    }
+
+    /// Whether it is HTTP, which has paths.
+    pub fn is_http(self) -> bool {
+        matches!(self, Self::Https | Self::Http)
+    }
+
+    /// The protocols that a client offers by TLS (ALPN), the preferred first; none where nothing is encrypted.
+    pub fn alpn(self) -> &'static [&'static [u8]] {
+        match self {
+            Self::Plain | Self::Tcp | Self::Http => &[],
+            Self::Tls => &[b"dot"],
+            Self::Https => &[b"h2"],
+            Self::Quic => &[b"doq"],
         }
     }
 
@@ -69,15 +94,17 @@ impl Scheme {
         match &*word.to_ascii_lowercase() {
             "tcp" => Ok(Self::Tcp),
             "tls" => Ok(Self::Tls),
+            "https" => Ok(Self::Https),
+            "http" => Ok(Self::Http),
+            "quic" => Ok(Self::Quic),
             "dot" => Err(BadAddress::new("tls://, did you mean that by dot://?")),
+            "doh" => Err(BadAddress::new("https://, did you mean that by doh://?")),
+            "doq" => Err(BadAddress::new("quic://, did you mean that by doq://?")),
             "udp" | "dns" | "do53" => {
                 Err(BadAddress::new("an address without a scheme for UDP, such as \"192.0.2.1:53\""))
             }
-            "h3" => Err(BadAddress::new("tcp:// or tls://, HTTP/3 is not spoken")),
-            "https" | "http" | "doh" | "quic" | "doq" => {
-                Err(BadAddress::new("tcp:// or tls://, DNS over HTTPS and QUIC are not spoken by this version"))
-            }
-            _ => Err(BadAddress::new(format!("tcp://, tls:// or no scheme at all, not {word}://"))),
+            "h3" | "doh3" => Err(BadAddress::new("https:// or quic://, HTTP/3 is not spoken")),
+            _ => Err(BadAddress::new(format!("tcp://, tls://, https://, quic:// or no scheme at all, not {word}://"))),
         }
     }
 }
@@ -116,16 +143,25 @@ impl ListenAddress {
     }
 }
 
-impl FromStr for ListenAddress {
+/// A listener's address as an operator writes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenUrl {
+    /// Where and how queries are taken.
+    pub address: ListenAddress,
+    /// Under which path, by HTTP.
+    pub path: HttpPath,
+}
+
+impl FromStr for ListenUrl {
     type Err = BadAddress;
 
     fn from_str(text: &str) -> Result<Self, BadAddress> {
-        let Parts { scheme, socket, name } = Parts::read(text)?;
+        let Parts { scheme, socket, path, name } = Parts::read(text)?;
         match name {
             Some(_) => {
                 Err(BadAddress::new("no #NAME, which is for backends: a listener's names stand in its certificate"))
             }
-            None => Ok(Self { scheme, socket }),
+            None => Ok(Self { address: ListenAddress { scheme, socket }, path: path.unwrap_or_default() }),
         }
     }
 }
@@ -172,10 +208,11 @@ impl FromStr for BackendAddress {
     type Err = BadAddress;
 
     fn from_str(text: &str) -> Result<Self, BadAddress> {
-        let BackendUrl { address, name } = text.parse()?;
-        match name {
-            Some(_) => Err(BadAddress::new("an address without #NAME")),
-            None => Ok(address),
+        let BackendUrl { address, path, name } = text.parse()?;
+        match (name, path) {
+            (Some(_), _) => Err(BadAddress::new("an address without #NAME")),
+            (None, Some(_)) => Err(BadAddress::new("an address without a path")),
+            (None, None) => Ok(address),
         }
     }
 }
@@ -204,6 +241,8 @@ impl<'de> Deserialize<'de> for BackendAddress {
 pub struct BackendUrl {
     /// Where and how it is asked.
     pub address: BackendAddress,
+    /// Under which path it answers by HTTP, if one is written.
+    pub path: Option<HttpPath>,
     /// The name; without one the certificate must bear the address.
     pub name: Option<String>,
 }
@@ -212,7 +251,10 @@ impl FromStr for BackendUrl {
     type Err = BadAddress;
 
     fn from_str(text: &str) -> Result<Self, BadAddress> {
-        let Parts { scheme, socket, name } = Parts::read(text)?;
+        let Parts { scheme, socket, path, name } = Parts::read(text)?;
+        if scheme == Scheme::Http {
+            return Err(BadAddress::new("https:// for a backend: http:// is only listened on"));
+        }
         if socket.port() == 0 {
             return Err(BadAddress::new("a port from 1 to 65535, since nobody is reached at port 0"));
         }
@@ -225,12 +267,14 @@ impl FromStr for BackendUrl {
         let name = match name {
             None => None,
             Some(_) if !scheme.is_encrypted() => {
-                return Err(BadAddress::new("no #NAME without tls://: nothing else shows a certificate"));
+                return Err(BadAddress::new(
+                    "no #NAME without tls://, https:// or quic://: nothing else shows a certificate",
+                ));
             }
             Some(name) if is_host_name(name) => Some(name.trim_end_matches('.').to_ascii_lowercase()),
             Some(_) => return Err(BadAddress::new("the name of a host after the #, such as #dns.example")),
         };
-        Ok(Self { address: BackendAddress { scheme, socket }, name })
+        Ok(Self { address: BackendAddress { scheme, socket }, path, name })
     }
 }
 
@@ -238,6 +282,8 @@ impl FromStr for BackendUrl {
 struct Parts<'t> {
     scheme: Scheme,
     socket: SocketAddr,
+    /// By HTTP.
+    path: Option<HttpPath>,
     /// After the `#`.
     name: Option<&'t str>,
 }
@@ -252,10 +298,16 @@ impl<'t> Parts<'t> {
             Some((rest, name)) => (rest, Some(name)),
             None => (rest, None),
         };
-        if rest.contains('/') {
+        let (host, path) = match rest.find('/') {
+            Some(slash) => rest.split_at(slash),
+            None => (rest, ""),
+        };
+        if !path.is_empty() && !scheme.is_http() {
             return Err(BadAddress::new("no path: only https:// has one"));
         }
-        Ok(Self { scheme, socket: socket_address(rest, scheme)?, name })
+        // A slash alone says nothing: that is how browsers write addresses without a path.
+        let path = if path.len() > 1 { Some(path.parse()?) } else { None };
+        Ok(Self { scheme, socket: socket_address(host, scheme)?, path, name })
     }
 }
 
@@ -312,6 +364,9 @@ mod tests {
             ("tls://192.0.2.1", "tls://192.0.2.1:853", None),
             ("TLS://[2001:db8::1]#DNS.Example.", "tls://[2001:db8::1]:853", Some("dns.example")),
             ("tls://192.0.2.1:8853#dns.example", "tls://192.0.2.1:8853", Some("dns.example")),
+            ("https://192.0.2.1#dns.example", "https://192.0.2.1:443", Some("dns.example")),
+            ("https://192.0.2.1/", "https://192.0.2.1:443", None),
+            ("quic://[2001:db8::1]#dns.example", "quic://[2001:db8::1]:853", Some("dns.example")),
         ] {
             let url: BackendUrl = text.parse().expect(text);
             assert_eq!((&*url.address.to_string(), url.name.as_deref()), (written, name), "{text}");
@@ -325,11 +380,14 @@ mod tests {
     fn what_is_wrong_with_a_backend_is_told_with_its_remedy() {
         for (text, expected) in [
             ("dot://192.0.2.1", "tls://, did you mean that by dot://?"),
-            ("h3://192.0.2.1", "tcp:// or tls://, HTTP/3 is not spoken"),
-            ("https://192.0.2.1", "tcp:// or tls://, DNS over HTTPS and QUIC are not spoken by this version"),
-            ("quic://192.0.2.1", "tcp:// or tls://, DNS over HTTPS and QUIC are not spoken by this version"),
+            ("h3://192.0.2.1", "https:// or quic://, HTTP/3 is not spoken"),
+            ("doh://192.0.2.1", "https://, did you mean that by doh://?"),
+            ("doq://192.0.2.1", "quic://, did you mean that by doq://?"),
+            ("http://192.0.2.1", "https:// for a backend: http:// is only listened on"),
+            ("https://192.0.2.1/dns query", "a path such as /dns-query, without spaces, ? or {"),
+            ("https://192.0.2.1/dns-query{?dns}", "a path such as /dns-query, without spaces, ? or {"),
             ("udp://192.0.2.1", "an address without a scheme for UDP, such as \"192.0.2.1:53\""),
-            ("ftp://192.0.2.1", "tcp://, tls:// or no scheme at all, not ftp://"),
+            ("ftp://192.0.2.1", "tcp://, tls://, https://, quic:// or no scheme at all, not ftp://"),
             (
                 "tls://dns.example",
                 "an IP address with its port, not a host name, such as \"127.0.0.1:53\" or \"[::1]:53\"",
@@ -339,8 +397,11 @@ mod tests {
             ("127.0.0.1:65536", "an IP address with its port, such as \"127.0.0.1:53\" or \"[::1]:53\""),
             ("[127.0.0.1]", "an IP address with its port, such as \"127.0.0.1:53\" or \"[::1]:53\""),
             ("tls://192.0.2.1/dns-query", "no path: only https:// has one"),
-            ("192.0.2.1#dns.example", "no #NAME without tls://: nothing else shows a certificate"),
-            ("tcp://192.0.2.1#dns.example", "no #NAME without tls://: nothing else shows a certificate"),
+            ("192.0.2.1#dns.example", "no #NAME without tls://, https:// or quic://: nothing else shows a certificate"),
+            (
+                "tcp://192.0.2.1#dns.example",
+                "no #NAME without tls://, https:// or quic://: nothing else shows a certificate",
+            ),
             ("tls://192.0.2.1#", "the name of a host after the #, such as #dns.example"),
             ("tls://192.0.2.1#192.0.2.1", "the name of a host after the #, such as #dns.example"),
             ("tls://192.0.2.1#a..b", "the name of a host after the #, such as #dns.example"),
@@ -354,6 +415,20 @@ mod tests {
     }
 
     #[test]
+    fn paths_are_of_http_and_have_a_default() {
+        for (text, path) in [
+            ("https://192.0.2.1", None),
+            ("https://192.0.2.1:8443/dns-query", Some("/dns-query")),
+            ("https://[2001:db8::1]/a/b%20c#dns.example", Some("/a/b%20c")),
+        ] {
+            let url: BackendUrl = text.parse().expect(text);
+            assert_eq!(url.path.as_ref().map(HttpPath::as_str), path, "{text}");
+            let listener: ListenUrl = text.split('#').next().unwrap_or_default().parse().expect(text);
+            assert_eq!(listener.path.as_str(), path.unwrap_or("/dns-query"), "{text}");
+        }
+    }
+
+    #[test]
     fn listeners_have_ports_of_their_own_and_no_names() {
         for (text, written) in [
             ("0.0.0.0", "0.0.0.0:53"),
@@ -361,10 +436,13 @@ mod tests {
             ("tls://127.0.0.1:8853", "tls://127.0.0.1:8853"),
             ("tls://[::]", "tls://[::]:853"),
             ("tcp://[::1]", "tcp://[::1]:53"),
+            ("https://[::1]", "https://[::1]:443"),
+            ("http://127.0.0.1/dns", "http://127.0.0.1:80"),
+            ("quic://127.0.0.1", "quic://127.0.0.1:853"),
         ] {
-            assert_eq!(text.parse::<ListenAddress>().expect(text).to_string(), written);
+            assert_eq!(text.parse::<ListenUrl>().expect(text).address.to_string(), written);
         }
-        let error = "tls://127.0.0.1#a.example".parse::<ListenAddress>().expect_err("a name");
+        let error = "tls://127.0.0.1#a.example".parse::<ListenUrl>().expect_err("a name");
         assert_eq!(error.to_string(), "no #NAME, which is for backends: a listener's names stand in its certificate");
     }
 }

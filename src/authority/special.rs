@@ -113,9 +113,9 @@ impl Special<'_> {
     fn sign(&self, mut chain: ServerChain, now: u64, out: &mut Vec<u8>) {
         let before = chain.clone();
         chain.sign(now, out);
-        let limit = match (self.transport, self.read) {
-            (Transport::Udp, Ok(query)) => query.udp_limit(UDP_SIZE),
-            (Transport::Udp, Err(_)) | (Transport::Tcp | Transport::Tls, _) => usize::from(u16::MAX),
+        let limit = match self.read {
+            Ok(query) if self.transport == Transport::Udp => query.udp_limit(UDP_SIZE),
+            Ok(_) | Err(_) => usize::from(u16::MAX),
         };
         if out.len() > limit {
             truncate(self.message, self.cookie, out);
@@ -145,12 +145,14 @@ impl Special<'_> {
             Err(rcode) => return PlannedResponse::Error(rcode),
         };
         match (self.transport, asked.asked) {
-            // RFC 9103 section 7.4: by TLS as by TCP.
-            (Transport::Tcp | Transport::Tls, TransferKind::Axfr | TransferKind::Ixfr { .. }) => {
+            // RFC 9103 section 7.4: by TLS as by TCP; RFC 9250 section 5.6: by QUIC too.
+            (Transport::Tcp | Transport::Tls | Transport::Quic, TransferKind::Axfr | TransferKind::Ixfr { .. }) => {
                 PlannedResponse::Transfer(Arc::clone(zone), Arc::clone(transfers))
             }
-            // RFC 5936 section 4.2: there is no AXFR by UDP.
-            (Transport::Udp, TransferKind::Axfr) => PlannedResponse::Error(Rcode::REFUSED),
+            // RFC 5936 section 4.2: there is no AXFR by UDP. RFC 8484 section 6: a response of HTTP is one message, which no transfer need be.
+            (Transport::Udp, TransferKind::Axfr) | (Transport::Https | Transport::Http, _) => {
+                PlannedResponse::Error(Rcode::REFUSED)
+            }
             (Transport::Udp, TransferKind::Ixfr { .. }) => {
                 let room = if chain.is_some() { tsig::ROOM } else { 0 };
                 let limit = query.udp_limit(UDP_SIZE).saturating_sub(room);

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::{EXIT_USAGE, run};
-use crate::address::{BackendAddress, BackendUrl, ListenAddress};
+use crate::address::{BackendAddress, BackendUrl, ListenAddress, ListenUrl};
 use crate::config::{
     BackendConfig, CertificateConfig, Config, CookieConfig, DiscoverConfig, EtcdConfig, ForwarderConfig, HttpEndpoint,
     Limits, ListenConfig, PoolConfig, PoolIndex, ProbeConfig, Route, etcd_key, http_endpoint, limits, listen_address,
@@ -21,9 +21,9 @@ use crate::wire::Name;
 /// The options; each is the config key of the same name, with the same words and default.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where to listen: ADDRESS[:PORT] by UDP and TCP, or tls://ADDRESS[:PORT] or tcp://ADDRESS[:PORT]; may be given several times
+    /// Where to listen: ADDRESS[:PORT] by UDP and TCP, or with tcp://, tls://, https://, http:// or quic:// before it; may be given several times
     #[arg(short, long, value_name = "ADDR", required = true, value_parser = listen_address)]
-    listen: Vec<ListenAddress>,
+    listen: Vec<ListenUrl>,
     /// The chain of certificates that encrypted listeners show, in PEM, the leaf first
     #[arg(long, value_name = "FILE", requires = "key")]
     certificate: Option<PathBuf>,
@@ -57,7 +57,7 @@ pub(super) struct Args {
     /// Probe the backends also after so many queries; 0 is never
     #[arg(short = 'R', long, value_name = "QUERIES", default_value_t = 0)]
     probe_every: u32,
-    /// Certificates that vouch for servers asked by TLS, PEM; else those of the system
+    /// Certificates that vouch for servers asked by TLS, HTTPS or QUIC, PEM; else those of the system
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// An etcd that members are registered in, http://ADDRESS:PORT; may be given several times
@@ -66,7 +66,7 @@ pub(super) struct Args {
     /// Ask also the servers that are registered under this key
     #[arg(long, value_name = "KEY", requires = "etcd", value_parser = etcd_key)]
     discover: Option<String>,
-    /// The servers to ask, each ADDRESS, ADDRESS:PORT, tcp://ADDRESS or tls://ADDRESS#NAME
+    /// The servers to ask, each ADDRESS, ADDRESS:PORT, or by tcp://ADDRESS, tls://ADDRESS#NAME, https://ADDRESS/PATH#NAME or quic://ADDRESS#NAME
     #[arg(required_unless_present = "discover", value_name = "BACKEND", value_parser = words::backend)]
     backends: Vec<BackendUrl>,
 }
@@ -104,8 +104,8 @@ pub(super) fn own_certificate(chain: Option<&Path>, key: Option<&Path>) -> Vec<C
 }
 
 /// The first listener that would have a certificate to show, if there is none.
-pub(super) fn lacks_certificate(listen: &[ListenAddress], is_given: bool) -> Option<ListenAddress> {
-    listen.iter().copied().find(|listener| listener.scheme.is_encrypted() && !is_given)
+pub(super) fn lacks_certificate(listen: &[ListenUrl], is_given: bool) -> Option<ListenAddress> {
+    listen.iter().map(|listener| listener.address).find(|listener| listener.scheme.is_encrypted() && !is_given)
 }
 
 /// The config that the options stand for.
@@ -135,7 +135,7 @@ fn config(args: &Args) -> Config {
         cookies: PoolConfig::COOKIES,
         connections: Default::default(),
     };
-    let listen: Vec<ListenConfig> = args.listen.iter().copied().map(Into::into).collect();
+    let listen: Vec<ListenConfig> = args.listen.iter().cloned().map(Into::into).collect();
     Config {
         workers: NonZeroUsize::new(args.workers),
         user: None,

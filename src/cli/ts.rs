@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::ls::{lacks_certificate, own_certificate};
 use super::{EXIT_USAGE, run};
-use crate::address::ListenAddress;
+use crate::address::ListenUrl;
 use crate::config::{
     AuthorityConfig, Config, CookieConfig, EtcdConfig, HttpEndpoint, ListenConfig, RegisterConfig, ZoneSource,
     etcd_key, http_endpoint, listen_address, usual_rate_limit, words,
@@ -20,9 +20,9 @@ use crate::zone::{Identity, Miss};
 /// The options; each is the config key of the same name, with the same words and default.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where to listen: ADDRESS[:PORT] by UDP and TCP, or tls://ADDRESS[:PORT] or tcp://ADDRESS[:PORT]; may be given several times
+    /// Where to listen: ADDRESS[:PORT] by UDP and TCP, or with tcp://, tls://, https://, http:// or quic:// before it; may be given several times
     #[arg(short, long, value_name = "ADDR", required = true, value_parser = listen_address)]
-    listen: Vec<ListenAddress>,
+    listen: Vec<ListenUrl>,
     /// The chain of certificates that encrypted listeners show, in PEM, the leaf first
     #[arg(long, value_name = "FILE", requires = "key")]
     certificate: Option<PathBuf>,
@@ -54,7 +54,7 @@ pub(super) struct Args {
 
 /// Runs the command.
 pub(super) fn run(args: Args) -> ExitCode {
-    let is_any = args.listen.first().is_some_and(|first| first.socket.ip().is_unspecified());
+    let is_any = args.listen.first().is_some_and(|first| first.address.socket.ip().is_unspecified());
     if args.register.is_some() && args.address.is_none() && is_any {
         eprintln!("hedgerow ts: nobody is reached at any address: say with --address where others ask this server");
         return ExitCode::from(EXIT_USAGE);
@@ -76,7 +76,7 @@ pub(super) fn run(args: Args) -> ExitCode {
 
 /// The config that the options stand for, with its zones.
 fn load(args: &Args, loader: &mut Loader) -> Result<Setup, LoadError> {
-    let listen: Vec<ListenConfig> = args.listen.iter().copied().map(Into::into).collect();
+    let listen: Vec<ListenConfig> = args.listen.iter().cloned().map(Into::into).collect();
     let rate_limit = usual_rate_limit(&listen);
     let authority = AuthorityConfig {
         name: "authority".to_owned(),

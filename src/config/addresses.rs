@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::words::Expected;
-use crate::address::{BackendAddress, BackendUrl, BadAddress, ListenAddress, Pin};
+use crate::address::{BackendAddress, BackendUrl, BadAddress, Pin};
 
 /// Reads an address to listen on: IP and port, where port 0 lets the system choose.
 pub fn listen_address(text: &str) -> Result<SocketAddr, Expected> {
@@ -23,11 +23,6 @@ pub fn backend_address(text: &str) -> Result<SocketAddr, Expected> {
         return Err(Expected::new("the address of one host, not of a multicast group"));
     }
     Ok(address)
-}
-
-/// Reads where the forwarder or an authority listens: an address, perhaps with a scheme.
-pub fn listener(text: &str) -> Result<ListenAddress, Expected> {
-    text.parse().map_err(|bad: BadAddress| Expected::new(bad.to_string()).matching(URL))
 }
 
 /// Reads a backend: an address, perhaps with a scheme and the name that its certificate bears.
@@ -69,7 +64,8 @@ pub fn pin(text: &str) -> Result<Pin, Expected> {
 const ADDRESS: &str = "^([0-9.]+|\\[[0-9A-Fa-f:.]+(%[0-9]+)?\\]):[0-9]+$";
 
 /// An address with its scheme, its port and a name, or without them.
-const URL: &str = "^([A-Za-z0-9]+://)?([0-9.]+|[0-9A-Fa-f:.]+|\\[[0-9A-Fa-f:.]+(%[0-9]+)?\\])(:[0-9]+)?(#.+)?$";
+const URL: &str =
+    "^([A-Za-z0-9]+://)?([0-9.]+|[0-9A-Fa-f:.]+|\\[[0-9A-Fa-f:.]+(%[0-9]+)?\\])(:[0-9]+)?(/[^#]*)?(#.+)?$";
 
 /// A SHA-256 in base64.
 const PIN: &str = "^sha256/[A-Za-z0-9+/]{43}=$";

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::section::{Node, Section, Spot, note_repeats};
 use super::{limits, words};
-use crate::address::{BackendAddress, BackendUrl, Pin, ServerIdentity, Verify};
+use crate::address::{BackendAddress, BackendUrl, HttpPath, Pin, ServerIdentity, Verify};
 
 /// An example of what `backends` takes.
 pub(super) const BACKENDS_EXAMPLE: &str = "[\"127.0.0.1:5301\"]";
@@ -24,6 +24,9 @@ pub struct BackendConfig {
     /// The machine that it is a way to; none: it is the only way to its own.
     #[serde(default)]
     pub server: Option<String>,
+    /// Under which path it answers, by HTTP.
+    #[serde(default)]
+    pub path: HttpPath,
     /// Who it must be, where it has to prove that.
     #[serde(default)]
     pub trust: TrustConfig,
@@ -55,13 +58,24 @@ impl BackendConfig {
     /// A backend at this address, which has the address as its label.
     pub fn at(address: impl Into<BackendAddress>) -> Self {
         let address = address.into();
-        Self { address, name: address.to_string(), weight: 1, server: None, trust: TrustConfig::default() }
+        Self {
+            address,
+            name: address.to_string(),
+            weight: 1,
+            server: None,
+            path: HttpPath::default(),
+            trust: TrustConfig::default(),
+        }
     }
 
-    /// A backend at this URL, with the address as its label.
-    pub fn of_url(BackendUrl { address, name }: BackendUrl) -> Self {
+    /// A backend at this URL, with the address as its label, and the path if one is written.
+    pub fn of_url(BackendUrl { address, path, name }: BackendUrl) -> Self {
         let mut backend = Self::at(address);
         backend.trust.identity.name = name;
+        if let Some(path) = path {
+            backend.name.push_str(path.as_str());
+            backend.path = path;
+        }
         backend
     }
 }
@@ -114,7 +128,8 @@ fn read_trust<'d>(
     let mut take = |key: &'static str| {
         let node = section.take(key)?;
         if is_plain {
-            node.spot.note(format!("{key} is for backends by TLS, write tls:// before the address"));
+            node.spot
+                .note(format!("{key} is for encrypted backends, write tls://, https:// or quic:// before the address"));
         }
         Some(node)
     };
@@ -212,7 +227,7 @@ mod tests {
             ),
             (
                 "{ address = \"192.0.2.1\", verify = \"none\" }",
-                "47: pools.ts.backends[0].verify: verify is for backends by TLS, write tls:// before the address",
+                "47: pools.ts.backends[0].verify: verify is for encrypted backends, write tls://, https:// or quic:// before the address",
             ),
             (
                 "\"192.0.2.1\", \"192.0.2.1:53\"",

@@ -10,13 +10,15 @@ use std::path::{Path, PathBuf};
 use super::section::{Node, Section, Spot, note_repeats};
 use super::suggest::nearest;
 use super::{Expected, words};
-use crate::address::{BadAddress, ListenAddress, Scheme};
+use crate::address::{BadAddress, HttpPath, ListenAddress, ListenUrl, Scheme};
 
 /// One entry of `listen`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenConfig {
     /// How queries come, and where.
     pub address: ListenAddress,
+    /// Under which path queries come, by HTTP.
+    pub path: HttpPath,
     /// The section of the certificate that it shows, whatever name its client asks for; none: the client's name chooses.
     pub certificate: Option<String>,
 }
@@ -28,9 +30,15 @@ impl ListenConfig {
     }
 }
 
+impl From<ListenUrl> for ListenConfig {
+    fn from(ListenUrl { address, path }: ListenUrl) -> Self {
+        Self { address, path, certificate: None }
+    }
+}
+
 impl From<ListenAddress> for ListenConfig {
     fn from(address: ListenAddress) -> Self {
-        Self { address, certificate: None }
+        ListenUrl { address, path: HttpPath::default() }.into()
     }
 }
 
@@ -79,16 +87,21 @@ impl<'d> Listening<'d> {
     pub(super) fn check(self, certificates: &[CertificateConfig]) {
         let Self { addresses, named } = self;
         let fixed = || addresses.iter().filter(|(address, _)| address.socket.port() != 0);
-        // One that is encrypted and one that is not meet by TCP.
-        let mut known: HashMap<SocketAddr, Scheme> = HashMap::new();
+        // Two that would take each other's connections or datagrams: by TCP all that are not told apart by ALPN (RFC 7301), by UDP plain
+        // DNS and QUIC.
+        let mut known: HashMap<SocketAddr, Vec<Scheme>> = HashMap::new();
         for (address, spot) in fixed() {
-            let other = *known.entry(address.socket).or_insert(address.scheme);
-            if other.is_encrypted() != address.scheme.is_encrypted() {
-                let (socket, word) = (address.socket, Scheme::Tls.word().unwrap_or_default());
-                spot.note(format!("{socket} is listened on by TCP and by TLS, expected another port for {word}://"));
+            let here = known.entry(address.socket).or_default();
+            let scheme = in_the_clear(address.scheme);
+            if let Some(other) = here.iter().find(|other| **other != scheme && meet(**other, scheme)) {
+                let (socket, one, other) = (address.socket, spoken(*other), spoken(scheme));
+                spot.note(format!(
+                    "{socket} is listened on by {one} and by {other}, expected another port for one of them"
+                ));
             }
+            here.push(scheme);
         }
-        let same = fixed().map(|(address, spot)| ((address.socket, address.scheme.is_encrypted()), spot.clone()));
+        let same = fixed().map(|(address, spot)| ((address.socket, in_the_clear(address.scheme)), spot.clone()));
         note_repeats(same, |(socket, _)| format!("{socket} is listened on"));
         if certificates.is_empty() {
             for (address, spot) in addresses.iter().filter(|(address, _)| address.scheme.is_encrypted()) {
@@ -106,6 +119,30 @@ impl<'d> Listening<'d> {
     }
 }
 
+/// Whether two listeners cannot have the same address.
+fn meet(one: Scheme, other: Scheme) -> bool {
+    let by_alpn = |scheme| matches!(scheme, Scheme::Tls | Scheme::Https);
+    let by_udp = |scheme| matches!(scheme, Scheme::Plain | Scheme::Quic);
+    let by_tcp = |scheme| scheme != Scheme::Quic;
+    (by_udp(one) && by_udp(other)) || (by_tcp(one) && by_tcp(other) && !(by_alpn(one) && by_alpn(other)))
+}
+
+/// The scheme of a listener, where plain DNS is one whether it is by UDP or not.
+fn in_the_clear(scheme: Scheme) -> Scheme {
+    if scheme == Scheme::Tcp { Scheme::Plain } else { scheme }
+}
+
+/// What a listener speaks, for people.
+fn spoken(scheme: Scheme) -> &'static str {
+    match scheme {
+        Scheme::Plain | Scheme::Tcp => "plain DNS",
+        Scheme::Tls => "TLS",
+        Scheme::Https => "HTTPS",
+        Scheme::Http => "HTTP",
+        Scheme::Quic => "QUIC",
+    }
+}
+
 /// Reads `listen`. Each address goes to `listening` too.
 pub(super) fn read<'d>(node: &Node<'d>, listening: &mut Listening<'d>) -> Vec<ListenConfig> {
     node.items("[\"127.0.0.1:5300\"]").iter().filter_map(|item| read_one(item, listening)).collect()
@@ -114,24 +151,27 @@ pub(super) fn read<'d>(node: &Node<'d>, listening: &mut Listening<'d>) -> Vec<Li
 /// Reads one listener: an address, or a table with one.
 fn read_one<'d>(item: &Node<'d>, listening: &mut Listening<'d>) -> Option<ListenConfig> {
     let Some(mut section) = item.table() else {
-        let address = item.parsed(listen_address)?;
-        listening.push(address, item.spot.clone());
-        return Some(address.into());
+        let url = item.parsed(listen_address)?;
+        listening.push(url.address, item.spot.clone());
+        return Some(url.into());
     };
     let address = section.require("address", "\"tls://127.0.0.1:8853\"");
     let address = address.and_then(|node| Some((node.parsed(listen_address)?, node.spot)));
     let certificate = section.take("certificate");
     let named = certificate.and_then(|node| Some((node.parsed(words::label)?, node.spot)));
     section.finish();
-    let (address, spot) = address?;
+    let (url, spot) = address?;
+    let address = url.address;
     listening.push(address, spot);
     if let Some((name, spot)) = &named {
         match address.scheme.is_encrypted() {
             true => listening.shows(name.clone(), spot.clone()),
-            false => spot.note(format!("{address} shows no certificate, expected tls:// before the address")),
+            false => spot.note(format!(
+                "{address} shows no certificate, expected tls://, https:// or quic:// before the address"
+            )),
         }
     }
-    Some(ListenConfig { address, certificate: named.map(|(name, _)| name) })
+    Some(ListenConfig { certificate: named.map(|(name, _)| name), ..url.into() })
 }
 
 /// Reads `[certificates]`. Files are relative to `folder`.
@@ -173,12 +213,12 @@ fn server_name(text: &str) -> Result<String, Expected> {
 ///
 /// # Errors
 /// If it is none.
-pub fn listen_address(text: &str) -> Result<ListenAddress, Expected> {
+pub fn listen_address(text: &str) -> Result<ListenUrl, Expected> {
     text.parse().map_err(|bad: BadAddress| Expected::new(bad.to_string()).matching(LISTENER))
 }
 
 /// Addresses with or without a scheme and a port.
-const LISTENER: &str = "^((tcp|tls|TCP|TLS)://)?([0-9.]+|[0-9A-Fa-f:.]+|\\[[0-9A-Fa-f:.]+(%[0-9]+)?\\])(:[0-9]+)?$";
+const LISTENER: &str = "^((tcp|tls|https?|quic|TCP|TLS|HTTPS?|QUIC)://)?([0-9.]+|[0-9A-Fa-f:.]+|\\[[0-9A-Fa-f:.]+(%[0-9]+)?\\])(:[0-9]+)?(/.*)?$";
 
 #[cfg(test)]
 mod tests {
@@ -196,7 +236,8 @@ mod tests {
 
     #[test]
     fn listeners_and_certificates_are_read() {
-        let line = "[\"127.0.0.1:53\", \"tls://127.0.0.1\", { address = \"tls://[::1]:8854\", certificate = \"other\" }, \"tcp://127.0.0.2\"]";
+        let line = "[\"127.0.0.1:53\", \"tls://127.0.0.1\", { address = \"tls://[::1]:8854\", certificate = \"other\" }, \"tcp://127.0.0.2\", \
+                    \"https://127.0.0.1:853/q\", \"quic://127.0.0.1\", \"http://127.0.0.1\"]";
         let config =
             Config::parse(&config(line), "c.toml", Path::new("/etc")).unwrap_or_else(|problems| panic!("{problems}"));
         let listen = config.forwarder.expect("there is one").listen;
@@ -206,6 +247,9 @@ mod tests {
             ("tls://127.0.0.1:853", None),
             ("tls://[::1]:8854", Some("other")),
             ("tcp://127.0.0.2:53", None),
+            ("https://127.0.0.1:853", None),
+            ("quic://127.0.0.1:853", None),
+            ("http://127.0.0.1:80", None),
         ];
         assert_eq!(shown, expected.map(|(address, certificate)| (address.to_owned(), certificate)));
         let [main, other] = &config.certificates[..] else { panic!("there are two") };
@@ -228,11 +272,11 @@ mod tests {
             ),
             (
                 "[\"h3://127.0.0.1\"]",
-                "2:11: forwarder.listen[0]: invalid value \"h3://127.0.0.1\": expected tcp:// or tls://, HTTP/3 is not spoken",
+                "2:11: forwarder.listen[0]: invalid value \"h3://127.0.0.1\": expected https:// or quic://, HTTP/3 is not spoken",
             ),
             (
-                "[\"https://127.0.0.1/dns-query\"]",
-                "2:11: forwarder.listen[0]: invalid value \"https://127.0.0.1/dns-query\": expected tcp:// or tls://, DNS over HTTPS and QUIC are not spoken by this version",
+                "[\"https://127.0.0.1/dns?query\"]",
+                "2:11: forwarder.listen[0]: invalid value \"https://127.0.0.1/dns?query\": expected a path such as /dns-query, without spaces, ? or {",
             ),
             (
                 "[\"tls://127.0.0.1/dns-query\"]",
@@ -252,11 +296,19 @@ mod tests {
             ),
             (
                 "[{ address = \"127.0.0.1:53\", certificate = \"main\" }]",
-                "2:53: forwarder.listen[0].certificate: 127.0.0.1:53 shows no certificate, expected tls:// before the address",
+                "2:53: forwarder.listen[0].certificate: 127.0.0.1:53 shows no certificate, expected tls://, https:// or quic:// before the address",
             ),
             (
                 "[\"127.0.0.1:853\", \"tls://127.0.0.1\"]",
-                "2:28: forwarder.listen[1]: 127.0.0.1:853 is listened on by TCP and by TLS, expected another port for tls://",
+                "2:28: forwarder.listen[1]: 127.0.0.1:853 is listened on by plain DNS and by TLS, expected another port for one of them",
+            ),
+            (
+                "[\"127.0.0.1:853\", \"quic://127.0.0.1\"]",
+                "2:28: forwarder.listen[1]: 127.0.0.1:853 is listened on by plain DNS and by QUIC, expected another port for one of them",
+            ),
+            (
+                "[\"https://127.0.0.1:80\", \"http://127.0.0.1\"]",
+                "2:35: forwarder.listen[1]: 127.0.0.1:80 is listened on by HTTPS and by HTTP, expected another port for one of them",
             ),
             (
                 "[\"127.0.0.1:53\", \"tcp://127.0.0.1\"]",

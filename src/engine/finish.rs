@@ -322,8 +322,5 @@ fn relay<I: Io>(
 
 /// How long a response may be, octets.
 pub fn response_limit(transport: Transport, form: &ClientForm, own_udp_size: u16) -> usize {
-    match transport {
-        Transport::Udp => form.udp_limit(own_udp_size),
-        Transport::Tcp | Transport::Tls => usize::from(u16::MAX),
-    }
+    if transport.is_stream() { usize::from(u16::MAX) } else { form.udp_limit(own_udp_size) }
 }

@@ -493,8 +493,9 @@ impl Summary {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let queries = Transport::ALL.map(|transport| (transport, self.queries(transport)));
-        // What is encrypted is told where there is any.
-        let told = queries.iter().filter(|(transport, count)| *count > 0 || *transport != Transport::Tls);
+        // What is not plain DNS is told where there is any.
+        let is_plain = |transport| matches!(transport, Transport::Udp | Transport::Tcp);
+        let told = queries.iter().filter(|(transport, count)| *count > 0 || is_plain(*transport));
         let queries: Vec<_> = told.map(|(transport, count)| format!("{count} {}", transport.label())).collect();
         let responses = SOURCES.map(|source| format!("{} {}", self.responses(source), source.label())).join(", ");
         write!(f, "queries: {}; responses: {responses}; dropped:", queries.join(", "))?;

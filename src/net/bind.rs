@@ -1,5 +1,5 @@
-//! Binding listening sockets: for each configured address, one UDP and one TCP socket a worker, all on the same port, or TCP
-//! sockets alone where queries come by connections alone.
+//! Binding listening sockets: for each configured address, one UDP and one TCP socket a worker, all on the same port, or those of
+//! one kind alone: TCP where queries come by connections of it, UDP where they come by QUIC.
 //!
 //! The kernel spreads clients over the workers' sockets (`SO_REUSEPORT`). That option would also let a second hedgerow
 //! share the port in silence, each answering half of the clients, so every address is first bound once without it.
@@ -14,7 +14,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::options;
 
-/// One address, bound by UDP and TCP, or by TCP alone.
+/// One address, bound by UDP and TCP, or by one of them alone.
 #[derive(Debug)]
 pub struct Group {
     /// The address really bound: port 0 has become a port.
@@ -22,7 +22,7 @@ pub struct Group {
     kinds: Kinds,
     /// UDP sockets, non-blocking; none where there is TCP alone.
     pub udp: Vec<UdpSocket>,
-    /// TCP listeners, non-blocking.
+    /// TCP listeners, non-blocking; none where there is UDP alone.
     pub tcp: Vec<TcpListener>,
 }
 
@@ -33,15 +33,29 @@ pub enum Kinds {
     Both,
     /// TCP alone.
     Stream,
+    /// UDP alone.
+    Datagram,
 }
 
 impl Kinds {
+    /// Whether there are UDP sockets.
+    pub fn has_datagrams(self) -> bool {
+        self != Self::Stream
+    }
+
+    /// Whether there are TCP listeners.
+    pub fn has_streams(self) -> bool {
+        self != Self::Datagram
+    }
+
     /// How many UDP sockets there are where each of so many workers is to have one.
     fn datagrams(self, workers: usize) -> usize {
-        match self {
-            Self::Both => workers,
-            Self::Stream => 0,
-        }
+        if self.has_datagrams() { workers } else { 0 }
+    }
+
+    /// The same of TCP listeners.
+    fn streams(self, workers: usize) -> usize {
+        if self.has_streams() { workers } else { 0 }
     }
 }
 
@@ -107,8 +121,8 @@ impl Group {
             .map(|_| udp_listener(address))
             .collect::<io::Result<_>>()
             .map_err(fail("UDP"))?;
-        let tcp = (0..workers).map(|_| tcp_listener(address)).collect::<io::Result<_>>().map_err(fail("TCP"))?;
-        Ok(Self { address, kinds, udp, tcp })
+        let tcp = (0..kinds.streams(workers)).map(|_| tcp_listener(address)).collect::<io::Result<_>>();
+        Ok(Self { address, kinds, udp, tcp: tcp.map_err(fail("TCP"))? })
     }
 
     /// Takes sockets that another process has bound to `address`, and binds one of a kind that is missing.
@@ -139,14 +153,15 @@ impl Group {
         if lacks_udp {
             drop(alone(address, Type::DGRAM, 0).map_err(fail("UDP"))?);
         }
-        if tcp.is_empty() {
+        let lacks_tcp = tcp.len() < kinds.streams(1);
+        if lacks_tcp {
             drop(alone(address, Type::STREAM, 1).map_err(fail("TCP"))?);
         }
         let mut group = Self { address, kinds, udp, tcp };
         if lacks_udp {
             group.udp.push(udp_listener(address).map_err(fail("UDP"))?);
         }
-        if group.tcp.is_empty() {
+        if lacks_tcp {
             group.tcp.push(tcp_listener(address).map_err(fail("TCP"))?);
         }
         Ok(group)
@@ -156,7 +171,7 @@ impl Group {
     pub fn fill(&mut self, workers: usize) {
         let address = self.address;
         fill(&mut self.udp, self.kinds.datagrams(workers), || udp_listener(address));
-        fill(&mut self.tcp, workers, || tcp_listener(address));
+        fill(&mut self.tcp, self.kinds.streams(workers), || tcp_listener(address));
     }
 }
 
@@ -236,12 +251,15 @@ fn reserve(address: SocketAddr, kinds: Kinds) -> Result<(SocketAddr, Vec<Socket>
     let mut attempts_left = if address.port() == 0 { PORT_ATTEMPTS } else { 1 };
     loop {
         attempts_left -= 1;
-        let udp = match kinds {
-            Kinds::Both => Some(alone(address, Type::DGRAM, 0).map_err(fail("UDP"))?),
-            Kinds::Stream => None,
+        let udp = match kinds.has_datagrams() {
+            true => Some(alone(address, Type::DGRAM, 0).map_err(fail("UDP"))?),
+            false => None,
         };
         let bound_of = |socket: &Socket| socket.local_addr().ok().and_then(|bound| bound.as_socket());
         let wanted = udp.as_ref().and_then(bound_of).unwrap_or(address);
+        if !kinds.has_streams() {
+            return Ok((wanted, udp.into_iter().collect()));
+        }
         match alone(wanted, Type::STREAM, 1) {
             Ok(tcp) => return Ok((bound_of(&tcp).unwrap_or(wanted), udp.into_iter().chain([tcp]).collect())),
             Err(error) if attempts_left == 0 => return Err(fail("TCP")(error)),

@@ -254,7 +254,7 @@ impl Listeners {
 
     /// The addresses that take queries.
     pub(super) fn for_queries(&self) -> impl Iterator<Item = SocketAddr> {
-        self.sections.iter().flat_map(Section::served)
+        self.sections.iter().flat_map(Section::served).map(|address| address.socket)
     }
 
     /// Descriptors that all of it takes: the sockets themselves, and the duplicates that workers read.
@@ -372,8 +372,8 @@ impl SectionName {
 
 impl Section {
     /// Where it takes queries.
-    pub(super) fn served(&self) -> impl Iterator<Item = SocketAddr> {
-        self.addresses.iter().map(|address| address.bound())
+    pub(super) fn served(&self) -> impl Iterator<Item = ListenAddress> {
+        self.addresses.iter().map(|address| address.listens_at())
     }
 }
 
@@ -384,7 +384,7 @@ impl Address {
     }
 
     /// The same with how queries come there.
-    fn listens_at(&self) -> ListenAddress {
+    pub(super) fn listens_at(&self) -> ListenAddress {
         ListenAddress { socket: self.bound(), ..self.configured }
     }
 
@@ -455,7 +455,11 @@ impl Opening<'_> {
 
     fn open(&mut self, name: &str, listen: ListenAddress) -> Result<Arc<Address>, BindError> {
         let (workers, configured) = (self.earlier.workers, listen.socket);
-        let kinds = if listen.scheme.is_stream() { Kinds::Stream } else { Kinds::Both };
+        let kinds = match listen.scheme {
+            Scheme::Plain => Kinds::Both,
+            Scheme::Tcp | Scheme::Tls | Scheme::Https | Scheme::Http => Kinds::Stream,
+            Scheme::Quic => Kinds::Datagram,
+        };
         let (udp, tcp, is_kept, bound) = self.inherited.take_group(name, configured, kinds);
         let stays = |address: &&Arc<Address>| !self.known.iter().any(|known| Arc::ptr_eq(known, address));
         let is_taken =
@@ -466,8 +470,8 @@ impl Opening<'_> {
             (true, false) => Group::bind(configured, kinds, workers)?,
         };
         let tls = match listen.scheme {
-            Scheme::Plain | Scheme::Tcp => None,
-            Scheme::Tls => Some(Arc::new(self.earlier.tls.listener())),
+            Scheme::Plain | Scheme::Tcp | Scheme::Http => None,
+            Scheme::Tls | Scheme::Https | Scheme::Quic => Some(Arc::new(self.earlier.tls.listener())),
         };
         let address = Arc::new(Address { number: self.free_number(), configured: listen, group, tls, is_kept });
         self.opened.push(Arc::clone(&address));
@@ -562,11 +566,12 @@ impl Inherited {
         configured: SocketAddr,
         kinds: Kinds,
     ) -> (Vec<UdpSocket>, Vec<TcpListener>, bool, SocketAddr) {
-        let is_stream = kinds == Kinds::Stream;
+        let (has_udp, has_tcp) = (kinds.has_datagrams(), kinds.has_streams());
         let is_named = |socket: &&ListeningSocket| configured.port() != 0 || socket.name == name;
         let found = self.0.iter().filter(is_named).find_map(|socket| match socket.endpoint() {
-            // Of an address with connections alone, datagrams are somebody else's.
-            Endpoint::Udp(_) if is_stream => None,
+            // Of an address with one kind alone, the other is somebody else's.
+            Endpoint::Udp(_) if !has_udp => None,
+            Endpoint::Tcp(_) if !has_tcp => None,
             Endpoint::Udp(bound) | Endpoint::Tcp(bound) => is_meant(configured, *bound).then_some(*bound),
             Endpoint::Unix(_) => None,
         });
@@ -575,8 +580,8 @@ impl Inherited {
             for socket in mem::take(&mut self.0) {
                 let kept = socket.is_kept;
                 match socket.endpoint() {
-                    Endpoint::Udp(address) if *address == bound && !is_stream => udp.push(socket.into_fd().into()),
-                    Endpoint::Tcp(address) if *address == bound => tcp.push(socket.into_fd().into()),
+                    Endpoint::Udp(address) if *address == bound && has_udp => udp.push(socket.into_fd().into()),
+                    Endpoint::Tcp(address) if *address == bound && has_tcp => tcp.push(socket.into_fd().into()),
                     Endpoint::Udp(_) | Endpoint::Tcp(_) | Endpoint::Unix(_) => {
                         self.0.push(socket);
                         continue;

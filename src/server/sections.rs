@@ -5,7 +5,6 @@
 //! for: they agree among themselves on when a new address is read and an old one forgotten ([`Checkpoint`]).
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
@@ -74,8 +73,8 @@ impl Move {
             return Vec::new();
         }
         let passed_on = old.iter().filter(|address| address.is_kept() || self.listeners.has(address));
-        let passed_on: Vec<SocketAddr> = passed_on.map(|address| address.bound()).collect();
-        let served = Served::new(new.iter().map(|address| address.bound()), passed_on);
+        let passed_on: Vec<_> = passed_on.map(|address| address.listens_at()).collect();
+        let served = Served::new(new.iter().map(|address| address.listens_at()), passed_on);
         let checkpoint = Checkpoint::new();
         let dealt = self.dealt.take(name, self.listeners.workers());
         let change =

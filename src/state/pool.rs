@@ -302,7 +302,9 @@ pub fn hash_identity(address: BackendAddress) -> u64 {
     match address.scheme {
         // Without the scheme, as it ever was: names stay where they are.
         Scheme::Plain => FixedState::default().hash_one(address.socket),
-        Scheme::Tcp | Scheme::Tls => FixedState::default().hash_one(address),
+        Scheme::Tcp | Scheme::Tls | Scheme::Https | Scheme::Http | Scheme::Quic => {
+            FixedState::default().hash_one(address)
+        }
     }
 }
 

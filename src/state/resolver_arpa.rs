@@ -69,7 +69,9 @@ impl ResolverArpa {
 fn alpn(scheme: Scheme) -> Option<&'static [u8]> {
     match scheme {
         Scheme::Tls => Some(b"dot"),
-        Scheme::Plain | Scheme::Tcp => None,
+        Scheme::Https => Some(b"h2"),
+        Scheme::Quic => Some(b"doq"),
+        Scheme::Plain | Scheme::Tcp | Scheme::Http => None,
     }
 }
 
@@ -135,6 +137,7 @@ const IPV6_HINT: u16 = 6;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::address::ListenUrl;
     use crate::wire::read_query;
 
     /// A query of this type for a name in wire form.
@@ -154,7 +157,8 @@ mod tests {
     }
 
     fn at(address: &str) -> ListenAddress {
-        address.parse().unwrap_or_else(|_| panic!("{address} is an address"))
+        let url: ListenUrl = address.parse().unwrap_or_else(|_| panic!("{address} is an address"));
+        url.address
     }
 
     const DNS: &[u8] = b"\x04_dns\x08resolver\x04arpa\0";

@@ -11,17 +11,28 @@ pub enum Transport {
     Tcp,
     /// In a stream of which nobody on the way reads anything (RFC 7858).
     Tls,
+    /// In a request of HTTP over TLS (RFC 8484).
+    Https,
+    /// In a request of HTTP in the clear.
+    Http,
+    /// In a stream of QUIC (RFC 9250).
+    Quic,
 }
 
 impl Transport {
     /// All, in order of their number.
-    pub const ALL: [Self; 3] = [Self::Udp, Self::Tcp, Self::Tls];
+    pub const ALL: [Self; 6] = [Self::Udp, Self::Tcp, Self::Tls, Self::Https, Self::Http, Self::Quic];
 
     /// Whether messages come in a stream: then nothing is cut, and who has sent them is where its address says.
     pub fn is_stream(self) -> bool {
+        self != Self::Udp
+    }
+
+    /// Whether nobody on the way can read along.
+    pub fn is_encrypted(self) -> bool {
         match self {
-            Self::Udp => false,
-            Self::Tcp | Self::Tls => true,
+            Self::Udp | Self::Tcp | Self::Http => false,
+            Self::Tls | Self::Https | Self::Quic => true,
         }
     }
 
@@ -31,6 +42,9 @@ impl Transport {
             Self::Udp => "udp",
             Self::Tcp => "tcp",
             Self::Tls => "tls",
+            Self::Https => "https",
+            Self::Http => "http",
+            Self::Quic => "quic",
         }
     }
 }

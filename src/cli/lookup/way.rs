@@ -90,6 +90,9 @@ impl Way {
             Scheme::Plain => None,
             Scheme::Tcp => Some(Connections::new(address, None)),
             Scheme::Tls => Some(Connections::new(address, Some(trust.tls(address, name)?))),
+            Scheme::Https | Scheme::Http | Scheme::Quic => {
+                return Err("DNS over HTTPS and QUIC are not spoken by this version, expected +tls".to_owned());
+            }
         };
         Ok(Self { address, connections })
     }

@@ -27,6 +27,7 @@ use super::responder::{Responder, Response, WayBack};
 use super::served::Served;
 use super::stream::Stream;
 use super::table::{ConnectionSlot, Seat, WAITING};
+use crate::address::ListenAddress;
 use crate::limit::{Doing, Patience};
 use crate::wire::{FRAME_PREFIX, Rcode, Rejected, Transport, first_message, read_query};
 
@@ -93,7 +94,7 @@ impl Connection {
     pub(super) async fn run(
         mut self,
         peer: SocketAddr,
-        local: SocketAddr,
+        local: ListenAddress,
         mut served: watch::Receiver<Served>,
         handle: &impl Fn(&[u8], &Responder),
     ) -> io::Result<()> {

@@ -39,6 +39,7 @@ use self::table::ConnectionSlot;
 pub use self::table::Connections;
 use super::tasks::pass_on;
 use super::tls_server::TlsListener;
+use crate::address::ListenAddress;
 use crate::metrics::{ConnectionFate, Counters, Dropped};
 use crate::wire::Transport;
 
@@ -49,13 +50,12 @@ use crate::wire::Transport;
 /// call.
 pub async fn serve(
     listener: TcpListener,
-    Service { counters, tls }: Service,
+    Service { address, counters, tls }: Service,
     table: Arc<Connections>,
     served: watch::Receiver<Served>,
     admits: impl Fn(IpAddr) -> bool,
     handle: impl Fn(&[u8], &Responder) + 'static,
 ) {
-    let Ok(address) = listener.local_addr() else { return };
     let (handle, transport) = (Rc::new(handle), if tls.is_some() { Transport::Tls } else { Transport::Tcp });
     let mut connections = JoinSet::new();
     let accept = |(stream, peer): (TcpStream, SocketAddr), input: Option<Vec<u8>>, connections: &mut JoinSet<()>| {
@@ -76,8 +76,9 @@ pub async fn serve(
         }
         let (handle, served, counters, tls) = (Rc::clone(&handle), served.clone(), Arc::clone(&counters), tls.clone());
         // Who was connected to another process may have another address of the section, or one that only that process had.
-        let is_elsewhere = address.ip().is_unspecified() || input.is_some();
+        let is_elsewhere = address.socket.ip().is_unspecified() || input.is_some();
         let local = if is_elsewhere { stream.local_addr().ok() } else { None };
+        let local = local.map(|socket| ListenAddress { socket, ..address });
         let local = local.filter(|&local| served.borrow().covers(local)).unwrap_or(address);
         connections.spawn_local(async move {
             counters.connections.opened(transport);
@@ -150,6 +151,8 @@ pub async fn serve(
 /// What a listener speaks, and where its connections are counted.
 #[derive(Debug)]
 pub struct Service {
+    /// Where it listens, really bound.
+    pub address: ListenAddress,
     /// Those of the worker.
     pub counters: Arc<Counters>,
     /// TLS, if it is encrypted, and what keeps its handshakes from queries.
@@ -174,7 +177,7 @@ async fn begin_tls(
     stream: TcpStream,
     place: ConnectionSlot,
     (tls, gate): &(Arc<TlsListener>, Rc<Gate>),
-    local: SocketAddr,
+    local: ListenAddress,
     mut served: watch::Receiver<Served>,
     counters: &Counters,
 ) -> Option<Connection> {

@@ -91,11 +91,10 @@ impl Responder {
         if !asks.is_of_hop() {
             return;
         }
-        let block = match self.way.transport {
-            Transport::Udp | Transport::Tcp => None,
-            Transport::Tls => asks.padding().then_some(RESPONSE_BLOCK),
-        };
-        append_hop_options(response, asks.keepalive().then_some(self.way.idle), block);
+        let block = (self.way.transport.is_encrypted() && asks.padding()).then_some(RESPONSE_BLOCK);
+        // HTTP and QUIC have means of their own for how long a connection is kept.
+        let is_kept = matches!(self.way.transport, Transport::Tcp | Transport::Tls) && asks.keepalive();
+        append_hop_options(response, is_kept.then_some(self.way.idle), block);
     }
 
     /// Hands a response to the connection.

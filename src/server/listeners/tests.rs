@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::address::ListenUrl;
 
 /// The config of a forwarder with two addresses, an authority and an admin server, for so many workers.
 fn config(workers: usize, ports: [u16; 3]) -> Config {
@@ -165,7 +166,7 @@ fn all_addresses_may_stand_for_one_that_leaves() {
     let all = |listen: &str| {
         let mut config = config(1, [0; 3]);
         config.forwarder.as_mut().expect("there is one").listen =
-            vec![listen.parse::<ListenAddress>().expect("an address").into()];
+            vec![listen.parse::<ListenUrl>().expect("an address").into()];
         config
     };
     let any = format!("0.0.0.0:{}", bound.port());

@@ -69,10 +69,10 @@ impl AuthorityTasks {
     pub(super) fn listen(&mut self, change: Change) -> io::Result<()> {
         let Change { served, new, checkpoint, owed_for: _ } = change;
         let (stay, leave): (Vec<_>, Vec<_>) =
-            self.readings.drain(..).partition(|reading| served.has(reading.address.bound()));
+            self.readings.drain(..).partition(|reading| served.has(reading.address.listens_at()));
         self.readings = stay;
         for reading in leave {
-            let is_passed_on = served.is_passed_on(reading.address.bound());
+            let is_passed_on = served.is_passed_on(reading.address.listens_at());
             let work = self.leave(reading, is_passed_on, checkpoint.clone());
             self.tasks.start_and_leave(TaskKind::Drain, work);
         }
@@ -135,7 +135,7 @@ impl AuthorityTasks {
     /// Answers what has arrived by now, and ends.
     pub(super) async fn stop(mut self, is_passed_on: bool) {
         let kept = self.readings.iter().map(|reading| &reading.address);
-        let kept = kept.filter(|address| is_passed_on || address.is_kept()).map(|address| address.bound());
+        let kept = kept.filter(|address| is_passed_on || address.is_kept()).map(|address| address.listens_at());
         let served = Served::nowhere(kept.collect::<Vec<_>>());
         // Addresses have left before, or this is all that happens: nobody is waited for.
         if let Err(error) = self.listen(Change::to(served)) {

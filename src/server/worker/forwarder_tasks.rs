@@ -106,10 +106,10 @@ impl ForwarderTasks {
     pub(super) fn listen(&mut self, change: Change) -> io::Result<()> {
         let Change { served, new, checkpoint, owed_for } = change;
         let (stay, leave): (Vec<_>, Vec<_>) =
-            self.readings.drain(..).partition(|reading| served.has(reading.address.bound()));
+            self.readings.drain(..).partition(|reading| served.has(reading.address.listens_at()));
         self.readings = stay;
         for reading in leave {
-            let is_passed_on = served.is_passed_on(reading.address.bound());
+            let is_passed_on = served.is_passed_on(reading.address.listens_at());
             let work = self.leave(reading, is_passed_on, checkpoint.clone(), owed_for);
             self.tasks.start_and_leave(TaskKind::Drain, work);
         }
@@ -196,7 +196,7 @@ impl ForwarderTasks {
     ) -> impl Future<Output = ()> + 'static {
         let readings = std::mem::take(&mut self.readings);
         let kept = readings.iter().map(|reading| &reading.address).filter(|address| is_passed_on || address.is_kept());
-        let served = Served::nowhere(kept.map(|address| address.bound()));
+        let served = Served::nowhere(kept.map(|address| address.listens_at()));
         let (forwarder, idle, leaving) = (Rc::clone(&self.forwarder), Rc::clone(&self.idle), Rc::clone(&self.leaving));
         forwarder.borrow_mut().drain();
         let sender = self.served.clone();
@@ -204,7 +204,7 @@ impl ForwarderTasks {
             let mut connections = Vec::new();
             for reading in readings {
                 reading.readers.stop().await;
-                if !served.is_passed_on(reading.address.bound()) {
+                if !served.is_passed_on(reading.address.listens_at()) {
                     let last = |socket: &Rc<_>| serve::take_last_queries(&forwarder, reading.address.number, socket);
                     reading.sockets.iter().for_each(last);
                 }

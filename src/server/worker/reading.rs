@@ -57,7 +57,7 @@ impl Reading {
         handle: impl Fn(&[u8], &Responder) + 'static,
     ) {
         let tls = self.address.tls().map(|tls| (Arc::clone(tls), Rc::clone(gate)));
-        let service = Service { counters: Arc::clone(counters), tls };
+        let service = Service { address: self.address.listens_at(), counters: Arc::clone(counters), tls };
         let serving = tcp::serve(listener, service, Arc::clone(table), served, admits, handle);
         self.connections.start(async {
             serving.await;

@@ -92,8 +92,10 @@ impl Message<'_> {
         let protocol = match self.transport {
             Transport::Udp => 1,
             Transport::Tcp => 2,
-            // DOT in dnstap.proto.
+            // DOT, DOH and DOQ in dnstap.proto, which knows no HTTP in the clear.
             Transport::Tls => 3,
+            Transport::Https | Transport::Http => 4,
+            Transport::Quic => 7,
         };
         write_number(SOCKET_PROTOCOL, protocol, out);
         for (address, port, end) in

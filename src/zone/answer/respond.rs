@@ -70,10 +70,7 @@ pub fn respond_to(
     let mut qname = NameBuf::root();
     qname.fold_from(query.question.qname());
     let zone = zone_asked(zone_db, query, qname.as_wire());
-    let limit = match transport {
-        Transport::Udp => query.udp_limit(own_udp_size),
-        Transport::Tcp | Transport::Tls => usize::from(u16::MAX),
-    };
+    let limit = if transport.is_stream() { usize::from(u16::MAX) } else { query.udp_limit(own_udp_size) };
     let mut tail = Tail::of(zone_db, query, cookie, own_udp_size);
     // RFC 9660 section 3.2: whatever the answer is, by the zone of the name that was asked for. One that is not served has no version.
     tail.version = zone.filter(|zone| version_asked == VersionAsked::Yes && zone.is_served()).map(ZoneVersion::of);
