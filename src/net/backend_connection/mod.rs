@@ -1,12 +1,14 @@
 //! A connection to a backend as a value: octets in, whole messages out; queries in, octets out. It has no socket and no clock.
 //!
 //! What was queued before the connection is open leaves when it is; all that is queued between two looks at
-//! [`output`](BackendConnection::output) leaves together. Each protocol is a file: [`frames`] by TCP and TLS. A query is known by the
+//! [`output`](BackendConnection::output) leaves together. Each protocol is a file: [`frames`] by TCP and TLS,
+//! [`http2`]. A query is known by the
 //! ID in its first two octets, and so is its reply; where the wire has streams in place of IDs, the protocol keeps which is whose.
 
 mod asked;
 mod backoff;
 mod frames;
+mod http2;
 mod news;
 mod patience;
 mod records;
@@ -14,18 +16,20 @@ mod silence_clock;
 
 use std::time::{Duration, Instant};
 
-use tokio_rustls::rustls::ClientConnection;
-
 pub use self::asked::AskedIds;
 pub use self::backoff::Backoff;
 use self::frames::FrameConnection;
+use self::http2::Http2Connection;
+pub use self::http2::HttpTarget;
 pub use self::news::{FailedQuery, News};
 pub use self::patience::Patience;
 pub use self::silence_clock::{SilenceClock, Suspicion, silence_limit};
+use super::tls::ClientTls;
+use crate::address::{BackendAddress, HttpPath, Scheme};
 use crate::wire::first_message;
 
 /// A connection to a backend, by whatever protocol.
-pub trait BackendConnection {
+pub trait BackendConnection: Send {
     /// How far it is.
     fn state(&self) -> ConnectionState;
 
@@ -127,20 +131,35 @@ pub trait BackendConnection {
 }
 
 /// How a backend is spoken to by stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum StreamProtocol {
     /// In frames, by TCP or TLS.
+    #[default]
     Frames,
+    /// By HTTP/2, to here.
+    Http(HttpTarget),
 }
 
 impl StreamProtocol {
-    /// A connection that is dialled; `tls` has said nothing yet.
+    /// The protocol of a backend with this address. `name`: the one that its certificate bears, if it has one.
+    pub fn of(address: BackendAddress, name: Option<&str>, path: &HttpPath) -> Self {
+        match address.scheme {
+            Scheme::Https => Self::Http(HttpTarget::new(address.socket, name, path)),
+            Scheme::Plain | Scheme::Tcp | Scheme::Tls | Scheme::Http | Scheme::Quic => Self::Frames,
+        }
+    }
+
+    /// A connection to a server that is dialled; nothing was said yet.
     ///
     /// # Errors
     /// If what it needs is not given.
-    pub fn begin(&self, tls: Option<ClientConnection>) -> Result<Box<dyn BackendConnection>, String> {
+    pub fn begin(&self, tls: Option<&ClientTls>) -> Result<Box<dyn BackendConnection>, String> {
         match self {
-            Self::Frames => Ok(Box::new(FrameConnection::new(tls))),
+            Self::Frames => Ok(Box::new(FrameConnection::new(tls.map(ClientTls::begin).transpose()?))),
+            Self::Http(target) => {
+                let tls = tls.ok_or("it is not known by what to tell who it is")?;
+                Ok(Box::new(Http2Connection::new(tls.begin()?, target.clone())?))
+            }
         }
     }
 
@@ -148,13 +167,14 @@ impl StreamProtocol {
     pub fn has_keepalive(&self) -> bool {
         match self {
             Self::Frames => true,
+            Self::Http(_) => false,
         }
     }
 
     /// Whether it goes by datagrams.
     pub fn is_by_udp(&self) -> bool {
         match self {
-            Self::Frames => false,
+            Self::Frames | Self::Http(_) => false,
         }
     }
 }

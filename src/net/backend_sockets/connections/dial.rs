@@ -56,11 +56,11 @@ impl Dial {
         let tls = match &way.tls {
             Some(source) => {
                 let tls = source().ok_or_else(|| io::Error::other("it is not known by what to tell who it is"))?;
-                Some(tls.begin().map_err(io::Error::other)?)
+                Some(tls)
             }
             None => None,
         };
-        let stream = way.protocol.begin(tls).map_err(io::Error::other)?;
+        let stream = way.protocol.begin(tls.as_deref()).map_err(io::Error::other)?;
         let event = epoll::EventData::new_u64(number.0.into());
         let socket = if way.protocol.is_by_udp() {
             // The handshake tells who replies, so that any port that the kernel draws is good enough.
