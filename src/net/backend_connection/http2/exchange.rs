@@ -150,7 +150,8 @@ mod tests {
         assert_eq!(problem(404, &[dns]), "it answered with HTTP status 404");
         assert_eq!(problem(200, &[]), "it answered with the content type \"\"");
         assert_eq!(problem(200, &[("content-type", "text/html")]), "it answered with the content type \"text/html\"");
-        assert_eq!(problem(200, &[("content-type", "application/dns-messages")]).len(), 63);
+        let other = problem(200, &[("content-type", "application/dns-messages")]);
+        assert_eq!(other, "it answered with the content type \"application/dns-messages\"");
         let length = |length| problem(200, &[dns, ("content-length", length)]);
         assert_eq!(length("65536"), "it answered with a body that is too long for DNS");
         assert_eq!(length("11"), "it answered with a body that is too short for DNS");
@@ -189,6 +190,6 @@ mod tests {
         let server = "192.0.2.1:443".parse().unwrap();
         assert_eq!(HttpTarget::new(server, None, &odd).0.path(), odd.as_str());
         let request = HttpTarget::new(server, None, &path).request(30);
-        assert_eq!((request.method(), &request.headers()[CONTENT_LENGTH]), (&Method::POST, "30"));
+        assert_eq!((request.method(), request.headers()[CONTENT_LENGTH].as_bytes()), (&Method::POST, b"30".as_slice()));
     }
 }

@@ -1,6 +1,5 @@
 //! HTTP/2 driven by octets alone: cut at many places by chance, with a server that answers as its script says.
 
-use std::future::poll_fn;
 use std::io::{BufRead, Cursor};
 
 use h2::server::{self, SendResponse};
@@ -9,7 +8,6 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio_rustls::rustls::{ServerConfig, ServerConnection};
 
-use super::super::records::take_records;
 use super::*;
 use crate::net::tls::tests::{Authority, rules};
 use crate::net::tls::{ClientTls, TrustRules};
