@@ -2,6 +2,10 @@
 
 use std::process::Command;
 
+use tempfile::TempDir;
+
+use crate::connections::make_by_rsa;
+use crate::support::peers::{Peer, ZONE};
 use crate::support::*;
 
 const ADDRESS: &str = "192.0.2.1";
@@ -232,7 +236,7 @@ fn queries_do_not_pile_up_for_an_overloaded_backend() {
 fn lookup_asks_by_https() {
     let ca = TestAuthority::new();
     let backend = HttpsBackend::misbehaving(HttpManner::Reverses(3), 1, &ca, answer(ADDRESS));
-    let folder = tempfile::tempdir().expect("a folder for the test");
+    let folder = TempDir::new().expect("a temporary folder");
     let file = folder.path().join("ca.pem");
     std::fs::write(&file, ca.pem()).expect("a file of the test");
     let run = |words: &[&str]| {
@@ -251,4 +255,28 @@ fn lookup_asks_by_https() {
     assert_eq!(told, expected, "{problem}");
     let (told, problem) = run(&[&*at, "+https=/q", "--tls-name", "other.example", "--ca", &ca, "a.example"]);
     assert!(!told.contains(ADDRESS) && problem.contains("not for other.example"), "{told} {problem}");
+}
+
+#[test]
+fn bind_is_asked_by_https() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let Some((chain, _)) = make_by_rsa(folder.path()) else { return };
+    let address = free_address();
+    let Some(_bind) = Peer::start_by_https(address, folder.path()) else { return };
+    let config = format!(
+        "workers = 1\n[admin]\nlisten = '127.0.0.1:0'\n[forwarder]\nlisten = ['127.0.0.1:0']\n\
+         [pools.all]\nbackends = [{{ address = 'https://{address}/q#dns.example', ca = 'ca.pem' }}]\n"
+    );
+    let server = Server::start_with_files(&config, &[("ca.pem", &String::from_utf8(chain).expect("PEM"))]);
+    let client = server.client();
+    let name = |host| format!("h{host}.{ZONE}");
+    until("it answers", || (client.ask(&query(&name(1), A)).answers() == ["192.0.2.1"]).then_some(()));
+    let made = |server: &Server| sum(server, "hedgerow_backend_connections_total", &[("kind", "full")]);
+    let before = made(&server);
+    let clients: Vec<_> = (1..50).map(|host| (host, server.client())).collect();
+    clients.iter().for_each(|(host, client)| client.send(&query(&name(*host), A)));
+    for (host, client) in &clients {
+        assert_eq!(client.receive().answers(), [format!("192.0.2.{host}")]);
+    }
+    assert_eq!((made(&server), lost(&server, "protocol") + lost(&server, "tls")), (before, 0));
 }

@@ -12,13 +12,14 @@
 //! | streams that it opens (pushes) | none |
 //! | queries that wait for a stream | `pipeline`: [`has_room`](BackendConnection::has_room) says no before |
 //! | octets that it does not read | what was asked, and the caller's bound on [`unwritten`](BackendConnection::unwritten) |
-//! | PING, SETTINGS, empty frames, resets | those of `h2`, which ends the connection past them |
+//! | tiny frames, streams that break the rules | [`FRAMING`] octets, [`BROKEN_STREAMS`] |
+//! | PING, SETTINGS, empty frames | those of `h2`, which ends the connection past them; answers that are not read, [`UNREAD`] octets |
 
 mod exchange;
 mod pipe;
 mod ready;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -358,6 +359,8 @@ impl BackendConnection for Http2Connection {
         let heard = match self.state {
             ConnectionState::Dialling => Err(Broken::Protocol),
             ConnectionState::Closing => return Err(Broken::Ended),
+            // It has us answer, and does not read that.
+            ConnectionState::Handshaking | ConnectionState::Open if self.unwritten() > UNREAD => Err(Broken::Protocol),
             ConnectionState::Handshaking | ConnectionState::Open => {
                 let Self { pipe, tls, .. } = self;
                 pipe.fill(|input| hear_records(tls, octets, input))
@@ -507,7 +510,15 @@ fn builder() -> Builder {
         // Until the backend says how many it takes. RFC 9113 section 6.5.2 asks for no less.
         .initial_max_send_streams(FIRST_STREAMS)
         .enable_push(false)
+        .max_concurrent_streams(0)
+        // Which frames have in any case (RFC 9113 section 4.2): messages are short.
+        .max_frame_size(16_384)
         .max_header_list_size(HEADERS)
+        .header_table_size(HEADER_TABLE)
+        // Tiny frames cost more than they hold.
+        .data_frame_budget(FRAMING)
+        // What breaks the rules of a stream is answered by a reset, and so often at the most.
+        .max_local_error_reset_streams(Some(BROKEN_STREAMS))
         // Those of which nobody wants the response any more, and which may still come.
         .max_concurrent_reset_streams(RESET_STREAMS)
         .reset_stream_duration(RESET_KEPT);
@@ -523,11 +534,24 @@ const FIRST_STREAMS: usize = 100;
 /// Octets of the headers of a response: what content networks add is 1 or 2 KiB.
 const HEADERS: u32 = 16 * 1024;
 
+/// Octets of the table by which headers are shortened: what all have who say nothing.
+const HEADER_TABLE: u32 = 4096;
+
+/// Octets that the frames of bodies may take beyond what is in them.
+const FRAMING: usize = 256 * 1024;
+
+/// Streams that break the rules, on one connection.
+const BROKEN_STREAMS: usize = 64;
+
 /// Streams that were reset by us and are still known.
 const RESET_STREAMS: usize = 256;
 
 /// How long they are.
 const RESET_KEPT: Duration = Duration::from_secs(5);
+
+/// Octets of answers (to PING, SETTINGS) and queries that a backend may leave unread while it goes on to write: more than the queries
+/// that are let wait.
+const UNREAD: usize = 1 << 20;
 
 /// Octets that the room for output may keep.
 const MAX_KEPT: usize = 64 * 1024;

@@ -8,7 +8,7 @@
 mod asked;
 mod backoff;
 mod frames;
-mod http2;
+pub(super) mod http2;
 mod news;
 mod patience;
 mod records;

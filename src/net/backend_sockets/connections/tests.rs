@@ -1,5 +1,7 @@
 //! Connections to scripted backends on loopback: the sockets are real, the time is the test's.
 
+mod http;
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
@@ -51,10 +53,14 @@ impl Play {
     }
 
     fn with(rules: ConnectionPoolRules, tls: Option<ClientTls>) -> Self {
+        Self::by(StreamProtocol::Frames, rules, tls)
+    }
+
+    fn by(protocol: StreamProtocol, rules: ConnectionPoolRules, tls: Option<ClientTls>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let counters = Arc::new(BackendConnectionCounters::default());
         let way = StreamWay {
-            protocol: StreamProtocol::Frames,
+            protocol,
             tls: tls.map(|tls| {
                 let tls = Arc::new(tls);
                 Box::new(move || Some(Arc::clone(&tls))) as Box<TlsSource>
