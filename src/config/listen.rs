@@ -7,10 +7,12 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use super::clients::read_prefixes;
 use super::section::{Node, Section, Spot, note_repeats};
 use super::suggest::nearest;
 use super::{Expected, words};
 use crate::address::{BadAddress, HttpPath, ListenAddress, ListenUrl, Scheme};
+use crate::limit::Prefix;
 
 /// One entry of `listen`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +23,8 @@ pub struct ListenConfig {
     pub path: HttpPath,
     /// The section of the certificate that it shows, whatever name its client asks for; none: the client's name chooses.
     pub certificate: Option<String>,
+    /// From whom queries and connections come with a PROXY header, and not without one.
+    pub proxy_from: Vec<Prefix>,
 }
 
 impl ListenConfig {
@@ -32,7 +36,7 @@ impl ListenConfig {
 
 impl From<ListenUrl> for ListenConfig {
     fn from(ListenUrl { address, path }: ListenUrl) -> Self {
-        Self { address, path, certificate: None }
+        Self { address, path, certificate: None, proxy_from: Vec::new() }
     }
 }
 
@@ -159,6 +163,7 @@ fn read_one<'d>(item: &Node<'d>, listening: &mut Listening<'d>) -> Option<Listen
     let address = address.and_then(|node| Some((node.parsed(listen_address)?, node.spot)));
     let certificate = section.take("certificate");
     let named = certificate.and_then(|node| Some((node.parsed(words::label)?, node.spot)));
+    let proxies = read_prefixes(&mut section, "proxy_from");
     section.finish();
     let (url, spot) = address?;
     let address = url.address;
@@ -171,7 +176,11 @@ fn read_one<'d>(item: &Node<'d>, listening: &mut Listening<'d>) -> Option<Listen
             )),
         }
     }
-    Some(ListenConfig { certificate: named.map(|(name, _)| name), ..url.into() })
+    if let Some((_, spot)) = proxies.as_ref().filter(|_| address.scheme == Scheme::Quic) {
+        spot.note(format!("{address} cannot be behind a proxy: there is no PROXY header for QUIC"));
+    }
+    let proxy_from = proxies.map(|(prefixes, _)| prefixes).unwrap_or_default();
+    Some(ListenConfig { certificate: named.map(|(name, _)| name), proxy_from, ..url.into() })
 }
 
 /// Reads `[certificates]`. Files are relative to `folder`.

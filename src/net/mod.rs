@@ -13,6 +13,7 @@ mod gso;
 pub mod listening;
 pub mod options;
 mod pressure;
+pub mod proxy_protocol;
 pub mod refusal;
 pub mod streams;
 pub mod tasks;

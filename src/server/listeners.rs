@@ -31,6 +31,7 @@ use crate::config::{AdminConfig, AdminSocket, Config, ListenConfig};
 use crate::net::bind::{self, BindError, Group, Kinds};
 use crate::net::listening::{Endpoint, ListeningSocket};
 use crate::net::options;
+use crate::net::proxy_protocol::Proxies;
 use crate::net::tls_server::{CertificateStore, TlsListener, TlsServer};
 
 /// All listening sockets of the process.
@@ -72,6 +73,8 @@ pub(super) struct Address {
     group: Group,
     /// What is spoken there, if it is encrypted.
     tls: Option<Arc<TlsListener>>,
+    /// Who passes queries on to it.
+    proxies: Arc<Proxies>,
     /// Whether a service manager keeps its sockets, so that they go on without us.
     is_kept: bool,
 }
@@ -241,13 +244,14 @@ impl Listeners {
         self.tls.store()
     }
 
-    /// Has encrypted listeners show what a config says. It must be that of these listeners.
-    pub(super) fn set_certificates(&self, config: &Config) {
+    /// Has listeners show what a config says, and believe the proxies that it names. It must be that of these listeners.
+    pub(super) fn set_rules(&self, config: &Config) {
         for ((_, listen), section) in wanted(config).iter().zip(&self.sections) {
             for (configured, address) in listen.iter().zip(&section.addresses) {
                 if let Some(tls) = &address.tls {
                     tls.show_only(configured.certificate.as_deref());
                 }
+                address.proxies.set(&configured.proxy_from);
             }
         }
     }
@@ -393,6 +397,11 @@ impl Address {
         self.tls.as_ref()
     }
 
+    /// Who passes queries on to it.
+    pub(super) fn proxies(&self) -> &Arc<Proxies> {
+        &self.proxies
+    }
+
     /// Whether a service manager keeps its sockets.
     pub(super) fn is_kept(&self) -> bool {
         self.is_kept
@@ -473,7 +482,8 @@ impl Opening<'_> {
             Scheme::Plain | Scheme::Tcp | Scheme::Http => None,
             Scheme::Tls | Scheme::Https | Scheme::Quic => Some(Arc::new(self.earlier.tls.listener())),
         };
-        let address = Arc::new(Address { number: self.free_number(), configured: listen, group, tls, is_kept });
+        let (number, proxies) = (self.free_number(), Arc::default());
+        let address = Arc::new(Address { number, configured: listen, group, tls, proxies, is_kept });
         self.opened.push(Arc::clone(&address));
         Ok(address)
     }

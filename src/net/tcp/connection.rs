@@ -51,6 +51,8 @@ pub(super) struct Connection {
     malformed: u32,
     /// The client, the end of its address or the end of its lifetime has ended the input.
     is_at_end: bool,
+    /// It is served to its end by this process, whichever comes next.
+    stays: bool,
     /// It is to go to another process: nothing more is read of it nor handed over.
     is_leaving: bool,
     /// How long it is waited for.
@@ -85,9 +87,15 @@ impl Connection {
             is_asked: false,
             malformed: 0,
             is_at_end: false,
+            stays: false,
             is_leaving: false,
             patience: Patience::new(accepted),
         }
+    }
+
+    /// The same, to be served to its end by this process.
+    pub(super) fn staying(self) -> Self {
+        Self { stays: true, ..self }
     }
 
     /// Serves the connection to its end; to the end of its queries where `local`, which it was made to, is not served any more.
@@ -112,7 +120,7 @@ impl Connection {
         loop {
             turns = turns.wrapping_add(1);
             // What is at its end stays to its end, and so does a session that only this process can decrypt.
-            let is_movable = matches!(self.stream, Stream::Plain(_)) && !self.is_at_end;
+            let is_movable = matches!(self.stream, Stream::Plain(_)) && !self.stays && !self.is_at_end;
             self.is_leaving = way_out.borrow_and_update().is_some() && is_movable;
             if self.work(handle, &responder, &mut responses)? || turns.is_multiple_of(TURNS) {
                 // There may be more, but others have their turn first.

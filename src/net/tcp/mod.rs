@@ -11,6 +11,7 @@
 mod connection;
 mod handshake;
 mod moved;
+mod proxied;
 mod responder;
 mod served;
 mod stream;
@@ -26,17 +27,19 @@ use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{sleep_until, timeout, timeout_at};
 
 use self::connection::Connection;
 pub use self::handshake::Gate;
 use self::handshake::shake_hands;
 pub use self::moved::MovedConnection;
+use self::proxied::{Headers, Taken};
 pub use self::responder::Responder;
 pub use self::served::Served;
 use self::stream::Stream;
 use self::table::ConnectionSlot;
 pub use self::table::Connections;
+use super::proxy_protocol::Proxies;
 use super::tasks::pass_on;
 use super::tls_server::TlsListener;
 use crate::address::ListenAddress;
@@ -50,7 +53,7 @@ use crate::wire::Transport;
 /// call.
 pub async fn serve(
     listener: TcpListener,
-    Service { address, counters, tls }: Service,
+    Service { address, counters, tls, proxies }: Service,
     table: Arc<Connections>,
     served: watch::Receiver<Served>,
     admits: impl Fn(IpAddr) -> bool,
@@ -80,6 +83,8 @@ pub async fn serve(
         let local = if is_elsewhere { stream.local_addr().ok() } else { None };
         let local = local.map(|socket| ListenAddress { socket, ..address });
         let local = local.filter(|&local| served.borrow().covers(local)).unwrap_or(address);
+        // The address of the client is in no socket: another process would not know it.
+        let is_proxied = proxies.are_any() && stream.peer_addr().is_ok_and(|proxy| proxy != peer);
         connections.spawn_local(async move {
             counters.connections.opened(transport);
             let _open = Open { counters: &counters, transport };
@@ -91,6 +96,7 @@ pub async fn serve(
                     None => return,
                 },
             };
+            let connection = if is_proxied { connection.staying() } else { connection };
             // An error of a connection is its end; there is nobody to tell.
             if let Err(error) = connection.run(peer, local, served, &*handle).await
                 && error.kind() == ErrorKind::TimedOut
@@ -106,12 +112,17 @@ pub async fn serve(
             accept((stream, peer), Some(input), connections);
         }
     };
+    let mut headers = Headers::new(Arc::clone(&proxies), table.first_query());
     let mut left = served.clone();
     let mut told: Option<Instant> = None;
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok(accepted) => accept(accepted, None, &mut connections),
+                Ok(accepted) => match headers.take(accepted) {
+                    Taken::Client(accepted) => accept(accepted, None, &mut connections),
+                    Taken::Awaited => {}
+                    Taken::Refused => counters.dropped(Dropped::Overload),
+                },
                 // The connection is still there to be accepted, so asking again at once would spin: who is connected is served
                 // on, who connects waits in the kernel's queue until there is a descriptor again.
                 Err(error) if is_exhausted(&error) => {
@@ -122,6 +133,10 @@ pub async fn serve(
                     let _ = timeout(BREATH, served.clone().wait_for(|served| !served.has(address))).await;
                 }
                 Err(_) => {}
+            },
+            header = headers.next() => match header {
+                Some(passed_on) => accept(passed_on, None, &mut connections),
+                None => counters.dropped(Dropped::Proxy),
             },
             moved = table.adopted() => adopt(moved, &mut connections),
             Some(ended) = connections.join_next(), if !connections.is_empty() => pass_on(ended),
@@ -137,11 +152,18 @@ pub async fn serve(
         // Whoever is in the kernel's queue has connected before the end: take them along. The kernel is asked itself, for the
         // runtime may not have heard of them yet.
         while let Ok(accepted) = listener.accept().and_then(|(stream, peer)| Ok((watched(stream)?, peer))) {
-            accept(accepted, None, &mut connections);
+            if let Taken::Client(accepted) = headers.take(accepted) {
+                accept(accepted, None, &mut connections);
+            }
         }
         // Closed it would go on for the others that hold it: so it listens no more, and who connects now hears so at once, while
         // those who have connected are served to the end.
         let _ = SockRef::from(&listener).shutdown(Shutdown::Read);
+    }
+    // Headers that have come by now, or come at once.
+    let end = Instant::now() + BREATH;
+    while let Ok(Some(passed_on)) = timeout_at(end.into(), headers.next()).await {
+        accept(passed_on, None, &mut connections);
     }
     while let Some(ended) = connections.join_next().await {
         pass_on(ended);
@@ -157,6 +179,8 @@ pub struct Service {
     pub counters: Arc<Counters>,
     /// TLS, if it is encrypted, and what keeps its handshakes from queries.
     pub tls: Option<(Arc<TlsListener>, Rc<Gate>)>,
+    /// Who passes connections on to it.
+    pub proxies: Arc<Proxies>,
 }
 
 /// A connection that counts as open.

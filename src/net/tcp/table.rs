@@ -115,6 +115,11 @@ impl Connections {
         self.adopted.next().await
     }
 
+    /// How long a fresh connection may take to its first query.
+    pub(super) fn first_query(&self) -> Duration {
+        self.lock().rules.first_query
+    }
+
     /// Whether a client may begin one more handshake in this second.
     pub(super) fn admits_handshake(&self, client: IpAddr, now: Instant) -> bool {
         let (hash, second) = (self.clients.hash(client), (self.millis(now) / 1000) as u32);

@@ -37,7 +37,8 @@ impl Reading {
     /// If the runtime's own descriptors are exhausted.
     pub(super) fn new(sockets: AddressSockets) -> io::Result<(Self, Vec<TcpListener>)> {
         let AddressSockets { address, udp, tcp } = sockets;
-        let udp = udp.into_iter().map(|socket| Socket::new(socket).map(Rc::new));
+        let proxies = Arc::clone(address.proxies());
+        let udp = udp.into_iter().map(|socket| Socket::new(socket, Arc::clone(&proxies)).map(Rc::new));
         let tcp = tcp.into_iter().map(TcpListener::from_std);
         let (readers, connections) = (Endless::new(TaskKind::Listener), Endless::new(TaskKind::Connections));
         Ok((
@@ -57,7 +58,8 @@ impl Reading {
         handle: impl Fn(&[u8], &Responder) + 'static,
     ) {
         let tls = self.address.tls().map(|tls| (Arc::clone(tls), Rc::clone(gate)));
-        let service = Service { address: self.address.listens_at(), counters: Arc::clone(counters), tls };
+        let proxies = Arc::clone(self.address.proxies());
+        let service = Service { address: self.address.listens_at(), counters: Arc::clone(counters), tls, proxies };
         let serving = tcp::serve(listener, service, Arc::clone(table), served, admits, handle);
         self.connections.start(async {
             serving.await;

@@ -83,7 +83,17 @@ impl TlsClient {
 
     /// The same, of a server that may refuse.
     pub(crate) fn try_of(server: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> io::Result<Self> {
-        let mut client = Self::connected(server, config, name);
+        Self::try_over(TcpStream::connect(server)?, config, name)
+    }
+
+    /// The same over a connection that is there already.
+    pub(crate) fn over(socket: TcpStream, config: &Arc<ClientConfig>, name: &str) -> Self {
+        Self::try_over(socket, config, name).expect("a server that is who it says")
+    }
+
+    /// The same, of a server that may refuse.
+    pub(crate) fn try_over(socket: TcpStream, config: &Arc<ClientConfig>, name: &str) -> io::Result<Self> {
+        let mut client = Self::begun(socket, config, name);
         while client.session.is_handshaking() {
             client.session.complete_io(&mut client.socket)?;
         }
@@ -104,7 +114,10 @@ impl TlsClient {
 
     /// Connected, without a word of the handshake.
     pub(crate) fn connected(server: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> Self {
-        let socket = TcpStream::connect(server).expect("the server listens");
+        Self::begun(TcpStream::connect(server).expect("the server listens"), config, name)
+    }
+
+    fn begun(socket: TcpStream, config: &Arc<ClientConfig>, name: &str) -> Self {
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
         socket.set_write_timeout(Some(PATIENCE)).expect("a timeout above zero");
         socket.set_nodelay(true).expect("a TCP socket can do so");
