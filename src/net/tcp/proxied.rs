@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::net::proxy_protocol::{Proxies, receive_header};
+use crate::net::tasks::pass_on;
 
 /// A connection with the address of its client.
 type PassedOn = (TcpStream, SocketAddr);
@@ -58,7 +59,11 @@ impl Headers {
     /// loses nothing if it is dropped.
     pub(super) async fn next(&mut self) -> Option<PassedOn> {
         match self.awaited.join_next().await {
-            Some(ended) => ended.ok().flatten(),
+            Some(Ok(header)) => header,
+            Some(Err(error)) => {
+                pass_on::<()>(Err(error));
+                None
+            }
             None => pending().await,
         }
     }
