@@ -86,7 +86,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // To `metrics`: where members come from is told by its words. To `config`: what a member may be is bounded as a backend is.
     ("discover", &["address", "config", "limit", "wire", "metrics"]),
     ("health", &["state", "config", "net", "policy", "wire"]),
-    ("secondary", &["config", "net", "transfer", "zone", "wire", "files"]),
+    ("secondary", &["address", "config", "net", "transfer", "zone", "wire", "files"]),
     // To `sight`: the JSON is its type. To `zone`: what differs is told as text.
     ("replicas", &["address", "sight", "state", "net", "policy", "zone", "wire"]),
     ("notify", &["config", "net", "transfer", "zone", "wire"]),

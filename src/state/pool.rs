@@ -21,7 +21,7 @@ use crate::address::{BackendAddress, Scheme};
 use crate::cache::PoolId;
 use crate::config::{BackendConfig, PoolConfig, TrustConfig};
 use crate::metrics::PoolCounters;
-use crate::net::tls::{KnownRoots, TrustRules};
+use crate::net::tls::KnownRoots;
 use crate::policy::affinity::Affinity;
 use crate::policy::balance::{Balance, Crowd, FEW};
 use crate::policy::budget::Budget;
@@ -271,15 +271,7 @@ impl SharedPool {
                 |backend: &&Arc<SharedBackend>| backend.address == config.address && backend.name == config.name;
             let Some(backend) = self.backends.iter().find(is_meant) else { continue };
             let TrustConfig { identity, ca, certificate } = &config.trust;
-            let rules = TrustRules {
-                identity: identity.clone(),
-                roots: roots.of(ca.as_deref()).cloned(),
-                address: config.address.ip(),
-                // RFC 7858 section 3.1 has none; who knows it tells DNS from what else is on the port.
-                alpn: vec![b"dot".to_vec()],
-                certificate: certificate.as_deref().and_then(|name| roots.shown(name)).cloned(),
-                early_data: false,
-            };
+            let rules = roots.rules(config.address, identity, ca.as_deref(), certificate.as_deref());
             if let Err(problem) = backend.set_trust(&rules) {
                 tracing::error!(pool = self.config.name, backend = backend.name, problem, "cannot be asked by TLS");
             }
