@@ -14,6 +14,7 @@ use crate::limit::OnDenied;
 use crate::metrics::{Counters, Dropped, Limit, Source};
 use crate::net::batch::{BATCH, LocalAddress, SendBatch, is_too_long};
 use crate::net::clock;
+use crate::net::tcp::Content;
 use crate::net::udp::Socket;
 use crate::policy::race::{BackendIndex, Kind};
 use crate::taps::{self, Side, Told, WorkerTaps};
@@ -209,7 +210,7 @@ impl Outside {
                 let mut message = Vec::new();
                 if let Some(said) = fill(&mut message) {
                     responder.add_hop_options(delivery.asked.asks(), &mut message);
-                    responder.respond(|out| {
+                    responder.respond_with(content_of(said), |out| {
                         delivery.end(counters, taps, None, (said, Sent::Response), &message);
                         *out = message;
                     });
@@ -261,6 +262,14 @@ impl Outside {
                 });
             }
         }
+    }
+}
+
+/// What a response is good for, for who would keep it.
+fn content_of(said: Said) -> Content {
+    match said.source {
+        Source::Backend | Source::Cache | Source::Stale | Source::Authority => Content::Answer,
+        Source::Synthesized | Source::Error => Content::MadeUp,
     }
 }
 

@@ -357,7 +357,7 @@ impl Server {
             (_, new) => Some(new.map(Doors::new).transpose()?),
         };
         listeners.certificates().set(certificates, SystemTime::now());
-        listeners.set_certificates(&config);
+        listeners.set_spoken(&config);
         self.certificates.set(&config.certificates, Arc::clone(&roots), Instant::now());
         let settings = admin_settings(&config, token);
         self.taps.apply(&TapsConfig::of(&config))?;

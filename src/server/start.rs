@@ -119,7 +119,7 @@ impl Server {
         let Setup { mut config, zone_dbs, keys, cookie_secrets, certificates, certificate_files, token, .. } = setup;
         let Setup { etcd, roots, source, watch, .. } = setup;
         listeners.certificates().set(certificates, SystemTime::now());
-        listeners.set_certificates(&config);
+        listeners.set_spoken(&config);
         let certificate_sections = config.certificates.clone();
         let mut watching = Watching::new(watch);
         watching.set_on(config.watch);
