@@ -5,7 +5,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType, SignatureAlgorithm, date_time_ymd,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType, SignatureAlgorithm,
+    date_time_ymd,
 };
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, SupportedProtocolVersion};
@@ -24,6 +25,8 @@ impl Authorities {
     pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Who has issued what must not look like what was issued, or OpenSSL takes that for self-signed.
+        params.distinguished_name.push(DnType::CommonName, "authority of a test");
         let key = KeyPair::generate().expect("a key");
         Self { issuer: CertifiedIssuer::self_signed(params, key).expect("a certificate") }
     }
@@ -174,6 +177,15 @@ impl TlsClient {
                 Err(_) => return false,
             }
         }
+    }
+
+    /// All that comes until the end, as text.
+    pub(crate) fn rest(&mut self) -> String {
+        let (mut octets, mut part) = (Vec::new(), [0; 512]);
+        while let Ok(length @ 1..) = self.read(&mut part) {
+            octets.extend_from_slice(&part[..length]);
+        }
+        String::from_utf8_lossy(&octets).into_owned()
     }
 
     fn read_exact(&mut self, mut buffer: &mut [u8]) {
