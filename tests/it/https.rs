@@ -127,7 +127,7 @@ fn what_is_no_query_has_a_status_of_its_own() {
     let server = start(&forwarder(&backend, ""), &authorities);
     let query = query("www.example.org", A).to_vec();
     for (name, octets) in
-        [("query", &query[..]), ("short", &query[..11]), ("long", &[0; 65_536]), ("longest", &[1; 65_535])]
+        [("query", &query[..]), ("short", &query[..11]), ("long", &[0; 65_536]), ("longest", &[0xFF; 65_535])]
     {
         fs::write(server.path(name), octets).expect("a file of the test");
     }
@@ -153,17 +153,32 @@ fn what_is_no_query_has_a_status_of_its_own() {
         assert_eq!(ask(&target, &["-X", "DELETE"]), 405);
         assert_eq!(post("query", "content-type: application/json"), 415);
         assert_eq!(post("short", dns), 400);
-        assert_eq!(post("long", dns), 413);
         assert_eq!(post("query", dns), 200);
-        // A message of no sense, of the greatest length.
+        // A response, of the greatest length: it is answered by nothing.
         assert_eq!(post("longest", dns), 504);
         if version == "--http1.1" {
+            assert_eq!(post("long", dns), 413);
             let long = ["-H", dns, "-H", chunked, "--data-binary", &body("long")];
             assert_eq!(ask("/dns-query", &long), 413, "of a length that nobody has said");
         }
     }
+    // By HTTP/2 it is answered before it has come, and whoever sends it hears that he need not go on (RFC 9113 section 8.1), which not every
+    // curl takes for an answer.
+    let mut fields = vec![0x83, 0x86];
+    fields.extend(http2::field(":path", "/q"));
+    fields.extend(http2::field("content-type", "application/dns-message"));
+    let said = [&fields[..], &http2::field("content-length", "65536")].concat();
+    for (fields, frames) in [(said, 0), (fields, 4)] {
+        let mut client = Http2Client::new(server.listeners("forwarder")[2]);
+        client.send(HEADERS, http2::END_HEADERS, 1, &fields);
+        (0..frames).for_each(|_| assert!(client.send(DATA, 0, 1, &[0; 16_384])));
+        let answer = client.receive_until(|frame| frame.stream == 1).expect("a response");
+        assert_eq!((answer.kind, answer.flags & END_STREAM), (HEADERS, END_STREAM));
+        let end = client.receive_until(|frame| frame.stream == 1).expect("an end");
+        assert_eq!((end.kind, end.payload), (http2::RST_STREAM, vec![0; 4]), "NO_ERROR");
+    }
     let metrics = server.admin().metrics();
-    for (status, expected) in [("200", 2), ("400", 8), ("404", 4), ("405", 4), ("413", 3), ("415", 2), ("504", 2)] {
+    for (status, expected) in [("200", 2), ("400", 8), ("404", 4), ("405", 4), ("413", 4), ("415", 2), ("504", 2)] {
         assert_eq!(metrics.sum("hedgerow_http_responses_total", &[("status", status)]), expected, "{status}");
     }
 }

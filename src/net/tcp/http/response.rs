@@ -1,7 +1,7 @@
 //! The heads of responses by HTTP (RFC 8484 sections 4.2 and 5.1). Nothing here reads or writes anything.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 
 use super::request::DNS_MESSAGE;
@@ -13,8 +13,10 @@ use crate::wire::{Header, Rcode, least_ttl};
 pub(in crate::net) fn head_of_answer(message: &[u8], content: Content) -> Response<()> {
     let mut response = Response::new(());
     let headers = response.headers_mut();
-    headers.reserve(2);
+    headers.reserve(3);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(DNS_MESSAGE));
+    // By HTTP/2 the frames say it, but BIND's dig takes nothing without.
+    headers.insert(CONTENT_LENGTH, message.len().into());
     headers.insert(CACHE_CONTROL, cache_control(max_age(message, content)));
     response
 }
