@@ -15,6 +15,7 @@ use crate::limit::OnDenied;
 use crate::metrics::{Counters, Dropped, Limit, Source};
 use crate::net::batch::{BATCH, LocalAddress, SendBatch, is_too_long};
 use crate::net::clock;
+use crate::net::tcp::Content;
 use crate::net::udp::Socket;
 use crate::policy::race::{BackendIndex, Kind};
 use crate::taps::{self, Side, Told, WorkerTaps};
@@ -215,7 +216,7 @@ impl Outside {
                 let mut message = Vec::new();
                 if let Some(said) = fill(&mut message) {
                     responder.add_hop_options(delivery.asked.asks(), &mut message);
-                    responder.respond(|out| {
+                    responder.respond_with(content_of(said), |out| {
                         delivery.end(counters, taps, None, (said, Sent::Response), &message);
                         *out = message;
                     });
@@ -269,6 +270,14 @@ impl Outside {
             // What an operator asks has no other answer than the report.
             (_, None) => client.respond_nothing(),
         }
+    }
+}
+
+/// What a response is good for, for who would keep it.
+fn content_of(said: Said) -> Content {
+    match said.source {
+        Source::Backend | Source::Cache | Source::Stale | Source::Authority => Content::Answer,
+        Source::Synthesized | Source::Error => Content::MadeUp,
     }
 }
 

@@ -6,6 +6,9 @@
 //! bound. All are read: with `s` sockets and `w` workers, for each `k` below the larger of the two worker `k % w` reads socket
 //! `k % s`.
 //!
+//! Entries of `listen` that share an address by what clients offer in their handshake, `tls://` and `https://`, share its sockets as well:
+//! which of them are there is what is spoken at the address, and no reason to bind it anew.
+//!
 //! A reload makes a new value of what there is: addresses that stay keep their sockets, whichever section they are of now, and
 //! those that come are bound before anything changes.
 
@@ -25,13 +28,14 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::StartError;
 use super::privileges;
-use crate::address::{ListenAddress, Scheme};
+use crate::address::{HttpPath, ListenAddress, ListenUrl, Scheme};
 use crate::admin::{Owner, Socket};
 use crate::config::{AdminConfig, AdminSocket, Config, ListenConfig};
 use crate::net::bind::{self, BindError, Group, Kinds};
 use crate::net::listening::{Endpoint, ListeningSocket};
 use crate::net::options;
 use crate::net::proxy_protocol::Proxies;
+use crate::net::tcp::{Protocols, Spoken};
 use crate::net::tls_server::{CertificateStore, TlsListener, TlsServer};
 
 /// All listening sockets of the process.
@@ -59,8 +63,19 @@ pub(super) enum SectionName {
 #[derive(Debug)]
 pub(super) struct Section {
     pub(super) name: SectionName,
-    /// In order of `listen`.
+    /// In order of `listen`, each once.
     pub(super) addresses: Vec<Arc<Address>>,
+    /// In order of `listen`.
+    entries: Vec<Entry>,
+}
+
+/// An entry of `listen`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    scheme: Scheme,
+    path: HttpPath,
+    /// The place of its address among those of the section.
+    address: usize,
 }
 
 /// An address with its sockets. They close when everybody has let go of it.
@@ -71,7 +86,9 @@ pub(super) struct Address {
     /// As it stands in the config.
     configured: ListenAddress,
     group: Group,
-    /// What is spoken there, if it is encrypted.
+    /// What is spoken there by TCP.
+    spoken: Arc<Spoken>,
+    /// How it is encrypted, if it is.
     tls: Option<Arc<TlsListener>>,
     /// Who passes queries on to it.
     proxies: Arc<Proxies>,
@@ -181,22 +198,22 @@ impl Listeners {
         let mut opening =
             Opening { earlier: self, known: self.all().cloned().collect(), opened: Vec::new(), inherited };
         let wanted = wanted(config);
+        let owners: Vec<_> = wanted.iter().map(|(_, listen)| owners(listen)).collect();
         // What stays comes first, so that it is known what leaves; and what takes datagrams from an address that leaves comes last, when
         // hardly anything can fail any more.
         let mut slots: Vec<Vec<Option<Arc<Address>>>> = Vec::new();
-        for (name, listen) in &wanted {
-            slots.push(
-                listen
-                    .iter()
-                    .enumerate()
-                    .map(|(place, at)| opening.keep(&socket_name(name.label(), place), at.address))
-                    .collect(),
-            );
+        for ((name, listen), owners) in wanted.iter().zip(&owners) {
+            let kept = listen.iter().zip(owners).enumerate().map(|(place, (at, owner))| {
+                let is_owner = *owner == place;
+                is_owner.then(|| opening.keep(&socket_name(name.label(), place), at.address)).flatten()
+            });
+            slots.push(kept.collect());
         }
         for is_beside in [false, true] {
-            for ((name, listen), slots) in wanted.iter().zip(&mut slots) {
-                for (place, (configured, slot)) in listen.iter().zip(slots).enumerate() {
-                    if slot.is_none() && opening.is_beside(configured.socket()) == is_beside {
+            for (((name, listen), owners), slots) in wanted.iter().zip(&owners).zip(&mut slots) {
+                for (place, ((configured, owner), slot)) in listen.iter().zip(owners).zip(slots).enumerate() {
+                    let is_due = *owner == place && opening.is_beside(configured.socket()) == is_beside;
+                    if slot.is_none() && is_due {
                         let opened = opening.open(&socket_name(name.label(), place), configured.address);
                         let key = || format!("{}.listen[{place}]", name.key());
                         let opened = opened.map_err(|source| ListenError { key: key(), source, is_confined })?;
@@ -205,10 +222,9 @@ impl Listeners {
                 }
             }
         }
-        let sections = wanted.into_iter().zip(slots);
-        let sections = sections
-            .map(|((name, _), addresses)| Section { name, addresses: addresses.into_iter().flatten().collect() });
-        let sections: Vec<_> = sections.collect();
+        let sections = wanted.into_iter().zip(slots).zip(owners);
+        let sections: Vec<_> =
+            sections.map(|(((name, listen), slots), owners)| Section::new(name, listen, slots, &owners)).collect();
         let is_gone = |address: &&Arc<Address>| {
             !sections.iter().flat_map(|section| &section.addresses).any(|other| Arc::ptr_eq(address, other))
         };
@@ -225,18 +241,15 @@ impl Listeners {
 
     /// What is bound, by the name of who listens, in order of the config.
     pub(super) fn addresses(&self) -> Vec<(String, Vec<ListenAddress>)> {
-        let bound = |section: &Section| section.addresses.iter().map(|address| address.listens_at()).collect();
+        let bound = |section: &Section| section.entries().map(|entry| entry.address).collect();
         let sections = self.sections.iter().map(|section| (section.name.label().to_owned(), bound(section)));
         let admin = self.admin.iter().map(|admin| (ADMIN.to_owned(), vec![ListenAddress::plain(admin.address)]));
         sections.chain(admin).collect()
     }
 
     /// What is bound for the LS, in order of the config.
-    pub(super) fn forwarder(&self) -> Vec<ListenAddress> {
-        let section = self.section(&SectionName::Forwarder);
-        section
-            .map(|section| section.addresses.iter().map(|address| address.listens_at()).collect())
-            .unwrap_or_default()
+    pub(super) fn forwarder(&self) -> Vec<ListenUrl> {
+        self.section(&SectionName::Forwarder).map(|section| section.entries().collect()).unwrap_or_default()
     }
 
     /// The certificates that encrypted listeners show.
@@ -244,14 +257,24 @@ impl Listeners {
         self.tls.store()
     }
 
-    /// Has listeners show what a config says, and believe the proxies that it names. It must be that of these listeners.
+    /// Has listeners speak what a config says, show its certificates, and believe the proxies that it names. It must be that of these
+    /// listeners.
     pub(super) fn set_rules(&self, config: &Config) {
         for ((_, listen), section) in wanted(config).iter().zip(&self.sections) {
-            for (configured, address) in listen.iter().zip(&section.addresses) {
+            for (place, address) in section.addresses.iter().enumerate() {
+                let entries = || listen.iter().zip(&section.entries).filter(|(_, entry)| entry.address == place);
+                let http = entries().find(|(_, entry)| entry.scheme.is_http()).map(|(_, entry)| entry.path.clone());
+                let protocols = Protocols { is_dns: entries().any(|(_, entry)| !entry.scheme.is_http()), http };
                 if let Some(tls) = &address.tls {
-                    tls.show_only(configured.certificate.as_deref());
+                    // Those that share an address show the same.
+                    let certificate = entries().find_map(|(configured, _)| configured.certificate.as_deref());
+                    tls.show_only(certificate);
+                    tls.speak(protocols.alpn());
                 }
-                address.proxies.set(&configured.proxy_from);
+                // What is spoken shows behind the header only, so those that share an address have the proxies of both.
+                let proxies: Vec<_> = entries().flat_map(|(configured, _)| configured.proxy_from.clone()).collect();
+                address.proxies.set(&proxies);
+                address.spoken.set(protocols);
             }
         }
     }
@@ -290,6 +313,7 @@ impl Listeners {
         let is_same_section = |(one, other): (&Section, &Section)| {
             let mut addresses = one.addresses.iter().zip(&other.addresses);
             one.name == other.name
+                && one.entries == other.entries
                 && one.addresses.len() == other.addresses.len()
                 && addresses.all(|(one, other)| Arc::ptr_eq(one, other))
         };
@@ -336,7 +360,7 @@ impl Listeners {
         };
         for section in &self.sections {
             for (place, address) in section.addresses.iter().enumerate() {
-                let (name, Address { group, is_kept, .. }) = (socket_name(section.name.label(), place), &**address);
+                let (name, Address { group, is_kept, .. }) = (section.socket_name(place), &**address);
                 for socket in &group.udp {
                     add(&name, *is_kept, Endpoint::Udp(group.address), socket.try_clone()?.into());
                 }
@@ -375,6 +399,37 @@ impl SectionName {
 }
 
 impl Section {
+    /// Of these entries of `listen`; each has the address of its owner.
+    fn new(name: SectionName, listen: &[ListenConfig], slots: Vec<Option<Arc<Address>>>, owners: &[usize]) -> Self {
+        let mut addresses = Vec::new();
+        // The place among `addresses`, for each entry that has one of its own.
+        let mut places = Vec::new();
+        for slot in slots {
+            places.push(addresses.len());
+            addresses.extend(slot);
+        }
+        let entries = listen.iter().zip(owners).map(|(configured, owner)| {
+            let address = places.get(*owner).copied().unwrap_or_default();
+            Entry { scheme: configured.address.scheme, path: configured.path.clone(), address }
+        });
+        let entries = entries.collect();
+        Self { name, addresses, entries }
+    }
+
+    /// What is listened on, really bound, in order of the config.
+    fn entries(&self) -> impl Iterator<Item = ListenUrl> {
+        self.entries.iter().filter_map(|Entry { scheme, path, address }| {
+            let address = ListenAddress { scheme: *scheme, socket: self.addresses.get(*address)?.bound() };
+            Some(ListenUrl { address, path: path.clone() })
+        })
+    }
+
+    /// The name of the sockets of an address: that of the first entry that has it.
+    fn socket_name(&self, address: usize) -> String {
+        let place = self.entries.iter().position(|entry| entry.address == address).unwrap_or(address);
+        socket_name(self.name.label(), place)
+    }
+
     /// Where it takes queries.
     pub(super) fn served(&self) -> impl Iterator<Item = ListenAddress> {
         self.addresses.iter().map(|address| address.listens_at())
@@ -387,12 +442,17 @@ impl Address {
         self.group.address
     }
 
-    /// The same with how queries come there.
+    /// What tells it from all others, whatever is spoken there just now.
     pub(super) fn listens_at(&self) -> ListenAddress {
-        ListenAddress { socket: self.bound(), ..self.configured }
+        identity(ListenAddress { socket: self.bound(), ..self.configured })
     }
 
-    /// What is spoken there, if it is encrypted.
+    /// What is spoken there by TCP.
+    pub(super) fn spoken(&self) -> &Arc<Spoken> {
+        &self.spoken
+    }
+
+    /// How it is encrypted, if it is.
     pub(super) fn tls(&self) -> Option<&Arc<TlsListener>> {
         self.tls.as_ref()
     }
@@ -449,7 +509,7 @@ impl Opening<'_> {
     fn keep(&mut self, name: &str, configured: ListenAddress) -> Option<Arc<Address>> {
         let is_same = |address: &Arc<Address>| match configured.socket.port() {
             0 => address.configured == configured && self.earlier.name_of(address).is_some_and(|known| known == name),
-            _ => address.listens_at() == configured,
+            _ => address.listens_at() == identity(configured),
         };
         let place = self.known.iter().position(is_same)?;
         Some(self.known.swap_remove(place))
@@ -482,8 +542,15 @@ impl Opening<'_> {
             Scheme::Plain | Scheme::Tcp | Scheme::Http => None,
             Scheme::Tls | Scheme::Https | Scheme::Quic => Some(Arc::new(self.earlier.tls.listener())),
         };
-        let (number, proxies) = (self.free_number(), Arc::default());
-        let address = Arc::new(Address { number, configured: listen, group, tls, proxies, is_kept });
+        let address = Arc::new(Address {
+            number: self.free_number(),
+            configured: listen,
+            group,
+            spoken: Arc::default(),
+            tls,
+            proxies: Arc::default(),
+            is_kept,
+        });
         self.opened.push(Arc::clone(&address));
         Ok(address)
     }
@@ -502,7 +569,7 @@ impl Listeners {
     fn name_of(&self, address: &Arc<Address>) -> Option<String> {
         self.sections.iter().find_map(|section| {
             let place = section.addresses.iter().position(|other| Arc::ptr_eq(other, address))?;
-            Some(socket_name(section.name.label(), place))
+            Some(section.socket_name(place))
         })
     }
 }
@@ -602,6 +669,21 @@ impl Inherited {
         }
         (udp, tcp, is_kept, found.unwrap_or(configured))
     }
+}
+
+/// For each entry of `listen`, the first that has the same sockets.
+fn owners(listen: &[ListenConfig]) -> Vec<usize> {
+    let shares = |one: &ListenConfig, other: &ListenConfig| {
+        one.address.socket.port() != 0 && identity(one.address) == identity(other.address)
+    };
+    let first = |(place, one)| listen.iter().position(|other| shares(one, other)).unwrap_or(place);
+    listen.iter().enumerate().map(first).collect()
+}
+
+/// An address as sockets have it: `tls` and `https` are told apart behind the handshake only.
+fn identity(address: ListenAddress) -> ListenAddress {
+    let scheme = if address.scheme == Scheme::Https { Scheme::Tls } else { address.scheme };
+    ListenAddress { scheme, ..address }
 }
 
 /// What the sections of a config listen on.

@@ -32,6 +32,8 @@ mod fuzz;
 mod health;
 mod hedges;
 mod hostile;
+mod http_floods;
+mod https;
 mod identity;
 mod in_flight;
 mod lifecycle;

@@ -411,7 +411,7 @@ impl Drop for Output {
 }
 
 /// Whether a message is one that a client sends who wants to know something: it can be read, whatever it is answered with.
-fn is_sound(message: &[u8]) -> bool {
+pub(super) fn is_sound(message: &[u8]) -> bool {
     match read_query(message) {
         Ok(_) => true,
         Err(Rejected::Answer(rcode)) => rcode != Rcode::FORMERR,
@@ -442,11 +442,11 @@ const READ: usize = 4096;
 const DRAIN_INPUT: usize = 64 << 10;
 
 /// Octets that the kernel takes for a client beyond what is on its way to it.
-const UNSENT_IN_KERNEL: u32 = 64 << 10;
+pub(super) const UNSENT_IN_KERNEL: u32 = 64 << 10;
 
 /// Messages in a row that cannot be read after which nothing more is read: a client that is out of step never comes to its
 /// senses, and empty frames are nothing but work.
-const MALFORMED: u32 = 100;
+pub(super) const MALFORMED: u32 = 100;
 
 /// Rounds of handing over, taking and writing that one turn has at most.
 const ROUNDS: u32 = 4;

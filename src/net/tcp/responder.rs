@@ -1,4 +1,5 @@
-//! The way back to one connection, from whichever thread the response is made on.
+//! The way back to one connection, from whichever thread the response is made on. Where a connection has several streams (HTTP/2), each
+//! query is handed over with the number of its own, which comes back with the response.
 //!
 //! The channel has as many places as the connection may have queries in flight, each of which is owed one response, so it is
 //! never full. The octets in it are counted until they are written or gone.
@@ -23,6 +24,18 @@ pub struct Responder {
     seat: Arc<Seat>,
     /// The client.
     way: WayBack,
+    /// The stream of the query; 0 where a connection has one alone.
+    stream: u32,
+}
+
+/// What a response is good for, for who keeps it (RFC 8484 section 5.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Content {
+    /// Its times to live say for how long it holds.
+    #[default]
+    Answer,
+    /// It was made up in the place of an answer, and holds for nobody else.
+    MadeUp,
 }
 
 /// The client of a connection, and how it came.
@@ -47,12 +60,23 @@ impl Responder {
     /// To the connection of this seat, which has up to `in_flight` queries in flight; and what it is to read.
     pub(super) fn new(seat: Arc<Seat>, way: WayBack, in_flight: usize) -> (Self, mpsc::Receiver<Response>) {
         let (responses, receiver) = mpsc::channel(in_flight);
-        (Self { responses, seat, way }, receiver)
+        (Self { responses, seat, way, stream: 0 }, receiver)
+    }
+
+    /// The same for a query of the stream of this number.
+    pub(super) fn for_stream(&mut self, stream: u32) -> &Self {
+        self.stream = stream;
+        self
     }
 
     /// Sends a response that `fill` appends to an empty buffer; an empty one says that there will be no response. If the
     /// connection is gone, so is the response. If too much waits for clients already, the connection is closed.
     pub fn respond(&self, fill: impl FnOnce(&mut Vec<u8>)) {
+        self.respond_with(Content::Answer, fill);
+    }
+
+    /// The same, and says what the response is good for.
+    pub fn respond_with(&self, content: Content, fill: impl FnOnce(&mut Vec<u8>)) {
         if self.responses.is_closed() {
             return;
         }
@@ -61,7 +85,7 @@ impl Responder {
         if octets.capacity() - octets.len() > SLACK {
             octets.shrink_to_fit();
         }
-        match Message::admitted(octets, &self.seat) {
+        match Message::admitted(octets, (self.stream, content), &self.seat) {
             Some(message) => self.send(Response::Whole(message)),
             None => self.seat.close(),
         }
@@ -112,14 +136,26 @@ impl Responder {
 pub(super) struct Message {
     /// Its octets; none if there is no response.
     octets: Vec<u8>,
+    /// The stream of its query.
+    stream: u32,
+    content: Content,
     /// Where they count.
     seat: Arc<Seat>,
 }
 
 impl Message {
     /// A message, if its octets may wait.
-    fn admitted(octets: Vec<u8>, seat: &Arc<Seat>) -> Option<Self> {
-        seat.admit(octets.len()).then(|| Self { octets, seat: Arc::clone(seat) })
+    fn admitted(octets: Vec<u8>, (stream, content): (u32, Content), seat: &Arc<Seat>) -> Option<Self> {
+        seat.admit(octets.len()).then(|| Self { octets, stream, content, seat: Arc::clone(seat) })
+    }
+
+    /// The stream of its query.
+    pub(super) fn stream(&self) -> u32 {
+        self.stream
+    }
+
+    pub(super) fn content(&self) -> Content {
+        self.content
     }
 
     /// Its octets, which whoever takes them counts from now on.

@@ -1,9 +1,9 @@
-//! TLS as listeners speak it: TLS 1.2 and 1.3, certificates of the store, ALPN `dot` or none, and tickets by which sessions are resumed.
+//! TLS as listeners speak it: TLS 1.2 and 1.3, certificates of the store, ALPN or none, and tickets by which sessions are resumed.
 
 use std::io;
 use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use tokio_rustls::rustls::sign::CertifiedKey;
@@ -29,8 +29,6 @@ impl TlsServer {
         let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
         let builder = builder.with_safe_default_protocol_versions().map_err(io::Error::other)?;
         let mut base = builder.with_no_client_auth().with_cert_resolver(Arc::new(Choice::of(&store)));
-        // Who offers others and not this hears `no_application_protocol`; who offers none is served (RFC 7858 knows none).
-        base.alpn_protocols = vec![ALPN.to_vec()];
         // One for all workers, kept across reloads, so that a ticket is good wherever its client comes back to. It changes its key
         // every six hours, and knows the one before.
         base.ticketer = ring::Ticketer::new().map_err(io::Error::other)?;
@@ -49,14 +47,14 @@ impl TlsServer {
         let choice = Arc::new(Choice::of(&self.store));
         let mut config = self.base.clone();
         config.cert_resolver = Arc::clone(&choice) as Arc<dyn ResolvesServerCert>;
-        TlsListener { config: Arc::new(config), choice }
+        TlsListener { config: ArcSwap::from_pointee(config), choice }
     }
 }
 
 /// What one listener speaks.
 #[derive(Debug)]
 pub struct TlsListener {
-    config: Arc<ServerConfig>,
+    config: ArcSwap<ServerConfig>,
     choice: Arc<Choice>,
 }
 
@@ -66,12 +64,22 @@ impl TlsListener {
         self.choice.only.store(only.map(|only| Arc::new(only.to_owned())));
     }
 
+    /// Has clients choose from these protocols from now on, the first of which it should take. Who offers others and none of these hears
+    /// `no_application_protocol`; who offers none is served (RFC 7858 knows none).
+    pub fn speak(&self, protocols: Vec<Vec<u8>>) {
+        let mut config = ServerConfig::clone(&self.config.load());
+        if config.alpn_protocols != protocols {
+            config.alpn_protocols = protocols;
+            self.config.store(Arc::new(config));
+        }
+    }
+
     /// A connection whose handshake is to come.
     ///
     /// # Errors
     /// If there is no such TLS in this build.
     pub(in crate::net) fn session(&self) -> io::Result<ServerConnection> {
-        ServerConnection::new(Arc::clone(&self.config)).map_err(io::Error::other)
+        ServerConnection::new(self.config.load_full()).map_err(io::Error::other)
     }
 }
 
@@ -98,6 +106,3 @@ impl ResolvesServerCert for Choice {
         chosen.map(|certificate| Arc::clone(certificate.certified()))
     }
 }
-
-/// DNS over TLS (RFC 7858), as registered for ALPN.
-const ALPN: &[u8] = b"dot";

@@ -58,8 +58,9 @@ impl Reading {
         handle: impl Fn(&[u8], &Responder) + 'static,
     ) {
         let tls = self.address.tls().map(|tls| (Arc::clone(tls), Rc::clone(gate)));
-        let proxies = Arc::clone(self.address.proxies());
-        let service = Service { address: self.address.listens_at(), counters: Arc::clone(counters), tls, proxies };
+        let (address, proxies) = (self.address.listens_at(), Arc::clone(self.address.proxies()));
+        let spoken = Arc::clone(self.address.spoken());
+        let service = Service { address, counters: Arc::clone(counters), spoken, tls, proxies };
         let serving = tcp::serve(listener, service, Arc::clone(table), served, admits, handle);
         self.connections.start(async {
             serving.await;

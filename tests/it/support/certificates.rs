@@ -192,6 +192,15 @@ impl TlsClient {
         }
     }
 
+    /// All that comes until the end, as text.
+    pub(crate) fn rest(&mut self) -> String {
+        let (mut octets, mut part) = (Vec::new(), [0; 512]);
+        while let Ok(length @ 1..) = self.read(&mut part) {
+            octets.extend_from_slice(&part[..length]);
+        }
+        String::from_utf8_lossy(&octets).into_owned()
+    }
+
     fn read_exact(&mut self, mut buffer: &mut [u8]) {
         while !buffer.is_empty() {
             let length = self.read(buffer).expect("a response in time");

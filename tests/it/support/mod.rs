@@ -18,6 +18,7 @@ pub(crate) mod etcd;
 mod forger;
 pub(crate) mod hosts;
 mod http;
+pub(crate) mod http2;
 mod load;
 pub(crate) mod lookup;
 mod message;
