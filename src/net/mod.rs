@@ -13,6 +13,7 @@ mod gso;
 pub mod listening;
 pub mod options;
 mod pressure;
+pub mod quic_server;
 pub mod refusal;
 pub mod streams;
 pub mod tasks;

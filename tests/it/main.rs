@@ -50,6 +50,7 @@ mod persist;
 mod probes;
 mod processes;
 mod prometheus;
+mod quic;
 mod race_seeds;
 mod races;
 mod readiness;
