@@ -289,9 +289,9 @@ fn who_only_resets_streams_is_left() {
             client.reset(stream, 3);
             count += 1;
         }
-        client.listen_for(Duration::ZERO);
+        client.listen_for(Duration::from_millis(1));
     }
-    assert_eq!(client.wait_for_close(), Some(EXCESSIVE_LOAD));
+    assert_eq!(client.wait_for_close(), Some(EXCESSIVE_LOAD), "{:?} after {count}", client.lost());
     assert!(count < 300, "{count} streams");
 }
 
@@ -409,17 +409,15 @@ fn limits_hold_for_all_transports_together() {
     // CONNECTION_REFUSED.
     assert!(matches!(refused, Err(ConnectionError::ConnectionClosed(_))), "{refused:?}");
     assert_eq!(sum(&server, "hedgerow_connections_total", &[("result", "refused")]), 1);
-    // An idle one makes room where the table is full.
-    let server = start(&forwarder(&backend, "[forwarder.connections]\nmax = 2"), &authorities);
-    let [mut first, mut second] = [(); 2].map(|()| client_of(&server, &authorities));
+    // One that is idle makes room where the table is full, if it has not ended already.
+    let server = start(&forwarder(&backend, "[forwarder.connections]\nmax = 1"), &authorities);
+    let mut first = client_of(&server, &authorities);
     first.ask(&asked("www.example.org"));
-    second.ask(&asked("www.example.org"));
-    second.listen_for(Duration::from_millis(600));
-    let mut third = client_of(&server, &authorities);
-    assert_eq!(third.ask(&asked("www.example.org")).answers(), [ADDRESS]);
-    assert_eq!(first.wait_for_close(), Some(NO_ERROR), "the one that was idle for longest");
+    first.listen_for(Duration::from_millis(600));
+    let mut second = client_of(&server, &authorities);
     assert_eq!(second.ask(&asked("www.example.org")).answers(), [ADDRESS]);
-    assert_eq!(sum(&server, "hedgerow_connections", &[]), 2);
+    assert_eq!(first.wait_for_close(), Some(NO_ERROR));
+    assert_eq!(sum(&server, "hedgerow_connections", &[]), 1);
 }
 
 #[test]
@@ -572,9 +570,8 @@ fn kdig_is_answered() {
     let server = start(&forwarder(&backend, ""), &authorities);
     let port = quic_of(&server).port().to_string();
     // That of Debian 12 crashes when it is to verify by QUIC, so it takes any certificate here.
-    let output = Command::new("kdig")
-        .args(["@127.0.0.1", "-p", &port, "+quic", "+padding", "www.example.org", "A"])
-        .output();
+    let output =
+        Command::new("kdig").args(["@127.0.0.1", "-p", &port, "+quic", "+padding", "www.example.org", "A"]).output();
     let Ok(output) = output else { return leave_out("kdig by QUIC", "kdig is not installed") };
     let told = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(told.contains(ADDRESS) && told.contains("QUIC"), "{told}");
@@ -588,8 +585,7 @@ fn a_flood_of_first_packets_asks_for_addresses_and_then_refuses() {
     let server = start(&forwarder(&backend, keys).workers(1), &authorities);
     let config = quic_config(&authorities, &["doq"]);
     // They say the first word and then nothing: their addresses might be anybody's.
-    let silent: Vec<_> =
-        (0..COUNT).map(|_| QuicClient::begun(quic_of(&server), &config, "dns.example")).collect();
+    let silent: Vec<_> = (0..COUNT).map(|_| QuicClient::begun(quic_of(&server), &config, "dns.example")).collect();
     let client = server.client();
     assert_eq!(client.ask(&query("www.example.org", A)).answers(), [ADDRESS]);
     let accepted = || sum(&server, "hedgerow_connections_total", &[("result", "accepted")]);

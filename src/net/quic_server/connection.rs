@@ -48,6 +48,8 @@ pub(super) struct Connection {
     asked: usize,
     /// Streams with a response that the client has not acknowledged.
     unacknowledged: usize,
+    /// Streams whose next part is waited for.
+    between_parts: usize,
     /// Octets of queries that are not whole.
     partial: usize,
     /// Streams in a row that were given up before they had a query.
@@ -164,6 +166,7 @@ impl Connection {
             unread: VecDeque::new(),
             asked: 0,
             unacknowledged: 0,
+            between_parts: 0,
             partial: 0,
             fruitless: 0,
             is_busy: false,
@@ -324,7 +327,11 @@ impl Connection {
         match &stream {
             Stream::Receiving { query, .. } => self.partial -= query.len(),
             Stream::Held(_) => {}
-            Stream::Asked | Stream::GivenUp | Stream::BetweenParts(_) => self.asked -= 1,
+            Stream::Asked | Stream::GivenUp => self.asked -= 1,
+            Stream::BetweenParts(_) => {
+                self.asked -= 1;
+                self.between_parts -= 1;
+            }
             Stream::Writing { parts, .. } => {
                 self.asked -= usize::from(parts.is_some());
                 self.unacknowledged -= 1;
@@ -464,6 +471,7 @@ impl Connection {
                 }
             }
             (Some(Stream::Asked), Response::Parts(parts)) => {
+                self.between_parts += 1;
                 self.streams.insert(id, Stream::BetweenParts(parts));
             }
             (Some(Stream::GivenUp), _) => self.forget(id, now),
@@ -472,9 +480,9 @@ impl Connection {
         }
     }
 
-    /// Streams whose response comes in parts, and the next one could be written.
+    /// Whether the next part of a response could be written.
     pub(super) fn has_parts(&self) -> bool {
-        self.asked > 0 && self.streams.values().any(|stream| matches!(stream, Stream::BetweenParts(_)))
+        self.between_parts > 0
     }
 
     /// Takes the next parts that have come; whether any has. If not, the task is woken when there is one.
@@ -490,6 +498,7 @@ impl Connection {
         let has_come = !came.is_empty();
         for (id, part) in came {
             let Some(Stream::BetweenParts(parts)) = self.streams.remove(&id) else { continue };
+            self.between_parts -= 1;
             match part {
                 Some(part) => {
                     // Bounded by the number of transfers, and not to be broken off for what others do.
@@ -547,6 +556,8 @@ impl Connection {
             return self.on_written(id, scratch.len(), parts, now);
         }
         self.streams.insert(id, Stream::Writing { output: scratch.clone(), written, parts });
+        // QUIC tells of room only to who was told that there is none.
+        self.write_on(id, now);
     }
 
     /// Goes on with a message that QUIC had no room for.
@@ -584,6 +595,7 @@ impl Connection {
                     open.slot.seat.settle(counted);
                     self.patience.on_written(counted, &open.slot.rules, now);
                 }
+                self.between_parts += 1;
                 self.streams.insert(id, Stream::BetweenParts(parts));
             }
         }
@@ -699,7 +711,8 @@ impl Connection {
             open.slot.seat.settle(streams.values().map(Stream::counted).sum());
         }
         self.unread = VecDeque::new();
-        (self.asked, self.unacknowledged, self.partial, self.overdue_at) = (0, 0, 0, None);
+        (self.asked, self.unacknowledged, self.between_parts) = (0, 0, 0);
+        (self.partial, self.overdue_at) = (0, None);
     }
 }
 

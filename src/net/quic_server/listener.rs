@@ -138,11 +138,8 @@ impl QuicListener {
 
     /// The rules of QUIC for a connection under these rules.
     pub(super) fn config(&self, rules: &ConnectionRules) -> Arc<ServerConfig> {
-        let terms = Terms {
-            in_flight: rules.in_flight,
-            idle_ms: rules.idle.as_millis() as u64,
-            early_data: rules.early_data,
-        };
+        let terms =
+            Terms { in_flight: rules.in_flight, idle_ms: rules.idle.as_millis() as u64, early_data: rules.early_data };
         let mut known = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
         match &*known {
             Some((for_terms, config)) if *for_terms == terms => Arc::clone(config),
@@ -198,8 +195,8 @@ fn transport(terms: Terms) -> TransportConfig {
     transport.max_concurrent_bidi_streams(VarInt::from_u32(u32::try_from(terms.in_flight).unwrap_or(u32::MAX)));
     // There are none in DoQ. One is let through, so that its client hears what it did wrong in the words of DoQ.
     transport.max_concurrent_uni_streams(VarInt::from_u32(1));
-    // We end an idle connection ourselves, a moment before, since not every packet is a sign of life to us.
-    transport.max_idle_timeout(VarInt::from_u64(terms.idle_ms).ok().map(IdleTimeout::from));
+    // A moment more than we wait ourselves: so a client hears that it is the end, and not every packet is a sign of life to us.
+    transport.max_idle_timeout(VarInt::from_u64(terms.idle_ms + LAST_WORD_MS).ok().map(IdleTimeout::from));
     // The longest message and its length, and not two of them on one stream.
     transport.stream_receive_window(VarInt::from_u32(MAX_FRAMED));
     // What may wait unread, above all out of order: two of those, or two thousand queries of a usual size.
@@ -247,6 +244,9 @@ pub(super) const MAX_WAITING: usize = 256;
 
 /// Sessions that are kept for early data, of some hundred octets each: the oldest one goes.
 const MAX_SESSIONS: usize = 4096;
+
+/// How much longer than we a client may wait for something to happen.
+const LAST_WORD_MS: u64 = 1_000;
 
 /// Octets of the longest message in its frame.
 const MAX_FRAMED: u32 = 65_537;

@@ -443,9 +443,6 @@ impl<A: Fn(IpAddr) -> bool, H: Fn(&[u8], &Responder)> Work<A, H> {
                 let mut scratch = mem::take(&mut self.scratch);
                 if let Some((slot, connection)) = self.find(connection) {
                     connection.respond(stream, response, &mut scratch, now);
-                    if connection.has_parts() && !self.with_parts.contains(&slot) {
-                        self.with_parts.push(slot);
-                    }
                     self.list_working(slot);
                 }
                 self.scratch = scratch;
@@ -514,6 +511,9 @@ impl<A: Fn(IpAddr) -> bool, H: Fn(&[u8], &Responder)> Work<A, H> {
             connection.close(closed, now);
         }
         self.count(&mut connection, was_open);
+        if connection.has_parts() && !self.with_parts.contains(&slot) {
+            self.with_parts.push(slot);
+        }
         self.slots[slot as usize].connection = Some(connection);
         if is_drained {
             return self.remove(slot);

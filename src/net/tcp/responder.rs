@@ -30,11 +30,7 @@ enum WayTo {
     /// The task of the connection.
     Connection(mpsc::Sender<Response>),
     /// The task that has all connections of a listener by QUIC.
-    Stream {
-        listener: mpsc::UnboundedSender<ToListener>,
-        connection: u64,
-        stream: u64,
-    },
+    Stream { listener: mpsc::UnboundedSender<ToListener>, connection: u64, stream: u64 },
 }
 
 /// What a listener that has all its connections in one task is told from outside. There are never more than its connections may have
@@ -42,11 +38,7 @@ enum WayTo {
 #[derive(Debug)]
 pub(in crate::net) enum ToListener {
     /// A response, to the query of a stream.
-    Respond {
-        connection: u64,
-        stream: u64,
-        response: Response,
-    },
+    Respond { connection: u64, stream: u64, response: Response },
     /// This connection is to be closed.
     Close(u64),
 }

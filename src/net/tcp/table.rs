@@ -26,8 +26,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, watch};
 
-use super::responder::ToListener;
 use super::moved::{Adopted, MovedConnection, WayOut};
+use super::responder::ToListener;
 
 use crate::limit::{Clients, Connected, ConnectionRules, ConnectionUse, HandshakeRates, Pressure, make_room};
 use crate::metrics::{Limit, Limited};
