@@ -508,6 +508,43 @@ fn another_certificate_is_for_the_next_connection() {
 }
 
 #[test]
+fn who_takes_nothing_is_left_with_all_that_waited_for_it() {
+    let records = 3000;
+    let backend = Backend::new(truncated().by_tcp(reply(move |reply| {
+        (0..records).fold(reply, |reply, i| reply.answer(a(&format!("10.0.{}.{}", i / 250, i % 250))))
+    })));
+    let authorities = Authorities::new();
+    let server = start(&forwarder(&backend, "[forwarder.connections]\nidle = '500ms'"), &authorities);
+    let mut client = client_of(&server, &authorities);
+    // Two megabytes and a half, of which the client acknowledges nothing.
+    (0..50).for_each(|_| drop(client.begin(&asked("many.example.org"))));
+    backend.wait_for_name("many.example.org", 1);
+    until("it has been let go", || (sum(&server, "hedgerow_connections", &[]) == 0).then_some(()));
+    assert_eq!(client_of(&server, &authorities).ask(&asked("many.example.org")).answers().len(), records);
+}
+
+#[test]
+fn a_restart_tells_clients_the_end_and_serves_who_comes_back() {
+    let authorities = Authorities::new();
+    let (chain, key) = authorities.issue("ns.example");
+    let listen = "listen = ['127.0.0.1:0', 'quic://127.0.0.1:0']";
+    let config = tree::config("").replace("listen = ['127.0.0.1:0']", listen)
+        + "[certificates.main]\nchain = 'chain.pem'\nkey = 'key.pem'\n";
+    let files = [("a.txt", &*tree::table(ADDRESS)), ("chain.pem", &chain), ("key.pem", &key)];
+    let tree = tree::Tree::start_config(&config, &files, 2, |_| {});
+    let at = tree.server.listeners("a")[1];
+    let config = quic_config(&authorities, &["doq"]);
+    let mut before = QuicClient::of(at, &config, "ns.example");
+    assert_eq!(before.ask(&asked("www.example")).answers(), [ADDRESS]);
+    let admin = format!("http://{}", tree.server.listener("admin"));
+    let said = tree.server.process.ctl(&["--admin", &admin, "restart"]);
+    assert!(said.status.success(), "{said:?}");
+    assert_eq!(before.wait_for_close(), Some(NO_ERROR));
+    let mut after = QuicClient::of(at, &config, "ns.example");
+    assert_eq!(after.ask(&asked("www.example")).answers(), [ADDRESS]);
+}
+
+#[test]
 fn noise_is_answered_to_nobody() {
     let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
     let server = start(&forwarder(&backend, "").workers(2), &authorities);

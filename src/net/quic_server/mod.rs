@@ -20,4 +20,5 @@ mod resumption;
 mod worker;
 
 pub use listener::{QuicListener, QuicServer};
+pub use query_stream::{QueryStream, Violation, whole_query};
 pub use worker::{Listening, serve};

@@ -5,13 +5,13 @@ use crate::wire::{Asks, Header, Opcode, Rejected, edns_of_rejected, first_messag
 
 /// What has come of a query.
 #[derive(Debug, Default)]
-pub(super) struct QueryStream {
+pub struct QueryStream {
     octets: Vec<u8>,
 }
 
 /// A client does what RFC 9250 section 4.3.3 forbids, and loses its connection for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Violation {
+pub enum Violation {
     /// More octets than the first two tell of: a second query, or noise.
     TooMuch,
     /// The end before all octets of the message.
@@ -42,7 +42,7 @@ impl QueryStream {
     ///
     /// # Errors
     /// If they are more than the message has.
-    pub(super) fn take(&mut self, octets: &[u8]) -> Result<(), Violation> {
+    pub fn take(&mut self, octets: &[u8]) -> Result<(), Violation> {
         self.octets.extend_from_slice(octets);
         match first_message(&self.octets) {
             Some((_, end)) if end < self.octets.len() => Err(Violation::TooMuch),
@@ -59,7 +59,7 @@ impl QueryStream {
     ///
     /// # Errors
     /// If that is no query that may come by QUIC.
-    pub(super) fn end(&self) -> Result<&[u8], Violation> {
+    pub fn end(&self) -> Result<&[u8], Violation> {
         whole_query(&self.octets)
     }
 }
@@ -68,7 +68,7 @@ impl QueryStream {
 ///
 /// # Errors
 /// If it is no query that may come by QUIC.
-pub(super) fn whole_query(octets: &[u8]) -> Result<&[u8], Violation> {
+pub fn whole_query(octets: &[u8]) -> Result<&[u8], Violation> {
     let (message, end) = first_message(octets).ok_or(Violation::TooLittle)?;
     if end < octets.len() {
         return Err(Violation::TooMuch);
