@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use hedgerow::cache::{Cache, PoolId, Rules as CacheRules};
 use hedgerow::config::Config;
 use hedgerow::limit::{CookieSecret, CookieSecrets};
+use hedgerow::net::quic_server::{QueryStream, whole_query};
 use hedgerow::policy::budget::Budget;
 use hedgerow::policy::latency::Latency;
 use hedgerow::policy::race::{AttemptId, BackendIndex, Candidates, MAX_ATTEMPTS, Race, RaceContext, Step};
@@ -45,6 +46,7 @@ pub const TARGETS: &[Target] = &[
     ("image", image),
     ("cookie", cookie),
     ("frames", frames),
+    ("quic_stream", quic_stream),
     ("race", race),
     ("engine", engine),
 ];
@@ -330,6 +332,14 @@ pub fn frames(octets: &[u8]) {
     assert_eq!(input, rest);
 }
 
+/// The one query of a stream of QUIC, as it comes in pieces: it is the same, or is refused for the same.
+pub fn quic_stream(octets: &[u8]) {
+    let Some((&piece, octets)) = octets.split_first() else { return };
+    let mut stream = QueryStream::default();
+    let taken = octets.chunks(usize::from(piece) + 1).try_for_each(|piece| stream.take(piece));
+    assert_eq!(taken.and_then(|()| stream.end()), whole_query(octets));
+}
+
 /// A race among some backends: each octet is an input, or time that passes.
 pub fn race(octets: &[u8]) {
     let Some((&shape, events)) = octets.split_first_chunk::<3>() else { return };
@@ -545,6 +555,10 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
             let whole = [&1_700_000_100_u32.to_be_bytes()[..], &given.client, &given.server].concat();
             vec![whole, b"0123abcdefgh".to_vec(), b"000102030405060708090a0b0c0d0e0f\n".to_vec()]
         }
+        "quic_stream" => vec![
+            b"\x05\x00\x1e\x00\x00\x01\x00\x00\x01\x00\x00\x00\x00\x00\x01\x01x\x00\x00\x01\x00\x01\x00\x00\x29\x04\xd0\x00\x00\x00\x00\x00\x00".to_vec(),
+            b"\x00\x00\x01\x00\x00".to_vec(),
+        ],
         "frames" => vec![b"\x03\x00\x04abcd\x00\x00\x00\x01x\x00\x09abc".to_vec()],
         "race" => vec![vec![0, 0, 0], (0..=255).collect(), vec![0x4a, 0x25, 0x33, 0x28, 0x50, 0x08, 0xff, 0x20, 0x11]],
         "engine" => vec![

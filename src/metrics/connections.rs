@@ -47,17 +47,20 @@ pub enum ShakenBy {
     Full,
     /// By a ticket.
     Resumed,
+    /// By a ticket, with queries that came before it was complete (0-RTT).
+    Early,
 }
 
 impl ShakenBy {
     /// All, in order of their number.
-    pub const ALL: [Self; 2] = [Self::Full, Self::Resumed];
+    pub const ALL: [Self; 3] = [Self::Full, Self::Resumed, Self::Early];
 
     /// The label in metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::Full => "full",
             Self::Resumed => "resumed",
+            Self::Early => "early",
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod listening;
 pub mod options;
 mod pressure;
 pub mod proxy_protocol;
+pub mod quic_server;
 pub mod refusal;
 pub mod streams;
 pub mod tasks;

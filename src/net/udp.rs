@@ -5,6 +5,7 @@ use std::io;
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use socket2::SockRef;
@@ -61,6 +62,14 @@ impl Socket {
     /// If the socket has left the runtime.
     pub async fn readable(&self) -> io::Result<()> {
         self.fd.readable().await.map(drop)
+    }
+
+    /// Whether there may be something to receive; if not, the task is woken when there is.
+    ///
+    /// # Errors
+    /// If the socket has left the runtime.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.fd.poll_read_ready(cx).map_ok(drop)
     }
 
     /// Receives by one call, after [`readable`](Self::readable), and hands what that was to `take`, at most [`BATCH`] datagrams

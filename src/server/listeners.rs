@@ -35,6 +35,7 @@ use crate::net::bind::{self, BindError, Group, Kinds};
 use crate::net::listening::{Endpoint, ListeningSocket};
 use crate::net::options;
 use crate::net::proxy_protocol::Proxies;
+use crate::net::quic_server::{QuicListener, QuicServer};
 use crate::net::tcp::{Protocols, Spoken};
 use crate::net::tls_server::{CertificateStore, TlsListener, TlsServer};
 
@@ -50,6 +51,8 @@ pub struct Listeners {
     leaving: Vec<Weak<Address>>,
     /// What encrypted listeners have in common.
     tls: Arc<TlsServer>,
+    /// The keys of QUIC.
+    quic: Arc<QuicServer>,
 }
 
 /// Who takes queries.
@@ -92,6 +95,8 @@ pub(super) struct Address {
     tls: Option<Arc<TlsListener>>,
     /// Who passes queries on to it.
     proxies: Arc<Proxies>,
+    /// What workers share there, if that is QUIC.
+    quic: Option<Arc<QuicListener>>,
     /// Whether a service manager keeps its sockets, so that they go on without us.
     is_kept: bool,
 }
@@ -160,8 +165,8 @@ impl Listeners {
     ) -> Result<(Self, Vec<ListeningSocket>), StartError> {
         // Before many are opened.
         raise_descriptor_limit();
-        let (workers, tls) = (worker_count(config), Arc::new(TlsServer::new()?));
-        let nothing = Self { workers, sections: Vec::new(), admin: None, leaving: Vec::new(), tls };
+        let (workers, tls, quic) = (worker_count(config), Arc::new(TlsServer::new()?), Arc::new(QuicServer::new()?));
+        let nothing = Self { workers, sections: Vec::new(), admin: None, leaving: Vec::new(), tls, quic };
         let mut inherited = Inherited(inherited);
         let owner = privileges::owner(config.user.as_ref());
         let listeners = nothing.open_beside(config, owner, &mut inherited, false)?;
@@ -212,7 +217,7 @@ impl Listeners {
         for is_beside in [false, true] {
             for (((name, listen), owners), slots) in wanted.iter().zip(&owners).zip(&mut slots) {
                 for (place, ((configured, owner), slot)) in listen.iter().zip(owners).zip(slots).enumerate() {
-                    let is_due = *owner == place && opening.is_beside(configured.socket()) == is_beside;
+                    let is_due = *owner == place && opening.is_beside(configured.address) == is_beside;
                     if slot.is_none() && is_due {
                         let opened = opening.open(&socket_name(name.label(), place), configured.address);
                         let key = || format!("{}.listen[{place}]", name.key());
@@ -230,8 +235,8 @@ impl Listeners {
         };
         let gone = self.all().filter(is_gone).map(Arc::downgrade);
         let leaving = self.leaving.iter().filter(|address| address.strong_count() > 0).cloned().chain(gone).collect();
-        let tls = Arc::clone(&self.tls);
-        Ok(Self { workers: self.workers, sections, admin, leaving, tls })
+        let (tls, quic) = (Arc::clone(&self.tls), Arc::clone(&self.quic));
+        Ok(Self { workers: self.workers, sections, admin, leaving, tls, quic })
     }
 
     /// For how many workers they are.
@@ -269,7 +274,9 @@ impl Listeners {
                     // Those that share an address show the same.
                     let certificate = entries().find_map(|(configured, _)| configured.certificate.as_deref());
                     tls.show_only(certificate);
-                    tls.speak(protocols.alpn());
+                    if address.quic.is_none() {
+                        tls.speak(protocols.alpn());
+                    }
                 }
                 // What is spoken shows behind the header only, so those that share an address have the proxies of both.
                 let proxies: Vec<_> = entries().flat_map(|(configured, _)| configured.proxy_from.clone()).collect();
@@ -462,6 +469,11 @@ impl Address {
         &self.proxies
     }
 
+    /// What workers share there, if QUIC is spoken.
+    pub(super) fn quic(&self) -> Option<&Arc<QuicListener>> {
+        self.quic.as_ref()
+    }
+
     /// Whether a service manager keeps its sockets.
     pub(super) fn is_kept(&self) -> bool {
         self.is_kept
@@ -516,32 +528,31 @@ impl Opening<'_> {
     }
 
     /// Whether an address can only be bound beside sockets of ours, all of which leave.
-    fn is_beside(&self, configured: SocketAddr) -> bool {
+    fn is_beside(&self, configured: ListenAddress) -> bool {
         let leaving = self.earlier.leaving.iter().filter_map(Weak::upgrade);
-        configured.port() != 0
-            && self.known.iter().cloned().chain(leaving).any(|address| meets(address.bound(), configured))
+        configured.socket.port() != 0
+            && self.known.iter().cloned().chain(leaving).any(|address| shares(address.listens_at(), configured))
     }
 
     fn open(&mut self, name: &str, listen: ListenAddress) -> Result<Arc<Address>, BindError> {
         let (workers, configured) = (self.earlier.workers, listen.socket);
-        let kinds = match listen.scheme {
-            Scheme::Plain => Kinds::Both,
-            Scheme::Tcp | Scheme::Tls | Scheme::Https | Scheme::Http => Kinds::Stream,
-            Scheme::Quic => Kinds::Datagram,
-        };
+        let kinds = kinds_of(listen.scheme);
         let (udp, tcp, is_kept, bound) = self.inherited.take_group(name, configured, kinds);
         let stays = |address: &&Arc<Address>| !self.known.iter().any(|known| Arc::ptr_eq(known, address));
         let is_taken =
-            self.earlier.all().filter(stays).chain(&self.opened).any(|address| meets(address.bound(), configured));
-        let group = match (udp.is_empty() && tcp.is_empty(), self.is_beside(configured) && !is_taken) {
+            self.earlier.all().filter(stays).chain(&self.opened).any(|address| shares(address.listens_at(), listen));
+        let group = match (udp.is_empty() && tcp.is_empty(), self.is_beside(listen) && !is_taken) {
             (false, _) => Group::complete(bound, kinds, udp, tcp)?,
             (true, true) => Group::bind_beside(configured, kinds, workers)?,
             (true, false) => Group::bind(configured, kinds, workers)?,
         };
         let tls = match listen.scheme {
             Scheme::Plain | Scheme::Tcp | Scheme::Http => None,
-            Scheme::Tls | Scheme::Https | Scheme::Quic => Some(Arc::new(self.earlier.tls.listener())),
+            Scheme::Tls | Scheme::Https => Some(Arc::new(self.earlier.tls.listener())),
+            Scheme::Quic => Some(Arc::new(self.earlier.tls.quic_listener())),
         };
+        let tls_of_quic = tls.as_ref().filter(|_| listen.scheme == Scheme::Quic);
+        let quic = tls_of_quic.map(|tls| Arc::new(QuicListener::new(&self.earlier.quic, tls, workers)));
         let address = Arc::new(Address {
             number: self.free_number(),
             configured: listen,
@@ -549,6 +560,7 @@ impl Opening<'_> {
             spoken: Arc::default(),
             tls,
             proxies: Arc::default(),
+            quic,
             is_kept,
         });
         self.opened.push(Arc::clone(&address));
@@ -697,6 +709,22 @@ fn wanted(config: &Config) -> Vec<(SectionName, &[ListenConfig])> {
 /// Whether a socket that is bound to an address serves the one of the config.
 fn is_meant(configured: SocketAddr, bound: SocketAddr) -> bool {
     bound.ip() == configured.ip() && (configured.port() == 0 || bound.port() == configured.port())
+}
+
+/// By what an address is bound where this is spoken.
+fn kinds_of(scheme: Scheme) -> Kinds {
+    match scheme {
+        Scheme::Plain => Kinds::Both,
+        Scheme::Tcp | Scheme::Tls | Scheme::Https | Scheme::Http => Kinds::Stream,
+        Scheme::Quic => Kinds::Datagram,
+    }
+}
+
+/// Whether something could come to either of two addresses: TCP and UDP have ports of their own.
+fn shares(one: ListenAddress, other: ListenAddress) -> bool {
+    let (kinds, others) = (kinds_of(one.scheme), kinds_of(other.scheme));
+    let has_both = kinds.has_datagrams() && others.has_datagrams() || kinds.has_streams() && others.has_streams();
+    has_both && meets(one.socket, other.socket)
 }
 
 /// Whether some datagram could come to either of two addresses.

@@ -53,6 +53,7 @@ mod probes;
 mod processes;
 mod prometheus;
 mod proxy_protocol;
+mod quic;
 mod race_seeds;
 mod races;
 mod readiness;

@@ -18,13 +18,12 @@ use crate::wire::{Asks, RESPONSE_BLOCK, Transport, append_hop_options};
 /// The way back to one connection.
 #[derive(Clone, Debug)]
 pub struct Responder {
-    /// What is to be written.
-    responses: mpsc::Sender<Response>,
+    to: WayTo,
     /// The connection.
     seat: Arc<Seat>,
     /// The client.
     way: WayBack,
-    /// The stream of the query; 0 where a connection has one alone.
+    /// The stream of the query, by HTTP/2; 0 where a connection has one alone.
     stream: u32,
 }
 
@@ -38,18 +37,37 @@ pub enum Content {
     MadeUp,
 }
 
+/// Who writes a response.
+#[derive(Clone, Debug)]
+enum WayTo {
+    /// The task of the connection.
+    Connection(mpsc::Sender<Response>),
+    /// The task that has all connections of a listener by QUIC.
+    Stream { listener: mpsc::UnboundedSender<ToListener>, connection: u64, stream: u64 },
+}
+
+/// What a listener that has all its connections in one task is told from outside. There are never more than its connections may have
+/// queries in flight, and one more of each.
+#[derive(Debug)]
+pub(in crate::net) enum ToListener {
+    /// A response, to the query of a stream.
+    Respond { connection: u64, stream: u64, response: Response },
+    /// This connection is to be closed.
+    Close(u64),
+}
+
 /// The client of a connection, and how it came.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct WayBack {
-    pub(super) peer: SocketAddr,
-    pub(super) transport: Transport,
+pub(in crate::net) struct WayBack {
+    pub(in crate::net) peer: SocketAddr,
+    pub(in crate::net) transport: Transport,
     /// How long the connection may go without a query.
-    pub(super) idle: Duration,
+    pub(in crate::net) idle: Duration,
 }
 
 /// What a handler has to say to one message.
 #[derive(Debug)]
-pub(super) enum Response {
+pub(in crate::net) enum Response {
     /// One message.
     Whole(Message),
     /// Messages, one after the other, as the client takes them.
@@ -60,13 +78,22 @@ impl Responder {
     /// To the connection of this seat, which has up to `in_flight` queries in flight; and what it is to read.
     pub(super) fn new(seat: Arc<Seat>, way: WayBack, in_flight: usize) -> (Self, mpsc::Receiver<Response>) {
         let (responses, receiver) = mpsc::channel(in_flight);
-        (Self { responses, seat, way, stream: 0 }, receiver)
+        (Self { to: WayTo::Connection(responses), seat, way, stream: 0 }, receiver)
     }
 
     /// The same for a query of the stream of this number.
     pub(super) fn for_stream(&mut self, stream: u32) -> &Self {
         self.stream = stream;
         self
+    }
+
+    /// To one stream of a connection, whose listener has this number for it.
+    pub(in crate::net) fn of_stream(
+        (seat, way): (Arc<Seat>, WayBack),
+        listener: mpsc::UnboundedSender<ToListener>,
+        (connection, stream): (u64, u64),
+    ) -> Self {
+        Self { to: WayTo::Stream { listener, connection, stream }, seat, way, stream: 0 }
     }
 
     /// Sends a response that `fill` appends to an empty buffer; an empty one says that there will be no response. If the
@@ -77,7 +104,11 @@ impl Responder {
 
     /// The same, and says what the response is good for.
     pub fn respond_with(&self, content: Content, fill: impl FnOnce(&mut Vec<u8>)) {
-        if self.responses.is_closed() {
+        let is_gone = match &self.to {
+            WayTo::Connection(responses) => responses.is_closed(),
+            WayTo::Stream { listener, .. } => listener.is_closed(),
+        };
+        if is_gone {
             return;
         }
         let mut octets = Vec::new();
@@ -123,17 +154,22 @@ impl Responder {
 
     /// Hands a response to the connection.
     fn send(&self, response: Response) {
-        match self.responses.try_send(response) {
-            Ok(()) | Err(TrySendError::Closed(_)) => {}
-            // A second response to one query: whatever that was, the connection cannot be right any more.
-            Err(TrySendError::Full(_)) => self.seat.close(),
+        match &self.to {
+            WayTo::Connection(responses) => match responses.try_send(response) {
+                Ok(()) | Err(TrySendError::Closed(_)) => {}
+                // A second response to one query: whatever that was, the connection cannot be right any more.
+                Err(TrySendError::Full(_)) => self.seat.close(),
+            },
+            WayTo::Stream { listener, connection, stream } => {
+                let _ = listener.send(ToListener::Respond { connection: *connection, stream: *stream, response });
+            }
         }
     }
 }
 
 /// A message on its way to its connection. It counts as waiting until it is taken, or dropped with a connection that is gone.
 #[derive(Debug)]
-pub(super) struct Message {
+pub(in crate::net) struct Message {
     /// Its octets; none if there is no response.
     octets: Vec<u8>,
     /// The stream of its query.
@@ -159,7 +195,7 @@ impl Message {
     }
 
     /// Its octets, which whoever takes them counts from now on.
-    pub(super) fn take(mut self) -> Vec<u8> {
+    pub(in crate::net) fn take(mut self) -> Vec<u8> {
         mem::take(&mut self.octets)
     }
 }

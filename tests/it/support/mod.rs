@@ -25,6 +25,7 @@ mod message;
 pub(crate) mod namespace;
 pub(crate) mod one_address;
 pub(crate) mod peers;
+pub(crate) mod quic_client;
 pub(crate) mod running;
 mod script;
 mod server;
