@@ -1,4 +1,4 @@
-//! The heads of responses by HTTP (RFC 8484 sections 4.2 and 5.1). Nothing here reads or writes anything.
+//! The heads of responses by HTTP (RFC 8484 section 4.2, RFC 8484 section 5.1). Nothing here reads or writes anything.
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
