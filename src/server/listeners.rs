@@ -12,6 +12,7 @@
 //! A reload makes a new value of what there is: addresses that stay keep their sockets, whichever section they are of now, and
 //! those that come are bound before anything changes.
 
+mod admin;
 #[cfg(test)]
 mod tests;
 
@@ -26,12 +27,13 @@ use std::{mem, thread};
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
+pub(super) use self::admin::AdminListeners;
 use super::StartError;
 use super::privileges;
 use crate::address::{HttpPath, ListenAddress, ListenUrl, Scheme};
-use crate::admin::{Owner, Socket};
-use crate::config::{AdminConfig, AdminSocket, Config, ListenConfig};
-use crate::net::bind::{self, BindError, Group, Kinds};
+use crate::admin::Owner;
+use crate::config::{Config, ListenConfig};
+use crate::net::bind::{BindError, Group, Kinds};
 use crate::net::listening::{Endpoint, ListeningSocket};
 use crate::net::options;
 use crate::net::proxy_protocol::Proxies;
@@ -99,16 +101,6 @@ pub(super) struct Address {
     quic: Option<Arc<QuicListener>>,
     /// Whether a service manager keeps its sockets, so that they go on without us.
     is_kept: bool,
-}
-
-/// Where the admin server is reached.
-#[derive(Debug)]
-pub(super) struct AdminListeners {
-    config: AdminConfig,
-    pub(super) address: SocketAddr,
-    pub(super) tcp: Arc<TcpListener>,
-    /// Where changes are taken without a token.
-    pub(super) socket: Option<Arc<Socket>>,
 }
 
 /// The sockets of one address that one worker reads: there is at least one of each kind that the address has.
@@ -583,57 +575,6 @@ impl Listeners {
             let place = section.addresses.iter().position(|other| Arc::ptr_eq(other, address))?;
             Some(section.socket_name(place))
         })
-    }
-}
-
-impl AdminListeners {
-    fn open(
-        admin: &AdminConfig,
-        earlier: Option<&Self>,
-        owner: Owner,
-        inherited: &mut Inherited,
-        is_confined: bool,
-    ) -> Result<Self, StartError> {
-        let (name, listen) = (socket_name(ADMIN, 0), admin.listen);
-        let fail = |source| ListenError { key: "admin.listen".to_owned(), source, is_confined };
-        let same = earlier.filter(|earlier| earlier.config.listen == listen || earlier.address == listen);
-        let passed = inherited.take(|socket| match socket.endpoint() {
-            Endpoint::Tcp(bound) => is_meant(listen, *bound) && (listen.port() != 0 || socket.name == name),
-            Endpoint::Udp(_) | Endpoint::Unix(_) => false,
-        });
-        let tcp = match (same, passed) {
-            (Some(earlier), _) => Arc::clone(&earlier.tcp),
-            (None, Some(passed)) => Arc::new(bind::adopt_stream(passed.into_fd().into(), listen).map_err(fail)?),
-            (None, None) => {
-                let is_beside = listen.port() != 0 && earlier.is_some_and(|earlier| meets(earlier.address, listen));
-                Arc::new(bind::stream(listen, is_beside).map_err(fail)?)
-            }
-        };
-        let address = tcp.local_addr()?;
-        let known = earlier.and_then(|earlier| match (&admin.socket, &earlier.socket) {
-            (AdminSocket::At(path), Some(socket)) => (socket.path() == path).then(|| earlier.socket.clone()),
-            (AdminSocket::Auto, _) => {
-                (same.is_some() && earlier.config.socket == AdminSocket::Auto).then(|| earlier.socket.clone())
-            }
-            (AdminSocket::At(_) | AdminSocket::Off, _) => None,
-        });
-        let socket = match known {
-            Some(socket) => socket,
-            None => {
-                let mut passed = |path: &Path| {
-                    let passed = inherited.take(|socket| *socket.endpoint() == Endpoint::Unix(path.to_owned()));
-                    passed.map(|socket| socket.into_fd().into())
-                };
-                Socket::open(&admin.socket, address, owner, &mut passed)?.map(Arc::new)
-            }
-        };
-        Ok(Self { config: admin.clone(), address, tcp, socket })
-    }
-
-    /// Whether another one is reached in the same ways.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
-        let socket = |one: &Self| one.socket.as_ref().map(Arc::as_ptr);
-        Arc::ptr_eq(&self.tcp, &other.tcp) && socket(self) == socket(other)
     }
 }
 

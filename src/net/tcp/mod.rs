@@ -11,7 +11,7 @@
 
 mod connection;
 mod handshake;
-pub(super) mod http;
+pub mod http;
 mod moved;
 mod protocols;
 mod proxied;

@@ -29,7 +29,7 @@ pub(super) struct Exchange {
     /// Under which path queries come.
     pub(super) path: HttpPath,
     counters: Arc<Counters>,
-    handle: Rc<dyn Fn(&[u8], &Responder)>,
+    handle: Handle,
     responder: Responder,
     responses: mpsc::Receiver<responder::Response>,
     flow: Rc<Flow>,
@@ -53,12 +53,15 @@ pub(super) struct Exchange {
     end: Option<Instant>,
 }
 
+/// Who gets each message, and owes its [`Responder`] one call.
+pub(in crate::net::tcp) type Handle = Rc<dyn Fn(&[u8], &Responder)>;
+
 /// What an exchange is made of.
 pub(super) struct Parts {
     pub(super) place: ConnectionSlot,
     pub(super) path: HttpPath,
     pub(super) counters: Arc<Counters>,
-    pub(super) handle: Rc<dyn Fn(&[u8], &Responder)>,
+    pub(super) handle: Handle,
     pub(super) responder: Responder,
     pub(super) responses: mpsc::Receiver<responder::Response>,
     pub(super) flow: Rc<Flow>,

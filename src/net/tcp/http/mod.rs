@@ -17,11 +17,13 @@ mod exchange;
 mod http1;
 mod http2;
 mod io;
-pub(in crate::net) mod request;
-pub(in crate::net) mod response;
+pub mod request;
+pub mod response;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
+use std::io::Result;
+use std::mem;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -33,9 +35,10 @@ use bytes::Bytes;
 use h2::server::Handshake;
 use socket2::SockRef;
 use tokio::sync::watch;
+use tokio::task::yield_now;
 use tokio::time::sleep_until;
 
-use self::exchange::{Due, Exchange, Parts};
+use self::exchange::{Due, Exchange, Handle, Parts};
 use self::http1::Http1;
 use self::http2::Http2;
 use self::io::{Flow, HttpStream};
@@ -45,6 +48,7 @@ use super::served::Served;
 use super::stream::Stream;
 use super::table::ConnectionSlot;
 use crate::address::{HttpPath, ListenAddress};
+use crate::limit::Pressure;
 use crate::metrics::Counters;
 use crate::wire::Transport;
 
@@ -90,7 +94,7 @@ enum Protocol {
 
 impl HttpConnection {
     /// A fresh connection. `handle` gets its queries.
-    pub(super) fn new(client: HttpClient, counters: Arc<Counters>, handle: Rc<dyn Fn(&[u8], &Responder)>) -> Self {
+    pub(super) fn new(client: HttpClient, counters: Arc<Counters>, handle: Handle) -> Self {
         let HttpClient { stream, version, place, path, peer, accepted } = client;
         let socket = SockRef::from(stream.socket());
         // As for every other connection (connection.rs).
@@ -111,11 +115,7 @@ impl HttpConnection {
     }
 
     /// Serves the connection to its end; to the end of its queries where `local`, which it was made to, is not served any more.
-    pub(super) async fn run(
-        mut self,
-        local: ListenAddress,
-        mut served: watch::Receiver<Served>,
-    ) -> std::io::Result<()> {
+    pub(super) async fn run(mut self, local: ListenAddress, mut served: watch::Receiver<Served>) -> Result<()> {
         let (seat, mut pressure) = {
             let exchange = self.exchange.borrow();
             (Arc::clone(&exchange.place.seat), exchange.place.pressure.clone())
@@ -148,7 +148,7 @@ impl HttpConnection {
                 Event::Unserved => {
                     is_told = true;
                     // What has come already is taken first: the runtime looks at its sockets before this goes on.
-                    tokio::task::yield_now().await;
+                    yield_now().await;
                     if let Poll::Ready(ended) = poll_fn(|cx| Poll::Ready(self.poll(cx))).await {
                         return ended;
                     }
@@ -172,7 +172,7 @@ impl HttpConnection {
     }
 
     /// Does all that can be done in one turn; ready when the connection is over.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         self.flow.begin_turn();
         let polled = self.poll_protocol(cx);
         let mut exchange = self.exchange.borrow_mut();
@@ -186,12 +186,12 @@ impl HttpConnection {
         polled
     }
 
-    fn poll_protocol(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_protocol(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         loop {
             match &mut self.protocol {
                 Protocol::Unknown(stream) => {
                     let is_http2 = ready!(stream.poll_is_http2(cx))?;
-                    let Protocol::Unknown(stream) = std::mem::replace(&mut self.protocol, Protocol::Over) else {
+                    let Protocol::Unknown(stream) = mem::replace(&mut self.protocol, Protocol::Over) else {
                         return Poll::Ready(Ok(()));
                     };
                     let rules = self.exchange.borrow().place.rules;
@@ -226,7 +226,7 @@ impl HttpConnection {
     }
 
     /// When something is to be done even if nothing happens until then.
-    fn alarm(&self, pressure: &watch::Receiver<crate::limit::Pressure>) -> Option<Instant> {
+    fn alarm(&self, pressure: &watch::Receiver<Pressure>) -> Option<Instant> {
         let of_bodies = match &self.protocol {
             Protocol::Http2(http2) => http2.alarm(),
             Protocol::Unknown(_) | Protocol::Beginning(_) | Protocol::Http1(_) | Protocol::Over => None,
@@ -239,7 +239,7 @@ impl HttpConnection {
 /// What wakes a connection.
 enum Event {
     /// It is over.
-    Ended(std::io::Result<()>),
+    Ended(Result<()>),
     /// Its address is served no more.
     Unserved,
     /// Time is up for something.

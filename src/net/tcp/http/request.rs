@@ -12,7 +12,7 @@ use crate::wire::HEADER_LEN;
 
 /// What a request asks, as far as its head says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::net) enum Asked {
+pub enum Asked {
     /// This DNS message.
     Message(Vec<u8>),
     /// The DNS message that is its body.
@@ -22,7 +22,7 @@ pub(in crate::net) enum Asked {
 }
 
 /// Reads the head of a request to a listener that answers under this path.
-pub(in crate::net) fn read_head(head: &Parts, path: &HttpPath) -> Asked {
+pub fn read_head(head: &Parts, path: &HttpPath) -> Asked {
     if head.uri.path() != path.as_str() {
         return Asked::Refused(HttpStatus::NotFound);
     }
@@ -51,7 +51,7 @@ pub(in crate::net) fn read_head(head: &Parts, path: &HttpPath) -> Asked {
 ///
 /// # Errors
 /// The status of a request with one that is none.
-pub(in crate::net) fn check_message(message: &[u8]) -> Result<(), HttpStatus> {
+pub fn check_message(message: &[u8]) -> Result<(), HttpStatus> {
     match message.len() {
         ..HEADER_LEN => Err(HttpStatus::BadRequest),
         HEADER_LEN..=MAX_MESSAGE => Ok(()),
@@ -75,10 +75,10 @@ fn is_dns_message(value: &HeaderValue) -> bool {
 }
 
 /// The type of content of a DNS message (RFC 8484 section 6).
-pub(in crate::net) const DNS_MESSAGE: &str = "application/dns-message";
+pub const DNS_MESSAGE: &str = "application/dns-message";
 
 /// Octets of the longest DNS message.
-pub(in crate::net) const MAX_MESSAGE: usize = 65_535;
+pub const MAX_MESSAGE: usize = 65_535;
 
 #[cfg(test)]
 mod tests {

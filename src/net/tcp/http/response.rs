@@ -1,4 +1,4 @@
-//! The heads of responses by HTTP (RFC 8484 sections 4.2 and 5.1). Nothing here reads or writes anything.
+//! The heads of responses by HTTP (RFC 8484 section 4.2, RFC 8484 section 5.1). Nothing here reads or writes anything.
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
@@ -6,11 +6,11 @@ use http::{HeaderValue, Response, StatusCode};
 
 use super::request::DNS_MESSAGE;
 use crate::metrics::HttpStatus;
-use crate::net::tcp::responder::Content;
+use crate::net::tcp::Content;
 use crate::wire::{Header, Rcode, least_ttl};
 
 /// The head of a response that brings this DNS message.
-pub(in crate::net) fn head_of_answer(message: &[u8], content: Content) -> Response<()> {
+pub fn head_of_answer(message: &[u8], content: Content) -> Response<()> {
     let mut response = Response::new(());
     let headers = response.headers_mut();
     headers.reserve(3);
@@ -24,7 +24,7 @@ pub(in crate::net) fn head_of_answer(message: &[u8], content: Content) -> Respon
 /// The head of a response that brings none.
 ///
 /// Deviation: RFC 9110 section 6.6.1 would have a date in each. It serves those who keep what they got, and `max-age` tells them for how long.
-pub(in crate::net) fn head_of_refusal(status: HttpStatus) -> Response<()> {
+pub fn head_of_refusal(status: HttpStatus) -> Response<()> {
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::from_u16(status.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if status == HttpStatus::MethodNotAllowed {
