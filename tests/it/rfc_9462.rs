@@ -69,7 +69,7 @@ fn section_4_the_encrypted_listeners_are_told_of_by_every_transport() {
     responses.extend((0..8).map(|_| server.client().ask(&question)));
     for response in responses {
         assert_eq!(records(&response), expected);
-        assert_eq!(response.ttls(), [300; 3]);
+        assert_eq!(response.ttls(), [300; 4]);
         assert!(response.has(AA) && response.has(RA) && !response.has(TC), "{response:?}");
         assert_eq!(response.question(), question.question());
     }

@@ -20,11 +20,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quinn_proto::{
-    ConnectionError, ConnectionHandle, Dir, Endpoint, Event, ReadError, Side, StreamEvent, StreamId, VarInt, WriteError,
+    ConnectionError, ConnectionHandle, Dir, Endpoint, Event, ReadError, Side, StreamEvent, StreamId, WriteError,
 };
 use tokio::sync::mpsc;
 
-use super::query_stream::{QueryStream, Violation, is_replayable, whole_query};
+use super::query_stream::{QueryStream, is_replayable, whole_query};
+use super::stream::{Closed, Code, Stream};
 use crate::limit::{Doing, Patience, Pressure};
 use crate::metrics::{ConnectionFate, Counters, ShakenBy};
 use crate::net::batch::LocalAddress;
@@ -50,7 +51,7 @@ pub(super) struct Connection {
     unacknowledged: usize,
     /// Streams whose next part is waited for.
     between_parts: usize,
-    /// Octets of queries that are not whole.
+    /// Octets of queries that are not whole, or that are held.
     partial: usize,
     /// Streams in a row that were given up before they had a query.
     fruitless: u32,
@@ -86,53 +87,6 @@ struct Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.counters.connections.closed(Transport::Quic);
-    }
-}
-
-/// What has become of a stream.
-enum Stream {
-    /// Its query is not whole.
-    Receiving { since: Instant, query: QueryStream },
-    /// Its query waits for the end of the handshake.
-    Held(Vec<u8>),
-    /// Its query waits for the response.
-    Asked,
-    /// The same, but nobody wants that any more.
-    GivenUp,
-    /// Its response comes in parts, and the last one is written.
-    BetweenParts(mpsc::Receiver<Vec<u8>>),
-    /// QUIC takes no more at the moment.
-    Writing { output: Vec<u8>, written: usize, parts: Option<mpsc::Receiver<Vec<u8>>> },
-    /// All of the response is written; it counts with so many octets.
-    Written(usize),
-}
-
-/// Why we close a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Closed {
-    pub(super) code: Code,
-    pub(super) reason: &'static str,
-}
-
-/// The error codes of DoQ (RFC 9250 section 8.4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Code {
-    NoError = 0x0,
-    ProtocolError = 0x2,
-    RequestCancelled = 0x3,
-    ExcessiveLoad = 0x4,
-    UnspecifiedError = 0x5,
-}
-
-impl Code {
-    pub(super) fn to_wire(self) -> VarInt {
-        VarInt::from_u32(self as u32)
-    }
-}
-
-impl From<Violation> for Closed {
-    fn from(violation: Violation) -> Self {
-        Self { code: Code::ProtocolError, reason: violation.reason() }
     }
 }
 
@@ -271,13 +225,19 @@ impl Connection {
             }
             StreamEvent::Opened { dir: Dir::Bi } => {
                 while let Some(id) = self.quic.streams().accept(Dir::Bi) {
-                    self.streams.insert(id, Stream::Receiving { since: now, query: QueryStream::default() });
+                    let query = QueryStream::default();
+                    self.streams.insert(id, Stream::Receiving { since: now, query, is_unread: true });
                     self.unread.push_back(id);
                 }
                 Ok(())
             }
             StreamEvent::Readable { id } => {
-                self.unread.push_back(id);
+                // Once, however many octets or none come while it waits.
+                if let Some(Stream::Receiving { is_unread, .. }) = self.streams.get_mut(&id)
+                    && !mem::replace(is_unread, true)
+                {
+                    self.unread.push_back(id);
+                }
                 Ok(())
             }
             StreamEvent::Writable { id } => {
@@ -326,7 +286,7 @@ impl Connection {
         let Some(stream) = self.streams.remove(&id) else { return };
         match &stream {
             Stream::Receiving { query, .. } => self.partial -= query.len(),
-            Stream::Held(_) => {}
+            Stream::Held(message) => self.partial -= message.len(),
             Stream::Asked | Stream::GivenUp => self.asked -= 1,
             Stream::BetweenParts(_) => {
                 self.asked -= 1;
@@ -366,7 +326,8 @@ impl Connection {
     /// Reads what has come on a stream, and hands its query over if that is whole.
     fn read<H: Fn(&[u8], &Responder)>(&mut self, id: StreamId, tools: &Tools<'_, H>) -> Result<(), Closed> {
         // What comes behind a query that was handed over is found when its end is.
-        let Some(Stream::Receiving { since, query }) = self.streams.get_mut(&id) else { return Ok(()) };
+        let Some(Stream::Receiving { since, query, is_unread }) = self.streams.get_mut(&id) else { return Ok(()) };
+        *is_unread = false;
         let (since, had) = (*since, query.len());
         // A query mostly comes in one piece, which is then read where it lies.
         let mut whole: Option<Bytes> = None;
@@ -400,16 +361,14 @@ impl Connection {
                     None => query.end()?,
                 };
                 self.take_query(id, message, tools);
-                Ok(())
+                self.check_partial()
             }
             Err(ReadError::Blocked) => {
                 if let Some(first) = whole {
                     query.take(&first)?;
                 }
                 self.partial = self.partial - had + query.len();
-                if self.partial > MAX_PARTIAL {
-                    return Err(Closed { code: Code::ExcessiveLoad, reason: "too many queries in parts" });
-                }
+                self.check_partial()?;
                 if let Some(Open { slot, .. }) = &self.open {
                     let overdue = since + slot.rules.first_query;
                     self.overdue_at = Some(self.overdue_at.map_or(overdue, |at| at.min(overdue)));
@@ -425,10 +384,17 @@ impl Connection {
         }
     }
 
+    /// Whether the client has us hold too much of what is not asked yet.
+    fn check_partial(&self) -> Result<(), Closed> {
+        let too_much = Closed { code: Code::ExcessiveLoad, reason: "too many queries in parts" };
+        if self.partial > MAX_PARTIAL { Err(too_much) } else { Ok(()) }
+    }
+
     /// A query has come whole.
     fn take_query<H: Fn(&[u8], &Responder)>(&mut self, id: StreamId, message: &[u8], tools: &Tools<'_, H>) {
         // RFC 9250 section 4.5: what changes something is not done before it is sure that nobody has sent it anew.
         if self.quic.is_handshaking() && !is_replayable(message) {
+            self.partial += message.len();
             self.streams.insert(id, Stream::Held(message.to_vec()));
             return;
         }
@@ -450,6 +416,7 @@ impl Connection {
         let held: Vec<_> = held.collect();
         for (id, stream) in held {
             if let Stream::Held(message) = stream {
+                self.partial -= message.len();
                 self.take_query(id, &message, tools);
             }
         }
@@ -719,17 +686,6 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.give_up_place();
-    }
-}
-
-impl Stream {
-    /// Octets of it that count as waiting for the client.
-    fn counted(&self) -> usize {
-        match self {
-            Self::Receiving { .. } | Self::Held(_) | Self::Asked | Self::GivenUp | Self::BetweenParts(_) => 0,
-            Self::Writing { output, .. } => output.len(),
-            Self::Written(octets) => *octets,
-        }
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) struct ConnectionIds {
     key: [u64; 2],
 }
 
-/// Whose a datagram is, by the ID of its first packet.
+/// Whose a datagram is, by the ID that it begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Destination {
     /// That of this worker.

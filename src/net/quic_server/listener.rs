@@ -155,8 +155,8 @@ impl QuicListener {
         let mut tls = (*self.tls.config()).clone();
         if terms.early_data {
             // Early data is taken of sessions that are kept alone, each once: so nobody is answered twice here. They are other
-            // sessions with each change of the rules, since those that an early client goes by must not have become narrower (RFC
-            // 9000 section 7.4.1).
+            // sessions with each change of the rules, since those that an early client goes by must not have become narrower
+            // (RFC 9000 section 7.4.1).
             tls.session_storage = Arc::new(Sessions(ServerSessionMemoryCache::new(MAX_SESSIONS)));
             tls.ticketer = Arc::new(NoTickets);
             tls.max_early_data_size = u32::MAX;
@@ -195,7 +195,7 @@ fn transport(terms: Terms) -> TransportConfig {
     transport.max_concurrent_bidi_streams(VarInt::from_u32(u32::try_from(terms.in_flight).unwrap_or(u32::MAX)));
     // There are none in DoQ. One is let through, so that its client hears what it did wrong in the words of DoQ.
     transport.max_concurrent_uni_streams(VarInt::from_u32(1));
-    // A moment more than we wait ourselves: so a client hears that it is the end, and not every packet is a sign of life to us.
+    // A moment more than we wait ourselves: so a client hears that it is the end, and not everything that comes is a sign of life to us.
     transport.max_idle_timeout(VarInt::from_u64(terms.idle_ms + LAST_WORD_MS).ok().map(IdleTimeout::from));
     // The longest message and its length, and not two of them on one stream.
     transport.stream_receive_window(VarInt::from_u32(MAX_FRAMED));
@@ -205,7 +205,7 @@ fn transport(terms: Terms) -> TransportConfig {
     transport.send_window(MAX_UNACKNOWLEDGED);
     // Streams are short: one after the other is fewer pieces.
     transport.send_fairness(false);
-    // RFC 9002 sections 6.1 and 6.2.2.
+    // RFC 9002 section 6.1 and RFC 9002 section 6.2.2.
     transport.packet_threshold(3);
     transport.time_threshold(9.0 / 8.0);
     transport.initial_rtt(std::time::Duration::from_millis(333));

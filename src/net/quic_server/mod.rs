@@ -1,6 +1,6 @@
 //! DNS over QUIC, the server's side (RFC 9250): by `quinn-proto`, which knows the protocol and has no sockets, tasks nor clock.
 //!
-//! A worker has one task for an address (`worker.rs`): datagrams are received and sent in batches, as those of UDP are, and all connections
+//! A worker has one task for an address (`serve.rs`, `worker.rs`): datagrams are received and sent in batches, as those of UDP are, and all connections
 //! are values of that task, with one alarm for the earliest that is due. A connection (`connection.rs`) has its place among those by TCP
 //! ([`Connections`](super::tcp::Connections)), and each query a [`Responder`](super::tcp::Responder) that leads back to its stream.
 //! What is allowed on a stream stands in `query_stream.rs`.
@@ -17,8 +17,10 @@ mod connection_id;
 mod listener;
 mod query_stream;
 mod resumption;
+mod serve;
+mod stream;
 mod worker;
 
 pub use listener::{QuicListener, QuicServer};
 pub use query_stream::{QueryStream, Violation, whole_query};
-pub use worker::{Listening, serve};
+pub use serve::{Listening, serve};

@@ -1,195 +1,37 @@
-//! One worker's part of a listener by QUIC: a task that reads its sockets, has its connections, and sends what they have to say.
-//!
-//! Each turn, in plain lines:
-//!
-//! 1. Datagrams that have come are handed to their connections, those of other workers are passed on, and those that others have passed
-//!    on are taken. Initials of new clients wait at the gate, and so does all else of a client that shakes hands.
-//! 2. If it is our turn at the gate, one step of one handshake is made.
-//! 3. Connections whose time has come are looked at.
-//! 4. Those with something to do do it: queries are handed over, responses that have come are written. What is answered at once is
-//!    written in the same turn.
-//! 5. What they have to send leaves, by as few calls as can be.
-//!
-//! # The end
-//!
-//! When its address is served no more, or another process reads on, what has come by then is read and taken, and each connection is
-//! closed (`DOQ_NO_ERROR`) when its last response is sent. What another process gets of our connections it drops, since it does
-//! not know their IDs.
+//! The connections of one worker by QUIC, with the endpoint that knows their IDs and what waits at the gate. What a turn consists of stands in
+//! `serve.rs`, which calls this.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::future::{pending, poll_fn};
 use std::mem;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::BytesMut;
 use quinn_proto::{ConnectionEvent, ConnectionHandle, DatagramEvent, Endpoint, EndpointEvent, Incoming, Transmit};
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::yield_now;
-use tokio::time::sleep_until;
+use tokio::sync::mpsc;
 
-use super::connection::{Closed, Code, Connection, Tools};
+use super::connection::{Connection, Tools};
 use super::connection_id::Destination;
 use super::listener::{MAX_WAITING, QuicListener};
 use super::resumption;
-use crate::address::ListenAddress;
+use super::stream::{Closed, Code};
 use crate::limit::Pressure;
 use crate::metrics::{ConnectionFate, Counters, Dropped};
 use crate::net::batch::{BATCH, Datagram, LocalAddress, RecvBatch, SendBatch};
-use crate::net::busy_poll::BusyPoll;
-use crate::net::tcp::{Connections, Gate, Responder, Served, ToListener, Wake};
-use crate::net::udp::{Socket, inbox};
+use crate::net::tcp::{Connections, Responder, ToListener, Wake};
+use crate::net::udp::Socket;
 use crate::wire::Transport;
 
-/// What a worker has of a listener.
-pub struct Listening {
-    /// Its sockets; what is sent leaves by the first.
-    pub sockets: Vec<Rc<Socket>>,
-    /// Where they listen, really bound.
-    pub address: ListenAddress,
-    /// What it shares with the other workers.
-    pub listener: Arc<QuicListener>,
-    /// Its number.
-    pub worker: u16,
-    /// Its counters.
-    pub counters: Arc<Counters>,
-    /// Keeps handshakes from queries.
-    pub gate: Rc<Gate>,
-    /// How long it stays awake after work.
-    pub busy_poll: BusyPoll,
-}
-
-/// Serves clients as long as the address is among those that are served, and then until their queries have their responses. `is_over`
-/// ends when no more is to be read, or has a sender that is gone then.
-///
-/// Whom `admits` does not take, its datagrams are dropped. `handle` gets each message and owes its [`Responder`] one call.
-pub async fn serve(
-    listening: Listening,
-    table: Arc<Connections>,
-    mut served: watch::Receiver<Served>,
-    mut is_over: oneshot::Receiver<()>,
-    admits: impl Fn(IpAddr) -> bool,
-    handle: impl Fn(&[u8], &Responder),
-) {
-    let Listening { sockets, address, listener, worker, counters, gate, mut busy_poll } = listening;
-    let mut pressure = table.pressure();
-    let (to_us, told) = mpsc::unbounded_channel();
-    let mut work = Work {
-        endpoint: listener.endpoint(worker),
-        listener: Arc::clone(&listener),
-        worker,
-        table,
-        counters,
-        admits,
-        handle,
-        to_us,
-        told,
-        slots: Vec::new(),
-        by_handle: Vec::new(),
-        free: Vec::new(),
-        shaking: 0,
-        lingering: 0,
-        steps: VecDeque::new(),
-        alarms: BTreeSet::new(),
-        working: Vec::new(),
-        sending: Vec::new(),
-        with_parts: Vec::new(),
-        out: SendBatch::new(BATCH, DATAGRAM),
-        scratch: Vec::new(),
-        pressure: *pressure.borrow_and_update(),
-        is_ending: false,
-        reads: true,
-        has_taken: false,
-    };
-    let mut batch = inbox();
-    let mut alarm = pin!(sleep_until((Instant::now() + FAR).into()));
-    let mut turn: Option<Pin<Box<dyn Future<Output = ()>>>> = None;
-    let (mut is_stopped, mut is_gone, mut has_more) = (false, false, false);
-    loop {
-        if turn.is_none() && !work.steps.is_empty() {
-            let gate = Rc::clone(&gate);
-            turn = Some(Box::pin(async move { gate.turn().await }));
-        }
-        let next = work.alarms.first().map_or_else(|| Instant::now() + FAR, |(at, _)| *at);
-        if alarm.deadline().into_std() != next {
-            alarm.as_mut().reset(next.into());
-        }
-        let (reads, mut is_our_turn) = (work.reads, false);
-        let passed_on = async {
-            match listener.box_of(worker) {
-                Some(inbox) if reads => inbox.filled.notified().await,
-                Some(_) | None => pending().await,
-            }
-        };
-        work.has_taken = false;
-        busy_poll
-            .wait(async {
-                tokio::select! {
-                    () = poll_fn(|cx| work.poll_told(&sockets, cx)) => {}
-                    () = passed_on => {}
-                    () = async { turn.as_mut().expect("there is one").await }, if turn.is_some() => is_our_turn = true,
-                    () = &mut alarm => {}
-                    changed = served.changed(), if !is_gone => is_gone = changed.is_err(),
-                    changed = pressure.changed() => if changed.is_ok() { work.look_at_all() },
-                    _ = &mut is_over, if !is_stopped => is_stopped = true,
-                    () = yield_now(), if has_more => {}
-                }
-            })
-            .await;
-        let now = Instant::now();
-        work.pressure = *pressure.borrow_and_update();
-        has_more = false;
-        if work.reads {
-            for socket in &sockets {
-                has_more |= socket.receive(&mut batch, |batch| work.take_batch(batch, now));
-                work.counters.dropped_many(Dropped::Overload, socket.take_dropped());
-            }
-            has_more |= work.take_passed_on(now);
-            if work.has_taken {
-                busy_poll.renew();
-            }
-        }
-        let (has_address, is_passed_on) = (served.borrow().has(address), served.borrow().is_passed_on(address));
-        if is_stopped || is_gone || !has_address {
-            if !work.is_ending {
-                // What has come by now is ours: nobody else can read it.
-                for socket in &sockets {
-                    socket.receive_last(|batch| work.take_batch(batch, now));
-                }
-                work.take_passed_on(now);
-                work.settle(now);
-                work.end(now);
-            }
-            work.reads = !has_address && !is_passed_on;
-        }
-        if mem::take(&mut is_our_turn) {
-            turn = None;
-            work.make_step(now);
-        }
-        work.fire(now);
-        has_more |= work.settle(now);
-        has_more |= work.send(&sockets, now);
-        if work.is_ending {
-            work.close_finished(now);
-            work.send(&sockets, now);
-            if work.has_none_open() && !has_address {
-                return;
-            }
-        }
-    }
-}
-
 /// The connections of one worker, and what is done with them.
-struct Work<A, H> {
+pub(super) struct Work<A, H> {
     endpoint: Endpoint,
     listener: Arc<QuicListener>,
     worker: u16,
     table: Arc<Connections>,
-    counters: Arc<Counters>,
+    pub(super) counters: Arc<Counters>,
     admits: A,
     handle: H,
     /// Where responses go.
@@ -217,13 +59,13 @@ struct Work<A, H> {
     out: SendBatch,
     /// Room for one message or datagram.
     scratch: Vec<u8>,
-    pressure: Pressure,
+    pub(super) pressure: Pressure,
     /// No more queries are taken.
-    is_ending: bool,
+    pub(super) is_ending: bool,
     /// Whether the sockets are read.
-    reads: bool,
+    pub(super) reads: bool,
     /// Datagrams have come in this turn.
-    has_taken: bool,
+    pub(super) has_taken: bool,
 }
 
 /// A place for a connection.
@@ -236,17 +78,65 @@ struct Slot {
 
 /// What waits at the gate.
 enum Step {
-    /// The first packet of a client.
+    /// The Initial of a client.
     Accept(Box<Incoming>, Option<LocalAddress>),
     /// A datagram of one that shakes hands.
     Datagram(u64, Box<ConnectionEvent>),
 }
 
 impl<A: Fn(IpAddr) -> bool, H: Fn(&[u8], &Responder)> Work<A, H> {
+    /// Without any connection, of the worker of this number.
+    pub(super) fn new(
+        (listener, worker): (Arc<QuicListener>, u16),
+        (table, counters): (Arc<Connections>, Arc<Counters>),
+        pressure: Pressure,
+        admits: A,
+        handle: H,
+    ) -> Self {
+        let (to_us, told) = mpsc::unbounded_channel();
+        Self {
+            endpoint: listener.endpoint(worker),
+            listener,
+            worker,
+            table,
+            counters,
+            admits,
+            handle,
+            to_us,
+            told,
+            slots: Vec::new(),
+            by_handle: Vec::new(),
+            free: Vec::new(),
+            shaking: 0,
+            lingering: 0,
+            steps: VecDeque::new(),
+            alarms: BTreeSet::new(),
+            working: Vec::new(),
+            sending: Vec::new(),
+            with_parts: Vec::new(),
+            out: SendBatch::new(BATCH, DATAGRAM),
+            scratch: Vec::new(),
+            pressure,
+            is_ending: false,
+            reads: true,
+            has_taken: false,
+        }
+    }
+
+    /// Whether something waits at the gate.
+    pub(super) fn has_steps(&self) -> bool {
+        !self.steps.is_empty()
+    }
+
+    /// When a connection has to be looked at next.
+    pub(super) fn next_alarm(&self) -> Option<Instant> {
+        self.alarms.first().map(|(at, _)| *at)
+    }
+
     /// Waits for datagrams and for what is told from outside.
-    fn poll_told(&mut self, sockets: &[Rc<Socket>], cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_told(&mut self, sockets: &[Rc<Socket>], cx: &mut Context<'_>) -> Poll<()> {
         let mut is_ready = false;
-        // Two at most, the second of which is put back by who reads all of them.
+        // The rest of what was told is taken when the connections work.
         if let Poll::Ready(Some(told)) = self.told.poll_recv(cx) {
             self.take_told(told, Instant::now());
             is_ready = true;
@@ -270,7 +160,7 @@ impl<A: Fn(IpAddr) -> bool, H: Fn(&[u8], &Responder)> Work<A, H> {
     }
 
     /// Takes what was received.
-    fn take_batch(&mut self, batch: &RecvBatch, now: Instant) {
+    pub(super) fn take_batch(&mut self, batch: &RecvBatch, now: Instant) {
         for datagram in (0..batch.len()).filter_map(|index| batch.datagram(index)) {
             match self.listener.destination(datagram.bytes) {
                 Destination::Worker(worker) if worker != self.worker => {
@@ -286,7 +176,7 @@ impl<A: Fn(IpAddr) -> bool, H: Fn(&[u8], &Responder)> Work<A, H> {
     }
 
     /// Takes what other workers have passed on; whether there may be more.
-    fn take_passed_on(&mut self, now: Instant) -> bool {
+    pub(super) fn take_passed_on(&mut self, now: Instant) -> bool {
         let listener = Arc::clone(&self.listener);
         let Some(inbox) = listener.box_of(self.worker) else { return false };
         for _ in 0..BATCH {
@@ -368,7 +258,7 @@ impl<A: Fn(IpAddr) -> bool, H: Fn(&[u8], &Responder)> Work<A, H> {
     }
 
     /// Makes one step of a handshake, which costs crypto.
-    fn make_step(&mut self, now: Instant) {
+    pub(super) fn make_step(&mut self, now: Instant) {
         // One whose connection is over costs nothing.
         while let Some(step) = self.steps.pop_front() {
             let is_made = match step {
@@ -457,7 +347,7 @@ impl<A: Fn(IpAddr) -> bool, H: Fn(&[u8], &Responder)> Work<A, H> {
     }
 
     /// Looks at those connections whose time has come.
-    fn fire(&mut self, now: Instant) {
+    pub(super) fn fire(&mut self, now: Instant) {
         while let Some(&(at, slot)) = self.alarms.first() {
             if at > now {
                 break;
@@ -474,7 +364,7 @@ impl<A: Fn(IpAddr) -> bool, H: Fn(&[u8], &Responder)> Work<A, H> {
     }
 
     /// All connections do what there is to do, and responses that have come are written; whether there is more.
-    fn settle(&mut self, now: Instant) -> bool {
+    pub(super) fn settle(&mut self, now: Instant) -> bool {
         for _ in 0..ROUNDS {
             while let Ok(told) = self.told.try_recv() {
                 self.take_told(told, now);
@@ -558,7 +448,7 @@ impl<A: Fn(IpAddr) -> bool, H: Fn(&[u8], &Responder)> Work<A, H> {
     }
 
     /// Sends what connections have to say; whether there is more.
-    fn send(&mut self, sockets: &[Rc<Socket>], now: Instant) -> bool {
+    pub(super) fn send(&mut self, sockets: &[Rc<Socket>], now: Instant) -> bool {
         let Some(socket) = sockets.first() else { return false };
         let mut sending = mem::take(&mut self.sending);
         let mut unfinished = Vec::new();
@@ -598,7 +488,7 @@ impl<A: Fn(IpAddr) -> bool, H: Fn(&[u8], &Responder)> Work<A, H> {
     }
 
     /// No more queries are taken, and nobody is let in.
-    fn end(&mut self, now: Instant) {
+    pub(super) fn end(&mut self, now: Instant) {
         self.is_ending = true;
         for step in mem::take(&mut self.steps) {
             match step {
@@ -617,7 +507,7 @@ impl<A: Fn(IpAddr) -> bool, H: Fn(&[u8], &Responder)> Work<A, H> {
     }
 
     /// Closes the connections that have nothing left to do.
-    fn close_finished(&mut self, now: Instant) {
+    pub(super) fn close_finished(&mut self, now: Instant) {
         for slot in 0..self.slots.len() as u32 {
             let Some(connection) = &self.slots[slot as usize].connection else { continue };
             if connection.is_open() && (connection.quic.is_handshaking() || connection.is_finished(self.reads, now)) {
@@ -627,12 +517,12 @@ impl<A: Fn(IpAddr) -> bool, H: Fn(&[u8], &Responder)> Work<A, H> {
     }
 
     /// Whether no connection has its place still.
-    fn has_none_open(&self) -> bool {
+    pub(super) fn has_none_open(&self) -> bool {
         !self.slots.iter().flat_map(|slot| &slot.connection).any(|connection| connection.is_open())
     }
 
     /// The table is fuller or emptier, and idle times are others.
-    fn look_at_all(&mut self) {
+    pub(super) fn look_at_all(&mut self) {
         for slot in 0..self.slots.len() as u32 {
             self.set_alarm(slot);
         }
@@ -681,7 +571,7 @@ fn number(generation: u32, slot: u32) -> u64 {
     u64::from(generation) << 32 | u64::from(slot)
 }
 
-/// Whether the first packet of a datagram is one of a handshake: Initial or Handshake (RFC 9000 section 17.2).
+/// Whether a datagram begins with a part of a handshake: Initial or Handshake (RFC 9000 section 17.2).
 fn is_handshake(datagram: &[u8]) -> bool {
     datagram.first().is_some_and(|first| matches!(first & 0xb0, 0x80 | 0xa0))
 }
@@ -689,7 +579,7 @@ fn is_handshake(datagram: &[u8]) -> bool {
 /// Handshakes that wait, from which on clients have to show that their address is theirs (RFC 9000 section 8.1.2).
 const RETRY_AT: usize = 32;
 
-/// What waits at the gate at most: the first packets of [`MAX_WAITING`] clients, and what these send.
+/// What waits at the gate at most: the Initials of [`MAX_WAITING`] clients, and what these send.
 const MAX_STEPS: usize = 4 * MAX_WAITING;
 
 /// Connections that are over, and that QUIC keeps for three times its patience with what is lost, so that it can repeat why.
@@ -703,6 +593,3 @@ const MAX_BURST: usize = 64;
 
 /// Octets of a datagram, for which there is room from the begin.
 const DATAGRAM: usize = 1452;
-
-/// A time that does not come, of an alarm that nobody has set.
-const FAR: Duration = Duration::from_secs(3600);

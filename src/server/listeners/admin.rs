@@ -4,7 +4,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{ADMIN, Inherited, ListenError, is_meant, meets, socket_name};
+use super::inherited::{Inherited, is_meant};
+use super::{ADMIN, ListenError, meets, socket_name};
 use crate::admin::{Owner, Socket};
 use crate::config::{AdminConfig, AdminSocket};
 use crate::net::bind;

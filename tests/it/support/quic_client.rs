@@ -6,7 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use quinn_proto::crypto::rustls::QuicClientConfig;
 use quinn_proto::{
     ClientConfig, Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint, EndpointConfig, Event,
@@ -28,12 +28,13 @@ pub(crate) struct QuicClient {
     socket: UdpSocket,
     server: SocketAddr,
     /// What has come on each stream, and how it ended: well, or by a reset with this code.
-    streams: HashMap<StreamId, (Vec<u8>, Option<Result<(), u64>>)>,
-    /// Streams that the server does not want to read on.
-    stopped: Vec<StreamId>,
+    streams: HashMap<StreamId, (Vec<u8>, Option<End>)>,
     is_connected: bool,
     lost: Option<ConnectionError>,
 }
+
+/// How a stream has ended.
+type End = Result<(), u64>;
 
 /// What a client by QUIC is that trusts this authority, and speaks these protocols. It offers early data where it can.
 pub(crate) fn quic_config(authorities: &Authorities, alpn: &[&str]) -> Arc<TlsConfig> {
@@ -60,9 +61,8 @@ impl QuicClient {
         transport.mtu_discovery_config(None);
         config.transport_config(Arc::new(transport));
         let (handle, quic) = endpoint.connect(Instant::now(), config, server, name).expect("a good config");
-        let (streams, stopped) = (HashMap::new(), Vec::new());
-        let mut client =
-            Self { endpoint, handle, quic, socket, server, streams, stopped, is_connected: false, lost: None };
+        let streams = HashMap::new();
+        let mut client = Self { endpoint, handle, quic, socket, server, streams, is_connected: false, lost: None };
         client.flush();
         client
     }
@@ -202,11 +202,6 @@ impl QuicClient {
         self.drive("nothing", |_| (Instant::now() >= end).then_some(()));
     }
 
-    /// Whether the server has asked that a stream be read by nobody.
-    pub(crate) fn is_stopped(&self, stream: StreamId) -> bool {
-        self.stopped.contains(&stream)
-    }
-
     /// Sends what is to be sent.
     pub(crate) fn flush(&mut self) {
         let mut out = Vec::new();
@@ -263,7 +258,6 @@ impl QuicClient {
                 Event::Connected => self.is_connected = true,
                 Event::ConnectionLost { reason } => self.lost = Some(reason),
                 Event::Stream(StreamEvent::Readable { id }) => self.read(id),
-                Event::Stream(StreamEvent::Stopped { id, .. }) => self.stopped.push(id),
                 _ => {}
             }
         }
@@ -276,7 +270,7 @@ impl QuicClient {
         let Ok(mut chunks) = stream.read(true) else { return };
         loop {
             match chunks.next(usize::MAX) {
-                Ok(Some(chunk)) => octets.extend_from_slice(&Bytes::from(chunk.bytes)),
+                Ok(Some(chunk)) => octets.extend_from_slice(&chunk.bytes),
                 Ok(None) => break *end = Some(Ok(())),
                 Err(ReadError::Blocked) => break,
                 Err(ReadError::Reset(code)) => break *end = Some(Err(code.into_inner())),
