@@ -7,9 +7,14 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use hedgerow::address::HttpPath;
 use hedgerow::cache::{Cache, PoolId, Rules as CacheRules};
 use hedgerow::config::Config;
 use hedgerow::limit::{CookieSecret, CookieSecrets};
+use hedgerow::net::quic_server::{QueryStream, whole_query};
+use hedgerow::net::tcp::Content;
+use hedgerow::net::tcp::http::request::{Asked, check_message, read_head};
+use hedgerow::net::tcp::http::response::{head_of_answer, head_of_refusal};
 use hedgerow::policy::budget::Budget;
 use hedgerow::policy::latency::Latency;
 use hedgerow::policy::race::{AttemptId, BackendIndex, Candidates, MAX_ATTEMPTS, Race, RaceContext, Step};
@@ -45,6 +50,8 @@ pub const TARGETS: &[Target] = &[
     ("image", image),
     ("cookie", cookie),
     ("frames", frames),
+    ("quic_stream", quic_stream),
+    ("http", http_request),
     ("race", race),
     ("engine", engine),
 ];
@@ -330,6 +337,44 @@ pub fn frames(octets: &[u8]) {
     assert_eq!(input, rest);
 }
 
+/// The one query of a stream of QUIC, as it comes in pieces: it is the same, or is refused for the same.
+pub fn quic_stream(octets: &[u8]) {
+    let Some((&piece, octets)) = octets.split_first() else { return };
+    let mut stream = QueryStream::default();
+    let taken = octets.chunks(usize::from(piece) + 1).try_for_each(|piece| stream.take(piece));
+    assert_eq!(taken.and_then(|()| stream.end()), whole_query(octets));
+}
+
+/// The head of a request by HTTP: method, target, type of content and its length, each in a line. What it asks is a message of a sound length
+/// that says the same written again, or a status.
+pub fn http_request(octets: &[u8]) {
+    let mut lines = octets.split(|&octet| octet == b'\n');
+    let mut line = || lines.next().unwrap_or_default();
+    let (method, target) = (line(), line());
+    let mut request = http::Request::builder().method(method).uri(target);
+    for name in [http::header::CONTENT_TYPE, http::header::CONTENT_LENGTH] {
+        let value = line();
+        if !value.is_empty() {
+            request = request.header(name, value);
+        }
+    }
+    let Ok(request) = request.body(()) else { return };
+    let (head, ()) = request.into_parts();
+    match read_head(&head, &HttpPath::default()) {
+        Asked::Message(message) => {
+            assert_eq!(check_message(&message), Ok(()));
+            let again = format!("/dns-query?dns={}", data_encoding::BASE64URL_NOPAD.encode(&message));
+            let (head, ()) = http::Request::get(again).body(()).expect("a sound URI").into_parts();
+            assert_eq!(read_head(&head, &HttpPath::default()), Asked::Message(message.clone()));
+            let answer = head_of_answer(&message, Content::Answer);
+            assert_eq!(answer.status(), 200);
+            assert!(answer.headers()["cache-control"].to_str().is_ok_and(|age| age.starts_with("max-age=")));
+        }
+        Asked::Body => assert_eq!(head.method, http::Method::POST),
+        Asked::Refused(status) => assert_eq!(head_of_refusal(status).status(), status.code()),
+    }
+}
+
 /// A race among some backends: each octet is an input, or time that passes.
 pub fn race(octets: &[u8]) {
     let Some((&shape, events)) = octets.split_first_chunk::<3>() else { return };
@@ -545,6 +590,19 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
             let whole = [&1_700_000_100_u32.to_be_bytes()[..], &given.client, &given.server].concat();
             vec![whole, b"0123abcdefgh".to_vec(), b"000102030405060708090a0b0c0d0e0f\n".to_vec()]
         }
+        "quic_stream" => vec![
+            b"\x05\x00\x1e\x00\x00\x01\x00\x00\x01\x00\x00\x00\x00\x00\x01\x01x\x00\x00\x01\x00\x01\x00\x00\x29\x04\xd0\x00\x00\x00\x00\x00\x00".to_vec(),
+            b"\x00\x00\x01\x00\x00".to_vec(),
+        ],
+        "http" => [
+            "GET\n/dns-query?dns=AAABAAABAAAAAAAAA3d3dwdleGFtcGxlA2NvbQAAAQAB",
+            "GET\nhttps://dns.example/dns-query?a=b&dns=q80BAAABAAAAAAAAAAABAAE",
+            "POST\n/dns-query\napplication/dns-message\n33",
+            "POST\n/dns-query\napplication/dns-message; a=b\n65536",
+            "HEAD\n/other?dns=\ntext/plain",
+        ]
+        .map(|head| head.as_bytes().to_vec())
+        .to_vec(),
         "frames" => vec![b"\x03\x00\x04abcd\x00\x00\x00\x01x\x00\x09abc".to_vec()],
         "race" => vec![vec![0, 0, 0], (0..=255).collect(), vec![0x4a, 0x25, 0x33, 0x28, 0x50, 0x08, 0xff, 0x20, 0x11]],
         "engine" => vec![

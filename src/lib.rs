@@ -23,8 +23,8 @@
 //! 1. A listener becomes readable; up to 64 datagrams, each perhaps coalesced of many by GRO, are received by one call (`net/udp.rs`,
 //!    `net/batch.rs`) and handed out 64 datagrams at a time (`net/gro.rs`). Where more come than can be answered, the oldest
 //!    are dropped (`net/pressure.rs`). A query by TCP comes from its connection's task (`net/tcp/`), by TLS too, after
-//!    a handshake of which one step is made between two looks at the sockets (`net/tcp/handshake.rs`, `net/tls_server/`). `now` is
-//!    taken once for each chunk of them.
+//!    a handshake of which one step is made between two looks at the sockets (`net/tcp/handshake.rs`, `net/tls_server/`), and by
+//!    HTTP as a request, one of many of its connection (`net/tcp/http/`). `now` is taken once for each chunk of them.
 //! 2. Each is read as a view of its bytes, or refused (`wire/query.rs`); its cookie is checked, and another made if need be
 //!    (`limit/cookies.rs`); the route's pool is found (`state/`). That is done for a few at a time, and then a large cache
 //!    fetches what it will look at for these (`forwarder/receive.rs`, `cache/memory_prefetch.rs`). From here on the engine

@@ -86,7 +86,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // To `metrics`: where members come from is told by its words. To `config`: what a member may be is bounded as a backend is.
     ("discover", &["address", "config", "limit", "wire", "metrics"]),
     ("health", &["state", "config", "net", "policy", "wire"]),
-    ("secondary", &["config", "net", "transfer", "zone", "wire", "files"]),
+    ("secondary", &["address", "config", "net", "transfer", "zone", "wire", "files"]),
     // To `sight`: the JSON is its type. To `zone`: what differs is told as text.
     ("replicas", &["address", "sight", "state", "net", "policy", "zone", "wire"]),
     ("notify", &["config", "net", "transfer", "zone", "wire"]),
@@ -191,6 +191,7 @@ const STARTS: &[&str] = &["spawn_local(", "spawn_blocking(", "tokio::spawn(", "t
 const STARTING_FILES: &[(&str, &str)] = &[
     ("src/net/tasks.rs", "the sets of tasks of a thread"),
     ("src/net/tcp/mod.rs", "the connections of a listener, whose end it waits for"),
+    ("src/net/tcp/proxied.rs", "headers of proxies, whose end the same takes"),
     ("src/admin/connections.rs", "the same for the admin server"),
     ("src/server/worker.rs", "the thread of a worker, which tells what it has lost"),
     ("src/server/reload.rs", "the thread that reads the config again, which tells the same"),

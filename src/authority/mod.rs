@@ -146,21 +146,25 @@ impl Authority {
                 self.counters.dropped(Dropped::Source);
                 continue;
             }
-            responses.push_unless_empty(datagram.peer, datagram.local, |out| {
-                let arrival = self.read(&state, datagram.bytes, datagram.peer.ip(), || *today);
-                let mut reaction = match self.react(&state, &arrival, datagram.peer, Transport::Udp, out) {
+            let Some((client, message)) = socket.proxies().unwrap(peer, datagram.bytes) else {
+                self.counters.dropped(Dropped::Proxy);
+                continue;
+            };
+            responses.push_unless_empty(peer, local, |out| {
+                let arrival = self.read(&state, message, client.ip(), || *today);
+                let mut reaction = match self.react(&state, &arrival, client, Transport::Udp, out) {
                     Handled::Reaction(reaction) => reaction,
                     // By UDP, a transfer is a datagram like any other.
                     Handled::Transfer(_) => Reaction::Silent,
                     Handled::Dropped(reason) => {
-                        return self.drop_query(reason, &arrival, (peer, Transport::Udp), out);
+                        return self.drop_query(reason, &arrival, (client, Transport::Udp), out);
                     }
                 };
                 if let (Some((rate, now)), Reaction::Respond(rcode)) = (rate, reaction)
-                    && rate.limits(peer.ip())
+                    && rate.limits(client.ip())
                     && !arrival.is_proven()
                 {
-                    let decision = decide(rate, &state.zone_db, peer.ip(), out, now);
+                    let decision = decide(rate, &state.zone_db, client.ip(), out, now);
                     if decision != Decision::Pass {
                         self.limited.count(Limit::Rate);
                     }
@@ -168,11 +172,11 @@ impl Authority {
                         Decision::Pass => {}
                         Decision::Slip => reaction = Reaction::Respond(slip(&arrival, rcode, out)),
                         Decision::Drop => {
-                            return self.drop_query(Dropped::Limited, &arrival, (peer, Transport::Udp), out);
+                            return self.drop_query(Dropped::Limited, &arrival, (client, Transport::Udp), out);
                         }
                     }
                 }
-                self.count(reaction, &arrival, (peer, Transport::Udp), out);
+                self.count(reaction, &arrival, (client, Transport::Udp), out);
             });
         }
         // Straight to the socket: responses do not wait for it to become writable.

@@ -2,7 +2,7 @@
 //! by a transfer; two in a row share what has not changed.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::notify::PendingNotifies;
@@ -45,8 +45,8 @@ pub struct ZoneTransfers {
 /// Where a zone comes from.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// Its primaries.
-    pub primaries: Vec<SocketAddr>,
+    /// The hosts of its primaries.
+    pub primaries: Vec<IpAddr>,
     /// Who else may tell of a change.
     pub notify_from: AccessList,
     /// The name of the key that primaries sign with, if they do; folded.
@@ -62,7 +62,7 @@ impl Source {
     /// forged (RFC 1996 section 5).
     pub fn notified_by(&self, address: IpAddr, key: Option<&Key>) -> Option<usize> {
         let address = address.to_canonical();
-        let primary = self.primaries.iter().position(|primary| primary.ip().to_canonical() == address);
+        let primary = self.primaries.iter().position(|primary| primary.to_canonical() == address);
         let is_proved = self.tsig.as_ref().is_none_or(|name| key.is_some_and(|key| key.name() == name));
         let is_allowed = (primary.is_some() && is_proved) || self.notify_from.allows(address, key);
         is_allowed.then_some(primary.unwrap_or_default())

@@ -118,7 +118,7 @@ fn read<'d>(item: &Node<'d>, folder: &Path, certificates: &mut Vec<(String, Spot
 }
 
 /// Reads what a backend by TLS must show.
-fn read_trust<'d>(
+pub(super) fn read_trust<'d>(
     section: &mut Section<'d>,
     url: Option<&BackendUrl>,
     folder: &Path,

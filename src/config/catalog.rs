@@ -1,14 +1,12 @@
 //! What the config says of catalog zones (RFC 9432): those that tell which zones an authority has, and those that it tells others
 //! with.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::keys::KeyUse;
+use super::primary::{PrimaryConfig, read_primaries};
 use super::section::{Node, Section, Spot};
 use super::transfer::{
-    Claims, PRIMARIES_EXAMPLE, SECONDARY, SecondaryConfig, Sharing, Transfers, read_access, read_addresses,
-    read_sharing, usual_file,
+    Claims, PRIMARIES_EXAMPLE, SECONDARY, SecondaryConfig, Sharing, Transfers, read_access, read_sharing, usual_file,
 };
 use super::{Expected, words};
 use crate::transfer::AccessList;
@@ -32,7 +30,7 @@ pub struct CatalogConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberConfig {
     /// Whom it is asked of, the first first; at least one.
-    pub primaries: Vec<SocketAddr>,
+    pub primaries: Vec<PrimaryConfig>,
     /// Octets of memory that a transfer may take.
     pub max_size: usize,
     /// To whom it goes on, and the key.
@@ -99,7 +97,7 @@ pub(super) fn read<'d>(
         transfers.produced.push(ProducedCatalog { zone, file, sharing });
         return;
     }
-    let primaries = section.take("primaries").map(|node| read_addresses(&node));
+    let primaries = section.take("primaries").map(|node| read_primaries(&node, folder, claims));
     let notify_from = section.take("notify_from").map(|node| read_access(&node, &mut claims.uses)).unwrap_or_default();
     let max_size = section.parsed("max_size", words::size, SecondaryConfig::MAX_SIZE);
     let allow = section.take("allow").map(|node| read_names(&node)).unwrap_or_default();
@@ -108,12 +106,12 @@ pub(super) fn read<'d>(
         max_size: SecondaryConfig::MAX_SIZE,
         sharing: Sharing { tsig: sharing.tsig.clone(), ..Sharing::default() },
     };
-    let members = section.section("members").map(|section| read_members(section, &usual, &mut claims.uses));
+    let members = section.section("members").map(|section| read_members(section, &usual, folder, claims));
     let members = members.unwrap_or(usual);
     let named = section.section("groups").map(|groups| groups.named()).unwrap_or_default();
-    let groups = named.into_iter().filter_map(|(group, node)| {
-        Some((group.to_owned(), read_members(node.section()?, &members, &mut claims.uses)))
-    });
+    let groups = named
+        .into_iter()
+        .filter_map(|(group, node)| Some((group.to_owned(), read_members(node.section()?, &members, folder, claims))));
     let groups = groups.collect();
     if primaries.is_none() && !section.is_described() {
         section.spot.note(format!(
@@ -134,11 +132,16 @@ pub(super) fn read<'d>(
 }
 
 /// Reads how zones are had, where it differs from `usual`.
-fn read_members<'d>(mut section: Section<'d>, usual: &MemberConfig, uses: &mut Vec<KeyUse<'d>>) -> MemberConfig {
-    let primaries = section.take("primaries").map(|node| read_addresses(&node));
+fn read_members<'d>(
+    mut section: Section<'d>,
+    usual: &MemberConfig,
+    folder: &Path,
+    claims: &mut Claims<'d>,
+) -> MemberConfig {
+    let primaries = section.take("primaries").map(|node| read_primaries(&node, folder, claims));
     let max_size = section.parsed("max_size", words::size, usual.max_size);
     let told = ["transfer_to", "also_notify", "tsig"].map(|key| section.has(key));
-    let sharing = read_sharing(&mut section, uses);
+    let sharing = read_sharing(&mut section, &mut claims.uses);
     section.finish();
     let [transfer_to, also_notify, tsig] = told;
     let usual_sharing = usual.sharing.clone();

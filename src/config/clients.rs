@@ -2,7 +2,7 @@
 //! may wait (`limits`), and how many responses go out a second (`rate_limit`).
 
 use super::listen::ListenConfig;
-use super::section::Section;
+use super::section::{Section, Spot};
 use super::{limits, words};
 use crate::limit::{AccessRules, Prefix, RateRules, WaitRules};
 
@@ -10,16 +10,17 @@ use crate::limit::{AccessRules, Prefix, RateRules, WaitRules};
 pub(super) fn read_access(section: &mut Section<'_>, usual: &[&str]) -> AccessRules {
     let usual = AccessRules::of(usual);
     AccessRules {
-        allow: read_prefixes(section, "allow").unwrap_or(usual.allow),
-        deny: read_prefixes(section, "deny").unwrap_or(usual.deny),
+        allow: read_prefixes(section, "allow").map_or(usual.allow, |(prefixes, _)| prefixes),
+        deny: read_prefixes(section, "deny").map_or(usual.deny, |(prefixes, _)| prefixes),
         on_denied: section.parsed("on_denied", words::on_denied, usual.on_denied),
     }
 }
 
 /// Reads a list of prefixes, which may be empty.
-fn read_prefixes(section: &mut Section<'_>, key: &'static str) -> Option<Vec<Prefix>> {
+pub(super) fn read_prefixes<'d>(section: &mut Section<'d>, key: &'static str) -> Option<(Vec<Prefix>, Spot<'d>)> {
     let node = section.take(key)?;
-    Some(node.any_items(PREFIXES_EXAMPLE).iter().filter_map(|item| item.parsed(words::prefix)).collect())
+    let items = node.any_items(PREFIXES_EXAMPLE);
+    Some((items.iter().filter_map(|item| item.parsed(words::prefix)).collect(), node.spot))
 }
 
 /// Reads `[forwarder.limits]`.

@@ -15,6 +15,7 @@ pub(super) fn read(mut section: Section<'_>) -> ConnectionRules {
         lifetime: section.parsed("lifetime", |text| limits::CONNECTION_LIFETIME.parse(text), usual.lifetime),
         unsent: section.parsed("unsent", words::size, usual.unsent),
         handshakes: section.integer("handshakes", limits::HANDSHAKES, usual.handshakes),
+        early_data: section.boolean("early_data", usual.early_data),
     };
     section.finish();
     rules
@@ -39,7 +40,7 @@ mod tests {
 
     #[test]
     fn both_sections_have_all_keys() {
-        let lines = "max = 1\nper_client = 2\nin_flight = 3\nfirst_query = \"4s\"\nidle = \"5s\"\nlifetime = \"6s\"\nunsent = \"7MiB\"\nhandshakes = 8";
+        let lines = "max = 1\nper_client = 2\nin_flight = 3\nfirst_query = \"4s\"\nidle = \"5s\"\nlifetime = \"6s\"\nunsent = \"7MiB\"\nhandshakes = 8\nearly_data = true";
         let rules = ConnectionRules {
             max: 1,
             per_client: 2,
@@ -49,6 +50,7 @@ mod tests {
             lifetime: Duration::from_secs(6),
             unsent: 7 << 20,
             handshakes: 8,
+            early_data: true,
         };
         for (lines, rules) in [(lines, rules), ("", ConnectionRules::default())] {
             let config = Config::parse(&config(lines), "c.toml", Path::new("")).expect("a good config");

@@ -101,6 +101,7 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
     let authorities = authorities.collect();
     discover::note_missing_etcd(etcd.as_ref(), etcd_uses);
     let keys = keys::read(&key_nodes, folder);
+    let shown_to_primaries = std::mem::take(&mut claims.certificates);
     claims.check(&keys);
 
     let cache = cache_section.map(|section| cache::read(section, folder));
@@ -111,7 +112,7 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
     if let Some(spot) = &traces_spot {
         traces::check_source(spot, slow, forwarder.is_some());
     }
-    asked.certificates.into_iter().for_each(|(name, spot)| listening.shows(name, spot));
+    asked.certificates.into_iter().chain(shown_to_primaries).for_each(|(name, spot)| listening.shows(name, spot));
     listening.check(&certificates);
     document.need_any(
         &["forwarder", "authorities"],

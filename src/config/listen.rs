@@ -7,10 +7,12 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use super::clients::read_prefixes;
 use super::section::{Node, Section, Spot, note_repeats};
 use super::suggest::nearest;
 use super::{Expected, words};
 use crate::address::{BadAddress, HttpPath, ListenAddress, ListenUrl, Scheme};
+use crate::limit::Prefix;
 
 /// One entry of `listen`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +23,8 @@ pub struct ListenConfig {
     pub path: HttpPath,
     /// The section of the certificate that it shows, whatever name its client asks for; none: the client's name chooses.
     pub certificate: Option<String>,
+    /// From whom queries and connections come with a PROXY header, and not without one.
+    pub proxy_from: Vec<Prefix>,
 }
 
 impl ListenConfig {
@@ -32,7 +36,7 @@ impl ListenConfig {
 
 impl From<ListenUrl> for ListenConfig {
     fn from(ListenUrl { address, path }: ListenUrl) -> Self {
-        Self { address, path, certificate: None }
+        Self { address, path, certificate: None, proxy_from: Vec::new() }
     }
 }
 
@@ -65,8 +69,10 @@ pub struct CertificateConfig {
 /// What is listened on, and by what certificates, until all of it is known.
 #[derive(Default)]
 pub(super) struct Listening<'d> {
-    /// All addresses that are bound.
-    addresses: Vec<(ListenAddress, Spot<'d>)>,
+    /// All addresses that are bound, with the number of the list that each stands in.
+    addresses: Vec<(ListenAddress, usize, Spot<'d>)>,
+    /// Lists that were begun.
+    lists: usize,
     /// What names a certificate.
     named: Vec<(String, Spot<'d>)>,
 }
@@ -74,7 +80,7 @@ pub(super) struct Listening<'d> {
 impl<'d> Listening<'d> {
     /// Something listens at an address.
     pub(super) fn push(&mut self, address: ListenAddress, spot: Spot<'d>) {
-        self.addresses.push((address, spot));
+        self.addresses.push((address, self.lists, spot));
     }
 
     /// Somebody is shown this certificate.
@@ -85,26 +91,29 @@ impl<'d> Listening<'d> {
     /// Notes listeners that would take each other's queries, encrypted ones without a certificate, and names of certificates that there
     /// are not. With `SO_REUSEPORT` two listeners of one address would both start. Port 0 is another one for each.
     pub(super) fn check(self, certificates: &[CertificateConfig]) {
-        let Self { addresses, named } = self;
-        let fixed = || addresses.iter().filter(|(address, _)| address.socket.port() != 0);
+        let Self { addresses, named, lists: _ } = self;
+        let fixed = || addresses.iter().filter(|(address, ..)| address.socket.port() != 0);
         // Two that would take each other's connections or datagrams: by TCP all that are not told apart by ALPN (RFC 7301), by UDP plain
         // DNS and QUIC.
-        let mut known: HashMap<SocketAddr, Vec<Scheme>> = HashMap::new();
-        for (address, spot) in fixed() {
+        let mut known: HashMap<SocketAddr, Vec<(Scheme, usize)>> = HashMap::new();
+        for (address, list, spot) in fixed() {
             let here = known.entry(address.socket).or_default();
             let scheme = in_the_clear(address.scheme);
-            if let Some(other) = here.iter().find(|other| **other != scheme && meet(**other, scheme)) {
+            let meets = |(other, of): &&(Scheme, usize)| *other != scheme && meet((*other, *of), (scheme, *list));
+            if let Some((other, of)) = here.iter().find(meets) {
                 let (socket, one, other) = (address.socket, spoken(*other), spoken(scheme));
+                // Whoever answers there must be known before the handshake.
+                let sections = if by_alpn(scheme) && of != list { " of another section" } else { "" };
                 spot.note(format!(
-                    "{socket} is listened on by {one} and by {other}, expected another port for one of them"
+                    "{socket} is listened on by {one} and by {other}{sections}, expected another port for one of them"
                 ));
             }
-            here.push(scheme);
+            here.push((scheme, *list));
         }
-        let same = fixed().map(|(address, spot)| ((address.socket, in_the_clear(address.scheme)), spot.clone()));
+        let same = fixed().map(|(address, _, spot)| ((address.socket, in_the_clear(address.scheme)), spot.clone()));
         note_repeats(same, |(socket, _)| format!("{socket} is listened on"));
         if certificates.is_empty() {
-            for (address, spot) in addresses.iter().filter(|(address, _)| address.scheme.is_encrypted()) {
+            for (address, _, spot) in addresses.iter().filter(|(address, ..)| address.scheme.is_encrypted()) {
                 spot.note(format!("{address} has no certificate to show, add [certificates.NAME] with chain and key"));
             }
         }
@@ -119,12 +128,17 @@ impl<'d> Listening<'d> {
     }
 }
 
-/// Whether two listeners cannot have the same address.
-fn meet(one: Scheme, other: Scheme) -> bool {
-    let by_alpn = |scheme| matches!(scheme, Scheme::Tls | Scheme::Https);
+/// Whether two listeners cannot have the same address; each has the number of its list.
+fn meet((one, of): (Scheme, usize), (other, list): (Scheme, usize)) -> bool {
     let by_udp = |scheme| matches!(scheme, Scheme::Plain | Scheme::Quic);
     let by_tcp = |scheme| scheme != Scheme::Quic;
-    (by_udp(one) && by_udp(other)) || (by_tcp(one) && by_tcp(other) && !(by_alpn(one) && by_alpn(other)))
+    let is_shared = by_alpn(one) && by_alpn(other) && of == list;
+    (by_udp(one) && by_udp(other)) || (by_tcp(one) && by_tcp(other) && !is_shared)
+}
+
+/// Whether a client says in its handshake that this is what it comes by (RFC 7301).
+fn by_alpn(scheme: Scheme) -> bool {
+    matches!(scheme, Scheme::Tls | Scheme::Https)
 }
 
 /// The scheme of a listener, where plain DNS is one whether it is by UDP or not.
@@ -145,7 +159,26 @@ fn spoken(scheme: Scheme) -> &'static str {
 
 /// Reads `listen`. Each address goes to `listening` too.
 pub(super) fn read<'d>(node: &Node<'d>, listening: &mut Listening<'d>) -> Vec<ListenConfig> {
-    node.items("[\"127.0.0.1:5300\"]").iter().filter_map(|item| read_one(item, listening)).collect()
+    listening.lists += 1;
+    let mut read: Vec<ListenConfig> = Vec::new();
+    for item in node.items("[\"127.0.0.1:5300\"]") {
+        let Some(one) = read_one(&item, listening) else { continue };
+        // A certificate is shown before it is settled what is spoken.
+        let shares = |other: &&ListenConfig| {
+            let (one, other) = (one.address, other.address);
+            one.socket == other.socket && one.socket.port() != 0 && by_alpn(one.scheme) && by_alpn(other.scheme)
+        };
+        if let Some(other) = read.iter().find(shares)
+            && other.certificate != one.certificate
+        {
+            let (socket, one, other) = (one.socket(), spoken(one.address.scheme), spoken(other.address.scheme));
+            item.spot.note(format!(
+                "{socket} shows one certificate by {other} and {one}, expected the same certificate for both, or none for both"
+            ));
+        }
+        read.push(one);
+    }
+    read
 }
 
 /// Reads one listener: an address, or a table with one.
@@ -159,6 +192,7 @@ fn read_one<'d>(item: &Node<'d>, listening: &mut Listening<'d>) -> Option<Listen
     let address = address.and_then(|node| Some((node.parsed(listen_address)?, node.spot)));
     let certificate = section.take("certificate");
     let named = certificate.and_then(|node| Some((node.parsed(words::label)?, node.spot)));
+    let proxies = read_prefixes(&mut section, "proxy_from");
     section.finish();
     let (url, spot) = address?;
     let address = url.address;
@@ -171,7 +205,11 @@ fn read_one<'d>(item: &Node<'d>, listening: &mut Listening<'d>) -> Option<Listen
             )),
         }
     }
-    Some(ListenConfig { certificate: named.map(|(name, _)| name), ..url.into() })
+    if let Some((_, spot)) = proxies.as_ref().filter(|_| address.scheme == Scheme::Quic) {
+        spot.note(format!("{address} cannot be behind a proxy: there is no PROXY header for QUIC"));
+    }
+    let proxy_from = proxies.map(|(prefixes, _)| prefixes).unwrap_or_default();
+    Some(ListenConfig { certificate: named.map(|(name, _)| name), proxy_from, ..url.into() })
 }
 
 /// Reads `[certificates]`. Files are relative to `folder`.
@@ -317,6 +355,14 @@ mod tests {
             (
                 "[\"tls://127.0.0.1\", \"tls://127.0.0.1:853\"]",
                 "2:30: forwarder.listen[1]: 127.0.0.1:853 is listened on twice, first on line 2",
+            ),
+            (
+                "[\"tls://127.0.0.1\", { address = \"https://127.0.0.1:853\", certificate = \"main\" }]",
+                "2:30: forwarder.listen[1]: 127.0.0.1:853 shows one certificate by TLS and HTTPS, expected the same certificate for both, or none for both",
+            ),
+            (
+                "[\"tls://127.0.0.1\"]\n[authorities.a]\nzones = [\"a.zone\"]\nlisten = [\"https://127.0.0.1:853\"]",
+                "5:10: authorities.a.listen[0]: 127.0.0.1:853 is listened on by TLS and by HTTPS of another section, expected another port for one of them",
             ),
         ] {
             check(&config(line), &[expected]);

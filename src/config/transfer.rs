@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::catalog::{CatalogConfig, ProducedCatalog, read_listing};
 use super::keys::{KeyConfig, KeyUse, note_unknown};
+use super::primary::{PrimaryConfig, read_primaries};
 use super::section::{Node, Section, Spot, note_repeats};
 use super::words;
 use crate::transfer::AccessList;
@@ -41,7 +42,7 @@ pub struct SecondaryConfig {
     /// Its name, in lower case.
     pub zone: Name,
     /// Whom it is asked of, the first first; at least one.
-    pub primaries: Vec<SocketAddr>,
+    pub primaries: Vec<PrimaryConfig>,
     /// Who may tell of a change, besides the primaries.
     pub notify_from: AccessList,
     /// Where it is saved, so that a restart needs no primary. Already resolved against the folder of the config file.
@@ -64,6 +65,8 @@ pub(super) struct Claims<'d> {
     pub(super) uses: Vec<KeyUse<'d>>,
     /// The files that they write.
     pub(super) files: Vec<(PathBuf, Spot<'d>)>,
+    /// The certificates that primaries are shown.
+    pub(super) certificates: Vec<(String, Spot<'d>)>,
 }
 
 impl Claims<'_> {
@@ -115,7 +118,8 @@ impl<'d> Transfers<'d> {
         claims: &mut Claims<'d>,
     ) {
         let name = zone.parsed(words::domain_name).map(|zone| zone.folded());
-        let primaries = section.require("primaries", PRIMARIES_EXAMPLE).map(|node| read_addresses(&node));
+        let primaries =
+            section.require("primaries", PRIMARIES_EXAMPLE).map(|node| read_primaries(&node, folder, claims));
         let notify_from =
             section.take("notify_from").map(|node| read_access(&node, &mut claims.uses)).unwrap_or_default();
         let file = section.take("file").map(|node| node.parsed(words::file_name));
@@ -196,7 +200,7 @@ pub(super) fn read_access<'d>(node: &Node<'d>, uses: &mut Vec<KeyUse<'d>>) -> Ac
 }
 
 /// Reads addresses of other servers, none twice.
-pub(super) fn read_addresses(node: &Node<'_>) -> Vec<SocketAddr> {
+fn read_addresses(node: &Node<'_>) -> Vec<SocketAddr> {
     let items = node.items(PRIMARIES_EXAMPLE).into_iter();
     let addresses: Vec<_> = items.filter_map(|item| Some((item.parsed(words::backend_address)?, item.spot))).collect();
     note_repeats(addresses.iter().cloned(), |address| format!("{address} is named"));
@@ -238,7 +242,7 @@ mod tests {
         let authority = read("zones = [{ zone = \"Example.org\", primaries = [\"127.0.0.1:5301\"], tsig = \"K\" }]");
         let expected = SecondaryConfig {
             zone: "example.org".parse().expect("a name"),
-            primaries: vec!["127.0.0.1:5301".parse().expect("an address")],
+            primaries: vec!["127.0.0.1:5301".parse::<SocketAddr>().expect("an address").into()],
             notify_from: AccessList::default(),
             file: "/etc/h/secondary/example.org.zone".into(),
             max_size: 1 << 30,

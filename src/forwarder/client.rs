@@ -22,17 +22,49 @@ pub enum Client {
         /// The address that it asked, on a wildcard listener.
         local: Option<LocalAddress>,
     },
+    /// By a datagram that a proxy passed on.
+    Proxied(Arc<ProxiedClient>),
     /// By a connection, of whatever transport.
     Tcp(Arc<Responder>),
     /// An operator who has a question explained.
     Admin(Operator),
 }
 
+/// A client whose datagrams a proxy passes on.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ProxiedClient {
+    /// Its own address, as the proxy says.
+    pub(super) client: SocketAddr,
+    /// The way back.
+    pub(super) way: DatagramWay,
+}
+
+/// Where the response to a datagram goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DatagramWay {
+    /// The listener's number, the same in all workers.
+    pub(super) listener: u16,
+    /// Who sent it.
+    pub(super) peer: Peer,
+    /// The address that was asked, on a wildcard listener.
+    pub(super) local: Option<LocalAddress>,
+}
+
 impl Client {
+    /// The way back, if it came by a datagram.
+    pub(super) fn datagram(&self) -> Option<DatagramWay> {
+        match self {
+            &Self::Udp { listener, peer, local } => Some(DatagramWay { listener, peer, local }),
+            Self::Proxied(proxied) => Some(proxied.way),
+            Self::Tcp(_) | Self::Admin(_) => None,
+        }
+    }
+
     /// Its address and port.
     pub(super) fn peer(&self) -> SocketAddr {
         match self {
             Self::Udp { peer, .. } => peer.address(),
+            Self::Proxied(proxied) => proxied.client,
             Self::Tcp(responder) => responder.peer(),
             Self::Admin(_) => (Ipv4Addr::LOCALHOST, 0).into(),
         }
@@ -41,7 +73,7 @@ impl Client {
     /// There is no response, which a connection has to be told.
     pub(super) fn respond_nothing(&self) {
         match self {
-            Self::Udp { .. } => {}
+            Self::Udp { .. } | Self::Proxied(_) => {}
             Self::Tcp(responder) => responder.respond(|_| {}),
             Self::Admin(operator) => operator.tell(Event::NoResponse),
         }
@@ -51,7 +83,7 @@ impl Client {
 impl engine::Client for Client {
     fn transport(&self) -> Transport {
         match self {
-            Self::Udp { .. } => Transport::Udp,
+            Self::Udp { .. } | Self::Proxied(_) => Transport::Udp,
             Self::Tcp(responder) => responder.transport(),
             // All of an answer is wanted.
             Self::Admin(_) => Transport::Tcp,
@@ -60,7 +92,7 @@ impl engine::Client for Client {
 
     fn is_admin(&self) -> bool {
         match self {
-            Self::Udp { .. } | Self::Tcp(_) => false,
+            Self::Udp { .. } | Self::Proxied(_) | Self::Tcp(_) => false,
             Self::Admin(_) => true,
         }
     }
@@ -68,6 +100,7 @@ impl engine::Client for Client {
     fn ip(&self) -> IpAddr {
         match self {
             Self::Udp { peer, .. } => peer.ip,
+            Self::Proxied(proxied) => proxied.client.ip(),
             Self::Tcp(responder) => responder.peer().ip(),
             Self::Admin(_) => Ipv4Addr::LOCALHOST.into(),
         }
@@ -78,7 +111,8 @@ impl engine::Client for Client {
             (Self::Udp { listener, peer, local }, Self::Udp { listener: to, peer: from, local: at }) => {
                 (listener, peer, local) == (to, from, at)
             }
-            (_, Self::Tcp(_) | Self::Admin(_)) | (Self::Tcp(_) | Self::Admin(_), Self::Udp { .. }) => false,
+            (Self::Proxied(one), Self::Proxied(other)) => one == other,
+            (Self::Udp { .. } | Self::Proxied(_) | Self::Tcp(_) | Self::Admin(_), _) => false,
         }
     }
 }
@@ -95,6 +129,11 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// The host to send to.
+    pub(super) fn ip(self) -> IpAddr {
+        self.ip
+    }
+
     /// The port to send to.
     pub(super) fn port(self) -> u16 {
         u16::from_ne_bytes(self.port)

@@ -39,7 +39,7 @@ use rand::rngs::SysRng;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{Sender, UnboundedSender};
 
-pub use self::client::{Client, Peer};
+pub use self::client::{Client, DatagramWay, Peer, ProxiedClient};
 pub use self::explain::{Asked, Operator};
 
 use self::by_tcp::{BY_TCP, ByTcp};

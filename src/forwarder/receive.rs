@@ -12,10 +12,12 @@
 use std::cell::LazyCell;
 use std::iter;
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
+use super::client::{DatagramWay, ProxiedClient};
 use super::{Client, Forwarder, HandOver};
 use crate::config::PoolIndex;
 use crate::engine::{self, Client as _, HashedQuestion, Reason, ValidQuery, prefetch_memory};
@@ -24,6 +26,7 @@ use crate::metrics::Dropped;
 use crate::net::batch::{Datagram, RecvBatch};
 use crate::net::clock;
 use crate::net::tcp::Responder;
+use crate::net::udp::Socket;
 use crate::state::{ForwarderState, Routes, Target};
 use crate::taps::{Side, Taken};
 use crate::wire::{self, Cookie, MalformedCookie, Query, QuestionFlags, Rcode, RecordType, Rejected};
@@ -31,10 +34,35 @@ use crate::wire::{self, Cookie, MalformedCookie, Query, QuestionFlags, Rcode, Re
 impl Forwarder {
     /// Takes the datagrams that a listener has received.
     pub fn take_batch(&mut self, listener: u16, batch: &RecvBatch, now: Instant) {
+        let listening = self.outside.way.listeners.get(usize::from(listener)).and_then(Option::as_ref);
+        if let Some(listening) = listening.filter(|listening| listening.socket.proxies().are_any()) {
+            let socket = Rc::clone(&listening.socket);
+            return self.take_proxied(listener, &socket, batch, now);
+        }
         let datagrams = (0..batch.len()).filter_map(|index| batch.datagram(index));
         let messages = datagrams.map(|Datagram { bytes, peer, local, .. }| {
             let client = Client::Udp { listener, peer: peer.into(), local };
             (bytes, client)
+        });
+        self.take(messages, Reason::Query, now);
+    }
+
+    /// Takes datagrams of which some come from proxies, with a header that tells whose they are.
+    #[cold]
+    fn take_proxied(&mut self, listener: u16, socket: &Socket, batch: &RecvBatch, now: Instant) {
+        let counters = Arc::clone(&self.outside.counters);
+        let datagrams = (0..batch.len()).filter_map(|index| batch.datagram(index));
+        let messages = datagrams.filter_map(|Datagram { bytes, peer, local, .. }| {
+            let Some((client, message)) = socket.proxies().unwrap(peer, bytes) else {
+                counters.dropped(Dropped::Proxy);
+                return None;
+            };
+            let way = DatagramWay { listener, peer: peer.into(), local };
+            let client = match client == peer {
+                true => Client::Udp { listener, peer: way.peer, local },
+                false => Client::Proxied(Arc::new(ProxiedClient { client, way })),
+            };
+            Some((message, client))
         });
         self.take(messages, Reason::Query, now);
     }
@@ -130,10 +158,7 @@ impl Forwarder {
     fn tell_taken(&self, arrival: &Arrival<'_>, folded: &[u8], now: Instant) {
         let Arrival { message, client, .. } = arrival;
         let local = match client {
-            Client::Udp { listener, local, .. } => {
-                let listener = self.outside.way.listeners.get(usize::from(*listener));
-                listener.and_then(Option::as_ref).map(|listener| listener.asked_at(*local))
-            }
+            Client::Udp { .. } | Client::Proxied(_) => client.datagram().and_then(|way| self.outside.way.asked_at(way)),
             Client::Tcp(_) | Client::Admin(_) => None,
         };
         let hash = arrival.asked(folded).map(|(_, question)| question.hash);
@@ -218,8 +243,8 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// Reads one message, and folds its question behind those before.
     fn read<'m>(&self, message: &'m [u8], client: Client, folded: &mut Vec<u8>) -> Arrival<'m> {
-        if let Client::Udp { peer, local, .. } = &client
-            && self.own.are_source(client.ip(), peer.port(), local.map(|local| local.ip()))
+        if let Some(DatagramWay { peer, local, .. }) = client.datagram()
+            && self.own.are_source(peer.ip(), peer.port(), local.map(|local| local.ip()))
         {
             return Arrival { message, client, cookie: Ok(None), content: Content::Nothing(Dropped::Source) };
         }

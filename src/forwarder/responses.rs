@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::Client;
 use super::allowance::{Allowance, Fate, Receiver};
+use super::client::DatagramWay;
 use super::outside::Outside;
 use super::paced::{Later, Paced};
 use crate::cache::ResponseFor;
@@ -14,6 +15,7 @@ use crate::limit::OnDenied;
 use crate::metrics::{Counters, Dropped, Limit, Source};
 use crate::net::batch::{BATCH, LocalAddress, SendBatch, is_too_long};
 use crate::net::clock;
+use crate::net::tcp::Content;
 use crate::net::udp::Socket;
 use crate::policy::race::{BackendIndex, Kind};
 use crate::taps::{self, Side, Told, WorkerTaps};
@@ -67,6 +69,12 @@ pub(super) struct Way {
 }
 
 impl Way {
+    /// The address that a client by datagram has asked.
+    pub(super) fn asked_at(&self, way: DatagramWay) -> Option<SocketAddr> {
+        let listener = self.listeners.get(usize::from(way.listener))?.as_ref()?;
+        Some(listener.asked_at(way.local))
+    }
+
     /// Sends what waits, and what leaves later if its time has come.
     pub(super) fn flush(&mut self, counters: &Counters, now: Instant) {
         let Self { listeners, paced, is_draining } = self;
@@ -203,38 +211,37 @@ impl Outside {
     fn deliver(&mut self, delivery: &Delivery<'_>, fill: impl FnOnce(&mut Vec<u8>) -> Option<Said>) {
         let &Delivery { client, receiver, now, .. } = delivery;
         let Self { way, counters, state, shared, taps, .. } = self;
-        match client {
-            Client::Admin(_) => client.respond_nothing(),
-            Client::Tcp(responder) => {
+        match (client, client.datagram()) {
+            (Client::Tcp(responder), _) => {
                 let mut message = Vec::new();
                 if let Some(said) = fill(&mut message) {
                     responder.add_hop_options(delivery.asked.asks(), &mut message);
-                    responder.respond(|out| {
+                    responder.respond_with(content_of(said), |out| {
                         delivery.end(counters, taps, None, (said, Sent::Response), &message);
                         *out = message;
                     });
                 }
             }
-            Client::Udp { listener: number, peer, local } => {
+            (_, Some(DatagramWay { listener: number, peer, local })) => {
                 let Way { listeners, paced, is_draining } = way;
                 let (rate, is_draining) = (state.rate.as_deref(), *is_draining);
                 let allowance = Allowance { rate, pacing: &shared.pacing, is_draining, now };
-                let Some(Some(listener)) = listeners.get_mut(usize::from(*number)) else {
+                let Some(Some(listener)) = listeners.get_mut(usize::from(number)) else {
                     counters.dropped(Dropped::Unsent);
                     return;
                 };
                 if listener.responses.is_full() {
                     listener.flush(counters);
                 }
-                let at = listener.asked_at(*local);
-                listener.responses.push_unless_empty(peer.address(), *local, |out| {
+                let at = listener.asked_at(local);
+                listener.responses.push_unless_empty(peer.address(), local, |out| {
                     let Some(said) = fill(out) else { return out.clear() };
                     if taps.are_on() {
                         taps.note_question(out);
                     }
                     let fate = allowance.apply(receiver, out);
                     let is_paced = match fate {
-                        Fate::Later { due, .. } => Some(paced.push(due, (*number, *peer, *local), out)),
+                        Fate::Later { due, .. } => Some(paced.push(due, (number, peer, local), out)),
                         Fate::Leaves | Fate::Limited | Fate::AsksForCookie => None,
                     };
                     let is_empty = is_paced.map_or(out.is_empty(), |has_room| !has_room);
@@ -260,7 +267,17 @@ impl Outside {
                     }
                 });
             }
+            // What an operator asks has no other answer than the report.
+            (_, None) => client.respond_nothing(),
         }
+    }
+}
+
+/// What a response is good for, for who would keep it.
+fn content_of(said: Said) -> Content {
+    match said.source {
+        Source::Backend | Source::Cache | Source::Stale | Source::Authority => Content::Answer,
+        Source::Synthesized | Source::Error => Content::MadeUp,
     }
 }
 

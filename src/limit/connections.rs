@@ -36,6 +36,8 @@ pub struct ConnectionRules {
     pub unsent: usize,
     /// Handshakes that one client may begin in a second; 0 is no limit.
     pub handshakes: u32,
+    /// By QUIC, queries that come with the first octets of a resumed session (0-RTT) are answered before the handshake is complete.
+    pub early_data: bool,
 }
 
 impl Default for ConnectionRules {
@@ -57,6 +59,8 @@ impl Default for ConnectionRules {
             unsent: 64 << 20,
             // The gate keeps handshakes from queries; how many one client needs is its own matter, as many hosts may stand behind it.
             handshakes: 0,
+            // Whoever has seen such a query can send it again, to another process at least (RFC 9250 section 9.1).
+            early_data: false,
         }
     }
 }

@@ -110,6 +110,7 @@ mod tests {
         lifetime: Duration::from_secs(3_600),
         unsent: 1 << 20,
         handshakes: 0,
+        early_data: false,
     };
 
     /// A client that does something.

@@ -10,6 +10,7 @@ mod cookies;
 mod designated;
 mod disk;
 mod etcd;
+mod in_the_clear;
 mod keys;
 pub mod loops;
 mod parallel;
@@ -42,6 +43,7 @@ pub use self::confinement::{Confinement, Files, Outside, SAVED_MEMBERS, folder_o
 pub use self::cookies::CookieProblem;
 pub use self::designated::warnings as designation_warnings;
 pub use self::etcd::{EtcdProblem, EtcdSecrets, load as etcd_secrets};
+pub use self::in_the_clear::warnings as clear_http_warnings;
 pub use self::keys::KeyProblem;
 pub use self::reader::Reader;
 pub use self::trust::{
@@ -185,6 +187,7 @@ pub fn load_files_to_serve(config: Config, file: Option<&Path>, loader: &mut Loa
     loader.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     certificate_warnings(&setup.certificates, SystemTime::now()).iter().for_each(|warning| tracing::warn!("{warning}"));
     trust_warnings(&setup.config).iter().for_each(|warning| tracing::warn!("{warning}"));
+    clear_http_warnings(&setup.config).iter().for_each(|warning| tracing::warn!("{warning}"));
     designation_warnings(&setup.config, &setup.certificates).iter().for_each(|warning| tracing::warn!("{warning}"));
     exposed_secrets(&setup.config, file).iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(setup)

@@ -1,4 +1,4 @@
-//! Whose certificates are good, for backends that are asked by TLS, and which of ours they are shown.
+//! Whose certificates are good, for backends that are asked by TLS and primaries, and which of ours they are shown.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,16 +7,16 @@ use std::sync::Arc;
 
 use super::FileProblems;
 use crate::address::Verify;
-use crate::config::{BackendConfig, Config, PoolConfig};
+use crate::config::{Config, TrustConfig};
 use crate::files;
 use crate::net::tls::{ClientCertificate, KnownRoots, TlsRoots};
 use crate::net::tls_server::{Certificate, NamedCertificate};
 
-/// There are no certificates to judge a backend by.
+/// There are no certificates to judge a server by.
 #[derive(Debug)]
 pub struct TrustProblem {
-    pool: String,
-    backend: String,
+    /// Where it is named.
+    place: String,
     /// The file; none: it is the system that has none.
     file: Option<PathBuf>,
     what: String,
@@ -24,29 +24,54 @@ pub struct TrustProblem {
 
 impl fmt::Display for TrustProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { pool, backend, file, what } = self;
+        let Self { place, file, what } = self;
         match file {
-            Some(file) => write!(f, "pools.{pool}.backends: {backend}: ca: {}: {what}", file.display()),
-            None => write!(
-                f,
-                "pools.{pool}.backends: {backend}: {what}; write ca = \"ca.pem\", or install those of the system (ca-certificates)"
-            ),
+            Some(file) => write!(f, "{place}: ca: {}: {what}", file.display()),
+            None => {
+                write!(f, "{place}: {what}; write ca = \"ca.pem\", or install those of the system (ca-certificates)")
+            }
         }
     }
 }
 
-/// Reads the certificates that backends of a config are judged by. They are shown these.
+/// A server that has to prove who it is.
+struct Judged<'c> {
+    place: String,
+    trust: &'c TrustConfig,
+}
+
+/// The servers of a config that have to prove who they are: encrypted backends, and primaries by TLS, of which many zones may name the same.
+fn judged(config: &Config) -> Vec<Judged<'_>> {
+    let backends = config.pools.iter().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
+    let backends = backends.filter(|(_, backend)| backend.address.scheme.is_encrypted()).map(|(pool, backend)| {
+        Judged { place: format!("pools.{}.backends: {}", pool.name, backend.name), trust: &backend.trust }
+    });
+    let mut judged: Vec<_> = backends.collect();
+    for authority in &config.authorities {
+        let of_zones = authority.secondaries.iter().flat_map(|secondary| &secondary.primaries);
+        let of_catalogs = authority.catalogs.iter().flat_map(|catalog| {
+            let members = catalog.groups.iter().map(|(_, members)| members).chain([&catalog.members]);
+            members.flat_map(|members| &members.primaries)
+        });
+        for primary in of_zones.chain(of_catalogs).filter(|primary| primary.address.scheme.is_encrypted()) {
+            let place = format!("authorities.{}.zones: primary {primary}", authority.name);
+            if !judged.iter().any(|known| known.place == place && known.trust == &primary.trust) {
+                judged.push(Judged { place, trust: &primary.trust });
+            }
+        }
+    }
+    judged
+}
+
+/// Reads the certificates that servers of a config are judged by. They are shown these.
 ///
 /// # Errors
-/// If there are none to be had where a backend needs them.
+/// If there are none to be had where a server needs them.
 pub fn load(config: &Config, certificates: &[NamedCertificate]) -> Result<Arc<KnownRoots>, FileProblems<TrustProblem>> {
     let (mut files, mut system) = (HashMap::new(), None);
-    let is_judged = |backend: &&BackendConfig| {
-        backend.address.scheme.is_encrypted() && backend.trust.identity.verify == Verify::Full
-    };
-    let backends = config.pools.iter().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
-    let read = backends.filter(|(_, backend)| is_judged(backend)).map(|(pool, backend)| {
-        let file = backend.trust.ca.as_ref();
+    let by_chain = judged(config).into_iter().filter(|judged| judged.trust.identity.verify == Verify::Full);
+    let read = by_chain.map(|Judged { place, trust }| {
+        let file = trust.ca.as_ref();
         let found = match file {
             Some(file) if files.contains_key(file) => Ok(()),
             Some(file) => read(file).map(|roots| {
@@ -55,9 +80,7 @@ pub fn load(config: &Config, certificates: &[NamedCertificate]) -> Result<Arc<Kn
             None if system.is_some() => Ok(()),
             None => TlsRoots::of_system().map(|roots| system = Some(roots)),
         };
-        let problem =
-            |what| TrustProblem { pool: pool.name.clone(), backend: backend.name.clone(), file: file.cloned(), what };
-        found.map_err(problem)
+        found.map_err(|what| TrustProblem { place, file: file.cloned(), what })
     });
     FileProblems::gather(read)?;
     // Who joins while we run may need those of the system. If there are none, it is found to be down, and why.
@@ -85,18 +108,16 @@ pub fn shown(certificate: &Certificate) -> ClientCertificate {
     ClientCertificate { chain: certificate.chain().to_vec(), key: certificate.key() }
 }
 
-/// What is to be said of backends that are believed whoever they are.
+/// What is to be said of servers that are believed whoever they are.
 pub fn warnings(config: &Config) -> Vec<String> {
-    let backends = config.pools.iter().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
-    let is_anybody = |(_, backend): &(_, &BackendConfig)| backend.trust.identity.verify == Verify::None;
-    let told = |(pool, backend): (&PoolConfig, &BackendConfig)| {
+    let anybody = judged(config).into_iter().filter(|judged| judged.trust.identity.verify == Verify::None);
+    let told = |Judged { place, .. }: Judged<'_>| {
         format!(
-            "pools.{}.backends: {}: verify = \"none\": whoever sits between reads along and may answer; write ca = \"ca.pem\", or \
-             verify = \"pin\" with pins",
-            pool.name, backend.name
+            "{place}: verify = \"none\": whoever sits between reads along and may answer; write ca = \"ca.pem\", or \
+             verify = \"pin\" with pins"
         )
     };
-    backends.filter(is_anybody).map(told).collect()
+    anybody.map(told).collect()
 }
 
 fn read(file: &Path) -> Result<TlsRoots, String> {

@@ -47,17 +47,78 @@ pub enum ShakenBy {
     Full,
     /// By a ticket.
     Resumed,
+    /// By a ticket, with queries that came before it was complete (0-RTT).
+    Early,
 }
 
 impl ShakenBy {
     /// All, in order of their number.
-    pub const ALL: [Self; 2] = [Self::Full, Self::Resumed];
+    pub const ALL: [Self; 3] = [Self::Full, Self::Resumed, Self::Early];
 
     /// The label in metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::Full => "full",
             Self::Resumed => "resumed",
+            Self::Early => "early",
+        }
+    }
+}
+
+/// What a request by HTTP is answered with (RFC 9110 section 15).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HttpStatus {
+    /// A DNS message comes back, whatever its rcode.
+    Ok,
+    /// It has no DNS message, or one that is none.
+    BadRequest,
+    /// Nothing is at its path.
+    NotFound,
+    /// It is neither GET nor POST.
+    MethodNotAllowed,
+    /// Its message is longer than any DNS message.
+    ContentTooLarge,
+    /// What it brings is no DNS message by its own word.
+    UnsupportedMediaType,
+    /// Its query gets no response.
+    GatewayTimeout,
+}
+
+impl HttpStatus {
+    /// All, in order of their number here.
+    pub const ALL: [Self; 7] = [
+        Self::Ok,
+        Self::BadRequest,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::ContentTooLarge,
+        Self::UnsupportedMediaType,
+        Self::GatewayTimeout,
+    ];
+
+    /// Its number in HTTP.
+    pub fn code(self) -> u16 {
+        match self {
+            Self::Ok => 200,
+            Self::BadRequest => 400,
+            Self::NotFound => 404,
+            Self::MethodNotAllowed => 405,
+            Self::ContentTooLarge => 413,
+            Self::UnsupportedMediaType => 415,
+            Self::GatewayTimeout => 504,
+        }
+    }
+
+    /// The label in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Ok => "200",
+            Self::BadRequest => "400",
+            Self::NotFound => "404",
+            Self::MethodNotAllowed => "405",
+            Self::ContentTooLarge => "413",
+            Self::UnsupportedMediaType => "415",
+            Self::GatewayTimeout => "504",
         }
     }
 }
@@ -65,6 +126,7 @@ impl ShakenBy {
 /// What a worker counts of the connections that it serves. Those of UDP stay zero.
 #[derive(Debug, Default)]
 pub struct ConnectionCounters {
+    http: [Counter; HttpStatus::ALL.len()],
     open: [Counter; Transport::ALL.len()],
     fates: [[Counter; ConnectionFate::ALL.len()]; Transport::ALL.len()],
     handshakes: [[Counter; ShakenBy::ALL.len()]; Transport::ALL.len()],
@@ -91,6 +153,11 @@ impl ConnectionCounters {
         self.handshakes[transport as usize][by as usize].increment();
     }
 
+    /// A request by HTTP is answered.
+    pub fn http_response(&self, status: HttpStatus) {
+        self.http[status as usize].increment();
+    }
+
     /// The worker has ended, and with it all that was open.
     pub fn close_all(&self) {
         self.open.iter().for_each(Counter::clear);
@@ -104,6 +171,9 @@ impl ConnectionCounters {
         for &((transport, by), count) in &counted.handshakes {
             self.handshakes[transport as usize][by as usize].add(count);
         }
+        for &(status, count) in &counted.http {
+            self.http[status as usize].add(count);
+        }
     }
 
     /// Adds these up; `sum` does so for one counter of each.
@@ -113,6 +183,7 @@ impl ConnectionCounters {
         let fates = streams().flat_map(|transport| ConnectionFate::ALL.map(|fate| (transport, fate)));
         let handshakes = encrypted().flat_map(|transport| ShakenBy::ALL.map(|by| (transport, by)));
         ConnectionsSnapshot {
+            http: HttpStatus::ALL.map(|status| (status, sum(&|one| &one.http[status as usize]))).to_vec(),
             open: streams().map(|transport| (transport, sum(&|one| &one.open[transport as usize]))).collect(),
             fates: fates
                 .map(|(transport, fate)| ((transport, fate), sum(&|one| &one.fates[transport as usize][fate as usize])))
@@ -133,6 +204,9 @@ pub struct ConnectionsSnapshot {
     pub fates: Vec<((Transport, ConnectionFate), u64)>,
     /// Handshakes that were complete.
     pub handshakes: Vec<((Transport, ShakenBy), u64)>,
+    /// Responses by HTTP.
+    #[serde(default)]
+    pub http: Vec<(HttpStatus, u64)>,
 }
 
 /// What there is to see of one certificate.
@@ -164,7 +238,7 @@ pub(super) fn write(
     connections: &ConnectionsSnapshot,
     certificates: &[CertificateSnapshot],
 ) -> fmt::Result {
-    let ConnectionsSnapshot { open, fates, handshakes } = connections;
+    let ConnectionsSnapshot { open, fates, handshakes, http } = connections;
     gauge(encoder, &OPEN, open.iter().map(|&(by, n)| ([("transport", by.label())], n)))?;
     let fates = fates.iter().map(|&((by, fate), n)| ([("transport", by.label()), ("result", fate.label())], n));
     let mut made = encoder.encode_descriptor(MADE.name, MADE.help, None, MetricType::Unknown)?;
@@ -173,6 +247,7 @@ pub(super) fn write(
     }
     let handshakes = handshakes.iter().map(|&((by, kind), n)| ([("transport", by.label()), ("kind", kind.label())], n));
     counter(encoder, &HANDSHAKES, handshakes)?;
+    counter(encoder, &HTTP, http.iter().map(|&(status, n)| ([("status", status.label())], n)))?;
     let ends = certificates
         .iter()
         .map(|known| ([("certificate", known.name.as_str())], known.not_after.max(0).unsigned_abs()));
@@ -185,7 +260,7 @@ pub(super) fn write(
 }
 
 /// The names of counters, without `_total`.
-pub(super) const COUNTERS: [&str; 2] = [HANDSHAKES.name, LOADS.name];
+pub(super) const COUNTERS: [&str; 3] = [HANDSHAKES.name, HTTP.name, LOADS.name];
 
 /// How `hedgerow_connections_total` is announced. OpenMetrics knows a counter by its name without `_total`, and that is the name of a gauge:
 /// so it is of no type there.
@@ -199,6 +274,8 @@ const MADE: Family =
     Family { name: "hedgerow_connections_total", help: "Connections of clients, by what became of them" };
 /// `hedgerow_handshakes_total`.
 const HANDSHAKES: Family = Family { name: "hedgerow_handshakes", help: "Handshakes of clients that were complete" };
+/// `hedgerow_http_responses_total`.
+const HTTP: Family = Family { name: "hedgerow_http_responses", help: "Responses to requests by HTTP, by their status" };
 const NOT_AFTER: Family = Family {
     name: "hedgerow_certificate_not_after_seconds",
     help: "Until when the certificate in force is good, in seconds since 1970",
@@ -218,6 +295,9 @@ mod tests {
         }
         for (number, by) in ShakenBy::ALL.iter().enumerate() {
             assert_eq!(*by as usize, number);
+        }
+        for (number, status) in HttpStatus::ALL.iter().enumerate() {
+            assert_eq!((*status as usize, status.label()), (number, &*status.code().to_string()));
         }
     }
 

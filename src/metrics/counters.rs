@@ -101,6 +101,8 @@ pub enum Dropped {
     Denied,
     /// A query from port 0 or from an address of our own: nobody could get the response.
     Source,
+    /// What came from a proxy without the header that tells whose it is.
+    Proxy,
 }
 
 impl Dropped {
@@ -117,6 +119,7 @@ impl Dropped {
             Self::Limited => "limited",
             Self::Denied => "denied",
             Self::Source => "source",
+            Self::Proxy => "proxy",
         }
     }
 }
@@ -250,7 +253,7 @@ const COOKIE_KINDS: [CookieKind; 4] =
     [CookieKind::ClientOnly, CookieKind::Valid, CookieKind::Invalid, CookieKind::Malformed];
 
 /// All reasons, in order of their number.
-pub const REASONS: [Dropped; 10] = [
+pub const REASONS: [Dropped; 11] = [
     Dropped::Malformed,
     Dropped::Spoofed,
     Dropped::Late,
@@ -261,6 +264,7 @@ pub const REASONS: [Dropped; 10] = [
     Dropped::Limited,
     Dropped::Denied,
     Dropped::Source,
+    Dropped::Proxy,
 ];
 
 /// All sources, in order of their number.

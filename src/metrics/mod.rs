@@ -17,7 +17,9 @@ pub mod snapshot;
 mod usage;
 
 pub use backend_connections::{BackendConnectionCounters, BackendConnectionsSnapshot, ConnectionKind, LostCause};
-pub use connections::{CertificateSnapshot, ConnectionCounters, ConnectionFate, ConnectionsSnapshot, ShakenBy};
+pub use connections::{
+    CertificateSnapshot, ConnectionCounters, ConnectionFate, ConnectionsSnapshot, HttpStatus, ShakenBy,
+};
 pub use counters::{
     BackendCounters, Cause, CookieKind, Counter, Counters, DIVERGENCES, Dropped, FETCHED, Fetched, PoolCounters,
     REASONS, SOURCES, Source, Summary, Tap, TapFate, Want,

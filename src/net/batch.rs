@@ -332,6 +332,21 @@ impl SendBatch {
         }
     }
 
+    /// Like [`push`](Self::push), but `fill` says where it goes, and where from; if it says nothing, nothing is queued. Returns whether
+    /// something was.
+    pub fn push_addressed(
+        &mut self,
+        fill: impl FnOnce(&mut Vec<u8>) -> Option<(SocketAddr, Option<LocalAddress>)>,
+    ) -> bool {
+        let mut addresses = None;
+        let index = self.push(None, None, |bytes| addresses = fill(bytes));
+        match addresses {
+            Some((to, from)) => (self.slots[index].to, self.slots[index].from) = (Some(to), from),
+            None => self.queued = index,
+        }
+        addresses.is_some()
+    }
+
     /// Sends all that is queued and empties the batch. A datagram that the kernel refuses is reported to
     /// `on_refused` with its index and skipped; when the socket takes no more (`WouldBlock`), all that is
     /// left is reported so, since a response that waits helps its client less than a resend does.

@@ -13,6 +13,8 @@ mod gso;
 pub mod listening;
 pub mod options;
 mod pressure;
+pub mod proxy_protocol;
+pub mod quic_server;
 pub mod refusal;
 pub mod server_client;
 pub mod streams;

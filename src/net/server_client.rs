@@ -97,6 +97,17 @@ impl ServerClient {
         }
     }
 
+    /// The next message, whatever it is a reply to.
+    ///
+    /// # Errors
+    /// If the connection ends, or the server answers by an error of its transport.
+    pub async fn receive(&mut self) -> io::Result<Vec<u8>> {
+        match self.next().await? {
+            ServerHeard::Message(message) => Ok(message),
+            ServerHeard::Failed(failed) => Err(io::Error::other(failed.problem)),
+        }
+    }
+
     /// Asks a question, and waits for the reply with its ID.
     ///
     /// # Errors

@@ -4,6 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use socket2::SockRef;
@@ -14,6 +16,7 @@ use super::batch::{self, BATCH, RecvBatch};
 use super::bind::SOCKET_BUFFER;
 use super::options;
 use super::pressure::{Adjustment, MAX_WAIT, Pressure};
+use super::proxy_protocol::Proxies;
 
 /// A listener's socket, which the runtime watches for what arrives and for nothing else.
 ///
@@ -22,6 +25,8 @@ use super::pressure::{Adjustment, MAX_WAIT, Pressure};
 pub struct Socket {
     /// The socket.
     fd: AsyncFd<OwnedFd>,
+    /// From whom datagrams come with a header.
+    proxies: Arc<Proxies>,
     /// How it copes with more than can be answered.
     pressure: RefCell<Pressure>,
     /// What the kernel had refused for want of room when it was last asked.
@@ -31,18 +36,24 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Has this thread's runtime watch a non-blocking socket.
+    /// Has this thread's runtime watch a non-blocking socket, to which these proxies pass queries on.
     ///
     /// # Errors
     /// If the runtime's own descriptors are exhausted.
-    pub fn new(socket: UdpSocket) -> io::Result<Self> {
+    pub fn new(socket: UdpSocket, proxies: Arc<Proxies>) -> io::Result<Self> {
         let refused = options::refused_by_kernel(&socket).unwrap_or_default();
         Ok(Self {
             fd: batch::watch(socket.into())?,
+            proxies,
             pressure: RefCell::default(),
             refused: Cell::new(refused),
             dropped: Cell::default(),
         })
+    }
+
+    /// From whom datagrams come with a header.
+    pub fn proxies(&self) -> &Proxies {
+        &self.proxies
     }
 
     /// Waits until there may be something to receive.
@@ -51,6 +62,14 @@ impl Socket {
     /// If the socket has left the runtime.
     pub async fn readable(&self) -> io::Result<()> {
         self.fd.readable().await.map(drop)
+    }
+
+    /// Whether there may be something to receive; if not, the task is woken when there is.
+    ///
+    /// # Errors
+    /// If the socket has left the runtime.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.fd.poll_read_ready(cx).map_ok(drop)
     }
 
     /// Receives by one call, after [`readable`](Self::readable), and hands what that was to `take`, at most [`BATCH`] datagrams
@@ -170,7 +189,7 @@ mod tests {
         let (from, to) = sockets();
         enable_gro(&to);
         let address = to.local_addr().ok();
-        let to = Socket::new(to).unwrap();
+        let to = Socket::new(to, Arc::default()).unwrap();
         let mut out = SendBatch::new(BATCH, 16);
         let send_coalesced = |out: &mut SendBatch, count: usize| {
             for _ in 0..count {
@@ -198,7 +217,7 @@ mod tests {
         for number in 0..3 {
             from.send_to(&[number], to.local_addr().unwrap()).unwrap();
         }
-        let to = Socket::new(to).unwrap();
+        let to = Socket::new(to, Arc::default()).unwrap();
         let mut batch = RecvBatch::for_gro(2, 16);
         to.readable().await.unwrap();
         let mut lengths = Vec::new();

@@ -1,14 +1,18 @@
-//! Asking a primary: for its SOA by UDP, for the zone by TCP. How long it may take is for whoever asks to say.
+//! Asking a primary: for its SOA by UDP, for the zone by TCP; for both by TCP or TLS (RFC 9103) if the config says so. How long it may
+//! take is for whoever asks to say.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
 use super::PrimaryError;
-use crate::net::client::{TcpClient, UdpClient};
+use crate::address::BackendAddress;
+use crate::net::backend_connection::StreamProtocol;
+use crate::net::client::UdpClient;
 use crate::net::clock::unix_now;
+use crate::net::server_client::ServerClient;
+use crate::net::tls::ClientTls;
 use crate::transfer::tsig::{ClientChain, Key, sign_query};
 use crate::transfer::{Progress, Reader, Received, Serial, read_soa_reply, write_transfer_query};
 use crate::wire::{Header, Name, Rcode, RecordType, is_reply_to, write_plain_query};
@@ -16,23 +20,32 @@ use crate::zone::Zone;
 
 /// A server that a zone comes from.
 pub(super) struct Primary {
-    /// Where it is asked.
-    pub(super) address: SocketAddr,
+    /// Where it is asked, and how.
+    pub(super) address: BackendAddress,
+    /// What a connection by TLS needs, or why there can be none; none where it is not asked so.
+    pub(super) tls: Option<Result<ClientTls, String>>,
     pub(super) zone: Name,
     /// What signs the queries.
     pub(super) key: Option<Key>,
 }
 
 impl Primary {
-    /// Asks for the serial number of the zone: by UDP a few times, and by TCP if the reply is cut or refuses.
+    /// Asks for the serial number of the zone: by UDP a few times, and by TCP if the reply is cut or refuses. Where all is to go by
+    /// connections, nothing goes by UDP.
     pub(super) async fn ask_serial(&self) -> Result<Serial, PrimaryError> {
         let id = rand::random();
         let mut query = Vec::new();
         write_plain_query(id, &self.zone, RecordType::SOA, &mut query);
         let mut chain = self.sign(&mut query);
-        let mut reply = self.ask_by_udp(&query).await?;
+        let by_stream = self.address.scheme.is_stream();
+        let mut reply = match by_stream {
+            true => self.connect(&query).await?.receive().await?,
+            false => self.ask_by_udp(&query).await?,
+        };
         let header = Header::read(&reply);
-        if header.is_some_and(Header::is_truncated) {
+        if by_stream {
+            // All that there is to be had.
+        } else if header.is_some_and(Header::is_truncated) {
             reply = self.connect(&query).await?.receive().await?;
         } else if header.is_some_and(|header| header.rcode() == Rcode::REFUSED)
             && let Ok(mut client) = self.connect(&query).await
@@ -79,7 +92,7 @@ impl Primary {
 
     /// Asks by UDP until a reply comes, but not without end.
     async fn ask_by_udp(&self, query: &[u8]) -> Result<Vec<u8>, PrimaryError> {
-        let client = UdpClient::bind(self.address)?;
+        let client = UdpClient::bind(self.address.socket)?;
         client.connect().await?;
         let mut buffer = vec![0; MAX_REPLY];
         for _ in 0..SENDS {
@@ -98,10 +111,16 @@ impl Primary {
     }
 
     /// A connection on which the query has been sent.
-    async fn connect(&self, query: &[u8]) -> Result<TcpClient, PrimaryError> {
-        let connected = timeout(CONNECT, TcpClient::connect(self.address)).await;
-        let mut client = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-        client.send(query).await?;
+    async fn connect(&self, query: &[u8]) -> Result<ServerClient, PrimaryError> {
+        let tls = match &self.tls {
+            Some(Ok(tls)) => Some(tls),
+            Some(Err(problem)) => return Err(PrimaryError::Untrusted(problem.clone())),
+            None => None,
+        };
+        let connected =
+            timeout(CONNECT, ServerClient::connect(self.address.socket, &StreamProtocol::Frames, tls)).await;
+        let mut client = connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        client.queue(query)?;
         Ok(client)
     }
 }

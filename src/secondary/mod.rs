@@ -34,9 +34,11 @@ use self::client::Primary;
 pub use self::saved::{Saved, SavedZones, load_zone, save as save_zone};
 use self::turns::{Complaint, Complaints, Turn, Turns};
 use self::version::Fetched;
-use crate::config::SecondaryConfig;
+use crate::config::{PrimaryConfig, SecondaryConfig, TrustConfig};
+use crate::net::client::ConnectError;
 use crate::net::clock::SleepMeter;
 use crate::net::tasks::{Task, TaskKind, Tasks, blocking};
+use crate::net::tls::{ClientTls, KnownRoots};
 use crate::transfer::catalog::{Broken, Catalog};
 use crate::transfer::tsig::Key;
 use crate::transfer::{Difference, Secondary, SecondaryStep, Serial, Service, Soa, TransferError, Version};
@@ -70,6 +72,8 @@ pub struct Secondaries {
     tasks: Tasks,
     /// Turns of zones that catalogs list.
     turns: MemberTurns,
+    /// By what primaries are judged that have to prove who they are.
+    roots: Rc<RefCell<Arc<KnownRoots>>>,
 }
 
 /// The turns of all zones that catalogs list. There may be thousands, and each look takes a socket, a transfer memory as well.
@@ -153,14 +157,20 @@ impl Hints {
 }
 
 impl Secondaries {
-    /// Looks after no zone yet; its tasks are among these. Must be used within a `LocalSet`.
-    pub fn new(tasks: Tasks, updates: UnboundedSender<ZoneUpdate>) -> Self {
+    /// Looks after no zone yet; its tasks are among these, and by these certificates primaries are judged. Must be used within a
+    /// `LocalSet`.
+    pub fn new(tasks: Tasks, updates: UnboundedSender<ZoneUpdate>, roots: Arc<KnownRoots>) -> Self {
         let turns = MemberTurns {
             asks: Turns::new(MEMBER_ASKS),
             transfers: Turns::new(MEMBER_TRANSFERS),
             complaints: Complaints::default(),
         };
-        Self { watches: HashMap::new(), updates, tasks, turns }
+        Self { watches: HashMap::new(), updates, tasks, turns, roots: Rc::new(RefCell::new(roots)) }
+    }
+
+    /// Judges primaries by these certificates from now on.
+    pub fn trust(&self, roots: Arc<KnownRoots>) {
+        self.roots.replace(roots);
     }
 
     /// Looks after these zones of the config and no others of it. Those that have not changed go on as if nothing had happened; for
@@ -260,6 +270,8 @@ struct ZoneTask {
     catalog: Option<Result<Catalog, Broken>>,
     /// The turns that it has to wait for, if it has to.
     turns: Option<MemberTurns>,
+    /// By what primaries are judged that have to prove who they are.
+    roots: Rc<RefCell<Arc<KnownRoots>>>,
     /// Whether it waits for one.
     is_waiting: Rc<Cell<bool>>,
     /// Told when a primary is heard meanwhile.
@@ -324,6 +336,7 @@ impl ZoneTask {
             last: Rc::new(RefCell::new(saved)),
             catalog,
             turns,
+            roots: Rc::clone(&around.roots),
             is_waiting: Rc::default(),
             heard: Rc::default(),
             is_urgent: false,
@@ -390,9 +403,13 @@ impl ZoneTask {
 
     fn primary(&self, index: usize) -> Primary {
         let SecondaryZone { config, key, .. } = &*self.secondary;
-        let address = config.primaries.get(index).or_else(|| config.primaries.first()).copied();
-        let address = address.expect("the config holds no secondary without a primary");
-        Primary { address, zone: config.zone.clone(), key: key.clone() }
+        let primary = config.primaries.get(index).or_else(|| config.primaries.first());
+        let primary = primary.expect("the config holds no secondary without a primary");
+        let PrimaryConfig { address, trust: TrustConfig { identity, ca, certificate } } = primary;
+        let is_encrypted = address.scheme.is_encrypted();
+        let rules = || self.roots.borrow().rules(*address, identity, ca.as_deref(), certificate.as_deref());
+        let tls = is_encrypted.then(|| ClientTls::new(&rules()));
+        Primary { address: *address, tls, zone: config.zone.clone(), key: key.clone() }
     }
 
     /// Asks a primary which version it has.
@@ -588,6 +605,8 @@ fn version_of(zone: &Zone) -> Option<Version> {
 pub(crate) enum PrimaryError {
     /// It cannot be reached, or the connection broke.
     Io(std::io::Error),
+    /// It has not proved who it is.
+    Untrusted(String),
     /// It said nothing.
     Silent,
     /// It replied, but told no version: it does not have the zone, or does not believe that we may ask.
@@ -606,6 +625,7 @@ impl fmt::Display for PrimaryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(error) => error.fmt(f),
+            Self::Untrusted(problem) => f.write_str(problem),
             Self::Silent => f.write_str("no reply"),
             Self::NoSerial(rcode) => write!(f, "no SOA record in its reply, which is {rcode}"),
             Self::Unsigned(failure) => write!(f, "its reply is not to be trusted: {failure}"),
@@ -619,6 +639,15 @@ impl fmt::Display for PrimaryError {
 impl From<std::io::Error> for PrimaryError {
     fn from(error: std::io::Error) -> Self {
         Self::Io(error)
+    }
+}
+
+impl From<ConnectError> for PrimaryError {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Io(error) => Self::Io(error),
+            ConnectError::Untrusted(problem) => Self::Untrusted(problem),
+        }
     }
 }
 

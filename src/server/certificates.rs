@@ -9,7 +9,6 @@ use crate::load::{CertificateFiles, look_at_roots, shown_certificate};
 use crate::net::tasks::{TaskKind, Tasks, blocking};
 use crate::net::tls::KnownRoots;
 use crate::net::tls_server::CertificateStore;
-use crate::state::ForwarderState;
 
 /// When and at what to look.
 pub(super) struct CertificateLooks {
@@ -63,22 +62,20 @@ impl CertificateLooks {
         self.due = now;
     }
 
-    /// Puts in force what was found for backends, and begins a look if one is due, beside whatever else is done. Called once a second.
+    /// Returns what was found for backends and primaries, if there is something new, and begins a look if one is due, beside whatever
+    /// else is done. Called once a second.
     pub(super) fn tick(
         &mut self,
         store: &Arc<CertificateStore>,
-        state: Option<&ForwarderState>,
         tasks: &Tasks,
         now: Instant,
-    ) {
+    ) -> Option<Arc<KnownRoots>> {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(found) = found {
+        let found = found.map(|found| {
             let (roots, news) = self.take(found);
             news.iter().for_each(|problem| tracing::error!(problem, "what was read before stays in force"));
-            if let Some(state) = state {
-                state.trust(&roots);
-            }
-        }
+            roots
+        });
         // One that takes longer than a minute, on a disk that stalls, is not joined by others.
         if self.is_due(now) && self.turn.try_lock().is_ok() {
             self.due = now + EVERY;
@@ -91,6 +88,7 @@ impl CertificateLooks {
             };
             tasks.start_and_leave(TaskKind::Watch, blocking(look));
         }
+        found
     }
 
     /// Takes what a look has found: what backends are judged by from now on, and what is wrong that was not told yet.

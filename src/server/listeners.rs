@@ -6,9 +6,14 @@
 //! bound. All are read: with `s` sockets and `w` workers, for each `k` below the larger of the two worker `k % w` reads socket
 //! `k % s`.
 //!
+//! Entries of `listen` that share an address by what clients offer in their handshake, `tls://` and `https://`, share its sockets as well:
+//! which of them are there is what is spoken at the address, and no reason to bind it anew.
+//!
 //! A reload makes a new value of what there is: addresses that stay keep their sockets, whichever section they are of now, and
 //! those that come are bound before anything changes.
 
+mod admin;
+mod inherited;
 #[cfg(test)]
 mod tests;
 
@@ -19,18 +24,23 @@ use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Weak};
-use std::{mem, thread};
+use std::thread;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
+pub(super) use self::admin::AdminListeners;
+use self::inherited::Inherited;
 use super::StartError;
 use super::privileges;
-use crate::address::{ListenAddress, Scheme};
-use crate::admin::{Owner, Socket};
-use crate::config::{AdminConfig, AdminSocket, Config, ListenConfig};
-use crate::net::bind::{self, BindError, Group, Kinds};
+use crate::address::{HttpPath, ListenAddress, ListenUrl, Scheme};
+use crate::admin::Owner;
+use crate::config::{Config, ListenConfig};
+use crate::net::bind::{BindError, Group, Kinds};
 use crate::net::listening::{Endpoint, ListeningSocket};
 use crate::net::options;
+use crate::net::proxy_protocol::Proxies;
+use crate::net::quic_server::{QuicListener, QuicServer};
+use crate::net::tcp::{Protocols, Spoken};
 use crate::net::tls_server::{CertificateStore, TlsListener, TlsServer};
 
 /// All listening sockets of the process.
@@ -45,6 +55,8 @@ pub struct Listeners {
     leaving: Vec<Weak<Address>>,
     /// What encrypted listeners have in common.
     tls: Arc<TlsServer>,
+    /// The keys of QUIC.
+    quic: Arc<QuicServer>,
 }
 
 /// Who takes queries.
@@ -58,8 +70,19 @@ pub(super) enum SectionName {
 #[derive(Debug)]
 pub(super) struct Section {
     pub(super) name: SectionName,
-    /// In order of `listen`.
+    /// In order of `listen`, each once.
     pub(super) addresses: Vec<Arc<Address>>,
+    /// In order of `listen`.
+    entries: Vec<Entry>,
+}
+
+/// An entry of `listen`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    scheme: Scheme,
+    path: HttpPath,
+    /// The place of its address among those of the section.
+    address: usize,
 }
 
 /// An address with its sockets. They close when everybody has let go of it.
@@ -70,20 +93,16 @@ pub(super) struct Address {
     /// As it stands in the config.
     configured: ListenAddress,
     group: Group,
-    /// What is spoken there, if it is encrypted.
+    /// What is spoken there by TCP.
+    spoken: Arc<Spoken>,
+    /// How it is encrypted, if it is.
     tls: Option<Arc<TlsListener>>,
+    /// Who passes queries on to it.
+    proxies: Arc<Proxies>,
+    /// What workers share there, if that is QUIC.
+    quic: Option<Arc<QuicListener>>,
     /// Whether a service manager keeps its sockets, so that they go on without us.
     is_kept: bool,
-}
-
-/// Where the admin server is reached.
-#[derive(Debug)]
-pub(super) struct AdminListeners {
-    config: AdminConfig,
-    pub(super) address: SocketAddr,
-    pub(super) tcp: Arc<TcpListener>,
-    /// Where changes are taken without a token.
-    pub(super) socket: Option<Arc<Socket>>,
 }
 
 /// The sockets of one address that one worker reads: there is at least one of each kind that the address has.
@@ -140,8 +159,8 @@ impl Listeners {
     ) -> Result<(Self, Vec<ListeningSocket>), StartError> {
         // Before many are opened.
         raise_descriptor_limit();
-        let (workers, tls) = (worker_count(config), Arc::new(TlsServer::new()?));
-        let nothing = Self { workers, sections: Vec::new(), admin: None, leaving: Vec::new(), tls };
+        let (workers, tls, quic) = (worker_count(config), Arc::new(TlsServer::new()?), Arc::new(QuicServer::new()?));
+        let nothing = Self { workers, sections: Vec::new(), admin: None, leaving: Vec::new(), tls, quic };
         let mut inherited = Inherited(inherited);
         let owner = privileges::owner(config.user.as_ref());
         let listeners = nothing.open_beside(config, owner, &mut inherited, false)?;
@@ -178,22 +197,22 @@ impl Listeners {
         let mut opening =
             Opening { earlier: self, known: self.all().cloned().collect(), opened: Vec::new(), inherited };
         let wanted = wanted(config);
+        let owners: Vec<_> = wanted.iter().map(|(_, listen)| owners(listen)).collect();
         // What stays comes first, so that it is known what leaves; and what takes datagrams from an address that leaves comes last, when
         // hardly anything can fail any more.
         let mut slots: Vec<Vec<Option<Arc<Address>>>> = Vec::new();
-        for (name, listen) in &wanted {
-            slots.push(
-                listen
-                    .iter()
-                    .enumerate()
-                    .map(|(place, at)| opening.keep(&socket_name(name.label(), place), at.address))
-                    .collect(),
-            );
+        for ((name, listen), owners) in wanted.iter().zip(&owners) {
+            let kept = listen.iter().zip(owners).enumerate().map(|(place, (at, owner))| {
+                let is_owner = *owner == place;
+                is_owner.then(|| opening.keep(&socket_name(name.label(), place), at.address)).flatten()
+            });
+            slots.push(kept.collect());
         }
         for is_beside in [false, true] {
-            for ((name, listen), slots) in wanted.iter().zip(&mut slots) {
-                for (place, (configured, slot)) in listen.iter().zip(slots).enumerate() {
-                    if slot.is_none() && opening.is_beside(configured.socket()) == is_beside {
+            for (((name, listen), owners), slots) in wanted.iter().zip(&owners).zip(&mut slots) {
+                for (place, ((configured, owner), slot)) in listen.iter().zip(owners).zip(slots).enumerate() {
+                    let is_due = *owner == place && opening.is_beside(configured.address) == is_beside;
+                    if slot.is_none() && is_due {
                         let opened = opening.open(&socket_name(name.label(), place), configured.address);
                         let key = || format!("{}.listen[{place}]", name.key());
                         let opened = opened.map_err(|source| ListenError { key: key(), source, is_confined })?;
@@ -202,17 +221,16 @@ impl Listeners {
                 }
             }
         }
-        let sections = wanted.into_iter().zip(slots);
-        let sections = sections
-            .map(|((name, _), addresses)| Section { name, addresses: addresses.into_iter().flatten().collect() });
-        let sections: Vec<_> = sections.collect();
+        let sections = wanted.into_iter().zip(slots).zip(owners);
+        let sections: Vec<_> =
+            sections.map(|(((name, listen), slots), owners)| Section::new(name, listen, slots, &owners)).collect();
         let is_gone = |address: &&Arc<Address>| {
             !sections.iter().flat_map(|section| &section.addresses).any(|other| Arc::ptr_eq(address, other))
         };
         let gone = self.all().filter(is_gone).map(Arc::downgrade);
         let leaving = self.leaving.iter().filter(|address| address.strong_count() > 0).cloned().chain(gone).collect();
-        let tls = Arc::clone(&self.tls);
-        Ok(Self { workers: self.workers, sections, admin, leaving, tls })
+        let (tls, quic) = (Arc::clone(&self.tls), Arc::clone(&self.quic));
+        Ok(Self { workers: self.workers, sections, admin, leaving, tls, quic })
     }
 
     /// For how many workers they are.
@@ -222,18 +240,15 @@ impl Listeners {
 
     /// What is bound, by the name of who listens, in order of the config.
     pub(super) fn addresses(&self) -> Vec<(String, Vec<ListenAddress>)> {
-        let bound = |section: &Section| section.addresses.iter().map(|address| address.listens_at()).collect();
+        let bound = |section: &Section| section.entries().map(|entry| entry.address).collect();
         let sections = self.sections.iter().map(|section| (section.name.label().to_owned(), bound(section)));
         let admin = self.admin.iter().map(|admin| (ADMIN.to_owned(), vec![ListenAddress::plain(admin.address)]));
         sections.chain(admin).collect()
     }
 
     /// What is bound for the LS, in order of the config.
-    pub(super) fn forwarder(&self) -> Vec<ListenAddress> {
-        let section = self.section(&SectionName::Forwarder);
-        section
-            .map(|section| section.addresses.iter().map(|address| address.listens_at()).collect())
-            .unwrap_or_default()
+    pub(super) fn forwarder(&self) -> Vec<ListenUrl> {
+        self.section(&SectionName::Forwarder).map(|section| section.entries().collect()).unwrap_or_default()
     }
 
     /// The certificates that encrypted listeners show.
@@ -241,13 +256,26 @@ impl Listeners {
         self.tls.store()
     }
 
-    /// Has encrypted listeners show what a config says. It must be that of these listeners.
-    pub(super) fn set_certificates(&self, config: &Config) {
+    /// Has listeners speak what a config says, show its certificates, and believe the proxies that it names. It must be that of these
+    /// listeners.
+    pub(super) fn set_rules(&self, config: &Config) {
         for ((_, listen), section) in wanted(config).iter().zip(&self.sections) {
-            for (configured, address) in listen.iter().zip(&section.addresses) {
+            for (place, address) in section.addresses.iter().enumerate() {
+                let entries = || listen.iter().zip(&section.entries).filter(|(_, entry)| entry.address == place);
+                let http = entries().find(|(_, entry)| entry.scheme.is_http()).map(|(_, entry)| entry.path.clone());
+                let protocols = Protocols { is_dns: entries().any(|(_, entry)| !entry.scheme.is_http()), http };
                 if let Some(tls) = &address.tls {
-                    tls.show_only(configured.certificate.as_deref());
+                    // Those that share an address show the same.
+                    let certificate = entries().find_map(|(configured, _)| configured.certificate.as_deref());
+                    tls.show_only(certificate);
+                    if address.quic.is_none() {
+                        tls.speak(protocols.alpn());
+                    }
                 }
+                // What is spoken shows behind the header only, so those that share an address have the proxies of both.
+                let proxies: Vec<_> = entries().flat_map(|(configured, _)| configured.proxy_from.clone()).collect();
+                address.proxies.set(&proxies);
+                address.spoken.set(protocols);
             }
         }
     }
@@ -286,6 +314,7 @@ impl Listeners {
         let is_same_section = |(one, other): (&Section, &Section)| {
             let mut addresses = one.addresses.iter().zip(&other.addresses);
             one.name == other.name
+                && one.entries == other.entries
                 && one.addresses.len() == other.addresses.len()
                 && addresses.all(|(one, other)| Arc::ptr_eq(one, other))
         };
@@ -332,7 +361,7 @@ impl Listeners {
         };
         for section in &self.sections {
             for (place, address) in section.addresses.iter().enumerate() {
-                let (name, Address { group, is_kept, .. }) = (socket_name(section.name.label(), place), &**address);
+                let (name, Address { group, is_kept, .. }) = (section.socket_name(place), &**address);
                 for socket in &group.udp {
                     add(&name, *is_kept, Endpoint::Udp(group.address), socket.try_clone()?.into());
                 }
@@ -371,6 +400,37 @@ impl SectionName {
 }
 
 impl Section {
+    /// Of these entries of `listen`; each has the address of its owner.
+    fn new(name: SectionName, listen: &[ListenConfig], slots: Vec<Option<Arc<Address>>>, owners: &[usize]) -> Self {
+        let mut addresses = Vec::new();
+        // The place among `addresses`, for each entry that has one of its own.
+        let mut places = Vec::new();
+        for slot in slots {
+            places.push(addresses.len());
+            addresses.extend(slot);
+        }
+        let entries = listen.iter().zip(owners).map(|(configured, owner)| {
+            let address = places.get(*owner).copied().unwrap_or_default();
+            Entry { scheme: configured.address.scheme, path: configured.path.clone(), address }
+        });
+        let entries = entries.collect();
+        Self { name, addresses, entries }
+    }
+
+    /// What is listened on, really bound, in order of the config.
+    fn entries(&self) -> impl Iterator<Item = ListenUrl> {
+        self.entries.iter().filter_map(|Entry { scheme, path, address }| {
+            let address = ListenAddress { scheme: *scheme, socket: self.addresses.get(*address)?.bound() };
+            Some(ListenUrl { address, path: path.clone() })
+        })
+    }
+
+    /// The name of the sockets of an address: that of the first entry that has it.
+    fn socket_name(&self, address: usize) -> String {
+        let place = self.entries.iter().position(|entry| entry.address == address).unwrap_or(address);
+        socket_name(self.name.label(), place)
+    }
+
     /// Where it takes queries.
     pub(super) fn served(&self) -> impl Iterator<Item = ListenAddress> {
         self.addresses.iter().map(|address| address.listens_at())
@@ -383,14 +443,29 @@ impl Address {
         self.group.address
     }
 
-    /// The same with how queries come there.
+    /// What tells it from all others, whatever is spoken there just now.
     pub(super) fn listens_at(&self) -> ListenAddress {
-        ListenAddress { socket: self.bound(), ..self.configured }
+        identity(ListenAddress { socket: self.bound(), ..self.configured })
     }
 
-    /// What is spoken there, if it is encrypted.
+    /// What is spoken there by TCP.
+    pub(super) fn spoken(&self) -> &Arc<Spoken> {
+        &self.spoken
+    }
+
+    /// How it is encrypted, if it is.
     pub(super) fn tls(&self) -> Option<&Arc<TlsListener>> {
         self.tls.as_ref()
+    }
+
+    /// Who passes queries on to it.
+    pub(super) fn proxies(&self) -> &Arc<Proxies> {
+        &self.proxies
+    }
+
+    /// What workers share there, if QUIC is spoken.
+    pub(super) fn quic(&self) -> Option<&Arc<QuicListener>> {
+        self.quic.as_ref()
     }
 
     /// Whether a service manager keeps its sockets.
@@ -440,40 +515,48 @@ impl Opening<'_> {
     fn keep(&mut self, name: &str, configured: ListenAddress) -> Option<Arc<Address>> {
         let is_same = |address: &Arc<Address>| match configured.socket.port() {
             0 => address.configured == configured && self.earlier.name_of(address).is_some_and(|known| known == name),
-            _ => address.listens_at() == configured,
+            _ => address.listens_at() == identity(configured),
         };
         let place = self.known.iter().position(is_same)?;
         Some(self.known.swap_remove(place))
     }
 
     /// Whether an address can only be bound beside sockets of ours, all of which leave.
-    fn is_beside(&self, configured: SocketAddr) -> bool {
+    fn is_beside(&self, configured: ListenAddress) -> bool {
         let leaving = self.earlier.leaving.iter().filter_map(Weak::upgrade);
-        configured.port() != 0
-            && self.known.iter().cloned().chain(leaving).any(|address| meets(address.bound(), configured))
+        configured.socket.port() != 0
+            && self.known.iter().cloned().chain(leaving).any(|address| shares(address.listens_at(), configured))
     }
 
     fn open(&mut self, name: &str, listen: ListenAddress) -> Result<Arc<Address>, BindError> {
         let (workers, configured) = (self.earlier.workers, listen.socket);
-        let kinds = match listen.scheme {
-            Scheme::Plain => Kinds::Both,
-            Scheme::Tcp | Scheme::Tls | Scheme::Https | Scheme::Http => Kinds::Stream,
-            Scheme::Quic => Kinds::Datagram,
-        };
+        let kinds = kinds_of(listen.scheme);
         let (udp, tcp, is_kept, bound) = self.inherited.take_group(name, configured, kinds);
         let stays = |address: &&Arc<Address>| !self.known.iter().any(|known| Arc::ptr_eq(known, address));
         let is_taken =
-            self.earlier.all().filter(stays).chain(&self.opened).any(|address| meets(address.bound(), configured));
-        let group = match (udp.is_empty() && tcp.is_empty(), self.is_beside(configured) && !is_taken) {
+            self.earlier.all().filter(stays).chain(&self.opened).any(|address| shares(address.listens_at(), listen));
+        let group = match (udp.is_empty() && tcp.is_empty(), self.is_beside(listen) && !is_taken) {
             (false, _) => Group::complete(bound, kinds, udp, tcp)?,
             (true, true) => Group::bind_beside(configured, kinds, workers)?,
             (true, false) => Group::bind(configured, kinds, workers)?,
         };
         let tls = match listen.scheme {
             Scheme::Plain | Scheme::Tcp | Scheme::Http => None,
-            Scheme::Tls | Scheme::Https | Scheme::Quic => Some(Arc::new(self.earlier.tls.listener())),
+            Scheme::Tls | Scheme::Https => Some(Arc::new(self.earlier.tls.listener())),
+            Scheme::Quic => Some(Arc::new(self.earlier.tls.quic_listener())),
         };
-        let address = Arc::new(Address { number: self.free_number(), configured: listen, group, tls, is_kept });
+        let tls_of_quic = tls.as_ref().filter(|_| listen.scheme == Scheme::Quic);
+        let quic = tls_of_quic.map(|tls| Arc::new(QuicListener::new(&self.earlier.quic, tls, workers)));
+        let address = Arc::new(Address {
+            number: self.free_number(),
+            configured: listen,
+            group,
+            spoken: Arc::default(),
+            tls,
+            proxies: Arc::default(),
+            quic,
+            is_kept,
+        });
         self.opened.push(Arc::clone(&address));
         Ok(address)
     }
@@ -492,106 +575,24 @@ impl Listeners {
     fn name_of(&self, address: &Arc<Address>) -> Option<String> {
         self.sections.iter().find_map(|section| {
             let place = section.addresses.iter().position(|other| Arc::ptr_eq(other, address))?;
-            Some(socket_name(section.name.label(), place))
+            Some(section.socket_name(place))
         })
     }
 }
 
-impl AdminListeners {
-    fn open(
-        admin: &AdminConfig,
-        earlier: Option<&Self>,
-        owner: Owner,
-        inherited: &mut Inherited,
-        is_confined: bool,
-    ) -> Result<Self, StartError> {
-        let (name, listen) = (socket_name(ADMIN, 0), admin.listen);
-        let fail = |source| ListenError { key: "admin.listen".to_owned(), source, is_confined };
-        let same = earlier.filter(|earlier| earlier.config.listen == listen || earlier.address == listen);
-        let passed = inherited.take(|socket| match socket.endpoint() {
-            Endpoint::Tcp(bound) => is_meant(listen, *bound) && (listen.port() != 0 || socket.name == name),
-            Endpoint::Udp(_) | Endpoint::Unix(_) => false,
-        });
-        let tcp = match (same, passed) {
-            (Some(earlier), _) => Arc::clone(&earlier.tcp),
-            (None, Some(passed)) => Arc::new(bind::adopt_stream(passed.into_fd().into(), listen).map_err(fail)?),
-            (None, None) => {
-                let is_beside = listen.port() != 0 && earlier.is_some_and(|earlier| meets(earlier.address, listen));
-                Arc::new(bind::stream(listen, is_beside).map_err(fail)?)
-            }
-        };
-        let address = tcp.local_addr()?;
-        let known = earlier.and_then(|earlier| match (&admin.socket, &earlier.socket) {
-            (AdminSocket::At(path), Some(socket)) => (socket.path() == path).then(|| earlier.socket.clone()),
-            (AdminSocket::Auto, _) => {
-                (same.is_some() && earlier.config.socket == AdminSocket::Auto).then(|| earlier.socket.clone())
-            }
-            (AdminSocket::At(_) | AdminSocket::Off, _) => None,
-        });
-        let socket = match known {
-            Some(socket) => socket,
-            None => {
-                let mut passed = |path: &Path| {
-                    let passed = inherited.take(|socket| *socket.endpoint() == Endpoint::Unix(path.to_owned()));
-                    passed.map(|socket| socket.into_fd().into())
-                };
-                Socket::open(&admin.socket, address, owner, &mut passed)?.map(Arc::new)
-            }
-        };
-        Ok(Self { config: admin.clone(), address, tcp, socket })
-    }
-
-    /// Whether another one is reached in the same ways.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
-        let socket = |one: &Self| one.socket.as_ref().map(Arc::as_ptr);
-        Arc::ptr_eq(&self.tcp, &other.tcp) && socket(self) == socket(other)
-    }
+/// For each entry of `listen`, the first that has the same sockets.
+fn owners(listen: &[ListenConfig]) -> Vec<usize> {
+    let shares = |one: &ListenConfig, other: &ListenConfig| {
+        one.address.socket.port() != 0 && identity(one.address) == identity(other.address)
+    };
+    let first = |(place, one)| listen.iter().position(|other| shares(one, other)).unwrap_or(place);
+    listen.iter().enumerate().map(first).collect()
 }
 
-/// Sockets that were passed to us, as far as nobody has taken them.
-struct Inherited(Vec<ListeningSocket>);
-
-impl Inherited {
-    /// Takes the first that is meant.
-    fn take(&mut self, is_meant: impl Fn(&ListeningSocket) -> bool) -> Option<ListeningSocket> {
-        let place = self.0.iter().position(is_meant)?;
-        Some(self.0.remove(place))
-    }
-
-    /// Takes all that listen on a configured address, and says whether they are kept, and which address that really is. Port 0 stands for
-    /// the port that the sockets of this name have.
-    fn take_group(
-        &mut self,
-        name: &str,
-        configured: SocketAddr,
-        kinds: Kinds,
-    ) -> (Vec<UdpSocket>, Vec<TcpListener>, bool, SocketAddr) {
-        let (has_udp, has_tcp) = (kinds.has_datagrams(), kinds.has_streams());
-        let is_named = |socket: &&ListeningSocket| configured.port() != 0 || socket.name == name;
-        let found = self.0.iter().filter(is_named).find_map(|socket| match socket.endpoint() {
-            // Of an address with one kind alone, the other is somebody else's.
-            Endpoint::Udp(_) if !has_udp => None,
-            Endpoint::Tcp(_) if !has_tcp => None,
-            Endpoint::Udp(bound) | Endpoint::Tcp(bound) => is_meant(configured, *bound).then_some(*bound),
-            Endpoint::Unix(_) => None,
-        });
-        let (mut udp, mut tcp, mut is_kept) = (Vec::new(), Vec::new(), false);
-        if let Some(bound) = found {
-            for socket in mem::take(&mut self.0) {
-                let kept = socket.is_kept;
-                match socket.endpoint() {
-                    Endpoint::Udp(address) if *address == bound && has_udp => udp.push(socket.into_fd().into()),
-                    Endpoint::Tcp(address) if *address == bound && has_tcp => tcp.push(socket.into_fd().into()),
-                    Endpoint::Udp(_) | Endpoint::Tcp(_) | Endpoint::Unix(_) => {
-                        self.0.push(socket);
-                        continue;
-                    }
-                }
-                is_kept |= kept;
-            }
-        }
-        (udp, tcp, is_kept, found.unwrap_or(configured))
-    }
+/// An address as sockets have it: `tls` and `https` are told apart behind the handshake only.
+fn identity(address: ListenAddress) -> ListenAddress {
+    let scheme = if address.scheme == Scheme::Https { Scheme::Tls } else { address.scheme };
+    ListenAddress { scheme, ..address }
 }
 
 /// What the sections of a config listen on.
@@ -602,9 +603,20 @@ fn wanted(config: &Config) -> Vec<(SectionName, &[ListenConfig])> {
     forwarder.chain(authorities).collect()
 }
 
-/// Whether a socket that is bound to an address serves the one of the config.
-fn is_meant(configured: SocketAddr, bound: SocketAddr) -> bool {
-    bound.ip() == configured.ip() && (configured.port() == 0 || bound.port() == configured.port())
+/// By what an address is bound where this is spoken.
+fn kinds_of(scheme: Scheme) -> Kinds {
+    match scheme {
+        Scheme::Plain => Kinds::Both,
+        Scheme::Tcp | Scheme::Tls | Scheme::Https | Scheme::Http => Kinds::Stream,
+        Scheme::Quic => Kinds::Datagram,
+    }
+}
+
+/// Whether something could come to either of two addresses: TCP and UDP have ports of their own.
+fn shares(one: ListenAddress, other: ListenAddress) -> bool {
+    let (kinds, others) = (kinds_of(one.scheme), kinds_of(other.scheme));
+    let has_both = kinds.has_datagrams() && others.has_datagrams() || kinds.has_streams() && others.has_streams();
+    has_both && meets(one.socket, other.socket)
 }
 
 /// Whether some datagram could come to either of two addresses.

@@ -402,7 +402,12 @@ impl Server {
         self.workers.ping(now);
         self.condition.set_stall(self.workers.stall(now));
         self.see(now);
-        self.certificates.tick(self.listeners.certificates(), self.state.as_deref(), &self.tasks, now);
+        if let Some(roots) = self.certificates.tick(self.listeners.certificates(), &self.tasks, now) {
+            self.secondaries.trust(Arc::clone(&roots));
+            if let Some(state) = &self.state {
+                state.trust(&roots);
+            }
+        }
         let slept = self.sleep.take();
         if let Some(state) = &self.state {
             self.recent_queries.count(state);

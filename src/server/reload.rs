@@ -357,8 +357,9 @@ impl Server {
             (_, new) => Some(new.map(Doors::new).transpose()?),
         };
         listeners.certificates().set(certificates, SystemTime::now());
-        listeners.set_certificates(&config);
+        listeners.set_rules(&config);
         self.certificates.set(&config.certificates, Arc::clone(&roots), Instant::now());
+        self.secondaries.trust(Arc::clone(&roots));
         let settings = admin_settings(&config, token);
         self.taps.apply(&TapsConfig::of(&config))?;
         self.slow = config.slow_threshold();

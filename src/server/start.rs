@@ -46,6 +46,7 @@ use crate::metrics::{Counters, Summary};
 use crate::net::clock::SleepMeter;
 use crate::net::descriptors::{Demand, Shares};
 use crate::net::tasks::Tasks;
+use crate::net::tls::KnownRoots;
 use crate::notify::Notifier;
 use crate::replicas::{Comparisons, SoaProbes};
 use crate::secondary::{SavedZones, Secondaries, ZoneKind, ZoneUpdate};
@@ -119,7 +120,7 @@ impl Server {
         let Setup { mut config, zone_dbs, keys, cookie_secrets, certificates, certificate_files, token, .. } = setup;
         let Setup { etcd, roots, source, watch, .. } = setup;
         listeners.certificates().set(certificates, SystemTime::now());
-        listeners.set_certificates(&config);
+        listeners.set_rules(&config);
         let certificate_sections = config.certificates.clone();
         let mut watching = Watching::new(watch);
         watching.set_on(config.watch);
@@ -142,7 +143,7 @@ impl Server {
         };
         let certificates =
             CertificateLooks::new(certificate_files, &certificate_sections, Arc::clone(&roots), Instant::now());
-        let state = ForwarderState::new(&config, None, sent, cookies, roots, count);
+        let state = ForwarderState::new(&config, None, sent, cookies, Arc::clone(&roots), count);
         let state = state.map(|state| Arc::new(state.designating(&config, &listeners.forwarder())));
         let mut recent_queries = RecentQueries::default();
         if let Some(state) = &state {
@@ -170,8 +171,14 @@ impl Server {
         if let (Some(state), Some(engines), CarriedCache::Persisted) = (&state, workers.engines(), &cache) {
             persist::load(state, engines);
         }
-        let mut zones =
-            Zones::new(&config, zone_dbs, &keys, |config| own_secret.cookies(config, &cookie_secrets), &tasks);
+        let mut zones = Zones::new(
+            &config,
+            zone_dbs,
+            &keys,
+            |config| own_secret.cookies(config, &cookie_secrets),
+            &tasks,
+            Arc::clone(&roots),
+        );
         let changes = zones.take_saved(saved, &tasks);
         let reloads = Reloads::start(read, confinement, edition)?;
         let own = Arc::new(OwnAddresses::new(listeners.for_queries()));
@@ -307,6 +314,7 @@ impl Zones {
         keys: &Arc<Keys>,
         cookies: impl Fn(&CookieConfig) -> Option<Arc<Cookies>>,
         tasks: &Tasks,
+        roots: Arc<KnownRoots>,
     ) -> Self {
         let authorities = config.authorities.iter().zip(loaded).enumerate();
         let authorities = authorities.map(|(number, (config, loaded))| {
@@ -318,7 +326,7 @@ impl Zones {
         let follows = follows.into_iter().enumerate().collect();
         // As many as transfers have ended, of which there are no more at a time than zones; this thread sends and takes them.
         let (sender, updates) = unbounded_channel();
-        let secondaries = Secondaries::new(tasks.clone(), sender);
+        let secondaries = Secondaries::new(tasks.clone(), sender, roots);
         Self { authorities, follows, secondaries, updates: Updates::new(updates) }
     }
 

@@ -27,7 +27,7 @@ pub use self::pool::{PoolState, SharedPool, hash_identity};
 pub use self::resolver_arpa::ResolverArpa;
 pub use self::routes::{Routes, Target};
 pub use self::serials::SharedSerials;
-use crate::address::ListenAddress;
+use crate::address::ListenUrl;
 use crate::cache::{Cache, PoolId};
 use crate::config::{CacheConfig, Config, PoolConfig};
 use crate::limit::{Access, Cookies, RateRules, ResponseRate, WaitRules};
@@ -89,7 +89,7 @@ impl ForwarderState {
     }
 
     /// This state of an LS that tells clients of its encrypted listeners: those among `listeners`, as they are bound.
-    pub fn designating(self, config: &Config, listeners: &[ListenAddress]) -> Self {
+    pub fn designating(self, config: &Config, listeners: &[ListenUrl]) -> Self {
         let name = config.forwarder.as_ref().and_then(|forwarder| forwarder.designated_resolver.as_ref());
         Self { resolver_arpa: ResolverArpa::new(name, listeners), ..self }
     }

@@ -22,7 +22,7 @@ use crate::cache::PoolId;
 use crate::config::{BackendConfig, PoolConfig, TrustConfig};
 use crate::metrics::PoolCounters;
 use crate::net::backend_connection::StreamProtocol;
-use crate::net::tls::{KnownRoots, TrustRules};
+use crate::net::tls::KnownRoots;
 use crate::policy::affinity::Affinity;
 use crate::policy::balance::{Balance, Crowd, FEW};
 use crate::policy::budget::Budget;
@@ -274,14 +274,7 @@ impl SharedPool {
             let name = config.trust.identity.name.as_deref();
             backend.set_protocol(StreamProtocol::of(config.address, name, &config.path));
             let TrustConfig { identity, ca, certificate } = &config.trust;
-            let rules = TrustRules {
-                identity: identity.clone(),
-                roots: roots.of(ca.as_deref()).cloned(),
-                address: config.address.ip(),
-                alpn: config.address.scheme.alpn().iter().map(|protocol| protocol.to_vec()).collect(),
-                certificate: certificate.as_deref().and_then(|name| roots.shown(name)).cloned(),
-                early_data: false,
-            };
+            let rules = roots.rules(config.address, identity, ca.as_deref(), certificate.as_deref());
             if let Err(problem) = backend.set_trust(&rules) {
                 tracing::error!(pool = self.config.name, backend = backend.name, problem, "cannot be asked by TLS");
             }

@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::address::{ListenAddress, Scheme};
+use crate::address::{ListenUrl, Scheme};
 use crate::wire::{Cookie, Flag, HEADER_LEN, Header, Name, Query, Rcode, RecordType, Transport};
 use crate::zone::{self, Place, Reaction, Record, Tables, ZoneBuilder, ZoneDb};
 
@@ -27,12 +27,19 @@ impl Default for ResolverArpa {
 
 impl ResolverArpa {
     /// The zone of an LS that listens at these addresses, which are really bound, and goes by this name.
-    pub fn new(name: Option<&Name>, listeners: &[ListenAddress]) -> Self {
-        let encrypted = listeners.iter().filter(|listener| alpn(listener.scheme).is_some()).take(MAX_DESIGNATED);
-        let designations: Vec<_> = name
+    pub fn new(name: Option<&Name>, listeners: &[ListenUrl]) -> Self {
+        let encrypted =
+            listeners.iter().filter(|listener| alpn(listener.address.scheme).is_some()).take(MAX_DESIGNATED);
+        let mut designations: Vec<_> = name
             .into_iter()
             .flat_map(|name| (1..).zip(encrypted.clone()).filter_map(|(priority, at)| designation(name, priority, at)))
             .collect();
+        // Those that are preferred, if paths are long.
+        let mut octets = 0;
+        designations.retain(|rdata| {
+            octets += rdata.len() + RECORD_OCTETS;
+            octets <= MAX_OCTETS
+        });
         Self(Arc::new(zone_db(&designations)))
     }
 
@@ -66,22 +73,26 @@ impl ResolverArpa {
 }
 
 /// What a client offers by TLS to speak DNS there (RFC 9461 section 4); none where it speaks in the clear, which nothing designates.
-fn alpn(scheme: Scheme) -> Option<&'static [u8]> {
+fn alpn(scheme: Scheme) -> Option<&'static [&'static [u8]]> {
     match scheme {
-        Scheme::Tls => Some(b"dot"),
-        Scheme::Https => Some(b"h2"),
-        Scheme::Quic => Some(b"doq"),
+        Scheme::Tls => Some(&[b"dot"]),
+        // RFC 8484 section 5.2: the least that is recommended, so whoever asks by HTTPS speaks it. HTTP/1.1 is for who cannot choose.
+        Scheme::Https => Some(&[b"h2"]),
+        Scheme::Quic => Some(&[b"doq"]),
         Scheme::Plain | Scheme::Tcp | Scheme::Http => None,
     }
 }
 
 /// The data of the SVCB record of a listener (RFC 9460 section 2.2); none if it is not encrypted. Parameters stand in order of their keys.
-fn designation(name: &Name, priority: u16, at: &ListenAddress) -> Option<Vec<u8>> {
+fn designation(name: &Name, priority: u16, ListenUrl { address: at, path }: &ListenUrl) -> Option<Vec<u8>> {
     let mut rdata = priority.to_be_bytes().to_vec();
     rdata.extend_from_slice(name.as_wire());
-    let alpn = alpn(at.scheme)?;
-    let with_length = [&[u8::try_from(alpn.len()).ok()?][..], alpn].concat();
-    append(ALPN, &with_length, &mut rdata)?;
+    let mut names = Vec::new();
+    for name in alpn(at.scheme)? {
+        names.push(u8::try_from(name.len()).ok()?);
+        names.extend_from_slice(name);
+    }
+    append(ALPN, &names, &mut rdata)?;
     append(PORT, &at.socket.port().to_be_bytes(), &mut rdata)?;
     // RFC 9462 section 4: who has the hints need not look the name up, which may not even be in the DNS. Where a listener takes queries to all
     // addresses, the client knows one already: the one that it has asked.
@@ -89,6 +100,10 @@ fn designation(name: &Name, priority: u16, at: &ListenAddress) -> Option<Vec<u8>
         ip if ip.is_unspecified() => {}
         IpAddr::V4(ip) => append(IPV4_HINT, &ip.octets(), &mut rdata)?,
         IpAddr::V6(ip) => append(IPV6_HINT, &ip.octets(), &mut rdata)?,
+    }
+    if at.scheme.is_http() {
+        // RFC 9461 section 5: a template with the variable `dns`.
+        append(DOH_PATH, format!("{path}{{?dns}}").as_bytes(), &mut rdata)?;
     }
     Some(rdata)
 }
@@ -125,6 +140,12 @@ const TTL: u32 = 300;
 /// Listeners that are told of at most: they fit into one message by TCP with the longest name.
 const MAX_DESIGNATED: usize = 64;
 
+/// Octets that they may have together, so that one message holds them.
+const MAX_OCTETS: usize = 60_000;
+
+/// Octets of a record beside its data, owner name and all.
+const RECORD_OCTETS: usize = 32;
+
 /// `nobody.invalid`, who looks after what each server has for itself (RFC 6303 section 3).
 const NOBODY: &[u8] = b"\x06nobody\x07invalid\0";
 
@@ -133,11 +154,11 @@ const ALPN: u16 = 1;
 const PORT: u16 = 3;
 const IPV4_HINT: u16 = 4;
 const IPV6_HINT: u16 = 6;
+const DOH_PATH: u16 = 7;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::address::ListenUrl;
     use crate::wire::read_query;
 
     /// A query of this type for a name in wire form.
@@ -156,9 +177,8 @@ mod tests {
         (rcode, header.ancount(), header.nscount(), out)
     }
 
-    fn at(address: &str) -> ListenAddress {
-        let url: ListenUrl = address.parse().unwrap_or_else(|_| panic!("{address} is an address"));
-        url.address
+    fn at(address: &str) -> ListenUrl {
+        address.parse().unwrap_or_else(|_| panic!("{address} is an address"))
     }
 
     const DNS: &[u8] = b"\x04_dns\x08resolver\x04arpa\0";
@@ -179,6 +199,36 @@ mod tests {
         ] {
             assert!(contains(part), "{part:?} in {response:?}");
         }
+    }
+
+    #[test]
+    fn listeners_by_https_are_told_of_with_their_path_and_those_in_the_clear_are_not() {
+        let name: Name = "a".parse().expect("a name");
+        let zone = ResolverArpa::new(
+            Some(&name),
+            &["https://192.0.2.1", "http://192.0.2.1", "https://0.0.0.0:8443/q", "tls://192.0.2.1:443"].map(at),
+        );
+        let (rcode, answers, _, response) = ask(&zone, DNS, RecordType::SVCB);
+        assert_eq!((rcode, answers), (Rcode::NOERROR, 3));
+        let contains = |part: &[u8]| response.windows(part.len()).any(|window| window == part);
+        for part in [
+            &b"\0\x01\x01a\0\0\x01\0\x03\x02h2\0\x03\0\x02\x01\xbb\0\x04\0\x04\xc0\0\x02\x01\0\x07\0\x10/dns-query{?dns}"[..],
+            b"\0\x02\x01a\0\0\x01\0\x03\x02h2\0\x03\0\x02\x20\xfb\0\x07\0\x08/q{?dns}",
+            b"\0\x03\x01a\0\0\x01\0\x04\x03dot\0\x03\0\x02\x01\xbb\0\x04\0\x04\xc0\0\x02\x01",
+        ] {
+            assert!(contains(part), "{part:?} in {response:?}");
+        }
+    }
+
+    #[test]
+    fn long_paths_leave_room_for_one_message() {
+        let name: Name = "dns.example".parse().expect("a name");
+        let path = "p".repeat(1000);
+        let listeners: Vec<_> = (1..=64).map(|port| at(&format!("https://[2001:db8::1]:{port}/{path}"))).collect();
+        let (rcode, answers, _, response) = ask(&ResolverArpa::new(Some(&name), &listeners), DNS, RecordType::SVCB);
+        assert_eq!(rcode, Rcode::NOERROR);
+        assert!((50..64).contains(&answers), "{answers}");
+        assert!(!Header::read(&response).expect("a header").is_truncated());
     }
 
     #[test]

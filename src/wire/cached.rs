@@ -3,6 +3,8 @@
 //! A cached message has its name folded, its ID and RD zero, AA clear, RA set, and of its OPT record only the Extended DNS Errors.
 //! So it is a reply still, and [`write_cached`] is [`write_response`] with times to live that have run down.
 
+use std::iter;
+
 use super::body::{Record, read_name};
 use super::codes::{ExtendedError, RecordType};
 use super::edns::{OptRecord, Passing, extended_error_option};
@@ -104,6 +106,16 @@ pub fn clamp_ttls(message: &mut [u8], bounds: TtlBounds) -> Option<u32> {
     // A walk reads what stands behind a time to live after that was set, so it ends early if that has broken a name.
     let is_whole = walk.at == message.len() && !(is_lowered && Walk::end(message) != message.len());
     lowest.filter(|_| is_whole)
+}
+
+/// For how many seconds all records of a sound message last, as they stand there; `None` if it has no record that says. What is negative
+/// lasts no longer than the MINIMUM field of its SOA record (RFC 2308 section 5).
+pub fn least_ttl(message: &[u8]) -> Option<u32> {
+    let has_answers = Header::read(message).is_some_and(|header| header.ancount() > 0);
+    let bounds = TtlBounds { min: 0, max: u32::MAX, max_negative: (!has_answers).then_some(u32::MAX) };
+    let mut walk = Walk::of(message);
+    let records = iter::from_fn(|| walk.next(message)).filter(|record| record.rtype != RecordType::OPT);
+    records.map(|record| clamped_ttl(message, &record, bounds)).min()
 }
 
 /// Writes a cached message into `out` as a response for one client, as [`write_response`] does.
@@ -353,8 +365,7 @@ mod tests {
             let lowest = clamp_ttls(&mut octets, bounds);
             assert_eq!(lowest, expected.iter().min().copied(), "{ttls:?}");
             let mut walk = Walk::of(&octets);
-            let found: Vec<_> =
-                std::iter::from_fn(|| walk.next(&octets)).map(|record| ttl_of(&octets, &record)).collect();
+            let found: Vec<_> = iter::from_fn(|| walk.next(&octets)).map(|record| ttl_of(&octets, &record)).collect();
             assert_eq!(found, expected, "{ttls:?}");
         };
         check(&[], FREE, &[]);
@@ -366,6 +377,27 @@ mod tests {
         check(&[5], TtlBounds { min: 60, ..FREE }, &[60]);
         check(&[0], TtlBounds { min: 60, ..FREE }, &[0]);
         check(&[500], TtlBounds { max: 60, ..FREE }, &[60]);
+    }
+
+    #[test]
+    fn a_message_lasts_as_long_as_its_shortest_record() {
+        let soa = |ttl: u32, minimum: u32| {
+            let rdata = [&b"\0\0"[..], &[0; 16], &minimum.to_be_bytes()].concat();
+            [&b"\0\0\x06\0\x01"[..], &ttl.to_be_bytes(), &(rdata.len() as u16).to_be_bytes(), &rdata].concat()
+        };
+        let opt = b"\0\0\x29\x10\0\0\0\0\0\0\0".to_vec();
+        for (counts, records, expected) in [
+            ([1, 0, 0, 0], vec![], None),
+            ([1, 0, 0, 1], vec![opt.clone()], None),
+            ([1, 2, 0, 1], vec![a_for(300), a_for(60), opt], Some(60)),
+            ([1, 1, 1, 0], vec![a_for(300), soa(200, 5)], Some(200)),
+            ([1, 0, 1, 0], vec![soa(200, 5)], Some(5)),
+            ([1, 0, 1, 0], vec![soa(3, 5)], Some(3)),
+            ([1, 1, 0, 0], vec![a_for(u32::MAX)], Some(0)),
+        ] {
+            let octets = message(REPLY, counts, &[QUESTION, &records.concat()]);
+            assert_eq!(least_ttl(&octets), expected, "{octets:?}");
+        }
     }
 
     #[test]

@@ -45,7 +45,7 @@ mod text;
 mod transport;
 mod zone_serial;
 
-pub use cached::{Freshness, TtlBounds, clamp_ttls, write_cacheable, write_cached};
+pub use cached::{Freshness, TtlBounds, clamp_ttls, least_ttl, write_cacheable, write_cached};
 pub use case::{has_case, set_case};
 pub use category::{ResponseCategory, ResponseSubject};
 pub use codes::{ExtendedError, Opcode, OptionCode, Rcode, RecordClass, RecordType, UnknownRecordType};

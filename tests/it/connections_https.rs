@@ -5,6 +5,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::connections::make_by_rsa;
+use crate::support::certificates::Authorities;
 use crate::support::peers::{Peer, ZONE};
 use crate::support::*;
 
@@ -279,4 +280,28 @@ fn bind_is_asked_by_https() {
         assert_eq!(client.receive().answers(), [format!("192.0.2.{host}")]);
     }
     assert_eq!((made(&server), lost(&server, "protocol") + lost(&server, "tls")), (before, 0));
+}
+
+#[test]
+fn our_own_authority_is_asked_by_https() {
+    let zone =
+        "$ORIGIN example.net.\n$TTL 300\n@ SOA ns hostmaster 1 2 3 4 5\n@ NS ns\nns A 192.0.2.53\n*.many A 192.0.2.1\n";
+    let (address, authorities) = (free_address(), Authorities::new());
+    let (chain, key) = authorities.issue("ns.example");
+    let config = format!(
+        "workers = 1\n[admin]\nlisten = '127.0.0.1:0'\n[forwarder]\nlisten = ['127.0.0.1:0']\n\
+         [authorities.ts1]\nlisten = ['https://{address}/q']\n\
+         zones = [{{ file = 'example.net.zone', origin = 'example.net' }}]\n\
+         [certificates.main]\nchain = 'chain.pem'\nkey = 'key.pem'\n\
+         [pools.all]\nbackends = [{{ address = 'https://{address}/q#ns.example', ca = 'ca.pem' }}]\n"
+    );
+    let ca = authorities.pem();
+    let files = [("example.net.zone", zone), ("chain.pem", &*chain), ("key.pem", &*key), ("ca.pem", &*ca)];
+    let server = Server::start_with_files(&config, &files);
+    let client = server.client();
+    let first = query("first.many.example.net", A);
+    until("it answers", || (client.ask(&first).answers() == [ADDRESS]).then_some(()));
+    (0..200).for_each(|number| client.send(&query(&format!("q{number}.many.example.net"), A)));
+    assert_eq!((0..200).filter(|_| client.receive().answers() == [ADDRESS]).count(), 200);
+    assert_eq!(sum(&server, "hedgerow_backend_connections_lost_total", &[]), 0);
 }

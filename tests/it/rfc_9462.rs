@@ -35,6 +35,11 @@ fn told(priority: u16, listener: SocketAddr) -> String {
     format!("{priority} dns.example. alpn=dot port={}{hint}", listener.port())
 }
 
+/// The same of one by QUIC.
+fn told_by_quic(priority: u16, listener: SocketAddr) -> String {
+    told(priority, listener).replace("alpn=dot", "alpn=doq")
+}
+
 /// The records of a response, as hickory reads them, where commas only separate.
 fn records(response: &Response) -> Vec<String> {
     response.answers().iter().map(|record| record.replace(',', "")).collect()
@@ -51,10 +56,12 @@ fn check_nodata(response: &Response) {
 #[test]
 fn section_4_the_encrypted_listeners_are_told_of_by_every_transport() {
     let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
-    let listen = "['127.0.0.1:0', 'tls://127.0.0.1:0', 'tcp://127.0.0.1:0', 'tls://0.0.0.0:0', 'tls://[::1]:0']";
+    let listen = "['127.0.0.1:0', 'tls://127.0.0.1:0', 'tcp://127.0.0.1:0', 'tls://0.0.0.0:0', 'tls://[::1]:0', \
+                  'quic://127.0.0.1:0']";
     let server = start(&forwarder(&backend, listen, KEY).workers(2), &authorities);
     let listeners = server.listeners("forwarder");
-    let expected = [told(1, listeners[1]), told(2, listeners[3]), told(3, listeners[4])];
+    let by_quic = told_by_quic(4, listeners[5]);
+    let expected = [told(1, listeners[1]), told(2, listeners[3]), told(3, listeners[4]), by_quic];
     let question = query(NAME, SVCB);
     let mut tls = TlsClient::of(listeners[1], &authorities.trusted(&["dot"]), "dns.example");
     let mut responses = vec![server.tcp_client().ask(&question), tls.ask(&question)];
@@ -62,7 +69,7 @@ fn section_4_the_encrypted_listeners_are_told_of_by_every_transport() {
     responses.extend((0..8).map(|_| server.client().ask(&question)));
     for response in responses {
         assert_eq!(records(&response), expected);
-        assert_eq!(response.ttls(), [300; 3]);
+        assert_eq!(response.ttls(), [300; 4]);
         assert!(response.has(AA) && response.has(RA) && !response.has(TC), "{response:?}");
         assert_eq!(response.question(), question.question());
     }

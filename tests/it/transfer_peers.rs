@@ -1,8 +1,12 @@
 //! Transfers from and to NSD, Knot and BIND as Debian packages them: AXFR, then NOTIFY and IXFR, all signed. A server that is
 //! not installed is told and left out.
 
+use std::fs;
 use std::net::SocketAddr;
 
+use tempfile::TempDir;
+
+use crate::support::certificates::Authorities;
 use crate::support::peers::*;
 use crate::support::*;
 
@@ -113,4 +117,56 @@ fn zones_go_to_knot() {
 #[test]
 fn zones_go_to_bind() {
     check_secondary(Kind::Bind);
+}
+
+#[test]
+fn zones_come_from_bind_by_tls() {
+    let (authorities, folder, address) = (Authorities::new(), TempDir::new().expect("a folder"), free_address());
+    let (chain, key) = authorities.issue("ns1.example");
+    for (name, text) in [("chain.pem", &chain), ("key.pem", &key)] {
+        fs::write(folder.path().join(name), text).expect("our own folder");
+    }
+    let config = format!(
+        "{KEY}[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = [{{ zone = '{ZONE}', tsig = 'transfer.key', \
+         primaries = [{{ address = 'tls://{address}#ns1.example', ca = 'ca.pem' }}] }}]\n"
+    );
+    let server = Server::start_with_files(&config, &[("ca.pem", &authorities.pem())]);
+    let ours = server.listener("ts");
+    let Some(peer) = Peer::primary_by_tls(address, ours, folder.path()) else { return };
+    wait_for_version(ours, 1);
+    server.process.wait_for_log(&format!("transferred zone={ZONE}. serial=1 primary=tls://{address} how=\"AXFR\""));
+    check_answers(ours);
+    // Its NOTIFY is signed, and in the clear.
+    peer.set_version(2);
+    wait_for_version(ours, 2);
+    server.process.wait_for_log(&format!("transferred zone={ZONE}. serial=2 primary=tls://{address} how=\"IXFR\""));
+}
+
+/// Has a server of others as secondary by TLS.
+fn check_secondary_by_tls(kind: Kind) {
+    let (authorities, folder, address) = (Authorities::new(), TempDir::new().expect("a folder"), free_address());
+    fs::write(folder.path().join("ca.pem"), authorities.pem()).expect("our own folder");
+    let (chain, key) = authorities.issue("ns1.example");
+    let config = format!(
+        "{KEY}[authorities.ts]\nlisten = ['tls://127.0.0.1:0']\n\
+         zones = [{{ file = 'z.zone', origin = '{ZONE}', transfer_to = ['127.0.0.0/8 key:transfer.key'] }}]\n\
+         [certificates.main]\nchain = 'chain.pem'\nkey = 'key.pem'\n"
+    );
+    let files = [("z.zone", zone_text(1)), ("chain.pem", chain), ("key.pem", key)];
+    let server = Server::start_with_files(&config, &files.each_ref().map(|(name, text)| (*name, text.as_str())));
+    let primary = server.listener("ts");
+    let Some(_peer) = Peer::secondary_by_tls(kind, address, primary, folder.path()) else { return };
+    wait_for_version(address, 1);
+    server.process.wait_for_log(&sent(1, "AXFR"));
+    check_answers(address);
+}
+
+#[test]
+fn zones_go_to_bind_by_tls() {
+    check_secondary_by_tls(Kind::Bind);
+}
+
+#[test]
+fn zones_go_to_nsd_by_tls() {
+    check_secondary_by_tls(Kind::Nsd);
 }

@@ -1,6 +1,7 @@
 //! Zone transfers between servers of our own: who gets a zone, how copies keep themselves, and what is said when they
 //! cannot. With servers of others: `transfer_peers.rs`.
 
+use crate::support::certificates::Authorities;
 use crate::support::*;
 use tempfile::TempDir;
 
@@ -265,4 +266,60 @@ fn responses_above_the_rate_are_cut_or_left_out_by_udp_alone() {
     assert!(cut.iter().all(|response| response.answers().is_empty() && response.has_opt() && response.has(AA)));
     assert!(names.iter().all(|name| tcp.ask(&query(name, A)).answers() == ["192.0.2.9"]));
     assert!(!udp.ask(&query("www.example.org", A)).has(TC), "another name is another matter");
+}
+
+/// A primary that gives the zone by TLS alone, with a certificate of this authority for `ns1.example`.
+fn primary_by_tls(authorities: &Authorities, keys: &str) -> Server {
+    let config = format!(
+        "[authorities.ts]\nlisten = ['tls://127.0.0.1:0']\nzones = [{{ file = 'z.zone', origin = 'example.org', \
+         transfer_to = ['127.0.0.1'] }}]\n[certificates.main]\nchain = 'chain.pem'\nkey = 'key.pem'\n{keys}"
+    );
+    let (chain, key) = authorities.issue("ns1.example");
+    Server::start_with_files(&config, &[("chain.pem", &chain), ("key.pem", &key), ("z.zone", &zone(1, SLOW))])
+}
+
+/// A secondary of a primary by TLS, which believes this authority.
+fn secondary_by_tls(primary: &str, authorities: &Authorities) -> Server {
+    let config = format!(
+        "[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = [{{ zone = 'example.org', \
+         primaries = [{{ address = '{primary}', ca = 'ca.pem' }}] }}]\n"
+    );
+    Server::start_with_files(&config, &[("ca.pem", &authorities.pem())])
+}
+
+#[test]
+fn a_zone_comes_by_tls_alone() {
+    let authorities = Authorities::new();
+    let primary = primary_by_tls(&authorities, "[admin]\nlisten = '127.0.0.1:0'\n");
+    let at = primary.listener("ts");
+    let secondary = secondary_by_tls(&format!("tls://{at}#ns1.example"), &authorities);
+    wait_for(&secondary, 1);
+    secondary.process.wait_for_log(&format!("transferred zone=example.org. serial=1 primary=tls://{at} how=\"AXFR\""));
+    let metrics = primary.admin().metrics();
+    assert!(metrics.sum("hedgerow_queries_total", &[("transport", "tls")]) >= 1);
+    assert_eq!(
+        metrics.sum("hedgerow_queries_total", &[("transport", "udp")]),
+        0,
+        "not even the question for the serial"
+    );
+    // By its address as well, which stands in the certificate.
+    let other = secondary_by_tls(&format!("tls://{at}"), &authorities);
+    wait_for(&other, 1);
+}
+
+#[test]
+fn a_primary_that_is_somebody_else_gives_nothing() {
+    let (authorities, strangers) = (Authorities::new(), Authorities::new());
+    let primary = primary_by_tls(&authorities, "");
+    let at = primary.listener("ts");
+    for (address, roots, told) in [
+        (format!("tls://{at}#ns2.example"), &authorities, "not for ns2.example"),
+        (format!("tls://{at}#ns1.example"), &strangers, "a signature on its certificate or handshake does not hold"),
+    ] {
+        let secondary = secondary_by_tls(&address, roots);
+        let line = secondary.process.wait_for_log("nothing from the primary");
+        assert!(line.contains(&format!("primary=tls://{at}")), "{line}");
+        assert!(line.contains(told), "{line}");
+        assert_eq!(ask(&secondary).rcode(), SERVFAIL);
+    }
 }

@@ -1,6 +1,6 @@
 //! Tests of the text for Prometheus: each family, in either form.
 
-use super::super::connections::{CertificateSnapshot, ConnectionFate, ConnectionsSnapshot, ShakenBy};
+use super::super::connections::{CertificateSnapshot, ConnectionFate, ConnectionsSnapshot, HttpStatus, ShakenBy};
 use super::super::counters::{CookieKind, Dropped, Source, Tap, TapFate};
 use super::super::discovery::{DISCOVERY_COUNTERS, Origin, SourceSnapshot, SourceState};
 use super::super::histogram::Histogram;
@@ -82,6 +82,7 @@ fn sample() -> Snapshot {
             open: vec![(Transport::Tls, 66)],
             fates: vec![((Transport::Tls, ConnectionFate::HandshakeFailed), 67)],
             handshakes: vec![((Transport::Tls, ShakenBy::Resumed), 68)],
+            http: vec![(HttpStatus::GatewayTimeout, 72)],
         },
         certificates: vec![CertificateSnapshot {
             name: "main".to_owned(),
@@ -219,6 +220,7 @@ hedgerow_catalog_broken{authority="ts1",catalog="cat.example."} 1
 hedgerow_connections{transport="tls"} 66
 hedgerow_connections_total{transport="tls",result="handshake_failed"} 67
 hedgerow_handshakes_total{transport="tls",kind="resumed"} 68
+hedgerow_http_responses_total{status="504"} 72
 hedgerow_certificate_not_after_seconds{certificate="main"} 69
 hedgerow_certificate_loads_total{certificate="main",result="loaded"} 70
 hedgerow_certificate_loads_total{certificate="main",result="refused"} 71

@@ -51,6 +51,8 @@ pub(super) struct Connection {
     malformed: u32,
     /// The client, the end of its address or the end of its lifetime has ended the input.
     is_at_end: bool,
+    /// It is served to its end by this process, whichever comes next.
+    stays: bool,
     /// It is to go to another process: nothing more is read of it nor handed over.
     is_leaving: bool,
     /// How long it is waited for.
@@ -85,9 +87,15 @@ impl Connection {
             is_asked: false,
             malformed: 0,
             is_at_end: false,
+            stays: false,
             is_leaving: false,
             patience: Patience::new(accepted),
         }
+    }
+
+    /// The same, to be served to its end by this process.
+    pub(super) fn staying(self) -> Self {
+        Self { stays: true, ..self }
     }
 
     /// Serves the connection to its end; to the end of its queries where `local`, which it was made to, is not served any more.
@@ -112,7 +120,7 @@ impl Connection {
         loop {
             turns = turns.wrapping_add(1);
             // What is at its end stays to its end, and so does a session that only this process can decrypt.
-            let is_movable = matches!(self.stream, Stream::Plain(_)) && !self.is_at_end;
+            let is_movable = matches!(self.stream, Stream::Plain(_)) && !self.stays && !self.is_at_end;
             self.is_leaving = way_out.borrow_and_update().is_some() && is_movable;
             if self.work(handle, &responder, &mut responses)? || turns.is_multiple_of(TURNS) {
                 // There may be more, but others have their turn first.
@@ -403,7 +411,7 @@ impl Drop for Output {
 }
 
 /// Whether a message is one that a client sends who wants to know something: it can be read, whatever it is answered with.
-fn is_sound(message: &[u8]) -> bool {
+pub(super) fn is_sound(message: &[u8]) -> bool {
     match read_query(message) {
         Ok(_) => true,
         Err(Rejected::Answer(rcode)) => rcode != Rcode::FORMERR,
@@ -434,11 +442,11 @@ const READ: usize = 4096;
 const DRAIN_INPUT: usize = 64 << 10;
 
 /// Octets that the kernel takes for a client beyond what is on its way to it.
-const UNSENT_IN_KERNEL: u32 = 64 << 10;
+pub(super) const UNSENT_IN_KERNEL: u32 = 64 << 10;
 
 /// Messages in a row that cannot be read after which nothing more is read: a client that is out of step never comes to its
 /// senses, and empty frames are nothing but work.
-const MALFORMED: u32 = 100;
+pub(super) const MALFORMED: u32 = 100;
 
 /// Rounds of handing over, taking and writing that one turn has at most.
 const ROUNDS: u32 = 4;

@@ -27,6 +27,11 @@ impl Default for Gate {
 }
 
 impl Gate {
+    /// Waits for the turn to make a step, which must follow at once.
+    pub(in crate::net) async fn turn(&self) {
+        self.pass(|| ()).await;
+    }
+
     /// Makes a step in its turn.
     async fn pass<T>(&self, step: impl FnOnce() -> T) -> T {
         // Never closed; and if it were, the step would be made all the same.

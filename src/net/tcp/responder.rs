@@ -1,4 +1,5 @@
-//! The way back to one connection, from whichever thread the response is made on.
+//! The way back to one connection, from whichever thread the response is made on. Where a connection has several streams (HTTP/2), each
+//! query is handed over with the number of its own, which comes back with the response.
 //!
 //! The channel has as many places as the connection may have queries in flight, each of which is owed one response, so it is
 //! never full. The octets in it are counted until they are written or gone.
@@ -17,26 +18,56 @@ use crate::wire::{Asks, RESPONSE_BLOCK, Transport, append_hop_options};
 /// The way back to one connection.
 #[derive(Clone, Debug)]
 pub struct Responder {
-    /// What is to be written.
-    responses: mpsc::Sender<Response>,
+    to: WayTo,
     /// The connection.
     seat: Arc<Seat>,
     /// The client.
     way: WayBack,
+    /// The stream of the query, by HTTP/2; 0 where a connection has one alone.
+    stream: u32,
+}
+
+/// What a response is good for, for who keeps it (RFC 8484 section 5.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Content {
+    /// Its times to live say for how long it holds.
+    #[default]
+    Answer,
+    /// It was made up in the place of an answer, and holds for nobody else.
+    MadeUp,
+}
+
+/// Who writes a response.
+#[derive(Clone, Debug)]
+enum WayTo {
+    /// The task of the connection.
+    Connection(mpsc::Sender<Response>),
+    /// The task that has all connections of a listener by QUIC.
+    Stream { listener: mpsc::UnboundedSender<ToListener>, connection: u64, stream: u64 },
+}
+
+/// What a listener that has all its connections in one task is told from outside. There are never more than its connections may have
+/// queries in flight, and one more of each.
+#[derive(Debug)]
+pub(in crate::net) enum ToListener {
+    /// A response, to the query of a stream.
+    Respond { connection: u64, stream: u64, response: Response },
+    /// This connection is to be closed.
+    Close(u64),
 }
 
 /// The client of a connection, and how it came.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct WayBack {
-    pub(super) peer: SocketAddr,
-    pub(super) transport: Transport,
+pub(in crate::net) struct WayBack {
+    pub(in crate::net) peer: SocketAddr,
+    pub(in crate::net) transport: Transport,
     /// How long the connection may go without a query.
-    pub(super) idle: Duration,
+    pub(in crate::net) idle: Duration,
 }
 
 /// What a handler has to say to one message.
 #[derive(Debug)]
-pub(super) enum Response {
+pub(in crate::net) enum Response {
     /// One message.
     Whole(Message),
     /// Messages, one after the other, as the client takes them.
@@ -47,13 +78,37 @@ impl Responder {
     /// To the connection of this seat, which has up to `in_flight` queries in flight; and what it is to read.
     pub(super) fn new(seat: Arc<Seat>, way: WayBack, in_flight: usize) -> (Self, mpsc::Receiver<Response>) {
         let (responses, receiver) = mpsc::channel(in_flight);
-        (Self { responses, seat, way }, receiver)
+        (Self { to: WayTo::Connection(responses), seat, way, stream: 0 }, receiver)
+    }
+
+    /// The same for a query of the stream of this number.
+    pub(super) fn for_stream(&mut self, stream: u32) -> &Self {
+        self.stream = stream;
+        self
+    }
+
+    /// To one stream of a connection, whose listener has this number for it.
+    pub(in crate::net) fn of_stream(
+        (seat, way): (Arc<Seat>, WayBack),
+        listener: mpsc::UnboundedSender<ToListener>,
+        (connection, stream): (u64, u64),
+    ) -> Self {
+        Self { to: WayTo::Stream { listener, connection, stream }, seat, way, stream: 0 }
     }
 
     /// Sends a response that `fill` appends to an empty buffer; an empty one says that there will be no response. If the
     /// connection is gone, so is the response. If too much waits for clients already, the connection is closed.
     pub fn respond(&self, fill: impl FnOnce(&mut Vec<u8>)) {
-        if self.responses.is_closed() {
+        self.respond_with(Content::Answer, fill);
+    }
+
+    /// The same, and says what the response is good for.
+    pub fn respond_with(&self, content: Content, fill: impl FnOnce(&mut Vec<u8>)) {
+        let is_gone = match &self.to {
+            WayTo::Connection(responses) => responses.is_closed(),
+            WayTo::Stream { listener, .. } => listener.is_closed(),
+        };
+        if is_gone {
             return;
         }
         let mut octets = Vec::new();
@@ -61,7 +116,7 @@ impl Responder {
         if octets.capacity() - octets.len() > SLACK {
             octets.shrink_to_fit();
         }
-        match Message::admitted(octets, &self.seat) {
+        match Message::admitted(octets, (self.stream, content), &self.seat) {
             Some(message) => self.send(Response::Whole(message)),
             None => self.seat.close(),
         }
@@ -99,31 +154,48 @@ impl Responder {
 
     /// Hands a response to the connection.
     fn send(&self, response: Response) {
-        match self.responses.try_send(response) {
-            Ok(()) | Err(TrySendError::Closed(_)) => {}
-            // A second response to one query: whatever that was, the connection cannot be right any more.
-            Err(TrySendError::Full(_)) => self.seat.close(),
+        match &self.to {
+            WayTo::Connection(responses) => match responses.try_send(response) {
+                Ok(()) | Err(TrySendError::Closed(_)) => {}
+                // A second response to one query: whatever that was, the connection cannot be right any more.
+                Err(TrySendError::Full(_)) => self.seat.close(),
+            },
+            WayTo::Stream { listener, connection, stream } => {
+                let _ = listener.send(ToListener::Respond { connection: *connection, stream: *stream, response });
+            }
         }
     }
 }
 
 /// A message on its way to its connection. It counts as waiting until it is taken, or dropped with a connection that is gone.
 #[derive(Debug)]
-pub(super) struct Message {
+pub(in crate::net) struct Message {
     /// Its octets; none if there is no response.
     octets: Vec<u8>,
+    /// The stream of its query.
+    stream: u32,
+    content: Content,
     /// Where they count.
     seat: Arc<Seat>,
 }
 
 impl Message {
     /// A message, if its octets may wait.
-    fn admitted(octets: Vec<u8>, seat: &Arc<Seat>) -> Option<Self> {
-        seat.admit(octets.len()).then(|| Self { octets, seat: Arc::clone(seat) })
+    fn admitted(octets: Vec<u8>, (stream, content): (u32, Content), seat: &Arc<Seat>) -> Option<Self> {
+        seat.admit(octets.len()).then(|| Self { octets, stream, content, seat: Arc::clone(seat) })
+    }
+
+    /// The stream of its query.
+    pub(super) fn stream(&self) -> u32 {
+        self.stream
+    }
+
+    pub(super) fn content(&self) -> Content {
+        self.content
     }
 
     /// Its octets, which whoever takes them counts from now on.
-    pub(super) fn take(mut self) -> Vec<u8> {
+    pub(in crate::net) fn take(mut self) -> Vec<u8> {
         mem::take(&mut self.octets)
     }
 }

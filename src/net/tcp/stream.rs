@@ -5,10 +5,12 @@
 //! counted; a record is made when the one before has left, so one of them at most does ([`RECORD`]).
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::rustls::ServerConnection;
@@ -30,12 +32,14 @@ pub(super) struct TlsStream {
     session: ServerConnection,
     /// Octets of the client's that were made a record of which the kernel has not taken all.
     held: usize,
+    /// Whether the client was told that nothing more comes.
+    is_ended: bool,
 }
 
 impl Stream {
     /// A connection whose handshake is complete.
     pub(super) fn shaken(Shaken { socket, session }: Shaken) -> Self {
-        Self::Tls(Box::new(TlsStream { socket, session, held: 0 }))
+        Self::Tls(Box::new(TlsStream { socket, session, held: 0, is_ended: false }))
     }
 
     /// How messages come.
@@ -134,7 +138,90 @@ impl Stream {
     }
 }
 
+/// By the traits of the runtime, for HTTP.
+impl Stream {
+    /// Reads what has come; nothing is the end.
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
+            Self::Tls(tls) => tls.poll_read(cx, buffer),
+        }
+    }
+
+    /// Writes octets, of which one record may wait here until the next [`poll_flush`](Self::poll_flush).
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(socket) => Pin::new(socket).poll_write(cx, octets),
+            Self::Tls(tls) => {
+                ready!(tls.poll_flush(cx))?;
+                let record = octets.get(..octets.len().min(RECORD)).unwrap_or_default();
+                Poll::Ready(tls.session.writer().write(record))
+            }
+        }
+    }
+
+    /// Writes what waits here.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(_) => Poll::Ready(Ok(())),
+            Self::Tls(tls) => tls.poll_flush(cx),
+        }
+    }
+
+    /// Says that nothing more comes.
+    pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Self::Tls(tls) => {
+                if !tls.is_ended {
+                    // RFC 8446 section 6.1: before the end of the write side.
+                    tls.session.send_close_notify();
+                    tls.is_ended = true;
+                }
+                ready!(tls.poll_flush(cx))?;
+                Pin::new(&mut tls.socket).poll_shutdown(cx)
+            }
+        }
+    }
+}
+
 impl TlsStream {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            match self.session.reader().read(buffer.initialize_unfilled()) {
+                Ok(octets) => {
+                    buffer.advance(octets);
+                    return Poll::Ready(Ok(()));
+                }
+                // A client that ends without saying so has ended all the same: each message has its length.
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Poll::Ready(Ok(())),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+            ready!(self.socket.poll_read_ready(cx))?;
+            match self.session.read_tls(&mut Kernel(&self.socket)) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+            if let Err(error) = self.session.process_new_packets() {
+                // The alert says why, if the kernel takes it.
+                let _ = self.session.write_tls(&mut Kernel(&self.socket));
+                return Poll::Ready(Err(io::Error::new(ErrorKind::InvalidData, error)));
+            }
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Err(error) = self.flush() {
+            if error.kind() != ErrorKind::WouldBlock {
+                return Poll::Ready(Err(error));
+            }
+            ready!(self.socket.poll_write_ready(cx))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Takes octets of the kernel, and appends all that they make whole.
     fn read_by<'s, R: Read>(
         &'s mut self,

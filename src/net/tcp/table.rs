@@ -17,6 +17,7 @@
 //! 3. A query is not handed over while its connection waits for its client already and the largest response might not fit: who
 //!    reads is slowed down and not closed.
 
+use std::future::pending;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,6 +27,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, watch};
 
 use super::moved::{Adopted, MovedConnection, WayOut};
+use super::responder::ToListener;
 
 use crate::limit::{Clients, Connected, ConnectionRules, ConnectionUse, HandshakeRates, Pressure, make_room};
 use crate::metrics::{Limit, Limited};
@@ -115,8 +117,13 @@ impl Connections {
         self.adopted.next().await
     }
 
+    /// How long a fresh connection may take to its first query.
+    pub(super) fn first_query(&self) -> Duration {
+        self.lock().rules.first_query
+    }
+
     /// Whether a client may begin one more handshake in this second.
-    pub(super) fn admits_handshake(&self, client: IpAddr, now: Instant) -> bool {
+    pub(in crate::net) fn admits_handshake(&self, client: IpAddr, now: Instant) -> bool {
         let (hash, second) = (self.clients.hash(client), (self.millis(now) / 1000) as u32);
         let mut table = self.lock();
         let limit = table.rules.handshakes;
@@ -129,6 +136,16 @@ impl Connections {
 
     /// Lets a client connect, if it may. Another connection may have to make room.
     pub(super) fn enter(self: &Arc<Self>, client: IpAddr, now: Instant) -> Option<ConnectionSlot> {
+        self.enter_as(client, Wake::Task(Notify::new()), now)
+    }
+
+    /// The same for a connection that is woken in this way.
+    pub(in crate::net) fn enter_as(
+        self: &Arc<Self>,
+        client: IpAddr,
+        wake: Wake,
+        now: Instant,
+    ) -> Option<ConnectionSlot> {
         let mut table = self.lock();
         let per_client = if table.rules.per_client == 0 { u32::MAX } else { table.rules.per_client };
         let Some(connected) = self.clients.connect(client, per_client) else {
@@ -147,7 +164,7 @@ impl Connections {
             waiting: AtomicUsize::new(0),
             usage: AtomicU64::new(self.millis(now) << 1),
             is_closed: AtomicBool::new(false),
-            wake: Notify::new(),
+            wake,
         });
         table.seats.push((Arc::clone(&seat), connected));
         self.tell_pressure(&table);
@@ -171,6 +188,11 @@ impl Connections {
             let next = pressure.next(open, max);
             std::mem::replace(pressure, next) != next
         });
+    }
+
+    /// How full the table is, and when that changes.
+    pub(in crate::net) fn pressure(&self) -> watch::Receiver<Pressure> {
+        self.pressure.subscribe()
     }
 
     /// Octets that may still be made to wait.
@@ -222,7 +244,7 @@ impl Table {
 
 /// What a connection shares with who responds to it, and with who looks for room.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(in crate::net) struct Seat {
     /// Where it belongs.
     connections: Arc<Connections>,
     /// Its place in the table, written under the lock; [`GONE`] if it has none any more.
@@ -233,8 +255,16 @@ pub(super) struct Seat {
     usage: AtomicU64,
     /// It is to be closed at once.
     is_closed: AtomicBool,
-    /// Wakes the connection.
-    wake: Notify,
+    wake: Wake,
+}
+
+/// Who has to be woken when a connection is to be closed.
+#[derive(Debug)]
+pub(in crate::net) enum Wake {
+    /// Its own task.
+    Task(Notify),
+    /// The task that has all connections of a listener, which knows it by this number.
+    Listener(UnboundedSender<ToListener>, u64),
 }
 
 impl Seat {
@@ -256,12 +286,12 @@ impl Seat {
     }
 
     /// Counts octets that there must be room for.
-    pub(super) fn add(&self, octets: usize) {
+    pub(in crate::net) fn add(&self, octets: usize) {
         self.waiting.fetch_add(octets, Relaxed);
         self.connections.unsent.fetch_add(octets, Relaxed);
     }
 
-    pub(super) fn settle(&self, octets: usize) {
+    pub(in crate::net) fn settle(&self, octets: usize) {
         if octets > 0 {
             self.waiting.fetch_sub(octets, Relaxed);
             self.connections.unsent.fetch_sub(octets, Relaxed);
@@ -269,20 +299,25 @@ impl Seat {
     }
 
     /// Whether the response to one more query may be made to wait.
-    pub(super) fn has_room(&self) -> bool {
+    pub(in crate::net) fn has_room(&self) -> bool {
         let waiting = self.waiting();
         waiting == 0 || waiting <= WAITING && waiting + MAX_MESSAGE <= self.connections.free()
     }
 
     /// The connection is busy, or idle, as of now.
-    pub(super) fn set_standing(&self, is_busy: bool, now: Instant) {
+    pub(in crate::net) fn set_standing(&self, is_busy: bool, now: Instant) {
         self.usage.store(self.connections.millis(now) << 1 | u64::from(is_busy), Relaxed);
     }
 
     /// Has the connection closed, without waiting for anything.
     pub(super) fn close(&self) {
-        self.is_closed.store(true, Relaxed);
-        self.wake.notify_one();
+        let was_closed = self.is_closed.swap(true, Relaxed);
+        match &self.wake {
+            Wake::Task(wake) => wake.notify_one(),
+            // Once only, so that no more wait there than there are connections.
+            Wake::Listener(..) if was_closed => {}
+            Wake::Listener(listener, connection) => drop(listener.send(ToListener::Close(*connection))),
+        }
     }
 
     /// Whether it is to be closed.
@@ -293,7 +328,10 @@ impl Seat {
     /// Returns when it is to be closed.
     pub(super) async fn closed(&self) {
         while !self.is_closed() {
-            self.wake.notified().await;
+            match &self.wake {
+                Wake::Task(wake) => wake.notified().await,
+                Wake::Listener(..) => pending().await,
+            }
         }
     }
 
@@ -316,11 +354,11 @@ impl Seat {
 
 /// A connection's place in the table, until it is dropped.
 #[derive(Debug)]
-pub(super) struct ConnectionSlot {
+pub(in crate::net) struct ConnectionSlot {
     /// What it shares with others.
-    pub(super) seat: Arc<Seat>,
+    pub(in crate::net) seat: Arc<Seat>,
     /// The rules when it was opened.
-    pub(super) rules: ConnectionRules,
+    pub(in crate::net) rules: ConnectionRules,
     /// How full the table is.
     pub(super) pressure: watch::Receiver<Pressure>,
     /// Where it goes when it falls idle, if it is to leave.

@@ -6,20 +6,16 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::client::danger::ServerCertVerifier;
 use tokio_rustls::rustls::client::{Resumption, WebPkiServerVerifier};
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, ClientConnection, Error};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection};
 
 use super::problem::tls_problem;
 use super::roots::TlsRoots;
 use super::verifier::PinVerifier;
 use crate::address::{ServerIdentity, Verify};
-use crate::net::client::ConnectError;
 
 /// What a connection to one server needs.
 #[derive(Clone, Debug)]
@@ -91,18 +87,6 @@ impl ClientTls {
     pub fn begin(&self) -> Result<ClientConnection, String> {
         let connection = ClientConnection::new(Arc::clone(&self.config), self.server_name.clone());
         connection.map_err(|error| tls_problem(&error))
-    }
-
-    /// TLS over a connection of a task to this server.
-    ///
-    /// # Errors
-    /// If the connection ends, or the server does not show who it is.
-    pub async fn connect(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, ConnectError> {
-        let connected = TlsConnector::from(Arc::clone(&self.config)).connect(self.server_name.clone(), stream).await;
-        connected.map_err(|error| {
-            let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
-            tls.map(tls_problem).map_or(ConnectError::Io(error), ConnectError::Untrusted)
-        })
     }
 
     /// The configuration of all connections to this server.

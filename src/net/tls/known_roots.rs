@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{ClientCertificate, TlsRoots};
+use super::{ClientCertificate, TlsRoots, TrustRules};
+use crate::address::{BackendAddress, ServerIdentity};
 
 /// Whose certificates are good, by the file that says so, and our own, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,6 +40,26 @@ impl KnownRoots {
     /// A certificate of our own.
     pub fn shown(&self, name: &str) -> Option<&Arc<ClientCertificate>> {
         self.shown.get(name)
+    }
+
+    /// What a connection to this server needs, which is judged by a file of certificates, or else by those of this system, and shown this
+    /// certificate of our own.
+    pub fn rules(
+        &self,
+        server: BackendAddress,
+        identity: &ServerIdentity,
+        ca: Option<&Path>,
+        certificate: Option<&str>,
+    ) -> TrustRules {
+        TrustRules {
+            identity: identity.clone(),
+            roots: self.of(ca).cloned(),
+            address: server.ip(),
+            // RFC 7858 section 3.1 has none; who knows it tells DNS from what else is on the port.
+            alpn: server.scheme.alpn().iter().map(|protocol| protocol.to_vec()).collect(),
+            certificate: certificate.and_then(|name| self.shown(name)).cloned(),
+            early_data: false,
+        }
     }
 
     /// Whether there are files that may change.

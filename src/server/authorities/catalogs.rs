@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::{Accepted, AuthorityState, ServedAuthority, ZoneChange, empty_journal, journal_of};
 use crate::authority::{Source, ZoneTransfers};
-use crate::config::{AuthorityConfig, ProducedCatalog, SecondaryConfig};
+use crate::config::{AuthorityConfig, PrimaryConfig, ProducedCatalog, SecondaryConfig};
 use crate::metrics::{CatalogSnapshot, ZonesSnapshot};
 use crate::net::clock::unix_now_serial;
 use crate::secondary::members::{self, OrderedSaves};
@@ -336,7 +336,7 @@ impl ServedAuthority {
 /// What is exchanged of a zone of other servers.
 pub(super) fn transfers_of(config: &SecondaryConfig, journal: crate::transfer::Journal, size: usize) -> ZoneTransfers {
     let source = Source {
-        primaries: config.primaries.clone(),
+        primaries: config.primaries.iter().map(PrimaryConfig::ip).collect(),
         notify_from: config.notify_from.clone(),
         tsig: config.sharing.tsig.as_ref().map(Name::folded),
         places: Arc::default(),

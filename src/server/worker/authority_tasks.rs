@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::reading::{Checkpoint, Reading};
 use super::{AuthorityParts, Change, Surroundings};
 use crate::authority::{self, Authority};
+use crate::engine::single_flight::WorkerId;
 use crate::metrics::Counters;
 use crate::net::busy_poll::BusyPoll;
 use crate::net::tasks::{Endless, Lost, TaskKind, Tasks};
@@ -18,6 +19,7 @@ use crate::server::listeners::AddressSockets;
 
 /// A worker's TS.
 pub(super) struct AuthorityTasks {
+    id: WorkerId,
     pub(super) number: usize,
     pub(super) authority: Rc<Authority>,
     /// What takes queries.
@@ -47,6 +49,7 @@ impl AuthorityTasks {
         let links =
             authority::Links { own, counters: Arc::clone(&counters), limited, notifies, tasks: tasks.clone(), taps };
         let mut this = Self {
+            id: around.id,
             number,
             authority: Rc::new(Authority::new(number, state, links)),
             readings: Vec::new(),
@@ -86,6 +89,19 @@ impl AuthorityTasks {
     /// Begins to read an address.
     fn read(&mut self, sockets: AddressSockets) -> io::Result<()> {
         let (mut reading, listeners) = Reading::new(sockets)?;
+        let (authority, gate) = (Rc::clone(&self.authority), Rc::clone(&self.authority));
+        let is_quic = reading.serve_quic(
+            &self.connections,
+            self.served.subscribe(),
+            (self.id, self.busy_poll),
+            (&self.counters, &self.gate),
+            move |client| gate.may_connect(client),
+            move |message, responder| authority.answer_stream_query(message, responder),
+        );
+        if is_quic {
+            self.readings.push(reading);
+            return Ok(());
+        }
         for socket in &reading.sockets {
             let (authority, socket, busy_poll) = (Rc::clone(&self.authority), Rc::clone(socket), self.busy_poll);
             reading.readers.start(authority.serve_udp(socket, busy_poll));
@@ -114,7 +130,8 @@ impl AuthorityTasks {
             let Reading { address, sockets, readers, connections } = reading;
             readers.stop().await;
             let answer_rest = || {
-                let sockets = if is_passed_on { &[] } else { &*sockets };
+                // Those of QUIC are read by who has its connections.
+                let sockets = if is_passed_on || address.quic().is_some() { &[] } else { &*sockets };
                 sockets.iter().for_each(|socket| authority.answer_last(socket));
             };
             answer_rest();

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::reading::{Checkpoint, Reading};
 use super::{Change, ForwarderParts, Surroundings};
+use crate::engine::single_flight::WorkerId;
 use crate::forwarder::{Forwarder, Links, serve};
 use crate::metrics::Counters;
 use crate::net::batch;
@@ -26,6 +27,7 @@ use crate::server::listeners::AddressSockets;
 
 /// A worker's LS.
 pub(super) struct ForwarderTasks {
+    id: WorkerId,
     pub(super) forwarder: Rc<RefCell<Forwarder>>,
     /// What takes queries; nothing once the LS drains.
     readings: Vec<Reading>,
@@ -82,6 +84,7 @@ impl ForwarderTasks {
             Ok(())
         });
         let mut this = Self {
+            id: *id,
             forwarder,
             readings: Vec::new(),
             served: watch::Sender::default(),
@@ -124,6 +127,19 @@ impl ForwarderTasks {
     fn read(&mut self, sockets: AddressSockets, checkpoint: &Checkpoint) -> io::Result<()> {
         let (mut reading, listeners) = Reading::new(sockets)?;
         let number = reading.address.number;
+        let (forwarder, gate) = (Rc::clone(&self.forwarder), Rc::clone(&self.forwarder));
+        let is_quic = reading.serve_quic(
+            &self.connections,
+            self.served.subscribe(),
+            (self.id, self.busy_poll),
+            (&self.counters, &self.gate),
+            move |client| gate.borrow().may_connect(client),
+            move |message, responder| forwarder.borrow_mut().take_stream_query(message, responder, Instant::now()),
+        );
+        if is_quic {
+            self.readings.push(reading);
+            return Ok(());
+        }
         if let Some(socket) = reading.sockets.first() {
             self.forwarder.borrow_mut().add_listener(number, reading.address.bound(), Rc::clone(socket));
         }
@@ -162,7 +178,8 @@ impl ForwarderTasks {
             let Reading { address, sockets, readers, connections } = reading;
             readers.stop().await;
             let read_rest = || {
-                let sockets = if is_passed_on { &[] } else { &*sockets };
+                // Those of QUIC are read by who has its connections.
+                let sockets = if is_passed_on || address.quic().is_some() { &[] } else { &*sockets };
                 sockets.iter().for_each(|socket| serve::take_last_queries(&forwarder, address.number, socket));
             };
             read_rest();
@@ -204,7 +221,7 @@ impl ForwarderTasks {
             let mut connections = Vec::new();
             for reading in readings {
                 reading.readers.stop().await;
-                if !served.is_passed_on(reading.address.listens_at()) {
+                if !served.is_passed_on(reading.address.listens_at()) && reading.address.quic().is_none() {
                     let last = |socket: &Rc<_>| serve::take_last_queries(&forwarder, reading.address.number, socket);
                     reading.sockets.iter().for_each(last);
                 }

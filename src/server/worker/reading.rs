@@ -1,5 +1,6 @@
 //! What a worker reads of one address, and how workers agree on what they read.
 
+use std::future::pending;
 use std::io;
 use std::mem;
 use std::net::IpAddr;
@@ -9,10 +10,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
+use crate::engine::single_flight::WorkerId;
 use crate::metrics::Counters;
+use crate::net::busy_poll::BusyPoll;
+use crate::net::quic_server::{self, Listening};
 use crate::net::tasks::{Endless, Lost, TaskKind};
 use crate::net::tcp::{self, Connections, Gate, Responder, Served, Service};
 use crate::net::udp::Socket;
@@ -37,7 +41,8 @@ impl Reading {
     /// If the runtime's own descriptors are exhausted.
     pub(super) fn new(sockets: AddressSockets) -> io::Result<(Self, Vec<TcpListener>)> {
         let AddressSockets { address, udp, tcp } = sockets;
-        let udp = udp.into_iter().map(|socket| Socket::new(socket).map(Rc::new));
+        let proxies = Arc::clone(address.proxies());
+        let udp = udp.into_iter().map(|socket| Socket::new(socket, Arc::clone(&proxies)).map(Rc::new));
         let tcp = tcp.into_iter().map(TcpListener::from_std);
         let (readers, connections) = (Endless::new(TaskKind::Listener), Endless::new(TaskKind::Connections));
         Ok((
@@ -57,12 +62,48 @@ impl Reading {
         handle: impl Fn(&[u8], &Responder) + 'static,
     ) {
         let tls = self.address.tls().map(|tls| (Arc::clone(tls), Rc::clone(gate)));
-        let service = Service { address: self.address.listens_at(), counters: Arc::clone(counters), tls };
+        let (address, proxies) = (self.address.listens_at(), Arc::clone(self.address.proxies()));
+        let spoken = Arc::clone(self.address.spoken());
+        let service = Service { address, counters: Arc::clone(counters), spoken, tls, proxies };
         let serving = tcp::serve(listener, service, Arc::clone(table), served, admits, handle);
         self.connections.start(async {
             serving.await;
             Ok(())
         });
+    }
+
+    /// Serves clients by QUIC, if that is spoken there, and says whether it is: those that `admits` takes; `handle` gets their queries.
+    pub(super) fn serve_quic(
+        &mut self,
+        table: &Arc<Connections>,
+        served: watch::Receiver<Served>,
+        (worker, busy_poll): (WorkerId, BusyPoll),
+        (counters, gate): (&Arc<Counters>, &Rc<Gate>),
+        admits: impl Fn(IpAddr) -> bool + 'static,
+        handle: impl Fn(&[u8], &Responder) + 'static,
+    ) -> bool {
+        let Some(listener) = self.address.quic() else { return false };
+        let listening = Listening {
+            sockets: self.sockets.clone(),
+            address: self.address.listens_at(),
+            listener: Arc::clone(listener),
+            worker: worker.0,
+            counters: Arc::clone(counters),
+            gate: Rc::clone(gate),
+            busy_poll,
+        };
+        // Connections go on when no more is read, as those by TCP do.
+        let (reads, is_over) = oneshot::channel::<()>();
+        self.readers.start(async move {
+            let _reads = reads;
+            pending().await
+        });
+        let serving = quic_server::serve(listening, Arc::clone(table), served, is_over, admits, handle);
+        self.connections.start(async {
+            serving.await;
+            Ok(())
+        });
+        true
     }
 
     /// Takes the readers away: stopped, they leave what waits in the sockets there.

@@ -5,7 +5,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType, SignatureAlgorithm, date_time_ymd,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType, SignatureAlgorithm,
+    date_time_ymd,
 };
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, SupportedProtocolVersion};
@@ -24,6 +25,8 @@ impl Authorities {
     pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Of another name than what it issues, which OpenSSL would take for certificates that vouch for themselves.
+        params.distinguished_name.push(DnType::CommonName, "the authority of a test");
         let key = KeyPair::generate().expect("a key");
         Self { issuer: CertifiedIssuer::self_signed(params, key).expect("a certificate") }
     }
@@ -83,7 +86,17 @@ impl TlsClient {
 
     /// The same, of a server that may refuse.
     pub(crate) fn try_of(server: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> io::Result<Self> {
-        let mut client = Self::connected(server, config, name);
+        Self::try_over(TcpStream::connect(server)?, config, name)
+    }
+
+    /// The same over a connection that is there already.
+    pub(crate) fn over(socket: TcpStream, config: &Arc<ClientConfig>, name: &str) -> Self {
+        Self::try_over(socket, config, name).expect("a server that is who it says")
+    }
+
+    /// The same, of a server that may refuse.
+    pub(crate) fn try_over(socket: TcpStream, config: &Arc<ClientConfig>, name: &str) -> io::Result<Self> {
+        let mut client = Self::begun(socket, config, name);
         while client.session.is_handshaking() {
             client.session.complete_io(&mut client.socket)?;
         }
@@ -104,7 +117,10 @@ impl TlsClient {
 
     /// Connected, without a word of the handshake.
     pub(crate) fn connected(server: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> Self {
-        let socket = TcpStream::connect(server).expect("the server listens");
+        Self::begun(TcpStream::connect(server).expect("the server listens"), config, name)
+    }
+
+    fn begun(socket: TcpStream, config: &Arc<ClientConfig>, name: &str) -> Self {
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
         socket.set_write_timeout(Some(PATIENCE)).expect("a timeout above zero");
         socket.set_nodelay(true).expect("a TCP socket can do so");
@@ -174,6 +190,15 @@ impl TlsClient {
                 Err(_) => return false,
             }
         }
+    }
+
+    /// All that comes until the end, as text.
+    pub(crate) fn rest(&mut self) -> String {
+        let (mut octets, mut part) = (Vec::new(), [0; 512]);
+        while let Ok(length @ 1..) = self.read(&mut part) {
+            octets.extend_from_slice(&part[..length]);
+        }
+        String::from_utf8_lossy(&octets).into_owned()
     }
 
     fn read_exact(&mut self, mut buffer: &mut [u8]) {

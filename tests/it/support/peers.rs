@@ -110,6 +110,43 @@ impl Peer {
         })
     }
 
+    /// Starts BIND with the zone, by TLS at this address, with `chain.pem` and `key.pem` of this folder; it tells a secondary of changes.
+    pub(crate) fn primary_by_tls(address: SocketAddr, secondary: SocketAddr, certificate: &Path) -> Option<Self> {
+        Self::start_with(Kind::Bind, |at| {
+            let (chain, key) = (certificate.join("chain.pem"), certificate.join("key.pem"));
+            let tls = format!("tls own {{ cert-file \"{}\"; key-file \"{}\"; }};\n", chain.display(), key.display());
+            let plain = bind_config(at, address, Role::Primary(secondary));
+            let listen = format!("listen-on port {} {{", address.port());
+            tls + &plain.replacen(&listen, &format!("listen-on port {} tls own {{", address.port()), 1)
+        })
+    }
+
+    /// Starts a server that has the zone by TLS from a primary which bears `ns1.example`, by the word of `ca.pem` of this folder.
+    pub(crate) fn secondary_by_tls(
+        kind: Kind,
+        address: SocketAddr,
+        primary: SocketAddr,
+        certificate: &Path,
+    ) -> Option<Self> {
+        let ca = certificate.join("ca.pem");
+        Self::start_with(kind, |at| match kind {
+            Kind::Nsd => {
+                let bundle = format!("server:\n  tls-cert-bundle: \"{}\"\n", ca.display());
+                let auth = "tls-auth:\n  name: primary\n  auth-domain-name: ns1.example\nzone:\n";
+                let request = format!("request-xfr: {} transfer.key", nsd_address(primary));
+                let config = nsd_config(at, address, Role::Secondary(primary)).replacen("server:\n", &bundle, 1);
+                config.replacen("zone:\n", auth, 1).replacen(&request, &format!("{request} primary"), 1)
+            }
+            Kind::Bind | Kind::Knot => {
+                let tls =
+                    format!("tls primary {{ ca-file \"{}\"; remote-hostname \"ns1.example\"; }};\n", ca.display());
+                let place = format!("{} port {} key transfer.key", primary.ip(), primary.port());
+                let config = bind_config(at, address, Role::Secondary(primary));
+                tls + &config.replacen(&place, &format!("{place} tls primary"), 1)
+            }
+        })
+    }
+
     fn start_with(kind: Kind, config: impl FnOnce(&Path) -> String) -> Option<Self> {
         let Some(program) = kind.find() else {
             leave_out("a server of others", &format!("{} is not installed", kind.program()));

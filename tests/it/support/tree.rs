@@ -54,7 +54,17 @@ impl Tree {
     }
 
     pub(crate) fn start_as(keys: &str, standbys: usize, set_up: impl FnOnce(&mut Command)) -> Self {
-        let server = Server::start_as(&config(keys), &[("a.txt", &table(ADDRESS))], |command| {
+        Self::start_config(&config(keys), &[("a.txt", &table(ADDRESS))], standbys, set_up)
+    }
+
+    /// The same with a config of the test's own.
+    pub(crate) fn start_config(
+        config: &str,
+        files: &[(&str, &str)],
+        standbys: usize,
+        set_up: impl FnOnce(&mut Command),
+    ) -> Self {
+        let server = Server::start_as(config, files, |command| {
             command.process_group(0);
             set_up(command);
         });

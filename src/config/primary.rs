@@ -1,0 +1,139 @@
+//! `primaries`: whom a zone is transferred from, how, and what those must show.
+
+use std::fmt::{self, Display, Formatter};
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use super::backend::{TrustConfig, read_trust};
+use super::section::{Node, note_repeats};
+use super::transfer::{Claims, PRIMARIES_EXAMPLE};
+use super::words;
+use crate::address::{BackendAddress, Scheme};
+
+/// One entry of `primaries`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrimaryConfig {
+    /// Where it is asked, and how: by UDP and TCP, by TCP alone, or by TLS (RFC 9103).
+    pub address: BackendAddress,
+    /// Who it must be, where it has to prove that.
+    pub trust: TrustConfig,
+}
+
+impl PrimaryConfig {
+    /// Its host.
+    pub fn ip(&self) -> IpAddr {
+        self.address.ip()
+    }
+}
+
+impl From<SocketAddr> for PrimaryConfig {
+    fn from(socket: SocketAddr) -> Self {
+        Self { address: socket.into(), trust: TrustConfig::default() }
+    }
+}
+
+impl Display for PrimaryConfig {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.address.fmt(f)
+    }
+}
+
+/// Reads the primaries of a zone, none twice. The certificates that they are shown go to `claims`.
+pub(super) fn read_primaries<'d>(node: &Node<'d>, folder: &Path, claims: &mut Claims<'d>) -> Vec<PrimaryConfig> {
+    let items = node.items(PRIMARIES_EXAMPLE).into_iter();
+    let primaries: Vec<_> = items.filter_map(|item| Some((read(&item, folder, claims)?, item.spot))).collect();
+    note_repeats(primaries.iter().map(|(primary, spot)| (primary.address, spot.clone())), |address| {
+        format!("{address} is named")
+    });
+    primaries.into_iter().map(|(primary, _)| primary).collect()
+}
+
+/// Reads one: an address, or a table with one.
+fn read<'d>(item: &Node<'d>, folder: &Path, claims: &mut Claims<'d>) -> Option<PrimaryConfig> {
+    let (url, spot, trust) = match item.table() {
+        None => (item.parsed(words::primary), item.spot.clone(), None),
+        Some(mut section) => {
+            let node = section.require("address", "\"tls://192.0.2.1#ns1.example\"");
+            let (url, spot) = match node {
+                Some(node) => (node.parsed(words::primary), node.spot),
+                None => (None, item.spot.clone()),
+            };
+            let trust = read_trust(&mut section, url.as_ref(), folder, &mut claims.certificates);
+            section.finish();
+            (url, spot, Some(trust))
+        }
+    };
+    let url = url?;
+    if !matches!(url.address.scheme, Scheme::Plain | Scheme::Tcp | Scheme::Tls) {
+        spot.note(format!(
+            "{} cannot be transferred from, expected tls:// (RFC 9103), tcp:// or no scheme",
+            url.address
+        ));
+        return None;
+    }
+    let mut trust = trust.unwrap_or_default();
+    trust.identity.name = url.name;
+    Some(PrimaryConfig { address: url.address, trust })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Config;
+    use super::super::tests::check;
+    use super::*;
+
+    fn text(primaries: &str) -> String {
+        format!(
+            "[authorities.a]\nlisten = [\"127.0.0.1:53\"]\nzones = [{{ zone = \"e\", primaries = [{primaries}] }}]\n\
+             [certificates.main]\nchain = \"c\"\nkey = \"k\"\n"
+        )
+    }
+
+    #[test]
+    fn primaries_are_read_with_what_they_must_show() {
+        let text = text(
+            "\"192.0.2.1:53\", \"tls://192.0.2.1#NS1.example\", { address = \"tls://192.0.2.2:8853\", ca = \"ca.pem\", \
+             certificate = \"main\" }, \"tcp://192.0.2.1\"",
+        );
+        let config = Config::parse(&text, "c.toml", Path::new("/etc")).unwrap_or_else(|problems| panic!("{problems}"));
+        let primaries = &config.authorities[0].secondaries[0].primaries;
+        let written: Vec<_> = primaries.iter().map(ToString::to_string).collect();
+        assert_eq!(written, ["192.0.2.1:53", "tls://192.0.2.1:853", "tls://192.0.2.2:8853", "tcp://192.0.2.1:53"]);
+        assert_eq!(primaries[1].trust.identity.name.as_deref(), Some("ns1.example"));
+        let TrustConfig { ca, certificate, .. } = &primaries[2].trust;
+        assert_eq!((ca.as_deref(), certificate.as_deref()), (Some(Path::new("/etc/ca.pem")), Some("main")));
+    }
+
+    #[test]
+    fn what_cannot_be_transferred_from_is_told() {
+        let place = "3:37: authorities.a.zones[0].primaries[0]: ";
+        for (primaries, expected) in [
+            (
+                "\"192.0.2.1\"",
+                "invalid value \"192.0.2.1\": expected an address with its port, such as \"192.0.2.1:53\"",
+            ),
+            (
+                "\"https://192.0.2.1\"",
+                "https://192.0.2.1:443 cannot be transferred from, expected tls:// (RFC 9103), tcp:// or no scheme",
+            ),
+            (
+                "\"quic://192.0.2.1\"",
+                "quic://192.0.2.1:853 cannot be transferred from, expected tls:// (RFC 9103), tcp:// or no scheme",
+            ),
+        ] {
+            check(&text(primaries), &[&format!("{place}{expected}")]);
+        }
+        let twice = "\"tls://192.0.2.1\", \"tls://192.0.2.1:853\"";
+        check(
+            &text(twice),
+            &["3:56: authorities.a.zones[0].primaries[1]: tls://192.0.2.1:853 is named twice, first on line 3"],
+        );
+        let shown = "{ address = \"tls://192.0.2.1\", certificate = \"mian\" }";
+        check(
+            &text(shown),
+            &[
+                "3:82: authorities.a.zones[0].primaries[0].certificate: there is no certificate \"mian\", did you mean \"main\"?",
+            ],
+        );
+    }
+}

@@ -1,0 +1,220 @@
+//! The PROXY protocol, version 2: the header by which a proxy tells whose query or connection it passes on.
+//!
+//! From an address that is known for a proxy it must come, ahead of everything else; from others it is noise. What it says counts as the
+//! client's address wherever one counts: the response goes back to the proxy.
+
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+
+use arc_swap::ArcSwap;
+use proxy_header::{ParseConfig, ProxiedAddress, ProxyHeader};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use crate::limit::Prefix;
+
+/// The addresses from which a listener takes nothing without a header. A reload may change them.
+#[derive(Debug, Default)]
+pub struct Proxies {
+    /// Whether there are any, for a look that costs nothing.
+    are_any: AtomicBool,
+    prefixes: ArcSwap<Vec<Prefix>>,
+}
+
+impl Proxies {
+    /// Those of these prefixes from now on.
+    pub fn set(&self, prefixes: &[Prefix]) {
+        self.prefixes.store(prefixes.to_vec().into());
+        self.are_any.store(!prefixes.is_empty(), Relaxed);
+    }
+
+    /// Whether there are any.
+    pub fn are_any(&self) -> bool {
+        self.are_any.load(Relaxed)
+    }
+
+    /// Whether an address is one of them.
+    pub fn has(&self, peer: IpAddr) -> bool {
+        self.are_any() && self.prefixes.load().iter().any(|prefix| prefix.contains(peer))
+    }
+
+    /// The client of a datagram and its message; none if it should have a sound header and has not.
+    pub fn unwrap<'d>(&self, peer: SocketAddr, datagram: &'d [u8]) -> Option<(SocketAddr, &'d [u8])> {
+        if !self.has(peer.ip()) {
+            return Some((peer, datagram));
+        }
+        read_header(datagram).map(|(named, message)| (named.client(peer), message))
+    }
+}
+
+/// Whom a header names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// This client.
+    Client(SocketAddr),
+    /// Nobody: the proxy asks for itself, or knows no address.
+    Nobody,
+}
+
+impl Named {
+    /// The client of what came from a proxy at this address.
+    pub fn client(self, proxy: SocketAddr) -> SocketAddr {
+        match self {
+            Self::Client(client) => client,
+            Self::Nobody => proxy,
+        }
+    }
+}
+
+/// Reads the header ahead of a datagram: whom it names, and what follows it. None: there is no sound one.
+pub fn read_header(datagram: &[u8]) -> Option<(Named, &[u8])> {
+    let (header, length) = ProxyHeader::parse(datagram, VERSION_2).ok()?;
+    let named = header.proxied_address().map_or(Named::Nobody, |address| Named::Client(address.source));
+    Some((named, datagram.get(length..)?))
+}
+
+/// Reads the header ahead of a stream, and nothing of what follows.
+///
+/// # Errors
+/// If there is no sound one, or the stream ends.
+pub async fn receive_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Named> {
+    let mut header = vec![0; FIXED];
+    stream.read_exact(&mut header).await?;
+    let rest = header.last_chunk().map_or(0, |length| usize::from(u16::from_be_bytes(*length)));
+    // Whoever begins otherwise says nothing of a length.
+    if !header.starts_with(SIGNATURE) || rest > MAX_REST {
+        return Err(ErrorKind::InvalidData.into());
+    }
+    header.resize(FIXED + rest, 0);
+    stream.read_exact(header.get_mut(FIXED..).unwrap_or_default()).await?;
+    read_header(&header).map(|(named, _)| named).ok_or_else(|| ErrorKind::InvalidData.into())
+}
+
+/// Appends the header that names the client of a datagram or of a connection, and the address that it asked; without a client it says that
+/// we ask for ourselves.
+pub fn append_header(client: Option<(SocketAddr, SocketAddr)>, is_stream: bool, out: &mut Vec<u8>) {
+    let header = match client {
+        Some((client, asked)) => {
+            let (client, asked) = one_family(client, asked);
+            ProxyHeader::with_address(match is_stream {
+                true => ProxiedAddress::stream(client, asked),
+                false => ProxiedAddress::datagram(client, asked),
+            })
+        }
+        None => ProxyHeader::with_local(),
+    };
+    header.encode_v2(out).expect("a vector takes everything, and the addresses are of one family");
+}
+
+/// Both addresses in the same family: an IPv4 address in IPv6 form is one of IPv4, and both are of IPv6 if they cannot both be of IPv4.
+fn one_family(client: SocketAddr, asked: SocketAddr) -> (SocketAddr, SocketAddr) {
+    let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+    let mapped = |address: SocketAddr| match address.ip() {
+        IpAddr::V4(ip) => SocketAddr::new(ip.to_ipv6_mapped().into(), address.port()),
+        IpAddr::V6(_) => address,
+    };
+    match (canonical(client), canonical(asked)) {
+        (client @ SocketAddr::V4(_), asked @ SocketAddr::V4(_)) => (client, asked),
+        (client, asked) => (mapped(client), mapped(asked)),
+    }
+}
+
+/// Version 1 is a line of text, which nobody sends who means DNS.
+const VERSION_2: ParseConfig = ParseConfig { include_tlvs: false, allow_v1: false, allow_v2: true };
+
+/// How a header begins.
+const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+
+/// Octets of a header before what has a length of its own.
+const FIXED: usize = 16;
+
+/// Octets that may follow: the addresses take 216 at most, what is said besides (of TLS, for instance) is some hundred.
+const MAX_REST: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A header for this client, and the query behind it.
+    fn datagram(client: Option<(&str, &str)>) -> Vec<u8> {
+        let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        let mut octets = Vec::new();
+        append_header(client.map(|(client, asked)| (address(client), address(asked))), false, &mut octets);
+        octets.extend(b"query");
+        octets
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for (client, asked, read) in [
+            ("192.0.2.1:4000", "127.0.0.1:53", "192.0.2.1:4000"),
+            ("[2001:db8::1]:4000", "[::1]:53", "[2001:db8::1]:4000"),
+            ("[2001:db8::1]:4000", "127.0.0.1:53", "[2001:db8::1]:4000"),
+            ("[::ffff:192.0.2.1]:4000", "127.0.0.1:53", "192.0.2.1:4000"),
+            ("192.0.2.1:4000", "[::1]:53", "[::ffff:192.0.2.1]:4000"),
+        ] {
+            let octets = datagram(Some((client, asked)));
+            let named = Named::Client(read.parse().expect("an address"));
+            assert_eq!(read_header(&octets), Some((named, &b"query"[..])), "{client} {asked}");
+        }
+        let proxy = "192.0.2.9:1".parse().expect("an address");
+        let (named, rest) = (datagram(None), b"query");
+        assert_eq!(read_header(&named), Some((Named::Nobody, &rest[..])));
+        assert_eq!(Named::Nobody.client(proxy), proxy);
+    }
+
+    #[test]
+    fn what_is_no_header_is_none() {
+        let whole = datagram(Some(("192.0.2.1:4000", "127.0.0.1:53")));
+        let mut version = whole.clone();
+        version[12] = 0x31;
+        let mut family = whole.clone();
+        family[13] = 0x41;
+        let mut short = whole.clone();
+        short[15] = 4;
+        let text = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nquery";
+        for octets in [&b""[..], b"query", &whole[..27], &version, &family, &short, text] {
+            assert_eq!(read_header(octets), None, "{octets:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_behind_a_header_is_read() {
+        let whole = datagram(Some(("192.0.2.1:4000", "127.0.0.1:53")));
+        let mut stream = &whole[..];
+        let named = receive_header(&mut stream).await.expect("a header");
+        assert_eq!((named, stream), (Named::Client("192.0.2.1:4000".parse().expect("an address")), &b"query"[..]));
+        for bad in [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03abcdefgh"[..], &whole[..20], b""] {
+            assert!(receive_header(&mut &bad[..]).await.is_err(), "{bad:?}");
+        }
+        let mut long = whole.clone();
+        long[14..16].copy_from_slice(&5000_u16.to_be_bytes());
+        long.resize(6000, 0);
+        assert!(receive_header(&mut &long[..]).await.is_err());
+    }
+
+    #[test]
+    fn proxies_change_at_any_time() {
+        let (proxies, ip) = (Proxies::default(), IpAddr::from([192, 0, 2, 1]));
+        assert!(!proxies.are_any() && !proxies.has(ip));
+        proxies.set(&["192.0.2.0/24".parse().expect("a prefix")]);
+        assert!(proxies.are_any() && proxies.has(ip) && !proxies.has([192, 0, 3, 1].into()));
+        proxies.set(&[]);
+        assert!(!proxies.has(ip));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_comes_makes_trouble(mut octets in proptest::collection::vec(any::<u8>(), 0..300), is_begun: bool) {
+            if is_begun {
+                octets.splice(0..0, SIGNATURE.iter().copied().chain([0x21]));
+            }
+            if let Some((_, rest)) = read_header(&octets) {
+                prop_assert!(octets.ends_with(rest) && rest.len() + FIXED <= octets.len());
+            }
+        }
+    }
+}

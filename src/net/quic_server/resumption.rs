@@ -1,0 +1,96 @@
+//! Whether a handshake was made by a ticket: QUIC does not tell, so tickets do. A step of a handshake is made on one thread from its begin to
+//! its end, so what is noted within it is of its connection.
+
+use std::cell::Cell;
+use std::fmt;
+use std::sync::Arc;
+
+use tokio_rustls::rustls::server::{ProducesTickets, StoresServerSessions};
+
+thread_local! {
+    /// A ticket was good since somebody asked.
+    static IS_KNOWN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a ticket was good on this thread since this was asked last.
+pub(super) fn take() -> bool {
+    IS_KNOWN.take()
+}
+
+fn note<T>(session: Option<T>) -> Option<T> {
+    if session.is_some() {
+        IS_KNOWN.set(true);
+    }
+    session
+}
+
+/// Tickets that note when one is good.
+pub(super) struct Tickets(pub(super) Arc<dyn ProducesTickets>);
+
+impl fmt::Debug for Tickets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tickets")
+    }
+}
+
+impl ProducesTickets for Tickets {
+    fn enabled(&self) -> bool {
+        self.0.enabled()
+    }
+
+    fn lifetime(&self) -> u32 {
+        self.0.lifetime()
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        self.0.encrypt(plain)
+    }
+
+    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
+        note(self.0.decrypt(cipher))
+    }
+}
+
+/// No tickets, where sessions are kept.
+#[derive(Debug)]
+pub(super) struct NoTickets;
+
+impl ProducesTickets for NoTickets {
+    fn enabled(&self) -> bool {
+        false
+    }
+
+    fn lifetime(&self) -> u32 {
+        0
+    }
+
+    fn encrypt(&self, _: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn decrypt(&self, _: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+}
+
+/// Kept sessions that note when one is known.
+#[derive(Debug)]
+pub(super) struct Sessions(pub(super) Arc<dyn StoresServerSessions>);
+
+impl StoresServerSessions for Sessions {
+    fn put(&self, key: Vec<u8>, value: Vec<u8>) -> bool {
+        self.0.put(key, value)
+    }
+
+    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
+        note(self.0.get(key))
+    }
+
+    fn take(&self, key: &[u8]) -> Option<Vec<u8>> {
+        note(self.0.take(key))
+    }
+
+    fn can_cache(&self) -> bool {
+        self.0.can_cache()
+    }
+}
