@@ -14,6 +14,7 @@
 mod asked;
 mod backoff;
 mod patience;
+mod quic;
 mod silence_clock;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use tokio_rustls::rustls::{ClientConnection, HandshakeKind};
 pub use self::asked::AskedIds;
 pub use self::backoff::Backoff;
 pub use self::patience::Patience;
+pub use self::quic::{QuicConnection, QuicEnd};
 pub use self::silence_clock::{SilenceClock, Suspicion, silence_limit};
 use super::tls::tls_problem;
 use crate::wire::{FRAME_PREFIX, HEADER_LEN, append_frame, first_message};
@@ -75,6 +77,8 @@ pub enum Opened {
     Full,
     /// With what is known from an earlier one.
     Resumed,
+    /// So, and queries went with the first flight.
+    Early,
 }
 
 impl BackendConnection {

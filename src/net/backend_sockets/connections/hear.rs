@@ -68,6 +68,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         counters.made(match opened {
             Opened::Full => ConnectionKind::Full,
             Opened::Resumed => ConnectionKind::Resumed,
+            Opened::Early => ConnectionKind::Early,
         });
         connections.check_at(now + stream.limit);
     }
