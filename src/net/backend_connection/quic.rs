@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{
     Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint, EndpointConfig, Event,
-    RandomConnectionIdGenerator, ReadError, Side, StreamEvent, StreamId, TransportConfig, TransportErrorCode, VarInt,
+    RandomConnectionIdGenerator, ReadError, SendStream, Side, StreamEvent, StreamId, TransportConfig, TransportErrorCode, VarInt,
 };
 
 use super::{ConnectionState, Opened};
@@ -230,12 +230,8 @@ impl QuicConnection {
         if let Some(zero) = self.frame.get_mut(FRAME_PREFIX..FRAME_PREFIX + 2) {
             zero.fill(0);
         }
-        let sent = self.quic.send_stream(stream).write(&self.frame).unwrap_or(0);
+        let sent = write_all(&mut self.quic.send_stream(stream), &self.frame);
         let rest = self.frame.get(sent..).unwrap_or_default();
-        if rest.is_empty() {
-            // RFC 9250 section 4.2: nothing follows. It fails only on streams that are over.
-            let _ = self.quic.send_stream(stream).finish();
-        }
         self.unsent += rest.len();
         self.streams.insert(stream.index(), Asked { id, unsent: rest.to_vec(), received: Vec::new() });
         self.unacknowledged.get_or_insert(now);
@@ -270,12 +266,9 @@ impl QuicConnection {
         let Some(asked) = self.streams.get_mut(&stream.index()).filter(|asked| !asked.unsent.is_empty()) else {
             return;
         };
-        let sent = self.quic.send_stream(stream).write(&asked.unsent).unwrap_or(0);
+        let sent = write_all(&mut self.quic.send_stream(stream), &asked.unsent);
         asked.unsent.drain(..sent);
         self.unsent -= sent;
-        if asked.unsent.is_empty() {
-            let _ = self.quic.send_stream(stream).finish();
-        }
     }
 
     /// A datagram has come. What it has changed, [`advance`](Self::advance) finds.
@@ -495,6 +488,22 @@ impl QuicConnection {
     }
 }
 
+/// Writes a message as far as there is room for it, and that it is all. Returns how much that was; what is left may go when the stream is
+/// told to be writable.
+fn write_all(stream: &mut SendStream<'_>, octets: &[u8]) -> usize {
+    let mut written = 0;
+    while let Some(rest) = octets.get(written..).filter(|rest| !rest.is_empty()) {
+        match stream.write(rest) {
+            Ok(more) => written += more,
+            // Only who was told so is told of more room.
+            Err(_) => return written,
+        }
+    }
+    // RFC 9250 section 4.2. It fails only on a stream that is over.
+    let _ = stream.finish();
+    written
+}
+
 /// What there was on a stream.
 enum Heard {
     /// Part of the reply.
@@ -598,3 +607,8 @@ const CRYPTO_BUFFER: usize = 64 * 1024;
 
 /// The round trip time that is believed before one was measured.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+pub(crate) mod server;
+#[cfg(test)]
+mod tests;
