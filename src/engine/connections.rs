@@ -45,6 +45,31 @@ impl<C: Client> Engine<C> {
         self.taken = lost;
     }
 
+    /// A backend has answered these queries by errors of its transport, which are no replies: their attempts have failed, and the
+    /// backend lives.
+    pub fn on_rejected<I: Io<Client = C>>(
+        &mut self,
+        io: &mut I,
+        sockets: SocketSetId,
+        taken: impl IntoIterator<Item = TakenSlot>,
+        now: Instant,
+    ) {
+        let Some((slot, index)) = self.owner(sockets) else { return };
+        for taken_by in taken {
+            match taken_by {
+                SlotState::InFlight(outstanding) => {
+                    self.with_race(io, outstanding.race, now, |race| race.reject(outstanding.attempt()));
+                }
+                SlotState::Quarantined(late) => {
+                    if let Some(pool) = self.pools.get_mut(slot) {
+                        let end = End::Failure(now.saturating_duration_since(late.sent));
+                        pool.end_without_reply(index, &taken_by, end, now);
+                    }
+                }
+            }
+        }
+    }
+
     /// No connection to a backend could be opened, and this is what had waited for one. `is_refused`: the backend's machine says that
     /// nobody is there, or who is there is not the one that was meant, and a probe is to find out at once whether that lasts.
     pub fn on_connection_failed<I: Io<Client = C>>(

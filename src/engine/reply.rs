@@ -14,7 +14,7 @@ use crate::metrics::Dropped;
 use crate::policy::Rank;
 use crate::policy::backend_load::End;
 use crate::policy::query_slots::{QuerySlot, SlotState, SocketId};
-use crate::policy::race::{Attempt, OptRefusal};
+use crate::policy::race::{Attempt, AttemptId, OptRefusal};
 use crate::state::backend_cookies::Urgency;
 use crate::wire::{self, CookiePair, Rcode, Reply};
 
@@ -233,6 +233,22 @@ impl<I: Io> ActiveRace<'_, I> {
         let Some(asked) = self.entry.race.attempt(attempt) else { return };
         let handed = handed_at(asked.asked_at, self.io.opened(slot.socket()));
         self.settle(outstanding, slot, End::Failure(self.now.saturating_duration_since(handed)));
+        self.entry.race.on_failure(attempt);
+        self.drive(None);
+    }
+
+    /// An attempt by stream was answered by an error of its transport, and waits in no slot any more.
+    pub(super) fn reject(&mut self, attempt: AttemptId) {
+        let Some(asked) = self.entry.race.attempt(attempt) else { return };
+        self.clear_slot(attempt);
+        self.pool.is_waited_for_no_more(asked.backend);
+        let end = End::Failure(self.now.saturating_duration_since(asked.asked_at));
+        self.pool.learn(self.io, asked.backend, false, end, self.now);
+        if self.entry.is_fetching {
+            return;
+        }
+        // If nobody does better, the client is told of a failure, not of silence.
+        self.entry.race.on_bare_failure(attempt);
         self.entry.race.on_failure(attempt);
         self.drive(None);
     }

@@ -18,6 +18,7 @@ use crate::engine::{
     SentAttempt, TakenSlot, TcpQuery, Waiter,
 };
 use crate::metrics::{Counters, Dropped};
+use crate::net::backend_connection::StreamProtocol;
 use crate::net::backend_sockets::{BackendSockets, Refused, StreamWay, TlsSource};
 use crate::net::refusal::Refusal;
 use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
@@ -256,6 +257,7 @@ impl Outside {
         let counters = backend.counters(usize::from(self.me.0));
         let of = Arc::clone(backend);
         StreamWay {
+            protocol: StreamProtocol::Frames,
             tls: backend.is_encrypted().then(|| Box::new(move || of.tls()) as Box<TlsSource>),
             rules: config.map(|config| config.connections).unwrap_or_default(),
             is_alone: pool.is_some_and(|pool| pool.backends.len() == 1),
@@ -297,7 +299,8 @@ fn told_attempt<'a>(
 /// Why a query could not leave, in the engine's words.
 pub(super) fn not_sent(why: Refusal) -> NotSent {
     match why {
-        Refusal::Unreachable => NotSent::Unreachable,
+        // Of both it is known beforehand that nothing comes, and the next backend is asked at once.
+        Refusal::Unreachable | Refusal::Paused => NotSent::Unreachable,
         Refusal::Unsent(want) => NotSent::Want(want),
         Refusal::Full => NotSent::Full,
     }

@@ -155,6 +155,10 @@ fn tell_ended(
             );
             engine.on_connection_lost(outside, socket_set, taken, now);
         }
+        End::Rejected(problem) => {
+            tracing::debug!(address, problem, queries = taken.len(), "backend has answered by an error");
+            engine.on_rejected(outside, socket_set, taken, now);
+        }
         End::Failed { problem, is_refused } => {
             tracing::debug!(address, problem, queries = taken.len(), "no connection to backend");
             let backend = outside.backend_of(socket_set).filter(|_| is_refused);

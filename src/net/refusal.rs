@@ -16,6 +16,8 @@ pub enum Refusal {
     Unsent(Want),
     /// As many wait on each connection there, or for one, as may.
     Full,
+    /// It has said that it wants no queries for a while.
+    Paused,
 }
 
 impl Refusal {

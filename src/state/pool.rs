@@ -275,8 +275,7 @@ impl SharedPool {
                 identity: identity.clone(),
                 roots: roots.of(ca.as_deref()).cloned(),
                 address: config.address.ip(),
-                // RFC 7858 section 3.1 has none; who knows it tells DNS from what else is on the port.
-                alpn: vec![b"dot".to_vec()],
+                alpn: config.address.scheme.alpn().iter().map(|protocol| protocol.to_vec()).collect(),
                 certificate: certificate.as_deref().and_then(|name| roots.shown(name)).cloned(),
                 early_data: false,
             };

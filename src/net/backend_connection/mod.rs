@@ -1,51 +1,188 @@
 //! A connection to a backend as a value: octets in, whole messages out; queries in, octets out. It has no socket and no clock.
 //!
-//! By TCP a message goes in its frame (RFC 7766 section 8), by TLS (RFC 7858) the same goes through records. What was queued before
-//! the connection is open leaves when it is; all that is queued between two looks at [`output`](BackendConnection::output) leaves
-//! together.
-//!
-//! ```text
-//!            connected               the handshake is complete        close
-//!   Dialling ─────────▶ Handshaking ───────────────────────────▶ Open ─────▶ Closing
-//!        │                                                        ▲
-//!        └──────────────────── connected, by TCP ─────────────────┘
-//! ```
+//! What was queued before the connection is open leaves when it is; all that is queued between two looks at
+//! [`output`](BackendConnection::output) leaves together. Each protocol is a file: [`frames`] by TCP and TLS, [`quic`]. A query is known by the
+//! ID in its first two octets, and so is its reply; where the wire has streams in place of IDs, the protocol keeps which is whose.
 
 mod asked;
 mod backoff;
+mod frames;
+mod news;
 mod patience;
 mod quic;
+mod records;
 mod silence_clock;
-#[cfg(test)]
-mod tests;
 
-use std::io::{BufRead, Cursor, Write};
-
-use tokio_rustls::rustls::{ClientConnection, HandshakeKind};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 pub use self::asked::AskedIds;
 pub use self::backoff::Backoff;
+use self::frames::FrameConnection;
+pub use self::news::{FailedQuery, News};
 pub use self::patience::Patience;
-pub use self::quic::{QuicConnection, QuicEnd};
+use self::quic::BufferedQuic;
+pub use self::quic::QuicConnection;
 pub use self::silence_clock::{SilenceClock, Suspicion, silence_limit};
-use super::tls::tls_problem;
-use crate::wire::{FRAME_PREFIX, HEADER_LEN, append_frame, first_message};
+use super::tls::ClientTls;
+use crate::wire::first_message;
 
-/// A connection to a backend.
-pub struct BackendConnection {
-    /// The records; `None` by TCP.
-    tls: Option<Box<ClientConnection>>,
-    state: ConnectionState,
-    /// Frames that were queued and are not records yet.
-    queued: Vec<u8>,
-    /// What has come and is no whole message yet.
-    input: Vec<u8>,
-    /// What is to be written.
-    output: Vec<u8>,
-    /// How much of that was.
-    written: usize,
-    /// Something has come.
-    has_heard: bool,
+/// A connection to a backend, by whatever protocol.
+pub trait BackendConnection {
+    /// How far it is.
+    fn state(&self) -> ConnectionState;
+
+    /// Whether the backend has answered so far: by TCP to the dial, by TLS and QUIC to the first flight.
+    fn is_answered(&self) -> bool;
+
+    /// How its handshake went, as far as is known.
+    fn opened(&self) -> Opened;
+
+    /// TCP is there.
+    fn connected(&mut self);
+
+    /// Queues a message; `None` if it is too long.
+    fn queue(&mut self, message: &[u8]) -> Option<()>;
+
+    /// Queues frames of another connection that did not come to be.
+    fn queue_frames(&mut self, frames: &[u8]) {
+        let mut rest = frames;
+        while let Some((message, end)) = first_message(rest) {
+            // They were looked at when they came into their frames.
+            let _ = self.queue(message);
+            rest = rest.get(end..).unwrap_or_default();
+        }
+    }
+
+    /// Sends a query before the connection is open, if that may be and the backend may take it. It is queued all the same when the
+    /// connection is open, which then knows whether it was taken.
+    fn queue_early(&mut self, _message: &[u8]) {}
+
+    /// For how long the backend keeps a connection on which nothing goes, if it says so outright.
+    fn idle_timeout(&self) -> Option<Duration> {
+        None
+    }
+
+    /// What is to be written now. Of datagrams, those that one call sends: [`segment`](Self::segment) says where each ends.
+    fn output(&mut self, now: Instant) -> &[u8];
+
+    /// The length of all datagrams of the last [`output`](Self::output) but the last one; none: it is one, or octets of a stream.
+    fn segment(&self) -> Option<usize> {
+        None
+    }
+
+    /// So much of it was written.
+    fn wrote(&mut self, octets: usize);
+
+    /// Octets that wait to be written.
+    fn unwritten(&self) -> usize;
+
+    /// Octets have come, or one datagram. What messages are whole then, [`take_messages`](Self::take_messages) gives.
+    ///
+    /// # Errors
+    /// If it is nothing that a backend may say, or the connection is over: nothing more is heard, and [`output`](Self::output) is the
+    /// alert, if one is due.
+    fn hear(&mut self, octets: &[u8], now: Instant) -> Result<(), Broken>;
+
+    /// Moves the frames of all whole messages that have come to `messages`, which is empty.
+    fn take_messages(&mut self, messages: &mut Vec<u8>);
+
+    /// Whether half a message has come.
+    fn is_amid_message(&self) -> bool;
+
+    /// Takes what has come besides messages, if anything has.
+    fn take_news(&mut self) -> Option<News> {
+        None
+    }
+
+    /// Whether the backend takes another query on it now.
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    /// Whether the backend has said that it takes no further queries on it, and replies to those that it has.
+    fn is_ending(&self) -> bool {
+        false
+    }
+
+    /// Asks for a sign of life, which [`News::has_sign`] tells of. Returns whether there is one: where there is none a question
+    /// is to be asked.
+    fn ping(&mut self) -> bool {
+        false
+    }
+
+    /// Nobody wants the reply to this ID any more. Returns whether none will come: then the ID is free.
+    fn forget(&mut self, _id: u16) -> bool {
+        false
+    }
+
+    /// When [`on_timer`](Self::on_timer) has something to do.
+    fn next_timer(&self) -> Option<Instant> {
+        None
+    }
+
+    /// The time has come that [`next_timer`](Self::next_timer) gave.
+    ///
+    /// # Errors
+    /// If the connection is over by that.
+    fn on_timer(&mut self, _now: Instant) -> Result<(), Broken> {
+        Ok(())
+    }
+
+    /// How long something that was sent is not acknowledged, where the kernel does not know it.
+    fn unacknowledged_for(&self, _now: Instant) -> Option<Duration> {
+        None
+    }
+
+    /// Says good-bye, if that is due (RFC 7858 section 3.4, RFC 8446 section 6.1): what was queued does not leave any more.
+    fn close(&mut self, now: Instant);
+}
+
+/// How a backend is spoken to by stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StreamProtocol {
+    /// In frames, by TCP or TLS.
+    Frames,
+    /// By QUIC, a stream for each query.
+    Quic,
+}
+
+impl StreamProtocol {
+    /// A connection to a server at this address that is dialled.
+    ///
+    /// # Errors
+    /// If what it needs is not given.
+    pub fn begin(
+        &self,
+        tls: Option<&ClientTls>,
+        address: SocketAddr,
+        now: Instant,
+    ) -> Result<Box<dyn BackendConnection>, String> {
+        match self {
+            Self::Frames => Ok(Box::new(FrameConnection::new(tls.map(ClientTls::begin).transpose()?))),
+            Self::Quic => {
+                let tls = tls.ok_or("QUIC needs to know whom it speaks to")?;
+                Ok(Box::new(BufferedQuic::new(QuicConnection::new(tls, address, now)?, now)))
+            }
+        }
+    }
+
+    /// Whether a backend tells by the keepalive option how long it keeps a connection (RFC 7828).
+    pub fn has_keepalive(&self) -> bool {
+        match self {
+            Self::Frames => true,
+            // RFC 9250 section 5.5.2: it must not be asked for.
+            Self::Quic => false,
+        }
+    }
+
+    /// Whether it goes by datagrams.
+    pub fn is_by_udp(&self) -> bool {
+        match self {
+            Self::Frames => false,
+            Self::Quic => true,
+        }
+    }
 }
 
 /// How far a connection is.
@@ -61,13 +198,21 @@ pub enum ConnectionState {
     Closing,
 }
 
-/// What has come is nothing that a backend may say.
+/// What has come is nothing that a backend may say, or says that it is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Broken {
     /// By the rules of TLS.
     Tls(String),
-    /// By those of DNS: a frame that holds no reply.
+    /// By those of DNS: a frame that holds no reply; or by those of HTTP or QUIC.
     Protocol,
+    /// The backend has ended it.
+    Ended,
+    /// The backend knows nothing of it any more.
+    Reset,
+    /// The backend does not keep it any longer, since nothing went on it.
+    TimedOut,
+    /// The backend has said that it ends, and left queries unanswered.
+    Goaway,
 }
 
 /// How a handshake went.
@@ -80,209 +225,3 @@ pub enum Opened {
     /// So, and queries went with the first flight.
     Early,
 }
-
-impl BackendConnection {
-    /// One that is dialled; `tls` has said nothing yet.
-    pub fn new(tls: Option<ClientConnection>) -> Self {
-        let unlimited = |mut tls: ClientConnection| {
-            // What waits is bounded before it comes here.
-            tls.set_buffer_limit(None);
-            Box::new(tls)
-        };
-        Self {
-            tls: tls.map(unlimited),
-            state: ConnectionState::Dialling,
-            queued: Vec::new(),
-            input: Vec::new(),
-            output: Vec::new(),
-            written: 0,
-            has_heard: false,
-        }
-    }
-
-    /// How far it is.
-    pub fn state(&self) -> ConnectionState {
-        self.state
-    }
-
-    /// Whether the backend has answered so far: by TCP to the dial, by TLS to the first record.
-    pub fn is_answered(&self) -> bool {
-        match self.state {
-            ConnectionState::Dialling => false,
-            ConnectionState::Handshaking => self.has_heard,
-            ConnectionState::Open | ConnectionState::Closing => true,
-        }
-    }
-
-    /// How its handshake went, as far as is known.
-    pub fn opened(&self) -> Opened {
-        match self.tls.as_ref().and_then(|tls| tls.handshake_kind()) {
-            Some(HandshakeKind::Resumed) => Opened::Resumed,
-            Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest) | None => Opened::Full,
-        }
-    }
-
-    /// TCP is there.
-    pub fn connected(&mut self) {
-        if self.state == ConnectionState::Dialling {
-            self.state = if self.tls.is_some() { ConnectionState::Handshaking } else { ConnectionState::Open };
-        }
-    }
-
-    /// Queues a message; `None` if it is longer than a frame.
-    pub fn queue(&mut self, message: &[u8]) -> Option<()> {
-        append_frame(message, &mut self.queued)
-    }
-
-    /// Queues frames of another connection that did not come to be.
-    pub fn queue_frames(&mut self, frames: &[u8]) {
-        self.queued.extend_from_slice(frames);
-    }
-
-    /// What is to be written now.
-    pub fn output(&mut self) -> &[u8] {
-        if self.written == self.output.len() {
-            self.output.clear();
-            self.written = 0;
-        }
-        let is_open = self.state == ConnectionState::Open;
-        match &mut self.tls {
-            Some(tls) if self.state != ConnectionState::Dialling => {
-                if is_open {
-                    let mut rest = self.queued.as_slice();
-                    // Each in a record of its own, all in one write: NSD 4.6 leaves those lie that share a record with another until
-                    // more comes.
-                    while let Some((_, end)) = first_message(rest) {
-                        let (frame, others) = rest.split_at(end);
-                        tls.writer().write_all(frame).expect("without a limit it takes everything");
-                        rest = others;
-                        take_records(tls, &mut self.output);
-                    }
-                    self.queued.clear();
-                }
-                take_records(tls, &mut self.output);
-            }
-            // The frames as they are, without a copy.
-            None if is_open && self.output.is_empty() => std::mem::swap(&mut self.output, &mut self.queued),
-            None if is_open => self.output.append(&mut self.queued),
-            Some(_) | None => {}
-        }
-        self.output.get(self.written..).unwrap_or_default()
-    }
-
-    /// So much of it was written.
-    pub fn wrote(&mut self, octets: usize) {
-        self.written = self.output.len().min(self.written + octets);
-        if self.written == self.output.len() && self.output.capacity() > MAX_KEPT {
-            self.output = Vec::new();
-            self.written = 0;
-        }
-    }
-
-    /// Octets that wait to be written.
-    pub fn unwritten(&self) -> usize {
-        self.queued.len() + self.output.len() - self.written
-    }
-
-    /// Octets have come. What messages are whole then, [`take_messages`](Self::take_messages) gives.
-    ///
-    /// # Errors
-    /// If it is nothing that a backend may say: nothing more is heard, and [`output`](Self::output) is the alert, if one is due.
-    pub fn hear(&mut self, octets: &[u8]) -> Result<(), Broken> {
-        self.has_heard = true;
-        let heard = match &mut self.tls {
-            Some(_) if self.state == ConnectionState::Dialling => Err(Broken::Protocol),
-            Some(tls) => {
-                let heard = hear_records(tls, octets, &mut self.input);
-                if heard.is_ok() && !tls.is_handshaking() && self.state == ConnectionState::Handshaking {
-                    self.state = ConnectionState::Open;
-                }
-                heard
-            }
-            None => {
-                self.input.extend_from_slice(octets);
-                Ok(())
-            }
-        };
-        let heard = heard.and_then(|()| self.check_frames());
-        if heard.is_err() {
-            self.close();
-        }
-        heard
-    }
-
-    /// Whether each frame may hold a reply, the unfinished one included: then no more is kept than is needed.
-    fn check_frames(&self) -> Result<(), Broken> {
-        let mut rest = self.input.as_slice();
-        while let Some((length, _)) = rest.split_first_chunk::<FRAME_PREFIX>() {
-            let length = usize::from(u16::from_be_bytes(*length));
-            // RFC 1035 section 4.1.1: QR is the first bit behind the ID.
-            if length < HEADER_LEN || rest.get(FRAME_PREFIX + 2).is_some_and(|flags| flags & 0x80 == 0) {
-                return Err(Broken::Protocol);
-            }
-            rest = rest.get(FRAME_PREFIX + length..).unwrap_or_default();
-        }
-        Ok(())
-    }
-
-    /// Moves the frames of all whole messages that have come to `messages`, which is empty.
-    pub fn take_messages(&mut self, messages: &mut Vec<u8>) {
-        let mut whole = 0;
-        while let Some((length, _)) = self.input.get(whole..).and_then(|rest| rest.split_first_chunk::<FRAME_PREFIX>())
-        {
-            let end = whole + FRAME_PREFIX + usize::from(u16::from_be_bytes(*length));
-            if end > self.input.len() {
-                break;
-            }
-            whole = end;
-        }
-        if whole == 0 {
-            return;
-        }
-        std::mem::swap(&mut self.input, messages);
-        self.input.clear();
-        self.input.extend_from_slice(messages.get(whole..).unwrap_or_default());
-        messages.truncate(whole);
-    }
-
-    /// Whether half a message has come.
-    pub fn is_amid_message(&self) -> bool {
-        !self.input.is_empty()
-    }
-
-    /// Says good-bye, if that is due (RFC 7858 section 3.4, RFC 8446 section 6.1): what was queued does not leave any more.
-    pub fn close(&mut self) {
-        if let (Some(tls), ConnectionState::Handshaking | ConnectionState::Open) = (&mut self.tls, self.state) {
-            tls.send_close_notify();
-            take_records(tls, &mut self.output);
-        }
-        self.queued.clear();
-        self.state = ConnectionState::Closing;
-    }
-}
-
-/// Moves what TLS has to say to `output`.
-fn take_records(tls: &mut ClientConnection, output: &mut Vec<u8>) {
-    while tls.wants_write() {
-        tls.write_tls(output).expect("a vector takes everything");
-    }
-}
-
-/// Has TLS read octets, and moves what is in them to `input`.
-fn hear_records(tls: &mut ClientConnection, octets: &[u8], input: &mut Vec<u8>) -> Result<(), Broken> {
-    let mut octets = Cursor::new(octets);
-    loop {
-        // After a close_notify nothing is taken, and nothing is to come.
-        let Ok(1..) = tls.read_tls(&mut octets) else { return Ok(()) };
-        tls.process_new_packets().map_err(|error| Broken::Tls(tls_problem(&error)))?;
-        let mut reader = tls.reader();
-        while let Ok(plain @ [_, ..]) = reader.fill_buf() {
-            let taken = plain.len();
-            input.extend_from_slice(plain);
-            reader.consume(taken);
-        }
-    }
-}
-
-/// Octets that the room for output may keep.
-const MAX_KEPT: usize = 64 * 1024;

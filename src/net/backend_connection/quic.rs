@@ -10,6 +10,8 @@
 //!   Handshaking ───────────────────────────▶ Open ─────▶ Closing
 //! ```
 
+mod buffered;
+
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,9 +20,11 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{
     Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint, EndpointConfig, Event,
-    RandomConnectionIdGenerator, ReadError, SendStream, Side, StreamEvent, StreamId, TransportConfig, TransportErrorCode, VarInt,
+    RandomConnectionIdGenerator, ReadError, SendStream, Side, StreamEvent, StreamId, TransportConfig,
+    TransportErrorCode, VarInt,
 };
 
+pub(super) use self::buffered::BufferedQuic;
 use super::{ConnectionState, Opened};
 use crate::net::tls::{ClientTls, QuicHandshake, tls_alert};
 use crate::wire::{FRAME_PREFIX, HEADER_LEN, append_frame, first_message};
@@ -47,8 +51,8 @@ pub struct QuicConnection {
     early: Vec<u16>,
     /// Frames of the replies that have come.
     replies: Vec<u8>,
-    /// The IDs of the queries that get no reply.
-    failed: Vec<u16>,
+    /// The IDs of the queries that get no reply, and by which code.
+    failed: Vec<(u16, VarInt)>,
     /// The server has said that it is asked too much.
     is_overloaded: bool,
     /// For how long the server keeps a connection on which nothing goes.
@@ -381,26 +385,29 @@ impl QuicConnection {
     fn refused(&mut self, stream: StreamId, code: VarInt) {
         self.is_overloaded |= code == DOQ_EXCESSIVE_LOAD;
         if let Some(asked) = self.streams.remove(&stream.index()) {
-            self.failed.push(asked.id);
+            self.failed.push((asked.id, code));
             self.drop_stream(stream, &asked);
         }
     }
 
-    /// Nobody waits for the reply with this ID any more.
-    pub fn cancel(&mut self, id: u16) {
+    /// Nobody waits for the reply with this ID any more. Returns whether it was still to come: now it is not.
+    pub fn cancel(&mut self, id: u16) -> bool {
         // What went early may be sent again, all of it.
         if self.state != ConnectionState::Open {
-            return;
+            return false;
         }
         let is_meant =
             |frame: &Vec<u8>| frame.get(FRAME_PREFIX..).is_some_and(|rest| rest.starts_with(&id.to_be_bytes()));
         if let Some(frame) = self.held.iter().position(is_meant).and_then(|at| self.held.remove(at)) {
             self.unsent -= frame.len();
+            return true;
         }
         let stream = self.streams.iter().find_map(|(number, asked)| (asked.id == id).then_some(*number));
         if let Some((number, asked)) = stream.and_then(|number| self.streams.remove_entry(&number)) {
             self.drop_stream(StreamId::new(Side::Client, Dir::Bi, number), &asked);
+            return true;
         }
+        false
     }
 
     /// Gives a stream up that is not answered: the server may allow another in its place.
@@ -440,9 +447,14 @@ impl QuicConnection {
         std::mem::swap(&mut self.replies, messages);
     }
 
-    /// Takes the IDs of the queries that get no reply.
-    pub fn take_failed(&mut self, failed: &mut Vec<u16>) {
-        failed.append(&mut self.failed);
+    /// Takes the IDs of the queries that get no reply, with the error codes that they got.
+    pub fn take_failed(&mut self) -> Vec<(u16, VarInt)> {
+        std::mem::take(&mut self.failed)
+    }
+
+    /// Whether half a reply has come.
+    pub fn is_amid_message(&self) -> bool {
+        self.streams.values().any(|asked| !asked.received.is_empty())
     }
 
     /// Whether the server has said since this was asked last that it is asked too much.

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 pub struct SilenceClock {
     /// When the oldest query was sent of those that nothing has come after.
     since: Option<Instant>,
-    /// The ID of the sign of life that was asked for, and when.
-    sign: Option<(u16, Instant)>,
+    /// The ID of the question that was asked for a sign of life, if it is one, and when.
+    sign: Option<(Option<u16>, Instant)>,
 }
 
 /// What is to be done about it.
@@ -33,8 +33,8 @@ impl SilenceClock {
         self.since.get_or_insert(now);
     }
 
-    /// A sign of life was asked for with this ID.
-    pub fn asked(&mut self, id: u16, now: Instant) {
+    /// A sign of life was asked for, by a question with this ID or without one.
+    pub fn asked(&mut self, id: Option<u16>, now: Instant) {
         self.sign = Some((id, now));
     }
 
@@ -43,9 +43,9 @@ impl SilenceClock {
         *self = Self::default();
     }
 
-    /// The ID of the sign of life that was asked for.
+    /// The ID of the question that was asked for a sign of life.
     pub fn sign(&self) -> Option<u16> {
-        self.sign.map(|(id, _)| id)
+        self.sign.and_then(|(id, _)| id)
     }
 
     /// Whether a sign of life was asked for and has not come.
@@ -102,7 +102,7 @@ mod tests {
         assert_eq!(silence.judge(limit, patience, at(189)), Suspicion::NotBefore(at(190)));
         assert!(!silence.is_suspicious(limit, at(189)) && silence.is_suspicious(limit, at(190)));
         assert_eq!(silence.judge(limit, patience, at(200)), Suspicion::AskForSign);
-        silence.asked(7, at(200));
+        silence.asked(Some(7), at(200));
         silence.sent(at(300));
         assert_eq!(silence.judge(limit, patience, at(1_199)), Suspicion::Waits(at(1_200)));
         assert_eq!(silence.lasts(at(1_199)), Some(Duration::from_millis(1_109)));

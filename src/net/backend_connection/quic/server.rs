@@ -48,6 +48,8 @@ pub(crate) fn tls(config: &Arc<rustls::ServerConfig>, alpn: &[&[u8]]) -> rustls:
     let mut config = rustls::ServerConfig::clone(config);
     config.alpn_protocols = alpn.iter().map(|alpn| alpn.to_vec()).collect();
     config.max_early_data_size = u32::MAX;
+    // Each server knows its own sessions alone.
+    config.session_storage = rustls::server::ServerSessionMemoryCache::new(256);
     config
 }
 

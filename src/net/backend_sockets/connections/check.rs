@@ -7,9 +7,9 @@ use rand::rngs::StdRng;
 
 use super::Connection;
 use super::dial::Fault;
+use super::hear::DIALS;
 use crate::net::backend_connection::{Suspicion, silence_limit};
 use crate::net::backend_sockets::BackendSockets;
-use crate::net::options::unacknowledged_for;
 use crate::policy::query_slots::{QuerySlot, QuerySlots, SocketId, SocketSetId};
 
 /// What is to be done with a connection.
@@ -40,6 +40,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     #[inline(never)]
     fn check_all(&mut self, now: Instant, p99: impl Fn(SocketSetId) -> Option<Duration>) {
         self.connections.next_check = None;
+        self.connections.now = now;
         let mut next: Option<Instant> = None;
         let mut not_before = |at: Instant| next = Some(next.map_or(at, |next| next.min(at)));
         for set in 0..self.sets.len() as u32 {
@@ -49,9 +50,13 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             // A few; those that end leave the list.
             let numbers = stream.connections.clone();
             for number in numbers {
+                self.run_timers(number, now);
                 if let Some(at) = self.check_connection(set_id, number, now) {
-                    not_before(at);
+                    not_before(self.next_timer(number).map_or(at, |timer| timer.min(at)));
                 }
+            }
+            if let Some(until) = self.end_pause(set_id, now) {
+                not_before(until);
             }
             if let Some(at) = self.keep_warm(set_id, now) {
                 not_before(at);
@@ -61,6 +66,39 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             // Not for each of very many connections by itself.
             self.connections.check_at(at.max(now + SLACK));
         }
+    }
+
+    /// Has the protocol of a connection do what is due by its own clocks.
+    fn run_timers(&mut self, number: SocketId, now: Instant) {
+        for which in 0..DIALS {
+            let dial = |connection: &'_ mut Connection| connection.dials.get_mut(which).and_then(Option::take);
+            let Some(mut dial) = self.connections.get_mut(number).and_then(dial) else { continue };
+            let is_due = dial.stream.next_timer().is_some_and(|at| at <= now);
+            let ran = if is_due { dial.stream.on_timer(now) } else { Ok(()) };
+            if is_due {
+                // If it is broken, epoll says so.
+                let _ = dial.write(now);
+            }
+            if let Some(connection) = self.connections.get_mut(number) {
+                connection.dials[which] = Some(dial);
+            }
+            if let Err(broken) = ran {
+                self.dial_ended(number, which, Fault::Broken(broken), now);
+            }
+        }
+    }
+
+    /// When the protocol of a connection has something to do.
+    fn next_timer(&self, number: SocketId) -> Option<Instant> {
+        let dials = self.connections.get(number)?.dials.iter().flatten();
+        dials.filter_map(|dial| dial.stream.next_timer()).min()
+    }
+
+    /// A backend that wanted no queries for a while may want some now. Returns when it does, if not yet.
+    fn end_pause(&mut self, set_id: SocketSetId, now: Instant) -> Option<Instant> {
+        let (stream, _) = self.stream_mut(set_id)?;
+        stream.paused_until = stream.paused_until.filter(|until| *until > now);
+        stream.paused_until
     }
 
     /// Looks at one connection. Returns when to look again.
@@ -92,7 +130,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             Due::End(fault) => self.end_connection(number, fault, now),
             Due::Close => {
                 let mut taken = Vec::new();
-                self.close_connection(number, &mut taken);
+                self.close_connection(number, &mut taken, now);
                 if let Some((stream, _)) = self.stream_mut(set_id) {
                     stream.connections.retain(|other| *other != number);
                 }
@@ -137,8 +175,13 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         let Some(mut message) = self.stream(set_id).map(|stream| stream.way.sign_of_life.clone()) else { return };
         let Self { connections, rng, slots, .. } = self;
         let Some(connection) = connections.get_mut(number) else { return };
+        if connection.open_dial().is_some_and(|dial| dial.stream.ping()) {
+            connection.clock.asked(None, now);
+            connections.dirty.push(number);
+            return self.flush_connections();
+        }
         let id = connection.free_id(number, slots, rng);
-        connection.clock.asked(id, now);
+        connection.clock.asked(Some(id), now);
         if self.push(number, id, &mut message, now).is_some() {
             self.flush_connections();
         }
@@ -192,7 +235,7 @@ impl Connection {
     /// Whether nothing that was sent is acknowledged, for too long.
     fn is_stalled(&self, now: Instant) -> bool {
         let is_silent = self.clock.lasts(now).is_some_and(|lasts| lasts >= UNACKNOWLEDGED);
-        let unacknowledged = || self.dials.iter().flatten().find_map(|dial| unacknowledged_for(&dial.socket));
+        let unacknowledged = || self.dials.iter().flatten().find_map(|dial| dial.unacknowledged_for(now));
         is_silent && unacknowledged().is_some_and(|since| since >= UNACKNOWLEDGED)
     }
 }

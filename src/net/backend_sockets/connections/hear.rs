@@ -1,14 +1,15 @@
 //! What comes on a connection: it is opened, brings messages, ends.
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::dial::Fault;
-use crate::metrics::ConnectionKind;
-use crate::net::backend_connection::{Broken, ConnectionState, Opened};
+use super::{End, Ended};
+use crate::metrics::{ConnectionKind, LostCause};
+use crate::net::backend_connection::{Broken, ConnectionState, News, Opened};
 use crate::net::backend_sockets::BackendSockets;
 use crate::net::refusal::is_unreachable;
-use crate::policy::query_slots::{SocketId, SocketSetId};
+use crate::policy::query_slots::{QuerySlot, SlotState, SocketId, SocketSetId};
 use crate::wire::{first_message, told_keepalive};
 
 impl<T: Copy, L: Copy> BackendSockets<T, L> {
@@ -18,12 +19,17 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         let mut has_more = false;
         for which in 0..DIALS {
             let Self { connections, .. } = self;
+            connections.now = now;
             let mut room = std::mem::take(&mut connections.room);
             let dial = connections.get_mut(number).and_then(|connection| connection.dials.get_mut(which)?.as_mut());
-            let advanced = dial.map(|dial| (dial.advance(&mut room), dial.stream.state()));
+            let advanced =
+                dial.map(|dial| (dial.advance(&mut room, now), dial.stream.state(), dial.stream.next_timer()));
             connections.room = room;
+            if let Some((Ok(_), _, Some(at))) = advanced {
+                connections.check_at(at);
+            }
             match advanced {
-                Some((Ok(more), ConnectionState::Open)) => {
+                Some((Ok(more), ConnectionState::Open, _)) => {
                     has_more |= more;
                     self.opened(number, which, now);
                     if let Err(fault) = self.take_messages(number, which, messages, now) {
@@ -31,9 +37,14 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
                         self.end_connection(number, fault, now);
                         return false;
                     }
+                    self.take_news(number, which, now);
                 }
-                Some((Ok(more), _)) => has_more |= more,
-                Some((Err(fault), _)) => self.dial_ended(number, which, fault, now),
+                Some((Ok(more), ..)) => has_more |= more,
+                Some((Err(fault), ..)) => {
+                    // Whoever ends it may say that it is asked too much.
+                    self.take_news(number, which, now);
+                    self.dial_ended(number, which, fault, now);
+                }
                 None => {}
             }
         }
@@ -51,16 +62,20 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         connection.opened = Some(now);
         connection.idle_since = now;
         let (opened, took) = (dial.stream.opened(), now.saturating_duration_since(dial.began));
+        let idle_timeout = dial.stream.idle_timeout();
         if !connection.waiting.is_empty() {
             dial.stream.queue_frames(&std::mem::take(&mut connection.waiting));
             connection.clock.sent(now);
         }
         // If it is broken already, epoll says so.
-        let _ = dial.write();
+        let _ = dial.write(now);
         if let Some(mut other) = connection.dials.get_mut(DIALS - 1 - which).and_then(Option::take) {
-            other.say_good_bye();
+            other.say_good_bye(now);
         }
         let Some((stream, connections)) = self.stream_mut(set_id) else { return };
+        if let Some(keeps) = idle_timeout {
+            stream.patience.told(keeps);
+        }
         stream.was_refused = false;
         let counters = &stream.way.counters;
         counters.open.increment();
@@ -128,15 +143,79 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         Ok(())
     }
 
+    /// Takes what has come besides messages.
+    fn take_news(&mut self, number: SocketId, which: usize, now: Instant) {
+        let Some(connection) = self.connections.get_mut(number) else { return };
+        let Some(dial) = connection.dials.get_mut(which).and_then(Option::as_mut) else { return };
+        if dial.stream.is_ending() && !connection.is_retired {
+            connection.is_retired = true;
+            self.connections.check_at(now);
+        }
+        let Some(connection) = self.connections.get_mut(number) else { return };
+        let news = connection.open_dial().and_then(|dial| dial.stream.take_news());
+        if let Some(news) = news {
+            self.take_all_news(number, news, now);
+        }
+    }
+
+    #[cold]
+    fn take_all_news(&mut self, number: SocketId, news: News, now: Instant) {
+        let News { failed, lost, pause, has_sign } = news;
+        let Some(connection) = self.connections.get_mut(number) else { return };
+        let set_id = connection.set_id;
+        let is_ending = connection.is_retired;
+        if has_sign || !failed.is_empty() {
+            connection.clock.heard();
+            connection.heard = connection.heard.saturating_add(1);
+        }
+        for id in failed.iter().map(|failed| failed.id).chain(lost.iter().copied()) {
+            connection.asked.remove(id);
+        }
+        let Some((stream, connections)) = self.stream_mut(set_id) else { return };
+        if has_sign || !failed.is_empty() {
+            stream.backoff.succeeded();
+            stream.barren = 0;
+        }
+        if let Some(pause) = pause {
+            let until = now + pause.min(MAX_PAUSE);
+            stream.paused_until = Some(stream.paused_until.map_or(until, |paused| paused.max(until)));
+            connections.check_at(until);
+        }
+        if is_ending && !lost.is_empty() {
+            stream.way.counters.lost(LostCause::Goaway);
+        }
+        if let Some(problem) = failed.first().map(|failed| failed.problem.clone()) {
+            let taken = self.take_slots(number, failed.iter().map(|failed| failed.id), now);
+            self.connections.ended.push(Ended { socket_set: set_id, taken, how: End::Rejected(problem) });
+        }
+        if !lost.is_empty() {
+            let cause = if is_ending { LostCause::Goaway } else { LostCause::Reset };
+            let taken = self.take_slots(number, lost.iter().copied(), now);
+            self.connections.ended.push(Ended { socket_set: set_id, taken, how: End::Lost(cause, None) });
+        }
+    }
+
+    /// Takes what waits for replies with these IDs.
+    fn take_slots(&mut self, number: SocketId, ids: impl Iterator<Item = u16>, now: Instant) -> Vec<SlotState<T, L>> {
+        let mut taken = Vec::new();
+        for slot in ids.filter_map(|id| QuerySlot::new(number, id)) {
+            if let Some(state) = self.slots.remove(slot) {
+                taken.push(state);
+                self.free_on_connection(slot, Some(now));
+            }
+        }
+        taken
+    }
+
     /// A dial or a connection is over. Another dial may still become the connection.
-    fn dial_ended(&mut self, number: SocketId, which: usize, fault: Fault, now: Instant) {
+    pub(super) fn dial_ended(&mut self, number: SocketId, which: usize, fault: Fault, now: Instant) {
         let Some(connection) = self.connections.get_mut(number) else { return };
         let has_other = connection.dials.get(DIALS - 1 - which).is_some_and(Option::is_some);
         if connection.is_open || !has_other {
             return self.end_connection(number, fault, now);
         }
         if let Some(mut dial) = connection.dials.get_mut(which).and_then(Option::take) {
-            dial.say_good_bye();
+            dial.say_good_bye(now);
         }
     }
 
@@ -152,7 +231,10 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
 }
 
 /// Dials of one connection.
-const DIALS: usize = 2;
+pub(super) const DIALS: usize = 2;
+
+/// The longest time for which a backend may say that it wants no queries: by then it may be well, and the queries are others.
+const MAX_PAUSE: Duration = Duration::from_secs(10);
 
 /// The first replies of a connection, which are searched for the backend's word on how long it is kept.
 const HEARD_FOR_KEEPALIVE: u32 = 4;

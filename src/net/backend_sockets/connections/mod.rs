@@ -28,13 +28,15 @@ use self::dial::{Dial, Fault};
 use super::BackendSockets;
 use super::sent::SentIds;
 use crate::metrics::{BackendConnectionCounters, ConnectionKind, LostCause};
-use crate::net::backend_connection::{AskedIds, Backoff, Patience, SilenceClock, silence_limit};
+use crate::net::backend_connection::{AskedIds, Backoff, Patience, SilenceClock, StreamProtocol, silence_limit};
 use crate::net::tls::ClientTls;
 use crate::policy::connections::ConnectionPoolRules;
 use crate::policy::query_slots::{QuerySlot, SlotState, SocketId, SocketSetId};
 
 /// How a backend is asked by stream.
 pub struct StreamWay {
+    /// By which protocol.
+    pub protocol: StreamProtocol,
     /// Gives what TLS needs as it is now, if that can be had; `None` by TCP.
     pub tls: Option<Box<TlsSource>>,
     /// How its connections are kept.
@@ -70,6 +72,8 @@ pub struct Ended<T, L> {
 pub enum End {
     /// It was open.
     Lost(LostCause, Option<String>),
+    /// It has not: it stays, but these queries were answered by errors, and no other answer comes to them. Why one of them was.
+    Rejected(String),
     /// It did not come to be: in what way, and whether somebody has refused it.
     Failed {
         /// What the matter was, in plain words.
@@ -93,6 +97,8 @@ pub(super) struct Connections<T, L> {
     ended: Vec<Ended<T, L>>,
     /// When they are to be looked at.
     next_check: Option<Instant>,
+    /// When something was asked, heard or looked at last.
+    now: Instant,
     /// Where octets are received.
     room: Box<[u8]>,
     /// The message that is being queued.
@@ -114,6 +120,8 @@ pub(super) struct StreamSet {
     last_query: Option<Instant>,
     /// How long a connection may bring nothing before it is suspicious.
     limit: Duration,
+    /// The backend wants no query until then.
+    paused_until: Option<Instant>,
 }
 
 /// One connection: a dial or two, of which one becomes it.
@@ -154,6 +162,7 @@ impl<T: Copy, L: Copy> Connections<T, L> {
             dirty: Vec::new(),
             ended: Vec::new(),
             next_check: None,
+            now: Instant::now(),
             room: Box::default(),
             message: Vec::new(),
         }
@@ -192,6 +201,13 @@ impl<T: Copy, L: Copy> Connections<T, L> {
         self.next_check = Some(self.next_check.map_or(at, |next| next.min(at)));
     }
 
+    /// A connection has something to write.
+    fn note_queued(&mut self, number: SocketId) {
+        if self.dirty.last() != Some(&number) {
+            self.dirty.push(number);
+        }
+    }
+
     /// A number for another one.
     fn number(&mut self) -> Option<SocketId> {
         if let Some(free) = self.free.pop() {
@@ -202,6 +218,13 @@ impl<T: Copy, L: Copy> Connections<T, L> {
             self.places.push(None);
             SocketId(number)
         })
+    }
+}
+
+impl Connection {
+    /// The dial that has become it, if it is open.
+    fn open_dial(&mut self) -> Option<&mut Dial> {
+        if self.is_open { self.dials.iter_mut().flatten().next() } else { None }
     }
 }
 
@@ -216,11 +239,17 @@ impl StreamSet {
             was_refused: false,
             last_query: None,
             limit: silence_limit(None),
+            paused_until: None,
         }
     }
 }
 
 impl StreamSet {
+    /// Whether the backend wants no query now.
+    fn is_paused(&self, now: Instant) -> bool {
+        self.paused_until.is_some_and(|until| now < until)
+    }
+
     /// When the next dial is, if queries wait for it: it is soon, and nobody else can be asked.
     fn awaited_dial(&self, now: Instant) -> Option<Instant> {
         let is_soon = |at: &Instant| at.saturating_duration_since(now) <= self.way.rules.connect_timeout;
@@ -249,12 +278,13 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         number.0 >= FIRST
     }
 
-    /// Whether a backend is asked by stream and has no open connection that brings what it should.
+    /// Whether a backend is asked by stream and has no open connection that brings what it should, or wants no queries now.
     pub fn is_cold(&self, set_id: SocketSetId) -> bool {
         let Some(stream) = self.stream(set_id) else { return false };
         let is_good =
             |connection: &Connection| connection.is_open && !connection.is_retired && !connection.clock.is_asked();
-        !stream.connections.iter().any(|number| self.connections.get(*number).is_some_and(is_good))
+        stream.paused_until.is_some()
+            || !stream.connections.iter().any(|number| self.connections.get(*number).is_some_and(is_good))
     }
 
     /// When a connection was opened; none, if it is not open.
@@ -282,6 +312,15 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     #[inline(never)]
     pub(super) fn free_on_connection(&mut self, slot: QuerySlot, now: Option<Instant>) {
         let Some(connection) = self.connections.get_mut(slot.socket()) else { return };
+        // Where nobody waits for a stream, it is reset, and does not count for those that the backend allows.
+        if connection.asked.contains(slot.id())
+            && let Some(dial) = connection.open_dial()
+            && dial.stream.forget(slot.id())
+        {
+            connection.asked.remove(slot.id());
+            self.connections.note_queued(slot.socket());
+        }
+        let Some(connection) = self.connections.get_mut(slot.socket()) else { return };
         connection.taken_slots = connection.taken_slots.saturating_sub(1);
         if connection.taken_slots > 0 {
             return;
@@ -300,13 +339,19 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     #[inline(never)]
     pub(super) fn take_from_connections(&mut self, set_id: SocketSetId, taken: &mut Vec<SlotState<T, L>>) {
         let numbers = self.stream_mut(set_id).map(|(stream, _)| std::mem::take(&mut stream.connections));
+        let now = self.connections.now;
         for number in numbers.unwrap_or_default() {
-            self.close_connection(number, taken);
+            self.close_connection(number, taken, now);
         }
     }
 
     /// Closes a connection with what good manners ask for, and takes what waits on it. The caller takes it out of its set.
-    fn close_connection(&mut self, number: SocketId, taken: &mut Vec<SlotState<T, L>>) -> Option<Box<Connection>> {
+    fn close_connection(
+        &mut self,
+        number: SocketId,
+        taken: &mut Vec<SlotState<T, L>>,
+        now: Instant,
+    ) -> Option<Box<Connection>> {
         let mut connection = self.connections.places.get_mut(place_of(number)?)?.take()?;
         self.connections.closed.push(number);
         if connection.taken_slots > 0 {
@@ -314,7 +359,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             taken.extend(slots.filter_map(|slot| self.slots.remove(slot)));
         }
         for dial in connection.dials.iter_mut().flatten() {
-            dial.say_good_bye();
+            dial.say_good_bye(now);
         }
         if connection.is_open
             && let Some(stream) = self.stream(connection.set_id)
@@ -327,7 +372,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     /// A connection has ended: it is closed, and told of if anybody has waited on it.
     fn end_connection(&mut self, number: SocketId, fault: Fault, now: Instant) {
         let mut taken = Vec::new();
-        let Some(connection) = self.close_connection(number, &mut taken) else { return };
+        let Some(connection) = self.close_connection(number, &mut taken, now) else { return };
         let set_id = connection.set_id;
         let Self { sets, rng, connections, .. } = self;
         let stream = sets.get_mut(set_id.0 as usize).and_then(Option::as_mut).and_then(|set| set.stream.as_deref_mut());
@@ -360,7 +405,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         connections.check_at(now);
         let is_told = match &how {
             End::Lost(_, problem) => !taken.is_empty() || problem.is_some(),
-            End::Failed { .. } => true,
+            End::Failed { .. } | End::Rejected(_) => true,
         };
         if is_told {
             connections.ended.push(Ended { socket_set: set_id, taken, how });

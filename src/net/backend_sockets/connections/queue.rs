@@ -3,7 +3,8 @@
 use std::io;
 use std::time::Instant;
 
-use super::dial::Dial;
+use super::dial::{Dial, Fault};
+use super::hear::DIALS;
 use super::{Connection, End, Ended, place_of};
 use crate::metrics::Want;
 use crate::net::backend_connection::{AskedIds, SilenceClock};
@@ -25,8 +26,10 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         now: Instant,
         fill: impl FnOnce(QuerySlot, &mut Vec<u8>),
     ) -> Result<QuerySlot, Refusal> {
+        self.connections.now = now;
         let number = self.choose_connection(set_id, avoid, now)?;
-        let is_first = self.connections.get(number).is_some_and(|it| it.taken_slots == 0 && it.heard == 0);
+        let is_first = self.connections.get(number).is_some_and(|it| it.taken_slots == 0 && it.heard == 0)
+            && self.stream(set_id).is_some_and(|stream| stream.way.protocol.has_keepalive());
         let slot = self.draw_on(number, user_data).ok_or(Refusal::Full)?;
         let mut message = std::mem::take(&mut self.connections.message);
         message.clear();
@@ -48,7 +51,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         if !self.is_cold(set_id) {
             return;
         }
-        let Some(stream) = self.stream(set_id) else { return };
+        let Some(stream) = self.stream(set_id).filter(|stream| !stream.is_paused(now)) else { return };
         let is_dialled =
             |number: &SocketId| self.connections.get(*number).is_some_and(|connection| !connection.is_open);
         let may = !stream.connections.iter().any(is_dialled) && stream.backoff.until(now).is_none();
@@ -68,6 +71,10 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     ) -> Result<SocketId, Refusal> {
         let (stream, connections) = self.stream_mut(set_id).ok_or(Refusal::Unreachable)?;
         stream.last_query = Some(now);
+        if stream.is_paused(now) {
+            return Err(Refusal::Paused);
+        }
+        stream.paused_until = None;
         let (max, pipeline) = (usize::from(stream.way.rules.max), u32::from(stream.way.rules.pipeline));
         let (mut sound, mut dialled, mut best) = (0, None, None);
         for number in &stream.connections {
@@ -79,7 +86,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             }
             sound += 1;
             let waiting = connection.taken_slots;
-            let has_room = waiting < pipeline && connection.unwritten() <= MAX_UNWRITTEN;
+            let has_room = waiting < pipeline && connection.has_room();
             if !connection.is_open {
                 dialled = Some((*number, has_room));
             } else if has_room && Some(*number) != avoid && best.is_none_or(|(least, _)| waiting < least) {
@@ -198,9 +205,15 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         }
         let connection = self.connections.get_mut(number)?;
         if !connection.is_open {
-            return append_frame(message, &mut connection.waiting);
+            append_frame(message, &mut connection.waiting)?;
+            // By one dial alone: what nobody answers need not go twice.
+            if let [Some(dial), _] = &mut connection.dials {
+                dial.stream.queue_early(message);
+                self.connections.note_queued(number);
+            }
+            return Some(());
         }
-        let dial = connection.dials.iter_mut().flatten().next()?;
+        let dial = connection.open_dial()?;
         let was_empty = dial.stream.unwritten() == 0;
         dial.stream.queue(message)?;
         connection.clock.sent(now);
@@ -208,7 +221,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         let limit = self.stream(limit).map(|stream| stream.limit).unwrap_or_default();
         self.connections.check_at(now + limit);
         if was_empty {
-            self.connections.dirty.push(number);
+            self.connections.note_queued(number);
         }
         Some(())
     }
@@ -217,20 +230,33 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     #[cold]
     #[inline(never)]
     pub(in super::super) fn flush_connections(&mut self) {
+        let now = self.connections.now;
         while let Some(number) = self.connections.dirty.pop() {
-            let open = self.connections.get_mut(number).filter(|connection| connection.is_open);
-            let Some(dial) = open.and_then(|connection| connection.dials.iter_mut().flatten().next()) else { continue };
-            // If it is broken, epoll says so, and reading says why.
-            let _ = dial.write();
+            for which in 0..DIALS {
+                let Some(connection) = self.connections.get_mut(number) else { break };
+                let Some(dial) = connection.dials.get_mut(which).and_then(Option::as_mut) else { continue };
+                let wrote = dial.write(now);
+                let is_by_udp = dial.is_by_udp();
+                if let Some(at) = dial.stream.next_timer() {
+                    self.connections.check_at(at);
+                }
+                // Of streams epoll tells, and reading says why; of an ICMP error the kernel tells once.
+                if let Err(error) = wrote.map_err(Fault::Socket)
+                    && is_by_udp
+                {
+                    self.dial_ended(number, which, error, now);
+                }
+            }
         }
     }
 }
 
 impl Connection {
-    /// Octets that wait to be written.
-    fn unwritten(&self) -> usize {
-        let dials = self.dials.iter().flatten().map(|dial| dial.stream.unwritten());
-        self.waiting.len() + dials.sum::<usize>()
+    /// Whether it takes another query, as far as the backend and what it has not read yet go.
+    fn has_room(&self) -> bool {
+        let unwritten = self.dials.iter().flatten().map(|dial| dial.stream.unwritten());
+        let takes_more = !self.is_open || self.dials.iter().flatten().all(|dial| dial.stream.has_room());
+        takes_more && self.waiting.len() + unwritten.sum::<usize>() <= MAX_UNWRITTEN
     }
 }
 

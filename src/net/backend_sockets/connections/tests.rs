@@ -54,6 +54,7 @@ impl Play {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let counters = Arc::new(BackendConnectionCounters::default());
         let way = StreamWay {
+            protocol: StreamProtocol::Frames,
             tls: tls.map(|tls| {
                 let tls = Arc::new(tls);
                 Box::new(move || Some(Arc::clone(&tls))) as Box<TlsSource>
@@ -208,7 +209,7 @@ type Noise = dyn Fn(&mut Peer, &[u8]);
 fn failed(play: &Play) -> Option<(&str, bool)> {
     match &play.ended.first()?.0 {
         End::Failed { problem, is_refused } => Some((problem, *is_refused)),
-        End::Lost(..) => None,
+        End::Lost(..) | End::Rejected(_) => None,
     }
 }
 

@@ -1,15 +1,22 @@
 //! Connections driven by octets alone: cut at every place, at many places by chance, and with all that is no reply.
 
+use std::io::{BufRead, Cursor, Write};
 use std::sync::Arc;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio_rustls::rustls::{ServerConfig, ServerConnection};
 
+use super::super::AskedIds;
 use super::*;
 use crate::net::tls::ClientTls;
 use crate::net::tls::tests::{Authority, rules};
-use crate::wire::first_message;
+use crate::wire::{HEADER_LEN, append_frame, first_message};
+
+/// These connections look at no clock.
+fn now() -> Instant {
+    Instant::now()
+}
 
 /// A reply of this length with this ID.
 fn reply(id: u16, length: usize) -> Vec<u8> {
@@ -26,7 +33,7 @@ fn frames(messages: &[Vec<u8>]) -> Vec<u8> {
 }
 
 /// The messages that the connection has, in their order.
-fn take(connection: &mut BackendConnection, into: &mut Vec<Vec<u8>>) {
+fn take(connection: &mut FrameConnection, into: &mut Vec<Vec<u8>>) {
     let mut taken = Vec::new();
     connection.take_messages(&mut taken);
     let mut rest = taken.as_slice();
@@ -37,8 +44,8 @@ fn take(connection: &mut BackendConnection, into: &mut Vec<Vec<u8>>) {
     assert!(rest.is_empty());
 }
 
-fn by_tcp() -> BackendConnection {
-    let mut connection = BackendConnection::new(None);
+fn by_tcp() -> FrameConnection {
+    let mut connection = FrameConnection::new(None);
     assert!(!connection.is_answered());
     connection.connected();
     assert_eq!(connection.state(), ConnectionState::Open);
@@ -53,7 +60,7 @@ fn messages_are_whole_wherever_octets_are_cut() {
         let mut connection = by_tcp();
         let mut found = Vec::new();
         for part in [&octets[..cut], &octets[cut..]] {
-            connection.hear(part).unwrap();
+            connection.hear(part, now()).unwrap();
             take(&mut connection, &mut found);
         }
         assert_eq!(found, messages, "cut at {cut}");
@@ -67,7 +74,7 @@ fn input_is_bounded_by_one_message_and_one_read() {
     let mut connection = by_tcp();
     let mut found = Vec::new();
     for part in octets.chunks(16 * 1024) {
-        connection.hear(part).unwrap();
+        connection.hear(part, now()).unwrap();
         assert!(connection.input.len() < 65_537 + 16 * 1024);
         take(&mut connection, &mut found);
         assert!(connection.input.len() < 65_537);
@@ -84,29 +91,29 @@ fn what_is_no_reply_breaks_a_connection() {
     };
     for octets in [frames(&[query]), vec![0, 11], vec![0, 0], b"HTTP/1.1 400 Bad Request\r\n".to_vec()] {
         let mut connection = by_tcp();
-        assert_eq!(connection.hear(&octets), Err(Broken::Protocol), "{octets:?}");
+        assert_eq!(connection.hear(&octets, now()), Err(Broken::Protocol), "{octets:?}");
         assert_eq!(connection.state(), ConnectionState::Closing);
         connection.queue(&reply(1, 12)).unwrap();
-        assert!(connection.output().is_empty());
+        assert!(connection.output(now()).is_empty());
     }
 }
 
 #[test]
 fn queries_leave_together_when_it_is_open() {
-    let mut connection = BackendConnection::new(None);
+    let mut connection = FrameConnection::new(None);
     let queries = [vec![1; 30], vec![2; 40]];
     queries.iter().for_each(|query| connection.queue(query).unwrap());
-    assert!(connection.output().is_empty());
+    assert!(connection.output(now()).is_empty());
     connection.connected();
     let expected = frames(&queries);
-    assert_eq!(connection.output(), expected);
+    assert_eq!(connection.output(now()), expected);
     // What the kernel does not take at once is offered again, with what is queued behind.
     connection.wrote(10);
     connection.queue(&queries[0]).unwrap();
-    assert_eq!(connection.output(), [&expected[10..], &frames(&queries[..1])].concat());
+    assert_eq!(connection.output(now()), [&expected[10..], &frames(&queries[..1])].concat());
     let all = connection.unwritten();
     connection.wrote(all);
-    assert!(connection.output().is_empty() && connection.unwritten() == 0);
+    assert!(connection.output(now()).is_empty() && connection.unwritten() == 0);
     assert_eq!(connection.queue(&vec![0; 65_536]), None);
 }
 
@@ -156,14 +163,14 @@ fn hear_server(tls: &mut ServerConnection, octets: &[u8], plain: &mut Vec<u8>) {
 }
 
 /// Drives both until nothing goes any more, each write and each read of a length that chance says.
-fn drive(connection: &mut BackendConnection, echo: &mut Echo, rng: &mut StdRng, found: &mut Vec<Vec<u8>>) {
+fn drive(connection: &mut FrameConnection, echo: &mut Echo, rng: &mut StdRng, found: &mut Vec<Vec<u8>>) {
     let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
     let mut part = |all: &mut Vec<u8>| {
         let length = rng.random_range(1..=all.len().min(3_000));
         all.drain(..length).collect::<Vec<u8>>()
     };
     loop {
-        let output = connection.output();
+        let output = connection.output(now());
         if !output.is_empty() {
             let length = output.len().div_ceil(2);
             to_server.extend_from_slice(&output[..length]);
@@ -176,7 +183,7 @@ fn drive(connection: &mut BackendConnection, echo: &mut Echo, rng: &mut StdRng, 
             to_client.extend_from_slice(&answer);
         }
         if !to_client.is_empty() {
-            connection.hear(&part(&mut to_client)).unwrap();
+            connection.hear(&part(&mut to_client), now()).unwrap();
             take(connection, found);
         }
     }
@@ -189,7 +196,7 @@ fn by_tls_everything_comes_back_however_it_is_cut() {
     let server = ca.leaf(&["dns.example"]).server();
     for seed in 0..60 {
         let mut rng = StdRng::seed_from_u64(seed);
-        let mut connection = BackendConnection::new(Some(tls.begin().unwrap()));
+        let mut connection = FrameConnection::new(Some(tls.begin().unwrap()));
         let mut echo = Echo::new(&server);
         let mut found = Vec::new();
         let queries: Vec<_> = (0..40)
@@ -221,8 +228,8 @@ fn by_tls_everything_comes_back_however_it_is_cut() {
         (0..8).for_each(|_| connection.queue(&[0; 60_000]).unwrap());
         drive(&mut connection, &mut echo, &mut rng, &mut found);
         assert_eq!((echo.asked, found.len()), (48, 48));
-        connection.close();
-        let output = connection.output().to_vec();
+        connection.close(now());
+        let output = connection.output(now()).to_vec();
         echo.hear(&output);
         assert!(matches!(echo.tls.reader().fill_buf(), Ok([])), "seed {seed}: no close_notify came");
     }
@@ -233,22 +240,22 @@ fn noise_and_wrong_certificates_break_a_handshake() {
     let (ca, other) = (Authority::new(), Authority::new());
     let tls = ClientTls::new(&rules(&ca, Some("dns.example"))).unwrap();
     let begin = || {
-        let mut connection = BackendConnection::new(Some(tls.begin().unwrap()));
+        let mut connection = FrameConnection::new(Some(tls.begin().unwrap()));
         connection.connected();
         connection
     };
     let mut connection = begin();
-    connection.output();
-    assert_eq!(connection.hear(&frames(&[reply(1, 40)])), Err(Broken::Tls("it does not speak TLS".to_owned())));
+    connection.output(now());
+    assert_eq!(connection.hear(&frames(&[reply(1, 40)]), now()), Err(Broken::Tls("it does not speak TLS".to_owned())));
     let mut connection = begin();
     let mut echo = Echo::new(&other.leaf(&["dns.example"]).server());
-    let answer = echo.hear(connection.output());
+    let answer = echo.hear(connection.output(now()));
     let written = connection.unwritten();
     connection.wrote(written);
     let problem = "its certificate is from nobody whom we trust".to_owned();
-    assert_eq!(connection.hear(&answer), Err(Broken::Tls(problem)));
+    assert_eq!(connection.hear(&answer, now()), Err(Broken::Tls(problem)));
     // The server is told why.
-    assert!(!connection.output().is_empty());
+    assert!(!connection.output(now()).is_empty());
 }
 
 #[test]
