@@ -8,8 +8,8 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use quinn_proto::crypto::rustls::QuicServerConfig;
 use quinn_proto::{
-    Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint, EndpointConfig, Event, ServerConfig,
-    StreamEvent, StreamId, TransportConfig, VarInt,
+    Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint, EndpointConfig, Event,
+    HashedConnectionIdGenerator, ServerConfig, StreamEvent, StreamId, TransportConfig, VarInt,
 };
 use ring::hmac;
 use tokio_rustls::rustls;
@@ -61,10 +61,11 @@ impl QuicServer {
         transport.max_concurrent_bidi_streams(VarInt::from_u32(1_000));
         change(&mut transport);
         config.transport_config(Arc::new(transport));
-        let endpoint = Arc::new(EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]))));
+        let mut endpoint = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &[7; 32])));
+        endpoint.cid_generator(|| Box::new(HashedConnectionIdGenerator::from_key(7)));
         Self {
-            // All have one key for stateless resets.
-            endpoint: Endpoint::new(endpoint, Some(Arc::new(config)), false, None),
+            // All have the same keys for IDs and stateless resets.
+            endpoint: Endpoint::new(Arc::new(endpoint), Some(Arc::new(config)), false, None),
             connections: HashMap::new(),
             heard: HashMap::new(),
             queries: Vec::new(),
