@@ -11,6 +11,7 @@ use super::explain::Explained;
 use super::fetches::Fetches;
 use super::responses::{Delivery, Way};
 use super::{Client, Forwarder, HandOver, Shared};
+use crate::address::Scheme;
 use crate::cache::ResponseFor;
 use crate::engine::single_flight::WorkerId;
 use crate::engine::{
@@ -257,7 +258,10 @@ impl Outside {
         let counters = backend.counters(usize::from(self.me.0));
         let of = Arc::clone(backend);
         StreamWay {
-            protocol: StreamProtocol::Frames,
+            protocol: match backend.address.scheme {
+                Scheme::Quic => StreamProtocol::Quic,
+                Scheme::Plain | Scheme::Tcp | Scheme::Tls | Scheme::Https | Scheme::Http => StreamProtocol::Frames,
+            },
             tls: backend.is_encrypted().then(|| Box::new(move || of.tls()) as Box<TlsSource>),
             rules: config.map(|config| config.connections).unwrap_or_default(),
             is_alone: pool.is_some_and(|pool| pool.backends.len() == 1),

@@ -277,7 +277,8 @@ impl SharedPool {
                 address: config.address.ip(),
                 alpn: config.address.scheme.alpn().iter().map(|protocol| protocol.to_vec()).collect(),
                 certificate: certificate.as_deref().and_then(|name| roots.shown(name)).cloned(),
-                early_data: false,
+                // RFC 9250 section 4.5 says which queries may go so; RFC 7858 says nothing of it.
+                early_data: config.address.scheme == Scheme::Quic && self.config.connections.early_data,
             };
             if let Err(problem) = backend.set_trust(&rules) {
                 tracing::error!(pool = self.config.name, backend = backend.name, problem, "cannot be asked by TLS");

@@ -23,6 +23,8 @@ pub use self::news::{FailedQuery, News};
 pub use self::patience::Patience;
 use self::quic::BufferedQuic;
 pub use self::quic::QuicConnection;
+#[cfg(test)]
+pub(crate) use self::quic::server::{Query, QuicServer, tls as server_tls};
 pub use self::silence_clock::{SilenceClock, Suspicion, silence_limit};
 use super::tls::ClientTls;
 use crate::wire::first_message;

@@ -1,5 +1,7 @@
 //! Connections to scripted backends on loopback: the sockets are real, the time is the test's.
 
+mod quic;
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
@@ -22,6 +24,8 @@ struct Play {
     /// Replies that came: what was kept with their query.
     replied: Vec<u32>,
     ended: Vec<(End, Vec<u32>)>,
+    /// In place of the listener.
+    quic: Option<quic::QuicPeer>,
 }
 
 /// The other end of a connection.
@@ -52,9 +56,20 @@ impl Play {
 
     fn with(rules: ConnectionPoolRules, tls: Option<ClientTls>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        Self::by(StreamProtocol::Frames, address, listener, rules, tls)
+    }
+
+    fn by(
+        protocol: StreamProtocol,
+        address: SocketAddr,
+        listener: TcpListener,
+        rules: ConnectionPoolRules,
+        tls: Option<ClientTls>,
+    ) -> Self {
         let counters = Arc::new(BackendConnectionCounters::default());
         let way = StreamWay {
-            protocol: StreamProtocol::Frames,
+            protocol,
             tls: tls.map(|tls| {
                 let tls = Arc::new(tls);
                 Box::new(move || Some(Arc::clone(&tls))) as Box<TlsSource>
@@ -67,8 +82,17 @@ impl Play {
             counters: Arc::clone(&counters),
         };
         let mut sockets = BackendSockets::new(16, 128).unwrap();
-        let set = sockets.add_by_stream(listener.local_addr().unwrap(), way);
-        Self { sockets, set, counters, listener, now: Instant::now(), replied: Vec::new(), ended: Vec::new() }
+        let set = sockets.add_by_stream(address, way);
+        Self {
+            sockets,
+            set,
+            counters,
+            listener,
+            now: Instant::now(),
+            replied: Vec::new(),
+            ended: Vec::new(),
+            quic: None,
+        }
     }
 
     fn pass(&mut self, millis: u64) {
@@ -90,6 +114,9 @@ impl Play {
 
     /// One turn of a worker.
     fn turn(&mut self) {
+        if let Some(quic) = &mut self.quic {
+            quic.turn(self.now);
+        }
         let (mut events, mut messages) = (Vec::new(), Vec::new());
         self.sockets.ready(&mut events);
         for event in events {
