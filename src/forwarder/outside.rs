@@ -11,7 +11,6 @@ use super::explain::Explained;
 use super::fetches::Fetches;
 use super::responses::{Delivery, Way};
 use super::{Client, Forwarder, HandOver, Shared};
-use crate::address::Scheme;
 use crate::cache::ResponseFor;
 use crate::engine::single_flight::WorkerId;
 use crate::engine::{
@@ -19,7 +18,6 @@ use crate::engine::{
     SentAttempt, TakenSlot, TcpQuery, Waiter,
 };
 use crate::metrics::{Counters, Dropped};
-use crate::net::backend_connection::StreamProtocol;
 use crate::net::backend_sockets::{BackendSockets, Refused, StreamWay, TlsSource};
 use crate::net::refusal::Refusal;
 use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
@@ -258,10 +256,7 @@ impl Outside {
         let counters = backend.counters(usize::from(self.me.0));
         let of = Arc::clone(backend);
         StreamWay {
-            protocol: match backend.address.scheme {
-                Scheme::Quic => StreamProtocol::Quic,
-                Scheme::Plain | Scheme::Tcp | Scheme::Tls | Scheme::Https | Scheme::Http => StreamProtocol::Frames,
-            },
+            protocol: (*backend.protocol()).clone(),
             tls: backend.is_encrypted().then(|| Box::new(move || of.tls()) as Box<TlsSource>),
             rules: config.map(|config| config.connections).unwrap_or_default(),
             is_alone: pool.is_some_and(|pool| pool.backends.len() == 1),

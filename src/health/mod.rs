@@ -278,7 +278,13 @@ impl Subject {
             if self.backend.address.scheme.is_encrypted() && tls.is_none() {
                 return Err(io::Error::other("nobody is known who could vouch for its certificate"));
             }
-            return Ok(Probe::Stream(StreamProbe::begin(kept.take(), server, tls, plain, place)));
+            return Ok(Probe::Stream(StreamProbe::begin(
+                kept.take(),
+                (server, self.backend.protocol()),
+                tls,
+                plain,
+                place,
+            )));
         }
         let client = UdpClient::bind(self.backend.address.socket)?;
         client.keep_errors();

@@ -12,10 +12,11 @@ use std::task::Poll;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::net::client::{ConnectError, ServerClient, TcpClient};
+use crate::net::backend_connection::StreamProtocol;
+use crate::net::client::ConnectError;
 use crate::net::refusal::connect_problem;
+use crate::net::server_client::ServerClient;
 use crate::net::tls::ClientTls;
-use crate::wire::Header;
 
 /// The connection of one backend's probes.
 #[derive(Default)]
@@ -67,19 +68,19 @@ impl StreamProbe {
     /// Asks a server this question, over a connection that is kept if there is one.
     pub(super) fn begin(
         kept: Option<ServerClient>,
-        server: SocketAddr,
+        (server, protocol): (SocketAddr, Arc<StreamProtocol>),
         tls: Option<Arc<ClientTls>>,
         query: Vec<u8>,
         place: OwnedSemaphorePermit,
     ) -> Self {
         let talk = async move {
             if let Some(mut client) = kept
-                && ask(&mut client, &query).await.is_ok()
+                && client.ask(&query).await.is_ok()
             {
                 return Ok(ProbedBy { client, is_fresh: false });
             }
-            let mut client = TcpClient::connect_by(server, tls.as_deref()).await?;
-            ask(&mut client, &query).await?;
+            let mut client = ServerClient::connect(server, &protocol, tls.as_deref()).await?;
+            client.ask(&query).await?;
             Ok(ProbedBy { client, is_fresh: true })
         };
         Self { talk: Some(Box::pin(talk)), _place: place }
@@ -107,19 +108,6 @@ impl StreamProbe {
     }
 }
 
-/// Asks over a connection, and waits for the reply.
-async fn ask(client: &mut ServerClient, query: &[u8]) -> io::Result<()> {
-    client.send(query).await?;
-    loop {
-        let message = client.receive().await?;
-        let (header, asked) = (Header::read(&message), Header::read(query));
-        // What was asked before may have its reply now.
-        if header.is_some_and(|header| header.is_response() && Some(header.id()) == asked.map(Header::id)) {
-            return Ok(());
-        }
-    }
-}
-
 /// Probes over one connection: the tenth shows whether new ones are taken, which old ones do not tell (dnsdist issue 17707).
 const PROBES: u32 = 9;
 
@@ -133,6 +121,7 @@ mod tests {
 
     use super::*;
     use crate::address::BackendAddress;
+    use crate::net::client::TcpClient;
     use crate::net::tls::tests::{Authority, rules};
     use crate::wire::{Name, RecordType, write_plain_query};
 
@@ -154,7 +143,7 @@ mod tests {
         let place = Arc::new(Semaphore::new(1)).acquire_owned().await.expect("a place");
         let mut query = Vec::new();
         write_plain_query(rand::random(), &Name::root(), RecordType::NS, &mut query);
-        StreamProbe::begin(kept.take(), server, tls, query, place).heard(kept).await
+        StreamProbe::begin(kept.take(), (server, Arc::default()), tls, query, place).heard(kept).await
     }
 
     /// Makes so many probes of a server that closes after so many replies; returns how many connections that took.

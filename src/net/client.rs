@@ -13,7 +13,6 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout_at;
 
-use super::tls::ClientTls;
 use super::{bind, options};
 use crate::wire::append_frame;
 
@@ -112,14 +111,6 @@ impl TcpClient {
     }
 }
 
-/// A stream to a server, within TLS or not.
-pub trait ServerStream: AsyncRead + AsyncWrite + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> ServerStream for S {}
-
-/// Asks one server by TCP, or by TLS.
-pub type ServerClient = TcpClient<Box<dyn ServerStream>>;
-
 /// Why there is no connection to a server.
 #[derive(Debug)]
 pub enum ConnectError {
@@ -141,20 +132,6 @@ impl From<ConnectError> for io::Error {
             ConnectError::Io(error) => error,
             ConnectError::Untrusted(problem) => Self::new(io::ErrorKind::PermissionDenied, problem),
         }
-    }
-}
-
-impl ServerClient {
-    /// A connection to a server, by TLS if what that needs is given.
-    ///
-    /// # Errors
-    /// If it cannot be made, or the server does not show who it is.
-    pub async fn connect_by(server: SocketAddr, tls: Option<&ClientTls>) -> Result<Self, ConnectError> {
-        let stream = TcpStream::connect(server).await?;
-        // RFC 7766 section 8: each message leaves by itself.
-        let _ = stream.set_nodelay(true);
-        let Some(tls) = tls else { return Ok(Self::over(Box::new(stream))) };
-        Ok(Self::over(Box::new(tls.connect(stream).await?)))
     }
 }
 

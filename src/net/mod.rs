@@ -14,6 +14,7 @@ pub mod listening;
 pub mod options;
 mod pressure;
 pub mod refusal;
+pub mod server_client;
 pub mod streams;
 pub mod tasks;
 pub mod tcp;

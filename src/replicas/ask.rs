@@ -9,7 +9,9 @@ use std::time::Instant;
 use tokio::time::timeout_at;
 
 use crate::address::BackendAddress;
-use crate::net::client::{TcpClient, UdpClient};
+use crate::net::backend_connection::StreamProtocol;
+use crate::net::client::UdpClient;
+use crate::net::server_client::ServerClient;
 use crate::net::tls::ClientTls;
 use crate::state::SharedBackend;
 use crate::wire::{Header, OwnEdns, QuestionFlags, Rcode, is_reply_to, write_own_query};
@@ -31,12 +33,14 @@ pub struct Member {
     address: BackendAddress,
     /// What a connection to it needs, if it is asked by TLS and may be.
     tls: Option<Arc<ClientTls>>,
+    /// By which protocol it is asked by stream.
+    protocol: Arc<StreamProtocol>,
 }
 
 impl Member {
     /// A backend as it is asked.
     pub fn of(backend: &SharedBackend) -> Self {
-        Self { address: backend.address, tls: backend.tls() }
+        Self { address: backend.address, tls: backend.tls(), protocol: backend.protocol() }
     }
 }
 
@@ -62,7 +66,7 @@ pub async fn ask(member: &Member, asked: &Asked<'_>, deadline: Instant) -> io::R
 async fn ask_once(member: &Member, asked: &Asked<'_>, deadline: Instant) -> io::Result<Vec<u8>> {
     let mut query = Vec::new();
     write_own_query(rand::random(), asked.question, asked.flags, asked.edns, &mut query);
-    let Member { address: BackendAddress { scheme, socket }, tls } = member;
+    let Member { address: BackendAddress { scheme, socket }, tls, protocol } = member;
     if !scheme.is_stream() {
         let reply = ask_by_udp(*socket, &query, deadline).await?;
         if !Header::read(&reply).is_some_and(Header::is_truncated) {
@@ -72,9 +76,8 @@ async fn ask_once(member: &Member, asked: &Asked<'_>, deadline: Instant) -> io::
     if scheme.is_encrypted() && tls.is_none() {
         return Err(io::Error::other("nobody is known who could vouch for its certificate"));
     }
-    let mut client = TcpClient::connect_by(*socket, tls.as_deref()).await?;
-    client.send(&query).await?;
-    let reply = client.receive().await?;
+    let mut client = ServerClient::connect(*socket, protocol, tls.as_deref()).await?;
+    let reply = client.ask(&query).await?;
     // There is one query on this connection: whoever sends something else has nothing to say.
     if is_reply_to(&reply, &query) { Ok(reply) } else { Err(io::ErrorKind::InvalidData.into()) }
 }
@@ -112,6 +115,7 @@ mod tests {
 
     use super::*;
     use crate::address::Scheme;
+    use crate::net::client::TcpClient;
     use crate::wire::{Flag, read_query, read_reply};
 
     /// `www.` A IN.
@@ -154,7 +158,8 @@ mod tests {
         };
         let address = socket.local_addr().expect("an address");
         let scheme = if matches!(way, Way::Stream) { Scheme::Tcp } else { Scheme::Plain };
-        let member = Member { address: BackendAddress { scheme, socket: address }, tls: None };
+        let member =
+            Member { address: BackendAddress { scheme, socket: address }, tls: None, protocol: Arc::default() };
         let edns = Some(OwnEdns { udp_size: 1232, wants_version: true });
         let asked = Asked { question: QUESTION, flags: QuestionFlags::default(), edns };
         let mut queries = 0;

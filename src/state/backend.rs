@@ -6,12 +6,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::backend_cookies::BackendCookies;
 use crate::address::BackendAddress;
 use crate::config::BackendConfig;
 use crate::metrics::{BackendCounters, BackendState, Counter, OrderWord};
+use crate::net::backend_connection::StreamProtocol;
 use crate::net::tls::{ClientTls, TrustRules};
 use crate::policy::BackendIndex;
 use crate::policy::health::HealthState;
@@ -30,6 +31,8 @@ pub struct SharedBackend {
     pub affinity_number: u32,
     /// What a connection to it needs, if it is asked by TLS.
     tls: ArcSwapOption<ClientTls>,
+    /// By which protocol it is asked by stream.
+    protocol: ArcSwap<StreamProtocol>,
     /// Why the last connection to it did not come to be, if that is so.
     connection_problem: ArcSwapOption<String>,
     /// What each worker counts, from its first query on.
@@ -129,6 +132,7 @@ impl SharedBackend {
             index,
             affinity_number,
             tls: ArcSwapOption::empty(),
+            protocol: ArcSwap::default(),
             connection_problem: ArcSwapOption::empty(),
             counters: (0..workers).map(|_| OnceLock::new()).collect(),
             carried: OnceLock::new(),
@@ -151,6 +155,18 @@ impl SharedBackend {
     /// What a connection to it needs, if it is asked by TLS; none, if it cannot be known who it is.
     pub fn tls(&self) -> Option<Arc<ClientTls>> {
         self.tls.load_full()
+    }
+
+    /// By which protocol it is asked by stream.
+    pub fn protocol(&self) -> Arc<StreamProtocol> {
+        self.protocol.load_full()
+    }
+
+    /// It is asked by this protocol from now on.
+    pub(super) fn set_protocol(&self, protocol: StreamProtocol) {
+        if **self.protocol.load() != protocol {
+            self.protocol.store(Arc::new(protocol));
+        }
     }
 
     /// Judges it by these rules from now on. With the same ones, sessions that can be resumed stay.

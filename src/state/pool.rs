@@ -21,6 +21,7 @@ use crate::address::{BackendAddress, Scheme};
 use crate::cache::PoolId;
 use crate::config::{BackendConfig, PoolConfig, TrustConfig};
 use crate::metrics::PoolCounters;
+use crate::net::backend_connection::StreamProtocol;
 use crate::net::tls::{KnownRoots, TrustRules};
 use crate::policy::affinity::Affinity;
 use crate::policy::balance::{Balance, Crowd, FEW};
@@ -270,6 +271,8 @@ impl SharedPool {
             let is_meant =
                 |backend: &&Arc<SharedBackend>| backend.address == config.address && backend.name == config.name;
             let Some(backend) = self.backends.iter().find(is_meant) else { continue };
+            let name = config.trust.identity.name.as_deref();
+            backend.set_protocol(StreamProtocol::of(config.address, name, &config.path));
             let TrustConfig { identity, ca, certificate } = &config.trust;
             let rules = TrustRules {
                 identity: identity.clone(),

@@ -248,7 +248,7 @@ fn backend_that_wants_to_know_who_asks_is_shown_a_certificate() {
 }
 
 /// Makes a certificate with an RSA key for `dns.example`, which vouches for itself; `None` with a message where that cannot be.
-fn make_by_rsa(folder: &Path) -> Option<(Vec<u8>, Vec<u8>)> {
+pub(crate) fn make_by_rsa(folder: &Path) -> Option<(Vec<u8>, Vec<u8>)> {
     let words = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=dns.example -addext subjectAltName=DNS:dns.example \
                  -addext basicConstraints=critical,CA:FALSE -keyout rsa.key -out rsa.pem";
     let mut openssl = Command::new("openssl");

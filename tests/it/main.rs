@@ -18,6 +18,7 @@ mod catalog_scale;
 mod changes;
 mod chaos;
 mod connections;
+mod connections_https;
 mod container;
 mod ctl;
 mod ctl_cache;

@@ -9,20 +9,23 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use crate::address::Scheme;
+use crate::net::backend_connection::StreamProtocol;
 use crate::net::client::ConnectError;
+use crate::net::server_client::{ServerClient, ServerHeard};
 use crate::net::tls::ClientTls;
-use crate::wire::{append_frame, set_id};
+use crate::wire::{Transport, set_id};
 
 /// The way to one server by stream.
 #[derive(Debug)]
 pub(super) struct Connections {
     server: SocketAddr,
-    /// What is needed to ask by TLS, if that is to be.
+    scheme: Scheme,
+    protocol: StreamProtocol,
+    /// What is needed to ask where all is encrypted.
     tls: Option<ClientTls>,
     /// Held while a connection is made, so that one is made and not a hundred.
     current: tokio::sync::Mutex<Current>,
@@ -39,12 +42,12 @@ struct Current {
 /// One connection.
 #[derive(Debug)]
 struct Connection {
-    /// Frames to be written.
-    frames: mpsc::UnboundedSender<Vec<u8>>,
+    /// Queries to be written.
+    queries: mpsc::UnboundedSender<Vec<u8>>,
     waiting: Mutex<Waiting>,
     /// It brings nothing any more.
     is_over: AtomicBool,
-    /// What reads and what writes, which end with it.
+    /// What reads and writes, and ends with it.
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -57,14 +60,20 @@ struct Waiting {
 }
 
 impl Connections {
-    /// To this server, by TLS if what that needs is given.
-    pub(super) fn new(server: SocketAddr, tls: Option<ClientTls>) -> Self {
-        Self { server, tls, current: tokio::sync::Mutex::default() }
+    /// To this server, by this transport; encrypted if what that needs is given.
+    pub(super) fn new(server: SocketAddr, scheme: Scheme, protocol: StreamProtocol, tls: Option<ClientTls>) -> Self {
+        Self { server, scheme, protocol, tls, current: tokio::sync::Mutex::default() }
     }
 
-    /// Whether nobody on the way can read along.
-    pub(super) fn is_encrypted(&self) -> bool {
-        self.tls.is_some()
+    /// How it is asked.
+    pub(super) fn transport(&self) -> Transport {
+        match self.scheme {
+            Scheme::Plain | Scheme::Tcp => Transport::Tcp,
+            Scheme::Tls => Transport::Tls,
+            Scheme::Https => Transport::Https,
+            Scheme::Http => Transport::Http,
+            Scheme::Quic => Transport::Quic,
+        }
     }
 
     /// Why nothing was asked of the server, if it was not the one that is meant.
@@ -81,10 +90,8 @@ impl Connections {
         let (sender, reply) = oneshot::channel();
         let id = connection.enter(sender);
         set_id(&mut query, id);
-        let mut frame = Vec::new();
-        append_frame(&query, &mut frame).ok_or(io::ErrorKind::InvalidInput)?;
         let _patience = Patience { connection: &connection, id, since: Instant::now() };
-        connection.frames.send(frame).map_err(|_| io::ErrorKind::ConnectionReset)?;
+        connection.queries.send(query.clone()).map_err(|_| io::ErrorKind::ConnectionReset)?;
         let reply = reply.await.map_err(|_| io::Error::from(io::ErrorKind::ConnectionReset))?;
         Ok((query, reply))
     }
@@ -98,58 +105,49 @@ impl Connections {
         if let Some(connection) = current.connection.as_ref().filter(|known| !known.is_over.load(Relaxed)) {
             return Ok(Arc::clone(connection));
         }
-        let stream = TcpStream::connect(self.server).await?;
-        let _ = stream.set_nodelay(true);
-        let connection = match &self.tls {
-            None => Connection::over(stream),
-            Some(tls) => match tls.connect(stream).await {
-                Ok(stream) => Connection::over(stream),
-                Err(error) => {
-                    if let ConnectError::Untrusted(problem) = &error {
-                        current.untrusted = Some(problem.clone());
-                    }
-                    return Err(error.into());
+        let client = match ServerClient::connect(self.server, &self.protocol, self.tls.as_ref()).await {
+            Ok(client) => client,
+            Err(error) => {
+                if let ConnectError::Untrusted(problem) = &error {
+                    current.untrusted = Some(problem.clone());
                 }
-            },
+                return Err(error.into());
+            }
         };
+        let connection = Connection::over(client);
         current.connection = Some(Arc::clone(&connection));
         Ok(connection)
     }
 }
 
 impl Connection {
-    /// Over a stream, with a task that reads and one that writes.
-    fn over<S: AsyncRead + AsyncWrite + Send + 'static>(stream: S) -> Arc<Self> {
-        let (mut reader, mut writer) = split(stream);
-        let (frames, mut queued) = mpsc::unbounded_channel::<Vec<u8>>();
+    /// By this client, which a task has from now on.
+    fn over(mut client: ServerClient) -> Arc<Self> {
+        let (queries, mut queued) = mpsc::unbounded_channel::<Vec<u8>>();
         let waiting = Mutex::new(Waiting { by_id: HashMap::new(), heard_at: Instant::now() });
-        let connection = Arc::new(Self { frames, waiting, is_over: AtomicBool::new(false), tasks: Mutex::default() });
-        let (hearing, ending) = (Arc::downgrade(&connection), Arc::downgrade(&connection));
+        let connection = Arc::new(Self { queries, waiting, is_over: AtomicBool::new(false), tasks: Mutex::default() });
+        let hearing = Arc::downgrade(&connection);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
-            while let Ok(length) = reader.read_u16().await {
-                let mut message = vec![0; usize::from(length)];
-                if reader.read_exact(&mut message).await.is_err() {
-                    break;
+            loop {
+                tokio::select! {
+                    query = queued.recv() => {
+                        // All that has come by now leaves by one write.
+                        let more = std::iter::from_fn(|| queued.try_recv().ok());
+                        if query.into_iter().chain(more).any(|query| client.queue(&query).is_err()) {
+                            break;
+                        }
+                    }
+                    heard = client.next() => {
+                        let (Ok(heard), Some(connection)) = (heard, hearing.upgrade()) else { break };
+                        connection.hear(heard);
+                        if client.is_ending() {
+                            connection.is_over.store(true, Relaxed);
+                        }
+                    }
                 }
-                let Some(connection) = hearing.upgrade() else { return };
-                connection.hear(message);
             }
             if let Some(connection) = hearing.upgrade() {
-                connection.end();
-            }
-        });
-        tasks.spawn(async move {
-            while let Some(mut octets) = queued.recv().await {
-                // All that has come by now leaves by one write.
-                while let Ok(more) = queued.try_recv() {
-                    octets.extend(more);
-                }
-                if writer.write_all(&octets).await.is_err() || writer.flush().await.is_err() {
-                    break;
-                }
-            }
-            if let Some(connection) = ending.upgrade() {
                 connection.end();
             }
         });
@@ -172,13 +170,19 @@ impl Connection {
         id
     }
 
-    /// A message has come.
-    fn hear(&self, message: Vec<u8>) {
+    /// A message has come, or that none will.
+    fn hear(&self, heard: ServerHeard) {
         let mut waiting = self.waiting();
         waiting.heard_at = Instant::now();
-        let id = message.first_chunk().map(|octets| u16::from_be_bytes(*octets));
-        if let Some(sender) = id.and_then(|id| waiting.by_id.remove(&id)) {
-            let _ = sender.send(message);
+        match heard {
+            ServerHeard::Message(message) => {
+                let id = message.first_chunk().map(|octets| u16::from_be_bytes(*octets));
+                if let Some(sender) = id.and_then(|id| waiting.by_id.remove(&id)) {
+                    let _ = sender.send(message);
+                }
+            }
+            // Who waits hears that nobody sends any more.
+            ServerHeard::Failed(failed) => drop(waiting.by_id.remove(&failed.id)),
         }
     }
 
@@ -220,10 +224,21 @@ mod tests {
 
     const QUERY: &[u8] = b"\0\0\x01\0\0\x01\0\0\0\0\0\0\0\0\x02\0\x01";
 
+    fn by_tcp(server: SocketAddr) -> Connections {
+        Connections::new(server, Scheme::Tcp, StreamProtocol::Frames, None)
+    }
+
+    /// The reply to a query: the same with QR.
+    fn reply_to(query: &[u8]) -> Vec<u8> {
+        let mut reply = query.to_vec();
+        reply[2] |= 0x80;
+        reply
+    }
+
     #[tokio::test]
     async fn replies_find_who_waits_for_them_and_a_stall_costs_one_try() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
-        let connections = Arc::new(Connections::new(listener.local_addr().expect("an address"), None));
+        let connections = Arc::new(by_tcp(listener.local_addr().expect("an address")));
         let ask = || {
             let connections = Arc::clone(&connections);
             tokio::spawn(async move { connections.ask(QUERY.to_vec()).await })
@@ -236,11 +251,11 @@ mod tests {
             queries.push(first.receive().await.expect("a query"));
         }
         for query in queries.iter().rev() {
-            first.send(query).await.expect("it is sent");
+            first.send(&reply_to(query)).await.expect("it is sent");
         }
         for asked in asked {
             let (query, reply) = asked.await.expect("no panic").expect("a reply");
-            assert_eq!(query, reply);
+            assert_eq!(reply_to(&query), reply);
         }
         // The same connection says nothing more: who gives up sends the next one elsewhere.
         let silent = timeout(Duration::from_millis(50), connections.ask(QUERY.to_vec())).await;
@@ -249,8 +264,8 @@ mod tests {
         let (stream, _) = listener.accept().await.expect("another connection");
         let mut second = TcpClient::over(stream);
         let query = second.receive().await.expect("a query");
-        second.send(&query).await.expect("it is sent");
-        assert_eq!(next.await.expect("no panic").expect("a reply").1, query);
+        second.send(&reply_to(&query)).await.expect("it is sent");
+        assert_eq!(next.await.expect("no panic").expect("a reply").1, reply_to(&query));
         // Closed: who waits hears so, and a third is made.
         let lost = ask();
         second.receive().await.expect("a query");

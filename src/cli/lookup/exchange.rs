@@ -70,8 +70,7 @@ impl Server {
             reply = plain;
         }
         if let Some(connections) = by_stream {
-            let transport = if connections.is_encrypted() { Transport::Tls } else { Transport::Tcp };
-            return Ok(Ok(Answer { reply, transport }));
+            return Ok(Ok(Answer { reply, transport: connections.transport() }));
         }
         // RFC 7766 section 5: a truncated reply is asked for again by TCP. Part of an RRset is no answer.
         if reply.header.is_truncated() {

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use super::address;
 use super::connection::Connections;
-use crate::address::{BackendUrl, Pin, Scheme, ServerIdentity, Verify};
+use crate::address::{BackendAddress, BackendUrl, HttpPath, Pin, Scheme, ServerIdentity, Verify};
+use crate::net::backend_connection::StreamProtocol;
 use crate::net::tls::{ClientTls, TlsRoots, TrustRules};
 
 /// What the server must show.
@@ -36,7 +37,7 @@ pub(super) struct Way {
 }
 
 impl Way {
-    /// Reads `@SERVER`, `+tcp` and `+tls`, with what `-p`, `--tcp` and the options of trust say.
+    /// Reads `@SERVER`, `+tcp`, `+tls` and their like, with what `-p`, `--tcp` and the options of trust say.
     pub(super) fn read(
         servers: &[&str],
         flags: &[&str],
@@ -45,22 +46,28 @@ impl Way {
         trust: &Trust,
     ) -> Result<Self, String> {
         let mut wanted = tcp.then_some(Scheme::Tcp);
+        let mut path = HttpPath::default();
         for flag in flags {
             wanted = Some(match *flag {
                 "+tcp" => Scheme::Tcp,
                 "+tls" => Scheme::Tls,
                 "+notcp" => Scheme::Plain,
-                other if other.starts_with("+https") || other == "+quic" => {
-                    return Err(format!(
-                        "{other}: DNS over HTTPS and QUIC are not spoken by this version, expected +tls"
-                    ));
-                }
-                other => return Err(format!("{other}: expected +tcp or +tls")),
+                "+https" => Scheme::Https,
+                "+quic" => Scheme::Quic,
+                other => match other.strip_prefix("+https=") {
+                    Some(text) => {
+                        path = text.parse().map_err(|expected| format!("{other}: expected {expected}"))?;
+                        Scheme::Https
+                    }
+                    None => return Err(format!("{other}: expected +tcp, +tls, +https or +quic")),
+                },
             });
         }
         let (scheme, address, name) = match servers {
-            [] if wanted == Some(Scheme::Tls) => (Scheme::Tls, address::parse("127.0.0.1", port, Scheme::Tls)?, None),
-            [] => (wanted.unwrap_or(Scheme::Plain), address::default(port), None),
+            [] => match wanted {
+                Some(scheme) if scheme.is_encrypted() => (scheme, address::parse("127.0.0.1", port, scheme)?, None),
+                Some(_) | None => (wanted.unwrap_or(Scheme::Plain), address::default(port), None),
+            },
             [server] => {
                 let text = server.trim_start_matches('@');
                 match text.contains("://") {
@@ -73,6 +80,7 @@ impl Way {
                                 "@{text}: it says itself how and where it is asked, leave the other out"
                             ));
                         }
+                        path = url.path.unwrap_or(path);
                         (scheme, url.address.socket, url.name)
                     }
                     false => {
@@ -84,15 +92,21 @@ impl Way {
             [first, second, ..] => return Err(format!("two servers, {first} and {second}: expected one at most")),
         };
         if !scheme.is_encrypted() && trust.is_given() {
-            return Err("--tls-name, --ca, --pin and --insecure are for servers asked by +tls or @tls://".to_owned());
+            return Err(
+                "--tls-name, --ca, --pin and --insecure are for servers asked by +tls, +https, +quic, or @tls://, @https:// and @quic://"
+                    .to_owned(),
+            );
         }
+        let name = trust.tls_name.clone().or(name);
+        let protocol = StreamProtocol::of(BackendAddress { scheme, socket: address }, name.as_deref(), &path);
         let connections = match scheme {
             Scheme::Plain => None,
-            Scheme::Tcp => Some(Connections::new(address, None)),
-            Scheme::Tls => Some(Connections::new(address, Some(trust.tls(address, name)?))),
-            Scheme::Https | Scheme::Http | Scheme::Quic => {
-                return Err("DNS over HTTPS and QUIC are not spoken by this version, expected +tls".to_owned());
+            Scheme::Tcp => Some(Connections::new(address, scheme, protocol, None)),
+            Scheme::Tls | Scheme::Https | Scheme::Quic => {
+                let tls = trust.tls(address, name, scheme)?;
+                Some(Connections::new(address, scheme, protocol, Some(tls)))
             }
+            Scheme::Http => return Err("http:// is for listeners, expected https://".to_owned()),
         };
         Ok(Self { address, connections })
     }
@@ -104,7 +118,7 @@ impl Trust {
     }
 
     /// What a connection to this server needs.
-    fn tls(&self, server: SocketAddr, name: Option<String>) -> Result<ClientTls, String> {
+    fn tls(&self, server: SocketAddr, name: Option<String>, scheme: Scheme) -> Result<ClientTls, String> {
         let verify = match (self.insecure, self.pin.is_empty()) {
             (true, true) => Verify::None,
             (true, false) => Verify::Pin,
@@ -123,12 +137,12 @@ impl Trust {
                 Some(TlsRoots::of_system().map_err(|problem| format!("{problem}, write --ca FILE"))?)
             }
         };
-        let identity = ServerIdentity { name: self.tls_name.clone().or(name), verify, pins: self.pin.clone() };
+        let identity = ServerIdentity { name, verify, pins: self.pin.clone() };
         let rules = TrustRules {
             identity,
             roots,
             address: server.ip(),
-            alpn: vec![b"dot".to_vec()],
+            alpn: scheme.alpn().iter().map(|protocol| protocol.to_vec()).collect(),
             certificate: None,
             early_data: false,
         };
@@ -146,9 +160,9 @@ mod tests {
     #[test]
     fn a_pin_is_looked_at_whatever_the_certificate_says() {
         let trust = Trust { pin: vec![Pin([7; 32])], ..TRUST };
-        let tls = trust.tls(([192, 0, 2, 1], 853).into(), None).expect("rules");
+        let tls = trust.tls(([192, 0, 2, 1], 853).into(), None, Scheme::Tls).expect("rules");
         assert_eq!(tls.rules().identity.verify, Verify::Pin);
-        let tls = TRUST.tls(([192, 0, 2, 1], 853).into(), None).expect("rules");
+        let tls = TRUST.tls(([192, 0, 2, 1], 853).into(), None, Scheme::Tls).expect("rules");
         assert_eq!(tls.rules().identity.verify, Verify::None);
     }
 
@@ -175,20 +189,27 @@ mod tests {
                 &[],
                 None,
                 &TRUST,
-                Err("--tls-name, --ca, --pin and --insecure are for servers asked by +tls or @tls://"),
+                Err(
+                    "--tls-name, --ca, --pin and --insecure are for servers asked by +tls, +https, +quic, or @tls://, @https:// and @quic://",
+                ),
             ),
-            (&[], &["+tsl"], None, &NONE, Err("+tsl: expected +tcp or +tls")),
+            (&[], &["+tsl"], None, &NONE, Err("+tsl: expected +tcp, +tls, +https or +quic")),
+            (&[], &["+quic"], None, &TRUST, Ok(("127.0.0.1:853", Some(true)))),
+            (&["@quic://192.0.2.1:8853#dns.example"], &[], None, &TRUST, Ok(("192.0.2.1:8853", Some(true)))),
+            (&[], &["+https"], None, &TRUST, Ok(("127.0.0.1:443", Some(true)))),
+            (&["@192.0.2.1"], &["+https=/q"], Some(8443), &TRUST, Ok(("192.0.2.1:8443", Some(true)))),
+            (&["@https://192.0.2.1/q#dns.example"], &[], None, &TRUST, Ok(("192.0.2.1:443", Some(true)))),
             (
                 &[],
-                &["+https"],
+                &["+https=q"],
                 None,
-                &NONE,
-                Err("+https: DNS over HTTPS and QUIC are not spoken by this version, expected +tls"),
+                &TRUST,
+                Err("+https=q: expected a path such as /dns-query, without spaces, ? or {"),
             ),
             (&["@a", "@b"], &[], None, &NONE, Err("two servers, @a and @b: expected one at most")),
         ] {
             let way = Way::read(servers, flags, port, false, trust);
-            let way = way.map(|way| (way.address.to_string(), way.connections.map(|by| by.is_encrypted())));
+            let way = way.map(|way| (way.address.to_string(), way.connections.map(|by| by.transport().is_encrypted())));
             let expected = expected.map(|(address, is_encrypted)| (address.to_owned(), is_encrypted));
             assert_eq!(way, expected.map_err(str::to_owned), "{servers:?} {flags:?}");
         }

@@ -1,12 +1,13 @@
 //! A connection to a backend as a value: octets in, whole messages out; queries in, octets out. It has no socket and no clock.
 //!
 //! What was queued before the connection is open leaves when it is; all that is queued between two looks at
-//! [`output`](BackendConnection::output) leaves together. Each protocol is a file: [`frames`] by TCP and TLS, [`quic`]. A query is known by the
-//! ID in its first two octets, and so is its reply; where the wire has streams in place of IDs, the protocol keeps which is whose.
+//! [`output`](BackendConnection::output) leaves together. Each protocol is a file: [`frames`] by TCP and TLS, [`http2`], [`quic`]. A query
+//! is known by the ID in its first two octets, and so is its reply; where the wire has streams in place of IDs, the protocol keeps which is whose.
 
 mod asked;
 mod backoff;
 mod frames;
+pub(super) mod http2;
 mod news;
 mod patience;
 mod quic;
@@ -19,6 +20,8 @@ use std::time::{Duration, Instant};
 pub use self::asked::AskedIds;
 pub use self::backoff::Backoff;
 use self::frames::FrameConnection;
+use self::http2::Http2Connection;
+pub use self::http2::HttpTarget;
 pub use self::news::{FailedQuery, News};
 pub use self::patience::Patience;
 use self::quic::BufferedQuic;
@@ -27,10 +30,11 @@ pub use self::quic::QuicConnection;
 pub(crate) use self::quic::server::{Query, QuicServer, tls as server_tls};
 pub use self::silence_clock::{SilenceClock, Suspicion, silence_limit};
 use super::tls::ClientTls;
+use crate::address::{BackendAddress, HttpPath, Scheme};
 use crate::wire::first_message;
 
 /// A connection to a backend, by whatever protocol.
-pub trait BackendConnection {
+pub trait BackendConnection: Send {
     /// How far it is.
     fn state(&self) -> ConnectionState;
 
@@ -141,16 +145,28 @@ pub trait BackendConnection {
 }
 
 /// How a backend is spoken to by stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum StreamProtocol {
     /// In frames, by TCP or TLS.
+    #[default]
     Frames,
+    /// By HTTP/2, to here.
+    Http(HttpTarget),
     /// By QUIC, a stream for each query.
     Quic,
 }
 
 impl StreamProtocol {
-    /// A connection to a server at this address that is dialled.
+    /// The protocol of a backend with this address. `name`: the one that its certificate bears, if it has one.
+    pub fn of(address: BackendAddress, name: Option<&str>, path: &HttpPath) -> Self {
+        match address.scheme {
+            Scheme::Https => Self::Http(HttpTarget::new(address.socket, name, path)),
+            Scheme::Quic => Self::Quic,
+            Scheme::Plain | Scheme::Tcp | Scheme::Tls | Scheme::Http => Self::Frames,
+        }
+    }
+
+    /// A connection to a server at this address that is dialled; nothing was said yet.
     ///
     /// # Errors
     /// If what it needs is not given.
@@ -160,12 +176,11 @@ impl StreamProtocol {
         address: SocketAddr,
         now: Instant,
     ) -> Result<Box<dyn BackendConnection>, String> {
+        let known = || tls.ok_or("it is not known by what to tell who it is");
         match self {
             Self::Frames => Ok(Box::new(FrameConnection::new(tls.map(ClientTls::begin).transpose()?))),
-            Self::Quic => {
-                let tls = tls.ok_or("QUIC needs to know whom it speaks to")?;
-                Ok(Box::new(BufferedQuic::new(QuicConnection::new(tls, address, now)?, now)))
-            }
+            Self::Http(target) => Ok(Box::new(Http2Connection::new(known()?.begin()?, target.clone())?)),
+            Self::Quic => Ok(Box::new(BufferedQuic::new(QuicConnection::new(known()?, address, now)?, now))),
         }
     }
 
@@ -173,15 +188,15 @@ impl StreamProtocol {
     pub fn has_keepalive(&self) -> bool {
         match self {
             Self::Frames => true,
-            // RFC 9250 section 5.5.2: it must not be asked for.
-            Self::Quic => false,
+            // RFC 9250 section 5.5.2: by QUIC it must not be asked for.
+            Self::Http(_) | Self::Quic => false,
         }
     }
 
     /// Whether it goes by datagrams.
     pub fn is_by_udp(&self) -> bool {
         match self {
-            Self::Frames => false,
+            Self::Frames | Self::Http(_) => false,
             Self::Quic => true,
         }
     }

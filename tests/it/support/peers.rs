@@ -97,6 +97,19 @@ impl Peer {
         })
     }
 
+    /// Starts BIND with the zone at this address, by HTTPS, with `rsa.pem` and `rsa.key` of this folder.
+    pub(crate) fn start_by_https(address: SocketAddr, certificate: &Path) -> Option<Self> {
+        let (nobody, plain) = (SocketAddr::from(([127, 0, 0, 1], 9)), super::free_address());
+        let (ip, port, certificate) = (address.ip(), address.port(), certificate.display());
+        Self::start_with(Kind::Bind, |at| {
+            let ways = format!(
+                "tls ours {{ cert-file \"{certificate}/rsa.pem\"; key-file \"{certificate}/rsa.key\"; }};\n\
+                 http ours {{ endpoints {{ \"/q\"; }}; }};\noptions {{ listen-on port {port} tls ours http ours {{ {ip}; }};"
+            );
+            bind_config(at, plain, Role::Primary(nobody)).replacen("options {", &ways, 1)
+        })
+    }
+
     fn start_with(kind: Kind, config: impl FnOnce(&Path) -> String) -> Option<Self> {
         let Some(program) = kind.find() else {
             leave_out("a server of others", &format!("{} is not installed", kind.program()));

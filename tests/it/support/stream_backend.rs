@@ -261,7 +261,7 @@ impl TestAuthority {
     }
 
     /// A server that it vouches for, and that asks its clients for a certificate of the other authority.
-    fn server(&self, clients: Option<&Self>) -> Arc<ServerConfig> {
+    pub(super) fn server(&self, clients: Option<&Self>) -> Arc<ServerConfig> {
         let key = KeyPair::generate().expect("there is randomness");
         let params = CertificateParams::new(vec!["dns.example".to_owned()]).expect("a name");
         let certificate = params.signed_by(&key, &self.0).expect("a sound certificate");

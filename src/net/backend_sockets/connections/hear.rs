@@ -163,7 +163,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         let News { failed, lost, pause, has_sign } = news;
         let Some(connection) = self.connections.get_mut(number) else { return };
         let set_id = connection.set_id;
-        let is_ending = connection.is_retired;
+        let is_ending = connection.open_dial().is_some_and(|dial| dial.stream.is_ending());
         if has_sign || !failed.is_empty() {
             connection.clock.heard();
             connection.heard = connection.heard.saturating_add(1);

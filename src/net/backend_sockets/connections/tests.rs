@@ -1,5 +1,6 @@
 //! Connections to scripted backends on loopback: the sockets are real, the time is the test's.
 
+mod http;
 mod quic;
 
 use std::io::{Read, Write};
@@ -55,14 +56,17 @@ impl Play {
     }
 
     fn with(rules: ConnectionPoolRules, tls: Option<ClientTls>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        Self::by(StreamProtocol::Frames, address, listener, rules, tls)
+        Self::by(StreamProtocol::Frames, rules, tls)
     }
 
-    fn by(
-        protocol: StreamProtocol,
+    fn by(protocol: StreamProtocol, rules: ConnectionPoolRules, tls: Option<ClientTls>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::at(listener.local_addr().unwrap(), protocol, listener, rules, tls)
+    }
+
+    fn at(
         address: SocketAddr,
+        protocol: StreamProtocol,
         listener: TcpListener,
         rules: ConnectionPoolRules,
         tls: Option<ClientTls>,

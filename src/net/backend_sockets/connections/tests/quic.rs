@@ -68,7 +68,7 @@ impl Place {
         let peer = QuicPeer::new(QuicServer::new(server_tls(&self.server, alpn), change));
         let address = peer.socket.local_addr().unwrap();
         let unused = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut play = Play::by(StreamProtocol::Quic, address, unused, rules, Some(tls));
+        let mut play = Play::at(address, StreamProtocol::Quic, unused, rules, Some(tls));
         play.quic = Some(peer);
         play
     }

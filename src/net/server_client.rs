@@ -1,0 +1,260 @@
+//! A client of one server by any stream, encrypted or not, for whoever asks now and then: probes, the comparison of replicas, `lookup`.
+//!
+//! It drives by a task what [`backend_sockets`](super::backend_sockets) drives by the worker's turn: a [`BackendConnection`], which knows
+//! TLS, HTTP and QUIC, over a socket.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Instant;
+
+use tokio::io::Interest;
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::time::sleep_until;
+
+use super::backend_connection::{BackendConnection, Broken, ConnectionState, FailedQuery, StreamProtocol};
+use super::client::ConnectError;
+use super::tls::ClientTls;
+use crate::wire::{Header, first_message};
+
+/// Asks one server by stream.
+pub struct ServerClient {
+    socket: ServerSocket,
+    connection: Box<dyn BackendConnection>,
+    /// What has come and was not taken.
+    heard: VecDeque<ServerHeard>,
+    /// Where octets are received.
+    room: Box<[u8]>,
+}
+
+/// What octets go through.
+enum ServerSocket {
+    Tcp(TcpStream),
+    Udp(UdpSocket),
+}
+
+/// What comes from a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerHeard {
+    /// A message.
+    Message(Vec<u8>),
+    /// The query with this ID gets no reply.
+    Failed(FailedQuery),
+}
+
+impl ServerClient {
+    /// A connection to a server, encrypted if what that needs is given.
+    ///
+    /// # Errors
+    /// If it cannot be made, or the server does not show who it is.
+    pub async fn connect(
+        server: SocketAddr,
+        protocol: &StreamProtocol,
+        tls: Option<&ClientTls>,
+    ) -> Result<Self, ConnectError> {
+        let mut connection = protocol.begin(tls, server, Instant::now()).map_err(io::Error::other)?;
+        let socket = match protocol.is_by_udp() {
+            true => {
+                let any = if server.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+                let socket = UdpSocket::bind(SocketAddr::new(any, 0)).await?;
+                socket.connect(server).await?;
+                ServerSocket::Udp(socket)
+            }
+            false => {
+                let stream = TcpStream::connect(server).await?;
+                // RFC 7766 section 8: each message leaves by itself.
+                let _ = stream.set_nodelay(true);
+                connection.connected();
+                ServerSocket::Tcp(stream)
+            }
+        };
+        let room = vec![0; READ].into_boxed_slice();
+        let mut client = Self { socket, connection, heard: VecDeque::new(), room };
+        while client.connection.state() != ConnectionState::Open {
+            client.go_on().await?;
+        }
+        Ok(client)
+    }
+
+    /// Queues a query, which leaves with the next [`next`](Self::next). Its ID tells its reply from others.
+    ///
+    /// # Errors
+    /// If it is too long.
+    pub fn queue(&mut self, query: &[u8]) -> io::Result<()> {
+        Ok(self.connection.queue(query).ok_or(io::ErrorKind::InvalidInput)?)
+    }
+
+    /// The next thing that comes. May be given up and called again.
+    ///
+    /// # Errors
+    /// If the connection ends.
+    pub async fn next(&mut self) -> io::Result<ServerHeard> {
+        loop {
+            if let Some(heard) = self.heard.pop_front() {
+                return Ok(heard);
+            }
+            self.go_on().await?;
+        }
+    }
+
+    /// Asks a question, and waits for the reply with its ID.
+    ///
+    /// # Errors
+    /// If the connection ends, or the server answers by an error of its transport.
+    pub async fn ask(&mut self, query: &[u8]) -> io::Result<Vec<u8>> {
+        self.queue(query)?;
+        let asked = Header::read(query).map(Header::id);
+        loop {
+            match self.next().await? {
+                ServerHeard::Message(message) => {
+                    let header = Header::read(&message);
+                    // What was asked before may have its reply now.
+                    if header.is_some_and(|header| header.is_response() && Some(header.id()) == asked) {
+                        self.acknowledge();
+                        return Ok(message);
+                    }
+                }
+                ServerHeard::Failed(FailedQuery { id, problem }) if Some(id) == asked => {
+                    return Err(io::Error::other(problem));
+                }
+                ServerHeard::Failed(_) => {}
+            }
+        }
+    }
+
+    /// Has the reply acknowledged at once, where the kernel does not: nobody may look here until the next question, and the server
+    /// would send the reply again and again.
+    fn acknowledge(&mut self) {
+        if matches!(self.socket, ServerSocket::Udp(_)) {
+            // The acknowledgement goes along.
+            self.connection.ping();
+            // The next question tells if it is broken.
+            let _ = self.write();
+        }
+    }
+
+    /// Writes what is to be written, and waits for something to happen.
+    async fn go_on(&mut self) -> Result<(), ConnectError> {
+        self.write()?;
+        let interest = match &self.socket {
+            ServerSocket::Tcp(_) if self.connection.unwritten() > 0 => Interest::READABLE.add(Interest::WRITABLE),
+            // What the kernel does not take of datagrams is lost, and QUIC sends it again.
+            ServerSocket::Tcp(_) | ServerSocket::Udp(_) => Interest::READABLE,
+        };
+        let timer = self.connection.next_timer();
+        let at = timer.unwrap_or_else(Instant::now);
+        let happened = tokio::select! {
+            ready = self.socket.ready(interest) => {
+                ready?;
+                self.read()
+            }
+            () = sleep_until(at.into()), if timer.is_some() => self.connection.on_timer(Instant::now()).map_err(ended),
+        };
+        if happened.is_err() {
+            // The server is told why, if it still listens.
+            let _ = self.write();
+        }
+        happened?;
+        self.take_heard();
+        Ok(())
+    }
+
+    /// Writes what the kernel takes.
+    fn write(&mut self) -> io::Result<()> {
+        loop {
+            let segment = self.connection.segment();
+            let output = self.connection.output(Instant::now());
+            if output.is_empty() {
+                return Ok(());
+            }
+            match self.socket.send(output, segment) {
+                Ok(written) => self.connection.wrote(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Reads once, if there is something.
+    fn read(&mut self) -> Result<(), ConnectError> {
+        match self.socket.receive(&mut self.room) {
+            Ok(0) if matches!(self.socket, ServerSocket::Tcp(_)) => {
+                Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())
+            }
+            Ok(octets) => {
+                let octets = self.room.get(..octets).unwrap_or_default();
+                self.connection.hear(octets, Instant::now()).map_err(ended)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes what has come whole.
+    fn take_heard(&mut self) {
+        let mut frames = Vec::new();
+        self.connection.take_messages(&mut frames);
+        let mut rest = frames.as_slice();
+        while let Some((message, end)) = first_message(rest) {
+            self.heard.push_back(ServerHeard::Message(message.to_vec()));
+            rest = rest.get(end..).unwrap_or_default();
+        }
+        let Some(news) = self.connection.take_news() else { return };
+        let lost = |id| FailedQuery { id, problem: "it has not looked at the query".to_owned() };
+        let failed = news.failed.into_iter().chain(news.lost.into_iter().map(lost));
+        self.heard.extend(failed.map(ServerHeard::Failed));
+    }
+
+    /// Whether the server takes no further queries on this connection.
+    pub fn is_ending(&self) -> bool {
+        self.connection.is_ending()
+    }
+}
+
+impl Drop for ServerClient {
+    /// Says good-bye, if the kernel takes that at once.
+    fn drop(&mut self) {
+        self.connection.close(Instant::now());
+        let _ = self.write();
+    }
+}
+
+impl ServerSocket {
+    async fn ready(&self, interest: Interest) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket) => socket.ready(interest).await.map(drop),
+            Self::Udp(socket) => socket.ready(interest).await.map(drop),
+        }
+    }
+
+    fn receive(&self, room: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.try_read(room),
+            Self::Udp(socket) => socket.try_recv(room),
+        }
+    }
+
+    /// Sends octets, or the first of some datagrams of this length.
+    fn send(&self, octets: &[u8], segment: Option<usize>) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.try_write(octets),
+            Self::Udp(socket) => {
+                let first = octets.len().min(segment.unwrap_or(octets.len()));
+                socket.try_send(octets.get(..first).unwrap_or_default())
+            }
+        }
+    }
+}
+
+/// Why a connection is over.
+fn ended(broken: Broken) -> ConnectError {
+    match broken {
+        Broken::Tls(problem) => ConnectError::Untrusted(problem),
+        Broken::Protocol => ConnectError::Io(io::ErrorKind::InvalidData.into()),
+        Broken::TimedOut => ConnectError::Io(io::ErrorKind::TimedOut.into()),
+        Broken::Ended | Broken::Reset | Broken::Goaway => ConnectError::Io(io::ErrorKind::ConnectionReset.into()),
+    }
+}
+
+/// Octets that are received at once.
+const READ: usize = 64 << 10;
