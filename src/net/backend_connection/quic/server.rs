@@ -196,10 +196,16 @@ impl QuicServer {
         connection.send_stream(query.stream).reset(VarInt::from_u32(code)).unwrap();
     }
 
-    /// Closes all connections.
-    pub(crate) fn close(&mut self, code: u32, now: Instant) {
-        for connection in self.connections.values_mut() {
+    /// Closes a connection.
+    pub(crate) fn close_one(&mut self, connection: ConnectionHandle, code: u32, now: Instant) {
+        if let Some(connection) = self.connections.get_mut(&connection) {
             connection.close(now, VarInt::from_u32(code), Bytes::new());
         }
+    }
+
+    /// Closes all connections.
+    pub(crate) fn close(&mut self, code: u32, now: Instant) {
+        let connections: Vec<_> = self.connections.keys().copied().collect();
+        connections.into_iter().for_each(|connection| self.close_one(connection, code, now));
     }
 }
