@@ -5,7 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::attempt::TakenSlot;
+use super::active_race::ActiveRace;
+use super::attempt::{Outstanding, TakenSlot};
 use super::io::{Client, Io};
 use super::{Engine, tell_prober};
 use crate::policy::backend_load::End;
@@ -55,19 +56,31 @@ impl<C: Client> Engine<C> {
         now: Instant,
     ) {
         let Some((slot, index)) = self.owner(sockets) else { return };
-        for taken_by in taken {
-            match taken_by {
-                SlotState::InFlight(outstanding) => {
-                    self.with_race(io, outstanding.race, now, |race| race.reject(outstanding.attempt()));
-                }
-                SlotState::Quarantined(late) => {
-                    if let Some(pool) = self.pools.get_mut(slot) {
-                        let end = End::Failure(now.saturating_duration_since(late.sent));
-                        pool.end_without_reply(index, &taken_by, end, now);
-                    }
-                }
+        let mut rejected = std::mem::take(&mut self.taken);
+        rejected.extend(taken);
+        // Before any race asks another, and though a race may be over by now, for another reply of the same tick.
+        for taken_by in &rejected {
+            let asked_at = match taken_by {
+                SlotState::InFlight(outstanding) => self.asked_at(io, *outstanding, now),
+                SlotState::Quarantined(late) => Some(late.sent),
+            };
+            let end = asked_at.map_or(End::Void, |at| End::Failure(now.saturating_duration_since(at)));
+            if let Some(pool) = self.pools.get_mut(slot) {
+                pool.end_without_reply(index, taken_by, end, now);
             }
         }
+        for taken_by in rejected.drain(..) {
+            if let SlotState::InFlight(outstanding) = taken_by {
+                self.with_race(io, outstanding.race, now, |race| race.reject(outstanding.attempt()));
+            }
+        }
+        self.taken = rejected;
+    }
+
+    /// When an attempt was made, if its race is not over.
+    fn asked_at<I: Io<Client = C>>(&mut self, io: &mut I, outstanding: Outstanding, now: Instant) -> Option<Instant> {
+        let asked_at = |race: &mut ActiveRace<'_, I>| race.entry.race.attempt(outstanding.attempt());
+        self.with_race(io, outstanding.race, now, asked_at).flatten().map(|asked| asked.asked_at)
     }
 
     /// No connection to a backend could be opened, and this is what had waited for one. `is_refused`: the backend's machine says that

@@ -239,14 +239,10 @@ impl<I: Io> ActiveRace<'_, I> {
 
     /// An attempt by stream was answered by an error of its transport, and waits in no slot any more.
     pub(super) fn reject(&mut self, attempt: AttemptId) {
-        let Some(asked) = self.entry.race.attempt(attempt) else { return };
-        self.clear_slot(attempt);
-        self.pool.is_waited_for_no_more(asked.backend);
-        let end = End::Failure(self.now.saturating_duration_since(asked.asked_at));
-        self.pool.learn(self.io, asked.backend, false, end, self.now);
         if self.entry.is_fetching {
             return;
         }
+        self.clear_slot(attempt);
         // If nobody does better, the client is told of a failure, not of silence.
         self.entry.race.on_bare_failure(attempt);
         self.entry.race.on_failure(attempt);

@@ -178,7 +178,7 @@ fn handshake_that_hangs_or_agrees_on_nothing_moves_on() {
 fn backend_that_does_not_speak_http2_is_down_at_once_and_says_why() {
     let ca = TestAuthority::new();
     let bad = HttpsBackend::misbehaving(HttpManner::MistakesProtocol, 9, &ca, answer(ADDRESS));
-    let server = server(&ca, &[&bad], "[pools.all.health]\nfailures = 9\ninterval = '1m'\n");
+    let server = server(&ca, &[&bad], "[pools.all.health]\nfall = 9\ninterval = '1m'\n");
     let shown = || {
         let shown = server.process.ctl(&["--admin", &format!("http://{}", server.listener("admin")), "backends"]);
         String::from_utf8_lossy(&shown.stdout).into_owned()

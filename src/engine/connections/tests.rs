@@ -82,6 +82,38 @@ fn lost_attempts_go_elsewhere_and_charge_nobody() {
 }
 
 #[test]
+fn rejected_attempts_go_elsewhere_as_failures() {
+    let mut table = Table::new(TLS);
+    table.query(0, true, Transport::Udp);
+    table.reject(table.sent(0).socket, |_| ());
+    assert_eq!((table.sent_count(), table.sent(1).set), (2, table.set_of(1)));
+    let figures = |table: &Table| {
+        let backends = table.backends();
+        let counters = backends[0].counters(0);
+        (counters.errors.get(), counters.lost_attempts.get(), counters.in_flight.get(), counters.waited_for.get())
+    };
+    assert_eq!(figures(&table), (1, 0, 0, 0));
+    // Nobody is left: the client hears of it at once.
+    table.reject(table.sent(1).socket, |_| ());
+    assert_eq!((table.told(0)[3] & 15, table.sent_count()), (2, 2), "SERVFAIL");
+    assert_eq!(table.signals(), []);
+    table.audit();
+}
+
+#[test]
+fn rejected_attempts_are_counted_though_their_race_ends_in_the_same_tick() {
+    let mut table = Table::new("backends = ['tls://192.0.2.1', 'tls://192.0.2.2']");
+    (0..2).for_each(|number| table.query(number, true, Transport::Udp));
+    let (set, socket) = (table.sent(0).set, table.sent(0).socket);
+    let others: Vec<_> = (0..4).filter(|number| table.sent(*number).set != set).collect();
+    assert_eq!(others.len(), 2);
+    table.reject(socket, |table| table.reply(others[0], Rcode::NOERROR, false));
+    table.reply(others[1], Rcode::NOERROR, false);
+    assert!((0..2).all(|number| table.told(number)[3] & 15 == 0));
+    table.audit();
+}
+
+#[test]
 fn the_only_backend_is_asked_again_by_another_connection() {
     let mut table = Table::new(ONE);
     table.query(0, true, Transport::Udp);

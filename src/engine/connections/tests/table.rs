@@ -331,6 +331,14 @@ impl Table {
         self.engine.end_tick(&mut self.wire, self.now);
     }
 
+    /// A backend has answered by errors what waits on a connection. `meanwhile` comes before the engine hears of that.
+    pub(super) fn reject(&mut self, socket: SocketId, meanwhile: impl FnOnce(&mut Self)) {
+        let (set, taken) = self.take(socket);
+        meanwhile(self);
+        self.engine.on_rejected(&mut self.wire, set, taken, self.now);
+        self.engine.end_tick(&mut self.wire, self.now);
+    }
+
     /// A connection could not be opened.
     pub(super) fn fail(&mut self, socket: SocketId, is_refused: bool) {
         let (set, taken) = self.take(socket);
