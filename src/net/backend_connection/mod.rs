@@ -106,6 +106,11 @@ pub trait BackendConnection: Send {
         true
     }
 
+    /// Whether queries may wait on it until the backend takes them, where they have nowhere else to go.
+    fn may_hold(&self) -> bool {
+        false
+    }
+
     /// Whether the backend has said that it takes no further queries on it, and replies to those that it has.
     fn is_ending(&self) -> bool {
         false

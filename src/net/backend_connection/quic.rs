@@ -356,6 +356,10 @@ impl QuicConnection {
             }
         };
         drop(chunks);
+        if matches!(heard, Heard::All) && self.next.is_none() {
+            // The server allows another when it knows that this one has come: at once, not with what is said next.
+            self.quic.ping();
+        }
         match heard {
             Heard::All => self.replied(stream, now),
             Heard::Some => {}
@@ -367,7 +371,11 @@ impl QuicConnection {
     /// All of a stream has come.
     fn replied(&mut self, stream: StreamId, now: Instant) {
         let Some(asked) = self.streams.remove(&stream.index()) else { return };
-        self.unsent -= asked.unsent.len();
+        if !asked.unsent.is_empty() {
+            // It has not waited for the end of the query.
+            self.unsent -= asked.unsent.len();
+            let _ = self.quic.send_stream(stream).reset(DOQ_REQUEST_CANCELLED);
+        }
         let at = self.replies.len();
         match first_message(&asked.received) {
             // RFC 9250 section 4.2.1: the ID is 0. RFC 1035 section 4.1.1: QR is the first bit behind it.
@@ -387,6 +395,8 @@ impl QuicConnection {
         if let Some(asked) = self.streams.remove(&stream.index()) {
             self.failed.push((asked.id, code));
             self.drop_stream(stream, &asked);
+            // It wants no more of the query either (RFC 9000 section 3.5).
+            let _ = self.quic.send_stream(stream).reset(DOQ_REQUEST_CANCELLED);
         }
     }
 

@@ -28,8 +28,6 @@ pub(crate) enum QuicManner {
     Reverses(usize),
     /// Answers each so much later.
     AnswersAfter(Duration),
-    /// Acknowledges them and says nothing.
-    IsSilent,
     /// When so many wait, nothing comes through any more in either direction.
     DiesWith(usize),
     /// Resets the stream of each, by this error code.
@@ -222,7 +220,7 @@ impl Serving {
         let waiting = self.waiting.entry(peer).or_default();
         match manner {
             QuicManner::Answers | QuicManner::MistakesProtocol => self.answer(&query, |_| ()),
-            QuicManner::IsSilent | QuicManner::Hangs => {}
+            QuicManner::Hangs => {}
             QuicManner::Reverses(count) => {
                 waiting.push(query);
                 if waiting.len() == count {

@@ -112,6 +112,10 @@ impl BackendConnection for BufferedQuic {
         self.quic.has_room()
     }
 
+    fn may_hold(&self) -> bool {
+        true
+    }
+
     fn ping(&mut self) -> bool {
         self.quic.ask_for_sign(self.now);
         true

@@ -1,7 +1,7 @@
 //! The connections to backends that are asked by stream: what sockets are for datagrams.
 //!
 //! They stand beside the sockets, with numbers of their own, so that a slot is a connection and an ID as it is a socket and an ID
-//! elsewhere; and in the same epoll set. What goes through one is decided in [`BackendConnection`], as a value; here are the sockets
+//! elsewhere; and in the same epoll set, TCP sockets and, for QUIC, UDP sockets. What goes through one is decided in [`BackendConnection`], as a value; here are the sockets
 //! and the rules: which connection a query takes, when another is opened, when one is given up.
 //!
 //! 1. A query takes the open connection on which the fewest wait. If those are many, another is opened meanwhile, up to `max`.

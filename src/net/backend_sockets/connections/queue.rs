@@ -76,7 +76,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         }
         stream.paused_until = None;
         let (max, pipeline) = (usize::from(stream.way.rules.max), u32::from(stream.way.rules.pipeline));
-        let (mut sound, mut dialled, mut best) = (0, None, None);
+        let (mut sound, mut dialled, mut best, mut held) = (0, None, None, None);
         for number in &stream.connections {
             let Some(connection) = connections.get(*number).filter(|connection| !connection.is_retired) else {
                 continue;
@@ -91,6 +91,9 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
                 dialled = Some((*number, has_room));
             } else if has_room && Some(*number) != avoid && best.is_none_or(|(least, _)| waiting < least) {
                 best = Some((waiting, *number));
+            } else if stream.way.is_alone && waiting < pipeline && connection.may_hold() && Some(*number) != avoid {
+                // Until the backend allows another stream.
+                held = Some(*number);
             }
         }
         let peace = stream.backoff.until(now);
@@ -106,7 +109,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
                 Ok(number)
             }
             (None, Some((number, true))) if Some(number) != avoid => Ok(number),
-            (None, Some(_)) => Err(Refusal::Full),
+            (None, Some(_)) => held.ok_or(Refusal::Full),
             (None, None) if may_open => self.begin_connection(set_id, now).or_else(|error| {
                 let refusal = Refusal::of(&error);
                 let waits_on = self.await_dial(set_id, now).ok_or(refusal)?;
@@ -117,7 +120,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             }),
             (None, None) => {
                 let waits_on = has_place.then(|| self.await_dial(set_id, now)).flatten();
-                waits_on.ok_or(if was_refused { Refusal::Unreachable } else { Refusal::Full })
+                waits_on.or(held).ok_or(if was_refused { Refusal::Unreachable } else { Refusal::Full })
             }
         }
     }
@@ -252,6 +255,12 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
 }
 
 impl Connection {
+    /// Whether queries may wait on it that the backend does not take yet.
+    fn may_hold(&self) -> bool {
+        let unwritten = self.dials.iter().flatten().map(|dial| dial.stream.unwritten());
+        self.dials.iter().flatten().all(|dial| dial.stream.may_hold()) && unwritten.sum::<usize>() <= MAX_UNWRITTEN
+    }
+
     /// Whether it takes another query, as far as the backend and what it has not read yet go.
     fn has_room(&self) -> bool {
         let unwritten = self.dials.iter().flatten().map(|dial| dial.stream.unwritten());
