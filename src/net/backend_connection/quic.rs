@@ -304,7 +304,7 @@ impl QuicConnection {
                 Event::Connected => self.connected(now),
                 Event::ConnectionLost { reason } => {
                     self.note_overload(&reason);
-                    self.end.get_or_insert(QuicEnd::of(reason));
+                    self.end.get_or_insert_with(|| QuicEnd::of(reason));
                     self.state = ConnectionState::Closing;
                 }
                 Event::Stream(StreamEvent::Readable { id }) => self.read(id, now),
