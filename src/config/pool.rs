@@ -149,6 +149,7 @@ fn read_connections(mut section: Section<'_>) -> ConnectionPoolRules {
             usual.connect_timeout,
         ),
         padding: section.boolean("padding", usual.padding),
+        early_data: section.boolean("early_data", usual.early_data),
     };
     section.finish();
     rules

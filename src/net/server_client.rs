@@ -1,7 +1,7 @@
 //! A client of one server by any stream, encrypted or not, for whoever asks now and then: probes, the comparison of replicas, `lookup`.
 //!
 //! It drives by a task what [`backend_sockets`](super::backend_sockets) drives by the worker's turn: a [`BackendConnection`], which knows
-//! TLS and HTTP, over a socket.
+//! TLS, HTTP and QUIC, over a socket.
 
 use std::collections::VecDeque;
 use std::io;
@@ -53,7 +53,7 @@ impl ServerClient {
         protocol: &StreamProtocol,
         tls: Option<&ClientTls>,
     ) -> Result<Self, ConnectError> {
-        let mut connection = protocol.begin(tls).map_err(io::Error::other)?;
+        let mut connection = protocol.begin(tls, server, Instant::now()).map_err(io::Error::other)?;
         let socket = match protocol.is_by_udp() {
             true => {
                 let socket = bind::asking(server.is_ipv6())?;
@@ -121,6 +121,7 @@ impl ServerClient {
                     let header = Header::read(&message);
                     // What was asked before may have its reply now.
                     if header.is_some_and(|header| header.is_response() && Some(header.id()) == asked) {
+                        self.acknowledge();
                         return Ok(message);
                     }
                 }
@@ -132,12 +133,24 @@ impl ServerClient {
         }
     }
 
+    /// Has the reply acknowledged at once, where the kernel does not: nobody may look here until the next question, and the server
+    /// would send the reply again and again.
+    fn acknowledge(&mut self) {
+        if matches!(self.socket, ServerSocket::Udp(_)) {
+            // The acknowledgement goes along.
+            self.connection.ping();
+            // The next question tells if it is broken.
+            let _ = self.write();
+        }
+    }
+
     /// Writes what is to be written, and waits for something to happen.
     async fn go_on(&mut self) -> Result<(), ConnectError> {
         self.write()?;
-        let interest = match self.connection.unwritten() {
-            0 => Interest::READABLE,
-            _ => Interest::READABLE.add(Interest::WRITABLE),
+        let interest = match &self.socket {
+            ServerSocket::Tcp(_) if self.connection.unwritten() > 0 => Interest::READABLE.add(Interest::WRITABLE),
+            // What the kernel does not take of datagrams is lost, and QUIC sends it again.
+            ServerSocket::Tcp(_) | ServerSocket::Udp(_) => Interest::READABLE,
         };
         let timer = self.connection.next_timer();
         let at = timer.unwrap_or_else(Instant::now);
@@ -209,6 +222,14 @@ impl ServerClient {
     }
 }
 
+impl Drop for ServerClient {
+    /// Says good-bye, if the kernel takes that at once.
+    fn drop(&mut self) {
+        self.connection.close(Instant::now());
+        let _ = self.write();
+    }
+}
+
 impl ServerSocket {
     async fn ready(&self, interest: Interest) -> io::Result<()> {
         match self {
@@ -241,7 +262,8 @@ fn ended(broken: Broken) -> ConnectError {
     match broken {
         Broken::Tls(problem) => ConnectError::Untrusted(problem),
         Broken::Protocol => ConnectError::Io(io::ErrorKind::InvalidData.into()),
-        Broken::Ended | Broken::Goaway => ConnectError::Io(io::ErrorKind::ConnectionReset.into()),
+        Broken::TimedOut => ConnectError::Io(io::ErrorKind::TimedOut.into()),
+        Broken::Ended | Broken::Reset | Broken::Goaway => ConnectError::Io(io::ErrorKind::ConnectionReset.into()),
     }
 }
 

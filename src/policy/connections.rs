@@ -17,6 +17,8 @@ pub struct ConnectionPoolRules {
     pub connect_timeout: Duration,
     /// Whether queries are padded where nobody reads along (RFC 8467).
     pub padding: bool,
+    /// Whether queries may go with the first flight of a resumed session by QUIC (0-RTT).
+    pub early_data: bool,
 }
 
 impl Default for ConnectionPoolRules {
@@ -30,6 +32,8 @@ impl Default for ConnectionPoolRules {
             idle: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(1),
             padding: true,
+            // Whoever listens may send them again, and see by that who has asked before (RFC 9250 section 9.1).
+            early_data: false,
         }
     }
 }

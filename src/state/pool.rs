@@ -22,7 +22,7 @@ use crate::cache::PoolId;
 use crate::config::{BackendConfig, PoolConfig, TrustConfig};
 use crate::metrics::PoolCounters;
 use crate::net::backend_connection::StreamProtocol;
-use crate::net::tls::KnownRoots;
+use crate::net::tls::{KnownRoots, TrustRules};
 use crate::policy::affinity::Affinity;
 use crate::policy::balance::{Balance, Crowd, FEW};
 use crate::policy::budget::Budget;
@@ -274,7 +274,11 @@ impl SharedPool {
             let name = config.trust.identity.name.as_deref();
             backend.set_protocol(StreamProtocol::of(config.address, name, &config.path));
             let TrustConfig { identity, ca, certificate } = &config.trust;
-            let rules = roots.rules(config.address, identity, ca.as_deref(), certificate.as_deref());
+            let rules = TrustRules {
+                // RFC 9250 section 4.5 says which queries may go so; RFC 7858 says nothing of it.
+                early_data: config.address.scheme == Scheme::Quic && self.config.connections.early_data,
+                ..roots.rules(config.address, identity, ca.as_deref(), certificate.as_deref())
+            };
             if let Err(problem) = backend.set_trust(&rules) {
                 tracing::error!(pool = self.config.name, backend = backend.name, problem, "cannot be asked by TLS");
             }

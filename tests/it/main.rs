@@ -19,6 +19,7 @@ mod changes;
 mod chaos;
 mod connections;
 mod connections_https;
+mod connections_quic;
 mod container;
 mod ctl;
 mod ctl_cache;

@@ -43,10 +43,11 @@ use crate::wire::RecordType;
 pub(super) struct Args {
     /// Names to look up, and the server to ask [default server: @127.0.0.1:5300]
     ///
-    /// The server is an address, with or without a port (53 if without), or tcp://ADDRESS, tls://ADDRESS#NAME or
-    /// https://ADDRESS/PATH#NAME, where the certificate must bear NAME; +tcp, +tls and +https[=PATH] after an address say the same. With no name and no -f, names come
-    /// from standard input: a line is a name and, if need be, a type; blank lines and # comments are skipped.
-    #[arg(value_name = "@SERVER[:PORT]|+tls|+https|NAME")]
+    /// The server is an address, with or without a port (53 if without), or tcp://ADDRESS, tls://ADDRESS#NAME,
+    /// https://ADDRESS/PATH#NAME or quic://ADDRESS#NAME, where the certificate must bear NAME; +tcp, +tls, +https[=PATH]
+    /// and +quic after an address say the same. With no name and no -f, names come from standard input: a line is a
+    /// name and, if need be, a type; blank lines and # comments are skipped.
+    #[arg(value_name = "@SERVER[:PORT]|+tls|+https|+quic|NAME")]
     words: Vec<String>,
     /// Read names from FILE, or from standard input if it is -
     #[arg(short, long, value_name = "FILE")]

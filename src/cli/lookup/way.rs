@@ -37,7 +37,7 @@ pub(super) struct Way {
 }
 
 impl Way {
-    /// Reads `@SERVER`, `+tcp` and `+tls`, with what `-p`, `--tcp` and the options of trust say.
+    /// Reads `@SERVER`, `+tcp`, `+tls` and their like, with what `-p`, `--tcp` and the options of trust say.
     pub(super) fn read(
         servers: &[&str],
         flags: &[&str],
@@ -53,12 +53,13 @@ impl Way {
                 "+tls" => Scheme::Tls,
                 "+notcp" => Scheme::Plain,
                 "+https" => Scheme::Https,
+                "+quic" => Scheme::Quic,
                 other => match other.strip_prefix("+https=") {
                     Some(text) => {
                         path = text.parse().map_err(|expected| format!("{other}: expected {expected}"))?;
                         Scheme::Https
                     }
-                    None => return Err(format!("{other}: expected +tcp, +tls or +https")),
+                    None => return Err(format!("{other}: expected +tcp, +tls, +https or +quic")),
                 },
             });
         }
@@ -92,7 +93,7 @@ impl Way {
         };
         if !scheme.is_encrypted() && trust.is_given() {
             return Err(
-                "--tls-name, --ca, --pin and --insecure are for servers asked by +tls, +https, @tls:// or @https://"
+                "--tls-name, --ca, --pin and --insecure are for servers asked by +tls, +https, +quic, or @tls://, @https:// and @quic://"
                     .to_owned(),
             );
         }
@@ -101,13 +102,11 @@ impl Way {
         let connections = match scheme {
             Scheme::Plain => None,
             Scheme::Tcp => Some(Connections::new(address, scheme, protocol, None)),
-            Scheme::Tls | Scheme::Https => {
+            Scheme::Tls | Scheme::Https | Scheme::Quic => {
                 let tls = trust.tls(address, name, scheme)?;
                 Some(Connections::new(address, scheme, protocol, Some(tls)))
             }
-            Scheme::Http | Scheme::Quic => {
-                return Err("DNS over QUIC is not spoken by this version, expected +tls or +https".to_owned());
-            }
+            Scheme::Http => return Err("http:// is for listeners, expected https://".to_owned()),
         };
         Ok(Self { address, connections })
     }
@@ -191,10 +190,12 @@ mod tests {
                 None,
                 &TRUST,
                 Err(
-                    "--tls-name, --ca, --pin and --insecure are for servers asked by +tls, +https, @tls:// or @https://",
+                    "--tls-name, --ca, --pin and --insecure are for servers asked by +tls, +https, +quic, or @tls://, @https:// and @quic://",
                 ),
             ),
-            (&[], &["+tsl"], None, &NONE, Err("+tsl: expected +tcp, +tls or +https")),
+            (&[], &["+tsl"], None, &NONE, Err("+tsl: expected +tcp, +tls, +https or +quic")),
+            (&[], &["+quic"], None, &TRUST, Ok(("127.0.0.1:853", Some(true)))),
+            (&["@quic://192.0.2.1:8853#dns.example"], &[], None, &TRUST, Ok(("192.0.2.1:8853", Some(true)))),
             (&[], &["+https"], None, &TRUST, Ok(("127.0.0.1:443", Some(true)))),
             (&["@192.0.2.1"], &["+https=/q"], Some(8443), &TRUST, Ok(("192.0.2.1:8443", Some(true)))),
             (&["@https://192.0.2.1/q#dns.example"], &[], None, &TRUST, Ok(("192.0.2.1:443", Some(true)))),

@@ -33,6 +33,12 @@ impl AskedIds {
         was_asked
     }
 
+    /// Whether its reply is due.
+    pub fn contains(&mut self, id: u16) -> bool {
+        let (word, bit) = self.place(id);
+        *word & bit != 0
+    }
+
     /// Whether so many replies are due that the connection should get no further queries: the backend ignores most of them.
     pub fn are_too_many(&self) -> bool {
         self.count >= MAX_ASKED

@@ -1,9 +1,8 @@
 //! A connection to a backend as a value: octets in, whole messages out; queries in, octets out. It has no socket and no clock.
 //!
 //! What was queued before the connection is open leaves when it is; all that is queued between two looks at
-//! [`output`](BackendConnection::output) leaves together. Each protocol is a file: `frames` by TCP and TLS, `http2`
-//! by HTTPS. A query is known by the
-//! ID in its first two octets, and so is its reply; where the wire has streams in place of IDs, the protocol keeps which is whose.
+//! [`output`](BackendConnection::output) leaves together. Each protocol is a file: `frames` by TCP and TLS, `http2` by HTTPS, `quic`. A query
+//! is known by the ID in its first two octets, and so is its reply; where the wire has streams in place of IDs, the protocol keeps which is whose.
 
 mod asked;
 mod backoff;
@@ -11,9 +10,11 @@ mod frames;
 pub(super) mod http2;
 mod news;
 mod patience;
+mod quic;
 mod records;
 mod silence_clock;
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 pub use self::asked::AskedIds;
@@ -23,6 +24,10 @@ use self::http2::Http2Connection;
 pub use self::http2::HttpTarget;
 pub use self::news::{FailedQuery, News};
 pub use self::patience::Patience;
+use self::quic::BufferedQuic;
+pub use self::quic::QuicConnection;
+#[cfg(test)]
+pub(crate) use self::quic::server::{Query, QuicServer, tls as server_tls};
 pub use self::silence_clock::{SilenceClock, Suspicion, silence_limit};
 use super::tls::ClientTls;
 use crate::address::{BackendAddress, HttpPath, Scheme};
@@ -53,6 +58,15 @@ pub trait BackendConnection: Send {
             let _ = self.queue(message);
             rest = rest.get(end..).unwrap_or_default();
         }
+    }
+
+    /// Sends a query before the connection is open, if that may be and the backend may take it. It is queued all the same when the
+    /// connection is open, which then knows whether it was taken.
+    fn queue_early(&mut self, _message: &[u8]) {}
+
+    /// For how long the backend keeps a connection on which nothing goes, if it says so outright.
+    fn idle_timeout(&self) -> Option<Duration> {
+        None
     }
 
     /// What is to be written now. Of datagrams, those that one call sends: [`segment`](Self::segment) says where each ends.
@@ -90,6 +104,11 @@ pub trait BackendConnection: Send {
     /// Whether the backend takes another query on it now.
     fn has_room(&self) -> bool {
         true
+    }
+
+    /// Whether queries may wait on it until the backend takes them, where they have nowhere else to go.
+    fn may_hold(&self) -> bool {
+        false
     }
 
     /// Whether the backend has said that it takes no further queries on it, and replies to those that it has.
@@ -138,6 +157,8 @@ pub enum StreamProtocol {
     Frames,
     /// By HTTP/2, to here.
     Http(HttpTarget),
+    /// By QUIC, a stream for each query.
+    Quic,
 }
 
 impl StreamProtocol {
@@ -145,21 +166,26 @@ impl StreamProtocol {
     pub fn of(address: BackendAddress, name: Option<&str>, path: &HttpPath) -> Self {
         match address.scheme {
             Scheme::Https => Self::Http(HttpTarget::new(address.socket, name, path)),
-            Scheme::Plain | Scheme::Tcp | Scheme::Tls | Scheme::Http | Scheme::Quic => Self::Frames,
+            Scheme::Quic => Self::Quic,
+            Scheme::Plain | Scheme::Tcp | Scheme::Tls | Scheme::Http => Self::Frames,
         }
     }
 
-    /// A connection to a server that is dialled; nothing was said yet.
+    /// A connection to a server at this address that is dialled; nothing was said yet.
     ///
     /// # Errors
     /// If what it needs is not given.
-    pub fn begin(&self, tls: Option<&ClientTls>) -> Result<Box<dyn BackendConnection>, String> {
+    pub fn begin(
+        &self,
+        tls: Option<&ClientTls>,
+        address: SocketAddr,
+        now: Instant,
+    ) -> Result<Box<dyn BackendConnection>, String> {
+        let known = || tls.ok_or("it is not known by what to tell who it is");
         match self {
             Self::Frames => Ok(Box::new(FrameConnection::new(tls.map(ClientTls::begin).transpose()?))),
-            Self::Http(target) => {
-                let tls = tls.ok_or("it is not known by what to tell who it is")?;
-                Ok(Box::new(Http2Connection::new(tls.begin()?, target.clone())?))
-            }
+            Self::Http(target) => Ok(Box::new(Http2Connection::new(known()?.begin()?, target.clone())?)),
+            Self::Quic => Ok(Box::new(BufferedQuic::new(QuicConnection::new(known()?, address, now)?, now))),
         }
     }
 
@@ -167,7 +193,8 @@ impl StreamProtocol {
     pub fn has_keepalive(&self) -> bool {
         match self {
             Self::Frames => true,
-            Self::Http(_) => false,
+            // RFC 9250 section 5.5.2: by QUIC it must not be asked for.
+            Self::Http(_) | Self::Quic => false,
         }
     }
 
@@ -175,6 +202,7 @@ impl StreamProtocol {
     pub fn is_by_udp(&self) -> bool {
         match self {
             Self::Frames | Self::Http(_) => false,
+            Self::Quic => true,
         }
     }
 }
@@ -201,6 +229,10 @@ pub enum Broken {
     Protocol,
     /// The backend has ended it.
     Ended,
+    /// The backend knows nothing of it any more.
+    Reset,
+    /// The backend does not keep it any longer, since nothing went on it.
+    TimedOut,
     /// The backend has said that it ends, and left queries unanswered.
     Goaway,
 }
@@ -212,4 +244,6 @@ pub enum Opened {
     Full,
     /// With what is known from an earlier one.
     Resumed,
+    /// So, and queries went with the first flight.
+    Early,
 }

@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use quinn_proto::TokenMemoryCache;
 use tokio_rustls::rustls::client::danger::ServerCertVerifier;
 use tokio_rustls::rustls::client::{Resumption, WebPkiServerVerifier};
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
@@ -13,6 +14,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName}
 use tokio_rustls::rustls::{ClientConfig, ClientConnection};
 
 use super::problem::tls_problem;
+use super::quic_session::QuicTls;
 use super::roots::TlsRoots;
 use super::verifier::PinVerifier;
 use crate::address::{ServerIdentity, Verify};
@@ -22,6 +24,8 @@ use crate::address::{ServerIdentity, Verify};
 pub struct ClientTls {
     config: Arc<ClientConfig>,
     server_name: ServerName<'static>,
+    /// What the server has given by which it knows our address later (RFC 9000 section 8.1.3).
+    address_tokens: Arc<TokenMemoryCache>,
     rules: TrustRules,
 }
 
@@ -77,7 +81,8 @@ impl ClientTls {
                 .map_err(|_| format!("\"{name}\" is no name that a certificate can bear"))?,
             None => ServerName::IpAddress(rules.address.into()),
         };
-        Ok(Self { config: Arc::new(config), server_name, rules: rules.clone() })
+        let address_tokens = Arc::new(TokenMemoryCache::new(SESSIONS as u32, ADDRESS_TOKENS));
+        Ok(Self { config: Arc::new(config), server_name, address_tokens, rules: rules.clone() })
     }
 
     /// A connection that has not said anything yet.
@@ -87,6 +92,14 @@ impl ClientTls {
     pub fn begin(&self) -> Result<ClientConnection, String> {
         let connection = ClientConnection::new(Arc::clone(&self.config), self.server_name.clone());
         connection.map_err(|error| tls_problem(&error))
+    }
+
+    /// What a connection by QUIC needs, which is TLS inside of it.
+    pub fn quic(&self) -> quinn_proto::ClientConfig {
+        let tls = QuicTls { config: Arc::clone(&self.config), server_name: self.server_name.clone() };
+        let mut config = quinn_proto::ClientConfig::new(Arc::new(tls));
+        config.token_store(Arc::clone(&self.address_tokens) as _);
+        config
     }
 
     /// The configuration of all connections to this server.
@@ -133,3 +146,6 @@ fn verifier(rules: &TrustRules, provider: &Arc<CryptoProvider>) -> Result<Arc<dy
 
 /// Servers whose sessions are kept, of one backend: itself. The library keeps at most eight tickets of each.
 const SESSIONS: usize = 1;
+
+/// Address tokens that are kept: each is used once, and a server gives a few with each connection.
+const ADDRESS_TOKENS: usize = 4;

@@ -3,6 +3,7 @@
 mod client_tls;
 mod known_roots;
 mod problem;
+mod quic_session;
 mod roots;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -11,4 +12,5 @@ mod verifier;
 pub use self::client_tls::{ClientCertificate, ClientTls, TrustRules};
 pub use self::known_roots::KnownRoots;
 pub use self::problem::tls_problem;
+pub use self::quic_session::{QuicHandshake, tls_alert};
 pub use self::roots::TlsRoots;

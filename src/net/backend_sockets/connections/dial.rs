@@ -56,12 +56,11 @@ impl Dial {
     ) -> io::Result<Self> {
         let tls = match &way.tls {
             Some(source) => {
-                let tls = source().ok_or_else(|| io::Error::other("it is not known by what to tell who it is"))?;
-                Some(tls)
+                Some(source().ok_or_else(|| io::Error::other("it is not known by what to tell who it is"))?)
             }
             None => None,
         };
-        let stream = way.protocol.begin(tls.as_deref()).map_err(io::Error::other)?;
+        let stream = way.protocol.begin(tls.as_deref(), address, now).map_err(io::Error::other)?;
         let event = epoll::EventData::new_u64(number.0.into());
         let socket = if way.protocol.is_by_udp() {
             // The handshake tells who replies, so that any port that the kernel draws is good enough.
@@ -130,6 +129,11 @@ impl Dial {
         }
     }
 
+    /// Whether it goes by datagrams.
+    pub(super) fn is_by_udp(&self) -> bool {
+        matches!(self.socket, DialSocket::Udp(_))
+    }
+
     /// How long something that was sent is not acknowledged.
     pub(super) fn unacknowledged_for(&self, now: Instant) -> Option<Duration> {
         match &self.socket {
@@ -161,7 +165,10 @@ impl DialSocket {
     fn send(&mut self, octets: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(socket) => socket.write(octets),
-            Self::Udp(socket) => socket.send(octets),
+            Self::Udp(socket) => match socket.send(octets) {
+                Err(error) if is_lost(&error) => Ok(octets.len()),
+                sent => sent,
+            },
         }
     }
 
@@ -169,6 +176,12 @@ impl DialSocket {
     fn has_end(&self) -> bool {
         matches!(self, Self::Tcp(_))
     }
+}
+
+/// Whether a datagram that could not be sent is as good as one that was lost on the way, and nothing else is wrong.
+fn is_lost(error: &io::Error) -> bool {
+    let goes_on = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted);
+    !goes_on && !is_unreachable(error)
 }
 
 impl Fault {
@@ -180,6 +193,8 @@ impl Fault {
             Self::Broken(Broken::Tls(problem)) => (LostCause::Tls, Some(problem)),
             Self::Broken(Broken::Protocol) => (LostCause::Protocol, None),
             Self::Broken(Broken::Ended) => (LostCause::Closed, None),
+            Self::Broken(Broken::Reset) => (LostCause::Reset, None),
+            Self::Broken(Broken::TimedOut) => (LostCause::Timeout, None),
             Self::Broken(Broken::Goaway) => (LostCause::Goaway, None),
             Self::Stalled => (LostCause::Stalled, None),
             Self::Timeout => (LostCause::Timeout, None),
@@ -189,13 +204,15 @@ impl Fault {
     /// Why there was no connection, and whether somebody has refused it.
     pub(super) fn failed(self) -> (String, bool) {
         match self {
-            Self::Closed | Self::Broken(Broken::Ended | Broken::Goaway) => {
+            Self::Closed | Self::Broken(Broken::Ended | Broken::Goaway | Broken::Reset) => {
                 ("it closed the connection in the handshake".to_owned(), false)
             }
             Self::Socket(error) => (connect_problem(&error), is_unreachable(&error)),
             Self::Broken(Broken::Tls(problem)) => (problem, true),
             Self::Broken(Broken::Protocol) => ("it sent something that is no DNS".to_owned(), false),
-            Self::Stalled | Self::Timeout => ("the connection was not open in time".to_owned(), false),
+            Self::Stalled | Self::Timeout | Self::Broken(Broken::TimedOut) => {
+                ("the connection was not open in time".to_owned(), false)
+            }
         }
     }
 }

@@ -40,7 +40,11 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
                     self.take_news(number, which, now);
                 }
                 Some((Ok(more), ..)) => has_more |= more,
-                Some((Err(fault), ..)) => self.dial_ended(number, which, fault, now),
+                Some((Err(fault), ..)) => {
+                    // Whoever ends it may say that it is asked too much.
+                    self.take_news(number, which, now);
+                    self.dial_ended(number, which, fault, now);
+                }
                 None => {}
             }
         }
@@ -58,6 +62,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         connection.opened = Some(now);
         connection.idle_since = now;
         let (opened, took) = (dial.stream.opened(), now.saturating_duration_since(dial.began));
+        let idle_timeout = dial.stream.idle_timeout();
         if !connection.waiting.is_empty() {
             dial.stream.queue_frames(&std::mem::take(&mut connection.waiting));
             connection.clock.sent(now);
@@ -68,6 +73,9 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             other.say_good_bye(now);
         }
         let Some((stream, connections)) = self.stream_mut(set_id) else { return };
+        if let Some(keeps) = idle_timeout {
+            stream.patience.told(keeps);
+        }
         stream.was_refused = false;
         let counters = &stream.way.counters;
         counters.open.increment();
@@ -75,6 +83,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         counters.made(match opened {
             Opened::Full => ConnectionKind::Full,
             Opened::Resumed => ConnectionKind::Resumed,
+            Opened::Early => ConnectionKind::Early,
         });
         connections.check_at(now + stream.limit);
     }

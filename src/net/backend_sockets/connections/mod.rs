@@ -1,7 +1,7 @@
 //! The connections to backends that are asked by stream: what sockets are for datagrams.
 //!
 //! They stand beside the sockets, with numbers of their own, so that a slot is a connection and an ID as it is a socket and an ID
-//! elsewhere; and in the same epoll set. What goes through one is decided in [`BackendConnection`], as a value; here are the sockets
+//! elsewhere; and in the same epoll set, TCP sockets and, for QUIC, UDP sockets. What goes through one is decided in [`BackendConnection`], as a value; here are the sockets
 //! and the rules: which connection a query takes, when another is opened, when one is given up.
 //!
 //! 1. A query takes the open connection on which the fewest wait. If those are many, another is opened meanwhile, up to `max`.
@@ -201,6 +201,13 @@ impl<T: Copy, L: Copy> Connections<T, L> {
         self.next_check = Some(self.next_check.map_or(at, |next| next.min(at)));
     }
 
+    /// A connection has something to write.
+    fn note_queued(&mut self, number: SocketId) {
+        if self.dirty.last() != Some(&number) {
+            self.dirty.push(number);
+        }
+    }
+
     /// A number for another one.
     fn number(&mut self) -> Option<SocketId> {
         if let Some(free) = self.free.pop() {
@@ -306,11 +313,12 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     pub(super) fn free_on_connection(&mut self, slot: QuerySlot, now: Option<Instant>) {
         let Some(connection) = self.connections.get_mut(slot.socket()) else { return };
         // Where nobody waits for a stream, it is reset, and does not count for those that the backend allows.
-        if let Some(dial) = connection.open_dial()
+        if connection.asked.contains(slot.id())
+            && let Some(dial) = connection.open_dial()
             && dial.stream.forget(slot.id())
         {
             connection.asked.remove(slot.id());
-            self.connections.dirty.push(slot.socket());
+            self.connections.note_queued(slot.socket());
         }
         let Some(connection) = self.connections.get_mut(slot.socket()) else { return };
         connection.taken_slots = connection.taken_slots.saturating_sub(1);

@@ -3,7 +3,8 @@
 use std::io;
 use std::time::Instant;
 
-use super::dial::Dial;
+use super::dial::{Dial, Fault};
+use super::hear::DIALS;
 use super::{Connection, End, Ended, place_of};
 use crate::metrics::Want;
 use crate::net::backend_connection::{AskedIds, SilenceClock};
@@ -75,7 +76,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         }
         stream.paused_until = None;
         let (max, pipeline) = (usize::from(stream.way.rules.max), u32::from(stream.way.rules.pipeline));
-        let (mut sound, mut dialled, mut best) = (0, None, None);
+        let (mut sound, mut dialled, mut best, mut held) = (0, None, None, None);
         for number in &stream.connections {
             let Some(connection) = connections.get(*number).filter(|connection| !connection.is_retired) else {
                 continue;
@@ -90,6 +91,9 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
                 dialled = Some((*number, has_room));
             } else if has_room && Some(*number) != avoid && best.is_none_or(|(least, _)| waiting < least) {
                 best = Some((waiting, *number));
+            } else if stream.way.is_alone && waiting < pipeline && connection.may_hold() && Some(*number) != avoid {
+                // Until the backend allows another stream.
+                held = Some(*number);
             }
         }
         let peace = stream.backoff.until(now);
@@ -105,7 +109,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
                 Ok(number)
             }
             (None, Some((number, true))) if Some(number) != avoid => Ok(number),
-            (None, Some(_)) => Err(Refusal::Full),
+            (None, Some(_)) => held.ok_or(Refusal::Full),
             (None, None) if may_open => self.begin_connection(set_id, now).or_else(|error| {
                 let refusal = Refusal::of(&error);
                 let waits_on = self.await_dial(set_id, now).ok_or(refusal)?;
@@ -116,7 +120,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             }),
             (None, None) => {
                 let waits_on = has_place.then(|| self.await_dial(set_id, now)).flatten();
-                waits_on.ok_or(if was_refused { Refusal::Unreachable } else { Refusal::Full })
+                waits_on.or(held).ok_or(if was_refused { Refusal::Unreachable } else { Refusal::Full })
             }
         }
     }
@@ -204,7 +208,13 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         }
         let connection = self.connections.get_mut(number)?;
         if !connection.is_open {
-            return append_frame(message, &mut connection.waiting);
+            append_frame(message, &mut connection.waiting)?;
+            // By one dial alone: what nobody answers need not go twice.
+            if let [Some(dial), _] = &mut connection.dials {
+                dial.stream.queue_early(message);
+                self.connections.note_queued(number);
+            }
+            return Some(());
         }
         let dial = connection.open_dial()?;
         let was_empty = dial.stream.unwritten() == 0;
@@ -214,7 +224,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         let limit = self.stream(limit).map(|stream| stream.limit).unwrap_or_default();
         self.connections.check_at(now + limit);
         if was_empty {
-            self.connections.dirty.push(number);
+            self.connections.note_queued(number);
         }
         Some(())
     }
@@ -225,17 +235,32 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     pub(in super::super) fn flush_connections(&mut self) {
         let now = self.connections.now;
         while let Some(number) = self.connections.dirty.pop() {
-            let Some(dial) = self.connections.get_mut(number).and_then(Connection::open_dial) else { continue };
-            // If it is broken, epoll says so, and reading says why.
-            let _ = dial.write(now);
-            if let Some(at) = dial.stream.next_timer() {
-                self.connections.check_at(at);
+            for which in 0..DIALS {
+                let Some(connection) = self.connections.get_mut(number) else { break };
+                let Some(dial) = connection.dials.get_mut(which).and_then(Option::as_mut) else { continue };
+                let wrote = dial.write(now);
+                let is_by_udp = dial.is_by_udp();
+                if let Some(at) = dial.stream.next_timer() {
+                    self.connections.check_at(at);
+                }
+                // Of streams epoll tells, and reading says why; of an ICMP error the kernel tells once.
+                if let Err(error) = wrote.map_err(Fault::Socket)
+                    && is_by_udp
+                {
+                    self.dial_ended(number, which, error, now);
+                }
             }
         }
     }
 }
 
 impl Connection {
+    /// Whether queries may wait on it that the backend does not take yet.
+    fn may_hold(&self) -> bool {
+        let unwritten = self.dials.iter().flatten().map(|dial| dial.stream.unwritten());
+        self.dials.iter().flatten().all(|dial| dial.stream.may_hold()) && unwritten.sum::<usize>() <= MAX_UNWRITTEN
+    }
+
     /// Whether it takes another query, as far as the backend and what it has not read yet go.
     fn has_room(&self) -> bool {
         let unwritten = self.dials.iter().flatten().map(|dial| dial.stream.unwritten());

@@ -1,6 +1,7 @@
 //! Connections to scripted backends on loopback: the sockets are real, the time is the test's.
 
 mod http;
+mod quic;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -24,6 +25,8 @@ struct Play {
     /// Replies that came: what was kept with their query.
     replied: Vec<u32>,
     ended: Vec<(End, Vec<u32>)>,
+    /// In place of the listener.
+    quic: Option<quic::QuicPeer>,
 }
 
 /// The other end of a connection.
@@ -58,6 +61,16 @@ impl Play {
 
     fn by(protocol: StreamProtocol, rules: ConnectionPoolRules, tls: Option<ClientTls>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::at(listener.local_addr().unwrap(), protocol, listener, rules, tls)
+    }
+
+    fn at(
+        address: SocketAddr,
+        protocol: StreamProtocol,
+        listener: TcpListener,
+        rules: ConnectionPoolRules,
+        tls: Option<ClientTls>,
+    ) -> Self {
         let counters = Arc::new(BackendConnectionCounters::default());
         let way = StreamWay {
             protocol,
@@ -73,8 +86,17 @@ impl Play {
             counters: Arc::clone(&counters),
         };
         let mut sockets = BackendSockets::new(16, 128).unwrap();
-        let set = sockets.add_by_stream(listener.local_addr().unwrap(), way);
-        Self { sockets, set, counters, listener, now: Instant::now(), replied: Vec::new(), ended: Vec::new() }
+        let set = sockets.add_by_stream(address, way);
+        Self {
+            sockets,
+            set,
+            counters,
+            listener,
+            now: Instant::now(),
+            replied: Vec::new(),
+            ended: Vec::new(),
+            quic: None,
+        }
     }
 
     fn pass(&mut self, millis: u64) {
@@ -96,6 +118,9 @@ impl Play {
 
     /// One turn of a worker.
     fn turn(&mut self) {
+        if let Some(quic) = &mut self.quic {
+            quic.turn(self.now);
+        }
         let (mut events, mut messages) = (Vec::new(), Vec::new());
         self.sockets.ready(&mut events);
         for event in events {
