@@ -362,7 +362,7 @@ mod tests {
             ),
             (
                 "[\"tls://127.0.0.1\"]\n[authorities.a]\nzones = [\"a.zone\"]\nlisten = [\"https://127.0.0.1:853\"]",
-                "5:10: authorities.a.listen[0]: 127.0.0.1:853 is listened on by TLS and by HTTPS of another section, expected another port for one of them",
+                "5:11: authorities.a.listen[0]: 127.0.0.1:853 is listened on by TLS and by HTTPS of another section, expected another port for one of them",
             ),
         ] {
             check(&config(line), &[expected]);

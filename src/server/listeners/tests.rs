@@ -201,3 +201,45 @@ fn encrypted_listeners_are_passed_on_and_have_no_sockets_for_datagrams() {
     let kept = first.reload(&config).expect("nothing is bound");
     assert!(kept.is_same(&first));
 }
+
+#[test]
+fn what_shares_a_port_by_the_handshake_shares_its_sockets() {
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("loopback");
+    let config = |listen: &str| {
+        let listen = listen.replace("AT", &free.to_string());
+        let text = format!(
+            "workers = 2\n[authorities.ts1]\nlisten = [{listen}]\nzones = ['a.txt']\n[certificates.main]\nchain = 'c'\nkey = 'k'\n"
+        );
+        Config::parse(&text, "config.toml", Path::new("")).unwrap_or_else(|problems| panic!("{problems}"))
+    };
+    let both = config("'https://AT/q', 'tcp://127.0.0.1:0', 'tls://AT'");
+    let (first, _) = open(&both, Vec::new());
+    let told = |listeners: &Listeners| -> Vec<_> {
+        listeners.addresses()[0].1.iter().map(|address| address.to_string().replace(&free.to_string(), "AT")).collect()
+    };
+    assert_eq!((told(&first)[0].as_str(), told(&first)[2].as_str()), ("https://AT", "tls://AT"));
+    assert_eq!(first.sections[0].addresses.len(), 2, "two of three are one");
+    // In order of the config, another process has them as they are.
+    let passed = first.to_pass().expect("there are descriptors");
+    let (second, unused) = open(&both, passed);
+    assert_eq!((told(&second), unused), (told(&first), Vec::new()));
+    // One of the two goes, or is the other, or has another path: nothing is bound for that.
+    let spoken = |listeners: &Listeners| {
+        let protocols = listeners.sections[0].addresses[0].spoken().get();
+        (protocols.is_dns, protocols.http.as_ref().map(|path| path.as_str().to_owned()))
+    };
+    let mut last = first;
+    for (listen, expected) in [
+        ("'tls://AT', 'tcp://127.0.0.1:0'", (true, None)),
+        ("'https://AT', 'tcp://127.0.0.1:0'", (false, Some("/dns-query"))),
+        ("'https://AT/r', 'tcp://127.0.0.1:0', 'tls://AT'", (true, Some("/r"))),
+    ] {
+        let config = config(listen);
+        let next = last.reload(&config).expect("nothing is bound");
+        assert!(Arc::ptr_eq(&next.sections[0].addresses[0], &last.sections[0].addresses[0]), "{listen}");
+        assert!(!next.is_same(&last), "it is told otherwise");
+        next.set_rules(&config);
+        assert_eq!(spoken(&next), (expected.0, expected.1.map(str::to_owned)), "{listen}");
+        last = next;
+    }
+}

@@ -65,6 +65,8 @@ struct Body {
     /// What has come of it.
     octets: Octets,
     since: Instant,
+    /// What it is answered with whatever comes, if that is known.
+    refusal: Option<HttpStatus>,
 }
 
 /// The octets of a body: mostly they come at once.
@@ -138,16 +140,19 @@ impl Http2 {
     fn take_request(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>, cx: &mut Context<'_>) {
         let (head, stream) = request.into_parts();
         let asked = read_head(&head, &self.exchange.borrow().path);
-        match asked {
-            Asked::Message(message) => self.hand_over(&message, respond),
-            Asked::Refused(status) => self.refuse(&mut respond, status),
-            Asked::Body => {
-                let mut body = Body { stream, respond, octets: Octets::Whole(Bytes::new()), since: Instant::now() };
-                match body.poll(cx) {
-                    Poll::Ready(whole) => self.finish_body(body, whole),
-                    Poll::Pending => self.bodies.push(body),
-                }
+        let refusal = match asked {
+            Asked::Message(message) => return self.hand_over(&message, respond),
+            Asked::Refused(status) if stream.is_end_stream() || status == HttpStatus::ContentTooLarge => {
+                return self.refuse(&mut respond, status);
             }
+            // Who is answered while he sends hears that he need not go on (RFC 9113 section 8.1), which some clients take for a failure.
+            Asked::Refused(status) => Some(status),
+            Asked::Body => None,
+        };
+        let mut body = Body { stream, respond, octets: Octets::Whole(Bytes::new()), since: Instant::now(), refusal };
+        match body.poll(cx) {
+            Poll::Ready(whole) => self.finish_body(body, whole),
+            Poll::Pending => self.bodies.push(body),
         }
     }
 
@@ -174,6 +179,10 @@ impl Http2 {
         let octets = body.octets.as_slice();
         // Has the window of the connection open again.
         let _ = body.stream.flow_control().release_capacity(octets.len());
+        let whole = match body.refusal {
+            Some(status) => whole.and(Err(Some(status))),
+            None => whole,
+        };
         match whole.and_then(|()| check_message(octets).map_err(Some)) {
             Ok(()) => {
                 let octets = mem::replace(&mut body.octets, Octets::Parts(Vec::new()));
