@@ -676,6 +676,30 @@ fn handshakes_do_not_keep_datagrams_waiting() {
 }
 
 #[test]
+fn an_idle_connection_takes_little_memory() {
+    const COUNT: usize = 300;
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let keys = "[forwarder.connections]\nper_client = 0\nmax = 2000\nidle = '5m'\nfirst_query = '1m'";
+    let server = start(&forwarder(&backend, keys).workers(1), &authorities);
+    let config = quic_config(&authorities, &["doq"]);
+    let open = |count| {
+        let visit = |_| {
+            let mut client = QuicClient::of(quic_of(&server), &config, "dns.example");
+            client.ask(&asked("www.example.org"));
+            client
+        };
+        (0..count).map(visit).collect::<Vec<_>>()
+    };
+    let warm = open(50);
+    let before = server.process.resident();
+    let clients = open(COUNT);
+    let each = (server.process.resident() - before) / COUNT;
+    eprintln!("{each} octets for each idle connection by QUIC");
+    assert!(each < 45_000, "{each} octets each");
+    drop((warm, clients));
+}
+
+#[test]
 fn many_connections_are_bounded_and_freed() {
     let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
     let keys = "[forwarder.connections]\nper_client = 0\nmax = 20";

@@ -30,7 +30,7 @@ use crate::limit::{Doing, Patience, Pressure};
 use crate::metrics::{ConnectionFate, Counters, ShakenBy};
 use crate::net::batch::LocalAddress;
 use crate::net::tcp::{ConnectionSlot, Responder, Response, ToListener, WayBack};
-use crate::wire::Transport;
+use crate::wire::{FRAME_PREFIX, Transport};
 
 /// One client's connection.
 pub(super) struct Connection {
@@ -504,9 +504,9 @@ impl Connection {
             self.streams.remove(&id);
             return;
         };
-        open.slot.seat.add(length_octets(length).len());
+        open.slot.seat.add(FRAME_PREFIX);
         scratch.clear();
-        scratch.extend_from_slice(&length_octets(length));
+        scratch.extend_from_slice(&length.to_be_bytes());
         scratch.extend_from_slice(&message);
         self.begin_unacknowledged(now);
         let written = match self.quic.send_stream(id).write(scratch) {
@@ -687,11 +687,6 @@ impl Drop for Connection {
     fn drop(&mut self) {
         self.give_up_place();
     }
-}
-
-/// The length of a message, as it stands before it.
-fn length_octets(length: u16) -> [u8; 2] {
-    length.to_be_bytes()
 }
 
 /// Octets of queries of one connection that have begun and not ended: the longest one twice. A query of a usual size comes in one piece.
