@@ -238,11 +238,25 @@ pub fn adopt_stream(listener: TcpListener, address: SocketAddr) -> Result<TcpLis
 /// # Errors
 /// If there is no descriptor or port left, or no such family.
 pub fn asking(is_ipv6: bool) -> io::Result<tokio::net::UdpSocket> {
+    tokio::net::UdpSocket::from_std(on_random_port(is_ipv6)?.into())
+}
+
+/// The same, for one server and nobody else.
+///
+/// # Errors
+/// Also if no way leads to the server.
+pub fn asking_one(server: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = on_random_port(server.is_ipv6())?;
+    socket.connect(&server.into())?;
+    Ok(socket.into())
+}
+
+fn on_random_port(is_ipv6: bool) -> io::Result<Socket> {
     let any: IpAddr = if is_ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
     let address = SocketAddr::new(any, 0);
     let socket = unbound(address, Type::DGRAM)?;
     socket.bind(&address.into())?;
-    tokio::net::UdpSocket::from_std(socket.into())
+    Ok(socket)
 }
 
 /// Binds an address alone, to see that nobody has it and, for port 0, to find a port that is free by UDP and by TCP.

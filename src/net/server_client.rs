@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use tokio::io::Interest;
@@ -13,6 +13,7 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::sleep_until;
 
 use super::backend_connection::{BackendConnection, Broken, ConnectionState, FailedQuery, StreamProtocol};
+use super::bind;
 use super::client::ConnectError;
 use super::tls::ClientTls;
 use crate::wire::{Header, first_message};
@@ -55,8 +56,7 @@ impl ServerClient {
         let mut connection = protocol.begin(tls, server, Instant::now()).map_err(io::Error::other)?;
         let socket = match protocol.is_by_udp() {
             true => {
-                let any = if server.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
-                let socket = UdpSocket::bind(SocketAddr::new(any, 0)).await?;
+                let socket = bind::asking(server.is_ipv6())?;
                 socket.connect(server).await?;
                 ServerSocket::Udp(socket)
             }

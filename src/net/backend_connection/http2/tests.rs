@@ -23,14 +23,18 @@ pub(crate) struct Server {
     state: ServerState,
     script: Script,
     /// Requests whose body is not whole.
-    reading: Vec<(Request<()>, RecvStream, SendResponse<Bytes>, Vec<u8>)>,
+    reading: Vec<Reading>,
     /// How many it had.
     pub(crate) asked: usize,
 }
 
+type Reading = (Request<()>, RecvStream, SendResponse<Bytes>, Vec<u8>);
+
+type ServerConnected = server::Connection<Pipe, Bytes>;
+
 enum ServerState {
-    Begun(Pin<Box<dyn Future<Output = Result<server::Connection<Pipe, Bytes>, h2::Error>>>>),
-    Open(Box<server::Connection<Pipe, Bytes>>),
+    Begun(Pin<Box<dyn Future<Output = Result<ServerConnected, h2::Error>>>>),
+    Open(Box<ServerConnected>),
     Over,
 }
 

@@ -1,7 +1,7 @@
 //! One socket on its way to be a connection, or being it: its non-blocking system calls, and what their errors mean.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::StreamWay;
 use crate::metrics::LostCause;
 use crate::net::backend_connection::{BackendConnection, Broken, ConnectionState};
+use crate::net::bind;
 use crate::net::options::unacknowledged_for;
 use crate::net::refusal::{connect_problem, is_unreachable};
 use crate::policy::query_slots::SocketId;
@@ -63,10 +64,7 @@ impl Dial {
         let event = epoll::EventData::new_u64(number.0.into());
         let socket = if way.protocol.is_by_udp() {
             // The handshake tells who replies, so that any port that the kernel draws is good enough.
-            let any = if address.is_ipv6() { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { Ipv4Addr::UNSPECIFIED.into() };
-            let socket = UdpSocket::bind((any, 0))?;
-            socket.set_nonblocking(true)?;
-            socket.connect(address)?;
+            let socket = bind::asking_one(address)?;
             epoll::add(epoll, &socket, event, EDGES)?;
             DialSocket::Udp(socket)
         } else {
