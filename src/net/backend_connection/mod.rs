@@ -1,7 +1,7 @@
 //! A connection to a backend as a value: octets in, whole messages out; queries in, octets out. It has no socket and no clock.
 //!
 //! What was queued before the connection is open leaves when it is; all that is queued between two looks at
-//! [`output`](BackendConnection::output) leaves together. Each protocol is a file: [`frames`] by TCP and TLS, [`http2`], [`quic`]. A query
+//! [`output`](BackendConnection::output) leaves together. Each protocol is a file: `frames` by TCP and TLS, `http2`, `quic`. A query
 //! is known by the ID in its first two octets, and so is its reply; where the wire has streams in place of IDs, the protocol keeps which is whose.
 
 mod asked;
