@@ -595,9 +595,9 @@ fn transport_config() -> TransportConfig {
         // Who keeps connections closes them when they are idle, and knows by their silence when they are dead.
         .max_idle_timeout(None)
         .keep_alive_interval(None)
-        // RFC 9002 section 6.2.2 would send a lost first packet again after a second. A backend is near: after 0.3 s.
+        // RFC 9002 section 6.2.2 would send a lost first flight again after a second. A backend is near: after 0.3 s.
         .initial_rtt(INITIAL_RTT)
-        // Queries are short: longer packets gain nothing, and looking for them costs some.
+        // Queries are short: longer datagrams gain nothing, and to find out what the path takes costs some.
         .mtu_discovery_config(None)
         // RFC 9000 section 17.4: a bit that tells the way's latency to who listens.
         .allow_spin(false)

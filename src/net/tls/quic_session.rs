@@ -35,7 +35,7 @@ pub struct QuicHandshake {
 /// TLS of one connection.
 struct QuicSession {
     tls: ClientConnection,
-    /// What protects the first packets.
+    /// What protects the first flight.
     initial: Suite,
     /// The next keys come from these.
     next_secrets: Option<Secrets>,
@@ -66,7 +66,7 @@ impl crypto::ClientConfig for QuicTls {
     }
 }
 
-/// RFC 9001 section 5.2: the first packets are protected by AES-128-GCM, whatever is agreed on later.
+/// RFC 9001 section 5.2: the first flight is protected by AES-128-GCM, whatever is agreed on later.
 fn initial_suite(config: &ClientConfig) -> Option<Suite> {
     let suites = config.crypto_provider().cipher_suites.iter();
     let mut suites = suites.filter(|suite| suite.suite() == CipherSuite::TLS13_AES_128_GCM_SHA256);
@@ -142,7 +142,7 @@ impl Session for QuicSession {
         else {
             return false;
         };
-        // RFC 9001 section 5.8: over the ID that the client had chosen, and the packet.
+        // RFC 9001 section 5.8: over the ID that the client had chosen, and all before the tag.
         let mut covered = Vec::with_capacity(1 + orig_dst_cid.len() + header.len() + token.len());
         covered.push(orig_dst_cid.len() as u8);
         [&orig_dst_cid[..], header, token].iter().for_each(|part| covered.extend_from_slice(part));
@@ -165,7 +165,7 @@ fn keys(keys: rustls::quic::Keys) -> Keys {
     }
 }
 
-/// The `max_idle_timeout` among transport parameters, in milliseconds (RFC 9000 sections 18, 18.2).
+/// The `max_idle_timeout` among transport parameters, in milliseconds (RFC 9000 section 18.2).
 fn idle_timeout_of(mut parameters: &[u8]) -> Option<u64> {
     loop {
         let id = take_integer(&mut parameters)?;
@@ -193,10 +193,10 @@ const MAX_IDLE_TIMEOUT: u64 = 1;
 /// The error code of alert 0: up to 255 of them follow.
 const FIRST_ALERT: u64 = 0x100;
 
-/// Octets of the tag at the end of a Retry packet.
+/// Octets of the tag at the end of a Retry.
 const RETRY_TAG: usize = 16;
 
-/// What protects Retry packets from accidents (RFC 9001 section 5.8).
+/// What protects a Retry from accidents (RFC 9001 section 5.8).
 const RETRY_KEY: [u8; 16] =
     [0xbe, 0x0c, 0x69, 0x0b, 0x9f, 0x66, 0x57, 0x5a, 0x1d, 0x76, 0x6b, 0x54, 0xe3, 0x68, 0xc8, 0x4e];
 
