@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::section::{Node, Section, Spot, note_repeats};
 use super::{limits, words};
-use crate::address::{BackendAddress, BackendUrl, HttpPath, Pin, ServerIdentity, Verify};
+use crate::address::{BackendAddress, BackendUrl, HttpPath, Pin, Scheme, ServerIdentity, Verify};
 
 /// An example of what `backends` takes.
 pub(super) const BACKENDS_EXAMPLE: &str = "[\"127.0.0.1:5301\"]";
@@ -27,6 +27,9 @@ pub struct BackendConfig {
     /// Under which path it answers, by HTTP.
     #[serde(default)]
     pub path: HttpPath,
+    /// Whether a header of the PROXY protocol tells it who asks.
+    #[serde(default)]
+    pub proxy_protocol: bool,
     /// Who it must be, where it has to prove that.
     #[serde(default)]
     pub trust: TrustConfig,
@@ -64,6 +67,7 @@ impl BackendConfig {
             weight: 1,
             server: None,
             path: HttpPath::default(),
+            proxy_protocol: false,
             trust: TrustConfig::default(),
         }
     }
@@ -111,10 +115,30 @@ fn read<'d>(item: &Node<'d>, folder: &Path, certificates: &mut Vec<(String, Spot
     let name = section.take("name").and_then(|node| node.parsed(words::label));
     let weight = section.integer("weight", limits::WEIGHT, 1);
     let server = section.take("server").and_then(|node| node.parsed(words::label));
+    let proxy_protocol = read_proxy_protocol(&mut section, address.as_ref());
     let trust = read_trust(&mut section, address.as_ref(), folder, certificates);
     section.finish();
     let of_url = BackendConfig::of_url(address?);
-    Some(BackendConfig { name: name.unwrap_or_else(|| of_url.name.clone()), weight, server, trust, ..of_url })
+    Some(BackendConfig {
+        name: name.unwrap_or_else(|| of_url.name.clone()),
+        weight,
+        server,
+        proxy_protocol,
+        trust,
+        ..of_url
+    })
+}
+
+/// Reads whether a backend is told who asks, which is for those alone that are asked in the clear and without HTTP.
+fn read_proxy_protocol(section: &mut Section<'_>, url: Option<&BackendUrl>) -> bool {
+    let Some(node) = section.take("proxy_protocol") else { return false };
+    let is_told = node.boolean().unwrap_or_default();
+    let may_be = |url: &BackendUrl| matches!(url.address.scheme, Scheme::Plain | Scheme::Tcp);
+    if is_told && !url.is_none_or(may_be) {
+        node.spot
+            .note("backends by UDP and TCP alone are told who asks, write the address without a scheme or with tcp://");
+    }
+    is_told
 }
 
 /// Reads what a backend by TLS must show.

@@ -65,10 +65,11 @@ pub(super) enum StreamHeard {
 }
 
 impl StreamProbe {
-    /// Asks a server this question, over a connection that is kept if there is one.
+    /// Asks a server this question, over a connection that is kept if there is one. A fresh one begins with a header, if the server
+    /// wants to know who asks.
     pub(super) fn begin(
         kept: Option<ServerClient>,
-        (server, protocol): (SocketAddr, Arc<StreamProtocol>),
+        (server, protocol, wants_header): (SocketAddr, Arc<StreamProtocol>, bool),
         tls: Option<Arc<ClientTls>>,
         query: Vec<u8>,
         place: OwnedSemaphorePermit,
@@ -80,6 +81,9 @@ impl StreamProbe {
                 return Ok(ProbedBy { client, is_fresh: false });
             }
             let mut client = ServerClient::connect(server, &protocol, tls.as_deref()).await?;
+            if wants_header {
+                client.say_own();
+            }
             client.ask(&query).await?;
             Ok(ProbedBy { client, is_fresh: true })
         };

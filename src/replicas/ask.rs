@@ -11,6 +11,7 @@ use tokio::time::timeout_at;
 use crate::address::BackendAddress;
 use crate::net::backend_connection::StreamProtocol;
 use crate::net::client::UdpClient;
+use crate::net::proxy_protocol::ClientHeader;
 use crate::net::server_client::ServerClient;
 use crate::net::tls::ClientTls;
 use crate::state::SharedBackend;
@@ -35,12 +36,15 @@ pub struct Member {
     tls: Option<Arc<ClientTls>>,
     /// By which protocol it is asked by stream.
     protocol: Arc<StreamProtocol>,
+    /// Whether a header tells it who asks.
+    wants_header: bool,
 }
 
 impl Member {
     /// A backend as it is asked.
     pub fn of(backend: &SharedBackend) -> Self {
-        Self { address: backend.address, tls: backend.tls(), protocol: backend.protocol() }
+        let (address, wants_header) = (backend.address, backend.wants_header);
+        Self { address, tls: backend.tls(), protocol: backend.protocol(), wants_header }
     }
 }
 
@@ -66,9 +70,9 @@ pub async fn ask(member: &Member, asked: &Asked<'_>, deadline: Instant) -> io::R
 async fn ask_once(member: &Member, asked: &Asked<'_>, deadline: Instant) -> io::Result<Vec<u8>> {
     let mut query = Vec::new();
     write_own_query(rand::random(), asked.question, asked.flags, asked.edns, &mut query);
-    let Member { address: BackendAddress { scheme, socket }, tls, protocol } = member;
+    let Member { address: BackendAddress { scheme, socket }, tls, protocol, wants_header } = member;
     if !scheme.is_stream() {
-        let reply = ask_by_udp(*socket, &query, deadline).await?;
+        let reply = ask_by_udp(*socket, &query, *wants_header, deadline).await?;
         if !Header::read(&reply).is_some_and(Header::is_truncated) {
             return Ok(reply);
         }
@@ -77,20 +81,25 @@ async fn ask_once(member: &Member, asked: &Asked<'_>, deadline: Instant) -> io::
         return Err(io::Error::other("nobody is known who could vouch for its certificate"));
     }
     let mut client = ServerClient::connect(*socket, protocol, tls.as_deref()).await?;
+    if *wants_header {
+        client.say_own();
+    }
     let reply = client.ask(&query).await?;
     // There is one query on this connection: whoever sends something else has nothing to say.
     if is_reply_to(&reply, &query) { Ok(reply) } else { Err(io::ErrorKind::InvalidData.into()) }
 }
 
 /// Sends a query by UDP, and once more if no reply has come in half of the time: a lost datagram is no silence.
-async fn ask_by_udp(address: SocketAddr, query: &[u8], deadline: Instant) -> io::Result<Vec<u8>> {
+async fn ask_by_udp(address: SocketAddr, query: &[u8], wants_header: bool, deadline: Instant) -> io::Result<Vec<u8>> {
+    let header = if wants_header { ClientHeader::own().octets } else { Vec::new() };
+    let datagram = [&header[..], query].concat();
     let client = UdpClient::bind(address)?;
     client.connect().await?;
     let mut buffer = vec![0; MAX_REPLY];
     let now = Instant::now();
     let half = now + deadline.saturating_duration_since(now) / 2;
     for until in [half, deadline] {
-        client.send(query).await?;
+        client.send(&datagram).await?;
         match client.receive_by(until, &mut buffer, |message| is_reply_to(message, query)).await {
             Ok(length) => {
                 buffer.truncate(length);

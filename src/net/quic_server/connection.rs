@@ -14,6 +14,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::mem;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -95,6 +96,8 @@ pub(super) struct Tools<'t, H> {
     pub(super) endpoint: &'t mut Endpoint,
     pub(super) listener: &'t mpsc::UnboundedSender<ToListener>,
     pub(super) handle: &'t H,
+    /// Where the listener listens.
+    pub(super) address: SocketAddr,
     pub(super) counters: &'t Counters,
     pub(super) now: Instant,
 }
@@ -404,7 +407,12 @@ impl Connection {
         self.is_busy = true;
         self.patience.on_activity(tools.now);
         slot.seat.set_standing(true, tools.now);
-        let way = WayBack { peer: self.quic.remote_address(), transport: Transport::Quic, idle: slot.rules.idle };
+        let mut asked = tools.address;
+        if let Some(local) = self.local {
+            asked.set_ip(local.ip());
+        }
+        let (peer, asked) = (self.quic.remote_address(), Some(asked));
+        let way = WayBack { peer, asked, transport: Transport::Quic, idle: slot.rules.idle };
         let responder =
             Responder::of_stream((Arc::clone(&slot.seat), way), tools.listener.clone(), (self.number, id.index()));
         (tools.handle)(message, &responder);

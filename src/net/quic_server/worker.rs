@@ -30,6 +30,8 @@ pub(super) struct Work<A, H> {
     endpoint: Endpoint,
     listener: Arc<QuicListener>,
     worker: u16,
+    /// Where it listens.
+    address: SocketAddr,
     table: Arc<Connections>,
     pub(super) counters: Arc<Counters>,
     admits: A,
@@ -87,7 +89,7 @@ enum Step {
 impl<A: Fn(IpAddr) -> bool, H: Fn(&[u8], &Responder)> Work<A, H> {
     /// Without any connection, of the worker of this number.
     pub(super) fn new(
-        (listener, worker): (Arc<QuicListener>, u16),
+        (listener, worker, address): (Arc<QuicListener>, u16, SocketAddr),
         (table, counters): (Arc<Connections>, Arc<Counters>),
         pressure: Pressure,
         admits: A,
@@ -98,6 +100,7 @@ impl<A: Fn(IpAddr) -> bool, H: Fn(&[u8], &Responder)> Work<A, H> {
             endpoint: listener.endpoint(worker),
             listener,
             worker,
+            address,
             table,
             counters,
             admits,
@@ -393,6 +396,7 @@ impl<A: Fn(IpAddr) -> bool, H: Fn(&[u8], &Responder)> Work<A, H> {
             endpoint: &mut self.endpoint,
             listener: &self.to_us,
             handle: &self.handle,
+            address: self.address,
             counters: &self.counters,
             now,
         };
