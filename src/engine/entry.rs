@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use super::QTYPE_QCLASS;
-use super::io::{Asker, Client};
+use super::io::{AskedFor, Client};
 use super::plan::PlanNumber;
 use super::pools::PoolSlot;
 use super::proof::Proof;
@@ -502,8 +502,8 @@ impl<C: Client> Entry<C> {
     }
 
     /// Whom a backend is told that asks: the first client.
-    pub(super) fn asker(&self) -> Asker<'_, C> {
-        self.first.as_ref().map_or(Asker::Ourselves, |first| Asker::Client(&first.client))
+    pub(super) fn asked_for(&self) -> AskedFor<'_, C> {
+        self.first.as_ref().map_or(AskedFor::Ourselves, |first| AskedFor::Client(&first.client))
     }
 
     /// Adds one who waits.

@@ -228,7 +228,7 @@ impl<I: Io> ActiveRace<'_, I> {
             deadline: entry.race.deadline(),
             client: by_tcp.next().map(|waiter| waiter.client.ip()),
         };
-        io.fetch(*at, query, entry.asker(), now)
+        io.fetch(*at, query, entry.asked_for(), now)
     }
 
     /// The whole answer was fetched: keeps it, and gives it to all who wait.

@@ -109,11 +109,11 @@ pub trait Io {
 
     /// Asks by TCP what forgers must not answer. Returns whether there is room for that; if so,
     /// [`on_reply_by_tcp`](super::Engine::on_reply_by_tcp) tells what came.
-    fn ask_by_tcp(&mut self, outstanding: Outstanding, query: TcpQuery, asker: Asker<'_, Self::Client>) -> bool;
+    fn ask_by_tcp(&mut self, outstanding: Outstanding, query: TcpQuery, asked_for: AskedFor<'_, Self::Client>) -> bool;
 
     /// Fetches a whole answer by TCP. Returns whether there is room for that; if so, [`on_fetched`](super::Engine::on_fetched) or
     /// [`on_fetch_failed`](super::Engine::on_fetch_failed) tells what came of it.
-    fn fetch(&mut self, race: RaceRef, query: FetchQuery, asker: Asker<'_, Self::Client>, now: Instant) -> bool;
+    fn fetch(&mut self, race: RaceRef, query: FetchQuery, asked_for: AskedFor<'_, Self::Client>, now: Instant) -> bool;
 
     /// Responds to a client: `write` writes the response in the form that the client wants, and says what it is; `None`, if there
     /// is none, and the client waits on.
@@ -156,12 +156,12 @@ pub struct Destination<'a, C> {
     /// By stream it goes by another connection than this, if one can be had: there an earlier attempt of the same race waits.
     pub avoid: Option<SocketId>,
     /// Who asks.
-    pub asker: Asker<'a, C>,
+    pub asked_for: AskedFor<'a, C>,
 }
 
 /// Whom a backend is told that a query comes from (`proxy_protocol`).
 #[derive(Clone, Copy, Debug)]
-pub enum Asker<'a, C> {
+pub enum AskedFor<'a, C> {
     /// It is told nothing.
     Untold,
     /// No client: we ask for ourselves.

@@ -64,7 +64,7 @@ pub use self::entry::Waiter;
 pub use self::explain::{LateReport, RaceReport};
 pub use self::finish::response_limit;
 pub use self::io::{
-    Asker, Client, Destination, FetchFrom, FetchQuery, Io, NotSent, Resolution, Said, SentAttempt, TcpQuery,
+    AskedFor, Client, Destination, FetchFrom, FetchQuery, Io, NotSent, Resolution, Said, SentAttempt, TcpQuery,
 };
 pub use self::learnt::LearntBackend;
 pub use self::reply::rank;

@@ -15,7 +15,7 @@ use super::{Client, Forwarder, HandOver, Shared};
 use crate::cache::ResponseFor;
 use crate::engine::single_flight::WorkerId;
 use crate::engine::{
-    Asker, Client as _, Destination, FetchQuery, Io, LateReport, NotSent, Outstanding, Quarantined, RaceRef,
+    AskedFor, Client as _, Destination, FetchQuery, Io, LateReport, NotSent, Outstanding, Quarantined, RaceRef,
     RaceReport, Resolution, Said, SentAttempt, TakenSlot, TcpQuery, Waiter,
 };
 use crate::metrics::{Counters, Dropped};
@@ -89,7 +89,7 @@ impl Io for Outside {
 
     fn send(
         &mut self,
-        Destination { sockets, avoid, asker }: Destination<'_, Client>,
+        Destination { sockets, avoid, asked_for }: Destination<'_, Client>,
         outstanding: Outstanding,
         attempt: &SentAttempt<'_>,
         now: Instant,
@@ -98,7 +98,7 @@ impl Io for Outside {
         if self.backend_sockets.is_full(sockets) {
             self.backend_sockets.flush(&mut self.refused);
         }
-        let header = self.header(asker, || self.backend_sockets.is_by_stream(sockets));
+        let header = self.header(asked_for, || self.backend_sockets.is_by_stream(sockets));
         let Self { backend_sockets, taps, .. } = self;
         let write = |slot: QuerySlot, out: &mut Vec<u8>| {
             write(slot, out);
@@ -169,14 +169,14 @@ impl Io for Outside {
         self.backend_sockets.take_waiting(sockets, taken);
     }
 
-    fn ask_by_tcp(&mut self, outstanding: Outstanding, query: TcpQuery, asker: Asker<'_, Client>) -> bool {
-        let header = self.header(asker, || true).map(|header| header.octets).unwrap_or_default();
+    fn ask_by_tcp(&mut self, outstanding: Outstanding, query: TcpQuery, asked_for: AskedFor<'_, Client>) -> bool {
+        let header = self.header(asked_for, || true).map(|header| header.octets).unwrap_or_default();
         self.by_tcp.ask(outstanding, query, header, self.this.get().cloned().unwrap_or_default())
     }
 
-    fn fetch(&mut self, race: RaceRef, query: FetchQuery, asker: Asker<'_, Client>, now: Instant) -> bool {
+    fn fetch(&mut self, race: RaceRef, query: FetchQuery, asked_for: AskedFor<'_, Client>, now: Instant) -> bool {
         let is_wanted = query.backends.iter().any(|backend| backend.wants_header);
-        let header = if is_wanted { self.header(asker, || true) } else { None };
+        let header = if is_wanted { self.header(asked_for, || true) } else { None };
         self.fetches.add(race, query, header.map(|header| header.octets).unwrap_or_default(), now)
     }
 
@@ -255,11 +255,11 @@ impl Outside {
 impl Outside {
     /// The header that tells a backend who asks, if it is to be told.
     #[inline]
-    fn header(&self, asker: Asker<'_, Client>, is_stream: impl FnOnce() -> bool) -> Option<ClientHeader> {
-        match asker {
-            Asker::Untold => None,
-            Asker::Ourselves => Some(ClientHeader::new(None, is_stream())),
-            Asker::Client(client) => Some(self.header_of(client, is_stream())),
+    fn header(&self, asked_for: AskedFor<'_, Client>, is_stream: impl FnOnce() -> bool) -> Option<ClientHeader> {
+        match asked_for {
+            AskedFor::Untold => None,
+            AskedFor::Ourselves => Some(ClientHeader::new(None, is_stream())),
+            AskedFor::Client(client) => Some(self.header_of(client, is_stream())),
         }
     }
 

@@ -147,7 +147,7 @@ mod tests {
         let place = Arc::new(Semaphore::new(1)).acquire_owned().await.expect("a place");
         let mut query = Vec::new();
         write_plain_query(rand::random(), &Name::root(), RecordType::NS, &mut query);
-        StreamProbe::begin(kept.take(), (server, Arc::default()), tls, query, place).heard(kept).await
+        StreamProbe::begin(kept.take(), (server, Arc::default(), false), tls, query, place).heard(kept).await
     }
 
     /// Makes so many probes of a server that closes after so many replies; returns how many connections that took.

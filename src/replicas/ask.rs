@@ -120,6 +120,7 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::time::Duration;
 
+    use tokio::io::AsyncReadExt;
     use tokio::net::{TcpListener, UdpSocket};
 
     use super::*;
@@ -143,6 +144,8 @@ mod tests {
         Cut,
         /// By TCP alone, as it is asked.
         Stream,
+        /// Behind a header that says that we ask for ourselves, by UDP truncated.
+        Headed,
         /// With a wrong ID and a wrong question first.
         Forged,
         /// Not at all.
@@ -167,8 +170,9 @@ mod tests {
         };
         let address = socket.local_addr().expect("an address");
         let scheme = if matches!(way, Way::Stream) { Scheme::Tcp } else { Scheme::Plain };
-        let member =
-            Member { address: BackendAddress { scheme, socket: address }, tls: None, protocol: Arc::default() };
+        let wants_header = matches!(way, Way::Headed);
+        let address = BackendAddress { scheme, socket: address };
+        let member = Member { address, tls: None, protocol: Arc::default(), wants_header };
         let edns = Some(OwnEdns { udp_size: 1232, wants_version: true });
         let asked = Asked { question: QUESTION, flags: QuestionFlags::default(), edns };
         let mut queries = 0;
@@ -182,7 +186,8 @@ mod tests {
             }
             loop {
                 let (length, from) = socket.recv_from(&mut buffer).await.expect("a query");
-                let query = &buffer[..length];
+                let header = if wants_header { ClientHeader::own().octets } else { Vec::new() };
+                let query = buffer[..length].strip_prefix(&header[..]).expect("the header");
                 queries += 1;
                 let has_opt = read_query(query).expect("a query").edns.is_some();
                 let reply = match way {
@@ -191,9 +196,12 @@ mod tests {
                     Way::SecondOnly if queries == 1 => continue,
                     Way::OldServer | Way::SecondOnly | Way::Stream => reply_to(query, Rcode::NOERROR, false),
                     Way::Silent => continue,
-                    Way::Cut => {
+                    Way::Cut | Way::Headed => {
                         socket.send_to(&reply_to(query, Rcode::NOERROR, true), from).await.expect("it is sent");
-                        let (stream, _) = listener.accept().await.expect("a connection");
+                        let (mut stream, _) = listener.accept().await.expect("a connection");
+                        let mut came = vec![0; header.len()];
+                        stream.read_exact(&mut came).await.expect("the header");
+                        assert_eq!(came, header);
                         let mut client = TcpClient::over(stream);
                         let query = client.receive().await.expect("a query");
                         client.send(&reply_to(&query, Rcode::NXDOMAIN, false)).await.expect("it is sent");
@@ -231,6 +239,7 @@ mod tests {
         check(Way::Say(Rcode::FORMERR), LONG, Rcode::FORMERR, 2).await;
         check(Way::OldServer, LONG, Rcode::NOERROR, 2).await;
         check(Way::Cut, LONG, Rcode::NXDOMAIN, 1).await;
+        check(Way::Headed, LONG, Rcode::NXDOMAIN, 1).await;
         check(Way::Stream, LONG, Rcode::NXDOMAIN, 0).await;
         check(Way::Forged, LONG, Rcode::NOERROR, 1).await;
         check(Way::SecondOnly, Duration::from_millis(200), Rcode::NOERROR, 2).await;

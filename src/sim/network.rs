@@ -20,7 +20,7 @@ use super::spells::Unfolding;
 use crate::cache::ResponseFor;
 use crate::engine::single_flight::WorkerId;
 use crate::engine::{
-    self, Asker, Destination, FetchQuery, Io, LateReport, NotSent, Outstanding, Quarantined, RaceRef, RaceReport,
+    self, AskedFor, Destination, FetchQuery, Io, LateReport, NotSent, Outstanding, Quarantined, RaceRef, RaceReport,
     Resolution, Said, SentAttempt, TakenSlot, TcpQuery, Waiter, response_limit,
 };
 use crate::policy::Rank;
@@ -369,7 +369,7 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
 
     fn send(
         &mut self,
-        Destination { sockets, avoid, asker: _ }: Destination<'_, Caller>,
+        Destination { sockets, avoid, asked_for: _ }: Destination<'_, Caller>,
         outstanding: Outstanding,
         _attempt: &SentAttempt<'_>,
         _now: Instant,
@@ -466,11 +466,11 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
     }
 
     /// There is no TCP here.
-    fn ask_by_tcp(&mut self, _outstanding: Outstanding, _query: TcpQuery, _asker: Asker<'_, Caller>) -> bool {
+    fn ask_by_tcp(&mut self, _outstanding: Outstanding, _query: TcpQuery, _asked_for: AskedFor<'_, Caller>) -> bool {
         false
     }
 
-    fn fetch(&mut self, _race: RaceRef, _query: FetchQuery, _asker: Asker<'_, Caller>, _now: Instant) -> bool {
+    fn fetch(&mut self, _race: RaceRef, _query: FetchQuery, _asked_for: AskedFor<'_, Caller>, _now: Instant) -> bool {
         false
     }
 
