@@ -259,7 +259,7 @@ mod tests {
             ),
             (
                 "{ address = \"quic://192.0.2.1\", proxy_protocol = true }",
-                "54: pools.ts.backends[0].proxy_protocol: backends by UDP and TCP alone are told who asks, write the address \
+                "62: pools.ts.backends[0].proxy_protocol: backends by UDP and TCP alone are told who asks, write the address \
                  without a scheme or with tcp://",
             ),
             (

@@ -14,7 +14,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::mem;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -27,6 +26,7 @@ use tokio::sync::mpsc;
 
 use super::query_stream::{QueryStream, is_replayable, whole_query};
 use super::stream::{Closed, Code, Stream};
+use super::worker::Tools;
 use crate::limit::{Doing, Patience, Pressure};
 use crate::metrics::{ConnectionFate, Counters, ShakenBy};
 use crate::net::batch::LocalAddress;
@@ -89,17 +89,6 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.counters.connections.closed(Transport::Quic);
     }
-}
-
-/// What a connection works with.
-pub(super) struct Tools<'t, H> {
-    pub(super) endpoint: &'t mut Endpoint,
-    pub(super) listener: &'t mpsc::UnboundedSender<ToListener>,
-    pub(super) handle: &'t H,
-    /// Where the listener listens.
-    pub(super) address: SocketAddr,
-    pub(super) counters: &'t Counters,
-    pub(super) now: Instant,
 }
 
 impl Connection {

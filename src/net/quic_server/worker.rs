@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use quinn_proto::{ConnectionEvent, ConnectionHandle, DatagramEvent, Endpoint, EndpointEvent, Incoming, Transmit};
 use tokio::sync::mpsc;
 
-use super::connection::{Connection, Tools};
+use super::connection::Connection;
 use super::connection_id::Destination;
 use super::listener::{MAX_WAITING, QuicListener};
 use super::resumption;
@@ -84,6 +84,17 @@ enum Step {
     Accept(Box<Incoming>, Option<LocalAddress>),
     /// A datagram of one that shakes hands.
     Datagram(u64, Box<ConnectionEvent>),
+}
+
+/// What a connection works with.
+pub(super) struct Tools<'t, H> {
+    pub(super) endpoint: &'t mut Endpoint,
+    pub(super) listener: &'t mpsc::UnboundedSender<ToListener>,
+    pub(super) handle: &'t H,
+    /// Where the listener listens.
+    pub(super) address: SocketAddr,
+    pub(super) counters: &'t Counters,
+    pub(super) now: Instant,
 }
 
 impl<A: Fn(IpAddr) -> bool, H: Fn(&[u8], &Responder)> Work<A, H> {
