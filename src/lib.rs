@@ -6,8 +6,8 @@
 //! ```text
 //!                     control thread                                  worker threads, one runtime each
 //!        ┌──────────────────────────────────────┐        ┌─────────────────────────────────────────────────┐
-//!        │ cli ──▶ server ──▶ listeners, start, │commands│  net::udp ─┐                      ┌▶ net::batch │
-//! signals│           │        commit, drain ────┼───────▶│  net::tcp ─┤                      │  (sendmmsg) │ clients
+//!        │ cli ──▶ server ──▶ listeners, start, │commands│  net::udp ─┐ net::quic_server     ┌▶ net::batch │
+//! signals│           │        commit, drain ────┼───────▶│  net::tcp ─┤ (TLS, HTTP too)      │  (sendmmsg) │ clients
 //!   HTTP │ admin ◀───┤                          │        │            ▼        responses     │             │
 //!        │           │      cache ◀─────────────┼─locks──┼▶        forwarder ───────────────┘             │
 //!        │        health ──▶ state (up, down)◀──┼─atomics┼▶   events │  ▲  │ queries                       │
@@ -24,7 +24,8 @@
 //!    `net/batch.rs`) and handed out 64 datagrams at a time (`net/gro.rs`). Where more come than can be answered, the oldest
 //!    are dropped (`net/pressure.rs`). A query by TCP comes from its connection's task (`net/tcp/`), by TLS too, after
 //!    a handshake of which one step is made between two looks at the sockets (`net/tcp/handshake.rs`, `net/tls_server/`), and by
-//!    HTTP as a request, one of many of its connection (`net/tcp/http/`). `now` is taken once for each chunk of them.
+//!    HTTP as a request, one of many of its connection (`net/tcp/http/`). By QUIC it is a stream of a connection that one task a worker
+//!    has with all others of its sockets (`net/quic_server/`). Who asks through a proxy says so first (`net/proxy_protocol.rs`). `now` is taken once for each chunk of them.
 //! 2. Each is read as a view of its bytes, or refused (`wire/query.rs`); its cookie is checked, and another made if need be
 //!    (`limit/cookies.rs`); the route's pool is found (`state/`). That is done for a few at a time, and then a large cache
 //!    fetches what it will look at for these (`forwarder/receive.rs`, `cache/memory_prefetch.rs`). From here on the engine
@@ -70,7 +71,7 @@
 //! What a server knows, has learnt and counted goes to the process that serves after it (`server/carried`), the cache as the octets
 //! that are saved of it, and the TCP connections of clients, each as it falls idle (`net/tcp/moved.rs`).
 //!
-//! Who a backend by TLS must be stands in its address and in the config (`address/`); what a connection to it needs is made of that once
+//! Who an encrypted backend must be stands in its address and in the config (`address/`); what a connection to it needs is made of that once
 //! for all workers (`net/tls/`, `state/backend.rs`). The files of certificates are looked at each minute (`server/certificates.rs`).
 //!
 //! Zones also come from other servers and go there. On the control thread, `secondary` asks primaries when

@@ -59,6 +59,8 @@ impl ServerClient {
             true => {
                 let socket = bind::asking(server.is_ipv6())?;
                 socket.connect(server).await?;
+                // The runtime does not know yet that it can be written to, and what it does not take is lost.
+                socket.writable().await?;
                 ServerSocket::Udp(socket)
             }
             false => {

@@ -57,6 +57,7 @@ mod processes;
 mod prometheus;
 mod proxy_protocol;
 mod quic;
+mod quic_floods;
 mod race_seeds;
 mod races;
 mod readiness;
