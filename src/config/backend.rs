@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::section::{Node, Section, Spot, note_repeats};
 use super::{limits, words};
-use crate::address::{BackendAddress, BackendUrl, HttpPath, Pin, ServerIdentity, Verify};
+use crate::address::{BackendAddress, BackendUrl, HttpPath, Pin, Scheme, ServerIdentity, Verify};
 
 /// An example of what `backends` takes.
 pub(super) const BACKENDS_EXAMPLE: &str = "[\"127.0.0.1:5301\"]";
@@ -27,6 +27,9 @@ pub struct BackendConfig {
     /// Under which path it answers, by HTTP.
     #[serde(default)]
     pub path: HttpPath,
+    /// Whether a header of the PROXY protocol tells it who asks.
+    #[serde(default)]
+    pub proxy_protocol: bool,
     /// Who it must be, where it has to prove that.
     #[serde(default)]
     pub trust: TrustConfig,
@@ -64,6 +67,7 @@ impl BackendConfig {
             weight: 1,
             server: None,
             path: HttpPath::default(),
+            proxy_protocol: false,
             trust: TrustConfig::default(),
         }
     }
@@ -111,10 +115,30 @@ fn read<'d>(item: &Node<'d>, folder: &Path, certificates: &mut Vec<(String, Spot
     let name = section.take("name").and_then(|node| node.parsed(words::label));
     let weight = section.integer("weight", limits::WEIGHT, 1);
     let server = section.take("server").and_then(|node| node.parsed(words::label));
+    let proxy_protocol = read_proxy_protocol(&mut section, address.as_ref());
     let trust = read_trust(&mut section, address.as_ref(), folder, certificates);
     section.finish();
     let of_url = BackendConfig::of_url(address?);
-    Some(BackendConfig { name: name.unwrap_or_else(|| of_url.name.clone()), weight, server, trust, ..of_url })
+    Some(BackendConfig {
+        name: name.unwrap_or_else(|| of_url.name.clone()),
+        weight,
+        server,
+        proxy_protocol,
+        trust,
+        ..of_url
+    })
+}
+
+/// Reads whether a backend is told who asks, which is for those alone that are asked in the clear and without HTTP.
+fn read_proxy_protocol(section: &mut Section<'_>, url: Option<&BackendUrl>) -> bool {
+    let Some(node) = section.take("proxy_protocol") else { return false };
+    let is_told = node.boolean().unwrap_or_default();
+    let may_be = |url: &BackendUrl| matches!(url.address.scheme, Scheme::Plain | Scheme::Tcp);
+    if is_told && !url.is_none_or(may_be) {
+        node.spot
+            .note("backends by UDP and TCP alone are told who asks, write the address without a scheme or with tcp://");
+    }
+    is_told
 }
 
 /// Reads what a backend by TLS must show.
@@ -186,6 +210,23 @@ mod tests {
     }
 
     #[test]
+    fn backends_that_are_told_who_asks_are_asked_in_the_clear_and_nothing_of_theirs_is_kept() {
+        let text = |keys: &str| {
+            let told = "{ address = \"tcp://192.0.2.2\", proxy_protocol = true }";
+            format!("[forwarder]\n[pools.ts]\nbackends = [\"192.0.2.1\", {told}]\n{keys}\n")
+        };
+        let config = Config::parse(&text(""), "c.toml", Path::new("")).expect("a config");
+        let pool = &config.pools[0];
+        assert_eq!(pool.backends.iter().map(|backend| backend.proxy_protocol).collect::<Vec<_>>(), [false, true]);
+        assert!(!pool.cache);
+        let told =
+            "pools.ts.cache: answers of backends with proxy_protocol may be for one client alone, write cache = false";
+        check(&text("cache = true"), &[&format!("4:9: {told}")]);
+        let off = text("cache = true").replace("= true }", "= false }");
+        assert!(Config::parse(&off, "c.toml", Path::new("")).expect("a config").pools[0].cache);
+    }
+
+    #[test]
     fn certificate_that_is_shown_must_be_there() {
         let text = |name: &str| {
             format!(
@@ -215,6 +256,11 @@ mod tests {
             (
                 "{ address = \"tls://192.0.2.1\", verify = \"none\", pins = [\"sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"] }",
                 "53: pools.ts.backends[0].verify: pins are not looked at then, write verify = \"pin\"",
+            ),
+            (
+                "{ address = \"quic://192.0.2.1\", proxy_protocol = true }",
+                "62: pools.ts.backends[0].proxy_protocol: backends by UDP and TCP alone are told who asks, write the address \
+                 without a scheme or with tcp://",
             ),
             (
                 "{ address = \"tls://192.0.2.1\", verify = \"all\" }",

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::backend::{self, Asked, BACKENDS_EXAMPLE};
+use super::backend::{self, Asked, BACKENDS_EXAMPLE, BackendConfig};
 use super::section::{Section, Spot};
 use super::{PoolConfig, ProbeConfig, discover, limits, words};
 use crate::policy::connections::ConnectionPoolRules;
@@ -50,7 +50,7 @@ pub(super) fn read<'d>(
     let max_lag = section.parsed("max_lag", |text| limits::MAX_LAG.parse(text), PoolConfig::MAX_LAG);
     let compare = read_compare(&mut section, replicas);
     let audit = read_audit(&mut section, replicas);
-    let cache = section.boolean("cache", PoolConfig::CACHE);
+    let cache = read_cache(&mut section, &backends);
     let case = section.parsed("case", words::case, PoolConfig::CASE);
     let cookies = section.boolean("cookies", PoolConfig::COOKIES);
     let max_in_flight = section.integer("max_in_flight", limits::MAX_IN_FLIGHT, PoolConfig::MAX_IN_FLIGHT);
@@ -72,6 +72,17 @@ pub(super) fn read<'d>(
         max_in_flight,
         connections,
     }
+}
+
+/// Reads `cache`. What backends answer that are told who asks may be for that client alone.
+fn read_cache(section: &mut Section<'_>, backends: &[BackendConfig]) -> bool {
+    let names_clients = backends.iter().any(|backend| backend.proxy_protocol);
+    let Some(node) = section.take("cache") else { return PoolConfig::CACHE && !names_clients };
+    let cache = node.boolean();
+    if names_clients && cache == Some(true) {
+        node.spot.note("answers of backends with proxy_protocol may be for one client alone, write cache = false");
+    }
+    cache.unwrap_or(PoolConfig::CACHE)
 }
 
 /// Reads `compare`, which only makes sense where all have the same data.

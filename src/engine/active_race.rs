@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::attempt::Outstanding;
 use super::entry::{Entry, Spills};
-use super::io::{Io, NotSent, SentAttempt};
+use super::io::{AskedFor, Destination, Io, NotSent, SentAttempt};
 use super::pool::Pool;
 use super::proof::Proof;
 use super::slots::RaceRef;
@@ -138,7 +138,9 @@ impl<I: Io> ActiveRace<'_, I> {
         let avoid = if is_by_stream { entry.waits_at(attempt, backend) } else { None };
         let is_encrypted = with_opt && !entry.is_signed() && pool.is_encrypted(backend);
         let is_padded = is_encrypted && pool.shared.config.connections.padding;
-        let slot = io.send(sockets, outstanding, &report, avoid, now, |slot, out| {
+        let asked_for = if pool.wants_header(backend) { entry.asked_for() } else { AskedFor::Untold };
+        let to = Destination { sockets, avoid, asked_for };
+        let slot = io.send(to, outstanding, &report, now, |slot, out| {
             let opt_at = entry.write_query(with_opt, out);
             if let Some(cookies) = cookies {
                 wire::add_cookie(out, opt_at, cookies, own_udp_size);

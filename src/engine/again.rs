@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::Engine;
 use super::active_race::ActiveRace;
 use super::attempt::Outstanding;
-use super::io::{Client, Io, TcpQuery};
+use super::io::{AskedFor, Client, Io, TcpQuery};
 use super::pool::Pool;
 use super::proof::Proof;
 use crate::metrics::{Cause, Dropped};
@@ -196,7 +196,8 @@ impl<I: Io> ActiveRace<'_, I> {
             patience: pool.shared.rules().attempt_timeout,
             deadline: entry.race.deadline(),
         };
-        let may = io.ask_by_tcp(outstanding, query);
+        let asked_for = if pool.wants_header(asked.backend) { entry.asked_for() } else { AskedFor::Untold };
+        let may = io.ask_by_tcp(outstanding, query, asked_for);
         if may {
             pool.counters(asked.backend).again[cause as usize].increment();
         }

@@ -45,8 +45,8 @@ impl<C: Client> Engine<C> {
         let ValidQuery { message, query, cookie, question, pool } = valid;
         let form = ClientForm::of(query).with_cookie(cookie);
         let mut waiter = Waiter { client, form, cookie: None, queries: 1, since: now, place: Place::UNCOUNTED };
-        if query.is_signed {
-            return self.on_signed_query(io, valid, waiter, now);
+        if query.is_signed || self.worker.state.pools[pool.0].names_clients {
+            return self.on_lone_query(io, valid, waiter, now);
         }
         let stale = match self.look_up(io, pool, question, &waiter, reason, now) {
             CacheResult::Responded => return,
@@ -77,10 +77,12 @@ impl<C: Client> Engine<C> {
         self.start(io, query, question, slot, origin, now);
     }
 
-    /// Takes a query with a TSIG record. It is passed on as it came, but for the ID, whose original stands in the record, and
-    /// has a race of its own; so the forwarder need not have the key (RFC 8945 section 5.5). Neither is it answered from the
-    /// cache nor kept there: who signs wants the backend's word, signed.
-    fn on_signed_query<I: Io<Client = C>>(
+    /// Takes a query that has a race of its own, neither answered from the cache nor kept there.
+    ///
+    /// One with a TSIG record is passed on as it came, but for the ID, whose original stands in the record; so the forwarder need not
+    /// have the key (RFC 8945 section 5.5). Who signs wants the backend's word, signed. Where backends are told who asks, what they
+    /// answer may be for that client alone.
+    fn on_lone_query<I: Io<Client = C>>(
         &mut self,
         io: &mut I,
         valid: ValidQuery<'_>,
@@ -97,11 +99,12 @@ impl<C: Client> Engine<C> {
             waiter: Some(waiter),
             stale: StaleAnswer::Unknown,
             is_claimed: false,
-            signed: Some(message),
+            signed: query.is_signed.then_some(message),
             is_explained: false,
         };
         // Its OPT record is a part of what is signed.
-        self.start(io, &Query { edns: None, ..*query }, question, slot, origin, now);
+        let edns = query.edns.filter(|_| !query.is_signed);
+        self.start(io, &Query { edns, ..*query }, question, slot, origin, now);
     }
 
     /// Counts a query to a pool, after some of which the backends are probed.
@@ -165,7 +168,8 @@ impl<C: Client> Engine<C> {
             pool.shared.state.compared.note_recent(octets, flags);
         }
         let plan = pool.plan;
-        let start = Start { race, pool: slot, plan, hash, is_claimed, flags, waiter, stale };
+        let is_alone = signed.is_some() || pool.shared.names_clients;
+        let start = Start { race, pool: slot, plan, hash, is_claimed, is_alone, flags, waiter, stale };
         let at = self.in_flight.insert(start, |out| wire::write_query(query, own_udp_size, out));
         self.with_race(io, at, now, |race| {
             if let Some(message) = signed {

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use super::QTYPE_QCLASS;
-use super::io::Client;
+use super::io::{AskedFor, Client};
 use super::plan::PlanNumber;
 use super::pools::PoolSlot;
 use super::proof::Proof;
@@ -215,6 +215,8 @@ pub(super) struct Start<C> {
     pub(super) hash: u64,
     /// Whether this worker holds the claim for that hash.
     pub(super) is_claimed: bool,
+    /// Whether nobody joins it.
+    pub(super) is_alone: bool,
     /// RD, CD and DO.
     pub(super) flags: QuestionFlags,
     /// Who waits for it; `None`: it is to refresh an answer.
@@ -226,7 +228,7 @@ pub(super) struct Start<C> {
 impl<C: Client> Entry<C> {
     /// A race that starts. `query` goes to backends; its OPT record starts at `opt_at`.
     pub(super) fn new(start: Start<C>, query: &[u8], opt_at: usize, spills: &mut Spills<C>) -> Self {
-        let Start { race, pool, plan, hash, is_claimed, flags, waiter, stale } = start;
+        let Start { race, pool, plan, hash, is_claimed, is_alone: _, flags, waiter, stale } = start;
         let (header, body) = query.split_at(HEADER_LEN.min(query.len()));
         let mut entry = Self {
             race,
@@ -497,6 +499,11 @@ impl<C: Client> Entry<C> {
     pub(super) fn waiters(&self) -> impl Iterator<Item = Waiter<C>> + '_ {
         let first = self.first.as_ref().map(|first| self.whole(first));
         first.into_iter().chain(self.further_waiters().iter().cloned())
+    }
+
+    /// Whom a backend is told that asks: the first client.
+    pub(super) fn asked_for(&self) -> AskedFor<'_, C> {
+        self.first.as_ref().map_or(AskedFor::Ourselves, |first| AskedFor::Client(&first.client))
     }
 
     /// Adds one who waits.

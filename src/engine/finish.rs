@@ -5,7 +5,7 @@ use super::attempt::Quarantined;
 use super::entry::Waiter;
 use super::explain::RaceReport;
 use super::fallback::FallbackAnswer;
-use super::io::{Client, FetchQuery, Io, Resolution, Said};
+use super::io::{Client, FetchFrom, FetchQuery, Io, Resolution, Said};
 use super::reply::rank;
 use super::{Engine, tell_prober};
 use crate::cache::ResponseFor;
@@ -199,7 +199,7 @@ impl<I: Io> ActiveRace<'_, I> {
     /// Has the whole answer fetched, from the backend whose reply was truncated or else from another. Returns whether there is
     /// room for that.
     fn fetch(&mut self, winner: &Attempt) -> bool {
-        let Self { entry, pool, now, .. } = self;
+        let Self { at, entry, pool, io, now, .. } = self;
         let (shared, now) = (&pool.shared, *now);
         // Of thousands those will do whom the race might have asked.
         let all =
@@ -212,7 +212,10 @@ impl<I: Io> ActiveRace<'_, I> {
         });
         let others = others.map(|other| (other, !pool.is_without_opt(other, now)));
         let backends = std::iter::once((winner.backend, winner.edns && !pool.is_without_opt(winner.backend, now)));
-        let address = |(backend, edns): (BackendIndex, bool)| (shared.backend(backend).address.socket, edns);
+        let address = |(index, with_opt): (BackendIndex, bool)| {
+            let backend = shared.backend(index);
+            FetchFrom { address: backend.address.socket, with_opt, wants_header: backend.wants_header }
+        };
         let mut message = Vec::new();
         let opt_at = entry.write_query(true, &mut message);
         let mut by_tcp = entry.waiters().filter(|waiter| waiter.client.transport().is_stream());
@@ -225,7 +228,7 @@ impl<I: Io> ActiveRace<'_, I> {
             deadline: entry.race.deadline(),
             client: by_tcp.next().map(|waiter| waiter.client.ip()),
         };
-        self.io.fetch(self.at, query, now)
+        io.fetch(*at, query, entry.asked_for(), now)
     }
 
     /// The whole answer was fetched: keeps it, and gives it to all who wait.

@@ -71,11 +71,13 @@ impl<C: Client> InFlight<C> {
 
     /// Adds a race; `write_query` writes the query for backends and returns where its OPT starts.
     pub(super) fn insert(&mut self, start: Start<C>, write_query: impl FnOnce(&mut Vec<u8>) -> usize) -> RaceRef {
-        let hash = start.hash as u32;
+        let (hash, is_alone) = (start.hash as u32, start.is_alone);
         let opt_at = write_query(&mut self.scratch);
         let at = self.slots.insert(Entry::new(start, &self.scratch, opt_at, &mut self.spills));
-        let mark = Mark { hash, index: at.index() };
-        self.by_question.insert_unique(mark.hash(), mark, Mark::hash);
+        if !is_alone {
+            let mark = Mark { hash, index: at.index() };
+            self.by_question.insert_unique(mark.hash(), mark, Mark::hash);
+        }
         at
     }
 

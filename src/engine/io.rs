@@ -55,17 +55,15 @@ pub trait Io {
     /// When the connection with this number was opened; `None` by UDP.
     fn opened(&self, socket: SocketId) -> Option<Instant>;
 
-    /// Queues a query for a backend: `write` is told its place and writes it, with any ID. By stream it goes by another connection
-    /// than `avoid`, if one can be had: there an earlier attempt of the same race waits.
+    /// Queues a query for a backend: `write` is told its place and writes it, with any ID.
     ///
     /// # Errors
     /// If it cannot leave.
     fn send(
         &mut self,
-        sockets: SocketSetId,
+        to: Destination<'_, Self::Client>,
         outstanding: Outstanding,
         attempt: &SentAttempt<'_>,
-        avoid: Option<SocketId>,
         now: Instant,
         write: impl FnOnce(QuerySlot, &mut Vec<u8>),
     ) -> Result<QuerySlot, NotSent>;
@@ -111,11 +109,11 @@ pub trait Io {
 
     /// Asks by TCP what forgers must not answer. Returns whether there is room for that; if so,
     /// [`on_reply_by_tcp`](super::Engine::on_reply_by_tcp) tells what came.
-    fn ask_by_tcp(&mut self, outstanding: Outstanding, query: TcpQuery) -> bool;
+    fn ask_by_tcp(&mut self, outstanding: Outstanding, query: TcpQuery, asked_for: AskedFor<'_, Self::Client>) -> bool;
 
     /// Fetches a whole answer by TCP. Returns whether there is room for that; if so, [`on_fetched`](super::Engine::on_fetched) or
     /// [`on_fetch_failed`](super::Engine::on_fetch_failed) tells what came of it.
-    fn fetch(&mut self, race: RaceRef, query: FetchQuery, now: Instant) -> bool;
+    fn fetch(&mut self, race: RaceRef, query: FetchQuery, asked_for: AskedFor<'_, Self::Client>, now: Instant) -> bool;
 
     /// Responds to a client: `write` writes the response in the form that the client wants, and says what it is; `None`, if there
     /// is none, and the client waits on.
@@ -148,6 +146,28 @@ pub trait Io {
 
     /// A reply has come to an attempt whose race was over, and is to be told.
     fn late_reply(&mut self, late: LateReport<'_>);
+}
+
+/// Where a query goes, and what that is told of who asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Destination<'a, C> {
+    /// The backend.
+    pub sockets: SocketSetId,
+    /// By stream it goes by another connection than this, if one can be had: there an earlier attempt of the same race waits.
+    pub avoid: Option<SocketId>,
+    /// Who asks.
+    pub asked_for: AskedFor<'a, C>,
+}
+
+/// Whom a backend is told that a query comes from (`proxy_protocol`).
+#[derive(Clone, Copy, Debug)]
+pub enum AskedFor<'a, C> {
+    /// It is told nothing.
+    Untold,
+    /// No client: we ask for ourselves.
+    Ourselves,
+    /// This client.
+    Client(&'a C),
 }
 
 /// Why a query could not leave.
@@ -231,8 +251,8 @@ pub struct TcpQuery {
 /// What is to be fetched, and from whom.
 #[derive(Debug)]
 pub struct FetchQuery {
-    /// Whom to ask, in order, and whether with OPT.
-    pub backends: Vec<(SocketAddr, bool)>,
+    /// Whom to ask, in order.
+    pub backends: Vec<FetchFrom>,
     /// The query as it goes to backends.
     pub message: Vec<u8>,
     /// Where the OPT record starts in it.
@@ -245,4 +265,15 @@ pub struct FetchQuery {
     pub deadline: Instant,
     /// The client that waits for it, if one came by TCP.
     pub client: Option<IpAddr>,
+}
+
+/// A backend of which an answer may be fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FetchFrom {
+    /// Where it is asked.
+    pub address: SocketAddr,
+    /// Whether with OPT.
+    pub with_opt: bool,
+    /// Whether a header is to tell it who asks.
+    pub wants_header: bool,
 }

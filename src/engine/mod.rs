@@ -63,7 +63,9 @@ pub use self::dispatch::ValidQuery;
 pub use self::entry::Waiter;
 pub use self::explain::{LateReport, RaceReport};
 pub use self::finish::response_limit;
-pub use self::io::{Client, FetchQuery, Io, NotSent, Resolution, Said, SentAttempt, TcpQuery};
+pub use self::io::{
+    AskedFor, Client, Destination, FetchFrom, FetchQuery, Io, NotSent, Resolution, Said, SentAttempt, TcpQuery,
+};
 pub use self::learnt::LearntBackend;
 pub use self::reply::rank;
 pub use self::slots::RaceRef;

@@ -34,11 +34,12 @@ impl ByTcp {
         Self { now: 0, most, tasks }
     }
 
-    /// Begins one, whose reply `forwarder` gets. Returns whether there is room.
+    /// Begins one, with a header ahead of it if the backend wants to know who asks, whose reply `forwarder` gets. Returns whether there is room.
     pub(super) fn ask(
         &mut self,
         outstanding: Outstanding,
         query: TcpQuery,
+        header: Vec<u8>,
         forwarder: Weak<RefCell<Forwarder>>,
     ) -> bool {
         if self.now >= self.most {
@@ -47,7 +48,7 @@ impl ByTcp {
         self.now += 1;
         let TcpQuery { address, message, question, patience, deadline } = query;
         self.tasks.start_and_leave(TaskKind::Fetch, async move {
-            let reply = timeout(patience, ask(address, message, &question));
+            let reply = timeout(patience, ask(address, header, message, &question));
             let reply = timeout_at(Instant::from_std(deadline), reply).await;
             let reply = reply.ok().and_then(Result::ok).and_then(Result::ok);
             if let Some(forwarder) = forwarder.upgrade() {
@@ -69,14 +70,14 @@ impl Forwarder {
     }
 }
 
-/// Asks a backend over a connection, and waits for the reply. What answers something else is read past.
-async fn ask(address: SocketAddr, mut query: Vec<u8>, question: &[u8]) -> io::Result<Vec<u8>> {
+/// Asks a backend over a connection that begins with this header, and waits for the reply. What answers something else is read past.
+async fn ask(address: SocketAddr, header: Vec<u8>, mut query: Vec<u8>, question: &[u8]) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(address).await?;
     let id = rand::rng().random();
     wire::set_id(&mut query, id);
     // RFC 1035 section 4.2.2: two octets of length before each message.
     let length = (query.len() as u16).to_be_bytes();
-    stream.write_all(&[&length, &query[..]].concat()).await?;
+    stream.write_all(&[&header[..], &length, &query].concat()).await?;
     loop {
         let length = stream.read_u16().await?;
         let mut message = vec![0; usize::from(length)];

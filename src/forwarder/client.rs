@@ -70,6 +70,14 @@ impl Client {
         }
     }
 
+    /// The address of ours that a connection was made to, if it came by one.
+    pub(super) fn connected_to(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(responder) => responder.asked(),
+            Self::Udp { .. } | Self::Proxied(_) | Self::Admin(_) => None,
+        }
+    }
+
     /// There is no response, which a connection has to be told.
     pub(super) fn respond_nothing(&self) {
         match self {

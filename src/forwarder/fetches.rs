@@ -17,7 +17,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use crate::engine::{FetchQuery, RaceRef};
+use crate::engine::{FetchFrom, FetchQuery, RaceRef};
 use crate::limit::{DynamicThreshold, FairQueue};
 use crate::net::streams::{Connection, End, Heard, Report, StreamKey, Streams};
 use crate::net::tasks::Tasks;
@@ -50,6 +50,8 @@ pub(super) struct Fetch {
     party: Party,
     /// What is asked.
     pub(super) query: FetchQuery,
+    /// What a connection begins with to a backend that wants to know who asks.
+    header: Vec<u8>,
     /// The place in the order of its backends of the one that is asked.
     asked: usize,
     stage: Stage,
@@ -166,13 +168,15 @@ impl Fetches {
     }
 
     /// Adds a fetch, which is sent at once if there is a place. Returns whether there is room for it; if not, nothing is fetched.
-    pub(super) fn add(&mut self, at: RaceRef, query: FetchQuery, now: Instant) -> bool {
+    ///
+    /// `header` goes ahead of it where a backend wants to know who asks.
+    pub(super) fn add(&mut self, at: RaceRef, query: FetchQuery, header: Vec<u8>, now: Instant) -> bool {
         let party = query.client.map_or(NOBODY, party_of);
-        let Some((address, _)) = query.backends.first().copied() else { return false };
+        let Some(FetchFrom { address, .. }) = query.backends.first().copied() else { return false };
         let may_wait = self.may_wait(party, address);
         let due = (now + query.patience).min(query.deadline);
         let stage = Stage::Nowhere;
-        let fetch = Fetch { at, party, query, asked: 0, stage, due, is_resent: false, has_left: false };
+        let fetch = Fetch { at, party, query, header, asked: 0, stage, due, is_resent: false, has_left: false };
         self.all.insert(at.index(), fetch);
         self.timers.push(due, at);
         self.enqueue(at);
@@ -241,7 +245,7 @@ impl Fetches {
         fetch.asked += 1;
         fetch.is_resent = false;
         match fetch.query.backends.get(fetch.asked).copied() {
-            Some((address, _)) if now < fetch.query.deadline => {
+            Some(FetchFrom { address, .. }) if now < fetch.query.deadline => {
                 fetch.due = (now + fetch.query.patience).min(fetch.query.deadline);
                 self.timers.push(fetch.due, at);
                 self.enqueue(at);
@@ -381,8 +385,13 @@ impl Fetches {
             backend.is_waiting_for_room = false;
             let places = &backend.places;
             let next = backend.queue.peek(|party| places.fits(&party)).and_then(|at| self.all.get(&at.index()));
-            let Some(is_resent) = next.map(|fetch| fetch.is_resent) else { return };
-            let Some(on) = self.choose(address, is_resent, now) else { return };
+            let Some(fetch) = next else { return };
+            let header = fetch.wants_header().then(|| fetch.header.clone());
+            let on = match &header {
+                Some(header) => self.open(address, header, now),
+                None => self.choose(address, fetch.is_resent, now),
+            };
+            let Some(on) = on else { return };
             let Some(backend) = self.backends.get_mut(&address) else { return };
             let places = &backend.places;
             let Some((party, at)) = backend.queue.pop(|party| places.fits(&party)) else { return };
@@ -391,9 +400,9 @@ impl Fetches {
             self.queued_for_backends.give_back(&address);
             let Some(fetch) = self.all.get_mut(&at.index()) else { continue };
             let query = &fetch.query;
-            let id = self.streams.queue(on, at, now, |out| match query.backends[fetch.asked] {
-                (_, true) => out.extend_from_slice(&query.message),
-                (_, false) => wire::write_without_opt(&query.message, query.opt_at, out),
+            let id = self.streams.queue(on, at, now, |out| match query.backends[fetch.asked].with_opt {
+                true => out.extend_from_slice(&query.message),
+                false => wire::write_without_opt(&query.message, query.opt_at, out),
             });
             fetch.stage = match id {
                 Some(id) => Stage::Sent { on, id, since: now },
@@ -403,6 +412,10 @@ impl Fetches {
                     Stage::Nowhere
                 }
             };
+            if header.is_some() {
+                // It is this client's, who may have no other answer.
+                self.streams.retire(on, now);
+            }
         }
     }
 
@@ -424,22 +437,28 @@ impl Fetches {
             Some((_, waiting, is_used)) => waiting >= SPREAD.min(pipeline) || (is_resent && is_used),
         };
         let kept = kept.map(|(key, _, _)| key);
+        if is_wanted { self.open(address, &[], now).or(kept) } else { kept }
+    }
+
+    /// Another connection to a backend, which begins with these octets, if one may be had.
+    fn open(&mut self, address: SocketAddr, ahead: &[u8], now: Instant) -> Option<StreamKey> {
+        let backend = self.backends.get_mut(&address)?;
         let has = self.connections.of(&address);
         let is_wanting = has > 0 && backend.wanting_until.is_some_and(|until| now < until);
-        if !is_wanted || is_wanting || has >= CONNECTIONS_A_BACKEND {
-            return kept;
+        if is_wanting || has >= CONNECTIONS_A_BACKEND {
+            return None;
         }
         // The first is for whoever comes; more are not had by a few backends at the cost of those that have none.
         let free = self.connections.free();
         if free > 0 && has * CONNECTIONS_A_BACKEND <= free {
             self.connections.take(address);
-            return Some(self.streams.open(address, backend.idle, now));
+            return Some(self.streams.open(address, backend.idle, ahead, now));
         }
         if has == 0 {
             backend.is_waiting_for_room = true;
             self.make_room(now);
         }
-        kept
+        None
     }
 
     /// Closes the connection on which nobody has waited for the longest time.
@@ -460,7 +479,12 @@ impl Fetch {
 
     /// The backend whose turn it is.
     fn address(&self) -> SocketAddr {
-        self.query.backends[self.asked].0
+        self.query.backends[self.asked].address
+    }
+
+    /// Whether that wants to know who asks.
+    fn wants_header(&self) -> bool {
+        self.query.backends[self.asked].wants_header
     }
 }
 

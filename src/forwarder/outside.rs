@@ -1,6 +1,7 @@
 //! The I/O of a worker's engine: backend sockets, connections, listeners, and the ways to other workers and to the prober.
 
 use std::cell::{OnceCell, RefCell};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -14,11 +15,12 @@ use super::{Client, Forwarder, HandOver, Shared};
 use crate::cache::ResponseFor;
 use crate::engine::single_flight::WorkerId;
 use crate::engine::{
-    Client as _, FetchQuery, Io, LateReport, NotSent, Outstanding, Quarantined, RaceRef, RaceReport, Resolution, Said,
-    SentAttempt, TakenSlot, TcpQuery, Waiter,
+    AskedFor, Client as _, Destination, FetchQuery, Io, LateReport, NotSent, Outstanding, Quarantined, RaceRef,
+    RaceReport, Resolution, Said, SentAttempt, TakenSlot, TcpQuery, Waiter,
 };
 use crate::metrics::{Counters, Dropped};
 use crate::net::backend_sockets::{BackendSockets, Refused, StreamWay, TlsSource};
+use crate::net::proxy_protocol::ClientHeader;
 use crate::net::refusal::Refusal;
 use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::state::{ForwarderState, HealthEvent, HealthSignal, SharedBackend, SharedPool};
@@ -87,16 +89,16 @@ impl Io for Outside {
 
     fn send(
         &mut self,
-        sockets: SocketSetId,
+        Destination { sockets, avoid, asked_for }: Destination<'_, Client>,
         outstanding: Outstanding,
         attempt: &SentAttempt<'_>,
-        avoid: Option<SocketId>,
         now: Instant,
         write: impl FnOnce(QuerySlot, &mut Vec<u8>),
     ) -> Result<QuerySlot, NotSent> {
         if self.backend_sockets.is_full(sockets) {
             self.backend_sockets.flush(&mut self.refused);
         }
+        let header = self.header(asked_for, || self.backend_sockets.is_by_stream(sockets));
         let Self { backend_sockets, taps, .. } = self;
         let write = |slot: QuerySlot, out: &mut Vec<u8>| {
             write(slot, out);
@@ -105,7 +107,11 @@ impl Io for Outside {
                 taps.attempt(&told_attempt(attempt, now, None, out));
             }
         };
-        backend_sockets.queue_elsewhere(sockets, outstanding, avoid, now, write).map_err(not_sent)
+        let queued = match header {
+            None => backend_sockets.queue_elsewhere(sockets, outstanding, avoid, now, write),
+            Some(header) => backend_sockets.queue_behind(sockets, outstanding, (avoid, &header), now, write),
+        };
+        queued.map_err(not_sent)
     }
 
     fn heard(&mut self, attempt: &SentAttempt<'_>, sent: Instant, reply: &Reply<'_>, now: Instant) {
@@ -163,12 +169,15 @@ impl Io for Outside {
         self.backend_sockets.take_waiting(sockets, taken);
     }
 
-    fn ask_by_tcp(&mut self, outstanding: Outstanding, query: TcpQuery) -> bool {
-        self.by_tcp.ask(outstanding, query, self.this.get().cloned().unwrap_or_default())
+    fn ask_by_tcp(&mut self, outstanding: Outstanding, query: TcpQuery, asked_for: AskedFor<'_, Client>) -> bool {
+        let header = self.header(asked_for, || true).map(|header| header.octets).unwrap_or_default();
+        self.by_tcp.ask(outstanding, query, header, self.this.get().cloned().unwrap_or_default())
     }
 
-    fn fetch(&mut self, race: RaceRef, query: FetchQuery, now: Instant) -> bool {
-        self.fetches.add(race, query, now)
+    fn fetch(&mut self, race: RaceRef, query: FetchQuery, asked_for: AskedFor<'_, Client>, now: Instant) -> bool {
+        let is_wanted = query.backends.iter().any(|backend| backend.wants_header);
+        let header = if is_wanted { self.header(asked_for, || true) } else { None };
+        self.fetches.add(race, query, header.map(|header| header.octets).unwrap_or_default(), now)
     }
 
     fn respond(
@@ -244,6 +253,28 @@ impl Outside {
 }
 
 impl Outside {
+    /// The header that tells a backend who asks, if it is to be told.
+    #[inline]
+    fn header(&self, asked_for: AskedFor<'_, Client>, is_stream: impl FnOnce() -> bool) -> Option<ClientHeader> {
+        match asked_for {
+            AskedFor::Untold => None,
+            AskedFor::Ourselves => Some(ClientHeader::new(None, is_stream())),
+            AskedFor::Client(client) => Some(self.header_of(client, is_stream())),
+        }
+    }
+
+    /// The header that names a client, and the address of ours that it asked.
+    #[cold]
+    fn header_of(&self, client: &Client, is_stream: bool) -> ClientHeader {
+        let peer = client.peer();
+        let asked = client.datagram().and_then(|way| self.way.asked_at(way)).or_else(|| client.connected_to());
+        let asked = asked.unwrap_or_else(|| match peer {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        });
+        ClientHeader::new((!client.is_admin()).then_some((peer, asked)), is_stream)
+    }
+
     /// How a backend is asked by stream, as the state in force has it.
     fn stream_way(&self, backend: &Arc<SharedBackend>) -> StreamWay {
         let is_its = |pool: &&Arc<SharedPool>| pool.backends.iter().any(|other| Arc::ptr_eq(other, backend));
@@ -262,6 +293,7 @@ impl Outside {
             is_alone: pool.is_some_and(|pool| pool.backends.len() == 1),
             health_timeout: health.timeout,
             health_interval: health.interval,
+            names_clients: backend.wants_header,
             sign_of_life,
             counters: Arc::clone(counters.connections.get_or_init(Arc::default)),
         }

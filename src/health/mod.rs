@@ -30,6 +30,7 @@ use tokio::time::sleep_until;
 use self::stream::{KeptConnection, StreamHeard, StreamProbe};
 use crate::config::ProbeConfig;
 use crate::net::client::UdpClient;
+use crate::net::proxy_protocol::ClientHeader;
 use crate::net::refusal::is_unreachable;
 use crate::net::tasks::{Task, TaskKind, Tasks};
 use crate::policy::HealthRules;
@@ -160,6 +161,8 @@ struct DatagramProbe {
     /// The question, in the form that every server understands.
     plain: Vec<u8>,
     offer: Option<(Vec<u8>, Offer)>,
+    /// What goes ahead of it; nothing, unless the backend wants to know who asks.
+    header: Vec<u8>,
     /// Its place among those that are out.
     _place: OwnedSemaphorePermit,
     /// Whether the plain one was sent.
@@ -168,16 +171,20 @@ struct DatagramProbe {
 
 impl DatagramProbe {
     /// What is sent now.
-    fn message(&self) -> &[u8] {
-        match &self.offer {
+    fn datagram(&self) -> Vec<u8> {
+        let message = match &self.offer {
             Some((message, _)) if !self.is_repeated => message,
             Some(_) | None => &self.plain,
-        }
+        };
+        [&self.header[..], message].concat()
     }
 
-    /// Whether these octets, of which some may be missing, were sent.
+    /// Whether these octets, of which some may be missing, were sent. Without the header of a message there is nothing to tell it by.
     fn has_sent(&self, octets: &[u8]) -> bool {
-        self.plain.starts_with(octets) || self.offer.as_ref().is_some_and(|(message, _)| message.starts_with(octets))
+        let Some(octets) = octets.strip_prefix(&self.header[..]) else { return false };
+        let is_sent = |message: &[u8]| message.starts_with(octets);
+        let is_one = is_sent(&self.plain) || self.offer.as_ref().is_some_and(|(message, _)| is_sent(message));
+        is_one && wire::Header::read(octets).is_some()
     }
 }
 
@@ -280,7 +287,7 @@ impl Subject {
             }
             return Ok(Probe::Stream(StreamProbe::begin(
                 kept.take(),
-                (server, self.backend.protocol()),
+                (server, self.backend.protocol(), self.backend.wants_header),
                 tls,
                 plain,
                 place,
@@ -290,7 +297,8 @@ impl Subject {
         client.keep_errors();
         client.connect().await?;
         let offer = if self.cookies { self.offer(&plain, client.local_ip()?) } else { None };
-        Ok(Probe::Datagrams(DatagramProbe { client, plain, offer, _place: place, is_repeated: false }))
+        let header = if self.backend.wants_header { ClientHeader::own().octets } else { Vec::new() };
+        Ok(Probe::Datagrams(DatagramProbe { client, plain, offer, header, _place: place, is_repeated: false }))
     }
 
     /// The question of a probe that is sent from this address, with the cookie that it offers, if it is to offer one.
@@ -313,7 +321,7 @@ impl Subject {
         let Probe::Datagrams(probe) = probe else { return };
         // An ICMP error that waits on the socket is told in place of sending.
         for is_last in [false, true] {
-            let Err(error) = probe.client.send(probe.message()).await else { return };
+            let Err(error) = probe.client.send(&probe.datagram()).await else { return };
             let is_proved = self.is_proved(probe, &error);
             if is_proved || is_last && is_unreachable(&error) {
                 return health.on_probe_unreachable(Instant::now());
@@ -375,7 +383,7 @@ impl Subject {
             recv(probe.client.socket(), &mut returned, RecvFlags::ERRQUEUE | RecvFlags::DONTWAIT)
         {
             let returned = returned.get(..length).unwrap_or_default();
-            is_ours |= wire::Header::read(returned).is_some() && probe.has_sent(returned);
+            is_ours |= probe.has_sent(returned);
         }
         if is_unreachable(error) {
             self.backend.unreachable_probes.increment();

@@ -65,10 +65,11 @@ pub(super) enum StreamHeard {
 }
 
 impl StreamProbe {
-    /// Asks a server this question, over a connection that is kept if there is one.
+    /// Asks a server this question, over a connection that is kept if there is one. A fresh one begins with a header, if the server
+    /// wants to know who asks.
     pub(super) fn begin(
         kept: Option<ServerClient>,
-        (server, protocol): (SocketAddr, Arc<StreamProtocol>),
+        (server, protocol, wants_header): (SocketAddr, Arc<StreamProtocol>, bool),
         tls: Option<Arc<ClientTls>>,
         query: Vec<u8>,
         place: OwnedSemaphorePermit,
@@ -80,6 +81,9 @@ impl StreamProbe {
                 return Ok(ProbedBy { client, is_fresh: false });
             }
             let mut client = ServerClient::connect(server, &protocol, tls.as_deref()).await?;
+            if wants_header {
+                client.say_own();
+            }
             client.ask(&query).await?;
             Ok(ProbedBy { client, is_fresh: true })
         };
@@ -143,7 +147,7 @@ mod tests {
         let place = Arc::new(Semaphore::new(1)).acquire_owned().await.expect("a place");
         let mut query = Vec::new();
         write_plain_query(rand::random(), &Name::root(), RecordType::NS, &mut query);
-        StreamProbe::begin(kept.take(), (server, Arc::default()), tls, query, place).heard(kept).await
+        StreamProbe::begin(kept.take(), (server, Arc::default(), false), tls, query, place).heard(kept).await
     }
 
     /// Makes so many probes of a server that closes after so many replies; returns how many connections that took.

@@ -57,6 +57,7 @@ use self::socket::{BackendSocket, Renewals};
 pub use self::void::MAX_NEAR_MISSES;
 use self::void::{Returned, Voided};
 use super::batch::{BATCH, RecvBatch};
+use super::proxy_protocol::ClientHeader;
 use super::refusal::{Refusal, is_unreachable};
 use crate::policy::query_slots::{PROLONGED, QUARANTINE, QuerySlot, QuerySlots, SlotState, SocketId, SocketSetId};
 
@@ -275,9 +276,58 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         let set = self.set(set_id);
         let number = match &set.filling {
             Some(filling) => filling.socket,
-            None if set.stream.is_some() => return self.queue_by_stream(set_id, user_data, avoid, now, fill),
+            None if set.stream.is_some() => return self.queue_by_stream(set_id, user_data, (avoid, None), now, fill),
             None => self.begin_batch(set_id, now)?,
         };
+        let write = |slot: QuerySlot, out: &mut Vec<u8>| {
+            fill(slot, out);
+            if let Some(id) = out.first_chunk_mut() {
+                *id = slot.id().to_be_bytes();
+            }
+        };
+        Ok(self.queue_datagram((set_id, number), user_data, write))
+    }
+
+    /// Does the same for a backend that wants a header ahead of each datagram and of each connection, which then has queries of that
+    /// client alone.
+    ///
+    /// # Errors
+    /// Also if all connections have queries of other clients.
+    #[cold]
+    pub fn queue_behind(
+        &mut self,
+        set_id: SocketSetId,
+        user_data: T,
+        (avoid, header): (Option<SocketId>, &ClientHeader),
+        now: Instant,
+        fill: impl FnOnce(QuerySlot, &mut Vec<u8>),
+    ) -> Result<QuerySlot, Refusal> {
+        let set = self.set(set_id);
+        let number = match &set.filling {
+            Some(filling) => filling.socket,
+            None if set.stream.is_some() => {
+                return self.queue_by_stream(set_id, user_data, (avoid, Some(header)), now, fill);
+            }
+            None => self.begin_batch(set_id, now)?,
+        };
+        let write = |slot: QuerySlot, out: &mut Vec<u8>| {
+            fill(slot, out);
+            if let Some(id) = out.first_chunk_mut() {
+                *id = slot.id().to_be_bytes();
+            }
+            out.splice(..0, header.octets.iter().copied());
+        };
+        Ok(self.queue_datagram((set_id, number), user_data, write))
+    }
+
+    /// Puts a datagram, which `write` writes whole, into the batch that leaves from a socket.
+    #[inline]
+    fn queue_datagram(
+        &mut self,
+        (set_id, number): (SocketSetId, SocketId),
+        user_data: T,
+        write: impl FnOnce(QuerySlot, &mut Vec<u8>),
+    ) -> QuerySlot {
         let slot = self.slots.draw(number, user_data, &mut self.rng);
         let socket = self.sockets[number.index()].as_mut().expect("a current socket is open");
         let slots = &self.slots;
@@ -286,14 +336,9 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             .push(slot.id(), socket.taken_slots, |id| QuerySlot::new(number, id).is_some_and(|slot| slots.has(slot)));
         socket.taken_slots += 1;
         let filling = self.set(set_id).filling.as_mut().expect("it has one by now");
-        filling.batch.push(None, None, |out| {
-            fill(slot, out);
-            if let Some(id) = out.first_chunk_mut() {
-                *id = slot.id().to_be_bytes();
-            }
-        });
+        filling.batch.push(None, None, |out| write(slot, out));
         filling.slots.push(slot);
-        Ok(slot)
+        slot
     }
 
     /// Whether the next [`queue`](Self::queue) for this backend needs a flush before it.

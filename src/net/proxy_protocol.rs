@@ -91,9 +91,32 @@ pub async fn receive_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result
     read_header(&header).map(|(named, _)| named).ok_or_else(|| ErrorKind::InvalidData.into())
 }
 
+/// A header that goes ahead of what a server is sent that wants to know who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientHeader {
+    /// Whom it names; none: we ask for ourselves.
+    pub client: Option<IpAddr>,
+    /// The header.
+    pub octets: Vec<u8>,
+}
+
+impl ClientHeader {
+    /// The header that names this client, and the address that it asked.
+    pub fn new(client: Option<(SocketAddr, SocketAddr)>, is_stream: bool) -> Self {
+        let mut octets = Vec::with_capacity(HEADER_SENT);
+        append_header(client, is_stream, &mut octets);
+        Self { client: client.map(|(client, _)| client.ip().to_canonical()), octets }
+    }
+
+    /// The header for what we ask for ourselves.
+    pub fn own() -> Self {
+        Self::new(None, false)
+    }
+}
+
 /// Appends the header that names the client of a datagram or of a connection, and the address that it asked; without a client it says that
 /// we ask for ourselves.
-pub fn append_header(client: Option<(SocketAddr, SocketAddr)>, is_stream: bool, out: &mut Vec<u8>) {
+fn append_header(client: Option<(SocketAddr, SocketAddr)>, is_stream: bool, out: &mut Vec<u8>) {
     let header = match client {
         Some((client, asked)) => {
             let (client, asked) = one_family(client, asked);
@@ -128,6 +151,9 @@ const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// Octets of a header before what has a length of its own.
 const FIXED: usize = 16;
+
+/// Octets of the longest header that we send: it has two addresses of IPv6.
+const HEADER_SENT: usize = FIXED + 36;
 
 /// Octets that may follow: the addresses take 216 at most, what is said besides (of TLS, for instance) is some hundred.
 const MAX_REST: usize = 4096;

@@ -15,6 +15,7 @@ use tokio::time::sleep_until;
 use super::backend_connection::{BackendConnection, Broken, ConnectionState, FailedQuery, StreamProtocol};
 use super::bind;
 use super::client::ConnectError;
+use super::proxy_protocol::ClientHeader;
 use super::tls::ClientTls;
 use crate::wire::{Header, first_message};
 
@@ -76,6 +77,11 @@ impl ServerClient {
             client.go_on().await?;
         }
         Ok(client)
+    }
+
+    /// Says ahead of everything else that we ask for ourselves, to a server by TCP that wants to know who asks.
+    pub fn say_own(&mut self) {
+        self.connection.queue_frames(&ClientHeader::own().octets);
     }
 
     /// Queues a query, which leaves with the next [`next`](Self::next). Its ID tells its reply from others.

@@ -131,11 +131,11 @@ impl<T: Copy> Streams<T> {
         })
     }
 
-    /// Opens a connection, which is kept for `idle` while nobody waits on it. Queries may be queued at once; whether it can be
-    /// made, its reports tell.
-    pub fn open(&mut self, address: SocketAddr, idle: Duration, now: Instant) -> StreamKey {
+    /// Opens a connection, which is kept for `idle` while nobody waits on it, and begins with these octets. Queries may be queued at
+    /// once; whether it can be made, its reports tell.
+    pub fn open(&mut self, address: SocketAddr, idle: Duration, ahead: &[u8], now: Instant) -> StreamKey {
         let line = Rc::new(Line {
-            outbox: RefCell::default(),
+            outbox: RefCell::new(ahead.to_vec()),
             waiting: Cell::new(0),
             idle_since: Cell::new(now),
             idle,

@@ -11,6 +11,7 @@ use tokio::time::timeout_at;
 use crate::address::BackendAddress;
 use crate::net::backend_connection::StreamProtocol;
 use crate::net::client::UdpClient;
+use crate::net::proxy_protocol::ClientHeader;
 use crate::net::server_client::ServerClient;
 use crate::net::tls::ClientTls;
 use crate::state::SharedBackend;
@@ -35,12 +36,15 @@ pub struct Member {
     tls: Option<Arc<ClientTls>>,
     /// By which protocol it is asked by stream.
     protocol: Arc<StreamProtocol>,
+    /// Whether a header tells it who asks.
+    wants_header: bool,
 }
 
 impl Member {
     /// A backend as it is asked.
     pub fn of(backend: &SharedBackend) -> Self {
-        Self { address: backend.address, tls: backend.tls(), protocol: backend.protocol() }
+        let (address, wants_header) = (backend.address, backend.wants_header);
+        Self { address, tls: backend.tls(), protocol: backend.protocol(), wants_header }
     }
 }
 
@@ -66,9 +70,9 @@ pub async fn ask(member: &Member, asked: &Asked<'_>, deadline: Instant) -> io::R
 async fn ask_once(member: &Member, asked: &Asked<'_>, deadline: Instant) -> io::Result<Vec<u8>> {
     let mut query = Vec::new();
     write_own_query(rand::random(), asked.question, asked.flags, asked.edns, &mut query);
-    let Member { address: BackendAddress { scheme, socket }, tls, protocol } = member;
+    let Member { address: BackendAddress { scheme, socket }, tls, protocol, wants_header } = member;
     if !scheme.is_stream() {
-        let reply = ask_by_udp(*socket, &query, deadline).await?;
+        let reply = ask_by_udp(*socket, &query, *wants_header, deadline).await?;
         if !Header::read(&reply).is_some_and(Header::is_truncated) {
             return Ok(reply);
         }
@@ -77,20 +81,25 @@ async fn ask_once(member: &Member, asked: &Asked<'_>, deadline: Instant) -> io::
         return Err(io::Error::other("nobody is known who could vouch for its certificate"));
     }
     let mut client = ServerClient::connect(*socket, protocol, tls.as_deref()).await?;
+    if *wants_header {
+        client.say_own();
+    }
     let reply = client.ask(&query).await?;
     // There is one query on this connection: whoever sends something else has nothing to say.
     if is_reply_to(&reply, &query) { Ok(reply) } else { Err(io::ErrorKind::InvalidData.into()) }
 }
 
 /// Sends a query by UDP, and once more if no reply has come in half of the time: a lost datagram is no silence.
-async fn ask_by_udp(address: SocketAddr, query: &[u8], deadline: Instant) -> io::Result<Vec<u8>> {
+async fn ask_by_udp(address: SocketAddr, query: &[u8], wants_header: bool, deadline: Instant) -> io::Result<Vec<u8>> {
+    let header = if wants_header { ClientHeader::own().octets } else { Vec::new() };
+    let datagram = [&header[..], query].concat();
     let client = UdpClient::bind(address)?;
     client.connect().await?;
     let mut buffer = vec![0; MAX_REPLY];
     let now = Instant::now();
     let half = now + deadline.saturating_duration_since(now) / 2;
     for until in [half, deadline] {
-        client.send(query).await?;
+        client.send(&datagram).await?;
         match client.receive_by(until, &mut buffer, |message| is_reply_to(message, query)).await {
             Ok(length) => {
                 buffer.truncate(length);
@@ -111,6 +120,7 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::time::Duration;
 
+    use tokio::io::AsyncReadExt;
     use tokio::net::{TcpListener, UdpSocket};
 
     use super::*;
@@ -134,6 +144,8 @@ mod tests {
         Cut,
         /// By TCP alone, as it is asked.
         Stream,
+        /// Behind a header that says that we ask for ourselves, by UDP truncated.
+        Headed,
         /// With a wrong ID and a wrong question first.
         Forged,
         /// Not at all.
@@ -158,8 +170,9 @@ mod tests {
         };
         let address = socket.local_addr().expect("an address");
         let scheme = if matches!(way, Way::Stream) { Scheme::Tcp } else { Scheme::Plain };
-        let member =
-            Member { address: BackendAddress { scheme, socket: address }, tls: None, protocol: Arc::default() };
+        let wants_header = matches!(way, Way::Headed);
+        let address = BackendAddress { scheme, socket: address };
+        let member = Member { address, tls: None, protocol: Arc::default(), wants_header };
         let edns = Some(OwnEdns { udp_size: 1232, wants_version: true });
         let asked = Asked { question: QUESTION, flags: QuestionFlags::default(), edns };
         let mut queries = 0;
@@ -173,7 +186,8 @@ mod tests {
             }
             loop {
                 let (length, from) = socket.recv_from(&mut buffer).await.expect("a query");
-                let query = &buffer[..length];
+                let header = if wants_header { ClientHeader::own().octets } else { Vec::new() };
+                let query = buffer[..length].strip_prefix(&header[..]).expect("the header");
                 queries += 1;
                 let has_opt = read_query(query).expect("a query").edns.is_some();
                 let reply = match way {
@@ -182,9 +196,12 @@ mod tests {
                     Way::SecondOnly if queries == 1 => continue,
                     Way::OldServer | Way::SecondOnly | Way::Stream => reply_to(query, Rcode::NOERROR, false),
                     Way::Silent => continue,
-                    Way::Cut => {
+                    Way::Cut | Way::Headed => {
                         socket.send_to(&reply_to(query, Rcode::NOERROR, true), from).await.expect("it is sent");
-                        let (stream, _) = listener.accept().await.expect("a connection");
+                        let (mut stream, _) = listener.accept().await.expect("a connection");
+                        let mut came = vec![0; header.len()];
+                        stream.read_exact(&mut came).await.expect("the header");
+                        assert_eq!(came, header);
                         let mut client = TcpClient::over(stream);
                         let query = client.receive().await.expect("a query");
                         client.send(&reply_to(&query, Rcode::NXDOMAIN, false)).await.expect("it is sent");
@@ -222,6 +239,7 @@ mod tests {
         check(Way::Say(Rcode::FORMERR), LONG, Rcode::FORMERR, 2).await;
         check(Way::OldServer, LONG, Rcode::NOERROR, 2).await;
         check(Way::Cut, LONG, Rcode::NXDOMAIN, 1).await;
+        check(Way::Headed, LONG, Rcode::NXDOMAIN, 1).await;
         check(Way::Stream, LONG, Rcode::NXDOMAIN, 0).await;
         check(Way::Forged, LONG, Rcode::NOERROR, 1).await;
         check(Way::SecondOnly, Duration::from_millis(200), Rcode::NOERROR, 2).await;

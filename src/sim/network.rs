@@ -20,8 +20,8 @@ use super::spells::Unfolding;
 use crate::cache::ResponseFor;
 use crate::engine::single_flight::WorkerId;
 use crate::engine::{
-    self, FetchQuery, Io, LateReport, NotSent, Outstanding, Quarantined, RaceRef, RaceReport, Resolution, Said,
-    SentAttempt, TakenSlot, TcpQuery, Waiter, response_limit,
+    self, AskedFor, Destination, FetchQuery, Io, LateReport, NotSent, Outstanding, Quarantined, RaceRef, RaceReport,
+    Resolution, Said, SentAttempt, TakenSlot, TcpQuery, Waiter, response_limit,
 };
 use crate::policy::Rank;
 use crate::policy::query_slots::{QUARANTINE, QuerySlot, QuerySlots, SlotState, SocketId, SocketSetId};
@@ -369,10 +369,9 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
 
     fn send(
         &mut self,
-        sockets: SocketSetId,
+        Destination { sockets, avoid, asked_for: _ }: Destination<'_, Caller>,
         outstanding: Outstanding,
         _attempt: &SentAttempt<'_>,
-        avoid: Option<SocketId>,
         _now: Instant,
         write: impl FnOnce(QuerySlot, &mut Vec<u8>),
     ) -> Result<QuerySlot, NotSent> {
@@ -467,11 +466,11 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
     }
 
     /// There is no TCP here.
-    fn ask_by_tcp(&mut self, _outstanding: Outstanding, _query: TcpQuery) -> bool {
+    fn ask_by_tcp(&mut self, _outstanding: Outstanding, _query: TcpQuery, _asked_for: AskedFor<'_, Caller>) -> bool {
         false
     }
 
-    fn fetch(&mut self, _race: RaceRef, _query: FetchQuery, _now: Instant) -> bool {
+    fn fetch(&mut self, _race: RaceRef, _query: FetchQuery, _asked_for: AskedFor<'_, Caller>, _now: Instant) -> bool {
         false
     }
 

@@ -24,6 +24,8 @@ pub struct SharedBackend {
     pub address: BackendAddress,
     /// Its label.
     pub name: String,
+    /// Whether a header tells it whose queries it gets (`proxy_protocol`).
+    pub wants_header: bool,
     /// Where its pool and the workers keep what they know of it. For as long as anybody refers to it, no other backend of the pool has
     /// the same.
     pub index: BackendIndex,
@@ -129,6 +131,7 @@ impl SharedBackend {
         Self {
             address: config.address,
             name: config.name.clone(),
+            wants_header: config.proxy_protocol,
             index,
             affinity_number,
             tls: ArcSwapOption::empty(),

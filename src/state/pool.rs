@@ -42,6 +42,8 @@ pub struct SharedPool {
     pub affinity: Arc<Affinity>,
     /// What outlives a change of its configuration.
     pub state: Arc<PoolState>,
+    /// Whether any backend of it is told who asks: then each query has a race of its own.
+    pub names_clients: bool,
     /// Counts the configurations of the pool.
     pub edition: u64,
     /// The members that the edition before did not have.
@@ -81,7 +83,11 @@ impl SharedPool {
             .flat_map(|pool| &pool.backends)
             .map(|backend| ((backend.address, &*backend.name), backend))
             .collect();
-        let known = |backend: &BackendConfig| known.get(&(backend.address, &*backend.name)).copied();
+        let known = |backend: &BackendConfig| {
+            let known = known.get(&(backend.address, &*backend.name)).copied();
+            // Its sockets and connections begin otherwise.
+            known.filter(|known| known.wants_header == backend.proxy_protocol)
+        };
         // Another label makes another backend of it for whoever counts, not for whoever probes.
         let renamed: HashMap<BackendAddress, HealthState> =
             earlier.iter().flat_map(|pool| &pool.backends).map(|backend| (backend.address, backend.health())).collect();
@@ -127,6 +133,7 @@ impl SharedPool {
         let crowd = (members.len() > FEW).then(|| ArcSwap::from_pointee(crowd(&config, &members)));
         Self {
             id: cache_identity(&config),
+            names_clients: config.backends.iter().any(|backend| backend.proxy_protocol),
             config,
             backends: members.into_iter().map(|(member, _)| member).collect(),
             affinity,

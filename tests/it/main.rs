@@ -45,6 +45,7 @@ mod manifests;
 mod manual;
 mod messages;
 mod moved;
+mod named_clients;
 mod names;
 mod nothing_lost;
 mod nsd;

@@ -55,6 +55,7 @@ fn insert(in_flight: &mut InFlight<Client>, message: &[u8], now: Instant) -> Rac
         plan: PlanNumber::default(),
         hash: 1,
         is_claimed: false,
+        is_alone: false,
         flags: QuestionFlags::of_octet(1),
         waiter,
         stale: StaleAnswer::Unknown,

@@ -63,6 +63,12 @@ impl Pool {
         self.is_by_stream(backend) && self.backend(backend).is_encrypted()
     }
 
+    /// Whether a header is to tell a backend who asks.
+    #[inline]
+    pub(in crate::engine) fn wants_header(&self, backend: BackendIndex) -> bool {
+        self.shared.names_clients && self.backend(backend).wants_header
+    }
+
     /// How long 99 % of the attempts take to ask a backend, if enough of them are in.
     pub(in crate::engine) fn p99(&self, backend: BackendIndex) -> Option<Duration> {
         self.latency.get(backend.get())?.quantile(0.99)

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use super::super::io::{FetchQuery, Io, NotSent, Resolution, Said, SentAttempt, TcpQuery};
+use super::super::io::{AskedFor, Destination, FetchQuery, Io, NotSent, Resolution, Said, SentAttempt, TcpQuery};
 use super::super::{LateReport, Outstanding, Quarantined, RaceRef, RaceReport, TakenSlot, Waiter};
 use super::*;
 use crate::address::BackendAddress;
@@ -55,10 +55,9 @@ impl Io for Sockets {
 
     fn send(
         &mut self,
-        _: SocketSetId,
+        _: Destination<'_, Client>,
         _: Outstanding,
         _: &SentAttempt<'_>,
-        _: Option<SocketId>,
         _: Instant,
         _: impl FnOnce(QuerySlot, &mut Vec<u8>),
     ) -> Result<QuerySlot, NotSent> {
@@ -99,11 +98,11 @@ impl Io for Sockets {
 
     fn take_waiting(&mut self, _: SocketSetId, _: &mut Vec<TakenSlot>) {}
 
-    fn ask_by_tcp(&mut self, _: Outstanding, _: TcpQuery) -> bool {
+    fn ask_by_tcp(&mut self, _: Outstanding, _: TcpQuery, _: AskedFor<'_, Client>) -> bool {
         false
     }
 
-    fn fetch(&mut self, _: RaceRef, _: FetchQuery, _: Instant) -> bool {
+    fn fetch(&mut self, _: RaceRef, _: FetchQuery, _: AskedFor<'_, Client>, _: Instant) -> bool {
         false
     }
 

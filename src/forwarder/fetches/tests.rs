@@ -20,7 +20,10 @@ impl Bench {
         let at = RaceRef::first_at(self.races);
         self.races += 1;
         let query = FetchQuery {
-            backends: backends.iter().map(|port| (address(*port), true)).collect(),
+            backends: backends
+                .iter()
+                .map(|port| FetchFrom { address: address(*port), with_opt: true, wants_header: false })
+                .collect(),
             message: vec![0; 17],
             opt_at: 17,
             question: vec![0; 5],
@@ -28,7 +31,7 @@ impl Bench {
             deadline: self.now + DEADLINE,
             client: Some(client_at(client)),
         };
-        self.fetches.add(at, query, self.now).then_some(at)
+        self.fetches.add(at, query, Vec::new(), self.now).then_some(at)
     }
 
     /// Adds so many, all of which find room.

@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 
 use super::query_stream::{QueryStream, is_replayable, whole_query};
 use super::stream::{Closed, Code, Stream};
+use super::worker::Tools;
 use crate::limit::{Doing, Patience, Pressure};
 use crate::metrics::{ConnectionFate, Counters, ShakenBy};
 use crate::net::batch::LocalAddress;
@@ -88,15 +89,6 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.counters.connections.closed(Transport::Quic);
     }
-}
-
-/// What a connection works with.
-pub(super) struct Tools<'t, H> {
-    pub(super) endpoint: &'t mut Endpoint,
-    pub(super) listener: &'t mpsc::UnboundedSender<ToListener>,
-    pub(super) handle: &'t H,
-    pub(super) counters: &'t Counters,
-    pub(super) now: Instant,
 }
 
 impl Connection {
@@ -404,7 +396,12 @@ impl Connection {
         self.is_busy = true;
         self.patience.on_activity(tools.now);
         slot.seat.set_standing(true, tools.now);
-        let way = WayBack { peer: self.quic.remote_address(), transport: Transport::Quic, idle: slot.rules.idle };
+        let mut asked = tools.address;
+        if let Some(local) = self.local {
+            asked.set_ip(local.ip());
+        }
+        let (peer, asked) = (self.quic.remote_address(), Some(asked));
+        let way = WayBack { peer, asked, transport: Transport::Quic, idle: slot.rules.idle };
         let responder =
             Responder::of_stream((Arc::clone(&slot.seat), way), tools.listener.clone(), (self.number, id.index()));
         (tools.handle)(message, &responder);

@@ -68,7 +68,8 @@ pub async fn serve(
     let Listening { sockets, address, listener, worker, counters, gate, mut busy_poll } = listening;
     let mut pressure = table.pressure();
     let started = *pressure.borrow_and_update();
-    let mut work = Work::new((Arc::clone(&listener), worker), (table, counters), started, admits, handle);
+    let mut work =
+        Work::new((Arc::clone(&listener), worker, address.socket), (table, counters), started, admits, handle);
     let mut batch = inbox();
     let mut alarm = pin!(sleep_until((Instant::now() + FAR).into()));
     let mut turn: Option<Pin<Box<dyn Future<Output = ()>>>> = None;

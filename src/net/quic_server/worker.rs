@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use quinn_proto::{ConnectionEvent, ConnectionHandle, DatagramEvent, Endpoint, EndpointEvent, Incoming, Transmit};
 use tokio::sync::mpsc;
 
-use super::connection::{Connection, Tools};
+use super::connection::Connection;
 use super::connection_id::Destination;
 use super::listener::{MAX_WAITING, QuicListener};
 use super::resumption;
@@ -30,6 +30,8 @@ pub(super) struct Work<A, H> {
     endpoint: Endpoint,
     listener: Arc<QuicListener>,
     worker: u16,
+    /// Where it listens.
+    address: SocketAddr,
     table: Arc<Connections>,
     pub(super) counters: Arc<Counters>,
     admits: A,
@@ -84,10 +86,21 @@ enum Step {
     Datagram(u64, Box<ConnectionEvent>),
 }
 
+/// What a connection works with.
+pub(super) struct Tools<'t, H> {
+    pub(super) endpoint: &'t mut Endpoint,
+    pub(super) listener: &'t mpsc::UnboundedSender<ToListener>,
+    pub(super) handle: &'t H,
+    /// Where the listener listens.
+    pub(super) address: SocketAddr,
+    pub(super) counters: &'t Counters,
+    pub(super) now: Instant,
+}
+
 impl<A: Fn(IpAddr) -> bool, H: Fn(&[u8], &Responder)> Work<A, H> {
     /// Without any connection, of the worker of this number.
     pub(super) fn new(
-        (listener, worker): (Arc<QuicListener>, u16),
+        (listener, worker, address): (Arc<QuicListener>, u16, SocketAddr),
         (table, counters): (Arc<Connections>, Arc<Counters>),
         pressure: Pressure,
         admits: A,
@@ -98,6 +111,7 @@ impl<A: Fn(IpAddr) -> bool, H: Fn(&[u8], &Responder)> Work<A, H> {
             endpoint: listener.endpoint(worker),
             listener,
             worker,
+            address,
             table,
             counters,
             admits,
@@ -393,6 +407,7 @@ impl<A: Fn(IpAddr) -> bool, H: Fn(&[u8], &Responder)> Work<A, H> {
             endpoint: &mut self.endpoint,
             listener: &self.to_us,
             handle: &self.handle,
+            address: self.address,
             counters: &self.counters,
             now,
         };

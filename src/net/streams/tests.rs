@@ -73,7 +73,7 @@ fn messages_share_a_connection_and_are_answered_in_any_order() {
     run(async {
         let ((listener, address), (mut streams, told)) = (backend().await, streams());
         let now = Instant::now();
-        let key = streams.open(address, KEPT, now);
+        let key = streams.open(address, KEPT, &[], now);
         let ids = ['a', 'b', 'c'].map(|user_data| {
             streams
                 .queue(key, user_data, now, |out| out.extend([0, 0, user_data as u8]))
@@ -111,7 +111,7 @@ fn reply_that_was_given_up_is_not_taken_for_another() {
     run(async {
         let ((_listener, address), (mut streams, _)) = (backend().await, streams());
         let now = Instant::now();
-        let key = streams.open(address, KEPT, now);
+        let key = streams.open(address, KEPT, &[], now);
         let id = streams.queue(key, 'a', now, |out| out.extend([0; 12])).unwrap();
         streams.abandon(key, id, now);
         let connection = streams.get(key).unwrap();
@@ -126,7 +126,7 @@ fn reply_that_was_given_up_is_not_taken_for_another() {
 fn connection_ends_when_nobody_has_waited_for_its_time() {
     run(async {
         let ((listener, address), (mut streams, told)) = (backend().await, streams());
-        let key = streams.open(address, Duration::from_millis(20), Instant::now());
+        let key = streams.open(address, Duration::from_millis(20), &[], Instant::now());
         let id = streams.queue(key, 'a', Instant::now(), |out| out.extend([0; 12])).unwrap();
         let (mut stream, _) = listener.accept().await.unwrap();
         let message = read(&mut stream).await;
@@ -146,7 +146,7 @@ fn end_by_the_backend_leaves_those_who_wait() {
     run(async {
         let ((listener, address), (mut streams, told)) = (backend().await, streams());
         let now = Instant::now();
-        let key = streams.open(address, KEPT, now);
+        let key = streams.open(address, KEPT, &[], now);
         streams.queue(key, 'a', now, |out| out.extend([0; 12])).unwrap();
         let (mut stream, _) = listener.accept().await.unwrap();
         read(&mut stream).await;
@@ -155,7 +155,7 @@ fn end_by_the_backend_leaves_those_who_wait() {
         let connection = streams.remove(key).unwrap();
         assert_eq!(connection.waiting().iter().map(|waiting| waiting.user_data).collect::<Vec<_>>(), ['a']);
         // Its number is another's then, and its key nobody's.
-        let next_key = streams.open(address, KEPT, now);
+        let next_key = streams.open(address, KEPT, &[], now);
         assert!(streams.get(key).is_none() && streams.get(next_key).is_some());
     });
 }
@@ -165,7 +165,7 @@ fn backend_that_does_not_listen_is_reported() {
     run(async {
         let ((listener, address), (mut streams, told)) = (backend().await, streams());
         drop(listener);
-        let key = streams.open(address, KEPT, Instant::now());
+        let key = streams.open(address, KEPT, &[], Instant::now());
         assert_eq!(next(&told, 1).await, [Told::Ended(key, "unconnected")]);
     });
 }
@@ -175,7 +175,7 @@ fn retired_connection_ends_when_nobody_waits_any_more() {
     run(async {
         let ((listener, address), (mut streams, told)) = (backend().await, streams());
         let now = Instant::now();
-        let key = streams.open(address, KEPT, now);
+        let key = streams.open(address, KEPT, &[], now);
         let id = streams.queue(key, 'a', now, |out| out.extend([0; 12])).unwrap();
         let (mut stream, _) = listener.accept().await.unwrap();
         streams.retire(key, now);
@@ -192,7 +192,7 @@ fn backend_that_does_not_read_is_still_heard() {
     run(async {
         let ((listener, address), (mut streams, told)) = (backend().await, streams());
         let now = Instant::now();
-        let key = streams.open(address, KEPT, now);
+        let key = streams.open(address, KEPT, &[], now);
         // More than the kernel takes for a peer that does not read.
         for _ in 0..200 {
             streams.queue(key, 'a', now, |out| out.resize(60_000, 0)).unwrap();

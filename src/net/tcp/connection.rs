@@ -110,7 +110,8 @@ impl Connection {
         let seat = Arc::clone(&self.place.seat);
         let mut pressure = self.place.pressure.clone();
         let mut way_out = self.place.way_out.clone();
-        let way_back = WayBack { peer, transport: self.stream.transport(), idle: rules.idle };
+        let asked = self.stream.socket().local_addr().ok();
+        let way_back = WayBack { peer, asked, transport: self.stream.transport(), idle: rules.idle };
         let (responder, mut responses) = Responder::new(Arc::clone(&seat), way_back, rules.in_flight);
         // What came with the end of a handshake wakes nobody.
         if self.stream.transport() == Transport::Tls {

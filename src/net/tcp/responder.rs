@@ -60,6 +60,8 @@ pub(in crate::net) enum ToListener {
 #[derive(Clone, Copy, Debug)]
 pub(in crate::net) struct WayBack {
     pub(in crate::net) peer: SocketAddr,
+    /// The address of ours that it has asked.
+    pub(in crate::net) asked: Option<SocketAddr>,
     pub(in crate::net) transport: Transport,
     /// How long the connection may go without a query.
     pub(in crate::net) idle: Duration,
@@ -133,6 +135,11 @@ impl Responder {
     /// The client.
     pub fn peer(&self) -> SocketAddr {
         self.way.peer
+    }
+
+    /// The address of ours that it has asked, if the system still knows.
+    pub fn asked(&self) -> Option<SocketAddr> {
+        self.way.asked
     }
 
     /// How it came.

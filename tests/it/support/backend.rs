@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
+use proxy_header::{ParseConfig, ProxyHeader};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::message::*;
@@ -35,6 +36,8 @@ pub(crate) struct Seen {
     pub(crate) at: Instant,
     /// Whether it came by TCP.
     pub(crate) tcp: bool,
+    /// Whom the PROXY header before it or before its connection names, and the address that was asked; "us", if nobody.
+    pub(crate) named: Option<String>,
 }
 
 impl Backend {
@@ -318,8 +321,8 @@ impl Shared {
             if length < 12 {
                 continue;
             }
-            let bytes = buffer[..length].to_vec();
-            let seen = Seen { bytes, peer, at: Instant::now(), tcp: false };
+            let (named, bytes) = behind_header(&buffer[..length], false);
+            let seen = Seen { bytes: bytes.to_vec(), peer, at: Instant::now(), tcp: false, named };
             self.react(seen, |source| Way::Udp(Arc::clone(sources.socket(source)), peer));
         }
     }
@@ -342,15 +345,24 @@ impl Shared {
         let peer = stream.peer_addr().ok()?;
         let writer = Arc::new(Mutex::new(stream.try_clone().ok()?));
         let mut reader = stream;
+        let mut named = None;
         loop {
             let mut length = [0; 2];
             reader.read_exact(&mut length).ok()?;
+            if length == *b"\r\n" && named.is_none() {
+                let mut header = [&length[..], &[0; 14]].concat();
+                reader.read_exact(&mut header[2..]).ok()?;
+                header.resize(16 + usize::from(word(&header, 14)), 0);
+                reader.read_exact(&mut header[16..]).ok()?;
+                named = behind_header(&header, true).0;
+                continue;
+            }
             let mut bytes = vec![0; u16::from_be_bytes(length).into()];
             reader.read_exact(&mut bytes).ok()?;
             if self.state().ended {
                 stream.shutdown(Shutdown::Both).ok()?;
             }
-            let seen = Seen { bytes, peer, at: Instant::now(), tcp: true };
+            let seen = Seen { bytes, peer, at: Instant::now(), tcp: true, named: named.clone() };
             self.react(seen, |_| Way::Tcp(Arc::clone(&writer)));
         }
     }
@@ -388,6 +400,19 @@ impl Shared {
         drop(state);
         self.changed.notify_all();
     }
+}
+
+/// Whom a PROXY header names, if there is one, and what follows it.
+fn behind_header(octets: &[u8], is_stream: bool) -> (Option<String>, &[u8]) {
+    if !octets.starts_with(b"\r\n\r\n\0\r\nQUIT\n") {
+        return (None, octets);
+    }
+    let (header, length) = ProxyHeader::parse(octets, ParseConfig::default()).expect("a sound header");
+    let named = header.proxied_address().map_or("us".to_owned(), |address| {
+        assert_eq!(address.protocol == proxy_header::Protocol::Stream, is_stream, "by which transport it is asked");
+        format!("{} asked {}", address.source, address.destination)
+    });
+    (Some(named), &octets[length..])
 }
 
 /// The way back to who asked.

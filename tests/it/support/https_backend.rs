@@ -176,7 +176,7 @@ impl Shared {
                 _ = std::future::poll_fn(|context| connection.poll_closed(context)) => return Ok(()),
             };
             let is_zero = body.get(..2) == Some(&[0, 0]);
-            let seen = Seen { bytes: body, peer, at: Instant::now(), tcp: true };
+            let seen = Seen { bytes: body, peer, at: Instant::now(), tcp: true, named: None };
             if seen.is_probe() {
                 self.answer(&mut respond, &seen);
                 continue;

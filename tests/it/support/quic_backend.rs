@@ -207,7 +207,7 @@ impl Serving {
 
     fn asked(&mut self, peer: SocketAddr, query: Query, now: Instant) {
         let shared = Arc::clone(&self.shared);
-        let seen = Seen { bytes: query.frame[2..].to_vec(), peer, at: now, tcp: true };
+        let seen = Seen { bytes: query.frame[2..].to_vec(), peer, at: now, tcp: true, named: None };
         if seen.is_probe() {
             return self.answer(&query, |_| ());
         }
@@ -263,7 +263,7 @@ impl Serving {
 
     fn answer(&mut self, query: &Query, edit: impl Fn(&mut [u8])) {
         let Some(peer) = self.server.connections.get(&query.connection).map(|it| it.remote_address()) else { return };
-        let seen = Seen { bytes: query.frame[2..].to_vec(), peer, at: Instant::now(), tcp: true };
+        let seen = Seen { bytes: query.frame[2..].to_vec(), peer, at: Instant::now(), tcp: true, named: None };
         let sendings = self.shared.script.lock().unwrap_or_else(PoisonError::into_inner).react(&seen);
         for mut sending in sendings.into_iter().take(1) {
             edit(&mut sending.bytes);

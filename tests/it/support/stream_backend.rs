@@ -164,7 +164,7 @@ impl Shared {
             stream.read_exact(&mut length)?;
             let mut bytes = vec![0; usize::from(u16::from_be_bytes(length))];
             stream.read_exact(&mut bytes)?;
-            let seen = Seen { bytes, peer, at: Instant::now(), tcp: true };
+            let seen = Seen { bytes, peer, at: Instant::now(), tcp: true, named: None };
             let is_probe = seen.is_probe();
             if !is_probe {
                 order.get_or_insert_with(|| self.asked.fetch_add(1, Ordering::SeqCst));

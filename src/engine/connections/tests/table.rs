@@ -14,8 +14,9 @@ use crate::config::Config;
 use crate::engine::shortage::Shortage;
 use crate::engine::single_flight::{SingleFlight, WorkerId};
 use crate::engine::{
-    Client, Engine, FetchQuery, HashedQuestion, Io, LateReport, NotSent, Outstanding, Quarantined, RaceRef, RaceReport,
-    Reason, Resolution, Said, Seeds, SentAttempt, Shared, TakenSlot, TcpQuery, ValidQuery, Waiter,
+    AskedFor, Client, Destination, Engine, FetchQuery, HashedQuestion, Io, LateReport, NotSent, Outstanding,
+    Quarantined, RaceRef, RaceReport, Reason, Resolution, Said, Seeds, SentAttempt, Shared, TakenSlot, TcpQuery,
+    ValidQuery, Waiter,
 };
 use crate::limit::Clients;
 use crate::metrics::{Counters, Limited};
@@ -108,10 +109,9 @@ impl Io for Wire {
 
     fn send(
         &mut self,
-        sockets: SocketSetId,
+        Destination { sockets, avoid, asked_for: _ }: Destination<'_, Self::Client>,
         outstanding: Outstanding,
         _: &SentAttempt<'_>,
-        avoid: Option<SocketId>,
         _: Instant,
         write: impl FnOnce(QuerySlot, &mut Vec<u8>),
     ) -> Result<QuerySlot, NotSent> {
@@ -168,12 +168,12 @@ impl Io for Wire {
 
     fn take_waiting(&mut self, _: SocketSetId, _: &mut Vec<TakenSlot>) {}
 
-    fn ask_by_tcp(&mut self, _: Outstanding, _: TcpQuery) -> bool {
+    fn ask_by_tcp(&mut self, _: Outstanding, _: TcpQuery, _: AskedFor<'_, Self::Client>) -> bool {
         false
     }
 
-    fn fetch(&mut self, _: RaceRef, query: FetchQuery, _: Instant) -> bool {
-        self.fetched.extend(query.backends.iter().map(|(address, _)| *address));
+    fn fetch(&mut self, _: RaceRef, query: FetchQuery, _: AskedFor<'_, Self::Client>, _: Instant) -> bool {
+        self.fetched.extend(query.backends.iter().map(|backend| backend.address));
         true
     }
 

@@ -161,7 +161,8 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             return Some(Due::At(suspicion.map_or(idle_until, |at| at.min(idle_until))));
         }
         let is_only = stream.connections.len() == 1;
-        let warm_until = stream.last_query.filter(|_| rules.warm).map(|last| last + WARM);
+        let is_kept_warm = rules.warm && !stream.way.names_clients;
+        let warm_until = stream.last_query.filter(|_| is_kept_warm).map(|last| last + WARM);
         match warm_until.filter(|until| *until > now) {
             Some(until) if is_only && !connection.is_retired && !stream.patience.is_shorter(rules.idle) => {
                 Some(Due::At(suspicion.map_or(until, |at| at.min(until))))
@@ -190,7 +191,8 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     /// Dials a backend that is to stay warm and has no connection. Returns when to look again.
     fn keep_warm(&mut self, set_id: SocketSetId, now: Instant) -> Option<Instant> {
         let stream = self.stream(set_id)?;
-        let warm_until = stream.last_query.filter(|_| stream.way.rules.warm)? + WARM;
+        let is_kept_warm = stream.way.rules.warm && !stream.way.names_clients;
+        let warm_until = stream.last_query.filter(|_| is_kept_warm)? + WARM;
         if !stream.connections.is_empty() || warm_until <= now {
             return None;
         }
@@ -198,7 +200,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             return Some(until);
         }
         // If it cannot be made, backing off says when to try again.
-        let _ = self.begin_connection(set_id, now);
+        let _ = self.begin_connection(set_id, None, now);
         Some(now + POLL)
     }
 }

@@ -11,7 +11,9 @@
 //! 3. A connection that brings nothing for too long is suspicious ([`SilenceClock`]): it gets no new query, is asked for a sign
 //!    of life, and given up without one; at once, if the other side acknowledges nothing.
 //! 4. One on which nobody waits is closed after a while ([`Patience`]), but for one that stays warm.
-//! 5. What ends with queries on it is told: [`Ended`]. What ends without counts against nobody.
+//! 5. Where the backend wants to know who asks, a connection begins with a header and is for the queries of that client alone. When all
+//!    that there may be are of others, the one on which nobody has waited for the longest time makes room.
+//! 6. What ends with queries on it is told: [`Ended`]. What ends without counts against nobody.
 
 mod check;
 mod dial;
@@ -20,7 +22,7 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,6 +31,7 @@ use super::BackendSockets;
 use super::sent::SentIds;
 use crate::metrics::{BackendConnectionCounters, ConnectionKind, LostCause};
 use crate::net::backend_connection::{AskedIds, Backoff, Patience, SilenceClock, StreamProtocol, silence_limit};
+use crate::net::proxy_protocol::ClientHeader;
 use crate::net::tls::ClientTls;
 use crate::policy::connections::ConnectionPoolRules;
 use crate::policy::query_slots::{QuerySlot, SlotState, SocketId, SocketSetId};
@@ -47,6 +50,8 @@ pub struct StreamWay {
     pub health_timeout: Duration,
     /// How long it is left in peace at the most after dials that failed.
     pub health_interval: Duration,
+    /// Each connection begins with a header, and has queries of that client alone.
+    pub names_clients: bool,
     /// The question that asks for a sign of life, with any ID.
     pub sign_of_life: Vec<u8>,
     /// What is counted.
@@ -127,6 +132,8 @@ pub(super) struct StreamSet {
 /// One connection: a dial or two, of which one becomes it.
 struct Connection {
     set_id: SocketSetId,
+    /// Whose queries it takes.
+    whose: Whose,
     /// When it was dialled first, or is to be.
     begun: Instant,
     dials: [Option<Dial>; 2],
@@ -150,6 +157,22 @@ struct Connection {
     heard: u32,
     /// It gets no further queries.
     is_retired: bool,
+}
+
+/// Whose queries a connection takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    /// Those of all.
+    All,
+    /// Those of the client that its header names, or our own.
+    Of(Option<IpAddr>),
+}
+
+impl Whose {
+    /// Whose queries go behind this header.
+    fn of(header: Option<&ClientHeader>) -> Self {
+        header.map_or(Self::All, |header| Self::Of(header.client))
+    }
 }
 
 impl<T: Copy, L: Copy> Connections<T, L> {
@@ -278,9 +301,18 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         number.0 >= FIRST
     }
 
+    /// Whether a backend is asked by stream.
+    pub fn is_by_stream(&self, set_id: SocketSetId) -> bool {
+        self.stream(set_id).is_some()
+    }
+
     /// Whether a backend is asked by stream and has no open connection that brings what it should, or wants no queries now.
     pub fn is_cold(&self, set_id: SocketSetId) -> bool {
         let Some(stream) = self.stream(set_id) else { return false };
+        if stream.way.names_clients {
+            // No connection is for the next client.
+            return stream.paused_until.is_some();
+        }
         let is_good =
             |connection: &Connection| connection.is_open && !connection.is_retired && !connection.clock.is_asked();
         stream.paused_until.is_some()

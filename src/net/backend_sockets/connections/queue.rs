@@ -5,11 +5,12 @@ use std::time::Instant;
 
 use super::dial::{Dial, Fault};
 use super::hear::DIALS;
-use super::{Connection, End, Ended, place_of};
+use super::{Connection, End, Ended, StreamSet, Whose, place_of};
 use crate::metrics::Want;
 use crate::net::backend_connection::{AskedIds, SilenceClock};
 use crate::net::backend_sockets::BackendSockets;
 use crate::net::backend_sockets::sent::SentIds;
+use crate::net::proxy_protocol::ClientHeader;
 use crate::net::refusal::{Refusal, connect_problem, is_unreachable};
 use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::wire::{append_frame, ask_keepalive};
@@ -22,12 +23,12 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         &mut self,
         set_id: SocketSetId,
         user_data: T,
-        avoid: Option<SocketId>,
+        (avoid, header): (Option<SocketId>, Option<&ClientHeader>),
         now: Instant,
         fill: impl FnOnce(QuerySlot, &mut Vec<u8>),
     ) -> Result<QuerySlot, Refusal> {
         self.connections.now = now;
-        let number = self.choose_connection(set_id, avoid, now)?;
+        let number = self.choose_connection(set_id, avoid, header, now)?;
         let is_first = self.connections.get(number).is_some_and(|it| it.taken_slots == 0 && it.heard == 0)
             && self.stream(set_id).is_some_and(|stream| stream.way.protocol.has_keepalive());
         let slot = self.draw_on(number, user_data).ok_or(Refusal::Full)?;
@@ -51,13 +52,14 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         if !self.is_cold(set_id) {
             return;
         }
-        let Some(stream) = self.stream(set_id).filter(|stream| !stream.is_paused(now)) else { return };
+        let may_be = |stream: &&StreamSet| !stream.is_paused(now) && !stream.way.names_clients;
+        let Some(stream) = self.stream(set_id).filter(may_be) else { return };
         let is_dialled =
             |number: &SocketId| self.connections.get(*number).is_some_and(|connection| !connection.is_open);
         let may = !stream.connections.iter().any(is_dialled) && stream.backoff.until(now).is_none();
         if may && stream.connections.len() < 2 * usize::from(stream.way.rules.max) {
             // What is wrong shows again when there is a query.
-            let _ = self.begin_connection(set_id, now);
+            let _ = self.begin_connection(set_id, None, now);
         }
     }
 
@@ -67,8 +69,10 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         &mut self,
         set_id: SocketSetId,
         avoid: Option<SocketId>,
+        header: Option<&ClientHeader>,
         now: Instant,
     ) -> Result<SocketId, Refusal> {
+        let whose = Whose::of(header);
         let (stream, connections) = self.stream_mut(set_id).ok_or(Refusal::Unreachable)?;
         stream.last_query = Some(now);
         if stream.is_paused(now) {
@@ -85,6 +89,9 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
                 continue;
             }
             sound += 1;
+            if connection.whose != whose {
+                continue;
+            }
             let waiting = connection.taken_slots;
             let has_room = waiting < pipeline && connection.has_room();
             if !connection.is_open {
@@ -97,44 +104,69 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             }
         }
         let peace = stream.backoff.until(now);
-        let has_place = sound < max && stream.connections.len() < 2 * max && dialled.is_none();
+        let is_wanted = best.is_none() && dialled.is_none();
+        let mut has_place = sound < max && stream.connections.len() < 2 * max && dialled.is_none();
+        if !has_place && is_wanted && header.is_some() && peace.is_none() {
+            has_place = self.make_room(set_id, whose, now);
+        }
+        let (stream, _) = self.stream_mut(set_id).ok_or(Refusal::Unreachable)?;
         let may_open = has_place && peace.is_none();
         let was_refused = stream.was_refused && peace.is_some();
         match (best, dialled) {
             (Some((waiting, number)), _) => {
                 if waiting > pipeline / BUSY_SHARE && may_open {
                     // The query has a way already.
-                    let _ = self.begin_connection(set_id, now);
+                    let _ = self.begin_connection(set_id, header, now);
                 }
                 Ok(number)
             }
             (None, Some((number, true))) if Some(number) != avoid => Ok(number),
             (None, Some(_)) => held.ok_or(Refusal::Full),
-            (None, None) if may_open => self.begin_connection(set_id, now).or_else(|error| {
+            (None, None) if may_open => self.begin_connection(set_id, header, now).or_else(|error| {
                 let refusal = Refusal::of(&error);
-                let waits_on = self.await_dial(set_id, now).ok_or(refusal)?;
+                let waits_on = self.await_dial(set_id, header, now).ok_or(refusal)?;
                 // Nobody else tells that there is nobody, since the query has not failed.
                 let how = End::Failed { problem: connect_problem(&error), is_refused: is_unreachable(&error) };
                 self.connections.ended.push(Ended { socket_set: set_id, taken: Vec::new(), how });
                 Ok(waits_on)
             }),
             (None, None) => {
-                let waits_on = has_place.then(|| self.await_dial(set_id, now)).flatten();
+                let waits_on = has_place.then(|| self.await_dial(set_id, header, now)).flatten();
                 waits_on.or(held).ok_or(if was_refused { Refusal::Unreachable } else { Refusal::Full })
             }
         }
     }
 
     /// Adds a connection that is dialled when its backend is not left in peace any more, if queries wait for that.
-    fn await_dial(&mut self, set_id: SocketSetId, now: Instant) -> Option<SocketId> {
+    fn await_dial(&mut self, set_id: SocketSetId, header: Option<&ClientHeader>, now: Instant) -> Option<SocketId> {
         let at = self.stream(set_id)?.awaited_dial(now)?;
         let number = self.connections.number()?;
-        self.add_connection(set_id, number, None, at);
+        self.add_connection(set_id, number, None, (at, header));
         Some(number)
     }
 
+    /// Closes the connection on which nobody has waited for the longest time, and that is of another client. Returns whether there was one.
+    fn make_room(&mut self, set_id: SocketSetId, whose: Whose, now: Instant) -> bool {
+        let Some(stream) = self.stream(set_id) else { return false };
+        let idle = stream.connections.iter().filter_map(|number| Some((*number, self.connections.get(*number)?)));
+        let idle = idle.filter(|(_, connection)| {
+            !connection.is_retired && connection.taken_slots == 0 && connection.whose != whose
+        });
+        let Some((number, _)) = idle.min_by_key(|(_, connection)| connection.idle_since) else { return false };
+        self.close_connection(number, &mut Vec::new(), now);
+        if let Some((stream, _)) = self.stream_mut(set_id) {
+            stream.connections.retain(|other| *other != number);
+        }
+        true
+    }
+
     /// Begins a connection.
-    pub(super) fn begin_connection(&mut self, set_id: SocketSetId, now: Instant) -> io::Result<SocketId> {
+    pub(super) fn begin_connection(
+        &mut self,
+        set_id: SocketSetId,
+        header: Option<&ClientHeader>,
+        now: Instant,
+    ) -> io::Result<SocketId> {
         let number = self.connections.number().ok_or(io::ErrorKind::ResourceBusy)?;
         let dial = match self.begin_dial(set_id, number, now) {
             Ok(dial) => dial,
@@ -144,20 +176,27 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
                 return Err(error);
             }
         };
-        self.add_connection(set_id, number, Some(dial), now);
+        self.add_connection(set_id, number, Some(dial), (now, header));
         Ok(number)
     }
 
-    /// Adds a connection that is being dialled, or is to be dialled then.
-    fn add_connection(&mut self, set_id: SocketSetId, number: SocketId, dial: Option<Dial>, begun: Instant) {
+    /// Adds a connection that is being dialled, or is to be dialled then, and begins with a header if there is one.
+    fn add_connection(
+        &mut self,
+        set_id: SocketSetId,
+        number: SocketId,
+        dial: Option<Dial>,
+        (begun, header): (Instant, Option<&ClientHeader>),
+    ) {
         let connection = Connection {
             set_id,
+            whose: Whose::of(header),
             begun,
             dials: [dial, None],
             is_doubled: false,
             is_open: false,
             opened: None,
-            waiting: Vec::new(),
+            waiting: header.map(|header| header.octets.clone()).unwrap_or_default(),
             taken_slots: 0,
             sent: self.spare.pop().unwrap_or_else(SentIds::new),
             asked: AskedIds::new(),

@@ -1,6 +1,7 @@
 //! Connections to scripted backends on loopback: the sockets are real, the time is the test's.
 
 mod http;
+mod named;
 mod quic;
 
 use std::io::{Read, Write};
@@ -82,6 +83,7 @@ impl Play {
             is_alone: false,
             health_timeout: Duration::from_secs(1),
             health_interval: Duration::from_secs(2),
+            names_clients: false,
             sign_of_life: sign_of_life(),
             counters: Arc::clone(&counters),
         };

@@ -101,7 +101,8 @@ impl HttpConnection {
         let _ = socket.set_tcp_nodelay(true);
         let _ = socket.set_tcp_notsent_lowat(UNSENT_IN_KERNEL);
         let transport = if stream.transport() == Transport::Tls { Transport::Https } else { Transport::Http };
-        let (rules, way) = (place.rules, WayBack { peer, transport, idle: place.rules.idle });
+        let asked = stream.socket().local_addr().ok();
+        let (rules, way) = (place.rules, WayBack { peer, asked, transport, idle: place.rules.idle });
         let (responder, responses) = Responder::new(Arc::clone(&place.seat), way, rules.in_flight);
         let (stream, flow) = HttpStream::new(stream);
         let parts = Parts { place, path, counters, handle, responder, responses, flow: Rc::clone(&flow), accepted };
