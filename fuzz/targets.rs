@@ -2,15 +2,18 @@
 //! whatever that makes of them. `fuzz_targets/` hands them to libFuzzer, and `tests/it/fuzz.rs` to `cargo test` with what is kept in
 //! `corpus/`. hickory-proto is the oracle for messages.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::pin::pin;
 use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use hedgerow::address::HttpPath;
 use hedgerow::cache::{Cache, PoolId, Rules as CacheRules};
 use hedgerow::config::Config;
 use hedgerow::limit::{CookieSecret, CookieSecrets};
+use hedgerow::net::proxy_protocol::{Named, append_header, read_header, receive_header};
 use hedgerow::net::quic_server::{QueryStream, whole_query};
 use hedgerow::net::tcp::Content;
 use hedgerow::net::tcp::http::request::{Asked, check_message, read_head};
@@ -52,6 +55,7 @@ pub const TARGETS: &[Target] = &[
     ("frames", frames),
     ("quic_stream", quic_stream),
     ("http", http_request),
+    ("proxy", proxy_header),
     ("race", race),
     ("engine", engine),
 ];
@@ -485,6 +489,28 @@ fn assert_read_by_hickory(message: &[u8]) {
 /// Octets of an OPT record without options.
 const OPT_LEN: usize = 11;
 
+/// What comes from a proxy: its header ahead of a datagram and ahead of a connection, which must say the same.
+pub fn proxy_header(octets: &[u8]) {
+    let mut rest = octets;
+    let received = match pin!(receive_header(&mut rest)).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(received) => received.ok(),
+        Poll::Pending => panic!("all that comes is there"),
+    };
+    let Some((named, message)) = read_header(octets) else { return assert_eq!(received, None) };
+    assert!(octets.ends_with(message));
+    // A connection has no room for a longer one, a datagram has it anyway.
+    let is_short = octets.len() - message.len() <= 16 + 4096;
+    assert_eq!(received, is_short.then_some(named));
+    assert!(!is_short || rest == message, "the header is taken, and nothing of what follows");
+    let Named::Client(client) = named else { return };
+    for is_stream in [false, true] {
+        let mut again = Vec::new();
+        append_header(Some((client, client)), is_stream, &mut again);
+        let client = SocketAddr::new(client.ip().to_canonical(), client.port());
+        assert_eq!(read_header(&again), Some((Named::Client(client), &[][..])));
+    }
+}
+
 /// A zone of many types, and a table.
 static CATALOG: LazyLock<ZoneDb> = LazyLock::new(|| {
     let apex: Name = "example.org".parse().expect("a name");
@@ -603,6 +629,25 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         ]
         .map(|head| head.as_bytes().to_vec())
         .to_vec(),
+        "proxy" => {
+            let with = |client: Option<(&str, &str)>, is_stream: bool| {
+                let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+                let mut octets = Vec::new();
+                append_header(client.map(|(client, asked)| (address(client), address(asked))), is_stream, &mut octets);
+                octets.extend(plain("www.example.org", 1));
+                octets
+            };
+            let mut with_more = with(Some(("198.51.100.7:4000", "192.0.2.1:53")), true);
+            // What proxies say besides (PP2_TYPE_NOOP), as a part of the header.
+            with_more.splice(28..28, [4, 0, 2, 0, 0]);
+            with_more[15] += 5;
+            vec![
+                with(Some(("198.51.100.7:4000", "192.0.2.1:53")), false),
+                with(Some(("[2001:db8::7]:4000", "[2001:db8::1]:53")), true),
+                with(None, false),
+                with_more,
+            ]
+        }
         "frames" => vec![b"\x03\x00\x04abcd\x00\x00\x00\x01x\x00\x09abc".to_vec()],
         "race" => vec![vec![0, 0, 0], (0..=255).collect(), vec![0x4a, 0x25, 0x33, 0x28, 0x50, 0x08, 0xff, 0x20, 0x11]],
         "engine" => vec![

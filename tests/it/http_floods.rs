@@ -249,6 +249,24 @@ fn a_body_that_is_longer_than_was_said_is_no_message() {
 }
 
 #[test]
+fn what_comes_with_a_get_is_thrown_away() {
+    // CVE-2026-40208 of dnsdist, by HTTP/3. Three megabytes here: nothing of it is kept, and the window of the connection opens again.
+    let backend = Backend::new(answer(ADDRESS));
+    let server = start(&backend, "");
+    let encoded = data_encoding::BASE64URL_NOPAD.encode(&query("www.example.org", A).to_vec());
+    let fields = [&[0x82, 0x86][..], &field(":path", &format!("/dns-query?dns={encoded}"))].concat();
+    let mut client = Http2Client::new(at(&server));
+    for number in 0..60 {
+        assert!(client.send(HEADERS, END_HEADERS, odd(number), &fields));
+        let parts = [0, 0, if number % 2 == 0 { END_STREAM } else { 0 }];
+        assert!(parts.iter().all(|flags| client.send(DATA, *flags, odd(number), &[0; 16_384])));
+        let body = client.body_of(odd(number)).unwrap_or_else(|| panic!("no response after {number}"));
+        assert_eq!(Response { bytes: body }.answers(), [ADDRESS]);
+    }
+    assert_served(&server);
+}
+
+#[test]
 fn requests_sent_ahead_wait_for_their_turn_and_for_the_reader() {
     // Without end and unread, by HTTP/1.1: what is not taken is slowed down by TCP, and cut after `idle`.
     let backend = Backend::new(answer(ADDRESS));

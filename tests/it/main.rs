@@ -25,6 +25,7 @@ mod ctl;
 mod ctl_cache;
 mod divergence;
 mod docs;
+mod encrypted_peers;
 mod explained;
 mod failover;
 mod ferret;

@@ -116,6 +116,27 @@ fn who_only_resets_streams_is_left() {
 }
 
 #[test]
+fn signs_of_life_are_no_queries() {
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let keys = "[forwarder.connections]\nfirst_query = '300ms'\nidle = '300ms'";
+    let server = start(&forwarder(&backend, keys), &authorities);
+    for has_asked in [true, false] {
+        let mut client = client_of(&server, &authorities);
+        if has_asked {
+            client.ask(&asked("www.example.org"));
+        }
+        let began = Instant::now();
+        while client.lost().is_none() {
+            assert!(began.elapsed() < PATIENCE, "a client that asks nothing stays; has asked: {has_asked}");
+            client.ping();
+            client.listen_for(Duration::from_millis(5));
+        }
+        assert_eq!(client.wait_for_close(), Some(NO_ERROR), "has asked: {has_asked}");
+    }
+    wait_for_none(&server);
+}
+
+#[test]
 fn who_takes_nothing_is_left_with_all_that_waited_for_it() {
     let records = 3000;
     let backend = Backend::new(truncated().by_tcp(reply(move |reply| {

@@ -142,6 +142,24 @@ fn zones_come_from_bind_by_tls() {
     server.process.wait_for_log(&format!("transferred zone={ZONE}. serial=2 primary=tls://{address} how=\"IXFR\""));
 }
 
+#[test]
+fn zones_come_from_nsd_by_tls() {
+    let (authorities, folder, address) = (Authorities::new(), TempDir::new().expect("a folder"), free_address());
+    let (chain, key) = authorities.issue("ns1.example");
+    for (name, text) in [("rsa.pem", &chain), ("rsa.key", &key)] {
+        fs::write(folder.path().join(name), text).expect("our own folder");
+    }
+    let Some(_peer) = Peer::start_by_tls(address, folder.path()) else { return };
+    let config = format!(
+        "{KEY}[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = [{{ zone = '{ZONE}', tsig = 'transfer.key', \
+         primaries = [{{ address = 'tls://{address}#ns1.example', ca = 'ca.pem' }}] }}]\n"
+    );
+    let server = Server::start_with_files(&config, &[("ca.pem", &authorities.pem())]);
+    wait_for_version(server.listener("ts"), 1);
+    server.process.wait_for_log(&format!("transferred zone={ZONE}. serial=1 primary=tls://{address} how=\"AXFR\""));
+    check_answers(server.listener("ts"));
+}
+
 /// Has a server of others as secondary by TLS.
 fn check_secondary_by_tls(kind: Kind) {
     let (authorities, folder, address) = (Authorities::new(), TempDir::new().expect("a folder"), free_address());

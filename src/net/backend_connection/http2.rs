@@ -117,12 +117,16 @@ enum Looked {
 
 impl Http2Connection {
     /// One that is dialled; `tls` has said nothing yet, and is to agree on `h2`.
-    pub(super) fn new(mut tls: ClientConnection, target: HttpTarget) -> Result<Self, String> {
+    pub(super) fn new(tls: ClientConnection, target: HttpTarget) -> Result<Self, String> {
+        Self::built_by(&builder(), tls, target)
+    }
+
+    fn built_by(builder: &Builder, mut tls: ClientConnection, target: HttpTarget) -> Result<Self, String> {
         // What waits is bounded before it comes here.
         tls.set_buffer_limit(None);
         let (pipe, woken) = (Pipe::default(), Arc::new(FlagWaker::default()));
         let waker = woken.waker();
-        let begun = pin!(builder().handshake(pipe.clone())).poll(&mut Context::from_waker(&waker));
+        let begun = pin!(builder.handshake(pipe.clone())).poll(&mut Context::from_waker(&waker));
         // It only writes, and that is never waited for.
         let Poll::Ready(Ok((requests, mut connection))) = begun else { return Err("HTTP/2 cannot begin".to_owned()) };
         Ok(Self {

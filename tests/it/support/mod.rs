@@ -3,7 +3,7 @@
 //! condition with a deadline. Nothing of this knows a type of hedgerow: the tests meet it as a user does.
 //!
 //! Tests of one room share a file beside that, which does know its types: [`admin_site`], [`cache`], [`transfers`] and [`zones`];
-//! [`browser`], [`hosts`], [`lookup`] and [`peers`] run commands.
+//! [`browser`], [`encrypted_peers`], [`hosts`], [`lookup`] and [`peers`] run commands.
 
 pub(crate) mod admin_site;
 mod authority;
@@ -14,6 +14,7 @@ pub(crate) mod catalog_peers;
 pub(crate) mod certificates;
 mod client;
 mod config;
+pub(crate) mod encrypted_peers;
 pub(crate) mod etcd;
 mod forger;
 pub(crate) mod hosts;

@@ -196,6 +196,12 @@ impl QuicClient {
         self.socket = UdpSocket::bind("127.0.0.1:0").expect("loopback can be bound");
     }
 
+    /// Gives a sign of life.
+    pub(crate) fn ping(&mut self) {
+        self.quic.ping();
+        self.flush();
+    }
+
     /// Takes what comes for so long.
     pub(crate) fn listen_for(&mut self, time: Duration) {
         let end = Instant::now() + time;

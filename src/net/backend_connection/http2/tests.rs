@@ -163,8 +163,18 @@ pub(crate) fn target() -> HttpTarget {
 }
 
 impl Play {
-    fn new(seed: u64, (tls, config): &(ClientTls, Arc<ServerConfig>), streams: u32, script: Script) -> Self {
-        let mut connection = Http2Connection::new(tls.begin().unwrap(), target()).unwrap();
+    fn new(seed: u64, trust: &(ClientTls, Arc<ServerConfig>), streams: u32, script: Script) -> Self {
+        Self::built_by(&builder(), seed, trust, streams, script)
+    }
+
+    fn built_by(
+        builder: &Builder,
+        seed: u64,
+        (tls, config): &(ClientTls, Arc<ServerConfig>),
+        streams: u32,
+        script: Script,
+    ) -> Self {
+        let mut connection = Http2Connection::built_by(builder, tls.begin().unwrap(), target()).unwrap();
         connection.connected();
         let server = Server::new(config, streams, script);
         let rng = StdRng::seed_from_u64(seed);
@@ -279,6 +289,23 @@ fn no_more_streams_are_opened_than_the_backend_allows() {
     play.drive().unwrap();
     assert_eq!(play.server.asked, 3);
     assert!(play.connection.forget(2) && play.connection.forget(1) && play.connection.has_room());
+}
+
+#[test]
+fn the_last_stream_is_the_end_of_a_connection() {
+    // RFC 9113 section 5.1.1. Where numbers begin anew, replies come to others (CVE-2026-33596 of dnsdist).
+    const LAST: u32 = (1 << 31) - 1;
+    let trust = trust(&[b"h2"]);
+    let mut builder = builder();
+    builder.initial_stream_id(LAST - 4);
+    let mut play = Play::built_by(&builder, 3, &trust, 100, echo);
+    play.drive().unwrap();
+    (0..6).for_each(|id| play.connection.queue(&query(id, 40)).unwrap());
+    play.drive().unwrap();
+    assert_eq!((play.replied(), play.server.asked), (vec![0, 1, 2], 3));
+    play.news.lost.sort_unstable();
+    assert_eq!(play.news.lost, [3, 4, 5], "they are asked by another connection");
+    assert!(play.connection.is_ending() && !play.connection.has_room());
 }
 
 #[test]
