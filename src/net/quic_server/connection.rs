@@ -30,7 +30,7 @@ use super::worker::Tools;
 use crate::limit::{Doing, Patience, Pressure};
 use crate::metrics::{ConnectionFate, Counters, ShakenBy};
 use crate::net::batch::LocalAddress;
-use crate::net::tcp::{ConnectionSlot, Responder, Response, ToListener, WayBack};
+use crate::net::tcp::{ConnectionSlot, Responder, Response, WayBack};
 use crate::wire::{FRAME_PREFIX, Transport};
 
 /// One client's connection.
