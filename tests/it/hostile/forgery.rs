@@ -156,6 +156,17 @@ fn forger_who_finds_every_port_is_met_by_tcp() {
 }
 
 #[test]
+fn a_backend_that_is_told_who_asks_is_told_so_on_every_way() {
+    let backend = Backend::new(flood(16).by_tcp(answer(TRUE)));
+    let server = Forwarder::to(&[&Told("", &backend)], PATIENT).start();
+    let client = server.client();
+    assert_eq!(client.ask(&query("www.example.org", A)).answers(), [TRUE]);
+    let came: Vec<_> = backend.queries().into_iter().map(|seen| (seen.tcp, seen.named)).collect();
+    let named = Some(format!("{} asked {}", client.address(), server.address()));
+    assert_eq!(came, [false, false, false, true].map(|by_tcp| (by_tcp, named.clone())));
+}
+
+#[test]
 fn what_is_negative_by_tcp_is_worth_what_it_is_by_udp() {
     let forged = Backend::new(flood(16).by_tcp(nxdomain()));
     let other = Backend::new(answer(TRUE).held());

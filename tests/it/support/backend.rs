@@ -408,10 +408,13 @@ fn behind_header(octets: &[u8], is_stream: bool) -> (Option<String>, &[u8]) {
         return (None, octets);
     }
     let (header, length) = ProxyHeader::parse(octets, ParseConfig::default()).expect("a sound header");
-    let named = header.proxied_address().map_or("us".to_owned(), |address| {
-        assert_eq!(address.protocol == proxy_header::Protocol::Stream, is_stream, "by which transport it is asked");
-        format!("{} asked {}", address.source, address.destination)
-    });
+    let named = header.proxied_address().map_or_else(
+        || "us".to_owned(),
+        |address| {
+            assert_eq!(address.protocol == proxy_header::Protocol::Stream, is_stream, "by which transport it is asked");
+            format!("{} asked {}", address.source, address.destination)
+        },
+    );
     (Some(named), &octets[length..])
 }
 

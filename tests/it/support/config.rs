@@ -45,6 +45,19 @@ impl Asked for Weighted<'_> {
     }
 }
 
+/// A backend that is told who asks, by UDP or, with `tcp://`, by TCP.
+pub(crate) struct Told<'a>(pub(crate) &'static str, pub(crate) &'a dyn Asked);
+
+impl Asked for Told<'_> {
+    fn address(&self) -> SocketAddr {
+        self.1.address()
+    }
+
+    fn entry(&self) -> String {
+        format!("{{ address = '{}{}', proxy_protocol = true }}", self.0, self.address())
+    }
+}
+
 impl Asked for Authority {
     fn address(&self) -> SocketAddr {
         self.address()
