@@ -13,7 +13,7 @@ use hedgerow::address::HttpPath;
 use hedgerow::cache::{Cache, PoolId, Rules as CacheRules};
 use hedgerow::config::Config;
 use hedgerow::limit::{CookieSecret, CookieSecrets};
-use hedgerow::net::proxy_protocol::{Named, append_header, read_header, receive_header};
+use hedgerow::net::proxy_protocol::{ClientHeader, Named, read_header, receive_header};
 use hedgerow::net::quic_server::{QueryStream, whole_query};
 use hedgerow::net::tcp::Content;
 use hedgerow::net::tcp::http::request::{Asked, check_message, read_head};
@@ -504,8 +504,7 @@ pub fn proxy_header(octets: &[u8]) {
     assert!(!is_short || rest == message, "the header is taken, and nothing of what follows");
     let Named::Client(client) = named else { return };
     for is_stream in [false, true] {
-        let mut again = Vec::new();
-        append_header(Some((client, client)), is_stream, &mut again);
+        let again = ClientHeader::new(Some((client, client)), is_stream).octets;
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
         assert_eq!(read_header(&again), Some((Named::Client(client), &[][..])));
     }
@@ -632,8 +631,8 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "proxy" => {
             let with = |client: Option<(&str, &str)>, is_stream: bool| {
                 let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
-                let mut octets = Vec::new();
-                append_header(client.map(|(client, asked)| (address(client), address(asked))), is_stream, &mut octets);
+                let client = client.map(|(client, asked)| (address(client), address(asked)));
+                let mut octets = ClientHeader::new(client, is_stream).octets;
                 octets.extend(plain("www.example.org", 1));
                 octets
             };

@@ -104,6 +104,26 @@ fn dnsdist_tells_who_asks() {
 }
 
 #[test]
+fn dnsdist_is_told_who_asks() {
+    let Some((_dnsdist, at)) = EncryptedPeer::dnsdist_behind("127.0.0.3") else { return };
+    let pool = |name: &str, scheme: &str| {
+        format!("[pools.{name}]\nbackends = [{{ address = '{scheme}{at}', proxy_protocol = true }}]\ntimeout = '20s'\n")
+    };
+    let server = Server::start(&format!(
+        "workers = 1\n[forwarder]\nlisten = ['127.0.0.1:0']\n[forwarder.routes]\n'udp.example' = 'udp'\n'tcp.example' = 'tcp'\n{}{}",
+        pool("udp", ""),
+        pool("tcp", "tcp://"),
+    ));
+    for name in ["udp.example", "tcp.example"] {
+        for (client, expected) in [("127.0.0.3", ANSWER), ("127.0.0.4", OTHER_ANSWER), ("127.0.0.3", ANSWER)] {
+            let words = format!("-b {client} @127.0.0.1 -p {} {name} A", server.address().port());
+            let Some(told) = ask_by("kdig", &server.path(""), &words) else { return };
+            assert!(told.contains(expected), "{words}: {told}");
+        }
+    }
+}
+
+#[test]
 fn kdig_and_dig_ask_by_tls() {
     let (backend, authorities) = (Backend::new(answer(ANSWER)), Authorities::new());
     let server = start(&backend, &authorities, "", "");

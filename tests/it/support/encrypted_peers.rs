@@ -16,6 +16,9 @@ use super::{free_address, leave_out, until};
 /// What each of the servers answers to every question for an address below `example.`.
 pub(crate) const ANSWER: &str = "192.0.2.1";
 
+/// What dnsdist behind us answers to everybody else than the client that it knows.
+pub(crate) const OTHER_ANSWER: &str = "192.0.2.2";
+
 /// From where proxies ask us.
 pub(crate) const PROXY: &str = "127.0.0.2";
 
@@ -68,6 +71,18 @@ impl EncryptedPeer {
         let config = format!(
             "setSecurityPollSuffix('')\nsetLocal('{address}')\n\
              newServer({{address='{server}', source='{PROXY}', useProxyProtocol=true}}):setUp()\n"
+        );
+        let folder = TempDir::new().expect("a temporary folder");
+        Some((Self::start("dnsdist", DNSDIST, &config, folder, &[address])?, address))
+    }
+
+    /// Starts dnsdist behind a server, which must tell it by the PROXY protocol who asks: this client is answered with [`ANSWER`], others
+    /// with [`OTHER_ANSWER`]. Gives where it is asked by UDP and TCP.
+    pub(crate) fn dnsdist_behind(client: &str) -> Option<(Self, SocketAddr)> {
+        let address = free_address();
+        let config = format!(
+            "setSecurityPollSuffix('')\nsetLocal('{address}')\nsetProxyProtocolACL({{'127.0.0.0/8'}})\n\
+             addAction(makeRule('{client}/32'), SpoofAction('{ANSWER}'))\naddAction(AllRule(), SpoofAction('{OTHER_ANSWER}'))\n"
         );
         let folder = TempDir::new().expect("a temporary folder");
         Some((Self::start("dnsdist", DNSDIST, &config, folder, &[address])?, address))
