@@ -173,7 +173,9 @@ impl Stream {
         loop {
             match self.session.read_tls(&mut self.socket) {
                 Ok(0) => return Err("the server has closed a connection".into()),
-                Ok(_) => drop(self.session.process_new_packets()?),
+                Ok(_) => {
+                    self.session.process_new_packets()?;
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error.into()),
             }
