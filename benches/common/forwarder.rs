@@ -8,6 +8,11 @@ pub(crate) const ANY_PORT: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Add
 /// A config with one pool, whose rules end with the lines given. Silence shows as a wrong answer, not as a loss.
 pub(crate) fn config(workers: u32, listen: SocketAddr, backends: &[SocketAddr], rules: &str) -> String {
     let backends: Vec<String> = backends.iter().map(|backend| format!("\"{backend}\"")).collect();
+    config_of(workers, listen, &backends, rules)
+}
+
+/// The same before backends that are told as the config has them.
+pub(crate) fn config_of(workers: u32, listen: SocketAddr, backends: &[String], rules: &str) -> String {
     format!(
         r#"
 workers = {workers}

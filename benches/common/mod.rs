@@ -1,11 +1,12 @@
 //! What the benchmarks over sockets share: the messages, the client that sends them and the backend that holds replies
-//! back, the processes of a run and what they use, the config of the forwarder under load, and how figures of several
+//! back, the processes of a run and what they use, the config of the forwarder under load, what is encrypted and by whom, and how figures of several
 //! rounds are put together.
 
 #![allow(dead_code)] // No benchmark uses all of it.
 
 pub(crate) mod account;
 pub(crate) mod client;
+pub(crate) mod encrypted;
 pub(crate) mod forwarder;
 pub(crate) mod message;
 pub(crate) mod process;

@@ -14,7 +14,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group, set_parent_process_death_signal};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group, set_parent_process_death_signal};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -196,6 +196,11 @@ impl Server {
         Err(io::Error::other(format!("the server did not become ready:\n{said}")))
     }
 
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(kill_process(Pid::from_child(&self.process.child), signal)?)
+    }
+
     /// CPU time that the server has used.
     pub(crate) fn cpu_time(&self) -> io::Result<CpuTime> {
         CpuTime::of(self.process.child.id())
@@ -265,8 +270,11 @@ fn lines_of(stderr: impl Read + Send + 'static) -> mpsc::Receiver<String> {
     receiver
 }
 
-/// The address in `... ready forwarder=127.0.0.1:41234 ...`.
+/// The address in `... ready forwarder=127.0.0.1:41234 ...`, and in `... forwarder=tls://127.0.0.1:41234 ...`.
 fn ready_address(line: &str, listener: &str) -> Option<SocketAddr> {
     let (_, listeners) = line.split_once("ready")?;
-    listeners.split_whitespace().find_map(|field| field.strip_prefix(listener)?.strip_prefix('=')?.parse().ok())
+    listeners.split_whitespace().find_map(|field| {
+        let url = field.strip_prefix(listener)?.strip_prefix('=')?;
+        url.split_once("://").map_or(url, |(_, address)| address).parse().ok()
+    })
 }

@@ -15,7 +15,7 @@ use hedgerow::net::batch::{BATCH, RecvBatch, SendBatch};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use socket2::SockRef;
 
@@ -94,7 +94,7 @@ impl Responder {
 
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
-        Ok(kill_process(Pid::from_child(&self.server.process.child), signal)?)
+        self.server.signal(signal)
     }
 
     /// Gives an order and reads the answer.

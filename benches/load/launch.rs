@@ -106,7 +106,7 @@ const GAP: Duration = Duration::from_micros(500);
 pub(crate) const LOG: &str = "log";
 
 /// An address of this machine with a port that is free for UDP and TCP.
-fn free_address() -> io::Result<SocketAddr> {
+pub(crate) fn free_address() -> io::Result<SocketAddr> {
     loop {
         let address = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         if TcpListener::bind(address).is_ok() {

@@ -10,6 +10,8 @@
 //! `--overload` measures what is left of a server that is asked more than it can do. Not through `chrt`: programs that only use
 //! time share its core, and would never yield it.
 //! `--crowd` measures what thousands of backends cost beside five.
+//! `--encrypted` measures listeners and backends by TLS, HTTPS and QUIC, beside dnsdist and beside each other. It needs dnsperf,
+//! h2load, openssl and dnsdist, and beside them chrt and the rights for it.
 //! `--watched` measures what history, pages, query log and dnstap cost beside none of them.
 //! `--replicas` measures what it costs to know of backends that they are replicas, and to compare what they say.
 //! `--limits` measures what has a target of its own instead: memory, many queries in flight, two workers, the binary.
@@ -21,6 +23,7 @@ mod admin;
 #[path = "../common/mod.rs"]
 mod common;
 mod crowd;
+mod encrypted;
 mod instructions;
 mod launch;
 mod limits;
@@ -30,6 +33,7 @@ mod peer;
 mod replicas;
 mod report;
 mod settings;
+mod stream_client;
 mod subject;
 mod tool;
 mod watched;
@@ -48,11 +52,13 @@ use common::positive;
 use common::process::{Cores, Hold, Place};
 use common::responder::{self, Behavior};
 use crowd::Crowd;
+use encrypted::Encrypted;
 use limits::Limits;
 use machine::Machine;
 use overload::Overload;
 use peer::{Peer, Peers};
 use report::{Outcome, Results};
+use stream_client::StreamPlan;
 use subject::{Answerer, Dispatch, Rates, Scenario, Strength, Subject};
 use tool::Tool;
 
@@ -99,6 +105,9 @@ struct Options {
     /// Only what thousands of backends cost, of which few answer, and that a hundred come and go each second.
     #[arg(long)]
     crowd: bool,
+    /// Only what is encrypted: listeners, handshakes and backends, beside dnsdist and beside our own TLS.
+    #[arg(long)]
+    encrypted: bool,
     /// Only what it costs to be watched: history, a page, names, query log, dnstap, each beside nothing of them.
     #[arg(long)]
     watched: bool,
@@ -139,6 +148,8 @@ enum Role {
     Responder(Behavior),
     /// Sends queries and prints what it saw.
     Client(Plan),
+    /// The same by TLS and QUIC.
+    StreamClient(StreamPlan),
     /// Uses all the time that its core gives it.
     Spin,
     /// Becomes another program that ends with this one.
@@ -154,6 +165,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Role::FastResponder { ttl, edns, addresses } => tool::run(Tool::Responder { ttl, edns, addresses })?,
         Role::Responder(behavior) => responder::run(&behavior)?,
         Role::Client(plan) => client::run(&plan)?,
+        Role::StreamClient(plan) => stream_client::run(&plan)?,
         Role::Spin => overload::spin()?,
         Role::Hold(command) => command.run()?,
     }
@@ -183,6 +195,13 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
         let crowd = Crowd::measure(rounds, secs, cores, folder.path())?;
         print!("{}\n{}", machine.markdown(), crowd.markdown());
         return keep(options, "crowd", &machine, &crowd.json(&machine));
+    }
+
+    if options.encrypted {
+        let machine = Machine::find(&[Peer::Dnsdist]);
+        let encrypted = Encrypted::measure(rounds, secs, options.only.as_deref(), cores, folder.path())?;
+        print!("{}\n{}", machine.markdown(), encrypted.markdown(secs));
+        return keep(options, "encrypted", &machine, &encrypted.json(&machine));
     }
 
     let peers = match &options.peers {

@@ -391,7 +391,7 @@ fn written(folder: &Path, name: &str, text: impl FnOnce() -> String) -> io::Resu
 }
 
 /// A table with a host for each number.
-fn table(hosts: u32, lengths: Lengths) -> String {
+pub(crate) fn table(hosts: u32, lengths: Lengths) -> String {
     let host = |number| format!("{}.bench.test {} A\n", message::label(number, lengths), message::address(number));
     (0..hosts).map(host).collect()
 }

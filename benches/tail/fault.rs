@@ -5,7 +5,10 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde::Serialize;
 
+use crate::common::encrypted::Way;
 use crate::common::responder::Behavior;
+use crate::relay::Order;
+use crate::sample::Strength;
 
 /// Something that goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
@@ -29,6 +32,12 @@ pub(crate) enum Fault {
     Shift,
     /// The same, and so many replies are late that p99 shows the delay of the hedge.
     ShiftLate,
+    /// A connection to each backend carries nothing for 1 % of the time.
+    Stall,
+    /// The connections to one backend carry nothing any more, and are not closed.
+    HalfOpen,
+    /// The connections to one backend are reset, with queries on them.
+    Reset,
 }
 
 /// What happens to the backends during a run.
@@ -42,6 +51,8 @@ pub(crate) enum Event {
     Kill,
     /// Both reply after another delay in the middle third.
     Shift(Duration),
+    /// Something befalls connections to one: at 3/8 of the run, and where both have their turn to the other at 5/8.
+    OnTheWay(Order),
 }
 
 /// The usual delay of a reply.
@@ -58,6 +69,10 @@ const LATE_SHARE: f64 = 0.01;
 const MANY_LATE: f64 = 0.03;
 /// The share of lost queries.
 const LOSS: f64 = 0.05;
+/// How long a connection carries nothing: a lost segment costs as much.
+const STALLED: Duration = Duration::from_millis(200);
+/// The delay with which 1,000 queries a second have 100 waiting.
+const WAITING: Duration = Duration::from_millis(100);
 
 impl Fault {
     /// The headline in the report.
@@ -72,6 +87,13 @@ impl Fault {
             Self::Kill => "kill: 1 ms, kill -9 of one backend at 1/3 of the run",
             Self::Shift => "shift: 1 ms, 20 ms in the middle third",
             Self::ShiftLate => "shift-late: 1 ms, 20 ms in the middle third, 3 % of replies 500 ms late",
+            Self::Stall => {
+                "stall: 1 ms, 20 s, the busiest connection to each backend in turn carries nothing for 200 ms"
+            }
+            Self::HalfOpen => {
+                "half-open: 1 ms, 200/s, 8 s, from 3 s on the connections to one backend carry nothing, new ones do"
+            }
+            Self::Reset => "reset: 100 ms, 1,000/s, 8 s, at 3 s the connections to one backend are reset",
         }
     }
 
@@ -86,7 +108,8 @@ impl Fault {
             seed: 2 * round as u64 + place,
         });
         match self {
-            Self::Calm | Self::Stop | Self::Kill | Self::Shift => {}
+            Self::Calm | Self::Stop | Self::Kill | Self::Shift | Self::Stall | Self::HalfOpen => {}
+            Self::Reset => behaviors.iter_mut().for_each(|behavior| behavior.delay = micros(WAITING)),
             Self::Heavy => behaviors.iter_mut().for_each(|behavior| behavior.late_share = LATE_SHARE),
             Self::Far => behaviors.iter_mut().for_each(|behavior| {
                 behavior.delay = micros(FAR);
@@ -106,6 +129,36 @@ impl Fault {
             Self::Stop => Event::Stop,
             Self::Kill => Event::Kill,
             Self::Shift | Self::ShiftLate => Event::Shift(SHIFTED),
+            Self::Stall => Event::OnTheWay(Order::Stall(STALLED)),
+            Self::HalfOpen => Event::OnTheWay(Order::Mute),
+            Self::Reset => Event::OnTheWay(Order::Reset),
+        }
+    }
+
+    /// Whether it can befall backends that are reached so.
+    pub(crate) fn fits(self, way: Way) -> bool {
+        match self.event() {
+            Event::OnTheWay(Order::Reset) => matches!(way, Way::Tls | Way::Https),
+            Event::OnTheWay(Order::Stall(_) | Order::Mute) => matches!(way, Way::Tls | Way::Https | Way::Quic),
+            Event::None | Event::Stop | Event::Kill | Event::Shift(_) => true,
+        }
+    }
+
+    /// How long and how fast the server is asked: as was asked for, if this has no needs of its own.
+    pub(crate) fn strength(self, asked_for: Strength) -> Strength {
+        match self {
+            Self::Stall => Strength { secs: 20.0, ..asked_for },
+            Self::HalfOpen => Strength { secs: 8.0, rate: 200.0 },
+            Self::Reset => Strength { secs: 8.0, rate: 1_000.0 },
+            Self::Calm
+            | Self::Heavy
+            | Self::Far
+            | Self::Drop
+            | Self::DropOne
+            | Self::Stop
+            | Self::Kill
+            | Self::Shift
+            | Self::ShiftLate => asked_for,
         }
     }
 }

@@ -6,6 +6,9 @@
 //! shows what the measurement itself adds: where that is not small against a millisecond, other work is in the way. On a
 //! machine that cannot be kept quiet, start the built program through `chrt -f 10`, as root.
 //!
+//! `--ways udp,tls,https,quic` measures backends that are reached by these ways: each is a front, hedgerow itself, before its
+//! responder, by UDP too, so that the ways differ in nothing else. Where a fault befalls connections, a relay is between.
+//!
 //! This program is its own tool box: it starts itself as responder and client, and all of them end with it.
 //! No figure is asserted: the report is for a reader.
 
@@ -13,6 +16,7 @@
 mod common;
 mod fault;
 mod policy;
+mod relay;
 mod report;
 mod sample;
 
@@ -22,6 +26,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use common::client::{self, Plan};
+use common::encrypted::{self, Way};
 use common::positive;
 use common::process::{Cores, Hold, Place};
 use common::responder::{self, Behavior};
@@ -54,6 +59,9 @@ struct Options {
     /// Which policies are compared; without it, all.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Policy::value_variants().to_vec())]
     policies: Vec<Policy>,
+    /// How backends are reached, which some faults depend on: `stall`, `half-open` and `reset` are for connections.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Way::Bare])]
+    ways: Vec<Way>,
     /// One round of short runs, to see that all works.
     #[arg(long)]
     quick: bool,
@@ -73,6 +81,8 @@ enum Role {
     Responder(Behavior),
     /// Sends queries and prints what it saw.
     Client(Plan),
+    /// Stands between the server and a backend.
+    Relay(relay::Plan),
     /// Becomes another program that ends with this one.
     Hold(Hold),
 }
@@ -84,6 +94,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     match role {
         Role::Responder(behavior) => responder::run(&behavior)?,
         Role::Client(plan) => client::run(&plan)?,
+        Role::Relay(plan) => relay::run(plan)?,
         Role::Hold(command) => command.run()?,
     }
     Ok(())
@@ -91,10 +102,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Runs all rounds and prints the report.
 fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
-    let Options { faults, policies, .. } = options;
+    let Options { faults, policies, ways, .. } = options;
     let (rounds, secs) = if options.quick { (1, 1.5) } else { (options.rounds, options.secs) };
     let strength = Strength { secs, rate: options.rate };
     let folder = tempfile::tempdir()?;
+    encrypted::certify(folder.path())?;
     let cores = Cores::find()?;
 
     let mut samples = Vec::new();
@@ -103,16 +115,20 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
             // Each round begins with another policy: none is always the first after a pause.
             for turn in 0..policies.len() {
                 let policy = policies[(round + turn) % policies.len()];
-                let sample = sample::run((policy, fault, round), strength, cores, folder.path())?;
-                let (p999, lost, traffic) = (sample.seen.p999 / 1e3, sample.seen.lost, sample.traffic);
-                let (round, name) = (round + 1, policy.name());
-                eprintln!("round {round}, {fault:?}, {name}: p99.9 {p999:.2} ms, {lost} lost, traffic {traffic:.3}");
-                samples.push(sample);
+                for &way in ways.iter().filter(|&&way| fault.fits(way)) {
+                    let sample = sample::run((policy, fault, way, round), strength, cores, folder.path())?;
+                    let (p999, lost, traffic) = (sample.seen.p999 / 1e3, sample.seen.lost, sample.traffic);
+                    let (round, name, way) = (round + 1, policy.name(), way.name());
+                    eprintln!(
+                        "round {round}, {fault:?}, {name}, {way}: p99.9 {p999:.2} ms, {lost} lost, traffic {traffic:.3}"
+                    );
+                    samples.push(sample);
+                }
             }
         }
     }
 
-    print!("{}", report::markdown(&samples, faults, policies, strength));
+    print!("{}", report::markdown(&samples, faults, policies, ways, strength));
     if let Some(file) = &options.json {
         report::write_json(file, &samples, strength)?;
     }

@@ -1,7 +1,5 @@
 //! The policies that are compared: each a config of the release binary, the same for all faults.
 
-use std::net::SocketAddr;
-
 use clap::ValueEnum;
 use serde::Serialize;
 
@@ -48,7 +46,7 @@ impl Policy {
     }
 
     /// The config of the LS before these backends.
-    pub(crate) fn config(self, backends: &[SocketAddr]) -> String {
+    pub(crate) fn config(self, backends: &[String]) -> String {
         let backends = match self {
             Self::First => &backends[..1],
             Self::Sequential | Self::Race | Self::HedgeP95 | Self::Hedge5 | Self::Hedge2 | Self::Hedge10 => backends,
@@ -69,7 +67,7 @@ impl Policy {
         };
         // The backends hold the same names; a client of the bench waits as long as the LS.
         let rules = format!("accept = \"conclusive\"\ntimeout = \"{TIMEOUT}s\"\n{rules}");
-        forwarder::config(1, forwarder::ANY_PORT, backends, &rules)
+        forwarder::config_of(1, forwarder::ANY_PORT, backends, &rules)
     }
 }
 

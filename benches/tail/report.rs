@@ -6,13 +6,20 @@ use std::{fs, io};
 
 use serde_json::json;
 
+use crate::common::encrypted::Way;
 use crate::common::spread::Spread;
 use crate::fault::{Event, Fault};
 use crate::policy::Policy;
 use crate::sample::{Sample, Settled, Strength};
 
 /// The report in markdown.
-pub(crate) fn markdown(samples: &[Sample], faults: &[Fault], policies: &[Policy], strength: Strength) -> String {
+pub(crate) fn markdown(
+    samples: &[Sample],
+    faults: &[Fault],
+    policies: &[Policy],
+    ways: &[Way],
+    strength: Strength,
+) -> String {
     let Strength { secs, rate } = strength;
     let mut out = String::new();
     let _ = writeln!(
@@ -23,7 +30,7 @@ pub(crate) fn markdown(samples: &[Sample], faults: &[Fault], policies: &[Policy]
     );
     for &fault in faults {
         let _ = writeln!(out, "\n**{}**\n", fault.title());
-        table(&mut out, samples, fault, policies);
+        table(&mut out, samples, fault, policies, ways);
         if fault == Fault::Calm {
             let lateness = samples.iter().filter(|sample| sample.fault == fault).map(|sample| sample.lateness);
             let lateness = Spread::of(lateness.collect()).cell(0);
@@ -35,7 +42,7 @@ pub(crate) fn markdown(samples: &[Sample], faults: &[Fault], policies: &[Policy]
 }
 
 /// The table of one fault.
-fn table(out: &mut String, samples: &[Sample], fault: Fault, policies: &[Policy]) {
+fn table(out: &mut String, samples: &[Sample], fault: Fault, policies: &[Policy], ways: &[Way]) {
     let shifts = matches!(fault.event(), Event::Shift(_));
     let mut header = "| policy | p50 | p99 | p99.9 | max | lost | wrong | traffic | CPU s per million |".to_owned();
     if shifts {
@@ -43,9 +50,12 @@ fn table(out: &mut String, samples: &[Sample], fault: Fault, policies: &[Policy]
     }
     let columns = header.matches('|').count() - 1;
     let _ = writeln!(out, "{header}\n|{}", "---|".repeat(columns));
-    for &policy in policies {
-        let of_policy: Vec<&Sample> =
-            samples.iter().filter(|sample| sample.fault == fault && sample.policy == policy).collect();
+    for (&policy, &way) in policies.iter().flat_map(|policy| ways.iter().map(move |way| (policy, way))) {
+        let is_of_row = |sample: &&Sample| sample.fault == fault && sample.policy == policy && sample.way == way;
+        let of_policy: Vec<&Sample> = samples.iter().filter(is_of_row).collect();
+        if of_policy.is_empty() {
+            continue;
+        }
         let cell = |decimals, value: &dyn Fn(&Sample) -> f64| {
             Spread::of(of_policy.iter().map(|sample| value(sample)).collect()).cell(decimals)
         };
@@ -68,7 +78,8 @@ fn table(out: &mut String, samples: &[Sample], fault: Fault, policies: &[Policy]
                 cells.push(known(settled().map(|settled| settled?.after), 1));
             }
         }
-        let _ = writeln!(out, "| {} | {} |", policy.name(), cells.join(" | "));
+        let by = if ways == [Way::Bare] { String::new() } else { format!(", by {}", way.name()) };
+        let _ = writeln!(out, "| {}{by} | {} |", policy.name(), cells.join(" | "));
     }
 }
 

@@ -10,11 +10,13 @@ use rustix::process::Signal;
 use serde::Serialize;
 
 use crate::common::client::{Plan, SLOT, SOCKETS, Seen};
+use crate::common::encrypted::{self, Way};
 use crate::common::message::{Expect, Lengths};
 use crate::common::process::{Cores, Server};
 use crate::common::responder::{Responder, slot_now};
 use crate::fault::{Event, Fault, victim};
 use crate::policy::{Policy, TIMEOUT};
+use crate::relay::{self, Order};
 
 /// How long and how fast the server is asked.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -32,6 +34,8 @@ pub(crate) struct Sample {
     pub(crate) fault: Fault,
     /// Who dealt with it.
     pub(crate) policy: Policy,
+    /// How the backends are reached.
+    pub(crate) way: Way,
     /// The round, from 0.
     pub(crate) round: usize,
     /// What the client saw. Times are in microseconds.
@@ -66,10 +70,10 @@ const SETTLED_SLOTS: usize = 5;
 /// How near: at most so many times that value, or its inverse.
 const SETTLED_WITHIN: f64 = 1.5;
 
-/// Runs a policy against a fault.
+/// Runs a policy against a fault of backends that are reached so.
 pub(crate) fn run(
-    (policy, fault, round): (Policy, Fault, usize),
-    strength: Strength,
+    (policy, fault, way, round): (Policy, Fault, Way, usize),
+    asked_for: Strength,
     cores: Option<Cores>,
     folder: &Path,
 ) -> io::Result<Sample> {
@@ -79,12 +83,29 @@ pub(crate) fn run(
     for behavior in &behaviors {
         responders.push(Responder::start(behavior, rest)?);
     }
-    let addresses: Vec<_> = responders.iter().map(Responder::address).collect();
+    let mut addresses: Vec<_> = responders.iter().map(Responder::address).collect();
+    let mut fronts = Vec::new();
+    let mut relays = Vec::new();
+    if way != Way::Bare {
+        for address in &mut addresses {
+            let front = encrypted::front(way, *address, folder, rest)?;
+            *address = front.address;
+            fronts.push(front);
+        }
+    }
+    if let Event::OnTheWay(_) = fault.event() {
+        for address in &mut addresses {
+            let relay = relay::start(*address, way, rest)?;
+            *address = relay.address;
+            relays.push(relay);
+        }
+    }
     let config = folder.join("config.toml");
-    fs::write(&config, policy.config(&addresses))?;
+    let backends: Vec<_> = addresses.iter().map(|&address| way.backend(address, folder)).collect();
+    fs::write(&config, policy.config(&backends))?;
     let server = Server::hedgerow(&config, "forwarder", core)?;
 
-    let Strength { secs, rate } = strength;
+    let Strength { secs, rate } = fault.strength(asked_for);
     let plan = Plan {
         server: server.address,
         expect: Expect::Answer,
@@ -102,20 +123,36 @@ pub(crate) fn run(
     let cpu_before = server.cpu_time()?;
     let client = plan.start(rest)?;
     let (begin, first_slot) = (Instant::now(), slot_now() + 1);
-    let third = |part: f64| sleep_until(begin + Duration::from_secs_f64(secs * part / 3.0));
+    let part = |share: f64| sleep_until(begin + Duration::from_secs_f64(secs * share));
+    let third = |number: f64| part(number / 3.0);
     let normal = Duration::from_micros(behaviors[0].delay);
-    let victim = &mut responders[victim(round)];
+    // Whom the policy prefers where it has one backend alone.
+    let place = if policy == Policy::First { 0 } else { victim(round) };
     match fault.event() {
         Event::None => {}
         Event::Stop => {
             third(1.0);
-            victim.signal(Signal::STOP)?;
+            match fronts.get(place) {
+                Some(front) => front.signal(Signal::STOP)?,
+                None => responders[place].signal(Signal::STOP)?,
+            }
         }
         Event::Kill => {
             third(1.0);
             // Its last word: what it was asked afterwards, it never saw.
-            victim.counts()?;
-            victim.signal(Signal::KILL)?;
+            responders[place].counts()?;
+            match fronts.get(place) {
+                Some(front) => front.signal(Signal::KILL)?,
+                None => responders[place].signal(Signal::KILL)?,
+            }
+        }
+        Event::OnTheWay(order) => {
+            part(3.0 / 8.0);
+            relay::order(&mut relays[place], order)?;
+            if let Order::Stall(_) = order {
+                part(5.0 / 8.0);
+                relay::order(&mut relays[1 - place], order)?;
+            }
         }
         Event::Shift(delay) => {
             third(1.0);
@@ -128,9 +165,9 @@ pub(crate) fn run(
     let cpu = (server.cpu_time()? - cpu_before).total();
     drop(server);
 
-    let is_killed = |place| fault.event() == Event::Kill && place == crate::fault::victim(round);
-    for (place, responder) in responders.iter_mut().enumerate().filter(|&(place, _)| !is_killed(place)) {
-        if fault.event() == Event::Stop && place == crate::fault::victim(round) {
+    let is_befallen = |event, other| fronts.is_empty() && fault.event() == event && other == place;
+    for (other, responder) in responders.iter_mut().enumerate().filter(|&(other, _)| !is_befallen(Event::Kill, other)) {
+        if is_befallen(Event::Stop, other) {
             responder.signal(Signal::CONT)?;
         }
         responder.counts()?;
@@ -143,6 +180,7 @@ pub(crate) fn run(
     Ok(Sample {
         fault,
         policy,
+        way,
         round,
         traffic: counts().map(|counts| counts.queries).sum::<u64>() as f64 / sent,
         worst_second: worst_second(&by_slot, rate),
