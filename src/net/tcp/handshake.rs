@@ -63,30 +63,39 @@ impl Shaken {
 /// # Errors
 /// If it is none that speaks our TLS: it was told by an alert.
 pub(super) async fn shake_hands(socket: TcpStream, listener: &TlsListener, gate: &Gate) -> io::Result<Shaken> {
-    let mut session = listener.session()?;
+    let mut session = None;
     loop {
-        while session.wants_write() {
-            match session.write_tls(&mut Kernel(&socket)) {
+        socket.readable().await?;
+        let mut stepped = gate.pass(|| step(&socket, listener, session.take())).await?;
+        while stepped.wants_write() {
+            match stepped.write_tls(&mut Kernel(&socket)) {
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => socket.writable().await?,
                 Err(error) => return Err(error),
             }
         }
-        if !session.is_handshaking() {
-            return Ok(Shaken { socket, session });
+        if !stepped.is_handshaking() {
+            return Ok(Shaken { socket, session: stepped });
         }
-        socket.readable().await?;
-        match session.read_tls(&mut Kernel(&socket)) {
-            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
-            Err(error) => return Err(error),
-        }
-        if let Err(error) = gate.pass(|| session.process_new_packets().map(drop)).await {
-            refuse(&socket, &mut session);
-            return Err(io::Error::new(ErrorKind::InvalidData, error));
-        }
+        session = Some(stepped);
     }
+}
+
+/// Makes a step with what a client has sent. The first one makes the session too: a thousand sessions at once hold a worker up for tens of
+/// milliseconds.
+fn step(socket: &TcpStream, listener: &TlsListener, session: Option<ServerConnection>) -> io::Result<ServerConnection> {
+    let mut session = session.map_or_else(|| listener.session(), Ok)?;
+    match session.read_tls(&mut Kernel(socket)) {
+        Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(session),
+        Err(error) => return Err(error),
+    }
+    if let Err(error) = session.process_new_packets() {
+        refuse(socket, &mut session);
+        return Err(io::Error::new(ErrorKind::InvalidData, error));
+    }
+    Ok(session)
 }
 
 /// Tells a client by an alert that it is not understood.
