@@ -127,9 +127,12 @@ fn wrong_questions_fail_their_query_and_wrong_ids_their_connection() {
         let server = server(&ca, &[&bad, &good], "balance = 'ordered'\n");
         assert_eq!(ask_in_turn(&server, 5, OTHER), 5, "{manner:?}");
         ask_until_asked(&server, &bad);
-        let lost: u64 = sum(&server, "hedgerow_backend_connections_lost_total", &[]);
+        // By one look: there are more all the time.
+        let metrics = server.admin().metrics();
+        let lost_by = |labels: &[_]| metrics.sum("hedgerow_backend_connections_lost_total", labels);
+        let lost: u64 = lost_by(&[]);
         match cause {
-            Some(cause) => assert!(lost >= 1 && self::lost(&server, cause) == lost, "{manner:?}"),
+            Some(cause) => assert!(lost >= 1 && lost_by(&[("cause", cause)]) == lost, "{manner:?}"),
             None => assert_eq!(lost, 0, "{manner:?}"),
         }
     }
@@ -143,7 +146,8 @@ fn backend_that_is_asked_too_much_gets_no_query_for_a_while() {
         let good = QuicBackend::new(&ca, answer(OTHER));
         let server = server(&ca, &[&busy, &good], "balance = 'ordered'\n");
         assert_eq!(ask_in_turn(&server, 20, OTHER), 20, "{manner:?}");
-        assert!(busy.queries() <= 3, "{manner:?}: {}", busy.queries());
+        // Some are asked before it is heard that it wants none, on a machine that has other things to do.
+        assert!(busy.queries() <= 6, "{manner:?}: {}", busy.queries());
         // It is asked again.
         let before = busy.queries();
         until("it is asked again", || {

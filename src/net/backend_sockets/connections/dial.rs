@@ -11,8 +11,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::StreamWay;
 use crate::metrics::LostCause;
 use crate::net::backend_connection::{BackendConnection, Broken, ConnectionState};
+use crate::net::batch::{RecvBatch, SendBatch};
 use crate::net::bind;
-use crate::net::options::unacknowledged_for;
+use crate::net::options::{enable_gro, unacknowledged_for};
 use crate::net::refusal::{connect_problem, is_unreachable};
 use crate::policy::query_slots::SocketId;
 
@@ -21,6 +22,8 @@ pub(super) struct Dial {
     socket: DialSocket,
     pub(super) stream: Box<dyn BackendConnection>,
     pub(super) began: Instant,
+    /// It is over, by something that has come behind messages that nobody has taken yet.
+    ended: Option<Fault>,
 }
 
 /// What octets go through.
@@ -65,6 +68,7 @@ impl Dial {
         let socket = if way.protocol.is_by_udp() {
             // The handshake tells who replies, so that any port that the kernel draws is good enough.
             let socket = bind::asking_one(address)?;
+            enable_gro(&socket);
             epoll::add(epoll, &socket, event, EDGES)?;
             DialSocket::Udp(socket)
         } else {
@@ -78,11 +82,25 @@ impl Dial {
             }
             DialSocket::Tcp(socket.into())
         };
-        Ok(Self { socket, stream, began: now })
+        Ok(Self { socket, stream, began: now, ended: None })
     }
 
-    /// Goes on as far as it can with one read. Returns whether there may be more to read.
-    pub(super) fn advance(&mut self, room: &mut [u8], now: Instant) -> Result<bool, Fault> {
+    /// Goes on as far as it can with one read. Returns whether there may be more to read. By datagrams nothing is written:
+    /// [`write_batched`](Self::write_batched) follows when all of the turn were heard, for one acknowledgement stands for many.
+    pub(super) fn advance(&mut self, room: &mut Room, now: Instant) -> Result<bool, Fault> {
+        match (&self.socket, room.datagrams.as_deref_mut()) {
+            (DialSocket::Tcp(_), _) => self.advance_stream(&mut room.octets, now),
+            (DialSocket::Udp(_), Some((batch, _))) => self.hear_datagrams(batch, now),
+            (DialSocket::Udp(_), None) => Ok(false),
+        }
+    }
+
+    /// How far it is.
+    pub(super) fn state(&self) -> ConnectionState {
+        if self.ended.is_some() { ConnectionState::Open } else { self.stream.state() }
+    }
+
+    fn advance_stream(&mut self, room: &mut [u8], now: Instant) -> Result<bool, Fault> {
         if self.stream.state() == ConnectionState::Dialling {
             if !self.socket.is_connected().map_err(Fault::Socket)? {
                 return Ok(false);
@@ -91,7 +109,7 @@ impl Dial {
         }
         self.write(now).map_err(Fault::Socket)?;
         match self.socket.receive(room) {
-            Ok(0) if self.socket.has_end() => Err(Fault::Closed),
+            Ok(0) => Err(Fault::Closed),
             Ok(octets) => {
                 self.stream.hear(room.get(..octets).unwrap_or_default(), now).map_err(Fault::Broken)?;
                 // A handshake goes on at once.
@@ -101,6 +119,38 @@ impl Dial {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
             Err(error) => Err(Fault::Socket(error)),
+        }
+    }
+
+    /// Hears what datagrams have come, by one call.
+    fn hear_datagrams(&mut self, batch: &mut RecvBatch, now: Instant) -> Result<bool, Fault> {
+        let Self { socket: DialSocket::Udp(socket), stream, ended, .. } = self else { return Ok(false) };
+        if let Some(fault) = ended.take() {
+            return Err(fault);
+        }
+        match batch.recv(socket) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) => return Err(Fault::Socket(error)),
+        }
+        let mut was_open = stream.state() == ConnectionState::Open;
+        let mut heard = Ok(());
+        batch.each_chunk(|chunk| {
+            let datagrams = (0..chunk.len()).filter_map(|index| chunk.datagram(index));
+            for datagram in datagrams.filter(|datagram| !datagram.is_truncated) {
+                if heard.is_ok() {
+                    was_open |= stream.state() == ConnectionState::Open;
+                    heard = stream.hear(datagram.bytes, now);
+                }
+            }
+        });
+        match heard {
+            Ok(()) => Ok(batch.is_full()),
+            Err(broken) if was_open => {
+                *ended = Some(Fault::Broken(broken));
+                Ok(true)
+            }
+            Err(broken) => Err(Fault::Broken(broken)),
         }
     }
 
@@ -116,6 +166,33 @@ impl Dial {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The same, of datagrams all by as few calls as can be.
+    pub(super) fn write_batched(&mut self, room: &mut Room, now: Instant) -> io::Result<()> {
+        let (DialSocket::Udp(socket), Some((_, batch))) = (&self.socket, room.datagrams.as_deref_mut()) else {
+            return self.write(now);
+        };
+        loop {
+            while !batch.is_full() {
+                let output = self.stream.output(now);
+                let octets = output.len();
+                if octets == 0 {
+                    break;
+                }
+                batch.push(None, None, |datagram| datagram.extend_from_slice(output));
+                self.stream.wrote(octets);
+            }
+            let is_all = !batch.is_full();
+            let mut is_refused = false;
+            let waited = batch.flush(socket, |_, error| is_refused |= is_unreachable(error));
+            if is_refused || waited.is_some_and(|error| is_unreachable(&error)) {
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
+            if is_all {
+                return Ok(());
             }
         }
     }
@@ -139,6 +216,27 @@ impl Dial {
         match &self.socket {
             DialSocket::Tcp(socket) => unacknowledged_for(socket),
             DialSocket::Udp(_) => self.stream.unacknowledged_for(now),
+        }
+    }
+}
+
+/// Where what comes and goes is for the time of a call; all connections of a worker have it in turn.
+#[derive(Default)]
+pub(super) struct Room {
+    /// What a stream brings.
+    octets: Box<[u8]>,
+    /// Datagrams that come and that go, if some backend is asked by them.
+    datagrams: Option<Box<(RecvBatch, SendBatch)>>,
+}
+
+impl Room {
+    /// Makes room for connections of this kind.
+    pub(super) fn make_for(&mut self, is_by_udp: bool) {
+        if is_by_udp && self.datagrams.is_none() {
+            let batches = (RecvBatch::for_gro(DATAGRAMS, MAX_DATAGRAM), SendBatch::new(DATAGRAMS, MAX_DATAGRAM));
+            self.datagrams = Some(Box::new(batches));
+        } else if !is_by_udp && self.octets.is_empty() {
+            self.octets = vec![0; READ].into_boxed_slice();
         }
     }
 }
@@ -170,11 +268,6 @@ impl DialSocket {
                 sent => sent,
             },
         }
-    }
-
-    /// Whether nothing more comes after nothing.
-    fn has_end(&self) -> bool {
-        matches!(self, Self::Tcp(_))
     }
 }
 
@@ -220,3 +313,12 @@ impl Fault {
 /// All that may happen, told once: sockets are read until they are empty and written until they are full.
 const EDGES: epoll::EventFlags =
     epoll::EventFlags::IN.union(epoll::EventFlags::OUT).union(epoll::EventFlags::RDHUP).union(epoll::EventFlags::ET);
+
+/// Octets that are received at once: a TLS record.
+const READ: usize = 16 * 1024;
+
+/// Datagrams that come or go by one call, where segments count as one.
+const DATAGRAMS: usize = 16;
+
+/// Octets of the longest datagram: we say that we take no longer ones, and send none.
+const MAX_DATAGRAM: usize = 1_500;

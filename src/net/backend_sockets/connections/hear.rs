@@ -22,9 +22,12 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             connections.now = now;
             let mut room = std::mem::take(&mut connections.room);
             let dial = connections.get_mut(number).and_then(|connection| connection.dials.get_mut(which)?.as_mut());
-            let advanced =
-                dial.map(|dial| (dial.advance(&mut room, now), dial.stream.state(), dial.stream.next_timer()));
+            let is_by_udp = dial.as_ref().is_some_and(|dial| dial.is_by_udp());
+            let advanced = dial.map(|dial| (dial.advance(&mut room, now), dial.state(), dial.stream.next_timer()));
             connections.room = room;
+            if is_by_udp {
+                connections.note_queued(number);
+            }
             if let Some((Ok(_), _, Some(at))) = advanced {
                 connections.check_at(at);
             }

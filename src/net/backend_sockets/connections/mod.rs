@@ -26,7 +26,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::dial::{Dial, Fault};
+use self::dial::{Dial, Fault, Room};
 use super::BackendSockets;
 use super::sent::SentIds;
 use crate::metrics::{BackendConnectionCounters, ConnectionKind, LostCause};
@@ -104,8 +104,7 @@ pub(super) struct Connections<T, L> {
     next_check: Option<Instant>,
     /// When something was asked, heard or looked at last.
     now: Instant,
-    /// Where octets are received.
-    room: Box<[u8]>,
+    room: Room,
     /// The message that is being queued.
     message: Vec<u8>,
 }
@@ -186,7 +185,7 @@ impl<T: Copy, L: Copy> Connections<T, L> {
             ended: Vec::new(),
             next_check: None,
             now: Instant::now(),
-            room: Box::default(),
+            room: Room::default(),
             message: Vec::new(),
         }
     }
@@ -283,9 +282,7 @@ impl StreamSet {
 impl<T: Copy, L: Copy> BackendSockets<T, L> {
     /// Adds a set for a backend that is asked by stream. Nothing is dialled yet.
     pub fn add_by_stream(&mut self, address: SocketAddr, way: StreamWay) -> SocketSetId {
-        if self.connections.room.is_empty() {
-            self.connections.room = vec![0; READ].into_boxed_slice();
-        }
+        self.connections.room.make_for(way.protocol.is_by_udp());
         self.add_set(address, Some(Box::new(StreamSet::new(way))))
     }
 
@@ -455,6 +452,3 @@ fn place_of(number: SocketId) -> Option<usize> {
 
 /// Connections in a row that may end without having brought anything, before the backend is left in peace for a while.
 const FREE_BARREN: u8 = 2;
-
-/// Octets that are received at once: a TLS record.
-const READ: usize = 16 * 1024;

@@ -275,11 +275,14 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         let now = self.connections.now;
         while let Some(number) = self.connections.dirty.pop() {
             for which in 0..DIALS {
-                let Some(connection) = self.connections.get_mut(number) else { break };
-                let Some(dial) = connection.dials.get_mut(which).and_then(Option::as_mut) else { continue };
-                let wrote = dial.write(now);
-                let is_by_udp = dial.is_by_udp();
-                if let Some(at) = dial.stream.next_timer() {
+                let mut room = std::mem::take(&mut self.connections.room);
+                let connection = self.connections.get_mut(number);
+                let dial = connection.and_then(|connection| connection.dials.get_mut(which)?.as_mut());
+                let wrote =
+                    dial.map(|dial| (dial.write_batched(&mut room, now), dial.is_by_udp(), dial.stream.next_timer()));
+                self.connections.room = room;
+                let Some((wrote, is_by_udp, timer)) = wrote else { continue };
+                if let Some(at) = timer {
                     self.connections.check_at(at);
                 }
                 // Of streams epoll tells, and reading says why; of an ICMP error the kernel tells once.
