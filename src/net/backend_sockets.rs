@@ -70,6 +70,8 @@ pub struct BackendSockets<T, L> {
     alarm: OwnedFd,
     /// When the alarm is set to fire.
     alarm_at: Option<Instant>,
+    /// When somebody asked for it last.
+    asked_at: Instant,
     /// By [`SocketSetId`]; `None` is free.
     sets: Vec<Option<SocketSet>>,
     /// Free places in `sets`.
@@ -168,6 +170,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             epoll,
             alarm,
             alarm_at: None,
+            asked_at: Instant::now(),
             sets: Vec::new(),
             free_sets: Vec::new(),
             ports: HashMap::new(),
@@ -589,9 +592,13 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         }
     }
 
-    /// Asks for an [`Event::Alarm`] at `at`. An earlier alarm that is still to come is kept.
+    /// Asks for an [`Event::Alarm`] at `at` and not before, as far as that costs little. An earlier one, which was for an attempt that is
+    /// replied to by now, is put off if it is likely to come before this is called again: that costs less than to be woken. One that is further away is left
+    /// until it is near.
     pub fn wake_at(&mut self, at: Instant, now: Instant) {
-        if self.alarm_at.is_some_and(|set| set <= at) {
+        let pause = now.saturating_duration_since(std::mem::replace(&mut self.asked_at, now));
+        let near = now + pause.saturating_mul(PAUSES).min(NEAR);
+        if self.alarm_at.is_some_and(|set| set == at || set < at && set > near) {
             return;
         }
         self.alarm_at = Some(at);
@@ -613,6 +620,12 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         self.sockets[number.index()].as_mut().expect("a socket with taken slots is open")
     }
 }
+
+/// An alarm that nobody needs is put off if it comes within so many times the pause since the last look.
+const PAUSES: u32 = 4;
+
+/// And within this time, or one for a timeout of seconds would be put off by each reply.
+const NEAR: Duration = Duration::from_millis(10);
 
 /// Sockets of one backend that are open for choice: with 16 random bits of ID, 64 ports at a time add 6 bits, and
 /// their renewal the rest.

@@ -487,6 +487,26 @@ fn alarm_fires_at_the_earliest_time_that_was_asked_for() {
     }
 }
 
+#[test]
+fn alarm_that_is_near_and_not_needed_any_more_is_put_off() {
+    let millis = Duration::from_millis;
+    for (first, looked_at, then, expected) in [
+        // It would come before the next look, as far as the last pause tells.
+        (millis(40), millis(35), millis(100), millis(65)),
+        // It is far away: the next look is time enough.
+        (millis(60), millis(10), millis(10_000), millis(60)),
+        // Somebody else needs it earlier.
+        (millis(5_000), millis(35), millis(40), millis(5)),
+    ] {
+        let mut sockets: BackendSockets<u32, u32> = BackendSockets::new(PLENTY, 64).unwrap();
+        let start = Instant::now();
+        sockets.wake_at(start + first, start);
+        sockets.wake_at(start + then, start + looked_at);
+        assert_eq!(wait(&mut sockets), [Event::Alarm]);
+        assert!(start.elapsed() >= expected && start.elapsed() < expected + millis(2_000), "{expected:?}");
+    }
+}
+
 /// Room for more sockets than any test opens.
 const PLENTY: usize = 10_000;
 

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep_until, timeout, timeout_at};
 
 use self::connection::Connection;
@@ -157,11 +157,15 @@ pub async fn serve(
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok(accepted) => match headers.take(accepted) {
-                    Taken::Client(accepted) => accept(accepted, None, &mut connections),
-                    Taken::Awaited => {}
-                    Taken::Refused => counters.dropped(Dropped::Overload),
-                },
+                Ok(accepted) => {
+                    match headers.take(accepted) {
+                        Taken::Client(accepted) => accept(accepted, None, &mut connections),
+                        Taken::Awaited => {}
+                        Taken::Refused => counters.dropped(Dropped::Overload),
+                    }
+                    // One between two looks at all sockets: however many connect at once, datagrams do not wait for all of them.
+                    yield_now().await;
+                }
                 // The connection is still there to be accepted, so asking again at once would spin: who is connected is served
                 // on, who connects waits in the kernel's queue until there is a descriptor again.
                 Err(error) if is_exhausted(&error) => {

@@ -243,7 +243,7 @@ impl Connection {
 }
 
 /// How long a dial may be without an answer before a second goes beside it: a segment that was lost is sent again after a second only.
-const SECOND_DIAL: Duration = Duration::from_millis(250);
+pub(super) const SECOND_DIAL: Duration = Duration::from_millis(250);
 
 /// How long it may take until something that was sent is acknowledged.
 const UNACKNOWLEDGED: Duration = Duration::from_millis(500);

@@ -89,6 +89,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             Opened::Early => ConnectionKind::Early,
         });
         connections.check_at(now + stream.limit);
+        self.dial_next(set_id, now);
     }
 
     /// Takes the messages that have come whole.

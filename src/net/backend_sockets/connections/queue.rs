@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Instant;
 
+use super::check::SECOND_DIAL;
 use super::dial::{Dial, Fault};
 use super::hear::DIALS;
 use super::{Connection, End, Ended, StreamSet, Whose, place_of};
@@ -95,7 +96,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             let waiting = connection.taken_slots;
             let has_room = waiting < pipeline && connection.has_room();
             if !connection.is_open {
-                dialled = Some((*number, has_room));
+                dialled = dialled.filter(|(_, has_room)| *has_room).or(Some((*number, has_room)));
             } else if has_room && Some(*number) != avoid && best.is_none_or(|(least, _)| waiting < least) {
                 best = Some((waiting, *number));
             } else if stream.way.is_alone && waiting < pipeline && connection.may_hold() && Some(*number) != avoid {
@@ -105,7 +106,9 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         }
         let peace = stream.backoff.until(now);
         let is_wanted = best.is_none() && dialled.is_none();
-        let mut has_place = sound < max && stream.connections.len() < 2 * max && dialled.is_none();
+        let may_be_another = sound < max && stream.connections.len() < 2 * max;
+        let may_be_next = may_be_another && stream.way.is_alone && peace.is_none();
+        let mut has_place = may_be_another && dialled.is_none();
         if !has_place && is_wanted && header.is_some() && peace.is_none() {
             has_place = self.make_room(set_id, whose, now);
         }
@@ -121,7 +124,10 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
                 Ok(number)
             }
             (None, Some((number, true))) if Some(number) != avoid => Ok(number),
-            (None, Some(_)) => held.ok_or(Refusal::Full),
+            (None, Some(_)) => {
+                let next = || may_be_next.then(|| self.await_handshake(set_id, header, now)).flatten();
+                held.or_else(next).ok_or(Refusal::Full)
+            }
             (None, None) if may_open => self.begin_connection(set_id, header, now).or_else(|error| {
                 let refusal = Refusal::of(&error);
                 let waits_on = self.await_dial(set_id, header, now).ok_or(refusal)?;
@@ -143,6 +149,31 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         let number = self.connections.number()?;
         self.add_connection(set_id, number, None, (at, header));
         Some(number)
+    }
+
+    /// Adds a connection that is dialled when the one before it is open, or as a second dial would be: what has no place on that one waits
+    /// for it.
+    fn await_handshake(
+        &mut self,
+        set_id: SocketSetId,
+        header: Option<&ClientHeader>,
+        now: Instant,
+    ) -> Option<SocketId> {
+        let number = self.connections.number()?;
+        self.add_connection(set_id, number, None, (now + SECOND_DIAL, header));
+        Some(number)
+    }
+
+    /// A connection is open: the next one is dialled for which queries wait.
+    pub(super) fn dial_next(&mut self, set_id: SocketSetId, now: Instant) {
+        let Some((stream, connections)) = self.stream_mut(set_id) else { return };
+        for number in &stream.connections {
+            let Some(connection) = connections.get_mut(*number) else { continue };
+            if !connection.is_open && connection.dials.iter().all(Option::is_none) {
+                connection.begun = now;
+                return connections.check_at(now);
+            }
+        }
     }
 
     /// Closes the connection on which nobody has waited for the longest time, and that is of another client. Returns whether there was one.

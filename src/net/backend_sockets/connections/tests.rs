@@ -506,6 +506,24 @@ fn queries_wait_for_the_next_dial_of_the_only_backend() {
 }
 
 #[test]
+fn queries_wait_for_the_next_handshake_of_the_only_backend() {
+    let mut play = Play::new(ConnectionPoolRules { pipeline: 10, max: 3, ..rules() });
+    play.sockets.stream_mut(play.set).unwrap().0.way.is_alone = true;
+    let waiting = (0..100).filter(|number| play.ask(*number).is_ok()).count();
+    assert_eq!(waiting, 30, "as many as all connections take");
+    play.until_open(3);
+    for _ in 0..3 {
+        let mut peer = play.accept();
+        for _ in 0..10 {
+            let query = peer.next();
+            peer.answer(&query);
+        }
+    }
+    play.until(|play| play.replied.len() == 30);
+    assert!(play.ended.is_empty());
+}
+
+#[test]
 fn nobody_waits_for_a_dial_that_is_far_away() {
     let rules = ConnectionPoolRules { connect_timeout: Duration::from_millis(60), ..rules() };
     let mut play = Play::new(rules);
