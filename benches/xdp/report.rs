@@ -120,7 +120,7 @@ fn head(rounds: &[Round], setting: Setting) -> String {
     let [server, client] = noise(rounds).map(|busy| busy * 100.0);
     let _ = writeln!(
         out,
-        "\nBefore the rounds these cores were up to {server:.0} % and {client:.0} % busy with other things."
+        "\nWhile nothing was sent these cores were up to {server:.0} % and {client:.0} % busy with other things."
     );
     if !is_quiet(rounds) {
         let _ = writeln!(out, "Provisional: the machine was not quiet, and figures of cores mean little.");

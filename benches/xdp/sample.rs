@@ -46,7 +46,7 @@ pub(crate) const SHARES: [f64; 3] = [0.2, 0.6, 1.0];
 
 /// One round.
 pub(crate) struct Round {
-    /// How busy both cores were before anything was sent.
+    /// How busy both cores were at most while nothing was sent, which is looked at before each subject.
     pub(crate) noise: [f64; 2],
     /// By [`PLACEMENTS`] and [`SUBJECTS`].
     pub(crate) placements: Vec<Vec<Loads>>,
@@ -90,7 +90,7 @@ const WARM_UP: f64 = 0.3;
 /// Silence after which a query is lost, in seconds.
 const TIMEOUT: f64 = 0.3;
 /// How long it is looked whether the machine is quiet.
-const QUIET: Duration = Duration::from_secs(1);
+const QUIET: Duration = Duration::from_millis(500);
 
 impl Setting {
     /// Runs all rounds.
@@ -98,13 +98,15 @@ impl Setting {
         let mut rates: [Option<f64>; PLACEMENTS.len()] = [None; PLACEMENTS.len()];
         (0..rounds)
             .map(|round| {
-                let noise = self.noise()?;
+                let mut noise = [0.0, 0.0];
                 let mut placements = Vec::new();
                 for (placement, rate) in PLACEMENTS.into_iter().zip(&mut rates) {
                     let mut done = Vec::new();
                     // Each round begins with another subject; the first of all is the socket, which says how fast open loops are.
                     for turn in 0..SUBJECTS.len() {
                         let place = (round as usize + turn) % SUBJECTS.len();
+                        let [server, client] = self.noise()?;
+                        noise = [server.max(noise[0]), client.max(noise[1])];
                         let loads = self.load(SUBJECTS[place], placement, rate)?;
                         let (cpu, fast) = (loads.closed.process_cpu, loads.closed.rate);
                         eprintln!(
