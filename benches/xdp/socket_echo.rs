@@ -12,7 +12,7 @@ use crate::common::message;
 
 /// Octets of the longest datagram that is echoed.
 const DATAGRAM: usize = 512;
-/// Octets that the kernel may keep for the socket: about as many datagrams as a ring has frames.
+/// Octets that the kernel may keep for the socket, so that no datagram is lost for want of them.
 const SOCKET_BUFFER: usize = 4 << 20;
 
 /// Echoes what comes to an address until stdin is closed.
