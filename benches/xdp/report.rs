@@ -13,6 +13,9 @@ const BOUND: f64 = 0.6;
 /// How busy a core may be with other things.
 const NOISE: f64 = 0.03;
 
+/// The share of queries that may be lost where figures are compared.
+const MAX_LOST: f64 = 0.05;
+
 /// What stands where nothing can be told.
 const NONE: &str = "–";
 
@@ -47,7 +50,7 @@ pub(crate) fn markdown(rounds: &[Round], setting: Setting) -> String {
                     ratio(|sample| sample.process_cpu),
                     ratio(|sample| sample.both_cpu),
                 ];
-                if subject.is_xdp() && is_paced(&name) {
+                if subject.is_xdp() && is_paced(&name) && is_answered(&pairs) {
                     for (cpu, (least, ratio)) in least.iter_mut().zip(&ratios).enumerate() {
                         if cpu != 1 || placement == Placement::Sender {
                             *least = least.min(ratio.median());
@@ -86,7 +89,7 @@ pub(crate) fn markdown(rounds: &[Round], setting: Setting) -> String {
     let verdict = if judged > BOUND { "not worth building" } else { "worth building" };
     let _ = writeln!(
         out,
-        "\nXDP to the socket at its best, over all loads at a given rate: {core:.2} of the echo's core, {process:.2} of its process, {both:.2} of both cores; {verdict} by the rule of {BOUND}."
+        "\nXDP to the socket at its best, over all loads at a given rate of which nearly all was answered: {core:.2} of the echo's core, {process:.2} of its process, {both:.2} of both cores; {verdict} by the rule of {BOUND}."
     );
     out
 }
@@ -154,6 +157,12 @@ fn heading(placement: Placement, setting: Setting) -> String {
 /// Whether a load is the same for all: who is faster has larger batches in a closed loop.
 fn is_paced(load: &str) -> bool {
     load != CLOSED
+}
+
+/// Whether both have answered nearly all: batches of who loses queries are larger than those of who does not.
+fn is_answered(pairs: &[(&Sample, &Sample)]) -> bool {
+    let lost = |sample: &Sample| sample.lost > MAX_LOST;
+    !pairs.iter().any(|(sample, socket)| lost(sample) || lost(socket))
 }
 
 /// The load that is not.
