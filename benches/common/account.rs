@@ -1,4 +1,4 @@
-//! What the system's account says of a process and of all that it started: CPU time and memory.
+//! What the system's account says of a process and of all that it started: CPU time and memory; and of a core: how long it was busy.
 
 use std::ops::Sub;
 use std::time::Duration;
@@ -61,6 +61,25 @@ impl Memory {
         }
         Ok(sum)
     }
+}
+
+/// How long a core has been busy since the system started, whoever that was for: programs, the kernel for them, interrupts hard and soft.
+pub(crate) fn core_busy(core: usize) -> io::Result<Duration> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let name = format!("cpu{core}");
+    let line = stat.lines().find(|line| line.split(' ').next() == Some(&name));
+    let line = line.ok_or_else(|| io::Error::other(format!("/proc/stat has no core {core}")))?;
+    let ticks: Vec<u64> = line.split(' ').skip(1).map_while(|field| field.parse().ok()).collect();
+    // user, nice, system, idle, iowait, irq, softirq, steal (proc(5)).
+    let busy: u64 = [0, 1, 2, 5, 6].iter().filter_map(|&place: &usize| ticks.get(place)).sum();
+    Ok(Duration::from_secs_f64(busy as f64 / rustix::param::clock_ticks_per_second() as f64))
+}
+
+/// How long the first thread of a process has run, to the nanosecond, with whatever interrupts did meanwhile (proc(5), schedstat).
+pub(crate) fn run_time(pid: u32) -> io::Result<Duration> {
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat"))?;
+    let nanos = text.split(' ').next().and_then(|field| field.parse().ok());
+    nanos.map(Duration::from_nanos).ok_or_else(|| io::Error::other(format!("/proc/{pid}/schedstat says {text:?}")))
 }
 
 /// The numbers of a process and of all below it.

@@ -22,6 +22,16 @@ impl Spread {
         Self { median, min: values[0], max: values[values.len() - 1] }
     }
 
+    /// The median.
+    pub(crate) fn median(&self) -> f64 {
+        self.median
+    }
+
+    /// The greatest.
+    pub(crate) fn max(&self) -> f64 {
+        self.max
+    }
+
     /// `median (min–max)`, each with so many decimals; the median alone if there is no range.
     pub(crate) fn cell(&self, decimals: usize) -> String {
         let Self { median, min, max } = self;

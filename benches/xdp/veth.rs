@@ -1,0 +1,146 @@
+//! Two network namespaces with a veth pair between them, one queue each: nobody outside meets what is sent there.
+//!
+//! A namespace lives as long as the process that holds it, and the pair as long as they; so nothing of them outlives the run,
+//! however that ends.
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::Command;
+
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use crate::common::process::{Cores, Process};
+
+/// Where the echo listens.
+pub(crate) const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(198, 18, 0, 1)), 53);
+/// Where queries come from.
+pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+
+/// Which core does what the kernel does for a frame that arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Placement {
+    /// That of the sender, as a veth pair does by itself: the core of the echo pays for the way of its echoes up to the socket of
+    /// the client, and that of the client for the way of queries up to the echo.
+    Sender,
+    /// That of the receiver, as interrupts of a card are set up: by receive steering (RPS), and for XDP in the driver, which runs
+    /// before that, by a NAPI thread on that core.
+    Receiver,
+}
+
+/// The pair.
+pub(crate) struct Veth {
+    /// Where the echo is.
+    pub(crate) server: End,
+    /// Where the client is.
+    pub(crate) client: End,
+}
+
+/// One end with its namespace.
+pub(crate) struct End {
+    /// The process that holds the namespace.
+    holder: Process,
+    /// The name of the device.
+    pub(crate) device: &'static str,
+}
+
+impl Veth {
+    /// Makes namespaces and pair.
+    pub(crate) fn make() -> io::Result<Self> {
+        let [server, client] = [End::make("server0")?, End::make("client0")?];
+        let queues = ["numrxqueues", "1", "numtxqueues", "1"];
+        let pid = client.pid();
+        let pair =
+            [&["ip", "link", "add", server.device][..], &queues, &["type", "veth", "peer", "name", client.device]];
+        server.run(&[&pair.concat()[..], &["netns", &pid], &queues].concat())?;
+        for (end, address) in [(&server, SERVER.ip().to_string()), (&client, CLIENT.to_string())] {
+            // No datagrams of its own: no IPv6.
+            end.run(&["ip", "link", "set", end.device, "addrgenmode", "none"])?;
+            end.run(&["ip", "address", "add", &format!("{address}/24"), "dev", end.device])?;
+            end.run(&["ip", "link", "set", end.device, "up"])?;
+        }
+        Ok(Self { server, client })
+    }
+
+    /// Sets who pays for what arrives, at both ends.
+    pub(crate) fn place(&self, placement: Placement, cores: Cores) -> io::Result<()> {
+        for (end, core) in [(&self.server, cores.server), (&self.client, cores.rest)] {
+            let mask = match placement {
+                Placement::Sender => 0,
+                Placement::Receiver => 1_u64 << core,
+            };
+            end.set("queues/rx-0/rps_cpus", &format!("{mask:x}"))?;
+        }
+        Ok(())
+    }
+
+    /// Has a thread on this core poll the server's end, which is polled once it runs a native program.
+    pub(crate) fn place_thread(&self, core: usize) -> io::Result<()> {
+        self.server.set("threaded", "1")?;
+        let mut set = CpuSet::new();
+        set.set(core);
+        let threads = kernel_threads(&format!("napi/{}-", self.server.device))?;
+        if threads.is_empty() {
+            return Err(io::Error::other(format!("{} has no NAPI thread", self.server.device)));
+        }
+        threads.into_iter().try_for_each(|thread| Ok(sched_setaffinity(Some(thread), &set)?))
+    }
+}
+
+impl End {
+    /// A namespace for a device of that name.
+    fn make(device: &'static str) -> io::Result<Self> {
+        let unshare = ["unshare", "--net", "--mount"].map(str::to_owned);
+        let (holder, _) = Process::role_under(&unshare, &["namespace".to_owned()], None)?;
+        let end = Self { holder, device };
+        // What is mounted shows the devices of the namespace in which it was.
+        end.run(&["mount", "-t", "sysfs", "sysfs", "/sys"])?;
+        Ok(end)
+    }
+
+    /// The number of the process that holds the namespace.
+    fn pid(&self) -> String {
+        self.holder.child.id().to_string()
+    }
+
+    /// The words before a command that is to run there.
+    pub(crate) fn inside(&self) -> Vec<String> {
+        ["nsenter", "--target", &self.pid(), "--net", "--mount"].map(str::to_owned).to_vec()
+    }
+
+    /// Runs a command there and returns what it printed; an error says what it complained of.
+    pub(crate) fn run(&self, words: &[&str]) -> io::Result<String> {
+        let inside = self.inside();
+        let output = Command::new(&inside[0]).args(&inside[1..]).args(words).output()?;
+        let [printed, said] =
+            [output.stdout, output.stderr].map(|octets| String::from_utf8_lossy(&octets).into_owned());
+        if !output.status.success() {
+            return Err(io::Error::other(format!("{}: {} {}", words.join(" "), said.trim(), printed.trim())));
+        }
+        Ok(printed + &said)
+    }
+
+    /// Sets a property of the device.
+    fn set(&self, property: &str, value: &str) -> io::Result<()> {
+        let script = format!("echo {value} > /sys/class/net/{}/{property}", self.device);
+        self.run(&["sh", "-c", &script]).map(drop)
+    }
+
+    /// Switches GRO of the device, if the tool for that is there; `false` if it is not.
+    pub(crate) fn set_gro(&self, on: bool) -> bool {
+        self.run(&["ethtool", "-K", self.device, "gro", if on { "on" } else { "off" }]).is_ok()
+    }
+}
+
+/// The threads of the kernel whose names begin so.
+pub(crate) fn kernel_threads(prefix: &str) -> io::Result<Vec<Pid>> {
+    let numbers =
+        fs::read_dir("/proc")?.map_while(Result::ok).filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_one = |number: &i32| {
+        let name = fs::read_to_string(Path::new("/proc").join(number.to_string()).join("comm"));
+        name.is_ok_and(|name| name.trim_end().starts_with(prefix))
+    };
+    Ok(numbers.filter(is_one).filter_map(Pid::from_raw).collect())
+}
