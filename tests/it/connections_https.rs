@@ -6,44 +6,9 @@ use tempfile::TempDir;
 
 use crate::connections::make_by_rsa;
 use crate::support::certificates::Authorities;
+use crate::support::encrypted_pool::*;
 use crate::support::peers::{Peer, ZONE};
 use crate::support::*;
-
-const ADDRESS: &str = "192.0.2.1";
-const OTHER: &str = "192.0.2.2";
-
-/// A server of one worker before these backends.
-fn server(ca: &TestAuthority, backends: &[&HttpsBackend], rules: &str) -> Server {
-    let backends: Vec<_> = backends.iter().map(|backend| backend.entry()).collect();
-    let config = format!(
-        "workers = 1\n[admin]\nlisten = '127.0.0.1:0'\n[forwarder]\nlisten = ['127.0.0.1:0']\n\
-         [pools.all]\nbackends = [{}]\ntimeout = '20s'\nattempt_timeout = '5s'\n{rules}\n",
-        backends.join(", ")
-    );
-    Server::start_with_files(&config, &[("ca.pem", &ca.pem())])
-}
-
-/// Asks so many questions at once, each once, and says how many were answered so.
-fn ask(server: &Server, count: usize, address: &str) -> usize {
-    let client = server.client();
-    (0..count).for_each(|number| client.send(&query(&format!("q{number}.example"), A)));
-    (0..count).filter(|_| client.receive().answers() == [address]).count()
-}
-
-/// Asks so many questions, one after the other.
-fn ask_in_turn(server: &Server, count: usize, address: &str) -> usize {
-    let client = server.client();
-    let answers = |number| client.ask(&query(&format!("t{number}.example"), A)).answers() == [address];
-    (0..count).filter(|number| answers(*number)).count()
-}
-
-fn sum(server: &Server, family: &str, labels: &[(&str, &str)]) -> u64 {
-    server.admin().metrics().sum(family, labels)
-}
-
-fn lost(server: &Server, cause: &str) -> u64 {
-    sum(server, "hedgerow_backend_connections_lost_total", &[("cause", cause)])
-}
 
 #[test]
 fn replies_come_in_any_order_and_queries_are_padded() {

@@ -18,8 +18,8 @@ impl AskedIds {
     /// One is asked. Returns whether it was free.
     pub fn insert(&mut self, id: u16) -> bool {
         let (word, bit) = self.place(id);
-        // By branches, here and below: where a bool is added as a number and then decides, as in `count += u32::from(is_free)`, compilers
-        // from 1.95 to 1.97 lose the addition (rust-lang/rust#158206).
+        // By branches, here and below: where a bool is added as a number and then decides, as in `count += u32::from(is_free)`, rustc 1.95
+        // loses the addition (rust-lang/rust#158206).
         if *word & bit != 0 {
             return false;
         }

@@ -15,6 +15,7 @@ pub(crate) mod certificates;
 mod client;
 mod config;
 pub(crate) mod encrypted_peers;
+pub(crate) mod encrypted_pool;
 pub(crate) mod etcd;
 mod forger;
 pub(crate) mod hosts;
