@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use crate::connections::make_by_rsa;
 use crate::support::certificates::Authorities;
-use crate::support::encrypted_pool::*;
+use crate::support::encrypted_pool::{ADDRESS, OTHER, ask, ask_in_turn, lost, server, sum};
 use crate::support::peers::{Peer, ZONE};
 use crate::support::*;
 

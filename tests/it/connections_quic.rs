@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::support::encrypted_pool::*;
+use crate::support::encrypted_pool::{ADDRESS, OTHER, ask, ask_in_turn, lost, server, sum};
 use crate::support::*;
 
 /// Asks until this backend has been asked too, while another answers: one to which there is no connection yet stands behind.
