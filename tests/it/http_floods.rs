@@ -90,7 +90,8 @@ fn more_streams_than_were_allowed_are_refused() {
     let mut refused = Vec::new();
     while refused.len() < 12 {
         let frame = client.receive().expect("a frame");
-        if frame.kind == RST_STREAM {
+        // What of the request comes behind the refusal may be refused once more, as that of a stream that is closed.
+        if frame.kind == RST_STREAM && !refused.contains(&frame.stream) {
             assert_eq!(frame.payload, 7_u32.to_be_bytes(), "REFUSED_STREAM: it may ask again");
             refused.push(frame.stream);
         }

@@ -13,8 +13,8 @@ use crate::policy::query_slots::{QuerySlot, SlotState, SocketId, SocketSetId};
 use crate::wire::{first_message, told_keepalive};
 
 impl<T: Copy, L: Copy> BackendSockets<T, L> {
-    /// Goes on with a connection that was reported: one read at the most. `messages`, which is empty, gets the frames of the replies that
-    /// have come. Returns whether there may be more; then it is not reported again.
+    /// Goes on with a connection that was reported: one read at the most, which by datagrams is a batch. `messages`, which is empty, gets the
+    /// frames of the replies that have come. Returns whether there may be more; then it is not reported again.
     pub fn hear_connection(&mut self, number: SocketId, messages: &mut Vec<u8>, now: Instant) -> bool {
         let mut has_more = false;
         for which in 0..DIALS {
