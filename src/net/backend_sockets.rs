@@ -593,8 +593,8 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     }
 
     /// Asks for an [`Event::Alarm`] at `at` and not before, as far as that costs little. An earlier one, which was for an attempt that is
-    /// replied to by now, is put off if it is likely to come before this is called again: that costs less than to be woken. One that is further away is left
-    /// until it is near.
+    /// replied to by now, is put off if it is likely to come before this is called again: that costs less than to be woken. One that is
+    /// further away is left until it is near.
     pub fn wake_at(&mut self, at: Instant, now: Instant) {
         let pause = now.saturating_duration_since(std::mem::replace(&mut self.asked_at, now));
         let near = now + pause.saturating_mul(PAUSES).min(NEAR);

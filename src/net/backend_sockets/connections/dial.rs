@@ -101,14 +101,19 @@ impl Dial {
     }
 
     fn advance_stream(&mut self, room: &mut [u8], now: Instant) -> Result<bool, Fault> {
+        let DialSocket::Tcp(socket) = &self.socket else { return Ok(false) };
         if self.stream.state() == ConnectionState::Dialling {
-            if !self.socket.is_connected().map_err(Fault::Socket)? {
+            if let Some(error) = socket.take_error().map_err(Fault::Socket)? {
+                return Err(Fault::Socket(error));
+            }
+            if socket.peer_addr().is_err() {
                 return Ok(false);
             }
             self.stream.connected();
         }
         self.write(now).map_err(Fault::Socket)?;
-        match self.socket.receive(room) {
+        let DialSocket::Tcp(socket) = &mut self.socket else { return Ok(false) };
+        match socket.read(room) {
             Ok(0) => Err(Fault::Closed),
             Ok(octets) => {
                 self.stream.hear(room.get(..octets).unwrap_or_default(), now).map_err(Fault::Broken)?;
@@ -242,24 +247,6 @@ impl Room {
 }
 
 impl DialSocket {
-    /// Whether the other side has answered, as far as the kernel asks for that.
-    fn is_connected(&self) -> io::Result<bool> {
-        match self {
-            Self::Tcp(socket) => match socket.take_error()? {
-                Some(error) => Err(error),
-                None => Ok(socket.peer_addr().is_ok()),
-            },
-            Self::Udp(_) => Ok(true),
-        }
-    }
-
-    fn receive(&mut self, room: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(socket) => socket.read(room),
-            Self::Udp(socket) => socket.recv(room),
-        }
-    }
-
     fn send(&mut self, octets: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(socket) => socket.write(octets),
