@@ -27,6 +27,7 @@ use crate::net::options::enable_gro;
 use crate::net::tasks::{TaskKind, Tasks};
 use crate::net::tcp::Responder;
 use crate::net::udp::{Socket, inbox};
+use crate::net::xdp::{LinkId, WorkerSockets};
 use crate::taps::{Side, Taken, Told, WorkerTaps};
 use crate::wire::{
     Asks, Cookie, CookieState, MalformedCookie, Query, Rcode, Rejected, Transport, edns_of_rejected, read_query,
@@ -54,6 +55,8 @@ pub struct Authority {
     tasks: Tasks,
     /// What observes queries.
     taps: Rc<WorkerTaps>,
+    /// The worker's sockets of AF_XDP.
+    xsks: Rc<WorkerSockets>,
 }
 
 /// What a worker's part of a TS is linked with.
@@ -70,15 +73,18 @@ pub struct Links {
     pub tasks: Tasks,
     /// What observes queries.
     pub taps: Rc<WorkerTaps>,
+    /// The worker's sockets of AF_XDP.
+    pub xsks: Rc<WorkerSockets>,
 }
 
 impl Authority {
     /// Answers from `state`, as the authority of this number.
     pub fn new(number: usize, state: Arc<AuthorityState>, links: Links) -> Self {
-        let Links { own, counters, limited, notifies, tasks, taps } = links;
+        let Links { own, counters, limited, notifies, tasks, taps, xsks } = links;
         let transfers = Arc::new(Semaphore::new(TRANSFERS));
         let own = RefCell::new(own);
-        Self { number, state: RefCell::new(state), own, counters, limited, notifies, transfers, tasks, taps }
+        let state = RefCell::new(state);
+        Self { number, state, own, counters, limited, notifies, transfers, tasks, taps, xsks }
     }
 
     /// Answers from another state from now on. Transfers that have begun go on from theirs.
@@ -108,7 +114,7 @@ impl Authority {
         // Forwarders use GSO; the clients of a forwarder hardly ever do, so its listeners are spared the price of GRO.
         enable_gro(&*socket);
         let mut received = inbox();
-        let mut responses = SendBatch::new(BATCH, UDP_SIZE.into());
+        let mut responses = outbox();
         loop {
             busy_poll.wait(socket.readable()).await?;
             let has_more = socket.receive(&mut received, |batch| {
@@ -128,19 +134,30 @@ impl Authority {
 
     /// Answers what has arrived at a listener by now, before it closes.
     pub fn answer_last(&self, socket: &Socket) {
-        let mut responses = SendBatch::new(BATCH, UDP_SIZE.into());
+        let mut responses = outbox();
         socket.receive_last(|batch| self.answer_batch(socket, batch, &mut responses));
     }
 
     /// Answers a batch of datagrams.
     fn answer_batch(&self, socket: &Socket, received: &RecvBatch, responses: &mut SendBatch) {
+        let datagrams = (0..received.len()).filter_map(|index| received.datagram(index));
+        self.answer_datagrams(socket, datagrams.map(|datagram| (datagram, None)), responses);
+    }
+
+    /// Answers up to [`BATCH`] datagrams for a listener, each with the port that it came to and its link if it came by AF_XDP: the response
+    /// leaves the same way if it can, else by the listener's socket.
+    pub fn answer_datagrams<'d>(
+        &self,
+        socket: &Socket,
+        datagrams: impl Iterator<Item = (Datagram<'d>, Option<(u16, LinkId)>)> + Clone,
+        responses: &mut SendBatch,
+    ) {
         let (state, own) = (self.state.borrow(), self.own.borrow());
         let rate = state.rate.as_deref().map(|rate| (rate, Instant::now()));
         // The time of day, for cookies: few clients have any.
         let today = LazyCell::new(clock::unix_now_serial);
-        let datagrams = (0..received.len()).filter_map(|index| received.datagram(index));
-        zone::prefetch_memory(&state.zone_db, datagrams.clone().map(|datagram| datagram.bytes));
-        for datagram in datagrams {
+        zone::prefetch_memory(&state.zone_db, datagrams.clone().map(|(datagram, _)| datagram.bytes));
+        for (datagram, by_xdp) in datagrams {
             let Datagram { peer, local, .. } = datagram;
             if own.are_source(peer.ip(), peer.port(), local.map(|local| local.ip())) {
                 self.counters.dropped(Dropped::Source);
@@ -150,7 +167,7 @@ impl Authority {
                 self.counters.dropped(Dropped::Proxy);
                 continue;
             };
-            responses.push_unless_empty(peer, local, |out| {
+            let fill = |out: &mut Vec<u8>| {
                 let arrival = self.read(&state, message, client.ip(), || *today);
                 let mut reaction = match self.react(&state, &arrival, client, Transport::Udp, out) {
                     Handled::Reaction(reaction) => reaction,
@@ -177,10 +194,19 @@ impl Authority {
                     }
                 }
                 self.count(reaction, &arrival, (client, Transport::Udp), out);
-            });
+            };
+            match by_xdp.zip(local) {
+                None => responses.push_unless_empty(peer, local, fill),
+                Some(((port, link), at)) => {
+                    self.xsks.push(link, (SocketAddr::new(at.ip(), port), peer), fill, |message| {
+                        responses.push_unless_empty(peer, local, |out| out.extend_from_slice(message));
+                    });
+                }
+            }
         }
         // Straight to the socket: responses do not wait for it to become writable.
         responses.flush(socket, |_, _| self.counters.dropped(Dropped::Unsent));
+        self.xsks.flush();
         self.taps.end_turn();
     }
 
@@ -313,6 +339,11 @@ impl Authority {
             });
         }
     }
+}
+
+/// Room for the responses to one batch.
+pub fn outbox() -> SendBatch {
+    SendBatch::new(BATCH, UDP_SIZE.into())
 }
 
 /// Who has asked, and how.

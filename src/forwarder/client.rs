@@ -7,6 +7,7 @@ use super::explain::Operator;
 use crate::engine;
 use crate::net::batch::LocalAddress;
 use crate::net::tcp::Responder;
+use crate::net::xdp::LinkId;
 use crate::sight::explain::Event;
 use crate::wire::Transport;
 
@@ -19,8 +20,10 @@ pub enum Client {
         listener: u16,
         /// The client's address.
         peer: Peer,
-        /// The address that it asked, on a wildcard listener.
+        /// The address that it asked, on a wildcard listener or by AF_XDP.
         local: Option<LocalAddress>,
+        /// How it came by AF_XDP, to the worker that has it.
+        link: Option<LinkId>,
     },
     /// By a datagram that a proxy passed on.
     Proxied(Arc<ProxiedClient>),
@@ -46,17 +49,31 @@ pub struct DatagramWay {
     pub(super) listener: u16,
     /// Who sent it.
     pub(super) peer: Peer,
-    /// The address that was asked, on a wildcard listener.
+    /// The address that was asked, on a wildcard listener or by AF_XDP.
     pub(super) local: Option<LocalAddress>,
+    /// How it came by AF_XDP, to the worker that has it.
+    pub(super) link: Option<LinkId>,
 }
 
 impl Client {
     /// The way back, if it came by a datagram.
     pub(super) fn datagram(&self) -> Option<DatagramWay> {
         match self {
-            &Self::Udp { listener, peer, local } => Some(DatagramWay { listener, peer, local }),
+            &Self::Udp { listener, peer, local, link } => Some(DatagramWay { listener, peer, local, link }),
             Self::Proxied(proxied) => Some(proxied.way),
             Self::Tcp(_) | Self::Admin(_) => None,
+        }
+    }
+
+    /// The same for another worker, which knows nothing of links of this one.
+    pub(super) fn for_another_worker(self) -> Self {
+        match self {
+            Self::Udp { listener, peer, local, link: _ } => Self::Udp { listener, peer, local, link: None },
+            Self::Proxied(proxied) => {
+                let ProxiedClient { client, way } = *proxied;
+                Self::Proxied(Arc::new(ProxiedClient { client, way: DatagramWay { link: None, ..way } }))
+            }
+            Self::Tcp(_) | Self::Admin(_) => self,
         }
     }
 
@@ -116,10 +133,13 @@ impl engine::Client for Client {
 
     fn is_same_socket(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Udp { listener, peer, local }, Self::Udp { listener: to, peer: from, local: at }) => {
+            (Self::Udp { listener, peer, local, .. }, Self::Udp { listener: to, peer: from, local: at, .. }) => {
                 (listener, peer, local) == (to, from, at)
             }
-            (Self::Proxied(one), Self::Proxied(other)) => one == other,
+            (Self::Proxied(one), Self::Proxied(other)) => {
+                let of = |proxied: &ProxiedClient| (proxied.client, DatagramWay { link: None, ..proxied.way });
+                of(one) == of(other)
+            }
             (Self::Udp { .. } | Self::Proxied(_) | Self::Tcp(_) | Self::Admin(_), _) => false,
         }
     }

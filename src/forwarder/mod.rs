@@ -56,6 +56,7 @@ use crate::net::backend_sockets::BackendSockets;
 use crate::net::batch::{BATCH, SendBatch};
 use crate::net::tasks::Tasks;
 use crate::net::udp::Socket;
+use crate::net::xdp::WorkerSockets;
 use crate::policy::query_slots::SocketId;
 use crate::state::{ForwarderState, HealthEvent};
 use crate::taps::WorkerTaps;
@@ -103,6 +104,8 @@ pub struct Links {
     pub tasks: Tasks,
     /// What observes queries.
     pub taps: Rc<WorkerTaps>,
+    /// The worker's sockets of AF_XDP.
+    pub xsks: Rc<WorkerSockets>,
 }
 
 /// One worker's LS.
@@ -129,7 +132,7 @@ impl Forwarder {
     /// # Errors
     /// If the process has no descriptors left, or the system no randomness.
     pub fn new(me: WorkerId, links: Links, state: Arc<ForwarderState>, now: Instant) -> io::Result<Rc<RefCell<Self>>> {
-        let Links { shared, backend_sockets, fetches, own, counters, idle, tasks, taps } = links;
+        let Links { shared, backend_sockets, fetches, own, counters, idle, tasks, taps, xsks } = links;
         // Connections come back to the forwarder, which is not there yet.
         let this = Rc::new(OnceCell::<Weak<RefCell<Self>>>::new());
         let owner = Rc::clone(&this);
@@ -151,7 +154,7 @@ impl Forwarder {
             refused: Vec::with_capacity(BATCH),
             fetches,
             by_tcp: ByTcp::new(by_tcp, tasks),
-            way: Way { listeners: Vec::new(), paced: Paced::default(), is_draining: false },
+            way: Way { listeners: Vec::new(), xsks, paced: Paced::default(), is_draining: false },
             by_stream: Vec::new(),
             counters: Arc::clone(&counters),
             taps,

@@ -206,7 +206,7 @@ impl Io for Outside {
             return client.respond_nothing();
         };
         self.shared.on_the_way[usize::from(to.0)].fetch_add(1, Relaxed);
-        place.send(HandOver { message: message.to_vec(), client });
+        place.send(HandOver { message: message.to_vec(), client: client.for_another_worker() });
     }
 
     fn tell_prober(&mut self, backend: &Arc<SharedBackend>, signal: HealthSignal) {

@@ -27,6 +27,7 @@ use crate::net::batch::{Datagram, RecvBatch};
 use crate::net::clock;
 use crate::net::tcp::Responder;
 use crate::net::udp::Socket;
+use crate::net::xdp::LinkId;
 use crate::state::{ForwarderState, Routes, Target};
 use crate::taps::{Side, Taken};
 use crate::wire::{self, Cookie, MalformedCookie, Query, QuestionFlags, Rcode, RecordType, Rejected};
@@ -34,14 +35,24 @@ use crate::wire::{self, Cookie, MalformedCookie, Query, QuestionFlags, Rcode, Re
 impl Forwarder {
     /// Takes the datagrams that a listener has received.
     pub fn take_batch(&mut self, listener: u16, batch: &RecvBatch, now: Instant) {
+        let datagrams = (0..batch.len()).filter_map(|index| batch.datagram(index));
+        self.take_datagrams(listener, datagrams.map(|datagram| (datagram, None)), now);
+    }
+
+    /// Takes datagrams for a listener, each with how it came by AF_XDP, if it did.
+    pub fn take_datagrams<'d>(
+        &mut self,
+        listener: u16,
+        datagrams: impl Iterator<Item = (Datagram<'d>, Option<LinkId>)>,
+        now: Instant,
+    ) {
         let listening = self.outside.way.listeners.get(usize::from(listener)).and_then(Option::as_ref);
         if let Some(listening) = listening.filter(|listening| listening.socket.proxies().are_any()) {
             let socket = Rc::clone(&listening.socket);
-            return self.take_proxied(listener, &socket, batch, now);
+            return self.take_proxied(listener, &socket, datagrams, now);
         }
-        let datagrams = (0..batch.len()).filter_map(|index| batch.datagram(index));
-        let messages = datagrams.map(|Datagram { bytes, peer, local, .. }| {
-            let client = Client::Udp { listener, peer: peer.into(), local };
+        let messages = datagrams.map(|(Datagram { bytes, peer, local, .. }, link)| {
+            let client = Client::Udp { listener, peer: peer.into(), local, link };
             (bytes, client)
         });
         self.take(messages, Reason::Query, now);
@@ -49,17 +60,22 @@ impl Forwarder {
 
     /// Takes datagrams of which some come from proxies, with a header that tells whose they are.
     #[cold]
-    fn take_proxied(&mut self, listener: u16, socket: &Socket, batch: &RecvBatch, now: Instant) {
+    fn take_proxied<'d>(
+        &mut self,
+        listener: u16,
+        socket: &Socket,
+        datagrams: impl Iterator<Item = (Datagram<'d>, Option<LinkId>)>,
+        now: Instant,
+    ) {
         let counters = Arc::clone(&self.outside.counters);
-        let datagrams = (0..batch.len()).filter_map(|index| batch.datagram(index));
-        let messages = datagrams.filter_map(|Datagram { bytes, peer, local, .. }| {
+        let messages = datagrams.filter_map(|(Datagram { bytes, peer, local, .. }, link)| {
             let Some((client, message)) = socket.proxies().unwrap(peer, bytes) else {
                 counters.dropped(Dropped::Proxy);
                 return None;
             };
-            let way = DatagramWay { listener, peer: peer.into(), local };
+            let way = DatagramWay { listener, peer: peer.into(), local, link };
             let client = match client == peer {
-                true => Client::Udp { listener, peer: way.peer, local },
+                true => Client::Udp { listener, peer: way.peer, local, link },
                 false => Client::Proxied(Arc::new(ProxiedClient { client, way })),
             };
             Some((message, client))

@@ -17,6 +17,7 @@ use crate::net::batch::{BATCH, LocalAddress, SendBatch, is_too_long};
 use crate::net::clock;
 use crate::net::tcp::Content;
 use crate::net::udp::Socket;
+use crate::net::xdp::WorkerSockets;
 use crate::policy::race::{BackendIndex, Kind};
 use crate::taps::{self, Side, Told, WorkerTaps};
 use crate::wire::{self, Asks, ClientForm, Cookie, Query, Rcode};
@@ -35,6 +36,21 @@ impl Listener {
     /// The address that a client has asked.
     pub(super) fn asked_at(&self, local: Option<LocalAddress>) -> SocketAddr {
         local.map_or(self.address, |local| SocketAddr::new(local.ip(), self.address.port()))
+    }
+
+    /// Queues a response, written by `fill`, the way that its query came. If nothing is written, there is none.
+    fn push(&mut self, xsks: &WorkerSockets, way: DatagramWay, fill: impl FnOnce(&mut Vec<u8>)) {
+        let DatagramWay { peer, local, link, .. } = way;
+        match link {
+            None => self.responses.push_unless_empty(peer.address(), local, fill),
+            Some(link) => {
+                let (from, to) = (self.asked_at(local), peer.address());
+                let responses = &mut self.responses;
+                xsks.push(link, (from, to), fill, |message| {
+                    responses.push_unless_empty(to, local, |out| out.extend_from_slice(message));
+                });
+            }
+        }
     }
 
     /// Sends what waits. Not by way of the runtime: responses do not wait for a socket to become writable.
@@ -62,6 +78,8 @@ const _: () = assert!(BATCH <= u64::BITS as usize);
 pub(super) struct Way {
     /// The sockets, by the number of the listener.
     pub(super) listeners: Vec<Option<Listener>>,
+    /// The worker's sockets of AF_XDP.
+    pub(super) xsks: Rc<WorkerSockets>,
     /// Responses that leave later.
     pub(super) paced: Paced,
     /// Whether all leave at once from now on.
@@ -77,7 +95,7 @@ impl Way {
 
     /// Sends what waits, and what leaves later if its time has come.
     pub(super) fn flush(&mut self, counters: &Counters, now: Instant) {
-        let Self { listeners, paced, is_draining } = self;
+        let Self { listeners, xsks, paced, is_draining } = self;
         let until = if *is_draining { paced.last_due().max(Some(now)).unwrap_or(now) } else { now };
         while let Some(Later { listener, peer, local, message, .. }) = paced.pop_due(until) {
             let Some(Some(listener)) = listeners.get_mut(usize::from(listener)) else { continue };
@@ -89,6 +107,7 @@ impl Way {
         for listener in listeners.iter_mut().flatten().filter(|listener| !listener.responses.is_empty()) {
             listener.flush(counters);
         }
+        xsks.flush();
     }
 }
 
@@ -222,8 +241,8 @@ impl Outside {
                     });
                 }
             }
-            (_, Some(DatagramWay { listener: number, peer, local })) => {
-                let Way { listeners, paced, is_draining } = way;
+            (_, Some(to @ DatagramWay { listener: number, peer, local, .. })) => {
+                let Way { listeners, xsks, paced, is_draining } = way;
                 let (rate, is_draining) = (state.rate.as_deref(), *is_draining);
                 let allowance = Allowance { rate, pacing: &shared.pacing, is_draining, now };
                 let Some(Some(listener)) = listeners.get_mut(usize::from(number)) else {
@@ -234,7 +253,7 @@ impl Outside {
                     listener.flush(counters);
                 }
                 let at = listener.asked_at(local);
-                listener.responses.push_unless_empty(peer.address(), local, |out| {
+                listener.push(xsks, to, |out| {
                     let Some(said) = fill(out) else { return out.clear() };
                     if taps.are_on() {
                         taps.note_question(out);

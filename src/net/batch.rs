@@ -46,6 +46,11 @@ pub struct LocalAddress {
 }
 
 impl LocalAddress {
+    /// An address of ours, on the interface of this index.
+    pub fn new(ip: IpAddr, interface: u32) -> Self {
+        Self { ip, interface: interface.to_ne_bytes() }
+    }
+
     /// The destination address of the datagram.
     pub fn ip(&self) -> IpAddr {
         self.ip

@@ -23,3 +23,4 @@ pub mod tcp;
 pub mod tls;
 pub mod tls_server;
 pub mod udp;
+pub mod xdp;

@@ -4,6 +4,7 @@
 mod authority_tasks;
 mod forwarder_tasks;
 mod reading;
+mod xdp;
 
 use std::future::poll_fn;
 use std::io;
@@ -23,6 +24,7 @@ use tokio::task::LocalSet;
 use self::authority_tasks::AuthorityTasks;
 use self::forwarder_tasks::ForwarderTasks;
 pub(super) use self::reading::Checkpoint;
+use self::xdp::XdpTargets;
 use super::heartbeat::Ping;
 use super::listeners::{AddressSockets, Section};
 use crate::authority::{AuthorityState, ReceivedNotify};
@@ -186,6 +188,8 @@ struct Surroundings {
     taps: Rc<WorkerTaps>,
     /// Keeps handshakes from queries, of whichever section they are.
     gate: Rc<Gate>,
+    /// The sockets of AF_XDP, and where what they receive goes.
+    xdp: Rc<XdpTargets>,
 }
 
 impl Surroundings {
@@ -238,7 +242,15 @@ async fn run(parts: Parts) -> Result<(), Lost> {
     let unable = |error| TaskKind::Worker.ended(Err(error));
     let Parts { id, mut commands, counters, busy_poll, taps } = parts;
     let taps = Rc::new(WorkerTaps::new(id.0.into(), Arc::clone(&counters), taps));
-    let around = Surroundings { id, counters, busy_poll, tasks: Tasks::default(), taps, gate: Rc::default() };
+    let around = Surroundings {
+        id,
+        counters,
+        busy_poll,
+        tasks: Tasks::default(),
+        taps,
+        gate: Rc::default(),
+        xdp: Rc::default(),
+    };
     let mut sections = Sections::default();
     let rest = loop {
         let command = tokio::select! {

@@ -38,7 +38,7 @@ fn clients() -> Arc<Clients> {
 fn waiter(port: u16, query: &[u8], since: Instant) -> Waiter<Client> {
     let peer = std::net::SocketAddr::from(([192, 0, 2, 1], port)).into();
     let form = ClientForm::of(&read_query(query).expect("a query"));
-    let client = Client::Udp { listener: 0, peer, local: None };
+    let client = Client::Udp { listener: 0, peer, local: None, link: None };
     Waiter { client, form, cookie: None, queries: 1, since, place: Place::UNCOUNTED }
 }
 

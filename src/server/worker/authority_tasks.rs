@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use tokio::sync::watch;
 
 use super::reading::{Checkpoint, Reading};
+use super::xdp::{Target, XdpTargets};
 use super::{AuthorityParts, Change, Surroundings};
 use crate::authority::{self, Authority};
 use crate::engine::single_flight::WorkerId;
@@ -35,6 +36,8 @@ pub(super) struct AuthorityTasks {
     gate: Rc<Gate>,
     busy_poll: BusyPoll,
     tasks: Tasks,
+    /// Where datagrams by AF_XDP go.
+    xdp: Rc<XdpTargets>,
 }
 
 impl AuthorityTasks {
@@ -44,10 +47,17 @@ impl AuthorityTasks {
     /// If the runtime's own descriptors are exhausted.
     pub(super) fn start(parts: AuthorityParts, around: &Surroundings) -> io::Result<Self> {
         let AuthorityParts { number, state, own, limited, notifies, change, connections } = parts;
-        let Surroundings { counters, busy_poll, tasks, taps, .. } = around;
+        let Surroundings { counters, busy_poll, tasks, taps, xdp, .. } = around;
         let (counters, taps) = (Arc::clone(counters), Rc::clone(taps));
-        let links =
-            authority::Links { own, counters: Arc::clone(&counters), limited, notifies, tasks: tasks.clone(), taps };
+        let links = authority::Links {
+            own,
+            counters: Arc::clone(&counters),
+            limited,
+            notifies,
+            tasks: tasks.clone(),
+            taps,
+            xsks: Rc::clone(xdp.sockets()),
+        };
         let mut this = Self {
             id: around.id,
             number,
@@ -60,6 +70,7 @@ impl AuthorityTasks {
             gate: Rc::clone(&around.gate),
             busy_poll: *busy_poll,
             tasks: tasks.clone(),
+            xdp: Rc::clone(xdp),
         };
         this.listen(change)?;
         Ok(this)
@@ -102,6 +113,10 @@ impl AuthorityTasks {
             self.readings.push(reading);
             return Ok(());
         }
+        if let Some(socket) = reading.sockets.first() {
+            let target = Target::authority(Rc::clone(&self.authority), Rc::clone(socket));
+            self.xdp.add(reading.address.number, reading.address.bound(), target);
+        }
         for socket in &reading.sockets {
             let (authority, socket, busy_poll) = (Rc::clone(&self.authority), Rc::clone(socket), self.busy_poll);
             reading.readers.start(authority.serve_udp(socket, busy_poll));
@@ -124,7 +139,7 @@ impl AuthorityTasks {
         is_passed_on: bool,
         checkpoint: Checkpoint,
     ) -> impl Future<Output = ()> + 'static {
-        let authority = Rc::clone(&self.authority);
+        let (authority, xdp) = (Rc::clone(&self.authority), Rc::clone(&self.xdp));
         let at_work = self.leaving.subscribe();
         async move {
             let Reading { address, sockets, readers, connections } = reading;
@@ -138,6 +153,7 @@ impl AuthorityTasks {
             checkpoint.pass().await;
             // What the kernel was about to queue when the address left.
             answer_rest();
+            xdp.remove(address.number);
             drop((sockets, address));
             connections.finish().await;
             drop(at_work);

@@ -15,6 +15,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout;
 
 use super::reading::{Checkpoint, Reading};
+use super::xdp::{Target, XdpTargets};
 use super::{Change, ForwarderParts, Surroundings};
 use crate::engine::single_flight::WorkerId;
 use crate::forwarder::{Forwarder, Links, serve};
@@ -48,6 +49,8 @@ pub(super) struct ForwarderTasks {
     gate: Rc<Gate>,
     busy_poll: BusyPoll,
     tasks: Tasks,
+    /// Where datagrams by AF_XDP go.
+    xdp: Rc<XdpTargets>,
 }
 
 impl ForwarderTasks {
@@ -57,7 +60,7 @@ impl ForwarderTasks {
     /// If the process has no descriptors left, or the system no randomness.
     pub(super) fn start(parts: ForwarderParts, around: &Surroundings) -> io::Result<Self> {
         let ForwarderParts { shared, state, own, handed_over, change, backend_sockets, connections, fetches } = parts;
-        let Surroundings { id, counters, busy_poll, tasks, taps, gate } = around;
+        let Surroundings { id, counters, busy_poll, tasks, taps, gate, xdp } = around;
         let idle = Rc::new(Notify::new());
         let links = Links {
             shared,
@@ -68,6 +71,7 @@ impl ForwarderTasks {
             idle: Rc::clone(&idle),
             tasks: tasks.clone(),
             taps: Rc::clone(taps),
+            xsks: Rc::clone(xdp.sockets()),
         };
         let forwarder = Forwarder::new(*id, links, state, Instant::now())?;
         let mut replies = Endless::new(TaskKind::Replies);
@@ -97,6 +101,7 @@ impl ForwarderTasks {
             gate: Rc::clone(gate),
             busy_poll: *busy_poll,
             tasks: tasks.clone(),
+            xdp: Rc::clone(xdp),
         };
         this.listen(change)?;
         Ok(this)
@@ -142,6 +147,8 @@ impl ForwarderTasks {
         }
         if let Some(socket) = reading.sockets.first() {
             self.forwarder.borrow_mut().add_listener(number, reading.address.bound(), Rc::clone(socket));
+            let target = Target::Forwarder { forwarder: Rc::clone(&self.forwarder), listener: number };
+            self.xdp.add(number, reading.address.bound(), target);
         }
         for socket in &reading.sockets {
             let (forwarder, socket, busy_poll) = (Rc::clone(&self.forwarder), Rc::clone(socket), self.busy_poll);
@@ -172,7 +179,7 @@ impl ForwarderTasks {
         checkpoint: Checkpoint,
         owed_for: Duration,
     ) -> impl Future<Output = ()> + 'static {
-        let (forwarder, idle) = (Rc::clone(&self.forwarder), Rc::clone(&self.idle));
+        let (forwarder, idle, xdp) = (Rc::clone(&self.forwarder), Rc::clone(&self.idle), Rc::clone(&self.xdp));
         let at_work = self.leaving.subscribe();
         async move {
             let Reading { address, sockets, readers, connections } = reading;
@@ -192,6 +199,7 @@ impl ForwarderTasks {
             let _ = timeout(owed_for, idle).await;
             // What the kernel was about to queue when the address left.
             read_rest();
+            xdp.remove(address.number);
             forwarder.borrow_mut().remove_listener(address.number);
             drop((sockets, address));
             connections.finish().await;

@@ -1,0 +1,10 @@
+//! AF_XDP: datagrams that pass by the kernel's network stack.
+//!
+//! A program at the driver (`filter.rs`) hands frames with datagrams for us to the socket of their queue (`socket.rs`), where a worker reads them
+//! (`frame.rs`) and writes others. All else goes its way through the kernel, and so does everything when no socket is there.
+
+pub mod frame;
+pub mod socket;
+mod worker_sockets;
+
+pub use self::worker_sockets::{Home, LentXsk, LinkId, WorkerSocket, WorkerSockets};

@@ -1,0 +1,196 @@
+//! The AF_XDP sockets of one worker, one for each queue that it serves, and the links by which datagrams came.
+//!
+//! A datagram that came by AF_XDP bears the number of its link, so that its response can leave the way it came. A number stays what it
+//! is: where the socket has gone meanwhile, or so many links are known that a new one gets no number, the response leaves by
+//! the ordinary socket of its listener.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::frame::Link;
+use super::socket::{Unqueued, Xsk};
+
+/// Links that one worker knows: the hosts of a small network, or its routers. Who sends from more Ethernet addresses is answered by
+/// ordinary sockets where a backend has to be asked.
+const MAX_LINKS: usize = 4096;
+
+/// The number of a link that a worker knows. It means nothing to others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkId(NonZeroU16);
+
+impl LinkId {
+    fn of_index(index: usize) -> Option<Self> {
+        u16::try_from(index + 1).ok().and_then(NonZeroU16::new).map(Self)
+    }
+
+    fn index(self) -> usize {
+        usize::from(self.0.get()) - 1
+    }
+}
+
+/// Where a socket waits for its next worker. The process keeps it, whatever becomes of workers.
+pub type Home = Arc<Mutex<Option<Xsk>>>;
+
+/// A socket in use; it goes home when it is dropped, also by a panic.
+pub struct LentXsk {
+    /// There until it is dropped.
+    xsk: Option<Xsk>,
+    home: Home,
+}
+
+impl LentXsk {
+    /// Takes a socket from its home, if it is there.
+    pub fn take(home: &Home) -> Option<Self> {
+        let xsk = home.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        Some(Self { xsk: Some(xsk), home: Arc::clone(home) })
+    }
+
+    /// The socket.
+    pub fn xsk(&self) -> &Xsk {
+        self.xsk.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl Drop for LentXsk {
+    fn drop(&mut self) {
+        *self.home.lock().unwrap_or_else(PoisonError::into_inner) = self.xsk.take();
+    }
+}
+
+/// A socket of a worker, and the interface that it is on.
+pub struct WorkerSocket {
+    /// No other of this worker has, or had, this number.
+    pub number: u32,
+    /// The index of the interface.
+    pub interface: u32,
+    lent: LentXsk,
+}
+
+impl WorkerSocket {
+    /// The socket.
+    pub fn xsk(&self) -> &Xsk {
+        self.lent.xsk()
+    }
+}
+
+/// The AF_XDP sockets of one worker; none if the config says nothing of them.
+#[derive(Default)]
+pub struct WorkerSockets {
+    all: RefCell<Vec<Rc<WorkerSocket>>>,
+    next_number: Cell<u32>,
+    links: RefCell<Links>,
+    /// A response on its way into a frame.
+    scratch: RefCell<Vec<u8>>,
+}
+
+/// The links that are known.
+#[derive(Default)]
+struct Links {
+    /// By number: the socket, and the way from there.
+    all: Vec<(u32, Link)>,
+    numbers: HashMap<(u32, Link), LinkId>,
+    /// The last one, which mostly is the next.
+    last: Option<((u32, Link), Option<LinkId>)>,
+}
+
+impl WorkerSockets {
+    /// Adds a socket.
+    pub fn add(&self, interface: u32, lent: LentXsk) -> Rc<WorkerSocket> {
+        let number = self.next_number.get();
+        self.next_number.set(number + 1);
+        let socket = Rc::new(WorkerSocket { number, interface, lent });
+        self.all.borrow_mut().push(Rc::clone(&socket));
+        socket
+    }
+
+    /// Lets go of all sockets.
+    pub fn clear(&self) {
+        self.all.borrow_mut().clear();
+    }
+
+    /// The number of a link; none if there are too many.
+    pub fn link(&self, socket: u32, link: Link) -> Option<LinkId> {
+        let mut links = self.links.borrow_mut();
+        let key = (socket, link);
+        match links.last {
+            Some((last, number)) if last == key => return number,
+            Some(_) | None => {}
+        }
+        let known = links.numbers.get(&key).copied();
+        let number = known.or_else(|| {
+            let number = LinkId::of_index(links.all.len()).filter(|_| links.all.len() < MAX_LINKS)?;
+            links.all.push(key);
+            links.numbers.insert(key, number);
+            Some(number)
+        });
+        links.last = Some((key, number));
+        number
+    }
+
+    /// Queues a response for the next [`flush`](Self::flush): `fill` writes it, and if it writes nothing, there is none. What cannot
+    /// leave that way goes to `otherwise`.
+    pub fn push(
+        &self,
+        link: LinkId,
+        (from, to): (SocketAddr, SocketAddr),
+        fill: impl FnOnce(&mut Vec<u8>),
+        otherwise: impl FnOnce(&[u8]),
+    ) {
+        let mut scratch = self.scratch.borrow_mut();
+        scratch.clear();
+        fill(&mut scratch);
+        if !scratch.is_empty() && self.push_frame(link, (from, to), &scratch).is_err() {
+            otherwise(&scratch);
+        }
+    }
+
+    fn push_frame(&self, link: LinkId, (from, to): (SocketAddr, SocketAddr), payload: &[u8]) -> Result<(), Unqueued> {
+        let Some((number, link)) = self.links.borrow().all.get(link.index()).copied() else {
+            return Err(Unqueued::NoRoom);
+        };
+        let all = self.all.borrow();
+        let socket = all.iter().find(|socket| socket.number == number).ok_or(Unqueued::NoRoom)?;
+        socket.xsk().push(link, from, to, payload)
+    }
+
+    /// Hands all that is queued to the kernel.
+    pub fn flush(&self) {
+        self.all.borrow().iter().for_each(|socket| socket.xsk().flush());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_keep_their_numbers_until_there_are_too_many() {
+        let sockets = WorkerSockets::default();
+        let link =
+            |number: usize| Link { ours: [2, 0, 0, 0, 0, 1], theirs: [2, 0, 0, 1, (number >> 8) as u8, number as u8] };
+        let first = sockets.link(0, link(0)).expect("there is room");
+        for number in 0..MAX_LINKS {
+            let id = sockets.link(0, link(number)).expect("there is room");
+            assert_eq!((id.index(), sockets.link(0, link(number))), (number, Some(id)));
+        }
+        assert_eq!(sockets.link(0, link(0)), Some(first));
+        assert_eq!(sockets.link(0, link(MAX_LINKS)), None);
+        assert_eq!(sockets.link(1, link(0)), None, "another socket, another link");
+        assert_eq!(sockets.link(0, link(7)).map(LinkId::index), Some(7));
+    }
+
+    #[test]
+    fn what_cannot_leave_goes_elsewhere() {
+        let sockets = WorkerSockets::default();
+        let link = sockets.link(0, Link { ours: [2; 6], theirs: [4; 6] }).expect("there is room");
+        let addresses = ("192.0.2.1:53".parse().unwrap(), "192.0.2.2:1024".parse().unwrap());
+        let mut other = Vec::new();
+        sockets.push(link, addresses, |out| out.extend([1, 2]), |message| other = message.to_vec());
+        assert_eq!(other, [1, 2], "its socket is not there");
+        sockets.push(link, addresses, |_| {}, |_| panic!("there is nothing"));
+    }
+}

@@ -1,0 +1,190 @@
+//! What a worker receives by AF_XDP, and to which of its sections each datagram goes.
+//!
+//! One task for each socket of the worker. It receives up to [`BATCH`] frames without a system call, reads each as a datagram, and hands all
+//! that are for the same listener on together, as a listener's own socket does with what it receives.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Instant;
+
+use tokio::io::unix::AsyncFd;
+use tokio::task::yield_now;
+use xdp::Packet;
+
+use crate::authority::{self, Authority};
+use crate::forwarder::Forwarder;
+use crate::net::batch::{BATCH, Datagram, LocalAddress, SendBatch, watch};
+use crate::net::busy_poll::BusyPoll;
+use crate::net::tasks::{Endless, TaskKind};
+use crate::net::udp::Socket;
+use crate::net::xdp::frame::{self, UdpFrame};
+use crate::net::xdp::{LentXsk, LinkId, WorkerSocket, WorkerSockets};
+
+/// A worker's sockets of AF_XDP, and its listeners to which datagrams go that they receive.
+#[derive(Default)]
+pub(super) struct XdpTargets {
+    sockets: Rc<WorkerSockets>,
+    /// By the number of the address.
+    listeners: RefCell<Vec<(u16, Rc<Listener>)>>,
+}
+
+/// A listener that datagrams may be for.
+struct Listener {
+    /// As it is bound: unspecified for all addresses of this machine.
+    address: SocketAddr,
+    target: Target,
+}
+
+/// Who takes the datagrams of a listener.
+pub(super) enum Target {
+    /// The LS, at the listener of this number.
+    Forwarder { forwarder: Rc<RefCell<Forwarder>>, listener: u16 },
+    /// A TS, which sends by this socket what cannot leave by AF_XDP.
+    Authority { authority: Rc<Authority>, socket: Rc<Socket>, responses: RefCell<SendBatch> },
+}
+
+impl Target {
+    /// A TS with the socket of its listener.
+    pub(super) fn authority(authority: Rc<Authority>, socket: Rc<Socket>) -> Self {
+        Self::Authority { authority, socket, responses: RefCell::new(authority::outbox()) }
+    }
+}
+
+/// A datagram that came by AF_XDP.
+#[derive(Clone, Copy)]
+struct Arrival<'f> {
+    datagram: Datagram<'f>,
+    /// Where it was sent to.
+    to: SocketAddr,
+    link: Option<LinkId>,
+}
+
+impl XdpTargets {
+    /// The sockets.
+    pub(super) fn sockets(&self) -> &Rc<WorkerSockets> {
+        &self.sockets
+    }
+
+    /// Datagrams to this address go to `target` from now on.
+    pub(super) fn add(&self, number: u16, address: SocketAddr, target: Target) {
+        self.listeners.borrow_mut().push((number, Rc::new(Listener { address, target })));
+    }
+
+    /// None do any more.
+    pub(super) fn remove(&self, number: u16) {
+        self.listeners.borrow_mut().retain(|(other, _)| *other != number);
+    }
+
+    /// The listener for what came to an address: one of just that address before one of all.
+    fn listener(&self, to: SocketAddr) -> Option<Rc<Listener>> {
+        let listeners = self.listeners.borrow();
+        let find = |is_it: &dyn Fn(SocketAddr) -> bool| {
+            listeners.iter().find(|(_, listener)| is_it(listener.address)).map(|(_, listener)| Rc::clone(listener))
+        };
+        find(&|address| address == to).or_else(|| find(&|address| is_wildcard_of(address, to)))
+    }
+
+    /// Serves these sockets in place of those before, for as long as the tasks are polled that are returned.
+    ///
+    /// # Errors
+    /// If the runtime's own descriptors are exhausted.
+    pub(super) fn serve(self: &Rc<Self>, lent: Vec<(u32, LentXsk)>, busy_poll: BusyPoll) -> io::Result<Endless> {
+        self.sockets.clear();
+        let mut readers = Endless::new(TaskKind::Listener);
+        for (interface, lent) in lent {
+            let socket = self.sockets.add(interface, lent);
+            let watched = watch(socket.xsk().as_fd().try_clone_to_owned()?)?;
+            readers.start(Rc::clone(self).read(socket, watched, busy_poll));
+        }
+        Ok(readers)
+    }
+}
+
+impl XdpTargets {
+    /// Takes what a socket receives, for as long as it is polled.
+    async fn read(
+        self: Rc<Self>,
+        socket: Rc<WorkerSocket>,
+        watched: AsyncFd<OwnedFd>,
+        mut busy_poll: BusyPoll,
+    ) -> io::Result<()> {
+        loop {
+            let mut ready = busy_poll.wait(watched.readable()).await?;
+            let mut turns = 0;
+            // The ring costs no call to look at, so it is emptied for sure. Then whatever comes is a new edge for the runtime.
+            while turns < MAX_TURNS && socket.xsk().receive(|frames| self.take(&socket, frames)) > 0 {
+                turns += 1;
+            }
+            if turns > 0 {
+                busy_poll.renew();
+            }
+            if turns < MAX_TURNS && !socket.xsk().is_stuck() {
+                ready.clear_ready();
+            } else {
+                // There may be more, or the interface takes no more now: others have their turn first.
+                yield_now().await;
+                socket.xsk().flush();
+            }
+        }
+    }
+
+    /// Hands frames on, those of one listener together.
+    fn take(&self, socket: &WorkerSocket, frames: &[Packet]) {
+        let now = Instant::now();
+        let mut arrivals = [const { None }; BATCH];
+        let mut invalid = 0;
+        for (arrival, frame) in arrivals.iter_mut().zip(frames) {
+            *arrival = frame::read(frame).map(|frame| self.arrival(socket, &frame));
+            invalid += u64::from(arrival.is_none());
+        }
+        while let Some(to) = arrivals.iter().flatten().map(|arrival| arrival.to).next() {
+            let same = arrivals.iter().flatten().filter(|arrival| arrival.to == to);
+            match self.listener(to).as_deref().map(|listener| &listener.target) {
+                Some(Target::Forwarder { forwarder, listener }) => {
+                    let datagrams = same.map(|arrival| (arrival.datagram, arrival.link));
+                    forwarder.borrow_mut().take_datagrams(*listener, datagrams, now);
+                }
+                Some(Target::Authority { authority, socket, responses }) => {
+                    let by_xdp = |arrival: &Arrival<'_>| arrival.link.map(|link| (arrival.to.port(), link));
+                    let datagrams = same.map(|arrival| (arrival.datagram, by_xdp(arrival)));
+                    authority.answer_datagrams(socket, datagrams, &mut responses.borrow_mut());
+                }
+                // The listener has just left.
+                None => invalid += same.count() as u64,
+            }
+            arrivals
+                .iter_mut()
+                .filter(|arrival| arrival.is_some_and(|arrival| arrival.to == to))
+                .for_each(|arrival| *arrival = None);
+        }
+        if invalid > 0 {
+            socket.xsk().count_invalid(invalid);
+        }
+    }
+
+    /// A datagram with what is known of its way.
+    fn arrival<'f>(&self, socket: &WorkerSocket, frame: &UdpFrame<'f>) -> Arrival<'f> {
+        let &UdpFrame { link, source, destination: to, payload: bytes } = frame;
+        let local = Some(LocalAddress::new(to.ip(), socket.interface));
+        let peer = match source {
+            SocketAddr::V6(mut source) if source.ip().is_unicast_link_local() => {
+                source.set_scope_id(socket.interface);
+                source.into()
+            }
+            SocketAddr::V4(_) | SocketAddr::V6(_) => source,
+        };
+        let datagram = Datagram { bytes, peer, local, is_truncated: false };
+        Arrival { datagram, to, link: self.sockets.link(socket.number, link) }
+    }
+}
+
+/// Whether a listener on all addresses hears what came to one of them.
+fn is_wildcard_of(bound: SocketAddr, to: SocketAddr) -> bool {
+    bound.ip().is_unspecified() && bound.port() == to.port() && bound.is_ipv4() == to.is_ipv4()
+}
+
+/// Batches that are taken of one socket before others have their turn.
+const MAX_TURNS: usize = 4;
