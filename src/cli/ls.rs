@@ -160,6 +160,7 @@ fn config(args: &Args) -> Config {
         cache: None,
         admin: None,
         supervisor: None,
+        xdp: None,
         slow: None,
         query_log: None,
         dnstap: None,

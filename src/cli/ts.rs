@@ -115,6 +115,7 @@ fn load(args: &Args, loader: &mut Loader) -> Result<Setup, LoadError> {
         cache: None,
         admin: None,
         supervisor: None,
+        xdp: None,
         slow: None,
         query_log: None,
         dnstap: None,

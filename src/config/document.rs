@@ -14,7 +14,7 @@ use super::transfer::Claims;
 use super::words::Expected;
 use super::{
     Config, Problems, SlowConfig, User, admin, authority, cache, discover, dnstap, forwarder, keys, limits, pool,
-    query_log, slow, supervisor, traces, words,
+    query_log, slow, supervisor, traces, words, xdp,
 };
 
 /// Reads the text of a config file; see [`Config::parse`].
@@ -72,6 +72,7 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
     let cache_section = document.section("cache");
     let admin_section = document.section("admin");
     let supervisor = document.section("supervisor").map(supervisor::read);
+    let xdp = document.section("xdp").map(xdp::read);
     let slow = document.section("slow").map(slow::read);
     let query_log = document.section("query_log").map(|section| query_log::read(section, folder));
     let dnstap = document.section("dnstap").map(|section| dnstap::read(section, folder));
@@ -133,6 +134,7 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
         cache,
         admin,
         supervisor,
+        xdp,
         slow,
         query_log,
         dnstap,
@@ -209,7 +211,7 @@ mod tests {
         for (line, expected) in [
             (
                 "database = 1",
-                "1:1: unknown key \"database\", expected one of workers, user, watch, busy_poll, drain_delay, state_dir, forwarder, pools, authorities, certificates, keys, cache, admin, supervisor, slow, query_log, dnstap, traces, etcd",
+                "1:1: unknown key \"database\", expected one of workers, user, watch, busy_poll, drain_delay, state_dir, forwarder, pools, authorities, certificates, keys, cache, admin, supervisor, xdp, slow, query_log, dnstap, traces, etcd",
             ),
             ("cache = 1", "1:9: cache: expected a table, not an integer"),
             ("forwader = 1", "1:1: unknown key \"forwader\", did you mean \"forwarder\"?"),

@@ -299,6 +299,9 @@ pub const TAP_BUFFER: Limits<usize> = Limits { min: 1 << 20, max: 1 << 30 };
 /// have shorter ones, and the key is theirs too.
 pub const MIN_SECRET: usize = 8;
 
+/// The number of a queue of a network card. Drivers set up one for each CPU, if the card has as many.
+pub const XDP_QUEUE: Limits<u32> = Limits { min: 0, max: 1023 };
+
 /// Short for a table of bounds.
 const fn ms(count: u64) -> Duration {
     Duration::from_millis(count)

@@ -2,7 +2,7 @@
 //!
 //! The text is read once into a tree in which everything knows its place (`section`); `pool`,
 //! `forwarder` and `authority` with `clients`, `connections`, `cookies` and `transfer`, `keys`, `cache`, `query_log`, `dnstap`, `traces`,
-//! `discover`, `supervisor` and `admin` each read one kind of section, `document` the file as a whole. None
+//! `discover`, `supervisor`, `xdp` and `admin` each read one kind of section, `document` the file as a whole. None
 //! stops at a problem: all of them are noted and handed out together as [`Problems`]. What a word
 //! stands for is in [`words`], which the command line uses too, and what is too much or too little
 //! in [`limits`]. The readers themselves tell what they take: the [description](mod@description), of which the JSON [schema](mod@schema)
@@ -40,6 +40,7 @@ mod tests;
 mod traces;
 mod transfer;
 pub mod words;
+mod xdp;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -64,6 +65,7 @@ pub use suggest::nearest;
 pub use traces::OtlpTarget;
 pub use transfer::{SecondaryConfig, SharedZone, Sharing};
 pub use words::Expected;
+pub use xdp::{XdpInterface, XdpMode, ZeroCopy};
 
 use crate::limit::{AccessRules, ConnectionRules, RateRules, WaitRules};
 use crate::policy::Rules;
@@ -100,6 +102,8 @@ pub struct Config {
     pub admin: Option<AdminConfig>,
     /// How processes stand beside the one that serves, if any do.
     pub supervisor: Option<SupervisorConfig>,
+    /// The interfaces that are served by AF_XDP, if any are.
+    pub xdp: Option<XdpConfig>,
     /// Which races are kept with all their attempts, if any are.
     pub slow: Option<SlowConfig>,
     /// The query log, if the config has one.
@@ -413,6 +417,15 @@ pub struct SupervisorConfig {
     pub watchdog: Option<Duration>,
     /// Whether a standby succeeds a supervisor that dies.
     pub succession: bool,
+}
+
+/// `[xdp]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct XdpConfig {
+    /// At least one, each once.
+    pub interfaces: Vec<XdpInterface>,
+    /// Whether sockets serve alone where AF_XDP cannot be had; if not, there is no start.
+    pub fallback: bool,
 }
 
 /// `[query_log]`.

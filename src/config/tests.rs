@@ -9,7 +9,10 @@ use proptest::prelude::*;
 
 use super::description::ANY_KEY;
 use super::reference::{self, Key, KeyDefault, Section};
-use super::{AdminConfig, CacheConfig, Case, Config, ProbeConfig, Problem, SupervisorConfig, TracesConfig};
+use super::{
+    AdminConfig, CacheConfig, Case, Config, ProbeConfig, Problem, SupervisorConfig, TracesConfig, XdpConfig,
+    XdpInterface,
+};
 use crate::limit::ConnectionRules;
 use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, Grace, HedgeDelay, Rules, Silence};
@@ -110,7 +113,7 @@ fn defaults_of_the_reference_are_those_of_the_readers() {
             let with = |value: Option<toml::Value>| {
                 // Sections that are comments there, with what they must have.
                 let required = "[certificates.main]\nchain = \"c\"\nkey = \"k\"\n[keys.replica]\nsecret_file = \"replica.key\"\n[dnstap]\nto = \"file:tap\"\n\
-                                [traces]\notlp = \"http://192.0.2.1:4318/\"\n\
+                                [xdp]\ninterfaces = [\"eth0\"]\n[traces]\notlp = \"http://192.0.2.1:4318/\"\n\
                                 [etcd]\nendpoints = [\"http://127.0.0.1:2379\"]\n[pools.ts.discover]\nfile = \"m\"\n\
                                 [authorities.ts1.register]\netcd = \"ts\"\n";
                 let mut document = toml(&format!("{REFERENCE}\n{required}"));
@@ -161,6 +164,20 @@ fn the_reference_shows_the_supervisor_commented_out() {
     let config = parse(&format!("{rest}[supervisor]\n{}", lines.join("\n")));
     assert_eq!(config.supervisor, Some(SupervisorConfig::default()));
     for key in ["standbys", "watchdog", "succession"] {
+        assert!(lines.iter().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
+    }
+}
+
+#[test]
+fn the_reference_shows_xdp_commented_out() {
+    assert_eq!(parse(REFERENCE).xdp, None);
+    let (rest, section) = REFERENCE.split_once("# [xdp]\n").expect("the section");
+    let section = section.split("\n\n").next().expect("its text");
+    let lines: Vec<_> = section.lines().map(|line| line.strip_prefix("# ").unwrap_or("#")).collect();
+    let shown = parse(&format!("{rest}[xdp]\n{}", lines.join("\n"))).xdp;
+    let interfaces = vec![XdpInterface::of_name("eth0".to_owned())];
+    assert_eq!(shown, Some(XdpConfig { interfaces, fallback: XdpConfig::FALLBACK }));
+    for key in ["interfaces", "fallback"] {
         assert!(lines.iter().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
     }
 }

@@ -95,7 +95,7 @@ impl fmt::Display for Expected {
 impl Error for Expected {}
 
 /// The words of one enum.
-type Words<T> = [(&'static str, T)];
+pub(super) type Words<T> = [(&'static str, T)];
 
 /// `pools.*.dispatch`.
 const DISPATCH: &Words<Dispatch> =
@@ -432,12 +432,12 @@ pub fn record_type(text: &str) -> Result<RecordType, Expected> {
 }
 
 /// The word for a value.
-fn word<T: Copy + PartialEq>(words: &'static Words<T>, value: T) -> &'static str {
+pub(super) fn word<T: Copy + PartialEq>(words: &'static Words<T>, value: T) -> &'static str {
     words.iter().find(|&&(_, known)| known == value).map_or("?", |&(word, _)| word)
 }
 
 /// The value of a word, or the words that are known.
-fn look_up<T: Copy>(words: &'static Words<T>, text: &str) -> Result<T, Expected> {
+pub(super) fn look_up<T: Copy>(words: &'static Words<T>, text: &str) -> Result<T, Expected> {
     let found = words.iter().find(|&&(word, _)| word == text);
     found.map(|&(_, value)| value).ok_or_else(|| Expected::one_of(text, words.iter().map(|&(word, _)| word), None))
 }

@@ -76,5 +76,8 @@ pub(super) fn needs_restart(running: &Config, new: &Config, is_supervised: bool)
     if running.busy_poll != new.busy_poll {
         notices.push(of_threads("busy_poll".to_owned()));
     }
+    if running.xdp != new.xdp {
+        notices.push(of_threads("xdp".to_owned()));
+    }
     notices
 }

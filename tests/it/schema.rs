@@ -54,6 +54,8 @@ listen = "127.0.0.1:5380"
 socket = "off"
 [supervisor]
 watchdog = "10s"
+[xdp]
+interfaces = ["eth0", { name = "eth1", queues = [0, 3], mode = "native", zero_copy = "on" }]
 "#;
 
 /// Changes of [`GOOD`]: what stands there, and what is wrong instead.
@@ -105,6 +107,13 @@ const MISTAKES: &[(&str, &str)] = &[
     ("size = \"64 MiB\"", "size = 67108864"),
     ("socket = \"off\"", "socket = false"),
     ("[supervisor]", "[supervisors]"),
+    ("interfaces = [\"eth0\", {", "interfaces = [\"eth 0\", {"),
+    ("interfaces = [\"eth0\", {", "interfaces = [0, {"),
+    ("name = \"eth1\", ", ""),
+    ("queues = [0, 3]", "queues = [0, 1024]"),
+    ("queues = [0, 3]", "queues = []"),
+    ("mode = \"native\"", "mode = \"driver\""),
+    ("zero_copy = \"on\"", "zero_copy = true"),
 ];
 
 /// `taplo`, from where `.ci/run` puts it, or as the machine has it.

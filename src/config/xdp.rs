@@ -1,0 +1,249 @@
+//! `[xdp]`: on which interfaces queries are received and sent past the kernel's network stack, by AF_XDP.
+
+use super::section::{Node, Section, note_repeats};
+use super::words::{Expected, Words, look_up, word};
+use super::{XdpConfig, limits};
+
+/// One entry of `xdp.interfaces`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct XdpInterface {
+    /// As the kernel calls it.
+    pub name: String,
+    /// The queues that are served, each once; none: all of them.
+    pub queues: Option<Vec<u32>>,
+    /// Where the program runs.
+    pub mode: XdpMode,
+    /// Whether the card reads and writes frames in our memory.
+    pub zero_copy: ZeroCopy,
+}
+
+impl XdpInterface {
+    /// An interface of which nothing is said but its name.
+    pub fn of_name(name: String) -> Self {
+        Self { name, queues: None, mode: XdpMode::default(), zero_copy: ZeroCopy::default() }
+    }
+}
+
+/// `mode` of an interface: where the XDP program runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum XdpMode {
+    /// In the driver if that has XDP, in the kernel's stack if not.
+    #[default]
+    Auto,
+    /// In the driver, or not at all.
+    Native,
+    /// In the kernel's stack, whatever the driver has.
+    Generic,
+}
+
+impl XdpMode {
+    /// Its word in the config.
+    pub fn word(self) -> &'static str {
+        word(MODE, self)
+    }
+}
+
+/// `zero_copy` of an interface: whether frames stay where the card has put them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ZeroCopy {
+    /// If the driver can.
+    #[default]
+    Auto,
+    /// They do, or the interface is not served so.
+    On,
+    /// The kernel copies them.
+    Off,
+}
+
+impl ZeroCopy {
+    /// Its word in the config.
+    pub fn word(self) -> &'static str {
+        word(ZERO_COPY, self)
+    }
+}
+
+impl XdpConfig {
+    /// The default of `fallback`: slower is better than not at all.
+    pub const FALLBACK: bool = true;
+}
+
+/// Reads `[xdp]`.
+pub(super) fn read(mut section: Section<'_>) -> XdpConfig {
+    let items = section.require("interfaces", INTERFACES_EXAMPLE).map(|node| node.items(INTERFACES_EXAMPLE));
+    let read = |item: &Node<'_>| read_interface(item);
+    let interfaces: Vec<_> = items.iter().flatten().filter_map(|item| Some((read(item)?, item.spot.clone()))).collect();
+    let names = interfaces.iter().map(|(interface, spot)| (interface.name.as_str(), spot.clone()));
+    note_repeats(names, |name| format!("interface {name} is named"));
+    let interfaces = interfaces.into_iter().map(|(interface, _)| interface).collect();
+    let fallback = section.boolean("fallback", XdpConfig::FALLBACK);
+    section.finish();
+    XdpConfig { interfaces, fallback }
+}
+
+/// Reads one interface: its name, or a table with its name.
+fn read_interface(item: &Node<'_>) -> Option<XdpInterface> {
+    let Some(mut section) = item.table() else { return item.parsed(interface_name).map(XdpInterface::of_name) };
+    let name = section.require("name", "\"eth0\"").and_then(|node| node.parsed(interface_name));
+    let queues = section.take("queues").map(|node| {
+        let items = node.items("[0, 1]").into_iter();
+        let queues: Vec<_> = items.filter_map(|item| Some((item.integer(limits::XDP_QUEUE)?, item.spot))).collect();
+        note_repeats(queues.iter().cloned(), |queue| format!("queue {queue} is named"));
+        queues.into_iter().map(|(queue, _)| queue).collect()
+    });
+    let mode = section.parsed("mode", |text| look_up(MODE, text), XdpMode::default());
+    let zero_copy = section.take("zero_copy").and_then(|node| {
+        let zero_copy = node.parsed(|text| look_up(ZERO_COPY, text))?;
+        if let (ZeroCopy::On, XdpMode::Generic) = (zero_copy, mode) {
+            node.spot.note("a generic program gets copies, write mode = \"native\" or zero_copy = \"off\"");
+        }
+        Some(zero_copy)
+    });
+    section.finish();
+    Some(XdpInterface { name: name?, queues, mode, zero_copy: zero_copy.unwrap_or_default() })
+}
+
+/// Reads the name of an interface: what Linux takes for one (`dev_valid_name`).
+fn interface_name(text: &str) -> Result<String, Expected> {
+    // 0xa0 is a space in Latin-1, which the kernel reads names in.
+    let is_refused = |octet: u8| matches!(octet, 0 | b'\t'..=b'\r' | b' ' | b'/' | b':' | 0xa0);
+    let is_name = (1..=MAX_NAME).contains(&text.len()) && text != "." && text != "..";
+    if !is_name || text.bytes().any(is_refused) {
+        let what = "the name of an interface, 1 to 15 octets without spaces, / and :";
+        return Err(Expected::new(what).matching(INTERFACE_NAME));
+    }
+    Ok(text.to_owned())
+}
+
+/// Octets of the longest name: `IFNAMSIZ` is 16, of which one ends it.
+const MAX_NAME: usize = 15;
+
+/// Names of interfaces.
+const INTERFACE_NAME: &str = "^[^/:\\s]{1,15}$";
+
+/// An example of what `interfaces` takes.
+const INTERFACES_EXAMPLE: &str = "[\"eth0\"]";
+
+/// `xdp.interfaces.*.mode`.
+const MODE: &Words<XdpMode> = &[("auto", XdpMode::Auto), ("native", XdpMode::Native), ("generic", XdpMode::Generic)];
+
+/// `xdp.interfaces.*.zero_copy`.
+const ZERO_COPY: &Words<ZeroCopy> = &[("auto", ZeroCopy::Auto), ("on", ZeroCopy::On), ("off", ZeroCopy::Off)];
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::Config;
+    use super::super::tests::check;
+    use super::*;
+
+    /// Something to run.
+    const REST: &str = "[authorities.a]\nlisten = [\"127.0.0.1:5301\"]\nzones = [\"a.txt\"]\n";
+
+    /// Checks what is read from a section with this content.
+    fn check_read(content: &str, interfaces: Vec<XdpInterface>, fallback: bool) {
+        let text = format!("[xdp]\n{content}\n{REST}");
+        let config = Config::parse(&text, "c.toml", Path::new("")).unwrap_or_else(|p| panic!("{text}\n{p}"));
+        assert_eq!(config.xdp, Some(XdpConfig { interfaces, fallback }), "{content}");
+    }
+
+    #[test]
+    fn interfaces_are_names_or_tables() {
+        let plain = |name: &str| XdpInterface::of_name(name.to_owned());
+        check_read("interfaces = [\"eth0\"]", vec![plain("eth0")], true);
+        check_read("interfaces = [\"eth0\", \"ens1f0np0.100\"]", vec![plain("eth0"), plain("ens1f0np0.100")], true);
+        check_read("interfaces = [\"fifteen-octets-\"]\nfallback = false", vec![plain("fifteen-octets-")], false);
+        check_read("interfaces = [{ name = \"eth0\" }]", vec![plain("eth0")], true);
+        let queues = XdpInterface { queues: Some(vec![1_023, 0]), ..plain("eth0") };
+        check_read(
+            "interfaces = [{ name = \"eth0\", queues = [1023, 0] }, \"eth1\"]",
+            vec![queues, plain("eth1")],
+            true,
+        );
+    }
+
+    #[test]
+    fn every_word_is_read() {
+        for mode in [XdpMode::Auto, XdpMode::Native, XdpMode::Generic] {
+            for zero_copy in [ZeroCopy::Auto, ZeroCopy::On, ZeroCopy::Off] {
+                if (mode, zero_copy) == (XdpMode::Generic, ZeroCopy::On) {
+                    continue;
+                }
+                let words = format!("mode = \"{}\", zero_copy = \"{}\"", mode.word(), zero_copy.word());
+                let interface = XdpInterface { mode, zero_copy, ..XdpInterface::of_name("eth0".to_owned()) };
+                check_read(&format!("interfaces = [{{ name = \"eth0\", {words} }}]"), vec![interface], true);
+            }
+        }
+    }
+
+    #[test]
+    fn without_the_section_there_are_sockets_only() {
+        assert_eq!(Config::parse(REST, "c.toml", Path::new("")).expect("a config").xdp, None);
+    }
+
+    #[test]
+    fn names_are_those_that_linux_takes() {
+        let long = "sixteen-octets-x";
+        for name in ["", long, "a/b", "a b", "a\tb", "eth0:1", ".", "..", "\u{a0}", "\0", "\u{b}"] {
+            assert!(interface_name(name).is_err(), "{name:?}");
+        }
+        for name in ["a", &long[1..], "a.b", "wlp0s20f3", "é", "...", "eth0%1"] {
+            assert_eq!(interface_name(name).as_deref(), Ok(name));
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_told() {
+        let name = "expected the name of an interface, 1 to 15 octets without spaces, / and :";
+        for (line, expected) in [
+            ("", "1:1: xdp: interfaces is missing, write interfaces = [\"eth0\"]"),
+            ("interfaces = []", "2:14: xdp.interfaces: expected at least one, such as [\"eth0\"]"),
+            ("interfaces = \"eth0\"", "2:14: xdp.interfaces: expected an array such as [\"eth0\"], not a string"),
+            ("interfaces = [0]", "2:15: xdp.interfaces[0]: expected a string: put the integer in quotes"),
+            ("interfaces = [\"eth 0\"]", &format!("2:15: xdp.interfaces[0]: invalid value \"eth 0\": {name}")),
+            ("interfaces = [\"a\", \"a\"]", "2:20: xdp.interfaces[1]: interface a is named twice, first on line 2"),
+            (
+                "interfaces = [\"a\", { name = \"a\", queues = [0] }]",
+                "2:20: xdp.interfaces[1]: interface a is named twice, first on line 2",
+            ),
+            ("interfaces = [{ queues = [0] }]", "2:15: xdp.interfaces[0]: name is missing, write name = \"eth0\""),
+            (
+                "interfaces = [{ name = \"a\", queue = [0] }]",
+                "2:29: xdp.interfaces[0]: unknown key \"queue\", did you mean \"queues\"?",
+            ),
+            (
+                "interfaces = [{ name = \"a\", queues = [] }]",
+                "2:38: xdp.interfaces[0].queues: expected at least one, such as [0, 1]",
+            ),
+            (
+                "interfaces = [{ name = \"a\", queues = [0, 1, 0] }]",
+                "2:45: xdp.interfaces[0].queues[2]: queue 0 is named twice, first on line 2",
+            ),
+            (
+                "interfaces = [{ name = \"a\", queues = [1024] }]",
+                "2:39: xdp.interfaces[0].queues[0]: invalid value 1024: expected an integer from 0 to 1023",
+            ),
+            (
+                "interfaces = [{ name = \"a\", mode = \"nativ\" }]",
+                "2:36: xdp.interfaces[0].mode: invalid value \"nativ\": expected one of auto, native, generic; \
+                 did you mean \"native\"?",
+            ),
+            (
+                "interfaces = [{ name = \"a\", zero_copy = true }]",
+                "2:41: xdp.interfaces[0].zero_copy: expected one of auto, on, off, not a boolean",
+            ),
+            (
+                "interfaces = [{ name = \"a\", zero_copy = \"on\", mode = \"generic\" }]",
+                "2:41: xdp.interfaces[0].zero_copy: a generic program gets copies, write mode = \"native\" or \
+                 zero_copy = \"off\"",
+            ),
+            ("interfaces = [\"a\"]\nfallback = 1", "3:12: xdp.fallback: expected true or false, not an integer"),
+            (
+                "interface = [\"a\"]\ninterfaces = [\"a\"]",
+                "2:1: xdp: unknown key \"interface\", did you mean \"interfaces\"?",
+            ),
+        ] {
+            check(&format!("[xdp]\n{line}\n{REST}"), &[expected]);
+        }
+    }
+}
