@@ -220,18 +220,19 @@ fn pseudo_header_rest(length: u16) -> u64 {
 /// octets changes nothing but the order of those in the result. Eight octets at a time, as two numbers, so that no carry is lost.
 #[inline]
 fn sum(octets: &[u8]) -> u64 {
-    let (words, rest) = octets.as_chunks::<8>();
+    let (words, mut rest) = octets.as_chunks::<8>();
     let mut sum = 0;
     for &word in words {
         let word = u64::from_ne_bytes(word);
         sum += (word >> 32) + (word & u64::from(u32::MAX));
     }
-    let mut last = [0; 8];
-    for (to, from) in last.iter_mut().zip(rest) {
-        *to = *from;
+    if let Some((&word, behind)) = rest.split_first_chunk() {
+        (sum, rest) = (sum + u64::from(u32::from_ne_bytes(word)), behind);
     }
-    let last = u64::from_ne_bytes(last);
-    sum + (last >> 32) + (last & u64::from(u32::MAX))
+    if let Some((&word, behind)) = rest.split_first_chunk() {
+        (sum, rest) = (sum + u64::from(u16::from_ne_bytes(word)), behind);
+    }
+    sum + rest.first().map_or(0, |&octet| u64::from(u16::from_ne_bytes([octet, 0])))
 }
 
 /// Folds a sum to 16 bits: 0 only if all words were.
