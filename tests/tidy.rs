@@ -251,7 +251,14 @@ const TERMS: &[&str] = &[
 ];
 
 /// Terms of others that hold a word which is not ours.
-const FOREIGN_TERMS: &[&str] = &["packet-info", "keys.packet", "local.packet", "remote.packet", "packet: keypair"];
+const FOREIGN_TERMS: &[&str] = &[
+    "packet-info",
+    "keys.packet",
+    "local.packet",
+    "remote.packet",
+    "packet: keypair",
+    "netlink_packet_route::neighbour",
+];
 
 /// A file of more lines has a second noun.
 const MAX_FILE: usize = 700;

@@ -48,6 +48,7 @@ mod messages;
 mod moved;
 mod named_clients;
 mod names;
+mod netlink;
 mod nothing_lost;
 mod nsd;
 mod package;

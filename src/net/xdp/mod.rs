@@ -4,6 +4,7 @@
 //! (`frame.rs`) and writes others. All else goes its way through the kernel, and so does everything when no socket is there.
 
 pub mod frame;
+pub mod netlink;
 pub mod socket;
 mod worker_sockets;
 

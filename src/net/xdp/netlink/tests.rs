@@ -1,0 +1,188 @@
+//! Tests of what messages of the kernel come to. The kernel itself is asked in `tests/it/netlink.rs`.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use netlink_packet_core::DoneMessage;
+use netlink_packet_route::address::AddressHeaderFlags;
+use netlink_packet_route::route::RouteLwEnCapType;
+use proptest::prelude::*;
+
+use super::*;
+
+/// The address that is meant.
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+/// What a route of this type and with these attributes comes to: interface, who takes frames, source and MTU.
+fn way(kind: RouteType, attributes: &[RouteAttribute]) -> Option<(u32, IpAddr, IpAddr, Option<u32>)> {
+    let mut route = RouteMessage::default();
+    route.header.kind = kind;
+    route.attributes = attributes.to_vec();
+    way_of(&route, ip("192.0.2.7")).map(|way| (way.interface, way.address, way.source, way.mtu))
+}
+
+#[test]
+fn frames_leave_by_routes_to_neighbors_and_routers() {
+    let oif = RouteAttribute::Oif(4);
+    let source = RouteAttribute::PrefSource(RouteAddress::Inet(Ipv4Addr::new(192, 0, 2, 1)));
+    let router = RouteAttribute::Gateway(RouteAddress::Inet(Ipv4Addr::new(192, 0, 2, 254)));
+    let via = RouteAttribute::Via(RouteVia::Inet6(Ipv6Addr::LOCALHOST));
+    let mtu = |mtu| RouteAttribute::Metrics(vec![RouteMetric::Hoplimit(9), RouteMetric::Mtu(mtu)]);
+    let usual = [oif.clone(), source.clone()];
+    let with = |more: RouteAttribute| [&usual[..], &[more]].concat();
+    let found = |address, mtu| Some((4, ip(address), ip("192.0.2.1"), mtu));
+    for (attributes, expected) in [
+        (usual.to_vec(), found("192.0.2.7", None)),
+        (with(router), found("192.0.2.254", None)),
+        (with(via), found("::1", None)),
+        (with(mtu(1_280)), found("192.0.2.7", Some(1_280))),
+        (with(mtu(0)), found("192.0.2.7", None)),
+        (vec![oif], None),
+        (vec![source], None),
+        (with(RouteAttribute::EncapType(RouteLwEnCapType::Mpls)), None),
+        (with(RouteAttribute::Encap(Vec::new())), None),
+    ] {
+        assert_eq!(way(RouteType::Unicast, &attributes), expected, "{attributes:?}");
+    }
+    for kind in [RouteType::Local, RouteType::Broadcast, RouteType::Multicast, RouteType::BlackHole] {
+        assert_eq!(way(kind, &usual), None, "{kind:?}");
+    }
+}
+
+#[test]
+fn errors_of_routes_are_told_from_those_of_the_kernel() {
+    for (errno, expected) in [
+        (Errno::NETUNREACH, true),
+        (Errno::HOSTUNREACH, true),
+        (Errno::ACCESS, true),
+        (Errno::INVAL, true),
+        (Errno::NOBUFS, false),
+        (Errno::PERM, false),
+    ] {
+        assert_eq!(is_no_route(&errno.into()), expected, "{errno}");
+    }
+}
+
+#[test]
+fn neighbors_are_used_once_they_are_resolved() {
+    let states = [
+        (NeighbourState::Reachable, Some(false)),
+        (NeighbourState::Permanent, Some(false)),
+        (NeighbourState::Noarp, Some(false)),
+        (NeighbourState::Stale, Some(true)),
+        (NeighbourState::Delay, Some(true)),
+        (NeighbourState::Probe, Some(true)),
+        (NeighbourState::Incomplete, None),
+        (NeighbourState::Failed, None),
+        (NeighbourState::None, None),
+    ];
+    for (state, expected) in states {
+        let mut message = NeighbourMessage::default();
+        message.header.state = state;
+        assert!(neighbor_of(&message).is_none(), "{state:?} without an address");
+        message.attributes.push(NeighbourAttribute::LinkLayerAddress(vec![2, 0, 0, 0, 0, 9]));
+        let found = neighbor_of(&message).map(|neighbor| (neighbor.mac, neighbor.is_stale));
+        assert_eq!(found, expected.map(|is_stale| ([2, 0, 0, 0, 0, 9], is_stale)), "{state:?}");
+    }
+    // InfiniBand has longer ones.
+    let mut message = NeighbourMessage::default();
+    message.header.state = NeighbourState::Reachable;
+    message.attributes.push(NeighbourAttribute::LinkLayerAddress(vec![7; 20]));
+    assert!(neighbor_of(&message).is_none());
+}
+
+#[test]
+fn addresses_are_ours_once_nobody_else_has_them() {
+    let check = |flags: AddressFlags, attributes: &[AddressAttribute], expected: Option<IpAddr>| {
+        let mut message = AddressMessage::default();
+        message.header.index = 4;
+        message.attributes = [attributes, &[AddressAttribute::Flags(flags)]].concat();
+        let message = RouteNetlinkMessage::NewAddress(message);
+        assert_eq!(usable_address(&message, 4), expected, "{flags:?} {attributes:?}");
+        assert_eq!(usable_address(&message, 5), None, "of another interface");
+    };
+    let address = |text: &str| AddressAttribute::Address(ip(text));
+    let (plain, local) = (AddressFlags::Permanent, AddressAttribute::Local(ip("192.0.2.1")));
+    check(plain, &[address("2001:db8::1")], Some(ip("2001:db8::1")));
+    check(plain, &[address("192.0.2.9"), local], Some(ip("192.0.2.1")));
+    check(AddressFlags::Deprecated, &[address("2001:db8::1")], Some(ip("2001:db8::1")));
+    check(AddressFlags::Tentative, &[address("2001:db8::1")], None);
+    check(AddressFlags::Tentative | AddressFlags::Optimistic, &[address("2001:db8::1")], Some(ip("2001:db8::1")));
+    check(AddressFlags::Tentative | AddressFlags::Dadfailed, &[address("2001:db8::1")], None);
+    check(plain, &[], None);
+
+    // Kernels tell flags of one octet in the header as well.
+    let mut message = AddressMessage::default();
+    message.header.flags = AddressHeaderFlags::Tentative;
+    message.attributes.push(address("2001:db8::1"));
+    assert_eq!(usable_address(&RouteNetlinkMessage::NewAddress(message), 0), None);
+}
+
+/// A message as the kernel sends it.
+fn octets_of(payload: NetlinkPayload<RouteNetlinkMessage>, sequence: u32, flags: u16) -> Vec<u8> {
+    let mut header = NetlinkHeader::default();
+    (header.flags, header.sequence_number) = (flags, sequence);
+    let mut message = NetlinkMessage::new(header, payload);
+    message.finalize();
+    let mut octets = vec![0; message.buffer_len()];
+    message.serialize(&mut octets);
+    octets
+}
+
+/// An address as it is told.
+fn told(last: u8) -> NetlinkPayload<RouteNetlinkMessage> {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.attributes.push(AddressAttribute::Address(Ipv4Addr::new(192, 0, 2, last).into()));
+    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(message))
+}
+
+#[test]
+fn answers_of_one_message_are_whole_with_it() {
+    let mut answer = Answer::default();
+    assert!(!answer.read(&octets_of(told(9), 6, 0), 7).expect("an answer to another question"));
+    assert!(answer.read(&octets_of(told(1), 7, 0), 7).expect("an answer"));
+    assert_eq!(answer.messages.len(), 1);
+}
+
+#[test]
+fn answers_of_several_messages_end_with_the_last() {
+    let mut answer = Answer::default();
+    let both = [octets_of(told(1), 7, NLM_F_MULTIPART), octets_of(told(2), 7, NLM_F_MULTIPART)].concat();
+    assert!(!answer.read(&both, 7).expect("more follows"));
+    assert!(!answer.is_interrupted);
+    assert!(!answer.read(&octets_of(told(3), 7, NLM_F_MULTIPART | NLM_F_DUMP_INTR), 7).expect("more follows"));
+    let done = octets_of(NetlinkPayload::Done(DoneMessage::default()), 7, NLM_F_MULTIPART);
+    assert!(answer.read(&done, 7).expect("the end"));
+    assert_eq!(answer.messages.len(), 3);
+    assert!(answer.is_interrupted);
+}
+
+#[test]
+fn errors_of_the_kernel_are_those_of_the_system() {
+    // struct nlmsgerr: the number of the error, negative, and the header that it is about.
+    let mut octets = octets_of(NetlinkPayload::Noop, 7, 0);
+    octets.extend((-19_i32).to_ne_bytes());
+    octets.extend([0; 16]);
+    let len = octets.len() as u32;
+    octets[..4].copy_from_slice(&len.to_ne_bytes());
+    octets[4..6].copy_from_slice(&2_u16.to_ne_bytes());
+    let error = Answer::default().read(&octets, 7).expect_err("an error");
+    assert_eq!(error.raw_os_error(), Some(Errno::NODEV.raw_os_error()));
+}
+
+proptest! {
+    /// What no kernel sends is an error or no answer, and ends.
+    #[test]
+    fn no_octets_make_the_reader_panic(octets in proptest::collection::vec(any::<u8>(), 0..200), kind in 16_u16..32, len in 0_u32..220) {
+        let mut octets = octets;
+        if octets.len() >= 6 {
+            octets[..4].copy_from_slice(&len.to_ne_bytes());
+            octets[4..6].copy_from_slice(&kind.to_ne_bytes());
+        }
+        let mut answer = Answer::default();
+        let is_whole = answer.read(&octets, 0).unwrap_or_default();
+        prop_assert!(!is_whole || octets.len() >= 16);
+    }
+}
