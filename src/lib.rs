@@ -122,7 +122,7 @@
 //!   that nobody reads is worse than none. A worker is replaced (`server/workers.rs`); the control thread ends the process. It waits
 //!   for no disk once it is ready, but for what it saves at the end.
 //! - What a message can cause is never an error: it is an outcome, counted, then dropped or answered as the RFC says.
-//! - `unsafe` stands in `net/batch.rs`, `net/batch/control.rs` and `net/options.rs` alone.
+//! - `unsafe` stands in `net/batch.rs`, `net/batch/control.rs`, `net/options.rs` and `net/xdp/bpf.rs` alone.
 //!
 //! # What is deliberately absent
 //!

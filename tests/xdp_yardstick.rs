@@ -1,15 +1,20 @@
-//! What `benches/xdp` does to frames is right: the program that chooses them, run here by a small interpreter, and the turn that makes an
-//! echo of a query. The bench itself has the kernel try the same frames.
+//! What `benches/xdp` does to frames is right: the program that chooses them, run here by the interpreter of the library's tests, and the
+//! turn that makes an echo of a query. The bench itself has the kernel try the same frames.
 
 #[path = "../benches/xdp/frame.rs"]
 mod frame;
 #[path = "../benches/xdp/program.rs"]
 mod program;
 
-use program::{XDP_PASS, XDP_REDIRECT};
-
 #[path = "../benches/xdp/frames.rs"]
 mod frames;
+#[path = "../src/net/xdp/program/interpreter.rs"]
+#[allow(dead_code, reason = "it is a part of the tests of the library too")]
+mod interpreter;
+
+use hedgerow::net::xdp::program::XDP_PASS;
+
+use interpreter::{Map, World};
 
 /// Neither 0 nor the same octet twice.
 const PORT: u16 = 0x1253;
@@ -58,59 +63,8 @@ fn sum(header: &[u8]) -> u32 {
     (sum & 0xFFFF) + (sum >> 16)
 }
 
-/// Where the frame lies, to the program.
-const FRAME: u64 = 0x10_0000;
-/// Where the context lies.
-const CONTEXT: u64 = 0x20_0000;
-
 /// Runs a program on a frame and returns what it says, with a socket in the map.
-fn run(program: &[u64], frame: &[u8]) -> u32 {
-    let mut registers = [0_u64; 11];
-    registers[1] = CONTEXT;
-    let mut at = 0;
-    loop {
-        let [op, both, offset_low, offset_high, number @ ..] = program[at].to_le_bytes();
-        let (to, from) = (usize::from(both & 15), usize::from(both >> 4));
-        let offset = i64::from(i16::from_le_bytes([offset_low, offset_high]));
-        let number = i64::from(i32::from_le_bytes(number)) as u64;
-        at += 1;
-        let jump = at.wrapping_add_signed(offset as isize);
-        match op {
-            // Loads of four, two octets and one.
-            0x61 if from == 1 => {
-                registers[to] = match offset {
-                    0 => FRAME,
-                    4 => FRAME + frame.len() as u64,
-                    16 => 0,
-                    other => panic!("the context has nothing at {other}"),
-                };
-            }
-            0x69 | 0x71 => {
-                let place = registers[from].wrapping_add_signed(offset).wrapping_sub(FRAME) as usize;
-                registers[to] = match op {
-                    0x69 => u64::from(u16::from_ne_bytes([frame[place], frame[place + 1]])),
-                    _ => u64::from(frame[place]),
-                };
-            }
-            0x18 => {
-                assert_eq!((from, number, program[at]), (1, MAP as u64, 0), "the map");
-                registers[to] = number;
-                at += 1;
-            }
-            0xBF => registers[to] = registers[from],
-            0xB7 => registers[to] = number,
-            0x07 => registers[to] = registers[to].wrapping_add(number),
-            0x57 => registers[to] &= number,
-            0x2D if registers[to] > registers[from] => at = jump,
-            0x55 if registers[to] != number => at = jump,
-            0x2D | 0x55 => {}
-            0x85 => {
-                assert_eq!(number, 51, "the function");
-                assert_eq!(registers[1..4], [MAP as u64, 0, u64::from(XDP_PASS)], "its arguments");
-                registers[0] = u64::from(XDP_REDIRECT);
-            }
-            0x95 => return registers[0] as u32,
-            other => panic!("no operation {other:#x}"),
-        }
-    }
+fn run(program: &[u64], frame: &[u8]) -> i32 {
+    let maps = [(MAP, Map::Sockets(vec![0]))].into();
+    interpreter::run(program, frame, &mut World { queue: 0, maps })
 }

@@ -1,9 +1,9 @@
 //! Frames on which the program is tried, by the kernel when the bench begins (`BPF_PROG_TEST_RUN`), and by `tests/xdp_yardstick.rs`.
 
-use super::program::{XDP_PASS, XDP_REDIRECT};
+use hedgerow::net::xdp::program::{XDP_PASS, XDP_REDIRECT};
 
 /// Frames, and what becomes of each.
-pub(crate) fn all(port: u16) -> Vec<(&'static str, Vec<u8>, u32)> {
+pub(crate) fn all(port: u16) -> Vec<(&'static str, Vec<u8>, i32)> {
     let asked = query(port);
     let with = |place: usize, octet: u8| {
         let mut frame = asked.clone();

@@ -9,7 +9,6 @@
 //! It needs root, iproute2 and util-linux; kxdpgun (of knot-dnsutils) is a second client if it is there, and ethtool turns GRO of the
 //! device on. Without the first it says so, and fails only where `HEDGEROW_REQUIRED` is set.
 
-mod bpf;
 #[path = "../common/mod.rs"]
 mod common;
 mod frame;
@@ -29,9 +28,9 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
 use clap::{Parser, Subcommand};
+use hedgerow::net::xdp::bpf::{Mode, Program, SocketMap};
 use rustix::process::geteuid;
 
-use bpf::{Mode, Program, SocketMap};
 use common::client::{self, Plan};
 use common::message::Lengths;
 use common::positive;
@@ -87,7 +86,7 @@ enum Role {
         #[arg(long)]
         port: u16,
         /// Where the program runs.
-        #[arg(long)]
+        #[arg(long, value_parser = mode)]
         mode: Mode,
     },
     /// Sends queries and prints what it saw.
@@ -149,8 +148,17 @@ fn missing() -> Option<String> {
     if let Err(error) = xdp::socket::XdpSocketBuilder::new() {
         return Some(format!("the kernel gives no socket of AF_XDP: {error}"));
     }
-    let program = SocketMap::new().and_then(|_| Program::load(&program::passing()));
+    let program = SocketMap::new(1).and_then(|_| Program::load(&program::passing()));
     program.err().map(|error| format!("the kernel takes no XDP program: {error}"))
+}
+
+/// Where a program runs, by its name.
+fn mode(name: &str) -> Result<Mode, String> {
+    match name {
+        "native" => Ok(Mode::Native),
+        "generic" => Ok(Mode::Generic),
+        _ => Err("native or generic".to_owned()),
+    }
 }
 
 /// Says that this process is there, and waits until stdin is closed.

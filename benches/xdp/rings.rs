@@ -10,6 +10,7 @@ use std::ffi::CString;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use hedgerow::net::xdp::bpf::{Mode, Program, SocketMap};
 use rustix::event::{PollFd, PollFlags, poll};
 use xdp::nic::NicIndex;
 use xdp::slab::{Slab, StackSlab};
@@ -17,7 +18,6 @@ use xdp::socket::{XdpSocket, XdpSocketBuilder};
 use xdp::umem::{FrameSize, UmemCfgBuilder};
 use xdp::{RingConfigBuilder, RxRing, Umem, WakableRings, WakableTxRing};
 
-use crate::bpf::{Mode, Program, SocketMap};
 use crate::frame;
 use crate::frames;
 use crate::program;
@@ -35,8 +35,8 @@ pub(crate) fn run(device: &str, port: u16, mode: Mode) -> io::Result<()> {
     let name = CString::new(device)?;
     let index = NicIndex::lookup_by_name(&name)?.ok_or_else(|| io::Error::other(format!("no device {device}")))?;
     let mut echo = Echo::bind(index)?;
-    let map = SocketMap::new()?;
-    map.insert(&echo.socket)?;
+    let map = SocketMap::new(1)?;
+    map.insert(0, echo.borrowed())?;
     let program = Program::load(&program::redirecting(port, map.number()))?;
     check(&program, port)?;
     let _link = program.attach(index.into(), mode)?;
@@ -85,10 +85,16 @@ impl Echo {
         Ok(Self { socket, rings, receiving, sending, memory })
     }
 
+    /// Lends its socket.
+    fn borrowed(&self) -> BorrowedFd<'_> {
+        // SAFETY: the socket is open for as long as it is borrowed, since this is as well.
+        unsafe { BorrowedFd::borrow_raw(self.socket.as_raw_fd()) }
+    }
+
     /// Echoes until stdin is closed.
     fn run(&mut self) -> io::Result<()> {
         let stdin = io::stdin();
-        // SAFETY: the socket is open for as long as it is borrowed, which is until this returns.
+        // SAFETY: the socket is open until this returns. Lending it would borrow all else, too.
         let socket = unsafe { BorrowedFd::borrow_raw(self.socket.as_raw_fd()) };
         let mut inbox = StackSlab::<BATCH>::new();
         let mut outbox = StackSlab::<BATCH>::new();

@@ -3,8 +3,14 @@
 //! A program at the driver (`filter.rs`) hands frames with datagrams for us to the socket of their queue (`socket.rs`), where a worker reads them
 //! (`frame.rs`) and writes others. All else goes its way through the kernel, and so does everything when no socket is there.
 
+pub mod bpf;
+pub mod filter;
+pub mod frame;
+pub mod bpf;
+pub mod filter;
 pub mod frame;
 pub mod netlink;
+pub mod program;
 pub mod socket;
 mod worker_sockets;
 
