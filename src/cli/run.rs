@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::admin::{ProcessChange, Refused};
 use crate::load::{Confinement, LoadError, Setup};
 use crate::net::listening::ListeningSocket;
-use crate::server::{Carried, Listeners, Loss, Read, Rest, Server, ServerEvent, StartError, confine};
+use crate::server::{Carried, Listeners, Loss, Read, Rest, Server, ServerEvent, StartError, Xdp, confine};
 use crate::service_manager::{Contact, ServiceManager, passed_sockets};
 use crate::signals::{Blocked, SignalRequest};
 
@@ -52,8 +52,10 @@ fn start(setup: Setup, read: Read, passed: Vec<ListeningSocket>) -> Result<Serve
     for socket in unused {
         tracing::warn!(name = socket.name, "passed socket for {} closed: it is not in the config", socket.endpoint());
     }
+    let mut xdp = Xdp::prepare(&setup.config);
+    xdp.as_mut().map_or(Ok(()), |xdp| xdp.require(&setup.config))?;
     let confinement = confine(&setup, listeners.admin_socket())?;
-    Server::start(setup, listeners, confinement, Carried::default(), read)
+    Server::start(setup, listeners, xdp, confinement, Carried::default(), read)
 }
 
 /// The life of the control thread.

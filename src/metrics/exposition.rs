@@ -26,6 +26,7 @@ use super::snapshot::{
     ZonesSnapshot,
 };
 use super::usage::{USAGE_COUNTERS, Usage, UsageExposition};
+use super::xdp;
 use crate::wire::Rcode;
 
 /// The form of the text.
@@ -74,6 +75,7 @@ pub fn write(snapshot: Snapshot, usage: Usage, format: Format) -> String {
                 .chain(DISCOVERY_COUNTERS)
                 .chain(connections::COUNTERS)
                 .chain(backend_connections::COUNTERS)
+                .chain(xdp::COUNTERS)
             {
                 text = text.replacen(&format!("# HELP {name} "), &format!("# HELP {name}_total "), 1);
                 text = text.replacen(&format!("# TYPE {name} "), &format!("# TYPE {name}_total "), 1);
@@ -292,6 +294,7 @@ impl Collector for Exposition {
             catalogs,
             connections: of_clients,
             certificates,
+            xdp: of_interfaces,
             uptime: _,
             workers: _,
         } = &self.0;
@@ -393,6 +396,7 @@ impl Collector for Exposition {
             .encode_gauge(&(expired_zones.len() as u64))?;
         write_zones(encoder, zones, catalogs)?;
         connections::write(encoder, of_clients, certificates)?;
+        xdp::write(encoder, of_interfaces)?;
         if let Some(verdict) = verdict {
             encoder.encode_descriptor(VERDICT.name, VERDICT.help, None, MetricType::Gauge)?.encode_gauge(verdict)?;
         }

@@ -15,6 +15,7 @@ mod limited;
 pub mod processes;
 pub mod snapshot;
 mod usage;
+mod xdp;
 
 pub use backend_connections::{BackendConnectionCounters, BackendConnectionsSnapshot, ConnectionKind, LostCause};
 pub use connections::{
@@ -33,3 +34,4 @@ pub use snapshot::{
     ReloadSnapshot, Snapshot, Wins, ZonesSnapshot,
 };
 pub use usage::Usage;
+pub use xdp::XdpSnapshot;

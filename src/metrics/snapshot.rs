@@ -11,6 +11,7 @@ use super::counters::{Cause, CookieKind, Dropped, Source, Tap, TapFate, Want};
 use super::histogram::HistogramSnapshot;
 use super::limited::Limit;
 use super::processes::ProcessesSnapshot;
+use super::xdp::XdpSnapshot;
 use crate::address::BackendAddress;
 use crate::wire::Transport;
 
@@ -71,6 +72,9 @@ pub struct Snapshot {
     /// The certificates that clients are shown.
     #[serde(default)]
     pub certificates: Vec<CertificateSnapshot>,
+    /// Frames by AF_XDP, of each interface.
+    #[serde(default)]
+    pub xdp: Vec<XdpSnapshot>,
 }
 
 /// How many zones an authority has.

@@ -53,7 +53,8 @@ impl Server {
     }
 
     /// Reads no more datagrams, so that another process can, alone. A worker that hangs is not waited for long.
-    pub async fn stop_reading(&self) {
+    pub async fn stop_reading(&mut self) {
+        self.end_xdp();
         let stopped: Vec<_> = self.workers.ways().iter().map(ask_to_stop_reading).collect();
         let all = async {
             for stopped in stopped {
@@ -87,6 +88,7 @@ impl Server {
         }
         self.end_reloads();
         let deadline = Instant::now() + owed_for(self.state.as_deref());
+        self.end_xdp();
         self.divert(rest, |name| *name == SectionName::Forwarder);
         let ways = self.workers.ways();
         let drained = async {

@@ -468,6 +468,11 @@ impl Address {
         self.quic.as_ref()
     }
 
+    /// Whether queries come there in datagrams of their own.
+    pub(super) fn takes_datagrams(&self) -> bool {
+        self.quic.is_none() && !self.group.udp.is_empty()
+    }
+
     /// Whether a service manager keeps its sockets.
     pub(super) fn is_kept(&self) -> bool {
         self.is_kept
@@ -638,7 +643,7 @@ fn socket_name(section: &str, place: usize) -> String {
 }
 
 /// How many workers a config asks for.
-fn worker_count(config: &Config) -> usize {
+pub(super) fn worker_count(config: &Config) -> usize {
     config.workers.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get)
 }
 

@@ -33,6 +33,7 @@ mod updates;
 mod watch;
 mod worker;
 mod workers;
+mod xdp;
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -72,6 +73,7 @@ use self::watch::Watching;
 use self::worker::Command;
 pub use self::worker::Rest;
 use self::workers::{InForce, WorkerEvent, Workers};
+pub use self::xdp::Xdp;
 use crate::address::ListenAddress;
 use crate::admin::{Change, Condition, Refused, Request};
 use crate::authority::ReceivedNotify;
@@ -107,6 +109,8 @@ pub struct Server {
     taps: Taps,
     /// What it listens on.
     listeners: Arc<Listeners>,
+    /// The interfaces by which datagrams come past the kernel's stack, if there are any.
+    xdp: Option<Xdp>,
     /// The pools as the config had them when it was last read.
     configured: Vec<PoolConfig>,
     /// The pools as they are configured now, by the file and by hand.
@@ -306,6 +310,11 @@ impl Server {
                     self.secondaries.on_notify(notify.authority, &notify.zone, notify.primary, notify.take_serial());
                     continue;
                 }
+                () = xdp::due(&mut self.xdp) => {
+                    // What is wanting was told by a warning: it does not end a server that serves.
+                    let _ = self.look_at_interfaces();
+                    continue;
+                }
                 () = self.membership.due() => {
                     self.settle_members();
                     continue;
@@ -357,6 +366,7 @@ impl Server {
                     listeners: &self.listeners,
                     own: &self.own,
                     taps: self.taps.set(),
+                    xdp: self.xdp.as_ref(),
                 };
                 self.workers.replace(id, &in_force, now);
             }
@@ -399,6 +409,7 @@ impl Server {
             self.end_wait_for_counted();
         }
         self.tick_members();
+        self.follow_backends();
         self.workers.ping(now);
         self.condition.set_stall(self.workers.stall(now));
         self.see(now);

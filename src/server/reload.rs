@@ -443,6 +443,7 @@ impl Server {
         if let Some(doors) = doors {
             self.admin.change_doors(doors, &self.tasks);
         }
+        let _ = self.look_at_interfaces();
         Ok(notices)
     }
 

@@ -36,6 +36,7 @@ use super::slow_threshold::SlowThresholds;
 use super::updates::Updates;
 use super::watch::Watching;
 use super::workers::{InForce, Links, Workers};
+use super::xdp::{Xdp, XdpError};
 use super::{CROWDS, Server, forwarder_cookies, notify, persist, write_to_disk};
 use crate::admin::{Condition, SocketError};
 use crate::config::{Config, CookieConfig, PoolConfig};
@@ -65,6 +66,8 @@ pub enum StartError {
     Socket(SocketError),
     /// It could not become the user that it is to be.
     Privileges(PrivilegeError),
+    /// An interface of `[xdp]` cannot be had.
+    Xdp(XdpError),
     /// The operating system gave no thread or no descriptors.
     Resources(io::Error),
 }
@@ -75,6 +78,7 @@ impl fmt::Display for StartError {
             Self::Listen(error) => error.fmt(f),
             Self::Socket(error) => error.fmt(f),
             Self::Privileges(error) => error.fmt(f),
+            Self::Xdp(error) => error.fmt(f),
             Self::Resources(error) => write!(f, "cannot start: {error}"),
         }
     }
@@ -94,6 +98,12 @@ impl From<SocketError> for StartError {
     }
 }
 
+impl From<XdpError> for StartError {
+    fn from(error: XdpError) -> Self {
+        Self::Xdp(error)
+    }
+}
+
 impl From<io::Error> for StartError {
     fn from(error: io::Error) -> Self {
         Self::Resources(error)
@@ -110,6 +120,7 @@ impl Server {
     pub fn start(
         setup: Setup,
         listeners: Listeners,
+        xdp: Option<Xdp>,
         confinement: Confinement,
         carried: Carried,
         read: Read,
@@ -191,6 +202,7 @@ impl Server {
             listeners: &listeners,
             own: &own,
             taps: taps.set(),
+            xdp: None,
         };
         let counters = workers.start(&in_force, learnt.as_ref())?;
         let known_changes: Rc<Notify> = Rc::default();
@@ -238,6 +250,7 @@ impl Server {
             ),
             taps,
             listeners: Arc::new(listeners),
+            xdp,
             pools,
             second: interval(Duration::from_secs(1)),
             crowds: interval(CROWDS),
@@ -285,6 +298,7 @@ impl Server {
         };
         server.obey();
         server.register_authorities(&known.leases);
+        server.look_at_interfaces()?;
         Ok(server)
     }
 }

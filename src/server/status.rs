@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::Server;
 use super::authorities::ServedAuthority;
+use super::{Server, Xdp};
 use crate::admin::CacheAccess;
 use crate::admin::status::{Status, ZoneStatus, ZonesReport};
 use crate::cache::CacheStats;
@@ -38,6 +38,7 @@ impl Server {
             backend_series: self.backend_series,
             zones: self.zones_snapshot(&expired_zones),
             certificates: self.listeners.certificates().snapshot(),
+            xdp: self.xdp.as_ref().map(Xdp::snapshot).unwrap_or_default(),
             catalogs: self.authorities.iter().flat_map(ServedAuthority::catalogs).collect(),
             expired_zones,
             ..self.summary.snapshot()

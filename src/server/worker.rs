@@ -24,6 +24,7 @@ use tokio::task::LocalSet;
 use self::authority_tasks::AuthorityTasks;
 use self::forwarder_tasks::ForwarderTasks;
 pub(super) use self::reading::Checkpoint;
+pub(super) use self::xdp::XdpSocket;
 use self::xdp::XdpTargets;
 use super::heartbeat::Ping;
 use super::listeners::{AddressSockets, Section};
@@ -37,6 +38,7 @@ use crate::net::busy_poll::BusyPoll;
 use crate::net::clock::thread_cpu_time;
 use crate::net::tasks::{Lost, TaskKind, Tasks};
 use crate::net::tcp::{Connections, Gate, Served};
+use crate::net::xdp::NextHops;
 use crate::state::ForwarderState;
 use crate::taps::{TapSet, WorkerTaps};
 
@@ -63,6 +65,10 @@ pub(super) enum Command {
     SetOwnAddresses(Arc<OwnAddresses>),
     /// Have these observe queries from now on.
     SetTaps(Option<Arc<TapSet>>),
+    /// Read these sockets of AF_XDP, and no others.
+    SetXdp(Vec<XdpSocket>),
+    /// These are the next hops of backends.
+    SetNextHops(Arc<NextHops>),
     /// The state of some backend has changed.
     Refresh,
     /// Ask a question for an operator.
@@ -257,6 +263,7 @@ async fn run(parts: Parts) -> Result<(), Lost> {
             command = commands.recv() => command,
             lost = poll_fn(|cx| sections.poll_lost(cx)) => return Err(lost),
             lost = around.tasks.lost() => return Err(lost),
+            lost = poll_fn(|cx| around.xdp.poll_lost(cx)) => return Err(lost),
         };
         match command {
             None => break Rest::Taken,
@@ -321,6 +328,8 @@ impl Sections {
                 self.authorities.iter().for_each(|tasks| tasks.authority.set_own_addresses(Arc::clone(&own)));
             }
             Command::SetTaps(set) => around.taps.set(set),
+            Command::SetNextHops(_) => {}
+            Command::SetXdp(sockets) => around.xdp.read_only(&sockets, around.busy_poll)?,
             Command::Refresh => {
                 if let Some(tasks) = &self.forwarder {
                     around.timed("health", || tasks.forwarder.borrow_mut().refresh_all(now));

@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::sleep_until;
 
+use super::Xdp;
 use super::authorities::ServedAuthority;
 use super::carried::Learnt;
 use super::connections::Tables;
@@ -90,6 +91,8 @@ pub(super) struct InForce<'a> {
     pub(super) own: &'a Arc<OwnAddresses>,
     /// What observes queries, if anything does.
     pub(super) taps: &'a Option<Arc<TapSet>>,
+    /// The interfaces that are served by AF_XDP already, if there are any.
+    pub(super) xdp: Option<&'a Xdp>,
 }
 
 /// What has become of a worker.
@@ -152,7 +155,7 @@ impl Workers {
         in_force: &InForce<'_>,
         counters: &Arc<Counters>,
     ) -> io::Result<(UnboundedSender<Command>, JoinHandle<()>)> {
-        let InForce { config, state, authorities, connections, listeners, own, taps } = in_force;
+        let InForce { config, state, authorities, connections, listeners, own, taps, xdp } = in_force;
         // The control thread alone sends, at the pace of operators, probes and transfers, and must not wait for a worker.
         let (way, commands) = unbounded_channel();
         let change =
@@ -166,6 +169,9 @@ impl Workers {
             if let Some((table, change)) = connections.authority(served.name()).zip(change(name)?) {
                 let _ = way.send(self.links.authority(served, table, own, change));
             }
+        }
+        if let Some(xdp) = xdp {
+            let _ = way.send(Command::SetXdp(xdp.of_worker(number)));
         }
         let busy_poll = BusyPoll::new(config.busy_poll);
         let (id, counters) = (WorkerId(number as u16), Arc::clone(counters));

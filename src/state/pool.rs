@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -66,6 +67,12 @@ pub struct SharedPool {
 type Weighted = (Arc<SharedBackend>, u16);
 
 impl SharedPool {
+    /// The hosts of the backends that are asked by datagrams.
+    pub fn datagram_backends(&self) -> impl Iterator<Item = IpAddr> {
+        let by_datagram = self.backends.iter().filter(|backend| backend.address.scheme == Scheme::Plain);
+        by_datagram.map(|backend| backend.address.socket.ip())
+    }
+
     /// A pool with what `earlier` knew of it.
     pub(super) fn new(config: PoolConfig, earlier: Option<&Self>, workers: usize) -> Self {
         let is_sticky = |config: &PoolConfig| config.rules.balance == Balance::Sticky;

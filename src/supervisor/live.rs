@@ -266,7 +266,7 @@ impl Live {
         carried: Carried,
         way: Option<Way>,
     ) -> io::Result<ExitCode> {
-        let Prepared { setup, saved, listeners, confinement, edition } = prepared;
+        let Prepared { setup, saved, listeners, xdp, confinement, edition } = prepared;
         let carried = Carried { saved, ..carried };
         let listeners = match listeners {
             Some(mut listeners) => {
@@ -281,7 +281,7 @@ impl Live {
         let newer = newer.map(|(newer, text)| text_of(newer, text)).transpose()?;
         let has_newer = newer.is_some() && self.member.part == Part::Standby;
         let read = read_first(newer.filter(|_| has_newer), std::mem::take(&mut self.member.reader));
-        let server = Server::start(setup, listeners, confinement, carried, read).map_err(unable)?;
+        let server = Server::start(setup, listeners, xdp, confinement, carried, read).map_err(unable)?;
         let mut serving = Serving {
             live: self,
             server,

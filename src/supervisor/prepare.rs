@@ -21,7 +21,7 @@ use super::tree::Word;
 use crate::load::{ConfigText, Confinement, LoadError, Reader, Setup};
 use crate::metrics::Role;
 use crate::net::listening::{Endpoint, ListeningSocket};
-use crate::server::{Listeners, SavedZones, StartError, confine};
+use crate::server::{Listeners, SavedZones, StartError, Xdp, confine};
 
 /// A process as far as it is before it serves.
 pub(super) struct Member {
@@ -48,6 +48,8 @@ pub(super) struct Prepared {
     /// Those of a process that binds what is new. One that stands by takes them when it serves: until then it binds nothing,
     /// for what waits in a socket that nobody reads is lost with it.
     pub(super) listeners: Option<Listeners>,
+    /// What it takes rights to make of the interfaces with AF_XDP.
+    pub(super) xdp: Option<Xdp>,
     pub(super) confinement: Confinement,
     /// The edition of the config that this is.
     pub(super) edition: u64,
@@ -153,6 +155,10 @@ impl Member {
             Part::Newcomer { .. } => Some(Listeners::inherit(&setup.config, inherited()?)),
         };
         let listeners = listeners.transpose().map_err(failed)?.map(|(listeners, _)| listeners);
+        let mut xdp = Xdp::prepare(&setup.config);
+        if let (Part::First, Some(xdp)) = (&self.part, &mut xdp) {
+            xdp.require(&setup.config).map_err(|error| failed(error.into()))?;
+        }
         let passed = self.common.sockets.iter().find_map(|socket| match socket.endpoint() {
             Endpoint::Unix(path) => Some(path.as_path()),
             Endpoint::Udp(_) | Endpoint::Tcp(_) => None,
@@ -176,7 +182,7 @@ impl Member {
             Part::First | Part::Standby | Part::Supervisor { .. } => edition.unwrap_or(1),
         };
         self.state.edition = edition;
-        Ok(Prepared { setup, saved, listeners, confinement, edition })
+        Ok(Prepared { setup, saved, listeners, xdp, confinement, edition })
     }
 
     /// Attends to the supervisor until a moment, or until a descriptor is readable.

@@ -6,12 +6,11 @@
 pub mod bpf;
 pub mod filter;
 pub mod frame;
-pub mod bpf;
-pub mod filter;
-pub mod frame;
 pub mod netlink;
+mod next_hops;
 pub mod program;
 pub mod socket;
 mod worker_sockets;
 
+pub use self::next_hops::{NextHop, NextHops};
 pub use self::worker_sockets::{Home, LentXsk, LinkId, WorkerSocket, WorkerSockets};

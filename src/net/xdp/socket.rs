@@ -197,12 +197,6 @@ impl Xsk {
             .is_ok_and(|options| options & libc::XDP_OPTIONS_ZEROCOPY != 0)
     }
 
-    /// Frames that the kernel has dropped because none was free to be filled, or the ring was full.
-    pub fn dropped_by_kernel(&self) -> u64 {
-        let statistics = get_option::<libc::xdp_statistics>(self.builder.as_raw_fd(), libc::XDP_STATISTICS);
-        statistics.map_or(0, |statistics| statistics.rx_dropped + statistics.rx_ring_full)
-    }
-
     /// Hands frames that have come to `take`, up to [`BATCH`] of them. Returns how many they were.
     pub fn receive(&self, take: impl FnOnce(&[Packet])) -> usize {
         let mut receiving = self.receiving.borrow_mut();
@@ -361,6 +355,12 @@ impl AsFd for Xsk {
         // SAFETY: the builder has the descriptor open for as long as it lives.
         unsafe { BorrowedFd::borrow_raw(self.builder.as_raw_fd()) }
     }
+}
+
+/// Frames that the kernel has dropped at such a socket, because none was free to be filled or the ring was full.
+pub fn dropped_by_kernel(socket: impl AsFd) -> u64 {
+    let statistics = get_option::<libc::xdp_statistics>(socket.as_fd().as_raw_fd(), libc::XDP_STATISTICS);
+    statistics.map_or(0, |statistics| statistics.rx_dropped + statistics.rx_ring_full)
 }
 
 /// Octets of an Ethernet header, which an MTU does not count.

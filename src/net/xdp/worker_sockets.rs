@@ -8,8 +8,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
+use std::ptr;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::frame::Link;
 use super::socket::{Unqueued, Xsk};
@@ -35,18 +36,18 @@ impl LinkId {
 /// Where a socket waits for its next worker. The process keeps it, whatever becomes of workers.
 pub type Home = Arc<Mutex<Option<Xsk>>>;
 
-/// A socket in use; it goes home when it is dropped, also by a panic.
+/// A socket in use; it goes home when it is dropped, also by a panic, and closes if there is no home any more.
 pub struct LentXsk {
     /// There until it is dropped.
     xsk: Option<Xsk>,
-    home: Home,
+    home: Weak<Mutex<Option<Xsk>>>,
 }
 
 impl LentXsk {
     /// Takes a socket from its home, if it is there.
     pub fn take(home: &Home) -> Option<Self> {
         let xsk = home.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        Some(Self { xsk: Some(xsk), home: Arc::clone(home) })
+        Some(Self { xsk: Some(xsk), home: Arc::downgrade(home) })
     }
 
     /// The socket.
@@ -57,7 +58,9 @@ impl LentXsk {
 
 impl Drop for LentXsk {
     fn drop(&mut self) {
-        *self.home.lock().unwrap_or_else(PoisonError::into_inner) = self.xsk.take();
+        if let Some(home) = self.home.upgrade() {
+            *home.lock().unwrap_or_else(PoisonError::into_inner) = self.xsk.take();
+        }
     }
 }
 
@@ -74,6 +77,11 @@ impl WorkerSocket {
     /// The socket.
     pub fn xsk(&self) -> &Xsk {
         self.lent.xsk()
+    }
+
+    /// Whether this is its home.
+    pub fn is_from(&self, home: &Home) -> bool {
+        ptr::eq(self.lent.home.as_ptr(), Arc::as_ptr(home))
     }
 }
 
@@ -107,9 +115,9 @@ impl WorkerSockets {
         socket
     }
 
-    /// Lets go of all sockets.
-    pub fn clear(&self) {
-        self.all.borrow_mut().clear();
+    /// Lets go of a socket.
+    pub fn remove(&self, number: u32) {
+        self.all.borrow_mut().retain(|socket| socket.number != number);
     }
 
     /// The number of a link; none if there are too many.

@@ -4,10 +4,13 @@
 //! that are for the same listener on together, as a listener's own socket does with what it receives.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use tokio::io::unix::AsyncFd;
@@ -18,10 +21,11 @@ use crate::authority::{self, Authority};
 use crate::forwarder::Forwarder;
 use crate::net::batch::{BATCH, Datagram, LocalAddress, SendBatch, watch};
 use crate::net::busy_poll::BusyPoll;
-use crate::net::tasks::{Endless, TaskKind};
+use crate::net::tasks::{Endless, Lost, TaskKind};
 use crate::net::udp::Socket;
+use crate::net::xdp::filter::Filter;
 use crate::net::xdp::frame::{self, UdpFrame};
-use crate::net::xdp::{LentXsk, LinkId, WorkerSocket, WorkerSockets};
+use crate::net::xdp::{Home, LentXsk, LinkId, WorkerSocket, WorkerSockets};
 
 /// A worker's sockets of AF_XDP, and its listeners to which datagrams go that they receive.
 #[derive(Default)]
@@ -29,6 +33,23 @@ pub(super) struct XdpTargets {
     sockets: Rc<WorkerSockets>,
     /// By the number of the address.
     listeners: RefCell<Vec<(u16, Rc<Listener>)>>,
+    /// What reads each socket.
+    readers: RefCell<Vec<Reader>>,
+}
+
+/// A socket with the task that reads it.
+struct Reader {
+    socket: Rc<WorkerSocket>,
+    task: Endless,
+}
+
+/// A socket that a worker is to have.
+pub(in crate::server) struct XdpSocket {
+    /// The index of the interface.
+    pub(in crate::server) interface: u32,
+    /// The program of the interface.
+    pub(in crate::server) filter: Arc<Filter>,
+    pub(in crate::server) home: Home,
 }
 
 /// A listener that datagrams may be for.
@@ -44,6 +65,12 @@ pub(super) enum Target {
     Forwarder { forwarder: Rc<RefCell<Forwarder>>, listener: u16 },
     /// A TS, which sends by this socket what cannot leave by AF_XDP.
     Authority { authority: Rc<Authority>, socket: Rc<Socket>, responses: RefCell<SendBatch> },
+}
+
+impl fmt::Debug for XdpSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("XdpSocket").field("interface", &self.interface).finish_non_exhaustive()
+    }
 }
 
 impl Target {
@@ -87,19 +114,38 @@ impl XdpTargets {
         find(&|address| address == to).or_else(|| find(&|address| is_wildcard_of(address, to)))
     }
 
-    /// Serves these sockets in place of those before, for as long as the tasks are polled that are returned.
+    /// Reads these sockets from now on, and no others.
     ///
     /// # Errors
     /// If the runtime's own descriptors are exhausted.
-    pub(super) fn serve(self: &Rc<Self>, lent: Vec<(u32, LentXsk)>, busy_poll: BusyPoll) -> io::Result<Endless> {
-        self.sockets.clear();
-        let mut readers = Endless::new(TaskKind::Listener);
-        for (interface, lent) in lent {
-            let socket = self.sockets.add(interface, lent);
-            let watched = watch(socket.xsk().as_fd().try_clone_to_owned()?)?;
-            readers.start(Rc::clone(self).read(socket, watched, busy_poll));
+    pub(super) fn read_only(self: &Rc<Self>, wanted: &[XdpSocket], busy_poll: BusyPoll) -> io::Result<()> {
+        let is_wanted = |reader: &Reader| wanted.iter().any(|wanted| reader.socket.is_from(&wanted.home));
+        let readers = std::mem::take(&mut *self.readers.borrow_mut());
+        let (stay, leave): (Vec<_>, Vec<_>) = readers.into_iter().partition(is_wanted);
+        for Reader { socket, task } in leave {
+            drop(task);
+            // The program hands nothing to it any more, or soon will not.
+            while socket.xsk().receive(|frames| self.take(&socket, frames)) > 0 {}
+            self.sockets.remove(socket.number);
         }
-        Ok(readers)
+        let mut readers = stay;
+        for XdpSocket { interface, home, .. } in wanted {
+            // One that stays is not at home, and neither is what a worker before has not let go of.
+            let Some(lent) = LentXsk::take(home) else { continue };
+            let socket = self.sockets.add(*interface, lent);
+            let watched = watch(socket.xsk().as_fd().try_clone_to_owned()?)?;
+            let mut task = Endless::new(TaskKind::Listener);
+            task.start(Rc::clone(self).read(Rc::clone(&socket), watched, busy_poll));
+            readers.push(Reader { socket, task });
+        }
+        *self.readers.borrow_mut() = readers;
+        Ok(())
+    }
+
+    /// Whether a task is lost that reads.
+    pub(super) fn poll_lost(&self, cx: &mut Context<'_>) -> Poll<Lost> {
+        let mut readers = self.readers.borrow_mut();
+        readers.iter_mut().map(|reader| reader.task.poll_lost(cx)).find(Poll::is_ready).unwrap_or(Poll::Pending)
     }
 }
 

@@ -1,0 +1,326 @@
+//! One interface of `[xdp]`, and how far it is.
+
+use std::collections::HashSet;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::config::{XdpInterface, XdpMode, ZeroCopy};
+use crate::metrics::XdpSnapshot;
+use crate::net::xdp::Home;
+use crate::net::xdp::bpf::{Link, Mode};
+use crate::net::xdp::filter::Filter;
+use crate::net::xdp::netlink::{self, InterfaceFacts};
+use crate::net::xdp::socket::{Copying, FrameCounts, Xsk, dropped_by_kernel};
+use crate::server::worker::XdpSocket;
+
+/// An interface.
+pub(super) struct Interface {
+    config: XdpInterface,
+    prepared: Option<Prepared>,
+    /// What is wanting, if something is.
+    problem: Option<String>,
+    /// What became of frames before what is prepared now.
+    before: XdpSnapshot,
+}
+
+/// What it takes rights to make.
+struct Prepared {
+    facts: InterfaceFacts,
+    mtu: Arc<AtomicU32>,
+    filter: Arc<Filter>,
+    queues: Vec<Queue>,
+    /// What datagrams are taken for.
+    listening: HashSet<SocketAddr>,
+    /// While the program hangs on the interface.
+    attached: Option<(Link, Mode)>,
+}
+
+/// A queue with its socket.
+struct Queue {
+    number: u32,
+    home: Home,
+    /// The same socket, for what the kernel counts.
+    fd: OwnedFd,
+    counts: Arc<FrameCounts>,
+    is_bound: bool,
+}
+
+impl Interface {
+    /// Makes what can be made of it yet.
+    pub(super) fn prepare(config: XdpInterface, workers: u32) -> Self {
+        let before = XdpSnapshot { interface: config.name.clone(), ..XdpSnapshot::default() };
+        let mut this = Self { config, prepared: None, problem: None, before };
+        match netlink::interface(&this.config.name) {
+            Ok(Some(facts)) => match Prepared::new(&this.config, facts, workers) {
+                Ok(prepared) => this.prepared = Some(prepared),
+                Err(problem) => this.problem = Some(problem),
+            },
+            Ok(None) => this.problem = Some(ABSENT.to_owned()),
+            Err(error) => this.problem = Some(format!("the kernel does not tell of interfaces: {error}")),
+        }
+        this
+    }
+
+    /// Its name.
+    pub(super) fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// What is wanting, if something is.
+    pub(super) fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
+    }
+
+    /// Its index and its Ethernet address, if datagrams leave by it.
+    pub(super) fn attached(&self) -> Option<(u32, [u8; 6])> {
+        let prepared = self.prepared.as_ref().filter(|prepared| prepared.is_whole())?;
+        Some((prepared.facts.index, prepared.facts.mac))
+    }
+
+    /// Puts right what can be. Returns whether workers have to be given its sockets anew.
+    pub(super) fn look(&mut self, listening: &[SocketAddr], workers: u32) -> bool {
+        let was_whole = self.prepared.as_ref().is_some_and(Prepared::is_whole);
+        let was = self.prepared.as_ref().map(|prepared| Arc::as_ptr(&prepared.filter));
+        let outcome = self.try_to_attach(listening, workers);
+        let is_same = was == self.prepared.as_ref().map(|prepared| Arc::as_ptr(&prepared.filter));
+        let problem = outcome.err();
+        if problem != self.problem || (problem.is_none() && !(was_whole && is_same)) {
+            self.tell(problem.as_deref());
+        }
+        self.problem = problem;
+        let is_whole = self.prepared.as_ref().is_some_and(Prepared::is_whole);
+        !is_same || is_whole != was_whole
+    }
+
+    /// Tells operators what has become of it.
+    fn tell(&self, problem: Option<&str>) {
+        let interface = &*self.config.name;
+        match (problem, &self.prepared) {
+            (Some(problem), _) => {
+                tracing::warn!(interface, "xdp: {interface}: {problem}: served by sockets");
+            }
+            (None, Some(prepared)) => {
+                let mode = prepared.attached.as_ref().map(|(_, mode)| mode_word(*mode));
+                let queues = prepared.queues.len();
+                let zero_copy = prepared.is_zero_copy();
+                tracing::info!(interface, mode, zero_copy, queues, "xdp: {interface}: datagrams come by AF_XDP");
+            }
+            (None, None) => {}
+        }
+    }
+
+    fn try_to_attach(&mut self, listening: &[SocketAddr], workers: u32) -> Result<(), String> {
+        let facts = netlink::interface(&self.config.name).map_err(|error| error.to_string())?;
+        let Some(facts) = facts else {
+            self.forget();
+            return Err(ABSENT.to_owned());
+        };
+        match &self.prepared {
+            Some(prepared) if prepared.facts.index != facts.index => self.forget(),
+            // Those that are bound go on where others cannot be made.
+            Some(prepared) if prepared.facts.mac != facts.mac || prepared.facts.queues != facts.queues => {
+                match Prepared::new(&self.config, facts.clone(), workers) {
+                    Ok(renewed) => {
+                        self.forget();
+                        self.prepared = Some(renewed);
+                    }
+                    Err(problem) => return Err(format!("its address or queues have changed, and {problem}")),
+                }
+            }
+            Some(_) | None => {}
+        }
+        let prepared = match &mut self.prepared {
+            Some(prepared) => prepared,
+            absent => absent.insert(Prepared::new(&self.config, facts.clone(), workers)?),
+        };
+        prepared.mtu.store(facts.mtu, Ordering::Relaxed);
+        prepared.facts = facts;
+        prepared.listen(listening).map_err(|error| format!("cannot be told where we listen: {error}"))?;
+        prepared.attach(self.config.mode)?;
+        prepared.bind()
+    }
+
+    /// Lets go of everything, which has become another's or nobody's.
+    fn forget(&mut self) {
+        self.before = self.snapshot();
+        self.prepared = None;
+    }
+
+    /// Lets go of it for good.
+    pub(super) fn end(&mut self) {
+        self.forget();
+    }
+
+    /// The sockets that this worker is to have, of so many.
+    pub(super) fn of_worker(&self, worker: usize, workers: u32) -> Vec<XdpSocket> {
+        let Some(prepared) = self.prepared.as_ref().filter(|prepared| prepared.is_whole()) else { return Vec::new() };
+        let its = prepared.queues.iter().filter(|queue| (queue.number % workers) as usize == worker);
+        let socket = |queue: &Queue| XdpSocket {
+            interface: prepared.facts.index,
+            filter: Arc::clone(&prepared.filter),
+            home: Arc::clone(&queue.home),
+        };
+        its.map(socket).collect()
+    }
+
+    /// What has become of frames.
+    pub(super) fn snapshot(&self) -> XdpSnapshot {
+        let mut all = self.before.clone();
+        if let Some(prepared) = &self.prepared {
+            all.passed += prepared.filter.passed();
+            for Queue { counts, fd, .. } in &prepared.queues {
+                all.taken += counts.taken.load(Ordering::Relaxed);
+                all.in_dropped += counts.invalid.load(Ordering::Relaxed) + dropped_by_kernel(fd);
+                all.sent += counts.sent.load(Ordering::Relaxed);
+                all.out_dropped += counts.unsent.load(Ordering::Relaxed);
+            }
+        }
+        all
+    }
+}
+
+impl Prepared {
+    /// The program and the sockets for an interface, of which nothing is heard yet.
+    fn new(config: &XdpInterface, facts: InterfaceFacts, workers: u32) -> Result<Self, String> {
+        let numbers: Vec<u32> = config.queues.clone().unwrap_or_else(|| (0..facts.queues).collect());
+        if let Some(absent) = numbers.iter().find(|queue| **queue >= facts.queues) {
+            return Err(format!("it has no queue {absent}, only {}", facts.queues));
+        }
+        let filter =
+            Filter::load(facts.mac, workers, facts.queues).map_err(|error| lacks("the XDP program", &error))?;
+        let mtu = Arc::new(AtomicU32::new(facts.mtu));
+        let copying = match config.zero_copy {
+            ZeroCopy::Auto => Copying::Auto,
+            ZeroCopy::On => Copying::Never,
+            ZeroCopy::Off => Copying::Always,
+        };
+        let queue = |number| {
+            let xsk =
+                Xsk::new(number, Arc::clone(&mtu), copying).map_err(|error| lacks("a socket of AF_XDP", &error))?;
+            let counts = Arc::clone(xsk.counts());
+            let fd = xsk.as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
+            Ok(Queue { number, home: Arc::new(Mutex::new(Some(xsk))), fd, counts, is_bound: false })
+        };
+        let queues = numbers.into_iter().map(queue).collect::<Result<_, String>>()?;
+        Ok(Self { facts, mtu, filter: Arc::new(filter), queues, listening: HashSet::new(), attached: None })
+    }
+
+    /// Whether the program hangs there, and all queues are ours.
+    fn is_whole(&self) -> bool {
+        self.attached.is_some() && self.queues.iter().all(|queue| queue.is_bound)
+    }
+
+    /// Whether frames go without being copied.
+    fn is_zero_copy(&self) -> bool {
+        self.facts.index > 0 && self.queues.iter().any(|queue| queue.with(Xsk::is_zero_copy).unwrap_or_default())
+    }
+
+    /// Takes datagrams for what is listened on, as far as it is an address of this interface, and for nothing else.
+    fn listen(&mut self, listening: &[SocketAddr]) -> io::Result<()> {
+        let of = |bound: &SocketAddr| -> Vec<SocketAddr> {
+            let is_meant =
+                |ip: &&IpAddr| ip.is_ipv4() == bound.is_ipv4() && (bound.ip().is_unspecified() || **ip == bound.ip());
+            self.facts.addresses.iter().filter(is_meant).map(|ip| SocketAddr::new(*ip, bound.port())).collect()
+        };
+        let wanted: HashSet<_> = listening.iter().flat_map(of).collect();
+        for left in self.listening.difference(&wanted) {
+            self.filter.ignore(*left)?;
+        }
+        for come in wanted.difference(&self.listening) {
+            self.filter.listen(*come)?;
+        }
+        self.listening = wanted;
+        Ok(())
+    }
+
+    /// Has the program run for what arrives at the interface, if it does not.
+    fn attach(&mut self, mode: XdpMode) -> Result<(), String> {
+        if self.attached.is_some() && self.facts.program.is_some() {
+            return Ok(());
+        }
+        // Somebody else has taken it away.
+        self.attached = None;
+        let modes: &[Mode] = match mode {
+            XdpMode::Auto => &[Mode::Native, Mode::Generic],
+            XdpMode::Native => &[Mode::Native],
+            XdpMode::Generic => &[Mode::Generic],
+        };
+        let mut problem = String::new();
+        for mode in modes {
+            match self.filter.attach(self.facts.index, *mode) {
+                Ok(link) => {
+                    self.attached = Some((link, *mode));
+                    return Ok(());
+                }
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                    return Err(
+                        "another program of XDP hangs there (ip link show), perhaps of another process of ours"
+                            .to_owned(),
+                    );
+                }
+                Err(error) => problem = lacks(&format!("mode {}", mode_word(*mode)), &error),
+            }
+        }
+        Err(problem)
+    }
+
+    /// Binds the sockets to their queues, and has the program hand frames to them.
+    fn bind(&mut self) -> Result<(), String> {
+        for queue in self.queues.iter_mut().filter(|queue| !queue.is_bound) {
+            let (index, number, filter) = (self.facts.index, queue.number, &self.filter);
+            let bound = queue.with(|xsk| {
+                xsk.bind(index)?;
+                filter.set_socket(number, xsk.as_fd())
+            });
+            match bound {
+                Some(Ok(())) => queue.is_bound = true,
+                Some(Err(error)) if error.raw_os_error() == Some(libc::EBUSY) => {
+                    return Err(format!(
+                        "another socket of AF_XDP has queue {number}, perhaps of another process of ours"
+                    ));
+                }
+                Some(Err(error)) => return Err(lacks(&format!("queue {number}"), &error)),
+                None => return Err(format!("the socket of queue {number} is lost")),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Queue {
+    /// Does something with its socket, if no worker has it.
+    fn with<T>(&self, what: impl FnOnce(&Xsk) -> T) -> Option<T> {
+        self.home.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(what)
+    }
+}
+
+/// The word for where a program runs.
+fn mode_word(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Native => XdpMode::Native.word(),
+        Mode::Generic => XdpMode::Generic.word(),
+    }
+}
+
+/// What cannot be had, and the remedy.
+fn lacks(what: &str, error: &io::Error) -> String {
+    let remedy = match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => {
+            ": start as root, or with CAP_NET_RAW, CAP_NET_ADMIN and CAP_BPF; after the start, rights are given up: restart"
+        }
+        Some(libc::ENOBUFS | libc::ENOMEM) => ": raise the limit of locked memory (ulimit -l, LimitMEMLOCK=)",
+        Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT) => {
+            ": this kernel is built without AF_XDP (CONFIG_XDP_SOCKETS)"
+        }
+        Some(libc::EOPNOTSUPP) => ": the driver cannot do that; try mode = \"generic\" or zero_copy = \"off\"",
+        Some(_) | None => "",
+    };
+    format!("no {what}: {error}{remedy}")
+}
+
+/// What is wanting where there is no such interface.
+const ABSENT: &str = "there is no such interface";
