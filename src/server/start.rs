@@ -298,7 +298,7 @@ impl Server {
         };
         server.obey();
         server.register_authorities(&known.leases);
-        server.look_at_interfaces()?;
+        server.begin_xdp()?;
         Ok(server)
     }
 }

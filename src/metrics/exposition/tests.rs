@@ -7,6 +7,7 @@ use super::super::histogram::Histogram;
 use super::super::limited::Limit;
 use super::super::processes::{ProcessSnapshot, SupervisorSnapshot};
 use super::super::snapshot::{Attempts, BackendState, ExpiredZone, LastReload, Wins};
+use super::super::xdp::XdpSnapshot;
 use super::*;
 use crate::wire::Transport;
 
@@ -84,6 +85,14 @@ fn sample() -> Snapshot {
             handshakes: vec![((Transport::Tls, ShakenBy::Resumed), 68)],
             http: vec![(HttpStatus::GatewayTimeout, 72)],
         },
+        xdp: vec![XdpSnapshot {
+            interface: "eth0".to_owned(),
+            taken: 73,
+            passed: 74,
+            in_dropped: 75,
+            sent: 76,
+            out_dropped: 77,
+        }],
         certificates: vec![CertificateSnapshot {
             name: "main".to_owned(),
             file: "chain.pem".into(),
@@ -224,6 +233,11 @@ hedgerow_http_responses_total{status="504"} 72
 hedgerow_certificate_not_after_seconds{certificate="main"} 69
 hedgerow_certificate_loads_total{certificate="main",result="loaded"} 70
 hedgerow_certificate_loads_total{certificate="main",result="refused"} 71
+hedgerow_xdp_frames_total{interface="eth0",direction="in",fate="taken"} 73
+hedgerow_xdp_frames_total{interface="eth0",direction="in",fate="passed"} 74
+hedgerow_xdp_frames_total{interface="eth0",direction="in",fate="dropped"} 75
+hedgerow_xdp_frames_total{interface="eth0",direction="out",fate="sent"} 76
+hedgerow_xdp_frames_total{interface="eth0",direction="out",fate="dropped"} 77
 hedgerow_verdict 2
 hedgerow_takeovers_total{reason="crash"} 47
 hedgerow_takeovers_total{reason="hang"} 48
@@ -309,6 +323,7 @@ fn each_format_names_its_families_as_it_should() {
                 + DISCOVERY_COUNTERS.len()
                 + connections::COUNTERS.len()
                 + backend_connections::COUNTERS.len()
+                + xdp::COUNTERS.len()
                 + 34
         );
     };

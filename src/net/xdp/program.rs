@@ -48,7 +48,7 @@ pub const PASSED: usize = 64;
 /// The program of the filter: which frames go to the socket of their queue.
 ///
 /// They are for the interface's own Ethernet address and have UDP right behind IPv4 without options, of which they are no fragment, or right
-/// behind IPv6. And they are
+/// behind IPv6, and are no longer than [`MAX_FRAME`]. And they are
 ///
 /// - to an address and port at which there is a listener, or
 /// - from the very address and port to which a socket of ours at their destination is connected, and on a queue of that socket's worker,
@@ -62,6 +62,10 @@ pub fn filter(mac: [u8; 6], workers: u32, maps: Maps) -> Vec<u64> {
     code.load(Word, FRAME, (R1, CTX_DATA));
     code.load(Word, END, (R1, CTX_DATA_END));
     check_length(&mut code, ETHERNET + IPV4 + UDP, pass);
+    // The socket would lose it.
+    code.copy(R1, FRAME);
+    code.compute(Arithmetic::Add, R1, MAX_FRAME as i32);
+    code.jump_if(Condition::Above, END, R1, pass);
 
     let [m0, m1, m2, m3, m4, m5] = mac;
     code.load(Word, R1, (FRAME, 0));
@@ -200,6 +204,9 @@ pub const CTX_DATA: i16 = 0;
 pub const CTX_DATA_END: i16 = 4;
 /// See [`CTX_DATA`].
 pub const CTX_QUEUE: i16 = 16;
+
+/// Octets of the longest frame that sockets take: what is left of 2 KiB beside the room that the kernel wants.
+pub const MAX_FRAME: usize = 2048 - 256;
 
 /// Octets of each header.
 const ETHERNET: i16 = 14;

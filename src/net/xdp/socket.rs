@@ -29,6 +29,7 @@ use xdp::umem::{FrameSize, UmemCfgBuilder};
 use xdp::{Packet, RingConfigBuilder, RxRing, Umem, WakableRings, WakableTxRing};
 
 use super::frame::{self, Link};
+use super::program::MAX_FRAME;
 use crate::net::batch::BATCH;
 
 /// Frames that wait for the kernel to fill them, and as many that it has filled at the most: what comes while a worker is busy
@@ -39,8 +40,6 @@ const RX_FRAMES: u32 = 1024;
 const TX_FRAMES: u32 = 1024;
 /// Octets of a frame with the room that the kernel wants ahead of it.
 const FRAME_SIZE: FrameSize = FrameSize::TwoK;
-/// Octets of the longest frame.
-pub const MAX_FRAME: usize = 2048 - 256;
 /// How often the kernel is asked in one turn to send what it did not take at once: it takes 32 frames a call in copy mode.
 const MAX_KICKS: usize = 2 * BATCH;
 

@@ -201,6 +201,22 @@ pub(super) async fn due(xdp: &mut Option<Xdp>) {
 }
 
 impl Server {
+    /// Begins to look at the interfaces of `[xdp]`: at once if it is not to start without them, else when it serves, for queries that wait in
+    /// sockets come first.
+    ///
+    /// # Errors
+    /// If something is wanting that must not be.
+    pub(super) fn begin_xdp(&mut self) -> Result<(), XdpError> {
+        match &mut self.xdp {
+            Some(xdp) if xdp.is_required => self.look_at_interfaces(),
+            Some(xdp) => {
+                xdp.due = Some(Instant::now());
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Looks at the interfaces of `[xdp]`, and tells the workers what is new.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use super::{XDP_PASS, XDP_REDIRECT};
+use super::{MAX_FRAME, XDP_PASS, XDP_REDIRECT};
 use crate::net::xdp::frame::{self, Link};
 
 /// The interface's own address. Each of its parts would be negative if it were a number with a sign.
@@ -46,7 +46,7 @@ pub(in crate::net::xdp) fn all() -> Vec<(String, Vec<u8>, i32)> {
 }
 
 /// Frames by what they are.
-fn plain() -> [(&'static str, Vec<u8>, i32); 26] {
+fn plain() -> [(&'static str, Vec<u8>, i32); 28] {
     let v4 = made("198.51.100.9:1024", LISTENING[0]);
     let v6 = made("[2001:db8:9::9]:1024", LISTENING[1]);
     let with = |frame: &[u8], at: usize, octets: &[u8]| [&frame[..at], octets, &frame[at + octets.len()..]].concat();
@@ -77,6 +77,8 @@ fn plain() -> [(&'static str, Vec<u8>, i32); 26] {
         ("ICMP", with(&v4, 23, &[1]), XDP_PASS),
         ("ICMP by IPv6", with(&v6, 20, &[58]), XDP_PASS),
         ("a fragment by IPv6", with(&v6, 20, &[44]), XDP_PASS),
+        ("as long as a socket takes", [&v4[..], &vec![0; MAX_FRAME - v4.len()]].concat(), XDP_REDIRECT),
+        ("longer", [&v4[..], &vec![0; MAX_FRAME + 1 - v4.len()]].concat(), XDP_PASS),
         ("ARP", with(&v4, 12, &[0x08, 0x06]), XDP_PASS),
     ]
 }
