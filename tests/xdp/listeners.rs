@@ -185,12 +185,14 @@ fn clients_behind_a_router_are_answered(way: Way) {
     world.ip(&format!("route add 2001:db8::/64 via {}", world::CLIENT_6));
     let server = world.start(&World::authority(&[SERVER, SERVER_6]), &[("hosts.txt", TABLE)]);
     for (from, to) in [("198.51.100.7", SERVER), ("2001:db8::7", SERVER_6)] {
+        // Neighbors are known by then: Linux does not look for a router by IPv6 while that looks for it.
+        ask(at(to, 53), 1);
         let client = Client::at(from, at(to, 53));
         for _ in 0..20 {
             assert_eq!(client.ask(&query("www.example", A)).answers(), ["192.0.2.1"]);
         }
     }
-    world.check_served(&server, DEVICE, [40, 40]);
+    world.check_served(&server, DEVICE, [42, 42]);
 }
 
 fn datagrams_for_others_reach_them(way: Way) {

@@ -156,17 +156,9 @@ impl World {
         let options = format!("mtu {mtu} numrxqueues {queues} numtxqueues {queues}");
         let holder = self.host.id();
         hosts::run("ip", &format!("link add {theirs} {options} type veth peer name {ours} {options} netns {holder}"));
-        let run_there = |words: &str| self.host.run("ip", words);
-        let run_here = |words: &str| hosts::run("ip", words);
-        let ends: [(&str, &dyn Fn(&str) -> String); 2] = [(ours, &run_there), (theirs, &run_here)];
-        for ((device, run), addresses) in ends.into_iter().zip(addresses) {
-            // Nobody else is there: no address needs to be tried, and none makes itself.
-            run(&format!("link set {device} addrgenmode none"));
-            for address in addresses {
-                run(&format!("address add {} dev {device}", with_prefix(address)));
-            }
-            run(&format!("link set {device} up"));
-        }
+        let [near, far] = addresses;
+        set_up(ours, near, |words| drop(self.host.run("ip", words)));
+        set_up(theirs, far, |words| drop(hosts::run("ip", words)));
         self.pairs.retain(|pair| *pair != [ours, theirs]);
         self.pairs.push([ours, theirs]);
     }
@@ -263,6 +255,15 @@ pub(crate) fn forwarder(listen: &[&str], backends: &[&dyn Asked], keys: &str) ->
     let listen: Vec<_> = listen.iter().map(|address| format!("'{}'", at(address, 53))).collect();
     let rates = "rate_limit = { answers = 0, referrals = 0, nxdomains = 0, errors = 0, total = 0 }";
     Forwarder::to(backends, keys).listen(&format!("[{}]", listen.join(", "))).keys(rates).admin()
+}
+
+/// Gives a device its addresses, by this `ip`. Nobody else is there: no address needs to be tried, and none makes itself.
+fn set_up(device: &str, addresses: &[&str], run: impl Fn(&str)) {
+    run(&format!("link set {device} addrgenmode none"));
+    for address in addresses {
+        run(&format!("address add {} dev {device}", with_prefix(address)));
+    }
+    run(&format!("link set {device} up"));
 }
 
 /// An address with its port.
