@@ -2,6 +2,7 @@
 //! machines one address can be tried there, daemons and all. The test is the router, or a client beside them.
 
 use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -51,6 +52,8 @@ pub(crate) fn network(address: &str) {
 pub(crate) struct Host {
     /// Holds the namespace, and does nothing else.
     holder: Child,
+    /// Whether it has a mount namespace of its own too.
+    has_mounts: bool,
 }
 
 impl Host {
@@ -63,7 +66,7 @@ impl Host {
         let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/net")).ok();
         let ours = namespace("self");
         until("the host has a namespace of its own", || (namespace(&holder.id().to_string()) != ours).then_some(()));
-        let host = Self { holder };
+        let host = Self { holder, has_mounts: false };
         run("ip", &format!("link add v{number} type veth peer name eth0 netns {}", host.holder.id()));
         run("ip", &format!("link set v{number} master br0 up"));
         host.run("ip", "link set lo up");
@@ -72,10 +75,34 @@ impl Host {
         host
     }
 
+    /// Makes a host that hangs on nothing yet. What is mounted at /sys shows its devices, as that of a machine does.
+    pub(crate) fn apart() -> Self {
+        let mut command = Command::new("unshare");
+        let script = "mount -t sysfs none /sys && ip link set lo up && echo there && exec cat";
+        let holder = command.args(["--net", "--mount", "--", "sh", "-c", script]);
+        let mut holder =
+            holder.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a namespace can be made: this is one");
+        let mut line = String::new();
+        let stdout = holder.stdout.as_mut().expect("it is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("a pipe can be read");
+        assert_eq!(line, "there\n", "the host has namespaces of its own");
+        Self { holder, has_mounts: true }
+    }
+
+    /// The process that holds the namespace.
+    pub(crate) fn id(&self) -> u32 {
+        self.holder.id()
+    }
+
     /// A command on this host; its process is that of the program.
     pub(crate) fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/proc/{}/ns/net", self.holder.id())).arg("--").arg(program.as_ref());
+        let holder = self.holder.id();
+        command.arg(format!("--net=/proc/{holder}/ns/net"));
+        if self.has_mounts {
+            command.arg(format!("--mount=/proc/{holder}/ns/mnt"));
+        }
+        command.arg("--").arg(program.as_ref());
         command
     }
 
