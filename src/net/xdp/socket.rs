@@ -41,6 +41,8 @@ const TX_FRAMES: u32 = 1024;
 const FRAME_SIZE: FrameSize = FrameSize::TwoK;
 /// Octets of the longest frame.
 pub const MAX_FRAME: usize = 2048 - 256;
+/// Octets of memory that one socket locks for its frames.
+pub const MEMORY: usize = (RX_FRAMES + TX_FRAMES) as usize * 2048;
 /// How often the kernel is asked in one turn to send what it did not take at once: it takes 32 frames a call in copy mode.
 const MAX_KICKS: usize = 2 * BATCH;
 
