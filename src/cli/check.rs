@@ -1,11 +1,14 @@
 //! `hedgerow check`: reads the config file and every file that it names as `serve` would, and starts nothing.
 
+mod interfaces;
+
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use self::interfaces::Findings;
 use super::EXIT_USAGE;
 use crate::config::words;
 use crate::load::{self, LoadError, Loader, Setup};
@@ -20,22 +23,29 @@ pub(super) struct Args {
     dump: Option<Option<Name>>,
 }
 
-/// Runs the command: a summary on stdout, or every problem on stderr and exit status 2. What is odd goes to stderr either
+/// Runs the command: a summary and what interfaces can do on stdout, or every problem on stderr and exit status 2. What is odd goes to stderr either
 /// way. With `--dump`, zones go to stdout, and the summary to stderr.
 pub(super) fn run(file: Option<PathBuf>, args: &Args) -> ExitCode {
-    let Checked { summary, warnings, setup } = match check(file.as_deref()) {
+    let Checked { summary, mut warnings, setup } = match check(file.as_deref()) {
         Ok(checked) => checked,
         Err(error) => {
             eprintln!("{error}");
             return ExitCode::from(EXIT_USAGE);
         }
     };
+    let Findings { lines, warnings: odd, problems } = interfaces::look(&setup.config);
+    warnings.extend(odd);
     warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    if !problems.is_empty() {
+        problems.iter().for_each(|problem| eprintln!("{problem}"));
+        return ExitCode::from(EXIT_USAGE);
+    }
+    let told = [&[summary], &lines[..]].concat().join("\n");
     let Some(wanted) = &args.dump else {
-        println!("{summary}");
+        println!("{told}");
         return ExitCode::SUCCESS;
     };
-    eprintln!("{summary}");
+    eprintln!("{told}");
     let zones = match zones_of(&setup, wanted.as_ref()) {
         Ok(zones) => zones,
         Err(message) => {

@@ -17,6 +17,7 @@ mod carried;
 mod catalog_scale;
 mod changes;
 mod chaos;
+mod check_xdp;
 mod connections;
 mod connections_https;
 mod connections_quic;

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::process::{Command, Stdio};
 
-use hedgerow::net::xdp::netlink::{Changes, InterfaceFacts, driver_features, interface, next_hop};
+use hedgerow::net::xdp::netlink::{Changes, InterfaceFacts, driver_features, interface, interface_names, next_hop};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::support::hosts::run;
@@ -13,6 +13,11 @@ use crate::support::*;
 /// The interface of that name, which is there.
 fn facts(name: &str) -> InterfaceFacts {
     interface(name).expect("the kernel answers").unwrap_or_else(|| panic!("{name} is there"))
+}
+
+/// The names of all interfaces.
+fn names() -> Vec<String> {
+    interface_names().expect("the kernel answers")
 }
 
 /// The address that is meant.
@@ -42,6 +47,7 @@ fn interfaces_are_as_ip_has_made_them() {
         return;
     }
     assert_eq!(interface("v0").expect("the kernel answers"), None);
+    assert!(!names().contains(&"v0".to_owned()));
     let lo = facts("lo");
     assert!(!lo.is_ethernet && lo.is_up, "{lo:?}");
     assert_eq!((lo.index, lo.driver, lo.addresses.contains(&ip("127.0.0.1"))), (1, None, true));
@@ -49,6 +55,7 @@ fn interfaces_are_as_ip_has_made_them() {
     make_pair();
     let v0 = until("the pair has a carrier", || Some(facts("v0")).filter(|facts| facts.is_up));
     assert!(v0.is_ethernet, "{v0:?}");
+    assert!(["lo", "v0", "v1"].iter().all(|name| names().contains(&(*name).to_owned())), "{:?}", names());
     assert_eq!((v0.mac, v0.mtu, v0.queues), ([2, 0, 0, 0, 0, 0x10], 1_400, 2));
     assert_eq!((v0.driver.as_deref(), v0.program), (Some("veth"), None));
     for address in ["198.18.0.1", "2001:db8::1"] {

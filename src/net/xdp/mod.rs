@@ -9,6 +9,7 @@ pub mod frame;
 pub mod netlink;
 mod next_hops;
 pub mod program;
+pub mod rights;
 pub mod socket;
 mod worker_sockets;
 

@@ -95,6 +95,25 @@ pub fn interface(name: &str) -> io::Result<Option<InterfaceFacts>> {
     Ok(Some(facts))
 }
 
+/// The names of all interfaces.
+///
+/// # Errors
+/// If the kernel cannot be asked.
+pub fn interface_names() -> io::Result<Vec<String>> {
+    let mut question = LinkMessage::default();
+    question.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    let all = Requests::open()?.ask_all(RouteNetlinkMessage::GetLink(question))?;
+    let name = |attribute: &LinkAttribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.clone()),
+        _ => None,
+    };
+    let names = all.iter().filter_map(|message| match message {
+        RouteNetlinkMessage::NewLink(link) => link.attributes.iter().find_map(name),
+        _ => None,
+    });
+    Ok(names.collect())
+}
+
 /// What the driver of the interface of this number can do; none: this kernel does not tell (Linux before 6.3).
 pub fn driver_features(interface: u32) -> Option<DriverFeatures> {
     let features = NicIndex::new(interface).query_capabilities().ok()?.xdp_features;

@@ -40,6 +40,8 @@ const RX_FRAMES: u32 = 1024;
 const TX_FRAMES: u32 = 1024;
 /// Octets of a frame with the room that the kernel wants ahead of it.
 const FRAME_SIZE: FrameSize = FrameSize::TwoK;
+/// Octets of memory that one socket locks for its frames.
+pub const MEMORY: usize = (RX_FRAMES + TX_FRAMES) as usize * 2048;
 /// How often the kernel is asked in one turn to send what it did not take at once: it takes 32 frames a call in copy mode.
 const MAX_KICKS: usize = 2 * BATCH;
 

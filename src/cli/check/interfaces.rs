@@ -1,0 +1,414 @@
+//! What `hedgerow check` tells of `[xdp]`: what each interface can do, what is there for it to serve, what is missing, and what would be right.
+//!
+//! The kernel is asked; nothing is attached. What it says is judged by functions that ask nobody.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::address::Scheme;
+use crate::config::{Config, XdpConfig, XdpInterface, XdpMode, ZeroCopy, nearest};
+use crate::net::xdp::netlink::{self, DriverFeatures, InterfaceFacts};
+use crate::net::xdp::rights::Rights;
+use crate::net::xdp::socket::MEMORY;
+
+/// What is said of all interfaces.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Findings {
+    /// What they can do, a line each, and what would be right.
+    pub(super) lines: Vec<String>,
+    /// What is odd.
+    pub(super) warnings: Vec<String>,
+    /// Why there would be no start.
+    pub(super) problems: Vec<String>,
+}
+
+/// Asks the kernel for all interfaces of the config.
+pub(super) fn look(config: &Config) -> Findings {
+    let Some(xdp) = &config.xdp else { return Findings::default() };
+    let mut findings = Findings::default();
+    let mut sockets = 0;
+    for (place, wanted) in xdp.interfaces.iter().enumerate() {
+        let key = format!("xdp.interfaces[{place}]");
+        match find(config, &wanted.name) {
+            Ok(Found::Interface(found)) => {
+                sockets += served(wanted, &found.facts).len();
+                let verdict = judge(wanted, &found, config.workers.map(usize::from));
+                findings.lines.extend(verdict.lines.into_iter().map(|line| format!("xdp: {line}")));
+                findings.warnings.extend(verdict.odd.into_iter().map(|odd| format!("{key}: {odd}")));
+                findings.forbid(xdp, verdict.impossible.into_iter().map(|why| format!("{key}: {why}")));
+            }
+            Ok(Found::Others(names)) => findings.forbid(xdp, [format!("{key}: {}", absent(&wanted.name, &names))]),
+            Err(error) => {
+                findings.warnings.push(format!("{key}: the kernel does not tell of {}: {error}", wanted.name))
+            }
+        }
+    }
+    match Rights::of_this_thread() {
+        Ok(rights) if !rights.is_supported => {
+            findings.forbid(xdp, ["xdp: this kernel has no AF_XDP (CONFIG_XDP_SOCKETS)".to_owned()]);
+        }
+        Ok(rights) => findings.warnings.extend(lacking(&rights, sockets)),
+        Err(error) => findings.warnings.push(format!("xdp: the kernel does not tell what this user may do: {error}")),
+    }
+    findings
+}
+
+impl Findings {
+    /// Notes what cannot be had: sockets serve in its place, if the config says so.
+    fn forbid(&mut self, xdp: &XdpConfig, what: impl IntoIterator<Item = String>) {
+        match xdp.fallback {
+            true => self.warnings.extend(what.into_iter().map(|what| format!("{what}; sockets serve in its place"))),
+            false => self.problems.extend(what),
+        }
+    }
+}
+
+/// What is there under a name.
+enum Found {
+    Interface(Interface),
+    /// It is not there, but these are.
+    Others(Vec<String>),
+}
+
+/// An interface, and what the config has there.
+#[derive(Debug)]
+struct Interface {
+    facts: InterfaceFacts,
+    /// Unknown to kernels before 6.3.
+    features: Option<DriverFeatures>,
+    /// The listeners by UDP whose datagrams come there.
+    listeners: Vec<SocketAddr>,
+    /// How many backends that are asked by UDP are reached by it.
+    backends: usize,
+}
+
+/// Asks for an interface.
+fn find(config: &Config, name: &str) -> std::io::Result<Found> {
+    let Some(facts) = netlink::interface(name)? else { return Ok(Found::Others(netlink::interface_names()?)) };
+    let authorities = config.authorities.iter().flat_map(|authority| &authority.listen);
+    let all = config.forwarder.iter().flat_map(|forwarder| &forwarder.listen).chain(authorities);
+    let plain = all.filter(|listener| listener.address.scheme == Scheme::Plain).map(|listener| listener.socket());
+    let listeners = plain.filter(|listener| is_on(*listener, &facts.addresses)).collect();
+    let asked = config.pools.iter().flat_map(|pool| &pool.backends);
+    let asked = asked.filter(|backend| backend.address.scheme == Scheme::Plain);
+    let hops = asked.map(|backend| netlink::next_hop(backend.address.ip()));
+    let backends = hops.filter(|hop| matches!(hop, Ok(Some(hop)) if hop.interface == facts.index)).count();
+    let features = netlink::driver_features(facts.index);
+    Ok(Found::Interface(Interface { facts, features, listeners, backends }))
+}
+
+/// Whether a listener hears what comes to one of these addresses.
+fn is_on(listener: SocketAddr, addresses: &[IpAddr]) -> bool {
+    let is_all = |ip: &IpAddr| listener.ip().is_unspecified() && listener.is_ipv4() == ip.is_ipv4();
+    addresses.iter().any(|ip| *ip == listener.ip() || is_all(ip))
+}
+
+/// What is said of one interface.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Verdict {
+    lines: Vec<String>,
+    /// What is odd, and may be meant.
+    odd: Vec<String>,
+    /// Why it cannot be had as it is written.
+    impossible: Vec<String>,
+}
+
+/// Judges an interface. `workers` are those of the config, if it has a number of them.
+fn judge(wanted: &XdpInterface, found: &Interface, workers: Option<usize>) -> Verdict {
+    let Interface { facts, features, listeners, backends } = found;
+    let name = &wanted.name;
+    let mut verdict = Verdict { lines: vec![summary(name, found)], ..Verdict::default() };
+    if !facts.is_ethernet {
+        verdict.impossible.push(format!("{name} is no Ethernet interface, take one that others reach this host by"));
+        return verdict;
+    }
+    if !facts.is_up {
+        verdict.odd.push(format!("{name} is down, or has no carrier"));
+    }
+    if listeners.is_empty() && *backends == 0 {
+        verdict.odd.push(format!(
+            "nothing here uses {name}: no listener by UDP has an address of it, and no backend is reached by it"
+        ));
+    }
+    if let Some(program) = facts.program {
+        verdict.odd.push(format!(
+            "XDP program {program} is attached to {name} already: that of a hedgerow that runs, or of somebody else"
+        ));
+    }
+    let absent: Vec<_> = wanted.queues.iter().flatten().filter(|queue| **queue >= facts.queues).collect();
+    if let Some(queue) = absent.first() {
+        let last = facts.queues.saturating_sub(1);
+        verdict
+            .impossible
+            .push(format!("there is no queue {queue}, expected 0 to {last} (ethtool -L {name} sets how many)"));
+    }
+    let is_native = features.is_none_or(|features| features.native);
+    if wanted.mode == XdpMode::Native && !is_native {
+        verdict
+            .impossible
+            .push(format!("the driver of {name} has no native XDP, write mode = \"generic\" or \"auto\""));
+    }
+    if wanted.zero_copy == ZeroCopy::On && !features.is_none_or(|features| features.zero_copy) {
+        verdict
+            .impossible
+            .push(format!("the driver of {name} cannot do without copies, write zero_copy = \"off\" or \"auto\""));
+    }
+    let queues = served(wanted, facts).len();
+    if let Some(workers) = workers.filter(|workers| *workers > queues && queues > 0) {
+        verdict.odd.push(format!("of {} only {} here", count(workers, "worker"), has_queue(queues)));
+    }
+    verdict.lines.push(right(name, facts, *features));
+    verdict
+}
+
+/// What there is of an interface, in a line.
+fn summary(name: &str, Interface { facts, features, listeners, backends }: &Interface) -> String {
+    let state = if facts.is_up { "up" } else { "down" };
+    let driver = facts.driver.as_deref().map_or("no driver".to_owned(), |driver| format!("driver {driver}"));
+    let can = match features {
+        None => "this kernel does not tell what the driver can do",
+        Some(DriverFeatures { native: false, .. }) => "generic XDP only",
+        Some(DriverFeatures { zero_copy: false, .. }) => "native XDP, no zero copy",
+        Some(_) => "native XDP, zero copy",
+    };
+    let listeners: Vec<_> = listeners.iter().map(SocketAddr::to_string).collect();
+    let listeners =
+        if listeners.is_empty() { "no listener".to_owned() } else { format!("listeners {}", listeners.join(", ")) };
+    let (queues, backends) = (count(facts.queues as usize, "queue"), count(*backends, "backend"));
+    format!("{name}: {state}, {driver}, {queues}, {can}; {listeners}, {backends}")
+}
+
+/// What would be right for an interface.
+fn right(name: &str, facts: &InterfaceFacts, features: Option<DriverFeatures>) -> String {
+    let mode = match features {
+        None => XdpMode::Auto,
+        Some(features) if features.native => XdpMode::Native,
+        Some(_) => XdpMode::Generic,
+    };
+    let zero_copy = match features {
+        None => ZeroCopy::Auto,
+        Some(features) if features.native && features.zero_copy => ZeroCopy::On,
+        Some(_) => ZeroCopy::Off,
+    };
+    let (mode, zero_copy, queues) = (mode.word(), zero_copy.word(), facts.queues);
+    format!(
+        "{name}: right would be mode = \"{mode}\", zero_copy = \"{zero_copy}\", and workers = {queues}, one for each queue"
+    )
+}
+
+/// The queues that are there to be served.
+fn served(wanted: &XdpInterface, facts: &InterfaceFacts) -> Vec<u32> {
+    match &wanted.queues {
+        _ if !facts.is_ethernet => Vec::new(),
+        None => (0..facts.queues).collect(),
+        Some(queues) => queues.iter().copied().filter(|queue| *queue < facts.queues).collect(),
+    }
+}
+
+/// What is said of a name that no interface has.
+fn absent(name: &str, others: &[String]) -> String {
+    let remedy = match nearest(name, others.iter().map(String::as_str)) {
+        Some(other) => format!("did you mean {other:?}?"),
+        None => format!("expected one of {}", others.join(", ")),
+    };
+    format!("there is no interface {name}, {remedy}")
+}
+
+/// What this user lacks, for so many sockets.
+fn lacking(rights: &Rights, sockets: usize) -> Vec<String> {
+    let mut lacking = Vec::new();
+    if !rights.missing.is_empty() {
+        let missing = rights.missing.join(", ");
+        lacking.push(format!("xdp: this user lacks {missing}, which serve needs at its start, as root has or by AmbientCapabilities= of systemd"));
+    }
+    let needed = sockets as u64 * MEMORY as u64;
+    if let Some(lockable) = rights.lockable.filter(|lockable| *lockable < needed) {
+        let (lockable, needed) = (lockable >> 10, needed >> 10);
+        lacking.push(format!(
+            "xdp: this user may lock {lockable} KiB of memory, and {} take {needed} KiB: raise it (LimitMEMLOCK= of systemd, ulimit -l), or give CAP_IPC_LOCK",
+            count(sockets, "queue")
+        ));
+    }
+    lacking
+}
+
+/// A number with its noun.
+fn count(number: usize, noun: &str) -> String {
+    super::count(number, noun, &format!("{noun}s"))
+}
+
+/// So many have one.
+fn has_queue(number: usize) -> String {
+    format!("{number} {} a queue", if number == 1 { "has" } else { "have" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A card as they are: up, with four queues, and a listener.
+    fn card() -> Interface {
+        let facts = InterfaceFacts {
+            index: 2,
+            is_ethernet: true,
+            mac: [2, 0, 0, 0, 0, 1],
+            mtu: 1_500,
+            is_up: true,
+            addresses: vec!["192.0.2.1".parse().expect("an address")],
+            driver: Some("ixgbe".to_owned()),
+            queues: 4,
+            program: None,
+        };
+        let features = Some(DriverFeatures { native: true, zero_copy: true });
+        Interface { facts, features, listeners: vec!["192.0.2.1:53".parse().expect("an address")], backends: 2 }
+    }
+
+    /// A plain entry of the config.
+    fn plain() -> XdpInterface {
+        XdpInterface::of_name("eth0".to_owned())
+    }
+
+    #[test]
+    fn what_an_interface_can_do_is_told() {
+        let check = |found: &Interface, expected: [&str; 2]| {
+            assert_eq!(judge(&plain(), found, None).lines, expected);
+        };
+        let right = |rest: &str| format!("eth0: right would be {rest}, one for each queue");
+        check(
+            &card(),
+            [
+                "eth0: up, driver ixgbe, 4 queues, native XDP, zero copy; listeners 192.0.2.1:53, 2 backends",
+                &right("mode = \"native\", zero_copy = \"on\", and workers = 4"),
+            ],
+        );
+        let mut veth = card();
+        (veth.features, veth.backends, veth.facts.queues) =
+            (Some(DriverFeatures { native: true, zero_copy: false }), 1, 1);
+        check(
+            &veth,
+            [
+                "eth0: up, driver ixgbe, 1 queue, native XDP, no zero copy; listeners 192.0.2.1:53, 1 backend",
+                &right("mode = \"native\", zero_copy = \"off\", and workers = 1"),
+            ],
+        );
+        let mut old = card();
+        (old.features, old.facts.driver, old.facts.is_up) =
+            (Some(DriverFeatures { native: false, zero_copy: false }), None, false);
+        old.listeners.clear();
+        check(
+            &old,
+            [
+                "eth0: down, no driver, 4 queues, generic XDP only; no listener, 2 backends",
+                &right("mode = \"generic\", zero_copy = \"off\", and workers = 4"),
+            ],
+        );
+        check(
+            &Interface { features: None, ..card() },
+            [
+                "eth0: up, driver ixgbe, 4 queues, this kernel does not tell what the driver can do; listeners 192.0.2.1:53, 2 backends",
+                &right("mode = \"auto\", zero_copy = \"auto\", and workers = 4"),
+            ],
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_interface_is_told() {
+        // What is odd, and what is impossible.
+        let check = |wanted: &XdpInterface, found: &Interface, workers, odd: &[&str], impossible: &[&str]| {
+            let verdict = judge(wanted, found, workers);
+            assert_eq!(
+                (verdict.odd, verdict.impossible),
+                (to_owned(odd), to_owned(impossible)),
+                "{wanted:?} {found:?}"
+            );
+        };
+        check(&plain(), &card(), Some(4), &[], &[]);
+        check(&plain(), &card(), Some(5), &["of 5 workers only 4 have a queue here"], &[]);
+        let one = XdpInterface { queues: Some(vec![3]), ..plain() };
+        check(&one, &card(), Some(1), &[], &[]);
+        check(&one, &card(), Some(2), &["of 2 workers only 1 has a queue here"], &[]);
+        let beyond = XdpInterface { queues: Some(vec![3, 4, 5]), ..plain() };
+        let no_queue = "there is no queue 4, expected 0 to 3 (ethtool -L eth0 sets how many)";
+        check(&beyond, &card(), None, &[], &[no_queue]);
+
+        let mut generic = card();
+        generic.features = Some(DriverFeatures { native: false, zero_copy: false });
+        let demanding = XdpInterface { mode: XdpMode::Native, zero_copy: ZeroCopy::On, ..plain() };
+        check(&plain(), &generic, None, &[], &[]);
+        check(&demanding, &card(), None, &[], &[]);
+        check(&demanding, &Interface { features: None, ..card() }, None, &[], &[]);
+        let no_native = "the driver of eth0 has no native XDP, write mode = \"generic\" or \"auto\"";
+        let copies = "the driver of eth0 cannot do without copies, write zero_copy = \"off\" or \"auto\"";
+        check(&demanding, &generic, None, &[], &[no_native, copies]);
+
+        let mut idle = card();
+        (idle.backends, idle.facts.is_up, idle.facts.program) = (0, false, Some(7));
+        idle.listeners.clear();
+        let odd = [
+            "eth0 is down, or has no carrier",
+            "nothing here uses eth0: no listener by UDP has an address of it, and no backend is reached by it",
+            "XDP program 7 is attached to eth0 already: that of a hedgerow that runs, or of somebody else",
+        ];
+        check(&plain(), &idle, None, &odd, &[]);
+
+        let mut loopback = card();
+        loopback.facts.is_ethernet = false;
+        check(
+            &plain(),
+            &loopback,
+            None,
+            &[],
+            &["eth0 is no Ethernet interface, take one that others reach this host by"],
+        );
+    }
+
+    #[test]
+    fn listeners_hear_their_own_address_or_all_of_their_family() {
+        let addresses = ["192.0.2.1", "2001:db8::1"].map(|ip| ip.parse().expect("an address"));
+        for (listener, addresses, expected) in [
+            ("192.0.2.1:53", &addresses[..], true),
+            ("[2001:db8::1]:53", &addresses, true),
+            ("192.0.2.2:53", &addresses, false),
+            ("127.0.0.1:53", &addresses, false),
+            ("0.0.0.0:53", &addresses, true),
+            ("[::]:53", &addresses, true),
+            ("0.0.0.0:53", &addresses[1..], false),
+            ("[::]:53", &addresses[..1], false),
+            ("0.0.0.0:53", &[], false),
+        ] {
+            assert_eq!(is_on(listener.parse().expect("an address"), addresses), expected, "{listener} {addresses:?}");
+        }
+    }
+
+    #[test]
+    fn names_that_are_not_there_are_guessed_at() {
+        let others = ["eth0", "lo"].map(str::to_owned);
+        assert_eq!(absent("eht0", &others), "there is no interface eht0, did you mean \"eth0\"?");
+        assert_eq!(absent("wlan7", &others), "there is no interface wlan7, expected one of eth0, lo");
+    }
+
+    #[test]
+    fn what_this_user_lacks_is_told_with_how_to_have_it() {
+        let all = Rights { is_supported: true, missing: Vec::new(), lockable: None };
+        assert_eq!(lacking(&all, 8), Vec::<String>::new());
+        let enough = Rights { lockable: Some(2 * MEMORY as u64), ..all.clone() };
+        assert_eq!(lacking(&enough, 2), Vec::<String>::new());
+        assert!(lacking(&enough, 3)[0].contains("and 3 queues take"));
+        let none = Rights { missing: vec!["CAP_NET_RAW", "CAP_BPF"], ..all };
+        assert!(lacking(&none, 1)[0].starts_with("xdp: this user lacks CAP_NET_RAW, CAP_BPF, which serve needs"));
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_a_problem_without_sockets_in_its_place() {
+        let xdp = |fallback| XdpConfig { interfaces: vec![plain()], fallback };
+        let mut findings = Findings::default();
+        findings.forbid(&xdp(true), ["a".to_owned()]);
+        findings.forbid(&xdp(false), ["b".to_owned()]);
+        assert_eq!(findings.warnings, ["a; sockets serve in its place"]);
+        assert_eq!(findings.problems, ["b"]);
+    }
+
+    /// The same as owned texts.
+    fn to_owned(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
+    }
+}

@@ -1,0 +1,83 @@
+//! What this process may do of what AF_XDP takes: by the kernel, by capabilities and by the limit on locked memory.
+
+use std::io;
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use rustix::process::{Resource, getrlimit};
+use rustix::thread::{CapabilitySet, capabilities};
+
+/// What it may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rights {
+    /// Whether the kernel has sockets of AF_XDP.
+    pub is_supported: bool,
+    /// The capabilities that it lacks, by their names in capabilities(7).
+    pub missing: Vec<&'static str>,
+    /// How much memory it may lock, octets; none: as much as it likes.
+    pub lockable: Option<u64>,
+}
+
+impl Rights {
+    /// Those of this thread.
+    ///
+    /// # Errors
+    /// If the kernel does not tell.
+    pub fn of_this_thread() -> io::Result<Self> {
+        let effective = capabilities(None)?.effective;
+        let probe = socket_with(AddressFamily::XDP, SocketType::RAW, SocketFlags::CLOEXEC, None);
+        // EPERM comes after the kernel has found that it has these sockets.
+        let is_supported = !matches!(probe, Err(Errno::AFNOSUPPORT | Errno::PROTONOSUPPORT));
+        Ok(Self::of(is_supported, effective, getrlimit(Resource::Memlock).current))
+    }
+
+    /// Those that come of these capabilities and this limit.
+    fn of(is_supported: bool, effective: CapabilitySet, limit: Option<u64>) -> Self {
+        // Before Linux 5.8, and since then too, CAP_SYS_ADMIN stands for CAP_BPF.
+        let needed = [
+            ("CAP_NET_RAW", CapabilitySet::NET_RAW),
+            ("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN),
+            ("CAP_BPF", CapabilitySet::BPF | CapabilitySet::SYS_ADMIN),
+        ];
+        let missing = needed.into_iter().filter(|(_, any)| !effective.intersects(*any)).map(|(name, _)| name).collect();
+        let lockable = limit.filter(|_| !effective.contains(CapabilitySet::IPC_LOCK));
+        Self { is_supported, missing, lockable }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let (raw, admin, bpf) = (CapabilitySet::NET_RAW, CapabilitySet::NET_ADMIN, CapabilitySet::BPF);
+        for (effective, missing) in [
+            (CapabilitySet::empty(), &["CAP_NET_RAW", "CAP_NET_ADMIN", "CAP_BPF"][..]),
+            (raw, &["CAP_NET_ADMIN", "CAP_BPF"]),
+            (admin | bpf, &["CAP_NET_RAW"]),
+            (raw | admin | bpf, &[]),
+            (raw | admin | CapabilitySet::SYS_ADMIN, &[]),
+            (CapabilitySet::all(), &[]),
+        ] {
+            assert_eq!(Rights::of(true, effective, None).missing, missing, "{effective:?}");
+        }
+    }
+
+    #[test]
+    fn memory_is_limited_unless_it_may_be_locked_at_will() {
+        let (none, lock) = (CapabilitySet::empty(), CapabilitySet::IPC_LOCK);
+        for (effective, limit, lockable) in
+            [(none, Some(65_536), Some(65_536)), (none, None, None), (lock, Some(65_536), None), (lock, None, None)]
+        {
+            assert_eq!(Rights::of(true, effective, limit).lockable, lockable, "{effective:?} {limit:?}");
+        }
+    }
+
+    #[test]
+    fn the_kernel_tells_of_this_thread() {
+        let rights = Rights::of_this_thread().expect("the kernel tells");
+        let all = capabilities(None).expect("the kernel tells").effective;
+        assert_eq!(rights.missing.contains(&"CAP_NET_RAW"), !all.contains(CapabilitySet::NET_RAW));
+    }
+}
