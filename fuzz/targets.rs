@@ -2,6 +2,8 @@
 //! whatever that makes of them. `fuzz_targets/` hands them to libFuzzer, and `tests/it/fuzz.rs` to `cargo test` with what is kept in
 //! `corpus/`. hickory-proto is the oracle for messages.
 
+pub mod ethernet;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::pin::pin;
@@ -53,6 +55,7 @@ pub const TARGETS: &[Target] = &[
     ("image", image),
     ("cookie", cookie),
     ("frames", frames),
+    ("frame", ethernet::frame),
     ("quic_stream", quic_stream),
     ("http", http_request),
     ("proxy", proxy_header),
@@ -647,6 +650,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
                 with_more,
             ]
         }
+        "frame" => ethernet::seeds(&plain("www.example.org", 1)),
         "frames" => vec![b"\x03\x00\x04abcd\x00\x00\x00\x01x\x00\x09abc".to_vec()],
         "race" => vec![vec![0, 0, 0], (0..=255).collect(), vec![0x4a, 0x25, 0x33, 0x28, 0x50, 0x08, 0xff, 0x20, 0x11]],
         "engine" => vec![

@@ -1,6 +1,7 @@
 //! The filter of one interface: the program with its maps, and what is in these.
 //!
-//! Which addresses are listened on changes by a system call, for which the process needs its capabilities no more once the maps are there.
+//! Which addresses are listened on changes by a system call, for which the process needs its capabilities no more once the maps are there
+//! (before Linux 5.19 it does, unless `kernel.unprivileged_bpf_disabled` is 0).
 //! Which local ports are connected to backends changes with each new socket of a worker: that is written into mapped memory, by no call
 //! at all. Maps belong to one filter, so that several on one machine, in one process or many, know nothing of each other.
 
@@ -24,7 +25,7 @@ pub struct Filter {
 
 impl Filter {
     /// Makes the maps and has the kernel check the program, for an interface with this Ethernet address and so many queues, which are
-    /// served by so many workers: queue 5 of 3 workers by worker 2. It needs CAP_BPF and CAP_NET_ADMIN, or CAP_SYS_ADMIN; before Linux 5.11
+    /// served by so many workers: queue 5 of 3 workers by worker 2. It needs CAP_BPF and CAP_NET_ADMIN; before Linux 5.11
     /// its 6 MB count as locked memory too.
     pub fn load(mac: [u8; 6], workers: u32, queues: u32) -> io::Result<Self> {
         if workers == 0 || queues == 0 {
