@@ -328,6 +328,7 @@ fn snapshot() -> Snapshot {
     Snapshot {
         connections: Default::default(),
         certificates: Vec::new(),
+        xdp: Vec::new(),
         reload: ReloadSnapshot::default(),
         tasks_lost: 0,
         worker_replacements: 0,

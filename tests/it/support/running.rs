@@ -79,7 +79,7 @@ impl Running {
                 let confinement = Confinement::default();
                 let read = Box::new(move |_: &Confinement| Ok(read(&file)));
                 let mut server =
-                    HedgerowServer::start(setup, listeners, confinement, carried, read).expect("nothing is short");
+                    HedgerowServer::start(setup, listeners, None, confinement, carried, read).expect("nothing is short");
                 bound.send(server.bound()).expect("somebody waits");
                 loop {
                     tokio::select! {
