@@ -329,6 +329,7 @@ fn snapshot() -> Snapshot {
         xdp: Vec::new(),
         connections: Default::default(),
         certificates: Vec::new(),
+        xdp: Vec::new(),
         reload: ReloadSnapshot::default(),
         tasks_lost: 0,
         worker_replacements: 0,
