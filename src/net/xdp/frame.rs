@@ -199,10 +199,10 @@ fn is_group(address: [u8; 6]) -> bool {
     address[0] & 1 == 1
 }
 
-/// Whether this is an address of one host on a network. What the kernel drops as martian is not: a host on "this" network, loopback,
-/// groups and everybody (RFC 1122 section 3.2.1.3).
+/// Whether this is an address of one host on a network. What the kernel drops as martian is not: this host, loopback, groups and everybody
+/// (RFC 1122 section 3.2.1.3). It takes what else begins with 0 for a host (Linux since 5.3).
 fn is_ipv4_host(address: Ipv4Addr) -> bool {
-    address.octets()[0] != 0 && !address.is_loopback() && !address.is_multicast() && !address.is_broadcast()
+    !address.is_unspecified() && !address.is_loopback() && !address.is_multicast() && !address.is_broadcast()
 }
 
 /// The same for IPv6 (RFC 4291 section 2.5 and section 2.7). An address of IPv4 in that form could pass for one of IPv4.

@@ -23,6 +23,8 @@ pub(super) struct Interface {
     prepared: Option<Prepared>,
     /// What is wanting, if something is.
     problem: Option<String>,
+    /// What operators were told of that; none: nothing yet.
+    told: Option<Option<String>>,
     /// What became of frames before what is prepared now.
     before: XdpSnapshot,
 }
@@ -53,7 +55,7 @@ impl Interface {
     /// Makes what can be made of it yet.
     pub(super) fn prepare(config: XdpInterface, workers: u32) -> Self {
         let before = XdpSnapshot { interface: config.name.clone(), ..XdpSnapshot::default() };
-        let mut this = Self { config, prepared: None, problem: None, before };
+        let mut this = Self { config, prepared: None, problem: None, told: None, before };
         match netlink::interface(&this.config.name) {
             Ok(Some(facts)) => match Prepared::new(&this.config, facts, workers) {
                 Ok(prepared) => this.prepared = Some(prepared),
@@ -87,19 +89,19 @@ impl Interface {
         let was = self.prepared.as_ref().map(|prepared| Arc::as_ptr(&prepared.filter));
         let outcome = self.try_to_attach(listening, workers);
         let is_same = was == self.prepared.as_ref().map(|prepared| Arc::as_ptr(&prepared.filter));
-        let problem = outcome.err();
-        if problem != self.problem || (problem.is_none() && !(was_whole && is_same)) {
-            self.tell(problem.as_deref());
+        self.problem = outcome.err();
+        if self.told.as_ref() != Some(&self.problem) || self.problem.is_none() && !(was_whole && is_same) {
+            self.tell();
+            self.told = Some(self.problem.clone());
         }
-        self.problem = problem;
         let is_whole = self.prepared.as_ref().is_some_and(Prepared::is_whole);
         !is_same || is_whole != was_whole
     }
 
     /// Tells operators what has become of it.
-    fn tell(&self, problem: Option<&str>) {
+    fn tell(&self) {
         let interface = &*self.config.name;
-        match (problem, &self.prepared) {
+        match (&self.problem, &self.prepared) {
             (Some(problem), _) => {
                 tracing::warn!(interface, "xdp: {interface}: {problem}: served by sockets");
             }
@@ -190,8 +192,7 @@ impl Prepared {
         if let Some(absent) = numbers.iter().find(|queue| **queue >= facts.queues) {
             return Err(format!("it has no queue {absent}, only {}", facts.queues));
         }
-        let filter =
-            Filter::load(facts.mac, workers, facts.queues).map_err(|error| lacks("the XDP program", &error))?;
+        let filter = Filter::load(facts.mac, workers, facts.queues).map_err(|error| lacks("XDP program", &error))?;
         let mtu = Arc::new(AtomicU32::new(facts.mtu));
         let copying = match config.zero_copy {
             ZeroCopy::Auto => Copying::Auto,
@@ -199,8 +200,7 @@ impl Prepared {
             ZeroCopy::Off => Copying::Always,
         };
         let queue = |number| {
-            let xsk =
-                Xsk::new(number, Arc::clone(&mtu), copying).map_err(|error| lacks("a socket of AF_XDP", &error))?;
+            let xsk = Xsk::new(number, Arc::clone(&mtu), copying).map_err(|error| lacks("socket of AF_XDP", &error))?;
             let counts = Arc::clone(xsk.counts());
             let fd = xsk.as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
             Ok(Queue { number, home: Arc::new(Mutex::new(Some(xsk))), fd, counts, is_bound: false })

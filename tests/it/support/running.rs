@@ -78,8 +78,8 @@ impl Running {
                 let (listeners, _) = Listeners::open(&setup.config, sockets).expect("free ports");
                 let confinement = Confinement::default();
                 let read = Box::new(move |_: &Confinement| Ok(read(&file)));
-                let mut server =
-                    HedgerowServer::start(setup, listeners, None, confinement, carried, read).expect("nothing is short");
+                let mut server = HedgerowServer::start(setup, listeners, None, confinement, carried, read)
+                    .expect("nothing is short");
                 bound.send(server.bound()).expect("somebody waits");
                 loop {
                     tokio::select! {
