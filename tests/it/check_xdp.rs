@@ -66,7 +66,7 @@ fn what_an_interface_can_do_is_told() {
     let refused = check(demanding);
     check_output(&refused, 2, "", "xdp.interfaces[0]: there is no queue 2, expected 0 to 1");
     check_output(&refused, 2, "", "xdp.interfaces[0]: the driver of v0 cannot do without copies");
-    check_output(&check("interfaces = ['v2']"), 0, "", "there is no interface v2, did you mean \"v");
+    check_output(&check("interfaces = ['v2']"), 0, "", "there is no interface v2, expected one of lo, v0, v1");
 }
 
 #[test]

@@ -25,8 +25,11 @@ fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-/// Where a datagram to a host goes: who takes it, the source, the Ethernet address and whether that is stale, and the MTU.
-fn way(to: &str) -> Option<(String, String, Option<[u8; 6]>, bool, u32)> {
+/// Who takes a datagram, its source, the Ethernet address and whether that is stale, and the MTU.
+type Way = (String, String, Option<[u8; 6]>, bool, u32);
+
+/// Where a datagram to a host goes.
+fn way(to: &str) -> Option<Way> {
     let hop = next_hop(ip(to)).expect("the kernel answers")?;
     Some((hop.address.to_string(), hop.source.to_string(), hop.mac, hop.is_stale, hop.mtu))
 }

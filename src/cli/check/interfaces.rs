@@ -163,7 +163,7 @@ fn judge(wanted: &XdpInterface, found: &Interface, workers: Option<usize>) -> Ve
 /// What there is of an interface, in a line.
 fn summary(name: &str, Interface { facts, features, listeners, backends }: &Interface) -> String {
     let state = if facts.is_up { "up" } else { "down" };
-    let driver = facts.driver.as_deref().map_or("no driver".to_owned(), |driver| format!("driver {driver}"));
+    let driver = facts.driver.as_deref().map_or_else(|| "no driver".to_owned(), |driver| format!("driver {driver}"));
     let can = match features {
         None => "this kernel does not tell what the driver can do",
         Some(DriverFeatures { native: false, .. }) => "generic XDP only",

@@ -95,7 +95,7 @@ pub fn interface(name: &str) -> io::Result<Option<InterfaceFacts>> {
     Ok(Some(facts))
 }
 
-/// The names of all interfaces.
+/// The names of all interfaces, sorted.
 ///
 /// # Errors
 /// If the kernel cannot be asked.
@@ -107,11 +107,15 @@ pub fn interface_names() -> io::Result<Vec<String>> {
         LinkAttribute::IfName(name) => Some(name.clone()),
         _ => None,
     };
-    let names = all.iter().filter_map(|message| match message {
-        RouteNetlinkMessage::NewLink(link) => link.attributes.iter().find_map(name),
-        _ => None,
-    });
-    Ok(names.collect())
+    let mut names: Vec<_> = all
+        .iter()
+        .filter_map(|message| match message {
+            RouteNetlinkMessage::NewLink(link) => link.attributes.iter().find_map(name),
+            _ => None,
+        })
+        .collect();
+    names.sort_unstable();
+    Ok(names)
 }
 
 /// What the driver of the interface of this number can do; none: this kernel does not tell (Linux before 6.3).
