@@ -40,6 +40,8 @@
 //!    (`net/backend_sockets.rs`, `policy/query_slots.rs`), and with the backend's cookies, if probes have found that it gives
 //!    them (`state/backend_cookies.rs`). Those of one length are segments of one datagram to the kernel, which cuts it apart
 //!    (GSO, `net/gso.rs`).
+//!    Where the kernel would have them leave by an interface with AF_XDP, they leave as frames, and from the same ports
+//!    (`net/backend_sockets/by_xdp.rs`).
 //!    To a backend by stream they leave on one of its connections, by one write for all of a turn (`net/backend_sockets/connections/`,
 //!    and as a value without sockets `net/backend_connection/`); what waits on one that ends is asked elsewhere (`engine/connections.rs`).
 //! 7. A reply is matched by socket, ID and question, and by what else it must bear (`engine/reply.rs`, `engine/proof.rs`); if

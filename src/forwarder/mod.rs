@@ -150,7 +150,7 @@ impl Forwarder {
             this: Rc::clone(&this),
             state: Arc::clone(&state),
             shared,
-            backend_sockets: BackendSockets::new(backend_sockets, USUAL_QUERY)?,
+            backend_sockets: BackendSockets::new(backend_sockets, USUAL_QUERY, Rc::clone(&xsks))?,
             refused: Vec::with_capacity(BATCH),
             fetches,
             by_tcp: ByTcp::new(by_tcp, tasks),

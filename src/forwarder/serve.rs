@@ -60,6 +60,10 @@ pub async fn take_replies(
     let mut events = Vec::with_capacity(BATCH);
     loop {
         let mut ready = busy_poll.wait(watched.readable()).await?;
+        if forwarder.borrow().hears_xdp() {
+            // It may be the alarm. A reply that has arrived is taken before it, or a hedge would be paid for its attempt.
+            tokio::task::yield_now().await;
+        }
         let has_more = forwarder.borrow_mut().hear_backends(&mut events, &mut received, Instant::now());
         busy_poll.renew();
         if has_more {

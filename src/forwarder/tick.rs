@@ -1,6 +1,7 @@
 //! Ticks of the event loop: the worker is woken, hears what the backends have said, lets the engine look at the races whose time
 //! has come, and at the end sends everything that was queued.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::outside::{Outside, not_sent};
@@ -90,6 +91,19 @@ impl Forwarder {
         }
     }
 
+    /// Takes a datagram that came by AF_XDP, if it is from a backend to a port of this LS, and says whether it is. When all that came with it
+    /// are taken, the tick is to be [ended](Self::end_tick).
+    pub fn take_reply_by_xdp(&mut self, from: SocketAddr, to: SocketAddr, message: &[u8], now: Instant) -> bool {
+        let Some(socket) = self.outside.backend_sockets.socket_between(to, from) else { return false };
+        self.engine.on_reply(&mut self.outside, socket, message, now);
+        true
+    }
+
+    /// Whether replies may come by AF_XDP.
+    pub(super) fn hears_xdp(&self) -> bool {
+        self.outside.way.xsks.are_any()
+    }
+
     /// Looks at the state of all backends.
     pub fn refresh_all(&mut self, now: Instant) {
         self.engine.refresh_pools(&mut self.outside, now);
@@ -97,7 +111,7 @@ impl Forwarder {
     }
 
     /// Ends a tick: everything that was queued leaves, and the alarm is set for what is next.
-    pub(super) fn end_tick(&mut self, now: Instant) {
+    pub fn end_tick(&mut self, now: Instant) {
         let Self { engine, outside, .. } = self;
         outside.backend_sockets.check_connections(now, |sockets| engine.p99(sockets));
         loop {

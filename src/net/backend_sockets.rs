@@ -26,6 +26,7 @@
 //!                                               reply, or QUARANTINE over
 //! ```
 
+mod by_xdp;
 mod connections;
 mod filling;
 mod opening;
@@ -39,6 +40,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
@@ -48,6 +50,7 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 
+use self::by_xdp::ByXdp;
 use self::connections::{Connections, StreamSet};
 pub use self::connections::{End, Ended, StreamWay, TlsSource};
 use self::filling::{Filling, Spare};
@@ -59,6 +62,7 @@ use self::void::{Returned, Voided};
 use super::batch::{BATCH, RecvBatch};
 use super::proxy_protocol::ClientHeader;
 use super::refusal::{Refusal, is_unreachable};
+use super::xdp::WorkerSockets;
 use crate::policy::query_slots::{PROLONGED, QUARANTINE, QuerySlot, QuerySlots, SlotState, SocketId, SocketSetId};
 
 /// The sockets of one worker to all its backends. `T` is what the caller keeps with a query in flight, and `L` with one in
@@ -108,6 +112,8 @@ pub struct BackendSockets<T, L> {
     dirty: Vec<SocketSetId>,
     /// When sockets were last renewed for their own sake.
     renewals: Renewals,
+    /// What goes by AF_XDP.
+    by_xdp: ByXdp,
     /// Source of ports, IDs and choices.
     rng: StdRng,
 }
@@ -152,17 +158,19 @@ struct SocketSet {
     filling: Option<Box<Filling>>,
     /// How many sockets are still opened with GRO, since coalesced replies came.
     gro_sockets_left: u32,
+    /// When the next socket is the kernel's alone, although the backend is reached by AF_XDP.
+    by_kernel_at: Option<Instant>,
     /// How it is asked by stream, if it is.
     stream: Option<Box<StreamSet>>,
 }
 
 impl<T: Copy, L: Copy> BackendSockets<T, L> {
     /// No set yet, seeded by the operating system, with room for so many sockets. To each backend a first one is opened, whether
-    /// there is room or not. `message_size` is what a usual message takes, octets.
+    /// there is room or not. `message_size` is what a usual message takes, octets. Datagrams go by `xsks` where they can.
     ///
     /// # Errors
     /// If the process has no descriptors left.
-    pub fn new(room: usize, message_size: usize) -> io::Result<Self> {
+    pub fn new(room: usize, message_size: usize, xsks: Rc<WorkerSockets>) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let alarm = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         epoll::add(&epoll, &alarm, epoll::EventData::new_u64(ALARM), EDGE)?;
@@ -189,6 +197,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             closing: Vec::with_capacity(WARM_SOCKETS),
             room: Room::new(room),
             renewals: Renewals::new(),
+            by_xdp: ByXdp::new(xsks),
             rng: StdRng::try_from_rng(&mut rand::rngs::SysRng).map_err(io::Error::other)?,
         })
     }
@@ -206,6 +215,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             open: 0,
             filling: None,
             gro_sockets_left: 0,
+            by_kernel_at: None,
             stream,
         };
         *self.ports.entry(address.port()).or_default() += 1;
@@ -362,7 +372,10 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             let number = *number;
             let socket = self.sockets[number.index()].as_mut().expect("a current socket is open");
             socket.batches += 1;
-            let first_refused = refused.len();
+            let (sent, first_refused) = (slots.len(), refused.len());
+            if let Some(held) = &socket.held {
+                self.by_xdp.divert(held, batch, slots);
+            }
             let waited = batch.flush(&socket.udp, |index, error| {
                 let slot = slots[index];
                 if let Some(state) = self.slots.remove(slot) {
@@ -370,7 +383,6 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
                     refused.push(Refused { state, socket_set: set_id, why: Refusal::of(error) });
                 }
             });
-            let sent = slots.len();
             slots.clear();
             self.spare_batches.keep(filling);
             let is_struck = waited.as_ref().is_some_and(|error| Refusal::of(error) == Refusal::Unreachable);

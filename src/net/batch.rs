@@ -352,6 +352,18 @@ impl SendBatch {
         addresses.is_some()
     }
 
+    /// Leaves in the batch what `stays` says of each datagram, in its order; the others have left another way.
+    pub fn retain(&mut self, mut stays: impl FnMut(usize, &[u8]) -> bool) {
+        let mut left = 0;
+        for index in 0..self.queued {
+            if stays(index, &self.slots[index].bytes) {
+                self.slots.swap(left, index);
+                left += 1;
+            }
+        }
+        self.queued = left;
+    }
+
     /// Sends all that is queued and empties the batch. A datagram that the kernel refuses is reported to
     /// `on_refused` with its index and skipped; when the socket takes no more (`WouldBlock`), all that is
     /// left is reported so, since a response that waits helps its client less than a resend does.

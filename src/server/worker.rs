@@ -255,7 +255,7 @@ async fn run(parts: Parts) -> Result<(), Lost> {
         tasks: Tasks::default(),
         taps,
         gate: Rc::default(),
-        xdp: Rc::default(),
+        xdp: Rc::new(XdpTargets::new(id.0.into())),
     };
     let mut sections = Sections::default();
     let rest = loop {
@@ -328,8 +328,8 @@ impl Sections {
                 self.authorities.iter().for_each(|tasks| tasks.authority.set_own_addresses(Arc::clone(&own)));
             }
             Command::SetTaps(set) => around.taps.set(set),
-            Command::SetNextHops(_) => {}
             Command::SetXdp(sockets) => around.xdp.read_only(&sockets, around.busy_poll)?,
+            Command::SetNextHops(next_hops) => around.xdp.sockets().set_next_hops(next_hops),
             Command::Refresh => {
                 if let Some(tasks) = &self.forwarder {
                     around.timed("health", || tasks.forwarder.borrow_mut().refresh_all(now));

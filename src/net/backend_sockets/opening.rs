@@ -77,7 +77,9 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             return Err(error.into());
         }
         let sent = self.spare.pop().unwrap_or_else(SentIds::new);
+        let held = self.hold((set_id, number), &udp, now);
         let socket = BackendSocket {
+            held,
             udp,
             set_id,
             opened: now,
@@ -143,7 +145,12 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     /// batch of replies from it, which must not pass for replies on the next socket, perhaps another backend's.
     pub(super) fn close(&mut self, number: SocketId) {
         self.closed_numbers.push(number);
-        let Some(BackendSocket { udp, set_id, mut sent, .. }) = self.sockets[number.index()].take() else { return };
+        let Some(BackendSocket { held, udp, set_id, mut sent, .. }) = self.sockets[number.index()].take() else {
+            return;
+        };
+        if let Some(held) = held {
+            self.by_xdp.release(*held);
+        }
         self.closing.push(udp);
         sent.clear();
         self.spare.push(sent);

@@ -12,10 +12,13 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::sent::SentIds;
 use crate::net::bind::SOCKET_BUFFER;
 use crate::net::options::ignore_path_mtu;
+use crate::net::xdp::Held;
 use crate::policy::query_slots::SocketSetId;
 
 /// One connected socket.
 pub(super) struct BackendSocket {
+    /// Its port, if datagrams go by AF_XDP. Dropped before the socket.
+    pub(super) held: Option<Box<Held>>,
     pub(super) udp: UdpSocket,
     /// The set that it belongs to.
     pub(super) set_id: SocketSetId,

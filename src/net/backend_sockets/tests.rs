@@ -26,7 +26,7 @@ impl Fixture {
     fn new() -> Self {
         let backend = UdpSocket::bind("127.0.0.1:0").unwrap();
         backend.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut sockets = BackendSockets::new(PLENTY, 64).unwrap();
+        let mut sockets = BackendSockets::new(PLENTY, 64, Rc::new(WorkerSockets::new(0))).unwrap();
         let set_id = sockets.add(backend.local_addr().unwrap());
         Self { sockets, set_id, backend, now: Instant::now() }
     }
@@ -474,7 +474,8 @@ fn removed_backend_leaves_nothing_behind() {
 fn alarm_fires_at_the_earliest_time_that_was_asked_for() {
     let (soon, far) = (Duration::from_millis(5), Duration::from_secs(3600));
     for times in [vec![soon], vec![soon, far], vec![far, soon], vec![far, Duration::ZERO]] {
-        let mut sockets: BackendSockets<u32, u32> = BackendSockets::new(PLENTY, 64).unwrap();
+        let mut sockets: BackendSockets<u32, u32> =
+            BackendSockets::new(PLENTY, 64, Rc::new(WorkerSockets::new(0))).unwrap();
         let start = Instant::now();
         for time in &times {
             sockets.wake_at(start + *time, start);
@@ -498,7 +499,8 @@ fn alarm_that_is_near_and_not_needed_any_more_is_put_off() {
         // Somebody else needs it earlier.
         (millis(5_000), millis(35), millis(40), millis(5)),
     ] {
-        let mut sockets: BackendSockets<u32, u32> = BackendSockets::new(PLENTY, 64).unwrap();
+        let mut sockets: BackendSockets<u32, u32> =
+            BackendSockets::new(PLENTY, 64, Rc::new(WorkerSockets::new(0))).unwrap();
         let start = Instant::now();
         sockets.wake_at(start + first, start);
         sockets.wake_at(start + then, start + looked_at);

@@ -431,3 +431,29 @@ fn addresses_are_read_as_they_were_written() {
     }
     assert_eq!(read_address(&zeroed_address()), None);
 }
+
+#[test]
+fn what_has_left_another_way_is_not_sent() {
+    let (receiver, sender) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"));
+    let to = receiver.local_addr().unwrap();
+    for stays in [0b0000, 0b1111, 0b0110, 0b1001, 0b1000, 0b0001] {
+        let mut batch = SendBatch::new(4, 16);
+        for number in 0..4 {
+            batch.push(Some(to), None, |out| out.push(number));
+        }
+        let mut seen = Vec::new();
+        batch.retain(|index, datagram| {
+            seen.push((index, datagram.to_vec()));
+            stays & (1 << index) != 0
+        });
+        assert_eq!(seen, (0..4).map(|number| (usize::from(number), vec![number])).collect::<Vec<_>>());
+        let left: Vec<u8> = (0..4).filter(|number| stays & (1 << number) != 0).collect();
+        assert_eq!((batch.len(), batch.is_empty()), (left.len(), left.is_empty()));
+        batch.flush(&sender, |_, error| panic!("{error}"));
+        for number in left {
+            let mut octets = [0; 4];
+            assert_eq!((receiver.recv(&mut octets).unwrap(), octets[0]), (1, number));
+        }
+        assert!(batch.is_empty());
+    }
+}

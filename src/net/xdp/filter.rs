@@ -94,6 +94,12 @@ impl Filter {
         self.passed.values().iter().map(|[count, ..]| count.load(Relaxed)).sum()
     }
 
+    /// Whether a local port is held.
+    #[cfg(test)]
+    pub(crate) fn holds(&self, local: SocketAddr) -> bool {
+        self.holder(local)[0].load(Relaxed) != 0
+    }
+
     /// Who holds a local port, in the words of [`HELD`].
     fn holder(&self, local: SocketAddr) -> &[AtomicU64; HELD / 8] {
         let first = if local.ip().to_canonical().is_ipv6() { HELD_IPV6 } else { 0 };

@@ -6,6 +6,7 @@
 pub mod bpf;
 pub mod filter;
 pub mod frame;
+mod held;
 pub mod netlink;
 mod next_hops;
 pub mod program;
@@ -13,5 +14,6 @@ pub mod rights;
 pub mod socket;
 mod worker_sockets;
 
+pub use self::held::Held;
 pub use self::next_hops::{NextHop, NextHops};
-pub use self::worker_sockets::{Home, LentXsk, LinkId, WorkerSocket, WorkerSockets};
+pub use self::worker_sockets::{BackendWay, Home, LentXsk, LinkId, WorkerSocket, WorkerSockets};

@@ -1,8 +1,11 @@
-//! The AF_XDP sockets of one worker, one for each queue that it serves, and the links by which datagrams came.
+//! The AF_XDP sockets of one worker, one for each queue that it serves, the links by which datagrams came, and the ways to backends.
 //!
 //! A datagram that came by AF_XDP bears the number of its link, so that its response can leave the way it came. A number stays what it
 //! is: where the socket has gone meanwhile, or so many links are known that a new one gets no number, the response leaves by
 //! the ordinary socket of its listener.
+//!
+//! A query to a backend leaves by any socket of the interface by which the kernel would have it leave (`next_hops.rs`), as long as the
+//! reply comes back by AF_XDP too (`held.rs`).
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -12,7 +15,10 @@ use std::ptr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use super::filter::Filter;
 use super::frame::Link;
+use super::held::Held;
+use super::next_hops::NextHops;
 use super::socket::{Unqueued, Xsk};
 
 /// Links that one worker knows: the hosts of a small network, or its routers. Who sends from more Ethernet addresses is answered by
@@ -70,6 +76,8 @@ pub struct WorkerSocket {
     pub number: u32,
     /// The index of the interface.
     pub interface: u32,
+    /// The program of the interface.
+    filter: Arc<Filter>,
     lent: LentXsk,
 }
 
@@ -85,9 +93,30 @@ impl WorkerSocket {
     }
 }
 
+/// The way of datagrams from a socket of ours to a backend.
+pub struct BackendWay {
+    socket: Rc<WorkerSocket>,
+    link: Link,
+    from: SocketAddr,
+    to: SocketAddr,
+}
+
+impl BackendWay {
+    /// Queues a datagram for the next [`flush`](WorkerSockets::flush).
+    ///
+    /// # Errors
+    /// If it cannot leave as one frame, or none is free.
+    #[inline]
+    pub fn push(&self, payload: &[u8]) -> Result<(), Unqueued> {
+        self.socket.xsk().push(self.link, self.from, self.to, payload)
+    }
+}
+
 /// The AF_XDP sockets of one worker; none if the config says nothing of them.
-#[derive(Default)]
 pub struct WorkerSockets {
+    /// The number of the worker.
+    worker: u32,
+    next_hops: RefCell<Arc<NextHops>>,
     all: RefCell<Vec<Rc<WorkerSocket>>>,
     next_number: Cell<u32>,
     links: RefCell<Links>,
@@ -106,11 +135,23 @@ struct Links {
 }
 
 impl WorkerSockets {
-    /// Adds a socket.
-    pub fn add(&self, interface: u32, lent: LentXsk) -> Rc<WorkerSocket> {
+    /// None yet, of the worker of this number.
+    pub fn new(worker: u32) -> Self {
+        Self {
+            worker,
+            next_hops: RefCell::default(),
+            all: RefCell::default(),
+            next_number: Cell::default(),
+            links: RefCell::default(),
+            scratch: RefCell::default(),
+        }
+    }
+
+    /// Adds a socket, of an interface with this program.
+    pub fn add(&self, interface: u32, filter: Arc<Filter>, lent: LentXsk) -> Rc<WorkerSocket> {
         let number = self.next_number.get();
         self.next_number.set(number + 1);
-        let socket = Rc::new(WorkerSocket { number, interface, lent });
+        let socket = Rc::new(WorkerSocket { number, interface, filter, lent });
         self.all.borrow_mut().push(Rc::clone(&socket));
         socket
     }
@@ -118,6 +159,36 @@ impl WorkerSockets {
     /// Lets go of a socket.
     pub fn remove(&self, number: u32) {
         self.all.borrow_mut().retain(|socket| socket.number != number);
+    }
+
+    /// Datagrams to backends leave by these next hops from now on.
+    pub fn set_next_hops(&self, next_hops: Arc<NextHops>) {
+        *self.next_hops.borrow_mut() = next_hops;
+    }
+
+    /// Whether there are any.
+    pub fn are_any(&self) -> bool {
+        !self.all.borrow().is_empty()
+    }
+
+    /// Has what `remote` sends to `local`, a socket that is connected there, come by AF_XDP; not if the way there is another.
+    pub fn hold(&self, local: SocketAddr, remote: SocketAddr) -> Option<Held> {
+        let BackendWay { socket, .. } = self.way(local, remote)?;
+        Some(Held::new(Arc::clone(&socket.filter), self.worker, local, remote))
+    }
+
+    /// The way from a port that is held to its backend as it is now; none if replies would not come back that way.
+    pub fn way_from(&self, held: &Held) -> Option<BackendWay> {
+        self.way(held.local(), held.remote()).filter(|way| held.is_in(&way.socket.filter))
+    }
+
+    fn way(&self, from: SocketAddr, to: SocketAddr) -> Option<BackendWay> {
+        // One that has another source was connected when the way was another, and may have an address that is not ours any more: what
+        // the kernel does with it is right.
+        let hop = self.next_hops.borrow().to(to.ip()).filter(|hop| hop.source == from.ip())?;
+        let all = self.all.borrow();
+        let socket = all.iter().find(|socket| socket.interface == hop.interface)?;
+        Some(BackendWay { socket: Rc::clone(socket), link: hop.link, from, to })
     }
 
     /// The number of a link; none if there are too many.
@@ -177,7 +248,7 @@ mod tests {
 
     #[test]
     fn links_keep_their_numbers_until_there_are_too_many() {
-        let sockets = WorkerSockets::default();
+        let sockets = WorkerSockets::new(0);
         let link =
             |number: usize| Link { ours: [2, 0, 0, 0, 0, 1], theirs: [2, 0, 0, 1, (number >> 8) as u8, number as u8] };
         let first = sockets.link(0, link(0)).expect("there is room");
@@ -193,7 +264,7 @@ mod tests {
 
     #[test]
     fn what_cannot_leave_goes_elsewhere() {
-        let sockets = WorkerSockets::default();
+        let sockets = WorkerSockets::new(0);
         let link = sockets.link(0, Link { ours: [2; 6], theirs: [4; 6] }).expect("there is room");
         let addresses = ("192.0.2.1:53".parse().unwrap(), "192.0.2.2:1024".parse().unwrap());
         let mut other = Vec::new();

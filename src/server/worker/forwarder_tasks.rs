@@ -74,6 +74,7 @@ impl ForwarderTasks {
             xsks: Rc::clone(xdp.sockets()),
         };
         let forwarder = Forwarder::new(*id, links, state, Instant::now())?;
+        xdp.add_forwarder(&forwarder);
         let mut replies = Endless::new(TaskKind::Replies);
         let watched = batch::watch(forwarder.borrow().watched().try_clone_to_owned()?)?;
         replies.start(serve::take_replies(Rc::clone(&forwarder), watched, *busy_poll));

@@ -8,7 +8,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -28,11 +28,12 @@ use crate::net::xdp::frame::{self, UdpFrame};
 use crate::net::xdp::{Home, LentXsk, LinkId, WorkerSocket, WorkerSockets};
 
 /// A worker's sockets of AF_XDP, and its listeners to which datagrams go that they receive.
-#[derive(Default)]
 pub(super) struct XdpTargets {
     sockets: Rc<WorkerSockets>,
     /// By the number of the address.
     listeners: RefCell<Vec<(u16, Rc<Listener>)>>,
+    /// The LS, which has ports to backends, and those before that are ending.
+    forwarders: RefCell<Vec<Weak<RefCell<Forwarder>>>>,
     /// What reads each socket.
     readers: RefCell<Vec<Reader>>,
 }
@@ -90,9 +91,26 @@ struct Arrival<'f> {
 }
 
 impl XdpTargets {
+    /// No socket and no listener yet, of the worker of this number.
+    pub(super) fn new(worker: u32) -> Self {
+        Self {
+            sockets: Rc::new(WorkerSockets::new(worker)),
+            listeners: RefCell::default(),
+            forwarders: RefCell::default(),
+            readers: RefCell::default(),
+        }
+    }
+
     /// The sockets.
     pub(super) fn sockets(&self) -> &Rc<WorkerSockets> {
         &self.sockets
+    }
+
+    /// Replies of its backends go to this LS for as long as it lives.
+    pub(super) fn add_forwarder(&self, forwarder: &Rc<RefCell<Forwarder>>) {
+        let mut forwarders = self.forwarders.borrow_mut();
+        forwarders.retain(|forwarder| forwarder.strong_count() > 0);
+        forwarders.push(Rc::downgrade(forwarder));
     }
 
     /// Datagrams to this address go to `target` from now on.
@@ -129,10 +147,10 @@ impl XdpTargets {
             self.sockets.remove(socket.number);
         }
         let mut readers = stay;
-        for XdpSocket { interface, home, .. } in wanted {
+        for XdpSocket { interface, filter, home } in wanted {
             // One that stays is not at home, and neither is what a worker before has not let go of.
             let Some(lent) = LentXsk::take(home) else { continue };
-            let socket = self.sockets.add(*interface, lent);
+            let socket = self.sockets.add(*interface, Arc::clone(filter), lent);
             let watched = watch(socket.xsk().as_fd().try_clone_to_owned()?)?;
             let mut task = Endless::new(TaskKind::Listener);
             task.start(Rc::clone(self).read(Rc::clone(&socket), watched, busy_poll));
@@ -177,7 +195,8 @@ impl XdpTargets {
         }
     }
 
-    /// Hands frames on, those of one listener together.
+    /// Hands frames on: first replies to queries of ours, or a hedge could be paid for an attempt whose reply is here; then queries, those
+    /// of one listener together.
     fn take(&self, socket: &WorkerSocket, frames: &[Packet]) {
         let now = Instant::now();
         let mut arrivals = [const { None }; BATCH];
@@ -186,6 +205,7 @@ impl XdpTargets {
             *arrival = frame::read(frame).map(|frame| self.arrival(socket, &frame));
             invalid += u64::from(arrival.is_none());
         }
+        self.take_replies(&mut arrivals, now);
         while let Some(to) = arrivals.iter().flatten().map(|arrival| arrival.to).next() {
             let same = arrivals.iter().flatten().filter(|arrival| arrival.to == to);
             match self.listener(to).as_deref().map(|listener| &listener.target) {
@@ -198,7 +218,7 @@ impl XdpTargets {
                     let datagrams = same.map(|arrival| (arrival.datagram, by_xdp(arrival)));
                     authority.answer_datagrams(socket, datagrams, &mut responses.borrow_mut());
                 }
-                // The listener has just left.
+                // The listener has just left, or the port to a backend.
                 None => invalid += same.count() as u64,
             }
             arrivals
@@ -208,6 +228,26 @@ impl XdpTargets {
         }
         if invalid > 0 {
             socket.xsk().count_invalid(invalid);
+        }
+    }
+
+    /// Takes what backends have sent to ports of ours, all of it in one tick.
+    fn take_replies(&self, arrivals: &mut [Option<Arrival<'_>>], now: Instant) {
+        for forwarder in self.forwarders.borrow().iter().filter_map(Weak::upgrade) {
+            let mut forwarder = forwarder.borrow_mut();
+            let mut is_any = false;
+            for arrival in &mut *arrivals {
+                let is_reply = arrival.is_some_and(|Arrival { datagram, to, .. }| {
+                    forwarder.take_reply_by_xdp(datagram.peer, to, datagram.bytes, now)
+                });
+                if is_reply {
+                    *arrival = None;
+                    is_any = true;
+                }
+            }
+            if is_any {
+                forwarder.end_tick(now);
+            }
         }
     }
 

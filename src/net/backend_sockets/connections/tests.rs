@@ -6,6 +6,7 @@ mod quic;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::rc::Rc;
 
 use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 
@@ -13,6 +14,7 @@ use super::*;
 use crate::net::backend_sockets::Event;
 use crate::net::refusal::Refusal;
 use crate::net::tls::tests::{Authority, rules as trust};
+use crate::net::xdp::WorkerSockets;
 use crate::wire::{FRAME_PREFIX, append_frame, read_query};
 
 /// A worker's connections to one backend, and the backend's end of them.
@@ -87,7 +89,7 @@ impl Play {
             sign_of_life: sign_of_life(),
             counters: Arc::clone(&counters),
         };
-        let mut sockets = BackendSockets::new(16, 128).unwrap();
+        let mut sockets = BackendSockets::new(16, 128, Rc::new(WorkerSockets::new(0))).unwrap();
         let set = sockets.add_by_stream(address, way);
         Self {
             sockets,
