@@ -100,8 +100,11 @@ fn check_lack(world: &World, capabilities: &str, limits: &str, reason: &str) {
 
     let (process, folder) = without(world, capabilities, limits, &config(DEVICE, "fallback = true"));
     let server = Server::ready(process, folder);
-    let log = server.process.log();
-    assert!(log.lines().any(|line| line.contains("WARN") && line.contains(DEVICE)), "{capabilities}: {log}");
+    let line = server.process.wait_for_log("served by sockets");
+    assert!(
+        line.contains("WARN") && line.contains(DEVICE) && line.to_lowercase().contains(reason),
+        "{reason:?}: {line}"
+    );
     ask(5);
     let metrics = world::metrics(&server);
     assert_eq!(world::frames(&metrics, DEVICE, "in", "taken"), 0, "{capabilities}");

@@ -329,7 +329,6 @@ fn snapshot() -> Snapshot {
         xdp: Vec::new(),
         connections: Default::default(),
         certificates: Vec::new(),
-        xdp: Vec::new(),
         reload: ReloadSnapshot::default(),
         tasks_lost: 0,
         worker_replacements: 0,
