@@ -75,8 +75,11 @@ fn device_that_is_not_there_is_a_warning_with_fallback(way: Way) {
     // One is there, the other is not.
     let both = config("nosuch0", "").replace("['nosuch0']", "['v0', 'nosuch0']");
     let server = world.start_exactly(&both, &[("hosts.txt", TABLE)], |_| {});
-    ask(5);
-    world.check_served(&server, DEVICE, [5, 5]);
+    // What waits in sockets comes first: XDP serves a little later than the server is ready.
+    until("XDP serves", || {
+        ask(1);
+        (world::frames(&world::metrics(&server), DEVICE, "in", "taken") > 0).then_some(())
+    });
 }
 
 /// Makes a command one of root who lacks this.
