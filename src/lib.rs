@@ -21,7 +21,8 @@
 //! # The path of a query through the LS
 //!
 //! 1. A listener becomes readable; up to 64 datagrams, each perhaps coalesced of many by GRO, are received by one call (`net/udp.rs`,
-//!    `net/batch.rs`) and handed out 64 datagrams at a time (`net/gro.rs`). Where more come than can be answered, the oldest
+//!    `net/batch.rs`) and handed out 64 datagrams at a time (`net/gro.rs`). By an interface of `[xdp]` up to 64 frames are read where the kernel
+//!    has put them, and their responses leave as frames (`net/xdp/`, `server/worker/xdp.rs`). Where more come than can be answered, the oldest
 //!    are dropped (`net/pressure.rs`). A query by TCP comes from its connection's task (`net/tcp/`), by TLS too, after
 //!    a handshake of which one step is made between two looks at the sockets (`net/tcp/handshake.rs`, `net/tls_server/`), and by
 //!    HTTP as a request, one of many of its connection (`net/tcp/http/`). By QUIC it is a stream of a connection that one task a worker
@@ -72,6 +73,9 @@
 //!
 //! What a server knows, has learnt and counted goes to the process that serves after it (`server/carried`), the cache as the octets
 //! that are saved of it, and the TCP connections of clients, each as it falls idle (`net/tcp/moved.rs`).
+//!
+//! The interfaces of `[xdp]` are attached, and followed as the kernel changes them, on the control thread, which gives workers their sockets and the next
+//! hops of backends (`server/xdp/`).
 //!
 //! Who an encrypted backend must be stands in its address and in the config (`address/`); what a connection to it needs is made of that once
 //! for all workers (`net/tls/`, `state/backend.rs`). The files of certificates are looked at each minute (`server/certificates.rs`).
@@ -124,7 +128,7 @@
 //!   that nobody reads is worse than none. A worker is replaced (`server/workers.rs`); the control thread ends the process. It waits
 //!   for no disk once it is ready, but for what it saves at the end.
 //! - What a message can cause is never an error: it is an outcome, counted, then dropped or answered as the RFC says.
-//! - `unsafe` stands in `net/batch.rs`, `net/batch/control.rs`, `net/options.rs` and `net/xdp/bpf.rs` alone.
+//! - `unsafe` stands in `net/batch.rs`, `net/batch/control.rs`, `net/options.rs`, `net/xdp/bpf.rs` and `net/xdp/socket.rs` alone.
 //!
 //! # What is deliberately absent
 //!

@@ -163,6 +163,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/net/batch.rs", "recvmmsg and sendmmsg behind a safe interface"),
     ("src/net/batch/control.rs", "the control messages of the same calls"),
     ("src/net/xdp/bpf.rs", "the call `bpf`, which no crate at hand offers without C"),
+    ("src/net/xdp/socket.rs", "sockets of AF_XDP, with rings over memory that is shared with the kernel"),
     ("src/net/options.rs", "setsockopt and getsockopt for options that no crate at hand offers"),
     ("benches/xdp/rings.rs", "rings over memory that is shared with the kernel"),
     ("tests/allocations.rs", "a counting allocator: `GlobalAlloc` is an unsafe trait"),

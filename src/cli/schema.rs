@@ -75,6 +75,7 @@ const PAGES: &[(&str, &str)] = &[
     ("authorities.ts1.rate_limit", "[what one client may have](hostile.md#what-one-client-may-have)"),
     ("keys.replica", "[zone transfers](transfers.md)"),
     ("cache", "[cache](cache.md)"),
+    ("xdp", "[AF_XDP](xdp.md)"),
     ("supervisor", "[supervisor and standbys](supervisor.md)"),
     ("admin", "[admin API](admin.md)"),
 ];

@@ -52,7 +52,7 @@ fn metrics_of_the_contract_are_there() {
 
 /// Whether the values of a label are words of ours: they are always the same.
 fn is_of_words(label: &str) -> bool {
-    !["pool", "backend", "rcode", "listener", "version", "worker", "authority", "catalog", "certificate"]
+    !["pool", "backend", "rcode", "listener", "version", "worker", "authority", "catalog", "certificate", "interface"]
         .contains(&label)
 }
 
@@ -60,7 +60,7 @@ fn is_of_words(label: &str) -> bool {
 fn shown() -> BTreeMap<String, Family> {
     let backend = Backend::new(answer("192.0.2.1"));
     let config = format!(
-        "workers = 1\n[cache]\n[admin]\nlisten = '127.0.0.1:0'\n[forwarder]\nlisten = ['127.0.0.1:0', 'tls://127.0.0.1:0']\n\
+        "workers = 1\n[xdp]\ninterfaces = ['nosuch0']\n[cache]\n[admin]\nlisten = '127.0.0.1:0'\n[forwarder]\nlisten = ['127.0.0.1:0', 'tls://127.0.0.1:0']\n\
          [certificates.main]\nchain = 'chain.pem'\nkey = 'key.pem'\n\
          [forwarder.routes]\n'.' = 'all'\n'stream.example' = 'streamed'\n[pools.all]\nbackends = ['{}']\n\
          [pools.streamed]\nbackends = ['tcp://{}']\n[authorities.a]\nlisten = ['127.0.0.1:0']\n\
