@@ -278,7 +278,7 @@ fn measure(setup: Setup, names: u32, times: u32, backends: &[SocketAddr]) -> Mea
     runtime.block_on(LocalSet::new().run_until(async {
         let (listeners, _) = Listeners::open(&setup.config, Vec::new()).expect("the address is free");
         let read = Box::new(|_: &_| panic!("nobody asks for a reload"));
-        let server = Server::start(setup, listeners, Confinement::default(), Carried::default(), read)
+        let server = Server::start(setup, listeners, None, Confinement::default(), Carried::default(), read)
             .expect("the server starts");
         let bound = server.bound();
         let (_, address) = bound.split_once('=').expect("a listener");

@@ -13,6 +13,7 @@ mod frames;
 mod listeners;
 mod oracle;
 mod random;
+mod rings;
 mod sizes;
 mod supervisor;
 #[path = "../it/support/mod.rs"]

@@ -65,7 +65,7 @@ pub(super) enum Target {
     /// The LS, at the listener of this number.
     Forwarder { forwarder: Rc<RefCell<Forwarder>>, listener: u16 },
     /// A TS, which sends by this socket what cannot leave by AF_XDP.
-    Authority { authority: Rc<Authority>, socket: Rc<Socket>, responses: RefCell<SendBatch> },
+    Authority { authority: Rc<Authority>, socket: Rc<Socket>, responses: Box<RefCell<SendBatch>> },
 }
 
 impl fmt::Debug for XdpSocket {
@@ -77,7 +77,7 @@ impl fmt::Debug for XdpSocket {
 impl Target {
     /// A TS with the socket of its listener.
     pub(super) fn authority(authority: Rc<Authority>, socket: Rc<Socket>) -> Self {
-        Self::Authority { authority, socket, responses: RefCell::new(authority::outbox()) }
+        Self::Authority { authority, socket, responses: Box::new(RefCell::new(authority::outbox())) }
     }
 }
 

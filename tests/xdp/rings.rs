@@ -1,0 +1,140 @@
+//! The sockets of AF_XDP by themselves, against a model: two of them at the ends of a veth pair send each other what chance wants, and all of it
+//! arrives once, in order and whole. No frame is lost or used twice, or later rounds would find none, or another's octets.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use hedgerow::net::xdp::bpf::{Link as Attached, Mode};
+use hedgerow::net::xdp::filter::Filter;
+use hedgerow::net::xdp::frame::{self, Link};
+use hedgerow::net::xdp::netlink;
+use hedgerow::net::xdp::socket::{Copying, Unqueued, Xsk};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::support::hosts;
+use crate::support::*;
+use crate::world::{Way, by_xdp_alone};
+
+by_xdp_alone! { what_is_sent_arrives_once_and_in_order frames_that_wait_leave_when_the_link_is_up }
+
+/// One end: its socket, and the program that hands frames to it.
+struct End {
+    xsk: Xsk,
+    link: Link,
+    address: SocketAddr,
+    _attached: Attached,
+    _filter: Filter,
+}
+
+const NAMES: [&str; 2] = ["a0", "b0"];
+const ADDRESSES: [&str; 2] = ["192.0.2.1:53", "192.0.2.2:53"];
+
+/// A pair in this namespace, whose both ends are ours.
+fn ends(mode: Mode) -> [End; 2] {
+    hosts::run("ip", "link add a0 numrxqueues 1 numtxqueues 1 type veth peer name b0 numrxqueues 1 numtxqueues 1");
+    NAMES.iter().for_each(|name| hosts::run("ip", &format!("link set {name} up")));
+    let facts = NAMES.map(|name| netlink::interface(name).expect("netlink").expect("it was just made"));
+    let macs = [facts[0].mac, facts[1].mac];
+    [0, 1].map(|end| {
+        let filter = Filter::load(macs[end], 1, 1).expect("the program is sound");
+        let attached = filter.attach(facts[end].index, mode).expect("veth takes programs");
+        let xsk = Xsk::new(0, Arc::new(AtomicU32::new(facts[end].mtu)), Copying::Auto).expect("root may");
+        xsk.bind(facts[end].index).expect("nobody has the queue");
+        filter.set_socket(0, std::os::fd::AsFd::as_fd(&xsk)).expect("the map has room");
+        let address = ADDRESSES[end].parse().expect("an address");
+        filter.listen(address).expect("the map has room");
+        let link = Link { ours: macs[end], theirs: macs[1 - end] };
+        End { xsk, link, address, _attached: attached, _filter: filter }
+    })
+}
+
+impl End {
+    fn send(&self, other: &Self, payload: &[u8]) -> Result<(), Unqueued> {
+        self.xsk.push(self.link, self.address, other.address, payload)
+    }
+
+    /// Takes what is there, once something is.
+    fn take(&self, mut each: impl FnMut(&[u8])) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let taken = self.xsk.receive(|frames| {
+                for frame in frames {
+                    each(frame::read(frame).expect("what we have sent").payload);
+                }
+            });
+            if taken > 0 {
+                return;
+            }
+            assert!(Instant::now() < deadline, "nothing comes");
+            let span = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+            poll(&mut [PollFd::new(&self.xsk, PollFlags::IN)], Some(&span)).expect("the descriptor is open");
+        }
+    }
+}
+
+/// More rounds than a ring has places, by either mode.
+const ROUNDS: usize = 400;
+
+fn what_is_sent_arrives_once_and_in_order(_: Way) {
+    for (mode, seed) in [(Mode::Native, 1), (Mode::Generic, 2)] {
+        println!("{mode:?}, seed {seed}");
+        let ends = ends(mode);
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut under_way: [VecDeque<Vec<u8>>; 2] = Default::default();
+        let mut sent = 0;
+        for _ in 0..ROUNDS {
+            let from = rng.random_range(0..2);
+            // Less than a veth pair keeps.
+            for _ in 0..rng.random_range(0..100) {
+                let payload: Vec<u8> = (0..rng.random_range(1..1_400)).map(|_| rng.random()).collect();
+                ends[from].send(&ends[1 - from], &payload).expect("there is room");
+                under_way[from].push_back(payload);
+                sent += 1;
+            }
+            ends[from].xsk.flush();
+            while !under_way[from].is_empty() {
+                ends[1 - from].take(|payload| assert_eq!(Some(payload), under_way[from].pop_front().as_deref()));
+            }
+        }
+        let counts = ends.each_ref().map(|end| {
+            let counts = end.xsk.counts();
+            (counts.sent.load(Relaxed), counts.unsent.load(Relaxed), counts.taken.load(Relaxed))
+        });
+        assert_eq!(counts[0].0 + counts[1].0, sent);
+        assert_eq!([counts[0].1, counts[1].1], [0, 0]);
+        assert_eq!([counts[0].2, counts[1].2], [counts[1].0, counts[0].0]);
+        assert!(sent > 4 * 2_048, "each frame has been used several times");
+        hosts::run("ip", "link del a0");
+    }
+}
+
+fn frames_that_wait_leave_when_the_link_is_up(_: Way) {
+    let ends = ends(Mode::Generic);
+    hosts::run("ip", "link set a0 down");
+    let mut queued = 0_u32;
+    while ends[0].send(&ends[1], &queued.to_be_bytes()).is_ok() {
+        queued += 1;
+        ends[0].xsk.flush();
+    }
+    assert!(queued >= 512, "{queued}");
+    assert_eq!(ends[0].send(&ends[1], &[0; 2_000]), Err(Unqueued::TooLong));
+    assert!(ends[0].xsk.is_stuck() && ends[0].xsk.counts().unsent.load(Relaxed) > 0);
+
+    hosts::run("ip", "link set a0 up");
+    let mut expected = 0_u32;
+    while expected < queued {
+        ends[0].xsk.flush();
+        ends[1].take(|payload| {
+            assert_eq!(payload, expected.to_be_bytes());
+            expected += 1;
+        });
+    }
+    assert!(!ends[0].xsk.is_stuck());
+    ends[0].send(&ends[1], b"more").expect("all frames are free again");
+}
