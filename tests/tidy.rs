@@ -254,6 +254,8 @@ const TERMS: &[&str] = &[
 /// Terms of others that hold a word which is not ours.
 const FOREIGN_TERMS: &[&str] = &[
     "packet-info",
+    "xdp::packet",
+    "free_packet",
     "keys.packet",
     "local.packet",
     "remote.packet",

@@ -38,7 +38,9 @@ const ADDRESSES: [&str; 2] = ["192.0.2.1:53", "192.0.2.2:53"];
 /// A pair in this namespace, whose both ends are ours.
 fn ends(mode: Mode) -> [End; 2] {
     hosts::run("ip", "link add a0 numrxqueues 1 numtxqueues 1 type veth peer name b0 numrxqueues 1 numtxqueues 1");
-    NAMES.iter().for_each(|name| hosts::run("ip", &format!("link set {name} up")));
+    for name in NAMES {
+        hosts::run("ip", &format!("link set {name} up"));
+    }
     let facts = NAMES.map(|name| netlink::interface(name).expect("netlink").expect("it was just made"));
     let macs = [facts[0].mac, facts[1].mac];
     [0, 1].map(|end| {

@@ -26,7 +26,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use xdp::slab::{HeapSlab, Slab};
 use xdp::socket::XdpSocketBuilder;
 use xdp::umem::{FrameSize, UmemCfgBuilder};
-use xdp::{Packet, RingConfigBuilder, RxRing, Umem, WakableRings, WakableTxRing};
+use xdp::{RingConfigBuilder, RxRing, Umem, WakableRings, WakableTxRing};
+
+/// A frame in the memory of a socket.
+pub use xdp::Packet as Frame;
 
 use super::frame::{self, Link};
 use super::program::MAX_FRAME;
@@ -86,7 +89,7 @@ pub struct Xsk {
     copying: Copying,
     receiving: RefCell<Receiving>,
     sending: RefCell<Sending>,
-    /// The longest IP packet that leaves, octets.
+    /// The longest IP datagram that leaves, octets.
     mtu: Arc<AtomicU32>,
     counts: Arc<FrameCounts>,
     /// The source of IP identifications.
@@ -98,7 +101,7 @@ struct Receiving {
     ring: RxRing,
     slab: HeapSlab,
     /// The frames that are being looked at.
-    frames: Vec<Packet>,
+    frames: Vec<Frame>,
 }
 
 /// What goes out, and all that is free.
@@ -135,7 +138,7 @@ impl Xsk {
         let sizes = sizes.build().map_err(io::Error::other)?;
         let mut builder = XdpSocketBuilder::new().map_err(source)?;
         let (mut rings, _) = builder.build_wakable_rings(&memory, sizes).map_err(source)?;
-        let offsets: libc::xdp_mmap_offsets = get_option(builder.as_raw_fd(), libc::XDP_MMAP_OFFSETS)?;
+        let offsets: libc::xdp_mmap_offsets = option(builder.as_raw_fd(), libc::XDP_MMAP_OFFSETS)?;
         let tx_wakeup = Flags::map(builder.as_raw_fd(), TX_RING, offsets.tx.flags)?;
         let fill_wakeup = Flags::map(builder.as_raw_fd(), FILL_RING, offsets.fr.flags)?;
         // SAFETY: memory and rings go into one value, in which the memory is dropped last.
@@ -194,12 +197,12 @@ impl Xsk {
 
     /// Whether frames go without being copied, once it is bound.
     pub fn is_zero_copy(&self) -> bool {
-        get_option::<u32>(self.builder.as_raw_fd(), libc::XDP_OPTIONS)
+        option::<u32>(self.builder.as_raw_fd(), libc::XDP_OPTIONS)
             .is_ok_and(|options| options & libc::XDP_OPTIONS_ZEROCOPY != 0)
     }
 
     /// Hands frames that have come to `take`, up to [`BATCH`] of them. Returns how many they were.
-    pub fn receive(&self, take: impl FnOnce(&[Packet])) -> usize {
+    pub fn receive(&self, take: impl FnOnce(&[Frame])) -> usize {
         let mut receiving = self.receiving.borrow_mut();
         let Receiving { ring, slab, frames } = &mut *receiving;
         let left = frames.len();
@@ -222,7 +225,7 @@ impl Xsk {
     }
 
     /// Gives frames back to be filled anew.
-    fn give_back(&self, frames: &mut Vec<Packet>) {
+    fn give_back(&self, frames: &mut Vec<Frame>) {
         let mut sending = self.sending.borrow_mut();
         let Sending { rest, memory, fill_wakeup, .. } = &mut *sending;
         let count = frames.len();
@@ -282,7 +285,7 @@ impl Xsk {
     }
 
     /// A frame that is free, or was until the kernel had sent it.
-    fn free_frame(&self, sending: &mut Sending) -> Option<Packet> {
+    fn free_frame(&self, sending: &mut Sending) -> Option<Frame> {
         let Sending { rest, memory, .. } = sending;
         if memory.allocatable() == 0 {
             rest.completion_ring.dequeue(memory, BATCH);
@@ -338,7 +341,7 @@ impl Xsk {
         false
     }
 
-    /// The identification of the next IPv4 packet: those of one host are no sequence, from which others could count what it sends.
+    /// The identification of the next IPv4 datagram: those of one host are no sequence, from which others could count what it sends.
     fn next_identification(&self) -> u16 {
         // Knuth's MMIX generator, of which the upper bits are good.
         let next =
@@ -360,7 +363,7 @@ impl AsFd for Xsk {
 
 /// Frames that the kernel has dropped at such a socket, because none was free to be filled or the ring was full.
 pub fn dropped_by_kernel(socket: impl AsFd) -> u64 {
-    let statistics = get_option::<libc::xdp_statistics>(socket.as_fd().as_raw_fd(), libc::XDP_STATISTICS);
+    let statistics = option::<libc::xdp_statistics>(socket.as_fd().as_raw_fd(), libc::XDP_STATISTICS);
     statistics.map_or(0, |statistics| statistics.rx_dropped + statistics.rx_ring_full)
 }
 
@@ -421,7 +424,7 @@ impl Drop for Flags {
 }
 
 /// An option of a socket of AF_XDP, all of it, which is a C structure of integers.
-fn get_option<T>(socket: RawFd, option: libc::c_int) -> io::Result<T> {
+fn option<T>(socket: RawFd, option: libc::c_int) -> io::Result<T> {
     // SAFETY: the structures asked for are made of integers, for which zero is a value.
     let mut value: T = unsafe { mem::zeroed() };
     let mut size = size_of::<T>() as libc::socklen_t;

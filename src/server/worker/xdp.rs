@@ -15,7 +15,6 @@ use std::time::Instant;
 
 use tokio::io::unix::AsyncFd;
 use tokio::task::yield_now;
-use xdp::Packet;
 
 use crate::authority::{self, Authority};
 use crate::forwarder::Forwarder;
@@ -25,6 +24,7 @@ use crate::net::tasks::{Endless, Lost, TaskKind};
 use crate::net::udp::Socket;
 use crate::net::xdp::filter::Filter;
 use crate::net::xdp::frame::{self, UdpFrame};
+use crate::net::xdp::socket::Frame;
 use crate::net::xdp::{Home, LentXsk, LinkId, WorkerSocket, WorkerSockets};
 
 /// A worker's sockets of AF_XDP, and its listeners to which datagrams go that they receive.
@@ -197,7 +197,7 @@ impl XdpTargets {
 
     /// Hands frames on: first replies to queries of ours, or a hedge could be paid for an attempt whose reply is here; then queries, those
     /// of one listener together.
-    fn take(&self, socket: &WorkerSocket, frames: &[Packet]) {
+    fn take(&self, socket: &WorkerSocket, frames: &[Frame]) {
         let now = Instant::now();
         let mut arrivals = [const { None }; BATCH];
         let mut invalid = 0;

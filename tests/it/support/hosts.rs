@@ -76,6 +76,7 @@ impl Host {
     }
 
     /// Makes a host that hangs on nothing yet. What is mounted at /sys shows its devices, as that of a machine does.
+    #[allow(dead_code, reason = "the tests of AF_XDP alone need it")]
     pub(crate) fn apart() -> Self {
         let mut command = Command::new("unshare");
         let script = "mount -t sysfs none /sys && ip link set lo up && echo there && exec cat";
@@ -90,6 +91,7 @@ impl Host {
     }
 
     /// The process that holds the namespace.
+    #[allow(dead_code, reason = "the tests of AF_XDP alone need it")]
     pub(crate) fn id(&self) -> u32 {
         self.holder.id()
     }
