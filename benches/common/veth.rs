@@ -151,6 +151,11 @@ impl End {
         self.run(&["sh", "-c", &script]).map(drop)
     }
 
+    /// Whether an XDP program is on the device.
+    pub(crate) fn has_program(&self) -> io::Result<bool> {
+        Ok(self.run(&["ip", "link", "show", "dev", self.device])?.contains("prog/xdp"))
+    }
+
     /// Switches GRO of the device, if the tool for that is there; `false` if it is not.
     pub(crate) fn set_gro(&self, on: bool) -> bool {
         self.run(&["ethtool", "-K", self.device, "gro", if on { "on" } else { "off" }]).is_ok()
