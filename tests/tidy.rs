@@ -165,7 +165,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/net/xdp/bpf.rs", "the call `bpf`, which no crate at hand offers without C"),
     ("src/net/xdp/socket.rs", "sockets of AF_XDP, with rings over memory that is shared with the kernel"),
     ("src/net/options.rs", "setsockopt and getsockopt for options that no crate at hand offers"),
-    ("benches/xdp/rings.rs", "rings over memory that is shared with the kernel"),
+    ("benches/common/xdp_echo/rings.rs", "rings over memory that is shared with the kernel"),
     ("tests/allocations.rs", "a counting allocator: `GlobalAlloc` is an unsafe trait"),
 ];
 

@@ -1,12 +1,12 @@
-//! What `benches/xdp` does to frames is right: the program that chooses them, run here by the interpreter of the library's tests, and the
-//! turn that makes an echo of a query. The bench itself has the kernel try the same frames.
+//! What `benches/common/xdp_echo` does to frames is right: the program that chooses them, run here by the interpreter of the library's
+//! tests, and the turn that makes an echo of a query. The benches themselves have the kernel try the same frames.
 
-#[path = "../benches/xdp/frame.rs"]
+#[path = "../benches/common/xdp_echo/frame.rs"]
 mod frame;
-#[path = "../benches/xdp/program.rs"]
+#[path = "../benches/common/xdp_echo/program.rs"]
 mod program;
 
-#[path = "../benches/xdp/frames.rs"]
+#[path = "../benches/common/xdp_echo/frames.rs"]
 mod frames;
 #[path = "../src/net/xdp/program/interpreter.rs"]
 #[allow(dead_code, reason = "it is a part of the tests of the library too")]

@@ -75,11 +75,14 @@ pub(crate) fn core_busy(core: usize) -> io::Result<Duration> {
     Ok(Duration::from_secs_f64(busy as f64 / rustix::param::clock_ticks_per_second() as f64))
 }
 
-/// How long the first thread of a process has run, to the nanosecond, with whatever interrupts did meanwhile (proc(5), schedstat).
+/// How long the threads of a process have run, to the nanosecond, with whatever interrupts did meanwhile (proc(5), schedstat).
 pub(crate) fn run_time(pid: u32) -> io::Result<Duration> {
-    let text = fs::read_to_string(format!("/proc/{pid}/schedstat"))?;
-    let nanos = text.split(' ').next().and_then(|field| field.parse().ok());
-    nanos.map(Duration::from_nanos).ok_or_else(|| io::Error::other(format!("/proc/{pid}/schedstat says {text:?}")))
+    let of_thread = |thread: fs::DirEntry| {
+        let text = fs::read_to_string(thread.path().join("schedstat"))?;
+        let nanos = text.split(' ').next().and_then(|field| field.parse().ok());
+        nanos.map(Duration::from_nanos).ok_or_else(|| io::Error::other(format!("{:?} says {text:?}", thread.path())))
+    };
+    fs::read_dir(format!("/proc/{pid}/task"))?.map(|thread| of_thread(thread?)).sum()
 }
 
 /// The numbers of a process and of all below it.

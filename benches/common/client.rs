@@ -162,7 +162,7 @@ const BATCH: usize = WINDOW / SOCKETS;
 const IDS: u16 = 16_384;
 /// A prime, larger than any count of names. Names that come again come in steps of it, so that all of them come, but none near
 /// the one before: neither in the order of their numbers nor in the order in which they came to be known.
-const SCATTER: u64 = 2_654_435_761;
+pub(crate) const SCATTER: u64 = 2_654_435_761;
 /// Octets that the kernel may buffer for a client's socket: it must not lose what the server sent.
 const SOCKET_BUFFER: usize = 4 << 20;
 /// Longest wait for a datagram, so that a loop sees its end.

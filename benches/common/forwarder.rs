@@ -18,6 +18,7 @@ pub(crate) fn config_of(workers: u32, listen: SocketAddr, backends: &[String], r
 workers = {workers}
 [forwarder]
 listen = ["{listen}"]
+allow = ["127.0.0.0/8", "198.18.0.0/15"]
 [forwarder.routes]
 "." = "bench"
 [pools.bench]

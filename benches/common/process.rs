@@ -170,7 +170,12 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a role of this program whose first line is its address.
     pub(crate) fn role(arguments: &[String], core: Option<usize>) -> io::Result<Self> {
-        let (process, line) = Process::role(arguments, core)?;
+        Self::role_under(&[], arguments, core)
+    }
+
+    /// Starts such a role by another command, to which the role's own is added.
+    pub(crate) fn role_under(command: &[String], arguments: &[String], core: Option<usize>) -> io::Result<Self> {
+        let (process, line) = Process::role_under(command, arguments, core)?;
         let address = line.parse();
         let address = address.map_err(|_| io::Error::other(format!("{arguments:?} said {line:?} and no address")))?;
         Ok(Self { process, address })

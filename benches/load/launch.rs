@@ -1,9 +1,9 @@
 //! Starting a server under load: on a port that was free, with a query sent again and again from before the start, so that
-//! the time to the first right answer is known.
+//! the time to the first right answer is known; and the same from another namespace, by a role of its own.
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -35,6 +35,47 @@ pub(crate) struct Knocker {
     /// Queries sent.
     sent: u16,
 }
+
+/// A role: asks a server that is about to start from where this process is, and says whether it has answered.
+#[derive(clap::Args)]
+pub(crate) struct Knock {
+    /// Where the server is to listen.
+    #[arg(long)]
+    pub(crate) server: SocketAddr,
+    /// Names before the first one comes again; 0: only when numbers run out.
+    #[arg(long)]
+    pub(crate) names: u32,
+    /// How long they are.
+    #[arg(long)]
+    pub(crate) lengths: Lengths,
+}
+
+impl Knock {
+    /// Asks for a second at most.
+    pub(crate) fn run(&self) -> io::Result<()> {
+        let &Self { server, names, lengths } = self;
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        let mut knocker = Knocker { socket, address: server, names, lengths, sent: 0 };
+        let until = process::now() + Duration::from_secs(1);
+        let mut has_answered = false;
+        while !has_answered && process::now() < until {
+            has_answered = knocker.knock()?;
+        }
+        println!("{}", if has_answered { ANSWERED } else { "silent" });
+        io::stdout().flush()
+    }
+
+    /// Asks from a namespace, and returns whether there was an answer.
+    pub(crate) fn ask_inside(&self, command: &[String], core: usize) -> io::Result<bool> {
+        let Self { server, names, lengths } = self;
+        let arguments = format!("knock --server {server} --names {names} --lengths {}", lengths.word());
+        let arguments: Vec<String> = arguments.split(' ').map(str::to_owned).collect();
+        Ok(Process::role_under(command, &arguments, Some(core))?.1 == ANSWERED)
+    }
+}
+
+/// What the role says if it had an answer.
+const ANSWERED: &str = "answered";
 
 impl Knocker {
     /// Finds an address that nobody listens at. Queries will be for so many names.
@@ -116,7 +157,7 @@ pub(crate) fn free_address() -> io::Result<SocketAddr> {
 }
 
 /// The last line of a log that says anything.
-fn last_line(log: &Path) -> String {
+pub(crate) fn last_line(log: &Path) -> String {
     let text = std::fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty());

@@ -13,6 +13,8 @@
 //! `--encrypted` measures listeners and backends by TLS, HTTPS and QUIC, beside dnsdist and beside each other. It needs dnsperf,
 //! h2load, openssl and dnsdist, and beside them chrt and the rights for it.
 //! `--watched` measures what history, pages, query log and dnstap cost beside none of them.
+//! `--xdp` measures servers by sockets and by XDP over veth pairs, with all time of the server's core. It needs root, iproute2 and util-linux;
+//! Knot DNS, its kxdpgun and dnsdist are left out if they are not there. What is missing is an error where `HEDGEROW_REQUIRED` is set.
 //! `--replicas` measures what it costs to know of backends that they are replicas, and to compare what they say.
 //! `--limits` measures what has a target of its own instead: memory, many queries in flight, two workers, the binary.
 //!
@@ -37,10 +39,12 @@ mod stream_client;
 mod subject;
 mod tool;
 mod watched;
+mod xdp;
 
 use std::error::Error;
 use std::fs;
 use std::io;
+use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
@@ -51,8 +55,11 @@ use common::message::Lengths;
 use common::positive;
 use common::process::{Cores, Hold, Place};
 use common::responder::{self, Behavior};
+use common::veth;
+use common::xdp_echo::XdpEcho;
 use crowd::Crowd;
 use encrypted::Encrypted;
+use launch::Knock;
 use limits::Limits;
 use machine::Machine;
 use overload::Overload;
@@ -61,6 +68,7 @@ use report::{Outcome, Results};
 use stream_client::StreamPlan;
 use subject::{Answerer, Dispatch, Rates, Scenario, Strength, Subject};
 use tool::Tool;
+use xdp::XdpResults;
 
 /// Measures the release binary and its peers beside a bare UDP echo, over loopback.
 #[derive(Parser)]
@@ -114,6 +122,9 @@ struct Options {
     /// Only what replicas cost: the versions of their zones, and comparing what they say, with OPT records in all rows.
     #[arg(long)]
     replicas: bool,
+    /// Only servers by sockets and by XDP, over veth pairs.
+    #[arg(long)]
+    xdp: bool,
     /// Where every sample is written; without it, a file in the target folder.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -140,6 +151,9 @@ enum Role {
         /// OPT with OPT, and with the version of the zone.
         #[arg(long)]
         edns: bool,
+        /// The first address.
+        #[arg(long, default_value_t = tool::ANY_PORT)]
+        at: SocketAddrV4,
         /// At how many addresses.
         #[arg(long)]
         addresses: u32,
@@ -150,6 +164,12 @@ enum Role {
     Client(Plan),
     /// The same by TLS and QUIC.
     StreamClient(StreamPlan),
+    /// Asks a server that is about to start, and says whether it answers.
+    Knock(Knock),
+    /// Sends every datagram back by XDP.
+    XdpEcho(XdpEcho),
+    /// Is in a namespace until stdin is closed.
+    Namespace,
     /// Uses all the time that its core gives it.
     Spin,
     /// Becomes another program that ends with this one.
@@ -162,10 +182,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     options.place.settle()?;
     match role {
         Role::Echo { coupled } => tool::run(Tool::Echo { is_coupled: coupled })?,
-        Role::FastResponder { ttl, edns, addresses } => tool::run(Tool::Responder { ttl, edns, addresses })?,
+        Role::FastResponder { ttl, edns, at, addresses } => tool::run(Tool::Responder { ttl, edns, at, addresses })?,
         Role::Responder(behavior) => responder::run(&behavior)?,
         Role::Client(plan) => client::run(&plan)?,
         Role::StreamClient(plan) => stream_client::run(&plan)?,
+        Role::Knock(knock) => knock.run()?,
+        Role::XdpEcho(echo) => echo.run()?,
+        Role::Namespace => veth::hold_namespace()?,
         Role::Spin => overload::spin()?,
         Role::Hold(command) => command.run()?,
     }
@@ -204,6 +227,10 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
         return keep(options, "encrypted", &machine, &encrypted.json(&machine));
     }
 
+    if options.xdp {
+        return measure_xdp(options, rounds, secs, cores, folder.path());
+    }
+
     let peers = match &options.peers {
         Some(peers) => peers.0.clone(),
         None if options.quick => Vec::new(),
@@ -236,6 +263,31 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
         print!("{}", replicas::markdown(&results));
     }
     keep(options, "load", &results.machine, &results.json())
+}
+
+/// Runs all rounds of servers by sockets and by XDP, and prints that report.
+fn measure_xdp(
+    options: &Options,
+    rounds: u32,
+    secs: f64,
+    cores: Option<Cores>,
+    folder: &Path,
+) -> Result<(), Box<dyn Error>> {
+    if let Some(why) = xdp::missing() {
+        if xdp::is_required() {
+            return Err(why.into());
+        }
+        println!("XDP is not measured: {why}.");
+        return Ok(());
+    }
+    let Some(cores) = cores else { return Err("two cores are needed, one for the server alone".into()) };
+    let rates = options.rate.map_or(xdp::RATES, |rate| Rates { forward: rate, others: rate });
+    let setting = xdp::Setting { cores, secs, rates, lengths: options.lengths };
+    let machine = Machine::find(&xdp::PEERS);
+    let results = XdpResults::measure(rounds, options.only.as_deref(), setting, folder)?;
+    print!("{}\n{}", machine.markdown(), results.markdown());
+    keep(options, "xdp", &machine, &results.json(&machine))?;
+    results.failure().map_or(Ok(()), |failure| Err(failure.into()))
 }
 
 /// Runs one round. The first of all begins with the echo, which then says how fast open loops are.

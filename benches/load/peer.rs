@@ -108,8 +108,8 @@ impl Peer {
         said.split_whitespace().find(is_version).unwrap_or_default().trim_end_matches(',').to_owned()
     }
 
-    /// Writes its config and tells how to start it: in the foreground, with one worker.
-    pub(crate) fn launch(self, setup: &Setup<'_>) -> io::Result<Launch> {
+    /// Writes its config, with these lines besides, and tells how to start it: in the foreground, with one worker.
+    pub(crate) fn launch(self, setup: &Setup<'_>, besides: &str) -> io::Result<Launch> {
         let (file, config, arguments): (_, _, &[&str]) = match self {
             Self::Dnsdist => ("config", settings::dnsdist(setup, false), DNSDIST_ARGUMENTS),
             Self::DnsdistBatched => ("config", settings::dnsdist(setup, true), DNSDIST_ARGUMENTS),
@@ -122,7 +122,7 @@ impl Peer {
             Self::Nsd => ("config", settings::nsd(setup), &["-d", "-c", "config"]),
             Self::Knot => ("config", settings::knot(setup), &["-c", "config"]),
         };
-        fs::write(setup.folder.join(file), config)?;
+        fs::write(setup.folder.join(file), config + besides)?;
         let program = self.find().ok_or_else(|| io::Error::other("it is not installed"))?;
         Ok(Launch { program, arguments: arguments.iter().map(Into::into).collect() })
     }

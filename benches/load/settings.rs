@@ -56,6 +56,7 @@ pub(crate) fn dnsdist(setup: &Setup<'_>, is_batched: bool) -> String {
 setSecurityPollSuffix('')
 {batches}
 setLocal('{listen}')
+setACL({{ '127.0.0.0/8', '198.18.0.0/15' }})
 setServerPolicy(leastOutstanding)
 {backends}
 {cache}

@@ -48,7 +48,7 @@ impl Scenario {
     }
 
     /// Names before the first one comes again; 0: they never do.
-    fn names(self) -> u32 {
+    pub(crate) fn names(self) -> u32 {
         match self {
             Self::Echo | Self::Forward => 0,
             Self::Cached(names) | Self::Zone(names) | Self::Table(names) => names,
@@ -56,7 +56,7 @@ impl Scenario {
     }
 
     /// How many names must have been asked for before what counts.
-    fn names_to_learn(self) -> u32 {
+    pub(crate) fn names_to_learn(self) -> u32 {
         match self {
             Self::Echo | Self::Forward | Self::Zone(_) | Self::Table(_) => 0,
             // Some are lost when the responders are late, and are learnt when they come again.
@@ -65,7 +65,7 @@ impl Scenario {
     }
 
     /// The TTL that the responders give, in seconds. Not every peer can be told to keep nothing whatever its TTL.
-    fn ttl(self) -> u32 {
+    pub(crate) fn ttl(self) -> u32 {
         match self {
             Self::Echo | Self::Forward | Self::Zone(_) | Self::Table(_) => 0,
             Self::Cached(_) => 86_400,
@@ -181,7 +181,7 @@ impl Rates {
     }
 
     /// The rate for a scenario.
-    fn of(self, scenario: Scenario) -> f64 {
+    pub(crate) fn of(self, scenario: Scenario) -> f64 {
         match scenario {
             Scenario::Forward => self.forward,
             Scenario::Echo | Scenario::Cached(_) | Scenario::Zone(_) | Scenario::Table(_) => self.others,
@@ -190,15 +190,15 @@ impl Rates {
 }
 
 /// Silence after which a query is lost, in seconds.
-const TIMEOUT: f64 = 1.0;
+pub(crate) const TIMEOUT: f64 = 1.0;
 /// Seconds of load before what counts: sockets, buffers and estimates warm up.
-const WARM_UP: f64 = 0.3;
+pub(crate) const WARM_UP: f64 = 0.3;
 /// Names of two loads of one process lie so far apart that none comes twice.
-const NAMES_OF_A_LOAD: u32 = 1 << 29;
+pub(crate) const NAMES_OF_A_LOAD: u32 = 1 << 29;
 /// How long a server may take until it answers.
-const START_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it may take to read a hundred thousand hosts, besides.
-const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Subject {
     /// The name in messages.
@@ -299,7 +299,7 @@ impl Subject {
             Answerer::Hedgerow(dispatch) => hedgerow(&setup, dispatch, "")?,
             Answerer::Watched(watch) => hedgerow(&setup, Dispatch::Sequential, &watch.config(admin))?,
             Answerer::Replicas(dispatch, knowledge) => hedgerow(&setup, dispatch, knowledge.config())?,
-            Answerer::Peer(peer) => peer.launch(&setup)?,
+            Answerer::Peer(peer) => peer.launch(&setup, "")?,
         };
         let longest = START_TIMEOUT + LOAD_TIMEOUT * (scenario.names() / 100_000);
         let (server, first_answer) = knocker.start(&launch, folder, core, longest)?;
@@ -355,7 +355,7 @@ pub(crate) fn responders(addresses: u32, ttl: u32, edns: bool, core: Option<usiz
 }
 
 /// Writes the config of the release binary, with these lines besides, and tells how to start it.
-fn hedgerow(setup: &Setup<'_>, dispatch: Dispatch, besides: &str) -> io::Result<Launch> {
+pub(crate) fn hedgerow(setup: &Setup<'_>, dispatch: Dispatch, besides: &str) -> io::Result<Launch> {
     let Setup { scenario, listen, backends, hosts, folder } = *setup;
     let config = match scenario {
         Scenario::Echo | Scenario::Forward => {
@@ -382,7 +382,7 @@ fn authority(listen: SocketAddr, zone: &str) -> String {
 }
 
 /// The path of a file that is written when it is first needed.
-fn written(folder: &Path, name: &str, text: impl FnOnce() -> String) -> io::Result<PathBuf> {
+pub(crate) fn written(folder: &Path, name: &str, text: impl FnOnce() -> String) -> io::Result<PathBuf> {
     let path = folder.join(name);
     if !path.exists() {
         fs::write(&path, text())?;
@@ -397,7 +397,7 @@ pub(crate) fn table(hosts: u32, lengths: Lengths) -> String {
 }
 
 /// The same as a master file.
-fn zone(hosts: u32, lengths: Lengths) -> String {
+pub(crate) fn zone(hosts: u32, lengths: Lengths) -> String {
     let apex = "$ORIGIN bench.test.\n$TTL 3600\n@ SOA ns hostmaster 1 3600 600 604800 60\n@ NS ns\nns A 127.0.0.1\n";
     let host = |number| format!("{} A {}\n", message::label(number, lengths), message::address(number));
     [apex.to_owned()].into_iter().chain((0..hosts).map(host)).collect()

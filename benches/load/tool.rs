@@ -5,7 +5,7 @@
 
 use std::io::{self, Write};
 use std::iter;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 
 use hedgerow::net::batch::{BATCH, RecvBatch, SendBatch};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -26,7 +26,9 @@ pub(crate) enum Tool {
         ttl: u32,
         /// Whether it answers OPT with OPT, and tells the version of the zone.
         edns: bool,
-        /// At how many addresses: 127.0.0.1 and those that follow it, all with one port.
+        /// The first address.
+        at: SocketAddrV4,
+        /// At how many addresses: the first and those that follow it, all with one port.
         addresses: u32,
     },
 }
@@ -36,11 +38,10 @@ const DATAGRAM: usize = 512;
 
 /// Answers until stdin is closed.
 pub(crate) fn run(tool: Tool) -> io::Result<()> {
-    let addresses = match tool {
-        Tool::Echo { .. } => 1,
-        Tool::Responder { addresses, .. } => addresses,
+    let sockets = match tool {
+        Tool::Echo { .. } => bind(ANY_PORT, 1)?,
+        Tool::Responder { at, addresses, .. } => bind(at, addresses)?,
     };
-    let sockets = bind(addresses)?;
     println!("{}", sockets[0].local_addr()?);
     io::stdout().flush()?;
 
@@ -64,17 +65,25 @@ pub(crate) fn run(tool: Tool) -> io::Result<()> {
     }
 }
 
-/// Binds a port at so many addresses, the first of which is 127.0.0.1.
-fn bind(addresses: u32) -> io::Result<Vec<UdpSocket>> {
-    let first = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+/// Where a tool listens that is not told: where the system gives it a port.
+pub(crate) const ANY_PORT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+
+/// Binds a port at so many addresses.
+fn bind(at: SocketAddrV4, addresses: u32) -> io::Result<Vec<UdpSocket>> {
+    let first = UdpSocket::bind(at)?;
     let port = first.local_addr()?.port();
-    let more = (1..addresses).map(|number| UdpSocket::bind((nth_address(number), port)));
+    let more = (1..addresses).map(|number| UdpSocket::bind((following(*at.ip(), number), port)));
     iter::once(Ok(first)).chain(more).collect()
 }
 
-/// The address of this number of a responder.
+/// The address of this number of a responder that is not told where to listen.
 pub(crate) fn nth_address(number: u32) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + number)
+    following(Ipv4Addr::LOCALHOST, number)
+}
+
+/// The address so many behind another.
+fn following(address: Ipv4Addr, number: u32) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(address) + number)
 }
 
 /// Answers what has come, batch by batch.

@@ -11,30 +11,21 @@
 
 #[path = "../common/mod.rs"]
 mod common;
-mod frame;
-mod frames;
-mod gun;
-mod program;
 mod report;
-mod rings;
 mod sample;
 mod socket_echo;
-mod veth;
 
 use std::env;
 use std::error::Error;
-use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
 
 use clap::{Parser, Subcommand};
-use hedgerow::net::xdp::bpf::{Mode, Program, SocketMap};
-use rustix::process::geteuid;
 
 use common::client::{self, Plan};
 use common::message::Lengths;
-use common::positive;
 use common::process::{Cores, Hold, Place};
+use common::xdp_echo::XdpEcho;
+use common::{positive, veth, xdp_echo};
 use sample::Setting;
 
 /// Measures a bare echo by XDP beside one by a UDP socket, over a veth pair.
@@ -78,17 +69,7 @@ enum Role {
         coupled: bool,
     },
     /// Sends every datagram back by XDP.
-    XdpEcho {
-        /// The device.
-        #[arg(long)]
-        device: String,
-        /// The port of datagrams that are echoed.
-        #[arg(long)]
-        port: u16,
-        /// Where the program runs.
-        #[arg(long, value_parser = mode)]
-        mode: Mode,
-    },
+    XdpEcho(XdpEcho),
     /// Sends queries and prints what it saw.
     Client(Plan),
     /// Is in a namespace until stdin is closed.
@@ -103,9 +84,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     options.place.settle()?;
     match role {
         Role::SocketEcho { address, coupled } => socket_echo::run(address, coupled)?,
-        Role::XdpEcho { device, port, mode } => rings::run(&device, port, mode)?,
+        Role::XdpEcho(echo) => echo.run()?,
         Role::Client(plan) => client::run(&plan)?,
-        Role::Namespace => wait()?,
+        Role::Namespace => veth::hold_namespace()?,
         Role::Hold(command) => command.run()?,
     }
     Ok(())
@@ -113,7 +94,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Runs all rounds and prints the report.
 fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
-    if let Some(why) = missing() {
+    if let Some(why) = veth::missing().or_else(xdp_echo::missing) {
         if env::var_os("HEDGEROW_REQUIRED").is_some() {
             return Err(why.into());
         }
@@ -126,44 +107,4 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
     let rounds = setting.measure(rounds)?;
     print!("{}", report::markdown(&rounds, setting));
     Ok(())
-}
-
-/// What this machine lacks; `None` if all is there.
-fn missing() -> Option<String> {
-    if !geteuid().is_root() {
-        return Some("who is not root may load no XDP program".to_owned());
-    }
-    for (words, package) in
-        [(["ip", "-V"], "iproute2"), (["nsenter", "-V"], "util-linux"), (["unshare", "-V"], "util-linux")]
-    {
-        let ran = Command::new(words[0]).arg(words[1]).stdout(Stdio::null()).stderr(Stdio::null()).status();
-        if !ran.is_ok_and(|status| status.success()) {
-            return Some(format!("the command {} of the package {package} is not there", words[0]));
-        }
-    }
-    let unshared = Command::new("unshare").args(["--net", "--mount", "true"]).stderr(Stdio::null()).status();
-    if !unshared.is_ok_and(|status| status.success()) {
-        return Some("no network namespace can be made".to_owned());
-    }
-    if let Err(error) = xdp::socket::XdpSocketBuilder::new() {
-        return Some(format!("the kernel gives no socket of AF_XDP: {error}"));
-    }
-    let program = SocketMap::new(1).and_then(|_| Program::load(&program::passing()));
-    program.err().map(|error| format!("the kernel takes no XDP program: {error}"))
-}
-
-/// Where a program runs, by its name.
-fn mode(name: &str) -> Result<Mode, String> {
-    match name {
-        "native" => Ok(Mode::Native),
-        "generic" => Ok(Mode::Generic),
-        _ => Err("native or generic".to_owned()),
-    }
-}
-
-/// Says that this process is there, and waits until stdin is closed.
-fn wait() -> io::Result<()> {
-    println!("there");
-    io::stdout().flush()?;
-    io::stdin().read_to_end(&mut Vec::new()).map(drop)
 }

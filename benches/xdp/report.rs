@@ -4,14 +4,13 @@ use std::fmt::Write;
 use std::fs;
 use std::process::Command;
 
+use crate::common::sample::{MAX_NOISE, Sample};
 use crate::common::spread::Spread;
-use crate::sample::{Loads, PLACEMENTS, Round, SHARES, SUBJECTS, Sample, Setting};
-use crate::veth::Placement;
+use crate::common::veth::Placement;
+use crate::sample::{Loads, PLACEMENTS, Round, SHARES, SUBJECTS, Setting};
 
 /// An echo by XDP that costs more than this of what the socket echo costs leaves too little to win.
 const BOUND: f64 = 0.6;
-/// How busy a core may be with other things.
-const NOISE: f64 = 0.03;
 
 /// The share of queries that may be lost where figures are compared.
 const MAX_LOST: f64 = 0.05;
@@ -138,7 +137,7 @@ fn noise(rounds: &[Round]) -> [f64; 2] {
 
 /// Whether that was next to nothing.
 fn is_quiet(rounds: &[Round]) -> bool {
-    noise(rounds).iter().all(|busy| *busy < NOISE)
+    noise(rounds).iter().all(|busy| *busy < MAX_NOISE)
 }
 
 /// What a table is about.

@@ -1,15 +1,13 @@
 //! Subjects by turns under one load after the other, and what each cost.
 
-use std::io;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::io::{self, Write};
 
-use crate::common::account::{core_busy, run_time};
-use crate::common::client::{Plan, SOCKETS, Seen};
+use crate::common::client::{Plan, SOCKETS};
 use crate::common::message::{Expect, Lengths};
 use crate::common::process::{Cores, Process};
-use crate::gun;
-use crate::veth::{Placement, SERVER, Veth, kernel_threads};
+use crate::common::sample::{Sample, noise, with_interrupts};
+use crate::common::veth::{Placement, SERVER, Veth};
+use crate::common::{gun, xdp_echo};
 
 /// How it is measured.
 #[derive(Clone, Copy)]
@@ -62,35 +60,12 @@ pub(crate) struct Loads {
     pub(crate) gun: Vec<Sample>,
 }
 
-/// One load.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sample {
-    /// Replies a second.
-    pub(crate) rate: f64,
-    /// CPU time of the echo's core for a million replies, in seconds.
-    pub(crate) server_cpu: f64,
-    /// That of its process, and of the thread there to which the kernel leaves interrupts. Where the sender pays for what arrives
-    /// this is all that an echo costs, and other work on the machine is not in it.
-    pub(crate) process_cpu: f64,
-    /// That of both cores.
-    pub(crate) both_cpu: f64,
-    /// How busy the client's core was.
-    pub(crate) client_busy: f64,
-    /// The share of queries without a reply.
-    pub(crate) lost: f64,
-    /// Median of the time to a reply, in microseconds; none from kxdpgun.
-    pub(crate) p50: f64,
-}
-
-/// How often kxdpgun is started again, and after how long.
-const TRIES: u32 = 20;
-const PAUSE: Duration = Duration::from_millis(250);
 /// Seconds of load before anything is measured.
 const WARM_UP: f64 = 0.3;
 /// Silence after which a query is lost, in seconds.
 const TIMEOUT: f64 = 0.3;
-/// How long it is looked whether the machine is quiet.
-const QUIET: Duration = Duration::from_millis(500);
+/// Names that kxdpgun asks for.
+const GUN_NAMES: u32 = 1000;
 
 impl Setting {
     /// Runs all rounds.
@@ -98,15 +73,15 @@ impl Setting {
         let mut rates: [Option<f64>; PLACEMENTS.len()] = [None; PLACEMENTS.len()];
         (0..rounds)
             .map(|round| {
-                let mut noise = [0.0, 0.0];
+                let mut busiest = [0.0, 0.0];
                 let mut placements = Vec::new();
                 for (placement, rate) in PLACEMENTS.into_iter().zip(&mut rates) {
                     let mut done = Vec::new();
                     // Each round begins with another subject; the first of all is the socket, which says how fast open loops are.
                     for turn in 0..SUBJECTS.len() {
                         let place = (round as usize + turn) % SUBJECTS.len();
-                        let [server, client] = self.noise()?;
-                        noise = [server.max(noise[0]), client.max(noise[1])];
+                        let [server, client] = noise(self.cores)?;
+                        busiest = [server.max(busiest[0]), client.max(busiest[1])];
                         let loads = self.load(SUBJECTS[place], placement, rate)?;
                         let (cpu, fast) = (loads.closed.process_cpu, loads.closed.rate);
                         eprintln!(
@@ -119,17 +94,9 @@ impl Setting {
                     done.sort_by_key(|(place, _)| *place);
                     placements.push(done.into_iter().map(|(_, loads)| loads).collect());
                 }
-                Ok(Round { noise, placements })
+                Ok(Round { noise: busiest, placements })
             })
             .collect()
-    }
-
-    /// How busy both cores are with nothing of ours.
-    fn noise(self) -> io::Result<[f64; 2]> {
-        let before = Spent::now(self.cores, &[])?;
-        thread::sleep(QUIET);
-        let spent = Spent::now(self.cores, &[])?.since(&before);
-        Ok([spent.server / spent.secs, spent.client / spent.secs])
     }
 
     /// Puts one subject under all loads, on a pair of its own.
@@ -140,31 +107,29 @@ impl Setting {
             veth.server.set_gro(true);
         }
         let echo = subject.start(&veth, self.cores.server)?;
-        let softirq = kernel_threads(&format!("ksoftirqd/{}", self.cores.server))?;
-        let softirq = softirq.first().map(|thread| thread.as_raw_nonzero().get().unsigned_abs());
-        let threads: Vec<u32> = softirq.into_iter().chain([echo.child.id()]).collect();
+        let processes = with_interrupts(echo.child.id(), self.cores.server)?;
         if subject == Subject::Native && placement == Placement::Receiver {
             veth.place_thread(self.cores.server)?;
         }
         self.plan(None, WARM_UP).start_under(&veth.client.inside(), Some(self.cores.rest))?.finish()?;
-        let closed = self.run(&veth, &threads, None, self.secs)?;
+        let closed = self.run(&veth, &processes, None, self.secs)?;
         let rate = *rate.get_or_insert(closed.rate);
-        let open = SHARES.map(|share| self.run(&veth, &threads, Some(rate * share), self.secs));
+        let open = SHARES.map(|share| self.run(&veth, &processes, Some(rate * share), self.secs));
         let open = open.into_iter().collect::<io::Result<_>>()?;
         let mut gun = Vec::new();
         // The gun has a program of its own on its device, and there the steering of the client's end has no place.
         if placement == Placement::Sender && gun::is_there() {
             for share in SHARES {
-                gun.push(self.fire(&veth, &threads, rate * share)?);
+                gun.push(self.fire(&veth, &processes, rate * share)?);
             }
         }
         Ok(Loads { closed, open, gun })
     }
 
     /// One load of our client.
-    fn run(self, veth: &Veth, threads: &[u32], rate: Option<f64>, secs: f64) -> io::Result<Sample> {
+    fn run(self, veth: &Veth, processes: &[u32], rate: Option<f64>, secs: f64) -> io::Result<Sample> {
         let client = self.plan(rate, secs).start_under(&veth.client.inside(), Some(self.cores.rest))?;
-        self.account(threads, || client.finish())
+        Sample::take(self.cores, processes, || client.finish())
     }
 
     /// What our client is told to do: at a rate, or in a closed loop.
@@ -185,53 +150,28 @@ impl Setting {
         }
     }
 
-    /// One load of kxdpgun. The socket of the run before may still be there: the kernel takes it away when it has time.
-    fn fire(self, veth: &Veth, threads: &[u32], rate: f64) -> io::Result<Sample> {
-        let mut tries = 0;
-        loop {
-            match self.account(threads, || gun::fire(&veth.client, rate, self.secs, self.cores.rest)) {
-                Err(error) if tries < TRIES && error.to_string().contains("busy") => {
-                    tries += 1;
-                    thread::sleep(PAUSE);
-                }
-                done => return done,
-            }
-        }
-    }
-
-    /// Counts what both cores, and these threads, did until the end of a load that has begun.
-    fn account(self, threads: &[u32], finish: impl FnOnce() -> io::Result<Seen>) -> io::Result<Sample> {
-        let before = Spent::now(self.cores, threads)?;
-        let seen = finish()?;
-        let spent = Spent::now(self.cores, threads)?.since(&before);
-        if seen.answered == 0 {
-            return Err(io::Error::other("no query was answered"));
-        }
-        let million = seen.answered as f64 / 1e6;
-        Ok(Sample {
-            rate: seen.rate,
-            server_cpu: spent.server / million,
-            process_cpu: spent.process / million,
-            both_cpu: (spent.server + spent.client) / million,
-            client_busy: spent.client / spent.secs,
-            lost: (seen.lost + seen.wrong) as f64 / seen.sent.max(1) as f64,
-            p50: seen.answered_p50,
-        })
+    /// One load of kxdpgun.
+    fn fire(self, veth: &Veth, processes: &[u32], rate: f64) -> io::Result<Sample> {
+        let mut queries = tempfile::NamedTempFile::new()?;
+        queries.write_all(gun::queries(GUN_NAMES, Lengths::Equal).as_bytes())?;
+        let fire = || gun::fire(&veth.client, queries.path(), rate, self.secs, self.cores.rest);
+        gun::fire_when_free(|| Sample::take(self.cores, processes, fire))
     }
 }
 
 impl Subject {
     /// Starts it, and returns when it listens.
     fn start(self, veth: &Veth, core: usize) -> io::Result<Process> {
-        let (device, port) = (veth.server.device, SERVER.port());
-        let mode = |mode| format!("xdp-echo --device {device} --port {port} --mode {mode}");
-        let arguments = match self {
-            Self::Socket => format!("socket-echo --address {SERVER}"),
-            Self::CoupledSocket => format!("socket-echo --address {SERVER} --coupled"),
-            Self::Native => mode("native"),
-            Self::Generic => mode("generic"),
+        let socket = |more: &[&str]| {
+            [&["socket-echo", "--address", &SERVER.to_string()], more].concat().into_iter().map(str::to_owned).collect()
         };
-        let arguments: Vec<String> = arguments.split(' ').map(str::to_owned).collect();
+        let xdp = |mode| xdp_echo::arguments(veth.server.device, SERVER.port(), mode);
+        let arguments = match self {
+            Self::Socket => socket(&[]),
+            Self::CoupledSocket => socket(&["--coupled"]),
+            Self::Native => xdp("native"),
+            Self::Generic => xdp("generic"),
+        };
         let (echo, line) = Process::role_under(&veth.server.inside(), &arguments, Some(core))?;
         if line.is_empty() {
             return Err(io::Error::other(format!("{arguments:?} has ended")));
@@ -254,35 +194,6 @@ impl Subject {
         match self {
             Self::Socket | Self::CoupledSocket => false,
             Self::Native | Self::Generic => true,
-        }
-    }
-}
-
-/// How long cores have been busy and threads have run by a time, or since another; in seconds.
-struct Spent {
-    at: Instant,
-    secs: f64,
-    server: f64,
-    client: f64,
-    process: f64,
-}
-
-impl Spent {
-    /// Since the system started.
-    fn now(cores: Cores, threads: &[u32]) -> io::Result<Self> {
-        let [server, client] = [core_busy(cores.server)?, core_busy(cores.rest)?].map(|busy| busy.as_secs_f64());
-        let process = threads.iter().map(|&thread| run_time(thread)).sum::<io::Result<Duration>>()?.as_secs_f64();
-        Ok(Self { at: Instant::now(), secs: 0.0, server, client, process })
-    }
-
-    /// From an earlier time to this one.
-    fn since(&self, earlier: &Self) -> Self {
-        Self {
-            at: self.at,
-            secs: (self.at - earlier.at).as_secs_f64(),
-            server: self.server - earlier.server,
-            client: self.client - earlier.client,
-            process: self.process - earlier.process,
         }
     }
 }

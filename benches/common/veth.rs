@@ -1,23 +1,29 @@
-//! Two network namespaces with a veth pair between them, one queue each: nobody outside meets what is sent there.
+//! Network namespaces with veth pairs between them, one queue each: nobody outside meets what is sent there.
 //!
-//! A namespace lives as long as the process that holds it, and the pair as long as they; so nothing of them outlives the run,
+//! A namespace lives as long as the process that holds it, and a pair as long as they; so nothing of them outlives the run,
 //! however that ends.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use rustix::process::Pid;
+use rustix::process::{Pid, geteuid};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::common::process::{Cores, Process};
+use super::process::{Cores, Process};
 
-/// Where the echo listens.
+/// Where the server listens.
 pub(crate) const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(198, 18, 0, 1)), 53);
 /// Where queries come from.
 pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+/// Where the server forwards from.
+const NEAR_BACKENDS: Ipv4Addr = Ipv4Addr::new(198, 18, 1, 1);
+/// Where it forwards to: backends, at this address and the next one.
+pub(crate) const BACKENDS: [Ipv4Addr; 2] = [Ipv4Addr::new(198, 18, 1, 2), Ipv4Addr::new(198, 18, 1, 3)];
+/// The server's device towards these.
+pub(crate) const BACKENDS_DEVICE: &str = "server1";
 
 /// Which core does what the kernel does for a frame that arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,9 +36,9 @@ pub(crate) enum Placement {
     Receiver,
 }
 
-/// The pair.
+/// The pair between server and client.
 pub(crate) struct Veth {
-    /// Where the echo is.
+    /// Where the server is.
     pub(crate) server: End,
     /// Where the client is.
     pub(crate) client: End,
@@ -42,7 +48,7 @@ pub(crate) struct Veth {
 pub(crate) struct End {
     /// The process that holds the namespace.
     holder: Process,
-    /// The name of the device.
+    /// The name of the device that comes first.
     pub(crate) device: &'static str,
 }
 
@@ -50,18 +56,16 @@ impl Veth {
     /// Makes namespaces and pair.
     pub(crate) fn make() -> io::Result<Self> {
         let [server, client] = [End::make("server0")?, End::make("client0")?];
-        let queues = ["numrxqueues", "1", "numtxqueues", "1"];
-        let pid = client.pid();
-        let pair =
-            [&["ip", "link", "add", server.device][..], &queues, &["type", "veth", "peer", "name", client.device]];
-        server.run(&[&pair.concat()[..], &["netns", &pid], &queues].concat())?;
-        for (end, address) in [(&server, SERVER.ip().to_string()), (&client, CLIENT.to_string())] {
-            // No datagrams of its own: no IPv6.
-            end.run(&["ip", "link", "set", end.device, "addrgenmode", "none"])?;
-            end.run(&["ip", "address", "add", &format!("{address}/24"), "dev", end.device])?;
-            end.run(&["ip", "link", "set", end.device, "up"])?;
-        }
+        server.connect(server.device, &[SERVER.ip().to_string()], &client, &[CLIENT.to_string()])?;
         Ok(Self { server, client })
+    }
+
+    /// Adds a pair between the server and backends, and returns their end.
+    pub(crate) fn add_backends(&self) -> io::Result<End> {
+        let backends = End::make("backend0")?;
+        let theirs = BACKENDS.map(|address| address.to_string());
+        self.server.connect(BACKENDS_DEVICE, &[NEAR_BACKENDS.to_string()], &backends, &theirs)?;
+        Ok(backends)
     }
 
     /// Sets who pays for what arrives, at both ends.
@@ -97,7 +101,26 @@ impl End {
         let end = Self { holder, device };
         // What is mounted shows the devices of the namespace in which it was.
         end.run(&["mount", "-t", "sysfs", "sysfs", "/sys"])?;
+        // Knot DNS and kxdpgun pin what they load there.
+        end.run(&["mount", "-t", "bpf", "bpf", "/sys/fs/bpf"])?;
         Ok(end)
+    }
+
+    /// Lays a pair between a device of this name here and the first device of another end, and gives both their addresses.
+    fn connect(&self, device: &str, ours: &[String], other: &Self, theirs: &[String]) -> io::Result<()> {
+        let queues = ["numrxqueues", "1", "numtxqueues", "1"];
+        let pid = other.pid();
+        let pair = [&["ip", "link", "add", device][..], &queues, &["type", "veth", "peer", "name", other.device]];
+        self.run(&[&pair.concat()[..], &["netns", &pid], &queues].concat())?;
+        for (end, device, addresses) in [(self, device, ours), (other, other.device, theirs)] {
+            // No datagrams of its own: no IPv6.
+            end.run(&["ip", "link", "set", device, "addrgenmode", "none"])?;
+            for address in addresses {
+                end.run(&["ip", "address", "add", &format!("{address}/24"), "dev", device])?;
+            }
+            end.run(&["ip", "link", "set", device, "up"])?;
+        }
+        Ok(())
     }
 
     /// The number of the process that holds the namespace.
@@ -128,6 +151,11 @@ impl End {
         self.run(&["sh", "-c", &script]).map(drop)
     }
 
+    /// Whether an XDP program is on the device.
+    pub(crate) fn has_program(&self) -> io::Result<bool> {
+        Ok(self.run(&["ip", "link", "show", "dev", self.device])?.contains("prog/xdp"))
+    }
+
     /// Switches GRO of the device, if the tool for that is there; `false` if it is not.
     pub(crate) fn set_gro(&self, on: bool) -> bool {
         self.run(&["ethtool", "-K", self.device, "gro", if on { "on" } else { "off" }]).is_ok()
@@ -143,4 +171,28 @@ pub(crate) fn kernel_threads(prefix: &str) -> io::Result<Vec<Pid>> {
         name.is_ok_and(|name| name.trim_end().starts_with(prefix))
     };
     Ok(numbers.filter(is_one).filter_map(Pid::from_raw).collect())
+}
+
+/// What this machine lacks for all that; `None` if it is there.
+pub(crate) fn missing() -> Option<String> {
+    if !geteuid().is_root() {
+        return Some("who is not root may load no XDP program".to_owned());
+    }
+    for (words, package) in
+        [(["ip", "-V"], "iproute2"), (["nsenter", "-V"], "util-linux"), (["unshare", "-V"], "util-linux")]
+    {
+        let ran = Command::new(words[0]).arg(words[1]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        if !ran.is_ok_and(|status| status.success()) {
+            return Some(format!("the command {} of the package {package} is not there", words[0]));
+        }
+    }
+    let unshared = Command::new("unshare").args(["--net", "--mount", "true"]).stderr(Stdio::null()).status();
+    (!unshared.is_ok_and(|status| status.success())).then(|| "no network namespace can be made".to_owned())
+}
+
+/// The role that holds a namespace: says that this process is there, and waits until stdin is closed.
+pub(crate) fn hold_namespace() -> io::Result<()> {
+    println!("there");
+    io::stdout().flush()?;
+    io::stdin().read_to_end(&mut Vec::new()).map(drop)
 }

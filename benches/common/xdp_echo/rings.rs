@@ -18,9 +18,7 @@ use xdp::socket::{XdpSocket, XdpSocketBuilder};
 use xdp::umem::{FrameSize, UmemCfgBuilder};
 use xdp::{RingConfigBuilder, RxRing, Umem, WakableRings, WakableTxRing};
 
-use crate::frame;
-use crate::frames;
-use crate::program;
+use super::{frame, frames, program};
 
 /// Frames that are read at a time: as many as a batch by socket has datagrams.
 const BATCH: usize = 64;
@@ -31,7 +29,7 @@ const RING: u32 = 512;
 const FRAMES: u32 = 2 * RING;
 
 /// Echoes what comes for a port until stdin is closed.
-pub(crate) fn run(device: &str, port: u16, mode: Mode) -> io::Result<()> {
+pub(super) fn run(device: &str, port: u16, mode: Mode) -> io::Result<()> {
     let name = CString::new(device)?;
     let index = NicIndex::lookup_by_name(&name)?.ok_or_else(|| io::Error::other(format!("no device {device}")))?;
     let mut echo = Echo::bind(index)?;
