@@ -285,7 +285,7 @@ const MIN_PATIENCE: Duration = Duration::from_millis(1);
 const MAX_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Between two looks for which the kernel gives cause: a host that is flooded learns of neighbors all the time.
-const MIN_PAUSE: Duration = Duration::from_millis(50);
+const MIN_PAUSE: Duration = Duration::from_millis(10);
 
 /// Where nothing is to be waited for.
 const FOREVER: Duration = Duration::from_secs(3600);
