@@ -166,6 +166,16 @@ fn systemd_takes_the_units() {
         return;
     };
     assert!(is_tight, "{told}");
+    // With what [xdp] takes: systemd reads that beside a unit which it finds by its name.
+    let drop_in = folder.path().join("hedgerow.service.d");
+    std::fs::create_dir(&drop_in).expect("our own folder");
+    std::fs::copy(top().join("deploy/xdp.conf"), drop_in.join("xdp.conf")).expect("it is there");
+    let mut command = Command::new("systemd-analyze");
+    command.args(["verify", "--man=no", "hedgerow.service"]);
+    let output = command.env("SYSTEMD_UNIT_PATH", format!("{}:", folder.path().display())).output();
+    let output = output.expect("it was there a moment ago");
+    let told = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success() && !told.contains("hedgerow"), "{told}");
 }
 
 #[test]
