@@ -15,6 +15,8 @@ use std::ptr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use tokio::sync::Notify;
+
 use super::filter::Filter;
 use super::frame::Link;
 use super::held::Held;
@@ -79,12 +81,28 @@ pub struct WorkerSocket {
     /// The program of the interface.
     filter: Arc<Filter>,
     lent: LentXsk,
+    /// Told when the interface takes no more.
+    stuck: Notify,
 }
 
 impl WorkerSocket {
     /// The socket.
     pub fn xsk(&self) -> &Xsk {
         self.lent.xsk()
+    }
+
+    /// Hands all that is queued to the kernel.
+    pub fn flush(&self) {
+        let xsk = self.xsk();
+        xsk.flush();
+        if xsk.is_stuck() {
+            self.stuck.notify_one();
+        }
+    }
+
+    /// Waits until the interface takes no more of what is queued: it is to be asked again by a [`flush`](Self::flush) some time later.
+    pub async fn stuck(&self) {
+        self.stuck.notified().await;
     }
 
     /// Whether this is its home.
@@ -151,7 +169,7 @@ impl WorkerSockets {
     pub fn add(&self, interface: u32, filter: Arc<Filter>, lent: LentXsk) -> Rc<WorkerSocket> {
         let number = self.next_number.get();
         self.next_number.set(number + 1);
-        let socket = Rc::new(WorkerSocket { number, interface, filter, lent });
+        let socket = Rc::new(WorkerSocket { number, interface, filter, lent, stuck: Notify::new() });
         self.all.borrow_mut().push(Rc::clone(&socket));
         socket
     }
@@ -238,7 +256,7 @@ impl WorkerSockets {
 
     /// Hands all that is queued to the kernel.
     pub fn flush(&self) {
-        self.all.borrow().iter().for_each(|socket| socket.xsk().flush());
+        self.all.borrow().iter().for_each(|socket| socket.flush());
     }
 }
 

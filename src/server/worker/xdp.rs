@@ -11,10 +11,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::io::unix::AsyncFd;
 use tokio::task::yield_now;
+use tokio::time::sleep_until;
 
 use crate::authority::{self, Authority};
 use crate::forwarder::Forwarder;
@@ -176,7 +177,14 @@ impl XdpTargets {
         mut busy_poll: BusyPoll,
     ) -> io::Result<()> {
         loop {
-            let mut ready = busy_poll.wait(watched.readable()).await?;
+            let mut ready = tokio::select! {
+                ready = busy_poll.wait(watched.readable()) => ready?,
+                () = socket.stuck() => {
+                    sleep_until((Instant::now() + RETRY).into()).await;
+                    socket.flush();
+                    continue;
+                }
+            };
             let mut turns = 0;
             // The ring costs no call to look at, so it is emptied for sure. Then whatever comes is a new edge for the runtime.
             while turns < MAX_TURNS && socket.xsk().receive(|frames| self.take(&socket, frames)) > 0 {
@@ -185,12 +193,11 @@ impl XdpTargets {
             if turns > 0 {
                 busy_poll.renew();
             }
-            if turns < MAX_TURNS && !socket.xsk().is_stuck() {
+            if turns < MAX_TURNS {
                 ready.clear_ready();
             } else {
-                // There may be more, or the interface takes no more now: others have their turn first.
+                // There may be more, but others have their turn first.
                 yield_now().await;
-                socket.xsk().flush();
             }
         }
     }
@@ -271,6 +278,9 @@ impl XdpTargets {
 fn is_wildcard_of(bound: SocketAddr, to: SocketAddr) -> bool {
     bound.ip().is_unspecified() && bound.port() == to.port() && bound.is_ipv4() == to.is_ipv4()
 }
+
+/// After how long an interface that takes no more is asked again: it is busy, or down.
+const RETRY: Duration = Duration::from_millis(1);
 
 /// Batches that are taken of one socket before others have their turn.
 const MAX_TURNS: usize = 4;
