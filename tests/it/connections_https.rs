@@ -112,16 +112,22 @@ fn backend_that_wants_no_queries_for_a_while_gets_none() {
         let busy = HttpsBackend::misbehaving(HttpManner::Says(status, "3600"), usize::MAX, &ca, answer(ADDRESS));
         let good = HttpsBackend::new(&ca, answer(OTHER));
         let server = server(&ca, &[&busy, &good], "balance = 'ordered'\n");
+        assert_eq!(ask_in_turn(&server, 1, OTHER), 1, "{status}");
+        // A probe may have crossed the first query.
+        let heard = busy.queries();
+        assert!((1..=2).contains(&heard), "{status}: {heard}");
         assert_eq!(ask_in_turn(&server, 20, OTHER), 20, "{status}");
-        assert_eq!(busy.queries(), 1, "{status}");
+        assert_eq!(busy.queries(), heard, "{status}");
     }
     // For no longer than it says.
     let busy = HttpsBackend::misbehaving(HttpManner::Says(503, "1"), usize::MAX, &ca, answer(ADDRESS));
     let good = HttpsBackend::new(&ca, answer(OTHER));
     let server = server(&ca, &[&busy, &good], "balance = 'ordered'\n");
+    assert_eq!(ask_in_turn(&server, 1, OTHER), 1);
+    let heard = busy.queries();
     until("it is asked again", || {
         assert_eq!(ask_in_turn(&server, 1, OTHER), 1);
-        (busy.queries() == 2).then_some(())
+        (busy.queries() > heard).then_some(())
     });
 }
 

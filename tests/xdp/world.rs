@@ -227,6 +227,18 @@ impl World {
         }
     }
 
+    /// By XDP: repeats `ask` until a query leaves by this device so. Where a backend is, the kernel finds out by the first query.
+    pub(crate) fn ask_until_sent(&self, server: &Server, device: &str, mut ask: impl FnMut()) {
+        if self.way == Way::Xdp {
+            let sent = || frames(&metrics(server), device, "out", "sent");
+            let before = sent();
+            until(&format!("a query leaves by {device} by XDP"), || {
+                ask();
+                (sent() > before).then_some(())
+            });
+        }
+    }
+
     /// A config of an authority with this table, at these addresses.
     pub(crate) fn authority(listen: &[&str]) -> String {
         let listen: Vec<_> = listen.iter().map(|address| format!("'{}'", at(address, 53))).collect();
