@@ -107,6 +107,8 @@ fn backend_that_moves_is_found_again(way: Way) {
     // Another card has the address now, and says so.
     hosts::run("ip", "link set b0 address 02:00:00:00:00:77");
     world.ip("neighbor replace 10.78.0.2 lladdr 02:00:00:00:00:77 dev v1 nud reachable");
+    // What leaves before the kernel has told that is lost, as it is on a wire.
+    until("an answer", || Client::of(at(SERVER, 53)).try_ask(&query(&unique(), A)));
     ask("moved");
     // Nobody knows where it is: it is looked for.
     world.ip("neighbor flush dev v1");
