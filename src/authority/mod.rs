@@ -23,7 +23,7 @@ use crate::metrics::{self, Counters, Dropped, Limit, Limited};
 use crate::net::batch::{BATCH, Datagram, RecvBatch, SendBatch};
 use crate::net::busy_poll::BusyPoll;
 use crate::net::clock;
-use crate::net::options::enable_gro;
+use crate::net::options::{disable_gro, enable_gro};
 use crate::net::tasks::{TaskKind, Tasks};
 use crate::net::tcp::Responder;
 use crate::net::udp::{Socket, inbox};
@@ -111,8 +111,12 @@ impl Authority {
     /// # Errors
     /// If the socket has left the runtime.
     pub async fn serve_udp(self: Rc<Self>, socket: Rc<Socket>, mut busy_poll: BusyPoll) -> io::Result<()> {
-        // Forwarders use GSO; the clients of a forwarder hardly ever do, so its listeners are spared the price of GRO.
-        enable_gro(&*socket);
+        match self.xsks.is_gro_off() {
+            // Another process may have switched it on.
+            true => disable_gro(&*socket),
+            // Forwarders use GSO; the clients of a forwarder hardly ever do, so its listeners are spared the price of GRO.
+            false => enable_gro(&*socket),
+        }
         let mut received = inbox();
         let mut responses = outbox();
         loop {

@@ -141,6 +141,8 @@ pub(super) struct Parts {
     pub(super) busy_poll: BusyPoll,
     /// What observes queries, if anything does.
     pub(super) taps: Option<Arc<TapSet>>,
+    /// Whether interfaces are to be served by AF_XDP.
+    pub(super) has_xdp: bool,
 }
 
 /// A worker's part of the LS.
@@ -246,7 +248,7 @@ pub(super) fn start(parts: Parts, lost: mpsc::UnboundedSender<LostWorker>) -> io
 async fn run(parts: Parts) -> Result<(), Lost> {
     TaskKind::Worker.begin();
     let unable = |error| TaskKind::Worker.ended(Err(error));
-    let Parts { id, mut commands, counters, busy_poll, taps } = parts;
+    let Parts { id, mut commands, counters, busy_poll, taps, has_xdp } = parts;
     let taps = Rc::new(WorkerTaps::new(id.0.into(), Arc::clone(&counters), taps));
     let around = Surroundings {
         id,
@@ -257,6 +259,9 @@ async fn run(parts: Parts) -> Result<(), Lost> {
         gate: Rc::default(),
         xdp: Rc::new(XdpTargets::new(id.0.into())),
     };
+    if has_xdp {
+        around.xdp.sockets().switch_gro_off();
+    }
     let mut sections = Sections::default();
     let rest = loop {
         let command = tokio::select! {

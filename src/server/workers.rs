@@ -175,7 +175,8 @@ impl Workers {
         }
         let busy_poll = BusyPoll::new(config.busy_poll);
         let (id, counters) = (WorkerId(number as u16), Arc::clone(counters));
-        let parts = Parts { id, commands, counters, busy_poll, taps: Option::clone(taps) };
+        let (taps, has_xdp) = (Option::clone(taps), config.xdp.is_some());
+        let parts = Parts { id, commands, counters, busy_poll, taps, has_xdp };
         Ok((way, worker::start(parts, self.lost_sender.clone())?))
     }
 

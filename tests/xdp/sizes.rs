@@ -86,7 +86,9 @@ fn ask_all() -> u64 {
 }
 
 fn check(way: Way, mtu: u32) {
-    let world = World::over(way, Pair { queues: 1, mtu });
+    // The pair has no native mode for so much at once.
+    let mode = if mtu > 4_000 { "generic" } else { "auto" };
+    let world = World::over(way, Pair { queues: 1, mtu }).mode(mode);
     let backend = backend(CLIENT, answer_of_length());
     let server = world.start(&config(53, &backend), &[]);
     let _oracle = world.start_exactly(&config(5_353, &backend), &[], |_| {});
@@ -122,36 +124,33 @@ fn mtu_that_changes(way: Way) {
     world.check_served(&server, DEVICE, [300, 200]);
 }
 
-/// Who sends by GSO hands several datagrams to a veth pair as one, which the pair may pass on as it is: each has its answer.
+/// Who sends by GSO hands several datagrams to a veth pair as one, which the pair cuts for a native program: each has its answer.
 fn segments_are_told_apart(way: Way) {
-    for (mode, mtu) in [("auto", 1_500), ("auto", 9_000), ("generic", 1_500)] {
-        let world = World::over(way, Pair { queues: 1, mtu }).mode(mode);
-        let backend = backend(CLIENT, answer_of_length());
-        let server = world.start(&config(53, &backend), &[]);
-        for gro in ["off", "on"] {
-            world.host.run("ethtool", &format!("-K v0 gro {gro}"));
-            for address in [SERVER, SERVER_6] {
-                let socket =
-                    std::net::UdpSocket::bind(if address == SERVER { "0.0.0.0:0" } else { "[::]:0" }).expect("a port");
-                socket.connect(at(address, 53)).expect("there is a route");
-                socket.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
-                let questions: Vec<_> = (0..20).map(|_| query("t100.example", TXT)).collect();
-                let octets: Vec<_> = questions.iter().flat_map(Query::to_vec).collect();
-                let length = (octets.len() / questions.len()) as i32;
-                setsockopt(&socket, sockopt::UdpGsoSegment, &length).expect("the kernel can do so");
-                socket.send(&octets).expect("there is a route");
-                let mut ids: Vec<_> = questions.iter().map(|question| question.id).collect();
-                let mut buffer = [0; 1_500];
-                while !ids.is_empty() {
-                    let length = socket.recv(&mut buffer);
-                    let length = length
-                        .unwrap_or_else(|error| panic!("{error}: {mode}, MTU {mtu}, GRO {gro}, {address}: {ids:?}"));
-                    let response = Response { bytes: buffer[..length].to_vec() };
-                    assert_eq!(response.answers().len(), 1, "{mode}, MTU {mtu}, GRO {gro}, {address}");
-                    ids.retain(|id| *id != response.id());
-                }
+    let world = World::new(way);
+    let backend = backend(CLIENT, answer_of_length());
+    let server = world.start(&config(53, &backend), &[]);
+    for gro in ["off", "on"] {
+        world.host.run("ethtool", &format!("-K v0 gro {gro}"));
+        for address in [SERVER, SERVER_6] {
+            let socket =
+                std::net::UdpSocket::bind(if address == SERVER { "0.0.0.0:0" } else { "[::]:0" }).expect("a port");
+            socket.connect(at(address, 53)).expect("there is a route");
+            socket.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+            let questions: Vec<_> = (0..20).map(|_| query("t100.example", TXT)).collect();
+            let octets: Vec<_> = questions.iter().flat_map(Query::to_vec).collect();
+            let length = (octets.len() / questions.len()) as i32;
+            setsockopt(&socket, sockopt::UdpGsoSegment, &length).expect("the kernel can do so");
+            socket.send(&octets).expect("there is a route");
+            let mut ids: Vec<_> = questions.iter().map(|question| question.id).collect();
+            let mut buffer = [0; 1_500];
+            while !ids.is_empty() {
+                let length = socket.recv(&mut buffer);
+                let length = length.unwrap_or_else(|error| panic!("{error}: GRO {gro}, {address}: {ids:?}"));
+                let response = Response { bytes: buffer[..length].to_vec() };
+                assert_eq!(response.answers().len(), 1, "GRO {gro}, {address}");
+                ids.retain(|id| *id != response.id());
             }
         }
-        world.check_served(&server, DEVICE, [1, 1]);
     }
+    world.check_served(&server, DEVICE, [1, 1]);
 }

@@ -26,6 +26,12 @@ impl ByXdp {
         Self { xsks, ports: Ports::default() }
     }
 
+    /// Whether no socket is to have GRO.
+    #[inline]
+    pub(super) fn is_gro_off(&self) -> bool {
+        self.xsks.is_gro_off()
+    }
+
     /// Sends of a batch what can leave from a port that is held; the rest stays in it, and its slots.
     #[inline(never)]
     pub(super) fn divert(&self, held: &Held, batch: &mut SendBatch, slots: &mut Vec<QuerySlot>) {

@@ -61,7 +61,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         let left = &mut self.set(set_id).gro_sockets_left;
         let is_expected = *left > 0;
         *left = left.saturating_sub(1);
-        if is_expected || self.rng.random_ratio(1, GRO_TRIAL) {
+        if (is_expected || self.rng.random_ratio(1, GRO_TRIAL)) && !self.by_xdp.is_gro_off() {
             enable_gro(&udp);
         }
         let number = match self.free_numbers.pop() {

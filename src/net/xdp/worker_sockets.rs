@@ -138,6 +138,8 @@ pub struct WorkerSockets {
     all: RefCell<Vec<Rc<WorkerSocket>>>,
     next_number: Cell<u32>,
     links: RefCell<Links>,
+    /// Whether no socket is to have GRO.
+    is_gro_off: Cell<bool>,
     /// A response on its way into a frame.
     scratch: RefCell<Vec<u8>>,
 }
@@ -161,6 +163,7 @@ impl WorkerSockets {
             all: RefCell::default(),
             next_number: Cell::default(),
             links: RefCell::default(),
+            is_gro_off: Cell::default(),
             scratch: RefCell::default(),
         }
     }
@@ -172,6 +175,17 @@ impl WorkerSockets {
         let socket = Rc::new(WorkerSocket { number, interface, filter, lent, stuck: Notify::new() });
         self.all.borrow_mut().push(Rc::clone(&socket));
         socket
+    }
+
+    /// Has no socket of this worker ask the kernel for GRO: a generic program runs behind that, and would take for one datagram what is coalesced.
+    pub fn switch_gro_off(&self) {
+        self.is_gro_off.set(true);
+    }
+
+    /// Whether no socket is to have GRO.
+    #[inline]
+    pub fn is_gro_off(&self) -> bool {
+        self.is_gro_off.get()
     }
 
     /// Lets go of a socket.

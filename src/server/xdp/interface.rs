@@ -245,6 +245,7 @@ impl Prepared {
         // Somebody else has taken it away.
         self.attached = None;
         let modes: &[Mode] = match mode {
+            XdpMode::Auto if self.hands_over_whole() => &[Mode::Native],
             XdpMode::Auto => &[Mode::Native, Mode::Generic],
             XdpMode::Native => &[Mode::Native],
             XdpMode::Generic => &[Mode::Generic],
@@ -266,6 +267,12 @@ impl Prepared {
             }
         }
         Err(problem)
+    }
+
+    /// Whether the interface may hand over as one what a sender on the same machine has left to be cut (GSO). In native mode it does not;
+    /// a generic program would take all of it for one datagram.
+    fn hands_over_whole(&self) -> bool {
+        self.facts.driver.as_deref().is_some_and(|driver| WHOLE.contains(&driver))
     }
 
     /// Binds the sockets to their queues, and has the program hand frames to them.
@@ -321,6 +328,9 @@ fn lacks(what: &str, error: &io::Error) -> String {
     };
     format!("no {what}: {error}{remedy}")
 }
+
+/// The drivers of interfaces that senders on the same machine may be behind.
+const WHOLE: [&str; 3] = ["veth", "tun", "virtio_net"];
 
 /// What is wanting where there is no such interface.
 const ABSENT: &str = "there is no such interface";
