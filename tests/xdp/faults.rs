@@ -125,6 +125,8 @@ fn number_of_queues_changes(way: Way) {
     let world = World::over(way, Pair { queues: 2, mtu: 1500 });
     // It starts with one of two.
     world.host.run("ethtool", "-L v0 rx 1 tx 1");
+    // A pair has a native mode while no end sends by more queues than the other receives by.
+    hosts::run("ethtool", "-L c0 rx 1 tx 1");
     let server = start(&world);
     let ask_by_many_ports = || (0..20).for_each(|_| ask(1));
     ask_by_many_ports();

@@ -324,6 +324,7 @@ fn lacks(what: &str, error: &io::Error) -> String {
             ": this kernel is built without AF_XDP (CONFIG_XDP_SOCKETS)"
         }
         Some(libc::EOPNOTSUPP) => ": the driver cannot do that; try mode = \"generic\" or zero_copy = \"off\"",
+        Some(libc::ENOSPC) => ": it receives by fewer queues than its peer, or the card, sends by (ethtool -L)",
         Some(_) | None => "",
     };
     format!("no {what}: {error}{remedy}")
