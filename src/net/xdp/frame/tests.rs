@@ -155,7 +155,7 @@ fn what_is_wrong_is_not_read() {
         ("from nobody", |frame| frame[26..30].fill(0)),
         ("from a group", |frame| frame[26] = 224),
         ("from everybody", |frame| frame[26..30].fill(255)),
-        ("to a host on this network", |frame| frame[30] = 0),
+        ("to nobody", |frame| frame[30..34].fill(0)),
         ("to loopback", |frame| frame[30] = 127),
         ("to a group", |frame| frame[30] = 239),
         ("to everybody", |frame| frame[30..34].fill(255)),
