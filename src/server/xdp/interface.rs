@@ -146,15 +146,10 @@ impl Interface {
         prepared.bind()
     }
 
-    /// Lets go of everything, which has become another's or nobody's.
-    fn forget(&mut self) {
+    /// Lets go of everything: it has become another's or nobody's, or is to.
+    pub(super) fn forget(&mut self) {
         self.before = self.snapshot();
         self.prepared = None;
-    }
-
-    /// Lets go of it for good.
-    pub(super) fn end(&mut self) {
-        self.forget();
     }
 
     /// The sockets that this worker is to have, of so many.

@@ -186,7 +186,7 @@ impl Xdp {
 
     /// Hears nothing any more: from now on all is the kernel's. What has come is still taken by the workers, until they are told.
     fn end(&mut self) {
-        self.interfaces.iter_mut().for_each(Interface::end);
+        self.interfaces.iter_mut().for_each(Interface::forget);
         self.changes = None;
         self.due = None;
     }
@@ -290,5 +290,5 @@ const MIN_PAUSE: Duration = Duration::from_millis(10);
 /// Where nothing is to be waited for.
 const FOREVER: Duration = Duration::from_secs(3600);
 
-/// Backends whose next hops are followed; to others queries leave by sockets. A look at one takes some 10 µs.
+/// Backends whose next hops are followed; to others queries leave by sockets. For each the kernel is asked three times.
 const MAX_BACKENDS: usize = 256;
