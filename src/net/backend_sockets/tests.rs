@@ -24,9 +24,14 @@ struct Fixture {
 impl Fixture {
     /// Nothing has been sent.
     fn new() -> Self {
+        Self::beside(WorkerSockets::new(0))
+    }
+
+    /// The same beside these sockets of AF_XDP.
+    fn beside(xsks: WorkerSockets) -> Self {
         let backend = UdpSocket::bind("127.0.0.1:0").unwrap();
         backend.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut sockets = BackendSockets::new(PLENTY, 64, Rc::new(WorkerSockets::new(0))).unwrap();
+        let mut sockets = BackendSockets::new(PLENTY, 64, Rc::new(xsks)).unwrap();
         let set_id = sockets.add(backend.local_addr().unwrap());
         Self { sockets, set_id, backend, now: Instant::now() }
     }
@@ -179,6 +184,11 @@ fn a_backend_that_sends_trains_gets_sockets_for_them() {
         fixture.round_trip();
     }
     assert_eq!(fixture.sockets.set(fixture.set_id).gro_sockets_left, 0);
+    // Where interfaces are served by AF_XDP there is not even a trial.
+    let xsks = WorkerSockets::new(0);
+    xsks.switch_gro_off();
+    let mut fixture = Fixture::beside(xsks);
+    assert!((0..20 * GRO_TRIAL).all(|_| !comes_whole(&mut fixture)));
 }
 
 #[test]
