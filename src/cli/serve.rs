@@ -17,7 +17,7 @@ pub(super) fn run(file: Option<PathBuf>) -> ExitCode {
         let config = text.parse(&find_user)?;
         match config.supervisor {
             // The server reads the zones, so that the supervisor stays small.
-            Some(rules) => Ok(supervisor::run(&rules)),
+            Some(_) => Ok(supervisor::run(&config)),
             None => {
                 let mut reader = Reader::new(file.clone());
                 let setup = reader.read(Some(text), &Confinement::default())?;

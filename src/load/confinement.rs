@@ -106,30 +106,48 @@ struct Folders {
     read: Vec<PathBuf>,
     /// To be read and replaced.
     written: Vec<PathBuf>,
+    /// Folders for unix sockets.
+    sockets: Vec<PathBuf>,
+    /// Folders of our own program.
+    programs: Vec<PathBuf>,
+}
+
+impl Folders {
+    /// Has the kernel deny this thread, and those that it will start, all but these.
+    fn enforce(self) -> Confinement {
+        match restrict(&self) {
+            Ok(RulesetStatus::NotEnforced) => {
+                tracing::info!("this kernel has no landlock: the process may open whatever its user may");
+                Confinement::default()
+            }
+            Ok(RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced) => {
+                let Self { read, written, .. } = &self;
+                tracing::debug!(?read, ?written, "the process is confined to the folders of its config (landlock)");
+                Confinement { folders: Some(self) }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "landlock: the process may open whatever its user may");
+                Confinement::default()
+            }
+        }
+    }
 }
 
 impl Confinement {
+    /// Confines this thread as another process of ours is confined.
+    pub fn enforce_again(&self) {
+        if let Some(folders) = &self.folders {
+            folders.clone().enforce();
+        }
+    }
+
     /// Confines this thread, and those that it will start, to these files, and to these folders for unix sockets. An older kernel does
     /// less, or nothing: that is said, and no error.
     pub fn enforce(files: &Files, sockets: &[PathBuf]) -> Self {
         let mut read = folders_of(&files.read);
         read.extend(folders_of(&files.looked_at));
-        let written = folders_of(&files.written);
-        let programs = folders_of(&files.programs);
-        match restrict(&read, &written, sockets, &programs) {
-            Ok(RulesetStatus::NotEnforced) => {
-                tracing::info!("this kernel has no landlock: the process may open whatever its user may");
-                Self::default()
-            }
-            Ok(RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced) => {
-                tracing::debug!(?read, ?written, "the process is confined to the folders of its config (landlock)");
-                Self { folders: Some(Folders { read, written }) }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "landlock: the process may open whatever its user may");
-                Self::default()
-            }
-        }
+        let (written, programs) = (folders_of(&files.written), folders_of(&files.programs));
+        Folders { read, written, sockets: sockets.to_vec(), programs }.enforce()
     }
 
     /// Whether all files of a config may be reached.
@@ -182,12 +200,8 @@ impl fmt::Display for Outside {
 impl std::error::Error for Outside {}
 
 /// Has the kernel deny all but these folders. It does not deny addresses: a reload binds new ones, and transfers connect to others.
-fn restrict(
-    read: &[PathBuf],
-    written: &[PathBuf],
-    sockets: &[PathBuf],
-    programs: &[PathBuf],
-) -> Result<RulesetStatus, RulesetError> {
+fn restrict(folders: &Folders) -> Result<RulesetStatus, RulesetError> {
+    let Folders { read, written, sockets, programs } = folders;
     let read_access = AccessFs::ReadFile | AccessFs::ReadDir;
     let run_access = read_access | AccessFs::Execute;
     let of_programs = if programs.is_empty() { &[] } else { OF_PROGRAMS };
@@ -249,7 +263,9 @@ const OF_PROGRAMS: &[&str] = &["/proc/self/exe", "/lib", "/lib64", "/usr/lib", "
 /// What the C library and the runtime read by themselves, such as the number of processors.
 const SYSTEM: &[&str] = &[
     "/proc/self",
-    "/sys/devices/system/cpu",
+    // The processors, and the queues of interfaces for `[xdp]`.
+    "/sys/devices",
+    "/sys/class/net",
     "/sys/fs/cgroup",
     // The resolvers of this host, for members that a name lists, and where systemd keeps them.
     "/etc/resolv.conf",
@@ -326,8 +342,9 @@ mod tests {
             programs: Vec::new(),
         };
         let start = files(&["config/config.toml", "zones/a.zone"], &["state/cache.bin"]);
-        let folders = Folders { read: folders_of(&start.read), written: folders_of(&start.written) };
-        let confined = Confinement { folders: Some(folders) };
+        let (read, written) = (folders_of(&start.read), folders_of(&start.written));
+        let confined =
+            Confinement { folders: Some(Folders { read, written, sockets: Vec::new(), programs: Vec::new() }) };
         let check = |read: &[&str], written: &[&str], expected: Option<&str>| {
             let found = confined.check(&files(read, written)).err().map(|outside| outside.to_string());
             let is_right = match (&found, expected) {

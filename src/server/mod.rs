@@ -59,7 +59,7 @@ pub use self::event::{Answer, Loss, ServerEvent};
 pub use self::listeners::Listeners;
 use self::members::Membership;
 use self::persist::Saves;
-pub use self::privileges::confine;
+pub use self::privileges::{confine, give_up_early, harden};
 use self::recent_queries::RecentQueries;
 pub use self::reload::Read;
 use self::reload::Reloads;

@@ -14,7 +14,7 @@ use rustix::fs::{Access, access};
 use rustix::process::geteuid;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set, set_capabilities,
-    set_no_new_privs,
+    set_keep_capabilities, set_no_new_privs,
 };
 
 use super::StartError;
@@ -44,6 +44,29 @@ pub fn confine(setup: &Setup, socket: Option<&Path>) -> Result<Confinement, Star
     give_up(user, files, &sockets).map_err(StartError::Privileges)
 }
 
+/// Gives up the rights of root before anything is read that another process wrote: becomes this user, and is confined as the
+/// server is, if a server is known. It keeps the capabilities that loading takes until [`confine`] or [`harden`] is called: those of
+/// `[xdp]`, and the right to bind ports below 1024 if it reads the config on the disk, which no server can write.
+///
+/// # Errors
+/// If the process cannot become the user.
+pub fn give_up_early(user: Option<&User>, confinement: Option<&Confinement>, has_xdp: bool) -> Result<(), StartError> {
+    let mut kept = CapabilitySet::empty();
+    if confinement.is_none() {
+        kept |= CapabilitySet::NET_BIND_SERVICE;
+    }
+    if has_xdp || confinement.is_none() {
+        kept |= CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW | CapabilitySet::BPF;
+    }
+    if let Some(user) = user.filter(|user| !is(user)) {
+        become_user(user, kept).map_err(StartError::Privileges)?;
+    }
+    if let Some(confinement) = confinement {
+        confinement.enforce_again();
+    }
+    Ok(())
+}
+
 /// Becomes this user, if it is told to, keeps no capability, and reaches no files but these, and sockets in these folders.
 ///
 /// # Errors
@@ -51,7 +74,7 @@ pub fn confine(setup: &Setup, socket: Option<&Path>) -> Result<Confinement, Star
 fn give_up(user: Option<&User>, files: &Files, sockets: &[PathBuf]) -> Result<Confinement, PrivilegeError> {
     match user {
         Some(user) if !is(user) => {
-            become_user(user)?;
+            become_user(user, CapabilitySet::empty())?;
             tracing::info!(user = user.name, uid = user.uid, gid = user.gid, "running as another user from here on");
         }
         Some(_) => {}
@@ -85,8 +108,8 @@ fn is(user: &User) -> bool {
     geteuid().as_raw() == user.uid
 }
 
-/// Takes on the user with its groups, for good.
-fn become_user(user: &User) -> Result<(), PrivilegeError> {
+/// Takes on the user with its groups, for good, and keeps these capabilities of root.
+fn become_user(user: &User, kept: CapabilitySet) -> Result<(), PrivilegeError> {
     let fail = |what| PrivilegeError { user: user.name.clone(), what };
     let refused = |error: nix::Error| fail(Failed::Change(error.into()));
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
@@ -98,7 +121,14 @@ fn become_user(user: &User) -> Result<(), PrivilegeError> {
     // The user last: without root's rights groups cannot be changed any more.
     initgroups(&name, gid).map_err(refused)?;
     setresgid(gid, gid, gid).map_err(refused)?;
+    if !kept.is_empty() {
+        set_keep_capabilities(true).map_err(|error| fail(Failed::Capabilities(error.into())))?;
+    }
     setresuid(uid, uid, uid).map_err(refused)?;
+    if !kept.is_empty() {
+        let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+        set_capabilities(None, sets).map_err(|error| fail(Failed::Capabilities(error.into())))?;
+    }
     let root = Uid::from_raw(0);
     if setuid(root).is_ok() || setresuid(root, root, root).is_ok() || geteuid().as_raw() != user.uid {
         return Err(fail(Failed::Regained));
@@ -108,7 +138,10 @@ fn become_user(user: &User) -> Result<(), PrivilegeError> {
 
 /// Gives up capabilities, unless this is root, which could do little without them; and the way to new ones by running other
 /// programs.
-fn harden() -> io::Result<()> {
+///
+/// # Errors
+/// If a filter of system calls is in the way.
+pub fn harden() -> io::Result<()> {
     set_no_new_privs(true)?;
     if !geteuid().is_root() {
         // An older kernel has none.
@@ -165,9 +198,11 @@ impl fmt::Display for PrivilegeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let user = &self.user;
         match &self.what {
-            Failed::Change(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                write!(f, "user: only root can become {user}; start as root or as {user}, or leave the key out")
-            }
+            Failed::Change(error) if error.kind() == io::ErrorKind::PermissionDenied => write!(
+                f,
+                "user: only root can become {user}; start as root or as {user}, or leave the key out (with [supervisor] a change \
+                 of the user takes a stop and a start)"
+            ),
             Failed::Change(error) => write!(f, "user: cannot become {user}: {error}"),
             Failed::Regained => write!(f, "user: the process became {user}, but can become root again"),
             Failed::Capabilities(error) => write!(f, "user: {user} keeps capabilities: {error}"),

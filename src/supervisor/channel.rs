@@ -1,7 +1,8 @@
 //! Channels between processes: unix sockets that keep messages apart (SOCK_SEQPACKET), each a JSON text and descriptors (SCM_RIGHTS).
 //!
-//! Nothing here waits: who sends to somebody that does not read gets an error, and gives the channel up. So nobody is kept
-//! waiting by a process that hangs; one that goes on finds its channel closed, and introduces itself anew.
+//! Nothing here blocks, whatever the flags of a socket are, since another process may have made it: a sender whose peer does not
+//! read gets an error and gives the channel up. A process that hangs therefore delays no other; when it runs again it finds its
+//! channel closed, and introduces itself anew.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -9,9 +10,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::cmsg_space;
 use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_passcred;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, UCred, recvmsg, sendmsg, socketpair,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -55,7 +57,7 @@ impl Channel {
             return Err(io::Error::other("too many descriptors for one message"));
         }
         loop {
-            match sendmsg(&self.0, &[IoSlice::new(&text)], &mut control, SendFlags::NOSIGNAL) {
+            match sendmsg(&self.0, &[IoSlice::new(&text)], &mut control, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
                 Ok(_) => return Ok(()),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
@@ -63,36 +65,55 @@ impl Channel {
         }
     }
 
+    /// Has the kernel attach the sender to each message that is sent to this end from now on (SO_PASSCRED).
+    ///
+    /// # Errors
+    /// If this is no unix socket.
+    pub(super) fn identify_senders(&self) -> io::Result<()> {
+        Ok(set_socket_passcred(&self.0, true)?)
+    }
+
     /// Takes the next message.
     ///
     /// # Errors
     /// If it is none of ours.
     pub(super) fn receive<M: DeserializeOwned>(&self) -> io::Result<Received<M>> {
+        self.receive_with_sender().map(|(received, _)| received)
+    }
+
+    /// Takes the next message, and its sender by the kernel's word where [`Self::identify_senders`] was called.
+    ///
+    /// # Errors
+    /// If it is none of ours.
+    pub(super) fn receive_with_sender<M: DeserializeOwned>(&self) -> io::Result<(Received<M>, Option<UCred>)> {
         let mut text = vec![0; MAX_MESSAGE];
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_DESCRIPTORS), ScmCredentials(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
         let received = loop {
-            match recvmsg(&self.0, &mut [IoSliceMut::new(&mut text)], &mut control, RecvFlags::CMSG_CLOEXEC) {
-                // Told once when the peer has ended with something unread; what it has said before is still there.
+            match recvmsg(&self.0, &mut [IoSliceMut::new(&mut text)], &mut control, flags) {
+                // Reported once when the peer has ended with something unread; its earlier messages are still there.
                 Err(Errno::INTR | Errno::CONNRESET) => {}
-                Err(Errno::AGAIN) => return Ok(Received::Nothing),
+                Err(Errno::AGAIN) => return Ok((Received::Nothing, None)),
                 received => break received?,
             }
         };
-        let mut descriptors = Vec::new();
+        let (mut descriptors, mut sender) = (Vec::new(), None);
         for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(rights) = message {
-                descriptors.extend(rights);
+            match message {
+                RecvAncillaryMessage::ScmRights(rights) => descriptors.extend(rights),
+                RecvAncillaryMessage::ScmCredentials(credentials) => sender = Some(credentials),
+                _ => {}
             }
         }
         if received.bytes == 0 {
-            return Ok(Received::Closed);
+            return Ok((Received::Closed, sender));
         }
         if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
             return Err(io::Error::other("a message of another process came cut off: are there descriptors left?"));
         }
         let message = serde_json::from_slice(text.get(..received.bytes).unwrap_or_default())?;
-        Ok(Received::Message(message, descriptors))
+        Ok((Received::Message(message, descriptors), sender))
     }
 }
 
@@ -171,6 +192,26 @@ mod tests {
         for number in 0..sent {
             assert!(matches!(other.receive::<usize>(), Ok(Received::Message(found, _)) if found == number));
         }
+    }
+
+    #[test]
+    fn nothing_blocks_on_a_socket_that_blocks() {
+        let kind = (AddressFamily::UNIX, SocketType::SEQPACKET);
+        let (one, other) = socketpair(kind.0, kind.1, SocketFlags::CLOEXEC, None).expect("descriptors");
+        let (one, other) = (Channel(one), Channel(other));
+        assert!(matches!(other.receive::<u8>(), Ok(Received::Nothing)));
+        assert!((0..100_000).any(|number| one.send(&number, &[]).is_err()));
+    }
+
+    #[test]
+    fn kernel_names_the_sender() {
+        let (one, other) = Channel::pair().expect("descriptors");
+        other.identify_senders().expect("a unix socket");
+        let (reader, _writer) = pipe().expect("descriptors");
+        one.send(&0, &vec![reader.as_fd(); MAX_DESCRIPTORS]).expect("the other end is open");
+        let (received, sender) = other.receive_with_sender::<u8>().expect("a message");
+        assert!(matches!(received, Received::Message(0, passed) if passed.len() == MAX_DESCRIPTORS));
+        assert_eq!(sender.expect("the kernel attaches it").pid, rustix::process::getpid());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::channel::Channel;
 use super::locks::Lock;
 use super::message::{Edition, GivenUp, Handover, Origin, PROTOCOL, Part};
 use super::spawn::{Image, Luggage};
-use super::tree::Rules;
+use super::tree::{Purpose, Rules};
 use crate::metrics::ProcessesSnapshot;
 use crate::net::listening::ListeningSocket;
 use crate::service_manager::Contact;
@@ -31,8 +31,11 @@ pub(super) struct Common {
     pub(super) rules: Rules,
     /// The service manager.
     pub(super) contact: Contact,
-    /// What this process has given up.
+    /// The rights that this process has given up, and that its children lack.
     pub(super) given_up: Option<GivenUp>,
+    /// The rights that children give up before they read anything that another process wrote. No server can change it: the config at
+    /// the start of the supervisor says it, and the process that loads a config from the disk, before it serves.
+    pub(super) to_give_up: GivenUp,
 }
 
 impl Common {
@@ -49,6 +52,7 @@ impl Common {
             view: self.view.clone(),
             contact: self.contact.clone(),
             given_up: self.given_up.clone(),
+            to_give_up: self.to_give_up.clone(),
         };
         let [told, read] = &self.introductions;
         let mut descriptors = vec![self.serve.as_fd(), self.supervise.as_fd(), told.as_fd(), read.as_fd()];
@@ -74,7 +78,7 @@ impl Common {
         let edition = handover.edition.map(|edition| Ok::<_, io::Error>((edition, next()?))).transpose()?;
         let known = if handover.has_known { Some(next()?) } else { None };
         let (origin, succession, view, rules) = (handover.origin, handover.succession, handover.view, handover.rules);
-        let (contact, given_up) = (handover.contact, handover.given_up);
+        let (contact, given_up, to_give_up) = (handover.contact, handover.given_up, handover.to_give_up);
         let common = Self {
             serve,
             supervise,
@@ -88,8 +92,28 @@ impl Common {
             rules,
             contact,
             given_up,
+            to_give_up,
         };
         Ok((common, descriptors.next()))
+    }
+
+    /// The rights that a process of this purpose gives up before it reads; none if it has no more than this one.
+    pub(super) fn to_give_up_of(&self, purpose: Purpose) -> Option<GivenUp> {
+        if self.given_up.is_some() {
+            return None;
+        }
+        let mut given_up = self.to_give_up.clone();
+        if let Purpose::First | Purpose::Newcomer(_) = purpose {
+            // It confines itself to the files of the config that it reads.
+            given_up.confinement = None;
+        }
+        Some(given_up)
+    }
+
+    /// A process that has read the config on the disk serves, with these rights: the next ones have no more.
+    pub(super) fn take_given_up(&mut self, given_up: GivenUp) {
+        let user = self.to_give_up.user.take().or(given_up.user);
+        self.to_give_up = GivenUp { user, ..given_up };
     }
 
     /// Becomes the supervisor, or a newer program of it; returns only if that fails.

@@ -27,7 +27,7 @@ use crate::net::listening::ListeningSocket;
 use crate::service_manager::Contact;
 
 /// The edition of all this. Processes of different editions share sockets and locks, and nothing else.
-pub(super) const PROTOCOL: u32 = 1;
+pub(super) const PROTOCOL: u32 = 2;
 
 /// What a process is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,17 +67,21 @@ pub(super) struct Handover {
     pub(super) view: ProcessesSnapshot,
     /// The service manager.
     pub(super) contact: Contact,
-    /// What whoever sends this has given up, and so whoever gets it has, too.
+    /// The rights that the sender has given up, and that its children lack therefore.
     pub(super) given_up: Option<GivenUp>,
+    /// The rights that children of a supervisor give up that has its own.
+    pub(super) to_give_up: GivenUp,
 }
 
-/// Rights that a process has given up, which no other that it starts can have.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// Rights that a process gives up for good.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct GivenUp {
-    /// Who it has become.
+    /// The user that it becomes.
     pub(super) user: Option<User>,
-    /// The files that it can reach.
-    pub(super) confinement: Confinement,
+    /// The files that it can reach; none while no process has loaded a config.
+    pub(super) confinement: Option<Confinement>,
+    /// Whether the config has `[xdp]`, which takes capabilities until it is prepared.
+    pub(super) has_xdp: bool,
 }
 
 /// How the first supervisor was started.
@@ -98,11 +102,10 @@ pub(super) struct Edition {
     pub(super) rules: Rules,
 }
 
-/// Who a process is.
+/// The first message of a process to the supervisor. Its process ID comes from the kernel.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Introduction {
     pub(super) protocol: u32,
-    pub(super) pid: u32,
     pub(super) version: String,
     pub(super) state: State,
 }
@@ -117,6 +120,24 @@ pub(super) struct State {
     /// How long a server had the lock before it served, in microseconds.
     pub(super) took: u64,
 }
+
+impl State {
+    /// Cuts a problem that is too long for a message to all processes.
+    pub(super) fn shorten(&mut self) {
+        if let Some(problem) = &mut self.problem {
+            shorten(problem, MAX_PROBLEM);
+        }
+    }
+}
+
+/// Cuts a text behind the last character that fits into so many octets.
+pub(super) fn shorten(text: &mut String, octets: usize) {
+    let end = (0..=octets.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    text.truncate(end.unwrap_or(0));
+}
+
+/// The length of a problem that other processes are told of, octets.
+const MAX_PROBLEM: usize = 4096;
 
 /// What a process tells the supervisor.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -148,6 +169,8 @@ pub(super) enum Upward {
     Reloaded(String),
     /// A newcomer cannot serve.
     GaveUp(String),
+    /// A process that has read the config on the disk, and has not served yet, has given up these rights.
+    Confined(GivenUp),
     /// A server reads nothing more: whoever else holds the sockets may close them at the end.
     Closed,
 }
@@ -210,7 +233,7 @@ impl Sockets {
 
     /// Adds what came to the sockets that came before; returns whether those are all.
     pub(super) fn add_to(self, sockets: &mut Vec<ListeningSocket>, descriptors: Vec<OwnedFd>) -> bool {
-        if self.is_first {
+        if self.is_first || sockets.len() > MAX_SOCKETS {
             sockets.clear();
         }
         for (fd, name) in descriptors.into_iter().zip(self.names) {
@@ -220,6 +243,9 @@ impl Sockets {
         !self.more
     }
 }
+
+/// The most sockets that a process passes: what comes beyond begins anew, so that no process fills the table of another.
+const MAX_SOCKETS: usize = 16_384;
 
 /// A text in a memory file, so that it may be of any size.
 ///
@@ -231,14 +257,21 @@ pub(super) fn to_memory(text: &[u8]) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// The text of a memory file, which others may read too.
+/// Returns the text of a memory file. Other processes may read it at the same time.
 ///
 /// # Errors
-/// If it is none.
+/// If it is none, or larger than [`MAX_TEXT`].
 pub(super) fn from_memory(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     // At places of our own: all descriptors of the file have one in common.
     let file = File::from(fd.try_clone_to_owned()?);
-    let mut text = vec![0; usize::try_from(file.metadata()?.len()).unwrap_or_default()];
+    let metadata = file.metadata()?;
+    let length = usize::try_from(metadata.len()).ok().filter(|length| metadata.is_file() && *length <= MAX_TEXT);
+    let length =
+        length.ok_or_else(|| io::Error::other("another process passed no memory file, or one that is too large"))?;
+    let mut text = vec![0; length];
     file.read_exact_at(&mut text, 0)?;
     Ok(text)
 }
+
+/// The largest text that one process passes to another, octets: far above a config, or what is known of thousands of backends.
+const MAX_TEXT: usize = 256 << 20;

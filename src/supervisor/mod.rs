@@ -35,18 +35,19 @@ use tokio::task::LocalSet;
 use self::channel::Channel;
 use self::common::Common;
 use self::live::Live;
-use self::message::{PROTOCOL, Part, State};
+use self::message::{GivenUp, PROTOCOL, Part, State};
 use self::prepare::Member;
 pub use self::spawn::is_member;
 use self::supervise::Supervisor;
-use crate::config::SupervisorConfig;
+use crate::config::Config;
 use crate::load::Reader;
 use crate::metrics::Role;
+use crate::server::give_up_early;
 use crate::service_manager::passed_sockets;
 use crate::signals::Blocked;
 
 /// Supervises: starts the server and those that stand by, until all end. Returns the exit status.
-pub fn run(config: &SupervisorConfig) -> ExitCode {
+pub fn run(config: &Config) -> ExitCode {
     // Before anything is opened that stays open.
     let passed = passed_sockets().map_err(io::Error::other);
     told(passed.and_then(|passed| Supervisor::first(config, passed)).and_then(Supervisor::run))
@@ -59,9 +60,15 @@ pub fn join(file: Option<PathBuf>) -> ExitCode {
 }
 
 fn try_to_join(file: Option<PathBuf>) -> io::Result<ExitCode> {
+    // Before anything is read that a server may have written: it may be taken over, and this process may be root's.
+    let to_give_up = spawn::to_give_up()?;
+    if let Some(GivenUp { user, confinement, has_xdp }) = &to_give_up {
+        give_up_early(user.as_ref(), confinement.as_ref(), *has_xdp).map_err(io::Error::other)?;
+    }
     let (handover, descriptors, sockets) = spawn::unpack()?;
     let (part, is_same_protocol) = (handover.part, handover.protocol == PROTOCOL);
-    let (common, way) = Common::unpacked(handover, descriptors, sockets)?;
+    let (mut common, way) = Common::unpacked(handover, descriptors, sockets)?;
+    common.given_up = to_give_up.or(common.given_up);
     if let Part::Supervisor { is_succession } = part {
         return Supervisor::succeeding(common, is_succession)?.run();
     }

@@ -21,7 +21,7 @@ use super::tree::Word;
 use crate::load::{ConfigText, Confinement, LoadError, Reader, Setup};
 use crate::metrics::Role;
 use crate::net::listening::{Endpoint, ListeningSocket};
-use crate::server::{Listeners, SavedZones, StartError, Xdp, confine};
+use crate::server::{Listeners, SavedZones, StartError, Xdp, confine, harden};
 
 /// A process as far as it is before it serves.
 pub(super) struct Member {
@@ -71,8 +71,8 @@ impl Member {
     pub(super) fn introduce(&mut self) -> io::Result<()> {
         let (ours, theirs) = Channel::pair()?;
         self.channel = ours;
-        let (pid, version) = (std::process::id(), env!("CARGO_PKG_VERSION").to_owned());
-        let introduction = Introduction { protocol: PROTOCOL, pid, version, state: self.state.clone() };
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let introduction = Introduction { protocol: PROTOCOL, version, state: self.state.clone() };
         self.common.introductions[0].send(&introduction, &[theirs.as_fd()])
     }
 
@@ -128,7 +128,7 @@ impl Member {
         let text = told.map(|(edition, text)| text_of(edition, text)).transpose().map_err(unable)?;
         let (done, writer) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| unable(error.into()))?;
         let mut reader = std::mem::take(&mut self.reader);
-        let confinement = self.common.given_up.as_ref().map(|given_up| given_up.confinement.clone());
+        let confinement = self.common.given_up.as_ref().and_then(|given_up| given_up.confinement.clone());
         let setup = std::thread::scope(|scope| {
             let loading = scope.spawn(|| {
                 // Closed at its end, however it ends.
@@ -164,8 +164,15 @@ impl Member {
             Endpoint::Udp(_) | Endpoint::Tcp(_) => None,
         });
         let socket = listeners.as_ref().map_or(passed, Listeners::admin_socket);
-        let confinement = match &self.common.given_up {
-            Some(given_up) => given_up.confinement.clone(),
+        let has_xdp = setup.config.xdp.is_some();
+        let confinement = match self.common.given_up.as_ref().and_then(|given_up| given_up.confinement.clone()) {
+            Some(confinement) => {
+                // The capabilities that loading takes.
+                if let Err(error) = harden() {
+                    tracing::warn!(%error, "capabilities cannot be given up");
+                }
+                confinement
+            }
             None => {
                 if let Some(files) = &mut setup.files {
                     files.programs = vec![self.common.origin.path.clone()];
@@ -174,8 +181,13 @@ impl Member {
                 confine(&setup, socket).map_err(failed)?
             }
         };
-        let user = setup.config.user.clone();
-        self.common.given_up = Some(GivenUp { user, confinement: confinement.clone() });
+        // A process stays the user that it has become, whatever the config says by now.
+        let user = self.common.given_up.take().and_then(|given_up| given_up.user).or_else(|| setup.config.user.clone());
+        let given_up = GivenUp { user, confinement: Some(confinement.clone()), has_xdp };
+        if matches!(self.part, Part::First | Part::Newcomer { .. }) {
+            self.tell(&Upward::Confined(given_up.clone()), None);
+        }
+        self.common.given_up = Some(given_up);
         let following = self.common.edition.as_ref().map_or(1, |(edition, _)| edition.number);
         let edition = match self.part {
             Part::Newcomer { .. } => following + 1,

@@ -311,7 +311,7 @@ impl Serving {
         common.sockets = self.server.listeners().to_pass()?;
         common.rules = self.rules;
         let luggage = common.luggage(Part::Supervisor { is_succession: true }, None);
-        Image::running()?.spawn(&luggage).map(drop)
+        Image::running()?.spawn(&luggage, None).map(drop)
     }
 
     /// Ends: finishes what it has.

@@ -3,6 +3,9 @@
 //! What a process begins with waits on its standard input, which is a unix socket: the handover and its descriptors, so that no
 //! number of a descriptor is told to anybody. The same is done before `exec` in place, where the locks stay as they are.
 //!
+//! A child of a supervisor that has more rights than a server gives them up before it reads its standard input. Which rights these
+//! are stands in its environment, where the supervisor alone writes.
+//!
 //! All processes stay in the process group of the first, and no other program is ever run but the image that runs, by
 //! `/proc/self/exe`, or for an upgrade the file from which the first was started.
 
@@ -19,7 +22,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::stdio::{dup2_stdin, stdin};
 
 use super::channel::{Channel, Received};
-use super::message::{Handover, Sockets};
+use super::message::{GivenUp, Handover, Sockets};
 use super::tree::Pid;
 use crate::net::listening::ListeningSocket;
 use crate::service_manager::VARIABLES;
@@ -50,18 +53,19 @@ impl Image {
         PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
     }
 
-    /// Starts a process that begins with this, and is what it says.
+    /// Starts a process that begins with this. It gives up these rights, if there are any, before it reads it.
     ///
     /// # Errors
     /// If the system has no place for it, or cannot run the program.
-    pub(super) fn spawn(&self, luggage: &Luggage<'_>) -> io::Result<Pid> {
+    pub(super) fn spawn(&self, luggage: &Luggage<'_>, to_give_up: Option<&GivenUp>) -> io::Result<Pid> {
         let stdin = luggage.pack()?;
+        let role = to_give_up.map_or_else(|| Ok(KEEPS_RIGHTS.to_owned()), serde_json::to_string)?;
         let mut command = Command::new(self.path());
         let mut arguments = luggage.handover.origin.arguments.iter();
         if let Some(name) = arguments.next() {
             command.arg0(name);
         }
-        command.args(arguments).stdin(Stdio::from(OwnedFd::from(stdin))).env(ROLE, "1");
+        command.args(arguments).stdin(Stdio::from(OwnedFd::from(stdin))).env(ROLE, role);
         for variable in VARIABLES {
             command.env_remove(variable);
         }
@@ -81,7 +85,7 @@ impl Image {
             let variables = std::env::vars_os().filter(|(name, _)| name.to_str().is_none_or(is_kept));
             let variables = variables.map(|(name, value)| text(&[name.as_bytes(), b"=", value.as_bytes()].concat()));
             let mut variables = variables.collect::<io::Result<Vec<_>>>()?;
-            variables.push(text(format!("{ROLE}=1").as_bytes())?);
+            variables.push(text(format!("{ROLE}={KEEPS_RIGHTS}").as_bytes())?);
             // Not by `Command`, which would let signals through that wait until somebody takes them.
             let path = text(self.path().as_os_str().as_bytes())?;
             nix::unistd::execve(&path, &arguments, &variables)?;
@@ -114,6 +118,17 @@ pub fn is_member() -> bool {
     std::env::var_os(ROLE).is_some()
 }
 
+/// The rights that this process gives up before it reads its standard input; none if it keeps those of its parent.
+///
+/// # Errors
+/// If the environment is not the supervisor's.
+pub(super) fn to_give_up() -> io::Result<Option<GivenUp>> {
+    match std::env::var(ROLE) {
+        Ok(role) if role != KEEPS_RIGHTS => Ok(Some(serde_json::from_str(&role)?)),
+        Ok(_) | Err(_) => Ok(None),
+    }
+}
+
 /// What waits on the standard input, which is nothing from then on.
 ///
 /// # Errors
@@ -133,5 +148,9 @@ pub(super) fn unpack() -> io::Result<(Handover, Vec<OwnedFd>, Vec<ListeningSocke
     }
 }
 
-/// Says that the standard input holds what a process begins with.
+/// The variable that is set where the standard input holds what a process begins with. Its value is [`KEEPS_RIGHTS`], or the
+/// rights that the process gives up before it reads that, as JSON.
 const ROLE: &str = "HEDGEROW_PROCESS";
+
+/// The value for a process that has the rights of its parent.
+const KEEPS_RIGHTS: &str = "1";

@@ -14,15 +14,18 @@ use std::time::{Instant, SystemTime};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid as SystemPid, PidfdFlags, WaitOptions, pidfd_open, pidfd_send_signal, wait};
+use rustix::process::{
+    Pid as SystemPid, PidfdFlags, WaitId, WaitIdOptions, WaitOptions, getpgid, getpgrp, pidfd_open, pidfd_send_signal,
+    wait, waitid,
+};
 
 use super::channel::{Channel, Received};
 use super::common::Common;
 use super::locks::{self, Lock};
-use super::message::{Downward, Introduction, Origin, Part, Sockets, State, Upward};
+use super::message::{Downward, GivenUp, Introduction, Origin, Part, Sockets, State, Upward, shorten};
 use super::spawn::Image;
 use super::tree::{ChangeKind, Ended, Pid, Purpose, Rules, Step, Tree};
-use crate::config::SupervisorConfig;
+use crate::config::Config;
 use crate::metrics::{ProcessSnapshot, ProcessesSnapshot, Role, SupervisorSnapshot};
 use crate::net::listening::ListeningSocket;
 use crate::service_manager::{Contact, ServiceManager};
@@ -62,6 +65,23 @@ struct Member {
     /// Since when it has its role.
     since: SystemTime,
     role: Role,
+    /// Whether it reads the config on the disk, and has not served yet: the kernel and the disk made it what it is, and no server.
+    is_loading: bool,
+    /// The rights that it has given up, of a newcomer that does not serve yet.
+    given_up: Option<GivenUp>,
+}
+
+impl Member {
+    /// Takes what the process does now. From the first moment that it serves, its word on its rights counts no more.
+    fn take_state(&mut self, state: State, common: &mut Common) {
+        if state.role == Some(Role::Server)
+            && std::mem::take(&mut self.is_loading)
+            && let Some(given_up) = self.given_up.take()
+        {
+            common.take_given_up(given_up);
+        }
+        self.state = state;
+    }
 }
 
 /// What is ready.
@@ -77,8 +97,10 @@ impl Supervisor {
     ///
     /// # Errors
     /// If the system has no memory files, descriptors or locks to give.
-    pub(super) fn first(config: &SupervisorConfig, sockets: Vec<ListeningSocket>) -> io::Result<Self> {
+    pub(super) fn first(config: &Config, sockets: Vec<ListeningSocket>) -> io::Result<Self> {
         let signals = take_signals()?;
+        let to_give_up = GivenUp { user: config.user.clone(), confinement: None, has_xdp: config.xdp.is_some() };
+        let config = config.supervisor.clone().unwrap_or_default();
         let (serve, supervise) = (Lock::new("hedgerow-serve")?, Lock::new("hedgerow-supervise")?);
         supervise.take(locks::Part::Whole)?;
         let (told, read) = Channel::pair()?;
@@ -105,6 +127,7 @@ impl Supervisor {
             rules,
             contact,
             given_up: None,
+            to_give_up,
         };
         Self::new(common, manager, signals, Tree::first(rules, Instant::now()))
     }
@@ -142,6 +165,7 @@ impl Supervisor {
     }
 
     fn new(common: Common, manager: ServiceManager, signals: SignalFd, tree: Tree) -> io::Result<Self> {
+        common.introductions[1].identify_senders()?;
         Ok(Self {
             common,
             tree,
@@ -275,10 +299,11 @@ impl Supervisor {
             Purpose::Newcomer(kind) => Part::Newcomer { kind, is_cold: self.is_cold },
         };
         let pid = match purpose {
-            Purpose::First => self.image.spawn(&self.common.luggage(part, None))?,
+            // No other process has written anything yet, and this one has to bind and to read with the rights of the start.
+            Purpose::First => self.image.spawn(&self.common.luggage(part, None), None)?,
             Purpose::Stand => {
                 let image = self.new_image.as_ref().filter(|_| self.tree.is_replacing()).unwrap_or(&self.image);
-                image.spawn(&self.common.luggage(part, None))?
+                image.spawn(&self.common.luggage(part, None), self.common.to_give_up_of(purpose).as_ref())?
             }
             Purpose::Newcomer(kind) => {
                 let (ours, theirs) = Channel::pair()?;
@@ -291,7 +316,8 @@ impl Supervisor {
                         self.new_image.insert(image)
                     }
                 };
-                let pid = image.spawn(&self.common.luggage(part, Some(theirs.as_fd())))?;
+                let to_give_up = self.common.to_give_up_of(purpose);
+                let pid = image.spawn(&self.common.luggage(part, Some(theirs.as_fd())), to_give_up.as_ref())?;
                 if let Some(server) = self.tree.server() {
                     self.tell(server, &Downward::Successor, Some(ours.as_fd()));
                 }
@@ -299,14 +325,28 @@ impl Supervisor {
             }
         };
         self.watch(pid)?;
+        if let Some(member) = self.members.get_mut(&pid) {
+            member.is_loading = purpose != Purpose::Stand;
+        }
         Ok(pid)
     }
 
     /// Begins to watch a process.
     fn watch(&mut self, pid: Pid) -> io::Result<()> {
         let process = pidfd_open(system_pid(pid)?, PidfdFlags::empty())?;
-        let (version, state, since) = (String::new(), State::default(), SystemTime::now());
-        self.members.insert(pid, Member { process, channel: None, version, state, since, role: Role::Starting });
+        self.members.insert(
+            pid,
+            Member {
+                process,
+                channel: None,
+                version: String::new(),
+                state: State::default(),
+                since: SystemTime::now(),
+                role: Role::Starting,
+                is_loading: false,
+                given_up: None,
+            },
+        );
         Ok(())
     }
 
@@ -383,32 +423,49 @@ impl Supervisor {
     }
 
     fn take_introductions(&mut self) {
-        loop {
-            match self.common.introductions[1].receive::<Introduction>() {
-                Ok(Received::Message(introduction, mut descriptors)) => {
-                    if let Some(channel) = descriptors.pop() {
-                        self.introduce(introduction, channel.into());
+        for _ in 0..MAX_TURN {
+            match self.common.introductions[1].receive_with_sender::<Introduction>() {
+                Ok((Received::Message(introduction, mut descriptors), sender)) => {
+                    let pid = sender.and_then(|sender| Pid::try_from(sender.pid.as_raw_nonzero().get()).ok());
+                    if let (Some(pid), Some(channel)) = (pid, descriptors.pop()) {
+                        self.introduce(pid, introduction, channel.into());
                     }
                 }
-                Ok(Received::Nothing | Received::Closed) => return,
+                Ok((Received::Nothing | Received::Closed, _)) => return,
                 Err(error) => tracing::warn!(%error, "a process has introduced itself in another protocol"),
             }
         }
     }
 
-    fn introduce(&mut self, introduction: Introduction, channel: Channel) {
-        let Introduction { pid, version, state, .. } = introduction;
+    /// Whether a process is one of ours that is not watched yet: it was there before this supervisor, or before the program of it.
+    fn is_ours(&self, pid: Pid) -> bool {
+        let Ok(process) = system_pid(pid) else { return false };
+        // A supervisor that has all its rights has started all others, and takes no other's word for it.
+        if self.common.given_up.is_none() {
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+            return waitid(WaitId::Pid(process), options).is_ok();
+        }
+        // The others are no children of one that has succeeded another, and have no more rights than this one.
+        getpgid(Some(process)).is_ok_and(|group| group == getpgrp())
+    }
+
+    /// Takes the introduction of a process, which the kernel names.
+    fn introduce(&mut self, pid: Pid, introduction: Introduction, channel: Channel) {
+        let Introduction { mut version, mut state, .. } = introduction;
+        shorten(&mut version, MAX_VERSION);
+        state.shorten();
         // This one, when it still was another.
         if pid == id() {
             return;
         }
         // One that is there no more has left this behind.
-        if !self.members.contains_key(&pid) && self.watch(pid).is_err() {
+        if !self.members.contains_key(&pid) && (!self.is_ours(pid) || self.watch(pid).is_err()) {
             return;
         }
         let Some(member) = self.members.get_mut(&pid) else { return };
-        (member.channel, member.version, member.state) = (Some(channel), version, state.clone());
+        (member.channel, member.version) = (Some(channel), version);
         let role = state.role.unwrap_or(Role::Starting);
+        member.take_state(state, &mut self.common);
         self.is_view_due = true;
         self.tree.introduced(pid, role, Instant::now());
         // A server knows better, and tells.
@@ -447,7 +504,7 @@ impl Supervisor {
 
     /// Hears what a process has to say.
     fn listen_to(&mut self, pid: Pid) {
-        loop {
+        for _ in 0..MAX_TURN {
             let Some(member) = self.members.get_mut(&pid) else { return };
             let Some(channel) = &member.channel else { return };
             match channel.receive::<Upward>() {
@@ -472,12 +529,13 @@ impl Supervisor {
         let is_server = member.state.role == Some(Role::Server);
         match message {
             Upward::Pong => self.tree.heard(pid, now),
-            Upward::Says(state) => {
+            Upward::Says(mut state) => {
+                state.shorten();
                 let (role, took) = (state.role.unwrap_or(Role::Starting), state.took);
                 if role == Role::Server {
                     self.manager.ready(&format!("process {pid} serves"));
                 }
-                member.state = state;
+                member.take_state(state, &mut self.common);
                 self.is_view_due = true;
                 self.tree.says(pid, role, std::time::Duration::from_micros(took), now);
             }
@@ -490,7 +548,13 @@ impl Supervisor {
                     self.followers().into_iter().for_each(|pid| self.pass_sockets(pid));
                 }
             }
-            Upward::Edition(edition) => {
+            Upward::Confined(given_up) => {
+                if member.is_loading {
+                    member.given_up = Some(given_up);
+                }
+            }
+            Upward::Edition(mut edition) => {
+                edition.rules = edition.rules.clamped();
                 let Some(text) = descriptors.pop().filter(|_| is_server) else { return };
                 if self.common.edition.as_ref().is_some_and(|(known, _)| *known == edition) {
                     return;
@@ -556,6 +620,7 @@ impl Supervisor {
     fn find_server(&mut self, now: Instant) {
         if let Some(pid) = self.common.serve.holder(locks::Part::First)
             && !self.members.contains_key(&pid)
+            && self.is_ours(pid)
             && self.watch(pid).is_ok()
         {
             self.tree.introduced(pid, Role::Server, now);
@@ -623,6 +688,12 @@ impl Origin {
         Ok(Self { path: found.unwrap_or(running), arguments })
     }
 }
+
+/// The most messages of one process that are read before others have their turn: more than a socket holds.
+const MAX_TURN: usize = 1024;
+
+/// The length of a version that is kept, octets.
+const MAX_VERSION: usize = 64;
 
 /// Has the signals that the supervisor obeys wait until they are read.
 fn take_signals() -> io::Result<SignalFd> {

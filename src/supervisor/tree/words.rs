@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::limits;
 use crate::metrics::Takeover;
 
 /// A process, by the number that the system gives it.
@@ -17,6 +18,14 @@ pub(in crate::supervisor) struct Rules {
     pub(in crate::supervisor) standbys: usize,
     /// Who is not heard of for so long is killed.
     pub(in crate::supervisor) watchdog: Option<Duration>,
+}
+
+impl Rules {
+    /// These rules within the limits of the config: another process sent them.
+    pub(in crate::supervisor) fn clamped(self) -> Self {
+        let watchdog = self.watchdog.map(|watchdog| watchdog.clamp(limits::WATCHDOG.min, limits::WATCHDOG.max));
+        Self { standbys: self.standbys.min(limits::STANDBYS.max), watchdog }
+    }
 }
 
 /// What a process is started for.
