@@ -19,7 +19,7 @@ use rustix::process::{Pid as SystemPid, PidfdFlags, WaitOptions, pidfd_open, pid
 use super::channel::{Channel, Received};
 use super::common::Common;
 use super::locks::{self, Lock};
-use super::message::{Downward, Introduction, Origin, Part, Sockets, State, Upward};
+use super::message::{Downward, Edition, Introduction, Origin, Part, Sockets, State, Upward};
 use super::spawn::Image;
 use super::tree::{ChangeKind, Ended, Pid, Purpose, Rules, Step, Tree};
 use crate::config::SupervisorConfig;
@@ -39,6 +39,8 @@ pub(super) struct Supervisor {
     image: Image,
     /// What an upgrade runs.
     new_image: Option<Image>,
+    /// What an upgrade on probation has put in force: others get it when it has proven itself.
+    trial: Trial,
     members: BTreeMap<Pid, Member>,
     /// Sockets that are being told of.
     coming: Vec<ListeningSocket>,
@@ -50,6 +52,13 @@ pub(super) struct Supervisor {
     is_view_due: bool,
     /// What has ended, and how.
     statuses: HashMap<Pid, Ended>,
+}
+
+/// The config that the server of an upgrade has, and what it knows of the backends.
+#[derive(Default)]
+struct Trial {
+    edition: Option<(Edition, OwnedFd)>,
+    known: Option<OwnedFd>,
 }
 
 /// A process that is watched.
@@ -150,6 +159,7 @@ impl Supervisor {
             signals,
             image: Image::running()?,
             new_image: None,
+            trial: Trial::default(),
             members: BTreeMap::new(),
             coming: Vec::new(),
             asker: None,
@@ -241,8 +251,18 @@ impl Supervisor {
                     self.tell(asker, &Downward::Changed(result), None);
                 }
             }
+            Step::Proven => {
+                let Trial { edition, known } = std::mem::take(&mut self.trial);
+                if let Some((edition, text)) = edition {
+                    self.common.rules = edition.rules;
+                    self.tree.set_rules(edition.rules, Instant::now());
+                    self.common.edition = Some((edition, text));
+                }
+                self.common.known = known.or(self.common.known.take());
+            }
             Step::RolledBack(reason) => {
                 self.new_image = None;
+                self.trial = Trial::default();
                 tracing::warn!("upgrade rolled back: {reason}");
             }
             Step::ExecInPlace => {
@@ -491,21 +511,29 @@ impl Supervisor {
                 }
             }
             Upward::Edition(edition) => {
+                // One that serves no more has put nothing in force.
+                let is_server = is_server && self.tree.server() == Some(pid);
                 let Some(text) = descriptors.pop().filter(|_| is_server) else { return };
+                if self.tree.is_on_probation() {
+                    self.trial.edition = Some((edition, text));
+                    return;
+                }
                 if self.common.edition.as_ref().is_some_and(|(known, _)| *known == edition) {
                     return;
                 }
                 self.common.rules = edition.rules;
                 self.tree.set_rules(edition.rules, now);
-                // Those of the program before keep what they have, until the new one has proven itself.
-                let followers = if self.tree.is_on_probation() { Vec::new() } else { self.followers() };
-                for follower in followers {
+                for follower in self.followers() {
                     self.tell(follower, &Downward::Edition(edition.clone()), Some(text.as_fd()));
                 }
                 self.common.edition = Some((edition, text));
             }
             Upward::Known => {
                 let Some(known) = descriptors.pop().filter(|_| is_server) else { return };
+                if self.tree.is_on_probation() {
+                    self.trial.known = Some(known);
+                    return;
+                }
                 for follower in self.followers() {
                     self.tell(follower, &Downward::Known, Some(known.as_fd()));
                 }

@@ -345,6 +345,7 @@ impl Tree {
         pids.into_iter().for_each(|pid| self.end_one(pid));
         self.go_on(now);
     }
+            self.steps.push_back(Step::Proven);
 
     /// Time has passed.
     pub(super) fn tick(&mut self, now: Instant) {

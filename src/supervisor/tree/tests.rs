@@ -204,7 +204,8 @@ impl World {
                         self.tree.as_mut().expect("it was made").introduced(pid, process.role, self.now);
                     }
                 }
-                Step::TookOver { .. } | Step::Delayed { .. } | Step::Changed(..) | Step::RolledBack(_) => {}
+                Step::TookOver { .. } | Step::Delayed { .. } | Step::Changed(..) => {}
+                Step::Proven | Step::RolledBack(_) => {}
             }
         }
     }
@@ -434,7 +435,11 @@ fn an_upgrade_is_rolled_back_if_the_new_server_dies_soon() {
     world.until("another serves", |world| world.pid_of(Role::Server).is_some());
     assert!(world.pid_of(Role::Server).is_some_and(|pid| old.contains(&pid)), "one of the old program");
     assert_eq!(world.reasons(), [Takeover::Upgrade, Takeover::Rollback]);
-    assert!(world.has_said(|step| matches!(step, Step::RolledBack(_))));
+    // What the new one had put in force is taken back before a place is filled.
+    let place = |step: &dyn Fn(&Step) -> bool| world.said.iter().rposition(step);
+    let rolled_back = place(&|step| matches!(step, Step::RolledBack(_))).expect("it was");
+    assert!(Some(rolled_back) < place(&|step| *step == Step::Start(Purpose::Stand)), "{:?}", world.said);
+    assert!(!world.has_said(|step| *step == Step::Proven));
     world.run(Duration::from_secs(20));
     assert!(world.is_whole() && !world.has_said(|step| *step == Step::ExecInPlace));
 }
@@ -496,6 +501,9 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         4 => (0..8usize).prop_map(Event::Kill),
         1 => (0..8usize).prop_map(Event::Stop),
+    let proven = world.said.iter().position(|step| *step == Step::Proven).expect("it has served for 10 s");
+    let is_start = |step: &Step| *step == Step::Start(Purpose::Stand);
+    assert_eq!(world.said[proven..].iter().filter(|step| is_start(step)).count(), STANDBYS);
         1 => (0..8usize).prop_map(Event::Continue),
         2 => Just(Event::KillSupervisor),
         1 => Just(Event::Ask(ChangeKind::Restart)),
