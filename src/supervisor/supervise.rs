@@ -198,7 +198,7 @@ impl Supervisor {
                 && now.duration_since(self.manager_told) >= interval
             {
                 self.manager_told = now;
-                self.manager.tick(self.tree.server().is_some() || self.tree.is_ending());
+                self.manager.tick(self.tree.is_progress_made(now) || self.tree.is_ending());
             }
         }
     }
