@@ -362,8 +362,8 @@ fn a_process_starts_at_once_when_the_standbys_were_waited_for_and_the_server_die
     let mut world = World::new();
     let starting = |world: &World| world.processes.keys().rev().take(STANDBYS).copied().collect();
     delays(&mut world, 8, starting);
-    world.until("full", World::is_whole);
-    delays(&mut world, 1, |world| world.processes.keys().copied().collect());
+    // Their places stay empty for seconds now.
+    pids_of(&world, &[Role::Starting]).into_iter().for_each(|pid| world.kill(pid));
     let delay = delays(&mut world, 1, |world| world.processes.keys().copied().collect())[0];
     assert!(delay <= 101, "{delay} ms");
 }
