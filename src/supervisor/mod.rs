@@ -17,6 +17,7 @@ mod channel;
 mod common;
 mod live;
 mod locks;
+mod member;
 mod message;
 mod prepare;
 mod serving;

@@ -16,7 +16,7 @@ use super::channel::{Channel, Received};
 use super::common::Common;
 use super::locks;
 use super::message::{Downward, Edition, GivenUp, Introduction, PROTOCOL, Part, State, Upward, from_memory};
-use super::spawn::Image;
+use super::spawn::{Image, name_process};
 use super::tree::Word;
 use crate::load::{ConfigText, Confinement, LoadError, Reader, Setup};
 use crate::metrics::Role;
@@ -78,6 +78,7 @@ impl Member {
 
     /// Tells what it does now.
     pub(super) fn say(&mut self, role: Role, problem: Option<String>) {
+        name_process(role);
         self.state = State { role: Some(role), problem, ..self.state.clone() };
         self.tell(&Upward::Says(self.state.clone()), None);
     }

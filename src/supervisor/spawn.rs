@@ -20,10 +20,12 @@ use std::process::{Command, Stdio};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::stdio::{dup2_stdin, stdin};
+use rustix::thread::set_name;
 
 use super::channel::{Channel, Received};
-use super::message::{GivenUp, Handover, Sockets};
+use super::message::{GivenUp, Handover, Origin, Sockets};
 use super::tree::Pid;
+use crate::metrics::Role;
 use crate::net::listening::ListeningSocket;
 use crate::service_manager::VARIABLES;
 
@@ -111,6 +113,38 @@ impl Luggage<'_> {
         Sockets::send(&ours, self.sockets, |sockets| sockets)?;
         Ok(theirs)
     }
+}
+
+impl Origin {
+    /// How this process was started.
+    pub(super) fn of_this_process() -> io::Result<Self> {
+        let running = std::env::current_exe()?;
+        let arguments: Vec<_> = std::env::args_os().collect();
+        // An upgrade may be another link at the path by which we were found, which the system does not tell.
+        let name = arguments.first().map(PathBuf::from).unwrap_or_default();
+        let folders = std::env::var_os("PATH").unwrap_or_default();
+        let found: Vec<_> = match name.components().count() {
+            0 => Vec::new(),
+            1 => std::env::split_paths(&folders).map(|folder| folder.join(&name)).collect(),
+            _ => vec![name],
+        };
+        let is_it = |path: &PathBuf| path.canonicalize().is_ok_and(|path| path == running);
+        let found = found.into_iter().find(is_it).and_then(|path| std::path::absolute(path).ok());
+        Ok(Self { path: found.unwrap_or(running), arguments })
+    }
+}
+
+/// Gives this process a name by which `ps`, `pgrep` and `top` know its role: the program runs by descriptors, whose numbers would
+/// be its names otherwise.
+pub(super) fn name_process(role: Role) {
+    // At most 15 characters (TASK_COMM_LEN).
+    let name = match role {
+        Role::Server | Role::Draining => c"hedgerow-server",
+        Role::Supervisor => c"hedgerow-super",
+        Role::Starting | Role::Standby | Role::Failed => c"hedgerow-spare",
+    };
+    // A name is for people: a process without one serves as well.
+    let _ = set_name(name);
 }
 
 /// Whether this process was started by another one of a tree.

@@ -7,23 +7,20 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 use std::process::{ExitCode, id};
 use std::time::{Instant, SystemTime};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{
-    Pid as SystemPid, PidfdFlags, WaitId, WaitIdOptions, WaitOptions, getpgid, getpgrp, pidfd_open, pidfd_send_signal,
-    wait, waitid,
-};
+use rustix::process::{WaitOptions, pidfd_send_signal, wait};
 
 use super::channel::{Channel, Received};
 use super::common::Common;
 use super::locks::{self, Lock};
-use super::message::{Downward, GivenUp, Introduction, Origin, Part, Sockets, State, Upward, shorten};
-use super::spawn::Image;
+use super::member::WatchedProcess;
+use super::message::{Downward, Edition, GivenUp, Introduction, Origin, Part, Sockets, Upward, shorten};
+use super::spawn::{Image, name_process};
 use super::tree::{ChangeKind, Ended, Pid, Purpose, Rules, Step, Tree};
 use crate::config::Config;
 use crate::metrics::{ProcessSnapshot, ProcessesSnapshot, Role, SupervisorSnapshot};
@@ -42,7 +39,9 @@ pub(super) struct Supervisor {
     image: Image,
     /// What an upgrade runs.
     new_image: Option<Image>,
-    members: BTreeMap<Pid, Member>,
+    /// What an upgrade on probation has put in force: others get it when it has proven itself.
+    trial: Trial,
+    members: BTreeMap<Pid, WatchedProcess>,
     /// Sockets that are being told of.
     coming: Vec<ListeningSocket>,
     /// Which server has asked for the change that is under way.
@@ -55,33 +54,13 @@ pub(super) struct Supervisor {
     statuses: HashMap<Pid, Ended>,
 }
 
-/// A process that is watched.
-struct Member {
-    /// Readable when it has ended.
-    process: OwnedFd,
-    channel: Option<Channel>,
-    version: String,
-    state: State,
-    /// Since when it has its role.
-    since: SystemTime,
-    role: Role,
-    /// Whether it reads the config on the disk, and has not served yet: the kernel and the disk made it what it is, and no server.
-    is_loading: bool,
-    /// The rights that it has given up, of a newcomer that does not serve yet.
+/// The config that the server of an upgrade has, and what it knows of the backends.
+#[derive(Default)]
+struct Trial {
+    edition: Option<(Edition, OwnedFd)>,
+    known: Option<OwnedFd>,
+    /// The rights that it has given up.
     given_up: Option<GivenUp>,
-}
-
-impl Member {
-    /// Takes what the process does now. From the first moment that it serves, its word on its rights counts no more.
-    fn take_state(&mut self, state: State, common: &mut Common) {
-        if state.role == Some(Role::Server)
-            && std::mem::take(&mut self.is_loading)
-            && let Some(given_up) = self.given_up.take()
-        {
-            common.take_given_up(given_up);
-        }
-        self.state = state;
-    }
 }
 
 /// What is ready.
@@ -165,6 +144,7 @@ impl Supervisor {
     }
 
     fn new(common: Common, manager: ServiceManager, signals: SignalFd, tree: Tree) -> io::Result<Self> {
+        name_process(Role::Supervisor);
         common.introductions[1].identify_senders()?;
         Ok(Self {
             common,
@@ -174,6 +154,7 @@ impl Supervisor {
             signals,
             image: Image::running()?,
             new_image: None,
+            trial: Trial::default(),
             members: BTreeMap::new(),
             coming: Vec::new(),
             asker: None,
@@ -212,7 +193,7 @@ impl Supervisor {
                 && now.duration_since(self.manager_told) >= interval
             {
                 self.manager_told = now;
-                self.manager.tick(self.tree.server().is_some() || self.tree.is_ending());
+                self.manager.tick(self.tree.is_progress_made(now) || self.tree.is_ending());
             }
         }
     }
@@ -265,8 +246,21 @@ impl Supervisor {
                     self.tell(asker, &Downward::Changed(result), None);
                 }
             }
+            Step::Proven => {
+                let Trial { edition, known, given_up } = std::mem::take(&mut self.trial);
+                if let Some(given_up) = given_up {
+                    self.common.take_given_up(given_up);
+                }
+                if let Some((edition, text)) = edition {
+                    self.common.rules = edition.rules;
+                    self.tree.set_rules(edition.rules, Instant::now());
+                    self.common.edition = Some((edition, text));
+                }
+                self.common.known = known.or(self.common.known.take());
+            }
             Step::RolledBack(reason) => {
                 self.new_image = None;
+                self.trial = Trial::default();
                 tracing::warn!("upgrade rolled back: {reason}");
             }
             Step::ExecInPlace => {
@@ -333,20 +327,7 @@ impl Supervisor {
 
     /// Begins to watch a process.
     fn watch(&mut self, pid: Pid) -> io::Result<()> {
-        let process = pidfd_open(system_pid(pid)?, PidfdFlags::empty())?;
-        self.members.insert(
-            pid,
-            Member {
-                process,
-                channel: None,
-                version: String::new(),
-                state: State::default(),
-                since: SystemTime::now(),
-                role: Role::Starting,
-                is_loading: false,
-                given_up: None,
-            },
-        );
+        self.members.insert(pid, WatchedProcess::new(pid)?);
         Ok(())
     }
 
@@ -437,16 +418,15 @@ impl Supervisor {
         }
     }
 
-    /// Whether a process is one of ours that is not watched yet: it was there before this supervisor, or before the program of it.
-    fn is_ours(&self, pid: Pid) -> bool {
-        let Ok(process) = system_pid(pid) else { return false };
-        // A supervisor that has all its rights has started all others, and takes no other's word for it.
-        if self.common.given_up.is_none() {
-            let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-            return waitid(WaitId::Pid(process), options).is_ok();
+    /// Takes the rights that a process has given up, once it serves. From then on its word on that counts no more.
+    fn take_given_up(&mut self, pid: Pid, role: Role) {
+        let Some(member) = self.members.get_mut(&pid).filter(|_| role == Role::Server) else { return };
+        member.is_loading = false;
+        let Some(given_up) = member.given_up.take() else { return };
+        match self.tree.is_on_probation() {
+            true => self.trial.given_up = Some(given_up),
+            false => self.common.take_given_up(given_up),
         }
-        // The others are no children of one that has succeeded another, and have no more rights than this one.
-        getpgid(Some(process)).is_ok_and(|group| group == getpgrp())
     }
 
     /// Takes the introduction of a process, which the kernel names.
@@ -459,15 +439,16 @@ impl Supervisor {
             return;
         }
         // One that is there no more has left this behind.
-        if !self.members.contains_key(&pid) && (!self.is_ours(pid) || self.watch(pid).is_err()) {
+        if !self.members.contains_key(&pid) && (!self.common.is_ours(pid) || self.watch(pid).is_err()) {
             return;
         }
         let Some(member) = self.members.get_mut(&pid) else { return };
         (member.channel, member.version) = (Some(channel), version);
         let role = state.role.unwrap_or(Role::Starting);
-        member.take_state(state, &mut self.common);
+        member.state = state.clone();
         self.is_view_due = true;
         self.tree.introduced(pid, role, Instant::now());
+        self.take_given_up(pid, role);
         // A server knows better, and tells.
         if role != Role::Server {
             self.brief(pid);
@@ -535,9 +516,10 @@ impl Supervisor {
                 if role == Role::Server {
                     self.manager.ready(&format!("process {pid} serves"));
                 }
-                member.take_state(state, &mut self.common);
+                member.state = state;
                 self.is_view_due = true;
                 self.tree.says(pid, role, std::time::Duration::from_micros(took), now);
+                self.take_given_up(pid, role);
             }
             Upward::Sockets(sockets) => {
                 if is_server && sockets.add_to(&mut self.coming, descriptors) {
@@ -548,28 +530,32 @@ impl Supervisor {
                     self.followers().into_iter().for_each(|pid| self.pass_sockets(pid));
                 }
             }
-            Upward::Confined(given_up) => {
-                if member.is_loading {
-                    member.given_up = Some(given_up);
-                }
-            }
+            Upward::Confined(given_up) => member.given_up = Some(given_up).filter(|_| member.is_loading),
             Upward::Edition(mut edition) => {
                 edition.rules = edition.rules.clamped();
+                // One that serves no more has put nothing in force.
+                let is_server = is_server && self.tree.server() == Some(pid);
                 let Some(text) = descriptors.pop().filter(|_| is_server) else { return };
+                if self.tree.is_on_probation() {
+                    self.trial.edition = Some((edition, text));
+                    return;
+                }
                 if self.common.edition.as_ref().is_some_and(|(known, _)| *known == edition) {
                     return;
                 }
                 self.common.rules = edition.rules;
                 self.tree.set_rules(edition.rules, now);
-                // Those of the program before keep what they have, until the new one has proven itself.
-                let followers = if self.tree.is_on_probation() { Vec::new() } else { self.followers() };
-                for follower in followers {
+                for follower in self.followers() {
                     self.tell(follower, &Downward::Edition(edition.clone()), Some(text.as_fd()));
                 }
                 self.common.edition = Some((edition, text));
             }
             Upward::Known => {
                 let Some(known) = descriptors.pop().filter(|_| is_server) else { return };
+                if self.tree.is_on_probation() {
+                    self.trial.known = Some(known);
+                    return;
+                }
                 for follower in self.followers() {
                     self.tell(follower, &Downward::Known, Some(known.as_fd()));
                 }
@@ -620,7 +606,7 @@ impl Supervisor {
     fn find_server(&mut self, now: Instant) {
         if let Some(pid) = self.common.serve.holder(locks::Part::First)
             && !self.members.contains_key(&pid)
-            && self.is_ours(pid)
+            && self.common.is_ours(pid)
             && self.watch(pid).is_ok()
         {
             self.tree.introduced(pid, Role::Server, now);
@@ -670,25 +656,6 @@ impl Supervisor {
     }
 }
 
-impl Origin {
-    /// How this process was started.
-    fn of_this_process() -> io::Result<Self> {
-        let running = std::env::current_exe()?;
-        let arguments: Vec<_> = std::env::args_os().collect();
-        // An upgrade may be another link at the path by which we were found, which the system does not tell.
-        let name = arguments.first().map(PathBuf::from).unwrap_or_default();
-        let folders = std::env::var_os("PATH").unwrap_or_default();
-        let found: Vec<_> = match name.components().count() {
-            0 => Vec::new(),
-            1 => std::env::split_paths(&folders).map(|folder| folder.join(&name)).collect(),
-            _ => vec![name],
-        };
-        let is_it = |path: &PathBuf| path.canonicalize().is_ok_and(|path| path == running);
-        let found = found.into_iter().find(is_it).and_then(|path| std::path::absolute(path).ok());
-        Ok(Self { path: found.unwrap_or(running), arguments })
-    }
-}
-
 /// The most messages of one process that are read before others have their turn: more than a socket holds.
 const MAX_TURN: usize = 1024;
 
@@ -707,9 +674,4 @@ fn take_signals() -> io::Result<SignalFd> {
 fn is_full(error: &io::Error) -> bool {
     // Reset, if it has not read all that it was told.
     !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
-}
-
-fn system_pid(pid: Pid) -> io::Result<SystemPid> {
-    let pid = i32::try_from(pid).ok().and_then(SystemPid::from_raw);
-    pid.ok_or_else(|| io::Error::other("a process without a number"))
 }

@@ -20,6 +20,7 @@
 //!                            refused
 //! ```
 
+mod backoff;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -28,6 +29,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use self::backoff::{Backoff, YOUNG};
 pub(super) use self::words::{ChangeKind, Ended, Pid, Purpose, Rules, Step, Word};
 use crate::metrics::{Role, Takeover};
 
@@ -101,26 +103,6 @@ enum Change {
     Replacing,
 }
 
-/// How long the next start waits.
-#[derive(Debug)]
-struct Backoff {
-    delay: Duration,
-    not_before: Instant,
-}
-
-impl Backoff {
-    /// A process has died: young, or not. Returns how long its place stays empty.
-    fn on_death(&mut self, is_young: bool, now: Instant) -> Duration {
-        self.delay = match is_young {
-            false => Duration::ZERO,
-            true if self.delay.is_zero() => MIN_DELAY,
-            true => (self.delay * 2).min(MAX_DELAY),
-        };
-        self.not_before = now + self.delay;
-        self.delay
-    }
-}
-
 impl Tree {
     /// Nothing runs yet: the first server is started.
     pub(super) fn first(rules: Rules, now: Instant) -> Self {
@@ -146,7 +128,7 @@ impl Tree {
             change: None,
             leaving: None,
             last_server: None,
-            backoff: Backoff { delay: Duration::ZERO, not_before: now },
+            backoff: Backoff::new(now),
             generation: 0,
             last_tick: now,
             next_ping: now,
@@ -167,6 +149,12 @@ impl Tree {
     /// Who serves.
     pub(super) fn server(&self) -> Option<Pid> {
         self.processes.iter().find(|(_, process)| process.role == Role::Server).map(|(pid, _)| *pid)
+    }
+
+    /// Whether the server has answered one of the last pings.
+    pub(super) fn is_progress_made(&self, now: Instant) -> bool {
+        let heard = self.server().and_then(|pid| self.processes.get(&pid)).map(|process| process.heard);
+        heard.is_some_and(|heard| now.saturating_duration_since(heard) < self.rules.ping() * PINGS)
     }
 
     /// Whether all is to end.
@@ -213,8 +201,8 @@ impl Tree {
             Purpose::First => self.steps.push_back(Step::Exit(1)),
             Purpose::Newcomer(kind) => self.refuse(kind, problem),
             Purpose::Stand => {
-                let delay = self.backoff.on_death(true, now);
-                self.steps.push_back(Step::Delayed { problem, delay });
+                self.backoff.on_young_death(false, now);
+                self.delayed(problem, now);
             }
         }
         self.go_on(now);
@@ -240,6 +228,9 @@ impl Tree {
         let Some(process) = self.processes.get_mut(&pid) else { return };
         process.heard = now;
         process.role = role;
+        if matches!(role, Role::Standby | Role::Server) {
+            self.backoff.on_load();
+        }
         if role == Role::Server {
             self.serves(pid, took, now);
         }
@@ -300,10 +291,9 @@ impl Tree {
         {
             self.refuse(kind, format!("the newcomer has ended: {how}"));
         } else if process.counts() && self.phase != Phase::First && !self.is_ending() {
-            let is_young = now.duration_since(process.since) < YOUNG;
-            let delay = self.backoff.on_death(is_young, now);
-            if is_young {
-                self.steps.push_back(Step::Delayed { problem: format!("process {pid} ended: {how}"), delay });
+            if now.duration_since(process.since) < YOUNG {
+                self.backoff.on_young_death(matches!(process.role, Role::Standby | Role::Server), now);
+                self.delayed(format!("process {pid} ended: {how}"), now);
             }
         }
         self.settle(now);
@@ -355,6 +345,7 @@ impl Tree {
         {
             self.generation += 1;
             self.change = Some(Change::Replacing);
+            self.steps.push_back(Step::Proven);
         }
         if let Phase::Ending { kill_at, is_draining: false } = self.phase
             && now >= kill_at
@@ -381,7 +372,7 @@ impl Tree {
             due = due.min(until);
         }
         if self.is_short() {
-            due = due.min(self.backoff.not_before);
+            due = due.min(self.start_at());
         }
         due
     }
@@ -417,7 +408,8 @@ impl Tree {
             self.last_server = Some((server, Some(Takeover::Restart)));
             self.let_go(server, Word::HandOver);
         }
-        while self.is_short() && now >= self.backoff.not_before {
+        while self.is_short() && now >= self.start_at() {
+            self.backoff.on_start();
             self.start(Purpose::Stand);
             // Those of an upgrade come one by one: a process takes as much memory as its zones do.
             if matches!(self.change, Some(Change::Replacing)) {
@@ -484,6 +476,21 @@ impl Tree {
             return false;
         }
         there.count() + asked_for < self.rules.standbys + 1
+    }
+
+    /// When a missing process may start. The delay is shorter while no process serves and none is about to.
+    fn start_at(&self) -> Instant {
+        let serves_soon = |process: &Process| process.counts() && process.role != Role::Failed;
+        let is_served = self.asked_for.contains(&Purpose::Stand) || self.processes.values().any(serves_soon);
+        self.backoff.not_before(is_served)
+    }
+
+    /// A place stays empty for a while, if it has to.
+    fn delayed(&mut self, problem: String, now: Instant) {
+        let delay = self.start_at().saturating_duration_since(now);
+        if !delay.is_zero() {
+            self.steps.push_back(Step::Delayed { problem, delay });
+        }
     }
 
     /// Whether all places are taken by those who have loaded.
@@ -563,7 +570,7 @@ impl Tree {
     /// Ends the wait of a successor, if there is nothing more to wait for.
     fn settle(&mut self, now: Instant) {
         if let Phase::Settling { until, expected } = self.phase
-            && (now >= until || (self.processes.len() >= expected && self.server().is_some()))
+            && (now >= until || (self.processes.len() >= expected && (expected == 0 || self.server().is_some())))
         {
             self.phase = Phase::Running;
         }
@@ -571,7 +578,7 @@ impl Tree {
 
     /// Asks who has not been heard of for a while, and kills who stays silent.
     fn watch(&mut self, now: Instant) {
-        let interval = self.rules.watchdog.map_or(PING, |watchdog| (watchdog / 4).min(PING));
+        let interval = self.rules.ping();
         // Who was stopped or starved itself cannot tell who else was.
         if now.duration_since(self.last_tick) > interval * 2 {
             self.processes.values_mut().for_each(|process| process.heard = now);
@@ -661,13 +668,6 @@ fn serves_or_drains(process: &Process) -> bool {
     matches!(process.role, Role::Server | Role::Draining)
 }
 
-/// A process that dies before it is so old may die of what it was started with; the next one waits.
-const YOUNG: Duration = Duration::from_secs(1);
-
-/// How long the place of one that died young stays empty, the first time and at most.
-const MIN_DELAY: Duration = Duration::from_millis(100);
-const MAX_DELAY: Duration = Duration::from_secs(5);
-
 /// How long a successor waits for the introductions of the others: they write them as soon as their channels have closed.
 const SETTLE: Duration = Duration::from_millis(100);
 
@@ -683,5 +683,5 @@ const PROBATION: Duration = Duration::from_secs(10);
 /// How long a newcomer may say nothing.
 const NEWCOMER_PATIENCE: Duration = Duration::from_secs(30);
 
-/// How often all are asked whether they make progress, at least.
-const PING: Duration = Duration::from_secs(1);
+/// So many pings without an answer mean that the server makes no progress.
+const PINGS: u32 = 3;

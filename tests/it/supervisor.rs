@@ -3,6 +3,7 @@
 
 use std::process::Command;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -301,6 +302,28 @@ fn without_descriptors_for_its_locks_the_first_start_fails_and_says_so() {
         assert_eq!(process.wait_for_exit().code(), Some(1), "{limit}: {}", process.log());
         assert!(process.log().contains("Too many open files"), "{limit}: {}", process.log());
     }
+}
+
+#[test]
+fn kills_of_any_processes_but_one_leave_no_long_gap() {
+    let tree = Tree::start("");
+    let client = tree.client();
+    for round in 0..40_u16 {
+        let begin = Instant::now();
+        // One that has loaded is left: another one each time.
+        let loaded: Vec<_> = ["supervisor", "standby", "server"].iter().flat_map(|role| tree.pids(role)).collect();
+        let left = loaded[usize::from(round) % loaded.len()];
+        let killed = Instant::now();
+        tree.left().into_iter().filter(|pid| *pid != left).for_each(|pid| signal(pid, Signal::KILL));
+        until("an answer", || client.try_ask(&query("www.example", A).id(round)));
+        let gap = killed.elapsed();
+        assert!(gap < Duration::from_millis(1500), "round {round}: {gap:?}\n{}", tree.server.process.log());
+        // Until the next kill it is asked on.
+        while begin.elapsed() < Duration::from_millis(300) {
+            client.try_ask(&query("www.example", A).id(round));
+        }
+    }
+    tree.wait_until_whole();
 }
 
 #[test]

@@ -172,6 +172,27 @@ fn an_upgrade_that_dies_soon_is_rolled_back() {
 }
 
 #[test]
+fn a_roll_back_puts_the_config_before_the_upgrade_back_in_force() {
+    let (tree, _folder, program) = start_copy();
+    tree.server.rewrite("b.txt", &table(OTHER_ADDRESS));
+    let text = std::fs::read_to_string(tree.server.path("config.toml")).expect("our own file");
+    tree.server.rewrite("config.toml", &text.replace("a.txt", "b.txt"));
+    replace(&program, &std::fs::read(&program).expect("our own file"));
+    assert_eq!(ctl(&tree, &["upgrade"]).0, Some(0));
+    assert_eq!(tree.address(), OTHER_ADDRESS, "the upgrade reads what is on the disk");
+    // A standby that starts during the trial is not to bring the new config along.
+    tree.kill(&[tree.pids("standby")[0]]);
+    tree.wait_until_whole();
+    tree.kill(&[tree.pid("server")]);
+    tree.server.process.wait_for_log("upgrade rolled back: ");
+    for round in 0..4 {
+        assert_eq!(tree.address(), ADDRESS, "after {round} more deaths");
+        tree.wait_until_whole();
+        tree.kill(&[tree.pid("server")]);
+    }
+}
+
+#[test]
 fn all_processes_follow_an_upgrade() {
     let (tree, _folder, program) = start_copy();
     let before = tree.wait_until_whole();

@@ -204,7 +204,8 @@ impl World {
                         self.tree.as_mut().expect("it was made").introduced(pid, process.role, self.now);
                     }
                 }
-                Step::TookOver { .. } | Step::Delayed { .. } | Step::Changed(..) | Step::RolledBack(_) => {}
+                Step::TookOver { .. } | Step::Delayed { .. } | Step::Changed(..) => {}
+                Step::Proven | Step::RolledBack(_) => {}
             }
         }
     }
@@ -299,23 +300,100 @@ fn a_standby_serves_when_the_server_dies_and_its_place_is_filled_at_once() {
     assert_eq!(world.reasons(), [Takeover::Crash]);
 }
 
+/// The times, in ms, until another process starts, each time that these are killed.
+fn delays(world: &mut World, rounds: usize, victims: impl Fn(&World) -> Vec<Pid>) -> Vec<u128> {
+    let mut round = || {
+        let victims = victims(world);
+        let (newest, before) = (world.next_pid, world.now);
+        victims.into_iter().for_each(|pid| world.kill(pid));
+        world.until("another", |world| world.next_pid > newest);
+        (world.now - before).as_millis()
+    };
+    (0..rounds).map(|_| round()).collect()
+}
+
+fn pids_of(world: &World, roles: &[Role]) -> Vec<Pid> {
+    let processes = world.processes.iter().filter(|(_, process)| roles.contains(&process.role));
+    processes.map(|(pid, _)| *pid).collect()
+}
+
 #[test]
-fn who_dies_young_again_and_again_is_waited_for_longer_and_longer() {
-    let mut world = World::new();
-    world.run(YOUNG);
-    let mut delays = Vec::new();
-    for _ in 0..9 {
-        world.until("full", World::is_whole);
-        let youngest = *world.processes.keys().max().expect("three");
-        let before = world.now;
-        world.kill(youngest);
-        world.until("another", |world| world.processes.keys().max() > Some(&youngest));
-        delays.push((world.now - before).as_millis());
+fn processes_that_die_while_they_load_are_waited_for_longer_and_longer() {
+    // One at a time, and two by one event.
+    for victims in [1, 2] {
+        let mut world = World::new();
+        world.run(YOUNG);
+        let delays = delays(&mut world, 9, |world| world.processes.keys().rev().take(victims).copied().collect());
+        // The first ones that died had lived for long.
+        assert!(delays[0] <= 1, "{victims}: {delays:?}");
+        for (delay, expected) in delays[1..].iter().zip([100, 200, 400, 800, 1600, 3200, 5000, 5000]) {
+            assert!((expected..expected + 5).contains(delay), "{victims}: {delays:?}");
+        }
     }
-    // The first one that died had lived for long.
-    assert!(delays[0] <= 1, "{delays:?}");
-    for (delay, expected) in delays[1..].iter().zip([100, 200, 400, 800, 1600, 3200, 5000, 5000]) {
-        assert!((expected..expected + 5).contains(delay), "{delays:?}");
+}
+
+#[test]
+fn kills_of_processes_that_had_loaded_lengthen_no_delay() {
+    for victims in [&[Role::Server][..], &[Role::Standby], &[Role::Server, Role::Standby]] {
+        let mut world = World::new();
+        for round in 0..9 {
+            world.until("full", World::is_whole);
+            let delay = delays(&mut world, 1, |world| pids_of(world, victims))[0];
+            assert!(delay <= 101, "{victims:?}: {delay} ms in round {round}");
+        }
+    }
+}
+
+#[test]
+fn a_new_process_starts_soon_while_no_process_serves() {
+    // (how long the killer waits, how long none starts at most)
+    for (pause, most) in [(300, 1), (20, 1), (0, 101)] {
+        let mut world = World::new();
+        for round in 0..20 {
+            let delay = delays(&mut world, 1, |world| world.processes.keys().copied().collect())[0];
+            assert!(delay <= most, "kills every {pause} ms: {delay} ms in round {round}");
+            world.run(ms(pause));
+        }
+    }
+}
+
+#[test]
+fn a_process_starts_at_once_when_the_standbys_were_waited_for_and_the_server_dies() {
+    let mut world = World::new();
+    let starting = |world: &World| world.processes.keys().rev().take(STANDBYS).copied().collect();
+    delays(&mut world, 8, starting);
+    // Their places stay empty for seconds now.
+    pids_of(&world, &[Role::Starting]).into_iter().for_each(|pid| world.kill(pid));
+    let delay = delays(&mut world, 1, |world| world.processes.keys().copied().collect())[0];
+    assert!(delay <= 101, "{delay} ms");
+}
+
+#[test]
+fn a_successor_that_is_alone_starts_a_process_soon() {
+    for (expected, most) in [(0, Duration::ZERO), (2, SETTLE)] {
+        let now = Instant::now();
+        let mut tree = Tree::succeeding(RULES, expected, Some(7), now);
+        assert!(tree.due() <= now + most, "{expected}");
+        tree.tick(now + most);
+        assert!(std::iter::from_fn(|| tree.next_step()).any(|step| step == Step::Start(Purpose::Stand)), "{expected}");
+    }
+}
+
+#[test]
+fn progress_is_that_of_the_server_with_and_without_a_watchdog() {
+    for (watchdog, most) in [(None, 3000), (Some(ms(600_000)), 3000), (Some(ms(2000)), 1500)] {
+        let mut world = World::new();
+        let now = world.now;
+        world.tree.as_mut().expect("there is one").set_rules(Rules { watchdog, ..RULES }, now);
+        let is_progress_made = |world: &World| world.tree.as_ref().is_some_and(|tree| tree.is_progress_made(world.now));
+        for _ in 0..5 {
+            world.run(ms(700));
+            assert!(is_progress_made(&world), "{watchdog:?}");
+        }
+        let server = world.pid_of(Role::Server).expect("one serves");
+        world.processes.get_mut(&server).expect("it serves").is_stopped = true;
+        world.run(ms(most));
+        assert!(!is_progress_made(&world), "{watchdog:?}");
     }
 }
 
@@ -419,6 +497,9 @@ fn all_processes_and_the_supervisor_follow_an_upgrade_that_has_proven_itself() {
     assert!(refused.is_err(), "it is still under way");
     world.until("the supervisor too", |world| world.has_said(|step| *step == Step::ExecInPlace));
     assert!(world.is_whole() && !world.processes.keys().any(|pid| old.contains(pid)), "{:?}", world.processes);
+    let proven = world.said.iter().position(|step| *step == Step::Proven).expect("it has served for 10 s");
+    let is_start = |step: &Step| *step == Step::Start(Purpose::Stand);
+    assert_eq!(world.said[proven..].iter().filter(|step| is_start(step)).count(), STANDBYS);
     assert_eq!(world.reasons(), [Takeover::Upgrade]);
 }
 
@@ -434,7 +515,11 @@ fn an_upgrade_is_rolled_back_if_the_new_server_dies_soon() {
     world.until("another serves", |world| world.pid_of(Role::Server).is_some());
     assert!(world.pid_of(Role::Server).is_some_and(|pid| old.contains(&pid)), "one of the old program");
     assert_eq!(world.reasons(), [Takeover::Upgrade, Takeover::Rollback]);
-    assert!(world.has_said(|step| matches!(step, Step::RolledBack(_))));
+    // What the new one had put in force is taken back before a place is filled.
+    let place = |step: &dyn Fn(&Step) -> bool| world.said.iter().rposition(step);
+    let rolled_back = place(&|step| matches!(step, Step::RolledBack(_))).expect("it was");
+    assert!(Some(rolled_back) < place(&|step| *step == Step::Start(Purpose::Stand)), "{:?}", world.said);
+    assert!(!world.has_said(|step| *step == Step::Proven));
     world.run(Duration::from_secs(20));
     assert!(world.is_whole() && !world.has_said(|step| *step == Step::ExecInPlace));
 }

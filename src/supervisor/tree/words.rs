@@ -83,6 +83,8 @@ pub(in crate::supervisor) enum Step {
     },
     /// The change has come to its end; whoever has asked for it is told.
     Changed(ChangeKind, Result<(), String>),
+    /// The new server of an upgrade has served for long enough: what it put in force stays.
+    Proven,
     /// The new server has died too soon after an upgrade.
     RolledBack(String),
     /// All processes run the new program, but the supervisor.

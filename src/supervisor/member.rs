@@ -1,0 +1,67 @@
+//! A process as the supervisor watches it.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::SystemTime;
+
+use rustix::process::{Pid as SystemPid, PidfdFlags, WaitId, WaitIdOptions, getpgid, getpgrp, pidfd_open, waitid};
+
+use super::channel::Channel;
+use super::common::Common;
+use super::message::{GivenUp, State};
+use super::tree::Pid;
+use crate::metrics::Role;
+
+/// A process that the supervisor watches.
+pub(super) struct WatchedProcess {
+    /// Readable when the process has ended.
+    pub(super) process: OwnedFd,
+    pub(super) channel: Option<Channel>,
+    pub(super) version: String,
+    pub(super) state: State,
+    /// The time at which it took on its role.
+    pub(super) since: SystemTime,
+    pub(super) role: Role,
+    /// Whether it reads the config on the disk and has not served yet. No server has had a part in what it does.
+    pub(super) is_loading: bool,
+    /// The rights that it has given up, until it serves.
+    pub(super) given_up: Option<GivenUp>,
+}
+
+impl WatchedProcess {
+    /// Begins to watch a process.
+    ///
+    /// # Errors
+    /// If there is no such process, or there are no descriptors left.
+    pub(super) fn new(pid: Pid) -> io::Result<Self> {
+        Ok(Self {
+            process: pidfd_open(system_pid(pid)?, PidfdFlags::empty())?,
+            channel: None,
+            version: String::new(),
+            state: State::default(),
+            since: SystemTime::now(),
+            role: Role::Starting,
+            is_loading: false,
+            given_up: None,
+        })
+    }
+}
+
+impl Common {
+    /// Whether a process is one of ours, by the word of the kernel alone.
+    pub(super) fn is_ours(&self, pid: Pid) -> bool {
+        let Ok(process) = system_pid(pid) else { return false };
+        // A supervisor with all its rights has started all others.
+        if self.given_up.is_none() {
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+            return waitid(WaitId::Pid(process), options).is_ok();
+        }
+        // The others are no children of one that has succeeded another, and have no fewer rights than this one.
+        getpgid(Some(process)).is_ok_and(|group| group == getpgrp())
+    }
+}
+
+fn system_pid(pid: Pid) -> io::Result<SystemPid> {
+    let pid = i32::try_from(pid).ok().and_then(SystemPid::from_raw);
+    pid.ok_or_else(|| io::Error::other("a process without a number"))
+}
