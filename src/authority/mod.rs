@@ -23,7 +23,6 @@ use crate::metrics::{self, Counters, Dropped, Limit, Limited};
 use crate::net::batch::{BATCH, Datagram, RecvBatch, SendBatch};
 use crate::net::busy_poll::BusyPoll;
 use crate::net::clock;
-use crate::net::options::{disable_gro, enable_gro};
 use crate::net::tasks::{TaskKind, Tasks};
 use crate::net::tcp::Responder;
 use crate::net::udp::{Socket, inbox};
@@ -111,11 +110,9 @@ impl Authority {
     /// # Errors
     /// If the socket has left the runtime.
     pub async fn serve_udp(self: Rc<Self>, socket: Rc<Socket>, mut busy_poll: BusyPoll) -> io::Result<()> {
-        match self.xsks.is_gro_off() {
-            // Another process may have switched it on.
-            true => disable_gro(&*socket),
+        if !self.xsks.is_gro_off() {
             // Forwarders use GSO; the clients of a forwarder hardly ever do, so its listeners are spared the price of GRO.
-            false => enable_gro(&*socket),
+            socket.enable_gro();
         }
         let mut received = inbox();
         let mut responses = outbox();

@@ -142,8 +142,6 @@ impl Group {
             if socket.peer_addr().is_ok() {
                 let _ = connect_unspec(socket);
             }
-            options::disable_gro(socket);
-            options::stamp_arrivals(socket, false);
         }
         for listener in &tcp {
             set_tcp_options(SockRef::from(listener)).map_err(fail("TCP"))?;

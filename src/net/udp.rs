@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -33,6 +35,8 @@ pub struct Socket {
     refused: Cell<u32>,
     /// Datagrams that were dropped since somebody asked.
     dropped: Cell<u64>,
+    /// Whether GRO is to end once the socket is empty: an earlier reader may have switched it on, in this process or another.
+    is_gro_to_end: Cell<bool>,
 }
 
 impl Socket {
@@ -42,13 +46,35 @@ impl Socket {
     /// If the runtime's own descriptors are exhausted.
     pub fn new(socket: UdpSocket, proxies: Arc<Proxies>) -> io::Result<Self> {
         let refused = options::refused_by_kernel(&socket).unwrap_or_default();
+        // An earlier reader may have ended under pressure.
+        options::stamp_arrivals(&socket, false);
         Ok(Self {
             fd: batch::watch(socket.into())?,
             proxies,
             pressure: RefCell::default(),
             refused: Cell::new(refused),
             dropped: Cell::default(),
+            is_gro_to_end: Cell::new(true),
         })
+    }
+
+    /// Asks the kernel for GRO, for as long as this reader has the socket.
+    pub fn enable_gro(&self) {
+        self.is_gro_to_end.set(false);
+        options::enable_gro(&self.fd);
+    }
+
+    /// Ends GRO, unless something is there to be received: the kernel gives the segment size of a coalesced datagram only while GRO
+    /// is on.
+    #[cold]
+    fn end_gro(&self) {
+        options::disable_gro(&self.fd);
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        if recv(&self.fd, &mut [0_u8; 1], flags).is_err_and(|error| error == Errno::AGAIN) {
+            self.is_gro_to_end.set(false);
+        } else {
+            options::enable_gro(&self.fd);
+        }
     }
 
     /// From whom datagrams come with a header.
@@ -87,6 +113,9 @@ impl Socket {
             }
             if batch.is_full() { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
         });
+        if self.is_gro_to_end.get() && !batch.is_full() {
+            self.end_gro();
+        }
         if has_received {
             if self.pressure.borrow_mut().note(batch.is_full()) {
                 self.relieve(batch);
@@ -174,6 +203,7 @@ const LAST_BATCHES: usize = 256;
 mod tests {
     use super::*;
     use crate::net::batch::SendBatch;
+    use crate::net::bind::{Group, Kinds};
     use crate::net::options::enable_gro;
 
     /// A socket that sends, and one that does not block.
@@ -209,6 +239,38 @@ mod tests {
         chunks.clear();
         to.receive_last(|batch| chunks.push(batch.len()));
         assert_eq!(chunks, [BATCH, 100 - BATCH]);
+    }
+
+    #[tokio::test]
+    async fn gro_of_an_earlier_reader_ends_when_the_socket_is_empty() {
+        let (from, to) = sockets();
+        enable_gro(&to);
+        let address = to.local_addr().unwrap();
+        let mut out = SendBatch::new(BATCH, 16);
+        let mut send_coalesced = || {
+            for _ in 0..50 {
+                out.push(Some(address), None, |bytes| bytes.extend([1; 3]));
+            }
+            out.flush(&from, |index, error| panic!("datagram {index} refused: {error}"));
+        };
+        // Another process leaves this to us.
+        send_coalesced();
+        let group = Group::complete(address, Kinds::Datagram, vec![to], Vec::new()).unwrap();
+        let socket = |clone: &UdpSocket| Socket::new(clone.try_clone().unwrap(), Arc::default()).unwrap();
+        let earlier = socket(&group.udp[0]);
+        earlier.enable_gro();
+        drop(earlier);
+        send_coalesced();
+        let to = socket(&group.udp[0]);
+        let receive = async || {
+            let mut received = Vec::new();
+            to.readable().await.unwrap();
+            to.receive(&mut inbox(), |batch| received.push((batch.len(), batch.has_coalesced())));
+            received
+        };
+        assert_eq!(receive().await, [(BATCH, true), (100 - BATCH, true)]);
+        send_coalesced();
+        assert_eq!(receive().await, [(50, false)]);
     }
 
     #[tokio::test]

@@ -37,7 +37,6 @@ use crate::admin::Owner;
 use crate::config::{Config, ListenConfig};
 use crate::net::bind::{BindError, Group, Kinds};
 use crate::net::listening::{Endpoint, ListeningSocket};
-use crate::net::options;
 use crate::net::proxy_protocol::Proxies;
 use crate::net::quic_server::{QuicListener, QuicServer};
 use crate::net::tcp::{Protocols, Spoken};
@@ -483,11 +482,6 @@ impl Address {
         if !self.is_kept {
             self.group.divert();
         }
-    }
-
-    /// What another section has switched on is off again.
-    pub(super) fn reset_options(&self) {
-        self.group.udp.iter().for_each(options::disable_gro);
     }
 
     /// Duplicates of what a worker reads.

@@ -454,7 +454,6 @@ impl Server {
         if !Arc::ptr_eq(&earlier, &listeners) {
             self.listeners = Arc::clone(&listeners);
             earlier.all().filter(|address| !listeners.has(address)).for_each(|address| address.divert());
-            earlier.all().filter(|address| listeners.has(address)).for_each(|address| address.reset_options());
             let own = Arc::new(OwnAddresses::new(listeners.for_queries()));
             self.own = Arc::clone(&own);
             self.tell(|| Command::SetOwnAddresses(Arc::clone(&own)));

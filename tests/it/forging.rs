@@ -218,7 +218,7 @@ fn two_clients_with_one_id_get_their_own_answers() {
 
 #[test]
 fn ids_and_ports_are_spread_over_all_there_are() {
-    const COUNT: usize = 300;
+    const COUNT: usize = 600;
     let backend = Backend::new(answer(TRUE));
     let server = Forwarder::to(&[&backend], "timeout = '20s'").start();
     let client = server.client();
@@ -228,9 +228,9 @@ fn ids_and_ports_are_spread_over_all_there_are() {
     let seen = backend.queries();
     let ids: HashSet<_> = seen.iter().map(Seen::id).collect();
     let ports: HashSet<_> = seen.iter().map(|seen| seen.peer.port()).collect();
-    // By chance 300 IDs lack about 1 to their number, and to lack 10 is one in ten million.
-    assert!(ids.len() > COUNT - 10, "{} different IDs", ids.len());
-    assert!(ports.len() > COUNT / 4, "{} different ports", ports.len());
+    // By chance 600 IDs or ports lack about 3 to their number, and to lack 16 is one in ten million.
+    assert!(ids.len() > COUNT - 16, "{} different IDs", ids.len());
+    assert!(ports.len() > COUNT - 16, "{} different ports", ports.len());
     // Linux by itself gives out 32768 to 60999 only. Each half below has a fair share of the whole
     // unprivileged range.
     let low = ports.iter().filter(|port| **port < 32_768).count();
@@ -242,7 +242,7 @@ fn ids_and_ports_are_spread_over_all_there_are() {
     }
     // The next ID or port is not the one before plus a constant.
     let steps: HashSet<_> = seen.windows(2).map(|pair| pair[1].id().wrapping_sub(pair[0].id())).collect();
-    assert!(steps.len() > COUNT - 20, "{} different steps of the ID", steps.len());
+    assert!(steps.len() > COUNT - 30, "{} different steps of the ID", steps.len());
 }
 
 #[test]

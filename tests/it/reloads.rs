@@ -3,8 +3,11 @@
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use hedgerow::net::batch::SendBatch;
 use rustix::process::Signal;
 
 use crate::support::admin_site::check_output;
@@ -267,6 +270,47 @@ fn the_admin_server_moves_and_takes_another_token() {
     server.reload("config.toml", &config("").replace("[admin]\n", ""));
     until("it is gone", || TcpStream::connect(other).is_err().then_some(()));
     is_served(server.listener("ts"));
+}
+
+#[test]
+fn queries_that_wait_coalesced_get_their_answers_when_another_listener_leaves() {
+    // One reload meets a socket that is not empty by chance.
+    for _ in 0..8 {
+        let [stays, leaves] = [(); 2].map(|()| free_address());
+        let config = |listen: String| authorities(&[("a", &format!("[{listen}]"))]);
+        let server = Server::start_with_files(&config(format!("'{stays}', '{leaves}'")), HOSTS);
+        is_served(stays);
+        let is_over = AtomicBool::new(false);
+        let answered = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut out = SendBatch::new(20, 64);
+                    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
+                    socket.set_nonblocking(true).expect("a socket need not block");
+                    let question = query("www.example", A).to_vec();
+                    let mut response = [0; 512];
+                    while !is_over.load(Relaxed) {
+                        for _ in 0..20 {
+                            out.push(Some(stays), None, |bytes| bytes.extend(&question));
+                        }
+                        out.flush(&socket, |_, _| {});
+                        while let Ok(length) = socket.recv(&mut response) {
+                            let response = &response[..length];
+                            assert_eq!((response[3] & 15, response[7]), (0, 1), "{response:?}");
+                            answered.fetch_add(1, Relaxed);
+                        }
+                    }
+                });
+            }
+            let wait =
+                |enough: usize| until("queries are answered", || (answered.load(Relaxed) > enough).then_some(()));
+            wait(200);
+            reload(&server, &config(format!("'{stays}'")));
+            wait(answered.load(Relaxed) + 200);
+            is_over.store(true, Relaxed);
+        });
+    }
 }
 
 #[test]
