@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use tokio_rustls::rustls::ClientConnection;
 
-use super::records::{hear_records, opened, take_records};
+use super::records::{has_ended, hear_records, opened, take_records};
 use super::{BackendConnection, Broken, ConnectionState, Opened};
 use crate::wire::{FRAME_PREFIX, HEADER_LEN, append_frame, first_message};
 
@@ -187,6 +187,10 @@ impl BackendConnection for FrameConnection {
 
     fn is_amid_message(&self) -> bool {
         !self.input.is_empty()
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.tls.as_deref_mut().is_some_and(has_ended)
     }
 
     fn close(&mut self, _now: Instant) {

@@ -39,7 +39,7 @@ pub use self::exchange::HttpTarget;
 use self::exchange::{MAX_MESSAGE, Refused, body, check_head, check_length, reply};
 use self::pipe::Pipe;
 use self::ready::{FlagWaker, PlaceWaker, ReadyList};
-use super::records::{hear_records, opened, take_records};
+use super::records::{has_ended, hear_records, opened, take_records};
 use super::{BackendConnection, Broken, ConnectionState, FailedQuery, News, Opened};
 use crate::wire::append_frame;
 
@@ -404,6 +404,10 @@ impl BackendConnection for Http2Connection {
 
     fn has_room(&self) -> bool {
         self.places.len() + self.waiting.len() < self.allowed()
+    }
+
+    fn has_ended(&mut self) -> bool {
+        has_ended(&mut self.tls)
     }
 
     fn is_ending(&self) -> bool {

@@ -111,6 +111,11 @@ pub trait BackendConnection: Send {
         false
     }
 
+    /// Whether the backend has ended its side, so that nothing comes behind what was heard.
+    fn has_ended(&mut self) -> bool {
+        false
+    }
+
     /// Whether the backend has said that it takes no further queries on it, and replies to those that it has.
     fn is_ending(&self) -> bool {
         false

@@ -30,6 +30,11 @@ pub(super) fn hear_records(tls: &mut ClientConnection, octets: &[u8], input: &mu
     }
 }
 
+/// Whether the backend has sent a close_notify: nothing comes after that (RFC 8446 section 6.1).
+pub(super) fn has_ended(tls: &mut ClientConnection) -> bool {
+    tls.process_new_packets().is_ok_and(|state| state.peer_has_closed())
+}
+
 /// How a handshake went, as far as is known.
 pub(super) fn opened(tls: &ClientConnection) -> Opened {
     match tls.handshake_kind() {

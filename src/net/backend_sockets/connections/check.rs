@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use super::Connection;
 use super::dial::Fault;
 use super::hear::DIALS;
+use super::{Connection, StreamSet};
 use crate::net::backend_connection::{Suspicion, silence_limit};
 use crate::net::backend_sockets::BackendSockets;
 use crate::policy::query_slots::{QuerySlot, QuerySlots, SocketId, SocketSetId};
@@ -109,6 +109,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
                 Ok(dial) => {
                     let connection = self.connections.get_mut(number)?;
                     connection.dials = [Some(dial), None];
+                    connection.begun = now;
                     return Some(now + SECOND_DIAL);
                 }
                 Err(error) => self.end_connection(number, Fault::Socket(error), now),
@@ -143,6 +144,9 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         let stream = self.stream(set_id)?;
         let (rules, connection) = (&stream.way.rules, self.connections.get(number)?);
         if !connection.is_open {
+            if !connection.is_dialled() && !self.has_place(stream) {
+                return Some(Due::At(now + POLL));
+            }
             return Some(connection.dial_due(rules.connect_timeout, now));
         }
         let suspicion = match connection.clock.judge(stream.limit, stream.way.health_timeout, now) {
@@ -169,6 +173,12 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             }
             Some(_) | None => Some(Due::Close),
         }
+    }
+
+    /// Whether another connection may be dialled beside those that are or were: half of them may be ending or silent.
+    fn has_place(&self, stream: &StreamSet) -> bool {
+        let is_dialled = |number: &&SocketId| self.connections.get(**number).is_some_and(Connection::is_dialled);
+        stream.connections.iter().filter(is_dialled).count() < 2 * usize::from(stream.way.rules.max)
     }
 
     /// Asks for a sign of life, at once.
@@ -216,9 +226,14 @@ impl Connection {
         }
     }
 
+    /// Whether it is open, or on its way to be.
+    fn is_dialled(&self) -> bool {
+        self.dials.iter().any(Option::is_some)
+    }
+
     /// What is due while it is dialled.
     fn dial_due(&self, connect_timeout: Duration, now: Instant) -> Due {
-        if self.dials.iter().all(Option::is_none) {
+        if !self.is_dialled() {
             return if now >= self.begun { Due::Dial } else { Due::At(self.begun) };
         }
         let end = self.begun + connect_timeout;

@@ -102,6 +102,9 @@ impl Dial {
 
     fn advance_stream(&mut self, room: &mut [u8], now: Instant) -> Result<bool, Fault> {
         let DialSocket::Tcp(socket) = &self.socket else { return Ok(false) };
+        if let Some(fault) = self.ended.take() {
+            return Err(fault);
+        }
         if self.stream.state() == ConnectionState::Dialling {
             if let Some(error) = socket.take_error().map_err(Fault::Socket)? {
                 return Err(Fault::Socket(error));
@@ -117,6 +120,12 @@ impl Dial {
             Ok(0) => Err(Fault::Closed),
             Ok(octets) => {
                 self.stream.hear(room.get(..octets).unwrap_or_default(), now).map_err(Fault::Broken)?;
+                if self.stream.has_ended() {
+                    // The backend may keep TCP open all the same. What came before the end is taken first.
+                    let is_open = self.stream.state() == ConnectionState::Open;
+                    self.ended = Some(Fault::Closed).filter(|_| is_open);
+                    return if is_open { Ok(true) } else { Err(Fault::Closed) };
+                }
                 // A handshake goes on at once.
                 self.write(now).map_err(Fault::Socket)?;
                 Ok(true)

@@ -107,7 +107,8 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         let peace = stream.backoff.until(now);
         let is_wanted = best.is_none() && dialled.is_none();
         let may_be_another = sound < max && stream.connections.len() < 2 * max;
-        let may_be_next = may_be_another && stream.way.is_alone && peace.is_none();
+        // Where those that end have all places, queries wait until one of them has ended.
+        let may_wait = sound < max && stream.way.is_alone && peace.is_none();
         let mut has_place = may_be_another && dialled.is_none();
         if !has_place && is_wanted && header.is_some() && peace.is_none() {
             has_place = self.make_room(set_id, whose, now);
@@ -125,7 +126,8 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             }
             (None, Some((number, true))) if Some(number) != avoid => Ok(number),
             (None, Some(_)) => {
-                let next = || may_be_next.then(|| self.await_handshake(set_id, header, now)).flatten();
+                // It is dialled when the one before it is open, or as a second dial would be.
+                let next = || may_wait.then(|| self.await_turn(set_id, header, now + SECOND_DIAL)).flatten();
                 held.or_else(next).ok_or(Refusal::Full)
             }
             (None, None) if may_open => self.begin_connection(set_id, header, now).or_else(|error| {
@@ -138,7 +140,8 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             }),
             (None, None) => {
                 let waits_on = has_place.then(|| self.await_dial(set_id, header, now)).flatten();
-                waits_on.or(held).ok_or(if was_refused { Refusal::Unreachable } else { Refusal::Full })
+                let next = || may_wait.then(|| self.await_turn(set_id, header, now)).flatten();
+                waits_on.or(held).or_else(next).ok_or(if was_refused { Refusal::Unreachable } else { Refusal::Full })
             }
         }
     }
@@ -146,21 +149,13 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     /// Adds a connection that is dialled when its backend is not left in peace any more, if queries wait for that.
     fn await_dial(&mut self, set_id: SocketSetId, header: Option<&ClientHeader>, now: Instant) -> Option<SocketId> {
         let at = self.stream(set_id)?.awaited_dial(now)?;
-        let number = self.connections.number()?;
-        self.add_connection(set_id, number, None, (at, header));
-        Some(number)
+        self.await_turn(set_id, header, at)
     }
 
-    /// Adds a connection that is dialled when the one before it is open, or as a second dial would be: what has no place on that one waits
-    /// for it.
-    fn await_handshake(
-        &mut self,
-        set_id: SocketSetId,
-        header: Option<&ClientHeader>,
-        now: Instant,
-    ) -> Option<SocketId> {
+    /// Adds a connection that is dialled then at the earliest, when there is a place for it: queries wait on it.
+    fn await_turn(&mut self, set_id: SocketSetId, header: Option<&ClientHeader>, at: Instant) -> Option<SocketId> {
         let number = self.connections.number()?;
-        self.add_connection(set_id, number, None, (now + SECOND_DIAL, header));
+        self.add_connection(set_id, number, None, (at, header));
         Some(number)
     }
 

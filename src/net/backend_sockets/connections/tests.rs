@@ -3,12 +3,11 @@
 mod http;
 mod named;
 mod quic;
+mod tls;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::rc::Rc;
-
-use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::*;
 use crate::net::backend_sockets::Event;
@@ -563,61 +562,6 @@ fn handshake_that_hangs_is_dialled_beside_and_then_given_up() {
     assert_eq!(failed(&play), Some(("the connection was not open in time", false)));
     assert_eq!(play.ended[0].1, [0]);
     assert_eq!(play.ask(1), Err(Refusal::Full));
-}
-
-/// Accepts, and answers by TLS what comes until there are so many queries, which it gives back.
-fn serve_tls(
-    listener: &TcpListener,
-    config: &Arc<ServerConfig>,
-    queries: usize,
-) -> std::thread::JoinHandle<Option<Vec<Vec<u8>>>> {
-    let (listener, config) = (listener.try_clone().unwrap(), Arc::clone(config));
-    std::thread::spawn(move || {
-        let (socket, _) = listener.accept().unwrap();
-        let mut tls = StreamOwned::new(ServerConnection::new(config).unwrap(), socket);
-        let mut heard = Vec::new();
-        while heard.len() < queries {
-            let mut length = [0; FRAME_PREFIX];
-            tls.read_exact(&mut length).ok()?;
-            let mut message = vec![0; usize::from(u16::from_be_bytes(length))];
-            tls.read_exact(&mut message).ok()?;
-            heard.push(message.clone());
-            message[2] |= 0x80;
-            let mut frame = Vec::new();
-            append_frame(&message, &mut frame).unwrap();
-            tls.write_all(&frame).ok()?;
-        }
-        Some(heard)
-    })
-}
-
-#[test]
-fn by_tls_all_goes_by_one_connection_and_the_next_session_is_resumed() {
-    let ca = Authority::new();
-    let server = ca.leaf(&["dns.example"]).server();
-    let mut play = Play::with(rules(), Some(ClientTls::new(&trust(&ca, Some("dns.example"))).unwrap()));
-    for (round, kind) in [(0, ConnectionKind::Full), (1, ConnectionKind::Resumed)] {
-        let peer = serve_tls(&play.listener, &server, 5);
-        (0..5).for_each(|number| assert!(play.ask(round * 5 + number).is_ok()));
-        play.until(|play| play.replied.len() == 5 * (round as usize + 1));
-        assert_eq!(play.made(kind), 1);
-        assert!(peer.join().unwrap().unwrap().iter().all(|query| read_query(query).is_ok()));
-        play.until_open(0);
-    }
-    assert!(play.ended.is_empty(), "{:?}", play.ended);
-}
-
-#[test]
-fn wrong_certificate_refuses_and_says_why() {
-    let (ca, other) = (Authority::new(), Authority::new());
-    let server = other.leaf(&["dns.example"]).server();
-    let mut play = Play::with(rules(), Some(ClientTls::new(&trust(&ca, Some("dns.example"))).unwrap()));
-    let peer = serve_tls(&play.listener, &server, 1);
-    play.ask(3).unwrap();
-    play.until(|play| !play.ended.is_empty());
-    assert_eq!(failed(&play), Some(("its certificate is from nobody whom we trust", true)));
-    assert_eq!((play.ended[0].1.as_slice(), play.made(ConnectionKind::Failed)), ([3].as_slice(), 1));
-    assert_eq!(peer.join().unwrap(), None);
 }
 
 #[test]

@@ -31,11 +31,12 @@ fn play_by_http(streams: u32, script: http2::Script) -> (Play, HttpPeer) {
 }
 
 fn open_by_http(play: &mut Play, server: http2::Server) -> HttpPeer {
+    let open = play.counters.open.get();
     play.sockets.dial(play.set, play.now);
     let socket = play.accept().socket;
     socket.set_nonblocking(true).unwrap();
     let mut peer = HttpPeer { socket, server, is_deaf: false };
-    until_by_http(play, &mut peer, |play, _| play.counters.open.get() == 1);
+    until_by_http(play, &mut peer, |play, _| play.counters.open.get() == open + 1);
     peer
 }
 
@@ -134,4 +135,32 @@ fn nobody_waits_for_streams_for_ever() {
     play.sockets.withdraw(slot);
     assert_eq!(play.ask(1).unwrap().socket(), slot.socket());
     until_by_http(&mut play, &mut peer, |_, peer| peer.server.asked == 2);
+}
+
+#[test]
+fn queries_wait_until_one_of_the_connections_that_end_has_ended() {
+    let (tls, config) = http2::trust(&[b"h2"]);
+    let rules = ConnectionPoolRules { max: 1, ..rules() };
+    let mut play = Play::by(StreamProtocol::Http(http2::target()), rules, Some(tls));
+    play.sockets.stream_mut(play.set).unwrap().0.way.is_alone = true;
+    let silent: http2::Script = |_, _, respond| std::mem::forget(respond);
+    // Each takes no more, and owes a reply.
+    let ending = [0, 1].map(|number| {
+        let mut peer = open_by_http(&mut play, http2::Server::new(&config, 100, silent));
+        play.ask(number).unwrap();
+        until_by_http(&mut play, &mut peer, |_, peer| peer.server.asked == 1);
+        peer.server.go_away();
+        until_by_http(&mut play, &mut peer, |play, _| play.sockets.is_cold(play.set));
+        peer
+    });
+    (2..62).for_each(|number| assert!(play.ask(number).is_ok(), "{number}"));
+    play.turn();
+    assert_eq!((play.counters.open.get(), play.replied.len(), play.ended.len()), (2, 0, 0));
+    ending[0].socket.shutdown(std::net::Shutdown::Both).unwrap();
+    play.until(|play| !play.ended.is_empty());
+    assert_eq!(play.ended.remove(0).1, [0]);
+    play.pass(60);
+    let mut peer = open_by_http(&mut play, http2::Server::new(&config, 100, http2::echo));
+    until_by_http(&mut play, &mut peer, |play, _| play.replied.len() == 60);
+    assert!(play.ended.is_empty());
 }

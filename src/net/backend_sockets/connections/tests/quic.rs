@@ -2,6 +2,8 @@
 
 use std::net::UdpSocket;
 
+use tokio_rustls::rustls::ServerConfig;
+
 use super::*;
 use crate::net::backend_connection::{Query, QuicServer, server_tls};
 
