@@ -175,6 +175,7 @@ fn read_health(mut section: Section<'_>) -> (HealthRules, ProbeConfig) {
         timeout: section.parsed("timeout", |text| limits::PROBE_TIMEOUT.parse(text), usual.timeout),
         fall: section.integer("fall", limits::PROBES, usual.fall),
         rise: section.integer("rise", limits::PROBES, usual.rise),
+        expect: section.parsed("expect", words::expect, usual.expect),
     };
     let probe = section.section("probe").map(read_probe).unwrap_or_default();
     section.finish();
@@ -318,6 +319,10 @@ mod tests {
             ("health.fall = 0", "15: pools.ts.health.fall: invalid value 0: expected an integer from 1 to 100"),
             ("health.rise = 101", "15: pools.ts.health.rise: invalid value 101: expected an integer from 1 to 100"),
             ("health.raise = 2", "8: pools.ts.health: unknown key \"raise\", did you mean \"rise\"?"),
+            (
+                "health.expect = \"answer\"",
+                "17: pools.ts.health.expect: invalid value \"answer\": expected one of reply, no-failure",
+            ),
             ("health.probe = \".\"", "16: pools.ts.health.probe: expected a table, not a string"),
             (
                 "health.probe.type = \"NSS\"",

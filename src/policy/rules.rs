@@ -140,10 +140,28 @@ pub struct HealthRules {
     pub fall: u8,
     /// Good probes in a row before up.
     pub rise: u8,
+    /// Which reply to a probe is a good one.
+    pub expect: Expect,
+}
+
+/// `pools.*.health.expect`: which reply to a probe is a good one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// Any reply.
+    Reply,
+    /// One that is no failure.
+    NoFailure,
 }
 
 impl Default for HealthRules {
     fn default() -> Self {
-        Self { interval: Duration::from_secs(5), every_queries: 0, timeout: Duration::from_secs(1), fall: 2, rise: 2 }
+        Self {
+            interval: Duration::from_secs(5),
+            every_queries: 0,
+            timeout: Duration::from_secs(1),
+            fall: 2,
+            rise: 2,
+            expect: Expect::Reply,
+        }
     }
 }
