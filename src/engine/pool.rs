@@ -24,7 +24,6 @@ use super::plan::{Plan, PlanNumber};
 use super::single_flight::WorkerId;
 use super::tell_prober;
 use crate::metrics::BackendCounters;
-use crate::policy::{Expect, Rules};
 use crate::policy::backend_load::{BackendLoad, End, LoadImage};
 use crate::policy::balance::{Balance, BalanceInput, Balancer, Crowd};
 use crate::policy::health::HealthState;
@@ -33,6 +32,7 @@ use crate::policy::latency::{Latency, LatencyImage};
 use crate::policy::ordering::{BackendStats, order};
 use crate::policy::query_slots::SocketSetId;
 use crate::policy::race::{BackendIndex, Candidates, MAX_ATTEMPTS, RaceContext};
+use crate::policy::{Expect, Rules};
 use crate::state::{HealthSignal, ManualHealth, SharedBackend, SharedPool, Since, hash_identity};
 use crate::wire::{self, CookiePair, Name, QuestionHasher};
 

@@ -128,8 +128,7 @@ fn probes_in_a_row_decide_and_a_reply_decides_at_once() {
 #[test]
 fn failures_in_reply_to_probes_count_as_expect_has_it() {
     use Event::{Missed, Probed};
-    let [answer, unserved, failure] =
-        [ProbeReply::Answer, ProbeReply::Unserved, ProbeReply::Failure].map(Probed);
+    let [answer, unserved, failure] = [ProbeReply::Answer, ProbeReply::Unserved, ProbeReply::Failure].map(Probed);
     for (expect, events, expected) in [
         (Expect::Reply, &[answer, failure, failure, failure][..], HealthState::Up),
         (Expect::Reply, &[answer, unserved, unserved], HealthState::Up),
