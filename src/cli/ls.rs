@@ -123,6 +123,7 @@ fn config(args: &Args) -> Config {
         name: "ls".to_owned(),
         backends: args.backends.iter().map(|url| backend(url, args.ca.as_ref())).collect(),
         discover: args.discover.clone().map(DiscoverConfig::of_key),
+        serves: None,
         rules,
         probe: ProbeConfig::default(),
         replicas: PoolConfig::REPLICAS,

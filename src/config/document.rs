@@ -65,6 +65,7 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
     let drain_delay = document.parsed("drain_delay", |text| limits::DRAIN_DELAY.parse(text), Config::DRAIN_DELAY);
     let state_dir = document.take("state_dir").and_then(|node| node.parsed(folder_name));
     let forwarder_node = document.take("forwarder");
+    let pool_defaults = document.section("defaults").map(pool::read_defaults).unwrap_or_default();
     let pool_nodes = read_named(document.section("pools"));
     let authorities_node = document.take("authorities");
     let certificate_nodes = read_named(document.section("certificates"));
@@ -87,7 +88,9 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
     let mut asked = Asked::default();
     let pool_names: Vec<_> = pool_nodes.iter().map(|&(name, _)| name).collect();
     let sections = pool_nodes.iter().filter_map(|(name, node)| Some((name, node.section()?)));
-    let pools = sections.map(|(name, section)| pool::read(name, section, folder, &mut asked, &mut etcd_uses)).collect();
+    let pools = sections
+        .map(|(name, section)| pool::read(name, section, &pool_defaults, folder, &mut asked, &mut etcd_uses))
+        .collect();
     let forwarder = forwarder_node
         .and_then(|node| node.section())
         .map(|section| forwarder::read(section, &pool_names, folder, &mut listening));
@@ -211,7 +214,7 @@ mod tests {
         for (line, expected) in [
             (
                 "database = 1",
-                "1:1: unknown key \"database\", expected one of workers, user, watch, busy_poll, drain_delay, state_dir, forwarder, pools, authorities, certificates, keys, cache, admin, supervisor, xdp, slow, query_log, dnstap, traces, etcd",
+                "1:1: unknown key \"database\", expected one of workers, user, watch, busy_poll, drain_delay, state_dir, forwarder, defaults, pools, authorities, certificates, keys, cache, admin, supervisor, xdp, slow, query_log, dnstap, traces, etcd",
             ),
             ("cache = 1", "1:9: cache: expected a table, not an integer"),
             ("forwader = 1", "1:1: unknown key \"forwader\", did you mean \"forwarder\"?"),

@@ -68,8 +68,8 @@ pub use words::Expected;
 pub use xdp::{XdpInterface, XdpMode, ZeroCopy};
 
 use crate::limit::{AccessRules, ConnectionRules, RateRules, WaitRules};
-use crate::policy::Rules;
 use crate::policy::connections::ConnectionPoolRules;
+use crate::policy::{Rules, Serves};
 use crate::wire::{Name, RecordType};
 use crate::zone::{Identity, Miss};
 
@@ -249,6 +249,8 @@ pub struct PoolConfig {
     pub backends: Vec<BackendConfig>,
     /// Where others come from, if any do.
     pub discover: Option<DiscoverConfig>,
+    /// The names that each backend knows, if the config has it: else the defaults are those of [`Serves::Split`].
+    pub serves: Option<Serves>,
     /// How races of this pool run.
     pub rules: Rules,
     /// What a probe asks.

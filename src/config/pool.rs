@@ -4,15 +4,100 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::backend::{self, Asked, BACKENDS_EXAMPLE, BackendConfig};
-use super::section::{Section, Spot};
-use super::{PoolConfig, ProbeConfig, discover, limits, words};
+use super::section::{Node, Section, Spot};
+use super::{Case, PoolConfig, ProbeConfig, discover, limits, words};
 use crate::policy::connections::ConnectionPoolRules;
-use crate::policy::{HealthRules, Hedge, Rules};
+use crate::policy::{HealthRules, Hedge, Rules, Serves};
+
+/// The keys of a pool that `[defaults.pool]` sets, for pools of each kind.
+pub(super) struct PoolDefaults {
+    /// Its `serves`.
+    serves: Option<Serves>,
+    split: Keys,
+    same: Keys,
+}
+
+impl Default for PoolDefaults {
+    fn default() -> Self {
+        Self { serves: None, split: Keys::of(Serves::Split), same: Keys::of(Serves::Same) }
+    }
+}
+
+impl PoolDefaults {
+    /// The defaults of a pool of this kind.
+    fn of(&self, serves: Serves) -> &Keys {
+        match serves {
+            Serves::Split => &self.split,
+            Serves::Same => &self.same,
+        }
+    }
+}
+
+/// The keys that a pool and `[defaults.pool]` have in common, but `serves`.
+#[derive(Clone)]
+struct Keys {
+    rules: Rules,
+    probe: ProbeConfig,
+    replicas: bool,
+    max_lag: Duration,
+    compare: f64,
+    audit: Option<Duration>,
+    /// None: not set.
+    cache: Option<bool>,
+    case: Case,
+    cookies: bool,
+    max_in_flight: u32,
+    connections: ConnectionPoolRules,
+}
+
+impl Keys {
+    /// The built-in defaults of a pool of this kind.
+    fn of(serves: Serves) -> Self {
+        Self {
+            rules: Rules::of(serves),
+            probe: ProbeConfig::default(),
+            replicas: PoolConfig::REPLICAS,
+            max_lag: PoolConfig::MAX_LAG,
+            compare: PoolConfig::COMPARE,
+            audit: None,
+            cache: None,
+            case: PoolConfig::CASE,
+            cookies: PoolConfig::COOKIES,
+            max_in_flight: PoolConfig::MAX_IN_FLIGHT,
+            connections: ConnectionPoolRules::default(),
+        }
+    }
+}
+
+/// Reads `[defaults]`, which has `[defaults.pool]` alone.
+pub(super) fn read_defaults(mut section: Section<'_>) -> PoolDefaults {
+    let mut defaults = PoolDefaults::default();
+    if let Some(node) = section.take("pool") {
+        // The keys are the same for each kind of pools, and so are their problems, which are noted once.
+        let read = |defaults: &mut PoolDefaults, serves: Serves| {
+            let Some(mut section) = node.section() else { return };
+            defaults.serves = read_serves(&mut section);
+            let keys = read_keys(&mut section, defaults.of(serves), &[]);
+            section.finish();
+            match serves {
+                Serves::Split => defaults.split = keys,
+                Serves::Same => defaults.same = keys,
+            }
+        };
+        read(&mut defaults, Serves::Split);
+        if !section.is_described() {
+            read(&mut defaults, Serves::Same);
+        }
+    }
+    section.finish();
+    defaults
+}
 
 /// Reads `[pools.NAME]`. What is to be looked at when all is read goes to `asked`.
 pub(super) fn read<'d>(
     name: &str,
     mut section: Section<'d>,
+    defaults: &PoolDefaults,
     folder: &Path,
     asked: &mut Asked<'d>,
     etcd_uses: &mut Vec<Spot<'d>>,
@@ -22,85 +107,106 @@ pub(super) fn read<'d>(
     let discover = section.section("discover").map(|section| discover::read(section, folder, etcd_uses));
     let backends =
         backends_node.map(|node| backend::read_all(&node, discover.is_some(), folder, asked)).unwrap_or_default();
-    let (health, probe) = match section.section("health") {
-        Some(health) => read_health(health),
-        None => (HealthRules::default(), ProbeConfig::default()),
-    };
-    let hedge = section.section("hedge").map(read_hedge).unwrap_or_default();
-    let usual = Rules::default();
-    let rules = Rules {
-        dispatch: section.parsed("dispatch", words::dispatch, usual.dispatch),
-        fanout: section.integer("fanout", limits::FANOUT, usual.fanout),
-        balance: section.parsed("balance", words::balance, usual.balance),
-        accept: section.parsed("accept", words::accept, usual.accept),
-        timeout: section.parsed("timeout", |text| limits::TIMEOUT.parse(text), usual.timeout),
-        grace: section.parsed("grace", words::grace, usual.grace),
-        attempt_timeout: section.parsed(
-            "attempt_timeout",
-            |text| limits::ATTEMPT_TIMEOUT.parse(text),
-            usual.attempt_timeout,
-        ),
-        tries: section.integer("tries", limits::TRIES, usual.tries),
-        on_timeout: section.parsed("on_timeout", words::silence, usual.on_timeout),
-        on_all_down: section.parsed("on_all_down", words::silence, usual.on_all_down),
-        hedge,
-        health,
-    };
-    let replicas = section.boolean("replicas", PoolConfig::REPLICAS);
-    let max_lag = section.parsed("max_lag", |text| limits::MAX_LAG.parse(text), PoolConfig::MAX_LAG);
-    let compare = read_compare(&mut section, replicas);
-    let audit = read_audit(&mut section, replicas);
-    let cache = read_cache(&mut section, &backends);
-    let case = section.parsed("case", words::case, PoolConfig::CASE);
-    let cookies = section.boolean("cookies", PoolConfig::COOKIES);
-    let max_in_flight = section.integer("max_in_flight", limits::MAX_IN_FLIGHT, PoolConfig::MAX_IN_FLIGHT);
-    let connections = section.section("connections").map(read_connections).unwrap_or_default();
+    let serves = read_serves(&mut section).or(defaults.serves);
+    let usual = defaults.of(serves.unwrap_or(Serves::Split));
+    let keys = read_keys(&mut section, usual, &backends);
     section.finish();
+    let names_clients = backends.iter().any(|backend| backend.proxy_protocol);
     PoolConfig {
         name: name.to_owned(),
         backends,
         discover,
+        serves,
+        rules: keys.rules,
+        probe: keys.probe,
+        replicas: keys.replicas,
+        max_lag: keys.max_lag,
+        compare: keys.compare,
+        audit: keys.audit,
+        cache: keys.cache.unwrap_or(PoolConfig::CACHE) && !names_clients,
+        case: keys.case,
+        cookies: keys.cookies,
+        max_in_flight: keys.max_in_flight,
+        connections: keys.connections,
+    }
+}
+
+/// Reads `serves`.
+fn read_serves(section: &mut Section<'_>) -> Option<Serves> {
+    section.take("serves").and_then(|node| node.parsed(words::serves))
+}
+
+/// Reads the keys of a pool with these backends. A key that is not there is as `usual` has it.
+fn read_keys(section: &mut Section<'_>, usual: &Keys, backends: &[BackendConfig]) -> Keys {
+    let (health, probe) = match section.section("health") {
+        Some(health) => read_health(health, usual.rules.health, &usual.probe),
+        None => (usual.rules.health, usual.probe.clone()),
+    };
+    let hedge = section.section("hedge").map_or(usual.rules.hedge, |section| read_hedge(section, usual.rules.hedge));
+    let rules = Rules {
+        dispatch: section.parsed("dispatch", words::dispatch, usual.rules.dispatch),
+        fanout: section.integer("fanout", limits::FANOUT, usual.rules.fanout),
+        balance: section.parsed("balance", words::balance, usual.rules.balance),
+        accept: section.parsed("accept", words::accept, usual.rules.accept),
+        timeout: section.parsed("timeout", |text| limits::TIMEOUT.parse(text), usual.rules.timeout),
+        grace: section.parsed("grace", words::grace, usual.rules.grace),
+        attempt_timeout: section.parsed(
+            "attempt_timeout",
+            |text| limits::ATTEMPT_TIMEOUT.parse(text),
+            usual.rules.attempt_timeout,
+        ),
+        tries: section.integer("tries", limits::TRIES, usual.rules.tries),
+        on_timeout: section.parsed("on_timeout", words::silence, usual.rules.on_timeout),
+        on_all_down: section.parsed("on_all_down", words::silence, usual.rules.on_all_down),
+        hedge,
+        health,
+    };
+    let replicas = section.boolean("replicas", usual.replicas);
+    Keys {
         rules,
         probe,
         replicas,
-        max_lag,
-        compare,
-        audit,
-        cache,
-        case,
-        cookies,
-        max_in_flight,
-        connections,
+        max_lag: section.parsed("max_lag", |text| limits::MAX_LAG.parse(text), usual.max_lag),
+        compare: read_compare(section, replicas, usual.compare),
+        audit: read_audit(section, replicas, usual.audit),
+        cache: read_cache(section, backends).or(usual.cache),
+        case: section.parsed("case", words::case, usual.case),
+        cookies: section.boolean("cookies", usual.cookies),
+        max_in_flight: section.integer("max_in_flight", limits::MAX_IN_FLIGHT, usual.max_in_flight),
+        connections: section
+            .section("connections")
+            .map_or(usual.connections, |section| read_connections(section, usual.connections)),
     }
 }
 
 /// Reads `cache`. What backends answer that are told who asks may be for that client alone.
-fn read_cache(section: &mut Section<'_>, backends: &[BackendConfig]) -> bool {
+fn read_cache(section: &mut Section<'_>, backends: &[BackendConfig]) -> Option<bool> {
     let names_clients = backends.iter().any(|backend| backend.proxy_protocol);
-    let Some(node) = section.take("cache") else { return PoolConfig::CACHE && !names_clients };
+    let node = section.take("cache")?;
     let cache = node.boolean();
     if names_clients && cache == Some(true) {
         node.spot.note("answers of backends with proxy_protocol may be for one client alone, write cache = false");
     }
-    cache.unwrap_or(PoolConfig::CACHE)
+    cache
 }
 
 /// Reads `compare`, which only makes sense where all have the same data.
-fn read_compare(section: &mut Section<'_>, are_replicas: bool) -> f64 {
-    let Some(node) = section.take("compare") else { return PoolConfig::COMPARE };
-    let compare = node.number(limits::COMPARE).unwrap_or(PoolConfig::COMPARE);
+fn read_compare(section: &mut Section<'_>, are_replicas: bool, usual: f64) -> f64 {
+    let node = section.take("compare");
+    let compare = node.as_ref().map_or(Some(usual), |node| node.number(limits::COMPARE)).unwrap_or(usual);
     if compare > 0.0 && !are_replicas {
-        node.spot.note(NO_REPLICAS.to_owned());
+        node.as_ref().map_or(&section.spot, |node| &node.spot).note(NO_REPLICAS.to_owned());
     }
     compare
 }
 
 /// Reads `audit`, of which the same is true.
-fn read_audit(section: &mut Section<'_>, are_replicas: bool) -> Option<Duration> {
-    let node = section.take("audit")?;
-    let audit = node.parsed(|text| limits::AUDIT.parse_or_off(text))?;
+fn read_audit(section: &mut Section<'_>, are_replicas: bool, usual: Option<Duration>) -> Option<Duration> {
+    let node = section.take("audit");
+    let read = |node: &Node<'_>| node.parsed(|text| limits::AUDIT.parse_or_off(text)).unwrap_or(usual);
+    let audit = node.as_ref().map_or(usual, read);
     if audit.is_some() && !are_replicas {
-        node.spot.note(NO_REPLICAS.to_owned());
+        node.as_ref().map_or(&section.spot, |node| &node.spot).note(NO_REPLICAS.to_owned());
     }
     audit
 }
@@ -109,8 +215,7 @@ fn read_audit(section: &mut Section<'_>, are_replicas: bool) -> Option<Duration>
 const NO_REPLICAS: &str = "backends are compared that may have different data, write replicas = true if they have not";
 
 /// Reads `[pools.*.hedge]`.
-fn read_hedge(mut section: Section<'_>) -> Hedge {
-    let usual = Hedge::default();
+fn read_hedge(mut section: Section<'_>, usual: Hedge) -> Hedge {
     let (min_delay, min_spot) = read_clamp(&mut section, "min_delay", usual.min_delay);
     let (max_delay, max_spot) = read_clamp(&mut section, "max_delay", usual.max_delay);
     if let (Some(min), Some(max)) = (min_delay, max_delay)
@@ -147,8 +252,7 @@ fn read_clamp<'d>(
 }
 
 /// Reads `[pools.*.connections]`.
-fn read_connections(mut section: Section<'_>) -> ConnectionPoolRules {
-    let usual = ConnectionPoolRules::default();
+fn read_connections(mut section: Section<'_>, usual: ConnectionPoolRules) -> ConnectionPoolRules {
     let rules = ConnectionPoolRules {
         max: section.integer("max", limits::BACKEND_CONNECTIONS, usual.max),
         pipeline: section.integer("pipeline", limits::PIPELINE, usual.pipeline),
@@ -167,25 +271,25 @@ fn read_connections(mut section: Section<'_>) -> ConnectionPoolRules {
 }
 
 /// Reads `[pools.*.health]`.
-fn read_health(mut section: Section<'_>) -> (HealthRules, ProbeConfig) {
-    let usual = HealthRules::default();
+fn read_health(mut section: Section<'_>, usual: HealthRules, usual_probe: &ProbeConfig) -> (HealthRules, ProbeConfig) {
     let rules = HealthRules {
         interval: section.parsed("interval", |text| limits::PROBE_INTERVAL.parse(text), usual.interval),
         every_queries: section.integer("every_queries", limits::PROBE_EVERY, usual.every_queries),
         timeout: section.parsed("timeout", |text| limits::PROBE_TIMEOUT.parse(text), usual.timeout),
         fall: section.integer("fall", limits::PROBES, usual.fall),
         rise: section.integer("rise", limits::PROBES, usual.rise),
+        expect: section.parsed("expect", words::expect, usual.expect),
     };
-    let probe = section.section("probe").map(read_probe).unwrap_or_default();
+    let probe =
+        section.section("probe").map_or_else(|| usual_probe.clone(), |section| read_probe(section, usual_probe));
     section.finish();
     (rules, probe)
 }
 
 /// Reads `pools.*.health.probe`.
-fn read_probe(mut section: Section<'_>) -> ProbeConfig {
-    let usual = ProbeConfig::default();
+fn read_probe(mut section: Section<'_>, usual: &ProbeConfig) -> ProbeConfig {
     let probe = ProbeConfig {
-        name: section.parsed("name", words::domain_name, usual.name),
+        name: section.parsed("name", words::domain_name, usual.name.clone()),
         rtype: section.parsed("type", words::record_type, usual.rtype),
     };
     section.finish();
@@ -194,7 +298,80 @@ fn read_probe(mut section: Section<'_>) -> ProbeConfig {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use super::super::Config;
     use super::super::tests::check;
+    use super::*;
+    use crate::policy::balance::Balance;
+    use crate::policy::{Accept, Dispatch, Expect, Silence};
+
+    /// The first pool of a config that has these sections before the backends of the pool.
+    fn first_pool(sections: &str) -> PoolConfig {
+        let text = format!("[forwarder]\n{sections}\nbackends = [\"192.0.2.1:53\"]");
+        let config = Config::parse(&text, "c.toml", Path::new(""));
+        config.unwrap_or_else(|problems| panic!("{text}\n{problems}")).pools.remove(0)
+    }
+
+    #[test]
+    fn serves_sets_the_defaults_of_a_pool() {
+        for (lines, serves) in
+            [("", None), ("serves = \"split\"", Some(Serves::Split)), ("serves = \"same\"", Some(Serves::Same))]
+        {
+            let pool = first_pool(&format!("[pools.ts]\n{lines}"));
+            assert_eq!(pool.serves, serves);
+            assert_eq!(pool.rules, Rules::of(serves.unwrap_or(Serves::Split)));
+        }
+        let Rules { dispatch, balance, accept, on_timeout, on_all_down, health, .. } = Rules::of(Serves::Same);
+        assert_eq!((dispatch, balance, accept), (Dispatch::Hedge, Balance::Fastest, Accept::Conclusive));
+        assert_eq!((on_timeout, on_all_down), (Silence::Servfail, Silence::Servfail));
+        assert_eq!(health.expect, Expect::NoFailure);
+        check_pool(
+            "serves = \"sam\"",
+            "10: pools.ts.serves: invalid value \"sam\": expected one of split, same; did you mean \"same\"?",
+        );
+    }
+
+    #[test]
+    fn keys_of_the_pool_win_over_defaults_and_those_over_serves() {
+        let defaults = "[defaults.pool]\nserves = \"same\"\naccept = \"any\"\ntries = 3\nhealth.fall = 7\n\
+                        hedge.max = 2\ncompare = 0.5\nreplicas = true\n";
+        let pool = first_pool(&format!("{defaults}[pools.ts]\ntries = 4\nhealth.rise = 5\nhedge.budget = 0.5"));
+        assert_eq!(pool.serves, Some(Serves::Same));
+        let same = Rules::of(Serves::Same);
+        let expected = Rules {
+            accept: Accept::Any,
+            tries: 4,
+            hedge: Hedge { max: 2, budget: 0.5, ..same.hedge },
+            health: HealthRules { fall: 7, rise: 5, ..same.health },
+            ..same
+        };
+        assert_eq!((pool.rules, pool.replicas, pool.compare), (expected, true, 0.5));
+        let pool = first_pool(&format!("{defaults}[pools.ts]\nserves = \"split\"\non_timeout = \"drop\""));
+        assert_eq!(pool.serves, Some(Serves::Split));
+        assert_eq!(pool.rules.dispatch, Dispatch::Race);
+        assert_eq!((pool.rules.accept, pool.rules.on_timeout), (Accept::Any, Silence::Drop));
+    }
+
+    #[test]
+    fn defaults_are_checked_once_and_with_each_pool() {
+        let pools = "[forwarder]\n[forwarder.routes]\n\".\" = \"a\"\n[pools.a]\nbackends = [\"192.0.2.1:53\"]\n\
+                     [pools.b]\nbackends = [\"192.0.2.1:53\"]\n";
+        for (lines, expected) in [
+            ("tries = 9", "2:9: defaults.pool.tries: invalid value 9: expected an integer from 1 to 8"),
+            ("health.raise = 2", "2:8: defaults.pool.health: unknown key \"raise\", did you mean \"rise\"?"),
+        ] {
+            check(&format!("[defaults.pool]\n{lines}\n{pools}"), &[expected]);
+        }
+        check(
+            "defaults.pols = 1\n[authorities.a]\nlisten = [\"127.0.0.1:53\"]\nzones = [\"a.txt\"]",
+            &["1:10: defaults: unknown key \"pols\", did you mean \"pool\"?"],
+        );
+        check(
+            "[forwarder]\n[defaults.pool]\nreplicas = true\ncompare = 0.5\n[pools.a]\nreplicas = false\nbackends = [\"192.0.2.1:53\"]",
+            &[&format!("5:1: pools.a: {NO_REPLICAS}")],
+        );
+    }
 
     /// Checks the problem of a pool that has backends and then `line`, the third line of the file.
     fn check_pool(line: &str, expected: &str) {
@@ -318,6 +495,10 @@ mod tests {
             ("health.fall = 0", "15: pools.ts.health.fall: invalid value 0: expected an integer from 1 to 100"),
             ("health.rise = 101", "15: pools.ts.health.rise: invalid value 101: expected an integer from 1 to 100"),
             ("health.raise = 2", "8: pools.ts.health: unknown key \"raise\", did you mean \"rise\"?"),
+            (
+                "health.expect = \"answer\"",
+                "17: pools.ts.health.expect: invalid value \"answer\": expected one of reply, no-failure",
+            ),
             ("health.probe = \".\"", "16: pools.ts.health.probe: expected a table, not a string"),
             (
                 "health.probe.type = \"NSS\"",

@@ -92,6 +92,14 @@ fn is_named(section: &str) -> bool {
     ["pools.", "authorities.", "keys.", "certificates."].iter().any(|start| section.starts_with(start))
 }
 
+/// The path where the keys at a path are described: those of `[defaults.pool]` are those of a pool.
+pub fn described_at(path: &str) -> String {
+    match path.strip_prefix("defaults.pool.") {
+        Some(key) => format!("pools.{ANY_KEY}.{key}"),
+        None => path.to_owned(),
+    }
+}
+
 /// What the readers take.
 pub fn shape() -> Shape {
     document::describe()

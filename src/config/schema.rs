@@ -64,7 +64,8 @@ impl Writer<'_> {
 
     /// The key of the reference at a path. Sections of one name have the same keys: what is said of one holds for the others.
     fn key(&self, path: &str) -> Option<(&Section, &Key)> {
-        let (section, name) = path.rsplit_once('.').unwrap_or(("", path));
+        let path = reference::described_at(path);
+        let (section, name) = path.rsplit_once('.').unwrap_or(("", &path));
         let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
         let find = |is_right: &dyn Fn(&str) -> bool| {
             let sections = self.sections.iter().filter(|known| is_right(&known.path()));

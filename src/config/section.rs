@@ -44,7 +44,11 @@ impl<'d> Notes<'d> {
     /// Notes a problem with a stretch of the file, or with the file as a whole.
     pub(super) fn add(&self, span: Option<Range<usize>>, path: &str, message: String) {
         let problem = Problem::new(self.file, self.text, span, path, message);
-        self.found.borrow_mut().push(problem);
+        let mut found = self.found.borrow_mut();
+        // What stands for several pools is read for each kind of them.
+        if !found.contains(&problem) {
+            found.push(problem);
+        }
     }
 
     /// Everything that was noted.

@@ -76,6 +76,7 @@ fn the_reference_shows_every_key() {
                 Some(_) => {}
                 // Sections of one name have the same keys, and one of them shows all.
                 None => {
+                    let path = reference::described_at(&path);
                     let name = path.rsplit('.').nth(1).unwrap_or_default();
                     let mut alike = sections.iter().filter(|section| section.path().rsplit('.').next() == Some(name));
                     let is_told = |section: &Section| {

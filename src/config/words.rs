@@ -17,7 +17,7 @@ use super::{Case, limits};
 use crate::address::Verify;
 use crate::limit::{OnDenied, Prefix};
 use crate::policy::balance::Balance;
-use crate::policy::{Accept, Dispatch, Grace, HedgeDelay, Silence};
+use crate::policy::{Accept, Dispatch, Expect, Grace, HedgeDelay, Serves, Silence};
 use crate::transfer::acl::Rule;
 use crate::transfer::tsig::Algorithm;
 use crate::wire::{Name, RecordType};
@@ -123,6 +123,12 @@ const SILENCE: &Words<Silence> = &[
     ("refused", Silence::Refused),
     ("drop", Silence::Drop),
 ];
+
+/// `pools.*.serves`.
+const SERVES: &Words<Serves> = &[("split", Serves::Split), ("same", Serves::Same)];
+
+/// `pools.*.health.expect`.
+const EXPECT: &Words<Expect> = &[("reply", Expect::Reply), ("no-failure", Expect::NoFailure)];
 
 /// `pools.*.case`.
 const CASE: &Words<Case> = &[("keep", Case::Keep), ("random", Case::Random)];
@@ -245,6 +251,16 @@ pub fn balance_word(balance: Balance) -> &'static str {
 /// Reads `pools.*.accept`.
 pub fn accept(text: &str) -> Result<Accept, Expected> {
     look_up(ACCEPT, text)
+}
+
+/// Reads `pools.*.serves`.
+pub fn serves(text: &str) -> Result<Serves, Expected> {
+    look_up(SERVES, text)
+}
+
+/// Reads `pools.*.health.expect`.
+pub fn expect(text: &str) -> Result<Expect, Expected> {
+    look_up(EXPECT, text)
 }
 
 /// Reads `pools.*.on_timeout` and `pools.*.on_all_down`.

@@ -24,7 +24,6 @@ use super::plan::{Plan, PlanNumber};
 use super::single_flight::WorkerId;
 use super::tell_prober;
 use crate::metrics::BackendCounters;
-use crate::policy::Rules;
 use crate::policy::backend_load::{BackendLoad, End, LoadImage};
 use crate::policy::balance::{Balance, BalanceInput, Balancer, Crowd};
 use crate::policy::health::HealthState;
@@ -33,6 +32,7 @@ use crate::policy::latency::{Latency, LatencyImage};
 use crate::policy::ordering::{BackendStats, order};
 use crate::policy::query_slots::SocketSetId;
 use crate::policy::race::{BackendIndex, Candidates, MAX_ATTEMPTS, RaceContext};
+use crate::policy::{Expect, Rules};
 use crate::state::{HealthSignal, ManualHealth, SharedBackend, SharedPool, Since, hash_identity};
 use crate::wire::{self, CookiePair, Name, QuestionHasher};
 
@@ -373,9 +373,13 @@ impl Pool {
     pub(super) fn learn<I: Io>(&mut self, io: &mut I, index: BackendIndex, is_charged: bool, end: End, now: Instant) {
         self.ended(index, end, is_charged, now);
         let backend = self.backend(index);
+        let is_failure = matches!(end, End::Failure(_));
+        if is_failure && self.shared.rules().health.expect == Expect::NoFailure {
+            return;
+        }
         // Asked before this worker knew, it may have said that before it died.
         if backend.health() != HealthState::Up && self.knows_health(index) {
-            // Any reply at all is life; a new backend may have been asked before its first probe because no other was up.
+            // Any reply is life, unless probes expect one that is no failure; a new backend may have been asked before its first probe because no other was up.
             if backend.set_health(HealthState::Up) {
                 self.shared.state.announce(backend);
                 tracing::info!(pool = self.shared.config.name, backend = backend.name, "up: replied");

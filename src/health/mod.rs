@@ -34,7 +34,7 @@ use crate::net::proxy_protocol::ClientHeader;
 use crate::net::refusal::is_unreachable;
 use crate::net::tasks::{Task, TaskKind, Tasks};
 use crate::policy::HealthRules;
-use crate::policy::health::{Health, HealthState, Step};
+use crate::policy::health::{Health, HealthState, ProbeReply, Step};
 use crate::state::backend_cookies::{HasChanged, Offer, RepliedTo};
 use crate::state::{ForwarderState, HealthEvent, HealthSignal, PoolState, SharedBackend, SharedPool};
 use crate::wire;
@@ -191,8 +191,8 @@ impl DatagramProbe {
 /// What is heard of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Heard {
-    /// Any reply at all.
-    Reply,
+    /// A reply, of this kind.
+    Reply(ProbeReply),
     /// ICMP: it is unreachable.
     Unreachable,
     /// It takes no connection, or somebody else takes it: why.
@@ -247,7 +247,7 @@ impl Subject {
                             self.note_connection(&heard);
                         }
                         match heard {
-                            Heard::Reply => health.on_probe_reply(Instant::now()),
+                            Heard::Reply(kind) => health.on_probe_reply_of(kind, Instant::now()),
                             Heard::Refused(_) => health.on_probe_refused(Instant::now()),
                             Heard::Unreachable => health.on_probe_unreachable(Instant::now()),
                         }
@@ -335,7 +335,7 @@ impl Subject {
         let probe = match probe {
             Some(Probe::Datagrams(probe)) => probe,
             Some(Probe::Stream(probe)) => match probe.heard(kept).await {
-                StreamHeard::Reply => return Heard::Reply,
+                StreamHeard::Reply(reply) => return Heard::Reply(self.kind_of(&reply)),
                 StreamHeard::Refused(why) => return Heard::Refused(why),
             },
             None => return std::future::pending().await,
@@ -349,14 +349,21 @@ impl Subject {
         loop {
             match probe.client.receive(&mut buffer, is_reply).await {
                 Ok(length) => {
-                    self.learn_cookie(probe, buffer.get(..length).unwrap_or_default());
-                    return Heard::Reply;
+                    let reply = buffer.get(..length).unwrap_or_default();
+                    self.learn_cookie(probe, reply);
+                    return Heard::Reply(self.kind_of(reply));
                 }
                 Err(error) if self.is_proved(probe, &error) => return Heard::Unreachable,
                 // A forgery, or nothing that the backend has to do with.
                 Err(_) => {}
             }
         }
+    }
+
+    /// The kind of a reply to a probe.
+    fn kind_of(&self, reply: &[u8]) -> ProbeReply {
+        let rcode = wire::Header::read(reply).map(wire::Header::rcode);
+        kind_of(rcode, self.probe == ProbeConfig::default())
     }
 
     /// Learns from the reply to a probe whether the backend gives cookies.
@@ -394,7 +401,7 @@ impl Subject {
     /// Notes whether connections to the backend come to be, and tells the log of what is new in that.
     fn note_connection(&self, heard: &Heard) {
         let problem = match heard {
-            Heard::Reply | Heard::Unreachable => None,
+            Heard::Reply(_) | Heard::Unreachable => None,
             Heard::Refused(why) => Some(why.as_str()),
         };
         if self.backend.note_connection_problem(problem)
@@ -452,5 +459,33 @@ impl Subject {
     }
 }
 
+/// The kind of a reply with this code, to the default probe or to another one.
+fn kind_of(rcode: Option<wire::Rcode>, is_default_probe: bool) -> ProbeReply {
+    match rcode {
+        Some(wire::Rcode::REFUSED) if is_default_probe => ProbeReply::Unserved,
+        Some(wire::Rcode::SERVFAIL | wire::Rcode::REFUSED) => ProbeReply::Failure,
+        Some(_) | None => ProbeReply::Answer,
+    }
+}
+
 /// Octets of the longest reply to a probe, with OPT and without (RFC 1035 section 2.3.4).
 const MAX_REPLY: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refused_to_the_default_probe_is_not_yet_a_failure() {
+        for (rcode, is_default_probe, expected) in [
+            (wire::Rcode::NOERROR, true, ProbeReply::Answer),
+            (wire::Rcode::NXDOMAIN, false, ProbeReply::Answer),
+            (wire::Rcode::SERVFAIL, true, ProbeReply::Failure),
+            (wire::Rcode::SERVFAIL, false, ProbeReply::Failure),
+            (wire::Rcode::REFUSED, true, ProbeReply::Unserved),
+            (wire::Rcode::REFUSED, false, ProbeReply::Failure),
+        ] {
+            assert_eq!(kind_of(Some(rcode), is_default_probe), expected, "{rcode:?}, {is_default_probe}");
+        }
+    }
+}

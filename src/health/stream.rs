@@ -33,7 +33,7 @@ impl KeptConnection {
     }
 
     /// Keeps the connection over which a probe was replied to.
-    fn keep(&mut self, ProbedBy { client, is_fresh }: ProbedBy) {
+    fn keep(&mut self, client: ServerClient, is_fresh: bool) {
         self.probes = if is_fresh { 1 } else { self.probes + 1 };
         self.client = Some(client);
     }
@@ -54,12 +54,13 @@ pub(super) struct StreamProbe {
 struct ProbedBy {
     client: ServerClient,
     is_fresh: bool,
+    reply: Vec<u8>,
 }
 
 /// What came of a probe.
 pub(super) enum StreamHeard {
-    /// It was replied to.
-    Reply,
+    /// It was replied to, with this.
+    Reply(Vec<u8>),
     /// No connection is taken, or it is somebody else who takes it: why.
     Refused(String),
 }
@@ -76,16 +77,16 @@ impl StreamProbe {
     ) -> Self {
         let talk = async move {
             if let Some(mut client) = kept
-                && client.ask(&query).await.is_ok()
+                && let Ok(reply) = client.ask(&query).await
             {
-                return Ok(ProbedBy { client, is_fresh: false });
+                return Ok(ProbedBy { client, is_fresh: false, reply });
             }
             let mut client = ServerClient::connect(server, &protocol, tls.as_deref()).await?;
             if wants_header {
                 client.say_own();
             }
-            client.ask(&query).await?;
-            Ok(ProbedBy { client, is_fresh: true })
+            let reply = client.ask(&query).await?;
+            Ok(ProbedBy { client, is_fresh: true, reply })
         };
         Self { talk: Some(Box::pin(talk)), _place: place }
     }
@@ -97,9 +98,9 @@ impl StreamProbe {
             let Poll::Ready(said) = talk.as_mut().poll(context) else { return Poll::Pending };
             self.talk = None;
             match said {
-                Ok(by) => {
-                    kept.keep(by);
-                    Poll::Ready(StreamHeard::Reply)
+                Ok(ProbedBy { client, is_fresh, reply }) => {
+                    kept.keep(client, is_fresh);
+                    Poll::Ready(StreamHeard::Reply(reply))
                 }
                 Err(ConnectError::Untrusted(problem)) => Poll::Ready(StreamHeard::Refused(problem)),
                 Err(ConnectError::Io(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -157,7 +158,7 @@ mod tests {
         let mut kept = KeptConnection::default();
         let all = async {
             for _ in 0..probes {
-                assert!(matches!(probe(address, None, &mut kept).await, StreamHeard::Reply));
+                assert!(matches!(probe(address, None, &mut kept).await, StreamHeard::Reply(_)));
             }
         };
         tokio::select! {

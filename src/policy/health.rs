@@ -4,6 +4,10 @@
 //! So both only raise suspicion and ask for a probe at once; probes decide. A probe that is unreachable is followed by
 //! another at once, from another port, and two in a row take the backend down. Any reply is proof of life.
 //!
+//! With `expect = "no-failure"` a reply that is a failure is a missed probe instead, since a resolver whose uplink is gone still
+//! replies. An authority refuses `. NS` for as long as it lives, so REFUSED to that question counts only against a backend that
+//! has answered it before.
+//!
 //! Whoever drives this says what was met, and then takes [`Health::next_step`] until that says wait. Afterwards it looks
 //! at [`Health::is_up`].
 //!
@@ -17,7 +21,7 @@ use std::time::{Duration, Instant};
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
-use super::rules::HealthRules;
+use super::rules::{Expect, HealthRules};
 
 /// The health of one backend.
 ///
@@ -54,6 +58,19 @@ pub struct Health {
     next_probe: Instant,
     /// While not up: how long after the next probe the one after it is due.
     backoff: Duration,
+    /// A probe had a reply that is no failure.
+    has_answered: bool,
+}
+
+/// The kind of a reply to a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbeReply {
+    /// No failure.
+    Answer,
+    /// REFUSED to the default probe, which authorities give for as long as they live.
+    Unserved,
+    /// Any other failure.
+    Failure,
 }
 
 /// What a backend is taken for.
@@ -116,6 +133,7 @@ impl Health {
             last_probe: None,
             next_probe: now,
             backoff: FIRST_BACKOFF,
+            has_answered: false,
         }
     }
 
@@ -171,7 +189,24 @@ impl Health {
         Step::Probe
     }
 
-    /// The probe that is out was replied to.
+    /// The probe that is out had a reply of this kind.
+    pub fn on_probe_reply_of(&mut self, kind: ProbeReply, now: Instant) {
+        let is_good = match (self.rules.expect, kind) {
+            (Expect::Reply, _) | (Expect::NoFailure, ProbeReply::Answer) => true,
+            (Expect::NoFailure, ProbeReply::Unserved) => !self.has_answered,
+            (Expect::NoFailure, ProbeReply::Failure) => false,
+        };
+        self.has_answered |= kind == ProbeReply::Answer;
+        if is_good {
+            self.on_probe_reply(now);
+        } else if self.probe.take().is_some() {
+            self.on_probe_missed(now);
+            // A failure comes within a round trip: what lasts no longer than a restart takes no backend down.
+            self.next_probe = self.next_probe.max(now + FIRST_BACKOFF.min(self.rules.interval));
+        }
+    }
+
+    /// The probe that is out had a good reply.
     pub fn on_probe_reply(&mut self, now: Instant) {
         let was_out = self.probe.take().is_some();
         match self.state {

@@ -20,4 +20,4 @@ pub mod timers;
 
 pub use candidates::{BackendIndex, Candidates};
 pub use race::{Accept, Rank};
-pub use rules::{Dispatch, Grace, HealthRules, Hedge, HedgeDelay, Rules, Silence};
+pub use rules::{Dispatch, Expect, Grace, HealthRules, Hedge, HedgeDelay, Rules, Serves, Silence};

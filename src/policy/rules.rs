@@ -35,9 +35,19 @@ pub struct Rules {
     pub health: HealthRules,
 }
 
-impl Default for Rules {
-    fn default() -> Self {
-        Self {
+/// `pools.*.serves`: the names that each backend knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serves {
+    /// Some of them, as tables that split the names do: what one denies another may have.
+    Split,
+    /// All of them, as resolvers and replicas do.
+    Same,
+}
+
+impl Rules {
+    /// The defaults of a pool of this kind.
+    pub fn of(serves: Serves) -> Self {
+        let split = Self {
             dispatch: Dispatch::Race,
             fanout: 0,
             balance: Balance::RoundRobin,
@@ -50,7 +60,26 @@ impl Default for Rules {
             on_all_down: Silence::Nxdomain,
             hedge: Hedge::default(),
             health: HealthRules::default(),
+        };
+        match serves {
+            Serves::Split => split,
+            // NXDOMAIN would deny names that are there (RFC 2308 section 7 has SERVFAIL for servers that are out of reach).
+            Serves::Same => Self {
+                dispatch: Dispatch::Hedge,
+                balance: Balance::Fastest,
+                accept: Accept::Conclusive,
+                on_timeout: Silence::Servfail,
+                on_all_down: Silence::Servfail,
+                health: HealthRules { expect: Expect::NoFailure, ..split.health },
+                ..split
+            },
         }
+    }
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self::of(Serves::Split)
     }
 }
 
@@ -140,10 +169,28 @@ pub struct HealthRules {
     pub fall: u8,
     /// Good probes in a row before up.
     pub rise: u8,
+    /// Which reply to a probe is a good one.
+    pub expect: Expect,
+}
+
+/// `pools.*.health.expect`: which reply to a probe is a good one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// Any reply.
+    Reply,
+    /// One that is no failure.
+    NoFailure,
 }
 
 impl Default for HealthRules {
     fn default() -> Self {
-        Self { interval: Duration::from_secs(5), every_queries: 0, timeout: Duration::from_secs(1), fall: 2, rise: 2 }
+        Self {
+            interval: Duration::from_secs(5),
+            every_queries: 0,
+            timeout: Duration::from_secs(1),
+            fall: 2,
+            rise: 2,
+            expect: Expect::Reply,
+        }
     }
 }

@@ -442,6 +442,7 @@ fn configs(scenario: &Scenario, rules: &[Rules]) -> Vec<PoolConfig> {
             discover: None,
             name: format!("pool{place}"),
             backends: backends.collect(),
+            serves: None,
             rules: rules.clone(),
             probe: ProbeConfig::default(),
             replicas: false,

@@ -128,3 +128,29 @@ fn what_one_worker_meets_frees_the_queries_of_all() {
         assert_eq!(client.receive().answers(), [TWO]);
     }
 }
+
+#[test]
+fn a_resolver_that_fails_probes_is_down_and_an_authority_that_refuses_them_is_not() {
+    let resolver = Backend::probed(rcode(NOERROR), rcode(SERVFAIL));
+    let authority = Backend::new(answer(TWO));
+    let keys = "serves = 'same'\ndispatch = 'sequential'\nbalance = 'ordered'\ntimeout = '20s'\nattempt_timeout = '20s'\n\
+                [health]\ninterval = '100ms'\ntimeout = '20s'";
+    let server = Forwarder::to(&[&resolver, &authority], keys).start();
+    let client = server.client();
+    let mut names = 0..;
+    let mut asks_resolver = || {
+        let name = format!("{}.example", names.next().expect("there are many numbers"));
+        assert_eq!(client.ask(&query(&name, A)).answers(), [TWO]);
+        !resolver.queries_for(&name).is_empty()
+    };
+    resolver.wait_for_probes(1);
+    for failure in [SERVFAIL, REFUSED] {
+        resolver.answer_probes(rcode(failure));
+        until("the resolver is left alone", || (!asks_resolver()).then_some(()));
+        resolver.answer_probes(rcode(NOERROR));
+        until("the resolver is asked again", || asks_resolver().then_some(()));
+    }
+    let probes = authority.probes().len();
+    authority.wait_for_probes(probes + 3);
+    assert_eq!(client.ask(&query("www.example", A)).answers(), [TWO]);
+}

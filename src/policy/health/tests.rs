@@ -20,6 +20,8 @@ enum Event {
     Icmp,
     /// A reply to a query comes.
     Reply,
+    /// A reply of this kind comes to a probe.
+    Probed(ProbeReply),
 }
 
 /// Lets the events happen, with `fall = 2` and `rise = 2`, and compares the state.
@@ -50,6 +52,10 @@ fn check(mut health: Health, events: &[Event], expected: HealthState) {
             }
             Event::Icmp => health.on_unreachable(now),
             Event::Reply => health.on_reply(now),
+            Event::Probed(kind) => {
+                now = begin_probe(&mut health, now, &mut rng);
+                health.on_probe_reply_of(*kind, now);
+            }
         }
     }
     assert_eq!(health.state(), expected, "{events:?}");
@@ -116,6 +122,27 @@ fn probes_in_a_row_decide_and_a_reply_decides_at_once() {
         (&[Missed, Missed, Icmp, Reply, Missed], HealthState::Up),
     ] {
         check(Health::new(HealthRules::default(), Instant::now()), events, expected);
+    }
+}
+
+#[test]
+fn failures_in_reply_to_probes_count_as_expect_has_it() {
+    use Event::{Missed, Probed};
+    let [answer, unserved, failure] = [ProbeReply::Answer, ProbeReply::Unserved, ProbeReply::Failure].map(Probed);
+    for (expect, events, expected) in [
+        (Expect::Reply, &[answer, failure, failure, failure][..], HealthState::Up),
+        (Expect::Reply, &[answer, unserved, unserved], HealthState::Up),
+        (Expect::NoFailure, &[failure], HealthState::Up),
+        (Expect::NoFailure, &[failure, failure], HealthState::Down),
+        (Expect::NoFailure, &[failure, Missed], HealthState::Down),
+        (Expect::NoFailure, &[failure, answer, failure], HealthState::Up),
+        (Expect::NoFailure, &[failure, failure, answer, answer], HealthState::Up),
+        (Expect::NoFailure, &[failure, failure, answer, failure, answer], HealthState::Down),
+        (Expect::NoFailure, &[unserved, unserved, unserved], HealthState::Up),
+        (Expect::NoFailure, &[answer, unserved, unserved], HealthState::Down),
+        (Expect::NoFailure, &[failure, unserved, failure], HealthState::Up),
+    ] {
+        check(Health::new(HealthRules { expect, ..HealthRules::default() }, Instant::now()), events, expected);
     }
 }
 
