@@ -1,18 +1,35 @@
 //! What the process could do to its host, were it taken over; and what becomes of it when a part of it fails.
 
 use std::fs::{self, Permissions};
+use std::io::{IoSlice, Write as _};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use rustix::process::{Signal, geteuid};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::net::sockopt::{socket_peercred, socket_type};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg, socketpair,
+};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, geteuid, pidfd_getfd, pidfd_open};
 use tempfile::TempDir;
 
 use crate::support::*;
 
 /// The number of the user "nobody", and of its group.
 const NOBODY: u32 = 65_534;
+
+/// Whether these are root's tests, who alone can become another user.
+fn is_root(test: &str) -> bool {
+    let is_root = geteuid().is_root();
+    if !is_root {
+        leave_out(test, "only root can become another user");
+    }
+    is_root
+}
 
 /// A file that a reload can replace, and where: as editors do it.
 fn replace(server: &Server, name: &str, content: &str) {
@@ -60,10 +77,8 @@ fn as_nobody(arguments: &[&str]) -> Output {
 
 #[test]
 fn a_server_that_root_starts_becomes_its_user_and_goes_on_as_ever() {
-    if !geteuid().is_root() {
-        return eprintln!("not tested: only root can become another user");
-    }
-    if !namespace::enter("hostile::privileges::a_server_that_root_starts_becomes_its_user_and_goes_on_as_ever") {
+    let test = "hostile::privileges::a_server_that_root_starts_becomes_its_user_and_goes_on_as_ever";
+    if !is_root(test) || !namespace::enter(test) {
         return;
     }
     let backend = Backend::new(answer("192.0.2.7"));
@@ -111,8 +126,8 @@ fn a_server_that_root_starts_becomes_its_user_and_goes_on_as_ever() {
 
 #[test]
 fn files_that_the_user_cannot_use_are_told_at_start() {
-    if !geteuid().is_root() {
-        return eprintln!("not tested: only root can become another user");
+    if !is_root("hostile::privileges::files_that_the_user_cannot_use_are_told_at_start") {
+        return;
     }
     let text = authority(
         "'a.txt'",
@@ -162,8 +177,8 @@ fn a_user_that_is_not_there_is_told_with_its_place() {
 
 #[test]
 fn only_root_becomes_another_user() {
-    if !geteuid().is_root() {
-        return eprintln!("not tested: only root can start a program as another user");
+    if !is_root("hostile::privileges::only_root_becomes_another_user") {
+        return;
     }
     let folder = TempDir::new().expect("a folder for the test");
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("our own folder");
@@ -206,4 +221,127 @@ fn a_reload_reaches_the_folders_of_the_config_and_no_others() {
         format!("{}: the process cannot reach it, for it was not in the config when it started", other.display());
     assert!(answer.body.contains(&expected), "{answer:?}");
     assert!(!has("other.example") && has("b.example"), "what was in force stays");
+}
+
+/// The user that a process is.
+fn user_of(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next()?.parse().ok())
+}
+
+/// Duplicates of the channels of a process that another process has made, or itself.
+fn channels_of(pid: u32, maker: u32) -> Vec<OwnedFd> {
+    let process = pidfd_open(tree::pid_of(pid).expect("a number"), PidfdFlags::empty()).expect("it runs");
+    let numbers = fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").filter_map(Result::ok);
+    let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let copies = numbers.filter_map(|number| pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).ok());
+    let is_channel = |fd: &OwnedFd| {
+        socket_type(fd) == Ok(SocketType::SEQPACKET)
+            && socket_peercred(fd).is_ok_and(|made| Some(made.pid) == i32::try_from(maker).ok().and_then(Pid::from_raw))
+    };
+    copies.filter(is_channel).collect()
+}
+
+/// Sends what a process that is taken over might send.
+fn send(channel: &OwnedFd, message: &str, descriptor: BorrowedFd<'_>) {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [descriptor];
+    assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)));
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    sendmsg(channel, &[IoSlice::new(message.as_bytes())], &mut control, flags).expect("the supervisor reads");
+}
+
+/// A tree whose server is another user than its supervisor.
+fn tree_of_nobody() -> tree::Tree {
+    let config = format!("user = 'nobody'\n{}", tree::config("standbys = 1"));
+    tree::Tree::start_config(&config, &[("a.txt", &tree::table(tree::ADDRESS))], 1, |_| {})
+}
+
+#[test]
+fn a_server_that_is_taken_over_gets_no_rights_from_its_supervisor() {
+    if !is_root("hostile::privileges::a_server_that_is_taken_over_gets_no_rights_from_its_supervisor") {
+        return;
+    }
+    let tree = tree_of_nobody();
+    let secret = TempDir::new().expect("a folder for the test");
+    let file = secret.path().join("secret.txt");
+    fs::write(&file, "TOPSECRET of root\n").expect("our own folder");
+    fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("our own file");
+    let (supervisor, server) = (tree.pid("supervisor"), tree.pid("server"));
+    assert_eq!(user_of(supervisor), Some(0), "the supervisor keeps its rights");
+    assert!(tree.left().iter().all(|pid| *pid == supervisor || user_of(*pid) == Some(NOBODY)));
+
+    // A config that names a file of root, with more processes than any config may have.
+    let mut text = fs::File::from(memfd_create("text", MemfdFlags::CLOEXEC).expect("memory"));
+    write!(text, "[authorities.a]\nlisten = ['127.0.0.1:0']\nzones = [{file:?}]\n").expect("memory");
+    let rules = r#"{"standbys":100,"watchdog":{"secs":10,"nanos":0}}"#;
+    let edition = format!(r#"{{"Edition":{{"number":7,"file":"/evil.toml","rules":{rules}}}}}"#);
+    for channel in channels_of(server, server) {
+        send(&channel, &edition, text.as_fd());
+    }
+    tree.server.process.wait_for_log("standby failed: ");
+    // The places that the rules ask for, up to the limit of the config.
+    until("eight that stand by", || (tree.left().len() >= 10).then_some(()));
+    let left = tree.left();
+    assert!(left.len() <= 11, "{left:?}");
+    let log = tree.server.process.log();
+    assert!(!log.contains("TOPSECRET"), "{log}");
+    let users: Vec<_> = left.iter().filter(|pid| **pid != supervisor).filter_map(|pid| user_of(*pid)).collect();
+    assert!(users.iter().all(|user| *user == NOBODY), "{users:?}");
+}
+
+#[test]
+fn the_supervisor_takes_no_process_for_its_own_that_it_has_not_started() {
+    if !is_root("hostile::privileges::the_supervisor_takes_no_process_for_its_own_that_it_has_not_started") {
+        return;
+    }
+    let tree = tree_of_nobody();
+    let (supervisor, server) = (tree.pid("supervisor"), tree.pid("server"));
+    // A channel on which a careless reader waits for ever.
+    let (_ours, theirs) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("descriptors");
+    let state = r#"{"role":"Server","edition":7,"problem":null,"took":0}"#;
+    let introduction = format!(r#"{{"protocol":2,"pid":{},"version":"1","state":{state}}}"#, std::process::id());
+    let channels = channels_of(server, supervisor);
+    assert!(!channels.is_empty(), "the way of introductions");
+    for channel in channels {
+        send(&channel, &introduction, theirs.as_fd());
+    }
+    tree.kill(&tree.pids("standby"));
+    let whole = tree.wait_until_whole();
+    assert!(whole.iter().all(|(pid, _)| *pid != std::process::id()), "{whole:?}");
+    assert_eq!(tree.address(), tree::ADDRESS);
+}
+
+#[test]
+fn processes_that_a_restart_and_a_crash_bring_have_no_rights_of_root() {
+    if !is_root("hostile::privileges::processes_that_a_restart_and_a_crash_bring_have_no_rights_of_root") {
+        return;
+    }
+    let tree = tree_of_nobody();
+    let supervisor = tree.pid("supervisor");
+    let first = tree.pid("server");
+    let (status, said) = tree::ctl(&tree, &["restart"]);
+    assert_eq!(status, Some(0), "{said}");
+    let second = tree.server_other_than(&[first]);
+    tree.kill(&[second]);
+    tree.server_other_than(&[first, second]);
+    for (pid, role) in tree.wait_until_whole() {
+        let (user, name) = (user_of(pid), fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default());
+        let expected = if pid == supervisor { Some(0) } else { Some(NOBODY) };
+        assert_eq!(user, expected, "{role}");
+        let expected = match role.as_str() {
+            "server" => "hedgerow-server",
+            "supervisor" => "hedgerow-super",
+            _ => "hedgerow-spare",
+        };
+        assert_eq!(name.trim_end(), expected);
+        if pid != supervisor {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+            let none = |line: &&str| line.trim_end().ends_with("0000000000000000");
+            assert!(status.lines().filter(|line| line.starts_with("CapPrm")).all(|line| none(&line)), "{status}");
+        }
+    }
+    assert_eq!(tree.address(), tree::ADDRESS);
 }
