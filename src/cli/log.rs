@@ -5,6 +5,9 @@ use std::io::{IsTerminal, stderr};
 
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::config::nearest;
 
 /// The options of logging, taken before or after the command's name.
 #[derive(Debug, clap::Args)]
@@ -35,9 +38,33 @@ pub(super) struct BadFilter(String);
 impl fmt::Display for BadFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(filter) = self;
-        write!(f, "--log or HEDGEROW_LOG: bad filter {filter:?}, expected off, error, warn, info, debug, trace, ")?;
+        write!(f, "--log or HEDGEROW_LOG: bad filter {filter:?}, ")?;
+        let wrong = filter.split(',').map(str::trim).find(|word| is_bare_word(word) && !is_known(word));
+        let meant = |word: &str| {
+            let word = word.to_ascii_lowercase();
+            let is_start = |level: &&str| word.starts_with(*level);
+            LEVELS.into_iter().find(is_start).or_else(|| nearest(&word, LEVELS))
+        };
+        if let Some(level) = wrong.and_then(meant) {
+            return write!(f, "did you mean {level}?");
+        }
+        write!(f, "expected {}, ", LEVELS.join(", "))?;
         f.write_str("or levels by target such as warn,hedgerow::health=info")
     }
+}
+
+/// The levels, from none to all.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// Whether a part of a filter is one word, which is a level or the name of a crate.
+fn is_bare_word(part: &str) -> bool {
+    part.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'_' || octet == b'-')
+}
+
+/// Whether a bare word is a level, by name or by number, or our own crate. The filter would take any other for the name of a crate
+/// that logs nothing, and so silence all.
+fn is_known(word: &str) -> bool {
+    word.is_empty() || word == "hedgerow" || word.parse::<LevelFilter>().is_ok()
 }
 
 /// Starts logging.
@@ -45,7 +72,11 @@ impl fmt::Display for BadFilter {
 /// # Errors
 /// If the filter cannot be read.
 pub(super) fn init(args: &Args) -> Result<(), BadFilter> {
-    let filter = EnvFilter::try_new(&args.log).map_err(|_| BadFilter(args.log.clone()))?;
+    let bad = || BadFilter(args.log.clone());
+    if args.log.split(',').map(str::trim).any(|part| is_bare_word(part) && !is_known(part)) {
+        return Err(bad());
+    }
+    let filter = EnvFilter::try_new(&args.log).map_err(|_| bad())?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
     match args.log_format {
         Format::Text => builder.with_ansi(stderr().is_terminal()).init(),
@@ -57,6 +88,18 @@ pub(super) fn init(args: &Args) -> Result<(), BadFilter> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mistyped_level_is_an_error() {
+        let error = |log: &str| {
+            let args = Args { log: log.to_owned(), log_format: Format::Text };
+            init(&args).expect_err("no such level").to_string()
+        };
+        assert_eq!(error("warning"), "--log or HEDGEROW_LOG: bad filter \"warning\", did you mean warn?");
+        assert_eq!(error("Inof"), "--log or HEDGEROW_LOG: bad filter \"Inof\", did you mean info?");
+        assert!(error("loud").contains("expected off, error, warn, info, debug, trace"), "{}", error("loud"));
+        assert!(error("hedgerow::health=info,verbose").contains("expected off"));
+    }
 
     #[test]
     fn a_bad_filter_is_told_with_what_would_be_right() {

@@ -25,18 +25,9 @@ pub fn backend_address(text: &str) -> Result<SocketAddr, Expected> {
     Ok(address)
 }
 
-/// Reads a backend: an address, perhaps with a scheme and the name that its certificate bears.
+/// Reads a backend, or a server that a zone is transferred from: an address, perhaps with a scheme and the name that its certificate bears.
 pub fn backend(text: &str) -> Result<BackendUrl, Expected> {
     text.parse().map_err(|bad: BadAddress| Expected::new(bad.to_string()).matching(URL))
-}
-
-/// Reads a server that a zone is transferred from: an address, perhaps with a scheme and the name that its certificate bears.
-pub fn primary(text: &str) -> Result<BackendUrl, Expected> {
-    if !text.contains("://") {
-        // As it ever was: the port must be there.
-        return backend_address(text).map(|socket| BackendUrl { address: socket.into(), path: None, name: None });
-    }
-    backend(text)
 }
 
 /// Reads a backend that joins while the server runs: an address, perhaps with a scheme.

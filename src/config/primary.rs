@@ -51,11 +51,11 @@ pub(super) fn read_primaries<'d>(node: &Node<'d>, folder: &Path, claims: &mut Cl
 /// Reads one: an address, or a table with one.
 fn read<'d>(item: &Node<'d>, folder: &Path, claims: &mut Claims<'d>) -> Option<PrimaryConfig> {
     let (url, spot, trust) = match item.table() {
-        None => (item.parsed(words::primary), item.spot.clone(), None),
+        None => (item.parsed(words::backend), item.spot.clone(), None),
         Some(mut section) => {
             let node = section.require("address", "\"tls://192.0.2.1#ns1.example\"");
             let (url, spot) = match node {
-                Some(node) => (node.parsed(words::primary), node.spot),
+                Some(node) => (node.parsed(words::backend), node.spot),
                 None => (None, item.spot.clone()),
             };
             let trust = read_trust(&mut section, url.as_ref(), folder, &mut claims.certificates);
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn primaries_are_read_with_what_they_must_show() {
         let text = text(
-            "\"192.0.2.1:53\", \"tls://192.0.2.1#NS1.example\", { address = \"tls://192.0.2.2:8853\", ca = \"ca.pem\", \
+            "\"192.0.2.1\", \"tls://192.0.2.1#NS1.example\", { address = \"tls://192.0.2.2:8853\", ca = \"ca.pem\", \
              certificate = \"main\" }, \"tcp://192.0.2.1\"",
         );
         let config = Config::parse(&text, "c.toml", Path::new("/etc")).unwrap_or_else(|problems| panic!("{problems}"));
@@ -108,10 +108,6 @@ mod tests {
     fn what_cannot_be_transferred_from_is_told() {
         let place = "3:37: authorities.a.zones[0].primaries[0]: ";
         for (primaries, expected) in [
-            (
-                "\"192.0.2.1\"",
-                "invalid value \"192.0.2.1\": expected an address with its port, such as \"192.0.2.1:53\"",
-            ),
             (
                 "\"https://192.0.2.1\"",
                 "https://192.0.2.1:443 cannot be transferred from, expected tls:// (RFC 9103), tcp:// or no scheme",

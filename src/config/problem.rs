@@ -61,12 +61,14 @@ pub struct Problem {
 impl Problem {
     /// A problem with the octets `span` of `text`, or with the file as a whole.
     pub(super) fn new(file: &str, text: &str, span: Option<Range<usize>>, path: &str, message: String) -> Self {
-        Self {
-            file: file.to_owned(),
-            place: span.map(|span| Position::of(text, &span)),
-            path: path.to_owned(),
-            message,
-        }
+        let place = span.map(|span| {
+            let mut place = Position::of(text, &span);
+            if may_hold_secret(text, &span, path, &place.source) {
+                place.blank_strings();
+            }
+            place
+        });
+        Self { file: file.to_owned(), place, path: path.to_owned(), message }
     }
 
     /// The line in the file, from 1, if one is meant.
@@ -132,12 +134,32 @@ impl Position {
         }
     }
 
+    /// Blanks all that is quoted in the line, also where its quote is missing at one end.
+    fn blank_strings(&mut self) {
+        let starts = self.source.find(['"', '\'']).or_else(|| self.source.find('=').map(|at| at + 1)).unwrap_or(0);
+        let (kept, blanked) = self.source.split_at(starts);
+        let is_form = |c: char| c.is_whitespace() || "\"'=,{}[]#".contains(c);
+        let blanked = blanked.chars().map(|c| if is_form(c) { c } else { '*' });
+        self.source = kept.chars().chain(blanked).collect();
+    }
+
     /// What stands before the carets: blanks, and tabs where the line has them, so that both lines
     /// are as wide on any terminal.
     fn indent(&self) -> String {
         let before = self.source.chars().take(self.column - 1);
         before.map(|c| if c == '\t' { '\t' } else { ' ' }).collect()
     }
+}
+
+/// Whether a line may hold a secret, which no message shows: it is in `[keys]`, or near it in a text that cannot be parsed.
+fn may_hold_secret(text: &str, span: &Range<usize>, path: &str, line: &str) -> bool {
+    if !path.is_empty() {
+        return path == "keys" || path.starts_with("keys.");
+    }
+    let before = text.get(..char_boundary(text, span.start)).unwrap_or_default();
+    let header = before.lines().rev().map(str::trim_start).find(|line| line.starts_with('['));
+    let is_in_keys = header.is_some_and(|header| header.trim_start_matches(['[', ' ', '"', '\'']).starts_with("keys"));
+    is_in_keys || line.contains("keys") || line.contains("secret")
 }
 
 /// The last offset up to `offset` that splits no character.
@@ -168,6 +190,27 @@ mod tests {
     fn carets_stand_under_the_span() {
         check("a = 1\nbc = 22\n", 11..13, "c.toml:2:6: key: wrong\n  2 | bc = 22\n    |      ^^");
         check("a = 1", 0..1, "c.toml:1:1: key: wrong\n  1 | a = 1\n    | ^");
+    }
+
+    #[test]
+    fn lines_that_may_hold_a_secret_show_no_strings() {
+        let shown = |text: &str, path: &str| {
+            let start = text.find('!').expect("the culprit");
+            Problem::new("c.toml", text, Some(start..start + 1), path, "wrong".to_owned()).to_string()
+        };
+        for (text, path) in [
+            ("[keys.a]\nsecret = \"!c2VjcmV0\"", "keys.a.secret"),
+            ("[keys.a]\n!secert = \"c2VjcmV0\"", "keys.a"),
+            ("keys = { a = { secret = 'c2VjcmV0', ! = 1 } }", "keys.a"),
+            ("[keys.a]\nsecret = \"c2VjcmV0!", ""),
+            ("[keys.a]\nsecret = \"\"\"\n!c2VjcmV0", ""),
+            ("keys.a.secret = c2VjcmV0!", ""),
+            ("a.b.secret = \"c2VjcmV0!", ""),
+        ] {
+            let shown = shown(text, path);
+            assert!(!shown.contains("c2VjcmV0") && shown.contains('^'), "{shown}");
+        }
+        assert!(shown("[pools.a]\nbackends = \"!192.0.2.1\"", "pools.a.backends").contains("192.0.2.1"));
     }
 
     #[test]

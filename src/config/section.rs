@@ -466,12 +466,12 @@ where
 {
     let mut things: Vec<_> = things.into_iter().collect();
     things.sort_by_key(|(_, spot)| spot.offset());
-    let mut first: HashMap<K, usize> = HashMap::new();
+    let mut first: HashMap<K, Spot<'d>> = HashMap::new();
     for (thing, spot) in things {
         match first.get(&thing) {
-            Some(line) => spot.note(format!("{} twice, first on line {line}", what(&thing))),
+            Some(first) => spot.note(format!("{} twice, first on line {}", what(&thing), first.line())),
             None => {
-                first.insert(thing, spot.line());
+                first.insert(thing, spot);
             }
         }
     }

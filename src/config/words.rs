@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use super::addresses::{backend, backend_address, listen_address, member_address, pin, primary};
+pub use super::addresses::{backend, backend_address, listen_address, member_address, pin};
 use super::query_log::{ClientDetail, LogFormat, NameDetail};
 use super::slow::SlowThreshold;
 use super::suggest::nearest;

@@ -30,7 +30,7 @@ use std::time::SystemTime;
 use std::{fmt, io, str};
 
 use crate::admin::{Token, TokenError};
-use crate::config::{Config, Problems, User};
+use crate::config::{Config, Problem, Problems, User};
 use crate::files;
 use crate::limit::CookieSecrets;
 use crate::net::tls::KnownRoots;
@@ -263,6 +263,16 @@ pub enum LoadError {
     Trust(FileProblems<TrustProblem>),
     /// A file is out of reach since the start.
     Outside(Outside),
+}
+
+impl LoadError {
+    /// Returns the problems without the lines of the config that they stand in.
+    pub fn headlines(&self) -> String {
+        match self {
+            Self::Wrong(problems) => problems.iter().map(Problem::headline).collect::<Vec<_>>().join("\n"),
+            other => other.to_string(),
+        }
+    }
 }
 
 impl fmt::Display for LoadError {

@@ -300,6 +300,8 @@ impl Server {
     /// Puts what was read in force, or keeps what is; tells whoever has asked, and goes on to the next.
     pub(super) fn finish_reload(&mut self, loaded: Loaded) {
         let Some(running) = self.reloads.running.take() else { return };
+        // The status needs no token: it shows no lines of the config.
+        let headlines = loaded.as_ref().err().map(LoadError::headlines);
         let loaded = loaded.map_err(|problems| problems.to_string());
         let result = loaded.and_then(|prepared| self.commit_and_tell(*prepared).map_err(|error| error.to_string()));
         if let Err(problems) = &result {
@@ -311,7 +313,7 @@ impl Server {
             Ok(_) => (seen.edition, seen.succeeded, seen.in_force_since) = (seen.edition + 1, seen.succeeded + 1, now),
             Err(_) => seen.failed += 1,
         }
-        seen.last = Some(LastReload { at: now, error: result.clone().err() });
+        seen.last = Some(LastReload { at: now, error: headlines.or_else(|| result.clone().err()) });
         if result.is_ok() {
             let edition = self.reloads.seen.edition;
             tracing::info!(edition, "reloaded: edition {edition}");

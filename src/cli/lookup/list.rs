@@ -77,6 +77,12 @@ fn read_line(line: &[u8], default: RecordType) -> Result<Option<Question>, BadNa
     question.map(Some).map_err(|bad| BadName { offset: name_at + bad.offset, ..bad })
 }
 
+/// Whether a word behind a name on the command line is its type, as for dig: a type in capitals. A host of this name is written with
+/// a dot at its end.
+pub(super) fn is_type(word: &str) -> bool {
+    !word.contains(|c: char| c.is_ascii_lowercase()) && word.parse::<RecordType>().is_ok()
+}
+
 /// Reads a type that can be asked for: a mnemonic, or `TYPE` and a number.
 pub(super) fn parse_type(text: &str) -> Result<RecordType, String> {
     let unknown = |_| format!("unknown type {text:?}, expected one such as A, AAAA, MX, ANY or TYPE65280");
@@ -111,6 +117,15 @@ const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_type_in_capitals_behind_a_name_is_its_type() {
+        for (word, expected) in
+            [("MX", true), ("TYPE65280", true), ("AXFR", true), ("mx", false), ("MX.", false), ("WWW", false)]
+        {
+            assert_eq!(is_type(word), expected, "{word}");
+        }
+    }
 
     /// The list is read as these names and types.
     fn check(list: &str, expected: &[(&str, &str)]) {

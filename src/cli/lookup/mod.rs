@@ -45,9 +45,10 @@ pub(super) struct Args {
     ///
     /// The server is an address, with or without a port (53 if without), or tcp://ADDRESS, tls://ADDRESS#NAME,
     /// https://ADDRESS/PATH#NAME or quic://ADDRESS#NAME, where the certificate must bear NAME; +tcp, +tls, +https[=PATH]
-    /// and +quic after an address say the same. With no name and no -f, names come from standard input: a line is a
+    /// and +quic after an address say the same. A type in capitals behind a name is its type (www.example MX); a host of that
+    /// name is written with a dot (MX.). With no name and no -f, names come from standard input: a line is a
     /// name and, if need be, a type; blank lines and # comments are skipped.
-    #[arg(value_name = "@SERVER[:PORT]|+tls|+https|+quic|NAME")]
+    #[arg(value_name = "@SERVER[:PORT]|+tls|+https|+quic|NAME [TYPE]")]
     words: Vec<String>,
     /// Read names from FILE, or from standard input if it is -
     #[arg(short, long, value_name = "FILE")]
@@ -115,18 +116,20 @@ fn prepare(args: &Args) -> Result<Batch, Refusal> {
     let words = || args.words.iter().map(String::as_str);
     let servers: Vec<_> = words().filter(|word| word.starts_with('@')).collect();
     let flags: Vec<_> = words().filter(|word| word.starts_with('+')).collect();
-    let names: Vec<_> = words().filter(|word| !word.starts_with(['@', '+'])).collect();
+    let mut names = words().filter(|word| !word.starts_with(['@', '+'])).peekable();
     let way = Way::read(&servers, &flags, args.port, args.tcp, &args.trust).map_err(Refusal::usage)?;
     let Way { address, connections } = way;
     let server = Server { address, connections, timeout: args.timeout, tries: args.tries };
     let mut questions = Vec::new();
-    for name in &names {
-        let question = Question::new(name, args.rtype);
+    while let Some(name) = names.next() {
+        let rtype = names.next_if(|word| list::is_type(word)).map(list::parse_type).transpose();
+        let rtype = rtype.map_err(Refusal::usage)?.unwrap_or(args.rtype);
+        let question = Question::new(name, rtype);
         questions.push(question.map_err(|bad| Refusal::usage(format!("{name:?}: {}", bad.what)))?);
     }
     match &args.file {
         Some(path) => questions.append(&mut read_list(path, args.rtype)?),
-        None if names.is_empty() => questions.append(&mut read_list(Path::new("-"), args.rtype)?),
+        None if questions.is_empty() => questions.append(&mut read_list(Path::new("-"), args.rtype)?),
         None => {}
     }
     Ok(Batch { server, questions, format: args.format, window: usize::from(args.in_flight) })
