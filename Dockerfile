@@ -5,6 +5,7 @@ WORKDIR /build
 COPY Cargo.toml Cargo.lock config.toml ./
 COPY benches benches
 COPY src src
+COPY zones zones
 RUN cargo build --locked --release
 
 FROM gcr.io/distroless/cc-debian12:nonroot

@@ -288,7 +288,8 @@ impl Authority {
         }
         if is_special(read, message) {
             let client = peer.ip();
-            let special = Special { authority: self.number, state, message, read, cookie, client, transport };
+            let limited = &*self.limited;
+            let special = Special { authority: self.number, state, message, read, cookie, client, limited, transport };
             return special.react(&self.notifies, out);
         }
         Handled::Reaction(zone::respond_to(&state.zone_db, read, cookie, message, transport, UDP_SIZE, out))

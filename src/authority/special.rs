@@ -9,9 +9,9 @@ use std::sync::Arc;
 use tokio::sync::mpsc::{Sender, UnboundedSender};
 
 use super::UDP_SIZE;
-use super::notify::ReceivedNotify;
+use super::notify::{ReceivedNotify, RefusedSources};
 use super::state::{AuthorityState, ZoneTransfers};
-use crate::metrics::Dropped;
+use crate::metrics::{Dropped, Limit, Limited};
 use crate::net::clock::unix_now;
 use crate::transfer::tsig::{self, ServerChain, verify_query};
 use crate::transfer::{
@@ -19,7 +19,7 @@ use crate::transfer::{
     whole, write_datagram,
 };
 use crate::wire::{
-    Cookie, Flag, HEADER_LEN, Header, Name, Opcode, Query, Rcode, RecordType, Rejected, Transport, write_error,
+    Cookie, Flag, HEADER_LEN, Header, Message, Name, Opcode, Query, Rcode, RecordType, Rejected, Transport, write_error,
 };
 use crate::zone::{Reaction, Record, Zone, respond_to};
 
@@ -44,6 +44,8 @@ pub(super) struct Special<'a> {
     /// What it gets for its cookie.
     pub(super) cookie: Option<&'a Cookie>,
     pub(super) client: IpAddr,
+    /// Where a NOTIFY that is refused counts.
+    pub(super) limited: &'a Limited,
     /// How it came.
     pub(super) transport: Transport,
 }
@@ -75,6 +77,9 @@ impl Special<'_> {
         let chain = match verify_query(&self.state.keys, self.message, now) {
             Ok(chain) => chain,
             Err(refusal) => {
+                if self.read.is_err() {
+                    self.refuse_notify(now, "its signature does not hold; compare keys and clocks of both servers");
+                }
                 refusal.write(self.message, now, out);
                 return Handled::Reaction(Reaction::Respond(refusal.rcode));
             }
@@ -84,7 +89,7 @@ impl Special<'_> {
                 self.transfer(query, chain.as_ref(), out)
             }
             Ok(_) => PlannedResponse::Written(self.answer(out)),
-            Err(_) => PlannedResponse::Error(self.take_notify(notifies, chain.as_ref())),
+            Err(_) => PlannedResponse::Error(self.take_notify(notifies, chain.as_ref(), now)),
         };
         let reaction = match planned {
             PlannedResponse::Transfer(zone, transfers) => {
@@ -171,10 +176,21 @@ impl Special<'_> {
         }
     }
 
+    /// Counts a NOTIFY that is refused, and logs it unless a line of the last minute names its sender.
+    fn refuse_notify(&self, now: u64, reason: &str) {
+        self.limited.count(Limit::Notify);
+        if REFUSED.is_due(self.client, now) {
+            let zone = Message::read(self.message).ok().and_then(|message| message.question);
+            let zone = zone.and_then(|question| Name::from_wire(question.qname()).ok()).unwrap_or_else(Name::root);
+            tracing::warn!(%zone, client = %self.client, "NOTIFY refused: {reason}");
+        }
+    }
+
     /// Takes a NOTIFY; the rcode of the response.
-    fn take_notify(&self, notifies: &UnboundedSender<ReceivedNotify>, chain: Option<&ServerChain>) -> Rcode {
+    fn take_notify(&self, notifies: &UnboundedSender<ReceivedNotify>, chain: Option<&ServerChain>, now: u64) -> Rcode {
         if self.state.transfers.values().all(|transfers| transfers.source.is_none()) {
             // No secondary of anything, whatever the message says.
+            self.refuse_notify(now, "this authority has no secondary zone");
             return Rcode::REFUSED;
         }
         let notify = match read_notify(self.message) {
@@ -182,11 +198,21 @@ impl Special<'_> {
             Err(rcode) => return rcode,
         };
         let zone = notify.zone.folded();
-        let source = self.state.transfers.get(&zone).and_then(|transfers| transfers.source.as_ref());
+        let Some(source) = self.state.transfers.get(&zone).and_then(|transfers| transfers.source.as_ref()) else {
+            self.refuse_notify(now, "its zone is no secondary zone of this authority");
+            return Rcode::REFUSED;
+        };
         // RFC 1996 section 3.10 has NOTIFY from strangers ignored; REFUSED tells one who is none at once.
-        let Some((source, primary)) =
-            source.and_then(|source| Some((source, source.notified_by(self.client, chain.map(ServerChain::key))?)))
-        else {
+        let Some(primary) = source.notified_by(self.client, chain.map(ServerChain::key)) else {
+            self.refuse_notify(
+                now,
+                match source.tsig {
+                    Some(_) => {
+                        "it is not signed with the tsig key of the zone; sign it, or add the sender to notify_from"
+                    }
+                    None => "the sender is no primary of the zone; add it to notify_from",
+                },
+            );
             return Rcode::REFUSED;
         };
         let Some(notify) = source.places.notify(self.authority, zone, primary, notify.serial) else {
@@ -199,6 +225,9 @@ impl Special<'_> {
         }
     }
 }
+
+/// The senders of NOTIFY that the log has named, for all workers.
+static REFUSED: RefusedSources = RefusedSources::new();
 
 /// Makes a response say no more than TC=1, with the question and OPT record of the query that it belongs to, and what that gets
 /// for its cookie.

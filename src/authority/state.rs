@@ -58,13 +58,16 @@ pub struct Source {
 impl Source {
     /// The primary that is to be asked after a NOTIFY from this address, if that may send one.
     ///
-    /// A primary is known by its address, for a NOTIFY leaves from any port, and by its key if it has one: an address is easily
-    /// forged (RFC 1996 section 5).
+    /// A key proves a primary, from any address (RFC 8945 section 1). Without a key a primary is known by its address, for a NOTIFY
+    /// leaves from any port: an address is easily forged (RFC 1996 section 5).
     pub fn notified_by(&self, address: IpAddr, key: Option<&Key>) -> Option<usize> {
         let address = address.to_canonical();
         let primary = self.primaries.iter().position(|primary| primary.to_canonical() == address);
-        let is_proved = self.tsig.as_ref().is_none_or(|name| key.is_some_and(|key| key.name() == name));
-        let is_allowed = (primary.is_some() && is_proved) || self.notify_from.allows(address, key);
+        let is_primary = match &self.tsig {
+            Some(name) => key.is_some_and(|key| key.name() == name),
+            None => primary.is_some(),
+        };
+        let is_allowed = is_primary || self.notify_from.allows(address, key);
         is_allowed.then_some(primary.unwrap_or_default())
     }
 }

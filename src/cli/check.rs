@@ -85,6 +85,7 @@ fn check(file: Option<&Path>) -> Result<Checked, LoadError> {
     warnings.extend(load::certificate_warnings(&setup.certificates, SystemTime::now()));
     warnings.extend(load::trust_warnings(&setup.config));
     warnings.extend(load::clear_http_warnings(&setup.config));
+    warnings.extend(load::denial_warnings(&setup.config));
     warnings.extend(load::designation_warnings(&setup.config, &setup.certificates));
     warnings.extend(load::exposed_secrets(&setup.config, Some(&file)));
     Ok(Checked { summary, warnings, setup })

@@ -15,7 +15,7 @@ use crate::config::{
 use crate::limit::{AccessRules, WaitRules};
 use crate::load::{self, Loader};
 use crate::policy::balance::Balance;
-use crate::policy::{Accept, Dispatch, HedgeDelay, Rules, Silence};
+use crate::policy::{Accept, Dispatch, HedgeDelay, Rules, Serves, Silence};
 use crate::wire::Name;
 
 /// The options; each is the config key of the same name, with the same words and default.
@@ -30,21 +30,27 @@ pub(super) struct Args {
     /// The key of that, in PEM
     #[arg(long, value_name = "FILE", requires = "certificate")]
     key: Option<PathBuf>,
-    /// race | hedge | sequential [default: race]
+    /// The names that each server knows: split: some, as tables do | same: all, as resolvers do; sets the defaults of the others [default: split]
+    #[arg(long, value_name = "WORD", value_parser = words::serves)]
+    serves: Option<Serves>,
+    /// race | hedge | sequential [default: race; hedge with --serves same]
     #[arg(long, value_name = "WORD", value_parser = words::dispatch)]
     dispatch: Option<Dispatch>,
-    /// ordered | round-robin | random | sticky | hash | least-load | fastest [default: round-robin]
+    /// ordered | round-robin | random | sticky | hash | least-load | fastest [default: round-robin; fastest with --serves same]
     #[arg(long, value_name = "WORD", value_parser = words::balance)]
     balance: Option<Balance>,
-    /// positive | conclusive | any [default: positive]
+    /// positive | conclusive | any [default: positive; conclusive with --serves same]
     #[arg(long, value_name = "WORD", value_parser = words::accept)]
     accept: Option<Accept>,
     /// The client's deadline [default: 3s]
     #[arg(long, value_name = "DURATION", value_parser = within(&limits::TIMEOUT))]
     timeout: Option<Duration>,
-    /// What a client is told when no backend replied: nxdomain | servfail | refused | drop [default: nxdomain]
+    /// What a client is told when no backend replied: nxdomain | servfail | refused | drop [default: nxdomain; servfail with --serves same]
     #[arg(long, value_name = "WORD", value_parser = words::silence)]
     on_timeout: Option<Silence>,
+    /// The same when all servers are down: nxdomain | servfail | refused | drop [default: nxdomain; servfail with --serves same]
+    #[arg(long, value_name = "WORD", value_parser = words::silence)]
+    on_all_down: Option<Silence>,
     /// When a hedge starts: auto, a percentile such as p95, or a duration [default: auto]
     #[arg(long, value_name = "DELAY", value_parser = words::hedge_delay)]
     hedge_delay: Option<HedgeDelay>,
@@ -110,12 +116,13 @@ pub(super) fn lacks_certificate(listen: &[ListenUrl], is_given: bool) -> Option<
 
 /// The config that the options stand for.
 fn config(args: &Args) -> Config {
-    let mut rules = Rules::default();
+    let mut rules = Rules::of(args.serves.unwrap_or(Serves::Split));
     rules.dispatch = args.dispatch.unwrap_or(rules.dispatch);
     rules.balance = args.balance.unwrap_or(rules.balance);
     rules.accept = args.accept.unwrap_or(rules.accept);
     rules.timeout = args.timeout.unwrap_or(rules.timeout);
     rules.on_timeout = args.on_timeout.unwrap_or(rules.on_timeout);
+    rules.on_all_down = args.on_all_down.unwrap_or(rules.on_all_down);
     rules.hedge.delay = args.hedge_delay.unwrap_or(rules.hedge.delay);
     rules.hedge.budget = args.hedge_budget.unwrap_or(rules.hedge.budget);
     rules.health.every_queries = args.probe_every;
@@ -123,7 +130,7 @@ fn config(args: &Args) -> Config {
         name: "ls".to_owned(),
         backends: args.backends.iter().map(|url| backend(url, args.ca.as_ref())).collect(),
         discover: args.discover.clone().map(DiscoverConfig::of_key),
-        serves: None,
+        serves: args.serves,
         rules,
         probe: ProbeConfig::default(),
         replicas: PoolConfig::REPLICAS,
@@ -247,6 +254,22 @@ mod tests {
         assert_eq!((rules.timeout, rules.on_timeout), (Duration::from_secs(2), Silence::Drop));
         assert_eq!((rules.hedge.delay, rules.hedge.budget), (HedgeDelay::Percentile(0.99), 0.5));
         assert_eq!((config.workers, rules.health.every_queries), (NonZeroUsize::new(3), 7));
+    }
+
+    #[test]
+    fn serves_sets_the_defaults_and_flags_win_over_it() {
+        let config = parse("-l 127.0.0.1:0 --serves same 127.0.0.1:1").unwrap();
+        assert_eq!(config.pools[0].serves, Some(Serves::Same));
+        assert_eq!(config.pools[0].rules, Rules::of(Serves::Same));
+        let line =
+            "-l 127.0.0.1:0 --serves same --dispatch race --on-timeout nxdomain --on-all-down refused 127.0.0.1:1";
+        let expected = Rules {
+            dispatch: Dispatch::Race,
+            on_timeout: Silence::Nxdomain,
+            on_all_down: Silence::Refused,
+            ..Rules::of(Serves::Same)
+        };
+        assert_eq!(parse(line).unwrap().pools[0].rules, expected);
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod completions;
 mod ctl;
 #[cfg(test)]
 mod documented;
+mod init;
 mod log;
 mod lookup;
 mod ls;
@@ -62,6 +63,8 @@ enum Command {
         #[command(flatten)]
         args: check::Args,
     },
+    /// Write a config to begin with
+    Init(init::Args),
     /// Compare policies: run the real race logic on modelled backends
     Simulate(simulate::Args),
     /// Show and change a running server
@@ -113,6 +116,7 @@ pub fn main() -> ExitCode {
         Command::Ts(args) => ts::run(args),
         Command::Lookup(args) => lookup::run(args),
         Command::Check { config: ConfigFile { config }, args } => check::run(config, &args),
+        Command::Init(args) => init::run(&args),
         Command::Simulate(args) => simulate::run(&args),
         Command::Ctl { config, args } => ctl::run(&args, config.as_deref()),
         Command::Top { config, args } => top::run(&args, config.as_deref()),
@@ -153,6 +157,7 @@ fn settle(command: Option<Command>, before: ConfigFile) -> Result<Command, clap:
         Command::Ls(_)
         | Command::Ts(_)
         | Command::Lookup(_)
+        | Command::Init(_)
         | Command::Simulate(_)
         | Command::Schema(_)
         | Command::Man(_)
@@ -181,6 +186,7 @@ mod tests {
             Command::Ls(_) => Ok(("ls", None)),
             Command::Ts(_) => Ok(("ts", None)),
             Command::Lookup(_) => Ok(("lookup", None)),
+            Command::Init(_) => Ok(("init", None)),
             Command::Simulate(_) => Ok(("simulate", None)),
             Command::Top { config, .. } => Ok(("top", config)),
             Command::Schema(_) => Ok(("schema", None)),
@@ -209,6 +215,7 @@ mod tests {
         check("--log debug --log-format json lookup a.example", "lookup", None);
         check("ts -l 127.0.0.1:0 a.txt --log debug", "ts", None);
         check("-c a.toml top --once", "top", Some("a.toml"));
+        check("init tables -o a.toml --force", "init", None);
         check("schema --markdown", "schema", None);
         check("man --dir pages", "man", None);
         check("completions zsh", "completions", None);

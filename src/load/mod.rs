@@ -7,6 +7,7 @@
 mod certificates;
 mod confinement;
 mod cookies;
+mod denials;
 mod designated;
 mod disk;
 mod etcd;
@@ -41,6 +42,7 @@ use crate::zone::ZoneDb;
 pub use self::certificates::{CertificateFiles, CertificateProblem, warnings as certificate_warnings};
 pub use self::confinement::{Confinement, Files, Outside, SAVED_MEMBERS, folder_of};
 pub use self::cookies::CookieProblem;
+pub use self::denials::warnings as denial_warnings;
 pub use self::designated::warnings as designation_warnings;
 pub use self::etcd::{EtcdProblem, EtcdSecrets, load as etcd_secrets};
 pub use self::in_the_clear::warnings as clear_http_warnings;
@@ -188,6 +190,7 @@ pub fn load_files_to_serve(config: Config, file: Option<&Path>, loader: &mut Loa
     certificate_warnings(&setup.certificates, SystemTime::now()).iter().for_each(|warning| tracing::warn!("{warning}"));
     trust_warnings(&setup.config).iter().for_each(|warning| tracing::warn!("{warning}"));
     clear_http_warnings(&setup.config).iter().for_each(|warning| tracing::warn!("{warning}"));
+    denial_warnings(&setup.config).iter().for_each(|warning| tracing::warn!("{warning}"));
     designation_warnings(&setup.config, &setup.certificates).iter().for_each(|warning| tracing::warn!("{warning}"));
     exposed_secrets(&setup.config, file).iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(setup)

@@ -18,6 +18,8 @@ pub enum Limit {
     Connections,
     /// `connections.unsent`: a connection was closed because too much waited for its client to read.
     Unsent,
+    /// `notify_from`: a NOTIFY was refused.
+    Notify,
 }
 
 impl Limit {
@@ -29,12 +31,14 @@ impl Limit {
             Self::Rate => "rate",
             Self::Connections => "connections",
             Self::Unsent => "unsent",
+            Self::Notify => "notify",
         }
     }
 }
 
 /// All limits, in order of their number.
-const LIMITS: [Limit; 5] = [Limit::Waiting, Limit::InFlight, Limit::Rate, Limit::Connections, Limit::Unsent];
+const LIMITS: [Limit; 6] =
+    [Limit::Waiting, Limit::InFlight, Limit::Rate, Limit::Connections, Limit::Unsent, Limit::Notify];
 
 /// How often each limit of one listener was met.
 #[derive(Debug)]

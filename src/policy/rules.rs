@@ -75,6 +75,11 @@ impl Rules {
             },
         }
     }
+
+    /// Returns true if a client gets NXDOMAIN for any name when no backend replies.
+    pub fn denies_in_an_outage(&self) -> bool {
+        [self.on_timeout, self.on_all_down].contains(&Silence::Nxdomain)
+    }
 }
 
 impl Default for Rules {

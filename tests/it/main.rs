@@ -40,6 +40,7 @@ mod http_floods;
 mod https;
 mod identity;
 mod in_flight;
+mod init;
 mod lifecycle;
 mod lookup;
 mod lost_seeds;

@@ -46,9 +46,9 @@ fn the_package_lists_files_that_are_there() {
     }
 }
 
-/// Everything that the packaged config names is in the package, where the config says.
+/// Everything that the long config names is in the package, where the config says.
 #[test]
-fn the_packaged_config_names_files_of_the_package() {
+fn the_packaged_example_names_files_of_the_package() {
     let config = std::fs::read_to_string(top().join("config.toml")).expect("it is there");
     let config: Table = config.parse().expect("TOML");
     for (name, authority) in config["authorities"].as_table().expect("a section") {
@@ -57,7 +57,23 @@ fn the_packaged_config_names_files_of_the_package() {
             assert!(top().join(zone).exists() && zone.starts_with("zones/"), "{name}: {zone}");
         }
     }
-    assert!(assets().iter().any(|[source, target, _]| source == "zones/*" && target == "etc/hedgerow/zones/"));
+    let examples = "usr/share/doc/hedgerow/examples/";
+    for (source, folder) in [("config.toml", ""), ("config.schema.json", ""), ("zones/*", "zones/")] {
+        let target = format!("{examples}{folder}");
+        assert!(assets().iter().any(|asset| asset[0] == source && asset[1] == target), "{source}");
+    }
+}
+
+/// The config that the service reads is the short one, and names no other file.
+#[test]
+fn the_packaged_config_is_that_of_init() {
+    let assets = assets();
+    let installed = assets.iter().find(|[_, target, _]| target == "etc/hedgerow/config.toml").expect("a config");
+    let packaged = std::fs::read(top().join(&installed[0])).expect("it is there");
+    let mut init = Command::new(env!("CARGO_BIN_EXE_hedgerow"));
+    let printed = init.args(["init", "resolver"]).output().expect("cargo has built it");
+    assert_eq!(String::from_utf8_lossy(&packaged), String::from_utf8_lossy(&printed.stdout));
+    assert_eq!(assets.iter().filter(|[_, target, _]| target.starts_with("etc/")).count(), 1);
 }
 
 /// An upgrade of the package neither stops nor restarts the server.

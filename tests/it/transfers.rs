@@ -247,6 +247,9 @@ fn notify_is_taken_from_primaries_of_the_zone_alone() {
     check("127.0.0.1:9", "www.example.org", REFUSED);
     check("127.0.0.1:9", "example.com", REFUSED);
     check("127.0.0.2:9", "example.org", REFUSED);
+    let copy = secondary("127.0.0.1:0", "127.0.0.2:9", &folder);
+    assert_eq!(Client::of(copy.listener("ts")).ask(&notify("example.org")).rcode(), REFUSED);
+    copy.process.wait_for_log("NOTIFY refused: the sender is no primary of the zone; add it to notify_from");
     let server = primary(&zone(1, SLOW));
     assert_eq!(Client::of(server.listener("ts")).ask(&notify("example.org")).rcode(), REFUSED);
 }

@@ -46,7 +46,10 @@ fn head<'a>(state: &State, look: &Look, now: Instant) -> Vec<Line<'a>> {
         }
         None => title.push(Span::raw(" ? ")),
     }
-    title.push(Span::raw(format!(" hedgerow top  {}", look.text(state.target()))));
+    // The folders of a socket would push the time off a narrow screen.
+    let target = state.target();
+    let target = target.strip_prefix("unix:").and_then(|path| path.rsplit('/').next()).unwrap_or(target);
+    title.push(Span::raw(format!(" hedgerow top  {}", look.text(target))));
     if let Some(second) = state.second() {
         title.push(Span::raw(format!("  {} UTC", time_of_day(second.at))));
     }
@@ -262,8 +265,9 @@ const POOL_WIDTHS: [u16; 9] = [6, 9, 6, 6, 8, 6, 5, 6, 6];
 
 /// What the keys do.
 const HELP: &str = "\
-This shows what the server does now, and changes nothing of it. Figures are of the last second;
-ERR and TMO, errors and timeouts of a backend, are of the last minute. A dash: nothing was measured.
+This shows what the server does now, and changes nothing of it.
+Figures are of the last second; ERR and TMO, the errors and timeouts of a
+backend, are of the last minute. A dash: nothing was measured.
 
   q, Ctrl-C        leave
   s                sort backends: worst first, by p99, by queries, by name
@@ -319,6 +323,11 @@ POOL/BACKEND              STATE    Q/S   WINS   ERR   TMO   INFL  P50 ms  P99 ms
         assert_eq!(backends, ["ts2", "ts1", "slow?"], "\n{}", lines.join("\n"));
         assert!(lines[23].starts_with("q quit"), "\n{}", lines.join("\n"));
         assert!(lines.iter().all(|line| line.is_ascii()));
+    }
+
+    #[test]
+    fn the_help_fits_80_columns_and_24_lines() {
+        assert!(HELP.lines().all(|line| line.len() <= 80) && HELP.lines().count() <= 22, "{HELP}");
     }
 
     #[test]
