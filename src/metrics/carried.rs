@@ -22,6 +22,7 @@ impl Snapshot {
         }
         subtract(&mut counted.connections.fates, &earlier.connections.fates);
         subtract(&mut counted.connections.handshakes, &earlier.connections.handshakes);
+        subtract(&mut counted.connections.http, &earlier.connections.http);
         subtract(&mut counted.dropped, &earlier.dropped);
         subtract(&mut counted.cookies, &earlier.cookies);
         subtract(&mut counted.taps, &earlier.taps);
