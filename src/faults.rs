@@ -1,5 +1,7 @@
-//! Faults on demand, in builds for tests alone (cargo feature `faults`): a worker that panics, a disk that stalls, a task that is lost.
+//! Faults on demand, in builds for tests alone (cargo feature `faults`): a worker that panics, a disk that stalls, a task that is lost,
+//! a thread that does not start.
 
+use std::io;
 use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
@@ -28,6 +30,15 @@ pub fn on_task(kind: &str) {
     while is_asked("HEDGEROW_STUCK_TASK") {
         sleep(Duration::from_secs(1));
     }
+}
+
+/// Fails where a thread of this name is about to start, if the environment asks for that (`HEDGEROW_REFUSED_THREAD=taps`).
+///
+/// # Errors
+/// As the operating system has it that has no thread left.
+pub fn on_thread(name: &str) -> io::Result<()> {
+    let is_asked = std::env::var_os("HEDGEROW_REFUSED_THREAD").is_some_and(|asked| asked == name);
+    if is_asked { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
 }
 
 /// The name, as a message has it.

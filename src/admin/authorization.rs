@@ -161,7 +161,7 @@ fn is_api(path: &str) -> bool {
 }
 
 /// Whether what there is to read at a path are names that clients have asked for.
-fn is_private(path: &str) -> bool {
+pub(crate) fn is_private(path: &str) -> bool {
     matches!(path, "/api/v1/slow" | "/api/v1/names" | "/api/v1/divergence") || path.starts_with("/api/v1/cache/names/")
 }
 

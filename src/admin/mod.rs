@@ -37,6 +37,7 @@ use std::{fmt, io};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub(crate) use authorization::is_private;
 pub use cache::CacheAccess;
 pub use condition::Condition;
 pub use explain::Question;

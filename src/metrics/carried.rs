@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::counters::{BackendCounters, Counters, PoolCounters, RCODES};
+use super::discovery::SourceSnapshot;
 use super::snapshot::{Attempts, BackendSnapshot, CacheSnapshot, PoolSnapshot, Snapshot, Wins};
 
 impl Snapshot {
@@ -22,6 +23,18 @@ impl Snapshot {
         }
         subtract(&mut counted.connections.fates, &earlier.connections.fates);
         subtract(&mut counted.connections.handshakes, &earlier.connections.handshakes);
+        subtract(&mut counted.connections.http, &earlier.connections.http);
+        for certificate in &mut counted.certificates {
+            if let Some(earlier) = earlier.certificates.iter().find(|known| known.name == certificate.name) {
+                certificate.loads = certificate.loads.saturating_sub(earlier.loads);
+                certificate.refusals = certificate.refusals.saturating_sub(earlier.refusals);
+            }
+        }
+        for interface in &mut counted.xdp {
+            if let Some(earlier) = earlier.xdp.iter().find(|known| known.interface == interface.interface) {
+                *interface = interface.with(earlier, u64::saturating_sub);
+            }
+        }
         subtract(&mut counted.dropped, &earlier.dropped);
         subtract(&mut counted.cookies, &earlier.cookies);
         subtract(&mut counted.taps, &earlier.taps);
@@ -65,6 +78,12 @@ impl PoolSnapshot {
     fn since(&self, earlier: &Self) -> Self {
         let known: HashMap<_, _> =
             earlier.backends.iter().map(|known| ((&*known.name, known.address), known)).collect();
+        let sources = self.sources.iter().map(|source| {
+            let known = earlier.sources.iter().find(|known| known.origin == source.origin);
+            let before = known.map_or([0; 3], |known| known.changes);
+            let changes = std::array::from_fn(|change| source.changes[change].saturating_sub(before[change]));
+            SourceSnapshot { changes, ..source.clone() }
+        });
         let backends = self.backends.iter().map(|backend| {
             let known = known.get(&(&*backend.name, backend.address));
             known.map_or_else(|| backend.clone(), |earlier| backend.since(earlier))
@@ -83,7 +102,7 @@ impl PoolSnapshot {
             divergences: std::array::from_fn(|kind| self.divergences[kind].saturating_sub(earlier.divergences[kind])),
             divergent: self.divergent,
             backends: backends.collect(),
-            sources: Vec::new(),
+            sources: sources.collect(),
         }
     }
 }

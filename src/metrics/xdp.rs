@@ -25,6 +25,18 @@ pub struct XdpSnapshot {
 }
 
 impl XdpSnapshot {
+    /// The counts of this interface, each put together with that of `other` by `join`.
+    pub fn with(&self, other: &Self, join: fn(u64, u64) -> u64) -> Self {
+        Self {
+            interface: self.interface.clone(),
+            taken: join(self.taken, other.taken),
+            passed: join(self.passed, other.passed),
+            in_dropped: join(self.in_dropped, other.in_dropped),
+            sent: join(self.sent, other.sent),
+            out_dropped: join(self.out_dropped, other.out_dropped),
+        }
+    }
+
     /// The counts by direction and fate.
     fn counts(&self) -> [(&'static str, &'static str, u64); 5] {
         [

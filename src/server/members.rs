@@ -29,6 +29,7 @@ use crate::discover::{Change, Fixed, Member, News, Order, Orders, Origin, Roster
 use crate::discoverer::{Discoverer, EtcdAccess, SourceSpec, Told};
 use crate::limit::OwnAddresses;
 use crate::load::EtcdSecrets;
+use crate::metrics::PoolSnapshot;
 use crate::net::bind::is_of_this_host;
 use crate::net::tasks::Tasks;
 
@@ -79,6 +80,19 @@ impl Membership {
             settled: None,
             saving: Saving::default(),
             registrations: Registrations::new(tasks.clone()),
+        }
+    }
+
+    /// Adds the changes of members that another process has counted.
+    pub(super) fn add_counted(&mut self, counted: &[PoolSnapshot]) {
+        for pool in &mut self.pools {
+            let sources =
+                counted.iter().filter(|counted| counted.name == pool.name).flat_map(|counted| &counted.sources);
+            for source in sources {
+                for (change, count) in Change::ALL.into_iter().zip(source.changes) {
+                    *pool.changes.entry((source.origin, change)).or_default() += count;
+                }
+            }
         }
     }
 

@@ -344,10 +344,11 @@ impl Server {
         Ok(said)
     }
 
-    /// Swaps what is in force. What can fail comes first: to bind, and to duplicate for the workers what is bound.
+    /// Swaps what is in force. What can fail comes first: to bind, to duplicate for the workers what is bound, and to start the thread
+    /// of taps, which is the last since it changes the taps.
     ///
     /// # Errors
-    /// If an address or a descriptor cannot be had; then nothing has changed.
+    /// If an address, a descriptor or a thread cannot be had; then nothing has changed.
     fn commit(&mut self, prepared: Prepared) -> Result<Vec<ReloadNotice>, StartError> {
         let Prepared { setup, keys, comparisons, restored, saved, new_cache } = prepared;
         let Setup { mut config, zone_dbs, cookie_secrets, certificates, token, etcd, roots, source, .. } = setup;
@@ -358,12 +359,12 @@ impl Server {
             (None, None) => None,
             (_, new) => Some(new.map(Doors::new).transpose()?),
         };
+        self.taps.apply(&TapsConfig::of(&config))?;
         listeners.certificates().set(certificates, SystemTime::now());
         listeners.set_rules(&config);
         self.certificates.set(&config.certificates, Arc::clone(&roots), Instant::now());
         self.secondaries.trust(Arc::clone(&roots));
         let settings = admin_settings(&config, token);
-        self.taps.apply(&TapsConfig::of(&config))?;
         self.slow = config.slow_threshold();
         self.tell(|| Command::SetTaps(self.taps.set().clone()));
         self.source = source;

@@ -204,6 +204,8 @@ impl Taps {
 
     /// Starts the thread.
     fn start(&self) -> io::Result<Writer> {
+        #[cfg(feature = "faults")]
+        crate::faults::on_thread("taps")?;
         let (orders, received) = channel();
         let (counters, clock, lost) = (Arc::clone(&self.counters), Arc::clone(&self.clock), self.lost_sender.clone());
         // Nobody waits for its end for long: it may hang in a disk.

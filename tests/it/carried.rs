@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use hedgerow::metrics::ProcessesSnapshot;
+use hedgerow::metrics::exposition::{self, Format};
+use hedgerow::metrics::{ProcessesSnapshot, Snapshot, Usage};
 use hedgerow::server::{Carried, CarriedCache};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tempfile::TempDir;
 
+use crate::support::certificates::Authorities;
 use crate::support::running::Running;
 use crate::support::*;
 
@@ -126,6 +129,83 @@ fn a_successor_behaves_as_the_server_before_it() {
     assert_eq!(grown.queries.iter().map(|(_, count)| count).sum::<u64>(), 40);
     assert_eq!(grown.pools[0].duration.count(), 40);
     assert_eq!(grown.cache.map(|cache| (cache.misses, cache.insertions)), Some((40, 40)));
+}
+
+/// A planned restart sends all numbers at the switch, and their growth at the end of the drain.
+#[test]
+fn every_counter_goes_on_to_the_unit_over_both_messages() {
+    let (backend, folder) = (Backend::new(answer(ADDRESS)), TempDir::new().expect("a temporary folder"));
+    let (chain, key) = Authorities::new().issue("dns.example");
+    for (name, text) in [("chain.pem", &*chain), ("key.pem", &*key), ("members.json", "[]")] {
+        std::fs::write(folder.path().join(name), text).expect("our own folder");
+    }
+    let folder = folder.path().display();
+    let keys = format!("discover.file = '{folder}/members.json'");
+    let config = Forwarder::to(&[&backend], &keys).cache("").to_toml()
+        + &format!("[certificates.main]\nchain = '{folder}/chain.pem'\nkey = '{folder}/key.pem'\n")
+        + "[admin]\nlisten = '127.0.0.1:0'\nsocket = 'SOCKET'\n";
+    let server = Running::start(&config, |_| Carried::default());
+    until("the file is read", || (!server.counted().pools[0].sources.is_empty()).then_some(()));
+    let empty = server.counted();
+    let grown = |times: u64| {
+        let mut next = 0;
+        let mut set = |count: &mut u64| {
+            next += 1;
+            *count += next * times;
+        };
+        let mut all = empty.clone();
+        all.queries.iter_mut().for_each(|(_, count)| set(count));
+        all.dropped.iter_mut().for_each(|(_, count)| set(count));
+        all.cookies.iter_mut().for_each(|(_, count)| set(count));
+        all.taps.iter_mut().for_each(|(_, count)| set(count));
+        all.limited.iter_mut().for_each(|(_, _, count)| set(count));
+        all.connections.fates.iter_mut().for_each(|(_, count)| set(count));
+        all.connections.handshakes.iter_mut().for_each(|(_, count)| set(count));
+        all.connections.http.iter_mut().for_each(|(_, count)| set(count));
+        for certificate in &mut all.certificates {
+            set(&mut certificate.loads);
+            set(&mut certificate.refusals);
+        }
+        [&mut all.explained, &mut all.tasks_lost, &mut all.worker_replacements].map(&mut set);
+        [&mut all.reload.succeeded, &mut all.reload.failed].map(&mut set);
+        let cache = all.cache.as_mut().expect("the config has a cache");
+        [&mut cache.hits, &mut cache.stale_hits, &mut cache.failure_hits, &mut cache.misses].map(&mut set);
+        [&mut cache.insertions, &mut cache.evictions].map(&mut set);
+        let pool = &mut all.pools[0];
+        [&mut pool.hedges_denied, &mut pool.hedges_wasted, &mut pool.stale_replies].map(&mut set);
+        [&mut pool.slow_races, &mut pool.prefetches].map(&mut set);
+        pool.fetches.iter_mut().chain(&mut pool.divergences).for_each(&mut set);
+        pool.sources.iter_mut().flat_map(|source| &mut source.changes).for_each(&mut set);
+        let backend = &mut pool.backends[0];
+        [&mut backend.attempts.first, &mut backend.attempts.hedge, &mut backend.attempts.failover].map(&mut set);
+        [&mut backend.wins.first, &mut backend.wins.hedge, &mut backend.wins.failover].map(&mut set);
+        [&mut backend.unreachable, &mut backend.lost_attempts].map(&mut set);
+        backend.again.iter_mut().for_each(|(_, count)| set(count));
+        backend.unsent.iter_mut().for_each(|(_, count)| set(count));
+        all
+    };
+    // The server has the numbers of `empty` by itself.
+    let (first, whole) = (grown(1), grown(3));
+    let messages = [sent(&first.since(&empty)), sent(&whole.since(&first))];
+    server.run(move |server| {
+        messages.iter().for_each(|counted| server.add_counted(counted));
+        std::future::ready(())
+    });
+    let text_of = |snapshot: Snapshot| exposition::write(snapshot, Usage::default(), Format::Prometheus);
+    let counted = |text: &str| {
+        // No query is asked here, so histograms are empty; the supervisor counts processes; probes go on.
+        let is_left_out = |line: &str| {
+            ["hedgerow_takeovers", "hedgerow_successions", "hedgerow_worker_cpu", "process_", "#"]
+                .iter()
+                .any(|start| line.starts_with(start))
+                || line.contains("\"probe\"")
+        };
+        let is_counter = |line: &&str| line.split(['{', ' ']).next().is_some_and(|name| name.ends_with("_total"));
+        text.lines().filter(|line| is_counter(line) && !is_left_out(line)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let expected = counted(&text_of(whole));
+    assert!(expected.iter().all(|line| !line.ends_with(" 0")), "each counter has a value here: {expected:#?}");
+    assert_eq!(counted(&text_of(server.counted())), expected);
 }
 
 /// The backends that a worker has learnt of.

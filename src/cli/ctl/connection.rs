@@ -2,7 +2,11 @@
 //!
 //! It is asked over its unix socket where that can be had, since changes then need no token, and else by HTTP over TCP. hyper is
 //! there for the server already; one exchange a connection is all that is done with it.
+//!
+//! Any user of this host may listen at the server's port while the server is down. So the token of the config goes with a request
+//! that needs it alone, and on this host only to a socket of root, of the own user, or of the config's `user`.
 
+use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -28,7 +32,7 @@ use tokio::time::timeout;
 use super::Trouble;
 use crate::address::BackendAddress;
 use crate::admin::status::{Done, EntryStatus, Failed, Status};
-use crate::admin::{Token, usual_places};
+use crate::admin::{Token, is_private, usual_places};
 use crate::config::{AdminConfig, AdminSocket};
 use crate::load::{self, LoadError};
 use crate::wire::Name;
@@ -74,14 +78,17 @@ impl Target {
         }
     }
 
-    /// A connection.
-    async fn connect(&self) -> io::Result<Box<dyn Stream>> {
+    /// A connection, and the address at its other end if that is of this host.
+    async fn connect(&self) -> io::Result<(Box<dyn Stream>, Option<SocketAddr>)> {
         Ok(match self {
             Self::Host(authority) => {
                 let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-                Box::new(TcpStream::connect((host, authority.port_u16().unwrap_or(HTTP_PORT))).await?)
+                let stream = TcpStream::connect((host, authority.port_u16().unwrap_or(HTTP_PORT))).await?;
+                let (near, far) = (stream.local_addr()?, stream.peer_addr()?);
+                let is_here = far.ip().to_canonical().is_loopback() || near.ip() == far.ip();
+                (Box::new(stream), is_here.then_some(far))
             }
-            Self::Socket(path) => Box::new(UnixStream::connect(path).await?),
+            Self::Socket(path) => (Box::new(UnixStream::connect(path).await?), None),
         })
     }
 }
@@ -129,6 +136,8 @@ pub(in crate::cli) struct Connection {
     target: Target,
     /// What it may want to see.
     token: Option<Token>,
+    /// The users to whose sockets on this host the token may go. None: to all, since the command line names the token.
+    trusted: Option<Vec<u32>>,
     /// The socket that would have been the better way, and why it is not taken.
     closed: Option<(PathBuf, io::Error)>,
 }
@@ -141,28 +150,29 @@ impl Connection {
         config: Option<&Path>,
     ) -> Result<Self, Trouble> {
         let given = token_file.map(Token::read).transpose().map_err(|error| Trouble::Usage(error.to_string()))?;
-        let Known { target, token, sockets } = match target {
+        let Known { target, token, sockets, user } = match target {
             // The token of the config is for the server of the config, and not to be told to others.
             Some(target) => {
                 let sockets = target.address().map(|address| usual_places(address, own_uid()));
-                Known { target: target.clone(), token: None, sockets: sockets.unwrap_or_default() }
+                Known { target: target.clone(), token: None, sockets: sockets.unwrap_or_default(), user: None }
             }
             None => configured(config)?,
         };
         // Who names a token wants it to be shown.
         if given.is_some() {
-            return Ok(Self { target, token: given, closed: None });
+            return Ok(Self { target, token: given, trusted: None, closed: None });
         }
+        let trusted = Some([ROOT, own_uid()].into_iter().chain(user).collect());
         let mut closed = None;
         for path in sockets {
             match StdUnixStream::connect(&path) {
-                Ok(_) => return Ok(Self { target: Target::Socket(path), token: None, closed: None }),
+                Ok(_) => return Ok(Self { target: Target::Socket(path), token: None, trusted, closed: None }),
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => closed = Some((path, error)),
                 // There is none, or what a dead process has left.
                 Err(_) => {}
             }
         }
-        Ok(Self { target, token, closed })
+        Ok(Self { target, token, trusted, closed })
     }
 
     /// Where the server is.
@@ -236,8 +246,7 @@ impl Connection {
     ) -> Result<T, Trouble> {
         let target = &self.target;
         let exchanged = timeout(patience, self.exchange(method, path, body)).await;
-        let exchanged = exchanged.map_err(io::Error::from).and_then(|exchanged| exchanged);
-        let (status, body) = exchanged.map_err(|error| self.unreachable(&error))?;
+        let (status, body) = exchanged.map_err(|error| self.unreachable(&error.into()))??;
         let stranger =
             || Trouble::Server(format!("{target} answers {status}, but not as the admin server of hedgerow does"));
         if status.is_success() {
@@ -260,26 +269,94 @@ impl Connection {
     }
 
     /// One request and its response.
-    async fn exchange(&self, method: Method, path: &str, body: String) -> io::Result<(StatusCode, Bytes)> {
+    async fn exchange(&self, method: Method, path: &str, body: String) -> Result<(StatusCode, Bytes), Trouble> {
+        let path = format!("/api/v1/{path}");
+        let is_needed = !method.is_safe() || is_private(path.split('?').next().unwrap_or_default());
+        let token = self.token.as_ref().filter(|_| is_needed || self.trusted.is_none());
         let request = Request::builder()
             .method(method)
-            .uri(format!("/api/v1/{path}"))
+            .uri(path)
             .header(header::HOST, self.target.host())
             .header(header::CONTENT_TYPE, "application/json");
-        let request = match &self.token {
+        let request = match token {
             Some(token) => request.header(header::AUTHORIZATION, token.to_header()),
             None => request,
         };
-        let request = request.body(Full::new(Bytes::from(body))).map_err(io::Error::other)?;
-        let stream = TokioIo::new(self.target.connect().await?);
-        let (mut sender, connection) = http1::handshake(stream).await.map_err(io::Error::other)?;
+        let failed = |error| self.unreachable(&error);
+        let request = request.body(Full::new(Bytes::from(body))).map_err(io::Error::other).map_err(failed)?;
+        // The port changes hands between one look and the connection perhaps, but hardly back before the next look.
+        let before = self.target.address().filter(|_| token.is_some()).map(owners).transpose();
+        let (stream, here) = self.target.connect().await.map_err(failed)?;
+        if let (Some(address), Some(trusted), true) = (here, &self.trusted, token.is_some()) {
+            let found = before.and_then(|before| owners(address).map(|after| (before.unwrap_or_default(), after)));
+            if let Some(doubt) = doubt(found, trusted) {
+                let remedy = "name the token by --token-file to send it anyway";
+                return Err(Trouble::Server(format!("refusing to send the token to {address}: {doubt}; {remedy}")));
+            }
+        }
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other).map_err(failed)?;
         // It ends with this exchange.
         let _driven = tokio::spawn(connection);
-        let response = sender.send_request(request).await.map_err(io::Error::other)?;
+        let response = sender.send_request(request).await.map_err(io::Error::other).map_err(failed)?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(io::Error::other)?;
-        Ok((status, body.to_bytes()))
+        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+        Ok((status, body.map_err(io::Error::other).map_err(failed)?.to_bytes()))
     }
+}
+
+/// The reason not to trust the sockets that listened before and after a connection was made, by their users.
+fn doubt(found: io::Result<(Vec<u32>, Vec<u32>)>, trusted: &[u32]) -> Option<String> {
+    match found {
+        Err(error) => Some(format!("the user of the socket there is unknown ({error})")),
+        Ok((before, after)) => match before.iter().chain(&after).find(|uid| !trusted.contains(uid)) {
+            Some(uid) => Some(format!("the socket there belongs to user {uid}")),
+            None if after.is_empty() => Some("the kernel lists no socket there".to_owned()),
+            None => None,
+        },
+    }
+}
+
+/// The users of the sockets of this host that take connections to an address, as the kernel lists them (proc_pid_net(5)).
+fn owners(address: SocketAddr) -> io::Result<Vec<u32>> {
+    let read = |path| match fs::read_to_string(path) {
+        // A host without IPv6 has no such list.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && path == TCP6 => Ok(String::new()),
+        read => read.map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}"))),
+    };
+    Ok(owners_in(&[read(TCP)?, read(TCP6)?].concat(), address))
+}
+
+/// The same in these lists. Sockets of the address itself go before those of all IPv4 addresses, and these before those of all addresses.
+fn owners_in(lists: &str, address: SocketAddr) -> Vec<u32> {
+    let ip = address.ip().to_canonical();
+    let ranks = [ip, Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    let ranks = ranks.into_iter().filter(|rank| ip.is_ipv4() || *rank != IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let sockets: Vec<_> = lists.lines().filter_map(listening).collect();
+    let of = |rank: IpAddr| -> Vec<u32> {
+        let here = sockets.iter().filter(|(local, _)| local.ip() == rank && local.port() == address.port());
+        here.map(|(_, uid)| *uid).collect()
+    };
+    ranks.map(of).find(|owners| !owners.is_empty()).unwrap_or_default()
+}
+
+/// The address and the user of a listening socket, by its line in such a list.
+fn listening(line: &str) -> Option<(SocketAddr, u32)> {
+    let mut fields = line.split_whitespace().skip(1);
+    let (ip, port) = fields.next()?.split_once(':')?;
+    let (state, uid) = (fields.nth(1)?, fields.nth(3)?);
+    // Words of 32 bits, each in the order of the machine.
+    let word = |at: usize| u32::from_str_radix(ip.get(at * 8..at * 8 + 8)?, 16).ok().map(u32::to_ne_bytes);
+    let ip: IpAddr = match ip.len() {
+        8 => word(0)?.into(),
+        32 => {
+            let words = [word(0)?, word(1)?, word(2)?, word(3)?];
+            <[u8; 16]>::try_from(words.concat()).ok()?.into()
+        }
+        _ => return None,
+    };
+    let port = u16::from_str_radix(port, 16).ok()?;
+    Some((SocketAddr::new(ip.to_canonical(), port), uid.parse().ok()?)).filter(|_| state == LISTEN)
 }
 
 /// What a config tells of a server.
@@ -290,26 +367,28 @@ struct Known {
     token: Option<Token>,
     /// Where its socket may be, in this order.
     sockets: Vec<PathBuf>,
+    /// The user that it changes to, if it does.
+    user: Option<u32>,
 }
 
 /// The server of the config, or the usual place if there is no config or none with an admin server.
 fn configured(config: Option<&Path>) -> Result<Known, Trouble> {
     let (admin, user) = match load::load(config) {
-        Ok((config, _)) => (config.admin, config.user),
+        Ok((config, _)) => (config.admin, config.user.map(|user| user.uid)),
         Err(LoadError::NotFound(_)) if config.is_none() => (None, None),
         // Perhaps broken by an edit that a reload is to bring in force: then somebody must say where the server is.
         Err(error) => return Err(Trouble::Usage(format!("{error}\nname the admin server with --admin URL"))),
     };
     let Some(admin) = admin else {
         let sockets = usual_places(AdminConfig::LISTEN, own_uid());
-        return Ok(Known { target: Target::of(AdminConfig::LISTEN), token: None, sockets });
+        return Ok(Known { target: Target::of(AdminConfig::LISTEN), token: None, sockets, user: None });
     };
     let sockets = match admin.socket {
         AdminSocket::At(path) if admin.listen.port() == 0 => {
-            return Ok(Known { target: Target::Socket(path), token: None, sockets: Vec::new() });
+            return Ok(Known { target: Target::Socket(path), token: None, sockets: Vec::new(), user: None });
         }
         AdminSocket::At(path) => vec![path],
-        AdminSocket::Auto => usual_places(admin.listen, user.map_or_else(own_uid, |user| user.uid)),
+        AdminSocket::Auto => usual_places(admin.listen, user.unwrap_or_else(own_uid)),
         AdminSocket::Off => Vec::new(),
     };
     if admin.listen.port() == 0 {
@@ -318,7 +397,7 @@ fn configured(config: Option<&Path>) -> Result<Known, Trouble> {
     }
     // Not everybody who may ask may read the token, and reading needs none.
     let token = admin.token_file.and_then(|file| Token::read(&file).ok());
-    Ok(Known { target: Target::of(admin.listen), token, sockets })
+    Ok(Known { target: Target::of(admin.listen), token, sockets, user })
 }
 
 /// Who runs this.
@@ -414,12 +493,18 @@ fn encoded(name: &str) -> String {
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Largest answer, octets. The status of 10,000 backends has some 8 million.
 const MAX_ANSWER: usize = 64 << 20;
+/// The number of root.
+const ROOT: u32 = 0;
+/// Where the kernel lists the sockets of TCP by IPv4, and by IPv6.
+const TCP: &str = "/proc/net/tcp";
+const TCP6: &str = "/proc/net/tcp6";
+/// The state of a socket that listens, TCP_LISTEN of the kernel.
+const LISTEN: &str = "0A";
 /// The port of a URL that names none.
 const HTTP_PORT: u16 = 80;
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::os::unix::net::UnixListener;
 
     use super::*;
@@ -471,6 +556,53 @@ mod tests {
             let target: Target = url.parse().expect("a place");
             assert_eq!(target.address(), address.map(|text| text.parse().expect("an address")), "{url}");
         }
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn the_socket_that_takes_a_connection_has_its_owner() {
+        let rest = "00000000:0000 00:00000000 00000000";
+        let line = |local: &str, state: &str, uid: u32| {
+            let remote = "0".repeat(local.find(':').unwrap_or(0));
+            format!(
+                "   0: {local} {remote}:0000 {state} {rest} {uid:5}        0 4711 1 0000000000000000 100 0 0 10 0\n"
+            )
+        };
+        let header =
+            "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
+        let any = "00000000000000000000000000000000:1504";
+        let (exact, any_4) = (line("0100007F:1504", "0A", 65_534), line("00000000:1504", "0A", 7));
+        let any_6 = line(any, "0A", 8);
+        let mapped = line("0000000000000000FFFF00000100007F:1504", "0A", 9);
+        let one = line("00000000000000000000000001000000:1504", "0A", 10);
+        let others = line("0100007F:1504", "01", 1) + &line("0100007F:1505", "0A", 2) + &line("0200007F:1504", "0A", 3);
+        for (lists, address, expected) in [
+            (format!("{header}{others}{exact}{any_4}{any_6}"), "127.0.0.1:5380", &[65_534][..]),
+            (format!("{header}{others}{any_4}{any_6}"), "127.0.0.1:5380", &[7]),
+            (format!("{header}{others}{any_6}"), "127.0.0.1:5380", &[8]),
+            (format!("{header}{mapped}{any_4}"), "127.0.0.1:5380", &[9]),
+            (format!("{header}{any_4}{any_6}{one}"), "[::1]:5380", &[10]),
+            (format!("{header}{any_4}{any_6}"), "[::1]:5380", &[8]),
+            (format!("{header}{exact}{mapped}"), "127.0.0.1:5380", &[65_534, 9]),
+            (format!("{header}{others}x: y z\n   0: 0100007F\n"), "127.0.0.1:5380", &[]),
+        ] {
+            assert_eq!(owners_in(&lists, address.parse().expect("an address")), expected, "{lists}");
+        }
+    }
+
+    #[test]
+    fn a_socket_of_a_stranger_or_of_nobody_is_doubted() {
+        let trusted = [0, 1000];
+        assert_eq!(doubt(Ok((vec![0], vec![1000])), &trusted), None);
+        assert_eq!(doubt(Ok((vec![], vec![0])), &trusted), None);
+        for (before, after, expected) in
+            [(vec![7], vec![0], "to user 7"), (vec![0], vec![0, 7], "to user 7"), (vec![0], vec![], "no socket")]
+        {
+            assert!(doubt(Ok((before, after)), &trusted).is_some_and(|doubt| doubt.contains(expected)));
+        }
+        assert!(
+            doubt(Err(io::Error::other("/proc/net/tcp: gone")), &trusted).is_some_and(|doubt| doubt.contains("gone"))
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Tests of the text for Prometheus: each family, in either form.
 
+use super::super::backend_connections::BackendConnectionsSnapshot;
 use super::super::connections::{CertificateSnapshot, ConnectionFate, ConnectionsSnapshot, HttpStatus, ShakenBy};
 use super::super::counters::{CookieKind, Dropped, Source, Tap, TapFate};
 use super::super::discovery::{DISCOVERY_COUNTERS, Origin, SourceSnapshot, SourceState};
@@ -285,6 +286,37 @@ fn names_and_labels_are_those_of_the_contract_in_both_formats() {
             "{format:?}"
         );
     }
+}
+
+/// The supervisor counts for itself, as does the operating system: a server carries neither on.
+#[test]
+fn a_difference_of_a_snapshot_to_itself_has_no_counter_above_zero() {
+    let mut sample = sample();
+    sample.pools[0].backends[0].connections = Some(Box::new(BackendConnectionsSnapshot {
+        open: 0,
+        made: [1, 2, 3, 4],
+        lost: [5, 6, 7, 8, 9, 10, 11],
+        handshakes: measured(&[150]),
+        problem: None,
+    }));
+    let is_counter = |line: &str| {
+        let name = line.split(['{', ' ']).next().unwrap_or_default();
+        let is_of_others = ["hedgerow_takeovers_total", "hedgerow_successions_total", "process_cpu_seconds_total"];
+        let is_by_itself = is_of_others.contains(&name) || name.starts_with("hedgerow_worker_cpu");
+        ["_total", "_bucket", "_sum", "_count"].iter().any(|end| name.ends_with(end)) && !is_by_itself
+    };
+    let text = write(sample.since(&sample), usage(), Format::Prometheus);
+    let counters = samples(&text, is_counter);
+    assert!(!counters.is_empty());
+    let grown: Vec<_> = counters.into_iter().filter(|line| !line.ends_with(" 0") && !line.ends_with(" 0.0")).collect();
+    assert_eq!(grown, Vec::<&str>::new());
+    let counters_of = |text: &str| samples(text, is_counter).into_iter().map(str::to_owned).collect::<Vec<_>>();
+    let all = write(sample.since(&sample.since(&sample)), usage(), Format::Prometheus);
+    assert_eq!(
+        counters_of(&all),
+        counters_of(&write(sample, usage(), Format::Prometheus)),
+        "nothing before takes nothing away"
+    );
 }
 
 #[test]

@@ -88,6 +88,19 @@ impl CertificateStore {
         self.entries.store(Arc::new(entries));
     }
 
+    /// Adds the loads that another process has counted.
+    pub fn add_counted(&self, counted: &[CertificateSnapshot]) {
+        let _writing = self.writing.lock();
+        let mut entries = Vec::clone(&self.entries.load());
+        for entry in &mut entries {
+            if let Some(counted) = counted.iter().find(|counted| counted.name == entry.named.name) {
+                entry.loaded += counted.loads;
+                entry.refused += counted.refusals;
+            }
+        }
+        self.entries.store(Arc::new(entries));
+    }
+
     /// The certificate of a section, if it is there.
     pub fn get(&self, name: &str) -> Option<Arc<Certificate>> {
         let entries = self.entries.load();
@@ -232,5 +245,17 @@ mod tests {
         assert_eq!(seen(), (6, None, 2, 2), "a reload that brings the same changes nothing");
         store.set(vec![one], later(9));
         assert_eq!(seen(), (9, None, 3, 2));
+    }
+
+    #[test]
+    fn loads_of_another_process_are_added_to_those_of_the_same_section() {
+        let (before, after) = (CertificateStore::default(), CertificateStore::default());
+        before.set(vec![named("main", &["a.example"], true), named("gone", &["b.example"], true)], UNIX_EPOCH);
+        before.take("main", Path::new("main.pem"), Err("broken".to_owned()), UNIX_EPOCH);
+        after.set(vec![named("main", &["a.example"], true), named("new", &["c.example"], true)], UNIX_EPOCH);
+        after.add_counted(&before.snapshot());
+        let counts: Vec<_> =
+            after.snapshot().into_iter().map(|seen| (seen.name, seen.loads, seen.refusals, seen.error)).collect();
+        assert_eq!(counts, [("main".to_owned(), 2, 1, None), ("new".to_owned(), 1, 0, None)]);
     }
 }

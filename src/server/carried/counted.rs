@@ -48,6 +48,11 @@ impl Server {
         for (listener, limit, times) in &counted.limited {
             self.connections.add_limited(listener, *limit, *times);
         }
+        self.listeners.certificates().add_counted(&counted.certificates);
+        if let Some(xdp) = &mut self.xdp {
+            xdp.add_counted(&counted.xdp);
+        }
+        self.membership.add_counted(&counted.pools);
         self.reloads.add_counted(&counted.reload);
         self.tasks_lost += counted.tasks_lost;
         self.workers.add_replaced(counted.worker_replacements);

@@ -164,6 +164,13 @@ impl Interface {
         its.map(socket).collect()
     }
 
+    /// Adds the frames that another process has counted at this interface.
+    pub(super) fn add_counted(&mut self, counted: &[XdpSnapshot]) {
+        if let Some(counted) = counted.iter().find(|counted| counted.interface == self.before.interface) {
+            self.before = self.before.with(counted, u64::saturating_add);
+        }
+    }
+
     /// What has become of frames.
     pub(super) fn snapshot(&self) -> XdpSnapshot {
         let mut all = self.before.clone();
@@ -330,3 +337,23 @@ const WHOLE: [&str; 3] = ["veth", "tun", "virtio_net"];
 
 /// What is wanting where there is no such interface.
 const ABSENT: &str = "there is no such interface";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_that_another_process_has_counted_are_added_to_those_of_the_same_interface() {
+        let mut interface = Interface::prepare(XdpInterface::of_name("absent0".to_owned()), 1);
+        let counted = |interface: &str, taken| XdpSnapshot {
+            interface: interface.to_owned(),
+            taken,
+            passed: 2,
+            in_dropped: 3,
+            sent: 4,
+            out_dropped: 5,
+        };
+        interface.add_counted(&[counted("other0", 9), counted("absent0", 1)]);
+        assert_eq!(interface.snapshot(), counted("absent0", 1));
+    }
+}

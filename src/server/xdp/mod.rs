@@ -161,6 +161,11 @@ impl Xdp {
         self.interfaces.iter().flat_map(|interface| interface.of_worker(worker, self.workers)).collect()
     }
 
+    /// Adds the frames that another process has counted.
+    pub(super) fn add_counted(&mut self, counted: &[XdpSnapshot]) {
+        self.interfaces.iter_mut().for_each(|interface| interface.add_counted(counted));
+    }
+
     /// What has become of frames.
     pub(super) fn snapshot(&self) -> Vec<XdpSnapshot> {
         self.interfaces.iter().map(Interface::snapshot).collect()

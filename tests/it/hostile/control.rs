@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, geteuid};
@@ -33,6 +33,15 @@ const CHANGES: [(&str, &str, &str); 6] = [
     ("DELETE", "/api/v1/pools/all/backends/127.0.0.1:5399", ""),
     ("DELETE", "/api/v1/cache", ""),
 ];
+
+/// A command of the binary as a user without any right.
+fn as_nobody() -> Command {
+    // The folder of the tests is perhaps not open to others, so the binary comes by a descriptor.
+    let binary = fs::File::open(env!("CARGO_BIN_EXE_hedgerow")).expect("cargo has built the binary");
+    let mut command = Command::new("/proc/self/fd/0");
+    command.stdin(binary).current_dir("/").uid(NOBODY).gid(NOBODY);
+    command
+}
 
 /// The config of a forwarder, with these lines in `[admin]`.
 fn config(backend: &Backend, admin: &str) -> String {
@@ -110,11 +119,7 @@ fn the_socket_is_for_the_user_of_the_server_and_root() {
     }
     let as_nobody = |words: &[&str]| {
         let admin = format!("unix:{}", path.display());
-        // The folder of the tests is perhaps not open to others, so the binary comes by a descriptor.
-        let binary = fs::File::open(env!("CARGO_BIN_EXE_hedgerow")).expect("cargo has built the binary");
-        let mut command = Command::new("/proc/self/fd/0");
-        command.args(["ctl", "--admin", &admin]).args(words).stdin(binary).current_dir("/").uid(NOBODY).gid(NOBODY);
-        command.output().expect("a program")
+        as_nobody().args(["ctl", "--admin", &admin]).args(words).output().expect("a program")
     };
     let output = as_nobody(&["down", "all", &backend.address().to_string()]);
     let told = String::from_utf8_lossy(&output.stderr);
@@ -217,6 +222,39 @@ fn ctl_goes_over_the_socket_by_itself_and_tells_the_remedy_where_it_cannot() {
     let output = server.process.ctl(&["--admin", &format!("unix:{socket}"), "auto", pool, &name]);
     assert!(output.status.success(), "{output:?}");
     assert_eq!(server.admin().backend(&name)["by_hand"], false);
+}
+
+#[test]
+fn the_token_goes_to_no_stranger_at_the_port_of_the_server() {
+    if !geteuid().is_root() {
+        return leave_out("the_token_goes_to_no_stranger_at_the_port_of_the_server", "only root can be another user");
+    }
+    let backend = Backend::new(answer("192.0.2.1"));
+    // A server of another user holds the port of the config.
+    let folder = TempDir::new_in("/tmp").expect("a folder for the test");
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("our own folder");
+    let (address, file) = (free_address(), folder.path().join("config.toml"));
+    let config = config(&backend, "token_file = 'admin.token'\nsocket = 'off'");
+    let config = config.replace("'127.0.0.1:0'", &format!("'{address}'"));
+    fs::write(&file, config).expect("a file of the test");
+    fs::write(folder.path().join("admin.token"), TOKEN).expect("a file of the test");
+    let mut stranger = as_nobody().args(["serve", "-c"]).arg(&file).stderr(Stdio::null()).spawn().expect("a program");
+    until("the stranger listens", || TcpStream::connect(address).ok());
+    let ctl = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hedgerow"));
+        let output = command.args(["ctl", "-c"]).arg(&file).args(words).output().expect("cargo has built the binary");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let refusal = format!("refusing to send the token to {address}: the socket there belongs to user {NOBODY}");
+    for words in [&["cache", "flush"][..], &["names"], &["reload"]] {
+        let (code, told) = ctl(words);
+        assert!(code == Some(1) && told.contains(&refusal) && told.contains("--token-file"), "{words:?}: {told}");
+    }
+    let read = ctl(&["status"]);
+    let named = ctl(&["reload", "--token-file", &folder.path().join("admin.token").display().to_string()]);
+    stranger.kill().expect("our own child");
+    stranger.wait().expect("our own child");
+    assert_eq!((read.0, named.0), (Some(0), Some(0)), "{read:?} {named:?}");
 }
 
 #[test]

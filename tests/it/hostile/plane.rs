@@ -160,6 +160,7 @@ mod faults {
     use std::thread;
 
     use super::*;
+    use crate::support::certificates::Authorities;
 
     /// Has a file be on a disk that is stalled, until it is dropped.
     struct Stall(std::path::PathBuf);
@@ -360,6 +361,23 @@ mod faults {
 
     /// What runs on the thread of a worker while it takes queries.
     const OF_WORKERS: [&str; 7] = ["listener", "connections", "replies", "hand-over", "fetch", "transfer", "worker"];
+
+    #[test]
+    fn a_reload_without_a_thread_for_its_taps_leaves_the_certificates_as_they_were() {
+        let (backend, authorities) = (Backend::new(answer("192.0.2.7")), Authorities::new());
+        let (chain, key) = authorities.issue("dns.example");
+        let config = Forwarder::to(&[&backend], "").to_toml()
+            + "[admin]\nlisten = '127.0.0.1:0'\n[certificates.main]\nchain = 'chain.pem'\nkey = 'key.pem'\n";
+        let server = Server::start_as(&config, &[("chain.pem", &chain), ("key.pem", &key)], |command| {
+            command.env("HEDGEROW_REFUSED_THREAD", "taps");
+        });
+        let more = "[slow]\n[certificates.other]\nchain = 'chain.pem'\nkey = 'key.pem'\n";
+        server.rewrite("config.toml", &(config + more));
+        let answer = server.admin().try_post("/api/v1/reload", "");
+        assert_ne!(answer.status, 200, "{}", answer.body);
+        let shown = server.admin().get("/api/v1/certificates").body;
+        assert!(shown.contains("main") && !shown.contains("other"), "{shown}");
+    }
 
     #[test]
     fn whatever_task_of_a_worker_is_lost_the_worker_is_replaced() {
