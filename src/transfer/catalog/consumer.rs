@@ -5,7 +5,8 @@
 //! 1. A version that is broken changes nothing: what the last good one said stays (RFC 9432 section 5.1).
 //! 2. A version without more than half of the zones that its catalog has, if those are eight or more, is *doubted* and changes
 //!    nothing either, until the next version, or until an operator accepts it.
-//! 3. Of the zones listed, those are had that `allow` lets the catalog list and that the config does not have itself.
+//! 3. Of the zones listed, those are had that `allow` lets the catalog list and that the config does not have itself. What would
+//!    take names out of a zone or a table of the config is had only if `allow` names it. So is the root, which takes all names.
 //! 4. A zone that several catalogs list belongs to the one that had it first; of new ones to the first in the config. It moves
 //!    when the catalog that has it names the other one as its `coo`, and that one lists it (RFC 9432 section 4.3.1).
 //! 5. Another label is another zone of the same name: what was had of the former is gone (RFC 9432 section 5.4). A zone that
@@ -13,17 +14,19 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
+use std::sync::Arc;
 
 use super::{Broken, Catalog, Member};
 use crate::wire::Name;
+use crate::zone::Tables;
 
 /// The zones of all catalogs that one authority consumes.
 #[derive(Clone, Debug, Default)]
 pub struct Consumer {
     /// In order of the config.
     catalogs: Vec<Consumed>,
-    /// Zones that the config has itself.
-    reserved: HashSet<Name>,
+    /// What the config has itself.
+    reserved: Reserved,
     /// Zones that are had.
     members: HashMap<Name, Owned>,
     /// What was said of those that are not.
@@ -37,6 +40,40 @@ pub struct Rules {
     pub catalog: Name,
     /// What it may list: these names and all below; any, if there are none.
     pub allow: Vec<Name>,
+}
+
+/// What a config has itself.
+#[derive(Clone, Debug, Default)]
+pub struct Reserved {
+    /// The apexes of its zones, in lower case.
+    pub zones: HashSet<Name>,
+    /// Its tables.
+    pub tables: Option<Arc<Tables>>,
+}
+
+impl Reserved {
+    /// The reason to leave out a zone that a catalog of these rules lists, as a note; `None` if there is none.
+    fn refuse(&self, rules: &Rules, zone: &Name) -> Option<Note> {
+        let names = || (rules.catalog.to_string(), zone.to_string());
+        if self.zones.contains(zone) {
+            let (catalog, zone) = names();
+            return Some(Note::Configured { catalog, zone });
+        }
+        if !rules.allow.is_empty() && !rules.allow.iter().any(|top| zone.is_at_or_below(top)) {
+            let (catalog, zone) = names();
+            return Some(Note::NotAllowed { catalog, zone });
+        }
+        let mut above = std::iter::successors(zone.parent(), Name::parent);
+        if let Some(apex) = above.find(|name| self.zones.contains(name)) {
+            // A name above the zone of the config does not speak of that zone.
+            let is_named = rules.allow.iter().any(|top| zone.is_at_or_below(top) && top.is_at_or_below(&apex));
+            let (catalog, zone) = names();
+            return (!is_named).then(|| Note::Enclosed { catalog, zone, apex: apex.to_string() });
+        }
+        let encloses = zone.is_root() || self.tables.as_ref().is_some_and(|tables| tables.has_at_or_below(zone));
+        let (catalog, name) = names();
+        (encloses && !rules.allow.contains(zone)).then_some(Note::Encloses { catalog, zone: name })
+    }
 }
 
 /// One catalog.
@@ -112,6 +149,22 @@ pub enum Note {
         /// The zone.
         zone: String,
     },
+    /// It would take names out of a zone of the config.
+    Enclosed {
+        /// The catalog.
+        catalog: String,
+        /// The zone.
+        zone: String,
+        /// The zone of the config.
+        apex: String,
+    },
+    /// It would take names out of the tables of the config, or it is the root.
+    Encloses {
+        /// The catalog.
+        catalog: String,
+        /// The zone.
+        zone: String,
+    },
     /// Another catalog has it.
     Taken {
         /// The catalog.
@@ -131,6 +184,19 @@ impl fmt::Display for Note {
             }
             Self::Configured { catalog, zone } => {
                 write!(f, "catalog {catalog} lists {zone}, which the config has: the config wins")
+            }
+            Self::Enclosed { catalog, zone, apex } => {
+                write!(
+                    f,
+                    "catalog {catalog} lists {zone}, which is below {apex} of the config: left out unless allow names it"
+                )
+            }
+            Self::Encloses { catalog, zone } => {
+                write!(
+                    f,
+                    "catalog {catalog} lists {zone}, which covers names of a table of the config or is the root: left \
+                     out unless allow names it"
+                )
             }
             Self::Taken { catalog, zone, owner } => {
                 write!(f, "catalog {catalog} lists {zone}, which catalog {owner} has: it stays there")
@@ -157,8 +223,8 @@ impl Consumer {
         self.catalogs.push(Consumed { rules, listed, condition: Condition::Waiting, doubted: None });
     }
 
-    /// Takes the catalogs of a config, in its order, and the zones that it has itself.
-    pub fn set_rules(&mut self, rules: Vec<Rules>, reserved: HashSet<Name>) -> Changes {
+    /// Takes the catalogs of a config, in its order, and the zones and tables that it has itself.
+    pub fn set_rules(&mut self, rules: Vec<Rules>, reserved: Reserved) -> Changes {
         let mut earlier = std::mem::take(&mut self.catalogs);
         self.reserved = reserved;
         for rules in rules {
@@ -235,15 +301,9 @@ impl Consumer {
         let mut listed: HashMap<&Name, Vec<usize>> = HashMap::new();
         for (place, Consumed { rules, listed: zones, .. }) in self.catalogs.iter().enumerate() {
             for zone in zones.keys() {
-                let names = || (rules.catalog.to_string(), zone.to_string());
-                if self.reserved.contains(zone) {
-                    let (catalog, zone) = names();
-                    notes.insert(Note::Configured { catalog, zone });
-                } else if !rules.allow.is_empty() && !rules.allow.iter().any(|top| zone.is_at_or_below(top)) {
-                    let (catalog, zone) = names();
-                    notes.insert(Note::NotAllowed { catalog, zone });
-                } else {
-                    listed.entry(zone).or_default().push(place);
+                match self.reserved.refuse(rules, zone) {
+                    Some(note) => drop(notes.insert(note)),
+                    None => listed.entry(zone).or_default().push(place),
                 }
             }
         }

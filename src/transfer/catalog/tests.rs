@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::*;
 use crate::transfer::Serial;
-use crate::zone::{Place, Zone, ZoneBuilder};
+use crate::zone::{Miss, Place, Tables, Zone, ZoneBuilder};
 
 fn name(text: &str) -> Name {
     text.parse().expect("a name")
@@ -125,7 +125,7 @@ fn version(members: &str) -> Catalog {
 /// A consumer of these catalogs, without limits.
 fn consumer(catalogs: &[&str]) -> Consumer {
     let mut consumer = Consumer::default();
-    consumer.set_rules(rules(catalogs), HashSet::new());
+    consumer.set_rules(rules(catalogs), Reserved::default());
     consumer
 }
 
@@ -194,12 +194,63 @@ fn a_zone_moves_when_both_sides_say_so() {
     assert_eq!(consumer.members()[&name("z.")].catalog, b);
 }
 
+/// A config with these zones.
+fn zones_of(zones: &str) -> Reserved {
+    Reserved { zones: zones.split_whitespace().map(name).collect(), tables: None }
+}
+
+#[test]
+fn a_catalog_takes_no_names_from_the_config_unless_allow_names_them() {
+    let table = [("t".to_owned(), b"www.table.example 192.0.2.3 A\n".to_vec())];
+    let tables = Tables::build(&table, 300, Miss::Refused).expect("it is right");
+    let reserved = Reserved { tables: Some(tables.into()), ..zones_of("corp.example. deep.corp.example.") };
+    let listed = "example. corp.example. www.corp.example. x.deep.corp.example. xcorp.example. table.example. \
+                  www.table.example. a.www.table.example. .";
+    let listed: String =
+        listed.split_whitespace().enumerate().map(|(label, zone)| format!("{zone}={label} ")).collect();
+    let safe = "a.www.table.example. xcorp.example.";
+    for (allow, more) in [
+        ("", ""),
+        // A name above says nothing of what the config has there.
+        ("example.", ""),
+        (".", "."),
+        ("example. table.example.", "table.example."),
+        ("example. www.table.example.", "www.table.example."),
+        ("example. corp.example.", "www.corp.example."),
+        ("example. www.corp.example.", "www.corp.example."),
+        ("example. deep.corp.example.", "x.deep.corp.example."),
+        ("example. x.deep.corp.example. example.", "x.deep.corp.example."),
+        ("example. .", "."),
+    ] {
+        let (mut consumer, cat) = (Consumer::default(), name("cat."));
+        let rules = Rules { catalog: cat.clone(), allow: allow.split_whitespace().map(name).collect() };
+        consumer.set_rules(vec![rules], reserved.clone());
+        let changes = consumer.on_version(&cat, Ok(version(&listed)));
+        let mut had: Vec<_> = consumer.members().keys().map(ToString::to_string).collect();
+        had.sort();
+        let mut expected: Vec<_> = safe.split(' ').chain(more.split_whitespace()).collect();
+        // It covers the host of the table: only its own name lets it be had.
+        if allow.split(' ').any(|name| name == "example.") {
+            expected.push("example.");
+        }
+        expected.sort_unstable();
+        assert_eq!(had, expected, "{allow}");
+        assert_eq!(changes.notes.len(), 9 - had.len(), "{allow}: each that is left out is told");
+    }
+    let note =
+        Note::Enclosed { catalog: "cat.".into(), zone: "www.corp.example.".into(), apex: "corp.example.".into() };
+    assert_eq!(
+        note.to_string(),
+        "catalog cat. lists www.corp.example., which is below corp.example. of the config: left out unless allow names it"
+    );
+}
+
 #[test]
 fn the_config_wins_and_limits() {
     let mut consumer = Consumer::default();
     let cat = name("cat.");
     let allow = vec![name("example.")];
-    let reserved = HashSet::from([name("mine.example.")]);
+    let reserved = zones_of("mine.example.");
     consumer.set_rules(vec![Rules { catalog: cat.clone(), allow }], reserved);
     let listed = "example.=1 a.example.=2 xexample.=3 com.=4 mine.example.=5";
     let changes = consumer.on_version(&cat, Ok(version(listed)));
@@ -215,9 +266,9 @@ fn the_config_wins_and_limits() {
     );
     assert!(consumer.on_version(&cat, Ok(version(listed))).notes.is_empty(), "told once");
     // The config has one more of its own, and one less.
-    let changes = consumer.set_rules(rules(&["cat."]), HashSet::from([name("a.example.")]));
+    let changes = consumer.set_rules(rules(&["cat."]), zones_of("a.example."));
     assert_eq!(told(&changes), "+com.cat. +mine.example.cat. +xexample.cat. -a.example.");
-    assert_eq!(told(&consumer.set_rules(Vec::new(), HashSet::new())).matches('-').count(), 4);
+    assert_eq!(told(&consumer.set_rules(Vec::new(), Reserved::default())).matches('-').count(), 4);
 }
 
 /// So many zones.
@@ -262,7 +313,7 @@ fn a_doubt_ends_by_the_next_version_or_by_hand() {
     assert!(broken.on_version(&cat, Err(Broken::NoVersion)).is_empty());
     assert_eq!(broken.accept(&cat), Err(Unaccepted::Broken(Broken::NoVersion)));
     // What the operator takes out of the config is meant.
-    assert_eq!(doubting().set_rules(Vec::new(), HashSet::new()).gone.len(), 10);
+    assert_eq!(doubting().set_rules(Vec::new(), Reserved::default()).gone.len(), 10);
 }
 
 #[test]
@@ -274,7 +325,7 @@ fn what_was_had_before_a_restart_counts() {
     let restored = || {
         let mut consumer = Consumer::default();
         consumer.restore(&cat, listed.clone());
-        assert_eq!(consumer.set_rules(rules(&["cat."]), HashSet::new()).set.len(), 10);
+        assert_eq!(consumer.set_rules(rules(&["cat."]), Reserved::default()).set.len(), 10);
         consumer
     };
     assert_eq!(restored().members(), before.members());
