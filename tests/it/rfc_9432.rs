@@ -287,12 +287,26 @@ fn a_catalog_takes_no_names_from_zones_and_tables_of_the_config() {
 }
 
 #[test]
+fn a_catalog_gives_at_most_max_members_and_no_other_labels_at_once() {
+    let list = |label: &str| ZONES[..9].iter().map(|zone| format!("{zone}={label}{} ", &zone[..1])).collect::<String>();
+    let pair = Pair::start(&list("l"), ", max_members = 8");
+    ZONES[..8].iter().for_each(|zone| wait_for_zone(pair.address(), zone));
+    pair.consumer.process.wait_for_log("lists 1 zones more than its max_members of 8: left out");
+    assert_eq!(ask(pair.address(), ZONES[8]).expect("an answer").rcode(), REFUSED);
+    pair.list(2, &list("other"));
+    pair.consumer.process.wait_for_log("the catalog lists 8 of 8 zones no more or by other labels, which is doubted");
+    for zone in &ZONES[..8] {
+        assert_eq!(ask(pair.address(), zone).expect("an answer").answers(), ["192.0.2.1"], "{zone}");
+    }
+}
+
+#[test]
 fn the_loss_of_most_zones_is_doubted_until_somebody_takes_it() {
     let all: String = ZONES.iter().enumerate().map(|(label, zone)| format!("{zone}=l{label} ")).collect();
     let pair = Pair::start(&all, "");
     ZONES.iter().for_each(|zone| wait_for_zone(pair.address(), zone));
     pair.list(2, "a.example=l0");
-    pair.consumer.process.wait_for_log("the catalog lists 11 of 12 zones no more, which is doubted");
+    pair.consumer.process.wait_for_log("the catalog lists 11 of 12 zones no more or by other labels, which is doubted");
     assert_eq!(metric(&pair.consumer, "hedgerow_catalog_broken", "cat.example."), 1);
     assert_eq!(metric(&pair.consumer, "hedgerow_catalog_members", "cat.example."), 12);
     let status: Value = serde_json::from_str(&pair.consumer.admin().get("/api/v1/status").body).expect("JSON");

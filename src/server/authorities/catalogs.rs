@@ -97,8 +97,8 @@ impl ServedAuthority {
             Some(Condition::Doubted { lost, of }) => tracing::error!(
                 authority = self.name(),
                 %catalog,
-                "the catalog lists {lost} of {of} zones no more, which is doubted: all stay until its next version, or \
-                 hedgerow ctl accept {catalog}"
+                "the catalog lists {lost} of {of} zones no more or by other labels, which is doubted: all stay until its \
+                 next version, or hedgerow ctl accept {catalog}"
             ),
             Some(Condition::Good | Condition::Waiting) | None => self.tell_changes(catalog, &changes),
         }
@@ -158,7 +158,7 @@ impl ServedAuthority {
                 Condition::Good => ("good", None),
                 Condition::Broken(broken) => ("broken", Some(broken.to_string())),
                 Condition::Doubted { lost, of } => {
-                    ("doubted", Some(format!("its last version lists {lost} of {of} zones no more")))
+                    ("doubted", Some(format!("its last version lists {lost} of {of} zones no more or by other labels")))
                 }
             };
             CatalogSnapshot {

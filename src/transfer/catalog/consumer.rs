@@ -4,9 +4,10 @@
 //!
 //! 1. A version that is broken changes nothing: what the last good one said stays (RFC 9432 section 5.1).
 //! 2. A version without more than half of the zones that its catalog has, if those are eight or more, is *doubted* and changes
-//!    nothing either, until the next version, or until an operator accepts it.
+//!    nothing either, until the next version, or until an operator accepts it. A zone by another label counts as lost.
 //! 3. Of the zones listed, those are had that `allow` lets the catalog list and that the config does not have itself. What would
 //!    take names out of a zone or a table of the config is had only if `allow` names it. So is the root, which takes all names.
+//!    Of more than `max_members`, the catalog gives those that it has already, and then the first in order of their names.
 //! 4. A zone that several catalogs list belongs to the one that had it first; of new ones to the first in the config. It moves
 //!    when the catalog that has it names the other one as its `coo`, and that one lists it (RFC 9432 section 4.3.1).
 //! 5. Another label is another zone of the same name: what was had of the former is gone (RFC 9432 section 5.4). A zone that
@@ -40,6 +41,13 @@ pub struct Rules {
     pub catalog: Name,
     /// What it may list: these names and all below; any, if there are none.
     pub allow: Vec<Name>,
+    /// The number of zones that it gives at most.
+    pub max_members: usize,
+}
+
+impl Rules {
+    /// The default of `max_members`.
+    pub const MAX_MEMBERS: usize = 10_000;
 }
 
 /// What a config has itself.
@@ -96,7 +104,7 @@ pub enum Condition {
     Good,
     /// Its last version must not be processed.
     Broken(Broken),
-    /// Its last version would take away so many of so many zones.
+    /// Its last version would take away so many of so many zones, or begin them anew.
     Doubted {
         /// How many.
         lost: usize,
@@ -165,6 +173,15 @@ pub enum Note {
         /// The zone.
         zone: String,
     },
+    /// There are more than `max_members`.
+    TooMany {
+        /// The catalog.
+        catalog: String,
+        /// The number of zones that it may give.
+        max: usize,
+        /// The number of zones that are left out.
+        more: usize,
+    },
     /// Another catalog has it.
     Taken {
         /// The catalog.
@@ -198,6 +215,9 @@ impl fmt::Display for Note {
                      out unless allow names it"
                 )
             }
+            Self::TooMany { catalog, max, more } => {
+                write!(f, "catalog {catalog} lists {more} zones more than its max_members of {max}: left out")
+            }
             Self::Taken { catalog, zone, owner } => {
                 write!(f, "catalog {catalog} lists {zone}, which catalog {owner} has: it stays there")
             }
@@ -219,7 +239,7 @@ pub enum Unaccepted {
 impl Consumer {
     /// Takes what an earlier process had by the word of a catalog. To be called before [`Consumer::set_rules`].
     pub fn restore(&mut self, catalog: &Name, listed: HashMap<Name, Member>) {
-        let rules = Rules { catalog: catalog.clone(), allow: Vec::new() };
+        let rules = Rules { catalog: catalog.clone(), allow: Vec::new(), max_members: Rules::MAX_MEMBERS };
         self.catalogs.push(Consumed { rules, listed, condition: Condition::Waiting, doubted: None });
     }
 
@@ -240,9 +260,12 @@ impl Consumer {
     /// A version of a catalog has come.
     pub fn on_version(&mut self, catalog: &Name, version: Result<Catalog, Broken>) -> Changes {
         let of = self.owned_by(catalog).count();
-        let stays = |version: &Catalog, zone: &Name| version.members.contains_key(zone);
+        // Another label begins the zone anew, and its primary need not give it again.
+        let stays = |version: &Catalog, zone: &Name, owned: &Owned| {
+            version.members.get(zone).is_some_and(|member| member.label == owned.member.label)
+        };
         let lost = match &version {
-            Ok(version) => self.owned_by(catalog).filter(|(zone, _)| !stays(version, zone)).count(),
+            Ok(version) => self.owned_by(catalog).filter(|(zone, owned)| !stays(version, zone, owned)).count(),
             Err(_) => 0,
         };
         let Some(consumed) = self.catalogs.iter_mut().find(|consumed| consumed.rules.catalog == *catalog) else {
@@ -300,11 +323,22 @@ impl Consumer {
         let (mut changes, mut notes) = (Changes::default(), BTreeSet::new());
         let mut listed: HashMap<&Name, Vec<usize>> = HashMap::new();
         for (place, Consumed { rules, listed: zones, .. }) in self.catalogs.iter().enumerate() {
+            let mut given = Vec::new();
             for zone in zones.keys() {
                 match self.reserved.refuse(rules, zone) {
                     Some(note) => drop(notes.insert(note)),
-                    None => listed.entry(zone).or_default().push(place),
+                    None => given.push(zone),
                 }
+            }
+            if given.len() > rules.max_members {
+                let has = |zone: &Name| self.members.get(zone).is_some_and(|owned| owned.catalog == rules.catalog);
+                given.sort_unstable_by_key(|zone| (!has(zone), zone.as_wire()));
+                let (catalog, max) = (rules.catalog.to_string(), rules.max_members);
+                notes.insert(Note::TooMany { catalog, max, more: given.len() - max });
+                given.truncate(max);
+            }
+            for zone in given {
+                listed.entry(zone).or_default().push(place);
             }
         }
         let mut members = HashMap::with_capacity(listed.len());

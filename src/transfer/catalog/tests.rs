@@ -129,8 +129,13 @@ fn consumer(catalogs: &[&str]) -> Consumer {
     consumer
 }
 
+/// Rules of a catalog, with this `allow`.
+fn rules_of(catalog: &Name, allow: Vec<Name>) -> Rules {
+    Rules { catalog: catalog.clone(), allow, max_members: Rules::MAX_MEMBERS }
+}
+
 fn rules(catalogs: &[&str]) -> Vec<Rules> {
-    catalogs.iter().map(|catalog| Rules { catalog: name(catalog), allow: Vec::new() }).collect()
+    catalogs.iter().map(|catalog| rules_of(&name(catalog), Vec::new())).collect()
 }
 
 /// What a consumer does with a version: `-zone` for those that go, `+zone` for those that are set.
@@ -223,7 +228,7 @@ fn a_catalog_takes_no_names_from_the_config_unless_allow_names_them() {
         ("example. .", "."),
     ] {
         let (mut consumer, cat) = (Consumer::default(), name("cat."));
-        let rules = Rules { catalog: cat.clone(), allow: allow.split_whitespace().map(name).collect() };
+        let rules = rules_of(&cat, allow.split_whitespace().map(name).collect());
         consumer.set_rules(vec![rules], reserved.clone());
         let changes = consumer.on_version(&cat, Ok(version(&listed)));
         let mut had: Vec<_> = consumer.members().keys().map(ToString::to_string).collect();
@@ -251,7 +256,7 @@ fn the_config_wins_and_limits() {
     let cat = name("cat.");
     let allow = vec![name("example.")];
     let reserved = zones_of("mine.example.");
-    consumer.set_rules(vec![Rules { catalog: cat.clone(), allow }], reserved);
+    consumer.set_rules(vec![rules_of(&cat, allow)], reserved);
     let listed = "example.=1 a.example.=2 xexample.=3 com.=4 mine.example.=5";
     let changes = consumer.on_version(&cat, Ok(version(listed)));
     assert_eq!(told(&changes), "+a.example.cat. +example.cat.");
@@ -289,6 +294,37 @@ fn the_loss_of_most_zones_is_doubted() {
         let members = if is_doubted { before } else { after + 1 };
         assert_eq!(consumer.members().len(), members, "{before} to {after}");
     }
+}
+
+#[test]
+fn another_label_counts_as_lost() {
+    let cat = name("cat.");
+    for (zones, relabeled, is_doubted) in [(8, 4, false), (8, 5, true), (7, 7, false), (10, 10, true)] {
+        let mut consumer = consumer(&["cat."]);
+        consumer.on_version(&cat, Ok(version(&many(zones))));
+        let label = |zone: usize| if zone < relabeled { format!("other{zone}") } else { format!("l{zone}") };
+        let others: String = (0..zones).map(|zone| format!("z{zone}.={} ", label(zone))).collect();
+        let changes = consumer.on_version(&cat, Ok(version(&others)));
+        assert_eq!(changes.gone.len(), if is_doubted { 0 } else { relabeled }, "{relabeled} of {zones}");
+        let condition = if is_doubted { Condition::Doubted { lost: relabeled, of: zones } } else { Condition::Good };
+        assert_eq!(consumer.catalogs().next(), Some((&cat, &condition)), "{relabeled} of {zones}");
+    }
+}
+
+#[test]
+fn a_catalog_gives_so_many_zones_and_those_that_it_has_first() {
+    let (mut consumer, cat) = (Consumer::default(), name("cat."));
+    let at_most = |max_members| vec![Rules { max_members, ..rules_of(&cat, Vec::new()) }];
+    let words = |changes: &Changes| changes.notes.iter().map(ToString::to_string).collect::<Vec<_>>();
+    consumer.set_rules(at_most(3), zones_of("mine."));
+    let changes = consumer.on_version(&cat, Ok(version("x.=1 y.=2 z.=3 mine.=4")));
+    assert_eq!(changes.set.len(), 3, "a zone of the config takes no place");
+    let changes = consumer.on_version(&cat, Ok(version("a.=5 b.=6 y.=2 z.=3")));
+    assert_eq!(told(&changes), "+a.cat. -x.", "new ones in order of their names");
+    assert_eq!(words(&changes), ["catalog cat. lists 1 zones more than its max_members of 3: left out"]);
+    assert!(consumer.on_version(&cat, Ok(version("a.=5 b.=6 y.=2 z.=3"))).notes.is_empty(), "told once");
+    assert_eq!(told(&consumer.set_rules(at_most(4), Reserved::default())), "+b.cat.", "a reload gives more");
+    assert_eq!(told(&consumer.set_rules(at_most(1), Reserved::default())), "-b. -y. -z.");
 }
 
 #[test]
