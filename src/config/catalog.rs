@@ -8,7 +8,7 @@ use super::section::{Node, Section, Spot};
 use super::transfer::{
     Claims, PRIMARIES_EXAMPLE, SECONDARY, SecondaryConfig, Sharing, Transfers, read_access, read_sharing, usual_file,
 };
-use super::{Expected, words};
+use super::{Expected, limits, words};
 use crate::transfer::AccessList;
 use crate::transfer::catalog::{MAX_CATALOG_NAME, Rules};
 use crate::wire::Name;
@@ -101,6 +101,7 @@ pub(super) fn read<'d>(
     let notify_from = section.take("notify_from").map(|node| read_access(&node, &mut claims.uses)).unwrap_or_default();
     let max_size = section.parsed("max_size", words::size, SecondaryConfig::MAX_SIZE);
     let allow = section.take("allow").map(|node| read_names(&node)).unwrap_or_default();
+    let max_members = section.integer("max_members", limits::CATALOG_MEMBERS, Rules::MAX_MEMBERS);
     let usual = MemberConfig {
         primaries: primaries.clone().unwrap_or_default(),
         max_size: SecondaryConfig::MAX_SIZE,
@@ -122,7 +123,7 @@ pub(super) fn read<'d>(
     let (Some(zone), Some(primaries)) = (name, primaries) else { return };
     let file = folder.join(file.map_or_else(|| usual_file(SECONDARY, &zone), Option::unwrap_or_default));
     transfers.catalogs.push(CatalogConfig {
-        rules: Rules { catalog: zone.clone(), allow },
+        rules: Rules { catalog: zone.clone(), allow, max_members },
         notify_from: notify_from.clone(),
         members,
         groups,
@@ -203,12 +204,12 @@ mod tests {
     #[test]
     fn catalogs_are_read() {
         let authority = read(
-            "{ catalog = \"Cat.example\", primaries = [\"192.0.2.1:53\"], tsig = \"k\", allow = [\"Example.org\"], \
+            "{ catalog = \"Cat.example\", primaries = [\"192.0.2.1:53\"], tsig = \"k\", allow = [\"Example.org\"], max_members = 7, \
              members = { max_size = \"1MiB\", transfer_to = [\"::1\"] }, \
              groups.red = { primaries = [\"192.0.2.2:53\"] }, groups.blue = { transfer_to = [\"192.0.2.9\"] } }",
         );
         let [catalog] = &authority.catalogs[..] else { panic!("one catalog") };
-        assert_eq!(catalog.rules.catalog.to_string(), "cat.example.");
+        assert_eq!((catalog.rules.catalog.to_string().as_str(), catalog.rules.max_members), ("cat.example.", 7));
         assert_eq!(catalog.rules.allow.iter().map(ToString::to_string).collect::<Vec<_>>(), ["example.org."]);
         let [zone] = &authority.secondaries[..] else { panic!("the zone itself") };
         assert_eq!(zone.file.to_str(), Some("/etc/h/secondary/cat.example.zone"));
@@ -250,6 +251,10 @@ mod tests {
         check_zone(
             "{ catalog = \"c\", primaries = [\"192.0.2.1:53\"], alow = [\"e\"] }",
             "57: authorities.a.zones[0]: unknown key \"alow\", did you mean \"allow\"?",
+        );
+        check_zone(
+            "{ catalog = \"c\", primaries = [\"192.0.2.1:53\"], max_members = 0 }",
+            "71: authorities.a.zones[0].max_members: invalid value 0: expected an integer from 1 to 1000000",
         );
         check_zone(
             "{ catalog = \"c\", primaries = [\"192.0.2.1:53\"], groups.red = { primary = [\"[::1]:53\"] } }",

@@ -145,6 +145,9 @@ pub const TRIES: Limits<u8> = Limits { min: 1, max: 8 };
 /// Members of a pool that come by themselves. Each takes memory in every worker that asks it.
 pub const MEMBERS: Limits<usize> = Limits { min: 1, max: 10_000 };
 
+/// Zones that a catalog gives. Each takes some 12 KB, and a task; a million fill the memory of a large machine.
+pub const CATALOG_MEMBERS: Limits<usize> = Limits { min: 1, max: 1_000_000 };
+
 /// How long a member that is listed no more stays while it is up. An hour is longer than anybody looks on.
 pub const HOLD: Limits<Duration> = Limits { min: ms(0), max: secs(3600) };
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{AuthorityConfig, SecondaryConfig};
 use crate::files::{self, NewFile, Readers};
-use crate::transfer::catalog::{Consumer, Member, Rules};
+use crate::transfer::catalog::{Consumer, Member, Reserved, Rules};
 use crate::transfer::tsig::Key;
 use crate::wire::Name;
 
@@ -70,7 +70,7 @@ pub(super) fn saved_members(config: &AuthorityConfig) -> Vec<SecondaryConfig> {
     }
     let mut consumer = restore(config);
     let reserved = config.secondaries.iter().map(|secondary| secondary.zone.clone()).collect();
-    consumer.set_rules(rules(config), reserved);
+    consumer.set_rules(rules(config), Reserved { zones: reserved, tables: None });
     secondaries(config, &consumer).collect()
 }
 
@@ -264,7 +264,7 @@ mod tests {
         let known = saved_members(&config);
         assert_eq!(known.iter().map(|zone| (&zone.zone, &zone.file)).collect::<Vec<_>>(), [(&a, &file)]);
         let mut consumer = restore(&config);
-        consumer.set_rules(rules(&config), HashSet::new());
+        consumer.set_rules(rules(&config), Reserved::default());
         assert_eq!(consumer.members()[&a].member, b);
         fs::write(listing_file(&config.members_folder, &name("cat")), "[{").expect("ours");
         assert!(saved_members(&config).is_empty());
@@ -287,7 +287,7 @@ mod tests {
         }
         let restored = || {
             let mut consumer = restore(&config);
-            consumer.set_rules(rules(&config), HashSet::new());
+            consumer.set_rules(rules(&config), Reserved::default());
             consumer
         };
         sweep(&config, &restored());

@@ -260,12 +260,53 @@ fn section_7_what_a_catalog_may_list_is_limited() {
 }
 
 #[test]
+fn a_catalog_takes_no_names_from_zones_and_tables_of_the_config() {
+    let pair = Pair::start("www.own.example=1 table.example=2 a.example=3", "");
+    wait_for_zone(pair.address(), "a.example");
+    let config = std::fs::read_to_string(pair.consumer.path("config.toml")).expect("it is there");
+    let own = "{ file = 'own.zone', origin = 'own.example' }, 'hosts.txt', { catalog = 'cat";
+    let config = config.replacen("{ catalog = 'cat", own, 1);
+    pair.consumer.rewrite("own.zone", &member_text(9));
+    pair.consumer.rewrite("hosts.txt", "www.table.example 192.0.2.3 A\n");
+    pair.consumer.reload("config.toml", &config);
+    for note in
+        ["lists www.own.example., which is below own.example. of the config", "lists table.example., which covers"]
+    {
+        pair.consumer.process.wait_for_log(note);
+    }
+    let is_answered = |zone: &str, address: &str| {
+        until(zone, || (ask(pair.address(), zone)?.answers() == [address]).then_some(()));
+    };
+    is_answered("own.example", "192.0.2.9");
+    is_answered("table.example", "192.0.2.3");
+    // The primary does not have the zone, so it is without an answer where the catalog may give it.
+    let allow = "allow = ['own.example', 'example'], primaries";
+    pair.consumer.reload("config.toml", &config.replacen("primaries", allow, 1));
+    until("the zone of the catalog", || (ask(pair.address(), "own.example")?.rcode() == SERVFAIL).then_some(()));
+    is_answered("table.example", "192.0.2.3");
+}
+
+#[test]
+fn a_catalog_gives_at_most_max_members_and_no_other_labels_at_once() {
+    let list = |label: &str| ZONES[..9].iter().map(|zone| format!("{zone}={label}{} ", &zone[..1])).collect::<String>();
+    let pair = Pair::start(&list("l"), ", max_members = 8");
+    ZONES[..8].iter().for_each(|zone| wait_for_zone(pair.address(), zone));
+    pair.consumer.process.wait_for_log("lists 1 zones more than its max_members of 8: left out");
+    assert_eq!(ask(pair.address(), ZONES[8]).expect("an answer").rcode(), REFUSED);
+    pair.list(2, &list("other"));
+    pair.consumer.process.wait_for_log("the catalog lists 8 of 8 zones no more or by other labels, which is doubted");
+    for zone in &ZONES[..8] {
+        assert_eq!(ask(pair.address(), zone).expect("an answer").answers(), ["192.0.2.1"], "{zone}");
+    }
+}
+
+#[test]
 fn the_loss_of_most_zones_is_doubted_until_somebody_takes_it() {
     let all: String = ZONES.iter().enumerate().map(|(label, zone)| format!("{zone}=l{label} ")).collect();
     let pair = Pair::start(&all, "");
     ZONES.iter().for_each(|zone| wait_for_zone(pair.address(), zone));
     pair.list(2, "a.example=l0");
-    pair.consumer.process.wait_for_log("the catalog lists 11 of 12 zones no more, which is doubted");
+    pair.consumer.process.wait_for_log("the catalog lists 11 of 12 zones no more or by other labels, which is doubted");
     assert_eq!(metric(&pair.consumer, "hedgerow_catalog_broken", "cat.example."), 1);
     assert_eq!(metric(&pair.consumer, "hedgerow_catalog_members", "cat.example."), 12);
     let status: Value = serde_json::from_str(&pair.consumer.admin().get("/api/v1/status").body).expect("JSON");

@@ -30,7 +30,8 @@ impl SocketMap {
 
     /// Puts a socket in for a queue, in place of another.
     pub fn insert(&self, queue: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
-        update(&self.fd, &queue.to_ne_bytes(), &socket.as_raw_fd().to_ne_bytes())
+        // SAFETY: `new` makes the map with keys and values of 32 bits.
+        unsafe { update(&self.fd, &queue.to_ne_bytes(), &socket.as_raw_fd().to_ne_bytes()) }
     }
 }
 
@@ -52,14 +53,16 @@ impl<const LENGTH: usize> KeySet<LENGTH> {
 
     /// Puts a key in, which may be there already.
     pub fn insert(&self, key: &[u8; LENGTH]) -> io::Result<()> {
-        update(&self.fd, key, &1_u32.to_ne_bytes())
+        // SAFETY: `new` makes the map with keys of `LENGTH` octets and values of 32 bits.
+        unsafe { update(&self.fd, key, &1_u32.to_ne_bytes()) }
     }
 
     /// Takes a key out, if it is there.
     pub fn remove(&self, key: &[u8; LENGTH]) -> io::Result<()> {
         let mut attributes =
             Element { map_fd: self.fd.as_raw_fd() as u32, key: key.as_ptr() as u64, ..Element::default() };
-        match call(BPF_MAP_DELETE_ELEM, &mut attributes) {
+        // SAFETY: `Element` is what this command takes, and the key is borrowed for the call and as long as the map's keys are.
+        match unsafe { call(BPF_MAP_DELETE_ELEM, &mut attributes) } {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
             outcome => outcome.map(drop),
         }
@@ -145,7 +148,9 @@ impl Program {
             log_size: 0,
             log_buf: 0,
         };
-        let error = match call_for_fd(BPF_PROG_LOAD, &mut load) {
+        // SAFETY: `Load` is what this command takes. Instructions and license outlive the call, with the count of the former beside them and a
+        // zero at the end of the latter; there is no log.
+        let error = match unsafe { call_for_fd(BPF_PROG_LOAD, &mut load) } {
             Ok(fd) => return Ok(Self { fd }),
             Err(error) => error,
         };
@@ -155,7 +160,8 @@ impl Program {
         }
         let mut log = vec![0_u8; 256 << 10];
         (load.log_level, load.log_size, load.log_buf) = (1, log.len() as u32, log.as_mut_ptr() as u64);
-        match call_for_fd(BPF_PROG_LOAD, &mut load) {
+        // SAFETY: as above, and the log outlives the call and is as long as stated.
+        match unsafe { call_for_fd(BPF_PROG_LOAD, &mut load) } {
             Ok(fd) => Ok(Self { fd }),
             Err(_) => {
                 let said = String::from_utf8_lossy(&log);
@@ -188,7 +194,8 @@ impl Program {
             repeat: 1,
             duration: 0,
         };
-        call(BPF_PROG_TEST_RUN, &mut test)?;
+        // SAFETY: `Test` is what this command takes. The frame is borrowed for the call and as long as stated, and nothing is asked back.
+        unsafe { call(BPF_PROG_TEST_RUN, &mut test) }?;
         Ok(test.retval as i32)
     }
 
@@ -207,7 +214,8 @@ impl Program {
             Mode::Generic => XDP_FLAGS_SKB_MODE,
         };
         let mut attach = Attach { prog_fd, target_ifindex: interface, attach_type: BPF_XDP, flags };
-        Ok(Link { _fd: call_for_fd(BPF_LINK_CREATE, &mut attach)? })
+        // SAFETY: `Attach` is what this command takes, it has no addresses, and the command returns a descriptor.
+        Ok(Link { _fd: unsafe { call_for_fd(BPF_LINK_CREATE, &mut attach) }? })
     }
 }
 
@@ -247,13 +255,20 @@ fn create(map_type: u32, key_size: usize, value_size: usize, max_entries: u32, m
         map_flags: u32,
     }
     let [key_size, value_size] = [key_size, value_size].map(|size| size as u32);
-    call_for_fd(BPF_MAP_CREATE, &mut Create { map_type, key_size, value_size, max_entries, map_flags })
+    let mut attributes = Create { map_type, key_size, value_size, max_entries, map_flags };
+    // SAFETY: `Create` is what this command takes, it has no addresses, and the command returns a descriptor.
+    unsafe { call_for_fd(BPF_MAP_CREATE, &mut attributes) }
 }
 
-/// Sets a value of a map. Key and value are as long as those of the map.
-fn update(map: &OwnedFd, key: &[u8], value: &[u8]) -> io::Result<()> {
+/// Sets a value of a map.
+///
+/// # Safety
+/// Key and value are at least as long as those of the map.
+unsafe fn update(map: &OwnedFd, key: &[u8], value: &[u8]) -> io::Result<()> {
     let (map_fd, key, value) = (map.as_raw_fd() as u32, key.as_ptr() as u64, value.as_ptr() as u64);
-    call(BPF_MAP_UPDATE_ELEM, &mut Element { map_fd, key, value, ..Element::default() }).map(drop)
+    let mut attributes = Element { map_fd, key, value, ..Element::default() };
+    // SAFETY: `Element` is what this command takes. Key and value are borrowed for the call, and long enough as the caller promises.
+    unsafe { call(BPF_MAP_UPDATE_ELEM, &mut attributes) }.map(drop)
 }
 
 // The numbers of linux/bpf.h and linux/if_link.h.
@@ -276,18 +291,25 @@ const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 const LICENSE: &[u8] = b"MIT\0";
 
 /// The call, where it returns a new descriptor, which no program inherits that is executed.
-fn call_for_fd<Attributes>(command: i64, attributes: &mut Attributes) -> io::Result<OwnedFd> {
-    let fd = call(command, attributes)?;
-    // SAFETY: the kernel has just made this descriptor for this call, and nobody else has it.
+///
+/// # Safety
+/// As for [`call`]; and the command returns a new descriptor.
+unsafe fn call_for_fd<Attributes>(command: i64, attributes: &mut Attributes) -> io::Result<OwnedFd> {
+    // SAFETY: the caller promises what `call` needs.
+    let fd = unsafe { call(command, attributes) }?;
+    // SAFETY: the kernel makes this descriptor for this call, as the caller promises, and nothing else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// The call. Each attribute is one of the structures above, as the kernel's union begins for that command; what they lack of it
 /// the kernel takes for zeros.
-fn call<Attributes>(command: i64, attributes: &mut Attributes) -> io::Result<i32> {
+///
+/// # Safety
+/// `Attributes` is the structure of that command, without padding, and each address in it is of memory that lives until the call returns, is as
+/// long as the length beside it or as the map fixes it, and may be written where the kernel writes.
+unsafe fn call<Attributes>(command: i64, attributes: &mut Attributes) -> io::Result<i32> {
     let size = size_of::<Attributes>();
-    // SAFETY: the kernel reads and writes no more than `size` octets of what is borrowed for the call. The addresses in it are of
-    // values that its caller holds until the call returns, with their lengths beside them or fixed by the map.
+    // SAFETY: the kernel reads and writes no more than `size` octets of what is borrowed for the call. The caller promises the rest.
     let returned = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size) };
     if returned < 0 {
         return Err(io::Error::last_os_error());

@@ -138,7 +138,8 @@ impl Xsk {
         let sizes = sizes.build().map_err(io::Error::other)?;
         let mut builder = XdpSocketBuilder::new().map_err(source)?;
         let (mut rings, _) = builder.build_wakable_rings(&memory, sizes).map_err(source)?;
-        let offsets: libc::xdp_mmap_offsets = option(builder.as_raw_fd(), libc::XDP_MMAP_OFFSETS)?;
+        // SAFETY: the structure is made of integers alone.
+        let offsets: libc::xdp_mmap_offsets = unsafe { option(builder.as_raw_fd(), libc::XDP_MMAP_OFFSETS) }?;
         let tx_wakeup = Flags::map(builder.as_raw_fd(), TX_RING, offsets.tx.flags)?;
         let fill_wakeup = Flags::map(builder.as_raw_fd(), FILL_RING, offsets.fr.flags)?;
         // SAFETY: memory and rings go into one value, in which the memory is dropped last.
@@ -197,7 +198,8 @@ impl Xsk {
 
     /// Whether frames go without being copied, once it is bound.
     pub fn is_zero_copy(&self) -> bool {
-        option::<u32>(self.builder.as_raw_fd(), libc::XDP_OPTIONS)
+        // SAFETY: the value is an integer.
+        unsafe { option::<u32>(self.builder.as_raw_fd(), libc::XDP_OPTIONS) }
             .is_ok_and(|options| options & libc::XDP_OPTIONS_ZEROCOPY != 0)
     }
 
@@ -363,7 +365,8 @@ impl AsFd for Xsk {
 
 /// Frames that the kernel has dropped at such a socket, because none was free to be filled or the ring was full.
 pub fn dropped_by_kernel(socket: impl AsFd) -> u64 {
-    let statistics = option::<libc::xdp_statistics>(socket.as_fd().as_raw_fd(), libc::XDP_STATISTICS);
+    // SAFETY: the structure is made of integers alone.
+    let statistics = unsafe { option::<libc::xdp_statistics>(socket.as_fd().as_raw_fd(), libc::XDP_STATISTICS) };
     statistics.map_or(0, |statistics| statistics.rx_dropped + statistics.rx_ring_full)
 }
 
@@ -423,9 +426,12 @@ impl Drop for Flags {
     }
 }
 
-/// An option of a socket of AF_XDP, all of it, which is a C structure of integers.
-fn option<T>(socket: RawFd, option: libc::c_int) -> io::Result<T> {
-    // SAFETY: the structures asked for are made of integers, for which zero is a value.
+/// An option of a socket of AF_XDP, all of it.
+///
+/// # Safety
+/// `T` is made of integers alone, so that any octets are a value of it.
+unsafe fn option<T>(socket: RawFd, option: libc::c_int) -> io::Result<T> {
+    // SAFETY: the caller promises that zeros are a value.
     let mut value: T = unsafe { mem::zeroed() };
     let mut size = size_of::<T>() as libc::socklen_t;
     // SAFETY: the kernel writes at most as many octets as are stated.

@@ -15,7 +15,7 @@ use crate::net::clock::unix_now_serial;
 use crate::secondary::members::{self, OrderedSaves};
 use crate::secondary::{SecondaryZone, ZoneKind, load_zone, save_zone};
 use crate::transfer::catalog::{
-    Broken, Catalog, Changes, Condition, Consumer, Listed, Note, Owned, Unaccepted, produce,
+    Broken, Catalog, Changes, Condition, Consumer, Listed, Note, Owned, Reserved, Unaccepted, produce,
 };
 use crate::transfer::{Records, Serial};
 use crate::wire::Name;
@@ -97,8 +97,8 @@ impl ServedAuthority {
             Some(Condition::Doubted { lost, of }) => tracing::error!(
                 authority = self.name(),
                 %catalog,
-                "the catalog lists {lost} of {of} zones no more, which is doubted: all stay until its next version, or \
-                 hedgerow ctl accept {catalog}"
+                "the catalog lists {lost} of {of} zones no more or by other labels, which is doubted: all stay until its \
+                 next version, or hedgerow ctl accept {catalog}"
             ),
             Some(Condition::Good | Condition::Waiting) | None => self.tell_changes(catalog, &changes),
         }
@@ -158,7 +158,7 @@ impl ServedAuthority {
                 Condition::Good => ("good", None),
                 Condition::Broken(broken) => ("broken", Some(broken.to_string())),
                 Condition::Doubted { lost, of } => {
-                    ("doubted", Some(format!("its last version lists {lost} of {of} zones no more")))
+                    ("doubted", Some(format!("its last version lists {lost} of {of} zones no more or by other labels")))
                 }
             };
             CatalogSnapshot {
@@ -344,11 +344,12 @@ pub(super) fn transfers_of(config: &SecondaryConfig, journal: crate::transfer::J
     ZoneTransfers { transfer_to: config.sharing.transfer_to.clone(), journal, size, source: Some(source) }
 }
 
-/// The zones that a config has itself: no catalog gives them.
-fn reserved(config: &AuthorityConfig, loaded: &ZoneDb) -> HashSet<Name> {
+/// The zones and tables that a config has itself.
+fn reserved(config: &AuthorityConfig, loaded: &ZoneDb) -> Reserved {
     let files = loaded.zones().iter().map(|zone| zone.apex().clone());
     let secondaries = config.secondaries.iter().map(|secondary| secondary.zone.clone());
-    files.chain(secondaries).chain(config.produced.iter().map(|catalog| catalog.zone.clone())).collect()
+    let zones = files.chain(secondaries).chain(config.produced.iter().map(|catalog| catalog.zone.clone()));
+    Reserved { zones: zones.collect(), tables: Some(Arc::clone(loaded.tables())) }
 }
 
 /// Lines of the log that a catalog may cause at a time by zones that are left out.

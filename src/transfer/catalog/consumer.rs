@@ -4,8 +4,10 @@
 //!
 //! 1. A version that is broken changes nothing: what the last good one said stays (RFC 9432 section 5.1).
 //! 2. A version without more than half of the zones that its catalog has, if those are eight or more, is *doubted* and changes
-//!    nothing either, until the next version, or until an operator accepts it.
-//! 3. Of the zones listed, those are had that `allow` lets the catalog list and that the config does not have itself.
+//!    nothing either, until the next version, or until an operator accepts it. A zone by another label counts as lost.
+//! 3. Of the zones listed, those are had that `allow` lets the catalog list and that the config does not have itself. What would
+//!    take names out of a zone or a table of the config is had only if `allow` names it. So is the root, which takes all names.
+//!    Of more than `max_members`, the catalog gives those that it has already, and then the first in order of their names.
 //! 4. A zone that several catalogs list belongs to the one that had it first; of new ones to the first in the config. It moves
 //!    when the catalog that has it names the other one as its `coo`, and that one lists it (RFC 9432 section 4.3.1).
 //! 5. Another label is another zone of the same name: what was had of the former is gone (RFC 9432 section 5.4). A zone that
@@ -13,17 +15,19 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
+use std::sync::Arc;
 
 use super::{Broken, Catalog, Member};
 use crate::wire::Name;
+use crate::zone::Tables;
 
 /// The zones of all catalogs that one authority consumes.
 #[derive(Clone, Debug, Default)]
 pub struct Consumer {
     /// In order of the config.
     catalogs: Vec<Consumed>,
-    /// Zones that the config has itself.
-    reserved: HashSet<Name>,
+    /// What the config has itself.
+    reserved: Reserved,
     /// Zones that are had.
     members: HashMap<Name, Owned>,
     /// What was said of those that are not.
@@ -37,6 +41,47 @@ pub struct Rules {
     pub catalog: Name,
     /// What it may list: these names and all below; any, if there are none.
     pub allow: Vec<Name>,
+    /// The number of zones that it gives at most.
+    pub max_members: usize,
+}
+
+impl Rules {
+    /// The default of `max_members`.
+    pub const MAX_MEMBERS: usize = 10_000;
+}
+
+/// What a config has itself.
+#[derive(Clone, Debug, Default)]
+pub struct Reserved {
+    /// The apexes of its zones, in lower case.
+    pub zones: HashSet<Name>,
+    /// Its tables.
+    pub tables: Option<Arc<Tables>>,
+}
+
+impl Reserved {
+    /// The reason to leave out a zone that a catalog of these rules lists, as a note; `None` if there is none.
+    fn refuse(&self, rules: &Rules, zone: &Name) -> Option<Note> {
+        let names = || (rules.catalog.to_string(), zone.to_string());
+        if self.zones.contains(zone) {
+            let (catalog, zone) = names();
+            return Some(Note::Configured { catalog, zone });
+        }
+        if !rules.allow.is_empty() && !rules.allow.iter().any(|top| zone.is_at_or_below(top)) {
+            let (catalog, zone) = names();
+            return Some(Note::NotAllowed { catalog, zone });
+        }
+        let mut above = std::iter::successors(zone.parent(), Name::parent);
+        if let Some(apex) = above.find(|name| self.zones.contains(name)) {
+            // A name above the zone of the config does not speak of that zone.
+            let is_named = rules.allow.iter().any(|top| zone.is_at_or_below(top) && top.is_at_or_below(&apex));
+            let (catalog, zone) = names();
+            return (!is_named).then(|| Note::Enclosed { catalog, zone, apex: apex.to_string() });
+        }
+        let encloses = zone.is_root() || self.tables.as_ref().is_some_and(|tables| tables.has_at_or_below(zone));
+        let (catalog, name) = names();
+        (encloses && !rules.allow.contains(zone)).then_some(Note::Encloses { catalog, zone: name })
+    }
 }
 
 /// One catalog.
@@ -59,7 +104,7 @@ pub enum Condition {
     Good,
     /// Its last version must not be processed.
     Broken(Broken),
-    /// Its last version would take away so many of so many zones.
+    /// Its last version would take away so many of so many zones, or begin them anew.
     Doubted {
         /// How many.
         lost: usize,
@@ -112,6 +157,31 @@ pub enum Note {
         /// The zone.
         zone: String,
     },
+    /// It would take names out of a zone of the config.
+    Enclosed {
+        /// The catalog.
+        catalog: String,
+        /// The zone.
+        zone: String,
+        /// The zone of the config.
+        apex: String,
+    },
+    /// It would take names out of the tables of the config, or it is the root.
+    Encloses {
+        /// The catalog.
+        catalog: String,
+        /// The zone.
+        zone: String,
+    },
+    /// There are more than `max_members`.
+    TooMany {
+        /// The catalog.
+        catalog: String,
+        /// The number of zones that it may give.
+        max: usize,
+        /// The number of zones that are left out.
+        more: usize,
+    },
     /// Another catalog has it.
     Taken {
         /// The catalog.
@@ -131,6 +201,22 @@ impl fmt::Display for Note {
             }
             Self::Configured { catalog, zone } => {
                 write!(f, "catalog {catalog} lists {zone}, which the config has: the config wins")
+            }
+            Self::Enclosed { catalog, zone, apex } => {
+                write!(
+                    f,
+                    "catalog {catalog} lists {zone}, which is below {apex} of the config: left out unless allow names it"
+                )
+            }
+            Self::Encloses { catalog, zone } => {
+                write!(
+                    f,
+                    "catalog {catalog} lists {zone}, which covers names of a table of the config or is the root: left \
+                     out unless allow names it"
+                )
+            }
+            Self::TooMany { catalog, max, more } => {
+                write!(f, "catalog {catalog} lists {more} zones more than its max_members of {max}: left out")
             }
             Self::Taken { catalog, zone, owner } => {
                 write!(f, "catalog {catalog} lists {zone}, which catalog {owner} has: it stays there")
@@ -153,12 +239,12 @@ pub enum Unaccepted {
 impl Consumer {
     /// Takes what an earlier process had by the word of a catalog. To be called before [`Consumer::set_rules`].
     pub fn restore(&mut self, catalog: &Name, listed: HashMap<Name, Member>) {
-        let rules = Rules { catalog: catalog.clone(), allow: Vec::new() };
+        let rules = Rules { catalog: catalog.clone(), allow: Vec::new(), max_members: Rules::MAX_MEMBERS };
         self.catalogs.push(Consumed { rules, listed, condition: Condition::Waiting, doubted: None });
     }
 
-    /// Takes the catalogs of a config, in its order, and the zones that it has itself.
-    pub fn set_rules(&mut self, rules: Vec<Rules>, reserved: HashSet<Name>) -> Changes {
+    /// Takes the catalogs of a config, in its order, and the zones and tables that it has itself.
+    pub fn set_rules(&mut self, rules: Vec<Rules>, reserved: Reserved) -> Changes {
         let mut earlier = std::mem::take(&mut self.catalogs);
         self.reserved = reserved;
         for rules in rules {
@@ -174,9 +260,12 @@ impl Consumer {
     /// A version of a catalog has come.
     pub fn on_version(&mut self, catalog: &Name, version: Result<Catalog, Broken>) -> Changes {
         let of = self.owned_by(catalog).count();
-        let stays = |version: &Catalog, zone: &Name| version.members.contains_key(zone);
+        // Another label begins the zone anew, and its primary need not give it again.
+        let stays = |version: &Catalog, zone: &Name, owned: &Owned| {
+            version.members.get(zone).is_some_and(|member| member.label == owned.member.label)
+        };
         let lost = match &version {
-            Ok(version) => self.owned_by(catalog).filter(|(zone, _)| !stays(version, zone)).count(),
+            Ok(version) => self.owned_by(catalog).filter(|(zone, owned)| !stays(version, zone, owned)).count(),
             Err(_) => 0,
         };
         let Some(consumed) = self.catalogs.iter_mut().find(|consumed| consumed.rules.catalog == *catalog) else {
@@ -234,17 +323,22 @@ impl Consumer {
         let (mut changes, mut notes) = (Changes::default(), BTreeSet::new());
         let mut listed: HashMap<&Name, Vec<usize>> = HashMap::new();
         for (place, Consumed { rules, listed: zones, .. }) in self.catalogs.iter().enumerate() {
+            let mut given = Vec::new();
             for zone in zones.keys() {
-                let names = || (rules.catalog.to_string(), zone.to_string());
-                if self.reserved.contains(zone) {
-                    let (catalog, zone) = names();
-                    notes.insert(Note::Configured { catalog, zone });
-                } else if !rules.allow.is_empty() && !rules.allow.iter().any(|top| zone.is_at_or_below(top)) {
-                    let (catalog, zone) = names();
-                    notes.insert(Note::NotAllowed { catalog, zone });
-                } else {
-                    listed.entry(zone).or_default().push(place);
+                match self.reserved.refuse(rules, zone) {
+                    Some(note) => drop(notes.insert(note)),
+                    None => given.push(zone),
                 }
+            }
+            if given.len() > rules.max_members {
+                let has = |zone: &Name| self.members.get(zone).is_some_and(|owned| owned.catalog == rules.catalog);
+                given.sort_unstable_by_key(|zone| (!has(zone), zone.as_wire()));
+                let (catalog, max) = (rules.catalog.to_string(), rules.max_members);
+                notes.insert(Note::TooMany { catalog, max, more: given.len() - max });
+                given.truncate(max);
+            }
+            for zone in given {
+                listed.entry(zone).or_default().push(place);
             }
         }
         let mut members = HashMap::with_capacity(listed.len());

@@ -16,7 +16,7 @@ mod tests;
 use std::collections::HashMap;
 use std::fmt;
 
-pub use self::consumer::{Changes, Condition, Consumer, Note, Owned, Rules, Unaccepted};
+pub use self::consumer::{Changes, Condition, Consumer, Note, Owned, Reserved, Rules, Unaccepted};
 pub use self::producer::{Listed, MAX_CATALOG_NAME, label_of, produce};
 use crate::wire::{Name, RecordType, eq_ignore_case, suffixes};
 use crate::zone::Record;

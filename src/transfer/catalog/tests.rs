@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::*;
 use crate::transfer::Serial;
-use crate::zone::{Place, Zone, ZoneBuilder};
+use crate::zone::{Miss, Place, Tables, Zone, ZoneBuilder};
 
 fn name(text: &str) -> Name {
     text.parse().expect("a name")
@@ -125,12 +125,17 @@ fn version(members: &str) -> Catalog {
 /// A consumer of these catalogs, without limits.
 fn consumer(catalogs: &[&str]) -> Consumer {
     let mut consumer = Consumer::default();
-    consumer.set_rules(rules(catalogs), HashSet::new());
+    consumer.set_rules(rules(catalogs), Reserved::default());
     consumer
 }
 
+/// Rules of a catalog, with this `allow`.
+fn rules_of(catalog: &Name, allow: Vec<Name>) -> Rules {
+    Rules { catalog: catalog.clone(), allow, max_members: Rules::MAX_MEMBERS }
+}
+
 fn rules(catalogs: &[&str]) -> Vec<Rules> {
-    catalogs.iter().map(|catalog| Rules { catalog: name(catalog), allow: Vec::new() }).collect()
+    catalogs.iter().map(|catalog| rules_of(&name(catalog), Vec::new())).collect()
 }
 
 /// What a consumer does with a version: `-zone` for those that go, `+zone` for those that are set.
@@ -194,13 +199,64 @@ fn a_zone_moves_when_both_sides_say_so() {
     assert_eq!(consumer.members()[&name("z.")].catalog, b);
 }
 
+/// A config with these zones.
+fn zones_of(zones: &str) -> Reserved {
+    Reserved { zones: zones.split_whitespace().map(name).collect(), tables: None }
+}
+
+#[test]
+fn a_catalog_takes_no_names_from_the_config_unless_allow_names_them() {
+    let table = [("t".to_owned(), b"www.table.example 192.0.2.3 A\n".to_vec())];
+    let tables = Tables::build(&table, 300, Miss::Refused).expect("it is right");
+    let reserved = Reserved { tables: Some(tables.into()), ..zones_of("corp.example. deep.corp.example.") };
+    let listed = "example. corp.example. www.corp.example. x.deep.corp.example. xcorp.example. table.example. \
+                  www.table.example. a.www.table.example. .";
+    let listed: String =
+        listed.split_whitespace().enumerate().map(|(label, zone)| format!("{zone}={label} ")).collect();
+    let safe = "a.www.table.example. xcorp.example.";
+    for (allow, more) in [
+        ("", ""),
+        // A name above says nothing of what the config has there.
+        ("example.", ""),
+        (".", "."),
+        ("example. table.example.", "table.example."),
+        ("example. www.table.example.", "www.table.example."),
+        ("example. corp.example.", "www.corp.example."),
+        ("example. www.corp.example.", "www.corp.example."),
+        ("example. deep.corp.example.", "x.deep.corp.example."),
+        ("example. x.deep.corp.example. example.", "x.deep.corp.example."),
+        ("example. .", "."),
+    ] {
+        let (mut consumer, cat) = (Consumer::default(), name("cat."));
+        let rules = rules_of(&cat, allow.split_whitespace().map(name).collect());
+        consumer.set_rules(vec![rules], reserved.clone());
+        let changes = consumer.on_version(&cat, Ok(version(&listed)));
+        let mut had: Vec<_> = consumer.members().keys().map(ToString::to_string).collect();
+        had.sort();
+        let mut expected: Vec<_> = safe.split(' ').chain(more.split_whitespace()).collect();
+        // It covers the host of the table: only its own name lets it be had.
+        if allow.split(' ').any(|name| name == "example.") {
+            expected.push("example.");
+        }
+        expected.sort_unstable();
+        assert_eq!(had, expected, "{allow}");
+        assert_eq!(changes.notes.len(), 9 - had.len(), "{allow}: each that is left out is told");
+    }
+    let note =
+        Note::Enclosed { catalog: "cat.".into(), zone: "www.corp.example.".into(), apex: "corp.example.".into() };
+    assert_eq!(
+        note.to_string(),
+        "catalog cat. lists www.corp.example., which is below corp.example. of the config: left out unless allow names it"
+    );
+}
+
 #[test]
 fn the_config_wins_and_limits() {
     let mut consumer = Consumer::default();
     let cat = name("cat.");
     let allow = vec![name("example.")];
-    let reserved = HashSet::from([name("mine.example.")]);
-    consumer.set_rules(vec![Rules { catalog: cat.clone(), allow }], reserved);
+    let reserved = zones_of("mine.example.");
+    consumer.set_rules(vec![rules_of(&cat, allow)], reserved);
     let listed = "example.=1 a.example.=2 xexample.=3 com.=4 mine.example.=5";
     let changes = consumer.on_version(&cat, Ok(version(listed)));
     assert_eq!(told(&changes), "+a.example.cat. +example.cat.");
@@ -215,9 +271,9 @@ fn the_config_wins_and_limits() {
     );
     assert!(consumer.on_version(&cat, Ok(version(listed))).notes.is_empty(), "told once");
     // The config has one more of its own, and one less.
-    let changes = consumer.set_rules(rules(&["cat."]), HashSet::from([name("a.example.")]));
+    let changes = consumer.set_rules(rules(&["cat."]), zones_of("a.example."));
     assert_eq!(told(&changes), "+com.cat. +mine.example.cat. +xexample.cat. -a.example.");
-    assert_eq!(told(&consumer.set_rules(Vec::new(), HashSet::new())).matches('-').count(), 4);
+    assert_eq!(told(&consumer.set_rules(Vec::new(), Reserved::default())).matches('-').count(), 4);
 }
 
 /// So many zones.
@@ -238,6 +294,37 @@ fn the_loss_of_most_zones_is_doubted() {
         let members = if is_doubted { before } else { after + 1 };
         assert_eq!(consumer.members().len(), members, "{before} to {after}");
     }
+}
+
+#[test]
+fn another_label_counts_as_lost() {
+    let cat = name("cat.");
+    for (zones, relabeled, is_doubted) in [(8, 4, false), (8, 5, true), (7, 7, false), (10, 10, true)] {
+        let mut consumer = consumer(&["cat."]);
+        consumer.on_version(&cat, Ok(version(&many(zones))));
+        let label = |zone: usize| if zone < relabeled { format!("other{zone}") } else { format!("l{zone}") };
+        let others: String = (0..zones).map(|zone| format!("z{zone}.={} ", label(zone))).collect();
+        let changes = consumer.on_version(&cat, Ok(version(&others)));
+        assert_eq!(changes.gone.len(), if is_doubted { 0 } else { relabeled }, "{relabeled} of {zones}");
+        let condition = if is_doubted { Condition::Doubted { lost: relabeled, of: zones } } else { Condition::Good };
+        assert_eq!(consumer.catalogs().next(), Some((&cat, &condition)), "{relabeled} of {zones}");
+    }
+}
+
+#[test]
+fn a_catalog_gives_so_many_zones_and_those_that_it_has_first() {
+    let (mut consumer, cat) = (Consumer::default(), name("cat."));
+    let at_most = |max_members| vec![Rules { max_members, ..rules_of(&cat, Vec::new()) }];
+    let words = |changes: &Changes| changes.notes.iter().map(ToString::to_string).collect::<Vec<_>>();
+    consumer.set_rules(at_most(3), zones_of("mine."));
+    let changes = consumer.on_version(&cat, Ok(version("x.=1 y.=2 z.=3 mine.=4")));
+    assert_eq!(changes.set.len(), 3, "a zone of the config takes no place");
+    let changes = consumer.on_version(&cat, Ok(version("a.=5 b.=6 y.=2 z.=3")));
+    assert_eq!(told(&changes), "+a.cat. -x.", "new ones in order of their names");
+    assert_eq!(words(&changes), ["catalog cat. lists 1 zones more than its max_members of 3: left out"]);
+    assert!(consumer.on_version(&cat, Ok(version("a.=5 b.=6 y.=2 z.=3"))).notes.is_empty(), "told once");
+    assert_eq!(told(&consumer.set_rules(at_most(4), Reserved::default())), "+b.cat.", "a reload gives more");
+    assert_eq!(told(&consumer.set_rules(at_most(1), Reserved::default())), "-b. -y. -z.");
 }
 
 #[test]
@@ -262,7 +349,7 @@ fn a_doubt_ends_by_the_next_version_or_by_hand() {
     assert!(broken.on_version(&cat, Err(Broken::NoVersion)).is_empty());
     assert_eq!(broken.accept(&cat), Err(Unaccepted::Broken(Broken::NoVersion)));
     // What the operator takes out of the config is meant.
-    assert_eq!(doubting().set_rules(Vec::new(), HashSet::new()).gone.len(), 10);
+    assert_eq!(doubting().set_rules(Vec::new(), Reserved::default()).gone.len(), 10);
 }
 
 #[test]
@@ -274,7 +361,7 @@ fn what_was_had_before_a_restart_counts() {
     let restored = || {
         let mut consumer = Consumer::default();
         consumer.restore(&cat, listed.clone());
-        assert_eq!(consumer.set_rules(rules(&["cat."]), HashSet::new()).set.len(), 10);
+        assert_eq!(consumer.set_rules(rules(&["cat."]), Reserved::default()).set.len(), 10);
         consumer
     };
     assert_eq!(restored().members(), before.members());
