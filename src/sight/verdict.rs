@@ -9,7 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::live::{Reason, Verdict, VerdictState};
-use crate::metrics::{BackendState, ExpiredZone, ReloadSnapshot, SourceSnapshot, SourceState};
+use crate::metrics::{BackendState, ExpiredZone, ReloadSnapshot, SourceSnapshot, SourceState, Tap};
 
 /// What a verdict is made of.
 #[derive(Clone, Debug)]
@@ -219,8 +219,9 @@ pub const RULES: &[Rule] = &[
     Rule {
         code: "tap-drops",
         state: VerdictState::Watch,
-        bound: "In the last minute at least 10 records of a tap, and 1 % of its records, were dropped.",
-        why: "A log with holes misleads who reads it later; a few in a burst are what a bounded buffer costs.",
+        bound: "In the last minute at least 10 records of a tap other than `slow`, and 1 % of its records, were dropped.",
+        why: "A log with holes misleads its reader later; a few in a burst are what a bounded buffer costs. Of slow races \
+              a worker keeps the slowest of each second and drops the others by design.",
         judge: tap_drops,
     },
 ];
@@ -417,8 +418,10 @@ fn divergence(facts: &Facts<'_>) -> Vec<String> {
 }
 
 fn tap_drops(facts: &Facts<'_>) -> Vec<String> {
-    let is_meant =
-        |tap: &&TapFacts| tap.dropped >= MIN_TAP_DROPS && tap.dropped * TAP_PART >= tap.dropped + tap.written;
+    let is_meant = |tap: &&TapFacts| {
+        let is_by_design = tap.name == Tap::Slow.label();
+        !is_by_design && tap.dropped >= MIN_TAP_DROPS && tap.dropped * TAP_PART >= tap.dropped + tap.written
+    };
     let text = |tap: &TapFacts| {
         let TapFacts { name, written, dropped } = tap;
         let share = percent(*dropped as f64 / (dropped + written) as f64);

@@ -319,6 +319,7 @@ fn a_tap_that_drops_records_is_watched() {
     taps(10, 991).check_well();
     taps(9, 0).check_well();
     assert_eq!(taps(10, 0).reasons().0, Watch);
+    with(|case| case.taps = vec![TapFacts { name: "slow", written: 100, dropped: 900 }]).check_well();
 }
 
 #[test]
