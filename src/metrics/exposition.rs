@@ -275,6 +275,7 @@ impl Collector for Exposition {
         let Snapshot {
             queries,
             explained,
+            failures: _,
             responses,
             dropped,
             cookies,

@@ -28,6 +28,9 @@ pub struct Snapshot {
     pub explained: u64,
     /// Responses, by source and rcode (with the bits of the OPT record).
     pub responses: Vec<(Source, u16, u64)>,
+    /// Queries whose response reports a failure.
+    #[serde(default)]
+    pub failures: u64,
     /// What was dropped.
     pub dropped: Vec<(Dropped, u64)>,
     /// Queries with a cookie.

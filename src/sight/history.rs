@@ -142,7 +142,9 @@ impl History {
             overload: sum(|step| step.dropped[Dropped::Overload as usize].into()),
             answered: sum(ServerStep::answered),
             made_up: sum(ServerStep::made_up),
-            usual: self.usual_made_up(),
+            usual: self.usual_share(ServerStep::made_up),
+            failures: sum(|step| step.failures.into()),
+            usual_failures: self.usual_share(|step| step.failures.into()),
             pools: snapshot.pools.iter().map(|pool| self.pool_facts(at, pool)).collect(),
             taps: Tap::ALL.iter().map(|tap| self.tap_facts(*tap)).collect(),
             reload: &snapshot.reload,
@@ -190,14 +192,14 @@ impl History {
         TapFacts { name: tap.label(), written: sum(TapFate::Written), dropped: sum(TapFate::Dropped) }
     }
 
-    /// How many answers are made up in other times: in the last hour or, if there were too few, in the last day.
-    fn usual_made_up(&self) -> Option<MadeUp> {
+    /// The number of answers that are such in other times: in the last hour or, if there were too few, in the last day.
+    fn usual_share(&self, such: impl Fn(&ServerStep) -> u64) -> Option<MadeUp> {
         if self.minutes.len() < MIN_MINUTES {
             return None;
         }
         let of = |count| {
             let add = |sum: MadeUp, step: &ServerStep| MadeUp {
-                made_up: sum.made_up + step.made_up(),
+                made_up: sum.made_up + such(step),
                 answered: sum.answered + step.answered(),
             };
             self.minutes.last(count).fold(MadeUp::default(), add)

@@ -24,6 +24,10 @@ pub struct Facts<'a> {
     pub made_up: u64,
     /// How it is otherwise; none if too little is known.
     pub usual: Option<MadeUp>,
+    /// Those whose response reports a failure, of backends or of this forwarder.
+    pub failures: u64,
+    /// The same as it is otherwise; none if too little is known.
+    pub usual_failures: Option<MadeUp>,
     /// The pools.
     pub pools: Vec<PoolFacts<'a>>,
     /// What observes queries.
@@ -34,7 +38,7 @@ pub struct Facts<'a> {
     pub expired_zones: &'a [ExpiredZone],
 }
 
-/// How many answers were made up in some time.
+/// The number of answers that were made up, or failures, in some time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MadeUp {
     /// Those.
@@ -142,6 +146,16 @@ pub const RULES: &[Rule] = &[
         why: "Backends may be silent on what they do not have, which is usual for them: only a rise tells. Usual is the last hour; \
               the standard deviations keep chance out where there are few queries.",
         judge: made_up,
+    },
+    Rule {
+        code: "failing",
+        state: VerdictState::Trouble,
+        bound: "In the last 10 s, of at least 20 responses more than half were failures, or so many more than usual as the rule \
+                `made-up` has it. Failures are SERVFAIL, and REFUSED of backends; with an extended error of DNSSEC or of a filter \
+                (6 to 12, 15 to 17) they are none.",
+        why: "A backend that replies is up by its probes, even if all that it sends are failures. REFUSED by `allow`, a rule or a \
+              missing route is the will of the operator, as are limits.",
+        judge: failing,
     },
     Rule {
         code: "overload",
@@ -268,14 +282,33 @@ fn made_up(facts: &Facts<'_>) -> Vec<String> {
         )];
     }
     let Some(usual) = usual else { return Vec::new() };
-    let expected = usual.share() * answered as f64;
-    let is_many = made_up as f64 >= expected + MADE_UP_DEVIATIONS * expected.sqrt() + MIN_MADE_UP;
-    let bound = (MADE_UP_RISE * usual.share()).min(f64::midpoint(1.0, usual.share())).max(MIN_MADE_UP_SHARE);
-    if !is_many || now.share() < bound {
+    if !is_rise(now, usual) {
         return Vec::new();
     }
     let usual = percent(usual.share());
     vec![format!("{share} of the answers were made up in the last 10 s ({made_up} of {answered}); {usual} is usual")]
+}
+
+/// Whether a share has risen far above the usual one.
+fn is_rise(now: MadeUp, usual: MadeUp) -> bool {
+    let expected = usual.share() * now.answered as f64;
+    let is_many = now.made_up as f64 >= expected + MADE_UP_DEVIATIONS * expected.sqrt() + MIN_MADE_UP;
+    let bound = (MADE_UP_RISE * usual.share()).min(f64::midpoint(1.0, usual.share())).max(MIN_MADE_UP_SHARE);
+    is_many && now.share() >= bound
+}
+
+fn failing(facts: &Facts<'_>) -> Vec<String> {
+    let &Facts { failures, answered, usual_failures, .. } = facts;
+    let now = MadeUp { made_up: failures, answered };
+    let is_most = failures * 2 > answered;
+    if answered < MIN_RESPONSES || !is_most && !usual_failures.is_some_and(|usual| is_rise(now, usual)) {
+        return Vec::new();
+    }
+    let usual = usual_failures.map(|usual| format!("; {} is usual", percent(usual.share()))).unwrap_or_default();
+    let share = percent(now.share());
+    vec![format!(
+        "{share} of the responses were SERVFAIL or REFUSED in the last 10 s ({failures} of {answered}){usual}"
+    )]
 }
 
 fn overload(facts: &Facts<'_>) -> Vec<String> {
@@ -495,6 +528,9 @@ const MADE_UP_RISE: f64 = 3.0;
 const MADE_UP_DEVIATIONS: f64 = 6.0;
 /// And so many more.
 const MIN_MADE_UP: f64 = 10.0;
+
+/// Of fewer responses no share is judged.
+const MIN_RESPONSES: u64 = 20;
 
 /// Fewer drops are what a burst costs.
 const MIN_OVERLOAD: u64 = 10;

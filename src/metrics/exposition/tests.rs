@@ -71,6 +71,7 @@ fn sample() -> Snapshot {
         }],
     };
     Snapshot {
+        failures: 0,
         uptime: Duration::from_secs(1),
         workers: 2,
         queries: vec![(Transport::Udp, 21), (Transport::Tcp, 22)],

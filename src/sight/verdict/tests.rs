@@ -14,6 +14,8 @@ struct Case {
     answered: u64,
     made_up: u64,
     usual: Option<MadeUp>,
+    failures: u64,
+    usual_failures: Option<MadeUp>,
     pools: Vec<PoolFacts<'static>>,
     taps: Vec<TapFacts>,
 }
@@ -41,6 +43,8 @@ impl Default for Case {
             answered: 10_000,
             made_up: 0,
             usual: Some(MadeUp { made_up: 0, answered: 3_600_000 }),
+            failures: 0,
+            usual_failures: Some(MadeUp { made_up: 36_000, answered: 3_600_000 }),
             pools: vec![pool],
             taps: vec![TapFacts { name: "query_log", written: 60_000, dropped: 0 }],
         }
@@ -69,6 +73,8 @@ impl Case {
             answered: self.answered,
             made_up: self.made_up,
             usual: self.usual,
+            failures: self.failures,
+            usual_failures: self.usual_failures,
             pools: self.pools.clone(),
             taps: self.taps.clone(),
             reload: &self.reload,
@@ -117,6 +123,24 @@ fn an_ordinary_hour_a_start_and_an_idle_night_are_well() {
     })
     .check_well();
     with(|case| case.pools.clear()).check_well();
+}
+
+#[test]
+fn responses_that_are_failures_are_trouble() {
+    let failing = |failures, answered, is_known| {
+        with(|case| {
+            (case.failures, case.answered) = (failures, answered);
+            case.usual_failures = case.usual_failures.filter(|_| is_known);
+        })
+    };
+    let text = "100 % of the responses were SERVFAIL or REFUSED in the last 10 s (20 of 20)";
+    failing(20, 20, false).check(Trouble, "failing", text);
+    failing(19, 19, false).check_well();
+    failing(50, 100, false).check_well();
+    failing(100, 10_000, true).check_well();
+    failing(299, 10_000, true).check_well();
+    let text = "3.0 % of the responses were SERVFAIL or REFUSED in the last 10 s (300 of 10000); 1.0 % is usual";
+    failing(300, 10_000, true).check(Trouble, "failing", text);
 }
 
 #[test]

@@ -326,6 +326,7 @@ fn snapshot() -> Snapshot {
         sources: Vec::new(),
     };
     Snapshot {
+        failures: 0,
         xdp: Vec::new(),
         connections: Default::default(),
         certificates: Vec::new(),
