@@ -276,6 +276,7 @@ impl Collector for Exposition {
             queries,
             explained,
             failures: _,
+            absent_zones: _,
             responses,
             dropped,
             cookies,

@@ -149,6 +149,7 @@ impl History {
             taps: Tap::ALL.iter().map(|tap| self.tap_facts(*tap)).collect(),
             reload: &snapshot.reload,
             expired_zones: &snapshot.expired_zones,
+            absent_zones: &snapshot.absent_zones,
         }
     }
 

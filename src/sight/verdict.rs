@@ -36,6 +36,8 @@ pub struct Facts<'a> {
     pub reload: &'a ReloadSnapshot,
     /// The zones of other servers that have expired.
     pub expired_zones: &'a [ExpiredZone],
+    /// The zones of other servers that have never come, in a minute or more.
+    pub absent_zones: &'a [ExpiredZone],
 }
 
 /// The number of answers that were made up, or failures, in some time.
@@ -170,6 +172,13 @@ pub const RULES: &[Rule] = &[
         bound: "A zone of another server has expired.",
         why: "It is answered with SERVFAIL from that moment on (RFC 1034 section 4.3.5).",
         judge: zone_expired,
+    },
+    Rule {
+        code: "zone-absent",
+        state: VerdictState::Trouble,
+        bound: "A zone of another server has never come, for a minute.",
+        why: "It is answered with SERVFAIL until it comes. A first transfer takes seconds.",
+        judge: zone_absent,
     },
     Rule {
         code: "backend-down",
@@ -322,14 +331,23 @@ fn overload(facts: &Facts<'_>) -> Vec<String> {
 }
 
 fn zone_expired(facts: &Facts<'_>) -> Vec<String> {
+    of_zones(facts.expired_zones, "expired: no primary has confirmed it for too long")
+}
+
+fn zone_absent(facts: &Facts<'_>) -> Vec<String> {
+    of_zones(facts.absent_zones, "never come: no transfer of it has succeeded")
+}
+
+/// A sentence on these zones for each authority.
+fn of_zones(zones: &[ExpiredZone], fate: &str) -> Vec<String> {
     let mut by_authority: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for ExpiredZone { authority, zone } in facts.expired_zones {
+    for ExpiredZone { authority, zone } in zones {
         by_authority.entry(authority).or_default().push(zone);
     }
     let text = |(authority, zones): (&str, Vec<&str>)| {
         let (word, verb) = if zones.len() == 1 { ("zone", "has") } else { ("zones", "have") };
         let zones = listed(zones.iter().map(|zone| (*zone).to_owned()), zones.len());
-        format!("{word} {zones} of authority {authority} {verb} expired: no primary has confirmed it for too long")
+        format!("{word} {zones} of authority {authority} {verb} {fate}")
     };
     by_authority.into_iter().map(text).collect()
 }

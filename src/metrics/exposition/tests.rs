@@ -72,6 +72,7 @@ fn sample() -> Snapshot {
     };
     Snapshot {
         failures: 0,
+        absent_zones: Vec::new(),
         uptime: Duration::from_secs(1),
         workers: 2,
         queries: vec![(Transport::Udp, 21), (Transport::Tcp, 22)],

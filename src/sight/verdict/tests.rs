@@ -9,6 +9,7 @@ use crate::metrics::{LastReload, Origin};
 struct Case {
     reload: ReloadSnapshot,
     expired: Vec<ExpiredZone>,
+    absent: Vec<ExpiredZone>,
     queries: u64,
     overload: u64,
     answered: u64,
@@ -38,6 +39,7 @@ impl Default for Case {
         Self {
             reload: ReloadSnapshot::default(),
             expired: Vec::new(),
+            absent: Vec::new(),
             queries: 10_000,
             overload: 0,
             answered: 10_000,
@@ -79,6 +81,7 @@ impl Case {
             taps: self.taps.clone(),
             reload: &self.reload,
             expired_zones: &self.expired,
+            absent_zones: &self.absent,
         };
         let verdict = judge(&facts);
         (verdict.state, verdict.reasons.into_iter().map(|reason| (reason.code, reason.text)).collect())
@@ -257,6 +260,13 @@ fn a_zone_that_has_expired_is_trouble() {
     expired(&["a.example."]).check(Trouble, "zone-expired", text);
     let text = "zones a., b., c. and 1 more of authority ts1 have expired: no primary has confirmed it for too long";
     expired(&["a.", "b.", "c.", "d."]).check(Trouble, "zone-expired", text);
+}
+
+#[test]
+fn a_zone_that_has_never_come_is_trouble() {
+    let zone = ExpiredZone { authority: "ts1".to_owned(), zone: "a.example.".to_owned() };
+    let text = "zone a.example. of authority ts1 has never come: no transfer of it has succeeded";
+    with(|case| case.absent = vec![zone]).check(Trouble, "zone-absent", text);
 }
 
 #[test]

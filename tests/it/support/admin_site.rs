@@ -348,6 +348,7 @@ fn snapshot() -> Snapshot {
         pools: vec![pool],
         verdict: None,
         expired_zones: Vec::new(),
+        absent_zones: Vec::new(),
         registered: Vec::new(),
         zones: Vec::new(),
         catalogs: Vec::new(),
