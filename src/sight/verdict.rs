@@ -38,6 +38,8 @@ pub struct Facts<'a> {
     pub expired_zones: &'a [ExpiredZone],
     /// The zones of other servers that have never come, in a minute or more.
     pub absent_zones: &'a [ExpiredZone],
+    /// The time since a process last took over after a crash or a hang.
+    pub crashed_for: Option<Duration>,
 }
 
 /// The number of answers that were made up, or failures, in some time.
@@ -246,6 +248,13 @@ pub const RULES: &[Rule] = &[
         why: "A log with holes misleads its reader later; a few in a burst are what a bounded buffer costs. Of slow races \
               a worker keeps the slowest of each second and drops the others by design.",
         judge: tap_drops,
+    },
+    Rule {
+        code: "process-crashed",
+        state: VerdictState::Watch,
+        bound: "In the last 10 min a standby took over from a server that had ended by itself, or made no progress.",
+        why: "Clients notice nothing, but the next crash may be near, and its reason is in the log.",
+        judge: process_crashed,
     },
 ];
 
@@ -481,6 +490,13 @@ fn tap_drops(facts: &Facts<'_>) -> Vec<String> {
     facts.taps.iter().filter(is_meant).map(text).collect()
 }
 
+fn process_crashed(facts: &Facts<'_>) -> Vec<String> {
+    let crashed_for = facts.crashed_for.filter(|crashed_for| *crashed_for < CRASH_SHOWN);
+    let text =
+        |crashed_for| format!("a server process crashed or hung {} ago, and a standby took over", time(crashed_for));
+    crashed_for.map(text).into_iter().collect()
+}
+
 /// Backends with their state and for how long, the first few of them.
 fn named(backends: &[&BackendFacts<'_>]) -> String {
     let text = |backend: &&BackendFacts<'_>| {
@@ -574,6 +590,9 @@ const MIN_TAP_DROPS: u64 = 10;
 const MIN_STALE: Duration = Duration::from_secs(10);
 /// One of so many records.
 const TAP_PART: u64 = 100;
+
+/// A crash is shown for so long.
+const CRASH_SHOWN: Duration = Duration::from_secs(600);
 
 /// Fewer denied hedges are what a burst costs.
 const MIN_DENIED: u64 = 20;

@@ -154,6 +154,7 @@ fn processes() -> ProcessesSnapshot {
         supervisor: Some(SupervisorSnapshot { pid: 1, since, successions: 52 }),
         processes: vec![process(1, Role::Supervisor), process(2, Role::Standby), process(3, Role::Standby)],
         takeovers: [47, 48, 49, 50, 51],
+        crashed_at: None,
     }
 }
 

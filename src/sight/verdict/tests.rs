@@ -10,6 +10,7 @@ struct Case {
     reload: ReloadSnapshot,
     expired: Vec<ExpiredZone>,
     absent: Vec<ExpiredZone>,
+    crashed_for: Option<Duration>,
     queries: u64,
     overload: u64,
     answered: u64,
@@ -40,6 +41,7 @@ impl Default for Case {
             reload: ReloadSnapshot::default(),
             expired: Vec::new(),
             absent: Vec::new(),
+            crashed_for: None,
             queries: 10_000,
             overload: 0,
             answered: 10_000,
@@ -82,6 +84,7 @@ impl Case {
             reload: &self.reload,
             expired_zones: &self.expired,
             absent_zones: &self.absent,
+            crashed_for: self.crashed_for,
         };
         let verdict = judge(&facts);
         (verdict.state, verdict.reasons.into_iter().map(|reason| (reason.code, reason.text)).collect())
@@ -354,6 +357,14 @@ fn a_tap_that_drops_records_is_watched() {
     taps(9, 0).check_well();
     assert_eq!(taps(10, 0).reasons().0, Watch);
     with(|case| case.taps = vec![TapFacts { name: "slow", written: 100, dropped: 900 }]).check_well();
+}
+
+#[test]
+fn a_crash_is_watched_for_ten_minutes() {
+    let crashed = |seconds| with(|case| case.crashed_for = Some(Duration::from_secs(seconds)));
+    let text = "a server process crashed or hung 9 min 59 s ago, and a standby took over";
+    crashed(599).check(Watch, "process-crashed", text);
+    crashed(600).check_well();
 }
 
 #[test]

@@ -374,6 +374,7 @@ fn processes() -> ProcessesSnapshot {
             process(12, Role::Failed, Some("a.txt:1: wrong")),
         ],
         takeovers: [1, 0, 2, 0, 0],
+        crashed_at: None,
     }
 }
 
