@@ -16,7 +16,7 @@ mod steps;
 
 use std::time::{Duration, Instant, SystemTime};
 
-use self::backend::BackendTracks;
+use self::backend::{BackendTrack, BackendTracks};
 use self::pool::{HOUR, PoolTrack, Work};
 use self::steps::{Ring, ServerStep, ServerTotals, Taps};
 #[cfg(test)]
@@ -164,13 +164,15 @@ impl History {
             kept.map_or(0, |kept| kept.seconds.last(TEN_SECONDS).map(|step| u64::from(of(step))).sum())
         };
         let backend = |backend: &'s BackendSnapshot| {
-            let kept = self.backends.find(&pool.name, backend).and_then(|track| track.kept.as_ref());
+            let track = self.backends.find(&pool.name, backend);
+            let kept = track.and_then(|track| track.kept.as_ref());
             let since = backend.since.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
             BackendFacts {
                 name: &backend.name,
                 state: backend.state,
                 by_hand: backend.by_hand,
                 state_for: at.saturating_sub(since),
+                flaps: track.and_then(BackendTrack::flaps),
                 slow_for: kept.map_or(0, |kept| kept.slow_for.into()),
                 p50: kept.and_then(|kept| kept.recent_p50().micros()),
                 usual_p50: kept.and_then(|kept| kept.usual.micros()),

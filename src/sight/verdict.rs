@@ -104,12 +104,23 @@ pub struct BackendFacts<'a> {
     pub by_hand: bool,
     /// For how long it has been in it.
     pub state_for: Duration,
+    /// Its last four changes between up and down by its probes; none if there were fewer.
+    pub flaps: Option<Flaps>,
     /// For how many seconds it has been slow, as `is_slow` says.
     pub slow_for: u64,
     /// Its median in the last seconds, in µs.
     pub p50: Option<u64>,
     /// The median that is usual, in µs.
     pub usual_p50: Option<u64>,
+}
+
+/// The time of the last four changes of a backend between up and down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flaps {
+    /// The time from the first of them to the last.
+    pub within: Duration,
+    /// The time since the last.
+    pub ago: Duration,
 }
 
 /// A rule of the verdict.
@@ -188,6 +199,13 @@ pub const RULES: &[Rule] = &[
         bound: "A backend is down by its probes, and its pool has others that are up.",
         why: "Clients do not notice, as others answer; what was set by hand is known to whoever has done it.",
         judge: backend_down,
+    },
+    Rule {
+        code: "flapping",
+        state: VerdictState::Watch,
+        bound: "The probes of a backend found it up or down four times by turns within 5 min, the last time less than 5 min ago.",
+        why: "Between two changes it looks well, or merely down. A restart is two changes. An order by hand is none.",
+        judge: flapping,
     },
     Rule {
         code: "backend-slow",
@@ -373,6 +391,19 @@ fn backend_down(facts: &Facts<'_>) -> Vec<String> {
         }
     };
     facts.pools.iter().filter(|pool| !is_down(pool)).filter_map(text).collect()
+}
+
+fn flapping(facts: &Facts<'_>) -> Vec<String> {
+    let backends = facts.pools.iter().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
+    let text = |(pool, backend): (&PoolFacts<'_>, &BackendFacts<'_>)| {
+        let Flaps { within, ago } = backend.flaps.filter(|flaps| flaps.within <= FLAPPING && flaps.ago < FLAPPING)?;
+        let (name, within, ago) = (backend.name, time(within), time(ago));
+        Some(format!(
+            "{name} of pool {} flaps: it changed between up and down four times in {within}, the last time {ago} ago",
+            pool.name
+        ))
+    };
+    backends.filter_map(text).collect()
 }
 
 fn backend_behind(facts: &Facts<'_>) -> Vec<String> {
@@ -570,6 +601,9 @@ const MIN_RESPONSES: u64 = 20;
 const MIN_OVERLOAD: u64 = 10;
 /// One of so many queries.
 const OVERLOAD_PART: u64 = 1_000;
+
+/// Four changes in this time are flapping, which is shown for as long.
+const FLAPPING: Duration = Duration::from_secs(300);
 
 /// A slow backend takes so many times what is usual, and
 const SLOW_FACTOR: u64 = 5;

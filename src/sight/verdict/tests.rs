@@ -62,6 +62,7 @@ fn backend(name: &'static str) -> BackendFacts<'static> {
         state: BackendState::Up,
         by_hand: false,
         state_for: Duration::from_secs(7_260),
+        flaps: None,
         slow_for: 0,
         p50: Some(1_000),
         usual_p50: Some(1_000),
@@ -270,6 +271,18 @@ fn a_zone_that_has_never_come_is_trouble() {
     let zone = ExpiredZone { authority: "ts1".to_owned(), zone: "a.example.".to_owned() };
     let text = "zone a.example. of authority ts1 has never come: no transfer of it has succeeded";
     with(|case| case.absent = vec![zone]).check(Trouble, "zone-absent", text);
+}
+
+#[test]
+fn a_backend_that_flaps_is_watched_for_five_minutes() {
+    let flaps = |within, ago| {
+        let (within, ago) = (Duration::from_secs(within), Duration::from_secs(ago));
+        with(|case| case.pools[0].backends[1].flaps = Some(Flaps { within, ago }))
+    };
+    let text = "ts2 of pool ts flaps: it changed between up and down four times in 5 min, the last time 4 min 59 s ago";
+    flaps(300, 299).check(Watch, "flapping", text);
+    flaps(301, 0).check_well();
+    flaps(300, 300).check_well();
 }
 
 #[test]
