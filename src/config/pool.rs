@@ -364,8 +364,8 @@ mod tests {
             check(&format!("[defaults.pool]\n{lines}\n{pools}"), &[expected]);
         }
         check(
-            "defaults.pols = 1\n[authorities.a]\nlisten = [\"127.0.0.1:53\"]\nzones = [\"a.txt\"]",
-            &["1:10: defaults: unknown key \"pols\", did you mean \"pool\"?"],
+            "defaults.pools = 1\n[authorities.a]\nlisten = [\"127.0.0.1:53\"]\nzones = [\"a.txt\"]",
+            &["1:10: defaults: unknown key \"pools\", did you mean \"pool\"?"],
         );
         check(
             "[forwarder]\n[defaults.pool]\nreplicas = true\ncompare = 0.5\n[pools.a]\nreplicas = false\nbackends = [\"192.0.2.1:53\"]",

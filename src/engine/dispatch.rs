@@ -263,6 +263,7 @@ impl<C: Client> Engine<C> {
         }
         let fallback = if limit == Limit::InFlight { FallbackAnswer::BUSY } else { FallbackAnswer::TOO_MANY };
         let resolution = Resolution::at_once(question.hash, &self.worker.state.pools[pool.0]);
+        let resolution = Resolution { is_limited: true, ..resolution };
         fallback.give(io, &self.worker.counters, waiter, &resolution, question.octets, now);
     }
 }

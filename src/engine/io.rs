@@ -209,18 +209,21 @@ pub struct Resolution<'a> {
     pub is_hedged: bool,
     /// Whose reply it is, and why that was asked.
     pub winner: Option<(BackendIndex, Kind)>,
+    /// A limit kept the query from its race.
+    pub is_limited: bool,
 }
 
 impl<'a> Resolution<'a> {
     /// Without a race, or before there is one.
     pub(super) fn at_once(hash: u64, pool: &'a SharedPool) -> Self {
-        Self { hash, pool, attempts: 0, is_hedged: false, winner: None }
+        Self { hash, pool, attempts: 0, is_hedged: false, winner: None, is_limited: false }
     }
 
     /// By a race so far.
     pub(super) fn of_race(hash: u64, pool: &'a SharedPool, race: &Race, winner: Option<&Attempt>) -> Self {
         let (attempts, is_hedged) = race.tally();
-        Self { hash, pool, attempts, is_hedged, winner: winner.map(|winner| (winner.backend, winner.kind)) }
+        let winner = winner.map(|winner| (winner.backend, winner.kind));
+        Self { hash, pool, attempts, is_hedged, winner, is_limited: false }
     }
 }
 

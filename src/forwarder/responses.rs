@@ -12,7 +12,7 @@ use super::paced::{Later, Paced};
 use crate::cache::ResponseFor;
 use crate::engine::{Client as _, Resolution, Said, Waiter, response_limit};
 use crate::limit::OnDenied;
-use crate::metrics::{Counters, Dropped, Limit, Source};
+use crate::metrics::{Counters, Dropped, Limit, Source, is_failure};
 use crate::net::batch::{BATCH, LocalAddress, SendBatch, is_too_long};
 use crate::net::clock;
 use crate::net::tcp::Content;
@@ -340,6 +340,13 @@ impl<'a> Delivery<'a> {
         };
         if let Some((source, rcode)) = said {
             counters.responses(source, rcode.0, self.queries.into());
+            // A response without a pool, or for a limit, is the will of the operator.
+            if matches!(rcode, Rcode::SERVFAIL | Rcode::REFUSED)
+                && self.resolution.is_some_and(|resolution| !resolution.is_limited)
+                && is_failure(source, rcode.0, wire::extended_errors(message))
+            {
+                counters.failures.add(self.queries.into());
+            }
         }
         if taps.are_on() {
             let message = if said.is_some() { message } else { &[] };

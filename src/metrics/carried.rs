@@ -17,6 +17,7 @@ impl Snapshot {
         let mut counted = self.clone();
         subtract(&mut counted.queries, &earlier.queries);
         counted.explained = counted.explained.saturating_sub(earlier.explained);
+        counted.failures = counted.failures.saturating_sub(earlier.failures);
         for (source, rcode, count) in &mut counted.responses {
             let known = earlier.responses.iter().find(|(s, r, _)| (s, r) == (source, rcode));
             *count = count.saturating_sub(known.map_or(0, |(_, _, count)| *count));
@@ -154,6 +155,7 @@ impl Counters {
     pub fn add(&self, counted: &Snapshot) {
         counted.queries.iter().for_each(|&(transport, count)| self.queries[transport as usize].add(count));
         self.explained.add(counted.explained);
+        self.failures.add(counted.failures);
         self.connections.add(&counted.connections);
         for &(source, rcode, count) in &counted.responses {
             self.responses[source as usize][usize::from(rcode).min(RCODES - 1)].add(count);

@@ -13,7 +13,7 @@ use super::backend_connections::BackendConnectionCounters;
 use super::connections::ConnectionCounters;
 use super::histogram::Histogram;
 use super::snapshot::Snapshot;
-use crate::wire::{Cookie, CookieState, MalformedCookie, Transport};
+use crate::wire::{Cookie, CookieState, MalformedCookie, Rcode, Transport};
 
 /// A number that one thread increases and any thread reads.
 #[derive(Debug, Default)]
@@ -271,6 +271,19 @@ pub const REASONS: [Dropped; 11] = [
 pub const SOURCES: [Source; 6] =
     [Source::Backend, Source::Cache, Source::Stale, Source::Synthesized, Source::Authority, Source::Error];
 
+/// Whether the response of a pool reports a failure: SERVFAIL, or REFUSED of a backend. REFUSED for silence is made up, and is
+/// counted as that. A verdict of a backend on the name, by these codes (RFC 8914 section 4: DNSSEC and filters), is none.
+pub fn is_failure(source: Source, rcode: u16, mut errors: impl Iterator<Item = u16>) -> bool {
+    let is_of_backend = matches!(source, Source::Backend | Source::Cache | Source::Stale);
+    let is_verdict = errors.any(|error| matches!(error, 6..=12 | 15..=17));
+    let is_failed = match Rcode(rcode) {
+        Rcode::SERVFAIL => source != Source::Authority,
+        Rcode::REFUSED => is_of_backend,
+        _ => false,
+    };
+    is_failed && !is_verdict
+}
+
 /// Rcodes that are told apart: all that are assigned for messages (RFC 6895 section 2.3).
 pub(super) const RCODES: usize = 24;
 
@@ -283,6 +296,8 @@ pub struct Counters {
     pub explained: Counter,
     /// Responses, by [`Source`] and rcode; the last rcode stands for all above it.
     pub(super) responses: [[Counter; RCODES]; SOURCES.len()],
+    /// Queries whose response reports a failure, of backends or of this forwarder: see [`is_failure`].
+    pub failures: Counter,
     pub(super) dropped: [Counter; REASONS.len()],
     /// Queries with a COOKIE option, by [`CookieKind`].
     pub(super) cookies: [Counter; COOKIE_KINDS.len()],
@@ -449,6 +464,7 @@ impl Summary {
         let mut snapshot = Snapshot {
             queries: Transport::ALL.map(|transport| (transport, self.queries(transport))).to_vec(),
             explained: self.sum(|worker| &worker.explained),
+            failures: self.sum(|worker| &worker.failures),
             dropped: REASONS.map(|reason| (reason, self.dropped(reason))).to_vec(),
             cookies: COOKIE_KINDS.map(|kind| (kind, self.sum(|worker| &worker.cookies[kind as usize]))).to_vec(),
             taps: Tap::ALL
@@ -514,6 +530,17 @@ impl fmt::Display for Summary {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn failures_are_told_from_verdicts_and_from_the_will_of_the_operator() {
+        let failed = |source, rcode: Rcode, errors: &[u16]| is_failure(source, rcode.0, errors.iter().copied());
+        assert!([Source::Backend, Source::Cache].iter().all(|source| failed(*source, Rcode::REFUSED, &[])));
+        assert!([Source::Backend, Source::Error].iter().all(|source| failed(*source, Rcode::SERVFAIL, &[22])));
+        assert!([Source::Error, Source::Synthesized].iter().all(|source| !failed(*source, Rcode::REFUSED, &[])));
+        assert!([6, 12, 15, 17].iter().all(|error| !failed(Source::Backend, Rcode::SERVFAIL, &[22, *error])));
+        assert!([5, 13, 14, 18].iter().all(|error| failed(Source::Backend, Rcode::SERVFAIL, &[*error])));
+        assert!(!failed(Source::Backend, Rcode::NXDOMAIN, &[]) && !failed(Source::Authority, Rcode::SERVFAIL, &[]));
+    }
 
     #[test]
     fn every_reason_and_source_stands_at_its_own_number() {

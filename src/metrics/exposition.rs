@@ -275,6 +275,8 @@ impl Collector for Exposition {
         let Snapshot {
             queries,
             explained,
+            failures: _,
+            absent_zones: _,
             responses,
             dropped,
             cookies,

@@ -23,7 +23,7 @@ pub use connections::{
 };
 pub use counters::{
     BackendCounters, Cause, CookieKind, Counter, Counters, DIVERGENCES, Dropped, FETCHED, Fetched, PoolCounters,
-    REASONS, SOURCES, Source, Summary, Tap, TapFate, Want,
+    REASONS, SOURCES, Source, Summary, Tap, TapFate, Want, is_failure,
 };
 pub use discovery::{Change, Order, OrderWord, Origin, SourceSnapshot, SourceState};
 pub use histogram::{BUCKETS, Histogram, HistogramSnapshot, time_of_bucket};

@@ -15,6 +15,9 @@ pub struct ProcessesSnapshot {
     pub processes: Vec<ProcessSnapshot>,
     /// How often a process has begun to serve in the place of another, in order of [`Takeover::ALL`].
     pub takeovers: [u64; Takeover::ALL.len()],
+    /// The moment of the last takeover after a crash or a hang.
+    #[serde(default)]
+    pub crashed_at: Option<SystemTime>,
 }
 
 /// The process that starts and watches the others.

@@ -28,6 +28,9 @@ pub struct Snapshot {
     pub explained: u64,
     /// Responses, by source and rcode (with the bits of the OPT record).
     pub responses: Vec<(Source, u16, u64)>,
+    /// Queries whose response reports a failure.
+    #[serde(default)]
+    pub failures: u64,
     /// What was dropped.
     pub dropped: Vec<(Dropped, u64)>,
     /// Queries with a cookie.
@@ -54,6 +57,9 @@ pub struct Snapshot {
     /// The zones of other servers that have expired.
     #[serde(default)]
     pub expired_zones: Vec<ExpiredZone>,
+    /// The zones of other servers that have never come, in a minute or more.
+    #[serde(default)]
+    pub absent_zones: Vec<ExpiredZone>,
     /// Which authorities are to be listed in etcd, and whether they are.
     #[serde(default)]
     pub registered: Vec<(String, bool)>,
@@ -114,7 +120,7 @@ impl CatalogSnapshot {
     }
 }
 
-/// A zone that is no longer served: no primary has confirmed it for too long.
+/// A zone that is not served: no primary has confirmed it for too long, or ever.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ExpiredZone {
     /// The name of its authority in the config.

@@ -2,12 +2,13 @@
 //!
 //! There is none without an admin server, which alone could show it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::Server;
+use super::authorities::ServedAuthority;
 use crate::admin::Listener;
 use crate::admin::status::Status;
 use crate::metrics::{ExpiredZone, Snapshot};
@@ -24,7 +25,33 @@ pub(super) struct Seen {
     listeners: Vec<mpsc::Sender<Event>>,
     /// The zones that were told to have expired.
     expired_zones: BTreeSet<ExpiredZone>,
+    /// The zones of other servers that have never come, each since it was first seen so.
+    absent_zones: AbsentZones,
 }
+
+/// Zones that have never come, each since it was first seen so.
+#[derive(Default)]
+struct AbsentZones(BTreeMap<ExpiredZone, Instant>);
+
+impl AbsentZones {
+    /// Takes those of this moment, as many as there is room for.
+    fn take(&mut self, now: Instant, absent: impl Iterator<Item = ExpiredZone>) {
+        let earlier = std::mem::take(&mut self.0);
+        let since = |zone: &ExpiredZone| earlier.get(zone).copied().unwrap_or(now);
+        self.0 = absent.take(MAX_ABSENT).map(|zone| (since(&zone), zone)).map(|(since, zone)| (zone, since)).collect();
+    }
+
+    /// Those that have been absent for long.
+    fn old(&self, now: Instant) -> Vec<ExpiredZone> {
+        let is_old = |since: Instant| now.saturating_duration_since(since) >= ABSENT_AFTER;
+        self.0.iter().filter(|(_, since)| is_old(**since)).map(|(zone, _)| zone.clone()).collect()
+    }
+}
+
+/// A first transfer takes seconds; one that has not succeeded by then has a reason.
+const ABSENT_AFTER: Duration = Duration::from_secs(60);
+/// Absent zones that are known by name.
+const MAX_ABSENT: usize = 1_000;
 
 impl Seen {
     /// Whether nobody has looked yet.
@@ -86,7 +113,10 @@ impl Server {
             (self.seen.sight, self.seen.listeners) = (None, Vec::new());
             return;
         }
-        let snapshot = self.snapshot();
+        let expired: BTreeSet<_> = self.expired_zones().into_iter().collect();
+        let absent = self.authorities.iter().flat_map(ServedAuthority::unserved).filter(|zone| !expired.contains(zone));
+        self.seen.absent_zones.take(now, absent);
+        let snapshot = Snapshot { absent_zones: self.seen.absent_zones.old(now), ..self.snapshot() };
         let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let Seen { sight, listeners, .. } = &mut self.seen;
         let Some(sight) = sight else {
@@ -116,5 +146,24 @@ impl Server {
             served.is_some_and(|served| expired.zone.parse().is_ok_and(|zone| served.has_secondary(&zone)))
         };
         self.seen.expired_zones.iter().filter(is_there).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_zone_is_absent_after_a_minute_and_no_more_once_it_comes() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let zone = |name: &str| ExpiredZone { authority: "ts1".to_owned(), zone: name.to_owned() };
+        let mut absent = AbsentZones::default();
+        absent.take(at(0), [zone("a.")].into_iter());
+        absent.take(at(30), [zone("a."), zone("b.")].into_iter());
+        assert_eq!((absent.old(at(59)), absent.old(at(60))), (Vec::new(), vec![zone("a.")]));
+        absent.take(at(61), [zone("b.")].into_iter());
+        absent.take(at(62), [zone("a."), zone("b.")].into_iter());
+        assert_eq!(absent.old(at(90)), [zone("b.")]);
     }
 }

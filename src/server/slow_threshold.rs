@@ -38,13 +38,14 @@ impl SlowThresholds {
             match threshold {
                 SlowThreshold::Off => pool.state.set_slow_threshold(Duration::MAX),
                 SlowThreshold::Above(threshold) => pool.state.set_slow_threshold(threshold),
-                SlowThreshold::Auto => self.follow(&pool.state, is_step),
+                SlowThreshold::Auto => self.follow(&pool.state, pool.config.rules.hedge.max_delay, is_step),
             }
         }
     }
 
-    /// Sets the threshold of a pool to the 99.9th percentile of its last minute.
-    fn follow(&mut self, pool: &Arc<PoolState>, is_step: bool) {
+    /// Sets the threshold of a pool to the 99.9th percentile of its last minute. With too few races in it this is `unknown`, the
+    /// longest delay of a hedge: until the pool has a history, a race below that is an ordinary one.
+    fn follow(&mut self, pool: &Arc<PoolState>, unknown: Duration, is_step: bool) {
         let known = self.known.iter().position(|(known, _)| Arc::ptr_eq(known, pool));
         let index = known.unwrap_or_else(|| {
             self.known.push((Arc::clone(pool), VecDeque::with_capacity(STEPS + 1)));
@@ -56,9 +57,9 @@ impl SlowThresholds {
         let mut now = HistogramSnapshot::default();
         pool.counters.iter().for_each(|worker| now.add(&worker.duration));
         let steps = &mut self.known[index].1;
-        let of_minute = steps.front().and_then(|first| now.since(first).quantile(0.999));
-        // Where nothing was measured, nothing is usual.
-        pool.set_slow_threshold(of_minute.unwrap_or_default().max(SlowConfig::MIN_AUTO));
+        let of_minute = steps.front().map(|first| now.since(first)).filter(|minute| minute.count() >= MIN_RACES);
+        let threshold = of_minute.and_then(|minute| minute.quantile(0.999)).unwrap_or(unknown);
+        pool.set_slow_threshold(threshold.max(SlowConfig::MIN_AUTO));
         steps.push_back(now);
         if steps.len() > STEPS {
             steps.pop_front();
@@ -71,6 +72,9 @@ const STEP: usize = 5;
 
 /// How many of them are a minute.
 const STEPS: usize = 12;
+
+/// Races without which a minute has no 99.9th percentile: of fewer than 1,000 one is more than 0.1 %.
+const MIN_RACES: u64 = 1_000;
 
 #[cfg(test)]
 mod tests {
@@ -104,11 +108,14 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
+    /// `hedge.max_delay` of the only pool.
+    const UNKNOWN: Duration = Duration::from_millis(250);
+
     #[test]
     fn auto_is_what_nearly_all_races_of_the_last_minute_kept() {
         let (mut thresholds, state) = (SlowThresholds::default(), state());
         let mut pass = |seconds| after(&mut thresholds, seconds, SlowThreshold::Auto, &state);
-        assert_eq!(pass(1), MS, "nothing is known yet");
+        assert_eq!(pass(1), UNKNOWN, "nothing is known yet");
         note(&state, 2_000, 10 * MS);
         note(&state, 1, 500 * MS);
         // A histogram tells it a sixteenth off at most.
@@ -120,7 +127,18 @@ mod tests {
         assert!(is_near(threshold, 500 * MS), "ten are not: {threshold:?}");
         let threshold = pass(STEP * (STEPS - 2));
         assert!(is_near(threshold, 500 * MS), "it is still the same minute: {threshold:?}");
-        assert_eq!(pass(STEP * 2), MS, "a minute later none of them counts");
+        assert_eq!(pass(STEP * 2), UNKNOWN, "a minute later none of them counts");
+    }
+
+    #[test]
+    fn without_history_nothing_below_the_longest_delay_of_a_hedge_is_slow() {
+        let (mut thresholds, state) = (SlowThresholds::default(), state());
+        let mut pass = || after(&mut thresholds, STEP, SlowThreshold::Auto, &state);
+        assert_eq!(pass(), UNKNOWN);
+        note(&state, 999, 2 * MS);
+        assert_eq!(pass(), UNKNOWN, "they are too few");
+        note(&state, 1, 2 * MS);
+        assert!(pass() < 3 * MS, "they are enough");
     }
 
     #[test]
@@ -150,6 +168,6 @@ mod tests {
         let mut set = |threshold| after(&mut thresholds, 1, threshold, &state);
         assert_eq!(set(SlowThreshold::Above(7 * MS)), 7 * MS);
         assert_eq!(set(SlowThreshold::Off), Duration::MAX);
-        assert_eq!(set(SlowThreshold::Auto), MS, "what was before is forgotten");
+        assert_eq!(set(SlowThreshold::Auto), UNKNOWN, "what was before is forgotten");
     }
 }

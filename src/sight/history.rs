@@ -14,9 +14,9 @@ mod pool;
 mod show;
 mod steps;
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use self::backend::BackendTracks;
+use self::backend::{BackendTrack, BackendTracks};
 use self::pool::{HOUR, PoolTrack, Work};
 use self::steps::{Ring, ServerStep, ServerTotals, Taps};
 #[cfg(test)]
@@ -137,16 +137,21 @@ impl History {
     pub fn facts<'s>(&self, at: Duration, snapshot: &'s Snapshot) -> Facts<'s> {
         let last = || self.seconds.last(TEN_SECONDS);
         let sum = |of: fn(&ServerStep) -> u64| last().map(of).sum();
+        let crashed_at = snapshot.processes.crashed_at.map(|at| at.duration_since(SystemTime::UNIX_EPOCH));
         Facts {
             queries: sum(|step| step.queries.into()),
             overload: sum(|step| step.dropped[Dropped::Overload as usize].into()),
             answered: sum(ServerStep::answered),
             made_up: sum(ServerStep::made_up),
-            usual: self.usual_made_up(),
+            usual: self.usual_share(ServerStep::made_up),
+            failures: sum(|step| step.failures.into()),
+            usual_failures: self.usual_share(|step| step.failures.into()),
             pools: snapshot.pools.iter().map(|pool| self.pool_facts(at, pool)).collect(),
             taps: Tap::ALL.iter().map(|tap| self.tap_facts(*tap)).collect(),
             reload: &snapshot.reload,
             expired_zones: &snapshot.expired_zones,
+            absent_zones: &snapshot.absent_zones,
+            crashed_for: crashed_at.map(|crashed_at| at.saturating_sub(crashed_at.unwrap_or_default())),
         }
     }
 
@@ -159,13 +164,15 @@ impl History {
             kept.map_or(0, |kept| kept.seconds.last(TEN_SECONDS).map(|step| u64::from(of(step))).sum())
         };
         let backend = |backend: &'s BackendSnapshot| {
-            let kept = self.backends.find(&pool.name, backend).and_then(|track| track.kept.as_ref());
+            let track = self.backends.find(&pool.name, backend);
+            let kept = track.and_then(|track| track.kept.as_ref());
             let since = backend.since.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
             BackendFacts {
                 name: &backend.name,
                 state: backend.state,
                 by_hand: backend.by_hand,
                 state_for: at.saturating_sub(since),
+                flaps: track.and_then(BackendTrack::flaps),
                 slow_for: kept.map_or(0, |kept| kept.slow_for.into()),
                 p50: kept.and_then(|kept| kept.recent_p50().micros()),
                 usual_p50: kept.and_then(|kept| kept.usual.micros()),
@@ -190,14 +197,14 @@ impl History {
         TapFacts { name: tap.label(), written: sum(TapFate::Written), dropped: sum(TapFate::Dropped) }
     }
 
-    /// How many answers are made up in other times: in the last hour or, if there were too few, in the last day.
-    fn usual_made_up(&self) -> Option<MadeUp> {
+    /// The number of answers that are such in other times: in the last hour or, if there were too few, in the last day.
+    fn usual_share(&self, such: impl Fn(&ServerStep) -> u64) -> Option<MadeUp> {
         if self.minutes.len() < MIN_MINUTES {
             return None;
         }
         let of = |count| {
             let add = |sum: MadeUp, step: &ServerStep| MadeUp {
-                made_up: sum.made_up + step.made_up(),
+                made_up: sum.made_up + such(step),
                 answered: sum.answered + step.answered(),
             };
             self.minutes.last(count).fold(MadeUp::default(), add)

@@ -9,7 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::live::{Reason, Verdict, VerdictState};
-use crate::metrics::{BackendState, ExpiredZone, ReloadSnapshot, SourceSnapshot, SourceState};
+use crate::metrics::{BackendState, ExpiredZone, ReloadSnapshot, SourceSnapshot, SourceState, Tap};
 
 /// What a verdict is made of.
 #[derive(Clone, Debug)]
@@ -24,6 +24,10 @@ pub struct Facts<'a> {
     pub made_up: u64,
     /// How it is otherwise; none if too little is known.
     pub usual: Option<MadeUp>,
+    /// Those whose response reports a failure, of backends or of this forwarder.
+    pub failures: u64,
+    /// The same as it is otherwise; none if too little is known.
+    pub usual_failures: Option<MadeUp>,
     /// The pools.
     pub pools: Vec<PoolFacts<'a>>,
     /// What observes queries.
@@ -32,9 +36,13 @@ pub struct Facts<'a> {
     pub reload: &'a ReloadSnapshot,
     /// The zones of other servers that have expired.
     pub expired_zones: &'a [ExpiredZone],
+    /// The zones of other servers that have never come, in a minute or more.
+    pub absent_zones: &'a [ExpiredZone],
+    /// The time since a process last took over after a crash or a hang.
+    pub crashed_for: Option<Duration>,
 }
 
-/// How many answers were made up in some time.
+/// The number of answers that were made up, or failures, in some time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MadeUp {
     /// Those.
@@ -96,12 +104,23 @@ pub struct BackendFacts<'a> {
     pub by_hand: bool,
     /// For how long it has been in it.
     pub state_for: Duration,
+    /// Its last four changes between up and down by its probes; none if there were fewer.
+    pub flaps: Option<Flaps>,
     /// For how many seconds it has been slow, as `is_slow` says.
     pub slow_for: u64,
     /// Its median in the last seconds, in µs.
     pub p50: Option<u64>,
     /// The median that is usual, in µs.
     pub usual_p50: Option<u64>,
+}
+
+/// The time of the last four changes of a backend between up and down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flaps {
+    /// The time from the first of them to the last.
+    pub within: Duration,
+    /// The time since the last.
+    pub ago: Duration,
 }
 
 /// A rule of the verdict.
@@ -144,6 +163,16 @@ pub const RULES: &[Rule] = &[
         judge: made_up,
     },
     Rule {
+        code: "failing",
+        state: VerdictState::Trouble,
+        bound: "In the last 10 s, of at least 20 responses more than half were failures, or so many more than usual as the rule \
+                `made-up` has it. Failures are SERVFAIL, and REFUSED of backends; with an extended error of DNSSEC or of a filter \
+                (6 to 12, 15 to 17) they are none.",
+        why: "A backend that replies is up by its probes, even if all that it sends are failures. REFUSED by `allow`, a rule or a \
+              missing route is the will of the operator, as are limits.",
+        judge: failing,
+    },
+    Rule {
         code: "overload",
         state: VerdictState::Trouble,
         bound: "In the last 10 s at least 10 queries, and 0.1 % of all, were dropped since more came than could be answered.",
@@ -158,11 +187,25 @@ pub const RULES: &[Rule] = &[
         judge: zone_expired,
     },
     Rule {
+        code: "zone-absent",
+        state: VerdictState::Trouble,
+        bound: "A zone of another server has never come, for a minute.",
+        why: "It is answered with SERVFAIL until it comes. A first transfer takes seconds.",
+        judge: zone_absent,
+    },
+    Rule {
         code: "backend-down",
         state: VerdictState::Watch,
         bound: "A backend is down by its probes, and its pool has others that are up.",
         why: "Clients do not notice, as others answer; what was set by hand is known to whoever has done it.",
         judge: backend_down,
+    },
+    Rule {
+        code: "flapping",
+        state: VerdictState::Watch,
+        bound: "The probes of a backend found it up or down four times by turns within 5 min, the last time less than 5 min ago.",
+        why: "Between two changes it looks well, or merely down. A restart is two changes. An order by hand is none.",
+        judge: flapping,
     },
     Rule {
         code: "backend-slow",
@@ -219,9 +262,17 @@ pub const RULES: &[Rule] = &[
     Rule {
         code: "tap-drops",
         state: VerdictState::Watch,
-        bound: "In the last minute at least 10 records of a tap, and 1 % of its records, were dropped.",
-        why: "A log with holes misleads who reads it later; a few in a burst are what a bounded buffer costs.",
+        bound: "In the last minute at least 10 records of a tap other than `slow`, and 1 % of its records, were dropped.",
+        why: "A log with holes misleads its reader later; a few in a burst are what a bounded buffer costs. Of slow races \
+              a worker keeps the slowest of each second and drops the others by design.",
         judge: tap_drops,
+    },
+    Rule {
+        code: "process-crashed",
+        state: VerdictState::Watch,
+        bound: "In the last 10 min a standby took over from a server that had ended by itself, or made no progress.",
+        why: "Clients notice nothing, but the next crash may be near, and its reason is in the log.",
+        judge: process_crashed,
     },
 ];
 
@@ -267,14 +318,33 @@ fn made_up(facts: &Facts<'_>) -> Vec<String> {
         )];
     }
     let Some(usual) = usual else { return Vec::new() };
-    let expected = usual.share() * answered as f64;
-    let is_many = made_up as f64 >= expected + MADE_UP_DEVIATIONS * expected.sqrt() + MIN_MADE_UP;
-    let bound = (MADE_UP_RISE * usual.share()).min(f64::midpoint(1.0, usual.share())).max(MIN_MADE_UP_SHARE);
-    if !is_many || now.share() < bound {
+    if !is_rise(now, usual) {
         return Vec::new();
     }
     let usual = percent(usual.share());
     vec![format!("{share} of the answers were made up in the last 10 s ({made_up} of {answered}); {usual} is usual")]
+}
+
+/// Whether a share has risen far above the usual one.
+fn is_rise(now: MadeUp, usual: MadeUp) -> bool {
+    let expected = usual.share() * now.answered as f64;
+    let is_many = now.made_up as f64 >= expected + MADE_UP_DEVIATIONS * expected.sqrt() + MIN_MADE_UP;
+    let bound = (MADE_UP_RISE * usual.share()).min(f64::midpoint(1.0, usual.share())).max(MIN_MADE_UP_SHARE);
+    is_many && now.share() >= bound
+}
+
+fn failing(facts: &Facts<'_>) -> Vec<String> {
+    let &Facts { failures, answered, usual_failures, .. } = facts;
+    let now = MadeUp { made_up: failures, answered };
+    let is_most = failures * 2 > answered;
+    if answered < MIN_RESPONSES || !is_most && !usual_failures.is_some_and(|usual| is_rise(now, usual)) {
+        return Vec::new();
+    }
+    let usual = usual_failures.map(|usual| format!("; {} is usual", percent(usual.share()))).unwrap_or_default();
+    let share = percent(now.share());
+    vec![format!(
+        "{share} of the responses were SERVFAIL or REFUSED in the last 10 s ({failures} of {answered}){usual}"
+    )]
 }
 
 fn overload(facts: &Facts<'_>) -> Vec<String> {
@@ -288,14 +358,23 @@ fn overload(facts: &Facts<'_>) -> Vec<String> {
 }
 
 fn zone_expired(facts: &Facts<'_>) -> Vec<String> {
+    of_zones(facts.expired_zones, "expired: no primary has confirmed it for too long")
+}
+
+fn zone_absent(facts: &Facts<'_>) -> Vec<String> {
+    of_zones(facts.absent_zones, "never come: no transfer of it has succeeded")
+}
+
+/// A sentence on these zones for each authority.
+fn of_zones(zones: &[ExpiredZone], fate: &str) -> Vec<String> {
     let mut by_authority: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for ExpiredZone { authority, zone } in facts.expired_zones {
+    for ExpiredZone { authority, zone } in zones {
         by_authority.entry(authority).or_default().push(zone);
     }
     let text = |(authority, zones): (&str, Vec<&str>)| {
         let (word, verb) = if zones.len() == 1 { ("zone", "has") } else { ("zones", "have") };
         let zones = listed(zones.iter().map(|zone| (*zone).to_owned()), zones.len());
-        format!("{word} {zones} of authority {authority} {verb} expired: no primary has confirmed it for too long")
+        format!("{word} {zones} of authority {authority} {verb} {fate}")
     };
     by_authority.into_iter().map(text).collect()
 }
@@ -312,6 +391,19 @@ fn backend_down(facts: &Facts<'_>) -> Vec<String> {
         }
     };
     facts.pools.iter().filter(|pool| !is_down(pool)).filter_map(text).collect()
+}
+
+fn flapping(facts: &Facts<'_>) -> Vec<String> {
+    let backends = facts.pools.iter().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
+    let text = |(pool, backend): (&PoolFacts<'_>, &BackendFacts<'_>)| {
+        let Flaps { within, ago } = backend.flaps.filter(|flaps| flaps.within <= FLAPPING && flaps.ago < FLAPPING)?;
+        let (name, within, ago) = (backend.name, time(within), time(ago));
+        Some(format!(
+            "{name} of pool {} flaps: it changed between up and down four times in {within}, the last time {ago} ago",
+            pool.name
+        ))
+    };
+    backends.filter_map(text).collect()
 }
 
 fn backend_behind(facts: &Facts<'_>) -> Vec<String> {
@@ -417,14 +509,23 @@ fn divergence(facts: &Facts<'_>) -> Vec<String> {
 }
 
 fn tap_drops(facts: &Facts<'_>) -> Vec<String> {
-    let is_meant =
-        |tap: &&TapFacts| tap.dropped >= MIN_TAP_DROPS && tap.dropped * TAP_PART >= tap.dropped + tap.written;
+    let is_meant = |tap: &&TapFacts| {
+        let is_by_design = tap.name == Tap::Slow.label();
+        !is_by_design && tap.dropped >= MIN_TAP_DROPS && tap.dropped * TAP_PART >= tap.dropped + tap.written
+    };
     let text = |tap: &TapFacts| {
         let TapFacts { name, written, dropped } = tap;
         let share = percent(*dropped as f64 / (dropped + written) as f64);
         format!("{dropped} records of {name} were dropped in the last minute ({share})")
     };
     facts.taps.iter().filter(is_meant).map(text).collect()
+}
+
+fn process_crashed(facts: &Facts<'_>) -> Vec<String> {
+    let crashed_for = facts.crashed_for.filter(|crashed_for| *crashed_for < CRASH_SHOWN);
+    let text =
+        |crashed_for| format!("a server process crashed or hung {} ago, and a standby took over", time(crashed_for));
+    crashed_for.map(text).into_iter().collect()
 }
 
 /// Backends with their state and for how long, the first few of them.
@@ -493,10 +594,16 @@ const MADE_UP_DEVIATIONS: f64 = 6.0;
 /// And so many more.
 const MIN_MADE_UP: f64 = 10.0;
 
+/// Of fewer responses no share is judged.
+const MIN_RESPONSES: u64 = 20;
+
 /// Fewer drops are what a burst costs.
 const MIN_OVERLOAD: u64 = 10;
 /// One of so many queries.
 const OVERLOAD_PART: u64 = 1_000;
+
+/// Four changes in this time are flapping, which is shown for as long.
+const FLAPPING: Duration = Duration::from_secs(300);
 
 /// A slow backend takes so many times what is usual, and
 const SLOW_FACTOR: u64 = 5;
@@ -517,6 +624,9 @@ const MIN_TAP_DROPS: u64 = 10;
 const MIN_STALE: Duration = Duration::from_secs(10);
 /// One of so many records.
 const TAP_PART: u64 = 100;
+
+/// A crash is shown for so long.
+const CRASH_SHOWN: Duration = Duration::from_secs(600);
 
 /// Fewer denied hedges are what a burst costs.
 const MIN_DENIED: u64 = 20;

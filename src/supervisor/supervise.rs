@@ -23,7 +23,7 @@ use super::message::{Downward, Edition, GivenUp, Introduction, Origin, Part, Soc
 use super::spawn::{Image, name_process};
 use super::tree::{ChangeKind, Ended, Pid, Purpose, Rules, Step, Tree};
 use crate::config::Config;
-use crate::metrics::{ProcessSnapshot, ProcessesSnapshot, Role, SupervisorSnapshot};
+use crate::metrics::{ProcessSnapshot, ProcessesSnapshot, Role, SupervisorSnapshot, Takeover};
 use crate::net::listening::ListeningSocket;
 use crate::service_manager::{Contact, ServiceManager};
 
@@ -234,6 +234,9 @@ impl Supervisor {
                 let took = took.as_millis();
                 tracing::info!("process {pid} serves after {after} ({}): {took} ms", reason.label());
                 self.common.view.takeovers[reason as usize] += 1;
+                if matches!(reason, Takeover::Crash | Takeover::Hang) {
+                    self.common.view.crashed_at = Some(SystemTime::now());
+                }
             }
             Step::Delayed { problem, delay } => {
                 tracing::warn!("standby failed: {problem}; again in {}", humantime::format_duration(delay));

@@ -325,7 +325,8 @@ impl WorkerTaps {
 
     /// Tells of a race that was slow: `told` makes what is told of when it started. Returns whether it is told.
     pub fn slow_race<T: Serialize>(&self, started: Instant, now: Instant, told: impl FnOnce(f64) -> T) -> bool {
-        self.tell_slow(started, |appender, at| appender.race(&told(at), now))
+        let took = now.saturating_duration_since(started);
+        self.tell_slow(started, |appender, at| appender.race(&told(at), took, now))
     }
 
     /// Tells of a reply that has come late to such a race: `told` makes what is told of when its backend was asked.

@@ -71,7 +71,7 @@ pub use rdata::{Field, Mnemonics, NameRule, RdataForm, same_rdata};
 pub use relay::{ask_for_cookie, shorten, write_response, write_unchanged};
 pub use reply::{Malformed, Reply, extended_error, read_reply};
 pub use sections::{Broken, Message, Section, SectionRecord, SectionRecords, is_reply_to};
-pub use synthesis::{edns_of_rejected, write_error, write_prohibited, write_synthesized};
+pub use synthesis::{edns_of_rejected, extended_errors, write_error, write_prohibited, write_synthesized};
 pub use text::display_name;
 pub use transport::{FRAME_PREFIX, Transport, append_frame, first_message};
 pub use zone_serial::{ToldSerial, ZoneSerial, ask_zone_version};

@@ -1,7 +1,7 @@
 //! Responses of our own: without records, because no backend replied or the message could not be taken.
 
 use super::body::{Opt, Record};
-use super::codes::{ExtendedError, Opcode, Rcode, RecordType};
+use super::codes::{ExtendedError, Opcode, OptionCode, Rcode, RecordType};
 use super::cookie::Cookie;
 use super::edns::{Edns, MAX_ERROR, OptRecord, Passing, extended_error_with_text};
 use super::form::ClientForm;
@@ -91,6 +91,16 @@ pub fn edns_of_rejected(message: &[u8]) -> Option<Edns<'_>> {
     let question = echoed_question(message, header)?;
     let edns = find_opt(message, header, question.end())?.edns;
     (edns.version == 0 && edns.is_sound()).then_some(edns)
+}
+
+/// The info codes of the extended errors of a response (RFC 8914 section 2).
+pub fn extended_errors(response: &[u8]) -> impl Iterator<Item = u16> {
+    let question = Question::read(response);
+    let header = Header::read(response);
+    let opt = header.zip(question).and_then(|(header, question)| find_opt(response, header, question.end()));
+    let options = opt.into_iter().flat_map(|opt| opt.edns.iter_options());
+    let errors = options.filter(|(code, _)| *code == OptionCode::EXTENDED_ERROR);
+    errors.filter_map(|(_, data)| data.first_chunk().copied().map(u16::from_be_bytes))
 }
 
 /// The question that the response to a message echoes, if it is QUERY or NOTIFY.

@@ -72,6 +72,8 @@ fn sample() -> Snapshot {
         }],
     };
     Snapshot {
+        failures: 0,
+        absent_zones: Vec::new(),
         uptime: Duration::from_secs(1),
         workers: 2,
         queries: vec![(Transport::Udp, 21), (Transport::Tcp, 22)],
@@ -153,6 +155,7 @@ fn processes() -> ProcessesSnapshot {
         supervisor: Some(SupervisorSnapshot { pid: 1, since, successions: 52 }),
         processes: vec![process(1, Role::Supervisor), process(2, Role::Standby), process(3, Role::Standby)],
         takeovers: [47, 48, 49, 50, 51],
+        crashed_at: None,
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::{Accepted, AuthorityState, ServedAuthority, ZoneChange, empty_journal, journal_of};
 use crate::authority::{Source, ZoneTransfers};
 use crate::config::{AuthorityConfig, PrimaryConfig, ProducedCatalog, SecondaryConfig};
-use crate::metrics::{CatalogSnapshot, ZonesSnapshot};
+use crate::metrics::{CatalogSnapshot, ExpiredZone, ZonesSnapshot};
 use crate::net::clock::unix_now_serial;
 use crate::secondary::members::{self, OrderedSaves};
 use crate::secondary::{SecondaryZone, ZoneKind, load_zone, save_zone};
@@ -184,6 +184,13 @@ impl ServedAuthority {
         }
         let expired = expired.min(unserved);
         ZonesSnapshot { authority: self.name().to_owned(), primary, served, absent: unserved - expired, expired }
+    }
+
+    /// The zones of other servers that it does not answer from.
+    pub(in crate::server) fn unserved(&self) -> impl Iterator<Item = ExpiredZone> {
+        let unserved = self.state.zone_db.zones().iter().filter(|zone| !zone.is_served());
+        let unserved = unserved.filter(|zone| self.has_secondary(zone.apex()));
+        unserved.map(|zone| ExpiredZone { authority: self.name().to_owned(), zone: zone.apex().to_string() })
     }
 
     /// Writes the catalogs of its own anew, as far as what they list has changed; what is to be written to disk goes to `disk`.

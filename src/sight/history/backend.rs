@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
 
 use super::mark::{Mark, Percentile, median};
 use super::steps::{BackendStep, Ring, grown};
 use super::{MARKS, MAX_KEPT_BACKENDS, MAX_TRACKED_BACKENDS, TENS};
-use crate::metrics::{BackendSnapshot, PoolSnapshot};
+use crate::metrics::{BackendSnapshot, BackendState, PoolSnapshot};
 use crate::sight::live::BackendMinute;
-use crate::sight::verdict::is_slow;
+use crate::sight::verdict::{Flaps, is_slow};
 
 /// All backends that are watched, in order of their keys.
 #[derive(Clone, Debug, Default)]
@@ -118,6 +119,10 @@ pub(super) struct BackendTrack {
     totals: Totals,
     /// What the last second has added to them.
     pub(super) latest: Totals,
+    /// Whether its probes found it up when they last knew; nothing before that.
+    was_up: Option<bool>,
+    /// The seconds of its last changes between up and down, the oldest first; 0 for none.
+    flaps: [u32; FLAPS],
     /// What is kept of it; nothing, if there are too many backends.
     pub(super) kept: Option<Box<Kept>>,
 }
@@ -193,7 +198,7 @@ impl Totals {
 impl BackendTrack {
     fn new(key: u64, backend: &BackendSnapshot, turn: u32, is_old: bool) -> Self {
         let totals = if is_old { Totals::of(backend) } else { Totals::default() };
-        Self { key, turn, totals, latest: Totals::default(), kept: None }
+        Self { key, turn, totals, latest: Totals::default(), was_up: None, flaps: [0; FLAPS], kept: None }
     }
 
     /// Begins to keep more of it.
@@ -228,12 +233,34 @@ impl BackendTrack {
             }
         }
         self.totals = totals;
+        self.note_flap(backend);
         if let Some(kept) = &mut self.kept {
             let counts = kept.second.until(&backend.latency);
             kept.second.set(&backend.latency);
             (kept.p50, kept.p99) = (counts.percentile(0.5), counts.percentile(0.99));
             kept.judge();
         }
+    }
+
+    /// Notes a change between up and down that probes have made.
+    fn note_flap(&mut self, backend: &BackendSnapshot) {
+        let is_up = match backend.state {
+            _ if backend.by_hand => return,
+            BackendState::Up | BackendState::Behind => true,
+            BackendState::Down => false,
+            BackendState::New | BackendState::Draining => return,
+        };
+        if self.was_up.replace(is_up).is_some_and(|was_up| was_up != is_up) {
+            self.flaps.rotate_left(1);
+            self.flaps[FLAPS - 1] = self.turn;
+        }
+    }
+
+    /// The last changes between up and down; none if there were fewer.
+    pub(super) fn flaps(&self) -> Option<Flaps> {
+        let (first, last) = (self.flaps[0], self.flaps[FLAPS - 1]);
+        let seconds = |from: u32, to: u32| Duration::from_secs(to.wrapping_sub(from).into());
+        (first > 0).then(|| Flaps { within: seconds(first, last), ago: seconds(last, self.turn) })
     }
 
     /// Ten seconds are over.
@@ -325,6 +352,8 @@ impl Kept {
     }
 }
 
+/// Changes between up and down that make a backend one that flaps.
+const FLAPS: usize = 4;
 /// Seconds by which a backend is found to be slow, and how many of them must be.
 const RECENT: usize = 8;
 /// One slow second is chance, and five of eight are not.

@@ -63,6 +63,7 @@ impl<T> Ring<T> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ServerTotals {
     queries: u64,
+    failures: u64,
     responses: [u64; SOURCES.len()],
     dropped: [u64; REASONS.len()],
     /// Hits, stale hits, misses.
@@ -75,7 +76,8 @@ pub(super) type Taps = [[u64; TapFate::ALL.len()]; Tap::ALL.len()];
 
 impl ServerTotals {
     pub(super) fn of(snapshot: &Snapshot) -> Self {
-        let mut totals = Self { queries: snapshot.queries.iter().map(|(_, count)| count).sum(), ..Self::default() };
+        let queries = snapshot.queries.iter().map(|(_, count)| count).sum();
+        let mut totals = Self { queries, failures: snapshot.failures, ..Self::default() };
         for (source, _, count) in &snapshot.responses {
             totals.responses[*source as usize] += count;
         }
@@ -98,6 +100,7 @@ impl ServerTotals {
         ServerStep {
             at,
             queries: grown(self.queries, earlier.queries),
+            failures: grown(self.failures, earlier.failures),
             responses: array(zip(&self.responses, &earlier.responses)),
             dropped: zip(&self.dropped, &earlier.dropped).try_into().expect("as many as there were"),
             // Another cache counts from nothing.
@@ -121,6 +124,7 @@ impl ServerTotals {
     /// The counters were given all of this at once.
     pub(super) fn carry(&mut self, given: &Self) {
         self.queries += given.queries;
+        self.failures += given.failures;
         self.taps.iter_mut().flatten().zip(given.taps.iter().flatten()).for_each(|(sum, count)| *sum += count);
         self.responses.iter_mut().zip(given.responses).for_each(|(sum, count)| *sum += count);
         self.dropped.iter_mut().zip(given.dropped).for_each(|(sum, count)| *sum += count);
@@ -136,6 +140,8 @@ pub(super) struct ServerStep {
     /// Its end, in seconds of Unix.
     pub(super) at: u64,
     pub(super) queries: u32,
+    /// Queries whose response reports a failure.
+    pub(super) failures: u32,
     pub(super) responses: [u32; SOURCES.len()],
     pub(super) dropped: [u32; REASONS.len()],
     /// Hits, stale hits, misses.
@@ -149,6 +155,7 @@ impl ServerStep {
     pub(super) fn extend(&mut self, next: &Self) {
         self.at = next.at;
         self.queries = self.queries.saturating_add(next.queries);
+        self.failures = self.failures.saturating_add(next.failures);
         self.responses.iter_mut().zip(next.responses).for_each(|(sum, count)| *sum = sum.saturating_add(count));
         self.dropped.iter_mut().zip(next.dropped).for_each(|(sum, count)| *sum = sum.saturating_add(count));
         if let Some(cache) = next.cache {

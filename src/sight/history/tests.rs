@@ -1,7 +1,7 @@
 //! Tests of the history: counters that grow, fall, come and go.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::metrics::{Attempts, CacheSnapshot, Histogram, Source, Wins};
@@ -408,4 +408,24 @@ fn a_slow_backend_stays_slow_until_it_is_not_or_that_is_usual() {
     assert_eq!(slow_for(&mut site, 10, &|_| None), 0, "nothing is known of one that is not asked");
     assert!(slow_for(&mut site, 3_000, &|_| Some(90)) > 0);
     assert_eq!(slow_for(&mut site, 1_500, &|_| Some(90)), 0, "after an hour that is how it is");
+}
+
+#[test]
+fn changes_between_up_and_down_count_unless_they_are_by_hand() {
+    use BackendState::{Behind, Down, Draining, New, Up};
+    let flaps = |states: &[(BackendState, bool)]| {
+        let mut site = site();
+        for &(state, by_hand) in states {
+            let backend = &mut site.snapshot.pools[0].backends[0];
+            (backend.state, backend.by_hand) = (state, by_hand);
+            site.second();
+        }
+        let flaps = site.history.facts(site.at(), &site.snapshot).pools[0].backends[0].flaps;
+        flaps.map(|flaps| (flaps.within.as_secs(), flaps.ago.as_secs()))
+    };
+    let by_probes = |states: &[BackendState]| flaps(&states.iter().map(|state| (*state, false)).collect::<Vec<_>>());
+    assert_eq!(by_probes(&[Down, Down, Up, Down, Behind, Up]), Some((4, 1)));
+    assert_eq!(by_probes(&[Down, Up, Down]), None, "three changes");
+    assert_eq!(by_probes(&[Down, Draining, Down, New, Up, Behind, Down]), None, "the same three");
+    assert_eq!(flaps(&[(Down, false), (Up, true), (Down, true), (Up, false), (Down, true)]), None);
 }

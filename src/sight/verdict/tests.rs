@@ -9,11 +9,15 @@ use crate::metrics::{LastReload, Origin};
 struct Case {
     reload: ReloadSnapshot,
     expired: Vec<ExpiredZone>,
+    absent: Vec<ExpiredZone>,
+    crashed_for: Option<Duration>,
     queries: u64,
     overload: u64,
     answered: u64,
     made_up: u64,
     usual: Option<MadeUp>,
+    failures: u64,
+    usual_failures: Option<MadeUp>,
     pools: Vec<PoolFacts<'static>>,
     taps: Vec<TapFacts>,
 }
@@ -36,11 +40,15 @@ impl Default for Case {
         Self {
             reload: ReloadSnapshot::default(),
             expired: Vec::new(),
+            absent: Vec::new(),
+            crashed_for: None,
             queries: 10_000,
             overload: 0,
             answered: 10_000,
             made_up: 0,
             usual: Some(MadeUp { made_up: 0, answered: 3_600_000 }),
+            failures: 0,
+            usual_failures: Some(MadeUp { made_up: 36_000, answered: 3_600_000 }),
             pools: vec![pool],
             taps: vec![TapFacts { name: "query_log", written: 60_000, dropped: 0 }],
         }
@@ -54,6 +62,7 @@ fn backend(name: &'static str) -> BackendFacts<'static> {
         state: BackendState::Up,
         by_hand: false,
         state_for: Duration::from_secs(7_260),
+        flaps: None,
         slow_for: 0,
         p50: Some(1_000),
         usual_p50: Some(1_000),
@@ -69,10 +78,14 @@ impl Case {
             answered: self.answered,
             made_up: self.made_up,
             usual: self.usual,
+            failures: self.failures,
+            usual_failures: self.usual_failures,
             pools: self.pools.clone(),
             taps: self.taps.clone(),
             reload: &self.reload,
             expired_zones: &self.expired,
+            absent_zones: &self.absent,
+            crashed_for: self.crashed_for,
         };
         let verdict = judge(&facts);
         (verdict.state, verdict.reasons.into_iter().map(|reason| (reason.code, reason.text)).collect())
@@ -117,6 +130,24 @@ fn an_ordinary_hour_a_start_and_an_idle_night_are_well() {
     })
     .check_well();
     with(|case| case.pools.clear()).check_well();
+}
+
+#[test]
+fn responses_that_are_failures_are_trouble() {
+    let failing = |failures, answered, is_known| {
+        with(|case| {
+            (case.failures, case.answered) = (failures, answered);
+            case.usual_failures = case.usual_failures.filter(|_| is_known);
+        })
+    };
+    let text = "100 % of the responses were SERVFAIL or REFUSED in the last 10 s (20 of 20)";
+    failing(20, 20, false).check(Trouble, "failing", text);
+    failing(19, 19, false).check_well();
+    failing(50, 100, false).check_well();
+    failing(100, 10_000, true).check_well();
+    failing(299, 10_000, true).check_well();
+    let text = "3.0 % of the responses were SERVFAIL or REFUSED in the last 10 s (300 of 10000); 1.0 % is usual";
+    failing(300, 10_000, true).check(Trouble, "failing", text);
 }
 
 #[test]
@@ -236,6 +267,25 @@ fn a_zone_that_has_expired_is_trouble() {
 }
 
 #[test]
+fn a_zone_that_has_never_come_is_trouble() {
+    let zone = ExpiredZone { authority: "ts1".to_owned(), zone: "a.example.".to_owned() };
+    let text = "zone a.example. of authority ts1 has never come: no transfer of it has succeeded";
+    with(|case| case.absent = vec![zone]).check(Trouble, "zone-absent", text);
+}
+
+#[test]
+fn a_backend_that_flaps_is_watched_for_five_minutes() {
+    let flaps = |within, ago| {
+        let (within, ago) = (Duration::from_secs(within), Duration::from_secs(ago));
+        with(|case| case.pools[0].backends[1].flaps = Some(Flaps { within, ago }))
+    };
+    let text = "ts2 of pool ts flaps: it changed between up and down four times in 5 min, the last time 4 min 59 s ago";
+    flaps(300, 299).check(Watch, "flapping", text);
+    flaps(301, 0).check_well();
+    flaps(300, 300).check_well();
+}
+
+#[test]
 fn a_slow_backend_is_watched_while_it_is_up() {
     let slow = |state, slow_for| {
         with(|case| {
@@ -319,6 +369,15 @@ fn a_tap_that_drops_records_is_watched() {
     taps(10, 991).check_well();
     taps(9, 0).check_well();
     assert_eq!(taps(10, 0).reasons().0, Watch);
+    with(|case| case.taps = vec![TapFacts { name: "slow", written: 100, dropped: 900 }]).check_well();
+}
+
+#[test]
+fn a_crash_is_watched_for_ten_minutes() {
+    let crashed = |seconds| with(|case| case.crashed_for = Some(Duration::from_secs(seconds)));
+    let text = "a server process crashed or hung 9 min 59 s ago, and a standby took over";
+    crashed(599).check(Watch, "process-crashed", text);
+    crashed(600).check_well();
 }
 
 #[test]

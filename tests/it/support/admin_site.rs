@@ -326,6 +326,7 @@ fn snapshot() -> Snapshot {
         sources: Vec::new(),
     };
     Snapshot {
+        failures: 0,
         xdp: Vec::new(),
         connections: Default::default(),
         certificates: Vec::new(),
@@ -347,6 +348,7 @@ fn snapshot() -> Snapshot {
         pools: vec![pool],
         verdict: None,
         expired_zones: Vec::new(),
+        absent_zones: Vec::new(),
         registered: Vec::new(),
         zones: Vec::new(),
         catalogs: Vec::new(),
@@ -372,6 +374,7 @@ fn processes() -> ProcessesSnapshot {
             process(12, Role::Failed, Some("a.txt:1: wrong")),
         ],
         takeovers: [1, 0, 2, 0, 0],
+        crashed_at: None,
     }
 }
 
