@@ -2,8 +2,8 @@
 //!
 //! Reading is open to whoever reaches the listener, but for web pages: those of other sites, which browsers tell by `Sec-Fetch-Site`
 //! (W3C Fetch Metadata), and those whose own name was rebound to 127.0.0.1: where only this host reaches the listener, the `Host` header
-//! must be a loopback one. Names that clients ask for are private: they are for this host, and for who bears the token. Changes come over the unix socket, from the server's own user
-//! and root, or bear the token. That a request comes from a loopback address proves nothing: every user of this host has that.
+//! must be a loopback one. Names that clients ask for are private: they are for the unix socket and the token, and without a token for this host.
+//! Changes come over the unix socket, from the server's own user and root, or bear the token. That a request comes from a loopback address proves nothing: every user of this host has that.
 
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -52,6 +52,7 @@ impl Guard {
         if is_api(path) && !headers.get_all(SEC_FETCH_SITE).iter().all(is_own_site) {
             return Err(Denied::ForeignSite);
         }
+        let has_token = self.settings.borrow().token.is_some();
         let credentials = headers.get(header::AUTHORIZATION);
         if let (Some(token), Some(credentials)) = (&self.settings.borrow().token, credentials)
             && bearer(credentials).is_some_and(|given| token.is(given))
@@ -67,16 +68,15 @@ impl Guard {
             (Origin::Owner, false) if is_forwarded => Err(Denied::ThroughProxy),
             (Origin::Owner, false) => Ok(()),
             (Origin::Host(ip), true)
-                if is_private(path) && (is_forwarded || !ip.to_canonical().is_loopback() || !is_here()) =>
+                if is_private(path)
+                    && (has_token || is_forwarded || !ip.to_canonical().is_loopback() || !is_here()) =>
             {
                 Err(Denied::Private)
             }
             (Origin::Host(_), true) if !self.is_local => Ok(()),
             (Origin::Host(_), true) if is_here() => Ok(()),
             (Origin::Host(_), true) => Err(Denied::ForeignHost),
-            (Origin::Host(_), false) if credentials.is_some() && self.settings.borrow().token.is_some() => {
-                Err(Denied::WrongToken)
-            }
+            (Origin::Host(_), false) if credentials.is_some() && has_token => Err(Denied::WrongToken),
             (Origin::Host(_), false) => Err(Denied::NoToken),
         }
     }
@@ -97,11 +97,15 @@ impl Guard {
             }
             Denied::ForeignSite => "a page of another site may not ask for this (Sec-Fetch-Site)".to_owned(),
             Denied::Private => {
-                let over_socket = over_socket.map(|socket| format!(", over {socket}")).unwrap_or_default();
-                format!(
-                    "names are private: read them on this host, at 127.0.0.1, [::1] or localhost and not through a proxy{over_socket}, or \
-                     with {with_token}"
-                )
+                let over_socket = over_socket.map(|socket| format!("over {socket}, ")).unwrap_or_default();
+                match self.settings.borrow().token {
+                    Some(_) => {
+                        format!("names are private: read them {over_socket}or with {with_token}").replace(", or", " or")
+                    }
+                    None => format!(
+                        "names are private: read them {over_socket}or on this host, at 127.0.0.1, [::1] or localhost and not through a proxy"
+                    ),
+                }
             }
             Denied::WrongToken => "this is not the token of admin.token_file".to_owned(),
             Denied::ThroughProxy => format!("changes through a proxy need {with_token}"),
@@ -221,6 +225,17 @@ mod tests {
 
     /// The answers to who asks for names, for other things of the API, and for what is not of the API.
     fn check_paths(method: &Method, peer: Origin, lines: &[(&str, &str)], expected: [Option<Denied>; 3]) {
+        check_paths_of(&guard("0.0.0.0", true), method, peer, lines, expected);
+    }
+
+    /// The same of this guard.
+    fn check_paths_of(
+        guard: &Guard,
+        method: &Method,
+        peer: Origin,
+        lines: &[(&str, &str)],
+        expected: [Option<Denied>; 3],
+    ) {
         let [names, api, other] = expected;
         for (path, expected) in [
             ("/api/v1/slow", names),
@@ -233,7 +248,7 @@ mod tests {
             ("/", other),
             ("/apiary", other),
         ] {
-            let found = guard("0.0.0.0", true).check(method, path, &headers(lines), peer).err();
+            let found = guard.check(method, path, &headers(lines), peer).err();
             assert_eq!(found, expected, "{method} {path} from {peer:?} with {lines:?}");
         }
     }
@@ -257,19 +272,26 @@ mod tests {
     }
 
     #[test]
-    fn names_are_for_this_host_and_for_the_token() {
+    fn with_a_token_names_are_for_who_bears_it_and_else_for_this_host() {
         let (local, token) = (("host", "localhost:5380"), ("authorization", "Bearer 0123456789abcdef"));
         let private = [Some(Denied::Private), None, None];
+        let without = guard("0.0.0.0", false);
+        let check_without = |here, lines: &[_], expected| {
+            check_paths_of(&without, &Method::GET, host(here), lines, expected);
+        };
         for here in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
-            check_paths(&Method::GET, host(here), &[local], [None; 3]);
+            check_without(here, &[local], [None; 3]);
+            check_paths(&Method::GET, host(here), &[local], private);
+            check_paths(&Method::GET, host(here), &[local, token], [None; 3]);
             // A name that was rebound, and a proxy on this host.
-            check_paths(&Method::GET, host(here), &[("host", "evil.example")], private);
-            check_paths(&Method::GET, host(here), &[("host", "ls1.example:5380")], private);
+            check_without(here, &[("host", "evil.example")], private);
+            check_without(here, &[("host", "ls1.example:5380")], private);
             for name in ["x-forwarded-for", "forwarded", "via"] {
-                check_paths(&Method::GET, host(here), &[local, (name, "127.0.0.1")], private);
+                check_without(here, &[local, (name, "127.0.0.1")], private);
             }
         }
         for elsewhere in ["192.0.2.1", "2001:db8::1"] {
+            check_without(elsewhere, &[local], private);
             check_paths(&Method::GET, host(elsewhere), &[local], private);
             check_paths(&Method::GET, host(elsewhere), &[("host", "ls1.example"), token], [None; 3]);
             let wrong = ("authorization", "Bearer 0123456789abcdeg");

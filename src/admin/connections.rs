@@ -182,7 +182,7 @@ impl Parts {
     }
 
     async fn answer(&self, request: Request<Incoming>, peer: Origin, turn: &Turn) -> Response {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         if let Err(denied) = self.guard.check(&head.method, head.uri.path(), &head.headers, peer) {
             return HttpError::Denied(self.guard.remedy(denied)).into_response();
         }
@@ -207,6 +207,7 @@ impl Parts {
             return HttpError::Busy.into_response();
         }
         turn.is_read();
+        head.extensions.insert(peer);
         let Ok(response) = self.routes.call(Request::from_parts(head, body)).await;
         response
     }

@@ -1,7 +1,7 @@
 //! `/api/v1/live`, which tells each second to whoever listens, and `/api/v1/history`.
 //!
 //! A stream of server-sent events (the `EventSource` of the HTML standard) has no end. So those who listen have places of their own, of
-//! which there are [`MAX_STREAMS`]; whoever does not take what it is told loses its connection (`deadline`) or its stream, and
+//! which there are [`MAX_STREAMS`], some of them for the unix socket alone; whoever does not take what it is told loses its connection (`deadline`) or its stream, and
 //! gets what it has missed when it comes again.
 
 use std::collections::VecDeque;
@@ -13,12 +13,13 @@ use std::task::{Context, Poll};
 
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{RawQuery, State};
+use axum::extract::{Extension, RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, header};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Frame;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use super::authorization::Origin;
 use super::routes::{HttpError, Server};
 use super::{Listener, Request};
 use crate::sight::Event;
@@ -28,9 +29,37 @@ use crate::sight::live::{History, Span};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stream;
 
+/// Places for those who listen.
+#[derive(Debug)]
+pub(super) struct Streams {
+    /// For all.
+    common: Arc<Semaphore>,
+    /// For the unix socket: any user of this host can hold all the others.
+    kept: Arc<Semaphore>,
+}
+
+impl Streams {
+    /// So many places. Some of them are kept for the unix socket if there is one.
+    pub(super) fn new(all: usize, has_socket: bool) -> Self {
+        let kept = if has_socket { all.div_ceil(KEPT) } else { 0 };
+        Self { common: Arc::new(Semaphore::new(all - kept)), kept: Arc::new(Semaphore::new(kept)) }
+    }
+
+    /// Takes a place, if there is one for this peer.
+    fn take(&self, peer: Origin) -> Option<OwnedSemaphorePermit> {
+        let take = |places: &Arc<Semaphore>| Arc::clone(places).try_acquire_owned().ok();
+        let kept = match peer {
+            Origin::Owner => take(&self.kept),
+            Origin::Host(_) => None,
+        };
+        kept.or_else(|| take(&self.common))
+    }
+}
+
 /// `/api/v1/live`.
 pub(super) async fn second(
     State(server): State<Arc<Server>>,
+    Extension(peer): Extension<Origin>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, HttpError> {
@@ -38,7 +67,7 @@ pub(super) async fn second(
         let second = server.ask(Request::Second).await?;
         return Ok(([(header::CACHE_CONTROL, "no-store")], Json(second)).into_response());
     }
-    let place = Arc::clone(&server.streams).try_acquire_owned().map_err(|_| HttpError::NoPlace)?;
+    let place = server.streams.take(peer).ok_or(HttpError::NoPlace)?;
     // An `EventSource` that is made anew has no way to send the header.
     let asked = parameters(query.as_deref()).find(|(name, _)| *name == "last_event_id").map(|(_, id)| id);
     let last = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).or(asked);
@@ -109,8 +138,32 @@ impl hyper::body::Body for Events {
 
 /// Those who listen at once.
 pub(super) const MAX_STREAMS: usize = 32;
+/// One place of so many is kept for the unix socket.
+const KEPT: usize = 8;
 /// Seconds that wait for a client that does not take them.
 const BUFFERED: usize = 8;
 /// How soon a client comes again that has lost its stream, in ms.
 const RETRY: &str = "retry: 1000\n\n";
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn some_places_are_kept_for_the_socket() {
+        let host = Origin::Host(Ipv4Addr::LOCALHOST.into());
+        for (all, has_socket, by_host, by_owner) in
+            [(32, true, 28, 4), (32, false, 32, 0), (5, true, 4, 1), (0, true, 0, 0)]
+        {
+            let streams = Streams::new(all, has_socket);
+            let taken = |peer| std::iter::from_fn(|| streams.take(peer)).collect::<Vec<_>>();
+            let (hosts, owners) = (taken(host), taken(Origin::Owner));
+            assert_eq!((hosts.len(), owners.len()), (by_host, by_owner), "of {all}");
+            drop((hosts, owners));
+            assert_eq!(taken(Origin::Owner).len(), all, "without anyone else");
+        }
+    }
+}

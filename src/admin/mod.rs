@@ -275,7 +275,7 @@ pub async fn serve(
     // Of a client that listens nobody knows when it ends: such connections have a part of their own.
     let streams = live::MAX_STREAMS.min(connections / 3);
     let connections = connections - streams;
-    let router = routes::router(requests, condition, streams);
+    let router = routes::router(requests, condition, live::Streams::new(streams, socket.is_some()));
     // Whoever may use the socket always has a part.
     let owners = if socket.is_some() { connections / 4 } else { 0 };
     let bounds = Bounds::of(connections - owners);

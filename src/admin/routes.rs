@@ -18,13 +18,14 @@ use axum::routing::{any, delete, get, post};
 use axum::{Json, Router};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
-use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::cache::{CacheAccess, Scope};
 use super::certificates;
 use super::divergence;
 use super::explain::{self, ExplainTurn};
+use super::live::Streams;
 use super::names;
 use super::page;
 use super::slow;
@@ -38,13 +39,13 @@ use crate::net::tasks::blocking;
 use crate::wire::Name;
 
 /// All paths, for requests that may be asked and are there with all of their body.
-pub(super) fn router(requests: mpsc::Sender<Request>, condition: Arc<Condition>, streams: usize) -> Router {
+pub(super) fn router(requests: mpsc::Sender<Request>, condition: Arc<Condition>, streams: Streams) -> Router {
     let server = Arc::new(Server {
         requests,
         condition,
         cache_turn: Arc::default(),
         explain_turn: ExplainTurn::default(),
-        streams: Arc::new(Semaphore::new(streams)),
+        streams,
     });
     Router::new()
         .route("/healthz", get(health))
@@ -82,7 +83,7 @@ pub(super) struct Server {
     /// The way to the control thread.
     requests: mpsc::Sender<Request>,
     /// Places for those who listen.
-    pub(super) streams: Arc<Semaphore>,
+    pub(super) streams: Streams,
     condition: Arc<Condition>,
     /// Held by whoever goes through the cache: however many ask, workers meet no more than one of them there.
     cache_turn: Arc<Mutex<()>>,

@@ -7,10 +7,10 @@
 //! Its usual place is found by the server and by `hedgerow ctl` alike, from the address of the admin server. Other users may write
 //! in the folder for temporary files: a folder there is ours only if it belongs to us and nobody else gets in.
 
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, DirBuilder};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, lchown};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, lchown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -125,10 +125,9 @@ impl Socket {
         let bind = || -> io::Result<Self> {
             let socket = RawSocket::new(Domain::UNIX, Type::STREAM, None)?;
             // Linux gives the file the mode that the socket has (and none of it that the umask takes away): there is no moment in which others
-            // could connect.
+            // could connect. A chmod of the path could be led to another file by the user of the folder.
             fchmod(socket.as_fd(), Mode::from_raw_mode(MODE))?;
             socket.bind(&SockAddr::unix(path)?)?;
-            fs::set_permissions(path, Permissions::from_mode(MODE))?;
             if owner.gid.is_some() {
                 lchown(path, Some(owner.uid), owner.gid)?;
             }
@@ -345,7 +344,8 @@ const SERVICE_FOLDER: &str = "/run/hedgerow";
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
 

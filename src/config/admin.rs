@@ -24,6 +24,25 @@ impl AdminConfig {
 
     /// The default of `backend_series`: each backend has some 50 lines in `/metrics`, and thousands of series are a burden to who keeps them.
     pub const BACKEND_SERIES: u16 = 200;
+
+    /// Reads what can be read of `[admin]` in the text of a broken config, and the name of `user`. A key that is wrong has its default, and a
+    /// text that is not TOML has neither.
+    pub fn salvage(text: &str, folder: &Path) -> (Option<Self>, Option<String>) {
+        let table: toml::Table = text.parse().unwrap_or_default();
+        let admin = table.get("admin").and_then(toml::Value::as_table).map(|admin| {
+            let word = |key| admin.get(key).and_then(toml::Value::as_str);
+            let token_file = word("token_file").and_then(|file| words::file_name(file).ok());
+            Self {
+                listen: word("listen").and_then(|listen| listen.parse().ok()).unwrap_or(Self::LISTEN),
+                token_file: token_file.map(|file| folder.join(file)),
+                socket: word("socket").and_then(|path| read_socket(path, folder).ok()).unwrap_or(Self::SOCKET),
+                page: Self::PAGE,
+                names: Self::NAMES,
+                backend_series: Self::BACKEND_SERIES,
+            }
+        });
+        (admin, table.get("user").and_then(toml::Value::as_str).map(str::to_owned))
+    }
 }
 
 /// Reads `[admin]`. Token file and socket are relative to `folder`; the listener goes to `listening`.
@@ -99,6 +118,25 @@ mod tests {
             ("/run/admin.sock", AdminSocket::At("/run/admin.sock".into())),
         ] {
             check_all(&format!("socket = \"{value}\""), "127.0.0.1:5380", None, socket);
+        }
+    }
+
+    #[test]
+    fn what_can_be_read_of_a_broken_config_is_read() {
+        let read = |text: &str| {
+            let (admin, user) = AdminConfig::salvage(text, Path::new("/etc/hedgerow"));
+            (admin.map(|admin| (admin.listen.to_string(), admin.token_file, admin.socket)), user)
+        };
+        let usual = || "127.0.0.1:5380".to_owned();
+        let token = || Some(PathBuf::from("/etc/hedgerow/t"));
+        let all =
+            "user = \"dns\"\nx = 1\n[admin]\nlisten = \"[::1]:7\"\ntoken_file = \"t\"\nsocket = \"s\"\nlsiten = 1\n";
+        let at = AdminSocket::At("/etc/hedgerow/s".into());
+        assert_eq!(read(all), (Some(("[::1]:7".to_owned(), token(), at)), Some("dns".to_owned())));
+        let wrong = "user = 7\n[admin]\nlisten = \"localhost:7\"\ntoken_file = \"t\"\nsocket = 1\n";
+        assert_eq!(read(wrong), (Some((usual(), token(), AdminSocket::Auto)), None));
+        for text in ["admin = 1", "[admni]", "[admin", "[admin]\nlisten = \"127.0.0.1:7\"\n[pools"] {
+            assert_eq!(read(text), (None, None), "{text}");
         }
     }
 

@@ -31,7 +31,7 @@ use std::time::SystemTime;
 use std::{fmt, io, str};
 
 use crate::admin::{Token, TokenError};
-use crate::config::{Config, Problem, Problems, User};
+use crate::config::{AdminConfig, Config, Problem, Problems, User};
 use crate::files;
 use crate::limit::CookieSecrets;
 use crate::net::tls::KnownRoots;
@@ -136,6 +136,17 @@ const USUAL_PLACES: [&str; 2] = ["config.toml", "/etc/hedgerow/config.toml"];
 pub fn load(file: Option<&Path>) -> Result<(Config, PathBuf), LoadError> {
     let text = ConfigText::read(file)?;
     Ok((text.parse(&find_user)?, text.file))
+}
+
+/// Reads `[admin]` and `user` of such a file as far as they can be read, although the config is wrong elsewhere.
+///
+/// # Errors
+/// If there is no such file, or it cannot be read.
+pub fn load_admin(file: Option<&Path>) -> Result<(Option<AdminConfig>, Option<User>), LoadError> {
+    let text = ConfigText::read(file)?;
+    let folder = text.file.parent().unwrap_or_else(|| Path::new(""));
+    let (admin, user) = AdminConfig::salvage(&String::from_utf8_lossy(&text.octets), folder);
+    Ok((admin, user.as_deref().and_then(find_user)))
 }
 
 /// The user of this name on this host.

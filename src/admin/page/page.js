@@ -813,13 +813,13 @@
   const attemptText = ({ backend, kind, at_ms, took_ms, fate }) =>
     `${backend}: ${kind} after ${millis(at_ms)}, ${fate}` + (known(took_ms) ? ` in ${millis(took_ms)}` : "");
 
-  // Asks for what only this host may see, and says how to see it where that is not so.
+  // Asks for names, which the server refuses to a stranger and, where it has a token, to every browser.
   async function askPrivate(path, note, way, fill) {
     put(note, "asking");
     try {
       fill((await ask(path)).json);
     } catch (error) {
-      const remedy = `Names are shown on the server's own host only: forward the port, as with ssh -L, and open the page there, or run ${way} on it.`;
+      const remedy = `Names are private: run ${way} on the server's host. A server without a token shows them here, too, on its own host: forward the port, as with ssh -L.`;
       put(note, error.status === 403 ? `${remedy} (${error.message})` : `It cannot be told: ${error.message}`);
     }
   }

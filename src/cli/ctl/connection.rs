@@ -373,12 +373,13 @@ struct Known {
 
 /// The server of the config, or the usual place if there is no config or none with an admin server.
 fn configured(config: Option<&Path>) -> Result<Known, Trouble> {
-    let (admin, user) = match load::load(config) {
-        Ok((config, _)) => (config.admin, config.user.map(|user| user.uid)),
+    // The config may be broken by an edit while the server runs on, which has the word on that.
+    let (admin, user) = match load::load_admin(config) {
+        Ok(read) => read,
         Err(LoadError::NotFound(_)) if config.is_none() => (None, None),
-        // Perhaps broken by an edit that a reload is to bring in force: then somebody must say where the server is.
         Err(error) => return Err(Trouble::Usage(format!("{error}\nname the admin server with --admin URL"))),
     };
+    let user = user.map(|user| user.uid);
     let Some(admin) = admin else {
         let sockets = usual_places(AdminConfig::LISTEN, own_uid());
         return Ok(Known { target: Target::of(AdminConfig::LISTEN), token: None, sockets, user: None });
@@ -638,7 +639,11 @@ mod tests {
         check("[admin]\nlisten = \"127.0.0.1:7\"\ntoken_file = \"admin.token\"", Ok(("http://127.0.0.1:7", true)));
         check("[admin]\nlisten = \"127.0.0.1:7\"\ntoken_file = \"no.token\"", Ok(("http://127.0.0.1:7", false)));
         check("[admin]\nlisten = \"127.0.0.1:0\"", Err("--admin URL"));
-        check("[admni]", Err("--admin URL"));
+        // The rest is wrong, which the server tells.
+        check(
+            "[pools.a]\nx = 1\n[admin]\nlisten = \"127.0.0.1:7\"\nsocket = \"off\"",
+            Ok(("http://127.0.0.1:7", false)),
+        );
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub(super) struct Args {
     /// The admin server, http://HOST:PORT or unix:PATH [default: the config's, or http://127.0.0.1:5380 if it has none]
     #[arg(long, value_name = "URL")]
     admin: Option<Target>,
-    /// The token that names are shown for from elsewhere than this host [default: the config's, if the admin server is]
+    /// The token that names need by HTTP [default: the config's, if the admin server is]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// How often the server is asked, 100ms to 1h

@@ -225,6 +225,24 @@ fn ctl_goes_over_the_socket_by_itself_and_tells_the_remedy_where_it_cannot() {
 }
 
 #[test]
+fn with_a_token_names_need_it_or_the_socket() {
+    let backend = Backend::new(answer("192.0.2.1"));
+    let (server, open) = (with_token(&backend), Server::start(&config(&backend, "")));
+    let bearer = format!("Bearer {TOKEN}");
+    for path in ["/api/v1/slow", "/api/v1/names", "/api/v1/divergence", "/api/v1/cache/names/a.example"] {
+        let admin = server.admin();
+        let refused = admin.send("GET", path, &SCRIPT, "");
+        assert_eq!(refused.status, 403, "{path}: {refused:?}");
+        for way in ["admin.token_file", "admin-127.0.0.1:"] {
+            assert!(refused.body.contains(way), "{refused:?}");
+        }
+        assert_ne!(admin.send("GET", path, &[SCRIPT[0], ("Authorization", &bearer)], "").status, 403, "{path}");
+        assert_ne!(admin.send_over_socket("GET", path, "").status, 403, "{path}");
+        assert_ne!(open.admin().send("GET", path, &SCRIPT, "").status, 403, "without a token: {path}");
+    }
+}
+
+#[test]
 fn the_token_goes_to_no_stranger_at_the_port_of_the_server() {
     if !geteuid().is_root() {
         return leave_out("the_token_goes_to_no_stranger_at_the_port_of_the_server", "only root can be another user");

@@ -191,9 +191,7 @@ fn what_is_told_is_shown_to_everybody() {
     stand_in.told().answers.insert("/api/v1/slow", (403, json!({"error": "names are private"})));
     for (button, note) in [("slow-all", "slow-note"), ("names-show", "names-note")] {
         browser.click(button);
-        browser.wait_for(&format!(
-            "document.getElementById('{note}').textContent.includes('on the server\\'s own host only')"
-        ));
+        browser.wait_for(&format!("document.getElementById('{note}').textContent.includes('Names are private')"));
         assert!(browser.text(note).contains("hedgerow ctl"), "{}", browser.text(note));
     }
     assert_eq!(browser.run("return document.querySelectorAll('#slow-table tbody tr, #names tbody tr').length"), 0);

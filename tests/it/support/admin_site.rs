@@ -114,9 +114,13 @@ impl Site {
         self.changes.lock().expect("nothing panics here").clone()
     }
 
-    /// Asks for something as a script on this host does, a change over the socket: `GET /metrics`.
+    /// Asks for something as a script on this host does, a change or a name over the socket: `GET /metrics`.
     pub(crate) fn ask(&self, what: &str) -> Answer {
-        if what.starts_with("GET ") { self.ask_with(what, &[HOST, JSON], "") } else { self.change(what, "") }
+        if what.starts_with("GET ") && !what.contains("/cache/names/") {
+            self.ask_with(what, &[HOST, JSON], "")
+        } else {
+            self.change(what, "")
+        }
     }
 
     /// Asks for a change over the socket.
