@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::Notify;
 
 use super::filter::Filter;
-use super::frame::Link;
+use super::frame::{Checksums, Link};
 use super::held::Held;
 use super::next_hops::NextHops;
 use super::socket::{Unqueued, Xsk};
@@ -78,6 +78,8 @@ pub struct WorkerSocket {
     pub number: u32,
     /// The index of the interface.
     pub interface: u32,
+    /// Those of the datagrams that it receives.
+    pub checksums: Checksums,
     /// The program of the interface.
     filter: Arc<Filter>,
     lent: LentXsk,
@@ -169,10 +171,10 @@ impl WorkerSockets {
     }
 
     /// Adds a socket, of an interface with this program.
-    pub fn add(&self, interface: u32, filter: Arc<Filter>, lent: LentXsk) -> Rc<WorkerSocket> {
+    pub fn add(&self, interface: u32, checksums: Checksums, filter: Arc<Filter>, lent: LentXsk) -> Rc<WorkerSocket> {
         let number = self.next_number.get();
         self.next_number.set(number + 1);
-        let socket = Rc::new(WorkerSocket { number, interface, filter, lent, stuck: Notify::new() });
+        let socket = Rc::new(WorkerSocket { number, interface, checksums, filter, lent, stuck: Notify::new() });
         self.all.borrow_mut().push(Rc::clone(&socket));
         socket
     }
