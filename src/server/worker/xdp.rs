@@ -211,7 +211,7 @@ impl XdpTargets {
         let mut arrivals = [const { None }; BATCH];
         let mut invalid = 0;
         for (arrival, frame) in arrivals.iter_mut().zip(frames) {
-            *arrival = frame::read(frame, socket.checksums).map(|frame| self.arrival(socket, &frame));
+            *arrival = frame::read(frame, socket.checksums).map(|frame| self.arrival(socket, &frame, now));
             invalid += u64::from(arrival.is_none());
         }
         self.take_replies(&mut arrivals, now);
@@ -261,7 +261,7 @@ impl XdpTargets {
     }
 
     /// A datagram with what is known of its way.
-    fn arrival<'f>(&self, socket: &WorkerSocket, frame: &UdpFrame<'f>) -> Arrival<'f> {
+    fn arrival<'f>(&self, socket: &WorkerSocket, frame: &UdpFrame<'f>, now: Instant) -> Arrival<'f> {
         let &UdpFrame { link, source, destination: to, payload: bytes } = frame;
         let local = Some(LocalAddress::new(to.ip(), socket.interface));
         let peer = match source {
@@ -272,7 +272,7 @@ impl XdpTargets {
             SocketAddr::V4(_) | SocketAddr::V6(_) => source,
         };
         let datagram = Datagram { bytes, peer, local, is_truncated: false };
-        Arrival { datagram, to, link: self.sockets.link(socket.number, link) }
+        Arrival { datagram, to, link: self.sockets.link(socket.number, link, now) }
     }
 }
 
