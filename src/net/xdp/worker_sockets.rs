@@ -354,7 +354,8 @@ mod tests {
         assert_eq!(get(MAX_LINKS, IDLE / 2), None, "all are in use");
         assert_eq!(sockets.link(1, link(0), start), None, "another socket, another link");
         assert_eq!(get(0, IDLE), Some(ids[0]), "its use keeps it");
-        let others: Vec<_> = (1..MAX_LINKS).map(|number| get(MAX_LINKS + number, IDLE).expect("an idle place")).collect();
+        let others: Vec<_> =
+            (1..MAX_LINKS).map(|number| get(MAX_LINKS + number, IDLE).expect("an idle place")).collect();
         assert_eq!(get(0, IDLE), Some(ids[0]));
         let links = sockets.links.borrow();
         assert!(ids[1..].iter().all(|id| links.get(*id).is_none()), "an old number is not that of a new link");

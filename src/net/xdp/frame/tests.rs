@@ -251,7 +251,11 @@ fn checksum_of_udp_may_be_missing_by_ipv4_only_and_partial_by_both() {
         wanted.sort_unstable();
         assert_eq!(valid, wanted);
         let from_card = |checksum| super::read(&with(checksum), Checksums::Whole).is_some();
-        assert_eq!([right, pseudo_header, 0].map(from_card), [true, false, may_miss], "a card hands over no partial one");
+        assert_eq!(
+            [right, pseudo_header, 0].map(from_card),
+            [true, false, may_miss],
+            "a card hands over no partial one"
+        );
     }
 }
 
