@@ -44,6 +44,7 @@ fn check_tells_what_a_device_can_do(way: Way) {
     let world = World::over(way, world::Pair { queues: 2, mtu: 1500 });
     let (status, said) = check(&world, &config(DEVICE, ""));
     assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains("[xdp] is experimental"), "{said}");
     let lines: Vec<_> = said.lines().filter(|line| line.contains(DEVICE)).collect();
     let told = lines.join("\n").to_lowercase();
     for word in ["veth", "2 queues", "native"] {

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::address::Scheme;
 use crate::config::{Config, XdpConfig, XdpInterface, XdpMode, ZeroCopy, nearest};
+use crate::net::xdp::EXPERIMENTAL;
 use crate::net::xdp::netlink::{self, DriverFeatures, InterfaceFacts};
 use crate::net::xdp::rights::Rights;
 use crate::net::xdp::socket::MEMORY;
@@ -24,7 +25,7 @@ pub(super) struct Findings {
 /// Asks the kernel for all interfaces of the config.
 pub(super) fn look(config: &Config) -> Findings {
     let Some(xdp) = &config.xdp else { return Findings::default() };
-    let mut findings = Findings::default();
+    let mut findings = Findings { lines: vec![EXPERIMENTAL.to_owned()], ..Findings::default() };
     let mut sockets = 0;
     for (place, wanted) in xdp.interfaces.iter().enumerate() {
         let key = format!("xdp.interfaces[{place}]");

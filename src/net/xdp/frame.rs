@@ -28,6 +28,15 @@ pub struct UdpFrame<'f> {
     pub payload: &'f [u8],
 }
 
+/// The checksums of UDP that an interface hands over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checksums {
+    /// Those of a card: each sender has computed its own.
+    Whole,
+    /// A sender on the same machine may have left its own to a device that the frame never comes through.
+    MaybePartial,
+}
+
 /// Octets of headers at most: Ethernet, IPv6 and UDP.
 pub const MAX_HEADERS: usize = headers_len(true);
 
@@ -38,7 +47,7 @@ pub const fn headers_len(is_ipv6: bool) -> usize {
 
 /// The UDP datagram in a frame; `None` if it has none that is whole and valid.
 #[inline]
-pub fn read(frame: &[u8]) -> Option<UdpFrame<'_>> {
+pub fn read(frame: &[u8], checksums: Checksums) -> Option<UdpFrame<'_>> {
     let (&ours, behind) = frame.split_first_chunk()?;
     let (&theirs, behind) = behind.split_first_chunk()?;
     let (ether_type, behind) = behind.split_first_chunk()?;
@@ -48,8 +57,8 @@ pub fn read(frame: &[u8]) -> Option<UdpFrame<'_>> {
     }
     let link = Link { ours, theirs };
     match *ether_type {
-        ETHER_TYPE_IPV4 => read_ipv4(link, behind),
-        ETHER_TYPE_IPV6 => read_ipv6(link, behind),
+        ETHER_TYPE_IPV4 => read_ipv4(link, behind, checksums),
+        ETHER_TYPE_IPV6 => read_ipv6(link, behind, checksums),
         _ => None,
     }
 }
@@ -86,7 +95,7 @@ pub fn write_headers(frame: &mut [u8], link: Link, source: SocketAddr, destinati
 
 /// A datagram behind a header of IPv4 (RFC 791 section 3.1).
 #[inline]
-fn read_ipv4(link: Link, octets: &[u8]) -> Option<UdpFrame<'_>> {
+fn read_ipv4(link: Link, octets: &[u8], checksums: Checksums) -> Option<UdpFrame<'_>> {
     let header: &[u8; IPV4] = octets.first_chunk()?;
     // Five words of header, so no options, and neither an offset nor more fragments.
     let &[0x45, _, l0, l1, _, _, f0, f1, _, PROTOCOL_UDP, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = header else {
@@ -100,12 +109,12 @@ fn read_ipv4(link: Link, octets: &[u8]) -> Option<UdpFrame<'_>> {
         return None;
     }
     let segment = octets.get(IPV4..usize::from(u16::from_be_bytes([l0, l1])))?;
-    read_udp(link, source.into(), destination.into(), sum(&header[12..]), segment)
+    read_udp(link, [source.into(), destination.into()], sum(&header[12..]), segment, checksums)
 }
 
 /// A datagram behind a header of IPv6 (RFC 8200 section 3).
 #[inline]
-fn read_ipv6(link: Link, octets: &[u8]) -> Option<UdpFrame<'_>> {
+fn read_ipv6(link: Link, octets: &[u8], checksums: Checksums) -> Option<UdpFrame<'_>> {
     let (header, behind) = octets.split_first_chunk::<IPV6>()?;
     // The next header is that of UDP, and no extension.
     let &[0x60..=0x6F, _, _, _, l0, l1, PROTOCOL_UDP, _, ref addresses @ ..] = header else { return None };
@@ -116,12 +125,18 @@ fn read_ipv6(link: Link, octets: &[u8]) -> Option<UdpFrame<'_>> {
         return None;
     }
     let segment = behind.get(..usize::from(u16::from_be_bytes([l0, l1])))?;
-    read_udp(link, source.into(), destination.into(), sum(addresses), segment)
+    read_udp(link, [source.into(), destination.into()], sum(addresses), segment, checksums)
 }
 
 /// The datagram itself (RFC 768). The sum is that of its addresses.
 #[inline]
-fn read_udp(link: Link, source: IpAddr, destination: IpAddr, addresses: u64, segment: &[u8]) -> Option<UdpFrame<'_>> {
+fn read_udp(
+    link: Link,
+    [source, destination]: [IpAddr; 2],
+    addresses: u64,
+    segment: &[u8],
+    checksums: Checksums,
+) -> Option<UdpFrame<'_>> {
     let &[s0, s1, d0, d1, l0, l1, c0, c1] = segment.first_chunk::<UDP>()?;
     let length = match u16::from_be_bytes([l0, l1]) {
         // Deviation: RFC 2675 section 4 has 0 for jumbograms only. The kernel takes it for all that is there, and so must we.
@@ -137,7 +152,8 @@ fn read_udp(link: Link, source: IpAddr, destination: IpAddr, addresses: u64, seg
         0 => source.is_ipv4(),
         // A sender on this machine leaves the rest to a device that this frame never came through: between the ends of a veth pair, from
         // a bridge or a virtual machine. The field then has the sum of the pseudo header, not complemented (CHECKSUM_PARTIAL).
-        checksum if checksum == pseudo_header => true,
+        // From a card it is a damaged one.
+        checksum if checksum == pseudo_header && checksums == Checksums::MaybePartial => true,
         _ => fold(u64::from(pseudo_header) + sum(datagram)) == VALID,
     };
     let [source_port, destination_port] = [[s0, s1], [d0, d1]].map(u16::from_be_bytes);

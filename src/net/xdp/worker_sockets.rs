@@ -1,8 +1,8 @@
 //! The AF_XDP sockets of one worker, one for each queue that it serves, the links by which datagrams came, and the ways to backends.
 //!
-//! A datagram that came by AF_XDP bears the number of its link, so that its response can leave the way it came. A number stays what it
-//! is: where the socket has gone meanwhile, or so many links are known that a new one gets no number, the response leaves by
-//! the ordinary socket of its listener.
+//! A datagram that came by AF_XDP bears the number of its link, so that its response can leave the way it came. Where the
+//! socket has gone meanwhile, or another link has the place, or so many links are in use that a new one gets no number, the response
+//! leaves by the ordinary socket of its listener.
 //!
 //! A query to a backend leaves by any socket of the interface by which the kernel would have it leave (`next_hops.rs`), as long as the
 //! reply comes back by AF_XDP too (`held.rs`).
@@ -10,34 +10,46 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::num::NonZeroU16;
+use std::num::NonZeroU32;
 use std::ptr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use super::filter::Filter;
-use super::frame::Link;
+use super::frame::{Checksums, Link};
 use super::held::Held;
 use super::next_hops::NextHops;
 use super::socket::{Unqueued, Xsk};
 
 /// Links that one worker knows: the hosts of a small network, or its routers. Who sends from more Ethernet addresses is answered by
 /// ordinary sockets where a backend has to be asked.
-const MAX_LINKS: usize = 4096;
+const MAX_LINKS: usize = 1 << PLACE_BITS;
+const PLACE_BITS: u32 = 12;
+
+/// For how long an unused link keeps its place where others want one.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Links that are looked at to find the place of one that is idle: a flood of new links costs no more.
+const MAX_LOOKS: usize = 8;
 
 /// The number of a link that a worker knows. It means nothing to others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LinkId(NonZeroU16);
+pub struct LinkId(
+    /// The place in the table, how many links have had it before, and 1.
+    NonZeroU32,
+);
 
 impl LinkId {
-    fn of_index(index: usize) -> Option<Self> {
-        u16::try_from(index + 1).ok().and_then(NonZeroU16::new).map(Self)
+    fn new(index: usize, generation: u16) -> Option<Self> {
+        let place = u32::try_from(index).ok().filter(|_| index < MAX_LINKS)?;
+        NonZeroU32::new((u32::from(generation) << PLACE_BITS | place) + 1).map(Self)
     }
 
     fn index(self) -> usize {
-        usize::from(self.0.get()) - 1
+        (self.0.get() - 1) as usize % MAX_LINKS
     }
 }
 
@@ -78,6 +90,8 @@ pub struct WorkerSocket {
     pub number: u32,
     /// The index of the interface.
     pub interface: u32,
+    /// Those of the datagrams that it receives.
+    pub checksums: Checksums,
     /// The program of the interface.
     filter: Arc<Filter>,
     lent: LentXsk,
@@ -147,11 +161,73 @@ pub struct WorkerSockets {
 /// The links that are known.
 #[derive(Default)]
 struct Links {
-    /// By number: the socket, and the way from there.
-    all: Vec<(u32, Link)>,
+    /// By place.
+    all: Vec<KnownLink>,
     numbers: HashMap<(u32, Link), LinkId>,
     /// The last one, which mostly is the next.
-    last: Option<((u32, Link), Option<LinkId>)>,
+    last: Option<((u32, Link), LinkId)>,
+    /// The place that is looked at next for one that is idle.
+    hand: usize,
+}
+
+/// A link that is known.
+struct KnownLink {
+    id: LinkId,
+    generation: u16,
+    /// The socket, and the way from there.
+    key: (u32, Link),
+    used: Instant,
+}
+
+impl Links {
+    /// The number of a link, in a free place or that of one that is idle.
+    fn number(&mut self, key: (u32, Link), now: Instant) -> Option<LinkId> {
+        let known = match self.last {
+            Some((last, id)) if last == key => Some(id),
+            Some(_) | None => self.numbers.get(&key).copied(),
+        };
+        let id = known.or_else(|| self.add(key, now))?;
+        if let Some(known) = self.all.get_mut(id.index()) {
+            known.used = now;
+        }
+        self.last = Some((key, id));
+        Some(id)
+    }
+
+    fn add(&mut self, key: (u32, Link), now: Instant) -> Option<LinkId> {
+        let id = if let Some(id) = LinkId::new(self.all.len(), 0) {
+            self.all.push(KnownLink { id, generation: 0, key, used: now });
+            id
+        } else {
+            let index = self.idle(now)?;
+            let place = self.all.get_mut(index)?;
+            let generation = place.generation.wrapping_add(1);
+            let id = LinkId::new(index, generation)?;
+            self.numbers.remove(&place.key);
+            *place = KnownLink { id, generation, key, used: now };
+            self.last = None;
+            id
+        };
+        self.numbers.insert(key, id);
+        Some(id)
+    }
+
+    /// The next place, of a few, whose link is idle.
+    fn idle(&mut self, now: Instant) -> Option<usize> {
+        for _ in 0..MAX_LOOKS {
+            let index = self.hand;
+            self.hand = (index + 1) % MAX_LINKS;
+            if self.all.get(index).is_some_and(|link| now.saturating_duration_since(link.used) >= IDLE) {
+                return Some(index);
+            }
+        }
+        None
+    }
+
+    /// The socket and the way of a number, unless another link has its place.
+    fn get(&self, id: LinkId) -> Option<(u32, Link)> {
+        self.all.get(id.index()).filter(|link| link.id == id).map(|link| link.key)
+    }
 }
 
 impl WorkerSockets {
@@ -169,10 +245,10 @@ impl WorkerSockets {
     }
 
     /// Adds a socket, of an interface with this program.
-    pub fn add(&self, interface: u32, filter: Arc<Filter>, lent: LentXsk) -> Rc<WorkerSocket> {
+    pub fn add(&self, interface: u32, checksums: Checksums, filter: Arc<Filter>, lent: LentXsk) -> Rc<WorkerSocket> {
         let number = self.next_number.get();
         self.next_number.set(number + 1);
-        let socket = Rc::new(WorkerSocket { number, interface, filter, lent, stuck: Notify::new() });
+        let socket = Rc::new(WorkerSocket { number, interface, checksums, filter, lent, stuck: Notify::new() });
         self.all.borrow_mut().push(Rc::clone(&socket));
         socket
     }
@@ -223,23 +299,9 @@ impl WorkerSockets {
         Some(BackendWay { socket: Rc::clone(socket), link: hop.link, from, to })
     }
 
-    /// The number of a link; none if there are too many.
-    pub fn link(&self, socket: u32, link: Link) -> Option<LinkId> {
-        let mut links = self.links.borrow_mut();
-        let key = (socket, link);
-        match links.last {
-            Some((last, number)) if last == key => return number,
-            Some(_) | None => {}
-        }
-        let known = links.numbers.get(&key).copied();
-        let number = known.or_else(|| {
-            let number = LinkId::of_index(links.all.len()).filter(|_| links.all.len() < MAX_LINKS)?;
-            links.all.push(key);
-            links.numbers.insert(key, number);
-            Some(number)
-        });
-        links.last = Some((key, number));
-        number
+    /// The number of a link; none if too many are in use.
+    pub fn link(&self, socket: u32, link: Link, now: Instant) -> Option<LinkId> {
+        self.links.borrow_mut().number((socket, link), now)
     }
 
     /// Queues a response for the next [`flush`](Self::flush): `fill` writes it, and if it writes nothing, there is none. What cannot
@@ -260,7 +322,7 @@ impl WorkerSockets {
     }
 
     fn push_frame(&self, link: LinkId, (from, to): (SocketAddr, SocketAddr), payload: &[u8]) -> Result<(), Unqueued> {
-        let Some((number, link)) = self.links.borrow().all.get(link.index()).copied() else {
+        let Some((number, link)) = self.links.borrow().get(link) else {
             return Err(Unqueued::NoRoom);
         };
         let all = self.all.borrow();
@@ -279,25 +341,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn links_keep_their_numbers_until_there_are_too_many() {
+    fn idle_links_leave_their_places_to_new_ones() {
         let sockets = WorkerSockets::new(0);
+        let start = Instant::now();
         let link =
             |number: usize| Link { ours: [2, 0, 0, 0, 0, 1], theirs: [2, 0, 0, 1, (number >> 8) as u8, number as u8] };
-        let first = sockets.link(0, link(0)).expect("there is room");
-        for number in 0..MAX_LINKS {
-            let id = sockets.link(0, link(number)).expect("there is room");
-            assert_eq!((id.index(), sockets.link(0, link(number))), (number, Some(id)));
+        let get = |number, after| sockets.link(0, link(number), start + after);
+        let ids: Vec<_> = (0..MAX_LINKS).map(|number| get(number, Duration::ZERO).expect("there is room")).collect();
+        for (number, id) in ids.iter().enumerate() {
+            assert_eq!((id.index(), get(number, Duration::ZERO)), (number, Some(*id)));
         }
-        assert_eq!(sockets.link(0, link(0)), Some(first));
-        assert_eq!(sockets.link(0, link(MAX_LINKS)), None);
-        assert_eq!(sockets.link(1, link(0)), None, "another socket, another link");
-        assert_eq!(sockets.link(0, link(7)).map(LinkId::index), Some(7));
+        assert_eq!(get(MAX_LINKS, IDLE / 2), None, "all are in use");
+        assert_eq!(sockets.link(1, link(0), start), None, "another socket, another link");
+        assert_eq!(get(0, IDLE), Some(ids[0]), "its use keeps it");
+        let others: Vec<_> =
+            (1..MAX_LINKS).map(|number| get(MAX_LINKS + number, IDLE).expect("an idle place")).collect();
+        assert_eq!(get(0, IDLE), Some(ids[0]));
+        let links = sockets.links.borrow();
+        assert!(ids[1..].iter().all(|id| links.get(*id).is_none()), "an old number is not that of a new link");
+        assert_eq!(links.get(others[0]).map(|(_, link)| link.theirs[4]), Some(link(MAX_LINKS + 1).theirs[4]));
+        assert_eq!(links.numbers.len(), MAX_LINKS);
     }
 
     #[test]
     fn what_cannot_leave_goes_elsewhere() {
         let sockets = WorkerSockets::new(0);
-        let link = sockets.link(0, Link { ours: [2; 6], theirs: [4; 6] }).expect("there is room");
+        let link = sockets.link(0, Link { ours: [2; 6], theirs: [4; 6] }, Instant::now()).expect("there is room");
         let addresses = ("192.0.2.1:53".parse().unwrap(), "192.0.2.2:1024".parse().unwrap());
         let mut other = Vec::new();
         sockets.push(link, addresses, |out| out.extend([1, 2]), |message| other = message.to_vec());

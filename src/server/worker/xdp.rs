@@ -24,7 +24,7 @@ use crate::net::busy_poll::BusyPoll;
 use crate::net::tasks::{Endless, Lost, TaskKind};
 use crate::net::udp::Socket;
 use crate::net::xdp::filter::Filter;
-use crate::net::xdp::frame::{self, UdpFrame};
+use crate::net::xdp::frame::{self, Checksums, UdpFrame};
 use crate::net::xdp::socket::Frame;
 use crate::net::xdp::{Home, LentXsk, LinkId, WorkerSocket, WorkerSockets};
 
@@ -49,6 +49,8 @@ struct Reader {
 pub(in crate::server) struct XdpSocket {
     /// The index of the interface.
     pub(in crate::server) interface: u32,
+    /// Those of the datagrams that it receives.
+    pub(in crate::server) checksums: Checksums,
     /// The program of the interface.
     pub(in crate::server) filter: Arc<Filter>,
     pub(in crate::server) home: Home,
@@ -148,10 +150,10 @@ impl XdpTargets {
             self.sockets.remove(socket.number);
         }
         let mut readers = stay;
-        for XdpSocket { interface, filter, home } in wanted {
+        for XdpSocket { interface, checksums, filter, home } in wanted {
             // One that stays is not at home, and neither is what a worker before has not let go of.
             let Some(lent) = LentXsk::take(home) else { continue };
-            let socket = self.sockets.add(*interface, Arc::clone(filter), lent);
+            let socket = self.sockets.add(*interface, *checksums, Arc::clone(filter), lent);
             let watched = watch(socket.xsk().as_fd().try_clone_to_owned()?)?;
             let mut task = Endless::new(TaskKind::Listener);
             task.start(Rc::clone(self).read(Rc::clone(&socket), watched, busy_poll));
@@ -209,7 +211,7 @@ impl XdpTargets {
         let mut arrivals = [const { None }; BATCH];
         let mut invalid = 0;
         for (arrival, frame) in arrivals.iter_mut().zip(frames) {
-            *arrival = frame::read(frame).map(|frame| self.arrival(socket, &frame));
+            *arrival = frame::read(frame, socket.checksums).map(|frame| self.arrival(socket, &frame, now));
             invalid += u64::from(arrival.is_none());
         }
         self.take_replies(&mut arrivals, now);
@@ -259,7 +261,7 @@ impl XdpTargets {
     }
 
     /// A datagram with what is known of its way.
-    fn arrival<'f>(&self, socket: &WorkerSocket, frame: &UdpFrame<'f>) -> Arrival<'f> {
+    fn arrival<'f>(&self, socket: &WorkerSocket, frame: &UdpFrame<'f>, now: Instant) -> Arrival<'f> {
         let &UdpFrame { link, source, destination: to, payload: bytes } = frame;
         let local = Some(LocalAddress::new(to.ip(), socket.interface));
         let peer = match source {
@@ -270,7 +272,7 @@ impl XdpTargets {
             SocketAddr::V4(_) | SocketAddr::V6(_) => source,
         };
         let datagram = Datagram { bytes, peer, local, is_truncated: false };
-        Arrival { datagram, to, link: self.sockets.link(socket.number, link) }
+        Arrival { datagram, to, link: self.sockets.link(socket.number, link, now) }
     }
 }
 

@@ -13,6 +13,7 @@ use crate::metrics::XdpSnapshot;
 use crate::net::xdp::Home;
 use crate::net::xdp::bpf::{Link, Mode};
 use crate::net::xdp::filter::Filter;
+use crate::net::xdp::frame::Checksums;
 use crate::net::xdp::netlink::{self, InterfaceFacts};
 use crate::net::xdp::socket::{Copying, FrameCounts, Xsk, dropped_by_kernel};
 use crate::server::worker::XdpSocket;
@@ -158,6 +159,7 @@ impl Interface {
         let its = prepared.queues.iter().filter(|queue| (queue.number % workers) as usize == worker);
         let socket = |queue: &Queue| XdpSocket {
             interface: prepared.facts.index,
+            checksums: prepared.checksums(),
             filter: Arc::clone(&prepared.filter),
             home: Arc::clone(&queue.home),
         };
@@ -275,6 +277,13 @@ impl Prepared {
     /// a generic program would take all of it for one datagram.
     fn hands_over_whole(&self) -> bool {
         self.facts.driver.as_deref().is_some_and(|driver| WHOLE.contains(&driver))
+    }
+
+    /// The checksums of what arrives: a generic program also sees what a sender on this machine leaves to a card, and so does a native one of a
+    /// virtual driver.
+    fn checksums(&self) -> Checksums {
+        let is_generic = matches!(self.attached, Some((_, Mode::Generic)));
+        if is_generic || self.hands_over_whole() { Checksums::MaybePartial } else { Checksums::Whole }
     }
 
     /// Binds the sockets to their queues, and has the program hand frames to them.

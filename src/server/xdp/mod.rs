@@ -36,7 +36,7 @@ use crate::config::{Config, XdpConfig};
 use crate::metrics::XdpSnapshot;
 use crate::net::batch;
 use crate::net::xdp::netlink::{self, Changes};
-use crate::net::xdp::{NextHop, NextHops};
+use crate::net::xdp::{EXPERIMENTAL, NextHop, NextHops};
 use crate::state::ForwarderState;
 
 /// The interfaces of `[xdp]`.
@@ -79,6 +79,7 @@ impl Xdp {
     /// Makes what takes rights that are given up later, for each interface of a config. What cannot be made now is tried again.
     pub fn prepare(config: &Config) -> Option<Self> {
         let XdpConfig { interfaces, .. } = config.xdp.as_ref()?;
+        tracing::warn!("{EXPERIMENTAL}");
         allow_locked_memory();
         let workers = u32::try_from(worker_count(config)).unwrap_or(u32::MAX);
         let interfaces = interfaces.iter().map(|config| Interface::prepare(config.clone(), workers));

@@ -10,6 +10,7 @@ use crate::metrics::Want;
 use crate::net::backend_sockets::Refused;
 use crate::net::refusal::Refusal;
 use crate::net::xdp::filter::Filter;
+use crate::net::xdp::frame::Checksums;
 use crate::net::xdp::socket::{Copying, FrameCounts, Xsk};
 use crate::net::xdp::{Home, LentXsk, NextHop, NextHops};
 use crate::policy::query_slots::SlotState;
@@ -46,7 +47,8 @@ impl Fixture {
         let xsks = Rc::new(WorkerSockets::new(1));
         let counts = Arc::clone(xsk.counts());
         let home: Home = Arc::new(Mutex::new(Some(xsk)));
-        let xsk = xsks.add(INTERFACE, Arc::clone(&filter), LentXsk::take(&home).unwrap()).number;
+        let xsk =
+            xsks.add(INTERFACE, Checksums::MaybePartial, Arc::clone(&filter), LentXsk::take(&home).unwrap()).number;
         let mut sockets = BackendSockets::new(1000, 64, Rc::clone(&xsks)).unwrap();
         let set_id = sockets.add(backend.local_addr().unwrap());
         let mut this = Self { sockets, set_id, backend, xsks, filter, home, xsk, counts, now: Instant::now() };
@@ -242,7 +244,7 @@ fn sockets_are_the_kernels_while_the_way_is_another() {
     fixture.xsks.remove(fixture.xsk);
     let without = fixture.send_from(held.socket());
     let filter = Arc::new(Filter::load(OURS, 2, 1).unwrap());
-    fixture.xsks.add(INTERFACE, Arc::clone(&filter), LentXsk::take(&fixture.home).unwrap());
+    fixture.xsks.add(INTERFACE, Checksums::MaybePartial, Arc::clone(&filter), LentXsk::take(&fixture.home).unwrap());
     let before = fixture.send_from(held.socket());
     assert_eq!((fixture.received(), fixture.frames()), (vec![without.id(), before.id()], 4));
     let fresh = fixture.send(0);

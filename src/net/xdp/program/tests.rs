@@ -172,7 +172,7 @@ proptest! {
             }
         }
         let fate = run(&program(), &frame, &mut world(0));
-        let Some(datagram) = frame::read(&frame) else { return Ok(()) };
+        let Some(datagram) = frame::read(&frame, frame::Checksums::MaybePartial) else { return Ok(()) };
         let is_listened = cases::LISTENING.iter().any(|text| text.parse() == Ok(datagram.destination));
         let is_held = cases::HELD.iter().any(|&(worker, local, remote)| {
             worker == 0 && local.parse() == Ok(datagram.destination) && remote.parse() == Ok(datagram.source)
