@@ -379,7 +379,7 @@ fn long_heads_without_a_body_hold_a_bounded_amount() {
         assert_eq!(client.error_of_end().unwrap_or(ENHANCE_YOUR_CALM), ENHANCE_YOUR_CALM);
     }
     let each = server.process.resident().saturating_sub(resident) / COUNT;
-    assert!(each < 600 << 10, "{each} octets of each connection");
+    assert!(each < 400 << 10, "{each} octets of each connection");
     assert_served(&server);
     // A request whose body is to come has no use for a long head.
     let mut client = Http2Client::new(at(&server));

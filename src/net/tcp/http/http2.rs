@@ -136,7 +136,7 @@ impl Http2 {
     fn count_part(&mut self, octets: usize) {
         let before = self.excess;
         self.excess = before.saturating_add(octets.saturating_sub(USUAL_PART));
-        if self.excess > 2 * MAX_EXCESS {
+        if self.excess > MAX_EXCESS + MAX_EXCESS / 2 {
             self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
         } else if before <= MAX_EXCESS && self.excess > MAX_EXCESS {
             self.exchange.borrow_mut().begin_end();
@@ -383,8 +383,8 @@ const MAX_HEAD_OF_BODY: usize = 4 << 10;
 /// Octets of a head, or of a body, that nothing counts.
 const USUAL_PART: usize = 1 << 10;
 
-/// Octets of heads and bodies beyond those before a connection is ended. A client that goes on in spite of that has as many again.
-const MAX_EXCESS: usize = 256 << 10;
+/// Octets of heads and bodies beyond those before a connection is ended. A client that goes on in spite of that has half as many again.
+const MAX_EXCESS: usize = 128 << 10;
 
 /// Requests of a connection that may be late, beyond those that came whole.
 const MAX_LATE: usize = 64;
