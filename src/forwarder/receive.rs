@@ -175,7 +175,7 @@ impl Forwarder {
         let Arrival { message, client, .. } = arrival;
         let local = match client {
             Client::Udp { .. } | Client::Proxied(_) => client.datagram().and_then(|way| self.outside.way.asked_at(way)),
-            Client::Tcp(_) | Client::Admin(_) => None,
+            Client::Tcp(_) | Client::Admin(_) => client.connected_to(),
         };
         let hash = arrival.asked(folded).map(|(_, question)| question.hash);
         let (client, transport) = (client.peer(), client.transport());

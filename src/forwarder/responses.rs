@@ -236,7 +236,7 @@ impl Outside {
                 if let Some(said) = fill(&mut message) {
                     responder.add_hop_options(delivery.asked.asks(), &mut message);
                     responder.respond_with(content_of(said), |out| {
-                        delivery.end(counters, taps, None, (said, Sent::Response), &message);
+                        delivery.end(counters, taps, responder.asked(), (said, Sent::Response), &message);
                         *out = message;
                     });
                 }

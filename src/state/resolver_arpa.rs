@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn all_else_is_nodata() {
+    fn all_else_is_nodata_but_for_the_soa_and_ns_records_of_the_zone() {
         let name: Name = "dns.example".parse().expect("a name");
         let zone = ResolverArpa::new(Some(&name), &[at("tls://192.0.2.1")]);
         let nodata = |zone: &ResolverArpa, name: &[u8], qtype| {
@@ -247,6 +247,11 @@ mod tests {
             nodata(&zone, DNS, RecordType::SVCB);
         }
         nodata(&ResolverArpa::new(Some(&name), &[at("192.0.2.1:53")]), DNS, RecordType::SVCB);
+        // RFC 6303 section 3: but for what each such zone has at its apex.
+        for qtype in [RecordType::SOA, RecordType::NS] {
+            let (rcode, answers, _, _) = ask(&zone, RESOLVER_ARPA, qtype);
+            assert_eq!((rcode, answers), (Rcode::NOERROR, 1), "{qtype}");
+        }
     }
 
     #[test]

@@ -352,3 +352,50 @@ fn requests_that_ask_nothing_have_an_end() {
     assert!((100..=110).contains(&answered), "{answered}");
     assert_served(&server);
 }
+
+/// Fields of a POST with so many more octets.
+fn long_head(octets: usize) -> Vec<u8> {
+    // The name of the server goes to the table of header fields, and with it what it was read with.
+    let indexed = [&[0x41, 11][..], b"dns.example"].concat();
+    let fields = [&[0x83, 0x86][..], &indexed, &field(":path", "/dns-query")].concat();
+    let filled = field("x", &"y".repeat(100)).repeat(octets / 104);
+    [fields, field("content-type", "application/dns-message"), filled].concat()
+}
+
+#[test]
+fn long_heads_without_a_body_hold_a_bounded_amount() {
+    const COUNT: usize = 50;
+    let backend = Backend::new(answer(ADDRESS));
+    let server = start(&backend, "per_client = 0\nmax = 1000\nfirst_query = '30s'");
+    let head = long_head(11_000);
+    let resident = server.process.resident();
+    let mut clients: Vec<_> = (0..COUNT).map(|_| Http2Client::new(at(&server))).collect();
+    for client in &mut clients {
+        for number in 0..128 {
+            if !client.send(HEADERS, END_HEADERS, odd(number), &head) {
+                break;
+            }
+        }
+        assert_eq!(client.error_of_end().unwrap_or(ENHANCE_YOUR_CALM), ENHANCE_YOUR_CALM);
+    }
+    let each = server.process.resident().saturating_sub(resident) / COUNT;
+    assert!(each < 400 << 10, "{each} octets of each connection");
+    assert_served(&server);
+    // A request whose body is to come has no use for a long head.
+    let mut client = Http2Client::new(at(&server));
+    client.send(HEADERS, END_HEADERS, 1, &long_head(5_000));
+    let frame = client.receive_until(|frame| frame.stream == 1).expect("a frame");
+    assert_eq!((frame.kind, frame.payload), (RST_STREAM, ENHANCE_YOUR_CALM.to_be_bytes().to_vec()));
+}
+
+#[test]
+fn bodies_that_do_not_come_by_the_dozen_end_the_connection() {
+    let backend = Backend::new(answer(ADDRESS));
+    let server = start(&backend, "first_query = '300ms'");
+    let mut client = Http2Client::new(at(&server));
+    // One good query keeps the connection.
+    client.post(1, &query("www.example.org", A).to_vec());
+    (1..101).for_each(|number| assert!(client.begin_post(odd(number))));
+    assert_eq!(client.error_of_end().unwrap_or(ENHANCE_YOUR_CALM), ENHANCE_YOUR_CALM);
+    assert_served(&server);
+}

@@ -185,6 +185,42 @@ fn what_is_no_query_has_a_status_of_its_own() {
 }
 
 #[test]
+fn a_client_that_sends_too_much_reads_why() {
+    let server = start(&forwarder(&Backend::new(answer(ADDRESS)), ""), &Authorities::new());
+    let at = server.listeners("forwarder")[2];
+    let mut client = TcpStream::connect(at).expect("the server listens");
+    client.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+    write!(
+        client,
+        "POST /q HTTP/1.1\r\nhost: a\r\ncontent-type: application/dns-message\r\ncontent-length: 200000\r\n\r\n"
+    )
+    .expect("it is sent");
+    // The response is there, and the client is not through.
+    let mut first = [0; 12];
+    assert_eq!(client.peek(&mut first).expect("a response"), 12);
+    assert_eq!(&first, b"HTTP/1.1 413");
+    (0..200).for_each(|_| client.write_all(&[0; 1000]).expect("the server discards it"));
+    client.shutdown(std::net::Shutdown::Write).expect("a socket");
+    let mut heard = Vec::new();
+    client.read_to_end(&mut heard).expect("an end without a reset");
+    assert!(heard.starts_with(b"HTTP/1.1 413"), "{}", String::from_utf8_lossy(&heard));
+    let mut client = Http2Client::new(at);
+    let mut fields = vec![0x83, 0x86];
+    fields.extend(http2::field(":path", "/q"));
+    fields.extend(http2::field("content-type", "application/dns-message"));
+    fields.extend(http2::field("content-length", "200000"));
+    client.send(HEADERS, http2::END_HEADERS, 1, &fields);
+    let answer = client.receive_until(|frame| frame.stream == 1).expect("a response");
+    assert_eq!((answer.kind, answer.flags & END_STREAM), (HEADERS, END_STREAM));
+    let end = client.receive_until(|frame| frame.stream == 1).expect("an end");
+    assert_eq!((end.kind, end.payload), (http2::RST_STREAM, vec![0; 4]), "NO_ERROR");
+    // What was on its way does no harm to the connection.
+    (0..3).for_each(|_| assert!(client.send(DATA, 0, 1, &[0; 16_384])));
+    client.send(http2::PING, 0, 0, &[1; 8]);
+    client.receive_until(|frame| frame.kind == http2::PING).expect("the connection goes on");
+}
+
+#[test]
 fn who_is_to_get_no_response_is_told_so() {
     let (backend, authorities) = (Backend::new(answer(ADDRESS).except("silent", silent())), Authorities::new());
     let pool = "timeout = '100ms'\nattempt_timeout = '100ms'\non_timeout = 'drop'\n[certificates.main]\nchain = 'chain.pem'\nkey = 'key.pem'\n";

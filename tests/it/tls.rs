@@ -415,6 +415,19 @@ fn an_expired_certificate_is_told_by_check_and_served() {
 }
 
 #[test]
+fn an_idle_connection_ends_with_close_notify() {
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let keys = "[forwarder.connections]\nidle = '300ms'\nfirst_query = '1s'";
+    let server = start(&forwarder(&backend, keys), &authorities);
+    let trusted = authorities.trusted(&["dot"]);
+    let mut client = TlsClient::of(tls_of(&server), &trusted, "dns.example");
+    assert_eq!(client.ask(&query("www.example.org", A)).answers(), [ADDRESS]);
+    assert!(client.wait_for_end(), "the idle time ends it");
+    let mut silent = TlsClient::of(tls_of(&server), &trusted, "dns.example");
+    assert!(silent.wait_for_end(), "the time of the first query ends it");
+}
+
+#[test]
 fn an_idle_connection_takes_little_memory() {
     const COUNT: usize = 400;
     let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());

@@ -162,6 +162,9 @@ impl Connection {
                 () = at(alarm) => {
                     let now = Instant::now();
                     if end.is_some_and(|end| end <= now) {
+                        if doing == Doing::Reading {
+                            self.stream.notify_end();
+                        }
                         return if self.patience.is_fresh() { Err(ErrorKind::TimedOut.into()) } else { Ok(()) };
                     }
                     if end_of_queries.is_some_and(|end| end <= now) {

@@ -112,6 +112,14 @@ impl Stream {
         }
     }
 
+    /// Sends the client the end of a session, as far as the kernel takes it at once (RFC 8446 section 6.1).
+    pub(super) fn notify_end(&mut self) {
+        if let Self::Tls(tls) = self {
+            tls.session.send_close_notify();
+            let _ = tls.flush();
+        }
+    }
+
     /// Says that nothing more comes. A client that does not take even that is waited for no longer than `patience`.
     ///
     /// # Errors

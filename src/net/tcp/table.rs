@@ -14,7 +14,9 @@
 //!    `unsent` octets, and one of them as much as that leaves free: a dynamic threshold (Choudhury and Hahne, 1998), under
 //!    which one that does not read gets half of all, ten get an eleventh each, and there is always room for one more. Whose
 //!    response does not fit is closed, and counted; the kernel tells its client, which would have waited for it.
-//! 3. A query is not handed over while its connection waits for its client already and the largest response might not fit: who
+//! 3. Who reads is not shut out by those who do not: a response to a client for which nothing waits has what is left of all, and if
+//!    that is not enough, those make room for it that have most waiting, times the connections of their client.
+//! 4. A query is not handed over while its connection waits for its client already and the largest response might not fit: who
 //!    reads is slowed down and not closed.
 
 use std::future::pending;
@@ -200,6 +202,21 @@ impl Connections {
         self.most_unsent.load(Relaxed).saturating_sub(self.unsent.load(Relaxed))
     }
 
+    /// Closes those that do not read, the largest first, until this seat has room for so many octets; whether it has.
+    fn reclaim(&self, newcomer: &Seat, excess: usize) -> bool {
+        let mut table = self.lock();
+        let mut reclaimed = 0;
+        while reclaimed < excess {
+            let Some(position) = table.largest(newcomer) else { return false };
+            let seat = table.remove(position);
+            reclaimed += seat.waiting();
+            seat.close();
+            self.limited.count(Limit::Unsent);
+        }
+        self.tell_pressure(&table);
+        true
+    }
+
     /// Milliseconds since the beginning of time.
     fn millis(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.start).as_millis() as u64
@@ -225,6 +242,18 @@ impl Table {
         };
         self.remove((first + chosen) % count).close();
         true
+    }
+
+    /// The place of the connection that has the most octets waiting, times the connections of its client; none if all is read.
+    fn largest(&self, newcomer: &Seat) -> Option<usize> {
+        let weight = |(seat, client): &(Arc<Seat>, Connected)| {
+            let is_other = !std::ptr::eq(&raw const **seat, newcomer);
+            if is_other { seat.waiting().saturating_mul(client.siblings() as usize) } else { 0 }
+        };
+        let first = self.next_look % self.seats.len().max(1);
+        let looked_at = self.seats.iter().enumerate().cycle().skip(first).take(self.seats.len().min(LOOKED_AT));
+        let weighed = looked_at.map(|(position, held)| (weight(held), position)).filter(|(weight, _)| *weight > 0);
+        weighed.max().map(|(_, position)| position)
     }
 
     /// Takes a seat away. It is no part of the table from now on, even if its connection takes a moment to hear of it.
@@ -273,11 +302,15 @@ impl Seat {
         if octets == 0 {
             return true;
         }
+        let is_first = self.waiting() == 0;
         self.add(octets);
-        let unsent = self.connections.unsent.load(Relaxed);
+        let (unsent, most) = (self.connections.unsent.load(Relaxed), self.connections.most_unsent.load(Relaxed));
         // Counted first and asked then: of two threads, neither can miss what the other has added.
-        let free = self.connections.most_unsent.load(Relaxed).checked_sub(unsent);
-        let is_admitted = free.is_some_and(|free| self.waiting() <= free);
+        let is_admitted = match unsent.checked_sub(most) {
+            Some(excess) if is_first => excess == 0 || self.connections.reclaim(self, excess),
+            Some(_) => false,
+            None => is_first || self.waiting() <= most - unsent,
+        };
         if !is_admitted {
             self.settle(octets);
             self.connections.limited.count(Limit::Unsent);

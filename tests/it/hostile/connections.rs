@@ -144,6 +144,25 @@ fn responses_that_come_all_at_once_are_bounded_in_all() {
 }
 
 #[test]
+fn who_reads_gets_large_responses_beside_twenty_who_do_not() {
+    let large_reply = reply(|reply| reply.with_flags(AA).answer(txt(60_000)));
+    let backend = Backend::new(truncated().by_tcp(large_reply).except("www", answer(ADDRESS)));
+    let both = Both::before(backend, "per_client = 0\nunsent = '1MiB'\nidle = '1h'");
+    for (name, address) in both.listeners() {
+        let taken = || both.server.admin().metrics().sum("hedgerow_queries_total", &[("transport", "tcp")]);
+        let mut greedy: Vec<_> = (0..20).map(|_| TcpClient::with_window(host(2), SMALL, address)).collect();
+        greedy.iter_mut().for_each(|client| client.send(&large(20)));
+        let mut last = 0;
+        until("nobody is asked any further", || {
+            let response = client(1, address).ask(&large(1)[0]);
+            assert!(response.bytes.len() > 60_000, "{name}: who reads gets all");
+            let now = taken();
+            (std::mem::replace(&mut last, now) + 1 == now).then_some(())
+        });
+    }
+}
+
+#[test]
 fn a_client_has_so_many_connections_and_no_more() {
     let both = Both::start("per_client = 3");
     for (name, address) in both.listeners() {

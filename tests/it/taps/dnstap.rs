@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::support::certificates::{Authorities, TlsClient};
 use crate::support::*;
 
 const ONE: &str = "192.0.2.1";
@@ -281,6 +282,40 @@ fn every_message_is_told_once_and_attempts_with_their_kind() {
             ),
         }
     }
+}
+
+#[test]
+fn clients_by_tcp_and_tls_are_told_with_the_address_that_they_have_asked() {
+    let (backend, authorities) = (Backend::new(answer(ONE)), Authorities::new());
+    let certificate = "[certificates.main]\nchain = 'chain.pem'\nkey = 'key.pem'\n";
+    let forwarder = Forwarder::to(&[&backend], certificate).listen("['127.0.0.1:0', 'tls://127.0.0.1:0']").admin();
+    let config = format!("{}\n[dnstap]\nto = 'file:tap'\nmessages = ['client']\n", forwarder.to_toml());
+    let (chain, key) = authorities.issue("dns.example");
+    let mut server = Server::start_with_files(&config, &[("chain.pem", &chain), ("key.pem", &key)]);
+    let listeners = server.listeners("forwarder").to_vec();
+    server.tcp_client().ask(&query("tcp.test", A));
+    TlsClient::of(listeners[1], &authorities.trusted(&["dot"]), "dns.example").ask(&query("tls.test", A));
+    server.admin().wait_for("all is written", |metrics| records(metrics, "written") >= 4);
+    server.process.signal(Signal::TERM);
+    assert!(server.process.wait_for_exit().success());
+    let file = fs::read(server.path("tap")).expect("it is there");
+    let mut rest = &file[..];
+    assert_eq!(read_frame(&mut rest), Some(Err(2)), "START");
+    let mut seen = Vec::new();
+    while let Some(Ok(data)) = read_frame(&mut rest) {
+        let frame = Frame::read(&data);
+        let port = frame.numbers.get(&7).copied();
+        assert_eq!(frame.octets.get(&5).map(Vec::as_slice), Some(&[127, 0, 0, 1][..]), "response_address: {frame:?}");
+        seen.push((frame.name(), frame.kind, frame.numbers[&3], port));
+    }
+    seen.sort();
+    let expected = |name: &str, kind, protocol, place: usize| {
+        (format!("{name}.test."), kind, protocol, Some(u64::from(listeners[place].port())))
+    };
+    assert_eq!(
+        seen,
+        [expected("tcp", 5, 2, 0), expected("tcp", 6, 2, 0), expected("tls", 5, 3, 1), expected("tls", 6, 3, 1)]
+    );
 }
 
 #[test]

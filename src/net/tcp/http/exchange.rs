@@ -192,7 +192,8 @@ impl Exchange {
             self.patience.on_activity(now);
             self.place.seat.set_standing(false, now);
         }
-        if self.end.is_some() && self.doing() != Doing::Reading {
+        let is_shut = self.flow.is_shut() && self.end.is_none();
+        if is_shut || self.end.is_some() && self.doing() != Doing::Reading {
             self.begin_end();
         }
     }

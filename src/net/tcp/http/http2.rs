@@ -18,6 +18,7 @@ use bytes::Bytes;
 use h2::server::{Builder, Connection, Handshake, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
 use http::Request;
+use http::request::Parts;
 
 use super::exchange::Exchange;
 use super::io::HttpStream;
@@ -55,6 +56,10 @@ pub(super) struct Http2 {
     bodies: Vec<Body>,
     /// Responses that the client has no window for.
     held: Vec<Held>,
+    /// Octets that requests have had beyond [`USUAL_PART`] each.
+    excess: usize,
+    /// Requests that did not come whole in time, less one for each that did.
+    late: usize,
     exchange: Rc<RefCell<Exchange>>,
 }
 
@@ -83,7 +88,8 @@ struct Held {
 
 impl Http2 {
     pub(super) fn new(connection: Connection<HttpStream, Bytes>, exchange: Rc<RefCell<Exchange>>) -> Self {
-        Self { connection, ways: Vec::new(), free: Vec::new(), bodies: Vec::new(), held: Vec::new(), exchange }
+        let (ways, free, bodies, held) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { connection, ways, free, bodies, held, excess: 0, late: 0, exchange }
     }
 
     /// Does all that can be done; ready when the connection is over.
@@ -119,6 +125,23 @@ impl Http2 {
         for mut body in self.bodies.drain(..late) {
             body.respond.send_reset(Reason::CANCEL);
         }
+        self.late += late;
+        if self.late > MAX_LATE {
+            self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        }
+    }
+
+    /// Counts a head or a body. `h2` keeps fields in the table of header fields as parts of what it has read, so that a short field may
+    /// hold a long read for as long as the connection lasts. A client whose requests are long goes on by another connection.
+    fn count_part(&mut self, octets: usize) {
+        let before = self.excess;
+        self.excess = before.saturating_add(octets.saturating_sub(USUAL_PART));
+        if self.excess > MAX_EXCESS + MAX_EXCESS / 2 {
+            self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        } else if before <= MAX_EXCESS && self.excess > MAX_EXCESS {
+            self.exchange.borrow_mut().begin_end();
+            self.end();
+        }
     }
 
     /// Takes requests until there is none, or no room for more.
@@ -139,6 +162,11 @@ impl Http2 {
 
     fn take_request(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>, cx: &mut Context<'_>) {
         let (head, stream) = request.into_parts();
+        let octets = octets_of(&head);
+        self.count_part(octets);
+        if !stream.is_end_stream() && octets > MAX_HEAD_OF_BODY {
+            return respond.send_reset(Reason::ENHANCE_YOUR_CALM);
+        }
         let asked = read_head(&head, &self.exchange.borrow().path);
         let refusal = match asked {
             Asked::Message(message) => return self.hand_over(&message, respond),
@@ -176,15 +204,17 @@ impl Http2 {
     }
 
     fn finish_body(&mut self, mut body: Body, whole: Result<(), Option<HttpStatus>>) {
-        let octets = body.octets.as_slice();
+        let length = body.octets.as_slice().len();
+        self.count_part(length);
         // Has the window of the connection open again.
-        let _ = body.stream.flow_control().release_capacity(octets.len());
+        let _ = body.stream.flow_control().release_capacity(length);
         let whole = match body.refusal {
             Some(status) => whole.and(Err(Some(status))),
             None => whole,
         };
-        match whole.and_then(|()| check_message(octets).map_err(Some)) {
+        match whole.and_then(|()| check_message(body.octets.as_slice()).map_err(Some)) {
             Ok(()) => {
+                self.late = self.late.saturating_sub(1);
                 let octets = mem::replace(&mut body.octets, Octets::Parts(Vec::new()));
                 self.hand_over(octets.as_slice(), body.respond);
             }
@@ -322,6 +352,13 @@ impl Octets {
     }
 }
 
+/// Octets of a head as RFC 9113 section 6.5.2 counts them, but for what stands in place of a path and a name.
+fn octets_of(head: &Parts) -> usize {
+    let fields = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD);
+    let path = head.uri.path_and_query().map_or(0, |path| path.as_str().len());
+    fields.sum::<usize>() + path
+}
+
 /// What has ended a connection, as others end.
 pub(super) fn to_io(error: h2::Error) -> io::Error {
     if error.is_io() { error.into_io().unwrap_or_else(|| io::ErrorKind::Other.into()) } else { io::Error::other(error) }
@@ -336,6 +373,21 @@ const CONNECTION_WINDOW: u32 = 256 << 10;
 /// Octets of the header fields of one request (RFC 9113 section 6.5.2), of which 32 count for each field beside its own: by GET there is
 /// room for a query of 11,000.
 const MAX_HEADERS: u32 = 16 << 10;
+
+/// Octets that each field counts beside its own.
+const FIELD: usize = 32;
+
+/// Octets of the header fields of a request whose body is to come: only the query of a GET needs more.
+const MAX_HEAD_OF_BODY: usize = 4 << 10;
+
+/// Octets of a head, or of a body, that nothing counts.
+const USUAL_PART: usize = 1 << 10;
+
+/// Octets of heads and bodies beyond those before a connection is ended. A client that goes on in spite of that has half as many again.
+const MAX_EXCESS: usize = 128 << 10;
+
+/// Requests of a connection that may be late, beyond those that came whole.
+const MAX_LATE: usize = 64;
 
 /// Octets of the table of header fields, as RFC 7541 section 4.2 has it.
 const HEADER_TABLE: u32 = 4096;

@@ -17,6 +17,8 @@ pub(super) struct HttpStream {
     /// Octets that were read to see what they are.
     ahead: Vec<u8>,
     flow: Rc<Flow>,
+    /// Octets that may still be discarded, once the sending side is shut down.
+    discards: Option<usize>,
 }
 
 /// How octets come and go, for who serves the connection.
@@ -28,6 +30,8 @@ pub(super) struct Flow {
     written: Cell<usize>,
     /// Whether the kernel takes no more at the moment.
     is_blocked: Cell<bool>,
+    /// Whether nothing more is sent, and what comes is discarded.
+    is_shut: Cell<bool>,
 }
 
 impl Flow {
@@ -45,12 +49,17 @@ impl Flow {
     pub(super) fn is_blocked(&self) -> bool {
         self.is_blocked.get()
     }
+
+    /// Whether nothing more is sent, and the client is to end its side.
+    pub(super) fn is_shut(&self) -> bool {
+        self.is_shut.get()
+    }
 }
 
 impl HttpStream {
     pub(super) fn new(stream: Stream) -> (Self, Rc<Flow>) {
         let flow = Rc::new(Flow::default());
-        (Self { stream, ahead: Vec::new(), flow: Rc::clone(&flow) }, flow)
+        (Self { stream, ahead: Vec::new(), flow: Rc::clone(&flow), discards: None }, flow)
     }
 
     /// Whether a client that does not say so speaks HTTP/2, as it may do by prior knowledge (RFC 9113 section 3.3). What was read for
@@ -116,17 +125,32 @@ impl AsyncWrite for HttpStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        ready!(this.stream.poll_shutdown(cx))?;
-        // What has come and is not read would have the kernel reset the connection, and the client perhaps never see the last response.
+        let mut left = match this.discards {
+            Some(left) => left,
+            None => {
+                ready!(this.stream.poll_shutdown(cx))?;
+                this.flow.is_shut.set(true);
+                MAX_DISCARDED
+            }
+        };
+        // RFC 9112 section 9.6: octets that come after the close have the kernel reset the connection, and the client may never see the last
+        // response. The clock of the connection ends the wait.
         let mut octets = [0; 4096];
-        for _ in 0..UNREAD_CHUNKS {
+        for _ in 0..CHUNKS_PER_TURN {
+            this.discards = Some(left);
             let mut buffer = ReadBuf::new(&mut octets);
             match this.stream.poll_read(cx, &mut buffer) {
-                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
-                Poll::Ready(_) | Poll::Pending => break,
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() && left > 0 => {
+                    left = left.saturating_sub(buffer.filled().len());
+                }
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => return Poll::Pending,
             }
         }
-        Poll::Ready(Ok(()))
+        // There may be more, but others have their turn first.
+        this.discards = Some(left);
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -136,5 +160,8 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Octets that are read in one turn: some hundred queries, or 7,000 empty frames.
 const READ_PER_TURN: usize = 64 << 10;
 
-/// How much of what a client has sent is thrown away before it is left, in chunks of 4096 octets.
-const UNREAD_CHUNKS: u32 = 16;
+/// Octets of a client that are discarded after the last response.
+const MAX_DISCARDED: usize = 1 << 20;
+
+/// Chunks of 4096 octets that are discarded in one turn.
+const CHUNKS_PER_TURN: u32 = 16;
