@@ -10,7 +10,7 @@ use super::explain::LateReport;
 use super::finish::handed_at;
 use super::io::{Client, Io, SentAttempt};
 use super::proof::Proof;
-use crate::metrics::Dropped;
+use crate::metrics::{Dropped, Source, is_failure};
 use crate::policy::Rank;
 use crate::policy::backend_load::End;
 use crate::policy::query_slots::{QuerySlot, SlotState, SocketId};
@@ -197,7 +197,7 @@ impl<I: Io> ActiveRace<'_, I> {
         }
         let opened = if pool.is_by_stream(asked.backend) { self.io.opened(slot.socket()) } else { None };
         let latency = now.saturating_duration_since(handed_at(entry.sent_at(&asked, proof), opened));
-        let end = if rank == Rank::Failure { End::Failure(latency) } else { End::Reply(latency) };
+        let end = if is_failed(rank, reply) { End::Failure(latency) } else { End::Reply(latency) };
         self.settle(outstanding, slot, end);
         if !lacking.is_none() && proof.has(Proof::LENIENT) {
             self.pool.learn_lacking(asked.backend, lacking, rank, now);
@@ -278,6 +278,18 @@ pub fn rank(reply: &Reply<'_>) -> Rank {
         Rcode::NXDOMAIN => Rank::Nxdomain,
         _ => Rank::Failure,
     }
+}
+
+/// Whether a backend fails by this reply. A verdict on the name, by an extended error of DNSSEC or of a filter, is its work (RFC 8914
+/// section 4).
+fn is_failed(rank: Rank, reply: &Reply<'_>) -> bool {
+    rank == Rank::Failure
+        && match reply.rcode() {
+            rcode @ (Rcode::SERVFAIL | Rcode::REFUSED) => {
+                is_failure(Source::Backend, rcode.0, wire::extended_errors(reply.as_wire()))
+            }
+            _ => true,
+        }
 }
 
 /// Whether a reply to a query with OPT may say that its sender knows no EDNS (RFC 6891 section 7: FORMERR; older servers:

@@ -121,6 +121,9 @@ const WINS: Family = Family { name: "hedgerow_wins", help: "Attempts whose answe
 /// `hedgerow_unreachable_total`.
 const UNREACHABLE: Family =
     Family { name: "hedgerow_unreachable", help: "ICMP errors heard from the way to the backend" };
+/// `hedgerow_failed_attempts_total`.
+const FAILED_ATTEMPTS: Family =
+    Family { name: "hedgerow_failed_attempts", help: "Attempts that ended by a failure reply or a closed port" };
 /// `hedgerow_backend_lost_attempts_total`.
 const LOST_ATTEMPTS: Family =
     Family { name: "hedgerow_backend_lost_attempts", help: "Attempts that were lost with their connection" };
@@ -347,6 +350,8 @@ impl Collector for Exposition {
         )?;
         let unreachable = backends(pools).map(|(pool, backend)| (by_backend(pool, backend), backend.unreachable));
         counter(encoder, &UNREACHABLE, unreachable)?;
+        let failed = backends(pools).map(|(pool, backend)| (by_backend(pool, backend), backend.errors));
+        counter(encoder, &FAILED_ATTEMPTS, failed)?;
         let lost = backends(pools).map(|(pool, backend)| (by_backend(pool, backend), backend.lost_attempts));
         counter(encoder, &LOST_ATTEMPTS, lost)?;
         counter(encoder, &HEDGES_DENIED, pools.iter().map(|pool| (by_pool(pool), pool.hedges_denied)))?;

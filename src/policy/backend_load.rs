@@ -131,6 +131,14 @@ impl BackendLoad {
         &self.errors
     }
 
+    /// Whether more than half of its recent replies were failures, six at least. Others are asked first then.
+    ///
+    /// That fades as [`Errors`] do: within seven seconds the backend has another chance, which one more failure ends, and one
+    /// good reply extends.
+    pub fn is_failing(&self, now: Instant) -> bool {
+        self.errors.value(now) > FAILING
+    }
+
     /// The part of its normal load that it is given: less than 1 during the slow start.
     pub fn share(&self, now: Instant) -> f64 {
         self.returned.map_or(1.0, |returned| slow_start_share(now.saturating_duration_since(returned)))
@@ -212,6 +220,8 @@ impl Errors {
 const STALLED_ATTEMPTS: u32 = 8;
 /// How much one reply counts.
 const ONE_REPLY: f64 = 1.0 / 8.0;
+/// The part of failures above which a backend is one that fails. After good replies alone, six failures in a row reach it.
+const FAILING: f64 = 0.5;
 /// Seconds that a backend is taken to need at least, so that attempts in flight count even if it was never timed.
 const MIN_WAIT: f64 = 1e-6;
 /// Seconds that are charged to one that only fails, in proportion to one that sometimes does. It is often the
@@ -304,6 +314,24 @@ mod tests {
             errors.observe(true, now);
         }
         assert_eq!(errors.level(now), 8);
+    }
+
+    #[test]
+    fn six_failures_make_a_failing_backend_and_time_or_a_good_reply_ends_that() {
+        let now = Instant::now();
+        let mut load = BackendLoad::new(now);
+        let mut ended = |end, now| {
+            load.asked(now);
+            load.ended(end, now);
+            load.is_failing(now)
+        };
+        let failing: Vec<_> = (0..6).map(|_| ended(End::Failure(ms(1)), now)).collect();
+        assert_eq!(failing, [false, false, false, false, false, true]);
+        assert!(!ended(End::Reply(ms(1)), now));
+        for _ in 0..100 {
+            ended(End::Unreachable, now);
+        }
+        assert!(load.is_failing(now + ms(6_900)) && !load.is_failing(now + ms(7_000)));
     }
 
     #[test]

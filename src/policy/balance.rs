@@ -37,9 +37,10 @@ pub enum Balance {
     Sticky,
     /// By the hash of the name, unless that backend is overloaded. The others follow as the hash says.
     Hash,
-    /// The fewest attempts in flight, then the fewest recent errors, then chance. The others follow in the same order.
+    /// The fewest attempts in flight, then the fewest recent errors, then chance. The others follow in the same order, those that fail last.
     LeastLoad,
-    /// The better of two drawn by chance (the power of two choices), by latency and attempts in flight. The others follow, the best first.
+    /// The better of two drawn by chance (the power of two choices), by latency and attempts in flight. The others follow, the best first
+    /// and those that fail last.
     Fastest,
 }
 
@@ -74,6 +75,11 @@ impl BalanceInput<'_> {
     /// How many attempts it has out.
     fn in_flight(&self, backend: BackendIndex) -> u32 {
         self.load(backend).map_or(0, BackendLoad::in_flight)
+    }
+
+    /// Whether most of its recent replies are failures.
+    fn is_failing(&self, backend: BackendIndex) -> bool {
+        self.load(backend).is_some_and(|load| load.is_failing(self.now))
     }
 
     /// The part of its normal load that it is given.
@@ -199,7 +205,7 @@ impl Balancer {
         self.listed(&Shortlist::of(keyed))
     }
 
-    /// By attempts in flight, then recent errors, then weighted chance.
+    /// By attempts in flight, then recent errors, then weighted chance; those that fail come last.
     fn by_load(&self, input: &BalanceInput<'_>, rng: &mut impl Rng) -> Candidates {
         let keyed = self.members.iter().map(|member| {
             // An idle beginner would be the first choice of all queries, of which its share may be more than its due.
@@ -208,22 +214,27 @@ impl Balancer {
             let errors = input.load(member.backend).map_or(0, |load| load.errors().level(input.now));
             // Of exponential variables with the weights as rates, each is the least as often as its weight says.
             let chance = -(1.0 - rng.random::<f64>()).ln() / f64::from(member.weight);
-            ((load, errors, chance), member.backend)
+            ((input.is_failing(member.backend), load, errors, chance), member.backend)
         });
         self.listed(&Shortlist::of(keyed))
     }
 
-    /// The cheaper of two drawn members, then all by cost.
+    /// The cheaper of two drawn members, then all by cost; those that fail come last.
     fn by_cost(&self, input: &BalanceInput<'_>, rng: &mut impl Rng) -> Candidates {
         let cost = |member: &Member| {
-            input.load(member.backend).map_or(0.0, |load| load.cost(input.now)) / f64::from(member.weight)
+            let cost = input.load(member.backend).map_or(0.0, |load| load.cost(input.now)) / f64::from(member.weight);
+            (input.is_failing(member.backend), cost)
         };
         let mut list = self.nobody();
         if let [_, _, ..] = *self.members {
             let one = rng.random_range(0..self.members.len());
             let other = (one + rng.random_range(1..self.members.len())) % self.members.len();
             let (one, other) = (&self.members[one], &self.members[other]);
-            list.push(if cost(one) <= cost(other) { one.backend } else { other.backend });
+            let better = if cost(one) <= cost(other) { one } else { other };
+            // If both fail, another member may not.
+            if !input.is_failing(better.backend) {
+                list.push(better.backend);
+            }
         }
         Shortlist::of(self.members.iter().map(|member| (cost(member), member.backend))).append_to(&mut list);
         list
@@ -248,7 +259,8 @@ fn pass_over_slow_starters(list: &mut Candidates, input: &BalanceInput<'_>, rng:
         let share = input.share(backend);
         share >= 1.0 || rng.random_bool(share)
     });
-    if let Some(willing) = willing {
+    let is_worse = |willing| input.is_failing(willing) && list.get(0).is_some_and(|first| !input.is_failing(first));
+    if let Some(willing) = willing.filter(|willing| !is_worse(*willing)) {
         list.bring_to_front(willing);
     }
 }

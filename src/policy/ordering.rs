@@ -43,6 +43,15 @@ pub fn order(
     let (mut candidates, fit) = known.stalled_last(candidates, rules.attempt_timeout);
     match rules.dispatch {
         Dispatch::Hedge => {
+            // Those that fail come last in these, and no hedge is drawn to them.
+            let is_failing =
+                |backend: BackendIndex| known.loads.get(backend.get()).is_some_and(|load| load.is_failing(known.now));
+            let fit = match rules.balance {
+                Balance::LeastLoad | Balance::Fastest => {
+                    candidates.iter().take(fit).take_while(|backend| !is_failing(*backend)).count()
+                }
+                _ => fit,
+            };
             let load = |backend| f64::from(known.in_flight(backend)) / f64::from(weight(backend).max(1));
             candidates.draw_hedges(usize::from(rules.hedge.max), fit, load, rng);
         }

@@ -173,6 +173,7 @@ impl History {
                 by_hand: backend.by_hand,
                 state_for: at.saturating_sub(since),
                 flaps: track.and_then(BackendTrack::flaps),
+                failed: kept.and_then(|kept| kept.failed),
                 slow_for: kept.map_or(0, |kept| kept.slow_for.into()),
                 p50: kept.and_then(|kept| kept.recent_p50().micros()),
                 usual_p50: kept.and_then(|kept| kept.usual.micros()),

@@ -106,6 +106,8 @@ pub struct BackendFacts<'a> {
     pub state_for: Duration,
     /// Its last four changes between up and down by its probes; none if there were fewer.
     pub flaps: Option<Flaps>,
+    /// Its attempts in the latest ten seconds in which most of them failed; none if it does well since.
+    pub failed: Option<FailedAttempts>,
     /// For how many seconds it has been slow, as `is_slow` says.
     pub slow_for: u64,
     /// Its median in the last seconds, in µs.
@@ -120,6 +122,17 @@ pub struct Flaps {
     /// The time from the first of them to the last.
     pub within: Duration,
     /// The time since the last.
+    pub ago: Duration,
+}
+
+/// The attempts of ten seconds at a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailedAttempts {
+    /// All of them.
+    pub attempts: u64,
+    /// Those that failed.
+    pub failures: u64,
+    /// The time since then.
     pub ago: Duration,
 }
 
@@ -206,6 +219,14 @@ pub const RULES: &[Rule] = &[
         bound: "The probes of a backend found it up or down four times by turns within 5 min, the last time less than 5 min ago.",
         why: "Between two changes it looks well, or merely down. A restart is two changes. An order by hand is none.",
         judge: flapping,
+    },
+    Rule {
+        code: "backend-failing",
+        state: VerdictState::Watch,
+        bound: "In 10 s of the last 5 min more than half of at least 20 attempts at a backend that is up failed, and no 10 s with \
+                20 attempts have been better since. Failures are those of `failing`, other errors such as FORMERR, and a closed port.",
+        why: "Probes accept any reply. `fastest` and `least-load` ask it last, so that few attempts are left to judge it by.",
+        judge: backend_failing,
     },
     Rule {
         code: "backend-slow",
@@ -406,6 +427,26 @@ fn flapping(facts: &Facts<'_>) -> Vec<String> {
     backends.filter_map(text).collect()
 }
 
+fn backend_failing(facts: &Facts<'_>) -> Vec<String> {
+    let backends = facts.pools.iter().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
+    let up = backends.filter(|(_, backend)| backend.state.is_up());
+    let text = |(pool, backend): (&PoolFacts<'_>, &BackendFacts<'_>)| {
+        let FailedAttempts { attempts, failures, ago } = backend.failed.filter(|failed| failed.ago < FAILING_SHOWN)?;
+        let share = percent(failures as f64 / attempts as f64);
+        let ago = if ago.is_zero() { String::new() } else { format!(", {} ago", time(ago)) };
+        Some(format!(
+            "{} of pool {} fails: {share} of its attempts failed in 10 s ({failures} of {attempts}){ago}",
+            backend.name, pool.name
+        ))
+    };
+    up.filter_map(text).collect()
+}
+
+/// Whether most of these attempts failed; nothing if they are too few.
+pub(super) fn is_failing(of: &FailedAttempts) -> Option<bool> {
+    (of.attempts >= MIN_RESPONSES).then_some(of.failures * 2 > of.attempts)
+}
+
 fn backend_behind(facts: &Facts<'_>) -> Vec<String> {
     let text = |pool: &PoolFacts<'_>| {
         let behind: Vec<_> = pool.backends.iter().filter(|backend| backend.state == BackendState::Behind).collect();
@@ -604,6 +645,9 @@ const OVERLOAD_PART: u64 = 1_000;
 
 /// Four changes in this time are flapping, which is shown for as long.
 const FLAPPING: Duration = Duration::from_secs(300);
+
+/// A backend that fails is shown for so long after it was last known to.
+const FAILING_SHOWN: Duration = Duration::from_secs(300);
 
 /// A slow backend takes so many times what is usual, and
 const SLOW_FACTOR: u64 = 5;

@@ -186,6 +186,7 @@ hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="first"} 14
 hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="hedge"} 15
 hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="failover"} 16
 hedgerow_unreachable_total{pool="a \"b\"",backend="[::1]:53"} 40
+hedgerow_failed_attempts_total{pool="a \"b\"",backend="[::1]:53"} 17
 hedgerow_backend_lost_attempts_total{pool="a \"b\"",backend="[::1]:53"} 71
 hedgerow_hedges_denied_total{pool="a \"b\""} 20
 hedgerow_slow_races_total{pool="a \"b\""} 28

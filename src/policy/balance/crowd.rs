@@ -8,7 +8,7 @@
 //! - `round-robin`, `sticky`: in turn where all weights are equal, else by a sequence that meets each member as often as its weight
 //!   says, and as evenly as can be (the multiples of the golden ratio, by an alias table);
 //! - `random`: drawn by an alias table;
-//! - `least-load`, `fastest`: the better of two that are drawn (the power of two choices);
+//! - `least-load`, `fastest`: the better of two that are drawn (the power of two choices); those that fail come last;
 //! - `hash`: a table of places, of which one that comes or goes changes none but its own; with bounded load.
 
 use rand::{Rng, RngExt};
@@ -92,12 +92,12 @@ impl Crowd {
             Balance::Random => view.drawn(rng),
             Balance::Sticky => view.by_affinity(input),
             Balance::Hash => view.by_name(input),
-            Balance::LeastLoad => view.better_of_two(rng, |backend| {
+            Balance::LeastLoad => view.better_of_two(input, rng, |backend| {
                 let strength = f64::from(self.weight(backend)) * input.share(backend);
                 let errors = input.load(backend).map_or(0, |load| load.errors().level(input.now));
                 (f64::from(input.in_flight(backend)) / strength, f64::from(errors))
             }),
-            Balance::Fastest => view.better_of_two(rng, |backend| {
+            Balance::Fastest => view.better_of_two(input, rng, |backend| {
                 // Who has twice the weight has twice the attempts out, and is none the slower for that.
                 let out = f64::from(input.in_flight(backend));
                 let cost = input.load(backend).map_or(0.0, |load| load.cost(input.now));
@@ -199,15 +199,25 @@ impl<F: Fn(BackendIndex) -> bool> View<'_, F> {
         Candidates::of(idle.chain(list.iter().filter(is_busy)), list.all_down())
     }
 
-    /// The better of two that are drawn, then the other, and more that are drawn. Of equals the first.
-    fn better_of_two(&self, rng: &mut impl Rng, cost: impl Fn(BackendIndex) -> (f64, f64)) -> Candidates {
+    /// The better of two that are drawn, then the other, and more that are drawn. Of equals the first. Those that fail come last.
+    fn better_of_two(
+        &self,
+        input: &BalanceInput<'_>,
+        rng: &mut impl Rng,
+        cost: impl Fn(BackendIndex) -> (f64, f64),
+    ) -> Candidates {
         let mut list = self.drawn(rng);
         if let &[one, other, ..] = list.as_slice()
             && cost(other) < cost(one)
         {
             list.bring_to_front(other);
         }
-        list
+        let is_failing = |backend: &BackendIndex| input.is_failing(*backend);
+        if !list.iter().any(|backend| is_failing(&backend)) {
+            return list;
+        }
+        let sound = list.iter().filter(|backend| !is_failing(backend));
+        Candidates::of(sound.chain(list.iter().filter(is_failing)), list.all_down())
     }
 }
 

@@ -6,6 +6,7 @@ use rand::rngs::StdRng;
 
 use super::round::MAX_ROUND;
 use super::*;
+use crate::policy::backend_load::End;
 
 /// Every policy.
 pub(super) const ALL: [Balance; 7] = [
@@ -85,6 +86,71 @@ fn huge_weights_make_no_huge_round() {
     let turns = pool(&[u16::MAX, u16::MAX - 1, 1], |_| true);
     assert!(turns.round.len() <= MAX_ROUND as usize + 3, "{}", turns.round.len());
     assert!((0..turns.round.len() as u64).all(|turn| turns.round.turn(turn).is_some_and(|list| list.len() == 3)));
+}
+
+/// The first of two, and the first three of a crowd's hundred, answer SERVFAIL to all, and sooner than the others.
+#[test]
+fn those_that_fail_come_last_by_load_and_by_latency() {
+    let now = Instant::now();
+    let ms = std::time::Duration::from_millis;
+    let loads = |count, failing, failures| {
+        let mut loads = vec![BackendLoad::new(now); count];
+        for (at, load) in loads.iter_mut().enumerate() {
+            for _ in 0..failures {
+                load.asked(now);
+                load.ended(if at < failing { End::Failure(ms(0)) } else { End::Reply(ms(900)) }, now);
+            }
+            // The sound ones have more to do.
+            (0..if at < failing { 0 } else { 9 }).for_each(|_| load.asked(now));
+        }
+        loads
+    };
+    let mut rng = StdRng::seed_from_u64(1);
+    for (balance, failures, after, expected) in [
+        (Balance::LeastLoad, 6, 0, [1, 0]),
+        (Balance::Fastest, 6, 0, [1, 0]),
+        // Too few of them, or too long ago.
+        (Balance::LeastLoad, 5, 0, [0, 1]),
+        (Balance::Fastest, 5, 0, [0, 1]),
+        (Balance::LeastLoad, 100, 7_000, [0, 1]),
+        (Balance::Fastest, 100, 7_000, [0, 1]),
+        // The others go by the config alone.
+        (Balance::Ordered, 100, 0, [0, 1]),
+    ] {
+        let loads = loads(2, 1, failures);
+        let input = BalanceInput { loads: &loads, ..BalanceInput::new(now + ms(after)) };
+        let list = pool(&[1, 1], |_| true).candidates(balance, &input, &mut rng);
+        assert_eq!(list.as_slice(), expected.map(BackendIndex), "{balance:?}, {failures} failures, {after} ms later");
+    }
+    let (three, many) = (loads(3, 2, 6), loads(100, 50, 6));
+    for balance in [Balance::LeastLoad, Balance::Fastest] {
+        let crowd = Crowd::new(balance, (0..100).map(|at| (BackendIndex(at), 1, u64::from(at), true)));
+        for _ in 0..100 {
+            let input = BalanceInput { loads: &three, ..BalanceInput::new(now) };
+            let list = pool(&[1, 1, 1], |_| true).candidates(balance, &input, &mut rng);
+            assert_eq!(list.get(0), Some(BackendIndex(2)), "{balance:?}: two of three fail");
+            let input = BalanceInput { loads: &many, ..input };
+            let list = crowd.candidates(balance, &input, |_| true, &mut rng);
+            assert!(list.iter().is_sorted_by_key(|backend| backend.get() < 50), "{balance:?}: {list:?}");
+        }
+    }
+}
+
+#[test]
+fn one_that_starts_slowly_is_not_passed_over_for_one_that_fails() {
+    let now = Instant::now();
+    let mut loads = [BackendLoad::new(now); 2];
+    loads[0].came_back(now);
+    for _ in 0..8 {
+        loads[1].ended(End::Failure(std::time::Duration::ZERO), now);
+    }
+    let input = BalanceInput { loads: &loads, ..BalanceInput::new(now) };
+    let (turns, mut rng) = (pool(&[1, 1], |_| true), StdRng::seed_from_u64(1));
+    for balance in [Balance::LeastLoad, Balance::Fastest] {
+        for _ in 0..100 {
+            assert_eq!(turns.candidates(balance, &input, &mut rng).get(0), Some(BackendIndex(0)), "{balance:?}");
+        }
+    }
 }
 
 proptest! {

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::mark::{Mark, Percentile, median};
 use super::steps::{BackendStep, Ring, grown};
-use super::{MARKS, MAX_KEPT_BACKENDS, MAX_TRACKED_BACKENDS, TENS};
+use super::{MARKS, MAX_KEPT_BACKENDS, MAX_TRACKED_BACKENDS, TEN_SECONDS, TENS};
 use crate::metrics::{BackendSnapshot, BackendState, PoolSnapshot};
 use crate::sight::live::BackendMinute;
-use crate::sight::verdict::{Flaps, is_slow};
+use crate::sight::verdict::{FailedAttempts, Flaps, is_failing, is_slow};
 
 /// All backends that are watched, in order of their keys.
 #[derive(Clone, Debug, Default)]
@@ -147,6 +147,10 @@ pub(super) struct Kept {
     pub(super) usual: Percentile,
     /// For how many seconds it has been slow.
     pub(super) slow_for: u32,
+    /// The attempts and the failures of each of the last ten seconds, by the number of the second.
+    seconds: [[u32; 2]; TEN_SECONDS],
+    /// The latest ten seconds in which most attempts failed, until it is known to do well.
+    pub(super) failed: Option<FailedAttempts>,
 }
 
 /// The counters of a backend that are kept, probes left out.
@@ -215,6 +219,8 @@ impl BackendTrack {
             steps: Ring::new(TENS),
             usual: Percentile::NONE,
             slow_for: 0,
+            seconds: [[0; 2]; TEN_SECONDS],
+            failed: None,
         }));
     }
 
@@ -239,6 +245,7 @@ impl BackendTrack {
             kept.second.set(&backend.latency);
             (kept.p50, kept.p99) = (counts.percentile(0.5), counts.percentile(0.99));
             kept.judge();
+            kept.judge_failures(self.turn, &self.latest);
         }
     }
 
@@ -346,12 +353,28 @@ impl Kept {
         }
     }
 
+    /// Looks whether it fails, when this second is over.
+    fn judge_failures(&mut self, turn: u32, latest: &Totals) {
+        self.seconds[turn as usize % TEN_SECONDS] = [latest.attempts, latest.errors].map(|count| grown(count, 0));
+        let sum = |which: usize| self.seconds.iter().map(|second| u64::from(second[which])).sum();
+        let now = FailedAttempts { attempts: sum(0), failures: sum(1), ago: Duration::ZERO };
+        match is_failing(&now) {
+            Some(true) => self.failed = Some(now),
+            Some(false) => self.failed = None,
+            // Few ask it while it fails, so that few attempts prove nothing.
+            None => {
+                self.failed = self.failed.take().map(|failed| FailedAttempts { ago: failed.ago + SECOND, ..failed });
+            }
+        }
+    }
+
     /// The median of those seconds by which it is judged.
     pub(super) fn recent_p50(&self) -> Percentile {
         median(self.recent.iter().copied(), 1)
     }
 }
 
+const SECOND: Duration = Duration::from_secs(1);
 /// Changes between up and down that make a backend one that flaps.
 const FLAPS: usize = 4;
 /// Seconds by which a backend is found to be slow, and how many of them must be.

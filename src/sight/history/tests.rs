@@ -429,3 +429,24 @@ fn changes_between_up_and_down_count_unless_they_are_by_hand() {
     assert_eq!(by_probes(&[Down, Draining, Down, New, Up, Behind, Down]), None, "the same three");
     assert_eq!(flaps(&[(Down, false), (Up, true), (Down, true), (Up, false), (Down, true)]), None);
 }
+
+#[test]
+fn a_backend_fails_by_ten_seconds_until_as_many_attempts_do_well() {
+    let mut site = site();
+    let mut failed = |attempts: u64, errors: u64, seconds: u64| {
+        for _ in 0..seconds {
+            let backend = &mut site.snapshot.pools[0].backends[0];
+            backend.attempts.first += attempts;
+            backend.errors += errors;
+            site.second();
+        }
+        let failed = site.history.facts(site.at(), &site.snapshot).pools[0].backends[0].failed;
+        failed.map(|failed| (failed.attempts, failed.failures, failed.ago.as_secs()))
+    };
+    assert_eq!(failed(2, 1, 10), None, "half of them");
+    assert_eq!(failed(2, 2, 1), Some((20, 11, 0)));
+    assert_eq!(failed(2, 2, 9), Some((20, 20, 0)));
+    assert_eq!(failed(0, 0, 30), Some((20, 20, 30)), "too few to know better");
+    assert_eq!(failed(30, 0, 1), None);
+    assert_eq!(failed(1, 1, 30), None, "too few");
+}

@@ -63,6 +63,7 @@ fn backend(name: &'static str) -> BackendFacts<'static> {
         by_hand: false,
         state_for: Duration::from_secs(7_260),
         flaps: None,
+        failed: None,
         slow_for: 0,
         p50: Some(1_000),
         usual_p50: Some(1_000),
@@ -283,6 +284,22 @@ fn a_backend_that_flaps_is_watched_for_five_minutes() {
     flaps(300, 299).check(Watch, "flapping", text);
     flaps(301, 0).check_well();
     flaps(300, 300).check_well();
+}
+
+#[test]
+fn a_backend_that_fails_is_watched_while_it_is_up() {
+    let failed = |state, ago| {
+        let failed = FailedAttempts { attempts: 40, failures: 35, ago: Duration::from_secs(ago) };
+        with(|case| (case.pools[0].backends[1].state, case.pools[0].backends[1].failed) = (state, Some(failed)))
+    };
+    let text = "ts2 of pool ts fails: 88 % of its attempts failed in 10 s (35 of 40)";
+    failed(BackendState::Up, 0).check(Watch, "backend-failing", text);
+    failed(BackendState::Up, 299).check(Watch, "backend-failing", &format!("{text}, 4 min 59 s ago"));
+    failed(BackendState::Up, 300).check_well();
+    assert_eq!(failed(BackendState::Down, 0).reasons().1.len(), 1, "down is enough");
+    for (attempts, failures, expected) in [(19, 19, None), (20, 10, Some(false)), (20, 11, Some(true))] {
+        assert_eq!(is_failing(&FailedAttempts { attempts, failures, ago: Duration::ZERO }), expected);
+    }
 }
 
 #[test]
