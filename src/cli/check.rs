@@ -87,6 +87,7 @@ fn check(file: Option<&Path>) -> Result<Checked, LoadError> {
     warnings.extend(load::clear_http_warnings(&setup.config));
     warnings.extend(load::denial_warnings(&setup.config));
     warnings.extend(load::designation_warnings(&setup.config, &setup.certificates));
+    warnings.extend(load::user_warnings(&setup.config));
     warnings.extend(load::exposed_secrets(&setup.config, Some(&file)));
     Ok(Checked { summary, warnings, setup })
 }

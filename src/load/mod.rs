@@ -192,9 +192,26 @@ pub fn load_files_to_serve(config: Config, file: Option<&Path>, loader: &mut Loa
     clear_http_warnings(&setup.config).iter().for_each(|warning| tracing::warn!("{warning}"));
     denial_warnings(&setup.config).iter().for_each(|warning| tracing::warn!("{warning}"));
     designation_warnings(&setup.config, &setup.certificates).iter().for_each(|warning| tracing::warn!("{warning}"));
+    user_warnings(&setup.config).iter().for_each(|warning| tracing::warn!("{warning}"));
     exposed_secrets(&setup.config, file).iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(setup)
 }
+
+/// A warning of a user that other programs share.
+pub fn user_warnings(config: &Config) -> Vec<String> {
+    let shared = config.user.iter().filter(|user| user.uid == SHARED_USER);
+    let warning = |user: &User| {
+        format!(
+            "user: other programs run as {}, too, and could change everything by the admin socket; \
+             make a user for this alone with useradd --system",
+            user.name
+        )
+    };
+    shared.map(warning).collect()
+}
+
+/// The number of the user "nobody", which many programs run as.
+const SHARED_USER: u32 = 65_534;
 
 /// Secrets that any user of this host can read, each with the command that mends it.
 pub fn exposed_secrets(config: &Config, file: Option<&Path>) -> Vec<String> {

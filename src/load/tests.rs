@@ -205,3 +205,13 @@ fn a_reload_that_fails_keeps_what_is_known() {
     assert!(Arc::ptr_eq(&before.zone_dbs[0].zones()[0], &after.zone_dbs[0].zones()[0]));
     assert!(Arc::ptr_eq(before.zone_dbs[0].tables(), after.zone_dbs[0].tables()));
 }
+
+#[test]
+fn a_user_that_other_programs_share_is_warned_of() {
+    for (uid, count) in [(65_534, 1), (999, 0)] {
+        let user = |name: &str| Some(User { name: name.to_owned(), uid, gid: uid });
+        let text = "user = \"dns\"\n[authorities.a]\nlisten = [\"127.0.0.1:53\"]\nzones = [\"a.zone\"]\n";
+        let config = Config::parse_among(text, "c.toml", Path::new(""), &user).expect("a config");
+        assert_eq!(user_warnings(&config).len(), count, "{uid}");
+    }
+}
