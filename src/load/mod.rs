@@ -147,6 +147,7 @@ pub fn find_user(name: &str) -> Option<User> {
 /// Loads the files that a config names, one config after the other: zones, secrets of keys and of cookies, and the token of the admin
 /// server. All that is wrong in zone files is told at once, and nothing is loaded by halves.
 pub fn load_files(config: Config, loader: &mut Loader) -> Result<Setup, LoadError> {
+    check_folders(&config)?;
     let loops = loops::told(&config);
     if !loops.is_empty() {
         return Err(LoadError::Loops(loops));
@@ -218,6 +219,12 @@ pub fn exposed_secrets(config: &Config, file: Option<&Path>) -> Vec<String> {
     secrets::warnings(config, file)
 }
 
+/// Refuses a config with a file in a folder that does not exist.
+fn check_folders(config: &Config) -> Result<(), LoadError> {
+    let missing = confinement::missing_folders(config);
+    if missing.is_empty() { Ok(()) } else { Err(LoadError::Folders(missing.join("\n"))) }
+}
+
 /// Reads the token of the admin server, if the config has one.
 fn load_token(config: &Config) -> Result<Option<Token>, LoadError> {
     let file = config.admin.as_ref().and_then(|admin| admin.token_file.as_deref());
@@ -265,6 +272,8 @@ pub enum LoadError {
     },
     /// The config file says something that is wrong.
     Wrong(Problems),
+    /// Folders of files that the server writes do not exist.
+    Folders(String),
     /// Backends are the forwarder itself.
     Loops(String),
     /// Zone files are wrong.
@@ -308,7 +317,7 @@ impl fmt::Display for LoadError {
                 write!(f, "{}:{line}: not UTF-8 text, as TOML has to be", file.display())
             }
             Self::Wrong(problems) => write!(f, "{problems}"),
-            Self::Loops(problems) => write!(f, "{problems}"),
+            Self::Loops(problems) | Self::Folders(problems) => write!(f, "{problems}"),
         }
     }
 }

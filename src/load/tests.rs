@@ -215,3 +215,24 @@ fn a_user_that_other_programs_share_is_warned_of() {
         assert_eq!(user_warnings(&config).len(), count, "{uid}");
     }
 }
+
+#[test]
+fn a_missing_folder_is_refused_and_not_made() {
+    let folder = folder(&[]);
+    let text = "user = \"dns\"\n[forwarder]\n[pools.p]\nbackends = [\"192.0.2.1\"]\n[cache]\npersist = \"c/cache.bin\"\n\
+                [query_log]\nto = \"ql/q.jsonl\"\n[dnstap]\nto = \"file:dt/tap\"\n";
+    let user = |name: &str| Some(User { name: name.to_owned(), uid: 999, gid: 999 });
+    let config =
+        Config::parse_among(text, "c.toml", folder.path(), &user).unwrap_or_else(|problems| panic!("{problems}"));
+    let told = load_files(config.clone(), &mut Loader::default()).expect_err("no folders").to_string();
+    for (line, (key, name)) in told.lines().zip([("query_log.to", "ql"), ("dnstap.to", "dt"), ("cache.persist", "c")]) {
+        let missing = folder.path().join(name);
+        let missing = missing.display();
+        let remedy = format!("the folder {missing} does not exist; make it with install -d -o dns {missing}");
+        assert!(line.starts_with(&format!("{key}: ")) && line.ends_with(&remedy), "{line}");
+        assert!(!folder.path().join(name).exists());
+    }
+    assert_eq!(told.lines().count(), 3, "{told}");
+    ["ql", "dt", "c"].map(|name| fs::create_dir(folder.path().join(name)).expect("ours"));
+    load_files(config, &mut Loader::default()).unwrap_or_else(|error| panic!("{error}"));
+}
