@@ -115,6 +115,27 @@ impl ConfigText {
         Err(LoadError::NotFound(places.iter().map(PathBuf::from).collect()))
     }
 
+    /// The same problems, with the place of the config before each that is about a file as a whole.
+    pub fn with_places(&self, error: LoadError) -> LoadError {
+        let Ok(text) = str::from_utf8(&self.octets) else { return error };
+        let folder = self.file.parent().unwrap_or_else(|| Path::new(""));
+        let places = Config::places(text, &self.file.display().to_string());
+        let place_of = |line: &str| {
+            let is_meant = |value: &str| {
+                let file = folder.join(value).display().to_string();
+                line.strip_prefix(&file).is_some_and(|problem| problem.starts_with(": "))
+            };
+            places.iter().find(|(value, _)| is_meant(value)).map(|(_, place)| place)
+        };
+        let told = error.to_string();
+        let lines = told.lines().map(|line| match place_of(line) {
+            Some(place) => format!("{place}: {line}"),
+            None => line.to_owned(),
+        });
+        let placed = lines.collect::<Vec<_>>().join("\n");
+        if placed == told { error } else { LoadError::Placed(placed) }
+    }
+
     /// The config that it is, where `find_user` knows the users of this host.
     pub fn parse(&self, find_user: &dyn Fn(&str) -> Option<User>) -> Result<Config, LoadError> {
         let Self { file, octets } = self;
@@ -272,6 +293,8 @@ pub enum LoadError {
     },
     /// The config file says something that is wrong.
     Wrong(Problems),
+    /// Files that the config names are wrong, each line with the place of the config.
+    Placed(String),
     /// Folders of files that the server writes do not exist.
     Folders(String),
     /// Backends are the forwarder itself.
@@ -317,7 +340,7 @@ impl fmt::Display for LoadError {
                 write!(f, "{}:{line}: not UTF-8 text, as TOML has to be", file.display())
             }
             Self::Wrong(problems) => write!(f, "{problems}"),
-            Self::Loops(problems) | Self::Folders(problems) => write!(f, "{problems}"),
+            Self::Loops(problems) | Self::Folders(problems) | Self::Placed(problems) => write!(f, "{problems}"),
         }
     }
 }

@@ -39,7 +39,8 @@ impl Reader {
         let config = text.parse(&known)?;
         check_folders(&config)?;
         confinement.check(&Files::of(&config, Some(&text.file))).map_err(LoadError::Outside)?;
-        let setup = load_files_to_serve(config, Some(&text.file), &mut self.loader)?;
+        let setup = load_files_to_serve(config, Some(&text.file), &mut self.loader);
+        let setup = setup.map_err(|error| text.with_places(error))?;
         self.user.clone_from(&setup.config.user);
         Ok(Setup { source: Some(text), ..setup })
     }

@@ -233,6 +233,24 @@ fn a_missing_folder_is_refused_and_not_made() {
         assert!(!folder.path().join(name).exists());
     }
     assert_eq!(told.lines().count(), 3, "{told}");
-    ["ql", "dt", "c"].map(|name| fs::create_dir(folder.path().join(name)).expect("ours"));
+    for name in ["ql", "dt", "c"] {
+        fs::create_dir(folder.path().join(name)).expect("ours");
+    }
     load_files(config, &mut Loader::default()).unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn a_missing_file_has_the_place_of_the_config_that_names_it() {
+    let text = "[authorities.a]\nlisten = [\"127.0.0.1:0\"]\nzones = [\"a.txt\", { file = \"b.zone\", origin = \"b\" }, \"bad.txt\"]\n";
+    let folder = folder(&[("c.toml", text.as_bytes()), ("bad.txt", b"a.example X\n")]);
+    let text = ConfigText::read(Some(&folder.path().join("c.toml"))).expect("our own file");
+    let config = text.parse(&|_| None).expect("it is right");
+    let error = load_files(config, &mut Loader::default()).expect_err("no zones");
+    let told = text.with_places(error).to_string();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    for (place, key, file) in [("3:10", "zones[0]", "a.txt"), ("3:28", "zones[1].file", "b.zone")] {
+        let expected = format!("{}:{place}: authorities.a.{key}: {}: cannot be read: ", at("c.toml"), at(file));
+        assert!(told.lines().any(|line| line.starts_with(&expected)), "{expected}\n{told}");
+    }
+    assert!(told.lines().any(|line| line.starts_with(&format!("{}:1", at("bad.txt")))), "{told}");
 }
