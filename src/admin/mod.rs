@@ -133,6 +133,8 @@ pub enum Change {
         pool: String,
         /// Name or address of the backend.
         backend: String,
+        /// Even if no other backend of the pool takes queries.
+        is_forced: bool,
     },
     /// Have all LS of the fleet do something with a backend, or take that back.
     Order(Box<FleetOrder>),
@@ -151,6 +153,8 @@ pub enum Change {
         backend: String,
         /// The state.
         to: ManualHealth,
+        /// Down even if no other backend of the pool takes queries.
+        is_forced: bool,
     },
     /// Take what is doubted.
     Accept {

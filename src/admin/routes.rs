@@ -357,7 +357,8 @@ async fn act(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Done>, HttpError> {
     let Path((pool, backend, action)) = place?;
-    if let Some(fleet) = ForWhom::read(&body?)? {
+    let ForWhom { fleet: is_for_all, by, for_seconds, force: is_forced } = ForWhom::read(&body?)?;
+    if is_for_all {
         let order = match action.as_str() {
             "drain" => Some(OrderWord::Drain),
             "up" => Some(OrderWord::Up),
@@ -365,19 +366,18 @@ async fn act(
             "auto" => None,
             action => return Err(no_such_action(action)),
         };
-        let ForWhom { by, for_seconds, force: is_forced, .. } = fleet;
         let lasts = for_seconds.map(Duration::from_secs);
         let order = FleetOrder { pool, backend, order, by, lasts, is_forced };
         return server.patient_change(Change::Order(Box::new(order)), "etcd has not answered").await;
     }
     let to = match action.as_str() {
-        "drain" => return server.change(Change::Drain { pool, backend }).await,
+        "drain" => return server.change(Change::Drain { pool, backend, is_forced }).await,
         "up" => ManualHealth::Up,
         "down" => ManualHealth::Down,
         "auto" => ManualHealth::Auto,
         action => return Err(no_such_action(action)),
     };
-    server.change(Change::Set { pool, backend, to }).await
+    server.change(Change::Set { pool, backend, to, is_forced }).await
 }
 
 fn no_such_action(action: &str) -> HttpError {
@@ -385,7 +385,7 @@ fn no_such_action(action: &str) -> HttpError {
 }
 
 /// Whether something is to be done by this LS alone or by all, as JSON.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ForWhom {
     /// By all.
@@ -403,22 +403,21 @@ struct ForWhom {
 }
 
 impl ForWhom {
-    /// Reads a body, if it is one and about all LS.
-    fn read(body: &[u8]) -> Result<Option<Self>, HttpError> {
+    /// Reads a body; without one, this LS alone does it.
+    fn read(body: &[u8]) -> Result<Self, HttpError> {
         if body.is_empty() {
-            return Ok(None);
+            return Ok(Self::default());
         }
         let read: Self = serde_json::from_slice(body).map_err(|error| {
             HttpError::Invalid(format!("{error}; expected JSON such as {{\"fleet\": true, \"for_seconds\": 3600}}"))
         })?;
-        match (read.fleet, read.for_seconds, read.force) {
-            (true, Some(seconds), _) if !ORDER_SECONDS.contains(&seconds) => {
+        match (read.fleet, read.for_seconds) {
+            (true, Some(seconds)) if !ORDER_SECONDS.contains(&seconds) => {
                 let (min, max) = (ORDER_SECONDS.start(), ORDER_SECONDS.end());
                 Err(HttpError::Invalid(format!("for_seconds {seconds}: expected an integer from {min} to {max}")))
             }
-            (true, ..) => Ok(Some(read)),
-            (false, None, false) => Ok(None),
-            (false, ..) => Err(HttpError::Invalid("for_seconds and force are for \"fleet\": true".to_owned())),
+            (false, Some(_)) => Err(HttpError::Invalid("for_seconds is for \"fleet\": true".to_owned())),
+            (true, _) | (false, None) => Ok(read),
         }
     }
 }

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use self::interfaces::Findings;
 use super::EXIT_USAGE;
 use crate::config::words;
-use crate::load::{self, LoadError, Loader, Setup};
+use crate::load::{self, ConfigText, LoadError, Loader, Setup};
 use crate::wire::{Name, display_name};
 use crate::zone::{Zone, rdata_to_text};
 
@@ -77,9 +77,11 @@ struct Checked {
 
 /// Reads all that the config names, and tells what there is.
 fn check(file: Option<&Path>) -> Result<Checked, LoadError> {
-    let (config, file) = load::load(file)?;
+    let text = ConfigText::read(file)?;
+    let config = text.parse(&load::find_user)?;
     let mut loader = Loader::default();
-    let setup = load::load_files(config, &mut loader)?;
+    let setup = load::load_files(config, &mut loader).map_err(|error| text.with_places(error))?;
+    let file = text.file;
     let summary = format!("{}: ok ({})", file.display(), summary(&setup));
     let mut warnings = loader.warnings().to_vec();
     warnings.extend(load::certificate_warnings(&setup.certificates, SystemTime::now()));
@@ -87,6 +89,7 @@ fn check(file: Option<&Path>) -> Result<Checked, LoadError> {
     warnings.extend(load::clear_http_warnings(&setup.config));
     warnings.extend(load::denial_warnings(&setup.config));
     warnings.extend(load::designation_warnings(&setup.config, &setup.certificates));
+    warnings.extend(load::user_warnings(&setup.config));
     warnings.extend(load::exposed_secrets(&setup.config, Some(&file)));
     Ok(Checked { summary, warnings, setup })
 }

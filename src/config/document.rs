@@ -2,14 +2,17 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::path::Path;
 
-use toml::de::DeTable;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
 use super::backend::Asked;
 use super::description::Shape;
 use super::listen::{self, ListenConfig, Listening};
-use super::section::{Node, Notes, Section, Spot};
+use super::problem::Problem;
+use super::section::{Node, Notes, Section, Spot, quoted_if_needed};
 use super::transfer::Claims;
 use super::words::Expected;
 use super::{
@@ -42,6 +45,33 @@ pub(super) fn describe() -> Shape {
     let notes = Notes::new("", "");
     read(Section::described(&notes), Path::new(""), &|_| None);
     Shape::of(notes.into_facts())
+}
+
+/// The strings of a config file, each with its place; see [`Config::places`].
+pub(super) fn places(text: &str, file: &str) -> Vec<(String, String)> {
+    let (document, _) = DeTable::parse_recoverable(text);
+    let mut found = Vec::new();
+    for (key, value) in document.get_ref() {
+        add_places(value, &quoted_if_needed(key.get_ref()), &mut |value, span, path| {
+            let place = Problem::new(file, text, Some(span), path, String::new()).headline();
+            found.push((value.to_owned(), place.trim_end_matches(": ").to_owned()));
+        });
+    }
+    found
+}
+
+/// Goes through the strings of a value, each with its span and key path.
+fn add_places(value: &Spanned<DeValue<'_>>, path: &str, add: &mut dyn FnMut(&str, Range<usize>, &str)) {
+    match value.get_ref() {
+        DeValue::String(text) => add(text, value.span(), path),
+        DeValue::Array(items) => {
+            items.iter().enumerate().for_each(|(index, item)| add_places(item, &format!("{path}[{index}]"), add));
+        }
+        DeValue::Table(table) => table.iter().for_each(|(key, value)| {
+            add_places(value, &format!("{path}.{}", quoted_if_needed(key.get_ref())), add);
+        }),
+        DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) => {}
+    }
 }
 
 /// Notes what is no TOML, once for each line: what follows on the line is mostly an echo.

@@ -158,6 +158,11 @@ impl Config {
         document::parse(text, file, folder, find_user)
     }
 
+    /// The strings in the text of a config file, each with its place, such as `config.toml:7:9: authorities.a.zones[0]`.
+    pub fn places(text: &str, file: &str) -> Vec<(String, String)> {
+        document::places(text, file)
+    }
+
     /// The files that hold secrets of cookies, each once.
     pub fn cookie_secrets_files(&self) -> Vec<&Path> {
         let forwarder = self.forwarder.iter().map(|forwarder| &forwarder.cookies);

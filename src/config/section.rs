@@ -492,7 +492,7 @@ fn mismatch(value: &DeValue<'_>, what: &str) -> String {
 }
 
 /// A key as it is written in TOML: bare if it can be.
-fn quoted_if_needed(key: &str) -> String {
+pub(super) fn quoted_if_needed(key: &str) -> String {
     let bare = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'_' || octet == b'-';
     if !key.is_empty() && key.bytes().all(bare) { key.to_owned() } else { format!("{key:?}") }
 }

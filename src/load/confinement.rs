@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use landlock::{
@@ -183,6 +184,11 @@ pub struct Outside {
 
 impl fmt::Display for Outside {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let folder = folder_of(&self.file);
+        if folder.metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            let (file, folder) = (self.file.display(), folder.display());
+            return write!(f, "{file}: the folder {folder} does not exist; make it and restart");
+        }
         let folders: Vec<String> = self.folders.iter().map(|folder| folder.display().to_string()).collect();
         write!(
             f,
@@ -238,6 +244,29 @@ fn folders_of(files: &[PathBuf]) -> Vec<PathBuf> {
         }
     }
     folders
+}
+
+/// The files of a config whose folders do not exist, a line each with key and remedy. The server makes folders only for zones and
+/// members that it fetches.
+pub(super) fn missing_folders(config: &Config) -> Vec<String> {
+    let log = config.query_log.as_ref().and_then(|log| match &log.to {
+        LogTarget::File(file) => Some(("query_log.to", file)),
+        LogTarget::Stderr | LogTarget::Unix(_) => None,
+    });
+    let dnstap = config.dnstap.as_ref().and_then(|dnstap| match &dnstap.to {
+        DnstapTarget::File(file) => Some(("dnstap.to", file)),
+        DnstapTarget::Unix(_) | DnstapTarget::Tcp(_) => None,
+    });
+    let cache = config.cache.as_ref().and_then(|cache| Some(("cache.persist", cache.persist.as_ref()?)));
+    // Other errors may be those of this user alone, which the server does not become.
+    let is_missing = |file: &Path| folder_of(file).metadata().is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+    let missing = [log, dnstap, cache].into_iter().flatten().filter(|(_, file)| is_missing(file));
+    let owner = config.user.as_ref().map(|user| format!("-o {} ", user.name)).unwrap_or_default();
+    let line = |(key, file): (&str, &PathBuf)| {
+        let (file, folder) = (file.display(), folder_of(file).display());
+        format!("{key}: {file}: the folder {folder} does not exist; make it with install -d {owner}{folder}")
+    };
+    missing.map(line).collect()
 }
 
 /// The folder of a file.
@@ -308,7 +337,7 @@ mod tests {
                 assert!(std::env::var_os("HEDGEROW_REQUIRED").is_none(), "this kernel has no landlock");
                 return eprintln!("not tested: this kernel has no landlock");
             }
-            let denied = |result: std::io::Result<()>| result.is_err_and(|e| e.kind() == ErrorKind::PermissionDenied);
+            let denied = |result: io::Result<()>| result.is_err_and(|e| e.kind() == ErrorKind::PermissionDenied);
             assert!(denied(fs::read(other.path().join("a.zone")).map(drop)), "another file");
             assert!(denied(fs::read("/etc/passwd").map(drop)), "a file of the system");
             assert!(denied(fs::write(&zone, "b")), "what is to be read only");

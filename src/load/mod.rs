@@ -115,6 +115,27 @@ impl ConfigText {
         Err(LoadError::NotFound(places.iter().map(PathBuf::from).collect()))
     }
 
+    /// The same problems, with the place of the config before each that is about a file as a whole.
+    pub fn with_places(&self, error: LoadError) -> LoadError {
+        let Ok(text) = str::from_utf8(&self.octets) else { return error };
+        let folder = self.file.parent().unwrap_or_else(|| Path::new(""));
+        let places = Config::places(text, &self.file.display().to_string());
+        let place_of = |line: &str| {
+            let is_meant = |value: &str| {
+                let file = folder.join(value).display().to_string();
+                line.strip_prefix(&file).is_some_and(|problem| problem.starts_with(": "))
+            };
+            places.iter().find(|(value, _)| is_meant(value)).map(|(_, place)| place)
+        };
+        let told = error.to_string();
+        let lines = told.lines().map(|line| match place_of(line) {
+            Some(place) => format!("{place}: {line}"),
+            None => line.to_owned(),
+        });
+        let placed = lines.collect::<Vec<_>>().join("\n");
+        if placed == told { error } else { LoadError::Placed(placed) }
+    }
+
     /// The config that it is, where `find_user` knows the users of this host.
     pub fn parse(&self, find_user: &dyn Fn(&str) -> Option<User>) -> Result<Config, LoadError> {
         let Self { file, octets } = self;
@@ -158,6 +179,7 @@ pub fn find_user(name: &str) -> Option<User> {
 /// Loads the files that a config names, one config after the other: zones, secrets of keys and of cookies, and the token of the admin
 /// server. All that is wrong in zone files is told at once, and nothing is loaded by halves.
 pub fn load_files(config: Config, loader: &mut Loader) -> Result<Setup, LoadError> {
+    check_folders(&config)?;
     let loops = loops::told(&config);
     if !loops.is_empty() {
         return Err(LoadError::Loops(loops));
@@ -203,13 +225,36 @@ pub fn load_files_to_serve(config: Config, file: Option<&Path>, loader: &mut Loa
     clear_http_warnings(&setup.config).iter().for_each(|warning| tracing::warn!("{warning}"));
     denial_warnings(&setup.config).iter().for_each(|warning| tracing::warn!("{warning}"));
     designation_warnings(&setup.config, &setup.certificates).iter().for_each(|warning| tracing::warn!("{warning}"));
+    user_warnings(&setup.config).iter().for_each(|warning| tracing::warn!("{warning}"));
     exposed_secrets(&setup.config, file).iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(setup)
 }
 
+/// A warning of a user that other programs share.
+pub fn user_warnings(config: &Config) -> Vec<String> {
+    let shared = config.user.iter().filter(|user| user.uid == SHARED_USER);
+    let warning = |user: &User| {
+        format!(
+            "user: other programs run as {}, too, and could change everything by the admin socket; \
+             make a user for this alone with useradd --system",
+            user.name
+        )
+    };
+    shared.map(warning).collect()
+}
+
+/// The number of the user "nobody", which many programs run as.
+const SHARED_USER: u32 = 65_534;
+
 /// Secrets that any user of this host can read, each with the command that mends it.
 pub fn exposed_secrets(config: &Config, file: Option<&Path>) -> Vec<String> {
     secrets::warnings(config, file)
+}
+
+/// Refuses a config with a file in a folder that does not exist.
+fn check_folders(config: &Config) -> Result<(), LoadError> {
+    let missing = confinement::missing_folders(config);
+    if missing.is_empty() { Ok(()) } else { Err(LoadError::Folders(missing.join("\n"))) }
 }
 
 /// Reads the token of the admin server, if the config has one.
@@ -259,6 +304,10 @@ pub enum LoadError {
     },
     /// The config file says something that is wrong.
     Wrong(Problems),
+    /// Files that the config names are wrong, each line with the place of the config.
+    Placed(String),
+    /// Folders of files that the server writes do not exist.
+    Folders(String),
     /// Backends are the forwarder itself.
     Loops(String),
     /// Zone files are wrong.
@@ -312,7 +361,7 @@ impl fmt::Display for LoadError {
                 write!(f, "{}:{line}: not UTF-8 text, as TOML has to be", file.display())
             }
             Self::Wrong(problems) => write!(f, "{problems}"),
-            Self::Loops(problems) => write!(f, "{problems}"),
+            Self::Loops(problems) | Self::Folders(problems) | Self::Placed(problems) => write!(f, "{problems}"),
         }
     }
 }

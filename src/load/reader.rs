@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{ConfigText, Confinement, Files, LoadError, Loader, Setup, find_user, load_files_to_serve};
+use super::{ConfigText, Confinement, Files, LoadError, Loader, Setup, check_folders, find_user, load_files_to_serve};
 use crate::config::User;
 
 /// Reads a config and all that it names; when it is read again, only what has changed.
@@ -37,8 +37,10 @@ impl Reader {
         let user = self.user.as_ref();
         let known = |name: &str| user.filter(|user| user.name == name).cloned().or_else(|| find_user(name));
         let config = text.parse(&known)?;
+        check_folders(&config)?;
         confinement.check(&Files::of(&config, Some(&text.file))).map_err(LoadError::Outside)?;
-        let setup = load_files_to_serve(config, Some(&text.file), &mut self.loader)?;
+        let setup = load_files_to_serve(config, Some(&text.file), &mut self.loader);
+        let setup = setup.map_err(|error| text.with_places(error))?;
         self.user.clone_from(&setup.config.user);
         Ok(Setup { source: Some(text), ..setup })
     }

@@ -205,3 +205,52 @@ fn a_reload_that_fails_keeps_what_is_known() {
     assert!(Arc::ptr_eq(&before.zone_dbs[0].zones()[0], &after.zone_dbs[0].zones()[0]));
     assert!(Arc::ptr_eq(before.zone_dbs[0].tables(), after.zone_dbs[0].tables()));
 }
+
+#[test]
+fn a_user_that_other_programs_share_is_warned_of() {
+    for (uid, count) in [(65_534, 1), (999, 0)] {
+        let user = |name: &str| Some(User { name: name.to_owned(), uid, gid: uid });
+        let text = "user = \"dns\"\n[authorities.a]\nlisten = [\"127.0.0.1:53\"]\nzones = [\"a.zone\"]\n";
+        let config = Config::parse_among(text, "c.toml", Path::new(""), &user).expect("a config");
+        assert_eq!(user_warnings(&config).len(), count, "{uid}");
+    }
+}
+
+#[test]
+fn a_missing_folder_is_refused_and_not_made() {
+    let folder = folder(&[]);
+    let text = "user = \"dns\"\n[forwarder]\n[pools.p]\nbackends = [\"192.0.2.1\"]\n[cache]\npersist = \"c/cache.bin\"\n\
+                [query_log]\nto = \"ql/q.jsonl\"\n[dnstap]\nto = \"file:dt/tap\"\n";
+    let user = |name: &str| Some(User { name: name.to_owned(), uid: 999, gid: 999 });
+    let config =
+        Config::parse_among(text, "c.toml", folder.path(), &user).unwrap_or_else(|problems| panic!("{problems}"));
+    let told = load_files(config.clone(), &mut Loader::default()).expect_err("no folders").to_string();
+    for (line, (key, name)) in told.lines().zip([("query_log.to", "ql"), ("dnstap.to", "dt"), ("cache.persist", "c")]) {
+        let missing = folder.path().join(name);
+        let missing = missing.display();
+        let remedy = format!("the folder {missing} does not exist; make it with install -d -o dns {missing}");
+        assert!(line.starts_with(&format!("{key}: ")) && line.ends_with(&remedy), "{line}");
+        assert!(!folder.path().join(name).exists());
+    }
+    assert_eq!(told.lines().count(), 3, "{told}");
+    for name in ["ql", "dt", "c"] {
+        fs::create_dir(folder.path().join(name)).expect("ours");
+    }
+    load_files(config, &mut Loader::default()).unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn a_missing_file_has_the_place_of_the_config_that_names_it() {
+    let text = "[authorities.a]\nlisten = [\"127.0.0.1:0\"]\nzones = [\"a.txt\", { file = \"b.zone\", origin = \"b\" }, \"bad.txt\"]\n";
+    let folder = folder(&[("c.toml", text.as_bytes()), ("bad.txt", b"a.example X\n")]);
+    let text = ConfigText::read(Some(&folder.path().join("c.toml"))).expect("our own file");
+    let config = text.parse(&|_| None).expect("it is right");
+    let error = load_files(config, &mut Loader::default()).expect_err("no zones");
+    let told = text.with_places(error).to_string();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    for (place, key, file) in [("3:10", "zones[0]", "a.txt"), ("3:28", "zones[1].file", "b.zone")] {
+        let expected = format!("{}:{place}: authorities.a.{key}: {}: cannot be read: ", at("c.toml"), at(file));
+        assert!(told.lines().any(|line| line.starts_with(&expected)), "{expected}\n{told}");
+    }
+    assert!(told.lines().any(|line| line.starts_with(&format!("{}:1", at("bad.txt")))), "{told}");
+}

@@ -23,6 +23,9 @@ use crate::forwarder::Asked;
 use crate::net::tasks::TaskKind;
 use crate::state::{ManualHealth, SharedBackend};
 
+/// The fate of the last backend of a pool that is drained or set down.
+const STILL_ASKED: &str = "it is still asked, since no other backend takes queries";
+
 impl Server {
     /// Carries a change out, and says what was done.
     pub(super) fn change(&mut self, change: Change) -> Result<String, Refused> {
@@ -31,21 +34,29 @@ impl Server {
                 Err(Refused::Invalid(format!("{change:?} is no change of the config")))
             }
             Change::Add { pool, address, weight } => self.add(&pool, address, weight),
-            Change::Drain { pool, backend } => {
+            Change::Drain { pool, backend, is_forced } => {
                 let backend = self.backend(&pool, &backend)?;
+                let is_last = self.is_last(&pool, &backend, is_forced)?;
                 backend.drain();
                 self.notify(&pool);
+                if is_last {
+                    return Ok(format!("{} of pool {pool} drains, but {STILL_ASKED}", backend.name));
+                }
                 Ok(format!("{} of pool {pool} finishes what it has and gets no more queries", backend.name))
             }
             Change::Remove { pool, backend } => self.remove(&pool, &backend),
             Change::Accept { name } => self.accept(&name),
-            Change::Set { pool, backend, to } => {
+            Change::Set { pool, backend, to, is_forced } => {
                 let backend = self.backend(&pool, &backend)?;
+                let is_last = to == ManualHealth::Down && self.is_last(&pool, &backend, is_forced)?;
                 backend.set_manual(to);
                 self.notify(&pool);
                 Ok(match to {
                     ManualHealth::Auto => format!("{} of pool {pool} is as its probes find it", backend.name),
                     ManualHealth::Up => format!("{} of pool {pool} is up, by hand", backend.name),
+                    ManualHealth::Down if is_last => {
+                        format!("{} of pool {pool} is down, by hand, but {STILL_ASKED}", backend.name)
+                    }
                     ManualHealth::Down => format!("{} of pool {pool} is down, by hand", backend.name),
                 })
             }
@@ -120,9 +131,7 @@ impl Server {
             (Err(refused), Some(_)) => return Err(refused.clone()),
         };
         if let (Some(OrderWord::Drain | OrderWord::Down), Ok(meant), false) = (word, &known, is_forced) {
-            let state = self.state.as_ref().and_then(|state| state.pool(pool));
-            let takes = |other: &&Arc<SharedBackend>| !Arc::ptr_eq(other, meant) && other.takes_queries();
-            if !state.iter().flat_map(|pool| &pool.backends).any(|other| takes(&other)) {
+            if !self.has_another(pool, meant) {
                 let reason = format!("nobody else of pool {pool} takes queries; --force orders it even so");
                 return Err(Refused::Conflict(reason));
             }
@@ -132,6 +141,28 @@ impl Server {
         let until = lasts.map(|lasts| time(now + lasts));
         let written = word.map(|order| Order { order, by: by.clone(), at: time(now), until });
         Ok((access, written, FleetOrder { backend: name, ..order.clone() }))
+    }
+
+    /// Whether a backend of a pool other than this one takes queries.
+    fn has_another(&self, pool: &str, meant: &Arc<SharedBackend>) -> bool {
+        let state = self.state.as_ref().and_then(|state| state.pool(pool));
+        let takes = |other: &Arc<SharedBackend>| !Arc::ptr_eq(other, meant) && other.takes_queries();
+        state.iter().flat_map(|pool| &pool.backends).any(takes)
+    }
+
+    /// Whether this backend is the last of its pool that takes queries.
+    ///
+    /// # Errors
+    /// If it is, and the change is not forced.
+    fn is_last(&self, pool: &str, meant: &Arc<SharedBackend>, is_forced: bool) -> Result<bool, Refused> {
+        let is_last = meant.takes_queries() && !self.has_another(pool, meant);
+        if is_last && !is_forced {
+            let name = &meant.name;
+            let reason =
+                format!("{name} is the last backend of pool {pool} that is up: {STILL_ASKED}; --force does it");
+            return Err(Refused::Conflict(reason));
+        }
+        Ok(is_last)
     }
 
     /// Adds a backend to a pool. It gets queries once a probe has found it up.

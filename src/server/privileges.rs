@@ -168,8 +168,11 @@ fn unusable(user: &User, files: &Files) -> Vec<String> {
         is_folder && (!file.exists() || access(file, Access::WRITE_OK).is_ok())
     };
     let written = files.written.iter().filter(|file| !is_writable(file)).map(|file| {
-        let folder = folder_of(file).display();
-        format!("{}: user {name} cannot write it, so it will not be saved; chown -R {name} {folder}", file.display())
+        format!(
+            "{}: user {name} cannot write it, so it will not be saved; make a folder for it alone \
+             (install -d -o {name} /var/lib/hedgerow) and name a file there in the config",
+            file.display()
+        )
     });
     read.chain(written).collect()
 }

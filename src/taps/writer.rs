@@ -6,6 +6,7 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, Thread};
@@ -226,6 +227,11 @@ impl Taps {
 pub(super) trait Outlet: Send {
     /// Which tap it is.
     fn tap(&self) -> Tap;
+
+    /// The file that it writes, if that is one.
+    fn file(&self) -> Option<&Path> {
+        None
+    }
 
     /// Takes a record, to be written soon.
     fn take(&mut self, record: &[u8]);
@@ -481,7 +487,10 @@ impl Stream {
         self.told += dropped;
         let tap = self.outlet.tap().label();
         match self.problem.take() {
-            Some(error) => tracing::warn!(%error, dropped, "{tap}: records cannot be written; {dropped} are dropped"),
+            Some(error) => {
+                let file = self.outlet.file().map(|file| format!(" to {}", file.display())).unwrap_or_default();
+                tracing::warn!(%error, dropped, "{tap}: records cannot be written{file}; {dropped} are dropped");
+            }
             None => tracing::warn!(dropped, "{tap}: more records come than can be written; {dropped} are dropped"),
         }
     }

@@ -92,10 +92,14 @@ fn changes_reach_the_control_thread_as_they_were_asked_for() {
         Change::Add { pool: "ts".to_owned(), address, weight: 1 },
     );
     let (pool, backend) = place();
-    check("POST /api/v1/pools/ts/backends/ts1/drain", "", Change::Drain { pool, backend });
+    check("POST /api/v1/pools/ts/backends/ts1/drain", "", Change::Drain { pool, backend, is_forced: false });
     for (action, to) in [("up", ManualHealth::Up), ("down", ManualHealth::Down), ("auto", ManualHealth::Auto)] {
         let (pool, backend) = place();
-        check(&format!("POST /api/v1/pools/ts/backends/ts1/{action}"), "", Change::Set { pool, backend, to });
+        check(
+            &format!("POST /api/v1/pools/ts/backends/ts1/{action}"),
+            "",
+            Change::Set { pool, backend, to, is_forced: false },
+        );
     }
     let (pool, backend) = ("ts".to_owned(), "[::1]:53".to_owned());
     check("DELETE /api/v1/pools/ts/backends/%5B%3A%3A1%5D%3A53", "", Change::Remove { pool, backend });

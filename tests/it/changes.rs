@@ -75,6 +75,24 @@ fn who_drains_finishes_what_it_has_and_gets_no_more() {
 }
 
 #[test]
+fn the_last_backend_that_is_up_is_drained_or_set_down_by_force_alone() {
+    let backends = [Backend::new(answer(ONE)), Backend::new(answer(TWO))];
+    let server = Forwarder::to(&[&backends[0], &backends[1]], PATIENT).admin().start();
+    let admin = server.admin();
+    let [first, last] = backends.each_ref().map(|backend| path(backend.address()));
+    admin.post(&format!("{first}/drain"), "");
+    for word in ["drain", "down"] {
+        let refused = admin.try_post(&format!("{last}/{word}"), "");
+        assert_eq!(refused.status, 409, "{refused:?}");
+        assert!(refused.body.contains("is the last backend of pool all that is up"), "{refused:?}");
+        assert_eq!(admin.backend(&backends[1].address().to_string())["state"], "up");
+    }
+    let forced = admin.try_post(&format!("{last}/drain"), r#"{"force": true}"#);
+    assert!(forced.status == 200 && forced.body.contains("drains, but it is still asked"), "{forced:?}");
+    ask_names(&server.client(), 1);
+}
+
+#[test]
 fn who_is_removed_may_answer_what_it_was_asked() {
     let (goes, stays) = (Backend::new(answer(ONE).held()), Backend::new(answer(TWO)));
     let server = Forwarder::to(&[&goes, &stays], &format!("balance = 'ordered'\n{PATIENT}")).admin().start();
@@ -100,7 +118,7 @@ fn state_by_hand_outdoes_probes_until_auto() {
     let server = Forwarder::to(&[&closed, &backend], &format!("balance = 'ordered'\n{PATIENT}")).admin().start();
     let (admin, client) = (server.admin(), server.client());
     let set = |address: SocketAddr, word: &str, is_up| {
-        admin.post(&format!("{}/{word}", path(address)), "");
+        admin.post(&format!("{}/{word}", path(address)), r#"{"force": true}"#);
         let told = admin.backend(&address.to_string());
         assert_eq!(told["by_hand"], word != "auto", "{told}");
         admin.wait_for_state(address, is_up);

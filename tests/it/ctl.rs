@@ -72,12 +72,12 @@ fn changes_are_carried_out_and_told() {
     let place = || ("ts".to_owned(), "ts1".to_owned());
     let set = |to| {
         let (pool, backend) = place();
-        Change::Set { pool, backend, to }
+        Change::Set { pool, backend, to, is_forced: false }
     };
     let (pool, backend) = place();
     let expected = [
         Change::Add { pool: pool.clone(), address: "192.0.2.9:53".parse().expect("an address"), weight: 5 },
-        Change::Drain { pool: pool.clone(), backend: backend.clone() },
+        Change::Drain { pool: pool.clone(), backend: backend.clone(), is_forced: false },
         Change::Remove { pool: pool.clone(), backend },
         set(ManualHealth::Up),
         set(ManualHealth::Down),

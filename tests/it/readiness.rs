@@ -49,7 +49,7 @@ fn who_is_drained_or_set_down_by_hand_does_not_make_a_pool_ready() {
     let [drained, set] = backends.each_ref().map(|backend| backend.address().to_string());
     server.admin().post(&format!("/api/v1/pools/all/backends/{drained}/drain"), "");
     assert_eq!(ready(&server, "?pool=all").0, 200);
-    server.admin().post(&format!("/api/v1/pools/all/backends/{set}/down"), "");
+    server.admin().post(&format!("/api/v1/pools/all/backends/{set}/down"), r#"{"force": true}"#);
     assert_eq!(ready(&server, "?pool=all").0, 503);
     server.admin().post(&format!("/api/v1/pools/all/backends/{set}/up"), "");
     assert_eq!(ready(&server, "?pool=all").0, 200);

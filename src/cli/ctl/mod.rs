@@ -143,8 +143,8 @@ struct WhatToDo {
     /// End the order by itself after this time
     #[arg(long = "for", value_name = "DURATION", requires = "fleet", value_parser = humantime::parse_duration)]
     lasts: Option<Duration>,
-    /// Order it even if nobody else of the pool takes queries
-    #[arg(long, requires = "fleet")]
+    /// Do it even if no other backend of the pool takes queries
+    #[arg(long)]
     force: bool,
 }
 
@@ -153,7 +153,8 @@ impl WhatToDo {
     fn order(&self, action: &str) -> Order {
         let WhichBackend { pool, backend } = &self.which;
         if !self.fleet {
-            return Order::act(pool, backend, action, None);
+            let body = self.force.then(|| json!({ "force": true }));
+            return Order::act(pool, backend, action, body.as_ref());
         }
         let seconds = self.lasts.map(|lasts| lasts.as_secs());
         let body = json!({ "fleet": true, "by": who(), "for_seconds": seconds, "force": self.force });

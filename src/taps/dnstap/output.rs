@@ -150,6 +150,13 @@ impl Outlet for Frames {
         Tap::Dnstap
     }
 
+    fn file(&self) -> Option<&Path> {
+        match &self.dnstap.config.to {
+            DnstapTarget::File(path) => Some(path),
+            DnstapTarget::Unix(_) | DnstapTarget::Tcp(_) => None,
+        }
+    }
+
     fn take(&mut self, record: &[u8]) {
         write_data_frame(record, &mut self.waiting);
         self.frames += 1;

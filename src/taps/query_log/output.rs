@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -54,6 +54,13 @@ impl Lines {
 impl Outlet for Lines {
     fn tap(&self) -> Tap {
         Tap::QueryLog
+    }
+
+    fn file(&self) -> Option<&Path> {
+        match &self.log.config.to {
+            LogTarget::File(path) => Some(path),
+            LogTarget::Stderr | LogTarget::Unix(_) => None,
+        }
     }
 
     fn take(&mut self, record: &[u8]) {

@@ -201,7 +201,7 @@ fn ctl_goes_over_the_socket_by_itself_and_tells_the_remedy_where_it_cannot() {
     let server = Server::start(&config(&backend, ""));
     let (pool, name) = ("all", backend.address().to_string());
     let url = format!("http://{}", server.listener("admin"));
-    let output = server.process.ctl(&["--admin", &url, "down", pool, &name]);
+    let output = server.process.ctl(&["--admin", &url, "down", "--force", pool, &name]);
     assert!(output.status.success(), "{output:?}");
     assert_eq!(server.admin().backend(&name)["by_hand"], true);
     // By the config alone, if that says which port.
@@ -209,7 +209,7 @@ fn ctl_goes_over_the_socket_by_itself_and_tells_the_remedy_where_it_cannot() {
     let told = config(&backend, "").replace("'127.0.0.1:0'", &format!("'{address}'"));
     let server = Server::start(&told);
     let file = server.path("config.toml").display().to_string();
-    assert!(server.process.ctl(&["-c", &file, "down", pool, &name]).status.success());
+    assert!(server.process.ctl(&["-c", &file, "down", "--force", pool, &name]).status.success());
     assert_eq!(server.admin().backend(&name)["by_hand"], true);
     // In another environment the socket is not found.
     let mut command = Command::new(env!("CARGO_BIN_EXE_hedgerow"));

@@ -144,9 +144,11 @@ fn files_that_the_user_cannot_use_are_told_at_start() {
         .process
         .wait_for_log(&format!("{}: user nobody cannot read it, so a reload will fail; chgrp", file("a.txt")));
     server.process.wait_for_log(&format!(
-        "{}: user nobody cannot write it, so it will not be saved; chown -R nobody",
+        "{}: user nobody cannot write it, so it will not be saved; make a folder for it alone (install -d -o nobody \
+         /var/lib/hedgerow)",
         file("cache.bin")
     ));
+    server.process.wait_for_log("user: other programs run as nobody, too");
 }
 
 #[test]

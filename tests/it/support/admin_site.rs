@@ -266,8 +266,8 @@ fn carry_out(change: &Change) -> Result<String, Refused> {
             known_pool(pool)?;
             return Ok(format!("{address} is added to {pool} with weight {weight}"));
         }
-        Change::Drain { pool, backend } | Change::Remove { pool, backend } => (pool, backend),
-        Change::Set { pool, backend, to: _ } => (pool, backend),
+        Change::Drain { pool, backend, .. } | Change::Remove { pool, backend } => (pool, backend),
+        Change::Set { pool, backend, .. } => (pool, backend),
         Change::Order(order) => (&order.pool, &order.backend),
         Change::Accept { name } if name == "cat" => return Ok("catalog cat. is taken".to_owned()),
         Change::Accept { name } => return Err(Refused::no_such("catalog", name, ["cat."])),

@@ -272,7 +272,10 @@ fn a_reload_begins_changes_and_ends_the_log_and_opens_its_file_anew() {
     // A process may write later where it was to write at the start.
     let cache = "persist = 'log/cache.bin'";
     let config = Forwarder::to(&[&backend], "cache = false").cache(cache).admin().to_toml();
-    let server = Server::start(&config);
+    let server = Server::start_as(&config, &[], |command| {
+        let config = Path::new(command.get_args().last().expect("the config file"));
+        fs::create_dir(config.with_file_name("log")).expect("our own folder");
+    });
     let (client, admin) = (server.client(), server.admin());
     let edition =
         |edition: u64| admin.wait_for("a reload", |metrics| metrics.sum("hedgerow_config_edition", &[]) == edition);
