@@ -33,6 +33,7 @@ pub(super) fn read<'d>(
         fanout: section.integer("fanout", limits::FANOUT, usual.fanout),
         balance: section.parsed("balance", words::balance, usual.balance),
         accept: section.parsed("accept", words::accept, usual.accept),
+        believe_ede: usual.believe_ede,
         timeout: section.parsed("timeout", |text| limits::TIMEOUT.parse(text), usual.timeout),
         grace: section.parsed("grace", words::grace, usual.grace),
         attempt_timeout: section.parsed(

@@ -15,7 +15,7 @@ use crate::policy::race::{Attempt, AttemptId, BackendIndex, Heard, Kind, OptRefu
 use crate::policy::timers::Timers;
 use crate::wire::{self, Reply};
 
-use super::reply::{is_opt_refusal, rank};
+use super::reply::{decision, is_opt_refusal, rank};
 
 /// A race during one event: its entry, lent once, and all that the event may touch.
 pub(super) struct ActiveRace<'e, I: Io> {
@@ -45,6 +45,8 @@ pub(super) struct AtHand<'a> {
     /// The attempt that it answers.
     pub(super) attempt: AttemptId,
     pub(super) reply: &'a Reply<'a>,
+    /// How it ranks.
+    pub(super) rank: Rank,
 }
 
 impl<I: Io> ActiveRace<'_, I> {
@@ -230,20 +232,31 @@ impl<I: Io> ActiveRace<'_, I> {
         let Self { entry, pool, .. } = self;
         // RFC 8945 section 5.3: who has signed its query takes no unsigned reply, if another backend has a signed one.
         let is_worthless = entry.is_signed() && !reply.is_signed();
-        let newer = asked.filter(|_| !is_worthless).and_then(|asked| {
+        let plain = rank(reply);
+        let decision = asked.filter(|_| plain < Rank::Positive && !is_worthless).and_then(|asked| {
+            let believes = |_: &Rank| pool.shared.rules().believe_ede && pool.shared.backend(asked.backend).is_up();
+            decision(reply).filter(believes)
+        });
+        // A decision is no word of a version of the zone.
+        let newer = asked.filter(|_| !is_worthless && decision.is_none()).and_then(|asked| {
             let newer = pool.hear_version(asked.backend, reply, &self.worker.shared.hasher, self.now);
             newer.filter(|_| !entry.race.is_final(asked.backend))
         });
         let rank = match newer {
             Some(_) => Rank::Outdated,
             None if is_worthless => Rank::Failure,
-            None => rank(reply),
+            None => decision.unwrap_or(plain),
+        };
+        let is_validated = |asked: Option<Attempt>| {
+            let is_positive = rank == Rank::Positive && reply.is_authentic();
+            is_positive && asked.is_some_and(|asked| pool.shared.backend(asked.backend).is_ad_trusted())
         };
         let heard = match newer {
             Some(newest) => {
                 self.worker.counters_of(&pool.shared).stale_replies.increment();
                 entry.race.on_outdated(attempt, newest)
             }
+            None if entry.race.is_doubted() && is_validated(asked) => entry.race.on_validated(attempt),
             None => entry.race.on_reply(attempt, rank, self.now),
         };
         match heard {
@@ -254,7 +267,7 @@ impl<I: Io> ActiveRace<'_, I> {
                 entry.note_reply(attempt, rank, self.now, self.spills);
             }
         }
-        self.drive(Some(AtHand { attempt, reply }));
+        self.drive(Some(AtHand { attempt, reply, rank }));
     }
 }
 

@@ -6,7 +6,6 @@ use super::entry::Waiter;
 use super::explain::RaceReport;
 use super::fallback::FallbackAnswer;
 use super::io::{Client, FetchFrom, FetchQuery, Io, Resolution, Said};
-use super::reply::rank;
 use super::{Engine, tell_prober};
 use crate::cache::ResponseFor;
 use crate::metrics::{Fetched, Source};
@@ -22,8 +21,8 @@ impl<I: Io> ActiveRace<'_, I> {
     /// The race is over: responds to all who wait, or has the whole answer fetched for those who came by TCP.
     pub(super) fn finish(&mut self, outcome: Outcome, at_hand: Option<AtHand<'_>>) {
         let winning = at_hand.filter(|at_hand| outcome == Outcome::Reply(at_hand.attempt));
-        let late_above = self.remember(outcome, winning.map(|at_hand| at_hand.reply));
         let won_by = self.rank_won(outcome, winning);
+        let late_above = self.remember(outcome, won_by, winning.map(|at_hand| at_hand.reply));
         let fallback = self.fallback(outcome);
         let waiters = self.entry.waiter_count();
         if won_by.is_none_or(|rank| rank == Rank::Failure) {
@@ -48,7 +47,7 @@ impl<I: Io> ActiveRace<'_, I> {
     /// The rank of the reply that goes to clients. One that waited is the best kept one, and so may one be that is at hand.
     fn rank_won(&self, outcome: Outcome, winning: Option<AtHand<'_>>) -> Option<Rank> {
         let kept = self.entry.race.kept().filter(|(attempt, _)| outcome == Outcome::Reply(*attempt));
-        kept.map(|(_, rank)| rank).or_else(|| winning.map(|at_hand| rank(at_hand.reply)))
+        kept.map(|(_, rank)| rank).or_else(|| winning.map(|at_hand| at_hand.rank))
     }
 
     /// What those who wait are told if no reply can be given to them.

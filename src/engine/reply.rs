@@ -16,7 +16,7 @@ use crate::policy::backend_load::End;
 use crate::policy::query_slots::{QuerySlot, SlotState, SocketId};
 use crate::policy::race::{Attempt, AttemptId, OptRefusal};
 use crate::state::backend_cookies::Urgency;
-use crate::wire::{self, CookiePair, Rcode, Reply};
+use crate::wire::{self, CookiePair, ExtendedError, Rcode, Reply};
 
 /// Whether a datagram answers what was asked from its socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -280,6 +280,27 @@ pub fn rank(reply: &Reply<'_>) -> Rank {
     }
 }
 
+/// The rank of a failure or negative reply whose extended error is a decision of its backend (docs/src/contract.md, Races), if it
+/// is one. A reply without OPT costs one check.
+pub(super) fn decision(reply: &Reply<'_>) -> Option<Rank> {
+    let mut errors = reply.extended_errors();
+    errors.next().and_then(|first| decision_of(std::iter::once(first).chain(errors), reply.rcode()))
+}
+
+/// The same of the codes of extended errors. Those of DNSSEC count with SERVFAIL alone (RFC 8914 sections 4.7 to 4.13).
+#[cold]
+fn decision_of(errors: impl Iterator<Item = ExtendedError>, rcode: Rcode) -> Option<Rank> {
+    let is_servfail = rcode == Rcode::SERVFAIL;
+    errors.fold(None, |found, error| match error {
+        ExtendedError::SIGNATURE_EXPIRED | ExtendedError::SIGNATURE_NOT_YET_VALID if is_servfail => {
+            Some(Rank::Doubtful)
+        }
+        ExtendedError(6..=12) if is_servfail => found.or(Some(Rank::Decided)),
+        ExtendedError::BLOCKED | ExtendedError::CENSORED | ExtendedError::FILTERED => found.or(Some(Rank::Decided)),
+        _ => found,
+    })
+}
+
 /// Whether a reply to a query with OPT may say that its sender knows no EDNS (RFC 6891 section 7: FORMERR; older servers:
 /// NOTIMP). Some put an OPT record into the very reply, so that proves nothing.
 pub(super) fn is_opt_refusal(reply: &Reply<'_>) -> bool {
@@ -289,4 +310,39 @@ pub(super) fn is_opt_refusal(reply: &Reply<'_>) -> bool {
 /// Whether a reply says that the cookie of the query was not good (RFC 7873 section 5.2.3).
 pub(super) fn is_badcookie(reply: &Reply<'_>) -> bool {
     reply.rcode() == Rcode::BADCOOKIE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extended_errors_decide_by_rcode() {
+        let check = |rcode: Rcode, codes: &[u16], expected: Option<Rank>| {
+            let count = codes.len() as u8;
+            let mut octets = vec![0, 7, 0x84, rcode.0 as u8, 0, 1, 0, 0, 0, 0, 0, 1, 1, b'a', 0, 0, 1, 0, 1];
+            octets.extend([0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 6 * count]);
+            codes.iter().for_each(|code| octets.extend([0, 15, 0, 2, 0, *code as u8]));
+            let reply = wire::read_reply(&octets).expect("a sound reply");
+            assert_eq!(decision(&reply), expected, "{rcode} {codes:?}");
+        };
+        let (decided, doubtful) = (Some(Rank::Decided), Some(Rank::Doubtful));
+        for code in 0..=30 {
+            let (of_servfail, of_others) = match code {
+                7 | 8 => (doubtful, None),
+                6 | 9..=12 => (decided, None),
+                15..=17 => (decided, decided),
+                _ => (None, None),
+            };
+            check(Rcode::SERVFAIL, &[code], of_servfail);
+            for rcode in [Rcode::REFUSED, Rcode::NXDOMAIN, Rcode::NOERROR] {
+                check(rcode, &[code], of_others);
+            }
+        }
+        check(Rcode::SERVFAIL, &[], None);
+        check(Rcode::SERVFAIL, &[22, 6], decided);
+        check(Rcode::SERVFAIL, &[6, 7], doubtful);
+        check(Rcode::SERVFAIL, &[8, 9], doubtful);
+        check(Rcode::NXDOMAIN, &[7, 15], decided);
+    }
 }

@@ -207,6 +207,11 @@ impl SharedBackend {
         self.address.scheme.is_encrypted()
     }
 
+    /// Whether its AD is believed: nobody on the way can have set it.
+    pub fn is_ad_trusted(&self) -> bool {
+        self.is_encrypted() || self.address.socket.ip().is_loopback()
+    }
+
     /// What a worker counts.
     #[inline]
     pub fn counters(&self, worker: usize) -> &BackendCounters {

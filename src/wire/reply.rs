@@ -1,7 +1,7 @@
 //! Replies: what a backend sent, checked from the first octet to the last, and what kind of reply it is.
 
 use super::body::{Body, Opt};
-use super::codes::{Opcode, OptionCode, Rcode};
+use super::codes::{ExtendedError, Opcode, OptionCode, Rcode};
 use super::cookie::CookieOption;
 use super::edns::Edns;
 use super::header::{HEADER_LEN, Header};
@@ -93,6 +93,11 @@ impl<'a> Reply<'a> {
         self.edns()?.cookie().ok().flatten()
     }
 
+    /// The codes of its extended errors (RFC 8914 section 2); several are possible.
+    pub fn extended_errors(&self) -> impl Iterator<Item = ExtendedError> + use<'a> {
+        self.edns().into_iter().flat_map(|edns| edns.extended_errors())
+    }
+
     /// Whether it bears a TSIG record, which nobody here has verified.
     pub fn is_signed(&self) -> bool {
         self.body.is_signed
@@ -116,6 +121,11 @@ impl<'a> Reply<'a> {
     /// AA: from an authority for the name.
     pub fn is_authoritative(&self) -> bool {
         self.header.is_authoritative()
+    }
+
+    /// AD: the backend claims to have validated all of it (RFC 4035 section 3.2.3).
+    pub fn is_authentic(&self) -> bool {
+        self.header.authentic_data()
     }
 
     /// Whether the answer section has records.

@@ -4,7 +4,7 @@ mod table;
 
 use std::time::Duration;
 
-use self::table::{Sent, Table};
+use self::table::{Sent, Table, answer};
 use crate::engine::NotSent;
 use crate::state::HealthSignal;
 use crate::wire::{Rcode, Transport};
@@ -45,6 +45,30 @@ fn padding_can_be_left_out_and_is_for_encrypted_queries_alone() {
         check(plain, false, (false, vec![]));
         check(plain, true, (true, vec![]));
     }
+}
+
+#[test]
+fn a_decision_ends_a_race_and_a_doubtful_one_gives_way_to_a_validated_answer() {
+    let check = |code: u8, second: Option<[u8; 2]>, expected: [u8; 2]| {
+        let mut table = Table::new(TLS);
+        table.query(0, true, Transport::Udp);
+        let mut servfail = answer(&table.sent(0).query, Rcode::SERVFAIL, false);
+        servfail[11] = 1;
+        servfail.extend([0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 6, 0, 15, 0, 2, 0, code]);
+        table.receive(0, &servfail);
+        if let Some(flags) = second {
+            let mut positive = answer(&table.sent(1).query, Rcode::NOERROR, false);
+            positive[2..4].copy_from_slice(&flags);
+            table.receive(1, &positive);
+        }
+        let told = table.told(0);
+        assert_eq!([told[3] & 0x0F, told[7]], expected, "EDE {code}, then {second:?}");
+    };
+    check(6, None, [2, 0]);
+    check(22, Some([0x84, 0]), [0, 1]);
+    check(7, Some([0x84, 0]), [2, 0]);
+    // AD.
+    check(7, Some([0x84, 0x20]), [0, 1]);
 }
 
 #[test]

@@ -105,6 +105,8 @@ pub fn rank_words(rank: Rank) -> &'static str {
         Rank::Nxdomain => "NXDOMAIN",
         Rank::NodataAuthoritative => "NODATA",
         Rank::Positive => "with an answer",
+        Rank::Doubtful => "with a decision that a wrong clock may have caused",
+        Rank::Decided => "with a decision",
     }
 }
 
