@@ -232,7 +232,7 @@ fn what_comes_by_stream_is_from_the_backend() {
     // Another question, a failure of twelve octets, what cannot be read: the next backend is asked, and the wait is over.
     let answers: [Answer; 3] = [
         |query| {
-            let mut other = table::answer(query, Rcode::NOERROR, false);
+            let mut other = answer(query, Rcode::NOERROR, false);
             other[13] ^= 1;
             other
         },
@@ -257,7 +257,7 @@ fn an_encrypted_backend_is_asked_by_no_other_transport() {
     let truncated = |config: &str| {
         let mut table = Table::new(config);
         table.query(0, true, Transport::Tcp);
-        let mut reply = table::answer(&table.sent(0).query, Rcode::NOERROR, false);
+        let mut reply = answer(&table.sent(0).query, Rcode::NOERROR, false);
         reply[2] |= 2;
         table.receive(0, &reply);
         table
