@@ -307,6 +307,15 @@ impl<I: Io> ActiveRace<'_, I> {
                     // It is the best only because others could not be asked.
                     return Some(rank);
                 }
+                let is_outdone = match rank {
+                    Rank::Decided => true,
+                    Rank::Doubtful => !cached.is_fresh(&key, reply, now, scratch),
+                    _ => false,
+                };
+                if is_outdone {
+                    // As a failure it would not take its place.
+                    cache.forget(&key);
+                }
                 let is_kept = cache.keep(&key, reply, rules, now, scratch);
                 match rank {
                     Rank::Failure if !is_kept => {

@@ -150,13 +150,13 @@ impl<I: Io> ActiveRace<'_, I> {
                 if won_by == Some(Rank::Positive) {
                     pool.learn_place(won.backend, entry.question(), &worker.shared.hasher);
                 }
-                self.respond_with(&won, reply);
+                self.respond_with(&won, won_by, reply);
             }
             None => {
                 // Out of the entry for the time of the borrow; its buffer goes back.
                 let kept = entry.take_kept();
                 if let Ok(reply) = wire::read_reply(&kept) {
-                    self.respond_with(&won, &reply);
+                    self.respond_with(&won, won_by, &reply);
                 }
                 if self.entry.kept().is_empty() {
                     self.entry.put_back_kept(kept);
@@ -167,9 +167,11 @@ impl<I: Io> ActiveRace<'_, I> {
 
     /// Gives the winning reply to all who wait. A TC reply is all that a UDP client needs, for it comes back; whoever came
     /// by TCP gets the whole answer, fetched by TCP. So does the cache, if nobody waits and it is all for the cache.
-    fn respond_with(&mut self, winner: &Attempt, reply: &Reply<'_>) {
-        // A backend that is encrypted is asked by no other transport than its own: what it cuts short, stays so.
-        let is_truncated = reply.is_truncated() && !self.pool.is_encrypted(winner.backend);
+    fn respond_with(&mut self, winner: &Attempt, won_by: Option<Rank>, reply: &Reply<'_>) {
+        // A backend that is encrypted is asked by no other transport than its own: what it cuts short, stays so. A decision needs no
+        // records, and no other backend is asked for them.
+        let is_decision = matches!(won_by, Some(Rank::Decided | Rank::Doubtful));
+        let is_truncated = reply.is_truncated() && !self.pool.is_encrypted(winner.backend) && !is_decision;
         let is_signed = self.entry.is_signed();
         let is_for_nobody = !self.entry.has_waiters();
         let Self { entry, pool, worker, io, now, .. } = self;
@@ -186,7 +188,7 @@ impl<I: Io> ActiveRace<'_, I> {
         if is_truncated && (is_for_nobody || entry.has_waiters()) {
             entry.is_fetching = true;
             // For clients by UDP that ask meanwhile.
-            entry.keep(reply.as_wire(), self.spills);
+            entry.keep(reply, self.spills);
             if self.fetch(winner) {
                 self.drive(None);
             } else {
@@ -198,7 +200,7 @@ impl<I: Io> ActiveRace<'_, I> {
     /// Has the whole answer fetched, from the backend whose reply was truncated or else from another. Returns whether there is
     /// room for that.
     fn fetch(&mut self, winner: &Attempt) -> bool {
-        let Self { at, entry, pool, io, now, .. } = self;
+        let Self { at, entry, pool, worker, io, now, .. } = self;
         let (shared, now) = (&pool.shared, *now);
         // Of thousands those will do whom the race might have asked.
         let all =
@@ -213,10 +215,14 @@ impl<I: Io> ActiveRace<'_, I> {
         let backends = std::iter::once((winner.backend, winner.edns && !pool.is_without_opt(winner.backend, now)));
         let address = |(index, with_opt): (BackendIndex, bool)| {
             let backend = shared.backend(index);
-            FetchFrom { address: backend.address.socket, with_opt, wants_header: backend.wants_header }
+            let is_ad_trusted = backend.is_ad_trusted();
+            FetchFrom { address: backend.address.socket, with_opt, is_ad_trusted, wants_header: backend.wants_header }
         };
         let mut message = Vec::new();
         let opt_at = entry.write_query(true, &mut message);
+        if !entry.is_signed() && pool.adds_opt(winner.backend) {
+            wire::add_opt(&mut message, opt_at, worker.state.edns_udp_size);
+        }
         let mut by_tcp = entry.waiters().filter(|waiter| waiter.client.transport().is_stream());
         let query = FetchQuery {
             backends: backends.chain(others).map(address).collect(),

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::Engine;
-use super::active_race::ActiveRace;
+use super::active_race::{ActiveRace, has_opt};
 use super::attempt::{Outstanding, Quarantined, TakenSlot};
 use super::cached::{key_of_reply, split};
 use super::explain::LateReport;
@@ -106,6 +106,9 @@ impl<C: Client> Engine<C> {
             io.heard(&report, late.sent, reply, now);
         }
         self.compare_late(late, question, reply);
+        let shared = self.pools.get(late.pool).and_then(|pool| pool.shared_of(late.plan, late.backend));
+        let is_ad_trusted = shared.is_some_and(|pool| pool.backend(late.backend).is_ad_trusted());
+        let reply = &if is_ad_trusted { *reply } else { reply.without_authentic() };
         let hasher = &self.worker.shared.hasher;
         let newer = self.pools.get_mut(late.pool).and_then(|pool| pool.hear_version(late.backend, reply, hasher, now));
         if newer.is_some() || !self.remember_late(late, question, reply, now) {
@@ -166,8 +169,7 @@ impl<I: Io> ActiveRace<'_, I> {
             self.tell_heard(&asked, proof, reply);
             let entry = &mut self.entry;
             // It lacks the question, and so proves little: the true reply may still come.
-            let has_opt = entry.has_opt() || proof.has(Proof::COOKIE);
-            if is_opt_refusal(reply) && has_opt {
+            if is_opt_refusal(reply) && has_opt(entry, &self.pool, asked.backend, proof) {
                 entry.race.on_bare_opt_refused(attempt);
             } else {
                 entry.race.on_bare_failure(attempt);
@@ -214,7 +216,7 @@ impl<I: Io> ActiveRace<'_, I> {
         let attempt = outstanding.attempt();
         let Some(asked) = entry.race.attempt(attempt) else { return };
         if reply.is_bare_failure() {
-            let has_opt = entry.has_opt() || !entry.is_signed() && pool.is_encrypted(asked.backend);
+            let has_opt = has_opt(entry, pool, asked.backend, outstanding.proof());
             self.tell_heard(&asked, outstanding.proof(), reply);
             if has_opt && is_opt_refusal(reply) && self.entry.race.on_opt_refused(attempt) == OptRefusal::AskedAgain {
                 let handed = handed_at(asked.asked_at, self.io.opened(slot.socket()));
