@@ -33,7 +33,7 @@ pub(super) fn read<'d>(
         fanout: section.integer("fanout", limits::FANOUT, usual.fanout),
         balance: section.parsed("balance", words::balance, usual.balance),
         accept: section.parsed("accept", words::accept, usual.accept),
-        believe_ede: usual.believe_ede,
+        believe_ede: section.boolean("believe_ede", usual.believe_ede),
         timeout: section.parsed("timeout", |text| limits::TIMEOUT.parse(text), usual.timeout),
         grace: section.parsed("grace", words::grace, usual.grace),
         attempt_timeout: section.parsed(
@@ -54,6 +54,7 @@ pub(super) fn read<'d>(
     let cache = read_cache(&mut section, &backends);
     let case = section.parsed("case", words::case, PoolConfig::CASE);
     let cookies = section.boolean("cookies", PoolConfig::COOKIES);
+    let trust_ad = section.take("trust_ad").and_then(|node| node.boolean());
     let max_in_flight = section.integer("max_in_flight", limits::MAX_IN_FLIGHT, PoolConfig::MAX_IN_FLIGHT);
     let connections = section.section("connections").map(read_connections).unwrap_or_default();
     section.finish();
@@ -70,6 +71,7 @@ pub(super) fn read<'d>(
         cache,
         case,
         cookies,
+        trust_ad,
         max_in_flight,
         connections,
     }
