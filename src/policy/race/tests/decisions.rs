@@ -27,16 +27,12 @@ fn a_doubtful_decision_is_kept_and_asks_the_next() {
             let race = play(Sequential, 2).rules(|rules| rules.accept = accept);
             race.at(10, Reply(0, Doubtful)).at(20, rank).check(&format!("{ask}, 20 reply 0"));
         };
-        for rank in [Failure, Nodata, Nxdomain, NodataAuthoritative, Positive, Doubtful] {
+        for rank in [Failure, Nodata, Nxdomain, NodataAuthoritative, Positive, Doubtful, Decided] {
             race(Reply(1, rank));
         }
         race(Down(1));
-        let race = |input| {
-            let race = play(Sequential, 2).rules(|rules| rules.accept = accept);
-            race.at(10, Reply(0, Doubtful)).at(20, input).check(&format!("{ask}, 20 reply 1"));
-        };
-        race(Validated(1));
-        race(Reply(1, Decided));
+        let race = play(Sequential, 2).rules(|rules| rules.accept = accept);
+        race.at(10, Reply(0, Doubtful)).at(20, Validated(1)).check(&format!("{ask}, 20 reply 1"));
     }
     // It replaces whatever was kept before, and is waited for with until the others have replied.
     let race = play(AtOnce, 3).at(5, Reply(1, Nxdomain)).at(10, Reply(0, Doubtful)).at(20, Reply(2, Positive));
