@@ -257,6 +257,12 @@ impl<I: Io> ActiveRace<'_, I> {
             None if entry.race.is_doubted() && is_validated => entry.race.on_validated(attempt),
             None => entry.race.on_reply(attempt, rank, self.now),
         };
+        if let Some(asked) = asked
+            && rank > Rank::Positive
+            && heard != Heard::NotNeeded
+        {
+            pool.counters(asked.backend).decisions.increment();
+        }
         match heard {
             Heard::Accepted => {}
             Heard::NotNeeded => entry.note_reply(attempt, rank, self.now, self.spills),

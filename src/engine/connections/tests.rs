@@ -175,6 +175,8 @@ fn a_decision_ends_a_race_and_a_doubtful_one_gives_way_to_a_validated_answer() {
         }
         let told = table.told(0);
         assert_eq!([told[3] & 0x0F, told[7]], expected, "EDE {code}, then {second:?}");
+        let decisions: u64 = table.backends().iter().map(|backend| backend.counters(0).decisions.get()).sum();
+        assert_eq!(decisions, u64::from(code != 22), "EDE {code}, then {second:?}");
     };
     check(6, None, [2, 0]);
     check(22, Some([0x84, 0]), [0, 1]);

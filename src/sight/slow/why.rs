@@ -35,9 +35,15 @@ fn clause(race: &SlowRace, attempt: &SlowAttempt) -> Option<String> {
     let SlowAttempt { ref backend, kind, took_ms, fate, rank, .. } = *attempt;
     let after = took_ms.map(|took| format!(" in {}", time(took))).unwrap_or_default();
     Some(match fate {
-        Fate::Won => format!("{backend} replied{after}"),
+        Fate::Won => match rank {
+            Some(rank @ Rank::Decided) => format!("{backend} replied {}{after}", rank_words(rank)),
+            _ => format!("{backend} replied{after}"),
+        },
         Fate::Kept => match rank {
             Some(Rank::Failure) => format!("{backend} replied with a failure{after}"),
+            Some(rank @ Rank::Doubtful) => {
+                format!("{backend} replied {}{after}, and none was validated", rank_words(rank))
+            }
             Some(rank) => format!("{backend} replied {}{after}, which is not accepted", rank_words(rank)),
             None => format!("{backend} replied{after}, which is not accepted"),
         },
@@ -105,8 +111,8 @@ pub fn rank_words(rank: Rank) -> &'static str {
         Rank::Nxdomain => "NXDOMAIN",
         Rank::NodataAuthoritative => "NODATA",
         Rank::Positive => "with an answer",
-        Rank::Doubtful => "with a decision that a wrong clock may have caused",
-        Rank::Decided => "with a decision",
+        Rank::Doubtful => "with a decision (extended error) that a wrong clock may have caused",
+        Rank::Decided => "with a decision (extended error)",
     }
 }
 
