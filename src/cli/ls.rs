@@ -141,6 +141,7 @@ fn config(args: &Args) -> Config {
         max_in_flight: PoolConfig::MAX_IN_FLIGHT,
         case: PoolConfig::CASE,
         cookies: PoolConfig::COOKIES,
+        trust_ad: None,
         connections: Default::default(),
     };
     let listen: Vec<ListenConfig> = args.listen.iter().cloned().map(Into::into).collect();

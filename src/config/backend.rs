@@ -30,6 +30,9 @@ pub struct BackendConfig {
     /// Whether a header of the PROXY protocol tells it who asks.
     #[serde(default)]
     pub proxy_protocol: bool,
+    /// Whether its AD is believed; none: as its pool has it.
+    #[serde(default)]
+    pub trust_ad: Option<bool>,
     /// Who it must be, where it has to prove that.
     #[serde(default)]
     pub trust: TrustConfig,
@@ -68,6 +71,7 @@ impl BackendConfig {
             server: None,
             path: HttpPath::default(),
             proxy_protocol: false,
+            trust_ad: None,
             trust: TrustConfig::default(),
         }
     }
@@ -81,6 +85,15 @@ impl BackendConfig {
             backend.path = path;
         }
         backend
+    }
+
+    /// Whether its AD is believed (RFC 4035 section 4.9.3), where its pool has set this. By default nobody on the way may be able to
+    /// set it: by loopback, and by an encrypted transport to a backend that proves its name or its key.
+    pub fn is_ad_trusted(&self, pool: Option<bool>) -> bool {
+        self.trust_ad.or(pool).unwrap_or_else(|| {
+            let is_proven = self.address.scheme.is_encrypted() && self.trust.identity.verify != Verify::None;
+            is_proven || self.address.socket.ip().to_canonical().is_loopback()
+        })
     }
 }
 
@@ -116,6 +129,7 @@ fn read<'d>(item: &Node<'d>, folder: &Path, certificates: &mut Vec<(String, Spot
     let weight = section.integer("weight", limits::WEIGHT, 1);
     let server = section.take("server").and_then(|node| node.parsed(words::label));
     let proxy_protocol = read_proxy_protocol(&mut section, address.as_ref());
+    let trust_ad = section.take("trust_ad").and_then(|node| node.boolean());
     let trust = read_trust(&mut section, address.as_ref(), folder, certificates);
     section.finish();
     let of_url = BackendConfig::of_url(address?);
@@ -124,6 +138,7 @@ fn read<'d>(item: &Node<'d>, folder: &Path, certificates: &mut Vec<(String, Spot
         weight,
         server,
         proxy_protocol,
+        trust_ad,
         trust,
         ..of_url
     })
@@ -224,6 +239,21 @@ mod tests {
         check(&text("cache = true"), &[&format!("4:9: {told}")]);
         let off = text("cache = true").replace("= true }", "= false }");
         assert!(Config::parse(&off, "c.toml", Path::new("")).expect("a config").pools[0].cache);
+    }
+
+    #[test]
+    fn ad_is_trusted_by_the_word_of_the_backend_then_of_the_pool_then_by_transport() {
+        let (tls, none) = ("'tls://192.0.2.1'", "{ address = 'tls://192.0.2.2', verify = 'none' }");
+        let (own_true, own_false) =
+            ("{ address = '192.0.2.3', trust_ad = true }", "{ address = '127.0.0.1', trust_ad = false }");
+        let backends = read(&format!("'192.0.2.1', '[::1]', '127.0.0.2', {tls}, {none}, {own_true}, {own_false}"));
+        let trusted = |pool| backends.iter().map(|backend| backend.is_ad_trusted(pool)).collect::<Vec<_>>();
+        assert_eq!(trusted(None), [false, true, true, true, false, true, false]);
+        assert_eq!(trusted(Some(true)), [true, true, true, true, true, true, false]);
+        assert_eq!(trusted(Some(false)), [false, false, false, false, false, true, false]);
+        let text = "[forwarder]\n[pools.ts]\nbackends = ['192.0.2.1']\ntrust_ad = true\nbelieve_ede = false\n";
+        let config = Config::parse(text, "c.toml", Path::new("")).expect("a config");
+        assert_eq!((config.pools[0].trust_ad, config.pools[0].rules.believe_ede), (Some(true), false));
     }
 
     #[test]

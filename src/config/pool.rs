@@ -46,6 +46,8 @@ struct Keys {
     cache: Option<bool>,
     case: Case,
     cookies: bool,
+    /// None: each backend by its address and transport.
+    trust_ad: Option<bool>,
     max_in_flight: u32,
     connections: ConnectionPoolRules,
 }
@@ -63,6 +65,7 @@ impl Keys {
             cache: None,
             case: PoolConfig::CASE,
             cookies: PoolConfig::COOKIES,
+            trust_ad: None,
             max_in_flight: PoolConfig::MAX_IN_FLIGHT,
             connections: ConnectionPoolRules::default(),
         }
@@ -126,6 +129,7 @@ pub(super) fn read<'d>(
         cache: keys.cache.unwrap_or(PoolConfig::CACHE) && !names_clients,
         case: keys.case,
         cookies: keys.cookies,
+        trust_ad: keys.trust_ad,
         max_in_flight: keys.max_in_flight,
         connections: keys.connections,
     }
@@ -148,6 +152,7 @@ fn read_keys(section: &mut Section<'_>, usual: &Keys, backends: &[BackendConfig]
         fanout: section.integer("fanout", limits::FANOUT, usual.rules.fanout),
         balance: section.parsed("balance", words::balance, usual.rules.balance),
         accept: section.parsed("accept", words::accept, usual.rules.accept),
+        believe_ede: section.boolean("believe_ede", usual.rules.believe_ede),
         timeout: section.parsed("timeout", |text| limits::TIMEOUT.parse(text), usual.rules.timeout),
         grace: section.parsed("grace", words::grace, usual.rules.grace),
         attempt_timeout: section.parsed(
@@ -172,6 +177,7 @@ fn read_keys(section: &mut Section<'_>, usual: &Keys, backends: &[BackendConfig]
         cache: read_cache(section, backends).or(usual.cache),
         case: section.parsed("case", words::case, usual.case),
         cookies: section.boolean("cookies", usual.cookies),
+        trust_ad: section.take("trust_ad").and_then(|node| node.boolean()).or(usual.trust_ad),
         max_in_flight: section.integer("max_in_flight", limits::MAX_IN_FLIGHT, usual.max_in_flight),
         connections: section
             .section("connections")

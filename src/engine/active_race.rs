@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use super::attempt::Outstanding;
-use super::entry::{Entry, Spills};
-use super::io::{AskedFor, Destination, Io, NotSent, SentAttempt};
+use super::entry::{Entry, Spills, StaleAnswer};
+use super::io::{AskedFor, Client, Destination, Io, NotSent, SentAttempt};
 use super::pool::Pool;
 use super::proof::Proof;
 use super::slots::RaceRef;
@@ -15,7 +15,7 @@ use crate::policy::race::{Attempt, AttemptId, BackendIndex, Heard, Kind, OptRefu
 use crate::policy::timers::Timers;
 use crate::wire::{self, Reply};
 
-use super::reply::{is_opt_refusal, rank};
+use super::reply::{decision, is_opt_refusal, rank};
 
 /// A race during one event: its entry, lent once, and all that the event may touch.
 pub(super) struct ActiveRace<'e, I: Io> {
@@ -45,6 +45,8 @@ pub(super) struct AtHand<'a> {
     /// The attempt that it answers.
     pub(super) attempt: AttemptId,
     pub(super) reply: &'a Reply<'a>,
+    /// How it ranks.
+    pub(super) rank: Rank,
 }
 
 impl<I: Io> ActiveRace<'_, I> {
@@ -136,8 +138,8 @@ impl<I: Io> ActiveRace<'_, I> {
         let kind = entry.race.attempt(attempt).map_or(Kind::First, |attempt| attempt.kind);
         let report = SentAttempt { hash, pool: &pool.shared, backend, kind, since };
         let avoid = if is_by_stream { entry.waits_at(attempt, backend) } else { None };
-        let is_encrypted = with_opt && !entry.is_signed() && pool.is_encrypted(backend);
-        let is_padded = is_encrypted && pool.shared.config.connections.padding;
+        let adds_opt = with_opt && !entry.is_signed() && pool.adds_opt(backend);
+        let is_padded = adds_opt && pool.is_encrypted(backend) && pool.shared.config.connections.padding;
         let asked_for = if pool.wants_header(backend) { entry.asked_for() } else { AskedFor::Untold };
         let to = Destination { sockets, avoid, asked_for };
         let slot = io.send(to, outstanding, &report, now, |slot, out| {
@@ -145,7 +147,7 @@ impl<I: Io> ActiveRace<'_, I> {
             if let Some(cookies) = cookies {
                 wire::add_cookie(out, opt_at, cookies, own_udp_size);
             }
-            if is_encrypted {
+            if adds_opt {
                 wire::add_opt(out, opt_at, own_udp_size);
             }
             if asks_version {
@@ -210,9 +212,10 @@ impl<I: Io> ActiveRace<'_, I> {
         let Self { entry, pool, .. } = self;
         let attempt = outstanding.attempt();
         let asked = entry.race.attempt(attempt);
-        // Where the client sent none, the query may have had one for our cookie, or since it is encrypted.
-        let is_encrypted = || !entry.is_signed() && asked.is_some_and(|asked| pool.is_encrypted(asked.backend));
-        let has_opt = entry.has_opt() || outstanding.proof().has(Proof::COOKIE) || is_encrypted();
+        let is_ad_trusted = asked.is_some_and(|asked| pool.shared.backend(asked.backend).is_ad_trusted());
+        // RFC 8945 section 5.5: a signed reply goes to its client as it came.
+        let reply = &if is_ad_trusted || entry.is_signed() { *reply } else { reply.without_authentic() };
+        let has_opt = asked.is_some_and(|asked| has_opt(entry, pool, asked.backend, outstanding.proof()));
         if has_opt && is_opt_refusal(reply) && entry.race.on_opt_refused(attempt) == OptRefusal::AskedAgain {
             return self.drive(None);
         }
@@ -230,32 +233,56 @@ impl<I: Io> ActiveRace<'_, I> {
         let Self { entry, pool, .. } = self;
         // RFC 8945 section 5.3: who has signed its query takes no unsigned reply, if another backend has a signed one.
         let is_worthless = entry.is_signed() && !reply.is_signed();
-        let newer = asked.filter(|_| !is_worthless).and_then(|asked| {
+        let plain = rank(reply);
+        let decision = asked.filter(|_| plain < Rank::Positive && !is_worthless).and_then(|asked| {
+            let believes = |_: &Rank| pool.shared.rules().believe_ede && pool.shared.backend(asked.backend).is_up();
+            decision(reply).filter(believes)
+        });
+        // A decision is no word of a version of the zone.
+        let newer = asked.filter(|_| !is_worthless && decision.is_none()).and_then(|asked| {
             let newer = pool.hear_version(asked.backend, reply, &self.worker.shared.hasher, self.now);
             newer.filter(|_| !entry.race.is_final(asked.backend))
         });
         let rank = match newer {
             Some(_) => Rank::Outdated,
             None if is_worthless => Rank::Failure,
-            None => rank(reply),
+            None => decision.unwrap_or(plain),
         };
+        let is_validated = rank == Rank::Positive && reply.is_authentic() && is_ad_trusted;
         let heard = match newer {
             Some(newest) => {
                 self.worker.counters_of(&pool.shared).stale_replies.increment();
                 entry.race.on_outdated(attempt, newest)
             }
+            None if entry.race.is_doubted() && is_validated => entry.race.on_validated(attempt),
             None => entry.race.on_reply(attempt, rank, self.now),
         };
+        if let Some(asked) = asked
+            && rank > Rank::Positive
+            && heard != Heard::NotNeeded
+        {
+            pool.counters(asked.backend).decisions.increment();
+        }
         match heard {
             Heard::Accepted => {}
             Heard::NotNeeded => entry.note_reply(attempt, rank, self.now, self.spills),
             Heard::Kept => {
-                entry.keep(reply.as_wire(), self.spills);
+                entry.keep(reply, self.spills);
+                if rank == Rank::Doubtful {
+                    // What is stale does not replace it.
+                    entry.set_stale(StaleAnswer::Unknown);
+                }
                 entry.note_reply(attempt, rank, self.now, self.spills);
             }
         }
-        self.drive(Some(AtHand { attempt, reply }));
+        self.drive(Some(AtHand { attempt, reply, rank }));
     }
+}
+
+/// Whether the query of an attempt with OPT has one. Where the client sent none, it has one for our cookie, for the extended errors
+/// of the reply, or for its padding.
+pub(super) fn has_opt<C: Client>(entry: &Entry<C>, pool: &Pool, backend: BackendIndex, proof: Proof) -> bool {
+    entry.has_opt() || proof.has(Proof::COOKIE) || !entry.is_signed() && pool.adds_opt(backend)
 }
 
 /// Where attempts of a kind are counted.

@@ -18,7 +18,7 @@ use crate::policy::backend_load::End;
 use crate::policy::query_slots::{QuerySlot, SlotState, SocketId};
 use crate::policy::race::{BackendIndex, Retry};
 use crate::state::backend_cookies::Urgency;
-use crate::wire::Reply;
+use crate::wire::{self, Reply};
 
 impl<C: Client> Engine<C> {
     /// Counts a datagram from a backend's address that answers nothing that was asked from this socket. If there were too many,
@@ -178,7 +178,7 @@ impl<I: Io> ActiveRace<'_, I> {
     /// Asks the backend of an attempt by TCP: where replies by UDP are being forged, or a backend refuses the cookie that it has
     /// given. Nobody can join a connection who does not see it, and it needs no cookie. Returns whether that may be.
     fn ask_by_tcp(&mut self, outstanding: Outstanding, cause: Cause) -> bool {
-        let Self { entry, pool, io, now, .. } = self;
+        let Self { entry, pool, worker, io, now, .. } = self;
         if entry.is_fetching {
             return false;
         }
@@ -188,7 +188,10 @@ impl<I: Io> ActiveRace<'_, I> {
         }
         let edns = asked.edns && !pool.is_without_opt(asked.backend, *now);
         let mut message = Vec::new();
-        entry.write_query(edns, &mut message);
+        let opt_at = entry.write_query(edns, &mut message);
+        if edns && !entry.is_signed() && pool.adds_opt(asked.backend) {
+            wire::add_opt(&mut message, opt_at, worker.state.edns_udp_size);
+        }
         let query = TcpQuery {
             address: pool.backend(asked.backend).address.socket,
             message,

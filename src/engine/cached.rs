@@ -278,7 +278,12 @@ impl<I: Io> ActiveRace<'_, I> {
     }
 
     /// Remembers what the race has come to. Returns above which rank a late reply is better than that, if any is.
-    pub(super) fn remember(&mut self, outcome: Outcome, at_hand: Option<&Reply<'_>>) -> Option<Rank> {
+    pub(super) fn remember(
+        &mut self,
+        outcome: Outcome,
+        won_by: Option<Rank>,
+        at_hand: Option<&Reply<'_>>,
+    ) -> Option<Rank> {
         let Self { entry, pool, worker, scratch, now, .. } = self;
         if entry.is_signed() {
             return None;
@@ -297,12 +302,22 @@ impl<I: Io> ActiveRace<'_, I> {
             Outcome::Reply(_) => {
                 let kept = if at_hand.is_none() { wire::read_reply(entry.kept()).ok() } else { None };
                 let reply = at_hand.or(kept.as_ref())?;
-                if entry.race.is_incomplete() && !shared.rules().accept.accepts(rank(reply)) {
+                let rank = won_by.unwrap_or_else(|| rank(reply));
+                if entry.race.is_incomplete() && !shared.rules().accept.accepts(rank) {
                     // It is the best only because others could not be asked.
-                    return Some(rank(reply));
+                    return Some(rank);
+                }
+                let is_outdone = match rank {
+                    Rank::Decided => true,
+                    Rank::Doubtful => !cached.is_fresh(&key, reply, now, scratch),
+                    _ => false,
+                };
+                if is_outdone {
+                    // As a failure it would not take its place.
+                    cache.forget(&key);
                 }
                 let is_kept = cache.keep(&key, reply, rules, now, scratch);
-                match rank(reply) {
+                match rank {
                     Rank::Failure if !is_kept => {
                         // It is not remembered, but that the answer that there may be was not refreshed, is.
                         cache.note_failure(&key, rules, now);

@@ -190,10 +190,14 @@ impl<C: Client> Engine<C> {
         at: RaceRef,
         valid: ValidQuery<'_>,
         mut waiter: Waiter<C>,
-        stale: StaleAnswer,
+        mut stale: StaleAnswer,
         now: Instant,
     ) {
         let refused = self.with_race(io, at, now, |race| {
+            if race.entry.race.is_doubted() {
+                // What is stale does not replace a decision.
+                stale = StaleAnswer::Unknown;
+            }
             if race.entry.stale() == StaleAnswer::Unknown {
                 race.entry.set_stale(stale);
             }

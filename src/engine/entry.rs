@@ -15,7 +15,7 @@ use crate::metrics::PoolCounters;
 use crate::policy::Rank;
 use crate::policy::query_slots::{QuerySlot, SocketId};
 use crate::policy::race::{Attempt, AttemptId, BackendIndex, MAX_ATTEMPTS, Offset, Race};
-use crate::wire::{ClientCookie, ClientForm, HEADER_LEN, PlainForm, QuestionFlags, ReplyDigest, ShownCookie};
+use crate::wire::{ClientCookie, ClientForm, HEADER_LEN, PlainForm, QuestionFlags, Reply, ReplyDigest, ShownCookie};
 
 /// A client that waits for a race.
 #[derive(Clone, Debug)]
@@ -323,11 +323,11 @@ impl<C: Client> Entry<C> {
         self.spill.as_ref().map_or(&[], |spill| &spill.kept)
     }
 
-    /// Keeps a reply in place of the one kept before.
-    pub(super) fn keep(&mut self, reply: &[u8], spills: &mut Spills<C>) {
+    /// Keeps a reply in place of the one kept before, with the header that it has now.
+    pub(super) fn keep(&mut self, reply: &Reply<'_>, spills: &mut Spills<C>) {
         let kept = &mut self.spill(spills).kept;
         kept.clear();
-        kept.extend_from_slice(reply);
+        reply.append_to(kept);
     }
 
     /// Takes the kept reply out for the time of a borrow.

@@ -101,6 +101,8 @@ impl<'a> RaceReport<'a> {
             Rank::Nxdomain => "NXDOMAIN",
             Rank::NodataAuthoritative => "NODATA",
             Rank::Positive => "answer",
+            Rank::Doubtful => "doubtful decision",
+            Rank::Decided => "decision",
         };
         Some((what, self.backend(attempt)))
     }

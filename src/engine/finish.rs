@@ -6,7 +6,6 @@ use super::entry::Waiter;
 use super::explain::RaceReport;
 use super::fallback::FallbackAnswer;
 use super::io::{Client, FetchFrom, FetchQuery, Io, Resolution, Said};
-use super::reply::rank;
 use super::{Engine, tell_prober};
 use crate::cache::ResponseFor;
 use crate::metrics::{Fetched, Source};
@@ -22,8 +21,8 @@ impl<I: Io> ActiveRace<'_, I> {
     /// The race is over: responds to all who wait, or has the whole answer fetched for those who came by TCP.
     pub(super) fn finish(&mut self, outcome: Outcome, at_hand: Option<AtHand<'_>>) {
         let winning = at_hand.filter(|at_hand| outcome == Outcome::Reply(at_hand.attempt));
-        let late_above = self.remember(outcome, winning.map(|at_hand| at_hand.reply));
         let won_by = self.rank_won(outcome, winning);
+        let late_above = self.remember(outcome, won_by, winning.map(|at_hand| at_hand.reply));
         let fallback = self.fallback(outcome);
         let waiters = self.entry.waiter_count();
         if won_by.is_none_or(|rank| rank == Rank::Failure) {
@@ -48,7 +47,7 @@ impl<I: Io> ActiveRace<'_, I> {
     /// The rank of the reply that goes to clients. One that waited is the best kept one, and so may one be that is at hand.
     fn rank_won(&self, outcome: Outcome, winning: Option<AtHand<'_>>) -> Option<Rank> {
         let kept = self.entry.race.kept().filter(|(attempt, _)| outcome == Outcome::Reply(*attempt));
-        kept.map(|(_, rank)| rank).or_else(|| winning.map(|at_hand| rank(at_hand.reply)))
+        kept.map(|(_, rank)| rank).or_else(|| winning.map(|at_hand| at_hand.rank))
     }
 
     /// What those who wait are told if no reply can be given to them.
@@ -151,13 +150,13 @@ impl<I: Io> ActiveRace<'_, I> {
                 if won_by == Some(Rank::Positive) {
                     pool.learn_place(won.backend, entry.question(), &worker.shared.hasher);
                 }
-                self.respond_with(&won, reply);
+                self.respond_with(&won, won_by, reply);
             }
             None => {
                 // Out of the entry for the time of the borrow; its buffer goes back.
                 let kept = entry.take_kept();
                 if let Ok(reply) = wire::read_reply(&kept) {
-                    self.respond_with(&won, &reply);
+                    self.respond_with(&won, won_by, &reply);
                 }
                 if self.entry.kept().is_empty() {
                     self.entry.put_back_kept(kept);
@@ -168,9 +167,11 @@ impl<I: Io> ActiveRace<'_, I> {
 
     /// Gives the winning reply to all who wait. A TC reply is all that a UDP client needs, for it comes back; whoever came
     /// by TCP gets the whole answer, fetched by TCP. So does the cache, if nobody waits and it is all for the cache.
-    fn respond_with(&mut self, winner: &Attempt, reply: &Reply<'_>) {
-        // A backend that is encrypted is asked by no other transport than its own: what it cuts short, stays so.
-        let is_truncated = reply.is_truncated() && !self.pool.is_encrypted(winner.backend);
+    fn respond_with(&mut self, winner: &Attempt, won_by: Option<Rank>, reply: &Reply<'_>) {
+        // A backend that is encrypted is asked by no other transport than its own: what it cuts short, stays so. A decision needs no
+        // records, and no other backend is asked for them.
+        let is_decision = matches!(won_by, Some(Rank::Decided | Rank::Doubtful));
+        let is_truncated = reply.is_truncated() && !self.pool.is_encrypted(winner.backend) && !is_decision;
         let is_signed = self.entry.is_signed();
         let is_for_nobody = !self.entry.has_waiters();
         let Self { entry, pool, worker, io, now, .. } = self;
@@ -187,7 +188,7 @@ impl<I: Io> ActiveRace<'_, I> {
         if is_truncated && (is_for_nobody || entry.has_waiters()) {
             entry.is_fetching = true;
             // For clients by UDP that ask meanwhile.
-            entry.keep(reply.as_wire(), self.spills);
+            entry.keep(reply, self.spills);
             if self.fetch(winner) {
                 self.drive(None);
             } else {
@@ -199,7 +200,7 @@ impl<I: Io> ActiveRace<'_, I> {
     /// Has the whole answer fetched, from the backend whose reply was truncated or else from another. Returns whether there is
     /// room for that.
     fn fetch(&mut self, winner: &Attempt) -> bool {
-        let Self { at, entry, pool, io, now, .. } = self;
+        let Self { at, entry, pool, worker, io, now, .. } = self;
         let (shared, now) = (&pool.shared, *now);
         // Of thousands those will do whom the race might have asked.
         let all =
@@ -214,10 +215,14 @@ impl<I: Io> ActiveRace<'_, I> {
         let backends = std::iter::once((winner.backend, winner.edns && !pool.is_without_opt(winner.backend, now)));
         let address = |(index, with_opt): (BackendIndex, bool)| {
             let backend = shared.backend(index);
-            FetchFrom { address: backend.address.socket, with_opt, wants_header: backend.wants_header }
+            let is_ad_trusted = backend.is_ad_trusted();
+            FetchFrom { address: backend.address.socket, with_opt, is_ad_trusted, wants_header: backend.wants_header }
         };
         let mut message = Vec::new();
         let opt_at = entry.write_query(true, &mut message);
+        if !entry.is_signed() && pool.adds_opt(winner.backend) {
+            wire::add_opt(&mut message, opt_at, worker.state.edns_udp_size);
+        }
         let mut by_tcp = entry.waiters().filter(|waiter| waiter.client.transport().is_stream());
         let query = FetchQuery {
             backends: backends.chain(others).map(address).collect(),

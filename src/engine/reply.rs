@@ -3,20 +3,20 @@
 use std::time::Instant;
 
 use super::Engine;
-use super::active_race::ActiveRace;
+use super::active_race::{ActiveRace, has_opt};
 use super::attempt::{Outstanding, Quarantined, TakenSlot};
 use super::cached::{key_of_reply, split};
 use super::explain::LateReport;
 use super::finish::handed_at;
 use super::io::{Client, Io, SentAttempt};
 use super::proof::Proof;
-use crate::metrics::{Dropped, Source, is_failure};
+use crate::metrics::Dropped;
 use crate::policy::Rank;
 use crate::policy::backend_load::End;
 use crate::policy::query_slots::{QuerySlot, SlotState, SocketId};
 use crate::policy::race::{Attempt, AttemptId, OptRefusal};
 use crate::state::backend_cookies::Urgency;
-use crate::wire::{self, CookiePair, Rcode, Reply};
+use crate::wire::{self, CookiePair, ExtendedError, Rcode, Reply};
 
 /// Whether a datagram answers what was asked from its socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +106,9 @@ impl<C: Client> Engine<C> {
             io.heard(&report, late.sent, reply, now);
         }
         self.compare_late(late, question, reply);
+        let shared = self.pools.get(late.pool).and_then(|pool| pool.shared_of(late.plan, late.backend));
+        let is_ad_trusted = shared.is_some_and(|pool| pool.backend(late.backend).is_ad_trusted());
+        let reply = &if is_ad_trusted { *reply } else { reply.without_authentic() };
         let hasher = &self.worker.shared.hasher;
         let newer = self.pools.get_mut(late.pool).and_then(|pool| pool.hear_version(late.backend, reply, hasher, now));
         if newer.is_some() || !self.remember_late(late, question, reply, now) {
@@ -166,8 +169,7 @@ impl<I: Io> ActiveRace<'_, I> {
             self.tell_heard(&asked, proof, reply);
             let entry = &mut self.entry;
             // It lacks the question, and so proves little: the true reply may still come.
-            let has_opt = entry.has_opt() || proof.has(Proof::COOKIE);
-            if is_opt_refusal(reply) && has_opt {
+            if is_opt_refusal(reply) && has_opt(entry, &self.pool, asked.backend, proof) {
                 entry.race.on_bare_opt_refused(attempt);
             } else {
                 entry.race.on_bare_failure(attempt);
@@ -214,7 +216,7 @@ impl<I: Io> ActiveRace<'_, I> {
         let attempt = outstanding.attempt();
         let Some(asked) = entry.race.attempt(attempt) else { return };
         if reply.is_bare_failure() {
-            let has_opt = entry.has_opt() || !entry.is_signed() && pool.is_encrypted(asked.backend);
+            let has_opt = has_opt(entry, pool, asked.backend, outstanding.proof());
             self.tell_heard(&asked, outstanding.proof(), reply);
             if has_opt && is_opt_refusal(reply) && self.entry.race.on_opt_refused(attempt) == OptRefusal::AskedAgain {
                 let handed = handed_at(asked.asked_at, self.io.opened(slot.socket()));
@@ -280,16 +282,30 @@ pub fn rank(reply: &Reply<'_>) -> Rank {
     }
 }
 
-/// Whether a backend fails by this reply. A verdict on the name, by an extended error of DNSSEC or of a filter, is its work (RFC 8914
-/// section 4).
+/// Whether a backend fails by this reply. A decision on the name is its work.
 fn is_failed(rank: Rank, reply: &Reply<'_>) -> bool {
-    rank == Rank::Failure
-        && match reply.rcode() {
-            rcode @ (Rcode::SERVFAIL | Rcode::REFUSED) => {
-                is_failure(Source::Backend, rcode.0, wire::extended_errors(reply.as_wire()))
-            }
-            _ => true,
+    rank == Rank::Failure && decision(reply).is_none()
+}
+
+/// The rank of a failure or negative reply whose extended error is a decision of its backend (docs/src/contract.md, Races), if it
+/// is one. A reply without OPT costs one check.
+pub(super) fn decision(reply: &Reply<'_>) -> Option<Rank> {
+    let mut errors = reply.extended_errors();
+    errors.next().and_then(|first| decision_of(std::iter::once(first).chain(errors), reply.rcode()))
+}
+
+/// The same of the codes of extended errors. Those of DNSSEC count with SERVFAIL alone (RFC 8914 sections 4.7 to 4.13).
+#[cold]
+fn decision_of(errors: impl Iterator<Item = ExtendedError>, rcode: Rcode) -> Option<Rank> {
+    let is_servfail = rcode == Rcode::SERVFAIL;
+    errors.fold(None, |found, error| match error {
+        ExtendedError::SIGNATURE_EXPIRED | ExtendedError::SIGNATURE_NOT_YET_VALID if is_servfail => {
+            Some(Rank::Doubtful)
         }
+        ExtendedError(6..=12) if is_servfail => found.or(Some(Rank::Decided)),
+        ExtendedError::BLOCKED | ExtendedError::CENSORED | ExtendedError::FILTERED => found.or(Some(Rank::Decided)),
+        _ => found,
+    })
 }
 
 /// Whether a reply to a query with OPT may say that its sender knows no EDNS (RFC 6891 section 7: FORMERR; older servers:
@@ -301,4 +317,39 @@ pub(super) fn is_opt_refusal(reply: &Reply<'_>) -> bool {
 /// Whether a reply says that the cookie of the query was not good (RFC 7873 section 5.2.3).
 pub(super) fn is_badcookie(reply: &Reply<'_>) -> bool {
     reply.rcode() == Rcode::BADCOOKIE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extended_errors_decide_by_rcode() {
+        let check = |rcode: Rcode, codes: &[u16], expected: Option<Rank>| {
+            let count = codes.len() as u8;
+            let mut octets = vec![0, 7, 0x84, rcode.0 as u8, 0, 1, 0, 0, 0, 0, 0, 1, 1, b'a', 0, 0, 1, 0, 1];
+            octets.extend([0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 6 * count]);
+            codes.iter().for_each(|code| octets.extend([0, 15, 0, 2, 0, *code as u8]));
+            let reply = wire::read_reply(&octets).expect("a sound reply");
+            assert_eq!(decision(&reply), expected, "{rcode} {codes:?}");
+        };
+        let (decided, doubtful) = (Some(Rank::Decided), Some(Rank::Doubtful));
+        for code in 0..=30 {
+            let (of_servfail, of_others) = match code {
+                7 | 8 => (doubtful, None),
+                6 | 9..=12 => (decided, None),
+                15..=17 => (decided, decided),
+                _ => (None, None),
+            };
+            check(Rcode::SERVFAIL, &[code], of_servfail);
+            for rcode in [Rcode::REFUSED, Rcode::NXDOMAIN, Rcode::NOERROR] {
+                check(rcode, &[code], of_others);
+            }
+        }
+        check(Rcode::SERVFAIL, &[], None);
+        check(Rcode::SERVFAIL, &[22, 6], decided);
+        check(Rcode::SERVFAIL, &[6, 7], doubtful);
+        check(Rcode::SERVFAIL, &[8, 9], doubtful);
+        check(Rcode::NXDOMAIN, &[7, 15], decided);
+    }
 }

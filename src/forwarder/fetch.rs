@@ -43,6 +43,7 @@ impl Forwarder {
         }
         // What is to be fetched is known to exist, so another's word that it does not is worth nothing.
         let least = if fetch.is_passed_on() { Rank::Positive } else { Rank::Nodata };
+        let reply = if fetch.is_ad_trusted() { reply } else { reply.without_authentic() };
         self.outside.fetches.settle(at, now);
         if reply.is_truncated() || rank(&reply) < least {
             return self.pass_on(at, now);

@@ -482,6 +482,11 @@ impl Fetch {
         self.query.backends[self.asked].address
     }
 
+    /// Whether AD of its answer is trusted.
+    pub(super) fn is_ad_trusted(&self) -> bool {
+        self.query.backends[self.asked].is_ad_trusted
+    }
+
     /// Whether that wants to know who asks.
     fn wants_header(&self) -> bool {
         self.query.backends[self.asked].wants_header

@@ -133,6 +133,7 @@ impl BackendSnapshot {
             unreachable: self.unreachable.saturating_sub(earlier.unreachable),
             timeouts: self.timeouts.saturating_sub(earlier.timeouts),
             lost_attempts: self.lost_attempts.saturating_sub(earlier.lost_attempts),
+            decisions: self.decisions.saturating_sub(earlier.decisions),
             connections: self.connections.as_deref().map(|connections| {
                 Box::new(
                     earlier
@@ -193,6 +194,7 @@ impl BackendCounters {
         self.unreachable.add(counted.unreachable);
         self.timeouts.add(counted.timeouts);
         self.lost_attempts.add(counted.lost_attempts);
+        self.decisions.add(counted.decisions);
         if let Some(connections) = &counted.connections {
             self.connections.get_or_init(Arc::default).add(connections);
         }
@@ -224,7 +226,7 @@ mod tests {
     /// What a process counts for a while: each number says what happens.
     fn count(events: &[u8], process: &Counters, pool: &PoolCounters, backend: &BackendCounters) {
         for &event in events {
-            match event % 11 {
+            match event % 12 {
                 0 => process.query(Transport::Udp),
                 1 => process.query(Transport::Tcp),
                 2 => process.responses(Source::Cache, u16::from(event), 2),
@@ -235,6 +237,7 @@ mod tests {
                 7 => backend.attempts[2].increment(),
                 8 => backend.unsent[Want::Ports as usize].increment(),
                 9 => process.tapped(Tap::QueryLog, TapFate::Dropped, 3),
+                10 => backend.decisions.increment(),
                 _ => backend.again[Cause::Cookie as usize].increment(),
             }
         }
@@ -261,6 +264,7 @@ mod tests {
             unreachable: 0,
             timeouts: 0,
             lost_attempts: sum(&|of| of.lost_attempts.get()),
+            decisions: sum(&|of| of.decisions.get()),
             unsent: vec![(Want::Ports, sum(&|of| of.unsent[Want::Ports as usize].get()))],
             connections: None,
             latency,

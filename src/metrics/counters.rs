@@ -441,6 +441,8 @@ pub struct BackendCounters {
     pub timeouts: Counter,
     /// Attempts that were lost with their connection.
     pub lost_attempts: Counter,
+    /// Replies that were believed by their extended error: those that a decision is in.
+    pub decisions: Counter,
     /// Attempts that could not leave, by [`Want`].
     pub unsent: [Counter; Want::ALL.len()],
     /// Its connections, if it is asked by stream.

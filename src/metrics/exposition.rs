@@ -127,6 +127,9 @@ const FAILED_ATTEMPTS: Family =
 /// `hedgerow_backend_lost_attempts_total`.
 const LOST_ATTEMPTS: Family =
     Family { name: "hedgerow_backend_lost_attempts", help: "Attempts that were lost with their connection" };
+/// `hedgerow_decisions_total`.
+const DECISIONS: Family =
+    Family { name: "hedgerow_decisions", help: "Replies that were believed by their extended error" };
 /// `hedgerow_hedges_denied_total`.
 const HEDGES_DENIED: Family =
     Family { name: "hedgerow_hedges_denied", help: "Hedges not made because the budget was spent" };
@@ -249,6 +252,7 @@ const COUNTERS: &[&Family] = &[
     &SLOW_RACES,
     &UNREACHABLE,
     &LOST_ATTEMPTS,
+    &DECISIONS,
     &HEDGES_DENIED,
     &HEDGES_WASTED,
     &STALE_REPLIES,
@@ -354,6 +358,8 @@ impl Collector for Exposition {
         counter(encoder, &FAILED_ATTEMPTS, failed)?;
         let lost = backends(pools).map(|(pool, backend)| (by_backend(pool, backend), backend.lost_attempts));
         counter(encoder, &LOST_ATTEMPTS, lost)?;
+        let decisions = backends(pools).map(|(pool, backend)| (by_backend(pool, backend), backend.decisions));
+        counter(encoder, &DECISIONS, decisions)?;
         counter(encoder, &HEDGES_DENIED, pools.iter().map(|pool| (by_pool(pool), pool.hedges_denied)))?;
         counter(encoder, &SLOW_RACES, pools.iter().map(|pool| (by_pool(pool), pool.slow_races)))?;
         counter(encoder, &HEDGES_WASTED, pools.iter().map(|pool| (by_pool(pool), pool.hedges_wasted)))?;

@@ -265,6 +265,9 @@ pub struct BackendSnapshot {
     /// Attempts that were lost with their connection.
     #[serde(default)]
     pub lost_attempts: u64,
+    /// Replies that were believed by their extended error.
+    #[serde(default)]
+    pub decisions: u64,
     /// Attempts that could not leave, by what was wanting.
     pub unsent: Vec<(Want, u64)>,
     /// Its connections, if it is asked by stream.

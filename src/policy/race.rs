@@ -27,7 +27,9 @@
 //! 10. An attempt that was lost with its connection says nothing: the next candidate is asked at once, and the backend stands once
 //!     more at the end of the line, to be asked by another connection. A backend by stream may also be hedged by another
 //!     connection to itself, if nobody else is left.
-//! 11. The race ends without an accepted reply when nobody is waited for and nobody is left to ask, when
+//! 11. A decision of a backend is accepted, whatever the rules. One that its backend's clock may have caused is kept instead, and
+//!     whatever else comes then is not accepted, nor kept in its place, but for a positive reply that is validated.
+//! 12. The race ends without an accepted reply when nobody is waited for and nobody is left to ask, when
 //!     the grace of a kept negative is over, or at the deadline. Then the best kept reply wins.
 //!
 //! Who is waited for: silent attempts, those with an ICMP error, and those with a bare failure until their `attempt_timeout`. A
@@ -171,17 +173,19 @@ impl Race {
     #[inline]
     pub fn on_reply(&mut self, attempt: AttemptId, rank: Rank, now: Instant) -> Heard {
         let Some((backend, before)) = self.replied(attempt) else { return Heard::NotNeeded };
-        let is_final = self.is_final(backend) && rank > Rank::Outdated;
-        if is_final || self.accept.accepts(rank) {
+        let is_final = self.is_final(backend) && rank > Rank::Outdated && rank != Rank::Doubtful;
+        if (is_final || self.accept.accepts(rank)) && !self.is_doubted() {
             self.outcome = Some(Outcome::Reply(attempt));
             return Heard::Accepted;
         }
         self.move_on(before);
         if rank > Rank::Outdated {
             self.attempts.mark_spoken(backend);
+        }
+        if rank > Rank::Outdated && rank < Rank::Positive && !self.is_doubted() {
             self.negative_at = self.negative_at.or_else(|| Some(Offset::between(self.start, now)));
         }
-        if self.kept.is_some_and(|(_, best)| best >= rank) {
+        if self.kept.is_some_and(|(_, best)| best >= rank || best == Rank::Doubtful) {
             return Heard::NotNeeded;
         }
         self.kept = Some((attempt, rank));

@@ -17,6 +17,8 @@ pub struct Rules {
     pub balance: Balance,
     /// Which replies end a race at once.
     pub accept: Accept,
+    /// Whether a reply whose extended error is a decision of its backend ends a race at once, whatever `accept`.
+    pub believe_ede: bool,
     /// The client's deadline.
     pub timeout: Duration,
     /// How long a kept negative reply waits for a better one.
@@ -52,6 +54,7 @@ impl Rules {
             fanout: 0,
             balance: Balance::RoundRobin,
             accept: Accept::Positive,
+            believe_ede: true,
             timeout: Duration::from_secs(3),
             grace: Grace::Off,
             attempt_timeout: Duration::from_secs(1),

@@ -32,7 +32,8 @@ pub(super) fn write_reply(id: u16, name: u32, pool: usize, answer: Answer, ttl: 
         Answer::Ranked(Rank::Nodata) => (REPLY, 0, 1),
         // A model has no versions of zones.
         Answer::Ranked(Rank::Nxdomain | Rank::Outdated) => (REPLY | AA | 3, 0, 1),
-        Answer::Ranked(Rank::Failure) | Answer::Bare => (REPLY | 2, 0, 0),
+        // Nor has it extended errors.
+        Answer::Ranked(Rank::Failure | Rank::Doubtful | Rank::Decided) | Answer::Bare => (REPLY | 2, 0, 0),
         Answer::OptRefused => (REPLY | 1, 0, 0),
     };
     let questions = u8::from(answer != Answer::Bare);

@@ -453,6 +453,7 @@ fn configs(scenario: &Scenario, rules: &[Rules]) -> Vec<PoolConfig> {
             max_in_flight: PoolConfig::MAX_IN_FLIGHT,
             case: PoolConfig::CASE,
             cookies: false,
+            trust_ad: None,
             connections: ConnectionPoolRules::default(),
         }
     };

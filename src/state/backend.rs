@@ -31,6 +31,8 @@ pub struct SharedBackend {
     pub index: BackendIndex,
     /// What the pool's [`Affinity`](crate::policy::affinity::Affinity) calls it.
     pub affinity_number: u32,
+    /// Whether its AD is believed.
+    is_ad_trusted: AtomicBool,
     /// What a connection to it needs, if it is asked by TLS.
     tls: ArcSwapOption<ClientTls>,
     /// By which protocol it is asked by stream.
@@ -134,6 +136,7 @@ impl SharedBackend {
             wants_header: config.proxy_protocol,
             index,
             affinity_number,
+            is_ad_trusted: AtomicBool::new(config.is_ad_trusted(None)),
             tls: ArcSwapOption::empty(),
             protocol: ArcSwap::default(),
             connection_problem: ArcSwapOption::empty(),
@@ -205,6 +208,17 @@ impl SharedBackend {
     /// Whether nobody on the way to it can read along.
     pub fn is_encrypted(&self) -> bool {
         self.address.scheme.is_encrypted()
+    }
+
+    /// Whether its AD is believed (`trust_ad`).
+    #[inline]
+    pub fn is_ad_trusted(&self) -> bool {
+        self.is_ad_trusted.load(Relaxed)
+    }
+
+    /// Its AD is believed from now on, or is not.
+    pub(super) fn set_ad_trusted(&self, is_ad_trusted: bool) {
+        self.is_ad_trusted.store(is_ad_trusted, Relaxed);
     }
 
     /// What a worker counts.

@@ -106,6 +106,7 @@ impl SharedPool {
         let mut free = places.free();
         for backend in &config.backends {
             if let Some(known) = known(backend) {
+                known.set_ad_trusted(backend.is_ad_trusted(config.trust_ad));
                 members.push((Arc::clone(known), backend.weight));
                 continue;
             }
@@ -117,6 +118,7 @@ impl SharedPool {
             let number = affinity.number(|number| taken.contains(&number));
             let health = renamed.get(&backend.address).copied().unwrap_or(health);
             let new = Arc::new(SharedBackend::new(backend, index, number, health, workers));
+            new.set_ad_trusted(backend.is_ad_trusted(config.trust_ad));
             places.take(index, &new);
             joined.push(index);
             members.push((new, backend.weight));
@@ -326,10 +328,15 @@ pub fn hash_identity(address: BackendAddress) -> u64 {
 /// A backend more may have a name that the others deny, one less may take names along: neither pool speaks for the other. Unless they
 /// are replicas: then who they are makes no difference.
 pub(super) fn cache_identity(config: &PoolConfig) -> PoolId {
+    // What was kept with AD of a backend that is not trusted any more is kept no longer.
+    let trust_ad = |own: Option<bool>| own.map_or("", |is_trusted| if is_trusted { " with AD" } else { " without AD" });
     if config.replicas {
-        return PoolId::of(&format!("{}\n{:?}\nreplicas", config.name, config.rules.accept));
+        let trust_ad = trust_ad(config.trust_ad);
+        return PoolId::of(&format!("{}\n{:?}\nreplicas{trust_ad}", config.name, config.rules.accept));
     }
-    let mut addresses: Vec<String> = config.backends.iter().map(|backend| backend.address.to_string()).collect();
+    let address =
+        |backend: &BackendConfig| format!("{}{}", backend.address, trust_ad(backend.trust_ad.or(config.trust_ad)));
+    let mut addresses: Vec<String> = config.backends.iter().map(address).collect();
     addresses.sort_unstable();
     PoolId::of(&format!("{}\n{:?}\n{}", config.name, config.rules.accept, addresses.join(" ")))
 }

@@ -44,6 +44,12 @@ impl<'a> Edns<'a> {
         first.map(|(_, data)| CookieOption::read(data)).transpose()
     }
 
+    /// The codes of its extended errors, in their order; of an option that is too short there is none (RFC 8914 section 2).
+    pub fn extended_errors(&self) -> impl Iterator<Item = ExtendedError> + use<'a> {
+        let errors = self.iter_options().filter(|(code, _)| *code == OptionCode::EXTENDED_ERROR);
+        errors.filter_map(|(_, data)| data.first_chunk().map(|code| ExtendedError(u16::from_be_bytes(*code))))
+    }
+
     /// Whether the options fill the RDATA exactly, none overrunning it.
     pub(super) fn is_sound(&self) -> bool {
         let mut options = self.iter_options();
@@ -360,6 +366,20 @@ mod tests {
         assert_eq!(extended_error_with_text(ExtendedError::SYNTHESIZED, "", &mut room), b"\0\x0F\0\x02\0\x1D");
         assert_eq!(extended_error_with_text(ExtendedError::OTHER, "why", &mut room), b"\0\x0F\0\x05\0\0why");
         assert_eq!(extended_error_with_text(ExtendedError::OTHER, &"x".repeat(200), &mut room), b"\0\x0F\0\x02\0\0");
+    }
+
+    #[test]
+    fn an_opt_record_may_bear_several_extended_errors() {
+        let check = |options: &[u8], expected: &[u16]| {
+            let codes: Vec<_> = edns(options).extended_errors().map(|error| error.0).collect();
+            assert_eq!(codes, expected, "{options:?}");
+        };
+        check(b"", &[]);
+        check(b"\0\x03\0\x02id", &[]);
+        check(OPTIONS, &[22]);
+        check(b"\0\x0F\0\x05\0\x06why\0\x03\0\0\0\x0F\0\x02\0\x07", &[6, 7]);
+        // Too short for a code.
+        check(b"\0\x0F\0\x01\x06\0\x0F\0\0\0\x0F\0\x02\0\x0F", &[15]);
     }
 
     #[test]

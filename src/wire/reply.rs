@@ -1,10 +1,10 @@
 //! Replies: what a backend sent, checked from the first octet to the last, and what kind of reply it is.
 
 use super::body::{Body, Opt};
-use super::codes::{Opcode, OptionCode, Rcode};
+use super::codes::{ExtendedError, Opcode, OptionCode, Rcode};
 use super::cookie::CookieOption;
 use super::edns::Edns;
-use super::header::{HEADER_LEN, Header};
+use super::header::{Flag, HEADER_LEN, Header};
 use super::question::Question;
 
 /// A backend's reply, sound to its last octet, or a bare failure.
@@ -93,6 +93,11 @@ impl<'a> Reply<'a> {
         self.edns()?.cookie().ok().flatten()
     }
 
+    /// The codes of its extended errors (RFC 8914 section 2); several are possible.
+    pub fn extended_errors(&self) -> impl Iterator<Item = ExtendedError> + use<'a> {
+        self.edns().into_iter().flat_map(|edns| edns.extended_errors())
+    }
+
     /// Whether it bears a TSIG record, which nobody here has verified.
     pub fn is_signed(&self) -> bool {
         self.body.is_signed
@@ -116,6 +121,22 @@ impl<'a> Reply<'a> {
     /// AA: from an authority for the name.
     pub fn is_authoritative(&self) -> bool {
         self.header.is_authoritative()
+    }
+
+    /// AD: the backend claims to have validated all of it (RFC 4035 section 3.2.3).
+    pub fn is_authentic(&self) -> bool {
+        self.header.authentic_data()
+    }
+
+    /// The same without AD: of a backend whose AD is not trusted (RFC 4035 section 4.9.3). Its octets are as they came.
+    pub fn without_authentic(self) -> Self {
+        Self { header: self.header.with(Flag::AuthenticData, false), ..self }
+    }
+
+    /// Appends the message with the header that the reply has now.
+    pub fn append_to(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.header.to_wire());
+        out.extend_from_slice(self.message.get(HEADER_LEN..).unwrap_or_default());
     }
 
     /// Whether the answer section has records.
@@ -214,6 +235,20 @@ mod tests {
         check(3, [1, 0, 1, 0], &[ns], Rcode::NXDOMAIN, false);
         check(0, [1, 0, 1, 1], &[ns, &opt(1, 0, b"")], Rcode::BADVERS, false);
         check(7, [1, 0, 0, 1], &[&opt(1, 0, b"")], Rcode::BADCOOKIE, false);
+    }
+
+    #[test]
+    fn a_reply_loses_ad_and_nothing_else() {
+        let octets = message(REPLY | 0x0420, [1, 1, 0, 0], &[QUESTION, &a(WWW)]);
+        let reply = read_reply(&octets).expect("a reply");
+        let check = |reply: Reply<'_>, expected: &[u8]| {
+            let mut out = vec![7];
+            reply.append_to(&mut out);
+            assert_eq!(out.split_first(), Some((&7, expected)));
+        };
+        check(reply, &octets);
+        check(reply.without_authentic(), &message(REPLY | 0x0400, [1, 1, 0, 0], &[QUESTION, &a(WWW)]));
+        assert!(reply.is_authentic() && !reply.without_authentic().is_authentic());
     }
 
     #[test]

@@ -169,7 +169,9 @@ fn every_counter_goes_on_to_the_unit_over_both_messages() {
         [&mut all.explained, &mut all.tasks_lost, &mut all.worker_replacements].into_iter().for_each(&mut set);
         [&mut all.reload.succeeded, &mut all.reload.failed].into_iter().for_each(&mut set);
         let cache = all.cache.as_mut().expect("the config has a cache");
-        [&mut cache.hits, &mut cache.stale_hits, &mut cache.failure_hits, &mut cache.misses].into_iter().for_each(&mut set);
+        [&mut cache.hits, &mut cache.stale_hits, &mut cache.failure_hits, &mut cache.misses]
+            .into_iter()
+            .for_each(&mut set);
         [&mut cache.insertions, &mut cache.evictions].into_iter().for_each(&mut set);
         let pool = &mut all.pools[0];
         [&mut pool.hedges_denied, &mut pool.hedges_wasted, &mut pool.stale_replies].into_iter().for_each(&mut set);
@@ -177,7 +179,9 @@ fn every_counter_goes_on_to_the_unit_over_both_messages() {
         pool.fetches.iter_mut().chain(&mut pool.divergences).for_each(&mut set);
         pool.sources.iter_mut().flat_map(|source| &mut source.changes).for_each(&mut set);
         let backend = &mut pool.backends[0];
-        [&mut backend.attempts.first, &mut backend.attempts.hedge, &mut backend.attempts.failover].into_iter().for_each(&mut set);
+        [&mut backend.attempts.first, &mut backend.attempts.hedge, &mut backend.attempts.failover]
+            .into_iter()
+            .for_each(&mut set);
         [&mut backend.wins.first, &mut backend.wins.hedge, &mut backend.wins.failover].into_iter().for_each(&mut set);
         [&mut backend.unreachable, &mut backend.lost_attempts].into_iter().for_each(&mut set);
         backend.again.iter_mut().for_each(|(_, count)| set(count));

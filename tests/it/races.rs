@@ -68,6 +68,58 @@ fn accepted_reply_wins_at_once_and_any_other_makes_way_for_the_next() {
 }
 
 #[test]
+fn decision_by_extended_error_wins_in_every_dispatch_if_it_is_believed() {
+    // The extended error that the client sees if it is believed; none: the answer of the second backend.
+    let replies =
+        [("bogus", Some(6)), ("blocked", Some(15)), ("clock", Some(7)), ("clock-ad", None), ("network", None)];
+    let decided = |rcode: u16, code: u8| reply(move |reply| reply.rcode(rcode).option(EXTENDED_ERROR, &[0, code]));
+    let first = Backend::new(
+        decided(SERVFAIL, 6)
+            .except("blocked", decided(NXDOMAIN, 15))
+            .except("clock", decided(SERVFAIL, 7))
+            .except("clock-ad", decided(SERVFAIL, 7))
+            .except("network", decided(SERVFAIL, 23)),
+    );
+    let validated = reply(|reply| reply.with_flags(AA | AD).answer(a(TWO)));
+    let second = Backend::new(answer(TWO).except("clock-ad", validated).held());
+    let mut config = Forwarder::new();
+    for dispatch in ["race", "hedge", "sequential"] {
+        for believes in [true, false] {
+            let keys = patient(&format!("dispatch = '{dispatch}'\nbelieve_ede = {believes}\n[hedge]\ndelay = '20s'"));
+            let pool = format!("{believes}-{dispatch}");
+            config = config.pool(&pool, &pool, &[&first, &second], &keys);
+        }
+    }
+    let server = config.start();
+    let client = server.client();
+    for dispatch in ["race", "hedge", "sequential"] {
+        for (label, decision) in replies {
+            let is_doubtful = label.starts_with("clock");
+            for believes in [true, false] {
+                let expected = decision.filter(|_| believes);
+                let name = format!("{label}.{believes}-{dispatch}");
+                if is_doubtful && dispatch == "race" {
+                    // Whichever reply is first there decides it.
+                    continue;
+                }
+                client.send(&query(&name, A).edns(1232));
+                if expected.is_none() || is_doubtful {
+                    second.wait_for_name(&name, 1);
+                    second.release();
+                }
+                let response = client.receive();
+                assert_eq!(response.extended_error(), expected, "{name}");
+                assert_eq!(response.answers() == [TWO], expected.is_none(), "{name}");
+            }
+        }
+    }
+    // A client without OPT gets none back.
+    client.send(&query("bogus-too.true-race", A));
+    let response = client.receive();
+    assert_eq!((response.rcode(), response.has_opt()), (SERVFAIL, false));
+}
+
+#[test]
 fn best_kept_reply_goes_out_once_all_have_replied() {
     let ranked = ["servfail", "nodata", "nxdomain"];
     let script = |own: usize| {
@@ -447,7 +499,9 @@ fn formerr_to_a_query_without_opt_is_a_failure_like_any_other() {
     let backend = Backend::new(answer(ONE));
     let server = Forwarder::to(&[&failing, &backend], &patient("dispatch = 'sequential'")).start();
     assert_eq!(server.client().ask(&query("www.example", A)).answers(), [ONE]);
-    assert_eq!(failing.queries().len(), 1);
+    // The forwarder adds OPT, and leaves it out once.
+    let opts: Vec<_> = failing.queries().iter().map(|seen| seen.options().is_some()).collect();
+    assert_eq!(opts, [true, false]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ mod table;
 
 use std::time::Duration;
 
-use self::table::{Sent, Table};
+use self::table::{Sent, Table, answer};
 use crate::engine::NotSent;
 use crate::state::HealthSignal;
 use crate::wire::{Rcode, Transport};
@@ -42,9 +42,147 @@ fn padding_can_be_left_out_and_is_for_encrypted_queries_alone() {
     };
     check(&format!("{ONE}\n[pools.ts.connections]\npadding = false"), false, (true, vec![]));
     for plain in ["backends = ['tcp://192.0.2.1']", "backends = ['192.0.2.1']"] {
-        check(plain, false, (false, vec![]));
+        check(plain, false, (true, vec![]));
         check(plain, true, (true, vec![]));
     }
+}
+
+#[test]
+fn plain_queries_have_an_opt_record_of_which_a_client_without_sees_nothing() {
+    for config in ["backends = ['192.0.2.1']", "backends = ['tcp://192.0.2.1']"] {
+        for (has_opt, told) in [(false, [true, false]), (true, [false, true])] {
+            let mut table = Table::new(config);
+            table.query(0, has_opt, Transport::Udp);
+            table.reply(0, Rcode::NOERROR, true);
+            let response = table.told(0);
+            assert_eq!([options(&response).0, response[7] == 1], [has_opt, true], "{config}");
+            // Longer than 512 octets, but not than 1232.
+            table.query(1, has_opt, Transport::Udp);
+            let mut reply = answer(&table.sent(1).query, Rcode::NOERROR, false);
+            reply[7] = 40;
+            reply.extend([0xC0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1].repeat(39));
+            table.receive(1, &reply);
+            let response = table.told(1);
+            assert_eq!([response[2] & 2 != 0, response[7] == 40], told, "{config}");
+        }
+        // Who refuses it is asked without, and from then on.
+        let mut table = Table::new(config);
+        table.query(0, false, Transport::Udp);
+        table.reply(0, Rcode::FORMERR, false);
+        assert_eq!(options(&table.sent(1).query), (false, vec![]));
+        table.reply(1, Rcode::NOERROR, false);
+        table.query(1, false, Transport::Udp);
+        assert_eq!([options(&table.sent(2).query), options(&table.told(0))], [(false, vec![]), (false, vec![])]);
+    }
+}
+
+#[test]
+fn whole_answers_are_fetched_with_an_opt_record() {
+    for has_opt in [false, true] {
+        let mut table = Table::new("backends = ['192.0.2.1']");
+        table.query(0, has_opt, Transport::Tcp);
+        let mut reply = answer(&table.sent(0).query, Rcode::NOERROR, false);
+        reply[2] |= 2;
+        table.receive(0, &reply);
+        assert_eq!(options(&table.fetch_query()), (true, vec![]));
+    }
+}
+
+#[test]
+fn ad_of_a_backend_on_the_network_is_cleared() {
+    for (backends, expected) in [("'192.0.2.1'", 0), ("'127.0.0.1'", 0x20), ("'tls://192.0.2.1'", 0x20)] {
+        for rcode in [Rcode::NOERROR, Rcode::REFUSED] {
+            // One that wins at once, and one that wins after it was kept.
+            let mut table = Table::new(&format!(
+                "backends = [{backends}, '192.0.2.9']\ndispatch = 'sequential'\nbalance = 'ordered'"
+            ));
+            table.query(0, true, Transport::Udp);
+            let mut reply = answer(&table.sent(0).query, rcode, false);
+            reply[3] |= 0x20;
+            table.receive(0, &reply);
+            if rcode == Rcode::REFUSED {
+                table.reply(1, Rcode::REFUSED, false);
+            }
+            assert_eq!(table.told(0)[3] & 0x2F, expected | rcode.0 as u8, "{backends}, {rcode}");
+        }
+    }
+}
+
+/// A reply of SERVFAIL with this extended error.
+fn servfail(query: &[u8], code: u8) -> Vec<u8> {
+    let mut servfail = answer(query, Rcode::SERVFAIL, false);
+    servfail[11] = 1;
+    servfail.extend([0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 6, 0, 15, 0, 2, 0, code]);
+    servfail
+}
+
+#[test]
+fn a_stale_answer_does_not_replace_a_decision() {
+    const REPLY_COMES: Option<u8> = None;
+    const SERVFAIL: Option<u8> = Some(2);
+    const STALE: Option<u8> = Some(0);
+    // The EDE of the first reply; what clients are told at once, later, when the second backend has answered, and if they ask then.
+    let check = |code: u8, expected: [Option<u8>; 4]| {
+        let mut table = Table::new(&format!("{TLS}\ntimeout = '5s'\n[cache]\nstale_answer_after = '100ms'"));
+        table.query(0, true, Transport::Udp);
+        table.reply(0, Rcode::NOERROR, false);
+        table.advance(Duration::from_secs(61));
+        table.ask(1, 0, true, Transport::Udp);
+        let reply = servfail(&table.sent(1).query, code);
+        table.receive(1, &reply);
+        let at_once = table.rcode_told(1);
+        // Another client comes whom there is a stale answer for, too.
+        if at_once.is_none() {
+            table.ask(2, 0, true, Transport::Udp);
+        }
+        table.advance(Duration::from_millis(200));
+        let later = table.rcode_told(1);
+        if table.sent_count() == 3 {
+            table.reply(2, Rcode::REFUSED, false);
+            assert_eq!(table.rcode_told(2), table.rcode_told(1), "EDE {code}");
+        }
+        let last = table.rcode_told(1);
+        table.ask(3, 0, true, Transport::Udp);
+        assert_eq!([at_once, later, last, table.rcode_told(3)], expected, "EDE {code}");
+        table.audit();
+    };
+    check(6, [SERVFAIL, SERVFAIL, SERVFAIL, SERVFAIL]);
+    check(7, [REPLY_COMES, REPLY_COMES, SERVFAIL, SERVFAIL]);
+    check(22, [REPLY_COMES, STALE, STALE, STALE]);
+}
+
+#[test]
+fn a_truncated_decision_is_relayed_and_not_fetched() {
+    let mut table = Table::new("backends = ['192.0.2.1']");
+    table.query(0, true, Transport::Tcp);
+    let mut reply = servfail(&table.sent(0).query, 6);
+    reply[2] |= 2;
+    table.receive(0, &reply);
+    assert_eq!((table.rcode_told(0), table.fetched().len()), (Some(2), 0));
+}
+
+#[test]
+fn a_decision_ends_a_race_and_a_doubtful_one_gives_way_to_a_validated_answer() {
+    let check = |code: u8, second: Option<[u8; 2]>, expected: [u8; 2]| {
+        let mut table = Table::new(TLS);
+        table.query(0, true, Transport::Udp);
+        let servfail = servfail(&table.sent(0).query, code);
+        table.receive(0, &servfail);
+        if let Some(flags) = second {
+            let mut positive = answer(&table.sent(1).query, Rcode::NOERROR, false);
+            positive[2..4].copy_from_slice(&flags);
+            table.receive(1, &positive);
+        }
+        let told = table.told(0);
+        assert_eq!([told[3] & 0x0F, told[7]], expected, "EDE {code}, then {second:?}");
+        let decisions: u64 = table.backends().iter().map(|backend| backend.counters(0).decisions.get()).sum();
+        assert_eq!(decisions, u64::from(code != 22), "EDE {code}, then {second:?}");
+    };
+    check(6, None, [2, 0]);
+    check(22, Some([0x84, 0]), [0, 1]);
+    check(7, Some([0x84, 0]), [2, 0]);
+    // AD.
+    check(7, Some([0x84, 0x20]), [0, 1]);
 }
 
 #[test]
@@ -208,7 +346,7 @@ fn what_comes_by_stream_is_from_the_backend() {
     // Another question, a failure of twelve octets, what cannot be read: the next backend is asked, and the wait is over.
     let answers: [Answer; 3] = [
         |query| {
-            let mut other = table::answer(query, Rcode::NOERROR, false);
+            let mut other = answer(query, Rcode::NOERROR, false);
             other[13] ^= 1;
             other
         },
@@ -233,7 +371,7 @@ fn an_encrypted_backend_is_asked_by_no_other_transport() {
     let truncated = |config: &str| {
         let mut table = Table::new(config);
         table.query(0, true, Transport::Tcp);
-        let mut reply = table::answer(&table.sent(0).query, Rcode::NOERROR, false);
+        let mut reply = answer(&table.sent(0).query, Rcode::NOERROR, false);
         reply[2] |= 2;
         table.receive(0, &reply);
         table

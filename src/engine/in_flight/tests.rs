@@ -15,7 +15,7 @@ use crate::policy::budget::Budget;
 use crate::policy::query_slots::{QuerySlot, SocketId};
 use crate::policy::race::{AttemptId, BackendIndex, Candidates, MAX_ATTEMPTS, Race, RaceContext};
 use crate::policy::timers::timer_size;
-use crate::wire::{ClientForm, QuestionKey, read_query, write_query};
+use crate::wire::{ClientForm, QuestionKey, read_query, read_reply, write_query};
 
 /// A name of so many labels of four octets, in this case.
 fn name(label: &[u8; 3], labels: usize) -> Vec<u8> {
@@ -161,9 +161,10 @@ fn what_was_spilled_serves_the_next() {
         assert!(in_flight.get(at).is_some_and(|entry| entry.kept().is_empty()));
         let (entry, spills) = in_flight.lend(at).expect("it is in flight");
         assert!(entry.kept().is_empty() && entry.waiters().count() == 1);
-        entry.keep(b"reply", spills);
+        let octets = [0, 0, 0x80, 5, 0, 0, 0, 0, 0, 0, 0, 0];
+        entry.keep(&read_reply(&octets).expect("a bare failure"), spills);
         let kept = entry.take_kept();
-        assert_eq!(kept, b"reply");
+        assert_eq!(kept, octets);
         entry.put_back_kept(kept);
         in_flight.remove(at);
         assert!(in_flight.get(at).is_none());

@@ -22,7 +22,12 @@ impl Bench {
         let query = FetchQuery {
             backends: backends
                 .iter()
-                .map(|port| FetchFrom { address: address(*port), with_opt: true, wants_header: false })
+                .map(|port| FetchFrom {
+                    address: address(*port),
+                    with_opt: true,
+                    is_ad_trusted: true,
+                    wants_header: false,
+                })
                 .collect(),
             message: vec![0; 17],
             opt_at: 17,

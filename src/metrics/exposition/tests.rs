@@ -37,6 +37,7 @@ fn sample() -> Snapshot {
         errors: 17,
         timeouts: 18,
         lost_attempts: 71,
+        decisions: 72,
         unsent: vec![(Want::Ports, 40)],
         unreachable: 40,
         connections: None,
@@ -188,6 +189,7 @@ hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="failover"} 16
 hedgerow_unreachable_total{pool="a \"b\"",backend="[::1]:53"} 40
 hedgerow_failed_attempts_total{pool="a \"b\"",backend="[::1]:53"} 17
 hedgerow_backend_lost_attempts_total{pool="a \"b\"",backend="[::1]:53"} 71
+hedgerow_decisions_total{pool="a \"b\"",backend="[::1]:53"} 72
 hedgerow_hedges_denied_total{pool="a \"b\""} 20
 hedgerow_slow_races_total{pool="a \"b\""} 28
 hedgerow_hedges_wasted_total{pool="a \"b\""} 27

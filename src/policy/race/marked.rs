@@ -1,5 +1,5 @@
 //! Backends that a race asks out of turn: one that is asked without OPT, and the one whose word is final because it has the newest version
-//! of the zone.
+//! of the zone. And the one reply that replaces a doubtful decision.
 
 use super::attempts::{AttemptId, State};
 use super::{BackendIndex, Heard, NOBODY, Outcome, Race, Rank};
@@ -24,6 +24,7 @@ impl Race {
         }
         if let Some((kept, rank)) = self.kept
             && rank > Rank::Outdated
+            && rank != Rank::Doubtful
             && self.attempts.get(kept).is_some_and(|entry| entry.backend == newest)
         {
             self.outcome = Some(Outcome::Reply(kept));
@@ -34,6 +35,22 @@ impl Race {
         }
         self.kept = Some((attempt, Rank::Outdated));
         Heard::Kept
+    }
+
+    /// A positive reply came to an attempt, which a backend that is trusted with that has validated: its clock agrees with the signatures.
+    #[cold]
+    pub fn on_validated(&mut self, attempt: AttemptId) -> Heard {
+        if self.replied(attempt).is_none() {
+            return Heard::NotNeeded;
+        }
+        self.outcome = Some(Outcome::Reply(attempt));
+        Heard::Accepted
+    }
+
+    /// Whether the kept reply is a decision that a wrong clock may have caused.
+    #[inline]
+    pub fn is_doubted(&self) -> bool {
+        matches!(self.kept, Some((_, Rank::Doubtful)))
     }
 
     /// Whether the backend whose word is final is going to be asked, or waited for.

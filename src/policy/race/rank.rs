@@ -18,6 +18,10 @@ pub enum Rank {
     NodataAuthoritative,
     /// NOERROR with answer records or a referral, or TC.
     Positive,
+    /// A decision of a validator whose clock may be wrong (EDE 7 or 8): only a positive reply that is validated replaces it.
+    Doubtful,
+    /// A failure or a negative reply whose extended error is a decision of its backend: it fails validation, or is blocked.
+    Decided,
 }
 
 /// Which replies are accepted, that is, win at once.
@@ -32,9 +36,10 @@ pub enum Accept {
 }
 
 impl Accept {
-    /// Whether a reply of this rank wins at once.
+    /// Whether a reply of this rank wins at once. A decision does so whatever is accepted, unless it is doubtful.
     pub fn accepts(self, rank: Rank) -> bool {
         match self {
+            _ if rank == Rank::Doubtful => false,
             Self::Positive => rank >= Rank::NodataAuthoritative,
             Self::Conclusive => rank > Rank::Outdated,
             Self::Any => rank != Rank::Outdated,

@@ -1,5 +1,6 @@
 //! The rules of a race, one by one. Each test is a play: what comes in when, and what the race says.
 
+mod decisions;
 mod hedges;
 mod lost;
 mod play;

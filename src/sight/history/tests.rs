@@ -100,6 +100,7 @@ pub(in crate::sight) fn backend(name: &str) -> BackendSnapshot {
         unreachable: 0,
         timeouts: 0,
         lost_attempts: 0,
+        decisions: 0,
         unsent: Vec::new(),
         connections: None,
         latency: crate::metrics::HistogramSnapshot::default(),

@@ -35,9 +35,15 @@ fn clause(race: &SlowRace, attempt: &SlowAttempt) -> Option<String> {
     let SlowAttempt { ref backend, kind, took_ms, fate, rank, .. } = *attempt;
     let after = took_ms.map(|took| format!(" in {}", time(took))).unwrap_or_default();
     Some(match fate {
-        Fate::Won => format!("{backend} replied{after}"),
+        Fate::Won => match rank {
+            Some(rank @ Rank::Decided) => format!("{backend} replied {}{after}", rank_words(rank)),
+            _ => format!("{backend} replied{after}"),
+        },
         Fate::Kept => match rank {
             Some(Rank::Failure) => format!("{backend} replied with a failure{after}"),
+            Some(rank @ Rank::Doubtful) => {
+                format!("{backend} replied {}{after}, which waits for a validated answer", rank_words(rank))
+            }
             Some(rank) => format!("{backend} replied {}{after}, which is not accepted", rank_words(rank)),
             None => format!("{backend} replied{after}, which is not accepted"),
         },
@@ -105,6 +111,8 @@ pub fn rank_words(rank: Rank) -> &'static str {
         Rank::Nxdomain => "NXDOMAIN",
         Rank::NodataAuthoritative => "NODATA",
         Rank::Positive => "with an answer",
+        Rank::Doubtful => "with a decision (extended error) that a wrong clock may have caused",
+        Rank::Decided => "with a decision (extended error)",
     }
 }
 
@@ -195,6 +203,27 @@ mod tests {
             &[attempt("ts1", Kind::First, 0.0, Some(1_200.0), Fate::Won, POSITIVE)],
             |race| race.hedges_denied = 1,
             "ts1 replied in 1.20 s; hedge denied: budget spent",
+        );
+    }
+
+    #[test]
+    fn a_decision_is_named_as_one() {
+        let decided = Some(Rank::Decided);
+        check(
+            Outcome::Won,
+            &[attempt("ts1", Kind::First, 0.0, Some(1_200.0), Fate::Won, decided)],
+            |_| {},
+            "ts1 replied with a decision (extended error) in 1.20 s",
+        );
+        check(
+            Outcome::Won,
+            &[
+                attempt("ts1", Kind::First, 0.0, Some(2.0), Fate::Kept, Some(Rank::Doubtful)),
+                attempt("ts2", Kind::Failover, 2.0, Some(1_198.0), Fate::Won, POSITIVE),
+            ],
+            |_| {},
+            "ts1 replied with a decision (extended error) that a wrong clock may have caused in 2 ms, which waits for a \
+             validated answer; ts2 replied in 1.20 s",
         );
     }
 

@@ -37,6 +37,20 @@ fn replicas_speak_for_each_other_and_others_do_not() {
 }
 
 #[test]
+fn trust_in_ad_is_that_of_the_newest_config_and_answers_do_not_outlive_it() {
+    let first = SharedPool::new(config("", &even(0..2)), None, 1);
+    let second = SharedPool::new(config("trust_ad = false", &even(0..3)), Some(&first), 1);
+    assert!(Arc::ptr_eq(&second.backends[0], &first.backends[0]));
+    assert!(second.backends.iter().all(|backend| !backend.is_ad_trusted()));
+    let third = SharedPool::new(config("", &even(0..3)), Some(&second), 1);
+    assert!(third.backends.iter().all(|backend| backend.is_ad_trusted()), "they are on loopback");
+    for keys in ["", "replicas = true\n"] {
+        let id = |trust: &str| cache_identity(&config(&format!("{keys}{trust}"), &even(0..3)));
+        assert_ne!(id("trust_ad = true"), id("trust_ad = false"));
+    }
+}
+
+#[test]
 fn who_stays_is_the_same_with_another_weight_too() {
     let first = SharedPool::new(config("", &even(0..100)), None, 2);
     first.backends[7].drain();

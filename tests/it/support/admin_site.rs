@@ -306,6 +306,7 @@ fn snapshot() -> Snapshot {
         unreachable: 0,
         timeouts: 4,
         lost_attempts: 0,
+        decisions: 0,
         unsent: Vec::new(),
         connections: None,
         latency: latency.clone(),

@@ -16,7 +16,7 @@ use crate::engine::single_flight::{SingleFlight, WorkerId};
 use crate::engine::{
     AskedFor, Client, Destination, Engine, FetchQuery, HashedQuestion, Io, LateReport, NotSent, Outstanding,
     Quarantined, RaceRef, RaceReport, Reason, Resolution, Said, Seeds, SentAttempt, Shared, TakenSlot, TcpQuery,
-    ValidQuery, Waiter,
+    ValidQuery, Waiter, response_limit,
 };
 use crate::limit::Clients;
 use crate::metrics::{Counters, Limited};
@@ -72,7 +72,7 @@ struct Wire {
     dialled: Vec<SocketSetId>,
     opened: HashMap<u32, Instant>,
     signals: Vec<HealthSignal>,
-    fetched: Vec<SocketAddr>,
+    fetched: Vec<FetchQuery>,
 }
 
 impl Wire {
@@ -173,7 +173,7 @@ impl Io for Wire {
     }
 
     fn fetch(&mut self, _: RaceRef, query: FetchQuery, _: AskedFor<'_, Self::Client>, _: Instant) -> bool {
-        self.fetched.extend(query.backends.iter().map(|backend| backend.address));
+        self.fetched.push(query);
         true
     }
 
@@ -185,7 +185,8 @@ impl Io for Wire {
         write: impl FnOnce(&ResponseFor<'_>, &mut Vec<u8>) -> Option<Said>,
     ) {
         let mut response = Vec::new();
-        let receiver = ResponseFor { form: &waiter.form, own_udp_size: 1232, limit: 1232 };
+        let limit = response_limit(waiter.client.transport(), &waiter.form, 1232);
+        let receiver = ResponseFor { form: &waiter.form, own_udp_size: 1232, limit };
         if write(&receiver, &mut response).is_some() {
             assert_eq!(self.told.insert(waiter.client.0, response), None, "no query gets two responses");
         }
@@ -252,7 +253,12 @@ impl Table {
 
     /// A client asks for a name of its own.
     pub(super) fn query(&mut self, number: u16, has_opt: bool, transport: Transport) {
-        let mut message = [&number.to_be_bytes()[..], &[1, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(has_opt)]].concat();
+        self.ask(number, number, has_opt, transport);
+    }
+
+    /// A client asks for the name of this number.
+    pub(super) fn ask(&mut self, client: u16, number: u16, has_opt: bool, transport: Transport) {
+        let mut message = [&client.to_be_bytes()[..], &[1, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(has_opt)]].concat();
         message.extend([7, b'n']);
         message.extend(format!("{number:06}").bytes());
         message.extend([0, 0, 1, 0, 1]);
@@ -265,7 +271,7 @@ impl Table {
         let question = HashedQuestion { octets: &octets, flags, hash: self.shared.hash(&octets) };
         let pool = self.engine.state().routes.find(question.qname()).expect("each name has a pool");
         let valid = ValidQuery { message: &message, query: &query, cookie: None, question, pool };
-        self.engine.on_query(&mut self.wire, valid, Asker(number, transport), Reason::Query, self.now);
+        self.engine.on_query(&mut self.wire, valid, Asker(client, transport), Reason::Query, self.now);
         self.engine.end_tick(&mut self.wire, self.now);
     }
 
@@ -284,6 +290,11 @@ impl Table {
     #[track_caller]
     pub(super) fn told(&self, number: u16) -> Vec<u8> {
         self.wire.told.get(&number).expect("it has its response").clone()
+    }
+
+    /// The rcode of the response to a client, if it has one.
+    pub(super) fn rcode_told(&self, number: u16) -> Option<u8> {
+        self.wire.told.get(&number).map(|told| told[3] & 0x0F)
     }
 
     /// A sound reply comes to what was sent with this number.
@@ -377,7 +388,13 @@ impl Table {
 
     /// Whom whole answers were to be fetched from.
     pub(super) fn fetched(&self) -> Vec<SocketAddr> {
-        self.wire.fetched.clone()
+        let backends = self.wire.fetched.iter().flat_map(|query| &query.backends);
+        backends.map(|backend| backend.address).collect()
+    }
+
+    /// The query by which the first whole answer was to be fetched.
+    pub(super) fn fetch_query(&self) -> Vec<u8> {
+        self.wire.fetched[0].message.clone()
     }
 
     pub(super) fn backends(&self) -> Vec<Arc<SharedBackend>> {

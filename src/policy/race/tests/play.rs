@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use super::super::*;
 use crate::policy::Rank::Failure;
 use crate::policy::{Hedge, HedgeDelay};
-use Input::{Bare, Down, Earned, Lost, OptRefused, Outdated, Reply, Retransmission, TooLong, Unreachable, Unsent};
+use Input::{
+    Bare, Down, Earned, Lost, OptRefused, Outdated, Reply, Retransmission, TooLong, Unreachable, Unsent, Validated,
+};
 
 /// Something that happens to a race.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +16,8 @@ pub(super) enum Input {
     Reply(u8, Rank),
     /// A negative reply to this attempt, of an older version than this backend has.
     Outdated(u8, u16),
+    /// A validated positive reply to this attempt.
+    Validated(u8),
     /// An ICMP error for this attempt.
     Unreachable(u8),
     /// The backend of this attempt is found down.
@@ -168,6 +172,9 @@ pub(super) fn put_in(race: &mut Race, budget: &Budget, input: Input, now: Instan
         }
         Outdated(attempt, newest) => {
             race.on_outdated(AttemptId(attempt), BackendIndex(newest));
+        }
+        Validated(attempt) => {
+            race.on_validated(AttemptId(attempt));
         }
         Unreachable(attempt) => race.on_unreachable(AttemptId(attempt)),
         Down(attempt) => race.on_failure(AttemptId(attempt)),
