@@ -251,6 +251,7 @@ const COUNTERS: &[&Family] = &[
     &WINS,
     &SLOW_RACES,
     &UNREACHABLE,
+    &FAILED_ATTEMPTS,
     &LOST_ATTEMPTS,
     &DECISIONS,
     &HEDGES_DENIED,
