@@ -311,13 +311,14 @@ fn backend() -> SocketAddr {
         let mut message = [0; 512];
         while let Ok((length, peer)) = socket.recv_from(&mut message) {
             let answer = b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x04\xc0\x00\x02\x01";
-            let has_opt = message[11] == 1;
             let question =
                 message[12..length].iter().position(|octet| *octet == 0).map_or(length, |root| 12 + root + 5);
+            // An OPT record alone has 11 octets; with a COOKIE option it has 23 or 39.
+            let has_cookie = message[11] == 1 && length - question > 15;
             message[2] |= 0x84;
             message[7] = 1;
             let mut response = [&message[..question], answer].concat();
-            if has_opt {
+            if has_cookie {
                 // Of the OPT record 11 octets, of its only option 4, and of the cookies the client's.
                 let (opt, cookies) = message[question..length].split_at(15);
                 response.extend([&opt[..10], &[28, 0, 10, 0, 24], &cookies[..8], &[0xC5; 16]].concat());
