@@ -183,7 +183,9 @@ fn every_counter_goes_on_to_the_unit_over_both_messages() {
             .into_iter()
             .for_each(&mut set);
         [&mut backend.wins.first, &mut backend.wins.hedge, &mut backend.wins.failover].into_iter().for_each(&mut set);
-        [&mut backend.unreachable, &mut backend.lost_attempts].into_iter().for_each(&mut set);
+        [&mut backend.unreachable, &mut backend.lost_attempts, &mut backend.errors, &mut backend.decisions]
+            .into_iter()
+            .for_each(&mut set);
         backend.again.iter_mut().for_each(|(_, count)| set(count));
         backend.unsent.iter_mut().for_each(|(_, count)| set(count));
         all

@@ -271,7 +271,7 @@ backend, are of the last minute. A dash: nothing was measured.
 
   q, Ctrl-C        leave
   s                sort backends: worst first, by p99, by queries, by name
-  /                filter pools and backends by a part of their names; Esc ends it
+  /                filter pools and backends by part of a name; Esc ends it
   up, down, j, k   mark another backend, or scroll
   Enter            one backend in detail
   l                slow races, the newest first, and why they were slow

@@ -10,7 +10,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
+use std::num::NonZeroU16;
 use std::ptr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -29,6 +29,9 @@ use super::socket::{Unqueued, Xsk};
 const MAX_LINKS: usize = 1 << PLACE_BITS;
 const PLACE_BITS: u32 = 12;
 
+/// The generations of a place that are told apart: one fewer than there is room for, since the number is above zero.
+const GENERATIONS: u16 = (1 << (u16::BITS - PLACE_BITS)) - 1;
+
 /// For how long an unused link keeps its place where others want one.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -38,18 +41,19 @@ const MAX_LOOKS: usize = 8;
 /// The number of a link that a worker knows. It means nothing to others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkId(
-    /// The place in the table, how many links have had it before, and 1.
-    NonZeroU32,
+    /// The place in the table, how many links have had it before (a few bits of that, since a place changes hands once in [`IDLE`] at
+    /// most), and 1: each query in flight has one, in two octets.
+    NonZeroU16,
 );
 
 impl LinkId {
     fn new(index: usize, generation: u16) -> Option<Self> {
-        let place = u32::try_from(index).ok().filter(|_| index < MAX_LINKS)?;
-        NonZeroU32::new((u32::from(generation) << PLACE_BITS | place) + 1).map(Self)
+        let place = u16::try_from(index).ok().filter(|_| index < MAX_LINKS)?;
+        NonZeroU16::new((generation % GENERATIONS << PLACE_BITS | place) + 1).map(Self)
     }
 
     fn index(self) -> usize {
-        (self.0.get() - 1) as usize % MAX_LINKS
+        usize::from(self.0.get() - 1) % MAX_LINKS
     }
 }
 
