@@ -20,6 +20,16 @@ use serde::{Deserialize, Serialize};
 pub use self::identity::{Pin, ServerIdentity, Verify};
 pub use self::path::HttpPath;
 
+/// Whether a character of a name has no shape, or turns round what stands beside it: control characters, marks of direction, and
+/// spaces of no width. A terminal shows a name with one as another name. The page of the admin server has the same list.
+pub fn is_unseen(letter: char) -> bool {
+    letter.is_control()
+        || matches!(
+            letter,
+            '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+        )
+}
+
 /// A transport, as the scheme of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scheme {

@@ -118,4 +118,30 @@ mod tests {
             assert!(!html.contains(way), "index.html: {way}");
         }
     }
+
+    #[test]
+    fn the_page_and_the_registers_know_the_same_invisible_characters() {
+        let script = str::from_utf8(include_bytes!("page/page.js")).expect("text");
+        let (_, list) = script.split_once("UNSEEN = /[").expect("the list");
+        let (list, _) = list.split_once("]/g").expect("its end");
+        let numbers = list.replace('-', "").replace("\\x", "\\u00");
+        let numbers = numbers.split("\\u").skip(1).map(|number| u32::from_str_radix(number, 16).expect("a number"));
+        // An end of a range stands behind a dash.
+        let is_last = list.split('\\').skip(1).map(|number| number.ends_with('-')).collect::<Vec<_>>();
+        let (mut ranges, mut begins) = (Vec::new(), true);
+        for (number, goes_on) in numbers.zip(is_last) {
+            match begins {
+                true => ranges.push(number..=number),
+                false => {
+                    let first = ranges.pop().map_or(number, |range| *range.start());
+                    ranges.push(first..=number);
+                }
+            }
+            begins = !goes_on;
+        }
+        for letter in ('\0'..='\u{ffff}').filter(|letter| !matches!(letter, '\t' | '\n')) {
+            let is_in_page = ranges.iter().any(|range| range.contains(&u32::from(letter)));
+            assert_eq!(is_in_page, crate::address::is_unseen(letter), "{letter:?}");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use super::listen::ListenConfig;
 use super::section::{Section, Spot, note_repeats};
 use super::words::Expected;
 use super::{limits, words};
-use crate::limit::Prefix;
+use crate::limit::{AccessRules, Prefix};
 use crate::wire::Name;
 
 /// `[pools.*.discover]`: where members of a pool come from, besides those of its `backends`.
@@ -50,9 +50,11 @@ impl DiscoverConfig {
         }
     }
 
-    /// The default of `allow`: anywhere.
+    /// The default of `allow`: what a forwarder answers by default, and addresses that providers share (RFC 6598). What lists members
+    /// may be forged on its path, or written by others.
     pub fn usual_allow() -> Vec<Prefix> {
-        ["0.0.0.0/0", "::/0"].map(|prefix| prefix.parse().expect("a prefix")).to_vec()
+        let local = AccessRules::LOCAL.into_iter().chain(["100.64.0.0/10"]);
+        local.map(|prefix| prefix.parse().expect("a prefix")).collect()
     }
 }
 
@@ -390,6 +392,29 @@ mod tests {
         assert_eq!(discover.dns, Some(DnsTarget::Service("_dns._udp.ts.example".parse().expect("a name"))));
         assert_eq!((discover.max, discover.hold), (DiscoverConfig::MAX, DiscoverConfig::HOLD));
         assert_eq!(discover.allow, DiscoverConfig::usual_allow());
+    }
+
+    #[test]
+    fn members_are_at_private_addresses_by_default() {
+        let allow = DiscoverConfig::usual_allow();
+        for (ip, expected) in [
+            ("127.0.0.1", true),
+            ("10.1.2.3", true),
+            ("172.31.0.1", true),
+            ("192.168.0.1", true),
+            ("100.64.0.1", true),
+            ("169.254.0.1", true),
+            ("::1", true),
+            ("fd00::1", true),
+            ("fe80::1", true),
+            ("192.0.2.1", false),
+            ("100.128.0.1", false),
+            ("8.8.8.8", false),
+            ("2001:db8::1", false),
+        ] {
+            let ip = ip.parse().expect("an address");
+            assert_eq!(allow.iter().any(|prefix| prefix.contains(ip)), expected, "{ip}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_enco
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::address::BackendAddress;
+use crate::address::{BackendAddress, is_unseen};
 use crate::config::{limits, words};
 
 /// A member as a source lists it.
@@ -98,8 +98,8 @@ fn read_address(text: &str) -> Result<BackendAddress, String> {
 
 /// Reads a name.
 fn read_name(name: &str) -> Result<String, String> {
-    if name.is_empty() || name.len() > Entry::MAX_NAME || name.chars().any(char::is_control) {
-        return Err(format!("name: expected 1 to {} octets without control characters", Entry::MAX_NAME));
+    if name.is_empty() || name.len() > Entry::MAX_NAME || name.chars().any(is_unseen) {
+        return Err(format!("name: expected 1 to {} octets without control or invisible characters", Entry::MAX_NAME));
     }
     Ok(name.to_owned())
 }
@@ -230,6 +230,15 @@ mod tests {
         #[test]
         fn names_survive_keys(name in "\\PC{0,20}") {
             prop_assert_eq!(unescaped(&escaped(&name)), Some(name));
+        }
+    }
+
+    #[test]
+    fn a_name_with_invisible_characters_is_refused() {
+        for letter in ['\u{202e}', '\u{200b}', '\u{2066}', '\u{feff}', '\u{61c}', '\u{2028}', '\u{9b}'] {
+            let json = serde_json::json!({ "address": "192.0.2.1:53", "name": format!("ts{letter}1") }).to_string();
+            let error = Entry::from_json(json.as_bytes()).expect_err("it is refused");
+            assert!(error.contains("invisible"), "{letter:?}: {error}");
         }
     }
 }

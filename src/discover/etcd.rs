@@ -7,6 +7,8 @@ use data_encoding::BASE64;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
+use crate::address::is_unseen;
+
 /// A lease, by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, Deserialize)]
 pub struct LeaseId(pub i64);
@@ -320,7 +322,7 @@ struct GatewayError {
 impl GatewayError {
     fn text(&self) -> String {
         let text = if self.message.is_empty() { &self.error } else { &self.message };
-        text.chars().filter(|letter| !letter.is_control()).take(MAX_MESSAGE).collect()
+        text.chars().filter(|letter| !is_unseen(*letter)).take(MAX_MESSAGE).collect()
     }
 
     /// gRPC's 16, and what etcd says where it has another code.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::entry::{escaped, unescaped};
+use crate::address::is_unseen;
 use crate::metrics::Order;
 
 impl Order {
@@ -23,7 +24,7 @@ impl Order {
             return Err(format!("{} octets, expected {} at most", json.len(), Self::MAX_LEN));
         }
         let order: Self = serde_json::from_slice(json).map_err(|error| format!("no order: {error}"))?;
-        let text = |text: String| text.chars().filter(|letter| !letter.is_control()).take(Self::MAX_TEXT).collect();
+        let text = |text: String| text.chars().filter(|letter| !is_unseen(*letter)).take(Self::MAX_TEXT).collect();
         Ok(Self { order: order.order, by: text(order.by), at: text(order.at), until: order.until.map(text) })
     }
 

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use super::entry::Entry;
 use super::listing::{Listing, News};
-use crate::address::BackendAddress;
+use crate::address::{BackendAddress, is_unseen};
 use crate::limit::Prefix;
 use crate::metrics::{Change, Origin, SourceState};
 
@@ -491,7 +491,7 @@ impl Refused {
         let (count, shown) = self.0.entry(origin).or_default();
         *count += 1;
         if shown.len() < Source::MAX_REFUSED {
-            let entry = place.chars().filter(|letter| !letter.is_control()).take(MAX_PLACE).collect();
+            let entry = place.chars().filter(|letter| !is_unseen(*letter)).take(MAX_PLACE).collect();
             shown.push(Refusal { entry, reason });
         }
     }

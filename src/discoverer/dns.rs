@@ -30,7 +30,8 @@ pub(super) struct DnsSource {
 /// The way to one resolver.
 enum Way {
     Tcp(TcpClient),
-    Udp(UdpClient),
+    /// Each query has a socket of its own.
+    Udp(SocketAddr),
 }
 
 impl DnsSource {
@@ -98,17 +99,19 @@ impl Way {
             Ok(Err(_)) => {}
             Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "no connection by TCP")),
         }
-        let client = UdpClient::bind(resolver)?;
-        client.connect().await?;
-        Ok(Self::Udp(client))
+        Ok(Self::Udp(resolver))
     }
 
     /// Asks a question and waits for its reply.
     async fn exchange(&mut self, question: &DnsQuestion) -> io::Result<Vec<u8>> {
-        let mut query = Vec::new();
-        write_recursive_query(rand::random(), &question.name, question.rtype, None, &mut query);
-        let client = match self {
+        let query = || {
+            let mut query = Vec::new();
+            write_recursive_query(rand::random(), &question.name, question.rtype, None, &mut query);
+            query
+        };
+        let resolver = match self {
             Self::Tcp(client) => {
+                let query = query();
                 client.send(&query).await?;
                 loop {
                     let reply = client.receive().await?;
@@ -117,10 +120,13 @@ impl Way {
                     }
                 }
             }
-            Self::Udp(client) => client,
+            Self::Udp(resolver) => *resolver,
         };
         let mut buffer = vec![0; MAX_REPLY];
         loop {
+            // Another ID and another port each time: a forger has to begin anew (RFC 5452 section 9.2).
+            let (query, client) = (query(), UdpClient::bind(resolver)?);
+            client.connect().await?;
             client.send(&query).await?;
             let until = Instant::now() + SEND_AGAIN;
             match client.receive_by(until, &mut buffer, |message| is_reply_to(message, &query)).await {
@@ -185,5 +191,24 @@ mod tests {
             ["192.0.2.1:53", "[2001:db8::1]:53", "[fe80::1]:53"].map(|text| text.parse().expect("an address"));
         assert_eq!(resolvers_of(text), expected);
         assert_eq!(resolvers_of(""), []);
+    }
+
+    #[tokio::test]
+    async fn a_repeat_by_udp_has_another_id_and_another_port() {
+        let resolver = tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("loopback");
+        let mut way = Way::Udp(resolver.local_addr().expect("it is bound"));
+        let target = DnsTarget::Host { name: "ts.example".parse().expect("a name"), port: 53 };
+        let question = Resolution::new(&target).question().cloned().expect("the first");
+        let server = async {
+            let (mut first, mut second) = ([0; MAX_REPLY], [0; MAX_REPLY]);
+            let (_, from) = resolver.recv_from(&mut first).await.expect("a query");
+            let (length, again) = resolver.recv_from(&mut second).await.expect("the query once more");
+            assert_ne!((from.port(), &first[..2]), (again.port(), &second[..2]));
+            second[2] |= 0x80;
+            resolver.send_to(&second[..length], again).await.expect("loopback takes it");
+            second[..2].to_vec()
+        };
+        let (reply, id) = tokio::join!(way.exchange(&question), server);
+        assert_eq!(reply.expect("a reply")[..2], id);
     }
 }

@@ -109,7 +109,8 @@ struct Folders {
     written: Vec<PathBuf>,
     /// Folders for unix sockets.
     sockets: Vec<PathBuf>,
-    /// Folders of our own program.
+    /// Folders of our own program. Not its file: an upgrade puts another file in its place by a rename, which a rule for the old file does
+    /// not have, and a server that succeeded its supervisor has to run it.
     programs: Vec<PathBuf>,
 }
 
@@ -283,7 +284,9 @@ fn canonical(file: &Path) -> Option<PathBuf> {
     })
 }
 
-/// The newest rules that this is written for; a newer kernel may have more, and an older one less.
+/// The newest rules that this is written for; a newer kernel may have more, and an older one less. ABI 6 scopes signals and abstract
+/// sockets, which does not fit: a process that succeeds its supervisor kills siblings that hang, outside of its own domain, and the
+/// socket of a service manager (`NOTIFY_SOCKET`) may be abstract.
 const KNOWN: ABI = ABI::V5;
 
 /// What runs, even if its file has been replaced, and what the loader of programs reads and runs.

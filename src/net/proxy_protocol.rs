@@ -12,20 +12,20 @@ use arc_swap::ArcSwap;
 use proxy_header::{ParseConfig, ProxiedAddress, ProxyHeader};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use crate::limit::Prefix;
+use crate::limit::{OwnAddresses, Prefix};
 
 /// The addresses from which a listener takes nothing without a header. A reload may change them.
 #[derive(Debug, Default)]
 pub struct Proxies {
     /// Whether there are any, for a look that costs nothing.
     are_any: AtomicBool,
-    prefixes: ArcSwap<Vec<Prefix>>,
+    rules: ArcSwap<(Vec<Prefix>, OwnAddresses)>,
 }
 
 impl Proxies {
-    /// Those of these prefixes from now on.
-    pub fn set(&self, prefixes: &[Prefix]) {
-        self.prefixes.store(prefixes.to_vec().into());
+    /// Those of these prefixes from now on, which do not name our own addresses.
+    pub fn set(&self, prefixes: &[Prefix], own: OwnAddresses) {
+        self.rules.store((prefixes.to_vec(), own).into());
         self.are_any.store(!prefixes.is_empty(), Relaxed);
     }
 
@@ -36,15 +36,24 @@ impl Proxies {
 
     /// Whether an address is one of them.
     pub fn has(&self, peer: IpAddr) -> bool {
-        self.are_any() && self.prefixes.load().iter().any(|prefix| prefix.contains(peer))
+        self.are_any() && self.rules.load().0.iter().any(|prefix| prefix.contains(peer))
     }
 
-    /// The client of a datagram and its message; none if it should have a sound header and has not.
+    /// The client of what came from a proxy; none if that may not name it.
+    pub fn client(&self, named: Named, proxy: SocketAddr) -> Option<SocketAddr> {
+        match named {
+            Named::Client(client) => self.rules.load().1.may_be_named(client.ip(), proxy.ip()).then_some(client),
+            Named::Nobody => Some(proxy),
+        }
+    }
+
+    /// The client of a datagram and its message; none if it should have a sound header and has not, or has one that names this host.
     pub fn unwrap<'d>(&self, peer: SocketAddr, datagram: &'d [u8]) -> Option<(SocketAddr, &'d [u8])> {
         if !self.has(peer.ip()) {
             return Some((peer, datagram));
         }
-        read_header(datagram).map(|(named, message)| (named.client(peer), message))
+        let (named, message) = read_header(datagram)?;
+        Some((self.client(named, peer)?, message))
     }
 }
 
@@ -55,16 +64,6 @@ pub enum Named {
     Client(SocketAddr),
     /// Nobody: the proxy asks for itself, or knows no address.
     Nobody,
-}
-
-impl Named {
-    /// The client of what came from a proxy at this address.
-    pub fn client(self, proxy: SocketAddr) -> SocketAddr {
-        match self {
-            Self::Client(client) => client,
-            Self::Nobody => proxy,
-        }
-    }
 }
 
 /// Reads the header ahead of a datagram: whom it names, and what follows it. None: there is no sound one.
@@ -186,10 +185,8 @@ mod tests {
             let named = Named::Client(read.parse().expect("an address"));
             assert_eq!(read_header(&octets), Some((named, &b"query"[..])), "{client} {asked}");
         }
-        let proxy = "192.0.2.9:1".parse().expect("an address");
         let (named, rest) = (datagram(None), b"query");
         assert_eq!(read_header(&named), Some((Named::Nobody, &rest[..])));
-        assert_eq!(Named::Nobody.client(proxy), proxy);
     }
 
     #[test]
@@ -226,10 +223,23 @@ mod tests {
     fn proxies_change_at_any_time() {
         let (proxies, ip) = (Proxies::default(), IpAddr::from([192, 0, 2, 1]));
         assert!(!proxies.are_any() && !proxies.has(ip));
-        proxies.set(&["192.0.2.0/24".parse().expect("a prefix")]);
+        proxies.set(&["192.0.2.0/24".parse().expect("a prefix")], OwnAddresses::default());
         assert!(proxies.are_any() && proxies.has(ip) && !proxies.has([192, 0, 3, 1].into()));
-        proxies.set(&[]);
+        proxies.set(&[], OwnAddresses::default());
         assert!(!proxies.has(ip));
+    }
+
+    #[test]
+    fn a_header_that_names_this_host_is_none() {
+        let (proxies, proxy) = (Proxies::default(), "192.0.2.9:1".parse().expect("an address"));
+        let own = OwnAddresses::new(["192.0.2.1:53".parse().expect("an address")]);
+        proxies.set(&["192.0.2.0/24".parse().expect("a prefix")], own);
+        for (client, is_taken) in [("198.51.100.7:4000", true), ("127.0.0.1:4000", false), ("192.0.2.1:4000", false)] {
+            let octets = datagram(Some((client, "192.0.2.1:53")));
+            let expected = is_taken.then(|| (client.parse().expect("an address"), &b"query"[..]));
+            assert_eq!(proxies.unwrap(proxy, &octets), expected, "{client}");
+        }
+        assert_eq!(proxies.unwrap(proxy, &datagram(None)), Some((proxy, &b"query"[..])), "the proxy asks for itself");
     }
 
     proptest! {

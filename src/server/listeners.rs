@@ -35,6 +35,7 @@ use super::privileges;
 use crate::address::{HttpPath, ListenAddress, ListenUrl, Scheme};
 use crate::admin::Owner;
 use crate::config::{Config, ListenConfig};
+use crate::limit::OwnAddresses;
 use crate::net::bind::{BindError, Group, Kinds};
 use crate::net::listening::{Endpoint, ListeningSocket};
 use crate::net::proxy_protocol::Proxies;
@@ -273,7 +274,7 @@ impl Listeners {
                 }
                 // What is spoken shows behind the header only, so those that share an address have the proxies of both.
                 let proxies: Vec<_> = entries().flat_map(|(configured, _)| configured.proxy_from.clone()).collect();
-                address.proxies.set(&proxies);
+                address.proxies.set(&proxies, OwnAddresses::new(self.for_queries()));
                 address.spoken.set(protocols);
             }
         }

@@ -13,12 +13,14 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{FileType, Mode, OFlags, open};
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::geteuid;
 use rustix::stdio::{dup2_stdin, stdin};
 use rustix::thread::set_name;
 
@@ -48,6 +50,29 @@ impl Image {
     /// If there is none.
     pub(super) fn at(path: &Path) -> io::Result<Self> {
         Ok(Self(open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?))
+    }
+
+    /// The program that lies there now, for an upgrade. A process of root runs none that others may replace: they would be root.
+    ///
+    /// # Errors
+    /// If there is none, or others than root may replace it.
+    pub(super) fn of_upgrade(path: &Path) -> io::Result<Self> {
+        let place = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        if !geteuid().is_root() {
+            return Self::at(path).map_err(place);
+        }
+        // Where links lead, so that what was looked at is what runs: none of these folders changes but by root.
+        let path = path.canonicalize().map_err(place)?;
+        for place in path.ancestors() {
+            let found = place.symlink_metadata()?;
+            if is_of_others(found.uid(), found.mode()) {
+                let (place, owner, mode) = (place.display(), found.uid(), found.mode() & 0o7777);
+                let told = "users other than root may replace it";
+                let remedy = "install it in a folder of root";
+                return Err(io::Error::other(format!("{place}: {told} (owner {owner}, mode {mode:o}); {remedy}")));
+            }
+        }
+        Self::at(&path)
     }
 
     /// A path by which this process, and one that it forks, finds it.
@@ -95,6 +120,14 @@ impl Image {
         };
         go().err().unwrap_or_else(|| io::Error::other("exec has returned"))
     }
+}
+
+/// Whether others than root may replace a file, or what is in a folder, with this owner and mode. In a folder with the sticky bit,
+/// such as /tmp, only the owner of a file may.
+fn is_of_others(owner: u32, mode: u32) -> bool {
+    let is_writable = mode & 0o022 != 0;
+    let is_sticky_folder = FileType::from_raw_mode(mode).is_dir() && mode & 0o1000 != 0;
+    owner != 0 || is_writable && !is_sticky_folder
 }
 
 /// What a process begins with.
@@ -188,3 +221,31 @@ const ROLE: &str = "HEDGEROW_PROCESS";
 
 /// The value for a process that has the rights of its parent.
 const KEEPS_RIGHTS: &str = "1";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_may_replace_is_known_by_owner_and_mode() {
+        let (file, folder, link) = (0o100_000, 0o040_000, 0o120_000);
+        for (owner, mode, expected) in [
+            (0, file | 0o755, false),
+            (0, file | 0o4755, false),
+            (0, file | 0o775, true),
+            (0, file | 0o757, true),
+            (0, file | 0o1777, true),
+            (1000, file | 0o755, true),
+            (1000, file | 0o500, true),
+            (0, folder | 0o755, false),
+            (0, folder | 0o2775, true),
+            (0, folder | 0o757, true),
+            (0, folder | 0o1777, false),
+            (1000, folder | 0o1777, true),
+            (65534, folder | 0o700, true),
+            (1000, link | 0o777, true),
+        ] {
+            assert_eq!(is_of_others(owner, mode), expected, "{owner} {mode:o}");
+        }
+    }
+}

@@ -307,9 +307,7 @@ impl Supervisor {
                 let image = match kind {
                     ChangeKind::Restart => &self.image,
                     ChangeKind::Upgrade => {
-                        let path = &self.common.origin.path;
-                        let image = Image::at(path)
-                            .map_err(|error| io::Error::other(format!("{}: {error}", path.display())))?;
+                        let image = Image::of_upgrade(&self.common.origin.path)?;
                         self.new_image.insert(image)
                     }
                 };

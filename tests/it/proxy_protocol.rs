@@ -193,3 +193,32 @@ fn an_authority_believes_its_proxies_too_and_a_reload_changes_who_they_are() {
     ask_by_udp(&proxy, &[support_query(4).to_vec()], at);
     assert_eq!(receive(&proxy).answers(), [ADDRESS], "no proxy any more");
 }
+
+#[test]
+fn a_proxy_elsewhere_does_not_name_this_host() {
+    if !namespace::enter("proxy_protocol::a_proxy_elsewhere_does_not_name_this_host") {
+        return;
+    }
+    let added = std::process::Command::new("ip").args(["address", "add", "192.0.2.10/24", "dev", "lo"]).status();
+    assert!(added.is_ok_and(|status| status.success()), "our own namespace");
+    let backend = Backend::new(answer(ADDRESS));
+    let config = Forwarder::to(&[&backend], "")
+        .keys("allow = ['198.51.100.0/24', '127.0.0.0/8']\n")
+        .listen(&format!("[{{ address = '127.0.0.1:0', proxy_from = ['{PROXY}', '192.0.2.10'] }}]"))
+        .admin()
+        .to_toml();
+    let server = Server::start(&config);
+    let elsewhere = UdpSocket::bind(("192.0.2.10", 0)).expect("an address of the namespace");
+    elsewhere.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+    let with = |client: &str, id: u16| [header(Some(client)), support_query(id).to_vec()].concat();
+    let named = [("127.0.0.1:4000", 1), ("127.9.9.9:4000", 2), ("0.0.0.0:4000", 3), ("224.0.0.1:4000", 4)];
+    for (client, id) in named {
+        ask_by_udp(&elsewhere, &[with(client, id)], server.address());
+    }
+    ask_by_udp(&elsewhere, &[with(WELCOME, 5)], server.address());
+    assert_eq!(receive(&elsewhere).id(), 5, "only a client elsewhere has a response");
+    assert_eq!(server.admin().metrics().sum("hedgerow_dropped_total", &[("reason", "proxy")]), 4);
+    let proxy = proxy_socket();
+    ask_by_udp(&proxy, &[with("127.0.0.1:4000", 6)], server.address());
+    assert_eq!(receive(&proxy).answers(), [ADDRESS], "a proxy on loopback passes on what this host asks");
+}

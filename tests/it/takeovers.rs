@@ -156,6 +156,28 @@ fn upgrades_to_what_cannot_serve_are_refused_and_nothing_changes() {
 }
 
 #[test]
+fn an_upgrade_of_root_runs_no_program_of_others() {
+    if !rustix::process::geteuid().is_root() {
+        return leave_out("takeovers::an_upgrade_of_root_runs_no_program_of_others", "this is not root");
+    }
+    let (tree, folder, program) = start_copy();
+    let before = tree.wait_until_whole();
+    let replaced = "users other than root may replace it";
+    for (place, mode) in [(program.as_path(), "755"), (folder.path(), "700")] {
+        std::os::unix::fs::chown(place, Some(65534), None).expect("root may");
+        let (status, said) = ctl(&tree, &["upgrade"]);
+        assert_eq!(status, Some(1), "{said}");
+        let told = format!("{}: {replaced} (owner 65534, mode {mode})", place.display());
+        assert!(said.contains(&told), "{told}: {said}");
+        assert_eq!(tree.wait_until_whole(), before);
+        assert_eq!(tree.address(), ADDRESS);
+        std::os::unix::fs::chown(place, Some(0), None).expect("root may");
+    }
+    let (status, said) = ctl(&tree, &["upgrade"]);
+    assert_eq!(status, Some(0), "{said}");
+}
+
+#[test]
 fn an_upgrade_that_dies_soon_is_rolled_back() {
     let (tree, _folder, program) = start_copy();
     let before: Vec<_> = tree.wait_until_whole().into_iter().map(|(pid, _)| pid).collect();

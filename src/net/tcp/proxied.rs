@@ -47,15 +47,16 @@ impl Headers {
         if self.awaited.len() >= MAX_AWAITED {
             return Taken::Refused;
         }
-        let patience = self.patience;
+        let (patience, proxies) = (self.patience, Arc::clone(&self.proxies));
         self.awaited.spawn_local(async move {
             let named = timeout(patience, receive_header(&mut stream)).await.ok()?.ok()?;
-            Some((stream, named.client(peer)))
+            Some((stream, proxies.client(named, peer)?))
         });
         Taken::Awaited
     }
 
-    /// The next connection that has its header; none for one that has no sound header in time. Waits for ever if no header is waited for, and
+    /// The next connection that has its header; none for one that has no sound header in time, or one that names this
+    /// host. Waits for ever if no header is waited for, and
     /// loses nothing if it is dropped.
     pub(super) async fn next(&mut self) -> Option<PassedOn> {
         match self.awaited.join_next().await {
