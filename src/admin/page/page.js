@@ -10,8 +10,8 @@
   const MAX_STREAMS = 4;
   // How long other tabs have to tell of theirs, milliseconds.
   const HEARSAY = 500;
-  // Data that is older than this is told to be old; who cannot have the stream asks so often; milliseconds.
-  const OLD = 5000, POLL = 5000;
+  // Data that is older than this is shown as old. A page without the stream asks this often, so that a reply is there before that; milliseconds.
+  const OLD = 5000, POLL = 4000;
   // The stream is tried again so long after it could not be had.
   const RETRY = 60000;
   // What is asked for now and then: not more often than this, and no more octets a second.
@@ -206,7 +206,7 @@
     show();
   });
 
-  // ---- The feed: the stream, or asking each five seconds
+  // ---- The feed: the stream, or asking each four seconds
 
   const feed = { source: null, id: "", mode: "waiting", heard: 0, timer: 0, round: 0, why: "" };
 
@@ -215,8 +215,9 @@
     const changed = !last || marksOf(second) !== marksOf(last);
     // A clock that was set back.
     if (last && second.at < last.at) recent = recent.filter(point => point.at < second.at);
+    // A server whose clock of seconds stands still repeats its last second, which is no news.
+    if (!last || second.at !== last.at) feed.heard = performance.now();
     last = second;
-    feed.heard = performance.now();
     if (isNext) {
       recent.push(pointOfSecond(second));
       if (recent.length > SECONDS) recent.splice(0, recent.length - SECONDS);
@@ -353,9 +354,9 @@
 
   function showFeed() {
     const age = (performance.now() - feed.heard) / 1000;
-    const isOld = feed.heard > 0 && age > (feed.mode === "polling" ? (POLL + OLD) / 1000 : OLD / 1000);
+    const isOld = feed.heard > 0 && age > OLD / 1000;
     $("verdict").classList.toggle("old", isOld);
-    const [state, text] = isOld ? ["late", `data is ${span(age)} old: the server does not answer`]
+    const [state, text] = isOld ? ["late", `data is ${span(age)} old: the server sends nothing new`]
       : !last ? ["waiting", "connecting"]
       : feed.mode === "polling" ? ["polling", `asking each ${POLL / 1000} s: ${feed.why}`]
       : feed.mode === "waiting" ? ["waiting", "connecting again"]
