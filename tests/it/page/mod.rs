@@ -120,6 +120,9 @@ fn what_is_told_is_shown_to_everybody() {
         ("answers", "made up here"),
         ("cache", "misses"),
         ("dropped", "malformed"),
+        // Of 930 responses a second 93 report a failure.
+        ("tiles", "10.0 %"),
+        ("late", "late replies"),
         ("sources", "doubted"),
         ("zones", "expired"),
         ("server", "edition 3 of the config"),
