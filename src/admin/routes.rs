@@ -101,8 +101,9 @@ impl Server {
 
     /// Has a change carried out.
     async fn change(&self, change: Change) -> Result<Json<Done>, HttpError> {
-        tracing::info!(?change, "admin: asked for a change");
+        tracing::debug!(?change, "admin: asked for a change");
         let message = self.ask(|way_back| Request::Change(change, way_back)).await?.map_err(HttpError::Refused)?;
+        tracing::info!("admin: {message}");
         Ok(Json(Done { message }))
     }
 

@@ -1,5 +1,6 @@
 //! The JSON of `/api/v1/status`, of the cache's entries, and of what a change is answered: written here, read by `hedgerow ctl`.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -12,10 +13,11 @@ pub use crate::metrics::CatalogSnapshot as CatalogStatus;
 pub use crate::metrics::Order;
 use crate::metrics::{
     BackendSnapshot, BackendState, CacheSnapshot, HistogramSnapshot, LastReload, Origin, PoolSnapshot, ProcessSnapshot,
-    ReloadSnapshot, Snapshot, SourceSnapshot, SourceState, SupervisorSnapshot,
+    ReloadSnapshot, Snapshot, Source, SourceSnapshot, SourceState, SupervisorSnapshot, ZonesSnapshot,
 };
 use crate::sight::live::{BackendMinute, PoolMinute, Verdict};
 use crate::sight::{History, Sight};
+use crate::wire::Rcode;
 
 /// The whole server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,6 +41,15 @@ pub struct Status {
     /// How many zones more there are.
     #[serde(default)]
     pub more_zones: usize,
+    /// The number of zones in each state, of all authorities.
+    #[serde(default)]
+    pub zone_counts: ZoneCounts,
+    /// Queries of clients since the start.
+    #[serde(default)]
+    pub queries: u64,
+    /// Responses since the start, by rcode.
+    #[serde(default)]
+    pub rcodes: BTreeMap<String, u64>,
     /// The catalog zones of other servers.
     #[serde(default)]
     pub catalogs: Vec<CatalogStatus>,
@@ -76,6 +87,19 @@ pub struct ZoneStatus {
     /// Its groups there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
+}
+
+/// The number of zones in each state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZoneCounts {
+    /// Zones from files.
+    pub primary: u64,
+    /// Zones of other servers that are answered from.
+    pub served: u64,
+    /// Zones of other servers that have never come.
+    pub absent: u64,
+    /// Zones of other servers that have expired.
+    pub expired: u64,
 }
 
 /// All zones, of `/api/v1/zones`.
@@ -380,6 +404,9 @@ impl Status {
             cache: snapshot.cache.as_ref().map(|cache| CacheStatus::of(cache, &snapshot.pools)),
             zones: Vec::new(),
             more_zones: 0,
+            zone_counts: ZoneCounts::of(&snapshot.zones),
+            queries: snapshot.queries.iter().map(|(_, count)| count).sum(),
+            rcodes: rcodes(&snapshot.responses),
             catalogs: snapshot.catalogs.clone(),
             edition: snapshot.reload.edition,
             reload: snapshot.reload.last.as_ref().map(ReloadStatus::of),
@@ -388,6 +415,27 @@ impl Status {
             processes: snapshot.processes.processes.iter().map(|process| ProcessStatus::of(process, now)).collect(),
         }
     }
+}
+
+impl ZoneCounts {
+    /// Of all authorities together.
+    fn of(zones: &[ZonesSnapshot]) -> Self {
+        zones.iter().fold(Self::default(), |sum, zones| Self {
+            primary: sum.primary + zones.primary,
+            served: sum.served + zones.served,
+            absent: sum.absent + zones.absent,
+            expired: sum.expired + zones.expired,
+        })
+    }
+}
+
+/// The responses of all sources, by the mnemonic of their rcode.
+fn rcodes(responses: &[(Source, u16, u64)]) -> BTreeMap<String, u64> {
+    let mut rcodes = BTreeMap::new();
+    for &(_, rcode, count) in responses {
+        *rcodes.entry(Rcode(rcode).to_string()).or_default() += count;
+    }
+    rcodes
 }
 
 impl SupervisorStatus {

@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, mpsc};
 pub use self::notify::{PendingNotifies, ReceivedNotify};
 use self::special::{Handled, Special, is_special, truncate};
 pub use self::state::{AuthorityState, Source, ZoneTransfers};
-use crate::limit::{Access, Decision, OnDenied, OwnAddresses, ResponseRate};
+use crate::limit::{Access, Decision, OnDenied, OwnAddresses, RefusedSources, ResponseRate};
 use crate::metrics::{self, Counters, Dropped, Limit, Limited};
 use crate::net::batch::{BATCH, Datagram, RecvBatch, SendBatch};
 use crate::net::busy_poll::BusyPoll;
@@ -284,6 +284,9 @@ impl Authority {
         let Arrival { message, read, cookie } = arrival;
         let cookie = cookie.as_ref();
         if !state.access.admits(peer.ip()) {
+            if DENIED.is_due(peer.ip(), clock::unix_now()) {
+                tracing::warn!(client = %peer.ip(), "a client is refused: allow and deny of the authority do not admit it");
+            }
             return deny(&state.access, arrival, out);
         }
         if is_special(read, message) {
@@ -367,6 +370,9 @@ impl Arrival<'_> {
         self.cookie.is_some_and(|cookie| cookie.state == CookieState::Valid)
     }
 }
+
+/// The clients that the log has named, for all workers.
+static DENIED: RefusedSources = RefusedSources::new();
 
 /// Reacts to a message of a client that is not to be answered.
 fn deny(access: &Access, arrival: &Arrival<'_>, out: &mut Vec<u8>) -> Handled {

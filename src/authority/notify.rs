@@ -4,9 +4,8 @@
 //! flood for one zone, forged or not, takes no room from another. Who finds the place taken has been heard all the same, for
 //! the primary is asked after that.
 
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::AcqRel};
 
 use crate::transfer::Serial;
 use crate::wire::Name;
@@ -77,42 +76,8 @@ fn place(primary: usize) -> u64 {
 /// Primaries of a zone that have places.
 const MAX_PLACES: usize = 32;
 
-/// When the log last named senders of NOTIFY that was refused. Senders share a fixed number of places: forged addresses take no
-/// memory, and make no more lines than there are places.
-#[derive(Debug)]
-pub(super) struct RefusedSources([AtomicU64; SOURCES]);
-
-impl RefusedSources {
-    /// No sender was named yet.
-    pub(super) const fn new() -> Self {
-        Self([const { AtomicU64::new(0) }; SOURCES])
-    }
-
-    /// Whether the log may name this sender at this time, in seconds. The next line of the same place is due a minute later.
-    pub(super) fn is_due(&self, source: IpAddr, now: u64) -> bool {
-        let octets = match source.to_canonical() {
-            IpAddr::V4(address) => u128::from(u32::from(address)),
-            IpAddr::V6(address) => u128::from(address),
-        };
-        // A prime spreads addresses that differ in their prefix alone, too.
-        let number = usize::try_from(octets % 251).unwrap_or_default();
-        let Some(place) = self.0.get(number % SOURCES) else { return false };
-        let last = place.load(Relaxed);
-        // A clock may be set back.
-        now.abs_diff(last) >= QUIET && place.compare_exchange(last, now, Relaxed, Relaxed).is_ok()
-    }
-}
-
-/// Places of senders that the log has named.
-const SOURCES: usize = 64;
-
-/// Seconds between two lines about one sender.
-const QUIET: u64 = 60;
-
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
 
     /// A NOTIFY of a zone.
@@ -130,18 +95,6 @@ mod tests {
         // Two came, and one of them may be right.
         assert_eq!(first.take_serial(), None);
         assert_eq!(notify(&places, 0, 9).expect("free again").take_serial(), Some(Serial(9)));
-    }
-
-    #[test]
-    fn a_refused_sender_is_named_once_a_minute() {
-        let (sources, first) = (RefusedSources::new(), IpAddr::from([192, 0, 2, 1]));
-        assert!(sources.is_due(first, 1000));
-        assert!(!sources.is_due(first, 1059));
-        assert!(sources.is_due(IpAddr::from([192, 0, 2, 2]), 1059), "another sender");
-        assert!(sources.is_due(first, 1060));
-        // A flood of forged addresses makes no more lines than there are places.
-        let forged = (0..10_000_u32).map(|number| IpAddr::from(Ipv4Addr::from(number)));
-        assert!(forged.filter(|&source| sources.is_due(source, 2000)).count() <= SOURCES);
     }
 
     #[test]

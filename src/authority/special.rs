@@ -9,8 +9,9 @@ use std::sync::Arc;
 use tokio::sync::mpsc::{Sender, UnboundedSender};
 
 use super::UDP_SIZE;
-use super::notify::{ReceivedNotify, RefusedSources};
+use super::notify::ReceivedNotify;
 use super::state::{AuthorityState, ZoneTransfers};
+use crate::limit::RefusedSources;
 use crate::metrics::{Dropped, Limit, Limited};
 use crate::net::clock::unix_now;
 use crate::transfer::tsig::{self, ServerChain, verify_query};

@@ -382,7 +382,7 @@ impl Pool {
             // Any reply is life, unless probes expect one that is no failure; a new backend may have been asked before its first probe because no other was up.
             if backend.set_health(HealthState::Up) {
                 self.shared.state.announce(backend);
-                tracing::info!(pool = self.shared.config.name, backend = backend.name, "up: replied");
+                tracing::info!(pool = self.shared.config.name, backend = backend.name, "up");
             }
             tell_prober(io, backend, HealthSignal::Replied);
         }

@@ -11,7 +11,7 @@ use super::outside::Outside;
 use super::paced::{Later, Paced};
 use crate::cache::ResponseFor;
 use crate::engine::{Client as _, Resolution, Said, Waiter, response_limit};
-use crate::limit::OnDenied;
+use crate::limit::{OnDenied, RefusedSources};
 use crate::metrics::{Counters, Dropped, Limit, Source, is_failure};
 use crate::net::batch::{BATCH, LocalAddress, SendBatch, is_too_long};
 use crate::net::clock;
@@ -31,6 +31,9 @@ pub(super) struct Listener {
     /// Responses of this tick.
     pub(super) responses: SendBatch,
 }
+
+/// The clients that the log has named, for all workers.
+static DENIED: RefusedSources = RefusedSources::new();
 
 impl Listener {
     /// The address that a client has asked.
@@ -167,6 +170,9 @@ impl Outside {
         client: &Client,
         now: Instant,
     ) {
+        if DENIED.is_due(client.peer().ip(), clock::unix_now()) {
+            tracing::warn!(client = %client.peer().ip(), "a client is refused: allow and deny of the forwarder do not admit it");
+        }
         match self.state.access.on_denied() {
             OnDenied::Drop => {
                 self.counters.dropped(Dropped::Denied);

@@ -2,6 +2,7 @@
 //! comparisons however long the lists are.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::Prefix;
 
@@ -136,6 +137,38 @@ fn without(ranges: Vec<(u128, u128)>, others: &[(u128, u128)]) -> Vec<(u128, u12
     left
 }
 
+/// When the log last named senders of what was refused. Senders share a fixed number of places: forged addresses take no
+/// memory, and make no more lines than there are places.
+#[derive(Debug)]
+pub struct RefusedSources([AtomicU64; SOURCES]);
+
+impl RefusedSources {
+    /// No sender was named yet.
+    pub const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; SOURCES])
+    }
+
+    /// Whether the log may name this sender at this time, in seconds. The next line of the same place is due a minute later.
+    pub fn is_due(&self, source: IpAddr, now: u64) -> bool {
+        let octets = match source.to_canonical() {
+            IpAddr::V4(address) => u128::from(u32::from(address)),
+            IpAddr::V6(address) => u128::from(address),
+        };
+        // A prime spreads addresses that differ in their prefix alone, too.
+        let number = usize::try_from(octets % 251).unwrap_or_default();
+        let Some(place) = self.0.get(number % SOURCES) else { return false };
+        let last = place.load(Relaxed);
+        // A clock may be set back.
+        now.abs_diff(last) >= QUIET && place.compare_exchange(last, now, Relaxed, Relaxed).is_ok()
+    }
+}
+
+/// Places of senders that the log has named.
+const SOURCES: usize = 64;
+
+/// Seconds between two lines about one sender.
+const QUIET: u64 = 60;
+
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr};
@@ -143,6 +176,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_refused_sender_is_named_once_a_minute() {
+        let (sources, first) = (RefusedSources::new(), IpAddr::from([192, 0, 2, 1]));
+        assert!(sources.is_due(first, 1000));
+        assert!(!sources.is_due(first, 1059));
+        assert!(sources.is_due(IpAddr::from([192, 0, 2, 2]), 1059), "another sender");
+        assert!(sources.is_due(first, 1060));
+        // A flood of forged addresses makes no more lines than there are places.
+        let forged = (0..10_000_u32).map(|number| IpAddr::from(Ipv4Addr::from(number)));
+        assert!(forged.filter(|&source| sources.is_due(source, 2000)).count() <= SOURCES);
+    }
 
     fn list(texts: &[&str]) -> Vec<Prefix> {
         texts.iter().map(|text| text.parse().expect("a prefix")).collect()

@@ -17,7 +17,7 @@ mod rate_table;
 mod threshold;
 mod timeouts;
 
-pub use access::{Access, AccessRules, OnDenied};
+pub use access::{Access, AccessRules, OnDenied, RefusedSources};
 pub use clients::{Clients, Connected, Holding, Place, TooMuch, WaitRules};
 pub use connections::{ConnectionRules, ConnectionUse, MIN_IDLE, Pressure, make_room};
 pub use cookies::{CookieSecret, CookieSecrets, Cookies, LIFETIME as COOKIE_LIFETIME, UnfitSecrets};

@@ -412,6 +412,7 @@ impl Server {
         self.follow_backends();
         self.workers.ping(now);
         self.condition.set_stall(self.workers.stall(now));
+        self.log_pools();
         self.see(now);
         if let Some(roots) = self.certificates.tick(self.listeners.certificates(), &self.tasks, now) {
             self.secondaries.trust(Arc::clone(&roots));

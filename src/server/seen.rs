@@ -11,8 +11,8 @@ use super::Server;
 use super::authorities::ServedAuthority;
 use crate::admin::Listener;
 use crate::admin::status::Status;
-use crate::metrics::{ExpiredZone, Snapshot};
-use crate::sight::live::{History, Second, Span};
+use crate::metrics::{BackendState, ExpiredZone, Snapshot};
+use crate::sight::live::{History, Second, Span, Verdict, VerdictState};
 use crate::sight::{Event, Sight};
 use crate::wire::Name;
 
@@ -27,6 +27,38 @@ pub(super) struct Seen {
     expired_zones: BTreeSet<ExpiredZone>,
     /// The zones of other servers that have never come, each since it was first seen so.
     absent_zones: AbsentZones,
+    /// The pools that the log has as dead.
+    dead_pools: DeadPools,
+}
+
+/// The pools of which no backend is up.
+#[derive(Default)]
+struct DeadPools(BTreeSet<String>);
+
+impl DeadPools {
+    /// Takes the states of the backends of a pool; returns whether a backend is up, if that has changed. One that is new may be up.
+    fn take(&mut self, pool: &str, mut states: impl Iterator<Item = BackendState> + Clone) -> Option<bool> {
+        if states.clone().any(BackendState::is_up) {
+            return self.0.remove(pool).then_some(true);
+        }
+        let is_dead = states.clone().next().is_some() && states.all(|state| state != BackendState::New);
+        (is_dead && self.0.insert(pool.to_owned())).then_some(false)
+    }
+}
+
+/// Logs a verdict that is worse than before, or well again.
+fn log_verdict(before: VerdictState, verdict: &Verdict) {
+    if verdict.state > before {
+        tracing::warn!("verdict: {}: {}", verdict.state.label(), reasons(verdict));
+    } else if verdict.state < before && verdict.state == VerdictState::Well {
+        tracing::info!("verdict: well again");
+    }
+}
+
+/// The reasons of a verdict, in a line.
+fn reasons(verdict: &Verdict) -> String {
+    let reasons: Vec<_> = verdict.reasons.iter().map(|reason| format!("{}: {}", reason.code, reason.text)).collect();
+    reasons.join("; ")
 }
 
 /// Zones that have never come, each since it was first seen so.
@@ -123,9 +155,25 @@ impl Server {
             *sight = Some(Sight::new(now, at, &snapshot));
             return;
         };
+        let before = sight.verdict().state;
         if let Some(event) = sight.take(now, at, &snapshot) {
+            log_verdict(before, sight.verdict());
             // Who has no room left loses its stream, and gets what it has missed when it comes again.
             listeners.retain(|listener| listener.try_send(event.clone()).is_ok());
+        }
+    }
+
+    /// Logs the pools that have lost their last backend, or have one again.
+    pub(super) fn log_pools(&mut self) {
+        let pools = self.state.iter().flat_map(|state| &state.pools);
+        for pool in pools {
+            let name = &pool.config.name;
+            let states: Vec<_> = pool.backends.iter().map(|backend| backend.state()).collect();
+            match self.seen.dead_pools.take(name, states.into_iter()) {
+                Some(false) => tracing::error!("pool {name}: no backend is up"),
+                Some(true) => tracing::info!("pool {name}: a backend is up again"),
+                None => {}
+            }
         }
     }
 
@@ -152,6 +200,16 @@ impl Server {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pool_is_dead_once_and_alive_once() {
+        use BackendState::{Down, New, Up};
+        let mut pools = DeadPools::default();
+        let mut take = |states: &[BackendState]| pools.take("p", states.iter().copied());
+        assert_eq!((take(&[]), take(&[New, Down]), take(&[Up, Down])), (None, None, None));
+        assert_eq!((take(&[Down, Down]), take(&[Down, Down])), (Some(false), None));
+        assert_eq!((take(&[Up, Down]), take(&[Up, Up])), (Some(true), None));
+    }
 
     #[test]
     fn a_zone_is_absent_after_a_minute_and_no_more_once_it_comes() {

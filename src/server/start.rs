@@ -392,7 +392,7 @@ fn share_descriptors(config: &Config, listeners: &Listeners) -> Shares {
         has_admin: config.admin.is_some(),
     });
     if shares.is_enough() {
-        tracing::info!("{shares}");
+        tracing::debug!("{shares}");
     } else {
         let Shares { limit, least, .. } = shares;
         tracing::warn!(

@@ -19,6 +19,9 @@ pub struct Second {
     pub queries: u64,
     /// Responses by source: every source is there.
     pub responses: BTreeMap<String, u64>,
+    /// Responses that report a failure, of backends or of this forwarder.
+    #[serde(default)]
+    pub failures: u64,
     /// Messages and queries dropped, by reason: every reason is there.
     pub dropped: BTreeMap<String, u64>,
     /// Look-ups in the cache; null if there is none.
@@ -157,6 +160,9 @@ pub struct History {
     pub queries: Vec<u64>,
     /// Responses by source.
     pub responses: BTreeMap<String, Vec<u64>>,
+    /// Responses that report a failure, of backends or of this forwarder.
+    #[serde(default)]
+    pub failures: Vec<u64>,
     /// Messages and queries dropped, by reason.
     pub dropped: BTreeMap<String, Vec<u64>>,
     /// Look-ups in the cache; null if there is none.
@@ -349,6 +355,7 @@ mod tests {
             },
             queries: 5_000,
             responses: counts(&[("backend", 900), ("cache", 4_000)]),
+            failures: 3,
             dropped: counts(&[("late", 2)]),
             cache: Some(CacheSecond { hits: 4_000, stale_hits: 0, misses: 1_000 }),
             pools: vec![pool],
@@ -364,6 +371,7 @@ mod tests {
                 },
                 "queries": 5_000,
                 "responses": {"backend": 900, "cache": 4_000},
+                "failures": 3,
                 "dropped": {"late": 2},
                 "cache": {"hits": 4_000, "stale_hits": 0, "misses": 1_000},
                 "pools": [{
@@ -416,6 +424,7 @@ mod tests {
             verdict: vec![VerdictState::Well, VerdictState::Trouble],
             queries: vec![7, 8],
             responses: BTreeMap::from([("backend".to_owned(), vec![7, 7])]),
+            failures: vec![3, 4],
             dropped: BTreeMap::from([("late".to_owned(), vec![0, 1])]),
             cache: Some(CacheHistory {
                 hits: vec![None, Some(1)],
@@ -435,6 +444,7 @@ mod tests {
                 "verdict": ["well", "trouble"],
                 "queries": [7, 8],
                 "responses": {"backend": [7, 7]},
+                "failures": [3, 4],
                 "dropped": {"late": [0, 1]},
                 "cache": {"hits": [null, 1], "stale_hits": [null, 0], "misses": [null, 7]},
                 "pools": [{

@@ -598,7 +598,10 @@ impl Supervisor {
         self.take_signals();
         self.members.remove(&pid);
         let how = self.statuses.remove(&pid).unwrap_or(Ended::Unknown);
-        tracing::info!("process {pid} ended: {how}");
+        match self.tree.is_crash(pid, how) {
+            true => tracing::error!("process {pid} ended: {how}"),
+            false => tracing::info!("process {pid} ended: {how}"),
+        }
         self.is_view_due = true;
         self.tree.ended(pid, how, Instant::now());
     }

@@ -268,6 +268,19 @@ impl Tree {
         self.go_on(now);
     }
 
+    /// Whether a process that ends so has crashed: nothing told it to end, and it did not end by itself with an error of its own.
+    pub(super) fn is_crash(&self, pid: Pid, how: Ended) -> bool {
+        let is_planned = self.is_ending() || self.leaving.is_some_and(|(leaving, _)| leaving == pid);
+        let Some(process) = self.processes.get(&pid).filter(|process| !is_planned && !process.is_leaving) else {
+            return false;
+        };
+        match how {
+            Ended::Status(status) => !matches!(status, 0..=2),
+            Ended::Signal(_) => true,
+            Ended::Unknown => process.counts(),
+        }
+    }
+
     /// A process has ended.
     pub(super) fn ended(&mut self, pid: Pid, how: Ended, now: Instant) {
         let Some(process) = self.processes.remove(&pid) else { return };

@@ -10,8 +10,8 @@
   const MAX_STREAMS = 4;
   // How long other tabs have to tell of theirs, milliseconds.
   const HEARSAY = 500;
-  // Data that is older than this is told to be old; who cannot have the stream asks so often; milliseconds.
-  const OLD = 5000, POLL = 5000;
+  // Data that is older than this is shown as old. A page without the stream asks this often, so that a reply is there before that; milliseconds.
+  const OLD = 5000, POLL = 4000;
   // The stream is tried again so long after it could not be had.
   const RETRY = 60000;
   // What is asked for now and then: not more often than this, and no more octets a second.
@@ -114,8 +114,8 @@
       queries: pool.queries, p50: pool.p50_ms, p99: pool.p99_ms, p999: pool.p999_ms,
       sent: pool.hedges.sent, won: pool.hedges.won, denied: pool.hedges.denied, tokens: pool.hedges.tokens,
     }]));
-    const { at, queries, responses, dropped, cache } = second;
-    return { at, state: second.verdict.state, queries, responses, dropped, cache, pools };
+    const { at, queries, responses, failures = 0, dropped, cache } = second;
+    return { at, state: second.verdict.state, queries, responses, failures, dropped, cache, pools };
   }
 
   function pointsOfHistory(history) {
@@ -125,6 +125,7 @@
       state: history.verdict[place],
       queries: history.queries[place],
       responses: pick(history.responses, place),
+      failures: history.failures?.[place] ?? 0,
       dropped: pick(history.dropped, place),
       cache: history.cache && known(history.cache.hits[place]) ? pick(history.cache, place) : null,
       pools: new Map(history.pools.filter(pool => known(pool.queries[place])).map(pool => [pool.name, {
@@ -206,7 +207,7 @@
     show();
   });
 
-  // ---- The feed: the stream, or asking each five seconds
+  // ---- The feed: the stream, or asking each four seconds
 
   const feed = { source: null, id: "", mode: "waiting", heard: 0, timer: 0, round: 0, why: "" };
 
@@ -215,8 +216,9 @@
     const changed = !last || marksOf(second) !== marksOf(last);
     // A clock that was set back.
     if (last && second.at < last.at) recent = recent.filter(point => point.at < second.at);
+    // A server whose clock of seconds stands still repeats its last second, which is no news.
+    if (!last || second.at !== last.at) feed.heard = performance.now();
     last = second;
-    feed.heard = performance.now();
     if (isNext) {
       recent.push(pointOfSecond(second));
       if (recent.length > SECONDS) recent.splice(0, recent.length - SECONDS);
@@ -353,9 +355,9 @@
 
   function showFeed() {
     const age = (performance.now() - feed.heard) / 1000;
-    const isOld = feed.heard > 0 && age > (feed.mode === "polling" ? (POLL + OLD) / 1000 : OLD / 1000);
+    const isOld = feed.heard > 0 && age > OLD / 1000;
     $("verdict").classList.toggle("old", isOld);
-    const [state, text] = isOld ? ["late", `data is ${span(age)} old: the server does not answer`]
+    const [state, text] = isOld ? ["late", `data is ${span(age)} old: the server sends nothing new`]
       : !last ? ["waiting", "connecting"]
       : feed.mode === "polling" ? ["polling", `asking each ${POLL / 1000} s: ${feed.why}`]
       : feed.mode === "waiting" ? ["waiting", "connecting again"]
@@ -398,6 +400,9 @@
     return found.length ? Math.max(...found) : null;
   }
 
+  // Responses that were made up, or that report a failure, at least so many: one that was made up may report a failure too.
+  const bad = ({ responses, failures }) => Math.max((responses.synthesized ?? 0) + (responses.error ?? 0), failures);
+
   function showTiles() {
     const now = recent.filter(point => point.at > last.at - 10);
     const minute = lastMinute();
@@ -405,7 +410,7 @@
     const all = Object.values(answers).reduce((sum, value) => sum + value, 0);
     const queries = minute.reduce((sum, point) => sum + point.queries, 0);
     const hedges = addUp(minute.flatMap(point => [...point.pools.values()]), ({ sent }) => ({ sent }));
-    const made = (answers.synthesized ?? 0) + (answers.error ?? 0);
+    const made = minute.reduce((sum, point) => sum + bad(point), 0);
     const of = key => worst((status?.pools ?? []).map(pool => pool.last_minute?.[key]));
     tile("Queries a second", now.length ? number(now.reduce((sum, point) => sum + point.queries, 0) / now.length) : "–");
     tile("p50", millis(of("p50_ms")));
@@ -544,11 +549,15 @@
   function showAnswers() {
     const minute = lastMinute();
     fillTable($("answers"), SHARES, shares(addUp(minute, point => point.responses), SOURCES));
+    // The late replies of hedges are their price, and no loss.
+    const { late = 0, ...lost } = addUp(minute, point => point.dropped);
+    $("late").hidden = !late;
+    put($("late"), `${grouped(late)} late replies: of hedges, and of backends that were waited for no more.`);
     $("cache-part").hidden = !last.cache;
     if (last.cache) {
-      fillTable($("cache"), LOOKUPS, shares(addUp(minute, point => point.cache), { hits: "hits", stale_hits: "stale hits", misses: "misses" }));
+      fillTable($("cache"), LOOKUPS, shares(addUp(minute, point => point.cache), { hits: "hits", stale_hits: "stale hits (a backend is asked too)", misses: "misses" }));
     }
-    const drops = shares(addUp(minute, point => point.dropped), {}).filter(row => row.count > 0);
+    const drops = shares(lost, {}).filter(row => row.count > 0);
     $("dropped-part").hidden = !drops.length;
     fillTable($("dropped"), DROPS, drops.slice(0, MAX_ROWS));
   }
@@ -617,7 +626,7 @@
       series: [
         ["queries", (point, step) => choice ? sum("queries")(point, step) : point.queries / step],
         ["from the cache", answered("cache", "stale")],
-        ["made up or failed", answered("synthesized", "error")],
+        ["made up or failed", (point, step) => choice ? null : bad(point) / step],
       ],
     },
     { title: "Time to answer, ms", unit: number, isLog: true, series: [["p50", slowest("p50")], ["p99", slowest("p99")], ["p99.9", slowest("p999")]] },

@@ -1,11 +1,12 @@
 //! A status as tables for a terminal: no frames, so that `grep` and `awk` can read them too.
 
+use std::cmp::Reverse;
 use std::time::{Duration, SystemTime};
 
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::cache;
-use crate::admin::status::{BackendStatus, PoolStatus, ProcessStatus, Status};
+use crate::admin::status::{BackendStatus, PoolStatus, ProcessStatus, Status, ZoneCounts};
 use crate::sight::live::{BackendMinute, PoolMinute, Verdict};
 
 /// The whole status: the verdict, a line on the server, a table of pools and one of backends, both of the last minute, and one of the
@@ -18,12 +19,27 @@ pub(super) fn status(status: &Status) -> String {
         server.push_str(", no pools");
     }
     server.extend(reloads(status).map(|line| format!("\n{line}")));
+    server.extend(counts(status).map(|line| format!("\n{line}")));
     if pools.is_empty() {
         return server;
     }
     let cache = cache.as_ref().map(|cache| format!("\n\n{}", cache::stats(cache))).unwrap_or_default();
     let pools = table(&POOL_COLUMNS, pools.iter().map(pool_row));
     format!("{server}\n\nin the last minute:\n{pools}\n\n{}{cache}", backends(status))
+}
+
+/// A line on queries and rcodes since the start, and one on zones.
+fn counts(status: &Status) -> impl Iterator<Item = String> {
+    let Status { queries, rcodes, zone_counts: ZoneCounts { primary, served, absent, expired }, .. } = status;
+    let mut by_count: Vec<_> = rcodes.iter().collect();
+    by_count.sort_by_key(|(_, count)| Reverse(**count));
+    let by_count: String = by_count.into_iter().map(|(rcode, count)| format!("  {rcode} {count}")).collect();
+    let all = primary + served + absent + expired;
+    let states = [("primary", primary), ("served", served), ("absent", absent), ("expired", expired)];
+    let states: String =
+        states.iter().filter(|(_, count)| **count > 0).map(|(state, count)| format!("  {state} {count}")).collect();
+    let queries = (*queries > 0).then(|| format!("queries {queries}{by_count}"));
+    queries.into_iter().chain((all > 0).then(|| format!("zones {all}{states}")))
 }
 
 /// The verdict, and a line for each reason.
@@ -221,6 +237,8 @@ pub(in crate::cli) fn wrap(line: &str, width: usize, indent: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::admin::status::{ByKind, CacheStatus, Percentiles, ReloadStatus, ReloadingStatus};
     use crate::sight::live::{HedgesSecond, Reason, VerdictState};
@@ -282,6 +300,9 @@ mod tests {
             cache: None,
             zones: Vec::new(),
             more_zones: 0,
+            zone_counts: ZoneCounts::default(),
+            queries: 0,
+            rcodes: BTreeMap::new(),
             catalogs: Vec::new(),
             edition: 1,
             reload: None,
@@ -371,6 +392,19 @@ trouble since 2026-01-01T00:00:00Z
 hedgerow 1.2.3, up 1day 2h, 2 workers
 ";
         assert!(status(&Status { verdict, ..sample() }).starts_with(expected));
+    }
+
+    #[test]
+    fn the_status_of_an_authority_has_queries_rcodes_and_zones() {
+        let authority = Status {
+            pools: Vec::new(),
+            queries: 12,
+            rcodes: [("NXDOMAIN", 3), ("NOERROR", 9)].map(|(rcode, count)| (rcode.to_owned(), count)).into(),
+            zone_counts: ZoneCounts { primary: 2, served: 0, absent: 1, expired: 0 },
+            ..sample()
+        };
+        let expected = "queries 12  NOERROR 9  NXDOMAIN 3\nzones 3  primary 2  absent 1";
+        assert_eq!(status(&authority).lines().skip(2).collect::<Vec<_>>().join("\n"), expected);
     }
 
     #[test]

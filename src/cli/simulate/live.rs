@@ -106,8 +106,10 @@ fn rate(status: &Status, pool: &PoolStatus, rules: &Rules) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
-    use crate::admin::status::{Bucket, ByKind, Percentiles};
+    use crate::admin::status::{Bucket, ByKind, Percentiles, ZoneCounts};
     use crate::sight::live::Verdict;
 
     /// The config of two pools.
@@ -178,6 +180,9 @@ mod tests {
             catalogs: Vec::new(),
             zones: Vec::new(),
             more_zones: 0,
+            zone_counts: ZoneCounts::default(),
+            queries: 0,
+            rcodes: BTreeMap::new(),
             version: String::new(),
             uptime_seconds: 10,
             workers: 1,

@@ -65,20 +65,29 @@ fn columns<const N: usize>(name: &'static str, heads: &[&'static str]) -> [Colum
 /// What the whole server did in the second, in a line.
 pub(super) fn totals(second: &Second) -> String {
     let named = |counts: &std::collections::BTreeMap<String, u64>| {
-        let counts = counts.iter().filter(|(_, count)| **count > 0);
+        // The late replies of hedges are no loss: they stand by themselves.
+        let counts = counts.iter().filter(|(name, count)| **count > 0 && *name != LATE);
         counts.map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
     };
     let mut parts = vec![format!("{} queries a second", second.queries)];
     let (responses, dropped) = (named(&second.responses), named(&second.dropped));
     parts.extend((!responses.is_empty()).then(|| format!("answers: {responses}")));
     parts.extend((!dropped.is_empty()).then(|| format!("dropped: {dropped}")));
+    let late = second.dropped.get(LATE).copied().unwrap_or_default();
+    parts.extend((late > 0).then(|| format!("late replies {late}")));
+    parts.extend((second.failures > 0).then(|| format!("failures {}", second.failures)));
     if let Some(cache) = &second.cache {
         let looked_up = cache.hits + cache.stale_hits + cache.misses;
-        let share = (cache.hits + cache.stale_hits) as f64 / looked_up.max(1) as f64;
-        parts.extend((looked_up > 0).then(|| format!("cache hits {:.1} %", share * 100.0)));
+        let share = |count: u64| 100.0 * count as f64 / looked_up.max(1) as f64;
+        parts.extend((looked_up > 0).then(|| format!("cache hits {:.1} %", share(cache.hits))));
+        // A backend is asked for these as well.
+        parts.extend((cache.stale_hits > 0).then(|| format!("stale hits {:.1} %", share(cache.stale_hits))));
     }
     parts.join("; ")
 }
+
+/// The label of replies that come after the response of their race.
+const LATE: &str = "late";
 
 /// The heads of a table of pools, behind the name.
 pub(super) const POOL_HEADS: [&str; 9] =
@@ -115,7 +124,7 @@ mod tests {
 watch for 40s  http://127.0.0.1:5380
   backend-down: ts2 of pool ts is down for 40 s
 
-1000 queries a second; answers: backend 900, cache 100; dropped: late 2; cache hits 80.0 %
+1000 queries a second; answers: backend 900, cache 100; late replies 2; cache hits 80.0 %
 
 POOL   Q/S  IN FLIGHT  P50 ms  P99 ms  P99.9 ms  HEDGES  WON  DENIED  TOKENS
 ts    1000          7    0.40    4.00      21.5      20   18       1       9
@@ -127,5 +136,19 @@ ts/ts1           up  500   800       0         0          1    0.30    0.90
 and 3 more
 ";
         assert_eq!(page, expected, "\n{page}");
+    }
+
+    #[test]
+    fn stale_hits_are_no_hits_and_late_replies_are_not_dropped() {
+        let mut second = second();
+        second.cache = Some(crate::sight::live::CacheSecond { hits: 50, stale_hits: 30, misses: 20 });
+        second.failures = 9;
+        second.dropped.insert("overload".to_owned(), 1);
+        assert!(
+            totals(&second)
+                .ends_with("; dropped: overload 1; late replies 2; failures 9; cache hits 50.0 %; stale hits 30.0 %"),
+            "{}",
+            totals(&second)
+        );
     }
 }

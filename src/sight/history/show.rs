@@ -31,6 +31,7 @@ impl History {
             verdict,
             queries: latest.queries.into(),
             responses: counts(&latest.responses, &SOURCES.map(|source| source.label())),
+            failures: latest.failures.into(),
             dropped: counts(&latest.dropped, &REASONS.map(|reason| reason.label())),
             cache: snapshot.cache.as_ref().map(|_| latest.cache.map(cache).unwrap_or_default()),
             pools: snapshot.pools.iter().filter_map(|pool| self.pool_second(pool)).collect(),
@@ -107,6 +108,7 @@ impl History {
             verdict: steps.iter().map(|step| step.verdict).collect(),
             queries: column(&|step| step.queries),
             responses: columns(&SOURCES.map(|source| source.label()), |step, place| step.responses[place]),
+            failures: column(&|step| step.failures),
             dropped: columns(&REASONS.map(|reason| reason.label()), |step, place| step.dropped[place]),
             cache: snapshot.cache.as_ref().map(|_| CacheHistory {
                 hits: cache(0),

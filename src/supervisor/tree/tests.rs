@@ -643,3 +643,17 @@ proptest! {
         world.until("full to the end", World::is_whole);
     }
 }
+
+#[test]
+fn a_death_is_a_crash_unless_it_was_planned() {
+    let world = World::new();
+    let tree = world.tree.as_ref().expect("a supervisor");
+    let server = tree.server().expect("a server");
+    let is_crash = |how| tree.is_crash(server, how);
+    assert!(is_crash(Ended::Signal(9)) && is_crash(Ended::Status(101)) && is_crash(Ended::Unknown));
+    assert!(!is_crash(Ended::Status(0)) && !is_crash(Ended::Status(2)));
+    let mut ending = Tree::first(RULES, world.now);
+    ending.introduced(7, Role::Server, world.now);
+    ending.end(world.now);
+    assert!(!ending.is_crash(7, Ended::Signal(9)));
+}

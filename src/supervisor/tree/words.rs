@@ -117,7 +117,7 @@ impl fmt::Display for Ended {
         match self {
             Self::Status(status) => write!(f, "status {status}"),
             Self::Signal(signal) => write!(f, "signal {signal}"),
-            Self::Unknown => f.write_str("unknown"),
+            Self::Unknown => f.write_str("status unknown, since an earlier supervisor started it"),
         }
     }
 }
