@@ -114,6 +114,7 @@ fn default_routes(spot: &Spot<'_>, pools: &[&str]) -> Vec<Route> {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::time::{Duration, Instant};
 
     use super::super::Config;
     use super::super::tests::check;
@@ -188,6 +189,23 @@ mod tests {
                 "7:18: forwarder.routes.\"example.ORG.\": there is no pool \"othr\", did you mean \"other\"?",
             ],
         );
+    }
+
+    #[test]
+    fn routes_load_in_linear_time() {
+        let load = |count: usize| {
+            let mut text = "[pools.ts]\nbackends = [\"192.0.2.1:53\"]\n[forwarder.routes]\n".to_owned();
+            (0..count).for_each(|i| text.push_str(&format!("\"{i}.example\" = \"ts\"\n")));
+            let start = Instant::now();
+            let config = Config::parse(&text, "c.toml", Path::new("")).expect("a sound config");
+            let took = start.elapsed();
+            assert_eq!(config.forwarder.map(|forwarder| forwarder.routes.len()), Some(count));
+            took
+        };
+        let few = load(25_000).min(load(25_000));
+        let many = load(100_000);
+        // Four times as many take four times as long, where quadratic time is sixteen times as long.
+        assert!(many < few * 8 && many < Duration::from_secs(10), "{few:?} for 25,000, {many:?} for 100,000");
     }
 
     #[test]

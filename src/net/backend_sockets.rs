@@ -357,7 +357,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     /// Whether the next [`queue`](Self::queue) for this backend needs a flush before it.
     pub fn is_full(&self, set_id: SocketSetId) -> bool {
         let filling = self.sets[set_id.0 as usize].as_ref().and_then(|set| set.filling.as_ref());
-        filling.is_some_and(|filling| filling.batch.is_full())
+        filling.is_some_and(|filling| filling.is_for_one || filling.batch.is_full())
     }
 
     /// Sends all that is queued, one call for each backend. What could not be sent goes to `refused`.
@@ -368,7 +368,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         while let Some(set_id) = self.dirty.pop() {
             let Some(set) = &mut self.sets[set_id.0 as usize] else { continue };
             let Some(mut filling) = set.filling.take() else { continue };
-            let Filling { socket: number, batch, slots } = &mut *filling;
+            let Filling { socket: number, batch, slots, is_for_one: _ } = &mut *filling;
             let number = *number;
             let socket = self.sockets[number.index()].as_mut().expect("a current socket is open");
             socket.batches += 1;
@@ -493,8 +493,8 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         self.sets.get(set_id.0 as usize)?.as_ref().map(|set| set.address)
     }
 
-    /// The reply came: the ID is free again. With time to spare, an empty socket is not used again, so that the next query
-    /// leaves from another port.
+    /// The reply came: the ID is free again. A socket for a single message is not used again, so that the next query leaves from
+    /// another port.
     pub fn release(&mut self, slot: QuerySlot, now: Instant) {
         if self.slots.remove(slot).is_some() {
             self.is_over(slot, now);
@@ -509,8 +509,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             return self.free_on_connection(slot, Some(now));
         };
         socket.free_one();
-        let is_due = socket.taken_slots == 0 && !socket.is_retired;
-        if is_due && self.renewals.allow(now) {
+        if socket.taken_slots == 0 && socket.is_for_one {
             self.spend(number);
         }
         self.close_if_done(number);

@@ -246,6 +246,25 @@ fn ids_and_ports_are_spread_over_all_there_are() {
 }
 
 #[test]
+fn queries_of_a_burst_leave_from_a_port_each() {
+    const COUNT: usize = 600;
+    let backend = Backend::new(answer(TRUE).held());
+    let server = Forwarder::to(&[&backend], "timeout = '20s'\nattempt_timeout = '20s'").start();
+    let client = server.client();
+    for i in 0..COUNT {
+        client.send(&query(&format!("{i}.example.org"), A));
+        if (i + 1) % 100 == 0 {
+            // So many fit into any socket. None is answered.
+            backend.wait_for(i + 1);
+        }
+    }
+    let ports: HashSet<_> = backend.queries().iter().map(|seen| seen.peer.port()).collect();
+    // All sockets are open at the same time, so no two have one port by chance. Independent draws from 64,512 ports would lack
+    // 600 * 599 / 2 / 64,512 = 2.8 on average, and more than 10 once in 6,000 times.
+    assert!(ports.len() >= COUNT - 10, "{} different ports", ports.len());
+}
+
+#[test]
 fn attempts_of_one_query_share_neither_id_nor_port() {
     let backends = [Backend::new(silent()), Backend::new(silent())];
     let server = Forwarder::to(&[&backends[0], &backends[1]], "timeout = '20s'").start();

@@ -63,6 +63,35 @@ fn both_versions_are_spoken_with_and_without_a_protocol_name() {
 }
 
 #[test]
+fn certificate_that_the_book_makes_is_believed_by_lookup() {
+    let book = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/src/encrypted.md")).expect("the book");
+    let mut scripts = book.split("```").filter_map(|block| block.strip_prefix("sh\n"));
+    let script = scripts.find(|block| block.contains("openssl req -x509")).expect("the book makes one");
+    assert!(script.contains("CA:FALSE"), "{script}");
+    let folder = tempfile::TempDir::new().expect("a temporary folder");
+    match Command::new("openssl").arg("version").output() {
+        Ok(output) if output.status.success() => {}
+        Ok(_) | Err(_) => return leave_out("openssl", "it is not installed"),
+    }
+    let made = Command::new("sh").args(["-e", "-c", script]).current_dir(&folder).output().expect("a shell");
+    assert!(made.status.success(), "{made:?}");
+    let read = |name: &str| fs::read_to_string(folder.path().join(name)).expect("it was made");
+    let backend = Backend::new(answer(ADDRESS));
+    let (chain, key) = (read("tls/chain.pem"), read("tls/key.pem"));
+    let files = [("chain.pem", &*chain), ("key.pem", &*key)];
+    let server = Server::start_with_files(&forwarder(&backend, "").to_toml(), &files);
+    let ca = server.path("chain.pem");
+    let at = format!("@{}", tls_of(&server));
+    for name in ["dns.example", "127.0.0.1"] {
+        let mut lookup = Command::new(env!("CARGO_BIN_EXE_hedgerow"));
+        lookup.args(["lookup", &at, "+tls", "--tls-name", name, "--ca"]).arg(&ca).arg("www.example.org");
+        let told = lookup.output().expect("it runs");
+        assert!(told.status.success(), "{name}: {told:?}");
+        assert_eq!(String::from_utf8_lossy(&told.stdout), format!("www.example.org {ADDRESS} A\n"), "{name}");
+    }
+}
+
+#[test]
 fn who_offers_another_protocol_hears_so() {
     let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
     let server = start(&forwarder(&backend, ""), &authorities);

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::{BackendSockets, SocketSet};
+use super::{BackendSocket, BackendSockets, SocketSet};
 use crate::net::batch::{BATCH, SendBatch};
 use crate::net::refusal::Refusal;
 use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
@@ -12,6 +12,8 @@ use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
 pub(super) struct Filling {
     /// The socket that it leaves from.
     pub(super) socket: SocketId,
+    /// It takes a single message, so that the next leaves from another port.
+    pub(super) is_for_one: bool,
     pub(super) batch: SendBatch,
     /// The slots of its messages.
     pub(super) slots: Vec<QuerySlot>,
@@ -43,11 +45,12 @@ impl Spare {
         match self.batches.pop() {
             Some(mut filling) => {
                 filling.socket = socket;
+                filling.is_for_one = false;
                 filling
             }
             None => {
                 let batch = SendBatch::new(BATCH, self.message_size);
-                Box::new(Filling { socket, batch, slots: Vec::with_capacity(BATCH) })
+                Box::new(Filling { socket, is_for_one: false, batch, slots: Vec::with_capacity(BATCH) })
             }
         }
     }
@@ -71,7 +74,9 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     /// Begins a batch for a backend that has none; returns the socket that it leaves from.
     pub(super) fn begin_batch(&mut self, set_id: SocketSetId, now: Instant) -> Result<SocketId, Refusal> {
         let socket = self.choose_socket(set_id, now).map_err(|error| Refusal::of(&error))?;
-        let filling = self.spare_batches.take(socket);
+        let BackendSocket { is_for_one, batches, .. } = *self.socket(socket);
+        let mut filling = self.spare_batches.take(socket);
+        filling.is_for_one = is_for_one && batches == 0;
         self.set(set_id).filling = Some(filling);
         self.dirty.push(set_id);
         Ok(socket)

@@ -17,10 +17,23 @@ use crate::net::options::enable_gro;
 use crate::policy::query_slots::{SocketId, SocketSetId};
 
 impl<T: Copy, L: Copy> BackendSockets<T, L> {
-    /// Chooses the socket of a batch: a fresh one while there are few, otherwise any by chance. Where none can be opened, those
-    /// that are open must do.
+    /// Chooses the socket of a batch: a fresh one for a single message while there is credit for renewals, a fresh one while there
+    /// are few, otherwise any by chance. Where none can be opened, those that are open must do.
     pub(super) fn choose_socket(&mut self, set_id: SocketSetId, now: Instant) -> io::Result<SocketId> {
         let live = self.set(set_id).live.len();
+        if self.renewals.allow(now)
+            && let Ok(number) = self.open(set_id, now)
+        {
+            self.socket(number).is_for_one = true;
+            self.retire_spent(set_id);
+            // The oldest makes place. What waits on it still gets its replies.
+            if live >= SOCKETS_PER_BACKEND
+                && let Some(&oldest) = self.set(set_id).live.first()
+            {
+                self.retire(oldest);
+            }
+            return Ok(number);
+        }
         if live < SOCKETS_PER_BACKEND {
             match self.open(set_id, now) {
                 Ok(number) => {
@@ -89,6 +102,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             sent,
             is_retired: false,
             is_spent: false,
+            is_for_one: false,
             near_misses: 0,
             is_void: false,
         };

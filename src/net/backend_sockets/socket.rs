@@ -39,6 +39,8 @@ pub(super) struct BackendSocket {
     pub(super) is_void: bool,
     /// To be retired as soon as its backend has another.
     pub(super) is_spent: bool,
+    /// A renewal has opened it for a single message: its first batch takes no other, and it is spent when nothing waits on it.
+    pub(super) is_for_one: bool,
 }
 
 impl BackendSocket {
@@ -81,8 +83,8 @@ impl Renewals {
 
     /// The rate: 500 a second. Up to that rate, every query leaves from a port of its own.
     pub(super) const EVERY: Duration = Duration::from_millis(2);
-    /// Those that may be made at once, after two seconds without any: some 10 ms of work. A thousand queries, each sent when the one before
-    /// is answered, so leave from a port each.
+    /// Those that may be made at once, after two seconds without any: some 10 ms of work. A thousand queries leave from a port each,
+    /// one after another or in a burst.
     pub(super) const BURST: u32 = 1024;
 }
 

@@ -43,6 +43,12 @@ impl Fixture {
         fixture
     }
 
+    /// Leaves no credit for renewals until time has passed.
+    fn use_up_renewals(&mut self) {
+        self.sockets.renewals.credit = 0;
+        self.sockets.renewals.since = Some(self.now);
+    }
+
     /// Queues a message with this user data.
     fn queue(&mut self, user_data: u32) -> QuerySlot {
         self.sockets.queue(self.set_id, user_data, self.now, |_, out| out.extend_from_slice(MESSAGE)).unwrap()
@@ -194,8 +200,7 @@ fn a_backend_that_sends_trains_gets_sockets_for_them() {
 #[test]
 fn without_time_to_spare_sockets_stay() {
     let mut fixture = Fixture::new();
-    fixture.sockets.renewals.credit = 0;
-    fixture.sockets.renewals.since = Some(fixture.now);
+    fixture.use_up_renewals();
     fixture.round_trip();
     assert_eq!(fixture.open().count(), 1);
 }
@@ -212,8 +217,9 @@ fn renewals_are_earned_by_time() {
 }
 
 #[test]
-fn messages_of_one_turn_share_a_socket_and_no_id() {
+fn without_credit_messages_of_one_turn_share_a_socket_and_no_id() {
     let mut fixture = Fixture::new();
+    fixture.use_up_renewals();
     let slots: HashSet<_> = (0..BATCH as u32).map(|user_data| fixture.queue(user_data)).collect();
     assert_eq!(slots.len(), BATCH);
     assert!(fixture.sockets.is_full(fixture.set_id));
@@ -222,6 +228,31 @@ fn messages_of_one_turn_share_a_socket_and_no_id() {
     let sources: HashSet<_> = received.iter().map(|(_, from)| from).collect();
     assert_eq!((received.len(), sources.len()), (BATCH, 1));
     assert!(!fixture.sockets.is_full(fixture.set_id));
+}
+
+#[test]
+fn with_credit_each_message_of_a_burst_leaves_from_a_port_of_its_own() {
+    let mut fixture = Fixture::new();
+    let count = 200;
+    assert!(count > SOCKETS_PER_BACKEND as u32);
+    let mut ports = HashSet::new();
+    let mut slots = Vec::new();
+    for user_data in 0..count {
+        slots.push(fixture.queue(user_data));
+        assert!(fixture.sockets.is_full(fixture.set_id), "the next leaves from another socket");
+        assert!(fixture.flush().is_empty());
+        ports.insert(fixture.receive().1);
+    }
+    // Sockets that are open at the same time have different ports.
+    assert_eq!(ports.len(), count as usize);
+    assert_eq!(fixture.sockets.set(fixture.set_id).live.len(), SOCKETS_PER_BACKEND);
+    // Those that had to make place still have what waits on them.
+    assert!(slots.iter().all(|slot| fixture.sockets.find(slot.socket(), slot.id()).is_some()));
+    for slot in slots {
+        fixture.sockets.release(slot, fixture.now);
+    }
+    assert_eq!(fixture.open().count(), 1);
+    assert_eq!(fixture.sockets.renewals.credit, Renewals::BURST - count);
 }
 
 #[test]
@@ -257,6 +288,7 @@ fn id_in_quarantine_stays_taken() {
 #[test]
 fn silence_opens_so_many_sockets_and_no_more() {
     let mut fixture = Fixture::new();
+    fixture.use_up_renewals();
     for user_data in 0..500 {
         fixture.send(user_data);
     }
@@ -399,8 +431,7 @@ fn message_that_the_kernel_does_not_take_is_handed_back() {
 #[test]
 fn idle_sockets_are_closed_after_their_time() {
     let mut fixture = Fixture::new();
-    fixture.sockets.renewals.credit = 0;
-    fixture.sockets.renewals.since = Some(fixture.now);
+    fixture.use_up_renewals();
     fixture.round_trip();
     let waits = fixture.send(1);
     assert_eq!(fixture.open().count(), 2);
