@@ -2,13 +2,19 @@
 
 use proxy_header::{ProxiedAddress, ProxyHeader};
 
+use crate::frames::{self, Heard, Path};
 use crate::support::*;
-use crate::world::{self, CLIENT, DEVICE, SERVER, SERVER_6, UNLIMITED, Way, World, at, both_ways};
+use crate::wire::Wire;
+use crate::world::{
+    self, BACKEND_DEVICE, CLIENT, CLIENT_6, CLIENT_DEVICE, DEVICE, PLAIN, SERVER, SERVER_6, UNLIMITED, Way, World, at,
+    both_ways,
+};
 
 both_ways! {
     answers_are_the_same_octets
     tcp_is_served_beside
     strangers_are_refused_or_ignored
+    sources_that_the_kernel_reaches_elsewhere_get_no_answer_here
     rates_are_limited
     cookies_are_given_and_taken
     clients_of_a_proxy_are_known
@@ -185,6 +191,37 @@ fn strangers_are_refused_or_ignored(way: Way) {
         }
         world.check_served(&server, DEVICE, [11, 1]);
     }
+}
+
+fn sources_that_the_kernel_reaches_elsewhere_get_no_answer_here(way: Way) {
+    let mut world = World::new(way);
+    world.connect(PLAIN, [BACKEND_DEVICE, "b0"], [&[], &[]]);
+    world.ip("address add 10.0.0.1/8 dev v1");
+    world.ip("address add fd99::1/64 dev v1 nodad");
+    world.ip("link set v0 address 02:00:00:00:00:01");
+    // Checksums are in the frame before it leaves; and the kernel is as strict as it can be.
+    world.host.run("ethtool", "-K v0 tx off");
+    world.host.run("sysctl", "--quiet net.ipv4.conf.v0.rp_filter=1");
+    let server = world.start(&World::authority(&[SERVER, SERVER_6]), &[("hosts.txt", TABLE)]);
+    let wire = Wire::open(CLIENT_DEVICE);
+    let ask = |source: &str, destination: &str| {
+        let macs = [[2, 0, 0, 0, 0, 1], wire.mac];
+        let path = Path { macs, source: at(source, 4_000), destination: at(destination, 53) };
+        assert!(wire.send(&path.query(&query("www.example", A))), "{source}");
+    };
+    // Behind another device of the server, and of the server itself; then the hosts that are here.
+    for (destination, sources) in
+        [(SERVER, ["10.1.2.3", "10.0.0.1", CLIENT]), (SERVER_6, ["fd99::2", "fd99::1", CLIENT_6])]
+    {
+        sources.iter().for_each(|source| ask(source, destination));
+        let client = at(sources[2], 4_000);
+        let first = until("a datagram", || match frames::read(&wire.receive())? {
+            Heard::Datagram { destination, .. } => Some(destination),
+            Heard::Other(..) => None,
+        });
+        assert_eq!(first, client, "the first that is answered here");
+    }
+    world.check_served(&server, DEVICE, [6, 2]);
 }
 
 fn rates_are_limited(way: Way) {

@@ -12,6 +12,7 @@ mod next_hops;
 pub mod program;
 pub mod rights;
 pub mod socket;
+pub mod sources;
 mod worker_sockets;
 
 pub use self::held::Held;

@@ -144,6 +144,38 @@ pub fn next_hop(to: IpAddr) -> io::Result<Option<NextHop>> {
     }))
 }
 
+/// The way to the source of a query, as the kernel has it now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Datagrams to it leave by the interface of this number.
+    By(u32),
+    /// The address is one of this host, or of a group: no query comes from there (RFC 1122 section 3.2.1.3).
+    Ours,
+    /// The kernel has no route to it.
+    Nowhere,
+}
+
+/// Asks by which way a datagram to a source leaves.
+///
+/// # Errors
+/// If the kernel cannot be asked.
+pub fn reach(requests: &mut Requests, source: IpAddr) -> io::Result<Reach> {
+    Ok(ask_route(requests, source)?.map_or(Reach::Nowhere, |route| reach_of(&route)))
+}
+
+/// The reach that a route gives.
+fn reach_of(route: &RouteMessage) -> Reach {
+    let interface = |attribute: &RouteAttribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    };
+    match route.header.kind {
+        RouteType::Unicast => route.attributes.iter().find_map(interface).map_or(Reach::Nowhere, Reach::By),
+        RouteType::Local | RouteType::Broadcast | RouteType::Anycast | RouteType::Multicast => Reach::Ours,
+        _ => Reach::Nowhere,
+    }
+}
+
 /// Tells that interfaces, addresses, routes, rules or neighbors have changed: a descriptor that is readable then, and a method that drains it.
 #[derive(Debug)]
 pub struct Changes {
@@ -203,13 +235,18 @@ struct Way {
 
 /// Asks by which way a datagram to a host leaves.
 fn find_way(requests: &mut Requests, to: IpAddr) -> io::Result<Option<Way>> {
+    Ok(ask_route(requests, to)?.and_then(|route| way_of(&route, to)))
+}
+
+/// Asks for the route to a host.
+fn ask_route(requests: &mut Requests, to: IpAddr) -> io::Result<Option<RouteMessage>> {
     let mut question = RouteMessage::default();
     let (family, bits) = if to.is_ipv4() { (AddressFamily::Inet, 32) } else { (AddressFamily::Inet6, 128) };
     question.header.address_family = family;
     question.header.destination_prefix_length = bits;
     question.attributes.push(RouteAttribute::Destination(to.into()));
     match requests.ask(RouteNetlinkMessage::GetRoute(question)) {
-        Ok(Some(RouteNetlinkMessage::NewRoute(route))) => Ok(way_of(&route, to)),
+        Ok(Some(RouteNetlinkMessage::NewRoute(route))) => Ok(Some(route)),
         Ok(_) => Ok(None),
         Err(error) if is_no_route(&error) => Ok(None),
         Err(error) => Err(error),
@@ -411,7 +448,8 @@ fn socket(flags: SocketFlags) -> io::Result<OwnedFd> {
 }
 
 /// Questions to the kernel, one after another.
-struct Requests {
+#[derive(Debug)]
+pub struct Requests {
     socket: OwnedFd,
     /// The number of the last question.
     sequence: u32,
@@ -420,7 +458,10 @@ struct Requests {
 
 impl Requests {
     /// Opens a socket for them.
-    fn open() -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// If there is no descriptor, or no netlink.
+    pub fn open() -> io::Result<Self> {
         let socket = socket(SocketFlags::empty())?;
         // The kernel has answered when a question is sent. This is for one that does not.
         set_socket_timeout(&socket, Timeout::Recv, Some(TIMEOUT))?;

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -24,8 +24,10 @@ use crate::net::busy_poll::BusyPoll;
 use crate::net::tasks::{Endless, Lost, TaskKind};
 use crate::net::udp::Socket;
 use crate::net::xdp::filter::Filter;
-use crate::net::xdp::frame::{self, Checksums, UdpFrame};
+use crate::net::xdp::frame::{self, Checksums, Link, UdpFrame};
+use crate::net::xdp::netlink::{self, Reach, Requests};
 use crate::net::xdp::socket::Frame;
+use crate::net::xdp::sources::{Sources, Verdict};
 use crate::net::xdp::{Home, LentXsk, LinkId, WorkerSocket, WorkerSockets};
 
 /// A worker's sockets of AF_XDP, and its listeners to which datagrams go that they receive.
@@ -37,6 +39,9 @@ pub(super) struct XdpTargets {
     forwarders: RefCell<Vec<Weak<RefCell<Forwarder>>>>,
     /// What reads each socket.
     readers: RefCell<Vec<Reader>>,
+    sources: RefCell<Sources>,
+    /// The way to ask the kernel for routes to sources; none until it is needed.
+    requests: RefCell<Option<Requests>>,
 }
 
 /// A socket with the task that reads it.
@@ -90,6 +95,9 @@ struct Arrival<'f> {
     datagram: Datagram<'f>,
     /// Where it was sent to.
     to: SocketAddr,
+    /// The way that its frame came.
+    came: Link,
+    /// The way of a response, if it may leave by AF_XDP.
     link: Option<LinkId>,
 }
 
@@ -101,6 +109,8 @@ impl XdpTargets {
             listeners: RefCell::default(),
             forwarders: RefCell::default(),
             readers: RefCell::default(),
+            sources: RefCell::default(),
+            requests: RefCell::default(),
         }
     }
 
@@ -160,6 +170,7 @@ impl XdpTargets {
             readers.push(Reader { socket, task });
         }
         *self.readers.borrow_mut() = readers;
+        self.sources.borrow_mut().clear();
         Ok(())
     }
 
@@ -211,10 +222,11 @@ impl XdpTargets {
         let mut arrivals = [const { None }; BATCH];
         let mut invalid = 0;
         for (arrival, frame) in arrivals.iter_mut().zip(frames) {
-            *arrival = frame::read(frame, socket.checksums).map(|frame| self.arrival(socket, &frame, now));
+            *arrival = frame::read(frame, socket.checksums).map(|frame| arrive(socket, &frame));
             invalid += u64::from(arrival.is_none());
         }
         self.take_replies(&mut arrivals, now);
+        invalid += self.judge_sources(socket, &mut arrivals, now);
         while let Some(to) = arrivals.iter().flatten().map(|arrival| arrival.to).next() {
             let same = arrivals.iter().flatten().filter(|arrival| arrival.to == to);
             match self.listener(to).as_deref().map(|listener| &listener.target) {
@@ -260,20 +272,48 @@ impl XdpTargets {
         }
     }
 
-    /// A datagram with what is known of its way.
-    fn arrival<'f>(&self, socket: &WorkerSocket, frame: &UdpFrame<'f>, now: Instant) -> Arrival<'f> {
-        let &UdpFrame { link, source, destination: to, payload: bytes } = frame;
-        let local = Some(LocalAddress::new(to.ip(), socket.interface));
-        let peer = match source {
-            SocketAddr::V6(mut source) if source.ip().is_unicast_link_local() => {
-                source.set_scope_id(socket.interface);
-                source.into()
+    /// Gives each query the way of its response, and drops those that come from no other host. The number of these.
+    fn judge_sources(&self, socket: &WorkerSocket, arrivals: &mut [Option<Arrival<'_>>], now: Instant) -> u64 {
+        let mut sources = self.sources.borrow_mut();
+        let mut dropped = 0;
+        for place in arrivals {
+            let Some(arrival) = place else { continue };
+            let source = arrival.datagram.peer.ip();
+            match sources.judge(source, socket.interface, now, || self.ask(source)) {
+                Verdict::Link => arrival.link = self.sockets.link(socket.number, arrival.came, now),
+                Verdict::Route => {}
+                Verdict::Drop => {
+                    *place = None;
+                    dropped += 1;
+                }
             }
-            SocketAddr::V4(_) | SocketAddr::V6(_) => source,
-        };
-        let datagram = Datagram { bytes, peer, local, is_truncated: false };
-        Arrival { datagram, to, link: self.sockets.link(socket.number, link, now) }
+        }
+        dropped
     }
+
+    /// Asks the kernel for the way to a source; none if it does not answer.
+    fn ask(&self, source: IpAddr) -> Option<Reach> {
+        let mut kept = self.requests.borrow_mut();
+        let mut requests = kept.take().or_else(|| Requests::open().ok())?;
+        let reach = netlink::reach(&mut requests, source).ok()?;
+        *kept = Some(requests);
+        Some(reach)
+    }
+}
+
+/// A datagram with the way that it came.
+fn arrive<'f>(socket: &WorkerSocket, frame: &UdpFrame<'f>) -> Arrival<'f> {
+    let &UdpFrame { link: came, source, destination: to, payload: bytes } = frame;
+    let local = Some(LocalAddress::new(to.ip(), socket.interface));
+    let peer = match source {
+        SocketAddr::V6(mut source) if source.ip().is_unicast_link_local() => {
+            source.set_scope_id(socket.interface);
+            source.into()
+        }
+        SocketAddr::V4(_) | SocketAddr::V6(_) => source,
+    };
+    let datagram = Datagram { bytes, peer, local, is_truncated: false };
+    Arrival { datagram, to, came, link: None }
 }
 
 /// Whether a listener on all addresses hears what came to one of them.

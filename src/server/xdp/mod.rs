@@ -79,7 +79,6 @@ impl Xdp {
     /// Makes what takes rights that are given up later, for each interface of a config. What cannot be made now is tried again.
     pub fn prepare(config: &Config) -> Option<Self> {
         let XdpConfig { interfaces, .. } = config.xdp.as_ref()?;
-        tracing::warn!("{EXPERIMENTAL}");
         allow_locked_memory();
         let workers = u32::try_from(worker_count(config)).unwrap_or(u32::MAX);
         let interfaces = interfaces.iter().map(|config| Interface::prepare(config.clone(), workers));
@@ -96,11 +95,13 @@ impl Xdp {
         })
     }
 
-    /// Fails if something is wanting that the config says not to do without. For a process that nobody waits for.
+    /// Fails if something is wanting that the config says not to do without, and warns that all this is experimental. For a process that nobody
+    /// waits for.
     ///
     /// # Errors
     /// If something is wanting already.
     pub fn require(&mut self, config: &Config) -> Result<(), XdpError> {
+        tracing::warn!("{EXPERIMENTAL}");
         self.is_required = config.xdp.as_ref().is_some_and(|xdp| !xdp.fallback);
         self.check()
     }

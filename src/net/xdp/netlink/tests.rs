@@ -51,6 +51,25 @@ fn frames_leave_by_routes_to_neighbors_and_routers() {
 }
 
 #[test]
+fn sources_are_reached_by_unicast_routes_alone() {
+    let reach = |kind, attributes: &[RouteAttribute]| {
+        let mut route = RouteMessage::default();
+        route.header.kind = kind;
+        route.attributes = attributes.to_vec();
+        reach_of(&route)
+    };
+    let oif = [RouteAttribute::Oif(4)];
+    assert_eq!(reach(RouteType::Unicast, &oif), Reach::By(4));
+    assert_eq!(reach(RouteType::Unicast, &[]), Reach::Nowhere);
+    for kind in [RouteType::Local, RouteType::Broadcast, RouteType::Anycast, RouteType::Multicast] {
+        assert_eq!(reach(kind, &oif), Reach::Ours, "{kind:?}");
+    }
+    for kind in [RouteType::BlackHole, RouteType::Unreachable, RouteType::Prohibit] {
+        assert_eq!(reach(kind, &oif), Reach::Nowhere, "{kind:?}");
+    }
+}
+
+#[test]
 fn errors_of_routes_are_told_from_those_of_the_kernel() {
     for (errno, expected) in [
         (Errno::NETUNREACH, true),
