@@ -132,7 +132,7 @@ fn who_gives_no_cookies_is_offered_one_and_asked_as_ever() {
             .map(drop)
     });
     assert_eq!(server.client().ask(&query("www.example.org", A)).answers(), [TRUE]);
-    assert_eq!(backend.queries()[0].options(), None);
+    assert_eq!(backend.queries()[0].cookie(), None);
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn backend_that_ceases_to_give_cookies_is_found_out_by_asking_again() {
     for number in 0..16 {
         assert_eq!(server.client().ask(&query(&format!("{number}.example.org"), A)).answers(), [TRUE]);
     }
-    assert!(backend.queries()[2..].iter().all(|seen| seen.options().is_none()));
+    assert!(backend.queries()[2..].iter().all(|seen| seen.cookie().is_none()));
     assert_eq!((backend.queries().len(), asked_again(&server, "cookie")), (18, 1));
     assert_eq!(server.process.log().matches("does not return DNS cookies").count(), 1);
 }
@@ -385,7 +385,7 @@ fn a_reload_switches_cookies_off_and_on() {
     let bears_cookie = |expected: bool| {
         until("the reload", || {
             assert_eq!(client.ask(&query("www.example.org", A)).answers(), [TRUE]);
-            (backend.queries().last()?.options().is_some() == expected).then_some(())
+            (backend.queries().last()?.cookie().is_some() == expected).then_some(())
         });
     };
     bears_cookie(false);
