@@ -97,7 +97,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("authority", &["taps", "net", "transfer", "limit", "zone", "wire", "metrics", "faults"]),
     // To `policy`: why an attempt was made is its word. To `metrics`: what is dropped is counted there, and the words for sources.
-    ("taps", &["address", "config", "net", "policy", "sight", "wire", "metrics"]),
+    ("taps", &["address", "config", "net", "policy", "sight", "wire", "metrics", "faults"]),
     // It drives the engine, and so makes what that is made of.
     ("sim", &["address", "engine", "state", "config", "policy", "cache", "limit", "wire", "metrics", "log_linear"]),
     // To `state`, `metrics` and `limit`: what workers share is made of atomics, and so no I/O.

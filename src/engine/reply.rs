@@ -294,7 +294,7 @@ pub(super) fn decision(reply: &Reply<'_>) -> Option<Rank> {
     errors.next().and_then(|first| decision_of(std::iter::once(first).chain(errors), reply.rcode()))
 }
 
-/// The same of the codes of extended errors. Those of DNSSEC count with SERVFAIL alone (RFC 8914 sections 4.7 to 4.13).
+/// The same of the codes of extended errors. Those of DNSSEC count with SERVFAIL alone (RFC 8914 section 4.7 and those that follow).
 #[cold]
 fn decision_of(errors: impl Iterator<Item = ExtendedError>, rcode: Rcode) -> Option<Rank> {
     let is_servfail = rcode == Rcode::SERVFAIL;

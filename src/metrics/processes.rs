@@ -2,7 +2,7 @@
 //!
 //! Plain data. Who knows the processes fills it: the supervisor tells the server, and a server without one lists itself.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,9 +15,9 @@ pub struct ProcessesSnapshot {
     pub processes: Vec<ProcessSnapshot>,
     /// How often a process has begun to serve in the place of another, in order of [`Takeover::ALL`].
     pub takeovers: [u64; Takeover::ALL.len()],
-    /// The moment of the last takeover after a crash or a hang.
+    /// The moment of the last takeover after a crash or a hang, since 1970.
     #[serde(default)]
-    pub crashed_at: Option<SystemTime>,
+    pub crashed_at: Option<Duration>,
 }
 
 /// The process that starts and watches the others.

@@ -14,7 +14,7 @@ mod pool;
 mod show;
 mod steps;
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use self::backend::{BackendTrack, BackendTracks};
 use self::pool::{HOUR, PoolTrack, Work};
@@ -137,7 +137,6 @@ impl History {
     pub fn facts<'s>(&self, at: Duration, snapshot: &'s Snapshot) -> Facts<'s> {
         let last = || self.seconds.last(TEN_SECONDS);
         let sum = |of: fn(&ServerStep) -> u64| last().map(of).sum();
-        let crashed_at = snapshot.processes.crashed_at.map(|at| at.duration_since(SystemTime::UNIX_EPOCH));
         Facts {
             queries: sum(|step| step.queries.into()),
             overload: sum(|step| step.dropped[Dropped::Overload as usize].into()),
@@ -151,7 +150,7 @@ impl History {
             reload: &snapshot.reload,
             expired_zones: &snapshot.expired_zones,
             absent_zones: &snapshot.absent_zones,
-            crashed_for: crashed_at.map(|crashed_at| at.saturating_sub(crashed_at.unwrap_or_default())),
+            crashed_for: snapshot.processes.crashed_at.map(|crashed_at| at.saturating_sub(crashed_at)),
         }
     }
 

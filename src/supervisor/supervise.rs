@@ -235,7 +235,7 @@ impl Supervisor {
                 tracing::info!("process {pid} serves after {after} ({}): {took} ms", reason.label());
                 self.common.view.takeovers[reason as usize] += 1;
                 if matches!(reason, Takeover::Crash | Takeover::Hang) {
-                    self.common.view.crashed_at = Some(SystemTime::now());
+                    self.common.view.crashed_at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok();
                 }
             }
             Step::Delayed { problem, delay } => {

@@ -209,7 +209,7 @@ impl Connections {
         while reclaimed < excess {
             let Some(position) = table.largest(newcomer) else { return false };
             let seat = table.remove(position);
-            reclaimed += seat.waiting();
+            reclaimed += seat.forgive();
             seat.close();
             self.limited.count(Limit::Unsent);
         }
@@ -326,9 +326,19 @@ impl Seat {
 
     pub(in crate::net) fn settle(&self, octets: usize) {
         if octets > 0 {
-            self.waiting.fetch_sub(octets, Relaxed);
-            self.connections.unsent.fetch_sub(octets, Relaxed);
+            // Less than that if the connection was closed for another client in the meantime.
+            let left = |waiting: usize| Some(waiting.saturating_sub(octets));
+            let before = self.waiting.fetch_update(Relaxed, Relaxed, left).unwrap_or_default();
+            self.connections.unsent.fetch_sub(before.min(octets), Relaxed);
         }
+    }
+
+    /// Counts nothing of a connection that closes any more, and returns what was counted: its task frees it in a moment, and until then
+    /// no other connection need close.
+    fn forgive(&self) -> usize {
+        let octets = self.waiting.swap(0, Relaxed);
+        self.connections.unsent.fetch_sub(octets, Relaxed);
+        octets
     }
 
     /// Whether the response to one more query may be made to wait.

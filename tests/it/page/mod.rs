@@ -366,7 +366,8 @@ fn a_death_a_stall_a_bad_config_and_a_restart_are_seen() {
     browser.wait_for("!document.getElementById('reload').hidden");
     let error = browser.run("return document.getElementById('reload-error').textContent");
     let error = error.as_str().expect("text");
-    assert!(error.contains("forwarder: unknown key \"lisen\"") && error.contains("^^^^^"), "{error}");
+    assert!(error.contains("config.toml:3:1: forwarder: unknown key \"lisen\""), "{error}");
+    assert!(!error.contains("lisen = 1"), "the page shows no line of the config: {error}");
 
     let requests = browser.requests();
     assert!(requests.iter().all(|asked| asked.starts_with(&url)), "{requests:?}");
