@@ -319,6 +319,9 @@ fn backend() -> SocketAddr {
                 let (opt, cookies) = message[question..length].split_at(15);
                 response.extend([&opt[..10], &[28, 0, 10, 0, 24], &cookies[..8], &[0xC5; 16]].concat());
                 BORE_COOKIES.fetch_add((cookies.len() == 24).into(), Relaxed);
+            } else if message[11] == 1 {
+                // An OPT record without options.
+                response.extend([&message[question..question + 9], &[0, 0]].concat());
             }
             responses.push((response, peer));
             if let Some(held) = &mut *HELD.lock().expect("nothing panics here") {
