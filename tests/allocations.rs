@@ -5,18 +5,19 @@
 //! that are not counted, and nor is the writer of the taps, for which no query waits. The test is alone in its file: another
 //! test's allocations would be counted too.
 //!
-//! What grows to a new peak may allocate, so the peak comes while the server warms up, however busy the machine is: from the
-//! second half of that on, the client asks again only when the backends too are done with what it asked before. Otherwise the
-//! slower one, which no race waits for, falls behind until its socket overflows, and of each attempt that is lost the server keeps
-//! a note for the time of its quarantine.
+//! What grows to a new peak may allocate, so the peak comes while the server warms up, however busy the machine is. At first the
+//! backends hold their replies until five times as many queries are in flight as are later. From then on the client asks in lock
+//! step: the next batch leaves when all responses are there, the backends have replied to every attempt, and the server has
+//! taken those replies. So nothing that is counted has more in flight than the warm-up had, and it is measured once.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::net::{SocketAddr, UdpSocket};
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -37,6 +38,10 @@ static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 static BORE_COOKIES: AtomicU32 = AtomicU32::new(0);
 /// Whether the test has begun.
 static HAS_BEGUN: AtomicBool = AtomicBool::new(false);
+/// How many replies the backends hold, while they do.
+static HELD: Mutex<Option<u32>> = Mutex::new(None);
+/// Notified when they hold one more.
+static HAS_HELD: Condvar = Condvar::new();
 /// Whether anything is counted yet.
 static IS_COUNTING: AtomicBool = AtomicBool::new(false);
 
@@ -95,6 +100,10 @@ const ALL_NEW: u32 = u32::MAX;
 const FEW: u32 = 1000;
 /// Queries sent before their responses are read: batches, as under load.
 const AT_ONCE: u32 = 20;
+/// The same while the server warms up: the peak.
+const PEAK: u32 = 5 * AT_ONCE;
+/// How long the client waits for what must happen.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Sockets of a client of several workers, of which the kernel hands some to each.
 const SOCKETS: usize = 8;
 /// Octets of an OPT record with an empty ZONEVERSION option.
@@ -102,10 +111,6 @@ const WISH_LEN: usize = 15;
 /// What may be allocated by chance where workers share nothing: the octets of a query whose question has the single-flight slot of
 /// one that the other worker has. Of 20 questions two do so once in some hundred batches.
 const BY_CHANCE: u64 = 16;
-/// So many and more are those of queries: one of a hundred.
-const FEW_OF_MANY: u64 = COUNTED as u64 / 100;
-/// How often it is measured at most, before a few count.
-const TRIES: u32 = 4;
 
 #[test]
 fn after_warm_up_a_query_allocates_nothing() {
@@ -214,17 +219,7 @@ fn answering(zone_db: ZoneDb, sections: &str) -> Measured {
 
 /// Measures a server with so many workers, two backends, keys of their pool, and further sections in its config, by queries for so
 /// many names in turn, of which each is asked for so many times at once.
-///
-/// On a busy machine it takes longer, and more is in flight at once than was in the warm-up: what is allocated for that is few, and
-/// does not come each time. What a query allocates does. So a few are measured again.
 fn allocations(workers: usize, keys: &str, sections: &str, names: u32, times: u32) -> Measured {
-    let measure = || allocations_once(workers, keys, sections, names, times);
-    let is_few = |measured: &Measured| (1..FEW_OF_MANY).contains(&measured.allocated);
-    (1..TRIES).fold(measure(), |measured, _| if is_few(&measured) { measure() } else { measured })
-}
-
-/// The same, once.
-fn allocations_once(workers: usize, keys: &str, sections: &str, names: u32, times: u32) -> Measured {
     let backends = [backend(), backend()];
     let text = format!(
         "workers = {workers}\n\
@@ -286,11 +281,12 @@ fn measure(setup: Setup, names: u32, times: u32, backends: &[SocketAddr]) -> Mea
         let allocated = tokio::task::spawn_blocking(move || {
             IS_EXEMPT.set(true);
             let client = Client::new(address, sockets, names, times, backends);
-            client.ask(WARM_UP / 2, false);
-            client.ask(WARM_UP / 2, true);
+            client.reach_peak();
+            client.ask(WARM_UP / 2 - PEAK, PEAK);
+            client.ask(WARM_UP / 2, AT_ONCE);
             ALLOCATIONS.store(0, Relaxed);
             IS_COUNTING.store(true, Relaxed);
-            client.ask(COUNTED, true);
+            client.ask(COUNTED, AT_ONCE);
             IS_COUNTING.store(false, Relaxed);
             ALLOCATIONS.load(Relaxed)
         });
@@ -308,7 +304,7 @@ fn backend() -> SocketAddr {
     let address = socket.local_addr().expect("it is bound");
     thread::spawn(move || {
         IS_EXEMPT.set(true);
-        let mut message = [0; 512];
+        let (mut message, mut responses) = ([0; 512], Vec::new());
         while let Ok((length, peer)) = socket.recv_from(&mut message) {
             let answer = b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x04\xc0\x00\x02\x01";
             let question =
@@ -323,8 +319,19 @@ fn backend() -> SocketAddr {
                 let (opt, cookies) = message[question..length].split_at(15);
                 response.extend([&opt[..10], &[28, 0, 10, 0, 24], &cookies[..8], &[0xC5; 16]].concat());
                 BORE_COOKIES.fetch_add((cookies.len() == 24).into(), Relaxed);
+            } else if message[11] == 1 {
+                // An OPT record without options.
+                response.extend([&message[question..question + 9], &[0, 0]].concat());
             }
-            let _ = socket.send_to(&response, peer);
+            responses.push((response, peer));
+            if let Some(held) = &mut *HELD.lock().expect("nothing panics here") {
+                *held += 1;
+                HAS_HELD.notify_all();
+                continue;
+            }
+            for (response, peer) in responses.drain(..) {
+                let _ = socket.send_to(&response, peer);
+            }
         }
     });
     address
@@ -351,30 +358,59 @@ impl Client {
         Self { sockets, backends: backends.into_iter().map(connected).collect(), names, times, sent: Cell::new(0) }
     }
 
-    /// Sends so many queries, and waits for every answer, and for the backends if it is to.
-    fn ask(&self, queries: u32, waits_for_backends: bool) {
-        let mut response = [0; 512];
+    /// Brings the peak: the backends hold their replies until the server has asked them for the last of so many queries.
+    fn reach_peak(&self) {
+        let held = || HELD.lock().expect("nothing panics here");
+        *held() = (!self.backends.is_empty()).then_some(0);
+        self.send(0..PEAK);
+        let are_awaited = |held: &mut Option<u32>| held.is_some_and(|held| held < PEAK / self.times);
+        let (mut held, waited) =
+            HAS_HELD.wait_timeout_while(held(), PATIENCE, are_awaited).expect("nothing panics here");
+        assert!(!waited.timed_out(), "the backends are asked only for {held:?}");
+        *held = None;
+        drop(held);
+        // What the client asks of a backend lets go what that holds.
+        self.wait_for_backends();
+        self.receive(0..PEAK);
+        self.sent.set(self.sent.get() + PEAK);
+    }
+
+    /// Sends so many queries in batches. Before a batch leaves, the server has taken all that the backends have replied.
+    fn ask(&self, queries: u32, at_once: u32) {
+        // A reply to the first query of each socket comes to the server after all replies to earlier batches.
+        let first = self.sockets.len() as u32;
+        for _ in 0..queries / at_once {
+            for numbers in [0..first, first..at_once] {
+                self.send(numbers.clone());
+                self.receive(numbers);
+            }
+            self.sent.set(self.sent.get() + at_once);
+            self.wait_for_backends();
+        }
+    }
+
+    /// Sends these queries of a batch.
+    fn send(&self, numbers: Range<u32>) {
         let asks_for_version = ASKS_FOR_VERSION.load(Relaxed);
-        for _ in 0..queries / AT_ONCE {
-            for number in 0..AT_ONCE {
-                let mut query = *b"\0\0\x01\0\0\x01\0\0\0\0\0\0\x08aaaaaaaa\x04test\0\0\x01\0\x01\
-                                   \0\0\x29\x04\xD0\0\0\0\0\0\x04\0\x13\0\0";
-                query[11] = u8::from(asks_for_version);
-                query[..2].copy_from_slice(&(number as u16).to_be_bytes());
-                let serial = (self.sent.get() + number) / self.times % self.names;
-                (0..8).for_each(|digit| query[13 + digit] = b'a' + (serial >> (4 * digit) & 15) as u8);
-                let query = if asks_for_version { &query[..] } else { &query[..query.len() - WISH_LEN] };
-                self.socket(number).send(query).expect("loopback takes a datagram");
-            }
-            for number in 0..AT_ONCE {
-                let length = self.socket(number).recv(&mut response).expect("a response comes");
-                let end = if asks_for_version { [0, 0, 0, 1] } else { [192, 0, 2, 1] };
-                assert_eq!(&response[length - 4..length], end);
-            }
-            self.sent.set(self.sent.get() + AT_ONCE);
-            if waits_for_backends {
-                self.wait_for_backends();
-            }
+        for number in numbers {
+            let mut query = *b"\0\0\x01\0\0\x01\0\0\0\0\0\0\x08aaaaaaaa\x04test\0\0\x01\0\x01\
+                               \0\0\x29\x04\xD0\0\0\0\0\0\x04\0\x13\0\0";
+            query[11] = u8::from(asks_for_version);
+            query[..2].copy_from_slice(&(number as u16).to_be_bytes());
+            let serial = (self.sent.get() + number) / self.times % self.names;
+            (0..8).for_each(|digit| query[13 + digit] = b'a' + (serial >> (4 * digit) & 15) as u8);
+            let query = if asks_for_version { &query[..] } else { &query[..query.len() - WISH_LEN] };
+            self.socket(number).send(query).expect("loopback takes a datagram");
+        }
+    }
+
+    /// Waits for the responses to these queries of a batch.
+    fn receive(&self, numbers: Range<u32>) {
+        let end = if ASKS_FOR_VERSION.load(Relaxed) { [0, 0, 0, 1] } else { [192, 0, 2, 1] };
+        let mut response = [0; 512];
+        for number in numbers {
+            let length = self.socket(number).recv(&mut response).expect("a response comes");
+            assert_eq!(&response[length - 4..length], end);
         }
     }
 
@@ -399,6 +435,6 @@ impl Client {
 fn connected(peer: SocketAddr) -> UdpSocket {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback can be bound");
     socket.connect(peer).expect("loopback can be reached");
-    socket.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout can be set");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
     socket
 }

@@ -456,6 +456,21 @@ fn promises_name_tests_that_are_there() {
 }
 
 #[test]
+fn tests_with_load_run_alone() {
+    let run = std::fs::read_to_string(".ci/run").expect("it can be read");
+    let listed = run.split_once("loaded=(").and_then(|(_, rest)| rest.split_once(')')).expect("a list").0;
+    let loaded = below(&["tests"]).filter(|source| {
+        let starts = |line: &Line| line.code.contains("Load::start") || line.code.contains("= OneAddress");
+        !source.path.starts_with("tests/it/support/") && source.lines.iter().any(starts)
+    });
+    let modules = loaded.filter_map(|source| {
+        Some(source.path.strip_prefix("tests/it/")?.strip_suffix(".rs")?.replace('/', "::") + "::")
+    });
+    let missing = modules.filter(|module| !listed.split(' ').any(|listed| module.starts_with(listed)));
+    report(&missing.map(|module| format!(".ci/run: {module} carries load and is not listed")).collect::<Vec<_>>());
+}
+
+#[test]
 fn what_the_field_knows_is_found_by_its_name() {
     let comments = || below(&["src"]).flat_map(|source| &source.lines).map(|line| line.comment.to_lowercase());
     let missing = TERMS.iter().filter(|term| !comments().any(|comment| comment.contains(&term.to_lowercase())));

@@ -4,6 +4,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -99,7 +100,7 @@ fn dead(at: u64, name: &str) -> Second {
 
 /// A terminal of tmux with a shell in it.
 struct Terminal {
-    /// The name of its server, which is another one for each test.
+    /// The name of its server, which is another one for each terminal.
     name: String,
 }
 
@@ -110,7 +111,10 @@ impl Terminal {
             leave_out(test, "there is no tmux");
             return None;
         }
-        let terminal = Self { name: format!("hedgerow-{test}-{}", std::process::id()) };
+        // A server that was ended may still be there when a test opens the next: each has a name of its own.
+        static OPENED: AtomicU32 = AtomicU32::new(0);
+        let number = OPENED.fetch_add(1, Relaxed);
+        let terminal = Self { name: format!("hedgerow-{test}-{}-{number}", std::process::id()) };
         // tmux sets the variable TERM itself: what is wanted is for what runs in it.
         let environment: Vec<_> = environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let shell = format!("env PS1='ready> ' {} sh", environment.join(" "));
