@@ -1,5 +1,6 @@
 //! Dispatching a valid query: to an answer from the cache, to a race that runs, to another worker, or to a race of its own.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use super::cached::{CacheResult, HashedQuestion, Reason};
@@ -9,7 +10,7 @@ use super::io::{Client, Io, Resolution};
 use super::pool::Pool;
 use super::pools::PoolSlot;
 use super::slots::RaceRef;
-use super::{Engine, tell_prober};
+use super::{Engine, Worker, tell_prober};
 use crate::config::PoolIndex;
 use crate::limit::{Place, TooMuch};
 use crate::metrics::Limit;
@@ -64,7 +65,7 @@ impl<C: Client> Engine<C> {
             // It will find the race to join; or, if that is over by then, start another.
             return io.hand_over(owner, message, waiter.client);
         }
-        if let Err(limit) = self.count_wait(&mut waiter) {
+        if let Err(limit) = self.count_wait(&mut waiter, now) {
             if claim.is_ok() {
                 self.worker.shared.single_flight.release(question.hash);
             }
@@ -90,7 +91,7 @@ impl<C: Client> Engine<C> {
         now: Instant,
     ) {
         let ValidQuery { message, query, question, pool, .. } = valid;
-        if let Err(limit) = self.count_wait(&mut waiter) {
+        if let Err(limit) = self.count_wait(&mut waiter, now) {
             return self.refuse_wait(io, limit, valid, &waiter, StaleAnswer::Unknown, now);
         }
         let slot = self.pool_slots[pool.0];
@@ -215,10 +216,9 @@ impl<C: Client> Engine<C> {
             if race.entry.waiter_count() >= MAX_WAITERS {
                 return Some((Limit::Waiting, waiter));
             }
-            let clients = &race.worker.shared.clients;
             let place = match waiter.client.is_admin() {
-                true => Ok(clients.wait_regardless()),
-                false => clients.wait(waiter.client.ip(), race.worker.state.limits),
+                true => Ok(race.worker.shared.clients.wait_regardless()),
+                false => race.worker.wait(waiter.client.ip(), now),
             };
             match place {
                 Ok(place) => waiter.place = place,
@@ -242,8 +242,8 @@ impl<C: Client> Engine<C> {
     }
 
     /// Counts a query that is to wait for backends, among those of its client and of all.
-    fn count_wait(&self, waiter: &mut Waiter<C>) -> Result<(), Limit> {
-        let place = self.worker.shared.clients.wait(waiter.client.ip(), self.worker.state.limits);
+    fn count_wait(&self, waiter: &mut Waiter<C>, now: Instant) -> Result<(), Limit> {
+        let place = self.worker.wait(waiter.client.ip(), now);
         waiter.place = place.map_err(limit_met)?;
         Ok(())
     }
@@ -269,6 +269,20 @@ impl<C: Client> Engine<C> {
         let resolution = Resolution::at_once(question.hash, &self.worker.state.pools[pool.0]);
         let resolution = Resolution { is_limited: true, ..resolution };
         fallback.give(io, &self.worker.counters, waiter, &resolution, question.octets, now);
+    }
+}
+
+impl Worker {
+    /// Lets a query of a client wait, if the limits permit it. The backlog of a gap in which no process served is as large as the gap is
+    /// long, so a client may have more of it wait.
+    fn wait(&self, client: IpAddr, now: Instant) -> Result<Place, TooMuch> {
+        let (clients, rules) = (&self.shared.clients, self.state.limits);
+        match clients.wait(client, rules) {
+            Err(TooMuch::OfClient) if self.shared.catching_up_until.is_some_and(|until| now < until) => {
+                clients.wait(client, rules.for_backlog())
+            }
+            waits => waits,
+        }
     }
 }
 

@@ -97,6 +97,8 @@ pub struct Shared {
     pub limited: Arc<Limited>,
     /// What the log was told of attempts that could not leave.
     pub shortage: Shortage,
+    /// The end of the time in which a process that takes over answers the backlog that waits in the sockets.
+    pub catching_up_until: Option<Instant>,
 }
 
 impl Shared {

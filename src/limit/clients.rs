@@ -84,6 +84,13 @@ pub struct WaitRules {
     pub in_flight: u32,
 }
 
+impl WaitRules {
+    /// Returns the rules for a backlog: half of all places for one client, so that others find room.
+    pub fn for_backlog(self) -> Self {
+        Self { waiting: self.waiting.max(self.in_flight / 2), ..self }
+    }
+}
+
 impl Default for WaitRules {
     /// Far more than a resolver with a cache has out at a time, and in all what some 40 MB hold.
     fn default() -> Self {

@@ -98,6 +98,7 @@ impl HandOvers {
         hasher: QuestionHasher,
         health_events: UnboundedSender<HealthEvent>,
         workers: usize,
+        catching_up_until: Option<Instant>,
     ) -> Self {
         let (hand_over, handed_over): (Vec<_>, Vec<_>) = (0..workers).map(|_| channel(HAND_OVERS)).unzip();
         let engines = engine::Shared {
@@ -106,6 +107,7 @@ impl HandOvers {
             clients: Arc::new(Clients::new(forwarder.limits.in_flight as usize, rand::random())),
             limited: table.limited(),
             shortage: Shortage::new(Instant::now()),
+            catching_up_until,
         };
         let shared = Shared {
             engines: Arc::new(engines),

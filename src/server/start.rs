@@ -125,7 +125,7 @@ impl Server {
         carried: Carried,
         read: Read,
     ) -> Result<Self, StartError> {
-        let Carried { known, learnt, cache, saved, edition } = carried;
+        let Carried { known, learnt, cache, saved, edition, takes_over } = carried;
         // Who tells what it has learnt tells what it has counted when it stops to serve.
         let uncounted = learnt.is_some().then(Vec::new);
         let Setup { mut config, zone_dbs, keys, cookie_secrets, certificates, certificate_files, token, .. } = setup;
@@ -177,7 +177,9 @@ impl Server {
         let (notify_sender, notifies) = unbounded_channel();
         let admin_share = shares.admin;
         let mut taps = Taps::new(count, hasher.clone(), rand::random(), tasks.clone());
-        let links = Links { shares, hasher, health_events: health_event_sender, notifies: notify_sender };
+        let catching_up_until = takes_over.then(|| Instant::now() + CATCHING_UP);
+        let links =
+            Links { shares, hasher, health_events: health_event_sender, notifies: notify_sender, catching_up_until };
         let mut workers = Workers::new(count, &config, &connections, links);
         if let (Some(state), Some(engines), CarriedCache::Persisted) = (&state, workers.engines(), &cache) {
             persist::load(state, engines);
@@ -429,3 +431,6 @@ const USUAL_MEMBERS: usize = 64;
 
 /// Requests of the admin server that wait for the control thread. Those beyond wait for a place.
 const ADMIN_REQUESTS: usize = 16;
+
+/// The time for which a process that takes over answers a backlog beyond `limits.waiting`.
+const CATCHING_UP: Duration = Duration::from_secs(1);

@@ -78,6 +78,8 @@ pub(super) struct Links {
     pub(super) health_events: UnboundedSender<HealthEvent>,
     /// Where NOTIFY goes.
     pub(super) notifies: UnboundedSender<ReceivedNotify>,
+    /// The end of the time for the backlog, if another process has served before.
+    pub(super) catching_up_until: Option<Instant>,
 }
 
 /// What is in force, and a worker begins with.
@@ -337,7 +339,7 @@ impl Workers {
 impl Links {
     /// What workers share that begin to be an LS. `table` are its connections.
     fn hand_overs(&self, config: &ForwarderConfig, table: &Connections, workers: usize) -> HandOvers {
-        HandOvers::new(config, table, self.hasher.clone(), self.health_events.clone(), workers)
+        HandOvers::new(config, table, self.hasher.clone(), self.health_events.clone(), workers, self.catching_up_until)
     }
 
     /// Has the worker of this number be an LS.

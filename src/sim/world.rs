@@ -112,6 +112,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> World<'a, F> {
             clients: Arc::new(Clients::new(CLIENTS, seeds())),
             limited: Arc::new(Limited::new("")),
             shortage: Shortage::new(start),
+            catching_up_until: None,
         });
         let mut key = [0; 16];
         key[..8].copy_from_slice(&proof.to_be_bytes());

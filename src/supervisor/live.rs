@@ -79,7 +79,8 @@ impl Live {
             Part::Standby => {
                 let (prepared, since) = live.stand_by(prepared).await?;
                 let known = live.member.common.known.as_ref().map(unpack).transpose()?.unwrap_or_default();
-                let carried = Carried { known, edition: Some(prepared.edition), ..Carried::default() };
+                let carried =
+                    Carried { known, edition: Some(prepared.edition), takes_over: true, ..Carried::default() };
                 live.serve(prepared, since, carried, None).await
             }
             Part::Newcomer { is_cold, .. } => match live.take_over(&prepared, is_cold, &sender).await {
@@ -147,7 +148,7 @@ impl Live {
     ) -> io::Result<(Instant, Carried, Way)> {
         let missing = || io::Error::other("there is no way to the server");
         let way = Way::new(self.member.way.take().ok_or_else(missing)?)?;
-        let mut carried = Carried { edition: Some(prepared.edition), ..Carried::default() };
+        let mut carried = Carried { edition: Some(prepared.edition), takes_over: true, ..Carried::default() };
         if self.member.is_same_protocol {
             let asked = Told::ask(&way, &prepared.setup.config, is_cold);
             let told = self.attend(asked).await??;

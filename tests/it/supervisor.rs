@@ -82,6 +82,26 @@ fn queries_that_wait_when_the_server_is_killed_are_answered_by_a_standby() {
     assert_eq!(metrics.sum("hedgerow_takeovers_total", &[("reason", "crash")]), 1);
 }
 
+/// The sockets hold more of one client than may wait of it otherwise.
+#[test]
+fn a_backlog_beyond_the_limit_of_a_client_is_answered_by_a_standby() {
+    let backend = Backend::new(answer(ADDRESS).after(Duration::from_millis(20)));
+    let pool = Forwarder::to(&[&backend], "").keys("limits = { waiting = 16 }").admin().to_toml();
+    let tree = Tree::start_config(&format!("{pool}\n[supervisor]\n"), &[], 2, |_| {});
+    let server = tree.pid("server");
+    stop(server);
+    let clients: Vec<_> = (0..20).map(|_| tree.server.client()).collect();
+    for (number, client) in clients.iter().enumerate() {
+        (0..20).for_each(|id| client.send(&query(&format!("n{number}-{id}.example"), A).id(id)));
+    }
+    tree.kill(&[server]);
+    for client in &clients {
+        for _ in 0..20 {
+            assert_eq!(client.receive().answers(), [ADDRESS]);
+        }
+    }
+}
+
 #[test]
 fn a_server_that_makes_no_progress_is_killed_and_its_queries_are_answered() {
     let tree = Tree::start("watchdog = '1s'");

@@ -41,6 +41,8 @@ pub struct Carried {
     pub saved: SavedZones,
     /// The edition of the config, if it is not the first.
     pub edition: Option<u64>,
+    /// Whether another process has served before.
+    pub takes_over: bool,
 }
 
 /// Where the content of a cache comes from.

@@ -229,6 +229,7 @@ impl Table {
             clients: Arc::new(Clients::new(1024, 1)),
             limited: Arc::new(Limited::new("")),
             shortage: Shortage::new(now),
+            catching_up_until: None,
         });
         let mut wire = Wire {
             sets: Vec::new(),
