@@ -372,7 +372,7 @@ impl Arrival<'_> {
 }
 
 /// The clients that the log has named, for all workers.
-static DENIED: RefusedSources = RefusedSources::new();
+static DENIED: RefusedSources = RefusedSources::empty();
 
 /// Reacts to a message of a client that is not to be answered.
 fn deny(access: &Access, arrival: &Arrival<'_>, out: &mut Vec<u8>) -> Handled {

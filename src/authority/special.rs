@@ -228,7 +228,7 @@ impl Special<'_> {
 }
 
 /// The senders of NOTIFY that the log has named, for all workers.
-static REFUSED: RefusedSources = RefusedSources::new();
+static REFUSED: RefusedSources = RefusedSources::empty();
 
 /// Makes a response say no more than TC=1, with the question and OPT record of the query that it belongs to, and what that gets
 /// for its cookie.

@@ -169,7 +169,7 @@ impl<I: Io> ActiveRace<'_, I> {
             self.tell_heard(&asked, proof, reply);
             let entry = &mut self.entry;
             // It lacks the question, and so proves little: the true reply may still come.
-            if is_opt_refusal(reply) && has_opt(entry, &self.pool, asked.backend, proof) {
+            if is_opt_refusal(reply) && has_opt(entry, self.pool, asked.backend, proof) {
                 entry.race.on_bare_opt_refused(attempt);
             } else {
                 entry.race.on_bare_failure(attempt);

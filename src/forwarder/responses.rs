@@ -33,7 +33,7 @@ pub(super) struct Listener {
 }
 
 /// The clients that the log has named, for all workers.
-static DENIED: RefusedSources = RefusedSources::new();
+static DENIED: RefusedSources = RefusedSources::empty();
 
 impl Listener {
     /// The address that a client has asked.

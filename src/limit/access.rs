@@ -144,7 +144,7 @@ pub struct RefusedSources([AtomicU64; SOURCES]);
 
 impl RefusedSources {
     /// No sender was named yet.
-    pub const fn new() -> Self {
+    pub const fn empty() -> Self {
         Self([const { AtomicU64::new(0) }; SOURCES])
     }
 
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_refused_sender_is_named_once_a_minute() {
-        let (sources, first) = (RefusedSources::new(), IpAddr::from([192, 0, 2, 1]));
+        let (sources, first) = (RefusedSources::empty(), IpAddr::from([192, 0, 2, 1]));
         assert!(sources.is_due(first, 1000));
         assert!(!sources.is_due(first, 1059));
         assert!(sources.is_due(IpAddr::from([192, 0, 2, 2]), 1059), "another sender");

@@ -191,7 +191,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             voided: Voided::new(),
             spare: Vec::with_capacity(WARM_SOCKETS),
             spare_batches: Spare::new(message_size),
-            ages: VecDeque::with_capacity(2 * WARM_SOCKETS),
+            ages: VecDeque::with_capacity(4 * WARM_SOCKETS),
             struck: Vec::new(),
             dirty: Vec::with_capacity(16),
             closing: Vec::with_capacity(WARM_SOCKETS),

@@ -130,11 +130,11 @@ impl Server {
             (Err(_), None) => backend.clone(),
             (Err(refused), Some(_)) => return Err(refused.clone()),
         };
-        if let (Some(OrderWord::Drain | OrderWord::Down), Ok(meant), false) = (word, &known, is_forced) {
-            if !self.has_another(pool, meant) {
-                let reason = format!("nobody else of pool {pool} takes queries; --force orders it even so");
-                return Err(Refused::Conflict(reason));
-            }
+        if let (Some(OrderWord::Drain | OrderWord::Down), Ok(meant), false) = (word, &known, is_forced)
+            && !self.has_another(pool, meant)
+        {
+            let reason = format!("nobody else of pool {pool} takes queries; --force orders it even so");
+            return Err(Refused::Conflict(reason));
         }
         let now = SystemTime::now();
         let time = |at: SystemTime| humantime::format_rfc3339_seconds(at).to_string();

@@ -259,7 +259,7 @@ impl Supervisor {
                     self.tree.set_rules(edition.rules, Instant::now());
                     self.common.edition = Some((edition, text));
                 }
-                self.common.known = known.or(self.common.known.take());
+                self.common.known = known.or_else(|| self.common.known.take());
             }
             Step::RolledBack(reason) => {
                 self.new_image = None;

@@ -303,11 +303,13 @@ impl Tree {
             && newcomer == pid
         {
             self.refuse(kind, format!("the newcomer has ended: {how}"));
-        } else if process.counts() && self.phase != Phase::First && !self.is_ending() {
-            if now.duration_since(process.since) < YOUNG {
-                self.backoff.on_young_death(matches!(process.role, Role::Standby | Role::Server), now);
-                self.delayed(format!("process {pid} ended: {how}"), now);
-            }
+        } else if process.counts()
+            && self.phase != Phase::First
+            && !self.is_ending()
+            && now.duration_since(process.since) < YOUNG
+        {
+            self.backoff.on_young_death(matches!(process.role, Role::Standby | Role::Server), now);
+            self.delayed(format!("process {pid} ended: {how}"), now);
         }
         self.settle(now);
         self.go_on(now);

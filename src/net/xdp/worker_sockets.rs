@@ -49,7 +49,7 @@ pub struct LinkId(
 impl LinkId {
     fn new(index: usize, generation: u16) -> Option<Self> {
         let place = u16::try_from(index).ok().filter(|_| index < MAX_LINKS)?;
-        NonZeroU16::new((generation % GENERATIONS << PLACE_BITS | place) + 1).map(Self)
+        NonZeroU16::new(((generation % GENERATIONS) << PLACE_BITS | place) + 1).map(Self)
     }
 
     fn index(self) -> usize {

@@ -1,7 +1,7 @@
 //! Tests of the history: counters that grow, fall, come and go.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::*;
 use crate::metrics::{Attempts, CacheSnapshot, Histogram, Source, Wins};
