@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use self::identity::{Pin, ServerIdentity, Verify};
 pub use self::path::HttpPath;
 
-/// Whether a character of a name has no shape, or turns round what stands beside it: control characters, marks of direction, and
+/// True if a character of a name has no shape, or turns round what stands beside it: control characters, marks of direction, and
 /// spaces of no width. A terminal shows a name with one as another name. The page of the admin server has the same list.
 pub fn is_unseen(letter: char) -> bool {
     letter.is_control()

@@ -56,12 +56,12 @@ impl fmt::Display for BadFilter {
 /// The levels, from none to all.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// Whether a part of a filter is one word, which is a level or the name of a crate.
+/// True if a part of a filter is one word, which is a level or the name of a crate.
 fn is_bare_word(part: &str) -> bool {
     part.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'_' || octet == b'-')
 }
 
-/// Whether a bare word is a level, by name or by number, or our own crate. The filter would take any other for the name of a crate
+/// True if a bare word is a level, by name or by number, or our own crate. The filter would take any other for the name of a crate
 /// that logs nothing, and so silence all.
 fn is_known(word: &str) -> bool {
     word.is_empty() || word == "hedgerow" || word.parse::<LevelFilter>().is_ok()

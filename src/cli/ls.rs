@@ -45,7 +45,7 @@ pub(super) struct Args {
     /// The client's deadline [default: 3s]
     #[arg(long, value_name = "DURATION", value_parser = within(&limits::TIMEOUT))]
     timeout: Option<Duration>,
-    /// What a client is told when no backend replied: nxdomain | servfail | refused | drop [default: nxdomain; servfail with --serves same]
+    /// The answer when no backend replied: nxdomain | servfail | refused | drop [default: nxdomain; servfail with --serves same]
     #[arg(long, value_name = "WORD", value_parser = words::silence)]
     on_timeout: Option<Silence>,
     /// The same when all servers are down: nxdomain | servfail | refused | drop [default: nxdomain; servfail with --serves same]

@@ -30,7 +30,7 @@ pub struct BackendConfig {
     /// Whether a header of the PROXY protocol tells it who asks.
     #[serde(default)]
     pub proxy_protocol: bool,
-    /// Whether its AD is believed; none: as its pool has it.
+    /// True if its AD is believed; none: as its pool has it.
     #[serde(default)]
     pub trust_ad: Option<bool>,
     /// Who it must be, where it has to prove that.
@@ -87,7 +87,7 @@ impl BackendConfig {
         backend
     }
 
-    /// Whether its AD is believed (RFC 4035 section 4.9.3), where its pool has set this. By default nobody on the way may be able to
+    /// True if its AD is believed (RFC 4035 section 4.9.3), where its pool has set this. By default nobody on the way may be able to
     /// set it: by loopback, and by an encrypted transport to a backend that proves its name or its key.
     pub fn is_ad_trusted(&self, pool: Option<bool>) -> bool {
         self.trust_ad.or(pool).unwrap_or_else(|| {

@@ -276,7 +276,7 @@ pub struct PoolConfig {
     pub case: Case,
     /// Whether queries bear DNS cookies, to backends that give them.
     pub cookies: bool,
-    /// Whether AD of its backends is believed, where a backend has no word of its own; none: by their transport.
+    /// True if AD of its backends is believed, where a backend has no word of its own; none: by their transport.
     pub trust_ad: Option<bool>,
     /// The connections to those that are asked by stream.
     pub connections: ConnectionPoolRules,

@@ -151,7 +151,7 @@ impl Position {
     }
 }
 
-/// Whether a line may hold a secret, which no message shows: it is in `[keys]`, or near it in a text that cannot be parsed.
+/// True if a line may hold a secret, which no message shows: it is in `[keys]`, or near it in a text that cannot be parsed.
 fn may_hold_secret(text: &str, span: &Range<usize>, path: &str, line: &str) -> bool {
     if !path.is_empty() {
         return path == "keys" || path.starts_with("keys.");

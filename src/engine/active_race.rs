@@ -279,7 +279,7 @@ impl<I: Io> ActiveRace<'_, I> {
     }
 }
 
-/// Whether the query of an attempt with OPT has one. Where the client sent none, it has one for our cookie, for the extended errors
+/// True if the query of an attempt with OPT has one. Where the client sent none, it has one for our cookie, for the extended errors
 /// of the reply, or for its padding.
 pub(super) fn has_opt<C: Client>(entry: &Entry<C>, pool: &Pool, backend: BackendIndex, proof: Proof) -> bool {
     entry.has_opt() || proof.has(Proof::COOKIE) || !entry.is_signed() && pool.adds_opt(backend)

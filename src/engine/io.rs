@@ -277,7 +277,7 @@ pub struct FetchFrom {
     pub address: SocketAddr,
     /// Whether with OPT.
     pub with_opt: bool,
-    /// Whether AD of its answer is trusted.
+    /// True if AD of its answer is trusted.
     pub is_ad_trusted: bool,
     /// Whether a header is to tell it who asks.
     pub wants_header: bool,

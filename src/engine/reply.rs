@@ -282,7 +282,7 @@ pub fn rank(reply: &Reply<'_>) -> Rank {
     }
 }
 
-/// Whether a backend fails by this reply. A decision on the name is its work.
+/// True if a backend fails by this reply. A decision on the name is its work.
 fn is_failed(rank: Rank, reply: &Reply<'_>) -> bool {
     rank == Rank::Failure && decision(reply).is_none()
 }

@@ -482,7 +482,7 @@ impl Fetch {
         self.query.backends[self.asked].address
     }
 
-    /// Whether AD of its answer is trusted.
+    /// True if AD of its answer is trusted.
     pub(super) fn is_ad_trusted(&self) -> bool {
         self.query.backends[self.asked].is_ad_trusted
     }

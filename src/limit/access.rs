@@ -148,7 +148,7 @@ impl RefusedSources {
         Self([const { AtomicU64::new(0) }; SOURCES])
     }
 
-    /// Whether the log may name this sender at this time, in seconds. The next line of the same place is due a minute later.
+    /// True if the log may name this sender at this time, in seconds. The next line of the same place is due a minute later.
     pub fn is_due(&self, source: IpAddr, now: u64) -> bool {
         let octets = match source.to_canonical() {
             IpAddr::V4(address) => u128::from(u32::from(address)),

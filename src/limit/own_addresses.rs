@@ -28,7 +28,7 @@ impl OwnAddresses {
 }
 
 impl OwnAddresses {
-    /// Whether a proxy at this address may name this client in a header. A header that names this host would have the rights of this
+    /// True if a proxy at this address may name this client in a header. A header that names this host would have the rights of this
     /// host, such as no limit of rates; only a proxy on loopback passes on what this host asks. An address that receives nothing
     /// (RFC 1122 section 3.2.1.3) is no client of anybody.
     pub fn may_be_named(&self, client: IpAddr, proxy: IpAddr) -> bool {

@@ -271,7 +271,7 @@ pub const REASONS: [Dropped; 11] = [
 pub const SOURCES: [Source; 6] =
     [Source::Backend, Source::Cache, Source::Stale, Source::Synthesized, Source::Authority, Source::Error];
 
-/// Whether the response of a pool reports a failure: SERVFAIL, or REFUSED of a backend. REFUSED for silence is made up, and is
+/// True if the response of a pool reports a failure: SERVFAIL, or REFUSED of a backend. REFUSED for silence is made up, and is
 /// counted as that. A verdict of a backend on the name, by these codes (RFC 8914 section 4: DNSSEC and filters), is none.
 pub fn is_failure(source: Source, rcode: u16, mut errors: impl Iterator<Item = u16>) -> bool {
     let is_of_backend = matches!(source, Source::Backend | Source::Cache | Source::Stale);

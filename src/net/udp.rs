@@ -35,7 +35,7 @@ pub struct Socket {
     refused: Cell<u32>,
     /// Datagrams that were dropped since somebody asked.
     dropped: Cell<u64>,
-    /// Whether GRO is to end once the socket is empty: an earlier reader may have switched it on, in this process or another.
+    /// True if GRO is to end once the socket is empty: an earlier reader may have switched it on, in this process or another.
     is_gro_to_end: Cell<bool>,
 }
 

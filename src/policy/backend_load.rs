@@ -131,7 +131,7 @@ impl BackendLoad {
         &self.errors
     }
 
-    /// Whether more than half of its recent replies were failures, six at least. Others are asked first then.
+    /// True if more than half of its recent replies were failures, six at least. Others are asked first then.
     ///
     /// That fades as [`Errors`] do: within seven seconds the backend has another chance, which one more failure ends, and one
     /// good reply extends.

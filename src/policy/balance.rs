@@ -77,7 +77,7 @@ impl BalanceInput<'_> {
         self.load(backend).map_or(0, BackendLoad::in_flight)
     }
 
-    /// Whether most of its recent replies are failures.
+    /// True if most of its recent replies are failures.
     fn is_failing(&self, backend: BackendIndex) -> bool {
         self.load(backend).is_some_and(|load| load.is_failing(self.now))
     }

@@ -17,7 +17,7 @@ pub struct Rules {
     pub balance: Balance,
     /// Which replies end a race at once.
     pub accept: Accept,
-    /// Whether a reply whose extended error is a decision of its backend ends a race at once, whatever `accept`.
+    /// True if a reply whose extended error is a decision of its backend ends a race at once, whatever `accept`.
     pub believe_ede: bool,
     /// The client's deadline.
     pub timeout: Duration,
@@ -177,7 +177,7 @@ pub struct HealthRules {
     pub fall: u8,
     /// Good probes in a row before up.
     pub rise: u8,
-    /// Which reply to a probe is a good one.
+    /// The replies to a probe that count as good.
     pub expect: Expect,
 }
 

@@ -143,14 +143,14 @@ impl Server {
         Ok((access, written, FleetOrder { backend: name, ..order.clone() }))
     }
 
-    /// Whether a backend of a pool other than this one takes queries.
+    /// True if a backend of a pool other than this one takes queries.
     fn has_another(&self, pool: &str, meant: &Arc<SharedBackend>) -> bool {
         let state = self.state.as_ref().and_then(|state| state.pool(pool));
         let takes = |other: &Arc<SharedBackend>| !Arc::ptr_eq(other, meant) && other.takes_queries();
         state.iter().flat_map(|pool| &pool.backends).any(takes)
     }
 
-    /// Whether this backend is the last of its pool that takes queries.
+    /// True if this backend is the last of its pool that takes queries.
     ///
     /// # Errors
     /// If it is, and the change is not forced.

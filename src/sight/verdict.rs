@@ -346,7 +346,7 @@ fn made_up(facts: &Facts<'_>) -> Vec<String> {
     vec![format!("{share} of the answers were made up in the last 10 s ({made_up} of {answered}); {usual} is usual")]
 }
 
-/// Whether a share has risen far above the usual one.
+/// True if a share has risen far above the usual one.
 fn is_rise(now: MadeUp, usual: MadeUp) -> bool {
     let expected = usual.share() * now.answered as f64;
     let is_many = now.made_up as f64 >= expected + MADE_UP_DEVIATIONS * expected.sqrt() + MIN_MADE_UP;
@@ -442,7 +442,7 @@ fn backend_failing(facts: &Facts<'_>) -> Vec<String> {
     up.filter_map(text).collect()
 }
 
-/// Whether most of these attempts failed; nothing if they are too few.
+/// True if most of these attempts failed; nothing if they are too few.
 pub(super) fn is_failing(of: &FailedAttempts) -> Option<bool> {
     (of.attempts >= MIN_RESPONSES).then_some(of.failures * 2 > of.attempts)
 }

@@ -31,7 +31,7 @@ pub struct SharedBackend {
     pub index: BackendIndex,
     /// What the pool's [`Affinity`](crate::policy::affinity::Affinity) calls it.
     pub affinity_number: u32,
-    /// Whether its AD is believed.
+    /// True if its AD is believed.
     is_ad_trusted: AtomicBool,
     /// What a connection to it needs, if it is asked by TLS.
     tls: ArcSwapOption<ClientTls>,
@@ -210,7 +210,7 @@ impl SharedBackend {
         self.address.scheme.is_encrypted()
     }
 
-    /// Whether its AD is believed (`trust_ad`).
+    /// True if its AD is believed (`trust_ad`).
     #[inline]
     pub fn is_ad_trusted(&self) -> bool {
         self.is_ad_trusted.load(Relaxed)

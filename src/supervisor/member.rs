@@ -22,7 +22,7 @@ pub(super) struct WatchedProcess {
     /// The time at which it took on its role.
     pub(super) since: SystemTime,
     pub(super) role: Role,
-    /// Whether it reads the config on the disk and has not served yet. No server has had a part in what it does.
+    /// True if it reads the config on the disk and has not served yet. No server has had a part in what it does.
     pub(super) is_loading: bool,
     /// The rights that it has given up, until it serves.
     pub(super) given_up: Option<GivenUp>,
@@ -48,7 +48,7 @@ impl WatchedProcess {
 }
 
 impl Common {
-    /// Whether a process is one of ours, by the word of the kernel alone.
+    /// True if a process is one of ours, by the word of the kernel alone.
     pub(super) fn is_ours(&self, pid: Pid) -> bool {
         let Ok(process) = system_pid(pid) else { return false };
         // A supervisor with all its rights has started all others.

@@ -80,7 +80,7 @@ pub(super) struct GivenUp {
     pub(super) user: Option<User>,
     /// The files that it can reach; none while no process has loaded a config.
     pub(super) confinement: Option<Confinement>,
-    /// Whether the config has `[xdp]`, which takes capabilities until it is prepared.
+    /// True if the config has `[xdp]`, which takes capabilities until it is prepared.
     pub(super) has_xdp: bool,
 }
 

@@ -122,7 +122,7 @@ impl Image {
     }
 }
 
-/// Whether others than root may replace a file, or what is in a folder, with this owner and mode. In a folder with the sticky bit,
+/// True if others than root may replace a file, or what is in a folder, with this owner and mode. In a folder with the sticky bit,
 /// such as /tmp, only the owner of a file may.
 fn is_of_others(owner: u32, mode: u32) -> bool {
     let is_writable = mode & 0o022 != 0;

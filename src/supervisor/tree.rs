@@ -151,7 +151,7 @@ impl Tree {
         self.processes.iter().find(|(_, process)| process.role == Role::Server).map(|(pid, _)| *pid)
     }
 
-    /// Whether the server has answered one of the last pings.
+    /// True if the server has answered one of the last pings.
     pub(super) fn is_progress_made(&self, now: Instant) -> bool {
         let heard = self.server().and_then(|pid| self.processes.get(&pid)).map(|process| process.heard);
         heard.is_some_and(|heard| now.saturating_duration_since(heard) < self.rules.ping() * PINGS)
@@ -268,7 +268,7 @@ impl Tree {
         self.go_on(now);
     }
 
-    /// Whether a process that ends so has crashed: nothing told it to end, and it did not end by itself with an error of its own.
+    /// True if a process that ends so has crashed: nothing told it to end, and it did not end by itself with an error of its own.
     pub(super) fn is_crash(&self, pid: Pid, how: Ended) -> bool {
         let is_planned = self.is_ending() || self.leaving.is_some_and(|(leaving, _)| leaving == pid);
         let Some(process) = self.processes.get(&pid).filter(|process| !is_planned && !process.is_leaving) else {

@@ -69,7 +69,7 @@ impl SlowAppender {
         self.is_among_slowest(took, now) && self.append(RACE, told)
     }
 
-    /// Whether a race is among the slowest of its second so far, and notes it. It is not known yet which races follow: so those that
+    /// True if a race is among the slowest of its second so far, and notes it. It is not known yet which races follow: so those that
     /// slower ones push out are told too, and of races in any order these are few.
     fn is_among_slowest(&mut self, took: Duration, now: Instant) -> bool {
         if self.second.is_none_or(|began| now.saturating_duration_since(began) >= SECOND) {

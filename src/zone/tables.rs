@@ -59,7 +59,7 @@ impl Tables {
         self.hosts.owners() == 0 && self.referral.is_none()
     }
 
-    /// Whether a host has this name, which is in lower case, or one below it.
+    /// True if a host has this name, which is in lower case, or one below it.
     pub fn has_at_or_below(&self, name: &Name) -> bool {
         self.hosts.find(name.as_wire()).is_some()
     }

@@ -77,7 +77,7 @@ fn read_line(line: &[u8], default: RecordType) -> Result<Option<Question>, BadNa
     question.map(Some).map_err(|bad| BadName { offset: name_at + bad.offset, ..bad })
 }
 
-/// Whether a word behind a name on the command line is its type, as for dig: a type in capitals. A host of this name is written with
+/// True if a word behind a name on the command line is its type, as for dig: a type in capitals. A host of this name is written with
 /// a dot at its end.
 pub(super) fn is_type(word: &str) -> bool {
     !word.contains(|c: char| c.is_ascii_lowercase()) && word.parse::<RecordType>().is_ok()

@@ -309,8 +309,8 @@ mod tests {
 watch  for 40s  hedgerow top  http://127.0.0.1:5380  00:00:00 UTC
 ts2 of pool ts is down for 40 s
 queries/s                                                                   ...#
-1000 queries a second; answers: backend 900, cache 100; late replies 2; cache hits
-80.0 %
+1000 queries a second; answers: backend 900, cache 100; late replies 2; cache
+hits 80.0 %
 POOL            Q/S IN FLIGHT P50 ms P99 ms P99.9 ms HEDGES   WON DENIED TOKENS
 ts             1000         7   0.40   4.00     21.5     20    18      1      9
 backends worst first, 3 more

@@ -63,7 +63,7 @@ impl Pool {
         self.is_by_stream(backend) && self.backend(backend).is_encrypted()
     }
 
-    /// Whether a query without OPT gets one on its way to a backend: for its padding, or so that extended errors come back (RFC 8914
+    /// True if a query without OPT gets one on its way to a backend: for its padding, or so that extended errors come back (RFC 8914
     /// section 2).
     #[inline]
     pub(in crate::engine) fn adds_opt(&self, backend: BackendIndex) -> bool {

@@ -111,7 +111,7 @@ pub trait BackendConnection: Send {
         false
     }
 
-    /// Whether the backend has ended its side, so that nothing comes behind what was heard.
+    /// True if the backend has ended its side, so that nothing comes behind what was heard.
     fn has_ended(&mut self) -> bool {
         false
     }

@@ -30,7 +30,7 @@ pub(super) fn hear_records(tls: &mut ClientConnection, octets: &[u8], input: &mu
     }
 }
 
-/// Whether the backend has sent a close_notify: nothing comes after that (RFC 8446 section 6.1).
+/// True if the backend has sent a close_notify: nothing comes after that (RFC 8446 section 6.1).
 pub(super) fn has_ended(tls: &mut ClientConnection) -> bool {
     tls.process_new_packets().is_ok_and(|state| state.peer_has_closed())
 }

@@ -47,7 +47,7 @@ impl Race {
         Heard::Accepted
     }
 
-    /// Whether the kept reply is a decision that a wrong clock may have caused.
+    /// True if the kept reply is a decision that a wrong clock may have caused.
     #[inline]
     pub fn is_doubted(&self) -> bool {
         matches!(self.kept, Some((_, Rank::Doubtful)))

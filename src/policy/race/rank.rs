@@ -36,7 +36,7 @@ pub enum Accept {
 }
 
 impl Accept {
-    /// Whether a reply of this rank wins at once. A decision does so whatever is accepted, unless it is doubtful.
+    /// True if a reply of this rank wins at once. A decision does so whatever is accepted, unless it is doubtful.
     pub fn accepts(self, rank: Rank) -> bool {
         match self {
             _ if rank == Rank::Doubtful => false,

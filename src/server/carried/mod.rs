@@ -41,7 +41,7 @@ pub struct Carried {
     pub saved: SavedZones,
     /// The edition of the config, if it is not the first.
     pub edition: Option<u64>,
-    /// Whether another process has served before.
+    /// True if another process has served before.
     pub takes_over: bool,
 }
 

@@ -119,7 +119,7 @@ pub(super) struct BackendTrack {
     totals: Totals,
     /// What the last second has added to them.
     pub(super) latest: Totals,
-    /// Whether its probes found it up when they last knew; nothing before that.
+    /// True if its probes found it up when they last knew; nothing before that.
     was_up: Option<bool>,
     /// The seconds of its last changes between up and down, the oldest first; 0 for none.
     flaps: [u32; FLAPS],

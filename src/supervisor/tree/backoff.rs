@@ -12,7 +12,7 @@ pub(super) struct Backoff {
     not_before: Instant,
     /// While none does.
     not_before_unserved: Instant,
-    /// Whether a death has lengthened the delay since the last start: further deaths belong to the same event.
+    /// True if a death has lengthened the delay since the last start: further deaths belong to the same event.
     is_counted: bool,
 }
 

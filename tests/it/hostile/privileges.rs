@@ -22,7 +22,7 @@ use crate::support::*;
 /// The number of the user "nobody", and of its group.
 const NOBODY: u32 = 65_534;
 
-/// Whether these are root's tests, who alone can become another user.
+/// True if these are root's tests, who alone can become another user.
 fn is_root(test: &str) -> bool {
     let is_root = geteuid().is_root();
     if !is_root {

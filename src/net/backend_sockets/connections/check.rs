@@ -175,7 +175,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         }
     }
 
-    /// Whether another connection may be dialled beside those that are or were: half of them may be ending or silent.
+    /// True if another connection may be dialled beside those that are or were: half of them may be ending or silent.
     fn has_place(&self, stream: &StreamSet) -> bool {
         let is_dialled = |number: &&SocketId| self.connections.get(**number).is_some_and(Connection::is_dialled);
         stream.connections.iter().filter(is_dialled).count() < 2 * usize::from(stream.way.rules.max)
@@ -226,7 +226,7 @@ impl Connection {
         }
     }
 
-    /// Whether it is open, or on its way to be.
+    /// True if it is open, or on its way to be.
     fn is_dialled(&self) -> bool {
         self.dials.iter().any(Option::is_some)
     }

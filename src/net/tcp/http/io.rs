@@ -30,7 +30,7 @@ pub(super) struct Flow {
     written: Cell<usize>,
     /// Whether the kernel takes no more at the moment.
     is_blocked: Cell<bool>,
-    /// Whether nothing more is sent, and what comes is discarded.
+    /// True if nothing more is sent, and what comes is discarded.
     is_shut: Cell<bool>,
 }
 
@@ -50,7 +50,7 @@ impl Flow {
         self.is_blocked.get()
     }
 
-    /// Whether nothing more is sent, and the client is to end its side.
+    /// True if nothing more is sent, and the client is to end its side.
     pub(super) fn is_shut(&self) -> bool {
         self.is_shut.get()
     }
