@@ -531,7 +531,11 @@ impl Supervisor {
                     self.followers().into_iter().for_each(|pid| self.pass_sockets(pid));
                 }
             }
-            Upward::Confined(given_up) => member.given_up = Some(given_up).filter(|_| member.is_loading),
+            // Its first word counts: later it reads what the server passes to it.
+            Upward::Confined(given_up) if member.is_loading => {
+                member.given_up.get_or_insert(given_up);
+            }
+            Upward::Confined(_) => {}
             Upward::Edition(mut edition) => {
                 edition.rules = edition.rules.clamped();
                 // One that serves no more has put nothing in force.
