@@ -413,9 +413,22 @@ impl Supervisor {
                         self.introduce(pid, introduction, channel.into());
                     }
                 }
+                // An empty message has a sender.
+                Ok((Received::Closed, None)) => return self.renew_introductions(),
                 Ok((Received::Nothing | Received::Closed, _)) => return,
                 Err(error) => tracing::warn!(%error, "a process has introduced itself in another protocol"),
             }
+        }
+    }
+
+    /// Makes another way of introductions for the processes that start from now on. Each process holds both ends of the last one, and
+    /// one of them has shut it down: it would be readable for ever.
+    fn renew_introductions(&mut self) {
+        let renewed = Channel::pair().and_then(|(told, read)| read.identify_senders().map(|()| [told, read]));
+        // Without descriptors the next turn tries again.
+        if let Ok(renewed) = renewed {
+            tracing::warn!("a process has closed the way of introductions: processes that start now have another one");
+            self.common.introductions = renewed;
         }
     }
 
