@@ -453,7 +453,9 @@ impl Supervisor {
             return;
         }
         // One that is there no more has left this behind.
-        if !self.members.contains_key(&pid) && (!self.common.is_ours(pid) || self.watch(pid).is_err()) {
+        if !self.members.contains_key(&pid)
+            && (self.members.len() >= MAX_MEMBERS || !self.common.is_ours(pid) || self.watch(pid).is_err())
+        {
             return;
         }
         let Some(member) = self.members.get_mut(&pid) else { return };
@@ -679,6 +681,9 @@ impl Supervisor {
 
 /// The most messages of one process that are read before others have their turn: more than a socket holds.
 const MAX_TURN: usize = 1024;
+
+/// The most processes of which one more may introduce itself: what all are told of them has to fit into a message.
+const MAX_MEMBERS: usize = 24;
 
 /// The length of a version that is kept, octets.
 const MAX_VERSION: usize = 64;
