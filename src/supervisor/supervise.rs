@@ -555,7 +555,9 @@ impl Supervisor {
                 edition.rules = edition.rules.clamped();
                 // One that serves no more has put nothing in force.
                 let is_server = is_server && self.tree.server() == Some(pid);
-                let Some(text) = descriptors.pop().filter(|_| is_server) else { return };
+                // A handover that is too long for a message would let no process start.
+                let is_short = edition.file.as_os_str().len() <= MAX_PATH;
+                let Some(text) = descriptors.pop().filter(|_| is_server && is_short) else { return };
                 if self.tree.is_on_probation() {
                     self.trial.edition = Some((edition, text));
                     return;
@@ -684,6 +686,9 @@ const MAX_TURN: usize = 1024;
 
 /// The most processes of which one more may introduce itself: what all are told of them has to fit into a message.
 const MAX_MEMBERS: usize = 24;
+
+/// The length of the path of a config, octets (PATH_MAX).
+const MAX_PATH: usize = 4096;
 
 /// The length of a version that is kept, octets.
 const MAX_VERSION: usize = 64;
