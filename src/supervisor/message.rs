@@ -110,6 +110,9 @@ pub(super) struct Introduction {
     pub(super) state: State,
 }
 
+/// The length of the path of a config, octets (PATH_MAX).
+pub(super) const MAX_PATH: usize = 4096;
+
 /// What a process is doing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct State {

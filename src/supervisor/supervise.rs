@@ -19,7 +19,7 @@ use super::channel::{Channel, Received};
 use super::common::Common;
 use super::locks::{self, Lock};
 use super::member::WatchedProcess;
-use super::message::{Downward, Edition, GivenUp, Introduction, Origin, Part, Sockets, Upward, shorten};
+use super::message::{Downward, Edition, GivenUp, Introduction, MAX_PATH, Origin, Part, Sockets, Upward, shorten};
 use super::spawn::{Image, name_process};
 use super::tree::{ChangeKind, Ended, Pid, Purpose, Rules, Step, Tree};
 use crate::config::Config;
@@ -414,21 +414,10 @@ impl Supervisor {
                     }
                 }
                 // An empty message has a sender.
-                Ok((Received::Closed, None)) => return self.renew_introductions(),
+                Ok((Received::Closed, None)) => return self.common.renew_introductions(),
                 Ok((Received::Nothing | Received::Closed, _)) => return,
                 Err(error) => tracing::warn!(%error, "a process has introduced itself in another protocol"),
             }
-        }
-    }
-
-    /// Makes another way of introductions for the processes that start from now on. Each process holds both ends of the last one, and
-    /// one of them has shut it down: it would be readable for ever.
-    fn renew_introductions(&mut self) {
-        let renewed = Channel::pair().and_then(|(told, read)| read.identify_senders().map(|()| [told, read]));
-        // Without descriptors the next turn tries again.
-        if let Ok(renewed) = renewed {
-            tracing::warn!("a process has closed the way of introductions: processes that start now have another one");
-            self.common.introductions = renewed;
         }
     }
 
@@ -686,9 +675,6 @@ const MAX_TURN: usize = 1024;
 
 /// The most processes of which one more may introduce itself: what all are told of them has to fit into a message.
 const MAX_MEMBERS: usize = 24;
-
-/// The length of the path of a config, octets (PATH_MAX).
-const MAX_PATH: usize = 4096;
 
 /// The length of a version that is kept, octets.
 const MAX_VERSION: usize = 64;
