@@ -241,8 +241,7 @@ impl Sockets {
         if self.is_first || sockets.len() > MAX_SOCKETS {
             sockets.clear();
         }
-        let is_name = |name: &str| name.len() <= MAX_NAME && !name.contains(char::is_control);
-        for (fd, name) in descriptors.into_iter().zip(self.names).filter(|(_, name)| is_name(name)) {
+        for (fd, name) in descriptors.into_iter().zip(self.names) {
             // What another process of ours listens on can be used.
             sockets.extend(ListeningSocket::inherited(fd, name, 0));
         }
@@ -252,9 +251,6 @@ impl Sockets {
 
 /// The most sockets that a process passes: what comes beyond begins anew, so that no process fills the table of another.
 const MAX_SOCKETS: usize = 16_384;
-
-/// The length of the name of a socket, octets, as systemd has it (FDNAME): all names of a message have to fit into it.
-const MAX_NAME: usize = 255;
 
 /// A text in a memory file, so that it may be of any size.
 ///
