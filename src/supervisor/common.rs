@@ -116,6 +116,17 @@ impl Common {
         self.to_give_up = GivenUp { user, ..given_up };
     }
 
+    /// Makes another way of introductions for the processes that start from now on. Each process holds both ends of the last one, and
+    /// one of them has shut it down: it would be readable for ever.
+    pub(super) fn renew_introductions(&mut self) {
+        let renewed = Channel::pair().and_then(|(told, read)| read.identify_senders().map(|()| [told, read]));
+        // Without descriptors the next turn tries again.
+        if let Ok(renewed) = renewed {
+            tracing::warn!("a process has closed the way of introductions: processes that start now have another one");
+            self.introductions = renewed;
+        }
+    }
+
     /// Becomes the supervisor, or a newer program of it; returns only if that fails.
     pub(super) fn become_supervisor(&self, image: &Image, is_succession: bool) -> io::Error {
         match self.supervise.keep_over_exec() {

@@ -110,6 +110,9 @@ pub(super) struct Introduction {
     pub(super) state: State,
 }
 
+/// The length of the path of a config, octets (PATH_MAX).
+pub(super) const MAX_PATH: usize = 4096;
+
 /// What a process is doing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct State {
@@ -125,6 +128,8 @@ impl State {
     /// Cuts a problem that is too long for a message to all processes.
     pub(super) fn shorten(&mut self) {
         if let Some(problem) = &mut self.problem {
+            // JSON writes a control character as six octets.
+            *problem = problem.replace(|character: char| character.is_control() && character != '\n', " ");
             shorten(problem, MAX_PROBLEM);
         }
     }
@@ -137,7 +142,7 @@ pub(super) fn shorten(text: &mut String, octets: usize) {
 }
 
 /// The length of a problem that other processes are told of, octets.
-const MAX_PROBLEM: usize = 4096;
+const MAX_PROBLEM: usize = 1024;
 
 /// What a process tells the supervisor.
 #[derive(Clone, Debug, Serialize, Deserialize)]

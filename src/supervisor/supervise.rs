@@ -19,7 +19,7 @@ use super::channel::{Channel, Received};
 use super::common::Common;
 use super::locks::{self, Lock};
 use super::member::WatchedProcess;
-use super::message::{Downward, Edition, GivenUp, Introduction, Origin, Part, Sockets, Upward, shorten};
+use super::message::{Downward, Edition, GivenUp, Introduction, MAX_PATH, Origin, Part, Sockets, Upward, shorten};
 use super::spawn::{Image, name_process};
 use super::tree::{ChangeKind, Ended, Pid, Purpose, Rules, Step, Tree};
 use crate::config::Config;
@@ -413,6 +413,8 @@ impl Supervisor {
                         self.introduce(pid, introduction, channel.into());
                     }
                 }
+                // An empty message has a sender.
+                Ok((Received::Closed, None)) => return self.common.renew_introductions(),
                 Ok((Received::Nothing | Received::Closed, _)) => return,
                 Err(error) => tracing::warn!(%error, "a process has introduced itself in another protocol"),
             }
@@ -440,7 +442,9 @@ impl Supervisor {
             return;
         }
         // One that is there no more has left this behind.
-        if !self.members.contains_key(&pid) && (!self.common.is_ours(pid) || self.watch(pid).is_err()) {
+        if !self.members.contains_key(&pid)
+            && (self.members.len() >= MAX_MEMBERS || !self.common.is_ours(pid) || self.watch(pid).is_err())
+        {
             return;
         }
         let Some(member) = self.members.get_mut(&pid) else { return };
@@ -531,12 +535,18 @@ impl Supervisor {
                     self.followers().into_iter().for_each(|pid| self.pass_sockets(pid));
                 }
             }
-            Upward::Confined(given_up) => member.given_up = Some(given_up).filter(|_| member.is_loading),
+            // Its first word counts: later it reads what the server passes to it.
+            Upward::Confined(given_up) if member.is_loading => {
+                member.given_up.get_or_insert(given_up);
+            }
+            Upward::Confined(_) => {}
             Upward::Edition(mut edition) => {
                 edition.rules = edition.rules.clamped();
                 // One that serves no more has put nothing in force.
                 let is_server = is_server && self.tree.server() == Some(pid);
-                let Some(text) = descriptors.pop().filter(|_| is_server) else { return };
+                // A handover that is too long for a message would let no process start.
+                let is_short = edition.file.as_os_str().len() <= MAX_PATH;
+                let Some(text) = descriptors.pop().filter(|_| is_server && is_short) else { return };
                 if self.tree.is_on_probation() {
                     self.trial.edition = Some((edition, text));
                     return;
@@ -662,6 +672,9 @@ impl Supervisor {
 
 /// The most messages of one process that are read before others have their turn: more than a socket holds.
 const MAX_TURN: usize = 1024;
+
+/// The most processes of which one more may introduce itself: what all are told of them has to fit into a message.
+const MAX_MEMBERS: usize = 24;
 
 /// The length of a version that is kept, octets.
 const MAX_VERSION: usize = 64;
