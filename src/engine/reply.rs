@@ -120,7 +120,10 @@ impl<C: Client> Engine<C> {
             let backend = late.backend;
             io.late_reply(LateReport { hash: late.hash, pool, backend, sent: late.sent, rank: rank(reply), now });
         }
-        let end = End::Reply(now.saturating_duration_since(late.sent));
+        let latency = now.saturating_duration_since(late.sent);
+        // One that has lost its uplink fails late, and is not up for that. BADCOOKIE is no failure.
+        let is_failed = is_failed(rank(reply), reply) && !(late.proof.has(Proof::COOKIE) && is_badcookie(reply));
+        let end = if is_failed { End::Failure(latency) } else { End::Reply(latency) };
         if let Some(pool) = self.pools.get_mut(late.pool).filter(|_| !late.is_silent) {
             pool.learn(io, late.backend, late.is_charged, end, now);
         }

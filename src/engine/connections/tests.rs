@@ -186,6 +186,19 @@ fn a_decision_ends_a_race_and_a_doubtful_one_gives_way_to_a_validated_answer() {
 }
 
 #[test]
+fn a_late_failure_is_a_failure_of_its_backend() {
+    for (rcode, expected) in [(Rcode::SERVFAIL, 1), (Rcode::NOERROR, 0)] {
+        let mut table = Table::new("backends = ['192.0.2.1', '192.0.2.9']");
+        table.query(0, true, Transport::Udp);
+        table.reply(0, Rcode::NOERROR, false);
+        assert_eq!(table.rcode_told(0), Some(0));
+        table.reply(1, rcode, false);
+        let errors: u64 = table.backends().iter().map(|backend| backend.counters(0).errors.get()).sum();
+        assert_eq!(errors, expected, "{rcode}");
+    }
+}
+
+#[test]
 fn who_refuses_opt_is_asked_without() {
     let mut table = Table::new(ONE);
     table.query(0, false, Transport::Udp);

@@ -21,7 +21,7 @@
 
 use std::future::pending;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::AcqRel, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -202,19 +202,19 @@ impl Connections {
         self.most_unsent.load(Relaxed).saturating_sub(self.unsent.load(Relaxed))
     }
 
-    /// Closes those that do not read, the largest first, until this seat has room for so many octets; whether it has.
-    fn reclaim(&self, newcomer: &Seat, excess: usize) -> bool {
+    /// Closes those that do not read, the largest first, until no more waits than may; whether that was done.
+    fn reclaim(&self, newcomer: &Seat) -> bool {
         let mut table = self.lock();
-        let mut reclaimed = 0;
-        while reclaimed < excess {
-            let Some(position) = table.largest(newcomer) else { return false };
+        // Asked anew each time, for another thread may have made the room that this one needs.
+        while self.unsent.load(Relaxed) > self.most_unsent.load(Relaxed) {
+            let Some(position) = table.largest(newcomer) else { break };
             let seat = table.remove(position);
-            reclaimed += seat.forgive();
+            seat.forgive();
             seat.close();
             self.limited.count(Limit::Unsent);
         }
         self.tell_pressure(&table);
-        true
+        self.unsent.load(Relaxed) <= self.most_unsent.load(Relaxed)
     }
 
     /// Milliseconds since the beginning of time.
@@ -244,16 +244,24 @@ impl Table {
         true
     }
 
-    /// The place of the connection that has the most octets waiting, times the connections of its client; none if all is read.
-    fn largest(&self, newcomer: &Seat) -> Option<usize> {
+    /// The place of the connection that has the most octets waiting, times the connections of its client; none if all is read. The
+    /// look goes on through the table until one is found.
+    fn largest(&mut self, newcomer: &Seat) -> Option<usize> {
         let weight = |(seat, client): &(Arc<Seat>, Connected)| {
             let is_other = !std::ptr::eq(&raw const **seat, newcomer);
             if is_other { seat.waiting().saturating_mul(client.siblings() as usize) } else { 0 }
         };
-        let first = self.next_look % self.seats.len().max(1);
-        let looked_at = self.seats.iter().enumerate().cycle().skip(first).take(self.seats.len().min(LOOKED_AT));
-        let weighed = looked_at.map(|(position, held)| (weight(held), position)).filter(|(weight, _)| *weight > 0);
-        weighed.max().map(|(_, position)| position)
+        let count = self.seats.len();
+        for _ in 0..count.div_ceil(LOOKED_AT) {
+            let first = self.next_look % count;
+            let looked_at = self.seats.iter().enumerate().cycle().skip(first).take(count.min(LOOKED_AT));
+            let weighed = looked_at.map(|(position, held)| (weight(held), position)).filter(|(weight, _)| *weight > 0);
+            if let Some((_, position)) = weighed.max() {
+                return Some(position);
+            }
+            self.next_look = first + LOOKED_AT;
+        }
+        None
     }
 
     /// Takes a seat away. It is no part of the table from now on, even if its connection takes a moment to hear of it.
@@ -307,7 +315,7 @@ impl Seat {
         let (unsent, most) = (self.connections.unsent.load(Relaxed), self.connections.most_unsent.load(Relaxed));
         // Counted first and asked then: of two threads, neither can miss what the other has added.
         let is_admitted = match unsent.checked_sub(most) {
-            Some(excess) if is_first => excess == 0 || self.connections.reclaim(self, excess),
+            Some(excess) if is_first => excess == 0 || self.connections.reclaim(self),
             Some(_) => false,
             None => is_first || self.waiting() <= most - unsent,
         };
@@ -320,25 +328,25 @@ impl Seat {
 
     /// Counts octets that there must be room for.
     pub(in crate::net) fn add(&self, octets: usize) {
-        self.waiting.fetch_add(octets, Relaxed);
-        self.connections.unsent.fetch_add(octets, Relaxed);
+        // In all first: what `forgive` takes from there is in it by then, and it falls never below zero.
+        self.connections.unsent.fetch_add(octets, AcqRel);
+        self.waiting.fetch_add(octets, AcqRel);
     }
 
     pub(in crate::net) fn settle(&self, octets: usize) {
         if octets > 0 {
             // Less than that if the connection was closed for another client in the meantime.
             let left = |waiting: usize| Some(waiting.saturating_sub(octets));
-            let before = self.waiting.fetch_update(Relaxed, Relaxed, left).unwrap_or_default();
+            let before = self.waiting.fetch_update(AcqRel, Relaxed, left).unwrap_or_default();
             self.connections.unsent.fetch_sub(before.min(octets), Relaxed);
         }
     }
 
-    /// Counts nothing of a connection that closes any more, and returns what was counted: its task frees it in a moment, and until then
-    /// no other connection need close.
-    fn forgive(&self) -> usize {
-        let octets = self.waiting.swap(0, Relaxed);
+    /// Counts nothing of a connection that closes any more: its task frees it in a moment, and until then no other connection need
+    /// close.
+    fn forgive(&self) {
+        let octets = self.waiting.swap(0, AcqRel);
         self.connections.unsent.fetch_sub(octets, Relaxed);
-        octets
     }
 
     /// Whether the response to one more query may be made to wait.
