@@ -46,8 +46,8 @@ fn status_and_backends_are_tables() {
         "trouble since 2026-01-01T00:00:00Z\n  pool-down: no backend of pool ts is up: ts1 is down",
         "",
     );
-    check_output(&output, 0, "up 1h, 2 workers\n", "");
-    check_output(&output, 0, "\n\nin the last minute:\nPOOL", "");
+    let counts = "queries 13  NOERROR 13  NXDOMAIN 0  SERVFAIL 0  REFUSED 0";
+    check_output(&output, 0, &format!("up 1h, 2 workers\n{counts}\n\nin the last minute:\nPOOL"), "");
     check_output(&output, 0, "down (by hand)  1m 3", "");
     let output = ctl(&site, "backends");
     assert!(output.stdout.starts_with(b"POOL  BACKEND"), "{output:?}");

@@ -163,11 +163,11 @@ fn an_upgrade_of_root_runs_no_program_of_others() {
     let (tree, folder, program) = start_copy();
     let before = tree.wait_until_whole();
     let replaced = "users other than root may replace it";
-    for (place, mode) in [(program.as_path(), "755"), (folder.path(), "700")] {
+    for place in [program.as_path(), folder.path()] {
         std::os::unix::fs::chown(place, Some(65534), None).expect("root may");
         let (status, said) = ctl(&tree, &["upgrade"]);
         assert_eq!(status, Some(1), "{said}");
-        let told = format!("{}: {replaced} (owner 65534, mode {mode})", place.display());
+        let told = format!("{}: {replaced} (owner 65534, ", place.display());
         assert!(said.contains(&told), "{told}: {said}");
         assert_eq!(tree.wait_until_whole(), before);
         assert_eq!(tree.address(), ADDRESS);

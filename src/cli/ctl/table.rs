@@ -1,6 +1,5 @@
 //! A status as tables for a terminal: no frames, so that `grep` and `awk` can read them too.
 
-use std::cmp::Reverse;
 use std::time::{Duration, SystemTime};
 
 use comfy_table::{CellAlignment, Table, presets};
@@ -31,16 +30,21 @@ pub(super) fn status(status: &Status) -> String {
 /// A line on queries and rcodes since the start, and one on zones.
 fn counts(status: &Status) -> impl Iterator<Item = String> {
     let Status { queries, rcodes, zone_counts: ZoneCounts { primary, served, absent, expired }, .. } = status;
-    let mut by_count: Vec<_> = rcodes.iter().collect();
-    by_count.sort_by_key(|(_, count)| Reverse(**count));
-    let by_count: String = by_count.into_iter().map(|(rcode, count)| format!("  {rcode} {count}")).collect();
+    // Those that an operator looks for stand first, also where there are none.
+    let usual = USUAL.into_iter().map(|rcode| (rcode, rcodes.get(rcode).copied().unwrap_or_default()));
+    let others =
+        rcodes.iter().map(|(rcode, count)| (rcode.as_str(), *count)).filter(|(rcode, _)| !USUAL.contains(rcode));
+    let by_rcode: String = usual.chain(others).map(|(rcode, count)| format!("  {rcode} {count}")).collect();
     let all = primary + served + absent + expired;
     let states = [("primary", primary), ("served", served), ("absent", absent), ("expired", expired)];
     let states: String =
         states.iter().filter(|(_, count)| **count > 0).map(|(state, count)| format!("  {state} {count}")).collect();
-    let queries = (*queries > 0).then(|| format!("queries {queries}{by_count}"));
+    let queries = (*queries > 0).then(|| format!("queries {queries}{by_rcode}"));
     queries.into_iter().chain((all > 0).then(|| format!("zones {all}{states}")))
 }
+
+/// The response codes that the status shows at all times.
+const USUAL: [&str; 4] = ["NOERROR", "NXDOMAIN", "SERVFAIL", "REFUSED"];
 
 /// The verdict, and a line for each reason.
 fn verdict(verdict: &Verdict) -> String {
@@ -403,7 +407,7 @@ hedgerow 1.2.3, up 1day 2h, 2 workers
             zone_counts: ZoneCounts { primary: 2, served: 0, absent: 1, expired: 0 },
             ..sample()
         };
-        let expected = "queries 12  NOERROR 9  NXDOMAIN 3\nzones 3  primary 2  absent 1";
+        let expected = "queries 12  NOERROR 9  NXDOMAIN 3  SERVFAIL 0  REFUSED 0\nzones 3  primary 2  absent 1";
         assert_eq!(status(&authority).lines().skip(2).collect::<Vec<_>>().join("\n"), expected);
     }
 

@@ -26,8 +26,8 @@ const CONNECTIONS_A_BACKEND: usize = 4;
 /// EDE 23.
 const NETWORK_ERROR: u16 = 23;
 
-/// Sockets by UDP that may be open to two backends at a time.
-const SOCKETS: usize = 2 * 64;
+/// Sockets by UDP that may be open at a time: those of two backends, and one for each query of a burst.
+const SOCKETS: usize = 2 * 64 + 1024;
 
 /// So many different queries below a suffix.
 fn queries(suffix: &str, count: usize) -> Vec<Query> {
