@@ -236,7 +236,10 @@ impl<I: Io> ActiveRace<'_, I> {
         let plain = rank(reply);
         let decision = asked.filter(|_| plain < Rank::Positive && !is_worthless).and_then(|asked| {
             let believes = |_: &Rank| pool.shared.rules().believe_ede && pool.shared.backend(asked.backend).is_up();
-            decision(reply).filter(believes)
+            // Where no other backend is trusted with AD, no reply can replace a doubtful decision.
+            let is_final = |rank: Rank| rank == Rank::Doubtful && !may_validate(entry, pool, asked.backend);
+            let decision = decision(reply).filter(believes);
+            decision.map(|rank| if is_final(rank) { Rank::Decided } else { rank })
         });
         // A decision is no word of a version of the zone.
         let newer = asked.filter(|_| !is_worthless && decision.is_none()).and_then(|asked| {
@@ -283,6 +286,12 @@ impl<I: Io> ActiveRace<'_, I> {
 /// of the reply, or for its padding.
 pub(super) fn has_opt<C: Client>(entry: &Entry<C>, pool: &Pool, backend: BackendIndex, proof: Proof) -> bool {
     entry.has_opt() || proof.has(Proof::COOKIE) || !entry.is_signed() && pool.adds_opt(backend)
+}
+
+/// True if AD of a candidate other than this is trusted.
+#[cold]
+fn may_validate<C: Client>(entry: &Entry<C>, pool: &Pool, doubtful: BackendIndex) -> bool {
+    entry.race.candidates().iter().any(|other| other != doubtful && pool.shared.backend(other).is_ad_trusted())
 }
 
 /// Where attempts of a kind are counted.

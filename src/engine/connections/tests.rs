@@ -186,6 +186,23 @@ fn a_decision_ends_a_race_and_a_doubtful_one_gives_way_to_a_validated_answer() {
 }
 
 #[test]
+fn a_doubtful_decision_ends_a_race_in_which_no_other_backend_is_trusted_with_ad() {
+    let check = |backends: [&str; 2], expected: Option<u8>| {
+        let [first, second] = backends;
+        let backends = format!("backends = ['{first}', '{second}']\ndispatch = 'sequential'\nbalance = 'ordered'");
+        let mut table = Table::new(&backends);
+        table.query(0, true, Transport::Udp);
+        let doubtful = servfail(&table.sent(0).query, 7);
+        table.receive(0, &doubtful);
+        assert_eq!(table.rcode_told(0), expected, "{backends}");
+    };
+    check(["192.0.2.1", "192.0.2.9"], Some(2));
+    check(["tls://192.0.2.1", "192.0.2.9"], Some(2));
+    check(["192.0.2.1", "127.0.0.1"], None);
+    check(["192.0.2.1", "tls://192.0.2.9"], None);
+}
+
+#[test]
 fn a_late_failure_is_a_failure_of_its_backend() {
     for (rcode, expected) in [(Rcode::SERVFAIL, 1), (Rcode::NOERROR, 0)] {
         let mut table = Table::new("backends = ['192.0.2.1', '192.0.2.9']");
