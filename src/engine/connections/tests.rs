@@ -203,6 +203,26 @@ fn a_doubtful_decision_ends_a_race_in_which_no_other_backend_is_trusted_with_ad(
 }
 
 #[test]
+fn a_doubted_race_asks_for_ad_of_which_a_client_that_did_not_ask_sees_nothing() {
+    const AD: u8 = 0x20;
+    for dispatch in ["sequential", "hedge"] {
+        for asks in [0, AD] {
+            let mut table = Table::new(&TLS.replace("sequential", dispatch));
+            table.query_with(0, asks);
+            assert_eq!(table.sent(0).query[3] & AD, asks, "{dispatch}");
+            let doubtful = servfail(&table.sent(0).query, 7);
+            table.receive(0, &doubtful);
+            assert_eq!(table.sent(1).query[3] & AD, AD, "{dispatch}");
+            let mut positive = answer(&table.sent(1).query, Rcode::NOERROR, false);
+            positive[3] |= AD;
+            table.receive(1, &positive);
+            let told = table.told(0);
+            assert_eq!([told[3] & 0x0F, told[3] & AD], [0, asks], "{dispatch}");
+        }
+    }
+}
+
+#[test]
 fn a_late_failure_is_a_failure_of_its_backend() {
     for (rcode, expected) in [(Rcode::SERVFAIL, 1), (Rcode::NOERROR, 0)] {
         let mut table = Table::new("backends = ['192.0.2.1', '192.0.2.9']");
