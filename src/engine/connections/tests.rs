@@ -222,6 +222,29 @@ fn a_doubted_race_asks_for_ad_of_which_a_client_that_did_not_ask_sees_nothing() 
     }
 }
 
+/// How many failures of backends are counted where a SERVFAIL with this extended error comes first or late.
+fn failures(config: &str, code: u8, is_late: bool) -> u64 {
+    let mut table = Table::new(&format!("backends = ['192.0.2.1', '192.0.2.9']\n{config}"));
+    table.query(0, true, Transport::Udp);
+    let number = usize::from(is_late);
+    if is_late {
+        table.reply(0, Rcode::NOERROR, false);
+    }
+    let servfail = servfail(&table.sent(number).query, code);
+    table.receive(number, &servfail);
+    table.backends().iter().map(|backend| backend.counters(0).errors.get()).sum()
+}
+
+#[test]
+fn a_decision_that_is_not_believed_is_a_failure_of_its_backend() {
+    for is_late in [false, true] {
+        for (believes, expected) in [(true, 0), (false, 1)] {
+            let config = format!("believe_ede = {believes}");
+            assert_eq!(failures(&config, 6, is_late), expected, "{config}, late: {is_late}");
+        }
+    }
+}
+
 #[test]
 fn a_late_failure_is_a_failure_of_its_backend() {
     for (rcode, expected) in [(Rcode::SERVFAIL, 1), (Rcode::NOERROR, 0)] {
