@@ -288,9 +288,12 @@ pub fn rank(reply: &Reply<'_>) -> Rank {
     }
 }
 
-/// True if a backend fails by this reply. A decision on the name is its work, if it is believed.
+/// True if a backend fails by this reply. A decision on the name is its work, if it is believed. That keys or signatures are missing
+/// decides for clients, but is a failure here: a resolver that reaches no authority reports the same.
 fn is_failed(rank: Rank, reply: &Reply<'_>, believes: bool) -> bool {
-    rank == Rank::Failure && !(believes && decision(reply).is_some())
+    let is_missing = |error: &_| matches!(*error, ExtendedError::DNSKEY_MISSING | ExtendedError::RRSIGS_MISSING);
+    let is_work = || decision_of(reply.extended_errors().filter(|error| !is_missing(error)), reply.rcode()).is_some();
+    rank == Rank::Failure && !(believes && is_work())
 }
 
 /// The rank of a failure or negative reply whose extended error is a decision of its backend (docs/src/contract.md, Races), if it

@@ -246,6 +246,20 @@ fn a_decision_that_is_not_believed_is_a_failure_of_its_backend() {
 }
 
 #[test]
+fn missing_keys_and_signatures_decide_but_are_failures_of_their_backend() {
+    for (code, expected) in [(6, 0), (7, 0), (8, 0), (9, 1), (10, 1), (11, 0), (12, 0), (15, 0), (22, 1)] {
+        for is_late in [false, true] {
+            assert_eq!(failures("", code, is_late), expected, "EDE {code}, late: {is_late}");
+        }
+    }
+    let mut table = Table::new(TLS);
+    table.query(0, true, Transport::Udp);
+    let servfail = servfail(&table.sent(0).query, 9);
+    table.receive(0, &servfail);
+    assert_eq!((table.rcode_told(0), table.sent_count()), (Some(2), 1));
+}
+
+#[test]
 fn a_late_failure_is_a_failure_of_its_backend() {
     for (rcode, expected) in [(Rcode::SERVFAIL, 1), (Rcode::NOERROR, 0)] {
         let mut table = Table::new("backends = ['192.0.2.1', '192.0.2.9']");
