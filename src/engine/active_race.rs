@@ -144,6 +144,9 @@ impl<I: Io> ActiveRace<'_, I> {
         let to = Destination { sockets, avoid, asked_for };
         let slot = io.send(to, outstanding, &report, now, |slot, out| {
             let opt_at = entry.write_query(with_opt, out);
+            if entry.needs_authentic() {
+                wire::ask_authentic(out);
+            }
             if let Some(cookies) = cookies {
                 wire::add_cookie(out, opt_at, cookies, own_udp_size);
             }
@@ -213,8 +216,11 @@ impl<I: Io> ActiveRace<'_, I> {
         let attempt = outstanding.attempt();
         let asked = entry.race.attempt(attempt);
         let is_ad_trusted = asked.is_some_and(|asked| pool.shared.backend(asked.backend).is_ad_trusted());
+        let is_authentic = is_ad_trusted && reply.is_authentic();
+        // AD that the race alone has asked for is not for clients.
+        let is_for_clients = is_ad_trusted && (entry.asks_authentic() || !entry.race.is_doubted());
         // RFC 8945 section 5.5: a signed reply goes to its client as it came.
-        let reply = &if is_ad_trusted || entry.is_signed() { *reply } else { reply.without_authentic() };
+        let reply = &if is_for_clients || entry.is_signed() { *reply } else { reply.without_authentic() };
         let has_opt = asked.is_some_and(|asked| has_opt(entry, pool, asked.backend, outstanding.proof()));
         if has_opt && is_opt_refusal(reply) && entry.race.on_opt_refused(attempt) == OptRefusal::AskedAgain {
             return self.drive(None);
@@ -236,7 +242,10 @@ impl<I: Io> ActiveRace<'_, I> {
         let plain = rank(reply);
         let decision = asked.filter(|_| plain < Rank::Positive && !is_worthless).and_then(|asked| {
             let believes = |_: &Rank| pool.shared.rules().believe_ede && pool.shared.backend(asked.backend).is_up();
-            decision(reply).filter(believes)
+            // Where no other backend is trusted with AD, no reply can replace a doubtful decision.
+            let is_final = |rank: Rank| rank == Rank::Doubtful && !may_validate(entry, pool, asked.backend);
+            let decision = decision(reply).filter(believes);
+            decision.map(|rank| if is_final(rank) { Rank::Decided } else { rank })
         });
         // A decision is no word of a version of the zone.
         let newer = asked.filter(|_| !is_worthless && decision.is_none()).and_then(|asked| {
@@ -248,7 +257,7 @@ impl<I: Io> ActiveRace<'_, I> {
             None if is_worthless => Rank::Failure,
             None => decision.unwrap_or(plain),
         };
-        let is_validated = rank == Rank::Positive && reply.is_authentic() && is_ad_trusted;
+        let is_validated = rank == Rank::Positive && is_authentic;
         let heard = match newer {
             Some(newest) => {
                 self.worker.counters_of(&pool.shared).stale_replies.increment();
@@ -283,6 +292,12 @@ impl<I: Io> ActiveRace<'_, I> {
 /// of the reply, or for its padding.
 pub(super) fn has_opt<C: Client>(entry: &Entry<C>, pool: &Pool, backend: BackendIndex, proof: Proof) -> bool {
     entry.has_opt() || proof.has(Proof::COOKIE) || !entry.is_signed() && pool.adds_opt(backend)
+}
+
+/// True if AD of a candidate other than this is trusted.
+#[cold]
+fn may_validate<C: Client>(entry: &Entry<C>, pool: &Pool, doubtful: BackendIndex) -> bool {
+    entry.race.candidates().iter().any(|other| other != doubtful && pool.shared.backend(other).is_ad_trusted())
 }
 
 /// Where attempts of a kind are counted.

@@ -189,6 +189,9 @@ impl<I: Io> ActiveRace<'_, I> {
         let edns = asked.edns && !pool.is_without_opt(asked.backend, *now);
         let mut message = Vec::new();
         let opt_at = entry.write_query(edns, &mut message);
+        if entry.needs_authentic() {
+            wire::ask_authentic(&mut message);
+        }
         if edns && !entry.is_signed() && pool.adds_opt(asked.backend) {
             wire::add_opt(&mut message, opt_at, worker.state.edns_udp_size);
         }

@@ -21,7 +21,7 @@ use super::attempt::Quarantined;
 use super::entry::{Entry, StaleAnswer, Waiter};
 use super::fallback::FallbackAnswer;
 use super::io::{Client, Io, Resolution, Said};
-use super::reply::rank;
+use super::reply::{decision, rank};
 use super::{Engine, QTYPE_QCLASS};
 use crate::cache::{self, Cache, CachedFailure, Found, Key, PoolId, Rules};
 use crate::config::PoolIndex;
@@ -307,6 +307,8 @@ impl<I: Io> ActiveRace<'_, I> {
                     // It is the best only because others could not be asked.
                     return Some(rank);
                 }
+                // A doubtful one stays so here, though no other backend could replace it.
+                let rank = if rank == Rank::Decided { decision(reply).unwrap_or(rank) } else { rank };
                 let is_outdone = match rank {
                     Rank::Decided => true,
                     Rank::Doubtful => !cached.is_fresh(&key, reply, now, scratch),

@@ -15,7 +15,9 @@ use crate::metrics::PoolCounters;
 use crate::policy::Rank;
 use crate::policy::query_slots::{QuerySlot, SocketId};
 use crate::policy::race::{Attempt, AttemptId, BackendIndex, MAX_ATTEMPTS, Offset, Race};
-use crate::wire::{ClientCookie, ClientForm, HEADER_LEN, PlainForm, QuestionFlags, Reply, ReplyDigest, ShownCookie};
+use crate::wire::{
+    ClientCookie, ClientForm, Flag, HEADER_LEN, PlainForm, QuestionFlags, Reply, ReplyDigest, ShownCookie,
+};
 
 /// A client that waits for a race.
 #[derive(Clone, Debug)]
@@ -301,6 +303,16 @@ impl<C: Client> Entry<C> {
     /// joins it (RFC 8945 section 5.5).
     pub(super) fn is_signed(&self) -> bool {
         self.flags.is_signed()
+    }
+
+    /// Whether the query asks for AD, by AD or DO (RFC 6840 section 5.7).
+    pub(super) fn asks_authentic(&self) -> bool {
+        self.header_flags[1] & Flag::AuthenticData as u8 != 0 || self.flags.is_dnssec_ok()
+    }
+
+    /// True if the reply to an attempt made now counts only with AD, which backends set only if asked for it (RFC 6840 section 5.8).
+    pub(super) fn needs_authentic(&self) -> bool {
+        self.race.is_doubted() && !self.is_signed()
     }
 
     /// Writes the query into an empty buffer as it goes to backends, with ID 0, and with the OPT record that it may have or

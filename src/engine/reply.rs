@@ -122,7 +122,9 @@ impl<C: Client> Engine<C> {
         }
         let latency = now.saturating_duration_since(late.sent);
         // One that has lost its uplink fails late, and is not up for that. BADCOOKIE is no failure.
-        let is_failed = is_failed(rank(reply), reply) && !(late.proof.has(Proof::COOKIE) && is_badcookie(reply));
+        let believes = shared.is_none_or(|pool| pool.rules().believe_ede);
+        let is_failed =
+            is_failed(rank(reply), reply, believes) && !(late.proof.has(Proof::COOKIE) && is_badcookie(reply));
         let end = if is_failed { End::Failure(latency) } else { End::Reply(latency) };
         if let Some(pool) = self.pools.get_mut(late.pool).filter(|_| !late.is_silent) {
             pool.learn(io, late.backend, late.is_charged, end, now);
@@ -202,7 +204,8 @@ impl<I: Io> ActiveRace<'_, I> {
         }
         let opened = if pool.is_by_stream(asked.backend) { self.io.opened(slot.socket()) } else { None };
         let latency = now.saturating_duration_since(handed_at(entry.sent_at(&asked, proof), opened));
-        let end = if is_failed(rank, reply) { End::Failure(latency) } else { End::Reply(latency) };
+        let believes = pool.shared.rules().believe_ede;
+        let end = if is_failed(rank, reply, believes) { End::Failure(latency) } else { End::Reply(latency) };
         self.settle(outstanding, slot, end);
         if !lacking.is_none() && proof.has(Proof::LENIENT) {
             self.pool.learn_lacking(asked.backend, lacking, rank, now);
@@ -285,9 +288,12 @@ pub fn rank(reply: &Reply<'_>) -> Rank {
     }
 }
 
-/// True if a backend fails by this reply. A decision on the name is its work.
-fn is_failed(rank: Rank, reply: &Reply<'_>) -> bool {
-    rank == Rank::Failure && decision(reply).is_none()
+/// True if a backend fails by this reply. A decision on the name is its work, if it is believed. That keys or signatures are missing
+/// decides for clients, but is a failure here: a resolver that reaches no authority reports the same.
+fn is_failed(rank: Rank, reply: &Reply<'_>, believes: bool) -> bool {
+    let is_missing = |error: &_| matches!(*error, ExtendedError::DNSKEY_MISSING | ExtendedError::RRSIGS_MISSING);
+    let is_work = || decision_of(reply.extended_errors().filter(|error| !is_missing(error)), reply.rcode()).is_some();
+    rank == Rank::Failure && !(believes && is_work())
 }
 
 /// The rank of a failure or negative reply whose extended error is a decision of its backend (docs/src/contract.md, Races), if it

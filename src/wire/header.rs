@@ -196,6 +196,13 @@ pub fn set_id(message: &mut [u8], id: u16) {
     }
 }
 
+/// Sets AD of a query, by which it asks for AD of the reply (RFC 6840 section 5.7).
+pub fn ask_authentic(query: &mut [u8]) {
+    if let Some(flags) = query.get_mut(3) {
+        *flags |= Flag::AuthenticData as u8;
+    }
+}
+
 /// Where the opcode stands in the flags word.
 const OPCODE_SHIFT: u32 = 11;
 

@@ -57,7 +57,7 @@ pub use digest::ReplyDigest;
 pub use edns::{Edns, OptRecord, Options};
 pub use form::{ClientEdns, ClientForm, PlainForm};
 pub use hash::{HashSeed, NameHasher, QuestionHasher};
-pub use header::{Flag, HEADER_LEN, Header, set_id};
+pub use header::{Flag, HEADER_LEN, Header, ask_authentic, set_id};
 pub use hop::{Asks, RESPONSE_BLOCK, append_hop_options};
 pub use keepalive::{ask_keepalive, told_keepalive};
 pub use name::{Name, NameError, eq_ignore_case, fold, suffixes};

@@ -89,6 +89,11 @@ impl QuestionFlags {
         Self(self.0 | Self::SIGNED)
     }
 
+    /// Whether the query has DO.
+    pub fn is_dnssec_ok(self) -> bool {
+        self.0 & Self::DNSSEC_OK != 0
+    }
+
     /// Whether the query bears a TSIG record.
     pub fn is_signed(self) -> bool {
         self.0 & Self::SIGNED != 0

@@ -186,6 +186,80 @@ fn a_decision_ends_a_race_and_a_doubtful_one_gives_way_to_a_validated_answer() {
 }
 
 #[test]
+fn a_doubtful_decision_ends_a_race_in_which_no_other_backend_is_trusted_with_ad() {
+    let check = |backends: [&str; 2], expected: Option<u8>| {
+        let [first, second] = backends;
+        let backends = format!("backends = ['{first}', '{second}']\ndispatch = 'sequential'\nbalance = 'ordered'");
+        let mut table = Table::new(&backends);
+        table.query(0, true, Transport::Udp);
+        let doubtful = servfail(&table.sent(0).query, 7);
+        table.receive(0, &doubtful);
+        assert_eq!(table.rcode_told(0), expected, "{backends}");
+    };
+    check(["192.0.2.1", "192.0.2.9"], Some(2));
+    check(["tls://192.0.2.1", "192.0.2.9"], Some(2));
+    check(["192.0.2.1", "127.0.0.1"], None);
+    check(["192.0.2.1", "tls://192.0.2.9"], None);
+}
+
+#[test]
+fn a_doubted_race_asks_for_ad_of_which_a_client_that_did_not_ask_sees_nothing() {
+    const AD: u8 = 0x20;
+    for dispatch in ["sequential", "hedge"] {
+        for asks in [0, AD] {
+            let mut table = Table::new(&TLS.replace("sequential", dispatch));
+            table.query_with(0, asks);
+            assert_eq!(table.sent(0).query[3] & AD, asks, "{dispatch}");
+            let doubtful = servfail(&table.sent(0).query, 7);
+            table.receive(0, &doubtful);
+            assert_eq!(table.sent(1).query[3] & AD, AD, "{dispatch}");
+            let mut positive = answer(&table.sent(1).query, Rcode::NOERROR, false);
+            positive[3] |= AD;
+            table.receive(1, &positive);
+            let told = table.told(0);
+            assert_eq!([told[3] & 0x0F, told[3] & AD], [0, asks], "{dispatch}");
+        }
+    }
+}
+
+/// How many failures of backends are counted where a SERVFAIL with this extended error comes first or late.
+fn failures(config: &str, code: u8, is_late: bool) -> u64 {
+    let mut table = Table::new(&format!("backends = ['192.0.2.1', '192.0.2.9']\n{config}"));
+    table.query(0, true, Transport::Udp);
+    let number = usize::from(is_late);
+    if is_late {
+        table.reply(0, Rcode::NOERROR, false);
+    }
+    let servfail = servfail(&table.sent(number).query, code);
+    table.receive(number, &servfail);
+    table.backends().iter().map(|backend| backend.counters(0).errors.get()).sum()
+}
+
+#[test]
+fn a_decision_that_is_not_believed_is_a_failure_of_its_backend() {
+    for is_late in [false, true] {
+        for (believes, expected) in [(true, 0), (false, 1)] {
+            let config = format!("believe_ede = {believes}");
+            assert_eq!(failures(&config, 6, is_late), expected, "{config}, late: {is_late}");
+        }
+    }
+}
+
+#[test]
+fn missing_keys_and_signatures_decide_but_are_failures_of_their_backend() {
+    for (code, expected) in [(6, 0), (7, 0), (8, 0), (9, 1), (10, 1), (11, 0), (12, 0), (15, 0), (22, 1)] {
+        for is_late in [false, true] {
+            assert_eq!(failures("", code, is_late), expected, "EDE {code}, late: {is_late}");
+        }
+    }
+    let mut table = Table::new(TLS);
+    table.query(0, true, Transport::Udp);
+    let servfail = servfail(&table.sent(0).query, 9);
+    table.receive(0, &servfail);
+    assert_eq!((table.rcode_told(0), table.sent_count()), (Some(2), 1));
+}
+
+#[test]
 fn a_late_failure_is_a_failure_of_its_backend() {
     for (rcode, expected) in [(Rcode::SERVFAIL, 1), (Rcode::NOERROR, 0)] {
         let mut table = Table::new("backends = ['192.0.2.1', '192.0.2.9']");

@@ -257,9 +257,19 @@ impl Table {
         self.ask(number, number, has_opt, transport);
     }
 
+    /// A client asks for a name of its own with these flags in the second octet, by UDP and with OPT.
+    pub(super) fn query_with(&mut self, number: u16, flags: u8) {
+        self.ask_with(number, number, flags, true, Transport::Udp);
+    }
+
     /// A client asks for the name of this number.
     pub(super) fn ask(&mut self, client: u16, number: u16, has_opt: bool, transport: Transport) {
-        let mut message = [&client.to_be_bytes()[..], &[1, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(has_opt)]].concat();
+        self.ask_with(client, number, 0, has_opt, transport);
+    }
+
+    /// A client asks for the name of this number, with these flags.
+    fn ask_with(&mut self, client: u16, number: u16, flags: u8, has_opt: bool, transport: Transport) {
+        let mut message = [&client.to_be_bytes()[..], &[1, flags, 0, 1, 0, 0, 0, 0, 0, u8::from(has_opt)]].concat();
         message.extend([7, b'n']);
         message.extend(format!("{number:06}").bytes());
         message.extend([0, 0, 1, 0, 1]);
