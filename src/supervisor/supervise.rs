@@ -145,7 +145,6 @@ impl Supervisor {
 
     fn new(common: Common, manager: ServiceManager, signals: SignalFd, tree: Tree) -> io::Result<Self> {
         name_process(Role::Supervisor);
-        common.introductions[1].identify_senders()?;
         Ok(Self {
             common,
             tree,
@@ -406,16 +405,15 @@ impl Supervisor {
 
     fn take_introductions(&mut self) {
         for _ in 0..MAX_TURN {
-            match self.common.introductions[1].receive_with_sender::<Introduction>() {
-                Ok((Received::Message(introduction, mut descriptors), sender)) => {
-                    let pid = sender.and_then(|sender| Pid::try_from(sender.pid.as_raw_nonzero().get()).ok());
-                    if let (Some(pid), Some(channel)) = (pid, descriptors.pop()) {
-                        self.introduce(pid, introduction, channel.into());
+            match self.common.introductions[1].receive::<Introduction>() {
+                Ok(Received::Message(introduction, mut descriptors)) => {
+                    if let Some(channel) = descriptors.pop() {
+                        self.introduce(introduction, channel.into());
                     }
                 }
-                // An empty message has a sender.
-                Ok((Received::Closed, None)) => return self.common.renew_introductions(),
-                Ok((Received::Nothing | Received::Closed, _)) => return,
+                // An empty message looks the same, and its sender could close this way as well.
+                Ok(Received::Closed) => return self.common.renew_introductions(),
+                Ok(Received::Nothing) => return,
                 Err(error) => tracing::warn!(%error, "a process has introduced itself in another protocol"),
             }
         }
@@ -432,19 +430,19 @@ impl Supervisor {
         }
     }
 
-    /// Takes the introduction of a process, which the kernel names.
-    fn introduce(&mut self, pid: Pid, introduction: Introduction, channel: Channel) {
+    /// Takes the introduction of a process: the one that made the channel.
+    fn introduce(&mut self, introduction: Introduction, channel: Channel) {
         let Introduction { mut version, mut state, .. } = introduction;
         shorten(&mut version, MAX_VERSION);
         state.shorten();
-        // This one, when it still was another.
-        if pid == id() {
+        // The channels that this process has made are no introductions, nor is its own, when it still was another.
+        let Some(maker) = channel.maker().filter(|maker| maker.pid != id()) else { return };
+        let pid = maker.pid;
+        // One that has just ended is no child any more.
+        if !self.statuses.contains_key(&pid) && !self.common.is_maker_ours(&maker) {
             return;
         }
-        // One that is there no more has left this behind.
-        if !self.members.contains_key(&pid)
-            && (self.members.len() >= MAX_MEMBERS || !self.common.is_ours(pid) || self.watch(pid).is_err())
-        {
+        if !self.members.contains_key(&pid) && (self.members.len() >= MAX_MEMBERS || self.watch(pid).is_err()) {
             return;
         }
         let Some(member) = self.members.get_mut(&pid) else { return };
