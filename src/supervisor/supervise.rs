@@ -25,6 +25,7 @@ use super::tree::{ChangeKind, Ended, Pid, Purpose, Rules, Step, Tree};
 use crate::config::Config;
 use crate::metrics::{ProcessSnapshot, ProcessesSnapshot, Role, SupervisorSnapshot, Takeover};
 use crate::net::listening::ListeningSocket;
+use crate::server::raise_descriptor_limit;
 use crate::service_manager::{Contact, ServiceManager};
 
 /// The supervisor.
@@ -145,6 +146,8 @@ impl Supervisor {
 
     fn new(common: Common, manager: ServiceManager, signals: SignalFd, tree: Tree) -> io::Result<Self> {
         name_process(Role::Supervisor);
+        // It holds all sockets of the server.
+        raise_descriptor_limit();
         Ok(Self {
             common,
             tree,
