@@ -16,8 +16,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::{env, fmt, io};
 
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::fs::{Mode, fchmod};
-use rustix::net::sockopt::socket_peercred;
 use rustix::process::{geteuid, getuid};
 use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
 
@@ -270,7 +271,8 @@ fn clear(path: &Path) -> Result<(), Unfit> {
         socket.set_nonblocking(true)?;
         socket.connect(&SockAddr::unix(path)?)?;
         let stream = UnixStream::from(socket);
-        Ok(socket_peercred(&stream).ok().map(|peer| peer.pid.as_raw_nonzero().get()))
+        // 0 for a process of another namespace: rustix has undefined behavior there.
+        Ok(getsockopt(&stream, PeerCredentials).ok().map(|peer| peer.pid()).filter(|pid| *pid > 0))
     };
     match connect() {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(Unfit::System),

@@ -643,7 +643,7 @@ pub(super) fn worker_count(config: &Config) -> usize {
 }
 
 /// Lets the process open as many descriptors as it is allowed to.
-fn raise_descriptor_limit() {
+pub fn raise_descriptor_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     let _ = setrlimit(Resource::Nofile, limit);

@@ -56,7 +56,7 @@ use self::connections::Tables;
 use self::cookies::OwnSecret;
 pub use self::drain::Drained;
 pub use self::event::{Answer, Loss, ServerEvent};
-pub use self::listeners::Listeners;
+pub use self::listeners::{Listeners, raise_descriptor_limit};
 use self::members::Membership;
 use self::persist::Saves;
 pub use self::privileges::{confine, give_up_early, harden};

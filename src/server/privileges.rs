@@ -13,8 +13,8 @@ use nix::unistd::{Gid, Uid, initgroups, setresgid, setresuid, setuid};
 use rustix::fs::{Access, access};
 use rustix::process::geteuid;
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set, set_capabilities,
-    set_keep_capabilities, set_no_new_privs,
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set, remove_capability_from_bounding_set,
+    set_capabilities, set_keep_capabilities, set_no_new_privs,
 };
 
 use super::StartError;
@@ -60,6 +60,14 @@ pub fn give_up_early(user: Option<&User>, confinement: Option<&Confinement>, has
     }
     if let Some(user) = user.filter(|user| !is(user)) {
         become_user(user, kept).map_err(StartError::Privileges)?;
+    }
+    match (harden_but(kept), user) {
+        (Ok(()), _) => {}
+        (Err(error), Some(user)) => {
+            let error = PrivilegeError { user: user.name.clone(), what: Failed::Capabilities(error) };
+            return Err(StartError::Privileges(error));
+        }
+        (Err(error), None) => tracing::warn!(%error, "capabilities cannot be given up"),
     }
     if let Some(confinement) = confinement {
         confinement.enforce_again();
@@ -142,12 +150,21 @@ fn become_user(user: &User, kept: CapabilitySet) -> Result<(), PrivilegeError> {
 /// # Errors
 /// If a filter of system calls is in the way.
 pub fn harden() -> io::Result<()> {
+    harden_but(CapabilitySet::empty())
+}
+
+/// The same, but it goes on to have those of these capabilities that it has.
+fn harden_but(kept: CapabilitySet) -> io::Result<()> {
     set_no_new_privs(true)?;
     if !geteuid().is_root() {
         // An older kernel has none.
         let _ = clear_ambient_capability_set();
-        let none = CapabilitySet::empty();
-        set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
+        let CapabilitySets { effective, permitted, .. } = capabilities(None)?;
+        let inheritable = CapabilitySet::empty();
+        set_capabilities(
+            None,
+            CapabilitySets { effective: effective & kept, permitted: permitted & kept, inheritable },
+        )?;
     }
     Ok(())
 }

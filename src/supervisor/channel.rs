@@ -8,19 +8,32 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::{PeerCredentials, PeerPidfd};
 use rustix::cmsg_space;
 use rustix::io::Errno;
-use rustix::net::sockopt::set_socket_passcred;
+use rustix::net::sockopt::socket_acceptconn;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, UCred, recvmsg, sendmsg, socketpair,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::tree::Pid;
+
 /// One end of a channel.
 #[derive(Debug)]
 pub(super) struct Channel(OwnedFd);
+
+/// The process that made a channel.
+#[derive(Debug)]
+pub(super) struct Maker {
+    pub(super) pid: Pid,
+    pub(super) uid: u32,
+    /// The process itself, which no later process with its number can be (pidfd); none on Linux before 6.5.
+    pub(super) process: Option<OwnedFd>,
+}
 
 /// What there is to read.
 #[derive(Debug)]
@@ -65,12 +78,20 @@ impl Channel {
         }
     }
 
-    /// Has the kernel attach the sender to each message that is sent to this end from now on (SO_PASSCRED).
-    ///
-    /// # Errors
-    /// If this is no unix socket.
-    pub(super) fn identify_senders(&self) -> io::Result<()> {
-        Ok(set_socket_passcred(&self.0, true)?)
+    /// Returns the process that made this channel, by the word of the kernel alone (SO_PEERCRED, SO_PEERPIDFD); none if no process
+    /// that this one can see did. nix reads it, for rustix has undefined behavior where the number is 0.
+    pub(super) fn maker(&self) -> Option<Maker> {
+        let peer = getsockopt(&self.0, PeerCredentials).ok()?;
+        let process = match getsockopt(&self.0, PeerPidfd) {
+            Ok(process) => Some(process),
+            // Linux before 6.5.
+            Err(nix::Error::ENOPROTOOPT) => None,
+            Err(_) => return None,
+        };
+        let pid = Pid::try_from(peer.pid()).ok().filter(|pid| *pid > 0)?;
+        // One that listens gets another maker by each process that has it listen again, so that the two answers may not agree.
+        let listens = socket_acceptconn(&self.0).ok()?;
+        if listens { None } else { Some(Maker { pid, uid: peer.uid(), process }) }
     }
 
     /// Takes the next message.
@@ -78,42 +99,32 @@ impl Channel {
     /// # Errors
     /// If it is none of ours.
     pub(super) fn receive<M: DeserializeOwned>(&self) -> io::Result<Received<M>> {
-        self.receive_with_sender().map(|(received, _)| received)
-    }
-
-    /// Takes the next message, and its sender by the kernel's word where [`Self::identify_senders`] was called.
-    ///
-    /// # Errors
-    /// If it is none of ours.
-    pub(super) fn receive_with_sender<M: DeserializeOwned>(&self) -> io::Result<(Received<M>, Option<UCred>)> {
         let mut text = vec![0; MAX_MESSAGE];
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_DESCRIPTORS), ScmCredentials(1))];
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
         let received = loop {
             match recvmsg(&self.0, &mut [IoSliceMut::new(&mut text)], &mut control, flags) {
                 // Reported once when the peer has ended with something unread; its earlier messages are still there.
                 Err(Errno::INTR | Errno::CONNRESET) => {}
-                Err(Errno::AGAIN) => return Ok((Received::Nothing, None)),
+                Err(Errno::AGAIN) => return Ok(Received::Nothing),
                 received => break received?,
             }
         };
-        let (mut descriptors, mut sender) = (Vec::new(), None);
+        let mut descriptors = Vec::new();
         for message in control.drain() {
-            match message {
-                RecvAncillaryMessage::ScmRights(rights) => descriptors.extend(rights),
-                RecvAncillaryMessage::ScmCredentials(credentials) => sender = Some(credentials),
-                _ => {}
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                descriptors.extend(rights);
             }
         }
         if received.bytes == 0 {
-            return Ok((Received::Closed, sender));
+            return Ok(Received::Closed);
         }
         if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
             return Err(io::Error::other("a message of another process came cut off: are there descriptors left?"));
         }
         let message = serde_json::from_slice(text.get(..received.bytes).unwrap_or_default())?;
-        Ok((Received::Message(message, descriptors), sender))
+        Ok(Received::Message(message, descriptors))
     }
 }
 
@@ -204,14 +215,19 @@ mod tests {
     }
 
     #[test]
-    fn kernel_names_the_sender() {
+    fn kernel_names_the_maker_of_a_channel() {
         let (one, other) = Channel::pair().expect("descriptors");
-        other.identify_senders().expect("a unix socket");
-        let (reader, _writer) = pipe().expect("descriptors");
-        one.send(&0, &vec![reader.as_fd(); MAX_DESCRIPTORS]).expect("the other end is open");
-        let (received, sender) = other.receive_with_sender::<u8>().expect("a message");
-        assert!(matches!(received, Received::Message(0, passed) if passed.len() == MAX_DESCRIPTORS));
-        assert_eq!(sender.expect("the kernel attaches it").pid, rustix::process::getpid());
+        one.send(&0, &[Channel::pair().expect("descriptors").0.as_fd()]).expect("the other end is open");
+        let Ok(Received::Message(0, mut passed)) = other.receive::<u8>() else { panic!("nothing came") };
+        let maker = Channel::from(passed.remove(0)).maker().expect("this process made it");
+        assert_eq!((maker.pid, maker.uid), (std::process::id(), rustix::process::geteuid().as_raw()));
+        // No process made these, as far as the kernel knows: a socket without a peer, and one that has no processes.
+        for family in [AddressFamily::UNIX, AddressFamily::INET] {
+            let lonely = rustix::net::socket(family, SocketType::STREAM, None).expect("descriptors");
+            assert!(Channel::from(lonely).maker().is_none());
+        }
+        let (pipe, _writer) = pipe().expect("descriptors");
+        assert!(Channel::from(pipe).maker().is_none());
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! A process as the supervisor watches it.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::SystemTime;
 
-use rustix::process::{Pid as SystemPid, PidfdFlags, WaitId, WaitIdOptions, getpgid, getpgrp, pidfd_open, waitid};
+use rustix::process::{
+    Pid as SystemPid, PidfdFlags, WaitId, WaitIdOptions, geteuid, getpgid, getpgrp, pidfd_open, waitid,
+};
 
-use super::channel::Channel;
+use super::channel::{Channel, Maker};
 use super::common::Common;
 use super::message::{GivenUp, State};
 use super::tree::Pid;
@@ -48,17 +50,29 @@ impl WatchedProcess {
 }
 
 impl Common {
+    /// True if the maker of a channel is one of ours: not only of its number, which a process that has ended may have had before.
+    pub(super) fn is_maker_ours(&self, maker: &Maker) -> bool {
+        let is_user =
+            self.to_give_up.user.as_ref().is_none_or(|user| [user.uid, geteuid().as_raw()].contains(&maker.uid));
+        let is_child = |process: &OwnedFd| self.given_up.is_some() || is_child(WaitId::PidFd(process.as_fd()));
+        is_user && self.is_ours(maker.pid) && maker.process.as_ref().is_none_or(is_child)
+    }
+
     /// True if a process is one of ours, by the word of the kernel alone.
     pub(super) fn is_ours(&self, pid: Pid) -> bool {
         let Ok(process) = system_pid(pid) else { return false };
         // A supervisor with all its rights has started all others.
         if self.given_up.is_none() {
-            let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-            return waitid(WaitId::Pid(process), options).is_ok();
+            return is_child(WaitId::Pid(process));
         }
         // The others are no children of one that has succeeded another, and have no fewer rights than this one.
         getpgid(Some(process)).is_ok_and(|group| group == getpgrp())
     }
+}
+
+/// True if this process has started another and has not seen its end.
+fn is_child(process: WaitId<'_>) -> bool {
+    waitid(process, WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT).is_ok()
 }
 
 fn system_pid(pid: Pid) -> io::Result<SystemPid> {

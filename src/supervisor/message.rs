@@ -16,6 +16,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::process::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
 
 use super::channel::{Channel, MAX_DESCRIPTORS};
@@ -238,10 +239,12 @@ impl Sockets {
 
     /// Adds what came to the sockets that came before; returns whether those are all.
     pub(super) fn add_to(self, sockets: &mut Vec<ListeningSocket>, descriptors: Vec<OwnedFd>) -> bool {
-        if self.is_first || sockets.len() > MAX_SOCKETS {
+        if self.is_first {
             sockets.clear();
         }
-        for (fd, name) in descriptors.into_iter().zip(self.names) {
+        let room = max_sockets().saturating_sub(sockets.len());
+        // What comes beyond is closed, so that no process fills the table of another.
+        for (fd, name) in descriptors.into_iter().zip(self.names).take(room) {
             // What another process of ours listens on can be used.
             sockets.extend(ListeningSocket::inherited(fd, name, 0));
         }
@@ -249,8 +252,11 @@ impl Sockets {
     }
 }
 
-/// The most sockets that a process passes: what comes beyond begins anew, so that no process fills the table of another.
-const MAX_SOCKETS: usize = 16_384;
+/// The most sockets that a process takes of another: a quarter of its descriptors, since it has the former ones until all have come.
+fn max_sockets() -> usize {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(limit / 4).unwrap_or(usize::MAX)
+}
 
 /// A text in a memory file, so that it may be of any size.
 ///
@@ -280,3 +286,32 @@ pub(super) fn from_memory(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
 
 /// The largest text that one process passes to another, octets: far above a config, or what is known of thousands of backends.
 const MAX_TEXT: usize = 256 << 20;
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+
+    #[test]
+    fn sockets_of_another_process_leave_most_descriptors_free() {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port of loopback");
+        let (most, mut taken) = (max_sockets(), Vec::new());
+        let stand_in = ListeningSocket::inherited(socket.try_clone().expect("descriptors").into(), "a".to_owned(), 0);
+        let stand_in = stand_in.expect("it listens");
+        // As many as it takes, but one. The table of the test itself may be huge.
+        if most > 1 << 14 {
+            return eprintln!("not tested: this process may open {most} descriptors");
+        }
+        for _ in 1..most {
+            let copy = stand_in.as_fd().try_clone_to_owned().expect("descriptors");
+            taken.extend(ListeningSocket::inherited(copy, "a".to_owned(), 0));
+        }
+        let copies = || (0..3).map(|_| OwnedFd::from(socket.try_clone().expect("descriptors"))).collect();
+        let sockets = |is_first| Sockets { names: vec!["a".to_owned(); 3], is_first, more: false };
+        assert!(sockets(false).add_to(&mut taken, copies()));
+        assert_eq!(taken.len(), most);
+        assert!(sockets(true).add_to(&mut taken, copies()));
+        assert_eq!(taken.len(), 3, "the first ones replace all others");
+    }
+}

@@ -166,11 +166,20 @@ impl Member {
         });
         let socket = listeners.as_ref().map_or(passed, Listeners::admin_socket);
         let has_xdp = setup.config.xdp.is_some();
-        let confinement = match self.common.given_up.as_ref().and_then(|given_up| given_up.confinement.clone()) {
+        let (user, confinement) = match &self.common.given_up {
+            Some(given_up) => (given_up.user.as_ref(), given_up.confinement.clone()),
+            None => (None, None),
+        };
+        let confinement = match confinement {
             Some(confinement) => {
                 // The capabilities that loading takes.
-                if let Err(error) = harden() {
-                    tracing::warn!(%error, "capabilities cannot be given up");
+                match (harden(), user) {
+                    (Ok(()), _) => {}
+                    (Err(error), Some(user)) => {
+                        let problem = format!("user: {} keeps capabilities: {error}", user.name);
+                        return Err(Problem::Start(problem));
+                    }
+                    (Err(error), None) => tracing::warn!(%error, "capabilities cannot be given up"),
                 }
                 confinement
             }

@@ -25,6 +25,7 @@ use super::tree::{ChangeKind, Ended, Pid, Purpose, Rules, Step, Tree};
 use crate::config::Config;
 use crate::metrics::{ProcessSnapshot, ProcessesSnapshot, Role, SupervisorSnapshot, Takeover};
 use crate::net::listening::ListeningSocket;
+use crate::server::raise_descriptor_limit;
 use crate::service_manager::{Contact, ServiceManager};
 
 /// The supervisor.
@@ -145,7 +146,8 @@ impl Supervisor {
 
     fn new(common: Common, manager: ServiceManager, signals: SignalFd, tree: Tree) -> io::Result<Self> {
         name_process(Role::Supervisor);
-        common.introductions[1].identify_senders()?;
+        // It holds all sockets of the server.
+        raise_descriptor_limit();
         Ok(Self {
             common,
             tree,
@@ -406,16 +408,15 @@ impl Supervisor {
 
     fn take_introductions(&mut self) {
         for _ in 0..MAX_TURN {
-            match self.common.introductions[1].receive_with_sender::<Introduction>() {
-                Ok((Received::Message(introduction, mut descriptors), sender)) => {
-                    let pid = sender.and_then(|sender| Pid::try_from(sender.pid.as_raw_nonzero().get()).ok());
-                    if let (Some(pid), Some(channel)) = (pid, descriptors.pop()) {
-                        self.introduce(pid, introduction, channel.into());
+            match self.common.introductions[1].receive::<Introduction>() {
+                Ok(Received::Message(introduction, mut descriptors)) => {
+                    if let Some(channel) = descriptors.pop() {
+                        self.introduce(introduction, channel.into());
                     }
                 }
-                // An empty message has a sender.
-                Ok((Received::Closed, None)) => return self.common.renew_introductions(),
-                Ok((Received::Nothing | Received::Closed, _)) => return,
+                // An empty message looks the same, and its sender could close this way as well.
+                Ok(Received::Closed) => return self.common.renew_introductions(),
+                Ok(Received::Nothing) => return,
                 Err(error) => tracing::warn!(%error, "a process has introduced itself in another protocol"),
             }
         }
@@ -432,19 +433,19 @@ impl Supervisor {
         }
     }
 
-    /// Takes the introduction of a process, which the kernel names.
-    fn introduce(&mut self, pid: Pid, introduction: Introduction, channel: Channel) {
+    /// Takes the introduction of a process: the one that made the channel.
+    fn introduce(&mut self, introduction: Introduction, channel: Channel) {
         let Introduction { mut version, mut state, .. } = introduction;
         shorten(&mut version, MAX_VERSION);
         state.shorten();
-        // This one, when it still was another.
-        if pid == id() {
+        // The channels that this process has made are no introductions, nor is its own, when it still was another.
+        let Some(maker) = channel.maker().filter(|maker| maker.pid != id()) else { return };
+        let pid = maker.pid;
+        // One that has just ended is no child any more.
+        if !self.statuses.contains_key(&pid) && !self.common.is_maker_ours(&maker) {
             return;
         }
-        // One that is there no more has left this behind.
-        if !self.members.contains_key(&pid)
-            && (self.members.len() >= MAX_MEMBERS || !self.common.is_ours(pid) || self.watch(pid).is_err())
-        {
+        if !self.members.contains_key(&pid) && (self.members.len() >= MAX_MEMBERS || self.watch(pid).is_err()) {
             return;
         }
         let Some(member) = self.members.get_mut(&pid) else { return };

@@ -211,8 +211,7 @@ impl Tree {
     /// A process tells who it is: one that was started here, or that was there before.
     pub(super) fn introduced(&mut self, pid: Pid, role: Role, now: Instant) {
         // Which program one runs that was there before does not matter: an upgrade that is under way is forgotten by a succession.
-        let generation = self.generation;
-        let usual = Process { role, generation, is_leaving: false, since: now, heard: now };
+        let usual = Process { role, generation: self.generation, is_leaving: false, since: now, heard: now };
         let process = self.processes.entry(pid).or_insert(usual);
         process.heard = now;
         // It could not be told before.
@@ -226,8 +225,7 @@ impl Tree {
     /// A process does something else now; `took`: how long it had the lock before it served.
     pub(super) fn says(&mut self, pid: Pid, role: Role, took: Duration, now: Instant) {
         let Some(process) = self.processes.get_mut(&pid) else { return };
-        process.heard = now;
-        process.role = role;
+        (process.heard, process.role) = (now, role);
         if matches!(role, Role::Standby | Role::Server) {
             self.backoff.on_load();
         }
