@@ -55,7 +55,7 @@ impl Scene {
         let config = format!("{forwarder}[supervisor]\nstandbys = {standbys}\n");
         let folder = TempDir::new().expect("a folder for the test");
         let program = folder.path().join("hedgerow");
-        fs::copy(env!("CARGO_BIN_EXE_hedgerow"), &program).expect("cargo has built the binary");
+        copy_program(Path::new(env!("CARGO_BIN_EXE_hedgerow")), &program);
         let server = Server::start_group(&program, &config, &[]);
         let scene = Self { server, _authority: authority, program, _folder: folder, config, standbys };
         scene.wait_for_full_strength();
@@ -239,10 +239,6 @@ fn is_running(pid: i32) -> bool {
     status.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
-fn copy(program: &Path, to: &Path) {
-    fs::copy(program, to).expect("a program of this system, and our own folder");
-}
-
 fn kill(pid: i32) {
     // It may be dead already.
     let _ = kill_process(Pid::from_raw(pid).expect("a process has a number"), Signal::KILL);
@@ -292,7 +288,7 @@ fn restarts_and_upgrades_cost_nothing() {
                 fs::write(path, &fs::read(env!("CARGO_BIN_EXE_hedgerow")).expect("our own binary")[..4096])
                     .expect("our own folder")
             },
-            &|path| copy(Path::new("/bin/false"), path),
+            &|path| copy_program(Path::new("/bin/false"), path),
         ];
         for break_it in broken {
             scene.replace_program(|path| {
@@ -305,7 +301,7 @@ fn restarts_and_upgrades_cost_nothing() {
     row.check_whole();
     let row = scene.measure("upgrade", |course| {
         for _ in 0..if IS_WHOLE { 3 } else { 1 } {
-            scene.replace_program(|path| copy(Path::new(env!("CARGO_BIN_EXE_hedgerow")), path));
+            scene.replace_program(|path| copy_program(Path::new(env!("CARGO_BIN_EXE_hedgerow")), path));
             // The one before is on probation for 10 s.
             until("the end of the probation", || {
                 course.load.run_for(ms(500));

@@ -111,7 +111,7 @@ fn a_restart_with_a_wrong_config_is_refused_and_nothing_changes() {
 fn start_copy() -> (Tree, tempfile::TempDir, std::path::PathBuf) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let program = folder.path().join("hedgerow");
-    std::fs::copy(env!("CARGO_BIN_EXE_hedgerow"), &program).expect("our own folder");
+    copy_program(std::path::Path::new(env!("CARGO_BIN_EXE_hedgerow")), &program);
     let tree = Tree::start_program(&program);
     (tree, folder, program)
 }
@@ -119,9 +119,10 @@ fn start_copy() -> (Tree, tempfile::TempDir, std::path::PathBuf) {
 /// Puts something else in the place of the program, as a package does.
 fn replace(program: &std::path::Path, content: &[u8]) {
     use std::os::unix::fs::PermissionsExt as _;
-    let new = program.with_extension("new");
-    std::fs::write(&new, content).expect("our own folder");
-    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).expect("our own file");
+    let (draft, new) = (program.with_extension("draft"), program.with_extension("new"));
+    std::fs::write(&draft, content).expect("our own folder");
+    std::fs::set_permissions(&draft, std::fs::Permissions::from_mode(0o755)).expect("our own file");
+    copy_program(&draft, &new);
     std::fs::rename(&new, program).expect("our own folder");
 }
 

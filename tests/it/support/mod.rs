@@ -55,7 +55,7 @@ pub(crate) use load::{Load, Report, load_answer, load_table, percentile};
 pub(crate) use message::*;
 pub(crate) use quic_backend::{QuicBackend, QuicManner};
 pub(crate) use script::*;
-pub(crate) use server::{Process, Server};
+pub(crate) use server::{Process, Server, copy_program};
 pub(crate) use service_manager::ServiceManager;
 pub(crate) use stream_backend::{Manner, StreamBackend, TestAuthority};
 

@@ -17,6 +17,13 @@ use super::PATIENCE;
 use super::client::{Client, TcpClient};
 use super::http::Admin;
 
+/// Copies a program by another process. A child of another test inherits a descriptor by which this process writes, and the kernel runs
+/// no file that any process may write (ETXTBSY).
+pub(crate) fn copy_program(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg(from).arg(to).status().expect("cp is a program of every system");
+    assert!(status.success(), "{} is copied", from.display());
+}
+
 /// A run of the `hedgerow` binary. Dropping it kills the process; if the test fails, its log is shown.
 pub(crate) struct Process {
     /// The process.
