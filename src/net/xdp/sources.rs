@@ -2,7 +2,7 @@
 //!
 //! A response by AF_XDP leaves to the Ethernet address that the query came from, and the kernel's reverse path filter does not see the
 //! query. So a source is believed only as far as the kernel would send there by the same interface (RFC 3704 section 2.2). The kernel is
-//! asked for a route where none is known here; a flood of new sources costs no more than [`MAX_QUESTIONS`].
+//! asked for a route where none is known here; a flood of new sources costs no more than `MAX_QUESTIONS`.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
