@@ -54,7 +54,9 @@ fn replies_come_in_any_order_by_tcp_and_by_tls() {
         let server = server_that_trusts(&ca, &[&backend], "");
         assert_eq!(ask(&server, 20, ADDRESS), 20);
         assert_eq!((backend.connections(), backend.queries()), (1, 20));
-        assert_eq!(sum(&server, "hedgerow_backend_connections_total", "kind", "full"), 1);
+        // By TLS it resumes the session of a probe that was quicker.
+        let opened = |kind| sum(&server, "hedgerow_backend_connections_total", "kind", kind);
+        assert_eq!(opened("full") + opened("resumed"), 1);
         assert_eq!(server.admin().metrics().sum("hedgerow_backend_connections", &[]), 1);
         assert_eq!(server.admin().metrics().sum("hedgerow_backend_lost_attempts_total", &[]), 0);
     }

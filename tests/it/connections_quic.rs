@@ -26,7 +26,9 @@ fn replies_come_in_any_order_and_queries_are_padded() {
     assert_eq!((backend.connections(), backend.queries()), (1, 20));
     // An OPT and padding (RFC 8467), and ID 0 (RFC 9250 section 4.2.1), though the client has sent none.
     assert_eq!(backend.seen(), [(128, true); 20]);
-    assert_eq!(sum(&server, "hedgerow_backend_connections_total", &[("kind", "full")]), 1);
+    // It resumes the session of a probe that was quicker.
+    let opened = |kind| sum(&server, "hedgerow_backend_connections_total", &[("kind", kind)]);
+    assert_eq!(opened("full") + opened("resumed"), 1);
     assert_eq!(sum(&server, "hedgerow_backend_connections", &[]), 1);
     assert_eq!(sum(&server, "hedgerow_backend_lost_attempts_total", &[]), 0);
 }
