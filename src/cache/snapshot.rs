@@ -112,7 +112,12 @@ impl Cache {
             return Err(DamagedSnapshot::Magic.into());
         }
         let saved_at = u64::from_le_bytes(snapshot.read()?);
-        let passed = (wall.as_millis() as u64).checked_sub(saved_at).ok_or(DamagedSnapshot::FromTheFuture)?;
+        // A clock that is set back by a moment, as NTP does, makes entries no older.
+        let wall = wall.as_millis() as u64;
+        if saved_at > wall + MAX_STEP.as_millis() as u64 {
+            return Err(DamagedSnapshot::FromTheFuture.into());
+        }
+        let passed = wall.saturating_sub(saved_at);
         let mut loaded = 0;
         let mut reply = Vec::new();
         loop {
@@ -243,6 +248,9 @@ impl std::error::Error for LoadError {}
 
 /// What a snapshot begins with. The last octet is the version.
 const MAGIC: [u8; 8] = *b"hedgeca\x01";
+
+/// By how much a clock may be set back between two processes.
+const MAX_STEP: Duration = Duration::from_secs(1);
 
 /// What an entry begins with.
 const ENTRY: u8 = 1;
