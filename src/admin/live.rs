@@ -1,7 +1,7 @@
 //! `/api/v1/live`, which tells each second to whoever listens, and `/api/v1/history`.
 //!
 //! A stream of server-sent events (the `EventSource` of the HTML standard) has no end. So those who listen have places of their own, of
-//! which there are [`MAX_STREAMS`], some of them for the unix socket alone; whoever does not take what it is told loses its connection (`deadline`) or its stream, and
+//! which there are [`MAX_STREAMS`], some of them for the unix socket alone; a client that does not read loses its connection (`deadline`) or its stream, and
 //! gets what it has missed when it comes again.
 
 use std::collections::VecDeque;

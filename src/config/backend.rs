@@ -87,7 +87,7 @@ impl BackendConfig {
         backend
     }
 
-    /// True if its AD is believed (RFC 4035 section 4.9.3), where its pool has set this. By default nobody on the way may be able to
+    /// True if its AD is believed (RFC 4035 section 4.9.3), where its pool has set this. By default no party on the path may be able to
     /// set it: by loopback, and by an encrypted transport to a backend that proves its name or its key.
     pub fn is_ad_trusted(&self, pool: Option<bool>) -> bool {
         self.trust_ad.or(pool).unwrap_or_else(|| {

@@ -639,7 +639,7 @@ mod tests {
         check("[admin]\nlisten = \"127.0.0.1:7\"\ntoken_file = \"admin.token\"", Ok(("http://127.0.0.1:7", true)));
         check("[admin]\nlisten = \"127.0.0.1:7\"\ntoken_file = \"no.token\"", Ok(("http://127.0.0.1:7", false)));
         check("[admin]\nlisten = \"127.0.0.1:0\"", Err("--admin URL"));
-        // The rest is wrong, which the server tells.
+        // The server reports what is wrong with the rest.
         check(
             "[pools.a]\nx = 1\n[admin]\nlisten = \"127.0.0.1:7\"\nsocket = \"off\"",
             Ok(("http://127.0.0.1:7", false)),
