@@ -1,7 +1,7 @@
 //! The cache in the small: `cargo bench --bench cache`.
 //!
-//! A hit among few and among many entries, in random order, from the query's octets to the response's, as a worker does it but for
-//! the sockets; and keeping a reply.
+//! A hit among few and among many entries, in random order, from the query's bytes to the response's, as a
+//! worker does it but for the sockets; and keeping a reply.
 
 #[path = "steps/cached.rs"]
 mod cached;

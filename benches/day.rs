@@ -1,32 +1,32 @@
-//! The verdict on days that are played by the simulator: `cargo bench --bench day`. Every fault is to be told within ten seconds, and
-//! ordinary noise is well; the program says how soon each fault was told, and fails if one was not, or if all was not well without.
+//! The verdict on simulated days: `cargo bench --bench day`. Every fault must be reported within ten seconds,
+//! and ordinary noise must not be. The program prints the delay of each report, and fails if a fault was not
+//! reported or if the day without faults was not well.
 //!
-//! The engine and the prober are the server's, the backends are modelled, and each second is judged as the control thread would. It is
-//! no test only because a build without optimization takes minutes for it.
+//! The engine and the prober are the server's, the backends are modelled, and each second is judged as the
+//! control thread would. It is no test only because a build without optimization takes minutes for it.
 
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hedgerow::metrics::{Counters, Dropped, Snapshot, Summary};
-use hedgerow::policy::{Dispatch, Rules};
+use hedgerow::metrics::{Counters, CountersSummary, DropReason, Snapshot};
+use hedgerow::policy::{Dispatch, PoolRules};
 use hedgerow::sight::Sight;
 use hedgerow::sight::live::{Verdict, VerdictState};
-use hedgerow::sim::{Course, Delay, Happening, Model, Names, PoolModel, Scenario, When, play};
+use hedgerow::sim::{BackendModel, Course, Delay, Happening, NameDistribution, PoolModel, Scenario, When, play};
 use hedgerow::wire::Transport;
 
-/// Something that goes wrong for two minutes, and the reasons by which it may be told.
+/// A fault of two minutes, and the codes that may report it.
 struct Fault {
-    /// How it is called.
     name: &'static str,
     /// Does it, from and to these times.
     happen: fn(&mut Scenario, When),
-    /// Each of them tells it.
+    /// Codes of which any reports the fault.
     codes: &'static [&'static str],
     state: VerdictState,
 }
 
-/// What goes wrong in the day with faults, one after the other.
+/// The faults of the day, in order.
 const FAULTS: &[Fault] = &[
     Fault {
         name: "a backend crashes",
@@ -97,7 +97,8 @@ fn main() -> ExitCode {
     if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Plays an hour of faults, one after the other, and says when each was told. Returns whether each was in time.
+/// Plays an hour of faults, one after the other, and prints the delay of each report. Returns true if each
+/// was reported in time.
 fn tells_every_fault(seed: u64) -> bool {
     let begins = |place: usize| secs(600 * (place as u64 + 1));
     let mut scenario = site(40, secs(600 * (FAULTS.len() as u64 + 1)));
@@ -119,8 +120,8 @@ fn tells_every_fault(seed: u64) -> bool {
                 verdict.state >= fault.state && verdict.reasons.iter().any(|reason| reason.code == *code)
             };
             let after = verdicts[from..].iter().take(120).position(tells);
-            let told = after.map_or_else(|| "never".to_owned(), |after| format!("after {after} s"));
-            println!("{}: {code} told {told}", fault.name);
+            let reported = after.map_or_else(|| "never".to_owned(), |after| format!("after {after} s"));
+            println!("{}: {code} reported {reported}", fault.name);
             is_right &= after.is_some_and(|after| after <= MAX_SECONDS);
         }
     }
@@ -134,33 +135,33 @@ fn with_reloads(scenario: Scenario) -> Scenario {
 }
 
 /// Backends with all that is ordinary: a tail, lost datagrams, failures, short stalls.
-fn noisy() -> Model {
+fn noisy() -> BackendModel {
     let tail = Delay::Pareto { scale: ms(10), shape: 1.5 };
     let usual = Delay::Lognormal { median: ms(2), sigma: 0.7 };
-    Model {
+    BackendModel {
         delay: Course::always(Delay::Mixture { usual: Box::new(usual), others: vec![(0.01, tail)] }),
         loss: Course::always(0.002),
         stalls: vec![When::NowAndThen { length: ms(150), every: secs(300) }],
         failure: 0.001,
-        ..Model::default()
+        ..BackendModel::default()
     }
 }
 
-/// Two pools that are asked in turn: replicas, of which one is asked and another if that is late, and TSs that each know other names
-/// and are silent on those that they do not have, so that some names are known to nobody.
+/// Returns a scenario with two pools: replicas, hedged by another replica, and authorities with different
+/// zones that are silent on unknown names. Some names are unknown to all authorities.
 fn site(queries_a_second: u32, length: Duration) -> Scenario {
-    let replicas = Rules { dispatch: Dispatch::Hedge, ..Rules::default() };
-    let silent = || Model { knows: 0.8, miss: None, ..noisy() };
+    let replicas = PoolRules { dispatch: Dispatch::Hedge, ..PoolRules::default() };
+    let silent = || BackendModel { knows: 0.8, miss: None, ..noisy() };
     Scenario {
         pools: vec![
             PoolModel { rules: replicas, backends: vec![noisy(), noisy(), noisy()] },
-            PoolModel { rules: Rules::default(), backends: vec![silent(), silent()] },
+            PoolModel { rules: PoolRules::default(), backends: vec![silent(), silent()] },
         ],
         queries: length.as_secs() as usize * queries_a_second as usize,
-        names: Names::Unique,
+        names: NameDistribution::Unique,
         gap: secs(1) / queries_a_second,
         is_probed: true,
-        ..Scenario::of_pool(Rules::default(), vec![noisy()])
+        ..Scenario::of_pool(PoolRules::default(), vec![noisy()])
     }
 }
 
@@ -169,15 +170,15 @@ fn judge(scenario: &Scenario, seed: u64) -> Vec<Verdict> {
     let (start, epoch) = (Instant::now(), secs(1_800_000_000));
     let mut sight = Sight::new(start, epoch, &Snapshot::default());
     let mut verdicts = Vec::new();
-    // What leaves is counted by whoever sends it, which is here.
+    // The sender counts outgoing queries, and in this model that is the benchmark.
     let sent = Arc::new(Counters::default());
     play(scenario, start, seed, |at, happening| match happening {
         Happening::Came => sent.query(Transport::Udp),
         Happening::Responded { said: Some(said), .. } => sent.responses(said.source, said.rcode.0, 1),
-        Happening::Responded { said: None, .. } => sent.dropped(Dropped::Unanswered),
+        Happening::Responded { said: None, .. } => sent.dropped(DropReason::Unanswered),
         Happening::Second { pools, counters } => {
             let pools = pools.iter().map(|pool| pool.snapshot()).collect();
-            let counted = Summary::of(vec![Arc::clone(counters), Arc::clone(&sent)]).snapshot();
+            let counted = CountersSummary::of(vec![Arc::clone(counters), Arc::clone(&sent)]).snapshot();
             assert!(sight.take(start + at, epoch + at, &Snapshot { pools, ..counted }).is_some(), "a second is over");
             verdicts.push(sight.verdict().clone());
         }
@@ -194,5 +195,5 @@ fn secs(count: u64) -> Duration {
     Duration::from_secs(count)
 }
 
-/// Within so many seconds a fault is to be told.
+/// The seconds within which a fault must be reported.
 const MAX_SECONDS: usize = 10;

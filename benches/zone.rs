@@ -1,7 +1,8 @@
 //! Reading and building of zones: `cargo bench --bench zone`.
 //!
-//! A million A records as most zones write them, and as a table; the time per line is the reported time divided by a million.
-//! Reading hands records to nobody; building is on top of that, on the same thread, where a server takes two.
+//! A million A records as most zones write them, and as a table; the time per line is the reported time
+//! divided by a million. Reading discards the records; building is on top of that, on the same thread, where
+//! a server takes two.
 
 #[path = "steps/master.rs"]
 mod master;
@@ -11,7 +12,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
-use hedgerow::zone::master::Source;
+use hedgerow::zone::master::ZoneFileSource;
 use hedgerow::zone::{DeferredZoneBuilder, Miss, TablesBuilder, read_table};
 
 use master::read_zone;
@@ -30,7 +31,7 @@ fn zones(criterion: &mut Criterion) {
         writeln!(zone, "host{host:07}.example.org. 300 IN A 1.2.3.4").expect("a String takes all that is written");
         writeln!(table, "host{host:07}.example.org 1.2.3.4 A").expect("a String takes all that is written");
     }
-    let source = Source { name: "zone".to_owned(), octets: zone.into_bytes() };
+    let source = ZoneFileSource { name: "zone".to_owned(), octets: zone.into_bytes() };
     let mut group = criterion.benchmark_group("zone");
     group.sample_size(10).throughput(Throughput::Elements(LINES));
     group.bench_function("read_master_file", |bencher| {

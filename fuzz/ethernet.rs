@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
-use hedgerow::net::xdp::frame::{Checksums, Link, headers_len, read, write_headers};
+use hedgerow::net::xdp::frame::{Checksums, EthernetLink, headers_len, read, write_headers};
 
 /// A frame with a datagram in it: as it comes, and with checksums that are right, by which more is read.
 pub fn frame(octets: &[u8]) {
@@ -38,7 +38,7 @@ fn check_frame(frame: &[u8]) {
 }
 
 /// A frame that we write.
-fn write_frame(link: Link, source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> Vec<u8> {
+fn write_frame(link: EthernetLink, source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0xEE; headers_len(source.is_ipv6())];
     frame.extend(payload);
     write_headers(&mut frame, link, source, destination, 0xBEEF);
@@ -50,7 +50,7 @@ pub fn seeds(payload: &[u8]) -> Vec<Vec<u8>> {
     let ends = [("198.18.0.1:1024", "198.18.0.2:53"), ("[2001:db8::1]:1024", "[2001:db8::2]:53")];
     let frame = |(source, destination): (&str, &str)| {
         let [source, destination] = [source, destination].map(|text| text.parse().expect("an address"));
-        write_frame(Link { ours: [2; 6], theirs: [4; 6] }, source, destination, payload)
+        write_frame(EthernetLink { ours: [2; 6], theirs: [4; 6] }, source, destination, payload)
     };
     ends.map(frame).to_vec()
 }

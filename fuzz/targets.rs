@@ -12,27 +12,28 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use hedgerow::address::HttpPath;
-use hedgerow::cache::{Cache, PoolId, Rules as CacheRules};
+use hedgerow::cache::{Cache, CacheRules, PoolId};
 use hedgerow::config::Config;
 use hedgerow::limit::{CookieSecret, CookieSecrets};
-use hedgerow::net::proxy_protocol::{ClientHeader, Named, read_header, receive_header};
+use hedgerow::net::proxy_protocol::{ClientHeader, NamedClient, read_header, receive_header};
 use hedgerow::net::quic_server::{QueryStream, whole_query};
-use hedgerow::net::tcp::Content;
-use hedgerow::net::tcp::http::request::{Asked, check_message, read_head};
+use hedgerow::net::tcp::Cacheability;
+use hedgerow::net::tcp::http::request::{RequestContent, check_message, read_head};
 use hedgerow::net::tcp::http::response::{head_of_answer, head_of_refusal};
 use hedgerow::policy::budget::Budget;
 use hedgerow::policy::latency::Latency;
-use hedgerow::policy::race::{AttemptId, BackendIndex, Candidates, MAX_ATTEMPTS, Race, RaceContext, Step};
-use hedgerow::policy::{Accept, Dispatch, Grace, Hedge, Rank, Rules};
-use hedgerow::sim::{Move, lead};
-use hedgerow::transfer::tsig::{Algorithm, Key, Keys, verify_query};
+use hedgerow::policy::race::{AttemptId, BackendIndex, Candidates, MAX_ATTEMPTS, Race, RaceContext, RaceStep};
+use hedgerow::policy::{Accept, Dispatch, Grace, Hedge, PoolRules, Rank};
+use hedgerow::sim::{ScriptEvent, lead};
+use hedgerow::transfer::tsig::{Algorithm, TsigKey, TsigKeys, verify_query};
 use hedgerow::transfer::{is_notify_response, read_notify, read_soa_reply, read_transfer_query};
 use hedgerow::wire::{
     ClientForm, CookieOption, CookieState, ExtendedError, FRAME_PREFIX, Freshness, HEADER_LEN, Header, Name,
-    QuestionKey, Rcode, RecordType, Rejected, Transport, TtlBounds, clamp_ttls, first_message, read_query, read_reply,
-    write_cacheable, write_cached, write_error, write_plain_query, write_query, write_response, write_synthesized,
+    QueryRejection, QuestionKey, Rcode, RecordType, Transport, TtlBounds, clamp_ttls, first_message, read_query,
+    read_reply, write_cacheable, write_cached, write_error, write_plain_query, write_query, write_response,
+    write_synthesized,
 };
-use hedgerow::zone::master::{self, Source, Task};
+use hedgerow::zone::master::{self, ZoneFileContext, ZoneFileSource};
 use hedgerow::zone::{Miss, ZoneBuilder, ZoneDb, is_master_file, rdata_to_text, read_table, respond};
 use hickory_proto::op::Message;
 use hickory_proto::rr::Name as HickoryName;
@@ -71,12 +72,12 @@ pub fn query(octets: &[u8]) {
     let mut out = Vec::new();
     let query = match read_query(octets) {
         Ok(query) => query,
-        Err(Rejected::Answer(rcode)) => {
+        Err(QueryRejection::Answer(rcode)) => {
             write_error(octets, rcode, None, UDP_SIZE, &mut out);
             assert!(out.len() <= octets.len().max(HEADER_LEN) + OPT_LEN);
             return assert_read_by_hickory(&out);
         }
-        Err(Rejected::Short | Rejected::NotAQuery) => return,
+        Err(QueryRejection::Short | QueryRejection::NotAQuery) => return,
     };
     let key = QuestionKey::of(&query);
     assert_eq!(key.as_octets().len(), query.question.as_wire().len() + 1);
@@ -206,10 +207,10 @@ pub fn table(octets: &[u8]) {
 
 /// A master file: read, checked as a zone, and its records written as text and read again.
 pub fn master_file(octets: &[u8]) {
-    let source = Source { name: "zone".to_owned(), octets: octets.to_vec() };
+    let source = ZoneFileSource { name: "zone".to_owned(), octets: octets.to_vec() };
     let origin = Name::root();
     let mut include = |name: &str| Err(format!("there is no {name}"));
-    let task = Task { origin: Some(&origin), default_ttl: Some(300), include: &mut include };
+    let task = ZoneFileContext { origin: Some(&origin), default_ttl: Some(300), include: &mut include };
     let mut builder = ZoneBuilder::new(&origin);
     let mut lines = Vec::new();
     let read = master::read(&source, task, &mut |record, place| {
@@ -226,8 +227,8 @@ pub fn master_file(octets: &[u8]) {
         Ok(_) => drop(builder.finish()),
     }
     for (line, rdata) in lines {
-        let source = Source { name: "line".to_owned(), octets: line.clone().into_bytes() };
-        let task = Task { origin: Some(&origin), default_ttl: Some(300), include: &mut include };
+        let source = ZoneFileSource { name: "line".to_owned(), octets: line.clone().into_bytes() };
+        let task = ZoneFileContext { origin: Some(&origin), default_ttl: Some(300), include: &mut include };
         let mut again = Vec::new();
         let read = master::read(&source, task, &mut |record, _| again = record.rdata.to_vec());
         assert!(read.is_ok(), "{line}");
@@ -254,10 +255,10 @@ pub fn rdata(octets: &[u8]) {
 
 /// The data of the one record of this type that a line of a master file makes of a text.
 fn rdata_of(rtype: RecordType, text: &str) -> Option<Vec<u8>> {
-    let source = Source { name: "line".to_owned(), octets: format!(". 300 {rtype} {text}\n").into_bytes() };
+    let source = ZoneFileSource { name: "line".to_owned(), octets: format!(". 300 {rtype} {text}\n").into_bytes() };
     let origin = Name::root();
     let mut include = |name: &str| Err(format!("there is no {name}"));
-    let task = Task { origin: Some(&origin), default_ttl: Some(300), include: &mut include };
+    let task = ZoneFileContext { origin: Some(&origin), default_ttl: Some(300), include: &mut include };
     let mut all = Vec::new();
     let read = master::read(&source, task, &mut |record, _| all.push((record.rtype, record.rdata.to_vec())));
     match (read, all.as_slice()) {
@@ -368,17 +369,17 @@ pub fn http_request(octets: &[u8]) {
     let Ok(request) = request.body(()) else { return };
     let (head, ()) = request.into_parts();
     match read_head(&head, &HttpPath::default()) {
-        Asked::Message(message) => {
+        RequestContent::Message(message) => {
             assert_eq!(check_message(&message), Ok(()));
             let again = format!("/dns-query?dns={}", data_encoding::BASE64URL_NOPAD.encode(&message));
             let (head, ()) = http::Request::get(again).body(()).expect("a sound URI").into_parts();
-            assert_eq!(read_head(&head, &HttpPath::default()), Asked::Message(message.clone()));
-            let answer = head_of_answer(&message, Content::Answer);
+            assert_eq!(read_head(&head, &HttpPath::default()), RequestContent::Message(message.clone()));
+            let answer = head_of_answer(&message, Cacheability::Answer);
             assert_eq!(answer.status(), 200);
             assert!(answer.headers()["cache-control"].to_str().is_ok_and(|age| age.starts_with("max-age=")));
         }
-        Asked::Body => assert_eq!(head.method, http::Method::POST),
-        Asked::Refused(status) => assert_eq!(head_of_refusal(status).status(), status.code()),
+        RequestContent::Body => assert_eq!(head.method, http::Method::POST),
+        RequestContent::Refused(status) => assert_eq!(head_of_refusal(status).status(), status.code()),
     }
 }
 
@@ -415,17 +416,17 @@ pub fn race(octets: &[u8]) {
         }
         loop {
             match race.next_step(&context, now) {
-                Step::Ask { attempt, backend, .. } => {
+                RaceStep::Ask { attempt, backend, .. } => {
                     assert!(attempt.0 == made && backend.0 < backends, "attempt {attempt:?} of {made} at {backend:?}");
                     made += 1;
                     assert!(usize::from(made) <= MAX_ATTEMPTS);
                 }
-                Step::WaitUntil(at) => {
+                RaceStep::WaitUntil(at) => {
                     assert!(at > now && at <= race.deadline());
                     break;
                 }
-                Step::Finished(outcome) => {
-                    assert_eq!(race.next_step(&context, now), Step::Finished(outcome), "it says the same again");
+                RaceStep::Finished(outcome) => {
+                    assert_eq!(race.next_step(&context, now), RaceStep::Finished(outcome), "it says the same again");
                     break;
                 }
             }
@@ -444,20 +445,23 @@ pub fn engine(octets: &[u8]) {
     let moves = events.chunks_exact(2).map(|pair| {
         let slot = pair[1];
         match pair[0] % 16 {
-            0..=3 => Move::Query { name: slot },
-            4 => Move::Retransmission { client: slot },
-            5 => Move::Reply { slot, rank: Rank::Failure },
-            6 => Move::Reply { slot, rank: [Rank::Nodata, Rank::Nxdomain][usize::from(pair[0] >> 7)] },
-            7 => Move::Reply { slot, rank: [Rank::NodataAuthoritative, Rank::Positive][usize::from(pair[0] >> 7)] },
-            8 => Move::OptRefused { slot },
-            9 => Move::Bare { slot },
-            10 => Move::Forged { slot },
-            11 => Move::Unreachable { slot },
-            12 if pair[0] >> 7 == 1 => Move::Lost { slot, is_refused: pair[0] >> 6 & 1 == 1 },
-            12 => Move::Unsent { slot, is_unreachable: pair[0] >> 6 & 1 == 1 },
-            13 => Move::Health { backend: slot, is_up: pair[0] >> 7 == 1 },
-            14 => Move::Reload { rules: slot },
-            _ => Move::Wait { millis: u16::from(slot) * u16::from(pair[0] >> 4) },
+            0..=3 => ScriptEvent::Query { name: slot },
+            4 => ScriptEvent::Retransmission { client: slot },
+            5 => ScriptEvent::Reply { slot, rank: Rank::Failure },
+            6 => ScriptEvent::Reply { slot, rank: [Rank::Nodata, Rank::Nxdomain][usize::from(pair[0] >> 7)] },
+            7 => ScriptEvent::Reply {
+                slot,
+                rank: [Rank::NodataAuthoritative, Rank::Positive][usize::from(pair[0] >> 7)],
+            },
+            8 => ScriptEvent::OptRefused { slot },
+            9 => ScriptEvent::Bare { slot },
+            10 => ScriptEvent::Forged { slot },
+            11 => ScriptEvent::Unreachable { slot },
+            12 if pair[0] >> 7 == 1 => ScriptEvent::Lost { slot, is_refused: pair[0] >> 6 & 1 == 1 },
+            12 => ScriptEvent::Unsent { slot, is_unreachable: pair[0] >> 6 & 1 == 1 },
+            13 => ScriptEvent::Health { backend: slot, is_up: pair[0] >> 7 == 1 },
+            14 => ScriptEvent::Reload { rules: slot },
+            _ => ScriptEvent::Wait { millis: u16::from(slot) * u16::from(pair[0] >> 4) },
         }
     });
     let led = lead(&rules, backends, ttl, Instant::now(), moves.take(MAX_MOVES));
@@ -468,8 +472,8 @@ pub fn engine(octets: &[u8]) {
 const MAX_MOVES: usize = 200;
 
 /// Rules of a pool, made of three octets.
-fn rules([shape, accept, timing]: [u8; 3]) -> Rules {
-    Rules {
+fn rules([shape, accept, timing]: [u8; 3]) -> PoolRules {
+    PoolRules {
         dispatch: [Dispatch::Race, Dispatch::Hedge, Dispatch::Sequential][usize::from(shape) % 3],
         fanout: u16::from(timing & 3),
         accept: [Accept::Any, Accept::Conclusive, Accept::Positive][usize::from(accept) % 3],
@@ -478,7 +482,7 @@ fn rules([shape, accept, timing]: [u8; 3]) -> Rules {
         attempt_timeout: Duration::from_millis(u64::from(timing) + 1),
         tries: (accept >> 5) + 1,
         hedge: Hedge { max: timing >> 4, ..Hedge::default() },
-        ..Rules::default()
+        ..PoolRules::default()
     }
 }
 
@@ -505,20 +509,20 @@ pub fn proxy_header(octets: &[u8]) {
     let is_short = octets.len() - message.len() <= 16 + 4096;
     assert_eq!(received, is_short.then_some(named));
     assert!(!is_short || rest == message, "the header is taken, and nothing of what follows");
-    let Named::Client(client) = named else { return };
+    let NamedClient::Client(client) = named else { return };
     for is_stream in [false, true] {
         let again = ClientHeader::new(Some((client, client)), is_stream).octets;
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
-        assert_eq!(read_header(&again), Some((Named::Client(client), &[][..])));
+        assert_eq!(read_header(&again), Some((NamedClient::Client(client), &[][..])));
     }
 }
 
 /// A zone of many types, and a table.
 static CATALOG: LazyLock<ZoneDb> = LazyLock::new(|| {
     let apex: Name = "example.org".parse().expect("a name");
-    let source = Source { name: "zone".to_owned(), octets: ZONE.as_bytes().to_vec() };
+    let source = ZoneFileSource { name: "zone".to_owned(), octets: ZONE.as_bytes().to_vec() };
     let mut include = |name: &str| Err(format!("there is no {name}"));
-    let task = Task { origin: Some(&apex), default_ttl: Some(300), include: &mut include };
+    let task = ZoneFileContext { origin: Some(&apex), default_ttl: Some(300), include: &mut include };
     let mut builder = ZoneBuilder::new(&apex);
     master::read(&source, task, &mut |record, place| builder.add(&record, place)).expect("a sound zone");
     let (zone, _) = builder.finish().expect("a sound zone");
@@ -534,9 +538,9 @@ const ZONE: &str = "@ SOA ns h 1 3600 600 86400 60\n@ NS ns\nns A 192.0.2.1\nwww
                     svc SVCB 1 www alpn=h2\nmx MX 10 www\n";
 
 /// A key that clients may claim to have.
-static KEYS: LazyLock<Keys> = LazyLock::new(|| {
+static KEYS: LazyLock<TsigKeys> = LazyLock::new(|| {
     let name: Name = "k".parse().expect("a name");
-    Keys::new(vec![Key::new(&name, Algorithm::HmacSha256, b"the secret of all the tests")])
+    TsigKeys::new(vec![TsigKey::new(&name, Algorithm::HmacSha256, b"the secret of all the tests")])
 });
 
 /// A first corpus: what a target is given before anything was found.

@@ -1,4 +1,4 @@
-//! Tells the sources of hedgerow that they stand in a model.
+//! Sets the `cfg` by which the sources of hedgerow know that they are compiled for a model.
 
 fn main() {
     println!("cargo:rustc-check-cfg=cfg(loom)");

@@ -1,16 +1,15 @@
-//! The buckets of log-linear histograms: of latencies that balance pools, of those in metrics, and of those that are simulated.
+//! The buckets of log-linear latency histograms.
 //!
-//! Below `STEPS` µs each microsecond has a bucket; above, each doubling has `STEPS`, so that a bucket is at most 1/`STEPS` of its
-//! lower border wide.
+//! Above `STEPS` µs, a bucket is at most 1/`STEPS` of its lower border wide.
 
 use std::time::Duration;
 
-/// Log-linear buckets of microseconds, so many for each doubling. `STEPS` is a power of two.
+/// Log-linear buckets of microseconds, with `STEPS` (a power of two) per doubling.
 #[derive(Clone, Copy, Debug)]
 pub struct LogLinear<const STEPS: u64>;
 
 impl<const STEPS: u64> LogLinear<STEPS> {
-    /// The bucket of this many microseconds.
+    /// Returns the bucket of a number of microseconds.
     #[inline]
     pub const fn bucket(micros: u64) -> usize {
         if micros < STEPS {
@@ -20,13 +19,13 @@ impl<const STEPS: u64> LogLinear<STEPS> {
         (STEPS + doubling as u64 * STEPS + ((micros >> doubling) - STEPS)) as usize
     }
 
-    /// The bucket of a time, if longer ones than `max` µs count as that. What is below a microsecond is cut off.
+    /// Returns the bucket of a time, at most that of `max` µs. Fractions of a microsecond are cut off.
     #[inline]
     pub fn bucket_of(time: Duration, max: u64) -> usize {
         Self::bucket(u64::try_from(time.as_micros()).unwrap_or(u64::MAX).min(max))
     }
 
-    /// The lower border of a bucket, in µs: the upper one of the bucket before, which does not hold it.
+    /// Returns the lower border of a bucket, in µs, which is the exclusive upper border of the previous one.
     pub const fn border(bucket: usize) -> u64 {
         let bucket = bucket as u64;
         if bucket < STEPS {
@@ -37,7 +36,8 @@ impl<const STEPS: u64> LogLinear<STEPS> {
     }
 }
 
-/// The bucket that holds the quantile of this part (0.0 to 1.0), where each has so many samples; `None` if there are none.
+/// Returns the bucket with the quantile `part` (0.0 to 1.0) of the samples per bucket; `None` without
+/// samples.
 pub fn quantile(counts: &[u64], part: f64) -> Option<usize> {
     let count: u64 = counts.iter().sum();
     let rank = (part.clamp(0.0, 1.0) * count as f64).ceil().max(1.0) as u64;
@@ -54,7 +54,7 @@ mod tests {
 
     use super::*;
 
-    /// Whether a time lies between the borders of its bucket, and how they lie.
+    /// Checks that a time lies between the borders of its bucket, and checks these borders.
     fn check<const STEPS: u64>(micros: u64) {
         let bucket = LogLinear::<STEPS>::bucket(micros);
         let (lower, upper) = (LogLinear::<STEPS>::border(bucket), LogLinear::<STEPS>::border(bucket + 1));

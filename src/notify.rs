@@ -1,7 +1,7 @@
-//! Telling other servers of a new version of a zone by NOTIFY (RFC 1996), on the control thread.
+//! Sends NOTIFY (RFC 1996) to other servers when a zone has a new version, on the control thread.
 //!
-//! Each announcement is a task, with one for each server that is told, which obeys [`NotifyAttempts`]; a later announcement of
-//! the same zone takes its place.
+//! Each announcement is a task with a child task per server, which follows [`NotifyAttempts`]. A later
+//! announcement of the same zone replaces it.
 
 use std::collections::HashMap;
 use std::io;
@@ -16,31 +16,29 @@ use crate::config::Sharing;
 use crate::net::client::UdpClient;
 use crate::net::clock::unix_now;
 use crate::net::tasks::{Task, TaskKind, Tasks, blocking};
-use crate::transfer::tsig::{Key, sign_query};
+use crate::transfer::tsig::{TsigKey, sign_query};
 use crate::transfer::{NotifyAttempts, NotifyStep, Records, Targets, is_notify_response, write_notify};
 use crate::wire::{Name, RecordType, eq_ignore_case};
 use crate::zone::Zone;
 
-/// Tells others of changes.
+/// Announces new versions of zones to other servers.
 pub struct Notifier {
-    /// What is being told, by authority and zone: tasks, which end with their values.
+    /// By authority and zone. Dropping a task cancels the announcement.
     running: HashMap<(usize, Name), Task>,
-    /// Those that are over are cleared away when there are so many.
+    /// The size at which finished announcements are removed.
     many: usize,
-    /// One for each server that is told at a time of a zone.
     places: Arc<Semaphore>,
-    /// The tasks of this thread.
     tasks: Tasks,
 }
 
 impl Notifier {
-    /// Has nothing to tell yet; its tasks are among these.
+    /// Creates a notifier whose tasks run among `tasks`.
     pub fn new(tasks: Tasks) -> Self {
         Self { running: HashMap::new(), many: MANY, places: Arc::new(Semaphore::new(PLACES)), tasks }
     }
 
-    /// Tells whoever is to know of this version of a zone. Must be called within a `LocalSet`.
-    pub fn notify(&mut self, authority: usize, zone: &Arc<Zone>, sharing: &Sharing, key: Option<Key>) {
+    /// Announces this version of a zone to its targets. Must be called within a `LocalSet`.
+    pub fn notify(&mut self, authority: usize, zone: &Arc<Zone>, sharing: &Sharing, key: Option<TsigKey>) {
         self.forget_zone(authority, zone.apex());
         if self.running.len() >= self.many {
             self.running.retain(|_, task| !task.is_over());
@@ -54,39 +52,38 @@ impl Notifier {
         let task = self.tasks.start(TaskKind::Notify, async move {
             let looked_into = Arc::clone(&zone);
             let targets = blocking(move || targets(&looked_into, &sharing)).await;
-            // Ends when the last of them has let go of it.
+            // The channel closes when the last child task drops its end.
             let (over, mut all_over) = mpsc::channel::<()>(1);
-            let tell_one = |target| {
+            let announce_to = |target| {
                 let (zone, key, over, places) = (Arc::clone(&zone), key.clone(), over.clone(), Arc::clone(&places));
                 tasks.start(TaskKind::Notify, async move {
-                    // Each takes a socket, and there may be thousands of zones.
+                    // Each child takes a socket, and there may be thousands of zones.
                     let _place = places.acquire_owned().await;
-                    if let Err(error) = tell(&zone, target, key.as_ref()).await {
+                    if let Err(error) = announce(&zone, target, key.as_ref()).await {
                         tracing::warn!(zone = %zone.apex(), serial = zone.serial(), %error, "NOTIFY cannot be sent");
                     }
                     drop(over);
                 })
             };
-            // Whoever ends this task ends these.
-            let _told: Vec<Task> = targets.into_iter().map(tell_one).collect();
+            let _running: Vec<Task> = targets.into_iter().map(announce_to).collect();
             drop(over);
             all_over.recv().await;
         });
         self.running.insert((authority, name), task);
     }
 
-    /// Tells nobody any more of the zones of an authority.
+    /// Cancels the announcements for all zones of an authority.
     pub fn forget(&mut self, authority: usize) {
         self.running.retain(|(of, _), _| *of != authority);
     }
 
-    /// Tells nobody any more of a zone.
+    /// Cancels the announcement for a zone.
     pub fn forget_zone(&mut self, authority: usize, zone: &Name) {
         self.running.remove(&(authority, zone.clone()));
     }
 }
 
-/// Whom to tell: those in the config, and if anybody may transfer the zone, the name servers that it names.
+/// The config names targets; if any client may transfer the zone, its name servers are added.
 fn targets(zone: &Zone, sharing: &Sharing) -> Vec<SocketAddr> {
     let mut targets = sharing.also_notify.clone();
     if sharing.transfer_to.is_empty() {
@@ -94,7 +91,7 @@ fn targets(zone: &Zone, sharing: &Sharing) -> Vec<SocketAddr> {
     }
     let apex = zone.apex().as_wire();
     let is_apex = |rtype, owner: &[u8]| owner == apex && matches!(rtype, RecordType::SOA | RecordType::NS);
-    // In two passes over a zone that may be large, and then over the few records that matter.
+    // Two passes: one over the zone, which may be large, then one over the few records at the apex.
     let at_apex: Records = zone.iter().filter(|record| is_apex(record.rtype, record.owner)).collect();
     let is_server = |owner: &[u8]| {
         at_apex.iter().any(|record| record.rtype == RecordType::NS && eq_ignore_case(record.rdata, owner))
@@ -112,11 +109,7 @@ fn targets(zone: &Zone, sharing: &Sharing) -> Vec<SocketAddr> {
     targets
 }
 
-/// Tells a server of a version of a zone until it responds or has been told often enough.
-///
-/// # Errors
-/// If there is no socket to be had.
-async fn tell(zone: &Zone, target: SocketAddr, key: Option<&Key>) -> io::Result<()> {
+async fn announce(zone: &Zone, target: SocketAddr, key: Option<&TsigKey>) -> io::Result<()> {
     let client = UdpClient::bind(target)?;
     let id = rand::random();
     let mut attempts = NotifyAttempts::new(Instant::now());
@@ -129,7 +122,7 @@ async fn tell(zone: &Zone, target: SocketAddr, key: Option<&Key>) -> io::Result<
                 if let Some(key) = key {
                     sign_query(key, unix_now(), &mut message);
                 }
-                // One that cannot be reached now is tried again like one that is silent.
+                // An unreachable server is retried like a silent one.
                 is_connected = client.connect().await.is_ok();
                 if is_connected {
                     let _ = client.send(&message).await;
@@ -137,7 +130,7 @@ async fn tell(zone: &Zone, target: SocketAddr, key: Option<&Key>) -> io::Result<
             }
             NotifyStep::WaitUntil(at) if !is_connected => sleep_until(at.into()).await,
             NotifyStep::WaitUntil(at) => {
-                // Not verified, if it is signed: a forged one would only keep us from saying it again.
+                // Signatures are not verified: a forged response would only prevent a repetition.
                 let is_response = |message: &[u8]| is_notify_response(message, id);
                 match client.receive_by(at, &mut [0; RESPONSE], is_response).await {
                     Ok(_) => attempts.on_response(),
@@ -147,7 +140,7 @@ async fn tell(zone: &Zone, target: SocketAddr, key: Option<&Key>) -> io::Result<
             }
             NotifyStep::GiveUp => {
                 let (zone, serial) = (zone.apex(), zone.serial());
-                tracing::warn!(%zone, serial, secondary = %target, "no response to NOTIFY, however often it was sent");
+                tracing::warn!(%zone, serial, secondary = %target, "the secondary does not respond to NOTIFY");
                 return Ok(());
             }
             NotifyStep::Finished => return Ok(()),
@@ -155,14 +148,10 @@ async fn tell(zone: &Zone, target: SocketAddr, key: Option<&Key>) -> io::Result<
     }
 }
 
-/// Announcements among which those that are over are looked for.
 const MANY: usize = 64;
 
-/// Servers that are told at a time, of whatever zone.
 const PLACES: usize = 256;
 
-/// Where name servers listen.
 const DNS_PORT: u16 = 53;
 
-/// Octets of a response of which more than the header does not matter.
 const RESPONSE: usize = 512;

@@ -1,9 +1,7 @@
-//! The signals that a server obeys, taken by a thread of its own: whatever the control thread does or waits for, a second one ends
-//! the process at once.
+//! The signals of a server. A separate thread handles them, so that a second signal ends the process even
+//! while the control thread is busy.
 //!
-//! Signals are blocked from before anything is bound, so that one that comes early does not end us half-way: it waits until
-//! somebody takes it. All threads of the process inherit that. The thread that takes them starts when the process has given up
-//! what it does not need, so that it has no more rights than the others.
+//! Signals are blocked before the process binds anything. The signal thread starts after rights are given up.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{self, exit};
@@ -16,13 +14,13 @@ use nix::sys::signal::{SigSet, Signal};
 use rustix::process::{WaitOptions, wait};
 use tokio::sync::{Notify, oneshot};
 
-use crate::net::tasks::{Lost, TaskKind};
+use crate::net::tasks::{LostTask, TaskKind};
 
-/// Signals that wait until they are taken.
-pub struct Blocked(SigSet);
+/// Signals that stay pending until [`take`](Self::take).
+pub struct BlockedSignals(SigSet);
 
-impl Blocked {
-    /// Blocks them, for this thread and those that it will start.
+impl BlockedSignals {
+    /// Blocks the signals for this thread and those that it starts.
     ///
     /// # Errors
     /// If the system refuses.
@@ -36,24 +34,24 @@ impl Blocked {
         Ok(Self(signals))
     }
 
-    /// Starts the thread that takes them.
+    /// Starts the thread that handles the signals.
     ///
     /// # Errors
-    /// If there is no thread to be had.
+    /// If the thread cannot be started.
     pub fn take(self) -> io::Result<Signals> {
         let (hang_up, upgrade) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let (told, end) = oneshot::channel();
+        let (sender, end) = oneshot::channel();
         let signals = Signals { hang_up: Arc::clone(&hang_up), upgrade: Arc::clone(&upgrade), end };
         thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            let mut told = Some(told);
-            let taken = catch_unwind(AssertUnwindSafe(|| take(&self.0, &hang_up, &upgrade, &mut told)));
+            let mut sender = Some(sender);
+            let taken = catch_unwind(AssertUnwindSafe(|| take(&self.0, &hang_up, &upgrade, &mut sender)));
             let lost = match taken {
                 Ok(error) => TaskKind::Signals.ended(Err(error)),
                 Err(panic) => TaskKind::Signals.panicked(&*panic),
             };
-            match told {
-                Some(told) => drop(told.send(Err(lost))),
-                // It drains, and nobody could end it any more.
+            match sender {
+                Some(sender) => drop(sender.send(Err(lost))),
+                // During a drain, no second signal could end the process any more.
                 None => end_at_once(format!("{lost}; ending at once")),
             }
         })?;
@@ -61,36 +59,33 @@ impl Blocked {
     }
 }
 
-/// What signals say.
+/// The requests of signals.
 pub struct Signals {
-    /// SIGHUP: reload. Several that nobody has heard of yet are one.
     hang_up: Arc<Notify>,
-    /// SIGUSR2: upgrade.
     upgrade: Arc<Notify>,
-    /// The first SIGTERM or SIGINT, by its name: drain and end.
-    end: oneshot::Receiver<Result<&'static str, Lost>>,
+    end: oneshot::Receiver<Result<&'static str, LostTask>>,
 }
 
-/// What a signal asks for.
+/// The request of a signal.
 pub enum SignalRequest {
-    /// A reload.
+    /// Reload the config.
     Reload,
-    /// An upgrade.
+    /// Upgrade the program.
     Upgrade,
-    /// The end; the name of the signal.
+    /// End; holds the name of the signal.
     End(&'static str),
 }
 
 impl Signals {
-    /// Waits for the next signal, or until the thread that would hear of it is lost. The end comes last.
+    /// Waits for the next request. [`SignalRequest::End`] comes last.
     ///
     /// # Errors
-    /// If that thread is lost.
-    pub async fn next(&mut self) -> Result<SignalRequest, Lost> {
+    /// If the signal thread is lost.
+    pub async fn next(&mut self) -> Result<SignalRequest, LostTask> {
         tokio::select! {
             () = self.hang_up.notified() => Ok(SignalRequest::Reload),
             () = self.upgrade.notified() => Ok(SignalRequest::Upgrade),
-            // It is told once; who goes on after it hears of the others.
+            // The loss is reported once; later calls still return other requests.
             ended = &mut self.end, if !self.end.is_terminated() => {
                 ended.unwrap_or_else(|_| Err(TaskKind::Signals.ended(Ok(())))).map(SignalRequest::End)
             }
@@ -98,15 +93,13 @@ impl Signals {
     }
 }
 
-/// Takes signals for ever; returns only an error.
 fn take(
     signals: &SigSet,
     hang_up: &Notify,
     upgrade: &Notify,
-    told: &mut Option<oneshot::Sender<Result<&'static str, Lost>>>,
+    sender: &mut Option<oneshot::Sender<Result<&'static str, LostTask>>>,
 ) -> io::Error {
     TaskKind::Signals.begin();
-    // Of those that have ended before nobody may be told any more.
     if is_init() {
         reap();
     }
@@ -115,8 +108,8 @@ fn take(
             Ok(Signal::SIGCHLD) => reap(),
             Ok(Signal::SIGHUP) => hang_up.notify_one(),
             Ok(Signal::SIGUSR2) => upgrade.notify_one(),
-            Ok(signal) => match told.take() {
-                Some(told) => drop(told.send(Ok(signal.as_str()))),
+            Ok(signal) => match sender.take() {
+                Some(sender) => drop(sender.send(Ok(signal.as_str()))),
                 None => end_at_once(format!("{} again: ending at once", signal.as_str())),
             },
             Err(error) => return error.into(),
@@ -124,23 +117,22 @@ fn take(
     }
 }
 
-/// Whether this is PID 1, as in a container: it inherits all whose parent has ended, and they stay as zombies until it waits for them.
+/// As in a container: PID 1 inherits all orphans and must reap them.
 fn is_init() -> bool {
     process::id() == 1
 }
 
-/// Waits for all that have ended. None of them were started here.
 fn reap() {
     while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
 }
 
-/// Ends the process with status 1. Who reads the log may not read any more, so that is not waited for.
+/// Does not wait for the log, whose reader may have stopped.
 fn end_at_once(why: String) -> ! {
-    let (told, is_told) = channel();
+    let (sender, ended) = channel();
     let _ = thread::Builder::new().spawn(move || {
         tracing::warn!("{why}");
-        let _ = told.send(());
+        let _ = sender.send(());
     });
-    let _ = is_told.recv_timeout(Duration::from_millis(100));
+    let _ = ended.recv_timeout(Duration::from_millis(100));
     exit(1)
 }

@@ -1,4 +1,4 @@
-//! The atomics of what workers share without a lock. They are those of the standard library; in a model, those of loom, which tries
+//! The atomics of lock-free state: those of the standard library, or in a model those of loom, which tries
 //! every order of their operations (`loom/`).
 
 #[cfg(loom)]

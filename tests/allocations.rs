@@ -1,14 +1,15 @@
-//! After warm-up, a query allocates nothing (the hot path's first rule), whether it is forwarded, answered from the cache, or
-//! answered by an authority, and whether it is tapped or not.
+//! After warm-up, a query allocates nothing (the hot path's first rule), whether it is forwarded, answered
+//! from the cache, or answered by an authority, and whether it is tapped or not.
 //!
-//! The server runs in this process, so that its allocations can be counted; the client and the backends run in threads
-//! that are not counted, and nor is the writer of the taps, for which no query waits. The test is alone in its file: another
-//! test's allocations would be counted too.
+//! The server runs in this process, so that its allocations can be counted; the client and the backends run
+//! in threads that are not counted, and nor is the writer of the taps, for which no query waits. The test is
+//! alone in its file: another test's allocations would be counted too.
 //!
-//! What grows to a new peak may allocate, so the peak comes while the server warms up, however busy the machine is. At first the
-//! backends hold their replies until five times as many queries are in flight as are later. From then on the client asks in lock
-//! step: the next batch leaves when all responses are there, the backends have replied to every attempt, and the server has
-//! taken those replies. So nothing that is counted has more in flight than the warm-up had, and it is measured once.
+//! What grows to a new peak may allocate, so the peak comes while the server warms up, however busy the
+//! machine is. At first the backends hold their replies until five times as many queries are in flight as are
+//! later. From then on the client asks in lock step: the next batch leaves when all responses are there, the
+//! backends have replied to every attempt, and the server has taken those replies. So nothing that is counted
+//! has more in flight than the warm-up had, and it is measured once.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -24,8 +25,8 @@ use std::time::Duration;
 use hedgerow::config::Config;
 use hedgerow::load::{Confinement, EtcdSecrets, Setup};
 use hedgerow::metrics::{Snapshot, Tap};
-use hedgerow::server::{Carried, Drained, Listeners, Rest, Server};
-use hedgerow::zone::master::{self, Source, Task};
+use hedgerow::server::{CarriedState, DrainResult, Listeners, QueuedQueryFate, Server};
+use hedgerow::zone::master::{self, ZoneFileContext, ZoneFileSource};
 use hedgerow::zone::{DeferredZoneBuilder, Tables, ZoneDb};
 use tokio::task::LocalSet;
 
@@ -36,13 +37,13 @@ struct Counting;
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 /// Queries to backends that bore the cookies which those give.
 static BORE_COOKIES: AtomicU32 = AtomicU32::new(0);
-/// Whether the test has begun.
+/// True if the test has begun.
 static HAS_BEGUN: AtomicBool = AtomicBool::new(false);
 /// How many replies the backends hold, while they do.
 static HELD: Mutex<Option<u32>> = Mutex::new(None);
 /// Notified when they hold one more.
 static HAS_HELD: Condvar = Condvar::new();
-/// Whether anything is counted yet.
+/// True if anything is counted yet.
 static IS_COUNTING: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
@@ -60,7 +61,7 @@ fn count() {
     }
 }
 
-/// Whether this thread is the writer of the taps.
+/// Returns true if this thread is the writer of the taps.
 fn is_writer() -> bool {
     // To ask may allocate.
     IS_EXEMPT.set(true);
@@ -100,16 +101,17 @@ const ALL_NEW: u32 = u32::MAX;
 const FEW: u32 = 1000;
 /// Queries sent before their responses are read: batches, as under load.
 const AT_ONCE: u32 = 20;
-/// The same while the server warms up: the peak.
+/// The number of concurrent queries while the server warms up: the peak.
 const PEAK: u32 = 5 * AT_ONCE;
 /// How long the client waits for what must happen.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Sockets of a client of several workers, of which the kernel hands some to each.
 const SOCKETS: usize = 8;
-/// Octets of an OPT record with an empty ZONEVERSION option.
+/// Bytes of an OPT record with an empty ZONEVERSION option.
 const WISH_LEN: usize = 15;
-/// What may be allocated by chance where workers share nothing: the octets of a query whose question has the single-flight slot of
-/// one that the other worker has. Of 20 questions two do so once in some hundred batches.
+/// The upper bound of allocations by chance where workers share nothing: the bytes of a query whose question
+/// has the single-flight slot of a query of the other worker. Of 20 questions two do so once in some hundred
+/// batches.
 const BY_CHANCE: u64 = 16;
 
 #[test]
@@ -123,8 +125,9 @@ fn after_warm_up_a_query_allocates_nothing() {
     }
     let allocated = allocations(2, "", "", ALL_NEW, 1).allocated;
     assert!(allocated <= BY_CHANCE, "{allocated} for {COUNTED} queries to two workers");
-    // Each question comes twice, from two sockets. If the kernel hands them to two workers, one hands its query over to the other,
-    // which takes the octets of that, and a block of the channel for each 32 at most.
+    // Each question comes twice, from two sockets. If the kernel hands them to two workers, one hands its
+    // query over to the other, which takes the bytes of that, and a block of the channel for each 32 at
+    // most.
     let (allocated, twice) = (allocations(2, "", "", ALL_NEW, 2).allocated, u64::from(COUNTED / 2));
     assert!(allocated <= twice + twice / 32 + BY_CHANCE, "{allocated} for {twice} queries that join a race");
     // So small that it is full once the server is warm.
@@ -151,7 +154,8 @@ fn after_warm_up_a_query_allocates_nothing() {
     check_tapped("an authority", 0, |taps| answering(zone_db_of(ZONES[0]), taps));
 }
 
-/// Checks that nothing is allocated while the query log and dnstap tell of every query, and each of so many races is slow.
+/// Checks that nothing is allocated while the query log and dnstap record every query, and this many races
+/// are slow.
 fn check_tapped(what: &str, races: u32, measure: impl FnOnce(&str) -> Measured) {
     let folder = tempfile::tempdir().expect("a folder for the test");
     let place = folder.path().display();
@@ -166,10 +170,11 @@ fn check_tapped(what: &str, races: u32, measure: impl FnOnce(&str) -> Measured) 
     assert_eq!(counted.pools.iter().map(|pool| pool.slow_races).sum::<u64>(), u64::from(races), "{what}");
 }
 
-/// Whether the client asks for the version of the zone, and expects it at the end of each answer.
+/// True if the client asks for the version of the zone, and expects it at the end of each answer.
 static ASKS_FOR_VERSION: AtomicBool = AtomicBool::new(false);
 
-/// Records of the root zone that make different answers to the client's queries: each ends with the same four octets.
+/// Records of the root zone that make different answers to the client's queries: each ends with the same four
+/// bytes.
 const ZONES: [&str; 5] = [
     "*.test A 192.0.2.1",
     "*.test CNAME a\na CNAME b\nb A 192.0.2.1",
@@ -183,10 +188,10 @@ const ZONES: [&str; 5] = [
 fn zone_db_of(records: &str) -> ZoneDb {
     let minimum = u32::from_be_bytes([192, 0, 2, 1]);
     let octets = format!("$TTL 300\n@ SOA ns mail 1 2 3 4 {minimum}\n@ NS ns\n{records}\n").into_bytes();
-    let (root, source) = (".".parse().expect("a name"), Source { name: "zone".to_owned(), octets });
+    let (root, source) = (".".parse().expect("a name"), ZoneFileSource { name: "zone".to_owned(), octets });
     let mut builder = DeferredZoneBuilder::new(Some(&root));
     let mut include = |name: &str| Err(name.to_owned());
-    let task = Task { origin: Some(&root), default_ttl: None, include: &mut include };
+    let task = ZoneFileContext { origin: Some(&root), default_ttl: None, include: &mut include };
     master::read(&source, task, &mut |record, place| builder.add(&record, place)).expect("sound records");
     let Ok((zone, _)) = builder.finish() else { panic!("a sound zone") };
     ZoneDb::new(Arc::new(Tables::none())).with_zone(Arc::new(zone))
@@ -217,8 +222,8 @@ fn answering(zone_db: ZoneDb, sections: &str) -> Measured {
     )
 }
 
-/// Measures a server with so many workers, two backends, keys of their pool, and further sections in its config, by queries for so
-/// many names in turn, of which each is asked for so many times at once.
+/// Measures a server with so many workers, two backends, keys of their pool, and further sections in its
+/// config, by queries for so many names in turn, of which each is asked for so many times at once.
 fn allocations(workers: usize, keys: &str, sections: &str, names: u32, times: u32) -> Measured {
     let backends = [backend(), backend()];
     let text = format!(
@@ -255,17 +260,18 @@ fn allocations(workers: usize, keys: &str, sections: &str, names: u32, times: u3
     )
 }
 
-/// What was seen of a server.
+/// The observations of one server.
 struct Measured {
-    /// What it has allocated for [`COUNTED`] queries.
+    /// The number of allocations for [`COUNTED`] queries.
     allocated: u64,
-    /// What it says at its end.
+    /// The summary printed at the end.
     summary: String,
-    /// What it has counted by then.
+    /// The counters at the end.
     counted: Snapshot,
 }
 
-/// Runs a server with one listener and these backends, and asks for so many names in turn, for each of them so many times at once.
+/// Runs a server with one listener and these backends, and asks for so many names in turn, for each of them
+/// so many times at once.
 fn measure(setup: Setup, names: u32, times: u32, backends: &[SocketAddr]) -> Measured {
     let backends = backends.to_vec();
     let sockets = if setup.config.workers == Some(NonZeroUsize::MIN) { 1 } else { SOCKETS };
@@ -273,7 +279,7 @@ fn measure(setup: Setup, names: u32, times: u32, backends: &[SocketAddr]) -> Mea
     runtime.block_on(LocalSet::new().run_until(async {
         let (listeners, _) = Listeners::open(&setup.config, Vec::new()).expect("the address is free");
         let read = Box::new(|_: &_| panic!("nobody asks for a reload"));
-        let server = Server::start(setup, listeners, None, Confinement::default(), Carried::default(), read)
+        let server = Server::start(setup, listeners, None, Confinement::default(), CarriedState::default(), read)
             .expect("the server starts");
         let bound = server.bound();
         let (_, address) = bound.split_once('=').expect("a listener");
@@ -292,13 +298,14 @@ fn measure(setup: Setup, names: u32, times: u32, backends: &[SocketAddr]) -> Mea
         });
         let allocated = allocated.await.expect("every query is answered");
         let counted = server.counted();
-        let (drained, summary, _) = server.drain(Rest::Taken).await;
-        assert_eq!(drained, Drained::Whole);
+        let (drained, summary, _) = server.drain(QueuedQueryFate::Taken).await;
+        assert_eq!(drained, DrainResult::Whole);
         Measured { allocated, summary: summary.to_string(), counted }
     }))
 }
 
-/// A backend that turns every query into a response with an A record, and gives cookies; it ends with the process.
+/// A backend that turns every query into a response with an A record, and gives cookies; it ends with the
+/// process.
 fn backend() -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback can be bound");
     let address = socket.local_addr().expect("it is bound");
@@ -309,13 +316,13 @@ fn backend() -> SocketAddr {
             let answer = b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x04\xc0\x00\x02\x01";
             let question =
                 message[12..length].iter().position(|octet| *octet == 0).map_or(length, |root| 12 + root + 5);
-            // An OPT record alone has 11 octets; with a COOKIE option it has 23 or 39.
+            // An OPT record alone has 11 bytes; with a COOKIE option it has 23 or 39.
             let has_cookie = message[11] == 1 && length - question > 15;
             message[2] |= 0x84;
             message[7] = 1;
             let mut response = [&message[..question], answer].concat();
             if has_cookie {
-                // Of the OPT record 11 octets, of its only option 4, and of the cookies the client's.
+                // Of the OPT record 11 bytes, of its only option 4, and of the cookies the client's.
                 let (opt, cookies) = message[question..length].split_at(15);
                 response.extend([&opt[..10], &[28, 0, 10, 0, 24], &cookies[..8], &[0xC5; 16]].concat());
                 BORE_COOKIES.fetch_add((cookies.len() == 24).into(), Relaxed);
@@ -339,15 +346,12 @@ fn backend() -> SocketAddr {
 
 /// A client of a server, which also knows the server's backends.
 struct Client {
-    /// Its sockets to the server.
     sockets: Vec<UdpSocket>,
-    /// Its sockets to the backends.
     backends: Vec<UdpSocket>,
-    /// How many names it asks for.
+    /// The number of different names.
     names: u32,
     /// How many times it asks for each, one after the other from different sockets.
     times: u32,
-    /// How many queries it has sent.
     sent: Cell<u32>,
 }
 
@@ -358,7 +362,8 @@ impl Client {
         Self { sockets, backends: backends.into_iter().map(connected).collect(), names, times, sent: Cell::new(0) }
     }
 
-    /// Brings the peak: the backends hold their replies until the server has asked them for the last of so many queries.
+    /// Brings the peak: the backends hold their replies until the server has asked them for the last of so
+    /// many queries.
     fn reach_peak(&self) {
         let held = || HELD.lock().expect("nothing panics here");
         *held() = (!self.backends.is_empty()).then_some(0);
@@ -375,7 +380,8 @@ impl Client {
         self.sent.set(self.sent.get() + PEAK);
     }
 
-    /// Sends so many queries in batches. Before a batch leaves, the server has taken all that the backends have replied.
+    /// Sends so many queries in batches. Before a batch leaves, the server has taken all that the backends
+    /// have replied.
     fn ask(&self, queries: u32, at_once: u32) {
         // A reply to the first query of each socket comes to the server after all replies to earlier batches.
         let first = self.sockets.len() as u32;
@@ -419,8 +425,9 @@ impl Client {
         &self.sockets[number as usize % self.sockets.len()]
     }
 
-    /// Waits until the backends have replied to all that they were asked. The server has sent each attempt before the last
-    /// response of its batch, and a backend takes what it is asked in turn: what the client asks of it now comes last.
+    /// Waits until the backends have replied to all that they were asked. The server has sent each attempt
+    /// before the last response of its batch, and a backend takes what it is asked in turn: what the client
+    /// asks of it now comes last.
     fn wait_for_backends(&self) {
         for backend in &self.backends {
             backend.send(b"\0\0\x01\0\0\0\0\0\0\0\0\0").expect("loopback takes a datagram");

@@ -1,6 +1,8 @@
 //! The rules of style that can be searched for, held over the whole source tree. A finding names file, line
 //! and rule. Rules that need judgment are not here: they are a reader's.
 
+#[path = "tidy/prose.rs"]
+mod prose;
 #[path = "tidy/source.rs"]
 mod source;
 
@@ -11,8 +13,8 @@ use source::{Line, Source, has_words, is_word, read_tree};
 /// The whole tree, read once for all rules.
 static TREE: LazyLock<Vec<Source>> = LazyLock::new(|| read_tree(&["src", "tests", "benches"]));
 
-/// Who may use whom: arrows point down only. A room that is not on its line of this table is out of its
-/// reach, and a new arrow is a change of design, to be argued in the commit that adds it here.
+/// The rooms that each room may use: arrows point down only. A room that is not on the line of this table is
+/// out of reach, and a new arrow is a change of design, to be argued in the commit that adds it here.
 const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     // To `admin` and `sight`: `ctl` and `top` read the JSON that the admin server writes, by the same types.
@@ -40,7 +42,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "files",
         ],
     ),
-    // To `cache`: it goes from process to process. To `admin`: what is asked of a server is told to the supervisor.
+    // To `cache`: the cache goes from process to process. To `admin`: the supervisor carries out admin
+    // requests.
     ("supervisor", &["server", "service_manager", "signals", "load", "admin", "config", "net", "cache", "metrics"]),
     (
         "server",
@@ -81,13 +84,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("load", &["address", "admin", "config", "net", "transfer", "limit", "zone", "wire", "files"]),
     // To `sight`: the JSON is its type.
     ("admin", &["address", "taps", "config", "net", "cache", "sight", "wire", "metrics", "state", "files"]),
-    // To `limit`: a resolver that is ourselves is told by our addresses.
+    // To `limit`: the discoverer recognizes a resolver that is hedgerow itself by hedgerow's addresses.
     ("discoverer", &["discover", "config", "net", "limit", "wire", "files"]),
-    // To `metrics`: where members come from is told by its words. To `config`: what a member may be is bounded as a backend is.
+    // To `metrics`: the origin of a member is named by a word of it. To `config`: the bounds of a member are
+    // those of a backend.
     ("discover", &["address", "config", "limit", "wire", "metrics"]),
     ("health", &["state", "config", "net", "policy", "wire"]),
     ("secondary", &["address", "config", "net", "transfer", "zone", "wire", "files"]),
-    // To `sight`: the JSON is its type. To `zone`: what differs is told as text.
+    // To `sight`: the JSON is a type of it. To `zone`: it prints differences as text.
     ("replicas", &["address", "sight", "state", "net", "policy", "zone", "wire"]),
     ("notify", &["config", "net", "transfer", "zone", "wire"]),
     // To `cache`: only for the form in which it writes responses, which is that of all responses.
@@ -96,35 +100,40 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["engine", "taps", "sight", "state", "config", "net", "policy", "cache", "limit", "wire", "metrics", "faults"],
     ),
     ("authority", &["taps", "net", "transfer", "limit", "zone", "wire", "metrics", "faults"]),
-    // To `policy`: why an attempt was made is its word. To `metrics`: what is dropped is counted there, and the words for sources.
+    // To `policy`: why an attempt was made is its word. To `metrics`: what is dropped is counted there, and
+    // the words for sources.
     ("taps", &["address", "config", "net", "policy", "sight", "wire", "metrics", "faults"]),
     // It drives the engine, and so makes what that is made of.
     ("sim", &["address", "engine", "state", "config", "policy", "cache", "limit", "wire", "metrics", "log_linear"]),
-    // To `state`, `metrics` and `limit`: what workers share is made of atomics, and so no I/O.
-    // To `sight`: what is told of a race is its value.
+    // To `state`, `metrics` and `limit`: the state that workers share is made of atomics, and so no I/O. To
+    // `sight`: the description of a race is a value of it.
     ("engine", &["address", "state", "config", "policy", "cache", "limit", "wire", "metrics", "sight", "sync"]),
-    // To `cache` and `limit`: the state is what workers share, and the cache and what limits clients are parts of that.
-    // To `net`: what a connection to a backend by TLS needs belongs to the backend, and is shared by all workers as that is.
-    // To `zone`: what the LS says of itself is a zone that the workers share.
+    // To `cache` and `limit`: the state is what workers share, and the cache and what limits clients are
+    // parts of that. To `net`: what a connection to a backend by TLS needs belongs to the backend, and is
+    // shared by all workers as that is. To `zone`: what the LS says of itself is a zone that the workers
+    // share.
     ("state", &["address", "net", "config", "policy", "cache", "limit", "zone", "wire", "metrics"]),
     // To `cache`: the rules of `[cache]` are its type, as those of a pool are the type of `policy`.
     ("config", &["address", "policy", "cache", "transfer", "limit", "zone", "wire"]),
-    // To `policy`: attempts and replies are of its kinds and ranks. To `wire`: names are counted as they are in messages.
+    // To `policy`: attempts and replies are of its kinds and ranks. To `wire`: names are counted as they are
+    // in messages.
     ("sight", &["policy", "metrics", "wire", "log_linear"]),
-    // To `limit`: who may connect and for how long is decided there.
-    // To `policy`: the table of query slots, with their quarantine, is pure, and `sim` has one too.
+    // To `limit`: it decides which clients may connect and for how long. To `policy`: the table of query
+    // slots, with their quarantine, is pure, and `sim` has one too.
     ("net", &["address", "policy", "limit", "wire", "metrics", "faults"]),
     ("cache", &["wire"]),
-    // To `zone`: what is transferred are the records of zones. To `limit`: who may have them is told by prefixes too.
+    // To `zone`: transfers send the records of zones. To `limit`: prefixes select the clients that may
+    // transfer.
     ("transfer", &["limit", "zone", "wire"]),
     ("zone", &["wire"]),
-    // To `wire`: a cookie comes and goes as an option of a message. To `sync`: atomics come from there where a model tries them.
+    // To `wire`: a cookie comes and goes as an option of a message. To `sync`: atomics come from there where
+    // a model tries them.
     ("limit", &["wire", "sync"]),
     ("policy", &["log_linear", "sync"]),
     // To `wire`: an rcode is shown by its mnemonic, and there is one registry of those.
     ("metrics", &["address", "wire", "log_linear"]),
     ("wire", &[]),
-    // How operators write where servers are: everybody who knows a listener or a backend by its address.
+    // The notation of server addresses: for all rooms that know a listener or a backend by its address.
     ("address", &[]),
     ("log_linear", &[]),
     ("files", &["faults"]),
@@ -137,7 +146,7 @@ const PURE_ROOMS: &[&str] = &[
     "address", "config", "discover", "wire", "policy", "cache", "transfer", "limit", "zone", "engine", "sim", "sight",
 ];
 
-/// What a pure room does not name outside its tests.
+/// The words that a pure room does not use outside its tests.
 const IMPURE: &[&str] = &[
     "tokio",
     "socket2",
@@ -169,10 +178,10 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("tests/allocations.rs", "a counting allocator: `GlobalAlloc` is an unsafe trait"),
 ];
 
-/// Files that may make sockets for datagrams: there all of them are told to ignore what is said of the path MTU.
+/// Files that may make sockets for datagrams: there all sockets are set to ignore path MTU messages.
 const SOCKET_FILES: [&str; 2] = ["src/net/bind.rs", "src/net/backend_sockets/socket.rs"];
 
-/// What makes such a socket.
+/// The code that makes such a socket.
 const MADE: &[&str] = &["UdpSocket::bind(", "Type::DGRAM"];
 
 /// Files that may sleep, and why.
@@ -184,13 +193,13 @@ const SLEEPING_FILES: &[(&str, &str)] = &[
     ("src/faults.rs", "a disk that stalls, in builds for tests alone"),
 ];
 
-/// What sleeps. The alarm of a state machine (`sleep_until` among other things that may happen) is not meant.
+/// The code that sleeps. The alarm of a state machine (`sleep_until` among other events) is not meant.
 const SLEEPS: &[&str] = &["sleep(", "::sleep", "park_timeout("];
 
-/// What starts tasks and threads.
+/// The code that starts tasks and threads.
 const STARTS: &[&str] = &["spawn_local(", "spawn_blocking(", "tokio::spawn(", "thread::spawn(", "thread::Builder"];
 
-/// Files that may start tasks and threads, and why: there somebody waits for their end.
+/// Files that may start tasks and threads, and why: their code waits for the end of the tasks.
 const STARTING_FILES: &[(&str, &str)] = &[
     ("src/net/tasks.rs", "the sets of tasks of a thread"),
     ("src/net/tcp/mod.rs", "the connections of a listener, whose end it waits for"),
@@ -229,7 +238,7 @@ const WORDS: &[(&str, &str)] = &[
     ("summarise", "summarize"),
 ];
 
-/// Terms by which those who know the field look for what is here: each stands in a comment of `src`.
+/// Terms that DNS experts search for: each stands in a comment of `src`.
 const TERMS: &[&str] = &[
     "GSO",
     "GRO",
@@ -421,7 +430,7 @@ fn standards_are_cited_in_one_form() {
     check_lines(&["src", "tests", "benches"], "cite as `RFC 2308 section 5`", |_, line| miscites(&line.comment));
 }
 
-/// Who follows a citation finds what is cited.
+/// Checks that each cited section of the contract exists.
 #[test]
 fn the_contract_is_cited_by_its_headings() {
     const FILE: &str = "docs/src/contract.md";
@@ -541,7 +550,7 @@ fn files_named(comment: &str) -> impl Iterator<Item = &str> {
     words.map(|word| word.trim_end_matches('.')).filter(|word| word.len() > 3 && word.ends_with(".rs"))
 }
 
-/// Whether a text is the name of a module or a function.
+/// Returns true if a text is written as the name of a module or a function.
 fn is_name(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|octet| octet.is_ascii_lowercase() || octet.is_ascii_digit() || octet == b'_')
 }
@@ -551,7 +560,7 @@ fn report(findings: &[String]) {
     assert!(findings.is_empty(), "\n{}\n", findings.join("\n"));
 }
 
-/// Whether a list of exceptions names this file.
+/// Returns true if a list of exceptions names this file.
 fn is_excepted(exceptions: &[(&str, &str)], source: &Source) -> bool {
     exceptions.iter().any(|(path, _reason)| *path == source.path)
 }
@@ -597,8 +606,8 @@ fn first_names(rest: &str) -> Vec<String> {
     names
 }
 
-/// Whether a comment cites an RFC in another form than `RFC 2308 section 5`. A whole document is cited by its
-/// number alone, and a line may end within a citation.
+/// Returns true if a comment cites an RFC in another form than `RFC 2308 section 5`. A whole document is
+/// cited by its number alone, and a line may end within a citation.
 fn miscites(comment: &str) -> bool {
     comment.match_indices("RFC").any(|(at, mark)| {
         let rest = &comment[at + mark.len()..];

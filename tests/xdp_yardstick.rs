@@ -1,5 +1,6 @@
-//! What `benches/common/xdp_echo` does to frames is right: the program that chooses them, run here by the interpreter of the library's
-//! tests, and the turn that makes an echo of a query. The benches themselves have the kernel try the same frames.
+//! What `benches/common/xdp_echo` does to frames is right: the program that chooses them, run here by the
+//! interpreter of the library's tests, and the turn that makes an echo of a query. The benches themselves
+//! have the kernel try the same frames.
 
 #[path = "../benches/common/xdp_echo/frame.rs"]
 mod frame;
@@ -14,11 +15,10 @@ mod interpreter;
 
 use hedgerow::net::xdp::program::XDP_PASS;
 
-use interpreter::{Map, World};
+use interpreter::{InterpreterState, Map};
 
-/// Neither 0 nor the same octet twice.
+/// Neither 0 nor the same byte twice.
 const PORT: u16 = 0x1253;
-/// A descriptor.
 const MAP: i32 = 77;
 
 #[test]
@@ -66,5 +66,5 @@ fn sum(header: &[u8]) -> u32 {
 /// Runs a program on a frame and returns what it says, with a socket in the map.
 fn run(program: &[u64], frame: &[u8]) -> i32 {
     let maps = [(MAP, Map::Sockets(vec![0]))].into();
-    interpreter::run(program, frame, &mut World { queue: 0, maps })
+    interpreter::run(program, frame, &mut InterpreterState { queue: 0, maps })
 }

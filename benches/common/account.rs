@@ -1,4 +1,5 @@
-//! What the system's account says of a process and of all that it started: CPU time and memory; and of a core: how long it was busy.
+//! What the system's account says of a process and of all that it started: CPU time and memory; and of a
+//! core: how long it was busy.
 
 use std::ops::Sub;
 use std::time::Duration;
@@ -14,7 +15,7 @@ pub(crate) struct CpuTime {
 }
 
 impl CpuTime {
-    /// What the process and all below it have used since they began.
+    /// Returns the total usage of the process and its descendants since they began.
     pub(crate) fn of(root: u32) -> io::Result<Self> {
         let tick = 1.0 / rustix::param::clock_ticks_per_second() as f64;
         let tree = tree(root)?;
@@ -22,7 +23,6 @@ impl CpuTime {
         Ok(Self { user: sum(|entry| entry.user), system: sum(|entry| entry.system) })
     }
 
-    /// Both together.
     pub(crate) fn total(self) -> Duration {
         self.user + self.system
     }
@@ -37,7 +37,7 @@ impl Sub for CpuTime {
     }
 }
 
-/// Memory of a process tree, in octets.
+/// Memory of a process tree, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Memory {
     /// Resident; pages that several processes share count for each.
@@ -47,7 +47,7 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// What the process and all below it hold now.
+    /// Returns the current usage of the process and its descendants.
     pub(crate) fn of(root: u32) -> io::Result<Self> {
         let mut sum = Self::default();
         for Entry { pid, .. } in tree(root)? {
@@ -63,7 +63,8 @@ impl Memory {
     }
 }
 
-/// How long a core has been busy since the system started, whoever that was for: programs, the kernel for them, interrupts hard and soft.
+/// Returns how long a core has been busy since the system started: with programs, with the kernel on their
+/// behalf, and with hard and soft interrupts.
 pub(crate) fn core_busy(core: usize) -> io::Result<Duration> {
     let stat = fs::read_to_string("/proc/stat")?;
     let name = format!("cpu{core}");
@@ -75,7 +76,8 @@ pub(crate) fn core_busy(core: usize) -> io::Result<Duration> {
     Ok(Duration::from_secs_f64(busy as f64 / rustix::param::clock_ticks_per_second() as f64))
 }
 
-/// How long the threads of a process have run, to the nanosecond, with whatever interrupts did meanwhile (proc(5), schedstat).
+/// How long the threads of a process have run, to the nanosecond, with whatever interrupts did meanwhile
+/// (proc(5), schedstat).
 pub(crate) fn run_time(pid: u32) -> io::Result<Duration> {
     let of_thread = |thread: fs::DirEntry| {
         let text = fs::read_to_string(thread.path().join("schedstat"))?;
@@ -90,10 +92,9 @@ pub(crate) fn pids(root: u32) -> io::Result<Vec<u32>> {
     Ok(tree(root)?.iter().map(|entry| entry.pid).collect())
 }
 
-/// One process as the system tells of it.
+/// One process in `/proc`.
 #[derive(Clone, Copy)]
 struct Entry {
-    /// Its number.
     pid: u32,
     /// The number of the one that started it.
     parent: u32,
@@ -107,8 +108,8 @@ impl Entry {
     /// Reads the account of a process, if it still is there.
     fn read(pid: u32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The second field is the name in parentheses, which may hold anything. What follows begins with field 3, the
-        // state; the parent is field 4, utime and stime are fields 14 and 15 (proc(5)).
+        // The second field is the name in parentheses, which may hold anything. What follows begins with
+        // field 3, the state; the parent is field 4, utime and stime are fields 14 and 15 (proc(5)).
         let (_, behind_name) = stat.rsplit_once(')')?;
         let fields: Vec<&str> = behind_name.split_whitespace().collect();
         let number = |place: usize| fields.get(place - 3)?.parse::<u64>().ok();

@@ -1,9 +1,10 @@
 //! The load client: sends numbered queries over a few connected sockets, checks every response, and times it.
 //!
 //! Closed loop: so many queries are always outstanding, and each response lets the next query out; that finds
-//! the rate. Open loop: queries leave at a fixed rate whatever comes back, and each is timed from the moment at
-//! which it was due, so that neither a late client nor a stalled server hides a delay. A query that is lost
-//! counts in the percentiles with the whole time-out. One thread does all, in batches, in a process of its own.
+//! the rate. Open loop: queries leave at a fixed rate whatever comes back, and each is timed from the moment
+//! at which it was due, so that neither a late client nor a stalled server hides a delay. A query that is
+//! lost counts in the percentiles with the whole time-out. One thread does all, in batches, in a process of
+//! its own.
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -18,16 +19,16 @@ use socket2::{Domain, Socket, Type};
 use super::message::{self, Expect, Lengths};
 use super::process::Process;
 
-/// What a client is told to do.
+/// The task of a client.
 #[derive(Clone, Copy, clap::Args)]
 pub(crate) struct Plan {
     /// The address to load.
     #[arg(long, value_parser = ours)]
     pub(crate) server: SocketAddr,
-    /// What counts as the right response.
+    /// The responses that count as right.
     #[arg(long)]
     pub(crate) expect: Expect,
-    /// How long queries are sent, in seconds.
+    /// The duration of the load, in seconds.
     #[arg(long)]
     pub(crate) secs: f64,
     /// Open loop at so many queries a second; without it, closed loop.
@@ -42,7 +43,6 @@ pub(crate) struct Plan {
     /// Names before the first one comes again; 0: only when numbers run out.
     #[arg(long)]
     pub(crate) names: u32,
-    /// How long names are.
     #[arg(long)]
     pub(crate) lengths: Lengths,
     /// Queries have an OPT record, and so do responses.
@@ -54,7 +54,7 @@ pub(crate) struct Plan {
     /// Sockets that queries leave from in turn, each with its port.
     #[arg(long)]
     pub(crate) sockets: usize,
-    /// Also tell the p99 of each [`SLOT`].
+    /// Also print the p99 of each [`SLOT`].
     #[arg(long)]
     pub(crate) slots: bool,
 }
@@ -94,7 +94,6 @@ impl Plan {
 
 /// A client at work.
 pub(crate) struct Running {
-    /// The process.
     process: Process,
 }
 
@@ -105,8 +104,8 @@ impl Running {
     }
 }
 
-/// An address of this machine, or one in the network that is kept for benchmarks, which the Internet does not have (RFC 6890 section
-/// 2.2.2): nobody else is to be loaded.
+/// Parses an address of this machine, or one in the network that is reserved for benchmarks (RFC 6890 section
+/// 2.2.2): hosts on the Internet must not be loaded.
 fn ours(text: &str) -> Result<SocketAddr, String> {
     let is_ours = |ip| match ip {
         IpAddr::V4(ip) => ip.is_loopback() || ip.octets()[..2] == [198, 18],
@@ -116,32 +115,24 @@ fn ours(text: &str) -> Result<SocketAddr, String> {
     address.ok_or_else(|| "expected an address in 127.0.0.0/8 or 198.18.0.0/16 with a port".to_owned())
 }
 
-/// What a client saw. Times are in microseconds.
+/// The results of a client. Times are in microseconds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Seen {
     /// Right answers a second, from the first query to the last answer.
     pub(crate) rate: f64,
-    /// Queries sent.
     pub(crate) sent: u64,
-    /// Right answers.
     pub(crate) answered: u64,
     /// Queries without a right answer within the time-out.
     pub(crate) lost: u64,
     /// Responses that were not the right one.
     pub(crate) wrong: u64,
-    /// The median.
     pub(crate) p50: f64,
-    /// The 90th percentile.
     pub(crate) p90: f64,
-    /// The 99th percentile.
     pub(crate) p99: f64,
-    /// The 99.9th percentile.
     pub(crate) p999: f64,
-    /// The longest.
     pub(crate) max: f64,
     /// The median of those that were answered.
     pub(crate) answered_p50: f64,
-    /// Their 99th percentile.
     pub(crate) answered_p99: f64,
     /// The 99th percentile of the queries due in each [`SLOT`], if the plan asks for it.
     pub(crate) slots: Vec<f64>,
@@ -150,7 +141,7 @@ pub(crate) struct Seen {
 /// The time for which a run is looked at by itself, to see how figures change.
 pub(crate) const SLOT: Duration = Duration::from_millis(100);
 /// Queries outstanding in a closed loop. A socket with the default receive buffer holds about 190 small
-/// datagrams; more than that would measure who asks the kernel for a larger one.
+/// datagrams; a larger window would favor servers that set a larger buffer.
 pub(crate) const WINDOW: usize = 128;
 
 /// Sockets of a client, unless more queries are to be out at once than they have IDs for.
@@ -160,10 +151,11 @@ pub(crate) const SOCKETS: usize = 8;
 const BATCH: usize = WINDOW / SOCKETS;
 /// Query IDs that a lane uses in turn. A query whose ID is needed again is lost.
 const IDS: u16 = 16_384;
-/// A prime, larger than any count of names. Names that come again come in steps of it, so that all of them come, but none near
-/// the one before: neither in the order of their numbers nor in the order in which they came to be known.
+/// A prime, larger than any count of names. Names that come again come in steps of it, so that all of them
+/// come, but none near the one before: neither in the order of their numbers nor in the order in which they
+/// came to be known.
 pub(crate) const SCATTER: u64 = 2_654_435_761;
-/// Octets that the kernel may buffer for a client's socket: it must not lose what the server sent.
+/// Bytes that the kernel may buffer for a client's socket: it must not lose what the server sent.
 const SOCKET_BUFFER: usize = 4 << 20;
 /// Longest wait for a datagram, so that a loop sees its end.
 const MAX_WAIT: Duration = Duration::from_millis(5);
@@ -218,11 +210,10 @@ fn wait(lanes: &[Lane], longest: Duration) -> io::Result<()> {
     Ok(())
 }
 
-/// When queries leave.
 struct Pace {
-    /// When the first query is due.
+    /// The time of the first query.
     begin: Instant,
-    /// When no more queries leave.
+    /// The end of sending.
     end: Instant,
     /// Time between two queries of an open loop; `None` in a closed one.
     gap: Option<Duration>,
@@ -259,7 +250,7 @@ impl Pace {
         self.gap.map(|gap| self.begin + gap * (self.sent - self.sent % self.burst))
     }
 
-    /// How long there is nothing to send.
+    /// Returns the time until the next query.
     fn until_next(&self, now: Instant) -> Duration {
         let next = self.next_due().filter(|&due| due < self.end);
         next.map_or(MAX_WAIT, |due| due.saturating_duration_since(now).min(MAX_WAIT))
@@ -272,15 +263,12 @@ struct Lane {
     socket: UdpSocket,
     /// Queries that wait for the flush.
     outbox: SendBatch,
-    /// Responses just read.
     inbox: RecvBatch,
-    /// What is outstanding under each ID.
+    /// The outstanding query under each ID.
     flights: Vec<Option<Flight>>,
-    /// The next ID.
     next: u16,
-    /// What is outstanding has IDs from here on, and has had them in this order.
+    /// The ID of the oldest outstanding query; IDs follow the order of sending.
     oldest: u16,
-    /// How many queries are outstanding.
     outstanding: usize,
 }
 
@@ -289,13 +277,13 @@ struct Lane {
 struct Flight {
     /// The number of its name.
     number: u32,
-    /// When it was sent, or due.
+    /// The time of sending, or the due time.
     since: Instant,
 }
 
 impl Lane {
-    /// Opens a socket to the server. On loopback, each is a client in a prefix of its own: what one may have waiting is limited, and
-    /// so is how fast it gets what has waited.
+    /// Opens a socket to the server. On loopback, each is a client in a separate prefix, because the server
+    /// limits the waiting queries of a client and the rate at which it sends delayed responses to one.
     fn open(server: SocketAddr, number: u8) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(server), Type::DGRAM, None)?;
         socket.set_recv_buffer_size(SOCKET_BUFFER)?;
@@ -391,34 +379,27 @@ impl Lane {
 struct Tally {
     /// Number of the first name.
     first: u32,
-    /// How long names are.
     lengths: Lengths,
-    /// Whether there are OPT records.
+    /// True if there are OPT records.
     edns: bool,
     /// Names before the first one comes again.
     names: u32,
-    /// Queries queued.
     queued: u32,
-    /// Queries sent.
     sent: u64,
-    /// Queries lost.
     lost: u64,
-    /// Wrong responses.
     wrong: u64,
     /// Latencies in nanoseconds, those of lost queries too.
     latencies: Vec<u64>,
-    /// The same by the time at which the queries were due, if that is asked for.
+    /// The latencies by the slot in which the queries were due, if the plan asks for slots.
     slots: Option<Vec<Vec<u64>>>,
-    /// What a lost query costs.
+    /// The latency that counts for a lost query.
     timeout: Duration,
-    /// When the first query was due.
+    /// The time of the first query.
     begin: Instant,
-    /// When the last answer came.
     last_answer: Instant,
 }
 
 impl Tally {
-    /// Nothing yet.
     fn new(plan: &Plan, begin: Instant) -> Self {
         Self {
             first: plan.first,
@@ -437,8 +418,8 @@ impl Tally {
         }
     }
 
-    /// The number of the next query's name. No two queries that are out at once share one, and names that come one after
-    /// another lie far apart in a table.
+    /// The number of the next query's name. No two queries that are out at once share one, and names that
+    /// come one after another lie far apart in a table.
     fn next_number(&mut self) -> u32 {
         let place = self.first.wrapping_add(self.queued);
         self.queued += 1;
@@ -460,7 +441,6 @@ impl Tally {
         self.add(since, self.timeout);
     }
 
-    /// Notes a latency.
     fn add(&mut self, since: Instant, latency: Duration) {
         let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
         self.latencies.push(nanos);
@@ -473,7 +453,6 @@ impl Tally {
         }
     }
 
-    /// Adds up.
     fn finish(mut self) -> Seen {
         self.latencies.sort_unstable();
         let answered = self.latencies.len() as u64 - self.lost;
@@ -492,7 +471,7 @@ impl Tally {
             p99: percentile(sorted, 0.99),
             p999: percentile(sorted, 0.999),
             max: percentile(sorted, 1.0),
-            // Those that were lost have waited longest.
+            // Lost queries count as the slowest.
             answered_p50: percentile(&sorted[..answered as usize], 0.5),
             answered_p99: percentile(&sorted[..answered as usize], 0.99),
             slots: slots.iter().map(|slot| percentile(slot, 0.99)).collect(),

@@ -1,5 +1,5 @@
-//! What is encrypted: the ways to a server, the certificate that a run makes for itself, and a front, which is hedgerow itself and
-//! speaks by these ways for a backend that knows datagrams alone.
+//! What is encrypted: the ways to a server, the certificate that a run makes for itself, and a front, which
+//! is hedgerow itself and speaks by these ways for a backend that knows datagrams alone.
 
 use std::fs;
 use std::io;
@@ -40,7 +40,7 @@ impl Way {
         }
     }
 
-    /// What stands before an address of a config.
+    /// Returns the scheme of an address in a config.
     fn scheme(self) -> &'static str {
         match self {
             Self::Bare | Self::Udp => "",
@@ -101,7 +101,7 @@ pub(crate) fn certificates(folder: &Path) -> String {
     format!("[certificates.main]\nchain = {:?}\nkey = {:?}\n", folder.join(CHAIN), folder.join(KEY))
 }
 
-/// Starts a front before a responder. It asks once, and waits longer than anybody waits for it.
+/// Starts a front before a responder. It asks once, and its timeout is longer than any client's.
 pub(crate) fn front(way: Way, responder: SocketAddr, folder: &Path, core: Option<usize>) -> io::Result<Server> {
     let config = format!(
         r#"

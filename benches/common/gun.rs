@@ -1,4 +1,5 @@
-//! kxdpgun of Knot DNS as a second client: by XDP itself, so that its own socket costs nothing, each query from another port.
+//! kxdpgun of Knot DNS as a second client: by XDP itself, so that its own socket costs nothing, each query
+//! from another port.
 
 use std::io;
 use std::path::Path;
@@ -10,14 +11,14 @@ use super::client::{SCATTER, Seen};
 use super::message::{self, Lengths};
 use super::veth::{CLIENT, End, SERVER};
 
-/// Whether it is installed.
+/// Returns true if kxdpgun is installed.
 pub(crate) fn is_there() -> bool {
     let ran = Command::new("kxdpgun").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status();
     ran.is_ok_and(|status| status.success())
 }
 
-/// A file of its queries, for so many names. It asks for them in turn, again and again: those that follow each other lie far apart, as our
-/// own client's do.
+/// A file of its queries, for so many names. It asks for them in turn, again and again: those that follow
+/// each other lie far apart, as our own client's do.
 pub(crate) fn queries(names: u32, lengths: Lengths) -> String {
     let number = |place: u32| (u64::from(place) * SCATTER % u64::from(names)) as u32;
     (0..names).map(|place| format!("{}.bench.test. A\n", message::label(number(place), lengths))).collect()
@@ -49,7 +50,7 @@ pub(crate) fn fire_when_free<T>(mut fire: impl FnMut() -> io::Result<T>) -> io::
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// What it prints at the end. It counts as answers what has RCODE NOERROR, whatever else that says.
+/// Parses the final output of the gun. It counts any response with RCODE NOERROR as an answer.
 fn read(text: &str) -> io::Result<Seen> {
     let number = |name: &str| {
         let rest = text.lines().find_map(|line| line.trim().strip_prefix(name))?;

@@ -1,35 +1,37 @@
-//! The messages of a load run: one question for each number, and the one answer that is right for it.
+//! The messages of a load run: one question for each number, and the one right answer to it.
 //!
-//! The address in an answer follows from the number in the name, so that the client tells a right answer from
-//! a mixed-up one without a table. Plain octets throughout: the tools must cost less than what they measure.
+//! The address in an answer follows from the number in the name, so that the client finds mixed-up answers
+//! without a table. Messages are plain bytes throughout: the tools must cost less than the servers they
+//! measure.
 
 use std::net::Ipv4Addr;
 
-/// Octets of the header (RFC 1035 section 4.1.1).
+/// Bytes of the header (RFC 1035 section 4.1.1).
 const HEADER_LEN: usize = 12;
-/// Octets of the shortest first label: `h` and the number in eight hexadecimal digits.
+/// Bytes of the shortest first label: `h` and the number in eight hexadecimal digits.
 const LABEL_LEN: usize = 9;
-/// How many lengths mixed labels have, each one octet longer than the one before.
+/// How many lengths mixed labels have, each one byte longer than the one before.
 const LENGTHS: u32 = 24;
-/// Octets of the longest question: the name, type A, class IN.
+/// Bytes of the longest question: the name, type A, class IN.
 const MAX_QUESTION: usize = 1 + LABEL_LEN + LENGTHS as usize - 1 + ZONE.len() + 4;
 /// All labels but the first.
 const ZONE: &[u8] = b"\x05bench\x04test\x00";
-/// The flag QR, in the third octet of a header.
+/// The flag QR, in the third byte of a header.
 const QR: u8 = 0x80;
-/// The flag RD, in the third octet of a header.
+/// The flag RD, in the third byte of a header.
 const RD: u8 = 0x01;
-/// RCODE REFUSED (RFC 1035 section 4.1.1), in the fourth octet of a header.
+/// RCODE REFUSED (RFC 1035 section 4.1.1), in the fourth byte of a header.
 const REFUSED: u8 = 5;
-/// An OPT record without options: the root, its type, the size of datagrams, no extended RCODE, version 0, no flags (RFC 6891
-/// section 6.1.2).
+/// An OPT record without options: the root, its type, the size of datagrams, no extended RCODE, version 0, no
+/// flags (RFC 6891 section 6.1.2).
 const OPT: [u8; 11] = [0, 0, 41, 0x04, 0xD0, 0, 0, 0, 0, 0, 0];
 /// The option ZONEVERSION of a query, without data (RFC 9660 section 2).
 const ASKED_VERSION: [u8; 4] = [0, 19, 0, 0];
-/// The same in a reply: the zone has the last two labels, and its version is the serial number of its SOA record, 1.
+/// The option in a reply: the zone has the last two labels, and its version is the serial number of its SOA
+/// record, 1.
 const TOLD_VERSION: [u8; 10] = [0, 19, 0, 6, 2, 0, 0, 0, 0, 1];
 
-/// What counts as the right response.
+/// The responses that count as right.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Expect {
     /// The query itself, with QR set.
@@ -56,7 +58,7 @@ impl Lengths {
         }
     }
 
-    /// Octets of the first label of a number's host.
+    /// Bytes of the first label of a number's host.
     fn of_label(self, number: u32) -> usize {
         match self {
             Self::Mixed => LABEL_LEN + (number.wrapping_mul(0x9E37_79B1) >> 16) as usize % LENGTHS as usize,
@@ -111,14 +113,14 @@ pub(crate) fn write_reply(query: &[u8], ttl: u32, out: &mut Vec<u8>) {
     out[2] |= QR;
     // One answer record, no others.
     out[6..HEADER_LEN].copy_from_slice(&[0, 1, 0, 0, 0, 0]);
-    // Owner: a pointer to the question's name. Type A, class IN, the TTL, four octets of data.
+    // Owner: a pointer to the question's name. Type A, class IN, the TTL, four bytes of data.
     out.extend_from_slice(&[0xC0, HEADER_LEN as u8, 0, 1, 0, 1]);
     out.extend_from_slice(&ttl.to_be_bytes());
     out.extend_from_slice(&[0, 4]);
     out.extend_from_slice(&address(number).octets());
 }
 
-/// The same, with an OPT record if the query has one, and with the version of the zone if that asks for it.
+/// Writes a reply with an OPT record if the query has one, and with the version of the zone on request.
 pub(crate) fn write_edns_reply(query: &[u8], ttl: u32, out: &mut Vec<u8>) {
     write_reply(query, ttl, out);
     let Some((_, question)) = query.get(HEADER_LEN..).and_then(read) else { return };
@@ -130,7 +132,7 @@ pub(crate) fn write_edns_reply(query: &[u8], ttl: u32, out: &mut Vec<u8>) {
     }
     out[HEADER_LEN - 1] = 1;
     out.extend_from_slice(&OPT);
-    // Whoever asks for the version puts that behind all other options.
+    // A query for the version has that option last.
     if options.ends_with(&ASKED_VERSION) {
         if let Some(length) = out.last_mut() {
             *length = TOLD_VERSION.len() as u8;
@@ -139,7 +141,8 @@ pub(crate) fn write_edns_reply(query: &[u8], ttl: u32, out: &mut Vec<u8>) {
     }
 }
 
-/// Whether a response with the right ID is the right one for the number. It has an OPT record without options if the query had one.
+/// Returns true if a response with the right ID is the right one for the number. It has an OPT record without
+/// options if the query had one.
 pub(crate) fn is_right(response: &[u8], number: u32, lengths: Lengths, edns: bool, expect: Expect) -> bool {
     let Some((header, rest)) = response.split_at_checked(HEADER_LEN) else { return false };
     let Some(rest) = without_opt(rest, edns).filter(|_| !edns || header[8..] == [0, 0, 0, 1]) else { return false };
@@ -154,7 +157,8 @@ pub(crate) fn is_right(response: &[u8], number: u32, lengths: Lengths, edns: boo
     is_response && is_success && data && rest.starts_with(question.as_wire())
 }
 
-/// What is in front of the OPT record, if there is to be one. Of what that says, the size of datagrams may be any.
+/// Returns the bytes before the OPT record, if `edns` asks for one. The UDP size in the OPT record may be
+/// any.
 fn without_opt(octets: &[u8], edns: bool) -> Option<&[u8]> {
     if !edns {
         return Some(octets);
@@ -167,12 +171,11 @@ fn without_opt(octets: &[u8], edns: bool) -> Option<&[u8]> {
 struct Question {
     /// Name, type and class, and what is left of the room.
     octets: [u8; MAX_QUESTION],
-    /// Octets in use.
     len: usize,
 }
 
 impl Question {
-    /// The question for a number, with a first label of so many octets.
+    /// The question for a number, with a first label of so many bytes.
     fn of(number: u32, label_len: usize) -> Self {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut octets = [b'x'; MAX_QUESTION];

@@ -1,6 +1,6 @@
-//! What the benchmarks over sockets share: the messages, the client that sends them and the backend that holds replies
-//! back, the processes of a run and what they use, the config of the forwarder under load, what is encrypted and by whom, veth pairs with what cores
-//! do for what goes over them, another client and a bare echo there, and how figures of several rounds are put together.
+//! Modules shared by the benchmarks over sockets: messages, the client and the delaying backend, processes of
+//! a run and their usage, configs of the forwarder, encryption, veth pairs and the use of cores there,
+//! another client and a bare echo, and the summary of several rounds.
 
 #![allow(dead_code)] // No benchmark uses all of it.
 

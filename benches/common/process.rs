@@ -1,7 +1,8 @@
-//! The processes of a run: started on their core, asked for their address and for what they use, ended when dropped.
+//! The processes of a run: started on their core, asked for their address and for what they use, ended when
+//! dropped.
 //!
-//! Nothing is signalled but what was started here, and nothing outlives the run: the kernel ends each process when the
-//! one that started it ends, however that ends.
+//! Nothing is signalled but what was started here, and nothing outlives the run: the kernel ends each process
+//! when the one that started it ends, however that ends.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -20,13 +21,13 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::account::{CpuTime, Memory};
 
-/// Two cores: one for the server under load alone, one for all else. Free to roam they would take turns at each
-/// other's cache, and the spread of the rates would be several times wider.
+/// Two cores: one for the server under load alone, one for all else. Free to roam they would take turns at
+/// each other's cache, and the spread of the rates would be several times wider.
 #[derive(Clone, Copy)]
 pub(crate) struct Cores {
-    /// Where the server runs.
+    /// The core of the server.
     pub(crate) server: usize,
-    /// Where the client and the responders run.
+    /// The core of the client and the responders.
     pub(crate) rest: usize,
 }
 
@@ -53,8 +54,8 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Goes to the core, and asks the kernel to end this process with the one that started it, even while it is
-    /// stopped. Every role does that first; what the process becomes afterwards stays bound by it.
+    /// Goes to the core, and asks the kernel to end this process with the one that started it, even while it
+    /// is stopped. Every role does that first; what the process becomes afterwards stays bound by it.
     pub(crate) fn settle(self) -> io::Result<()> {
         set_parent_process_death_signal(Some(Signal::KILL))?;
         let Some(core) = self.core else { return Ok(()) };
@@ -66,9 +67,8 @@ impl Place {
 
 /// A process that this program started. Dropped, it is ended, with all that it started itself.
 pub(crate) struct Process {
-    /// The process.
     pub(crate) child: Child,
-    /// What a role of this program prints.
+    /// The output of a role of this program.
     pub(crate) stdout: Option<BufReader<ChildStdout>>,
 }
 
@@ -110,7 +110,7 @@ impl Process {
         Self::spawn(words, |command| command.stdin(Stdio::null()).stderr(stderr).current_dir(folder))
     }
 
-    /// Starts a command, the head of a group of its own, so that nothing that it starts is left behind.
+    /// Starts a command as the leader of a process group, so that its children end with it.
     fn spawn(
         words: impl IntoIterator<Item = OsString>,
         set: impl FnOnce(&mut Command) -> &mut Command,
@@ -151,7 +151,8 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended by itself, and then there is nothing to do. Until it is waited for, its number is its own.
+        // It may have ended by itself, and then there is nothing to do. Until it is waited for, its number is
+        // its own.
         if self.child.try_wait().is_ok_and(|status| status.is_none()) {
             let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
         }
@@ -161,9 +162,7 @@ impl Drop for Process {
 
 /// A process that answers at an address.
 pub(crate) struct Server {
-    /// The process.
     pub(crate) process: Process,
-    /// Where it answers.
     pub(crate) address: SocketAddr,
 }
 
@@ -217,21 +216,21 @@ impl Server {
     }
 }
 
-/// A program that is to end with the process that started it: the role that starts servers which are not our roles.
+/// A program that is to end with the process that started it: the role that starts servers which are not our
+/// roles.
 #[derive(clap::Args)]
 pub(crate) struct Hold {
-    /// Its stdout is read by whoever started it, and nothing else is to be there.
+    /// True if the process must print nothing more on stdout, which its parent reads.
     #[arg(long)]
     silent: bool,
-    /// The program.
     program: PathBuf,
-    /// Its arguments.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<OsString>,
 }
 
 impl Hold {
-    /// Says when, and becomes the program, the stdout of which goes where its stderr goes. Returns only if that fails.
+    /// Says when, and becomes the program, the stdout of which goes where its stderr goes. Returns only if
+    /// that fails.
     pub(crate) fn run(&self) -> io::Result<()> {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments);
@@ -268,14 +267,15 @@ fn lines_of(stderr: impl Read + Send + 'static) -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-            // Nobody listens once the server is ready.
+            // The receiver is gone once the server is ready.
             let _ = sender.send(line);
         }
     });
     receiver
 }
 
-/// The address in `... ready forwarder=127.0.0.1:41234 ...`, and in `... forwarder=tls://127.0.0.1:41234 ...`.
+/// The address in `... ready forwarder=127.0.0.1:41234 ...`, and in `... forwarder=tls://127.0.0.1:41234
+/// ...`.
 fn ready_address(line: &str, listener: &str) -> Option<SocketAddr> {
     let (_, listeners) = line.split_once("ready")?;
     listeners.split_whitespace().find_map(|field| {

@@ -1,8 +1,9 @@
-//! A backend as a role of this program: replies late, loses queries, counts what it is asked.
+//! A backend as a role of this program: delays replies, loses queries, counts queries.
 //!
-//! One thread, one socket, one heap of replies ordered by when they are due. It waits for the next of them to a
-//! nanosecond, so that what it adds to its delay is small against a millisecond; how much that was, it tells. Each line
-//! that it reads is an order, answered by a line with its counts; at the end of its input it ends.
+//! One thread, one socket, one heap of replies ordered by due time. It waits for the next reply with a
+//! resolution of a nanosecond, so that its own lateness is small against a millisecond; the lateness is
+//! reported. Each input line is an order, answered by a line with the counts; the process ends at the end of
+//! its input.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -26,7 +27,6 @@ use super::process::{Server, now};
 /// How a backend replies. Times are in microseconds.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct Behavior {
-    /// The usual delay.
     #[arg(long)]
     pub(crate) delay: u64,
     /// The share of replies that are late.
@@ -38,32 +38,29 @@ pub(crate) struct Behavior {
     /// The share of queries that get no reply.
     #[arg(long)]
     pub(crate) loss: f64,
-    /// What chance begins with.
+    /// The seed of the random numbers.
     #[arg(long)]
     pub(crate) seed: u64,
 }
 
-/// What a responder saw.
+/// The counts of a responder.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Counts {
-    /// Queries, probes too.
     pub(crate) queries: u64,
-    /// The same by the slot in which they came, see [`slot_now`].
+    /// Queries by the slot in which they came, see [`slot_now`].
     pub(crate) slots: BTreeMap<u64, u64>,
-    /// How long after they were due replies left, the 99.9th percentile, in microseconds.
+    /// The 99.9th percentile of the lateness of replies, in microseconds.
     pub(crate) lateness: f64,
 }
 
 /// A responder at work.
 pub(crate) struct Responder {
-    /// The process.
     server: Server,
-    /// What it said last.
+    /// The last counts reported.
     counts: Counts,
 }
 
 impl Responder {
-    /// Starts one.
     pub(crate) fn start(behavior: &Behavior, core: Option<usize>) -> io::Result<Self> {
         let Behavior { delay, late_share, late, loss, seed } = behavior;
         let arguments =
@@ -72,7 +69,6 @@ impl Responder {
         Ok(Self { server: Server::role(&arguments, core)?, counts: Counts::default() })
     }
 
-    /// Where it replies.
     pub(crate) fn address(&self) -> SocketAddr {
         self.server.address
     }
@@ -82,12 +78,12 @@ impl Responder {
         self.order(&delay.as_micros().to_string()).map(drop)
     }
 
-    /// What it has seen until now.
+    /// Asks the responder for its counts.
     pub(crate) fn counts(&mut self) -> io::Result<&Counts> {
         self.order("counts")
     }
 
-    /// What it has seen when it was asked last.
+    /// Returns the last counts reported, without asking.
     pub(crate) fn last_counts(&self) -> &Counts {
         &self.counts
     }
@@ -117,9 +113,10 @@ pub(crate) fn slot_now() -> u64 {
 
 /// The TTL of an answer, in seconds.
 const TTL: u32 = 300;
-/// Octets of the longest query that is read.
+/// Bytes of the longest query that is read.
 const DATAGRAM: usize = 512;
-/// Octets that the kernel may keep of queries, above all while the process is stopped: they are counted afterwards.
+/// Bytes that the kernel may keep of queries, above all while the process is stopped: they are counted
+/// afterwards.
 const SOCKET_BUFFER: usize = 4 << 20;
 
 /// Replies until stdin is closed.
@@ -161,31 +158,24 @@ pub(crate) fn run(behavior: &Behavior) -> io::Result<()> {
 /// A reply that is not due yet. The first fields order it.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Reply {
-    /// When it is due.
     due: Instant,
-    /// Its turn among those due at once.
+    /// The order among replies due at once.
     turn: u64,
-    /// Who asked.
     client: SocketAddr,
-    /// The message.
     bytes: Vec<u8>,
 }
 
-/// Where queries come in and replies wait.
+/// The socket and the pending replies.
 struct Desk {
-    /// How it replies.
     behavior: Behavior,
-    /// Chance.
     random: SmallRng,
-    /// Replies that wait.
     pending: BinaryHeap<Reverse<Reply>>,
-    /// Queries just read.
     inbox: RecvBatch,
     /// Replies that leave together.
     outbox: SendBatch,
-    /// What has come, the lateness aside.
+    /// The counts without the lateness.
     counts: Counts,
-    /// How late replies left, in microseconds.
+    /// The lateness of each reply, in microseconds.
     lateness: Vec<f64>,
 }
 
@@ -250,7 +240,7 @@ impl Desk {
         self.outbox.flush(socket, |_, _| {});
     }
 
-    /// What has come until now.
+    /// Returns the counts until now.
     fn count(&mut self) -> Counts {
         self.lateness.sort_by(f64::total_cmp);
         let rank = (self.lateness.len() as f64 * 0.999).ceil() as usize;

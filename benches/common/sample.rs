@@ -1,5 +1,5 @@
-//! What a load over a veth pair costs: the time of whole cores, since the kernel does much of the work in interrupts that no process is
-//! charged for.
+//! What a load over a veth pair costs: the time of whole cores, since the kernel does much of the work in
+//! interrupts that no process is charged for.
 
 use std::io;
 use std::thread;
@@ -12,7 +12,6 @@ use super::client::Seen;
 use super::process::Cores;
 use super::veth::kernel_threads;
 
-/// One load.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Sample {
     /// Queries that were sent.
@@ -21,12 +20,12 @@ pub(crate) struct Sample {
     pub(crate) rate: f64,
     /// CPU time of the server's core for a million replies, in seconds.
     pub(crate) server_cpu: f64,
-    /// That of its process, and of the thread there to which the kernel leaves interrupts. Where the sender pays for what arrives
-    /// this is all that a server costs, and other work on the machine is not in it.
+    /// The time of the server's process, and of the kernel's interrupt thread on its core. Where the sender
+    /// pays for arriving packets this is the whole cost of a server, without other work on the machine.
     pub(crate) process_cpu: f64,
-    /// That of both cores.
+    /// The time of both cores.
     pub(crate) both_cpu: f64,
-    /// How busy the client's core was.
+    /// The busy share of the client's core.
     pub(crate) client_busy: f64,
     /// The share of queries without a right reply.
     pub(crate) lost: f64,

@@ -2,11 +2,8 @@
 
 /// A median with the range it comes from.
 pub(crate) struct Spread {
-    /// The median.
     median: f64,
-    /// The least.
     min: f64,
-    /// The greatest.
     max: f64,
 }
 
@@ -22,12 +19,10 @@ impl Spread {
         Self { median, min: values[0], max: values[values.len() - 1] }
     }
 
-    /// The median.
     pub(crate) fn median(&self) -> f64 {
         self.median
     }
 
-    /// The greatest.
     pub(crate) fn max(&self) -> f64 {
         self.max
     }

@@ -1,7 +1,7 @@
-//! Network namespaces with veth pairs between them, one queue each: nobody outside meets what is sent there.
+//! Network namespaces with veth pairs between them, one queue each: their packets never leave the machine.
 //!
-//! A namespace lives as long as the process that holds it, and a pair as long as they; so nothing of them outlives the run,
-//! however that ends.
+//! A namespace lives as long as the process that holds it, and a pair as long as its namespaces; so all of
+//! them end with the run, however that ends.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -14,33 +14,33 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::process::{Cores, Process};
 
-/// Where the server listens.
+/// The address of the server.
 pub(crate) const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(198, 18, 0, 1)), 53);
-/// Where queries come from.
+/// The address of the client.
 pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
-/// Where the server forwards from.
+/// The address from which the server forwards.
 const NEAR_BACKENDS: Ipv4Addr = Ipv4Addr::new(198, 18, 1, 1);
 /// Where it forwards to: backends, at this address and the next one.
 pub(crate) const BACKENDS: [Ipv4Addr; 2] = [Ipv4Addr::new(198, 18, 1, 2), Ipv4Addr::new(198, 18, 1, 3)];
 /// The server's device towards these.
 pub(crate) const BACKENDS_DEVICE: &str = "server1";
 
-/// Which core does what the kernel does for a frame that arrives.
+/// The core on which the kernel handles arriving frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Placement {
-    /// That of the sender, as a veth pair does by itself: the core of the echo pays for the way of its echoes up to the socket of
-    /// the client, and that of the client for the way of queries up to the echo.
+    /// The sender's core, the default of a veth pair: the core of the echo pays for the way of its echoes up
+    /// to the socket of the client, and that of the client for the way of queries up to the echo.
     Sender,
-    /// That of the receiver, as interrupts of a card are set up: by receive steering (RPS), and for XDP in the driver, which runs
-    /// before that, by a NAPI thread on that core.
+    /// The receiver's core, as interrupts of a card are set up: by receive steering (RPS), and for XDP in the
+    /// driver, which runs before that, by a NAPI thread on that core.
     Receiver,
 }
 
 /// The pair between server and client.
 pub(crate) struct Veth {
-    /// Where the server is.
+    /// The end of the server.
     pub(crate) server: End,
-    /// Where the client is.
+    /// The end of the client.
     pub(crate) client: End,
 }
 
@@ -68,7 +68,7 @@ impl Veth {
         Ok(backends)
     }
 
-    /// Sets who pays for what arrives, at both ends.
+    /// Sets the core that handles arriving packets, at both ends.
     pub(crate) fn place(&self, placement: Placement, cores: Cores) -> io::Result<()> {
         for (end, core) in [(&self.server, cores.server), (&self.client, cores.rest)] {
             let mask = match placement {
@@ -106,14 +106,15 @@ impl End {
         Ok(end)
     }
 
-    /// Lays a pair between a device of this name here and the first device of another end, and gives both their addresses.
+    /// Lays a pair between a device of this name here and the first device of another end, and gives both
+    /// their addresses.
     fn connect(&self, device: &str, ours: &[String], other: &Self, theirs: &[String]) -> io::Result<()> {
         let queues = ["numrxqueues", "1", "numtxqueues", "1"];
         let pid = other.pid();
         let pair = [&["ip", "link", "add", device][..], &queues, &["type", "veth", "peer", "name", other.device]];
         self.run(&[&pair.concat()[..], &["netns", &pid], &queues].concat())?;
         for (end, device, addresses) in [(self, device, ours), (other, other.device, theirs)] {
-            // No datagrams of its own: no IPv6.
+            // No IPv6: the device sends no datagrams unasked.
             end.run(&["ip", "link", "set", device, "addrgenmode", "none"])?;
             for address in addresses {
                 end.run(&["ip", "address", "add", &format!("{address}/24"), "dev", device])?;
@@ -151,7 +152,7 @@ impl End {
         self.run(&["sh", "-c", &script]).map(drop)
     }
 
-    /// Whether an XDP program is on the device.
+    /// Returns true if an XDP program is on the device.
     pub(crate) fn has_program(&self) -> io::Result<bool> {
         Ok(self.run(&["ip", "link", "show", "dev", self.device])?.contains("prog/xdp"))
     }
@@ -173,7 +174,7 @@ pub(crate) fn kernel_threads(prefix: &str) -> io::Result<Vec<Pid>> {
     Ok(numbers.filter(is_one).filter_map(Pid::from_raw).collect())
 }
 
-/// What this machine lacks for all that; `None` if it is there.
+/// Returns the missing requirements of this machine; `None` if all are there.
 pub(crate) fn missing() -> Option<String> {
     if !geteuid().is_root() {
         return Some("who is not root may load no XDP program".to_owned());

@@ -1,8 +1,7 @@
-//! A step under callgrind: how this program is started for it, how it is run so that nothing else is counted, how the count is
-//! read.
+//! A step under callgrind: starts this program for it, so that nothing else is counted, and reads the count.
 //!
-//! Each step has a process of its own, so that none depends on which others there are: where they leave memory, or what they
-//! have grown.
+//! Each step has a separate process, so that it does not depend on the memory or tables that other steps
+//! leave behind.
 
 use std::error::Error;
 use std::process::Command;
@@ -52,7 +51,7 @@ pub(crate) fn count(step: &Step, option: &str) -> Result<u64, Box<dyn Error>> {
     Ok((total + u64::from(CALLS) / 2) / u64::from(CALLS))
 }
 
-/// Runs a step, first to warm it up and then to have it counted.
+/// Runs a step, first as warm-up and then under the counter.
 pub(crate) fn run(step: &Step) {
     let mut run = (step.set_up)();
     (0..WARM_UP).for_each(|_| run());

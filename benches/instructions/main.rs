@@ -1,18 +1,20 @@
 //! The instructions that the steps of a query take, held to a baseline: `cargo bench --bench instructions`.
 //!
-//! Times differ from machine to machine and from minute to minute; instruction counts hardly do, so that a machine can tell
-//! whether a change has made something slower. This program starts itself under valgrind's callgrind, has each step of
-//! `../steps` counted after it is warm, and compares with `baseline.txt`. If one takes over 5 % more, the exit status is 1. If
-//! one takes as much less, or more for a good reason, which the commit then says, it is time for a new baseline:
-//! `cargo bench --bench instructions -- --save`.
+//! Times differ from machine to machine and from minute to minute; instruction counts hardly do, so that a
+//! program can detect a change that makes something slower. This program starts itself under valgrind's
+//! callgrind, has each step of `../steps` counted after it is warm, and compares with `baseline.txt`. If one
+//! takes over 5 % more, the exit status is 1. If a step takes 5 % less, or more for a good reason that the
+//! commit gives, save a new baseline: `cargo bench --bench instructions -- --save`.
 //!
-//! Two runs give the same counts. Valgrind shows programs one processor everywhere, but for what the real one lacks: without
-//! AVX2 and its like (`GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX2,-AVX,-FMA,-ERMS,-BMI2,-MOVBE`) the C library copies and computes by
-//! other means, and a step that was mostly a copy took 4.4 % more, all others between 0.8 % less and 1.7 % more.
-//! Where the stack begins is worth 0.9 % at most. So nothing is pinned.
+//! Two runs give the same counts. Valgrind emulates the same processor everywhere, except for features that
+//! the real one lacks: without AVX2 and its like
+//! (`GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX2,-AVX,-FMA,-ERMS,-BMI2,-MOVBE`) the C library copies and computes
+//! by other means, and a step that was mostly a copy took 4.4 % more, all others between 0.8 % less and 1.7 %
+//! more. The start address of the stack changes counts by 0.9 % at most. So nothing is pinned.
 //!
-//! By hand, not by the crate `gungraun` (once iai-callgrind): that keeps baselines as callgrind's own files below `target/`, which nobody
-//! could read in a diff, and needs a second program of just its own version, to be built wherever this runs.
+//! The crate `gungraun` (once iai-callgrind) is not used: it keeps baselines as callgrind's own files below
+//! `target/`, which are unreadable in a diff, and needs a second program of exactly its version, to be built
+//! wherever this runs.
 
 mod baseline;
 mod callgrind;
@@ -36,7 +38,6 @@ struct Options {
     /// Make these counts the baseline.
     #[arg(long)]
     save: bool,
-    /// The baseline.
     #[arg(long, value_name = "FILE", default_value = BASELINE)]
     baseline: PathBuf,
     /// Run this step, to be counted: what this program does under callgrind.
@@ -50,7 +51,7 @@ struct Options {
 /// The baseline that is part of the repository.
 const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions/baseline.txt");
 
-/// How a new baseline is made.
+/// The command that saves a new baseline.
 const SAVE: &str = "cargo bench --bench instructions -- --save";
 
 fn main() -> ExitCode {
@@ -114,7 +115,8 @@ fn compare(before: &Baseline, now: &Baseline) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// The compiler and the machine that it compiles for. This program was most likely built by it: both are cargo's choice.
+/// The compiler and the machine that it compiles for. This program was most likely built by it: both are
+/// cargo's choice.
 fn compiler() -> String {
     let said = Command::new("rustc").arg("-vV").output().map(|output| output.stdout).unwrap_or_default();
     let said = String::from_utf8_lossy(&said);

@@ -5,12 +5,11 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
-/// Where an admin server listens.
+/// The addresses of an admin server.
 #[derive(Clone)]
 pub(crate) struct Admin {
-    /// For whoever looks.
     pub(crate) address: SocketAddr,
-    /// For whoever changes something.
+    /// The socket for requests that change something.
     pub(crate) socket: PathBuf,
 }
 
@@ -20,12 +19,11 @@ impl Admin {
         format!("[admin]\nlisten = \"{}\"\nsocket = {:?}\n", self.address, self.socket)
     }
 
-    /// What it says at a path.
+    /// Requests a path and returns the body.
     pub(crate) fn get(&self, path: &str) -> io::Result<String> {
         self.exchange(TcpStream::connect(self.address)?, "GET", path, "")
     }
 
-    /// Makes a change.
     pub(crate) fn change(&self, method: &str, path: &str, body: &str) -> io::Result<()> {
         self.exchange(UnixStream::connect(&self.socket)?, method, path, body).map(drop)
     }

@@ -1,9 +1,10 @@
-//! What thousands of backends cost of which few answer: a query beside one with five backends, memory, the start, `/metrics`, and
-//! a hundred that come and go each second.
+//! What thousands of backends cost of which few answer: a query beside one with five backends, memory, the
+//! start, `/metrics`, and a hundred that come and go each second.
 //!
-//! Four pools take turns within a round for each `balance`: five backends that all answer, 5,000 of which five answer, a hundred that all
-//! answer, and 5,000 of which a hundred do. Pools are compared of which as many answer: queries to a hundred servers leave by more calls
-//! than those to five, however many backends are known.
+//! Four pools take turns within a round for each `balance`: five backends that all answer, 5,000 of which
+//! five answer, a hundred that all answer, and 5,000 of which a hundred do. Pools are compared of which as
+//! many answer: queries to a hundred servers leave by more calls than those to five, however many backends
+//! are known.
 
 mod changes;
 
@@ -29,13 +30,12 @@ use crate::machine::Machine;
 use crate::subject;
 use crate::tool::nth_address;
 
-/// What all rounds have shown.
+/// The results of all rounds.
 pub(crate) struct Crowd {
-    /// Each round.
     rounds: Vec<Round>,
 }
 
-/// What one round has shown.
+/// The results of one round.
 #[derive(Clone, Debug, Serialize)]
 struct Round {
     /// By [`BALANCES`] and [`POOLS`].
@@ -49,15 +49,14 @@ struct Round {
 struct Sample {
     /// Seconds from the start to the first right answer.
     first_answer: f64,
-    /// Seconds from there until probes had found out who is there.
+    /// Seconds from the first answer until probes had found the answering backends.
     probed: f64,
     /// CPU time of the worker for a million answers, in seconds, in a closed loop.
     worker_cpu: f64,
-    /// That of the process, probes too.
+    /// The time of the process, probes too.
     process_cpu: f64,
-    /// Octets in memory after that.
+    /// Bytes in memory after that.
     resident: u64,
-    /// Octets of `/metrics`.
     metrics_octets: usize,
     /// Seconds that it took, the median of some.
     metrics_secs: f64,
@@ -72,7 +71,7 @@ struct Members {
     answering: u32,
 }
 
-/// What is compared: the first two with each other, and the last two; memory always with the first.
+/// The pools to compare: the first two with each other, and the last two; memory always with the first.
 const POOLS: [Members; 4] = [
     Members { all: 5, answering: 5 },
     Members { all: MANY, answering: 5 },
@@ -83,7 +82,7 @@ const POOLS: [Members; 4] = [
 /// Backends of a large pool.
 const MANY: u32 = 5_000;
 
-/// What says who is asked, and how many times as much a query may cost among thousands.
+/// The balance modes, and the allowed factor of the cost of a query among thousands of backends.
 const BALANCES: [(&str, f64); 7] = [
     ("ordered", 1.3),
     ("round-robin", 1.3),
@@ -94,22 +93,21 @@ const BALANCES: [(&str, f64); 7] = [
     ("fastest", 1.3),
 ];
 
-/// The rest of the rules of a pool: backends are left in peace once it is known who is there, so that a query is all that is paid for.
+/// The other rules of a pool: no probes while the load runs, so that only queries cost.
 const RULES: &str = "dispatch = \"sequential\"\ncookies = false\n[pools.bench.health]\ninterval = \"1h\"\n";
 
-/// How long probes may take to find out who is there.
+/// The maximum time for probes to find the answering backends.
 const PROBING: Duration = Duration::from_secs(120);
 /// How long a server may take to answer.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often it is looked whether all is known.
 const LOOK: Duration = Duration::from_millis(50);
-/// How often `/metrics` is timed.
+/// The number of timed requests for `/metrics`.
 const TIMED: usize = 5;
 /// Loads begin with numbers so far apart that no name comes twice.
 const NAMES_OF_A_LOAD: u32 = 1 << 29;
 
 impl Crowd {
-    /// Runs all rounds.
     pub(crate) fn measure(rounds: u32, secs: f64, cores: Option<Cores>, folder: &Path) -> io::Result<Self> {
         let measure = |round: u32| {
             let mut balances = Vec::new();
@@ -226,15 +224,15 @@ impl Members {
     }
 }
 
-/// A server with a pool, of which is known who is there.
+/// A server with a pool, after its first probes.
 struct Running {
     server: Server,
     admin: Admin,
-    /// How long it took to answer.
+    /// The time until the first answer.
     first_answer: Duration,
-    /// How long until all were probed.
+    /// The time until all backends were probed.
     probed: Duration,
-    /// Its backends, which end with it.
+    /// The backends, which end with the server.
     _backends: Server,
 }
 
@@ -253,7 +251,7 @@ impl Running {
         let backends = subject::responders(answering, 0, false, rest)?;
         let port = backends.address.port();
         let there = (0..answering).map(|number| SocketAddr::from((nth_address(number), port)));
-        // Those who answer stand among the others.
+        // Mix the answering backends among the others.
         let mut addresses: Vec<_> = there.chain((answering..all).map(nobody)).collect();
         addresses.rotate_left(answering as usize / 2);
         let knocker = Knocker::new(0, Lengths::Mixed)?;
@@ -300,7 +298,7 @@ impl Running {
     }
 }
 
-/// An address of this host at which nobody listens.
+/// Returns an address of this host at which no server listens.
 fn nobody(number: u32) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::from(0x7F20_0000 + number)), DISCARD)
 }
@@ -308,7 +306,7 @@ fn nobody(number: u32) -> SocketAddr {
 /// The port of a service that no machine has any more (RFC 863).
 const DISCARD: u16 = 9;
 
-/// Whether it is known of all backends whether they answer.
+/// Returns true if it is known of all backends whether they answer.
 fn is_probed(admin: &Admin, Members { all, answering }: Members) -> io::Result<bool> {
     let metrics = admin.get("/metrics")?;
     let count = |state: &str| sum(&metrics, &format!("hedgerow_pool_backends{{pool=\"bench\",state=\"{state}\"}}"));
@@ -320,7 +318,7 @@ fn worker_cpu(admin: &Admin) -> io::Result<f64> {
     Ok(sum(&admin.get("/metrics")?, "hedgerow_worker_cpu_seconds_total{"))
 }
 
-/// What all series that begin so have together.
+/// Sums all series that begin with this text.
 fn sum(metrics: &str, series: &str) -> f64 {
     let values = metrics.lines().filter(|line| line.starts_with(series));
     values.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()

@@ -1,8 +1,10 @@
-//! What is encrypted, beside dnsdist and beside our own TLS: listeners by TLS, HTTPS and QUIC that answer from the cache, full
-//! handshakes, and backends by TLS, HTTPS and QUIC without a cache; and what handshakes and idle connections do to the rest.
+//! What is encrypted, beside dnsdist and beside our own TLS: listeners by TLS, HTTPS and QUIC that answer
+//! from the cache, full handshakes, and backends by TLS, HTTPS and QUIC without a cache; and what handshakes
+//! and idle connections do to the rest.
 //!
-//! The CPU time of the server is divided by what it did. All servers of a round are started first, and each load is put on one after
-//! the other, by turns from round to round, so that drift of the machine is shared. The backend is hedgerow as an authority.
+//! The CPU time of the server is divided by what it did. All servers of a round are started first, and each
+//! load is put on one after the other, by turns from round to round, so that drift of the machine is shared.
+//! The backend is hedgerow as an authority.
 
 use std::env;
 use std::ffi::OsStr;
@@ -29,14 +31,14 @@ use crate::peer::Peer;
 use crate::stream_client::{Done, NAMES, StreamPlan, Task};
 use crate::subject;
 
-/// What is compared with what, and by which load.
+/// A comparison of two servers, each under a load.
 #[derive(Clone, Copy)]
 struct Row {
     /// The name in the report.
     name: &'static str,
-    /// What is loaded and how.
+    /// The server under test and its load.
     ours: (Who, Load),
-    /// What that is compared with.
+    /// The server to compare with, and its load.
     other: (Who, Load),
     /// The most that ours may cost, as a share of the other.
     target: f64,
@@ -55,7 +57,6 @@ enum Who {
     DnsdistBefore,
 }
 
-/// A load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Load {
     /// `dnsperf -m dot -c 8 -q 64`, with at most so many queries a second.
@@ -73,7 +74,7 @@ enum Load {
 /// The queries a second of loads that do not saturate.
 const CALM: u32 = 5_000;
 
-/// What the issue of encrypted transports asks for.
+/// The comparisons with a target for encrypted transports.
 const ROWS: [Row; 9] = {
     use Load::{Datagrams, Dnsperf, H2load, Handshakes, Own};
     use Who::{Before, DnsdistBefore, DnsdistListeners, Listeners};
@@ -108,7 +109,7 @@ const ROWS: [Row; 9] = {
     ]
 };
 
-/// What one load has shown.
+/// The results of one load.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Cost {
     /// CPU time of the server for each thing done, in microseconds.
@@ -117,7 +118,7 @@ struct Cost {
     rate: f64,
 }
 
-/// What handshakes and idle connections do, in one round.
+/// The effect of handshakes and idle connections in one round.
 #[derive(Clone, Debug, Serialize)]
 struct Crowded {
     /// Datagrams alone. Times are in microseconds.
@@ -126,7 +127,7 @@ struct Crowded {
     beside: Seen,
     /// Seconds that the handshakes took.
     storm: f64,
-    /// Octets resident for each of the idle connections.
+    /// Bytes resident for each of the idle connections.
     idle: f64,
 }
 
@@ -259,7 +260,7 @@ impl Encrypted {
     }
 }
 
-/// The name of what [`Crowded`] tells.
+/// The name of [`Crowded`] in reports.
 const CROWDED: &str = "handshakes at once, idle connections";
 /// The file of names for dnsperf.
 const QUERIES: &str = "queries.txt";
@@ -267,13 +268,13 @@ const QUERIES: &str = "queries.txt";
 const QUERY: &str = "query.bin";
 
 impl Row {
-    /// Whether dnsdist has a part in it.
+    /// Returns true if the row involves dnsdist.
     fn is_beside_dnsdist(self) -> bool {
         matches!(self.other.0, Who::DnsdistListeners | Who::DnsdistBefore)
     }
 }
 
-/// What runs in a round.
+/// The servers and tools that run in a round.
 struct Stage<'a> {
     secs: f64,
     cores: Option<Cores>,
@@ -323,7 +324,7 @@ impl Addresses {
 }
 
 impl Stage<'_> {
-    /// What a load costs a server, which is started if it does not run yet.
+    /// Measures the cost of a load on a server, which is started if it does not run yet.
     fn cost(&mut self, (who, load): (Who, Load)) -> io::Result<Cost> {
         if !self.running.iter().any(|(other, _)| *other == who) {
             let running = self.start(who)?;
@@ -379,7 +380,7 @@ impl Stage<'_> {
         }
     }
 
-    /// What a program prints that is run on the core of the rest, in the folder.
+    /// Runs a program on the core of the rest, in the folder, and returns its output.
     fn said(&self, command: &str) -> io::Result<String> {
         let mut words = vec![env::current_exe()?.into_os_string()];
         words.extend(self.cores.iter().flat_map(|cores| ["--core".into(), cores.rest.to_string().into()]));
@@ -510,7 +511,7 @@ fn datagrams(server: SocketAddr, rate: Option<f64>, secs: f64) -> Plan {
     }
 }
 
-/// What handshakes that begin at once do to datagrams, and what idle connections take.
+/// Measures the effect of simultaneous handshakes on datagrams, and the cost of idle connections.
 fn crowded(secs: f64, cores: Option<Cores>, folder: &Path) -> io::Result<Crowded> {
     let mut stage = Stage { secs, cores, folder, running: Vec::new(), backend: None };
     let Running { server, at } = stage.start(Who::Listeners)?;

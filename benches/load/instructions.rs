@@ -9,10 +9,10 @@ use crate::common::account;
 use crate::common::client::Plan;
 use crate::common::process::{Cores, Server};
 
-/// What is counted: instructions outside of the kernel.
+/// The counter of instructions outside of the kernel.
 const EVENT: &str = "instructions:u";
 
-/// Whether the machine counts them, and `perf` is there to ask.
+/// Returns true if the machine counts them, and `perf` is there to ask.
 pub(crate) fn are_counted() -> bool {
     let output = Command::new("perf").args(["stat", "-x,", "-e", EVENT, "true"]).output();
     output.is_ok_and(|output| output.status.success() && count(&String::from_utf8_lossy(&output.stderr)).is_some())

@@ -1,5 +1,6 @@
-//! Starting a server under load: on a port that was free, with a query sent again and again from before the start, so that
-//! the time to the first right answer is known; and the same from another namespace, by a role of its own.
+//! Starting a server under load: on a port that was free, with a query sent again and again from before the
+//! start, so that the time to the first right answer is known. A separate role does this from another
+//! namespace.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -16,36 +17,32 @@ use crate::common::process::{self, Process, Server};
 
 /// How a server is started: a program with its arguments, in a folder that holds its config.
 pub(crate) struct Launch {
-    /// The program.
     pub(crate) program: PathBuf,
-    /// Its arguments. File names among them are relative to the folder.
+    /// The command line. File names in it are relative to the folder.
     pub(crate) arguments: Vec<OsString>,
 }
 
 /// Asks a server that is about to start.
 pub(crate) struct Knocker {
-    /// Where the queries come from.
+    /// The source of the queries.
     socket: UdpSocket,
-    /// Where the server is to listen.
+    /// The server's future address.
     pub(crate) address: SocketAddr,
     /// Names before the first one comes again; 0: only when numbers run out.
     names: u32,
-    /// How long they are.
     lengths: Lengths,
-    /// Queries sent.
     sent: u16,
 }
 
 /// A role: asks a server that is about to start from where this process is, and says whether it has answered.
 #[derive(clap::Args)]
 pub(crate) struct Knock {
-    /// Where the server is to listen.
+    /// The server's future address.
     #[arg(long)]
     pub(crate) server: SocketAddr,
     /// Names before the first one comes again; 0: only when numbers run out.
     #[arg(long)]
     pub(crate) names: u32,
-    /// How long they are.
     #[arg(long)]
     pub(crate) lengths: Lengths,
 }
@@ -74,19 +71,19 @@ impl Knock {
     }
 }
 
-/// What the role says if it had an answer.
+/// The output of the role after an answer.
 const ANSWERED: &str = "answered";
 
 impl Knocker {
-    /// Finds an address that nobody listens at. Queries will be for so many names.
+    /// Finds an address at which no server listens. Queries will be for this many names.
     pub(crate) fn new(names: u32, lengths: Lengths) -> io::Result<Self> {
         // In this order, or the system might give the socket the very port that is to be free.
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
         Ok(Self { socket, address: free_address()?, names, lengths, sent: 0 })
     }
 
-    /// Starts the server in a folder and waits for the first right answer. Also returns how long that took, from the
-    /// moment at which the process became the program.
+    /// Starts the server in a folder and waits for the first right answer. Also returns how long that took,
+    /// from the moment at which the process became the program.
     pub(crate) fn start(
         mut self,
         launch: &Launch,
@@ -109,12 +106,12 @@ impl Knocker {
         Ok((Server { process, address: self.address }, first_answer))
     }
 
-    /// Sends a query and waits a moment. Whether a right answer came.
+    /// Sends a query and waits a moment. Returns true if a right answer came.
     fn knock(&mut self) -> io::Result<bool> {
         let mut bytes = Vec::new();
         message::write_query(self.number(self.sent), self.lengths, false, self.sent, &mut bytes);
         self.sent = self.sent.wrapping_add(1);
-        // Nobody may listen yet: then the system refuses, now or at the next call.
+        // The server may not listen yet: then the system returns an error, now or at the next call.
         let _ = self.socket.send_to(&bytes, self.address);
         let next = process::now() + GAP;
         loop {

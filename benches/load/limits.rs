@@ -1,5 +1,5 @@
-//! What has a target of its own: memory after the start, what many queries in flight cost, how two workers compare with
-//! one, the size of the binary, the time until the first answer.
+//! Measurements with targets: memory after the start, the cost of many queries in flight, the scaling to two
+//! workers, the size of the binary, the time until the first answer.
 
 use std::fmt::Write;
 use std::fs;
@@ -22,15 +22,14 @@ use crate::launch::Knocker;
 use crate::machine::Machine;
 use crate::subject::{self, Load};
 
-/// What all rounds have shown.
+/// The results of all rounds.
 pub(crate) struct Limits {
-    /// Each round.
     rounds: Vec<Round>,
     /// Queries a second while many are in flight.
     rate: f64,
 }
 
-/// What one round has shown.
+/// The results of one round.
 #[derive(Clone, Debug, Serialize)]
 struct Round {
     /// A forwarder that has just started.
@@ -39,18 +38,16 @@ struct Round {
     few: InFlight,
     /// Many queries in flight.
     many: InFlight,
-    /// From the cache.
     cached: Workers,
     /// Forwarding to one of two backends.
     forward: Workers,
-    /// Octets of the binary without symbols.
+    /// Bytes of the binary without symbols.
     binary: u64,
 }
 
 /// A forwarder without cache and zones that has answered once, with as many workers as it takes by itself.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Start {
-    /// Resident octets.
     resident: u64,
     /// Seconds from the start to the answer.
     first_answer: f64,
@@ -61,7 +58,6 @@ struct Start {
 struct InFlight {
     /// Queries in flight: the rate, times the latency that the client sees.
     in_flight: f64,
-    /// Resident octets meanwhile.
     resident: u64,
     /// CPU time for a million queries, in seconds.
     cpu_per_million: f64,
@@ -72,14 +68,13 @@ struct InFlight {
 /// One worker and two, all programs free to use every core.
 #[derive(Clone, Debug, Serialize)]
 struct Workers {
-    /// One.
     one: Load,
-    /// Two.
     two: Load,
 }
 
 impl Workers {
-    /// How many times the queries two workers answer in the CPU time of two cores, to one worker in that of one core.
+    /// How many times the queries two workers answer in the CPU time of two cores, to one worker in that of
+    /// one core.
     fn scaling(&self) -> f64 {
         2.0 * self.one.cpu_per_million / self.two.cpu_per_million
     }
@@ -87,12 +82,12 @@ impl Workers {
 
 /// Queries a second while many are in flight, if nothing else is asked for.
 const RATE: f64 = 50_000.0;
-/// Queries that are sent at once meanwhile. Were each sent by itself, wake-ups and system calls for every single one would
-/// cost more than all the rest, and hide what the memory costs.
+/// Queries that are sent at once meanwhile. Were each sent by itself, wake-ups and system calls for every
+/// single one would cost more than all the rest, and hide what the memory costs.
 const BURST: u32 = 64;
 /// Many queries in flight.
 const MANY: f64 = 100_000.0;
-/// What they are compared with.
+/// The number of queries in flight to compare with.
 const FEW: f64 = 1_000.0;
 /// Names that are asked for when all answers come from the cache.
 const HOT_NAMES: u32 = 10_000;
@@ -130,7 +125,6 @@ const ROWS: [Row; 14] = [
 ];
 
 impl Limits {
-    /// Runs all rounds.
     pub(crate) fn measure(
         rounds: u32,
         secs: f64,
@@ -182,7 +176,7 @@ impl Limits {
     }
 }
 
-/// Which rules a forwarder follows under a free load.
+/// The rules of a forwarder under a free load.
 #[derive(Clone, Copy)]
 enum Rules {
     /// All answers come from the cache.
@@ -249,8 +243,8 @@ fn in_flight(count: f64, rate: f64, secs: f64, cores: Option<Cores>, folder: &Pa
     })
 }
 
-/// The rules of a pool that waits for its backends longer than they hold replies back, and leaves them in peace; and all may
-/// have as many waiting as are asked for.
+/// The rules of a pool that waits for its backends longer than they hold replies back, and leaves them in
+/// peace; and all may have as many waiting as are asked for.
 const PATIENT: &str = r#"
 dispatch = "sequential"
 timeout = "1m"
@@ -295,7 +289,7 @@ fn free_load(workers: u32, rules: Rules, secs: f64, folder: &Path) -> io::Result
     Load::run(&load(1, secs), &server, None)
 }
 
-/// Octets of a copy of the binary after `strip`.
+/// Bytes of a copy of the binary after `strip`.
 fn stripped_size(folder: &Path) -> io::Result<u64> {
     let copy = folder.join("stripped");
     fs::copy(HEDGEROW, &copy)?;

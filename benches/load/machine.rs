@@ -9,27 +9,22 @@ use serde::Serialize;
 
 use crate::peer::Peer;
 
-/// What a reader must know to compare figures with those of another day.
+/// The properties of a machine that a reader needs to compare figures with those of another day.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Machine {
-    /// The processor.
     cpu: String,
     /// Cores that this process may use.
     cores: usize,
-    /// The kernel's release.
     kernel: String,
-    /// The compiler.
     rustc: String,
     /// The commit, `-dirty` if files have changed since; empty outside of a checkout.
     commit: String,
-    /// When the run began.
     date: String,
     /// The peers with their versions.
     peers: Vec<(String, String)>,
 }
 
 impl Machine {
-    /// Asks the system.
     pub(crate) fn find(peers: &[Peer]) -> Self {
         let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));

@@ -1,25 +1,28 @@
 //! A load run over loopback: `cargo bench --bench load`, options behind `--`, see `--help`.
 //!
-//! The release binary answers as authority and as forwarder (from its cache, and in each dispatch, before two fixed responders),
-//! beside the peers that are installed, and beside a bare batched UDP echo that shows what moving the datagrams costs on
-//! this machine. Each is a process of its own on a core of its own, started afresh in every round; subjects take turns
-//! within a round, so that drift of the machine is shared. First a closed loop for the rate and the CPU time, then an
-//! open loop for the latencies. On loopback the sender of a datagram also pays for the receiver's part of the kernel;
-//! that is so for all subjects. On a machine that cannot be kept quiet, start the built program through `chrt -f 10`, as root.
+//! The release binary answers as authority and as forwarder (from its cache, and in each dispatch, before two
+//! fixed responders), beside the peers that are installed, and beside a bare batched UDP echo that shows the
+//! cost of moving the datagrams on this machine. Each is a separate process on a separate core, started
+//! afresh in every round; subjects take turns within a round, so that drift of the machine is shared. First a
+//! closed loop for the rate and the CPU time, then an open loop for the latencies. On loopback the sender of
+//! a datagram also pays for the receiver's part of the kernel; that is so for all subjects. On a machine that
+//! cannot be kept quiet, start the built program through `chrt -f 10`, as root.
 //!
-//! `--overload` measures what is left of a server that is asked more than it can do. Not through `chrt`: programs that only use
-//! time share its core, and would never yield it.
-//! `--crowd` measures what thousands of backends cost beside five.
-//! `--encrypted` measures listeners and backends by TLS, HTTPS and QUIC, beside dnsdist and beside each other. It needs dnsperf,
-//! h2load, openssl and dnsdist, and beside them chrt and the rights for it.
-//! `--watched` measures what history, pages, query log and dnstap cost beside none of them.
-//! `--xdp` measures servers by sockets and by XDP over veth pairs, with all time of the server's core. It needs root, iproute2 and util-linux;
-//! Knot DNS, its kxdpgun and dnsdist are left out if they are not there. What is missing is an error where `HEDGEROW_REQUIRED` is set.
-//! `--replicas` measures what it costs to know of backends that they are replicas, and to compare what they say.
-//! `--limits` measures what has a target of its own instead: memory, many queries in flight, two workers, the binary.
+//! - `--overload` measures a server that gets more queries than it can handle. Not through `chrt`: programs
+//!   with ordinary scheduling share its core, and would never get it.
+//! - `--crowd` measures the cost of thousands of backends beside five.
+//! - `--encrypted` measures listeners and backends by TLS, HTTPS and QUIC, beside dnsdist and beside each
+//!   other. It needs dnsperf, h2load, openssl and dnsdist, and beside them chrt and the rights for it.
+//! - `--watched` measures the cost of history, pages, query log and dnstap beside none of them.
+//! - `--xdp` measures servers by sockets and by XDP over veth pairs, with all time of the server's core. It
+//!   needs root, iproute2 and util-linux; Knot DNS, its kxdpgun and dnsdist are left out if they are not
+//!   there. Missing programs are an error where `HEDGEROW_REQUIRED` is set.
+//! - `--replicas` measures the cost of knowing that backends are replicas, and of comparing their answers.
+//! - `--limits` measures figures with a target instead: memory, many queries in flight, two workers, the
+//!   binary.
 //!
-//! This program is its own tool box: it starts itself as echo, responder and client, and all of them end with it.
-//! No speed is asserted: the report is for a reader.
+//! This program contains its own tools: it starts itself as echo, responder and client, and all of them end
+//! with it. No speed is asserted: the report is for a reader.
 
 mod admin;
 #[path = "../common/mod.rs"]
@@ -74,7 +77,7 @@ use xdp::XdpResults;
 #[derive(Parser)]
 #[command(name = "load")]
 struct Options {
-    /// What this process is, if not the one that a person started.
+    /// The role of this process; `None` for the process that a person started.
     #[command(subcommand)]
     role: Option<Role>,
     /// Where, if it is one of those.
@@ -86,10 +89,12 @@ struct Options {
     /// Seconds of each load.
     #[arg(long, default_value_t = 3.0, value_parser = positive)]
     secs: f64,
-    /// Queries a second of the open loops; without it a tenth of what the echo does in the first round, forwarding a third of that.
+    /// Queries a second of the open loops; without it a tenth of what the echo does in the first round,
+    /// forwarding a third of that.
     #[arg(long, value_parser = positive)]
     rate: Option<f64>,
-    /// Servers by other people: all that are installed, none, or their names; without it all, with --quick none.
+    /// Servers by other people: all that are installed, none, or their names; without it all, with --quick
+    /// none.
     #[arg(long, value_name = "all|none|NAME,...")]
     peers: Option<Peers>,
     /// Only the rows whose name has this in it, and the echo.
@@ -104,7 +109,7 @@ struct Options {
     /// Only what the size of the cache costs: a million names beside ten thousand.
     #[arg(long)]
     large: bool,
-    /// Only what has a target of its own: memory, 100,000 queries in flight, two workers, the binary.
+    /// Only figures with a target: memory, 100,000 queries in flight, two workers, the binary.
     #[arg(long)]
     limits: bool,
     /// Only what is left of a server at once, twice and five times what it can do.
@@ -116,10 +121,12 @@ struct Options {
     /// Only what is encrypted: listeners, handshakes and backends, beside dnsdist and beside our own TLS.
     #[arg(long)]
     encrypted: bool,
-    /// Only what it costs to be watched: history, a page, names, query log, dnstap, each beside nothing of them.
+    /// Only what it costs to be watched: history, a page, names, query log, dnstap, each beside nothing of
+    /// them.
     #[arg(long)]
     watched: bool,
-    /// Only what replicas cost: the versions of their zones, and comparing what they say, with OPT records in all rows.
+    /// Only what replicas cost: the versions of their zones, and comparing what they say, with OPT records in
+    /// all rows.
     #[arg(long)]
     replicas: bool,
     /// Only servers by sockets and by XDP, over veth pairs.
@@ -139,7 +146,7 @@ struct Options {
 enum Role {
     /// Sends every datagram back.
     Echo {
-        /// Those of equal length to one client as one.
+        /// Send datagrams of equal length to one client as one.
         #[arg(long)]
         coupled: bool,
     },
@@ -151,7 +158,6 @@ enum Role {
         /// OPT with OPT, and with the version of the zone.
         #[arg(long)]
         edns: bool,
-        /// The first address.
         #[arg(long, default_value_t = tool::ANY_PORT)]
         at: SocketAddrV4,
         /// At how many addresses.
@@ -162,7 +168,7 @@ enum Role {
     Responder(Behavior),
     /// Sends queries and prints what it saw.
     Client(Plan),
-    /// The same by TLS and QUIC.
+    /// A client by TLS or QUIC.
     StreamClient(StreamPlan),
     /// Asks a server that is about to start, and says whether it answers.
     Knock(Knock),
@@ -312,7 +318,7 @@ fn run_round(
                 strength.rates.get_or_insert_with(|| Rates::of_echo(rate));
                 Ok(sample)
             }
-            // What others do wrong is told, and the run goes on.
+            // An error of a peer is reported, and the run goes on.
             Err(error) if matches!(subject.answerer, Answerer::Peer(_)) => {
                 eprintln!("{place}: {name}: {error}");
                 Err(error.to_string())
@@ -348,10 +354,10 @@ fn large_subjects() -> Vec<Subject> {
     vec![ECHO, cached(10_000), cached(1_000_000)]
 }
 
-/// What all others are compared with.
+/// The subject to compare all others with.
 const ECHO: Subject = Subject { scenario: Scenario::Echo, answerer: Answerer::Echo };
 
-/// Writes all that was measured to the file that was asked for, or to one of its own in the target folder.
+/// Writes all results to the requested file, or to a default one in the target folder.
 fn keep(options: &Options, report: &str, machine: &Machine, all: &Value) -> Result<(), Box<dyn Error>> {
     let of_its_own = || Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{report}-{}.json", machine.file_stamp()));
     let file = options.json.clone().unwrap_or_else(of_its_own);

@@ -1,8 +1,8 @@
-//! What is left of a server that is asked more than it can do: goodput, how long those wait who get an answer, memory, and how
-//! soon all is as before.
+//! A server that gets more queries than it can handle: goodput, latency of the answers, memory, and the time
+//! until it has recovered.
 //!
-//! The client has one core and could not send five times what a server answers from memory that has another to itself. So
-//! the server shares its core with [`SPINNERS`] programs that do nothing but use their time.
+//! The client has one core and cannot send five times the rate of a server that answers from memory on
+//! another core. So the server shares its core with [`SPINNERS`] programs that only burn time.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -22,13 +22,12 @@ use crate::launch::Knocker;
 use crate::machine::Machine;
 use crate::subject;
 
-/// What all rounds have shown, by subject.
+/// The results of all rounds, by subject.
 pub(crate) struct Overload {
     /// Each round of each subject.
     subjects: Vec<(Subject, Vec<Round>)>,
 }
 
-/// What is loaded.
 #[derive(Clone, Copy, Debug, Serialize)]
 enum Subject {
     /// A forwarder that has all answers in its cache.
@@ -37,35 +36,34 @@ enum Subject {
     Forward,
 }
 
-/// What one round has shown of one subject.
+/// The results of one subject in one round.
 #[derive(Clone, Debug, Serialize)]
 struct Round {
     /// The most that it answers, a second: a closed loop.
     peak: f64,
-    /// What it did at each of [`TIMES`] that.
+    /// The results at each of [`TIMES`].
     loads: Vec<Loaded>,
-    /// Seconds after the last load until queries at a quarter of the peak are answered within [`NORMAL`] again.
+    /// Seconds after the last load until queries at a quarter of the peak are answered within [`NORMAL`]
+    /// again.
     until_normal: f64,
-    /// Resident octets afterwards.
     memory_after: u64,
 }
 
 /// A load in times of the peak.
 #[derive(Clone, Debug, Serialize)]
 struct Loaded {
-    /// What the client saw.
     seen: Seen,
-    /// Resident octets at its end.
+    /// Resident bytes at its end.
     memory: u64,
 }
 
-/// How many times the peak.
+/// The loads as multiples of the peak.
 const TIMES: [f64; 3] = [1.0, 2.0, 5.0];
 
 /// Programs that share the server's core.
 const SPINNERS: usize = 4;
 
-/// What 99 of 100 queries are answered within where nothing is wrong but that the server has to wait for its core.
+/// The p99 latency where the only problem is that the server waits for its core.
 const NORMAL: Duration = Duration::from_millis(50);
 
 /// Names that are asked for when all answers come from the cache.
@@ -81,7 +79,6 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 const NAMES_OF_A_LOAD: u32 = 1 << 28;
 
 impl Overload {
-    /// Runs all rounds.
     pub(crate) fn measure(rounds: u32, secs: f64, cores: Option<Cores>, folder: &Path) -> io::Result<Self> {
         let mut subjects = vec![(Subject::Cached, Vec::new()), (Subject::Forward, Vec::new())];
         for round in 1..=rounds {

@@ -1,5 +1,5 @@
-//! Other servers that are measured beside ours, if they are installed: how each is found, what it is called, and how it is
-//! started with one worker. Their configs are in `settings`.
+//! Other servers that are measured beside ours, if they are installed: how each is found, what it is called,
+//! and how it is started with one worker. Their configs are in `settings`.
 
 use std::env;
 use std::fs;
@@ -19,7 +19,7 @@ use crate::subject::Scenario;
 pub(crate) enum Peer {
     /// PowerDNS dnsdist.
     Dnsdist,
-    /// The same, told to receive and send many datagrams by one call.
+    /// dnsdist, set to receive and send many datagrams by one call.
     DnsdistBatched,
     /// Unbound.
     Unbound,
@@ -45,7 +45,7 @@ impl Peer {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    /// Whether it does what the scenario is about.
+    /// Returns true if the peer supports the scenario.
     pub(crate) fn fits(self, scenario: Scenario) -> bool {
         let (forwards, has_zones) = match self {
             Self::Bind => (true, true),
@@ -87,7 +87,7 @@ impl Peer {
         folders.map(|folder| folder.join(self.program())).find(|program| program.is_file())
     }
 
-    /// What it says of its version; empty if that cannot be made out.
+    /// Returns the version that the peer prints; empty if that cannot be parsed.
     pub(crate) fn version(self) -> String {
         let option = match self {
             Self::Unbound => "-V",
@@ -108,7 +108,8 @@ impl Peer {
         said.split_whitespace().find(is_version).unwrap_or_default().trim_end_matches(',').to_owned()
     }
 
-    /// Writes its config, with these lines besides, and tells how to start it: in the foreground, with one worker.
+    /// Writes the peer's config, with these additional lines, and returns its start command: in the
+    /// foreground, with one worker.
     pub(crate) fn launch(self, setup: &Setup<'_>, besides: &str) -> io::Result<Launch> {
         let (file, config, arguments): (_, _, &[&str]) = match self {
             Self::Dnsdist => ("config", settings::dnsdist(setup, false), DNSDIST_ARGUMENTS),
@@ -128,7 +129,7 @@ impl Peer {
     }
 }
 
-/// The same for both forms of dnsdist.
+/// The arguments of both forms of dnsdist.
 const DNSDIST_ARGUMENTS: &[&str] = &["-C", "config", "--supervised", "--disable-syslog"];
 
 /// Where servers are installed, though not every user's PATH says so.

@@ -1,5 +1,5 @@
-//! What it costs that backends are replicas: asking for the versions of their zones, and comparing what they say. All queries have an
-//! OPT record, without which none is asked for a version.
+//! What it costs that backends are replicas: asking for the versions of their zones, and comparing what they
+//! say. All queries have an OPT record, without which none is asked for a version.
 
 use std::fmt::Write;
 
@@ -7,12 +7,12 @@ use crate::common::spread::Spread;
 use crate::report::Results;
 use crate::subject::{Answerer, Dispatch, Sample, Scenario, Subject};
 
-/// What is made of it that backends are replicas.
+/// The use that is made of backends being replicas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Knowledge {
-    /// They are not known to be.
+    /// Backends not configured as replicas.
     Nothing,
-    /// They are asked for the versions of their zones.
+    /// Replicas with queries for the versions of their zones.
     Versions,
     /// All that they say is compared besides.
     Compared,
@@ -22,7 +22,7 @@ impl Knowledge {
     /// All of it, from the least to the most.
     const ALL: [Self; 3] = [Self::Nothing, Self::Versions, Self::Compared];
 
-    /// What is added to the name in the report.
+    /// Returns the suffix of the name in the report.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Nothing => "",
@@ -41,7 +41,8 @@ impl Knowledge {
     }
 }
 
-/// The subjects: where one backend is asked, and where both are, each with nothing known of replicas, versions, and comparing.
+/// The subjects: where one backend is asked, and where both are, each with nothing known of replicas,
+/// versions, and comparing.
 pub(crate) fn subjects(echo: Subject) -> Vec<Subject> {
     let of = |dispatch| Knowledge::ALL.map(|knowledge| subject(dispatch, knowledge));
     [echo].into_iter().chain(of(Dispatch::Sequential)).chain(of(Dispatch::Race)).collect()
@@ -52,7 +53,7 @@ fn subject(dispatch: Dispatch, knowledge: Knowledge) -> Subject {
     Subject { scenario: Scenario::Forward, answerer: Answerer::Replicas(dispatch, knowledge) }
 }
 
-/// What each costs beside the same without replicas, round by round.
+/// Returns the cost of each beside the run without replicas, round by round.
 pub(crate) fn markdown(results: &Results) -> String {
     let mut out =
         "\n| server | CPU to the same without | instructions to the same without |\n|---|---|---|\n".to_owned();

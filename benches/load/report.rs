@@ -11,17 +11,16 @@ use crate::subject::{Load, Sample, Strength, Subject};
 
 /// All that was measured.
 pub(crate) struct Results {
-    /// On what.
     pub(crate) machine: Machine,
     /// The rows, the one that the others are compared with first.
     pub(crate) subjects: Vec<Subject>,
-    /// What came of each subject in each round.
+    /// The outcome of each subject in each round.
     pub(crate) rounds: Vec<Vec<Outcome>>,
-    /// How it was loaded.
+    /// The strength of the load.
     pub(crate) strength: Strength,
 }
 
-/// What came of a subject in a round: figures, or why there are none.
+/// The outcome of a subject in a round: figures, or the reason why there are none.
 pub(crate) type Outcome = Result<Sample, String>;
 
 impl Results {
@@ -102,7 +101,7 @@ impl Results {
         })
     }
 
-    /// What came of two subjects in the rounds in which there are figures of both.
+    /// Returns the samples of two subjects in the rounds that have figures of both.
     pub(crate) fn pairs(&self, one: Subject, other: Subject) -> impl Iterator<Item = (&Sample, &Sample)> {
         let index_of = |subject| self.subjects.iter().position(|&row| row == subject);
         let indices = index_of(one).zip(index_of(other));
@@ -112,7 +111,7 @@ impl Results {
         })
     }
 
-    /// What went wrong: a line for each server that did not start and each load with lost queries or wrong responses.
+    /// Returns a line for each server that did not start and each load with lost queries or wrong responses.
     fn faults(&self) -> String {
         let mut faults = String::new();
         for (round, outcomes) in self.rounds.iter().enumerate() {

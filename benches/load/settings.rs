@@ -1,5 +1,6 @@
-//! The configs of peers: one worker, no service beside DNS, nothing asked of the Internet, no log of queries; the backends
-//! used by turns or as the peer thinks best; the cache empty of what must not be kept, or with room for all.
+//! The configs of peers: one worker, no service beside DNS, nothing asked of the Internet, no log of queries;
+//! the backends used by turns or as the peer thinks best; the cache empty of what must not be kept, or with
+//! room for all.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -7,13 +8,12 @@ use std::path::Path;
 
 use crate::subject::Scenario;
 
-/// What a server is to do.
+/// The task of a server.
 pub(crate) struct Setup<'a> {
-    /// What is asked of it.
+    /// The scenario of the queries.
     pub(crate) scenario: Scenario,
-    /// Where it listens.
     pub(crate) listen: SocketAddr,
-    /// Whom it forwards to.
+    /// The addresses to forward to.
     pub(crate) backends: &'a [SocketAddr],
     /// The hosts that it knows itself: a master file, or a table.
     pub(crate) hosts: &'a Path,
@@ -30,7 +30,7 @@ impl Setup<'_> {
         })
     }
 
-    /// Whether replies are kept.
+    /// Returns true if replies are kept.
     fn has_cache(&self) -> bool {
         match self.scenario {
             Scenario::Cached(_) => true,
@@ -145,7 +145,7 @@ log-file {folder}/smartdns.log
     )
 }
 
-/// Knot Resolver: a stub towards the backends, without validation and what it does of its own accord.
+/// Returns the config of Knot Resolver: a stub towards the backends, without validation and other additions.
 pub(crate) fn kresd(setup: &Setup<'_>) -> String {
     let (ip, port) = (setup.listen.ip(), setup.listen.port());
     let folder = setup.folder.display();

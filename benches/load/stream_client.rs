@@ -1,5 +1,5 @@
-//! A client by TLS and by QUIC: so many connections with so many queries outstanding on each, a storm of handshakes, and connections
-//! that do nothing. One thread does all, in a process of its own; every response is checked.
+//! A client by TLS and by QUIC: many connections with many queries outstanding on each, a storm of
+//! handshakes, and idle connections. One thread does all, in a separate process; every response is checked.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -28,7 +28,6 @@ use crate::common::encrypted::NAME;
 use crate::common::message::{self, Expect, Lengths};
 use crate::common::process::Process;
 
-/// What a client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Task {
     /// A closed loop by TLS.
@@ -41,19 +40,16 @@ pub(crate) enum Task {
     Idle,
 }
 
-/// What a client is told to do.
+/// The arguments of a client.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct StreamPlan {
-    /// What it does.
     #[arg(long)]
     pub(crate) task: Task,
-    /// Whom it asks.
     #[arg(long)]
     pub(crate) server: SocketAddr,
-    /// Who vouches for that.
+    /// The certificate of the authority that signed the server's.
     #[arg(long)]
     pub(crate) ca: PathBuf,
-    /// How many connections.
     #[arg(long)]
     pub(crate) connections: usize,
     /// For so long, in seconds.
@@ -79,7 +75,7 @@ impl StreamPlan {
     }
 }
 
-/// What a client has done.
+/// The results of a client.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Done {
     /// Right answers, or handshakes.
@@ -92,10 +88,10 @@ pub(crate) struct Done {
 const OUTSTANDING: usize = 8;
 /// Names asked for, all of which the server has in its cache.
 pub(crate) const NAMES: u32 = 10_000;
-/// How long the slowest step may take.
+/// The timeout of the slowest step.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Does what it is told, and says at the end what came of it.
+/// Runs the task, and prints the results at the end.
 pub(crate) fn run(plan: &StreamPlan) -> Result<(), Box<dyn Error>> {
     let done = match plan.task {
         Task::Tls => load_tls(plan)?,
@@ -107,13 +103,13 @@ pub(crate) fn run(plan: &StreamPlan) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Tells whoever started this that it is at work.
+/// Reports to the parent process that the client is at work.
 fn say_ready() -> io::Result<()> {
     println!("ready");
     io::stdout().flush()
 }
 
-/// What a client by TLS 1.3 is that trusts the authority of the run.
+/// Returns the config of a TLS 1.3 client that trusts the authority of the run.
 fn trusting(plan: &StreamPlan, alpn: &str) -> Result<Arc<TlsConfig>, Box<dyn Error>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(&fs::read(&plan.ca)?)?)?;
@@ -127,7 +123,7 @@ fn trusting(plan: &StreamPlan, alpn: &str) -> Result<Arc<TlsConfig>, Box<dyn Err
 struct Stream {
     session: ClientConnection,
     socket: TcpStream,
-    /// What has come and is no whole message yet.
+    /// Received bytes that are no whole message yet.
     octets: Vec<u8>,
     outstanding: usize,
     /// The ID of the next query, which is the number of its name too.
@@ -300,14 +296,13 @@ struct Quic {
     connection: Connection,
     socket: UdpSocket,
     server: SocketAddr,
-    /// What has come on each stream, and for which name.
+    /// The bytes received on each stream, and the name it asked for.
     streams: HashMap<StreamId, (u32, Vec<u8>)>,
     next: u32,
     datagram: Vec<u8>,
 }
 
 impl Quic {
-    /// Begins a handshake.
     fn connect(server: SocketAddr, config: &Arc<TlsConfig>) -> Result<Self, Box<dyn Error>> {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
         socket.connect(server)?;

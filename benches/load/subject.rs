@@ -20,7 +20,7 @@ use crate::replicas::Knowledge;
 use crate::settings::Setup;
 use crate::watched::Watch;
 
-/// What a server is asked.
+/// The kind of queries that a server gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scenario {
     /// To send everything back: the price of moving datagrams on this machine.
@@ -64,7 +64,8 @@ impl Scenario {
         }
     }
 
-    /// The TTL that the responders give, in seconds. Not every peer can be told to keep nothing whatever its TTL.
+    /// Returns the TTL of the responders' answers, in seconds. Some peers have no option to keep nothing
+    /// whatever its TTL.
     pub(crate) fn ttl(self) -> u32 {
         match self {
             Self::Echo | Self::Forward | Self::Zone(_) | Self::Table(_) => 0,
@@ -73,18 +74,17 @@ impl Scenario {
     }
 }
 
-/// What answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answerer {
     /// The echo, a role of this program.
     Echo,
-    /// The same, but datagrams of equal length to one client leave as one, as hedgerow's do.
+    /// The echo with datagrams of equal length to one client sent as one, as hedgerow does.
     CoupledEcho,
     /// The release binary. The dispatch matters where it forwards.
     Hedgerow(Dispatch),
-    /// The same with sequential dispatch, watched.
+    /// Sequential dispatch with observers.
     Watched(Watch),
-    /// The same with backends that are, or are not, told to be replicas.
+    /// A dispatch with backends that are, or are not, configured as replicas.
     Replicas(Dispatch, Knowledge),
     /// A server by other people.
     Peer(Peer),
@@ -115,31 +115,25 @@ impl Dispatch {
 /// A server in a scenario: a row of the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Subject {
-    /// What is asked.
     pub(crate) scenario: Scenario,
-    /// Who answers.
     pub(crate) answerer: Answerer,
 }
 
 /// One subject's part of one round.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Sample {
-    /// Closed loop.
     pub(crate) closed: Load,
-    /// Open loop.
     pub(crate) open: Load,
     /// Instructions of the programs themselves for each answer of a closed loop, if the machine counts them.
     pub(crate) instructions: Option<f64>,
-    /// Memory after all of that, in octets.
+    /// Memory after all of that, in bytes.
     pub(crate) memory: u64,
     /// Seconds from the start to the first right answer; the echo's is not taken.
     pub(crate) first_answer: Option<f64>,
 }
 
-/// One load.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Load {
-    /// What the client saw.
     pub(crate) seen: Seen,
     /// CPU time of the server for a million answers, in seconds.
     pub(crate) cpu_per_million: f64,
@@ -156,20 +150,19 @@ pub(crate) struct Strength {
     pub(crate) secs: f64,
     /// The open loop; `None` until the echo has shown what the machine can do.
     pub(crate) rates: Option<Rates>,
-    /// How long names are.
     pub(crate) lengths: Lengths,
-    /// Whether queries have an OPT record, which backends answer with one.
+    /// True if queries have an OPT record, which backends answer with one.
     pub(crate) edns: bool,
-    /// Whether instructions are counted.
+    /// True if instructions are counted.
     pub(crate) counts_instructions: bool,
 }
 
 /// Queries a second of open loops.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Rates {
-    /// Where the query is forwarded.
+    /// The rate of forwarded queries.
     pub(crate) forward: f64,
-    /// Where the server answers by itself.
+    /// The rate of queries that the server answers by itself.
     pub(crate) others: f64,
 }
 
@@ -324,16 +317,14 @@ impl Load {
 
 /// A server that answers.
 struct Running {
-    /// The server.
     server: Server,
-    /// Its backends, which end with it.
+    /// The backends, which end with the server.
     _responders: Vec<Server>,
-    /// How long it took to answer.
+    /// The time until the first answer.
     first_answer: Option<Duration>,
 }
 
 impl Running {
-    /// An echo.
     fn echo(role: &[&str], core: Option<usize>) -> io::Result<Self> {
         let role: Vec<_> = role.iter().map(|&word| word.to_owned()).collect();
         Ok(Self { server: Server::role(&role, core)?, _responders: Vec::new(), first_answer: None })
@@ -345,7 +336,8 @@ pub(crate) fn responder(ttl: u32, core: Option<usize>) -> io::Result<Server> {
     responders(1, ttl, false, core)
 }
 
-/// Starts so many of them, at [addresses that follow each other](crate::tool::nth_address), with OPT records or without.
+/// Starts so many of them, at [addresses that follow each other](crate::tool::nth_address), with OPT records
+/// or without.
 pub(crate) fn responders(addresses: u32, ttl: u32, edns: bool, core: Option<usize>) -> io::Result<Server> {
     let mut arguments = format!("fast-responder --ttl {ttl} --addresses {addresses}");
     if edns {
@@ -354,7 +346,7 @@ pub(crate) fn responders(addresses: u32, ttl: u32, edns: bool, core: Option<usiz
     Server::role(&arguments.split(' ').map(str::to_owned).collect::<Vec<_>>(), core)
 }
 
-/// Writes the config of the release binary, with these lines besides, and tells how to start it.
+/// Writes the config of the release binary, with these additional lines, and returns its start command.
 pub(crate) fn hedgerow(setup: &Setup<'_>, dispatch: Dispatch, besides: &str) -> io::Result<Launch> {
     let Setup { scenario, listen, backends, hosts, folder } = *setup;
     let config = match scenario {
@@ -369,7 +361,7 @@ pub(crate) fn hedgerow(setup: &Setup<'_>, dispatch: Dispatch, besides: &str) -> 
     launch_hedgerow(&format!("{config}\n{besides}"), folder)
 }
 
-/// Tells how to start the release binary with a config.
+/// Returns the command that starts the release binary with a config.
 pub(crate) fn launch_hedgerow(config: &str, folder: &Path) -> io::Result<Launch> {
     fs::write(folder.join("config.toml"), config)?;
     let arguments = ["--log", "warn", "serve", "-c", "config.toml"].map(Into::into);
@@ -396,7 +388,7 @@ pub(crate) fn table(hosts: u32, lengths: Lengths) -> String {
     (0..hosts).map(host).collect()
 }
 
-/// The same as a master file.
+/// Returns the zone as a master file.
 pub(crate) fn zone(hosts: u32, lengths: Lengths) -> String {
     let apex = "$ORIGIN bench.test.\n$TTL 3600\n@ SOA ns hostmaster 1 3600 600 604800 60\n@ NS ns\nns A 127.0.0.1\n";
     let host = |number| format!("{} A {}\n", message::label(number, lengths), message::address(number));

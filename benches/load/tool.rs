@@ -1,7 +1,7 @@
-//! The tools that a load run starts as processes of their own: the bare echo and the fixed responder.
+//! The tools that a load run starts as separate processes: the bare echo and the fixed responder.
 //!
-//! Each binds a port of its own, at one address or several, says on stdout which, and answers in batches until its stdin is closed; so it ends
-//! with the process that started it, however that ends.
+//! Each binds a new port, at one address or several, prints it on stdout, and answers in batches until its
+//! stdin is closed; so it ends with the process that started it, however that ends.
 
 use std::io::{self, Write};
 use std::iter;
@@ -12,28 +12,27 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::common::message;
 
-/// What a tool answers with.
+/// The kind of answers of a tool.
 #[derive(Clone, Copy)]
 pub(crate) enum Tool {
     /// The query with QR set: what moving the datagrams costs, and nothing else.
     Echo {
-        /// Whether datagrams of equal length to one client leave as one.
+        /// True if datagrams of equal length to one client leave as one.
         is_coupled: bool,
     },
     /// The address of the name: a backend that is always fast.
     Responder {
         /// The TTL of an answer, in seconds.
         ttl: u32,
-        /// Whether it answers OPT with OPT, and tells the version of the zone.
+        /// True if the tool answers OPT with OPT, and adds the version of the zone.
         edns: bool,
-        /// The first address.
         at: SocketAddrV4,
         /// At how many addresses: the first and those that follow it, all with one port.
         addresses: u32,
     },
 }
 
-/// Octets of the longest datagram that a tool reads.
+/// Bytes of the longest datagram that a tool reads.
 const DATAGRAM: usize = 512;
 
 /// Answers until stdin is closed.
@@ -65,7 +64,7 @@ pub(crate) fn run(tool: Tool) -> io::Result<()> {
     }
 }
 
-/// Where a tool listens that is not told: where the system gives it a port.
+/// The default listening address: the system chooses the port.
 pub(crate) const ANY_PORT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
 
 /// Binds a port at so many addresses.
@@ -76,7 +75,7 @@ fn bind(at: SocketAddrV4, addresses: u32) -> io::Result<Vec<UdpSocket>> {
     iter::once(Ok(first)).chain(more).collect()
 }
 
-/// The address of this number of a responder that is not told where to listen.
+/// Returns the address with this number of a responder without a configured address.
 pub(crate) fn nth_address(number: u32) -> Ipv4Addr {
     following(Ipv4Addr::LOCALHOST, number)
 }

@@ -1,4 +1,5 @@
-//! What it costs to be watched: the same server with history and slow races, with pages that listen, with a query log, with dnstap.
+//! What it costs to be watched: the same server with history and slow races, with pages that listen, with a
+//! query log, with dnstap.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -7,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use crate::subject::{Answerer, Dispatch, Scenario, Subject};
 
-/// How a server is watched.
+/// The observers of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Watch {
     /// History, verdict and slow races: what there is with an admin server.
     Sight,
-    /// The same, told to three tabs each second.
+    /// The server with three open browser tabs that get each second.
     Tabs,
     /// The names asked for most besides.
     Names,
@@ -32,7 +33,7 @@ impl Watch {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Sight => "with history and slow races",
-            Self::Tabs => "the same, told to three tabs",
+            Self::Tabs => "the same, sent to three tabs",
             Self::Names => "with names counted",
             Self::LogOfSome => "query log, sample 0.01",
             Self::Log => "query log, sample 1",
@@ -77,7 +78,7 @@ fn listen(admin: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
-/// The subjects: in each scenario one that nobody watches, and each way to watch it.
+/// Returns the subjects: in each scenario one without an observer, and one for each kind of observer.
 pub(crate) fn subjects(echo: Subject) -> Vec<Subject> {
     let of = |scenario| {
         let unwatched = Answerer::Hedgerow(Dispatch::Sequential);
@@ -87,7 +88,6 @@ pub(crate) fn subjects(echo: Subject) -> Vec<Subject> {
     [echo].into_iter().chain(of(Scenario::Cached(10_000))).chain(of(Scenario::Forward)).collect()
 }
 
-/// Tabs that listen.
 const TABS: usize = 3;
 
 /// How long the admin server may take to listen.

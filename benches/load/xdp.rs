@@ -1,12 +1,12 @@
-//! Servers over a veth pair between namespaces, by sockets and by XDP: hedgerow beside itself and beside Knot DNS by the same, dnsdist,
-//! and the bare echo by XDP, which is the least that a server by XDP can cost.
+//! Servers over a veth pair between namespaces, by sockets and by XDP: hedgerow beside itself and beside Knot
+//! DNS by the same, dnsdist, and the bare echo by XDP, which is the least cost of a server by XDP.
 //!
-//! The server has a core of its own. What counts is all time of that core, interrupts too, since by XDP and by sockets alike the kernel
-//! does much of the work where no process is charged for it. All else, kxdpgun, our own client and backends in a namespace of theirs, is on
-//! another core, which by the way of veth pairs also pays for queries up to the server's socket or ring. Nothing else should run on the
-//! machine.
+//! The server has a separate core. All time of that core counts, interrupts too, because by XDP and by
+//! sockets alike the kernel does much of the work where no process is charged for it. All else, kxdpgun, our
+//! own client and backends in another namespace, is on another core, which as the sender over a veth pair
+//! also pays for queries up to the server's socket or ring. Nothing else should run on the machine.
 //!
-//! Subjects take turns within a round, each started afresh on a pair of its own, each round beginning with another.
+//! Subjects take turns within a round, each started afresh on a new pair, each round beginning with another.
 
 mod report;
 mod row;
@@ -28,20 +28,18 @@ use crate::machine::Machine;
 use crate::peer::Peer;
 use crate::subject::Rates;
 
-/// How it is measured.
+/// The parameters of the measurement.
 #[derive(Clone, Copy)]
 pub(crate) struct Setting {
-    /// Where the server and all else run.
     pub(crate) cores: Cores,
     /// Seconds of each load.
     pub(crate) secs: f64,
     /// Queries a second of loads at a rate.
     pub(crate) rates: Rates,
-    /// How long names are.
     pub(crate) lengths: Lengths,
 }
 
-/// What all servers can do, on a machine of some years ago with one core for each side.
+/// Rates that all servers can reach, on a machine of some years ago with one core for each side.
 pub(crate) const RATES: Rates = Rates { forward: 20_000.0, others: 60_000.0 };
 
 /// All that was measured.
@@ -49,38 +47,37 @@ pub(crate) struct XdpResults {
     setting: Setting,
     rows: Vec<Row>,
     rounds: Vec<Round>,
-    /// What is left out, and why.
+    /// Subjects that are left out, and why.
     left_out: Vec<String>,
 }
 
-/// One round.
 #[derive(Serialize)]
 struct Round {
     /// How busy both cores were at most while nothing was sent, which is looked at before each subject.
     noise: [f64; 2],
-    /// What came of each row, or why there is nothing.
+    /// The outcome of each row, or the reason why there is none.
     outcomes: Vec<Result<Loads, String>>,
 }
 
-/// What came of a subject in a round.
+/// The results of a subject in a round.
 #[derive(Serialize)]
 struct Loads {
     /// Our client's closed loop.
     closed: Sample,
-    /// The same client at a rate.
+    /// The sample of the same client at a fixed rate.
     open: Sample,
     /// kxdpgun at that rate, if it is there.
     gun: Option<Sample>,
-    /// Octets in memory after that.
+    /// Bytes in memory after that.
     resident: u64,
 }
 
-/// What this machine lacks for any of it; `None` if all is there.
+/// Returns the missing requirements of this machine; `None` if all are there.
 pub(crate) fn missing() -> Option<String> {
     veth::missing().or_else(xdp_echo::missing)
 }
 
-/// Whether all that can be measured must be.
+/// Returns true if missing programs are an error (`HEDGEROW_REQUIRED`).
 pub(crate) fn is_required() -> bool {
     env::var_os("HEDGEROW_REQUIRED").is_some()
 }
@@ -110,7 +107,7 @@ impl XdpResults {
                 let index = (round as usize + turn) % rows.len();
                 let busy = noise(setting.cores)?;
                 busiest = [0, 1].map(|core| busiest[core].max(busy[core]));
-                // One that fails is told of, and the others are measured all the same.
+                // A failure is reported, and the others are measured all the same.
                 let outcome = rows[index].measure(setting, files).map_err(|error| error.to_string());
                 let said = match &outcome {
                     Ok(Loads { closed, open, .. }) => format!(
@@ -129,7 +126,7 @@ impl XdpResults {
         Ok(Self { setting, rows, rounds, left_out })
     }
 
-    /// What of hedgerow and the echo could not be measured.
+    /// Returns the failures of hedgerow and the echo.
     pub(crate) fn failure(&self) -> Option<String> {
         let outcomes = self.rounds.iter().flat_map(|round| self.rows.iter().zip(&round.outcomes));
         let mut failures = outcomes.filter(|(row, _)| row.is_ours());

@@ -1,10 +1,10 @@
-//! The whole story of a query at an authority: octets to octets.
+//! The whole story of a query at an authority: bytes to bytes.
 
 use std::hint::black_box;
 use std::sync::Arc;
 
 use hedgerow::wire::{Rcode, Transport};
-use hedgerow::zone::master::Source;
+use hedgerow::zone::master::ZoneFileSource;
 use hedgerow::zone::{DeferredZoneBuilder, Miss, Reaction, Tables, ZoneDb, respond};
 
 use super::master::read_zone;
@@ -13,7 +13,7 @@ use super::message::{UDP_SIZE, query};
 /// Hosts in the table or zone that answers.
 const HOSTS: u32 = 10_000;
 
-/// What the zone has beside its hosts.
+/// The records of the zone besides its hosts.
 const SPECIAL: &str = "\
 @ SOA ns hostmaster 1 2 3 4 300
 @ NS ns
@@ -34,7 +34,7 @@ pub(super) fn table(name: &str, rcode: Rcode) -> impl FnMut() + use<> {
 pub(super) fn zone(name: &str, rcode: Rcode, answers: u8) -> impl FnMut() + use<> {
     let octets = format!("{SPECIAL}{}", hosts(" A 10.0.0.1")).into_bytes();
     let mut builder = DeferredZoneBuilder::new(None);
-    let source = Source { name: "zone".to_owned(), octets };
+    let source = ZoneFileSource { name: "zone".to_owned(), octets };
     read_zone(&source, &mut |record, place| builder.add(&record, place)).expect("the lines are sound");
     let Ok((zone, _)) = builder.finish() else { panic!("the zone is sound") };
     answer(ZoneDb::new(Arc::new(Tables::none())).with_zone(Arc::new(zone)), name, rcode, answers)
@@ -51,7 +51,7 @@ fn answer(zone_db: ZoneDb, name: &str, rcode: Rcode, answers: u8) -> impl FnMut(
     let mut out = Vec::with_capacity(512);
     move || {
         let reaction = respond(&zone_db, black_box(query), Transport::Udp, UDP_SIZE, &mut out);
-        // The low octet of ANCOUNT (RFC 1035 section 4.1.1).
+        // The low byte of ANCOUNT (RFC 1035 section 4.1.1).
         assert_eq!((reaction, out.get(7)), (Reaction::Respond(rcode), Some(&answers)));
     }
 }

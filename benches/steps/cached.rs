@@ -1,4 +1,5 @@
-//! The cache, from octets to octets: what a worker does for a query that is answered from it, and for a reply that is kept.
+//! The cache, from bytes to bytes: what a worker does for a query that is answered from it, and for a reply
+//! that is kept.
 
 use std::hash::BuildHasher;
 use std::hint::black_box;
@@ -6,10 +7,11 @@ use std::time::Instant;
 
 use foldhash::quality::FixedState;
 
-use hedgerow::cache::{Cache, Found, Key, PoolId, ResponseFor, Rules};
+use hedgerow::cache::{Cache, CacheKey, CacheLookup, CacheRules, PoolId, ResponseFor};
 use hedgerow::wire::{self, ClientForm, QuestionFlags};
 
-/// Looks up one of so many entries, in random order, and finds a fresh answer. The cache takes so many octets.
+/// Looks up one of so many entries, in random order, and finds a fresh answer. The cache takes so many
+/// bytes.
 ///
 /// To spell the query for the next number is a part of it, and a small one.
 pub(crate) fn hits(entries: u32, octets: usize) -> impl FnMut() {
@@ -22,7 +24,7 @@ pub(crate) fn hits(entries: u32, octets: usize) -> impl FnMut() {
         number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         spell(((u64::from(number) * u64::from(entries)) >> 32) as u32, &mut query);
         let found = filled.look_up(&query, &mut out);
-        assert!(matches!(found, Found::Fresh { .. }));
+        assert!(matches!(found, CacheLookup::Fresh { .. }));
         black_box(out.len());
     }
 }
@@ -42,30 +44,28 @@ pub(crate) fn keeps() -> impl FnMut() {
 
 /// A cache, and what a worker has beside it.
 struct Filled {
-    /// The cache.
     cache: Cache,
-    /// How long it keeps what.
-    rules: Rules,
+    rules: CacheRules,
     /// The hash of questions, seeded.
     hasher: FixedState,
     /// The time, which stands still.
     now: Instant,
     /// A reply, to be spelled anew for each number.
     reply: Vec<u8>,
-    /// Where a question is folded.
+    /// The buffer for a folded question.
     folded: Vec<u8>,
-    /// Where an entry is written.
+    /// The buffer for an entry.
     scratch: Vec<u8>,
 }
 
 impl Filled {
-    /// An empty cache that takes so many octets.
+    /// An empty cache that takes so many bytes.
     fn new(octets: usize) -> Self {
         let (now, reply) = (Instant::now(), REPLY.to_vec());
         let hasher = FixedState::with_seed(7);
         Self {
             cache: Cache::new(octets, now),
-            rules: Rules::default(),
+            rules: CacheRules::default(),
             hasher,
             now,
             reply,
@@ -79,16 +79,16 @@ impl Filled {
         spell(number, &mut self.reply);
         let reply = wire::read_reply(&self.reply).expect("a sound reply");
         let question = reply.question().expect("it has one").as_wire();
-        let key = Key::new(POOL, question, QuestionFlags::default(), self.hasher.hash_one(question));
+        let key = CacheKey::new(POOL, question, QuestionFlags::default(), self.hasher.hash_one(question));
         assert!(self.cache.keep(&key, &reply, &self.rules, self.now, &mut self.scratch));
     }
 
     /// Looks up the answer to one query.
-    fn look_up(&mut self, query: &[u8], out: &mut Vec<u8>) -> Found {
+    fn look_up(&mut self, query: &[u8], out: &mut Vec<u8>) -> CacheLookup {
         let query = wire::read_query(black_box(query)).expect("a sound query");
         self.folded.clear();
         let flags = query.fold_question(&mut self.folded);
-        let key = Key::new(POOL, &self.folded, flags, self.hasher.hash_one(&self.folded[..]));
+        let key = CacheKey::new(POOL, &self.folded, flags, self.hasher.hash_one(&self.folded[..]));
         let form = ClientForm::of(&query);
         let client = ResponseFor { form: &form, own_udp_size: 1232, limit: 1232 };
         self.cache.look_up(&key, &client, &self.rules, self.now, out)

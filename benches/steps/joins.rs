@@ -1,4 +1,4 @@
-//! Whether an equal query is in flight.
+//! The search for an equal query in flight.
 
 use std::hash::BuildHasher;
 use std::hint::black_box;
@@ -29,7 +29,7 @@ pub(super) fn look_up(name: &str, is_in_flight: bool) -> impl FnMut() {
     }
 }
 
-/// What equal queries have in common.
+/// Returns the key that equal queries share.
 fn key(query: &[u8]) -> QuestionKey {
     QuestionKey::of(&wire::read_query(query).expect("hickory writes sound queries"))
 }

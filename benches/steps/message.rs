@@ -1,11 +1,11 @@
-//! Messages that steps begin with, built by hickory-proto, outside of what is measured. They last as long as the process, so that
-//! what is read from them can be kept beside them.
+//! Messages that steps begin with, built by hickory-proto, outside of what is measured. They last as long as
+//! the process, so that what is read from them can be kept beside them.
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
-/// What hedgerow offers as its own UDP size (`edns_udp_size`).
+/// The UDP size that hedgerow offers (`edns_udp_size`).
 pub(super) const UDP_SIZE: u16 = 1232;
 
 /// A query as stub resolvers send it: RD, and an OPT record.

@@ -1,8 +1,8 @@
-//! The steps of one query in the small, each what a worker does once, without sockets and clock: `hot_path` times them,
-//! `instructions` counts what they execute.
+//! The steps of one query in the small, each what a worker does once, without sockets and clock: `hot_path`
+//! times them, `instructions` counts what they execute.
 //!
-//! A step is set up once and then run as often as one likes. What differs from run to run (names, latencies, turns) goes round
-//! in a fixed order, and seeds are fixed too, so that two processes do exactly the same.
+//! A step is set up once and then run as often as one likes. What differs from run to run (names, latencies,
+//! turns) goes round in a fixed order, and seeds are fixed too, so that two processes do exactly the same.
 
 mod answers;
 mod cached;
@@ -16,9 +16,8 @@ use hedgerow::policy::Dispatch;
 use hedgerow::policy::balance::Balance;
 use hedgerow::wire::Rcode;
 
-/// One step.
 pub(crate) struct Step {
-    /// What it is called in reports.
+    /// The name in reports.
     pub(crate) name: &'static str,
     /// Makes what it needs; what is returned runs it once.
     pub(crate) set_up: fn() -> Box<dyn FnMut()>,

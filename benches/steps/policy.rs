@@ -1,4 +1,4 @@
-//! Decisions: whom to ask, until when to wait, whose reply wins; and what is learnt from replies.
+//! Decisions: the backend to ask, the time to wait, the reply that wins; and learning from replies.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -11,8 +11,8 @@ use hedgerow::policy::balance::{Balance, BalanceInput, Balancer};
 use hedgerow::policy::budget::Budget;
 use hedgerow::policy::latency::Latency;
 use hedgerow::policy::ordering::{BackendStats, order};
-use hedgerow::policy::race::{AttemptId, Outcome, Race, RaceContext, Step};
-use hedgerow::policy::{BackendIndex, Candidates, Dispatch, Rank, Rules};
+use hedgerow::policy::race::{AttemptId, Race, RaceContext, RaceEnd, RaceStep};
+use hedgerow::policy::{BackendIndex, Candidates, Dispatch, PoolRules, Rank};
 
 /// Backends to choose from.
 const BACKENDS: u16 = 4;
@@ -26,7 +26,7 @@ const SOON: Duration = Duration::from_millis(2);
 /// The order in which backends are asked for one query, each with another number of attempts out.
 pub(super) fn candidates(balance: Balance) -> impl FnMut() {
     let now = start();
-    let rules = Rules { balance, dispatch: Dispatch::Hedge, ..Rules::default() };
+    let rules = PoolRules { balance, dispatch: Dispatch::Hedge, ..PoolRules::default() };
     let turns = Balancer::new(&[1; BACKENDS as usize], &[1, 2, 3, 4], |_| true);
     let latency = vec![known_latency(now); usize::from(BACKENDS)];
     let loads: Vec<_> = (0..BACKENDS).map(|backend| load(now, backend)).collect();
@@ -52,7 +52,7 @@ pub(super) fn race(dispatch: Dispatch) -> impl FnMut() {
     }
 }
 
-/// The same with a hedge that is made, and wins; and with the replies of others that pay for it.
+/// A race with a hedge that is sent, and wins; and the replies of other races that pay for it.
 pub(super) fn race_with_hedge() -> impl FnMut() {
     let pool = Pool::new(Dispatch::Hedge);
     move || {
@@ -79,7 +79,7 @@ pub(super) fn latency_record() -> impl FnMut() {
 
 /// How long to wait before a hedge is made: a percentile.
 pub(super) fn latency_hedge_delay() -> impl FnMut() {
-    let (latency, hedge) = (known_latency(start()), Rules::default().hedge);
+    let (latency, hedge) = (known_latency(start()), PoolRules::default().hedge);
     move || {
         black_box(latency.hedge_delay(black_box(&hedge)));
     }
@@ -87,13 +87,13 @@ pub(super) fn latency_hedge_delay() -> impl FnMut() {
 
 /// A reply pays into a bucket that is full, as it nearly always is.
 pub(super) fn budget_earn() -> impl FnMut() {
-    let budget = Budget::new(Rules::default().hedge.budget);
+    let budget = Budget::new(PoolRules::default().hedge.budget);
     move || black_box(&budget).earn(1)
 }
 
 /// A hedge is paid for, and replies pay that back.
 pub(super) fn budget_take_and_earn() -> impl FnMut() {
-    let budget = Budget::new(Rules::default().hedge.budget);
+    let budget = Budget::new(PoolRules::default().hedge.budget);
     move || {
         assert!(black_box(&budget).take(), "replies have paid for it");
         budget.earn(REPLIES_PER_HEDGE);
@@ -103,17 +103,16 @@ pub(super) fn budget_take_and_earn() -> impl FnMut() {
 /// Replies that pay for one hedge, with the default budget.
 const REPLIES_PER_HEDGE: u32 = 20;
 
-/// What a race looks at.
+/// The state that a race reads.
 struct Pool {
-    /// When races start.
     now: Instant,
     /// The rules of the pool.
-    rules: Rules,
-    /// What is known of its backends.
+    rules: PoolRules,
+    /// The latencies of the backends.
     latency: Vec<Latency>,
-    /// What pays for hedges.
+    /// The budget for hedges.
     budget: Budget,
-    /// Whom a race may ask.
+    /// The backends that a race may ask.
     candidates: Candidates,
 }
 
@@ -121,7 +120,7 @@ impl Pool {
     /// Two backends whose latency is known.
     fn new(dispatch: Dispatch) -> Self {
         let now = start();
-        let rules = Rules { dispatch, ..Rules::default() };
+        let rules = PoolRules { dispatch, ..PoolRules::default() };
         let budget = Budget::new(rules.hedge.budget);
         let candidates = Candidates::of([BackendIndex(0), BackendIndex(1)], false);
         Self { now, rules, latency: vec![known_latency(now); 2], budget, candidates }
@@ -133,14 +132,14 @@ impl Pool {
     }
 }
 
-/// Asks all that the race says; whom it asked last, and until when it waits.
+/// Sends all attempts that the race wants. Returns the last attempt and the deadline of the wait.
 fn ask(race: &mut Race, context: &RaceContext<'_>, now: Instant) -> (AttemptId, Instant) {
     let mut asked = None;
     loop {
         match race.next_step(context, now) {
-            Step::Ask { attempt, .. } => asked = Some(attempt),
-            Step::WaitUntil(at) => return (asked.expect("there is somebody to ask"), at),
-            Step::Finished(outcome) => panic!("nobody has replied: {outcome:?}"),
+            RaceStep::Ask { attempt, .. } => asked = Some(attempt),
+            RaceStep::WaitUntil(at) => return (asked.expect("there is a backend to ask"), at),
+            RaceStep::Finished(outcome) => panic!("no backend has replied: {outcome:?}"),
         }
     }
 }
@@ -148,7 +147,7 @@ fn ask(race: &mut Race, context: &RaceContext<'_>, now: Instant) -> (AttemptId, 
 /// The race's end by a good reply.
 fn finish(mut race: Race, context: &RaceContext<'_>, attempt: AttemptId, now: Instant) {
     black_box(race.on_reply(attempt, Rank::Positive, now));
-    assert_eq!(race.next_step(context, now), Step::Finished(Outcome::Reply(attempt)));
+    assert_eq!(race.next_step(context, now), RaceStep::Finished(RaceEnd::Reply(attempt)));
 }
 
 /// A backend with so many attempts out, which has replied before.
@@ -175,7 +174,7 @@ fn samples() -> impl FnMut() -> Duration {
     }
 }
 
-/// When all of this happens.
+/// The time of all these steps.
 fn start() -> Instant {
     Instant::now()
 }

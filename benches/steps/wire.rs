@@ -20,7 +20,7 @@ pub(super) fn read_query() -> impl FnMut() {
     }
 }
 
-/// What equal queries have in common, and its hash.
+/// Finds the key that equal queries share, and its hash.
 pub(super) fn fold_question() -> impl FnMut() {
     let (query, hasher) = (parsed(query(NAME)), FixedState::with_seed(1));
     let mut folded = Vec::with_capacity(512);

@@ -18,7 +18,7 @@ pub(crate) enum Fault {
     Calm,
     /// One reply in a hundred is late.
     Heavy,
-    /// The same, from backends further away.
+    /// One reply in a hundred is late, from backends further away.
     Far,
     /// Both backends lose queries.
     Drop,
@@ -30,7 +30,7 @@ pub(crate) enum Fault {
     Kill,
     /// Both backends become slow, and fast again.
     Shift,
-    /// The same, and so many replies are late that p99 shows the delay of the hedge.
+    /// A shift with so many late replies that p99 shows the delay of the hedge.
     ShiftLate,
     /// A connection to each backend carries nothing for 1 % of the time.
     Stall,
@@ -40,7 +40,7 @@ pub(crate) enum Fault {
     Reset,
 }
 
-/// What happens to the backends during a run.
+/// A change of the backends during a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// Nothing.
@@ -51,7 +51,8 @@ pub(crate) enum Event {
     Kill,
     /// Both reply after another delay in the middle third.
     Shift(Duration),
-    /// Something befalls connections to one: at 3/8 of the run, and where both have their turn to the other at 5/8.
+    /// Something befalls connections to one: at 3/8 of the run, and where both have their turn to the other
+    /// at 5/8.
     OnTheWay(Order),
 }
 
@@ -104,7 +105,7 @@ impl Fault {
             late_share: 0.0,
             late: micros(LATE),
             loss: 0.0,
-            // The same chances for all policies of a round.
+            // All policies of a round get the same random numbers.
             seed: 2 * round as u64 + place,
         });
         match self {
@@ -122,7 +123,7 @@ impl Fault {
         behaviors
     }
 
-    /// What happens during a run.
+    /// Returns the event during a run.
     pub(crate) fn event(self) -> Event {
         match self {
             Self::Calm | Self::Heavy | Self::Far | Self::Drop | Self::DropOne => Event::None,
@@ -135,7 +136,7 @@ impl Fault {
         }
     }
 
-    /// Whether it can befall backends that are reached so.
+    /// Returns true if the fault is possible for backends reached this way.
     pub(crate) fn fits(self, way: Way) -> bool {
         match self.event() {
             Event::OnTheWay(Order::Reset) => matches!(way, Way::Tls | Way::Https),
@@ -144,7 +145,7 @@ impl Fault {
         }
     }
 
-    /// How long and how fast the server is asked: as was asked for, if this has no needs of its own.
+    /// Returns the length and the rate of the load: the requested ones, unless this fault needs others.
     pub(crate) fn strength(self, asked_for: Strength) -> Strength {
         match self {
             Self::Stall => Strength { secs: 20.0, ..asked_for },
@@ -163,12 +164,11 @@ impl Fault {
     }
 }
 
-/// Which of the two backends a fault befalls in a round: a policy may prefer one.
+/// Returns the backend that fails in a round, of two: a policy may prefer one.
 pub(crate) fn victim(round: usize) -> usize {
     round % 2
 }
 
-/// Whole microseconds.
 fn micros(duration: Duration) -> u64 {
     duration.as_micros() as u64
 }

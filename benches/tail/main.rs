@@ -1,13 +1,15 @@
 //! The tail over loopback: `cargo bench --bench tail`, options behind `--`, see `--help`.
 //!
-//! The release binary forwards to two backends that are slow now and then, lose queries, stop, end, or become slower;
-//! policies take turns within each round, everything is started afresh for each. An open loop asks: each query is timed
-//! from when it was due, so that no stall hides a delay. The backends count what they are asked. A run without any fault
-//! shows what the measurement itself adds: where that is not small against a millisecond, other work is in the way. On a
-//! machine that cannot be kept quiet, start the built program through `chrt -f 10`, as root.
+//! The release binary forwards to two backends that are slow now and then, lose queries, stop, end, or become
+//! slower; policies take turns within each round, everything is started afresh for each. An open loop asks:
+//! each query is timed from when it was due, so that no stall hides a delay. The backends count what they are
+//! asked. A run without any fault shows what the measurement itself adds: where that is not small against a
+//! millisecond, other work is in the way. On a machine that cannot be kept quiet, start the built program
+//! through `chrt -f 10`, as root.
 //!
-//! `--ways udp,tls,https,quic` measures backends that are reached by these ways: each is a front, hedgerow itself, before its
-//! responder, by UDP too, so that the ways differ in nothing else. Where a fault befalls connections, a relay is between.
+//! `--ways udp,tls,https,quic` measures backends that are reached by these ways: each is a front, hedgerow
+//! itself, before its responder, by UDP too, so that the ways differ in nothing else. Where a fault befalls
+//! connections, a relay is between.
 //!
 //! This program is its own tool box: it starts itself as responder and client, and all of them end with it.
 //! No figure is asserted: the report is for a reader.
@@ -38,7 +40,7 @@ use sample::Strength;
 #[derive(Parser)]
 #[command(name = "tail")]
 struct Options {
-    /// What this process is, if not the one that a person started.
+    /// The role of this process; `None` for the process that a person started.
     #[command(subcommand)]
     role: Option<Role>,
     /// Where, if it is one of those.
@@ -50,16 +52,16 @@ struct Options {
     /// Seconds of each run.
     #[arg(long, default_value_t = 5.0, value_parser = positive)]
     secs: f64,
-    /// Queries a second.
     #[arg(long, default_value_t = 3_000.0, value_parser = positive)]
     rate: f64,
-    /// What goes wrong; without it, everything.
+    /// The faults to play; all by default.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Fault::value_variants().to_vec())]
     faults: Vec<Fault>,
-    /// Which policies are compared; without it, all.
+    /// The policies to compare; all by default.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Policy::value_variants().to_vec())]
     policies: Vec<Policy>,
-    /// How backends are reached, which some faults depend on: `stall`, `half-open` and `reset` are for connections.
+    /// How backends are reached, which some faults depend on: `stall`, `half-open` and `reset` are for
+    /// connections.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Way::Bare])]
     ways: Vec<Way>,
     /// One round of short runs, to see that all works.

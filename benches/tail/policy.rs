@@ -1,4 +1,4 @@
-//! The policies that are compared: each a config of the release binary, the same for all faults.
+//! The policies to compare: each a config of the release binary, which is equal for all faults.
 
 use clap::ValueEnum;
 use serde::Serialize;

@@ -1,7 +1,9 @@
-//! A relay in front of a backend: connections through it stall, fall silent or are reset, whatever is said on them.
+//! A relay in front of a backend: connections through it stall, fall silent or are reset, whatever is said on
+//! them.
 //!
-//! It is a role of this program. Each line that it reads is an order, answered by a line; at the end of its input it ends. A
-//! connection has a thread for each direction, and one by QUIC is whatever comes from one port.
+//! It is a role of this program. Each line that it reads is an order, answered by a line; at the end of its
+//! input it ends. A connection has a thread for each direction, and one by QUIC is whatever comes from one
+//! port.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, Read, Write};
@@ -16,7 +18,6 @@ use socket2::SockRef;
 use crate::common::encrypted::Way;
 use crate::common::process::Server;
 
-/// What befalls connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
     /// The busiest one carries nothing for so long.
@@ -37,7 +38,6 @@ impl Order {
         }
     }
 
-    /// What a line says.
     fn read(line: &str) -> Option<Self> {
         match line.split_once(' ') {
             Some(("stall", millis)) => millis.parse().ok().map(|millis| Self::Stall(Duration::from_millis(millis))),
@@ -48,18 +48,16 @@ impl Order {
     }
 }
 
-/// What the role is told at its start.
+/// The arguments of the role.
 #[derive(Clone, Copy, clap::Args)]
 pub(crate) struct Plan {
-    /// The backend.
     #[arg(long)]
     backend: SocketAddr,
-    /// How it is spoken to.
+    /// The protocol towards the relay.
     #[arg(long)]
     way: Way,
 }
 
-/// Starts a relay.
 pub(crate) fn start(backend: SocketAddr, way: Way, core: Option<usize>) -> io::Result<Server> {
     let way = clap::ValueEnum::to_possible_value(&way).map_or_else(String::new, |way| way.get_name().to_owned());
     let arguments = format!("relay --backend {backend} --way {way}");
@@ -106,14 +104,13 @@ pub(crate) fn run(plan: Plan) -> io::Result<()> {
     Ok(())
 }
 
-/// A connection.
 #[derive(Default)]
 struct Link {
-    /// Octets carried, both ways.
+    /// Bytes carried, both ways.
     carried: AtomicU64,
-    /// Whether nothing is carried any more.
+    /// True if nothing is carried any more.
     is_mute: AtomicBool,
-    /// Whether it has ended.
+    /// True if it has ended.
     is_over: AtomicBool,
     /// Until when nothing is carried.
     stalled_until: Mutex<Option<Instant>>,
@@ -127,7 +124,7 @@ impl Link {
         self.stalled_until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits while it stalls. Whether octets are carried then.
+    /// Waits while the relay stalls. Returns true if it then carries bytes.
     fn carries(&self, octets: usize) -> bool {
         loop {
             let until = *self.stalled_until();
@@ -244,7 +241,7 @@ fn open(
     thread::spawn(move || {
         let mut octets = [0; 4096];
         loop {
-            // Refused while nobody listens there: that ends nothing.
+            // The kernel reports a refusal while the server does not listen: that ends nothing.
             let Ok(length) = inner.recv(&mut octets) else { continue };
             if link.carries(length) {
                 let _ = outer.send_to(&octets[..length], client);

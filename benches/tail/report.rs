@@ -1,4 +1,5 @@
-//! The report of a run: a markdown table for each fault, medians over the rounds with their spread, and all as JSON.
+//! The report of a run: a markdown table for each fault, medians over the rounds with their spread, and all
+//! as JSON.
 
 use std::fmt::Write;
 use std::path::Path;

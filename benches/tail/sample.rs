@@ -23,38 +23,37 @@ use crate::relay::{self, Order};
 pub(crate) struct Strength {
     /// Seconds of a run.
     pub(crate) secs: f64,
-    /// Queries a second.
     pub(crate) rate: f64,
 }
 
-/// What came of one run.
+/// The results of one run.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Sample {
-    /// What went wrong.
     pub(crate) fault: Fault,
-    /// Who dealt with it.
+    /// The policy under test.
     pub(crate) policy: Policy,
-    /// How the backends are reached.
+    /// The protocol towards the backends.
     pub(crate) way: Way,
     /// The round, from 0.
     pub(crate) round: usize,
-    /// What the client saw. Times are in microseconds.
+    /// The results of the client. Times are in microseconds.
     pub(crate) seen: Seen,
     /// Queries to backends for each query of the client.
     pub(crate) traffic: f64,
-    /// The same over the worst second; `None` if the run is shorter than that.
+    /// The p99 of the worst second; `None` if the run is shorter than that.
     pub(crate) worst_second: Option<f64>,
-    /// How p99 settled in the middle third; `None` if the run is too short to tell.
+    /// How p99 settled in the middle third; `None` if the run is too short.
     pub(crate) slow: Option<Settled>,
-    /// How p99 settled in the last third.
+    /// The settling of p99 in the last third.
     pub(crate) fast: Option<Settled>,
     /// CPU time of the server for a million queries, in seconds.
     pub(crate) cpu_per_million: f64,
-    /// How long after they were due replies left at most of both backends, the 99.9th percentile, in microseconds.
+    /// How long after they were due replies left at most of both backends, the 99.9th percentile, in
+    /// microseconds.
     pub(crate) lateness: f64,
 }
 
-/// How p99 came to a value.
+/// The settling of p99 at a value.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Settled {
     /// The value, in microseconds: the median over the slots of the later half.
@@ -126,7 +125,7 @@ pub(crate) fn run(
     let part = |share: f64| sleep_until(begin + Duration::from_secs_f64(secs * share));
     let third = |number: f64| part(number / 3.0);
     let normal = Duration::from_micros(behaviors[0].delay);
-    // Whom the policy prefers where it has one backend alone.
+    // The backend that the policy prefers, if it prefers one.
     let place = if policy == Policy::First { 0 } else { victim(round) };
     match fault.event() {
         Event::None => {}
@@ -139,7 +138,7 @@ pub(crate) fn run(
         }
         Event::Kill => {
             third(1.0);
-            // Its last word: what it was asked afterwards, it never saw.
+            // The counts at the moment of its end: it never saw later queries.
             responders[place].counts()?;
             match fronts.get(place) {
                 Some(front) => front.signal(Signal::KILL)?,

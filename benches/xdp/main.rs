@@ -1,13 +1,15 @@
 //! The yardstick for AF_XDP: `cargo bench --bench xdp`, options behind `--`, see `--help`.
 //!
-//! A bare echo by XDP, in the driver (native) and behind it (generic), beside the bare batched echo by a UDP socket, with GRO and GSO
-//! and without; nothing else is in them, so that each is the least that a server on such a socket can cost. They answer on one end of
-//! a veth pair, on a core of their own, and the client asks from a namespace at the other end, on another core. First a closed loop
-//! for the rate, then open loops at a share of what the socket echo can do. CPU time is that of whole cores, since the kernel does much
-//! of the work in interrupts that no process is charged for: nothing else should run on the machine.
+//! A bare echo by XDP, in the driver (native) and behind it (generic), beside the bare batched echo by a UDP
+//! socket, with GRO and GSO and without; nothing else is in them, so that each is the least that a server on
+//! such a socket can cost. They answer on one end of a veth pair, on a core of their own, and the client asks
+//! from a namespace at the other end, on another core. First a closed loop for the rate, then open loops at a
+//! share of what the socket echo can do. CPU time is that of whole cores, since the kernel does much of the
+//! work in interrupts that no process is charged for: nothing else should run on the machine.
 //!
-//! It needs root, iproute2 and util-linux; kxdpgun (of knot-dnsutils) is a second client if it is there, and ethtool turns GRO of the
-//! device on. Without the first it says so, and fails only where `HEDGEROW_REQUIRED` is set.
+//! It needs root, iproute2 and util-linux; kxdpgun (of knot-dnsutils) is a second client if it is there, and
+//! ethtool turns GRO of the device on. Without the first it says so, and fails only where `HEDGEROW_REQUIRED`
+//! is set.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -32,7 +34,7 @@ use sample::Setting;
 #[derive(Parser)]
 #[command(name = "xdp")]
 struct Options {
-    /// What this process is, if not the one that a person started.
+    /// The role of this process; `None` for the process that a person started.
     #[command(subcommand)]
     role: Option<Role>,
     /// Where, if it is one of those.
@@ -61,7 +63,6 @@ struct Options {
 enum Role {
     /// Sends every datagram back by a socket.
     SocketEcho {
-        /// Where it listens.
         #[arg(long)]
         address: SocketAddr,
         /// With GRO and GSO.

@@ -15,7 +15,7 @@ const BOUND: f64 = 0.6;
 /// The share of queries that may be lost where figures are compared.
 const MAX_LOST: f64 = 0.05;
 
-/// What stands where nothing can be told.
+/// The cell of an unknown figure.
 const NONE: &str = "–";
 
 /// A load of a report: its name, and where it stands.
@@ -99,7 +99,7 @@ const COLUMNS: &str = "\
 |---|---|---|---|---|---|---|---|---|---|---|---|
 ";
 
-/// What it was measured on, and whether the machine was quiet.
+/// Returns the description of the machine, with a remark if it was not quiet.
 fn head(rounds: &[Round], setting: Setting) -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
@@ -135,12 +135,12 @@ fn noise(rounds: &[Round]) -> [f64; 2] {
     [0, 1].map(|core| Spread::of(rounds.iter().map(|round| round.noise[core]).collect()).max())
 }
 
-/// Whether that was next to nothing.
+/// Returns true if the machine was nearly idle without the benchmark.
 fn is_quiet(rounds: &[Round]) -> bool {
     noise(rounds).iter().all(|busy| *busy < MAX_NOISE)
 }
 
-/// What a table is about.
+/// Returns the heading of a table.
 fn heading(placement: Placement, setting: Setting) -> String {
     let (server, client) = (setting.cores.server, setting.cores.rest);
     match placement {
@@ -153,12 +153,13 @@ fn heading(placement: Placement, setting: Setting) -> String {
     }
 }
 
-/// Whether a load is the same for all: who is faster has larger batches in a closed loop.
+/// Returns true if a load is the same for all: in a closed loop, a faster subject has larger batches.
 fn is_paced(load: &str) -> bool {
     load != CLOSED
 }
 
-/// Whether both have answered nearly all: batches of who loses queries are larger than those of who does not.
+/// Returns true if both subjects have answered nearly all queries: a subject that loses queries has larger
+/// batches.
 fn is_answered(pairs: &[(&Sample, &Sample)]) -> bool {
     let lost = |sample: &Sample| sample.lost > MAX_LOST;
     !pairs.iter().any(|(sample, socket)| lost(sample) || lost(socket))

@@ -9,23 +9,20 @@ use crate::common::sample::{Sample, noise, with_interrupts};
 use crate::common::veth::{Placement, SERVER, Veth};
 use crate::common::{gun, xdp_echo};
 
-/// How it is measured.
+/// The parameters of the measurement.
 #[derive(Clone, Copy)]
 pub(crate) struct Setting {
-    /// Where echo and client run.
     pub(crate) cores: Cores,
     /// Seconds of each load.
     pub(crate) secs: f64,
-    /// How long names are.
     pub(crate) lengths: Lengths,
 }
 
-/// An echo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Subject {
     /// By a UDP socket, each datagram by itself: what all others are compared with.
     Socket,
-    /// The same with GRO and GSO.
+    /// A socket with GRO and GSO.
     CoupledSocket,
     /// By XDP in the driver.
     Native,
@@ -36,13 +33,11 @@ pub(crate) enum Subject {
 /// All of them, in the order of the report.
 pub(crate) const SUBJECTS: [Subject; 4] = [Subject::Socket, Subject::CoupledSocket, Subject::Native, Subject::Generic];
 
-/// Both placements.
 pub(crate) const PLACEMENTS: [Placement; 2] = [Placement::Sender, Placement::Receiver];
 
 /// Queries a second of open loops, as shares of what the socket echo does in a closed one.
 pub(crate) const SHARES: [f64; 3] = [0.2, 0.6, 1.0];
 
-/// One round.
 pub(crate) struct Round {
     /// How busy both cores were at most while nothing was sent, which is looked at before each subject.
     pub(crate) noise: [f64; 2],
@@ -50,13 +45,12 @@ pub(crate) struct Round {
     pub(crate) placements: Vec<Vec<Loads>>,
 }
 
-/// What one subject did in one round.
+/// The results of one subject in one round.
 pub(crate) struct Loads {
     /// As fast as it can.
     pub(crate) closed: Sample,
-    /// By [`SHARES`].
     pub(crate) open: Vec<Sample>,
-    /// The same from kxdpgun, if that is there.
+    /// The samples of kxdpgun, if that is installed.
     pub(crate) gun: Vec<Sample>,
 }
 
@@ -68,7 +62,6 @@ const TIMEOUT: f64 = 0.3;
 const GUN_NAMES: u32 = 1000;
 
 impl Setting {
-    /// Runs all rounds.
     pub(crate) fn measure(self, rounds: u32) -> io::Result<Vec<Round>> {
         let mut rates: [Option<f64>; PLACEMENTS.len()] = [None; PLACEMENTS.len()];
         (0..rounds)
@@ -77,7 +70,8 @@ impl Setting {
                 let mut placements = Vec::new();
                 for (placement, rate) in PLACEMENTS.into_iter().zip(&mut rates) {
                     let mut done = Vec::new();
-                    // Each round begins with another subject; the first of all is the socket, which says how fast open loops are.
+                    // Each round begins with another subject; the first of all is the socket, which says how
+                    // fast open loops are.
                     for turn in 0..SUBJECTS.len() {
                         let place = (round as usize + turn) % SUBJECTS.len();
                         let [server, client] = noise(self.cores)?;
@@ -99,7 +93,7 @@ impl Setting {
             .collect()
     }
 
-    /// Puts one subject under all loads, on a pair of its own.
+    /// Puts one subject under all loads, on a new pair.
     fn load(self, subject: Subject, placement: Placement, rate: &mut Option<f64>) -> io::Result<Loads> {
         let veth = Veth::make()?;
         veth.place(placement, self.cores)?;
@@ -117,7 +111,8 @@ impl Setting {
         let open = SHARES.map(|share| self.run(&veth, &processes, Some(rate * share), self.secs));
         let open = open.into_iter().collect::<io::Result<_>>()?;
         let mut gun = Vec::new();
-        // The gun has a program of its own on its device, and there the steering of the client's end has no place.
+        // The gun attaches its own XDP program to its device, so the steering of the client's end cannot be
+        // there.
         if placement == Placement::Sender && gun::is_there() {
             for share in SHARES {
                 gun.push(self.fire(&veth, &processes, rate * share)?);
@@ -132,7 +127,7 @@ impl Setting {
         Sample::take(self.cores, processes, || client.finish())
     }
 
-    /// What our client is told to do: at a rate, or in a closed loop.
+    /// Returns the task of our client: at a rate, or in a closed loop.
     fn plan(self, rate: Option<f64>, secs: f64) -> Plan {
         Plan {
             server: SERVER,
@@ -179,7 +174,7 @@ impl Subject {
         Ok(echo)
     }
 
-    /// Its name in the report.
+    /// Returns the name in the report.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Socket => "socket",
@@ -189,7 +184,7 @@ impl Subject {
         }
     }
 
-    /// Whether it is by XDP.
+    /// Returns true if it is by XDP.
     pub(crate) fn is_xdp(self) -> bool {
         match self {
             Self::Socket | Self::CoupledSocket => false,

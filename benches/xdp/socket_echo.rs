@@ -10,9 +10,9 @@ use socket2::SockRef;
 
 use crate::common::message;
 
-/// Octets of the longest datagram that is echoed.
+/// Bytes of the longest datagram that is echoed.
 const DATAGRAM: usize = 512;
-/// Octets that the kernel may keep for the socket, so that no datagram is lost for want of them.
+/// The socket buffer, in bytes, large enough that no datagram is lost.
 const SOCKET_BUFFER: usize = 4 << 20;
 
 /// Echoes what comes to an address until stdin is closed.

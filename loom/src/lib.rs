@@ -1,4 +1,5 @@
-//! The files of hedgerow that share atomics between workers, with those of loom: `tests/models.rs` tries them.
+//! The files of hedgerow that share atomics between workers, with those of loom: `tests/models.rs` tries
+//! them.
 
 // What the models have no use for is used by the crate that the files belong to.
 #![allow(dead_code)]
@@ -27,7 +28,7 @@ pub mod limit {
 
     use std::time::Instant;
 
-    use self::rate_table::{Accounts, Half, Key, Verdict};
+    use self::rate_table::{Accounts, Half, RateTableKey, RateVerdict};
 
     pub mod clients;
     mod rate_table;
@@ -44,8 +45,8 @@ pub mod limit {
 
         /// Charges an account, and returns what it has owed before.
         pub fn charge(&self, tag: u64) -> u64 {
-            let key = Key { set: 0, tag: tag << 42, half: Half::Parts };
-            let judge = |owed: u64, slips| Verdict { decision: owed, owed: owed + 1_000, slips };
+            let key = RateTableKey { set: 0, tag: tag << 42, half: Half::Parts };
+            let judge = |owed: u64, slips| RateVerdict { decision: owed, owed: owed + 1_000, slips };
             self.0.charge(key, 1 << 30, 0, judge)
         }
     }

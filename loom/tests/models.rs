@@ -1,5 +1,5 @@
-//! Each model is run in every order of its atomic operations in which threads interrupt each other up to three times, and with
-//! every value that a relaxed load may see.
+//! Each model is run in every order of its atomic operations in which threads interrupt each other up to
+//! three times, and with every value that a relaxed load may see.
 
 use std::net::IpAddr;
 
@@ -26,7 +26,7 @@ fn model(name: &str, run: impl Fn() + Sync + Send + 'static) {
     println!("{name}: {} orders", orders.load(std::sync::atomic::Ordering::Relaxed));
 }
 
-/// Runs something on several threads, of which each is told its number; returns what they return.
+/// Runs a closure on several threads, each with its number, and returns the results.
 fn threads<T: Send + 'static, const COUNT: usize>(run: impl Fn(u16) -> T + Send + Sync + 'static) -> [T; COUNT] {
     let run = Arc::new(run);
     let others: Vec<_> = (1..COUNT as u16)
@@ -117,7 +117,7 @@ fn what_is_given_back_while_the_bucket_shrinks_does_not_overflow_it_for_long() {
                 }
             }
         });
-        // Whoever gives back may have seen the capacity of before; the next look at the queries sees to that.
+        // A thread that gives back may have seen the previous capacity; the next query corrects that.
         assert!((9..=12).contains(&budget.hedges_left()));
         budget.set_recent_queries(0);
         assert!(budget.hedges_left() <= 10);
@@ -186,7 +186,6 @@ fn client_that_is_let_in_while_another_goes_gets_twice_its_limit_at_most() {
     });
 }
 
-/// A client.
 fn client(last: u16) -> IpAddr {
     [192, 0, 2, last as u8].into()
 }

@@ -1,4 +1,5 @@
-//! Who a server must be that is asked by TLS (RFC 8310): what its certificate must bear, and how far it is believed.
+//! The identity of a TLS server (RFC 8310): the required content of its certificate, and the extent of
+//! verification.
 
 use std::fmt::{self, Debug, Display, Formatter};
 use std::str::FromStr;
@@ -8,27 +9,27 @@ use serde::{Deserialize, Serialize};
 
 use super::BadAddress;
 
-/// What a server must show to be the one that is meant.
+/// The identity that a server must prove.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerIdentity {
-    /// The name that its certificate must bear; without one it must bear the address.
+    /// The name in its certificate; without a name the address.
     pub name: Option<String>,
-    /// How far its certificate is looked at.
+    /// The extent of verification.
     pub verify: Verify,
-    /// Public keys of which its certificate must have one; none: any key.
+    /// The allowed public keys; if empty, any key.
     pub pins: Vec<Pin>,
 }
 
-/// How far the certificate of a server is looked at.
+/// The extent of certificate verification.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verify {
-    /// Its chain, its dates and its names, and its key if there are pins (RFC 8310 section 8.1).
+    /// Verifies the chain, dates and names, and the key if there are pins (RFC 8310 section 8.1).
     #[default]
     Full,
-    /// Its key alone (RFC 7858 section 4.2).
+    /// Verifies the key only (RFC 7858 section 4.2).
     Pin,
-    /// Not at all: whoever sits between reads along.
+    /// Verifies nothing: an attacker on the path can read along.
     None,
 }
 
@@ -75,7 +76,7 @@ impl Debug for Pin {
     }
 }
 
-/// What a pin begins with (RFC 7469 section 2.1.1 has the same words apart).
+/// The prefix of a pin (RFC 7469 section 2.1.1 has the two parts separately).
 const PIN_PREFIX: &str = "sha256/";
 
 #[cfg(test)]

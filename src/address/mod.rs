@@ -1,12 +1,12 @@
-//! Addresses as an operator writes them: of listeners and of backends, with the transport as the scheme of a URL.
+//! Addresses of listeners and backends as operators write them, with the transport as the scheme of a URL.
 //!
 //! ```text
 //!   192.0.2.1[:PORT]                            UDP, and TCP on the same port
-//!   SCHEME://192.0.2.1[:PORT][/PATH][#NAME]     tcp, tls (RFC 7858), https (RFC 8484), quic (RFC 9250); http to listen only
+//!   SCHEME://192.0.2.1[:PORT][/PATH][#NAME]     tcp, tls, https, quic; http to listen only
 //! ```
 //!
-//! Hosts are IP addresses, IPv6 ones in brackets: hedgerow asks nobody for names. A path is only of HTTP, and `#NAME`, which the
-//! certificate must bear, only of a backend that has a certificate.
+//! Hosts are IP addresses, IPv6 ones in brackets; hedgerow does not resolve names here. Only HTTP has a path.
+//! `#NAME`, the name in the certificate, is only for backends with a certificate.
 
 mod identity;
 mod path;
@@ -20,8 +20,9 @@ use serde::{Deserialize, Serialize};
 pub use self::identity::{Pin, ServerIdentity, Verify};
 pub use self::path::HttpPath;
 
-/// True if a character of a name has no shape, or turns round what stands beside it: control characters, marks of direction, and
-/// spaces of no width. A terminal shows a name with one as another name. The page of the admin server has the same list.
+/// Returns true for a character that is invisible or changes the text beside it: control characters,
+/// direction marks, and zero-width spaces. A terminal shows a name with one like another name. The page of
+/// the admin server has the same list.
 pub fn is_unseen(letter: char) -> bool {
     letter.is_control()
         || matches!(
@@ -33,7 +34,7 @@ pub fn is_unseen(letter: char) -> bool {
 /// A transport, as the scheme of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scheme {
-    /// None is written: UDP, and TCP on the same port.
+    /// No scheme: UDP, and TCP on the same port.
     Plain,
     /// TCP alone (RFC 7766).
     Tcp,
@@ -41,14 +42,14 @@ pub enum Scheme {
     Tls,
     /// HTTP/2 or HTTP/1.1 over TLS (RFC 8484).
     Https,
-    /// The same in the clear, behind whoever ends TLS: to listen only.
+    /// HTTP without TLS, behind a TLS proxy: to listen only.
     Http,
     /// QUIC (RFC 9250).
     Quic,
 }
 
 impl Scheme {
-    /// The word before `://`; none is written for plain DNS.
+    /// Returns the word before `://`; `None` for plain DNS.
     pub fn word(self) -> Option<&'static str> {
         match self {
             Self::Plain => None,
@@ -60,7 +61,7 @@ impl Scheme {
         }
     }
 
-    /// The port where none is written.
+    /// Returns the default port.
     pub fn port(self) -> u16 {
         match self {
             Self::Plain | Self::Tcp => 53,
@@ -71,12 +72,12 @@ impl Scheme {
         }
     }
 
-    /// Whether messages go over connections alone, of whatever kind.
+    /// Returns true if all messages use connections.
     pub fn is_stream(self) -> bool {
         self != Self::Plain
     }
 
-    /// Whether nobody on the way can read along.
+    /// Returns true if the transport is encrypted.
     pub fn is_encrypted(self) -> bool {
         match self {
             Self::Plain | Self::Tcp | Self::Http => false,
@@ -84,12 +85,12 @@ impl Scheme {
         }
     }
 
-    /// Whether it is HTTP, which has paths.
+    /// Returns true for HTTP, which has paths.
     pub fn is_http(self) -> bool {
         matches!(self, Self::Https | Self::Http)
     }
 
-    /// The protocols that a client offers by TLS (ALPN), the preferred first; none where nothing is encrypted.
+    /// Returns the ALPN protocols that a client offers, the preferred first; empty without encryption.
     pub fn alpn(self) -> &'static [&'static [u8]] {
         match self {
             Self::Plain | Self::Tcp | Self::Http => &[],
@@ -99,7 +100,6 @@ impl Scheme {
         }
     }
 
-    /// Reads the word before `://`.
     fn read(word: &str) -> Result<Self, BadAddress> {
         match &*word.to_ascii_lowercase() {
             "tcp" => Ok(Self::Tcp),
@@ -119,7 +119,7 @@ impl Scheme {
     }
 }
 
-/// What would have been right in place of something that is no address: what follows the word "expected".
+/// The expected form of an address: the text after the word "expected".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadAddress(String);
 
@@ -137,17 +137,17 @@ impl Display for BadAddress {
 
 impl std::error::Error for BadAddress {}
 
-/// Where queries are taken.
+/// The address of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ListenAddress {
-    /// How they come.
+    /// The transport of the listener.
     pub scheme: Scheme,
-    /// Where; port 0 lets the system choose.
+    /// The socket address; port 0 lets the system choose.
     pub socket: SocketAddr,
 }
 
 impl ListenAddress {
-    /// UDP, and TCP on the same port.
+    /// Makes an address for UDP, and TCP on the same port.
     pub fn plain(socket: SocketAddr) -> Self {
         Self { scheme: Scheme::Plain, socket }
     }
@@ -156,9 +156,9 @@ impl ListenAddress {
 /// A listener's address as an operator writes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenUrl {
-    /// Where and how queries are taken.
+    /// The address of the listener.
     pub address: ListenAddress,
-    /// Under which path, by HTTP.
+    /// The path for HTTP.
     pub path: HttpPath,
 }
 
@@ -166,7 +166,7 @@ impl FromStr for ListenUrl {
     type Err = BadAddress;
 
     fn from_str(text: &str) -> Result<Self, BadAddress> {
-        let Parts { scheme, socket, path, name } = Parts::read(text)?;
+        let AddressParts { scheme, socket, path, name } = AddressParts::read(text)?;
         match name {
             Some(_) => {
                 Err(BadAddress::new("no #NAME, which is for backends: a listener's names stand in its certificate"))
@@ -182,27 +182,27 @@ impl Display for ListenAddress {
     }
 }
 
-/// Where a backend is asked, and how: what tells it from all other backends of its pool.
+/// The address and transport of a backend, which identify it in its pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackendAddress {
-    /// How it is asked.
+    /// The transport of the backend.
     pub scheme: Scheme,
-    /// Where.
+    /// The socket address of the backend.
     pub socket: SocketAddr,
 }
 
 impl BackendAddress {
-    /// UDP, and TCP on the same port.
+    /// Makes an address for UDP, and TCP on the same port.
     pub fn plain(socket: SocketAddr) -> Self {
         Self { scheme: Scheme::Plain, socket }
     }
 
-    /// Its host.
+    /// Returns the host of the backend.
     pub fn ip(&self) -> IpAddr {
         self.socket.ip()
     }
 
-    /// Its port.
+    /// Returns the port of the backend.
     pub fn port(&self) -> u16 {
         self.socket.port()
     }
@@ -246,14 +246,14 @@ impl<'de> Deserialize<'de> for BackendAddress {
     }
 }
 
-/// A backend's address as an operator writes it, with the name that its certificate must bear.
+/// A backend's address as an operator writes it, with the name in its certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendUrl {
-    /// Where and how it is asked.
+    /// The address of the backend.
     pub address: BackendAddress,
-    /// Under which path it answers by HTTP, if one is written.
+    /// The path for HTTP, if one is written.
     pub path: Option<HttpPath>,
-    /// The name; without one the certificate must bear the address.
+    /// The name in the certificate; without a name the address.
     pub name: Option<String>,
 }
 
@@ -261,12 +261,12 @@ impl FromStr for BackendUrl {
     type Err = BadAddress;
 
     fn from_str(text: &str) -> Result<Self, BadAddress> {
-        let Parts { scheme, socket, path, name } = Parts::read(text)?;
+        let AddressParts { scheme, socket, path, name } = AddressParts::read(text)?;
         if scheme == Scheme::Http {
             return Err(BadAddress::new("https:// for a backend: http:// is only listened on"));
         }
         if socket.port() == 0 {
-            return Err(BadAddress::new("a port from 1 to 65535, since nobody is reached at port 0"));
+            return Err(BadAddress::new("a port from 1 to 65535, since port 0 cannot be reached"));
         }
         if socket.ip().is_unspecified() {
             return Err(BadAddress::new("the address of one host, since any address is only for listening"));
@@ -288,17 +288,14 @@ impl FromStr for BackendUrl {
     }
 }
 
-/// What stands in an address.
-struct Parts<'t> {
+struct AddressParts<'t> {
     scheme: Scheme,
     socket: SocketAddr,
-    /// By HTTP.
     path: Option<HttpPath>,
-    /// After the `#`.
     name: Option<&'t str>,
 }
 
-impl<'t> Parts<'t> {
+impl<'t> AddressParts<'t> {
     fn read(text: &'t str) -> Result<Self, BadAddress> {
         let (scheme, rest) = match text.split_once("://") {
             Some((word, rest)) => (Scheme::read(word)?, rest),
@@ -315,13 +312,13 @@ impl<'t> Parts<'t> {
         if !path.is_empty() && !scheme.is_http() {
             return Err(BadAddress::new("no path: only https:// has one"));
         }
-        // A slash alone says nothing: that is how browsers write addresses without a path.
+        // A slash alone counts as no path, because browsers write addresses so.
         let path = if path.len() > 1 { Some(path.parse()?) } else { None };
         Ok(Self { scheme, socket: socket_address(host, scheme)?, path, name })
     }
 }
 
-/// Reads IP and port, with a remedy for what people commonly write instead.
+/// Reads IP and port. The error has a remedy for common mistakes.
 fn socket_address(text: &str, scheme: Scheme) -> Result<SocketAddr, BadAddress> {
     if let Ok(address) = text.parse() {
         return Ok(address);
@@ -341,7 +338,8 @@ fn socket_address(text: &str, scheme: Scheme) -> Result<SocketAddr, BadAddress> 
     }))
 }
 
-/// Whether a text is a name that a certificate may bear: labels of letters, digits, hyphens and underscores (RFC 6125 section 6.4.1).
+/// Returns true for a valid name in a certificate: labels of letters, digits, hyphens and underscores (RFC
+/// 6125 section 6.4.1).
 fn is_host_name(text: &str) -> bool {
     let text = text.strip_suffix('.').unwrap_or(text);
     let is_label = |label: &str| {
@@ -415,7 +413,7 @@ mod tests {
             ("tls://192.0.2.1#", "the name of a host after the #, such as #dns.example"),
             ("tls://192.0.2.1#192.0.2.1", "the name of a host after the #, such as #dns.example"),
             ("tls://192.0.2.1#a..b", "the name of a host after the #, such as #dns.example"),
-            ("tls://192.0.2.1:0", "a port from 1 to 65535, since nobody is reached at port 0"),
+            ("tls://192.0.2.1:0", "a port from 1 to 65535, since port 0 cannot be reached"),
             ("0.0.0.0:53", "the address of one host, since any address is only for listening"),
             ("224.0.0.1", "the address of one host, not of a multicast group"),
         ] {

@@ -8,20 +8,20 @@ use serde::{Deserialize, Serialize};
 
 use super::BadAddress;
 
-/// A path of HTTP, without a query: it begins with a slash, and needs no quoting.
+/// An HTTP path without a query: it begins with a slash, and needs no quoting.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct HttpPath(Arc<str>);
 
 impl HttpPath {
-    /// As it is written.
+    /// Returns the path as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 impl Default for HttpPath {
-    /// What nearly all servers answer under (RFC 8484 section 4.1 has it in its examples).
+    /// The path of nearly all servers (from the examples of RFC 8484 section 4.1).
     fn default() -> Self {
         Self(Arc::from("/dns-query"))
     }
@@ -31,7 +31,8 @@ impl FromStr for HttpPath {
     type Err = BadAddress;
 
     fn from_str(text: &str) -> Result<Self, BadAddress> {
-        // RFC 3986 section 3.3: segments of unreserved characters, of sub-delimiters, and of what is quoted.
+        // RFC 3986 section 3.3: segments of unreserved characters, of sub-delimiters, and of
+        // percent-encoding.
         let is_plain = |octet: u8| octet.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/%".contains(&octet);
         match text.starts_with('/') && text.len() <= MAX_PATH && text.bytes().all(is_plain) {
             true => Ok(Self(Arc::from(text))),
@@ -60,5 +61,5 @@ impl Display for HttpPath {
     }
 }
 
-/// Octets of a path: with them a request line stays well below what any server takes.
+/// The longest path in bytes: the request line stays well below the limits of servers.
 const MAX_PATH: usize = 1024;

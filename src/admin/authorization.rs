@@ -1,11 +1,15 @@
-//! Who may read and who may change, by where a request comes from and what it bears.
+//! Access control by the origin of a request and its token.
 //!
-//! Reading is open to whoever reaches the listener, but for web pages: those of other sites, which browsers tell by `Sec-Fetch-Site`
-//! (W3C Fetch Metadata), and those whose own name was rebound to 127.0.0.1: where only this host reaches the listener, the `Host` header
-//! must be a loopback one. Names that clients ask for are private: they are for the unix socket and the token, and without a token for this host.
-//! Changes come over the unix socket, from the server's own user and root, or bear the token. That a request comes from a loopback address proves nothing: every user of this host has that.
+//! Every client that reaches the listener may read, with exceptions. Browsers mark requests of foreign web
+//! pages with `Sec-Fetch-Site` (W3C Fetch Metadata); these are denied. On a loopback listener the `Host`
+//! header must be a loopback name, which defeats DNS rebinding. Names that clients query are private: they
+//! need the unix socket, the token, or, if no token is configured, a loopback listener.
+//!
+//! Changes need the unix socket (server's own user or root) or the token. A loopback source address proves
+//! nothing, because every user of the host has one.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -15,42 +19,49 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use super::Settings;
 
-/// Where a connection comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
-    /// A host, by TCP.
+pub(super) enum RequestOrigin {
     Host(IpAddr),
-    /// The server's own user or root, over the unix socket.
-    Owner,
+    /// The server's own user or root, over the unix socket, with the user ID.
+    Owner(u32),
 }
 
-/// The rules of one admin server.
+impl fmt::Display for RequestOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(ip) => write!(f, "{ip} with the token"),
+            Self::Owner(0) => f.write_str("root over the socket"),
+            Self::Owner(uid) => write!(f, "uid {uid} over the socket"),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Guard {
-    /// A reload may bring others.
     settings: Rc<RefCell<Settings>>,
-    /// Nobody else can reach the listener but this host.
     is_local: bool,
-    /// Where changes are taken without a token.
     socket: Option<PathBuf>,
 }
 
 impl Guard {
-    /// The rules for a listener at this address.
     pub(super) fn new(settings: Rc<RefCell<Settings>>, address: IpAddr, socket: Option<PathBuf>) -> Self {
         Self { settings, is_local: address.to_canonical().is_loopback(), socket }
     }
 
-    /// Whether there is a page.
     pub(super) fn has_page(&self) -> bool {
         self.settings.borrow().has_page
     }
 
-    /// Lets a request pass or says why not.
-    pub(super) fn check(&self, method: &Method, path: &str, headers: &HeaderMap, peer: Origin) -> Result<(), Denied> {
-        // Before all else: a browser may have been given a token, and a proxy may come over the socket.
+    pub(super) fn check(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+        peer: RequestOrigin,
+    ) -> Result<(), AccessDenial> {
+        // First, because a browser may have a token, and a proxy may use the socket.
         if is_api(path) && !headers.get_all(SEC_FETCH_SITE).iter().all(is_own_site) {
-            return Err(Denied::ForeignSite);
+            return Err(AccessDenial::ForeignSite);
         }
         let has_token = self.settings.borrow().token.is_some();
         let credentials = headers.get(header::AUTHORIZATION);
@@ -62,27 +73,26 @@ impl Guard {
         let is_forwarded = FORWARDED.iter().any(|name| headers.contains_key(name));
         let is_here = || headers.get_all(header::HOST).iter().all(is_loopback_host);
         match (peer, method.is_safe()) {
-            // A proxy that runs as root proves nothing of those behind it.
-            (Origin::Owner, true) if is_forwarded && is_private(path) => Err(Denied::Private),
-            (Origin::Owner, true) => Ok(()),
-            (Origin::Owner, false) if is_forwarded => Err(Denied::ThroughProxy),
-            (Origin::Owner, false) => Ok(()),
-            (Origin::Host(ip), true)
+            // A proxy that runs as root proves nothing about its clients.
+            (RequestOrigin::Owner(_), true) if is_forwarded && is_private(path) => Err(AccessDenial::Private),
+            (RequestOrigin::Owner(_), true) => Ok(()),
+            (RequestOrigin::Owner(_), false) if is_forwarded => Err(AccessDenial::ThroughProxy),
+            (RequestOrigin::Owner(_), false) => Ok(()),
+            (RequestOrigin::Host(ip), true)
                 if is_private(path)
                     && (has_token || is_forwarded || !ip.to_canonical().is_loopback() || !is_here()) =>
             {
-                Err(Denied::Private)
+                Err(AccessDenial::Private)
             }
-            (Origin::Host(_), true) if !self.is_local => Ok(()),
-            (Origin::Host(_), true) if is_here() => Ok(()),
-            (Origin::Host(_), true) => Err(Denied::ForeignHost),
-            (Origin::Host(_), false) if credentials.is_some() && has_token => Err(Denied::WrongToken),
-            (Origin::Host(_), false) => Err(Denied::NoToken),
+            (RequestOrigin::Host(_), true) if !self.is_local => Ok(()),
+            (RequestOrigin::Host(_), true) if is_here() => Ok(()),
+            (RequestOrigin::Host(_), true) => Err(AccessDenial::ForeignHost),
+            (RequestOrigin::Host(_), false) if credentials.is_some() && has_token => Err(AccessDenial::WrongToken),
+            (RequestOrigin::Host(_), false) => Err(AccessDenial::NoToken),
         }
     }
 
-    /// What would be right in place of a request that is denied.
-    pub(super) fn remedy(&self, denied: Denied) -> String {
+    pub(super) fn remedy(&self, denied: AccessDenial) -> String {
         let over_socket = self.socket.as_ref().map(|path| {
             format!(
                 "the unix socket {} (from root or the user of the server; hedgerow ctl goes there by itself, curl with --unix-socket)",
@@ -91,12 +101,12 @@ impl Guard {
         });
         let with_token = "the token of admin.token_file, as Authorization: Bearer TOKEN (ctl: --token-file FILE)";
         match denied {
-            Denied::ForeignHost => {
+            AccessDenial::ForeignHost => {
                 "without the token, the Host header must name this host: 127.0.0.1, [::1] or localhost, with the port"
                     .to_owned()
             }
-            Denied::ForeignSite => "a page of another site may not ask for this (Sec-Fetch-Site)".to_owned(),
-            Denied::Private => {
+            AccessDenial::ForeignSite => "a page of another site may not ask for this (Sec-Fetch-Site)".to_owned(),
+            AccessDenial::Private => {
                 let over_socket = over_socket.map(|socket| format!("over {socket}, ")).unwrap_or_default();
                 match self.settings.borrow().token {
                     Some(_) => {
@@ -107,9 +117,9 @@ impl Guard {
                     ),
                 }
             }
-            Denied::WrongToken => "this is not the token of admin.token_file".to_owned(),
-            Denied::ThroughProxy => format!("changes through a proxy need {with_token}"),
-            Denied::NoToken => match (&self.settings.borrow().token, over_socket) {
+            AccessDenial::WrongToken => "this is not the token of admin.token_file".to_owned(),
+            AccessDenial::ThroughProxy => format!("changes through a proxy need {with_token}"),
+            AccessDenial::NoToken => match (&self.settings.borrow().token, over_socket) {
                 (Some(_), Some(socket)) => format!("changes need {with_token}, or come over {socket}"),
                 (Some(_), None) => format!("changes need {with_token}"),
                 (None, Some(socket)) => {
@@ -117,37 +127,29 @@ impl Guard {
                         "changes are taken over {socket} alone; from elsewhere they need a token: set admin.token_file"
                     )
                 }
-                (None, None) => "no changes are taken: set admin.socket, or admin.token_file".to_owned(),
+                (None, None) => "changes are disabled: set admin.socket or admin.token_file".to_owned(),
             },
         }
     }
 }
 
-/// Why a request does not pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Denied {
-    /// A web page of another site has asked.
+pub(super) enum AccessDenial {
     ForeignSite,
-    /// It asks for names, from elsewhere.
     Private,
-    /// It names another host than this one.
     ForeignHost,
-    /// It bears a token, but not ours.
     WrongToken,
-    /// It is a change by HTTP that bears none.
     NoToken,
-    /// It came over the socket, but from elsewhere before.
     ThroughProxy,
 }
 
-/// The token of an `Authorization` header (RFC 6750 section 2.1); the scheme is of any case.
+/// Returns the token of an `Authorization` header (RFC 6750 section 2.1). The scheme ignores case.
 fn bearer(credentials: &HeaderValue) -> Option<&[u8]> {
     let (scheme, token) = credentials.as_bytes().split_at_checked("Bearer ".len())?;
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }
 
-/// Whether a `Host` header names this host in a way that nobody can rebind. RFC 6761 section 6.3: names in "localhost." are
-/// loopback addresses.
+/// Returns true for names of this host that DNS rebinding cannot forge (RFC 6761 section 6.3: "localhost.").
 fn is_loopback_host(host: &HeaderValue) -> bool {
     let Ok(authority) = Authority::try_from(host.as_bytes()) else {
         return false;
@@ -159,25 +161,21 @@ fn is_loopback_host(host: &HeaderValue) -> bool {
         || bare.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
-/// Whether a path is below that of the API.
 fn is_api(path: &str) -> bool {
     path.strip_prefix("/api").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Whether what there is to read at a path are names that clients have asked for.
+/// Returns true if the path shows names that clients have queried.
 pub(crate) fn is_private(path: &str) -> bool {
     matches!(path, "/api/v1/slow" | "/api/v1/names" | "/api/v1/divergence") || path.starts_with("/api/v1/cache/names/")
 }
 
-/// Whether a browser says that a page of our own asks, or nobody's page.
 fn is_own_site(site: &HeaderValue) -> bool {
     [&b"same-origin"[..], b"none"].contains(&site.as_bytes())
 }
 
-/// What browsers say of the page that asks.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// What proxies add.
 const FORWARDED: [HeaderName; 3] = [header::FORWARDED, HeaderName::from_static("x-forwarded-for"), header::VIA];
 
 #[cfg(test)]
@@ -187,10 +185,9 @@ mod tests {
     use super::super::Token;
     use super::*;
 
-    /// The token of the tests.
     const TOKEN: &str = "0123456789abcdef";
 
-    /// A guard at this address, with a token or without.
+    /// Returns a guard at this address, with or without a token.
     fn guard(listen: &str, has_token: bool) -> Guard {
         let file = tempfile::NamedTempFile::new().expect("a file for the test");
         fs::write(file.path(), TOKEN).expect("a file of the test");
@@ -199,7 +196,6 @@ mod tests {
         Guard::new(Rc::new(RefCell::new(settings)), listen.parse().expect("an address"), Some("/run/admin.sock".into()))
     }
 
-    /// Headers of a request.
     fn headers(lines: &[(&str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
@@ -209,13 +205,13 @@ mod tests {
         headers
     }
 
-    /// Checks what becomes of a request with these headers, at a loopback listener and at another.
+    /// Checks the decision on a request with these headers, at a loopback listener and at another.
     fn check(
         method: Method,
-        peer: Origin,
+        peer: RequestOrigin,
         lines: &[(&str, &str)],
-        at_loopback: Option<Denied>,
-        elsewhere: Option<Denied>,
+        at_loopback: Option<AccessDenial>,
+        elsewhere: Option<AccessDenial>,
     ) {
         for (listen, expected) in [("127.0.0.1", at_loopback), ("0.0.0.0", elsewhere)] {
             let found = guard(listen, true).check(&method, "/api/v1/status", &headers(lines), peer).err();
@@ -223,18 +219,18 @@ mod tests {
         }
     }
 
-    /// The answers to who asks for names, for other things of the API, and for what is not of the API.
-    fn check_paths(method: &Method, peer: Origin, lines: &[(&str, &str)], expected: [Option<Denied>; 3]) {
+    /// Checks the decisions on a path with private names, another path of the API, and one outside the API.
+    fn check_paths(method: &Method, peer: RequestOrigin, lines: &[(&str, &str)], expected: [Option<AccessDenial>; 3]) {
         check_paths_of(&guard("0.0.0.0", true), method, peer, lines, expected);
     }
 
-    /// The same of this guard.
+    /// Checks the decisions of this guard on the same three paths.
     fn check_paths_of(
         guard: &Guard,
         method: &Method,
-        peer: Origin,
+        peer: RequestOrigin,
         lines: &[(&str, &str)],
-        expected: [Option<Denied>; 3],
+        expected: [Option<AccessDenial>; 3],
     ) {
         let [names, api, other] = expected;
         for (path, expected) in [
@@ -256,8 +252,8 @@ mod tests {
     #[test]
     fn pages_of_other_sites_are_refused_below_the_api() {
         let token = ("authorization", "Bearer 0123456789abcdef");
-        let denied = Some(Denied::ForeignSite);
-        for peer in [host("127.0.0.1"), host("192.0.2.1"), Origin::Owner] {
+        let denied = Some(AccessDenial::ForeignSite);
+        for peer in [host("127.0.0.1"), host("192.0.2.1"), RequestOrigin::Owner(0)] {
             for site in ["cross-site", "same-site", "Same-Origin", "same-origin, none", ""] {
                 let lines = [("sec-fetch-site", site), token, ("host", "localhost")];
                 check_paths(&Method::GET, peer, &lines, [denied, denied, None]);
@@ -274,7 +270,7 @@ mod tests {
     #[test]
     fn with_a_token_names_are_for_who_bears_it_and_else_for_this_host() {
         let (local, token) = (("host", "localhost:5380"), ("authorization", "Bearer 0123456789abcdef"));
-        let private = [Some(Denied::Private), None, None];
+        let private = [Some(AccessDenial::Private), None, None];
         let without = guard("0.0.0.0", false);
         let check_without = |here, lines: &[_], expected| {
             check_paths_of(&without, &Method::GET, host(here), lines, expected);
@@ -283,7 +279,7 @@ mod tests {
             check_without(here, &[local], [None; 3]);
             check_paths(&Method::GET, host(here), &[local], private);
             check_paths(&Method::GET, host(here), &[local, token], [None; 3]);
-            // A name that was rebound, and a proxy on this host.
+            // A rebound name, and a proxy on this host.
             check_without(here, &[("host", "evil.example")], private);
             check_without(here, &[("host", "ls1.example:5380")], private);
             for name in ["x-forwarded-for", "forwarded", "via"] {
@@ -297,12 +293,12 @@ mod tests {
             let wrong = ("authorization", "Bearer 0123456789abcdeg");
             check_paths(&Method::GET, host(elsewhere), &[local, wrong], private);
         }
-        check_paths(&Method::GET, Origin::Owner, &[], [None; 3]);
-        check_paths(&Method::GET, Origin::Owner, &[("x-forwarded-for", "192.0.2.1")], private);
+        check_paths(&Method::GET, RequestOrigin::Owner(0), &[], [None; 3]);
+        check_paths(&Method::GET, RequestOrigin::Owner(0), &[("x-forwarded-for", "192.0.2.1")], private);
     }
 
-    fn host(address: &str) -> Origin {
-        Origin::Host(address.parse().expect("an address"))
+    fn host(address: &str) -> RequestOrigin {
+        RequestOrigin::Host(address.parse().expect("an address"))
     }
 
     #[test]
@@ -313,13 +309,13 @@ mod tests {
         }
         for host in ["evil.example:5380", "192.0.2.1:5380", "127.0.0.1.evil.example", "localhost.evil.example", "@", ""]
         {
-            check(Method::GET, here, &[("host", host)], Some(Denied::ForeignHost), None);
-            check(Method::GET, Origin::Owner, &[("host", host)], None, None);
+            check(Method::GET, here, &[("host", host)], Some(AccessDenial::ForeignHost), None);
+            check(Method::GET, RequestOrigin::Owner(0), &[("host", host)], None, None);
         }
-        // HTTP/1.0, which no browser speaks.
+        // HTTP/1.0, which no browser uses.
         check(Method::HEAD, here, &[], None, None);
         let two = [("host", "localhost"), ("host", "evil.example")];
-        check(Method::GET, here, &two, Some(Denied::ForeignHost), None);
+        check(Method::GET, here, &two, Some(AccessDenial::ForeignHost), None);
     }
 
     #[test]
@@ -328,7 +324,7 @@ mod tests {
         let local = ("host", "localhost");
         let marked = ("x-requested-with", "curl");
         for address in ["127.0.0.1", "::1", "::ffff:127.0.0.1", "192.0.2.1"] {
-            let denied = Some(Denied::NoToken);
+            let denied = Some(AccessDenial::NoToken);
             check(Method::POST, host(address), &[json, local, marked], denied, denied);
             check(Method::DELETE, host(address), &[json, local, marked], denied, denied);
             for credentials in ["Bearer 0123456789abcdef", "bearer  0123456789abcdef"] {
@@ -338,7 +334,7 @@ mod tests {
             for credentials in
                 ["Bearer 0123456789abcdeg", "Basic 0123456789abcdef", "Bearer", "Bearer ", "0123456789abcdef"]
             {
-                let denied = Some(Denied::WrongToken);
+                let denied = Some(AccessDenial::WrongToken);
                 check(Method::POST, host(address), &[("authorization", credentials), local, json], denied, denied);
             }
         }
@@ -346,10 +342,10 @@ mod tests {
 
     #[test]
     fn over_the_socket_changes_need_nothing_but_to_come_directly() {
-        check(Method::POST, Origin::Owner, &[], None, None);
-        check(Method::DELETE, Origin::Owner, &[("host", "anything.example")], None, None);
-        let denied = Some(Denied::ThroughProxy);
-        check(Method::POST, Origin::Owner, &[("x-forwarded-for", "192.0.2.1")], denied, denied);
+        check(Method::POST, RequestOrigin::Owner(0), &[], None, None);
+        check(Method::DELETE, RequestOrigin::Owner(0), &[("host", "anything.example")], None, None);
+        let denied = Some(AccessDenial::ThroughProxy);
+        check(Method::POST, RequestOrigin::Owner(0), &[("x-forwarded-for", "192.0.2.1")], denied, denied);
     }
 
     #[test]
@@ -360,7 +356,7 @@ mod tests {
             &headers(&[("authorization", "Bearer ")]),
             host("127.0.0.1"),
         );
-        assert_eq!(found, Err(Denied::NoToken));
+        assert_eq!(found, Err(AccessDenial::NoToken));
     }
 
     #[test]
@@ -373,7 +369,7 @@ mod tests {
         ] {
             let mut guard = guard("127.0.0.1", has_token);
             guard.socket = guard.socket.filter(|_| socket);
-            let told = guard.remedy(Denied::NoToken);
+            let told = guard.remedy(AccessDenial::NoToken);
             assert!(ways.iter().all(|way| told.contains(way)), "{told}");
             assert_eq!(told.contains("/run/admin.sock"), socket, "{told}");
         }

@@ -1,35 +1,33 @@
-//! The cache by HTTP: what it keeps of a name, and what it is to forget.
+//! The cache by HTTP: shows the entries of a name and flushes entries.
 //!
-//! Either may have to look at every entry, which takes a while where there are millions. So the control thread only hands out
-//! a [`CacheAccess`], and a thread for such work goes through the entries while probes and scrapes go on.
+//! A visit of every entry is slow when there are millions. The control thread only hands out a
+//! [`CacheAccess`]; a separate thread visits the entries.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::status::EntryStatus;
-use crate::cache::{Cache, Flush, PoolId, Rules};
+use crate::cache::{Cache, CacheRules, Flush, PoolId};
 use crate::wire::Name;
 
-/// The cache as it is configured now.
+/// Access to the cache with the current config.
 #[derive(Clone)]
 pub struct CacheAccess {
-    /// The cache.
+    /// The shared cache.
     pub cache: Arc<Cache>,
-    /// Its rules.
-    pub rules: Rules,
-    /// The pools whose replies it keeps, with their names.
+    /// The caching rules of the config.
+    pub rules: CacheRules,
+    /// The pools that use the cache, with their names.
     pub pools: Vec<(PoolId, String)>,
 }
 
 impl CacheAccess {
-    /// All that is kept of a name.
     pub(super) fn show(&self, name: &Name) -> Vec<EntryStatus> {
         let kept = self.cache.show(name, &self.rules, Instant::now());
         kept.iter().filter_map(|entry| EntryStatus::of(entry, self.pool(entry.pool))).collect()
     }
 
-    /// Forgets, and says how many entries.
     pub(super) fn flush(&self, what: &Scope) -> u64 {
         self.cache.flush(match what {
             Scope::All => Flush::All,
@@ -38,7 +36,7 @@ impl CacheAccess {
         })
     }
 
-    /// The name of a pool, if it still is as it was when it said something.
+    /// Returns the name of a pool, if the pool has not changed since the entry was stored.
     fn pool(&self, id: PoolId) -> Option<&str> {
         self.pools.iter().find(|(known, _)| *known == id).map(|(_, name)| name.as_str())
     }
@@ -51,19 +49,14 @@ impl fmt::Debug for CacheAccess {
     }
 }
 
-/// What is to be forgotten.
 #[derive(Debug)]
 pub(super) enum Scope {
-    /// Everything.
     All,
-    /// What was asked about this name.
     Name(Name),
-    /// The same of all names at or below it.
     Subtree(Name),
 }
 
 impl Scope {
-    /// Says how many of it were forgotten.
     pub(super) fn message(&self, flushed: u64) -> String {
         let entries = if flushed == 1 { "1 entry".to_owned() } else { format!("{flushed} entries") };
         match self {

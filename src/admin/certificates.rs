@@ -1,17 +1,16 @@
-//! The certificates that encrypted listeners show, by HTTP.
+//! `GET /api/v1/certificates`: the certificates of encrypted listeners.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 
-use super::Request;
-use super::routes::{HttpError, Server};
+use super::AdminRequest;
+use super::routes::{AdminServer, HttpError};
 pub use crate::metrics::CertificateSnapshot;
 
-/// `GET /api/v1/certificates`.
 pub(super) async fn certificates(
-    State(server): State<Arc<Server>>,
+    State(server): State<Arc<AdminServer>>,
 ) -> Result<Json<Vec<CertificateSnapshot>>, HttpError> {
-    Ok(Json(server.ask(Request::Snapshot).await?.certificates))
+    Ok(Json(server.ask(AdminRequest::Snapshot).await?.certificates))
 }

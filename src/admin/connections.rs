@@ -1,9 +1,9 @@
-//! Connections to the admin server: how many there are, who makes room for whom, and how long each request may take.
+//! Connections to the admin server: their limits, evictions and request deadlines.
 //!
-//! Anybody who can read may connect, and need not say anything then. So nobody waits for anybody: who comes is always let in. If
-//! there are too many, or too many of one peer, the connection goes that has been idle for the longest; if none is idle, the one
-//! whose client has kept us waiting for the longest. Those whose requests we are carrying out stay, and there are fewer of these
-//! than connections. A client has ten seconds for each request.
+//! Every client may connect and stay silent, so a new connection is always admitted. If there are too many in
+//! all or from one peer, the connection that has been idle longest is closed; if none is idle, the one whose
+//! client has been slowest. Connections whose requests are in progress stay; their number is limited below
+//! the number of connections. A client has ten seconds for each request.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -30,29 +30,23 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::sleep;
 
-use super::authorization::{Guard, Origin};
-use super::deadline::{Handing, Timed, Turn};
-use super::listeners::{Door, Stream};
+use super::authorization::{Guard, RequestOrigin};
+use super::deadline::{Handing, RequestTurn, TimedStream};
+use super::listeners::{AdminStream, Door};
 use super::page;
-use super::routes::{HttpError, MAX_BODY, is_about_health, may_wait};
-use super::{Ending, live};
+use super::routes::{ChangeSummary, HttpError, MAX_BODY, is_about_health, is_change, may_wait};
+use super::{AdminEnding, live};
 
-/// How much there may be at once by one door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bounds {
-    /// Connections. Each costs a descriptor.
     connections: usize,
-    /// Connections of one peer.
     per_peer: usize,
-    /// Requests that are being carried out: fewer than the connections of one peer, so that there is always one that can make
-    /// room.
+    /// Requests in progress: fewer than the connections of one peer, so that one can always be evicted.
     at_work: usize,
-    /// Requests for a reload that wait for it, besides: they do nothing meanwhile, and must not keep others from being heard.
     waiting: usize,
 }
 
 impl Bounds {
-    /// The bounds of a door with so many connections.
     pub(super) fn of(connections: usize) -> Self {
         let connections = connections.max(3);
         Self {
@@ -64,22 +58,15 @@ impl Bounds {
     }
 }
 
-/// What answers the requests that come by one door.
-pub(super) struct Parts {
-    /// Says who may ask.
+pub(super) struct ConnectionParts {
     guard: Rc<Guard>,
-    /// Carries out what may be asked.
     routes: TowerToHyperService<Router>,
-    /// Requests that are being carried out.
     at_work: Cell<usize>,
-    /// Requests that wait for a reload or for another process.
     waiting: Cell<usize>,
-    /// How much there may be.
     bounds: Bounds,
 }
 
-impl Parts {
-    /// Nobody has come yet.
+impl ConnectionParts {
     pub(super) fn new(guard: Rc<Guard>, routes: Router, bounds: Bounds) -> Rc<Self> {
         Rc::new(Self {
             guard,
@@ -90,37 +77,33 @@ impl Parts {
         })
     }
 
-    /// Serves whoever comes by a door, until there is an `end` and all that was asked is answered.
-    ///
-    /// # Errors
-    /// If something that serves a connection has panicked.
-    pub(super) async fn serve(self: Rc<Self>, door: Door, end: watch::Receiver<Option<Ending>>) -> io::Result<()> {
-        let mut open = Connections { bounds: self.bounds, tasks: JoinSet::new(), open: Vec::new() };
-        let mut told = end.clone();
+    /// Serves a listener until `end`, and answers the pending requests.
+    pub(super) async fn serve(self: Rc<Self>, door: Door, end: watch::Receiver<Option<AdminEnding>>) -> io::Result<()> {
+        let mut open = AdminConnections { bounds: self.bounds, tasks: JoinSet::new(), open: Vec::new() };
+        let mut ending = end.clone();
         loop {
             tokio::select! {
-                // Who has gone without a word has dropped it all.
-                _ = told.wait_for(Option::is_some) => break,
+                // The sender was dropped without an ending.
+                _ = ending.wait_for(Option::is_some) => break,
                 accepted = door.accept() => match accepted {
                     Ok(Some((stream, peer))) => {
-                        let turn = Turn::new();
+                        let turn = RequestTurn::new();
                         open.admit(peer, Rc::clone(&turn), Rc::clone(&self).converse(stream, peer, turn, end.clone()));
                     }
                     Ok(None) => {}
                     Err(error) => {
                         tracing::warn!(%error, "admin: a connection was not accepted");
-                        // Out of descriptors, most likely, and nothing tells when there is one again: do not spin.
+                        // Most likely out of descriptors, and no event says when one is free: do not spin.
                         sleep(PAUSE).await;
                     }
                 },
                 Some(ended) = open.tasks.join_next_with_id() => open.forget(ended)?,
             }
         }
-        let is_passed_on = *told.borrow() == Some(Ending::PassedOn);
-        // Nobody connects any more.
+        let is_passed_on = *ending.borrow() == Some(AdminEnding::PassedOn);
         let rest = if is_passed_on { Vec::new() } else { door.rest() };
         for (stream, peer) in rest {
-            let turn = Turn::new();
+            let turn = RequestTurn::new();
             open.admit(peer, Rc::clone(&turn), Rc::clone(&self).converse(stream, peer, turn, end.clone()));
         }
         while let Some(ended) = open.tasks.join_next_with_id().await {
@@ -129,13 +112,12 @@ impl Parts {
         Ok(())
     }
 
-    /// Answers the requests of one connection, until it ends or its client takes too long.
     async fn converse(
         self: Rc<Self>,
-        stream: Box<dyn Stream>,
-        peer: Origin,
-        turn: Rc<Turn>,
-        mut end: watch::Receiver<Option<Ending>>,
+        stream: Box<dyn AdminStream>,
+        peer: RequestOrigin,
+        turn: Rc<RequestTurn>,
+        mut end: watch::Receiver<Option<AdminEnding>>,
     ) {
         let (answering, is_ending) = (Rc::clone(&turn), end.clone());
         let has_answered = Rc::new(Cell::new(false));
@@ -149,25 +131,25 @@ impl Parts {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 answered.set(true);
-                let is_stream = response.extensions().get::<live::Stream>().is_some();
+                let is_stream = response.extensions().get::<live::LiveStream>().is_some();
                 let handing = if is_stream { turn.is_streamed() } else { turn.is_answered() };
                 let end = is_stream.then(|| -> Pin<Box<dyn Future<Output = ()>>> {
                     let mut end = is_ending.clone();
                     Box::pin(async move { drop(end.wait_for(Option::is_some).await) })
                 });
-                Ok::<_, Infallible>(response.map(|body| Watched { body, handing, end }))
+                Ok::<_, Infallible>(response.map(|body| WatchedBody { body, handing, end }))
             }
         });
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(IDLE);
-        let mut connection = pin!(http.serve_connection(TokioIo::new(Timed::new(stream, Rc::clone(&turn))), service));
+        let mut connection =
+            pin!(http.serve_connection(TokioIo::new(TimedStream::new(stream, Rc::clone(&turn))), service));
         let ended = async {
             tokio::select! {
                 ended = connection.as_mut() => return ended,
                 _ = end.wait_for(Option::is_some) => {}
             }
-            // What is asked already is answered; then it closes. Of one that has not been heard of yet, hyper would take that for a wish to
-            // close it unheard.
+            // Pending requests are answered before the close. hyper would close an unread connection.
             if has_answered.get() {
                 connection.as_mut().graceful_shutdown();
             }
@@ -177,11 +159,11 @@ impl Parts {
             ended = ended => if let Err(error) = ended {
                 tracing::debug!(?peer, %error, "an admin connection broke off");
             },
-            () = turn.overdue() => tracing::debug!(?peer, "a client of the admin server took too long"),
+            () = turn.overdue() => tracing::debug!(?peer, "an admin connection timed out"),
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>, peer: Origin, turn: &Turn) -> Response {
+    async fn answer(&self, request: Request<Incoming>, peer: RequestOrigin, turn: &RequestTurn) -> Response {
         let (mut head, body) = request.into_parts();
         if let Err(denied) = self.guard.check(&head.method, head.uri.path(), &head.headers, peer) {
             return HttpError::Denied(self.guard.remedy(denied)).into_response();
@@ -189,7 +171,7 @@ impl Parts {
         if page::is_part(head.uri.path()) && !self.guard.has_page() {
             return HttpError::NoSuchPath.into_response();
         }
-        // Who reads has nothing to say besides, and does not have to be heard out.
+        // A safe request needs no body, so its body is not awaited.
         let body = if head.method.is_safe() {
             Body::empty()
         } else {
@@ -208,16 +190,23 @@ impl Parts {
         }
         turn.is_read();
         head.extensions.insert(peer);
+        let (method, path) = (head.method.clone(), head.uri.path().to_owned());
         let Ok(response) = self.routes.call(Request::from_parts(head, body)).await;
+        if is_change(&method, &path)
+            && let Some(ChangeSummary(result)) = response.extensions().get()
+        {
+            match response.status().is_success() {
+                true => tracing::info!(by = %peer, %method, path, "admin: {result}"),
+                false => tracing::warn!(by = %peer, %method, path, "admin: change refused: {result}"),
+            }
+        }
         response
     }
 }
 
-/// A place among the requests that are being carried out.
 struct ConnectionPermit<'a>(&'a Cell<usize>);
 
 impl<'a> ConnectionPermit<'a> {
-    /// Takes a place, if there is one.
     fn take(taken: &'a Cell<usize>, max: usize) -> Option<Self> {
         (taken.get() < max).then(|| {
             taken.set(taken.get() + 1);
@@ -232,16 +221,14 @@ impl Drop for ConnectionPermit<'_> {
     }
 }
 
-/// The body of a response. When hyper has taken all of it, it drops it, and with it what tells of that.
-struct Watched {
+/// A response body. hyper drops it once it has taken all of it, which signals `handing`.
+struct WatchedBody {
     body: Body,
-    /// Dropped with it.
     handing: Handing,
-    /// Waits until it is to end, if it does not by itself.
     end: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
-impl hyper::body::Body for Watched {
+impl hyper::body::Body for WatchedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -270,49 +257,37 @@ impl hyper::body::Body for Watched {
     }
 }
 
-/// The connections that have come by one door.
-struct Connections {
-    /// How many there may be.
+struct AdminConnections {
     bounds: Bounds,
-    /// What serves them.
     tasks: JoinSet<()>,
-    /// What is known of each.
-    open: Vec<Open>,
+    open: Vec<OpenAdminConnection>,
 }
 
-/// A connection that is open.
-struct Open {
-    /// Who serves it.
+struct OpenAdminConnection {
     task: Id,
     end: AbortHandle,
-    /// Where it comes from.
     holder: Holder,
-    /// Where it is with its requests.
-    turn: Rc<Turn>,
+    turn: Rc<RequestTurn>,
 }
 
-/// What counts as one peer: an IPv4 address, the first 56 bits of an IPv6 address, this host, whatever address it shows; or whoever
-/// may use the socket.
+/// The unit of the limit per peer: an IPv4 address, an IPv6 /56, this host, or the users of the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Holder(Option<IpAddr>);
 
 impl Holder {
-    /// The holder that a peer counts for.
-    fn of(peer: Origin) -> Self {
+    fn of(peer: RequestOrigin) -> Self {
         Self(match peer {
-            Origin::Owner => None,
-            Origin::Host(ip) if ip.is_loopback() => Some(Ipv4Addr::LOCALHOST.into()),
-            Origin::Host(IpAddr::V4(ip)) => Some(ip.into()),
-            Origin::Host(IpAddr::V6(ip)) => Some(Ipv6Addr::from_bits(ip.to_bits() >> 72 << 72).into()),
+            RequestOrigin::Owner(_) => None,
+            RequestOrigin::Host(ip) if ip.is_loopback() => Some(Ipv4Addr::LOCALHOST.into()),
+            RequestOrigin::Host(IpAddr::V4(ip)) => Some(ip.into()),
+            RequestOrigin::Host(IpAddr::V6(ip)) => Some(Ipv6Addr::from_bits(ip.to_bits() >> 72 << 72).into()),
         })
     }
 }
 
-impl Connections {
-    /// Lets a connection in; if there are too many, another one ends for it.
-    fn admit(&mut self, peer: Origin, turn: Rc<Turn>, serve: impl Future<Output = ()> + 'static) {
+impl AdminConnections {
+    fn admit(&mut self, peer: RequestOrigin, turn: Rc<RequestTurn>, serve: impl Future<Output = ()> + 'static) {
         let holder = Holder::of(peer);
-        // Those who listen have places of their own.
         let others = || self.open.iter().filter(|open| !open.turn.is_streaming());
         let held = others().filter(|open| open.holder == holder).count();
         if held >= self.bounds.per_peer {
@@ -321,11 +296,10 @@ impl Connections {
             self.make_room(|_| true);
         }
         let end = self.tasks.spawn_local(serve);
-        self.open.push(Open { task: end.id(), end, holder, turn });
+        self.open.push(OpenAdminConnection { task: end.id(), end, holder, turn });
     }
 
-    /// Ends the connection among these that has the least to lose.
-    fn make_room(&mut self, is_meant: impl Fn(&Open) -> bool) {
+    fn make_room(&mut self, is_meant: impl Fn(&OpenAdminConnection) -> bool) {
         let claims = self.open.iter().enumerate().filter(|(_, open)| is_meant(open));
         let least = claims.filter_map(|(place, open)| Some((open.turn.claim()?, place))).min();
         if let Some((_, place)) = least {
@@ -333,7 +307,6 @@ impl Connections {
         }
     }
 
-    /// Forgets a connection that has ended.
     fn forget(&mut self, ended: Result<(Id, ()), JoinError>) -> io::Result<()> {
         let id = match ended {
             Ok((id, ())) => id,
@@ -345,9 +318,8 @@ impl Connections {
     }
 }
 
-/// How long a client may stay connected without asking: longer than the usual time between scrapes.
+/// The idle timeout, longer than the usual interval between scrapes.
 const IDLE: Duration = Duration::from_secs(75);
-/// How long to leave the listener alone when it gives no connections.
 const PAUSE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
@@ -365,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_peer_is_known_whatever_address_it_shows() {
-        let holder = |text: &str| Holder::of(Origin::Host(text.parse().expect("an address")));
+        let holder = |text: &str| Holder::of(RequestOrigin::Host(text.parse().expect("an address")));
         for (one, other, is_same) in [
             ("127.0.0.1", "127.9.9.9", true),
             ("127.0.0.1", "::1", true),
@@ -375,6 +347,6 @@ mod tests {
         ] {
             assert_eq!(holder(one) == holder(other), is_same, "{one} {other}");
         }
-        assert_ne!(holder("127.0.0.1"), Holder::of(Origin::Owner));
+        assert_ne!(holder("127.0.0.1"), Holder::of(RequestOrigin::Owner(0)));
     }
 }

@@ -1,17 +1,16 @@
-//! How long one request takes its client: the time in which it must have come, and its response gone.
+//! The deadline of one request: its reception and the sending of its response.
 //!
 //! ```text
-//!           octets come              all of it is there          the response is made
+//!           bytes arrive             request is complete         the response is made
 //!   Idle ───────────────▶ Reading ──────────────────▶ Working ────────────────────▶ Writing
 //!    ▲                                                                                 │
 //!    └──────────────────────── all of it has left ─────────────────────────────────────┘
 //! ```
 //!
-//! A response without end is Streaming instead of Writing: each piece of it must leave in time.
-//!
-//! What the client takes to send its request and to read the response counts; what we take to do what it asks does not. A
-//! [`Turn`] is shared by the stream of a connection, which tells of octets, by whoever answers its requests, and by whoever decides
-//! which connection makes room for another. Nothing here closes anything.
+//! A response without end is Streaming instead of Writing: each piece must leave in time. The client's time
+//! counts (sending the request and reading the response); the server's work does not. The stream of a
+//! connection, its request handler and the eviction of connections share a [`RequestTurn`]. This module
+//! closes nothing.
 
 use std::cell::Cell;
 use std::io;
@@ -24,91 +23,60 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-/// Where a connection is with its requests.
 #[derive(Debug)]
-pub(super) struct Turn {
-    /// Now.
-    phase: Cell<Phase>,
-    /// Timed of each change.
+pub(super) struct RequestTurn {
+    phase: Cell<TurnPhase>,
     changed: Notify,
 }
 
-/// A state of a [`Turn`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// There is no request.
-    Idle {
-        /// The last one was done then.
-        since: Instant,
-    },
-    /// One has begun to come.
-    Reading {
-        /// The first of it came then.
-        since: Instant,
-    },
-    /// It is there, and being carried out.
-    Working {
-        /// How long it took to come.
-        spent: Duration,
-    },
-    /// Its response leaves.
-    Writing {
-        /// From this moment on.
-        since: Instant,
-        /// How long the request took to come.
-        spent: Duration,
-        /// Whether all of the response is in the buffer of the connection.
-        is_whole: bool,
-    },
-    /// Its response has no end.
-    Streaming {
-        /// A piece of it has been waiting to leave since then.
-        since: Option<Instant>,
-    },
+enum TurnPhase {
+    Idle { since: Instant },
+    Reading { since: Instant },
+    Working { spent: Duration },
+    Writing { since: Instant, spent: Duration, is_whole: bool },
+    Streaming { since: Option<Instant> },
 }
 
-impl Turn {
-    /// A connection that has just been accepted.
+impl RequestTurn {
     pub(super) fn new() -> Rc<Self> {
-        Rc::new(Self { phase: Cell::new(Phase::Idle { since: Instant::now() }), changed: Notify::new() })
+        Rc::new(Self { phase: Cell::new(TurnPhase::Idle { since: Instant::now() }), changed: Notify::new() })
     }
 
-    /// All of a request is there.
     pub(super) fn is_read(&self) {
         let spent = match self.phase.get() {
-            Phase::Reading { since } => since.elapsed(),
-            // It came together with the one before.
-            Phase::Idle { .. } | Phase::Working { .. } | Phase::Writing { .. } | Phase::Streaming { .. } => {
-                Duration::ZERO
-            }
+            TurnPhase::Reading { since } => since.elapsed(),
+            // It arrived together with the previous one.
+            TurnPhase::Idle { .. }
+            | TurnPhase::Working { .. }
+            | TurnPhase::Writing { .. }
+            | TurnPhase::Streaming { .. } => Duration::ZERO,
         };
-        self.set(Phase::Working { spent });
+        self.set(TurnPhase::Working { spent });
     }
 
-    /// The response to the request is made. What is returned is dropped when all of it is in the buffer of the connection.
+    /// Marks the response as made. The guard is dropped when the connection's buffer holds all of it.
     pub(super) fn is_answered(self: &Rc<Self>) -> Handing {
         let spent = match self.phase.get() {
-            Phase::Working { spent } => spent,
-            // Refused before it was read.
-            Phase::Reading { since } => since.elapsed(),
-            Phase::Idle { .. } | Phase::Writing { .. } | Phase::Streaming { .. } => Duration::ZERO,
+            TurnPhase::Working { spent } => spent,
+            // The request was refused before it was complete.
+            TurnPhase::Reading { since } => since.elapsed(),
+            TurnPhase::Idle { .. } | TurnPhase::Writing { .. } | TurnPhase::Streaming { .. } => Duration::ZERO,
         };
-        self.set(Phase::Writing { since: Instant::now(), spent, is_whole: false });
+        self.set(TurnPhase::Writing { since: Instant::now(), spent, is_whole: false });
         Handing(Rc::clone(self))
     }
 
-    /// The response to the request is made, and has no end. What is returned is dropped if it ends all the same.
+    /// Marks the response as made and without end. The returned guard is dropped if it ends all the same.
     pub(super) fn is_streamed(self: &Rc<Self>) -> Handing {
-        self.set(Phase::Streaming { since: Some(Instant::now()) });
+        self.set(TurnPhase::Streaming { since: Some(Instant::now()) });
         Handing(Rc::clone(self))
     }
 
-    /// Whether its response has no end.
     pub(super) fn is_streaming(&self) -> bool {
-        matches!(self.phase.get(), Phase::Streaming { .. })
+        matches!(self.phase.get(), TurnPhase::Streaming { .. })
     }
 
-    /// Waits until the client has taken longer than it may.
     pub(super) async fn overdue(&self) {
         loop {
             match self.due() {
@@ -119,62 +87,58 @@ impl Turn {
         }
     }
 
-    /// When the client will have taken too long, if it is its turn.
+    /// Returns the deadline of the client, if the client is the one to act.
     fn due(&self) -> Option<Instant> {
         match self.phase.get() {
-            Phase::Idle { .. } | Phase::Working { .. } => None,
-            Phase::Reading { since } => Some(since + PATIENCE),
-            Phase::Writing { since, spent, .. } => Some(since + PATIENCE.saturating_sub(spent)),
-            Phase::Streaming { since } => since.map(|since| since + PATIENCE),
+            TurnPhase::Idle { .. } | TurnPhase::Working { .. } => None,
+            TurnPhase::Reading { since } => Some(since + PATIENCE),
+            TurnPhase::Writing { since, spent, .. } => Some(since + PATIENCE.saturating_sub(spent)),
+            TurnPhase::Streaming { since } => since.map(|since| since + PATIENCE),
         }
     }
 
-    /// How soon the connection makes room for another, the least first: those without a request, the longest idle of them first;
-    /// then those whose clients take their time. None for one whose request is being carried out, or whose client listens.
+    /// Returns the eviction order, the least first: idle connections, longest idle first, then slow clients.
+    /// `None` while a request is being carried out or a stream is open.
     pub(super) fn claim(&self) -> Option<(bool, Instant)> {
         match self.phase.get() {
-            Phase::Idle { since } => Some((false, since)),
-            Phase::Reading { since } | Phase::Writing { since, .. } => Some((true, since)),
-            Phase::Working { .. } | Phase::Streaming { .. } => None,
+            TurnPhase::Idle { since } => Some((false, since)),
+            TurnPhase::Reading { since } | TurnPhase::Writing { since, .. } => Some((true, since)),
+            TurnPhase::Working { .. } | TurnPhase::Streaming { .. } => None,
         }
     }
 
-    /// Octets have come.
     fn hear(&self) {
-        if let Phase::Idle { .. } = self.phase.get() {
-            self.set(Phase::Reading { since: Instant::now() });
+        if let TurnPhase::Idle { .. } = self.phase.get() {
+            self.set(TurnPhase::Reading { since: Instant::now() });
         }
     }
 
-    /// The buffer of the connection is empty.
     fn flushed(&self) {
         match self.phase.get() {
-            Phase::Writing { is_whole: true, .. } => self.set(Phase::Idle { since: Instant::now() }),
-            Phase::Streaming { since: Some(_) } => self.set(Phase::Streaming { since: None }),
-            Phase::Idle { .. }
-            | Phase::Reading { .. }
-            | Phase::Working { .. }
-            | Phase::Writing { .. }
-            | Phase::Streaming { since: None } => {}
+            TurnPhase::Writing { is_whole: true, .. } => self.set(TurnPhase::Idle { since: Instant::now() }),
+            TurnPhase::Streaming { since: Some(_) } => self.set(TurnPhase::Streaming { since: None }),
+            TurnPhase::Idle { .. }
+            | TurnPhase::Reading { .. }
+            | TurnPhase::Working { .. }
+            | TurnPhase::Writing { .. }
+            | TurnPhase::Streaming { since: None } => {}
         }
     }
 
-    /// Goes on.
-    fn set(&self, phase: Phase) {
+    fn set(&self, phase: TurnPhase) {
         self.phase.set(phase);
         self.changed.notify_one();
     }
 }
 
-/// A response on its way into the buffer of its connection: goes with its body, and is dropped when that has been taken whole.
+/// A response on its way into the connection's buffer. Its body owns the guard until it is consumed.
 #[derive(Debug)]
-pub(super) struct Handing(Rc<Turn>);
+pub(super) struct Handing(Rc<RequestTurn>);
 
 impl Handing {
-    /// A piece of it is in the buffer of the connection.
     pub(super) fn hand(&self) {
-        if let Phase::Streaming { since: None } = self.0.phase.get() {
-            self.0.set(Phase::Streaming { since: Some(Instant::now()) });
+        if let TurnPhase::Streaming { since: None } = self.0.phase.get() {
+            self.0.set(TurnPhase::Streaming { since: Some(Instant::now()) });
         }
     }
 }
@@ -182,31 +146,28 @@ impl Handing {
 impl Drop for Handing {
     fn drop(&mut self) {
         match self.0.phase.get() {
-            Phase::Writing { since, spent, .. } => self.0.set(Phase::Writing { since, spent, is_whole: true }),
-            Phase::Streaming { since } => {
+            TurnPhase::Writing { since, spent, .. } => self.0.set(TurnPhase::Writing { since, spent, is_whole: true }),
+            TurnPhase::Streaming { since } => {
                 let since = since.unwrap_or_else(Instant::now);
-                self.0.set(Phase::Writing { since, spent: Duration::ZERO, is_whole: true });
+                self.0.set(TurnPhase::Writing { since, spent: Duration::ZERO, is_whole: true });
             }
-            Phase::Idle { .. } | Phase::Reading { .. } | Phase::Working { .. } => {}
+            TurnPhase::Idle { .. } | TurnPhase::Reading { .. } | TurnPhase::Working { .. } => {}
         }
     }
 }
 
-/// A stream that tells its [`Turn`] what comes and what has left.
-pub(super) struct Timed<S> {
+pub(super) struct TimedStream<S> {
     stream: S,
-    /// Who is told.
-    turn: Rc<Turn>,
+    turn: Rc<RequestTurn>,
 }
 
-impl<S> Timed<S> {
-    /// A stream, and who is to be told of it.
-    pub(super) fn new(stream: S, turn: Rc<Turn>) -> Self {
+impl<S> TimedStream<S> {
+    pub(super) fn new(stream: S, turn: Rc<RequestTurn>) -> Self {
         Self { stream, turn }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
@@ -217,7 +178,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, octets)
     }
@@ -235,7 +196,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
     }
 }
 
-/// How long one request may take its client, sending it and reading the response together.
+/// The time of one request: sending it and reading the response together.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
@@ -244,7 +205,7 @@ mod tests {
 
     #[test]
     fn reading_and_writing_share_one_deadline_and_work_does_not_count() {
-        let turn = Turn::new();
+        let turn = RequestTurn::new();
         assert_eq!(turn.due(), None, "nothing has come");
         turn.hear();
         let due = turn.due().expect("a request has begun");
@@ -252,7 +213,7 @@ mod tests {
         turn.hear();
         assert_eq!(turn.due(), Some(due), "more of the same request");
         let spent = Duration::from_secs(9);
-        turn.set(Phase::Reading { since: Instant::now() - spent });
+        turn.set(TurnPhase::Reading { since: Instant::now() - spent });
         turn.is_read();
         assert_eq!(turn.due(), None, "it is our turn");
         let handing = turn.is_answered();
@@ -268,7 +229,7 @@ mod tests {
 
     #[test]
     fn who_listens_must_take_each_piece_in_time() {
-        let turn = Turn::new();
+        let turn = RequestTurn::new();
         turn.hear();
         turn.is_read();
         let handing = turn.is_streamed();
@@ -289,8 +250,8 @@ mod tests {
 
     #[test]
     fn who_asks_nothing_makes_room_first_and_who_waits_for_us_never() {
-        let (idle, reading, working) = (Turn::new(), Turn::new(), Turn::new());
-        reading.set(Phase::Reading { since: Instant::now() - PATIENCE });
+        let (idle, reading, working) = (RequestTurn::new(), RequestTurn::new(), RequestTurn::new());
+        reading.set(TurnPhase::Reading { since: Instant::now() - PATIENCE });
         assert!(idle.claim() < reading.claim());
         working.hear();
         working.is_read();

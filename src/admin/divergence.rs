@@ -1,4 +1,4 @@
-//! What members of pools answer differently, and which versions of zones they have, by HTTP: of all pools, or of one.
+//! `/api/v1/divergence` and `/api/v1/serials`: divergent answers and zone versions of one pool or all pools.
 
 use std::sync::Arc;
 
@@ -6,32 +6,29 @@ use axum::Json;
 use axum::extract::{RawQuery, State};
 use percent_encoding::percent_decode_str;
 
-use super::Request;
-use super::routes::{HttpError, Server};
+use super::AdminRequest;
+use super::routes::{AdminServer, HttpError};
 use crate::sight::divergence::Divergences;
 use crate::sight::serials::Serials;
 
-/// `GET /api/v1/divergence`.
 pub(super) async fn divergence(
-    State(server): State<Arc<Server>>,
+    State(server): State<Arc<AdminServer>>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Divergences>, HttpError> {
     let pool = read(&query.unwrap_or_default()).map_err(HttpError::Invalid)?;
-    let divergences = server.ask(|way_back| Request::Divergences(pool, way_back)).await?;
+    let divergences = server.ask(|way_back| AdminRequest::Divergences(pool, way_back)).await?;
     divergences.map(Json).map_err(HttpError::Refused)
 }
 
-/// `GET /api/v1/serials`.
 pub(super) async fn serials(
-    State(server): State<Arc<Server>>,
+    State(server): State<Arc<AdminServer>>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Serials>, HttpError> {
     let pool = read(&query.unwrap_or_default()).map_err(HttpError::Invalid)?;
-    let serials = server.ask(|way_back| Request::Serials(pool, way_back)).await?;
+    let serials = server.ask(|way_back| AdminRequest::Serials(pool, way_back)).await?;
     serials.map(Json).map_err(HttpError::Refused)
 }
 
-/// Reads which pool is asked for, if it is one alone.
 fn read(query: &str) -> Result<Option<String>, String> {
     let mut pool = None;
     for part in query.split('&').filter(|part| !part.is_empty()) {

@@ -1,4 +1,4 @@
-//! A question that an operator has explained, by HTTP: one at a time, ten a second at most, and asked of the worker that has it.
+//! `POST /api/v1/explain`: traces a question for an operator, one at a time and at most ten a second.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,34 +12,32 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
-use super::routes::{HttpError, Server};
-use super::{Refused, Request};
+use super::routes::{AdminServer, HttpError};
+use super::{AdminRequest, ChangeRefusal};
 use crate::config::words;
 use crate::net::clock;
-use crate::sight::explain::{Event, Explained, Transcript};
+use crate::sight::explain::{Event, Explanation, Transcript};
 use crate::wire::{Name, RecordType};
 
-/// A question, and how it is asked.
+/// A question to explain.
 #[derive(Clone, Debug)]
-pub struct Question {
-    /// The name.
+pub struct ExplainQuestion {
+    /// The queried name.
     pub name: Name,
-    /// The type.
+    /// The queried type.
     pub qtype: RecordType,
-    /// Backends are asked even if the cache has an answer.
+    /// True if backends are queried even when the cache has an answer.
     pub is_fresh: bool,
-    /// The worker that has said to be the right one is known: its number.
+    /// The number of the worker that runs the race, if an earlier attempt found it.
     pub worker: Option<u16>,
-    /// Where it is told what happens.
+    /// The channel that receives the events.
     pub events: UnboundedSender<Event>,
 }
 
-/// Who has a question explained now.
 #[derive(Debug, Default)]
 pub(super) struct ExplainTurn(Mutex<Option<Interval>>);
 
 impl ExplainTurn {
-    /// Waits until nobody else has a question explained, and until it is time for another.
     async fn take(&self) -> MutexGuard<'_, Option<Interval>> {
         let mut turn = self.0.lock().await;
         let pace = turn.get_or_insert_with(|| {
@@ -52,10 +50,9 @@ impl ExplainTurn {
     }
 }
 
-/// A question as JSON.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Asked {
+struct ExplainParameters {
     name: String,
     #[serde(default = "address", rename = "type")]
     qtype: String,
@@ -63,62 +60,64 @@ struct Asked {
     fresh: bool,
 }
 
-/// The default of a type.
 fn address() -> String {
     "A".to_owned()
 }
 
-/// `POST /api/v1/explain`.
 pub(super) async fn explain(
-    State(server): State<Arc<Server>>,
+    State(server): State<Arc<AdminServer>>,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Json<Explained>, HttpError> {
+) -> Result<Json<Explanation>, HttpError> {
     let (name, qtype, is_fresh) = read(&body?).map_err(HttpError::Invalid)?;
-    let told = timeout(PATIENCE, async {
+    let explained = timeout(PATIENCE, async {
         let _turn = server.explain_turn.take().await;
         follow(&server, &name, qtype, is_fresh).await
     });
-    told.await.unwrap_or(Err(HttpError::StillGoing("the question is not answered yet"))).map(Json)
+    let too_slow = || format!("the question was not answered in {} s; ask again", PATIENCE.as_secs());
+    explained.await.unwrap_or_else(|_| Err(HttpError::TooSlow(too_slow()))).map(Json)
 }
 
-/// Reads a question.
 fn read(body: &[u8]) -> Result<(Name, RecordType, bool), String> {
-    let Asked { name, qtype, fresh } = serde_json::from_slice(body).map_err(|error| {
+    let ExplainParameters { name, qtype, fresh } = serde_json::from_slice(body).map_err(|error| {
         format!("{error}; expected JSON such as {{\"name\": \"www.example.org\", \"type\": \"A\"}}")
     })?;
     let read = words::domain_name(&name).map_err(|expected| format!("name {name:?}: {expected}"))?;
     let qtype = words::record_type(&qtype).map_err(|expected| format!("type {qtype:?}: {expected}"))?;
     if matches!(qtype, RecordType::AXFR | RecordType::IXFR) {
-        return Err(format!("type {qtype}: a zone transfer is no question, ask a server of the zone"));
+        return Err(format!("type {qtype}: a zone transfer cannot be explained, ask a server of the zone"));
     }
     Ok((read, qtype, fresh))
 }
 
-/// Has a question asked, and takes what happens until there is no more.
-async fn follow(server: &Server, name: &Name, qtype: RecordType, is_fresh: bool) -> Result<Explained, HttpError> {
+async fn follow(
+    server: &AdminServer,
+    name: &Name,
+    qtype: RecordType,
+    is_fresh: bool,
+) -> Result<Explanation, HttpError> {
     let mut worker = None;
-    // A worker that races for the question may have ended the race by the time that it is asked, and then it asks itself.
+    // A worker may end its race for the question before the request arrives. It then runs its own race.
     loop {
-        let (events, mut told) = unbounded_channel();
-        let question = Question { name: name.clone(), qtype, is_fresh, worker, events };
-        server.ask(|answer| Request::Explain(Box::new(question), answer)).await?.map_err(HttpError::Refused)?;
+        let (events, mut received) = unbounded_channel();
+        let question = ExplainQuestion { name: name.clone(), qtype, is_fresh, worker, events };
+        server.ask(|answer| AdminRequest::Explain(Box::new(question), answer)).await?.map_err(HttpError::Refused)?;
         let transcript = Transcript::new(name.to_string(), qtype.to_string(), clock::unix_seconds(Duration::ZERO));
-        match take_all(transcript, &mut told).await? {
-            Followed::Told(explained) => return Ok(*explained),
-            Followed::Elsewhere(owner) => worker = Some(owner),
+        match take_all(transcript, &mut received).await? {
+            ExplainStep::Finished(explained) => return Ok(*explained),
+            ExplainStep::Elsewhere(owner) => worker = Some(owner),
         }
     }
 }
 
-/// What has come of a question.
-enum Followed {
-    Told(Box<Explained>),
-    /// Another worker has it.
+enum ExplainStep {
+    Finished(Box<Explanation>),
     Elsewhere(u16),
 }
 
-/// Takes what happens until nothing more is to come.
-async fn take_all(mut transcript: Transcript, told: &mut UnboundedReceiver<Event>) -> Result<Followed, HttpError> {
+async fn take_all(
+    mut transcript: Transcript,
+    received: &mut UnboundedReceiver<Event>,
+) -> Result<ExplainStep, HttpError> {
     let mut over = None;
     loop {
         let since = over.map_or(Duration::ZERO, |over: Instant| over.elapsed());
@@ -126,27 +125,27 @@ async fn take_all(mut transcript: Transcript, told: &mut UnboundedReceiver<Event
             Some(Duration::ZERO) => break,
             Some(patience) => {
                 over.get_or_insert_with(Instant::now);
-                match timeout(patience, told.recv()).await {
+                match timeout(patience, received.recv()).await {
                     Ok(event) => event,
                     Err(_) => break,
                 }
             }
-            None => told.recv().await,
+            None => received.recv().await,
         };
         match event {
-            Some(Event::Elsewhere(owner)) => return Ok(Followed::Elsewhere(owner)),
+            Some(Event::Elsewhere(owner)) => return Ok(ExplainStep::Elsewhere(owner)),
             Some(event) => transcript.take(event),
-            // The worker is gone, with its race.
-            None => return Err(HttpError::Refused(Refused::Conflict("the worker that had it has ended".to_owned()))),
+            None => {
+                return Err(HttpError::Refused(ChangeRefusal::Conflict("the worker that had it has ended".to_owned())));
+            }
         }
     }
-    Ok(Followed::Told(Box::new(transcript.finish())))
+    Ok(ExplainStep::Finished(Box::new(transcript.finish())))
 }
 
-/// The time from one question to the next.
 const PACE: Duration = Duration::from_millis(100);
 
-/// How long a client is made to wait: for its turn, for the pool's `timeout`, and for late replies. Less than `hedgerow ctl` waits.
+/// Covers the turn, the pool's `timeout` and late replies. It must stay below the timeout of `hedgerow ctl`.
 const PATIENCE: Duration = Duration::from_secs(55);
 
 #[cfg(test)]
@@ -163,7 +162,7 @@ mod tests {
             (&b""[..], "expected JSON such as"),
             (br#"{"name": "a..b"}"#, "name \"a..b\": "),
             (br#"{"name": "a", "type": "NONE"}"#, "type \"NONE\": "),
-            (br#"{"name": "a", "type": "AXFR"}"#, "a zone transfer is no question"),
+            (br#"{"name": "a", "type": "AXFR"}"#, "a zone transfer cannot be explained"),
             (br#"{"name": "a", "pool": "ts"}"#, "unknown field `pool`"),
         ] {
             let error = read(body).map(drop).expect_err("it makes no sense");

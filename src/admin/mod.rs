@@ -1,12 +1,12 @@
-//! The admin server: what there is to see of a running server by HTTP, and the way in for changes.
+//! The admin server: HTTP access to the state of a running server, and the entry point for changes.
 //!
-//! It runs on the control thread and knows nothing of workers: it turns HTTP into [`Request`]s, which the control thread
-//! answers, and answers back into text and JSON. There are two ways in: a TCP listener, and a unix `socket` for changes
-//! (`door`). `connections` looks after those who come by them, and `turn` after the time that each takes; `guard` says who
-//! may, `routes` what there is, `live` tells each second to whoever listens, `page` is for browsers, `cache` looks into the cache, [`status`] is the shape of the JSON that `hedgerow ctl` reads too. `/healthz` says that the process runs; `/readyz` says whether it takes queries, and
-//! only that unless it is asked about a pool: backends that are down do not make it unready. They are mostly the same for all
-//! forwarders of a site, so that a balancer in front, which asks `/readyz`, would take all of them out at once and turn an answer
-//! that says what is wrong into silence. `/readyz?pool=NAME` is for where another site stays.
+//! It runs on the control thread and knows nothing of workers. It turns HTTP into [`AdminRequest`]s, and the
+//! answers of the control thread into text and JSON. A TCP listener serves everything; a unix socket takes
+//! changes. [`status`] is the JSON that `hedgerow ctl` reads too.
+//!
+//! `/healthz` reports that the process runs, `/readyz` that it takes queries. Backends that are down do not
+//! make the server unready: all forwarders of a site mostly share them, so a load balancer would remove every
+//! forwarder and turn error responses into silence. Use `/readyz?pool=NAME` where another site remains.
 
 mod authorization;
 mod cache;
@@ -39,13 +39,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use authorization::is_private;
 pub use cache::CacheAccess;
-pub use condition::Condition;
-pub use explain::Question;
-pub use socket::{Owner, Socket, SocketError, usual_folders, usual_places};
+pub use condition::HealthCondition;
+pub use explain::ExplainQuestion;
+pub use socket::{AdminUnixSocket, SocketError, SocketOwner, usual_folders, usual_places};
 pub use token::{Token, TokenError};
 
 use self::authorization::Guard;
-use self::connections::{Bounds, Parts};
+use self::connections::{Bounds, ConnectionParts};
 use self::listeners::Door;
 use self::status::{Status, ZonesReport};
 use crate::address::BackendAddress;
@@ -54,151 +54,151 @@ pub use crate::metrics::OrderWord;
 use crate::metrics::Snapshot;
 use crate::sight::Event;
 use crate::sight::divergence::Divergences;
-use crate::sight::live::{History, Second, Span};
+use crate::sight::live::{HistoryFigures, Second, Span};
 use crate::sight::names::TopNames;
 use crate::sight::serials::Serials;
 use crate::sight::slow::SlowRaces;
 pub use crate::state::ManualHealth;
 
-/// What of an admin server a reload changes while it serves.
+/// The settings that a reload can change.
 #[derive(Debug)]
 pub struct Settings {
-    /// What lets anybody change something; none where there is no token.
+    /// The token for changes; `None` if none is configured.
     pub token: Option<Token>,
-    /// Whether there is a page at `/`.
+    /// True if `/` serves the web page.
     pub has_page: bool,
 }
 
-/// What the admin server asks of the control thread. A way back that is dropped says that the server ends.
+/// A request to the control thread. A dropped reply channel means that the server is shutting down.
 #[derive(Debug)]
-pub enum Request {
-    /// All numbers as of now.
+pub enum AdminRequest {
+    /// Returns all current metrics.
     Snapshot(oneshot::Sender<Snapshot>),
-    /// The status that these numbers make, with the verdict and the last minute.
+    /// Returns the status for these metrics, with the verdict and the last minute.
     Status(Box<Snapshot>, oneshot::Sender<Status>),
-    /// The last second.
+    /// Returns the last second.
     Second(oneshot::Sender<Second>),
-    /// The seconds as they come.
-    Seconds(Listener),
-    /// What was.
-    History(Span, oneshot::Sender<History>),
-    /// The cache, if there is one.
+    /// Subscribes to each new second.
+    Seconds(LiveSubscriber),
+    /// Returns the history of a time span.
+    History(Span, oneshot::Sender<HistoryFigures>),
+    /// Returns access to the cache, if there is one.
     Cache(oneshot::Sender<Option<CacheAccess>>),
-    /// The slow races, if any are kept.
+    /// Returns the slow races, if they are recorded.
     SlowRaces(oneshot::Sender<Option<Arc<Mutex<SlowRaces>>>>),
-    /// The names that are counted, if any are.
+    /// Returns the name counters, if names are counted.
     TopNames(oneshot::Sender<Option<Arc<Mutex<TopNames>>>>),
-    /// Which versions of zones members of this pool, or of all, have.
-    Serials(Option<String>, oneshot::Sender<Result<Serials, Refused>>),
-    /// What members of this pool, or of all, answer differently.
-    Divergences(Option<String>, oneshot::Sender<Result<Divergences, Refused>>),
-    /// All zones and catalogs.
+    /// Returns the zone versions of the members of this pool, or of all pools.
+    Serials(Option<String>, oneshot::Sender<Result<Serials, ChangeRefusal>>),
+    /// Returns the divergent answers of this pool, or of all pools.
+    Divergences(Option<String>, oneshot::Sender<Result<Divergences, ChangeRefusal>>),
+    /// Returns all zones and catalogs.
     Zones(oneshot::Sender<ZonesReport>),
-    /// Ask a question for an operator, and tell what happens to it.
-    Explain(Box<Question>, oneshot::Sender<Result<(), Refused>>),
-    /// Carry out a change; says what was done in a sentence for people.
-    Change(Change, oneshot::Sender<Result<String, Refused>>),
+    /// Runs a question for an operator and reports its events.
+    Explain(Box<ExplainQuestion>, oneshot::Sender<Result<(), ChangeRefusal>>),
+    /// Carries out a change and returns a sentence about it.
+    Change(ServerChange, oneshot::Sender<Result<String, ChangeRefusal>>),
 }
 
-/// Who wants to be told each second.
+/// A subscriber to the seconds.
 #[derive(Debug)]
-pub struct Listener {
-    /// The last second that it was told; those after it come first, as far as they are kept.
+pub struct LiveSubscriber {
+    /// The last second that the client has received. Later ones are sent first, as far as they are kept.
     pub last: Option<u64>,
-    /// Where those go that were missed.
+    /// The channel for missed seconds.
     pub missed: oneshot::Sender<Vec<Event>>,
-    /// Where the others go. It is dropped if there is no more room: who comes again gets what it has missed.
+    /// The channel for new seconds. The sender drops it when it is full.
     pub seconds: mpsc::Sender<Event>,
 }
 
 /// A change to the running server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// Read config and zones again.
+pub enum ServerChange {
+    /// Reads the config and zones again.
     Reload,
-    /// Have another process serve, or none.
+    /// Starts a new process, or stops all.
     Processes(ProcessChange),
-    /// A new backend, probed before it gets queries.
+    /// Adds a backend, which is probed before it gets queries.
     Add {
-        /// Name of the pool.
+        /// The name of the pool.
         pool: String,
-        /// Where the backend is asked; also its name.
+        /// The backend's address, also its name.
         address: BackendAddress,
-        /// Share of the load, within the limits of the config.
+        /// The backend's share of the load, within the limits of the config.
         weight: u16,
     },
-    /// Ask a backend no more, and let it finish what is in flight.
+    /// Stops queries to a backend; attempts in flight finish.
     Drain {
-        /// Name of the pool.
+        /// The name of the pool.
         pool: String,
-        /// Name or address of the backend.
+        /// The backend's name or address.
         backend: String,
-        /// Even if no other backend of the pool takes queries.
+        /// True to proceed even if no other backend of the pool takes queries.
         is_forced: bool,
     },
-    /// Have all LS of the fleet do something with a backend, or take that back.
+    /// Gives or revokes an order to all forwarders of the fleet.
     Order(Box<FleetOrder>),
-    /// Take a backend out.
+    /// Removes a backend.
     Remove {
-        /// Name of the pool.
+        /// The name of the pool.
         pool: String,
-        /// Name or address of the backend.
+        /// The backend's name or address.
         backend: String,
     },
-    /// Set a backend's state by hand, or leave it to the probes again.
+    /// Sets a backend's state by hand, or returns it to the probes.
     Set {
-        /// Name of the pool.
+        /// The name of the pool.
         pool: String,
-        /// Name or address of the backend.
+        /// The backend's name or address.
         backend: String,
-        /// The state.
+        /// The state to set.
         to: ManualHealth,
-        /// Down even if no other backend of the pool takes queries.
+        /// True to set it down even if no other backend of the pool takes queries.
         is_forced: bool,
     },
-    /// Take what is doubted.
+    /// Accepts a doubted catalog.
     Accept {
-        /// The name of a catalog zone.
+        /// The name of the catalog zone.
         name: String,
     },
 }
 
-/// An order for all LS of a fleet, or the end of one.
+/// An order to all forwarders of a fleet, or its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FleetOrder {
-    /// Name of the pool.
+    /// The name of the pool.
     pub pool: String,
-    /// Name or address of the backend.
+    /// The backend's name or address.
     pub backend: String,
-    /// What is to be done; none takes the order back.
+    /// The order; `None` revokes it.
     pub order: Option<OrderWord>,
-    /// Who gives it.
+    /// The operator's name.
     pub by: String,
-    /// After how long it ends by itself; none: when it is taken back.
+    /// The lifetime; `None` means until revoked.
     pub lasts: Option<Duration>,
-    /// Whether it is given though nobody of the pool would take queries.
+    /// True to proceed even if no backend of the pool would take queries.
     pub is_forced: bool,
 }
 
-/// A change of which process serves: carried out by whoever owns the server.
+/// A change of the serving process. The owner of the server carries it out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProcessChange {
-    /// Let a newcomer of the same program serve.
+    /// Starts a new process of the same program.
     Restart {
-        /// Without the cache.
+        /// True to start without the cache.
         is_cold: bool,
     },
-    /// Let a newcomer serve that runs the file at the path that the supervisor was started from.
+    /// Starts a new process from the file that the supervisor was started from.
     Upgrade {
-        /// Without the cache.
+        /// True to start without the cache.
         is_cold: bool,
     },
-    /// Drain and end, all processes.
+    /// Drains and ends all processes.
     Stop,
 }
 
 impl ProcessChange {
-    /// The word for people.
+    /// Returns the word for messages.
     pub fn label(self) -> &'static str {
         match self {
             Self::Restart { .. } => "restart",
@@ -208,28 +208,28 @@ impl ProcessChange {
     }
 }
 
-/// How an admin server ends.
+/// The way in which an admin server ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// Who has connected already is answered: nobody else would.
+pub enum AdminEnding {
+    /// The server answers clients that are already connected, because no other process will.
     Closed,
-    /// Another process answers those who wait to be taken.
+    /// Another process accepts the pending connections.
     PassedOn,
 }
 
-/// Why a change was not carried out.
+/// The reason why a change was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// There is nothing of that name.
+pub enum ChangeRefusal {
+    /// The name is unknown.
     NotFound(String),
-    /// It does not go with what there is.
+    /// The change conflicts with the current state.
     Conflict(String),
-    /// It would be wrong whatever there is, such as a config that is.
+    /// Always invalid, for instance a config with errors.
     Invalid(String),
 }
 
-impl Refused {
-    /// There is no `what` (pool, backend) of this name among the known ones; says which was perhaps meant.
+impl ChangeRefusal {
+    /// Returns the error for an unknown `what` (pool, backend), with the most similar known name.
     pub fn no_such<'n>(what: &str, name: &str, known: impl IntoIterator<Item = &'n str>) -> Self {
         let known: Vec<_> = known.into_iter().collect();
         let remedy = match nearest(name, known.iter().copied()) {
@@ -241,7 +241,7 @@ impl Refused {
     }
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for ChangeRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotFound(message) | Self::Conflict(message) | Self::Invalid(message) => f.write_str(message),
@@ -249,43 +249,43 @@ impl fmt::Display for Refused {
     }
 }
 
-impl std::error::Error for Refused {}
+impl std::error::Error for ChangeRefusal {}
 
-/// Serves until dropped; dropping it ends its connections. `socket` takes changes at the path beside it, `connections` is how many
-/// there may be, `condition` what health checks are told. When there is an `end` it takes no more connections, and ends when it has
-/// answered those that have asked. Must be called within a `LocalSet`.
+/// Serves until dropped; dropping it ends its connections. After `end` it accepts no more connections,
+/// answers the pending requests and returns. `socket` is the listener for changes with its path. Call it
+/// within a `LocalSet`.
 ///
 /// # Errors
-/// If the runtime cannot watch the listeners, or something that serves a connection has panicked.
+/// If the runtime cannot watch the listeners, or a connection task has panicked.
 pub async fn serve(
     listener: std::net::TcpListener,
     socket: Option<(UnixListener, PathBuf)>,
     connections: usize,
     settings: Rc<RefCell<Settings>>,
-    requests: mpsc::Sender<Request>,
-    condition: Arc<Condition>,
-    end: watch::Receiver<Option<Ending>>,
+    requests: mpsc::Sender<AdminRequest>,
+    condition: Arc<HealthCondition>,
+    end: watch::Receiver<Option<AdminEnding>>,
 ) -> io::Result<()> {
     let address = listener.local_addr()?;
     let (socket, path) = socket.unzip();
     match &path {
         Some(path) => tracing::info!(socket = %path.display(), "admin: changes over the socket need no token"),
         None if settings.borrow().token.is_none() => {
-            tracing::info!("admin: no changes are taken: there is neither socket nor token_file")
+            tracing::info!("admin: changes are disabled: neither admin.socket nor admin.token_file is set")
         }
         None => {}
     }
     let guard = Rc::new(Guard::new(settings, address.ip(), path));
-    // Of a client that listens nobody knows when it ends: such connections have a part of their own.
+    // Streams have no known end, so they have a separate share of the connections.
     let streams = live::MAX_STREAMS.min(connections / 3);
     let connections = connections - streams;
-    let router = routes::router(requests, condition, live::Streams::new(streams, socket.is_some()));
-    // Whoever may use the socket always has a part.
+    let router = routes::router(requests, condition, live::LiveStreams::new(streams, socket.is_some()));
     let owners = if socket.is_some() { connections / 4 } else { 0 };
     let bounds = Bounds::of(connections - owners);
-    let hosts = Parts::new(Rc::clone(&guard), router.clone(), bounds).serve(Door::hosts(listener)?, end.clone());
+    let hosts =
+        ConnectionParts::new(Rc::clone(&guard), router.clone(), bounds).serve(Door::hosts(listener)?, end.clone());
     let Some(socket) = socket else { return hosts.await };
-    let owner = Parts::new(guard, router, Bounds::of(owners)).serve(Door::owner(socket)?, end);
-    // Neither ends before it is told to, unless it fails.
+    let owner = ConnectionParts::new(guard, router, Bounds::of(owners)).serve(Door::owner(socket)?, end);
+    // Neither ends before `end`, unless it fails.
     tokio::try_join!(hosts, owner).map(|((), ())| ())
 }

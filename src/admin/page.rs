@@ -1,27 +1,19 @@
-//! The page at `/`: its files, which are part of the program, and the headers that let a browser do with them what they need and
-//! nothing else.
-//!
-//! `page/index.html` is one document, `page/page.js` its script, `page/page.css` its style sheet; charts are drawn by uPlot, which
-//! lies in `page/uplot/` with its license. There is no build step: what is served is what is edited. The page asks this server alone,
-//! for `/api/v1/live`, `/api/v1/history`, `/api/v1/status` and, on demand, `/api/v1/slow` and `/api/v1/names`, all by relative URLs,
-//! so that it works behind a path prefix of a reverse proxy. It sends nothing that changes anything.
+//! The web page at `/`: its embedded files and security headers. There is no build step. All URLs are
+//! relative, so that the page works behind a path prefix of a proxy. The page sends only read requests.
 
 use axum::Router;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 
-/// A file of the page.
 #[derive(Clone, Copy, Debug)]
-struct File {
-    /// Where it is.
+struct PageFile {
     path: &'static str,
-    /// Its type.
     media: &'static str,
     content: &'static [u8],
 }
 
-impl IntoResponse for File {
+impl IntoResponse for PageFile {
     fn into_response(self) -> axum::response::Response {
         let mut response = self.content.into_response();
         let headers = response.headers_mut();
@@ -31,36 +23,33 @@ impl IntoResponse for File {
     }
 }
 
-/// The paths of the page.
 pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     FILES.iter().fold(Router::new(), |router, file| router.route(file.path, get(async || *file)))
 }
 
-/// Whether a path is one of the page.
 pub(super) fn is_part(path: &str) -> bool {
     FILES.iter().any(|file| file.path == path)
 }
 
-/// Text that is HTML.
 const HTML: &str = "text/html; charset=utf-8";
-/// Text that is a script.
 const SCRIPT: &str = "text/javascript; charset=utf-8";
-/// Text that is a style sheet.
 const STYLE: &str = "text/css; charset=utf-8";
 
-/// All of the page.
-const FILES: [File; 7] = [
-    File { path: "/", media: HTML, content: include_bytes!("page/index.html") },
-    File { path: "/page.js", media: SCRIPT, content: include_bytes!("page/page.js") },
-    File { path: "/page.css", media: STYLE, content: include_bytes!("page/page.css") },
-    File { path: "/icon.svg", media: "image/svg+xml", content: include_bytes!("page/icon.svg") },
-    File { path: "/uplot.js", media: SCRIPT, content: include_bytes!("page/uplot/uPlot.iife.min.js") },
-    File { path: "/uplot.css", media: STYLE, content: include_bytes!("page/uplot/uPlot.min.css") },
-    File { path: "/uplot.license", media: "text/plain; charset=utf-8", content: include_bytes!("page/uplot/LICENSE") },
+const FILES: [PageFile; 7] = [
+    PageFile { path: "/", media: HTML, content: include_bytes!("page/index.html") },
+    PageFile { path: "/page.js", media: SCRIPT, content: include_bytes!("page/page.js") },
+    PageFile { path: "/page.css", media: STYLE, content: include_bytes!("page/page.css") },
+    PageFile { path: "/icon.svg", media: "image/svg+xml", content: include_bytes!("page/icon.svg") },
+    PageFile { path: "/uplot.js", media: SCRIPT, content: include_bytes!("page/uplot/uPlot.iife.min.js") },
+    PageFile { path: "/uplot.css", media: STYLE, content: include_bytes!("page/uplot/uPlot.min.css") },
+    PageFile {
+        path: "/uplot.license",
+        media: "text/plain; charset=utf-8",
+        content: include_bytes!("page/uplot/LICENSE"),
+    },
 ];
 
-/// What a browser is told besides: whatever a name or an error might smuggle in is not run, nothing is fetched from elsewhere, nobody
-/// shows the page within another, and no other page gets hold of it or of its files.
+/// Security headers: no injected script, no content from other origins, no framing or reading by other pages.
 const GUARDS: [(HeaderName, &str); 6] = [
     (
         header::CONTENT_SECURITY_POLICY,
@@ -71,7 +60,7 @@ const GUARDS: [(HeaderName, &str); 6] = [
     (header::REFERRER_POLICY, "no-referrer"),
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
-    // After an upgrade an old script does not meet a new server.
+    // After an upgrade, an old script must not meet a new server.
     (header::CACHE_CONTROL, "no-cache"),
 ];
 
@@ -79,7 +68,6 @@ const GUARDS: [(HeaderName, &str); 6] = [
 mod tests {
     use super::*;
 
-    /// Octets that all of the page may take.
     const MAX: usize = 120_000;
 
     #[test]
@@ -92,7 +80,7 @@ mod tests {
     fn the_page_names_nothing_outside_of_itself() {
         for file in FILES.iter().filter(|file| file.path != "/uplot.license") {
             let text = str::from_utf8(file.content).expect("text");
-            // uPlot says at its top where it comes from, and SVG has its namespace.
+            // uPlot names its origin at the top, and SVG names its namespace.
             let known = ["https://github.com/leeoniya/uPlot", "http://www.w3.org/2000/svg"];
             let text = known.iter().fold(text.to_owned(), |text, url| text.replace(url, ""));
             assert!(!text.contains("://"), "{}", file.path);
@@ -126,7 +114,7 @@ mod tests {
         let (list, _) = list.split_once("]/g").expect("its end");
         let numbers = list.replace('-', "").replace("\\x", "\\u00");
         let numbers = numbers.split("\\u").skip(1).map(|number| u32::from_str_radix(number, 16).expect("a number"));
-        // An end of a range stands behind a dash.
+        // The end of a range follows a dash.
         let is_last = list.split('\\').skip(1).map(|number| number.ends_with('-')).collect::<Vec<_>>();
         let (mut ranges, mut begins) = (Vec::new(), true);
         for (number, goes_on) in numbers.zip(is_last) {

@@ -1,4 +1,4 @@
-//! The slow races by HTTP: those of a pool, of the last minutes, so many.
+//! `GET /api/v1/slow`: the recorded slow races, filtered by pool, time and number.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,41 +8,38 @@ use axum::extract::{RawQuery, State};
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
 
-use super::routes::{HttpError, Server};
-use super::{Refused, Request};
+use super::routes::{AdminServer, HttpError};
+use super::{AdminRequest, ChangeRefusal};
 use crate::config::words;
 use crate::net::clock;
 use crate::net::tasks::blocking;
-use crate::sight::slow::{Filter, SlowRace};
+use crate::sight::slow::{RaceFilter, SlowRace};
 use crate::taps;
 
-/// The races as JSON.
 #[derive(Debug, Serialize)]
-pub(super) struct Races {
+pub(super) struct SlowRacesResponse {
     races: Vec<SlowRace>,
 }
 
-/// `GET /api/v1/slow`.
 pub(super) async fn slow(
-    State(server): State<Arc<Server>>,
+    State(server): State<Arc<AdminServer>>,
     RawQuery(query): RawQuery,
-) -> Result<Json<Races>, HttpError> {
+) -> Result<Json<SlowRacesResponse>, HttpError> {
     let filter = read(&query.unwrap_or_default()).map_err(HttpError::Invalid)?;
-    let races = server.ask(Request::SlowRaces).await?;
-    let races = races.ok_or_else(|| HttpError::Refused(Refused::NotFound(NONE.to_owned())))?;
-    // A hundred thousand take a while.
+    let races = server.ask(AdminRequest::SlowRaces).await?;
+    let races = races.ok_or_else(|| HttpError::Refused(ChangeRefusal::NotFound(NONE.to_owned())))?;
+    // A hundred thousand races take a while.
     let list = move || {
         let now = clock::unix_seconds(Duration::ZERO);
         let mut races = taps::lock(&races);
         races.settle(now);
         races.list(&filter, now)
     };
-    Ok(Json(Races { races: blocking(list).await }))
+    Ok(Json(SlowRacesResponse { races: blocking(list).await }))
 }
 
-/// Reads which ones are asked for.
-fn read(query: &str) -> Result<Filter, String> {
-    let mut filter = Filter::default();
+fn read(query: &str) -> Result<RaceFilter, String> {
+    let mut filter = RaceFilter::default();
     for (key, value) in
         query.split('&').filter(|part| !part.is_empty()).map(|part| part.split_once('=').unwrap_or((part, "")))
     {
@@ -60,7 +57,6 @@ fn read(query: &str) -> Result<Filter, String> {
     Ok(filter)
 }
 
-/// Said where none are kept.
 const NONE: &str = "no slow races are kept";
 
 #[cfg(test)]
@@ -69,8 +65,9 @@ mod tests {
 
     #[test]
     fn which_races_are_asked_for_is_read_or_explained() {
-        assert_eq!(read(""), Ok(Filter::default()));
-        let expected = Filter { pool: Some("a b".to_owned()), since: Some(Duration::from_secs(600)), limit: Some(3) };
+        assert_eq!(read(""), Ok(RaceFilter::default()));
+        let expected =
+            RaceFilter { pool: Some("a b".to_owned()), since: Some(Duration::from_secs(600)), limit: Some(3) };
         assert_eq!(read("pool=a%20b&since=10m&limit=3"), Ok(expected));
         for (query, expected) in [
             ("since=10", "since \"10\": "),

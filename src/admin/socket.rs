@@ -1,11 +1,12 @@
-//! The unix socket for changes: where it is, how it comes to be, and whom it takes them from.
+//! The unix socket for changes: its path, its creation and its access check.
 //!
-//! A loopback address is reached by every user of a host, by every container in its network, and by every web page that makes a
-//! server fetch a URL. A socket in the file system has an owner and a mode, and the kernel tells who connects. So
-//! changes that bear no token come by this way alone.
+//! Every user of a host, every container in its network, and every web page that makes a server fetch a URL
+//! can reach a loopback address. A socket file has an owner and a mode, and the kernel reports the peer's
+//! user. So only this socket takes changes without a token.
 //!
-//! Its usual place is found by the server and by `hedgerow ctl` alike, from the address of the admin server. Other users may write
-//! in the folder for temporary files: a folder there is ours only if it belongs to us and nobody else gets in.
+//! The server and `hedgerow ctl` both derive the default path from the admin address. Other users may write
+//! in the folder for temporary files, so a folder there is used only if it belongs to the server's user and
+//! is closed to others.
 
 use std::fs::{self, DirBuilder};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -24,37 +25,34 @@ use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
 
 use crate::config::AdminSocket;
 
-/// Who the server is once it has bound all that it binds.
+/// The user and group of the server after it has bound its sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owner {
-    /// The user.
+pub struct SocketOwner {
+    /// The user ID.
     pub uid: u32,
-    /// The user's group, if the server changes to this user; none if it stays who it is.
+    /// The group to change to; `None` if the server keeps its user.
     pub gid: Option<u32>,
 }
 
-impl Owner {
-    /// Whoever runs this process.
+impl SocketOwner {
+    /// Returns the user that runs this process.
     pub fn current() -> Self {
         Self { uid: geteuid().as_raw(), gid: None }
     }
 }
 
-/// A socket that takes changes. Its file is removed when this value is dropped.
+/// A socket that takes changes. Dropping the value removes the file.
 #[derive(Debug)]
-pub struct Socket {
-    /// The socket, non-blocking.
+pub struct AdminUnixSocket {
     listener: UnixListener,
     file: SocketFile,
 }
 
-/// The file of a socket. It is removed when this value is dropped.
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
-    /// What is at this place may be another's by now.
+    /// Identifies the file, because another process may have replaced it.
     identity: Identity,
-    /// Whether another process has it.
     is_left: AtomicBool,
 }
 
@@ -62,31 +60,30 @@ impl Drop for SocketFile {
     fn drop(&mut self) {
         let is_ours = !self.is_left.load(Relaxed)
             && fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == self.identity);
-        // Who has become another user may have no right to the folder; then the next process replaces it.
+        // After a change of user the process may lack the right to remove it. The next process replaces it.
         if is_ours && let Err(error) = fs::remove_file(&self.path) {
             tracing::debug!(%error, socket = %self.path.display(), "admin: the socket stays");
         }
     }
 }
 
-impl Socket {
-    /// Opens the socket that the config asks for, of a server whose admin address is this one. `passed` gives what another process
-    /// has bound to a path, if it has passed that to us.
+impl AdminUnixSocket {
+    /// Opens the configured socket. `passed` returns a socket that a predecessor has bound to a path, if any.
     ///
-    /// The usual place may be one that cannot be used, for whoever may write to the folder for temporary files may be in the way. That is told,
-    /// and changes then need the token: it is no reason to answer no queries.
+    /// Another user can block the default path in the folder for temporary files. Then this function logs the
+    /// problem and the server runs without the socket: changes need the token.
     ///
     /// # Errors
-    /// If the place that the config names cannot be had, or a running process has it.
+    /// If the configured path is not usable, or a running process uses it.
     pub fn open(
         setting: &AdminSocket,
         address: SocketAddr,
-        owner: Owner,
+        owner: SocketOwner,
         passed: &mut dyn FnMut(&Path) -> Option<UnixListener>,
     ) -> Result<Option<Self>, SocketError> {
         let mut take_or_bind = |path: &Path| match passed(path).map(|listener| Self::adopt(path, listener)) {
             Some(Ok(socket)) => Ok(socket),
-            // Somebody has removed its file: nobody finds it any more.
+            // The file was removed, so no client finds the passed socket.
             Some(Err(_)) | None => Self::bind(path, owner),
         };
         match setting {
@@ -98,15 +95,14 @@ impl Socket {
             let path = folder.path().join(file_name(address));
             match folder.prepare(owner).and_then(|()| take_or_bind(&path)) {
                 Ok(socket) => return Ok(Some(socket)),
-                Err(error @ SocketError { what: Unfit::InUse(_), .. }) => return Err(error),
+                Err(error @ SocketError { what: SocketProblem::InUse(_), .. }) => return Err(error),
                 Err(error) => tracing::warn!("{error}"),
             }
         }
-        tracing::warn!("admin: there is no socket for changes, they need the token; set admin.socket = \"PATH\"");
+        tracing::warn!("admin: no socket can be opened, so changes need the token; set admin.socket = \"PATH\"");
         Ok(None)
     }
 
-    /// Takes what another process has bound to a path.
     fn adopt(path: &Path, listener: UnixListener) -> io::Result<Self> {
         let found = fs::symlink_metadata(path)?;
         if !found.file_type().is_socket() {
@@ -119,14 +115,13 @@ impl Socket {
         })
     }
 
-    /// Binds a path. What a dead process has left there is replaced.
-    fn bind(path: &Path, owner: Owner) -> Result<Self, SocketError> {
+    fn bind(path: &Path, owner: SocketOwner) -> Result<Self, SocketError> {
         let fail = |what| SocketError { path: path.to_owned(), what };
         clear(path).map_err(fail)?;
         let bind = || -> io::Result<Self> {
             let socket = RawSocket::new(Domain::UNIX, Type::STREAM, None)?;
-            // Linux gives the file the mode that the socket has (and none of it that the umask takes away): there is no moment in which others
-            // could connect. A chmod of the path could be led to another file by the user of the folder.
+            // Linux derives the file's mode from the socket's mode (less the umask), so others can connect at
+            // no moment. A chmod of the path could be redirected by the owner of the folder.
             fchmod(socket.as_fd(), Mode::from_raw_mode(MODE))?;
             socket.bind(&SockAddr::unix(path)?)?;
             if owner.gid.is_some() {
@@ -138,37 +133,36 @@ impl Socket {
             socket.set_nonblocking(true)?;
             Ok(Self { listener: socket.into(), file })
         };
-        bind().map_err(|error| fail(Unfit::System(error)))
+        bind().map_err(|error| fail(SocketProblem::System(error)))
     }
 
-    /// Where it is.
+    /// Returns the path of the socket.
     pub fn path(&self) -> &Path {
         &self.file.path
     }
 
-    /// Leaves its file to another process that has it, too.
+    /// Leaves the file to another process that uses it too.
     pub fn leave(&self) {
         self.file.is_left.store(true, Relaxed);
     }
 
-    /// A duplicate of it, without its file.
+    /// Duplicates the listener, without ownership of the file.
     ///
     /// # Errors
-    /// If there are no descriptors left.
+    /// If no descriptors are left.
     pub fn listener(&self) -> io::Result<UnixListener> {
         self.listener.try_clone()
     }
 }
 
-/// Whether changes are taken from a process of this user: the server's own, and root, who could do anything to it anyway.
 pub(super) fn may_change(uid: u32) -> bool {
     uid == geteuid().as_raw() || uid == 0
 }
 
-/// Where the socket of a server may be whose admin address is this one, in the order in which a server looks for a place; only
-/// places that nobody else can have made. `uid` is the server's.
+/// Returns the paths where a server with this admin address may have its socket, in the server's order of
+/// search. Skips places that another user could have made. `uid` is the server's.
 pub fn usual_places(address: SocketAddr, uid: u32) -> Vec<PathBuf> {
-    // Who listens on all addresses is reached by those of loopback, too.
+    // A server on the wildcard address also accepts on loopback addresses.
     let any = match address.ip() {
         IpAddr::V4(ip) if ip.is_loopback() => Some(Ipv4Addr::UNSPECIFIED.into()),
         IpAddr::V6(ip) if ip.is_loopback() => Some(Ipv6Addr::UNSPECIFIED.into()),
@@ -177,42 +171,38 @@ pub fn usual_places(address: SocketAddr, uid: u32) -> Vec<PathBuf> {
     let any = any.map(|ip: IpAddr| SocketAddr::new(ip, address.port()));
     let names: Vec<_> = [Some(address), any].into_iter().flatten().map(file_name).collect();
     let folders = Folder::usual(uid).into_iter().filter(|folder| folder.check(uid).is_ok());
-    // Whoever runs `ctl` does not have the environment of a service.
+    // The user of `ctl` does not have the environment of the service.
     let folders = folders.map(|folder| folder.path().to_owned()).chain([PathBuf::from(SERVICE_FOLDER)]);
     folders.flat_map(|folder| names.iter().map(move |name| folder.join(name)).collect::<Vec<_>>()).collect()
 }
 
-/// The folders in which a server of this user looks for a place, as far as they are there and nobody else can have made them.
+/// Returns the existing folders that a server of this user searches, except those others could have made.
 pub fn usual_folders(uid: u32) -> Vec<PathBuf> {
     let folders = Folder::usual(uid).into_iter().filter(|folder| folder.check(uid).is_ok());
     folders.map(|folder| folder.path().to_owned()).collect()
 }
 
-/// The name of a socket's file.
 fn file_name(address: SocketAddr) -> String {
     format!("admin-{address}.sock")
 }
 
-/// A folder for sockets.
 #[derive(Debug)]
 enum Folder {
-    /// The service manager has made it for us.
     Given(PathBuf),
-    /// We make it, and it is for nobody else.
     Own(PathBuf),
 }
 
 impl Folder {
-    /// The usual ones of a server of this user, the best first.
+    /// Returns the default folders of a server of this user, the best first.
     fn usual(uid: u32) -> Vec<Self> {
         let absolute = |text: &str| Some(PathBuf::from(text)).filter(|path| path.is_absolute());
         let variable = |name| env::var(name).ok();
-        // systemd separates several by colons.
+        // systemd separates several folders by colons.
         let runtime = variable("RUNTIME_DIRECTORY").and_then(|all| absolute(all.split(':').next().unwrap_or_default()));
         if let Some(folder) = runtime {
             return vec![Self::Given(folder)];
         }
-        // The folder of the user who starts the server is closed to the one it becomes.
+        // The session folder of the starting user is closed to the user that the server becomes.
         let session = variable("XDG_RUNTIME_DIR").filter(|_| uid == getuid().as_raw());
         let session = session.and_then(|folder| absolute(&folder)).map(|folder| folder.join("hedgerow"));
         let temporary = env::temp_dir().join(format!("hedgerow-{uid}"));
@@ -225,10 +215,9 @@ impl Folder {
         }
     }
 
-    /// Makes the folder, if it is not there and ours to make; one that is there must be ours.
-    fn prepare(&self, owner: Owner) -> Result<(), SocketError> {
+    fn prepare(&self, owner: SocketOwner) -> Result<(), SocketError> {
         let Self::Own(path) = self else { return Ok(()) };
-        let fail = |error| SocketError { path: path.clone(), what: Unfit::System(error) };
+        let fail = |error| SocketError { path: path.clone(), what: SocketProblem::System(error) };
         match DirBuilder::new().mode(0o700).create(path) {
             Ok(()) if owner.gid.is_some() => lchown(path, Some(owner.uid), owner.gid).map_err(fail),
             Ok(()) => Ok(()),
@@ -237,82 +226,72 @@ impl Folder {
         }
     }
 
-    /// Whether nobody but this user and root can have put anything there.
     fn check(&self, uid: u32) -> Result<(), SocketError> {
         let Self::Own(path) = self else { return Ok(()) };
         let fail = |what| SocketError { path: path.clone(), what };
-        // Of the place itself: a link could lead to a folder of ours that was not meant for this.
-        let found = fs::symlink_metadata(path).map_err(|error| fail(Unfit::System(error)))?;
+        // The metadata of the path itself: a link could lead to one of our folders that has another purpose.
+        let found = fs::symlink_metadata(path).map_err(|error| fail(SocketProblem::System(error)))?;
         let mode = found.mode() & 0o7777;
         if !found.is_dir() {
-            return Err(fail(Unfit::NoFolder));
+            return Err(fail(SocketProblem::NoFolder));
         }
         if found.uid() != uid {
-            return Err(fail(Unfit::Foreign(found.uid())));
+            return Err(fail(SocketProblem::Foreign(found.uid())));
         }
         if mode & 0o077 != 0 {
-            return Err(fail(Unfit::Open(mode)));
+            return Err(fail(SocketProblem::Open(mode)));
         }
         Ok(())
     }
 }
 
-/// Makes sure that a path is free, or has only what a dead process has left.
-fn clear(path: &Path) -> Result<(), Unfit> {
+fn clear(path: &Path) -> Result<(), SocketProblem> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(Unfit::System(error)),
-        Ok(found) if !found.file_type().is_socket() => return Err(Unfit::NoSocket),
+        Err(error) => return Err(SocketProblem::System(error)),
+        Ok(found) if !found.file_type().is_socket() => return Err(SocketProblem::NoSocket),
         Ok(_) => {}
     }
     let connect = || -> io::Result<Option<i32>> {
         let socket = RawSocket::new(Domain::UNIX, Type::STREAM, None)?;
-        // Who is busy is not dead: do not wait for it.
+        // A busy process is not dead: do not wait for it.
         socket.set_nonblocking(true)?;
         socket.connect(&SockAddr::unix(path)?)?;
         let stream = UnixStream::from(socket);
-        // 0 for a process of another namespace: rustix has undefined behavior there.
+        // The process ID is 0 for a process of another namespace, and rustix has undefined behavior there.
         Ok(getsockopt(&stream, PeerCredentials).ok().map(|peer| peer.pid()).filter(|pid| *pid > 0))
     };
     match connect() {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(Unfit::System),
-        Ok(pid) => Err(Unfit::InUse(pid)),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Unfit::InUse(None)),
-        Err(error) => Err(Unfit::System(error)),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(SocketProblem::System)
+        }
+        Ok(pid) => Err(SocketProblem::InUse(pid)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(SocketProblem::InUse(None)),
+        Err(error) => Err(SocketProblem::System(error)),
     }
 }
 
-/// Device and number of a file, and its last change, since a number is given out again.
+/// Device, inode and last change (inode numbers are reused).
 type Identity = (u64, u64, i64, i64);
 
-/// Which file it is.
 fn identity(metadata: &fs::Metadata) -> Identity {
     (metadata.dev(), metadata.ino(), metadata.ctime(), metadata.ctime_nsec())
 }
 
-/// There is no socket to be had at a place.
+/// The socket cannot be opened at a path.
 #[derive(Debug)]
 pub struct SocketError {
-    /// The socket, or its folder.
     path: PathBuf,
-    /// Why.
-    what: Unfit,
+    what: SocketProblem,
 }
 
-/// What is wrong with a place.
 #[derive(Debug)]
-enum Unfit {
-    /// The system does not give it.
+enum SocketProblem {
     System(io::Error),
-    /// A running process takes changes there, the one of this number if that is known.
     InUse(Option<i32>),
-    /// Something else is there.
     NoSocket,
-    /// What should be a folder is none, or a link.
     NoFolder,
-    /// The folder is another user's.
     Foreign(u32),
-    /// The folder has this mode.
     Open(u32),
 }
 
@@ -320,15 +299,17 @@ impl fmt::Display for SocketError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "admin.socket: {}: ", self.path.display())?;
         match &self.what {
-            Unfit::System(error) => write!(f, "{error}"),
-            Unfit::InUse(Some(pid)) => write!(f, "process {pid} takes changes there; stop it, or choose another path"),
-            Unfit::InUse(None) => f.write_str("a running process takes changes there; stop it, or choose another path"),
-            Unfit::NoSocket => f.write_str("there is something that is no socket; remove it, or choose another path"),
-            Unfit::NoFolder => {
-                f.write_str("expected a folder, not a link or a file that somebody has put there; remove it")
+            SocketProblem::System(error) => write!(f, "{error}"),
+            SocketProblem::InUse(Some(pid)) => {
+                write!(f, "process {pid} uses this socket; stop it, or choose another path")
             }
-            Unfit::Foreign(uid) => write!(f, "the folder belongs to the user of number {uid}; remove it"),
-            Unfit::Open(mode) => {
+            SocketProblem::InUse(None) => {
+                f.write_str("a running process uses this socket; stop it, or choose another path")
+            }
+            SocketProblem::NoSocket => f.write_str("the file is not a socket; remove it, or choose another path"),
+            SocketProblem::NoFolder => f.write_str("expected a folder, not a link or a file; remove it"),
+            SocketProblem::Foreign(uid) => write!(f, "the folder belongs to the user with ID {uid}; remove it"),
+            SocketProblem::Open(mode) => {
                 write!(f, "others may enter the folder (mode {mode:04o}); chmod 700 {}", self.path.display())
             }
         }
@@ -337,11 +318,9 @@ impl fmt::Display for SocketError {
 
 impl std::error::Error for SocketError {}
 
-/// The mode of a socket: its owner connects, and root.
 const MODE: u32 = 0o600;
-/// Connections that wait to be accepted.
 const BACKLOG: i32 = 64;
-/// Where systemd makes the folder of a unit with `RuntimeDirectory=hedgerow`. Only root makes folders there.
+/// The folder that systemd makes for `RuntimeDirectory=hedgerow`. Only root can make folders in `/run`.
 const SERVICE_FOLDER: &str = "/run/hedgerow";
 
 #[cfg(test)]
@@ -351,9 +330,9 @@ mod tests {
 
     use super::*;
 
-    /// Binds a path as whoever runs the tests.
-    fn bind(path: &Path) -> Result<Socket, String> {
-        Socket::bind(path, Owner::current()).map_err(|error| error.to_string())
+    /// Binds a path as the user of the tests.
+    fn bind(path: &Path) -> Result<AdminUnixSocket, String> {
+        AdminUnixSocket::bind(path, SocketOwner::current()).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -373,9 +352,9 @@ mod tests {
         let path = folder.path().join("admin.sock");
         let first = bind(&path).expect("a free path");
         let error = bind(&path).expect_err("it is in use");
-        assert!(error.contains(&format!("process {} takes changes there", std::process::id())), "{error}");
-        // What a process that was killed leaves behind.
-        let Socket { listener, file } = first;
+        assert!(error.contains(&format!("process {} uses this socket", std::process::id())), "{error}");
+        // A killed process leaves this state behind.
+        let AdminUnixSocket { listener, file } = first;
         drop(listener);
         let second = bind(&path).expect("nobody listens");
         let elsewhere = folder.path().join("moved.sock");
@@ -386,14 +365,14 @@ mod tests {
         drop(third);
         fs::write(&path, "").expect("a file of the test");
         let error = bind(&path).expect_err("no socket");
-        assert!(error.contains("no socket"), "{error}");
+        assert!(error.contains("is not a socket"), "{error}");
         assert!(path.exists());
     }
 
     #[test]
     fn a_folder_is_ours_alone_or_not_used() {
         let outer = tempfile::tempdir().expect("a folder for the test");
-        let owner = Owner::current();
+        let owner = SocketOwner::current();
         let path = outer.path().join("hedgerow-0");
         let folder = Folder::Own(path.clone());
         let prepare = || folder.prepare(owner).map_err(|error| error.to_string());
@@ -401,7 +380,7 @@ mod tests {
         assert_eq!(fs::metadata(&path).expect("it is there").mode() & 0o7777, 0o700);
         assert_eq!(prepare(), Ok(()), "there already");
         let error = folder.check(owner.uid + 1).expect_err("another user's").to_string();
-        assert!(error.contains(&format!("belongs to the user of number {}", owner.uid)), "{error}");
+        assert!(error.contains(&format!("belongs to the user with ID {}", owner.uid)), "{error}");
         fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("our own folder");
         assert!(prepare().is_err_and(|error| error.contains("mode 0755")));
         fs::set_permissions(&path, Permissions::from_mode(0o700)).expect("our own folder");

@@ -1,4 +1,4 @@
-//! The JSON of `/api/v1/status`, of the cache's entries, and of what a change is answered: written here, read by `hedgerow ctl`.
+//! The JSON of `/api/v1/status`, of cache entries and of change responses. `hedgerow ctl` reads it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -6,26 +6,27 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::address::BackendAddress;
-use crate::cache::{Shown, State};
-/// How a catalog zone of other servers stands.
+use crate::cache::{ShownEntry, State};
+/// An order for a backend.
+pub use crate::metrics::BackendOrder;
+/// The state of a catalog zone of other servers.
 pub use crate::metrics::CatalogSnapshot as CatalogStatus;
-/// An order that a backend is under.
-pub use crate::metrics::Order;
 use crate::metrics::{
-    BackendSnapshot, BackendState, CacheSnapshot, HistogramSnapshot, LastReload, Origin, PoolSnapshot, ProcessSnapshot,
-    ReloadSnapshot, Snapshot, Source, SourceSnapshot, SourceState, SupervisorSnapshot, ZonesSnapshot,
+    BackendSnapshot, BackendState, CacheSnapshot, HistogramSnapshot, LastReload, MemberOrigin, PoolSnapshot,
+    ProcessSnapshot, ReloadSnapshot, ResponseSource, Snapshot, SourceSnapshot, SourceState, SupervisorSnapshot,
+    ZonesSnapshot,
 };
 use crate::sight::live::{BackendMinute, PoolMinute, Verdict};
 use crate::sight::{History, Sight};
 use crate::wire::Rcode;
 
-/// The whole server.
+/// The status of the whole server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
-    /// Whether all is well.
+    /// The overall verdict.
     #[serde(default)]
     pub verdict: Verdict,
-    /// Of this program.
+    /// The program's version.
     pub version: String,
     /// Seconds since the start.
     pub uptime_seconds: u64,
@@ -35,10 +36,10 @@ pub struct Status {
     pub pools: Vec<PoolStatus>,
     /// The cache; null if there is none.
     pub cache: Option<CacheStatus>,
-    /// The zones of the authorities, those first that are not answered from; at most [`ZoneStatus::MAX`].
+    /// The zones of the authorities, those not served first; at most [`ZoneStatus::MAX`].
     #[serde(default)]
     pub zones: Vec<ZoneStatus>,
-    /// How many zones more there are.
+    /// The number of zones left out of `zones`.
     #[serde(default)]
     pub more_zones: usize,
     /// The number of zones in each state, of all authorities.
@@ -53,19 +54,19 @@ pub struct Status {
     /// The catalog zones of other servers.
     #[serde(default)]
     pub catalogs: Vec<CatalogStatus>,
-    /// How many configs have been in force, that of the start included.
+    /// The number of configs applied, the first included.
     #[serde(default)]
     pub edition: u64,
-    /// The last reload that is over; null if there was none.
+    /// The last finished reload; null if there was none.
     #[serde(default)]
     pub reload: Option<ReloadStatus>,
-    /// The reload that runs; null if there is none.
+    /// The reload in progress; null if there is none.
     #[serde(default)]
     pub reloading: Option<ReloadingStatus>,
     /// The supervisor; null if there is none.
     #[serde(default)]
     pub supervisor: Option<SupervisorStatus>,
-    /// All processes.
+    /// All processes of this hedgerow.
     #[serde(default)]
     pub processes: Vec<ProcessStatus>,
 }
@@ -75,16 +76,16 @@ pub struct Status {
 pub struct ZoneStatus {
     /// The name of the authority in the config.
     pub authority: String,
-    /// Its apex.
+    /// The apex of the zone.
     pub name: String,
-    /// primary (from a file); or, of another server's, served, absent (it has never come) or expired.
+    /// `primary` (from a file); of other servers `served`, `absent` (never received) or `expired`.
     pub state: String,
-    /// Of the version that is answered from; null if there is none.
+    /// The serial of the served version; null if there is none.
     pub serial: Option<u32>,
-    /// The catalog zone that lists it, if it is had by that.
+    /// The catalog zone that lists the zone, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub catalog: Option<String>,
-    /// Its groups there.
+    /// The groups of the zone in the catalog.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
 }
@@ -94,15 +95,15 @@ pub struct ZoneStatus {
 pub struct ZoneCounts {
     /// Zones from files.
     pub primary: u64,
-    /// Zones of other servers that are answered from.
+    /// Zones of other servers that are served.
     pub served: u64,
-    /// Zones of other servers that have never come.
+    /// Zones of other servers that were never received.
     pub absent: u64,
     /// Zones of other servers that have expired.
     pub expired: u64,
 }
 
-/// All zones, of `/api/v1/zones`.
+/// The response of `/api/v1/zones`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ZonesReport {
     /// The zones of all authorities.
@@ -112,79 +113,79 @@ pub struct ZonesReport {
 }
 
 impl ZoneStatus {
-    /// How many are told.
+    /// The largest number of zones in a status.
     pub const MAX: usize = 256;
 }
 
 /// The process that starts and watches the others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SupervisorStatus {
-    /// Its process ID.
+    /// The supervisor's process ID.
     pub pid: u32,
-    /// Since when it is the supervisor (RFC 3339).
+    /// The time since which it is the supervisor (RFC 3339).
     pub since: String,
-    /// How often a standby has succeeded a supervisor that died.
+    /// The number of standbys that succeeded a dead supervisor.
     pub successions: u64,
 }
 
-/// A process.
+/// A process of this hedgerow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessStatus {
-    /// Its process ID.
+    /// The process ID.
     pub pid: u32,
-    /// supervisor, server, standby, starting, draining or failed.
+    /// `supervisor`, `server`, `standby`, `starting`, `draining` or `failed`.
     pub role: String,
-    /// Of the program that it runs.
+    /// The version of its program.
     pub version: String,
-    /// The edition of the config that it has.
+    /// The edition of its config.
     pub edition: u64,
-    /// When it came to this role (RFC 3339).
+    /// The time since which it has this role (RFC 3339).
     pub since: String,
-    /// How long ago that was.
+    /// The seconds since then.
     pub since_seconds: u64,
-    /// What keeps it from its work; null if nothing does.
+    /// The problem that keeps the process from its work; null if there is none.
     pub problem: Option<String>,
 }
 
-/// A reload that is over.
+/// A finished reload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReloadStatus {
-    /// When that was (RFC 3339).
+    /// The time of the reload (RFC 3339).
     pub at: String,
-    /// Whether it is in force.
+    /// True if the config was applied.
     pub ok: bool,
-    /// All that was wrong; null if it is in force.
+    /// All errors; null if the config was applied.
     pub error: Option<String>,
 }
 
-/// A reload that runs.
+/// A reload in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReloadingStatus {
-    /// For how long so far.
+    /// The seconds since its start.
     pub for_seconds: u64,
-    /// Whether another one waits for it.
+    /// True if another reload waits for it.
     pub next_waits: bool,
 }
 
-/// A pool.
+/// The status of a pool.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PoolStatus {
-    /// Its name in the config.
+    /// The pool's name in the config.
     pub name: String,
-    /// Client queries that wait for their response.
+    /// Client queries without a response yet.
     pub in_flight: u64,
-    /// From a query to its response, as the client sees it, since the start.
+    /// The time from query to response that clients saw since the start.
     pub duration_ms: Percentiles,
-    /// Hedges not made because the budget was spent.
+    /// Hedges not sent because the budget was spent.
     pub hedges_denied: u64,
-    /// Hedges made whose reply did not go to the client.
+    /// Hedges whose reply did not go to the client.
     pub hedges_wasted: u64,
-    /// The last minute; null if there are too many pools for each to be kept.
+    /// The last minute; null if there are too many pools to record.
     #[serde(default)]
     pub last_minute: Option<PoolMinute>,
-    /// Its backends.
+    /// The pool's backends.
     pub backends: Vec<BackendStatus>,
-    /// Where members come from, if any come by themselves.
+    /// The sources of discovered members.
     #[serde(default)]
     pub sources: Vec<SourceStatus>,
 }
@@ -192,207 +193,207 @@ pub struct PoolStatus {
 /// A source of the members of a pool.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SourceStatus {
-    /// etcd, dns or file.
-    pub kind: Origin,
-    /// What it is, as the config names it.
+    /// `etcd`, `dns` or `file`.
+    pub kind: MemberOrigin,
+    /// The source as written in the config.
     pub source: String,
-    /// fresh, stale (it cannot be asked), doubted (nobody who is up goes by it) or never (it has not said anything yet).
+    /// `fresh`, `stale` (unreachable), `doubted` (no backend that is up follows it) or `never` (no list yet).
     pub state: SourceState,
-    /// Why it cannot be asked; null if it can.
+    /// The reason why the source is unreachable; null if it is reachable.
     pub failure: Option<String>,
-    /// Since when it has not confirmed its list; null if it never has.
+    /// Seconds since the last confirmed list; null if there was none.
     pub age_seconds: Option<f64>,
-    /// Members that it lists.
+    /// The number of members that it lists.
     pub members: u64,
-    /// Entries that are wrong, the first thousand.
+    /// The first thousand invalid entries.
     pub refused: Vec<RefusedEntry>,
-    /// How many are wrong in all.
+    /// The number of all invalid entries.
     pub refused_count: u64,
 }
 
-/// An entry of a source that is wrong.
+/// An invalid entry of a source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusedEntry {
-    /// Where it stands in the source.
+    /// The position of the entry in the source.
     pub entry: String,
-    /// Why, and what would be right.
+    /// The reason and a hint.
     pub reason: String,
 }
 
-/// A backend.
+/// The status of a backend.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BackendStatus {
-    /// Its label.
+    /// The backend's label.
     pub name: String,
-    /// Where it is asked.
+    /// The backend's address.
     pub address: BackendAddress,
-    /// How it is asked: udp, tcp or tls.
+    /// `udp`, `tcp` or `tls`.
     #[serde(default = "udp")]
     pub transport: String,
-    /// Connections to it that are open; null if it is asked by UDP.
+    /// Open connections; null for UDP.
     #[serde(default)]
     pub open_connections: Option<u64>,
-    /// Why the last connection to it did not come to be; null if it did, and if it is asked by UDP.
+    /// The error of the last failed connect; null after a success and for UDP.
     #[serde(default)]
     pub connection_problem: Option<String>,
     /// Share of the load.
     pub weight: u16,
-    /// up, down, new (not asked before it has replied to a probe) or draining.
+    /// `up`, `down`, `new` (gets no queries before it has answered a probe) or `draining`.
     pub state: String,
-    /// Somebody has set the state; probes do not change it.
+    /// True if an operator has set the state; probes do not change it.
     pub by_hand: bool,
-    /// When it came into this state (RFC 3339).
+    /// The time of the last state change (RFC 3339).
     pub since: String,
-    /// How long ago that was.
+    /// The seconds since then.
     pub since_seconds: u64,
-    /// Attempts that wait for their reply.
+    /// Attempts without a reply yet.
     pub in_flight: u64,
-    /// Time to reply, probes left out, since the start.
+    /// The time to reply without probes, since the start.
     pub latency_ms: Percentiles,
-    /// The same in full, in the order of time: `hedgerow simulate` plays it back.
+    /// The complete latency histogram, in ascending order. `hedgerow simulate` reads it.
     #[serde(default)]
-    pub latency_histogram: Vec<Bucket>,
-    /// What it was asked.
+    pub latency_histogram: Vec<LatencyBucket>,
+    /// Attempts by kind.
     pub attempts: ByKind,
-    /// How often its answer went to the client.
+    /// Attempts whose answer went to the client, by kind.
     pub wins: ByKind,
     /// Attempts that failed: a failure reply, or a backend that is down and unreachable.
     pub errors: u64,
-    /// Attempts that were silent for `attempt_timeout`.
+    /// Attempts without a reply for `attempt_timeout`.
     pub timeouts: u64,
-    /// The last minute; null if there are too many backends for each to be kept.
+    /// The last minute; null if there are too many backends to record.
     #[serde(default)]
     pub last_minute: Option<BackendMinute>,
-    /// Who says that it is a member: config, hand, etcd, dns, file.
+    /// The sources of the membership: `config`, `hand`, `etcd`, `dns`, `file`.
     #[serde(default)]
-    pub origin: Vec<Origin>,
-    /// Whether a source lists it now.
+    pub origin: Vec<MemberOrigin>,
+    /// True if a source lists it now.
     #[serde(default)]
     pub listed: bool,
-    /// It has had an older version of a zone than others for too long.
+    /// True if it has had an older zone version than others for too long.
     #[serde(default)]
     pub behind: bool,
-    /// The order that it is under; null if there is none.
+    /// The order for the backend; null if there is none.
     #[serde(default)]
-    pub order: Option<Order>,
+    pub order: Option<BackendOrder>,
 }
 
-/// The cache. Every look-up is one of `hits`, `stale_hits` and `misses`.
+/// The cache. Every lookup is one of `hits`, `stale_hits` and `misses`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheStatus {
-    /// Octets that it may take in all; a part of them is for the table by which entries are found.
+    /// The size limit in bytes, the lookup table included.
     pub size_bytes: u64,
-    /// Octets that entries take.
+    /// Bytes of the entries.
     pub bytes: u64,
-    /// Entries, those included that have run out and nobody has asked for since.
+    /// Entries, including expired ones that no query has touched since.
     pub entries: u64,
-    /// Look-ups that found a fresh answer, or a failure.
+    /// Lookups that found a fresh answer or a failure.
     pub hits: u64,
-    /// Look-ups that found a stale answer.
+    /// Lookups that found a stale answer.
     pub stale_hits: u64,
-    /// Those of `hits` that found a failure.
+    /// The part of `hits` that found a failure.
     pub failure_hits: u64,
-    /// Look-ups that found nothing.
+    /// Lookups that found nothing.
     pub misses: u64,
-    /// Entries that were made or renewed.
+    /// Entries added or renewed.
     pub insertions: u64,
-    /// Entries that had to go to make room.
+    /// Entries removed to make room.
     pub evictions: u64,
-    /// Races that were started to refresh an entry before it ran out.
+    /// Races that refresh an entry before it expires.
     pub prefetches: u64,
 }
 
 /// An entry of the cache.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EntryStatus {
-    /// The name of the pool that said it; null if the pool has changed since, so that nobody is given the entry.
+    /// The pool that gave the answer; null if the pool has changed since and the entry is not used.
     pub pool: Option<String>,
-    /// What was asked for.
+    /// The queried type.
     #[serde(rename = "type")]
     pub qtype: String,
-    /// In which class.
+    /// The queried class.
     pub class: String,
-    /// Whether it is for clients that set DO.
+    /// True if the entry is for clients that set DO.
     #[serde(rename = "do")]
     pub dnssec_ok: bool,
-    /// Whether it is for clients that set CD.
+    /// True if the entry is for clients that set CD.
     #[serde(rename = "cd")]
     pub checking_disabled: bool,
-    /// fresh, stale, failure (a backend said so) or silence (none replied).
+    /// `fresh`, `stale`, `failure` (from a backend) or `silence` (no reply).
     pub state: String,
-    /// The mnemonic; null for silence.
+    /// The rcode's mnemonic; null for silence.
     pub rcode: Option<String>,
-    /// The time to live that a client is told; 0 if it is stale.
+    /// The TTL in responses; 0 if the entry is stale.
     pub ttl_seconds: u64,
-    /// For how long it may be given out stale, once it is.
+    /// The seconds for which the stale entry may be used after its expiry.
     pub stale_seconds: u64,
-    /// Octets of the message.
+    /// The message length in bytes.
     pub bytes: usize,
-    /// Hits since it was kept, up to [`EntryStatus::MAX_HITS`].
+    /// Hits since the entry was stored, up to [`EntryStatus::MAX_HITS`].
     pub hits: u8,
 }
 
 /// Attempts, or wins, by the kind of the attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ByKind {
-    /// Made when the race began.
+    /// Sent when the race began.
     pub first: u64,
-    /// Made because another was late.
+    /// Sent because another attempt was late.
     pub hedge: u64,
-    /// Made because another had failed.
+    /// Sent because another attempt had failed.
     pub failover: u64,
-    /// Made by the prober, which wins nothing.
+    /// Sent by the prober; null for wins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<u64>,
 }
 
-/// Milliseconds that so many percent keep; null where nothing was measured.
+/// Percentiles in milliseconds; null without measurements.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Percentiles {
     /// The median.
     pub p50: Option<f64>,
-    /// One of 20 is slower.
+    /// The 95th percentile.
     pub p95: Option<f64>,
-    /// One of 100 is slower.
+    /// The 99th percentile.
     pub p99: Option<f64>,
 }
 
-/// How many attempts took at least `from_us` and less than `to_us`.
+/// The number of attempts that took at least `from_us` and less than `to_us`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Bucket {
-    /// The lower border, in µs.
+pub struct LatencyBucket {
+    /// The lower bound in µs.
     pub from_us: u64,
-    /// The upper border, in µs.
+    /// The upper bound in µs.
     pub to_us: u64,
-    /// How many.
+    /// The number of attempts.
     pub count: u64,
 }
 
-/// What a change that was carried out is answered.
+/// The response to a successful change.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Done {
-    /// What was done.
+pub struct ChangeResponse {
+    /// A sentence about the change.
     pub message: String,
 }
 
-/// What a flush of the cache is answered.
+/// The response to a flush of the cache.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Flushed {
-    /// The same for people.
+pub struct FlushResponse {
+    /// A sentence about the flush.
     pub message: String,
-    /// How many entries are gone.
+    /// The number of removed entries.
     pub flushed: u64,
 }
 
-/// What everything else is answered.
+/// The response to a failed request.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Failed {
-    /// What is wrong, and what would be right.
+pub struct ErrorResponse {
+    /// The error and a hint.
     pub error: String,
 }
 
 impl Status {
-    /// Of a server with these numbers, and what was seen of it.
+    /// Builds the status from a snapshot and the observed history.
     pub fn of(snapshot: &Snapshot, sight: Option<&Sight>, now: SystemTime) -> Self {
         let history = sight.map(Sight::history);
         Self {
@@ -418,7 +419,6 @@ impl Status {
 }
 
 impl ZoneCounts {
-    /// Of all authorities together.
     fn of(zones: &[ZonesSnapshot]) -> Self {
         zones.iter().fold(Self::default(), |sum, zones| Self {
             primary: sum.primary + zones.primary,
@@ -429,8 +429,7 @@ impl ZoneCounts {
     }
 }
 
-/// The responses of all sources, by the mnemonic of their rcode.
-fn rcodes(responses: &[(Source, u16, u64)]) -> BTreeMap<String, u64> {
+fn rcodes(responses: &[(ResponseSource, u16, u64)]) -> BTreeMap<String, u64> {
     let mut rcodes = BTreeMap::new();
     for &(_, rcode, count) in responses {
         *rcodes.entry(Rcode(rcode).to_string()).or_default() += count;
@@ -461,7 +460,6 @@ impl ProcessStatus {
 }
 
 impl ReloadStatus {
-    /// Of a reload that is over.
     fn of(last: &LastReload) -> Self {
         let at = humantime::format_rfc3339_seconds(last.at).to_string();
         Self { at, ok: last.error.is_none(), error: last.error.clone() }
@@ -469,7 +467,6 @@ impl ReloadStatus {
 }
 
 impl ReloadingStatus {
-    /// Of the reload that runs, if there is one.
     fn of(reload: &ReloadSnapshot) -> Option<Self> {
         let running = reload.running?;
         Some(Self { for_seconds: running.as_secs(), next_waits: reload.is_next_waiting })
@@ -477,7 +474,6 @@ impl ReloadingStatus {
 }
 
 impl PoolStatus {
-    /// Of a pool with these numbers.
     fn of(pool: &PoolSnapshot, history: Option<&History>, now: SystemTime) -> Self {
         let backend = |backend| {
             let last_minute = history.and_then(|history| history.backend_minute(&pool.name, backend));
@@ -497,7 +493,6 @@ impl PoolStatus {
 }
 
 impl SourceStatus {
-    /// Of a source.
     fn of(source: &SourceSnapshot) -> Self {
         let refused =
             |(entry, reason): &(String, String)| RefusedEntry { entry: entry.clone(), reason: reason.clone() };
@@ -515,7 +510,6 @@ impl SourceStatus {
 }
 
 impl BackendStatus {
-    /// Of a backend with these numbers.
     fn of(backend: &BackendSnapshot, now: SystemTime) -> Self {
         let BackendSnapshot { attempts, wins, .. } = backend;
         let connections = backend.connections.as_deref();
@@ -532,7 +526,7 @@ impl BackendStatus {
             since_seconds: age(backend.since, now).as_secs(),
             in_flight: backend.in_flight,
             latency_ms: Percentiles::of(&backend.latency),
-            latency_histogram: backend.latency.buckets().map(Bucket::of).collect(),
+            latency_histogram: backend.latency.buckets().map(LatencyBucket::of).collect(),
             attempts: ByKind {
                 first: attempts.first,
                 hedge: attempts.hedge,
@@ -552,7 +546,6 @@ impl BackendStatus {
 }
 
 impl CacheStatus {
-    /// Of a cache with these numbers, and of these pools.
     fn of(cache: &CacheSnapshot, pools: &[PoolSnapshot]) -> Self {
         Self {
             size_bytes: cache.size,
@@ -570,11 +563,10 @@ impl CacheStatus {
 }
 
 impl EntryStatus {
-    /// As far as hits of an entry are counted.
+    /// The largest hit count of an entry.
     pub const MAX_HITS: u8 = u8::MAX;
 
-    /// Of an entry of the pool with this name; `None` if it is none any more.
-    pub(super) fn of(entry: &Shown, pool: Option<&str>) -> Option<Self> {
+    pub(super) fn of(entry: &ShownEntry, pool: Option<&str>) -> Option<Self> {
         let state = match entry.state {
             State::Dead => return None,
             State::Answer if entry.fresh_for.is_zero() => "stale",
@@ -599,14 +591,13 @@ impl EntryStatus {
 }
 
 impl ByKind {
-    /// All that came from clients' queries.
+    /// Returns the number of attempts for client queries.
     pub fn queries(&self) -> u64 {
         self.first + self.hedge + self.failover
     }
 }
 
-impl Bucket {
-    /// Of borders and a count.
+impl LatencyBucket {
     fn of((from, to, count): (Duration, Duration, u64)) -> Self {
         let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         Self { from_us: micros(from), to_us: micros(to), count }
@@ -614,7 +605,6 @@ impl Bucket {
 }
 
 impl Percentiles {
-    /// Of what was measured.
     fn of(histogram: &HistogramSnapshot) -> Self {
         let milliseconds = |duration: Duration| duration.as_micros() as f64 / 1e3;
         let part = |part| histogram.quantile(part).map(milliseconds);
@@ -622,17 +612,16 @@ impl Percentiles {
     }
 }
 
-/// What an address without a scheme is asked by.
 fn udp() -> String {
     "udp".to_owned()
 }
 
-/// The time since then. A wall clock may have been set back since.
+/// The wall clock may have been set back since.
 fn age(since: SystemTime, now: SystemTime) -> Duration {
     now.duration_since(since).unwrap_or_default()
 }
 
-/// Seconds that have begun: clients are told the last second of a time to live as 1.
+/// Rounds up: the last second of a TTL is 1 in responses.
 fn whole_seconds(duration: Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }

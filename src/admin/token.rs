@@ -1,4 +1,4 @@
-//! The token that a change from elsewhere must bear.
+//! The token that authorizes a change by TCP.
 
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
@@ -7,35 +7,34 @@ use subtle::ConstantTimeEq;
 
 use crate::files;
 
-/// A secret word, compared in constant time and never shown.
+/// A secret, compared in constant time and never shown.
 #[derive(Clone)]
 pub struct Token(String);
 
 impl Token {
-    /// Reads the file that holds the token; white space around it does not count.
+    /// Reads the token from a file and trims white space.
     ///
     /// # Errors
-    /// If the file cannot be read, or holds none that is fit to be one.
+    /// If the file cannot be read, or holds no acceptable token.
     pub fn read(file: &Path) -> Result<Self, TokenError> {
         let error = |what| TokenError { file: file.to_owned(), what };
-        let bytes = files::read(file).map_err(|reason| error(Unfit::Unreadable(reason)))?;
-        // RFC 6750 section 2.1 has fewer characters than these, but a blank would be enough to break the header.
+        let bytes = files::read(file).map_err(|reason| error(TokenProblem::Unreadable(reason)))?;
+        // RFC 6750 section 2.1 permits fewer characters than these, but a blank would break the header.
         let token = bytes.trim_ascii();
         if !token.iter().all(u8::is_ascii_graphic) {
-            return Err(error(Unfit::Characters));
+            return Err(error(TokenProblem::Characters));
         }
         if token.len() < MIN_TOKEN {
-            return Err(error(Unfit::Short));
+            return Err(error(TokenProblem::Short));
         }
         Ok(Self(String::from_utf8_lossy(token).into_owned()))
     }
 
-    /// Whether `other` is the same. Takes as long for a good guess as for a bad one.
     pub(super) fn is(&self, other: &[u8]) -> bool {
         self.0.as_bytes().ct_eq(other).into()
     }
 
-    /// The value of an `Authorization` header that bears it.
+    /// Returns the value of an `Authorization` header with this token.
     pub fn to_header(&self) -> String {
         format!("Bearer {}", self.0)
     }
@@ -47,22 +46,17 @@ impl fmt::Debug for Token {
     }
 }
 
-/// There is no token to be had from a file.
+/// A token file is not usable.
 #[derive(Debug)]
 pub struct TokenError {
     file: PathBuf,
-    /// Why.
-    what: Unfit,
+    what: TokenProblem,
 }
 
-/// What is wrong with a token file.
 #[derive(Debug)]
-enum Unfit {
-    /// The system does not give it.
+enum TokenProblem {
     Unreadable(io::Error),
-    /// It holds blanks, or other than ASCII.
     Characters,
-    /// What it holds could be guessed.
     Short,
 }
 
@@ -70,9 +64,9 @@ impl fmt::Display for TokenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.file.display())?;
         match &self.what {
-            Unfit::Unreadable(error) => write!(f, "the token cannot be read: {error}"),
-            Unfit::Characters => write!(f, "expected one token of ASCII letters, digits and signs on a line"),
-            Unfit::Short => write!(
+            TokenProblem::Unreadable(error) => write!(f, "the token cannot be read: {error}"),
+            TokenProblem::Characters => write!(f, "expected one token of ASCII letters, digits and signs on a line"),
+            TokenProblem::Short => write!(
                 f,
                 "the token is too short to be secret, expected {MIN_TOKEN} characters or more, \
                  as from `openssl rand -hex 32`"
@@ -83,7 +77,7 @@ impl fmt::Display for TokenError {
 
 impl std::error::Error for TokenError {}
 
-/// Shortest token. As hexadecimal digits these are 64 bits, out of reach of guessing over a network.
+/// As hexadecimal digits these are 64 bits, out of reach of guessing over a network.
 const MIN_TOKEN: usize = 16;
 
 #[cfg(test)]
@@ -92,7 +86,6 @@ mod tests {
 
     use super::*;
 
-    /// Reads a token file with this content.
     fn read(content: &[u8]) -> Result<Token, TokenError> {
         let file = tempfile::NamedTempFile::new().expect("a file for the test");
         fs::write(file.path(), content).expect("a file of the test");

@@ -1,5 +1,4 @@
-//! What the process takes of the machine, as the kernel tells it in `/proc/self` (proc_pid_stat(5)), which a confined process may
-//! read too.
+//! Resource usage of the process from `/proc/self` (proc_pid_stat(5)), which a confined process may read too.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::metrics::Usage;
 
-/// Looks. What the kernel does not tell is 0.
+/// Reads the usage. Values that the kernel does not report are 0.
 pub(super) fn usage() -> Usage {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields = fields(&stat);
@@ -24,14 +23,13 @@ pub(super) fn usage() -> Usage {
         cpu: ticks(count(UTIME) + count(STIME)),
         workers,
         resident: count(RSS) * page_size() as u64,
-        // The folder that is read is one of them.
+        // The directory that is being read is one of them.
         open_fds: entries("/proc/self/fd").map_or(0, |open| open.len() as u64).saturating_sub(1),
         max_fds: getrlimit(Resource::Nofile).current,
         began: began(ticks(count(STARTED))),
     }
 }
 
-/// Number and CPU time of a worker, if this thread is one.
 fn worker(task: &Path) -> Option<(usize, Duration)> {
     let stat = fs::read_to_string(task.join("stat")).ok()?;
     let (_, name) = stat.split_once('(')?;
@@ -40,19 +38,17 @@ fn worker(task: &Path) -> Option<(usize, Duration)> {
     Some((number, ticks(fields.get(UTIME)? + fields.get(STIME)?)))
 }
 
-/// The numbers of a line of `stat` behind the name of the program, which may hold blanks and parentheses.
+/// Parses the numbers after the program name in `stat`; the name may hold blanks and parentheses.
 fn fields(stat: &str) -> Vec<u64> {
     let (_, rest) = stat.rsplit_once(')').unwrap_or_default();
-    // Some are negative, such as a niceness: of those none is asked for.
+    // Some values are negative, such as the nice value. None of the values used here is.
     rest.split_whitespace().map(|field| field.parse().unwrap_or_default()).collect()
 }
 
-/// A time in the kernel's ticks.
 fn ticks(count: u64) -> Duration {
     Duration::from_secs_f64(count as f64 / clock_ticks_per_second() as f64)
 }
 
-/// A time since the machine has booted as Unix time.
 fn began(since_boot: Duration) -> f64 {
     let up = clock_gettime(ClockId::Boottime);
     let up = up.tv_sec as f64 + up.tv_nsec as f64 / 1e9;
@@ -60,15 +56,11 @@ fn began(since_boot: Duration) -> f64 {
     now.as_secs_f64() - up + since_boot.as_secs_f64()
 }
 
-// The places of fields of `stat` behind the name: proc_pid_stat(5) counts from 1, and this is behind its second one.
+// Indexes of `stat` fields after the name: proc_pid_stat(5) counts from 1, and the name is field 2.
 
-/// CPU time in the program.
 const UTIME: usize = 14 - 3;
-/// CPU time in the kernel.
 const STIME: usize = 15 - 3;
-/// When it began.
 const STARTED: usize = 22 - 3;
-/// Pages in RAM.
 const RSS: usize = 24 - 3;
 
 #[cfg(test)]
@@ -88,7 +80,7 @@ mod tests {
         let usage = usage();
         assert!(usage.resident > 1 << 20 && usage.open_fds >= 3, "{usage:?}");
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs_f64();
-        // It may have waited long for its turn.
+        // The test may have waited long for its turn.
         assert!((0.0..86_400.0).contains(&(now - usage.began)), "{usage:?}");
     }
 }

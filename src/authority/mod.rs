@@ -1,6 +1,6 @@
-//! The TS: the story of one query. A datagram comes in, the zone database answers it, the response leaves with the others of its
-//! batch. There is nothing kept between two queries but the [`AuthorityState`], which is swapped whole, and the accounts of those whose
-//! responses are limited. What is no plain query goes through `special.rs`.
+//! The authority: receives a datagram, answers it from the zone database, and sends the response with its
+//! batch. Between two queries it keeps only the [`AuthorityState`], which is replaced whole, and the accounts
+//! of rate limits. `special.rs` handles messages that are no plain queries.
 
 mod notify;
 mod special;
@@ -16,102 +16,90 @@ use std::time::Instant;
 use tokio::sync::{Semaphore, mpsc};
 
 pub use self::notify::{PendingNotifies, ReceivedNotify};
-use self::special::{Handled, Special, is_special, truncate};
-pub use self::state::{AuthorityState, Source, ZoneTransfers};
+use self::special::{Special, SpecialOutcome, is_special, truncate};
+pub use self::state::{AuthorityState, SecondarySource, ZoneTransfers};
 use crate::limit::{Access, Decision, OnDenied, OwnAddresses, RefusedSources, ResponseRate};
-use crate::metrics::{self, Counters, Dropped, Limit, Limited};
+use crate::metrics::{self, Counters, DropReason, Limit, LimitCounters};
 use crate::net::batch::{BATCH, Datagram, RecvBatch, SendBatch};
 use crate::net::busy_poll::BusyPoll;
 use crate::net::clock;
 use crate::net::tasks::{TaskKind, Tasks};
 use crate::net::tcp::Responder;
-use crate::net::udp::{Socket, inbox};
+use crate::net::udp::{ListenerSocket, inbox};
 use crate::net::xdp::{LinkId, WorkerSockets};
-use crate::taps::{Side, Taken, Told, WorkerTaps};
+use crate::taps::{Side, TapQuery, TapResponse, WorkerTaps};
 use crate::wire::{
-    Asks, Cookie, CookieState, MalformedCookie, Query, Rcode, Rejected, Transport, edns_of_rejected, read_query,
+    Asks, Cookie, CookieState, MalformedCookie, Query, QueryRejection, Rcode, Transport, edns_of_rejected, read_query,
     write_error, write_prohibited,
 };
 use crate::zone::{self, RateKey, Reaction, ZoneDb};
 
-/// One worker's part of a TS.
+/// One worker's part of an authority.
 pub struct Authority {
-    /// Its number.
     number: usize,
-    /// What it answers from.
     state: RefCell<Arc<AuthorityState>>,
-    /// Where no client is.
     own: RefCell<Arc<OwnAddresses>>,
-    /// What is counted.
     counters: Arc<Counters>,
-    /// How often clients met a limit.
-    limited: Arc<Limited>,
-    /// Where NOTIFY goes.
+    limited: Arc<LimitCounters>,
     notifies: mpsc::UnboundedSender<ReceivedNotify>,
-    /// One for each transfer that may run at a time.
     transfers: Arc<Semaphore>,
-    /// The tasks of this worker.
     tasks: Tasks,
-    /// What observes queries.
     taps: Rc<WorkerTaps>,
-    /// The worker's sockets of AF_XDP.
     xsks: Rc<WorkerSockets>,
 }
 
-/// What a worker's part of a TS is linked with.
-pub struct Links {
-    /// Where no client is.
+/// The resources of a worker's part of an authority.
+pub struct AuthorityLinks {
+    /// hedgerow's listeners, which are never a client.
     pub own: Arc<OwnAddresses>,
-    /// What is counted.
+    /// The counters of queries and responses.
     pub counters: Arc<Counters>,
-    /// How often clients met a limit.
-    pub limited: Arc<Limited>,
-    /// Where NOTIFY goes.
+    /// Counts clients that met a limit.
+    pub limited: Arc<LimitCounters>,
+    /// The channel for accepted NOTIFYs.
     pub notifies: mpsc::UnboundedSender<ReceivedNotify>,
     /// The tasks of the worker, its transfers among them.
     pub tasks: Tasks,
-    /// What observes queries.
+    /// The observers of queries.
     pub taps: Rc<WorkerTaps>,
-    /// The worker's sockets of AF_XDP.
+    /// The worker's AF_XDP sockets.
     pub xsks: Rc<WorkerSockets>,
 }
 
 impl Authority {
-    /// Answers from `state`, as the authority of this number.
-    pub fn new(number: usize, state: Arc<AuthorityState>, links: Links) -> Self {
-        let Links { own, counters, limited, notifies, tasks, taps, xsks } = links;
+    /// Makes the authority of this number, which answers from `state`.
+    pub fn new(number: usize, state: Arc<AuthorityState>, links: AuthorityLinks) -> Self {
+        let AuthorityLinks { own, counters, limited, notifies, tasks, taps, xsks } = links;
         let transfers = Arc::new(Semaphore::new(TRANSFERS));
         let own = RefCell::new(own);
         let state = RefCell::new(state);
         Self { number, state, own, counters, limited, notifies, transfers, tasks, taps, xsks }
     }
 
-    /// Answers from another state from now on. Transfers that have begun go on from theirs.
+    /// Replaces the state. Running transfers keep theirs.
     pub fn set_state(&self, state: Arc<AuthorityState>) {
         self.state.replace(state);
     }
 
-    /// No client is at any of these addresses.
+    /// Replaces the addresses that are never a client.
     pub fn set_own_addresses(&self, own: Arc<OwnAddresses>) {
         self.own.replace(own);
     }
 
-    /// Whether a client at this address may connect. That one may not is counted.
+    /// Returns true if a client at this address may connect. Counts a refusal.
     pub fn may_connect(&self, client: IpAddr) -> bool {
         let is_welcome = self.state.borrow().access.may_connect(client);
         if !is_welcome {
-            self.counters.dropped(Dropped::Denied);
+            self.counters.dropped(DropReason::Denied);
         }
         is_welcome
     }
 
-    /// Answers what a listener receives, for as long as it is polled.
-    ///
-    /// # Errors
-    /// If the socket has left the runtime.
-    pub async fn serve_udp(self: Rc<Self>, socket: Rc<Socket>, mut busy_poll: BusyPoll) -> io::Result<()> {
+    /// Answers the datagrams of a listener while it is polled.
+    pub async fn serve_udp(self: Rc<Self>, socket: Rc<ListenerSocket>, mut busy_poll: BusyPoll) -> io::Result<()> {
         if !self.xsks.is_gro_off() {
-            // Forwarders use GSO; the clients of a forwarder hardly ever do, so its listeners are spared the price of GRO.
+            // Forwarders use GSO, but the clients of a forwarder hardly ever do, so its listeners avoid the
+            // cost of GRO.
             socket.enable_gro();
         }
         let mut received = inbox();
@@ -124,57 +112,56 @@ impl Authority {
             });
             let dropped = socket.take_dropped();
             if dropped > 0 {
-                self.counters.dropped_many(Dropped::Overload, dropped);
+                self.counters.dropped_many(DropReason::Overload, dropped);
             }
             if has_more {
-                // There may be more, but connections have their turn first.
+                // More may be waiting, but connections get their turn first.
                 tokio::task::yield_now().await;
             }
         }
     }
 
-    /// Answers what has arrived at a listener by now, before it closes.
-    pub fn answer_last(&self, socket: &Socket) {
+    /// Answers the pending datagrams of a listener before it closes.
+    pub fn answer_last(&self, socket: &ListenerSocket) {
         let mut responses = outbox();
         socket.receive_last(|batch| self.answer_batch(socket, batch, &mut responses));
     }
 
-    /// Answers a batch of datagrams.
-    fn answer_batch(&self, socket: &Socket, received: &RecvBatch, responses: &mut SendBatch) {
+    fn answer_batch(&self, socket: &ListenerSocket, received: &RecvBatch, responses: &mut SendBatch) {
         let datagrams = (0..received.len()).filter_map(|index| received.datagram(index));
         self.answer_datagrams(socket, datagrams.map(|datagram| (datagram, None)), responses);
     }
 
-    /// Answers up to [`BATCH`] datagrams for a listener, each with the port that it came to and its link if it came by AF_XDP: the response
-    /// leaves the same way if it can, else by the listener's socket.
+    /// Answers up to [`BATCH`] datagrams of a listener, each with its port, and its link if it came by
+    /// AF_XDP. The response uses the same link if possible, otherwise the listener's socket.
     pub fn answer_datagrams<'d>(
         &self,
-        socket: &Socket,
+        socket: &ListenerSocket,
         datagrams: impl Iterator<Item = (Datagram<'d>, Option<(u16, LinkId)>)> + Clone,
         responses: &mut SendBatch,
     ) {
         let (state, own) = (self.state.borrow(), self.own.borrow());
         let rate = state.rate.as_deref().map(|rate| (rate, Instant::now()));
-        // The time of day, for cookies: few clients have any.
+        // The time of day for cookies, read lazily because few clients have any.
         let today = LazyCell::new(clock::unix_now_serial);
         zone::prefetch_memory(&state.zone_db, datagrams.clone().map(|(datagram, _)| datagram.bytes));
         for (datagram, by_xdp) in datagrams {
             let Datagram { peer, local, .. } = datagram;
             if own.are_source(peer.ip(), peer.port(), local.map(|local| local.ip())) {
-                self.counters.dropped(Dropped::Source);
+                self.counters.dropped(DropReason::Source);
                 continue;
             }
             let Some((client, message)) = socket.proxies().unwrap(peer, datagram.bytes) else {
-                self.counters.dropped(Dropped::Proxy);
+                self.counters.dropped(DropReason::Proxy);
                 continue;
             };
             let fill = |out: &mut Vec<u8>| {
                 let arrival = self.read(&state, message, client.ip(), || *today);
                 let mut reaction = match self.react(&state, &arrival, client, Transport::Udp, out) {
-                    Handled::Reaction(reaction) => reaction,
+                    SpecialOutcome::Reaction(reaction) => reaction,
                     // By UDP, a transfer is a datagram like any other.
-                    Handled::Transfer(_) => Reaction::Silent,
-                    Handled::Dropped(reason) => {
+                    SpecialOutcome::Transfer(_) => Reaction::Silent,
+                    SpecialOutcome::Dropped(reason) => {
                         return self.drop_query(reason, &arrival, (client, Transport::Udp), out);
                     }
                 };
@@ -190,7 +177,7 @@ impl Authority {
                         Decision::Pass => {}
                         Decision::Slip => reaction = Reaction::Respond(slip(&arrival, rcode, out)),
                         Decision::Drop => {
-                            return self.drop_query(Dropped::Limited, &arrival, (client, Transport::Udp), out);
+                            return self.drop_query(DropReason::Limited, &arrival, (client, Transport::Udp), out);
                         }
                     }
                 }
@@ -205,13 +192,12 @@ impl Authority {
                 }
             }
         }
-        // Straight to the socket: responses do not wait for it to become writable.
-        responses.flush(socket, |_, _| self.counters.dropped(Dropped::Unsent));
+        responses.flush(socket, |_, _| self.counters.dropped(DropReason::Unsent));
         self.xsks.flush();
         self.taps.end_turn();
     }
 
-    /// Answers a query that came by a connection.
+    /// Answers a query from a connection.
     pub fn answer_stream_query(&self, message: &[u8], responder: &Responder) {
         let mut out = Vec::new();
         let state = Arc::clone(&self.state.borrow());
@@ -219,8 +205,8 @@ impl Authority {
         let asker = (responder.peer(), transport);
         let arrival = self.read(&state, message, responder.peer().ip(), clock::unix_now_serial);
         let reaction = match self.react(&state, &arrival, responder.peer(), transport, &mut out) {
-            Handled::Reaction(reaction) => reaction,
-            Handled::Transfer(transfer) => match Arc::clone(&self.transfers).try_acquire_owned() {
+            SpecialOutcome::Reaction(reaction) => reaction,
+            SpecialOutcome::Transfer(transfer) => match Arc::clone(&self.transfers).try_acquire_owned() {
                 Ok(permit) => {
                     let parts = responder.respond_in_parts();
                     self.count(Reaction::Respond(Rcode::NOERROR), &arrival, asker, &mut out);
@@ -231,13 +217,13 @@ impl Authority {
                     });
                     return;
                 }
-                // Who is told so asks again later.
+                // A client that gets this response retries later.
                 Err(_) => {
                     write_error(message, Rcode::SERVFAIL, arrival.cookie.as_ref(), UDP_SIZE, &mut out);
                     Reaction::Respond(Rcode::SERVFAIL)
                 }
             },
-            Handled::Dropped(reason) => {
+            SpecialOutcome::Dropped(reason) => {
                 self.drop_query(reason, &arrival, asker, &mut out);
                 self.taps.end_turn();
                 return responder.respond(|_| {});
@@ -251,37 +237,37 @@ impl Authority {
         responder.respond(|response| *response = out);
     }
 
-    /// Reads one message, and looks at its cookie.
     fn read<'m>(
         &self,
         state: &AuthorityState,
         message: &'m [u8],
         client: IpAddr,
         today: impl FnOnce() -> u32,
-    ) -> Arrival<'m> {
+    ) -> AuthorityArrival<'m> {
         let read = read_query(message);
         let cookies = state.cookies.as_ref();
         let cookie = cookies.map_or(Ok(None), |cookies| cookies.answer(&read, message, client, today));
         self.counters.cookie(&cookie);
         match cookie {
-            Ok(cookie) => Arrival { message, read, cookie },
+            Ok(cookie) => AuthorityArrival { message, read, cookie },
             // RFC 7873 section 5.2.2.
-            Err(MalformedCookie) => Arrival { message, read: Err(Rejected::Answer(Rcode::FORMERR)), cookie: None },
+            Err(MalformedCookie) => {
+                AuthorityArrival { message, read: Err(QueryRejection::Answer(Rcode::FORMERR)), cookie: None }
+            }
         }
     }
 
-    /// Reacts to one message.
     fn react(
         &self,
         state: &AuthorityState,
-        arrival: &Arrival<'_>,
+        arrival: &AuthorityArrival<'_>,
         peer: SocketAddr,
         transport: Transport,
         out: &mut Vec<u8>,
-    ) -> Handled {
+    ) -> SpecialOutcome {
         #[cfg(feature = "faults")]
         crate::faults::on_message(arrival.message);
-        let Arrival { message, read, cookie } = arrival;
+        let AuthorityArrival { message, read, cookie } = arrival;
         let cookie = cookie.as_ref();
         if !state.access.admits(peer.ip()) {
             if DENIED.is_due(peer.ip(), clock::unix_now()) {
@@ -295,40 +281,43 @@ impl Authority {
             let special = Special { authority: self.number, state, message, read, cookie, client, limited, transport };
             return special.react(&self.notifies, out);
         }
-        Handled::Reaction(zone::respond_to(&state.zone_db, read, cookie, message, transport, UDP_SIZE, out))
+        SpecialOutcome::Reaction(zone::respond_to(&state.zone_db, read, cookie, message, transport, UDP_SIZE, out))
     }
 
-    /// Says nothing to a query, and counts why.
-    fn drop_query(&self, reason: Dropped, arrival: &Arrival<'_>, asker: Asker, out: &mut Vec<u8>) {
+    fn drop_query(&self, reason: DropReason, arrival: &AuthorityArrival<'_>, asker: Asker, out: &mut Vec<u8>) {
         self.counters.query(asker.1);
         self.counters.dropped(reason);
         out.clear();
-        self.tell(arrival, asker, None, out);
+        self.report_response(arrival, asker, None, out);
     }
 
-    /// Counts what became of a message. `out` stays empty if there is nothing to say.
-    fn count(&self, reaction: Reaction, arrival: &Arrival<'_>, asker: Asker, out: &mut Vec<u8>) {
+    fn count(&self, reaction: Reaction, arrival: &AuthorityArrival<'_>, asker: Asker, out: &mut Vec<u8>) {
         match reaction {
             Reaction::Respond(rcode) => {
                 self.counters.query(asker.1);
-                self.counters.responses(metrics::Source::Authority, rcode.0, 1);
-                self.tell(arrival, asker, Some(rcode), out);
+                self.counters.responses(metrics::ResponseSource::Authority, rcode.0, 1);
+                self.report_response(arrival, asker, Some(rcode), out);
             }
-            Reaction::Silent => self.drop_query(Dropped::Silent, arrival, asker, out),
+            Reaction::Silent => self.drop_query(DropReason::Silent, arrival, asker, out),
             Reaction::Malformed => {
-                self.counters.dropped(Dropped::Malformed);
+                self.counters.dropped(DropReason::Malformed);
                 out.clear();
             }
         }
     }
 
-    /// Tells the taps of a query and its response, if there is one.
-    fn tell(&self, arrival: &Arrival<'_>, (client, transport): Asker, rcode: Option<Rcode>, response: &[u8]) {
+    fn report_response(
+        &self,
+        arrival: &AuthorityArrival<'_>,
+        (client, transport): Asker,
+        rcode: Option<Rcode>,
+        response: &[u8],
+    ) {
         if self.taps.are_on() {
             let (side, now) = (Side::Authority, Instant::now());
             let (local, hash, message) = (None, None, arrival.message);
-            self.taps.taken(&Taken { side, client, local, transport, now, hash, message });
-            self.taps.told(&Told {
+            self.taps.taken(&TapQuery { side, client, local, transport, now, hash, message });
+            self.taps.response(&TapResponse {
                 side,
                 client,
                 local,
@@ -338,7 +327,7 @@ impl Authority {
                 hash: None,
                 question: arrival.read.as_ref().ok().map(|query| query.question.as_wire()),
                 message: response,
-                said: rcode.map(|rcode| (metrics::Source::Authority, rcode)),
+                said: rcode.map(|rcode| (metrics::ResponseSource::Authority, rcode)),
                 queries: 1,
                 resolution: None,
             });
@@ -346,52 +335,49 @@ impl Authority {
     }
 }
 
-/// Room for the responses to one batch.
+/// Returns a buffer for the responses to one batch.
 pub fn outbox() -> SendBatch {
     SendBatch::new(BATCH, UDP_SIZE.into())
 }
 
-/// Who has asked, and how.
 type Asker = (SocketAddr, Transport);
 
-/// A message that has come, read.
-struct Arrival<'m> {
-    /// Its octets.
+struct AuthorityArrival<'m> {
     message: &'m [u8],
-    read: Result<Query<'m>, Rejected>,
-    /// What it gets for its cookie.
+    read: Result<Query<'m>, QueryRejection>,
     cookie: Option<Cookie>,
 }
 
-impl Arrival<'_> {
-    /// Whether its sender is where its address says. RFC 7873 section 5.2.5: who is that is nobody's victim, and needs no defense
-    /// against the forged.
+impl AuthorityArrival<'_> {
+    /// Returns true if a cookie proves the sender's address. RFC 7873 section 5.2.5: such a response cannot
+    /// be part of a reflection attack.
     fn is_proven(&self) -> bool {
         self.cookie.is_some_and(|cookie| cookie.state == CookieState::Valid)
     }
 }
 
-/// The clients that the log has named, for all workers.
+/// The logged clients without access, for all workers.
 static DENIED: RefusedSources = RefusedSources::empty();
 
-/// Reacts to a message of a client that is not to be answered.
-fn deny(access: &Access, arrival: &Arrival<'_>, out: &mut Vec<u8>) -> Handled {
-    let Arrival { message, read, cookie } = arrival;
+fn deny(access: &Access, arrival: &AuthorityArrival<'_>, out: &mut Vec<u8>) -> SpecialOutcome {
+    let AuthorityArrival { message, read, cookie } = arrival;
     match (read, access.on_denied()) {
-        (Err(Rejected::Short | Rejected::NotAQuery), _) => return Handled::Reaction(Reaction::Malformed),
-        (_, OnDenied::Drop) => return Handled::Dropped(Dropped::Denied),
-        (Ok(_) | Err(Rejected::Answer(_)), OnDenied::Refused) => {}
+        (Err(QueryRejection::Short | QueryRejection::NotAQuery), _) => {
+            return SpecialOutcome::Reaction(Reaction::Malformed);
+        }
+        (_, OnDenied::Drop) => return SpecialOutcome::Dropped(DropReason::Denied),
+        (Ok(_) | Err(QueryRejection::Answer(_)), OnDenied::Refused) => {}
     }
     write_prohibited(message, read.as_ref().ok(), cookie.as_ref(), UDP_SIZE, out);
-    Handled::Reaction(Reaction::Respond(Rcode::REFUSED))
+    SpecialOutcome::Reaction(Reaction::Respond(Rcode::REFUSED))
 }
 
-/// Writes what goes out in the place of a response above a rate; returns its rcode.
-fn slip(arrival: &Arrival<'_>, rcode: Rcode, response: &mut Vec<u8>) -> Rcode {
-    let Arrival { message, cookie, .. } = arrival;
+fn slip(arrival: &AuthorityArrival<'_>, rcode: Rcode, response: &mut Vec<u8>) -> Rcode {
+    let AuthorityArrival { message, cookie, .. } = arrival;
     match cookie {
-        // RFC 7873 section 5.2.3: who has a cookie of its own need not come by TCP, but with ours. Not more often than with TC,
-        // or eight octets would have us answer all that is forged.
+        // RFC 7873 section 5.2.3: a client with a cookie can return with the server's cookie instead of TCP.
+        // This is not sent more often than TC, because an attacker could add eight bytes to each forged
+        // query.
         Some(cookie) => {
             write_error(message, Rcode::BADCOOKIE, Some(cookie), UDP_SIZE, response);
             Rcode::BADCOOKIE
@@ -403,14 +389,14 @@ fn slip(arrival: &Arrival<'_>, rcode: Rcode, response: &mut Vec<u8>) -> Rcode {
     }
 }
 
-/// What becomes of a response by UDP, as far as rates go.
 fn decide(rate: &ResponseRate, zone_db: &ZoneDb, client: IpAddr, response: &[u8], now: Instant) -> Decision {
     let rate_key = RateKey::of(zone_db, response);
     rate.decide(client, rate_key.name(), rate_key.category, now)
 }
 
-/// Largest UDP response, octets: what passes nearly everywhere without fragmentation (DNS Flag Day 2020).
+/// Bytes of the largest UDP response, which passes nearly everywhere without fragmentation (DNS Flag Day
+/// 2020).
 const UDP_SIZE: u16 = 1232;
 
-/// Transfers that one worker sends at a time for one authority. Each holds a message of 64 KiB or two.
+/// Concurrent transfers of one worker and authority. Each holds a message of 64 KiB or two.
 const TRANSFERS: usize = 32;

@@ -1,8 +1,8 @@
-//! NOTIFY on its way from the worker that took it to whoever looks after the zone.
+//! NOTIFY on its way from a worker to the task of the zone.
 //!
-//! Each zone has a place for each of its primaries, and what waits in the channel is at most one message for each place: a
-//! flood for one zone, forged or not, takes no room from another. Who finds the place taken has been heard all the same, for
-//! the primary is asked after that.
+//! Each zone has a place for each of its primaries, and the channel holds at most one message for each place:
+//! a flood for one zone takes no room from another. A NOTIFY that finds its place taken is not lost, because
+//! the primary is asked after it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::AcqRel};
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::AcqRel};
 use crate::transfer::Serial;
 use crate::wire::Name;
 
-/// A NOTIFY that was taken.
+/// An accepted NOTIFY.
 #[derive(Debug)]
 pub struct ReceivedNotify {
     /// The number of the authority.
@@ -19,15 +19,13 @@ pub struct ReceivedNotify {
     pub zone: Name,
     /// The primary to be asked.
     pub primary: usize,
-    /// The version that there is said to be.
     serial: Option<Serial>,
-    /// Where it has its place.
     places: Arc<PendingNotifies>,
 }
 
 impl ReceivedNotify {
-    /// Makes room for the next one from the same primary. Returns the version that there is said to be, if this was the only
-    /// one: of several, some may be forged, and then only the primary can tell.
+    /// Frees the place for the next NOTIFY of this primary. Returns the announced version if this was the
+    /// only one: of several, some may be forged, so the primary must be asked.
     pub fn take_serial(&self) -> Option<Serial> {
         self.places.leave(self.primary).then_some(self.serial).flatten()
     }
@@ -38,7 +36,7 @@ impl ReceivedNotify {
 pub struct PendingNotifies(AtomicU64);
 
 impl PendingNotifies {
-    /// A [`ReceivedNotify`], unless one from the same primary waits.
+    /// Makes a [`ReceivedNotify`], unless one of the same primary is pending.
     pub(super) fn notify(
         self: &Arc<Self>,
         authority: usize,
@@ -50,7 +48,6 @@ impl PendingNotifies {
         is_first.then(|| ReceivedNotify { authority, zone, primary, serial, places: Arc::clone(self) })
     }
 
-    /// Takes the place of a primary, or notes that one more came while it was taken.
     fn enter(&self, primary: usize) -> bool {
         let place = place(primary);
         let before = self.0.fetch_or(place, AcqRel);
@@ -60,7 +57,6 @@ impl PendingNotifies {
         before & place == 0
     }
 
-    /// Frees the place of a primary; whether nobody else came meanwhile.
     fn leave(&self, primary: usize) -> bool {
         let both = place(primary) | place(primary) << MAX_PLACES;
         let before = self.0.fetch_and(!both, AcqRel);
@@ -68,19 +64,17 @@ impl PendingNotifies {
     }
 }
 
-/// The bit of a primary. The last place is that of all further ones, who are hardly ever there.
+/// The bit of a primary. All further primaries, which are rare, share the last place.
 fn place(primary: usize) -> u64 {
     1 << primary.min(MAX_PLACES - 1)
 }
 
-/// Primaries of a zone that have places.
 const MAX_PLACES: usize = 32;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A NOTIFY of a zone.
     fn notify(places: &Arc<PendingNotifies>, primary: usize, serial: u32) -> Option<ReceivedNotify> {
         places.notify(0, Name::root(), primary, Some(Serial(serial)))
     }

@@ -1,7 +1,7 @@
-//! Messages to an authority that are more than a plain query: NOTIFY, transfers, and whatever is signed.
+//! Messages to an authority that are more than a plain query: NOTIFY, transfers, and signed messages.
 //!
-//! Each is first asked who sent it (TSIG), then taken by its kind, and what is said to it is signed if it was. A transfer by
-//! TCP is only decided on here; [`Transfer::send`] then writes it message by message, as the client takes them.
+//! TSIG is checked first; then comes the response, signed if the query was. A transfer by TCP is only decided
+//! on here; [`Transfer::send`] then writes it message by message, as the client takes them.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,68 +12,53 @@ use super::UDP_SIZE;
 use super::notify::ReceivedNotify;
 use super::state::{AuthorityState, ZoneTransfers};
 use crate::limit::RefusedSources;
-use crate::metrics::{Dropped, Limit, Limited};
+use crate::metrics::{DropReason, Limit, LimitCounters};
 use crate::net::clock::unix_now;
 use crate::transfer::tsig::{self, ServerChain, verify_query};
 use crate::transfer::{
-    MESSAGE_LIMIT, Offer, Serial, TransferKind, TransferQuery, Writer, differences, read_notify, read_transfer_query,
-    whole, write_datagram,
+    MESSAGE_LIMIT, Serial, TransferKind, TransferOffer, TransferQuery, TransferWriter, differences, read_notify,
+    read_transfer_query, whole, write_datagram,
 };
 use crate::wire::{
-    Cookie, Flag, HEADER_LEN, Header, Message, Name, Opcode, Query, Rcode, RecordType, Rejected, Transport, write_error,
+    Cookie, Flag, HEADER_LEN, Header, Message, Name, Opcode, Query, QueryRejection, Rcode, RecordType, Transport,
+    write_error,
 };
 use crate::zone::{Reaction, Record, Zone, respond_to};
 
-/// Whether a message is more than a plain query.
-pub(super) fn is_special(read: &Result<Query<'_>, Rejected>, message: &[u8]) -> bool {
+/// Returns true if a message is more than a plain query.
+pub(super) fn is_special(read: &Result<Query<'_>, QueryRejection>, message: &[u8]) -> bool {
     match read {
         Ok(query) => query.is_signed || matches!(query.question.qtype(), RecordType::AXFR | RecordType::IXFR),
-        Err(Rejected::Answer(_)) => Header::read(message).is_some_and(|header| header.opcode() == Opcode::NOTIFY),
-        Err(Rejected::Short | Rejected::NotAQuery) => false,
+        Err(QueryRejection::Answer(_)) => Header::read(message).is_some_and(|header| header.opcode() == Opcode::NOTIFY),
+        Err(QueryRejection::Short | QueryRejection::NotAQuery) => false,
     }
 }
 
-/// A message, and how it came.
 pub(super) struct Special<'a> {
-    /// The number of the authority.
     pub(super) authority: usize,
-    /// What is answered from.
     pub(super) state: &'a AuthorityState,
-    /// Its octets.
     pub(super) message: &'a [u8],
-    pub(super) read: &'a Result<Query<'a>, Rejected>,
-    /// What it gets for its cookie.
+    pub(super) read: &'a Result<Query<'a>, QueryRejection>,
     pub(super) cookie: Option<&'a Cookie>,
     pub(super) client: IpAddr,
-    /// Where a NOTIFY that is refused counts.
-    pub(super) limited: &'a Limited,
-    /// How it came.
+    pub(super) limited: &'a LimitCounters,
     pub(super) transport: Transport,
 }
 
-/// What becomes of such a message.
-pub(super) enum Handled {
-    /// Nothing is said, for this reason.
-    Dropped(Dropped),
-    /// As with any other.
+pub(super) enum SpecialOutcome {
+    Dropped(DropReason),
     Reaction(Reaction),
-    /// A zone is to be sent.
     Transfer(Box<Transfer>),
 }
 
-/// What is to be said, before it is signed.
 enum PlannedResponse {
-    /// Nothing but this rcode.
     Error(Rcode),
-    /// What stands in the buffer.
     Written(Reaction),
-    /// A zone.
     Transfer(Arc<Zone>, Arc<ZoneTransfers>),
 }
 
 impl Special<'_> {
-    /// Reacts; `out` has the response if there is one. A NOTIFY that is taken goes to `notifies`.
-    pub(super) fn react(&self, notifies: &UnboundedSender<ReceivedNotify>, out: &mut Vec<u8>) -> Handled {
+    pub(super) fn react(&self, notifies: &UnboundedSender<ReceivedNotify>, out: &mut Vec<u8>) -> SpecialOutcome {
         let now = unix_now();
         let chain = match verify_query(&self.state.keys, self.message, now) {
             Ok(chain) => chain,
@@ -82,7 +67,7 @@ impl Special<'_> {
                     self.refuse_notify(now, "its signature does not hold; compare keys and clocks of both servers");
                 }
                 refusal.write(self.message, now, out);
-                return Handled::Reaction(Reaction::Respond(refusal.rcode));
+                return SpecialOutcome::Reaction(Reaction::Respond(refusal.rcode));
             }
         };
         let planned = match self.read {
@@ -96,7 +81,7 @@ impl Special<'_> {
             PlannedResponse::Transfer(zone, transfers) => {
                 let query = self.message.to_vec();
                 let transfer = Transfer { client: self.client, query, zone, transfers, chain };
-                return Handled::Transfer(Box::new(transfer));
+                return SpecialOutcome::Transfer(Box::new(transfer));
             }
             PlannedResponse::Error(rcode) => {
                 write_error(self.message, rcode, self.cookie, UDP_SIZE, out);
@@ -107,15 +92,14 @@ impl Special<'_> {
         if let Some(chain) = chain.filter(|_| !out.is_empty()) {
             self.sign(chain, now, out);
         }
-        Handled::Reaction(reaction)
+        SpecialOutcome::Reaction(reaction)
     }
 
-    /// Answers as if the query was not signed.
     fn answer(&self, out: &mut Vec<u8>) -> Reaction {
         respond_to(&self.state.zone_db, self.read, self.cookie, self.message, self.transport, UDP_SIZE, out)
     }
 
-    /// Signs a response. If that makes it longer than it may be, TC=1 goes out in its place (RFC 8945 section 5.3).
+    /// Signs a response. If it becomes too long, a response with TC=1 replaces it (RFC 8945 section 5.3).
     fn sign(&self, mut chain: ServerChain, now: u64, out: &mut Vec<u8>) {
         let before = chain.clone();
         chain.sign(now, out);
@@ -130,12 +114,11 @@ impl Special<'_> {
         }
     }
 
-    /// Decides about a transfer.
     fn transfer(&self, query: &Query<'_>, chain: Option<&ServerChain>, out: &mut Vec<u8>) -> PlannedResponse {
         let zone_db = &self.state.zone_db;
         let zone = Name::from_wire(query.question.qname()).ok().and_then(|name| zone_db.zone(&name));
         let Some(zone) = zone else {
-            // RFC 5936 section 2.2.1. A table is no zone, and who has only tables refuses.
+            // RFC 5936 section 2.2.1. A table is no zone, and an authority with only tables refuses.
             return PlannedResponse::Error(if zone_db.zones().is_empty() { Rcode::REFUSED } else { Rcode::NOTAUTH });
         };
         let transfers = self.state.transfers.get(zone.apex());
@@ -155,7 +138,8 @@ impl Special<'_> {
             (Transport::Tcp | Transport::Tls | Transport::Quic, TransferKind::Axfr | TransferKind::Ixfr { .. }) => {
                 PlannedResponse::Transfer(Arc::clone(zone), Arc::clone(transfers))
             }
-            // RFC 5936 section 4.2: there is no AXFR by UDP. RFC 8484 section 6: a response of HTTP is one message, which no transfer need be.
+            // RFC 5936 section 4.2: there is no AXFR by UDP. RFC 8484 section 6: an HTTP response is one
+            // message, which a transfer may exceed.
             (Transport::Udp, TransferKind::Axfr) | (Transport::Https | Transport::Http, _) => {
                 PlannedResponse::Error(Rcode::REFUSED)
             }
@@ -163,12 +147,12 @@ impl Special<'_> {
                 let room = if chain.is_some() { tsig::ROOM } else { 0 };
                 let limit = query.udp_limit(UDP_SIZE).saturating_sub(room);
                 let TransferQuery { header, question, asked } = asked;
-                match Offer::choose(asked, &transfers.journal, Serial(zone.serial()), transfers.size) {
-                    Offer::Steps(steps) => {
+                match TransferOffer::choose(asked, &transfers.journal, Serial(zone.serial()), transfers.size) {
+                    TransferOffer::Steps(steps) => {
                         write_datagram(header, &question, soa, differences(soa, steps), limit, out);
                     }
-                    // RFC 1995 section 2: the SOA alone says either that there is nothing new, or to come by TCP.
-                    Offer::UpToDate | Offer::Whole => {
+                    // RFC 1995 section 2: the SOA alone means either no new version, or to use TCP.
+                    TransferOffer::UpToDate | TransferOffer::Whole => {
                         write_datagram(header, &question, soa, std::iter::once(soa), limit, out);
                     }
                 }
@@ -177,7 +161,7 @@ impl Special<'_> {
         }
     }
 
-    /// Counts a NOTIFY that is refused, and logs it unless a line of the last minute names its sender.
+    /// Counts a refused NOTIFY. Logs it unless a line of the last minute names its sender.
     fn refuse_notify(&self, now: u64, reason: &str) {
         self.limited.count(Limit::Notify);
         if REFUSED.is_due(self.client, now) {
@@ -187,10 +171,9 @@ impl Special<'_> {
         }
     }
 
-    /// Takes a NOTIFY; the rcode of the response.
     fn take_notify(&self, notifies: &UnboundedSender<ReceivedNotify>, chain: Option<&ServerChain>, now: u64) -> Rcode {
         if self.state.transfers.values().all(|transfers| transfers.source.is_none()) {
-            // No secondary of anything, whatever the message says.
+            // This authority is not secondary for any zone.
             self.refuse_notify(now, "this authority has no secondary zone");
             return Rcode::REFUSED;
         }
@@ -200,10 +183,10 @@ impl Special<'_> {
         };
         let zone = notify.zone.folded();
         let Some(source) = self.state.transfers.get(&zone).and_then(|transfers| transfers.source.as_ref()) else {
-            self.refuse_notify(now, "its zone is no secondary zone of this authority");
+            self.refuse_notify(now, "the zone is not a secondary zone of this authority");
             return Rcode::REFUSED;
         };
-        // RFC 1996 section 3.10 has NOTIFY from strangers ignored; REFUSED tells one who is none at once.
+        // RFC 1996 section 3.10 ignores NOTIFY from unknown hosts; REFUSED shows a misconfigured one at once.
         let Some(primary) = source.notified_by(self.client, chain.map(ServerChain::key)) else {
             self.refuse_notify(
                 now,
@@ -211,7 +194,7 @@ impl Special<'_> {
                     Some(_) => {
                         "it is not signed with the tsig key of the zone; sign it, or add the sender to notify_from"
                     }
-                    None => "the sender is no primary of the zone; add it to notify_from",
+                    None => "the sender is not a primary of the zone; add it to notify_from",
                 },
             );
             return Rcode::REFUSED;
@@ -221,17 +204,17 @@ impl Special<'_> {
         };
         match notifies.send(notify) {
             Ok(()) => Rcode::NOERROR,
-            // The server ends. Who is told so tells us again, or whoever is here next (RFC 1996 section 3.12 has NOERROR end it).
+            // The server ends. The sender will retry, here or at the successor (RFC 1996 section 3.12: only
+            // NOERROR ends it).
             Err(_) => Rcode::SERVFAIL,
         }
     }
 }
 
-/// The senders of NOTIFY that the log has named, for all workers.
+/// The logged senders of refused NOTIFYs, for all workers.
 static REFUSED: RefusedSources = RefusedSources::empty();
 
-/// Makes a response say no more than TC=1, with the question and OPT record of the query that it belongs to, and what that gets
-/// for its cookie.
+/// Replaces a response by TC=1 with the question, OPT record and cookie for its query.
 pub(super) fn truncate(query: &[u8], cookie: Option<&Cookie>, response: &mut Vec<u8>) {
     let Some(header) = Header::read(response) else { return };
     write_error(query, header.rcode(), cookie, UDP_SIZE, response);
@@ -241,32 +224,28 @@ pub(super) fn truncate(query: &[u8], cookie: Option<&Cookie>, response: &mut Vec
     }
 }
 
-/// A transfer that is to be sent by TCP.
 pub(super) struct Transfer {
-    /// Who gets it.
     client: IpAddr,
     query: Vec<u8>,
-    /// The version that is sent, whatever comes meanwhile.
+    /// The version to send, whatever comes meanwhile.
     zone: Arc<Zone>,
-    /// Its earlier versions.
     transfers: Arc<ZoneTransfers>,
-    /// Signs the messages, if the query was signed.
     chain: Option<ServerChain>,
 }
 
 impl Transfer {
-    /// Sends all messages, each once the client has taken the one before. Ends early if the client is gone.
+    /// Sends all messages, each after the client has taken the previous one.
     pub(super) async fn send(self, parts: Sender<Vec<u8>>) {
         let Self { client, query, zone, transfers, chain } = self;
         let (Ok(query), Some(soa)) = (read_transfer_query(&query), zone.soa()) else {
             return;
         };
-        let (how, is_sent) = match Offer::choose(query.asked, &transfers.journal, Serial(zone.serial()), transfers.size)
-        {
-            Offer::UpToDate => ("SOA alone", send_all(&query, std::iter::once(soa), chain, parts).await),
-            Offer::Steps(steps) => ("IXFR", send_all(&query, differences(soa, steps), chain, parts).await),
-            Offer::Whole => ("AXFR", send_all(&query, whole(soa, zone.iter()), chain, parts).await),
-        };
+        let (how, is_sent) =
+            match TransferOffer::choose(query.asked, &transfers.journal, Serial(zone.serial()), transfers.size) {
+                TransferOffer::UpToDate => ("SOA alone", send_all(&query, std::iter::once(soa), chain, parts).await),
+                TransferOffer::Steps(steps) => ("IXFR", send_all(&query, differences(soa, steps), chain, parts).await),
+                TransferOffer::Whole => ("AXFR", send_all(&query, whole(soa, zone.iter()), chain, parts).await),
+            };
         let (zone, serial) = (zone.apex(), zone.serial());
         match is_sent {
             true => tracing::info!(%zone, serial, %client, how, "transfer sent"),
@@ -275,14 +254,13 @@ impl Transfer {
     }
 }
 
-/// Sends records as messages; whether the client took all of them.
 async fn send_all<'a>(
     query: &TransferQuery<'_>,
     records: impl Iterator<Item = Record<'a>>,
     mut chain: Option<ServerChain>,
     parts: Sender<Vec<u8>>,
 ) -> bool {
-    let mut writer = Writer::new(query.header, &query.question, records, MESSAGE_LIMIT);
+    let mut writer = TransferWriter::new(query.header, &query.question, records, MESSAGE_LIMIT);
     let mut message = Vec::new();
     while writer.next_message(&mut message) {
         if let Some(chain) = &mut chain {

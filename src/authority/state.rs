@@ -1,5 +1,5 @@
-//! What one authority answers from, and what it lets others have. A state is immutable and replaced whole, by a reload as
-//! by a transfer; two in a row share what has not changed.
+//! The data of one authority. A state is immutable; a reload or a transfer replaces it whole. Successive
+//! states share unchanged parts.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -7,60 +7,60 @@ use std::sync::Arc;
 
 use super::notify::PendingNotifies;
 use crate::limit::{Access, Cookies, ResponseRate};
-use crate::transfer::tsig::{Key, Keys};
+use crate::transfer::tsig::{TsigKey, TsigKeys};
 use crate::transfer::{AccessList, Journal};
 use crate::wire::Name;
 use crate::zone::ZoneDb;
 
-/// What one authority answers from.
+/// The data of one authority.
 #[derive(Debug)]
 pub struct AuthorityState {
     /// The zones and tables.
     pub zone_db: Arc<ZoneDb>,
     /// The keys of the server.
-    pub keys: Arc<Keys>,
-    /// What is transferred to and from others, by zone.
+    pub keys: Arc<TsigKeys>,
+    /// The transfer data of each zone.
     pub transfers: HashMap<Name, Arc<ZoneTransfers>>,
-    /// Who is answered.
+    /// The access rules for clients.
     pub access: Arc<Access>,
-    /// Who got how much, if that is limited.
+    /// The response rates of clients, if they are limited.
     pub rate: Option<Arc<ResponseRate>>,
-    /// Gives cookies to clients, if they get any.
+    /// The cookies for clients, if enabled.
     pub cookies: Option<Arc<Cookies>>,
 }
 
-/// What of a zone is exchanged with others.
+/// The transfer data of one zone.
 #[derive(Debug)]
 pub struct ZoneTransfers {
-    /// Who may transfer it.
+    /// The clients that may transfer it.
     pub transfer_to: AccessList,
-    /// Its last versions.
+    /// The journal of its last versions.
     pub journal: Journal,
     /// Octets of its records, as [`Records::size`](crate::transfer::Records::size) counts.
     pub size: usize,
-    /// Where it comes from, if it is not ours.
-    pub source: Option<Source>,
+    /// The origin of a secondary zone.
+    pub source: Option<SecondarySource>,
 }
 
-/// Where a zone comes from.
+/// The origin of a secondary zone.
 #[derive(Clone, Debug)]
-pub struct Source {
+pub struct SecondarySource {
     /// The hosts of its primaries.
     pub primaries: Vec<IpAddr>,
-    /// Who else may tell of a change.
+    /// Other hosts that may send NOTIFY.
     pub notify_from: AccessList,
-    /// The name of the key that primaries sign with, if they do; folded.
+    /// The folded name of the primaries' TSIG key, if they use one.
     pub tsig: Option<Name>,
-    /// Where NOTIFY waits.
+    /// The places of pending NOTIFYs.
     pub places: Arc<PendingNotifies>,
 }
 
-impl Source {
-    /// The primary that is to be asked after a NOTIFY from this address, if that may send one.
+impl SecondarySource {
+    /// Returns the primary to ask after a NOTIFY from this address, if the sender is allowed.
     ///
-    /// A key proves a primary, from any address (RFC 8945 section 1). Without a key a primary is known by its address, for a NOTIFY
-    /// leaves from any port: an address is easily forged (RFC 1996 section 5).
-    pub fn notified_by(&self, address: IpAddr, key: Option<&Key>) -> Option<usize> {
+    /// A key proves a primary, from any address (RFC 8945 section 1). An address is easily forged (RFC 1996
+    /// section 5).
+    pub fn notified_by(&self, address: IpAddr, key: Option<&TsigKey>) -> Option<usize> {
         let address = address.to_canonical();
         let primary = self.primaries.iter().position(|primary| primary.to_canonical() == address);
         let is_primary = match &self.tsig {

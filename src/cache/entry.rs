@@ -1,66 +1,56 @@
-//! One entry as it lies in a ring: a head of fixed length, and behind it the reply in the form in which it is kept.
+//! One entry as it lies in a ring: a head of fixed length, then the cached reply.
 //!
-//! The reply begins with its question, folded, which is the name part of the key. So nothing is stored twice.
+//! The reply begins with its folded question, which is part of the key, so nothing is stored twice.
 
 use std::time::Duration;
 
 use crate::wire::QuestionFlags;
 
-/// What an entry is.
+/// The kind of an entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum State {
-    /// Nothing any more: it waits for the tail of its ring.
+    /// A removed entry that waits for the tail of its ring.
     #[default]
     Dead,
-    /// A reply with data, or one that says that there is none.
+    /// A reply with data, or a negative answer.
     Answer,
-    /// A reply that says that something failed.
+    /// A SERVFAIL reply. Replies with other failure codes are not cached.
     Failure,
-    /// No reply came; only the question is there.
+    /// No reply came; the entry holds only the question.
     Silence,
 }
 
-/// The head of an entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Head {
+pub(super) struct EntryHead {
     /// Units from this entry to the next.
     pub(super) extent: u16,
     pub(super) state: State,
-    /// How often it was hit, less the times it was the oldest of its ring and stayed, up to [`Head::MAX_FREQUENCY`].
+    /// The number of hits, less the number of second chances in its ring, up to [`EntryHead::MAX_FREQUENCY`].
     pub(super) frequency: u8,
-    /// The tag of its key.
     pub(super) tag: u32,
-    /// The pool that said it.
     pub(super) pool: u64,
-    /// When it was kept, in milliseconds of the cache's own time.
     pub(super) kept_at: u64,
-    /// Until when no other race is to be run for it, or no other refresh; the same time.
+    /// No race and no refresh runs for this entry before this time, in the same milliseconds as `kept_at`.
     pub(super) no_refresh_before: u64,
-    /// For how many seconds it is fresh.
     pub(super) lifetime: u32,
-    /// Octets of the reply.
     pub(super) len: u16,
-    /// Hits since it was kept, up to 255.
     pub(super) hits: u8,
-    /// CD and DO, as a question's key has them.
     pub(super) flags: QuestionFlags,
-    /// Whether it is quiet because a race for it failed, not because a refresh is out.
+    /// True if `no_refresh_before` is set because a race failed, not because a refresh is running.
     pub(super) has_failed: bool,
 }
 
-impl Head {
-    /// Octets of a head.
+impl EntryHead {
     pub(super) const LEN: usize = 41;
 
     /// The highest frequency of an entry: S3-FIFO's two bits.
     pub(super) const MAX_FREQUENCY: u8 = 3;
 
-    /// Octets of a head and a reply of this length, without padding.
     pub(super) fn entry_len(reply_len: usize) -> usize {
         Self::LEN + reply_len
     }
 
-    /// Reads the head of the extent that these octets begin with. Fillers may be shorter than a head.
+    /// Reads the head at the start of these bytes. Fillers may be shorter than a head.
     pub(super) fn read(octets: &[u8]) -> Self {
         let Some(&head) = octets.first_chunk::<{ Self::LEN }>() else {
             let extent = octets.first_chunk().map_or(1, |octets| u16::from_le_bytes(*octets));
@@ -87,7 +77,7 @@ impl Head {
         }
     }
 
-    /// Writes this head over the first of these octets, or as much of it as a filler has room for.
+    /// Writes this head to the start of these bytes, as far as a filler has room for it.
     pub(super) fn write(&self, octets: &mut [u8]) {
         let mut head = [0; Self::LEN];
         let mut rest = &mut head[..];
@@ -109,35 +99,31 @@ impl Head {
         octets[..len].copy_from_slice(&head[..len]);
     }
 
-    /// Milliseconds since it was kept.
     pub(super) fn age(&self, now: u64) -> u64 {
         now.saturating_sub(self.kept_at)
     }
 
-    /// Whether its time to live is not over.
     pub(super) fn is_fresh(&self, now: u64) -> bool {
         self.age(now) < self.fresh_for()
     }
 
-    /// Whether it is an answer that is still good for want of a better one.
+    /// Returns true for an expired answer that may still be served stale.
     pub(super) fn is_stale(&self, now: u64, stale: Duration) -> bool {
         let past = self.age(now).checked_sub(self.fresh_for());
         self.state == State::Answer && past.is_some_and(|past| u128::from(past) < stale.as_millis())
     }
 
-    /// Whether nobody will ever be given it again.
+    /// Returns true if the entry will never be served again.
     pub(super) fn is_gone(&self, now: u64, stale: Duration) -> bool {
         self.state == State::Dead || !(self.is_fresh(now) || self.is_stale(now, stale))
     }
 
-    /// For how long it is fresh, in milliseconds.
     pub(super) fn fresh_for(&self) -> u64 {
         u64::from(self.lifetime) * 1000
     }
 }
 
 impl State {
-    /// The state as it is stored.
     pub(super) fn to_octet(self) -> u8 {
         match self {
             Self::Dead => 0,
@@ -147,7 +133,6 @@ impl State {
         }
     }
 
-    /// The state that is stored so.
     pub(super) fn of_octet(octet: u8) -> Self {
         match octet {
             1 => Self::Answer,
@@ -164,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_head_reads_as_it_was_written() {
-        let head = Head {
+        let head = EntryHead {
             extent: 8192,
             state: State::Silence,
             frequency: 2,
@@ -178,18 +163,18 @@ mod tests {
             flags: QuestionFlags::of_octet(6),
             has_failed: true,
         };
-        let mut octets = [0xAA; Head::LEN + 1];
+        let mut octets = [0xAA; EntryHead::LEN + 1];
         head.write(&mut octets);
-        assert_eq!((Head::read(&octets), octets[Head::LEN]), (head, 0xAA));
+        assert_eq!((EntryHead::read(&octets), octets[EntryHead::LEN]), (head, 0xAA));
         let mut short = [0; 8];
         head.write(&mut short);
-        assert_eq!(Head::read(&short).extent, 8192);
+        assert_eq!(EntryHead::read(&short).extent, 8192);
     }
 
     #[test]
     fn an_entry_is_fresh_then_stale_then_gone() {
         let check = |state: State, age: u64, expected: (bool, bool, bool)| {
-            let head = Head { state, kept_at: 1000, lifetime: 10, ..Head::default() };
+            let head = EntryHead { state, kept_at: 1000, lifetime: 10, ..EntryHead::default() };
             let (now, stale) = (1000 + age, Duration::from_secs(5));
             assert_eq!((head.is_fresh(now), head.is_stale(now, stale), head.is_gone(now, stale)), expected, "{age}");
         };

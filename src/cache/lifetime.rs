@@ -1,19 +1,20 @@
-//! Which replies are kept, and for how long.
+//! Selects the replies to cache and their lifetimes.
 //!
-//! The whole message is one entry, good until the first of its records runs out. No record of it is ever given out for another
-//! question, so nothing that a backend adds unasked can poison anything.
+//! The whole message is one entry, fresh until its first record expires. No record is returned for another
+//! question, so records that a backend adds unasked cannot poison the cache.
 
 use std::time::Duration;
 
 use super::entry::State;
-use super::rules::Rules;
+use super::rules::CacheRules;
 use crate::wire::{Conclusion, HEADER_LEN, Header, Rcode, RecordType, Reply, TtlBounds, clamp_ttls, write_cacheable};
 
-/// Writes what is kept of a reply to `question` into `out`, and says as what and for how many seconds. `None` if it is not kept.
+/// Writes the entry for a reply to `question` into `out`, and returns its state and lifetime in seconds.
+/// Returns `None` if the reply must not be cached.
 pub(super) fn write_entry(
     reply: &Reply<'_>,
     question: &[u8],
-    rules: &Rules,
+    rules: &CacheRules,
     out: &mut Vec<u8>,
 ) -> Option<(State, u32)> {
     // RFC 2181 section 9: a truncated reply is not the answer.
@@ -22,37 +23,37 @@ pub(super) fn write_entry(
     }
     let max_negative = match reply.conclusion() {
         Conclusion::Data => None,
-        // RFC 2308 section 5: without an SOA nobody says for how long, so it is not kept.
+        // RFC 2308 section 5: without an SOA the lifetime is unknown, so the reply is not cached.
         Conclusion::Negative { has_soa: true } => Some(seconds(rules.max_negative_ttl)),
         Conclusion::Negative { has_soa: false } => return None,
-        // RFC 2181 section 5.4.1: NS records and glue of a referral are the least trusted of all data and no answer. In a pool that
-        // splits the names, one server's "not here" would go on to hide what another has.
+        // RFC 2181 section 5.4.1: NS records and glue of a referral are the least trusted data and no answer.
+        // In a pool that splits the names, a cached "not here" of one server would hide the data of another.
         Conclusion::Referral => return None,
         Conclusion::Failure(Rcode::SERVFAIL) => {
             write_cacheable(reply, out);
             truncate_records(reply, out);
             return Some((State::Failure, seconds(rules.failure_ttl)));
         }
-        // Deviation: RFC 9520 section 2.2 and section 2.7 have REFUSED and FORMERR remembered as well. But these, NOTIMP and the
-        // rest are about the query or the one who asks, not about the name, and cost the backend next to nothing to repeat.
+        // Deviation: RFC 9520 section 2.2 and RFC 9520 section 2.7 require caching REFUSED and FORMERR too.
+        // But these, NOTIMP and others are about the query or the client, not about the name, and cost the
+        // backend next to nothing to repeat.
         Conclusion::Failure(_) => return None,
     };
     write_cacheable(reply, out);
     let bounds = TtlBounds { min: seconds(rules.min_ttl), max: seconds(rules.max_ttl), max_negative };
     let lifetime = clamp_ttls(out, bounds)?;
-    // RFC 1035 section 3.2.1: a time to live of zero is for the exchange at hand only.
+    // RFC 1035 section 3.2.1: a TTL of zero is for the current exchange only.
     (lifetime > 0).then_some((State::Answer, lifetime))
 }
 
-/// Writes an entry that says only that no reply to `question` came into `out`.
-pub(super) fn write_silence(question: &[u8], rules: &Rules, out: &mut Vec<u8>) -> (State, u32) {
+pub(super) fn write_silence(question: &[u8], rules: &CacheRules, out: &mut Vec<u8>) -> (State, u32) {
     out.clear();
     out.extend_from_slice(&Header::new(0).to_response().with_counts([1, 0, 0, 0]).to_wire());
     out.extend_from_slice(question);
     (State::Silence, seconds(rules.failure_ttl))
 }
 
-/// Whether what was asked for has a meaning in the one exchange only: zone transfers, keys, signatures of messages.
+/// Returns true if the question has a meaning in one exchange only: zone transfers, TKEY, message signatures.
 fn is_of_one_exchange(reply: &Reply<'_>) -> bool {
     let qtype = reply.question().map(|question| question.qtype());
     qtype.is_none_or(|qtype| {
@@ -68,10 +69,9 @@ fn is_of_one_exchange(reply: &Reply<'_>) -> bool {
     })
 }
 
-/// Leaves of a failure that is kept the question and the errors: the records of one have no say.
 fn truncate_records(reply: &Reply<'_>, out: &mut Vec<u8>) {
     let Some(header) = Header::read(out) else { return };
-    // What follows the records of the reply is the OPT record that was put there for its errors.
+    // The OPT record behind the reply's records carries the errors.
     let errors = out.len() - error_len(out);
     let has_errors = errors < out.len();
     out.drain(reply.answers_start().min(errors)..errors);
@@ -81,15 +81,13 @@ fn truncate_records(reply: &Reply<'_>, out: &mut Vec<u8>) {
     }
 }
 
-/// Octets of the OPT record that ends a kept reply.
 fn error_len(kept: &[u8]) -> usize {
     crate::wire::read_reply(kept).ok().and_then(|reply| reply.edns()).map_or(0, |edns| OPT_LEN + edns.options.len())
 }
 
-/// Whole seconds of a duration of a rule, which is below the 31 bits of a time to live.
 fn seconds(duration: Duration) -> u32 {
     u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
 }
 
-/// Octets of an OPT record without options (RFC 6891 section 6.1.2).
+/// Length of an OPT record without options (RFC 6891 section 6.1.2).
 const OPT_LEN: usize = 11;

@@ -1,58 +1,58 @@
-//! What operators do with the cache: flush it, look into it.
+//! Commands of operators: flush the cache, show its entries.
 //!
-//! Both go through the table of one shard after another, some slots at a time, so that workers never wait long for a lock.
+//! Both walk the tables shard by shard, a few slots at a time, so that workers never wait long for a lock.
 
 use std::time::{Duration, Instant};
 
-use super::entry::{Head, State};
-use super::key::{Key, PoolId};
-use super::rules::Rules;
+use super::entry::{EntryHead, State};
+use super::key::{CacheKey, PoolId};
+use super::rules::CacheRules;
 use super::shard::Retain;
 use super::store::{Cache, lock};
 use crate::wire::{Name, Question, Rcode, RecordClass, RecordType, read_reply};
 
-/// What is to be forgotten.
+/// The entries to remove.
 #[derive(Clone, Copy, Debug)]
 pub enum Flush<'a> {
-    /// Everything.
+    /// All entries.
     All,
-    /// What was asked about this name, whatever the type.
+    /// All types of this name.
     Name(&'a Name),
-    /// The same of all names at or below it.
+    /// All names at or below this name.
     Subtree(&'a Name),
-    /// What one pool said.
+    /// The replies of one pool.
     Pool(PoolId),
 }
 
-/// One entry, as an operator sees it.
+/// One entry, as operators see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shown {
-    /// The pool that said it.
+pub struct ShownEntry {
+    /// The pool that the reply is from.
     pub pool: PoolId,
-    /// What was asked for.
+    /// The queried type.
     pub qtype: RecordType,
-    /// In which class.
+    /// The queried class.
     pub qclass: RecordClass,
-    /// Whether it is for clients that set CD.
+    /// True if the entry is for clients that set CD.
     pub checking_disabled: bool,
-    /// Whether it is for clients that set DO.
+    /// True if the entry is for clients that set DO.
     pub dnssec_ok: bool,
     /// Answer, failure or silence.
     pub state: State,
-    /// The rcode.
+    /// The rcode of the reply.
     pub rcode: Rcode,
-    /// For how long it stays fresh; zero if it is stale.
+    /// Remaining time as a fresh entry; zero if it is stale.
     pub fresh_for: Duration,
-    /// For how long it may still be given out stale.
+    /// Remaining time as a stale entry.
     pub stale_for: Duration,
-    /// Octets of the message.
+    /// Bytes of the message.
     pub len: usize,
-    /// Hits since it was kept, up to 255.
+    /// Hits since insertion, up to 255.
     pub hits: u8,
 }
 
 impl Cache {
-    /// Forgets entries, and says how many.
+    /// Removes entries and returns their number.
     pub fn flush(&self, what: Flush<'_>) -> u64 {
         if let Flush::All = what {
             let clear = |shard| {
@@ -72,8 +72,8 @@ impl Cache {
         flushed
     }
 
-    /// All that is kept of a name and not yet gone.
-    pub fn show(&self, name: &Name, rules: &Rules, now: Instant) -> Vec<Shown> {
+    /// Returns all entries of a name that are fresh or stale.
+    pub fn show(&self, name: &Name, rules: &CacheRules, now: Instant) -> Vec<ShownEntry> {
         let now = self.millis(now);
         let mut shown = Vec::new();
         self.walk(|head, kept| {
@@ -88,16 +88,15 @@ impl Cache {
         shown
     }
 
-    /// What is kept of one question, if it is not yet gone. That is no hit.
-    pub fn peek(&self, key: &Key<'_>, rules: &Rules, now: Instant) -> Option<Shown> {
+    /// Returns the entry of one question if it is fresh or stale. This does not count as a hit.
+    pub fn peek(&self, key: &CacheKey<'_>, rules: &CacheRules, now: Instant) -> Option<ShownEntry> {
         let now = self.millis(now);
         let shard = self.shard(key);
         let (head, kept) = shard.find(key).and_then(|slot| shard.entry(slot))?;
         if head.is_gone(now, rules.stale) { None } else { show(&head, kept, rules, now) }
     }
 
-    /// Shows a visitor every entry.
-    pub(super) fn walk(&self, mut visit: impl FnMut(&Head, &[u8]) -> Retain) {
+    pub(super) fn walk(&self, mut visit: impl FnMut(&EntryHead, &[u8]) -> Retain) {
         for shard in self.shards() {
             let mut from = Some(0);
             while let Some(slot) = from {
@@ -107,8 +106,7 @@ impl Cache {
     }
 }
 
-/// Whether an entry is one of those meant.
-fn is_meant(what: Flush<'_>, head: &Head, kept: &[u8]) -> bool {
+fn is_meant(what: Flush<'_>, head: &EntryHead, kept: &[u8]) -> bool {
     let asked = || question(kept).and_then(|question| Name::from_wire(question.qname()).ok());
     match what {
         Flush::All => true,
@@ -118,14 +116,13 @@ fn is_meant(what: Flush<'_>, head: &Head, kept: &[u8]) -> bool {
     }
 }
 
-/// An entry for an operator.
-fn show(head: &Head, kept: &[u8], rules: &Rules, now: u64) -> Option<Shown> {
+fn show(head: &EntryHead, kept: &[u8], rules: &CacheRules, now: u64) -> Option<ShownEntry> {
     let reply = read_reply(kept).ok()?;
     let question = reply.question()?;
     let fresh_for = Duration::from_millis(head.fresh_for().saturating_sub(head.age(now)));
     let stale_from = Duration::from_millis(head.fresh_for().max(head.age(now)) - head.fresh_for());
     let stale_for = if head.state == State::Answer { rules.stale.saturating_sub(stale_from) } else { Duration::ZERO };
-    Some(Shown {
+    Some(ShownEntry {
         pool: PoolId(head.pool),
         qtype: question.qtype(),
         qclass: question.qclass(),
@@ -140,7 +137,6 @@ fn show(head: &Head, kept: &[u8], rules: &Rules, now: u64) -> Option<Shown> {
     })
 }
 
-/// The question of a kept reply.
 fn question(kept: &[u8]) -> Option<Question<'_>> {
     read_reply(kept).ok()?.question()
 }

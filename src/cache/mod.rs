@@ -1,28 +1,24 @@
-//! The cache: replies kept for those who ask the same again. Look up, keep, age, evict; with negative caching (RFC 2308),
-//! serve-stale (RFC 8767) and failures (RFC 9520).
+//! The cache of replies: look up, keep, age, evict; with negative caching (RFC 2308), serve-stale (RFC 8767)
+//! and failures (RFC 9520).
 //!
-//! One [`Cache`] serves all pools and all workers. It is split into shards by the hash of the question, each behind a lock of its
-//! own that is held for no longer than it takes to write one response. A worker calls:
+//! One [`Cache`] serves all pools and workers. It is split into shards by the hash of the question. Each
+//! shard has a lock that a worker holds only while it writes one response. A worker calls:
 //!
 //! ```text
-//!   a few queries ──▶ prefetch_memory, which brings near what their look-ups will read; then each:
+//!   a few queries ──▶ prefetch_memory loads the memory for their look-ups; then each:
 //!
-//!   query ──▶ look_up ──▶ Found::Fresh ────────────────▶ send `out`; if a refresh is due, start a race for nobody
-//!                    ├──▶ Found::Stale, a race is due ──▶ race; after `stale_answer_after` or when it fails, look_stale
+//!   query ──▶ look_up ──▶ Found::Fresh ────────────────▶ send `out`; start a refresh if one is due
+//!                    ├──▶ Found::Stale, a race is due ──▶ race; when late or failed, look_stale
 //!                    ├──▶ Found::Stale, none is due ────▶ send `out`
-//!                    ├──▶ Found::Failed ────────────────▶ send `out`, or what the pool says on silence
+//!                    ├──▶ Found::Failed ────────────────▶ send `out`, or the pool's response to silence
 //!                    └──▶ Found::Nothing ───────────────▶ race
-//!   reply that won, or came late ──▶ keep; if it may not be kept but ends what was, forget
-//!   race that ended in silence ────▶ keep_silence, or, where no client is told of that, note_failure
+//!   reply that won, or came late ──▶ keep; if it may not be kept but replaces an entry, forget
+//!   race that ended in silence ────▶ keep_silence, or note_failure where clients get no response to silence
 //! ```
 //!
-//! An entry is one whole message, found by pool, folded question, CD and DO, all compared in full (`key.rs`). What is kept and for
-//! how long stands in `lifetime.rs`, how it is stored in `shard.rs`, `table.rs` and `ring.rs`, how look-ups wait together in
-//! `memory_prefetch.rs`, how it survives a restart in `snapshot.rs`. The room knows no clock, no file and no random source: `now` and a seeded
-//! hash are arguments.
-//!
-//! Memory is taken once, at the start, for all that the size allows (the system gives it as it is touched), and every octet of
-//! it is counted: table, ghosts, heads and padding too. So there is no allocator on the way, nothing to sweep, and nothing grows.
+//! An entry is one whole message. The key is pool, folded question, CD and DO, compared in full (`key.rs`).
+//! The cache reserves its memory once, at the start (the system provides it as it is touched), and counts
+//! every byte. So there is no allocator on the hot path, no sweep, and no growth.
 
 mod entry;
 mod key;
@@ -37,9 +33,9 @@ mod store;
 mod table;
 
 pub use entry::State;
-pub use key::{Key, PoolId};
-pub use maintain::{Flush, Shown};
-pub use rules::Rules;
+pub use key::{CacheKey, PoolId};
+pub use maintain::{Flush, ShownEntry};
+pub use rules::CacheRules;
 pub use shard::CacheStats;
-pub use snapshot::{DamagedSnapshot, LoadError};
-pub use store::{Cache, CachedFailure, Found, ResponseFor};
+pub use snapshot::{DamagedSnapshot, SnapshotLoadError};
+pub use store::{Cache, CacheLookup, CachedFailure, ResponseFor};

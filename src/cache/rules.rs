@@ -1,35 +1,33 @@
-//! The rules of `[cache]`: for how long which reply is kept.
+//! The rules of `[cache]`: lifetimes of replies.
 
 use std::time::Duration;
 
-/// For how long replies are kept and given out. An argument of each call, so that a reload changes them at once.
+/// Lifetimes of cached replies, passed to each call, so that a reload changes them at once.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Rules {
-    /// Shorter times to live become this long; none stays none. Whole seconds.
+pub struct CacheRules {
+    /// Raises shorter TTLs to this one; zero stays zero. Whole seconds.
     pub min_ttl: Duration,
-    /// Longer times to live become this long. Whole seconds.
+    /// Lowers longer TTLs to this one. Whole seconds.
     pub max_ttl: Duration,
-    /// The same of replies that say that there is nothing. Whole seconds.
+    /// Lowers longer TTLs of negative answers to this one. Whole seconds.
     pub max_negative_ttl: Duration,
-    /// For how long beyond its time to live an answer is kept for want of a better one; 0 is not at all.
+    /// The time beyond its TTL for which an answer is kept as a stale one; 0 disables that.
     pub stale: Duration,
-    /// How long a client waits for a race until it is given a stale answer.
+    /// The time that a client waits for a race before it gets a stale answer.
     pub stale_answer_after: Duration,
-    /// The time to live that a stale answer gets. Whole seconds.
+    /// The TTL of stale answers. Whole seconds.
     pub stale_ttl: Duration,
-    /// Share of its time to live that is left when a popular entry is refreshed; 0 is never.
+    /// The remaining share of its TTL at which a popular entry is refreshed; 0 disables that.
     pub prefetch: f64,
-    /// For how long a failure is remembered. Whole seconds.
+    /// The lifetime of a failure. Whole seconds.
     pub failure_ttl: Duration,
 }
 
-impl Default for Rules {
-    /// What suits a forwarder in front of servers that are trusted to say how long their answers last.
+impl Default for CacheRules {
     fn default() -> Self {
         Self {
-            // The servers say what they mean.
             min_ttl: Duration::ZERO,
-            // A day: beyond that hardly a hit is gained, and a mistake in a zone is forgotten the next day.
+            // A day: a longer time hardly gains a hit, and a mistake in a zone is gone the next day.
             max_ttl: Duration::from_secs(86_400),
             // RFC 2308 section 5: one to three hours have been found to work well.
             max_negative_ttl: Duration::from_secs(3 * 3600),
@@ -39,11 +37,11 @@ impl Default for Rules {
             stale_answer_after: Duration::from_millis(1800),
             // RFC 8767 section 4: 30 seconds.
             stale_ttl: Duration::from_secs(30),
-            // Early enough that the fresh answer is there before the last tenth is over, late enough to cost little.
+            // Early enough for the fresh answer to arrive in time, late enough to cost little.
             prefetch: 0.1,
-            // RFC 9520 section 3.2: 1 s at the least, 5 min at the most, 5 s to begin with. Deviation: it would have failures that
-            // go on remembered for longer and longer. One race each 5 s costs little, and a server that is well again is
-            // found as soon as the operator expects.
+            // RFC 9520 section 3.2: 1 s at the least, 5 min at the most, 5 s to begin with. Deviation:
+            // repeated failures are not remembered longer. One race each 5 s costs little, and a recovered
+            // server is found quickly.
             failure_ttl: Duration::from_secs(5),
         }
     }

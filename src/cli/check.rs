@@ -1,4 +1,4 @@
-//! `hedgerow check`: reads the config file and every file that it names as `serve` would, and starts nothing.
+//! `hedgerow check`: reads the config file and all files that it names, as `serve` does, and starts nothing.
 
 mod interfaces;
 
@@ -15,7 +15,6 @@ use crate::load::{self, ConfigText, LoadError, Loader, Setup};
 use crate::wire::{Name, display_name};
 use crate::zone::{Zone, rdata_to_text};
 
-/// The options.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Args {
     /// Print this zone, or all zones, in canonical order, a record a line
@@ -23,10 +22,10 @@ pub(super) struct Args {
     dump: Option<Option<Name>>,
 }
 
-/// Runs the command: a summary and what interfaces can do on stdout, or every problem on stderr and exit status 2. What is odd goes to stderr either
-/// way. With `--dump`, zones go to stdout, and the summary to stderr.
+/// Prints a summary and the abilities of interfaces on stdout, or every problem on stderr with exit status 2.
+/// Warnings always go to stderr. With `--dump`, zones go to stdout and the summary to stderr.
 pub(super) fn run(file: Option<PathBuf>, args: &Args) -> ExitCode {
-    let Checked { summary, mut warnings, setup } = match check(file.as_deref()) {
+    let CheckReport { summary, mut warnings, setup } = match check(file.as_deref()) {
         Ok(checked) => checked,
         Err(error) => {
             eprintln!("{error}");
@@ -40,12 +39,12 @@ pub(super) fn run(file: Option<PathBuf>, args: &Args) -> ExitCode {
         problems.iter().for_each(|problem| eprintln!("{problem}"));
         return ExitCode::from(EXIT_USAGE);
     }
-    let told = [&[summary], &lines[..]].concat().join("\n");
+    let report = [&[summary], &lines[..]].concat().join("\n");
     let Some(wanted) = &args.dump else {
-        println!("{told}");
+        println!("{report}");
         return ExitCode::SUCCESS;
     };
-    eprintln!("{told}");
+    eprintln!("{report}");
     let zones = match zones_of(&setup, wanted.as_ref()) {
         Ok(zones) => zones,
         Err(message) => {
@@ -56,7 +55,7 @@ pub(super) fn run(file: Option<PathBuf>, args: &Args) -> ExitCode {
     let mut out = BufWriter::new(io::stdout().lock());
     match zones.iter().try_for_each(|zone| dump(zone, &mut out)).and_then(|()| out.flush()) {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads has seen enough.
+        // The reader of the pipe has closed it.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("hedgerow: {error}");
@@ -65,18 +64,14 @@ pub(super) fn run(file: Option<PathBuf>, args: &Args) -> ExitCode {
     }
 }
 
-/// A config that is right.
 #[derive(Debug)]
-struct Checked {
-    /// What would run.
+struct CheckReport {
     summary: String,
-    /// What is odd.
     warnings: Vec<String>,
     setup: Setup,
 }
 
-/// Reads all that the config names, and tells what there is.
-fn check(file: Option<&Path>) -> Result<Checked, LoadError> {
+fn check(file: Option<&Path>) -> Result<CheckReport, LoadError> {
     let text = ConfigText::read(file)?;
     let config = text.parse(&load::find_user)?;
     let mut loader = Loader::default();
@@ -91,10 +86,9 @@ fn check(file: Option<&Path>) -> Result<Checked, LoadError> {
     warnings.extend(load::designation_warnings(&setup.config, &setup.certificates));
     warnings.extend(load::user_warnings(&setup.config));
     warnings.extend(load::exposed_secrets(&setup.config, Some(&file)));
-    Ok(Checked { summary, warnings, setup })
+    Ok(CheckReport { summary, warnings, setup })
 }
 
-/// The zones to be printed, each once, even if several authorities have it.
 fn zones_of<'a>(setup: &'a Setup, wanted: Option<&Name>) -> Result<Vec<&'a Arc<Zone>>, String> {
     let mut zones: Vec<&Arc<Zone>> = Vec::new();
     for zone in setup.zone_dbs.iter().flat_map(|zone_db| zone_db.zones()) {
@@ -112,7 +106,8 @@ fn zones_of<'a>(setup: &'a Setup, wanted: Option<&Name>) -> Result<Vec<&'a Arc<Z
     }
 }
 
-/// Prints a zone as a master file: in canonical order (RFC 4034 section 6), all names absolute, a record a line.
+/// Prints a zone as a master file in canonical order (RFC 4034 section 6), with absolute names and one record
+/// per line.
 fn dump(zone: &Zone, out: &mut impl Write) -> io::Result<()> {
     for record in zone.canonical() {
         let data = rdata_to_text(record.rtype, record.rdata);
@@ -121,7 +116,6 @@ fn dump(zone: &Zone, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// What would run, in a line.
 fn summary(Setup { config, zone_dbs, .. }: &Setup) -> String {
     let mut parts = Vec::new();
     if let Some(forwarder) = &config.forwarder {
@@ -166,7 +160,6 @@ fn summary(Setup { config, zone_dbs, .. }: &Setup) -> String {
     parts.join("; ")
 }
 
-/// A number with its noun.
 fn count(number: usize, one: &str, more: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { more })
 }
@@ -177,7 +170,7 @@ mod tests {
 
     use super::*;
 
-    /// Checks the summary of a config that has the zone files `a.txt` and `b.txt` beside it.
+    /// Checks the summary of a config with the zone files `a.txt` and `b.txt` beside it.
     fn check_summary(config: &str, expected: &str) {
         let folder = tempfile::tempdir().expect("a folder for the test");
         let files = [

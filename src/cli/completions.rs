@@ -1,22 +1,19 @@
-//! `hedgerow completions`: what a shell is to know to complete command lines of hedgerow.
+//! `hedgerow completions`: the completion script of a shell.
 
 use std::process::ExitCode;
 
-use clap::CommandFactory;
 use clap_complete::{Shell, generate};
 
-use super::{Cli, print};
+use super::{help, print};
 
-/// The options.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The shell
+    /// The shell to write the script for
     shell: Shell,
 }
 
-/// Runs the command.
 pub(super) fn run(args: &Args) -> ExitCode {
     let mut script = Vec::new();
-    generate(args.shell, &mut Cli::command(), "hedgerow", &mut script);
+    generate(args.shell, &mut help::command(), "hedgerow", &mut script);
     print(&script)
 }

@@ -1,4 +1,4 @@
-//! The command lines in the documents, each parsed as the program would: those in blocks to be typed, and those within sentences.
+//! Tests that parse every command line in the documents, in blocks and within sentences.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use clap::error::ErrorKind;
 
 use super::{Cli, settle};
 
-/// The command lines of a document, each with its number, and whether it is a whole one.
+/// Returns the command lines of a document with their line numbers, and true for complete ones.
 fn command_lines(text: &str) -> Vec<(usize, String, bool)> {
     let mut found = Vec::new();
     let mut block: Option<&str> = None;
@@ -22,14 +22,14 @@ fn command_lines(text: &str) -> Vec<(usize, String, bool)> {
         let typed = match block {
             Some("console") => line.strip_prefix("$ "),
             Some("sh") => Some(line),
-            // Drawings, configs, and what programs say.
+            // Drawings, configs and output of programs.
             Some(_) => None,
             None => {
-                // Behind the last mark of a line whose marks are odd, a span only begins.
+                // With an odd number of backticks, the last one opens a span that ends on a later line.
                 let closed = line.matches('`').count() / 2;
                 let spans = line.split('`').skip(1).step_by(2).take(closed);
                 let spans = spans.filter(|span| span.starts_with("hedgerow "));
-                // What may be left out, or stands for more, is no command line.
+                // Spans with optional parts or placeholders are no complete command lines.
                 let is_whole = |span: &&str| !["[", "...", "COMMAND", "SHELL"].iter().any(|mark| span.contains(mark));
                 found.extend(spans.filter(is_whole).map(|span| (number, span.to_owned(), false)));
                 None
@@ -46,8 +46,8 @@ fn command_lines(text: &str) -> Vec<(usize, String, bool)> {
     found
 }
 
-/// The words of a line as a shell splits them, up to where its command ends.
-fn words(line: &str) -> Vec<String> {
+/// Splits a line into words as a shell does, up to the end of its command.
+pub(super) fn words(line: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut quote = None;
     for c in line.chars() {
@@ -78,7 +78,6 @@ fn every_command_line_of_the_documents_parses() {
             let parsed = Cli::try_parse_from(words(&line)).and_then(|cli| settle(cli.command, cli.config));
             let is_right = match parsed.as_ref().map_err(clap::Error::kind) {
                 Ok(_) | Err(ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => true,
-                // A sentence may name a command alone.
                 Err(
                     ErrorKind::MissingRequiredArgument
                     | ErrorKind::MissingSubcommand

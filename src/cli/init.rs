@@ -1,4 +1,4 @@
-//! `hedgerow init`: a config to begin with, and the example files that it names.
+//! `hedgerow init`: writes a config to start from, and the example files that it names.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -7,33 +7,31 @@ use std::process::ExitCode;
 
 use super::{EXIT_USAGE, print};
 
-/// The options.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The job of the server
     #[arg(value_enum)]
     job: Job,
-    /// Write the config into this file, and the files that it names beside it [default: the config alone to stdout]
+    /// Write the config into this file, and the files that it names beside it [default: the config alone to
+    /// stdout]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Replace files that are there
+    /// Replace files that exist
     #[arg(long, requires = "output")]
     force: bool,
 }
 
-/// The job that a config is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Job {
     /// Forwards all names to other resolvers, with a cache
     Resolver,
-    /// Asks two authorities that split names between them by tables of hosts
+    /// Asks two authorities, each with host tables for a part of the names
     Tables,
     /// Serves a zone
     Authority,
 }
 
 impl Job {
-    /// The text of the config.
     fn config(self) -> &'static str {
         match self {
             Self::Resolver => include_str!("init/resolver.toml"),
@@ -42,7 +40,6 @@ impl Job {
         }
     }
 
-    /// The files that the config names: the name and the text of each.
     fn examples(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Resolver => &[],
@@ -54,7 +51,7 @@ impl Job {
     }
 }
 
-/// Runs the command: exit status 2 if a file is there already.
+/// Runs the command. Exit status 2 if a file exists.
 pub(super) fn run(args: &Args) -> ExitCode {
     let Some(output) = &args.output else { return print(args.job.config().as_bytes()) };
     let examples = args.job.examples().iter().map(|&(name, text)| (output.with_file_name(name), text));
@@ -74,7 +71,6 @@ pub(super) fn run(args: &Args) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Writes a file, which replaces one only by force.
 fn write(path: &Path, text: &str, by_force: bool) -> io::Result<()> {
     let mut file = if by_force { File::create(path) } else { File::create_new(path) }?;
     file.write_all(text.as_bytes())

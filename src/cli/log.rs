@@ -1,4 +1,4 @@
-//! Logging: what is written to stderr, and how.
+//! Logging to stderr: level, filter and format.
 
 use std::fmt;
 use std::io::{IsTerminal, stderr};
@@ -9,29 +9,27 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::config::nearest;
 
-/// The options of logging, taken before or after the command's name.
+/// The logging options, accepted before and after the command name.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// What is logged: off, error, warn, info, debug, trace, or a filter such as warn,hedgerow::health=info
+    /// Log level: off, error, warn, info, debug, trace, or a filter such as warn,hedgerow::health=info
     #[arg(long, value_name = "LEVEL|FILTER", env = "HEDGEROW_LOG", hide_env_values = true)]
     #[arg(default_value = "info", global = true, help_heading = "Logging")]
     log: String,
-    /// How it is logged: text, or json, an object a line
+    /// Log format: text, or json with one object per line
     #[arg(long, value_name = "FORMAT", hide_possible_values = true)]
     #[arg(default_value = "text", global = true, help_heading = "Logging")]
-    log_format: Format,
+    log_format: ProcessLogFormat,
 }
 
-/// The forms of a log line.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    /// For people.
+enum ProcessLogFormat {
+    /// Plain text lines.
     Text,
-    /// An object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// The filter cannot be read.
 #[derive(Debug)]
 pub(super) struct BadFilter(String);
 
@@ -53,24 +51,18 @@ impl fmt::Display for BadFilter {
     }
 }
 
-/// The levels, from none to all.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// True if a part of a filter is one word, which is a level or the name of a crate.
 fn is_bare_word(part: &str) -> bool {
     part.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'_' || octet == b'-')
 }
 
-/// True if a bare word is a level, by name or by number, or our own crate. The filter would take any other for the name of a crate
-/// that logs nothing, and so silence all.
+/// Returns true if a bare word is a level, by name or number, or the crate `hedgerow`. The filter would take
+/// any other word for a crate that logs nothing, and so silence everything.
 fn is_known(word: &str) -> bool {
     word.is_empty() || word == "hedgerow" || word.parse::<LevelFilter>().is_ok()
 }
 
-/// Starts logging.
-///
-/// # Errors
-/// If the filter cannot be read.
 pub(super) fn init(args: &Args) -> Result<(), BadFilter> {
     let bad = || BadFilter(args.log.clone());
     if args.log.split(',').map(str::trim).any(|part| is_bare_word(part) && !is_known(part)) {
@@ -79,8 +71,8 @@ pub(super) fn init(args: &Args) -> Result<(), BadFilter> {
     let filter = EnvFilter::try_new(&args.log).map_err(|_| bad())?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
     match args.log_format {
-        Format::Text => builder.with_ansi(stderr().is_terminal()).init(),
-        Format::Json => builder.json().init(),
+        ProcessLogFormat::Text => builder.with_ansi(stderr().is_terminal()).init(),
+        ProcessLogFormat::Json => builder.json().init(),
     }
     Ok(())
 }
@@ -92,7 +84,7 @@ mod tests {
     #[test]
     fn a_mistyped_level_is_an_error() {
         let error = |log: &str| {
-            let args = Args { log: log.to_owned(), log_format: Format::Text };
+            let args = Args { log: log.to_owned(), log_format: ProcessLogFormat::Text };
             init(&args).expect_err("no such level").to_string()
         };
         assert_eq!(error("warning"), "--log or HEDGEROW_LOG: bad filter \"warning\", did you mean warn?");
@@ -103,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_bad_filter_is_told_with_what_would_be_right() {
-        let args = Args { log: "hedgerow=wat".to_owned(), log_format: Format::Text };
+        let args = Args { log: "hedgerow=wat".to_owned(), log_format: ProcessLogFormat::Text };
         let error = init(&args).expect_err("no such level").to_string();
         assert_eq!(
             error,

@@ -1,4 +1,4 @@
-//! `hedgerow ls`: a forwarder without a config file: one pool, for all names.
+//! `hedgerow ls`: a forwarder without a config file, with one pool for all names.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -15,28 +15,31 @@ use crate::config::{
 use crate::limit::{AccessRules, WaitRules};
 use crate::load::{self, Loader};
 use crate::policy::balance::Balance;
-use crate::policy::{Accept, Dispatch, HedgeDelay, Rules, Serves, Silence};
+use crate::policy::{Accept, Dispatch, HedgeDelay, PoolRules, Serves, Silence};
 use crate::wire::Name;
 
-/// The options; each is the config key of the same name, with the same words and default.
+/// The options. Each corresponds to the config key of the same name, with the same values and default.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where to listen: ADDRESS[:PORT] by UDP and TCP, or with tcp://, tls://, https://, http:// or quic:// before it; may be given several times
+    /// Where to listen: ADDRESS[:PORT] by UDP and TCP, or with tcp://, tls://, https://, http:// or quic://
+    /// before it; may be given several times
     #[arg(short, long, value_name = "ADDR", required = true, value_parser = listen_address)]
     listen: Vec<ListenUrl>,
-    /// The chain of certificates that encrypted listeners show, in PEM, the leaf first
+    /// The certificate chain of encrypted listeners, in PEM, the leaf first
     #[arg(long, value_name = "FILE", requires = "key")]
     certificate: Option<PathBuf>,
-    /// The key of that, in PEM
+    /// The private key of the certificate, in PEM
     #[arg(long, value_name = "FILE", requires = "certificate")]
     key: Option<PathBuf>,
-    /// The names that each server knows: split: some, as tables do | same: all, as resolvers do; sets the defaults of the others [default: split]
+    /// The names that each server knows: split: some, as tables do | same: all, as resolvers do; sets the
+    /// defaults of the others [default: split]
     #[arg(long, value_name = "WORD", value_parser = words::serves)]
     serves: Option<Serves>,
     /// race | hedge | sequential [default: race; hedge with --serves same]
     #[arg(long, value_name = "WORD", value_parser = words::dispatch)]
     dispatch: Option<Dispatch>,
-    /// ordered | round-robin | random | sticky | hash | least-load | fastest [default: round-robin; fastest with --serves same]
+    /// ordered | round-robin | random | sticky | hash | least-load | fastest [default: round-robin; fastest
+    /// with --serves same]
     #[arg(long, value_name = "WORD", value_parser = words::balance)]
     balance: Option<Balance>,
     /// positive | conclusive | any [default: positive; conclusive with --serves same]
@@ -45,10 +48,12 @@ pub(super) struct Args {
     /// The client's deadline [default: 3s]
     #[arg(long, value_name = "DURATION", value_parser = within(&limits::TIMEOUT))]
     timeout: Option<Duration>,
-    /// The answer when no backend replied: nxdomain | servfail | refused | drop [default: nxdomain; servfail with --serves same]
+    /// The answer when no backend replied: nxdomain | servfail | refused | drop [default: nxdomain; servfail
+    /// with --serves same]
     #[arg(long, value_name = "WORD", value_parser = words::silence)]
     on_timeout: Option<Silence>,
-    /// The same when all servers are down: nxdomain | servfail | refused | drop [default: nxdomain; servfail with --serves same]
+    /// The answer when all backends are down: nxdomain | servfail | refused | drop [default: nxdomain;
+    /// servfail with --serves same]
     #[arg(long, value_name = "WORD", value_parser = words::silence)]
     on_all_down: Option<Silence>,
     /// When a hedge starts: auto, a percentile such as p95, or a duration [default: auto]
@@ -60,24 +65,24 @@ pub(super) struct Args {
     /// Data-plane threads; 0 is one per CPU
     #[arg(short = 'N', long, value_name = "N", default_value_t = 0, value_parser = workers)]
     workers: usize,
-    /// Probe the backends also after so many queries; 0 is never
+    /// Also probe the backends after this number of queries; 0 disables it
     #[arg(short = 'R', long, value_name = "QUERIES", default_value_t = 0)]
     probe_every: u32,
-    /// Certificates that vouch for servers asked by TLS, HTTPS or QUIC, PEM; else those of the system
+    /// Trusted authorities for backends by TLS, HTTPS or QUIC, in PEM [default: those of the system]
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// An etcd that members are registered in, http://ADDRESS:PORT; may be given several times
     #[arg(long, value_name = "URL", requires = "discover", value_parser = http_endpoint)]
     etcd: Vec<HttpEndpoint>,
-    /// Ask also the servers that are registered under this key
+    /// Also use the backends that are registered under this key
     #[arg(long, value_name = "KEY", requires = "etcd", value_parser = etcd_key)]
     discover: Option<String>,
-    /// The servers to ask, each ADDRESS, ADDRESS:PORT, or by tcp://ADDRESS, tls://ADDRESS#NAME, https://ADDRESS/PATH#NAME or quic://ADDRESS#NAME
+    /// The backends, each ADDRESS, ADDRESS:PORT, or by tcp://ADDRESS, tls://ADDRESS#NAME,
+    /// https://ADDRESS/PATH#NAME or quic://ADDRESS#NAME
     #[arg(required_unless_present = "discover", value_name = "BACKEND", value_parser = words::backend)]
     backends: Vec<BackendUrl>,
 }
 
-/// Runs the command.
 pub(super) fn run(args: Args) -> ExitCode {
     if let Some(twice) = duplicate(&args.backends) {
         eprintln!("hedgerow ls: backend {twice} is given twice; name each server once");
@@ -89,7 +94,7 @@ pub(super) fn run(args: Args) -> ExitCode {
     }
     let mut loader = Loader::default();
     match load::load_files_to_serve(config(&args), None, &mut loader) {
-        // SIGHUP reads the certificate again, and changes nothing else.
+        // SIGHUP only reads the certificate again.
         Ok(setup) => run::foreground(setup, move |_| load::load_files_to_serve(config(&args), None, &mut loader)),
         Err(problems) => {
             eprintln!("hedgerow ls: {problems}");
@@ -98,7 +103,6 @@ pub(super) fn run(args: Args) -> ExitCode {
     }
 }
 
-/// The certificate of the command line, if there is one.
 pub(super) fn own_certificate(chain: Option<&Path>, key: Option<&Path>) -> Vec<CertificateConfig> {
     let section = |(chain, key): (&Path, &Path)| CertificateConfig {
         name: "main".to_owned(),
@@ -109,14 +113,13 @@ pub(super) fn own_certificate(chain: Option<&Path>, key: Option<&Path>) -> Vec<C
     chain.zip(key).map(section).into_iter().collect()
 }
 
-/// The first listener that would have a certificate to show, if there is none.
+/// Returns the first listener that needs a certificate, if none is given.
 pub(super) fn lacks_certificate(listen: &[ListenUrl], is_given: bool) -> Option<ListenAddress> {
     listen.iter().map(|listener| listener.address).find(|listener| listener.scheme.is_encrypted() && !is_given)
 }
 
-/// The config that the options stand for.
 fn config(args: &Args) -> Config {
-    let mut rules = Rules::of(args.serves.unwrap_or(Serves::Split));
+    let mut rules = PoolRules::of(args.serves.unwrap_or(Serves::Split));
     rules.dispatch = args.dispatch.unwrap_or(rules.dispatch);
     rules.balance = args.balance.unwrap_or(rules.balance);
     rules.accept = args.accept.unwrap_or(rules.accept);
@@ -179,14 +182,13 @@ fn config(args: &Args) -> Config {
     }
 }
 
-/// A backend, judged by the certificates of a file if it shows one and there is a file.
+/// Returns a backend; an encrypted one uses the authorities of `ca`.
 fn backend(url: &BackendUrl, ca: Option<&PathBuf>) -> BackendConfig {
     let mut backend = BackendConfig::of_url(url.clone());
     backend.trust.ca = ca.filter(|_| url.address.scheme.is_encrypted()).cloned();
     backend
 }
 
-/// The first address that stands twice.
 fn duplicate(backends: &[BackendUrl]) -> Option<BackendAddress> {
     let addresses = || backends.iter().map(|backend| backend.address);
     addresses()
@@ -195,12 +197,10 @@ fn duplicate(backends: &[BackendUrl]) -> Option<BackendAddress> {
         .map(|twice| twice.1)
 }
 
-/// Reads a duration within bounds.
-fn within(limits: &'static Limits<Duration>) -> impl Fn(&str) -> Result<Duration, words::Expected> + Clone {
+fn within(limits: &'static Limits<Duration>) -> impl Fn(&str) -> Result<Duration, words::Expectation> + Clone {
     |text| limits.parse(text)
 }
 
-/// Reads a share of queries.
 fn budget(text: &str) -> Result<f64, String> {
     let Limits { min, max } = limits::BUDGET;
     text.parse()
@@ -209,7 +209,6 @@ fn budget(text: &str) -> Result<f64, String> {
         .ok_or_else(|| format!("expected a number from {min} to {max}"))
 }
 
-/// Reads a number of threads.
 fn workers(text: &str) -> Result<usize, String> {
     let Limits { min, max } = limits::WORKERS;
     text.parse()
@@ -223,15 +222,12 @@ mod tests {
     use super::*;
     use clap::Parser;
 
-    /// The options alone.
     #[derive(Debug, Parser)]
     struct Options {
-        /// The options.
         #[command(flatten)]
         args: Args,
     }
 
-    /// The config of a command line, or its error.
     fn parse(line: &str) -> Result<Config, String> {
         let words = std::iter::once("ls").chain(line.split_whitespace());
         Options::try_parse_from(words).map(|options| config(&options.args)).map_err(|error| error.to_string())
@@ -240,7 +236,7 @@ mod tests {
     #[test]
     fn without_options_everything_is_at_its_default() {
         let config = parse("-l 127.0.0.1:0 127.0.0.1:1 127.0.0.1:2").unwrap();
-        assert_eq!(config.pools[0].rules, Rules::default());
+        assert_eq!(config.pools[0].rules, PoolRules::default());
         assert_eq!(config.pools[0].backends.len(), 2);
         assert_eq!(config.workers, None);
     }
@@ -261,14 +257,14 @@ mod tests {
     fn serves_sets_the_defaults_and_flags_win_over_it() {
         let config = parse("-l 127.0.0.1:0 --serves same 127.0.0.1:1").unwrap();
         assert_eq!(config.pools[0].serves, Some(Serves::Same));
-        assert_eq!(config.pools[0].rules, Rules::of(Serves::Same));
+        assert_eq!(config.pools[0].rules, PoolRules::of(Serves::Same));
         let line =
             "-l 127.0.0.1:0 --serves same --dispatch race --on-timeout nxdomain --on-all-down refused 127.0.0.1:1";
-        let expected = Rules {
+        let expected = PoolRules {
             dispatch: Dispatch::Race,
             on_timeout: Silence::Nxdomain,
             on_all_down: Silence::Refused,
-            ..Rules::of(Serves::Same)
+            ..PoolRules::of(Serves::Same)
         };
         assert_eq!(parse(line).unwrap().pools[0].rules, expected);
     }

@@ -1,26 +1,24 @@
-//! `hedgerow man`: the manual pages, made from the command line's own help and from the reference of the configuration.
+//! `hedgerow man`: the manual pages, from the command line's help and the configuration reference.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::{fs, io};
 
-use clap::{Command, CommandFactory};
+use clap::Command;
 use clap_mangen::Man;
 use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 
-use super::{Cli, print};
+use super::{help, print};
 use crate::config::description::Shape;
-use crate::config::reference::{Key, KeyDefault, Section, sections, shape};
+use crate::config::reference::{KeyDefault, ReferenceKey, ReferenceSection, sections, shape};
 
-/// The options.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Write all pages into this folder, which is made if need be [default: hedgerow(1) to stdout]
+    /// Write all pages into this folder, and create it if missing [default: hedgerow(1) to stdout]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
 
-/// Runs the command.
 pub(super) fn run(args: &Args) -> ExitCode {
     let Some(folder) = &args.dir else {
         return print(&page(command()));
@@ -34,7 +32,6 @@ pub(super) fn run(args: &Args) -> ExitCode {
     }
 }
 
-/// Writes all pages.
 fn write_all(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     fs::write(folder.join("hedgerow.toml.5"), config_page())?;
@@ -47,18 +44,18 @@ fn write_all(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The command line, with the names of all commands filled in.
+/// Returns the command line with the full names of all commands.
 fn command() -> Command {
-    // `help` would have a page for each command once more.
-    let mut command = Cli::command().disable_help_subcommand(true);
+    // `help` would add a second page for each command.
+    let mut command = help::command().disable_help_subcommand(true);
     command.build();
     command
 }
 
-/// The page of a command.
 fn page(mut command: Command) -> Vec<u8> {
     let more = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-    // It would be filled as prose, though some of it is a table.
+    let (more, examples) = help::split(&more);
+    // roff would fill it as prose, and some of it is a table.
     command = command.after_help(None);
     let see_also: &[&str] = match command.get_display_name() {
         Some("hedgerow") | None => &["hedgerow.toml(5)"],
@@ -69,6 +66,8 @@ fn page(mut command: Command) -> Vec<u8> {
         tail.control("SH", ["MORE"]);
         verbatim(&mut tail, more.lines());
     }
+    tail.control("SH", ["EXAMPLES"]);
+    verbatim(&mut tail, examples.lines());
     tail.control("SH", ["FILES"]);
     tail.text([italic("config.toml"), roman(", else "), italic("/etc/hedgerow/config.toml")]);
     tail.control("SH", ["SEE ALSO"]);
@@ -79,7 +78,6 @@ fn page(mut command: Command) -> Vec<u8> {
     page
 }
 
-/// The page hedgerow.toml(5).
 fn config_page() -> Vec<u8> {
     let mut roff = Roff::new();
     roff.control("TH", ["hedgerow.toml", "5", "", SOURCE, MANUAL]);
@@ -100,7 +98,7 @@ fn config_page() -> Vec<u8> {
              relative to the folder of the file. A key that is not known is an error. ",
         ),
         bold("hedgerow check"),
-        roman(" tells every problem of a file, with its place and what would be right."),
+        roman(" reports every problem in a file, with its place and a remedy."),
     ]);
     let shape = shape();
     for section in sections() {
@@ -122,13 +120,12 @@ fn config_page() -> Vec<u8> {
     roff.render().into_bytes()
 }
 
-/// Adds a key with its default, what it takes, and why.
-fn add_key(roff: &mut Roff, section: &Section, key: &Key, shape: &Shape) {
+fn add_key(roff: &mut Roff, section: &ReferenceSection, key: &ReferenceKey, shape: &Shape) {
     let value = roman(format!(" = {}", key.value));
     let default = match section.default_of(key, shape) {
         KeyDefault::Shown => "the default",
         KeyDefault::Nothing => "an example, no default",
-        KeyDefault::Required => "an example, must be there",
+        KeyDefault::Required => "an example, required",
     };
     roff.control("TP", []).text([bold(key.name.as_str()), value, roman(format!("   ({default})"))]);
     roff.text([roman(key.comment.join(" "))]);
@@ -138,19 +135,17 @@ fn add_key(roff: &mut Roff, section: &Section, key: &Key, shape: &Shape) {
     }
 }
 
-/// Adds lines that are shown as they are.
+/// Adds lines without filling them.
 fn verbatim<'a>(roff: &mut Roff, lines: impl Iterator<Item = &'a str>) {
     roff.control("nf", []);
     for line in lines {
-        // An empty line by itself would end the example.
+        // An empty line would end the example.
         let text: Inline = if line.is_empty() { roman(" ") } else { roman(line) };
         roff.text([text]);
     }
     roff.control("fi", []);
 }
 
-/// What a page says of its origin.
 const SOURCE: &str = concat!("hedgerow ", env!("CARGO_PKG_VERSION"));
 
-/// What a page says that it is part of.
 const MANUAL: &str = "hedgerow manual";

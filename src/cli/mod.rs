@@ -1,10 +1,11 @@
-//! The command line: one file per command, all words of docs/src/contract.md, Commands.
+//! The command line, one file per command (docs/src/contract.md, Commands).
 
 mod check;
 mod completions;
 mod ctl;
 #[cfg(test)]
 mod documented;
+mod help;
 mod init;
 mod log;
 mod lookup;
@@ -22,7 +23,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::wire::HashSeed;
 use crate::zone;
@@ -34,54 +35,52 @@ const EXIT_USAGE: u8 = 2;
 #[derive(Debug, Parser)]
 #[command(name = "hedgerow", version, about, after_help = EXIT_STATUS)]
 struct Cli {
-    /// What to do; without a command: serve.
+    /// The command; without one: serve.
     #[command(subcommand)]
-    command: Option<Command>,
-    /// The config file, if it is named before the command.
+    command: Option<ProgramCommand>,
+    /// The config file, if it stands before the command.
     #[command(flatten)]
     config: ConfigFile,
-    /// Logging.
     #[command(flatten)]
     log: log::Args,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
-    /// Run all that the config names; what happens without a command
+enum ProgramCommand {
+    /// Run the servers of the config; the default command
     Serve(ConfigFile),
     /// Run a forwarder without a config file
     Ls(ls::Args),
     /// Run an authoritative server without a config file
     Ts(ts::Args),
-    /// Look names up, many at once
+    /// Look up many names at once
     Lookup(lookup::Args),
-    /// Check the config and its zone files, and start nothing
+    /// Check the config and its files without starting a server
     Check {
         #[command(flatten)]
         config: ConfigFile,
-        /// What to print of it.
         #[command(flatten)]
         args: check::Args,
     },
-    /// Write a config to begin with
+    /// Write a short config to start from
     Init(init::Args),
-    /// Compare policies: run the real race logic on modelled backends
+    /// Compare policies by simulation on modeled backends
     Simulate(simulate::Args),
     /// Show and change a running server
     Ctl {
-        /// The config file that names the admin server [default: ./config.toml, then /etc/hedgerow/config.toml]
+        /// The config file that names the admin server [default: ./config.toml, then
+        /// /etc/hedgerow/config.toml]
         #[arg(short, long, value_name = "FILE", global = true)]
         config: Option<PathBuf>,
-        /// What to ask of it.
         #[command(flatten)]
         args: ctl::Args,
     },
     /// Watch a running server in the terminal
     Top {
-        /// The config file that names the admin server [default: ./config.toml, then /etc/hedgerow/config.toml]
+        /// The config file that names the admin server [default: ./config.toml, then
+        /// /etc/hedgerow/config.toml]
         #[arg(short, long, value_name = "FILE")]
         config: Option<PathBuf>,
-        /// How it is watched.
         #[command(flatten)]
         args: top::Args,
     },
@@ -89,11 +88,12 @@ enum Command {
     Schema(schema::Args),
     /// Write the manual pages
     Man(man::Args),
-    /// Write what a shell needs to complete command lines
+    /// Write the completion script of a shell
     Completions(completions::Args),
 }
 
-/// The option of the commands that read a config file. Not a global one: to take it and read no file would mislead.
+/// The option of the commands that read a config file. It is not global, because other commands would accept
+/// it and read no file.
 #[derive(Debug, Default, clap::Args)]
 struct ConfigFile {
     /// The config file [default: ./config.toml, then /etc/hedgerow/config.toml]
@@ -101,36 +101,46 @@ struct ConfigFile {
     config: Option<PathBuf>,
 }
 
-/// Runs the command that the process was called with.
+/// Runs the command of this process.
 pub fn main() -> ExitCode {
-    let Cli { command, config, log } = Cli::parse();
-    let command = settle(command, config).unwrap_or_else(|error| error.exit());
+    let matches = help::command().try_get_matches().and_then(|found| Cli::from_arg_matches(&found));
+    let settled = matches.and_then(|cli| Ok((settle(cli.command, cli.config)?, cli.log)));
+    let (command, log) = settled.unwrap_or_else(|error| reject(&error));
     if let Err(error) = log::init(&log) {
         eprintln!("hedgerow: {error}");
         return ExitCode::from(EXIT_USAGE);
     }
     zone::seed_hashes(HashSeed(rand::random()));
     match command {
-        Command::Serve(ConfigFile { config }) => serve::run(config),
-        Command::Ls(args) => ls::run(args),
-        Command::Ts(args) => ts::run(args),
-        Command::Lookup(args) => lookup::run(args),
-        Command::Check { config: ConfigFile { config }, args } => check::run(config, &args),
-        Command::Init(args) => init::run(&args),
-        Command::Simulate(args) => simulate::run(&args),
-        Command::Ctl { config, args } => ctl::run(&args, config.as_deref()),
-        Command::Top { config, args } => top::run(&args, config.as_deref()),
-        Command::Schema(args) => schema::run(&args),
-        Command::Man(args) => man::run(&args),
-        Command::Completions(args) => completions::run(&args),
+        ProgramCommand::Serve(ConfigFile { config }) => serve::run(config),
+        ProgramCommand::Ls(args) => ls::run(args),
+        ProgramCommand::Ts(args) => ts::run(args),
+        ProgramCommand::Lookup(args) => lookup::run(args),
+        ProgramCommand::Check { config: ConfigFile { config }, args } => check::run(config, &args),
+        ProgramCommand::Init(args) => init::run(&args),
+        ProgramCommand::Simulate(args) => simulate::run(&args),
+        ProgramCommand::Ctl { config, args } => ctl::run(&args, config.as_deref()),
+        ProgramCommand::Top { config, args } => top::run(&args, config.as_deref()),
+        ProgramCommand::Schema(args) => schema::run(&args),
+        ProgramCommand::Man(args) => man::run(&args),
+        ProgramCommand::Completions(args) => completions::run(&args),
     }
 }
 
-/// Prints on stdout; the exit status of a command that does no more than that.
+/// Prints the requested help or version, or reports a command line error, and exits.
+fn reject(error: &clap::Error) -> ! {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        error.exit();
+    }
+    let words: Vec<_> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    eprintln!("{}", help::message(error, &words));
+    std::process::exit(i32::from(EXIT_USAGE));
+}
+
 fn print(text: &[u8]) -> ExitCode {
     let mut out = io::stdout().lock();
     match out.write_all(text).and_then(|()| out.flush()) {
-        // The reader, such as `head`, has seen enough.
+        // A reader such as `head` may close the pipe early.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             eprintln!("hedgerow: cannot write to stdout: {error}");
             ExitCode::FAILURE
@@ -139,63 +149,62 @@ fn print(text: &[u8]) -> ExitCode {
     }
 }
 
-/// The command, with the config file that was named before it.
-fn settle(command: Option<Command>, before: ConfigFile) -> Result<Command, clap::Error> {
+fn settle(command: Option<ProgramCommand>, before: ConfigFile) -> Result<ProgramCommand, clap::Error> {
     let refusal = |message| Err(Cli::command().error(ErrorKind::ArgumentConflict, message));
-    match command.unwrap_or_else(|| Command::Serve(ConfigFile::default())) {
+    match command.unwrap_or_else(|| ProgramCommand::Serve(ConfigFile::default())) {
         command if before.config.is_none() => Ok(command),
-        Command::Serve(ConfigFile { config: None }) => Ok(Command::Serve(before)),
-        Command::Check { config: ConfigFile { config: None }, args } => Ok(Command::Check { config: before, args }),
-        // clap hands a global option that stands before the command down to it.
-        Command::Ctl { config, args } if config.is_none() || config == before.config => {
-            Ok(Command::Ctl { config: before.config, args })
+        ProgramCommand::Serve(ConfigFile { config: None }) => Ok(ProgramCommand::Serve(before)),
+        ProgramCommand::Check { config: ConfigFile { config: None }, args } => {
+            Ok(ProgramCommand::Check { config: before, args })
         }
-        Command::Top { config: None, args } => Ok(Command::Top { config: before.config, args }),
-        Command::Serve(_) | Command::Check { .. } | Command::Ctl { .. } | Command::Top { .. } => {
-            refusal("--config stands before and after the command, expected one")
+        // clap passes a global option before the command to the command.
+        ProgramCommand::Ctl { config, args } if config.is_none() || config == before.config => {
+            Ok(ProgramCommand::Ctl { config: before.config, args })
         }
-        Command::Ls(_)
-        | Command::Ts(_)
-        | Command::Lookup(_)
-        | Command::Init(_)
-        | Command::Simulate(_)
-        | Command::Schema(_)
-        | Command::Man(_)
-        | Command::Completions(_) => {
+        ProgramCommand::Top { config: None, args } => Ok(ProgramCommand::Top { config: before.config, args }),
+        ProgramCommand::Serve(_)
+        | ProgramCommand::Check { .. }
+        | ProgramCommand::Ctl { .. }
+        | ProgramCommand::Top { .. } => refusal("--config stands before and after the command, expected one"),
+        ProgramCommand::Ls(_)
+        | ProgramCommand::Ts(_)
+        | ProgramCommand::Lookup(_)
+        | ProgramCommand::Init(_)
+        | ProgramCommand::Simulate(_)
+        | ProgramCommand::Schema(_)
+        | ProgramCommand::Man(_)
+        | ProgramCommand::Completions(_) => {
             refusal("--config before a command that reads no config file, expected serve, check, ctl or top")
         }
     }
 }
 
-/// What a script may count on.
 const EXIT_STATUS: &str =
-    "Exit status: 0 fine; 2 the command line, the config or a zone file is wrong; 1 anything else";
+    "Exit status: 0 success; 2 error in the command line, the config or a zone file; 1 any other error";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The command of a command line, and the config file if it reads one.
     fn parse(line: &str) -> Result<(&'static str, Option<PathBuf>), String> {
         let words = std::iter::once("hedgerow").chain(line.split_whitespace());
         let command = Cli::try_parse_from(words).and_then(|cli| settle(cli.command, cli.config));
         match command.map_err(|error| error.to_string())? {
-            Command::Serve(ConfigFile { config }) => Ok(("serve", config)),
-            Command::Check { config: ConfigFile { config }, .. } => Ok(("check", config)),
-            Command::Ctl { config, .. } => Ok(("ctl", config)),
-            Command::Ls(_) => Ok(("ls", None)),
-            Command::Ts(_) => Ok(("ts", None)),
-            Command::Lookup(_) => Ok(("lookup", None)),
-            Command::Init(_) => Ok(("init", None)),
-            Command::Simulate(_) => Ok(("simulate", None)),
-            Command::Top { config, .. } => Ok(("top", config)),
-            Command::Schema(_) => Ok(("schema", None)),
-            Command::Man(_) => Ok(("man", None)),
-            Command::Completions(_) => Ok(("completions", None)),
+            ProgramCommand::Serve(ConfigFile { config }) => Ok(("serve", config)),
+            ProgramCommand::Check { config: ConfigFile { config }, .. } => Ok(("check", config)),
+            ProgramCommand::Ctl { config, .. } => Ok(("ctl", config)),
+            ProgramCommand::Ls(_) => Ok(("ls", None)),
+            ProgramCommand::Ts(_) => Ok(("ts", None)),
+            ProgramCommand::Lookup(_) => Ok(("lookup", None)),
+            ProgramCommand::Init(_) => Ok(("init", None)),
+            ProgramCommand::Simulate(_) => Ok(("simulate", None)),
+            ProgramCommand::Top { config, .. } => Ok(("top", config)),
+            ProgramCommand::Schema(_) => Ok(("schema", None)),
+            ProgramCommand::Man(_) => Ok(("man", None)),
+            ProgramCommand::Completions(_) => Ok(("completions", None)),
         }
     }
 
-    /// A command line that is right.
     fn check(line: &str, command: &str, config: Option<&str>) {
         assert_eq!(parse(line), Ok((command, config.map(PathBuf::from))), "{line}");
     }

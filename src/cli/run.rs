@@ -1,4 +1,4 @@
-//! Running a server in the foreground until a signal ends it: what `serve`, `ls` and `ts` have in common.
+//! Runs a server in the foreground until a signal ends it, for `serve`, `ls` and `ts`.
 
 use std::io;
 use std::pin::pin;
@@ -9,15 +9,17 @@ use tokio::runtime;
 use tokio::task::LocalSet;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::admin::{ProcessChange, Refused};
+use crate::admin::{ChangeRefusal, ProcessChange};
 use crate::load::{Confinement, LoadError, Setup};
 use crate::net::listening::ListeningSocket;
-use crate::server::{Carried, Listeners, Loss, Read, Rest, Server, ServerEvent, StartError, Xdp, confine};
+use crate::server::{
+    CarriedState, Listeners, Loss, QueuedQueryFate, Read, Server, ServerEvent, StartError, Xdp, confine, warn_of_root,
+};
 use crate::service_manager::{Contact, ServiceManager, passed_sockets};
-use crate::signals::{Blocked, SignalRequest};
+use crate::signals::{BlockedSignals, SignalRequest};
 
-/// Serves until SIGTERM or SIGINT, and returns the exit status. `read` reads config and zones again, on a thread that nobody
-/// waits for.
+/// Serves until SIGTERM or SIGINT and returns the exit status. `read` reloads config and zones on a separate
+/// thread.
 pub(super) fn foreground(
     setup: Setup,
     read: impl FnMut(&Confinement) -> Result<Setup, LoadError> + Send + 'static,
@@ -28,9 +30,8 @@ pub(super) fn foreground(
     })
 }
 
-/// Runs the control thread.
 fn control(setup: Setup, read: Read) -> io::Result<ExitCode> {
-    // Before anything is opened that stays open.
+    // First, before other descriptors are opened.
     let passed = match passed_sockets() {
         Ok(passed) => passed,
         Err(error) => {
@@ -38,16 +39,18 @@ fn control(setup: Setup, read: Read) -> io::Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     };
-    let signals = Blocked::new()?;
+    let signals = BlockedSignals::new()?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let status = runtime.block_on(LocalSet::new().run_until(serve(setup, read, signals, passed)));
-    // Threads that read or write files may hang in a stalled disk; they end with the process.
+    // Threads that read or write files may hang on a stalled disk; they end with the process.
     runtime.shutdown_background();
     status
 }
 
-/// Opens what is listened on, gives up what is not needed any more, and starts to serve.
+/// Opens the sockets, drops privileges and starts to serve.
 fn start(setup: Setup, read: Read, passed: Vec<ListeningSocket>) -> Result<Server, StartError> {
+    setup.log_start();
+    warn_of_root(&setup.config);
     let (listeners, unused) = Listeners::open(&setup.config, passed)?;
     for socket in unused {
         tracing::warn!(name = socket.name, "passed socket for {} closed: it is not in the config", socket.endpoint());
@@ -55,11 +58,15 @@ fn start(setup: Setup, read: Read, passed: Vec<ListeningSocket>) -> Result<Serve
     let mut xdp = Xdp::prepare(&setup.config);
     xdp.as_mut().map_or(Ok(()), |xdp| xdp.require(&setup.config))?;
     let confinement = confine(&setup, listeners.admin_socket())?;
-    Server::start(setup, listeners, xdp, confinement, Carried::default(), read)
+    Server::start(setup, listeners, xdp, confinement, CarriedState::default(), read)
 }
 
-/// The life of the control thread.
-async fn serve(setup: Setup, read: Read, signals: Blocked, passed: Vec<ListeningSocket>) -> io::Result<ExitCode> {
+async fn serve(
+    setup: Setup,
+    read: Read,
+    signals: BlockedSignals,
+    passed: Vec<ListeningSocket>,
+) -> io::Result<ExitCode> {
     let mut manager = ServiceManager::new(Contact::from_environment(), &passed);
     let mut server = match start(setup, read, passed) {
         Ok(server) => server,
@@ -73,7 +80,7 @@ async fn serve(setup: Setup, read: Read, signals: Blocked, passed: Vec<Listening
     tracing::info!("ready {}", server.bound());
     keep(&mut manager, &server);
     manager.ready(&format!("serving {}", server.bound()));
-    // Never, without a manager.
+    // Unused without a manager.
     let mut tick = interval(manager.interval().unwrap_or(Duration::from_secs(1)));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -90,7 +97,7 @@ async fn serve(setup: Setup, read: Read, signals: Blocked, passed: Vec<Listening
             _ = tick.tick(), if manager.interval().is_some() => manager.tick(server.makes_progress()),
             event = server.supervise() => match event {
                 ServerEvent::Lost(loss) => end_with(&loss),
-                // There is nobody to tell.
+                // Without a supervisor, these events have no receiver.
                 ServerEvent::Known(_) | ServerEvent::ZoneSaved => {}
                 ServerEvent::Asked(ProcessChange::Stop, answer) => {
                     tracing::info!("stop: {}", server.stopping());
@@ -102,7 +109,7 @@ async fn serve(setup: Setup, read: Read, signals: Blocked, passed: Vec<Listening
                     answer,
                 ) => {
                     tracing::warn!("{} refused: {NO_SUPERVISOR}", change.label());
-                    let _ = answer.send(Err(Refused::Conflict(NO_SUPERVISOR.to_owned())));
+                    let _ = answer.send(Err(ChangeRefusal::Conflict(NO_SUPERVISOR.to_owned())));
                 }
                 ServerEvent::Reloading => manager.reloading(),
                 ServerEvent::Reloaded { edition, error } => {
@@ -114,32 +121,30 @@ async fn serve(setup: Setup, read: Read, signals: Blocked, passed: Vec<Listening
         }
     }
     manager.stopping();
-    let rest = if manager.is_keeping() { Rest::Kept } else { Rest::Taken };
+    let rest = if manager.is_keeping() { QueuedQueryFate::Kept } else { QueuedQueryFate::Taken };
     let mut drain = pin!(server.drain(rest));
     let (drained, summary, _) = loop {
         tokio::select! {
             drained = &mut drain => break drained,
-            // It ends by itself.
+            // The drain ends by itself, so the watchdog always sees progress.
             _ = tick.tick(), if manager.interval().is_some() => manager.tick(true),
         }
     };
-    // Threads may still run; they end with the process.
     std::process::exit(drained.report(&summary))
 }
 
-/// Has the service manager keep what the server listens on.
+/// Passes the listening sockets to the service manager to keep.
 fn keep(manager: &mut ServiceManager, server: &Server) {
     let kept = server.listeners().to_pass().and_then(|sockets| manager.keep(&sockets));
     kept.unwrap_or_else(|error| {
-        tracing::warn!(%error, "the service manager does not keep what is listened on: raise the limit of descriptors");
+        tracing::warn!(%error, "the service manager cannot store the listening sockets: raise the limit of file descriptors");
     });
 }
 
-/// Ends the process at once, since a part of it is lost.
+/// Ends the process at once, because a part of it failed.
 fn end_with(loss: &Loss) -> ! {
     loss.report();
     std::process::exit(1);
 }
 
-/// What is said to whoever asks one process to have another take over.
-const NO_SUPERVISOR: &str = "there is no supervisor to start another process: set [supervisor] in the config and start hedgerow anew, the way it was started";
+const NO_SUPERVISOR: &str = "there is no supervisor to start another process: set [supervisor] in the config and start hedgerow again in the same way";

@@ -1,13 +1,12 @@
-//! `hedgerow schema`: the JSON Schema of the configuration, for editors, and its reference as Markdown, for the docs.
+//! `hedgerow schema`: the JSON Schema of the configuration, and its reference as Markdown.
 
 use std::process::ExitCode;
 
 use super::print;
 use crate::config::description::Shape;
-use crate::config::reference::{self, Key, KeyDefault, Section};
+use crate::config::reference::{self, KeyDefault, ReferenceKey, ReferenceSection};
 use crate::config::schema::schema;
 
-/// The options.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Write the reference of all keys as Markdown instead
@@ -15,7 +14,6 @@ pub(super) struct Args {
     markdown: bool,
 }
 
-/// Runs the command.
 pub(super) fn run(args: &Args) -> ExitCode {
     if args.markdown {
         return print(markdown().as_bytes());
@@ -23,7 +21,6 @@ pub(super) fn run(args: &Args) -> ExitCode {
     print(format!("{:#}\n", schema()).as_bytes())
 }
 
-/// The reference as Markdown.
 fn markdown() -> String {
     let shape = reference::shape();
     let mut text = String::new();
@@ -38,9 +35,6 @@ fn markdown() -> String {
         if !section.example.is_empty() {
             text.push_str(&format!("```toml,fragment\n[authorities.ts1]\n{}\n```\n", section.example.join("\n")));
         }
-        if !section.keys.is_empty() {
-            text.push_str("| Key | Default | Takes | |\n|---|---|---|---|\n");
-        }
         section.keys.iter().for_each(|key| text.push_str(&row(&section, key, &shape)));
         if let Some((_, page)) = PAGES.iter().find(|(name, _)| *name == section.name) {
             text.push_str(&format!("\nMore: {page}.\n"));
@@ -50,27 +44,39 @@ fn markdown() -> String {
     text
 }
 
-/// One key as a row of a table.
-fn row(section: &Section, key: &Key, shape: &Shape) -> String {
-    let cell = |text: &str| text.replace('|', "\\|");
-    let comment = key.comment.join(" ");
-    let default = match section.default_of(key, shape) {
-        KeyDefault::Shown => format!("`{}`", key.value),
-        KeyDefault::Nothing => format!("none; such as `{}`", key.value),
-        KeyDefault::Required => format!("must be there; such as `{}`", key.value),
-    };
+fn row(section: &ReferenceSection, key: &ReferenceKey, shape: &Shape) -> String {
+    let comment = key.comment.join(" ").replace(" (no default)", "");
     let takes = section.takes(key, shape);
-    format!("| `{}` | {} | {} | {} |\n", key.name, cell(&default), cell(&takes), cell(&comment))
+    let takes = brief(&takes);
+    let (name, value) = (&key.name, &key.value);
+    match section.default_of(key, shape) {
+        KeyDefault::Shown => format!("- `{name} = {value}` ({takes}): {comment}\n"),
+        KeyDefault::Nothing => format!("- `{name}` ({takes}, no default, such as `{value}`): {comment}\n"),
+        KeyDefault::Required => format!("- `{name}` ({takes}, required, such as `{value}`): {comment}\n"),
+    }
 }
 
-/// Where a section is told of at length.
+fn brief(takes: &str) -> &str {
+    // The default or the comment shows an example, and the comment lists the words.
+    let kind = takes.split(" such as ").next().unwrap_or(takes).trim_end_matches(',');
+    match kind {
+        "true or false" => "boolean",
+        _ if kind.starts_with("one of ") => "word",
+        _ => {
+            let obvious = ["a duration from ", "an integer from ", "a number from ", "an ", "a ", "the "];
+            obvious.iter().find_map(|start| kind.strip_prefix(start)).unwrap_or(kind)
+        }
+    }
+}
+
+/// The pages that describe a section at length.
 const PAGES: &[(&str, &str)] = &[
     ("", "[least privilege](deploy.md#least-privilege), [when busy polling pays](deploy.md#systemd)"),
     ("forwarder.connections", "[connections by TCP](hostile.md#connections-by-tcp)"),
     ("forwarder.limits", "[what one client may have](hostile.md#what-one-client-may-have)"),
-    ("pools.ts", "[races](races.md), [who is asked](balance.md#who-is-asked), [choosing a policy](simulate.md)"),
+    ("pools.ts", "[races](races.md), [balancing](balance.md#who-is-asked), [choosing a policy](simulate.md)"),
     ("pools.ts.hedge", "[races](races.md)"),
-    ("pools.ts.health", "[who is up](balance.md#who-is-up)"),
+    ("pools.ts.health", "[health](balance.md#who-is-up)"),
     ("authorities.ts1", "[zones](zones.md), [cookies](hostile.md#cookies)"),
     ("authorities.ts1.rate_limit", "[what one client may have](hostile.md#what-one-client-may-have)"),
     ("keys.replica", "[zone transfers](transfers.md)"),

@@ -17,25 +17,26 @@ use crate::load::{self, LoadError, Loader, Setup};
 use crate::wire::Name;
 use crate::zone::{Identity, Miss};
 
-/// The options; each is the config key of the same name, with the same words and default.
+/// The options. Each corresponds to the config key of the same name, with the same values and default.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where to listen: ADDRESS[:PORT] by UDP and TCP, or with tcp://, tls://, https://, http:// or quic:// before it; may be given several times
+    /// Where to listen: ADDRESS[:PORT] by UDP and TCP, or with tcp://, tls://, https://, http:// or quic://
+    /// before it; may be given several times
     #[arg(short, long, value_name = "ADDR", required = true, value_parser = listen_address)]
     listen: Vec<ListenUrl>,
-    /// The chain of certificates that encrypted listeners show, in PEM, the leaf first
+    /// The certificate chain of encrypted listeners, in PEM, the leaf first
     #[arg(long, value_name = "FILE", requires = "key")]
     certificate: Option<PathBuf>,
-    /// The key of that, in PEM
+    /// The private key of the certificate, in PEM
     #[arg(long, value_name = "FILE", requires = "certificate")]
     key: Option<PathBuf>,
-    /// What is said of a name that is in no table: silent | nxdomain | refused [default: silent]
+    /// The response for a name that is in no table: silent | nxdomain | refused [default: silent]
     #[arg(long, value_name = "WORD", value_parser = words::miss)]
     miss: Option<Miss>,
     /// TTL of table records [default: 300s]
     #[arg(long, value_name = "DURATION", value_parser = words::ttl)]
     ttl: Option<Duration>,
-    /// The name of the zone, if the files do not say it themselves: makes them master files
+    /// The name of the zone, for master files that do not name it
     #[arg(long, value_name = "NAME", value_parser = words::domain_name)]
     origin: Option<Name>,
     /// An etcd to register in, http://ADDRESS:PORT; may be given several times
@@ -44,7 +45,7 @@ pub(super) struct Args {
     /// The key to register under, for as long as all zones are served
     #[arg(long, value_name = "KEY", requires = "etcd", value_parser = etcd_key)]
     register: Option<String>,
-    /// Where others ask this server, if not at the first listen address
+    /// The address to register [default: the first listen address]
     #[arg(long, value_name = "ADDR", requires = "register", value_parser = words::backend_address)]
     address: Option<SocketAddr>,
     /// Tables of lines HOST ADDRESS TYPE, or zones in master file format
@@ -52,11 +53,10 @@ pub(super) struct Args {
     zones: Vec<PathBuf>,
 }
 
-/// Runs the command.
 pub(super) fn run(args: Args) -> ExitCode {
     let is_any = args.listen.first().is_some_and(|first| first.address.socket.ip().is_unspecified());
     if args.register.is_some() && args.address.is_none() && is_any {
-        eprintln!("hedgerow ts: nobody is reached at any address: say with --address where others ask this server");
+        eprintln!("hedgerow ts: the listen address is unspecified and cannot be registered: set --address");
         return ExitCode::from(EXIT_USAGE);
     }
     if let Some(listener) = lacks_certificate(&args.listen, args.certificate.is_some()) {
@@ -74,7 +74,6 @@ pub(super) fn run(args: Args) -> ExitCode {
     }
 }
 
-/// The config that the options stand for, with its zones.
 fn load(args: &Args, loader: &mut Loader) -> Result<Setup, LoadError> {
     let listen: Vec<ListenConfig> = args.listen.iter().cloned().map(Into::into).collect();
     let rate_limit = usual_rate_limit(&listen);

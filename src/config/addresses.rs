@@ -1,48 +1,47 @@
-//! Readers of addresses: where we listen, whom we ask, and what those must show.
+//! Readers of listen addresses, backend addresses and pins.
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::words::Expected;
+use super::words::Expectation;
 use crate::address::{BackendAddress, BackendUrl, BadAddress, Pin};
 
 /// Reads an address to listen on: IP and port, where port 0 lets the system choose.
-pub fn listen_address(text: &str) -> Result<SocketAddr, Expected> {
+pub fn listen_address(text: &str) -> Result<SocketAddr, Expectation> {
     socket_address(text)
 }
 
 /// Reads the address of a backend: IP and port, such as one can send to.
-pub fn backend_address(text: &str) -> Result<SocketAddr, Expected> {
+pub fn backend_address(text: &str) -> Result<SocketAddr, Expectation> {
     let address = socket_address(text)?;
     if address.port() == 0 {
-        return Err(Expected::new("a port from 1 to 65535, since nobody is reached at port 0"));
+        return Err(Expectation::new("a port from 1 to 65535, since port 0 cannot be reached"));
     }
     if address.ip().is_unspecified() {
-        return Err(Expected::new("the address of one host, since any address is only for listening"));
+        return Err(Expectation::new("the address of one host, since any address is only for listening"));
     }
     if address.ip().is_multicast() {
-        return Err(Expected::new("the address of one host, not of a multicast group"));
+        return Err(Expectation::new("the address of one host, not of a multicast group"));
     }
     Ok(address)
 }
 
-/// Reads a backend, or a server that a zone is transferred from: an address, perhaps with a scheme and the name that its certificate bears.
-pub fn backend(text: &str) -> Result<BackendUrl, Expected> {
-    text.parse().map_err(|bad: BadAddress| Expected::new(bad.to_string()).matching(URL))
+/// Reads a backend or a primary: an address, optionally with a scheme and the name in its certificate.
+pub fn backend(text: &str) -> Result<BackendUrl, Expectation> {
+    text.parse().map_err(|bad: BadAddress| Expectation::new(bad.to_string()).matching(URL))
 }
 
-/// Reads a backend that joins while the server runs: an address, perhaps with a scheme.
-pub fn member_address(text: &str) -> Result<BackendAddress, Expected> {
-    text.parse().map_err(|bad: BadAddress| Expected::new(bad.to_string()).matching(URL))
+/// Reads a backend that joins at run time: an address, optionally with a scheme.
+pub fn member_address(text: &str) -> Result<BackendAddress, Expectation> {
+    text.parse().map_err(|bad: BadAddress| Expectation::new(bad.to_string()).matching(URL))
 }
 
-/// Reads IP and port, with a remedy for what people commonly write instead.
-fn socket_address(text: &str) -> Result<SocketAddr, Expected> {
+fn socket_address(text: &str) -> Result<SocketAddr, Expectation> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
     if let Ok(ip) = text.parse::<IpAddr>() {
         let example = SocketAddr::new(ip, 53);
-        return Err(Expected::new(format!("an address with its port, such as \"{example}\"")).matching(ADDRESS));
+        return Err(Expectation::new(format!("an address with its port, such as \"{example}\"")).matching(ADDRESS));
     }
     let example = "such as \"127.0.0.1:53\" or \"[::1]:53\"";
     let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
@@ -52,20 +51,17 @@ fn socket_address(text: &str) -> Result<SocketAddr, Expected> {
     } else {
         format!("an IP address with its port, {example}")
     };
-    Err(Expected::new(what).matching(ADDRESS))
+    Err(Expectation::new(what).matching(ADDRESS))
 }
 
 /// Reads the pin of a public key.
-pub fn pin(text: &str) -> Result<Pin, Expected> {
-    text.parse().map_err(|bad: BadAddress| Expected::new(bad.to_string()).matching(PIN))
+pub fn pin(text: &str) -> Result<Pin, Expectation> {
+    text.parse().map_err(|bad: BadAddress| Expectation::new(bad.to_string()).matching(PIN))
 }
 
-/// IP and port.
 const ADDRESS: &str = "^([0-9.]+|\\[[0-9A-Fa-f:.]+(%[0-9]+)?\\]):[0-9]+$";
 
-/// An address with its scheme, its port and a name, or without them.
 const URL: &str =
     "^([A-Za-z0-9]+://)?([0-9.]+|[0-9A-Fa-f:.]+|\\[[0-9A-Fa-f:.]+(%[0-9]+)?\\])(:[0-9]+)?(/[^#]*)?(#.+)?$";
 
-/// A SHA-256 in base64.
 const PIN: &str = "^sha256/[A-Za-z0-9+/]{43}=$";

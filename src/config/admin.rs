@@ -1,32 +1,31 @@
-//! `[admin]`: where the admin server listens, by which ways it takes changes, and what it shows.
+//! `[admin]`: where the admin server listens, how it accepts changes, and what it shows.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use super::listen::Listening;
-use super::section::Section;
-use super::words::Expected;
+use super::listen::ListenReferences;
+use super::section::ConfigSection;
+use super::words::Expectation;
 use super::{AdminConfig, AdminSocket, limits, words};
 use crate::address::{ListenAddress, Scheme};
 
 impl AdminConfig {
-    /// The default of `listen`: only this host reaches it.
+    /// The default of `listen`: reachable from this host only.
     pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5380);
 
-    /// The default of `socket`: `hedgerow ctl` finds it without being told.
+    /// The default of `socket`: a path at which `hedgerow ctl` looks by itself.
     pub const SOCKET: AdminSocket = AdminSocket::Auto;
 
-    /// The default of `page`: it shows what whoever reaches the listener can read anyway.
+    /// The default of `page`: the page shows only what the listener serves anyway.
     pub const PAGE: bool = true;
 
-    /// The default of `names`: who asks for what is counted by nobody who was not told to.
+    /// The default of `names`: query names are not counted unless the operator asks for it.
     pub const NAMES: bool = false;
 
-    /// The default of `backend_series`: each backend has some 50 lines in `/metrics`, and thousands of series are a burden to who keeps them.
+    /// The default of `backend_series`: each backend adds some 50 lines to `/metrics`.
     pub const BACKEND_SERIES: u16 = 200;
 
-    /// Reads what can be read of `[admin]` in the text of a broken config, and the name of `user`. A key that is wrong has its default, and a
-    /// text that is not TOML has neither.
+    /// Reads the legible part of `[admin]` and the name of `user` from a broken config.
     pub fn salvage(text: &str, folder: &Path) -> (Option<Self>, Option<String>) {
         let table: toml::Table = text.parse().unwrap_or_default();
         let admin = table.get("admin").and_then(toml::Value::as_table).map(|admin| {
@@ -45,8 +44,11 @@ impl AdminConfig {
     }
 }
 
-/// Reads `[admin]`. Token file and socket are relative to `folder`; the listener goes to `listening`.
-pub(super) fn read<'d>(mut section: Section<'d>, folder: &Path, listening: &mut Listening<'d>) -> AdminConfig {
+pub(super) fn read<'d>(
+    mut section: ConfigSection<'d>,
+    folder: &Path,
+    listening: &mut ListenReferences<'d>,
+) -> AdminConfig {
     let spot = section.spot.clone();
     let (listen, spot) = match section.take("listen") {
         Some(node) => (node.parsed(words::listen_address).unwrap_or(AdminConfig::LISTEN), node.spot),
@@ -62,12 +64,11 @@ pub(super) fn read<'d>(mut section: Section<'d>, folder: &Path, listening: &mut 
     AdminConfig { listen, token_file: token_file.map(|file| folder.join(file)), socket, page, names, backend_series }
 }
 
-/// Reads `auto`, `off`, or a path.
-fn read_socket(text: &str, folder: &Path) -> Result<AdminSocket, Expected> {
+fn read_socket(text: &str, folder: &Path) -> Result<AdminSocket, Expectation> {
     match text {
         "auto" => Ok(AdminSocket::Auto),
         "off" => Ok(AdminSocket::Off),
-        "" => Err(Expected::new("auto, off, or the path of a socket").matching(words::NOT_EMPTY)),
+        "" => Err(Expectation::new("auto, off, or the path of a socket").matching(words::NOT_EMPTY)),
         path => words::socket_path(path, folder).map(AdminSocket::At),
     }
 }
@@ -80,10 +81,8 @@ mod tests {
     use super::super::tests::check;
     use super::*;
 
-    /// Something to run.
     const REST: &str = "[authorities.a]\nlisten = [\"127.0.0.1:5301\"]\nzones = [\"a.txt\"]\n";
 
-    /// Checks what is read from a section with this content.
     fn check_read(content: &str, listen: &str, token_file: Option<&str>) {
         check_all(content, listen, token_file, AdminSocket::Auto);
     }

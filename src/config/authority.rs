@@ -1,28 +1,25 @@
-//! `[authorities.*]`: the TS that this process runs itself.
+//! `[authorities.*]`: the authorities that this process runs.
 
 use std::path::{Path, PathBuf};
 
 use super::catalog;
 use super::clients::{read_access, read_rate_limit};
-use super::listen::{self, Listening};
-use super::section::{Node, Section, Spot, note_repeats};
+use super::listen::{self, ListenReferences};
+use super::section::{ConfigNode, ConfigSection, DocumentSpot, note_repeats};
 use super::transfer::{Claims, Transfers};
-use super::{AuthorityConfig, Expected, ZoneSource, connections, cookies, discover, words};
+use super::{AuthorityConfig, Expectation, ZoneSource, connections, cookies, discover, words};
 use crate::limit::AccessRules;
-use crate::zone::{Identity, Text};
+use crate::zone::{Identity, IdentityText};
 
-/// An example of what `zones` takes.
 const ZONES_EXAMPLE: &str = "[\"zones/ts1.txt\"]";
 
-/// Reads `[authorities.NAME]`. Zone files are relative to `folder`; each listener goes to `listening`, and what
-/// else must be looked at together to `claims`.
 pub(super) fn read<'d>(
     name: &str,
-    mut section: Section<'d>,
+    mut section: ConfigSection<'d>,
     folder: &Path,
-    listening: &mut Listening<'d>,
+    listening: &mut ListenReferences<'d>,
     claims: &mut Claims<'d>,
-    etcd_uses: &mut Vec<Spot<'d>>,
+    etcd_uses: &mut Vec<DocumentSpot<'d>>,
 ) -> AuthorityConfig {
     let listen = section.require("listen", "[\"127.0.0.1:5301\"]");
     let zones = section.require("zones", ZONES_EXAMPLE);
@@ -59,29 +56,26 @@ pub(super) fn read<'d>(
     authority
 }
 
-/// Reads one of the texts that a server says of itself.
-fn read_text(section: &mut Section<'_>, key: &'static str) -> Option<Text> {
-    let text = |text: &str| Text::new(text.as_bytes()).ok_or_else(|| Expected::new("at most 255 octets"));
+fn read_text(section: &mut ConfigSection<'_>, key: &'static str) -> Option<IdentityText> {
+    let text = |text: &str| IdentityText::new(text.as_bytes()).ok_or_else(|| Expectation::new("at most 255 octets"));
     section.take(key)?.parsed(text)
 }
 
-/// Reads `zones`: at least one, none twice. One file may be the zone of several origins.
 fn read_zones<'d>(
-    node: &Node<'d>,
+    node: &ConfigNode<'d>,
     folder: &Path,
     transfers: &mut Transfers<'d>,
     claims: &mut Claims<'d>,
 ) -> Vec<ZoneSource> {
-    let mut read = |item: Node<'d>| Some((read_zone(&item, folder, transfers, claims)?, item.spot));
+    let mut read = |item: ConfigNode<'d>| Some((read_zone(&item, folder, transfers, claims)?, item.spot));
     let zones: Vec<_> = node.items(ZONES_EXAMPLE).into_iter().filter_map(&mut read).collect();
     note_repeats(zones.iter().cloned(), |zone| format!("{} is loaded", zone.file.display()));
     transfers.note_repeats(zones.iter().filter_map(|(zone, _)| zone.origin.as_ref()));
     zones.into_iter().map(|(zone, _)| zone).collect()
 }
 
-/// Reads one zone: a file name, or a table with one. A zone that comes from elsewhere goes to `transfers`.
 fn read_zone<'d>(
-    item: &Node<'d>,
+    item: &ConfigNode<'d>,
     folder: &Path,
     transfers: &mut Transfers<'d>,
     claims: &mut Claims<'d>,
@@ -104,7 +98,6 @@ fn read_zone<'d>(
     Some(ZoneSource { file: folder.join(file?), origin: origin.map(|origin| origin.folded()) })
 }
 
-/// Where the zones are saved that catalogs list: beside the first catalog, in a folder for each authority.
 fn members_folder(name: &str, folder: &Path, transfers: &Transfers<'_>) -> PathBuf {
     let first = transfers.catalogs.first().map(|catalog| &catalog.rules.catalog);
     let file = transfers.secondaries.iter().find(|secondary| Some(&secondary.zone) == first).map(|first| &first.file);
@@ -112,7 +105,6 @@ fn members_folder(name: &str, folder: &Path, transfers: &Transfers<'_>) -> PathB
     beside.join("members").join(safe_file_name(name))
 }
 
-/// A name as a file name that leads nowhere else, and no two names the same.
 fn safe_file_name(name: &str) -> String {
     let safe = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_');
     let escape = |octet: u8| if safe(octet) { char::from(octet).to_string() } else { format!("%{octet:02x}") };
@@ -123,7 +115,6 @@ fn safe_file_name(name: &str) -> String {
 mod tests {
     use super::super::tests::check;
 
-    /// Checks the problem of an authority with `line`, the second line of the file.
     fn check_authority(line: &str, expected: &str) {
         let mut text = format!("[authorities.ts1]\n{line}\n");
         for (key, value) in [("listen", "[\"127.0.0.1:5301\"]"), ("zones", "[\"ts1.txt\"]")] {

@@ -1,67 +1,62 @@
-//! `pools.*.backends`: where each is asked and how, its label, its share of the load, and what it must show to be believed.
+//! `pools.*.backends`: address, transport, label, weight, and what authenticates the backend.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::section::{Node, Section, Spot, note_repeats};
+use super::section::{ConfigNode, ConfigSection, DocumentSpot, note_repeats};
 use super::{limits, words};
 use crate::address::{BackendAddress, BackendUrl, HttpPath, Pin, Scheme, ServerIdentity, Verify};
 
-/// An example of what `backends` takes.
 pub(super) const BACKENDS_EXAMPLE: &str = "[\"127.0.0.1:5301\"]";
 
 /// One entry of `pools.*.backends`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BackendConfig {
-    /// Where it is asked, and how.
+    /// The address and transport of the backend.
     pub address: BackendAddress,
-    /// Its label in logs and metrics; the address when none was given.
+    /// The label in logs and metrics; defaults to the address.
     pub name: String,
     /// Share of the load, 1 to 1000.
     pub weight: u16,
-    /// The machine that it is a way to; none: it is the only way to its own.
+    /// The machine behind this address. `None`: no other backend shares its machine.
     #[serde(default)]
     pub server: Option<String>,
-    /// Under which path it answers, by HTTP.
+    /// The path of DNS over HTTPS.
     #[serde(default)]
     pub path: HttpPath,
-    /// Whether a header of the PROXY protocol tells it who asks.
+    /// True if a PROXY protocol header passes on the address of the client.
     #[serde(default)]
     pub proxy_protocol: bool,
-    /// True if its AD is believed; none: as its pool has it.
+    /// True if the AD bit is trusted. `None`: the pool decides.
     #[serde(default)]
     pub trust_ad: Option<bool>,
-    /// Who it must be, where it has to prove that.
+    /// The identity that an encrypted backend must prove.
     #[serde(default)]
     pub trust: TrustConfig,
 }
 
-/// Who a backend must be that is asked by TLS. Of others it says nothing.
+/// The identity of a TLS backend; unused for other transports.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrustConfig {
-    /// What its certificate must be.
+    /// The name or key that the certificate must match.
     pub identity: ServerIdentity,
-    /// The file with the certificates that vouch for it; none: those of this system. Already resolved against the folder of the
-    /// config file.
+    /// The file with trusted CA certificates, already resolved. `None`: those of the system.
     pub ca: Option<PathBuf>,
-    /// The section of `[certificates]` that it is shown if it wants to know who asks.
+    /// The section of `[certificates]` with the client certificate.
     #[serde(default)]
     pub certificate: Option<String>,
 }
 
-/// What backends name that is to be looked at when all has been read.
 #[derive(Default)]
-pub(super) struct Asked<'d> {
-    /// Where they are asked.
-    pub(super) addresses: Vec<(SocketAddr, Spot<'d>)>,
-    /// The certificates that they are shown.
-    pub(super) certificates: Vec<(String, Spot<'d>)>,
+pub(super) struct BackendReferences<'d> {
+    pub(super) addresses: Vec<(SocketAddr, DocumentSpot<'d>)>,
+    pub(super) certificates: Vec<(String, DocumentSpot<'d>)>,
 }
 
 impl BackendConfig {
-    /// A backend at this address, which has the address as its label.
+    /// A backend at this address, labeled by the address.
     pub fn at(address: impl Into<BackendAddress>) -> Self {
         let address = address.into();
         Self {
@@ -76,7 +71,7 @@ impl BackendConfig {
         }
     }
 
-    /// A backend at this URL, with the address as its label, and the path if one is written.
+    /// A backend at this URL, labeled by the address.
     pub fn of_url(BackendUrl { address, path, name }: BackendUrl) -> Self {
         let mut backend = Self::at(address);
         backend.trust.identity.name = name;
@@ -87,8 +82,8 @@ impl BackendConfig {
         backend
     }
 
-    /// True if its AD is believed (RFC 4035 section 4.9.3), where its pool has set this. By default no party on the path may be able to
-    /// set it: by loopback, and by an encrypted transport to a backend that proves its name or its key.
+    /// Returns true if the AD bit is trusted (RFC 4035 section 4.9.3). By default only if no party on the
+    /// path can set it: over loopback, or over an encrypted transport with a proven name or key.
     pub fn is_ad_trusted(&self, pool: Option<bool>) -> bool {
         self.trust_ad.or(pool).unwrap_or_else(|| {
             let is_proven = self.address.scheme.is_encrypted() && self.trust.identity.verify != Verify::None;
@@ -97,23 +92,20 @@ impl BackendConfig {
     }
 }
 
-/// Reads `backends`: at least one unless others may come by themselves, none twice by address or by name. The address of each
-/// goes to `asked` with its spot, and so does the certificate that it is shown.
 pub(super) fn read_all<'d>(
-    node: &Node<'d>,
+    node: &ConfigNode<'d>,
     may_be_empty: bool,
     folder: &Path,
-    asked: &mut Asked<'d>,
+    asked: &mut BackendReferences<'d>,
 ) -> Vec<BackendConfig> {
     let items = if may_be_empty { node.any_items(BACKENDS_EXAMPLE) } else { node.items(BACKENDS_EXAMPLE) };
     let certificates = &mut asked.certificates;
-    let read = |item: &Node<'d>| Some((read(item, folder, certificates)?, item.spot.clone()));
+    let read = |item: &ConfigNode<'d>| Some((read(item, folder, certificates)?, item.spot.clone()));
     let backends: Vec<_> = items.iter().filter_map(read).collect();
 
     let addresses = backends.iter().map(|(backend, spot)| (backend.address, spot.clone()));
     asked.addresses.extend(addresses.clone().map(|(address, spot)| (address.socket, spot)));
     note_repeats(addresses, |address| format!("backend {address} stands in this pool"));
-    // Unnamed backends share a name only if they share an address, which is noted already.
     let named = backends.iter().filter(|(backend, _)| backend.name != backend.address.to_string());
     note_repeats(named.map(|(backend, spot)| (backend.name.as_str(), spot.clone())), |name| {
         format!("the name {name:?} stands in this pool")
@@ -121,8 +113,11 @@ pub(super) fn read_all<'d>(
     backends.into_iter().map(|(backend, _)| backend).collect()
 }
 
-/// Reads one backend: an address, or a table with an address.
-fn read<'d>(item: &Node<'d>, folder: &Path, certificates: &mut Vec<(String, Spot<'d>)>) -> Option<BackendConfig> {
+fn read<'d>(
+    item: &ConfigNode<'d>,
+    folder: &Path,
+    certificates: &mut Vec<(String, DocumentSpot<'d>)>,
+) -> Option<BackendConfig> {
     let Some(mut section) = item.table() else { return item.parsed(words::backend).map(BackendConfig::of_url) };
     let address = section.require("address", "\"127.0.0.1:5301\"").and_then(|node| node.parsed(words::backend));
     let name = section.take("name").and_then(|node| node.parsed(words::label));
@@ -144,24 +139,23 @@ fn read<'d>(item: &Node<'d>, folder: &Path, certificates: &mut Vec<(String, Spot
     })
 }
 
-/// Reads whether a backend is told who asks, which is for those alone that are asked in the clear and without HTTP.
-fn read_proxy_protocol(section: &mut Section<'_>, url: Option<&BackendUrl>) -> bool {
+fn read_proxy_protocol(section: &mut ConfigSection<'_>, url: Option<&BackendUrl>) -> bool {
     let Some(node) = section.take("proxy_protocol") else { return false };
-    let is_told = node.boolean().unwrap_or_default();
+    let is_set = node.boolean().unwrap_or_default();
     let may_be = |url: &BackendUrl| matches!(url.address.scheme, Scheme::Plain | Scheme::Tcp);
-    if is_told && !url.is_none_or(may_be) {
-        node.spot
-            .note("backends by UDP and TCP alone are told who asks, write the address without a scheme or with tcp://");
+    if is_set && !url.is_none_or(may_be) {
+        node.spot.note(
+            "proxy_protocol works only for backends by UDP and TCP, write the address without a scheme or with tcp://",
+        );
     }
-    is_told
+    is_set
 }
 
-/// Reads what a backend by TLS must show.
 pub(super) fn read_trust<'d>(
-    section: &mut Section<'d>,
+    section: &mut ConfigSection<'d>,
     url: Option<&BackendUrl>,
     folder: &Path,
-    certificates: &mut Vec<(String, Spot<'d>)>,
+    certificates: &mut Vec<(String, DocumentSpot<'d>)>,
 ) -> TrustConfig {
     let is_plain = url.is_some_and(|url| !url.address.scheme.is_encrypted());
     let mut take = |key: &'static str| {
@@ -179,12 +173,12 @@ pub(super) fn read_trust<'d>(
     if let Some((Verify::Pin, spot)) = &verify
         && pins.is_empty()
     {
-        spot.note(format!("nothing would be believed, write pins = {PINS_EXAMPLE}"));
+        spot.note(format!("no certificate would be accepted, write pins = {PINS_EXAMPLE}"));
     }
     if let Some((Verify::None, spot)) = &verify
         && !pins.is_empty()
     {
-        spot.note("pins are not looked at then, write verify = \"pin\"");
+        spot.note("pins have no effect with this verify, write verify = \"pin\"");
     }
     let verify = verify.map(|(verify, _)| verify).unwrap_or_default();
     let identity = ServerIdentity { name: url.and_then(|url| url.name.clone()), verify, pins };
@@ -193,7 +187,6 @@ pub(super) fn read_trust<'d>(
     TrustConfig { identity, ca: ca.map(|ca| folder.join(ca)), certificate: certificate.map(|(name, _)| name) }
 }
 
-/// An example of what `pins` takes.
 const PINS_EXAMPLE: &str = "[\"sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"]";
 
 #[cfg(test)]
@@ -202,7 +195,6 @@ mod tests {
     use super::super::tests::check;
     use super::*;
 
-    /// The backends of a pool that are written so.
     fn read(backends: &str) -> Vec<BackendConfig> {
         let text = format!("[forwarder]\n[pools.ts]\nbackends = [{backends}]\n");
         Config::parse(&text, "c.toml", Path::new("/etc/hedgerow")).expect(backends).pools.remove(0).backends
@@ -280,16 +272,16 @@ mod tests {
             ),
             (
                 "{ address = \"tls://192.0.2.1\", verify = \"pin\" }",
-                "53: pools.ts.backends[0].verify: nothing would be believed, write pins = \
+                "53: pools.ts.backends[0].verify: no certificate would be accepted, write pins = \
                  [\"sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"]",
             ),
             (
                 "{ address = \"tls://192.0.2.1\", verify = \"none\", pins = [\"sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"] }",
-                "53: pools.ts.backends[0].verify: pins are not looked at then, write verify = \"pin\"",
+                "53: pools.ts.backends[0].verify: pins have no effect with this verify, write verify = \"pin\"",
             ),
             (
                 "{ address = \"quic://192.0.2.1\", proxy_protocol = true }",
-                "62: pools.ts.backends[0].proxy_protocol: backends by UDP and TCP alone are told who asks, write the address \
+                "62: pools.ts.backends[0].proxy_protocol: proxy_protocol works only for backends by UDP and TCP, write the address \
                  without a scheme or with tcp://",
             ),
             (

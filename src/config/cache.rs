@@ -1,15 +1,14 @@
-//! `[cache]`: how much is kept, and for how long.
+//! `[cache]`: size of the cache and lifetimes.
 
 use std::path::Path;
 use std::time::Duration;
 
-use super::section::Section;
+use super::section::ConfigSection;
 use super::{CacheConfig, limits, words};
-use crate::cache::Rules;
+use crate::cache::CacheRules;
 
-/// Reads `[cache]`. The file to persist in is relative to `folder`.
-pub(super) fn read(mut section: Section<'_>, folder: &Path) -> CacheConfig {
-    let usual = Rules::default();
+pub(super) fn read(mut section: ConfigSection<'_>, folder: &Path) -> CacheConfig {
+    let usual = CacheRules::default();
     let size = section.parsed("size", words::size, CacheConfig::SIZE);
     let ttl = |limits: limits::Limits<Duration>| move |text: &str| limits.parse_seconds(text);
     let min_ttl = section.take("min_ttl");
@@ -24,7 +23,7 @@ pub(super) fn read(mut section: Section<'_>, folder: &Path) -> CacheConfig {
             spot.note(format!("min_ttl {min} is above {key} {max}"));
         }
     }
-    let rules = Rules {
+    let rules = CacheRules {
         min_ttl,
         max_ttl,
         max_negative_ttl,
@@ -54,10 +53,8 @@ mod tests {
     use super::super::tests::check;
     use super::*;
 
-    /// Something to run.
     const REST: &str = "[forwarder]\n[pools.a]\nbackends = [\"192.0.2.1:53\"]\n";
 
-    /// What is read from a section with this content.
     fn read_section(content: &str) -> CacheConfig {
         let text = format!("[cache]\n{content}\n{REST}");
         let config =
@@ -69,7 +66,7 @@ mod tests {
     fn an_empty_section_is_a_cache_of_defaults() {
         let usual = CacheConfig {
             size: 64 << 20,
-            rules: Rules::default(),
+            rules: CacheRules::default(),
             persist: None,
             persist_every: Some(Duration::from_secs(900)),
         };
@@ -94,7 +91,7 @@ mod tests {
             "#,
         );
         let seconds = Duration::from_secs;
-        let rules = Rules {
+        let rules = CacheRules {
             min_ttl: seconds(5),
             max_ttl: seconds(3600),
             max_negative_ttl: seconds(600),

@@ -1,61 +1,60 @@
-//! What the config says of catalog zones (RFC 9432): those that tell which zones an authority has, and those that it tells others
-//! with.
+//! Catalog zones (RFC 9432), consumed and produced.
 
 use std::path::{Path, PathBuf};
 
 use super::primary::{PrimaryConfig, read_primaries};
-use super::section::{Node, Section, Spot};
+use super::section::{ConfigNode, ConfigSection, DocumentSpot};
 use super::transfer::{
     Claims, PRIMARIES_EXAMPLE, SECONDARY, SecondaryConfig, Sharing, Transfers, read_access, read_sharing, usual_file,
 };
-use super::{Expected, limits, words};
+use super::{Expectation, limits, words};
 use crate::transfer::AccessList;
-use crate::transfer::catalog::{MAX_CATALOG_NAME, Rules};
+use crate::transfer::catalog::{CatalogRules, MAX_CATALOG_NAME};
 use crate::wire::Name;
 
-/// A catalog zone of other servers. The zone itself is one of the authority's secondaries.
+/// A consumed catalog zone. The zone itself is one of the authority's secondaries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CatalogConfig {
-    /// Its name, and what it may list.
-    pub rules: Rules,
-    /// Who may tell of a change of the zones that it lists, besides their primaries.
+    /// The name of the catalog and the zones that it may list.
+    pub rules: CatalogRules,
+    /// The senders of accepted NOTIFYs for listed zones, besides their primaries.
     pub notify_from: AccessList,
-    /// How the zones that it lists are had.
+    /// The transfer settings of listed zones.
     pub members: MemberConfig,
-    /// How those of a group are, by the name of the group.
+    /// The transfer settings by group name.
     pub groups: Vec<(String, MemberConfig)>,
 }
 
-/// How a zone is had that a catalog lists.
+/// The transfer settings of zones that a catalog lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberConfig {
-    /// Whom it is asked of, the first first; at least one.
+    /// The primaries in order of preference; at least one.
     pub primaries: Vec<PrimaryConfig>,
-    /// Octets of memory that a transfer may take.
+    /// The largest memory of a transfer, in bytes.
     pub max_size: usize,
-    /// To whom it goes on, and the key.
+    /// The servers that receive the zone, and their key.
     pub sharing: Sharing,
 }
 
-/// A catalog zone of our own: of all zones of the authority that go to others.
+/// A produced catalog zone: lists all zones of the authority that other servers may transfer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProducedCatalog {
-    /// Its name, in lower case.
+    /// The name in lower case.
     pub zone: Name,
-    /// Where it is saved, so that a restart changes no serial.
+    /// The file of the zone, so that a restart does not change the serial.
     pub file: PathBuf,
-    /// Who may have it.
+    /// The servers that receive the catalog.
     pub sharing: Sharing,
 }
 
 impl CatalogConfig {
-    /// How a zone of these groups is had: as the first group of the config among them says, or as all others are.
+    /// The settings of a zone in these groups: those of the first matching group, else the default ones.
     pub fn member(&self, groups: &[String]) -> &MemberConfig {
         let group = self.groups.iter().find(|(name, _)| groups.contains(name));
         group.map_or(&self.members, |(_, members)| members)
     }
 
-    /// The zone of this name and these groups, saved in this file.
+    /// The secondary for a listed zone, saved in `file`.
     pub fn secondary(&self, zone: &Name, groups: &[String], file: PathBuf) -> SecondaryConfig {
         let MemberConfig { primaries, max_size, sharing } = self.member(groups);
         let sharing = Sharing { group: groups.first().cloned(), ..sharing.clone() };
@@ -70,10 +69,9 @@ impl CatalogConfig {
     }
 }
 
-/// Reads the entry of a catalog, whose name stands at `catalog`.
 pub(super) fn read<'d>(
-    catalog: &Node<'d>,
-    mut section: Section<'d>,
+    catalog: &ConfigNode<'d>,
+    mut section: ConfigSection<'d>,
     folder: &Path,
     transfers: &mut Transfers<'d>,
     claims: &mut Claims<'d>,
@@ -86,8 +84,9 @@ pub(super) fn read<'d>(
         section.finish();
         let Some(zone) = name else { return };
         if zone.as_wire().len() > MAX_CATALOG_NAME {
-            let message =
-                format!("expected a name of at most {MAX_CATALOG_NAME} octets, for what it lists has longer ones");
+            let message = format!(
+                "expected a name of at most {MAX_CATALOG_NAME} octets, since its member records have longer names"
+            );
             return catalog.spot.note(message);
         }
         let file = file.map_or_else(|| usual_file(PRODUCED, &zone), Option::unwrap_or_default);
@@ -101,7 +100,7 @@ pub(super) fn read<'d>(
     let notify_from = section.take("notify_from").map(|node| read_access(&node, &mut claims.uses)).unwrap_or_default();
     let max_size = section.parsed("max_size", words::size, SecondaryConfig::MAX_SIZE);
     let allow = section.take("allow").map(|node| read_names(&node)).unwrap_or_default();
-    let max_members = section.integer("max_members", limits::CATALOG_MEMBERS, Rules::MAX_MEMBERS);
+    let max_members = section.integer("max_members", limits::CATALOG_MEMBERS, CatalogRules::MAX_MEMBERS);
     let usual = MemberConfig {
         primaries: primaries.clone().unwrap_or_default(),
         max_size: SecondaryConfig::MAX_SIZE,
@@ -116,14 +115,14 @@ pub(super) fn read<'d>(
     let groups = groups.collect();
     if primaries.is_none() && !section.is_described() {
         section.spot.note(format!(
-            "primaries is missing, write primaries = {PRIMARIES_EXAMPLE}, or produce = true for a catalog of our own zones"
+            "primaries is missing, write primaries = {PRIMARIES_EXAMPLE}, or produce = true for a catalog of the zones of this authority"
         ));
     }
     section.finish();
     let (Some(zone), Some(primaries)) = (name, primaries) else { return };
     let file = folder.join(file.map_or_else(|| usual_file(SECONDARY, &zone), Option::unwrap_or_default));
     transfers.catalogs.push(CatalogConfig {
-        rules: Rules { catalog: zone.clone(), allow, max_members },
+        rules: CatalogRules { catalog: zone.clone(), allow, max_members },
         notify_from: notify_from.clone(),
         members,
         groups,
@@ -132,19 +131,18 @@ pub(super) fn read<'d>(
     transfers.add_secondary(secondary, catalog.spot.clone(), claims);
 }
 
-/// Reads how zones are had, where it differs from `usual`.
 fn read_members<'d>(
-    mut section: Section<'d>,
+    mut section: ConfigSection<'d>,
     usual: &MemberConfig,
     folder: &Path,
     claims: &mut Claims<'d>,
 ) -> MemberConfig {
     let primaries = section.take("primaries").map(|node| read_primaries(&node, folder, claims));
     let max_size = section.parsed("max_size", words::size, usual.max_size);
-    let told = ["transfer_to", "also_notify", "tsig"].map(|key| section.has(key));
+    let given = ["transfer_to", "also_notify", "tsig"].map(|key| section.has(key));
     let sharing = read_sharing(&mut section, &mut claims.uses);
     section.finish();
-    let [transfer_to, also_notify, tsig] = told;
+    let [transfer_to, also_notify, tsig] = given;
     let usual_sharing = usual.sharing.clone();
     let sharing = Sharing {
         transfer_to: if transfer_to { sharing.transfer_to } else { usual_sharing.transfer_to },
@@ -155,13 +153,11 @@ fn read_members<'d>(
     MemberConfig { primaries: primaries.unwrap_or_else(|| usual.primaries.clone()), max_size, sharing }
 }
 
-/// Reads names of zones.
-fn read_names(node: &Node<'_>) -> Vec<Name> {
+fn read_names(node: &ConfigNode<'_>) -> Vec<Name> {
     node.items(ALLOW_EXAMPLE).into_iter().filter_map(|item| Some(item.parsed(words::domain_name)?.folded())).collect()
 }
 
-/// Reads what catalogs of our own say of a zone.
-pub(super) fn read_listing(section: &mut Section<'_>, sharing: &mut Sharing, spot: &Spot<'_>) {
+pub(super) fn read_listing(section: &mut ConfigSection<'_>, sharing: &mut Sharing, spot: &DocumentSpot<'_>) {
     sharing.group = section.take("group").and_then(|node| node.parsed(group_name));
     sharing.is_unlisted = !section.boolean("listed", true);
     if (sharing.group.is_some() || sharing.is_unlisted) && sharing.transfer_to.is_empty() {
@@ -169,16 +165,13 @@ pub(super) fn read_listing(section: &mut Section<'_>, sharing: &mut Sharing, spo
     }
 }
 
-/// Reads the name of a group.
-fn group_name(text: &str) -> Result<String, Expected> {
+fn group_name(text: &str) -> Result<String, Expectation> {
     let is_group = (1..=usize::from(u8::MAX)).contains(&text.len());
-    if is_group { Ok(text.to_owned()) } else { Err(Expected::new("the name of a group, of at most 255 octets")) }
+    if is_group { Ok(text.to_owned()) } else { Err(Expectation::new("the name of a group, of at most 255 octets")) }
 }
 
-/// Where catalogs of our own are saved unless the config says.
 const PRODUCED: &str = "produced";
 
-/// An example of what a catalog may list.
 const ALLOW_EXAMPLE: &str = "[\"example.org\"]";
 
 #[cfg(test)]
@@ -186,17 +179,14 @@ mod tests {
     use super::super::tests::check;
     use super::super::{AuthorityConfig, Config};
 
-    /// The head of an authority that is right.
     const HEAD: &str = "keys.k.secret_file = \"k\"\n[authorities.a]\nlisten = [\"127.0.0.1:53\"]\n";
 
-    /// The authority with these zones.
     fn read(zones: &str) -> AuthorityConfig {
         let text = format!("{HEAD}zones = [{zones}]\n");
         let config = Config::parse(&text, "c.toml", "/etc/h".as_ref()).unwrap_or_else(|p| panic!("{text}\n{p}"));
         config.authorities.into_iter().next().expect("one")
     }
 
-    /// Checks the one problem of an entry of `zones`, which stands on line 4.
     fn check_zone(entry: &str, expected: &str) {
         check(&format!("{HEAD}zones = [{entry}]\n"), &[&format!("4:{expected}")]);
     }
@@ -246,7 +236,7 @@ mod tests {
         check_zone(
             "{ catalog = \"c\" }",
             "10: authorities.a.zones[0]: primaries is missing, write primaries = [\"192.0.2.1:53\"], or produce = true \
-             for a catalog of our own zones",
+             for a catalog of the zones of this authority",
         );
         check_zone(
             "{ catalog = \"c\", primaries = [\"192.0.2.1:53\"], alow = [\"e\"] }",

@@ -1,13 +1,11 @@
-//! What clients may have of the forwarder or of an authority: who is answered (`allow`, `deny`, `on_denied`), how many queries
-//! may wait (`limits`), and how many responses go out a second (`rate_limit`).
+//! Access of clients to the forwarder or an authority, and their limits.
 
 use super::listen::ListenConfig;
-use super::section::{Section, Spot};
+use super::section::{ConfigSection, DocumentSpot};
 use super::{limits, words};
 use crate::limit::{AccessRules, Prefix, RateRules, WaitRules};
 
-/// Reads `allow`, `deny` and `on_denied`. Without `allow`, those of `usual` are answered.
-pub(super) fn read_access(section: &mut Section<'_>, usual: &[&str]) -> AccessRules {
+pub(super) fn read_access(section: &mut ConfigSection<'_>, usual: &[&str]) -> AccessRules {
     let usual = AccessRules::of(usual);
     AccessRules {
         allow: read_prefixes(section, "allow").map_or(usual.allow, |(prefixes, _)| prefixes),
@@ -16,15 +14,16 @@ pub(super) fn read_access(section: &mut Section<'_>, usual: &[&str]) -> AccessRu
     }
 }
 
-/// Reads a list of prefixes, which may be empty.
-pub(super) fn read_prefixes<'d>(section: &mut Section<'d>, key: &'static str) -> Option<(Vec<Prefix>, Spot<'d>)> {
+pub(super) fn read_prefixes<'d>(
+    section: &mut ConfigSection<'d>,
+    key: &'static str,
+) -> Option<(Vec<Prefix>, DocumentSpot<'d>)> {
     let node = section.take(key)?;
     let items = node.any_items(PREFIXES_EXAMPLE);
     Some((items.iter().filter_map(|item| item.parsed(words::prefix)).collect(), node.spot))
 }
 
-/// Reads `[forwarder.limits]`.
-pub(super) fn read_waiting(section: Option<Section<'_>>) -> WaitRules {
+pub(super) fn read_waiting(section: Option<ConfigSection<'_>>) -> WaitRules {
     let usual = WaitRules::default();
     let Some(mut section) = section else { return usual };
     let rules = WaitRules {
@@ -35,19 +34,17 @@ pub(super) fn read_waiting(section: Option<Section<'_>>) -> WaitRules {
     rules
 }
 
-/// Reads `rate_limit` of who listens there. Without it, responses are limited where others than this host can ask.
-pub(super) fn read_rate_limit(section: Option<Section<'_>>, listen: &[ListenConfig]) -> Option<RateRules> {
+pub(super) fn read_rate_limit(section: Option<ConfigSection<'_>>, listen: &[ListenConfig]) -> Option<RateRules> {
     section.map(read_rates).or_else(|| usual_rate_limit(listen))
 }
 
-/// The limits of responses of who listens there, unless the config says: none where only this host can ask.
+/// The default rate limits of a server with these listeners: none if only this host reaches them.
 pub fn usual_rate_limit(listen: &[ListenConfig]) -> Option<RateRules> {
     let is_reached = listen.iter().any(|listener| !listener.socket().ip().to_canonical().is_loopback());
     is_reached.then(RateRules::default)
 }
 
-/// Reads a section `rate_limit`.
-fn read_rates(mut section: Section<'_>) -> RateRules {
+fn read_rates(mut section: ConfigSection<'_>) -> RateRules {
     let usual = RateRules::default();
     let rules = RateRules {
         answers: section.integer("answers", limits::RATE, usual.answers),
@@ -65,7 +62,6 @@ fn read_rates(mut section: Section<'_>) -> RateRules {
     rules
 }
 
-/// An example of who is answered.
 const PREFIXES_EXAMPLE: &str = "[\"192.0.2.0/24\", \"2001:db8::/32\"]";
 
 #[cfg(test)]
@@ -78,14 +74,12 @@ mod tests {
     use super::*;
     use crate::limit::OnDenied;
 
-    /// The forwarder with these lines.
     fn forwarder(lines: &str) -> ForwarderConfig {
         let text = format!("[pools.p]\nbackends = [\"198.51.100.1:53\"]\n[forwarder]\n{lines}\n");
         let config = Config::parse(&text, "c.toml", Path::new("")).unwrap_or_else(|p| panic!("{text}\n{p}"));
         config.forwarder.expect("there is one")
     }
 
-    /// The authority with these lines, which listens there.
     fn authority(listen: &str, lines: &str) -> AuthorityConfig {
         let text = format!("[authorities.a]\nlisten = [\"{listen}\"]\nzones = [\"a\"]\n{lines}\n");
         let config = Config::parse(&text, "c.toml", Path::new("")).unwrap_or_else(|p| panic!("{text}\n{p}"));

@@ -1,10 +1,10 @@
-//! `[forwarder.connections]` and `[authorities.*.connections]`: what clients may use that come by TCP.
+//! `[forwarder.connections]` and `[authorities.*.connections]`: limits of TCP clients.
 
-use super::section::Section;
+use super::section::ConfigSection;
 use super::{limits, words};
 use crate::limit::ConnectionRules;
 
-pub(super) fn read(mut section: Section<'_>) -> ConnectionRules {
+pub(super) fn read(mut section: ConfigSection<'_>) -> ConnectionRules {
     let usual = ConnectionRules::default();
     let rules = ConnectionRules {
         max: section.integer("max", limits::CONNECTIONS, usual.max),
@@ -30,7 +30,6 @@ mod tests {
     use super::super::tests::check;
     use super::*;
 
-    /// A config with a forwarder and an authority, both with these lines.
     fn config(lines: &str) -> String {
         format!(
             "[forwarder.connections]\n{lines}\n[pools.ts]\nbackends = [\"192.0.2.1:53\"]\n[authorities.a]\n\

@@ -1,12 +1,11 @@
-//! Cookies for clients: two keys that the forwarder and authorities have alike.
+//! DNS cookies for clients: two keys, the same in the forwarder and in authorities.
 
 use std::path::Path;
 
-use super::section::Section;
+use super::section::ConfigSection;
 use super::{CookieConfig, words};
 
-/// Reads `cookies` and `cookie_secrets_file`. The file is relative to `folder`.
-pub(super) fn read(section: &mut Section<'_>, folder: &Path) -> CookieConfig {
+pub(super) fn read(section: &mut ConfigSection<'_>, folder: &Path) -> CookieConfig {
     let usual = CookieConfig::default();
     let enabled = section.boolean("cookies", usual.enabled);
     let file = section.take("cookie_secrets_file").and_then(|node| node.parsed(words::file_name));
@@ -19,7 +18,6 @@ mod tests {
     use super::super::tests::check;
     use super::*;
 
-    /// A config with these lines in the forwarder and in an authority.
     fn text(lines: &str) -> String {
         format!(
             "[forwarder]\n{lines}\n[pools.a]\nbackends = [\"192.0.2.1:53\"]\n\

@@ -1,43 +1,43 @@
-//! `[pools.*.discover]`, `[authorities.*.register]` and `[etcd]`: members that come by themselves.
+//! `[pools.*.discover]`, `[authorities.*.register]` and `[etcd]`: discovery and registration of pool members.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::listen::ListenConfig;
-use super::section::{Section, Spot, note_repeats};
-use super::words::Expected;
+use super::section::{ConfigSection, DocumentSpot, note_repeats};
+use super::words::Expectation;
 use super::{limits, words};
 use crate::limit::{AccessRules, Prefix};
 use crate::wire::Name;
 
-/// `[pools.*.discover]`: where members of a pool come from, besides those of its `backends`.
+/// `[pools.*.discover]`: the sources of pool members besides `backends`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DiscoverConfig {
-    /// The key that they are registered under in etcd.
+    /// The key in etcd below which members register.
     pub etcd: Option<String>,
-    /// The name that lists them.
+    /// The DNS name that lists members.
     pub dns: Option<DnsTarget>,
-    /// Who is asked for that; none: those of /etc/resolv.conf.
+    /// The resolvers for that name. Empty: those of /etc/resolv.conf.
     pub resolvers: Vec<SocketAddr>,
-    /// The file that lists them. Already resolved against the folder of the config file.
+    /// The file that lists members, already resolved against the folder of the config file.
     pub file: Option<PathBuf>,
-    /// Where members may be.
+    /// The allowed addresses of members.
     pub allow: Vec<Prefix>,
-    /// Members at most.
+    /// The largest number of members.
     pub max: usize,
-    /// How long one that is listed no more stays while it is up.
+    /// The time that a removed member stays in the pool while it is up.
     pub hold: Duration,
 }
 
 impl DiscoverConfig {
-    /// The default of `max`: more than most fleets have, and less than what fills a small machine.
+    /// The default of `max`: more than most fleets have, and few enough for a small machine.
     pub const MAX: usize = 1024;
 
-    /// The default of `hold`: longer than a register takes to come back, and than its members take to be in it again.
+    /// The default of `hold`: longer than a registry takes to restart and its members to register again.
     pub const HOLD: Duration = Duration::from_secs(30);
 
-    /// That of the command line.
+    /// The settings of the command line.
     pub fn of_key(key: String) -> Self {
         Self {
             etcd: Some(key),
@@ -50,8 +50,7 @@ impl DiscoverConfig {
         }
     }
 
-    /// The default of `allow`: what a forwarder answers by default, and addresses that providers share (RFC 6598). What lists members
-    /// may be forged on its path, or written by others.
+    /// The default of `allow`: networks served by default, and shared address space (RFC 6598).
     pub fn usual_allow() -> Vec<Prefix> {
         let local = AccessRules::LOCAL.into_iter().chain(["100.64.0.0/10"]);
         local.map(|prefix| prefix.parse().expect("a prefix")).collect()
@@ -63,9 +62,9 @@ impl DiscoverConfig {
 pub enum DnsTarget {
     /// `NAME:PORT`: the addresses of a host.
     Host {
-        /// Its name.
+        /// The name of the host.
         name: Name,
-        /// Where they are asked.
+        /// The port of all members.
         port: u16,
     },
     /// `_SERVICE._PROTO.NAME`: a service by SRV (RFC 2782).
@@ -81,20 +80,20 @@ impl std::fmt::Display for DnsTarget {
     }
 }
 
-/// `[authorities.*.register]`: how an authority tells where it is.
+/// `[authorities.*.register]`: how an authority registers itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegisterConfig {
-    /// The key that it is registered under in etcd.
+    /// The key of the registration in etcd.
     pub etcd: String,
-    /// Where others ask it; none: the first address that it is bound to.
+    /// The address for queries. `None`: the first bound address.
     pub address: Option<SocketAddr>,
-    /// Its label; none: the address.
+    /// The label. `None`: the address.
     pub name: Option<String>,
-    /// Its share of the load.
+    /// The share of the load.
     pub weight: u16,
-    /// How long it is listed without a sign of life.
+    /// The lifetime of the registration without a renewal.
     pub lease: Duration,
-    /// How long all zones are waited for before it is registered even so.
+    /// The longest wait for all zones to load before registration.
     pub wait: Duration,
 }
 
@@ -102,13 +101,13 @@ impl RegisterConfig {
     /// The default of `weight`.
     pub const WEIGHT: u16 = 1;
 
-    /// The default of `lease`: who has died without a word is listed for that long, and probes find it sooner.
+    /// The default of `lease`. A crashed authority stays listed for that long; probes find it down sooner.
     pub const LEASE: Duration = Duration::from_secs(10);
 
     /// The default of `wait`.
     pub const WAIT: Duration = Duration::from_secs(30);
 
-    /// That of the command line.
+    /// The settings of the command line.
     pub fn of_key(key: String, address: Option<SocketAddr>) -> Self {
         let (weight, lease, wait) = (Self::WEIGHT, Self::LEASE, Self::WAIT);
         Self { etcd: key, address, name: None, weight, lease, wait }
@@ -118,17 +117,17 @@ impl RegisterConfig {
 /// `[etcd]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EtcdConfig {
-    /// Its members, in turn; at least one.
+    /// The members of the etcd cluster, used in turn; at least one.
     pub endpoints: Vec<HttpEndpoint>,
-    /// What all our keys begin with.
+    /// The prefix of all keys of hedgerow.
     pub prefix: String,
-    /// Who we are to it, if that is asked.
+    /// The user name for authentication.
     pub user: Option<String>,
-    /// Holds the password. Already resolved against the folder of the config file.
+    /// The file with the password, already resolved against the folder of the config file.
     pub password_file: Option<PathBuf>,
-    /// Whose certificates are good; none: those of the system. Already resolved against the folder of the config file.
+    /// The file with trusted CA certificates, already resolved. `None`: those of the system.
     pub ca_file: Option<PathBuf>,
-    /// How long one request may take.
+    /// The timeout of one request.
     pub timeout: Duration,
 }
 
@@ -139,7 +138,7 @@ impl EtcdConfig {
     /// The default of `timeout`: an election takes about one second.
     pub const TIMEOUT: Duration = Duration::from_secs(2);
 
-    /// That of the command line, if it names any endpoint.
+    /// The settings of the command line, if it names any endpoint.
     pub fn of_endpoints(endpoints: &[HttpEndpoint]) -> Option<Self> {
         let etcd = Self {
             endpoints: endpoints.to_vec(),
@@ -153,21 +152,21 @@ impl EtcdConfig {
     }
 }
 
-/// `http://ADDRESS:PORT` or `https://ADDRESS:PORT#NAME`: a server that is asked by HTTP.
+/// `http://ADDRESS:PORT` or `https://ADDRESS:PORT#NAME`: an HTTP server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HttpEndpoint {
-    /// Where it is.
+    /// The address of the server.
     pub address: SocketAddr,
-    /// By TLS: what its certificate must bear; none: nothing is encrypted.
+    /// The name to verify by TLS. `None`: no encryption.
     pub tls: Option<TlsName>,
 }
 
-/// What a certificate must bear.
+/// The name that a certificate must contain.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum TlsName {
-    /// The address that was connected to.
+    /// The address of the connection.
     Address(IpAddr),
-    /// This name.
+    /// A host name.
     Name(String),
 }
 
@@ -180,8 +179,11 @@ impl std::fmt::Display for HttpEndpoint {
     }
 }
 
-/// Reads `[pools.*.discover]`. `etcd_uses` gets the spots of keys that need `[etcd]`.
-pub(super) fn read<'d>(mut section: Section<'d>, folder: &Path, etcd_uses: &mut Vec<Spot<'d>>) -> DiscoverConfig {
+pub(super) fn read<'d>(
+    mut section: ConfigSection<'d>,
+    folder: &Path,
+    etcd_uses: &mut Vec<DocumentSpot<'d>>,
+) -> DiscoverConfig {
     let etcd = read_key(&mut section, etcd_uses);
     let dns = section.take("dns").and_then(|node| node.parsed(dns_target));
     let resolvers = section.take("resolvers").map(|node| {
@@ -205,11 +207,10 @@ pub(super) fn read<'d>(mut section: Section<'d>, folder: &Path, etcd_uses: &mut 
     DiscoverConfig { etcd, dns, resolvers: resolvers.unwrap_or_default(), file, allow, max, hold }
 }
 
-/// Reads `[authorities.*.register]`. `listen` are the addresses of the authority.
 pub(super) fn read_register<'d>(
-    mut section: Section<'d>,
+    mut section: ConfigSection<'d>,
     listen: &[ListenConfig],
-    etcd_uses: &mut Vec<Spot<'d>>,
+    etcd_uses: &mut Vec<DocumentSpot<'d>>,
 ) -> RegisterConfig {
     let spot = section.spot.clone();
     let etcd = section.require("etcd", "\"ts\"");
@@ -220,7 +221,9 @@ pub(super) fn read_register<'d>(
     let address = section.take("address").and_then(|node| node.parsed(words::backend_address));
     let is_plain = listen.first().is_some_and(|first| !first.socket().ip().is_unspecified());
     if address.is_none() && !listen.is_empty() && !is_plain {
-        spot.note("address is missing: nobody is reached at any address, write address = \"192.0.2.1:53\"");
+        spot.note(
+            "address is missing, and a wildcard listener has no address to register, write address = \"192.0.2.1:53\"",
+        );
     }
     let name = section.take("name").and_then(|node| node.parsed(words::label));
     let weight = section.integer("weight", limits::WEIGHT, RegisterConfig::WEIGHT);
@@ -230,8 +233,7 @@ pub(super) fn read_register<'d>(
     RegisterConfig { etcd: etcd.unwrap_or_default(), address, name, weight, lease, wait }
 }
 
-/// Reads `[etcd]`.
-pub(super) fn read_etcd(mut section: Section<'_>, folder: &Path) -> EtcdConfig {
+pub(super) fn read_etcd(mut section: ConfigSection<'_>, folder: &Path) -> EtcdConfig {
     let spot = section.spot.clone();
     let endpoints = section.require("endpoints", "[\"http://127.0.0.1:2379\"]").map(|node| {
         let items = node.items("[\"http://127.0.0.1:2379\"]").into_iter();
@@ -260,23 +262,21 @@ pub(super) fn read_etcd(mut section: Section<'_>, folder: &Path) -> EtcdConfig {
     }
 }
 
-/// Notes keys that need `[etcd]`, where there is none.
-pub(super) fn note_missing_etcd(etcd: Option<&EtcdConfig>, uses: Vec<Spot<'_>>) {
+pub(super) fn note_missing_etcd(etcd: Option<&EtcdConfig>, uses: Vec<DocumentSpot<'_>>) {
     if etcd.is_none() {
         let missing = "there is no etcd to ask, add [etcd] with endpoints = [\"http://127.0.0.1:2379\"]";
         uses.iter().for_each(|spot| spot.note(missing));
     }
 }
 
-/// Reads `etcd` of a pool, if it is there.
-fn read_key<'d>(section: &mut Section<'d>, etcd_uses: &mut Vec<Spot<'d>>) -> Option<String> {
+fn read_key<'d>(section: &mut ConfigSection<'d>, etcd_uses: &mut Vec<DocumentSpot<'d>>) -> Option<String> {
     let node = section.take("etcd")?;
     etcd_uses.push(node.spot.clone());
     node.parsed(etcd_key)
 }
 
-/// Reads a part of keys of etcd.
-pub fn etcd_key(text: &str) -> Result<String, Expected> {
+/// Reads one segment of an etcd key.
+pub fn etcd_key(text: &str) -> Result<String, Expectation> {
     let is_right = !text.is_empty()
         && text.len() <= MAX_KEY
         && !text.starts_with('/')
@@ -284,20 +284,20 @@ pub fn etcd_key(text: &str) -> Result<String, Expected> {
         && !text.chars().any(char::is_control);
     match is_right {
         true => Ok(text.to_owned()),
-        false => Err(Expected::new(format!(
+        false => Err(Expectation::new(format!(
             "a key of 1 to {MAX_KEY} octets such as \"ts\", without / at its ends and without control characters"
         ))
         .matching("^[^/]")),
     }
 }
 
-/// Reads `http://ADDRESS:PORT`, or `https://ADDRESS:PORT`, perhaps with `#NAME`.
-pub fn http_endpoint(text: &str) -> Result<HttpEndpoint, Expected> {
-    let expected = |what: &str| Expected::new(what).matching("^https?://(localhost:|[0-9\\[])");
+/// Reads `http://ADDRESS:PORT` or `https://ADDRESS:PORT`, optionally with `#NAME`.
+pub fn http_endpoint(text: &str) -> Result<HttpEndpoint, Expectation> {
+    let expected = |what: &str| Expectation::new(what).matching("^https?://(localhost:|[0-9\\[])");
     let (scheme, rest) = text.split_once("://").ok_or_else(|| expected(ENDPOINT_FORM))?;
     let (address, name) = rest.split_once('#').map_or((rest, None), |(address, name)| (address, Some(name)));
     let address = address.strip_suffix('/').unwrap_or(address);
-    // RFC 6761 section 6.3: nobody is asked for that one.
+    // RFC 6761 section 6.3: `localhost` needs no lookup.
     let local = address.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
     let address = local.as_deref().unwrap_or(address);
     let is_address = address.starts_with('[') || address.starts_with(|letter: char| letter.is_ascii_digit());
@@ -316,10 +316,9 @@ pub fn http_endpoint(text: &str) -> Result<HttpEndpoint, Expected> {
     Ok(HttpEndpoint { address, tls })
 }
 
-/// Reads a name that lists members.
-fn dns_target(text: &str) -> Result<DnsTarget, Expected> {
+fn dns_target(text: &str) -> Result<DnsTarget, Expectation> {
     let form = || {
-        Expected::new(
+        Expectation::new(
             "a name with a port such as \"ts.example.org:53\", or a service such as \"_dns._udp.ts.example.org\"",
         )
         .matching(words::NOT_EMPTY)
@@ -333,20 +332,17 @@ fn dns_target(text: &str) -> Result<DnsTarget, Expected> {
     let (name, port) = text.rsplit_once(':').ok_or_else(form)?;
     let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(form)?;
     if name.parse::<IpAddr>().is_ok() || name.contains(':') {
-        return Err(Expected::new("a name, since an address is one member: write it in backends"));
+        return Err(Expectation::new("a name, since an address is one member: write it in backends"));
     }
     Ok(DnsTarget::Host { name: words::domain_name(name)?, port })
 }
 
-/// What an endpoint looks like.
 const ENDPOINT_FORM: &str =
     "a URL such as \"http://127.0.0.1:2379\", or \"https://192.0.2.1:2379#NAME\" where a certificate bears a name";
 
-/// The same, to who names a host.
-const ENDPOINT_NAME: &str = "an IP address for the host, as in \"http://127.0.0.1:2379\", for hedgerow asks nobody for names; by https, what the \
-     certificate bears stands behind #";
+const ENDPOINT_NAME: &str = "an IP address for the host, as in \"http://127.0.0.1:2379\", since hedgerow does not resolve names for itself; for https, write \
+     the name in the certificate behind #";
 
-/// Octets of a part of a key at most.
 const MAX_KEY: usize = 255;
 
 #[cfg(test)]
@@ -355,7 +351,6 @@ mod tests {
     use super::super::tests::check;
     use super::*;
 
-    /// Checks the problem of a pool with `line`, the third line of the file, below `[pools.ts.discover]`.
     fn check_discover(line: &str, expected: &str) {
         let text =
             format!("[forwarder]\n[pools.ts.discover]\n{line}\n[etcd]\nendpoints = [\"http://127.0.0.1:2379\"]\n");
@@ -518,7 +513,7 @@ mod tests {
             (
                 "0.0.0.0:53",
                 "etcd = \"ts\"",
-                "4:1: authorities.a.register: address is missing: nobody is reached at any address, write address = \"192.0.2.1:53\"",
+                "4:1: authorities.a.register: address is missing, and a wildcard listener has no address to register, write address = \"192.0.2.1:53\"",
             ),
             ("127.0.0.1:53", "weight = 1", "4:1: authorities.a.register: etcd is missing, write etcd = \"ts\""),
             (

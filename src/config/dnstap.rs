@@ -1,50 +1,49 @@
-//! `[dnstap]`: which messages are told to a collector, how much of them, and where.
+//! `[dnstap]`: the messages sent to a dnstap collector, their detail, and the target.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::section::{Node, Section};
-use super::words::{DnstapMessages, Expected};
+use super::section::{ConfigNode, ConfigSection};
+use super::words::{DnstapMessages, Expectation};
 use super::{ClientDetail, DnstapConfig, NameDetail, QueryLogConfig, limits, words};
 
-/// `dnstap.to`: where frames go.
+/// `dnstap.to`: the target of frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DnstapTarget {
-    /// To the reader of the unix socket at this path. Already resolved against the folder of the config file.
+    /// The unix socket at this path, already resolved against the folder of the config file.
     Unix(PathBuf),
-    /// To the reader at this address, by TCP.
+    /// The TCP address of a collector.
     Tcp(SocketAddr),
-    /// To this file. Already resolved.
+    /// A file, already resolved.
     File(PathBuf),
 }
 
-/// `dnstap.messages`: which messages are told.
+/// `dnstap.messages`: the kinds of tapped messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TappedMessages {
-    /// Queries of the forwarder's clients, and responses to them.
+    /// Queries of the forwarder's clients, and their responses.
     pub client: bool,
     /// Queries to backends, and their replies.
     pub backend: bool,
-    /// Queries of the authorities' clients, and responses to them.
+    /// Queries of the authorities' clients, and their responses.
     pub authority: bool,
 }
 
 impl DnstapConfig {
-    /// The default of `messages`: what the forwarder takes, asks and says.
+    /// The default of `messages`: all messages of the forwarder.
     pub const MESSAGES: TappedMessages = TappedMessages { client: true, backend: true, authority: false };
 
-    /// The default of `client`: who reads dnstap asks for whole messages.
+    /// The default of `client`: readers of dnstap expect whole messages.
     pub const CLIENT: ClientDetail = ClientDetail::Full;
 
     /// The default of `names`.
     pub const NAMES: NameDetail = NameDetail::Full;
 
-    /// The default of `buffer`: twice that of a log, for each query has four messages.
+    /// The default of `buffer`: twice that of a log, because each query has four messages.
     pub const BUFFER: usize = 8 << 20;
 }
 
-/// Reads `[dnstap]`. Files and sockets are relative to `folder`.
-pub(super) fn read(mut section: Section<'_>, folder: &Path) -> DnstapConfig {
+pub(super) fn read(mut section: ConfigSection<'_>, folder: &Path) -> DnstapConfig {
     let to = section.require("to", "\"unix:/run/dnstap.sock\"");
     let to = to.and_then(|node| node.parsed(|text| read_target(text, folder)));
     let messages = section.take("messages").map_or(DnstapConfig::MESSAGES, |node| read_messages(&node));
@@ -54,23 +53,20 @@ pub(super) fn read(mut section: Section<'_>, folder: &Path) -> DnstapConfig {
     let names = section.parsed("names", words::message_detail, DnstapConfig::NAMES);
     let buffer = section.parsed("buffer", |text| limits::TAP_BUFFER.parse_size(text), DnstapConfig::BUFFER);
     section.finish();
-    // What stands for a target that was noted as wrong is never used.
     let to = to.unwrap_or_else(|| DnstapTarget::File(PathBuf::new()));
     DnstapConfig { to, messages, identity, sample, client, names, buffer }
 }
 
-/// Reads `unix:PATH`, `tcp:ADDRESS` or `file:PATH`.
-fn read_target(text: &str, folder: &Path) -> Result<DnstapTarget, Expected> {
+fn read_target(text: &str, folder: &Path) -> Result<DnstapTarget, Expectation> {
     match text.split_once(':') {
         Some(("unix", path)) => words::socket_path(path, folder).map(DnstapTarget::Unix),
         Some(("tcp", address)) => words::backend_address(address).map(DnstapTarget::Tcp),
         Some(("file", path)) => words::file_name(path).map(|path| DnstapTarget::File(folder.join(path))),
-        Some(_) | None => Err(Expected::new("unix:PATH, tcp:ADDRESS or file:PATH").matching(words::DNSTAP_TARGET)),
+        Some(_) | None => Err(Expectation::new("unix:PATH, tcp:ADDRESS or file:PATH").matching(words::DNSTAP_TARGET)),
     }
 }
 
-/// Reads which messages are told.
-fn read_messages(node: &Node<'_>) -> TappedMessages {
+fn read_messages(node: &ConfigNode<'_>) -> TappedMessages {
     let mut messages = TappedMessages { client: false, backend: false, authority: false };
     for item in node.items("[\"client\", \"backend\"]") {
         match item.parsed(words::dnstap_messages) {
@@ -89,10 +85,8 @@ mod tests {
     use super::super::tests::check;
     use super::*;
 
-    /// Something to run.
     const REST: &str = "[authorities.a]\nlisten = [\"127.0.0.1:5301\"]\nzones = [\"a.txt\"]\n";
 
-    /// What is read from a section with this content.
     fn read_section(content: &str) -> DnstapConfig {
         let text = format!("[dnstap]\n{content}\n{REST}");
         let config =

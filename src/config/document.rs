@@ -1,4 +1,4 @@
-//! The config file as a whole: its syntax, its top-level sections, and what holds across them.
+//! The config file as a whole: its syntax, its top-level sections, and checks across them.
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -8,19 +8,18 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::backend::Asked;
+use super::backend::BackendReferences;
 use super::description::Shape;
-use super::listen::{self, ListenConfig, Listening};
+use super::listen::{self, ListenConfig, ListenReferences};
 use super::problem::Problem;
-use super::section::{Node, Notes, Section, Spot, quoted_if_needed};
+use super::section::{ConfigNode, ConfigSection, DocumentSpot, Notes, quoted_if_needed};
 use super::transfer::Claims;
-use super::words::Expected;
+use super::words::Expectation;
 use super::{
     Config, Problems, SlowConfig, User, admin, authority, cache, discover, dnstap, forwarder, keys, limits, pool,
     query_log, slow, supervisor, traces, words, xdp,
 };
 
-/// Reads the text of a config file; see [`Config::parse`].
 pub(super) fn parse(
     text: &str,
     file: &str,
@@ -30,24 +29,22 @@ pub(super) fn parse(
     let notes = Notes::new(file, text);
     let (document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
-        // What the parser saved from broken TOML is guesswork: half a file has half its pools, and
-        // problems with that would hide the real ones.
+        // Broken TOML recovers only in part: half a file has half its pools, and problems with that would
+        // hide the real ones.
         note_syntax(&notes, text, errors);
         return Err(Problems::new(notes.into_found()));
     }
-    let config = read(Section::document(document.get_ref(), &notes), folder, find_user);
+    let config = read(ConfigSection::document(document.get_ref(), &notes), folder, find_user);
     let found = notes.into_found();
     if found.is_empty() { Ok(config) } else { Err(Problems::new(found)) }
 }
 
-/// What the readers take, by having them read a document that has everything.
 pub(super) fn describe() -> Shape {
     let notes = Notes::new("", "");
-    read(Section::described(&notes), Path::new(""), &|_| None);
+    read(ConfigSection::described(&notes), Path::new(""), &|_| None);
     Shape::of(notes.into_facts())
 }
 
-/// The strings of a config file, each with its place; see [`Config::places`].
 pub(super) fn places(text: &str, file: &str) -> Vec<(String, String)> {
     let (document, _) = DeTable::parse_recoverable(text);
     let mut found = Vec::new();
@@ -60,7 +57,6 @@ pub(super) fn places(text: &str, file: &str) -> Vec<(String, String)> {
     found
 }
 
-/// Goes through the strings of a value, each with its span and key path.
 fn add_places(value: &Spanned<DeValue<'_>>, path: &str, add: &mut dyn FnMut(&str, Range<usize>, &str)) {
     match value.get_ref() {
         DeValue::String(text) => add(text, value.span(), path),
@@ -74,7 +70,6 @@ fn add_places(value: &Spanned<DeValue<'_>>, path: &str, add: &mut dyn FnMut(&str
     }
 }
 
-/// Notes what is no TOML, once for each line: what follows on the line is mostly an echo.
 fn note_syntax(notes: &Notes<'_>, text: &str, mut errors: Vec<toml::de::Error>) {
     let start = |error: &toml::de::Error| error.span().map_or(0, |span| span.start);
     errors.sort_by_key(start);
@@ -86,8 +81,7 @@ fn note_syntax(notes: &Notes<'_>, text: &str, mut errors: Vec<toml::de::Error>) 
     }
 }
 
-/// Reads the document. What it gives is a `Config` only if nothing was noted.
-fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Option<User>) -> Config {
+fn read(mut document: ConfigSection<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Option<User>) -> Config {
     let workers = NonZeroUsize::new(document.integer("workers", limits::WORKERS, 0));
     let user = document.take("user").and_then(|node| node.parsed(|name| read_user(name, find_user)));
     let watch = document.boolean("watch", Config::WATCH);
@@ -114,8 +108,8 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
     let mut etcd_uses = Vec::new();
 
     let certificates = listen::read_certificates(&certificate_nodes, folder);
-    let mut listening = Listening::default();
-    let mut asked = Asked::default();
+    let mut listening = ListenReferences::default();
+    let mut asked = BackendReferences::default();
     let pool_names: Vec<_> = pool_nodes.iter().map(|&(name, _)| name).collect();
     let sections = pool_nodes.iter().filter_map(|(name, node)| Some((name, node.section()?)));
     let pools = sections
@@ -141,7 +135,6 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
     let cache = cache_section.map(|section| cache::read(section, folder));
     let admin = admin_section.map(|section| admin::read(section, folder, &mut listening));
 
-    // Who can ask for them may want to.
     let slow = slow.or_else(|| admin.is_some().then(SlowConfig::default));
     if let Some(spot) = &traces_spot {
         traces::check_source(spot, slow, forwarder.is_some());
@@ -177,31 +170,27 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
     }
 }
 
-/// Reads the name of a folder.
-fn folder_name(text: &str) -> Result<String, Expected> {
+fn folder_name(text: &str) -> Result<String, Expectation> {
     match text.is_empty() {
-        true => Err(Expected::new("the name of a folder").matching(words::NOT_EMPTY)),
+        true => Err(Expectation::new("the name of a folder").matching(words::NOT_EMPTY)),
         false => Ok(text.to_owned()),
     }
 }
 
-/// Reads the name of the user that the process is to become.
-fn read_user(name: &str, find_user: &dyn Fn(&str) -> Option<User>) -> Result<User, Expected> {
+fn read_user(name: &str, find_user: &dyn Fn(&str) -> Option<User>) -> Result<User, Expectation> {
     match find_user(name) {
-        Some(User { uid: 0, .. }) => Err(Expected::new("a user without root's rights")),
+        Some(User { uid: 0, .. }) => Err(Expectation::new("a user without root's rights")),
         Some(user) => Ok(user),
-        None => Err(Expected::new("the name of a user of this host, as in /etc/passwd; useradd --system makes one")),
+        None => Err(Expectation::new("the name of a user of this host, as in /etc/passwd; useradd --system makes one")),
     }
 }
 
-/// The entries of a section whose keys the operator chooses.
-fn read_named<'d>(section: Option<Section<'d>>) -> Vec<(&'d str, Node<'d>)> {
+fn read_named<'d>(section: Option<ConfigSection<'d>>) -> Vec<(&'d str, ConfigNode<'d>)> {
     section.map(|section| section.named()).unwrap_or_default()
 }
 
-/// Notes backends that are the forwarder itself: a query would come back until its deadline. Which other addresses this host
-/// has, that listeners on all of them have too, no file says: they are looked for by who can (`load/loops.rs`).
-fn note_loops(listen: &[ListenConfig], asked: &[(SocketAddr, Spot<'_>)]) {
+/// Reports backends that are the forwarder itself. `load/loops.rs` checks wildcard listeners.
+fn note_loops(listen: &[ListenConfig], asked: &[(SocketAddr, DocumentSpot<'_>)]) {
     for (address, spot) in asked {
         let ip = address.ip().to_canonical();
         let is_here = ip.is_loopback() || ip.is_unspecified();
@@ -235,7 +224,7 @@ mod tests {
         let expected = " nothing to run, add [forwarder] with [pools.NAME], or [authorities.NAME]";
         check("", &[expected]);
         check("[pools.ts]\nbackends = [\"192.0.2.1:53\"]", &[expected]);
-        check("[forwarder]", &["1:1: forwarder: there is nobody to ask, add [pools.NAME] with backends"]);
+        check("[forwarder]", &["1:1: forwarder: there are no pools, add [pools.NAME] with backends"]);
     }
 
     #[test]

@@ -1,27 +1,24 @@
-//! `[forwarder]`: where the LS listens, and which pool answers for which names.
+//! `[forwarder]`: the listeners of the forwarder, and the routes from names to pools.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use super::clients::{read_access, read_rate_limit, read_waiting};
-use super::listen::{self, Listening};
-use super::section::{Node, Section, Spot, note_repeats};
+use super::listen::{self, ListenReferences};
+use super::section::{ConfigNode, ConfigSection, DocumentSpot, note_repeats};
 use super::suggest::nearest;
 use super::{ForwarderConfig, PoolIndex, Route, connections, cookies, limits, words};
 use crate::address::ListenAddress;
 use crate::limit::AccessRules;
 use crate::wire::Name;
 
-/// Where the LS listens unless told.
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5300);
 
-/// Reads `[forwarder]`. `pools` are the names below `[pools]`; files are relative to `folder`; each listener goes to
-/// `listening`.
 pub(super) fn read<'d>(
-    mut section: Section<'d>,
+    mut section: ConfigSection<'d>,
     pools: &[&str],
     folder: &Path,
-    listening: &mut Listening<'d>,
+    listening: &mut ListenReferences<'d>,
 ) -> ForwarderConfig {
     let listen = match section.take("listen") {
         Some(node) => listen::read(&node, listening),
@@ -55,8 +52,7 @@ pub(super) fn read<'d>(
     }
 }
 
-/// Reads `[forwarder.routes]`: suffix to pool, no suffix twice.
-fn read_routes(section: &Section<'_>, pools: &[&str]) -> Vec<Route> {
+fn read_routes(section: &ConfigSection<'_>, pools: &[&str]) -> Vec<Route> {
     let entries = section.named();
     if entries.is_empty() {
         return default_routes(&section.spot, pools);
@@ -84,8 +80,7 @@ fn read_routes(section: &Section<'_>, pools: &[&str]) -> Vec<Route> {
     routes
 }
 
-/// The index of the pool that a route names.
-fn read_pool(node: &Node<'_>, pool: &str, pools: &[&str]) -> Option<PoolIndex> {
+fn read_pool(node: &ConfigNode<'_>, pool: &str, pools: &[&str]) -> Option<PoolIndex> {
     let index = pools.iter().position(|&known| known == pool).map(PoolIndex);
     if index.is_none() {
         let remedy = match nearest(pool, pools.iter().copied()) {
@@ -98,11 +93,10 @@ fn read_pool(node: &Node<'_>, pool: &str, pools: &[&str]) -> Option<PoolIndex> {
     index
 }
 
-/// The only pool gets every name; with several, somebody must say which.
-fn default_routes(spot: &Spot<'_>, pools: &[&str]) -> Vec<Route> {
+fn default_routes(spot: &DocumentSpot<'_>, pools: &[&str]) -> Vec<Route> {
     match pools {
         [_] => return vec![Route { suffix: Name::root(), pool: PoolIndex(0) }],
-        [] => spot.note("there is nobody to ask, add [pools.NAME] with backends"),
+        [] => spot.note("there are no pools, add [pools.NAME] with backends"),
         [first, ..] => spot.note(format!(
             "routes are missing and there are {} pools, add [forwarder.routes] with \".\" = {first:?}",
             pools.len()
@@ -204,7 +198,7 @@ mod tests {
         };
         let few = load(25_000).min(load(25_000));
         let many = load(100_000);
-        // Four times as many take four times as long, where quadratic time is sixteen times as long.
+        // Linear time is four times as long for four times as many, quadratic time sixteen times.
         assert!(many < few * 8 && many < Duration::from_secs(10), "{few:?} for 25,000, {many:?} for 100,000");
     }
 

@@ -1,30 +1,30 @@
-//! `[keys.*]`: the secrets that servers share, by which one knows the other (RFC 8945).
+//! `[keys.*]`: the TSIG secrets shared with other servers (RFC 8945).
 
 use std::path::{Path, PathBuf};
 
-use super::section::{Node, Spot};
+use super::section::{ConfigNode, DocumentSpot};
 use super::words;
-use crate::transfer::tsig::{Algorithm, Key};
+use crate::transfer::tsig::{Algorithm, TsigKey};
 use crate::wire::Name;
 
 /// `[keys.NAME]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyConfig {
-    /// The secret stands in the config file.
-    Given(Key),
-    /// The secret stands in a file of its own, which can have narrower permissions.
+    /// A secret in the config file.
+    Given(TsigKey),
+    /// A secret in a separate file, which can have narrower permissions.
     InFile {
         /// The name of the key.
         name: Name,
-        /// How it is used.
+        /// The algorithm for TSIG signatures.
         algorithm: Algorithm,
-        /// Holds the secret in base64. Already resolved against the folder of the config file.
+        /// The file with the secret in base64, already resolved against the folder of the config file.
         file: PathBuf,
     },
 }
 
 impl KeyConfig {
-    /// The default of `algorithm`: what every server has, and strong enough (RFC 8945 section 6).
+    /// The default of `algorithm`: every server supports it, and it is strong enough (RFC 8945 section 6).
     pub const ALGORITHM: Algorithm = Algorithm::HmacSha256;
 
     /// The name of the key, in lower case.
@@ -36,15 +36,13 @@ impl KeyConfig {
     }
 }
 
-/// Something in the config that names a key, and where.
-pub(super) type KeyUse<'d> = (Name, Spot<'d>);
+pub(super) type KeyUse<'d> = (Name, DocumentSpot<'d>);
 
-/// Reads all of `[keys]`. Files are relative to `folder`.
-pub(super) fn read<'d>(nodes: &[(&'d str, Node<'d>)], folder: &Path) -> Vec<KeyConfig> {
+pub(super) fn read<'d>(nodes: &[(&'d str, ConfigNode<'d>)], folder: &Path) -> Vec<KeyConfig> {
     nodes.iter().filter_map(|(name, node)| read_key(name, node, folder)).collect()
 }
 
-fn read_key(name: &str, node: &Node<'_>, folder: &Path) -> Option<KeyConfig> {
+fn read_key(name: &str, node: &ConfigNode<'_>, folder: &Path) -> Option<KeyConfig> {
     let mut section = node.section()?;
     let name = match words::domain_name(name) {
         Ok(name) => Some(name.folded()),
@@ -60,14 +58,12 @@ fn read_key(name: &str, node: &Node<'_>, folder: &Path) -> Option<KeyConfig> {
     let secret = secret.map(|secret| secret.parsed_unseen(words::secret));
     let file = file.map(|file| file.parsed(words::file_name));
     match (secret, file) {
-        (Some(secret), None) => Some(KeyConfig::Given(Key::new(&name?, algorithm, &secret?))),
+        (Some(secret), None) => Some(KeyConfig::Given(TsigKey::new(&name?, algorithm, &secret?))),
         (None, Some(file)) => Some(KeyConfig::InFile { name: name?, algorithm, file: folder.join(file?) }),
-        // Noted already.
         (Some(_), Some(_)) | (None, None) => None,
     }
 }
 
-/// Notes every use of a key that there is not.
 pub(super) fn note_unknown(keys: &[KeyConfig], uses: Vec<KeyUse<'_>>) {
     for (name, spot) in uses {
         if !keys.iter().any(|key| *key.name() == name) {
@@ -84,7 +80,6 @@ mod tests {
     use super::super::tests::check;
     use super::*;
 
-    /// An authority, without which there is nothing to run.
     const REST: &str = "[authorities.a]\nlisten = [\"127.0.0.1:53\"]\nzones = [\"a.txt\"]\n";
 
     #[test]
@@ -95,7 +90,7 @@ mod tests {
         );
         let config = Config::parse(&text, "c.toml", Path::new("/etc/hedgerow")).unwrap_or_else(|p| panic!("{p}"));
         let name = |text: &str| text.parse::<Name>().expect("a name");
-        let given = Key::new(&name("key.example"), Algorithm::HmacSha256, b"secret of 16 oc");
+        let given = TsigKey::new(&name("key.example"), Algorithm::HmacSha256, b"secret of 16 oc");
         let file = "/etc/hedgerow/other.key".into();
         let in_file = KeyConfig::InFile { name: name("other"), algorithm: Algorithm::HmacSha512, file };
         assert_eq!(config.keys, [KeyConfig::Given(given), in_file]);

@@ -1,34 +1,31 @@
-//! `listen`, of the forwarder and of authorities, and `[certificates.*]`, which encrypted listeners show.
-//!
-//! What is listened on is looked at together at the end: no two listeners take each other's connections, and no encrypted one is
-//! without a certificate.
+//! `listen` of the forwarder and of authorities, and `[certificates.*]` of encrypted listeners.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::clients::read_prefixes;
-use super::section::{Node, Section, Spot, note_repeats};
+use super::section::{ConfigNode, ConfigSection, DocumentSpot, note_repeats};
 use super::suggest::nearest;
-use super::{Expected, words};
+use super::{Expectation, words};
 use crate::address::{BadAddress, HttpPath, ListenAddress, ListenUrl, Scheme};
 use crate::limit::Prefix;
 
 /// One entry of `listen`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenConfig {
-    /// How queries come, and where.
+    /// The transport and the address.
     pub address: ListenAddress,
-    /// Under which path queries come, by HTTP.
+    /// The path of DNS over HTTPS.
     pub path: HttpPath,
-    /// The section of the certificate that it shows, whatever name its client asks for; none: the client's name chooses.
+    /// The section of the certificate for all clients. `None`: the server name of the client chooses.
     pub certificate: Option<String>,
-    /// From whom queries and connections come with a PROXY header, and not without one.
+    /// The senders whose queries and connections must start with a PROXY header.
     pub proxy_from: Vec<Prefix>,
 }
 
 impl ListenConfig {
-    /// Where it listens.
+    /// The address and port.
     pub fn socket(&self) -> SocketAddr {
         self.address.socket
     }
@@ -47,7 +44,6 @@ impl From<ListenAddress> for ListenConfig {
 }
 
 impl From<SocketAddr> for ListenConfig {
-    /// By UDP and TCP.
     fn from(socket: SocketAddr) -> Self {
         ListenAddress::plain(socket).into()
     }
@@ -58,43 +54,35 @@ impl From<SocketAddr> for ListenConfig {
 pub struct CertificateConfig {
     /// The key below `[certificates]`.
     pub name: String,
-    /// Holds the chain in PEM, the leaf first. Already resolved against the folder of the config file.
+    /// The file with the chain in PEM, the leaf first; already resolved.
     pub chain: PathBuf,
-    /// Holds the key in PEM. Already resolved as well.
+    /// The file with the key in PEM, already resolved.
     pub key: PathBuf,
-    /// The server names that it is shown for, in lower case; none: those in it.
+    /// The server names that select the certificate, in lower case. Empty: the names in the certificate.
     pub names: Vec<String>,
 }
 
-/// What is listened on, and by what certificates, until all of it is known.
 #[derive(Default)]
-pub(super) struct Listening<'d> {
-    /// All addresses that are bound, with the number of the list that each stands in.
-    addresses: Vec<(ListenAddress, usize, Spot<'d>)>,
-    /// Lists that were begun.
+pub(super) struct ListenReferences<'d> {
+    addresses: Vec<(ListenAddress, usize, DocumentSpot<'d>)>,
     lists: usize,
-    /// What names a certificate.
-    named: Vec<(String, Spot<'d>)>,
+    named: Vec<(String, DocumentSpot<'d>)>,
 }
 
-impl<'d> Listening<'d> {
-    /// Something listens at an address.
-    pub(super) fn push(&mut self, address: ListenAddress, spot: Spot<'d>) {
+impl<'d> ListenReferences<'d> {
+    pub(super) fn push(&mut self, address: ListenAddress, spot: DocumentSpot<'d>) {
         self.addresses.push((address, self.lists, spot));
     }
 
-    /// Somebody is shown this certificate.
-    pub(super) fn shows(&mut self, name: String, spot: Spot<'d>) {
+    pub(super) fn shows(&mut self, name: String, spot: DocumentSpot<'d>) {
         self.named.push((name, spot));
     }
 
-    /// Notes listeners that would take each other's queries, encrypted ones without a certificate, and names of certificates that there
-    /// are not. With `SO_REUSEPORT` two listeners of one address would both start. Port 0 is another one for each.
+    /// Reports conflicting listeners (`SO_REUSEPORT` would let both start) and missing certificates.
     pub(super) fn check(self, certificates: &[CertificateConfig]) {
         let Self { addresses, named, lists: _ } = self;
         let fixed = || addresses.iter().filter(|(address, ..)| address.socket.port() != 0);
-        // Two that would take each other's connections or datagrams: by TCP all that are not told apart by ALPN (RFC 7301), by UDP plain
-        // DNS and QUIC.
+        // TCP listeners conflict unless ALPN (RFC 7301) separates them. By UDP, plain DNS and QUIC conflict.
         let mut known: HashMap<SocketAddr, Vec<(Scheme, usize)>> = HashMap::new();
         for (address, list, spot) in fixed() {
             let here = known.entry(address.socket).or_default();
@@ -102,7 +90,6 @@ impl<'d> Listening<'d> {
             let meets = |(other, of): &&(Scheme, usize)| *other != scheme && meet((*other, *of), (scheme, *list));
             if let Some((other, of)) = here.iter().find(meets) {
                 let (socket, one, other) = (address.socket, spoken(*other), spoken(scheme));
-                // Whoever answers there must be known before the handshake.
                 let sections = if by_alpn(scheme) && of != list { " of another section" } else { "" };
                 spot.note(format!(
                     "{socket} is listened on by {one} and by {other}{sections}, expected another port for one of them"
@@ -128,7 +115,7 @@ impl<'d> Listening<'d> {
     }
 }
 
-/// Whether two listeners cannot have the same address; each has the number of its list.
+/// Returns true if two listeners cannot share an address; each has the number of its list.
 fn meet((one, of): (Scheme, usize), (other, list): (Scheme, usize)) -> bool {
     let by_udp = |scheme| matches!(scheme, Scheme::Plain | Scheme::Quic);
     let by_tcp = |scheme| scheme != Scheme::Quic;
@@ -136,17 +123,14 @@ fn meet((one, of): (Scheme, usize), (other, list): (Scheme, usize)) -> bool {
     (by_udp(one) && by_udp(other)) || (by_tcp(one) && by_tcp(other) && !is_shared)
 }
 
-/// Whether a client says in its handshake that this is what it comes by (RFC 7301).
 fn by_alpn(scheme: Scheme) -> bool {
     matches!(scheme, Scheme::Tls | Scheme::Https)
 }
 
-/// The scheme of a listener, where plain DNS is one whether it is by UDP or not.
 fn in_the_clear(scheme: Scheme) -> Scheme {
     if scheme == Scheme::Tcp { Scheme::Plain } else { scheme }
 }
 
-/// What a listener speaks, for people.
 fn spoken(scheme: Scheme) -> &'static str {
     match scheme {
         Scheme::Plain | Scheme::Tcp => "plain DNS",
@@ -157,13 +141,12 @@ fn spoken(scheme: Scheme) -> &'static str {
     }
 }
 
-/// Reads `listen`. Each address goes to `listening` too.
-pub(super) fn read<'d>(node: &Node<'d>, listening: &mut Listening<'d>) -> Vec<ListenConfig> {
+pub(super) fn read<'d>(node: &ConfigNode<'d>, listening: &mut ListenReferences<'d>) -> Vec<ListenConfig> {
     listening.lists += 1;
     let mut read: Vec<ListenConfig> = Vec::new();
     for item in node.items("[\"127.0.0.1:5300\"]") {
         let Some(one) = read_one(&item, listening) else { continue };
-        // A certificate is shown before it is settled what is spoken.
+        // The server presents the certificate before ALPN selects the protocol.
         let shares = |other: &&ListenConfig| {
             let (one, other) = (one.address, other.address);
             one.socket == other.socket && one.socket.port() != 0 && by_alpn(one.scheme) && by_alpn(other.scheme)
@@ -181,8 +164,7 @@ pub(super) fn read<'d>(node: &Node<'d>, listening: &mut Listening<'d>) -> Vec<Li
     read
 }
 
-/// Reads one listener: an address, or a table with one.
-fn read_one<'d>(item: &Node<'d>, listening: &mut Listening<'d>) -> Option<ListenConfig> {
+fn read_one<'d>(item: &ConfigNode<'d>, listening: &mut ListenReferences<'d>) -> Option<ListenConfig> {
     let Some(mut section) = item.table() else {
         let url = item.parsed(listen_address)?;
         listening.push(url.address, item.spot.clone());
@@ -212,13 +194,12 @@ fn read_one<'d>(item: &Node<'d>, listening: &mut Listening<'d>) -> Option<Listen
     Some(ListenConfig { certificate: named.map(|(name, _)| name), proxy_from, ..url.into() })
 }
 
-/// Reads `[certificates]`. Files are relative to `folder`.
-pub(super) fn read_certificates<'d>(nodes: &[(&'d str, Node<'d>)], folder: &Path) -> Vec<CertificateConfig> {
-    let read = |(name, node): &(&str, Node<'_>)| read_certificate(name, node.section()?, folder);
+pub(super) fn read_certificates<'d>(nodes: &[(&'d str, ConfigNode<'d>)], folder: &Path) -> Vec<CertificateConfig> {
+    let read = |(name, node): &(&str, ConfigNode<'_>)| read_certificate(name, node.section()?, folder);
     nodes.iter().filter_map(read).collect()
 }
 
-fn read_certificate(name: &str, mut section: Section<'_>, folder: &Path) -> Option<CertificateConfig> {
+fn read_certificate(name: &str, mut section: ConfigSection<'_>, folder: &Path) -> Option<CertificateConfig> {
     let chain = section.require("chain", "\"tls/chain.pem\"").and_then(|node| node.parsed(words::file_name));
     let key = section.require("key", "\"tls/key.pem\"").and_then(|node| node.parsed(words::file_name));
     let names = section.take("names").map(|node| {
@@ -236,26 +217,21 @@ fn read_certificate(name: &str, mut section: Section<'_>, folder: &Path) -> Opti
     })
 }
 
-/// Reads the name of a server, or of all those one label below a domain.
-fn server_name(text: &str) -> Result<String, Expected> {
+fn server_name(text: &str) -> Result<String, Expectation> {
     let host = text.strip_prefix("*.").unwrap_or(text);
     let is_name =
         !host.contains('*') && !host.ends_with('.') && words::domain_name(host).is_ok_and(|name| !name.is_root());
     match is_name {
         true => Ok(text.to_ascii_lowercase()),
-        false => Err(Expected::new("the name of a server, such as \"dns.example\" or \"*.dns.example\"")),
+        false => Err(Expectation::new("the name of a server, such as \"dns.example\" or \"*.dns.example\"")),
     }
 }
 
-/// Reads the address of a listener of DNS, with or without a scheme. Port 0 lets the system choose.
-///
-/// # Errors
-/// If it is none.
-pub fn listen_address(text: &str) -> Result<ListenUrl, Expected> {
-    text.parse().map_err(|bad: BadAddress| Expected::new(bad.to_string()).matching(LISTENER))
+/// Reads a listen address with or without a scheme. With port 0 the system chooses the port.
+pub fn listen_address(text: &str) -> Result<ListenUrl, Expectation> {
+    text.parse().map_err(|bad: BadAddress| Expectation::new(bad.to_string()).matching(LISTENER))
 }
 
-/// Addresses with or without a scheme and a port.
 const LISTENER: &str = "^((tcp|tls|https?|quic|TCP|TLS|HTTPS?|QUIC)://)?([0-9.]+|[0-9A-Fa-f:.]+|\\[[0-9A-Fa-f:.]+(%[0-9]+)?\\])(:[0-9]+)?(/.*)?$";
 
 #[cfg(test)]
@@ -264,7 +240,6 @@ mod tests {
     use super::super::tests::check;
     use super::*;
 
-    /// A config with a forwarder that has this line, and certificates.
     fn config(line: &str) -> String {
         format!(
             "[forwarder]\nlisten = {line}\n[pools.ts]\nbackends = [\"192.0.2.1:53\"]\n[certificates.main]\n\

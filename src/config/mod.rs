@@ -1,12 +1,7 @@
-//! The configuration: TOML in, a [`Config`] out that is right by construction.
+//! The configuration: TOML in, a valid [`Config`] out.
 //!
-//! The text is read once into a tree in which everything knows its place (`section`); `pool`,
-//! `forwarder` and `authority` with `clients`, `connections`, `cookies` and `transfer`, `keys`, `cache`, `query_log`, `dnstap`, `traces`,
-//! `discover`, `supervisor`, `xdp` and `admin` each read one kind of section, `document` the file as a whole. None
-//! stops at a problem: all of them are noted and handed out together as [`Problems`]. What a word
-//! stands for is in [`words`], which the command line uses too, and what is too much or too little
-//! in [`limits`]. The readers themselves tell what they take: the [description](mod@description), of which the JSON [schema](mod@schema)
-//! and the [reference](mod@reference) are made. Nothing here opens a file.
+//! The text becomes a tree in which each node knows its place (`section`). One module per kind of section
+//! reads it, and `document` reads the whole file. Readers return all problems together as [`Problems`].
 
 mod addresses;
 mod admin;
@@ -14,6 +9,7 @@ mod authority;
 mod backend;
 mod cache;
 mod catalog;
+mod changes;
 mod clients;
 mod connections;
 mod cookies;
@@ -49,6 +45,7 @@ use std::time::Duration;
 
 pub use backend::{BackendConfig, TrustConfig};
 pub use catalog::{CatalogConfig, MemberConfig, ProducedCatalog};
+pub use changes::counted;
 pub use clients::usual_rate_limit;
 pub use discover::{
     DiscoverConfig, DnsTarget, EtcdConfig, HttpEndpoint, RegisterConfig, TlsName, etcd_key, http_endpoint,
@@ -64,71 +61,71 @@ pub use slow::SlowThreshold;
 pub use suggest::nearest;
 pub use traces::OtlpTarget;
 pub use transfer::{SecondaryConfig, SharedZone, Sharing};
-pub use words::Expected;
+pub use words::Expectation;
 pub use xdp::{XdpInterface, XdpMode, ZeroCopy};
 
 use crate::limit::{AccessRules, ConnectionRules, RateRules, WaitRules};
 use crate::policy::connections::ConnectionPoolRules;
-use crate::policy::{Rules, Serves};
+use crate::policy::{PoolRules, Serves};
 use crate::wire::{Name, RecordType};
 use crate::zone::{Identity, Miss};
 
-/// Everything that `hedgerow serve` runs. Holds no bad address, zero deadline or empty pool.
+/// The configuration of `hedgerow serve`, without bad addresses, zero deadlines or empty pools.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Data-plane threads; `None` is one per CPU.
+    /// Data-plane threads. `None`: one per CPU.
     pub workers: Option<NonZeroUsize>,
-    /// Who the process becomes once it is bound, if it is to become somebody else.
+    /// The user to switch to once all sockets are bound.
     pub user: Option<User>,
-    /// Whether the config and the files that it names are read again when they change.
+    /// True if changed config files are reloaded automatically.
     pub watch: bool,
-    /// How long a worker stays awake after work, looking for more; zero is not at all.
+    /// The time that a worker polls after work; zero disables it.
     pub busy_poll: Duration,
-    /// How long all goes on when the process was told to end, while it says that it is not ready.
+    /// The time between the end of readiness and the end of service at shutdown.
     pub drain_delay: Duration,
-    /// The LS, if the config has one.
+    /// The forwarder, if configured.
     pub forwarder: Option<ForwarderConfig>,
-    /// Pools in order of the file; routes point into it.
+    /// Pools in file order; routes refer to this order.
     pub pools: Vec<PoolConfig>,
-    /// The TS that this process runs itself.
+    /// The authorities of this process.
     pub authorities: Vec<AuthorityConfig>,
-    /// The secrets that we share with other servers.
+    /// The secrets shared with other servers.
     pub keys: Vec<KeyConfig>,
-    /// What encrypted listeners show; the first is for whoever names no server, or an unknown one.
+    /// The certificates of encrypted listeners. Clients with no or an unknown server name get the first one.
     pub certificates: Vec<CertificateConfig>,
-    /// The cache, if the config has one.
+    /// The cache, if configured.
     pub cache: Option<CacheConfig>,
-    /// The admin server, if the config has one.
+    /// The admin server, if configured.
     pub admin: Option<AdminConfig>,
-    /// How processes stand beside the one that serves, if any do.
+    /// Supervision by standby processes, if configured.
     pub supervisor: Option<SupervisorConfig>,
-    /// The interfaces that are served by AF_XDP, if any are.
+    /// The interfaces served by AF_XDP, if any.
     pub xdp: Option<XdpConfig>,
-    /// Which races are kept with all their attempts, if any are.
+    /// The recording of slow races, if configured.
     pub slow: Option<SlowConfig>,
-    /// The query log, if the config has one.
+    /// The query log, if configured.
     pub query_log: Option<QueryLogConfig>,
-    /// dnstap, if the config has it.
+    /// The dnstap output, if configured.
     pub dnstap: Option<DnstapConfig>,
-    /// Where slow races go as traces, if they go anywhere.
+    /// The export of slow races as traces, if configured.
     pub traces: Option<TracesConfig>,
-    /// The register of members and of orders, if the config has one.
+    /// The registry of members and orders, if configured.
     pub etcd: Option<EtcdConfig>,
-    /// Where the last known members are saved, if they are. Already resolved against the folder of the config file.
+    /// The folder for the last known members, already resolved against the folder of the config file.
     pub state_dir: Option<PathBuf>,
 }
 
 impl Config {
-    /// The default of `watch`: what is edited is not in force before somebody says so.
+    /// The default of `watch`: an edited file applies only after an explicit reload.
     pub const WATCH: bool = false;
 
-    /// The default of `busy_poll`: a worker that has nothing to do leaves its core to others.
+    /// The default of `busy_poll`: an idle worker leaves its core to other processes.
     pub const BUSY_POLL: Duration = Duration::ZERO;
 
-    /// The default of `drain_delay`: nobody asks who is ready unless he was told to.
+    /// The default of `drain_delay`: most installations have no readiness check.
     pub const DRAIN_DELAY: Duration = Duration::ZERO;
 
-    /// From when on a race is slow. None is where slow races are neither kept nor logged.
+    /// The threshold of slow races; `None` if they are neither kept nor logged.
     pub fn slow_threshold(&self) -> SlowThreshold {
         match (&self.slow, &self.query_log) {
             (Some(slow), _) => slow.threshold,
@@ -137,18 +134,17 @@ impl Config {
         }
     }
 
-    /// The zones that authorities have from other servers.
+    /// The zones that authorities transfer from other servers.
     pub fn secondaries(&self) -> impl Iterator<Item = &SecondaryConfig> {
         self.authorities.iter().flat_map(|authority| &authority.secondaries)
     }
 
-    /// Reads the text of a config file. `file` is its name in messages; file names in it are relative
-    /// to `folder`.
+    /// Parses a config file. `file` is its name in messages; paths in it are relative to `folder`.
     pub fn parse(text: &str, file: &str, folder: &Path) -> Result<Self, Problems> {
         Self::parse_among(text, file, folder, &|_| None)
     }
 
-    /// The same, on a host where `find_user` knows the users by their names.
+    /// Parses like `parse`, with `find_user` as the user database.
     pub fn parse_among(
         text: &str,
         file: &str,
@@ -158,12 +154,12 @@ impl Config {
         document::parse(text, file, folder, find_user)
     }
 
-    /// The strings in the text of a config file, each with its place, such as `config.toml:7:9: authorities.a.zones[0]`.
+    /// The strings of a config file with their places, such as `config.toml:7:9: authorities.a.zones[0]`.
     pub fn places(text: &str, file: &str) -> Vec<(String, String)> {
         document::places(text, file)
     }
 
-    /// The files that hold secrets of cookies, each once.
+    /// The distinct files with cookie secrets.
     pub fn cookie_secrets_files(&self) -> Vec<&Path> {
         let forwarder = self.forwarder.iter().map(|forwarder| &forwarder.cookies);
         let all = forwarder.chain(self.authorities.iter().map(|authority| &authority.cookies));
@@ -178,55 +174,52 @@ impl Config {
 /// `user`: a user of this host.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct User {
-    /// Its name.
+    /// The user name.
     pub name: String,
-    /// Its number.
+    /// The user ID.
     pub uid: u32,
-    /// The number of its group.
+    /// The group ID.
     pub gid: u32,
 }
 
 /// `[forwarder]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ForwarderConfig {
-    /// Where and how queries come.
+    /// The listeners for queries.
     pub listen: Vec<ListenConfig>,
-    /// Largest UDP message sent or asked for (RFC 6891 section 6.2.5), octets.
+    /// The largest UDP message sent or requested (RFC 6891 section 6.2.5), in bytes.
     pub edns_udp_size: u16,
-    /// Which pool answers for which suffix.
+    /// The pools by suffix of the name.
     pub routes: Vec<Route>,
-    /// The name that encrypted listeners go by, for clients that look for them (RFC 9462); none: they are not told of.
+    /// The announced name of encrypted listeners (RFC 9462). `None`: no announcement.
     pub designated_resolver: Option<Name>,
-    /// Who is answered.
+    /// The access rules for clients.
     pub access: AccessRules,
-    /// How many queries may wait for backends.
+    /// The limits of pending queries.
     pub limits: WaitRules,
-    /// How often one client is answered by UDP, if that is limited.
+    /// The limit of UDP responses per client.
     pub rate_limit: Option<RateRules>,
-    /// Cookies for its clients.
+    /// DNS cookies for clients.
     pub cookies: CookieConfig,
-    /// What clients may use that come by TCP.
+    /// The limits of TCP connections.
     pub connections: ConnectionRules,
 }
 
 impl ForwarderConfig {
-    /// The default of `edns_udp_size`. Octets that pass every path without being fragmented (DNS flag day 2020): the least MTU
-    /// of IPv6, 1280 octets, less headers.
+    /// The default of `edns_udp_size`: fits the least MTU of IPv6, 1280 bytes (DNS flag day 2020).
     pub const EDNS_UDP_SIZE: u16 = 1232;
 }
 
-/// `cookies` and `cookie_secrets_file` of the forwarder or of an authority: DNS cookies for clients (RFC 7873, RFC 9018).
+/// `cookies` and `cookie_secrets_file`: DNS cookies for clients (RFC 7873, RFC 9018).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CookieConfig {
-    /// Whether clients get any.
+    /// True if clients get cookies.
     pub enabled: bool,
-    /// Holds the secrets that they are made with; without it one is made at start. Already resolved against the folder of the
-    /// config file.
+    /// The file with the secrets, already resolved. `None`: random secrets that change daily.
     pub secrets_file: Option<PathBuf>,
 }
 
 impl Default for CookieConfig {
-    /// On: they cost who does not use them nothing, and spare who does what limits the forged.
     fn default() -> Self {
         Self { enabled: true, secrets_file: None }
     }
@@ -235,13 +228,13 @@ impl Default for CookieConfig {
 /// One entry of `[forwarder.routes]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Route {
-    /// Names at or below this are the route's; the longest suffix wins.
+    /// The suffix of matching names; the longest suffix wins.
     pub suffix: Name,
-    /// Which of [`Config::pools`].
+    /// The index into [`Config::pools`].
     pub pool: PoolIndex,
 }
 
-/// A pool, as its place in the order of the config.
+/// A pool by its index in the config.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolIndex(pub usize);
 
@@ -250,82 +243,81 @@ pub struct PoolIndex(pub usize);
 pub struct PoolConfig {
     /// The key below `[pools]`.
     pub name: String,
-    /// At least one, unless others come by themselves.
+    /// At least one, unless members join by discovery.
     pub backends: Vec<BackendConfig>,
-    /// Where others come from, if any do.
+    /// The sources of further members.
     pub discover: Option<DiscoverConfig>,
-    /// The names that each backend knows, if the config has it: else the defaults are those of [`Serves::Split`].
+    /// The distribution of names over the backends, if set. `None`: the defaults of [`Serves::Split`] apply.
     pub serves: Option<Serves>,
-    /// How races of this pool run.
-    pub rules: Rules,
-    /// What a probe asks.
+    /// The rules of races.
+    pub rules: PoolRules,
+    /// The question of probes.
     pub probe: ProbeConfig,
-    /// Whether all backends have the same data.
+    /// True if all backends have the same data.
     pub replicas: bool,
-    /// Of replicas: of which share of the questions the replies are compared.
+    /// The share of questions for which replies of replicas are compared.
     pub compare: f64,
-    /// Of replicas: how often all that take queries are asked a recent question, if ever.
+    /// The interval at which all active replicas are asked a recent question.
     pub audit: Option<Duration>,
-    /// Who of them has an older version of a zone than others for longer than this is behind.
+    /// The time after which a replica with an older zone version counts as behind.
     pub max_lag: Duration,
-    /// Whether its replies are kept, if there is a cache.
+    /// True if replies are cached.
     pub cache: bool,
-    /// How many queries may be out to one backend; above, the next one is asked.
+    /// Pending queries per backend; above, the next backend is used.
     pub max_in_flight: u32,
-    /// How the name is spelled in queries to its backends.
+    /// The case of names in queries to backends.
     pub case: Case,
-    /// Whether queries bear DNS cookies, to backends that give them.
+    /// True if queries carry DNS cookies for backends that support them.
     pub cookies: bool,
-    /// True if AD of its backends is believed, where a backend has no word of its own; none: by their transport.
+    /// True if AD of backends is trusted; backends may override it. `None`: their transport decides.
     pub trust_ad: Option<bool>,
-    /// The connections to those that are asked by stream.
+    /// The connections to stream backends.
     pub connections: ConnectionPoolRules,
 }
 
 impl PoolConfig {
-    /// The default of `max_in_flight`: a second's queries of a busy server, and what a backend that has fallen silent is given at
-    /// most before it is found down.
+    /// The default of `max_in_flight`: a second's queries of a busy server.
     pub const MAX_IN_FLIGHT: u32 = 10_000;
 
-    /// The default of `replicas`: servers may split the names between them, and what one denies another may have.
+    /// The default of `replicas`: servers may split the names, so one may have a name that another denies.
     pub const REPLICAS: bool = false;
 
-    /// The default of `compare`: it takes time of each question that is compared.
+    /// The default of `compare`: each comparison takes time.
     pub const COMPARE: f64 = 0.0;
 
-    /// The default of `max_lag`: a NOTIFY and a transfer take less, and an hour's refresh is no time to be sent to old data.
+    /// The default of `max_lag`: longer than a NOTIFY and a transfer take, shorter than an hourly refresh.
     pub const MAX_LAG: Duration = Duration::from_secs(10);
 
-    /// The default of `cache`: who asks for a cache means all pools.
+    /// The default of `cache`: a configured cache applies to all pools.
     pub const CACHE: bool = true;
 
-    /// The default of `case`: a few servers answer in another case than they were asked in, or not at all.
+    /// The default of `case`: a few servers change the case of the question, or do not answer.
     pub const CASE: Case = Case::Keep;
 
-    /// The default of `cookies`: who gives them takes them, and a reply that must repeat 64 random bits is not forged by guessing.
+    /// The default of `cookies`: an attacker cannot guess the 64 random bits that a reply must repeat.
     pub const COOKIES: bool = true;
 }
 
-/// `pools.*.case`: how the question's name is spelled in queries to backends.
+/// `pools.*.case`: the case of the name in queries to backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Case {
-    /// As the client spells it.
+    /// The case of the client's query.
     Keep,
-    /// By chance, anew for each attempt (DNS 0x20), and replies must repeat it.
+    /// A random case for each attempt (DNS 0x20), which replies must repeat.
     Random,
 }
 
-/// `pools.*.health.probe`: any reply at all counts as life.
+/// `pools.*.health.probe`: the question of probes; any reply counts as up.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProbeConfig {
-    /// The name asked, by default the root.
+    /// The name, by default the root.
     pub name: Name,
-    /// The type asked, by default NS.
+    /// The type, by default NS.
     pub rtype: RecordType,
 }
 
 impl Default for ProbeConfig {
-    /// What every server can be asked: RFC 8109 section 3 has resolvers begin with it.
+    /// The root NS question, which every server accepts: RFC 8109 section 3 has resolvers begin with it.
     fn default() -> Self {
         Self { name: Name::root(), rtype: RecordType::NS }
     }
@@ -336,183 +328,181 @@ impl Default for ProbeConfig {
 pub struct AuthorityConfig {
     /// The key below `[authorities]`.
     pub name: String,
-    /// Where and how queries come.
+    /// The listeners for queries.
     pub listen: Vec<ListenConfig>,
-    /// Who is answered.
+    /// The access rules for clients.
     pub access: AccessRules,
-    /// Zone files.
+    /// The zone files.
     pub zones: Vec<ZoneSource>,
-    /// Which zones of those files others may have.
+    /// The zones in files that other servers may transfer.
     pub shared: Vec<SharedZone>,
-    /// Zones that come from elsewhere. There is at least one zone of either kind.
+    /// Zones transferred from other servers. There is at least one zone of either kind.
     pub secondaries: Vec<SecondaryConfig>,
-    /// Those of them that are catalogs, which tell of further zones.
+    /// The secondaries that are catalogs of further zones.
     pub catalogs: Vec<CatalogConfig>,
-    /// Catalogs of its own.
+    /// The catalogs that this authority produces.
     pub produced: Vec<ProducedCatalog>,
-    /// Where the zones are saved that catalogs list. Already resolved against the folder of the config file.
+    /// The folder for zones that catalogs list, already resolved against the folder of the config file.
     pub members_folder: PathBuf,
-    /// What is said of a name that is in no table.
+    /// The response to names without data.
     pub miss: Miss,
-    /// TTL of table records.
+    /// The TTL of table records.
     pub ttl: Duration,
-    /// What it says of itself; by default nothing.
+    /// The texts of identity queries (`version.bind`, `id.server`) and NSID; empty by default.
     pub identity: Identity,
-    /// How often one client is answered by UDP, if that is limited.
+    /// The limit of UDP responses per client.
     pub rate_limit: Option<RateRules>,
-    /// Cookies for its clients.
+    /// DNS cookies for clients.
     pub cookies: CookieConfig,
-    /// What clients may use that come by TCP.
+    /// The limits of TCP connections.
     pub connections: ConnectionRules,
-    /// How it tells where it is, if it does.
+    /// The registration in etcd, if configured.
     pub register: Option<RegisterConfig>,
 }
 
 impl AuthorityConfig {
-    /// The default of `miss`: another TS may have the name.
+    /// The default of `miss`: another authority may have the name.
     pub const MISS: Miss = Miss::Silent;
 
-    /// The default of `ttl`: short enough that an edited table is seen within minutes.
+    /// The default of `ttl`: clients see an edited table within minutes.
     pub const TTL: Duration = Duration::from_secs(300);
 }
 
 /// One entry of `authorities.*.zones`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ZoneSource {
-    /// Already resolved against the folder of the config file.
+    /// The path, already resolved against the folder of the config file.
     pub file: PathBuf,
-    /// The name of the zone, in canonical form: makes the file a master file. Without it a master file says its name itself.
+    /// The origin of a master file, in canonical form. `None`: a table, or a master file whose first SOA
+    /// record names the zone.
     pub origin: Option<Name>,
 }
 
 /// `[cache]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CacheConfig {
-    /// Memory that it takes in all, octets.
+    /// The total memory in bytes.
     pub size: usize,
-    /// For how long what is kept.
-    pub rules: crate::cache::Rules,
-    /// Where it is saved when the process ends, and loaded from when it starts. Already resolved against the folder of the config
-    /// file.
+    /// The lifetimes of entries.
+    pub rules: crate::cache::CacheRules,
+    /// The file for saves at exit and loads at start, already resolved against the folder of the config file.
     pub persist: Option<PathBuf>,
-    /// How often it is saved besides; none: when the process ends only.
+    /// The interval of further saves. `None`: only at exit.
     pub persist_every: Option<Duration>,
 }
 
 impl CacheConfig {
-    /// The default of `persist_every`: what a crash loses is then not much of what is asked for most, and a save of the default
-    /// size writes less than 100 KB a second.
+    /// The default of `persist_every`: a crash loses little, and saves write less than 100 KB a second.
     pub const PERSIST_EVERY: Duration = Duration::from_secs(15 * 60);
 
-    /// The default of `size`: some 400,000 answers, and no burden on a small machine.
+    /// The default of `size`: some 400,000 answers, affordable on a small machine.
     pub const SIZE: usize = 64 << 20;
 }
 
 /// `[slow]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlowConfig {
-    /// From when on a race is slow.
+    /// The duration from which a race is slow.
     pub threshold: SlowThreshold,
-    /// How many of the newest are kept.
+    /// The number of newest races kept.
     pub keep: usize,
 }
 
 /// `[supervisor]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SupervisorConfig {
-    /// How many processes stand by.
+    /// The number of standby processes.
     pub standbys: usize,
-    /// Who makes no progress for so long is killed, if anybody ever is.
+    /// The time without progress after which a process is killed.
     pub watchdog: Option<Duration>,
-    /// Whether a standby succeeds a supervisor that dies.
+    /// True if a standby replaces a dead supervisor.
     pub succession: bool,
 }
 
 /// `[xdp]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct XdpConfig {
-    /// At least one, each once.
+    /// The distinct interfaces; at least one.
     pub interfaces: Vec<XdpInterface>,
-    /// Whether sockets serve alone where AF_XDP cannot be had; if not, there is no start.
+    /// True if the server starts with sockets alone when AF_XDP is not available.
     pub fallback: bool,
 }
 
 /// `[query_log]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QueryLogConfig {
-    /// Where lines go.
+    /// The target of log lines.
     pub to: LogTarget,
-    /// What they look like.
+    /// The format of lines.
     pub format: LogFormat,
-    /// The share of the questions that are logged.
+    /// The share of logged questions.
     pub sample: f64,
-    /// What is logged besides.
+    /// The events logged regardless of `sample`.
     pub always: Always,
-    /// How much of a client's address is told.
+    /// The detail of client addresses.
     pub client: ClientDetail,
-    /// How much of a name is told.
+    /// The detail of names.
     pub names: NameDetail,
-    /// After how many octets the file is rotated, if it ever is.
+    /// The size in bytes at which the file is rotated.
     pub rotate: Option<usize>,
-    /// How many of those that were rotated are kept.
+    /// The number of rotated files kept.
     pub keep: u16,
-    /// Memory for what waits to be written, octets.
+    /// The memory for queued lines in bytes.
     pub buffer: usize,
 }
 
 /// `[dnstap]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DnstapConfig {
-    /// Where frames go.
+    /// The target of frames.
     pub to: DnstapTarget,
-    /// Which messages are told.
+    /// The kinds of tapped messages.
     pub messages: TappedMessages,
-    /// Who we are to the reader; none: the name of the host.
+    /// The identity sent to the reader. `None`: the host name.
     pub identity: Option<String>,
-    /// The share of the questions whose messages are told.
+    /// The share of tapped questions.
     pub sample: f64,
-    /// How much of a client's address is told.
+    /// The detail of client addresses.
     pub client: ClientDetail,
-    /// Whether messages are told with their octets.
+    /// The detail of names; messages in full or without their bytes.
     pub names: NameDetail,
-    /// Memory for what waits to be written, octets.
+    /// The memory for queued frames in bytes.
     pub buffer: usize,
 }
 
 /// `[traces]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TracesConfig {
-    /// Where they go.
+    /// The OTLP endpoint.
     pub otlp: OtlpTarget,
-    /// How much of a name is told.
+    /// The detail of names.
     pub names: NameDetail,
 }
 
 /// `[admin]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdminConfig {
-    /// Where it is reached by HTTP.
+    /// The HTTP address.
     pub listen: SocketAddr,
-    /// Holds the token that changes by HTTP must bear; without it there are none. Already resolved against the folder of the
-    /// config file.
+    /// The file with the token for changes by HTTP, already resolved. `None`: no changes by HTTP.
     pub token_file: Option<PathBuf>,
-    /// Where changes are taken without a token.
+    /// The unix socket for changes without a token.
     pub socket: AdminSocket,
-    /// Whether there is a page at `/`.
+    /// True if a page is served at `/`.
     pub page: bool,
-    /// Whether the names are counted that are asked for most.
+    /// True if the most frequent names are counted.
     pub names: bool,
-    /// Pools with more backends have no series for each of them.
+    /// The number of backends above which a pool has no series per backend.
     pub backend_series: u16,
 }
 
 /// `admin.socket`: a unix socket for changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AdminSocket {
-    /// In the usual place, by the address of the admin server.
+    /// The default path, derived from the address of the admin server.
     Auto,
-    /// There. Already resolved against the folder of the config file.
+    /// A path, already resolved against the folder of the config file.
     At(PathBuf),
-    /// Nowhere.
+    /// No socket at all.
     Off,
 }

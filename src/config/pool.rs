@@ -1,31 +1,28 @@
-//! `[pools.*]`: who is asked, and under which rules.
+//! `[pools.*]`: backends and the rules of races.
 
 use std::path::Path;
 use std::time::Duration;
 
-use super::backend::{self, Asked, BACKENDS_EXAMPLE, BackendConfig};
-use super::section::{Node, Section, Spot};
+use super::backend::{self, BACKENDS_EXAMPLE, BackendConfig, BackendReferences};
+use super::section::{ConfigNode, ConfigSection, DocumentSpot};
 use super::{Case, PoolConfig, ProbeConfig, discover, limits, words};
 use crate::policy::connections::ConnectionPoolRules;
-use crate::policy::{HealthRules, Hedge, Rules, Serves};
+use crate::policy::{HealthRules, Hedge, PoolRules, Serves};
 
-/// The keys of a pool that `[defaults.pool]` sets, for pools of each kind.
 pub(super) struct PoolDefaults {
-    /// Its `serves`.
     serves: Option<Serves>,
-    split: Keys,
-    same: Keys,
+    split: PoolKeys,
+    same: PoolKeys,
 }
 
 impl Default for PoolDefaults {
     fn default() -> Self {
-        Self { serves: None, split: Keys::of(Serves::Split), same: Keys::of(Serves::Same) }
+        Self { serves: None, split: PoolKeys::of(Serves::Split), same: PoolKeys::of(Serves::Same) }
     }
 }
 
 impl PoolDefaults {
-    /// The defaults of a pool of this kind.
-    fn of(&self, serves: Serves) -> &Keys {
+    fn of(&self, serves: Serves) -> &PoolKeys {
         match serves {
             Serves::Split => &self.split,
             Serves::Same => &self.same,
@@ -33,30 +30,26 @@ impl PoolDefaults {
     }
 }
 
-/// The keys that a pool and `[defaults.pool]` have in common, but `serves`.
 #[derive(Clone)]
-struct Keys {
-    rules: Rules,
+struct PoolKeys {
+    rules: PoolRules,
     probe: ProbeConfig,
     replicas: bool,
     max_lag: Duration,
     compare: f64,
     audit: Option<Duration>,
-    /// None: not set.
     cache: Option<bool>,
     case: Case,
     cookies: bool,
-    /// None: each backend by its address and transport.
     trust_ad: Option<bool>,
     max_in_flight: u32,
     connections: ConnectionPoolRules,
 }
 
-impl Keys {
-    /// The built-in defaults of a pool of this kind.
+impl PoolKeys {
     fn of(serves: Serves) -> Self {
         Self {
-            rules: Rules::of(serves),
+            rules: PoolRules::of(serves),
             probe: ProbeConfig::default(),
             replicas: PoolConfig::REPLICAS,
             max_lag: PoolConfig::MAX_LAG,
@@ -72,11 +65,9 @@ impl Keys {
     }
 }
 
-/// Reads `[defaults]`, which has `[defaults.pool]` alone.
-pub(super) fn read_defaults(mut section: Section<'_>) -> PoolDefaults {
+pub(super) fn read_defaults(mut section: ConfigSection<'_>) -> PoolDefaults {
     let mut defaults = PoolDefaults::default();
     if let Some(node) = section.take("pool") {
-        // The keys are the same for each kind of pools, and so are their problems, which are noted once.
         let read = |defaults: &mut PoolDefaults, serves: Serves| {
             let Some(mut section) = node.section() else { return };
             defaults.serves = read_serves(&mut section);
@@ -96,14 +87,13 @@ pub(super) fn read_defaults(mut section: Section<'_>) -> PoolDefaults {
     defaults
 }
 
-/// Reads `[pools.NAME]`. What is to be looked at when all is read goes to `asked`.
 pub(super) fn read<'d>(
     name: &str,
-    mut section: Section<'d>,
+    mut section: ConfigSection<'d>,
     defaults: &PoolDefaults,
     folder: &Path,
-    asked: &mut Asked<'d>,
-    etcd_uses: &mut Vec<Spot<'d>>,
+    asked: &mut BackendReferences<'d>,
+    etcd_uses: &mut Vec<DocumentSpot<'d>>,
 ) -> PoolConfig {
     section.need_any(&["backends", "discover"], &format!("backends is missing, write backends = {BACKENDS_EXAMPLE}"));
     let backends_node = section.take("backends");
@@ -135,19 +125,17 @@ pub(super) fn read<'d>(
     }
 }
 
-/// Reads `serves`.
-fn read_serves(section: &mut Section<'_>) -> Option<Serves> {
+fn read_serves(section: &mut ConfigSection<'_>) -> Option<Serves> {
     section.take("serves").and_then(|node| node.parsed(words::serves))
 }
 
-/// Reads the keys of a pool with these backends. A key that is not there is as `usual` has it.
-fn read_keys(section: &mut Section<'_>, usual: &Keys, backends: &[BackendConfig]) -> Keys {
+fn read_keys(section: &mut ConfigSection<'_>, usual: &PoolKeys, backends: &[BackendConfig]) -> PoolKeys {
     let (health, probe) = match section.section("health") {
         Some(health) => read_health(health, usual.rules.health, &usual.probe),
         None => (usual.rules.health, usual.probe.clone()),
     };
     let hedge = section.section("hedge").map_or(usual.rules.hedge, |section| read_hedge(section, usual.rules.hedge));
-    let rules = Rules {
+    let rules = PoolRules {
         dispatch: section.parsed("dispatch", words::dispatch, usual.rules.dispatch),
         fanout: section.integer("fanout", limits::FANOUT, usual.rules.fanout),
         balance: section.parsed("balance", words::balance, usual.rules.balance),
@@ -167,7 +155,7 @@ fn read_keys(section: &mut Section<'_>, usual: &Keys, backends: &[BackendConfig]
         health,
     };
     let replicas = section.boolean("replicas", usual.replicas);
-    Keys {
+    PoolKeys {
         rules,
         probe,
         replicas,
@@ -185,8 +173,8 @@ fn read_keys(section: &mut Section<'_>, usual: &Keys, backends: &[BackendConfig]
     }
 }
 
-/// Reads `cache`. What backends answer that are told who asks may be for that client alone.
-fn read_cache(section: &mut Section<'_>, backends: &[BackendConfig]) -> Option<bool> {
+/// Reads `cache`. Backends that get client addresses may answer per client, so caching is an error.
+fn read_cache(section: &mut ConfigSection<'_>, backends: &[BackendConfig]) -> Option<bool> {
     let names_clients = backends.iter().any(|backend| backend.proxy_protocol);
     let node = section.take("cache")?;
     let cache = node.boolean();
@@ -196,8 +184,7 @@ fn read_cache(section: &mut Section<'_>, backends: &[BackendConfig]) -> Option<b
     cache
 }
 
-/// Reads `compare`, which only makes sense where all have the same data.
-fn read_compare(section: &mut Section<'_>, are_replicas: bool, usual: f64) -> f64 {
+fn read_compare(section: &mut ConfigSection<'_>, are_replicas: bool, usual: f64) -> f64 {
     let node = section.take("compare");
     let compare = node.as_ref().map_or(Some(usual), |node| node.number(limits::COMPARE)).unwrap_or(usual);
     if compare > 0.0 && !are_replicas {
@@ -206,10 +193,9 @@ fn read_compare(section: &mut Section<'_>, are_replicas: bool, usual: f64) -> f6
     compare
 }
 
-/// Reads `audit`, of which the same is true.
-fn read_audit(section: &mut Section<'_>, are_replicas: bool, usual: Option<Duration>) -> Option<Duration> {
+fn read_audit(section: &mut ConfigSection<'_>, are_replicas: bool, usual: Option<Duration>) -> Option<Duration> {
     let node = section.take("audit");
-    let read = |node: &Node<'_>| node.parsed(|text| limits::AUDIT.parse_or_off(text)).unwrap_or(usual);
+    let read = |node: &ConfigNode<'_>| node.parsed(|text| limits::AUDIT.parse_or_off(text)).unwrap_or(usual);
     let audit = node.as_ref().map_or(usual, read);
     if audit.is_some() && !are_replicas {
         node.as_ref().map_or(&section.spot, |node| &node.spot).note(NO_REPLICAS.to_owned());
@@ -217,18 +203,15 @@ fn read_audit(section: &mut Section<'_>, are_replicas: bool, usual: Option<Durat
     audit
 }
 
-/// What is wrong with comparing backends that may differ.
-const NO_REPLICAS: &str = "backends are compared that may have different data, write replicas = true if they have not";
+const NO_REPLICAS: &str = "compare is for backends with the same data, write replicas = true if theirs is the same";
 
-/// Reads `[pools.*.hedge]`.
-fn read_hedge(mut section: Section<'_>, usual: Hedge) -> Hedge {
+fn read_hedge(mut section: ConfigSection<'_>, usual: Hedge) -> Hedge {
     let (min_delay, min_spot) = read_clamp(&mut section, "min_delay", usual.min_delay);
     let (max_delay, max_spot) = read_clamp(&mut section, "max_delay", usual.max_delay);
     if let (Some(min), Some(max)) = (min_delay, max_delay)
         && min > max
     {
         let (min, max) = (humantime::format_duration(min), humantime::format_duration(max));
-        // One of the two may be a default: then the other one is to be mended.
         let spot = min_spot.or(max_spot).unwrap_or_else(|| section.spot.clone());
         spot.note(format!("min_delay {min} is above max_delay {max}"));
     }
@@ -244,21 +227,18 @@ fn read_hedge(mut section: Section<'_>, usual: Hedge) -> Hedge {
     hedge
 }
 
-/// Reads one clamp of the hedge delay: its value, unless what stands there is wrong, and its spot,
-/// if it is there.
 fn read_clamp<'d>(
-    section: &mut Section<'d>,
+    section: &mut ConfigSection<'d>,
     key: &'static str,
     usual: Duration,
-) -> (Option<Duration>, Option<Spot<'d>>) {
+) -> (Option<Duration>, Option<DocumentSpot<'d>>) {
     match section.take(key) {
         Some(node) => (node.parsed(|text| limits::HEDGE_CLAMP.parse(text)), Some(node.spot)),
         None => (Some(usual), None),
     }
 }
 
-/// Reads `[pools.*.connections]`.
-fn read_connections(mut section: Section<'_>, usual: ConnectionPoolRules) -> ConnectionPoolRules {
+fn read_connections(mut section: ConfigSection<'_>, usual: ConnectionPoolRules) -> ConnectionPoolRules {
     let rules = ConnectionPoolRules {
         max: section.integer("max", limits::BACKEND_CONNECTIONS, usual.max),
         pipeline: section.integer("pipeline", limits::PIPELINE, usual.pipeline),
@@ -276,8 +256,11 @@ fn read_connections(mut section: Section<'_>, usual: ConnectionPoolRules) -> Con
     rules
 }
 
-/// Reads `[pools.*.health]`.
-fn read_health(mut section: Section<'_>, usual: HealthRules, usual_probe: &ProbeConfig) -> (HealthRules, ProbeConfig) {
+fn read_health(
+    mut section: ConfigSection<'_>,
+    usual: HealthRules,
+    usual_probe: &ProbeConfig,
+) -> (HealthRules, ProbeConfig) {
     let rules = HealthRules {
         interval: section.parsed("interval", |text| limits::PROBE_INTERVAL.parse(text), usual.interval),
         every_queries: section.integer("every_queries", limits::PROBE_EVERY, usual.every_queries),
@@ -292,8 +275,7 @@ fn read_health(mut section: Section<'_>, usual: HealthRules, usual_probe: &Probe
     (rules, probe)
 }
 
-/// Reads `pools.*.health.probe`.
-fn read_probe(mut section: Section<'_>, usual: &ProbeConfig) -> ProbeConfig {
+fn read_probe(mut section: ConfigSection<'_>, usual: &ProbeConfig) -> ProbeConfig {
     let probe = ProbeConfig {
         name: section.parsed("name", words::domain_name, usual.name.clone()),
         rtype: section.parsed("type", words::record_type, usual.rtype),
@@ -312,7 +294,6 @@ mod tests {
     use crate::policy::balance::Balance;
     use crate::policy::{Accept, Dispatch, Expect, Silence};
 
-    /// The first pool of a config that has these sections before the backends of the pool.
     fn first_pool(sections: &str) -> PoolConfig {
         let text = format!("[forwarder]\n{sections}\nbackends = [\"192.0.2.1:53\"]");
         let config = Config::parse(&text, "c.toml", Path::new(""));
@@ -326,9 +307,9 @@ mod tests {
         {
             let pool = first_pool(&format!("[pools.ts]\n{lines}"));
             assert_eq!(pool.serves, serves);
-            assert_eq!(pool.rules, Rules::of(serves.unwrap_or(Serves::Split)));
+            assert_eq!(pool.rules, PoolRules::of(serves.unwrap_or(Serves::Split)));
         }
-        let Rules { dispatch, balance, accept, on_timeout, on_all_down, health, .. } = Rules::of(Serves::Same);
+        let PoolRules { dispatch, balance, accept, on_timeout, on_all_down, health, .. } = PoolRules::of(Serves::Same);
         assert_eq!((dispatch, balance, accept), (Dispatch::Hedge, Balance::Fastest, Accept::Conclusive));
         assert_eq!((on_timeout, on_all_down), (Silence::Servfail, Silence::Servfail));
         assert_eq!(health.expect, Expect::NoFailure);
@@ -344,8 +325,8 @@ mod tests {
                         hedge.max = 2\ncompare = 0.5\nreplicas = true\n";
         let pool = first_pool(&format!("{defaults}[pools.ts]\ntries = 4\nhealth.rise = 5\nhedge.budget = 0.5"));
         assert_eq!(pool.serves, Some(Serves::Same));
-        let same = Rules::of(Serves::Same);
-        let expected = Rules {
+        let same = PoolRules::of(Serves::Same);
+        let expected = PoolRules {
             accept: Accept::Any,
             tries: 4,
             hedge: Hedge { max: 2, budget: 0.5, ..same.hedge },
@@ -379,7 +360,6 @@ mod tests {
         );
     }
 
-    /// Checks the problem of a pool that has backends and then `line`, the third line of the file.
     fn check_pool(line: &str, expected: &str) {
         let text = format!("[forwarder]\n[pools.ts]\n{line}\nbackends = [\"192.0.2.1:53\"]");
         check(&text, &[&format!("3:{expected}")]);
@@ -426,7 +406,7 @@ mod tests {
             ("compare = 2", "11: pools.ts.compare: invalid value 2: expected a number from 0 to 1"),
             (
                 "compare = 0.5",
-                "11: pools.ts.compare: backends are compared that may have different data, write replicas = true if they have not",
+                "11: pools.ts.compare: compare is for backends with the same data, write replicas = true if theirs is the same",
             ),
             (
                 "audit = \"10ms\"",
@@ -434,7 +414,7 @@ mod tests {
             ),
             (
                 "audit = \"1s\"",
-                "9: pools.ts.audit: backends are compared that may have different data, write replicas = true if they have not",
+                "9: pools.ts.audit: compare is for backends with the same data, write replicas = true if theirs is the same",
             ),
             ("connections.max = 0", "19: pools.ts.connections.max: invalid value 0: expected an integer from 1 to 16"),
             (
@@ -533,7 +513,7 @@ mod tests {
             (
                 "[\"192.0.2.1:0\"]",
                 "2:13: pools.ts.backends[0]: invalid value \"192.0.2.1:0\": \
-             expected a port from 1 to 65535, since nobody is reached at port 0",
+             expected a port from 1 to 65535, since port 0 cannot be reached",
             ),
             (
                 "[\"192.0.2.1:53\", { address = \"192.0.2.1:53\", name = \"b\" }]",

@@ -1,11 +1,11 @@
-//! `primaries`: whom a zone is transferred from, how, and what those must show.
+//! `primaries`: the servers that a zone is transferred from.
 
 use std::fmt::{self, Display, Formatter};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use super::backend::{TrustConfig, read_trust};
-use super::section::{Node, note_repeats};
+use super::section::{ConfigNode, note_repeats};
 use super::transfer::{Claims, PRIMARIES_EXAMPLE};
 use super::words;
 use crate::address::{BackendAddress, Scheme};
@@ -13,14 +13,14 @@ use crate::address::{BackendAddress, Scheme};
 /// One entry of `primaries`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PrimaryConfig {
-    /// Where it is asked, and how: by UDP and TCP, by TCP alone, or by TLS (RFC 9103).
+    /// The address and transport: UDP and TCP, TCP alone, or TLS (RFC 9103).
     pub address: BackendAddress,
-    /// Who it must be, where it has to prove that.
+    /// The identity that an encrypted primary must prove.
     pub trust: TrustConfig,
 }
 
 impl PrimaryConfig {
-    /// Its host.
+    /// The IP address of the primary.
     pub fn ip(&self) -> IpAddr {
         self.address.ip()
     }
@@ -38,8 +38,7 @@ impl Display for PrimaryConfig {
     }
 }
 
-/// Reads the primaries of a zone, none twice. The certificates that they are shown go to `claims`.
-pub(super) fn read_primaries<'d>(node: &Node<'d>, folder: &Path, claims: &mut Claims<'d>) -> Vec<PrimaryConfig> {
+pub(super) fn read_primaries<'d>(node: &ConfigNode<'d>, folder: &Path, claims: &mut Claims<'d>) -> Vec<PrimaryConfig> {
     let items = node.items(PRIMARIES_EXAMPLE).into_iter();
     let primaries: Vec<_> = items.filter_map(|item| Some((read(&item, folder, claims)?, item.spot))).collect();
     note_repeats(primaries.iter().map(|(primary, spot)| (primary.address, spot.clone())), |address| {
@@ -48,8 +47,7 @@ pub(super) fn read_primaries<'d>(node: &Node<'d>, folder: &Path, claims: &mut Cl
     primaries.into_iter().map(|(primary, _)| primary).collect()
 }
 
-/// Reads one: an address, or a table with one.
-fn read<'d>(item: &Node<'d>, folder: &Path, claims: &mut Claims<'d>) -> Option<PrimaryConfig> {
+fn read<'d>(item: &ConfigNode<'d>, folder: &Path, claims: &mut Claims<'d>) -> Option<PrimaryConfig> {
     let (url, spot, trust) = match item.table() {
         None => (item.parsed(words::backend), item.spot.clone(), None),
         Some(mut section) => {

@@ -1,31 +1,28 @@
-//! What is wrong with a config file: every problem at once, each with its place and remedy.
+//! Problems of a config file, all at once, each with its place and remedy.
 //!
-//! A problem reads `config.toml:14:1: pools.ts: unknown key "fan_out", did you mean "fanout"?`, and
-//! below it stands the line of the file with a caret under the culprit. Nothing here knows what a
-//! key means.
+//! A problem reads `config.toml:14:1: pools.ts: unknown key "fan_out", did you mean "fanout"?`.
 
 use std::error::Error;
 use std::fmt;
 use std::ops::Range;
 
-/// Everything that is wrong with one file, in the order of the file. Never empty.
+/// All problems of one file, in file order. Never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
-    /// Sorts what was found, at least one problem, by place.
     pub(super) fn new(mut found: Vec<Problem>) -> Self {
         debug_assert!(!found.is_empty(), "problems without a problem");
         found.sort_by_key(|problem| problem.place.as_ref().map(|place| (place.line, place.column)));
         Self(found)
     }
 
-    /// How many there are.
+    /// The number of problems.
     pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// One after another, in the order of the file.
+    /// The problems in file order.
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
         self.0.iter()
     }
@@ -45,21 +42,16 @@ impl fmt::Display for Problems {
 
 impl Error for Problems {}
 
-/// One thing that is wrong, where, and what would be right.
+/// One problem with its place and remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The file's name as the reader of the message knows it.
     file: String,
-    /// Where in the file; `None` when the file as a whole is meant.
     place: Option<Position>,
-    /// The key path, `pools.ts.timeout`; empty at the top and in text that is no TOML.
     path: String,
-    /// The thing and the remedy.
     message: String,
 }
 
 impl Problem {
-    /// A problem with the octets `span` of `text`, or with the file as a whole.
     pub(super) fn new(file: &str, text: &str, span: Option<Range<usize>>, path: &str, message: String) -> Self {
         let place = span.map(|span| {
             let mut place = Position::of(text, &span);
@@ -71,7 +63,7 @@ impl Problem {
         Self { file: file.to_owned(), place, path: path.to_owned(), message }
     }
 
-    /// The line in the file, from 1, if one is meant.
+    /// The line in the file, counted from 1.
     pub fn line(&self) -> Option<usize> {
         self.place.as_ref().map(|place| place.line)
     }
@@ -99,28 +91,22 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A stretch of one line, as people count: lines and columns from 1, columns in characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Position {
-    /// Counted from 1.
     line: usize,
-    /// Counted from 1.
     column: usize,
-    /// The line itself, safe to print.
     source: String,
-    /// Carets to draw, at least one.
     width: usize,
 }
 
 impl Position {
-    /// Finds `span` in `text`. A span over several lines ends with its first; one that is not in the
-    /// text, or splits a character, is moved to the nearest character before it.
+    /// Finds `span` in `text`, cut to its first line and moved to a character boundary.
     fn of(text: &str, span: &Range<usize>) -> Self {
         let start = char_boundary(text, span.start);
         let end = char_boundary(text, span.end.max(start));
         let (before, rest) = text.split_at(start);
         let left = before.rsplit('\n').next().unwrap_or_default();
-        // A byte order mark is no character of the first line to the person who reads the message.
+        // Editors hide a byte order mark, so it is not a column.
         let left = left.strip_prefix('\u{feff}').unwrap_or(left);
         let right = rest.split('\n').next().unwrap_or_default();
         let right = right.strip_suffix('\r').unwrap_or(right);
@@ -134,7 +120,6 @@ impl Position {
         }
     }
 
-    /// Blanks all that is quoted in the line, also where its quote is missing at one end.
     fn blank_strings(&mut self) {
         let starts = self.source.find(['"', '\'']).or_else(|| self.source.find('=').map(|at| at + 1)).unwrap_or(0);
         let (kept, blanked) = self.source.split_at(starts);
@@ -143,15 +128,14 @@ impl Position {
         self.source = kept.chars().chain(blanked).collect();
     }
 
-    /// What stands before the carets: blanks, and tabs where the line has them, so that both lines
-    /// are as wide on any terminal.
+    /// The blanks before the carets. Tabs stay tabs, so that both lines have the same width on any terminal.
     fn indent(&self) -> String {
         let before = self.source.chars().take(self.column - 1);
         before.map(|c| if c == '\t' { '\t' } else { ' ' }).collect()
     }
 }
 
-/// True if a line may hold a secret, which no message shows: it is in `[keys]`, or near it in a text that cannot be parsed.
+/// Returns true if a line may hold a secret: in `[keys]`, or near it in text that cannot be parsed.
 fn may_hold_secret(text: &str, span: &Range<usize>, path: &str, line: &str) -> bool {
     if !path.is_empty() {
         return path == "keys" || path.starts_with("keys.");
@@ -162,7 +146,6 @@ fn may_hold_secret(text: &str, span: &Range<usize>, path: &str, line: &str) -> b
     is_in_keys || line.contains("keys") || line.contains("secret")
 }
 
-/// The last offset up to `offset` that splits no character.
 fn char_boundary(text: &str, offset: usize) -> usize {
     let mut boundary = offset.min(text.len());
     while !text.is_char_boundary(boundary) {
@@ -171,7 +154,6 @@ fn char_boundary(text: &str, offset: usize) -> usize {
     boundary
 }
 
-/// The character, or a stand-in for one that would steer the terminal.
 fn printable(c: char) -> char {
     if c.is_control() && c != '\t' { char::REPLACEMENT_CHARACTER } else { c }
 }
@@ -180,7 +162,6 @@ fn printable(c: char) -> char {
 mod tests {
     use super::*;
 
-    /// Checks how a problem with the octets `span` of `text` is shown.
     fn check(text: &str, span: Range<usize>, expected: &str) {
         let problem = Problem::new("c.toml", text, Some(span.clone()), "key", "wrong".to_owned());
         assert_eq!(problem.to_string(), expected, "{text:?} at {span:?}");

@@ -1,61 +1,61 @@
-//! `[query_log]`: which queries are logged, how much of them, and where.
+//! `[query_log]`: the logged queries, their detail, and the target.
 
 use std::path::{Path, PathBuf};
 
-use super::section::{Node, Section};
-use super::words::Expected;
+use super::section::{ConfigNode, ConfigSection};
+use super::words::Expectation;
 use super::{QueryLogConfig, limits, words};
 
-/// `query_log.to`: where lines go.
+/// `query_log.to`: the target of lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogTarget {
-    /// This file. Already resolved against the folder of the config file.
+    /// A file, already resolved against the folder of the config file.
     File(PathBuf),
-    /// The standard error stream, where the log is too.
+    /// The standard error stream, shared with the log.
     Stderr,
-    /// The unix socket for datagrams at this path, each line one. Already resolved.
+    /// The unix datagram socket at this path, already resolved; one line per datagram.
     Unix(PathBuf),
 }
 
-/// `query_log.format`: what a line looks like.
+/// `query_log.format`: the format of lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// An object of JSON.
+    /// One JSON object per line.
     Json,
-    /// Keys and values with `=` between.
+    /// Keys and values in logfmt, `key=value`.
     Logfmt,
 }
 
-/// `query_log.always`: what is logged whatever the sample.
+/// `query_log.always`: the events logged regardless of the sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Always {
     /// Queries that took longer than the pool's threshold.
     pub slow: bool,
-    /// Queries that got SERVFAIL, or an answer that was made up, or none.
+    /// Queries with SERVFAIL, a synthesized response, or no response.
     pub failed: bool,
-    /// Queries for which a hedge was sent.
+    /// Queries with a hedge.
     pub hedged: bool,
 }
 
-/// `client`: how much of a client's address is told.
+/// `client`: the detail of client addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientDetail {
-    /// All of it.
+    /// The full client address.
     Full,
-    /// The IPv4 /24 or IPv6 /56 that it is in.
+    /// The IPv4 /24 or IPv6 /56 prefix of the address.
     Prefix,
-    /// Nothing.
+    /// No address at all.
     None,
 }
 
-/// `names`: how much of a name is told.
+/// `names`: the detail of names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameDetail {
-    /// All of it.
+    /// The full query name.
     Full,
     /// The name without its first label.
     Parent,
-    /// Nothing.
+    /// No name at all.
     None,
 }
 
@@ -63,16 +63,16 @@ impl QueryLogConfig {
     /// The default of `to`.
     pub const TO: &'static str = "queries.jsonl";
 
-    /// The default of `format`: what most tools read.
+    /// The default of `format`: most tools read JSON.
     pub const FORMAT: LogFormat = LogFormat::Json;
 
-    /// The default of `sample`: who asks for a log means all queries.
+    /// The default of `sample`: all queries.
     pub const SAMPLE: f64 = 1.0;
 
-    /// The default of `always`: what an operator looks for, and what no sample would have often enough.
+    /// The default of `always`: slow and failed queries, which are too rare for a sample.
     pub const ALWAYS: Always = Always { slow: true, failed: true, hedged: false };
 
-    /// The default of `client`: enough to tell sites apart, not enough to tell people apart.
+    /// The default of `client`: identifies sites, but not people.
     pub const CLIENT: ClientDetail = ClientDetail::Prefix;
 
     /// The default of `names`: a log without names answers few questions.
@@ -88,8 +88,7 @@ impl QueryLogConfig {
     pub const BUFFER: usize = 4 << 20;
 }
 
-/// Reads `[query_log]`. Files are relative to `folder`.
-pub(super) fn read(mut section: Section<'_>, folder: &Path) -> QueryLogConfig {
+pub(super) fn read(mut section: ConfigSection<'_>, folder: &Path) -> QueryLogConfig {
     let to = section.parsed("to", |text| read_target(text, folder), LogTarget::File(folder.join(QueryLogConfig::TO)));
     let format = section.parsed("format", words::log_format, QueryLogConfig::FORMAT);
     let sample = section.take("sample").and_then(|node| node.number(limits::SAMPLE)).unwrap_or(QueryLogConfig::SAMPLE);
@@ -103,8 +102,7 @@ pub(super) fn read(mut section: Section<'_>, folder: &Path) -> QueryLogConfig {
     QueryLogConfig { to, format, sample, always, client, names, rotate, keep, buffer }
 }
 
-/// Reads `stderr`, `unix:PATH`, or the name of a file.
-fn read_target(text: &str, folder: &Path) -> Result<LogTarget, Expected> {
+fn read_target(text: &str, folder: &Path) -> Result<LogTarget, Expectation> {
     match text.strip_prefix("unix:") {
         Some(path) => words::socket_path(path, folder).map(LogTarget::Unix),
         None if text == "stderr" => Ok(LogTarget::Stderr),
@@ -114,8 +112,7 @@ fn read_target(text: &str, folder: &Path) -> Result<LogTarget, Expected> {
     }
 }
 
-/// Reads what is always logged.
-fn read_always(node: &Node<'_>) -> Always {
+fn read_always(node: &ConfigNode<'_>) -> Always {
     let mut always = Always { slow: false, failed: false, hedged: false };
     for item in node.any_items("[\"slow\", \"failed\"]") {
         match item.parsed(words::always) {
@@ -134,10 +131,8 @@ mod tests {
     use super::super::tests::check;
     use super::*;
 
-    /// Something to run.
     const REST: &str = "[authorities.a]\nlisten = [\"127.0.0.1:5301\"]\nzones = [\"a.txt\"]\n";
 
-    /// What is read from a section with this content.
     fn read_section(content: &str) -> QueryLogConfig {
         let text = format!("[query_log]\n{content}\n{REST}");
         let config =

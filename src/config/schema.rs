@@ -1,21 +1,19 @@
-//! The JSON Schema of the configuration (draft-07, of it what draft-04 has too, which is what editors of TOML know): keys, kinds,
-//! words and bounds from the [description](mod@super::description) of what the readers take, what a key is for and its default
-//! from the [reference](mod@super::reference).
+//! The JSON Schema of the configuration: draft-07, limited to the part of draft-04, which editors of TOML
+//! support.
 //!
-//! It takes every config that the readers take. It cannot tell all that they refuse, such as a duration out of bounds or a route to
-//! a pool that there is not: `hedgerow check` does.
+//! The schema accepts every valid config, but does not find all errors: `hedgerow check` does.
 
 use serde_json::{Map, Value, json};
 
-use super::description::{ANY_KEY, Kind, Shape, Table, Text};
-use super::reference::{self, Key, KeyDefault, Section};
+use super::description::{ANY_KEY, Shape, TableDescription, TextDescription, ValueKind};
+use super::reference::{self, KeyDefault, ReferenceKey, ReferenceSection};
 use super::words::Form;
 
-/// The schema.
+/// Builds the JSON Schema of the configuration.
 pub fn schema() -> Value {
     let shape = reference::shape();
     let sections = reference::sections();
-    let mut schema = Writer { shape: &shape, sections: &sections }.shape(&shape, "");
+    let mut schema = SchemaWriter { shape: &shape, sections: &sections }.shape(&shape, "");
     let head = [("$schema", "http://json-schema.org/draft-07/schema#"), ("title", "hedgerow")];
     for (key, value) in head {
         schema.insert(key.to_owned(), value.into());
@@ -26,16 +24,12 @@ pub fn schema() -> Value {
     schema.into()
 }
 
-/// What a schema is written from.
-struct Writer<'r> {
-    /// What the readers take.
+struct SchemaWriter<'r> {
     shape: &'r Shape,
-    /// What is said of it.
-    sections: &'r [Section],
+    sections: &'r [ReferenceSection],
 }
 
-impl Writer<'_> {
-    /// The schema of what may stand at a path.
+impl SchemaWriter<'_> {
     fn shape(&self, shape: &Shape, path: &str) -> Map<String, Value> {
         let mut schema = match &shape.kinds[..] {
             [kind] => self.kind(kind, path),
@@ -45,7 +39,6 @@ impl Writer<'_> {
         schema
     }
 
-    /// What is said of a path, for people.
     fn annotations(&self, shape: &Shape, path: &str) -> Map<String, Value> {
         let mut said = Map::new();
         let takes = shape.table().is_none().then(|| format!("Takes {}.", shape.what()));
@@ -62,8 +55,7 @@ impl Writer<'_> {
         said
     }
 
-    /// The key of the reference at a path. Sections of one name have the same keys: what is said of one holds for the others.
-    fn key(&self, path: &str) -> Option<(&Section, &Key)> {
+    fn key(&self, path: &str) -> Option<(&ReferenceSection, &ReferenceKey)> {
         let path = reference::described_at(path);
         let (section, name) = path.rsplit_once('.').unwrap_or(("", &path));
         let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
@@ -75,15 +67,13 @@ impl Writer<'_> {
         find(&|known| known == section).or_else(|| find(&is_sibling))
     }
 
-    /// What the reference says of the section at a path, or of the key of an entry of zones.
     fn intro(&self, path: &str) -> String {
         let section = self.sections.iter().find(|section| section.path() == path);
         let section = section.map(|section| section.intro.iter().map(String::as_str).collect::<Vec<_>>().join(" "));
         section.unwrap_or_default().trim().to_owned()
     }
 
-    /// The default of a key, if it has one.
-    fn default(&self, section: &Section, key: &Key) -> Option<Value> {
+    fn default(&self, section: &ReferenceSection, key: &ReferenceKey) -> Option<Value> {
         if section.default_of(key, self.shape) != KeyDefault::Shown {
             return None;
         }
@@ -91,15 +81,14 @@ impl Writer<'_> {
         serde_json::to_value(&table["x"]).ok()
     }
 
-    /// The schema of one kind of values.
-    fn kind(&self, kind: &Kind, path: &str) -> Map<String, Value> {
+    fn kind(&self, kind: &ValueKind, path: &str) -> Map<String, Value> {
         let schema = match kind {
-            Kind::Text(text) => return string(text),
-            Kind::Table(table) => return self.table(table, path),
-            Kind::Integer { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
-            Kind::Number { min, max } => json!({ "type": "number", "minimum": min, "maximum": max }),
-            Kind::Boolean => json!({ "type": "boolean" }),
-            Kind::Array { least, items, .. } => {
+            ValueKind::Text(text) => return string(text),
+            ValueKind::Table(table) => return self.table(table, path),
+            ValueKind::Integer { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
+            ValueKind::Number { min, max } => json!({ "type": "number", "minimum": min, "maximum": max }),
+            ValueKind::Boolean => json!({ "type": "boolean" }),
+            ValueKind::Array { least, items, .. } => {
                 let items = items.iter().map(|kind| self.kind(kind, path)).collect::<Vec<_>>();
                 let items = if let [item] = &items[..] { item.clone() } else { any_of(items) };
                 json!({ "type": "array", "minItems": least, "items": items })
@@ -108,8 +97,7 @@ impl Writer<'_> {
         as_map(schema)
     }
 
-    /// The schema of a table.
-    fn table(&self, table: &Table, path: &str) -> Map<String, Value> {
+    fn table(&self, table: &TableDescription, path: &str) -> Map<String, Value> {
         let below = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
         let mut schema = as_map(json!({ "type": "object", "additionalProperties": false }));
         let mut properties = Map::new();
@@ -138,8 +126,7 @@ impl Writer<'_> {
     }
 }
 
-/// The schema of strings.
-fn string(text: &Text) -> Map<String, Value> {
+fn string(text: &TextDescription) -> Map<String, Value> {
     let word = |form: &Form| if let Form::Word(word) = form { Some(*word) } else { None };
     let words: Vec<_> = text.forms.iter().filter_map(word).collect();
     let patterns = text.forms.iter().filter_map(|form| match form {
@@ -159,13 +146,11 @@ fn string(text: &Text) -> Map<String, Value> {
     schema
 }
 
-/// What fits one of these.
 fn any_of(schemas: impl IntoIterator<Item = Map<String, Value>>) -> Map<String, Value> {
     let schemas: Vec<Value> = schemas.into_iter().map(Value::from).collect();
     as_map(json!({ "anyOf": schemas }))
 }
 
-/// The object that this is.
 fn as_map(value: Value) -> Map<String, Value> {
     if let Value::Object(map) = value { map } else { Map::new() }
 }

@@ -1,41 +1,39 @@
-//! `[slow]`: which races are kept with all their attempts, and how many.
+//! `[slow]`: the slow races that are kept with all attempts.
 
 use std::time::Duration;
 
-use super::section::Section;
+use super::section::ConfigSection;
 use super::{SlowConfig, limits, words};
 
-/// `slow.threshold`: from when on a race is slow.
+/// `slow.threshold`: the duration from which a race is slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlowThreshold {
-    /// When it takes longer than 99.9 % of its pool's races of the last minute.
+    /// Slower than 99.9 % of the pool's races of the last minute.
     Auto,
-    /// When it takes longer than this.
+    /// Slower than this duration.
     Above(Duration),
-    /// None is, whatever it comes to.
+    /// No race is slow, regardless of its duration.
     Off,
 }
 
 impl SlowConfig {
-    /// The default of `threshold`: the tail, whatever is usual.
+    /// The default of `threshold`: adapts to the pool's latency.
     pub const THRESHOLD: SlowThreshold = SlowThreshold::Auto;
 
-    /// The default of `keep`: a megabyte, and more than anybody reads.
+    /// The default of `keep`: a megabyte, and more than an operator reads.
     pub const KEEP: usize = 1_000;
 
-    /// The least that `auto` comes to: nobody looks for what is quicker.
+    /// The lower bound of `auto`: faster races need no analysis.
     pub const MIN_AUTO: Duration = Duration::from_millis(1);
 }
 
 impl Default for SlowConfig {
-    /// The section without a key.
     fn default() -> Self {
         Self { threshold: Self::THRESHOLD, keep: Self::KEEP }
     }
 }
 
-/// Reads `[slow]`.
-pub(super) fn read(mut section: Section<'_>) -> SlowConfig {
+pub(super) fn read(mut section: ConfigSection<'_>) -> SlowConfig {
     let threshold = section.parsed("threshold", words::slow_threshold, SlowConfig::THRESHOLD);
     let keep = section.integer("keep", limits::SLOW_KEPT, SlowConfig::KEEP);
     section.finish();
@@ -50,10 +48,8 @@ mod tests {
     use super::super::tests::check;
     use super::*;
 
-    /// Something to run.
     const REST: &str = "[authorities.a]\nlisten = [\"127.0.0.1:5301\"]\nzones = [\"a.txt\"]\n";
 
-    /// What is read of a config.
     fn read_config(text: &str) -> Option<SlowConfig> {
         let text = format!("{text}\n{REST}");
         Config::parse(&text, "c.toml", Path::new("")).unwrap_or_else(|p| panic!("{text}\n{p}")).slow

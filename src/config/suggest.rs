@@ -1,16 +1,15 @@
-//! "Did you mean": the known word that a mistyped one is closest to.
+//! "Did you mean": the known word closest to a mistyped one.
 
-/// The word closest to `typed`, if one is close enough to be meant. Case does not count; of two as
-/// close the first one wins.
+/// The word closest to `typed`, if close enough. Ignores case; the first of equally close words wins.
 pub fn nearest<'w>(typed: &str, known: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
     let folded = typed.to_lowercase();
-    // Swapped neighbors count as one slip, since they are the commonest of all.
+    // Swapped neighbors count as one slip, because they are the most common.
     let distance = |word: &str| strsim::osa_distance(&folded, &word.to_lowercase());
     let (slips, word) = known.into_iter().map(|word| (distance(word), word)).min_by_key(|&(slips, _)| slips)?;
     (slips <= allowed(word)).then_some(word)
 }
 
-/// How many slips a word of this length forgives: two in a short word make another word.
+/// The number of slips allowed: two in a short word make another word.
 fn allowed(word: &str) -> usize {
     match word.chars().count() {
         0..=2 => 0,
@@ -24,7 +23,6 @@ fn allowed(word: &str) -> usize {
 mod tests {
     use super::*;
 
-    /// Checks what is suggested for `typed` among a few keys of a pool.
     fn check(typed: &str, expected: Option<&str>) {
         let known = ["dispatch", "fanout", "attempt_timeout", "timeout", "tries", "on"];
         assert_eq!(nearest(typed, known), expected, "{typed:?}");

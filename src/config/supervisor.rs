@@ -1,31 +1,29 @@
-//! `[supervisor]`: how many processes stand by, and when one is taken for hung.
+//! `[supervisor]`: standby processes and the watchdog.
 
 use std::time::Duration;
 
-use super::section::Section;
-use super::words::{DURATION, Expected, duration};
+use super::section::ConfigSection;
+use super::words::{DURATION, Expectation, duration};
 use super::{SupervisorConfig, limits};
 
 impl SupervisorConfig {
-    /// The default of `standbys`: with one alone, a second crash in the moments that it takes to start another would be waited for.
+    /// The default of `standbys`: a second crash right after the first still finds one ready.
     pub const STANDBYS: usize = 2;
 
-    /// The default of `watchdog`: far beyond what a busy disk or a swapped page takes, and about as long as clients try.
+    /// The default of `watchdog`: longer than slow disks and page faults take.
     pub const WATCHDOG: Duration = Duration::from_secs(10);
 
-    /// The default of `succession`: what is left brings back the rest.
+    /// The default of `succession`: the surviving processes restore the rest.
     pub const SUCCESSION: bool = true;
 }
 
 impl Default for SupervisorConfig {
-    /// The section without a key.
     fn default() -> Self {
         Self { standbys: Self::STANDBYS, watchdog: Some(Self::WATCHDOG), succession: Self::SUCCESSION }
     }
 }
 
-/// Reads `[supervisor]`.
-pub(super) fn read(mut section: Section<'_>) -> SupervisorConfig {
+pub(super) fn read(mut section: ConfigSection<'_>) -> SupervisorConfig {
     let standbys = section.integer("standbys", limits::STANDBYS, SupervisorConfig::STANDBYS);
     let watchdog = section.parsed("watchdog", read_watchdog, Some(SupervisorConfig::WATCHDOG));
     let succession = section.boolean("succession", SupervisorConfig::SUCCESSION);
@@ -33,15 +31,14 @@ pub(super) fn read(mut section: Section<'_>) -> SupervisorConfig {
     SupervisorConfig { standbys, watchdog, succession }
 }
 
-/// Reads a duration within bounds, or none at all, which is never.
-fn read_watchdog(text: &str) -> Result<Option<Duration>, Expected> {
+fn read_watchdog(text: &str) -> Result<Option<Duration>, Expectation> {
     match duration(text) {
         Ok(Duration::ZERO) => Ok(None),
         Ok(value) if limits::WATCHDOG.holds(&value) => Ok(Some(value)),
         Ok(_) => {
             let (min, max) = (limits::WATCHDOG.min, limits::WATCHDOG.max);
             let (min, max) = (humantime::format_duration(min), humantime::format_duration(max));
-            Err(Expected::new(format!("a duration from {min} to {max}, or 0s for never")).matching(DURATION))
+            Err(Expectation::new(format!("a duration from {min} to {max}, or 0s for never")).matching(DURATION))
         }
         Err(error) => Err(error),
     }
@@ -55,10 +52,8 @@ mod tests {
     use super::super::tests::check;
     use super::*;
 
-    /// Something to run.
     const REST: &str = "[authorities.a]\nlisten = [\"127.0.0.1:5301\"]\nzones = [\"a.txt\"]\n";
 
-    /// Checks what is read from a section with this content.
     fn check_read(content: &str, standbys: usize, watchdog: Option<Duration>, succession: bool) {
         let text = format!("[supervisor]\n{content}\n{REST}");
         let config = Config::parse(&text, "c.toml", Path::new("")).unwrap_or_else(|p| panic!("{text}\n{p}"));

@@ -1,5 +1,5 @@
-//! Tests of whole files: what they give, that all problems come at once, and that no text at all makes
-//! the reader panic. What is said of each key is tested beside its reader, with [`check`].
+//! Tests of whole files: results, complete problem lists, and no panic on any text. Tests beside each reader
+//! cover its keys, with [`check`].
 
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -8,21 +8,19 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::description::ANY_KEY;
-use super::reference::{self, Key, KeyDefault, Section};
+use super::reference::{self, KeyDefault, ReferenceKey, ReferenceSection};
 use super::{
     AdminConfig, CacheConfig, Case, Config, ProbeConfig, Problem, SupervisorConfig, TracesConfig, XdpConfig,
     XdpInterface,
 };
 use crate::limit::ConnectionRules;
 use crate::policy::balance::Balance;
-use crate::policy::{Accept, Dispatch, Grace, HedgeDelay, Rules, Silence};
-use crate::zone::{Identity, Miss, Text};
+use crate::policy::{Accept, Dispatch, Grace, HedgeDelay, PoolRules, Silence};
+use crate::zone::{Identity, IdentityText, Miss};
 
-/// The file that stands at the top of the repository.
 const REFERENCE: &str = include_str!("../../config.toml");
 
-/// Reads a text that has no problems.
-fn parse(text: &str) -> Config {
+pub(super) fn parse(text: &str) -> Config {
     Config::parse(text, "c.toml", Path::new("/etc/hedgerow")).unwrap_or_else(|p| panic!("{text}\n{p}"))
 }
 
@@ -54,13 +52,13 @@ fn the_reference_shows_the_defaults() {
         "#,
     );
     assert_eq!(config, least);
-    assert_eq!(config.pools[0].rules, Rules::default());
+    assert_eq!(config.pools[0].rules, PoolRules::default());
     assert_eq!(config.pools[0].probe, ProbeConfig::default());
     assert_eq!(config.forwarder.expect("there is one").connections, ConnectionRules::default());
 }
 
-/// A key that the reference leaves out would be one that nobody finds, and one that no reader takes would be an error. What is not
-/// in a section of its own is told of where the key is that it belongs to.
+/// A key that is missing in the reference stays undocumented, and a key without a reader is an error. A table
+/// without a separate section is documented at its key.
 #[test]
 fn the_reference_shows_every_key() {
     let (shape, sections) = (reference::shape(), reference::sections());
@@ -70,22 +68,21 @@ fn the_reference_shows_every_key() {
         let section = sections.iter().find(|section| section.path() == path && !section.keys.is_empty());
         for (key, below) in &table.keys {
             let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-            let is_told = section.is_some_and(|section| section.keys.iter().any(|told| told.name == *key));
+            let is_reported = section.is_some_and(|section| section.keys.iter().any(|told| told.name == *key));
             match below.table() {
-                // `[defaults.pool]` has the keys of a pool.
-                Some(table) if !is_told && path != "defaults.pool" => tables.push((path, table)),
+                Some(table) if !is_reported && path != "defaults.pool" => tables.push((path, table)),
                 Some(_) => {}
                 // Sections of one name have the same keys, and one of them shows all.
                 None => {
                     let path = reference::described_at(&path);
                     let name = path.rsplit('.').nth(1).unwrap_or_default();
                     let mut alike = sections.iter().filter(|section| section.path().rsplit('.').next() == Some(name));
-                    let is_told = |section: &Section| {
+                    let is_reported = |section: &ReferenceSection| {
                         let mut comments = section.keys.iter().flat_map(|told| &told.comment);
                         section.keys.iter().any(|told| told.name == *key || *key == ANY_KEY)
                             || comments.any(|line| line.contains(&format!("{key} = ")))
                     };
-                    assert!(alike.any(is_told), "config.toml says nothing of {path}");
+                    assert!(alike.any(is_reported), "config.toml says nothing of {path}");
                     count += 1;
                 }
             }
@@ -102,18 +99,18 @@ fn the_reference_shows_every_key() {
     }
 }
 
-/// What the reference, and with it the schema and the manual, calls a default is what holds without the key.
+/// A default in the reference, and so in the schema and the manual, equals the value without the key.
 #[test]
 fn defaults_of_the_reference_are_those_of_the_readers() {
     let shape = reference::shape();
     let toml = |text: &str| text.parse::<toml::Table>().expect("TOML");
     let mut count = 0;
     for section in reference::sections() {
-        let is_shown = |key: &&Key| section.default_of(key, &shape) == KeyDefault::Shown;
+        let is_shown = |key: &&ReferenceKey| section.default_of(key, &shape) == KeyDefault::Shown;
         for key in section.keys.iter().filter(is_shown) {
             // The reference with this key, or without.
             let with = |value: Option<toml::Value>| {
-                // Sections that are comments there, with what they must have.
+                // Commented-out sections with their required keys.
                 let required = "[certificates.main]\nchain = \"c\"\nkey = \"k\"\n[keys.replica]\nsecret_file = \"replica.key\"\n[dnstap]\nto = \"file:tap\"\n\
                                 [xdp]\ninterfaces = [\"eth0\"]\n[traces]\notlp = \"http://192.0.2.1:4318/\"\n\
                                 [etcd]\nendpoints = [\"http://127.0.0.1:2379\"]\n[pools.ts.discover]\nfile = \"m\"\n\
@@ -136,7 +133,7 @@ fn defaults_of_the_reference_are_those_of_the_readers() {
     assert!(count >= 75, "{count} defaults");
 }
 
-/// A section that is off unless asked for shows its defaults too, and every key.
+/// An optional section shows all keys with their defaults, too.
 #[test]
 fn the_reference_shows_the_cache_commented_out() {
     assert_eq!(parse(REFERENCE).cache, None);
@@ -147,7 +144,7 @@ fn the_reference_shows_the_cache_commented_out() {
     let persist = Some("/etc/hedgerow/cache.bin".into());
     let usual = CacheConfig {
         size: CacheConfig::SIZE,
-        rules: crate::cache::Rules::default(),
+        rules: crate::cache::CacheRules::default(),
         persist,
         persist_every: Some(CacheConfig::PERSIST_EVERY),
     };
@@ -241,7 +238,6 @@ fn the_reference_shows_transfers_commented_out() {
     assert_eq!(config.keys[0].name().to_string(), "replica.");
 }
 
-/// The entries of zones that are transferred, as the reference has them.
 #[test]
 fn the_reference_shows_how_zones_are_transferred() {
     let (_, zones) = REFERENCE.split_once("# zones = [\n").expect("the example");
@@ -264,7 +260,7 @@ fn the_reference_shows_how_zones_are_transferred() {
     assert!(shared.sharing.group.is_some() && !shared.sharing.is_unlisted);
 }
 
-/// The admin server is there from the first day, for this host alone, so that `hedgerow ctl` has somebody to talk to.
+/// The reference enables the admin server for this host, so that `hedgerow ctl` can connect.
 #[test]
 fn the_reference_has_an_admin_server_for_this_host() {
     let admin = parse(REFERENCE).admin.expect("there is one");
@@ -366,7 +362,7 @@ fn every_key_is_read() {
     assert_eq!(files, [a, Path::new("/srv/b.txt"), a]);
     let origins: Vec<_> = authority.zones.iter().map(|zone| zone.origin.as_ref().map(ToString::to_string)).collect();
     assert_eq!(origins, [None, None, Some("a.example.".to_owned())]);
-    assert_eq!(authority.identity, Identity { id: Text::new(b"one"), ..Identity::default() });
+    assert_eq!(authority.identity, Identity { id: IdentityText::new(b"one"), ..Identity::default() });
     assert_eq!((authority.miss, authority.ttl), (Miss::Refused, Duration::from_secs(3600)));
 }
 
@@ -425,7 +421,7 @@ fn what_looks_odd_but_is_right_is_taken() {
 }
 
 proptest! {
-    /// Whatever stands in the file: a value or problems, each with a line that is there.
+    /// Any text yields a config or problems, each on an existing line.
     #[test]
     fn no_text_makes_the_reader_panic(text in "\\PC{0,200}") {
         check_places(&text)?;
@@ -444,7 +440,6 @@ proptest! {
     }
 }
 
-/// Checks that every problem of a text can be shown and stands on a line of it.
 fn check_places(text: &str) -> Result<(), TestCaseError> {
     if let Err(problems) = Config::parse(text, "c.toml", Path::new("")) {
         prop_assert!(problems.count() > 0);

@@ -1,17 +1,17 @@
-//! `[traces]`: where slow races go as traces of OpenTelemetry, and how much of a name they tell.
+//! `[traces]`: the export of slow races as OpenTelemetry traces.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use super::section::{Section, Spot};
-use super::words::Expected;
+use super::section::{ConfigSection, DocumentSpot};
+use super::words::Expectation;
 use super::{NameDetail, SlowConfig, SlowThreshold, TracesConfig, words};
 
 /// `traces.otlp`: a collector of OTLP over HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OtlpTarget {
-    /// Where it listens.
+    /// The address of the collector.
     pub address: SocketAddr,
-    /// The path that traces are posted to, with a query if there is one.
+    /// The path of POST requests, including any query string.
     pub path: String,
 }
 
@@ -20,19 +20,16 @@ impl TracesConfig {
     pub const NAMES: NameDetail = NameDetail::Full;
 }
 
-/// Reads `[traces]`.
-pub(super) fn read(mut section: Section<'_>) -> TracesConfig {
+pub(super) fn read(mut section: ConfigSection<'_>) -> TracesConfig {
     let otlp = section.require("otlp", "\"http://127.0.0.1:4318/v1/traces\"");
     let otlp = otlp.and_then(|node| node.parsed(read_otlp));
     let names = section.parsed("names", words::name_detail, TracesConfig::NAMES);
     section.finish();
-    // What stands for a target that was noted as wrong is never used.
     let otlp = otlp.unwrap_or_else(|| OtlpTarget { address: ([0; 4], 0).into(), path: String::new() });
     TracesConfig { otlp, names }
 }
 
-/// Notes it if there are no slow races to send.
-pub(super) fn check_source(spot: &Spot<'_>, slow: Option<SlowConfig>, has_forwarder: bool) {
+pub(super) fn check_source(spot: &DocumentSpot<'_>, slow: Option<SlowConfig>, has_forwarder: bool) {
     let remedy = match slow {
         Some(SlowConfig { threshold: SlowThreshold::Off, .. }) => {
             "slow.threshold is \"off\", write \"auto\" or a duration"
@@ -44,9 +41,8 @@ pub(super) fn check_source(spot: &Spot<'_>, slow: Option<SlowConfig>, has_forwar
     spot.note(format!("there are no slow races to send: {remedy}"));
 }
 
-/// Reads `http://HOST:PORT/PATH`.
-fn read_otlp(text: &str) -> Result<OtlpTarget, Expected> {
-    let expected = |what: &str| Expected::new(what).matching(URL);
+fn read_otlp(text: &str) -> Result<OtlpTarget, Expectation> {
+    let expected = |what: &str| Expectation::new(what).matching(URL);
     let Some(rest) = text.strip_prefix("http://") else {
         return Err(expected(if text.starts_with("https://") { NO_TLS } else { FORM }));
     };
@@ -63,18 +59,13 @@ fn read_otlp(text: &str) -> Result<OtlpTarget, Expected> {
     Ok(OtlpTarget { address: words::backend_address(host)?, path: path.to_owned() })
 }
 
-/// What a collector is told by.
 const FORM: &str = "a URL such as \"http://127.0.0.1:4318/v1/traces\"";
 
-/// The same, to who wants TLS.
 const NO_TLS: &str =
-    "http://, for there is no TLS here: run a collector on this host, or a proxy that speaks TLS to yours";
+    "http://, since traces are sent without TLS: run a collector on this host, or a proxy that speaks TLS to yours";
 
-/// The same, to who names a host.
-const NO_NAMES: &str =
-    "an IP address for the host, as in \"http://127.0.0.1:4318/v1/traces\", for hedgerow asks nobody for names";
+const NO_NAMES: &str = "an IP address for the host, as in \"http://127.0.0.1:4318/v1/traces\", since hedgerow does not resolve names for itself";
 
-/// All of them.
 const URL: &str = "^http://[0-9\\[][^/]*:[0-9]+/";
 
 #[cfg(test)]
@@ -85,10 +76,8 @@ mod tests {
     use super::super::tests::check;
     use super::*;
 
-    /// Something to run that has races.
     const REST: &str = "[forwarder]\n[pools.a]\nbackends = [\"192.0.2.1:53\"]\n";
 
-    /// What is read from a section with this content.
     fn read_section(content: &str) -> TracesConfig {
         let text = format!("[traces]\n{content}\n[slow]\n{REST}");
         let config = Config::parse(&text, "c.toml", Path::new("")).unwrap_or_else(|p| panic!("{text}\n{p}"));
@@ -110,10 +99,8 @@ mod tests {
     #[test]
     fn a_url_is_one_that_can_be_reached() {
         let form = "a URL such as \"http://127.0.0.1:4318/v1/traces\"";
-        let names =
-            "an IP address for the host, as in \"http://127.0.0.1:4318/v1/traces\", for hedgerow asks nobody for names";
-        let tls =
-            "http://, for there is no TLS here: run a collector on this host, or a proxy that speaks TLS to yours";
+        let names = "an IP address for the host, as in \"http://127.0.0.1:4318/v1/traces\", since hedgerow does not resolve names for itself";
+        let tls = "http://, since traces are sent without TLS: run a collector on this host, or a proxy that speaks TLS to yours";
         let port = "an address with its port, such as \"192.0.2.1:53\"";
         for (url, expected) in [
             ("", form),
@@ -128,7 +115,7 @@ mod tests {
             ("http://localhost:4318/v1/traces", names),
             ("http://user@192.0.2.1:4318/v1/traces", names),
             ("http://192.0.2.1/v1/traces", port),
-            ("http://192.0.2.1:0/v1/traces", "a port from 1 to 65535, since nobody is reached at port 0"),
+            ("http://192.0.2.1:0/v1/traces", "a port from 1 to 65535, since port 0 cannot be reached"),
             ("http://0.0.0.0:4318/", "the address of one host, since any address is only for listening"),
         ] {
             let line = format!("2:8: traces.otlp: invalid value {url:?}: expected {expected}");

@@ -1,4 +1,4 @@
-//! What the config says of zone transfers: who may have the zone of a file, and which zones come from elsewhere.
+//! Zone transfers: access to zones in files, and zones from other servers.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -7,49 +7,49 @@ use std::path::{Path, PathBuf};
 use super::catalog::{CatalogConfig, ProducedCatalog, read_listing};
 use super::keys::{KeyConfig, KeyUse, note_unknown};
 use super::primary::{PrimaryConfig, read_primaries};
-use super::section::{Node, Section, Spot, note_repeats};
+use super::section::{ConfigNode, ConfigSection, DocumentSpot, note_repeats};
 use super::words;
 use crate::transfer::AccessList;
 use crate::wire::Name;
 
-/// What of a zone goes to other servers.
+/// The distribution of a zone to other servers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sharing {
-    /// Who may transfer the zone; by default nobody.
+    /// The servers that may transfer the zone; none by default.
     pub transfer_to: AccessList,
-    /// Who is told of a change, besides the name servers that the zone itself names.
+    /// The targets of NOTIFY besides the name servers of the zone.
     pub also_notify: Vec<SocketAddr>,
-    /// The key that signs what we send of our own accord: NOTIFY, and the queries of a secondary.
+    /// The key that signs outgoing messages: NOTIFY, and the queries of a secondary.
     pub tsig: Option<Name>,
-    /// Its group in catalogs of our own.
+    /// The group in produced catalogs.
     pub group: Option<String>,
-    /// Whether those leave it out.
+    /// True if produced catalogs leave the zone out.
     pub is_unlisted: bool,
 }
 
-/// A zone of a file of which others may have a copy.
+/// A zone in a file that other servers may copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SharedZone {
-    /// Its name, in lower case.
+    /// The name in lower case.
     pub zone: Name,
-    /// To whom.
+    /// The servers that receive the zone.
     pub sharing: Sharing,
 }
 
-/// A zone that comes from other servers, its primaries.
+/// A zone transferred from its primaries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecondaryConfig {
-    /// Its name, in lower case.
+    /// The name in lower case.
     pub zone: Name,
-    /// Whom it is asked of, the first first; at least one.
+    /// The primaries in order of preference; at least one.
     pub primaries: Vec<PrimaryConfig>,
-    /// Who may tell of a change, besides the primaries.
+    /// The accepted senders of NOTIFY besides the primaries.
     pub notify_from: AccessList,
-    /// Where it is saved, so that a restart needs no primary. Already resolved against the folder of the config file.
+    /// The file of the saved zone, so that a restart needs no primary; already resolved.
     pub file: PathBuf,
-    /// Octets of memory that a transfer may take: more is no zone of ours.
+    /// The largest memory of a transfer, in bytes.
     pub max_size: usize,
-    /// To whom it goes on.
+    /// The servers that receive the zone from here.
     pub sharing: Sharing,
 }
 
@@ -58,45 +58,37 @@ impl SecondaryConfig {
     pub const MAX_SIZE: usize = 1 << 30;
 }
 
-/// What authorities say of things that are not theirs alone.
 #[derive(Default)]
 pub(super) struct Claims<'d> {
-    /// The keys that they name.
     pub(super) uses: Vec<KeyUse<'d>>,
-    /// The files that they write.
-    pub(super) files: Vec<(PathBuf, Spot<'d>)>,
-    /// The certificates that primaries are shown.
-    pub(super) certificates: Vec<(String, Spot<'d>)>,
+    pub(super) files: Vec<(PathBuf, DocumentSpot<'d>)>,
+    pub(super) certificates: Vec<(String, DocumentSpot<'d>)>,
 }
 
 impl Claims<'_> {
-    /// Notes keys that there are not, and files that two would write.
     pub(super) fn check(self, keys: &[KeyConfig]) {
         note_unknown(keys, self.uses);
         note_repeats(self.files, |file| format!("{} is written", file.display()));
     }
 }
 
-/// What was read of the zones of one authority.
 #[derive(Default)]
 pub(super) struct Transfers<'d> {
-    /// Zones of files.
     pub(super) shared: Vec<SharedZone>,
-    /// Zones of other servers.
     pub(super) secondaries: Vec<SecondaryConfig>,
-    /// Catalogs of other servers.
     pub(super) catalogs: Vec<CatalogConfig>,
-    /// Catalogs of our own.
     pub(super) produced: Vec<ProducedCatalog>,
-    /// Where those stand.
-    pub(super) spots_of_catalogs: Vec<(Name, Spot<'d>)>,
-    /// Where each secondary stands.
-    spots: Vec<Spot<'d>>,
+    pub(super) spots_of_catalogs: Vec<(Name, DocumentSpot<'d>)>,
+    spots: Vec<DocumentSpot<'d>>,
 }
 
 impl<'d> Transfers<'d> {
-    /// Reads the keys that the zone of a file may have, all of which need the zone's name.
-    pub(super) fn read_shared(&mut self, section: &mut Section<'d>, origin: Option<&Name>, claims: &mut Claims<'d>) {
+    pub(super) fn read_shared(
+        &mut self,
+        section: &mut ConfigSection<'d>,
+        origin: Option<&Name>,
+        claims: &mut Claims<'d>,
+    ) {
         let spot = section.spot.clone();
         let mut sharing = read_sharing(section, &mut claims.uses);
         read_listing(section, &mut sharing, &spot);
@@ -109,11 +101,10 @@ impl<'d> Transfers<'d> {
         }
     }
 
-    /// Reads the entry of a zone of other servers, whose name stands at `zone`.
     pub(super) fn read_secondary(
         &mut self,
-        zone: &Node<'d>,
-        mut section: Section<'d>,
+        zone: &ConfigNode<'d>,
+        mut section: ConfigSection<'d>,
         folder: &Path,
         claims: &mut Claims<'d>,
     ) {
@@ -138,14 +129,17 @@ impl<'d> Transfers<'d> {
         self.add_secondary(secondary, zone.spot.clone(), claims);
     }
 
-    /// Adds a zone of other servers, whose name stands at this spot.
-    pub(super) fn add_secondary(&mut self, secondary: SecondaryConfig, spot: Spot<'d>, claims: &mut Claims<'d>) {
+    pub(super) fn add_secondary(
+        &mut self,
+        secondary: SecondaryConfig,
+        spot: DocumentSpot<'d>,
+        claims: &mut Claims<'d>,
+    ) {
         claims.files.push((secondary.file.clone(), spot.clone()));
         self.spots.push(spot);
         self.secondaries.push(secondary);
     }
 
-    /// Notes zones that stand there twice, among them or as a file of the same authority, of which these are the origins.
     pub(super) fn note_repeats<'a>(&self, origins: impl Iterator<Item = &'a Name>) {
         let zones = self.secondaries.iter().zip(&self.spots);
         note_repeats(zones.map(|(secondary, spot)| (&secondary.zone, spot.clone())), |zone| {
@@ -167,7 +161,6 @@ impl<'d> Transfers<'d> {
     }
 }
 
-/// Where a zone is saved unless the config says: a file name that no name of a zone can make lead elsewhere.
 pub(super) fn usual_file(folder: &str, zone: &Name) -> String {
     let name = zone.to_string();
     let name = name.strip_suffix('.').filter(|name| !name.is_empty()).unwrap_or("root");
@@ -175,8 +168,7 @@ pub(super) fn usual_file(folder: &str, zone: &Name) -> String {
     format!("{folder}/{}.zone", name.chars().map(safe).collect::<String>())
 }
 
-/// Reads the keys that all kinds of zones have.
-pub(super) fn read_sharing<'d>(section: &mut Section<'d>, uses: &mut Vec<KeyUse<'d>>) -> Sharing {
+pub(super) fn read_sharing<'d>(section: &mut ConfigSection<'d>, uses: &mut Vec<KeyUse<'d>>) -> Sharing {
     let transfer_to = section.take("transfer_to").map(|node| read_access(&node, uses)).unwrap_or_default();
     let also_notify = section.take("also_notify").map(|node| read_addresses(&node)).unwrap_or_default();
     let tsig = section.take("tsig").and_then(|node| {
@@ -187,8 +179,7 @@ pub(super) fn read_sharing<'d>(section: &mut Section<'d>, uses: &mut Vec<KeyUse<
     Sharing { transfer_to, also_notify, tsig, ..Sharing::default() }
 }
 
-/// Reads who may do something.
-pub(super) fn read_access<'d>(node: &Node<'d>, uses: &mut Vec<KeyUse<'d>>) -> AccessList {
+pub(super) fn read_access<'d>(node: &ConfigNode<'d>, uses: &mut Vec<KeyUse<'d>>) -> AccessList {
     let mut rules = Vec::new();
     for item in node.items(ACCESS_EXAMPLE) {
         let Some(rule) = item.parsed(words::access_rule) else { continue };
@@ -199,21 +190,17 @@ pub(super) fn read_access<'d>(node: &Node<'d>, uses: &mut Vec<KeyUse<'d>>) -> Ac
     AccessList::new(rules)
 }
 
-/// Reads addresses of other servers, none twice.
-fn read_addresses(node: &Node<'_>) -> Vec<SocketAddr> {
+fn read_addresses(node: &ConfigNode<'_>) -> Vec<SocketAddr> {
     let items = node.items(PRIMARIES_EXAMPLE).into_iter();
     let addresses: Vec<_> = items.filter_map(|item| Some((item.parsed(words::backend_address)?, item.spot))).collect();
     note_repeats(addresses.iter().cloned(), |address| format!("{address} is named"));
     addresses.into_iter().map(|(address, _)| address).collect()
 }
 
-/// Where zones of other servers are saved unless the config says.
 pub(super) const SECONDARY: &str = "secondary";
 
-/// An example of addresses of servers.
 pub(super) const PRIMARIES_EXAMPLE: &str = "[\"192.0.2.1:53\"]";
 
-/// An example of who may do something.
 const ACCESS_EXAMPLE: &str = "[\"192.0.2.0/24\", \"key:NAME\"]";
 
 #[cfg(test)]
@@ -222,17 +209,14 @@ mod tests {
     use super::super::{AuthorityConfig, Config};
     use super::*;
 
-    /// The head of an authority that is right.
     const HEAD: &str = "keys.k.secret_file = \"k\"\n[authorities.a]\nlisten = [\"127.0.0.1:53\"]\n";
 
-    /// The authority with these lines.
     fn read(lines: &str) -> AuthorityConfig {
         let text = format!("{HEAD}{lines}\n");
         let config = Config::parse(&text, "c.toml", Path::new("/etc/h")).unwrap_or_else(|p| panic!("{text}\n{p}"));
         config.authorities.into_iter().next().expect("one")
     }
 
-    /// Checks the one problem of an entry of `zones`, which stands on line 4.
     fn check_zone(entry: &str, expected: &str) {
         check(&format!("{HEAD}zones = [{entry}]\n"), &[&format!("4:{expected}")]);
     }

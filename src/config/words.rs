@@ -1,7 +1,4 @@
-//! The words of the config file and of the command line, and the values they stand for.
-//!
-//! One table for each enum, one function for each kind of value. The functions take text and give
-//! the value or what was [`Expected`]; `config/` puts the key path before that, clap the option.
+//! The words of the config file and of the command line, with their values.
 
 use std::error::Error;
 use std::fmt;
@@ -18,44 +15,38 @@ use crate::address::Verify;
 use crate::limit::{OnDenied, Prefix};
 use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, Expect, Grace, HedgeDelay, Serves, Silence};
-use crate::transfer::acl::Rule;
+use crate::transfer::acl::AclRule;
 use crate::transfer::tsig::Algorithm;
 use crate::wire::{Name, RecordType};
 use crate::zone::Miss;
 
-/// What would have been right in place of a text that is not. Shown as `expected ...`.
+/// The accepted values in place of a wrong text. Shown as `expected ...`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Expected {
-    /// What follows the word "expected".
+pub struct Expectation {
     what: String,
-    /// The word that was perhaps meant.
     nearest: Option<&'static str>,
-    /// What is taken, for programs that cannot ask; none: not told.
     forms: Vec<Form>,
 }
 
-/// Texts that a reader may take: what a JSON Schema can say of them.
+/// A form of accepted text, as far as JSON Schema can express it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// This word.
+    /// Exactly this word.
     Word(&'static str),
-    /// Texts in which this regular expression is found; not all of them need be right.
+    /// Texts that match this regular expression; not all of them are valid.
     Matching(&'static str),
 }
 
-impl Expected {
-    /// Something was expected that is told by `what`.
+impl Expectation {
     pub(super) fn new(what: impl Into<String>) -> Self {
         Self { what: what.into(), nearest: None, forms: Vec::new() }
     }
 
-    /// The same, and all texts that are right match this regular expression.
     pub(super) fn matching(mut self, pattern: &'static str) -> Self {
         self.forms.push(Form::Matching(pattern));
         self
     }
 
-    /// One of these words was expected, or `other`, in place of `typed`.
     pub(super) fn one_of(typed: &str, words: impl Iterator<Item = &'static str> + Clone, other: Option<Self>) -> Self {
         let listed = words.clone().collect::<Vec<_>>().join(", ");
         let what = match &other {
@@ -66,23 +57,20 @@ impl Expected {
         Self { what, nearest: nearest(typed, words), forms }
     }
 
-    /// Something else would do as well.
     pub(super) fn or(self, other: &str) -> Self {
         Self { what: format!("{}, or {other}", self.what), ..self }
     }
 
-    /// What was expected, without the guess at what was meant.
     pub(super) fn what(&self) -> &str {
         &self.what
     }
 
-    /// What is taken, for programs; nothing is any text.
     pub(super) fn forms(&self) -> &[Form] {
         &self.forms
     }
 }
 
-impl fmt::Display for Expected {
+impl fmt::Display for Expectation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "expected {}", self.what)?;
         match self.nearest {
@@ -92,16 +80,13 @@ impl fmt::Display for Expected {
     }
 }
 
-impl Error for Expected {}
+impl Error for Expectation {}
 
-/// The words of one enum.
 pub(super) type Words<T> = [(&'static str, T)];
 
-/// `pools.*.dispatch`.
 const DISPATCH: &Words<Dispatch> =
     &[("race", Dispatch::Race), ("hedge", Dispatch::Hedge), ("sequential", Dispatch::Sequential)];
 
-/// `pools.*.balance`.
 const BALANCE: &Words<Balance> = &[
     ("ordered", Balance::Ordered),
     ("round-robin", Balance::RoundRobin),
@@ -112,11 +97,9 @@ const BALANCE: &Words<Balance> = &[
     ("fastest", Balance::Fastest),
 ];
 
-/// `pools.*.accept`.
 const ACCEPT: &Words<Accept> =
     &[("positive", Accept::Positive), ("conclusive", Accept::Conclusive), ("any", Accept::Any)];
 
-/// `pools.*.on_timeout` and `pools.*.on_all_down`.
 const SILENCE: &Words<Silence> = &[
     ("nxdomain", Silence::Nxdomain),
     ("servfail", Silence::Servfail),
@@ -124,68 +107,54 @@ const SILENCE: &Words<Silence> = &[
     ("drop", Silence::Drop),
 ];
 
-/// `pools.*.serves`.
 const SERVES: &Words<Serves> = &[("split", Serves::Split), ("same", Serves::Same)];
 
-/// `pools.*.health.expect`.
 const EXPECT: &Words<Expect> = &[("reply", Expect::Reply), ("no-failure", Expect::NoFailure)];
 
-/// `pools.*.case`.
 const CASE: &Words<Case> = &[("keep", Case::Keep), ("random", Case::Random)];
 
-/// `pools.*.backends.*.verify`.
 const VERIFY: &Words<Verify> = &[("full", Verify::Full), ("pin", Verify::Pin), ("none", Verify::None)];
 
-/// `authorities.*.miss`.
 const MISS: &Words<Miss> = &[("silent", Miss::Silent), ("nxdomain", Miss::Nxdomain), ("refused", Miss::Refused)];
 
-/// `on_denied` of the forwarder or of an authority.
 const ON_DENIED: &Words<OnDenied> = &[("refused", OnDenied::Refused), ("drop", OnDenied::Drop)];
 
-/// `keys.*.algorithm`.
 const ALGORITHM: &Words<Algorithm> = &[("hmac-sha256", Algorithm::HmacSha256), ("hmac-sha512", Algorithm::HmacSha512)];
 
-/// The words of `pools.*.grace` beside durations.
 const GRACE: &Words<Grace> = &[("off", Grace::Off), ("auto", Grace::Auto)];
 
-/// The words of `slow.threshold` beside durations.
 const SLOW_THRESHOLD: &Words<SlowThreshold> = &[("auto", SlowThreshold::Auto), ("off", SlowThreshold::Off)];
 
-/// The word of `pools.*.hedge.delay` beside percentiles and durations.
 const HEDGE_DELAY: &Words<HedgeDelay> = &[("auto", HedgeDelay::Auto)];
 
-/// `query_log.format`.
 const LOG_FORMAT: &Words<LogFormat> = &[("json", LogFormat::Json), ("logfmt", LogFormat::Logfmt)];
 
-/// `client` of `[query_log]` and `[dnstap]`.
 const CLIENT_DETAIL: &Words<ClientDetail> =
     &[("full", ClientDetail::Full), ("prefix", ClientDetail::Prefix), ("none", ClientDetail::None)];
 
-/// `names` of `[query_log]` and `[traces]`.
 const NAME_DETAIL: &Words<NameDetail> =
     &[("full", NameDetail::Full), ("parent", NameDetail::Parent), ("none", NameDetail::None)];
 
 /// Reads `pools.*.dispatch`.
-pub fn dispatch(text: &str) -> Result<Dispatch, Expected> {
+pub fn dispatch(text: &str) -> Result<Dispatch, Expectation> {
     look_up(DISPATCH, text)
 }
 
 /// Reads `query_log.format`.
-pub fn log_format(text: &str) -> Result<LogFormat, Expected> {
+pub fn log_format(text: &str) -> Result<LogFormat, Expectation> {
     look_up(LOG_FORMAT, text)
 }
 
 /// Reads `client` of `[query_log]` and `[dnstap]`.
-pub fn client_detail(text: &str) -> Result<ClientDetail, Expected> {
+pub fn client_detail(text: &str) -> Result<ClientDetail, Expectation> {
     look_up(CLIENT_DETAIL, text)
 }
 
 /// Reads `names` of `[query_log]` and `[traces]`.
-pub fn name_detail(text: &str) -> Result<NameDetail, Expected> {
+pub fn name_detail(text: &str) -> Result<NameDetail, Expectation> {
     look_up(NAME_DETAIL, text)
 }
 
-/// One of `query_log.always`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AlwaysWord {
     Slow,
@@ -193,19 +162,15 @@ pub(super) enum AlwaysWord {
     Hedged,
 }
 
-/// `query_log.always`.
 const ALWAYS: &Words<AlwaysWord> =
     &[("slow", AlwaysWord::Slow), ("failed", AlwaysWord::Failed), ("hedged", AlwaysWord::Hedged)];
 
-/// `dnstap.names`.
 const MESSAGE_DETAIL: &Words<NameDetail> = &[("full", NameDetail::Full), ("none", NameDetail::None)];
 
-/// Reads `dnstap.names`.
-pub(super) fn message_detail(text: &str) -> Result<NameDetail, Expected> {
+pub(super) fn message_detail(text: &str) -> Result<NameDetail, Expectation> {
     look_up(MESSAGE_DETAIL, text)
 }
 
-/// One of `dnstap.messages`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DnstapMessages {
     Client,
@@ -213,28 +178,24 @@ pub(super) enum DnstapMessages {
     Authority,
 }
 
-/// `dnstap.messages`.
 const DNSTAP_MESSAGES: &Words<DnstapMessages> = &[
     ("client", DnstapMessages::Client),
     ("backend", DnstapMessages::Backend),
     ("authority", DnstapMessages::Authority),
 ];
 
-/// Reads one entry of `dnstap.messages`.
-pub(super) fn dnstap_messages(text: &str) -> Result<DnstapMessages, Expected> {
+pub(super) fn dnstap_messages(text: &str) -> Result<DnstapMessages, Expectation> {
     look_up(DNSTAP_MESSAGES, text)
 }
 
-/// Where dnstap goes.
 pub(super) const DNSTAP_TARGET: &str = "^(unix|tcp|file):.";
 
-/// Reads one entry of `query_log.always`.
-pub(super) fn always(text: &str) -> Result<AlwaysWord, Expected> {
+pub(super) fn always(text: &str) -> Result<AlwaysWord, Expectation> {
     look_up(ALWAYS, text)
 }
 
 /// Reads `pools.*.balance`.
-pub fn balance(text: &str) -> Result<Balance, Expected> {
+pub fn balance(text: &str) -> Result<Balance, Expectation> {
     look_up(BALANCE, text)
 }
 
@@ -249,95 +210,94 @@ pub fn balance_word(balance: Balance) -> &'static str {
 }
 
 /// Reads `pools.*.accept`.
-pub fn accept(text: &str) -> Result<Accept, Expected> {
+pub fn accept(text: &str) -> Result<Accept, Expectation> {
     look_up(ACCEPT, text)
 }
 
 /// Reads `pools.*.serves`.
-pub fn serves(text: &str) -> Result<Serves, Expected> {
+pub fn serves(text: &str) -> Result<Serves, Expectation> {
     look_up(SERVES, text)
 }
 
 /// Reads `pools.*.health.expect`.
-pub fn expect(text: &str) -> Result<Expect, Expected> {
+pub fn expect(text: &str) -> Result<Expect, Expectation> {
     look_up(EXPECT, text)
 }
 
 /// Reads `pools.*.on_timeout` and `pools.*.on_all_down`.
-pub fn silence(text: &str) -> Result<Silence, Expected> {
+pub fn silence(text: &str) -> Result<Silence, Expectation> {
     look_up(SILENCE, text)
 }
 
 /// Reads `pools.*.case`.
-pub fn case(text: &str) -> Result<Case, Expected> {
+pub fn case(text: &str) -> Result<Case, Expectation> {
     look_up(CASE, text)
 }
 
-/// Reads `pools.*.backends.*.verify`.
-pub(super) fn verify(text: &str) -> Result<Verify, Expected> {
+pub(super) fn verify(text: &str) -> Result<Verify, Expectation> {
     look_up(VERIFY, text)
 }
 
 /// Reads `authorities.*.miss`.
-pub fn miss(text: &str) -> Result<Miss, Expected> {
+pub fn miss(text: &str) -> Result<Miss, Expectation> {
     look_up(MISS, text)
 }
 
 /// Reads `on_denied` of the forwarder or of an authority.
-pub fn on_denied(text: &str) -> Result<OnDenied, Expected> {
+pub fn on_denied(text: &str) -> Result<OnDenied, Expectation> {
     look_up(ON_DENIED, text)
 }
 
 /// Reads one entry of `allow` or `deny`.
-pub fn prefix(text: &str) -> Result<Prefix, Expected> {
-    let expected = |error| Expected::new(format!("an address or a prefix ({error})")).matching(PREFIX);
+pub fn prefix(text: &str) -> Result<Prefix, Expectation> {
+    let expected = |error| Expectation::new(format!("an address or a prefix ({error})")).matching(PREFIX);
     text.parse::<Prefix>().map_err(expected)
 }
 
 /// Reads `keys.*.algorithm`.
-pub fn algorithm(text: &str) -> Result<Algorithm, Expected> {
+pub fn algorithm(text: &str) -> Result<Algorithm, Expectation> {
     look_up(ALGORITHM, text)
 }
 
-/// Reads the secret of a key, as it stands in the config or in a file of its own.
-pub fn secret(text: &str) -> Result<Vec<u8>, Expected> {
+/// Reads the secret of a key, from the config or from a file.
+pub fn secret(text: &str) -> Result<Vec<u8>, Expectation> {
     let secret = data_encoding::BASE64.decode(text.trim().as_bytes()).ok();
     let secret = secret.filter(|secret| secret.len() >= limits::MIN_SECRET);
     let least = limits::MIN_SECRET;
-    secret.ok_or_else(|| Expected::new(format!("a secret in base64, {least} octets or more")))
+    secret.ok_or_else(|| Expectation::new(format!("a secret in base64, {least} octets or more")))
 }
 
-/// Reads who may do something with a zone.
-pub fn access_rule(text: &str) -> Result<Rule, Expected> {
-    text.parse::<Rule>().map_err(|error| {
-        Expected::new(format!("an address, a prefix, key:NAME, or an address or prefix and key:NAME ({error})"))
+/// Reads an access rule of a zone: a prefix or a key.
+pub fn access_rule(text: &str) -> Result<AclRule, Expectation> {
+    text.parse::<AclRule>().map_err(|error| {
+        Expectation::new(format!("an address, a prefix, key:NAME, or an address or prefix and key:NAME ({error})"))
     })
 }
 
 /// Reads `pools.*.grace`: a word or a duration.
-pub fn grace(text: &str) -> Result<Grace, Expected> {
+pub fn grace(text: &str) -> Result<Grace, Expectation> {
     if let Ok(grace) = look_up(GRACE, text) {
         return Ok(grace);
     }
     limits::GRACE
         .parse(text)
         .map(Grace::After)
-        .map_err(|expected| Expected::one_of(text, GRACE.iter().map(|&(word, _)| word), Some(expected)))
+        .map_err(|expected| Expectation::one_of(text, GRACE.iter().map(|&(word, _)| word), Some(expected)))
 }
 
 /// Reads `slow.threshold`: a word or a duration.
-pub fn slow_threshold(text: &str) -> Result<SlowThreshold, Expected> {
+pub fn slow_threshold(text: &str) -> Result<SlowThreshold, Expectation> {
     if let Ok(threshold) = look_up(SLOW_THRESHOLD, text) {
         return Ok(threshold);
     }
     limits::SLOW_THRESHOLD
         .parse(text)
         .map(SlowThreshold::Above)
-        .map_err(|expected| Expected::one_of(text, SLOW_THRESHOLD.iter().map(|&(word, _)| word), Some(expected)))
+        .map_err(|expected| Expectation::one_of(text, SLOW_THRESHOLD.iter().map(|&(word, _)| word), Some(expected)))
 }
 
 /// Reads `pools.*.hedge.delay`: a word, a percentile such as `p95`, or a duration.
-pub fn hedge_delay(text: &str) -> Result<HedgeDelay, Expected> {
+pub fn hedge_delay(text: &str) -> Result<HedgeDelay, Expectation> {
     if let Ok(delay) = look_up(HEDGE_DELAY, text) {
         return Ok(delay);
     }
@@ -346,12 +306,11 @@ pub fn hedge_delay(text: &str) -> Result<HedgeDelay, Expected> {
     }
     limits::HEDGE_DELAY.parse(text).map(HedgeDelay::Fixed).map_err(|expected| {
         let what = format!("a percentile from \"p50\" to \"p99.9\" or {}", expected.what);
-        let other = Expected { what, ..expected }.matching(PERCENTILE);
-        Expected::one_of(text, HEDGE_DELAY.iter().map(|&(word, _)| word), Some(other))
+        let other = Expectation { what, ..expected }.matching(PERCENTILE);
+        Expectation::one_of(text, HEDGE_DELAY.iter().map(|&(word, _)| word), Some(other))
     })
 }
 
-/// The percent of a text like `p95` or `p99.9`, if it is one and within bounds.
 fn percentile(text: &str) -> Option<f64> {
     let digits = text.strip_prefix('p')?;
     if !digits.bytes().all(|octet| octet.is_ascii_digit() || octet == b'.') {
@@ -361,11 +320,10 @@ fn percentile(text: &str) -> Option<f64> {
     limits::PERCENT.holds(&percent).then_some(percent)
 }
 
-/// Reads a duration with its unit, of any length. Where bounds exist, they do this:
-/// [`Limits::parse`](super::Limits::parse).
-pub fn duration(text: &str) -> Result<Duration, Expected> {
-    // humantime takes a bare 0, and what is not zero would leave it to the reader to guess the unit.
-    let error = |what: String| Expected::new(what).matching(DURATION);
+/// Reads a duration with a unit, of any length; [`Limits::parse`](super::Limits::parse) checks bounds.
+pub fn duration(text: &str) -> Result<Duration, Expectation> {
+    // humantime accepts a bare 0, and other numbers without a unit are ambiguous.
+    let error = |what: String| Expectation::new(what).matching(DURATION);
     if text.parse::<f64>().is_ok() {
         return Err(error(format!("a duration with its unit, such as \"{text}s\" or \"{text}ms\"")));
     }
@@ -373,119 +331,104 @@ pub fn duration(text: &str) -> Result<Duration, Expected> {
 }
 
 /// Reads `cache.size`.
-pub fn size(text: &str) -> Result<usize, Expected> {
+pub fn size(text: &str) -> Result<usize, Expectation> {
     limits::CACHE_SIZE.parse_size(text)
 }
 
-/// Reads a size: a whole number of octets with a binary unit.
-pub(super) fn octets(text: &str) -> Result<usize, Expected> {
+pub(super) fn octets(text: &str) -> Result<usize, Expectation> {
     let read = |(unit, shift): (&str, u32)| {
         let number = text.strip_suffix(unit)?.trim_end();
         let number = Some(number).filter(|number| number.bytes().all(|octet| octet.is_ascii_digit()))?;
         number.parse::<usize>().ok()?.checked_mul(1 << shift)
     };
     let octets = SIZE_UNITS.into_iter().find_map(read);
-    let error = || Expected::new("a size with its unit, KiB, MiB or GiB, such as \"64MiB\"").matching(SIZE);
+    let error = || Expectation::new("a size with its unit, KiB, MiB or GiB, such as \"64MiB\"").matching(SIZE);
     octets.ok_or_else(error)
 }
 
-/// The units of sizes, as powers of two. TiB is for bounds.
 pub(super) const SIZE_UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
 
 /// Reads `authorities.*.ttl`. A TTL counts whole seconds.
-pub fn ttl(text: &str) -> Result<Duration, Expected> {
+pub fn ttl(text: &str) -> Result<Duration, Expectation> {
     let value = duration(text)?;
     if value.subsec_nanos() == 0 && limits::TTL.holds(&value) {
         return Ok(value);
     }
-    Err(Expected::new(format!("whole seconds, at most {}s", limits::TTL.max.as_secs())).matching(DURATION))
+    Err(Expectation::new(format!("whole seconds, at most {}s", limits::TTL.max.as_secs())).matching(DURATION))
 }
 
-/// Reads the name of a pool or a backend.
-pub(super) fn label(text: &str) -> Result<String, Expected> {
+pub(super) fn label(text: &str) -> Result<String, Expectation> {
     non_empty(text, "a name")
 }
 
-/// Reads the name of a file.
-pub(super) fn file_name(text: &str) -> Result<String, Expected> {
+pub(super) fn file_name(text: &str) -> Result<String, Expectation> {
     non_empty(text, "the name of a file")
 }
 
-/// Reads the path of a unix socket, relative to `folder`.
-pub(super) fn socket_path(text: &str, folder: &Path) -> Result<PathBuf, Expected> {
+pub(super) fn socket_path(text: &str, folder: &Path) -> Result<PathBuf, Expectation> {
     let path = folder.join(non_empty(text, "the path of a socket")?);
     if path.as_os_str().len() > MAX_SOCKET {
-        return Err(Expected::new(format!("a path of {MAX_SOCKET} octets at most, with its folder")));
+        return Err(Expectation::new(format!("a path of {MAX_SOCKET} octets at most, with its folder")));
     }
     Ok(path)
 }
 
-/// Longest path of a unix socket, octets: `sun_path` of unix(7) has 108, of which one ends it.
+/// Longest path of a unix socket in bytes: `sun_path` of unix(7) has 108, including the terminator.
 pub(super) const MAX_SOCKET: usize = 107;
 
-/// Any text but none.
-fn non_empty(text: &str, what: &str) -> Result<String, Expected> {
-    if text.is_empty() { Err(Expected::new(what).matching(NOT_EMPTY)) } else { Ok(text.to_owned()) }
+fn non_empty(text: &str, what: &str) -> Result<String, Expectation> {
+    if text.is_empty() { Err(Expectation::new(what).matching(NOT_EMPTY)) } else { Ok(text.to_owned()) }
 }
 
-/// Reads a domain name; the final dot may be left out.
-pub fn domain_name(text: &str) -> Result<Name, Expected> {
-    text.parse::<Name>().map_err(|error| Expected::new(format!("a domain name such as \"example.org\" ({error})")))
+/// Reads a domain name; the final dot is optional.
+pub fn domain_name(text: &str) -> Result<Name, Expectation> {
+    text.parse::<Name>().map_err(|error| Expectation::new(format!("a domain name such as \"example.org\" ({error})")))
 }
 
-/// Reads the name of a host: letters, digits and hyphens (RFC 1123 section 2.1), which certificates can bear.
-pub(super) fn host_name(text: &str) -> Result<Name, Expected> {
+/// Reads a host name: letters, digits and hyphens (RFC 1123 section 2.1), as certificates can contain.
+pub(super) fn host_name(text: &str) -> Result<Name, Expectation> {
     let is_label = |label: &[u8]| label.iter().all(|octet| octet.is_ascii_alphanumeric() || *octet == b'-');
     let is_host = |name: &Name| !name.is_root() && name.labels().all(is_label) && text.parse::<IpAddr>().is_err();
     let name = text.parse::<Name>().ok().filter(is_host);
-    name.ok_or_else(|| Expected::new("the name of a host, such as \"dns.example\""))
+    name.ok_or_else(|| Expectation::new("the name of a host, such as \"dns.example\""))
 }
 
 /// Reads a record type by its mnemonic or number.
-pub fn record_type(text: &str) -> Result<RecordType, Expected> {
-    let expected = || Expected::new("a record type such as \"NS\", \"AAAA\" or \"TYPE65\"").matching(RECORD_TYPE);
+pub fn record_type(text: &str) -> Result<RecordType, Expectation> {
+    let expected = || Expectation::new("a record type such as \"NS\", \"AAAA\" or \"TYPE65\"").matching(RECORD_TYPE);
     text.parse::<RecordType>().map_err(|_| expected())
 }
 
-/// The word for a value.
 pub(super) fn word<T: Copy + PartialEq>(words: &'static Words<T>, value: T) -> &'static str {
     words.iter().find(|&&(_, known)| known == value).map_or("?", |&(word, _)| word)
 }
 
-/// The value of a word, or the words that are known.
-pub(super) fn look_up<T: Copy>(words: &'static Words<T>, text: &str) -> Result<T, Expected> {
+pub(super) fn look_up<T: Copy>(words: &'static Words<T>, text: &str) -> Result<T, Expectation> {
     let found = words.iter().find(|&&(word, _)| word == text);
-    found.map(|&(_, value)| value).ok_or_else(|| Expected::one_of(text, words.iter().map(|&(word, _)| word), None))
+    found.map(|&(_, value)| value).ok_or_else(|| Expectation::one_of(text, words.iter().map(|&(word, _)| word), None))
 }
 
-/// Durations, as humantime reads them.
 pub(super) const DURATION: &str = "^ *([0-9]+(\\.[0-9]+)? *(nanos|nsec|ns|usec|us|µs|millis|msec|ms|seconds|second|secs|sec|s|minutes|minute|mins|min|m|hours|hour|hrs|hr|h|days|day|d|weeks|week|wks|wk|w|months|month|M|years|year|yrs|yr|y) *)+$";
 
-/// Sizes.
 pub(super) const SIZE: &str = "^[0-9]+ *(KiB|MiB|GiB|TiB)$";
 
-/// Percentiles.
 const PERCENTILE: &str = "^p[0-9.]+$";
 
-/// Addresses and prefixes.
 const PREFIX: &str = "^[0-9A-Fa-f:.]+(/[0-9]+)?$";
 
-/// Types of records.
 const RECORD_TYPE: &str = "^[A-Za-z0-9-]+$";
 
-/// Whatever is something.
 pub(super) const NOT_EMPTY: &str = ".";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Checks that `text` is not taken, and what is said of it.
-    fn check_error<T: fmt::Debug>(read: Result<T, Expected>, expected: &str) {
+    fn check_error<T: fmt::Debug>(read: Result<T, Expectation>, expected: &str) {
         assert_eq!(read.expect_err("taken").to_string(), expected);
     }
 
-    /// The words that a new variant needs: the compiler asks for them here.
+    /// Lists all variants: the compiler reports a variant without a word here.
     #[test]
     fn every_variant_has_its_word() {
         for &(word, value) in DISPATCH {
@@ -679,10 +622,7 @@ mod tests {
 
     #[test]
     fn backends_must_be_reachable_addresses() {
-        check_error(
-            backend_address("127.0.0.1:0"),
-            "expected a port from 1 to 65535, since nobody is reached at port 0",
-        );
+        check_error(backend_address("127.0.0.1:0"), "expected a port from 1 to 65535, since port 0 cannot be reached");
         for text in ["0.0.0.0:53", "[::]:53", "224.0.0.251:5353"] {
             assert!(backend_address(text).is_err(), "{text}");
         }

@@ -1,76 +1,75 @@
-//! `[xdp]`: on which interfaces queries are received and sent past the kernel's network stack, by AF_XDP.
+//! `[xdp]`: the interfaces that bypass the kernel's network stack by AF_XDP.
 
-use super::section::{Node, Section, note_repeats};
-use super::words::{Expected, Words, look_up, word};
+use super::section::{ConfigNode, ConfigSection, note_repeats};
+use super::words::{Expectation, Words, look_up, word};
 use super::{XdpConfig, limits};
 
 /// One entry of `xdp.interfaces`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct XdpInterface {
-    /// As the kernel calls it.
+    /// The name in the kernel.
     pub name: String,
-    /// The queues that are served, each once; none: all of them.
+    /// The served queues, without duplicates. `None`: all queues.
     pub queues: Option<Vec<u32>>,
-    /// Where the program runs.
+    /// The hook of the XDP program.
     pub mode: XdpMode,
-    /// Whether the card reads and writes frames in our memory.
+    /// The use of zero-copy.
     pub zero_copy: ZeroCopy,
 }
 
 impl XdpInterface {
-    /// An interface of which nothing is said but its name.
+    /// An interface with default settings.
     pub fn of_name(name: String) -> Self {
         Self { name, queues: None, mode: XdpMode::default(), zero_copy: ZeroCopy::default() }
     }
 }
 
-/// `mode` of an interface: where the XDP program runs.
+/// `mode` of an interface: the hook of the XDP program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum XdpMode {
-    /// In the driver if that has XDP, in the kernel's stack if not.
+    /// In the driver if it supports XDP, else in the kernel's stack.
     #[default]
     Auto,
-    /// In the driver, or not at all.
+    /// In the driver; an error if that is not possible.
     Native,
-    /// In the kernel's stack, whatever the driver has.
+    /// In the kernel's stack, regardless of the driver.
     Generic,
 }
 
 impl XdpMode {
-    /// Its word in the config.
+    /// The word in the config.
     pub fn word(self) -> &'static str {
         word(MODE, self)
     }
 }
 
-/// `zero_copy` of an interface: whether frames stay where the card has put them.
+/// `zero_copy` of an interface: the use of shared frame memory by card and process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ZeroCopy {
-    /// If the driver can.
+    /// If the driver supports it.
     #[default]
     Auto,
-    /// They do, or the interface is not served so.
+    /// Always; without driver support AF_XDP does not serve the interface.
     On,
-    /// The kernel copies them.
+    /// Never; the kernel copies frames.
     Off,
 }
 
 impl ZeroCopy {
-    /// Its word in the config.
+    /// The word in the config.
     pub fn word(self) -> &'static str {
         word(ZERO_COPY, self)
     }
 }
 
 impl XdpConfig {
-    /// The default of `fallback`: slower is better than not at all.
+    /// The default of `fallback`: slow service is better than none.
     pub const FALLBACK: bool = true;
 }
 
-/// Reads `[xdp]`.
-pub(super) fn read(mut section: Section<'_>) -> XdpConfig {
+pub(super) fn read(mut section: ConfigSection<'_>) -> XdpConfig {
     let items = section.require("interfaces", INTERFACES_EXAMPLE).map(|node| node.items(INTERFACES_EXAMPLE));
-    let read = |item: &Node<'_>| read_interface(item);
+    let read = |item: &ConfigNode<'_>| read_interface(item);
     let interfaces: Vec<_> = items.iter().flatten().filter_map(|item| Some((read(item)?, item.spot.clone()))).collect();
     let names = interfaces.iter().map(|(interface, spot)| (interface.name.as_str(), spot.clone()));
     note_repeats(names, |name| format!("interface {name} is named"));
@@ -80,8 +79,7 @@ pub(super) fn read(mut section: Section<'_>) -> XdpConfig {
     XdpConfig { interfaces, fallback }
 }
 
-/// Reads one interface: its name, or a table with its name.
-fn read_interface(item: &Node<'_>) -> Option<XdpInterface> {
+fn read_interface(item: &ConfigNode<'_>) -> Option<XdpInterface> {
     let Some(mut section) = item.table() else { return item.parsed(interface_name).map(XdpInterface::of_name) };
     let name = section.require("name", "\"eth0\"").and_then(|node| node.parsed(interface_name));
     let queues = section.take("queues").map(|node| {
@@ -102,31 +100,27 @@ fn read_interface(item: &Node<'_>) -> Option<XdpInterface> {
     Some(XdpInterface { name: name?, queues, mode, zero_copy: zero_copy.unwrap_or_default() })
 }
 
-/// Reads the name of an interface: what Linux takes for one (`dev_valid_name`).
-fn interface_name(text: &str) -> Result<String, Expected> {
-    // 0xa0 is a space in Latin-1, which the kernel reads names in.
+/// Reads an interface name by the rules of Linux (`dev_valid_name`).
+fn interface_name(text: &str) -> Result<String, Expectation> {
+    // 0xa0 is a space in Latin-1, the encoding that the kernel assumes.
     let is_refused = |octet: u8| matches!(octet, 0 | b'\t'..=b'\r' | b' ' | b'/' | b':' | 0xa0);
     let is_name = (1..=MAX_NAME).contains(&text.len()) && text != "." && text != "..";
     if !is_name || text.bytes().any(is_refused) {
         let what = "the name of an interface, 1 to 15 octets without spaces, / and :";
-        return Err(Expected::new(what).matching(INTERFACE_NAME));
+        return Err(Expectation::new(what).matching(INTERFACE_NAME));
     }
     Ok(text.to_owned())
 }
 
-/// Octets of the longest name: `IFNAMSIZ` is 16, of which one ends it.
+/// Longest name in bytes: `IFNAMSIZ` is 16, including the terminator.
 const MAX_NAME: usize = 15;
 
-/// Names of interfaces.
 const INTERFACE_NAME: &str = "^[^/:\\s]{1,15}$";
 
-/// An example of what `interfaces` takes.
 const INTERFACES_EXAMPLE: &str = "[\"eth0\"]";
 
-/// `xdp.interfaces.*.mode`.
 const MODE: &Words<XdpMode> = &[("auto", XdpMode::Auto), ("native", XdpMode::Native), ("generic", XdpMode::Generic)];
 
-/// `xdp.interfaces.*.zero_copy`.
 const ZERO_COPY: &Words<ZeroCopy> = &[("auto", ZeroCopy::Auto), ("on", ZeroCopy::On), ("off", ZeroCopy::Off)];
 
 #[cfg(test)]
@@ -137,10 +131,8 @@ mod tests {
     use super::super::tests::check;
     use super::*;
 
-    /// Something to run.
     const REST: &str = "[authorities.a]\nlisten = [\"127.0.0.1:5301\"]\nzones = [\"a.txt\"]\n";
 
-    /// Checks what is read from a section with this content.
     fn check_read(content: &str, interfaces: Vec<XdpInterface>, fallback: bool) {
         let text = format!("[xdp]\n{content}\n{REST}");
         let config = Config::parse(&text, "c.toml", Path::new("")).unwrap_or_else(|p| panic!("{text}\n{p}"));

@@ -1,5 +1,4 @@
-//! Back-off: how long to wait before the next try, longer after each failure, with jitter so that not all who lost the same server
-//! come back at once.
+//! Back-off with jitter, so that clients of a lost server do not all come back at once.
 
 use std::time::Duration;
 
@@ -7,24 +6,23 @@ use rand::{Rng, RngExt};
 
 /// The waits between tries.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Backoff {
-    /// Failures in a row.
+pub struct SourceBackoff {
     failures: u32,
 }
 
-impl Backoff {
+impl SourceBackoff {
     /// The first wait.
     pub const MIN: Duration = Duration::from_millis(100);
 
-    /// The longest wait. Who was away for long is found to be back within that.
+    /// The longest wait. A recovered server is found within that time.
     pub const MAX: Duration = Duration::from_secs(10);
 
-    /// Something went well: the next failure is the first.
+    /// Resets the wait after a success.
     pub fn reset(&mut self) {
         self.failures = 0;
     }
 
-    /// How long to wait after one more failure: between a half and the whole of twice the time before.
+    /// Returns the wait after one more failure: between a half and the whole of twice the previous one.
     pub fn next(&mut self, rng: &mut impl Rng) -> Duration {
         let whole = Self::MIN.saturating_mul(1 << self.failures.min(16)).min(Self::MAX);
         self.failures = self.failures.saturating_add(1);
@@ -42,13 +40,13 @@ mod tests {
     #[test]
     fn waits_double_up_to_ten_seconds() {
         let mut rng = SmallRng::seed_from_u64(1);
-        let mut backoff = Backoff::default();
+        let mut backoff = SourceBackoff::default();
         for millis in [100, 200, 400, 800, 1_600, 3_200, 6_400, 10_000, 10_000] {
             let wait = backoff.next(&mut rng);
             let whole = Duration::from_millis(millis);
             assert!((whole / 2..=whole).contains(&wait), "{wait:?} of {whole:?}");
         }
         backoff.reset();
-        assert!(backoff.next(&mut rng) <= Backoff::MIN);
+        assert!(backoff.next(&mut rng) <= SourceBackoff::MIN);
     }
 }

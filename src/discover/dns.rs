@@ -1,85 +1,75 @@
-//! Members that a DNS name lists: A and AAAA records of a host, or SRV records of a service (RFC 2782).
+//! Members from a DNS name: A and AAAA records of a host, or SRV records of a service (RFC 2782).
 //!
-//! A [`Resolution`] is one look-up, without the way to a resolver: it says what to ask next, takes the reply, and at the end has the
-//! list and for how long that holds. CNAMEs are followed (RFC 1034 section 3.6.2). That a name does not exist is a list without
-//! members; that nobody could say is a failure.
+//! A [`DnsResolution`] is one look-up without I/O: it returns the next question, takes the reply, and ends
+//! with the list and its lifetime. It follows CNAMEs (RFC 1034 section 3.6.2). A name that does not exist is
+//! an empty list; a look-up without a usable reply is a failure.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::entry::Entry;
+use super::entry::MemberEntry;
 use super::listing::Item;
 use crate::config::DnsTarget;
 use crate::wire::{Message, Name, Rcode, RecordClass, RecordType, Section, SectionRecord};
 
-/// How long a list holds at least: a name server that says 1 s is asked that often, and no oftener.
+/// The shortest lifetime of a list, so that a name server cannot cause more than one look-up a second.
 pub const MIN_TTL: Duration = Duration::from_secs(1);
 
-/// How long a list holds at most: members that have moved are found within that.
+/// The longest lifetime of a list: moved members are found within that.
 pub const MAX_TTL: Duration = Duration::from_secs(300);
 
-/// How long a list holds that says 0 s, and one that does not say.
+/// The lifetime of a list with TTL 0, or without a TTL.
 pub const USUAL_TTL: Duration = Duration::from_secs(5);
 
-/// What is asked next.
+/// The next question of a look-up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DnsQuestion {
-    /// The name.
+    /// The queried name.
     pub name: Name,
-    /// The type: A, AAAA or SRV.
+    /// The queried type: A, AAAA or SRV.
     pub rtype: RecordType,
 }
 
-/// What a look-up has come to.
+/// The result of a look-up.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Resolved {
-    /// The members.
+pub struct ResolutionResult {
+    /// The members, right or wrong.
     pub items: Vec<Item>,
-    /// For how long that holds.
+    /// The lifetime of the result.
     pub ttl: Duration,
 }
 
-/// A look-up.
+/// A look-up without I/O.
 #[derive(Debug)]
-pub struct Resolution {
-    /// What is still to be asked; the first is asked now.
+pub struct DnsResolution {
     questions: VecDeque<Pending>,
-    /// The services that were found, of the lowest priority.
-    services: Vec<Service>,
-    /// Services beyond those that are looked at.
+    services: Vec<ServiceRecord>,
     excess: usize,
-    /// The addresses of hosts, by their names in lower case.
     addresses: BTreeMap<Vec<u8>, BTreeSet<IpAddr>>,
-    /// How many those are in all.
     address_count: usize,
-    /// The port of a host that stands for itself.
     host: Option<(Name, u16)>,
-    /// The shortest time to live of all that was used.
     ttl: Option<u32>,
 }
 
-/// A question that waits.
 #[derive(Debug)]
 struct Pending {
     question: DnsQuestion,
-    /// Whose addresses those are, however many CNAMEs lead there.
+    /// The original owner of the addresses, before CNAMEs.
     of: Name,
-    /// CNAMEs that have led here.
     aliases: usize,
 }
 
-/// A service by SRV.
 #[derive(Clone, Debug)]
-struct Service {
+struct ServiceRecord {
     priority: u16,
     weight: u16,
     port: u16,
     target: Name,
 }
 
-impl Resolution {
-    /// Begins to look up what the config names.
+impl DnsResolution {
+    /// Begins the look-up of a configured target.
     pub fn new(target: &DnsTarget) -> Self {
         let mut resolution = Self {
             questions: VecDeque::new(),
@@ -100,26 +90,23 @@ impl Resolution {
         resolution
     }
 
-    /// What to ask now; none if all is known.
+    /// Returns the current question; `None` at the end.
     pub fn question(&self) -> Option<&DnsQuestion> {
         self.questions.front().map(|pending| &pending.question)
     }
 
-    /// Takes the reply to that.
-    ///
-    /// # Errors
-    /// If it is a failure, or none that can be read: nothing is known then.
+    /// Takes the reply to the current question. Fails if it is a failure or malformed: the result is unknown.
     pub fn on_reply(&mut self, reply: &[u8]) -> Result<(), String> {
         let Some(pending) = self.questions.pop_front() else { return Ok(()) };
         let DnsQuestion { name, rtype } = &pending.question;
-        let told = |what: String| format!("{name} {rtype}: {what}");
-        let message = Message::read(reply).map_err(|_| told("a broken reply".to_owned()))?;
+        let problem = |what: String| format!("{name} {rtype}: {what}");
+        let message = Message::read(reply).map_err(|_| problem("a broken reply".to_owned()))?;
         let rcode = message.header.rcode();
         if !matches!(rcode, Rcode::NOERROR | Rcode::NXDOMAIN) {
-            return Err(told(rcode.to_string()));
+            return Err(problem(rcode.to_string()));
         }
         let records = message.records().collect::<Result<Vec<_>, _>>();
-        let records = records.map_err(|_| told("a broken reply".to_owned()))?;
+        let records = records.map_err(|_| problem("a broken reply".to_owned()))?;
         let owner = self.follow(&pending, &records);
         let found: Vec<_> = answers(&records, *rtype, &owner).collect();
         if found.is_empty() {
@@ -132,8 +119,8 @@ impl Resolution {
         Ok(())
     }
 
-    /// The members, once there is nothing to ask any more.
-    pub fn finish(self) -> Resolved {
+    /// Returns the members, once there is no question left.
+    pub fn finish(self) -> ResolutionResult {
         let addresses_of = |name: &Name| self.addresses.get(&key_of(name)).into_iter().flatten().copied();
         let mut items: Vec<Item> = Vec::new();
         if let Some((name, port)) = &self.host {
@@ -142,7 +129,7 @@ impl Resolution {
         let largest = self.services.iter().map(|service| service.weight).max().unwrap_or(0);
         for service in &self.services {
             if service.port == 0 {
-                let reason = "port 0: expected a port from 1 to 65535, since nobody is reached at port 0";
+                let reason = "port 0: expected a port from 1 to 65535, since port 0 cannot be reached";
                 items.push((format!("{}:0", service.target), Err(reason.to_owned())));
                 continue;
             }
@@ -155,14 +142,14 @@ impl Resolution {
         }
         if self.excess > 0 {
             let reason =
-                format!("not looked at: {MAX_SERVICES} services and {MAX_ADDRESSES} addresses of one name are");
+                format!("ignored: {MAX_SERVICES} services and {MAX_ADDRESSES} addresses of one name are the limit");
             items.push((format!("{} more", self.excess), Err(reason)));
         }
         let ttl = match self.ttl {
             None | Some(0) => USUAL_TTL,
             Some(seconds) => Duration::from_secs(seconds.into()).clamp(MIN_TTL, MAX_TTL),
         };
-        Resolved { items, ttl }
+        ResolutionResult { items, ttl }
     }
 
     fn ask(&mut self, name: &Name, rtype: RecordType) {
@@ -175,7 +162,6 @@ impl Resolution {
         self.ask(name, RecordType::AAAA);
     }
 
-    /// The name that the CNAMEs of a reply lead to.
     fn follow(&mut self, pending: &Pending, records: &[SectionRecord]) -> Name {
         let mut owner = pending.question.name.clone();
         for _ in 0..MAX_ALIASES {
@@ -187,16 +173,15 @@ impl Resolution {
         owner
     }
 
-    /// A reply has nothing of what was asked for.
     fn on_nothing(&mut self, pending: Pending, owner: Name, rcode: Rcode, records: &[SectionRecord]) {
         let is_alias = owner.folded() != pending.question.name.folded();
-        // A server that knows the alias alone does not say what its target has.
+        // A server that has only the alias does not know the records of its target.
         if is_alias && rcode == Rcode::NOERROR && pending.aliases < MAX_ALIASES {
             let question = DnsQuestion { name: owner, rtype: pending.question.rtype };
             self.questions.push_front(Pending { question, of: pending.of, aliases: pending.aliases + 1 });
             return;
         }
-        // RFC 2308 section 5: the lesser of the SOA's own time to live and its MINIMUM.
+        // RFC 2308 section 5: the lesser of the SOA's own TTL and its MINIMUM.
         let soa = records.iter().find(|record| record.section == Section::Authority && record.rtype == RecordType::SOA);
         let minimum = |soa: &SectionRecord| Some(u32::from_be_bytes(*soa.rdata.last_chunk()?));
         if let Some(ttl) = soa.and_then(|soa| Some(minimum(soa)?.min(soa.ttl))) {
@@ -206,9 +191,9 @@ impl Resolution {
 
     fn take_services(&mut self, found: &[&SectionRecord], records: &[SectionRecord]) {
         found.iter().for_each(|record| self.note_ttl(record.ttl));
-        let mut services: Vec<_> = found.iter().filter_map(|record| Service::of(&record.rdata)).collect();
+        let mut services: Vec<_> = found.iter().filter_map(|record| ServiceRecord::of(&record.rdata)).collect();
         let lowest = services.iter().map(|service| service.priority).min();
-        // RFC 2782: a target of "." says that there is no such service.
+        // RFC 2782: a target of "." means that there is no such service.
         services.retain(|service| Some(service.priority) == lowest && !service.target.is_root());
         self.excess = services.len().saturating_sub(MAX_SERVICES);
         services.truncate(MAX_SERVICES);
@@ -249,8 +234,7 @@ impl Resolution {
     }
 }
 
-impl Service {
-    /// Of RDATA (RFC 2782).
+impl ServiceRecord {
     fn of(rdata: &[u8]) -> Option<Self> {
         let (head, target) = rdata.split_first_chunk::<6>()?;
         let [priority, weight, port] = [0, 2, 4].map(|at| u16::from_be_bytes([head[at], head[at + 1]]));
@@ -258,7 +242,6 @@ impl Service {
     }
 }
 
-/// The answers of a type and an owner.
 fn answers<'r>(
     records: &'r [SectionRecord],
     rtype: RecordType,
@@ -273,34 +256,30 @@ fn answers<'r>(
     })
 }
 
-/// A name as a key: names that differ in case alone are one.
 fn key_of(name: &Name) -> Vec<u8> {
     name.folded().as_wire().to_vec()
 }
 
-/// One member, or what is wrong with it.
 fn item(name: &Name, address: SocketAddr, weight: Option<u16>) -> Item {
     let ip = address.ip();
     let is_host = !ip.is_unspecified() && !ip.is_multicast();
     let reason = format!("{ip}: expected the address of one host");
-    let entry = is_host.then(|| Entry { weight, ..Entry::at(address.into()) }).ok_or(reason);
+    let entry = is_host.then(|| MemberEntry { weight, ..MemberEntry::at(address.into()) }).ok_or(reason);
     (format!("{name} {address}"), entry)
 }
 
-/// The weight of a service, in the bounds of ours and in proportion to the others. RFC 2782: 0 is hardly ever chosen, which is 1 here.
+/// Scales the weight of a service to hedgerow's bounds. RFC 2782: 0 is hardly ever chosen, which is 1 here.
 fn scaled(weight: u16, largest: u16) -> u16 {
     let most = u32::from(crate::config::limits::WEIGHT.max);
     let scaled = u32::from(weight) * most / u32::from(largest).max(most);
     (scaled as u16).max(crate::config::limits::WEIGHT.min)
 }
 
-/// CNAMEs that are followed.
 const MAX_ALIASES: usize = 8;
 
-/// SRV records of one name that are looked at.
 const MAX_SERVICES: usize = 1000;
 
-/// Addresses that are kept of one look-up: as many as a pool may have members.
+/// The largest number of addresses in one look-up: as many as a pool may have members.
 const MAX_ADDRESSES: usize = 10_000;
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
-//! An entry: one member as a source lists it, `{"address":"192.0.2.1:53","name":"ts1","weight":1,"state":"up"}`.
+//! An entry: one member as a source lists it,
+//! `{"address":"192.0.2.1:53","name":"ts1","weight":1,"state":"up"}`.
 //!
-//! Each is read by itself, so that one that is wrong spoils no other. What is wrong with it is a sentence for the operator.
+//! Each entry is read separately, so that a wrong one spoils no other.
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
@@ -11,36 +12,33 @@ use crate::config::{limits, words};
 
 /// A member as a source lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
-    /// Where it is asked.
+pub struct MemberEntry {
+    /// The address of the member.
     pub address: BackendAddress,
-    /// Its label, if it says one.
+    /// The label of the member, if given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Its share of the load, if it says so, within [`limits::WEIGHT`].
+    /// The share of the load, if given, within [`limits::WEIGHT`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<u16>,
-    /// It says that it is about to end: it gets no more queries.
+    /// True if the member has announced that it is about to end: it gets no more queries.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_draining: bool,
 }
 
-impl Entry {
-    /// Octets of the JSON of one entry at most: many times what a long name takes.
+impl MemberEntry {
+    /// The largest JSON of one entry in bytes: many times what a long name takes.
     pub const MAX_LEN: usize = 4096;
 
-    /// Octets of a name at most, as much as a label of a metric should have.
+    /// The longest name in bytes, a sensible length for a label of a metric.
     pub const MAX_NAME: usize = 255;
 
-    /// An entry that says nothing but where it is.
+    /// Makes an entry with only an address.
     pub fn at(address: BackendAddress) -> Self {
         Self { address, name: None, weight: None, is_draining: false }
     }
 
-    /// Reads the JSON of one.
-    ///
-    /// # Errors
-    /// If it is no entry; says why.
+    /// Reads the JSON of an entry, or returns the reason why it is none.
     pub fn from_json(json: &[u8]) -> Result<Self, String> {
         if json.len() > Self::MAX_LEN {
             return Err(format!("{} octets, expected {} at most", json.len(), Self::MAX_LEN));
@@ -49,10 +47,7 @@ impl Entry {
         Self::from_value(&value)
     }
 
-    /// Reads one from JSON that is parsed already. Keys that are not known are ignored: a later version may have more.
-    ///
-    /// # Errors
-    /// If it is no entry; says why.
+    /// Reads an entry from parsed JSON. Unknown keys are ignored, because a later version may have more.
     pub fn from_value(value: &Value) -> Result<Self, String> {
         let Value::Object(fields) = value else {
             return Err(format!("expected an object such as {EXAMPLE}"));
@@ -78,7 +73,7 @@ impl Entry {
         Ok(Self { address, name, weight, is_draining })
     }
 
-    /// The JSON of it, as [`from_json`](Self::from_json) reads it.
+    /// Returns the JSON that [`from_json`](Self::from_json) reads.
     pub fn to_json(&self) -> String {
         let Self { address, name, weight, is_draining } = self;
         let state = if *is_draining { "draining" } else { "up" };
@@ -91,20 +86,21 @@ impl Entry {
     }
 }
 
-/// Reads an address, with port 53 unless it says another.
+/// Reads an address; the default port is 53.
 fn read_address(text: &str) -> Result<BackendAddress, String> {
     words::member_address(text).map_err(|expected| format!("address {:?}: {expected}", shown(text)))
 }
 
-/// Reads a name.
 fn read_name(name: &str) -> Result<String, String> {
-    if name.is_empty() || name.len() > Entry::MAX_NAME || name.chars().any(is_unseen) {
-        return Err(format!("name: expected 1 to {} octets without control or invisible characters", Entry::MAX_NAME));
+    if name.is_empty() || name.len() > MemberEntry::MAX_NAME || name.chars().any(is_unseen) {
+        return Err(format!(
+            "name: expected 1 to {} octets without control or invisible characters",
+            MemberEntry::MAX_NAME
+        ));
     }
     Ok(name.to_owned())
 }
 
-/// Reads a weight.
 fn read_weight(weight: &Value) -> Result<u16, String> {
     let read = weight.as_u64().and_then(|weight| u16::try_from(weight).ok());
     let shown = shown(&weight.to_string());
@@ -112,15 +108,14 @@ fn read_weight(weight: &Value) -> Result<u16, String> {
         .ok_or_else(|| format!("weight {shown}: expected an integer {}", limits::WEIGHT))
 }
 
-/// As much of a text as an operator wants to see.
 fn shown(text: &str) -> String {
     text.chars().take(SHOWN).collect()
 }
 
-/// A name as a part of a key of etcd: `/`, `%` and control characters as %XX.
+/// Escapes a name for a part of an etcd key: `/`, `%` and control characters become %XX.
 pub fn escaped(name: &str) -> String {
     const SET: AsciiSet = CONTROLS.add(b'/').add(b'%');
-    // What is beyond ASCII is text, and stays readable.
+    // Non-ASCII text stays readable.
     name.chars()
         .map(|letter| match letter.is_ascii() {
             true => utf8_percent_encode(letter.encode_utf8(&mut [0; 4]), &SET).to_string(),
@@ -129,15 +124,13 @@ pub fn escaped(name: &str) -> String {
         .collect()
 }
 
-/// What [`escaped`] has made of a name; none if that was no text.
+/// Reverses [`escaped`]. Returns `None` if the result is not text.
 pub fn unescaped(part: &str) -> Option<String> {
     percent_decode_str(part).decode_utf8().ok().map(Into::into)
 }
 
-/// What an entry looks like.
 const EXAMPLE: &str = "{\"address\":\"192.0.2.1:53\"}";
 
-/// Characters of a value that are shown.
 const SHOWN: usize = 80;
 
 #[cfg(test)]
@@ -150,15 +143,15 @@ mod tests {
     fn entries_are_read() {
         let address = |text: &str| text.parse::<BackendAddress>().expect("an address");
         for (json, expected) in [
-            (r#"{"address":"192.0.2.1:5301"}"#, Entry::at(address("192.0.2.1:5301"))),
-            (r#"{"address":"192.0.2.1"}"#, Entry::at(address("192.0.2.1:53"))),
-            (r#"{"address":"2001:db8::1"}"#, Entry::at(address("[2001:db8::1]:53"))),
-            (r#"{"address":"[2001:db8::1]"}"#, Entry::at(address("[2001:db8::1]:53"))),
-            (r#" {"address":"[::1]:7","other":[1],"state":"up"} "#, Entry::at(address("[::1]:7"))),
-            (r#"{"address":"[::1]:7","name":null,"weight":null,"state":null}"#, Entry::at(address("[::1]:7"))),
+            (r#"{"address":"192.0.2.1:5301"}"#, MemberEntry::at(address("192.0.2.1:5301"))),
+            (r#"{"address":"192.0.2.1"}"#, MemberEntry::at(address("192.0.2.1:53"))),
+            (r#"{"address":"2001:db8::1"}"#, MemberEntry::at(address("[2001:db8::1]:53"))),
+            (r#"{"address":"[2001:db8::1]"}"#, MemberEntry::at(address("[2001:db8::1]:53"))),
+            (r#" {"address":"[::1]:7","other":[1],"state":"up"} "#, MemberEntry::at(address("[::1]:7"))),
+            (r#"{"address":"[::1]:7","name":null,"weight":null,"state":null}"#, MemberEntry::at(address("[::1]:7"))),
             (
                 r#"{"address":"192.0.2.1:53","name":"tsé","weight":1000,"state":"draining"}"#,
-                Entry {
+                MemberEntry {
                     address: address("192.0.2.1:53"),
                     name: Some("tsé".to_owned()),
                     weight: Some(1000),
@@ -166,15 +159,15 @@ mod tests {
                 },
             ),
         ] {
-            let read = Entry::from_json(json.as_bytes()).expect("an entry");
+            let read = MemberEntry::from_json(json.as_bytes()).expect("an entry");
             assert_eq!(read, expected, "{json}");
-            assert_eq!(Entry::from_json(read.to_json().as_bytes()), Ok(read));
+            assert_eq!(MemberEntry::from_json(read.to_json().as_bytes()), Ok(read));
         }
     }
 
     #[test]
     fn what_is_wrong_with_an_entry_is_told() {
-        let long = "x".repeat(Entry::MAX_NAME + 1);
+        let long = "x".repeat(MemberEntry::MAX_NAME + 1);
         for (json, expected) in [
             ("", "no JSON"),
             ("{", "no JSON"),
@@ -197,7 +190,7 @@ mod tests {
             (r#"{"address":"192.0.2.1:53","state":"down"}"#, "state: expected \"up\" or \"draining\""),
             (&" ".repeat(1 << 20), "1048576 octets, expected 4096 at most"),
         ] {
-            let told = Entry::from_json(json.as_bytes()).expect_err(json);
+            let told = MemberEntry::from_json(json.as_bytes()).expect_err(json);
             assert!(told.starts_with(expected), "{json}: {told}");
         }
     }
@@ -214,7 +207,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_octets_are_an_entry_or_are_refused(octets in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Entry::from_json(&octets);
+            let _ = MemberEntry::from_json(&octets);
         }
 
         #[test]
@@ -222,7 +215,7 @@ mod tests {
             let mut json = br#"{"address":"192.0.2.1:53","name":"ts1","weight":10,"state":"up"}"#.to_vec();
             let at = at % json.len();
             json[at] ^= 1 << bit;
-            if let Ok(entry) = Entry::from_json(&json) {
+            if let Ok(entry) = MemberEntry::from_json(&json) {
                 prop_assert!(entry.address.port() != 0 && entry.weight.is_none_or(|weight| limits::WEIGHT.holds(&weight)));
             }
         }
@@ -237,7 +230,7 @@ mod tests {
     fn a_name_with_invisible_characters_is_refused() {
         for letter in ['\u{202e}', '\u{200b}', '\u{2066}', '\u{feff}', '\u{61c}', '\u{2028}', '\u{9b}'] {
             let json = serde_json::json!({ "address": "192.0.2.1:53", "name": format!("ts{letter}1") }).to_string();
-            let error = Entry::from_json(json.as_bytes()).expect_err("it is refused");
+            let error = MemberEntry::from_json(json.as_bytes()).expect_err("it is refused");
             assert!(error.contains("invisible"), "{letter:?}: {error}");
         }
     }

@@ -1,7 +1,7 @@
-//! The language of etcd's JSON gateway (etcd 3.4 or later, `/v3/...`): requests as JSON, replies as values.
+//! The messages of etcd's JSON gateway (etcd 3.4 or later, `/v3/...`): requests as JSON, replies as values.
 //!
-//! Keys and values are base64, integers of 64 bits are strings, fields that are zero or empty are left out. A watch is a stream of
-//! JSON objects, one a line.
+//! Keys and values are base64, 64-bit integers are strings, and zero or empty fields are omitted. A watch is
+//! a stream of JSON objects, one a line.
 
 use data_encoding::BASE64;
 use serde::{Deserialize, Deserializer};
@@ -13,23 +13,23 @@ use crate::address::is_unseen;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, Deserialize)]
 pub struct LeaseId(pub i64);
 
-/// A request: the path and the JSON to post there.
+/// A request: a path and the JSON to post there.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Request {
-    /// The path.
+pub struct EtcdRequest {
+    /// The path of the request.
     pub path: &'static str,
-    /// What is posted.
+    /// The JSON of the request.
     pub body: Value,
 }
 
 /// A key with its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyValue {
-    /// The key.
+    /// The key in bytes.
     pub key: Vec<u8>,
-    /// The value.
+    /// The value in bytes.
     pub value: Vec<u8>,
-    /// The lease that it is under, if it is under one.
+    /// The lease of the key, or 0.
     pub lease: LeaseId,
 }
 
@@ -38,44 +38,44 @@ pub struct KeyValue {
 pub struct Page {
     /// The revision of the list.
     pub revision: i64,
-    /// In the order of their keys.
+    /// Items in the order of their keys.
     pub items: Vec<KeyValue>,
-    /// Whether there are more.
+    /// True if there are more pages.
     pub has_more: bool,
-    /// How many there are in all.
+    /// The number of all items.
     pub count: i64,
 }
 
 /// A line of a watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WatchLine {
-    /// It has begun, or is still there.
+    /// The watch has begun, or is still up.
     Progress,
     /// Keys have changed.
     Events(Vec<WatchEvent>),
-    /// It is over: what was asked for is no longer kept, or something else.
+    /// The watch is over, for instance because the revision is compacted.
     Canceled(String),
 }
 
-/// A key that has changed.
+/// A changed key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatchEvent {
-    /// The key.
+    /// The key in bytes.
     pub key: Vec<u8>,
-    /// Its value; none: it is gone.
+    /// The new value; `None` if the key is deleted.
     pub value: Option<Vec<u8>>,
-    /// The revision of that.
+    /// The revision of the change.
     pub revision: i64,
 }
 
-/// Why a request has failed.
+/// The reason why a request has failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EtcdError {
-    /// The token is not taken, or there is none and one is needed.
+    /// The token is invalid or missing.
     Unauthenticated(String),
-    /// What came is longer than anything that we take.
+    /// The reply is too long.
     TooLong,
-    /// Anything else.
+    /// Any other failure.
     Failed(String),
 }
 
@@ -91,9 +91,15 @@ impl std::fmt::Display for EtcdError {
 
 impl std::error::Error for EtcdError {}
 
-/// Lists the keys that begin so, `limit` of them, those from `from` on if that is given, as they were at `revision` if that is given.
-/// `is_serializable`: as this member knows them, which may be old, but needs no majority.
-pub fn range(prefix: &str, from: Option<&[u8]>, revision: Option<i64>, limit: usize, is_serializable: bool) -> Request {
+/// Lists `limit` keys with this prefix, from `from` on if given, at `revision` if given. `is_serializable`:
+/// as this etcd member knows them, which may be old, but needs no majority.
+pub fn range(
+    prefix: &str,
+    from: Option<&[u8]>,
+    revision: Option<i64>,
+    limit: usize,
+    is_serializable: bool,
+) -> EtcdRequest {
     let mut body = json!({
         "key": BASE64.encode(from.unwrap_or(prefix.as_bytes())),
         "range_end": BASE64.encode(&end_of(prefix)),
@@ -103,22 +109,22 @@ pub fn range(prefix: &str, from: Option<&[u8]>, revision: Option<i64>, limit: us
     if let Some(revision) = revision {
         body["revision"] = revision.to_string().into();
     }
-    Request { path: "/v3/kv/range", body }
+    EtcdRequest { path: "/v3/kv/range", body }
 }
 
-/// Counts the keys that begin so: what is asked to hear that etcd is there and has a leader.
-pub fn count(prefix: &str) -> Request {
+/// Counts the keys with this prefix, which checks that etcd is up and has a leader.
+pub fn count(prefix: &str) -> EtcdRequest {
     let (key, end) = (BASE64.encode(prefix.as_bytes()), BASE64.encode(&end_of(prefix)));
-    Request { path: "/v3/kv/range", body: json!({ "key": key, "range_end": end, "count_only": true }) }
+    EtcdRequest { path: "/v3/kv/range", body: json!({ "key": key, "range_end": end, "count_only": true }) }
 }
 
 /// Reads one key.
-pub fn get(key: &str) -> Request {
-    Request { path: "/v3/kv/range", body: json!({ "key": BASE64.encode(key.as_bytes()) }) }
+pub fn get(key: &str) -> EtcdRequest {
+    EtcdRequest { path: "/v3/kv/range", body: json!({ "key": BASE64.encode(key.as_bytes()) }) }
 }
 
-/// Watches the keys that begin so, from this revision on.
-pub fn watch(prefix: &str, revision: i64) -> Request {
+/// Watches the keys with this prefix, from this revision on.
+pub fn watch(prefix: &str, revision: i64) -> EtcdRequest {
     let (key, end) = (BASE64.encode(prefix.as_bytes()), BASE64.encode(&end_of(prefix)));
     let create = json!({
         "key": key,
@@ -126,43 +132,43 @@ pub fn watch(prefix: &str, revision: i64) -> Request {
         "start_revision": revision.to_string(),
         "progress_notify": true,
     });
-    Request { path: "/v3/watch", body: json!({ "create_request": create }) }
+    EtcdRequest { path: "/v3/watch", body: json!({ "create_request": create }) }
 }
 
-/// Has a lease of so many seconds granted.
-pub fn grant(seconds: u64) -> Request {
-    Request { path: "/v3/lease/grant", body: json!({ "TTL": seconds.to_string() }) }
+/// Requests a lease of this many seconds.
+pub fn grant(seconds: u64) -> EtcdRequest {
+    EtcdRequest { path: "/v3/lease/grant", body: json!({ "TTL": seconds.to_string() }) }
 }
 
-/// Keeps a lease.
-pub fn keep_alive(lease: LeaseId) -> Request {
-    Request { path: "/v3/lease/keepalive", body: json!({ "ID": lease.0.to_string() }) }
+/// Renews a lease.
+pub fn keep_alive(lease: LeaseId) -> EtcdRequest {
+    EtcdRequest { path: "/v3/lease/keepalive", body: json!({ "ID": lease.0.to_string() }) }
 }
 
-/// Ends a lease, and with it all keys that are under it.
-pub fn revoke(lease: LeaseId) -> Request {
-    Request { path: "/v3/lease/revoke", body: json!({ "ID": lease.0.to_string() }) }
+/// Ends a lease and deletes its keys.
+pub fn revoke(lease: LeaseId) -> EtcdRequest {
+    EtcdRequest { path: "/v3/lease/revoke", body: json!({ "ID": lease.0.to_string() }) }
 }
 
 /// Writes a key, under a lease if one is given.
-pub fn put(key: &str, value: &str, lease: Option<LeaseId>) -> Request {
-    Request { path: "/v3/kv/put", body: put_body(key, value, lease) }
+pub fn put(key: &str, value: &str, lease: Option<LeaseId>) -> EtcdRequest {
+    EtcdRequest { path: "/v3/kv/put", body: put_body(key, value, lease) }
 }
 
-/// Removes a key.
-pub fn delete(key: &str) -> Request {
-    Request { path: "/v3/kv/deleterange", body: json!({ "key": BASE64.encode(key.as_bytes()) }) }
+/// Deletes one key.
+pub fn delete(key: &str) -> EtcdRequest {
+    EtcdRequest { path: "/v3/kv/deleterange", body: json!({ "key": BASE64.encode(key.as_bytes()) }) }
 }
 
-/// Writes a key under a lease unless it is there under another; then reads it instead.
-pub fn claim(key: &str, value: &str, lease: LeaseId) -> [Request; 2] {
+/// Writes a key under a lease, or reads it if it exists under another lease.
+pub fn claim(key: &str, value: &str, lease: LeaseId) -> [EtcdRequest; 2] {
     let txn = |compare: Value| {
         let body = json!({
             "compare": [compare],
             "success": [{ "request_put": put_body(key, value, Some(lease)) }],
             "failure": [{ "request_range": { "key": BASE64.encode(key.as_bytes()) } }],
         });
-        Request { path: "/v3/kv/txn", body }
+        EtcdRequest { path: "/v3/kv/txn", body }
     };
     let key = BASE64.encode(key.as_bytes());
     [
@@ -171,9 +177,9 @@ pub fn claim(key: &str, value: &str, lease: LeaseId) -> [Request; 2] {
     ]
 }
 
-/// Gets a token.
-pub fn authenticate(user: &str, password: &str) -> Request {
-    Request { path: "/v3/auth/authenticate", body: json!({ "name": user, "password": password }) }
+/// Requests a token.
+pub fn authenticate(user: &str, password: &str) -> EtcdRequest {
+    EtcdRequest { path: "/v3/auth/authenticate", body: json!({ "name": user, "password": password }) }
 }
 
 fn put_body(key: &str, value: &str, lease: Option<LeaseId>) -> Value {
@@ -184,10 +190,10 @@ fn put_body(key: &str, value: &str, lease: Option<LeaseId>) -> Value {
     body
 }
 
-/// The first key behind all that begin so.
+/// Returns the first key behind the prefix.
 fn end_of(prefix: &str) -> Vec<u8> {
     let mut end = prefix.as_bytes().to_vec();
-    // No octet of UTF-8 is 255.
+    // A byte of UTF-8 is never 255.
     if let Some(last) = end.last_mut() {
         *last += 1;
     }
@@ -195,12 +201,9 @@ fn end_of(prefix: &str) -> Vec<u8> {
 }
 
 /// Reads a page of a list.
-///
-/// # Errors
-/// If it is none.
 pub fn read_page(body: &[u8]) -> Result<Page, EtcdError> {
     let RangeReply { header, kvs, more, count } = read(body)?;
-    // Whatever sends an empty object is no etcd, and its list is not an empty one.
+    // A server that sends an empty object is no etcd, so this is not an empty list.
     if header.revision <= 0 {
         return Err(EtcdError::Failed("no reply of etcd: a list without a revision".to_owned()));
     }
@@ -208,10 +211,7 @@ pub fn read_page(body: &[u8]) -> Result<Page, EtcdError> {
     Ok(Page { revision: header.revision, items, has_more: more, count })
 }
 
-/// Reads what came of a [`claim`]: none if the key is ours, or else the value that it has.
-///
-/// # Errors
-/// If it is no reply to it.
+/// Reads the reply to a [`claim`]. Returns `None` if the claim succeeded, or else the present value.
 pub fn read_claim(body: &[u8]) -> Result<Option<KeyValue>, EtcdError> {
     let TxnReply { succeeded, responses } = read(body)?;
     if succeeded {
@@ -220,46 +220,33 @@ pub fn read_claim(body: &[u8]) -> Result<Option<KeyValue>, EtcdError> {
     let held = responses.into_iter().filter_map(|response| response.response_range).flat_map(|range| range.kvs).next();
     match held {
         Some(held) => held.decode().map(Some),
-        None => Err(EtcdError::Failed("the key is there and is not".to_owned())),
+        None => Err(EtcdError::Failed("the key both exists and does not exist".to_owned())),
     }
 }
 
-/// Reads a lease that was granted.
-///
-/// # Errors
-/// If none was.
+/// Reads a granted lease.
 pub fn read_grant(body: &[u8]) -> Result<LeaseId, EtcdError> {
     let LeaseReply { id, .. } = read(body)?;
     if id == 0 { Err(EtcdError::Failed("no lease was granted".to_owned())) } else { Ok(LeaseId(id)) }
 }
 
-/// Whether a lease was there to be kept.
-///
-/// # Errors
-/// If that is not told.
+/// Returns true if the lease still existed.
 pub fn read_keep_alive(body: &[u8]) -> Result<bool, EtcdError> {
     let StreamReply { result } = read(body)?;
-    // Of a lease that is gone, all that is told is the ID.
+    // The reply for an expired lease has an ID only.
     Ok(result.is_some_and(|result: LeaseReply| result.ttl > 0))
 }
 
 /// Reads a token.
-///
-/// # Errors
-/// If there is none.
 pub fn read_token(body: &[u8]) -> Result<String, EtcdError> {
-    /// What is answered to [`authenticate`].
     #[derive(Deserialize)]
-    struct Reply {
+    struct TokenReply {
         token: String,
     }
-    read::<Reply>(body).map(|reply| reply.token)
+    read::<TokenReply>(body).map(|reply| reply.token)
 }
 
 /// Reads a line of a watch.
-///
-/// # Errors
-/// If the watch has failed, or the line is none.
 pub fn read_watch_line(line: &[u8]) -> Result<WatchLine, EtcdError> {
     let StreamReply { result } = read(line)?;
     let result: WatchReply = result.ok_or_else(|| EtcdError::Failed("a watch without a result".to_owned()))?;
@@ -281,7 +268,7 @@ pub fn read_watch_line(line: &[u8]) -> Result<WatchLine, EtcdError> {
     Ok(if events.is_empty() { WatchLine::Progress } else { WatchLine::Events(events) })
 }
 
-/// What a reply that is no success says.
+/// Reads the error of a reply with this status.
 pub fn read_error(status: u16, body: &[u8]) -> EtcdError {
     let message = match serde_json::from_slice::<GatewayError>(body) {
         Ok(error) if error.is_unauthenticated() => return EtcdError::Unauthenticated(error.text()),
@@ -291,9 +278,8 @@ pub fn read_error(status: u16, body: &[u8]) -> EtcdError {
     if status == 401 { EtcdError::Unauthenticated(message) } else { EtcdError::Failed(message) }
 }
 
-/// Reads a reply, which may be an error even so: those of streams come with status 200.
+/// Reads a reply, which may be an error despite status 200, as in streams.
 fn read<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, EtcdError> {
-    /// An error in place of a result.
     #[derive(Deserialize)]
     struct InStream {
         error: GatewayError,
@@ -309,7 +295,7 @@ fn read<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, EtcdError> {
     serde_json::from_slice(body).map_err(|error| EtcdError::Failed(format!("no reply of etcd: {error}")))
 }
 
-/// What the gateway says of a failure. The field has another name in streams and in replies, and some have both.
+/// An error of the gateway. The message has different field names in streams and in replies; some have both.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct GatewayError {
@@ -325,17 +311,17 @@ impl GatewayError {
         text.chars().filter(|letter| !is_unseen(*letter)).take(MAX_MESSAGE).collect()
     }
 
-    /// gRPC's 16, and what etcd says where it has another code.
+    /// gRPC's code 16, and texts of etcd that come with another code.
     fn is_unauthenticated(&self) -> bool {
         let text = self.text();
-        let is_told = ["invalid auth token", "user name is empty", "user name not found"];
-        [self.code, self.grpc_code].contains(&16) || is_told.iter().any(|told| text.contains(told))
+        let texts = ["invalid auth token", "user name is empty", "user name not found"];
+        [self.code, self.grpc_code].contains(&16) || texts.iter().any(|known| text.contains(known))
     }
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Header {
+struct EtcdHeader {
     #[serde(deserialize_with = "integer")]
     revision: i64,
 }
@@ -343,7 +329,7 @@ struct Header {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct RangeReply {
-    header: Header,
+    header: EtcdHeader,
     kvs: Vec<RawKeyValue>,
     more: bool,
     #[serde(deserialize_with = "integer")]
@@ -415,9 +401,8 @@ struct RawEvent {
     kv: RawKeyValue,
 }
 
-/// An integer of 64 bits, which is a string in this JSON; not everybody keeps to that.
+/// A 64-bit integer, usually a string in this JSON. Some servers send a number.
 fn integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
-    /// Either form.
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Either {
@@ -430,7 +415,6 @@ fn integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> 
     }
 }
 
-/// Characters of a message that are passed on.
 const MAX_MESSAGE: usize = 200;
 
 #[cfg(test)]

@@ -1,20 +1,21 @@
-//! Service discovery: who is a member of a pool and why, as values without I/O. Those who ask stand in `discoverer/`.
+//! Service discovery: decides on the members of a pool, as values without I/O. `discoverer/` does the I/O.
 //!
-//! A **source** (etcd, a DNS name, a file) lists members ([`Entry`]), each by itself right or wrong. What a source said last is its
-//! [`Listing`]. A [`Roster`] makes the members of one pool of what all its sources list:
+//! A **source** (etcd, a DNS name, a file) lists members as [`MemberEntry`] values, each right or wrong.
+//! [`SourceListing`] is the last list of a source. A [`Roster`] merges the lists of all sources of a pool:
 //!
 //! ```text
 //!   etcd ──┐ entries, changes,                       joined, left, held
 //!   dns  ──┼──────────────────▶ Listing ──▶ Roster ─────────────────────▶ members of the pool
-//!   file ──┘ "I failed"                      ▲
-//!                              who is up, time, what the config has, "accept"
+//!   file ──┘ failures                        ▲
+//!                              health, time, the config, "accept"
 //! ```
 //!
-//! Failure is not emptiness: a source that cannot be asked changes nothing. Absence is not death: who is listed no more stays while it
-//! is up, for `hold`, and for as long as the list is in doubt (`roster.rs`). An entry that is wrong is refused alone.
+//! Failure is not emptiness: a failed source changes nothing. Absence is not death: an unlisted member stays
+//! while it is up, for `hold`, and for as long as the list is in doubt (`roster.rs`). A wrong entry is
+//! refused alone.
 //!
-//! [`Order`]s for backends come the same way from etcd. [`etcd`] and [`dns`] are the two languages that are spoken, without the
-//! connection that they are spoken over.
+//! [`BackendOrder`]s for backends come from etcd in the same way. [`etcd`] and [`dns`] are the protocols
+//! without their connections.
 
 mod backoff;
 pub mod dns;
@@ -25,10 +26,12 @@ mod order;
 mod roster;
 pub mod saved;
 
-pub use backoff::Backoff;
-pub use entry::{Entry, escaped, unescaped};
-pub use listing::{Item, Listing, News};
+pub use backoff::SourceBackoff;
+pub use entry::{MemberEntry, escaped, unescaped};
+pub use listing::{Item, SourceListing, SourceNews};
 pub use order::Orders;
-pub use roster::{Doubt, Fixed, Member, Origins, Refusal, Roster, RosterRules, Settled, Source};
+pub use roster::{
+    DiscoveredMember, Doubt, EntryRefusal, FixedBackend, Origins, PoolSource, Roster, RosterRules, Settlement,
+};
 
-pub use crate::metrics::{Change, Order, OrderWord, Origin, SourceState};
+pub use crate::metrics::{BackendOrder, MemberOrigin, MembershipChange, OrderWord, SourceState};

@@ -1,5 +1,5 @@
-//! Members that a DNS name lists: asked of resolvers by TCP, since answers by UDP are cut by some without a word; by UDP where TCP is
-//! refused.
+//! Members from a DNS name. The resolvers are asked by TCP, because some cut UDP answers without TC; by UDP
+//! if they refuse TCP.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -11,50 +11,47 @@ use rand::rngs::SmallRng;
 use tokio::time::{sleep_until, timeout};
 
 use crate::config::DnsTarget;
-use crate::discover::dns::{DnsQuestion, Resolution, Resolved};
-use crate::discover::{Backoff, News};
+use crate::discover::dns::{DnsQuestion, DnsResolution, ResolutionResult};
+use crate::discover::{SourceBackoff, SourceNews};
 use crate::limit::OwnAddresses;
 use crate::net::client::{TcpClient, UdpClient};
 use crate::net::tasks::blocking;
 use crate::wire::{Header, is_reply_to, write_recursive_query};
 
-/// A name that lists members, and who is asked for it.
+/// A name that lists members, and its resolvers.
 pub(super) struct DnsSource {
     pub(super) target: Box<DnsTarget>,
-    /// None: those of /etc/resolv.conf.
+    /// If empty, the resolvers of /etc/resolv.conf.
     pub(super) resolvers: Vec<SocketAddr>,
-    /// Where we listen: a resolver there would ask us in turn.
+    /// hedgerow's listeners, which must not be asked: they would ask this process in turn.
     pub(super) own: Rc<dyn Fn() -> OwnAddresses>,
 }
 
-/// The way to one resolver.
-enum Way {
+enum ResolverTransport {
     Tcp(TcpClient),
-    /// Each query has a socket of its own.
     Udp(SocketAddr),
 }
 
 impl DnsSource {
-    /// Looks the name up for ever. What it lists goes to `tell`.
-    pub(super) async fn run(self, tell: impl AsyncFn(News)) {
-        let (mut backoff, mut rng) = (Backoff::default(), SmallRng::from_rng(&mut rand::rng()));
+    pub(super) async fn run(self, report: impl AsyncFn(SourceNews)) {
+        let (mut backoff, mut rng) = (SourceBackoff::default(), SmallRng::from_rng(&mut rand::rng()));
         loop {
             match self.resolve().await {
-                Ok(Resolved { items, ttl }) => {
+                Ok(ResolutionResult { items, ttl }) => {
                     backoff.reset();
-                    tell(News::Listed(items)).await;
+                    report(SourceNews::Listed(items)).await;
                     sleep_until((Instant::now() + ttl).into()).await;
                 }
                 Err(reason) => {
-                    tell(News::Failed(reason)).await;
+                    report(SourceNews::Failed(reason)).await;
                     sleep_until((Instant::now() + backoff.next(&mut rng)).into()).await;
                 }
             }
         }
     }
 
-    /// Looks the name up: of one resolver after the other, until one has something to say.
-    async fn resolve(&self) -> Result<Resolved, String> {
+    /// Asks one resolver after the other, until one has a result.
+    async fn resolve(&self) -> Result<ResolutionResult, String> {
         let resolvers = match self.resolvers.is_empty() {
             false => self.resolvers.clone(),
             true => blocking(system_resolvers).await?,
@@ -75,10 +72,9 @@ impl DnsSource {
         Err(last)
     }
 
-    /// Looks the name up at one resolver.
-    async fn ask(&self, resolver: SocketAddr) -> Result<Resolved, String> {
-        let mut resolution = Resolution::new(&self.target);
-        let mut way = Way::open(resolver).await.map_err(|error| error.to_string())?;
+    async fn ask(&self, resolver: SocketAddr) -> Result<ResolutionResult, String> {
+        let mut resolution = DnsResolution::new(&self.target);
+        let mut way = ResolverTransport::open(resolver).await.map_err(|error| error.to_string())?;
         while let Some(question) = resolution.question().cloned() {
             let reply = match timeout(REPLY, way.exchange(&question)).await {
                 Ok(Ok(reply)) => reply,
@@ -91,18 +87,17 @@ impl DnsSource {
     }
 }
 
-impl Way {
+impl ResolverTransport {
     async fn open(resolver: SocketAddr) -> io::Result<Self> {
         match timeout(REPLY, TcpClient::connect(resolver)).await {
             Ok(Ok(client)) => return Ok(Self::Tcp(client)),
             Ok(Err(error)) if error.kind() != io::ErrorKind::ConnectionRefused => return Err(error),
             Ok(Err(_)) => {}
-            Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "no connection by TCP")),
+            Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "the TCP connection timed out")),
         }
         Ok(Self::Udp(resolver))
     }
 
-    /// Asks a question and waits for its reply.
     async fn exchange(&mut self, question: &DnsQuestion) -> io::Result<Vec<u8>> {
         let query = || {
             let mut query = Vec::new();
@@ -124,7 +119,7 @@ impl Way {
         };
         let mut buffer = vec![0; MAX_REPLY];
         loop {
-            // Another ID and another port each time: a forger has to begin anew (RFC 5452 section 9.2).
+            // A new ID and port each time: a forger must start again (RFC 5452 section 9.2).
             let (query, client) = (query(), UdpClient::bind(resolver)?);
             client.connect().await?;
             client.send(&query).await?;
@@ -134,49 +129,43 @@ impl Way {
                 length => buffer.truncate(length?),
             }
             if Header::read(&buffer).is_some_and(Header::is_truncated) {
-                return Err(io::Error::other("a truncated reply, and no TCP"));
+                return Err(io::Error::other("the reply is truncated, and the server refuses TCP"));
             }
             return Ok(buffer);
         }
     }
 }
 
-/// The resolvers of this host.
 fn system_resolvers() -> Result<Vec<SocketAddr>, String> {
     let text = std::fs::read_to_string(RESOLV_CONF).map_err(|error| format!("{RESOLV_CONF}: {error}"))?;
     let resolvers = resolvers_of(&text);
     match resolvers.is_empty() {
-        // resolv.conf(5): then the name server on the local machine is used.
+        // resolv.conf(5): the default is the name server on the local machine.
         true => Ok(vec![SocketAddr::from(([127, 0, 0, 1], 53))]),
         false => Ok(resolvers),
     }
 }
 
-/// Those that a text in the form of resolv.conf(5) names.
 fn resolvers_of(text: &str) -> Vec<SocketAddr> {
     let of_line = |line: &str| {
         let mut words = line.split_whitespace();
         let is_server = words.next() == Some("nameserver");
-        // An address of a link says which: fe80::1%eth0.
+        // Cuts the zone of a link-local address: fe80::1%eth0.
         let ip = words.next().filter(|_| is_server)?.split('%').next()?.parse::<IpAddr>().ok()?;
         Some(SocketAddr::new(ip, 53))
     };
     text.lines().filter_map(of_line).collect()
 }
 
-/// Where the resolvers of this host stand.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// How long one resolver may take for all questions of a look-up.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long it may take for one.
 const REPLY: Duration = Duration::from_secs(3);
 
-/// How long a reply by UDP is waited for before the query is sent again.
 const SEND_AGAIN: Duration = Duration::from_secs(1);
 
-/// Octets of a reply by UDP at most: there is no EDNS here.
+/// Bytes of the longest UDP reply: these queries have no EDNS.
 const MAX_REPLY: usize = 512;
 
 #[cfg(test)]
@@ -196,9 +185,9 @@ mod tests {
     #[tokio::test]
     async fn a_repeat_by_udp_has_another_id_and_another_port() {
         let resolver = tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("loopback");
-        let mut way = Way::Udp(resolver.local_addr().expect("it is bound"));
+        let mut way = ResolverTransport::Udp(resolver.local_addr().expect("it is bound"));
         let target = DnsTarget::Host { name: "ts.example".parse().expect("a name"), port: 53 };
-        let question = Resolution::new(&target).question().cloned().expect("the first");
+        let question = DnsResolution::new(&target).question().cloned().expect("the first");
         let server = async {
             let (mut first, mut second) = ([0; MAX_REPLY], [0; MAX_REPLY]);
             let (_, from) = resolver.recv_from(&mut first).await.expect("a query");

@@ -1,7 +1,8 @@
-//! Asking the sources of members, on the control thread: a task for each source, whose news go to whoever holds the rosters.
+//! Asks the sources of members, on the control thread: one task for each source, which sends news to the
+//! owner of the rosters.
 //!
-//! What is asked, understood and decided stands in [`discover`](crate::discover); here are the connections, files and clocks. Pools that
-//! name the same source share its task, so that one name is looked up once. No query waits for any of it.
+//! [`discover`](crate::discover) has the protocols and decisions; here are connections, files and clocks.
+//! Pools with the same source share its task. Queries never wait for it.
 
 mod dns;
 mod etcd;
@@ -14,31 +15,31 @@ use std::rc::Rc;
 use tokio::sync::mpsc::Sender;
 
 use self::dns::DnsSource;
-pub use self::etcd::{EtcdAccess, OrderError, Registered, Registration, write_order};
-use self::etcd::{Follower, Heard, Signs};
+pub use self::etcd::{EtcdAccess, OrderError, Registration, RegistrationSettings, write_order};
+use self::etcd::{Follower, FollowerEvent, Signs};
 use crate::config::{DiscoverConfig, DnsTarget};
-use crate::discover::{Entry, News, Order, Origin};
+use crate::discover::{BackendOrder, MemberEntry, MemberOrigin, SourceNews};
 use crate::limit::OwnAddresses;
 use crate::net::tasks::{Task, TaskKind, Tasks, blocking};
 
 /// One source of members.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceSpec {
-    /// Those registered under this key in etcd.
+    /// Members registered under this key in etcd.
     Etcd(String),
-    /// Those that a name lists.
+    /// Members from a DNS name.
     Dns {
-        /// The name.
+        /// The name to look up.
         target: Box<DnsTarget>,
-        /// Who is asked; none: the resolvers of this host.
+        /// The resolvers; if empty, those of this host.
         resolvers: Vec<SocketAddr>,
     },
-    /// Those that a file lists.
+    /// Members from a file.
     File(PathBuf),
 }
 
 impl SourceSpec {
-    /// The sources of a pool.
+    /// Returns the sources of a pool.
     pub fn of(config: &DiscoverConfig) -> Vec<Self> {
         let etcd = config.etcd.clone().map(Self::Etcd);
         let dns = config
@@ -49,12 +50,12 @@ impl SourceSpec {
         [etcd, dns, file].into_iter().flatten().collect()
     }
 
-    /// Its kind.
-    pub fn origin(&self) -> Origin {
+    /// Returns the kind of the source.
+    pub fn origin(&self) -> MemberOrigin {
         match self {
-            Self::Etcd(_) => Origin::Etcd,
-            Self::Dns { .. } => Origin::Dns,
-            Self::File(_) => Origin::File,
+            Self::Etcd(_) => MemberOrigin::Etcd,
+            Self::Dns { .. } => MemberOrigin::Dns,
+            Self::File(_) => MemberOrigin::File,
         }
     }
 }
@@ -69,45 +70,39 @@ impl std::fmt::Display for SourceSpec {
     }
 }
 
-/// What is heard from outside.
+/// A report from outside.
 #[derive(Debug)]
-pub enum Told {
-    /// Of a source.
-    Source(Rc<SourceSpec>, News),
-    /// Of orders.
-    Orders(News<Order>),
+pub enum DiscoveryReport {
+    /// News of a source.
+    Source(Rc<SourceSpec>, SourceNews),
+    /// News of orders.
+    Orders(SourceNews<BackendOrder>),
 }
 
-/// The tasks that ask.
+/// The tasks that ask the sources.
 pub struct Discoverer {
-    watches: Vec<Watch>,
-    /// Follows the orders, if there is an etcd.
+    watches: Vec<SourceWatch>,
     orders: Option<Task>,
-    /// The etcd that they ask.
     access: Option<Rc<EtcdAccess>>,
-    /// Its signs of life.
     signs: Option<Rc<Signs>>,
-    told: Sender<Told>,
+    reports: Sender<DiscoveryReport>,
     tasks: Tasks,
     own: Rc<dyn Fn() -> OwnAddresses>,
 }
 
-/// The task of one source.
-struct Watch {
+struct SourceWatch {
     spec: Rc<SourceSpec>,
-    /// Ends with this value.
     _task: Task,
 }
 
 impl Discoverer {
-    /// Asks nobody yet; its tasks are among these, what they hear goes to `told`, and `own` says where we listen. Must be used within
-    /// a `LocalSet`.
-    pub fn new(tasks: Tasks, told: Sender<Told>, own: Rc<dyn Fn() -> OwnAddresses>) -> Self {
-        Self { watches: Vec::new(), orders: None, access: None, signs: None, told, tasks, own }
+    /// Makes a value without sources. It starts its tasks among `tasks` and sends news to the channel; `own`
+    /// returns hedgerow's listeners. Must be used within a `LocalSet`.
+    pub fn new(tasks: Tasks, reports: Sender<DiscoveryReport>, own: Rc<dyn Fn() -> OwnAddresses>) -> Self {
+        Self { watches: Vec::new(), orders: None, access: None, signs: None, reports, tasks, own }
     }
 
-    /// Asks these sources and no others. Those that were asked before go on as if nothing had happened, unless etcd is another one.
-    /// `has_orders` says whether there is anybody whom orders could be for.
+    /// Sets the sources. Sources that stay keep their tasks, unless etcd has changed.
     pub fn set_sources(&mut self, specs: Vec<SourceSpec>, access: Option<EtcdAccess>, has_orders: bool) {
         let is_same = match (&self.access, &access) {
             (Some(known), Some(access)) => known.is_same(access),
@@ -118,7 +113,7 @@ impl Discoverer {
             self.access = access.map(Rc::new);
             self.signs = self.access.as_ref().map(|access| Rc::new(Signs::new(Rc::clone(access), self.tasks.clone())));
             self.orders = None;
-            self.watches.retain(|watch| watch.spec.origin() != Origin::Etcd);
+            self.watches.retain(|watch| watch.spec.origin() != MemberOrigin::Etcd);
         }
         let mut earlier = std::mem::take(&mut self.watches);
         for spec in specs {
@@ -136,27 +131,27 @@ impl Discoverer {
         }
     }
 
-    /// The etcd that is asked.
+    /// Returns the current etcd.
     pub fn access(&self) -> Option<&Rc<EtcdAccess>> {
         self.access.as_ref()
     }
 
-    /// Starts the task of a source. None, where there is no etcd.
-    fn watch(&self, spec: SourceSpec) -> Option<Watch> {
+    /// Starts the task of a source. Returns `None` if it needs an etcd and there is none.
+    fn watch(&self, spec: SourceSpec) -> Option<SourceWatch> {
         let spec = Rc::new(spec);
-        let (told, of) = (self.told.clone(), Rc::clone(&spec));
-        let tell = async move |news| drop(told.send(Told::Source(Rc::clone(&of), news)).await);
+        let (reports, of) = (self.reports.clone(), Rc::clone(&spec));
+        let report = async move |news| drop(reports.send(DiscoveryReport::Source(Rc::clone(&of), news)).await);
         let task = match &*spec {
             SourceSpec::Etcd(key) => {
                 let follower = self.follower(|access| access.members_prefix(key))?;
                 let follow = async move {
                     follower
                         .run(async |heard| match &heard {
-                            // So many that to read them takes longer than this thread should be busy.
-                            Heard::Listed(items) if items.len() > AT_ONCE => {
-                                tell(blocking(move || news_of(heard, Entry::from_json)).await).await;
+                            // Decoding this many items would keep this thread busy for too long.
+                            FollowerEvent::Listed(items) if items.len() > AT_ONCE => {
+                                report(blocking(move || news_of(heard, MemberEntry::from_json)).await).await;
                             }
-                            _ => tell(news_of(heard, Entry::from_json)).await,
+                            _ => report(news_of(heard, MemberEntry::from_json)).await,
                         })
                         .await;
                 };
@@ -165,17 +160,16 @@ impl Discoverer {
             SourceSpec::Dns { target, resolvers } => {
                 let (target, resolvers, own) = (target.clone(), resolvers.clone(), Rc::clone(&self.own));
                 let source = DnsSource { target, resolvers, own };
-                self.tasks.start(TaskKind::Discovery, async move { source.run(tell).await })
+                self.tasks.start(TaskKind::Discovery, async move { source.run(report).await })
             }
             SourceSpec::File(path) => {
                 let path = path.clone();
-                self.tasks.start(TaskKind::Discovery, async move { file::run(path, tell).await })
+                self.tasks.start(TaskKind::Discovery, async move { file::run(path, report).await })
             }
         };
-        Some(Watch { spec, _task: task })
+        Some(SourceWatch { spec, _task: task })
     }
 
-    /// What follows the keys below a prefix. None, where there is no etcd.
     fn follower(&self, prefix: impl FnOnce(&EtcdAccess) -> String) -> Option<Follower> {
         let (access, signs) = (self.access.as_ref()?, self.signs.as_ref()?);
         Some(Follower::new(Rc::clone(access), Rc::clone(signs), prefix(access), self.tasks.clone()))
@@ -183,37 +177,39 @@ impl Discoverer {
 
     fn follow_orders(&self) -> Option<Task> {
         let follower = self.follower(EtcdAccess::orders_prefix)?;
-        let told = self.told.clone();
+        let reports = self.reports.clone();
         let follow = async move {
-            follower.run(async |heard| drop(told.send(Told::Orders(news_of(heard, Order::from_json))).await)).await;
+            follower
+                .run(async |heard| {
+                    drop(reports.send(DiscoveryReport::Orders(news_of(heard, BackendOrder::from_json))).await)
+                })
+                .await;
         };
         Some(self.tasks.start(TaskKind::Discovery, follow))
     }
 }
 
-/// What is heard, with what each value says by itself.
-fn news_of<T>(heard: Heard, read: impl Fn(&[u8]) -> Result<T, String>) -> News<T> {
+/// Converts reports of keys to news, with each value decoded separately.
+fn news_of<T>(heard: FollowerEvent, read: impl Fn(&[u8]) -> Result<T, String>) -> SourceNews<T> {
     let read = |value: Vec<u8>| read(&value);
     match heard {
-        Heard::Listed(items) => {
-            News::Listed(items.into_iter().map(|(key, value)| (place_of(&key), read(value))).collect())
+        FollowerEvent::Listed(items) => {
+            SourceNews::Listed(items.into_iter().map(|(key, value)| (place_of(&key), read(value))).collect())
         }
-        Heard::Changed(changes) => {
-            News::Changed(changes.into_iter().map(|(key, value)| (place_of(&key), value.map(read))).collect())
+        FollowerEvent::Changed(changes) => {
+            SourceNews::Changed(changes.into_iter().map(|(key, value)| (place_of(&key), value.map(read))).collect())
         }
-        Heard::Confirmed => News::Confirmed,
-        Heard::Failed(reason) => News::Failed(reason),
+        FollowerEvent::Confirmed => SourceNews::Confirmed,
+        FollowerEvent::Failed(reason) => SourceNews::Failed(reason),
     }
 }
 
-/// A key as text. What is none is told as well as can be.
 fn place_of(key: &[u8]) -> String {
     let text = String::from_utf8_lossy(key);
     text.chars().take(MAX_PLACE).collect()
 }
 
-/// Entries that are read at once.
 const AT_ONCE: usize = 200;
 
-/// Characters of a key that are kept: more than any of ours has.
+/// Characters of a key that are kept: more than any valid key has.
 const MAX_PLACE: usize = 600;

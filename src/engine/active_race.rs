@@ -1,77 +1,65 @@
-//! A race during one event: what it says is done.
+//! An active race: a race during one event, which carries out the steps of its policy.
 
 use std::time::Instant;
 
 use super::attempt::Outstanding;
-use super::entry::{Entry, Spills, StaleAnswer};
-use super::io::{AskedFor, Client, Destination, Io, NotSent, SentAttempt};
+use super::entry::{RaceEntry, Spills, StaleAnswer};
+use super::io::{AskedFor, ClientHandle, Destination, Io, NotSent, SentAttempt};
 use super::pool::Pool;
-use super::proof::Proof;
+use super::proof::ReplyProof;
 use super::slots::RaceRef;
-use super::{QTYPE_QCLASS, Worker, shortage};
+use super::{EngineWorker, QTYPE_QCLASS, shortage};
 use crate::metrics::Want;
 use crate::policy::Rank;
-use crate::policy::race::{Attempt, AttemptId, BackendIndex, Heard, Kind, OptRefusal, Step};
+use crate::policy::race::{Attempt, AttemptId, AttemptKind, BackendIndex, OptRefusal, RaceStep, ReplyValue};
 use crate::policy::timers::Timers;
 use crate::wire::{self, Reply};
 
 use super::reply::{decision, is_opt_refusal, rank};
 
-/// A race during one event: its entry, lent once, and all that the event may touch.
+/// A race during one event: its entry, lent once, and everything that the event may touch.
 pub(super) struct ActiveRace<'e, I: Io> {
     pub(super) at: RaceRef,
-    /// The query in flight.
-    pub(super) entry: &'e mut Entry<I::Client>,
-    /// Where it finds room for what few need.
+    pub(super) entry: &'e mut RaceEntry<I::Client>,
     pub(super) spills: &'e mut Spills<I::Client>,
     pub(super) pool: &'e mut Pool,
-    /// What all races look at.
-    pub(super) worker: &'e Worker,
-    /// When races have to be looked at.
+    pub(super) worker: &'e EngineWorker,
     pub(super) timers: &'e mut Timers<RaceRef>,
-    /// Where messages are written that nobody is sent.
     pub(super) scratch: &'e mut Vec<u8>,
-    /// Who does what it wants done.
     pub(super) io: &'e mut I,
-    /// When the event happens.
     pub(super) now: Instant,
-    /// All who waited have been responded to: the entry is to be removed.
     pub(super) is_over: bool,
 }
 
-/// A reply at hand, which the race may let win.
 #[derive(Clone, Copy)]
 pub(super) struct AtHand<'a> {
-    /// The attempt that it answers.
     pub(super) attempt: AttemptId,
     pub(super) reply: &'a Reply<'a>,
-    /// How it ranks.
     pub(super) rank: Rank,
 }
 
 impl<I: Io> ActiveRace<'_, I> {
-    /// Does what the race says until it waits or is over.
     pub(super) fn drive(&mut self, at_hand: Option<AtHand<'_>>) {
         while !self.entry.is_fetching {
             let context = self.pool.race_context(self.entry.has_waiters());
             match self.entry.race.next_step(&context, self.now) {
-                Step::Ask { attempt, backend, kind, edns } => {
+                RaceStep::Ask { attempt, backend, kind, edns } => {
                     if self.ask(attempt, backend, edns) {
                         self.pool.counters(backend).attempts[number(kind)].increment();
                     }
                 }
                 // RFC 8767 section 5: the client response timer. The race goes on.
-                Step::WaitUntil(_) if self.is_stale_due() => self.respond_stale(),
-                Step::WaitUntil(until) => {
+                RaceStep::WaitUntil(_) if self.is_stale_due() => self.respond_stale(),
+                RaceStep::WaitUntil(until) => {
                     if self.entry.race.hedges_denied() > 0 {
                         self.entry.note_denied(self.now, self.spills);
                     }
                     return self.wake_at(until);
                 }
-                Step::Finished(outcome) => return self.finish(outcome, at_hand),
+                RaceStep::Finished(outcome) => return self.finish(outcome, at_hand),
             }
         }
-        // The fetch has its own time; only those who wait for it may be given a stale answer meanwhile.
+        // The fetch has its own timeout; until then the waiting clients can only get a stale answer.
         if self.is_stale_due() {
             self.respond_stale();
         }
@@ -80,12 +68,10 @@ impl<I: Io> ActiveRace<'_, I> {
         }
     }
 
-    /// Whether it is time for a stale answer.
     fn is_stale_due(&self) -> bool {
         self.entry.stale_due().is_some_and(|due| due <= self.now)
     }
 
-    /// Sees to it that the race is looked at by then, or when it is time for a stale answer.
     fn wake_at(&mut self, until: Instant) {
         let until = self.entry.stale_due().map_or(until, |due| until.min(due));
         if self.entry.armed().is_none_or(|armed| until < armed) {
@@ -93,13 +79,12 @@ impl<I: Io> ActiveRace<'_, I> {
         }
     }
 
-    /// Makes an attempt: queues the query for a backend. Returns whether that could be done.
     fn ask(&mut self, attempt: AttemptId, backend: BackendIndex, edns: bool) -> bool {
         if !self.pool.has_place(backend) {
             self.on_unsent(attempt, Want::InFlight);
             return false;
         }
-        let sent = self.send(attempt, backend, edns, Proof::NONE);
+        let sent = self.send(attempt, backend, edns, ReplyProof::NONE);
         match sent {
             Ok(()) => self.pool.asked(backend, self.now),
             Err(NotSent::Unreachable) => self.entry.race.on_failure(attempt),
@@ -109,38 +94,38 @@ impl<I: Io> ActiveRace<'_, I> {
         sent.is_ok()
     }
 
-    /// Queues the query of an attempt. `proof`: why it is sent, to which comes what its reply must bear.
+    /// Queues the query of an attempt. `proof` gives the reason for sending; `send` adds the proof.
     pub(super) fn send(
         &mut self,
         attempt: AttemptId,
         backend: BackendIndex,
         edns: bool,
-        proof: Proof,
+        proof: ReplyProof,
     ) -> Result<(), NotSent> {
         let Self { at, entry, pool, worker, io, now, .. } = self;
         let (now, entry) = (*now, &**entry);
         let sockets = pool.sockets(*io, backend);
         let with_opt = edns && !pool.is_without_opt(backend, now);
-        // Of a query with a TSIG record nothing may be changed.
-        // Nobody can join a connection who does not see it: what comes by one needs no further proof.
+        // A query with a TSIG record must not be changed. An attacker who does not see a connection cannot
+        // join it, so a reply over it needs no further proof.
         let is_by_stream = pool.is_by_stream(backend);
         let is_case_random = !is_by_stream && pool.is_case_random(backend, now) && !entry.is_signed();
-        let proof = if is_case_random { proof.with(Proof::CASE) } else { proof };
+        let proof = if is_case_random { proof.with(ReplyProof::CASE) } else { proof };
         let has_cookies = !is_by_stream && pool.cookies(backend).is_some() && with_opt && !entry.is_signed();
-        let proof = if has_cookies { proof.with(Proof::COOKIE) } else { proof };
+        let proof = if has_cookies { proof.with(ReplyProof::COOKIE) } else { proof };
         let is_test = (is_case_random || has_cookies) && pool.take_doubt(backend);
-        let proof = if is_test { proof.with(Proof::LENIENT) } else { proof };
+        let proof = if is_test { proof.with(ReplyProof::LENIENT) } else { proof };
         let cookies = pool.cookies(backend).filter(|_| has_cookies);
         let (secret, own_udp_size) = (&worker.secret, worker.state.edns_udp_size);
         let asks_version = pool.asks_versions() && !entry.is_signed();
         let outstanding = Outstanding::new(*at, attempt, proof);
         let (hash, since) = (entry.hash, entry.race.started());
-        let kind = entry.race.attempt(attempt).map_or(Kind::First, |attempt| attempt.kind);
+        let kind = entry.race.attempt(attempt).map_or(AttemptKind::First, |attempt| attempt.kind);
         let report = SentAttempt { hash, pool: &pool.shared, backend, kind, since };
         let avoid = if is_by_stream { entry.waits_at(attempt, backend) } else { None };
         let adds_opt = with_opt && !entry.is_signed() && pool.adds_opt(backend);
         let is_padded = adds_opt && pool.is_encrypted(backend) && pool.shared.config.connections.padding;
-        let asked_for = if pool.wants_header(backend) { entry.asked_for() } else { AskedFor::Untold };
+        let asked_for = if pool.wants_header(backend) { entry.asked_for() } else { AskedFor::Hidden };
         let to = Destination { sockets, avoid, asked_for };
         let slot = io.send(to, outstanding, &report, now, |slot, out| {
             let opt_at = entry.write_query(with_opt, out);
@@ -168,7 +153,6 @@ impl<I: Io> ActiveRace<'_, I> {
         Ok(())
     }
 
-    /// An attempt could not leave for want of something of our own, which says nothing about its backend.
     pub(super) fn on_unsent(&mut self, attempt: AttemptId, want: Want) {
         let Some(Attempt { backend, .. }) = self.entry.race.attempt(attempt) else { return };
         let pool = &self.pool;
@@ -176,7 +160,8 @@ impl<I: Io> ActiveRace<'_, I> {
         self.entry.race.on_unsent(attempt, shortage::retry(want), pool.shared.budget());
     }
 
-    /// No connection to the backend of an attempt has room. If it is up, that is a bound of our own, and no failure of it.
+    /// Handles an attempt for which no connection to the backend has room. If the backend is up, the limit is
+    /// a local one and no failure of the backend.
     #[cold]
     pub(super) fn on_full(&mut self, attempt: AttemptId) {
         let Some(Attempt { backend, .. }) = self.entry.race.attempt(attempt) else { return };
@@ -187,7 +172,6 @@ impl<I: Io> ActiveRace<'_, I> {
         }
     }
 
-    /// An attempt was lost with its connection.
     pub(super) fn lose(&mut self, attempt: AttemptId) {
         if !self.entry.is_fetching {
             self.clear_slot(attempt);
@@ -196,12 +180,10 @@ impl<I: Io> ActiveRace<'_, I> {
         }
     }
 
-    /// Nothing waits for the reply to an attempt any more.
     pub(super) fn clear_slot(&mut self, attempt: AttemptId) {
         self.entry.set_query_slot(attempt, None, self.spills);
     }
 
-    /// An attempt has failed: there is no way to its backend, or that is down.
     pub(super) fn fail(&mut self, attempt: AttemptId) {
         if !self.entry.is_fetching {
             self.clear_slot(attempt);
@@ -210,14 +192,13 @@ impl<I: Io> ActiveRace<'_, I> {
         }
     }
 
-    /// Lets the race judge a reply that passed every check.
     pub(super) fn judge(&mut self, outstanding: Outstanding, reply: &Reply<'_>) {
         let Self { entry, pool, .. } = self;
         let attempt = outstanding.attempt();
         let asked = entry.race.attempt(attempt);
         let is_ad_trusted = asked.is_some_and(|asked| pool.shared.backend(asked.backend).is_ad_trusted());
         let is_authentic = is_ad_trusted && reply.is_authentic();
-        // AD that the race alone has asked for is not for clients.
+        // Only the race asked for AD here, so clients do not get it.
         let is_for_clients = is_ad_trusted && (entry.asks_authentic() || !entry.race.is_doubted());
         // RFC 8945 section 5.5: a signed reply goes to its client as it came.
         let reply = &if is_for_clients || entry.is_signed() { *reply } else { reply.without_authentic() };
@@ -237,17 +218,16 @@ impl<I: Io> ActiveRace<'_, I> {
             self.compare(asked.backend, reply);
         }
         let Self { entry, pool, .. } = self;
-        // RFC 8945 section 5.3: who has signed its query takes no unsigned reply, if another backend has a signed one.
+        // RFC 8945 section 5.3: a signed query accepts no unsigned reply if another backend has a signed one.
         let is_worthless = entry.is_signed() && !reply.is_signed();
         let plain = rank(reply);
         let decision = asked.filter(|_| plain < Rank::Positive && !is_worthless).and_then(|asked| {
             let believes = |_: &Rank| pool.shared.rules().believe_ede && pool.shared.backend(asked.backend).is_up();
-            // Where no other backend is trusted with AD, no reply can replace a doubtful decision.
+            // If no other backend is trusted with AD, no reply can replace a doubtful decision.
             let is_final = |rank: Rank| rank == Rank::Doubtful && !may_validate(entry, pool, asked.backend);
             let decision = decision(reply).filter(believes);
             decision.map(|rank| if is_final(rank) { Rank::Decided } else { rank })
         });
-        // A decision is no word of a version of the zone.
         let newer = asked.filter(|_| !is_worthless && decision.is_none()).and_then(|asked| {
             let newer = pool.hear_version(asked.backend, reply, &self.worker.shared.hasher, self.now);
             newer.filter(|_| !entry.race.is_final(asked.backend))
@@ -268,17 +248,17 @@ impl<I: Io> ActiveRace<'_, I> {
         };
         if let Some(asked) = asked
             && rank > Rank::Positive
-            && heard != Heard::NotNeeded
+            && heard != ReplyValue::NotNeeded
         {
             pool.counters(asked.backend).decisions.increment();
         }
         match heard {
-            Heard::Accepted => {}
-            Heard::NotNeeded => entry.note_reply(attempt, rank, self.now, self.spills),
-            Heard::Kept => {
+            ReplyValue::Accepted => {}
+            ReplyValue::NotNeeded => entry.note_reply(attempt, rank, self.now, self.spills),
+            ReplyValue::Kept => {
                 entry.keep(reply, self.spills);
                 if rank == Rank::Doubtful {
-                    // What is stale does not replace it.
+                    // A stale answer does not replace a decision.
                     entry.set_stale(StaleAnswer::Unknown);
                 }
                 entry.note_reply(attempt, rank, self.now, self.spills);
@@ -288,23 +268,26 @@ impl<I: Io> ActiveRace<'_, I> {
     }
 }
 
-/// True if the query of an attempt with OPT has one. Where the client sent none, it has one for our cookie, for the extended errors
-/// of the reply, or for its padding.
-pub(super) fn has_opt<C: Client>(entry: &Entry<C>, pool: &Pool, backend: BackendIndex, proof: Proof) -> bool {
-    entry.has_opt() || proof.has(Proof::COOKIE) || !entry.is_signed() && pool.adds_opt(backend)
+/// Returns true if the query of an attempt with OPT has an OPT record. If the client sent none, hedgerow adds
+/// one for its cookie, for the extended errors of the reply, or for padding.
+pub(super) fn has_opt<C: ClientHandle>(
+    entry: &RaceEntry<C>,
+    pool: &Pool,
+    backend: BackendIndex,
+    proof: ReplyProof,
+) -> bool {
+    entry.has_opt() || proof.has(ReplyProof::COOKIE) || !entry.is_signed() && pool.adds_opt(backend)
 }
 
-/// True if AD of a candidate other than this is trusted.
 #[cold]
-fn may_validate<C: Client>(entry: &Entry<C>, pool: &Pool, doubtful: BackendIndex) -> bool {
+fn may_validate<C: ClientHandle>(entry: &RaceEntry<C>, pool: &Pool, doubtful: BackendIndex) -> bool {
     entry.race.candidates().iter().any(|other| other != doubtful && pool.shared.backend(other).is_ad_trusted())
 }
 
-/// Where attempts of a kind are counted.
-pub(super) fn number(kind: Kind) -> usize {
+pub(super) fn number(kind: AttemptKind) -> usize {
     match kind {
-        Kind::First => 0,
-        Kind::Hedge => 1,
-        Kind::Failover => 2,
+        AttemptKind::First => 0,
+        AttemptKind::Hedge => 1,
+        AttemptKind::Failover => 2,
     }
 }

@@ -1,33 +1,30 @@
-//! Asking again: the attempt is made once more, at the same backend but from another socket and with another ID, because what
-//! came to the first one may be forged.
+//! Asking again: an attempt is repeated at the same backend from another socket with another ID, because the
+//! first reply may be forged.
 //!
-//! The race does not see that: it is the same attempt, which goes on waiting. It is no failure of the backend either, which may
-//! have said nothing at all.
+//! For the race it remains the same attempt. A suspect reply changes neither the latency nor the error share
+//! of the backend, because the backend may not have sent it.
 
 use std::time::Instant;
 
 use super::Engine;
 use super::active_race::ActiveRace;
 use super::attempt::Outstanding;
-use super::io::{AskedFor, Client, Io, TcpQuery};
+use super::io::{AskedFor, ClientHandle, Io, TcpQuery};
 use super::pool::Pool;
-use super::proof::Proof;
-use crate::metrics::{Cause, Dropped};
+use super::proof::ReplyProof;
+use crate::metrics::{Cause, DropReason};
 use crate::policy::Rank;
-use crate::policy::backend_load::End;
+use crate::policy::backend_load::AttemptEnd;
 use crate::policy::query_slots::{QuerySlot, SlotState, SocketId};
 use crate::policy::race::{BackendIndex, Retry};
 use crate::state::backend_cookies::Urgency;
 use crate::wire::{self, Reply};
 
-impl<C: Client> Engine<C> {
-    /// Counts a datagram from a backend's address that answers nothing that was asked from this socket. If there were too many,
-    /// the socket is void, and what waited on it is asked again.
-    ///
-    /// RFC 5452 section 9.3 leaves open what comes of spoofing that is noticed. A forger who knows a port has so few guesses
-    /// at an ID before that is in vain, and then has to find another port.
+impl<C: ClientHandle> Engine<C> {
+    /// Counts a datagram from a backend's address that answers no query of this socket. After too many of
+    /// them the socket is void and its attempts are asked again (RFC 5452 section 9.3 leaves that open).
     pub(super) fn on_near_miss<I: Io<Client = C>>(&mut self, io: &mut I, socket: SocketId, now: Instant) {
-        self.worker.counters.dropped(Dropped::Spoofed);
+        self.worker.counters.dropped(DropReason::Spoofed);
         if !io.is_suspicious(socket) {
             return;
         }
@@ -40,7 +37,7 @@ impl<C: Client> Engine<C> {
                 }
                 SlotState::Quarantined(late) => {
                     if let Some(pool) = self.pools.get_mut(late.pool).filter(|_| !late.is_silent) {
-                        pool.ended(late.backend, End::Void, late.is_charged, now);
+                        pool.ended(late.backend, AttemptEnd::Void, late.is_charged, now);
                     }
                 }
             }
@@ -50,17 +47,15 @@ impl<C: Client> Engine<C> {
 }
 
 impl<I: Io> ActiveRace<'_, I> {
-    /// A reply that is right in all else lacks some of what it must bear: it is ignored, and the backend is asked once more, to
-    /// find out whether it is the one that does not give that.
-    pub(super) fn doubt(&mut self, outstanding: Outstanding, slot: QuerySlot, lacking: Proof) {
-        let cause = if lacking.has(Proof::COOKIE) { Cause::Cookie } else { Cause::Case };
-        if self.ask_again(outstanding, Some(slot), Proof::LENIENT, cause) || self.entry.is_fetching {
+    /// Ignores a correct reply that lacks part of its proof, and asks the backend once more.
+    pub(super) fn doubt(&mut self, outstanding: Outstanding, slot: QuerySlot, lacking: ReplyProof) {
+        let cause = if lacking.has(ReplyProof::COOKIE) { Cause::Cookie } else { Cause::Case };
+        if self.ask_again(outstanding, Some(slot), ReplyProof::LENIENT, cause) || self.entry.is_fetching {
             return;
         }
         let Some(asked) = self.entry.race.attempt(outstanding.attempt()) else { return };
-        // The query has cost as many datagrams as it may: one by TCP is believed, and the next query finds out.
+        // The attempt has used its share of datagrams: accept its reply by TCP.
         self.pool.set_doubted(asked.backend);
-        // If that may not be either, the wait goes on.
         if self.ask_by_tcp(outstanding, cause) {
             self.io.withdraw(slot);
             self.pool.lost(asked.backend, self.now);
@@ -68,47 +63,51 @@ impl<I: Io> ActiveRace<'_, I> {
         }
     }
 
-    /// A backend says that the cookie which it had given is not good. If the reply proves that it is from there, it is asked once
-    /// more at once, with the cookie that came with it; if that is not good either, by TCP (RFC 7873 section 5.3). No race is told.
+    /// Handles BADCOOKIE. If the reply proves its origin, the worker asks once more at once with the cookie
+    /// that came with it, and after a second refusal by TCP (RFC 7873 section 5.3).
     pub(super) fn on_badcookie(
         &mut self,
         outstanding: Outstanding,
         slot: QuerySlot,
-        lacking: Proof,
+        lacking: ReplyProof,
         reply: &Reply<'_>,
     ) {
         let (proof, now) = (outstanding.proof(), self.now);
-        let is_proved = proof.has(Proof::COOKIE) && !lacking.has(Proof::COOKIE);
+        let is_proved = proof.has(ReplyProof::COOKIE) && !lacking.has(ReplyProof::COOKIE);
         let Some(asked) = self.entry.race.attempt(outstanding.attempt()) else { return };
         let sent = self.entry.sent_at(&asked, proof);
-        if is_proved && !proof.has(Proof::FRESH) {
+        if is_proved && !proof.has(ReplyProof::FRESH) {
             self.pool.renew_cookies(asked.backend, reply, Urgency::AtOnce, now);
-            if self.ask_again(outstanding, Some(slot), Proof::FRESH, Cause::Badcookie) {
+            if self.ask_again(outstanding, Some(slot), ReplyProof::FRESH, Cause::Badcookie) {
                 return;
             }
         } else if is_proved && self.pool.remember_cookies_lost(asked.backend, now) {
             let (pool, backend) = self.pool.labels(asked.backend);
-            tracing::warn!(pool, backend, "refuses the DNS cookies that it gives: asked without for now");
+            tracing::warn!(
+                pool,
+                backend,
+                "the backend rejects its own DNS cookies: queries go without cookies for now"
+            );
         }
-        self.settle(outstanding, slot, End::Reply(now.saturating_duration_since(sent)));
+        self.settle(outstanding, slot, AttemptEnd::Reply(now.saturating_duration_since(sent)));
         if !self.ask_by_tcp(outstanding, Cause::Badcookie) {
             self.give_up(outstanding, false);
         }
     }
 
-    /// An attempt has lost its socket. It is asked from others for a few times, which a forger has to find first; then by TCP. With a
-    /// cookie as often as may be, for to find a port is not enough then.
+    /// Asks an attempt again after its socket was lost: a few times from other sockets, which an attacker
+    /// must find first, then by TCP. With a cookie it keeps to UDP as long as it may, because finding a port
+    /// is not enough then.
     fn move_on(&mut self, outstanding: Outstanding) {
         self.clear_slot(outstanding.attempt());
         let proof = outstanding.proof();
-        let has_cookie = proof.has(Proof::COOKIE) && !proof.has(Proof::LENIENT);
+        let has_cookie = proof.has(ReplyProof::COOKIE) && !proof.has(ReplyProof::LENIENT);
         let is_by_udp = has_cookie || self.entry.race.times_asked_again() < MAX_BY_UDP;
         if is_by_udp && self.ask_elsewhere(outstanding) {
             return;
         }
         if self.ask_by_tcp(outstanding, Cause::NearMisses) {
             if let Some(asked) = self.entry.race.attempt(outstanding.attempt()) {
-                // As far as it is known how busy the backend is, and how quick.
                 self.pool.lost(asked.backend, self.now);
             }
             return;
@@ -119,7 +118,7 @@ impl<I: Io> ActiveRace<'_, I> {
         self.give_up(outstanding, true);
     }
 
-    /// Asks once more by UDP where TCP could not be had; if that may not be either, the attempt has failed.
+    /// Asks once more by UDP if TCP failed. If that is not allowed either, the attempt fails.
     pub(super) fn ask_elsewhere_or_fail(&mut self, outstanding: Outstanding) {
         if self.ask_elsewhere(outstanding) {
             if let Some(asked) = self.entry.race.attempt(outstanding.attempt()) {
@@ -130,13 +129,11 @@ impl<I: Io> ActiveRace<'_, I> {
         self.give_up(outstanding, false);
     }
 
-    /// Asks from another socket what must be proved as before.
     fn ask_elsewhere(&mut self, outstanding: Outstanding) -> bool {
-        let proof = outstanding.proof().and(Proof::LENIENT.with(Proof::FRESH));
+        let proof = outstanding.proof().and(ReplyProof::LENIENT.with(ReplyProof::FRESH));
         self.ask_again(outstanding, None, proof, Cause::NearMisses)
     }
 
-    /// Ends an attempt for which there is no safe way to its backend: that it could not be asked is not its fault.
     fn give_up(&mut self, outstanding: Outstanding, is_out: bool) {
         if self.entry.is_fetching {
             return;
@@ -149,9 +146,15 @@ impl<I: Io> ActiveRace<'_, I> {
         self.drive(None);
     }
 
-    /// Asks the backend of an attempt again. Returns whether that could be done; if not, it waits on as it did. `slot`: where it
-    /// waits, unless it has lost its socket.
-    fn ask_again(&mut self, outstanding: Outstanding, slot: Option<QuerySlot>, proof: Proof, cause: Cause) -> bool {
+    /// Asks the backend of an attempt again. Returns false if that was not possible; the attempt then waits
+    /// on.
+    fn ask_again(
+        &mut self,
+        outstanding: Outstanding,
+        slot: Option<QuerySlot>,
+        proof: ReplyProof,
+        cause: Cause,
+    ) -> bool {
         let attempt = outstanding.attempt();
         if self.entry.is_fetching {
             return false;
@@ -163,7 +166,7 @@ impl<I: Io> ActiveRace<'_, I> {
         if let Some(slot) = slot {
             self.io.shun(slot);
         }
-        let proof = proof.with(Proof::AGAIN);
+        let proof = proof.with(ReplyProof::AGAIN);
         if self.send(attempt, asked.backend, asked.edns, proof).is_err() {
             return false;
         }
@@ -175,8 +178,8 @@ impl<I: Io> ActiveRace<'_, I> {
         true
     }
 
-    /// Asks the backend of an attempt by TCP: where replies by UDP are being forged, or a backend refuses the cookie that it has
-    /// given. Nobody can join a connection who does not see it, and it needs no cookie. Returns whether that may be.
+    /// Asks the backend of an attempt by TCP, after forged replies by UDP or a refused cookie. An attacker
+    /// cannot join a connection that it does not see, so TCP needs no cookie.
     fn ask_by_tcp(&mut self, outstanding: Outstanding, cause: Cause) -> bool {
         let Self { entry, pool, worker, io, now, .. } = self;
         if entry.is_fetching {
@@ -202,7 +205,7 @@ impl<I: Io> ActiveRace<'_, I> {
             patience: pool.shared.rules().attempt_timeout,
             deadline: entry.race.deadline(),
         };
-        let asked_for = if pool.wants_header(asked.backend) { entry.asked_for() } else { AskedFor::Untold };
+        let asked_for = if pool.wants_header(asked.backend) { entry.asked_for() } else { AskedFor::Hidden };
         let may = io.ask_by_tcp(outstanding, query, asked_for);
         if may {
             pool.counters(asked.backend).again[cause as usize].increment();
@@ -212,21 +215,28 @@ impl<I: Io> ActiveRace<'_, I> {
 }
 
 impl Pool {
-    /// Learns from the reply to an attempt that was asked leniently what its backend does not give.
-    pub(super) fn learn_lacking(&mut self, backend: BackendIndex, lacking: Proof, rank: Rank, now: Instant) {
-        if lacking.has(Proof::CASE) && self.remember_case_lost(backend, now) {
+    pub(super) fn learn_lacking(&mut self, backend: BackendIndex, lacking: ReplyProof, rank: Rank, now: Instant) {
+        if lacking.has(ReplyProof::CASE) && self.remember_case_lost(backend, now) {
             let (pool, backend) = self.labels(backend);
-            tracing::warn!(pool, backend, "does not keep the case of names: asked without DNS 0x20 for now");
+            tracing::warn!(
+                pool,
+                backend,
+                "the backend does not keep the case of names: queries go without DNS 0x20 for now"
+            );
         }
-        // A failure may lack what all else has: who cannot read a query does not read its cookie either. So a client that asks in
-        // some odd way does not rid the others of their proof.
-        if lacking.has(Proof::COOKIE) && rank > Rank::Failure && self.remember_cookies_lost(backend, now) {
+        // A failure may lack proofs that other replies have: a backend that cannot parse a query cannot read
+        // its cookie. So one malformed query does not cost the other clients their cookie protection.
+        if lacking.has(ReplyProof::COOKIE) && rank > Rank::Failure && self.remember_cookies_lost(backend, now) {
             let (pool, backend) = self.labels(backend);
-            tracing::warn!(pool, backend, "does not return DNS cookies any more: asked without for now");
+            tracing::warn!(
+                pool,
+                backend,
+                "the backend no longer returns DNS cookies: queries go without cookies for now"
+            );
         }
     }
 }
 
-/// How often attempts of one race are asked again by UDP before TCP is tried. A forger who finds every port at once has so many
-/// times the guesses that a socket takes before it is void.
+/// The number of times that one race repeats attempts by UDP before it uses TCP. This limits an attacker that
+/// finds every port at once to so many times the guesses that void a socket.
 const MAX_BY_UDP: u8 = 2;

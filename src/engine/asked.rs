@@ -1,20 +1,20 @@
-//! Questions that an operator has explained: they are answered as a client's would be, but count as nobody's, and what was known
-//! before anybody was asked is told.
+//! Explained questions: the engine answers a question of an operator as it does a client's, does not count it
+//! for any client, and reports what it knew before it asked a backend.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Engine;
-use super::cached::{CacheResult, HashedQuestion, PoolCache, Reason};
-use super::dispatch::{Origin, ValidQuery};
+use super::cached::{CacheResult, HashedQuestion, LookupReason, PoolCache};
+use super::dispatch::{RaceOrigin, ValidQuery};
 use super::entry::{StaleAnswer, Waiter};
 use super::explain::millis;
-use super::io::{Client, Io};
+use super::io::{ClientHandle, Io};
 use super::pool::Pool;
 use super::single_flight::WorkerId;
 use crate::cache::State;
 use crate::config::words;
-use crate::limit::Place;
+use crate::limit::ClientPlace;
 use crate::metrics::BackendState;
 use crate::policy::balance::Balance;
 use crate::policy::latency::MIN_SAMPLES;
@@ -25,20 +25,17 @@ use crate::sight::explain::{CacheSeen, Candidate, Plan};
 use crate::state::SharedBackend;
 use crate::wire::ClientForm;
 
-/// How a question is asked that is explained.
+/// The way in which an explained question is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Explaining {
-    /// Backends are asked even if the cache has an answer.
+    /// True if backends are asked even if the cache has an answer.
     pub is_fresh: bool,
-    /// Another worker has said that this one races for it.
+    /// True if another worker named this one as the owner of the question.
     pub is_handed_over: bool,
 }
 
-impl<C: Client> Engine<C> {
-    /// Asks a question for an operator, and says what was known before. Its race tells all at its end.
-    ///
-    /// # Errors
-    /// The worker that races for this question.
+impl<C: ClientHandle> Engine<C> {
+    /// Asks a question for an operator and returns what was known before, or the worker that races for it.
     pub fn explain<I: Io<Client = C>>(
         &mut self,
         io: &mut I,
@@ -56,11 +53,11 @@ impl<C: Client> Engine<C> {
             cookie: None,
             queries: 1,
             since: now,
-            place: Place::UNCOUNTED,
+            place: ClientPlace::UNCOUNTED,
         };
         let in_flight = self.in_flight.find(question.hash, question.octets, question.flags);
         let pool = self.pools.at(slot);
-        // Of very many only those that the race may ask are told, and who that is, is not known yet.
+        // Of a very large pool, only the backends that the race may ask are listed, once known.
         let known = if pool.is_crowd() { Vec::new() } else { pool.known_backends(pool.shared.backends.iter(), now) };
         let hedge = &pool.shared.rules().hedge;
         let is_hedging = pool.shared.rules().dispatch == Dispatch::Hedge && hedge.budget > 0.0 && hedge.max > 0;
@@ -74,7 +71,7 @@ impl<C: Client> Engine<C> {
         };
         let mut stale = StaleAnswer::Unknown;
         let is_answered = !how.is_fresh && {
-            match self.look_up(io, index, question, &waiter, Reason::HandedOver, now) {
+            match self.look_up(io, index, question, &waiter, LookupReason::HandedOver, now) {
                 CacheResult::Responded => true,
                 CacheResult::RefreshDue => {
                     self.refresh_answer(io, query, question, index, now);
@@ -109,7 +106,7 @@ impl<C: Client> Engine<C> {
                 let is_claimed = claim.is_ok();
                 let place = self.worker.shared.clients.wait_regardless();
                 let waiter = Waiter { place, ..waiter };
-                let origin = Origin { waiter: Some(waiter), stale, is_claimed, signed: None, is_explained: true };
+                let origin = RaceOrigin { waiter: Some(waiter), stale, is_claimed, signed: None, is_explained: true };
                 self.start(io, query, question, slot, origin, now)
             }
         };
@@ -128,7 +125,6 @@ impl<C: Client> Engine<C> {
         Ok(plan)
     }
 
-    /// What the cache has of a question. To look is no hit.
     fn seen_in_cache(&self, valid: ValidQuery<'_>, now: Instant) -> CacheSeen {
         let ValidQuery { question, pool, .. } = valid;
         let Some(cached) = PoolCache::of(&self.worker.state, &self.worker.state.pools[pool.0]) else {
@@ -154,7 +150,6 @@ impl<C: Client> Engine<C> {
 }
 
 impl Pool {
-    /// What is known of backends, without why they are asked when.
     fn known_backends<'a>(
         &self,
         backends: impl Iterator<Item = &'a Arc<SharedBackend>>,
@@ -182,12 +177,11 @@ impl Pool {
         seen.collect()
     }
 
-    /// What the policies look at.
     fn stats(&self, now: Instant) -> BackendStats<'_> {
         BackendStats { loads: self.loads(), latency: &self.latency, now }
     }
 
-    /// The backends in the order in which a race asks them, those behind that it does not, and why.
+    /// Orders the backends as a race asks them, with the reasons. Backends that it does not ask come last.
     fn ordered(&self, known: Vec<(Arc<SharedBackend>, Candidate)>, candidates: &Candidates) -> Vec<Candidate> {
         let balance = self.shared.rules().balance;
         let hedge = candidates.next_hedge();
@@ -220,7 +214,6 @@ impl Pool {
         ordered.into_iter().map(|(_, candidate)| candidate).collect()
     }
 
-    /// After how long an attempt to this backend is hedged, and where that comes from.
     fn hedge_delay_of(&self, backend: BackendIndex) -> (Duration, String) {
         let hedge = &self.shared.rules().hedge;
         let latency = &self.latency[backend.get()];
@@ -234,7 +227,7 @@ impl Pool {
             }
         };
         let from = if latency.quantile(0.5).is_none() {
-            format!("hedge.max_delay, as {name} has given fewer than {MIN_SAMPLES} replies of late")
+            format!("hedge.max_delay, as {name} has given fewer than {MIN_SAMPLES} replies recently")
         } else if delay == hedge.min_delay {
             format!("hedge.min_delay, as {of} is less")
         } else if delay == hedge.max_delay {
@@ -246,18 +239,15 @@ impl Pool {
     }
 }
 
-/// A part as percent, without what says nothing.
 fn percent(part: f64) -> String {
     let text = format!("{:.2}", part * 100.0);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// What is said of a backend that has fallen silent.
 fn silent_for(silence: Duration) -> String {
     format!("silent for {} ms", silence.as_millis())
 }
 
-/// Why a backend is asked first.
 fn first_because(balance: Balance) -> &'static str {
     match balance {
         Balance::Ordered => "first of the config that is up",
@@ -270,7 +260,6 @@ fn first_because(balance: Balance) -> &'static str {
     }
 }
 
-/// Why a backend is asked after others.
 fn then_because(balance: Balance) -> &'static str {
     match balance {
         Balance::Ordered => "next of the config",
@@ -283,8 +272,7 @@ fn then_because(balance: Balance) -> &'static str {
 }
 
 impl PoolCache<'_> {
-    /// What is kept of a question.
-    fn peek(&self, question: HashedQuestion<'_>, now: Instant) -> Option<crate::cache::Shown> {
+    fn peek(&self, question: HashedQuestion<'_>, now: Instant) -> Option<crate::cache::ShownEntry> {
         self.cache.peek(&self.key(question), self.rules, now)
     }
 }

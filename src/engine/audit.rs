@@ -1,19 +1,16 @@
-//! What must hold between two events, whatever has happened: for tests and for the fuzzer, which look after each event.
+//! Invariants that hold between two events. Tests and the fuzzer check them after each event.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Engine;
-use super::entry::Entry;
-use super::io::Client;
+use super::entry::RaceEntry;
+use super::io::ClientHandle;
 use super::slots::RaceRef;
 use crate::policy::race::Attempt;
 
-impl<C: Client> Engine<C> {
-    /// Checks the invariants of an engine between two events.
-    ///
-    /// # Errors
-    /// What does not hold.
+impl<C: ClientHandle> Engine<C> {
+    /// Returns an error with the invariant of an engine that is violated between two events.
     pub fn audit(&self) -> Result<(), String> {
         let mut named = BTreeSet::new();
         for (at, entry) in self.in_flight.iter() {
@@ -34,8 +31,7 @@ impl<C: Client> Engine<C> {
             }
             for backend in pool.backends() {
                 let index = backend.index;
-                let is_asked = |entry: &&Entry<C>, attempt: &Attempt| {
-                    // A pool of an earlier state may have races with the same backend.
+                let is_asked = |entry: &&RaceEntry<C>, attempt: &Attempt| {
                     let pool = self.pools.get(entry.pool);
                     pool.is_some_and(|pool| Arc::ptr_eq(pool.backend(attempt.backend), backend))
                 };
@@ -57,7 +53,7 @@ impl<C: Client> Engine<C> {
         Ok(())
     }
 
-    /// Checks that a race goes on by itself, or is being fetched: nobody waits for ever.
+    /// Checks that a race has a timer or is being fetched, so no client waits forever.
     fn audit_race(&self, at: RaceRef) -> Result<(), String> {
         let Some(entry) = self.in_flight.get(at) else { return Ok(()) };
         if entry.is_fetching {
@@ -69,7 +65,7 @@ impl<C: Client> Engine<C> {
         match entry.armed() {
             Some(armed) if armed <= entry.race.deadline() => Ok(()),
             Some(_) => Err(format!("{at:?}: it sleeps beyond its deadline")),
-            None => Err(format!("{at:?}: nobody wakes it up")),
+            None => Err(format!("{at:?}: no alarm wakes it up")),
         }
     }
 }

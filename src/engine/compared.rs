@@ -1,19 +1,18 @@
-//! Comparing what replicas say: for a share of the questions each reply of a race with the first one, late ones too. Who has said
-//! something else is suspected, and all members are asked again by somebody with more time (`replicas/`).
+//! Comparison of replicas: for a share of the questions, each reply of a race is compared with the first one,
+//! late replies too. A backend that differs is suspected, and `replicas/` asks all members again.
 //!
-//! No race depends on it. What is said in truncated replies and in those without a question is not compared, nor what answers a query
-//! with a TSIG record, which nobody else may send.
+//! No race depends on this. Not compared: truncated replies, replies without a question, and replies to a
+//! query with a TSIG record, because only the client can send that again.
 
 use super::Engine;
 use super::active_race::ActiveRace;
-use super::attempt::Quarantined;
+use super::attempt::QuarantinedAttempt;
 use super::cached::HashedQuestion;
-use super::io::{Client, Io};
+use super::io::{ClientHandle, Io};
 use crate::policy::BackendIndex;
 use crate::wire::{Reply, ReplyDigest};
 
 impl<I: Io> ActiveRace<'_, I> {
-    /// Compares a reply to an attempt with the first one of the race.
     pub(super) fn compare(&mut self, backend: BackendIndex, reply: &Reply<'_>) {
         let Self { entry, spills, pool, .. } = self;
         let Some(digest) = ReplyDigest::of(reply).filter(|_| !entry.is_signed()) else { return };
@@ -23,9 +22,8 @@ impl<I: Io> ActiveRace<'_, I> {
     }
 }
 
-impl<C: Client> Engine<C> {
-    /// Compares a reply that has come after its race with the first one of that.
-    pub(super) fn compare_late(&self, late: &Quarantined, question: HashedQuestion<'_>, reply: &Reply<'_>) {
+impl<C: ClientHandle> Engine<C> {
+    pub(super) fn compare_late(&self, late: &QuarantinedAttempt, question: HashedQuestion<'_>, reply: &Reply<'_>) {
         let Some(first) = late.digest else { return };
         if ReplyDigest::of(reply).is_none_or(|digest| digest == first) {
             return;

@@ -1,51 +1,51 @@
-//! Dispatching a valid query: to an answer from the cache, to a race that runs, to another worker, or to a race of its own.
+//! Dispatch of a valid query: to a cached answer, to a running race, to another worker, or to a new race.
 
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::cached::{CacheResult, HashedQuestion, Reason};
+use super::cached::{CacheResult, HashedQuestion, LookupReason};
 use super::entry::{StaleAnswer, Start, Waiter};
 use super::fallback::FallbackAnswer;
-use super::io::{Client, Io, Resolution};
+use super::io::{ClientHandle, Io, ResponseOrigin};
 use super::pool::Pool;
 use super::pools::PoolSlot;
 use super::slots::RaceRef;
-use super::{Engine, Worker, tell_prober};
+use super::{Engine, EngineWorker, signal_prober};
 use crate::config::PoolIndex;
-use crate::limit::{Place, TooMuch};
+use crate::limit::{ClientPlace, TooMuch};
 use crate::metrics::Limit;
 use crate::policy::race::{Candidates, Race};
 use crate::state::HealthSignal;
 use crate::wire::{self, ClientForm, Cookie, Query};
 
-/// A valid query, and what has been made of it.
+/// A valid query with its parsed parts.
 #[derive(Clone, Copy)]
 pub struct ValidQuery<'a> {
-    /// Its octets.
+    /// The message in wire form.
     pub message: &'a [u8],
-    /// As it was read.
+    /// The parsed query.
     pub query: &'a Query<'a>,
-    /// What it gets for its cookie.
+    /// The cookie that the response carries.
     pub cookie: Option<Cookie>,
-    /// What it asks.
+    /// The question with its hash.
     pub question: HashedQuestion<'a>,
-    /// Its pool.
+    /// The pool that answers.
     pub pool: PoolIndex,
 }
 
-impl<C: Client> Engine<C> {
-    /// Takes a query. One that was handed over stays here.
+impl<C: ClientHandle> Engine<C> {
+    /// Takes a query. A query that was handed over stays on this worker.
     pub fn on_query<I: Io<Client = C>>(
         &mut self,
         io: &mut I,
         valid: ValidQuery<'_>,
         client: C,
-        reason: Reason,
+        reason: LookupReason,
         now: Instant,
     ) {
         let ValidQuery { message, query, cookie, question, pool } = valid;
         let form = ClientForm::of(query).with_cookie(cookie);
-        let mut waiter = Waiter { client, form, cookie: None, queries: 1, since: now, place: Place::UNCOUNTED };
+        let mut waiter = Waiter { client, form, cookie: None, queries: 1, since: now, place: ClientPlace::UNCOUNTED };
         if query.is_signed || self.worker.state.pools[pool.0].names_clients {
             return self.on_lone_query(io, valid, waiter, now);
         }
@@ -60,9 +60,9 @@ impl<C: Client> Engine<C> {
         }
         let claim = self.worker.shared.single_flight.take(question.hash, self.worker.me);
         if let Err(owner) = claim
-            && reason == Reason::Query
+            && reason == LookupReason::Query
         {
-            // It will find the race to join; or, if that is over by then, start another.
+            // The owner lets it join the race, or starts another if that is over by then.
             return io.hand_over(owner, message, waiter.client);
         }
         if let Err(limit) = self.count_wait(&mut waiter, now) {
@@ -74,15 +74,15 @@ impl<C: Client> Engine<C> {
         let slot = self.pool_slots[pool.0];
         self.count_for_probes(io, slot);
         let origin =
-            Origin { waiter: Some(waiter), stale, is_claimed: claim.is_ok(), signed: None, is_explained: false };
+            RaceOrigin { waiter: Some(waiter), stale, is_claimed: claim.is_ok(), signed: None, is_explained: false };
         self.start(io, query, question, slot, origin, now);
     }
 
-    /// Takes a query that has a race of its own, neither answered from the cache nor kept there.
+    /// Takes a query that has a race to itself and is neither answered from the cache nor cached.
     ///
-    /// One with a TSIG record is passed on as it came, but for the ID, whose original stands in the record; so the forwarder need not
-    /// have the key (RFC 8945 section 5.5). Who signs wants the backend's word, signed. Where backends are told who asks, what they
-    /// answer may be for that client alone.
+    /// A query with a TSIG record is passed on unchanged except for the ID; the record has the original ID,
+    /// so the forwarder does not need the key (RFC 8945 section 5.5). The client expects a reply signed by
+    /// the backend. If backends see client addresses, their answer may be for that client alone.
     fn on_lone_query<I: Io<Client = C>>(
         &mut self,
         io: &mut I,
@@ -96,33 +96,31 @@ impl<C: Client> Engine<C> {
         }
         let slot = self.pool_slots[pool.0];
         self.count_for_probes(io, slot);
-        let origin = Origin {
+        let origin = RaceOrigin {
             waiter: Some(waiter),
             stale: StaleAnswer::Unknown,
             is_claimed: false,
             signed: query.is_signed.then_some(message),
             is_explained: false,
         };
-        // Its OPT record is a part of what is signed.
+        // The OPT record is part of the signed message.
         let edns = query.edns.filter(|_| !query.is_signed);
         self.start(io, &Query { edns, ..*query }, question, slot, origin, now);
     }
 
-    /// Counts a query to a pool, after some of which the backends are probed.
     fn count_for_probes<I: Io<Client = C>>(&mut self, io: &mut I, slot: PoolSlot) {
         let pool = self.pools.at(slot);
         let every = pool.shared.rules().health.every_queries;
         let queries = pool.shared.state.count_query();
         if every > 0 && queries.is_multiple_of(every.into()) {
-            // Who takes care of thousands passes it on to the others.
-            let told = if pool.is_crowd() { 1 } else { pool.shared.backends.len() };
-            let told = pool.shared.backends.iter().take(told);
-            told.for_each(|backend| tell_prober(io, backend, HealthSignal::ProbeDue));
+            // In a large pool one backend is signalled and the prober does the rest.
+            let probed = if pool.is_crowd() { 1 } else { pool.shared.backends.len() };
+            let probed = pool.shared.backends.iter().take(probed);
+            probed.for_each(|backend| signal_prober(io, backend, HealthSignal::ProbeDue));
         }
     }
 
-    /// Starts a race that nobody waits for, to refresh an answer that is good still; unless somebody races for it already, or
-    /// the worker has better things to do, or there is nobody to ask.
+    /// Starts a race without clients, to refresh an answer that is still fresh.
     pub(super) fn refresh_answer<I: Io<Client = C>>(
         &mut self,
         io: &mut I,
@@ -141,22 +139,26 @@ impl<C: Client> Engine<C> {
             return;
         }
         self.worker.counters_of(shared).prefetches.increment();
-        let origin =
-            Origin { waiter: None, stale: StaleAnswer::Unknown, is_claimed: true, signed: None, is_explained: false };
+        let origin = RaceOrigin {
+            waiter: None,
+            stale: StaleAnswer::Unknown,
+            is_claimed: true,
+            signed: None,
+            is_explained: false,
+        };
         self.start(io, query, question, self.pool_slots[pool.0], origin, now);
     }
 
-    /// Starts a race, for a client or for nobody. Returns who may be asked.
     pub(super) fn start<I: Io<Client = C>>(
         &mut self,
         io: &mut I,
         query: &Query<'_>,
         question: HashedQuestion<'_>,
         slot: PoolSlot,
-        origin: Origin<'_, C>,
+        origin: RaceOrigin<'_, C>,
         now: Instant,
     ) -> Candidates {
-        let Origin { waiter, stale, is_claimed, signed, is_explained } = origin;
+        let RaceOrigin { waiter, stale, is_claimed, signed, is_explained } = origin;
         self.refresh(io, slot, now);
         let own_udp_size = self.worker.state.edns_udp_size;
         let pool = self.pools.at(slot);
@@ -184,7 +186,7 @@ impl<C: Client> Engine<C> {
         candidates
     }
 
-    /// Lets a query wait for a race that runs already. The client's own query, sent again, is a hint of loss.
+    /// Lets a query wait for a running race. A retransmission by the same client is a hint of loss.
     pub(super) fn join<I: Io<Client = C>>(
         &mut self,
         io: &mut I,
@@ -196,7 +198,6 @@ impl<C: Client> Engine<C> {
     ) {
         let refused = self.with_race(io, at, now, |race| {
             if race.entry.race.is_doubted() {
-                // What is stale does not replace a decision.
                 stale = StaleAnswer::Unknown;
             }
             if race.entry.stale() == StaleAnswer::Unknown {
@@ -224,12 +225,12 @@ impl<C: Client> Engine<C> {
                 Ok(place) => waiter.place = place,
                 Err(too_much) => return Some((limit_met(too_much), waiter)),
             }
-            let had_nobody = !race.entry.has_waiters();
+            let had_no_waiter = !race.entry.has_waiters();
             race.entry.add_waiter(waiter, race.spills);
             match race.entry.stale() {
                 StaleAnswer::Given => race.respond_stale(),
-                // What nobody had waited for may hedge from now on, and there may be a time to be patient until.
-                StaleAnswer::Unknown | StaleAnswer::At(_) if had_nobody || stale != StaleAnswer::Unknown => {
+                // A race that had no clients may hedge from now on, and its stale time may change.
+                StaleAnswer::Unknown | StaleAnswer::At(_) if had_no_waiter || stale != StaleAnswer::Unknown => {
                     race.drive(None);
                 }
                 StaleAnswer::Unknown | StaleAnswer::At(_) => {}
@@ -241,14 +242,13 @@ impl<C: Client> Engine<C> {
         }
     }
 
-    /// Counts a query that is to wait for backends, among those of its client and of all.
     fn count_wait(&self, waiter: &mut Waiter<C>, now: Instant) -> Result<(), Limit> {
         let place = self.worker.wait(waiter.client.ip(), now);
         waiter.place = place.map_err(limit_met)?;
         Ok(())
     }
 
-    /// Answers a query that may not wait: with what is stale, if there is something, else by saying why.
+    /// Responds to a query that may not wait: with a stale answer if there is one, otherwise with the reason.
     fn refuse_wait<I: Io<Client = C>>(
         &mut self,
         io: &mut I,
@@ -261,21 +261,21 @@ impl<C: Client> Engine<C> {
         let ValidQuery { question, pool, .. } = valid;
         self.worker.shared.limited.count(limit);
         if stale != StaleAnswer::Unknown
-            && self.look_up(io, pool, question, waiter, Reason::Need, now) == CacheResult::Responded
+            && self.look_up(io, pool, question, waiter, LookupReason::Need, now) == CacheResult::Responded
         {
             return;
         }
         let fallback = if limit == Limit::InFlight { FallbackAnswer::BUSY } else { FallbackAnswer::TOO_MANY };
-        let resolution = Resolution::at_once(question.hash, &self.worker.state.pools[pool.0]);
-        let resolution = Resolution { is_limited: true, ..resolution };
+        let resolution = ResponseOrigin::at_once(question.hash, &self.worker.state.pools[pool.0]);
+        let resolution = ResponseOrigin { is_limited: true, ..resolution };
         fallback.give(io, &self.worker.counters, waiter, &resolution, question.octets, now);
     }
 }
 
-impl Worker {
-    /// Lets a query of a client wait, if the limits permit it. The backlog of a gap in which no process served is as large as the gap is
-    /// long, so a client may have more of it wait.
-    fn wait(&self, client: IpAddr, now: Instant) -> Result<Place, TooMuch> {
+impl EngineWorker {
+    /// Lets a query of a client wait, if the limits permit it. After a gap without a serving process the
+    /// backlog is as large as the gap is long, so the limit of a client is higher then.
+    fn wait(&self, client: IpAddr, now: Instant) -> Result<ClientPlace, TooMuch> {
         let (clients, rules) = (&self.shared.clients, self.state.limits);
         match clients.wait(client, rules) {
             Err(TooMuch::OfClient) if self.shared.catching_up_until.is_some_and(|until| now < until) => {
@@ -286,17 +286,11 @@ impl Worker {
     }
 }
 
-/// Why a race starts.
-pub(super) struct Origin<'a, C> {
-    /// Who waits for it; `None`: it is to refresh an answer.
+pub(super) struct RaceOrigin<'a, C> {
     pub(super) waiter: Option<Waiter<C>>,
-    /// Whether those who wait may be given a stale answer.
     pub(super) stale: StaleAnswer,
-    /// Whether this worker holds the claim for the question.
     pub(super) is_claimed: bool,
-    /// The query as it came, if it bears a TSIG record.
     pub(super) signed: Option<&'a [u8]>,
-    /// Whether an operator wants to know all of it.
     pub(super) is_explained: bool,
 }
 
@@ -307,5 +301,5 @@ fn limit_met(too_much: TooMuch) -> Limit {
     }
 }
 
-/// Clients that may wait for one race. All of them are answered in one tick, which others then wait for: a few milliseconds.
+/// The number of clients that may wait for one race. One tick answers all of them, which takes milliseconds.
 const MAX_WAITERS: usize = 10_000;

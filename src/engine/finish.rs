@@ -1,15 +1,15 @@
-//! The end of a race: what it has come to is remembered, its slots are quarantined, and each client that waits gets one response.
+//! The end of a race: it caches the result, quarantines the slots and responds to each client.
 
 use super::active_race::{ActiveRace, AtHand};
-use super::attempt::Quarantined;
+use super::attempt::QuarantinedAttempt;
 use super::entry::Waiter;
 use super::explain::RaceReport;
 use super::fallback::FallbackAnswer;
-use super::io::{Client, FetchFrom, FetchQuery, Io, Resolution, Said};
-use super::{Engine, tell_prober};
+use super::io::{ClientHandle, FetchFrom, FetchQuery, Io, ResponseOrigin, ResponseSummary};
+use super::{Engine, signal_prober};
 use crate::cache::ResponseFor;
-use crate::metrics::{Fetched, Source};
-use crate::policy::race::{Attempt, AttemptId, BackendIndex, Kind, Outcome};
+use crate::metrics::{FetchResult, ResponseSource};
+use crate::policy::race::{Attempt, AttemptId, AttemptKind, BackendIndex, RaceEnd};
 use crate::policy::{Dispatch, Rank};
 use crate::state::HealthSignal;
 use crate::wire::{self, ClientForm, Rcode, Reply, Transport};
@@ -18,15 +18,15 @@ use std::time::Instant;
 use super::slots::RaceRef;
 
 impl<I: Io> ActiveRace<'_, I> {
-    /// The race is over: responds to all who wait, or has the whole answer fetched for those who came by TCP.
-    pub(super) fn finish(&mut self, outcome: Outcome, at_hand: Option<AtHand<'_>>) {
-        let winning = at_hand.filter(|at_hand| outcome == Outcome::Reply(at_hand.attempt));
+    /// Ends the race: responds to all waiting clients, or fetches the whole answer for those that use TCP.
+    pub(super) fn finish(&mut self, outcome: RaceEnd, at_hand: Option<AtHand<'_>>) {
+        let winning = at_hand.filter(|at_hand| outcome == RaceEnd::Reply(at_hand.attempt));
         let won_by = self.rank_won(outcome, winning);
         let late_above = self.remember(outcome, won_by, winning.map(|at_hand| at_hand.reply));
         let fallback = self.fallback(outcome);
         let waiters = self.entry.waiter_count();
         if won_by.is_none_or(|rank| rank == Rank::Failure) {
-            // RFC 8767 section 4: a failure is no reason to withhold an answer that was good not long ago.
+            // RFC 8767 section 4: a failure is no reason to withhold a recently expired answer.
             self.respond_stale();
         }
         let rcode = match (winning, fallback) {
@@ -34,29 +34,28 @@ impl<I: Io> ActiveRace<'_, I> {
             (None, Some(fallback)) => fallback.rcode,
             (None, None) => wire::Header::read(self.entry.kept()).map(|header| header.rcode()),
         };
-        let are_late_told = self.report(outcome, won_by, rcode, waiters);
-        self.quarantine_slots(late_above, are_late_told);
+        let are_late_reported = self.report(outcome, won_by, rcode, waiters);
+        self.quarantine_slots(late_above, are_late_reported);
         match (outcome, fallback) {
-            (Outcome::Reply(attempt), _) => self.finish_won(attempt, winning, won_by),
-            (Outcome::Failed | Outcome::Unsent | Outcome::Nothing, Some(fallback)) => self.respond_fallback(fallback),
-            (Outcome::Failed | Outcome::Unsent | Outcome::Nothing, None) => {}
+            (RaceEnd::Reply(attempt), _) => self.finish_won(attempt, winning, won_by),
+            (RaceEnd::Failed | RaceEnd::Unsent | RaceEnd::Nothing, Some(fallback)) => self.respond_fallback(fallback),
+            (RaceEnd::Failed | RaceEnd::Unsent | RaceEnd::Nothing, None) => {}
         }
         self.is_over |= !self.entry.is_fetching;
     }
 
-    /// The rank of the reply that goes to clients. One that waited is the best kept one, and so may one be that is at hand.
-    fn rank_won(&self, outcome: Outcome, winning: Option<AtHand<'_>>) -> Option<Rank> {
-        let kept = self.entry.race.kept().filter(|(attempt, _)| outcome == Outcome::Reply(*attempt));
+    /// Returns the rank of the reply for clients. A kept reply can win, or the one at hand.
+    fn rank_won(&self, outcome: RaceEnd, winning: Option<AtHand<'_>>) -> Option<Rank> {
+        let kept = self.entry.race.kept().filter(|(attempt, _)| outcome == RaceEnd::Reply(*attempt));
         kept.map(|(_, rank)| rank).or_else(|| winning.map(|at_hand| at_hand.rank))
     }
 
-    /// What those who wait are told if no reply can be given to them.
-    fn fallback(&self, outcome: Outcome) -> Option<FallbackAnswer> {
+    fn fallback(&self, outcome: RaceEnd) -> Option<FallbackAnswer> {
         match outcome {
-            Outcome::Reply(_) => None,
-            Outcome::Failed => Some(FallbackAnswer::FAILED),
-            Outcome::Unsent => Some(FallbackAnswer::UNSENT),
-            Outcome::Nothing => {
+            RaceEnd::Reply(_) => None,
+            RaceEnd::Failed => Some(FallbackAnswer::FAILED),
+            RaceEnd::Unsent => Some(FallbackAnswer::UNSENT),
+            RaceEnd::Nothing => {
                 let shared = &self.pool.shared;
                 let is_any_up = self.entry.race.attempts().any(|attempt| shared.backend(attempt.backend).is_up());
                 Some(FallbackAnswer::of_silence(shared.rules(), is_any_up))
@@ -64,8 +63,8 @@ impl<I: Io> ActiveRace<'_, I> {
         }
     }
 
-    /// Nobody needs the replies any more that have not come. Backends are charged for the time that they took.
-    fn quarantine_slots(&mut self, above: Option<Rank>, is_told: bool) {
+    /// Quarantines the slots of missing replies and charges their backends for the time.
+    fn quarantine_slots(&mut self, above: Option<Rank>, is_reported: bool) {
         let Self { entry, pool, io, now, .. } = self;
         for (attempt, slot) in entry.take_query_slots() {
             let Some(asked) = entry.race.attempt(attempt) else { continue };
@@ -78,7 +77,7 @@ impl<I: Io> ActiveRace<'_, I> {
                 let (hash, flags, pool, plan) = (entry.hash, entry.flags, entry.pool, entry.plan);
                 let kind = asked.kind;
                 let (is_silent, digest) = (false, entry.digest());
-                Quarantined {
+                QuarantinedAttempt {
                     sent,
                     hash,
                     pool,
@@ -89,7 +88,7 @@ impl<I: Io> ActiveRace<'_, I> {
                     flags,
                     proof,
                     above,
-                    is_told,
+                    is_reported,
                     is_silent,
                     digest,
                 }
@@ -97,17 +96,17 @@ impl<I: Io> ActiveRace<'_, I> {
         }
     }
 
-    /// Counts and tells what the race has come to, and of whom there is suspicion now. Returns whether late replies are to be told.
-    fn report(&mut self, outcome: Outcome, won_by: Option<Rank>, rcode: Option<Rcode>, waiters: usize) -> bool {
+    fn report(&mut self, outcome: RaceEnd, won_by: Option<Rank>, rcode: Option<Rcode>, waiters: usize) -> bool {
         let Self { at, entry, pool, worker, io, now, .. } = self;
         let (rules, now) = (pool.shared.rules(), *now);
         let counters = worker.counters_of(&pool.shared);
         counters.hedges_denied.add(entry.race.hedges_denied().into());
-        let is_wasted =
-            |attempt: &Attempt| attempt.kind == Kind::Hedge && attempt.is_sent && outcome != Outcome::Reply(attempt.id);
+        let is_wasted = |attempt: &Attempt| {
+            attempt.kind == AttemptKind::Hedge && attempt.is_sent && outcome != RaceEnd::Reply(attempt.id)
+        };
         counters.hedges_wasted.add(entry.race.attempts().filter(is_wasted).count() as u64);
         let (race, question, pool_shared) = (&entry.race, entry.question(), &*pool.shared);
-        let are_late_told = io.race_over(RaceReport {
+        let are_late_reported = io.race_over(RaceReport {
             id: *at,
             race,
             question,
@@ -128,13 +127,12 @@ impl<I: Io> ActiveRace<'_, I> {
             let is_silent = attempt.open && now.saturating_duration_since(attempt.asked_at) >= rules.attempt_timeout;
             if is_silent {
                 pool.counters(attempt.backend).timeouts.increment();
-                tell_prober(*io, pool.backend(attempt.backend), HealthSignal::Silent);
+                signal_prober(*io, pool.backend(attempt.backend), HealthSignal::Silent);
             }
         }
-        are_late_told
+        are_late_reported
     }
 
-    /// The race is won: tells the policies, and gives the reply to all who wait.
     fn finish_won(&mut self, attempt: AttemptId, winning: Option<AtHand<'_>>, won_by: Option<Rank>) {
         let Self { entry, pool, worker, .. } = self;
         let is_hedged = pool.shared.rules().dispatch == Dispatch::Hedge && !entry.is_refresh;
@@ -153,7 +151,7 @@ impl<I: Io> ActiveRace<'_, I> {
                 self.respond_with(&won, won_by, reply);
             }
             None => {
-                // Out of the entry for the time of the borrow; its buffer goes back.
+                // Taken out of the entry to allow the borrow; the buffer goes back.
                 let kept = entry.take_kept();
                 if let Ok(reply) = wire::read_reply(&kept) {
                     self.respond_with(&won, won_by, &reply);
@@ -165,18 +163,18 @@ impl<I: Io> ActiveRace<'_, I> {
         }
     }
 
-    /// Gives the winning reply to all who wait. A TC reply is all that a UDP client needs, for it comes back; whoever came
-    /// by TCP gets the whole answer, fetched by TCP. So does the cache, if nobody waits and it is all for the cache.
+    /// Gives the winning reply to all waiting clients. A UDP client gets a TC reply and comes back. TCP
+    /// clients, or the cache if no client waits and caches it all, get the whole answer fetched by TCP.
     fn respond_with(&mut self, winner: &Attempt, won_by: Option<Rank>, reply: &Reply<'_>) {
-        // A backend that is encrypted is asked by no other transport than its own: what it cuts short, stays so. A decision needs no
-        // records, and no other backend is asked for them.
+        // An encrypted backend is asked by no other transport, so its truncated replies stay truncated. A
+        // decision needs no records, and no other backend is asked for them.
         let is_decision = matches!(won_by, Some(Rank::Decided | Rank::Doubtful));
         let is_truncated = reply.is_truncated() && !self.pool.is_encrypted(winner.backend) && !is_decision;
         let is_signed = self.entry.is_signed();
-        let is_for_nobody = !self.entry.has_waiters();
+        let has_no_waiter = !self.entry.has_waiters();
         let Self { entry, pool, worker, io, now, .. } = self;
         let counters = worker.counters_of(&pool.shared);
-        let resolution = Resolution::of_race(entry.hash, &pool.shared, &entry.race, Some(winner));
+        let resolution = ResponseOrigin::of_race(entry.hash, &pool.shared, &entry.race, Some(winner));
         entry.retain_waiters(&worker.shared.clients, |waiter| {
             let needs_more = is_truncated && waiter.client.transport().is_stream();
             if !needs_more {
@@ -185,24 +183,23 @@ impl<I: Io> ActiveRace<'_, I> {
             }
             needs_more
         });
-        if is_truncated && (is_for_nobody || entry.has_waiters()) {
+        if is_truncated && (has_no_waiter || entry.has_waiters()) {
             entry.is_fetching = true;
-            // For clients by UDP that ask meanwhile.
+            // For UDP clients that ask during the fetch.
             entry.keep(reply, self.spills);
             if self.fetch(winner) {
                 self.drive(None);
             } else {
-                self.fail_fetch(Fetched::Unsent);
+                self.fail_fetch(FetchResult::Unsent);
             }
         }
     }
 
-    /// Has the whole answer fetched, from the backend whose reply was truncated or else from another. Returns whether there is
-    /// room for that.
+    /// Fetches the whole answer from the backend of the truncated reply or another, if there is room.
     fn fetch(&mut self, winner: &Attempt) -> bool {
         let Self { at, entry, pool, worker, io, now, .. } = self;
         let (shared, now) = (&pool.shared, *now);
-        // Of thousands those will do whom the race might have asked.
+        // In a large pool, the candidates of the race are enough.
         let all =
             shared.backends.iter().map(|backend| backend.index).take(if pool.is_crowd() { 0 } else { usize::MAX });
         let candidates = entry.race.candidates().iter().filter(|_| pool.is_crowd());
@@ -236,13 +233,12 @@ impl<I: Io> ActiveRace<'_, I> {
         io.fetch(*at, query, entry.asked_for(), now)
     }
 
-    /// The whole answer was fetched: keeps it, and gives it to all who wait.
     fn finish_fetch(&mut self, reply: &Reply<'_>) {
-        self.count_fetch(Fetched::Whole);
+        self.count_fetch(FetchResult::Whole);
         self.remember_whole(reply);
         let Self { entry, pool, worker, io, now, .. } = self;
         let counters = worker.counters_of(&pool.shared);
-        let resolution = Resolution::of_race(entry.hash, &pool.shared, &entry.race, entry.race.winner().as_ref());
+        let resolution = ResponseOrigin::of_race(entry.hash, &pool.shared, &entry.race, entry.race.winner().as_ref());
         for waiter in entry.waiters() {
             waiter.count_wait(counters, *now);
             relay(*io, &waiter, &resolution, reply, entry.is_signed(), *now);
@@ -250,36 +246,33 @@ impl<I: Io> ActiveRace<'_, I> {
         self.is_over = true;
     }
 
-    /// The whole answer could not be fetched.
-    fn fail_fetch(&mut self, result: Fetched) {
+    fn fail_fetch(&mut self, result: FetchResult) {
         self.count_fetch(result);
         self.respond_stale();
-        let unsent = result == Fetched::Unsent;
+        let unsent = result == FetchResult::Unsent;
         self.respond_fallback(if unsent { FallbackAnswer::UNSENT } else { FallbackAnswer::NOT_WHOLE });
-        // So that whoever still drives it sees that there is nothing to drive.
+        // Ends the caller's loop in `drive`.
         self.is_over = true;
     }
 
-    /// Counts what became of a fetch.
-    fn count_fetch(&self, result: Fetched) {
+    fn count_fetch(&self, result: FetchResult) {
         self.worker.counters_of(&self.pool.shared).fetches[result as usize].increment();
     }
 
-    /// Gives the TC reply to a client by UDP that asks while the whole answer is being fetched: it need not wait for what it
-    /// could not take, nor depend on whether that can be had.
+    /// Gives the TC reply to a UDP client that asks during the fetch, because it can use nothing longer.
     pub(super) fn respond_meanwhile(&mut self, waiter: &Waiter<I::Client>) {
         let Self { entry, pool, worker, io, now, .. } = self;
         if let Ok(reply) = wire::read_reply(entry.kept()) {
             waiter.count_wait(worker.counters_of(&pool.shared), *now);
-            let resolution = Resolution::of_race(entry.hash, &pool.shared, &entry.race, entry.race.winner().as_ref());
+            let resolution =
+                ResponseOrigin::of_race(entry.hash, &pool.shared, &entry.race, entry.race.winner().as_ref());
             relay(*io, waiter, &resolution, &reply, false, *now);
         }
     }
 
-    /// Gives a response without records to all who wait.
     fn respond_fallback(&mut self, fallback: FallbackAnswer) {
         let Self { entry, pool, worker, io, now, .. } = self;
-        let resolution = Resolution::of_race(entry.hash, &pool.shared, &entry.race, None);
+        let resolution = ResponseOrigin::of_race(entry.hash, &pool.shared, &entry.race, None);
         for waiter in entry.waiters() {
             if fallback.rcode.is_some() {
                 waiter.count_wait(worker.counters_of(&pool.shared), *now);
@@ -289,46 +282,45 @@ impl<I: Io> ActiveRace<'_, I> {
     }
 }
 
-impl<C: Client> Engine<C> {
-    /// A whole answer was fetched for a race.
+impl<C: ClientHandle> Engine<C> {
+    /// Handles a whole answer that was fetched for a race.
     pub fn on_fetched<I: Io<Client = C>>(&mut self, io: &mut I, race: RaceRef, reply: &Reply<'_>, now: Instant) {
         self.with_race(io, race, now, |race| race.finish_fetch(reply));
     }
 
-    /// The whole answer for a race could not be fetched.
-    pub fn on_fetch_failed<I: Io<Client = C>>(&mut self, io: &mut I, race: RaceRef, result: Fetched, now: Instant) {
+    /// Handles a failed fetch of a whole answer.
+    pub fn on_fetch_failed<I: Io<Client = C>>(&mut self, io: &mut I, race: RaceRef, result: FetchResult, now: Instant) {
         self.with_race(io, race, now, |race| race.fail_fetch(result));
     }
 }
 
-/// When a query that was sent then was handed to its connection, if that was opened later: its handshake is not the backend's latency.
+/// Returns the later of the query's and the connection's start: a handshake is no latency.
 #[inline]
 pub(super) fn handed_at(sent: Instant, opened: Option<Instant>) -> Instant {
     opened.map_or(sent, |opened| sent.max(opened))
 }
 
-/// Gives a reply to one client; `is_signed`: whose query bears a TSIG record.
 fn relay<I: Io>(
     io: &mut I,
     waiter: &Waiter<I::Client>,
-    resolution: &Resolution<'_>,
+    resolution: &ResponseOrigin<'_>,
     reply: &Reply<'_>,
     is_signed: bool,
     now: Instant,
 ) {
     io.respond(waiter, resolution, now, |receiver, out| {
         let ResponseFor { form, own_udp_size, limit } = *receiver;
-        // The backend was told the client's own size.
+        // The backend saw the client's own UDP size.
         if is_signed && reply.as_wire().len() <= response_limit(waiter.client.transport(), &waiter.form, u16::MAX) {
             wire::write_unchanged(reply, waiter.form.id, out);
         } else {
             wire::write_response(reply, form, own_udp_size, limit, out);
         }
-        Some(Said { source: Source::Backend, rcode: reply.rcode() })
+        Some(ResponseSummary { source: ResponseSource::Backend, rcode: reply.rcode() })
     });
 }
 
-/// How long a response may be, octets.
+/// Returns the maximum length of a response, in bytes.
 pub fn response_limit(transport: Transport, form: &ClientForm, own_udp_size: u16) -> usize {
     if transport.is_stream() { usize::from(u16::MAX) } else { form.udp_limit(own_udp_size) }
 }

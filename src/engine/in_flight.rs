@@ -1,46 +1,38 @@
-//! The queries that one worker has in flight: races at their places, found by question.
+//! The queries that one worker has in flight, found by question.
 
 use std::sync::Arc;
 
 use hashbrown::HashTable;
 
-use super::entry::{Entry, Spills, Start};
-use super::io::Client;
+use super::entry::{RaceEntry, Spills, Start};
+use super::io::ClientHandle;
 use super::slots::{RaceRef, Slots};
 use crate::limit::Clients;
 use crate::wire::{self, QuestionFlags};
 
-/// The queries in flight of one worker.
-pub(super) struct InFlight<C: Client> {
-    slots: Slots<Entry<C>>,
-    /// Places by the hash of their question.
-    by_question: HashTable<Mark>,
-    /// What was spilled by entries that are gone.
+pub(super) struct InFlight<C: ClientHandle> {
+    slots: Slots<RaceEntry<C>>,
+    by_question: HashTable<FlightMark>,
     spills: Spills<C>,
-    /// Where queries are written before they find their place.
     scratch: Vec<u8>,
-    /// Where those who wait count.
     clients: Arc<Clients>,
 }
 
-/// Where the race for a question is. With a part of its hash: neither to grow nor to pass over another question does the table
-/// look at places, which are far apart.
-struct Mark {
-    /// The lower half of the hash.
+/// The place of the race for a question, with part of the hash: the table can grow and skip other questions
+/// without access to the places, which are far apart.
+struct FlightMark {
     hash: u32,
-    /// The number of the place.
     index: u32,
 }
 
-impl Mark {
-    /// The hash that the table goes by: it takes the place from the lower bits and a tag from the upper ones.
+impl FlightMark {
+    /// Returns the hash for the table, which uses the lower bits as place and the upper as tag.
     fn hash(&self) -> u64 {
         u64::from(self.hash) << 32 | u64::from(self.hash)
     }
 }
 
-impl<C: Client> InFlight<C> {
-    /// Room for some, before anything has to grow.
+impl<C: ClientHandle> InFlight<C> {
     pub(super) fn new(clients: Arc<Clients>) -> Self {
         Self {
             slots: Slots::new(),
@@ -55,10 +47,9 @@ impl<C: Client> InFlight<C> {
         self.slots.len()
     }
 
-    /// The race for a question that others may join: its folded wire form, and its flags.
     pub(super) fn find(&self, hash: u64, question: &[u8], flags: QuestionFlags) -> Option<RaceRef> {
-        let sought = Mark { hash: hash as u32, index: 0 };
-        let is_equal = |mark: &Mark| {
+        let sought = FlightMark { hash: hash as u32, index: 0 };
+        let is_equal = |mark: &FlightMark| {
             let entry = || self.slots.at(mark.index).map(|(_, entry)| entry);
             mark.hash == sought.hash
                 && entry().is_some_and(|entry| {
@@ -69,63 +60,56 @@ impl<C: Client> InFlight<C> {
         self.slots.at(mark.index).map(|(at, _)| at)
     }
 
-    /// Adds a race; `write_query` writes the query for backends and returns where its OPT starts.
+    /// Adds a race. `write_query` writes the query for backends and returns the offset of its OPT record.
     pub(super) fn insert(&mut self, start: Start<C>, write_query: impl FnOnce(&mut Vec<u8>) -> usize) -> RaceRef {
         let (hash, is_alone) = (start.hash as u32, start.is_alone);
         let opt_at = write_query(&mut self.scratch);
-        let at = self.slots.insert(Entry::new(start, &self.scratch, opt_at, &mut self.spills));
+        let at = self.slots.insert(RaceEntry::new(start, &self.scratch, opt_at, &mut self.spills));
         if !is_alone {
-            let mark = Mark { hash, index: at.index() };
-            self.by_question.insert_unique(mark.hash(), mark, Mark::hash);
+            let mark = FlightMark { hash, index: at.index() };
+            self.by_question.insert_unique(mark.hash(), mark, FlightMark::hash);
         }
         at
     }
 
-    /// The race at `at`, unless it is over.
-    pub(super) fn get(&self, at: RaceRef) -> Option<&Entry<C>> {
+    pub(super) fn get(&self, at: RaceRef) -> Option<&RaceEntry<C>> {
         self.slots.get(at)
     }
 
-    /// Lends the race at `at`, unless it is over, and what it may spill into.
-    pub(super) fn lend(&mut self, at: RaceRef) -> Option<(&mut Entry<C>, &mut Spills<C>)> {
+    pub(super) fn lend(&mut self, at: RaceRef) -> Option<(&mut RaceEntry<C>, &mut Spills<C>)> {
         Some((self.slots.get_mut(at)?, &mut self.spills))
     }
 
-    /// All races.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (RaceRef, &Entry<C>)> + Clone {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (RaceRef, &RaceEntry<C>)> + Clone {
         self.slots.iter()
     }
 
-    /// Ends a race. Its place is free, its question may be raced anew, and who waited still does so no more.
     pub(super) fn remove(&mut self, at: RaceRef) {
         let Some(entry) = self.slots.get_mut(at) else { return };
         entry.release_waiters(&self.clients);
-        let mark = Mark { hash: entry.hash as u32, index: at.index() };
+        let mark = FlightMark { hash: entry.hash as u32, index: at.index() };
         entry.give_back_spill(&mut self.spills);
         self.slots.remove(at);
         if let Ok(place) = self.by_question.find_entry(mark.hash(), |other| other.index == mark.index) {
             place.remove();
         }
-        // After a peak. To go through what is left costs less than what it took to come to be so few.
+        // Shrinks after a peak. This costs less than the removals since the peak.
         let (len, capacity) = (self.by_question.len(), self.by_question.capacity());
         if capacity > 8 * WARM && len < capacity / 8 {
-            self.by_question.shrink_to(2 * len.max(WARM), Mark::hash);
+            self.by_question.shrink_to(2 * len.max(WARM), FlightMark::hash);
         }
     }
 }
 
-impl<C: Client> Drop for InFlight<C> {
-    /// A worker that ends with races in flight leaves nobody counted.
+impl<C: ClientHandle> Drop for InFlight<C> {
     fn drop(&mut self) {
         let clients = &self.clients;
         self.slots.entries_mut().for_each(|entry| entry.release_waiters(clients));
     }
 }
 
-/// Queries in flight for which there is room at once.
 const WARM: usize = 1024;
 
-/// Octets for which the place to write queries at has room at once.
 const SCRATCH: usize = 512;
 
 #[cfg(test)]

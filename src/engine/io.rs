@@ -1,64 +1,64 @@
-//! What an engine has done for it: the one trait between decisions and the world.
+//! The engine's I/O: the one trait between decisions and the outside world.
 //!
-//! `forwarder` implements it with sockets and connections, `sim` with modelled backends and a clock of its own. Nothing here
-//! waits, and nothing calls back into the engine: what could not be done at once is reported later, as an event.
+//! `forwarder` implements it with sockets and connections, `sim` with modelled backends and a clock. No
+//! method blocks or calls back into the engine; failures are reported later, as events.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::attempt::{Outstanding, Quarantined, TakenSlot};
+use super::attempt::{Outstanding, QuarantinedAttempt, TakenSlot};
 use super::entry::Waiter;
 use super::explain::{LateReport, RaceReport};
 use super::slots::RaceRef;
 use crate::cache::ResponseFor;
-use crate::metrics::{Source, Want};
+use crate::metrics::{ResponseSource, Want};
 use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
-use crate::policy::race::{Attempt, BackendIndex, Kind, Race};
+use crate::policy::race::{Attempt, AttemptKind, BackendIndex, Race};
 use crate::state::{HealthSignal, SharedBackend, SharedPool};
 use crate::wire::{Rcode, Reply, Transport};
 
 use super::single_flight::WorkerId;
 
-/// A client, as whoever moves its bytes knows it: who asked, and the way back.
-pub trait Client: Clone {
-    /// Its address.
+/// A client as the I/O layer knows it: the party that asked, and its reply channel.
+pub trait ClientHandle: Clone {
+    /// Returns the client's address.
     fn ip(&self) -> IpAddr;
 
-    /// How it asked.
+    /// Returns the transport of the query.
     fn transport(&self) -> Transport;
 
-    /// Whether it is an operator who has a question explained: no figure of clients counts that.
+    /// Returns true for an operator with an explained question, which no client statistic counts.
     fn is_admin(&self) -> bool;
 
-    /// Whether two queries came from one socket to one of our addresses. By TCP nothing is sent twice.
+    /// Returns true if two queries came from one socket to one of our addresses.
     fn is_same_socket(&self, other: &Self) -> bool;
 }
 
 /// The I/O of an engine.
 pub trait Io {
-    /// Its clients.
-    type Client: Client;
+    /// The type of its clients.
+    type Client: ClientHandle;
 
-    /// Makes a backend known, to which there will be sockets or connections.
+    /// Adds a backend, with sockets or connections.
     fn add_backend(&mut self, backend: &Arc<SharedBackend>) -> SocketSetId;
 
-    /// Forgets a backend and its sockets. Returns how many queries to it were in flight or quarantined.
+    /// Removes a backend and its sockets. Returns the number of its pending queries.
     fn remove_backend(&mut self, sockets: SocketSetId) -> usize;
 
-    /// Whether a backend is asked by stream and has no open connection. Never so by UDP.
+    /// Returns true if a stream backend has no open connection. Always false for UDP.
     fn is_cold(&self, sockets: SocketSetId) -> bool;
 
-    /// Connects to a backend that is cold, unless somebody does so already.
+    /// Connects to a cold backend, unless a connection is being opened.
     fn dial(&mut self, sockets: SocketSetId, now: Instant);
 
-    /// When the connection with this number was opened; `None` by UDP.
+    /// Returns the time at which a connection was opened; `None` for UDP.
     fn opened(&self, socket: SocketId) -> Option<Instant>;
 
-    /// Queues a query for a backend: `write` is told its place and writes it, with any ID.
+    /// Queues a query for a backend. `write` gets its slot and writes it, with any ID.
     ///
     /// # Errors
-    /// If it cannot leave.
+    /// The reason why it cannot be sent.
     fn send(
         &mut self,
         to: Destination<'_, Self::Client>,
@@ -68,68 +68,68 @@ pub trait Io {
         write: impl FnOnce(QuerySlot, &mut Vec<u8>),
     ) -> Result<QuerySlot, NotSent>;
 
-    /// What waits on this socket for a message with this ID.
+    /// Finds the query on this socket with this ID.
     fn find(&self, socket: SocketId, id: u16) -> Option<(QuerySlot, TakenSlot)>;
 
-    /// Whether this ID was in use on this socket not long ago.
+    /// Returns true if this ID was recently in use on this socket.
     fn was_in_use(&self, socket: SocketId, id: u16) -> bool;
 
-    /// A reply came that is believed, to an attempt that is waited for or was.
+    /// Reports an accepted reply to a running or past attempt.
     fn heard(&mut self, attempt: &SentAttempt<'_>, sent: Instant, reply: &Reply<'_>, now: Instant);
 
-    /// The reply came: the slot is free.
+    /// Frees a slot whose reply arrived.
     fn release(&mut self, slot: QuerySlot, now: Instant);
 
-    /// Nobody needs the reply any more, but the slot stays taken for a while; `note` says what is to be known of it then.
-    fn quarantine(&mut self, slot: QuerySlot, now: Instant, note: impl FnOnce(Outstanding) -> Quarantined);
+    /// Quarantines a slot whose reply is not needed any more; `note` makes the record for a late reply.
+    fn quarantine(&mut self, slot: QuerySlot, now: Instant, note: impl FnOnce(Outstanding) -> QuarantinedAttempt);
 
-    /// Nobody waits for the reply, nor wants to know of it: the query was sent once more from elsewhere.
+    /// Drops a slot without a record, because the query was sent again from elsewhere.
     fn withdraw(&mut self, slot: QuerySlot);
 
-    /// Sends nothing more from the socket of a slot, if there is another: somebody may know its port.
+    /// Stops sending from the socket of a slot, if there is another: an attacker may know its port.
     fn shun(&mut self, slot: QuerySlot);
 
-    /// Counts a datagram on this socket that answers nothing that was asked there, and says whether there were too many.
+    /// Counts a datagram on this socket that matches no query. Returns true if there were too many.
     fn is_suspicious(&mut self, socket: SocketId) -> bool;
 
-    /// Believes nothing on this socket any more, and takes back all that waits there.
+    /// Voids a socket: ignores its datagrams and takes back all its queries.
     fn void(&mut self, socket: SocketId, now: Instant, taken: &mut Vec<TakenSlot>);
 
-    /// The backend that a socket leads to.
+    /// Returns the socket set of a socket.
     fn set_of(&self, socket: SocketId) -> Option<SocketSetId>;
 
-    /// Tells of the queries that an ICMP error on this socket is about, of each once.
-    fn tell_struck(&mut self, socket: SocketId, told: &mut Vec<Outstanding>);
+    /// Lists the queries that an ICMP error on this socket concerns, each once.
+    fn report_struck(&mut self, socket: SocketId, attempts: &mut Vec<Outstanding>);
 
-    /// Takes those back, quarantined ones included.
+    /// Takes back the queries of `report_struck`, with quarantined ones.
     fn take_struck(&mut self, socket: SocketId, taken: &mut Vec<TakenSlot>);
 
-    /// Takes back all queries to a backend, quarantined ones included.
+    /// Takes back all queries to a backend, with quarantined ones.
     fn take_waiting(&mut self, sockets: SocketSetId, taken: &mut Vec<TakenSlot>);
 
-    /// Asks by TCP what forgers must not answer. Returns whether there is room for that; if so,
-    /// [`on_reply_by_tcp`](super::Engine::on_reply_by_tcp) tells what came.
+    /// Asks by TCP after suspected forgery. Returns true if there is room; the reply then arrives by
+    /// [`on_reply_by_tcp`](super::Engine::on_reply_by_tcp).
     fn ask_by_tcp(&mut self, outstanding: Outstanding, query: TcpQuery, asked_for: AskedFor<'_, Self::Client>) -> bool;
 
-    /// Fetches a whole answer by TCP. Returns whether there is room for that; if so, [`on_fetched`](super::Engine::on_fetched) or
-    /// [`on_fetch_failed`](super::Engine::on_fetch_failed) tells what came of it.
+    /// Fetches a whole answer by TCP. Returns true if there is room; the result then arrives by
+    /// [`on_fetched`](super::Engine::on_fetched) or [`on_fetch_failed`](super::Engine::on_fetch_failed).
     fn fetch(&mut self, race: RaceRef, query: FetchQuery, asked_for: AskedFor<'_, Self::Client>, now: Instant) -> bool;
 
-    /// Responds to a client: `write` writes the response in the form that the client wants, and says what it is; `None`, if there
-    /// is none, and the client waits on.
+    /// Responds to a client. `write` writes the response in the client's form and describes it, or returns
+    /// `None` if there is none and the client waits on.
     fn respond(
         &mut self,
         waiter: &Waiter<Self::Client>,
-        resolution: &Resolution<'_>,
+        resolution: &ResponseOrigin<'_>,
         now: Instant,
-        write: impl FnOnce(&ResponseFor<'_>, &mut Vec<u8>) -> Option<Said>,
+        write: impl FnOnce(&ResponseFor<'_>, &mut Vec<u8>) -> Option<ResponseSummary>,
     );
 
-    /// A client that has waited gets no response.
+    /// Ends the wait of a client without a response.
     fn respond_nothing(
         &mut self,
         waiter: &Waiter<Self::Client>,
-        resolution: &Resolution<'_>,
+        resolution: &ResponseOrigin<'_>,
         question: &[u8],
         now: Instant,
     );
@@ -137,89 +137,87 @@ pub trait Io {
     /// Hands a query over to the worker that races for its question.
     fn hand_over(&mut self, to: WorkerId, message: &[u8], client: Self::Client);
 
-    /// Tells the prober what a query has met.
-    fn tell_prober(&mut self, backend: &Arc<SharedBackend>, signal: HealthSignal);
+    /// Sends the prober a signal about a backend.
+    fn signal_prober(&mut self, backend: &Arc<SharedBackend>, signal: HealthSignal);
 
-    /// A race is over, and those who wait for it are about to be answered. Returns whether replies that still come to its attempts
-    /// are to be told as well.
+    /// Reports a finished race, before its clients get responses. Returns true if late replies to its
+    /// attempts are to be reported too.
     fn race_over(&mut self, report: RaceReport<'_>) -> bool;
 
-    /// A reply has come to an attempt whose race was over, and is to be told.
+    /// Reports a late reply.
     fn late_reply(&mut self, late: LateReport<'_>);
 }
 
-/// Where a query goes, and what that is told of who asks.
+/// The destination of a query, and the client that it reports to the backend.
 #[derive(Clone, Copy, Debug)]
 pub struct Destination<'a, C> {
-    /// The backend.
+    /// The sockets of the backend.
     pub sockets: SocketSetId,
-    /// By stream it goes by another connection than this, if one can be had: there an earlier attempt of the same race waits.
+    /// The connection of an earlier attempt of the same race; a stream query uses another one if possible.
     pub avoid: Option<SocketId>,
-    /// Who asks.
+    /// The client to report.
     pub asked_for: AskedFor<'a, C>,
 }
 
-/// Whom a backend is told that a query comes from (`proxy_protocol`).
+/// The client that a query reports to its backend (`proxy_protocol`).
 #[derive(Clone, Copy, Debug)]
 pub enum AskedFor<'a, C> {
-    /// It is told nothing.
-    Untold,
-    /// No client: we ask for ourselves.
+    /// No client is reported.
+    Hidden,
+    /// The server asks for itself.
     Ourselves,
-    /// This client.
+    /// The client that asks.
     Client(&'a C),
 }
 
-/// Why a query could not leave.
+/// The reason why a query could not be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotSent {
-    /// There is no way to the backend.
+    /// The backend is not reachable.
     Unreachable,
-    /// For want of something of our own.
+    /// A local resource is missing.
     Want(Want),
-    /// As many queries wait on each connection to the backend as may, or for one to be opened.
+    /// All connections to the backend, or the queue for a new one, are full.
     Full,
 }
 
-/// An attempt as it is sent, for who observes.
+/// A sent attempt, for observers.
 #[derive(Clone, Copy, Debug)]
 pub struct SentAttempt<'a> {
     /// The hash of the question.
     pub hash: u64,
-    /// The pool.
+    /// The pool of the race.
     pub pool: &'a SharedPool,
-    /// Who is asked.
+    /// The backend that is asked.
     pub backend: BackendIndex,
-    /// Why.
-    pub kind: Kind,
-    /// When its race began; of one that is over, when the attempt was made.
+    /// The reason of the attempt.
+    pub kind: AttemptKind,
+    /// The start of the race; of a finished race, the time of the attempt.
     pub since: Instant,
 }
 
-/// How a response has come about, for who observes.
+/// The way in which a response came about, for observers.
 #[derive(Clone, Copy, Debug)]
-pub struct Resolution<'a> {
+pub struct ResponseOrigin<'a> {
     /// The hash of the question.
     pub hash: u64,
-    /// The pool that was to answer.
+    /// The pool of the query.
     pub pool: &'a SharedPool,
-    /// How many attempts were made by then.
+    /// The number of attempts so far.
     pub attempts: u8,
-    /// Whether a hedge was among them.
+    /// True if one of them was a hedge.
     pub is_hedged: bool,
-    /// Whose reply it is, and why that was asked.
-    pub winner: Option<(BackendIndex, Kind)>,
-    /// A limit kept the query from its race.
+    /// The backend that won, and the reason of its attempt.
+    pub winner: Option<(BackendIndex, AttemptKind)>,
+    /// True if a limit prevented a race.
     pub is_limited: bool,
 }
 
-impl<'a> Resolution<'a> {
-    /// Without a race, or before there is one.
+impl<'a> ResponseOrigin<'a> {
     pub(super) fn at_once(hash: u64, pool: &'a SharedPool) -> Self {
         Self { hash, pool, attempts: 0, is_hedged: false, winner: None, is_limited: false }
     }
 
-    /// By a race so far.
     pub(super) fn of_race(hash: u64, pool: &'a SharedPool, race: &Race, winner: Option<&Attempt>) -> Self {
         let (attempts, is_hedged) = race.tally();
         let winner = winner.map(|winner| (winner.backend, winner.kind));
@@ -227,58 +225,58 @@ impl<'a> Resolution<'a> {
     }
 }
 
-/// What a client was told.
+/// The result that a client got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Said {
-    /// Where that comes from.
-    pub source: Source,
-    /// Its response code.
+pub struct ResponseSummary {
+    /// The source of the response.
+    pub source: ResponseSource,
+    /// The response code.
     pub rcode: Rcode,
 }
 
-/// A query that is asked by TCP.
+/// A query for TCP.
 #[derive(Debug)]
 pub struct TcpQuery {
-    /// Whom to ask.
+    /// The address of the backend.
     pub address: SocketAddr,
     /// The query, with any ID.
     pub message: Vec<u8>,
-    /// Its question.
+    /// The question in wire form.
     pub question: Vec<u8>,
-    /// How long the backend is waited for.
+    /// The time to wait for the backend.
     pub patience: Duration,
-    /// Until when it matters.
+    /// The time after which the reply is useless.
     pub deadline: Instant,
 }
 
-/// What is to be fetched, and from whom.
+/// A whole answer to fetch, and its backends.
 #[derive(Debug)]
 pub struct FetchQuery {
-    /// Whom to ask, in order.
+    /// The backends, in order.
     pub backends: Vec<FetchFrom>,
-    /// The query as it goes to backends.
+    /// The query for backends.
     pub message: Vec<u8>,
-    /// Where the OPT record starts in it.
+    /// The offset of its OPT record.
     pub opt_at: usize,
-    /// Its question.
+    /// The question in wire form.
     pub question: Vec<u8>,
-    /// How long one backend is waited for.
+    /// The time to wait for one backend.
     pub patience: Duration,
-    /// Until when it matters.
+    /// The time after which the answer is useless.
     pub deadline: Instant,
-    /// The client that waits for it, if one came by TCP.
+    /// A TCP client that waits for it, if any.
     pub client: Option<IpAddr>,
 }
 
-/// A backend of which an answer may be fetched.
+/// A backend for a fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FetchFrom {
-    /// Where it is asked.
+    /// The address of the backend.
     pub address: SocketAddr,
-    /// Whether with OPT.
+    /// True if the query has an OPT record.
     pub with_opt: bool,
     /// True if AD of its answer is trusted.
     pub is_ad_trusted: bool,
-    /// Whether a header is to tell it who asks.
+    /// True if a header reports the client.
     pub wants_header: bool,
 }

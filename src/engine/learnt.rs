@@ -1,4 +1,4 @@
-//! What a worker has learnt of backends, as one process tells it to its successor.
+//! Measurements of backends that a process hands to its successor.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,28 +7,28 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::Engine;
-use super::io::Client;
+use super::io::ClientHandle;
 use crate::address::BackendAddress;
 use crate::policy::backend_load::LoadImage;
 use crate::policy::latency::LatencyImage;
 
-/// What a worker has learnt of one backend.
+/// The measurements of a worker about one backend.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LearntBackend {
-    /// The name of its pool.
+    /// The name of the pool.
     pub pool: String,
-    /// Its label.
+    /// The label of the backend.
     pub name: String,
-    /// Where it is asked.
+    /// The address of the backend.
     pub address: BackendAddress,
-    /// How long it takes to reply.
+    /// The latency of the backend.
     pub latency: LatencyImage,
-    /// How it has done lately.
+    /// The recent load of the backend.
     pub load: LoadImage,
 }
 
-impl<C: Client> Engine<C> {
-    /// What is known of so many backends of the state in force, counted over all pools.
+impl<C: ClientHandle> Engine<C> {
+    /// Returns the measurements of `most` backends of the active state from `first` on, over all pools.
     pub fn learnt(&self, first: usize, most: usize, now: Instant) -> Vec<LearntBackend> {
         let pools = self.pool_slots.iter().filter_map(|slot| self.pools.get(*slot));
         let backends = pools.flat_map(|pool| pool.shared.backends.iter().map(move |backend| (pool, backend)));
@@ -45,7 +45,7 @@ impl<C: Client> Engine<C> {
         learnt.collect()
     }
 
-    /// Takes what a worker of another process has learnt, as far as there are such backends here.
+    /// Takes over the measurements of another process's worker, for the backends that exist here.
     pub fn learn(&mut self, learnt: &[LearntBackend], now: Instant) {
         let of_backend = |known: &'_ LearntBackend| (known.address, known.pool.clone(), known.name.clone());
         let known: HashMap<_, _> = learnt.iter().map(|known| (of_backend(known), known)).collect();

@@ -1,27 +1,27 @@
-//! The engine of one LS worker, without I/O: queries, replies, ICMP errors and time come in; who is asked, what each client is
-//! told, what is kept in the cache and when to wake up come out.
+//! The engine of one forwarder worker, without I/O. Input: queries, replies, ICMP errors and time. Output:
+//! queries to backends, responses to clients, cache entries and the next wake-up.
 //!
 //! ```text
-//!    on_query ──▶ cached? ──yes──▶ respond                                 the Io: sockets in `forwarder`, models in `sim`
-//!                   │ no                                                     ▲
-//!                   ▼                                                        │ send, quarantine, respond, fetch ...
-//!        equal one in flight? ──yes──▶ join its race ──┐                     │
-//!                   │ no                               │    ┌────────────────┴─────────────────┐
-//!                   ▼                                  ├───▶│ ActiveRace: one race, one event  │──▶ over: remember it,
-//!          single-flight owner? ──no──▶ hand over      │    │ drive: policy::race says what to │    respond to all who wait,
-//!                   │ yes                              │    │ do, and it is done               │    quarantine its slots
-//!                   ▼                                  │    └──────────────────────────────────┘
+//!    on_query ──▶ cached? ──yes──▶ respond                    the Io: sockets or models
+//!                   │ no                                                   ▲
+//!                   ▼                                                      │ send, respond, fetch
+//!        equal one in flight? ──yes──▶ join its race ──┐                   │
+//!                   │ no                               │    ┌──────────────┴───────────┐
+//!                   ▼                                  ├───▶│ ActiveRace:              │──▶ over: cache it,
+//!          single-flight owner? ──no──▶ hand over      │    │ a race during one event, │    respond to all,
+//!                   │ yes                              │    │ steps by policy::race    │    quarantine slots
+//!                   ▼                                  │    └──────────────────────────┘
 //!                start a race ─────────────────────────┤
 //!     on_reply, on_unreachable, on_unsent, on_time ────┘
 //! ```
 //!
-//! An [`Engine`] is single-threaded and never waits. `now` is an argument of each event, and all chance comes from seeds that it
-//! is made with, so that the same events make the same actions. What it wants done it asks of an [`Io`], at once and in
-//! order; bytes go there as views of what came, or are written in place by closures. The entry of a race is looked up
-//! once an event, and lent to an `ActiveRace` with its pool.
+//! An [`Engine`] is single-threaded and never blocks. Each event gets `now`, and all randomness comes from
+//! seeds, so equal events cause equal actions. It acts through an [`Io`], in order; bytes are views of the
+//! input or written in place by closures. The entry of a race is looked up once an event and lent to an
+//! `ActiveRace` with its pool.
 //!
-//! At the end of a tick whoever drives it sends what is queued, reports what could not leave, and then calls
-//! [`end_tick`](Engine::end_tick); it wakes the engine at [`next_due`](Engine::next_due).
+//! At the end of a tick the driver sends the queue, reports failures, calls [`end_tick`](Engine::end_tick),
+//! and wakes the engine at [`next_due`](Engine::next_due).
 
 mod active_race;
 mod again;
@@ -57,14 +57,15 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 pub use self::asked::Explaining;
-pub use self::attempt::{Outstanding, Quarantined, TakenSlot};
-pub use self::cached::{HashedQuestion, Reason, prefetch_memory};
+pub use self::attempt::{Outstanding, QuarantinedAttempt, TakenSlot};
+pub use self::cached::{HashedQuestion, LookupReason, prefetch_memory};
 pub use self::dispatch::ValidQuery;
 pub use self::entry::Waiter;
 pub use self::explain::{LateReport, RaceReport};
 pub use self::finish::response_limit;
 pub use self::io::{
-    AskedFor, Client, Destination, FetchFrom, FetchQuery, Io, NotSent, Resolution, Said, SentAttempt, TcpQuery,
+    AskedFor, ClientHandle, Destination, FetchFrom, FetchQuery, Io, NotSent, ResponseOrigin, ResponseSummary,
+    SentAttempt, TcpQuery,
 };
 pub use self::learnt::LearntBackend;
 pub use self::reply::rank;
@@ -78,98 +79,81 @@ use self::proof::Secret;
 use self::shortage::Shortage;
 use self::single_flight::{SingleFlight, WorkerId};
 use crate::limit::Clients;
-use crate::metrics::{Counters, Limited, PoolCounters};
+use crate::metrics::{Counters, LimitCounters, PoolCounters};
 use crate::policy::timers::Timers;
 use crate::state::{ForwarderState, HealthSignal, SharedBackend, SharedPool};
 use crate::wire::QuestionHasher;
 
-/// What the engines of all workers share.
+/// The state that the engines of all workers share.
 #[derive(Debug)]
-pub struct Shared {
-    /// Which worker runs the races of a question.
+pub struct SharedEngineState {
+    /// The claims of workers to the races of questions.
     pub single_flight: SingleFlight,
-    /// Hashes questions, the same for all workers and unknown to clients. Of good quality, for one hash serves the cache, the
-    /// table of races and single-flight, and each takes other bits of it.
+    /// The hasher of questions, equal for all workers and unknown to clients. The cache, the table of races
+    /// and single-flight use different bits of one hash, so it must be of good quality.
     pub hasher: QuestionHasher,
-    /// What each client holds.
+    /// The counts of each client.
     pub clients: Arc<Clients>,
-    /// How often clients met a limit.
-    pub limited: Arc<Limited>,
-    /// What the log was told of attempts that could not leave.
+    /// The counters of limits that clients met.
+    pub limited: Arc<LimitCounters>,
+    /// The log state of local shortages.
     pub shortage: Shortage,
-    /// The end of the time in which a process that takes over answers the backlog that waits in the sockets.
+    /// The end of the time in which a new process works off the backlog in the sockets.
     pub catching_up_until: Option<Instant>,
 }
 
-impl Shared {
-    /// The hash of a folded question without its flags, by which it is found wherever it is looked for.
+impl SharedEngineState {
+    /// Returns the hash of a folded question without its flags, which identifies it everywhere.
     pub fn hash(&self, question: &[u8]) -> u64 {
         self.hasher.hash_one(question)
     }
 }
 
-/// Where the chance of an engine comes from.
+/// The seeds of an engine's randomness.
 #[derive(Clone, Copy, Debug)]
 pub struct Seeds {
-    /// For policies; nothing secret comes from it.
+    /// The seed of policies; no secret depends on it.
     pub policy: u64,
-    /// For what replies must bear, which nobody may foresee.
+    /// The seed of proofs, which must be unpredictable.
     pub proof: [u8; 16],
 }
 
 /// The engine of one worker.
-pub struct Engine<C: Client> {
-    /// What all its races look at.
-    worker: Worker,
-    /// For each pool of the state, its slot in `pools`.
+pub struct Engine<C: ClientHandle> {
+    worker: EngineWorker,
     pool_slots: Vec<PoolSlot>,
-    /// This worker's part of pools, those of earlier states included while they have races.
     pools: Pools,
-    /// Races of an earlier state of a pool are over: what only they knew is to be forgotten.
+    /// True if an earlier plan's races are over, so that it can be removed.
     has_ended_plans: bool,
-    /// Queries in flight.
     in_flight: InFlight<C>,
-    /// When races have to be looked at.
     timers: Timers<RaceRef>,
-    /// For policies.
     rng: SmallRng,
-    /// Starts no more races that nobody waits for.
     is_draining: bool,
-    /// Where messages are written that nobody is sent.
     scratch: Vec<u8>,
-    /// Room for queries that are taken back.
     taken: Vec<TakenSlot>,
-    /// Room for attempts that ICMP errors are about.
     struck: Vec<Outstanding>,
 }
 
-/// What all races of an engine look at, and none changes.
-struct Worker {
-    /// The worker's number.
+struct EngineWorker {
     me: WorkerId,
-    /// What it shares with the others.
-    shared: Arc<Shared>,
-    /// The state in force.
+    shared: Arc<SharedEngineState>,
     state: Arc<ForwarderState>,
-    /// What is counted.
     counters: Arc<Counters>,
-    /// What makes replies hard to forge.
     secret: Secret,
 }
 
-impl Worker {
-    /// What this worker counts of a pool.
+impl EngineWorker {
     fn counters_of<'p>(&self, pool: &'p SharedPool) -> &'p PoolCounters {
         &pool.state.counters[usize::from(self.me.0)]
     }
 }
 
-impl<C: Client> Engine<C> {
-    /// An engine in which nothing is in flight.
+impl<C: ClientHandle> Engine<C> {
+    /// Creates an engine without queries in flight.
     pub fn new<I: Io<Client = C>>(
         io: &mut I,
         me: WorkerId,
-        shared: Arc<Shared>,
+        shared: Arc<SharedEngineState>,
         counters: Arc<Counters>,
         state: Arc<ForwarderState>,
         seeds: Seeds,
@@ -177,7 +161,7 @@ impl<C: Client> Engine<C> {
     ) -> Self {
         let clients = Arc::clone(&shared.clients);
         let mut engine = Self {
-            worker: Worker { me, shared, state: Arc::clone(&state), counters, secret: Secret::new(&seeds.proof) },
+            worker: EngineWorker { me, shared, state: Arc::clone(&state), counters, secret: Secret::new(&seeds.proof) },
             pool_slots: Vec::new(),
             pools: Pools::default(),
             has_ended_plans: false,
@@ -193,7 +177,7 @@ impl<C: Client> Engine<C> {
         engine
     }
 
-    /// Puts another state in force. Races that run end by the rules that they began with.
+    /// Activates another state. Running races keep their rules.
     pub fn set_state<I: Io<Client = C>>(&mut self, io: &mut I, state: Arc<ForwarderState>, now: Instant) {
         let slots = state.pools.iter().map(|shared| self.pool_slot(io, shared, now)).collect();
         self.pool_slots = slots;
@@ -201,7 +185,6 @@ impl<C: Client> Engine<C> {
         self.remove_unused_pools(io, now);
     }
 
-    /// This worker's part of a pool: the one it has, by another plan if need be, or a new one.
     fn pool_slot<I: Io<Client = C>>(&mut self, io: &mut I, shared: &Arc<SharedPool>, now: Instant) -> PoolSlot {
         let known = self.pools.find(|pool| Arc::ptr_eq(&pool.shared.state, &shared.state));
         let Some(slot) = known else {
@@ -214,7 +197,6 @@ impl<C: Client> Engine<C> {
         slot
     }
 
-    /// Forgets pools that are in no state and have no races.
     fn remove_unused_pools<I: Io<Client = C>>(&mut self, io: &mut I, now: Instant) {
         for slot in self.pools.slots() {
             let is_current = self.pool_slots.contains(&slot);
@@ -224,27 +206,27 @@ impl<C: Client> Engine<C> {
         }
     }
 
-    /// The state in force.
+    /// Returns the active state.
     pub fn state(&self) -> &Arc<ForwarderState> {
         &self.worker.state
     }
 
-    /// Queries in flight.
+    /// Returns the number of queries in flight.
     pub fn len(&self) -> usize {
         self.in_flight.len()
     }
 
-    /// Whether nothing is in flight.
+    /// Returns true if no query is in flight.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Starts no more races that nobody waits for: there is an end to come to.
+    /// Stops refresh races, so that the work can come to an end.
     pub fn drain(&mut self) {
         self.is_draining = true;
     }
 
-    /// Lends a race to what happens to it, and forgets it if that ends it. `None` if it is over already.
+    /// Lends a race to `event` and removes it if that ends it. `None` if it is over already.
     fn with_race<I: Io<Client = C>, T>(
         &mut self,
         io: &mut I,
@@ -266,7 +248,6 @@ impl<C: Client> Engine<C> {
         Some(result)
     }
 
-    /// Forgets a race that is over.
     fn remove(&mut self, at: RaceRef) {
         let Some(entry) = self.in_flight.get(at) else { return };
         if entry.is_claimed {
@@ -274,22 +255,19 @@ impl<C: Client> Engine<C> {
         }
         let (slot, plan) = (entry.pool, entry.plan);
         self.in_flight.remove(at);
-        // If it was the last of a plan or of a pool that is in no state, the end of the tick forgets that.
+        // After the last race of an old plan or pool, the end of the tick removes that.
         let pool = self.pools.at(slot);
         self.has_ended_plans |= pool.race_over(plan);
         self.worker.counters_of(&pool.shared).in_flight.subtract(1);
     }
 }
 
-/// Tells the prober, unless it was told and has not acted on it yet.
-fn tell_prober<I: Io>(io: &mut I, backend: &Arc<SharedBackend>, signal: HealthSignal) {
+fn signal_prober<I: Io>(io: &mut I, backend: &Arc<SharedBackend>, signal: HealthSignal) {
     if backend.is_first(signal) {
-        io.tell_prober(backend, signal);
+        io.signal_prober(backend, signal);
     }
 }
 
-/// Octets of type and class in a question.
 const QTYPE_QCLASS: usize = 4;
 
-/// Octets for which `scratch` has room at once: the longest reply by UDP.
 const SCRATCH: usize = 4096;

@@ -2,40 +2,33 @@
 
 use std::sync::Arc;
 
-use crate::policy::{Hedge, Rules};
+use crate::policy::{Hedge, PoolRules};
 use crate::state::SharedPool;
 
-/// A state of a pool that has races still.
-pub(super) struct Plan {
-    /// Which one it is.
+pub(super) struct PoolPlan {
     pub(super) number: PlanNumber,
-    /// What all workers share.
     pub(super) shared: Arc<SharedPool>,
-    /// The rules of its races while nobody waits for them.
-    pub(super) unhurried: Rules,
-    /// Races that are not over.
+    pub(super) unhurried: PoolRules,
     pub(super) in_flight: usize,
 }
 
-impl Plan {
-    /// The rules of races for which nobody waits: without hedges, which buy time with load.
-    pub(super) fn unhurried(shared: &SharedPool) -> Rules {
+impl PoolPlan {
+    /// Returns the rules of refresh races: without hedges, which trade load for time.
+    pub(super) fn unhurried(shared: &SharedPool) -> PoolRules {
         let rules = shared.rules().clone();
-        Rules { hedge: Hedge { max: 0, ..rules.hedge }, ..rules }
+        PoolRules { hedge: Hedge { max: 0, ..rules.hedge }, ..rules }
     }
 }
 
-/// Counts the states of a pool that a worker has seen. It goes round after hours of changes, and no race lasts for that long.
+/// The number of a plan. It wraps after hours of changes, longer than any race.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct PlanNumber(u16);
 
 impl PlanNumber {
-    /// The next one.
     pub(super) fn next(self) -> Self {
         Self(self.0.wrapping_add(1))
     }
 
-    /// Whether it is one of those from `first` to `last`, both included.
     pub(super) fn is_between(self, first: Self, last: Self) -> bool {
         self.0.wrapping_sub(first.0) <= last.0.wrapping_sub(first.0)
     }

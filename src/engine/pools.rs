@@ -2,16 +2,13 @@
 
 use super::pool::Pool;
 
-/// Where a worker has its part of a pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct PoolSlot(u16);
 
-/// The pools of a worker.
 #[derive(Default)]
 pub(super) struct Pools(Vec<Option<Pool>>);
 
 impl Pools {
-    /// Adds a pool.
     pub(super) fn insert(&mut self, pool: Pool) -> PoolSlot {
         let place = self.0.iter().position(Option::is_none).unwrap_or_else(|| {
             self.0.push(None);
@@ -25,27 +22,22 @@ impl Pools {
         self.iter().find(|(_, pool)| is_meant(pool)).map(|(slot, _)| slot)
     }
 
-    /// The pool in a slot, if it is still there.
     pub(super) fn get(&self, slot: PoolSlot) -> Option<&Pool> {
         self.0.get(usize::from(slot.0))?.as_ref()
     }
 
-    /// The pool in a slot, if it is still there.
     pub(super) fn get_mut(&mut self, slot: PoolSlot) -> Option<&mut Pool> {
         self.0.get_mut(usize::from(slot.0))?.as_mut()
     }
 
-    /// The pool of a race, which is kept for as long as it has races.
     pub(super) fn at(&mut self, slot: PoolSlot) -> &mut Pool {
         self.get_mut(slot).expect("a pool with races is kept")
     }
 
-    /// Takes a pool out.
     pub(super) fn take_if(&mut self, slot: PoolSlot, is_meant: impl FnOnce(&Pool) -> bool) -> Option<Pool> {
         self.0.get_mut(usize::from(slot.0))?.take_if(|pool| is_meant(pool))
     }
 
-    /// All slots, free ones included.
     pub(super) fn slots(&self) -> impl Iterator<Item = PoolSlot> + use<> {
         (0..self.0.len() as u16).map(PoolSlot)
     }
@@ -58,7 +50,6 @@ impl Pools {
         self.0.iter_mut().flatten()
     }
 
-    /// How many slots there are, free ones included.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }

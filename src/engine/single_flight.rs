@@ -1,35 +1,33 @@
-//! Single-flight among workers: which of them runs the races of a question, the one thing about queries that they have to agree on.
+//! Single-flight among workers: the agreement on the worker that runs the races of a question.
 //!
-//! Equal queries must join one race (docs/src/contract.md, Races), but the kernel hands them to whichever worker it likes. So a
-//! worker that starts a race claims a slot chosen by the question's hash, and holds it until the race is over; another
-//! worker that meets a claimed slot hands its query over to the holder. Slots hold no question: two questions may
-//! share one, which costs a needless hand-over and nothing else. Without a lock; one atomic operation at each end of a race.
+//! Equal queries must join one race (docs/src/contract.md, Races), but the kernel spreads them over workers.
+//! A worker that starts a race claims a slot chosen by the question's hash until the race is over; another
+//! worker that finds the slot claimed hands its query over to the holder. Slots hold no question: two
+//! questions in one slot cost a needless hand-over and nothing else. There is no lock, only one atomic
+//! operation at each end of a race.
 
 use crate::sync::{AtomicU32, Ordering::AcqRel, Ordering::Relaxed};
 
-/// A worker's number, from 0.
+/// The number of a worker, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkerId(pub u16);
 
 /// The slots, shared by all workers.
 #[derive(Debug)]
 pub struct SingleFlight {
-    /// Each 0, or the holder's number + 1 in the upper 12 bits and its count of races in the lower 20. Empty if there is
-    /// one worker only.
+    /// Each 0, or the holder's number + 1 in the upper 12 bits and its count of races in the lower 20. Empty
+    /// for a single worker.
     slots: Box<[AtomicU32]>,
 }
 
 impl SingleFlight {
-    /// Slots for so many workers.
+    /// Creates the slots for this number of workers.
     pub fn new(workers: usize) -> Self {
         let slots = if workers > 1 { SLOTS } else { 0 };
         Self { slots: (0..slots).map(|_| AtomicU32::new(0)).collect() }
     }
 
-    /// Takes the slot of `hash`, once more if it is held already.
-    ///
-    /// # Errors
-    /// The worker that holds it.
+    /// Claims the slot of `hash`, once more if this worker holds it already, or returns its holder.
     pub fn take(&self, hash: u64, me: WorkerId) -> Result<(), WorkerId> {
         let Some(slot) = self.slot(hash) else { return Ok(()) };
         let mine = (u32::from(me.0) + 1) << COUNT_BITS;
@@ -42,7 +40,7 @@ impl SingleFlight {
         .map_err(|held| WorkerId(((held >> COUNT_BITS) - 1) as u16))
     }
 
-    /// Gives one claim of the slot back.
+    /// Releases one claim of the slot.
     pub fn release(&self, hash: u64) {
         let Some(slot) = self.slot(hash) else { return };
         let released = slot.fetch_update(AcqRel, Relaxed, |held| match held & COUNT_MASK {
@@ -53,27 +51,24 @@ impl SingleFlight {
         debug_assert!(released.is_ok(), "a claim is released once");
     }
 
-    /// Gives back whatever a worker holds that has ended with its races.
+    /// Releases all claims of a stopped worker.
     pub fn release_all(&self, of: WorkerId) {
         let theirs = (u32::from(of.0) + 1) << COUNT_BITS;
         for slot in &self.slots {
-            // Nobody but its holder changes a slot that is held, and that one is gone.
+            // Only its holder changes a claimed slot, and that worker is gone.
             let _ = slot.fetch_update(AcqRel, Relaxed, |held| (held & !COUNT_MASK == theirs).then_some(0));
         }
     }
 
-    /// The slot of a hash, if claims matter at all.
     fn slot(&self, hash: u64) -> Option<&AtomicU32> {
-        // The low bits pick the place in the worker's own table; the high ones are as good here.
+        // The low bits choose the place in the worker's own table; the high ones are as good here.
         self.slots.get((hash >> (64 - SLOTS.trailing_zeros())) as usize)
     }
 }
 
-/// How many there are: with a thousand queries in flight, 1.5 % of them meet a foreign claim by chance.
+/// The number of slots: with 1,000 queries in flight, 1.5 % of queries meet another's claim by chance.
 const SLOTS: usize = if cfg!(loom) { 2 } else { 1 << 16 };
-/// Bits of the count of races.
 const COUNT_BITS: u32 = 20;
-/// The count of races in a slot.
 const COUNT_MASK: u32 = (1 << COUNT_BITS) - 1;
 
 #[cfg(test)]

@@ -1,86 +1,67 @@
-//! Places for races: found by number, never moved, used again.
+//! Places for races: found by number, never moved, reused.
 //!
-//! They come in chunks. One long array would be copied whenever it grows, a hundred thousand races at once while their clients
-//! wait, and would take its memory twice meanwhile. The free place in the lowest chunk is used first, so that after a peak the
-//! upper ones become empty; their memory is given back, but for a few.
+//! Places come in chunks, because one long array would be copied when it grows: 100,000 races at once while
+//! clients wait, with twice the memory. The lowest chunk fills first, so that the upper ones become empty
+//! after a peak and return their memory, except for a few.
 
-/// A race's place, and which of the races that have had it. Octets, so that an [`Outstanding`](super::Outstanding), which is one
-/// of these and an attempt, has no gaps.
+/// A race's place and generation. Stored as bytes, so that an [`Outstanding`](super::Outstanding), a
+/// `RaceRef` with an attempt, has no padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RaceRef {
-    /// The number of the place.
     index: [u8; 4],
-    /// Counts the races at that place, and starts anew after 16 million: nothing that refers to one lasts for so many.
+    /// The count of races at this place. It wraps after 16 million, longer than any reference lives.
     generation: [u8; 3],
 }
 
 impl RaceRef {
-    /// The race of this generation at a place.
     fn new(index: u32, generation: u32) -> Self {
         let [a, b, c, _] = generation.to_le_bytes();
         Self { index: index.to_le_bytes(), generation: [a, b, c] }
     }
 
-    /// The first race at a place.
     #[cfg(test)]
     pub(crate) fn first_at(index: u32) -> Self {
         Self::new(index, 0)
     }
 
-    /// The number of the place, which no other race has while this one lasts.
+    /// Returns the number of the place, which is unique among present races.
     pub fn index(self) -> u32 {
         u32::from_le_bytes(self.index)
     }
 }
 
-/// Places, each with an entry or free.
 pub(super) struct Slots<E> {
-    /// All places, [`CHUNK`] in each.
     chunks: Vec<Chunk<E>>,
-    /// One bit for each chunk that has room.
     roomy: Vec<u64>,
-    /// The first word of `roomy` that may have a bit.
     first_roomy: usize,
-    /// Chunks that have memory and no entry.
     empty: usize,
-    /// How many places are used.
     len: usize,
 }
 
-/// Places that lie together.
 struct Chunk<E> {
-    /// The places; those from its end on were never used. Without memory if all are free and have been for long.
-    slots: Vec<Slot<E>>,
-    /// The free place that is used next, or [`NONE`].
+    slots: Vec<EntrySlot<E>>,
     free: u16,
     used: u16,
-    /// Where the places count from whose memory was given back and taken again: beyond all that referred to them before.
     generation: u32,
 }
 
-/// One place.
-struct Slot<E> {
-    /// Counts the races that had this place.
+struct EntrySlot<E> {
     generation: u32,
-    /// The free place of the chunk that is used after this one, or [`NONE`]. Means nothing while this one is used.
+    /// The next free place of the chunk after this one, or [`NONE`]. Undefined in a used place.
     next_free: u16,
-    /// The present race.
     entry: Option<E>,
 }
 
 impl<E> Slots<E> {
-    /// Room for some, before anything has to grow.
     pub(super) fn new() -> Self {
         let (chunks, roomy) = (Vec::with_capacity(WARM_CHUNKS), Vec::with_capacity(WARM_CHUNKS / 64));
         Self { chunks, roomy, first_roomy: 0, empty: 0, len: 0 }
     }
 
-    /// How many are used.
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    /// Puts an entry at a free place.
     pub(super) fn insert(&mut self, entry: E) -> RaceRef {
         let number = self.roomy_chunk();
         let chunk = &mut self.chunks[number];
@@ -95,13 +76,11 @@ impl<E> Slots<E> {
         RaceRef::new((number * CHUNK + usize::from(at)) as u32, generation)
     }
 
-    /// The entry at `at`, unless it is gone.
     pub(super) fn get(&self, at: RaceRef) -> Option<&E> {
         let slot = self.slot(at.index())?;
         slot.entry.as_ref().filter(|_| RaceRef::new(at.index(), slot.generation) == at)
     }
 
-    /// The entry at `at`, unless it is gone.
     pub(super) fn get_mut(&mut self, at: RaceRef) -> Option<&mut E> {
         let index = at.index() as usize;
         let slot = self.chunks.get_mut(index / CHUNK)?.slots.get_mut(index % CHUNK)?;
@@ -109,13 +88,11 @@ impl<E> Slots<E> {
         slot.entry.as_mut().filter(|_| RaceRef::new(at.index(), generation) == at)
     }
 
-    /// The entry that is at a place now.
     pub(super) fn at(&self, index: u32) -> Option<(RaceRef, &E)> {
         let slot = self.slot(index)?;
         Some((RaceRef::new(index, slot.generation), slot.entry.as_ref()?))
     }
 
-    /// Frees a place.
     pub(super) fn remove(&mut self, at: RaceRef) {
         if self.get(at).is_none() {
             return;
@@ -136,7 +113,6 @@ impl<E> Slots<E> {
         }
     }
 
-    /// All entries, with where they are.
     pub(super) fn iter(&self) -> impl Iterator<Item = (RaceRef, &E)> + Clone {
         let places = self.chunks.iter().enumerate().flat_map(|(number, chunk)| {
             chunk.slots.iter().enumerate().map(move |(at, slot)| ((number * CHUNK + at) as u32, slot))
@@ -148,7 +124,6 @@ impl<E> Slots<E> {
         self.chunks.iter_mut().flat_map(|chunk| &mut chunk.slots).filter_map(|slot| slot.entry.as_mut())
     }
 
-    /// The lowest chunk that has room.
     fn roomy_chunk(&mut self) -> usize {
         while let Some(word) = self.roomy.get(self.first_roomy) {
             if *word != 0 {
@@ -166,15 +141,14 @@ impl<E> Slots<E> {
         number
     }
 
-    /// A place by its number.
-    fn slot(&self, index: u32) -> Option<&Slot<E>> {
+    fn slot(&self, index: u32) -> Option<&EntrySlot<E>> {
         let index = index as usize;
         self.chunks.get(index / CHUNK)?.slots.get(index % CHUNK)
     }
 }
 
 impl<E> Chunk<E> {
-    /// Puts an entry at a free place, of which there is one; returns which, and its generation.
+    /// Puts an entry at a free place, which must exist. Returns the place and its generation.
     fn insert(&mut self, entry: E) -> (u16, u32) {
         self.used += 1;
         if let Some(slot) = self.slots.get_mut(usize::from(self.free)) {
@@ -186,11 +160,10 @@ impl<E> Chunk<E> {
         if self.slots.capacity() == 0 {
             self.slots.reserve_exact(CHUNK);
         }
-        self.slots.push(Slot { generation: self.generation, next_free: NONE, entry: Some(entry) });
+        self.slots.push(EntrySlot { generation: self.generation, next_free: NONE, entry: Some(entry) });
         ((self.slots.len() - 1) as u16, self.generation)
     }
 
-    /// Frees a place.
     fn remove(&mut self, at: u16) {
         let Some(slot) = self.slots.get_mut(usize::from(at)) else { return };
         slot.entry = None;
@@ -200,7 +173,6 @@ impl<E> Chunk<E> {
         self.used -= 1;
     }
 
-    /// Gives the memory of places back that are all free.
     fn give_back(&mut self) {
         let latest = self.slots.iter().map(|slot| slot.generation).max();
         self.generation = latest.unwrap_or(self.generation);
@@ -209,22 +181,20 @@ impl<E> Chunk<E> {
     }
 }
 
-/// Octets that one place takes.
 #[cfg(test)]
 pub(super) const fn place_size<E>() -> usize {
-    size_of::<Slot<E>>()
+    size_of::<EntrySlot<E>>()
 }
 
-/// Places that are asked of the allocator at once: some 80 kB, which it hands out without much ado.
+/// The number of places in a chunk: some 80 kB, which the allocator hands out cheaply.
 const CHUNK: usize = 256;
 
-/// Chunks that are known before their list has to grow: that many places are 100,000 and some.
+/// The initial capacity of the chunk list, for more than 100,000 places.
 const WARM_CHUNKS: usize = 512;
 
-/// Chunks without an entry whose memory is kept: the usual ups and downs ask the allocator for nothing.
+/// The number of empty chunks that keep their memory, so that normal variation does not allocate.
 const EMPTY_KEPT: usize = 8;
 
-/// No place of a chunk has this number.
 const NONE: u16 = u16::MAX;
 
 #[cfg(test)]
@@ -250,7 +220,7 @@ mod tests {
         assert_eq!((slots.len(), slots.chunks.len()), (3 * CHUNK, 3));
     }
 
-    /// Chunks that have memory.
+    /// Counts the chunks that have memory.
     fn held<E>(slots: &Slots<E>) -> usize {
         slots.chunks.iter().filter(|chunk| chunk.slots.capacity() > 0).count()
     }
@@ -262,7 +232,7 @@ mod tests {
             let refs: Vec<_> = (0..200 * CHUNK).map(|number| slots.insert(number)).collect();
             assert_eq!((slots.chunks.len(), held(&slots)), (200, 200), "{peak}");
             assert!(refs.iter().enumerate().all(|(number, at)| slots.get(*at) == Some(&number)));
-            // The last to end are at the top.
+            // The races that end last are at the top.
             refs.iter().for_each(|at| slots.remove(*at));
             assert_eq!((slots.len(), held(&slots), slots.empty), (0, EMPTY_KEPT, EMPTY_KEPT), "{peak}");
             assert!(refs.iter().all(|at| slots.get(*at).is_none()), "what ended is not what comes next");

@@ -1,20 +1,20 @@
-//! What happens besides queries and replies: time passes, backends change, ICMP errors come, queries do not leave.
+//! Events other than queries and replies: timers, changes of backends, ICMP errors, failures to send.
 
 use std::time::Instant;
 
-use super::attempt::{Quarantined, TakenSlot};
-use super::io::{Client, Io, NotSent};
+use super::attempt::{QuarantinedAttempt, TakenSlot};
+use super::io::{ClientHandle, Io, NotSent};
 use super::pool::Pool;
 use super::pools::PoolSlot;
-use super::{Engine, tell_prober};
-use crate::policy::backend_load::End;
+use super::{Engine, signal_prober};
+use crate::policy::backend_load::AttemptEnd;
 use crate::policy::health::HealthState;
 use crate::policy::query_slots::{SlotState, SocketId, SocketSetId};
 use crate::policy::race::BackendIndex;
 use crate::state::HealthSignal;
 
-impl<C: Client> Engine<C> {
-    /// Looks at the races whose time has come, and at the state of all backends.
+impl<C: ClientHandle> Engine<C> {
+    /// Runs the due races and reads the state of all backends.
     pub fn on_time<I: Io<Client = C>>(&mut self, io: &mut I, now: Instant) {
         while let Some((due, at)) = self.timers.pop_due(now) {
             self.with_race(io, at, now, |race| {
@@ -27,14 +27,13 @@ impl<C: Client> Engine<C> {
         self.refresh_pools(io, now);
     }
 
-    /// Looks at the state of all backends.
+    /// Reads the state of all backends.
     pub fn refresh_pools<I: Io<Client = C>>(&mut self, io: &mut I, now: Instant) {
         for slot in self.pools.slots() {
             self.refresh(io, slot, now);
         }
     }
 
-    /// Adapts to changes of the backends' state. What waits for one that went down will not be answered.
     pub(super) fn refresh<I: Io<Client = C>>(&mut self, io: &mut I, slot: PoolSlot, now: Instant) {
         let Some(pool) = self.pools.get_mut(slot) else { return };
         let mut dead = Vec::new();
@@ -47,23 +46,23 @@ impl<C: Client> Engine<C> {
         }
     }
 
-    /// ICMP says that what was sent from a socket has met nobody. That may be forged, for it takes no ID: the races of those
-    /// attempts move on, and a probe is to find out at once. If probes have found the backend down, the attempts have failed.
+    /// Handles an ICMP error on a socket. It may be forged, because it carries no ID: the races of its
+    /// attempts move on and a probe finds out. If probes have found the backend down, the attempts fail.
     pub fn on_unreachable<I: Io<Client = C>>(&mut self, io: &mut I, socket: SocketId, now: Instant) {
         let Some((slot, index)) = io.set_of(socket).and_then(|sockets| self.owner(sockets)) else { return };
         let pool = self.pools.at(slot);
         pool.counters(index).unreachable.increment();
         let backend = pool.backend(index);
         if backend.health() != HealthState::Up {
-            // If that is news to this worker, all that was asked of it has failed.
+            // If the failure is new to this worker, all queries to the backend fail.
             self.refresh(io, slot, now);
             let mut taken = std::mem::take(&mut self.taken);
             io.take_struck(socket, &mut taken);
             return self.fail_all(io, taken, (slot, index), now);
         }
-        tell_prober(io, backend, HealthSignal::Unreachable);
+        signal_prober(io, backend, HealthSignal::Unreachable);
         let mut struck = std::mem::take(&mut self.struck);
-        io.tell_struck(socket, &mut struck);
+        io.report_struck(socket, &mut struck);
         for outstanding in struck.drain(..) {
             self.with_race(io, outstanding.race, now, |race| {
                 if !race.entry.is_fetching {
@@ -75,7 +74,7 @@ impl<C: Client> Engine<C> {
         self.struck = struck;
     }
 
-    /// A query that was queued could not be sent; this had taken its slot.
+    /// Handles a queued query that could not be sent, with the state of its slot.
     pub fn on_unsent<I: Io<Client = C>>(
         &mut self,
         io: &mut I,
@@ -85,15 +84,14 @@ impl<C: Client> Engine<C> {
         now: Instant,
     ) {
         let end = match why {
-            NotSent::Unreachable => End::Unreachable,
-            NotSent::Want(_) | NotSent::Full => End::Unsent,
+            NotSent::Unreachable => AttemptEnd::Unreachable,
+            NotSent::Want(_) | NotSent::Full => AttemptEnd::Unsent,
         };
         if let Some((slot, index)) = self.owner(sockets) {
             let pool = self.pools.at(slot);
             pool.end_without_reply(index, taken_by, end, now);
             if why == NotSent::Unreachable {
-                // The system has no way to it: a probe is to find out at once whether that lasts.
-                tell_prober(io, pool.backend(index), HealthSignal::Unreachable);
+                signal_prober(io, pool.backend(index), HealthSignal::Unreachable);
             }
         }
         let SlotState::InFlight(outstanding) = taken_by else { return };
@@ -113,22 +111,22 @@ impl<C: Client> Engine<C> {
         });
     }
 
-    /// The quarantine of a slot is over, and no reply has come. Returns what is to be known of one that comes still, if somebody wants to
-    /// be told of that: then the quarantine is prolonged.
-    pub fn on_quarantine_over(&mut self, late: &Quarantined, now: Instant) -> Option<Quarantined> {
+    /// Handles the end of a slot's quarantine without a reply. If a later reply is to be reported, returns
+    /// the record for a longer quarantine.
+    pub fn on_quarantine_over(&mut self, late: &QuarantinedAttempt, now: Instant) -> Option<QuarantinedAttempt> {
         if late.is_silent {
             return None;
         }
         if let Some(pool) = self.pools.get_mut(late.pool) {
-            let end = End::Silence(now.saturating_duration_since(late.sent));
+            let end = AttemptEnd::Silence(now.saturating_duration_since(late.sent));
             pool.ended(late.backend, end, late.is_charged, now);
         }
-        late.is_told.then_some(Quarantined { is_silent: true, is_charged: false, ..*late })
+        late.is_reported.then_some(QuarantinedAttempt { is_silent: true, is_charged: false, ..*late })
     }
 
-    /// Ends a tick, when all that was queued has left and all that could not was reported.
+    /// Ends a tick, after the queue was sent and failures were reported.
     pub fn end_tick<I: Io<Client = C>>(&mut self, io: &mut I, now: Instant) {
-        // Only now: until here something that was taken back may still have had to be counted for such a pool.
+        // Only now, because queries taken back in this tick may still count for such a pool.
         if self.pools.len() > self.pool_slots.len() {
             self.remove_unused_pools(io, now);
         }
@@ -143,17 +141,15 @@ impl<C: Client> Engine<C> {
         );
     }
 
-    /// When [`on_time`](Self::on_time) has something to do next.
+    /// Returns the next time at which [`on_time`](Self::on_time) has work.
     pub fn next_due(&self) -> Option<Instant> {
         self.timers.peek()
     }
 
-    /// The pool that has these sockets, and to which of its backends they lead.
     pub(super) fn owner(&self, sockets: SocketSetId) -> Option<(PoolSlot, BackendIndex)> {
         self.pools.iter().find_map(|(slot, pool)| Some((slot, pool.backend_of(sockets)?)))
     }
 
-    /// Fails attempts that were taken back from a backend that is down.
     fn fail_all<I: Io<Client = C>>(
         &mut self,
         io: &mut I,
@@ -162,7 +158,7 @@ impl<C: Client> Engine<C> {
         now: Instant,
     ) {
         if let Some(pool) = self.pools.get_mut(slot) {
-            taken.iter().for_each(|taken_by| pool.end_without_reply(backend, taken_by, End::Unreachable, now));
+            taken.iter().for_each(|taken_by| pool.end_without_reply(backend, taken_by, AttemptEnd::Unreachable, now));
         }
         for taken_by in taken.drain(..) {
             match taken_by {
@@ -177,8 +173,14 @@ impl<C: Client> Engine<C> {
 }
 
 impl Pool {
-    /// Notes that an attempt ended without a reply: there is no way to its backend, or it never left.
-    pub(super) fn end_without_reply(&mut self, backend: BackendIndex, taken_by: &TakenSlot, end: End, now: Instant) {
+    /// Counts an attempt that ended without a reply: its backend is unreachable or the query was not sent.
+    pub(super) fn end_without_reply(
+        &mut self,
+        backend: BackendIndex,
+        taken_by: &TakenSlot,
+        end: AttemptEnd,
+        now: Instant,
+    ) {
         let is_charged = match taken_by {
             SlotState::InFlight(_) => {
                 self.is_waited_for_no_more(backend);

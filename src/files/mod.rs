@@ -1,10 +1,8 @@
-//! The files that an operator names. Read are regular ones alone, so that nobody at another end is waited for; written are
-//! whole ones ([`NewFile`]).
+//! The files that an operator names. Only regular files are read, and files are written whole ([`NewFile`]).
 //!
-//! A FIFO, a device or a socket gives what its other end writes, whenever that is, and perhaps something else each time, while all that
-//! is read here is read again at a reload. Each of them is refused before it is opened: opening a FIFO waits, and opening some
-//! devices does something. What may still take for ever is a disk that is stalled, and so nothing here is called on a thread that
-//! others wait for.
+//! A FIFO, a device or a socket may block, and may deliver other data at a reload. Each is refused before it
+//! is opened, because opening a FIFO blocks, and opening some devices has effects. A stalled disk can still
+//! block forever, so a thread that others wait for must not call these functions.
 
 mod new_file;
 
@@ -20,12 +18,12 @@ use rustix::fs::OFlags;
 /// Opens a regular file.
 ///
 /// # Errors
-/// If it is none, which says what it is and what to do; or if it cannot be opened.
+/// If it is not a regular file, with its kind and a remedy; or if it cannot be opened.
 pub fn open(path: &Path) -> io::Result<File> {
     #[cfg(feature = "faults")]
     crate::faults::on_open(path);
     check(&fs::metadata(path)?)?;
-    // What has come in its place since it was looked at is not waited for either.
+    // A FIFO that has replaced the file since the check must not block either.
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = File::options().read(true).custom_flags(flags.bits() as i32).open(path)?;
     check(&file.metadata()?)?;
@@ -35,14 +33,13 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// Reads a regular file.
 ///
 /// # Errors
-/// Those of [`open`], and those of reading.
+/// If the file cannot be opened or read.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut octets = Vec::new();
     open(path)?.read_to_end(&mut octets)?;
     Ok(octets)
 }
 
-/// Refuses what is no regular file.
 fn check(metadata: &Metadata) -> io::Result<()> {
     let kind = metadata.file_type();
     if kind.is_file() {
@@ -52,7 +49,6 @@ fn check(metadata: &Metadata) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, message))
 }
 
-/// What something is that is no regular file.
 fn name_of(kind: FileType) -> &'static str {
     if kind.is_dir() {
         "a folder"
@@ -65,12 +61,11 @@ fn name_of(kind: FileType) -> &'static str {
     }
 }
 
-/// What to do about it, if that is not plain.
 fn remedy(kind: FileType) -> &'static str {
     if kind.is_dir() {
         ""
     } else {
-        ", for it is read again at each reload: write what it gives to a file and name that"
+        ", since it is read again at each reload: write its content to a file and name that file"
     }
 }
 
@@ -100,7 +95,7 @@ mod tests {
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
             assert!(error.to_string().starts_with(told), "{error}");
         };
-        let remedy = "expected a regular file, for it is read again at each reload: write what it gives to a file";
+        let remedy = "expected a regular file, since it is read again at each reload: write its content to a file";
         check(&at("fifo"), &format!("it is a FIFO (a pipe), {remedy}"));
         check(&at("link to a fifo"), &format!("it is a FIFO (a pipe), {remedy}"));
         check(&at("socket"), &format!("it is a socket, {remedy}"));

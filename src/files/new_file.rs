@@ -1,4 +1,4 @@
-//! A file that is written: there whole, under its name, or not at all.
+//! A file that appears under its name complete or not at all.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufWriter, Write};
@@ -7,25 +7,25 @@ use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, TempPath};
 
-/// Who may read a file that was not there before.
+/// The readers of a new file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readers {
-    /// Whom the umask lets. One that was there keeps its permissions.
+    /// The readers that the umask allows. An existing file keeps its permissions.
     Usual,
-    /// Its owner alone, whoever could read the one that was there.
+    /// The owner alone, whatever the permissions of an existing file.
     Owner,
 }
 
 /// An open file. Dropped before [`NewFile::finish`], it leaves no trace in the file system.
 #[derive(Debug)]
 pub enum NewFile {
-    /// A new file beside the one asked for, that takes its place at the end.
+    /// A temporary file that will replace the target.
     Replacing {
-        /// The new file.
+        /// The temporary file, buffered.
         file: BufWriter<File>,
-        /// Its name; dropping it removes the file.
+        /// The temporary name; dropping it removes the file.
         temporary: TempPath,
-        /// The file asked for.
+        /// The path of the target.
         path: PathBuf,
     },
     /// A pipe or a device: it can only be written to, and must never be replaced.
@@ -33,12 +33,12 @@ pub enum NewFile {
 }
 
 impl NewFile {
-    /// Opens the file. What stands under that name stays as it is, for now.
+    /// Opens a file for writing. An existing file stays as it is until [`NewFile::finish`].
     ///
     /// # Errors
-    /// If that is a folder, or there can be no file beside it.
+    /// If the path is a folder, or no file can be created beside it.
     pub fn open(path: &Path, readers: Readers) -> io::Result<Self> {
-        // A link stays a link: what it points to is replaced.
+        // A link stays a link: its target is replaced.
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let permissions = match fs::metadata(&path) {
             Ok(metadata) if metadata.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
@@ -52,12 +52,12 @@ impl NewFile {
         };
         let folder = folder_of(&path);
         let mode = match readers {
-            // As any new file: what the umask leaves of rw-rw-rw-.
+            // As any new file: rw-rw-rw- less the umask.
             Readers::Usual => 0o666,
             Readers::Owner => 0o600,
         };
         let new = Builder::new().prefix(".hedgerow-").permissions(Permissions::from_mode(mode)).tempfile_in(folder);
-        // The folder is what is wrong then, not a temporary name that nobody has heard of.
+        // The error names the folder, not the temporary file, which the operator does not know.
         let new = new.map_err(|error| {
             let kind = error.kind();
             io::Error::new(kind, format!("{kind}: folder {}", folder.display()))
@@ -69,11 +69,10 @@ impl NewFile {
         Ok(Self::Replacing { file: BufWriter::with_capacity(BUFFER, file), temporary, path })
     }
 
-    /// Makes what was written appear under the name asked for: on the disk, so that after a crash there is the old file or the
-    /// new one.
+    /// Gives the file its name, synced to the disk: after a crash there is the old file or the new one.
     ///
     /// # Errors
-    /// If there is no room, or the name cannot be had.
+    /// If the disk is full, or the file cannot be renamed.
     pub fn finish(self) -> io::Result<()> {
         match self {
             Self::Special(mut file) => file.flush(),
@@ -81,7 +80,8 @@ impl NewFile {
                 // Renaming may reach the disk before the data does: a crash would leave an empty file.
                 file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
                 temporary.persist(&path).map_err(|error| error.error)?;
-                // Only now is the new name on the disk too. A folder that we may write to, but not read, takes its time.
+                // Syncs the new name to the disk. This is skipped for a folder that may be written but not
+                // read.
                 match File::open(folder_of(&path)) {
                     Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
                     folder => folder?.sync_all(),
@@ -91,12 +91,10 @@ impl NewFile {
     }
 }
 
-/// The folder of a file.
 fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
-/// Octets written at a time.
 const BUFFER: usize = 256 << 10;
 
 impl Write for NewFile {
@@ -119,7 +117,7 @@ mod tests {
 
     use super::*;
 
-    /// Writes these words to a file, to its end.
+    /// Writes a file completely.
     fn write(path: &Path, words: &str) {
         let mut file = NewFile::open(path, Readers::Usual).expect("a folder that can be written to");
         file.write_all(words.as_bytes()).expect("room for a few words");

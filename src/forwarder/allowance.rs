@@ -1,109 +1,98 @@
-//! What limits leave of a response by UDP: all of it, TC=1 alone, or nothing; and when it leaves.
-//!
-//! Two are asked, and both count every response: the rate of responses to the client's prefix, where that is limited, and the
-//! pacing of what has waited (`limit/pacing.rs`).
+//! Limits on UDP responses: whole, truncated (TC=1), delayed or dropped. Two limits count every response: the
+//! response rate of the client's prefix, if configured, and the pacing of delayed responses
+//! (`limit/pacing.rs`).
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::Client;
-use crate::engine::{Client as _, Waiter};
+use super::ReplyChannel;
+use crate::engine::{ClientHandle as _, Waiter};
 use crate::limit::{Decision, Pace, Pacing, ResponseRate};
 use crate::wire::{self, CookieState, ResponseSubject};
 
-/// Whom a response goes to, as far as limits go.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Receiver {
-    /// Its address.
     pub(super) client: IpAddr,
-    /// What its cookie has shown, if it has one.
+    /// The result of the cookie check, if the query had a cookie.
     pub(super) cookie: Option<CookieState>,
-    /// Its query has waited, so that there may be many whose responses leave now.
     pub(super) has_waited: bool,
 }
 
 impl Receiver {
-    /// Who waits for a response. Only by UDP is anybody limited: who has come by TCP is where it says.
-    pub(super) fn of(waiter: &Waiter<Client>, now: Instant) -> Self {
+    /// Returns the receiver of a response. Only UDP is limited: a TCP client has proved its address.
+    pub(super) fn of(waiter: &Waiter<ReplyChannel>, now: Instant) -> Self {
         let Waiter { client, form, cookie, since, .. } = waiter;
         let cookie = form.cookie.map(|cookie| cookie.state).or_else(|| cookie.map(|cookie| cookie.state));
         Self { client: client.ip(), cookie, has_waited: Pacing::is_held(*since, now) }
     }
 
-    /// Whether it has shown that it is where its address says. RFC 7873 section 5.2.5: nobody is flooded in its name.
+    /// Returns true if the client has proved its address (RFC 7873 section 5.2.5), so no flood is forged.
     fn is_exempt(self) -> bool {
         self.cookie == Some(CookieState::Valid)
     }
 }
 
-/// What limits a worker's responses.
 #[derive(Clone, Copy)]
 pub(super) struct Allowance<'a> {
-    /// How many a second.
     pub(super) rate: Option<&'a ResponseRate>,
-    /// How much at once.
     pub(super) pacing: &'a Pacing,
-    /// Nothing is paced any more: the process ends.
+    /// True if the process is draining: no more pacing.
     pub(super) is_draining: bool,
     pub(super) now: Instant,
 }
 
-/// What becomes of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// It leaves, as it was.
+pub(super) enum ResponseFate {
     Leaves,
-    /// It leaves cut, or not at all: then it is left empty.
+    /// Sent truncated, or dropped if empty.
     Limited,
-    /// It asks the client for the cookie that it is given, in the place of TC.
+    /// Sent as a BADCOOKIE response with a cookie, instead of TC.
     AsksForCookie,
-    /// It leaves at this time, perhaps cut.
     Later {
         due: Instant,
-        /// Whether it was cut.
         is_cut: bool,
     },
 }
 
 impl Allowance<'_> {
-    /// Cuts a response as the limits want it; one that may not leave is left empty.
-    pub(super) fn apply(&self, receiver: Receiver, response: &mut Vec<u8>) -> Fate {
+    /// Applies the limits to a response. A response that must not be sent is left empty.
+    pub(super) fn apply(&self, receiver: Receiver, response: &mut Vec<u8>) -> ResponseFate {
         let Receiver { client, cookie, has_waited } = receiver;
         if receiver.is_exempt() || response.is_empty() {
-            return Fate::Leaves;
+            return ResponseFate::Leaves;
         }
         if let Some(rate) = self.rate.filter(|rate| rate.limits(client)) {
             let subject = ResponseSubject::of(response);
             match rate.decide(client, subject.name, subject.category, self.now) {
                 Decision::Pass => {}
-                // RFC 7873 section 5.2.3: who has a cookie of its own need not come by TCP, but with ours.
+                // RFC 7873 section 5.2.3: a client cookie suffices to retry by UDP with a server cookie.
                 Decision::Slip if cookie.is_some() => {
                     wire::ask_for_cookie(response);
-                    return Fate::AsksForCookie;
+                    return ResponseFate::AsksForCookie;
                 }
                 Decision::Slip => {
                     wire::shorten(response);
-                    return Fate::Limited;
+                    return ResponseFate::Limited;
                 }
                 Decision::Drop => {
                     response.clear();
-                    return Fate::Limited;
+                    return ResponseFate::Limited;
                 }
             }
         }
         if !has_waited || self.is_draining {
-            return Fate::Leaves;
+            return ResponseFate::Leaves;
         }
         match self.pacing.decide(client, response.len(), self.now) {
-            Pace::Whole(Duration::ZERO) => Fate::Leaves,
-            Pace::Whole(wait) => Fate::Later { due: self.now + wait, is_cut: false },
+            Pace::Whole(Duration::ZERO) => ResponseFate::Leaves,
+            Pace::Whole(wait) => ResponseFate::Later { due: self.now + wait, is_cut: false },
             Pace::Cut(wait) => {
                 wire::shorten(response);
-                Fate::Later { due: self.now + wait, is_cut: true }
+                ResponseFate::Later { due: self.now + wait, is_cut: true }
             }
             Pace::Drop => {
                 response.clear();
-                Fate::Limited
+                ResponseFate::Limited
             }
         }
     }

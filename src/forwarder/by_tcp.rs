@@ -1,7 +1,6 @@
-//! Asking by TCP where replies by UDP are being forged, or a backend refuses the cookie that it has given: an attempt that goes on
-//! over a connection of its own, which nobody can join who does not see it. It needs no cookie.
-//!
-//! Rare, so it may take a task and a connection. The race does not see it: its attempt goes on waiting.
+//! Attempts by TCP, if UDP replies are being forged or a backend rejects its own cookie. Each attempt gets a
+//! separate connection, which an off-path attacker cannot join, so no cookie is needed. Such attempts are
+//! rare, so each may cost a task and a connection. The attempt in the race continues to wait.
 
 use std::cell::RefCell;
 use std::io;
@@ -18,23 +17,19 @@ use crate::engine::{Outstanding, TcpQuery};
 use crate::net::tasks::{TaskKind, Tasks};
 use crate::wire;
 
-/// How many attempts of one worker are being made by TCP.
-///
-/// Who forges for more questions than that at a time, and knows the ports of all, delays the rest.
+/// Limits the attempts by TCP of one worker.
 pub(super) struct ByTcp {
     now: usize,
     most: usize,
-    /// The tasks of this worker.
     tasks: Tasks,
 }
 
 impl ByTcp {
-    /// None, and so many at most, whose tasks are among these.
     pub(super) fn new(most: usize, tasks: Tasks) -> Self {
         Self { now: 0, most, tasks }
     }
 
-    /// Begins one, with a header ahead of it if the backend wants to know who asks, whose reply `forwarder` gets. Returns whether there is room.
+    /// Starts an attempt whose reply `forwarder` gets, with an optional header. Returns false at the limit.
     pub(super) fn ask(
         &mut self,
         outstanding: Outstanding,
@@ -60,7 +55,6 @@ impl ByTcp {
 }
 
 impl Forwarder {
-    /// Takes the reply by TCP, or that there is none.
     fn on_reply_by_tcp(&mut self, outstanding: Outstanding, reply: Option<&[u8]>) {
         let now = std::time::Instant::now();
         self.outside.by_tcp.now -= 1;
@@ -70,12 +64,12 @@ impl Forwarder {
     }
 }
 
-/// Asks a backend over a connection that begins with this header, and waits for the reply. What answers something else is read past.
+/// Queries a backend over a new connection that begins with `header`. Skips replies to other questions.
 async fn ask(address: SocketAddr, header: Vec<u8>, mut query: Vec<u8>, question: &[u8]) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(address).await?;
     let id = rand::rng().random();
     wire::set_id(&mut query, id);
-    // RFC 1035 section 4.2.2: two octets of length before each message.
+    // RFC 1035 section 4.2.2: a length of two bytes before each message.
     let length = (query.len() as u16).to_be_bytes();
     stream.write_all(&[&header[..], &length, &query].concat()).await?;
     loop {
@@ -90,5 +84,5 @@ async fn ask(address: SocketAddr, header: Vec<u8>, mut query: Vec<u8>, question:
     }
 }
 
-/// Of so many connections to backends one is for this.
+/// One of this many backend connections is reserved for attempts by TCP.
 pub(super) const BY_TCP: usize = 8;

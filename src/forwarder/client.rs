@@ -1,4 +1,4 @@
-//! A client: who asked, and the way back. As small as can be, since each query in flight has one.
+//! Clients and their reply channels. A client is kept small, because each query in flight has one.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
@@ -11,52 +11,46 @@ use crate::net::xdp::LinkId;
 use crate::sight::explain::Event;
 use crate::wire::Transport;
 
-/// Who asked, and the way back.
+/// A client and its reply channel.
 #[derive(Clone, Debug)]
-pub enum Client {
-    /// By a datagram.
+pub enum ReplyChannel {
+    /// A client of a UDP listener.
     Udp {
-        /// The listener's number, the same in all workers.
+        /// The listener's number, equal in all workers.
         listener: u16,
-        /// The client's address.
+        /// The address of the client.
         peer: Peer,
-        /// The address that it asked, on a wildcard listener or by AF_XDP.
+        /// The local address, on a wildcard listener or by AF_XDP.
         local: Option<LocalAddress>,
-        /// How it came by AF_XDP, to the worker that has it.
+        /// The AF_XDP link of the query, valid for one worker.
         link: Option<LinkId>,
     },
-    /// By a datagram that a proxy passed on.
+    /// A client behind a proxy that sends datagrams.
     Proxied(Arc<ProxiedClient>),
-    /// By a connection, of whatever transport.
+    /// A client of a connection of any transport.
     Tcp(Arc<Responder>),
-    /// An operator who has a question explained.
+    /// An operator with an explained question.
     Admin(Operator),
 }
 
-/// A client whose datagrams a proxy passes on.
+/// A client behind a proxy that sends datagrams.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ProxiedClient {
-    /// Its own address, as the proxy says.
     pub(super) client: SocketAddr,
-    /// The way back.
     pub(super) way: DatagramWay,
 }
 
-/// Where the response to a datagram goes.
+/// The destination of a response by datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DatagramWay {
-    /// The listener's number, the same in all workers.
+    /// The listener's number, equal in all workers.
     pub(super) listener: u16,
-    /// Who sent it.
     pub(super) peer: Peer,
-    /// The address that was asked, on a wildcard listener or by AF_XDP.
     pub(super) local: Option<LocalAddress>,
-    /// How it came by AF_XDP, to the worker that has it.
     pub(super) link: Option<LinkId>,
 }
 
-impl Client {
-    /// The way back, if it came by a datagram.
+impl ReplyChannel {
     pub(super) fn datagram(&self) -> Option<DatagramWay> {
         match self {
             &Self::Udp { listener, peer, local, link } => Some(DatagramWay { listener, peer, local, link }),
@@ -65,7 +59,6 @@ impl Client {
         }
     }
 
-    /// The same for another worker, which knows nothing of links of this one.
     pub(super) fn for_another_worker(self) -> Self {
         match self {
             Self::Udp { listener, peer, local, link: _ } => Self::Udp { listener, peer, local, link: None },
@@ -77,7 +70,6 @@ impl Client {
         }
     }
 
-    /// Its address and port.
     pub(super) fn peer(&self) -> SocketAddr {
         match self {
             Self::Udp { peer, .. } => peer.address(),
@@ -87,7 +79,6 @@ impl Client {
         }
     }
 
-    /// The address of ours that a connection was made to, if it came by one.
     pub(super) fn connected_to(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(responder) => responder.asked(),
@@ -95,22 +86,22 @@ impl Client {
         }
     }
 
-    /// There is no response, which a connection has to be told.
+    /// Reports to the connection that there is no response.
     pub(super) fn respond_nothing(&self) {
         match self {
             Self::Udp { .. } | Self::Proxied(_) => {}
             Self::Tcp(responder) => responder.respond(|_| {}),
-            Self::Admin(operator) => operator.tell(Event::NoResponse),
+            Self::Admin(operator) => operator.send(Event::NoResponse),
         }
     }
 }
 
-impl engine::Client for Client {
+impl engine::ClientHandle for ReplyChannel {
     fn transport(&self) -> Transport {
         match self {
             Self::Udp { .. } | Self::Proxied(_) => Transport::Udp,
             Self::Tcp(responder) => responder.transport(),
-            // All of an answer is wanted.
+            // An operator wants the whole answer.
             Self::Admin(_) => Transport::Tcp,
         }
     }
@@ -145,29 +136,24 @@ impl engine::Client for Client {
     }
 }
 
-/// The address of a UDP client, in fewer octets than a [`SocketAddr`]: without a flow label, which the kernel tells nobody
-/// who has not asked for it, and without gaps.
+/// The address of a UDP client, smaller than a [`SocketAddr`]: without padding, and without the flow label,
+/// which the kernel does not report by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// The address.
     ip: IpAddr,
     port: [u8; 2],
-    /// The interface of a link-local address.
     scope: [u8; 4],
 }
 
 impl Peer {
-    /// The host to send to.
     pub(super) fn ip(self) -> IpAddr {
         self.ip
     }
 
-    /// The port to send to.
     pub(super) fn port(self) -> u16 {
         u16::from_ne_bytes(self.port)
     }
 
-    /// The address to send to.
     pub(super) fn address(self) -> SocketAddr {
         let port = u16::from_ne_bytes(self.port);
         match self.ip {

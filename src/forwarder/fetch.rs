@@ -1,24 +1,22 @@
-//! Fetching a whole answer by TCP, for a client that came by TCP and whose backend's reply was truncated (RFC 7766
-//! section 5). What fails here costs only this answer: a backend without TCP is not taken for dead.
-//!
-//! Here is what a reply is worth; who is asked when, over which connection, [`super::fetches`] says.
+//! Judges replies to fetches of whole answers by TCP, for a TCP client whose backend's reply was truncated
+//! (RFC 7766 section 5). A failure costs only this answer: a backend without TCP does not count as down.
+//! [`super::fetches`] schedules the queries.
 
 use std::time::Instant;
 
 use super::Forwarder;
-use super::fetches::Next;
+use super::fetches::FetchStep;
 use crate::engine::{RaceRef, rank};
-use crate::metrics::{Dropped, Fetched};
-use crate::net::streams::{Heard, Report, StreamKey};
+use crate::metrics::{DropReason, FetchResult};
+use crate::net::streams::{StreamKey, StreamMatch, StreamReport};
 use crate::policy::Rank;
 use crate::wire;
 
 impl Forwarder {
-    /// Takes what a connection to a backend reports.
-    pub(super) fn on_stream(&mut self, key: StreamKey, report: Report<'_>, now: Instant) {
+    pub(super) fn on_stream(&mut self, key: StreamKey, report: StreamReport<'_>, now: Instant) {
         match report {
-            Report::Message(message) => self.take_fetched(key, message, now),
-            Report::Ended(end) => {
+            StreamReport::Message(message) => self.take_fetched(key, message, now),
+            StreamReport::Ended(end) => {
                 for at in self.outside.fetches.lose(key, &end, now) {
                     self.pass_on(at, now);
                 }
@@ -27,21 +25,21 @@ impl Forwarder {
         self.end_tick(now);
     }
 
-    /// Takes a reply by TCP. One to anything else than was asked is read past, as one by UDP is.
+    /// Handles a reply by TCP. Skips a reply to another question, like one by UDP.
     fn take_fetched(&mut self, key: StreamKey, message: &[u8], now: Instant) {
         let counters = &self.outside.counters;
-        let Some(header) = wire::Header::read(message) else { return counters.dropped(Dropped::Malformed) };
+        let Some(header) = wire::Header::read(message) else { return counters.dropped(DropReason::Malformed) };
         let at = match self.outside.fetches.hear(key, header.id(), now) {
-            Heard::Waiting(at) => at,
-            Heard::Late => return counters.dropped(Dropped::Late),
-            Heard::Unknown => return counters.dropped(Dropped::Spoofed),
+            StreamMatch::Waiting(at) => at,
+            StreamMatch::Late => return counters.dropped(DropReason::Late),
+            StreamMatch::Unknown => return counters.dropped(DropReason::Spoofed),
         };
-        let Ok(reply) = wire::read_reply(message) else { return counters.dropped(Dropped::Malformed) };
+        let Ok(reply) = wire::read_reply(message) else { return counters.dropped(DropReason::Malformed) };
         let Some(fetch) = self.outside.fetches.get(at) else { return };
         if !reply.answers_question(&fetch.query.question) {
-            return counters.dropped(Dropped::Spoofed);
+            return counters.dropped(DropReason::Spoofed);
         }
-        // What is to be fetched is known to exist, so another's word that it does not is worth nothing.
+        // The answer is known to exist, so another backend's negative reply has no weight.
         let least = if fetch.is_passed_on() { Rank::Positive } else { Rank::Nodata };
         let reply = if fetch.is_ad_trusted() { reply } else { reply.without_authentic() };
         self.outside.fetches.settle(at, now);
@@ -52,7 +50,6 @@ impl Forwarder {
         self.engine.on_fetched(&mut self.outside, at, &reply, now);
     }
 
-    /// Looks at the fetches whose time has come.
     pub(super) fn on_fetches_due(&mut self, now: Instant) {
         while let Some(at) = self.outside.fetches.pop_due(now) {
             let next = self.outside.fetches.on_due(at, now);
@@ -60,16 +57,14 @@ impl Forwarder {
         }
     }
 
-    /// The backend that was asked does not give the whole answer.
     fn pass_on(&mut self, at: RaceRef, now: Instant) {
         let next = self.outside.fetches.pass_on(at, now);
         self.follow(at, next, now);
     }
 
-    /// Does what follows for a fetch.
-    fn follow(&mut self, at: RaceRef, next: Next, now: Instant) {
-        if let Next::Over { is_unsent } = next {
-            let result = if is_unsent { Fetched::Unsent } else { Fetched::Failed };
+    fn follow(&mut self, at: RaceRef, next: FetchStep, now: Instant) {
+        if let FetchStep::Over { is_unsent } = next {
+            let result = if is_unsent { FetchResult::Unsent } else { FetchResult::Failed };
             self.engine.on_fetch_failed(&mut self.outside, at, result, now);
         }
     }

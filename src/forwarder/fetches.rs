@@ -1,4 +1,4 @@
-//! The fetches of one worker: what is to be asked by TCP, which connection carries it, and what waits for a place on one.
+//! The fetches of one worker: the queue for TCP, the connections, and the assignment of fetches to them.
 //!
 //! ```text
 //!   add ──▶ queued for a backend ──place──▶ sent ──reply──▶ taken, and over
@@ -8,9 +8,8 @@
 //!        the next backend ◀───────────────────┘
 //! ```
 //!
-//! Nobody may have so much of this that others have none: clients have their turns one after the other, and of places on
-//! connections, of places in the queue and of connections no client and no backend holds more than is free
-//! ([`DynamicThreshold`]). Here is only what is asked where; what a reply is worth, [`super::fetch`] says.
+//! Clients take turns. No client and no backend may hold more slots on connections, slots in the queue or
+//! connections than are free ([`DynamicThreshold`]). [`super::fetch`] judges the replies.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,84 +18,59 @@ use std::time::{Duration, Instant};
 
 use crate::engine::{FetchFrom, FetchQuery, RaceRef};
 use crate::limit::{DynamicThreshold, FairQueue};
-use crate::net::streams::{Connection, End, Heard, Report, StreamKey, Streams};
+use crate::net::streams::{StreamConnection, StreamEnd, StreamKey, StreamMatch, StreamReport, Streams};
 use crate::net::tasks::Tasks;
 use crate::policy::timers::Timers;
 use crate::wire;
 
-/// Whom a fetch is for: an address of IPv4 or a prefix of IPv6.
+/// The client of a fetch: an IPv4 address or an IPv6 prefix.
 pub(super) type Party = IpAddr;
 
-/// The fetches of one worker.
 pub(super) struct Fetches {
-    /// The connections.
     streams: Streams<RaceRef>,
-    /// All fetches, by the number of the place of their race.
+    /// All fetches, by the slot number of their race.
     all: BTreeMap<u32, Fetch>,
-    /// When they have to be looked at.
     timers: Timers<RaceRef>,
-    /// The backends that are asked, or were of late.
-    backends: BTreeMap<SocketAddr, Backend>,
-    /// Places in the queue, by party.
+    backends: BTreeMap<SocketAddr, FetchBackend>,
     queued_of_parties: DynamicThreshold<Party>,
-    /// Places in the queue, by backend.
     queued_for_backends: DynamicThreshold<SocketAddr>,
-    /// Connections, by backend.
     connections: DynamicThreshold<SocketAddr>,
 }
 
 pub(super) struct Fetch {
     at: RaceRef,
     party: Party,
-    /// What is asked.
     pub(super) query: FetchQuery,
-    /// What a connection begins with to a backend that wants to know who asks.
+    /// The PROXY header at the start of a connection, for a backend that wants one.
     header: Vec<u8>,
-    /// The place in the order of its backends of the one that is asked.
     asked: usize,
-    stage: Stage,
-    /// When it has to be looked at.
+    stage: FetchStage,
     due: Instant,
-    /// Its connection was lost, and it was queued for the same backend once more.
+    /// True after a resend to the same backend because of a lost connection.
     is_resent: bool,
-    /// Some backend could be asked.
     has_left: bool,
 }
 
-/// Where a fetch is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// Between two places.
+enum FetchStage {
     Nowhere,
-    /// It waits for a place.
     Queued,
-    /// It waits for a reply.
-    Sent {
-        /// On this connection.
-        on: StreamKey,
-        id: u16,
-        /// Since then.
-        since: Instant,
-    },
+    Sent { on: StreamKey, id: u16, since: Instant },
 }
 
-struct Backend {
-    /// What waits for a place on its connections.
+struct FetchBackend {
     queue: FairQueue<Party, RaceRef>,
-    /// Places on its connections, by party.
     places: DynamicThreshold<Party>,
-    /// How long a connection is kept while nobody waits on it.
     idle: Duration,
-    /// It was seen to close connections after one reply: it gets one query on each until then.
+    /// The backend closes connections after one reply: until then each connection carries one query.
     one_at_a_time_until: Option<Instant>,
-    /// Connections could not be had for want of our own: those that there are must do until then.
+    /// Local resources for connections were missing: until then the existing connections must suffice.
     wanting_until: Option<Instant>,
-    /// It has no connection, and all that there may be are taken.
+    /// True if the backend has no connection, and all permitted connections are in use.
     is_waiting_for_room: bool,
 }
 
-impl Backend {
-    /// One that nothing is known of.
+impl FetchBackend {
     fn new() -> Self {
         Self {
             queue: FairQueue::new(),
@@ -108,53 +82,45 @@ impl Backend {
         }
     }
 
-    /// Whether it gets one query on each connection.
     fn is_one_at_a_time(&self, now: Instant) -> bool {
         self.one_at_a_time_until.is_some_and(|until| now < until)
     }
 
-    /// Learns from the end of a connection.
-    fn learn(&mut self, connection: &Connection<RaceRef>, end: &End, now: Instant) {
+    fn learn(&mut self, connection: &StreamConnection<RaceRef>, end: &StreamEnd, now: Instant) {
         match (end, connection.idle_since()) {
-            // RFC 7766 section 6.2.3: it keeps idle connections for less time than we do.
-            (End::Lost(_), Some(since)) if connection.heard() > 0 => {
+            // RFC 7766 section 6.2.3: the backend's idle timeout is shorter than ours.
+            (StreamEnd::Lost(_), Some(since)) if connection.heard() > 0 => {
                 self.idle = (now.saturating_duration_since(since) / 2).max(MIN_IDLE);
             }
-            (End::Lost(_), None) => {
-                // It read one query and not those behind it.
+            (StreamEnd::Lost(_), None) => {
+                // The backend read one query and not those behind it.
                 let was_pipelined = connection.waiting().iter().any(|waiting| waiting.since <= connection.heard_at());
                 if connection.heard() == 1 && was_pipelined {
                     self.one_at_a_time_until = Some(now + ONE_AT_A_TIME);
                 }
             }
-            (End::Closed, Some(_)) if !connection.is_retired() => self.idle = (self.idle * 2).min(IDLE),
-            (End::Unconnected(error), _) if is_want(error) => self.wanting_until = Some(now + BREATH),
-            (End::Lost(_) | End::Closed | End::Unconnected(_), _) => {}
+            (StreamEnd::Closed, Some(_)) if !connection.is_retired() => self.idle = (self.idle * 2).min(IDLE),
+            (StreamEnd::Unconnected(error), _) if is_want(error) => self.wanting_until = Some(now + BREATH),
+            (StreamEnd::Lost(_) | StreamEnd::Closed | StreamEnd::Unconnected(_), _) => {}
         }
     }
 }
 
-/// What has become of a fetch whose time had come, or whose backend failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
-    /// It waits, here or with another backend.
+pub(super) enum FetchStep {
     Waits,
-    /// Nobody is left to ask, or no time.
     Over {
-        /// It never left, for want of our own: of places, or of descriptors.
+        /// True if no query was sent because slots or descriptors were missing.
         is_unsent: bool,
     },
 }
 
 impl Fetches {
-    /// No fetch, and so many connections at most, whose tasks are among these. `report` is told of what comes on them.
-    ///
-    /// # Errors
-    /// If the operating system gives no randomness.
+    /// Creates an empty set for at most this many connections. Connection events go to `report`.
     pub(super) fn new(
         connections: usize,
         tasks: Tasks,
-        report: impl Fn(StreamKey, Report<'_>) + 'static,
+        report: impl Fn(StreamKey, StreamReport<'_>) + 'static,
     ) -> io::Result<Self> {
         Ok(Self {
             streams: Streams::new(tasks, report)?,
@@ -167,33 +133,29 @@ impl Fetches {
         })
     }
 
-    /// Adds a fetch, which is sent at once if there is a place. Returns whether there is room for it; if not, nothing is fetched.
-    ///
-    /// `header` goes ahead of it where a backend wants to know who asks.
+    /// Adds a fetch, and sends it at once if a slot is free. Returns false if the queue is full.
     pub(super) fn add(&mut self, at: RaceRef, query: FetchQuery, header: Vec<u8>, now: Instant) -> bool {
         let party = query.client.map_or(NOBODY, party_of);
         let Some(FetchFrom { address, .. }) = query.backends.first().copied() else { return false };
         let may_wait = self.may_wait(party, address);
         let due = (now + query.patience).min(query.deadline);
-        let stage = Stage::Nowhere;
+        let stage = FetchStage::Nowhere;
         let fetch = Fetch { at, party, query, header, asked: 0, stage, due, is_resent: false, has_left: false };
         self.all.insert(at.index(), fetch);
         self.timers.push(due, at);
         self.enqueue(at);
         self.dispatch(address, now);
-        if !may_wait && self.get(at).is_some_and(|fetch| fetch.stage == Stage::Queued) {
+        if !may_wait && self.get(at).is_some_and(|fetch| fetch.stage == FetchStage::Queued) {
             self.end(at, now);
             return false;
         }
         true
     }
 
-    /// A fetch, unless it is over.
     pub(super) fn get(&self, at: RaceRef) -> Option<&Fetch> {
         self.all.get(&at.index()).filter(|fetch| fetch.at == at)
     }
 
-    /// Takes out a fetch whose time has come.
     pub(super) fn pop_due(&mut self, now: Instant) -> Option<RaceRef> {
         while let Some((due, at)) = self.timers.pop_due(now) {
             if self.get(at).is_some_and(|fetch| fetch.due == due) {
@@ -203,7 +165,6 @@ impl Fetches {
         None
     }
 
-    /// When the next one has to be looked at.
     pub(super) fn next_due(&mut self) -> Option<Instant> {
         let all = &self.all;
         let is_meant =
@@ -212,36 +173,36 @@ impl Fetches {
         self.timers.peek()
     }
 
-    /// The time of a fetch has come: it goes on to the next backend if it has waited long enough for this one.
-    pub(super) fn on_due(&mut self, at: RaceRef, now: Instant) -> Next {
-        let Some(fetch) = self.all.get_mut(&at.index()) else { return Next::Over { is_unsent: false } };
+    /// Handles a due fetch, which moves to the next backend if it has waited long enough.
+    pub(super) fn on_due(&mut self, at: RaceRef, now: Instant) -> FetchStep {
+        let Some(fetch) = self.all.get_mut(&at.index()) else { return FetchStep::Over { is_unsent: false } };
         let patience = fetch.query.patience;
         let patient_until = match fetch.stage {
-            Stage::Sent { since, .. } => since + patience,
-            // It may wait on where it is: nobody else could answer.
-            Stage::Queued if fetch.asked + 1 == fetch.query.backends.len() => now + patience,
-            Stage::Queued | Stage::Nowhere => now,
+            FetchStage::Sent { since, .. } => since + patience,
+            // The last backend may still answer: the fetch keeps its place in the queue.
+            FetchStage::Queued if fetch.asked + 1 == fetch.query.backends.len() => now + patience,
+            FetchStage::Queued | FetchStage::Nowhere => now,
         };
         let until = patient_until.min(fetch.query.deadline);
         if now < until {
             fetch.due = until;
             self.timers.push(until, at);
-            return Next::Waits;
+            return FetchStep::Waits;
         }
-        if let Stage::Sent { on, since, .. } = fetch.stage
+        if let FetchStage::Sent { on, since, .. } = fetch.stage
             && let Some(connection) = self.streams.get(on)
             && (connection.heard_at() <= since || connection.late() >= PIPELINE)
         {
-            // Nothing came for so long, and what is sent after this would wait in vain too; or too much is owed.
+            // Nothing has arrived for that long, so later queries would wait in vain too; or too many replies
+            // are pending.
             self.streams.retire(on, now);
         }
         self.pass_on(at, now)
     }
 
-    /// The backend that was asked does not give the answer: the next one is asked, or nobody.
-    pub(super) fn pass_on(&mut self, at: RaceRef, now: Instant) -> Next {
+    pub(super) fn pass_on(&mut self, at: RaceRef, now: Instant) -> FetchStep {
         self.withdraw(at, now);
-        let Some(fetch) = self.all.get_mut(&at.index()) else { return Next::Over { is_unsent: false } };
+        let Some(fetch) = self.all.get_mut(&at.index()) else { return FetchStep::Over { is_unsent: false } };
         fetch.asked += 1;
         fetch.is_resent = false;
         match fetch.query.backends.get(fetch.asked).copied() {
@@ -250,25 +211,23 @@ impl Fetches {
                 self.timers.push(fetch.due, at);
                 self.enqueue(at);
                 self.dispatch(address, now);
-                Next::Waits
+                FetchStep::Waits
             }
             _ => {
                 let is_unsent = !fetch.has_left;
                 self.all.remove(&at.index());
-                Next::Over { is_unsent }
+                FetchStep::Over { is_unsent }
             }
         }
     }
 
-    /// For which fetch a message is that came on a connection.
-    pub(super) fn hear(&mut self, key: StreamKey, id: u16, now: Instant) -> Heard<RaceRef> {
+    pub(super) fn hear(&mut self, key: StreamKey, id: u16, now: Instant) -> StreamMatch<RaceRef> {
         self.streams.hear(key, id, now)
     }
 
-    /// The reply to a fetch has come: its ID and its place are free, whatever the reply is worth.
     pub(super) fn settle(&mut self, at: RaceRef, now: Instant) {
         let Some(fetch) = self.all.get_mut(&at.index()) else { return };
-        let Stage::Sent { on, id, .. } = std::mem::replace(&mut fetch.stage, Stage::Nowhere) else { return };
+        let FetchStage::Sent { on, id, .. } = std::mem::replace(&mut fetch.stage, FetchStage::Nowhere) else { return };
         fetch.has_left = true;
         let (address, party) = (fetch.address(), fetch.party);
         self.streams.settle(on, id, now);
@@ -281,23 +240,22 @@ impl Fetches {
         self.go_on(address, now);
     }
 
-    /// The fetch is over.
     pub(super) fn end(&mut self, at: RaceRef, now: Instant) {
         self.withdraw(at, now);
         self.all.remove(&at.index());
     }
 
-    /// A connection has ended. What waited on it is sent once more; returned is what cannot be, and has to ask another.
-    pub(super) fn lose(&mut self, key: StreamKey, end: &End, now: Instant) -> Vec<RaceRef> {
+    /// Ends a connection: resends its fetches, and returns those that must move to another backend.
+    pub(super) fn lose(&mut self, key: StreamKey, end: &StreamEnd, now: Instant) -> Vec<RaceRef> {
         let Some(connection) = self.streams.remove(key) else { return Vec::new() };
         let address = connection.address();
         self.connections.give_back(&address);
         if let Some(backend) = self.backends.get_mut(&address) {
             backend.learn(&connection, end, now);
         }
-        if matches!(end, End::Lost(_)) {
-            // What ended this one, a restart say, may have ended those too on which nobody waits, and nobody would know.
-            let is_suspect = |(_, other): &(StreamKey, &Connection<_>)| {
+        if matches!(end, StreamEnd::Lost(_)) {
+            // The same cause, such as a restart, may have ended the idle connections too, unnoticed.
+            let is_suspect = |(_, other): &(StreamKey, &StreamConnection<_>)| {
                 other.address() == address && other.idle_since().is_some() && other.heard() > 0
             };
             let suspects: Vec<_> = self.streams.iter().filter(is_suspect).map(|(key, _)| key).collect();
@@ -308,16 +266,16 @@ impl Fetches {
         for waiting in connection.waiting() {
             let at = waiting.user_data;
             let Some(fetch) = self.all.get_mut(&at.index()) else { continue };
-            fetch.stage = Stage::Nowhere;
+            fetch.stage = FetchStage::Nowhere;
             if let Some(backend) = self.backends.get_mut(&address) {
                 backend.places.give_back(&fetch.party);
             }
             let is_again = match end {
-                // RFC 7766 section 6.2.4: what was not answered when a connection closed is asked again.
-                End::Lost(_) | End::Closed => !std::mem::replace(&mut fetch.is_resent, true),
-                End::Unconnected(error) => is_want(error) && others,
+                // RFC 7766 section 6.2.4: pending queries are resent when their connection closes.
+                StreamEnd::Lost(_) | StreamEnd::Closed => !std::mem::replace(&mut fetch.is_resent, true),
+                StreamEnd::Unconnected(error) => is_want(error) && others,
             };
-            fetch.has_left |= !matches!(end, End::Unconnected(error) if is_want(error));
+            fetch.has_left |= !matches!(end, StreamEnd::Unconnected(error) if is_want(error));
             if is_again {
                 self.enqueue(at);
             } else {
@@ -328,27 +286,25 @@ impl Fetches {
         failed
     }
 
-    /// Whether one more fetch of a party may wait for a place with a backend. No backend has more of the queue than is free,
-    /// and of what a backend may have still no party has more than is left for others there.
+    /// Returns true if the queue for a backend has room for another fetch of a party.
     fn may_wait(&self, party: Party, address: SocketAddr) -> bool {
         let of_party = self.backends.get(&address).map_or(0, |backend| backend.queue.len_of(party));
         let left = self.queued_for_backends.free().saturating_sub(self.queued_for_backends.of(&address));
         of_party < left && self.queued_of_parties.fits(&party)
     }
 
-    /// Takes a fetch away from where it is.
     fn withdraw(&mut self, at: RaceRef, now: Instant) {
         let Some(fetch) = self.all.get_mut(&at.index()) else { return };
         let (address, party) = (fetch.address(), fetch.party);
         let Some(backend) = self.backends.get_mut(&address) else { return };
-        match std::mem::replace(&mut fetch.stage, Stage::Nowhere) {
-            Stage::Nowhere => return,
-            Stage::Queued => {
+        match std::mem::replace(&mut fetch.stage, FetchStage::Nowhere) {
+            FetchStage::Nowhere => return,
+            FetchStage::Queued => {
                 backend.queue.remove(party, &at);
                 self.queued_of_parties.give_back(&party);
                 self.queued_for_backends.give_back(&address);
             }
-            Stage::Sent { on, id, .. } => {
+            FetchStage::Sent { on, id, .. } => {
                 fetch.has_left = true;
                 backend.places.give_back(&party);
                 self.streams.abandon(on, id, now);
@@ -357,29 +313,28 @@ impl Fetches {
         self.go_on(address, now);
     }
 
-    /// Queues a fetch for the backend whose turn it is. Also above the bounds, which are for new ones.
+    /// Queues a fetch for its current backend, even above the limits, which apply to new fetches only.
     fn enqueue(&mut self, at: RaceRef) {
         let Some(fetch) = self.all.get_mut(&at.index()) else { return };
         let (address, party) = (fetch.address(), fetch.party);
-        fetch.stage = Stage::Queued;
+        fetch.stage = FetchStage::Queued;
         self.queued_of_parties.take(party);
         self.queued_for_backends.take(address);
         if self.backends.len() >= BACKENDS_KNOWN {
             let connections = &self.connections;
             self.backends.retain(|address, backend| !backend.queue.is_empty() || connections.of(address) > 0);
         }
-        self.backends.entry(address).or_insert_with(Backend::new).queue.push(party, at);
+        self.backends.entry(address).or_insert_with(FetchBackend::new).queue.push(party, at);
     }
 
-    /// A place, or a connection, of this backend is free: what waits for it goes on, and so do those that wait for room.
+    /// After a backend's slot or connection is freed, sends its queued fetches and those that wait for room.
     fn go_on(&mut self, address: SocketAddr, now: Instant) {
         let waiting = self.backends.iter().filter(|(_, backend)| backend.is_waiting_for_room);
         let waiting: Vec<_> = waiting.map(|(address, _)| *address).collect();
-        // Those that have none first.
+        // Backends without a connection come first.
         waiting.into_iter().chain([address]).for_each(|address| self.dispatch(address, now));
     }
 
-    /// Sends what waits for a backend, as long as there are places.
     fn dispatch(&mut self, address: SocketAddr, now: Instant) {
         while let Some(backend) = self.backends.get_mut(&address) {
             backend.is_waiting_for_room = false;
@@ -405,31 +360,31 @@ impl Fetches {
                 false => wire::write_without_opt(&query.message, query.opt_at, out),
             });
             fetch.stage = match id {
-                Some(id) => Stage::Sent { on, id, since: now },
-                // Longer than a frame: nobody can be asked this, which its time will tell.
+                Some(id) => FetchStage::Sent { on, id, since: now },
+                // The query is longer than a frame: no backend can be queried, and the fetch times out.
                 None => {
-                    self.backends.entry(address).or_insert_with(Backend::new).places.give_back(&party);
-                    Stage::Nowhere
+                    self.backends.entry(address).or_insert_with(FetchBackend::new).places.give_back(&party);
+                    FetchStage::Nowhere
                 }
             };
             if header.is_some() {
-                // It is this client's, who may have no other answer.
+                // The connection carries this client's header, and no other client may use it.
                 self.streams.retire(on, now);
             }
         }
     }
 
-    /// The connection for the next query to a backend: the one with the fewest that wait, or another if they are many or if
-    /// there is none. What is sent once more takes a fresh one.
+    /// Returns a connection for the next query: the least loaded one, or a new one if that is busy or none
+    /// exists. A resend takes a fresh connection.
     fn choose(&mut self, address: SocketAddr, is_resent: bool, now: Instant) -> Option<StreamKey> {
         let backend = self.backends.get_mut(&address)?;
         let pipeline = if backend.is_one_at_a_time(now) { 1 } else { PIPELINE };
-        let has_place = |(_, connection): &(StreamKey, &Connection<_>)| {
+        let has_place = |(_, connection): &(StreamKey, &StreamConnection<_>)| {
             connection.address() == address && !connection.is_retired() && connection.waiting().len() < pipeline
         };
-        // Of those that are idle the one used last, so that the others can end.
+        // The most recently used idle connection, so that the others can expire.
         let order =
-            |connection: &Connection<_>| (connection.waiting().len(), connection.idle_since().map(|at| now - at));
+            |connection: &StreamConnection<_>| (connection.waiting().len(), connection.idle_since().map(|at| now - at));
         let kept = self.streams.iter().filter(has_place).min_by_key(|(_, connection)| order(connection));
         let kept = kept.map(|(key, connection)| (key, connection.waiting().len(), connection.heard() > 0));
         let is_wanted = match kept {
@@ -440,7 +395,7 @@ impl Fetches {
         if is_wanted { self.open(address, &[], now).or(kept) } else { kept }
     }
 
-    /// Another connection to a backend, which begins with these octets, if one may be had.
+    /// Opens a connection that begins with `ahead`, if the limits permit it.
     fn open(&mut self, address: SocketAddr, ahead: &[u8], now: Instant) -> Option<StreamKey> {
         let backend = self.backends.get_mut(&address)?;
         let has = self.connections.of(&address);
@@ -448,7 +403,7 @@ impl Fetches {
         if is_wanting || has >= CONNECTIONS_A_BACKEND {
             return None;
         }
-        // The first is for whoever comes; more are not had by a few backends at the cost of those that have none.
+        // Every backend may have one connection. Further ones must leave room for backends without any.
         let free = self.connections.free();
         if free > 0 && has * CONNECTIONS_A_BACKEND <= free {
             self.connections.take(address);
@@ -461,7 +416,6 @@ impl Fetches {
         None
     }
 
-    /// Closes the connection on which nobody has waited for the longest time.
     fn make_room(&mut self, now: Instant) {
         let idle = self.streams.iter().filter(|(_, connection)| !connection.is_retired());
         let idle = idle.filter_map(|(key, connection)| connection.idle_since().map(|since| (since, key)));
@@ -472,28 +426,25 @@ impl Fetches {
 }
 
 impl Fetch {
-    /// Whether a backend was asked before the present one, whose reply shows that there is an answer.
+    /// Returns true if an earlier backend was queried, whose reply shows that an answer exists.
     pub(super) fn is_passed_on(&self) -> bool {
         self.asked > 0
     }
 
-    /// The backend whose turn it is.
     fn address(&self) -> SocketAddr {
         self.query.backends[self.asked].address
     }
 
-    /// True if AD of its answer is trusted.
     pub(super) fn is_ad_trusted(&self) -> bool {
         self.query.backends[self.asked].is_ad_trusted
     }
 
-    /// Whether that wants to know who asks.
     fn wants_header(&self) -> bool {
         self.query.backends[self.asked].wants_header
     }
 }
 
-/// Whom fetches for a client at this address are for: as one holder has many addresses of IPv6, all of a /56 are one.
+/// Returns the party of a client address. One holder has many IPv6 addresses, so a /56 is one party.
 pub(super) fn party_of(client: IpAddr) -> Party {
     match client {
         IpAddr::V4(_) => client,
@@ -501,10 +452,9 @@ pub(super) fn party_of(client: IpAddr) -> Party {
     }
 }
 
-/// The party of fetches that no client waits for.
 pub(super) const NOBODY: Party = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-/// Whether a connection could not be made for want of our own, which says nothing about the backend.
+/// Returns true if a connect failed because a local resource was missing, which is no fault of the backend.
 fn is_want(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -513,36 +463,35 @@ fn is_want(error: &io::Error) -> bool {
     )
 }
 
-/// Connections of one worker to one backend. RFC 7766 section 6.2.2 asks for one where that does; more help where a backend
-/// answers in order and one answer takes long.
+/// Connections of one worker to one backend. RFC 7766 section 6.2.2 recommends one where that suffices. More
+/// help if a backend answers in order and one answer is slow.
 const CONNECTIONS_A_BACKEND: usize = 4;
 
-/// Queries that wait on one connection. Servers read on while they work on some dozens (Unbound and BIND answer out of order;
-/// ours takes 128), and this many short answers take a round trip, not a place in a queue.
+/// Pending queries on one connection. Servers process several dozen at once (Unbound and BIND answer out of
+/// order; our authority takes 128), and this many short answers take one round trip.
 const PIPELINE: usize = 32;
 
-/// Queries that wait on each connection before another is opened.
+/// Pending queries on each connection before another is opened.
 const SPREAD: usize = 8;
 
-/// Fetches of one worker that wait for a place: at a thousand answers a second, which four connections give at 100 ms each,
-/// what waits in it longer is of no more use to its client.
+/// Queued fetches of one worker. Four connections at 100 ms per answer give a thousand answers a second, so a
+/// longer queue would outlast the clients.
 const QUEUE: usize = 1024;
 
-/// How long a connection is kept while nobody waits on it: less than the 10 s after which Knot DNS and our own TS close, so that as a
-/// rule it is we who close, and no query meets a connection that is closing.
+/// The idle timeout. Knot DNS and our authority close after 10 s; with a shorter time we close first, and no
+/// query meets a closing connection.
 const IDLE: Duration = Duration::from_secs(8);
 
-/// The least of that for a backend that closes earlier: below it nothing is left to be gained.
+/// The smallest idle timeout for a backend that closes earlier. A smaller one gains nothing.
 const MIN_IDLE: Duration = Duration::from_millis(100);
 
-/// How long a backend gets one query on a connection after it was seen to close after the first. Such servers are rarely
-/// mended.
+/// The time for which a backend that closes after one query gets one per connection. Few are ever fixed.
 const ONE_AT_A_TIME: Duration = Duration::from_secs(600);
 
-/// How long no further connection is tried to a backend that has one, after the process was out of descriptors or ports.
+/// The pause between further connects to a backend, after the process ran out of descriptors or ports.
 const BREATH: Duration = Duration::from_millis(100);
 
-/// Backends about which something is remembered; above that those that nobody uses are forgotten.
+/// Backends with recorded state. Above this number, unused ones are forgotten.
 const BACKENDS_KNOWN: usize = 1024;
 
 #[cfg(test)]

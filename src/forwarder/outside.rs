@@ -1,4 +1,4 @@
-//! The I/O of a worker's engine: backend sockets, connections, listeners, and the ways to other workers and to the prober.
+//! The I/O of a worker's engine: backend sockets, connections, listeners, other workers and the prober.
 
 use std::cell::{OnceCell, RefCell};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -8,57 +8,45 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::by_tcp::ByTcp;
-use super::explain::Explained;
+use super::explain::ExplainedRace;
 use super::fetches::Fetches;
-use super::responses::{Delivery, Way};
-use super::{Client, Forwarder, HandOver, Shared};
+use super::responses::{ClientOutput, Delivery};
+use super::{Forwarder, HandOver, ReplyChannel, SharedForwarder};
 use crate::cache::ResponseFor;
 use crate::engine::single_flight::WorkerId;
 use crate::engine::{
-    AskedFor, Client as _, Destination, FetchQuery, Io, LateReport, NotSent, Outstanding, Quarantined, RaceRef,
-    RaceReport, Resolution, Said, SentAttempt, TakenSlot, TcpQuery, Waiter,
+    AskedFor, ClientHandle as _, Destination, FetchQuery, Io, LateReport, NotSent, Outstanding, QuarantinedAttempt,
+    RaceRef, RaceReport, ResponseOrigin, ResponseSummary, SentAttempt, TakenSlot, TcpQuery, Waiter,
 };
-use crate::metrics::{Counters, Dropped};
-use crate::net::backend_sockets::{BackendSockets, Refused, StreamWay, TlsSource};
+use crate::metrics::{Counters, DropReason};
+use crate::net::backend_sockets::{BackendSockets, StreamWay, TlsSource, UnsentMessage};
 use crate::net::proxy_protocol::ClientHeader;
-use crate::net::refusal::Refusal;
+use crate::net::refusal::SendRefusal;
 use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::state::{ForwarderState, HealthEvent, HealthSignal, SharedBackend, SharedPool};
 use crate::taps::{AttemptMessage, WorkerTaps};
 use crate::wire::{self, Reply};
 
-/// What a worker's engine decides with.
-pub(super) struct Outside {
-    /// The worker's number.
+pub(super) struct WorkerIo {
     pub(super) me: WorkerId,
-    /// The forwarder, for tasks that come back later.
+    /// A reference to the forwarder for tasks that report later.
     pub(super) this: Rc<OnceCell<Weak<RefCell<Forwarder>>>>,
-    /// The state in force.
     pub(super) state: Arc<ForwarderState>,
-    /// What the workers share.
-    pub(super) shared: Arc<Shared>,
-    /// The sockets to the backends, and what waits on them.
-    pub(super) backend_sockets: BackendSockets<Outstanding, Quarantined>,
-    /// Queries that could not be sent, for the engine to hear of before the tick ends.
-    pub(super) refused: Vec<Refused<Outstanding, Quarantined>>,
-    /// Whole answers that are fetched by TCP.
+    pub(super) shared: Arc<SharedForwarder>,
+    pub(super) backend_sockets: BackendSockets<Outstanding, QuarantinedAttempt>,
+    /// Queries that could not be sent. The engine handles them before the tick ends.
+    pub(super) refused: Vec<UnsentMessage<Outstanding, QuarantinedAttempt>>,
     pub(super) fetches: Fetches,
-    /// Attempts that are being made by TCP.
     pub(super) by_tcp: ByTcp,
-    /// The way out to the clients.
-    pub(super) way: Way,
-    /// The backends that are asked by stream.
+    pub(super) way: ClientOutput,
     pub(super) by_stream: Vec<(SocketSetId, Arc<SharedBackend>)>,
-    /// What is counted.
     pub(super) counters: Arc<Counters>,
-    /// What observes queries.
     pub(super) taps: Rc<WorkerTaps>,
-    /// The question that is being explained, if one is.
-    pub(super) explained: Option<Explained>,
+    pub(super) explained: Option<ExplainedRace>,
 }
 
-impl Io for Outside {
-    type Client = Client;
+impl Io for WorkerIo {
+    type Client = ReplyChannel;
 
     fn add_backend(&mut self, backend: &Arc<SharedBackend>) -> SocketSetId {
         if !backend.is_by_stream() {
@@ -89,7 +77,7 @@ impl Io for Outside {
 
     fn send(
         &mut self,
-        Destination { sockets, avoid, asked_for }: Destination<'_, Client>,
+        Destination { sockets, avoid, asked_for }: Destination<'_, ReplyChannel>,
         outstanding: Outstanding,
         attempt: &SentAttempt<'_>,
         now: Instant,
@@ -104,7 +92,7 @@ impl Io for Outside {
             write(slot, out);
             if taps.are_on() {
                 wire::set_id(out, slot.id());
-                taps.attempt(&told_attempt(attempt, now, None, out));
+                taps.attempt(&attempt_message(attempt, now, None, out));
             }
         };
         let queued = match header {
@@ -116,7 +104,7 @@ impl Io for Outside {
 
     fn heard(&mut self, attempt: &SentAttempt<'_>, sent: Instant, reply: &Reply<'_>, now: Instant) {
         if self.taps.are_on() {
-            self.taps.attempt(&told_attempt(attempt, sent, Some(now), reply.as_wire()));
+            self.taps.attempt(&attempt_message(attempt, sent, Some(now), reply.as_wire()));
         }
     }
 
@@ -132,7 +120,7 @@ impl Io for Outside {
         self.backend_sockets.release(slot, now);
     }
 
-    fn quarantine(&mut self, slot: QuerySlot, now: Instant, note: impl FnOnce(Outstanding) -> Quarantined) {
+    fn quarantine(&mut self, slot: QuerySlot, now: Instant, note: impl FnOnce(Outstanding) -> QuarantinedAttempt) {
         self.backend_sockets.quarantine(slot, now, note);
     }
 
@@ -157,8 +145,8 @@ impl Io for Outside {
         self.backend_sockets.set_of(socket)
     }
 
-    fn tell_struck(&mut self, socket: SocketId, told: &mut Vec<Outstanding>) {
-        self.backend_sockets.tell_struck(socket, told);
+    fn report_struck(&mut self, socket: SocketId, attempts: &mut Vec<Outstanding>) {
+        self.backend_sockets.report_struck(socket, attempts);
     }
 
     fn take_struck(&mut self, socket: SocketId, taken: &mut Vec<TakenSlot>) {
@@ -169,12 +157,12 @@ impl Io for Outside {
         self.backend_sockets.take_waiting(sockets, taken);
     }
 
-    fn ask_by_tcp(&mut self, outstanding: Outstanding, query: TcpQuery, asked_for: AskedFor<'_, Client>) -> bool {
+    fn ask_by_tcp(&mut self, outstanding: Outstanding, query: TcpQuery, asked_for: AskedFor<'_, ReplyChannel>) -> bool {
         let header = self.header(asked_for, || true).map(|header| header.octets).unwrap_or_default();
         self.by_tcp.ask(outstanding, query, header, self.this.get().cloned().unwrap_or_default())
     }
 
-    fn fetch(&mut self, race: RaceRef, query: FetchQuery, asked_for: AskedFor<'_, Client>, now: Instant) -> bool {
+    fn fetch(&mut self, race: RaceRef, query: FetchQuery, asked_for: AskedFor<'_, ReplyChannel>, now: Instant) -> bool {
         let is_wanted = query.backends.iter().any(|backend| backend.wants_header);
         let header = if is_wanted { self.header(asked_for, || true) } else { None };
         self.fetches.add(race, query, header.map(|header| header.octets).unwrap_or_default(), now)
@@ -182,35 +170,41 @@ impl Io for Outside {
 
     fn respond(
         &mut self,
-        waiter: &Waiter<Client>,
-        resolution: &Resolution<'_>,
+        waiter: &Waiter<ReplyChannel>,
+        resolution: &ResponseOrigin<'_>,
         now: Instant,
-        write: impl FnOnce(&ResponseFor<'_>, &mut Vec<u8>) -> Option<Said>,
+        write: impl FnOnce(&ResponseFor<'_>, &mut Vec<u8>) -> Option<ResponseSummary>,
     ) {
         self.respond_in_form(waiter, resolution, now, write);
     }
 
-    fn respond_nothing(&mut self, waiter: &Waiter<Client>, resolution: &Resolution<'_>, question: &[u8], now: Instant) {
+    fn respond_nothing(
+        &mut self,
+        waiter: &Waiter<ReplyChannel>,
+        resolution: &ResponseOrigin<'_>,
+        question: &[u8],
+        now: Instant,
+    ) {
         if self.taps.are_on() && !waiter.client.is_admin() {
             let delivery = Delivery::of(waiter, resolution, now);
-            self.taps.told(&delivery.told(Some(question), &[], None));
+            self.taps.response(&delivery.tapped(Some(question), &[], None));
         }
         waiter.client.respond_nothing();
     }
 
-    fn hand_over(&mut self, to: WorkerId, message: &[u8], client: Client) {
+    fn hand_over(&mut self, to: WorkerId, message: &[u8], client: ReplyChannel) {
         let worker = self.shared.workers.get(usize::from(to.0));
         let Some(Ok(place)) = worker.map(|worker| worker.try_reserve()) else {
-            // More come than it can take; who asked does so again.
-            self.counters.dropped(Dropped::Overload);
+            // The other worker is overloaded. The client will retry.
+            self.counters.dropped(DropReason::Overload);
             return client.respond_nothing();
         };
         self.shared.on_the_way[usize::from(to.0)].fetch_add(1, Relaxed);
         place.send(HandOver { message: message.to_vec(), client: client.for_another_worker() });
     }
 
-    fn tell_prober(&mut self, backend: &Arc<SharedBackend>, signal: HealthSignal) {
-        // If it is gone, the process is ending.
+    fn signal_prober(&mut self, backend: &Arc<SharedBackend>, signal: HealthSignal) {
+        // A closed channel means that the process is ending.
         let _ = self.shared.health_events.send(HealthEvent { backend: Arc::clone(backend), what: signal });
     }
 
@@ -228,44 +222,42 @@ impl Io for Outside {
             "race over"
         );
         let is_explained = report.is_explained && self.explain_race(&report);
-        let is_told = self.taps.tell_slow_races() && report.is_slow() && self.tell_slow(&report);
-        is_explained || is_told
+        let is_reported = self.taps.reports_slow_races() && report.is_slow() && self.report_slow(&report);
+        is_explained || is_reported
     }
 
     fn late_reply(&mut self, late: LateReport<'_>) {
         self.explain_late(&late);
-        if self.taps.tell_slow_races() {
-            self.taps.late_reply(late.sent, |asked_at| late.told(asked_at));
+        if self.taps.reports_slow_races() {
+            self.taps.late_reply(late.sent, |asked_at| late.as_json(asked_at));
         }
     }
 }
 
-impl Outside {
-    /// Counts a slow race and tells of it. Returns whether it is told.
-    fn tell_slow(&self, report: &RaceReport<'_>) -> bool {
-        // What an operator alone has asked for is told to him.
+impl WorkerIo {
+    /// Counts a slow race and records it. Returns true if it was recorded.
+    fn report_slow(&self, report: &RaceReport<'_>) -> bool {
+        // A race for an operator alone is reported only to the operator.
         if report.is_explained && report.waiters <= 1 {
             return false;
         }
         report.pool.state.counters[usize::from(self.me.0)].slow_races.increment();
-        self.taps.slow_race(report.race.started(), report.now, |at| report.told(at))
+        self.taps.slow_race(report.race.started(), report.now, |at| report.as_json(at))
     }
 }
 
-impl Outside {
-    /// The header that tells a backend who asks, if it is to be told.
+impl WorkerIo {
     #[inline]
-    fn header(&self, asked_for: AskedFor<'_, Client>, is_stream: impl FnOnce() -> bool) -> Option<ClientHeader> {
+    fn header(&self, asked_for: AskedFor<'_, ReplyChannel>, is_stream: impl FnOnce() -> bool) -> Option<ClientHeader> {
         match asked_for {
-            AskedFor::Untold => None,
+            AskedFor::Hidden => None,
             AskedFor::Ourselves => Some(ClientHeader::new(None, is_stream())),
             AskedFor::Client(client) => Some(self.header_of(client, is_stream())),
         }
     }
 
-    /// The header that names a client, and the address of ours that it asked.
     #[cold]
-    fn header_of(&self, client: &Client, is_stream: bool) -> ClientHeader {
+    fn header_of(&self, client: &ReplyChannel, is_stream: bool) -> ClientHeader {
         let peer = client.peer();
         let asked = client.datagram().and_then(|way| self.way.asked_at(way)).or_else(|| client.connected_to());
         let asked = asked.unwrap_or_else(|| match peer {
@@ -275,7 +267,6 @@ impl Outside {
         ClientHeader::new((!client.is_admin()).then_some((peer, asked)), is_stream)
     }
 
-    /// How a backend is asked by stream, as the state in force has it.
     fn stream_way(&self, backend: &Arc<SharedBackend>) -> StreamWay {
         let is_its = |pool: &&Arc<SharedPool>| pool.backends.iter().any(|other| Arc::ptr_eq(other, backend));
         let pool = self.state.pools.iter().find(is_its);
@@ -299,12 +290,10 @@ impl Outside {
         }
     }
 
-    /// The backend that is asked by these connections.
     pub(super) fn backend_of(&self, sockets: SocketSetId) -> Option<&SharedBackend> {
         self.by_stream.iter().find(|(other, _)| *other == sockets).map(|(_, backend)| &**backend)
     }
 
-    /// The rules of connections may be others now.
     pub(super) fn refresh_stream_ways(&mut self) {
         for place in 0..self.by_stream.len() {
             let (sockets, backend) = &self.by_stream[place];
@@ -314,28 +303,27 @@ impl Outside {
     }
 }
 
-/// What is told of a message to a backend, or from one.
-fn told_attempt<'a>(
+fn attempt_message<'a>(
     attempt: &SentAttempt<'a>,
     sent: Instant,
     received: Option<Instant>,
     octets: &'a [u8],
 ) -> AttemptMessage<'a> {
     let SentAttempt { hash, pool, backend, kind, since } = *attempt;
-    let SharedBackend { name, address, .. } = &**pool.backend(backend);
-    let (pool, address) = (&pool.config.name, address.socket);
-    AttemptMessage { pool, backend: name, address, kind, hash, since, sent, received, octets }
+    let backend = pool.backend(backend);
+    let SharedBackend { name, address, .. } = &**backend;
+    let (pool, address, transport) = (&pool.config.name, address.socket, backend.transport());
+    AttemptMessage { pool, backend: name, address, transport, kind, hash, since, sent, received, octets }
 }
 
-/// Why a query could not leave, in the engine's words.
-pub(super) fn not_sent(why: Refusal) -> NotSent {
+pub(super) fn not_sent(why: SendRefusal) -> NotSent {
     match why {
-        // Of both it is known beforehand that nothing comes, and the next backend is asked at once.
-        Refusal::Unreachable | Refusal::Paused => NotSent::Unreachable,
-        Refusal::Unsent(want) => NotSent::Want(want),
-        Refusal::Full => NotSent::Full,
+        // Both mean that no reply can come, so the engine queries the next backend at once.
+        SendRefusal::Unreachable | SendRefusal::Paused => NotSent::Unreachable,
+        SendRefusal::Unsent(want) => NotSent::Want(want),
+        SendRefusal::Full => NotSent::Full,
     }
 }
 
-/// Octets for which a query's buffer has room at once; longer names make it grow, once.
+/// The initial buffer size of a query in bytes. Longer names make the buffer grow once.
 pub(super) const USUAL_QUERY: usize = 128;

@@ -1,5 +1,4 @@
-//! Responses that leave later, so that what has waited does not leave as a pulse (`limit/pacing.rs`): each at its time, and no
-//! more of them than take [`MAX_OCTETS`].
+//! Delayed responses, which spread a burst (`limit/pacing.rs`), with at most [`MAX_OCTETS`] in all.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -8,32 +7,25 @@ use std::time::Instant;
 use super::client::Peer;
 use crate::net::batch::LocalAddress;
 
-/// The responses of one worker that leave later.
 #[derive(Default)]
-pub(super) struct Paced {
-    /// The next to leave first.
+pub(super) struct PacedResponses {
     queue: BinaryHeap<Later>,
     octets: usize,
-    /// Tells those of one time apart, in the order in which they came.
+    /// Orders responses with the same time by arrival.
     serial: u64,
 }
 
-/// A response, and where it goes.
 pub(super) struct Later {
-    /// When it leaves.
     due: Instant,
-    /// Which of those that leave then.
     serial: u64,
     pub(super) listener: u16,
     pub(super) peer: Peer,
-    /// From which address of ours.
     pub(super) local: Option<LocalAddress>,
-    /// The response.
     pub(super) message: Box<[u8]>,
 }
 
-impl Paced {
-    /// Keeps a response until its time. Returns whether there is room for it.
+impl PacedResponses {
+    /// Keeps a response until its time. Returns false if there is no room.
     pub(super) fn push(
         &mut self,
         due: Instant,
@@ -50,36 +42,33 @@ impl Paced {
         true
     }
 
-    /// Takes out a response whose time has come.
     pub(super) fn pop_due(&mut self, now: Instant) -> Option<Later> {
         self.queue.peek().filter(|later| later.due <= now)?;
         let later = self.queue.pop()?;
         self.octets -= later.message.len() + size_of::<Later>();
         if self.queue.is_empty() {
-            // What paced an attack is not kept for the next.
+            // Memory that paced an attack is freed.
             self.queue = BinaryHeap::new();
         }
         Some(later)
     }
 
-    /// When the last one leaves, or later.
+    /// Returns an upper bound on the time of the last response.
     pub(super) fn last_due(&self) -> Option<Instant> {
         self.queue.iter().map(|later| later.due).max()
     }
 
-    /// When the next one leaves.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.queue.peek().map(|later| later.due)
     }
 
-    /// Whether none is left.
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 }
 
 impl Ord for Later {
-    /// A heap gives the greatest first.
+    /// Reversed, because a heap returns the greatest first.
     fn cmp(&self, other: &Self) -> Ordering {
         (other.due, other.serial).cmp(&(self.due, self.serial))
     }
@@ -99,7 +88,7 @@ impl PartialEq for Later {
 
 impl Eq for Later {}
 
-/// Octets that the responses of one worker may take which leave later. Where that is not enough, what is left is not sent.
+/// Bytes of the delayed responses of one worker. Responses beyond that are dropped.
 const MAX_OCTETS: usize = 8 << 20;
 
 #[cfg(test)]
@@ -109,7 +98,6 @@ mod tests {
 
     use super::*;
 
-    /// Where a response goes.
     fn way() -> (u16, Peer, Option<LocalAddress>) {
         (0, SocketAddr::from(([127, 0, 0, 1], 53)).into(), None)
     }
@@ -117,7 +105,7 @@ mod tests {
     #[test]
     fn each_leaves_at_its_time_and_in_order() {
         let now = Instant::now();
-        let mut paced = Paced::default();
+        let mut paced = PacedResponses::default();
         for (number, millis) in [20, 10, 10, 0].into_iter().enumerate() {
             assert!(paced.push(now + Duration::from_millis(millis), way(), &[number as u8]));
         }
@@ -134,7 +122,7 @@ mod tests {
     #[test]
     fn there_are_no_more_than_take_so_many_octets() {
         let now = Instant::now();
-        let mut paced = Paced::default();
+        let mut paced = PacedResponses::default();
         let count = (0..MAX_OCTETS).take_while(|_| paced.push(now, way(), &[0; 1_000])).count();
         assert_eq!(count, MAX_OCTETS / (1_000 + size_of::<Later>()));
         assert!(paced.pop_due(now).is_some() && paced.push(now, way(), &[0; 1_000]));

@@ -1,13 +1,12 @@
-//! Taking queries in: each is read once, and what the engine needs to know of it is made for a few at a time.
+//! Receives queries: reads each message once, and prepares the engine's input for a few at a time.
 //!
 //! ```text
 //!   first pass    every message: read it, look at its cookie, fold its question, hash that, find its pool
-//!   between       the cache fetches what it will look at for all of them (cache/memory_prefetch.rs)
-//!   second pass   every message, in the order in which they came: refuse it, or hand it to the engine with what was made
+//!   between       the CPU prefetches the cache memory for all of them (cache/memory_prefetch.rs)
+//!   second pass   every message, in the order in which they came: refuse it, or pass it to the engine
 //! ```
 //!
-//! Queries by datagram come in batches; one by TCP, or one that another worker hands over, is a batch of one. Nothing is decided
-//! about a query that depends on the others of its batch.
+//! Datagrams come in batches; other queries are batches of one. No decision depends on the rest of a batch.
 
 use std::cell::LazyCell;
 use std::iter;
@@ -18,28 +17,28 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::client::{DatagramWay, ProxiedClient};
-use super::{Client, Forwarder, HandOver};
+use super::{Forwarder, HandOver, ReplyChannel};
 use crate::config::PoolIndex;
-use crate::engine::{self, Client as _, HashedQuestion, Reason, ValidQuery, prefetch_memory};
+use crate::engine::{self, ClientHandle as _, HashedQuestion, LookupReason, ValidQuery, prefetch_memory};
 use crate::limit::{Access, Cookies, OwnAddresses};
-use crate::metrics::Dropped;
+use crate::metrics::DropReason;
 use crate::net::batch::{Datagram, RecvBatch};
 use crate::net::clock;
 use crate::net::tcp::Responder;
-use crate::net::udp::Socket;
+use crate::net::udp::ListenerSocket;
 use crate::net::xdp::LinkId;
 use crate::state::{ForwarderState, Routes, Target};
-use crate::taps::{Side, Taken};
-use crate::wire::{self, Cookie, MalformedCookie, Query, QuestionFlags, Rcode, RecordType, Rejected};
+use crate::taps::{Side, TapQuery};
+use crate::wire::{self, Cookie, MalformedCookie, Query, QueryRejection, QuestionFlags, Rcode, RecordType};
 
 impl Forwarder {
-    /// Takes the datagrams that a listener has received.
+    /// Handles the datagrams that a listener has received.
     pub fn take_batch(&mut self, listener: u16, batch: &RecvBatch, now: Instant) {
         let datagrams = (0..batch.len()).filter_map(|index| batch.datagram(index));
         self.take_datagrams(listener, datagrams.map(|datagram| (datagram, None)), now);
     }
 
-    /// Takes datagrams for a listener, each with how it came by AF_XDP, if it did.
+    /// Handles datagrams of a listener, each with its AF_XDP link if there is one.
     pub fn take_datagrams<'d>(
         &mut self,
         listener: u16,
@@ -52,70 +51,73 @@ impl Forwarder {
             return self.take_proxied(listener, &socket, datagrams, now);
         }
         let messages = datagrams.map(|(Datagram { bytes, peer, local, .. }, link)| {
-            let client = Client::Udp { listener, peer: peer.into(), local, link };
+            let client = ReplyChannel::Udp { listener, peer: peer.into(), local, link };
             (bytes, client)
         });
-        self.take(messages, Reason::Query, now);
+        self.take(messages, LookupReason::Query, now);
     }
 
-    /// Takes datagrams of which some come from proxies, with a header that tells whose they are.
     #[cold]
     fn take_proxied<'d>(
         &mut self,
         listener: u16,
-        socket: &Socket,
+        socket: &ListenerSocket,
         datagrams: impl Iterator<Item = (Datagram<'d>, Option<LinkId>)>,
         now: Instant,
     ) {
         let counters = Arc::clone(&self.outside.counters);
         let messages = datagrams.filter_map(|(Datagram { bytes, peer, local, .. }, link)| {
             let Some((client, message)) = socket.proxies().unwrap(peer, bytes) else {
-                counters.dropped(Dropped::Proxy);
+                counters.dropped(DropReason::Proxy);
                 return None;
             };
             let way = DatagramWay { listener, peer: peer.into(), local, link };
             let client = match client == peer {
-                true => Client::Udp { listener, peer: way.peer, local, link },
-                false => Client::Proxied(Arc::new(ProxiedClient { client, way })),
+                true => ReplyChannel::Udp { listener, peer: way.peer, local, link },
+                false => ReplyChannel::Proxied(Arc::new(ProxiedClient { client, way })),
             };
             Some((message, client))
         });
-        self.take(messages, Reason::Query, now);
+        self.take(messages, LookupReason::Query, now);
     }
 
-    /// Counts queries that were dropped unread, because more came than could be answered.
+    /// Counts queries that were dropped unread because of overload.
     pub fn count_overload(&self, queries: u64) {
-        self.outside.counters.dropped_many(Dropped::Overload, queries);
+        self.outside.counters.dropped_many(DropReason::Overload, queries);
     }
 
-    /// Takes a query that came by TCP.
+    /// Handles a query that came by TCP.
     pub fn take_stream_query(&mut self, message: &[u8], responder: &Responder, now: Instant) {
-        let client = Client::Tcp(Arc::new(responder.clone()));
-        self.take(iter::once((message, client)), Reason::Query, now);
+        let client = ReplyChannel::Tcp(Arc::new(responder.clone()));
+        self.take(iter::once((message, client)), LookupReason::Query, now);
     }
 
-    /// Takes a query that another worker has handed over.
+    /// Handles a query from another worker.
     pub fn take_handed_over(&mut self, query: &HandOver, now: Instant) {
         self.outside.shared.on_the_way[usize::from(self.outside.me.0)].fetch_sub(1, Relaxed);
-        self.take(iter::once((&query.message[..], query.client.clone())), Reason::HandedOver, now);
+        self.take(iter::once((&query.message[..], query.client.clone())), LookupReason::HandedOver, now);
     }
 
-    /// Takes messages, which ends a tick.
-    fn take<'m>(&mut self, mut messages: impl Iterator<Item = (&'m [u8], Client)>, reason: Reason, now: Instant) {
+    fn take<'m>(
+        &mut self,
+        mut messages: impl Iterator<Item = (&'m [u8], ReplyChannel)>,
+        reason: LookupReason,
+        now: Instant,
+    ) {
         let mut folded = std::mem::take(&mut self.folded);
-        // The time of day, for cookies: few clients have any.
+        // The time of day, needed only for cookies, which few clients have.
         let today = LazyCell::new(clock::unix_now_serial as fn() -> u32);
         while self.take_some(&mut messages, &mut folded, reason, &today, now) {}
         self.folded = folded;
         self.end_tick(now);
     }
 
-    /// Takes the next few messages, and says whether there may be more. Their questions are folded into `folded`.
+    /// Handles the next few messages. Returns true if there may be more. `folded` gets their questions.
     fn take_some<'m>(
         &mut self,
-        messages: &mut impl Iterator<Item = (&'m [u8], Client)>,
+        messages: &mut impl Iterator<Item = (&'m [u8], ReplyChannel)>,
         folded: &mut Vec<u8>,
-        reason: Reason,
+        reason: LookupReason,
         today: &LazyCell<u32>,
         now: Instant,
     ) -> bool {
@@ -123,7 +125,8 @@ impl Forwarder {
         folded.clear();
         let ForwarderState { routes, access, cookies, .. } = &*self.outside.state;
         let cookies = cookies.as_deref();
-        let reader = Reader { shared: &self.outside.shared.engines, own: &self.own, access, routes, cookies, today };
+        let reader =
+            MessageReader { shared: &self.outside.shared.engines, own: &self.own, access, routes, cookies, today };
         for (arrival, (message, client)) in arrivals.iter_mut().zip(messages) {
             *arrival = Some(reader.read(message, client, folded));
         }
@@ -135,32 +138,34 @@ impl Forwarder {
         arrivals[TOGETHER - 1].is_some()
     }
 
-    /// Takes one message that has been read: answers it at once if there is something wrong with it, else hands it to the engine.
-    fn take_one(&mut self, arrival: &Arrival<'_>, folded: &[u8], reason: Reason, now: Instant) {
-        let Arrival { message, client, cookie, content } = arrival;
+    /// Handles one message: rejects it, answers it, or passes it to the engine.
+    fn take_one(&mut self, arrival: &ReceivedMessage<'_>, folded: &[u8], reason: LookupReason, now: Instant) {
+        let ReceivedMessage { message, client, cookie, content } = arrival;
         #[cfg(feature = "faults")]
         crate::faults::on_message(message);
-        // What was handed over was counted by who did that.
-        if reason == Reason::Query && !matches!(content, Content::Nothing(_)) {
+        // The other worker has already counted the query.
+        if reason == LookupReason::Query && !matches!(content, ReceivedContent::Nothing(_)) {
             self.outside.counters.query(client.transport());
             self.outside.counters.cookie(cookie);
             if self.outside.taps.are_on() {
-                self.tell_taken(arrival, folded, now);
+                self.report_received(arrival, folded, now);
             }
         }
         let cookie = cookie.ok().flatten();
         match content {
-            Content::Nothing(reason) => {
+            ReceivedContent::Nothing(reason) => {
                 self.outside.counters.dropped(*reason);
                 client.respond_nothing();
             }
-            Content::Refused(rcode) => self.outside.refuse(message, *rcode, cookie.as_ref(), client, now),
-            Content::Prohibited(query) => self.outside.prohibit(message, query.as_ref(), cookie.as_ref(), client, now),
-            Content::Own(query) => self.outside.answer_own((message, query), cookie.as_ref(), client, now),
-            Content::Query { query, pool, question } => {
+            ReceivedContent::Refused(rcode) => self.outside.refuse(message, *rcode, cookie.as_ref(), client, now),
+            ReceivedContent::Prohibited(query) => {
+                self.outside.prohibit(message, query.as_ref(), cookie.as_ref(), client, now)
+            }
+            ReceivedContent::Own(query) => self.outside.answer_own((message, query), cookie.as_ref(), client, now),
+            ReceivedContent::Query { query, pool, question } => {
                 let state = &self.outside.state;
                 if query.is_signed && message.len() > usize::from(state.edns_udp_size) {
-                    // Nothing of it can be left out, and it does not fit into a datagram.
+                    // No part of the query can be left out, and it does not fit into a datagram.
                     return self.outside.refuse(message, Rcode::FORMERR, cookie.as_ref(), client, now);
                 }
                 let question = question.hashed(folded);
@@ -170,99 +175,84 @@ impl Forwarder {
         }
     }
 
-    /// Tells who observes of a query.
-    fn tell_taken(&self, arrival: &Arrival<'_>, folded: &[u8], now: Instant) {
-        let Arrival { message, client, .. } = arrival;
+    fn report_received(&self, arrival: &ReceivedMessage<'_>, folded: &[u8], now: Instant) {
+        let ReceivedMessage { message, client, .. } = arrival;
         let local = match client {
-            Client::Udp { .. } | Client::Proxied(_) => client.datagram().and_then(|way| self.outside.way.asked_at(way)),
-            Client::Tcp(_) | Client::Admin(_) => client.connected_to(),
+            ReplyChannel::Udp { .. } | ReplyChannel::Proxied(_) => {
+                client.datagram().and_then(|way| self.outside.way.asked_at(way))
+            }
+            ReplyChannel::Tcp(_) | ReplyChannel::Admin(_) => client.connected_to(),
         };
         let hash = arrival.asked(folded).map(|(_, question)| question.hash);
         let (client, transport) = (client.peer(), client.transport());
-        self.outside.taps.taken(&Taken { side: Side::Forwarder, client, local, transport, now, hash, message });
+        self.outside.taps.taken(&TapQuery { side: Side::Forwarder, client, local, transport, now, hash, message });
     }
 }
 
-/// A message that has come, read.
-struct Arrival<'m> {
-    /// Its octets.
+struct ReceivedMessage<'m> {
     message: &'m [u8],
-    /// Who sent it.
-    client: Client,
-    /// What it gets for its COOKIE option.
+    client: ReplyChannel,
     cookie: Result<Option<Cookie>, MalformedCookie>,
-    content: Content<'m>,
+    content: ReceivedContent<'m>,
 }
 
-impl Arrival<'_> {
-    /// The pool that it is for and what it asks, if it asks anything.
+impl ReceivedMessage<'_> {
     fn asked<'f>(&self, folded: &'f [u8]) -> Option<(PoolIndex, HashedQuestion<'f>)> {
         match &self.content {
-            Content::Query { pool, question, query: _ } => Some((*pool, question.hashed(folded))),
-            Content::Nothing(_) | Content::Refused(_) | Content::Prohibited(_) | Content::Own(_) => None,
+            ReceivedContent::Query { pool, question, query: _ } => Some((*pool, question.hashed(folded))),
+            ReceivedContent::Nothing(_)
+            | ReceivedContent::Refused(_)
+            | ReceivedContent::Prohibited(_)
+            | ReceivedContent::Own(_) => None,
         }
     }
 }
 
-/// What a message is.
-enum Content<'m> {
-    /// Nothing that may be answered.
-    Nothing(Dropped),
-    /// A query that is answered with this rcode.
+enum ReceivedContent<'m> {
+    Nothing(DropReason),
     Refused(Rcode),
-    /// A message of a client that is not to be answered, and its query, if it is one.
+    /// From a client without access; with its query, if it is one.
     Prohibited(Option<Query<'m>>),
-    /// A query that the LS answers itself.
     Own(Query<'m>),
-    /// A query for the engine.
     Query {
-        /// As it stands in its message.
         query: Query<'m>,
-        /// The number of its pool in the state.
         pool: PoolIndex,
-        question: Folded,
+        question: FoldedQuestion,
     },
 }
 
-/// Where a question stands among those that are folded, and what goes with it.
-struct Folded {
-    /// Its octets.
+struct FoldedQuestion {
     at: Range<usize>,
-    /// RD, CD and DO of its query.
     flags: QuestionFlags,
     hash: u64,
 }
 
-impl Folded {
-    /// The question as it is looked for.
+impl FoldedQuestion {
     fn hashed<'f>(&self, folded: &'f [u8]) -> HashedQuestion<'f> {
         HashedQuestion { octets: folded.get(self.at.clone()).unwrap_or_default(), flags: self.flags, hash: self.hash }
     }
 }
 
-/// What messages are read with.
-struct Reader<'a> {
-    /// Has the hash of questions.
-    shared: &'a engine::Shared,
-    /// Where no client is.
+struct MessageReader<'a> {
+    shared: &'a engine::SharedEngineState,
     own: &'a OwnAddresses,
-    /// Who is answered.
     access: &'a Access,
-    /// From names to pools.
     routes: &'a Routes,
-    /// Gives cookies, if clients get any.
     cookies: Option<&'a Cookies>,
-    /// Seconds since 1970.
     today: &'a LazyCell<u32>,
 }
 
-impl Reader<'_> {
-    /// Reads one message, and folds its question behind those before.
-    fn read<'m>(&self, message: &'m [u8], client: Client, folded: &mut Vec<u8>) -> Arrival<'m> {
+impl MessageReader<'_> {
+    fn read<'m>(&self, message: &'m [u8], client: ReplyChannel, folded: &mut Vec<u8>) -> ReceivedMessage<'m> {
         if let Some(DatagramWay { peer, local, .. }) = client.datagram()
             && self.own.are_source(peer.ip(), peer.port(), local.map(|local| local.ip()))
         {
-            return Arrival { message, client, cookie: Ok(None), content: Content::Nothing(Dropped::Source) };
+            return ReceivedMessage {
+                message,
+                client,
+                cookie: Ok(None),
+                content: ReceivedContent::Nothing(DropReason::Source),
+            };
         }
         let read = wire::read_query(message);
         let answer = |cookies: &Cookies| cookies.answer(&read, message, client.ip(), || **self.today);
@@ -270,40 +260,46 @@ impl Reader<'_> {
         let is_admitted = self.access.admits(client.ip());
         let content = match cookie {
             Ok(_) => self.content(read, is_admitted, folded),
-            Err(MalformedCookie) if !is_admitted => Content::Prohibited(None),
+            Err(MalformedCookie) if !is_admitted => ReceivedContent::Prohibited(None),
             // RFC 7873 section 5.2.2.
-            Err(MalformedCookie) => Content::Refused(Rcode::FORMERR),
+            Err(MalformedCookie) => ReceivedContent::Refused(Rcode::FORMERR),
         };
-        Arrival { message, client, cookie, content }
+        ReceivedMessage { message, client, cookie, content }
     }
 
-    /// What a message is that was read.
-    fn content<'m>(&self, read: Result<Query<'m>, Rejected>, is_admitted: bool, folded: &mut Vec<u8>) -> Content<'m> {
+    fn content<'m>(
+        &self,
+        read: Result<Query<'m>, QueryRejection>,
+        is_admitted: bool,
+        folded: &mut Vec<u8>,
+    ) -> ReceivedContent<'m> {
         let query = match read {
-            Ok(query) if !is_admitted => return Content::Prohibited(Some(query)),
+            Ok(query) if !is_admitted => return ReceivedContent::Prohibited(Some(query)),
             Ok(query) => query,
-            // Nothing that answers these is safe: two servers could answer each other for ever.
-            Err(Rejected::Short | Rejected::NotAQuery) => return Content::Nothing(Dropped::Malformed),
-            Err(Rejected::Answer(_)) if !is_admitted => return Content::Prohibited(None),
-            Err(Rejected::Answer(rcode)) => return Content::Refused(rcode),
+            // No answer to these is safe: two servers could answer each other forever.
+            Err(QueryRejection::Short | QueryRejection::NotAQuery) => {
+                return ReceivedContent::Nothing(DropReason::Malformed);
+            }
+            Err(QueryRejection::Answer(_)) if !is_admitted => return ReceivedContent::Prohibited(None),
+            Err(QueryRejection::Answer(rcode)) => return ReceivedContent::Refused(rcode),
         };
         // A zone transfer is between a secondary and its primary; through a balancer it would mix zones.
         if matches!(query.question.qtype(), RecordType::AXFR | RecordType::IXFR) {
-            return Content::Refused(Rcode::REFUSED);
+            return ReceivedContent::Refused(Rcode::REFUSED);
         }
         let start = folded.len();
         let flags = query.fold_question(folded);
         let at = start..folded.len();
         let octets = folded.get(at.clone()).unwrap_or_default();
-        let question = Folded { flags, hash: self.shared.hash(octets), at };
+        let question = FoldedQuestion { flags, hash: self.shared.hash(octets), at };
         match self.routes.target(question.hashed(folded).qname()) {
-            Target::Pool(pool) => Content::Query { query, pool, question },
-            Target::Own => Content::Own(query),
-            Target::Nobody => Content::Refused(Rcode::REFUSED),
+            Target::Pool(pool) => ReceivedContent::Query { query, pool, question },
+            Target::Own => ReceivedContent::Own(query),
+            Target::NoPool => ReceivedContent::Refused(Rcode::REFUSED),
         }
     }
 }
 
-/// Messages that are read before the first of them is admitted: as many reads of memory as a core has under way at a time, and
-/// few enough that what was fetched for the first is still there for the last.
+/// Messages read before the first of them is handled: as many memory reads as a core has in progress at a
+/// time, and few enough that the first prefetched data is still cached at the end.
 pub(super) const TOGETHER: usize = 8;

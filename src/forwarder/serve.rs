@@ -1,5 +1,5 @@
-//! Reading the LS's sockets: one task for each listener and one for all backends, which hand what they read to the
-//! worker's [`Forwarder`] and never hold it while they wait.
+//! Reads the forwarder's sockets: one task for each listener and one for all backends. The tasks never hold
+//! the worker's [`Forwarder`] across an await.
 
 use std::cell::RefCell;
 use std::io;
@@ -12,16 +12,13 @@ use tokio::io::unix::AsyncFd;
 use super::Forwarder;
 use crate::net::batch::{BATCH, RecvBatch};
 use crate::net::busy_poll::BusyPoll;
-use crate::net::udp::{Socket, inbox};
+use crate::net::udp::{ListenerSocket, inbox};
 
-/// Takes queries from a listener for as long as it is polled.
-///
-/// # Errors
-/// If the socket has left the runtime.
+/// Handles queries of a listener while it is polled.
 pub async fn take_queries(
     forwarder: Rc<RefCell<Forwarder>>,
     listener: u16,
-    socket: Rc<Socket>,
+    socket: Rc<ListenerSocket>,
     mut busy_poll: BusyPoll,
 ) -> io::Result<()> {
     let mut batch = inbox();
@@ -36,21 +33,18 @@ pub async fn take_queries(
             forwarder.borrow().count_overload(dropped);
         }
         if has_more {
-            // There may be more, but what is in flight is finished first: replies and connections have their turn.
+            // There may be more, but replies and connections go first, so that queries in flight finish.
             tokio::task::yield_now().await;
         }
     }
 }
 
-/// Takes what has arrived at a listener by now, before it closes.
-pub fn take_last_queries(forwarder: &RefCell<Forwarder>, listener: u16, socket: &Socket) {
+/// Handles the datagrams that are already queued at a listener before it closes.
+pub fn take_last_queries(forwarder: &RefCell<Forwarder>, listener: u16, socket: &ListenerSocket) {
     socket.receive_last(|batch| forwarder.borrow_mut().take_batch(listener, batch, Instant::now()));
 }
 
-/// Takes replies from all backends, whose sockets are `watched`, for as long as it is polled.
-///
-/// # Errors
-/// If the sockets have left the runtime.
+/// Handles replies of all backends, whose sockets are `watched`, while it is polled.
 pub async fn take_replies(
     forwarder: Rc<RefCell<Forwarder>>,
     watched: AsyncFd<OwnedFd>,
@@ -61,7 +55,7 @@ pub async fn take_replies(
     loop {
         let mut ready = busy_poll.wait(watched.readable()).await?;
         if forwarder.borrow().hears_xdp() {
-            // It may be the alarm. A reply that has arrived is taken before it, or a hedge would be paid for its attempt.
+            // Maybe the alarm. An arrived reply goes first, or a hedge would be sent for its attempt.
             tokio::task::yield_now().await;
         }
         let has_more = forwarder.borrow_mut().hear_backends(&mut events, &mut received, Instant::now());
@@ -74,5 +68,5 @@ pub async fn take_replies(
     }
 }
 
-/// Octets of the longest reply that is read whole. Backends are told `edns_udp_size`, which is at most this.
+/// Bytes of the longest reply that is read whole. Backends get `edns_udp_size`, which is at most this.
 const MAX_REPLY: usize = 4096;

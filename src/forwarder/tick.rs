@@ -1,20 +1,20 @@
-//! Ticks of the event loop: the worker is woken, hears what the backends have said, lets the engine look at the races whose time
-//! has come, and at the end sends everything that was queued.
+//! Ticks of the event loop: the worker wakes, reads the backends' replies, lets the engine handle due races,
+//! and sends everything that was queued.
 
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::outside::{Outside, not_sent};
-use super::{Client, Forwarder};
-use crate::engine::{Engine, Outstanding, Quarantined};
-use crate::metrics::Dropped;
-use crate::net::backend_sockets::{BackendSockets, End, Ended, Event, RecvError, Refused};
+use super::outside::{WorkerIo, not_sent};
+use super::{Forwarder, ReplyChannel};
+use crate::engine::{Engine, Outstanding, QuarantinedAttempt};
+use crate::metrics::DropReason;
+use crate::net::backend_sockets::{BackendSockets, ConnectionEnd, EndedConnection, Event, RecvError, UnsentMessage};
 use crate::net::batch::RecvBatch;
 use crate::policy::query_slots::SocketId;
 use crate::wire::first_message;
 
 impl Forwarder {
-    /// Takes what the backend sockets have: replies, ICMP errors, the alarm.
+    /// Handles the events of backend sockets: replies, ICMP errors, the alarm.
     pub fn hear_backends(&mut self, events: &mut Vec<Event>, batch: &mut RecvBatch, now: Instant) -> bool {
         let has_more = self.outside.backend_sockets.ready(events);
         events.extend(self.unread.drain(..).map(Event::Socket));
@@ -22,13 +22,13 @@ impl Forwarder {
         for event in events.drain(..) {
             match event {
                 Event::Alarm => is_time = true,
-                Event::Socket(socket) if BackendSockets::<Outstanding, Quarantined>::is_connection(socket) => {
+                Event::Socket(socket) if BackendSockets::<Outstanding, QuarantinedAttempt>::is_connection(socket) => {
                     self.drain_connection(socket, now);
                 }
                 Event::Socket(socket) => self.drain_socket(socket, batch, now),
             }
         }
-        // Last, or a hedge would be paid for an attempt whose reply is here already.
+        // Last, because otherwise a hedge would be sent for an attempt whose reply has already arrived.
         if is_time {
             self.engine.on_time(&mut self.outside, now);
             self.on_fetches_due(now);
@@ -37,8 +37,8 @@ impl Forwarder {
         has_more || !self.unread.is_empty()
     }
 
-    /// Reads a backend socket until it is empty, or until others have waited long enough: it is not reported again, so it is
-    /// remembered for the next tick.
+    /// Reads a backend socket until it is empty or its share of the tick is used. The poller does not report
+    /// the socket again, so an unfinished one is noted for the next tick.
     fn drain_socket(&mut self, socket: SocketId, batch: &mut RecvBatch, now: Instant) {
         for _ in 0..BATCHES_A_TICK {
             match self.outside.backend_sockets.recv(socket, batch) {
@@ -55,7 +55,7 @@ impl Forwarder {
         self.unread.push(socket);
     }
 
-    /// Reads a connection until nothing more comes, or until others have waited long enough.
+    /// Reads a connection until it is empty or its share of the tick is used.
     #[cold]
     #[inline(never)]
     fn drain_connection(&mut self, connection: SocketId, now: Instant) {
@@ -79,52 +79,50 @@ impl Forwarder {
         }
     }
 
-    /// Takes the datagrams that a backend socket has received.
     fn take_replies(&mut self, socket: SocketId, batch: &RecvBatch, now: Instant) {
         for index in 0..batch.len() {
             match batch.datagram(index) {
                 Some(datagram) if !datagram.is_truncated => {
                     self.engine.on_reply(&mut self.outside, socket, datagram.bytes, now);
                 }
-                _ => self.outside.counters.dropped(Dropped::Malformed),
+                _ => self.outside.counters.dropped(DropReason::Malformed),
             }
         }
     }
 
-    /// Takes a datagram that came by AF_XDP, if it is from a backend to a port of this LS, and says whether it is. When all that came with it
-    /// are taken, the tick is to be [ended](Self::end_tick).
+    /// Handles a datagram by AF_XDP and returns true if a backend sent it to a port of this forwarder. The
+    /// caller [ends](Self::end_tick) the tick after the whole batch.
     pub fn take_reply_by_xdp(&mut self, from: SocketAddr, to: SocketAddr, message: &[u8], now: Instant) -> bool {
         let Some(socket) = self.outside.backend_sockets.socket_between(to, from) else { return false };
         self.engine.on_reply(&mut self.outside, socket, message, now);
         true
     }
 
-    /// Whether replies may come by AF_XDP.
     pub(super) fn hears_xdp(&self) -> bool {
         self.outside.way.xsks.are_any()
     }
 
-    /// Looks at the state of all backends.
+    /// Refreshes the state of all backends.
     pub fn refresh_all(&mut self, now: Instant) {
         self.engine.refresh_pools(&mut self.outside, now);
         self.end_tick(now);
     }
 
-    /// Ends a tick: everything that was queued leaves, and the alarm is set for what is next.
+    /// Ends a tick: sends everything that was queued, and sets the alarm for the next timer.
     pub fn end_tick(&mut self, now: Instant) {
         let Self { engine, outside, .. } = self;
         outside.backend_sockets.check_connections(now, |sockets| engine.p99(sockets));
         loop {
             outside.backend_sockets.flush(&mut outside.refused);
             if let Some(ended) = outside.backend_sockets.pop_ended() {
-                tell_ended(engine, outside, ended, now);
+                report_ended(engine, outside, ended, now);
                 continue;
             }
             if let Some(socket) = outside.backend_sockets.pop_struck() {
                 engine.on_unreachable(outside, socket, now);
                 continue;
             }
-            let Some(Refused { state, socket_set, why }) = outside.refused.pop() else { break };
+            let Some(UnsentMessage { state, socket_set, why }) = outside.refused.pop() else { break };
             engine.on_unsent(outside, socket_set, &state, not_sent(why), now);
         }
         engine.end_tick(outside, now);
@@ -146,20 +144,19 @@ impl Forwarder {
     }
 }
 
-/// Tells the engine of a connection that has ended.
 #[cold]
 #[inline(never)]
-fn tell_ended(
-    engine: &mut Engine<Client>,
-    outside: &mut Outside,
-    ended: Ended<Outstanding, Quarantined>,
+fn report_ended(
+    engine: &mut Engine<ReplyChannel>,
+    outside: &mut WorkerIo,
+    ended: EndedConnection<Outstanding, QuarantinedAttempt>,
     now: Instant,
 ) {
-    let Ended { socket_set, taken, how } = ended;
+    let EndedConnection { socket_set, taken, how } = ended;
     let address = outside.backend_sockets.address(socket_set);
     let address = address.map(tracing::field::display);
     match how {
-        End::Lost(cause, problem) => {
+        ConnectionEnd::Lost(cause, problem) => {
             tracing::debug!(
                 address,
                 cause = cause.label(),
@@ -169,11 +166,16 @@ fn tell_ended(
             );
             engine.on_connection_lost(outside, socket_set, taken, now);
         }
-        End::Rejected(problem) => {
-            tracing::debug!(address, problem, queries = taken.len(), "backend has answered by an error");
+        ConnectionEnd::Rejected(problem) => {
+            tracing::debug!(
+                address,
+                problem,
+                queries = taken.len(),
+                "the backend has sent an error instead of a DNS reply"
+            );
             engine.on_rejected(outside, socket_set, taken, now);
         }
-        End::Failed { problem, is_refused } => {
+        ConnectionEnd::Failed { problem, is_refused } => {
             tracing::debug!(address, problem, queries = taken.len(), "no connection to backend");
             let backend = outside.backend_of(socket_set).filter(|_| is_refused);
             if let Some(backend) = backend.filter(|backend| backend.note_connection_problem(Some(&problem))) {
@@ -184,8 +186,8 @@ fn tell_ended(
     }
 }
 
-/// Batches that are read from one backend socket in a tick: some 500 replies, or half a millisecond.
+/// Batches read from one backend socket in a tick: some 500 replies, or half a millisecond.
 const BATCHES_A_TICK: usize = 8;
 
-/// Reads from one connection in a tick: 128 KiB at the most.
+/// Reads from one connection in a tick: at most 128 KiB.
 const READS_A_TICK: usize = 8;

@@ -1,15 +1,15 @@
 //! Probing: finds out which backends are up, on the control thread.
 //!
-//! Each backend has a task that asks [`Health`] when to probe, sends one small query, and says what came of it; signs that
-//! workers met (ICMP errors, silence, replies of one that was down) go to the same place. What [`Health`] decides is
-//! written to the state, where the workers see it.
+//! Each backend has a task that asks [`Health`] when to probe, sends one small query and writes the decision
+//! to the shared state. Signals from workers (ICMP errors, silence, replies of a backend that was down) also
+//! go to [`Health`].
 //!
-//! An ICMP error says which datagram it is about, by its first octets, and is believed only if those are the probe's. A forger
-//! who guesses port and time has to guess the ID as well. Some systems return nothing but the headers (RFC 792 asks for
-//! no more); to them a dead backend is one that is silent.
+//! An ICMP error counts only if the first bytes that it quotes match the probe, so a forger must guess port,
+//! time and ID. Some systems quote only the headers (RFC 792 requires no more); for them a dead backend looks
+//! silent.
 //!
-//! Whether a backend gives DNS cookies (RFC 7873) is found out by the way: the first datagram of a probe may offer one. Those that
-//! repeat it do not, so that a backend is found up which does not like that, or to which none such comes.
+//! Only the first datagram of a probe offers a DNS cookie (RFC 7873), so a backend that dislikes cookies is
+//! found up.
 
 mod stream;
 
@@ -34,42 +34,35 @@ use crate::net::proxy_protocol::ClientHeader;
 use crate::net::refusal::is_unreachable;
 use crate::net::tasks::{Task, TaskKind, Tasks};
 use crate::policy::HealthRules;
-use crate::policy::health::{Health, HealthState, ProbeReply, Step};
-use crate::state::backend_cookies::{HasChanged, Offer, RepliedTo};
+use crate::policy::health::{Health, HealthState, HealthStep, ProbeReply};
+use crate::state::backend_cookies::{CookieOffer, HasChanged, RepliedTo};
 use crate::state::{ForwarderState, HealthEvent, HealthSignal, PoolState, SharedBackend, SharedPool};
 use crate::wire;
 
 /// Probes all backends of a state.
-pub struct Prober {
-    /// The backends that are probed, by where they stand.
-    watches: HashMap<*const SharedBackend, Watch>,
-    /// How many probes may be out at a time.
+pub struct HealthProber {
+    watches: HashMap<*const SharedBackend, BackendWatch>,
     places: Arc<Semaphore>,
-    /// Called after each change, be it one that a worker has met.
+    /// Called after each change, even one found by a worker.
     on_change: Rc<dyn Fn()>,
-    /// The tasks of this thread.
     tasks: Tasks,
 }
 
-/// The task of one backend.
-struct Watch {
-    /// What it probes, and how.
+struct BackendWatch {
     subject: Rc<Subject>,
-    /// The way to it.
     signs: UnboundedSender<HealthSignal>,
-    /// Ends with this value.
     _task: Task,
 }
 
-impl Prober {
-    /// A prober without backends, whose tasks are among these, with so many probes out at a time. Must be used within a `LocalSet`.
+impl HealthProber {
+    /// Creates a prober without backends, whose tasks run among `tasks`, with at most `most` concurrent
+    /// probes. Must be used within a `LocalSet`.
     pub fn new(tasks: Tasks, most: usize, on_change: Rc<dyn Fn()>) -> Self {
         let places = Arc::new(Semaphore::new(most.max(1)));
         Self { watches: HashMap::new(), places, on_change, tasks }
     }
 
-    /// Probes the backends of this state, and no others. Those that were probed before, in the same way, go on as if
-    /// nothing had happened.
+    /// Probes the backends of this state and no others. Unchanged backends continue without interruption.
     pub fn set_state(&mut self, state: &ForwarderState) {
         let mut earlier = std::mem::take(&mut self.watches);
         for pool in &state.pools {
@@ -81,35 +74,34 @@ impl Prober {
         }
     }
 
-    /// Begins anew with backends that others have found to stand otherwise, as they stand now.
+    /// Restarts the probing of selected backends, whose state another source has changed.
     pub fn begin_anew(&mut self, state: &ForwarderState, is_meant: impl Fn(&SharedBackend) -> bool) {
         self.watches.retain(|_, watch| !is_meant(&watch.subject.backend));
         self.set_state(state);
     }
 
-    /// Probes nobody any more.
+    /// Stops all probes.
     pub fn stop(&mut self) {
         self.watches.clear();
     }
 
-    /// Passes on what a worker met.
+    /// Passes a worker's event to the task of its backend.
     pub fn on_event(&self, health_events: &HealthEvent) {
         let HealthEvent { backend, what } = health_events;
         let Some(watch) = self.watches.get(&Arc::as_ptr(backend)) else { return };
         let _ = watch.signs.send(*what);
         if *what == HealthSignal::ProbeDue && watch.subject.stands_for_all {
-            let same_pool = |other: &&Watch| Arc::ptr_eq(&other.subject.state, &watch.subject.state);
+            let same_pool = |other: &&BackendWatch| Arc::ptr_eq(&other.subject.state, &watch.subject.state);
             for other in self.watches.values().filter(same_pool).filter(|other| !std::ptr::eq(*other, watch)) {
                 let _ = other.signs.send(*what);
             }
         }
     }
 
-    /// Starts the task of a backend.
-    fn watch(&self, pool: &SharedPool, backend: &Arc<SharedBackend>) -> Watch {
-        // What an earlier task of this backend was told is lost with it.
+    fn watch(&self, pool: &SharedPool, backend: &Arc<SharedBackend>) -> BackendWatch {
+        // The previous task of this backend takes its pending signals with it.
         backend.take_signals();
-        // Of each sign at most one is on its way.
+        // At most one signal of each kind is pending.
         let (signs, receiver) = unbounded_channel();
         let subject = Rc::new(Subject {
             pool: pool.config.name.clone(),
@@ -123,54 +115,40 @@ impl Prober {
             on_change: Rc::clone(&self.on_change),
         });
         let task = self.tasks.start(TaskKind::Probe, Rc::clone(&subject).run(receiver));
-        Watch { subject, signs, _task: task }
+        BackendWatch { subject, signs, _task: task }
     }
 }
 
-/// One backend that is probed.
 struct Subject {
-    /// The name of its pool.
     pool: String,
-    /// Where changes are announced.
     state: Arc<PoolState>,
-    /// When it is probed, and how many probes decide.
     rules: HealthRules,
-    /// What it is asked.
     probe: ProbeConfig,
-    /// Whether cookies are to be had.
     cookies: bool,
-    /// It is one of thousands, and told for all when a probe of each is due.
+    /// True if workers of this large pool signal for all members at once that a probe is due.
     stands_for_all: bool,
-    /// See [`Prober`].
     places: Arc<Semaphore>,
     backend: Arc<SharedBackend>,
-    /// See [`Prober`].
     on_change: Rc<dyn Fn()>,
 }
 
-/// A probe that is out.
-enum Probe {
+enum HealthProbe {
     Datagrams(DatagramProbe),
     Stream(StreamProbe),
 }
 
-/// The datagrams of one probe: a question, sent once or more, and the socket where its reply comes.
 struct DatagramProbe {
-    /// Connected to the backend.
     client: UdpClient,
-    /// The question, in the form that every server understands.
+    /// The question without a cookie, which every server understands.
     plain: Vec<u8>,
-    offer: Option<(Vec<u8>, Offer)>,
-    /// What goes ahead of it; nothing, unless the backend wants to know who asks.
+    offer: Option<(Vec<u8>, CookieOffer)>,
     header: Vec<u8>,
-    /// Its place among those that are out.
     _place: OwnedSemaphorePermit,
-    /// Whether the plain one was sent.
+    /// True if the question without a cookie was sent.
     is_repeated: bool,
 }
 
 impl DatagramProbe {
-    /// What is sent now.
     fn datagram(&self) -> Vec<u8> {
         let message = match &self.offer {
             Some((message, _)) if !self.is_repeated => message,
@@ -179,7 +157,7 @@ impl DatagramProbe {
         [&self.header[..], message].concat()
     }
 
-    /// Whether these octets, of which some may be missing, were sent. Without the header of a message there is nothing to tell it by.
+    /// Returns true if a possibly truncated quote matches. Without a whole DNS header it is not recognizable.
     fn has_sent(&self, octets: &[u8]) -> bool {
         let Some(octets) = octets.strip_prefix(&self.header[..]) else { return false };
         let is_sent = |message: &[u8]| message.starts_with(octets);
@@ -188,55 +166,52 @@ impl DatagramProbe {
     }
 }
 
-/// What is heard of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Heard {
-    /// A reply, of this kind.
+enum ProbeOutcome {
     Reply(ProbeReply),
-    /// ICMP: it is unreachable.
     Unreachable,
-    /// It takes no connection, or somebody else takes it: why.
+    /// The reason why a connection failed, or reached another server.
     Refused(String),
 }
 
 impl Subject {
-    /// Probes for ever.
     async fn run(self: Rc<Self>, mut signs: UnboundedReceiver<HealthSignal>) {
         let mut rng: SmallRng = rand::make_rng();
         let mut health = match self.backend.health() {
             HealthState::Up => Health::new(self.rules, Instant::now()),
             HealthState::New => Health::new_unproven(self.rules, Instant::now()),
-            // Known from before a reload.
+            // The state from before a reload.
             HealthState::Down => Health::new_down(self.rules, Instant::now()),
         };
-        let (mut probe, mut kept): (Option<Probe>, _) = (None, KeptConnection::default());
+        let (mut probe, mut kept): (Option<HealthProbe>, _) = (None, KeptConnection::default());
         let mut was_up = health.is_up();
         loop {
             let step = health.next_step(Instant::now(), &mut rng);
-            // Changes only: a worker writes what it met before we hear of it, and is not to be contradicted with an old event.
+            // A worker has already written its findings to the state, and an old event must not overwrite
+            // them.
             if std::mem::replace(&mut was_up, health.is_up()) != was_up {
                 self.publish(was_up);
             }
             if self.stands_for_all && !health.is_probing() {
-                // Its socket would wait for a late reply until the next one, and thousands have no room for that.
+                // The socket would wait for a late reply until the next probe, and thousands use too much
+                // memory.
                 probe = None;
             }
             match step {
-                Step::Probe => {
+                HealthStep::Probe => {
                     self.backend.take_signals();
-                    // The place of the one before, if that is still out.
                     drop(probe.take());
                     probe = self.begin(&mut health, &mut kept).await;
                     self.send(&mut health, probe.as_ref()).await;
                 }
-                Step::Repeat => {
-                    // What goes by stream is repeated by TCP.
-                    if let Some(Probe::Datagrams(datagrams)) = &mut probe {
+                HealthStep::Repeat => {
+                    // TCP repeats data of a stream probe.
+                    if let Some(HealthProbe::Datagrams(datagrams)) = &mut probe {
                         datagrams.is_repeated = true;
                         self.send(&mut health, probe.as_ref()).await;
                     }
                 }
-                Step::WaitUntil(at) => tokio::select! {
+                HealthStep::WaitUntil(at) => tokio::select! {
                     sign = signs.recv() => match sign {
                         Some(sign) => self.take_signal(&mut health, sign),
                         None => return,
@@ -247,9 +222,9 @@ impl Subject {
                             self.note_connection(&heard);
                         }
                         match heard {
-                            Heard::Reply(kind) => health.on_probe_reply_of(kind, Instant::now()),
-                            Heard::Refused(_) => health.on_probe_refused(Instant::now()),
-                            Heard::Unreachable => health.on_probe_unreachable(Instant::now()),
+                            ProbeOutcome::Reply(kind) => health.on_probe_reply_of(kind, Instant::now()),
+                            ProbeOutcome::Refused(_) => health.on_probe_refused(Instant::now()),
+                            ProbeOutcome::Unreachable => health.on_probe_unreachable(Instant::now()),
                         }
                     }
                     () = sleep_until(at.into()) => {}
@@ -258,34 +233,35 @@ impl Subject {
         }
     }
 
-    /// Begins a probe, or says why that cannot be.
-    async fn begin(&self, health: &mut Health, kept: &mut KeptConnection) -> Option<Probe> {
+    async fn begin(&self, health: &mut Health, kept: &mut KeptConnection) -> Option<HealthProbe> {
         let error = match self.open(kept).await {
             Ok(probe) => return Some(probe),
             Err(error) => error,
         };
         match is_unreachable(&error) {
             true => health.on_probe_unreachable(Instant::now()),
-            // Our own want, of descriptors most likely. If it took all backends down, it would do more harm than they could.
+            // A local shortage, most likely of descriptors. Taking all backends down would do more harm than
+            // they could.
             false => {
                 health.on_probe_not_made();
-                tracing::warn!(pool = self.pool, backend = self.backend.name, %error, "cannot probe");
+                tracing::warn!(pool = self.pool, backend = self.backend.name, %error, "the probe could not be sent");
             }
         }
         None
     }
 
-    /// Opens the socket of a probe, once there is a place for it.
-    async fn open(&self, kept: &mut KeptConnection) -> io::Result<Probe> {
+    async fn open(&self, kept: &mut KeptConnection) -> io::Result<HealthProbe> {
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
         let mut plain = Vec::new();
         wire::write_plain_query(rand::rng().random(), &self.probe.name, self.probe.rtype, &mut plain);
         if self.backend.is_by_stream() {
             let (server, tls) = (self.backend.address.socket, self.backend.tls());
             if self.backend.address.scheme.is_encrypted() && tls.is_none() {
-                return Err(io::Error::other("nobody is known who could vouch for its certificate"));
+                return Err(io::Error::other(
+                    "no trusted certificate authorities are known: set ca for this server, or install ca-certificates",
+                ));
             }
-            return Ok(Probe::Stream(StreamProbe::begin(
+            return Ok(HealthProbe::Stream(StreamProbe::begin(
                 kept.take(),
                 (server, self.backend.protocol(), self.backend.wants_header),
                 tls,
@@ -298,11 +274,11 @@ impl Subject {
         client.connect().await?;
         let offer = if self.cookies { self.offer(&plain, client.local_ip()?) } else { None };
         let header = if self.backend.wants_header { ClientHeader::own().octets } else { Vec::new() };
-        Ok(Probe::Datagrams(DatagramProbe { client, plain, offer, header, _place: place, is_repeated: false }))
+        Ok(HealthProbe::Datagrams(DatagramProbe { client, plain, offer, header, _place: place, is_repeated: false }))
     }
 
-    /// The question of a probe that is sent from this address, with the cookie that it offers, if it is to offer one.
-    fn offer(&self, plain: &[u8], local: IpAddr) -> Option<(Vec<u8>, Offer)> {
+    /// Returns `None` if no offer is due.
+    fn offer(&self, plain: &[u8], local: IpAddr) -> Option<(Vec<u8>, CookieOffer)> {
         let fresh = rand::rng().random();
         let (offer, HasChanged(has_changed)) = self.backend.cookies.offer(local, fresh, Instant::now());
         if has_changed {
@@ -314,12 +290,11 @@ impl Subject {
         Some((message, offer))
     }
 
-    /// Sends the question of a probe.
-    async fn send(&self, health: &mut Health, probe: Option<&Probe>) {
+    async fn send(&self, health: &mut Health, probe: Option<&HealthProbe>) {
         let Some(probe) = probe else { return };
         self.backend.probes.increment();
-        let Probe::Datagrams(probe) = probe else { return };
-        // An ICMP error that waits on the socket is told in place of sending.
+        let HealthProbe::Datagrams(probe) = probe else { return };
+        // `send` reports a pending ICMP error of the socket instead of sending.
         for is_last in [false, true] {
             let Err(error) = probe.client.send(&probe.datagram()).await else { return };
             let is_proved = self.is_proved(probe, &error);
@@ -329,14 +304,13 @@ impl Subject {
         }
     }
 
-    /// Waits until the socket of a probe has something to say that counts: a message with the right ID, whatever it says, or an
-    /// ICMP error that is about the probe.
-    async fn listen(&self, probe: Option<&mut Probe>, kept: &mut KeptConnection) -> Heard {
+    /// Waits for a message with the right ID or an ICMP error about the probe.
+    async fn listen(&self, probe: Option<&mut HealthProbe>, kept: &mut KeptConnection) -> ProbeOutcome {
         let probe = match probe {
-            Some(Probe::Datagrams(probe)) => probe,
-            Some(Probe::Stream(probe)) => match probe.heard(kept).await {
-                StreamHeard::Reply(reply) => return Heard::Reply(self.kind_of(&reply)),
-                StreamHeard::Refused(why) => return Heard::Refused(why),
+            Some(HealthProbe::Datagrams(probe)) => probe,
+            Some(HealthProbe::Stream(probe)) => match probe.heard(kept).await {
+                StreamHeard::Reply(reply) => return ProbeOutcome::Reply(self.kind_of(&reply)),
+                StreamHeard::Refused(why) => return ProbeOutcome::Refused(why),
             },
             None => return std::future::pending().await,
         };
@@ -351,22 +325,20 @@ impl Subject {
                 Ok(length) => {
                     let reply = buffer.get(..length).unwrap_or_default();
                     self.learn_cookie(probe, reply);
-                    return Heard::Reply(self.kind_of(reply));
+                    return ProbeOutcome::Reply(self.kind_of(reply));
                 }
-                Err(error) if self.is_proved(probe, &error) => return Heard::Unreachable,
-                // A forgery, or nothing that the backend has to do with.
+                Err(error) if self.is_proved(probe, &error) => return ProbeOutcome::Unreachable,
+                // A forgery, or an error unrelated to the backend.
                 Err(_) => {}
             }
         }
     }
 
-    /// The kind of a reply to a probe.
     fn kind_of(&self, reply: &[u8]) -> ProbeReply {
         let rcode = wire::Header::read(reply).map(wire::Header::rcode);
         kind_of(rcode, self.probe == ProbeConfig::default())
     }
 
-    /// Learns from the reply to a probe whether the backend gives cookies.
     fn learn_cookie(&self, probe: &DatagramProbe, reply: &[u8]) {
         let Some((_, offer)) = &probe.offer else { return };
         let reply = wire::read_reply(reply).ok();
@@ -378,11 +350,11 @@ impl Subject {
             self.state.announce(&self.backend);
         }
         if is_news {
-            tracing::info!(pool = self.pool, backend = self.backend.name, "gives DNS cookies");
+            tracing::debug!(pool = self.pool, backend = self.backend.name, "the backend supports DNS cookies");
         }
     }
 
-    /// Whether an error is ICMP that says that the backend is unreachable, about a datagram of this probe.
+    /// Returns true for an ICMP error about a datagram of this probe that reports the backend as unreachable.
     fn is_proved(&self, probe: &DatagramProbe, error: &io::Error) -> bool {
         let mut is_ours = false;
         let mut returned = [0; 512];
@@ -398,11 +370,10 @@ impl Subject {
         is_ours && is_unreachable(error)
     }
 
-    /// Notes whether connections to the backend come to be, and tells the log of what is new in that.
-    fn note_connection(&self, heard: &Heard) {
+    fn note_connection(&self, heard: &ProbeOutcome) {
         let problem = match heard {
-            Heard::Reply(_) | Heard::Unreachable => None,
-            Heard::Refused(why) => Some(why.as_str()),
+            ProbeOutcome::Reply(_) | ProbeOutcome::Unreachable => None,
+            ProbeOutcome::Refused(why) => Some(why.as_str()),
         };
         if self.backend.note_connection_problem(problem)
             && let Some(problem) = problem
@@ -411,7 +382,6 @@ impl Subject {
         }
     }
 
-    /// Takes what a worker met.
     fn take_signal(&self, health: &mut Health, sign: HealthSignal) {
         if !sign.is_suspicion() {
             self.backend.take_signal(sign);
@@ -425,11 +395,10 @@ impl Subject {
         }
     }
 
-    /// Lets the workers know.
     fn publish(&self, is_up: bool) {
         let health = match (is_up, self.backend.health()) {
             (true, _) => HealthState::Up,
-            // Not yet found up is another thing than found down.
+            // A backend that was never up is not the same as one that was found down.
             (false, HealthState::New) => HealthState::New,
             (false, HealthState::Up | HealthState::Down) => HealthState::Down,
         };
@@ -444,12 +413,12 @@ impl Subject {
                 false => tracing::warn!(pool, backend, "down"),
             }
         }
-        // Even if a worker had written it: the others look only when they have a reason to, and may have queries out to
-        // a backend that was found dead.
+        // Notify even after a worker has written this state: others may have queries pending at a dead
+        // backend.
         (self.on_change)();
     }
 
-    /// Whether this is how a backend of a pool is to be probed.
+    /// Returns true if these settings still match the backend of a pool.
     fn is_of(&self, pool: &SharedPool, backend: &Arc<SharedBackend>) -> bool {
         Arc::ptr_eq(&self.backend, backend)
             && self.rules == pool.rules().health
@@ -459,7 +428,6 @@ impl Subject {
     }
 }
 
-/// The kind of a reply with this code, to the default probe or to another one.
 fn kind_of(rcode: Option<wire::Rcode>, is_default_probe: bool) -> ProbeReply {
     match rcode {
         Some(wire::Rcode::REFUSED) if is_default_probe => ProbeReply::Unserved,
@@ -468,7 +436,7 @@ fn kind_of(rcode: Option<wire::Rcode>, is_default_probe: bool) -> ProbeReply {
     }
 }
 
-/// Octets of the longest reply to a probe, with OPT and without (RFC 1035 section 2.3.4).
+/// The longest reply to a probe, bytes, with OPT and without (RFC 1035 section 2.3.4).
 const MAX_REPLY: usize = 512;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! Probes by stream: the question goes over a connection that is kept, and now and then over a fresh one, as clients' queries would
-//! if theirs were gone.
+//! Stream probes: the question goes over a kept connection, and now and then over a fresh one, as clients'
+//! queries do.
 //!
-//! A kept connection that the backend has closed meanwhile speaks against nobody: the same probe goes over a fresh one at once.
+//! If the backend has closed the kept connection, the same probe goes over a fresh one at once.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -18,56 +18,46 @@ use crate::net::refusal::connect_problem;
 use crate::net::server_client::ServerClient;
 use crate::net::tls::ClientTls;
 
-/// The connection of one backend's probes.
 #[derive(Default)]
 pub(super) struct KeptConnection {
     client: Option<ServerClient>,
-    /// Probes that it has had.
     probes: u32,
 }
 
 impl KeptConnection {
-    /// The connection for the next probe; none if that is to go over a fresh one.
+    /// Returns `None` if a fresh connection is due.
     pub(super) fn take(&mut self) -> Option<ServerClient> {
         self.client.take().filter(|_| self.probes < PROBES)
     }
 
-    /// Keeps the connection over which a probe was replied to.
     fn keep(&mut self, client: ServerClient, is_fresh: bool) {
         self.probes = if is_fresh { 1 } else { self.probes + 1 };
         self.client = Some(client);
     }
 }
 
-/// Question and reply, with the connection if there is none yet.
 type Talk = dyn Future<Output = Result<ProbedBy, ConnectError>>;
 
-/// A probe that is out.
 pub(super) struct StreamProbe {
-    /// None: it has come to nothing, and is waited for as if nothing had come.
+    /// `None` after a failure, which counts as silence.
     talk: Option<Pin<Box<Talk>>>,
-    /// Its place among those that are out.
     _place: OwnedSemaphorePermit,
 }
 
-/// The connection over which a probe was replied to.
 struct ProbedBy {
     client: ServerClient,
     is_fresh: bool,
     reply: Vec<u8>,
 }
 
-/// What came of a probe.
 pub(super) enum StreamHeard {
-    /// It was replied to, with this.
     Reply(Vec<u8>),
-    /// No connection is taken, or it is somebody else who takes it: why.
+    /// The reason why a connection failed, or reached another server.
     Refused(String),
 }
 
 impl StreamProbe {
-    /// Asks a server this question, over a connection that is kept if there is one. A fresh one begins with a header, if the server
-    /// wants to know who asks.
+    /// A fresh connection begins with a PROXY header if configured.
     pub(super) fn begin(
         kept: Option<ServerClient>,
         (server, protocol, wants_header): (SocketAddr, Arc<StreamProtocol>, bool),
@@ -91,7 +81,7 @@ impl StreamProbe {
         Self { talk: Some(Box::pin(talk)), _place: place }
     }
 
-    /// Waits for what comes of it; for ever, if that says nothing.
+    /// Waits for ever if there is no result.
     pub(super) async fn heard(&mut self, kept: &mut KeptConnection) -> StreamHeard {
         poll_fn(|context| {
             let Some(talk) = &mut self.talk else { return Poll::Pending };
@@ -113,7 +103,8 @@ impl StreamProbe {
     }
 }
 
-/// Probes over one connection: the tenth shows whether new ones are taken, which old ones do not tell (dnsdist issue 17707).
+/// The number of probes per connection. The tenth probe tests if the backend accepts new connections, which
+/// old ones do not show (dnsdist issue 17707).
 const PROBES: u32 = 9;
 
 #[cfg(test)]
@@ -130,7 +121,7 @@ mod tests {
     use crate::net::tls::tests::{Authority, rules};
     use crate::wire::{Name, RecordType, write_plain_query};
 
-    /// A server that counts the connections that it has, and closes each after so many replies.
+    /// A server that counts its connections and closes each after this many replies.
     async fn serve(listener: TcpListener, replies: usize, connections: &std::cell::Cell<usize>) {
         loop {
             let (stream, _) = listener.accept().await.expect("a connection");
@@ -151,7 +142,8 @@ mod tests {
         StreamProbe::begin(kept.take(), (server, Arc::default(), false), tls, query, place).heard(kept).await
     }
 
-    /// Makes so many probes of a server that closes after so many replies; returns how many connections that took.
+    /// Makes this many probes of a server that closes connections after some replies; returns the number of
+    /// connections.
     async fn connections_of(probes: usize, replies: usize) -> usize {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let (address, connections) = (listener.local_addr().expect("an address"), std::cell::Cell::new(0));
@@ -199,7 +191,7 @@ mod tests {
             heard = probe(address, Some(tls), &mut kept) => heard,
         };
         let StreamHeard::Refused(why) = heard else { panic!("it is somebody else") };
-        assert_eq!(why, "its certificate is from nobody whom we trust");
+        assert_eq!(why, "the certificate is not signed by a trusted authority");
         drop(listener);
         let StreamHeard::Refused(why) = probe(address, None, &mut kept).await else { panic!("nobody is there") };
         assert_eq!(why, "it takes no connections (connection refused)");

@@ -1,28 +1,28 @@
-//! Who is answered at all: the `allow` and `deny` of a listener (an ACL), made into sorted ranges, so that a look-up is a few
-//! comparisons however long the lists are.
+//! The `allow` and `deny` lists of a listener (an ACL), compiled to sorted ranges, so that a look-up takes
+//! few comparisons for lists of any length.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::Prefix;
 
-/// Who is answered, as the config says it.
+/// The access rules of a listener, as in the config.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessRules {
-    /// Who is.
+    /// The prefixes that are answered.
     pub allow: Vec<Prefix>,
-    /// Who of these is not.
+    /// The prefixes within `allow` that are not.
     pub deny: Vec<Prefix>,
-    /// What the others are told.
+    /// The response to other clients.
     pub on_denied: OnDenied,
 }
 
 impl AccessRules {
-    /// The default of `on_denied`: who has set up the wrong server sees why nothing works.
+    /// The default of `on_denied`: REFUSED shows a client with the wrong server why nothing works.
     pub const ON_DENIED: OnDenied = OnDenied::Refused;
 
-    /// Loopback, private use (RFC 1918), link-local (RFC 3927, RFC 4291 section 2.5.6) and unique local addresses (RFC 4193):
-    /// nobody runs an open resolver by mistake (RFC 5358).
+    /// Loopback, private use (RFC 1918), link-local (RFC 3927, RFC 4291 section 2.5.6) and unique local
+    /// addresses (RFC 4193): the default prevents open resolvers by mistake (RFC 5358).
     pub const LOCAL: [&str; 8] = [
         "127.0.0.0/8",
         "10.0.0.0/8",
@@ -34,50 +34,47 @@ impl AccessRules {
         "fe80::/10",
     ];
 
-    /// Everybody.
+    /// All addresses.
     pub const EVERYBODY: [&str; 2] = ["0.0.0.0/0", "::/0"];
 
-    /// These are answered, and the others REFUSED.
+    /// Allows these prefixes and refuses all others.
     pub fn of(allow: &[&str]) -> Self {
         let allow = allow.iter().filter_map(|text| text.parse().ok()).collect();
         Self { allow, deny: Vec::new(), on_denied: Self::ON_DENIED }
     }
 }
 
-/// What is said to who is denied.
+/// The response to denied clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnDenied {
     /// REFUSED.
     Refused,
-    /// Nothing.
+    /// No response.
     Drop,
 }
 
-/// Who is answered, to be looked up.
+/// Compiled access rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
-    /// First and last addresses of ranges that neither meet nor touch, in order.
     ipv4: Box<[(u32, u32)]>,
     ipv6: Box<[(u128, u128)]>,
-    /// What the others are told.
     on_denied: OnDenied,
 }
 
 impl Access {
-    /// What these rules come to.
+    /// Compiles rules.
     pub fn new(rules: &AccessRules) -> Self {
         let AccessRules { allow, deny, on_denied } = rules;
         let wide = |(first, last): (u32, u32)| (first.into(), last.into());
         let ipv4_of = |list: &[Prefix]| list.iter().filter_map(Prefix::range_4).map(wide).collect();
         let ipv6_of = |list: &[Prefix]| list.iter().filter_map(Prefix::range_6).collect();
         let ipv4 = without(merged(ipv4_of(allow)), &merged(ipv4_of(deny))).into_iter();
-        // They come of addresses of 32 bits.
         let ipv4 = ipv4.map(|(first, last)| (first as u32, last as u32)).collect();
         let ipv6 = without(merged(ipv6_of(allow)), &merged(ipv6_of(deny))).into();
         Self { ipv4, ipv6, on_denied: *on_denied }
     }
 
-    /// Whether a client at this address is answered. An IPv4 address in IPv6 form is the IPv4 address.
+    /// Returns true if a client at this address is answered. An IPv4-mapped IPv6 address counts as IPv4.
     pub fn admits(&self, client: IpAddr) -> bool {
         match client.to_canonical() {
             IpAddr::V4(address) => holds(&self.ipv4, &address.to_bits()),
@@ -85,24 +82,22 @@ impl Access {
         }
     }
 
-    /// Whether a client at this address may connect: who is told that it is not answered may.
+    /// Returns true if a client at this address may connect: also a denied client that gets REFUSED.
     pub fn may_connect(&self, client: IpAddr) -> bool {
         self.on_denied == OnDenied::Refused || self.admits(client)
     }
 
-    /// What the others are told.
+    /// Returns the response to denied clients.
     pub fn on_denied(&self) -> OnDenied {
         self.on_denied
     }
 }
 
-/// Whether one of the ranges, which are in order, holds an address.
 fn holds<T: PartialOrd>(ranges: &[(T, T)], address: &T) -> bool {
     let behind = ranges.partition_point(|(first, _)| first <= address);
     behind.checked_sub(1).and_then(|at| ranges.get(at)).is_some_and(|(_, last)| address <= last)
 }
 
-/// The ranges in order, those that meet or touch made one.
 fn merged(mut ranges: Vec<(u128, u128)>) -> Vec<(u128, u128)> {
     ranges.sort_unstable();
     let mut merged: Vec<(u128, u128)> = Vec::with_capacity(ranges.len());
@@ -115,7 +110,6 @@ fn merged(mut ranges: Vec<(u128, u128)>) -> Vec<(u128, u128)> {
     merged
 }
 
-/// What of the first ranges is in none of the others. Both are merged.
 fn without(ranges: Vec<(u128, u128)>, others: &[(u128, u128)]) -> Vec<(u128, u128)> {
     let mut left = Vec::new();
     for (whole, last) in ranges {
@@ -137,36 +131,32 @@ fn without(ranges: Vec<(u128, u128)>, others: &[(u128, u128)]) -> Vec<(u128, u12
     left
 }
 
-/// When the log last named senders of what was refused. Senders share a fixed number of places: forged addresses take no
-/// memory, and make no more lines than there are places.
+/// The times at which the log named senders of refused messages, in a fixed number of places.
 #[derive(Debug)]
 pub struct RefusedSources([AtomicU64; SOURCES]);
 
 impl RefusedSources {
-    /// No sender was named yet.
+    /// Creates the table without senders.
     pub const fn empty() -> Self {
         Self([const { AtomicU64::new(0) }; SOURCES])
     }
 
-    /// True if the log may name this sender at this time, in seconds. The next line of the same place is due a minute later.
+    /// Returns true if the log may name this sender at this time, in seconds.
     pub fn is_due(&self, source: IpAddr, now: u64) -> bool {
         let octets = match source.to_canonical() {
             IpAddr::V4(address) => u128::from(u32::from(address)),
             IpAddr::V6(address) => u128::from(address),
         };
-        // A prime spreads addresses that differ in their prefix alone, too.
         let number = usize::try_from(octets % 251).unwrap_or_default();
         let Some(place) = self.0.get(number % SOURCES) else { return false };
         let last = place.load(Relaxed);
-        // A clock may be set back.
+        // The clock may be set back.
         now.abs_diff(last) >= QUIET && place.compare_exchange(last, now, Relaxed, Relaxed).is_ok()
     }
 }
 
-/// Places of senders that the log has named.
 const SOURCES: usize = 64;
 
-/// Seconds between two lines about one sender.
 const QUIET: u64 = 60;
 
 #[cfg(test)]
@@ -193,7 +183,7 @@ mod tests {
         texts.iter().map(|text| text.parse().expect("a prefix")).collect()
     }
 
-    /// Who is answered.
+    /// Compiles the two lists of prefixes.
     fn access(allow: &[&str], deny: &[&str]) -> Access {
         Access::new(&AccessRules { allow: list(allow), deny: list(deny), on_denied: OnDenied::Drop })
     }
@@ -252,7 +242,7 @@ mod tests {
         );
     }
 
-    /// A prefix of few addresses apart, so that they meet.
+    /// Generates prefixes close enough to overlap.
     fn prefix_4() -> impl Strategy<Value = Prefix> {
         (0..64_u32, 24..=32_u8).prop_map(|(number, len)| {
             let bits = 0x0A00_0000 | (number << 3);

@@ -1,8 +1,8 @@
-//! What each client holds at present: queries that wait, and TCP connections.
+//! Counts of waiting queries and TCP connections of each client.
 //!
-//! A client is an IPv4 address or an IPv6 /56, which is what one customer gets (RFC 6177 section 2): addresses below that cost
-//! nothing. The table has a fixed size, and all workers share it. A client that holds something has a place, a word in a set of
-//! eight that share a cache line:
+//! A client is an IPv4 address or an IPv6 /56, the size that one customer gets (RFC 6177 section 2). All
+//! workers share a table of fixed size. A client that holds something has a place, a word in a set of eight
+//! in one cache line:
 //!
 //! ```text
 //!     bits 63..38   tag: part of the hash of the client, never 0
@@ -10,25 +10,20 @@
 //!     bits 17..0    queries that wait
 //! ```
 //!
-//! 1. The hash of a client gives a first set and a second. Only if the first is full is the second looked at.
-//! 2. Who has a place there already gets one more on it, up to its limit. Who has none takes a word that holds nothing.
-//! 3. A word that holds something is never given to another. What is taken is given back by the number of its place, so
-//!    nothing is looked for then, and nothing can be given back to the wrong client.
-//! 4. Who finds both sets full is let in and not counted: strangers who happen to stand there are no reason to refuse anybody.
+//! 1. The hash of a client gives a first and a second set. The second is used only if the first is full.
+//! 2. A client with a place there counts on it, up to its limit. Another client takes a word with zero
+//!    counts.
+//! 3. A word in use never changes its client. The number of the place gives a count back.
+//! 4. A client that finds both sets full is admitted and not counted, because other clients' use is no reason
+//!    to refuse it.
 //!
-//! # What may be wrong with the counts
+//! # Errors of the counts
 //!
-//! A forged source has a place for as long as it holds something, so there can be no more of them than queries that may wait in
-//! all. The table has [`ROOM`] words for each of those, and the hash is keyed, so that nobody chooses whom to meet. With as many
-//! strangers as there can be:
+//! The table has [`ROOM`] words for each client. With the maximum of other clients:
 //!
-//! - *A client is refused for what a stranger holds*, if that has the same tag in the same set: one client in 30 million. It then
-//!   shares its limit with one stranger.
-//! - *A client gets more than its limit*, up to twice of it, if its first set was full and is no longer: one in 900.
+//! - *A client is refused because of another's counts*, with the same tag and set: one client in 30 million.
+//! - *A client gets up to twice its limit*, if its first set was full and is not any more: one in 900.
 //! - *A client is not counted*, if both of its sets are full: one in 800,000.
-//!
-//! Two workers that let the same new client in at the same moment see to it that it has one place, unless another client gives its
-//! own back in the same set just then: again that client may get twice the limit, until it holds nothing.
 
 use std::hash::{BuildHasher, Hasher};
 use std::net::IpAddr;
@@ -38,17 +33,16 @@ use foldhash::quality::FixedState;
 
 use crate::sync::{AtomicU64, Ordering::Relaxed};
 
-/// What a client may hold several of.
+/// The kinds of things that a client's counts cover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holding {
     /// A query that waits for backends.
     Waiting,
-    /// A TCP connection, and whatever runs on one.
+    /// A TCP connection.
     Connection,
 }
 
 impl Holding {
-    /// Where the count of these begins in a word.
     const fn shift(self) -> u32 {
         match self {
             Self::Waiting => 0,
@@ -56,7 +50,7 @@ impl Holding {
         }
     }
 
-    /// The most that can be counted of these.
+    /// Returns the maximum count.
     pub const fn most(self) -> u32 {
         match self {
             Self::Waiting => (1 << WAITING_BITS) - 1,
@@ -64,95 +58,87 @@ impl Holding {
         }
     }
 
-    /// How many of these a word counts.
     const fn of(self, word: u64) -> u32 {
         (word >> self.shift()) as u32 & self.most()
     }
 
-    /// One of these, as it stands in a word.
     const fn one(self) -> u64 {
         1 << self.shift()
     }
 }
 
-/// How many queries may wait, `[forwarder.limits]`.
+/// The limits of waiting queries, `[forwarder.limits]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WaitRules {
-    /// Of one client.
+    /// The limit of one client.
     pub waiting: u32,
-    /// Of all clients.
+    /// The limit of all clients together.
     pub in_flight: u32,
 }
 
 impl WaitRules {
-    /// Returns the rules for a backlog: half of all places for one client, so that others find room.
+    /// Returns the rules for a backlog: half of all places for one client, so that other clients find room.
     pub fn for_backlog(self) -> Self {
         Self { waiting: self.waiting.max(self.in_flight / 2), ..self }
     }
 }
 
 impl Default for WaitRules {
-    /// Far more than a resolver with a cache has out at a time, and in all what some 40 MB hold.
+    /// Far more than a caching resolver has out at a time; the total fits in some 40 MB.
     fn default() -> Self {
         Self { waiting: 1_000, in_flight: 100_000 }
     }
 }
 
-/// Why a query may not wait.
+/// The limit that keeps a query from waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TooMuch {
-    /// Its client has as many that wait as it may.
+    /// The limit of its client.
     OfClient,
-    /// So have all clients together.
+    /// The limit of all clients together.
     InAll,
 }
 
-/// Where one thing that a client holds is counted, until it is given back.
+/// The place where one thing that a client holds is counted until it is given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "what is not given back is held for ever"]
-pub struct Place([u8; 4]);
+pub struct ClientPlace([u8; 4]);
 
-impl Place {
-    /// Of what is held but not counted.
+impl ClientPlace {
+    /// The place of things that are not counted.
     pub const UNCOUNTED: Self = Self(u32::MAX.to_ne_bytes());
 
-    /// The word of this number.
     fn new(number: usize) -> Self {
         Self((number as u32).to_ne_bytes())
     }
 
-    /// The number of the word.
     fn number(&self) -> usize {
         u32::from_ne_bytes(self.0) as usize
     }
 }
 
-/// What all clients hold.
+/// The table of all clients' counts.
 #[derive(Debug)]
 pub struct Clients {
-    /// Keeps others from choosing who shares a set with whom.
     state: FixedState,
-    /// The places, a power of two of sets.
-    sets: Box<[Set]>,
-    /// Queries that wait, of all clients.
+    sets: Box<[ClientSet]>,
     waiting: Alone,
 }
 
 impl Clients {
-    /// A table for so many clients that hold something at a time: 32 to 64 octets for each. `seed` comes from the operating
-    /// system and is nobody else's to know.
+    /// Creates a table for this number of simultaneous clients: 32 to 64 bytes each. `seed` is secret.
     pub fn new(clients: usize, seed: u64) -> Self {
         let sets = (clients.min(MAX_CLIENTS) * ROOM).div_ceil(WAYS).max(1).next_power_of_two();
-        let sets = (0..sets).map(|_| Set::default()).collect();
+        let sets = (0..sets).map(|_| ClientSet::default()).collect();
         Self { state: FixedState::with_seed(seed), sets, waiting: Alone::default() }
     }
 
-    /// Lets one more query of a client wait, if that is within the rules. What it is given is given back by
-    /// [`end_wait`](Self::end_wait).
+    /// Counts one more waiting query of a client, if the rules permit it; [`end_wait`](Self::end_wait) gives
+    /// it back.
     ///
     /// # Errors
-    /// If it is not.
-    pub fn wait(&self, client: IpAddr, rules: WaitRules) -> Result<Place, TooMuch> {
+    /// The limit that is reached.
+    pub fn wait(&self, client: IpAddr, rules: WaitRules) -> Result<ClientPlace, TooMuch> {
         let place = self.take(client, Holding::Waiting, rules.waiting).ok_or(TooMuch::OfClient)?;
         if self.waiting.0.fetch_add(1, Relaxed) < u64::from(rules.in_flight) {
             return Ok(place);
@@ -161,96 +147,93 @@ impl Clients {
         Err(TooMuch::InAll)
     }
 
-    /// Lets a query wait that is no client's, whatever the rules.
-    pub fn wait_regardless(&self) -> Place {
+    /// Counts a waiting query without a client, regardless of the rules.
+    pub fn wait_regardless(&self) -> ClientPlace {
         self.waiting.0.fetch_add(1, Relaxed);
-        Place::UNCOUNTED
+        ClientPlace::UNCOUNTED
     }
 
-    /// A query waits no more.
-    pub fn end_wait(&self, place: Place) {
+    /// Ends the wait of a query.
+    pub fn end_wait(&self, place: ClientPlace) {
         self.give_back(place, Holding::Waiting);
         self.waiting.0.fetch_sub(1, Relaxed);
     }
 
-    /// Queries that wait, of all clients.
+    /// Returns the number of waiting queries of all clients.
     pub fn waiting(&self) -> u64 {
         self.waiting.0.load(Relaxed)
     }
 
-    /// Counts one more thing that a client holds, unless it holds `limit` of them already.
-    pub fn take(&self, client: IpAddr, what: Holding, limit: u32) -> Option<Place> {
+    /// Counts one more thing of a client, unless it holds `limit` of them.
+    pub fn take(&self, client: IpAddr, what: Holding, limit: u32) -> Option<ClientPlace> {
         let limit = limit.min(what.most());
         let hash = self.hash(client);
         let tag = (hash >> TAG_SHIFT).max(1);
         for set in [hash as usize, (hash >> SECOND_SHIFT) as usize].map(|set| set & (self.sets.len() - 1)) {
             match self.take_in(set, tag, what, limit) {
-                Taken::Place(place) => return Some(place),
-                Taken::Refused => return None,
-                Taken::Full => {}
+                PlaceGrant::Place(place) => return Some(place),
+                PlaceGrant::Refused => return None,
+                PlaceGrant::Full => {}
             }
         }
-        (limit > 0).then_some(Place::UNCOUNTED)
+        (limit > 0).then_some(ClientPlace::UNCOUNTED)
     }
 
-    /// Gives back one thing that was held at a place.
-    pub fn give_back(&self, place: Place, what: Holding) {
+    /// Gives back one thing that was counted at a place.
+    pub fn give_back(&self, place: ClientPlace, what: Holding) {
         let Some(word) = self.word(&place) else { return };
         let before = word.fetch_sub(what.one(), Relaxed);
         debug_assert!(what.of(before) > 0, "what is given back was taken");
     }
 
-    /// How many of these the client of a place holds. Of one that is not counted: 1.
-    pub fn held(&self, place: &Place, what: Holding) -> u32 {
+    /// Returns the count of a place's client; 1 if it is not counted.
+    pub fn held(&self, place: &ClientPlace, what: Holding) -> u32 {
         self.word(place).map_or(1, |word| what.of(word.load(Relaxed)))
     }
 
-    /// Counts one more connection of a client for as long as the value lives, unless it has `limit` of them.
-    pub fn connect(self: &Arc<Self>, client: IpAddr, limit: u32) -> Option<Connected> {
+    /// Counts one more connection of a client while the value lives, unless it has `limit` of them.
+    pub fn connect(self: &Arc<Self>, client: IpAddr, limit: u32) -> Option<ClientConnection> {
         let place = self.take(client, Holding::Connection, limit)?;
-        Some(Connected { clients: Arc::clone(self), place })
+        Some(ClientConnection { clients: Arc::clone(self), place })
     }
 
-    /// How many things all clients hold: a walk over the whole table, for tests and for who is curious.
+    /// Returns the total of all clients, by a walk over the whole table.
     pub fn total(&self, what: Holding) -> u64 {
         let words = self.sets.iter().flat_map(|set| &set.0);
         words.map(|word| u64::from(what.of(word.load(Relaxed)))).sum()
     }
 
-    /// Octets of memory, which never change.
+    /// Returns the constant size in bytes.
     pub fn size(&self) -> usize {
         size_of_val(&*self.sets)
     }
 
-    /// Tries to count one more thing in one set.
-    fn take_in(&self, set: usize, tag: u64, what: Holding, limit: u32) -> Taken {
-        let Some(Set(words)) = self.sets.get(set) else { return Taken::Full };
+    fn take_in(&self, set: usize, tag: u64, what: Holding, limit: u32) -> PlaceGrant {
+        let Some(ClientSet(words)) = self.sets.get(set) else { return PlaceGrant::Full };
         loop {
             let seen = words.each_ref().map(|word| word.load(Relaxed));
             let own = seen.iter().position(|word| word >> TAG_SHIFT == tag);
             let Some(way) = own.or_else(|| seen.iter().position(|word| word & COUNTS == 0)) else {
-                return Taken::Full;
+                return PlaceGrant::Full;
             };
-            // What held nothing leaves no more than its tag.
             let before = seen[way];
             let counts = if own.is_some() { before & COUNTS } else { 0 };
             if what.of(counts) >= limit {
-                return Taken::Refused;
+                return PlaceGrant::Refused;
             }
             let after = tag << TAG_SHIFT | (counts + what.one());
             if words[way].compare_exchange_weak(before, after, Relaxed, Relaxed).is_ok() {
-                return Taken::Place(Place::new(set * WAYS + way));
+                return PlaceGrant::Place(ClientPlace::new(set * WAYS + way));
             }
         }
     }
 
-    /// The word of a place, if there is one.
-    fn word(&self, place: &Place) -> Option<&AtomicU64> {
+    fn word(&self, place: &ClientPlace) -> Option<&AtomicU64> {
         let number = place.number();
         self.sets.get(number / WAYS)?.0.get(number % WAYS)
     }
 
-    /// The keyed hash of a client, by which nobody can tell whom it meets.
+    /// Returns the keyed hash of a client, with unpredictable collisions.
     pub fn hash(&self, client: IpAddr) -> u64 {
         let mut hasher = self.state.build_hasher();
         hasher.write_u64(match client.to_canonical() {
@@ -261,78 +244,63 @@ impl Clients {
     }
 }
 
-/// A connection that counts, until it is dropped.
+/// A counted connection; dropping it ends the count.
 #[derive(Debug)]
-pub struct Connected {
-    /// Where it counts.
+pub struct ClientConnection {
     clients: Arc<Clients>,
-    /// Its client's place.
-    place: Place,
+    place: ClientPlace,
 }
 
-impl Connected {
-    /// How many connections its client has.
+impl ClientConnection {
+    /// Returns the number of the client's connections.
     pub fn siblings(&self) -> u32 {
         self.clients.held(&self.place, Holding::Connection)
     }
 }
 
-impl Drop for Connected {
+impl Drop for ClientConnection {
     fn drop(&mut self) {
-        let place = std::mem::replace(&mut self.place, Place::UNCOUNTED);
+        let place = std::mem::replace(&mut self.place, ClientPlace::UNCOUNTED);
         self.clients.give_back(place, Holding::Connection);
     }
 }
 
-/// What came of trying one set.
-enum Taken {
-    /// It is counted here.
-    Place(Place),
-    /// The client holds as many as it may.
+enum PlaceGrant {
+    Place(ClientPlace),
     Refused,
-    /// Others hold all of it.
     Full,
 }
 
-/// Eight places that share a cache line.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Set([AtomicU64; WAYS]);
+struct ClientSet([AtomicU64; WAYS]);
 
-/// A count that shares its cache line with nothing.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Alone(AtomicU64);
 
-/// Places in a set: what fits in a cache line.
 const WAYS: usize = if cfg!(loom) { 2 } else { 8 };
 
-/// Words for each client that may hold something: sets of eight are then a quarter full, and hardly any is full.
+/// The words for each client: sets of eight are then a quarter full, and hardly any is full.
 const ROOM: usize = 4;
 
-/// Clients for which there is room at most, in 32 MiB. Where more queries may wait, more clients may find both sets full.
+/// The maximum of clients with room, in 32 MiB. With more waiting queries, more find both sets full.
 const MAX_CLIENTS: usize = 1 << 20;
 
-/// Bits of the count of queries that wait.
 const WAITING_BITS: u32 = 18;
 
-/// Bits of the count of connections: more than descriptors that a process may have open.
+/// More connections than a process may have descriptors.
 const CONNECTION_BITS: u32 = 20;
 
-/// Where the tag begins.
 const TAG_SHIFT: u32 = WAITING_BITS + CONNECTION_BITS;
 
-/// The counts of a word.
 const COUNTS: u64 = (1 << TAG_SHIFT) - 1;
 
-/// Where the bits of the hash begin that choose the second set: apart from those of the tag as far as tables go that are
-/// usual, for clients with the same tag and the same first set are to part in the second.
+/// Above the tag's bits, so that clients with equal tag and first set differ in the second.
 const SECOND_SHIFT: u32 = 19;
 
-/// Bits of IPv6 addresses that make a client.
 const IPV6_PREFIX: u32 = 56;
 
-/// Tells an IPv4 address from the first bits of an IPv6 address.
 const IPV4: u64 = 1 << 63;
 
 #[cfg(test)]
@@ -345,12 +313,11 @@ mod tests {
     use super::Holding::{Connection, Waiting};
     use super::*;
 
-    /// An address.
     fn ip(text: &str) -> IpAddr {
         text.parse().expect("an address")
     }
 
-    /// A source that somebody made up.
+    /// Returns a forged source address.
     fn forged(number: u32) -> IpAddr {
         match number % 2 {
             0 => Ipv4Addr::from_bits(0x0B00_0000 + number).into(),
@@ -448,7 +415,7 @@ mod tests {
         assert_eq!(clients.take(ip("192.0.2.1"), Waiting, 0), None, "nothing at all is allowed");
     }
 
-    /// A million forged sources come one after another, and as many of them hold a query as may wait in all.
+    /// One million forged sources come in turn, each up to the total limit of waiting queries.
     #[test]
     fn a_million_forged_sources_take_nothing_from_a_true_client() {
         const IN_FLIGHT: usize = 100_000;
@@ -462,7 +429,7 @@ mod tests {
         for number in 0..1_000_000 {
             match clients.take(forged(number), Waiting, LIMIT) {
                 Some(place) => {
-                    uncounted += usize::from(place == Place::UNCOUNTED);
+                    uncounted += usize::from(place == ClientPlace::UNCOUNTED);
                     waiting.push_back(place);
                 }
                 None => refused += 1,
@@ -481,15 +448,15 @@ mod tests {
         assert_eq!(clients.total(Waiting), 0);
     }
 
-    /// Of all that could stand in the way, how much does.
+    /// Measures the share of full sets in a table at its limit.
     #[test]
     fn a_table_as_full_as_it_can_be_has_hardly_a_full_set() {
         let clients = Clients::new(1 << 17, 3);
         for number in 0..1 << 17 {
             let place = clients.take(forged(number), Waiting, 1).expect("nobody holds any");
-            assert_ne!(place, Place::UNCOUNTED);
+            assert_ne!(place, ClientPlace::UNCOUNTED);
         }
-        let is_full = |set: &&Set| set.0.iter().all(|word| word.load(Relaxed) & COUNTS > 0);
+        let is_full = |set: &&ClientSet| set.0.iter().all(|word| word.load(Relaxed) & COUNTS > 0);
         let full = clients.sets.iter().filter(is_full).count();
         assert!(full * 500 < clients.sets.len(), "{full} of {}", clients.sets.len());
     }
@@ -535,10 +502,10 @@ mod tests {
         ) {
             const LIMIT: u32 = 4;
             let clients = Clients::new(512, seed);
-            let mut known: Vec<(u32, Holding, Place)> = Vec::new();
+            let mut known: Vec<(u32, Holding, ClientPlace)> = Vec::new();
             for (number, is_connection, is_return) in steps {
                 let what = if is_connection { Connection } else { Waiting };
-                let is_same = |held: &(u32, Holding, Place)| held.0 == number && held.1 == what;
+                let is_same = |held: &(u32, Holding, ClientPlace)| held.0 == number && held.1 == what;
                 if is_return {
                     if let Some(at) = known.iter().position(is_same) {
                         clients.give_back(known.swap_remove(at).2, what);

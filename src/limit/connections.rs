@@ -1,42 +1,38 @@
-//! Connections of clients, as far as they are decided on: how many there may be, how long one may be idle, and which one makes
-//! room for another. The connections themselves, their sockets and tasks are in `net/tcp/`.
+//! Policy of client connections: their number, their idle time, and the choice of one to close for a new one.
 //!
-//! Who may connect, in plain lines:
+//! 1. A client with `per_client` connections gets no more.
+//! 2. While fewer than `max` are open, any other client gets one.
+//! 3. If the table is full, the client with the most connections loses one, if it has more than the new
+//!    client would: the longest idle one, or else the one with the oldest last query.
+//! 4. If no client holds more, only a connection that was idle for [`MIN_IDLE`] is closed (RFC 7766 section
+//!    6.2.3: "the server MAY close idle connections"). Otherwise the new client is refused.
 //!
-//! 1. Who holds `per_client` connections gets no more of them.
-//! 2. As long as fewer than `max` are open, everybody else gets one.
-//! 3. If the table is full, one connection of the largest holder makes room, provided that it holds more than the newcomer
-//!    would: the one that has been idle for longest, or, if none is idle, the one whose last query is longest ago. So whoever
-//!    holds everything keeps nobody out.
-//! 4. If nobody holds more than the newcomer would, only what has been idle for [`MIN_IDLE`] makes room (RFC 7766
-//!    section 6.2.3: "the server MAY close idle connections"), or else nobody does, and the newcomer is refused.
-//!
-//! And before it is full, the idle time shrinks: up to half of `max` it is what the config says, from there it goes down in
-//! eight equal steps to [`MIN_IDLE`] ([`Pressure`]).
+//! The idle time shrinks earlier: from half of `max` on, it falls in eight equal steps to [`MIN_IDLE`]
+//! ([`TableFullness`]).
 
 use std::cmp::Reverse;
 use std::time::Duration;
 
-/// `[*.connections]`: what clients may use that come by TCP.
+/// The limits of TCP clients, `[*.connections]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionRules {
-    /// Open at once, over all listeners of the section and all workers; 0 is a share of the descriptors.
+    /// The maximum of open connections of the section's listeners; 0 is a share of the descriptors.
     pub max: usize,
-    /// Open at once of one client, an IPv4 address or an IPv6 /56; 0 is no limit.
+    /// The maximum of one client, an IPv4 address or an IPv6 /56; 0 is no limit.
     pub per_client: u32,
-    /// Queries of one connection that wait for their response.
+    /// The maximum of waiting queries of one connection.
     pub in_flight: usize,
-    /// How long a connection may take until its first whole query.
+    /// The time until the first whole query.
     pub first_query: Duration,
-    /// How long a connection may go without a query, and how long a client that has to read may take nothing.
+    /// The time between queries, and the time in which a client must read something.
     pub idle: Duration,
-    /// How long a connection takes queries.
+    /// The time for which a connection takes queries.
     pub lifetime: Duration,
-    /// Octets of responses that wait for clients to read, over all connections.
+    /// The maximum of unread response bytes, over all connections.
     pub unsent: usize,
-    /// Handshakes that one client may begin in a second; 0 is no limit.
+    /// The handshakes that one client may start in a second; 0 is no limit.
     pub handshakes: u32,
-    /// By QUIC, queries that come with the first octets of a resumed session (0-RTT) are answered before the handshake is complete.
+    /// For QUIC: 0-RTT queries of a resumed session are answered before the handshake is complete.
     pub early_data: bool,
 }
 
@@ -44,44 +40,42 @@ impl Default for ConnectionRules {
     fn default() -> Self {
         Self {
             max: 0,
-            // A stub resolver or a forwarder needs one or two (RFC 7766 section 6.2.2); some hundred hosts may stand behind one
+            // A forwarder needs one or two (RFC 7766 section 6.2.2), but some hundred hosts may share an
             // address.
             per_client: 100,
-            // As many as answers of a few hundred octets fill a socket buffer with.
+            // Answers of a few hundred bytes to so many queries fill a socket buffer.
             in_flight: 128,
-            // A client connects because it has a query: it sends it at once.
+            // A client connects because it has a query, and sends it at once.
             first_query: Duration::from_secs(5),
-            // RFC 7766 section 6.2.3 asks for "a few seconds"; stub resolvers rarely pause for longer.
+            // RFC 7766 section 6.2.3 asks for "a few seconds"; stub resolvers rarely pause longer.
             idle: Duration::from_secs(10),
-            // A forwarder that is never idle is spread anew over machines and workers now and then.
             lifetime: Duration::from_secs(3600),
-            // A thousand clients that read slowly while a whole message of 64 KiB waits for each.
+            // Room for 1,000 slow clients with a whole message of 64 KiB each.
             unsent: 64 << 20,
-            // The gate keeps handshakes from queries; how many one client needs is its own matter, as many hosts may stand behind it.
+            // The gate separates handshakes from queries. No limit, because hosts may share an address.
             handshakes: 0,
-            // Whoever has seen such a query can send it again, to another process at least (RFC 9250 section 9.1).
+            // An observer can replay such a query, at least to another process (RFC 9250 section 9.1).
             early_data: false,
         }
     }
 }
 
-/// Below this, no idle time shrinks: a client at the other end of the world has its first query here within half a second of
-/// the handshake, and a browser that looks up the names of one page is done.
+/// The minimum idle time: a client at the other end of the world delivers its first query within 0.5 s of the
+/// handshake, and a browser has looked up the names of one page.
 pub const MIN_IDLE: Duration = Duration::from_millis(500);
 
-/// How far a table of connections is filled beyond its half, from 0 to 8 eighths.
+/// The fill level of a connection table beyond its half, in eighths from 0 to 8.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Pressure(u8);
+pub struct TableFullness(u8);
 
-impl Pressure {
-    /// The pressure when so many of at most `max` are open.
+impl TableFullness {
     fn of(open: usize, max: usize) -> Self {
         let above = (2 * open).saturating_sub(max);
         Self((above * usize::from(STEPS) / max.max(1)).min(STEPS.into()) as u8)
     }
 
-    /// The pressure after this one, when so many are open. It rises at once, and falls only once a sixteenth of the table is
-    /// free beyond what the step asks for: every change wakes all connections, and who opens and closes one should not.
+    /// Returns the next pressure. It rises at once and falls only when a further sixteenth of the table is
+    /// free, because each change wakes all connections and one client that reconnects must not cause that.
     pub fn next(self, open: usize, max: usize) -> Self {
         let (rising, falling) = (Self::of(open, max), Self::of(open + max / 16, max));
         if rising > self {
@@ -93,31 +87,29 @@ impl Pressure {
         }
     }
 
-    /// What is left of a time to be idle. A time that is below [`MIN_IDLE`] anyway stays as it is.
+    /// Scales an idle time. A time below [`MIN_IDLE`] stays as it is.
     pub fn shrink(self, idle: Duration) -> Duration {
         let least = idle.min(MIN_IDLE);
         idle - (idle - least) * u32::from(self.0) / u32::from(STEPS)
     }
 }
 
-/// Steps from a table that is half full to one that is full.
 const STEPS: u8 = 8;
 
-/// A connection that might make room for another.
+/// A connection that may be closed for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionUse {
-    /// Connections that its client holds.
+    /// The number of its client's connections.
     pub held: u32,
-    /// Whether a query waits for its response, or a response for the client to read it.
+    /// True if a query waits for its response, or a response for the client.
     pub is_busy: bool,
-    /// How long ago its last query was, or, if it is not busy, the end of its last response.
+    /// The time since its last query or, if it is not busy, since its last response.
     pub quiet: Duration,
 }
 
-/// Which of these connections makes room for one of a client that would then hold `newcomer` of them, if any does.
+/// Returns the connection to close for one of a client that would then hold `newcomer` of them, if any.
 pub fn make_room(uses: impl Iterator<Item = ConnectionUse>, newcomer: u32) -> Option<usize> {
     let rank = |(_, usage): &(usize, ConnectionUse)| (usage.held, !usage.is_busy, usage.quiet);
-    // Of equals the first.
     let (index, chosen) = uses.enumerate().max_by_key(|entry| (rank(entry), Reverse(entry.0)))?;
     let is_greedy = chosen.held > newcomer;
     let is_idle = !chosen.is_busy && chosen.quiet >= MIN_IDLE;
@@ -128,7 +120,6 @@ pub fn make_room(uses: impl Iterator<Item = ConnectionUse>, newcomer: u32) -> Op
 mod tests {
     use super::*;
 
-    /// So many milliseconds.
     const fn ms(count: u64) -> Duration {
         Duration::from_millis(count)
     }
@@ -158,14 +149,14 @@ mod tests {
             (3, 4, 5_250),
             (0, 0, 10_000),
         ] {
-            let idle = Pressure::default().next(open, max).shrink(ms(10_000));
+            let idle = TableFullness::default().next(open, max).shrink(ms(10_000));
             assert_eq!(idle.as_millis(), left, "{open} of {max}");
         }
     }
 
     #[test]
     fn short_idle_times_do_not_shrink() {
-        let full = Pressure::default().next(8, 8);
+        let full = TableFullness::default().next(8, 8);
         for (configured, left) in [(100, 100), (500, 500), (600, 500), (3_600_000, 500)] {
             assert_eq!(full.shrink(ms(configured)), ms(left));
         }
@@ -173,7 +164,7 @@ mod tests {
 
     #[test]
     fn pressure_rises_at_once_and_falls_late() {
-        let mut pressure = Pressure::default();
+        let mut pressure = TableFullness::default();
         let mut steps = Vec::new();
         for open in [700, 750, 749, 700, 687, 690, 750, 0, 1_000] {
             pressure = pressure.next(open, 1_000);
@@ -189,18 +180,18 @@ mod tests {
             // The largest holder, not the longest idle of all.
             (vec![idle(1, 9_000), idle(3, 10), idle(3, 20), idle(3, 15)], 1, Some(2)),
             (vec![idle(2, 9_000), idle(100, 0)], 1, Some(1)),
-            // Idle before busy, however long ago its query was.
+            // Idle before busy, however old its query is.
             (vec![busy(3, 5_000), idle(3, 1), busy(3, 4_000)], 1, Some(1)),
-            // None of them is idle: who holds everything keeps nobody out by a slow query on each.
+            // None of them is idle: a client that holds everything cannot keep others out by slow queries.
             (vec![busy(3, 5), busy(3, 7), busy(1, 9_000), busy(3, 6)], 1, Some(1)),
             (vec![busy(3, 5), busy(3, 7), idle(1, 9_000), busy(3, 6)], 1, Some(1)),
-            // Among equals nobody is broken off, nor before its first query can be here.
+            // Among equals no busy connection is closed, nor one before its first query can arrive.
             (vec![busy(1, 9_000), busy(1, 8_000)], 1, None),
             (vec![idle(1, 499), idle(1, 300)], 1, None),
             (vec![idle(1, 499), idle(1, 500)], 1, Some(1)),
-            // Of equals the first.
+            // The first of equals.
             (vec![idle(2, 50), idle(2, 50)], 1, Some(0)),
-            // The greedy one itself comes once more: its own longest idle goes, or nobody.
+            // The largest holder opens another: its own longest idle one is closed, or none.
             (vec![idle(4, 600), idle(4, 700), idle(1, 9_000)], 4, Some(1)),
             (vec![idle(4, 60), idle(4, 70), idle(1, 9_000)], 4, None),
             (vec![busy(3, 600), busy(3, 700)], 3, None),

@@ -1,6 +1,6 @@
-//! DNS cookies for clients: who bears one of ours is where its address says (RFC 7873), so what limits those who may be forged
-//! does not limit it. They are made as all servers make them (RFC 9018 section 4), so that a fleet with one secret takes them
-//! of each other:
+//! DNS cookies for clients: a valid one proves a client's address (RFC 7873), so the limits against forged
+//! addresses do not apply to it. The format is the standard one (RFC 9018 section 4), so that servers with
+//! one secret accept each other's:
 //!
 //! ```text
 //!     version 1 | reserved, 3 octets | timestamp, 4 octets | hash, 8 octets
@@ -8,8 +8,7 @@
 //!     hash = SipHash-2-4(client cookie | version | reserved | timestamp | address of the client; secret)
 //! ```
 //!
-//! Nothing is kept of a client. A cookie is valid for an hour and renewed after half of that. There are two secrets at most: one
-//! that signs, and one that is still or already accepted besides.
+//! A cookie is valid for an hour and renewed after half of that. One secret signs, another is only accepted.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,57 +20,55 @@ use siphasher::sip::SipHasher24;
 use subtle::ConstantTimeEq;
 
 use crate::wire::{
-    ClientCookie, Cookie, CookieOption, CookieState, Edns, MalformedCookie, Query, Rejected, ServerCookie, ShownCookie,
-    edns_of_rejected,
+    ClientCookie, Cookie, CookieOption, CookieState, Edns, MalformedCookie, Query, QueryRejection, ServerCookie,
+    ShownCookie, edns_of_rejected,
 };
 
-/// What gives cookies to clients, for all workers at once. The secrets may change at any time.
+/// The source of cookies for clients, shared by all workers. The secrets may change at any time.
 #[derive(Debug)]
 pub struct Cookies {
-    /// The secrets in force.
     secrets: ArcSwap<CookieSecrets>,
 }
 
 impl Cookies {
-    /// Made with these secrets.
+    /// Creates it with these secrets.
     pub fn new(secrets: CookieSecrets) -> Self {
         Self { secrets: ArcSwap::from_pointee(secrets) }
     }
 
-    /// Signs with a fresh secret from now on; what was signed with the one before is valid still.
+    /// Signs with a fresh secret from now on, and still accepts the previous one.
     pub fn roll(&self, fresh: CookieSecret) {
         let before = self.secrets.load().signing.clone();
         self.secrets.store(Arc::new(CookieSecrets { signing: fresh, other: Some(before) }));
     }
 
-    /// Takes nothing that was signed with the secret before the present one any more.
+    /// Stops accepting the previous secret.
     pub fn retire(&self) {
         let signing = self.secrets.load().signing.clone();
         self.secrets.store(Arc::new(CookieSecrets { signing, other: None }));
     }
 
-    /// What a message gets for its COOKIE option, if it has one. `read` is the message as it was read, `address` its sender's,
-    /// `now` in seconds since 1970.
+    /// Returns the cookie for the response to a message with a COOKIE option. `read` is the parsed message,
+    /// `address` its sender's, `now` in seconds since 1970.
     ///
     /// # Errors
-    /// If it is a query whose option is as long as no cookie is, which is answered with FORMERR.
+    /// A query with an option of invalid length, which is answered with FORMERR.
     pub fn answer(
         &self,
-        read: &Result<Query<'_>, Rejected>,
+        read: &Result<Query<'_>, QueryRejection>,
         message: &[u8],
         address: IpAddr,
         now: impl FnOnce() -> u32,
     ) -> Result<Option<Cookie>, MalformedCookie> {
         let option = match read {
             Ok(query) => query.edns.as_ref().map_or(Ok(None), Edns::cookie)?,
-            // It is refused already, whatever the cookie.
-            Err(Rejected::Answer(_)) => edns_of_rejected(message).and_then(|edns| edns.cookie().ok().flatten()),
-            Err(Rejected::Short | Rejected::NotAQuery) => None,
+            Err(QueryRejection::Answer(_)) => edns_of_rejected(message).and_then(|edns| edns.cookie().ok().flatten()),
+            Err(QueryRejection::Short | QueryRejection::NotAQuery) => None,
         };
         Ok(option.map(|option| self.secrets.load().answer(option, address, now())))
     }
 
-    /// What a client at this address gets at last that has waited since it showed its cookie.
+    /// Returns the cookie for a client that has waited since it sent its own.
     pub fn answer_late(&self, shown: ShownCookie, address: IpAddr, now: u32) -> Cookie {
         let ShownCookie { client, state } = shown;
         let server = self.secrets.load().signing.make(&client, address.to_canonical(), now);
@@ -79,26 +76,25 @@ impl Cookies {
     }
 }
 
-/// The secrets that cookies are made and checked with.
+/// The secrets for cookies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CookieSecrets {
-    /// Makes cookies, and checks them.
     signing: CookieSecret,
-    /// Checks them only. RFC 9018 section 5: to change the secret of a fleet, every server must take the new one before the
-    /// first of them signs with it, and the old one until what was signed with it has run out.
+    /// RFC 9018 section 5: to change the secret of a fleet, every server must accept the new one before the
+    /// first signs with it, and the old one until its cookies have expired.
     other: Option<CookieSecret>,
 }
 
 impl CookieSecrets {
-    /// One that signs, and perhaps one that is accepted besides.
+    /// Creates the secrets from one that signs and perhaps one that is only accepted.
     pub fn new(signing: CookieSecret, other: Option<CookieSecret>) -> Self {
         Self { signing, other }
     }
 
-    /// Reads the text of a file: one or two lines of 32 hexadecimal digits, of which the first signs.
+    /// Parses the text of a file: one or two lines of 32 hexadecimal digits, of which the first signs.
     ///
     /// # Errors
-    /// If it is anything else.
+    /// The line that is invalid.
     pub fn parse(text: &str) -> Result<Self, UnfitSecrets> {
         let mut lines = text.lines();
         let mut secret = |line| match lines.next().map(str::trim_end) {
@@ -111,10 +107,10 @@ impl CookieSecrets {
         if lines.next().is_some() { Err(unfit(3, true)) } else { Ok(Self { signing, other }) }
     }
 
-    /// What a COOKIE option from this address gets at this time, in seconds since 1970.
+    /// Returns the cookie for a COOKIE option from this address, at this time in seconds since 1970.
     pub fn answer(&self, option: CookieOption<'_>, address: IpAddr, now: u32) -> Cookie {
         let CookieOption { client, server } = option;
-        // Clients of a socket for both families are where their IPv4 address says.
+        // On a dual-stack socket, IPv4 clients count by their IPv4 address.
         let address = address.to_canonical();
         let (server, state) = match self.check(&client, server, address, now) {
             Some(Valid::AsItIs(server)) => (server, CookieState::Valid),
@@ -125,11 +121,10 @@ impl CookieSecrets {
         Cookie { client, server, state }
     }
 
-    /// Whether a server cookie is valid.
     fn check(&self, client: &ClientCookie, server: &[u8], address: IpAddr, now: u32) -> Option<Valid> {
         let &server: &ServerCookie = server.try_into().ok()?;
         let [version, _, _, _, t0, t1, t2, t3, ..] = server;
-        // RFC 9018 section 4.3: in serial arithmetic (RFC 1982), so that it goes on after 2106.
+        // RFC 9018 section 4.3: in serial arithmetic (RFC 1982), which works beyond 2106.
         let age = now.wrapping_sub(u32::from_be_bytes([t0, t1, t2, t3])).cast_signed();
         if version != VERSION || !(-FUTURE..=LIFETIME).contains(&age) {
             return None;
@@ -137,36 +132,31 @@ impl CookieSecrets {
         if self.signing.has_made(client, &server, address) {
             return Some(if age > RENEWAL { Valid::Renewed } else { Valid::AsItIs(server) });
         }
-        // RFC 7873 section 7.1: what was made with another secret is taken, and gets one made with the present one.
+        // RFC 7873 section 7.1: a cookie by the other secret is accepted and replaced.
         let is_of_other = self.other.as_ref().is_some_and(|other| other.has_made(client, &server, address));
         is_of_other.then_some(Valid::Renewed)
     }
 }
 
-/// What becomes of a cookie that is valid.
 enum Valid {
-    /// The client keeps it.
     AsItIs(ServerCookie),
-    /// The client gets another.
     Renewed,
 }
 
-/// A secret that cookies are made with. It is never shown.
+/// A secret for cookies, which is never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CookieSecret([u8; 16]);
 
 impl CookieSecret {
-    /// Of octets that nobody else can know.
+    /// Creates it from secret bytes.
     pub fn new(octets: [u8; 16]) -> Self {
         Self(octets)
     }
 
-    /// Reads 32 hexadecimal digits.
     fn parse(text: &str) -> Option<Self> {
         HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()?.try_into().ok().map(Self)
     }
 
-    /// Makes a server cookie.
     fn make(&self, client: &ClientCookie, address: IpAddr, now: u32) -> ServerCookie {
         let [t0, t1, t2, t3] = now.to_be_bytes();
         let mut cookie = [VERSION, 0, 0, 0, t0, t1, t2, t3, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -175,13 +165,12 @@ impl CookieSecret {
         cookie
     }
 
-    /// Whether it has made this server cookie, as far as can be known. RFC 9018 section 4.2: the reserved octets are hashed as
-    /// they came. Takes as long for a good guess as for a bad one.
+    /// Returns true if this secret made the server cookie. RFC 9018 section 4.2: the reserved octets are
+    /// hashed as received. The comparison takes constant time.
     fn has_made(&self, client: &ClientCookie, server: &ServerCookie, address: IpAddr) -> bool {
         self.hash(client, server, address).ct_eq(&server[HASHED..]).into()
     }
 
-    /// The hash of a cookie (RFC 9018 section 4.4).
     fn hash(&self, client: &ClientCookie, server: &ServerCookie, address: IpAddr) -> [u8; 8] {
         let mut octets = [0; MAX_INPUT];
         let mut rest = &mut octets[..];
@@ -207,12 +196,11 @@ impl fmt::Debug for CookieSecret {
     }
 }
 
-/// A text holds no secrets for cookies. What it holds is not shown.
+/// The error of a text without valid secrets. It does not show the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnfitSecrets {
-    /// The line that is wrong, counted from 1.
+    /// The invalid line, counted from 1.
     pub line: usize,
-    /// Whether there is one too many.
     is_surplus: bool,
 }
 
@@ -225,34 +213,31 @@ impl fmt::Display for UnfitSecrets {
     }
 }
 
-/// The version of server cookies that all servers know (RFC 9018 section 4.1).
+/// The interoperable version of server cookies (RFC 9018 section 4.1).
 const VERSION: u8 = 1;
 
-/// Seconds for which a cookie is valid (RFC 9018 section 4.3).
+/// The lifetime of a cookie in seconds (RFC 9018 section 4.3).
 pub const LIFETIME: i32 = 3600;
 
-/// Seconds after which it is renewed (RFC 9018 section 4.3).
+/// The age in seconds at which it is renewed (RFC 9018 section 4.3).
 const RENEWAL: i32 = LIFETIME / 2;
 
-/// Seconds by which the clock of another server may be ahead of ours (RFC 9018 section 4.3).
+/// The seconds by which another server's clock may be ahead (RFC 9018 section 4.3).
 const FUTURE: i32 = 300;
 
-/// Octets of a server cookie before its hash, all of which are hashed.
 const HASHED: usize = 8;
 
-/// The most octets that are hashed: a client cookie, that much of a server cookie, and an IPv6 address.
 const MAX_INPUT: usize = 8 + HASHED + 16;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The secrets of a file with these lines.
     fn secrets(lines: &[&str]) -> CookieSecrets {
         CookieSecrets::parse(&lines.join("\n")).expect("secrets")
     }
 
-    /// Two secrets.
+    /// The first of two secrets.
     const ONE: &str = "000102030405060708090a0b0c0d0e0f";
     const TWO: &str = "F0F1F2F3F4F5F6F7F8F9FAFBFCFDFEFF";
 

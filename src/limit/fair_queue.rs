@@ -1,31 +1,30 @@
-//! A fair queue (round-robin among parties): they have their turns one after the other, however much one of them has queued.
+//! A fair queue: parties take turns (round-robin), however much one of them has queued.
 
 use std::collections::VecDeque;
 
-/// What waits, by party.
+/// The queued items, by party.
 #[derive(Debug)]
 pub struct FairQueue<K, T> {
-    /// Parties with something that waits, in the order of their turns.
     parties: VecDeque<(K, VecDeque<T>)>,
 }
 
 impl<K: PartialEq + Copy, T: PartialEq> FairQueue<K, T> {
-    /// Nothing waits.
+    /// Creates an empty queue.
     pub fn new() -> Self {
         Self { parties: VecDeque::new() }
     }
 
-    /// Whether nothing waits.
+    /// Returns true if the queue is empty.
     pub fn is_empty(&self) -> bool {
         self.parties.is_empty()
     }
 
-    /// How much of a party waits.
+    /// Returns the number of a party's items.
     pub fn len_of(&self, party: K) -> usize {
         self.parties.iter().find(|(known, _)| *known == party).map_or(0, |(_, items)| items.len())
     }
 
-    /// Queues something behind all else of its party.
+    /// Queues an item behind the others of its party.
     pub fn push(&mut self, party: K, item: T) {
         match self.parties.iter_mut().find(|(known, _)| *known == party) {
             Some((_, items)) => items.push_back(item),
@@ -33,12 +32,12 @@ impl<K: PartialEq + Copy, T: PartialEq> FairQueue<K, T> {
         }
     }
 
-    /// The first item of the next party that may have its turn.
+    /// Returns the first item of the next party that `may_have` admits.
     pub fn peek(&self, may_have: impl Fn(K) -> bool) -> Option<&T> {
         self.parties.iter().find(|(party, _)| may_have(*party)).and_then(|(_, items)| items.front())
     }
 
-    /// Takes that out.
+    /// Removes and returns that item with its party.
     pub fn pop(&mut self, may_have: impl Fn(K) -> bool) -> Option<(K, T)> {
         let next = self.parties.iter().position(|(party, _)| may_have(*party))?;
         let (party, mut items) = self.parties.remove(next)?;
@@ -49,7 +48,7 @@ impl<K: PartialEq + Copy, T: PartialEq> FairQueue<K, T> {
         Some((party, item))
     }
 
-    /// Takes something out before its turn. Returns whether it was there.
+    /// Removes an item before its turn. Returns true if it was queued.
     pub fn remove(&mut self, party: K, item: &T) -> bool {
         let Some(place) = self.parties.iter().position(|(known, _)| *known == party) else { return false };
         let items = &mut self.parties[place].1;
@@ -72,7 +71,7 @@ impl<K: PartialEq + Copy, T: PartialEq> Default for FairQueue<K, T> {
 mod tests {
     use super::*;
 
-    /// Everything in the order in which it has its turn.
+    /// Drains the queue in the order of turns.
     fn drain(turns: &mut FairQueue<char, u32>) -> Vec<(char, u32)> {
         std::iter::from_fn(|| turns.pop(|_| true)).collect()
     }

@@ -1,7 +1,6 @@
-//! Limits on what one client, or what seems to be one, may have: whether it is answered at all ([`Access`]), what it holds at a
-//! time ([`Clients`]), what it may use that comes by TCP ([`ConnectionRules`], [`Patience`], [`HandshakeRates`]), how many responses it gets a second
-//! ([`ResponseRate`]) and how much at once ([`Pacing`]), of places that all use ([`DynamicThreshold`]), and of turns ([`FairQueue`]);
-//! and what shows that a client is no other than it seems ([`Cookies`]).
+//! Limits of clients: access ([`Access`]), present use ([`Clients`]), TCP connections ([`ConnectionRules`],
+//! [`ConnectionClock`], [`HandshakeRates`]), response rate ([`ResponseRate`]) and bursts ([`Pacing`]), shared
+//! places ([`DynamicThreshold`]), turns ([`FairQueue`]); and the proof of a client's address ([`Cookies`]).
 
 mod access;
 mod clients;
@@ -18,8 +17,8 @@ mod threshold;
 mod timeouts;
 
 pub use access::{Access, AccessRules, OnDenied, RefusedSources};
-pub use clients::{Clients, Connected, Holding, Place, TooMuch, WaitRules};
-pub use connections::{ConnectionRules, ConnectionUse, MIN_IDLE, Pressure, make_room};
+pub use clients::{ClientConnection, ClientPlace, Clients, Holding, TooMuch, WaitRules};
+pub use connections::{ConnectionRules, ConnectionUse, MIN_IDLE, TableFullness, make_room};
 pub use cookies::{CookieSecret, CookieSecrets, Cookies, LIFETIME as COOKIE_LIFETIME, UnfitSecrets};
 pub use fair_queue::FairQueue;
 pub use handshakes::HandshakeRates;
@@ -28,4 +27,4 @@ pub use pacing::{Pace, Pacing};
 pub use prefix::{Prefix, PrefixError};
 pub use rate::{Decision, RateRules, ResponseRate};
 pub use threshold::DynamicThreshold;
-pub use timeouts::{Doing, Patience};
+pub use timeouts::{ConnectionClock, Doing};

@@ -1,36 +1,31 @@
-//! Senders that no true client is: port 0, from which nobody can hear a response, and our own listeners, to which a response
-//! would be the next query.
+//! Sources that no real client has: port 0, which cannot receive a response, and our own listeners, for which
+//! a response would be the next query.
 
 use std::net::{IpAddr, SocketAddr};
 
-/// The addresses that we listen on.
+/// The addresses of the listeners.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnAddresses {
-    /// As they are bound.
     addresses: Box<[SocketAddr]>,
 }
 
 impl OwnAddresses {
-    /// These.
+    /// Creates the set of these addresses.
     pub fn new(addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
         Self { addresses: addresses.into_iter().collect() }
     }
 
-    /// Whether a datagram with this source is dropped unread. `destination` is where it came to, where that is known beyond
-    /// the address that its socket is bound to.
-    ///
-    /// What listens on all addresses of its host has each of them: those of loopback, and the one at which it was asked. That
-    /// a datagram comes from another of them does not happen: it would not come in by any other interface (RFC 1122 section
-    /// 3.2.1.3).
+    /// Returns true if a datagram with this source must be dropped unread. `destination` is its local
+    /// address, if that is more specific than the socket's.
     pub fn are_source(&self, ip: IpAddr, port: u16, destination: Option<IpAddr>) -> bool {
         port == 0 || self.addresses.iter().any(|own| own.port() == port && is_own(own.ip(), ip, destination))
     }
 }
 
 impl OwnAddresses {
-    /// True if a proxy at this address may name this client in a header. A header that names this host would have the rights of this
-    /// host, such as no limit of rates; only a proxy on loopback passes on what this host asks. An address that receives nothing
-    /// (RFC 1122 section 3.2.1.3) is no client of anybody.
+    /// Returns true if a proxy at this address may name this client in a header. A named local address would
+    /// have local rights, such as no rate limit, so only a proxy on loopback may name one. An address that
+    /// receives nothing (RFC 1122 section 3.2.1.3) is no client.
     pub fn may_be_named(&self, client: IpAddr, proxy: IpAddr) -> bool {
         let client = client.to_canonical();
         let is_here = client.is_loopback() || self.addresses.iter().any(|own| own.ip().to_canonical() == client);
@@ -38,7 +33,6 @@ impl OwnAddresses {
     }
 }
 
-/// Whether an address is that of a listener.
 fn is_own(own: IpAddr, ip: IpAddr, destination: Option<IpAddr>) -> bool {
     let ip = ip.to_canonical();
     if own.is_unspecified() {

@@ -1,16 +1,16 @@
-//! Pacing: what has waited does not leave for one client at once, however much of it there is.
+//! Pacing of responses to queries that waited, so that they do not leave for one client all at once.
 //!
-//! Who forges the address of another may collect responses for seconds, by queries that wait for a slow server of its own,
-//! and have them all leave in one moment: a pulse, hundreds of times as strong as what it had sent (DNSBomb, CVE-2024-33655). So
-//! each prefix of clients has an account of the octets that it gets for queries that have waited for 100 ms or longer, a leaky
-//! bucket:
+//! An attacker with a victim's forged address may collect responses for seconds, by queries to a slow server
+//! of the attacker, and release them in one pulse, hundreds of times as strong as the queries (DNSBomb,
+//! CVE-2024-33655). So each prefix of clients has a leaky bucket for the bytes of responses to queries that
+//! waited for 100 ms or more:
 //!
-//! 1. As much as [`BURST`] leaves at once, and then [`OCTETS_PER_SECOND`]: what is more waits for its turn.
-//! 2. What would wait for longer than [`PATIENCE`] leaves as TC=1 without records, which is as short as the query was; a true
-//!    client asks again by TCP, where nobody is forged. What is hardly longer stays as it is.
-//! 3. What would wait for twice that does not leave: a client with so much waiting has long asked again.
+//! 1. [`BURST`] leaves at once, and then [`OCTETS_PER_SECOND`]; the rest is delayed.
+//! 2. A response with a delay over [`PATIENCE`] leaves as TC=1 without records, as short as the query; a real
+//!    client asks again by TCP, where addresses cannot be forged. A short response stays as it is.
+//! 3. A response with twice that delay is dropped, because its client has long asked again.
 //!
-//! What has not waited cannot be collected, and is none of this account's business.
+//! Responses to queries that did not wait cannot be collected and are not counted.
 
 use std::hash::{BuildHasher, Hasher};
 use std::net::IpAddr;
@@ -18,39 +18,38 @@ use std::time::{Duration, Instant};
 
 use foldhash::quality::FixedState;
 
-use super::rate_table::{Accounts, Half, Key, TICKS_PER_SECOND, Verdict, prefix_of, ticks, time};
+use super::rate_table::{Accounts, Half, RateTableKey, RateVerdict, TICKS_PER_SECOND, prefix_of, ticks, time};
 
-/// What each prefix of clients is owed. Asked about datagrams only.
+/// The accounts of client prefixes, for datagrams only.
 #[derive(Debug)]
 pub struct Pacing {
-    /// Keeps others from choosing who shares a set with whom.
     state: FixedState,
     accounts: Accounts,
 }
 
-/// What becomes of a response to a query that has waited.
+/// The decision about a response to a query that waited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
-    /// It leaves so much later, which may be at once.
+    /// It leaves after this delay, which may be zero.
     Whole(Duration),
-    /// So does TC=1 in its place, without records.
+    /// TC=1 without records leaves in its place after this delay.
     Cut(Duration),
-    /// Nothing leaves.
+    /// No response leaves.
     Drop,
 }
 
 impl Pacing {
-    /// Nobody was sent anything yet. `seed` comes from the operating system and is nobody else's to know.
+    /// Creates empty accounts. `seed` is secret and comes from the operating system.
     pub fn new(seed: u64, now: Instant) -> Self {
         Self { state: FixedState::with_seed(seed), accounts: Accounts::new(ACCOUNTS, now) }
     }
 
-    /// Whether a query that came then is one whose response is paced.
+    /// Returns true if the response to a query of this age is paced.
     pub fn is_held(since: Instant, now: Instant) -> bool {
         now.saturating_duration_since(since) >= HELD
     }
 
-    /// Decides about a response of so many octets to a query that has waited, and counts it.
+    /// Decides about a response of this size to a query that waited, and counts it.
     pub fn decide(&self, client: IpAddr, octets: usize, now: Instant) -> Pace {
         let (prefix, family) = prefix_of(client, IPV4_PREFIX, IPV6_PREFIX);
         let mut hasher = self.state.build_hasher();
@@ -58,7 +57,7 @@ impl Pacing {
         hasher.write_u8(family);
         let hash = hasher.finish();
         let (burst, patience) = (cost(BURST), ticks(PATIENCE));
-        let key = Key { set: hash, tag: hash, half: Half::Prefixes };
+        let key = RateTableKey { set: hash, tag: hash, half: Half::Prefixes };
         self.accounts.charge(key, burst + 2 * patience, self.accounts.ticks_at(now), |owed, _| {
             let (whole, cut) = (owed + cost(octets), owed + cost(octets.min(SHORT)));
             let wait = |owed: u64| owed.saturating_sub(burst);
@@ -68,55 +67,50 @@ impl Pacing {
                 () if octets <= SHORT => (Pace::Whole(time(wait(cut))), cut),
                 () => (Pace::Cut(time(wait(cut))), cut),
             };
-            Verdict { decision, owed, slips: 0 }
+            RateVerdict { decision, owed, slips: 0 }
         })
     }
 }
 
-/// What so many octets cost, in ticks.
 fn cost(octets: usize) -> u64 {
     (octets as u64 * TICKS_PER_SECOND).div_ceil(OCTETS_PER_SECOND)
 }
 
-/// How long a query has waited whose response is paced. What comes within that is no more of a pulse than the queries were.
+/// The wait from which a response is paced. Faster responses are no more of a pulse than their queries.
 const HELD: Duration = Duration::from_millis(100);
 
-/// Octets that leave for one prefix at once.
+/// The bytes that leave for one prefix at once.
 const BURST: usize = 96 << 10;
 
-/// Octets a second that may leave for one prefix for ever: some 6,000 usual answers, each of which took a backend long.
+/// The steady rate of one prefix: some 6,000 usual answers, each slow at its backend.
 const OCTETS_PER_SECOND: u64 = 960 << 10;
 
-/// How much later a whole response may leave. Most stub resolvers ask again after 5 s, of which the backends may have had 3.
+/// The maximum delay of a whole response. Most stub resolvers ask again after 5 s, backends use up to 3 s.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Octets of a response that TC=1 would hardly make shorter.
 const SHORT: usize = 128;
 
-/// Accounts, of which half are used: 128 KiB. What is paced has waited, so that there are no more than queries that wait.
+/// The number of accounts, of which half are used: 128 KiB.
 const ACCOUNTS: usize = 16 << 10;
 
-/// Bits of IPv4 addresses that make a client, as in the default of [`RateRules`](super::RateRules).
 const IPV4_PREFIX: u8 = 24;
 
-/// Bits of IPv6 addresses that make a client.
 const IPV6_PREFIX: u8 = 56;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// An address.
     fn ip(text: &str) -> IpAddr {
         text.parse().expect("an address")
     }
 
-    /// What becomes of so many responses of this size.
+    /// Returns the decisions for `count` responses of this size.
     fn pulse(pacing: &Pacing, client: &str, count: usize, octets: usize, now: Instant) -> Vec<Pace> {
         (0..count).map(|_| pacing.decide(ip(client), octets, now)).collect()
     }
 
-    /// How many of them leave so late at most, whole and cut.
+    /// Counts the responses with at most this delay, whole and truncated.
     fn leave(paces: &[Pace], millis: u64) -> [usize; 2] {
         let limit = Duration::from_millis(millis);
         let whole = paces.iter().filter(|pace| matches!(pace, Pace::Whole(wait) if *wait <= limit)).count();

@@ -1,4 +1,4 @@
-//! Prefixes of addresses, as lists of who may do something name them.
+//! Address prefixes, as in access lists.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -7,14 +7,12 @@ use std::str::FromStr;
 /// The addresses that begin with the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prefix {
-    /// The first of them.
     address: IpAddr,
-    /// How many bits.
     len: u8,
 }
 
 impl Prefix {
-    /// Whether an address is one of them. An IPv4 address in IPv6 form is the IPv4 address.
+    /// Returns true if the prefix contains an address. An IPv4-mapped IPv6 address counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
             (IpAddr::V4(ours), IpAddr::V4(theirs)) => (ours.to_bits() ^ theirs.to_bits()) & !host_bits_4(self.len) == 0,
@@ -23,13 +21,13 @@ impl Prefix {
         }
     }
 
-    /// The first address and the last, if these are IPv4 addresses.
+    /// Returns the first and the last address of an IPv4 prefix.
     pub(super) fn range_4(&self) -> Option<(u32, u32)> {
         let IpAddr::V4(first) = self.address else { return None };
         Some((first.to_bits(), first.to_bits() | host_bits_4(self.len)))
     }
 
-    /// The first address and the last, if these are IPv6 addresses.
+    /// Returns the first and the last address of an IPv6 prefix.
     pub(super) fn range_6(&self) -> Option<(u128, u128)> {
         let IpAddr::V6(first) = self.address else { return None };
         Some((first.to_bits(), first.to_bits() | host_bits_6(self.len)))
@@ -60,14 +58,14 @@ impl FromStr for Prefix {
     }
 }
 
-/// Why a text is no prefix.
+/// The error of parsing a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PrefixError {
-    /// There is no address.
+    /// The address is invalid.
     Address,
     /// The length is no number, or too large.
     Length,
-    /// Bits are set behind the prefix.
+    /// Bits are set after the prefix.
     HostBits,
 }
 
@@ -83,12 +81,10 @@ impl fmt::Display for PrefixError {
 
 impl std::error::Error for PrefixError {}
 
-/// The bits of an IPv4 address behind a prefix.
 fn host_bits_4(len: u8) -> u32 {
     u32::MAX.checked_shr(u32::from(len)).unwrap_or(0)
 }
 
-/// The bits of an IPv6 address behind a prefix.
 fn host_bits_6(len: u8) -> u128 {
     u128::MAX.checked_shr(u32::from(len)).unwrap_or(0)
 }

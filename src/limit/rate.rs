@@ -1,20 +1,15 @@
-//! Response rate limiting (RRL): an authority is no amplifier for who forges the addresses of queries.
+//! Response rate limiting (RRL), so that an authority does not amplify queries with forged addresses.
 //!
-//! The algorithm, in plain lines:
+//! 1. Similar responses share an account: one prefix of clients, one name, one kind. A client cannot vary the
+//!    name at will: it is the name of an answer, the wildcard behind it, the zone of an NXDOMAIN, the zone
+//!    cut of a referral, none for an error.
+//! 2. Each account may have `rate` responses a second, and one second's worth at once.
+//! 3. Every response counts, sent or not; the debt is at most `window`.
+//! 4. Of the responses over the rate, every `slip`th leaves as TC=1 without records, and the rest are
+//!    dropped. The victim of a forgery gets little, and a real client comes back by TCP.
 //!
-//! 1. Like responses are counted together: to one prefix of clients, about one name, of one kind. The name is what cannot be
-//!    varied at will: the name asked for where there is an answer, the wildcard that made it, the zone where the name does
-//!    not exist, the zone cut of a referral, nothing at all for an error.
-//! 2. Each such account may have `rate` responses a second, and one second's worth at once.
-//! 3. Every response counts, sent or not, so that who does not slow down stays limited; but no more than `window` is owed.
-//! 4. Of the responses over the rate every `slip`th goes out as TC=1 without records, and the rest not at all. Who was
-//!    forged gets little that way, and who is real comes back by TCP.
-//!
-//! Besides, all responses to one prefix are counted together (`total`), so that nobody is flooded with names in turn. Of the
-//! two accounts, that of the name decides, if it is over its rate. All accounts of a prefix share a cache line, so that to look
-//! them up is one read of memory: who asks for more names at once than have room there is left to `total`.
-//!
-//! The accounts themselves stand in `rate_table.rs`.
+//! All responses to one prefix also share an account (`total`), against floods over many names. The name's
+//! account decides first. All accounts of a prefix share a cache line, for one memory read.
 
 use std::hash::{BuildHasher, Hasher};
 use std::net::IpAddr;
@@ -22,37 +17,36 @@ use std::time::{Duration, Instant};
 
 use foldhash::quality::FixedState;
 
-use super::rate_table::{Accounts, Half, Key, TICKS_PER_SECOND, Verdict, prefix_of, ticks};
+use super::rate_table::{Accounts, Half, RateTableKey, RateVerdict, TICKS_PER_SECOND, prefix_of, ticks};
 use crate::wire::ResponseCategory;
 
-/// What is limited, and how much. A rate is in responses a second, at most 10,000; 0 is no limit.
+/// The limits. A rate is in responses a second, at most 10,000; 0 is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateRules {
-    /// Answers and NODATA, for each name.
+    /// The rate of answers and NODATA, for each name.
     pub answers: u16,
-    /// Referrals, for each zone cut.
+    /// The rate of referrals, for each zone cut.
     pub referrals: u16,
-    /// NXDOMAIN, for each zone.
+    /// The rate of NXDOMAIN, for each zone.
     pub nxdomains: u16,
-    /// Errors.
+    /// The rate of errors.
     pub errors: u16,
-    /// Responses of all kinds, whatever they are about.
+    /// The rate of all responses together.
     pub total: u16,
-    /// How much may be owed, and so how long a client stays limited that was far over the rate.
+    /// The maximum debt, and thus the time for which a client stays limited.
     pub window: Duration,
-    /// Every how many responses over the rate one goes out as TC=1; 0 is none.
+    /// The interval of TC=1 among responses over the rate; 0 is none.
     pub slip: u8,
-    /// Bits of IPv4 addresses that make a client.
+    /// The prefix length of an IPv4 client.
     pub ipv4_prefix: u8,
-    /// Bits of IPv6 addresses that make a client.
+    /// The prefix length of an IPv6 client.
     pub ipv6_prefix: u8,
-    /// Whether clients on this host are limited too.
+    /// True if clients on this host are limited too.
     pub loopback: bool,
 }
 
 impl Default for RateRules {
-    /// Far above what a resolver with a cache asks for, and far below what makes an attack. Prefixes and slip are those that
-    /// BIND, NSD and Knot agree on.
+    /// Far above the use of a caching resolver, below an attack. BIND, NSD and Knot share prefixes and slip.
     fn default() -> Self {
         Self {
             answers: 200,
@@ -69,44 +63,43 @@ impl Default for RateRules {
     }
 }
 
-/// What becomes of a response.
+/// The decision about a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// It goes out.
+    /// The response leaves.
     Pass,
-    /// TC=1 goes out in its place, without records.
+    /// TC=1 without records leaves in its place.
     Slip,
-    /// Nothing goes out.
+    /// No response leaves.
     Drop,
 }
 
-/// The accounts of all clients. Asked about datagrams only: a client that has come by TCP is where it says.
+/// The accounts of all clients, for datagrams only, because TCP proves the address.
 #[derive(Debug)]
 pub struct ResponseRate {
     rules: RateRules,
-    /// Keeps others from choosing who shares a set with whom.
     state: FixedState,
-    /// Who owes how much.
     accounts: Accounts,
 }
 
 impl ResponseRate {
-    /// An empty table of at least so many accounts, 8 octets each. `seed` is nobody else's to know.
+    /// Creates an empty table of at least this number of accounts, 8 bytes each. `seed` is secret.
     pub fn new(rules: RateRules, accounts: usize, seed: u64, now: Instant) -> Self {
         Self { rules, state: FixedState::with_seed(seed), accounts: Accounts::new(accounts, now) }
     }
 
-    /// The rules.
+    /// Returns the rules.
     pub fn rules(&self) -> RateRules {
         self.rules
     }
 
-    /// Whether responses to this client are limited at all: clients on this host are not, unless the rules say so.
+    /// Returns true if responses to this client are limited. Clients on this host are exempt by default.
     pub fn limits(&self, client: IpAddr) -> bool {
         self.rules.loopback || !client.to_canonical().is_loopback()
     }
 
-    /// Decides about one response by UDP, and counts it. `name` in wire form, in any case; see [`ResponseCategory`] for which.
+    /// Decides about one response by UDP, and counts it. `name` is in wire form, in any case; see
+    /// [`ResponseCategory`].
     pub fn decide(&self, client: IpAddr, name: &[u8], category: ResponseCategory, now: Instant) -> Decision {
         if !self.limits(client) {
             return Decision::Pass;
@@ -123,7 +116,8 @@ impl ResponseRate {
         hasher.write_u8(family);
         let of_prefix = hasher.finish();
         let now = self.accounts.ticks_at(now);
-        let in_all = self.charge(Key { set: of_prefix, tag: of_prefix, half: Half::Prefixes }, self.rules.total, now);
+        let in_all =
+            self.charge(RateTableKey { set: of_prefix, tag: of_prefix, half: Half::Prefixes }, self.rules.total, now);
         if rate == 0 {
             return in_all;
         }
@@ -134,24 +128,22 @@ impl ResponseRate {
         folded.copy_from_slice(name);
         folded.make_ascii_lowercase();
         hasher.write(folded);
-        match self.charge(Key { set: of_prefix, tag: hasher.finish(), half: Half::Parts }, rate, now) {
+        match self.charge(RateTableKey { set: of_prefix, tag: hasher.finish(), half: Half::Parts }, rate, now) {
             Decision::Pass => in_all,
             limited @ (Decision::Slip | Decision::Drop) => limited,
         }
     }
 
-    /// Octets of memory, which never change.
+    /// Returns the constant size in bytes.
     pub fn size(&self) -> usize {
         self.accounts.size()
     }
 
-    /// Counts a response to one account.
-    fn charge(&self, key: Key, rate: u16, now: u64) -> Decision {
+    fn charge(&self, key: RateTableKey, rate: u16, now: u64) -> Decision {
         if rate == 0 {
             return Decision::Pass;
         }
         let cost = (TICKS_PER_SECOND / u64::from(rate)).max(1);
-        // The window, and the second that is free.
         let most = ticks(self.rules.window) + TICKS_PER_SECOND;
         let slip = u64::from(self.rules.slip);
         self.accounts.charge(key, most, now, |owed, slips| {
@@ -163,12 +155,12 @@ impl ResponseRate {
             } else {
                 (Decision::Drop, slips + 1)
             };
-            Verdict { decision, owed, slips }
+            RateVerdict { decision, owed, slips }
         })
     }
 }
 
-/// Octets of the longest name (RFC 1035 section 2.3.4).
+/// The longest name (RFC 1035 section 2.3.4).
 const MAX_NAME: usize = 255;
 
 #[cfg(test)]
@@ -182,7 +174,7 @@ mod tests {
 
     const NAME: &[u8] = b"\x03www\x07example\0";
 
-    /// Ten responses a second, five seconds of window, every second over the rate slips.
+    /// Ten responses a second, a window of five seconds, and every second response over the rate slips.
     const RULES: RateRules = RateRules {
         answers: 10,
         referrals: 10,
@@ -196,12 +188,11 @@ mod tests {
         loopback: false,
     };
 
-    /// An address.
     fn ip(text: &str) -> IpAddr {
         text.parse().expect("an address")
     }
 
-    /// How many of so many responses, all at once, pass, slip and are dropped.
+    /// Counts the responses of a burst that pass, slip and are dropped.
     fn burst(limiter: &ResponseRate, client: &str, count: usize, now: Instant) -> [usize; 3] {
         let decisions: Vec<_> =
             (0..count).map(|_| limiter.decide(ip(client), NAME, ResponseCategory::Answer, now)).collect();
@@ -242,7 +233,7 @@ mod tests {
         let limiter = ResponseRate::new(RULES, 64, 1, start);
         burst(&limiter, "192.0.2.1", 10_000, start);
         let passes = |after: u64| burst(&limiter, "192.0.2.1", 1, start + Duration::from_millis(after))[0];
-        // Each look counts too, but no more than the window is ever owed.
+        // Each check counts too, but the debt is at most the window.
         assert_eq!([passes(1_000), passes(4_000)], [0, 0]);
         assert_eq!(passes(4_000 + 5_200), 1);
     }

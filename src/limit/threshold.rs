@@ -1,43 +1,41 @@
-//! A store of equal places that several parties use, of which nobody may hold more than is free.
+//! A store of equal places for several parties, of which no party may hold more than are free.
 //!
-//! That is the dynamic threshold of Choudhury and Hahne (1998). One party alone gets half of the places, two a third each, and
-//! whoever comes anew always finds some, without anything being set aside for parties that are not there.
+//! This is the dynamic threshold of Choudhury and Hahne (1998). One party alone gets half of the places, two
+//! a third each, and a new party always finds some, without reserved places.
 
 use std::collections::BTreeMap;
 
-/// Places, and who holds how many of them.
+/// The places and their holders.
 #[derive(Debug)]
 pub struct DynamicThreshold<K> {
     places: usize,
-    /// Those that are held.
     held: usize,
-    /// By whom; nobody stands here with none.
     holders: BTreeMap<K, usize>,
 }
 
 impl<K: Ord> DynamicThreshold<K> {
-    /// So many places, all of them free.
+    /// Creates free places.
     pub fn new(places: usize) -> Self {
         Self { places, held: 0, holders: BTreeMap::new() }
     }
 
-    /// Whether a party may take one more: it holds fewer than are free.
+    /// Returns true if a party may take one more: it holds fewer than are free.
     pub fn fits(&self, party: &K) -> bool {
         self.of(party) < self.free()
     }
 
-    /// How many are free.
+    /// Returns the number of free places.
     pub fn free(&self) -> usize {
         self.places.saturating_sub(self.held)
     }
 
-    /// A party takes a place, whether it may or not.
+    /// Gives a party a place, without a check.
     pub fn take(&mut self, party: K) {
         self.held += 1;
         *self.holders.entry(party).or_default() += 1;
     }
 
-    /// A party gives a place back.
+    /// Takes a place back from a party.
     pub fn give_back(&mut self, party: &K) {
         let Some(holds) = self.holders.get_mut(party) else { return };
         self.held -= 1;
@@ -47,12 +45,12 @@ impl<K: Ord> DynamicThreshold<K> {
         }
     }
 
-    /// How many a party holds.
+    /// Returns the number of a party's places.
     pub fn of(&self, party: &K) -> usize {
         self.holders.get(party).copied().unwrap_or_default()
     }
 
-    /// How many are held.
+    /// Returns the number of held places.
     pub fn held(&self) -> usize {
         self.held
     }
@@ -62,7 +60,7 @@ impl<K: Ord> DynamicThreshold<K> {
 mod tests {
     use super::*;
 
-    /// How many places each of the parties gets if all take in turn until nobody may.
+    /// Fills the store in turns and returns the places of each party.
     fn fill(places: usize, parties: u8) -> Vec<usize> {
         let mut threshold = DynamicThreshold::new(places);
         while (0..parties).fold(false, |took, party| {

@@ -1,4 +1,4 @@
-//! How long one connection of a client is waited for: the clock of one connection, as a value.
+//! The timeouts of one client connection, as a pure clock.
 //!
 //! ```text
 //!              whole query           last response taken
@@ -9,63 +9,60 @@
 //!     end                    └──────────▶ end                    end
 //! ```
 //!
-//! - Only a sound query counts as activity. Empty frames and what cannot be read do not, so nobody stays by sending those.
-//! - While a query waits for its response there is no end: the race has its own deadline.
-//! - While a response waits for the client, the client has `idle` to take *something*: a slow secondary gets its transfer
-//!   however long that takes, as from NSD and Knot, whose timeouts are of one write and not of all of them.
-//! - After `lifetime` no query is taken any more. What is in flight is answered and written, a transfer to its end, but from
-//!   then on the client has to take [`MIN_TAKEN`] octets in each `idle`: who reads an octet now and then cannot stay for
-//!   ever. BIND ends a transfer after two hours, however well it goes; a rate does not punish zones for their size.
+//! - Only a valid query counts as activity. Empty or unreadable frames do not keep a connection open.
+//! - While a query waits for its response there is no timeout, because the race has its own deadline.
+//! - While a response waits, the client has `idle` to read *something*: a slow secondary gets its transfer
+//!   however long that takes, as from NSD and Knot, whose timeouts are for one write and not for all.
+//! - After `lifetime` no query is taken. Running responses and transfers complete, but the client must read
+//!   [`MIN_TAKEN`] bytes in each `idle`, so that reading a byte now and then is not enough. BIND ends every
+//!   transfer after two hours; a rate does not punish large zones.
 
 use std::time::Instant;
 
-use super::connections::{ConnectionRules, Pressure};
+use super::connections::{ConnectionRules, TableFullness};
 
-/// What a connection waits for.
+/// The state that a connection waits in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Doing {
-    /// The client's next query.
+    /// It waits for the client's next query.
     Reading,
-    /// A response of ours.
+    /// It waits for our response.
     Answering,
-    /// The client to take octets.
+    /// It waits for the client to read.
     Writing,
 }
 
 /// The clock of one connection.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct ConnectionClock {
     opened: Instant,
-    /// When it became idle for the last time; `None` until it has had a whole query.
     idle_since: Option<Instant>,
-    /// When the client last took as much as it has to.
     taken_at: Instant,
-    /// Octets that it has taken since.
     taken: usize,
 }
 
-impl Patience {
-    /// Of a connection that was just opened.
+impl ConnectionClock {
+    /// Creates the clock of a new connection.
     pub fn new(now: Instant) -> Self {
         Self { opened: now, idle_since: None, taken_at: now, taken: 0 }
     }
 
-    /// A sound query has come, or the last response to one was taken.
+    /// Notes a valid query, or that the client has read the last response.
     pub fn on_activity(&mut self, now: Instant) {
         self.idle_since = Some(now);
     }
 
-    /// Whether there was no whole query yet.
+    /// Returns true before the first whole query.
     pub fn is_fresh(&self) -> bool {
         self.idle_since.is_none()
     }
 
-    /// From now on the client has octets to take.
+    /// Notes that the client has bytes to read from now on.
     pub fn on_unwritten(&mut self, now: Instant) {
         (self.taken_at, self.taken) = (now, 0);
     }
 
-    /// The client has taken octets.
+    /// Notes that the client has read bytes.
     pub fn on_written(&mut self, octets: usize, rules: &ConnectionRules, now: Instant) {
         self.taken += octets;
         let least = if now < self.end_of_queries(rules) { 1 } else { MIN_TAKEN };
@@ -74,13 +71,13 @@ impl Patience {
         }
     }
 
-    /// When no more queries are taken.
+    /// Returns the time after which no queries are taken.
     pub fn end_of_queries(&self, rules: &ConnectionRules) -> Instant {
         self.opened + rules.lifetime
     }
 
-    /// When the connection is to be closed if nothing happens until then.
-    pub fn end(&self, doing: Doing, rules: &ConnectionRules, pressure: Pressure) -> Option<Instant> {
+    /// Returns the time at which the connection closes if nothing happens.
+    pub fn end(&self, doing: Doing, rules: &ConnectionRules, pressure: TableFullness) -> Option<Instant> {
         match (doing, self.idle_since) {
             (Doing::Reading, None) => Some(self.opened + pressure.shrink(rules.first_query)),
             (Doing::Reading, Some(since)) => Some(since + pressure.shrink(rules.idle)),
@@ -90,8 +87,7 @@ impl Patience {
     }
 }
 
-/// Octets that a client has to take in each idle time once the lifetime of its connection is over: with 10 s, 13 kbit/s, a
-/// modem of 1985.
+/// The bytes that a client must read in each idle time after the lifetime: with 10 s, 13 kbit/s.
 const MIN_TAKEN: usize = 16 << 10;
 
 #[cfg(test)]
@@ -100,7 +96,7 @@ mod tests {
 
     use super::*;
 
-    /// Times that can be told apart.
+    /// Timeouts that differ from each other.
     const RULES: ConnectionRules = ConnectionRules {
         max: 8,
         per_client: 0,
@@ -113,13 +109,13 @@ mod tests {
         early_data: false,
     };
 
-    /// A client that does something.
+    /// An event of the client.
     enum Event {
-        /// A sound query, or the last response taken.
+        /// A valid query, or the last response read.
         Activity,
-        /// Octets wait for it.
+        /// Bytes wait for the client.
         Unwritten,
-        /// It has taken so many.
+        /// The client has read this number of bytes.
         Written(usize),
     }
 
@@ -133,9 +129,9 @@ mod tests {
             (&[(1, Activity), (9, Activity)], Reading, Some(19)),
             (&[(1, Activity)], Answering, None),
             (&[], Answering, None),
-            // From when there is something to take, whatever was before.
+            // Counts from the first waiting byte, whatever came before.
             (&[(1, Activity), (7, Unwritten)], Writing, Some(17)),
-            // Any octet will do ...
+            // Any byte counts ...
             (&[(1, Activity), (7, Unwritten), (16, Written(1))], Writing, Some(26)),
             (&[(3_500, Unwritten), (3_599, Written(1))], Writing, Some(3_609)),
             // ... until the lifetime is over.
@@ -148,7 +144,7 @@ mod tests {
             ),
         ] {
             let start = Instant::now();
-            let mut patience = Patience::new(start);
+            let mut patience = ConnectionClock::new(start);
             for (at, event) in events {
                 let now = start + Duration::from_secs(*at);
                 match event {
@@ -157,7 +153,7 @@ mod tests {
                     Written(octets) => patience.on_written(*octets, &RULES, now),
                 }
             }
-            let found = patience.end(doing, &RULES, Pressure::default());
+            let found = patience.end(doing, &RULES, TableFullness::default());
             assert_eq!(found.map(|end| (end - start).as_secs()), end, "{doing:?}");
         }
     }
@@ -165,9 +161,10 @@ mod tests {
     #[test]
     fn under_pressure_idle_times_shrink_and_writing_has_its_time() {
         let start = Instant::now();
-        let full = Pressure::default().next(8, 8);
-        let mut patience = Patience::new(start);
-        let after = |patience: &Patience, doing| patience.end(doing, &RULES, full).map(|end| (end - start).as_millis());
+        let full = TableFullness::default().next(8, 8);
+        let mut patience = ConnectionClock::new(start);
+        let after =
+            |patience: &ConnectionClock, doing| patience.end(doing, &RULES, full).map(|end| (end - start).as_millis());
         assert_eq!(after(&patience, Doing::Reading), Some(500));
         patience.on_activity(start + Duration::from_secs(1));
         patience.on_unwritten(start + Duration::from_secs(1));

@@ -1,7 +1,7 @@
-//! The chains and keys that encrypted listeners show, read from their files.
+//! The certificate chains and keys of encrypted listeners, read from their files.
 //!
-//! They are read at the start and by every reload, and looked at once a minute (`server/certificates.rs`). A file that is as it was is
-//! not read again, so a process that has given up the right to read its key goes on with what it has read before.
+//! They are read at the start and by every reload, and polled once a minute. An unchanged file is not read
+//! again, so a process that has given up the right to read its key continues with the key it has.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,24 +16,22 @@ use crate::config::{CertificateConfig, Config};
 use crate::files;
 use crate::net::tls_server::{Certificate, CertificateError, NamedCertificate};
 
-/// The certificates of a config, with what is needed to see whether their files have changed. A clone is the same one.
+/// The certificates of a config, with the stamps of their files. A clone shares them.
 #[derive(Clone, Debug, Default)]
-pub struct CertificateFiles(Arc<Mutex<HashMap<CertificateKey, Known>>>);
+pub struct CertificateFiles(Arc<Mutex<HashMap<CertificateKey, KnownCertificate>>>);
 
-/// The files of a section, and the names that it says.
 type CertificateKey = (PathBuf, PathBuf, Vec<String>);
 
-/// What was read.
 #[derive(Clone, Debug)]
-struct Known {
+struct KnownCertificate {
     certificate: Arc<Certificate>,
-    /// How both files looked before they were read, and whether another change would be seen in that.
+    /// The stamps of both files before they were read, and whether they would show another change.
     stamps: [Option<Stamp>; 2],
     is_settled: bool,
 }
 
 impl CertificateFiles {
-    /// Reads all certificates of a config; every file that is wrong is told.
+    /// Reads all certificates of a config; reports every wrong file.
     pub(super) fn load(&self, config: &Config) -> Result<Vec<NamedCertificate>, FileProblems<CertificateProblem>> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let named = |section: &CertificateConfig| {
@@ -47,15 +45,12 @@ impl CertificateFiles {
         };
         let loaded = FileProblems::gather(config.certificates.iter().map(named));
         let sections: Vec<_> = config.certificates.iter().map(key_of).collect();
-        // What no section names any more is forgotten, its key above all.
+        // Certificates that no section names any more are forgotten, above all their keys.
         known.retain(|key, _| sections.contains(key));
         loaded
     }
 
-    /// Looks at the files of one section, and reads them if they have changed.
-    ///
-    /// # Errors
-    /// If they are not good; what is wrong, with the file and its remedy.
+    /// Reads the files of one section if they have changed.
     pub fn look(&self, section: &CertificateConfig) -> Result<Arc<Certificate>, CertificateProblem> {
         read(section, &mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -65,12 +60,11 @@ fn key_of(section: &CertificateConfig) -> CertificateKey {
     (section.chain.clone(), section.key.clone(), section.names.clone())
 }
 
-/// What the files of a section say.
 fn read(
     section: &CertificateConfig,
-    known: &mut HashMap<CertificateKey, Known>,
+    known: &mut HashMap<CertificateKey, KnownCertificate>,
 ) -> Result<Arc<Certificate>, CertificateProblem> {
-    // Before the content: what changes it meanwhile changes these.
+    // Taken before the content, so that a change during the read changes the stamps too.
     let stamps = [&section.chain, &section.key].map(|file| disk::stamp(file));
     let earlier =
         known.get(&key_of(section)).filter(|earlier| earlier.stamps == stamps && stamps.iter().all(Option::is_some));
@@ -82,7 +76,7 @@ fn read(
     let text = |file: &Path| files::read(file);
     let (chain, key) = match (text(&section.chain), text(&section.key)) {
         (Ok(chain), Ok(key)) => (chain, key),
-        // The same files, and no right to read them any more.
+        // The same files, which the process has no right to read any more.
         (Err(error), _) | (_, Err(error)) if error.kind() == io::ErrorKind::PermissionDenied && earlier.is_some() => {
             return earlier.map(|earlier| Arc::clone(&earlier.certificate)).ok_or_else(|| problem(&section.key, error));
         }
@@ -95,7 +89,7 @@ fn read(
     })?;
     let certificate = Arc::new(certificate);
     let is_settled = stamps.iter().flatten().all(Stamp::is_settled);
-    known.insert(key_of(section), Known { certificate: Arc::clone(&certificate), stamps, is_settled });
+    known.insert(key_of(section), KnownCertificate { certificate: Arc::clone(&certificate), stamps, is_settled });
     Ok(certificate)
 }
 
@@ -103,9 +97,9 @@ fn problem(file: &Path, error: io::Error) -> CertificateProblem {
     CertificateProblem::Unreadable(file.to_owned(), error)
 }
 
-/// What is to be said of the certificates of a config although they are served: that their time is over, or still to come.
+/// Returns warnings for certificates that are served although they have expired or are not valid yet.
 pub fn warnings(certificates: &[NamedCertificate], now: SystemTime) -> Vec<String> {
-    let told = |named: &NamedCertificate| {
+    let describe = |named: &NamedCertificate| {
         let (file, validity) = (named.chain_file.display(), named.certificate.validity());
         let day = |seconds: i64| {
             let since = std::time::Duration::from_secs(seconds.max(0).unsigned_abs());
@@ -123,15 +117,15 @@ pub fn warnings(certificates: &[NamedCertificate], now: SystemTime) -> Vec<Strin
             (false, false) => None,
         }
     };
-    certificates.iter().filter_map(told).collect()
+    certificates.iter().filter_map(describe).collect()
 }
 
-/// What is wrong with the files of a certificate. No form of printing shows what is in the key.
+/// A problem with the files of a certificate. Neither Debug nor Display shows the content of the key.
 #[derive(Debug)]
 pub enum CertificateProblem {
-    /// It cannot be read.
+    /// The file cannot be read.
     Unreadable(PathBuf, io::Error),
-    /// It holds other things.
+    /// The content does not fit.
     Unfit(PathBuf, CertificateError),
 }
 
@@ -185,14 +179,14 @@ mod tests {
         fs::write(at("empty.pem"), "").expect("a file of the test");
         fs::write(at("empty.key"), "hush").expect("a file of the test");
         let files = CertificateFiles::default();
-        let told =
+        let describe =
             files.load(&config(folder.path(), &["good", "mixed", "none", "empty"])).expect_err("wrong").to_string();
-        let lines: Vec<_> = told.lines().filter_map(|line| line.rsplit_once('/').map(|(_, line)| line)).collect();
+        let lines: Vec<_> = describe.lines().filter_map(|line| line.rsplit_once('/').map(|(_, line)| line)).collect();
         let expected =
             ["mixed.key: its key is not that", "none.pem: cannot be read", "empty.pem: there is no certificate in it"];
-        assert_eq!(lines.len(), expected.len(), "{told}");
-        assert!(lines.iter().zip(expected).all(|(line, expected)| line.starts_with(expected)), "{told}");
-        assert!(!told.contains("hush"));
+        assert_eq!(lines.len(), expected.len(), "{describe}");
+        assert!(lines.iter().zip(expected).all(|(line, expected)| line.starts_with(expected)), "{describe}");
+        assert!(!describe.contains("hush"));
         assert_eq!(files.load(&config(folder.path(), &["good"])).expect("a good one").len(), 1);
     }
 
@@ -205,7 +199,7 @@ mod tests {
         let first = files.load(&config).expect("a good one").remove(0).certificate;
         let again = files.look(section).expect("the same");
         assert!(again.is_same(&first));
-        // A look from outside is enough once nothing else can have left the same stamp.
+        // The stamp is enough once no other change can have left the same stamp.
         files.0.lock().expect("nobody has it").values_mut().for_each(|known| known.is_settled = true);
         assert!(Arc::ptr_eq(&files.look(section).expect("the same"), &again));
         fs::write(folder.path().join("main.key"), "half").expect("a file of the test");

@@ -1,10 +1,12 @@
 //! The files that a server may reach once it has started: those of its config, and no others.
 //!
-//! Landlock, where the kernel has it, denies everything else to the process from within, without any right: so that whoever
-//! takes it over by a message finds no other files. What is allowed are folders, not
-//! files, for editors and tools replace a file by another under its name. A reload that names a file elsewhere is refused before
-//! anything is read, with the remedy.
+//! Where the kernel has Landlock, the process denies itself everything else, without any privilege, so that
+//! an attacker who takes it over finds no other files. The rules name folders, not files, because editors
+//! replace a file by renaming another. A reload that names a file elsewhere is refused before anything is
+//! read, with the remedy.
 
+use std::env;
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -12,33 +14,33 @@ use std::path::{Path, PathBuf};
 
 use landlock::{
     ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
-    RulesetStatus, path_beneath_rules,
+    RulesetStatus, Scope, path_beneath_rules,
 };
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, DnstapTarget, KeyConfig, LogTarget};
 
-/// The files that a config names, with its own. Whoever adds a key that names a file adds the file here.
+/// The files that a config names, with its own. A new key that names a file needs an entry here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Files {
-    /// Those that are read, at a reload too.
+pub struct ConfigFiles {
+    /// Files that are read, also by a reload.
     pub read: Vec<PathBuf>,
-    /// Those that are read all the while, and are no reason for a reload.
+    /// Files that are read all the time; their changes cause no reload.
     pub looked_at: Vec<PathBuf>,
-    /// Those that are replaced while the server runs or when it ends.
+    /// Files that are replaced while the server runs or when it ends.
     pub written: Vec<PathBuf>,
-    /// Programs that are run: our own, if others of our processes may have to be started.
+    /// Programs that the process may run: its own executable, if it may start other processes.
     pub programs: Vec<PathBuf>,
 }
 
-impl Files {
-    /// Those of a config that was read from `file`, or from the command line.
+impl ConfigFiles {
+    /// Returns the files of a config that was read from `file` or from the command line.
     pub fn of(config: &Config, file: Option<&Path>) -> Self {
         let authorities = || config.authorities.iter();
         let zones = authorities().flat_map(|authority| &authority.zones).map(|zone| &zone.file);
         let secondaries = authorities().flat_map(|authority| &authority.secondaries).map(|zone| &zone.file);
-        // A file that names their folder; which ones are in it, catalogs tell.
+        // The path only stands for the folder; catalogs determine the files in it.
         let members = authorities().filter(|authority| !authority.catalogs.is_empty());
         let members: Vec<_> = members.map(|authority| authority.members_folder.join("members")).collect();
         let produced = authorities().flat_map(|authority| &authority.produced).map(|catalog| &catalog.file);
@@ -55,7 +57,7 @@ impl Files {
         let cache = config.cache.as_ref().and_then(|cache| cache.persist.as_ref());
         let log = config.query_log.as_ref().and_then(|log| match &log.to {
             LogTarget::File(file) => Some(file),
-            // The kernel does not hold a process to folders where it connects to sockets.
+            // Landlock does not restrict connections to sockets.
             LogTarget::Stderr | LogTarget::Unix(_) => None,
         });
         let trusted =
@@ -86,40 +88,36 @@ impl Files {
     }
 }
 
-impl Files {
-    /// Those that change at somebody else's hand alone, with those that zone files include.
+impl ConfigFiles {
+    /// Returns the files to watch: those that only others change, and the files that zone files include.
     pub(super) fn watched(&self, included: Vec<PathBuf>) -> Vec<PathBuf> {
         let read = self.read.iter().cloned().chain(included);
         read.filter(|file| !self.written.contains(file)).collect()
     }
 }
 
-/// What a process may reach.
+/// The folders that a process may reach.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Confinement {
-    /// Folders, canonical; none if the kernel does not hold the process to them.
+    /// Canonical folders; none if the kernel does not restrict the process.
     folders: Option<Folders>,
 }
 
-/// Folders whose files may be reached, those below them too.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Folders {
     read: Vec<PathBuf>,
-    /// To be read and replaced.
     written: Vec<PathBuf>,
-    /// Folders for unix sockets.
     sockets: Vec<PathBuf>,
-    /// Folders of our own program. Not its file: an upgrade puts another file in its place by a rename, which a rule for the old file does
-    /// not have, and a server that succeeded its supervisor has to run it.
+    /// The folders of hedgerow's executable. A rule for the file would not do: an upgrade renames another
+    /// file into its place, and a server that has succeeded its supervisor must run the new one.
     programs: Vec<PathBuf>,
 }
 
 impl Folders {
-    /// Has the kernel deny this thread, and those that it will start, all but these.
     fn enforce(self) -> Confinement {
         match restrict(&self) {
             Ok(RulesetStatus::NotEnforced) => {
-                tracing::info!("this kernel has no landlock: the process may open whatever its user may");
+                tracing::info!("this kernel has no Landlock: file access is not restricted");
                 Confinement::default()
             }
             Ok(RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced) => {
@@ -128,7 +126,7 @@ impl Folders {
                 Confinement { folders: Some(self) }
             }
             Err(error) => {
-                tracing::warn!(%error, "landlock: the process may open whatever its user may");
+                tracing::warn!(%error, "Landlock failed: file access is not restricted");
                 Confinement::default()
             }
         }
@@ -136,54 +134,50 @@ impl Folders {
 }
 
 impl Confinement {
-    /// Confines this thread as another process of ours is confined.
+    /// Confines this thread with the same rules as another process of hedgerow.
     pub fn enforce_again(&self) {
         if let Some(folders) = &self.folders {
             folders.clone().enforce();
         }
     }
 
-    /// Confines this thread, and those that it will start, to these files, and to these folders for unix sockets. An older kernel does
-    /// less, or nothing: that is said, and no error.
-    pub fn enforce(files: &Files, sockets: &[PathBuf]) -> Self {
+    /// Confines this thread, and the threads it starts, to these files, and to these folders for Unix
+    /// sockets. An older kernel restricts less or nothing: that is logged and is no error.
+    pub fn enforce(files: &ConfigFiles, sockets: &[PathBuf]) -> Self {
         let mut read = folders_of(&files.read);
         read.extend(folders_of(&files.looked_at));
         let (written, programs) = (folders_of(&files.written), folders_of(&files.programs));
         Folders { read, written, sockets: sockets.to_vec(), programs }.enforce()
     }
 
-    /// Whether all files of a config may be reached.
-    ///
-    /// # Errors
-    /// The first that may not.
-    pub fn check(&self, files: &Files) -> Result<(), Outside> {
+    /// Returns an error for the first file of a config that is out of reach.
+    pub fn check(&self, files: &ConfigFiles) -> Result<(), UnreachableFile> {
         let Some(folders) = &self.folders else { return Ok(()) };
         let all = || folders.read.iter().chain(&folders.written);
         let is_below = |file: &Path, folder: &PathBuf| canonical(file).is_some_and(|file| file.starts_with(folder));
         let outside = |file: &&PathBuf, allowed: Vec<&PathBuf>| !allowed.iter().any(|folder| is_below(file, folder));
         let unread = files.read.iter().chain(&files.looked_at).find(|file| outside(file, all().collect()));
         let unwritten = files.written.iter().find(|file| outside(file, folders.written.iter().collect()));
-        let told = |file: &PathBuf, folders: Vec<&PathBuf>| Outside {
+        let unreachable = |file: &PathBuf, folders: Vec<&PathBuf>| UnreachableFile {
             file: file.clone(),
             folders: folders.into_iter().cloned().collect(),
         };
         match (unread, unwritten) {
-            (Some(file), _) => Err(told(file, all().collect())),
-            (None, Some(file)) => Err(told(file, folders.written.iter().collect())),
+            (Some(file), _) => Err(unreachable(file, all().collect())),
+            (None, Some(file)) => Err(unreachable(file, folders.written.iter().collect())),
             (None, None) => Ok(()),
         }
     }
 }
 
-/// A file that a reload names is out of reach.
+/// A file that a reload names and that is out of reach.
 #[derive(Debug)]
-pub struct Outside {
+pub struct UnreachableFile {
     file: PathBuf,
-    /// Where it would be in reach.
     folders: Vec<PathBuf>,
 }
 
-impl fmt::Display for Outside {
+impl fmt::Display for UnreachableFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let folder = folder_of(&self.file);
         if folder.metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
@@ -193,7 +187,7 @@ impl fmt::Display for Outside {
         let folders: Vec<String> = self.folders.iter().map(|folder| folder.display().to_string()).collect();
         write!(
             f,
-            "{}: the process cannot reach it, for it was not in the config when it started: ",
+            "{}: the process cannot open it, since it was not in the config at the start: ",
             self.file.display()
         )?;
         if folders.is_empty() {
@@ -204,9 +198,9 @@ impl fmt::Display for Outside {
     }
 }
 
-impl std::error::Error for Outside {}
+impl std::error::Error for UnreachableFile {}
 
-/// Has the kernel deny all but these folders. It does not deny addresses: a reload binds new ones, and transfers connect to others.
+/// Restricts file access only: a reload binds new network addresses, and transfers connect to others.
 fn restrict(folders: &Folders) -> Result<RulesetStatus, RulesetError> {
     let Folders { read, written, sockets, programs } = folders;
     let read_access = AccessFs::ReadFile | AccessFs::ReadDir;
@@ -218,9 +212,13 @@ fn restrict(folders: &Folders) -> Result<RulesetStatus, RulesetError> {
         | AccessFs::MakeReg
         | AccessFs::MakeDir
         | AccessFs::RemoveFile;
-    let status = Ruleset::default()
-        .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(AccessFs::from_all(KNOWN))?
+    let mut rules =
+        Ruleset::default().set_compatibility(CompatLevel::BestEffort).handle_access(AccessFs::from_all(KNOWN))?;
+    let scopes = scopes(!programs.is_empty(), env::var_os("NOTIFY_SOCKET").as_deref());
+    if !scopes.is_empty() {
+        rules = rules.scope(scopes)?;
+    }
+    let status = rules
         .create()?
         .add_rules(path_beneath_rules(read, read_access))?
         .add_rules(path_beneath_rules(SYSTEM, read_access))?
@@ -232,7 +230,17 @@ fn restrict(folders: &Folders) -> Result<RulesetStatus, RulesetError> {
     Ok(status.ruleset)
 }
 
-/// The folders of files, canonical: where they stand, and where links lead.
+/// Returns what stays within the process. With a supervisor, a successor kills hanging siblings, which are
+/// outside. The socket of a service manager may be abstract.
+fn scopes(is_supervised: bool, notify_socket: Option<&OsStr>) -> BitFlags<Scope> {
+    let is_abstract = notify_socket.is_some_and(|socket| socket.as_encoded_bytes().starts_with(b"@"));
+    let mut scopes = BitFlags::empty();
+    scopes.set(Scope::Signal, !is_supervised);
+    scopes.set(Scope::AbstractUnixSocket, !is_abstract);
+    scopes
+}
+
+/// Returns the canonical folders of files, with and without links followed.
 fn folders_of(files: &[PathBuf]) -> Vec<PathBuf> {
     let mut folders = Vec::new();
     for file in files {
@@ -247,8 +255,7 @@ fn folders_of(files: &[PathBuf]) -> Vec<PathBuf> {
     folders
 }
 
-/// The files of a config whose folders do not exist, a line each with key and remedy. The server makes folders only for zones and
-/// members that it fetches.
+/// Returns the files of a config whose folders do not exist, a line each with key and remedy.
 pub(super) fn missing_folders(config: &Config) -> Vec<String> {
     let log = config.query_log.as_ref().and_then(|log| match &log.to {
         LogTarget::File(file) => Some(("query_log.to", file)),
@@ -259,7 +266,7 @@ pub(super) fn missing_folders(config: &Config) -> Vec<String> {
         DnstapTarget::Unix(_) | DnstapTarget::Tcp(_) => None,
     });
     let cache = config.cache.as_ref().and_then(|cache| Some(("cache.persist", cache.persist.as_ref()?)));
-    // Other errors may be those of this user alone, which the server does not become.
+    // Other errors may concern only the user of this command, not the user that the server runs as.
     let is_missing = |file: &Path| folder_of(file).metadata().is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
     let missing = [log, dnstap, cache].into_iter().flatten().filter(|(_, file)| is_missing(file));
     let owner = config.user.as_ref().map(|user| format!("-o {} ", user.name)).unwrap_or_default();
@@ -270,51 +277,83 @@ pub(super) fn missing_folders(config: &Config) -> Vec<String> {
     missing.map(line).collect()
 }
 
-/// The folder of a file.
+/// Returns the folder of a file.
 pub fn folder_of(file: &Path) -> &Path {
     file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
-/// Where a file is, or would be, whatever links lead there.
+/// Returns the place of an existing or future file, with links followed.
 fn canonical(file: &Path) -> Option<PathBuf> {
     fs::canonicalize(file).ok().or_else(|| {
-        // A folder that is still to be made is below one that is there.
+        // A folder that does not exist yet is below one that does.
         let there = folder_of(file).ancestors().find_map(|folder| fs::canonicalize(folder).ok())?;
         Some(there.join(file.file_name()?))
     })
 }
 
-/// The newest rules that this is written for; a newer kernel may have more, and an older one less. ABI 6 scopes signals and abstract
-/// sockets, which does not fit: a process that succeeds its supervisor kills siblings that hang, outside of its own domain, and the
-/// socket of a service manager (`NOTIFY_SOCKET`) may be abstract.
-const KNOWN: ABI = ABI::V5;
+/// The newest ABI that this code is written for.
+const KNOWN: ABI = ABI::V6;
 
-/// What runs, even if its file has been replaced, and what the loader of programs reads and runs.
+/// The running executable, even if its file was replaced, and the files of the dynamic loader.
 const OF_PROGRAMS: &[&str] = &["/proc/self/exe", "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache"];
 
-/// What the C library and the runtime read by themselves, such as the number of processors.
 const SYSTEM: &[&str] = &[
     "/proc/self",
     // The processors, and the queues of interfaces for `[xdp]`.
     "/sys/devices",
     "/sys/class/net",
     "/sys/fs/cgroup",
-    // The resolvers of this host, for members that a name lists, and where systemd keeps them.
+    // The resolvers of this host, for DNS discovery, and where systemd keeps them.
     "/etc/resolv.conf",
     "/run/systemd/resolve",
 ];
 
-/// The file in `state_dir` that has the last known members.
+/// The file in `state_dir` with the last known members.
 pub const SAVED_MEMBERS: &str = "members.json";
 
 #[cfg(test)]
 mod tests {
     use std::io::ErrorKind;
     use std::net::{TcpListener, TcpStream, UdpSocket};
-    use std::os::unix::net::UnixListener;
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+    use std::process::Command;
     use std::thread;
 
+    use rustix::process::{Pid, test_kill_process};
+
     use super::*;
+
+    #[test]
+    fn signals_and_abstract_sockets_stay_within_unless_others_need_them() {
+        assert_eq!(scopes(false, None), Scope::Signal | Scope::AbstractUnixSocket);
+        assert_eq!(scopes(false, Some(OsStr::new("/run/systemd/notify"))), Scope::Signal | Scope::AbstractUnixSocket);
+        assert_eq!(scopes(true, None), Scope::AbstractUnixSocket);
+        assert_eq!(scopes(true, Some(OsStr::new("@notify"))), BitFlags::empty());
+    }
+
+    #[test]
+    fn the_kernel_keeps_signals_and_abstract_sockets_within() {
+        let name = SocketAddr::from_abstract_name(format!("hedgerow-{}", std::process::id())).expect("an address");
+        let _outside = UnixListener::bind_addr(&name).expect("a name of this test");
+        let mut child = Command::new("sleep").arg("60").spawn().expect("sleep is everywhere");
+        let pid = Pid::from_child(&child);
+        let confined = thread::spawn(move || {
+            let is_restricted = Confinement::enforce(&ConfigFiles::default(), &[]).folders.is_some();
+            (is_restricted, test_kill_process(pid).is_err(), UnixStream::connect_addr(&name).is_err())
+        });
+        let (is_restricted, keeps_signals, keeps_sockets) = confined.join().expect("the thread ends");
+        child.kill().expect("the child runs");
+        child.wait().expect("the child has ended");
+        // Linux 6.12 has scopes.
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("procfs");
+        let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+        if is_restricted && (numbers.next(), numbers.next()) >= (Some(6), Some(12)) {
+            assert!(keeps_signals && keeps_sockets, "signals {keeps_signals}, sockets {keeps_sockets}");
+        } else {
+            eprintln!("not tested: this kernel has no scopes of Landlock");
+        }
+    }
 
     #[test]
     fn the_kernel_denies_other_files_and_other_sockets() {
@@ -326,18 +365,18 @@ mod tests {
         }
         let zone = ours.path().join("a.zone");
         let confined = thread::spawn(move || {
-            let files = Files {
+            let files = ConfigFiles {
                 read: vec![zone.clone()],
                 looked_at: Vec::new(),
                 written: vec![ours.path().join("state/cache.bin")],
                 programs: Vec::new(),
             };
             fs::create_dir(ours.path().join("state")).expect("our own folder");
-            // Of this thread alone, and of those that it starts.
+            // The rules apply to this thread and the threads it starts.
             let sockets = tempfile::tempdir().expect("a folder");
             let confined = Confinement::enforce(&files, &[sockets.path().to_owned()]);
             if confined.folders.is_none() {
-                assert!(std::env::var_os("HEDGEROW_REQUIRED").is_none(), "this kernel has no landlock");
+                assert!(env::var_os("HEDGEROW_REQUIRED").is_none(), "this kernel has no landlock");
                 return eprintln!("not tested: this kernel has no landlock");
             }
             let denied = |result: io::Result<()>| result.is_err_and(|e| e.kind() == ErrorKind::PermissionDenied);
@@ -367,7 +406,7 @@ mod tests {
             fs::write(at(file), "").expect("a file");
         }
         std::os::unix::fs::symlink(at("other/c.zone"), at("zones/link.zone")).expect("a link");
-        let files = |read: &[&str], written: &[&str]| Files {
+        let files = |read: &[&str], written: &[&str]| ConfigFiles {
             read: read.iter().map(|path| at(path)).collect(),
             looked_at: Vec::new(),
             written: written.iter().map(|path| at(path)).collect(),

@@ -1,4 +1,4 @@
-//! The secrets of cookies, which stand in files of their own.
+//! The secrets of cookies that stand in files.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,25 +10,25 @@ use crate::config::Config;
 use crate::files;
 use crate::limit::{CookieSecrets, UnfitSecrets};
 
-/// Reads the files of secrets that a config names, each once; every file that is wrong is told.
+/// Reads each file of cookie secrets once; reports every wrong file.
 pub(super) fn load(config: &Config) -> Result<HashMap<PathBuf, CookieSecrets>, FileProblems<CookieProblem>> {
     let read = |file: &Path| read(file).map(|secrets| (file.to_owned(), secrets));
     FileProblems::gather(config.cookie_secrets_files().into_iter().map(read)).map(HashMap::from_iter)
 }
 
 fn read(file: &Path) -> Result<CookieSecrets, CookieProblem> {
-    // Not as text: what is no UTF-8 is told as a line that is wrong.
+    // Read as bytes: text that is not UTF-8 is reported as a wrong line.
     let octets = files::read(file).map_err(|error| CookieProblem::Unreadable(file.to_owned(), error))?;
     let text = String::from_utf8_lossy(&octets);
     CookieSecrets::parse(&text).map_err(|unfit| CookieProblem::Unfit(file.to_owned(), unfit))
 }
 
-/// What is wrong with a file of secrets. No form of printing shows what is in it.
+/// A problem with a file of secrets. Neither Debug nor Display shows its content.
 #[derive(Debug)]
 pub enum CookieProblem {
-    /// It cannot be read.
+    /// The file cannot be read.
     Unreadable(PathBuf, io::Error),
-    /// It holds other things.
+    /// The content does not fit.
     Unfit(PathBuf, UnfitSecrets),
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::config::{BackendConfig, Config, PoolConfig};
 
-/// A warning for each pool that does not set `serves`, denies names when no backend replies, and has a public backend.
+/// Returns a warning for each pool without `serves` that denies names in an outage and has a public backend.
 pub fn warnings(config: &Config) -> Vec<String> {
     let denies = |pool: &&PoolConfig| pool.serves.is_none() && pool.rules.denies_in_an_outage();
     let pools = config.pools.iter().filter(|_| config.forwarder.is_some()).filter(denies);
@@ -20,7 +20,8 @@ pub fn warnings(config: &Config) -> Vec<String> {
     public.map(warning).collect()
 }
 
-/// Returns true for an address that is none of this host, of a private network, of a link, or of documents (RFC 5737, RFC 3849).
+/// Returns true for an address outside this host, private networks, links, and documentation (RFC 5737, RFC
+/// 3849).
 fn is_public(ip: IpAddr) -> bool {
     match ip.to_canonical() {
         IpAddr::V4(ip) => {

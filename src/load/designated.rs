@@ -1,10 +1,9 @@
-//! What is odd about `forwarder.designated_resolver`: clients that do not find in the certificate what they look for stay with plain DNS.
+//! Checks of `forwarder.designated_resolver`: clients that cannot verify the certificate stay with plain DNS.
 
 use crate::config::{Config, ForwarderConfig, ListenConfig};
 use crate::net::tls_server::NamedCertificate;
 
-/// What clients would not verify of what they are told of encrypted listeners (RFC 9462 section 4.2): the name, and the address that they
-/// have asked in the clear.
+/// Returns warnings for names and addresses that listeners' certificates lack (RFC 9462 section 4.2).
 pub fn warnings(config: &Config, certificates: &[NamedCertificate]) -> Vec<String> {
     let Some(forwarder) = &config.forwarder else { return Vec::new() };
     let ForwarderConfig { designated_resolver: Some(name), listen, .. } = forwarder else { return Vec::new() };
@@ -13,7 +12,7 @@ pub fn warnings(config: &Config, certificates: &[NamedCertificate]) -> Vec<Strin
     let encrypted: Vec<_> = listen.iter().filter(|listener| listener.address.scheme.is_encrypted()).collect();
     if encrypted.is_empty() {
         return vec![String::from(
-            "forwarder.designated_resolver: clients are told of nothing, since no listener is encrypted: add \"tls://ADDRESS\" to listen",
+            "forwarder.designated_resolver: no listener is encrypted, so clients get no designated resolver: add \"tls://ADDRESS\" to listen",
         )];
     }
     let is_shown = |named: &&NamedCertificate| encrypted.iter().any(|listener| may_show(listener, named));
@@ -21,11 +20,11 @@ pub fn warnings(config: &Config, certificates: &[NamedCertificate]) -> Vec<Strin
     let mut warnings = Vec::new();
     if !shown.iter().any(|certificate| certificate.bears_name(name)) {
         warnings.push(format!(
-            "forwarder.designated_resolver: no certificate of an encrypted listener bears {name}, and clients refuse what they are told of: \
-             have one issued for it"
+            "forwarder.designated_resolver: no certificate of an encrypted listener is valid for {name}, so clients reject the designated resolver: \
+             get a certificate for this name"
         ));
     }
-    // Whoever asks a listener for all addresses asks one that is not known here.
+    // With a listener on all addresses, the address that a client uses is unknown here.
     let plain = listen.iter().filter(|listener| !listener.address.scheme.is_encrypted());
     let mut addresses: Vec<_> = plain.map(|listener| listener.address.socket.ip().to_canonical()).collect();
     addresses.retain(|address| !address.is_unspecified());
@@ -34,14 +33,13 @@ pub fn warnings(config: &Config, certificates: &[NamedCertificate]) -> Vec<Strin
     addresses.retain(|address| !shown.iter().any(|certificate| certificate.bears_address(*address)));
     warnings.extend(addresses.iter().map(|address| {
         format!(
-            "forwarder.designated_resolver: no certificate of an encrypted listener bears {address}, and clients that ask there stay with \
-             plain DNS (RFC 9462 section 4.2): have one issued for it"
+            "forwarder.designated_resolver: no certificate of an encrypted listener is valid for {address}, so clients that ask there stay with \
+             plain DNS (RFC 9462 section 4.2): get a certificate for this address"
         )
     }));
     warnings
 }
 
-/// Whether a listener shows this certificate to anybody.
 fn may_show(listener: &ListenConfig, named: &NamedCertificate) -> bool {
     listener.certificate.as_ref().is_none_or(|own| *own == named.name)
 }
@@ -56,7 +54,6 @@ mod tests {
     use super::*;
     use crate::net::tls_server::Certificate;
 
-    /// A certificate for these names and addresses.
     fn certificate(section: &str, bears: &[&str]) -> NamedCertificate {
         let key = KeyPair::generate().expect("a key");
         let bears: Vec<_> = bears.iter().map(|&name| name.to_owned()).collect();
@@ -70,7 +67,8 @@ mod tests {
         }
     }
 
-    /// What is said of these listeners, where the sections `one` and `two` have certificates for what is given: only what is missing.
+    /// Returns the missing names and addresses for these listeners, with certificates of the sections `one`
+    /// and `two`.
     fn missing(listen: &str, [one, two]: [&[&str]; 2]) -> Vec<String> {
         let text = format!(
             "[forwarder]\nlisten = {listen}\ndesignated_resolver = 'DNS.example'\n[pools.p]\nbackends = ['192.0.2.9']\n\
@@ -78,11 +76,12 @@ mod tests {
         );
         let config = Config::parse(&text, "c.toml", Path::new("")).unwrap_or_else(|problems| panic!("{problems}"));
         let said = warnings(&config, &[certificate("one", one), certificate("two", two)]);
-        let what =
-            said.iter().map(|said| match said.split_once(" bears ").and_then(|(_, rest)| rest.split_once(", and")) {
+        let what = said.iter().map(|said| {
+            match said.split_once(" is valid for ").and_then(|(_, rest)| rest.split_once(", so")) {
                 Some((what, _)) => what.to_owned(),
                 None => said.clone(),
-            });
+            }
+        });
         what.collect()
     }
 

@@ -1,4 +1,4 @@
-//! Files on disk: reading them, and telling later, without reading, whether they are still the same.
+//! Files on disk: reads them, and detects later changes without reading.
 
 use std::fs::{self, Metadata};
 use std::hash::{BuildHasher, Hasher};
@@ -12,40 +12,36 @@ use foldhash::quality::FixedState;
 use super::parallel::is_large;
 use crate::files;
 
-/// A file as it was when it was read.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
+pub(super) struct SeenFile {
     pub(super) path: PathBuf,
     pub(super) digest: u64,
-    /// How it looked from outside.
     stamp: Stamp,
-    /// Whether it had not been touched for a while when it was read. If it had, another change could leave the same stamp.
+    /// True if the file had been unchanged for a while when it was read. Otherwise another change could leave
+    /// the same stamp.
     is_settled: bool,
 }
 
-impl Seen {
-    /// Whether the file is the same for sure, by a look from outside.
+impl SeenFile {
+    /// Returns true if the file is certainly unchanged, judged by its stamp.
     pub(super) fn is_same(&self) -> bool {
         self.is_settled && fs::metadata(&self.path).is_ok_and(|metadata| Stamp::of(&metadata) == self.stamp)
     }
 }
 
-/// What changes with a file's content, whoever changes it: an edit in place sets the times, a file that is moved here has
-/// another number.
+/// Metadata that changes with a file's content: an edit in place sets the times, a renamed file has another
+/// inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
-    /// Device and number of the file.
     file: (u64, u64),
-    /// Octets.
     len: u64,
-    /// Of the last change of its content, which tools may set at will.
+    /// The modification time, which tools can set.
     modified: (i64, i64),
-    /// Of the last change of anything, which only the system sets.
+    /// The change time, which only the system sets.
     changed: (i64, i64),
 }
 
 impl Stamp {
-    /// The stamp of a file.
     fn of(metadata: &Metadata) -> Self {
         Self {
             file: (metadata.dev(), metadata.ino()),
@@ -55,48 +51,45 @@ impl Stamp {
         }
     }
 
-    /// Whether the last change was before this moment, by the clock of files.
+    /// Returns true if the last change was before this moment of the file system's clock.
     pub(super) fn is_before(&self, moment: (i64, i64)) -> bool {
         self.changed < moment
     }
 
-    /// Whether the last change is so long ago that another one would be seen in the stamp: clocks of file systems tick
-    /// slowly, some of them once in two seconds.
+    /// Returns true if the last change is so old that another one would change the stamp: clocks of file
+    /// systems tick slowly, some of them once in two seconds.
     pub(super) fn is_settled(&self) -> bool {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         i64::try_from(now).is_ok_and(|now| self.changed.0 < now - 2)
     }
 }
 
-/// How a file looks from outside; none if it is not there.
 pub(super) fn stamp(path: &Path) -> Option<Stamp> {
     fs::metadata(path).ok().map(|metadata| Stamp::of(&metadata))
 }
 
-/// What a file says, by its digest; none if it cannot be read.
 pub(super) fn digest_of(path: &Path) -> Option<u64> {
     files::read(path).ok().map(|octets| digest(&octets))
 }
 
-/// Reads a file.
-pub(super) fn read(path: &Path) -> io::Result<(Vec<u8>, Seen)> {
+pub(super) fn read(path: &Path) -> io::Result<(Vec<u8>, SeenFile)> {
     let mut file = files::open(path)?;
-    // Before the content: what changes it while it is being read changes this too.
+    // Read before the content, so that a change during the read changes the stamp too.
     let metadata = file.metadata()?;
     let stamp = Stamp::of(&metadata);
     let is_settled = stamp.is_settled();
     let len = usize::try_from(metadata.len()).unwrap_or(0);
-    // Allocators keep what is freed, but for blocks of some size, which go back to the system: for glibc above 32 MiB at
-    // most. What is reserved and not written to costs nothing.
+    // Allocators keep freed memory, except for large blocks, which go back to the system: for glibc above 32
+    // MiB at most. Reserved memory that is not written to costs nothing.
     let mut octets = Vec::with_capacity(if is_large(len) { len.max(WHOLE_BLOCK) } else { len });
     file.read_to_end(&mut octets)?;
     let digest = digest(&octets);
-    Ok((octets, Seen { path: path.to_owned(), digest, stamp, is_settled }))
+    Ok((octets, SeenFile { path: path.to_owned(), digest, stamp, is_settled }))
 }
 
-/// Reads a file that a zone file includes: `path`, below the folder of the zone file, wherever symbolic links lead. Says why
-/// if that cannot be.
-pub(super) fn read_below(folder: &Path, path: &str) -> Result<(Vec<u8>, Seen), String> {
+/// Reads a file that a zone file includes: `path`, which must be below the zone file's folder after links are
+/// followed.
+pub(super) fn read_below(folder: &Path, path: &str) -> Result<(Vec<u8>, SeenFile), String> {
     let file = folder.join(path);
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let canonical = |path: &Path| path.canonicalize().map_err(|error| error.to_string());
@@ -105,14 +98,14 @@ pub(super) fn read_below(folder: &Path, path: &str) -> Result<(Vec<u8>, Seen), S
         return Err("a symbolic link leads out of the folder of the zone file".to_owned());
     }
     let (octets, seen) = read(&found).map_err(|error| error.to_string())?;
-    // By its path as it was written: a link may lead elsewhere tomorrow.
-    Ok((octets, Seen { path: file, ..seen }))
+    // Keeps the path as written, because the target of a link may change.
+    Ok((octets, SeenFile { path: file, ..seen }))
 }
 
-/// Octets of a block that an allocator gives back as soon as it is freed.
+/// Bytes of a block that an allocator returns to the system when it is freed.
 const WHOLE_BLOCK: usize = 33 << 20;
 
-/// A short stand-in for the content of a file. Those who write zone files have no reason to make two of them look alike.
+/// A short digest of a file's content. Authors of zone files have no reason to forge collisions.
 fn digest(octets: &[u8]) -> u64 {
     let mut hasher = FixedState::default().build_hasher();
     hasher.write(octets);

@@ -1,4 +1,4 @@
-//! What is needed to talk to etcd and stands in files: the password, and whose certificates are good.
+//! The files for etcd: the password and the trust anchors.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,16 +8,16 @@ use crate::config::{Config, EtcdConfig};
 use crate::files;
 use crate::net::tls::TlsRoots;
 
-/// What stands in files.
+/// The content of these files.
 #[derive(Clone, Debug, Default)]
 pub struct EtcdSecrets {
     /// The password of the user, if there is one.
     pub password: Option<Arc<str>>,
-    /// Whose certificates are good, if any endpoint is asked by TLS.
+    /// The trust anchors, if any endpoint uses TLS.
     pub roots: Option<TlsRoots>,
 }
 
-/// There is nothing to be had from one of the files.
+/// One of the files is unusable.
 #[derive(Debug)]
 pub struct EtcdProblem {
     key: &'static str,
@@ -35,10 +35,7 @@ impl fmt::Display for EtcdProblem {
     }
 }
 
-/// Reads what a config needs.
-///
-/// # Errors
-/// If there is nothing to be had from one of the files.
+/// Reads the files that a config needs for etcd.
 pub fn load(config: &Config) -> Result<EtcdSecrets, EtcdProblem> {
     let Some(etcd) = &config.etcd else { return Ok(EtcdSecrets::default()) };
     Ok(EtcdSecrets { password: password(etcd)?, roots: roots(etcd)? })
@@ -49,7 +46,7 @@ fn password(etcd: &EtcdConfig) -> Result<Option<Arc<str>>, EtcdProblem> {
     let problem = |what: String| EtcdProblem { key: "password_file", file: Some(file.clone()), what };
     let octets = files::read(file).map_err(|error| problem(error.to_string()))?;
     let text = String::from_utf8(octets).map_err(|_| problem("it is no text".to_owned()))?;
-    // The end of the line that editors write is no part of it.
+    // The line end that editors write is not part of the password.
     let password = text.trim_end_matches(['\r', '\n']);
     if password.is_empty() { Err(problem("it is empty".to_owned())) } else { Ok(Some(password.into())) }
 }

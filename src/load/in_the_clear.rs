@@ -1,9 +1,9 @@
-//! Listeners by HTTP in the clear that others than this host can reach: meant for who ends TLS on the same host.
+//! Plain HTTP listeners that other hosts can reach. They are meant for a TLS proxy on the same host.
 
 use crate::address::Scheme;
 use crate::config::{Config, ListenConfig};
 
-/// What anybody on the way could read.
+/// Returns a warning for each listener whose traffic others could read.
 pub fn warnings(config: &Config) -> Vec<String> {
     let forwarder = config.forwarder.iter().map(|forwarder| ("forwarder".to_owned(), &forwarder.listen));
     let authorities = config.authorities.iter();
@@ -17,7 +17,7 @@ pub fn warnings(config: &Config) -> Vec<String> {
     let exposed = listeners.filter(|(_, one)| is_exposed(one));
     let warning = |(key, one): (String, &ListenConfig)| {
         format!(
-            "{key}: {} is not encrypted, and others than this host reach it: listen on a loopback address, behind who ends TLS, or by https://",
+            "{key}: {} is not encrypted, and other hosts can reach it: listen on a loopback address behind a TLS proxy, or by https://",
             one.address
         )
     };

@@ -1,39 +1,38 @@
-//! The keys of a config, with the secrets that stand in files of their own.
+//! The keys of a config, with the secrets in files.
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
 use super::FileProblems;
-use crate::config::{Config, Expected, KeyConfig, words};
+use crate::config::{Config, Expectation, KeyConfig, words};
 use crate::files;
-use crate::transfer::tsig::{Key, Keys};
+use crate::transfer::tsig::{TsigKey, TsigKeys};
 
-/// Reads the secrets of all keys; every file that is wrong is told.
-pub(super) fn load(config: &Config) -> Result<Keys, FileProblems<KeyProblem>> {
-    FileProblems::gather(config.keys.iter().map(read)).map(Keys::new)
+pub(super) fn load(config: &Config) -> Result<TsigKeys, FileProblems<KeyProblem>> {
+    FileProblems::gather(config.keys.iter().map(read)).map(TsigKeys::new)
 }
 
-fn read(key: &KeyConfig) -> Result<Key, KeyProblem> {
+fn read(key: &KeyConfig) -> Result<TsigKey, KeyProblem> {
     match key {
         KeyConfig::Given(key) => Ok(key.clone()),
         KeyConfig::InFile { name, algorithm, file } => {
             let octets = files::read(file).map_err(|error| KeyProblem::Unreadable(file.clone(), error))?;
-            // What is no UTF-8 is no base64 either.
+            // Text that is not UTF-8 is not base64 either.
             let secret = words::secret(&String::from_utf8_lossy(&octets))
                 .map_err(|expected| KeyProblem::NoSecret(file.clone(), expected))?;
-            Ok(Key::new(name, *algorithm, &secret))
+            Ok(TsigKey::new(name, *algorithm, &secret))
         }
     }
 }
 
-/// What is wrong with the file of a key. No form of printing shows what is in it.
+/// A problem with the file of a key. Neither Debug nor Display shows its content.
 #[derive(Debug)]
 pub enum KeyProblem {
-    /// It cannot be read.
+    /// The file cannot be read.
     Unreadable(PathBuf, io::Error),
-    /// It holds no secret.
-    NoSecret(PathBuf, Expected),
+    /// The file holds no secret.
+    NoSecret(PathBuf, Expectation),
 }
 
 impl fmt::Display for KeyProblem {

@@ -1,5 +1,5 @@
-//! Backends that are the forwarder itself. Where it listens on all addresses of this host, any of them may be; which these are,
-//! only the host knows.
+//! Backends that are the forwarder itself. A listener on all addresses of this host makes any of them a loop;
+//! only the host knows these addresses.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -7,12 +7,12 @@ use std::net::{IpAddr, SocketAddr};
 use crate::config::{Config, ListenConfig};
 use crate::net::bind::is_of_this_host;
 
-/// What is wrong with backends that are the forwarder itself, a line for each; empty if none is.
-pub fn told(config: &Config) -> String {
-    told_by(config, is_of_this_host)
+/// Returns an error line for each backend that is the forwarder itself.
+pub fn describe(config: &Config) -> String {
+    describe_with(config, is_of_this_host)
 }
 
-fn told_by(config: &Config, is_ours: impl Fn(IpAddr) -> bool) -> String {
+fn describe_with(config: &Config, is_ours: impl Fn(IpAddr) -> bool) -> String {
     let mut lines = String::new();
     let listen = config.forwarder.iter().flat_map(|forwarder| &forwarder.listen).map(ListenConfig::socket);
     for pool in &config.pools {
@@ -46,9 +46,9 @@ mod tests {
         let check = |listen: &str, backend: &str, expected: bool| {
             let text = format!("[forwarder]\nlisten = [\"{listen}\"]\n[pools.p]\nbackends = [\"{backend}\"]\n");
             let config = Config::parse(&text, "c.toml", Path::new("")).unwrap_or_else(|problems| panic!("{problems}"));
-            let told = told_by(&config, |ip| ip.to_string() == "192.0.2.1");
-            assert_eq!(!told.is_empty(), expected, "{listen} {backend}: {told}");
-            assert!(!expected || told.contains(&format!("{backend} is this forwarder itself")), "{told}");
+            let describe = describe_with(&config, |ip| ip.to_string() == "192.0.2.1");
+            assert_eq!(!describe.is_empty(), expected, "{listen} {backend}: {describe}");
+            assert!(!expected || describe.contains(&format!("{backend} is this forwarder itself")), "{describe}");
         };
         check("0.0.0.0:53", "192.0.2.1:53", true);
         check("[::]:53", "192.0.2.1:53", true);
@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn addresses_of_this_host_are_known() {
         assert!(is_of_this_host("127.0.0.1".parse().expect("an address")));
-        // RFC 5737: for documentation, so that no host has it.
+        // RFC 5737: a documentation address, which no host has.
         assert!(!is_of_this_host("192.0.2.77".parse().expect("an address")));
     }
 }

@@ -1,8 +1,8 @@
-//! Loading: finds and reads the config file, and every file that it names, into a [`Setup`].
+//! Loading: finds and reads the config file and every file that it names into a [`Setup`].
 //!
-//! All commands that take a config file load it here, so that `check` sees what `serve` will see, at the start and at a reload. Which
-//! files a process may reach from then on is known here too ([`Confinement`]). Reading takes as long as disks and zones make
-//! it take: a running server loads on a thread of its own (`server/reload.rs`).
+//! All commands load a config here, so that `check` sees the same as `serve`. [`Confinement`] restricts the
+//! files that a process may reach afterwards. Disks and large zones may be slow: a running server loads on a
+//! separate thread (`server/reload.rs`).
 
 mod certificates;
 mod confinement;
@@ -36,65 +36,72 @@ use crate::files;
 use crate::limit::CookieSecrets;
 use crate::net::tls::KnownRoots;
 use crate::net::tls_server::NamedCertificate;
-use crate::transfer::tsig::Keys;
+use crate::transfer::tsig::TsigKeys;
 use crate::zone::ZoneDb;
 
 pub use self::certificates::{CertificateFiles, CertificateProblem, warnings as certificate_warnings};
-pub use self::confinement::{Confinement, Files, Outside, SAVED_MEMBERS, folder_of};
+pub use self::confinement::{ConfigFiles, Confinement, SAVED_MEMBERS, UnreachableFile, folder_of};
 pub use self::cookies::CookieProblem;
 pub use self::denials::warnings as denial_warnings;
 pub use self::designated::warnings as designation_warnings;
 pub use self::etcd::{EtcdProblem, EtcdSecrets, load as etcd_secrets};
 pub use self::in_the_clear::warnings as clear_http_warnings;
 pub use self::keys::KeyProblem;
-pub use self::reader::Reader;
+pub use self::reader::ConfigReader;
 pub use self::trust::{
     TrustProblem, load as trusted_roots, look as look_at_roots, shown as shown_certificate, warnings as trust_warnings,
 };
-pub use self::watch::{Reading, Watch, Watcher};
+pub use self::watch::{FileWatch, ReadingGuard, Watcher};
 pub use self::zones::{Loader, ZoneProblem};
 
-/// A config whose zones are loaded.
+/// A config with its loaded files.
 #[derive(Debug)]
 pub struct Setup {
-    /// The config.
+    /// The parsed config.
     pub config: Config,
-    /// For each authority of the config, what it answers from.
+    /// The zone database of each authority.
     pub zone_dbs: Vec<Arc<ZoneDb>>,
     /// The keys of the config, with their secrets.
-    pub keys: Keys,
+    pub keys: TsigKeys,
     /// The secrets of cookies that stand in files, by file.
     pub cookie_secrets: HashMap<PathBuf, CookieSecrets>,
-    /// What encrypted listeners show.
+    /// The certificates of encrypted listeners.
     pub certificates: Vec<NamedCertificate>,
-    /// Looks at the files of these again.
+    /// Polls the files of the certificates.
     pub certificate_files: CertificateFiles,
-    /// What changes by HTTP must bear.
+    /// The token that changes by HTTP require.
     pub token: Option<Token>,
-    /// What is needed to talk to etcd.
+    /// The secrets for etcd.
     pub etcd: EtcdSecrets,
-    /// Whose certificates are good, for backends that are asked by TLS, and which of ours they are shown.
+    /// The trust anchors for TLS to backends, and the client certificates.
     pub roots: Arc<KnownRoots>,
-    /// The text that the config was read from, if it was.
+    /// The text of the config, if it was read from one.
     pub source: Option<ConfigText>,
-    /// The files of the config, to which the process confines itself when it has bound what it binds. None if it is not to
-    /// give up anything, since it is not a server alone.
-    pub files: Option<Files>,
-    /// What watches the files, if there are any.
-    pub watch: Option<Watch>,
+    /// The files to which the process confines itself after it has bound its sockets, if it is only a server.
+    pub files: Option<ConfigFiles>,
+    /// The watch of the files, if there are any.
+    pub watch: Option<FileWatch>,
 }
 
-/// The text of a config file. File names in it are relative to the folder of the file.
+impl Setup {
+    /// Logs the version of hedgerow and the config file.
+    pub fn log_start(&self) {
+        let config = self.source.as_ref().map_or_else(|| "none".to_owned(), |source| source.file.display().to_string());
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), config, "starting hedgerow");
+    }
+}
+
+/// The text of a config file. File names in it are relative to its folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigText {
-    /// Where it was read from.
+    /// The path of the file.
     pub file: PathBuf,
-    /// As it was read.
+    /// The content of the file.
     pub octets: Arc<[u8]>,
 }
 
 impl ConfigText {
-    /// Reads the config file that is named, or else the first of the usual places that has one.
+    /// Reads the named config file, or the first existing one of the usual places.
     pub fn read(file: Option<&Path>) -> Result<Self, LoadError> {
         match file {
             Some(file) => Self::read_first(&[file]),
@@ -102,20 +109,19 @@ impl ConfigText {
         }
     }
 
-    /// Reads the first of these files that exists.
     fn read_first(places: &[&Path]) -> Result<Self, LoadError> {
         for &file in places {
             match files::read(file) {
                 Ok(octets) => return Ok(Self { file: file.to_owned(), octets: octets.into() }),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                // A file that is there was meant: the next place would be a surprise.
+                // An existing file was meant: falling through to the next place would be a surprise.
                 Err(error) => return Err(LoadError::Unreadable(file.to_owned(), error)),
             }
         }
         Err(LoadError::NotFound(places.iter().map(PathBuf::from).collect()))
     }
 
-    /// The same problems, with the place of the config before each that is about a file as a whole.
+    /// Adds the place in the config to each problem that concerns a file as a whole.
     pub fn with_places(&self, error: LoadError) -> LoadError {
         let Ok(text) = str::from_utf8(&self.octets) else { return error };
         let folder = self.file.parent().unwrap_or_else(|| Path::new(""));
@@ -127,16 +133,16 @@ impl ConfigText {
             };
             places.iter().find(|(value, _)| is_meant(value)).map(|(_, place)| place)
         };
-        let told = error.to_string();
-        let lines = told.lines().map(|line| match place_of(line) {
+        let text = error.to_string();
+        let lines = text.lines().map(|line| match place_of(line) {
             Some(place) => format!("{place}: {line}"),
             None => line.to_owned(),
         });
         let placed = lines.collect::<Vec<_>>().join("\n");
-        if placed == told { error } else { LoadError::Placed(placed) }
+        if placed == text { error } else { LoadError::Placed(placed) }
     }
 
-    /// The config that it is, where `find_user` knows the users of this host.
+    /// Parses the config; `find_user` looks up users of this host.
     pub fn parse(&self, find_user: &dyn Fn(&str) -> Option<User>) -> Result<Config, LoadError> {
         let Self { file, octets } = self;
         let text = str::from_utf8(octets).map_err(|error| {
@@ -149,20 +155,15 @@ impl ConfigText {
     }
 }
 
-/// Where a config file is looked for unless one is named.
 const USUAL_PLACES: [&str; 2] = ["config.toml", "/etc/hedgerow/config.toml"];
 
-/// Reads the config file that is named, or else the first of the usual places that has one. Tells
-/// which file it was.
+/// Reads the named config file, or the first existing one of the usual places.
 pub fn load(file: Option<&Path>) -> Result<(Config, PathBuf), LoadError> {
     let text = ConfigText::read(file)?;
     Ok((text.parse(&find_user)?, text.file))
 }
 
-/// Reads `[admin]` and `user` of such a file as far as they can be read, although the config is wrong elsewhere.
-///
-/// # Errors
-/// If there is no such file, or it cannot be read.
+/// Reads `[admin]` and `user` of a config file as far as possible, even if the config is wrong elsewhere.
 pub fn load_admin(file: Option<&Path>) -> Result<(Option<AdminConfig>, Option<User>), LoadError> {
     let text = ConfigText::read(file)?;
     let folder = text.file.parent().unwrap_or_else(|| Path::new(""));
@@ -170,17 +171,16 @@ pub fn load_admin(file: Option<&Path>) -> Result<(Option<AdminConfig>, Option<Us
     Ok((admin, user.as_deref().and_then(find_user)))
 }
 
-/// The user of this name on this host.
+/// Looks up a user of this host by name.
 pub fn find_user(name: &str) -> Option<User> {
     let found = nix::unistd::User::from_name(name).ok()??;
     Some(User { name: name.to_owned(), uid: found.uid.as_raw(), gid: found.gid.as_raw() })
 }
 
-/// Loads the files that a config names, one config after the other: zones, secrets of keys and of cookies, and the token of the admin
-/// server. All that is wrong in zone files is told at once, and nothing is loaded by halves.
+/// Loads the files of a config, all or nothing. Reports all problems of zone files at once.
 pub fn load_files(config: Config, loader: &mut Loader) -> Result<Setup, LoadError> {
     check_folders(&config)?;
-    let loops = loops::told(&config);
+    let loops = loops::describe(&config);
     if !loops.is_empty() {
         return Err(LoadError::Loops(loops));
     }
@@ -208,10 +208,9 @@ pub fn load_files(config: Config, loader: &mut Loader) -> Result<Setup, LoadErro
     })
 }
 
-/// The same for a server: what is odd in zone files, and secrets that others can read, go to the log. `file` is the config
-/// file, if there is one.
+/// Loads files like [`load_files`], for a server: also logs warnings. `file` is the config file.
 pub fn load_files_to_serve(config: Config, file: Option<&Path>, loader: &mut Loader) -> Result<Setup, LoadError> {
-    let files = Files::of(&config, file);
+    let files = ConfigFiles::of(&config, file);
     let loaded = load_files(config, loader);
     let included = loader.included();
     let digests = loader.digests(loaded.is_ok());
@@ -230,7 +229,7 @@ pub fn load_files_to_serve(config: Config, file: Option<&Path>, loader: &mut Loa
     Ok(setup)
 }
 
-/// A warning of a user that other programs share.
+/// Returns a warning if other programs share the configured user.
 pub fn user_warnings(config: &Config) -> Vec<String> {
     let shared = config.user.iter().filter(|user| user.uid == SHARED_USER);
     let warning = |user: &User| {
@@ -243,32 +242,29 @@ pub fn user_warnings(config: &Config) -> Vec<String> {
     shared.map(warning).collect()
 }
 
-/// The number of the user "nobody", which many programs run as.
+/// The UID of the shared system user, which many programs run as.
 const SHARED_USER: u32 = 65_534;
 
-/// Secrets that any user of this host can read, each with the command that mends it.
+/// Returns warnings for secrets that any user of this host can read, each with the command that mends it.
 pub fn exposed_secrets(config: &Config, file: Option<&Path>) -> Vec<String> {
     secrets::warnings(config, file)
 }
 
-/// Refuses a config with a file in a folder that does not exist.
 fn check_folders(config: &Config) -> Result<(), LoadError> {
     let missing = confinement::missing_folders(config);
     if missing.is_empty() { Ok(()) } else { Err(LoadError::Folders(missing.join("\n"))) }
 }
 
-/// Reads the token of the admin server, if the config has one.
 fn load_token(config: &Config) -> Result<Option<Token>, LoadError> {
     let file = config.admin.as_ref().and_then(|admin| admin.token_file.as_deref());
     file.map(Token::read).transpose().map_err(LoadError::Token)
 }
 
-/// All that is wrong with the files of one kind.
+/// All problems of the files of one kind.
 #[derive(Debug)]
 pub struct FileProblems<T>(Vec<T>);
 
 impl<T> FileProblems<T> {
-    /// Takes what was found in all files, or else all that is wrong with them.
     fn gather<F>(read: impl Iterator<Item = Result<F, T>>) -> Result<Vec<F>, Self> {
         let (mut found, mut problems) = (Vec::new(), Vec::new());
         for file in read {
@@ -288,23 +284,23 @@ impl<T: fmt::Display> fmt::Display for FileProblems<T> {
     }
 }
 
-/// Why there is no configuration. Each of these is exit status 2.
+/// The reason why there is no configuration. Each of these is exit status 2.
 #[derive(Debug)]
 pub enum LoadError {
-    /// None of these exists.
+    /// None of these files exists.
     NotFound(Vec<PathBuf>),
     /// The config file cannot be read.
     Unreadable(PathBuf, io::Error),
-    /// The config file is not in UTF-8, from this line on.
+    /// The config file is not UTF-8 from this line on.
     NotText {
-        /// The config file.
+        /// The path of the config file.
         file: PathBuf,
-        /// Counted from 1.
+        /// The line, counted from 1.
         line: usize,
     },
-    /// The config file says something that is wrong.
+    /// The config has errors.
     Wrong(Problems),
-    /// Files that the config names are wrong, each line with the place of the config.
+    /// Files that the config names are wrong, each line with the place in the config.
     Placed(String),
     /// Folders of files that the server writes do not exist.
     Folders(String),
@@ -312,20 +308,20 @@ pub enum LoadError {
     Loops(String),
     /// Zone files are wrong.
     Zones(FileProblems<ZoneProblem>),
-    /// There are no secrets to be had from the files of keys.
+    /// Key files without a usable secret.
     Keys(FileProblems<KeyProblem>),
-    /// There are no secrets to be had from the files of cookies.
+    /// Cookie files without usable secrets.
     Cookies(FileProblems<CookieProblem>),
-    /// There are no certificates to be had from their files.
+    /// Files without a usable certificate.
     Certificates(FileProblems<CertificateProblem>),
-    /// There is no token to be had from its file.
+    /// The token file is unusable.
     Token(TokenError),
-    /// What is needed to talk to etcd is not to be had from its files.
+    /// A file for etcd is unusable.
     Etcd(EtcdProblem),
-    /// There are no certificates to judge backends by.
+    /// Trust anchors for backends are missing.
     Trust(FileProblems<TrustProblem>),
     /// A file is out of reach since the start.
-    Outside(Outside),
+    Outside(UnreachableFile),
 }
 
 impl LoadError {

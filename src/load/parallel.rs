@@ -1,18 +1,17 @@
-//! Work on several threads: files beside each other, and of a large file the reading beside the building.
+//! Work on several threads: several files at once, and for a large file reading beside building.
 
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::thread::{self, ScopedJoinHandle};
 
-use crate::zone::{Place, Record, RecordBatch};
+use crate::zone::{FilePlace, Record, RecordBatch};
 
-/// Lets `read` hand records to a sink, and hands them to `take`, in order. For a text of many octets the two run beside each
-/// other.
+/// Passes the records of `read` to `take`, in order. For a large text the two run in parallel.
 pub(super) fn pipe<T: Send>(
     octets: usize,
-    read: impl FnOnce(&mut dyn FnMut(Record<'_>, Place)) -> T + Send,
-    mut take: impl FnMut(&Record<'_>, Place),
+    read: impl FnOnce(&mut dyn FnMut(Record<'_>, FilePlace)) -> T + Send,
+    mut take: impl FnMut(&Record<'_>, FilePlace),
 ) -> T {
     if !is_large(octets) || threads() < 2 {
         return read(&mut |record, place| take(&record, place));
@@ -26,7 +25,7 @@ pub(super) fn pipe<T: Send>(
                 batch.push(&record, place);
                 if batch.is_full() {
                     let next = empty.try_recv().unwrap_or_default();
-                    // Nobody takes it if `take` panicked, and then nothing matters any more.
+                    // The receiver is gone only if `take` panicked; then the result does not matter.
                     let _ = full.send(std::mem::replace(&mut batch, next));
                 }
             });
@@ -42,12 +41,11 @@ pub(super) fn pipe<T: Send>(
     })
 }
 
-/// Whether a text of so many octets is worth some effort.
 pub(super) fn is_large(octets: usize) -> bool {
     octets >= LARGE
 }
 
-/// Does all jobs, some at the same time, and returns their results in order.
+/// Runs all jobs, some in parallel, and returns their results in order.
 pub(super) fn do_all<J: Sync, R: Send>(jobs: &[J], work: impl Fn(&J) -> R + Sync) -> Vec<R> {
     let threads = threads().min(jobs.len());
     if threads < 2 {
@@ -70,20 +68,17 @@ pub(super) fn do_all<J: Sync, R: Send>(jobs: &[J], work: impl Fn(&J) -> R + Sync
     done.into_iter().map(|(_, result)| result).collect()
 }
 
-/// The result of a thread; its panic is ours.
 fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
-/// How many threads there is use for.
 fn threads() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// A text of so many octets is large: it takes some milliseconds to read.
+/// A text of this many bytes takes some milliseconds to read.
 const LARGE: usize = 1 << 20;
 
-/// Batches on their way: one would make each side wait for the other whenever it pauses.
 const DEPTH: usize = 8;
 
 #[cfg(test)]
@@ -95,9 +90,9 @@ mod tests {
     fn records_arrive_in_order_on_one_thread_or_two() {
         for octets in [0, LARGE] {
             let mut next = 0_u32;
-            let read = |sink: &mut dyn FnMut(Record<'_>, Place)| {
+            let read = |sink: &mut dyn FnMut(Record<'_>, FilePlace)| {
                 for ttl in 0..100_000 {
-                    sink(Record { owner: &[0], rtype: RecordType::A, ttl, rdata: &[1; 4] }, Place::default());
+                    sink(Record { owner: &[0], rtype: RecordType::A, ttl, rdata: &[1; 4] }, FilePlace::default());
                 }
                 "read"
             };

@@ -1,8 +1,8 @@
-//! Files that hold secrets, or what only we may change: whether others than their owner can get at them.
+//! Warnings for files with secrets, or with content that only hedgerow may change, that other users can read
+//! or change.
 //!
-//! Nothing is refused for it, since a mode may be as it is for a reason; but it is said at every start, and by `check`, with
-//! the command that mends it. A group that can read is somebody's intention (a file of root and of the group that the server
-//! runs as); everybody is not.
+//! Such a file is not refused, because its mode may have a reason. Access for a group is intentional (a file
+//! of root and the server's group).
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,8 +10,7 @@ use std::path::Path;
 
 use crate::config::{Config, KeyConfig};
 
-/// What is to be said of all files of a config that nobody else should read. `file` is the config file itself, which may hold
-/// secrets of keys.
+/// Returns the warnings for all files of a config, and for `file`, the config file.
 pub(super) fn warnings(config: &Config, file: Option<&Path>) -> Vec<String> {
     let token = config.admin.as_ref().and_then(|admin| admin.token_file.as_deref());
     let keys = config.keys.iter().filter_map(|key| match key {
@@ -20,7 +19,7 @@ pub(super) fn warnings(config: &Config, file: Option<&Path>) -> Vec<String> {
     });
     let etcd = config.etcd.as_ref().and_then(|etcd| etcd.password_file.as_deref());
     let certificates = config.certificates.iter().map(|certificate| certificate.key.as_path());
-    // Not there before the first end of a process.
+    // The file does not exist before the first end of a process.
     let cache = config.cache.as_ref().and_then(|cache| cache.persist.as_deref());
     let mut files: Vec<_> = token
         .into_iter()
@@ -35,7 +34,6 @@ pub(super) fn warnings(config: &Config, file: Option<&Path>) -> Vec<String> {
     files.into_iter().filter_map(|(file, what)| exposed(file, what)).collect()
 }
 
-/// What is to be said of a file if any user of this host can read or change what is in it.
 fn exposed(file: &Path, what: &str) -> Option<String> {
     let mode = fs::metadata(file).ok()?.permissions().mode();
     let can = match (mode & OTHERS_READ != 0, mode & OTHERS_WRITE != 0) {
@@ -48,9 +46,7 @@ fn exposed(file: &Path, what: &str) -> Option<String> {
     Some(format!("{file}: any user of this host can {can} {what} (mode {mode:04o}); chmod 600 {file}"))
 }
 
-/// The bit of a file's mode that lets everybody read it.
 const OTHERS_READ: u32 = 0o004;
-/// The bit of a file's mode that lets everybody write to it.
 const OTHERS_WRITE: u32 = 0o002;
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
-//! What is found where, and what is told of what is wrong. What a reload reads again.
+//! Tests of loading: places of errors, and the files that a reload reads again.
 
 use std::fs;
 
 use super::*;
 
-/// A config that is right, whose zone files may not exist.
+/// A valid config, whose zone files may not exist.
 const CONFIG: &str = "[authorities.a]\nlisten = [\"127.0.0.1:0\"]\nzones = [\"a.txt\", \"b.txt\"]\n";
 
-/// A folder with these files.
+/// Makes a folder with these files.
 fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder for the test");
     for (name, bytes) in files {
@@ -75,7 +75,7 @@ fn sound_zone_files_become_a_zone_db_for_each_authority() {
     assert_eq!(setup.zone_dbs[0].hosts(), 2);
 }
 
-/// A config with these zones.
+/// Makes a config with these zones.
 fn config(folder: &Path, zones: &str) -> Config {
     let text = format!("[authorities.a]\nlisten = [\"127.0.0.1:0\"]\nzones = [{zones}]\n");
     Config::parse(&text, "c.toml", folder).unwrap_or_else(|problems| panic!("{problems}"))
@@ -110,7 +110,7 @@ fn all_that_is_wrong_with_zones_is_told_at_once() {
         ("syntax", b"$TTL 1h\n@ SOA ns mail 1 2 3 4 5\n@ NS ns\n@ AX 1\n@ A 1.2.3\n$INCLUDE part\n$INCLUDE ../x\nb. A 192.0.2.1"),
         ("part", b"x AAAA 1.2.3.4"),
         ("errors", b"$TTL 1h\n@ SOA ns mail 1 2 3 4 5\n@ NS ns\nother. A 192.0.2.1\na CNAME b\na A 192.0.2.1"),
-        // What cannot be read may be what would be missing: that is not told.
+        // An unreadable record could be the missing one, so missing records are not reported.
         ("soa", b"@ 1 SOA ns mail x 2 3 4 5\n"),
         ("nothing", b"; $TTL\n"),
         ("same", APEX.as_bytes()),

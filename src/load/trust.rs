@@ -1,4 +1,4 @@
-//! Whose certificates are good, for backends that are asked by TLS and primaries, and which of ours they are shown.
+//! Trust anchors for TLS to backends and primaries, and the client certificates for them.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,12 +12,11 @@ use crate::files;
 use crate::net::tls::{ClientCertificate, KnownRoots, TlsRoots};
 use crate::net::tls_server::{Certificate, NamedCertificate};
 
-/// There are no certificates to judge a server by.
+/// Trust anchors for a server are missing.
 #[derive(Debug)]
 pub struct TrustProblem {
-    /// Where it is named.
     place: String,
-    /// The file; none: it is the system that has none.
+    /// The file; `None` for the trust anchors of the system.
     file: Option<PathBuf>,
     what: String,
 }
@@ -34,17 +33,16 @@ impl fmt::Display for TrustProblem {
     }
 }
 
-/// A server that has to prove who it is.
-struct Judged<'c> {
+struct TrustSubject<'c> {
     place: String,
     trust: &'c TrustConfig,
 }
 
-/// The servers of a config that have to prove who they are: encrypted backends, and primaries by TLS, of which many zones may name the same.
-fn judged(config: &Config) -> Vec<Judged<'_>> {
+/// Returns the encrypted servers that must prove their identity, each of them once.
+fn judged(config: &Config) -> Vec<TrustSubject<'_>> {
     let backends = config.pools.iter().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
     let backends = backends.filter(|(_, backend)| backend.address.scheme.is_encrypted()).map(|(pool, backend)| {
-        Judged { place: format!("pools.{}.backends: {}", pool.name, backend.name), trust: &backend.trust }
+        TrustSubject { place: format!("pools.{}.backends: {}", pool.name, backend.name), trust: &backend.trust }
     });
     let mut judged: Vec<_> = backends.collect();
     for authority in &config.authorities {
@@ -56,21 +54,18 @@ fn judged(config: &Config) -> Vec<Judged<'_>> {
         for primary in of_zones.chain(of_catalogs).filter(|primary| primary.address.scheme.is_encrypted()) {
             let place = format!("authorities.{}.zones: primary {primary}", authority.name);
             if !judged.iter().any(|known| known.place == place && known.trust == &primary.trust) {
-                judged.push(Judged { place, trust: &primary.trust });
+                judged.push(TrustSubject { place, trust: &primary.trust });
             }
         }
     }
     judged
 }
 
-/// Reads the certificates that servers of a config are judged by. They are shown these.
-///
-/// # Errors
-/// If there are none to be had where a server needs them.
+/// Reads the trust anchors for the servers of a config. `certificates` are the client certificates.
 pub fn load(config: &Config, certificates: &[NamedCertificate]) -> Result<Arc<KnownRoots>, FileProblems<TrustProblem>> {
     let (mut files, mut system) = (HashMap::new(), None);
     let by_chain = judged(config).into_iter().filter(|judged| judged.trust.identity.verify == Verify::Full);
-    let read = by_chain.map(|Judged { place, trust }| {
+    let read = by_chain.map(|TrustSubject { place, trust }| {
         let file = trust.ca.as_ref();
         let found = match file {
             Some(file) if files.contains_key(file) => Ok(()),
@@ -83,14 +78,15 @@ pub fn load(config: &Config, certificates: &[NamedCertificate]) -> Result<Arc<Kn
         found.map_err(|what| TrustProblem { place, file: file.cloned(), what })
     });
     FileProblems::gather(read)?;
-    // Who joins while we run may need those of the system. If there are none, it is found to be down, and why.
+    // A discovered member may need the anchors of the system. If there are none, that member is down with
+    // this reason.
     let is_open = config.pools.iter().any(|pool| pool.discover.is_some());
     let roots = KnownRoots::new(files, system.or_else(|| TlsRoots::of_system().ok().filter(|_| is_open)));
     let shown = certificates.iter().map(|named| (named.name.clone(), Arc::new(shown(&named.certificate))));
     Ok(Arc::new(roots.with_shown(shown.collect())))
 }
 
-/// Looks again at the files of those that are known. What is wrong is told, with its file, and leaves what was read before.
+/// Polls the files of known trust anchors. A wrong file is reported, and its previous content stays.
 pub fn look(known: &KnownRoots) -> (KnownRoots, Vec<String>) {
     let mut problems = Vec::new();
     let renewed = known.renewed(|file, earlier| {
@@ -103,21 +99,21 @@ pub fn look(known: &KnownRoots) -> (KnownRoots, Vec<String>) {
     (renewed, problems)
 }
 
-/// A certificate as a backend is shown it.
+/// Converts a certificate to the client certificate for backends.
 pub fn shown(certificate: &Certificate) -> ClientCertificate {
     ClientCertificate { chain: certificate.chain().to_vec(), key: certificate.key() }
 }
 
-/// What is to be said of servers that are believed whoever they are.
+/// Returns warnings for servers whose identity is not verified.
 pub fn warnings(config: &Config) -> Vec<String> {
     let anybody = judged(config).into_iter().filter(|judged| judged.trust.identity.verify == Verify::None);
-    let told = |Judged { place, .. }: Judged<'_>| {
+    let describe = |TrustSubject { place, .. }: TrustSubject<'_>| {
         format!(
-            "{place}: verify = \"none\": whoever sits between reads along and may answer; write ca = \"ca.pem\", or \
+            "{place}: verify = \"none\": the server is not authenticated, so an attacker on the path can read and forge replies; write ca = \"ca.pem\", or \
              verify = \"pin\" with pins"
         )
     };
-    anybody.map(told).collect()
+    anybody.map(describe).collect()
 }
 
 fn read(file: &Path) -> Result<TlsRoots, String> {
@@ -137,10 +133,10 @@ mod tests {
                     { address = \"tls://192.0.2.2\", ca = \"empty.pem\" },\n\
                     { address = \"tls://192.0.2.3\", ca = \"none.pem\", verify = \"none\" }, \"192.0.2.4\"]\n";
         let config = Config::parse(text, "c.toml", folder.path()).expect("a config");
-        let told = load(&config, &[]).expect_err("two of them need a file").to_string();
+        let describe = load(&config, &[]).expect_err("two of them need a file").to_string();
         let (none, empty) = (folder.path().join("none.pem"), folder.path().join("empty.pem"));
         assert_eq!(
-            told,
+            describe,
             format!(
                 "pools.ts.backends: tls://192.0.2.1:853: ca: {}: No such file or directory (os error 2)\n\
                  pools.ts.backends: tls://192.0.2.2:853: ca: {}: it holds no certificate",
@@ -189,8 +185,13 @@ mod tests {
     fn who_is_believed_whoever_it_is_is_warned_of() {
         let text = "[forwarder]\n[pools.ts]\nbackends = [\"192.0.2.1\", \"tls://192.0.2.2\", { address = \"tls://192.0.2.1\", verify = \"none\" }]\n";
         let config = Config::parse(text, "c.toml", Path::new("")).expect("a config");
-        let told = warnings(&config);
-        assert_eq!(told.len(), 1);
-        assert!(told[0].starts_with("pools.ts.backends: tls://192.0.2.1:853: verify = \"none\": whoever"), "{told:?}");
+        let describe = warnings(&config);
+        assert_eq!(describe.len(), 1);
+        assert!(
+            describe[0].starts_with(
+                "pools.ts.backends: tls://192.0.2.1:853: verify = \"none\": the server is not authenticated"
+            ),
+            "{describe:?}"
+        );
     }
 }

@@ -1,41 +1,41 @@
-//! What is counted of the connections to a backend that is asked by stream.
+//! Counters of stream connections to a backend.
 
 use serde::{Deserialize, Serialize};
 
 use super::counters::Counter;
 use super::histogram::{Histogram, HistogramSnapshot};
 
-/// What a worker counts of its connections to one backend.
+/// A worker's counters of its connections to one backend.
 #[derive(Debug, Default)]
 pub struct BackendConnectionCounters {
-    /// Connections that are open.
+    /// The open connections.
     pub open: Counter,
-    /// Connections that were made or not, by [`ConnectionKind`].
+    /// Connection attempts by [`ConnectionKind`].
     pub made: [Counter; ConnectionKind::ALL.len()],
-    /// Connections that ended while queries waited on them, by [`LostCause`].
+    /// Connections that ended with pending queries, by [`LostCause`].
     pub lost: [Counter; LostCause::ALL.len()],
-    /// From the first segment until the connection was open.
+    /// The time from the first segment to the open connection.
     pub handshakes: Histogram,
 }
 
-/// What came of a dial.
+/// The result of a connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionKind {
-    /// Open, from the beginning.
+    /// Open, after a full handshake.
     Full,
-    /// Open, with what was known from an earlier one.
+    /// Open, resumed from an earlier connection.
     Resumed,
-    /// Open, and queries went with the first flight.
+    /// Open, with queries in the first flight.
     Early,
-    /// It did not come to be.
+    /// The connect failed.
     Failed,
 }
 
 impl ConnectionKind {
-    /// All of them, in order.
+    /// All results, by discriminant.
     pub const ALL: [Self; 4] = [Self::Full, Self::Resumed, Self::Early, Self::Failed];
 
-    /// The label in metrics.
+    /// Returns the metrics label.
     pub fn label(self) -> &'static str {
         match self {
             Self::Full => "full",
@@ -46,31 +46,31 @@ impl ConnectionKind {
     }
 }
 
-/// Why a connection ended on which queries waited.
+/// The reason why a connection ended with pending queries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LostCause {
-    /// The backend has closed it.
+    /// The backend closed it.
     Closed,
-    /// The backend or somebody on the way has reset it.
+    /// The backend or a middlebox reset it.
     Reset,
-    /// The backend has said that it ends.
+    /// The backend announced the end.
     Goaway,
-    /// Nothing that was sent was acknowledged.
+    /// No data was acknowledged.
     Stalled,
-    /// There was no sign of life.
+    /// The ping went unanswered.
     Timeout,
-    /// What came was no TLS, or not by its rules.
+    /// A violation of TLS.
     Tls,
-    /// What came was nothing that was asked.
+    /// A response that no query asked for.
     Protocol,
 }
 
 impl LostCause {
-    /// All of them, in order.
+    /// All causes, by discriminant.
     pub const ALL: [Self; 7] =
         [Self::Closed, Self::Reset, Self::Goaway, Self::Stalled, Self::Timeout, Self::Tls, Self::Protocol];
 
-    /// The label in metrics.
+    /// Returns the metrics label.
     pub fn label(self) -> &'static str {
         match self {
             Self::Closed => "closed",
@@ -85,35 +85,35 @@ impl LostCause {
 }
 
 impl BackendConnectionCounters {
-    /// A dial has come to this.
+    /// Counts the result of a connect.
     pub fn made(&self, kind: ConnectionKind) {
         self.made[kind as usize].increment();
     }
 
-    /// A connection was lost for this.
+    /// Counts a lost connection.
     pub fn lost(&self, cause: LostCause) {
         self.lost[cause as usize].increment();
     }
 }
 
-/// The numbers of the connections to a backend that is asked by stream.
+/// The metrics of the connections to one backend.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BackendConnectionsSnapshot {
-    /// Connections that are open.
+    /// The open connections.
     pub open: u64,
-    /// Connections that were made or not, in order of [`ConnectionKind::ALL`].
+    /// Connection attempts, in order of [`ConnectionKind::ALL`].
     pub made: [u64; ConnectionKind::ALL.len()],
-    /// Connections that ended while queries waited on them, in order of [`LostCause::ALL`].
+    /// Connections that ended with pending queries, in order of [`LostCause::ALL`].
     pub lost: [u64; LostCause::ALL.len()],
-    /// From the first segment until the connection was open.
+    /// The time from the first segment to the open connection.
     pub handshakes: HistogramSnapshot,
-    /// Why the last one did not come to be, if that is so.
+    /// The error of the last connect, if it failed.
     #[serde(default)]
     pub problem: Option<String>,
 }
 
 impl BackendConnectionsSnapshot {
-    /// Adds what a worker has counted.
+    /// Adds a worker's counters.
     pub fn add(&mut self, counters: &BackendConnectionCounters) {
         let Self { open, made, lost, handshakes, problem: _ } = self;
         *open += counters.open.get();
@@ -122,7 +122,7 @@ impl BackendConnectionsSnapshot {
         handshakes.add(&counters.handshakes);
     }
 
-    /// What was counted since an earlier snapshot. What is open is so now.
+    /// Returns the difference to an earlier snapshot. Open connections keep the current value.
     pub fn since(&self, earlier: &Self) -> Self {
         let mut counted = self.clone();
         counted.made.iter_mut().zip(earlier.made).for_each(|(count, earlier)| *count = count.saturating_sub(earlier));
@@ -133,7 +133,7 @@ impl BackendConnectionsSnapshot {
 }
 
 impl BackendConnectionCounters {
-    /// Adds what another process has counted. Its connections are not ours.
+    /// Adds the counters of another process, without its open connections.
     pub fn add(&self, counted: &BackendConnectionsSnapshot) {
         self.made.iter().zip(counted.made).for_each(|(counter, count)| counter.add(count));
         self.lost.iter().zip(counted.lost).for_each(|(counter, count)| counter.add(count));

@@ -1,18 +1,16 @@
-//! Counters that go on in another process: what one has counted is added to what its successor counts.
+//! Counters that continue in another process: a server adds the counters of its predecessor.
 //!
-//! A [`Snapshot`] is what is told. The first one holds all that was counted so far; what a server counts while it drains follows as
-//! the difference of two. Gauges are nobody else's: they stay out of differences and are not added. Each of the sets that are added
-//! to has one writer, as all have, and is another than those of the workers.
+//! The predecessor first sends a whole [`Snapshot`], then differences. Gauges belong to one process.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::counters::{BackendCounters, Counters, PoolCounters, RCODES};
 use super::discovery::SourceSnapshot;
-use super::snapshot::{Attempts, BackendSnapshot, CacheSnapshot, PoolSnapshot, Snapshot, Wins};
+use super::snapshot::{AttemptCounts, BackendSnapshot, CacheSnapshot, PoolSnapshot, Snapshot, Wins};
 
 impl Snapshot {
-    /// What was counted since `earlier`. What is not a counter is as now.
+    /// Returns the difference to `earlier`. Gauges keep the current value.
     pub fn since(&self, earlier: &Self) -> Self {
         let mut counted = self.clone();
         subtract(&mut counted.queries, &earlier.queries);
@@ -60,7 +58,6 @@ impl Snapshot {
 }
 
 impl CacheSnapshot {
-    /// What was counted since `earlier`; zeros, if it is another cache by now.
     fn since(&self, earlier: &Self) -> Self {
         Self {
             hits: self.hits.saturating_sub(earlier.hits),
@@ -75,7 +72,6 @@ impl CacheSnapshot {
 }
 
 impl PoolSnapshot {
-    /// What was counted since `earlier`.
     fn since(&self, earlier: &Self) -> Self {
         let known: HashMap<_, _> =
             earlier.backends.iter().map(|known| ((&*known.name, known.address), known)).collect();
@@ -109,16 +105,15 @@ impl PoolSnapshot {
 }
 
 impl BackendSnapshot {
-    /// Whether both are of one backend.
+    /// Returns true if both are of the same backend.
     pub fn is_same(&self, other: &Self) -> bool {
         self.name == other.name && self.address == other.address
     }
 
-    /// What was counted since `earlier`.
     fn since(&self, earlier: &Self) -> Self {
         let (attempts, wins) = (&earlier.attempts, &earlier.wins);
         let mut counted = Self {
-            attempts: Attempts {
+            attempts: AttemptCounts {
                 first: self.attempts.first.saturating_sub(attempts.first),
                 hedge: self.attempts.hedge.saturating_sub(attempts.hedge),
                 failover: self.attempts.failover.saturating_sub(attempts.failover),
@@ -152,7 +147,7 @@ impl BackendSnapshot {
 }
 
 impl Counters {
-    /// Adds what another process has counted.
+    /// Adds the counters of another process.
     pub fn add(&self, counted: &Snapshot) {
         counted.queries.iter().for_each(|&(transport, count)| self.queries[transport as usize].add(count));
         self.explained.add(counted.explained);
@@ -168,7 +163,7 @@ impl Counters {
 }
 
 impl PoolCounters {
-    /// Adds what another process has counted of the pool.
+    /// Adds the pool's counters of another process.
     pub fn add(&self, counted: &PoolSnapshot) {
         self.duration.add(&counted.duration);
         self.hedges_denied.add(counted.hedges_denied);
@@ -182,9 +177,9 @@ impl PoolCounters {
 }
 
 impl BackendCounters {
-    /// Adds what another process has counted of the backend, but for its probes.
+    /// Adds the backend's counters of another process, without probes.
     pub fn add(&self, counted: &BackendSnapshot) {
-        let Attempts { first, hedge, failover, probe: _ } = counted.attempts;
+        let AttemptCounts { first, hedge, failover, probe: _ } = counted.attempts;
         self.attempts.iter().zip([first, hedge, failover]).for_each(|(counter, count)| counter.add(count));
         let Wins { first, hedge, failover } = counted.wins;
         self.wins.iter().zip([first, hedge, failover]).for_each(|(counter, count)| counter.add(count));
@@ -202,7 +197,6 @@ impl BackendCounters {
     }
 }
 
-/// Takes off each number what it was earlier.
 fn subtract<K: PartialEq>(counted: &mut [(K, u64)], earlier: &[(K, u64)]) {
     for (key, count) in counted {
         let known = earlier.iter().find(|(known, _)| known == key);
@@ -217,20 +211,19 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::counters::{Cause, Dropped, Source, Summary, Tap, TapFate, Want};
+    use super::super::counters::{Cause, CountersSummary, DropReason, ResponseSource, Tap, TapFate, Want};
     use super::super::histogram::HistogramSnapshot;
     use super::super::snapshot::BackendState;
     use super::*;
     use crate::wire::Transport;
 
-    /// What a process counts for a while: each number says what happens.
     fn count(events: &[u8], process: &Counters, pool: &PoolCounters, backend: &BackendCounters) {
         for &event in events {
             match event % 12 {
                 0 => process.query(Transport::Udp),
                 1 => process.query(Transport::Tcp),
-                2 => process.responses(Source::Cache, u16::from(event), 2),
-                3 => process.dropped(Dropped::Late),
+                2 => process.responses(ResponseSource::Cache, u16::from(event), 2),
+                3 => process.dropped(DropReason::Late),
                 4 => pool.duration.record(Duration::from_micros(u64::from(event) << 7)),
                 5 => pool.fetches[1].increment(),
                 6 => backend.latency.record(Duration::from_micros(u64::from(event) << 9)),
@@ -243,7 +236,6 @@ mod tests {
         }
     }
 
-    /// What the counters of two writers say together: workers, and who adds what other processes have counted.
     fn snapshot(process: &[&Arc<Counters>], pool: [&PoolCounters; 2], backend: [&BackendCounters; 2]) -> Snapshot {
         let sum = |counter: &dyn Fn(&BackendCounters) -> u64| backend.iter().map(|counters| counter(counters)).sum();
         let (mut latency, mut duration) = (HistogramSnapshot::default(), HistogramSnapshot::default());
@@ -257,7 +249,7 @@ mod tests {
             by_hand: false,
             since: SystemTime::UNIX_EPOCH,
             in_flight: 7,
-            attempts: Attempts { failover: sum(&|of| of.attempts[2].get()), ..Attempts::default() },
+            attempts: AttemptCounts { failover: sum(&|of| of.attempts[2].get()), ..AttemptCounts::default() },
             wins: Wins::default(),
             again: vec![(Cause::Cookie, sum(&|of| of.again[Cause::Cookie as usize].get()))],
             errors: 0,
@@ -281,12 +273,12 @@ mod tests {
             ..PoolSnapshot::default()
         };
         let workers = process.iter().map(|counters| Arc::clone(counters)).collect();
-        Snapshot { pools: vec![pool], ..Summary::of(workers).snapshot() }
+        Snapshot { pools: vec![pool], ..CountersSummary::of(workers).snapshot() }
     }
 
     proptest! {
-        /// What is counted before the switch, while the server drains, and by its successor, is all there at the end; and at no
-        /// time between does the successor say less than it has said before.
+        /// All counts before the switch, during the drain and in the successor are present at the end. The
+        /// successor's counters never decrease.
         #[test]
         fn nothing_that_was_counted_is_lost_on_the_way(
             before in prop::collection::vec(any::<u8>(), 0..200),

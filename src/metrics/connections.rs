@@ -1,5 +1,4 @@
-//! Connections of clients: how many are open, what became of those that were made, and how hands were shaken; and the certificates that
-//! they are shown.
+//! Metrics of client connections, handshakes, HTTP responses and certificates.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,24 +11,24 @@ use super::counters::Counter;
 use super::exposition::{Family, counter, gauge};
 use crate::wire::Transport;
 
-/// What has become of a connection.
+/// The fate of a client connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ConnectionFate {
-    /// It was let in.
+    /// The server accepted it.
     Accepted,
-    /// It was closed at once: its client has too many, or there is no room.
+    /// Closed at once: the client has too many connections, or the table is full.
     Refused,
-    /// It was let in, and its handshake came to nothing.
+    /// Accepted, but the handshake failed.
     HandshakeFailed,
-    /// It was let in, and had no whole query by the end of `first_query`, the handshake included.
+    /// Accepted, but without a whole query by the end of `first_query`, the handshake included.
     TimedOut,
 }
 
 impl ConnectionFate {
-    /// All, in order of their number.
+    /// All fates, by discriminant.
     pub const ALL: [Self; 4] = [Self::Accepted, Self::Refused, Self::HandshakeFailed, Self::TimedOut];
 
-    /// The label in metrics.
+    /// Returns the metrics label.
     pub fn label(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
@@ -40,22 +39,22 @@ impl ConnectionFate {
     }
 }
 
-/// How hands were shaken with a client.
+/// The kind of a client's handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ShakenBy {
-    /// By a key exchange and a signature.
+    /// With a key exchange and a signature.
     Full,
-    /// By a ticket.
+    /// Resumed with a ticket.
     Resumed,
-    /// By a ticket, with queries that came before it was complete (0-RTT).
+    /// Resumed with a ticket, with queries before its completion (0-RTT).
     Early,
 }
 
 impl ShakenBy {
-    /// All, in order of their number.
+    /// All kinds, by discriminant.
     pub const ALL: [Self; 3] = [Self::Full, Self::Resumed, Self::Early];
 
-    /// The label in metrics.
+    /// Returns the metrics label.
     pub fn label(self) -> &'static str {
         match self {
             Self::Full => "full",
@@ -65,27 +64,27 @@ impl ShakenBy {
     }
 }
 
-/// What a request by HTTP is answered with (RFC 9110 section 15).
+/// The status of an HTTP response (RFC 9110 section 15).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HttpStatus {
-    /// A DNS message comes back, whatever its rcode.
+    /// The response has a DNS message, of any rcode.
     Ok,
-    /// It has no DNS message, or one that is none.
+    /// The request has no DNS message, or a malformed one.
     BadRequest,
-    /// Nothing is at its path.
+    /// The path is unknown.
     NotFound,
-    /// It is neither GET nor POST.
+    /// The method is neither GET nor POST.
     MethodNotAllowed,
-    /// Its message is longer than any DNS message.
+    /// The message is longer than any DNS message.
     ContentTooLarge,
-    /// What it brings is no DNS message by its own word.
+    /// The media type is not that of a DNS message.
     UnsupportedMediaType,
-    /// Its query gets no response.
+    /// The query gets no response.
     GatewayTimeout,
 }
 
 impl HttpStatus {
-    /// All, in order of their number here.
+    /// All statuses, by discriminant.
     pub const ALL: [Self; 7] = [
         Self::Ok,
         Self::BadRequest,
@@ -96,7 +95,7 @@ impl HttpStatus {
         Self::GatewayTimeout,
     ];
 
-    /// Its number in HTTP.
+    /// Returns the HTTP status code.
     pub fn code(self) -> u16 {
         match self {
             Self::Ok => 200,
@@ -109,7 +108,7 @@ impl HttpStatus {
         }
     }
 
-    /// The label in metrics.
+    /// Returns the metrics label.
     pub fn label(self) -> &'static str {
         match self {
             Self::Ok => "200",
@@ -123,7 +122,7 @@ impl HttpStatus {
     }
 }
 
-/// What a worker counts of the connections that it serves. Those of UDP stay zero.
+/// A worker's counters of client connections. Those of UDP stay zero.
 #[derive(Debug, Default)]
 pub struct ConnectionCounters {
     http: [Counter; HttpStatus::ALL.len()],
@@ -133,37 +132,36 @@ pub struct ConnectionCounters {
 }
 
 impl ConnectionCounters {
-    /// A connection is served from now on.
+    /// Counts a connection as open.
     pub fn opened(&self, transport: Transport) {
         self.open[transport as usize].increment();
     }
 
-    /// One is not served any more.
+    /// Counts a connection as closed.
     pub fn closed(&self, transport: Transport) {
         self.open[transport as usize].subtract(1);
     }
 
-    /// What has become of one.
+    /// Counts the fate of a connection.
     pub fn fate(&self, transport: Transport, fate: ConnectionFate) {
         self.fates[transport as usize][fate as usize].increment();
     }
 
-    /// Hands were shaken.
+    /// Counts a handshake.
     pub fn shaken(&self, transport: Transport, by: ShakenBy) {
         self.handshakes[transport as usize][by as usize].increment();
     }
 
-    /// A request by HTTP is answered.
+    /// Counts an HTTP response.
     pub fn http_response(&self, status: HttpStatus) {
         self.http[status as usize].increment();
     }
 
-    /// The worker has ended, and with it all that was open.
+    /// Resets the open connections after the worker has ended.
     pub fn close_all(&self) {
         self.open.iter().for_each(Counter::clear);
     }
 
-    /// Adds what another process has counted. What is open there is its own.
     pub(super) fn add(&self, counted: &ConnectionsSnapshot) {
         for &((transport, fate), count) in &counted.fates {
             self.fates[transport as usize][fate as usize].add(count);
@@ -176,7 +174,6 @@ impl ConnectionCounters {
         }
     }
 
-    /// Adds these up; `sum` does so for one counter of each.
     pub(super) fn snapshot(sum: impl Fn(&dyn Fn(&Self) -> &Counter) -> u64) -> ConnectionsSnapshot {
         let streams = || Transport::ALL.into_iter().filter(|transport| transport.is_stream());
         let encrypted = || streams().filter(|transport| transport.is_encrypted());
@@ -195,44 +192,43 @@ impl ConnectionCounters {
     }
 }
 
-/// The connections of clients, added up.
+/// The metrics of client connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionsSnapshot {
-    /// Open now.
+    /// Open connections by transport.
     pub open: Vec<(Transport, u64)>,
-    /// What has become of those that were made.
+    /// Connections by fate.
     pub fates: Vec<((Transport, ConnectionFate), u64)>,
-    /// Handshakes that were complete.
+    /// Completed handshakes by kind.
     pub handshakes: Vec<((Transport, ShakenBy), u64)>,
-    /// Responses by HTTP.
+    /// HTTP responses by status.
     #[serde(default)]
     pub http: Vec<(HttpStatus, u64)>,
 }
 
-/// What there is to see of one certificate.
+/// The metrics of one certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CertificateSnapshot {
     /// The key below `[certificates]`.
     pub name: String,
-    /// Where its chain was read from.
+    /// The file of the chain.
     pub file: PathBuf,
-    /// The server names that it is shown for.
+    /// The server names that select it.
     pub names: Vec<String>,
-    /// From when it is good, in seconds since 1970.
+    /// The start of its validity, Unix time.
     pub not_before: i64,
-    /// Until when it is good, in seconds since 1970.
+    /// The end of its validity, Unix time.
     pub not_after: i64,
-    /// When it was loaded, in seconds since 1970.
+    /// The time of the last load, Unix time.
     pub loaded: i64,
-    /// What is wrong with the files now, if that is not in force.
+    /// The error in the current files, if they are not applied.
     pub error: Option<String>,
-    /// How often what was read came into force.
+    /// The number of successful loads.
     pub loads: u64,
-    /// How often it did not.
+    /// The number of failed loads.
     pub refusals: u64,
 }
 
-/// Writes both down.
 pub(super) fn write(
     encoder: &mut DescriptorEncoder<'_>,
     connections: &ConnectionsSnapshot,
@@ -259,30 +255,20 @@ pub(super) fn write(
     counter(encoder, &LOADS, loads)
 }
 
-/// The names of counters, without `_total`.
 pub(super) const COUNTERS: [&str; 3] = [HANDSHAKES.name, HTTP.name, LOADS.name];
 
-/// How `hedgerow_connections_total` is announced. OpenMetrics knows a counter by its name without `_total`, and that is the name of a gauge:
-/// so it is of no type there.
+/// Untyped in OpenMetrics, because a gauge has the name of this counter without `_total`.
 pub(super) const UNTYPED: &str = "# TYPE hedgerow_connections_total unknown";
 
-/// The same for Prometheus, which knows a counter by its whole name.
 pub(super) const TYPED: &str = "# TYPE hedgerow_connections_total counter";
 
-const OPEN: Family = Family { name: "hedgerow_connections", help: "Connections of clients that are open" };
-const MADE: Family =
-    Family { name: "hedgerow_connections_total", help: "Connections of clients, by what became of them" };
-/// `hedgerow_handshakes_total`.
-const HANDSHAKES: Family = Family { name: "hedgerow_handshakes", help: "Handshakes of clients that were complete" };
-/// `hedgerow_http_responses_total`.
-const HTTP: Family = Family { name: "hedgerow_http_responses", help: "Responses to requests by HTTP, by their status" };
-const NOT_AFTER: Family = Family {
-    name: "hedgerow_certificate_not_after_seconds",
-    help: "Until when the certificate in force is good, in seconds since 1970",
-};
-/// `hedgerow_certificate_loads_total`.
-const LOADS: Family =
-    Family { name: "hedgerow_certificate_loads", help: "Certificates that were read anew, by what became of that" };
+const OPEN: Family = Family { name: "hedgerow_connections", help: "Open client connections" };
+const MADE: Family = Family { name: "hedgerow_connections_total", help: "Client connections, by result" };
+const HANDSHAKES: Family = Family { name: "hedgerow_handshakes", help: "Complete client handshakes" };
+const HTTP: Family = Family { name: "hedgerow_http_responses", help: "HTTP responses, by status" };
+const NOT_AFTER: Family =
+    Family { name: "hedgerow_certificate_not_after_seconds", help: "Expiry of the certificate in use, as Unix time" };
+const LOADS: Family = Family { name: "hedgerow_certificate_loads", help: "Certificate reads, by result" };
 
 #[cfg(test)]
 mod tests {
@@ -301,7 +287,7 @@ mod tests {
         }
     }
 
-    /// So many connections by TLS, and none by others.
+    /// Returns counts with open TLS connections and no others.
     fn open_by_tls(open: u64) -> Vec<(Transport, u64)> {
         let streams = Transport::ALL.into_iter().filter(|transport| transport.is_stream());
         streams.map(|transport| (transport, if transport == Transport::Tls { open } else { 0 })).collect()

@@ -1,7 +1,7 @@
-//! Counters: what was taken, said, asked, won and dropped.
+//! Counters of queries, responses, attempts, wins and drops.
 //!
-//! Each worker owns a set and is its only writer, so that counting is a load and a store without contention; whoever
-//! wants totals adds the sets up. Names and labels are those of docs/src/contract.md, Metrics.
+//! Each worker is the only writer of its set, so counting is a load and a store without contention. Readers
+//! add up the sets.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -13,58 +13,58 @@ use super::backend_connections::BackendConnectionCounters;
 use super::connections::ConnectionCounters;
 use super::histogram::Histogram;
 use super::snapshot::Snapshot;
-use crate::wire::{Cookie, CookieState, MalformedCookie, Rcode, Transport};
+use crate::wire::{Cookie, CookieState, ExtendedError, MalformedCookie, Rcode, Transport};
 
-/// A number that one thread increases and any thread reads.
+/// A number with one writer and many readers.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds one.
+    /// Adds one to the counter.
     pub fn increment(&self) {
         self.add(1);
     }
 
-    /// Adds `n`. Not a read-modify-write: there is one writer.
+    /// Adds `n`. Not a read-modify-write, because there is one writer.
     pub fn add(&self, n: u64) {
         self.0.store(self.0.load(Relaxed) + n, Relaxed);
     }
 
-    /// Takes `n` off: for what comes and goes.
+    /// Subtracts `n`, for gauges.
     pub fn subtract(&self, n: u64) {
         self.0.store(self.0.load(Relaxed).wrapping_sub(n), Relaxed);
     }
 
-    /// Starts from 0 again: for what comes and goes, when all of it is gone. Its writer must have ended.
+    /// Resets a gauge to 0. Its writer must have ended.
     pub fn clear(&self) {
         self.0.store(0, Relaxed);
     }
 
-    /// The sum so far.
+    /// Returns the current value.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }
 
-/// Where a response came from.
+/// The origin of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Source {
+pub enum ResponseSource {
     /// A backend's reply.
     Backend,
-    /// The cache: a reply that is still good, or a failure that is remembered.
+    /// The cache: a fresh reply, or a recorded failure.
     Cache,
-    /// The cache: a reply whose time to live is over.
+    /// The cache: an expired reply.
     Stale,
-    /// Made up because no backend replied.
+    /// Synthesized because no backend replied.
     Synthesized,
-    /// Our own zones.
+    /// The local zones.
     Authority,
-    /// The query could not be taken, or its answer not be had whole.
+    /// The query was not accepted, or its whole answer was not available.
     Error,
 }
 
-impl Source {
-    /// The label in metrics.
+impl ResponseSource {
+    /// Returns the metrics label.
     pub fn label(self) -> &'static str {
         match self {
             Self::Backend => "backend",
@@ -77,36 +77,35 @@ impl Source {
     }
 }
 
-/// Why something was dropped.
+/// The reason for a drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Dropped {
-    /// A message too short or no query, or a reply that does not parse.
+pub enum DropReason {
+    /// A short message, a message that is no query, or a reply that does not parse.
     Malformed,
-    /// A reply that nothing waits for, or to another question than was asked.
+    /// A reply without a pending query, or to another question.
     Spoofed,
-    /// A reply that came after its race was over.
+    /// A reply after the end of its race.
     Late,
-    /// A query whose pool says `drop` when nobody replies.
+    /// A query without any reply, in a pool that says `drop`.
     Unanswered,
-    /// A query for a name that the authority does not have, with `miss = "silent"`.
+    /// A query for an unknown name, in an authority with `miss = "silent"`.
     Silent,
-    /// A response that the kernel did not take.
+    /// A response that the kernel did not accept.
     Unsent,
-    /// A query that waited too long to be answered, or found no room to wait, because more came than could be answered; or a
-    /// connection above the limit.
+    /// A query that waited too long or found the queue full, or a connection above the limit.
     Overload,
-    /// A response above the rate that its client is allowed.
+    /// A response above the client's rate limit.
     Limited,
-    /// A query of a client that is not to be answered (`on_denied = "drop"`).
+    /// A query of a denied client (`on_denied = "drop"`).
     Denied,
-    /// A query from port 0 or from an address of our own: nobody could get the response.
+    /// A query from port 0 or from a local address, which could not receive the response.
     Source,
-    /// What came from a proxy without the header that tells whose it is.
+    /// A datagram from a proxy without the proxy header.
     Proxy,
 }
 
-impl Dropped {
-    /// The label in metrics.
+impl DropReason {
+    /// Returns the metrics label.
     pub fn label(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
@@ -124,29 +123,29 @@ impl Dropped {
     }
 }
 
-/// What of our own an attempt was in want of that could not leave.
+/// The local resource that was missing when an attempt could not be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Want {
     /// File descriptors.
     Descriptors,
-    /// Ports, or message IDs on those that are open.
+    /// Ports, or message IDs on open ports.
     Ports,
-    /// The size: the datagram is too long for the way.
+    /// The datagram is too large for the path.
     Size,
-    /// Buffers or memory of the system, or its leave.
+    /// Buffers, memory or permission from the system.
     System,
-    /// A place among the queries that the backend may have (`max_in_flight`).
+    /// A slot among the backend's queries (`max_in_flight`).
     InFlight,
-    /// A place on a connection to the backend (`connections.pipeline`).
+    /// A slot on a connection to the backend (`connections.pipeline`).
     Connections,
 }
 
 impl Want {
-    /// All, in order of their number.
+    /// All resources, by discriminant.
     pub const ALL: [Self; 6] =
         [Self::Descriptors, Self::Ports, Self::Size, Self::System, Self::InFlight, Self::Connections];
 
-    /// The label in metrics.
+    /// Returns the metrics label.
     pub fn label(self) -> &'static str {
         match self {
             Self::Descriptors => "descriptors",
@@ -159,21 +158,21 @@ impl Want {
     }
 }
 
-/// What the COOKIE option of a query was (RFC 7873 section 5.2).
+/// The kind of a query's COOKIE option (RFC 7873 section 5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CookieKind {
-    /// That of the client alone.
+    /// A client cookie alone.
     ClientOnly,
-    /// With one of ours that is good.
+    /// With a valid server cookie.
     Valid,
-    /// With one of ours that is not.
+    /// With an invalid server cookie.
     Invalid,
-    /// As long as no cookie is.
+    /// A length that no cookie has.
     Malformed,
 }
 
 impl CookieKind {
-    /// The label in metrics.
+    /// Returns the metrics label.
     pub fn label(self) -> &'static str {
         match self {
             Self::ClientOnly => "client_only",
@@ -195,26 +194,26 @@ impl From<Result<CookieState, MalformedCookie>> for CookieKind {
     }
 }
 
-/// What observes queries, beside all that serves them.
+/// An observer of queries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Tap {
-    /// `[query_log]`.
+    /// The log of `[query_log]`.
     QueryLog,
-    /// `[dnstap]`.
+    /// The frames of `[dnstap]`.
     Dnstap,
-    /// `[slow]`.
+    /// The slow races of `[slow]`.
     Slow,
-    /// `[traces]`.
+    /// The traces of `[traces]`.
     Traces,
-    /// `admin.names`.
+    /// The counts of `admin.names`.
     Names,
 }
 
 impl Tap {
-    /// All, in order of their number.
+    /// All taps, by discriminant.
     pub const ALL: [Self; 5] = [Self::QueryLog, Self::Dnstap, Self::Slow, Self::Traces, Self::Names];
 
-    /// The label in metrics.
+    /// Returns the metrics label.
     pub fn label(self) -> &'static str {
         match self {
             Self::QueryLog => "query_log",
@@ -226,20 +225,20 @@ impl Tap {
     }
 }
 
-/// What has become of a record of a tap.
+/// The fate of a tap's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TapFate {
-    /// It was written.
+    /// The tap has written it.
     Written,
-    /// There was no room for it, or it could not be written before the end.
+    /// The buffer was full, or the process ended before the write.
     Dropped,
 }
 
 impl TapFate {
-    /// All, in order of their number.
+    /// All fates, by discriminant.
     pub const ALL: [Self; 2] = [Self::Written, Self::Dropped];
 
-    /// The label in metrics.
+    /// Returns the metrics label.
     pub fn label(self) -> &'static str {
         match self {
             Self::Written => "written",
@@ -248,92 +247,93 @@ impl TapFate {
     }
 }
 
-/// All kinds of cookies, in order of their number.
 const COOKIE_KINDS: [CookieKind; 4] =
     [CookieKind::ClientOnly, CookieKind::Valid, CookieKind::Invalid, CookieKind::Malformed];
 
-/// All reasons, in order of their number.
-pub const REASONS: [Dropped; 11] = [
-    Dropped::Malformed,
-    Dropped::Spoofed,
-    Dropped::Late,
-    Dropped::Unanswered,
-    Dropped::Silent,
-    Dropped::Unsent,
-    Dropped::Overload,
-    Dropped::Limited,
-    Dropped::Denied,
-    Dropped::Source,
-    Dropped::Proxy,
+/// All reasons, by discriminant.
+pub const REASONS: [DropReason; 11] = [
+    DropReason::Malformed,
+    DropReason::Spoofed,
+    DropReason::Late,
+    DropReason::Unanswered,
+    DropReason::Silent,
+    DropReason::Unsent,
+    DropReason::Overload,
+    DropReason::Limited,
+    DropReason::Denied,
+    DropReason::Source,
+    DropReason::Proxy,
 ];
 
-/// All sources, in order of their number.
-pub const SOURCES: [Source; 6] =
-    [Source::Backend, Source::Cache, Source::Stale, Source::Synthesized, Source::Authority, Source::Error];
+/// All sources, by discriminant.
+pub const SOURCES: [ResponseSource; 6] = [
+    ResponseSource::Backend,
+    ResponseSource::Cache,
+    ResponseSource::Stale,
+    ResponseSource::Synthesized,
+    ResponseSource::Authority,
+    ResponseSource::Error,
+];
 
-/// True if the response of a pool reports a failure: SERVFAIL, or REFUSED of a backend. REFUSED for silence is made up, and is
-/// counted as that. A verdict of a backend on the name, by these codes (RFC 8914 section 4: DNSSEC and filters), is none.
-pub fn is_failure(source: Source, rcode: u16, mut errors: impl Iterator<Item = u16>) -> bool {
-    let is_of_backend = matches!(source, Source::Backend | Source::Cache | Source::Stale);
-    let is_verdict = errors.any(|error| matches!(error, 6..=12 | 15..=17));
-    let is_failed = match Rcode(rcode) {
-        Rcode::SERVFAIL => source != Source::Authority,
+/// Returns true if a pool's response reports a failure: SERVFAIL, or REFUSED from a backend, unless it is a
+/// decision on the name ([`ExtendedError::decides`]).
+pub fn is_failure(source: ResponseSource, rcode: Rcode, mut errors: impl Iterator<Item = ExtendedError>) -> bool {
+    let is_of_backend = matches!(source, ResponseSource::Backend | ResponseSource::Cache | ResponseSource::Stale);
+    let is_failed = match rcode {
+        Rcode::SERVFAIL => source != ResponseSource::Authority,
         Rcode::REFUSED => is_of_backend,
         _ => false,
     };
-    is_failed && !is_verdict
+    is_failed && !errors.any(|error| error.decides(rcode))
 }
 
-/// Rcodes that are told apart: all that are assigned for messages (RFC 6895 section 2.3).
+/// The number of rcodes with a separate counter: all that are assigned for messages (RFC 6895 section 2.3).
 pub(super) const RCODES: usize = 24;
 
 /// The counters of one worker.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Client queries taken, by [`Transport`].
     pub(super) queries: [Counter; Transport::ALL.len()],
-    /// Questions that an operator had explained.
+    /// Questions that operators had explained.
     pub explained: Counter,
-    /// Responses, by [`Source`] and rcode; the last rcode stands for all above it.
+    /// Responses by [`ResponseSource`] and rcode; the last rcode includes all above it.
     pub(super) responses: [[Counter; RCODES]; SOURCES.len()],
-    /// Queries whose response reports a failure, of backends or of this forwarder: see [`is_failure`].
+    /// Queries with a response that reports a failure: see [`is_failure`].
     pub failures: Counter,
     pub(super) dropped: [Counter; REASONS.len()],
-    /// Queries with a COOKIE option, by [`CookieKind`].
     pub(super) cookies: [Counter; COOKIE_KINDS.len()],
-    /// Connections of clients.
+    /// The connections of clients.
     pub connections: ConnectionCounters,
-    /// Records of taps, by [`Tap`] and [`TapFate`].
     pub(super) taps: [[Counter; TapFate::ALL.len()]; Tap::ALL.len()],
 }
 
 impl Counters {
-    /// A client query was taken.
+    /// Counts a client query.
     pub fn query(&self, transport: Transport) {
         self.queries[transport as usize].increment();
     }
 
-    /// `n` queries were answered at once.
-    pub fn responses(&self, source: Source, rcode: u16, n: u64) {
+    /// Counts `n` responses.
+    pub fn responses(&self, source: ResponseSource, rcode: u16, n: u64) {
         self.responses[source as usize][usize::from(rcode).min(RCODES - 1)].add(n);
     }
 
-    /// Something was dropped.
-    pub fn dropped(&self, reason: Dropped) {
+    /// Counts a drop.
+    pub fn dropped(&self, reason: DropReason) {
         self.dropped_many(reason, 1);
     }
 
-    /// `n` were dropped.
-    pub fn dropped_many(&self, reason: Dropped, n: u64) {
+    /// Counts `n` drops.
+    pub fn dropped_many(&self, reason: DropReason, n: u64) {
         self.dropped[reason as usize].add(n);
     }
 
-    /// So many records of a tap have ended so.
+    /// Counts records of a tap by fate.
     pub fn tapped(&self, tap: Tap, fate: TapFate, n: u64) {
         self.taps[tap as usize][fate as usize].add(n);
     }
 
-    /// A query had a COOKIE option, or none, which is not counted.
+    /// Counts the COOKIE option of a query, if it has one.
     pub fn cookie(&self, cookie: &Result<Option<Cookie>, MalformedCookie>) {
         if let Some(shown) = cookie.map(|cookie| cookie.map(|cookie| cookie.state)).transpose() {
             self.cookies[CookieKind::from(shown) as usize].increment();
@@ -341,19 +341,19 @@ impl Counters {
     }
 }
 
-/// What became of a fetch by TCP.
+/// The result of a fetch by TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fetched {
-    /// The whole answer came.
+pub enum FetchResult {
+    /// The whole answer arrived.
     Whole,
-    /// No backend gave it.
+    /// No backend returned it.
     Failed,
-    /// No backend was asked: there was no place on a connection, no room to wait for one, or no descriptor.
+    /// Not sent: no slot on a connection, a full queue, or no descriptor.
     Unsent,
 }
 
-impl Fetched {
-    /// The label in metrics.
+impl FetchResult {
+    /// Returns the metrics label.
     pub fn label(self) -> &'static str {
         match self {
             Self::Whole => "whole",
@@ -363,53 +363,53 @@ impl Fetched {
     }
 }
 
-/// All of them, in order of their number.
-pub const FETCHED: [Fetched; 3] = [Fetched::Whole, Fetched::Failed, Fetched::Unsent];
+/// All results, by discriminant.
+pub const FETCHED: [FetchResult; 3] = [FetchResult::Whole, FetchResult::Failed, FetchResult::Unsent];
 
-/// What a worker counts of a pool.
+/// A worker's counters of a pool.
 #[derive(Debug, Default)]
 pub struct PoolCounters {
-    /// Races that are not over.
+    /// Races in progress.
     pub in_flight: Counter,
-    /// From a query to its response.
+    /// The time from query to response.
     pub duration: Histogram,
-    /// Hedges not made because the budget was spent.
+    /// Hedges not sent because the budget was spent.
     pub hedges_denied: Counter,
-    /// Hedges made whose reply did not go to the client.
+    /// Hedges whose reply did not go to the client.
     pub hedges_wasted: Counter,
-    /// Negative replies that an older version of a zone made not final.
+    /// Negative replies that are not final because of an older zone version.
     pub stale_replies: Counter,
-    /// Races that were slow or failed, as `[slow]` has it.
+    /// Slow or failed races by the definition of `[slow]`.
     pub slow_races: Counter,
-    /// Races for nobody, by which an answer of the cache is refreshed before it runs out.
+    /// Races without a client that refresh a cache entry before it expires.
     pub prefetches: Counter,
-    /// Whole answers that were to be fetched by TCP, by [`Fetched`].
+    /// Fetches of whole answers by TCP, by [`FetchResult`].
     pub fetches: [Counter; FETCHED.len()],
-    /// Questions that members were found to answer differently, by [`DIVERGENCES`].
+    /// Divergent answers found, by [`DIVERGENCES`].
     pub divergences: [Counter; DIVERGENCES.len()],
 }
 
-/// How members differ, as it is counted.
+/// The kinds of divergence.
 pub const DIVERGENCES: [&str; 3] = ["rcode", "data", "serial"];
 
-/// Why a backend was asked again, from another socket.
+/// The reason for a repeated attempt from another socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cause {
-    /// Too many replies with a wrong ID or question had come to the socket.
+    /// Too many replies with a wrong ID or question reached the socket.
     NearMisses,
-    /// A reply had the name in another case than it was asked in.
+    /// The reply had the name in another case than the query.
     Case,
-    /// A reply lacked our cookie.
+    /// The reply lacked our cookie.
     Cookie,
-    /// A reply said that the backend's own cookie was not good, and brought another.
+    /// The backend rejected its own cookie and sent another.
     Badcookie,
 }
 
 impl Cause {
-    /// All, in order of their number.
+    /// All causes, by discriminant.
     pub const ALL: [Self; 4] = [Self::NearMisses, Self::Case, Self::Cookie, Self::Badcookie];
 
-    /// The label in metrics.
+    /// Returns the metrics label.
     pub fn label(self) -> &'static str {
         match self {
             Self::NearMisses => "near_misses",
@@ -420,48 +420,48 @@ impl Cause {
     }
 }
 
-/// What a worker counts of a backend.
+/// A worker's counters of a backend.
 #[derive(Debug, Default)]
 pub struct BackendCounters {
     /// Attempts: first, hedge, failover.
     pub attempts: [Counter; 3],
-    /// Attempts that were asked again, by [`Cause`].
+    /// Repeated attempts by [`Cause`].
     pub again: [Counter; Cause::ALL.len()],
     /// Attempts whose reply went to the client: first, hedge, failover.
     pub wins: [Counter; 3],
-    /// Attempts that wait for their reply, those included whose race is over.
+    /// Attempts without a reply yet, including those of finished races.
     pub in_flight: Counter,
-    /// Attempts whose race waits for their reply.
+    /// Attempts without a reply yet whose race is in progress.
     pub waited_for: Counter,
     /// Attempts that failed: a failure reply, or a backend that is down and unreachable.
     pub errors: Counter,
-    /// ICMP errors that came to the sockets.
+    /// ICMP errors on the sockets.
     pub unreachable: Counter,
-    /// Attempts that were silent for `attempt_timeout`.
+    /// Attempts without a reply for `attempt_timeout`.
     pub timeouts: Counter,
-    /// Attempts that were lost with their connection.
+    /// Attempts lost with their connection.
     pub lost_attempts: Counter,
-    /// Replies that were believed by their extended error: those that a decision is in.
+    /// Replies accepted as final because their extended error is a decision.
     pub decisions: Counter,
-    /// Attempts that could not leave, by [`Want`].
+    /// Attempts that could not be sent, by [`Want`].
     pub unsent: [Counter; Want::ALL.len()],
-    /// Its connections, if it is asked by stream.
+    /// Connections, if the backend uses a stream transport.
     pub connections: OnceLock<Arc<BackendConnectionCounters>>,
-    /// Time to reply.
+    /// The time to reply.
     pub latency: Histogram,
 }
 
 /// The counters of all workers, added up.
 #[derive(Clone, Debug)]
-pub struct Summary(Vec<Arc<Counters>>);
+pub struct CountersSummary(Vec<Arc<Counters>>);
 
-impl Summary {
-    /// Of these workers.
+impl CountersSummary {
+    /// Creates the summary of these workers.
     pub fn of(workers: Vec<Arc<Counters>>) -> Self {
         Self(workers)
     }
 
-    /// The part of a snapshot that these counters make up.
+    /// Returns the part of a snapshot that these counters determine.
     pub fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot {
             queries: Transport::ALL.map(|transport| (transport, self.queries(transport))).to_vec(),
@@ -488,21 +488,19 @@ impl Summary {
         snapshot
     }
 
-    /// Queries that came so.
     fn queries(&self, transport: Transport) -> u64 {
         self.sum(|worker| &worker.queries[transport as usize])
     }
 
-    /// Responses from there, of any rcode.
-    fn responses(&self, source: Source) -> u64 {
+    fn responses(&self, source: ResponseSource) -> u64 {
         (0..RCODES).map(|rcode| self.sum(|worker| &worker.responses[source as usize][rcode])).sum()
     }
 
-    fn dropped(&self, reason: Dropped) -> u64 {
+    fn dropped(&self, reason: DropReason) -> u64 {
         self.sum(|worker| &worker.dropped[reason as usize])
     }
 
-    /// Records of a tap that have ended so.
+    /// Returns the records of a tap with this fate.
     pub fn tapped(&self, (tap, fate): (Tap, TapFate)) -> u64 {
         self.sum(|thread| &thread.taps[tap as usize][fate as usize])
     }
@@ -512,13 +510,12 @@ impl Summary {
     }
 }
 
-impl fmt::Display for Summary {
+impl fmt::Display for CountersSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let queries = Transport::ALL.map(|transport| (transport, self.queries(transport)));
-        // What is not plain DNS is told where there is any.
         let is_plain = |transport| matches!(transport, Transport::Udp | Transport::Tcp);
-        let told = queries.iter().filter(|(transport, count)| *count > 0 || is_plain(*transport));
-        let queries: Vec<_> = told.map(|(transport, count)| format!("{count} {}", transport.label())).collect();
+        let shown = queries.iter().filter(|(transport, count)| *count > 0 || is_plain(*transport));
+        let queries: Vec<_> = shown.map(|(transport, count)| format!("{count} {}", transport.label())).collect();
         let responses = SOURCES.map(|source| format!("{} {}", self.responses(source), source.label())).join(", ");
         write!(f, "queries: {}; responses: {responses}; dropped:", queries.join(", "))?;
         let dropped = REASONS.map(|reason| (self.dropped(reason), reason.label()));
@@ -534,14 +531,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn failures_are_told_from_verdicts_and_from_the_will_of_the_operator() {
-        let failed = |source, rcode: Rcode, errors: &[u16]| is_failure(source, rcode.0, errors.iter().copied());
-        assert!([Source::Backend, Source::Cache].iter().all(|source| failed(*source, Rcode::REFUSED, &[])));
-        assert!([Source::Backend, Source::Error].iter().all(|source| failed(*source, Rcode::SERVFAIL, &[22])));
-        assert!([Source::Error, Source::Synthesized].iter().all(|source| !failed(*source, Rcode::REFUSED, &[])));
-        assert!([6, 12, 15, 17].iter().all(|error| !failed(Source::Backend, Rcode::SERVFAIL, &[22, *error])));
-        assert!([5, 13, 14, 18].iter().all(|error| failed(Source::Backend, Rcode::SERVFAIL, &[*error])));
-        assert!(!failed(Source::Backend, Rcode::NXDOMAIN, &[]) && !failed(Source::Authority, Rcode::SERVFAIL, &[]));
+    fn decisions_and_the_will_of_the_operator_are_no_failures() {
+        let failed =
+            |source, rcode, errors: &[u16]| is_failure(source, rcode, errors.iter().copied().map(ExtendedError));
+        assert!([ResponseSource::Backend, ResponseSource::Cache].iter().all(|source| failed(
+            *source,
+            Rcode::REFUSED,
+            &[]
+        )));
+        assert!([ResponseSource::Backend, ResponseSource::Error].iter().all(|source| failed(
+            *source,
+            Rcode::SERVFAIL,
+            &[22]
+        )));
+        assert!([ResponseSource::Error, ResponseSource::Synthesized].iter().all(|source| !failed(
+            *source,
+            Rcode::REFUSED,
+            &[]
+        )));
+        for rcode in [Rcode::SERVFAIL, Rcode::REFUSED] {
+            let decisions: Vec<_> =
+                (0..30).filter(|error| !failed(ResponseSource::Backend, rcode, &[22, *error])).collect();
+            let expected: Vec<_> = (0..30).filter(|error| ExtendedError(*error).decides(rcode)).collect();
+            assert_eq!(decisions, expected, "{rcode}");
+        }
+        assert!([5, 13, 14, 18].iter().all(|error| failed(ResponseSource::Backend, Rcode::SERVFAIL, &[*error])));
+        assert!(
+            !failed(ResponseSource::Backend, Rcode::NXDOMAIN, &[])
+                && !failed(ResponseSource::Authority, Rcode::SERVFAIL, &[])
+        );
     }
 
     #[test]
@@ -575,11 +593,11 @@ mod tests {
         one.query(Transport::Udp);
         two.query(Transport::Udp);
         two.query(Transport::Tcp);
-        one.responses(Source::Backend, 0, 2);
-        two.responses(Source::Cache, 3, 5);
-        two.dropped(Dropped::Late);
+        one.responses(ResponseSource::Backend, 0, 2);
+        two.responses(ResponseSource::Cache, 3, 5);
+        two.dropped(DropReason::Late);
         assert_eq!(
-            Summary::of(vec![one, two]).to_string(),
+            CountersSummary::of(vec![one, two]).to_string(),
             "queries: 2 udp, 1 tcp; responses: 2 backend, 5 cache, 0 stale, 0 synthesized, 0 authority, 0 error; \
              dropped: 1 late"
         );

@@ -1,4 +1,4 @@
-//! What there is to see of members that come by themselves: where they come from, and how the sources stand.
+//! The state of discovered members and their sources.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,27 +8,27 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, NoLabelSe
 use prometheus_client::metrics::MetricType;
 use serde::{Deserialize, Serialize};
 
-/// Where a member of a pool comes from.
+/// The origin of a pool's member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Origin {
-    /// The config.
+pub enum MemberOrigin {
+    /// The config file.
     Config,
-    /// An operator, by hand.
+    /// An operator's command.
     Hand,
-    /// etcd.
+    /// The etcd cluster.
     Etcd,
     /// A DNS name.
     Dns,
-    /// A file.
+    /// A member file.
     File,
 }
 
-impl Origin {
-    /// All of them, the most binding first.
+impl MemberOrigin {
+    /// All origins, the highest priority first.
     pub const ALL: [Self; 5] = [Self::Config, Self::Hand, Self::Etcd, Self::Dns, Self::File];
 
-    /// The word for people and metrics.
+    /// Returns the word for people and metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::Config => "config",
@@ -39,7 +39,7 @@ impl Origin {
         }
     }
 
-    /// Whether that is a source, which lists members.
+    /// Returns true for sources that list members.
     pub fn is_source(self) -> bool {
         match self {
             Self::Config | Self::Hand => false,
@@ -48,22 +48,22 @@ impl Origin {
     }
 }
 
-/// What has become of a member.
+/// A change of membership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Change {
-    /// It is one now.
+pub enum MembershipChange {
+    /// The member was added.
     Joined,
-    /// It is none any more.
+    /// The member was removed.
     Left,
-    /// It is listed no more and stays for now.
+    /// The member is no longer listed and stays for now.
     Held,
 }
 
-impl Change {
-    /// All of them.
+impl MembershipChange {
+    /// All changes, by discriminant.
     pub const ALL: [Self; 3] = [Self::Joined, Self::Left, Self::Held];
 
-    /// The word for people and metrics.
+    /// Returns the word for people and metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::Joined => "joined",
@@ -73,22 +73,22 @@ impl Change {
     }
 }
 
-/// How a source stands.
+/// The state of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SourceState {
-    /// What it said last holds.
+    /// The last list is current.
     Fresh,
-    /// It cannot be asked.
+    /// The source is unreachable.
     Stale,
-    /// Nobody who is up goes by what it says.
+    /// No backend that is up follows the list.
     Doubted,
-    /// It has never said anything.
+    /// The source has never returned a list.
     Never,
 }
 
 impl SourceState {
-    /// The word for people.
+    /// Returns the word for people.
     pub fn label(self) -> &'static str {
         match self {
             Self::Fresh => "fresh",
@@ -99,20 +99,20 @@ impl SourceState {
     }
 }
 
-/// What an order has done with a backend.
+/// The action of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OrderWord {
-    /// It finishes what it has, and gets no more queries.
+    /// Finishes its attempts in flight and gets no new ones.
     Drain,
-    /// It is down, whatever probes find.
+    /// Down, regardless of probes.
     Down,
-    /// It is up, whatever probes find.
+    /// Up, regardless of probes.
     Up,
 }
 
 impl OrderWord {
-    /// The word for people and for etcd.
+    /// Returns the word for people and for etcd.
     pub fn label(self) -> &'static str {
         match self {
             Self::Drain => "drain",
@@ -122,46 +122,45 @@ impl OrderWord {
     }
 }
 
-/// A source of the members of a pool.
+/// A source of a pool's members.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SourceSnapshot {
-    /// Its kind.
-    pub origin: Origin,
-    /// What it is, as the config names it.
+    /// The kind of source.
+    pub origin: MemberOrigin,
+    /// The source as written in the config.
     pub source: String,
-    /// How it stands.
+    /// The current state.
     pub state: SourceState,
-    /// Why it cannot be asked, if it cannot.
+    /// The reason why it is unreachable, if it is.
     pub failure: Option<String>,
-    /// Since when it has not confirmed its list; none: it never has.
+    /// The time since the last confirmed list; `None` if there was none.
     pub age: Option<Duration>,
-    /// Members that it lists.
+    /// The number of members that it lists.
     pub members: u64,
-    /// Entries that are wrong, each with the reason; not all of them, if there are very many.
+    /// Invalid entries with their reason; not all of them if there are very many.
     pub refused: Vec<(String, String)>,
-    /// How many are wrong in all.
+    /// The number of all invalid entries.
     pub refused_count: u64,
-    /// How often what has become of members, in order of [`Change::ALL`].
+    /// The number of each kind of change, in order of [`MembershipChange::ALL`].
     pub changes: [u64; 3],
 }
 
-/// An order for a backend, as it stands in etcd.
+/// An order for a backend, as stored in etcd.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Order {
-    /// What is to be done.
+pub struct BackendOrder {
+    /// The action to apply.
     pub order: OrderWord,
-    /// Who gave it.
+    /// The operator's name.
     #[serde(default)]
     pub by: String,
-    /// When (RFC 3339).
+    /// The time of the order (RFC 3339).
     #[serde(default)]
     pub at: String,
-    /// When it ends by itself (RFC 3339); none: when somebody takes it back.
+    /// The expiry (RFC 3339); `None` means until revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
 }
 
-/// Of each pool the sources, and of each authority whether it is registered.
 #[derive(Debug)]
 pub(super) struct DiscoveryExposition {
     pub(super) pools: Vec<(String, Vec<SourceSnapshot>)>,
@@ -185,7 +184,7 @@ impl Collector for DiscoveryExposition {
         let help = "What has become of members";
         let mut family = encoder.encode_descriptor(DISCOVERY_COUNTERS[0], help, None, MetricType::Counter)?;
         for (pool, source) in sources() {
-            for (change, count) in Change::ALL.iter().zip(source.changes) {
+            for (change, count) in MembershipChange::ALL.iter().zip(source.changes) {
                 let labels = [("pool", pool), ("source", source.origin.label()), ("change", change.label())];
                 family.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, f64>(&count, None)?;
             }
@@ -199,12 +198,11 @@ impl Collector for DiscoveryExposition {
     }
 }
 
-/// Writes a gauge of each source.
 fn gauge<'a>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
-    samples: impl Iterator<Item = (&'a str, Origin, impl EncodeGaugeValue)>,
+    samples: impl Iterator<Item = (&'a str, MemberOrigin, impl EncodeGaugeValue)>,
 ) -> fmt::Result {
     let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
     for (pool, origin, value) in samples {
@@ -213,5 +211,4 @@ fn gauge<'a>(
     Ok(())
 }
 
-/// The families here whose samples end in `_total`, without that.
 pub(super) const DISCOVERY_COUNTERS: [&str; 1] = ["hedgerow_discovery_changes"];

@@ -1,8 +1,7 @@
-//! A snapshot as text for Prometheus, with the names and labels of docs/src/contract.md, Metrics.
+//! Snapshots as text for Prometheus, with the names and labels of docs/src/contract.md, Metrics.
 //!
-//! `prometheus-client` writes OpenMetrics, where the family of a counter has no `_total` but its samples do. Samples so have
-//! the contract's names in either form, and who asks for OpenMetrics gets that. Everybody else gets the Prometheus text
-//! format, in which `HELP` and `TYPE` must name the sample itself: the same text with those two lines corrected.
+//! `prometheus-client` writes OpenMetrics, where a counter's family lacks the `_total` of its samples. The
+//! Prometheus text format is the same text, but its `HELP` and `TYPE` lines must name the sample.
 
 mod backend_connections;
 
@@ -29,22 +28,22 @@ use super::usage::{USAGE_COUNTERS, Usage, UsageExposition};
 use super::xdp;
 use crate::wire::Rcode;
 
-/// The form of the text.
+/// The text format of the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// What every Prometheus has read since 2014.
+pub enum ExpositionFormat {
+    /// The Prometheus text format of 2014.
     Prometheus,
-    /// Its successor.
+    /// OpenMetrics, the successor.
     OpenMetrics,
 }
 
-impl Format {
-    /// The one that suits an `Accept` header.
+impl ExpositionFormat {
+    /// Returns the format for an `Accept` header.
     pub fn accepted_by(accept: &str) -> Self {
         if accept.contains("application/openmetrics-text") { Self::OpenMetrics } else { Self::Prometheus }
     }
 
-    /// Its media type.
+    /// Returns the media type.
     pub fn content_type(self) -> &'static str {
         match self {
             Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
@@ -53,8 +52,8 @@ impl Format {
     }
 }
 
-/// Writes a snapshot down, and what the process takes of the machine.
-pub fn write(snapshot: Snapshot, usage: Usage, format: Format) -> String {
+/// Writes a snapshot and the resource usage of the process.
+pub fn write(snapshot: Snapshot, usage: Usage, format: ExpositionFormat) -> String {
     let mut registry = Registry::default();
     let discovery = DiscoveryExposition {
         pools: snapshot.pools.iter().map(|pool| (pool.name.clone(), pool.sources.clone())).collect(),
@@ -66,8 +65,8 @@ pub fn write(snapshot: Snapshot, usage: Usage, format: Format) -> String {
     let mut text = String::new();
     encode_registry(&mut text, &registry).expect("a string takes everything");
     match format {
-        Format::OpenMetrics => encode_eof(&mut text).expect("a string takes everything"),
-        Format::Prometheus => {
+        ExpositionFormat::OpenMetrics => encode_eof(&mut text).expect("a string takes everything"),
+        ExpositionFormat::Prometheus => {
             for name in COUNTERS
                 .iter()
                 .map(|family| family.name)
@@ -87,158 +86,104 @@ pub fn write(snapshot: Snapshot, usage: Usage, format: Format) -> String {
     text
 }
 
-/// A metric with all its label sets.
 #[derive(Debug)]
 pub(super) struct Family {
-    /// Without the `_total` of counters.
     pub(super) name: &'static str,
-    /// For people.
     pub(super) help: &'static str,
 }
 
-/// `hedgerow_queries_total`.
-const QUERIES: Family = Family { name: "hedgerow_queries", help: "Client queries taken" };
-/// `hedgerow_responses_total`.
+const QUERIES: Family = Family { name: "hedgerow_queries", help: "Client queries" };
 const RESPONSES: Family = Family { name: "hedgerow_responses", help: "Responses to clients" };
-/// `hedgerow_dropped_total`.
 const DROPPED: Family = Family { name: "hedgerow_dropped", help: "Messages and queries dropped" };
-/// `hedgerow_cookies_total`.
 const COOKIES: Family = Family { name: "hedgerow_cookies", help: "Client queries with a DNS cookie" };
-/// `hedgerow_tap_records_total`.
 const TAP_RECORDS: Family =
-    Family { name: "hedgerow_tap_records", help: "Records of the query log and of other taps, by what became of them" };
-/// `hedgerow_limited_total`.
-const LIMITED: Family = Family { name: "hedgerow_limited", help: "What clients were not given because of a limit" };
-/// `hedgerow_attempts_total`.
+    Family { name: "hedgerow_tap_records", help: "Records of the query log and of other taps, by result" };
+const LIMITED: Family = Family { name: "hedgerow_limited", help: "Client messages or connections affected by a limit" };
 const ATTEMPTS: Family = Family { name: "hedgerow_attempts", help: "Queries to backends" };
-/// `hedgerow_asked_again_total`.
 const ASKED_AGAIN: Family = Family {
     name: "hedgerow_asked_again",
-    help: "Attempts that were asked again, from another socket, since replies may have been forged or cookies were refused",
+    help: "Attempts repeated from another socket, because replies may be forged or a cookie was refused",
 };
-/// `hedgerow_wins_total`.
 const WINS: Family = Family { name: "hedgerow_wins", help: "Attempts whose answer went to the client" };
-/// `hedgerow_unreachable_total`.
 const UNREACHABLE: Family =
-    Family { name: "hedgerow_unreachable", help: "ICMP errors heard from the way to the backend" };
-/// `hedgerow_failed_attempts_total`.
+    Family { name: "hedgerow_unreachable", help: "ICMP errors received for queries to the backend" };
 const FAILED_ATTEMPTS: Family =
-    Family { name: "hedgerow_failed_attempts", help: "Attempts that ended by a failure reply or a closed port" };
-/// `hedgerow_backend_lost_attempts_total`.
+    Family { name: "hedgerow_failed_attempts", help: "Attempts that ended with a failure reply or a closed port" };
 const LOST_ATTEMPTS: Family =
-    Family { name: "hedgerow_backend_lost_attempts", help: "Attempts that were lost with their connection" };
-/// `hedgerow_decisions_total`.
+    Family { name: "hedgerow_backend_lost_attempts", help: "Attempts lost with their connection" };
 const DECISIONS: Family =
-    Family { name: "hedgerow_decisions", help: "Replies that were believed by their extended error" };
-/// `hedgerow_hedges_denied_total`.
+    Family { name: "hedgerow_decisions", help: "Replies believed because of their extended error" };
 const HEDGES_DENIED: Family =
-    Family { name: "hedgerow_hedges_denied", help: "Hedges not made because the budget was spent" };
-/// `hedgerow_slow_races_total`.
-const SLOW_RACES: Family =
-    Family { name: "hedgerow_slow_races", help: "Races that were slow or came to no answer of a backend" };
-/// `hedgerow_stale_replies_total`.
+    Family { name: "hedgerow_hedges_denied", help: "Hedges delayed or not sent because the budget was spent" };
+const SLOW_RACES: Family = Family {
+    name: "hedgerow_slow_races",
+    help: "Races that were slow, or ended in SERVFAIL or without an answer from a backend",
+};
 const STALE_REPLIES: Family = Family {
     name: "hedgerow_stale_replies",
-    help: "Negative replies that were not believed, since another backend had a newer version of the zone",
+    help: "Negative replies ignored because another backend has a newer version of the zone",
 };
 
-/// `hedgerow_hedges_wasted_total`.
 const HEDGES_WASTED: Family =
-    Family { name: "hedgerow_hedges_wasted", help: "Hedges made whose reply did not go to the client" };
-/// `hedgerow_fetches_total`.
-const FETCHES: Family =
-    Family { name: "hedgerow_fetches", help: "Whole answers that were to be fetched by TCP, by what became of that" };
-/// `hedgerow_divergence_total`.
+    Family { name: "hedgerow_hedges_wasted", help: "Hedges whose reply did not go to the client" };
+const FETCHES: Family = Family { name: "hedgerow_fetches", help: "Truncated answers to fetch by TCP, by result" };
 const DIVERGENCE: Family =
-    Family { name: "hedgerow_divergence", help: "Questions that members were found to answer differently, by how" };
-const IN_FLIGHT: Family = Family { name: "hedgerow_in_flight", help: "Client queries that wait for their response" };
-const BACKEND_UP: Family = Family { name: "hedgerow_backend_up", help: "Whether the backend is up" };
-/// `hedgerow_pool_backends`.
+    Family { name: "hedgerow_divergence", help: "Questions that replicas answered differently, by kind of difference" };
+const IN_FLIGHT: Family = Family { name: "hedgerow_in_flight", help: "Pending client queries" };
+const BACKEND_UP: Family =
+    Family { name: "hedgerow_backend_up", help: "1 while the backend is up or draining, 0 while it is down or new" };
 const POOL_BACKENDS: Family = Family { name: "hedgerow_pool_backends", help: "Backends of the pool, by state" };
-const LATENCY: Family = Family { name: "hedgerow_backend_latency_seconds", help: "Time to a backend's reply" };
-/// `hedgerow_query_duration_seconds`.
+const LATENCY: Family = Family { name: "hedgerow_backend_latency_seconds", help: "Time to a reply from a backend" };
 const DURATION: Family =
     Family { name: "hedgerow_query_duration_seconds", help: "Time from a client's query to its response" };
 
-const CACHE_SIZE: Family = Family { name: "hedgerow_cache_size_bytes", help: "Octets that the cache may take" };
+const CACHE_SIZE: Family = Family { name: "hedgerow_cache_size_bytes", help: "Maximum size of the cache in bytes" };
 const CACHE_ENTRIES: Family = Family { name: "hedgerow_cache_entries", help: "Entries of the cache" };
-const CACHE_BYTES: Family = Family { name: "hedgerow_cache_bytes", help: "Octets that the entries take" };
-/// `hedgerow_cache_hits_total`.
+const CACHE_BYTES: Family = Family { name: "hedgerow_cache_bytes", help: "Bytes used by cache entries" };
 const CACHE_HITS: Family =
-    Family { name: "hedgerow_cache_hits", help: "Look-ups that found a fresh answer or a failure" };
-/// `hedgerow_cache_stale_hits_total`.
+    Family { name: "hedgerow_cache_hits", help: "Lookups that found a fresh answer or a failure" };
 const CACHE_STALE_HITS: Family =
-    Family { name: "hedgerow_cache_stale_hits", help: "Look-ups that found a stale answer" };
-/// `hedgerow_cache_failure_hits_total`.
+    Family { name: "hedgerow_cache_stale_hits", help: "Lookups that found a stale answer" };
 const CACHE_FAILURE_HITS: Family =
-    Family { name: "hedgerow_cache_failure_hits", help: "Hits that found a failure, a part of all hits" };
-/// `hedgerow_cache_misses_total`.
-const CACHE_MISSES: Family = Family { name: "hedgerow_cache_misses", help: "Look-ups that found nothing" };
-/// `hedgerow_cache_insertions_total`.
-const CACHE_INSERTIONS: Family =
-    Family { name: "hedgerow_cache_insertions", help: "Entries that were made or renewed" };
-/// `hedgerow_cache_evictions_total`.
-const CACHE_EVICTIONS: Family =
-    Family { name: "hedgerow_cache_evictions", help: "Entries that had to go to make room" };
-/// `hedgerow_cache_prefetches_total`.
+    Family { name: "hedgerow_cache_failure_hits", help: "Cache hits that found a failure" };
+const CACHE_MISSES: Family = Family { name: "hedgerow_cache_misses", help: "Lookups that found nothing" };
+const CACHE_INSERTIONS: Family = Family { name: "hedgerow_cache_insertions", help: "Entries added or renewed" };
+const CACHE_EVICTIONS: Family = Family { name: "hedgerow_cache_evictions", help: "Entries removed to make room" };
 const CACHE_PREFETCHES: Family =
-    Family { name: "hedgerow_cache_prefetches", help: "Races started to refresh an entry before it ran out" };
+    Family { name: "hedgerow_cache_prefetches", help: "Races started to refresh an entry before it expires" };
 
-/// `hedgerow_unsent_attempts_total`.
 const UNSENT: Family = Family {
     name: "hedgerow_unsent_attempts",
-    help: "Attempts that could not leave for want of something of our own, or because too many were out",
+    help: "Attempts that could not be sent because of a local limit or error",
 };
 
-/// `hedgerow_config_edition`.
-const EDITION: Family =
-    Family { name: "hedgerow_config_edition", help: "Configs that have been in force, that of the start included" };
-/// `hedgerow_config_last_reload_successful`.
+const EDITION: Family = Family { name: "hedgerow_config_edition", help: "Configs applied, the first included" };
 const RELOAD_SUCCESSFUL: Family = Family {
     name: "hedgerow_config_last_reload_successful",
-    help: "Whether the last reload is in force; 1 if there was none",
+    help: "1 if the last reload succeeded or there was none, 0 if it failed",
 };
-/// `hedgerow_config_last_reload_success_timestamp_seconds`.
 const RELOAD_SUCCESS: Family = Family {
     name: "hedgerow_config_last_reload_success_timestamp_seconds",
-    help: "When the config in force was read, by a reload or at the start",
+    help: "Unix time at which the current config was applied",
 };
-const RELOADING: Family = Family { name: "hedgerow_reload_in_progress", help: "Whether a reload runs" };
-/// `hedgerow_reloads_total`.
-const RELOADS: Family = Family { name: "hedgerow_reloads", help: "Reloads that are over" };
-/// `hedgerow_tasks_lost_total`.
-const TASKS_LOST: Family = Family { name: "hedgerow_tasks_lost", help: "Tasks that have panicked or ended too early" };
-/// `hedgerow_worker_replacements_total`.
-const WORKER_REPLACEMENTS: Family = Family {
-    name: "hedgerow_worker_replacements",
-    help: "Workers that were replaced since one of their tasks was lost",
-};
-/// `hedgerow_takeovers_total`.
-const TAKEOVERS: Family =
-    Family { name: "hedgerow_takeovers", help: "Processes that have begun to serve in the place of another" };
-/// `hedgerow_successions_total`.
-const SUCCESSIONS: Family =
-    Family { name: "hedgerow_successions", help: "Standbys that have succeeded a supervisor that died" };
-/// `hedgerow_expired_zones`.
-const EXPIRED_ZONES: Family = Family {
-    name: "hedgerow_expired_zones",
-    help: "Zones of other servers that could not be confirmed for too long, and are answered with SERVFAIL",
-};
-/// `hedgerow_zones`.
-const ZONES: Family = Family { name: "hedgerow_zones", help: "Zones, by authority and what they are" };
-/// `hedgerow_catalog_members`.
-const CATALOG_MEMBERS: Family =
-    Family { name: "hedgerow_catalog_members", help: "Zones that are had by the word of a catalog zone" };
-/// `hedgerow_catalog_broken`.
+const RELOADING: Family = Family { name: "hedgerow_reload_in_progress", help: "1 while a reload runs" };
+const RELOADS: Family = Family { name: "hedgerow_reloads", help: "Finished reloads" };
+const TASKS_LOST: Family = Family { name: "hedgerow_tasks_lost", help: "Tasks that panicked or ended early" };
+const WORKER_REPLACEMENTS: Family =
+    Family { name: "hedgerow_worker_replacements", help: "Workers replaced after the loss of a task" };
+const TAKEOVERS: Family = Family { name: "hedgerow_takeovers", help: "Processes that took over serving, by reason" };
+const SUCCESSIONS: Family = Family { name: "hedgerow_successions", help: "Standbys that replaced a dead supervisor" };
+const EXPIRED_ZONES: Family =
+    Family { name: "hedgerow_expired_zones", help: "Secondary zones that have expired, answered with SERVFAIL" };
+const ZONES: Family = Family { name: "hedgerow_zones", help: "Zones, by authority and state" };
+const CATALOG_MEMBERS: Family = Family { name: "hedgerow_catalog_members", help: "Zones configured by a catalog zone" };
 const CATALOG_BROKEN: Family = Family {
     name: "hedgerow_catalog_broken",
-    help: "Whether the last version of a catalog zone is broken or doubted, and so not in force",
+    help: "1 while the last version of a catalog zone is broken or doubted, and so not applied",
 };
-/// `hedgerow_verdict`.
-const VERDICT: Family = Family { name: "hedgerow_verdict", help: "Whether all is well: 0 well, 1 watch, 2 trouble" };
-const PROCESSES: Family = Family { name: "hedgerow_processes", help: "Processes, by what they are" };
+const VERDICT: Family = Family { name: "hedgerow_verdict", help: "The verdict: 0 OK, 1 watch, 2 trouble" };
+const PROCESSES: Family = Family { name: "hedgerow_processes", help: "Processes, by role" };
 
-/// The families whose samples end in `_total`.
 const COUNTERS: &[&Family] = &[
     &QUERIES,
     &RESPONSES,
@@ -274,7 +219,6 @@ const COUNTERS: &[&Family] = &[
     &SUCCESSIONS,
 ];
 
-/// The snapshot as a source of metrics.
 #[derive(Debug)]
 struct Exposition(Snapshot);
 
@@ -418,7 +362,6 @@ impl Collector for Exposition {
     }
 }
 
-/// Writes which zones there are, and how catalogs stand.
 fn write_zones(
     encoder: &mut DescriptorEncoder<'_>,
     zones: &[ZonesSnapshot],
@@ -440,12 +383,10 @@ fn write_zones(
     gauge(encoder, &CATALOG_BROKEN, catalogs.iter().map(|known| (by_catalog(known), known.is_broken().into())))
 }
 
-/// The labels of a catalog.
 fn by_catalog(known: &CatalogSnapshot) -> [(&'static str, &str); 2] {
     [("authority", &known.authority), ("catalog", &known.catalog)]
 }
 
-/// Writes which processes there are, and how often one has taken over from another.
 fn write_processes(encoder: &mut DescriptorEncoder<'_>, processes: &ProcessesSnapshot) -> fmt::Result {
     let takeovers = Takeover::ALL.iter().zip(processes.takeovers);
     counter(encoder, &TAKEOVERS, takeovers.map(|(reason, n)| ([("reason", reason.label())], n)))?;
@@ -454,7 +395,6 @@ fn write_processes(encoder: &mut DescriptorEncoder<'_>, processes: &ProcessesSna
     gauge(encoder, &PROCESSES, Role::ALL.iter().map(|role| ([("role", role.label())], processes.count(*role))))
 }
 
-/// Writes what came of reading the config again.
 fn write_reload(encoder: &mut DescriptorEncoder<'_>, reload: &ReloadSnapshot) -> fmt::Result {
     let is_successful = reload.last.as_ref().is_none_or(|last| last.error.is_none());
     let since = reload.in_force_since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -470,7 +410,6 @@ fn write_reload(encoder: &mut DescriptorEncoder<'_>, reload: &ReloadSnapshot) ->
     counter(encoder, &RELOADS, results.into_iter().map(|(result, n)| ([("result", result)], n)))
 }
 
-/// Writes what is known of the cache.
 fn write_cache(encoder: &mut DescriptorEncoder<'_>, cache: &CacheSnapshot, pools: &[PoolSnapshot]) -> fmt::Result {
     let &CacheSnapshot { size, entries, bytes, hits, stale_hits, failure_hits, misses, insertions, evictions } = cache;
     for (family, value) in [(&CACHE_SIZE, size), (&CACHE_ENTRIES, entries), (&CACHE_BYTES, bytes)] {
@@ -489,37 +428,30 @@ fn write_cache(encoder: &mut DescriptorEncoder<'_>, cache: &CacheSnapshot, pools
     counter(encoder, &CACHE_PREFETCHES, pools.iter().map(|pool| (by_pool(pool), pool.prefetches)))
 }
 
-/// The backends of pools that have no more than so many.
 fn backends(pools: &[PoolSnapshot], most: usize) -> impl Iterator<Item = (&PoolSnapshot, &BackendSnapshot)> {
     let pools = pools.iter().filter(move |pool| pool.backends.len() <= most);
     pools.flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)))
 }
 
-/// So many labels and their values.
 type Labels<'a, const N: usize> = [(&'static str, &'a str); N];
 
-/// The labels of what a pool has.
 fn by_pool(pool: &PoolSnapshot) -> Labels<'_, 1> {
     [("pool", &pool.name)]
 }
 
-/// The labels of what a backend has.
 fn by_backend<'a>(pool: &'a PoolSnapshot, backend: &'a BackendSnapshot) -> Labels<'a, 2> {
     [("pool", &pool.name), ("backend", &backend.name)]
 }
 
-/// The labels of what a backend has by kind of attempt.
 fn by_kind<'a>(pool: &'a PoolSnapshot, backend: &'a BackendSnapshot, kind: &'static str) -> Labels<'a, 3> {
     [("pool", &pool.name), ("backend", &backend.name), ("kind", kind)]
 }
 
-/// Writes a counter without labels.
 fn plain_counter(encoder: &mut DescriptorEncoder<'_>, family: &Family, value: u64) -> fmt::Result {
     let mut encoder = encoder.encode_descriptor(family.name, family.help, None, MetricType::Counter)?;
     encoder.encode_counter::<NoLabelSet, u64, f64>(&value, None)
 }
 
-/// Writes a counter.
 pub(super) fn counter<'a, const N: usize>(
     encoder: &mut DescriptorEncoder<'_>,
     family: &Family,
@@ -532,7 +464,6 @@ pub(super) fn counter<'a, const N: usize>(
     Ok(())
 }
 
-/// Writes a gauge.
 pub(super) fn gauge<'a, const N: usize>(
     encoder: &mut DescriptorEncoder<'_>,
     family: &Family,
@@ -545,7 +476,6 @@ pub(super) fn gauge<'a, const N: usize>(
     Ok(())
 }
 
-/// Writes a histogram, by the bounds of [`BOUNDS`].
 fn histogram<'a, const N: usize>(
     encoder: &mut DescriptorEncoder<'_>,
     family: &Family,
@@ -568,8 +498,7 @@ fn histogram<'a, const N: usize>(
     Ok(())
 }
 
-/// Upper bounds of what Prometheus sees, in µs: 100 µs to 10 s in steps of 1, 2, 5. Fixed, because series whose bounds differ
-/// cannot be added up. How they are counted: [`HistogramSnapshot::at_most`].
+/// Upper bounds in µs, 100 µs to 10 s. Fixed, because series with different bounds cannot be added up.
 const BOUNDS: [u64; 16] = [
     100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000,
     5_000_000, 10_000_000,

@@ -1,6 +1,6 @@
-//! How long things took: a log-linear histogram of microseconds that one thread fills and any thread reads.
+//! A log-linear histogram of durations in microseconds, with one writer and many readers.
 //!
-//! A bucket is at most an eighth of its lower border wide. 192 of them reach to 67 s, and longer ones count as that. A snapshot adds up histograms of many workers.
+//! A bucket is at most an eighth of its lower bound wide. 192 buckets reach to 67 s, the largest value.
 
 use std::array;
 use std::time::Duration;
@@ -10,23 +10,21 @@ use serde::{Deserialize, Serialize};
 use super::counters::Counter;
 use crate::log_linear::{LogLinear, quantile};
 
-/// What one thread has measured. About 1.5 KiB, no heap.
+/// The durations that one thread has measured. About 1.5 KiB, without heap memory.
 #[derive(Debug)]
 pub struct Histogram {
-    /// How many fell into each bucket.
     counts: [Counter; BUCKETS],
-    /// All of them together, in ns.
     nanos: Counter,
 }
 
 impl Histogram {
-    /// Adds one.
+    /// Adds one duration.
     pub fn record(&self, duration: Duration) {
         self.counts[Buckets::bucket_of(duration, MAX_MICROS)].increment();
         self.nanos.add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// Adds what another process has measured.
+    /// Adds the histogram of another process.
     pub fn add(&self, measured: &HistogramSnapshot) {
         for (sum, count) in self.counts.iter().zip(measured.counts()) {
             sum.add(*count);
@@ -36,24 +34,21 @@ impl Histogram {
 }
 
 impl Default for Histogram {
-    /// Nothing was measured yet.
     fn default() -> Self {
         Self { counts: array::from_fn(|_| Counter::default()), nanos: Counter::default() }
     }
 }
 
-/// Histograms added up. It takes 1.5 KiB once there is something in it.
+/// A sum of histograms. It allocates 1.5 KiB when it is not empty.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(from = "Filled", into = "Filled")]
+#[serde(from = "SparseHistogram", into = "SparseHistogram")]
 pub struct HistogramSnapshot {
-    /// How many fell into each bucket; `None`: none at all.
     counts: Option<Box<[u64; BUCKETS]>>,
-    /// All of them together, in ns.
     nanos: u64,
 }
 
 impl HistogramSnapshot {
-    /// Adds what is in `histogram` now.
+    /// Adds the current content of `histogram`.
     pub fn add(&mut self, histogram: &Histogram) {
         if self.counts.is_none() && histogram.counts.iter().all(|count| count.get() == 0) {
             return;
@@ -65,7 +60,7 @@ impl HistogramSnapshot {
         self.nanos = self.nanos.saturating_add(histogram.nanos.get());
     }
 
-    /// What was added since `earlier`.
+    /// Returns the difference to `earlier`.
     pub fn since(&self, earlier: &Self) -> Self {
         let nanos = self.nanos.saturating_sub(earlier.nanos);
         let (Some(counts), before) = (&self.counts, earlier.counts()) else { return Self { counts: None, nanos } };
@@ -73,36 +68,36 @@ impl HistogramSnapshot {
         Self { counts: Some(Box::new(counts)), nanos }
     }
 
-    /// How many there are.
+    /// Returns the number of durations.
     pub fn count(&self) -> u64 {
-        // Not a counter of its own: read while the writer is at work, it would not agree with the buckets.
+        // No separate counter: a read during a write would not agree with the buckets.
         self.counts().iter().sum()
     }
 
-    /// All of them together.
+    /// Returns the sum of all durations.
     pub fn sum(&self) -> Duration {
         Duration::from_nanos(self.nanos)
     }
 
-    /// What this part (0.0 to 1.0) of them keeps, at most a sixteenth off; `None` if there are none.
+    /// Returns the quantile `part` (0.0 to 1.0), at most a sixteenth off; `None` if the histogram is empty.
     pub fn quantile(&self, part: f64) -> Option<Duration> {
         quantile(self.counts(), part).map(time_of_bucket)
     }
 
-    /// How many fell into each bucket.
+    /// Returns the number of durations in each bucket.
     pub fn counts(&self) -> &[u64; BUCKETS] {
         self.counts.as_deref().unwrap_or(&[0; BUCKETS])
     }
 
-    /// The buckets that are not empty: lower border, upper border, how many. The lower one is in the bucket, the upper one is not.
+    /// Returns the lower bound (inclusive), upper bound (exclusive) and count of each filled bucket.
     pub fn buckets(&self) -> impl Iterator<Item = (Duration, Duration, u64)> + '_ {
         let filled = self.counts().iter().enumerate().filter(|(_, count)| **count > 0);
         let at = |bucket| Duration::from_micros(Buckets::border(bucket));
         filled.map(move |(bucket, &count)| (at(bucket), at(bucket + 1), count))
     }
 
-    /// How many are certainly not above `bound`: those of all buckets that end at or below it. A bucket that `bound` cuts in
-    /// two is left out, so that a quantile read from such counts is never too good; it is too bad by an eighth at most.
+    /// Returns the number of durations in the buckets that end at or below `bound`. A bucket that `bound`
+    /// cuts is left out, so a quantile from these counts is never too low, and at most an eighth too high.
     pub fn at_most(&self, bound: Duration) -> u64 {
         let micros = u64::try_from(bound.as_micros()).unwrap_or(u64::MAX);
         self.counts()
@@ -114,24 +109,21 @@ impl HistogramSnapshot {
     }
 }
 
-/// The same as a process tells another: only the buckets that are not empty.
 #[derive(Serialize, Deserialize)]
-struct Filled {
-    /// The buckets by number, and how many fell into each.
+struct SparseHistogram {
     counts: Vec<(usize, u64)>,
-    /// All of them together, in ns.
     nanos: u64,
 }
 
-impl From<HistogramSnapshot> for Filled {
+impl From<HistogramSnapshot> for SparseHistogram {
     fn from(snapshot: HistogramSnapshot) -> Self {
         let filled = snapshot.counts().iter().copied().enumerate().filter(|(_, count)| *count > 0);
         Self { counts: filled.collect(), nanos: snapshot.nanos }
     }
 }
 
-impl From<Filled> for HistogramSnapshot {
-    fn from(Filled { counts: filled, nanos }: Filled) -> Self {
+impl From<SparseHistogram> for HistogramSnapshot {
+    fn from(SparseHistogram { counts: filled, nanos }: SparseHistogram) -> Self {
         if filled.is_empty() {
             return Self { counts: None, nanos };
         }
@@ -151,19 +143,17 @@ impl PartialEq for HistogramSnapshot {
 
 impl Eq for HistogramSnapshot {}
 
-/// The time that stands for a bucket: its middle.
+/// Returns the middle of a bucket.
 pub fn time_of_bucket(bucket: usize) -> Duration {
     Duration::from_micros((Buckets::border(bucket) + Buckets::border(bucket + 1) - 1) / 2)
 }
 
-/// One is at most an eighth wide.
 type Buckets = LogLinear<STEPS>;
 
-/// Buckets for each doubling.
 const STEPS: u64 = 8;
-/// Longer ones, in µs, count as this: 67 s, more than any timeout that a config may set.
+/// Longer durations count as this, in µs: 67 s, more than any timeout that a config may set.
 const MAX_MICROS: u64 = (1 << 26) - 1;
-/// Up to and with that of the longest.
+/// The number of buckets.
 pub const BUCKETS: usize = Buckets::bucket(MAX_MICROS) + 1;
 
 #[cfg(test)]
@@ -172,7 +162,6 @@ mod tests {
 
     use super::*;
 
-    /// A snapshot of these, in µs.
     fn snapshot_of(samples: &[u64]) -> HistogramSnapshot {
         let histogram = Histogram::default();
         samples.iter().for_each(|&micros| histogram.record(Duration::from_micros(micros)));

@@ -1,29 +1,28 @@
-//! What clients were not given because of a limit of the config: counted for each listener, by whichever thread meets it.
-//! That is rare by nature, so one counter for all threads is no burden.
+//! Counters of the config's limits per listener. A limit applies rarely, so all threads share one counter.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::{Deserialize, Serialize};
 
-/// Which limit was met.
+/// A limit that applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Limit {
-    /// `limits.waiting`: a query was answered with SERVFAIL, for its client has enough that wait.
+    /// `limits.waiting`: SERVFAIL, because the client has too many pending queries.
     Waiting,
-    /// `limits.in_flight`: the same, for all clients together have.
+    /// `limits.in_flight`: SERVFAIL, because all clients together have too many pending queries.
     InFlight,
-    /// `rate_limit`, or more at once than is sent to one client: a response went out cut (TC), or not at all.
+    /// `rate_limit`, or too much at once for one client: the response was truncated (TC) or dropped.
     Rate,
     /// `connections.max` or `per_client`: a connection was refused, or closed to make room.
     Connections,
-    /// `connections.unsent`: a connection was closed because too much waited for its client to read.
+    /// `connections.unsent`: a connection was closed because its client left too much unread.
     Unsent,
     /// `notify_from`: a NOTIFY was refused.
     Notify,
 }
 
 impl Limit {
-    /// The label in metrics.
+    /// Returns the metrics label.
     pub fn label(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
@@ -36,40 +35,38 @@ impl Limit {
     }
 }
 
-/// All limits, in order of their number.
 const LIMITS: [Limit; 6] =
     [Limit::Waiting, Limit::InFlight, Limit::Rate, Limit::Connections, Limit::Unsent, Limit::Notify];
 
-/// How often each limit of one listener was met.
+/// The counters of one listener.
 #[derive(Debug)]
-pub struct Limited {
-    /// The section of the config: `forwarder`, or the name of an authority.
+pub struct LimitCounters {
     listener: String,
     counts: [AtomicU64; LIMITS.len()],
 }
 
-impl Limited {
-    /// None was met yet.
+impl LimitCounters {
+    /// Creates the counters of a listener.
     pub fn new(listener: &str) -> Self {
         Self { listener: listener.to_owned(), counts: [const { AtomicU64::new(0) }; LIMITS.len()] }
     }
 
-    /// The listener.
+    /// Returns the listener's section of the config.
     pub fn listener(&self) -> &str {
         &self.listener
     }
 
-    /// One was met.
+    /// Counts one use of a limit.
     pub fn count(&self, limit: Limit) {
         self.add(limit, 1);
     }
 
-    /// One was met so often.
+    /// Adds several uses of a limit.
     pub fn add(&self, limit: Limit, times: u64) {
         self.counts[limit as usize].fetch_add(times, Relaxed);
     }
 
-    /// All limits, and how often each was met.
+    /// Returns each limit with its count.
     pub fn snapshot(&self) -> impl Iterator<Item = (String, Limit, u64)> {
         LIMITS.iter().map(|&limit| (self.listener.clone(), limit, self.counts[limit as usize].load(Relaxed)))
     }
@@ -82,7 +79,7 @@ mod tests {
     #[test]
     fn every_limit_is_counted_by_itself() {
         for (number, limit) in LIMITS.into_iter().enumerate() {
-            let limited = Limited::new("ts1");
+            let limited = LimitCounters::new("ts1");
             limited.count(limit);
             limited.count(limit);
             let counted: Vec<_> = limited.snapshot().filter(|(_, _, count)| *count > 0).collect();

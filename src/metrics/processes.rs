@@ -1,21 +1,19 @@
-//! The processes that one hedgerow consists of: who is what, since when, and how often somebody has taken over.
-//!
-//! Plain data. Who knows the processes fills it: the supervisor tells the server, and a server without one lists itself.
+//! The processes of one hedgerow: roles, start times and takeovers, as reported by the supervisor.
 
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-/// All processes at one moment, and what has become of others.
+/// All processes at one moment, and the counts of takeovers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessesSnapshot {
     /// The supervisor, if there is one.
     pub supervisor: Option<SupervisorSnapshot>,
     /// All processes, the supervisor included.
     pub processes: Vec<ProcessSnapshot>,
-    /// How often a process has begun to serve in the place of another, in order of [`Takeover::ALL`].
+    /// The number of takeovers, in order of [`Takeover::ALL`].
     pub takeovers: [u64; Takeover::ALL.len()],
-    /// The moment of the last takeover after a crash or a hang, since 1970.
+    /// The Unix time of the last takeover after a crash or a hang.
     #[serde(default)]
     pub crashed_at: Option<Duration>,
 }
@@ -23,54 +21,54 @@ pub struct ProcessesSnapshot {
 /// The process that starts and watches the others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SupervisorSnapshot {
-    /// Its process ID.
+    /// The process ID.
     pub pid: u32,
-    /// Since when it is the supervisor.
+    /// The time since which it is the supervisor.
     pub since: SystemTime,
-    /// How often a standby has succeeded a supervisor that died.
+    /// The number of standbys that succeeded a dead supervisor.
     pub successions: u64,
 }
 
-/// A process.
+/// A process of this hedgerow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessSnapshot {
-    /// Its process ID.
+    /// The process ID.
     pub pid: u32,
-    /// What it is to the others.
+    /// The current role.
     pub role: Role,
-    /// Of the program that it runs.
+    /// The version of its program.
     pub version: String,
-    /// The edition of the config that it has.
+    /// The edition of its config.
     pub edition: u64,
-    /// Since when it has this role.
+    /// The time since which it has this role.
     pub since: SystemTime,
-    /// What keeps it from its work.
+    /// The problem that keeps the process from its work.
     pub problem: Option<String>,
 }
 
-/// What a process is to the others.
+/// The role of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Role {
-    /// Starts and watches the others; has no part in any query.
+    /// Starts and watches the others; handles no queries.
     Supervisor,
     /// Reads the sockets.
     Server,
-    /// Waits to serve, with config and zones loaded.
+    /// Ready to serve, with config and zones loaded.
     Standby,
-    /// Is not ready for any of these yet.
+    /// Not ready yet.
     Starting,
-    /// Has served, and finishes what it has in flight.
+    /// Finishes its queries in flight after it has served.
     Draining,
-    /// Could not be started; it is tried again.
+    /// Could not be started; the supervisor retries.
     Failed,
 }
 
 impl Role {
-    /// All, in order of their number.
+    /// All roles, by discriminant.
     pub const ALL: [Self; 6] =
         [Self::Supervisor, Self::Server, Self::Standby, Self::Starting, Self::Draining, Self::Failed];
 
-    /// The word for people and scripts, and the label in metrics.
+    /// Returns the word for people and scripts, also the metrics label.
     pub fn label(self) -> &'static str {
         match self {
             Self::Supervisor => "supervisor",
@@ -83,26 +81,26 @@ impl Role {
     }
 }
 
-/// Why a process serves in the place of another.
+/// The reason why a process replaced another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Takeover {
-    /// The other has ended by itself.
+    /// The other process ended by itself.
     Crash,
-    /// The other made no progress, and was killed for that.
+    /// The other process made no progress and was killed.
     Hang,
-    /// A restart was asked for, or the other alone was told to drain.
+    /// An operator asked for a restart, or only the other process was signaled to drain.
     Restart,
-    /// An upgrade was asked for.
+    /// An operator asked for an upgrade.
     Upgrade,
-    /// The other, of a new version, died on its probation.
+    /// The other process, of a new version, died on probation.
     Rollback,
 }
 
 impl Takeover {
-    /// All, in order of their number.
+    /// All reasons, by discriminant.
     pub const ALL: [Self; 5] = [Self::Crash, Self::Hang, Self::Restart, Self::Upgrade, Self::Rollback];
 
-    /// The label in metrics, and the word in the log.
+    /// Returns the metrics label, also used in the log.
     pub fn label(self) -> &'static str {
         match self {
             Self::Crash => "crash",
@@ -115,7 +113,7 @@ impl Takeover {
 }
 
 impl ProcessesSnapshot {
-    /// How many have a role.
+    /// Returns the number of processes with a role.
     pub fn count(&self, role: Role) -> u64 {
         self.processes.iter().filter(|process| process.role == role).count() as u64
     }

@@ -1,13 +1,13 @@
-//! All numbers of a running server at one moment: plain data, added up from the workers when somebody asks.
+//! All metrics of a running server at one moment, added up from the workers on request.
 
 use std::time::{Duration, SystemTime};
 
-use super::discovery::{Order, Origin, SourceSnapshot};
+use super::discovery::{BackendOrder, MemberOrigin, SourceSnapshot};
 use serde::{Deserialize, Serialize};
 
 use super::backend_connections::BackendConnectionsSnapshot;
 use super::connections::{CertificateSnapshot, ConnectionsSnapshot};
-use super::counters::{Cause, CookieKind, Dropped, Source, Tap, TapFate, Want};
+use super::counters::{Cause, CookieKind, DropReason, ResponseSource, Tap, TapFate, Want};
 use super::histogram::HistogramSnapshot;
 use super::limited::Limit;
 use super::processes::ProcessesSnapshot;
@@ -15,58 +15,58 @@ use super::xdp::XdpSnapshot;
 use crate::address::BackendAddress;
 use crate::wire::Transport;
 
-/// The numbers of the whole server.
+/// The metrics of the whole server.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// Time since the start.
+    /// The time since the start.
     pub uptime: Duration,
     /// Data-plane threads.
     pub workers: usize,
-    /// Client queries taken.
+    /// Client queries by transport.
     pub queries: Vec<(Transport, u64)>,
-    /// Questions that an operator had explained: queries of transport `admin`, which no other figure counts.
+    /// Questions that operators had explained: queries of transport `admin`, in no other counter.
     pub explained: u64,
-    /// Responses, by source and rcode (with the bits of the OPT record).
-    pub responses: Vec<(Source, u16, u64)>,
-    /// Queries whose response reports a failure.
+    /// Responses by source and rcode (with the bits of the OPT record).
+    pub responses: Vec<(ResponseSource, u16, u64)>,
+    /// Queries with a response that reports a failure.
     #[serde(default)]
     pub failures: u64,
-    /// What was dropped.
-    pub dropped: Vec<(Dropped, u64)>,
-    /// Queries with a cookie.
+    /// Dropped messages by reason.
+    pub dropped: Vec<(DropReason, u64)>,
+    /// Queries with a cookie, by kind.
     pub cookies: Vec<(CookieKind, u64)>,
-    /// Records of taps.
+    /// Records of taps by result.
     pub taps: Vec<((Tap, TapFate), u64)>,
-    /// How often which limit of which listener was met.
+    /// The number of times that each limit of each listener applied.
     pub limited: Vec<(String, Limit, u64)>,
     /// The cache, if there is one.
     pub cache: Option<CacheSnapshot>,
     /// Pools in order of the config.
     pub pools: Vec<PoolSnapshot>,
-    /// What came of reading the config again.
+    /// The state and results of reloads.
     pub reload: ReloadSnapshot,
-    /// Tasks that have panicked, or ended too early.
+    /// Tasks that panicked or ended early.
     pub tasks_lost: u64,
-    /// Workers that were replaced since one of their tasks was lost.
+    /// Workers replaced after the loss of a task.
     pub worker_replacements: u64,
-    /// The processes of which this server is one.
+    /// The processes of this hedgerow.
     pub processes: ProcessesSnapshot,
-    /// Whether all is well: 0 well, 1 watch, 2 trouble; none where nobody judges.
+    /// The verdict: 0 OK, 1 watch, 2 trouble; `None` if there is no verdict.
     #[serde(default)]
     pub verdict: Option<u64>,
-    /// The zones of other servers that have expired.
+    /// Expired zones of other servers.
     #[serde(default)]
     pub expired_zones: Vec<ExpiredZone>,
-    /// The zones of other servers that have never come, in a minute or more.
+    /// Zones of other servers that have not arrived within a minute.
     #[serde(default)]
     pub absent_zones: Vec<ExpiredZone>,
-    /// Which authorities are to be listed in etcd, and whether they are.
+    /// Authorities that register in etcd, and true if registered.
     #[serde(default)]
     pub registered: Vec<(String, bool)>,
-    /// Pools with more backends have no series for each of them in `/metrics`; none: all have.
+    /// Pools with more backends have no series per backend; `None` means no limit.
     #[serde(default)]
     pub backend_series: Option<u16>,
-    /// How many zones each authority has.
+    /// The number of zones of each authority.
     #[serde(default)]
     pub zones: Vec<ZonesSnapshot>,
     /// The catalogs of other servers.
@@ -75,46 +75,46 @@ pub struct Snapshot {
     /// The connections of clients.
     #[serde(default)]
     pub connections: ConnectionsSnapshot,
-    /// The certificates that clients are shown.
+    /// The certificates of encrypted listeners.
     #[serde(default)]
     pub certificates: Vec<CertificateSnapshot>,
-    /// Frames by AF_XDP, of each interface.
+    /// Frames by AF_XDP interface.
     #[serde(default)]
     pub xdp: Vec<XdpSnapshot>,
 }
 
-/// How many zones an authority has.
+/// The numbers of zones of an authority.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ZonesSnapshot {
-    /// Its name in the config.
+    /// The authority's name in the config.
     pub authority: String,
-    /// Zones of its own.
+    /// Zones from files.
     pub primary: u64,
-    /// Zones of other servers that it answers from.
+    /// Zones of other servers that are served.
     pub served: u64,
-    /// Those that have never come.
+    /// Zones that have never been received.
     pub absent: u64,
-    /// Those that have expired.
+    /// Zones that have expired.
     pub expired: u64,
 }
 
 /// A catalog of other servers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CatalogSnapshot {
-    /// The name of its authority in the config.
+    /// The authority's name in the config.
     pub authority: String,
-    /// Its name.
+    /// The name of the catalog.
     pub catalog: String,
-    /// Zones that are had by its word.
+    /// Zones configured by the catalog.
     pub members: u64,
-    /// waiting (no version has come since the start), good, broken or doubted.
+    /// `waiting` (no version since the start), `good`, `broken` or `doubted`.
     pub state: String,
-    /// Why, if it is broken or doubted.
+    /// The reason for `broken` or `doubted`.
     pub reason: Option<String>,
 }
 
 impl CatalogSnapshot {
-    /// Whether its last version is not in force.
+    /// Returns true if the last version is not applied.
     pub fn is_broken(&self) -> bool {
         self.reason.is_some()
     }
@@ -123,33 +123,32 @@ impl CatalogSnapshot {
 /// A zone that is not served: no primary has confirmed it for too long, or ever.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ExpiredZone {
-    /// The name of its authority in the config.
+    /// The authority's name in the config.
     pub authority: String,
-    /// Its apex.
+    /// The apex of the zone.
     pub zone: String,
 }
 
-/// What came of reading the config again.
+/// The state and results of reloads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReloadSnapshot {
-    /// How many configs have been in force, that of the start included.
+    /// The number of configs applied, the first included.
     pub edition: u64,
-    /// Since when the one in force is.
+    /// The time when the current config was applied.
     pub in_force_since: SystemTime,
-    /// Reloads that came into force.
+    /// The number of successful reloads.
     pub succeeded: u64,
-    /// Reloads that failed.
+    /// The number of failed reloads.
     pub failed: u64,
-    /// How long the reload that runs has taken so far; none if there is none.
+    /// The duration so far of the reload in progress; `None` if there is none.
     pub running: Option<Duration>,
-    /// Whether another one waits for that.
+    /// True if another reload waits for it.
     pub is_next_waiting: bool,
-    /// The last one that is over.
+    /// The last finished reload.
     pub last: Option<LastReload>,
 }
 
 impl Default for ReloadSnapshot {
-    /// Of a server that has just started.
     fn default() -> Self {
         Self {
             edition: 1,
@@ -163,174 +162,173 @@ impl Default for ReloadSnapshot {
     }
 }
 
-/// A reload that is over.
+/// A finished reload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastReload {
-    /// When that was.
+    /// The time of the reload.
     pub at: SystemTime,
-    /// What was wrong; none if it is in force.
+    /// The error; `None` if the config was applied.
     pub error: Option<String>,
 }
 
-/// The numbers of the cache. Every look-up is one of `hits`, `stale_hits` and `misses`.
+/// The metrics of the cache. Every lookup is one of `hits`, `stale_hits` and `misses`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheSnapshot {
-    /// Octets that it may take in all.
+    /// The size limit in bytes.
     pub size: u64,
-    /// Entries, those included that have run out and nobody has asked for since.
+    /// Entries, including expired ones that no query has touched since.
     pub entries: u64,
-    /// Octets that these take.
+    /// Bytes of the entries.
     pub bytes: u64,
-    /// Look-ups that found a fresh answer, or a failure.
+    /// Lookups that found a fresh answer or a failure.
     pub hits: u64,
-    /// Look-ups that found a stale answer.
+    /// Lookups that found a stale answer.
     pub stale_hits: u64,
-    /// Those of `hits` that found a failure.
+    /// The part of `hits` that found a failure.
     pub failure_hits: u64,
-    /// Look-ups that found nothing.
+    /// Lookups that found nothing.
     pub misses: u64,
-    /// Entries that were made or renewed.
+    /// Entries added or renewed.
     pub insertions: u64,
-    /// Entries that had to go to make room.
+    /// Entries removed to make room.
     pub evictions: u64,
 }
 
-/// The numbers of a pool.
+/// The metrics of a pool.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PoolSnapshot {
-    /// Its name in the config.
+    /// The pool's name in the config.
     pub name: String,
-    /// Client queries that wait for their response.
+    /// Client queries without a response yet.
     pub in_flight: u64,
-    /// From a query to its response, as the client sees it.
+    /// The time from query to response that clients see.
     pub duration: HistogramSnapshot,
-    /// Hedges not made because the budget was spent.
+    /// Hedges not sent because the budget was spent.
     pub hedges_denied: u64,
-    /// Hedges that the budget pays for now.
+    /// Hedges that the budget permits now.
     #[serde(default)]
     pub tokens: u64,
-    /// Hedges made whose reply did not go to the client.
+    /// Hedges whose reply did not go to the client.
     pub hedges_wasted: u64,
-    /// Negative replies that an older version of a zone made not final.
+    /// Negative replies that are not final because of an older zone version.
     #[serde(default)]
     pub stale_replies: u64,
-    /// Races that were slow or failed, as `[slow]` has it.
+    /// Slow or failed races by the definition of `[slow]`.
     pub slow_races: u64,
-    /// Races that were started to refresh an entry of the cache before it ran out.
+    /// Races that refresh a cache entry before it expires.
     pub prefetches: u64,
-    /// Whole answers that were to be fetched by TCP, in order of [`FETCHED`](super::FETCHED).
+    /// Fetches of whole answers by TCP, in order of [`FETCHED`](super::FETCHED).
     pub fetches: [u64; 3],
-    /// Questions that members were found to answer differently, in order of [`DIVERGENCES`](super::DIVERGENCES).
+    /// Divergent answers found, in order of [`DIVERGENCES`](super::DIVERGENCES).
     #[serde(default)]
     pub divergences: [u64; 3],
-    /// Questions that they answer differently now.
+    /// Questions with divergent answers now.
     #[serde(default)]
     pub divergent: u64,
-    /// Its backends, in the order in which they are asked.
+    /// The pool's backends in order of use.
     pub backends: Vec<BackendSnapshot>,
-    /// Where members come from, if any come by themselves.
+    /// The sources of discovered members.
     #[serde(default)]
     pub sources: Vec<SourceSnapshot>,
 }
 
-/// The numbers of a backend.
+/// The metrics of a backend.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BackendSnapshot {
-    /// Its label.
+    /// The backend's label.
     pub name: String,
-    /// Where it is asked.
+    /// The backend's address.
     pub address: BackendAddress,
-    /// Share of the load.
+    /// The backend's share of the load.
     pub weight: u16,
-    /// Whether it is asked.
+    /// The backend's state.
     pub state: BackendState,
-    /// Somebody has set the state; probes do not change it.
+    /// True if an operator has set the state; probes do not change it.
     pub by_hand: bool,
-    /// When it came into this state.
+    /// The time of the last state change.
     pub since: SystemTime,
-    /// Attempts that wait for their reply.
+    /// Attempts without a reply yet.
     pub in_flight: u64,
-    /// What it was asked.
-    pub attempts: Attempts,
-    /// How often its answer went to the client.
+    /// Attempts by kind.
+    pub attempts: AttemptCounts,
+    /// Attempts whose answer went to the client, by kind.
     pub wins: Wins,
-    /// Attempts that were asked again, from another socket, by cause.
+    /// Attempts repeated from another socket, by cause.
     pub again: Vec<(Cause, u64)>,
     /// Attempts that failed: a failure reply, or a backend that is down and unreachable.
     pub errors: u64,
-    /// ICMP errors heard, by attempts and probes.
+    /// ICMP errors for attempts and probes.
     pub unreachable: u64,
-    /// Attempts that were silent for `attempt_timeout`.
+    /// Attempts without a reply for `attempt_timeout`.
     pub timeouts: u64,
-    /// Attempts that were lost with their connection.
+    /// Attempts lost with their connection.
     #[serde(default)]
     pub lost_attempts: u64,
-    /// Replies that were believed by their extended error.
+    /// Replies accepted as final because of their extended error.
     #[serde(default)]
     pub decisions: u64,
-    /// Attempts that could not leave, by what was wanting.
+    /// Attempts that could not be sent, by missing resource.
     pub unsent: Vec<(Want, u64)>,
-    /// Its connections, if it is asked by stream.
+    /// Connections, if the backend uses a stream transport.
     #[serde(default)]
     pub connections: Option<Box<BackendConnectionsSnapshot>>,
-    /// Time to reply, probes left out.
+    /// The time to reply, without probes.
     pub latency: HistogramSnapshot,
-    /// Who says that it is a member; the most binding first.
+    /// The sources of the membership, the highest priority first.
     #[serde(default)]
-    pub origin: Vec<Origin>,
-    /// Whether a source lists it now.
+    pub origin: Vec<MemberOrigin>,
+    /// True if a source lists it now.
     #[serde(default)]
     pub is_listed: bool,
-    /// The order that it is under.
+    /// The order for the backend.
     #[serde(default)]
-    pub order: Option<Order>,
+    pub order: Option<BackendOrder>,
 }
 
 /// Attempts by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attempts {
-    /// Made when the race began.
+pub struct AttemptCounts {
+    /// Sent when the race began.
     pub first: u64,
-    /// Made because another was late.
+    /// Sent because another attempt was late.
     pub hedge: u64,
-    /// Made because another had failed.
+    /// Sent because another attempt had failed.
     pub failover: u64,
-    /// Made by nobody's query: to see whether the backend replies.
+    /// Sent by the prober, without a client query.
     pub probe: u64,
 }
 
 /// Wins by the kind of the attempt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wins {
-    /// Of first attempts.
+    /// Wins of first attempts.
     pub first: u64,
-    /// Of hedges.
+    /// Wins of hedges.
     pub hedge: u64,
-    /// Of failovers.
+    /// Wins of failovers.
     pub failover: u64,
 }
 
-/// Whether a backend is asked, and why not.
+/// The state of a backend, which determines its use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BackendState {
-    /// It is asked.
+    /// Gets queries.
     Up,
-    /// It is up, but its zones are older than those of other replicas, which are asked first.
+    /// Up, but its zones are older than those of other replicas, which are preferred.
     Behind,
-    /// It is not asked while another is up.
+    /// Gets no queries while another backend is up.
     Down,
-    /// It was just added, and is not asked before it has replied to a probe.
+    /// Newly added; gets no queries before it has answered a probe.
     New,
-    /// It finishes what is in flight and is not asked any more.
+    /// Finishes its attempts in flight and gets no new ones.
     Draining,
 }
 
 impl BackendState {
-    /// All of them.
+    /// All states of a backend.
     pub const ALL: [Self; 5] = [Self::Up, Self::Down, Self::New, Self::Draining, Self::Behind];
 
-    /// Whether it is taken to reply. One that drains is: that it is not asked is no fault of its own, and nothing to be
-    /// alarmed about.
+    /// Returns true if the backend is expected to reply. Draining is no fault and must not raise an alarm.
     pub fn is_up(self) -> bool {
         match self {
             Self::Up | Self::Draining | Self::Behind => true,
@@ -338,7 +336,7 @@ impl BackendState {
         }
     }
 
-    /// The word for people and scripts.
+    /// Returns the word for people and scripts.
     pub fn label(self) -> &'static str {
         match self {
             Self::Up => "up",

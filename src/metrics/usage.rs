@@ -1,6 +1,4 @@
-//! What the process takes of the machine, under the names that every Prometheus client library has for it; and what this program is.
-//!
-//! Plain data, filled by who may look: the admin server, when it is asked.
+//! Resource usage under the standard names of Prometheus client libraries, and the program's version.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,24 +7,23 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
-/// What the process takes now, and has taken.
+/// The current resource usage of the process.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Usage {
-    /// CPU time.
+    /// The total CPU time.
     pub cpu: Duration,
-    /// CPU time of each worker by its number, as far as it is known.
+    /// CPU time by worker number, as far as known.
     pub workers: Vec<(usize, Duration)>,
-    /// Memory that is in RAM, octets.
+    /// Resident memory in bytes.
     pub resident: u64,
-    /// Open descriptors.
+    /// Open file descriptors.
     pub open_fds: u64,
-    /// Descriptors that may be open; none: as many as there is room for.
+    /// The limit of open descriptors; `None` if there is no limit.
     pub max_fds: Option<u64>,
-    /// When the process began, Unix time.
+    /// The start of the process as Unix time.
     pub began: f64,
 }
 
-/// The usage as a source of metrics.
 #[derive(Debug)]
 pub(super) struct UsageExposition(pub(super) Usage);
 
@@ -67,5 +64,4 @@ impl Collector for UsageExposition {
     }
 }
 
-/// The families here whose samples end in `_total`, without that.
 pub(super) const USAGE_COUNTERS: [&str; 2] = ["hedgerow_worker_cpu_seconds", "process_cpu_seconds"];

@@ -1,4 +1,4 @@
-//! Frames by AF_XDP: how many of each interface, and what became of them.
+//! Counters of the frames on each AF_XDP interface.
 
 use std::fmt;
 
@@ -7,25 +7,25 @@ use serde::{Deserialize, Serialize};
 
 use super::exposition::{Family, counter};
 
-/// What has become of the frames of one interface.
+/// The frame counters of one interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct XdpSnapshot {
-    /// Its name.
+    /// The name of the interface.
     pub interface: String,
-    /// Handed to a worker.
+    /// Frames handed to a worker.
     pub taken: u64,
-    /// Left to the kernel.
+    /// Frames left to the kernel.
     pub passed: u64,
-    /// Of those for a worker: lost for want of room, or no whole datagram.
+    /// Frames for a worker that were lost: no room, or no whole datagram.
     pub in_dropped: u64,
-    /// Sent.
+    /// Frames sent by AF_XDP.
     pub sent: u64,
-    /// Not sent, since the interface took no more. Their datagrams have left by sockets.
+    /// Frames that the interface did not accept. Their datagrams were sent through sockets.
     pub out_dropped: u64,
 }
 
 impl XdpSnapshot {
-    /// The counts of this interface, each put together with that of `other` by `join`.
+    /// Combines the counters with those of `other` by `join`.
     pub fn with(&self, other: &Self, join: fn(u64, u64) -> u64) -> Self {
         Self {
             interface: self.interface.clone(),
@@ -37,7 +37,6 @@ impl XdpSnapshot {
         }
     }
 
-    /// The counts by direction and fate.
     fn counts(&self) -> [(&'static str, &'static str, u64); 5] {
         [
             ("in", "taken", self.taken),
@@ -49,14 +48,10 @@ impl XdpSnapshot {
     }
 }
 
-/// `hedgerow_xdp_frames_total`.
-const FRAMES: Family =
-    Family { name: "hedgerow_xdp_frames", help: "Frames of interfaces with AF_XDP, by what became of them" };
+const FRAMES: Family = Family { name: "hedgerow_xdp_frames", help: "Frames on interfaces with AF_XDP, by result" };
 
-/// Its name without the `_total` of counters.
 pub(super) const COUNTERS: [&str; 1] = [FRAMES.name];
 
-/// Writes down what there is; without interfaces nothing.
 pub(super) fn write(encoder: &mut DescriptorEncoder<'_>, interfaces: &[XdpSnapshot]) -> fmt::Result {
     if interfaces.is_empty() {
         return Ok(());

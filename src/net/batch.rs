@@ -1,10 +1,6 @@
-//! Batched system calls: many datagrams received or sent by one `recvmmsg`/`sendmmsg`.
-//!
-//! Owns the buffers, addresses and control messages that the kernel reads and writes, allocated once and
-//! reused for ever. Used with a non-blocking UDP socket, through `try_io` of the runtime. Knows nothing
-//! of DNS, and never blocks. Each block with `unsafe` says why it is sound. On a
-//! kernel or sandbox without the two calls, datagrams go one by one through `recvmsg` and `sendmsg`,
-//! over the same structures.
+//! Batched system calls: `recvmmsg` and `sendmmsg` for many datagrams, through a non-blocking UDP socket and
+//! the runtime's `try_io`. The buffers are allocated once and reused. Where the kernel or a sandbox lacks the
+//! two calls, datagrams go one by one through `recvmsg` and `sendmsg`.
 
 #![allow(unsafe_code)] // The one exception to the crate's lint, as said above.
 #![allow(clippy::unnecessary_cast)] // The C types have other widths on other C libraries.
@@ -20,38 +16,37 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use self::control::{Ancillary, Control};
-use super::gro::{Received, Segment, Segments};
+use self::control::{Ancillary, ControlBuffer};
+use super::gro::{ReceivedBuffer, Segment, Segments};
 use super::gso::{SegmentKey, Transmits};
 
 mod control;
 
-/// Datagrams that one call receives or sends at most. The gain of a larger batch is below what can be
-/// measured, while its buffers leave the cache.
+/// The datagrams that one call receives or sends at most. A larger batch gains nothing measurable, and its
+/// buffers leave the cache.
 pub const BATCH: usize = 64;
 
-/// Octets of a buffer for GRO: whatever the kernel coalesces is below 64 KiB. And one line of the processor's cache more,
-/// or all buffers would begin in the same few places of it.
+/// The size of a buffer for GRO: the kernel coalesces less than 64 KiB. One more cache line avoids that all
+/// buffers begin in the same cache sets.
 const GRO_BUFFER: usize = (64 << 10) + 64;
 
-/// The address and interface at which a datagram arrived on a wildcard listener, and from which its
-/// response has to leave (RFC 1123 section 2.3 asks that of a multihomed host).
+/// The local address and interface of a datagram on a wildcard listener. Its response has to leave from there
+/// (RFC 1123 section 2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalAddress {
-    /// The destination address of the datagram.
     ip: IpAddr,
-    /// The interface, in the order of octets of this machine; needed for link-local addresses. Octets, so that there is no gap
-    /// before it: each query in flight has one of these.
+    /// The interface index in native byte order, for link-local addresses. A byte array avoids padding,
+    /// because each query in flight stores one.
     interface: [u8; 4],
 }
 
 impl LocalAddress {
-    /// An address of ours, on the interface of this index.
+    /// Creates an address on the interface with this index.
     pub fn new(ip: IpAddr, interface: u32) -> Self {
         Self { ip, interface: interface.to_ne_bytes() }
     }
 
-    /// The destination address of the datagram.
+    /// Returns the destination address of the datagram.
     pub fn ip(&self) -> IpAddr {
         self.ip
     }
@@ -62,57 +57,47 @@ impl LocalAddress {
 pub struct Datagram<'a> {
     /// The payload.
     pub bytes: &'a [u8],
-    /// Who sent it.
+    /// The sender.
     pub peer: SocketAddr,
-    /// Where it arrived, on sockets for which [`super::bind`] asked the kernel to tell.
+    /// The local address, on sockets for which [`super::bind`] has enabled it.
     pub local: Option<LocalAddress>,
-    /// The payload was longer than the buffer; its end is lost.
+    /// True if the payload was longer than the buffer and is cut.
     pub is_truncated: bool,
 }
 
-/// Buffers for datagrams to be received.
+/// Buffers for receiving datagrams.
 pub struct RecvBatch {
-    /// One buffer of `room` octets after the other.
     buffers: Box<[u8]>,
-    /// Octets of one buffer.
     room: usize,
-    /// Octets of the longest datagram that is handed out whole.
     size: usize,
-    /// Source addresses, written by the kernel.
     peers: Box<[libc::sockaddr_storage]>,
-    /// Control messages, written by the kernel.
-    control: Box<[Control]>,
-    /// Room for pointers into `buffers`, made anew for every call.
+    control: Box<[ControlBuffer]>,
     vectors: Box<[libc::iovec]>,
-    /// Room for headers, which point into all of the above for as long as a call takes.
     headers: Box<[libc::mmsghdr]>,
-    /// How many buffers the last call has filled.
     received: usize,
-    /// Which segments of what is in them are handed out.
     segments: Segments,
 }
 
 impl RecvBatch {
-    /// Room for `count` datagrams of up to `size` octets.
+    /// Allocates room for `count` datagrams of up to `size` bytes.
     pub fn new(count: usize, size: usize) -> Self {
         Self::with_room(count, size, size)
     }
 
-    /// The same for a socket with GRO: room for `count` coalesced datagrams, of which up to `count` segments are handed out at a
-    /// time.
+    /// Allocates room for `count` coalesced datagrams of a GRO socket; a chunk has up to `count` segments.
     pub fn for_gro(count: usize, size: usize) -> Self {
         Self::with_room(count, size, GRO_BUFFER.max(size))
     }
 
-    /// With `room` octets in each buffer. The system gives memory when it is first written to, so that what is
-    /// never filled costs nothing.
+    /// Allocates buffers of `room` bytes each. The system provides memory at the first write, so unused
+    /// buffers cost nothing.
     fn with_room(count: usize, size: usize, room: usize) -> Self {
         Self {
             buffers: vec![0; count * room].into_boxed_slice(),
             room,
             size,
             peers: vec![zeroed_address(); count].into_boxed_slice(),
-            control: vec![Control::EMPTY; count].into_boxed_slice(),
+            control: vec![ControlBuffer::EMPTY; count].into_boxed_slice(),
             vectors: vec![libc::iovec { iov_base: ptr::null_mut(), iov_len: room }; count].into_boxed_slice(),
             headers: vec![empty_header(); count].into_boxed_slice(),
             received: 0,
@@ -120,13 +105,13 @@ impl RecvBatch {
         }
     }
 
-    /// Receives what is there, without blocking, and returns how many datagrams that was, or how many of them are handed
-    /// out first ([`each_chunk`](Self::each_chunk)).
+    /// Receives available datagrams without blocking. Returns the number of datagrams in the first chunk (see
+    /// [`each_chunk`](Self::each_chunk)).
     ///
     /// # Errors
-    /// `WouldBlock` when nothing is there; on a connected socket also a pending ICMP error.
+    /// `WouldBlock` if there are none; on a connected socket also a pending ICMP error.
     pub fn recv(&mut self, socket: impl AsFd) -> io::Result<usize> {
-        // Whatever happens, what an earlier call received is gone.
+        // Even if the call fails, the datagrams of an earlier call are gone.
         self.segments.clear();
         self.received = 0;
         self.point();
@@ -135,8 +120,8 @@ impl RecvBatch {
         Ok(self.len())
     }
 
-    /// Points every header at its buffer, its address and its control messages. Anew for every call: what was derived from these
-    /// before they were last read, or moved, must not be written through.
+    /// Points every header at its buffer, address and control messages. This is repeated for every call,
+    /// because pointers derived before the last read or move of these must not be written through.
     fn point(&mut self) {
         let buffers = self.buffers.chunks_exact_mut(self.room);
         let rooms = self.vectors.iter_mut().zip(buffers).zip(&mut self.peers).zip(&mut self.control);
@@ -148,13 +133,12 @@ impl RecvBatch {
             header.msg_iov = &raw mut *vector;
             header.msg_iovlen = 1;
             header.msg_control = (&raw mut *control).cast();
-            header.msg_controllen = size_of::<Control>() as _;
+            header.msg_controllen = size_of::<ControlBuffer>() as _;
             header.msg_flags = 0;
         }
     }
 
-    /// Hands out all that the last [`recv`](Self::recv) received: `take` is given no more datagrams at a time than there is
-    /// room for, and sees them in its argument.
+    /// Calls `take` for each chunk of the datagrams that the last [`recv`](Self::recv) received.
     pub fn each_chunk(&mut self, mut take: impl FnMut(&Self)) {
         while !self.is_empty() {
             take(self);
@@ -162,17 +146,17 @@ impl RecvBatch {
         }
     }
 
-    /// When the first datagram of the last call came, since the Unix epoch, on a socket whose datagrams are
-    /// [stamped](super::options::stamp_arrivals).
+    /// Returns the arrival time of the first datagram of the last call, since the Unix epoch, if the socket
+    /// [stamps](super::options::stamp_arrivals) datagrams.
     pub fn first_arrived(&self) -> Option<Duration> {
         if self.received > 0 { self.ancillary(0).arrived } else { None }
     }
 
-    /// Passes over the datagrams of the last call that came before a time, since the Unix epoch; returns how many that were. To be
-    /// called before anything is handed out.
+    /// Skips the datagrams of the last call that arrived before `time`, since the Unix epoch, and returns
+    /// their number. Must be called before any chunk is used.
     pub fn skip_before(&mut self, time: Duration) -> usize {
         let is_early = |number: &usize| self.ancillary(*number).arrived.is_some_and(|arrived| arrived < time);
-        // They lie in the order in which they came.
+        // The datagrams are in order of arrival.
         let early = (0..self.received).take_while(is_early).count();
         let datagrams = |number: usize| {
             let length = self.headers[number].msg_len as usize;
@@ -189,17 +173,15 @@ impl RecvBatch {
         skipped
     }
 
-    /// What the kernel says of what it has put into a buffer.
     fn ancillary(&self, number: usize) -> Ancillary {
         self.control[number].read(self.headers[number].msg_hdr.msg_controllen as usize)
     }
 
-    /// Turns to the next datagrams of the last call.
     fn advance(&mut self) {
         let Self { headers, control, segments, .. } = self;
         segments.advance(self.received, |number| {
             let header = &headers[number];
-            Received {
+            ReceivedBuffer {
                 length: header.msg_len as usize,
                 segment_size: control[number].read(header.msg_hdr.msg_controllen as usize).segment_size,
                 is_truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
@@ -207,7 +189,7 @@ impl RecvBatch {
         });
     }
 
-    /// Datagram `index` of those that are handed out; `None` past their end, or if its source is no IP address.
+    /// Returns a datagram of the current chunk; `None` past its end, or if the source is no IP address.
     pub fn datagram(&self, index: usize) -> Option<Datagram<'_>> {
         let Segment { buffer, octets, is_truncated } = self.segments.chunk().get(index)?;
         let bytes = self.buffers.get(buffer * self.room..)?.get(..self.room)?.get(octets.clone())?;
@@ -220,59 +202,49 @@ impl RecvBatch {
         })
     }
 
-    /// How many datagrams are handed out.
+    /// Returns the number of datagrams in the current chunk.
     pub fn len(&self) -> usize {
         self.segments.chunk().len()
     }
 
-    /// Whether none is handed out.
+    /// Returns true if the current chunk is empty.
     pub fn is_empty(&self) -> bool {
         self.segments.chunk().is_empty()
     }
 
-    /// Whether something that was coalesced is among what is handed out.
+    /// Returns true if the current chunk has segments of a coalesced datagram.
     pub fn has_coalesced(&self) -> bool {
         self.segments.chunk().last().is_some_and(|last| last.octets.start > 0 || last.buffer + 1 < self.len())
     }
 
-    /// Whether the last call has filled all buffers, so that there may be more in the socket.
+    /// Returns true if the last call filled all buffers, so that the socket may have more.
     pub fn is_full(&self) -> bool {
         self.received == self.headers.len()
     }
 }
 
-/// Datagrams that wait to be sent by one call.
+/// Datagrams to be sent by one call.
 pub struct SendBatch {
-    /// Payloads and addresses; those past `queued` are kept for their buffers.
     slots: Box<[Outgoing]>,
-    /// How many slots hold a datagram.
     queued: usize,
-    /// Which of them leave as segments of one.
     transmits: Transmits,
-    /// Whether the kernel offers GSO; `None` until it was asked.
+    /// True if the kernel supports GSO; `None` if not checked yet.
     use_gso: Option<bool>,
-    /// Room for what the kernel reads of each transmit, filled anew by every flush.
     peers: Box<[libc::sockaddr_storage]>,
-    /// Room for control messages.
-    control: Box<[Control]>,
-    /// Room for payload pointers, those of one transmit side by side.
+    control: Box<[ControlBuffer]>,
+    /// Payload pointers; those of one transmit are adjacent.
     vectors: Box<[libc::iovec]>,
-    /// Room for headers.
     headers: Box<[libc::mmsghdr]>,
 }
 
-/// One datagram to be sent.
 struct Outgoing {
-    /// The payload.
     bytes: Vec<u8>,
-    /// Where to; `None` on a connected socket.
     to: Option<SocketAddr>,
-    /// The source address to use; `None` leaves it to the kernel.
     from: Option<LocalAddress>,
 }
 
 impl SendBatch {
-    /// Room for `count` datagrams, at most [`BATCH`], each with a buffer that holds `size` octets before it has to grow.
+    /// Allocates room for `count` datagrams, at most [`BATCH`], each with a buffer of `size` bytes.
     pub fn new(count: usize, size: usize) -> Self {
         let count = count.min(BATCH);
         let slot = || Outgoing { bytes: Vec::with_capacity(size), to: None, from: None };
@@ -282,29 +254,29 @@ impl SendBatch {
             transmits: Transmits::new(),
             use_gso: None,
             peers: vec![zeroed_address(); count].into_boxed_slice(),
-            control: vec![Control::EMPTY; count].into_boxed_slice(),
+            control: vec![ControlBuffer::EMPTY; count].into_boxed_slice(),
             vectors: vec![libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; count].into_boxed_slice(),
             headers: vec![empty_header(); count].into_boxed_slice(),
         }
     }
 
-    /// The same, but each datagram leaves by itself: to measure what GSO saves, and as the yardstick that others use too.
+    /// Disables GSO, for a comparison of costs.
     #[must_use]
     pub fn without_gso(self) -> Self {
         Self { use_gso: Some(false), ..self }
     }
 
-    /// Whether the next push needs a flush before it.
+    /// Returns true if the next push needs a flush first.
     pub fn is_full(&self) -> bool {
         self.queued == self.slots.len()
     }
 
-    /// Whether there is nothing to flush.
+    /// Returns true if the batch is empty.
     pub fn is_empty(&self) -> bool {
         self.queued == 0
     }
 
-    /// How many datagrams wait.
+    /// Returns the number of queued datagrams.
     pub fn len(&self) -> usize {
         self.queued
     }
@@ -312,7 +284,7 @@ impl SendBatch {
     /// Queues a datagram, written by `fill` into an empty buffer, and returns its index.
     ///
     /// # Panics
-    /// If the batch is full: the caller flushes in time.
+    /// If the batch is full.
     pub fn push(
         &mut self,
         to: Option<SocketAddr>,
@@ -329,7 +301,7 @@ impl SendBatch {
         index
     }
 
-    /// Like [`push`](Self::push), but if `fill` writes nothing, nothing is queued.
+    /// Queues a datagram like [`push`](Self::push), unless `fill` writes nothing.
     pub fn push_unless_empty(&mut self, to: SocketAddr, from: Option<LocalAddress>, fill: impl FnOnce(&mut Vec<u8>)) {
         let index = self.push(Some(to), from, fill);
         if self.slots[index].bytes.is_empty() {
@@ -337,8 +309,8 @@ impl SendBatch {
         }
     }
 
-    /// Like [`push`](Self::push), but `fill` says where it goes, and where from; if it says nothing, nothing is queued. Returns whether
-    /// something was.
+    /// Queues a datagram like [`push`](Self::push) to the addresses that `fill` returns. Returns false if
+    /// `fill` returns none.
     pub fn push_addressed(
         &mut self,
         fill: impl FnOnce(&mut Vec<u8>) -> Option<(SocketAddr, Option<LocalAddress>)>,
@@ -352,7 +324,7 @@ impl SendBatch {
         addresses.is_some()
     }
 
-    /// Leaves in the batch what `stays` says of each datagram, in its order; the others have left another way.
+    /// Keeps the datagrams for which `stays` returns true, in order. The others were sent by other means.
     pub fn retain(&mut self, mut stays: impl FnMut(usize, &[u8]) -> bool) {
         let mut left = 0;
         for index in 0..self.queued {
@@ -364,11 +336,11 @@ impl SendBatch {
         self.queued = left;
     }
 
-    /// Sends all that is queued and empties the batch. A datagram that the kernel refuses is reported to
-    /// `on_refused` with its index and skipped; when the socket takes no more (`WouldBlock`), all that is
-    /// left is reported so, since a response that waits helps its client less than a resend does.
+    /// Sends all datagrams and empties the batch. A datagram that the kernel refuses is reported to
+    /// `on_refused` and skipped. On `WouldBlock` all remaining datagrams are reported, because a late
+    /// response helps a client less than a resend.
     ///
-    /// An error that had waited on the socket, as ICMP errors to connected ones do, is returned and costs no datagram.
+    /// A pending error of the socket, such as an ICMP error, is returned and costs no datagram.
     pub fn flush(&mut self, socket: impl AsFd, mut on_refused: impl FnMut(usize, &io::Error)) -> Option<io::Error> {
         let mut waited = None;
         let fd = socket.as_fd().as_raw_fd();
@@ -394,10 +366,7 @@ impl SendBatch {
         waited
     }
 
-    /// Sends one datagram of the batch that was flushed last once more by itself, as `edit` has changed it.
-    ///
-    /// # Errors
-    /// What the kernel says.
+    /// Sends one datagram of the last flush again, as changed by `edit`.
     pub fn send_again(&mut self, index: usize, socket: impl AsFd, edit: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
         let slot = &mut self.slots[index];
         edit(&mut slot.bytes);
@@ -408,7 +377,6 @@ impl SendBatch {
         send(socket.as_fd().as_raw_fd(), &mut self.headers[..1]).map(drop)
     }
 
-    /// Puts all that is queued together to transmits, and points a header at each.
     fn prepare(&mut self, fd: RawFd) {
         let queued = mem::take(&mut self.queued);
         let use_gso = queued > 1 && *self.use_gso.get_or_insert_with(|| supports_gso(fd));
@@ -422,7 +390,7 @@ impl SendBatch {
             let bytes = &mut self.slots[usize::from(*index)].bytes;
             *vector = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
         }
-        // One pointer for all: another borrow of the vectors would end the first.
+        // One pointer for all: another borrow of the vectors would invalidate it.
         let vectors = self.vectors.as_mut_ptr();
         for transmit in 0..self.transmits.len() {
             let (key, range) = self.transmits.get(transmit);
@@ -430,7 +398,6 @@ impl SendBatch {
         }
     }
 
-    /// Points a header at the vectors of the segments that it stands for: so many, from the first.
     fn point(&mut self, number: usize, key: SegmentKey, first: *mut libc::iovec, count: usize) {
         let SegmentKey { to, from, segment_size } = key;
         let segment_size = (count > 1).then_some(segment_size as u16);
@@ -448,8 +415,8 @@ impl SendBatch {
         self.headers[number] = header;
     }
 
-    /// The kernel has refused a transmit: its segments leave one by one. Returns whether the error had waited on the socket, and was
-    /// about none of them: then it was told in place of sending the first.
+    /// Sends the segments of a refused transmit one by one. Returns true if the error was a pending one of
+    /// the socket, which the kernel reported instead of sending the first.
     fn send_one_by_one(
         &mut self,
         fd: RawFd,
@@ -461,12 +428,11 @@ impl SendBatch {
         let first = left.start;
         let is_about_gso = left.len() > 1
             && match error.raw_os_error() {
-                // The device, or what the route goes through, cannot do GSO: it will not learn to.
+                // The device or route does not support GSO, and will not later.
                 Some(libc::EIO) => {
                     self.use_gso = Some(false);
                     true
                 }
-                // Too long for this route.
                 Some(libc::EINVAL | libc::EMSGSIZE) => true,
                 _ => false,
             };
@@ -483,12 +449,12 @@ impl SendBatch {
     }
 }
 
-/// Whether the kernel does not send a datagram because it is too long for the way, and is not to be cut.
+/// Returns true if the kernel refused a datagram because it exceeds the MTU and must not be fragmented.
 pub fn is_too_long(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EMSGSIZE)
 }
 
-/// Whether the kernel knows GSO: one that does not would send the segments as one long datagram.
+/// Returns true if the kernel supports GSO. Without support it would send the segments as one long datagram.
 fn supports_gso(fd: RawFd) -> bool {
     #[cfg(test)]
     if lacking::is_gso_unknown() {
@@ -496,22 +462,19 @@ fn supports_gso(fd: RawFd) -> bool {
     }
     let mut value: libc::c_int = 0;
     let mut size = size_of_val(&value) as libc::socklen_t;
-    // SAFETY: the descriptor is that of a borrowed socket; the kernel writes at most one integer, and its length.
+    // SAFETY: the descriptor is that of a borrowed socket; the kernel writes at most one integer, and its
+    // length.
     let returned =
         unsafe { libc::getsockopt(fd, libc::SOL_UDP, libc::UDP_SEGMENT, (&raw mut value).cast(), &raw mut size) };
     returned == 0
 }
 
-/// Lets the runtime watch a descriptor that it has no type for. Stands here because that takes an `unsafe` word.
-///
-/// # Errors
-/// If the runtime's own descriptors are exhausted.
+/// Registers a descriptor with the runtime. It is here because registration needs `unsafe`.
 pub fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` is open for as long as it lives, and is always the same descriptor.
     Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
 }
 
-/// Receives by `recvmmsg`, or one by one where that does not exist.
 fn receive(fd: RawFd, headers: &mut [libc::mmsghdr]) -> io::Result<usize> {
     loop {
         match recvmmsg(fd, headers) {
@@ -520,15 +483,16 @@ fn receive(fd: RawFd, headers: &mut [libc::mmsghdr]) -> io::Result<usize> {
             other => return other,
         }
     }
-    // As many as there are, as the one call would: who gets fewer than there is room for takes the socket for empty.
+    // Receive until all buffers are filled, as `recvmmsg` would: callers take a partly filled batch as a sign
+    // that the socket is empty.
     for (received, header) in headers.iter_mut().enumerate() {
         // SAFETY: as for `recvmmsg`, for this header alone.
         let length = unsafe { libc::recvmsg(fd, &raw mut header.msg_hdr, libc::MSG_DONTWAIT) };
         match outcome(length) {
             Ok(length) => header.msg_len = length as libc::c_uint,
             Err(error) if received == 0 => return Err(error),
-            // Mostly that there is no more. An ICMP error that comes just between two calls is lost, and whoever it is about
-            // waits for its timeout.
+            // Usually the socket is empty. An ICMP error between two calls is lost, and its query waits for a
+            // timeout.
             Err(_) => return Ok(received),
         }
     }
@@ -538,8 +502,9 @@ fn receive(fd: RawFd, headers: &mut [libc::mmsghdr]) -> io::Result<usize> {
 fn recvmmsg(fd: RawFd, headers: &mut [libc::mmsghdr]) -> io::Result<usize> {
     #[cfg(test)]
     lacking::check_recvmmsg()?;
-    // SAFETY: `RecvBatch::point` has just pointed every header at a name, an iovec with its buffer, and a control block that are
-    // owned by the same `RecvBatch` and have the lengths stated. Nothing has borrowed them since, for `recv` holds `&mut self`.
+    // SAFETY: `RecvBatch::point` has just pointed every header at a name, an iovec with its buffer, and a
+    // control block that are owned by the same `RecvBatch` and have the lengths stated. Nothing has borrowed
+    // them since, for `recv` holds `&mut self`.
     let received = unsafe {
         libc::recvmmsg(
             fd,
@@ -552,7 +517,6 @@ fn recvmmsg(fd: RawFd, headers: &mut [libc::mmsghdr]) -> io::Result<usize> {
     outcome(received as isize)
 }
 
-/// Sends by `sendmmsg`, or by `sendmsg` where that does not exist. Returns how many left, at least one.
 fn send(fd: RawFd, headers: &mut [libc::mmsghdr]) -> io::Result<usize> {
     loop {
         match sendmmsg(fd, headers) {
@@ -570,36 +534,34 @@ fn send(fd: RawFd, headers: &mut [libc::mmsghdr]) -> io::Result<usize> {
 fn sendmmsg(fd: RawFd, headers: &mut [libc::mmsghdr]) -> io::Result<usize> {
     #[cfg(test)]
     lacking::check_sendmmsg(headers)?;
-    // SAFETY: `SendBatch::point` has pointed every header at a name, iovecs and a control block owned by the same `SendBatch`,
-    // with their true lengths; `flush` holds `&mut self`, so nothing moves or borrows them before the call returns. The kernel
-    // only reads them.
+    // SAFETY: `SendBatch::point` has pointed every header at a name, iovecs and a control block owned by the
+    // same `SendBatch`, with their true lengths; `flush` holds `&mut self`, so nothing moves or borrows them
+    // before the call returns. The kernel only reads them.
     let sent =
         unsafe { libc::sendmmsg(fd, headers.as_mut_ptr(), headers.len() as libc::c_uint, libc::MSG_DONTWAIT as _) };
     outcome(sent as isize)
 }
 
-/// The result of a system call that returns a count, or -1 and `errno`.
 fn outcome(returned: isize) -> io::Result<usize> {
     usize::try_from(returned).map_err(|_| io::Error::last_os_error())
 }
 
-/// A header that points nowhere.
 fn empty_header() -> libc::mmsghdr {
     // SAFETY: `mmsghdr` is a C struct of integers and pointers, for all of which zero bits are a value.
     unsafe { MaybeUninit::zeroed().assume_init() }
 }
 
-/// An address of no family.
 fn zeroed_address() -> libc::sockaddr_storage {
-    // SAFETY: `sockaddr_storage` is a C struct of integers and octets, for all of which zero bits are a value.
+    // SAFETY: `sockaddr_storage` is a C struct of integers and octets, for all of which zero bits are a
+    // value.
     unsafe { MaybeUninit::zeroed().assume_init() }
 }
 
-/// Reads an address that the kernel wrote.
 fn read_address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
     let storage = &raw const *storage;
-    // SAFETY (both blocks): `sockaddr_storage` is large enough and aligned for every address type, all its octets
-    // are initialized, and `sockaddr_in`/`sockaddr_in6` hold plain integers; the family says which it is.
+    // SAFETY (both blocks): `sockaddr_storage` is large enough and aligned for every address type, all its
+    // octets are initialized, and `sockaddr_in`/`sockaddr_in6` hold plain integers; the family says which it
+    // is.
     match libc::c_int::from(unsafe { (*storage).ss_family }) {
         libc::AF_INET => {
             let v4 = unsafe { &*storage.cast::<libc::sockaddr_in>() };
@@ -616,7 +578,6 @@ fn read_address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
     }
 }
 
-/// Writes an address for the kernel and returns its length.
 fn write_address(address: SocketAddr, storage: &mut libc::sockaddr_storage) -> libc::socklen_t {
     let storage = &raw mut *storage;
     // SAFETY (both blocks): `sockaddr_storage` is large enough and aligned for every address type, and all
@@ -641,7 +602,6 @@ fn write_address(address: SocketAddr, storage: &mut libc::sockaddr_storage) -> l
     }
 }
 
-/// Switches checksums off, without which the kernel refuses GSO: for a test of that refusal.
 #[cfg(test)]
 fn send_without_checksums(socket: impl AsFd) -> io::Result<()> {
     super::options::switch_on(socket, libc::SOL_SOCKET, libc::SO_NO_CHECK)

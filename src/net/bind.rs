@@ -1,9 +1,9 @@
-//! Binding listening sockets: for each configured address, one UDP and one TCP socket a worker, all on the same port, or those of
-//! one kind alone: TCP where queries come by connections of it, UDP where they come by QUIC.
+//! Binds listening sockets: for each configured address one UDP and one TCP socket per worker on the same
+//! port, or only one of the two (QUIC needs only UDP, HTTP only TCP).
 //!
-//! The kernel spreads clients over the workers' sockets (`SO_REUSEPORT`). That option would also let a second hedgerow
-//! share the port in silence, each answering half of the clients, so every address is first bound once without it.
-//! Sockets that another process has bound are taken as they are, with the options that ours have.
+//! The kernel spreads clients over the workers' sockets (`SO_REUSEPORT`). That option would also let a second
+//! hedgerow share the port silently, each answering half of the clients, so every address is first bound once
+//! without it. Sockets from another process keep their binding and get our options.
 
 use std::fmt;
 use std::io;
@@ -14,64 +14,59 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::options;
 
-/// One address, bound by UDP and TCP, or by one of them alone.
+/// One address, bound by UDP, TCP or both.
 #[derive(Debug)]
 pub struct Group {
-    /// The address really bound: port 0 has become a port.
+    /// The bound address, with the real port instead of 0.
     pub address: SocketAddr,
     kinds: Kinds,
-    /// UDP sockets, non-blocking; none where there is TCP alone.
+    /// Non-blocking UDP sockets; empty for TCP only.
     pub udp: Vec<UdpSocket>,
-    /// TCP listeners, non-blocking; none where there is UDP alone.
+    /// Non-blocking TCP listeners; empty for UDP only.
     pub tcp: Vec<TcpListener>,
 }
 
-/// What an address is bound by.
+/// The kinds of sockets at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kinds {
     /// UDP and TCP.
     Both,
-    /// TCP alone.
+    /// Only TCP.
     Stream,
-    /// UDP alone.
+    /// Only UDP.
     Datagram,
 }
 
 impl Kinds {
-    /// Whether there are UDP sockets.
+    /// Returns true if there are UDP sockets.
     pub fn has_datagrams(self) -> bool {
         self != Self::Stream
     }
 
-    /// Whether there are TCP listeners.
+    /// Returns true if there are TCP listeners.
     pub fn has_streams(self) -> bool {
         self != Self::Datagram
     }
 
-    /// How many UDP sockets there are where each of so many workers is to have one.
     fn datagrams(self, workers: usize) -> usize {
         if self.has_datagrams() { workers } else { 0 }
     }
 
-    /// The same of TCP listeners.
     fn streams(self, workers: usize) -> usize {
         if self.has_streams() { workers } else { 0 }
     }
 }
 
-/// An address could not be bound.
+/// The error of an address that could not be bound.
 #[derive(Debug)]
 pub struct BindError {
-    /// The address as configured.
     address: SocketAddr,
-    /// Which of the two transports failed.
     transport: &'static str,
-    /// What the kernel said.
     source: io::Error,
 }
 
 impl BindError {
-    /// Whether the process may not have this port.
+    /// Returns true if the process has no permission for this port.
     pub fn is_denied(&self) -> bool {
         self.source.kind() == io::ErrorKind::PermissionDenied
     }
@@ -99,22 +94,16 @@ impl fmt::Display for BindError {
 impl std::error::Error for BindError {}
 
 impl Group {
-    /// Binds `address` for so many workers.
-    ///
-    /// # Errors
-    /// If the address cannot be had, by UDP or by TCP.
+    /// Binds `address` for this number of workers.
     pub fn bind(address: SocketAddr, kinds: Kinds, workers: usize) -> Result<Self, BindError> {
         let (bound, reserved) = reserve(address, kinds)?;
-        // The reservation ends here; only a program that asks for this very port in this very moment could come between.
+        // The reservation ends here. Only a program that binds this port at this moment could take it.
         drop(reserved);
         Self::bind_beside(bound, kinds, workers).map_err(|error| BindError { address, ..error })
     }
 
-    /// Binds `address` beside sockets of ours at addresses that stand for the same, which are to close. They have the port, and nobody else
-    /// has it.
-    ///
-    /// # Errors
-    /// If the address cannot be had, by UDP or by TCP.
+    /// Binds `address` next to our own sockets of an overlapping address, which are about to close. They hold
+    /// the port exclusively.
     pub fn bind_beside(address: SocketAddr, kinds: Kinds, workers: usize) -> Result<Self, BindError> {
         let fail = |transport| move |source| BindError { address, transport, source };
         let udp = (0..kinds.datagrams(workers))
@@ -125,10 +114,7 @@ impl Group {
         Ok(Self { address, kinds, udp, tcp: tcp.map_err(fail("TCP"))? })
     }
 
-    /// Takes sockets that another process has bound to `address`, and binds one of a kind that is missing.
-    ///
-    /// # Errors
-    /// If there is none of a kind, and none can be had; or if their options cannot be set.
+    /// Adopts sockets that another process has bound to `address`, and binds a missing kind.
     pub fn complete(
         address: SocketAddr,
         kinds: Kinds,
@@ -138,7 +124,8 @@ impl Group {
         let fail = |transport| move |source| BindError { address, transport, source };
         for socket in &udp {
             set_udp_options(SockRef::from(socket), address).map_err(fail("UDP"))?;
-            // Whoever had it may have ended while it left ([`Group::divert`]). One that is not connected could lose its port by this.
+            // The previous process may have ended after [`Group::divert`]. Disconnecting a socket that is not
+            // connected could lose its port.
             if socket.peer_addr().is_ok() {
                 let _ = connect_unspec(socket);
             }
@@ -146,7 +133,7 @@ impl Group {
         for listener in &tcp {
             set_tcp_options(SockRef::from(listener)).map_err(fail("TCP"))?;
         }
-        // As at a start: nobody else has what is bound anew.
+        // New sockets need an exclusive port, as at startup.
         let lacks_udp = udp.len() < kinds.datagrams(1);
         if lacks_udp {
             drop(alone(address, Type::DGRAM, 0).map_err(fail("UDP"))?);
@@ -165,7 +152,8 @@ impl Group {
         Ok(group)
     }
 
-    /// Binds more sockets, until there is one of each kind a worker, if whoever has bound the others lets us join.
+    /// Binds more sockets until each worker has one of each kind, if the owner of the existing ones allows
+    /// it.
     pub fn fill(&mut self, workers: usize) {
         let address = self.address;
         fill(&mut self.udp, self.kinds.datagrams(workers), || udp_listener(address));
@@ -174,26 +162,27 @@ impl Group {
 }
 
 impl Group {
-    /// Has datagrams pass its UDP sockets by from now on: those of another address that stands for the same get them, or else their senders
-    /// hear that nobody is there. What has come already can be read, and responses leave by them as before. This holds for every
-    /// process that has them.
+    /// Stops datagrams from arriving at these UDP sockets: sockets of another address that covers this one
+    /// get them, or else the senders get an ICMP error. Datagrams that have arrived can still be read, and
+    /// responses still leave here. This applies to every process that holds the sockets.
     pub fn divert(&self) {
         for socket in &self.udp {
-            // A connected socket takes what comes from its peer only, which is itself: and from there no query is taken.
+            // A connected socket receives only from its peer. Here the peer is the socket itself, and no
+            // query comes from there.
             let ip = match self.address.ip() {
                 IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
                 IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
                 ip => ip,
             };
             if let Err(error) = socket.connect(SocketAddr::new(ip, self.address.port())) {
-                tracing::warn!(address = %self.address, %error, "datagrams may be lost while this address closes");
+                tracing::warn!(address = %self.address, %error, "datagrams can be lost while this address closes");
             }
         }
     }
 }
 
-/// Adds sockets until there are `count`, or no more can be had: one will do then, which workers share. A group of
-/// `SO_REUSEPORT` takes no sockets of another user, nor does an address that was bound without it.
+/// Adds sockets until there are `count`, or no more can be bound; workers then share one. A `SO_REUSEPORT`
+/// group accepts no sockets of another user, nor does an address that was bound without the option.
 fn fill<S>(sockets: &mut Vec<S>, count: usize, bind: impl Fn() -> io::Result<S>) {
     while sockets.len() < count {
         match bind() {
@@ -206,10 +195,8 @@ fn fill<S>(sockets: &mut Vec<S>, count: usize, bind: impl Fn() -> io::Result<S>)
     }
 }
 
-/// A TCP listener, non-blocking: for what is not served by workers. `is_beside`: one of ours has the port, which is to close.
-///
-/// # Errors
-/// If the address cannot be had.
+/// Binds a non-blocking TCP listener that workers do not serve. `is_beside` is true if one of our own
+/// sockets, about to close, holds the port.
 pub fn stream(address: SocketAddr, is_beside: bool) -> Result<TcpListener, BindError> {
     let fail = |source| BindError { address, transport: "TCP", source };
     if is_beside {
@@ -221,28 +208,19 @@ pub fn stream(address: SocketAddr, is_beside: bool) -> Result<TcpListener, BindE
     tcp_listener(bound).map_err(fail)
 }
 
-/// The same, of a listener that another process has bound.
-///
-/// # Errors
-/// If its options cannot be set.
+/// Adopts a TCP listener that another process has bound.
 pub fn adopt_stream(listener: TcpListener, address: SocketAddr) -> Result<TcpListener, BindError> {
     let fail = |source| BindError { address, transport: "TCP", source };
     set_tcp_options(SockRef::from(&listener)).map_err(fail)?;
     Ok(listener)
 }
 
-/// A UDP socket on a random port of the kernel's choice, for who asks servers of one family now and then.
-///
-/// # Errors
-/// If there is no descriptor or port left, or no such family.
+/// Binds a UDP socket to a random port, for occasional queries to servers of one family.
 pub fn asking(is_ipv6: bool) -> io::Result<tokio::net::UdpSocket> {
     tokio::net::UdpSocket::from_std(on_random_port(is_ipv6)?.into())
 }
 
-/// The same, for one server and nobody else.
-///
-/// # Errors
-/// Also if no way leads to the server.
+/// Binds a UDP socket to a random port and connects it to one server.
 pub fn asking_one(server: SocketAddr) -> io::Result<UdpSocket> {
     let socket = on_random_port(server.is_ipv6())?;
     socket.connect(&server.into())?;
@@ -257,7 +235,8 @@ fn on_random_port(is_ipv6: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Binds an address alone, to see that nobody has it and, for port 0, to find a port that is free by UDP and by TCP.
+/// Binds an address exclusively, to check that it is free and, for port 0, to find a port that is free for
+/// UDP and TCP.
 fn reserve(address: SocketAddr, kinds: Kinds) -> Result<(SocketAddr, Vec<Socket>), BindError> {
     let fail = |transport| move |source| BindError { address, transport, source };
     let mut attempts_left = if address.port() == 0 { PORT_ATTEMPTS } else { 1 };
@@ -280,10 +259,8 @@ fn reserve(address: SocketAddr, kinds: Kinds) -> Result<(SocketAddr, Vec<Socket>
     }
 }
 
-/// How many ports of the kernel's choice are tried until one is free by TCP too.
 const PORT_ATTEMPTS: u32 = 16;
 
-/// A socket that shares its address with nobody; `backlog` is of connections, for TCP.
 fn alone(address: SocketAddr, kind: Type, backlog: i32) -> io::Result<Socket> {
     let socket = unbound(address, kind)?;
     if kind == Type::STREAM {
@@ -292,13 +269,12 @@ fn alone(address: SocketAddr, kind: Type, backlog: i32) -> io::Result<Socket> {
     }
     socket.bind(&address.into())?;
     if kind == Type::STREAM {
-        // With SO_REUSEADDR it is `listen` that finds out whether somebody else listens.
+        // With SO_REUSEADDR only `listen` fails if another process listens.
         socket.listen(backlog)?;
     }
     Ok(socket)
 }
 
-/// A worker's UDP socket.
 fn udp_listener(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = unbound(address, Type::DGRAM)?;
     socket.set_reuse_port(true)?;
@@ -307,7 +283,6 @@ fn udp_listener(address: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-/// Sets what a UDP socket of ours has, whoever has made it.
 fn set_udp_options(socket: SockRef<'_>, address: SocketAddr) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     options::ignore_path_mtu(&*socket, address.is_ipv6());
@@ -315,12 +290,11 @@ fn set_udp_options(socket: SockRef<'_>, address: SocketAddr) -> io::Result<()> {
     let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
     let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
     if address.ip().is_unspecified() {
-        options::tell_local_address(&*socket, address.is_ipv6())?;
+        options::receive_local_address(&*socket, address.is_ipv6())?;
     }
     Ok(())
 }
 
-/// A worker's TCP listener.
 fn tcp_listener(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = unbound(address, Type::STREAM)?;
     socket.set_reuse_address(true)?;
@@ -330,14 +304,13 @@ fn tcp_listener(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Has a TCP socket listen as ours do. One that does so already goes on, with our backlog.
 fn set_tcp_options(socket: SockRef<'_>) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     socket.listen(TCP_BACKLOG)
 }
 
-/// A non-blocking socket of the address's family. IPv6 sockets take IPv6 only, so that `0.0.0.0` and `[::]` can both be
-/// listened on, and clients have one form of address.
+/// Creates a non-blocking socket. IPv6 sockets are IPv6 only, so that `0.0.0.0` and `[::]` can both be bound,
+/// and client addresses have one form.
 fn unbound(address: SocketAddr, kind: Type) -> io::Result<Socket> {
     let protocol = if kind == Type::DGRAM { Protocol::UDP } else { Protocol::TCP };
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
@@ -351,17 +324,17 @@ fn unbound(address: SocketAddr, kind: Type) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Whether this host has an address: then, and only then, a socket can be bound to it.
+/// Returns true if this host has the address, by binding a socket to it.
 pub fn is_of_this_host(ip: IpAddr) -> bool {
     let address = SocketAddr::new(ip, 0);
     unbound(address, Type::DGRAM).and_then(|socket| socket.bind(&address.into())).is_ok()
 }
 
-/// Asked for as socket buffer, octets. Linux keeps books of twice that, and of 832 octets for a small datagram, so it holds
-/// 10,082 queries, 100 ms at 100,000 a second. Where `net.core.rmem_max` is at its usual 208 KiB, 512 queries and 5 ms.
+/// The requested socket buffer in bytes. Linux doubles it, and counts 832 bytes for a small datagram, so it
+/// holds 10,082 queries, 100 ms at 100,000 a second. Where `net.core.rmem_max` is at its usual 208 KiB, 512
+/// queries and 5 ms.
 pub(super) const SOCKET_BUFFER: usize = 4 << 20;
 
-/// Connections that wait to be accepted.
 const TCP_BACKLOG: i32 = 1024;
 
 #[cfg(test)]

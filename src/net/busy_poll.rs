@@ -1,9 +1,8 @@
-//! Busy poll: a loop looks for more work for a while instead of going to sleep (`busy_poll` in the config).
+//! Busy polling: a loop polls for more work for a while before it sleeps (`busy_poll` in the config).
 //!
-//! To fall asleep and be woken costs microseconds, on a virtual machine dozens, and each query that arrives meanwhile waits
-//! for them. A loop that polls busily looks again and again instead, until nothing has come for so long. It looks by way of
-//! the runtime, which asks the kernel for all its sockets at once and runs every other task that has something to do, so nobody
-//! starves.
+//! Sleep and wakeup cost microseconds, on a virtual machine dozens, and each query that arrives meanwhile
+//! waits. The loop polls through the runtime, which checks all sockets and runs every other ready task, so no
+//! task starves.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -12,22 +11,21 @@ use std::time::{Duration, Instant};
 
 use tokio::task::yield_now;
 
-/// For how long one loop stays awake.
+/// The busy-poll state of one loop.
 #[derive(Clone, Copy, Debug)]
 pub struct BusyPoll {
-    /// After its last work; zero is not at all.
+    /// The time awake after the last work; zero disables busy polling.
     span: Duration,
-    /// When it ends; `None` if there was no work yet, or never is one.
     end: Option<Instant>,
 }
 
 impl BusyPoll {
-    /// For so long after each work.
+    /// Creates the state with this time awake after each work.
     pub fn new(span: Duration) -> Self {
         Self { span, end: None }
     }
 
-    /// Begins anew: some work has just been done.
+    /// Restarts the time awake after some work.
     pub fn renew(&mut self) {
         if !self.span.is_zero() {
             // Not the time of the turn: a full batch may take longer than the whole span.
@@ -35,7 +33,7 @@ impl BusyPoll {
         }
     }
 
-    /// Waits for what `ready` waits for, awake at first and then asleep.
+    /// Waits for `ready`, awake at first and then asleep.
     pub async fn wait<T>(&self, ready: impl Future<Output = T>) -> T {
         let mut ready = pin!(ready);
         while self.end.is_some_and(|end| Instant::now() < end) {
@@ -57,7 +55,7 @@ mod tests {
     use tokio::sync::Notify;
     use tokio::task::LocalSet;
 
-    /// Waits until the thread goes to sleep. Returns how long that took, and how often it was looked before.
+    /// Waits until the thread goes to sleep. Returns the time and the number of polls before.
     fn wait_for_sleep(busy_poll: BusyPoll) -> (Duration, usize) {
         let asleep = Arc::new(Notify::new());
         let sleeper = Arc::clone(&asleep);

@@ -1,9 +1,9 @@
-//! A small DNS client, for whoever asks a server now and then: `lookup`, probes, secondaries, NOTIFY. Queries of clients go over
-//! [`super::backend_sockets`] and [`super::streams`] instead, which share sockets and connections among many.
+//! A small DNS client for occasional queries: `lookup`, probes, secondaries, NOTIFY. Client queries use
+//! [`super::backend_sockets`] and [`super::streams`] instead, which share sockets and connections.
 //!
-//! [`UdpClient`] hears one server only, from a random port of its own, and takes what its caller says is a reply;
-//! [`is_reply_to`](crate::wire::is_reply_to) says that of ID and question. [`TcpClient`] sends and receives messages in their
-//! frames, over any stream. What follows a truncated reply, silence or an error is for the caller to say.
+//! [`UdpClient`] receives from one server on a random port; its caller decides which datagrams are replies
+//! ([`is_reply_to`](crate::wire::is_reply_to)). [`TcpClient`] exchanges framed messages over any stream. The
+//! caller handles truncated replies, timeouts and errors.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -16,7 +16,7 @@ use tokio::time::timeout_at;
 use super::{bind, options};
 use crate::wire::append_frame;
 
-/// Asks one server by UDP.
+/// A UDP client of one server.
 #[derive(Debug)]
 pub struct UdpClient {
     socket: UdpSocket,
@@ -24,36 +24,27 @@ pub struct UdpClient {
 }
 
 impl UdpClient {
-    /// A client with a socket on a random port (RFC 5452 section 9.2), which is not connected yet.
-    ///
-    /// # Errors
-    /// If this machine has no socket to give: that says nothing about the server.
+    /// Binds a socket to a random port (RFC 5452 section 9.2) without connecting it.
     pub fn bind(server: SocketAddr) -> io::Result<Self> {
         Ok(Self { socket: bind::asking(server.is_ipv6())?, server })
     }
 
-    /// Makes the socket hear this server alone, and tell of ICMP errors.
-    ///
-    /// # Errors
-    /// If no way leads to the server.
+    /// Connects the socket, so that it receives from this server only and reports ICMP errors.
     pub async fn connect(&self) -> io::Result<()> {
         self.socket.connect(self.server).await
     }
 
-    /// Has the kernel keep the datagrams that ICMP errors are about, for [`options::keep_errors`].
+    /// Makes the kernel keep the datagrams of ICMP errors (see [`options::keep_errors`]).
     pub fn keep_errors(&self) {
         options::keep_errors(&self.socket, self.server.is_ipv6());
     }
 
-    /// The socket.
+    /// Returns the socket.
     pub fn socket(&self) -> &UdpSocket {
         &self.socket
     }
 
-    /// The address that queries leave from.
-    ///
-    /// # Errors
-    /// If the socket is not connected.
+    /// Returns the local address of queries.
     pub fn local_ip(&self) -> io::Result<IpAddr> {
         self.socket.local_addr().map(|local| local.ip())
     }
@@ -61,16 +52,16 @@ impl UdpClient {
     /// Sends a query.
     ///
     /// # Errors
-    /// Its own, or an ICMP error about an earlier one.
+    /// An error of this call, or an ICMP error of an earlier query.
     pub async fn send(&self, query: &[u8]) -> io::Result<()> {
         self.socket.send(query).await.map(drop)
     }
 
-    /// Waits for a reply, whose length it returns. What is none is read past: it is likely a forgery (RFC 5452 section 9.1), and
-    /// to fail would hand the forger a cheap win.
+    /// Waits for a reply and returns its length. Other datagrams are skipped: they are likely forged (RFC
+    /// 5452 section 9.1), and failing would let the forger win.
     ///
     /// # Errors
-    /// An ICMP error about a query.
+    /// An ICMP error of a query.
     pub async fn receive(&self, buffer: &mut [u8], mut is_reply: impl FnMut(&[u8]) -> bool) -> io::Result<usize> {
         loop {
             let len = self.socket.recv(buffer).await?;
@@ -80,10 +71,10 @@ impl UdpClient {
         }
     }
 
-    /// The same until a deadline.
+    /// Waits for a reply until a deadline.
     ///
     /// # Errors
-    /// [`io::ErrorKind::TimedOut`] after that, and an ICMP error about a query.
+    /// [`io::ErrorKind::TimedOut`] at the deadline, or an ICMP error of a query.
     pub async fn receive_by(
         &self,
         deadline: Instant,
@@ -94,29 +85,25 @@ impl UdpClient {
     }
 }
 
-/// Asks one server over a stream.
+/// A client of one server over a stream.
 #[derive(Debug)]
 pub struct TcpClient<S = TcpStream> {
-    /// The stream, which is read ahead.
     stream: BufReader<S>,
 }
 
 impl TcpClient {
-    /// A connection to a server.
-    ///
-    /// # Errors
-    /// If it cannot be made.
+    /// Connects to a server.
     pub async fn connect(server: SocketAddr) -> io::Result<Self> {
         TcpStream::connect(server).await.map(Self::over)
     }
 }
 
-/// Why there is no connection to a server.
+/// The reason why there is no connection to a server.
 #[derive(Debug)]
 pub enum ConnectError {
-    /// It cannot be reached, or ends the connection.
+    /// The server is unreachable, or ended the connection.
     Io(io::Error),
-    /// It does not show that it is the one that is meant: why.
+    /// The server did not prove its identity, with the reason.
     Untrusted(String),
 }
 
@@ -136,15 +123,12 @@ impl From<ConnectError> for io::Error {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> TcpClient<S> {
-    /// A client over a stream, of TCP or of what is within that.
+    /// Creates a client over a TCP or TLS stream.
     pub fn over(stream: S) -> Self {
         Self { stream: BufReader::with_capacity(READ_AHEAD, stream) }
     }
 
     /// Sends a query.
-    ///
-    /// # Errors
-    /// If the connection is lost, or no frame holds the query.
     pub async fn send(&mut self, query: &[u8]) -> io::Result<()> {
         // RFC 7766 section 8: length and message in one write, so that they leave in one segment.
         let mut frame = Vec::new();
@@ -152,10 +136,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TcpClient<S> {
         self.stream.write_all(&frame).await
     }
 
-    /// The next message.
-    ///
-    /// # Errors
-    /// If the connection ends before its end.
+    /// Receives the next message.
     pub async fn receive(&mut self) -> io::Result<Vec<u8>> {
         let length = self.stream.read_u16().await?;
         let mut message = vec![0; usize::from(length)];
@@ -164,7 +145,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TcpClient<S> {
     }
 }
 
-/// Octets read from a stream at a time: transfers are long.
+/// The read buffer in bytes, large because of transfers.
 const READ_AHEAD: usize = 64 << 10;
 
 #[cfg(test)]
@@ -174,7 +155,7 @@ mod tests {
 
     use super::*;
 
-    /// A client of a socket, connected.
+    /// Connects a client to a socket.
     async fn client_of(server: &UdpSocket) -> UdpClient {
         let client = UdpClient::bind(server.local_addr().expect("an address")).expect("a socket");
         client.connect().await.expect("loopback");

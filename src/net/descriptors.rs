@@ -1,9 +1,8 @@
-//! Descriptors: how many of those that the process may open each of its parts may have.
+//! Divides the file descriptors of the process among its parts.
 //!
-//! Whoever opens sockets because somebody outside asks for it keeps within its share: connections of clients
-//! ([`super::tcp`]), fetches by TCP, the sockets to the backends ([`super::backend_sockets`]). What is left belongs to those that
-//! must never be without: one socket for each backend in each worker, the probes, the admin server, files. So none of them
-//! can be starved by what clients or backends do.
+//! A part that opens sockets on demand keeps within its share: client connections ([`super::tcp`]), TCP
+//! fetches, backend sockets ([`super::backend_sockets`]). The rest is reserved for a socket per backend and
+//! worker, probes, the admin server and files, so clients and backends cannot starve these.
 //!
 //! ```text
 //!   limit ─┬─ what is open from the start: listeners, runtimes, standard streams
@@ -11,54 +10,55 @@
 //!          └─ the rest: connections of clients ≤ half of all │ fetches │ further sockets to the backends
 //! ```
 //!
-//! A pure calculation. With a limit that is too small each share is what there is, and never nothing; [`Shares::least`] says
-//! what limit the config needs.
+//! If the limit is too small, each part gets what is left, and [`Shares::least`] is the limit that the config
+//! needs.
 
 use std::fmt;
 
-/// What a config opens descriptors for.
+/// The parts of a config that need descriptors.
 #[derive(Clone, Copy, Debug)]
 pub struct Demand {
-    /// Descriptors that the process may have open (`RLIMIT_NOFILE`).
+    /// The descriptor limit of the process (`RLIMIT_NOFILE`).
     pub limit: usize,
-    /// Workers.
+    /// The number of workers.
     pub workers: usize,
-    /// Sockets that clients are listened to on: those of the process, and the duplicates that its workers read.
+    /// The listening sockets for clients, including the duplicates that workers read.
     pub listeners: usize,
-    /// Backends of all pools; none without a forwarder.
+    /// The backends of all pools; 0 without a forwarder.
     pub backends: usize,
-    /// Whether there is an admin server.
+    /// True if there is an admin server.
     pub has_admin: bool,
 }
 
-/// The descriptors that each part of the process may have.
+/// The descriptors that each part of the process may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shares {
-    /// All there are.
+    /// The limit of the process.
     pub limit: usize,
-    /// Below this limit the shares are not what they should be at the least.
+    /// The limit from which on every part gets its minimum.
     pub least: usize,
-    /// Sockets to listen on, of all workers.
+    /// Listening sockets of all workers.
     pub listeners: usize,
-    /// Connections of clients, of all listeners and workers.
+    /// Client connections of all listeners and workers.
     pub connections: usize,
-    /// Connections by which one worker fetches answers from backends, at least one.
+    /// Connections of one worker for fetches from backends, at least one.
     pub fetches: usize,
-    /// Sockets of one worker to all backends; a first one to each backend may be opened whatever this says.
+    /// Sockets of one worker to all backends; the first one to each backend is always allowed.
     pub backend_sockets: usize,
-    /// Probes at a time.
+    /// Concurrent probes.
     pub probes: usize,
     /// Connections of the admin server.
     pub admin: usize,
-    /// Files, and connections to other servers for zone transfers.
+    /// Files, and connections for zone transfers.
     pub files: usize,
 }
 
 impl Shares {
-    /// Divides what there is.
+    /// Divides the descriptors.
     pub fn of(demand: Demand) -> Self {
         let Demand { workers, listeners, backends, has_admin, .. } = demand;
-        // Of thousands of backends few are asked at a time: their sockets come with the first query, and go when nobody asks.
+        // Of thousands of backends few are used at a time: their sockets open with the first query, and close
+        // when idle.
         let backends = backends.min(MAX_RESERVED);
         let workers = workers.max(1);
         let limit = demand.limit.min(MAX_DESCRIPTORS);
@@ -75,8 +75,7 @@ impl Shares {
         let probes = left.take(backends);
         let first_sockets = left.take(workers * backends);
         let first_fetches = left.take(least_fetches);
-        // An eighth of what is left for each is plenty where there is much, and where there is little, too little is left to
-        // others otherwise.
+        // An eighth is plenty if there is much, and leaves enough to other parts if there is little.
         let eighth = left.0 / 8;
         let admin = left.take(if has_admin { eighth.clamp(MIN_ADMIN, MAX_ADMIN) } else { 0 });
         let files = left.take(eighth.clamp(MIN_FILES, MAX_FILES));
@@ -94,7 +93,7 @@ impl Shares {
         Self { limit, least, listeners, connections, fetches, backend_sockets, probes, admin, files }
     }
 
-    /// Whether there are enough for every part to have the least that it needs.
+    /// Returns true if every part has its minimum.
     pub fn is_enough(&self) -> bool {
         self.limit >= self.least
     }
@@ -112,11 +111,9 @@ impl fmt::Display for Shares {
     }
 }
 
-/// What is not given away yet.
 struct Purse(usize);
 
 impl Purse {
-    /// Takes so many out, or all that there are.
     fn take(&mut self, wanted: usize) -> usize {
         let taken = wanted.min(self.0);
         self.0 -= taken;
@@ -124,39 +121,36 @@ impl Purse {
     }
 }
 
-/// No more are divided, whatever the limit: Linux lets no process have more than a million unless `fs.nr_open` is raised, and
-/// no share could be used up.
+/// The most descriptors that are divided: Linux allows no more unless `fs.nr_open` is raised, and no share
+/// could use them.
 const MAX_DESCRIPTORS: usize = 1 << 20;
 
-/// Backends of which each has a probe and, in each worker, a socket for certain. Where there are more, probes take turns, and a socket that
-/// is idle is closed where others are needed.
+/// The backends with a reserved probe and a reserved socket per worker. With more backends, probes take
+/// turns, and idle sockets are closed on demand.
 const MAX_RESERVED: usize = 256;
 
-/// Open in every process: standard streams, the control thread's runtime with its signals, and a few that libraries keep.
+/// Open in every process: standard streams, the control thread's runtime with its signals, and a few of
+/// libraries.
 const PROCESS: usize = 16;
 
-/// Open in every worker: its runtime, the epoll set of its backend sockets and their alarm.
+/// Open in every worker: its runtime, the epoll set of its backend sockets and their timer.
 const RUNTIME: usize = 8;
 
-/// Sockets that the admin server listens on: TCP, and a unix socket, each of the process with the duplicate that is read.
+/// The admin server's listeners: TCP and a unix socket, each with its duplicate.
 const ADMIN_LISTENERS: usize = 4;
 
-/// Connections with which an operator and a scrape can be served at once.
 const MIN_ADMIN: usize = 4;
 
-/// Connections that the admin server takes at most; a third of them is for those who listen.
+/// The connection limit of the admin server; a third of it is for event listeners.
 pub const MAX_ADMIN: usize = 96;
 
-/// A zone file with an included one, the cache image, and a transfer.
 const MIN_FILES: usize = 4;
 
-/// What a reload of many zones, and transfers, may have open at a time.
 const MAX_FILES: usize = 32;
 
-/// Connections of clients that there are even where they are few.
 const MIN_CONNECTIONS: usize = 4;
 
-/// Fetches of one worker at a time. They are rare where backends are sound: answers that UDP cannot carry, for clients by TCP.
+/// The concurrent fetches of one worker. They are rare with healthy backends: answers too large for UDP.
 pub const MAX_FETCHES: usize = 64;
 
 #[cfg(test)]
@@ -170,12 +164,12 @@ mod tests {
         2 * 2 * addresses * workers
     }
 
-    /// What a forwarder with an admin server asks for.
+    /// The demand of a forwarder with an admin server.
     fn demand(limit: usize, workers: usize, addresses: usize, backends: usize) -> Demand {
         Demand { limit, workers, listeners: of_addresses(addresses, workers), backends, has_admin: true }
     }
 
-    /// All that may be open at once.
+    /// The sum of all shares.
     fn sum(demand: Demand, shares: &Shares) -> usize {
         let Shares { listeners, connections, fetches, backend_sockets, probes, admin, files, .. } = *shares;
         let open = PROCESS + demand.workers * RUNTIME + if demand.has_admin { ADMIN_LISTENERS } else { 0 };
@@ -189,7 +183,8 @@ mod tests {
             let Shares { connections, fetches, backend_sockets, probes, admin, files, .. } = shares;
             assert_eq!([connections, fetches, backend_sockets, probes, admin, files], expected, "{of:?}");
         };
-        // Connections, fetches and sockets of one worker, probes, admin, files. The usual limits of systemd and of shells.
+        // Connections, fetches and sockets of one worker, probes, admin, files. The usual limits of systemd
+        // and of shells.
         check(demand(524_288, 2, 1, 2), [262_144, 64, 130_921, 2, 96, 32]);
         check(demand(1024, 2, 1, 2), [512, 42, 127, 2, 96, 32]);
         check(demand(1024, 1, 1, 2), [512, 64, 286, 2, 96, 32]);
@@ -198,7 +193,7 @@ mod tests {
         // Many of everything.
         check(demand(1152, 16, 4, 40), [26, 1, 40, 40, 6, 6]);
         check(demand(65_536, 16, 4, 40), [32_768, 64, 1948, 40, 96, 32]);
-        // Too few: what there is goes to what must never be without, in this order.
+        // Too few: the reserved parts come first, in this order.
         check(demand(64, 4, 2, 8), [1, 1, 0, 0, 0, 0]);
         check(demand(90, 2, 4, 4), [1, 1, 4, 4, 4, 4]);
         // An authority has no backends, and nothing to fetch.

@@ -1,53 +1,41 @@
-//! GSO, generic segmentation offload (`UDP_SEGMENT`, Linux since 4.18): datagrams of equal length between the same addresses are
-//! handed to the kernel as one, and it cuts that into segments at the very end.
+//! GSO, generic segmentation offload (`UDP_SEGMENT`, Linux since 4.18): the kernel gets datagrams of equal
+//! length between the same addresses as one, and cuts it into segments at the very end.
 //!
-//! The way through the network stack, which is most of what a small datagram costs, is gone once for all of them. What arrives
-//! are the same datagrams. This file only says which datagrams of a batch may be segments of one [`Transmit`], as quinn-udp calls
-//! what leaves by one `sendmsg`; [`super::batch`] sends them.
+//! The datagrams then pass the network stack only once, which is most of the cost of a small datagram. This
+//! file decides which datagrams of a batch share one [`Transmit`] (one `sendmsg`, as in quinn-udp);
+//! [`super::batch`] sends them.
 
 use std::net::SocketAddr;
 use std::ops::Range;
 
 use super::batch::{BATCH, LocalAddress};
 
-/// What the segments of one transmit have in common: where they go, from where, and how long they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SegmentKey {
-    /// Where to; `None` on a connected socket.
+    /// `None` on a connected socket.
     pub(super) to: Option<SocketAddr>,
-    /// The source address to use; `None` leaves it to the kernel.
+    /// The source address; `None` leaves it to the kernel.
     pub(super) from: Option<LocalAddress>,
-    /// Octets of the payload.
     pub(super) segment_size: usize,
 }
 
-/// The datagrams of a batch, put together to transmits.
 pub(super) struct Transmits {
-    /// In the order of their first datagrams.
     transmits: Vec<Transmit>,
-    /// For each datagram, the next segment of its transmit.
     behind: [u8; BATCH],
-    /// The newest transmit for a hash of its key; [`NONE`] if there is none.
     newest: [u8; PLACES],
-    /// The datagrams in the order in which they leave.
     order: Vec<u8>,
 }
 
-/// What the kernel is handed as one: segments of equal length, or a datagram by itself.
+/// A unit for the kernel: segments of equal length, or a single datagram.
 struct Transmit {
-    /// What all its segments have in common.
     key: SegmentKey,
-    /// The number of the first datagram in the batch.
     first: u8,
-    /// The number of the last.
     last: u8,
     count: u8,
-    /// Where it begins in the order of leaving.
     start: u8,
 }
 
 impl Transmits {
-    /// None yet.
     pub(super) fn new() -> Self {
         const { assert!(BATCH < NONE as usize, "datagrams and transmits are numbered by octets") };
         Self {
@@ -58,7 +46,7 @@ impl Transmits {
         }
     }
 
-    /// Puts the datagrams of a batch, at most [`BATCH`], together: those that fit, or each for itself.
+    /// Arranges the datagrams of a batch, at most [`BATCH`], into transmits; without GSO each gets its own.
     pub(super) fn arrange(&mut self, keys: impl Iterator<Item = SegmentKey>, use_gso: bool) {
         self.transmits.clear();
         self.newest = [NONE; PLACES];
@@ -76,7 +64,6 @@ impl Transmits {
         }
     }
 
-    /// Adds a datagram to the transmit that it fits, or as a new one.
     fn add(&mut self, number: u8, key: SegmentKey, use_gso: bool) {
         let place = key.place();
         let newest = self.transmits.get_mut(usize::from(self.newest[place]));
@@ -93,17 +80,14 @@ impl Transmits {
         }
     }
 
-    /// How many transmits there are.
     pub(super) fn len(&self) -> usize {
         self.transmits.len()
     }
 
-    /// The datagrams of all transmits, by their numbers, in the order in which they leave.
     pub(super) fn order(&self) -> &[u8] {
         &self.order
     }
 
-    /// What the segments of a transmit have in common, and which part of the order they are.
     pub(super) fn get(&self, index: usize) -> (SegmentKey, Range<usize>) {
         let Transmit { key, start, count, .. } = self.transmits[index];
         (key, usize::from(start)..usize::from(start) + usize::from(count))
@@ -111,7 +95,6 @@ impl Transmits {
 }
 
 impl Transmit {
-    /// Whether one more segment fits.
     fn has_room(&self) -> bool {
         (1..=MAX_SEGMENT_SIZE).contains(&self.key.segment_size)
             && (usize::from(self.count) + 1) * self.key.segment_size <= MAX_TRANSMIT_SIZE
@@ -119,21 +102,19 @@ impl Transmit {
 }
 
 impl SegmentKey {
-    /// Where to look for a transmit with this key: the parts that differ between keys, mixed a little.
     fn place(&self) -> usize {
         let port = self.to.map_or(0, |to| usize::from(to.port()));
         (port ^ (port >> 7) ^ self.segment_size.wrapping_mul(37)) % PLACES
     }
 }
 
-/// No transmit.
 const NONE: u8 = u8::MAX;
-/// Places to look for transmits: a power of two above the number of datagrams, so that few keys share one.
+/// The size of the hash table: a power of two above the number of datagrams, so that collisions are rare.
 const PLACES: usize = 2 * BATCH;
-/// Octets of the longest segment. The kernel refuses what would have to be fragmented after it was cut;
-/// this length passes nearly everywhere (the DNS flag day of 2020 settled on it).
+/// The longest segment in bytes. The kernel refuses segments that would need fragmentation; this length fits
+/// nearly everywhere (DNS flag day 2020).
 const MAX_SEGMENT_SIZE: usize = 1232;
-/// Octets of a transmit: until it is cut it is one datagram, whose length has 16 bits.
+/// The longest transmit in bytes: until it is cut it is one datagram with a 16-bit length.
 const MAX_TRANSMIT_SIZE: usize = 65_000;
 
 #[cfg(test)]
@@ -141,15 +122,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A datagram of so many octets to a port of loopback.
+    /// Returns the key of a datagram of this size to a port of loopback.
     fn key(port: u16, segment_size: usize) -> SegmentKey {
         SegmentKey { to: Some(([127, 0, 0, 1], port).into()), from: None, segment_size }
     }
 
-    /// The datagrams of each transmit.
+    /// Returns the datagrams of each transmit.
     fn arrange(keys: &[SegmentKey], use_gso: bool) -> Vec<Vec<u8>> {
         let mut transmits = Transmits::new();
-        // What was there before leaves no trace.
+        // Earlier content leaves no trace.
         transmits.arrange([key(1, 10); 3].into_iter(), true);
         transmits.arrange(keys.iter().copied(), use_gso);
         (0..transmits.len()).map(|index| transmits.order()[transmits.get(index).1].to_vec()).collect()
@@ -164,7 +145,7 @@ mod tests {
         check(&[connected; 3], &[&[0, 1, 2]]);
         check(&[key(1, 30), key(2, 30), key(1, 30), key(1, 31), key(2, 30)], &[&[0, 2], &[1, 4], &[3]]);
         check(&[key(1, MAX_SEGMENT_SIZE + 1); 2], &[&[0], &[1]]);
-        // The kernel takes an empty segment for the end.
+        // The kernel treats an empty segment as the end.
         check(&[key(1, 0); 2], &[&[0], &[1]]);
     }
 

@@ -1,9 +1,9 @@
-//! Listening sockets as values that go from process to process: what each listens on, by what name it goes, and whether one that
-//! another process has bound can be used.
+//! Listening sockets that move between processes: their endpoint, their name, and the checks of sockets from
+//! another process.
 //!
-//! A name is the section with the place of the address in its `listen`: `forwarder.0`, `ts1.1`, `admin.0`. All sockets of an
-//! address have the same name. What is passed is known by kind and address, and by its name only where the config leaves the
-//! port to the kernel.
+//! A name is the section with the position of the address in its `listen`: `forwarder.0`, `ts1.1`, `admin.0`.
+//! All sockets of an address have the same name. A socket is identified by kind and address, and by its name
+//! only if the config leaves the port to the kernel.
 
 use std::fmt;
 use std::io;
@@ -16,14 +16,14 @@ use rustix::net::sockopt::{ipv6_v6only, socket_acceptconn, socket_protocol, sock
 use rustix::net::{AddressFamily, SocketType, getsockname, ipproto};
 use socket2::SockRef;
 
-/// Kind and address of a listening socket.
+/// The kind and address of a listening socket.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Endpoint {
-    /// Datagrams.
+    /// A UDP socket.
     Udp(SocketAddr),
-    /// Connections.
+    /// A TCP listener.
     Tcp(SocketAddr),
-    /// Connections from this host alone.
+    /// A unix socket for connections from this host.
     Unix(PathBuf),
 }
 
@@ -37,27 +37,24 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// A listening socket that can be passed on, or was passed to us.
+/// A listening socket to pass on, or one from another process.
 #[derive(Debug)]
 pub struct ListeningSocket {
-    /// As we have named it, or whoever has passed it; empty if nobody has.
+    /// The name, given by us or by the process that passed the socket; empty if it has none.
     pub name: String,
-    /// Whether a service manager keeps it, so that it goes on when this process ends.
+    /// True if a service manager keeps the socket open when this process ends.
     pub is_kept: bool,
     endpoint: Endpoint,
     fd: OwnedFd,
 }
 
 impl ListeningSocket {
-    /// One of our own.
+    /// Creates a value for one of our own sockets.
     pub fn new(name: String, is_kept: bool, endpoint: Endpoint, fd: OwnedFd) -> Self {
         Self { name, is_kept, endpoint, fd }
     }
 
-    /// One that another process has passed as its descriptor of this number; `name` is empty if it has none.
-    ///
-    /// # Errors
-    /// If it is none that can be listened on.
+    /// Checks a socket that another process passed as descriptor `number`; `name` is empty if it has none.
     pub fn inherited(fd: OwnedFd, name: String, number: i32) -> Result<Self, PassedSocketError> {
         match endpoint_of(fd.as_fd()) {
             Ok(endpoint) => Ok(Self { name, is_kept: false, endpoint, fd }),
@@ -65,12 +62,12 @@ impl ListeningSocket {
         }
     }
 
-    /// What it listens on.
+    /// Returns the kind and address.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
-    /// The socket alone.
+    /// Returns only the socket.
     pub fn into_fd(self) -> OwnedFd {
         self.fd
     }
@@ -82,7 +79,6 @@ impl AsFd for ListeningSocket {
     }
 }
 
-/// What a socket listens on, if it does.
 fn endpoint_of(fd: BorrowedFd<'_>) -> Result<Endpoint, Unusable> {
     let of_system = |error: Errno| match error {
         Errno::BADF => Unusable::Closed,
@@ -117,38 +113,33 @@ fn endpoint_of(fd: BorrowedFd<'_>) -> Result<Endpoint, Unusable> {
     Ok(endpoint)
 }
 
-/// A socket that was passed to us cannot be used.
+/// The error of a passed socket that cannot be used.
 #[derive(Debug)]
 pub struct PassedSocketError {
-    /// The number of its descriptor.
     number: i32,
-    /// Its name; empty if it has none.
     name: String,
     what: Unusable,
 }
 
 impl PassedSocketError {
-    /// There is nothing open of this number.
+    /// Creates the error of a descriptor that is not open.
     pub fn closed(number: i32, name: String) -> Self {
         Self { number, name, what: Unusable::Closed }
     }
 
-    /// What is open of this number is no socket.
+    /// Creates the error of a descriptor that is no socket.
     pub fn no_socket(number: i32, name: String) -> Self {
         Self { number, name, what: Unusable::NoSocket }
     }
 }
 
-/// What is wrong with a socket.
 #[derive(Debug)]
 enum Unusable {
     Closed,
     NoSocket,
-    /// Of this family, or of a kind that nobody listens on.
     Kind(u16),
     NotBound,
     NotListening,
-    /// It takes IPv4 by an address of IPv6.
     DualStack,
     System(io::Error),
 }
@@ -163,7 +154,7 @@ impl fmt::Display for PassedSocketError {
         f.write_str(": ")?;
         match what {
             Unusable::Closed => f.write_str("it is closed; LISTEN_FDS must count open sockets only"),
-            Unusable::NoSocket => f.write_str("it is no socket; pass what is listened on, and nothing else"),
+            Unusable::NoSocket => f.write_str("it is not a socket; pass only listening sockets"),
             Unusable::Kind(family) => write!(
                 f,
                 "it is of address family {family} or of a type that is not listened on; pass UDP and TCP sockets of IPv4 or \
@@ -192,7 +183,7 @@ mod tests {
 
     use super::*;
 
-    /// What comes of a socket that is passed as number 3.
+    /// Returns the result for a socket that is passed as number 3.
     fn pass(socket: impl Into<OwnedFd>) -> Result<Endpoint, String> {
         let passed = ListeningSocket::inherited(socket.into(), "ts1.0".to_owned(), 3);
         passed.map(|socket| socket.endpoint).map_err(|error| error.to_string())
@@ -221,7 +212,7 @@ mod tests {
         both.set_only_v6(false).expect("both families");
         both.bind(&"[::]:0".parse::<SocketAddr>().expect("an address").into()).expect("a free port");
         for (socket, told) in [
-            (OwnedFd::from(file), "no socket; pass"),
+            (OwnedFd::from(file), "is not a socket; pass"),
             (socket(Domain::IPV4, Type::DGRAM).into(), "not bound to an address; bind it"),
             (bound.into(), "does not listen; call listen()"),
             (both.into(), "takes IPv4 too; set BindIPv6Only=ipv6-only"),

@@ -1,4 +1,4 @@
-//! Sockets: how datagrams and streams are bound, received and sent. Knows nothing of names and races.
+//! Sockets: binding, receiving and sending of datagrams and streams.
 
 pub mod backend_connection;
 pub mod backend_sockets;

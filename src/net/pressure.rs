@@ -1,71 +1,58 @@
-//! Overload of one UDP socket: when it is noticed, and what is done about it.
+//! Overload of one UDP socket: detection and countermeasures. Pure; [`super::udp`] applies the adjustments.
 //!
-//! Queries that wait for longer than their clients do are work that is lost, and a queue that is full makes all wait as long
-//! as it is. In plain lines:
+//! Answers to queries that have waited longer than their clients are wasted, and a full queue delays all
+//! queries.
 //!
-//! 1. While calls find the socket empty nothing is measured, and nothing is done.
-//! 2. After [`FULL`] full batches in a row the kernel is asked to stamp datagrams with the time at which they came.
-//! 3. If the socket is not found empty for [`STANDING`], that is no burst: it is overload. What has waited for longer than
-//!    [`MAX_WAIT`] is then passed over unread: the newest are served, and whoever sent the others asks again.
-//! 4. To receive a datagram only to drop it costs a good part of answering it. So the receive buffer is made so small that what
-//!    it holds is dealt with in [`TARGET`]; the kernel refuses the rest, which costs a fraction.
-//! 5. When the socket has been found empty time and again for [`RELIEF`], all is as it was before.
+//! 1. While calls find the socket empty, nothing is measured.
+//! 2. After [`FULL`] full batches in a row, the kernel is asked to stamp datagrams with their arrival time.
+//! 3. If the socket is not found empty for [`STANDING`], this is overload and no burst. Queries older than
+//!    [`MAX_WAIT`] are then dropped: the newest are served, and other clients retry.
+//! 4. Receiving a datagram to drop it costs a good part of an answer. So the receive buffer shrinks until it
+//!    holds only as much as is served in [`TARGET`]; the kernel drops the rest at a fraction of the cost.
+//! 5. When the socket has repeatedly been found empty for [`RELIEF`], everything is reset.
 //!
-//! Where many ask at once, and where the process was stopped for a moment, the queue is long too. But it has an end, and all get
-//! their answers.
-//!
-//! Pure: the socket that obeys is [`super::udp`].
+//! A burst, or a stop of the process, also makes a long queue. But that queue ends, and all its queries get
+//! answers.
 
 use std::time::{Duration, Instant};
 
-/// How one socket copes.
 #[derive(Debug, Default)]
-pub(super) struct Pressure {
-    /// Full batches in a row.
+pub(super) struct UdpPressure {
     full: u32,
-    /// Set while there is pressure.
     under: Option<Under>,
 }
 
-/// What is known under pressure.
 #[derive(Debug)]
 struct Under {
-    /// Since when the socket was never found empty; `None` once that was so for [`STANDING`].
+    /// The time since when the socket was never empty; `None` once that has lasted for [`STANDING`].
     began: Option<Instant>,
-    /// Octets of the receive buffer.
     buffer: usize,
-    /// When that was looked at last.
     measured: Instant,
-    /// Since when the socket was found empty now and then; `None` if it was not of late.
+    /// The time since when the socket was empty now and then; `None` if it was not lately.
     relieved: Option<Instant>,
 }
 
-/// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Adjustment {
-    /// Nothing.
     Nothing,
-    /// Datagrams are to be stamped from now on.
     Begin,
-    /// It is time to see what the kernel has refused, and for a receive buffer of so many octets if another is wanted.
+    /// Count the kernel's drops, and set the receive buffer to this size if there is one.
     Measure(Option<usize>),
-    /// All is to be as before.
     End,
 }
 
-impl Pressure {
-    /// Notes whether a call has filled all buffers. Returns whether there is pressure, and [`look`](Self::look) to be called.
+impl UdpPressure {
+    /// Records if a call has filled all buffers. Returns true if there is pressure and [`look`](Self::look)
+    /// has to be called.
     pub(super) fn note(&mut self, is_full: bool) -> bool {
         self.full = if is_full { self.full.saturating_add(1) } else { 0 };
         self.under.is_some() || self.full >= FULL
     }
 
-    /// Whether what has waited for too long is to be dropped.
     pub(super) fn is_overload(&self) -> bool {
         self.under.as_ref().is_some_and(|under| under.began.is_none())
     }
 
-    /// Looks at what the last call has found: how long the oldest datagram has waited, and what the buffer holds at the start.
     pub(super) fn look(
         &mut self,
         waited: Option<Duration>,
@@ -95,11 +82,11 @@ impl Pressure {
             return Adjustment::Nothing;
         }
         under.measured = now;
-        // What waits is as long as the buffer lets it be, or less.
+        // The queue is as long as the buffer allows, or shorter.
         let Some(waited) = waited else { return Adjustment::Measure(None) };
         let ratio = (TARGET.as_secs_f64() / waited.as_secs_f64().max(f64::MIN_POSITIVE)).clamp(0.5, 2.0);
         let wanted = ((under.buffer as f64 * ratio) as usize).clamp(MIN_BUFFER, super::bind::SOCKET_BUFFER);
-        // Each change costs a call, and small ones change nothing.
+        // Each change costs a call, and small ones have no effect.
         if wanted.abs_diff(under.buffer) < under.buffer / 8 {
             return Adjustment::Measure(None);
         }
@@ -108,27 +95,27 @@ impl Pressure {
     }
 }
 
-/// Full batches in a row that are more than a burst: a thousand queries, during which the socket was never found empty.
+/// More full batches in a row than a burst: a thousand queries, during which the socket was never empty.
 const FULL: u32 = 16;
 
-/// How long a socket that is never found empty is taken for one that many ask at once. Stub resolvers wait for a second at the
-/// least before they ask again, so until then nothing has been done in vain.
+/// The time without an empty socket that counts as a burst. Stub resolvers wait at least a second before a
+/// retry, so until then no work is wasted.
 const STANDING: Duration = Duration::from_secs(1);
 
-/// What has waited for longer is dropped under overload. Stub resolvers ask again after a second at the soonest, but the queries of one page
-/// wait for each other; and a queue of this length is none that a moment's burst leaves.
+/// The age above which queries are dropped under overload. Stub resolvers retry after at least a second, but
+/// the queries of a page wait for each other, and a short burst leaves no queue of this length.
 pub(super) const MAX_WAIT: Duration = Duration::from_millis(100);
 
-/// How long what finds a place in the buffer is to wait: half of what it may, since the rate at which it is served changes.
+/// The intended wait in the buffer: half of the limit, because the service rate changes.
 const TARGET: Duration = Duration::from_millis(50);
 
-/// How often the buffer is looked at: as long as what it holds takes, so that a change has shown its effect.
+/// The interval of measurements: the time in which the buffer drains, so that a change has taken effect.
 const INTERVAL: Duration = Duration::from_millis(50);
 
-/// Octets that a buffer has at the least: the kernel counts 832 for a small query and grants twice of this, which holds two batches.
+/// The minimum buffer in bytes: the kernel counts 832 for a small query and grants twice of this, which holds
+/// two batches.
 const MIN_BUFFER: usize = 64 << 10;
 
-/// After so long without [`FULL`] the pressure is over.
 const RELIEF: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
@@ -138,19 +125,19 @@ mod tests {
     const MAX_BUFFER: usize = crate::net::bind::SOCKET_BUFFER;
 
     /// A socket under test, and its clock.
-    struct Bench(Pressure, Instant);
+    struct Bench(UdpPressure, Instant);
 
     impl Bench {
-        /// One that has just come under pressure.
+        /// Creates a socket that has just come under pressure.
         fn under() -> Self {
-            let mut bench = Self(Pressure::default(), Instant::now());
+            let mut bench = Self(UdpPressure::default(), Instant::now());
             assert_eq!((1..FULL).map(|_| bench.0.note(true)).find(|is_under| *is_under), None);
             assert!(bench.0.note(true));
             assert_eq!(bench.0.look(None, || MAX_BUFFER, bench.1), Adjustment::Begin);
             bench
         }
 
-        /// One that has been so for long enough.
+        /// Creates a socket under overload.
         fn overloaded() -> Self {
             let mut bench = Self::under();
             bench.call(STANDING - Duration::from_millis(1), true, 0);
@@ -160,7 +147,7 @@ mod tests {
             bench
         }
 
-        /// A call so much later, of which the oldest datagram has waited so many milliseconds.
+        /// A call after `later`; the oldest datagram has waited `waited` ms.
         fn call(&mut self, later: Duration, is_full: bool, waited: u64) -> Adjustment {
             self.1 += later;
             assert!(self.0.note(is_full));
@@ -170,7 +157,7 @@ mod tests {
 
     #[test]
     fn bursts_are_no_pressure() {
-        let mut pressure = Pressure::default();
+        let mut pressure = UdpPressure::default();
         for _ in 0..10 {
             assert!((1..FULL).all(|_| !pressure.note(true)));
             assert!(!pressure.note(false));

@@ -1,7 +1,7 @@
-//! The PROXY protocol, version 2: the header by which a proxy tells whose query or connection it passes on.
+//! The PROXY protocol, version 2: a header in which a proxy names the client of a query or connection.
 //!
-//! From an address that is known for a proxy it must come, ahead of everything else; from others it is noise. What it says counts as the
-//! client's address wherever one counts: the response goes back to the proxy.
+//! A configured proxy must send the header first; from other addresses it is noise. The named address counts
+//! as the client for policies; the response goes to the proxy.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
@@ -14,40 +14,40 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::limit::{OwnAddresses, Prefix};
 
-/// The addresses from which a listener takes nothing without a header. A reload may change them.
+/// The addresses from which a listener requires a header. A reload may change them.
 #[derive(Debug, Default)]
 pub struct Proxies {
-    /// Whether there are any, for a look that costs nothing.
     are_any: AtomicBool,
     rules: ArcSwap<(Vec<Prefix>, OwnAddresses)>,
 }
 
 impl Proxies {
-    /// Those of these prefixes from now on, which do not name our own addresses.
+    /// Replaces the prefixes. Proxies may not name an address in `own`.
     pub fn set(&self, prefixes: &[Prefix], own: OwnAddresses) {
         self.rules.store((prefixes.to_vec(), own).into());
         self.are_any.store(!prefixes.is_empty(), Relaxed);
     }
 
-    /// Whether there are any.
+    /// Returns true if there are any proxies.
     pub fn are_any(&self) -> bool {
         self.are_any.load(Relaxed)
     }
 
-    /// Whether an address is one of them.
+    /// Returns true if `peer` is a proxy.
     pub fn has(&self, peer: IpAddr) -> bool {
         self.are_any() && self.rules.load().0.iter().any(|prefix| prefix.contains(peer))
     }
 
-    /// The client of what came from a proxy; none if that may not name it.
-    pub fn client(&self, named: Named, proxy: SocketAddr) -> Option<SocketAddr> {
+    /// Returns the client named by a proxy, or `None` if the proxy may not name it.
+    pub fn client(&self, named: NamedClient, proxy: SocketAddr) -> Option<SocketAddr> {
         match named {
-            Named::Client(client) => self.rules.load().1.may_be_named(client.ip(), proxy.ip()).then_some(client),
-            Named::Nobody => Some(proxy),
+            NamedClient::Client(client) => self.rules.load().1.may_be_named(client.ip(), proxy.ip()).then_some(client),
+            NamedClient::Unnamed => Some(proxy),
         }
     }
 
-    /// The client of a datagram and its message; none if it should have a sound header and has not, or has one that names this host.
+    /// Returns the client of a datagram and its message; `None` if a required header is missing or invalid,
+    /// or names this host.
     pub fn unwrap<'d>(&self, peer: SocketAddr, datagram: &'d [u8]) -> Option<(SocketAddr, &'d [u8])> {
         if !self.has(peer.ip()) {
             return Some((peer, datagram));
@@ -57,31 +57,28 @@ impl Proxies {
     }
 }
 
-/// Whom a header names.
+/// The client in a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Named {
-    /// This client.
+pub enum NamedClient {
+    /// A client with this address.
     Client(SocketAddr),
-    /// Nobody: the proxy asks for itself, or knows no address.
-    Nobody,
+    /// No client: the proxy sends its own query, or knows no address.
+    Unnamed,
 }
 
-/// Reads the header ahead of a datagram: whom it names, and what follows it. None: there is no sound one.
-pub fn read_header(datagram: &[u8]) -> Option<(Named, &[u8])> {
+/// Reads the header of a datagram. Returns the named client and the rest, or `None` without a valid header.
+pub fn read_header(datagram: &[u8]) -> Option<(NamedClient, &[u8])> {
     let (header, length) = ProxyHeader::parse(datagram, VERSION_2).ok()?;
-    let named = header.proxied_address().map_or(Named::Nobody, |address| Named::Client(address.source));
+    let named = header.proxied_address().map_or(NamedClient::Unnamed, |address| NamedClient::Client(address.source));
     Some((named, datagram.get(length..)?))
 }
 
-/// Reads the header ahead of a stream, and nothing of what follows.
-///
-/// # Errors
-/// If there is no sound one, or the stream ends.
-pub async fn receive_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Named> {
+/// Reads exactly the header of a stream.
+pub async fn receive_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<NamedClient> {
     let mut header = vec![0; FIXED];
     stream.read_exact(&mut header).await?;
     let rest = header.last_chunk().map_or(0, |length| usize::from(u16::from_be_bytes(*length)));
-    // Whoever begins otherwise says nothing of a length.
+    // Without the signature the length has no meaning.
     if !header.starts_with(SIGNATURE) || rest > MAX_REST {
         return Err(ErrorKind::InvalidData.into());
     }
@@ -90,31 +87,29 @@ pub async fn receive_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result
     read_header(&header).map(|(named, _)| named).ok_or_else(|| ErrorKind::InvalidData.into())
 }
 
-/// A header that goes ahead of what a server is sent that wants to know who asks.
+/// A header for a server that requires the client's address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientHeader {
-    /// Whom it names; none: we ask for ourselves.
+    /// The named client; `None` for our own queries.
     pub client: Option<IpAddr>,
-    /// The header.
+    /// The bytes of the header.
     pub octets: Vec<u8>,
 }
 
 impl ClientHeader {
-    /// The header that names this client, and the address that it asked.
+    /// Creates a header that names a client and its destination address.
     pub fn new(client: Option<(SocketAddr, SocketAddr)>, is_stream: bool) -> Self {
         let mut octets = Vec::with_capacity(HEADER_SENT);
         append_header(client, is_stream, &mut octets);
         Self { client: client.map(|(client, _)| client.ip().to_canonical()), octets }
     }
 
-    /// The header for what we ask for ourselves.
+    /// Creates a header for our own queries.
     pub fn own() -> Self {
         Self::new(None, false)
     }
 }
 
-/// Appends the header that names the client of a datagram or of a connection, and the address that it asked; without a client it says that
-/// we ask for ourselves.
 fn append_header(client: Option<(SocketAddr, SocketAddr)>, is_stream: bool, out: &mut Vec<u8>) {
     let header = match client {
         Some((client, asked)) => {
@@ -129,7 +124,7 @@ fn append_header(client: Option<(SocketAddr, SocketAddr)>, is_stream: bool, out:
     header.encode_v2(out).expect("a vector takes everything, and the addresses are of one family");
 }
 
-/// Both addresses in the same family: an IPv4 address in IPv6 form is one of IPv4, and both are of IPv6 if they cannot both be of IPv4.
+/// Maps both addresses to one family: IPv4 if both are IPv4 or IPv4-mapped, else IPv6.
 fn one_family(client: SocketAddr, asked: SocketAddr) -> (SocketAddr, SocketAddr) {
     let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
     let mapped = |address: SocketAddr| match address.ip() {
@@ -142,19 +137,16 @@ fn one_family(client: SocketAddr, asked: SocketAddr) -> (SocketAddr, SocketAddr)
     }
 }
 
-/// Version 1 is a line of text, which nobody sends who means DNS.
 const VERSION_2: ParseConfig = ParseConfig { include_tlvs: false, allow_v1: false, allow_v2: true };
 
-/// How a header begins.
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// Octets of a header before what has a length of its own.
 const FIXED: usize = 16;
 
-/// Octets of the longest header that we send: it has two addresses of IPv6.
 const HEADER_SENT: usize = FIXED + 36;
 
-/// Octets that may follow: the addresses take 216 at most, what is said besides (of TLS, for instance) is some hundred.
+/// The limit of the variable part: addresses take at most 216 bytes, extensions (for TLS, for instance) some
+/// hundred.
 const MAX_REST: usize = 4096;
 
 #[cfg(test)]
@@ -182,11 +174,11 @@ mod tests {
             ("192.0.2.1:4000", "[::1]:53", "[::ffff:192.0.2.1]:4000"),
         ] {
             let octets = datagram(Some((client, asked)));
-            let named = Named::Client(read.parse().expect("an address"));
+            let named = NamedClient::Client(read.parse().expect("an address"));
             assert_eq!(read_header(&octets), Some((named, &b"query"[..])), "{client} {asked}");
         }
         let (named, rest) = (datagram(None), b"query");
-        assert_eq!(read_header(&named), Some((Named::Nobody, &rest[..])));
+        assert_eq!(read_header(&named), Some((NamedClient::Unnamed, &rest[..])));
     }
 
     #[test]
@@ -209,7 +201,10 @@ mod tests {
         let whole = datagram(Some(("192.0.2.1:4000", "127.0.0.1:53")));
         let mut stream = &whole[..];
         let named = receive_header(&mut stream).await.expect("a header");
-        assert_eq!((named, stream), (Named::Client("192.0.2.1:4000".parse().expect("an address")), &b"query"[..]));
+        assert_eq!(
+            (named, stream),
+            (NamedClient::Client("192.0.2.1:4000".parse().expect("an address")), &b"query"[..])
+        );
         for bad in [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03abcdefgh"[..], &whole[..20], b""] {
             assert!(receive_header(&mut &bad[..]).await.is_err(), "{bad:?}");
         }

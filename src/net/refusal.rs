@@ -1,27 +1,25 @@
-//! Why a message could not be sent: no way leads to whom it is for, or something of our own was wanting.
-//!
-//! The difference is what a client is told in the end. That nobody is there says something about the backend; that we had no
-//! descriptor left does not, and must never be taken for the backend's failure.
+//! The reasons why a message could not be sent: the backend is unreachable, or a local resource is missing. A
+//! missing local resource must never count as a failure of the backend.
 
 use std::io;
 
 use crate::metrics::Want;
 
-/// Why a message could not be sent.
+/// The reason why a message could not be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// Nobody listens there, or no way leads there.
+pub enum SendRefusal {
+    /// The port is closed, or there is no route.
     Unreachable,
-    /// It never left, for want of this.
+    /// A local resource was missing, so the message never left.
     Unsent(Want),
-    /// As many wait on each connection there, or for one, as may.
+    /// Each connection, or the only one, has its maximum of pending queries.
     Full,
-    /// It has said that it wants no queries for a while.
+    /// The backend has asked for a pause.
     Paused,
 }
 
-impl Refusal {
-    /// What an error of a socket, or of the attempt to have one, means.
+impl SendRefusal {
+    /// Classifies an error of a socket, or of opening one.
     pub fn of(error: &io::Error) -> Self {
         match (error.kind(), error.raw_os_error()) {
             (
@@ -29,18 +27,18 @@ impl Refusal {
                 _,
             ) => Self::Unreachable,
             (_, Some(libc::EMFILE | libc::ENFILE)) => Self::Unsent(Want::Descriptors),
-            // Of the IDs on the ports that are open, too many are taken.
+            // Too many IDs are taken on the open ports.
             (io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable | io::ErrorKind::ResourceBusy, _) => {
                 Self::Unsent(Want::Ports)
             }
             (_, Some(libc::EMSGSIZE)) => Self::Unsent(Want::Size),
-            // ENOBUFS, ENOMEM, EAGAIN of a full buffer, EPERM of a firewall, and whatever else the system has against it.
+            // ENOBUFS, ENOMEM, EAGAIN of a full buffer, EPERM of a firewall, and other system errors.
             _ => Self::Unsent(Want::System),
         }
     }
 }
 
-/// Why there is no connection to a server, "it", as status and log show it.
+/// Returns the reason of a failed connection, with "it" for the server, for status and log.
 pub fn connect_problem(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "it takes no connections (connection refused)".to_owned(),
@@ -48,9 +46,9 @@ pub fn connect_problem(error: &io::Error) -> String {
     }
 }
 
-/// Whether an error proves that nobody listens there or no way leads there.
+/// Returns true if an error proves that the port is closed or that there is no route.
 pub fn is_unreachable(error: &io::Error) -> bool {
-    Refusal::of(error) == Refusal::Unreachable
+    SendRefusal::of(error) == SendRefusal::Unreachable
 }
 
 #[cfg(test)]
@@ -59,11 +57,11 @@ mod tests {
 
     #[test]
     fn errors_mean_the_backend_or_our_own_want() {
-        let check = |number: i32, expected: Refusal| {
-            assert_eq!(Refusal::of(&io::Error::from_raw_os_error(number)), expected, "{number}");
+        let check = |number: i32, expected: SendRefusal| {
+            assert_eq!(SendRefusal::of(&io::Error::from_raw_os_error(number)), expected, "{number}");
         };
         for number in [libc::ECONNREFUSED, libc::EHOSTUNREACH, libc::ENETUNREACH] {
-            check(number, Refusal::Unreachable);
+            check(number, SendRefusal::Unreachable);
         }
         for (number, want) in [
             (libc::EMFILE, Want::Descriptors),
@@ -78,8 +76,8 @@ mod tests {
             (libc::EAGAIN, Want::System),
             (libc::ENETDOWN, Want::System),
         ] {
-            check(number, Refusal::Unsent(want));
+            check(number, SendRefusal::Unsent(want));
         }
-        assert_eq!(Refusal::of(&io::ErrorKind::ResourceBusy.into()), Refusal::Unsent(Want::Ports));
+        assert_eq!(SendRefusal::of(&io::ErrorKind::ResourceBusy.into()), SendRefusal::Unsent(Want::Ports));
     }
 }

@@ -1,7 +1,8 @@
-//! A client of one server by any stream, encrypted or not, for whoever asks now and then: probes, the comparison of replicas, `lookup`.
+//! A client of one server over a stream, encrypted or plain, for occasional queries: probes, replica
+//! comparison, `lookup`.
 //!
-//! It drives by a task what [`backend_sockets`](super::backend_sockets) drives by the worker's turn: a [`BackendConnection`], which knows
-//! TLS, HTTP and QUIC, over a socket.
+//! A task drives a [`BackendConnection`] (TLS, HTTP, QUIC) over a socket here; in
+//! [`backend_sockets`](super::backend_sockets) the worker's turn does.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,43 +13,37 @@ use tokio::io::Interest;
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::sleep_until;
 
-use super::backend_connection::{BackendConnection, Broken, ConnectionState, FailedQuery, StreamProtocol};
+use super::backend_connection::{BackendConnection, ConnectionFailure, ConnectionState, FailedQuery, StreamProtocol};
 use super::bind;
 use super::client::ConnectError;
 use super::proxy_protocol::ClientHeader;
 use super::tls::ClientTls;
 use crate::wire::{Header, first_message};
 
-/// Asks one server by stream.
+/// A stream client of one server.
 pub struct ServerClient {
     socket: ServerSocket,
     connection: Box<dyn BackendConnection>,
-    /// What has come and was not taken.
     heard: VecDeque<ServerHeard>,
-    /// Where octets are received.
     room: Box<[u8]>,
 }
 
-/// What octets go through.
 enum ServerSocket {
     Tcp(TcpStream),
     Udp(UdpSocket),
 }
 
-/// What comes from a server.
+/// An event from a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerHeard {
     /// A message.
     Message(Vec<u8>),
-    /// The query with this ID gets no reply.
+    /// A query that gets no reply.
     Failed(FailedQuery),
 }
 
 impl ServerClient {
-    /// A connection to a server, encrypted if what that needs is given.
-    ///
-    /// # Errors
-    /// If it cannot be made, or the server does not show who it is.
+    /// Connects to a server, encrypted if the parameters for that are given.
     pub async fn connect(
         server: SocketAddr,
         protocol: &StreamProtocol,
@@ -59,7 +54,7 @@ impl ServerClient {
             true => {
                 let socket = bind::asking(server.is_ipv6())?;
                 socket.connect(server).await?;
-                // The runtime does not know yet that it can be written to, and what it does not take is lost.
+                // The runtime does not know yet that the socket is writable, and datagrams would be lost.
                 socket.writable().await?;
                 ServerSocket::Udp(socket)
             }
@@ -79,23 +74,17 @@ impl ServerClient {
         Ok(client)
     }
 
-    /// Says ahead of everything else that we ask for ourselves, to a server by TCP that wants to know who asks.
+    /// Queues a PROXY header for our own queries, for TCP servers that require one.
     pub fn say_own(&mut self) {
         self.connection.queue_frames(&ClientHeader::own().octets);
     }
 
-    /// Queues a query, which leaves with the next [`next`](Self::next). Its ID tells its reply from others.
-    ///
-    /// # Errors
-    /// If it is too long.
+    /// Queues a query, which leaves with the next [`next`](Self::next). Its reply has the same ID.
     pub fn queue(&mut self, query: &[u8]) -> io::Result<()> {
         Ok(self.connection.queue(query).ok_or(io::ErrorKind::InvalidInput)?)
     }
 
-    /// The next thing that comes. May be given up and called again.
-    ///
-    /// # Errors
-    /// If the connection ends.
+    /// Waits for the next event. Cancel safe.
     pub async fn next(&mut self) -> io::Result<ServerHeard> {
         loop {
             if let Some(heard) = self.heard.pop_front() {
@@ -105,10 +94,10 @@ impl ServerClient {
         }
     }
 
-    /// The next message, whatever it is a reply to.
+    /// Receives the next message, whatever its query is.
     ///
     /// # Errors
-    /// If the connection ends, or the server answers by an error of its transport.
+    /// If the connection ends, or the server returns an error of its transport.
     pub async fn receive(&mut self) -> io::Result<Vec<u8>> {
         match self.next().await? {
             ServerHeard::Message(message) => Ok(message),
@@ -116,10 +105,7 @@ impl ServerClient {
         }
     }
 
-    /// Asks a question, and waits for the reply with its ID.
-    ///
-    /// # Errors
-    /// If the connection ends, or the server answers by an error of its transport.
+    /// Sends a query, and waits for the reply with its ID.
     pub async fn ask(&mut self, query: &[u8]) -> io::Result<Vec<u8>> {
         self.queue(query)?;
         let asked = Header::read(query).map(Header::id);
@@ -127,7 +113,7 @@ impl ServerClient {
             match self.next().await? {
                 ServerHeard::Message(message) => {
                     let header = Header::read(&message);
-                    // What was asked before may have its reply now.
+                    // A late reply to an earlier query may arrive first.
                     if header.is_some_and(|header| header.is_response() && Some(header.id()) == asked) {
                         self.acknowledge();
                         return Ok(message);
@@ -141,23 +127,20 @@ impl ServerClient {
         }
     }
 
-    /// Has the reply acknowledged at once, where the kernel does not: nobody may look here until the next question, and the server
-    /// would send the reply again and again.
+    /// Acknowledges the reply at once where the kernel does not. Otherwise the server would resend it until
+    /// the next query.
     fn acknowledge(&mut self) {
         if matches!(self.socket, ServerSocket::Udp(_)) {
-            // The acknowledgement goes along.
             self.connection.ping();
-            // The next question tells if it is broken.
             let _ = self.write();
         }
     }
 
-    /// Writes what is to be written, and waits for something to happen.
     async fn go_on(&mut self) -> Result<(), ConnectError> {
         self.write()?;
         let interest = match &self.socket {
             ServerSocket::Tcp(_) if self.connection.unwritten() > 0 => Interest::READABLE.add(Interest::WRITABLE),
-            // What the kernel does not take of datagrams is lost, and QUIC sends it again.
+            // QUIC resends datagrams that the kernel does not accept.
             ServerSocket::Tcp(_) | ServerSocket::Udp(_) => Interest::READABLE,
         };
         let timer = self.connection.next_timer();
@@ -170,7 +153,6 @@ impl ServerClient {
             () = sleep_until(at.into()), if timer.is_some() => self.connection.on_timer(Instant::now()).map_err(ended),
         };
         if happened.is_err() {
-            // The server is told why, if it still listens.
             let _ = self.write();
         }
         happened?;
@@ -178,7 +160,6 @@ impl ServerClient {
         Ok(())
     }
 
-    /// Writes what the kernel takes.
     fn write(&mut self) -> io::Result<()> {
         loop {
             let segment = self.connection.segment();
@@ -194,7 +175,6 @@ impl ServerClient {
         }
     }
 
-    /// Reads once, if there is something.
     fn read(&mut self) -> Result<(), ConnectError> {
         match self.socket.receive(&mut self.room) {
             Ok(0) if matches!(self.socket, ServerSocket::Tcp(_)) => {
@@ -209,7 +189,6 @@ impl ServerClient {
         }
     }
 
-    /// Takes what has come whole.
     fn take_heard(&mut self) {
         let mut frames = Vec::new();
         self.connection.take_messages(&mut frames);
@@ -224,14 +203,13 @@ impl ServerClient {
         self.heard.extend(failed.map(ServerHeard::Failed));
     }
 
-    /// Whether the server takes no further queries on this connection.
+    /// Returns true if the server accepts no further queries on this connection.
     pub fn is_ending(&self) -> bool {
         self.connection.is_ending()
     }
 }
 
 impl Drop for ServerClient {
-    /// Says good-bye, if the kernel takes that at once.
     fn drop(&mut self) {
         self.connection.close(Instant::now());
         let _ = self.write();
@@ -253,7 +231,6 @@ impl ServerSocket {
         }
     }
 
-    /// Sends octets, or the first of some datagrams of this length.
     fn send(&self, octets: &[u8], segment: Option<usize>) -> io::Result<usize> {
         match self {
             Self::Tcp(socket) => socket.try_write(octets),
@@ -265,15 +242,15 @@ impl ServerSocket {
     }
 }
 
-/// Why a connection is over.
-fn ended(broken: Broken) -> ConnectError {
+fn ended(broken: ConnectionFailure) -> ConnectError {
     match broken {
-        Broken::Tls(problem) => ConnectError::Untrusted(problem),
-        Broken::Protocol => ConnectError::Io(io::ErrorKind::InvalidData.into()),
-        Broken::TimedOut => ConnectError::Io(io::ErrorKind::TimedOut.into()),
-        Broken::Ended | Broken::Reset | Broken::Goaway => ConnectError::Io(io::ErrorKind::ConnectionReset.into()),
+        ConnectionFailure::Tls(problem) => ConnectError::Untrusted(problem),
+        ConnectionFailure::Protocol => ConnectError::Io(io::ErrorKind::InvalidData.into()),
+        ConnectionFailure::TimedOut => ConnectError::Io(io::ErrorKind::TimedOut.into()),
+        ConnectionFailure::Ended | ConnectionFailure::Reset | ConnectionFailure::Goaway => {
+            ConnectError::Io(io::ErrorKind::ConnectionReset.into())
+        }
     }
 }
 
-/// Octets that are received at once.
 const READ: usize = 64 << 10;

@@ -1,13 +1,13 @@
-//! The way to the backends by TCP and back (RFC 7766): kept connections with several queries on each, and who waits for which
-//! reply. What [`super::backend_sockets`] is for datagrams.
+//! TCP connections to backends (RFC 7766): persistent connections with several queries on each, and the
+//! pending queries. The counterpart of [`super::backend_sockets`] for streams.
 //!
-//! One worker owns its streams. A caller opens connections and queues messages on them with data of its own (`user_data`, as io_uring calls it); the
-//! ID is drawn here, replies come in whatever order the backend likes (RFC 7766 section 7), and that is found by the
-//! connection and the ID. Neither names nor limits are known here: how many connections there may be, which one a message
-//! takes and what follows when one ends, the caller decides.
+//! One worker owns its streams. A caller opens connections and queues messages with data of its own
+//! (`user_data`, as in io_uring). The ID is drawn here; replies arrive in any order (RFC 7766 section 7) and
+//! are matched by connection and ID. The caller decides about limits, the choice of a connection, and
+//! retries.
 //!
-//! A connection is one task, from connecting to its end. It tells the caller of each message and of its end, and closes by
-//! itself when nobody has waited on it for its idle time.
+//! A connection is one task. It reports each message and its end, and closes after its idle time without a
+//! pending query.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -27,101 +27,79 @@ use crate::wire::{append_frame, first_message};
 
 /// The connections of one worker to its backends. `T` is the caller's data.
 pub struct Streams<T> {
-    /// By number; `None` is free.
-    connections: Vec<Option<Connection<T>>>,
-    /// How many were opened so far.
+    /// Indexed by `StreamKey::index`; `None` is free.
+    connections: Vec<Option<StreamConnection<T>>>,
     opened: u32,
-    /// Told of what comes.
     report: Rc<Reporter>,
-    /// Where the task of each connection runs.
     tasks: Tasks,
-    /// Source of IDs.
     rng: StdRng,
 }
 
-/// Takes what a connection has to report.
-type Reporter = dyn Fn(StreamKey, Report<'_>);
+type Reporter = dyn Fn(StreamKey, StreamReport<'_>);
 
-/// Which connection. None is ever given to two.
+/// The key of a connection, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamKey {
-    /// Its number among those that are open.
     index: u32,
-    /// How many were opened before it.
     serial: u32,
 }
 
-/// What a connection reports.
+/// A report of a connection.
 #[derive(Debug)]
-pub enum Report<'a> {
-    /// A message has come.
+pub enum StreamReport<'a> {
+    /// A message has arrived.
     Message(&'a [u8]),
-    /// It has ended.
-    Ended(End),
+    /// The connection has ended.
+    Ended(StreamEnd),
 }
 
-/// Why a connection has ended.
+/// The reason for the end of a connection.
 #[derive(Debug)]
-pub enum End {
-    /// It could not be made.
+pub enum StreamEnd {
+    /// The connection failed to open.
     Unconnected(io::Error),
-    /// The backend has closed it, or it broke.
+    /// The backend closed the connection, or it broke.
     Lost(io::Error),
-    /// We have closed it: nobody had waited on it for a while, or it was retired.
+    /// We closed the connection because it was idle or retired.
     Closed,
 }
 
-/// One connection as its owner sees it.
-pub struct Connection<T> {
+/// One connection, as seen by its owner.
+pub struct StreamConnection<T> {
     serial: u32,
-    /// The backend.
     address: SocketAddr,
-    /// What it shares with its task.
-    line: Rc<Line>,
-    /// Who waits, by ID; the last is the youngest.
-    waiting: Vec<Waiting<T>>,
-    /// IDs of queries that nobody waits for any more: a late reply must not be taken for another's.
+    line: Rc<StreamState>,
+    waiting: Vec<WaitingQuery<T>>,
     late: Vec<u16>,
-    /// Messages that have come.
     heard: u32,
-    /// When the last of them came, or the connection was opened.
     heard_at: Instant,
-    /// It gets no further queries.
     is_retired: bool,
 }
 
-/// A query that was queued, and whose reply has not come.
+/// A queued query without a reply.
 #[derive(Clone, Copy, Debug)]
-pub struct Waiting<T> {
-    /// Its ID on this connection.
+pub struct WaitingQuery<T> {
+    /// The ID on this connection.
     pub id: u16,
-    /// The caller's own.
+    /// The caller's data.
     pub user_data: T,
-    /// When it was queued.
+    /// The time when the query was queued.
     pub since: Instant,
 }
 
-/// What a connection and its task share.
-struct Line {
-    /// Octets to be written, frames included.
+struct StreamState {
     outbox: RefCell<Vec<u8>>,
     waiting: Cell<usize>,
-    /// Since when nobody does.
     idle_since: Cell<Instant>,
-    /// How long it is kept so.
     idle: Duration,
-    /// Its owner wants it closed.
     is_closing: Cell<bool>,
-    /// Tells the task that something of this has changed.
     changed: Notify,
 }
 
 impl<T: Copy> Streams<T> {
-    /// No connection yet. `report` is told of what comes on them, never from within a call to this value.
-    ///
-    /// # Errors
-    /// If the operating system gives no randomness.
-    pub fn new(tasks: Tasks, report: impl Fn(StreamKey, Report<'_>) + 'static) -> io::Result<Self> {
+    /// Creates a value without connections. `report` handles their events, never from within a call to this
+    /// value.
+    pub fn new(tasks: Tasks, report: impl Fn(StreamKey, StreamReport<'_>) + 'static) -> io::Result<Self> {
         Ok(Self {
             connections: Vec::new(),
             opened: 0,
@@ -131,10 +109,10 @@ impl<T: Copy> Streams<T> {
         })
     }
 
-    /// Opens a connection, which is kept for `idle` while nobody waits on it, and begins with these octets. Queries may be queued at
-    /// once; whether it can be made, its reports tell.
+    /// Opens a connection with an idle timeout, which begins with the bytes `ahead`. Queries may be queued at
+    /// once; a report follows if the connection fails.
     pub fn open(&mut self, address: SocketAddr, idle: Duration, ahead: &[u8], now: Instant) -> StreamKey {
-        let line = Rc::new(Line {
+        let line = Rc::new(StreamState {
             outbox: RefCell::new(ahead.to_vec()),
             waiting: Cell::new(0),
             idle_since: Cell::new(now),
@@ -150,10 +128,10 @@ impl<T: Copy> Streams<T> {
         self.opened = self.opened.wrapping_add(1);
         let (task, report) = (Rc::clone(&line), Rc::clone(&self.report));
         self.tasks.start_and_leave(TaskKind::Fetch, async move {
-            let end = task.run(address, |message| report(key, Report::Message(message))).await;
-            report(key, Report::Ended(end));
+            let end = task.run(address, |message| report(key, StreamReport::Message(message))).await;
+            report(key, StreamReport::Ended(end));
         });
-        self.connections[free] = Some(Connection {
+        self.connections[free] = Some(StreamConnection {
             serial: key.serial,
             address,
             line,
@@ -166,8 +144,8 @@ impl<T: Copy> Streams<T> {
         key
     }
 
-    /// Queues a message, which `fill` writes and whose first two octets become a fresh ID. Returns that, unless the
-    /// connection is over or the message longer than a frame.
+    /// Queues a message, which `fill` writes and whose first two bytes become a fresh ID. Returns the ID, or
+    /// `None` if the connection is over or the message longer than a frame.
     pub fn queue(
         &mut self,
         key: StreamKey,
@@ -177,7 +155,7 @@ impl<T: Copy> Streams<T> {
     ) -> Option<u16> {
         let index = key.index as usize;
         let connection = self.connections.get_mut(index)?.as_mut().filter(|found| found.serial == key.serial)?;
-        // RFC 7766 section 6.2.1: no two queries in flight on one connection have the same ID. Few are taken.
+        // RFC 7766 section 6.2.1: queries in flight on one connection have different IDs. Few are taken.
         let id = loop {
             let id = self.rng.random();
             if !connection.waiting.iter().any(|waiting| waiting.id == id) && !connection.late.contains(&id) {
@@ -191,22 +169,22 @@ impl<T: Copy> Streams<T> {
         }
         // RFC 7766 section 8: in one write with its length.
         append_frame(&message, &mut connection.line.outbox.borrow_mut())?;
-        connection.waiting.push(Waiting { id, user_data, since: now });
-        connection.tell(now);
+        connection.waiting.push(WaitingQuery { id, user_data, since: now });
+        connection.notify(now);
         Some(id)
     }
 
-    /// A connection, unless it is over.
-    pub fn get(&self, key: StreamKey) -> Option<&Connection<T>> {
+    /// Returns a connection, unless it is over.
+    pub fn get(&self, key: StreamKey) -> Option<&StreamConnection<T>> {
         self.connections.get(key.index as usize)?.as_ref().filter(|found| found.serial == key.serial)
     }
 
-    fn get_mut(&mut self, key: StreamKey) -> Option<&mut Connection<T>> {
+    fn get_mut(&mut self, key: StreamKey) -> Option<&mut StreamConnection<T>> {
         self.connections.get_mut(key.index as usize)?.as_mut().filter(|found| found.serial == key.serial)
     }
 
-    /// All connections.
-    pub fn iter(&self) -> impl Iterator<Item = (StreamKey, &Connection<T>)> {
+    /// Iterates over all connections.
+    pub fn iter(&self) -> impl Iterator<Item = (StreamKey, &StreamConnection<T>)> {
         let numbered = (0..).zip(&self.connections);
         numbered.filter_map(|(index, connection)| {
             let connection = connection.as_ref()?;
@@ -214,104 +192,103 @@ impl<T: Copy> Streams<T> {
         })
     }
 
-    /// A message has come: notes that the backend speaks. Returns who waits for a reply with this ID, if it is no late one.
-    pub fn hear(&mut self, key: StreamKey, id: u16, now: Instant) -> Heard<T> {
-        let Some(connection) = self.get_mut(key) else { return Heard::Unknown };
+    /// Records a message of the backend, and returns the pending query with this ID.
+    pub fn hear(&mut self, key: StreamKey, id: u16, now: Instant) -> StreamMatch<T> {
+        let Some(connection) = self.get_mut(key) else { return StreamMatch::Unknown };
         connection.heard = connection.heard.saturating_add(1);
         connection.heard_at = now;
         if let Some(late) = connection.late.iter().position(|late| *late == id) {
             connection.late.swap_remove(late);
-            return Heard::Late;
+            return StreamMatch::Late;
         }
         let waiting = connection.waiting.iter().find(|waiting| waiting.id == id);
-        waiting.map_or(Heard::Unknown, |waiting| Heard::Waiting(waiting.user_data))
+        waiting.map_or(StreamMatch::Unknown, |waiting| StreamMatch::Waiting(waiting.user_data))
     }
 
-    /// The reply came: the ID is free again.
+    /// Removes an answered query and frees its ID.
     pub fn settle(&mut self, key: StreamKey, id: u16, now: Instant) {
         let Some(connection) = self.get_mut(key) else { return };
         connection.waiting.retain(|waiting| waiting.id != id);
-        connection.tell(now);
+        connection.notify(now);
     }
 
-    /// Nobody needs the reply any more. The ID stays taken until it comes, or the connection ends.
+    /// Abandons a query. Its ID stays taken until the reply arrives, or the connection ends.
     pub fn abandon(&mut self, key: StreamKey, id: u16, now: Instant) {
         let Some(connection) = self.get_mut(key) else { return };
         if connection.waiting.iter().any(|waiting| waiting.id == id) {
             connection.late.push(id);
             connection.waiting.retain(|waiting| waiting.id != id);
-            connection.tell(now);
+            connection.notify(now);
         }
     }
 
-    /// Gives a connection no further queries. It is closed when nobody waits on it any more.
+    /// Stops using a connection for new queries. It closes when no query is pending.
     pub fn retire(&mut self, key: StreamKey, now: Instant) {
         let Some(connection) = self.get_mut(key) else { return };
         connection.is_retired = true;
-        connection.tell(now);
+        connection.notify(now);
     }
 
-    /// Takes out a connection that has ended, with those who still wait on it.
-    pub fn remove(&mut self, key: StreamKey) -> Option<Connection<T>> {
+    /// Removes a connection that has ended, and returns it with its pending queries.
+    pub fn remove(&mut self, key: StreamKey) -> Option<StreamConnection<T>> {
         self.get(key)?;
         self.connections[key.index as usize].take()
     }
 }
 
-/// For whom a message is.
+/// The receiver of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard<T> {
-    /// For the one with this data, who may settle it or wait on.
+pub enum StreamMatch<T> {
+    /// A pending query with this data. The caller may settle it or continue to wait.
     Waiting(T),
-    /// For one who waits no more.
+    /// An abandoned query.
     Late,
-    /// Nobody has asked.
+    /// No query has this ID.
     Unknown,
 }
 
-impl<T: Copy> Connection<T> {
-    /// The backend.
+impl<T: Copy> StreamConnection<T> {
+    /// Returns the address of the backend.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Who waits, in order of their queries.
-    pub fn waiting(&self) -> &[Waiting<T>] {
+    /// Returns the pending queries in order.
+    pub fn waiting(&self) -> &[WaitingQuery<T>] {
         &self.waiting
     }
 
-    /// How many replies were given up and have not come.
+    /// Returns the number of abandoned queries without a reply.
     pub fn late(&self) -> usize {
         self.late.len()
     }
 
-    /// How many messages have come.
+    /// Returns the number of messages received.
     pub fn heard(&self) -> u32 {
         self.heard
     }
 
-    /// When the last message came; if none did, when it was opened.
+    /// Returns the time of the last message, or of the opening if there was none.
     pub fn heard_at(&self) -> Instant {
         self.heard_at
     }
 
-    /// Since when nobody waits on it; `None` if somebody does.
+    /// Returns the time since when no query is pending, or `None` if one is.
     pub fn idle_since(&self) -> Option<Instant> {
         self.waiting.is_empty().then(|| self.line.idle_since.get())
     }
 
-    /// Whether it gets no further queries.
+    /// Returns true if the connection gets no further queries.
     pub fn is_retired(&self) -> bool {
         self.is_retired
     }
 
-    /// How old it is among all: a greater number was opened later.
+    /// Returns the sequence number: a greater number was opened later.
     pub fn serial(&self) -> u32 {
         self.serial
     }
 
-    /// Tells the task what has changed.
-    fn tell(&self, now: Instant) {
+    fn notify(&self, now: Instant) {
         if self.line.waiting.replace(self.waiting.len()) > 0 && self.waiting.is_empty() {
             self.line.idle_since.set(now);
         }
@@ -320,23 +297,22 @@ impl<T: Copy> Connection<T> {
     }
 }
 
-impl Line {
-    /// Connects, and moves messages until the end.
-    async fn run(&self, address: SocketAddr, hear: impl Fn(&[u8])) -> End {
+impl StreamState {
+    async fn run(&self, address: SocketAddr, hear: impl Fn(&[u8])) -> StreamEnd {
         let connecting = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
         let stream = match connecting.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(stream) => stream,
-            Err(error) => return End::Unconnected(error),
+            Err(error) => return StreamEnd::Unconnected(error),
         };
         match self.exchange(stream, hear).await {
-            Ok(()) => End::Closed,
-            Err(error) => End::Lost(error),
+            Ok(()) => StreamEnd::Closed,
+            Err(error) => StreamEnd::Lost(error),
         }
     }
 
-    /// Writes what is queued and reads what comes, both at once: a backend that waits for us to read must not wait for ever.
+    /// Reads and writes at the same time: a backend that waits for us to read must not block us.
     async fn exchange(&self, mut stream: TcpStream, hear: impl Fn(&[u8])) -> io::Result<()> {
-        // A query is written whole; waiting for more to send would only delay it.
+        // A query is written whole, so Nagle's algorithm would only delay it.
         stream.set_nodelay(true)?;
         let (mut reader, mut writer) = stream.split();
         let (mut input, mut output, mut written) = (Vec::new(), Vec::new(), 0);
@@ -356,7 +332,7 @@ impl Line {
                 }
                 sent = writer.write(&output[written..]), if written < output.len() => written += sent?,
                 () = self.changed.notified() => {}
-                // A query may have been queued in the same moment.
+                // A query may have been queued at the same moment.
                 () = sleep_until(idle_end.into()), if self.waiting.get() == 0 => {
                     if self.waiting.get() == 0 && self.idle_since.get() + self.idle <= Instant::now() {
                         break;
@@ -368,7 +344,6 @@ impl Line {
     }
 }
 
-/// Hands over every whole message.
 fn take_messages(input: &mut Vec<u8>, hear: impl Fn(&[u8])) {
     let mut start = 0;
     while let Some((message, end)) = first_message(&input[start..]) {
@@ -381,11 +356,10 @@ fn take_messages(input: &mut Vec<u8>, hear: impl Fn(&[u8])) {
     }
 }
 
-/// How long a connection may take to be made. Longer than any way on Earth takes, with one SYN lost (RFC 6298: sent again after
-/// 1 s); what waits for it has deadlines of its own.
+/// The time limit of a connect: longer than any path on Earth takes with one SYN lost (RFC 6298: resent after
+/// 1 s). Pending queries have deadlines of their own.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Octets of input buffer that a connection keeps between replies.
 const INPUT_KEPT: usize = 4096;
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! The tasks of one thread, in sets that somebody polls: none of them ends unseen.
+//! The tasks of one thread, in sets that are polled, so that none ends unnoticed.
 //!
-//! A task that panics takes its part of the work with it: a socket that nobody reads any more, a zone that is not looked after. tokio
-//! catches the panic and says nothing, so who starts tasks keeps them here, each with its [`TaskKind`], and whoever owns the
-//! thread waits for what is [`Lost`]: [`Tasks`] are those that may end when their work is done, [`Endless`] those that may
-//! not. No task is started elsewhere but where its set is polled as well; `tests/tidy.rs` holds that.
+//! A task that panics leaves its work undone, such as reading a socket, and tokio only catches the panic. So
+//! every task runs in a set here with its [`TaskKind`], and the owner of the thread waits for a [`LostTask`]
+//! one. [`Tasks`] may end when their work is done, [`Endless`] may not. `tests/tidy.rs` checks that no task
+//! starts elsewhere, unless its set is polled as well.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -18,48 +18,48 @@ use std::task::{Context, Poll};
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet, spawn_blocking};
 
-/// What a task does.
+/// The purpose of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TaskKind {
     /// Reads a UDP socket of clients.
     Listener,
-    /// Accepts TCP connections of clients, and serves them.
+    /// Accepts and serves TCP connections of clients.
     Connections,
     /// Reads the replies of backends.
     Replies,
-    /// Takes the queries that other workers hand over.
+    /// Handles queries that other workers hand over.
     HandOver,
-    /// Asks a backend by TCP.
+    /// Queries a backend by TCP.
     Fetch,
     /// Sends a zone to another server.
     Transfer,
     /// Ends the intake of a worker.
     Drain,
-    /// What a worker itself does.
+    /// Runs a worker.
     Worker,
     /// Probes a backend.
     Probe,
     /// Keeps a zone of another server up to date.
     Secondary,
-    /// Tells other servers of a new version of a zone.
+    /// Notifies other servers of a new version of a zone.
     Notify,
     /// Serves the admin address and socket.
     Admin,
-    /// Takes what a pool has said out of the cache.
+    /// Removes a pool's answers from the cache.
     CacheFlush,
     /// Saves the cache.
     Persist,
-    /// Reads config and zones again.
+    /// Reloads config and zones.
     Reload,
     /// Watches the files of the config.
     Watch,
-    /// Takes signals.
+    /// Handles signals.
     Signals,
-    /// Writes what taps have recorded.
+    /// Writes the records of taps.
     Taps,
-    /// Asks where members are, and tells where we are.
+    /// Discovers pool members, and registers our own addresses.
     Discovery,
-    /// Asks replicas, to compare what they say.
+    /// Queries replicas to compare their answers.
     Replicas,
 }
 
@@ -88,7 +88,7 @@ impl TaskKind {
         Self::Replicas,
     ];
 
-    /// The word for people and tests.
+    /// Returns the label for logs and tests.
     pub fn label(self) -> &'static str {
         match self {
             Self::Listener => "listener",
@@ -114,63 +114,60 @@ impl TaskKind {
         }
     }
 
-    /// Where tests lose a task of this kind; nothing in all other builds.
+    /// Panics here in tests that lose a task of this kind; does nothing in other builds.
     pub fn begin(self) {
         #[cfg(feature = "faults")]
         crate::faults::on_task(self.label());
     }
 
-    /// A task of this kind that has panicked.
-    pub fn panicked(self, panic: &(dyn Any + Send)) -> Lost {
-        Lost { kind: self, how: format!("panicked: {}", message_of(panic)) }
+    /// Describes a task of this kind that has panicked.
+    pub fn panicked(self, panic: &(dyn Any + Send)) -> LostTask {
+        LostTask { kind: self, how: format!("panicked: {}", message_of(panic)) }
     }
 
-    /// One that has ended, though it should not have.
-    pub fn ended(self, result: io::Result<()>) -> Lost {
+    /// Describes a task of this kind that has ended too early.
+    pub fn ended(self, result: io::Result<()>) -> LostTask {
         let how = match result {
             Ok(()) => "ended".to_owned(),
             Err(error) => format!("ended: {error}"),
         };
-        Lost { kind: self, how }
+        LostTask { kind: self, how }
     }
 }
 
-/// A task that is lost: it has panicked, or ended too early.
+/// A task that has panicked, or ended too early.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lost {
-    /// What it did.
+pub struct LostTask {
+    /// The purpose of the task.
     pub kind: TaskKind,
-    /// What became of it.
+    /// The description of its end.
     pub how: String,
 }
 
-impl fmt::Display for Lost {
+impl fmt::Display for LostTask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "a task ({}) {}", self.kind.label(), self.how)
     }
 }
 
-/// The tasks of one thread that may end when their work is done. Clones are the same set.
+/// The tasks of one thread that may end when their work is done. Clones share the set.
 #[derive(Clone, Default)]
-pub struct Tasks(Rc<Set>);
+pub struct Tasks(Rc<TaskSet>);
 
-/// What clones share.
 #[derive(Default)]
-struct Set {
-    /// Those that run.
+struct TaskSet {
     running: RefCell<JoinSet<()>>,
-    /// What each of them does.
     kinds: RefCell<HashMap<Id, TaskKind>>,
-    /// Told of each that is added: an empty set wakes nobody.
+    /// Notified of each added task, because an empty set wakes no waiter.
     added: Notify,
 }
 
-/// A running task. It ends when this is dropped.
+/// A running task, which ends when this is dropped.
 #[derive(Debug)]
 pub struct Task(AbortHandle);
 
 impl Task {
-    /// Whether its work is done.
+    /// Returns true if the work is done.
     pub fn is_over(&self) -> bool {
         self.0.is_finished()
     }
@@ -183,7 +180,7 @@ impl Drop for Task {
 }
 
 impl Tasks {
-    /// Starts a task, which may end when its work is done. Must be called within a `LocalSet`.
+    /// Starts a task that may end when its work is done. Must be called within a `LocalSet`.
     pub fn start(&self, kind: TaskKind, work: impl Future<Output = ()> + 'static) -> Task {
         Task(self.spawn(kind, work))
     }
@@ -193,7 +190,6 @@ impl Tasks {
         self.spawn(kind, work);
     }
 
-    /// Adds a task.
     fn spawn(&self, kind: TaskKind, work: impl Future<Output = ()> + 'static) -> AbortHandle {
         let handle = self.0.running.borrow_mut().spawn_local(begun(kind, work));
         self.0.kinds.borrow_mut().insert(handle.id(), kind);
@@ -201,8 +197,8 @@ impl Tasks {
         handle
     }
 
-    /// Waits until one of them has panicked.
-    pub async fn lost(&self) -> Lost {
+    /// Waits until a task has panicked.
+    pub async fn lost(&self) -> LostTask {
         loop {
             match poll_fn(|cx| self.0.running.borrow_mut().poll_join_next_with_id(cx)).await {
                 None => self.0.added.notified().await,
@@ -220,25 +216,23 @@ impl Tasks {
 
 /// Tasks of one kind that never end by themselves. They end when this is dropped.
 pub struct Endless {
-    /// What they do.
     kind: TaskKind,
-    /// Those that run.
     running: JoinSet<io::Result<()>>,
 }
 
 impl Endless {
-    /// None yet.
+    /// Creates an empty set.
     pub fn new(kind: TaskKind) -> Self {
         Self { kind, running: JoinSet::new() }
     }
 
-    /// Starts one more. Must be called within a `LocalSet`.
+    /// Starts one more task. Must be called within a `LocalSet`.
     pub fn start(&mut self, work: impl Future<Output = io::Result<()>> + 'static) {
         self.running.spawn_local(begun(self.kind, work));
     }
 
-    /// Whether one of them is lost. Never, if there is none.
-    pub fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<Lost> {
+    /// Polls for a lost task. Pending for ever if the set is empty.
+    pub fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<LostTask> {
         match self.running.poll_join_next(cx) {
             Poll::Ready(Some(Ok(result))) => Poll::Ready(self.kind.ended(result)),
             Poll::Ready(Some(Err(error))) => Poll::Ready(match error.try_into_panic() {
@@ -249,18 +243,18 @@ impl Endless {
         }
     }
 
-    /// Waits until one of them is lost.
-    pub async fn lost(&mut self) -> Lost {
+    /// Waits until a task is lost.
+    pub async fn lost(&mut self) -> LostTask {
         poll_fn(|cx| self.poll_lost(cx)).await
     }
 
-    /// Ends them at once. What one of them has panicked with meanwhile is passed on.
+    /// Aborts the tasks. A panic of one of them is passed on.
     pub async fn stop(mut self) {
         self.running.abort_all();
         self.finish().await;
     }
 
-    /// Waits until they have ended, as they were told to by other means. What one of them panics with is passed on.
+    /// Waits until the tasks have ended by other means. A panic of one of them is passed on.
     pub async fn finish(mut self) {
         while let Some(ended) = self.running.join_next().await {
             pass_on(ended);
@@ -268,32 +262,27 @@ impl Endless {
     }
 }
 
-/// The work of a task, which tests can have panic at its begin.
 async fn begun<T>(kind: TaskKind, work: impl Future<Output = T>) -> T {
     kind.begin();
     work.await
 }
 
-/// Does what may take long, or wait for a disk, on a thread that nobody else waits for. What it panics with is passed on.
+/// Runs slow or disk-bound work on a separate thread. A panic is passed on.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match spawn_blocking(work).await {
         Ok(value) => value,
         Err(error) => {
             pass_on::<()>(Err(error));
-            // The runtime ends, and with it whoever waits.
             pending().await
         }
     }
 }
 
-/// Does the same as a task of its own.
-///
-/// # Errors
-/// If it panicked.
+/// Runs slow or disk-bound work as a task.
 pub async fn blocking_task<T: Send + 'static>(
     kind: TaskKind,
     work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Lost> {
+) -> Result<T, LostTask> {
     let work = move || {
         kind.begin();
         work()
@@ -304,7 +293,7 @@ pub async fn blocking_task<T: Send + 'static>(
     })
 }
 
-/// Goes on with the panic of a task that was waited for: it is then whoever waited that is lost.
+/// Resumes the panic of a task that was awaited, so that the waiting task is the lost one.
 pub fn pass_on<T>(ended: Result<T, JoinError>) {
     if let Err(error) = ended
         && let Ok(panic) = error.try_into_panic()
@@ -325,7 +314,6 @@ mod tests {
 
     use super::*;
 
-    /// Runs a test within a `LocalSet`.
     fn run(test: impl Future<Output = ()>) {
         let runtime = Builder::new_current_thread().build().expect("a runtime needs nothing");
         LocalSet::new().block_on(&runtime, test);
@@ -339,7 +327,7 @@ mod tests {
             let ended = tasks.start(TaskKind::Secondary, pending());
             let later = tasks.clone();
             tasks.start_and_leave(TaskKind::Notify, async move {
-                // One that is started while somebody waits already, by another task.
+                // Another task starts one during the wait.
                 yield_now().await;
                 later.start_and_leave(TaskKind::Probe, async { panic!("number {}", 7) });
             });
@@ -356,7 +344,7 @@ mod tests {
             let adder = tokio::task::spawn_local(async move {
                 other.start_and_leave(TaskKind::Fetch, async { panic!("first") });
             });
-            assert_eq!(tasks.lost().await, Lost { kind: TaskKind::Fetch, how: "panicked: first".to_owned() });
+            assert_eq!(tasks.lost().await, LostTask { kind: TaskKind::Fetch, how: "panicked: first".to_owned() });
             pass_on(adder.await);
         });
     }
@@ -368,12 +356,12 @@ mod tests {
                 let mut tasks = Endless::new(TaskKind::Listener);
                 tasks.start(pending());
                 tasks.start(async { result });
-                assert_eq!(tasks.lost().await, Lost { kind: TaskKind::Listener, how: how.to_owned() });
+                assert_eq!(tasks.lost().await, LostTask { kind: TaskKind::Listener, how: how.to_owned() });
                 tasks.stop().await;
             }
             let mut tasks = Endless::new(TaskKind::Replies);
             tasks.start(async { panic!("no more") });
-            assert_eq!(tasks.lost().await, Lost { kind: TaskKind::Replies, how: "panicked: no more".to_owned() });
+            assert_eq!(tasks.lost().await, LostTask { kind: TaskKind::Replies, how: "panicked: no more".to_owned() });
         });
     }
 

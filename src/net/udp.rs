@@ -17,33 +17,26 @@ use tokio::io::unix::AsyncFd;
 use super::batch::{self, BATCH, RecvBatch};
 use super::bind::SOCKET_BUFFER;
 use super::options;
-use super::pressure::{Adjustment, MAX_WAIT, Pressure};
+use super::pressure::{Adjustment, MAX_WAIT, UdpPressure};
 use super::proxy_protocol::Proxies;
 
-/// A listener's socket, which the runtime watches for what arrives and for nothing else.
+/// A listener's socket, which the runtime watches for input only.
 ///
-/// The runtime's own type also watches for room to send, of which the kernel tells anew whenever a datagram has left: each
-/// batch of responses would wake the worker once more, for nothing.
-pub struct Socket {
-    /// The socket.
+/// The runtime's own type also watches for room to send, which the kernel reports whenever a datagram has
+/// left: each batch of responses would wake the worker once more for nothing.
+pub struct ListenerSocket {
     fd: AsyncFd<OwnedFd>,
-    /// From whom datagrams come with a header.
     proxies: Arc<Proxies>,
-    /// How it copes with more than can be answered.
-    pressure: RefCell<Pressure>,
-    /// What the kernel had refused for want of room when it was last asked.
+    pressure: RefCell<UdpPressure>,
     refused: Cell<u32>,
-    /// Datagrams that were dropped since somebody asked.
     dropped: Cell<u64>,
-    /// True if GRO is to end once the socket is empty: an earlier reader may have switched it on, in this process or another.
+    /// True if GRO must end once the socket is empty. An earlier reader, in this process or another, may have
+    /// enabled it.
     is_gro_to_end: Cell<bool>,
 }
 
-impl Socket {
-    /// Has this thread's runtime watch a non-blocking socket, to which these proxies pass queries on.
-    ///
-    /// # Errors
-    /// If the runtime's own descriptors are exhausted.
+impl ListenerSocket {
+    /// Registers a non-blocking socket with this thread's runtime. Queries of `proxies` have a PROXY header.
     pub fn new(socket: UdpSocket, proxies: Arc<Proxies>) -> io::Result<Self> {
         let refused = options::refused_by_kernel(&socket).unwrap_or_default();
         // An earlier reader may have ended under pressure.
@@ -58,14 +51,14 @@ impl Socket {
         })
     }
 
-    /// Asks the kernel for GRO, for as long as this reader has the socket.
+    /// Enables GRO while this reader has the socket.
     pub fn enable_gro(&self) {
         self.is_gro_to_end.set(false);
         options::enable_gro(&self.fd);
     }
 
-    /// Ends GRO, unless something is there to be received: the kernel gives the segment size of a coalesced datagram only while GRO
-    /// is on.
+    /// Ends GRO once the socket is empty: the kernel reports the segment size of a coalesced datagram only
+    /// while GRO is on.
     #[cold]
     fn end_gro(&self) {
         options::disable_gro(&self.fd);
@@ -77,37 +70,31 @@ impl Socket {
         }
     }
 
-    /// From whom datagrams come with a header.
+    /// Returns the proxies whose datagrams have a PROXY header.
     pub fn proxies(&self) -> &Proxies {
         &self.proxies
     }
 
-    /// Waits until there may be something to receive.
-    ///
-    /// # Errors
-    /// If the socket has left the runtime.
+    /// Waits until there may be input.
     pub async fn readable(&self) -> io::Result<()> {
         self.fd.readable().await.map(drop)
     }
 
-    /// Whether there may be something to receive; if not, the task is woken when there is.
-    ///
-    /// # Errors
-    /// If the socket has left the runtime.
+    /// Polls for input.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.fd.poll_read_ready(cx).map_ok(drop)
     }
 
-    /// Receives by one call, after [`readable`](Self::readable), and hands what that was to `take`, at most [`BATCH`] datagrams
-    /// at a time. Returns whether there may be more.
+    /// Receives by one call, after [`readable`](Self::readable), and passes the datagrams to `take`, at most
+    /// [`BATCH`] at a time. Returns true if there may be more.
     ///
-    /// A call that filled some buffers only has emptied the socket, so the runtime is told at once that it would block, which
-    /// saves the call that would find that out; what arrives in between is a new edge for the runtime.
+    /// A call that fills only some buffers has emptied the socket. The runtime then learns at once that the
+    /// next call would block, which saves that call; a later datagram is a new edge for the runtime.
     pub fn receive(&self, batch: &mut RecvBatch, take: impl FnMut(&RecvBatch)) -> bool {
         let mut has_received = false;
         let _ = self.fd.try_io(Interest::READABLE, |socket| {
             match batch.recv(socket) {
-                // An error of an earlier response comes out here; what waits behind it is read next time.
+                // This error belongs to an earlier response; the next turn reads the datagrams behind it.
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Ok(()),
                 result => has_received = result.is_ok(),
             }
@@ -125,15 +112,15 @@ impl Socket {
         has_received && batch.is_full()
     }
 
-    /// How many datagrams were dropped unread since this was asked last, because more came than could be answered.
+    /// Returns the number of datagrams dropped unread because of overload since the last call.
     pub fn take_dropped(&self) -> u64 {
         self.dropped.take()
     }
 
-    /// There is pressure: passes over what has waited too long, and sees to it that less has to wait.
+    /// Relieves pressure: drops datagrams that have waited too long, and adjusts the receive buffer.
     #[cold]
     fn relieve(&self, batch: &mut RecvBatch) {
-        // The kernel stamps by this clock. Where it is set meanwhile, one batch seems to have waited, or not to have.
+        // The kernel stamps by this clock. If the clock is set meanwhile, one batch seems older or newer.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let waited = batch.first_arrived().map(|arrived| now.saturating_sub(arrived));
         let is_overload = self.pressure.borrow().is_overload();
@@ -141,7 +128,7 @@ impl Socket {
             self.dropped.set(self.dropped.get() + batch.skip_before(now.saturating_sub(MAX_WAIT)) as u64);
         }
         let socket = SockRef::from(&self.fd);
-        // The kernel grants twice of what it is asked for, and says so.
+        // The kernel grants and reports twice the requested size.
         let buffer = || socket.recv_buffer_size().map_or(SOCKET_BUFFER, |granted| granted / 2);
         match self.pressure.borrow_mut().look(waited, buffer, Instant::now()) {
             Adjustment::Nothing => {}
@@ -163,7 +150,6 @@ impl Socket {
         }
     }
 
-    /// Counts what the kernel has refused since it was asked last.
     fn count_refused(&self) {
         if let Some(refused) = options::refused_by_kernel(&self.fd) {
             let before = self.refused.replace(refused);
@@ -171,7 +157,7 @@ impl Socket {
         }
     }
 
-    /// Hands what has arrived by now to `take`, before the socket closes.
+    /// Passes the datagrams that have arrived by now to `take`, before the socket closes.
     pub fn receive_last(&self, mut take: impl FnMut(&RecvBatch)) {
         let mut batch = inbox();
         for _ in 0..LAST_BATCHES {
@@ -181,22 +167,24 @@ impl Socket {
     }
 }
 
-/// Buffers for what a listener receives, coalesced by GRO too: a socket for which that is on may serve others after a reload.
+/// Allocates buffers for a listener, with room for GRO, because a GRO socket may serve another listener after
+/// a reload.
 pub fn inbox() -> RecvBatch {
     RecvBatch::for_gro(BATCH, MAX_QUERY)
 }
 
-impl AsFd for Socket {
+impl AsFd for ListenerSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 }
 
-/// Octets of the longest query that is read whole. A query is a question and an OPT record; what is longer than any EDNS
-/// size in use is answered with FORMERR, since its end is missing.
+/// The longest query in bytes that is read whole. A query is a question and an OPT record; a query longer
+/// than any EDNS size in use is truncated and gets FORMERR.
 const MAX_QUERY: usize = 4096;
 
-/// Batches that are read at the end: more than a socket's buffer holds, and no more, for a flood never ends.
+/// The batches that are read at the end: more than a socket's buffer holds. A limit is needed because a flood
+/// never ends.
 const LAST_BATCHES: usize = 256;
 
 #[cfg(test)]
@@ -206,7 +194,7 @@ mod tests {
     use crate::net::bind::{Group, Kinds};
     use crate::net::options::enable_gro;
 
-    /// A socket that sends, and one that does not block.
+    /// A sending socket, and a non-blocking one.
     fn sockets() -> (UdpSocket, UdpSocket) {
         let sockets = [0; 2].map(|_| UdpSocket::bind("127.0.0.1:0").expect("loopback can be bound"));
         let [from, to] = sockets;
@@ -219,7 +207,7 @@ mod tests {
         let (from, to) = sockets();
         enable_gro(&to);
         let address = to.local_addr().ok();
-        let to = Socket::new(to, Arc::default()).unwrap();
+        let to = ListenerSocket::new(to, Arc::default()).unwrap();
         let mut out = SendBatch::new(BATCH, 16);
         let send_coalesced = |out: &mut SendBatch, count: usize| {
             for _ in 0..count {
@@ -256,7 +244,7 @@ mod tests {
         // Another process leaves this to us.
         send_coalesced();
         let group = Group::complete(address, Kinds::Datagram, vec![to], Vec::new()).unwrap();
-        let socket = |clone: &UdpSocket| Socket::new(clone.try_clone().unwrap(), Arc::default()).unwrap();
+        let socket = |clone: &UdpSocket| ListenerSocket::new(clone.try_clone().unwrap(), Arc::default()).unwrap();
         let earlier = socket(&group.udp[0]);
         earlier.enable_gro();
         drop(earlier);
@@ -279,7 +267,7 @@ mod tests {
         for number in 0..3 {
             from.send_to(&[number], to.local_addr().unwrap()).unwrap();
         }
-        let to = Socket::new(to, Arc::default()).unwrap();
+        let to = ListenerSocket::new(to, Arc::default()).unwrap();
         let mut batch = RecvBatch::for_gro(2, 16);
         to.readable().await.unwrap();
         let mut lengths = Vec::new();

@@ -1,46 +1,33 @@
-//! Session affinity of names: which backend each name lives at, for `balance = "sticky"`.
+//! Session affinity of names for `balance = "sticky"`: a map from each name to the backend that answered it.
 //!
-//! All workers share it, and nobody waits. It is an array of atomic words in sets of eight, one cache line each.
-//! The hash of a name picks the set; a word in it holds
+//! All workers share it without locks: an array of atomic words in sets of eight, one cache line each.
 //!
 //! ```text
 //!     bits 63..40   tag: of the other half of the hash, never 0
 //!     bits 39..32   stamp: the higher the younger, counted within the set
-//!     bits 31..0    which backend
+//!     bits 31..0    number of the backend
 //! ```
 //!
-//! and is 0 if it is free. What is remembered gets the highest stamp of its set; if no word is free, the one with the
-//! lowest goes. So the size is fixed, and the oldest names are forgotten first, or nearly: age is compared within a
-//! set only.
-//!
-//! Words are read and written one by one. Two workers that write to one set at the same time may forget a name too
-//! many, or write one name twice, of which the younger is believed; and of 2^24 names of one set two share a tag. All of
-//! that costs a query a detour, never its answer.
-//!
-//! Backends have numbers of 32 bits, which go round once in a year and a half where a hundred backends come each second. So what is
-//! remembered of one that is gone is forgotten in its own time, and never taken for another's.
+//! A new entry replaces the oldest one of a full set. Two workers that write to one set at the same time may
+//! lose a name, which costs a query a detour, never its answer.
 
 use crate::sync::{AtomicU64, Ordering::Relaxed};
 
 /// A bounded map from names to backends.
 #[derive(Debug)]
 pub struct Affinity {
-    /// The sets, a power of two of them.
-    sets: Box<[Set]>,
-    /// Counts the numbers that [`Affinity::number`] has given.
+    sets: Box<[AffinitySet]>,
     given: AtomicU64,
 }
 
 impl Affinity {
-    /// An empty memory for at least so many names. It takes 8 octets for each.
+    /// Creates an empty map for at least `entries` names. Each name takes 8 bytes.
     pub fn new(entries: usize) -> Self {
         let sets = entries.div_ceil(WAYS).next_power_of_two();
-        Self { sets: (0..sets).map(|_| Set::default()).collect(), given: AtomicU64::new(0) }
+        Self { sets: (0..sets).map(|_| AffinitySet::default()).collect(), given: AtomicU64::new(0) }
     }
 
-    /// A number for a new backend of the pool, which none of its other backends has, as `is_taken` says: no name lives at it.
-    ///
-    /// Numbers go round, so one is given again only after all others were; names that still live at it are forgotten first.
+    /// Returns an unused number for a new backend, and removes old entries with that number.
     pub fn number(&self, is_taken: impl Fn(u32) -> bool) -> u32 {
         loop {
             let given = self.given.fetch_add(1, Relaxed);
@@ -55,119 +42,104 @@ impl Affinity {
         }
     }
 
-    /// No name lives at this backend any more.
     fn forget(&self, number: u32) {
         for word in self.sets.iter().flat_map(|set| &set.0) {
             let content = word.load(Relaxed);
-            if content != 0 && Word::read(content).backend == number {
-                // If a worker has just written another, that one stays.
+            if content != 0 && AffinityWord::read(content).backend == number {
                 let _ = word.compare_exchange(content, 0, Relaxed, Relaxed);
             }
         }
     }
 
-    /// The backend that this name lives at, if it is remembered. `name`: the hash of the folded name.
+    /// Returns the backend that answered this name before. `name` is the hash of the folded name.
     pub fn get(&self, name: u64) -> Option<u32> {
-        let words = self.set(name).iter().map(|word| Word::read(word.load(Relaxed)));
+        let words = self.set(name).iter().map(|word| AffinityWord::read(word.load(Relaxed)));
         let known = words.filter(|word| word.tag == tag(name));
         known.max_by_key(|word| word.stamp).map(|word| word.backend)
     }
 
-    /// This name lives at this backend now. Where that is no news, nothing is written.
+    /// Stores the backend of a name. An unchanged entry is not written.
     pub fn insert(&self, name: u64, backend: u32) {
         let (set, tag) = (self.set(name), tag(name));
-        let words = set.each_ref().map(|word| Word::read(word.load(Relaxed)));
+        let words = set.each_ref().map(|word| AffinityWord::read(word.load(Relaxed)));
         let youngest = words.iter().map(|word| word.stamp).max().unwrap_or(0);
-        // A free word has the lowest stamp there is, but so may another.
         let place =
             words.iter().position(|word| word.tag == tag).or_else(|| words.iter().position(|word| word.tag == 0));
         let oldest = || (0..WAYS).min_by_key(|&place| words[place].stamp).unwrap_or(0);
         let place = place.unwrap_or_else(oldest);
-        if words[place] == (Word { tag, stamp: youngest, backend }) {
+        if words[place] == (AffinityWord { tag, stamp: youngest, backend }) {
             return;
         }
         let stamp = youngest.checked_add(1).unwrap_or_else(|| {
-            // The stamps have run out, as they do after some 250 writes: they are counted anew, in the order that they had.
+            // The stamps are exhausted, as happens after some 250 writes: renumber them in the same order.
             let age = |stamp: u8| words.iter().filter(|other| other.tag != 0 && other.stamp < stamp).count() as u8;
             for (word, known) in set.iter().zip(words).filter(|(_, known)| known.tag != 0) {
-                word.store(Word { stamp: age(known.stamp), ..known }.write(), Relaxed);
+                word.store(AffinityWord { stamp: age(known.stamp), ..known }.write(), Relaxed);
             }
             WAYS as u8
         });
-        set[place].store(Word { tag, stamp, backend }.write(), Relaxed);
+        set[place].store(AffinityWord { tag, stamp, backend }.write(), Relaxed);
     }
 
-    /// This name lives nowhere.
+    /// Removes the entry of this name.
     pub fn remove(&self, name: u64) {
         for word in self.set(name) {
-            if Word::read(word.load(Relaxed)).tag == tag(name) {
+            if AffinityWord::read(word.load(Relaxed)).tag == tag(name) {
                 word.store(0, Relaxed);
             }
         }
     }
 
-    /// All words, for a successor that hashes names as we do.
+    /// Returns all words for a successor process that hashes names the same way.
     pub fn words(&self) -> Vec<u64> {
         self.sets.iter().flat_map(|set| &set.0).map(|word| word.load(Relaxed)).collect()
     }
 
-    /// Remembers what another process did. `number` tells what a backend of that is called here; names that lived at another are
-    /// forgotten. A memory of another size is left aside.
+    /// Loads the words of another process. `number` maps its backend numbers to the local ones.
     pub fn set_words(&self, words: &[u64], number: impl Fn(u32) -> Option<u32>) {
         let own = self.sets.iter().flat_map(|set| &set.0);
         if words.len() != self.sets.len() * WAYS {
             return;
         }
         for (own, &content) in own.zip(words) {
-            let word = Word::read(content);
+            let word = AffinityWord::read(content);
             let known = number(word.backend).filter(|_| content != 0);
-            own.store(known.map_or(0, |backend| Word { backend, ..word }.write()), Relaxed);
+            own.store(known.map_or(0, |backend| AffinityWord { backend, ..word }.write()), Relaxed);
         }
     }
 
-    /// The words among which a name is looked for.
     fn set(&self, name: u64) -> &[AtomicU64; WAYS] {
         &self.sets[name as usize & (self.sets.len() - 1)].0
     }
 }
 
-/// Eight words that share a cache line.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Set([AtomicU64; WAYS]);
+struct AffinitySet([AtomicU64; WAYS]);
 
-/// What a word says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Word {
-    /// Of the hash of the name, 24 bits; 0: the word is free.
+struct AffinityWord {
     tag: u32,
-    /// The higher, the younger.
     stamp: u8,
-    /// Where the name lives.
     backend: u32,
 }
 
-impl Word {
-    /// The parts of a word.
+impl AffinityWord {
     fn read(word: u64) -> Self {
         Self { tag: (word >> 40) as u32, stamp: (word >> 32) as u8, backend: word as u32 }
     }
 
-    /// The word of these parts.
     fn write(self) -> u64 {
         u64::from(self.tag) << 40 | u64::from(self.stamp) << 32 | u64::from(self.backend)
     }
 }
 
-/// The tag of a name: of the half of the hash that does not pick the set.
 fn tag(name: u64) -> u32 {
     ((name >> 32) as u32 & TAG_MASK).max(1)
 }
 
-/// The bits that a tag has.
 const TAG_MASK: u32 = (1 << 24) - 1;
 
-/// Words in a set: what fits in a cache line.
 const WAYS: usize = if cfg!(loom) { 2 } else { 8 };
 
 #[cfg(test)]
@@ -176,7 +148,7 @@ mod tests {
 
     use super::*;
 
-    /// The hash of a name that falls into the first set.
+    /// Returns a hash that falls into the first set.
     fn name(number: u32) -> u64 {
         u64::from(number + 1) << 32
     }
@@ -204,7 +176,6 @@ mod tests {
         affinity.insert(name(0), 0);
         affinity.insert(name(1), 1);
         affinity.given.store(u64::from(u32::MAX) + 1, Relaxed);
-        // The backend of number 0 is gone, that of number 1 is not.
         assert_eq!(affinity.number(|number| number == 1), 0);
         assert_eq!((affinity.get(name(0)), affinity.get(name(1))), (None, Some(1)));
         assert_eq!(affinity.number(|number| number == 1), 2);
@@ -215,7 +186,7 @@ mod tests {
         for (entries, sets) in [(0, 1), (1, 1), (8, 1), (9, 2), (65_536, 8_192), (65_537, 16_384)] {
             assert_eq!(Affinity::new(entries).sets.len(), sets, "{entries} entries");
         }
-        assert_eq!(size_of::<Set>(), 64);
+        assert_eq!(size_of::<AffinitySet>(), 64);
     }
 
     #[test]
@@ -270,7 +241,7 @@ mod tests {
             for step in 0..20_000_u32 {
                 let number = (step.wrapping_mul(seed) >> 3) % 100;
                 let hash = name(number) | u64::from(number % 8);
-                // A name lives at one of two backends that no other name lives at.
+                // The name maps to one of two backends that no other name uses.
                 if let Some(backend) = memory.get(hash) {
                     assert_eq!(backend / 2, number);
                 }
@@ -288,7 +259,7 @@ mod tests {
         #[test]
         fn the_oldest_of_a_set_is_forgotten(steps in prop::collection::vec((0..12_u32, 0..3_u32, prop::bool::weighted(0.1)), 1..900)) {
             let memory = Affinity::new(WAYS);
-            // What a set is to hold, the oldest first.
+            // The expected content of the set, oldest entry first.
             let mut expected: Vec<(u32, u32)> = Vec::new();
             for (number, backend, is_forgotten) in steps {
                 expected.retain(|(known, _)| *known != number);

@@ -1,26 +1,20 @@
-//! How many hedges a pool can pay for: a token bucket that all workers share.
+//! The hedge budget of a pool: a token bucket that all workers share.
 //!
-//! Successful replies fill it, hedges empty it. When everything is slow nothing refills it, and hedging
-//! stops by itself. It never waits and never goes below zero; while it is full, which is nearly always,
-//! earning only reads.
+//! Successful replies fill the bucket, hedges drain it. When everything is slow, nothing refills it, and
+//! hedging stops.
 
 use crate::sync::{AtomicI64, Ordering};
 
-/// The hedges that a pool can pay for.
-///
-/// Each number stands for itself and orders no other memory, so every access is `Relaxed`.
+/// The hedge budget of a pool. The numbers are independent, so every access is `Relaxed`.
 #[derive(Debug)]
 pub struct Budget {
-    /// What is in the bucket, in micro-tokens; one token pays one hedge. Never negative.
     tokens: AtomicI64,
-    /// What the bucket holds at most, in micro-tokens.
     capacity: AtomicI64,
-    /// What one reply earns, in micro-tokens.
     rate: AtomicI64,
 }
 
 impl Budget {
-    /// A full bucket. `rate`: hedges per successful reply, 0.0 to 1.0; 0 means no hedges at all.
+    /// Creates a full bucket. `rate`: hedges per successful reply, 0.0 to 1.0; 0 disables hedges.
     pub fn new(rate: f64) -> Self {
         Self {
             tokens: AtomicI64::new(MIN_BURST * TOKEN),
@@ -29,17 +23,17 @@ impl Budget {
         }
     }
 
-    /// Puts in what this many successful replies earn. What does not fit is lost.
+    /// Adds the earnings of this many successful replies, up to the capacity.
     pub fn earn(&self, replies: u32) {
         let capacity = self.capacity.load(Ordering::Relaxed);
         let earned = self.rate.load(Ordering::Relaxed) * i64::from(replies);
-        // A full bucket fails the first closure call, which only reads: no cache line goes back and forth.
+        // A full bucket only reads: the cache line does not move between cores.
         let _ = self.tokens.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tokens| {
             (tokens < capacity && earned > 0).then(|| tokens.saturating_add(earned).min(capacity))
         });
     }
 
-    /// Takes out one hedge. False: there is none, and nothing was taken.
+    /// Takes one hedge. Returns false if the bucket does not hold one.
     pub fn take(&self) -> bool {
         if self.rate.load(Ordering::Relaxed) == 0 {
             return false;
@@ -50,7 +44,7 @@ impl Budget {
         taken.is_ok()
     }
 
-    /// Puts a hedge back that was taken and not made. What does not fit is lost.
+    /// Returns a hedge that was taken but not sent.
     pub fn give_back(&self) {
         let capacity = self.capacity.load(Ordering::Relaxed);
         let _ = self.tokens.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tokens| {
@@ -58,7 +52,7 @@ impl Budget {
         });
     }
 
-    /// Tells how many queries came in the last minute: the bucket holds 1 % of that, and at least ten hedges.
+    /// Sets the capacity from the queries of the last minute: 1 % of them, at least ten hedges.
     pub fn set_recent_queries(&self, queries: u64) {
         let hedges = i64::try_from(queries / 100).unwrap_or(i64::MAX).clamp(MIN_BURST, MAX_BURST);
         let capacity = hedges * TOKEN;
@@ -66,40 +60,36 @@ impl Budget {
         self.tokens.fetch_min(capacity, Ordering::Relaxed);
     }
 
-    /// What is in the bucket and what it holds at most, in micro-tokens, for a successor.
+    /// Returns the content and the capacity in micro-tokens for a successor process.
     pub fn level(&self) -> (i64, i64) {
         (self.tokens.load(Ordering::Relaxed), self.capacity.load(Ordering::Relaxed))
     }
 
-    /// Goes on from what another process had.
+    /// Continues with the level of another process.
     pub fn set_level(&self, (tokens, capacity): (i64, i64)) {
         let capacity = capacity.clamp(MIN_BURST * TOKEN, MAX_BURST * TOKEN);
         self.capacity.store(capacity, Ordering::Relaxed);
         self.tokens.store(tokens.clamp(0, capacity), Ordering::Relaxed);
     }
 
-    /// Changes the rate, at a reload. What is in the bucket stays.
+    /// Changes the rate at a reload. The content stays.
     pub fn set_rate(&self, rate: f64) {
         self.rate.store(micro(rate), Ordering::Relaxed);
     }
 
-    /// How many hedges could be paid right now.
+    /// Returns the number of hedges that the bucket can pay now.
     pub fn hedges_left(&self) -> u64 {
         u64::try_from(self.tokens.load(Ordering::Relaxed) / TOKEN).unwrap_or(0)
     }
 }
 
-/// A rate per reply in micro-tokens.
 fn micro(rate: f64) -> i64 {
-    // A float converts saturating, and NaN becomes 0.
+    // The float conversion saturates, and NaN becomes 0.
     (rate.clamp(0.0, 1.0) * TOKEN as f64).round() as i64
 }
 
-/// One token in micro-tokens.
 const TOKEN: i64 = 1_000_000;
-/// The hedges that the smallest bucket holds: enough for a quiet pool to meet a bad second.
 const MIN_BURST: i64 = 10;
-/// The hedges that the largest bucket holds. It only keeps the arithmetic from overflowing.
 const MAX_BURST: i64 = 1_000_000_000;
 
 #[cfg(test)]
@@ -108,7 +98,6 @@ mod tests {
 
     use super::*;
 
-    /// Takes until nothing is left, and counts.
     fn drain(budget: &Budget) -> u32 {
         std::iter::from_fn(|| budget.take().then_some(1)).sum()
     }

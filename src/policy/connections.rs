@@ -1,38 +1,37 @@
-//! The rules for connections to the backends of a pool: how many, how full, and for how long.
+//! The rules for connections to the backends of a pool.
 
 use std::time::Duration;
 
-/// `[pools.*.connections]`: what one worker may have with one backend that is asked by stream.
+/// `[pools.*.connections]`: the connections of one worker to one backend by stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionPoolRules {
-    /// Connections that are open at once.
+    /// Maximum number of open connections.
     pub max: u8,
-    /// Queries that wait on one of them.
+    /// Maximum number of pending queries per connection.
     pub pipeline: u16,
-    /// Whether one is kept open while the pool has queries.
+    /// True if one connection stays open while the pool has queries.
     pub warm: bool,
-    /// How long one without queries stays open.
+    /// Time until a connection without queries is closed.
     pub idle: Duration,
-    /// Until a connection is open, with its handshake.
+    /// Time limit to open a connection, including its handshake.
     pub connect_timeout: Duration,
-    /// Whether queries are padded where nobody reads along (RFC 8467).
+    /// True if queries on encrypted connections are padded (RFC 8467).
     pub padding: bool,
-    /// Whether queries may go with the first flight of a resumed session by QUIC (0-RTT).
+    /// True if queries may use 0-RTT data of a resumed QUIC session.
     pub early_data: bool,
 }
 
 impl Default for ConnectionPoolRules {
     fn default() -> Self {
         Self {
-            // One to ask by, and one for when that stalls.
             max: 2,
             pipeline: 100,
             warm: true,
-            // Public servers close after 4 s to some minutes; what one of them does is learnt.
+            // Public servers close after 4 s to some minutes; hedgerow learns the actual time.
             idle: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(1),
             padding: true,
-            // Whoever listens may send them again, and see by that who has asked before (RFC 9250 section 9.1).
+            // An eavesdropper may replay the queries and so link them to earlier ones (RFC 9250 section 9.1).
             early_data: false,
         }
     }

@@ -1,74 +1,66 @@
-//! Replicas that disagree: which questions members of a pool answer differently, whether that lasts, and of what kind it is. Fed by
-//! whoever has reason to suspect a question; says when all members are to be asked, and hears what they have said.
+//! Detects replicas that disagree: questions that members of a pool answer differently for longer than an
+//! update takes.
 //!
 //! ```text
 //!            suspect                       they differ                  as before, 4 times since 1 s
 //! (nothing) ────────▶ suspected ──ask all──▶ differing ──1 s, ask all──▶ ... ──▶ known: counted once, shown
-//!     ▲                   │ they agree           │ they agree, or somebody            │ asked again
+//!     ▲                   │ they agree           │ they agree, or a member             │ asked again
 //!     └───────────────────┴──────────────────────┘ says something else than before    │ after 10 s
 //!     ▲                                                                               ▼
-//!     └────────────────────────────────────────────── they agree, or nobody differs for 10 min
+//!     └────────────────────────────────────────────── they agree, or none differs for 10 min
 //! ```
 //!
-//! An update that goes from member to member is over within 1 s, or changes what they say meanwhile. Answers that rotate change from one
-//! question to the next; of such a question more is asked each time before it is believed, and it rests for a while. Only members that
-//! said something both times are compared: silence is for probes to judge.
-//!
-//! Questions and members are given by the caller, and what they mean is not known here. All is bounded: what was not seen for the longest
-//! goes first.
+//! A question with rotating answers needs more confirmations each time, and rests for a while.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::serials::MemberId;
 
-/// What members of one pool answer differently.
+/// The questions that members of one pool answer differently.
 #[derive(Debug, Default)]
-pub struct Divergences {
-    suspected: BTreeMap<Box<[u8]>, Suspicion>,
-    known: BTreeMap<Box<[u8]>, Divergence>,
-    /// Questions to which somebody has just said one thing and then another.
+pub struct DivergenceTable {
+    suspected: BTreeMap<Box<[u8]>, DivergenceSuspicion>,
+    known: BTreeMap<Box<[u8]>, ConfirmedDivergence>,
     unsteady: BTreeMap<Box<[u8]>, Unsteady>,
-    /// When somebody may be asked again.
     next_ask: Option<Instant>,
 }
 
-/// What a member has said to a question.
+/// The answer of one member to a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Said {
-    /// Who it was.
+pub struct MemberAnswer {
+    /// The member.
     pub member: MemberId,
     /// The rcode.
     pub rcode: u16,
-    /// What else counts, in short.
+    /// A digest of the rest of the answer.
     pub digest: u32,
-    /// Of which version of its zone that is, if it says so.
+    /// The serial of its zone, if the answer contains one.
     pub serial: Option<u32>,
 }
 
-impl Said {
-    /// Whether another one says the same.
+impl MemberAnswer {
     fn agrees(&self, other: &Self) -> bool {
         (self.rcode, self.digest) == (other.rcode, other.digest)
     }
 }
 
-/// How members differ.
+/// The way in which members differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// In their rcodes.
+pub enum DivergenceKind {
+    /// Different rcodes.
     Rcode,
-    /// In the set of answer records.
+    /// Different sets of answer records.
     Data,
-    /// As the versions do that they have: who has the same version says the same.
+    /// Different versions of the zone: members with the same version agree.
     Serial,
 }
 
-impl Kind {
+impl DivergenceKind {
     /// All kinds.
     pub const ALL: [Self; 3] = [Self::Rcode, Self::Data, Self::Serial];
 
-    /// The word for people and metrics.
+    /// Returns the label for logs and metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::Rcode => "rcode",
@@ -78,67 +70,58 @@ impl Kind {
     }
 }
 
-/// A difference that lasts.
+/// A confirmed difference.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Divergence {
-    /// How they differ.
-    pub kind: Kind,
-    /// Who says what, as of when they were asked last.
-    pub said: Vec<Said>,
-    /// When it was seen first.
+pub struct ConfirmedDivergence {
+    /// The way in which the members differ.
+    pub kind: DivergenceKind,
+    /// The latest answer of each member.
+    pub said: Vec<MemberAnswer>,
+    /// The time when the difference was seen first.
     pub since: Instant,
-    /// When it was seen last.
+    /// The time when the difference was seen last.
     pub seen: Instant,
-    /// When they are asked again.
     due: Instant,
 }
 
-/// What has become of a question by what members have said.
+/// The result of a round of answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// Nothing worth telling: they agree, or it is not known yet, or as it was.
+pub enum RoundResult {
+    /// Nothing to report: no difference, not confirmed yet, or unchanged.
     Nothing,
-    /// They differ, and still do after a while: to be counted and told.
-    Confirmed(Kind),
-    /// They do not differ any more.
+    /// The difference is confirmed: the caller counts and reports it.
+    Confirmed(DivergenceKind),
+    /// The difference is over.
     Gone,
 }
 
-/// What is to be asked.
+/// A question for the members.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ask {
     /// The question.
     pub question: Box<[u8]>,
-    /// Who is to be among those asked, if not all of many are: who has said something before, or is suspected.
+    /// Members to include if not all are asked: those that answered before or are suspected.
     pub members: Vec<MemberId>,
 }
 
 #[derive(Debug)]
-struct Suspicion {
-    /// Who is suspected, if it is known.
+struct DivergenceSuspicion {
     member: Option<MemberId>,
-    /// What they said first, if they were asked already: of those who have said the same since.
-    said: Vec<Said>,
-    /// When they said that.
+    said: Vec<MemberAnswer>,
     since: Option<Instant>,
-    /// How often they have said so since.
     repeated: u32,
-    /// When it was last heard of.
     seen: Instant,
-    /// When they are to be asked.
     due: Instant,
 }
 
 #[derive(Debug)]
 struct Unsteady {
-    /// How often.
     times: u32,
-    /// When that was last.
     seen: Instant,
 }
 
-impl Divergences {
-    /// Somebody may differ, this member perhaps: all are to be asked, unless they just were, or the question rests.
+impl DivergenceTable {
+    /// Suspects a question, unless its members just were asked or the question rests.
     pub fn suspect(&mut self, question: &[u8], member: Option<MemberId>, now: Instant) {
         if self.known.contains_key(question) {
             return;
@@ -150,12 +133,12 @@ impl Divergences {
         if self.unsteady.get(question).is_some_and(|unsteady| now < unsteady.seen + unsteady.rest()) {
             return;
         }
-        let suspicion = Suspicion { member, said: Vec::new(), since: None, repeated: 0, seen: now, due: now };
+        let suspicion = DivergenceSuspicion { member, said: Vec::new(), since: None, repeated: 0, seen: now, due: now };
         self.suspected.insert(question.into(), suspicion);
         make_room(&mut self.suspected, MAX_SUSPECTED, |suspicion| suspicion.seen, question);
     }
 
-    /// The question that all members are to be asked now, if it is time for one. What they say is to be [heard](Self::hear).
+    /// Returns the next due question. The caller passes the answers to [`hear`](Self::hear).
     pub fn ask(&mut self, now: Instant) -> Option<Ask> {
         self.forget_old(now);
         if self.next()? > now {
@@ -167,7 +150,6 @@ impl Divergences {
         };
         self.next_ask = Some(now + ASK_EVERY);
         let mut members = Vec::new();
-        // If nothing is ever heard, they are asked again some time.
         if let Some(suspicion) = self.suspected.get_mut(&question) {
             suspicion.due = now + LOST;
             members.extend(suspicion.said.iter().map(|said| said.member));
@@ -180,73 +162,72 @@ impl Divergences {
         Some(Ask { question, members })
     }
 
-    /// When there is something to ask; none: not before somebody is suspected.
+    /// Returns the time of the next question; `None` if none is suspected or known.
     pub fn next(&self) -> Option<Instant> {
         let dues = self.suspected.values().map(|suspicion| suspicion.due);
         let due = dues.chain(self.known.values().map(|known| known.due)).min()?;
         Some(self.next_ask.map_or(due, |next| next.max(due)))
     }
 
-    /// Members that were asked have said this.
-    pub fn hear(&mut self, question: &[u8], said: &[Said], now: Instant) -> Heard {
+    /// Processes the answers of the members to a question.
+    pub fn hear(&mut self, question: &[u8], said: &[MemberAnswer], now: Instant) -> RoundResult {
         if let Some(known) = self.known.get_mut(question) {
-            // Of those who are silent the last word counts for nothing, nor do they prove that it is over.
+            // Silence is no proof that the difference is over.
             if said.len() < 2 {
                 known.due = now + AGAIN;
-                return Heard::Nothing;
+                return RoundResult::Nothing;
             }
             let Some(kind) = kind_of(said) else {
                 self.known.remove(question);
-                return Heard::Gone;
+                return RoundResult::Gone;
             };
-            *known = Divergence { kind, said: said.to_vec(), since: known.since, seen: now, due: now + AGAIN };
-            return Heard::Nothing;
+            *known = ConfirmedDivergence { kind, said: said.to_vec(), since: known.since, seen: now, due: now + AGAIN };
+            return RoundResult::Nothing;
         }
-        let Some(mut suspicion) = self.suspected.remove(question) else { return Heard::Nothing };
+        let Some(mut suspicion) = self.suspected.remove(question) else { return RoundResult::Nothing };
         let Some(since) = suspicion.since else {
             if kind_of(said).is_some() {
                 let (said, since, due) = (said.to_vec(), Some(now), now + CONFIRM_AFTER);
-                let suspicion = Suspicion { said, since, due, seen: now, ..suspicion };
+                let suspicion = DivergenceSuspicion { said, since, due, seen: now, ..suspicion };
                 self.suspected.insert(question.into(), suspicion);
             }
-            return Heard::Nothing;
+            return RoundResult::Nothing;
         };
-        let before = |now: &Said| suspicion.said.iter().find(|before| before.member == now.member);
+        let before = |now: &MemberAnswer| suspicion.said.iter().find(|before| before.member == now.member);
         if said.iter().any(|now| before(now).is_some_and(|before| !before.agrees(now))) {
             self.note_unsteady(question, now);
-            return Heard::Nothing;
+            return RoundResult::Nothing;
         }
         let both: Vec<_> = said.iter().filter(|now| before(now).is_some()).copied().collect();
-        let Some(kind) = kind_of(&both) else { return Heard::Nothing };
+        let Some(kind) = kind_of(&both) else { return RoundResult::Nothing };
         suspicion.repeated += 1;
         let times = self.unsteady.get(question).map_or(0, |unsteady| unsteady.times);
         if suspicion.repeated < CONFIRMATIONS + times.min(MAX_MORE) {
-            let suspicion = Suspicion { said: both, seen: now, due: now + ASK_EVERY, ..suspicion };
+            let suspicion = DivergenceSuspicion { said: both, seen: now, due: now + ASK_EVERY, ..suspicion };
             self.suspected.insert(question.into(), suspicion);
-            return Heard::Nothing;
+            return RoundResult::Nothing;
         }
-        let divergence = Divergence { kind, said: said.to_vec(), since, seen: now, due: now + AGAIN };
+        let divergence = ConfirmedDivergence { kind, said: said.to_vec(), since, seen: now, due: now + AGAIN };
         self.known.insert(question.into(), divergence);
         make_room(&mut self.known, MAX_KNOWN, |known| known.seen, question);
-        Heard::Confirmed(kind)
+        RoundResult::Confirmed(kind)
     }
 
-    /// The questions of which it is known that members answer them differently.
-    pub fn known(&self) -> impl ExactSizeIterator<Item = (&[u8], &Divergence)> {
+    /// Returns the questions with a confirmed difference.
+    pub fn known(&self) -> impl ExactSizeIterator<Item = (&[u8], &ConfirmedDivergence)> {
         self.known.iter().map(|(question, divergence)| (&**question, divergence))
     }
 
-    /// What is known of a question.
-    pub fn get(&self, question: &[u8]) -> Option<&Divergence> {
+    /// Returns the confirmed difference of a question.
+    pub fn get(&self, question: &[u8]) -> Option<&ConfirmedDivergence> {
         self.known.get(question)
     }
 
-    /// How many questions are suspected, known and unsteady.
+    /// Returns the number of suspected, known and unsteady questions.
     pub fn size(&self) -> [usize; 3] {
         [self.suspected.len(), self.known.len(), self.unsteady.len()]
     }
 
-    /// Somebody has said one thing and then another.
     fn note_unsteady(&mut self, question: &[u8], now: Instant) {
         let unsteady = self.unsteady.entry(question.into()).or_insert(Unsteady { times: 0, seen: now });
         unsteady.times = unsteady.times.saturating_add(1);
@@ -254,7 +235,6 @@ impl Divergences {
         make_room(&mut self.unsteady, MAX_SUSPECTED, |unsteady| unsteady.seen, question);
     }
 
-    /// Forgets what was not seen for long.
     fn forget_old(&mut self, now: Instant) {
         let is_fresh = |seen: Instant| now.saturating_duration_since(seen) < OLD;
         self.suspected.retain(|_, suspicion| is_fresh(suspicion.seen));
@@ -264,38 +244,33 @@ impl Divergences {
 }
 
 impl Unsteady {
-    /// How long the question rests.
     fn rest(&self) -> Duration {
         (MIN_REST * 2_u32.saturating_pow(self.times.saturating_sub(1))).min(MAX_REST)
     }
 }
 
-/// How members differ, if they do.
-fn kind_of(said: &[Said]) -> Option<Kind> {
+fn kind_of(said: &[MemberAnswer]) -> Option<DivergenceKind> {
     let first = said.first()?;
     if said.iter().all(|other| other.agrees(first)) {
         return None;
     }
-    // Members with equal serials agree, and all say which they have: so who differs has another one.
     let mut versions = BTreeMap::new();
     let is_explained = said.iter().all(|one| {
         let Some(serial) = one.serial else { return false };
         versions.entry(serial).or_insert(one).agrees(one)
     });
     Some(match said.iter().any(|other| other.rcode != first.rcode) {
-        _ if is_explained => Kind::Serial,
-        true => Kind::Rcode,
-        false => Kind::Data,
+        _ if is_explained => DivergenceKind::Serial,
+        true => DivergenceKind::Rcode,
+        false => DivergenceKind::Data,
     })
 }
 
-/// The question that is due for the longest.
 fn first_due<T>(questions: &BTreeMap<Box<[u8]>, T>, due: impl Fn(&T) -> Instant, now: Instant) -> Option<Box<[u8]>> {
     let (question, value) = questions.iter().min_by_key(|(_, value)| due(value))?;
     (due(value) <= now).then(|| question.clone())
 }
 
-/// Forgets the question that was not seen for the longest if there are too many. This one stays.
 fn make_room<T>(questions: &mut BTreeMap<Box<[u8]>, T>, most: usize, seen: impl Fn(&T) -> Instant, but: &[u8]) {
     while questions.len() > most {
         let others = questions.iter().filter(|(question, _)| &***question != but);
@@ -306,36 +281,35 @@ fn make_room<T>(questions: &mut BTreeMap<Box<[u8]>, T>, most: usize, seen: impl 
     }
 }
 
-/// Questions that are suspected at a time, and that are unsteady.
+/// The limit of suspected questions, and of unsteady ones.
 pub const MAX_SUSPECTED: usize = 256;
 
-/// Questions that are known to be answered differently.
+/// The limit of questions with a confirmed difference.
 pub const MAX_KNOWN: usize = 1024;
 
-/// A difference counts if it is still there after so long.
+/// The age at which a difference can be confirmed.
 pub const CONFIRM_AFTER: Duration = Duration::from_secs(1);
 
-/// The time between two questions to all members: twenty a second are no load to a server that needs a load balancer.
+/// The interval between two questions to all members, low enough to cause no load.
 pub const ASK_EVERY: Duration = Duration::from_millis(50);
 
-/// A known difference is looked at again after so long.
+/// The interval at which a known difference is checked.
 pub const AGAIN: Duration = Duration::from_secs(10);
 
-/// What nobody has seen for so long is forgotten: no two members may be up any more.
+/// Entries that were not seen for this time are removed.
 pub const OLD: Duration = Duration::from_secs(600);
 
-/// How often members must say the same again. Of two that give one of two answers by chance, each question anew, that takes one
-/// suspicion in 500 for a difference; and one more is wanted each time.
+/// Identical rounds that confirm a difference. With members that give one of two answers at random, this
+/// confirms one suspicion in 500 by mistake; each time one more round is required.
 const CONFIRMATIONS: u32 = 4;
 
-/// How many more are wanted at most of an unsteady question.
 const MAX_MORE: u32 = 6;
 
-/// How long an unsteady question rests at first, and at most: a difference that begins just then is to be found within 10 s.
+/// The first and the longest rest of an unsteady question. A difference that begins during a rest must be
+/// found within 10 s.
 const MIN_REST: Duration = Duration::from_secs(1);
 const MAX_REST: Duration = Duration::from_secs(6);
 
-/// Nobody takes so long to say anything.
 const LOST: Duration = Duration::from_secs(30);
 
 #[cfg(test)]

@@ -1,20 +1,12 @@
-//! Whether one backend is up.
+//! The health of one backend: up or down.
 //!
-//! Silence is ambiguous (a backend may be silent on a miss), and ICMP to a query can be forged by whoever guesses a port.
-//! So both only raise suspicion and ask for a probe at once; probes decide. A probe that is unreachable is followed by
-//! another at once, from another port, and two in a row take the backend down. Any reply is proof of life.
+//! Silence is ambiguous (a backend may be silent on a miss), and an off-path attacker can forge ICMP. So both
+//! only trigger a probe. Any reply proves that the backend is up; with `expect = "no-failure"` a failure
+//! reply is a missed probe. An authority always refuses `. NS`, so REFUSED to that question counts only
+//! against a backend that has answered it before.
 //!
-//! With `expect = "no-failure"` a reply that is a failure is a missed probe instead, since a resolver whose uplink is gone still
-//! replies. An authority refuses `. NS` for as long as it lives, so REFUSED to that question counts only against a backend that
-//! has answered it before.
-//!
-//! Whoever drives this says what was met, and then takes [`Health::next_step`] until that says wait. Afterwards it looks
-//! at [`Health::is_up`].
-//!
-//! A probe is one question, but not one datagram: for as long as nothing comes it is sent again, eight times in all,
-//! spread evenly over the probe's `timeout`. If each datagram has a chance of 20 % to be lost either way, 36 % of single
-//! exchanges fail, and two failed ones in a row would take a sound backend down 90 times an hour. Of probes one in 3,500
-//! fails, and two in a row once in two years. A dead backend is noticed as soon as ever.
+//! A probe is one question in up to eight datagrams. With 20 % loss either way, single exchanges would take a
+//! healthy backend down 90 times an hour (`fall = 2`); with eight datagrams that happens once in two years.
 
 use std::time::{Duration, Instant};
 
@@ -30,8 +22,8 @@ use super::rules::{Expect, HealthRules};
 ///            ┌────────────────────────────────────────────────────┐
 ///            │                                                    ▼
 ///         ┌──┴───┐                                             ┌──────┐
-///    ────▶│  up  │ probes every `interval`, and on suspicion   │ down │ probes 250 ms, 500 ms, 1 s ... after each
-///         └──────┘                                             └──┬───┘ other, at last every `interval`
+///    ────▶│  up  │ probes every `interval`, and on suspicion   │ down │ probes after 250 ms, 500 ms, ...
+///         └──────┘                                             └──┬───┘ at last every `interval`
 ///            ▲ ▲                                                  │
 ///            │ └──────────────────────────────────────────────────┘
 ///            │   `rise` probes replied to in a row, or any reply to a query
@@ -41,24 +33,15 @@ use super::rules::{Expect, HealthRules};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Health {
-    /// The rules of the pool.
     rules: HealthRules,
-    /// What the backend is taken for.
     state: HealthState,
     since: Instant,
-    /// Probes in a row that spoke against the present state.
     against: u8,
-    /// While up: probes in a row, the last ones, that were unreachable.
     unreachable: u8,
-    /// The probe that is out.
-    probe: Option<Probe>,
-    /// When the last probe began.
+    probe: Option<OpenProbe>,
     last_probe: Option<Instant>,
-    /// When the next probe is due, once the one that is out has ended.
     next_probe: Instant,
-    /// While not up: how long after the next probe the one after it is due.
     backoff: Duration,
-    /// A probe had a reply that is no failure.
     has_answered: bool,
 }
 
@@ -67,61 +50,57 @@ pub struct Health {
 pub enum ProbeReply {
     /// No failure.
     Answer,
-    /// REFUSED to the default probe, which authorities give for as long as they live.
+    /// REFUSED to the default probe, the normal reply of an authority.
     Unserved,
     /// Any other failure.
     Failure,
 }
 
-/// What a backend is taken for.
+/// The state of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HealthState {
-    /// It was added while we run, and nothing was heard of it yet. It is not asked.
+    /// Added at run time and not probed successfully yet. It gets no queries.
     New,
-    /// It is asked.
+    /// It gets queries.
     Up,
-    /// It is not asked while another is up.
+    /// It gets no queries while another backend is up.
     Down,
 }
 
-/// What to do next.
+/// The next action of the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Begin a probe, with an ID and a port of its own. Replies to earlier ones no longer count.
+pub enum HealthStep {
+    /// Start a probe with a new ID and a new port. Replies to earlier probes no longer count.
     Probe,
-    /// Send the question of the probe that is out once more. A reply to any of its datagrams will do.
+    /// Send the open probe's question once more. A reply to any of its datagrams counts.
     Repeat,
-    /// Nothing before this time, unless something is met.
+    /// Wait until this time or the next event.
     WaitUntil(Instant),
 }
 
-/// A probe that is out.
 #[derive(Clone, Copy, Debug)]
-struct Probe {
-    /// How often its question was sent.
+struct OpenProbe {
     sent: u8,
-    /// When it is to be sent again, or else has failed. Counted from when it was last sent: if this process was
-    /// stopped for a while, the backend still gets all its chances.
+    /// Counted from the last datagram, so that a pause of this process takes no chance from a backend.
     due: Instant,
 }
 
 impl Health {
-    /// A backend that is up until shown otherwise, with the first probe due at once.
+    /// Creates a backend that is up until probes fail, with the first probe due at once.
     pub fn new(rules: HealthRules, now: Instant) -> Self {
         Self::with_state(rules, HealthState::Up, now)
     }
 
-    /// A backend that is not asked before its first good probe, which is due at once.
+    /// Creates a backend that gets no queries before its first good probe, which is due at once.
     pub fn new_unproven(rules: HealthRules, now: Instant) -> Self {
         Self::with_state(rules, HealthState::New, now)
     }
 
-    /// A backend that was found down before, with the next probe due at once.
+    /// Creates a backend that was down before, with the next probe due at once.
     pub fn new_down(rules: HealthRules, now: Instant) -> Self {
         Self::with_state(rules, HealthState::Down, now)
     }
 
-    /// A backend in this state.
     fn with_state(rules: HealthRules, state: HealthState, now: Instant) -> Self {
         Self {
             rules,
@@ -137,42 +116,42 @@ impl Health {
         }
     }
 
-    /// Whether the backend is up.
+    /// Returns true if the backend is up.
     pub fn is_up(&self) -> bool {
         self.state == HealthState::Up
     }
 
-    /// What the backend is taken for.
+    /// Returns the state of the backend.
     pub fn state(&self) -> HealthState {
         self.state
     }
 
-    /// Since when it has been in this state.
+    /// Returns the time of the last state change.
     pub fn since(&self) -> Instant {
         self.since
     }
 
-    /// Whether a probe is out.
+    /// Returns true if a probe is open.
     pub fn is_probing(&self) -> bool {
         self.probe.is_some()
     }
 
-    /// What to do now. Each step is to be taken; it may be that one changes the state. Probing never stops.
-    pub fn next_step(&mut self, now: Instant, rng: &mut impl Rng) -> Step {
+    /// Returns the next action, which the caller must carry out. It may change the state.
+    pub fn next_step(&mut self, now: Instant, rng: &mut impl Rng) -> HealthStep {
         if let Some(probe) = &mut self.probe {
             if now < probe.due {
-                return Step::WaitUntil(probe.due);
+                return HealthStep::WaitUntil(probe.due);
             }
             if probe.sent < SENDS {
                 probe.sent += 1;
                 probe.due = now + self.rules.timeout / u32::from(SENDS);
-                return Step::Repeat;
+                return HealthStep::Repeat;
             }
             self.probe = None;
             self.on_probe_missed(now);
         }
         if now < self.next_probe {
-            return Step::WaitUntil(self.next_probe);
+            return HealthStep::WaitUntil(self.next_probe);
         }
         let wait = match self.state {
             HealthState::Up => self.rules.interval,
@@ -182,14 +161,13 @@ impl Health {
                 wait
             }
         };
-        // A little off, so that forwarders and backends do not march in step.
         self.next_probe = now + wait.mul_f64(rng.random_range(1.0 - JITTER..=1.0));
         self.last_probe = Some(now);
-        self.probe = Some(Probe { sent: 1, due: now + self.rules.timeout / u32::from(SENDS) });
-        Step::Probe
+        self.probe = Some(OpenProbe { sent: 1, due: now + self.rules.timeout / u32::from(SENDS) });
+        HealthStep::Probe
     }
 
-    /// The probe that is out had a reply of this kind.
+    /// Records a reply of this kind to the open probe.
     pub fn on_probe_reply_of(&mut self, kind: ProbeReply, now: Instant) {
         let is_good = match (self.rules.expect, kind) {
             (Expect::Reply, _) | (Expect::NoFailure, ProbeReply::Answer) => true,
@@ -201,12 +179,12 @@ impl Health {
             self.on_probe_reply(now);
         } else if self.probe.take().is_some() {
             self.on_probe_missed(now);
-            // A failure comes within a round trip: what lasts no longer than a restart takes no backend down.
+            // A failure reply comes within a round trip, so probes are spaced.
             self.next_probe = self.next_probe.max(now + FIRST_BACKOFF.min(self.rules.interval));
         }
     }
 
-    /// The probe that is out had a good reply.
+    /// Records a good reply to the open probe.
     pub fn on_probe_reply(&mut self, now: Instant) {
         let was_out = self.probe.take().is_some();
         match self.state {
@@ -215,13 +193,11 @@ impl Health {
                 self.unreachable = 0;
             }
             HealthState::New => self.turn(HealthState::Up, now),
-            // Each sending may have its reply, but they are one good probe.
             HealthState::Down if was_out => {
                 self.against = self.against.saturating_add(1);
                 if self.against >= self.rules.rise {
                     return self.turn(HealthState::Up, now);
                 }
-                // Hope: the next good probe should not be long in coming.
                 self.backoff = FIRST_BACKOFF;
                 self.next_probe = self.next_probe.min(now + FIRST_BACKOFF.min(self.rules.interval));
             }
@@ -229,13 +205,12 @@ impl Health {
         }
     }
 
-    /// The probe that is out could not be made at all, for want of a descriptor say. That tells nothing of the backend; the
-    /// next one comes when it would have come anyway.
+    /// Records that the open probe could not be sent, which does not count against the backend.
     pub fn on_probe_not_made(&mut self) {
         self.probe = None;
     }
 
-    /// ICMP says that the probe that is out has met nobody.
+    /// Records an ICMP error for the open probe.
     pub fn on_probe_unreachable(&mut self, now: Instant) {
         if self.probe.take().is_none() {
             return;
@@ -244,7 +219,7 @@ impl Health {
             HealthState::Up => {
                 self.unreachable += 1;
                 self.against = self.against.saturating_add(1);
-                // One alone is never enough, even if one missed probe is.
+                // One ICMP error is never enough, even if one missed probe is.
                 if self.unreachable >= UNREACHABLE || self.against >= self.rules.fall.max(UNREACHABLE) {
                     return self.turn(HealthState::Down, now);
                 }
@@ -254,8 +229,8 @@ impl Health {
         }
     }
 
-    /// No connection is taken where the probe was to go, or somebody else takes it. That is the word of whoever is there, for to end a
-    /// handshake takes more than a forged datagram: a backend by stream is down at once.
+    /// Records a refused connection, or a handshake that failed because another server replied. A single
+    /// forged datagram cannot end a handshake, so a backend by stream is down at once.
     pub fn on_probe_refused(&mut self, now: Instant) {
         if self.probe.take().is_none() {
             return;
@@ -266,13 +241,12 @@ impl Health {
         }
     }
 
-    /// ICMP says that an attempt has met nobody, which may be forged. While the backend is up, that asks for a probe at once;
-    /// but whoever forges many is not to cause as many probes.
+    /// Records an ICMP error for a query, which may be forged: it only triggers a probe.
     pub fn on_unreachable(&mut self, now: Instant) {
         self.suspect(REST_AFTER_PROBE, now);
     }
 
-    /// A reply came to a query, of whatever kind. That is life, so it is up at once.
+    /// Records a reply of any kind to a query: the backend is up at once.
     pub fn on_reply(&mut self, now: Instant) {
         match self.state {
             HealthState::Up => {
@@ -284,13 +258,11 @@ impl Health {
         }
     }
 
-    /// An attempt timed out. While the backend is up, that asks for a probe at once; but a backend that is silent on
-    /// every miss is not to be probed all the time.
+    /// Records a timed out attempt, which triggers a probe at a limited rate.
     pub fn on_silence(&mut self, now: Instant) {
         self.suspect(self.rules.timeout, now);
     }
 
-    /// Something speaks against the backend: a probe is due so long after the last one.
     fn suspect(&mut self, rest: Duration, now: Instant) {
         match self.state {
             HealthState::Up => {
@@ -301,12 +273,11 @@ impl Health {
         }
     }
 
-    /// So many queries went to the pool as `every_queries` says: a probe is due.
+    /// Schedules a probe because the pool has sent `every_queries` queries.
     pub fn on_queries(&mut self, now: Instant) {
         self.next_probe = self.next_probe.min(now);
     }
 
-    /// The probe that was out has failed.
     fn on_probe_missed(&mut self, now: Instant) {
         match self.state {
             HealthState::Up => {
@@ -321,7 +292,6 @@ impl Health {
         }
     }
 
-    /// Goes over to another state.
     fn turn(&mut self, state: HealthState, now: Instant) {
         self.state = state;
         self.since = now;
@@ -336,19 +306,15 @@ impl Health {
     }
 }
 
-/// How often the question of a probe is sent, if nothing comes. Lost datagrams are so told from a dead backend (see
-/// above); more would only help where no query gets through either.
+/// The number of datagrams of one probe, against loss (see the module head).
 const SENDS: u8 = 8;
-/// So many probes in a row that are unreachable take a backend down. A second one goes out at once and from another port, so
-/// whoever has forged the answer to the first has to find the port of the next, in the time that an answer takes.
+/// Consecutive unreachable probes that take a backend down. The second probe comes from another port, so an
+/// attacker that forged the first ICMP error has to guess the next port within one round trip.
 const UNREACHABLE: u8 = 2;
-/// How soon after a probe the next one may follow because of ICMP to a query: at most 20 a second to one backend, however many
-/// are forged, and a backend that has died is known by then.
+/// The minimum interval of probes caused by ICMP, however many errors are forged.
 const REST_AFTER_PROBE: Duration = Duration::from_millis(50);
-/// How soon a backend that is down is probed again. A restarted server is often back within a second, and
-/// a probe costs less than a query.
+/// The first probe interval of a backend that is down: restarts often take less than a second.
 const FIRST_BACKOFF: Duration = Duration::from_millis(250);
-/// How much sooner than said a probe may go out, as a part of the wait.
 const JITTER: f64 = 0.1;
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Decisions: who is asked, when, and whose reply wins. Pure: `now`, replies and a seeded generator
-//! are arguments; nothing here knows a socket, a clock or a byte of DNS.
+//! Decisions of the forwarder: backend order, timing, and the winning reply. The code is pure: the caller
+//! passes `now`, replies and a seeded generator, and no socket, clock or DNS message is used here.
 
 pub mod affinity;
 pub mod backend_load;
@@ -20,4 +20,4 @@ pub mod timers;
 
 pub use candidates::{BackendIndex, Candidates};
 pub use race::{Accept, Rank};
-pub use rules::{Dispatch, Expect, Grace, HealthRules, Hedge, HedgeDelay, Rules, Serves, Silence};
+pub use rules::{Dispatch, Expect, Grace, HealthRules, Hedge, HedgeDelay, PoolRules, Serves, Silence};

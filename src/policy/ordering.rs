@@ -1,8 +1,4 @@
-//! The last word on who is asked in which order, when `balance` has said whose turn it is: backends that have fallen silent
-//! come last, and hedges are shared out.
-//!
-//! Between the moment at which a backend dies without a word and the moment at which probes know, as few queries as possible
-//! should wait for it.
+//! The final order of candidates after `balance`: stalled backends come last, and hedges are distributed.
 
 mod ways;
 
@@ -10,40 +6,39 @@ use std::time::{Duration, Instant};
 
 use rand::Rng;
 
-pub use self::ways::{Way, order_ways};
+pub use self::ways::{BackendPath, order_ways};
 use super::backend_load::BackendLoad;
 use super::balance::Balance;
 use super::candidates::{BackendIndex, Candidates};
 use super::latency::Latency;
-use super::rules::{Dispatch, Rules};
+use super::rules::{Dispatch, PoolRules};
 
-/// What is known of the backends, by [`BackendIndex`].
+/// The state of the backends, by [`BackendIndex`].
 #[derive(Clone, Copy, Debug)]
 pub struct BackendStats<'a> {
-    /// What each has to do.
+    /// The load of each backend.
     pub loads: &'a [BackendLoad],
-    /// How long each takes.
+    /// The latency of each backend.
     pub latency: &'a [Latency],
-    /// When they are looked at.
+    /// The time of the decision.
     pub now: Instant,
 }
 
-/// Whom a race may ask, in order. `weight`: a backend's share of the load.
+/// Returns the backends that a race may ask, in order. `weight` returns a backend's share of the load.
+#[inline]
 pub fn order(
     candidates: &Candidates,
-    rules: &Rules,
+    rules: &PoolRules,
     known: &BackendStats<'_>,
     weight: impl Fn(BackendIndex) -> u16,
     rng: &mut impl Rng,
 ) -> Candidates {
-    // `ordered` means as in the config, whatever happens short of death.
     if rules.balance == Balance::Ordered {
         return *candidates;
     }
     let (mut candidates, fit) = known.stalled_last(candidates, rules.attempt_timeout);
     match rules.dispatch {
         Dispatch::Hedge => {
-            // Those that fail come last in these, and no hedge is drawn to them.
             let is_failing =
                 |backend: BackendIndex| known.loads.get(backend.get()).is_some_and(|load| load.is_failing(known.now));
             let fit = match rules.balance {
@@ -61,54 +56,56 @@ pub fn order(
 }
 
 impl BackendStats<'_> {
-    /// The same backends, but those that have fallen silent last, and how many have not.
-    ///
-    /// If several have fallen silent, the one that was heard last is asked first. The whole machine may pause for a moment,
-    /// and the one that is silent for good must not get its turn again whenever that happens.
+    #[inline]
     fn stalled_last(&self, candidates: &Candidates, longest: Duration) -> (Candidates, usize) {
-        let fit = candidates.iter().filter(|backend| !self.is_stalled(*backend, longest));
-        if candidates.all_down() || fit.clone().count() == candidates.len() {
+        let is_stalled = |backend: &BackendIndex| self.is_stalled(*backend, longest);
+        if candidates.all_down() || !candidates.as_slice().iter().any(is_stalled) {
             return (*candidates, candidates.len());
         }
-        let mut list = Candidates::of(fit.clone(), false);
+        self.move_stalled_last(candidates, longest)
+    }
+
+    /// Moves stalled backends to the end, the most recently heard first, because after a pause of the whole
+    /// machine a dead backend must not come first.
+    #[cold]
+    #[inline(never)]
+    fn move_stalled_last(&self, candidates: &Candidates, longest: Duration) -> (Candidates, usize) {
+        let mut list = Candidates::of(candidates.iter().filter(|backend| !self.is_stalled(*backend, longest)), false);
+        let fit = list.len();
         while let Some(next) =
             candidates.iter().filter(|backend| !list.contains(*backend)).min_by_key(|backend| self.silence(*backend))
         {
             list.push(next);
         }
-        (list, fit.count())
+        (list, fit)
     }
 
-    /// Whether a backend has fallen silent, so that others are asked first.
+    /// Returns true if a backend has stalled, so that others are asked first.
     #[inline]
     pub fn is_stalled(&self, backend: BackendIndex, longest: Duration) -> bool {
         let load = self.loads.get(backend.get());
-        // What is cheap to know first: nearly always that is enough.
         let is_stalled = |patience| load.is_some_and(|load| load.is_stalled(patience, self.now));
         is_stalled(MIN_PATIENCE.min(longest)) && is_stalled(self.patience(backend, longest))
     }
 
-    /// How long a backend with attempts out has been silent.
+    /// Returns the time that a backend with open attempts has been silent.
     pub fn silence(&self, backend: BackendIndex) -> Duration {
         self.loads.get(backend.get()).map_or(Duration::ZERO, |load| load.silence(self.now))
     }
 
-    /// How long a backend with many attempts out may be silent before others are asked first.
-    ///
-    /// By the latency that it usually has, not by that of its slowest replies: of many attempts not all are among the
-    /// slowest. One that stalls on every hundredth query would be waited for as long as it stalls.
+    /// Follows the usual latency, not the slowest replies, because many attempts are not all among the
+    /// slowest.
     fn patience(&self, backend: BackendIndex, longest: Duration) -> Duration {
         let usual = self.latency.get(backend.get()).and_then(|latency| latency.quantile(0.75));
         usual.map_or(longest, |usual| (3 * usual).max(MIN_PATIENCE).min(longest))
     }
 
-    /// How many attempts a backend has out.
     fn in_flight(&self, backend: BackendIndex) -> u32 {
         self.loads.get(backend.get()).map_or(0, BackendLoad::in_flight)
     }
 }
 
-/// The least silence that is taken for a stall: a backend that pauses for less costs less than it would to avoid it.
+/// The minimum silence of a stall: to avoid a shorter pause costs more than the pause.
 const MIN_PATIENCE: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
@@ -117,13 +114,12 @@ mod tests {
     use rand::rngs::SmallRng;
 
     use super::*;
-    use crate::policy::race::{Kind, Race, RaceContext, Step};
+    use crate::policy::race::{AttemptKind, Race, RaceContext, RaceStep};
     use crate::policy::{Hedge, HedgeDelay, budget::Budget};
 
-    /// How long a backend may be silent here.
     const TIMEOUT: Duration = Duration::from_secs(1);
 
-    /// The order of three backends of which these are silent, after so long.
+    /// Checks the order of three backends after some of them have been silent for `waited`.
     fn check(silent: &[usize], balance: Balance, all_down: bool, waited: Duration, expected: [u16; 3]) {
         let now = Instant::now();
         let mut loads = [BackendLoad::new(now); 3];
@@ -131,7 +127,7 @@ mod tests {
             (0..8).for_each(|_| loads[backend].asked(now));
         }
         let candidates = Candidates::of([0, 1, 2].map(BackendIndex), all_down);
-        let rules = Rules { balance, attempt_timeout: TIMEOUT, ..Rules::default() };
+        let rules = PoolRules { balance, attempt_timeout: TIMEOUT, ..PoolRules::default() };
         let known = BackendStats { loads: &loads, latency: &[], now: now + waited };
         let found = order(&candidates, &rules, &known, |_| 1, &mut SmallRng::seed_from_u64(1));
         assert_eq!(found.as_slice(), expected.map(BackendIndex), "{silent:?}");
@@ -155,7 +151,7 @@ mod tests {
         }
         let candidates = Candidates::of([0, 1, 2].map(BackendIndex), false);
         let known = BackendStats { loads: &loads, latency: &[], now: now + 2 * TIMEOUT };
-        let found = order(&candidates, &Rules::default(), &known, |_| 1, &mut SmallRng::seed_from_u64(1));
+        let found = order(&candidates, &PoolRules::default(), &known, |_| 1, &mut SmallRng::seed_from_u64(1));
         assert_eq!(found.as_slice(), [1, 2, 0].map(BackendIndex));
     }
 
@@ -185,20 +181,20 @@ mod tests {
         let mut loads = [BackendLoad::new(now); 3];
         (0..5).for_each(|_| loads[1].asked(now));
         let hedge = Hedge { delay: HedgeDelay::Fixed(Duration::ZERO), budget: 1.0, ..Hedge::default() };
-        let rules = Rules { dispatch: Dispatch::Hedge, hedge, ..Rules::default() };
+        let rules = PoolRules { dispatch: Dispatch::Hedge, hedge, ..PoolRules::default() };
         let candidates = Candidates::of([0, 1, 2].map(BackendIndex), false);
         let known = BackendStats { loads: &loads, latency: &[], now };
-        // Of two that are left, both are always drawn.
+        // Of two remaining backends, both are always drawn.
         let found = order(&candidates, &rules, &known, |_| 1, &mut SmallRng::seed_from_u64(1));
         let budget = Budget::new(1.0);
         let latency = [Latency::new(now), Latency::new(now), Latency::new(now)];
         let context = RaceContext { rules: &rules, latency: &latency, by_stream: &[], budget: &budget };
         let mut race = Race::start(&context, &found, now);
         let asked: Vec<_> = std::iter::from_fn(|| match race.next_step(&context, now) {
-            Step::Ask { backend, kind, .. } => Some((backend.0, kind)),
-            Step::WaitUntil(_) | Step::Finished(_) => None,
+            RaceStep::Ask { backend, kind, .. } => Some((backend.0, kind)),
+            RaceStep::WaitUntil(_) | RaceStep::Finished(_) => None,
         })
         .collect();
-        assert_eq!(asked, [(0, Kind::First), (2, Kind::Hedge)]);
+        assert_eq!(asked, [(0, AttemptKind::First), (2, AttemptKind::Hedge)]);
     }
 }

@@ -1,63 +1,58 @@
-//! Peak EWMA: a moving average that believes bad news at once.
+//! Peak EWMA: a moving average that follows bad news at once.
 //!
-//! A time longer than the estimate becomes the estimate; a shorter one only draws it down, the more the longer
-//! ago the last one came. A plain average would go on sending queries to a backend that has just stalled.
-//! Without news the estimate fades, so that one that was left is tried again some day.
+//! A time longer than the estimate becomes the estimate; a shorter one lowers it, by more the older the last
+//! sample is. Without samples the estimate fades, so that an avoided backend is tried again.
 
 use std::time::{Duration, Instant};
 
-/// How long something takes, by its recent peaks.
+/// An estimate of a duration by its recent peaks.
 #[derive(Clone, Copy, Debug)]
 pub struct PeakEwma {
-    /// The estimate as of `updated`, in seconds.
     seconds: f64,
-    /// When the estimate last changed.
     updated: Instant,
 }
 
 impl PeakEwma {
-    /// Nothing is known yet, which costs nothing.
+    /// Creates an estimate of zero.
     pub fn new(now: Instant) -> Self {
         Self { seconds: 0.0, updated: now }
     }
 
-    /// It is known to take so many seconds.
+    /// Creates an estimate of so many seconds.
     pub fn known(seconds: f64, now: Instant) -> Self {
         Self { seconds: seconds.max(0.0), updated: now }
     }
 
-    /// It took so long.
+    /// Adds a sample.
     pub fn observe(&mut self, took: Duration, now: Instant) {
         let (took, kept) = (took.as_secs_f64(), kept(self.updated, now));
         self.seconds = if took > self.seconds { took } else { self.seconds * kept + took * (1.0 - kept) };
         self.updated = now;
     }
 
-    /// It took at least so long, how long is not known: the estimate may rise, but not fall.
+    /// Adds a lower bound of a sample: the estimate may rise, but not fall.
     pub fn observe_at_least(&mut self, waited: Duration, now: Instant) {
         if waited.as_secs_f64() > self.cost(now) {
             self.observe(waited, now);
         }
     }
 
-    /// The estimate, in seconds, faded by the time since it last changed.
+    /// Returns the estimate in seconds, faded by the time since its last change.
     pub fn cost(&self, now: Instant) -> f64 {
         self.seconds * kept(self.updated, now)
     }
 }
 
-/// The part of an old value that counts after this time.
 pub(super) fn kept(since: Instant, now: Instant) -> f64 {
     let times = now.saturating_duration_since(since).as_secs_f64() / FADING.as_secs_f64();
-    // Under load it is always a moment, for which the first terms of the series are as good: off by less than 2e-10.
+    // Under load `times` is small, and the first terms of the series are exact to 2e-10.
     if times < MOMENT { 1.0 - times + times * times / 2.0 } else { (-times).exp() }
 }
 
-/// In e-foldings: 10 ms.
 const MOMENT: f64 = 1e-3;
 
-/// In this time what was known fades to 1/e. A backend that stalled for a second while others reply within a
-/// millisecond is so left alone for about a minute, and then tried by one query.
+/// The time in which the estimate fades to 1/e. A backend that stalled for a second while others reply within
+/// a millisecond is avoided for about a minute, and then tried with one query.
 const FADING: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
@@ -66,12 +61,11 @@ mod tests {
 
     use super::*;
 
-    /// Milliseconds.
     fn ms(count: u64) -> Duration {
         Duration::from_millis(count)
     }
 
-    /// Observes these times, each so long after the one before, and compares the cost at the end, in milliseconds.
+    /// Observes the times, each so long after the previous one, and compares the final cost in milliseconds.
     fn check(steps: &[(u64, u64)], rest: u64, expected: f64) {
         let mut now = Instant::now();
         let mut peak = PeakEwma::new(now);
@@ -89,7 +83,7 @@ mod tests {
         check(&[], 0, 0.0);
         check(&[(0, 10)], 0, 10.0);
         check(&[(0, 10), (1, 500)], 0, 500.0);
-        // Ten seconds later one time constant has passed, with news and without.
+        // Ten seconds are one time constant, with a sample and without.
         check(&[(0, 500), (10_000, 10)], 0, 500.0 * once + 10.0 * (1.0 - once));
         check(&[(0, 500)], 10_000, 500.0 * once);
         // Many short times within a moment do not hide a long one.

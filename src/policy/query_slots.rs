@@ -1,7 +1,6 @@
-//! Outstanding queries by socket and message ID: those in flight, and those in quarantine, whose reply nobody needs any more.
+//! Outstanding queries by socket and message ID: in flight, or in quarantine after they were abandoned.
 //!
-//! What is kept for a query in flight is small and has a table of its own, for there may be a hundred thousand. The other table is
-//! looked up seldom, and holds a query only until its quarantine is over; its entries may be longer.
+//! Queries in flight have a table with small entries, because there may be a hundred thousand.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
@@ -12,12 +11,12 @@ use hashbrown::HashMap;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-/// A socket to a backend, by its number.
+/// The number of a socket to a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SocketId(pub u32);
 
 impl SocketId {
-    /// The number as an index.
+    /// Returns the number as an index.
     pub fn index(self) -> usize {
         self.0 as usize
     }
@@ -32,80 +31,67 @@ pub struct SocketSetId(pub u32);
 pub struct QuerySlot(NonZeroU32);
 
 impl QuerySlot {
-    /// Sockets that can be told apart. No host can bind more to its ports.
+    /// The maximum number of sockets. No host can bind more to its ports.
     pub const MAX_SOCKETS: usize = u16::MAX as usize;
 
-    /// The slot of `id` on a socket, if there is such a socket.
+    /// Returns the slot of `id` on a socket, or `None` if the socket number is too large.
     pub fn new(socket: SocketId, id: u16) -> Option<Self> {
-        // One more, for 0 is no slot.
         let socket = u16::try_from(socket.0).ok()?.checked_add(1)?;
         NonZeroU32::new(u32::from(socket) << 16 | u32::from(id)).map(Self)
     }
 
-    /// The socket.
+    /// Returns the socket.
     pub fn socket(self) -> SocketId {
         SocketId((self.0.get() >> 16) - 1)
     }
 
-    /// The socket's number and one, in two octets.
+    /// Returns the socket's number plus one, in two bytes.
     pub fn socket_tag(self) -> u16 {
         (self.0.get() >> 16) as u16
     }
 
-    /// Socket and ID in one.
+    /// Returns socket tag and ID in one number.
     pub fn number(self) -> u32 {
         self.0.get()
     }
 
-    /// The message ID.
+    /// Returns the message ID.
     pub fn id(self) -> u16 {
         self.0.get() as u16
     }
 }
 
-/// What a query slot is taken by.
+/// The state of a used slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlotState<T, L> {
-    /// A query is in flight. This is what its caller keeps with it.
+    /// The query is in flight, with the data of the caller.
     InFlight(T),
-    /// Nobody needs the reply any more. The ID stays taken, and this is what its caller wants to know if the reply comes.
+    /// The query was abandoned, but its ID stays reserved. The note is for a late reply.
     Quarantined(L),
 }
 
-/// The query slots that are taken.
+/// The table of used query slots.
 pub struct QuerySlots<T, L> {
-    /// By queries in flight.
     in_flight: HashMap<QuerySlot, T, RandomState>,
-    /// By queries in quarantine.
-    quarantined: HashMap<QuerySlot, Quarantined<L>, RandomState>,
-    /// The ends of quarantines, in the order of time; those that ended early are left out when they are met.
-    ends: VecDeque<End>,
-    /// The same of those that were prolonged.
-    prolonged: VecDeque<End>,
-    /// Tells an ID's present use from an earlier one.
+    quarantined: HashMap<QuerySlot, QuarantineEntry<L>, RandomState>,
+    ends: VecDeque<QuarantineEnd>,
+    prolonged: VecDeque<QuarantineEnd>,
     serial: u32,
 }
 
-/// A query in quarantine.
-struct Quarantined<L> {
-    /// The caller's note.
+struct QuarantineEntry<L> {
     note: L,
-    /// That of its [`End`].
     serial: u32,
 }
 
-/// The end of a quarantine.
-struct End {
-    /// When.
+struct QuarantineEnd {
     at: Instant,
-    /// Whose.
     slot: QuerySlot,
-    /// Tells this use of the ID from others.
     serial: u32,
 }
 
 impl<T: Copy, L: Copy> QuerySlots<T, L> {
-    /// None yet, and room for some.
+    /// Creates an empty table with some capacity.
     pub fn new() -> Self {
         let hasher = RandomState::default();
         Self {
@@ -117,7 +103,7 @@ impl<T: Copy, L: Copy> QuerySlots<T, L> {
         }
     }
 
-    /// Takes a free ID of an open socket for a query, drawn uniformly (RFC 5452 section 4.3).
+    /// Reserves a free ID of an open socket for a query, drawn uniformly (RFC 5452 section 4.3).
     pub fn draw(&mut self, socket: SocketId, user_data: T, rng: &mut StdRng) -> QuerySlot {
         loop {
             let slot = QuerySlot::new(socket, rng.random()).expect("no more sockets are open than there are slots for");
@@ -131,13 +117,12 @@ impl<T: Copy, L: Copy> QuerySlots<T, L> {
         }
     }
 
-    /// What is held at this place.
+    /// Returns a copy of the state of a slot.
     pub fn find(&self, slot: QuerySlot) -> Option<SlotState<T, L>> {
         let in_flight = self.in_flight.get(&slot).map(|user_data| SlotState::InFlight(*user_data));
         in_flight.or_else(|| self.quarantined.get(&slot).map(|quarantined| SlotState::Quarantined(quarantined.note)))
     }
 
-    /// Gives memory back after a peak. To go through what is left costs less than what it took to come to be so few.
     fn shrink(&mut self) {
         let is_sparse = |len: usize, capacity: usize| capacity > 8 * WARM && len < capacity / 8;
         if is_sparse(self.in_flight.len(), self.in_flight.capacity()) {
@@ -153,7 +138,7 @@ impl<T: Copy, L: Copy> QuerySlots<T, L> {
         }
     }
 
-    /// Takes out what is held at this place.
+    /// Removes a slot and returns its state.
     pub fn remove(&mut self, slot: QuerySlot) -> Option<SlotState<T, L>> {
         let in_flight = self.in_flight.remove(&slot).map(SlotState::InFlight);
         if self.in_flight.capacity() > 8 * WARM {
@@ -162,35 +147,34 @@ impl<T: Copy, L: Copy> QuerySlots<T, L> {
         in_flight.or_else(|| self.quarantined.remove(&slot).map(|quarantined| SlotState::Quarantined(quarantined.note)))
     }
 
-    /// Puts a query in flight into quarantine until `end`, which never lies before that of an earlier one.
+    /// Moves a query in flight into quarantine until `end`, which must not be earlier than in previous calls.
     pub fn quarantine(&mut self, slot: QuerySlot, end: Instant, note: impl FnOnce(T) -> L) {
         let Some(user_data) = self.in_flight.remove(&slot) else { return };
         if self.ends.len() == self.ends.capacity() {
             self.forget_ended();
         }
         self.serial = self.serial.wrapping_add(1);
-        self.quarantined.insert(slot, Quarantined { note: note(user_data), serial: self.serial });
-        self.ends.push_back(End { at: end, slot, serial: self.serial });
+        self.quarantined.insert(slot, QuarantineEntry { note: note(user_data), serial: self.serial });
+        self.ends.push_back(QuarantineEnd { at: end, slot, serial: self.serial });
     }
 
-    /// Puts a query whose quarantine is over into quarantine once more, until `end`, which never lies before that of an earlier one.
-    /// Few are worth it.
+    /// Quarantines a query again until `end`, which must not be earlier than in previous calls.
     pub fn prolong(&mut self, slot: QuerySlot, end: Instant, note: L) {
         self.serial = self.serial.wrapping_add(1);
-        self.quarantined.insert(slot, Quarantined { note, serial: self.serial });
-        self.prolonged.push_back(End { at: end, slot, serial: self.serial });
+        self.quarantined.insert(slot, QuarantineEntry { note, serial: self.serial });
+        self.prolonged.push_back(QuarantineEnd { at: end, slot, serial: self.serial });
     }
 
-    /// Whether something is held at this place.
+    /// Returns true if the slot is used.
     pub fn has(&self, slot: QuerySlot) -> bool {
         self.in_flight.contains_key(&slot) || self.quarantined.contains_key(&slot)
     }
 
-    /// Takes out a query whose quarantine is over.
+    /// Removes and returns a query whose quarantine is over.
     pub fn pop_ended(&mut self, now: Instant) -> Option<(QuerySlot, L)> {
         let Self { quarantined, ends, prolonged, .. } = self;
-        let mut pop = |ends: &mut VecDeque<End>| {
-            while let Some(&End { at, slot, serial }) = ends.front() {
+        let mut pop = |ends: &mut VecDeque<QuarantineEnd>| {
+            while let Some(&QuarantineEnd { at, slot, serial }) = ends.front() {
                 let is_held = is_held(quarantined, slot, serial);
                 if is_held && at > now {
                     break;
@@ -207,28 +191,25 @@ impl<T: Copy, L: Copy> QuerySlots<T, L> {
         ended
     }
 
-    /// All slots that are taken, in no order.
+    /// Returns all used slots in no order.
     pub fn taken(&self) -> impl Iterator<Item = QuerySlot> + '_ {
         self.in_flight.keys().chain(self.quarantined.keys()).copied()
     }
 
-    /// Whether none is taken.
+    /// Returns true if no slot is used.
     pub fn is_empty(&self) -> bool {
         self.in_flight.is_empty() && self.quarantined.is_empty()
     }
 
-    /// When the next quarantine is over.
+    /// Returns the end of the next quarantine.
     pub fn next_end(&self) -> Option<Instant> {
         let fronts = [self.ends.front(), self.prolonged.front()];
         fronts.into_iter().flatten().map(|end| end.at).min()
     }
 
-    /// Makes room for ends: of those that were replied to behind one that was not, the ends are still there, and where one
-    /// reply of a thousand is lost, they are nearly all.
     fn forget_ended(&mut self) {
         let quarantined = &self.quarantined;
         self.ends.retain(|end| is_held(quarantined, end.slot, end.serial));
-        // Few went: the next time should not come soon.
         if self.ends.len() > self.ends.capacity() / 2 {
             self.ends.reserve(self.ends.capacity());
         }
@@ -241,18 +222,16 @@ impl<T: Copy, L: Copy> Default for QuerySlots<T, L> {
     }
 }
 
-/// Whether there is a quarantine that ends with this serial, and not a later use of its ID.
-fn is_held<L>(quarantined: &HashMap<QuerySlot, Quarantined<L>, RandomState>, slot: QuerySlot, serial: u32) -> bool {
+fn is_held<L>(quarantined: &HashMap<QuerySlot, QuarantineEntry<L>, RandomState>, slot: QuerySlot, serial: u32) -> bool {
     quarantined.get(&slot).is_some_and(|quarantined| quarantined.serial == serial)
 }
 
-/// Queries for which there is room before anything has to grow.
 const WARM: usize = 4096;
 
-/// How long an ID stays taken after its attempt was given up.
+/// The time for which an ID stays reserved after its attempt was abandoned.
 pub const QUARANTINE: Duration = Duration::from_secs(2);
 
-/// How much longer it stays taken, if somebody wants to be told of a reply.
+/// The additional time if the caller wants a late reply.
 pub const PROLONGED: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
@@ -279,7 +258,7 @@ mod tests {
         let mut slots: QuerySlots<u32, u32> = QuerySlots::new();
         let slot = slots.draw(SocketId(0), 1, &mut StdRng::seed_from_u64(1));
         slots.quarantine(slot, now, |user_data| user_data);
-        // A late reply came, and then the same ID was drawn again and put into quarantine later.
+        // A late reply came; then the same ID was drawn again and quarantined later.
         assert_eq!(slots.remove(slot), Some(SlotState::Quarantined(1)));
         slots.in_flight.insert(slot, 2);
         slots.quarantine(slot, later, |user_data| user_data);
@@ -306,7 +285,7 @@ mod tests {
             slots.prolong(ended, at(5), note + 10);
         }
         let other = draw(&mut slots, 3);
-        // What was due before is looked at first, whichever it is.
+        // Earlier ends come first from either queue.
         assert_eq!((slots.next_end(), slots.pop_ended(at(2))), (Some(at(2)), Some((other, 3))));
         assert_eq!(slots.find(prolonged), Some(SlotState::Quarantined(11)));
         assert_eq!(slots.remove(replied), Some(SlotState::Quarantined(12)));

@@ -1,53 +1,53 @@
-//! What a pool's configuration decides: the rules that every race of the pool follows, with their
-//! defaults, bounds and words. Parsed by `config/`, followed by `race`, `balance`, `health`.
+//! The rules of a pool with their defaults, bounds and names. `config/` parses them; `race`, `balance` and
+//! `health` apply them.
 
 use std::time::Duration;
 
 use super::balance::Balance;
 use super::race::Accept;
 
-/// The rules of one pool (docs/src/contract.md, Configuration). Once a value exists it is right: `config/` checks bounds.
+/// The rules of one pool (docs/src/contract.md, Configuration). `config/` has checked all bounds.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Rules {
-    /// Who is asked, and when.
+pub struct PoolRules {
+    /// The way to ask backends.
     pub dispatch: Dispatch,
-    /// `race` only: how many backends are asked at once; 0 means all.
+    /// `race` only: number of backends asked at once; 0 means all.
     pub fanout: u16,
-    /// In which order backends are asked.
+    /// The order of backends.
     pub balance: Balance,
-    /// Which replies end a race at once.
+    /// The replies that end a race at once.
     pub accept: Accept,
-    /// True if a reply whose extended error is a decision of its backend ends a race at once, whatever `accept`.
+    /// True if a reply with a decision as extended error ends a race at once, whatever `accept`.
     pub believe_ede: bool,
     /// The client's deadline.
     pub timeout: Duration,
-    /// How long a kept negative reply waits for a better one.
+    /// The time that a kept negative reply waits for a better one.
     pub grace: Grace,
     /// Silence after which the next backend (or try) is due.
     pub attempt_timeout: Duration,
-    /// How often one backend may be asked for one query.
+    /// The number of times one backend may be asked for one query.
     pub tries: u8,
-    /// The answer when some backend is up, but none replied in time.
+    /// The answer if a backend is up, but none replied in time.
     pub on_timeout: Silence,
-    /// The answer when no backend is up.
+    /// The answer if no backend is up.
     pub on_all_down: Silence,
-    /// When a second attempt starts although the first may still be answered.
+    /// The rules of hedges.
     pub hedge: Hedge,
-    /// How backends are found to be up or down.
+    /// The rules of health checks.
     pub health: HealthRules,
 }
 
 /// `pools.*.serves`: the names that each backend knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Serves {
-    /// Some of them, as tables that split the names do: what one denies another may have.
+    /// Some of the names: another backend may have a name that one denies.
     Split,
-    /// All of them, as resolvers and replicas do.
+    /// All names, as resolvers and replicas do.
     Same,
 }
 
-impl Rules {
-    /// The defaults of a pool of this kind.
+impl PoolRules {
+    /// Returns the defaults of a pool of this kind.
     pub fn of(serves: Serves) -> Self {
         let split = Self {
             dispatch: Dispatch::Race,
@@ -66,7 +66,7 @@ impl Rules {
         };
         match serves {
             Serves::Split => split,
-            // NXDOMAIN would deny names that are there (RFC 2308 section 7 has SERVFAIL for servers that are out of reach).
+            // NXDOMAIN would deny existing names (RFC 2308 section 7 has SERVFAIL for unreachable servers).
             Serves::Same => Self {
                 dispatch: Dispatch::Hedge,
                 balance: Balance::Fastest,
@@ -85,13 +85,13 @@ impl Rules {
     }
 }
 
-impl Default for Rules {
+impl Default for PoolRules {
     fn default() -> Self {
         Self::of(Serves::Split)
     }
 }
 
-/// Who is asked, and when (docs/src/contract.md, Races).
+/// The way to ask backends (docs/src/contract.md, Races).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dispatch {
     /// `fanout` backends at once.
@@ -102,7 +102,7 @@ pub enum Dispatch {
     Sequential,
 }
 
-/// How long a kept negative reply waits for a better one.
+/// The time that a kept negative reply waits for a better one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grace {
     /// Until every backend has replied or the deadline has come.
@@ -113,7 +113,7 @@ pub enum Grace {
     After(Duration),
 }
 
-/// What the client gets when no backend's reply can be given.
+/// The response to the client when no backend's reply is available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Silence {
     /// A synthesized NXDOMAIN.
@@ -122,14 +122,14 @@ pub enum Silence {
     Servfail,
     /// REFUSED.
     Refused,
-    /// Nothing at all; counted as dropped.
+    /// No response; counted as dropped.
     Drop,
 }
 
 /// `[pools.*.hedge]`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Hedge {
-    /// When the hedge starts.
+    /// The time before a hedge.
     pub delay: HedgeDelay,
     /// Lower clamp of a percentile or automatic delay.
     pub min_delay: Duration,
@@ -153,40 +153,40 @@ impl Default for Hedge {
     }
 }
 
-/// When a hedge starts.
+/// The delay of a hedge.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum HedgeDelay {
-    /// The percentile that the budget can pay for, `1 - budget`, and a little above it (see `latency`).
+    /// The percentile that the budget can pay for, a little above `1 - budget` (see `latency`).
     Auto,
     /// A percentile of the asked backend's own latency, 0.5 to 0.999 (`"p50"` to `"p99.9"`).
     Percentile(f64),
-    /// A fixed time, taken as it is.
+    /// A fixed time, not clamped.
     Fixed(Duration),
 }
 
-/// `[pools.*.health]`: timing of probes and how many of them decide. What a probe asks is `config`'s.
+/// `[pools.*.health]`: timing and thresholds of probes. `config` sets the probe question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HealthRules {
     /// Time between probes to one backend.
     pub interval: Duration,
-    /// Also probe after so many queries to the pool; 0 is off.
+    /// Also probe after so many queries to the pool; 0 disables this.
     pub every_queries: u32,
-    /// How long a probe waits for its reply.
+    /// The time that a probe waits for its reply.
     pub timeout: Duration,
-    /// Missed probes in a row before down.
+    /// Consecutive missed probes before a backend is down.
     pub fall: u8,
-    /// Good probes in a row before up.
+    /// Consecutive good probes before a backend is up.
     pub rise: u8,
     /// The replies to a probe that count as good.
     pub expect: Expect,
 }
 
-/// `pools.*.health.expect`: which reply to a probe is a good one.
+/// `pools.*.health.expect`: the replies to a probe that count as good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
     /// Any reply.
     Reply,
-    /// One that is no failure.
+    /// Any reply that is no failure.
     NoFailure,
 }
 

@@ -1,80 +1,66 @@
-//! Serial numbers of zones at the members of a pool of replicas: who has the newest version, who is older, who is behind, and whom to
-//! ask. Fed by what replies and SOA probes say; the engine looks at it where a negative reply is about to be believed.
+//! Zone serials at the members of a replica pool, from replies and SOA probes.
 //!
 //! ```text
-//! hear      a member that was named before has said a serial (RFC 9660, or an SOA record). If that changes anything:
-//!               newest    among members that are up, of what each said last (RFC 1982)
-//!               older     each that said less is older than the newest since now, or since it already was
+//! hear      a known member reports a serial (RFC 9660, or an SOA record). If that changes anything:
+//!               newest    the newest last serial among members that are up (RFC 1982)
+//!               older     each member with a lower serial is older, from now on or since it already was
 //! is_older  a negative reply of such a member is not accepted: the newest is asked at once
-//! behind    older for longer than `max_lag` in a zone that is in use: asked last. All of them at once: nobody is
-//! ask       up, and not heard for 2 s about a zone that somebody asked for within the last minute
+//! behind    older for longer than `max_lag` in a zone in use: asked last. Empty if it would hold all
+//! ask       up, and not heard for 2 s about a zone that a client used within the last minute
 //! ```
 //!
-//! Nothing is remembered of members that are gone, so a serial that was reset, or a wild one, leaves with its server. Zones are bounded
-//! by number and octets; the one that was not used for the longest goes first. Members and zones are given by the caller: names of zones
-//! are octets in canonical form, and what they mean is not known here.
+//! Removed members are forgotten, so a wrong serial disappears with its server. Zone names are bytes in
+//! canonical form.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// What members of one pool have said of their zones.
+/// The zone serials of the members of one pool.
 #[derive(Debug, Default)]
-pub struct Serials {
-    /// Members by their place in [`Zone::said`]; one that has gone leaves its place to the next that comes.
-    members: Vec<Option<Member>>,
+pub struct SerialTable {
+    members: Vec<Option<SerialMember>>,
     places: BTreeMap<MemberId, usize>,
-    /// Zones by their names.
-    zones: BTreeMap<Box<[u8]>, Zone>,
-    /// Octets that the zones take.
+    zones: BTreeMap<Box<[u8]>, ZoneSerials>,
     bytes: usize,
-    /// How often a member was found to be older that was not before.
     verdicts: u64,
 }
 
-/// What a pool calls a member.
+/// The identifier of a member in its pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MemberId(pub u32);
 
-/// Where a serial comes from.
+/// The source of a serial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// A reply to a query of a client, so the zone is in use.
+pub enum SerialSource {
+    /// A reply to a client query, so the zone is in use.
     Reply,
-    /// A reply to an SOA probe, which says nothing about that.
+    /// A reply to an SOA probe, which does not make the zone used.
     Probe,
 }
 
 #[derive(Debug)]
-struct Member {
+struct SerialMember {
     id: MemberId,
     is_up: bool,
-    /// When it may be asked again.
     next_ask: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Zone {
-    /// When somebody last asked for a name in it.
+struct ZoneSerials {
     used: Instant,
-    /// What each member has said of it, by place; those at the end may be missing.
-    said: Vec<Said>,
-    /// Who has the newest version, by place. None if nobody who is up has said any, or if serials go round in a circle.
+    said: Vec<SerialObservation>,
     newest: Option<usize>,
 }
 
-/// What one member has said of one zone.
 #[derive(Clone, Debug, Default)]
-struct Said {
-    /// The last serial.
+struct SerialObservation {
     serial: Option<u32>,
-    /// When it was heard or asked for last.
     heard: Option<Instant>,
-    /// Since when the newest is newer.
     older_since: Option<Instant>,
 }
 
-impl Serials {
-    /// A member joins, goes up, or goes down.
+impl SerialTable {
+    /// Adds a member, or sets its state.
     pub fn set_up(&mut self, member: MemberId, is_up: bool, now: Instant) {
         let place = self.place_of(member);
         let Some(known) = self.members.get_mut(place).and_then(Option::as_mut) else { return };
@@ -84,29 +70,28 @@ impl Serials {
         }
     }
 
-    /// A member is gone, and all that it has said.
+    /// Removes a member and its serials.
     pub fn forget(&mut self, member: MemberId, now: Instant) {
         let Some(place) = self.places.remove(&member) else { return };
         self.members[place] = None;
         self.judge_all(place, now);
         for said in self.zones.values_mut().filter_map(|zone| zone.said.get_mut(place)) {
-            *said = Said::default();
+            *said = SerialObservation::default();
         }
     }
 
-    /// A member has said the serial of a zone. What is said by one that is gone, or was never named, counts nothing.
-    pub fn hear(&mut self, zone: &[u8], member: MemberId, serial: u32, source: Source, now: Instant) {
+    /// Records the serial of a zone at a member. Unknown members are ignored.
+    pub fn hear(&mut self, zone: &[u8], member: MemberId, serial: u32, source: SerialSource, now: Instant) {
         let Some(&place) = self.places.get(&member) else { return };
         if !self.zones.contains_key(zone) {
-            // Who is asked about a zone that was forgotten meanwhile answers for nobody.
-            if source == Source::Probe {
+            if source == SerialSource::Probe {
                 return;
             }
             self.bytes += zone.len() + ZONE_OCTETS;
-            self.zones.insert(zone.into(), Zone { used: now, said: Vec::new(), newest: None });
+            self.zones.insert(zone.into(), ZoneSerials { used: now, said: Vec::new(), newest: None });
         }
         let Some(known) = self.zones.get_mut(zone) else { return };
-        if source == Source::Reply {
+        if source == SerialSource::Reply {
             known.used = known.used.max(now);
         }
         self.bytes += known.grow_to(place);
@@ -115,14 +100,14 @@ impl Serials {
         self.make_room(zone);
     }
 
-    /// Who has the newest version of a zone among members that are up, and its serial.
+    /// Returns the up member with the newest version of a zone, and its serial.
     pub fn newest(&self, zone: &[u8]) -> Option<(MemberId, u32)> {
         let zone = self.zones.get(zone)?;
         let place = zone.newest?;
         Some((self.members.get(place)?.as_ref()?.id, zone.said.get(place)?.serial?))
     }
 
-    /// The same, each of those that have it in turn.
+    /// Returns one of the up members with the newest version of a zone, in rotation by `turn`.
     pub fn one_of_newest(&self, zone: &[u8], turn: usize) -> Option<MemberId> {
         let (_, newest) = self.newest(zone)?;
         let said = &self.zones.get(zone)?.said;
@@ -133,28 +118,27 @@ impl Serials {
         have_it.clone().nth(turn)
     }
 
-    /// Whether a member has an older version of a zone than another one that is up, by what both said last.
+    /// Returns true if a member's version of a zone is older than that of another up member.
     pub fn is_older(&self, zone: &[u8], member: MemberId) -> bool {
         let said = self.zones.get(zone).zip(self.places.get(&member)).and_then(|(zone, place)| zone.said.get(*place));
         said.is_some_and(|said| said.older_since.is_some())
     }
 
-    /// The members that are up and older for longer than `max_lag`: to be asked after all others. Never all that are up.
+    /// Returns the up members that are older for longer than `max_lag`, but never all up members.
     pub fn behind(&self, max_lag: Duration, now: Instant) -> Vec<MemberId> {
-        let is_late =
-            |said: &Said| said.older_since.is_some_and(|since| now.saturating_duration_since(since) > max_lag);
+        let is_late = |said: &SerialObservation| {
+            said.older_since.is_some_and(|since| now.saturating_duration_since(since) > max_lag)
+        };
         let mut late = vec![false; self.members.len()];
         for zone in self.zones.values().filter(|zone| zone.is_in_use(now)) {
             zone.said.iter().zip(&mut late).for_each(|(said, late)| *late |= is_late(said));
         }
         let up = || self.members.iter().zip(&late).filter_map(|(member, late)| Some((member.as_ref()?, *late)));
         let behind: Vec<_> = up().filter(|(member, late)| member.is_up && *late).map(|(member, _)| member.id).collect();
-        // In one zone the newest is never behind, but each may be in another one.
         if behind.len() == up().filter(|(member, _)| member.is_up).count() { Vec::new() } else { behind }
     }
 
-    /// Whom to ask for the SOA record of which zone now: each member once at most, about the zone of which it was not heard for the
-    /// longest. They count as asked, whether they answer or not. To be called every [`ASK_EVERY`] or so.
+    /// Returns the SOA probes to send now: one per member at most, about its zone with the oldest report.
     pub fn ask(&mut self, now: Instant) -> Vec<(MemberId, Box<[u8]>)> {
         let mut asked = Vec::new();
         for (place, member) in self.members.iter_mut().enumerate() {
@@ -179,23 +163,23 @@ impl Serials {
         asked
     }
 
-    /// How often a member was found to be older that was not before: until that changes, all who were not older are not.
+    /// Returns the number of times a member became older.
     pub fn verdicts(&self) -> u64 {
         self.verdicts
     }
 
-    /// Counts verdicts on from so many.
+    /// Continues the count of verdicts from another process.
     pub fn go_on_from(&mut self, verdicts: u64) {
         self.verdicts = verdicts + 1;
     }
 
-    /// What the members have said last of each zone, in the order of their names.
+    /// Returns the last serials of each zone at the members, in the order of the zone names.
     pub fn versions(&self, now: Instant) -> Vec<Versions> {
-        let member = |(member, said): (&Option<Member>, &Said)| {
+        let member = |(member, said): (&Option<SerialMember>, &SerialObservation)| {
             let (member, serial) = (member.as_ref()?, said.serial?);
             let ago = |at: Instant| now.saturating_duration_since(at);
             let older_for = said.older_since.map(ago);
-            Some(Version { member: member.id, serial, heard: said.heard.map(ago)?, older_for })
+            Some(LastSerial { member: member.id, serial, heard: said.heard.map(ago)?, older_for })
         };
         let zones = self.zones.iter().map(|(name, zone)| Versions {
             zone: name.clone(),
@@ -206,17 +190,16 @@ impl Serials {
         zones.collect()
     }
 
-    /// How many zones are known, and how many octets they take.
+    /// Returns the number of zones and their size in bytes.
     pub fn size(&self) -> (usize, usize) {
         (self.zones.len(), self.bytes)
     }
 
-    /// The place of a member; one that is new is up.
     fn place_of(&mut self, id: MemberId) -> usize {
         if let Some(place) = self.places.get(&id) {
             return *place;
         }
-        let member = Member { id, is_up: true, next_ask: None };
+        let member = SerialMember { id, is_up: true, next_ask: None };
         let free = self.members.iter().position(Option::is_none).unwrap_or(self.members.len());
         match self.members.get_mut(free) {
             Some(place) => *place = Some(member),
@@ -226,16 +209,14 @@ impl Serials {
         free
     }
 
-    /// Judges all zones anew of which the member at a place has said anything.
     fn judge_all(&mut self, place: usize, now: Instant) {
-        let has_said = |zone: &&mut Zone| zone.said.get(place).is_some_and(|said| said.serial.is_some());
+        let has_said = |zone: &&mut ZoneSerials| zone.said.get(place).is_some_and(|said| said.serial.is_some());
         for zone in self.zones.values_mut().filter(has_said) {
             self.verdicts += zone.judge(&self.members, now);
         }
     }
 
-    /// Forgets zones if there are more than there may be, the longest unused first, and a few more, so that it need not be done for
-    /// each that comes. This one stays.
+    /// Removes the least recently used zones, and a few more so that scans are rare. `but` stays.
     fn make_room(&mut self, but: &[u8]) {
         if self.zones.len() <= MAX_ZONES && self.bytes <= MAX_BYTES {
             return;
@@ -249,30 +230,28 @@ impl Serials {
                 return;
             }
             if let Some(zone) = self.zones.remove(&name) {
-                self.bytes -= name.len() + ZONE_OCTETS + zone.said.capacity() * size_of::<Said>();
+                self.bytes -= name.len() + ZONE_OCTETS + zone.said.capacity() * size_of::<SerialObservation>();
             }
         }
     }
 }
 
-impl Zone {
+impl ZoneSerials {
     fn is_in_use(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.used) <= IN_USE
     }
 
-    /// Makes room for what the member at a place says; returns how many octets more that takes.
     fn grow_to(&mut self, place: usize) -> usize {
         let before = self.said.capacity();
         if self.said.len() <= place {
-            self.said.resize(place + 1, Said::default());
+            self.said.resize(place + 1, SerialObservation::default());
         }
-        (self.said.capacity() - before) * size_of::<Said>()
+        (self.said.capacity() - before) * size_of::<SerialObservation>()
     }
 
-    /// Takes what the member at a place says. All are judged anew only where that may change who is the newest: of thousands of
-    /// members the first with a new version does so, and those that follow do not. Returns how many are found to be older that were
-    /// not before.
-    fn say(&mut self, place: usize, serial: u32, members: &[Option<Member>], now: Instant) -> u64 {
+    /// Records a serial and returns the number of members that became older. All members are judged again
+    /// only if the newest may change.
+    fn say(&mut self, place: usize, serial: u32, members: &[Option<SerialMember>], now: Instant) -> u64 {
         let newest = self.newest.filter(|newest| *newest != place).and_then(|newest| self.said[newest].serial);
         let said = &mut self.said[place];
         if said.serial.replace(serial) == Some(serial) {
@@ -284,19 +263,17 @@ impl Zone {
         }
     }
 
-    /// Finds the newest version among members that are up, and who is older than that. Returns how many are that were not before.
-    fn judge(&mut self, members: &[Option<Member>], now: Instant) -> u64 {
-        let serial_of = |(place, said): (usize, &Said)| {
+    fn judge(&mut self, members: &[Option<SerialMember>], now: Instant) -> u64 {
+        let serial_of = |(place, said): (usize, &SerialObservation)| {
             let is_up = members.get(place)?.as_ref()?.is_up;
             Some((place, said.serial?)).filter(|_| is_up)
         };
         let up = || self.said.iter().enumerate().filter_map(serial_of);
-        // The first of those that are equal.
         let newest = up().reduce(|best, next| if is_newer(next.1, best.1) { next } else { best });
-        // RFC 1982 section 3.2 orders no three serials that go round the whole circle: then nobody is newest, and nobody older.
+        // RFC 1982 section 3.2 cannot order serials all around the circle: then none is newest.
         let newest = newest.filter(|newest| !up().any(|other| is_newer(other.1, newest.1)));
         self.newest = newest.map(|(place, _)| place);
-        let judge = |said: &mut Said| {
+        let judge = |said: &mut SerialObservation| {
             let is_older = newest.zip(said.serial).is_some_and(|((_, newest), serial)| is_newer(newest, serial));
             u64::from(said.judge(is_older, now))
         };
@@ -304,8 +281,7 @@ impl Zone {
     }
 }
 
-impl Said {
-    /// Notes whether it is older than the newest. Returns whether it is and was not before.
+impl SerialObservation {
     fn judge(&mut self, is_older: bool, now: Instant) -> bool {
         let before = self.older_since;
         self.older_since = is_older.then(|| before.unwrap_or(now));
@@ -313,53 +289,52 @@ impl Said {
     }
 }
 
-/// What members have said of one zone, to be shown.
+/// The serials of one zone at the members.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Versions {
     /// The name of the zone.
     pub zone: Box<[u8]>,
-    /// The newest serial among members that are up; `None` if none is the newest.
+    /// The newest serial among up members, if there is one.
     pub newest: Option<u32>,
-    /// Whether somebody has asked for a name in it within the last minute.
+    /// True if a client used the zone within the last minute.
     pub is_in_use: bool,
-    /// Who has said what.
-    pub said: Vec<Version>,
+    /// The serial of each member.
+    pub said: Vec<LastSerial>,
 }
 
-/// What one member has said of it last.
+/// The last serial of one member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Version {
-    /// Who.
+pub struct LastSerial {
+    /// The member.
     pub member: MemberId,
-    /// What.
+    /// The serial.
     pub serial: u32,
-    /// How long ago it was heard, or asked.
+    /// The time since it was heard or asked.
     pub heard: Duration,
-    /// For how long the newest has been newer, if it is.
+    /// The time since which the newest is newer, if it is.
     pub older_for: Option<Duration>,
 }
 
-/// Whether one serial is newer than another (RFC 1982 section 3.2). Of two that lie 2^31 apart neither is.
+/// Returns true if `serial` is newer than `other` (RFC 1982 section 3.2). If they are 2^31 apart, neither is.
 pub fn is_newer(serial: u32, other: u32) -> bool {
     (1..1 << 31).contains(&serial.wrapping_sub(other))
 }
 
-/// Zones that are known of a pool at most.
+/// The limit of known zones per pool.
 pub const MAX_ZONES: usize = 1024;
 
-/// Octets that they may take.
+/// The limit of their size in bytes.
 pub const MAX_BYTES: usize = 4 << 20;
 
-/// A member is asked again about a zone if it was not heard for so long: soon enough that it is heard once in 2 s.
+/// The age of a report after which a member is asked again, so that it is heard once in 2 s.
 pub const FRESH: Duration = Duration::from_millis(1800);
 
-/// A zone is in use for so long after somebody has asked for a name in it.
+/// The time for which a zone is in use after a client query.
 pub const IN_USE: Duration = Duration::from_secs(60);
 
-/// One member is asked for an SOA record this often at most: ten times a second.
+/// The minimum interval of SOA probes to one member.
 pub const ASK_EVERY: Duration = Duration::from_millis(100);
 
-/// What a zone takes beside its name and what is said of it: its value, its place in the map, and what the allocator adds.
 const ZONE_OCTETS: usize = 128;
 
 #[cfg(test)]

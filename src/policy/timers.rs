@@ -1,27 +1,20 @@
-//! Many timers of few lengths: which of them is due?
-//!
-//! Timers of one length fall due in the order in which they were set, so each length needs but a queue.
-//! Nobody has to name the lengths: a timer joins the first queue whose last one is due no later. What fits
-//! nowhere goes to a heap. There is no cancelling: who takes a timer out looks whether its key still
-//! means anything. Once the queues have grown to what is needed, nothing is allocated.
+//! Many timers with few different lengths. A timer joins the first queue whose last timer is not due later,
+//! else a heap. Timers cannot be cancelled: the caller checks if the key of an expired timer is still valid.
 
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::{Duration, Instant};
 
-/// Timers, each with a key that says what it is for.
+/// Timers, each with a key that identifies its purpose.
 #[derive(Debug)]
 pub struct Timers<K> {
-    /// The time from which the others are counted: the first one that was set.
     zero: Option<Instant>,
-    /// Queues, each in the order of time.
     lanes: [VecDeque<Timer<K>>; LANES],
-    /// What fitted in no queue.
     rest: BinaryHeap<Timer<K>>,
 }
 
 impl<K> Timers<K> {
-    /// No timers.
+    /// Creates an empty set.
     pub fn new() -> Self {
         Self { zero: None, lanes: std::array::from_fn(|_| VecDeque::with_capacity(WARM)), rest: BinaryHeap::new() }
     }
@@ -36,12 +29,12 @@ impl<K> Timers<K> {
         }
     }
 
-    /// When the nearest timer is due.
+    /// Returns the time of the nearest timer.
     pub fn peek(&self) -> Option<Instant> {
         Some(self.nearest()?.since(self.zero?))
     }
 
-    /// Takes out the nearest timer if it is due.
+    /// Removes and returns the nearest timer if it is due.
     pub fn pop_due(&mut self, now: Instant) -> Option<(Instant, K)> {
         let zero = self.zero?;
         let nearest = self.nearest().filter(|&at| at <= Nanos::between(zero, now))?;
@@ -53,7 +46,7 @@ impl<K> Timers<K> {
         timer.map(|timer| (timer.at.since(zero), timer.key))
     }
 
-    /// Forgets the nearest timers for as long as they are stale, so that nobody wakes up for them.
+    /// Removes the nearest timers while they are stale, so that they cause no wakeups.
     pub fn discard(&mut self, is_stale: impl Fn(Instant, &K) -> bool) {
         let Some(zero) = self.zero else { return };
         let is_stale = |timer: Option<&Timer<K>>| timer.is_some_and(|timer| is_stale(timer.at.since(zero), &timer.key));
@@ -70,25 +63,22 @@ impl<K> Timers<K> {
         }
     }
 
-    /// The nearest time.
     fn nearest(&self) -> Option<Nanos> {
         let nearest = self.lanes.iter().filter_map(VecDeque::front).chain(self.rest.peek());
         nearest.map(|timer| timer.at).min()
     }
 
-    /// How many timers are set, those with a stale key included.
+    /// Returns the number of timers, including stale ones.
     pub fn len(&self) -> usize {
         self.lanes.iter().map(VecDeque::len).sum::<usize>() + self.rest.len()
     }
 
-    /// Whether no timer is set.
+    /// Returns true if no timer is set.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// Takes the first timer out of a queue, whose memory is given back after a peak: to move what is left costs less than what it
-/// took to come to be so few.
 fn pop_front<K>(lane: &mut VecDeque<Timer<K>>) -> Option<Timer<K>> {
     let first = lane.pop_front();
     if lane.capacity() > 8 * WARM && lane.len() < lane.capacity() / 8 {
@@ -103,8 +93,7 @@ impl<K> Default for Timers<K> {
     }
 }
 
-/// A time in nanoseconds before or after another: half as large as an [`Instant`], for there are many. It reaches for
-/// centuries.
+/// Nanoseconds from a base time, half the size of an [`Instant`] because there are many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Nanos(i64);
 
@@ -117,17 +106,15 @@ impl Nanos {
         }
     }
 
-    /// The time that lies so far from `zero`.
     fn since(self, zero: Instant) -> Instant {
         let distance = Duration::from_nanos(self.0.unsigned_abs());
         if self.0 < 0 { zero - distance } else { zero + distance }
     }
 }
 
-/// One timer. Its order is that of urgency, since a heap gives the greatest first.
+/// The order is reversed, because the heap returns the greatest first.
 #[derive(Debug)]
 struct Timer<K> {
-    /// When it is due.
     at: Nanos,
     key: K,
 }
@@ -152,17 +139,14 @@ impl<K> PartialEq for Timer<K> {
 
 impl<K> Eq for Timer<K> {}
 
-/// Octets that one timer takes.
 #[cfg(test)]
 pub(crate) const fn timer_size<K>() -> usize {
     size_of::<Timer<K>>()
 }
 
-/// Timers of each queue for which there is room before it has to grow.
 const WARM: usize = 1024;
 
-/// A pool's deadline, attempt timeout and hedge delay are three lengths, so this serves two pools with ease,
-/// and more with a little help from the heap.
+/// A pool has three lengths (deadline, attempt timeout, hedge delay), so this serves two pools.
 const LANES: usize = 6;
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
-//! Asks one member of a pool a question, and waits for its reply: by UDP from a socket and with an ID of its own, and by TCP where the
-//! reply is truncated; a member that is asked by stream, by a connection of its own. A member that knows no EDNS is asked without it, as clients' queries are.
+//! Asks one member of a pool a question: by UDP with a new socket and ID, and by TCP if the reply is
+//! truncated; a stream backend on a new connection. A member without EDNS is asked without it, as clients'
+//! queries are.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,60 +18,59 @@ use crate::net::tls::ClientTls;
 use crate::state::SharedBackend;
 use crate::wire::{Header, OwnEdns, QuestionFlags, Rcode, is_reply_to, write_own_query};
 
-/// What a member is asked.
+/// The question for a member.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
+pub struct ReplicaQuestion<'a> {
     /// Name, type and class in wire form.
     pub question: &'a [u8],
-    /// RD, CD and DO.
+    /// The flags RD, CD and DO.
     pub flags: QuestionFlags,
     /// The OPT record, if the query has one.
     pub edns: Option<OwnEdns>,
 }
 
-/// A member, and how it is asked.
+/// A member, with its transport.
 #[derive(Clone, Debug)]
-pub struct Member {
+pub struct ReplicaMember {
     address: BackendAddress,
-    /// What a connection to it needs, if it is asked by TLS and may be.
+    /// The TLS settings, if it uses TLS and may be asked.
     tls: Option<Arc<ClientTls>>,
-    /// By which protocol it is asked by stream.
     protocol: Arc<StreamProtocol>,
-    /// Whether a header tells it who asks.
+    /// True if it expects a PROXY header.
     wants_header: bool,
 }
 
-impl Member {
-    /// A backend as it is asked.
+impl ReplicaMember {
+    /// Makes a member from a backend.
     pub fn of(backend: &SharedBackend) -> Self {
         let (address, wants_header) = (backend.address, backend.wants_header);
         Self { address, tls: backend.tls(), protocol: backend.protocol(), wants_header }
     }
 }
 
-/// Asks a member, and returns its reply, whose ID and question are right (RFC 5452 section 9.1), and which is whole.
+/// Asks a member, and returns its complete reply, with matching ID and question (RFC 5452 section 9.1).
 ///
 /// # Errors
-/// [`io::ErrorKind::TimedOut`] after the deadline; that the server cannot be reached, or that we have no socket.
-pub async fn ask(member: &Member, asked: &Asked<'_>, deadline: Instant) -> io::Result<Vec<u8>> {
+/// [`io::ErrorKind::TimedOut`] after the deadline, or the error of the network or the socket.
+pub async fn ask(member: &ReplicaMember, asked: &ReplicaQuestion<'_>, deadline: Instant) -> io::Result<Vec<u8>> {
     timeout_at(deadline.into(), async {
         let reply = ask_once(member, asked, deadline).await?;
         let rcode = Header::read(&reply).map(Header::rcode);
-        // RFC 6891 section 7: FORMERR; older servers say NOTIMP.
+        // RFC 6891 section 7: FORMERR; older servers send NOTIMP.
         let may_be_refusal = asked.edns.is_some() && matches!(rcode, Some(Rcode::FORMERR | Rcode::NOTIMP));
         if !may_be_refusal {
             return Ok(reply);
         }
-        ask_once(member, &Asked { edns: None, ..*asked }, deadline).await
+        ask_once(member, &ReplicaQuestion { edns: None, ..*asked }, deadline).await
     })
     .await?
 }
 
-/// The same without a second thought about the OPT record.
-async fn ask_once(member: &Member, asked: &Asked<'_>, deadline: Instant) -> io::Result<Vec<u8>> {
+/// Asks once, without a retry without OPT.
+async fn ask_once(member: &ReplicaMember, asked: &ReplicaQuestion<'_>, deadline: Instant) -> io::Result<Vec<u8>> {
     let mut query = Vec::new();
     write_own_query(rand::random(), asked.question, asked.flags, asked.edns, &mut query);
-    let Member { address: BackendAddress { scheme, socket }, tls, protocol, wants_header } = member;
+    let ReplicaMember { address: BackendAddress { scheme, socket }, tls, protocol, wants_header } = member;
     if !scheme.is_stream() {
         let reply = ask_by_udp(*socket, &query, *wants_header, deadline).await?;
         if !Header::read(&reply).is_some_and(Header::is_truncated) {
@@ -78,18 +78,21 @@ async fn ask_once(member: &Member, asked: &Asked<'_>, deadline: Instant) -> io::
         }
     }
     if scheme.is_encrypted() && tls.is_none() {
-        return Err(io::Error::other("nobody is known who could vouch for its certificate"));
+        return Err(io::Error::other(
+            "no trusted certificate authorities are known: set ca for this server, or install ca-certificates",
+        ));
     }
     let mut client = ServerClient::connect(*socket, protocol, tls.as_deref()).await?;
     if *wants_header {
         client.say_own();
     }
     let reply = client.ask(&query).await?;
-    // There is one query on this connection: whoever sends something else has nothing to say.
+    // The connection carries one query, so any other message is an error.
     if is_reply_to(&reply, &query) { Ok(reply) } else { Err(io::ErrorKind::InvalidData.into()) }
 }
 
-/// Sends a query by UDP, and once more if no reply has come in half of the time: a lost datagram is no silence.
+/// Sends a query by UDP, and once more if no reply has come in half of the time, because a datagram may be
+/// lost.
 async fn ask_by_udp(address: SocketAddr, query: &[u8], wants_header: bool, deadline: Instant) -> io::Result<Vec<u8>> {
     let header = if wants_header { ClientHeader::own().octets } else { Vec::new() };
     let datagram = [&header[..], query].concat();
@@ -112,7 +115,7 @@ async fn ask_by_udp(address: SocketAddr, query: &[u8], wants_header: bool, deadl
     Err(io::ErrorKind::TimedOut.into())
 }
 
-/// Octets of the longest reply by UDP that is read whole: no query of ours offers more.
+/// Bytes of the longest UDP reply that is read whole: no query here offers more.
 const MAX_REPLY: usize = 4096;
 
 #[cfg(test)]
@@ -128,40 +131,38 @@ mod tests {
     use crate::net::client::TcpClient;
     use crate::wire::{Flag, read_query, read_reply};
 
-    /// `www.` A IN.
+    /// The question `www.` A IN.
     const QUESTION: &[u8] = b"\x03www\0\0\x01\0\x01";
 
-    /// How a server of the tests replies.
+    /// The behavior of a test server.
     #[derive(Clone, Copy, Debug)]
     enum Way {
-        /// With this rcode.
         Say(Rcode),
-        /// With FORMERR to OPT.
+        /// Replies FORMERR to OPT.
         OldServer,
-        /// To the second datagram alone.
+        /// Replies to the second datagram only.
         SecondOnly,
-        /// By UDP truncated.
+        /// Truncates replies by UDP.
         Cut,
-        /// By TCP alone, as it is asked.
+        /// Replies by TCP only.
         Stream,
-        /// Behind a header that says that we ask for ourselves, by UDP truncated.
+        /// Expects a PROXY header of kind LOCAL, and truncates replies by UDP.
         Headed,
-        /// With a wrong ID and a wrong question first.
+        /// Sends a wrong ID and a wrong question first.
         Forged,
-        /// Not at all.
         Silent,
     }
 
-    /// A reply to a query: the header and the question.
+    /// Returns a reply to a query: the header and the question.
     fn reply_to(query: &[u8], rcode: Rcode, is_cut: bool) -> Vec<u8> {
         let header = Header::read(query).expect("a header").to_response().with_rcode(rcode);
         let header = header.with(Flag::Truncated, is_cut).with_counts([1, 0, 0, 0]);
         [&header.to_wire()[..], read_query(query).expect("a query").question.as_wire()].concat()
     }
 
-    /// Asks a server that replies in this way; returns what it said and how many queries it had.
+    /// Asks a server with this behavior; returns its reply and the number of its queries.
     async fn play(way: Way, patience: Duration) -> (io::Result<Rcode>, usize) {
-        // What is free by one transport may be taken by the other.
+        // A port that is free for one transport may be in use for the other.
         let (socket, listener) = loop {
             let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a socket");
             if let Ok(listener) = TcpListener::bind(socket.local_addr().expect("an address")).await {
@@ -172,9 +173,9 @@ mod tests {
         let scheme = if matches!(way, Way::Stream) { Scheme::Tcp } else { Scheme::Plain };
         let wants_header = matches!(way, Way::Headed);
         let address = BackendAddress { scheme, socket: address };
-        let member = Member { address, tls: None, protocol: Arc::default(), wants_header };
+        let member = ReplicaMember { address, tls: None, protocol: Arc::default(), wants_header };
         let edns = Some(OwnEdns { udp_size: 1232, wants_version: true });
-        let asked = Asked { question: QUESTION, flags: QuestionFlags::default(), edns };
+        let asked = ReplicaQuestion { question: QUESTION, flags: QuestionFlags::default(), edns };
         let mut queries = 0;
         let serve = async {
             let mut buffer = [0; 512];

@@ -1,9 +1,10 @@
-//! Compares what members of a pool say: one task for each pool that wants it, on the control thread.
+//! Compares the replies of pool members: one task for each pool that wants it, on the control thread.
 //!
-//! The task takes what workers have left ([`Compared`](crate::state::Compared)): questions to which replies differed, and now and then a
-//! recent one for the audit. [`Divergences`] says which of them all members are to be asked, and what has come of it. All that take
-//! queries are asked; of more than [`MOST`] those who are suspected or have said something before, and others by chance. These queries
-//! count as probes. What is known is told to whoever asks, counted, and told in the log once a minute at most.
+//! The task takes questions from the workers ([`Compared`](crate::state::Compared)): those with different
+//! replies, and now and then a recent one for the audit. [`Divergences`] decides on the questions for all
+//! members, and on the results. In a pool of more than [`MOST`] members, suspected ones and those with a
+//! known answer are asked, and random others. These queries count as probes. Divergences are shown, counted,
+//! and logged once a minute at most.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
@@ -16,12 +17,12 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::sleep_until;
 
-use super::ask::{Asked, Member, ask};
-use super::said::Answer;
+use super::ask::{ReplicaMember, ReplicaQuestion, ask};
+use super::said::ReplicaAnswer;
 use crate::net::clock;
 use crate::net::tasks::{Task, TaskKind, Tasks};
 use crate::policy::BackendIndex;
-use crate::policy::divergence::{Ask, Divergences, Heard, Kind, Said};
+use crate::policy::divergence::{Ask, DivergenceKind, DivergenceTable, MemberAnswer, RoundResult};
 use crate::policy::serials::MemberId;
 use crate::sight::divergence as shown;
 use crate::state::{ForwarderState, PoolState, SharedBackend, SharedPool};
@@ -29,26 +30,24 @@ use crate::wire::{OwnEdns, QuestionFlags, Rcode, RecordClass, RecordType, displa
 
 /// The comparisons of all pools that want any.
 pub struct Comparisons {
-    watches: HashMap<*const PoolState, Watch>,
-    /// How many queries may be out at a time.
+    watches: HashMap<*const PoolState, ComparisonTask>,
+    /// Limits the number of concurrent queries.
     places: Arc<Semaphore>,
     tasks: Tasks,
 }
 
-/// The comparison of a pool, and its task.
-struct Watch {
-    comparison: Rc<Comparison>,
-    /// Ends with this value.
+struct ComparisonTask {
+    comparison: Rc<PoolComparison>,
     _task: Task,
 }
 
 impl Comparisons {
-    /// Of no pools yet. The tasks are among these; each query takes one of these places. Must be used within a `LocalSet`.
+    /// Makes a value without pools. Each query takes one of these places. Must be used within a `LocalSet`.
     pub fn new(tasks: Tasks, places: Arc<Semaphore>) -> Self {
         Self { watches: HashMap::new(), places, tasks }
     }
 
-    /// Compares in the pools of this state, and no others. What is known of those that were compared before stays.
+    /// Sets the pools. Pools that stay keep their data.
     pub fn set_state(&mut self, state: &ForwarderState) {
         let mut earlier = std::mem::take(&mut self.watches);
         for pool in state.pools.iter().filter(|pool| is_compared(pool)) {
@@ -64,18 +63,18 @@ impl Comparisons {
         }
     }
 
-    /// Compares nothing any more.
+    /// Stops all comparisons.
     pub fn stop(&mut self) {
         self.watches.clear();
     }
 
-    /// How many questions members of a pool answer differently.
+    /// Returns the number of questions that members of a pool answer differently.
     pub fn count(&self, pool: &SharedPool) -> usize {
         let watch = self.watches.get(&Arc::as_ptr(&pool.state));
         watch.map_or(0, |watch| watch.comparison.divergences.borrow().known().len())
     }
 
-    /// What is known of these pools.
+    /// Returns the known divergences of these pools.
     pub fn show<'p>(&self, pools: impl Iterator<Item = &'p Arc<SharedPool>>) -> shown::Divergences {
         let mut all = shown::Divergences::default();
         for pool in pools {
@@ -88,8 +87,8 @@ impl Comparisons {
         all
     }
 
-    fn watch(&self, pool: &Arc<SharedPool>) -> Watch {
-        let comparison = Rc::new(Comparison {
+    fn watch(&self, pool: &Arc<SharedPool>) -> ComparisonTask {
+        let comparison = Rc::new(PoolComparison {
             pool: RefCell::new(Arc::clone(pool)),
             divergences: RefCell::default(),
             texts: RefCell::default(),
@@ -99,44 +98,35 @@ impl Comparisons {
             tasks: self.tasks.clone(),
         });
         let task = self.tasks.start(TaskKind::Replicas, Rc::clone(&comparison).run());
-        Watch { comparison, _task: task }
+        ComparisonTask { comparison, _task: task }
     }
 }
 
-/// Whether anything is compared in a pool.
 fn is_compared(pool: &SharedPool) -> bool {
     pool.config.compare > 0.0 || pool.config.audit.is_some()
 }
 
-/// The comparison of one pool.
-struct Comparison {
-    /// The pool as it is now.
+struct PoolComparison {
     pool: RefCell<Arc<SharedPool>>,
-    divergences: RefCell<Divergences>,
-    /// What was said to questions that are known to be answered differently, in words.
+    divergences: RefCell<DivergenceTable>,
+    /// Readable answers to questions with known divergences.
     texts: RefCell<BTreeMap<Box<[u8]>, Texts>>,
-    /// How many questions are being asked.
     rounds: Cell<usize>,
-    warned: RefCell<Warned>,
-    /// See [`Comparisons`].
+    warned: RefCell<WarningAccount>,
     places: Arc<Semaphore>,
     tasks: Tasks,
 }
 
-/// Data in words, by digest.
 type Texts = BTreeMap<u32, String>;
 
-/// What the log was told.
 #[derive(Default)]
-struct Warned {
-    /// When it was told something last.
+struct WarningAccount {
     at: Option<Instant>,
-    /// What it was not told since.
-    untold: u64,
+    /// Divergences that were not logged since.
+    unreported: u64,
 }
 
-impl Comparison {
-    /// Compares for ever.
+impl PoolComparison {
     async fn run(self: Rc<Self>) {
         let mut next_audit = Instant::now();
         loop {
@@ -154,7 +144,6 @@ impl Comparison {
         }
     }
 
-    /// Takes what workers have left.
     fn collect(&self, next_audit: &mut Instant, now: Instant) {
         let (pool, mut divergences) = (self.pool.borrow(), self.divergences.borrow_mut());
         for suspect in pool.state.compared.take_suspects() {
@@ -169,7 +158,6 @@ impl Comparison {
         }
     }
 
-    /// Asks members one question, and takes what they say.
     async fn round(self: Rc<Self>, Ask { question, members }: Ask) {
         let pool = Arc::clone(&self.pool.borrow());
         let (sender, mut answers) = unbounded_channel();
@@ -177,14 +165,14 @@ impl Comparison {
         let ask_one = |backend: Arc<SharedBackend>| {
             let (question, sender, places) = (question.clone(), sender.clone(), Arc::clone(&self.places));
             self.tasks.start(TaskKind::Replicas, async move {
-                // Its place ends with it. Who gets none is silent.
+                // The place is released with the task. A member without a place counts as silent.
                 let Ok(_place) = places.acquire_owned().await else { return };
                 backend.probes.increment();
                 let edns = Some(OwnEdns { udp_size: UDP_SIZE, wants_version: true });
                 let Some((flags, question)) = question.split_last() else { return };
-                let asked = Asked { question, flags: QuestionFlags::of_octet(*flags), edns };
-                let reply = ask(&Member::of(&backend), &asked, deadline).await;
-                if let Some(answer) = reply.ok().as_deref().and_then(Answer::of) {
+                let asked = ReplicaQuestion { question, flags: QuestionFlags::of_octet(*flags), edns };
+                let reply = ask(&ReplicaMember::of(&backend), &asked, deadline).await;
+                if let Some(answer) = reply.ok().as_deref().and_then(ReplicaAnswer::of) {
                     let _ = sender.send((backend.index, answer));
                 }
             })
@@ -201,14 +189,13 @@ impl Comparison {
         self.hear(&question, &all, Instant::now());
     }
 
-    /// Takes what members have said to a question.
-    fn hear(&self, question: &[u8], answers: &[(BackendIndex, Answer)], now: Instant) {
+    fn hear(&self, question: &[u8], answers: &[(BackendIndex, ReplicaAnswer)], now: Instant) {
         let said: Vec<_> = answers.iter().map(|(index, answer)| answer.by(member(*index))).collect();
         let mut divergences = self.divergences.borrow_mut();
         let heard = divergences.hear(question, &said, now);
         let known = |question: &[u8]| divergences.get(question).is_some();
         let mut texts = self.texts.borrow_mut();
-        // One that was forgotten for want of room, or since it is old, leaves its words behind.
+        // Removes the texts of divergences that were dropped for space or age.
         if texts.len() > divergences.known().len() {
             texts.retain(|question, _| known(question));
         }
@@ -218,31 +205,30 @@ impl Comparison {
         }
         drop((divergences, texts));
         match heard {
-            Heard::Confirmed(kind) => {
+            RoundResult::Confirmed(kind) => {
                 self.pool.borrow().state.carried.divergences[kind as usize].increment();
                 self.warn(question, kind, now);
             }
-            Heard::Nothing | Heard::Gone => {}
+            RoundResult::Nothing | RoundResult::Gone => {}
         }
     }
 
-    /// Tells the log, unless it was told something within a minute.
-    fn warn(&self, question: &[u8], kind: Kind, now: Instant) {
+    /// Logs a divergence, at most once a minute.
+    fn warn(&self, question: &[u8], kind: DivergenceKind, now: Instant) {
         let mut warned = self.warned.borrow_mut();
         if warned.at.is_some_and(|at| now.saturating_duration_since(at) < WARN_EVERY) {
-            warned.untold += 1;
+            warned.unreported += 1;
             return;
         }
         let Some(shown) = self.show_one(question, now) else { return };
         let members = shown.groups().into_iter().map(|(said, who)| format!("{}: {}", who.join(", "), said.line()));
         let members = members.collect::<Vec<_>>().join("; ");
         let shown::Divergence { pool, name, qtype, .. } = &shown;
-        let untold = std::mem::take(&mut warned.untold);
+        let unreported = std::mem::take(&mut warned.unreported);
         warned.at = Some(now);
-        tracing::warn!(pool, name, r#type = qtype, kind = kind.label(), members, untold, "replicas disagree");
+        tracing::warn!(pool, name, r#type = qtype, kind = kind.label(), members, unreported, "replicas disagree");
     }
 
-    /// What is known.
     fn show(&self) -> Vec<shown::Divergence> {
         let now = Instant::now();
         let questions: Vec<Box<[u8]>> =
@@ -250,17 +236,16 @@ impl Comparison {
         questions.iter().filter_map(|question| self.show_one(question, now)).collect()
     }
 
-    /// What is known of a question.
     fn show_one(&self, question: &[u8], now: Instant) -> Option<shown::Divergence> {
         let (pool, divergences, texts) = (self.pool.borrow(), self.divergences.borrow(), self.texts.borrow());
         let divergence = divergences.get(question)?;
         let (name, &[t0, t1, c0, c1, flags]) = question.split_last_chunk()?;
         let words = texts.get(question);
-        let said = |said: &Said| {
-            // Who has left the pool meanwhile has no name any more.
+        let said = |said: &MemberAnswer| {
+            // A member that has left the pool has no name any more.
             let backend = pool.find(BackendIndex(u16::try_from(said.member.0).ok()?))?.name.clone();
             let data = words.and_then(|words| words.get(&said.digest)).cloned().unwrap_or_default();
-            Some(shown::Said { backend, rcode: Rcode(said.rcode).to_string(), data, serial: said.serial })
+            Some(shown::DivergentAnswer { backend, rcode: Rcode(said.rcode).to_string(), data, serial: said.serial })
         };
         let class = RecordClass(u16::from_be_bytes([c0, c1]));
         let ago = |at| clock::unix_seconds(now.saturating_duration_since(at));
@@ -280,7 +265,8 @@ impl Comparison {
     }
 }
 
-/// All members that take queries; of many those who are named, and others by chance if it is not known yet who says what.
+/// Returns all members that take queries; in a large pool the named ones, and random others if the answers
+/// are not known yet.
 fn whom_to_ask(pool: &SharedPool, named: &[MemberId]) -> Vec<Arc<SharedBackend>> {
     let taking = || pool.backends.iter().filter(|backend| backend.takes_queries());
     if taking().count() <= MOST {
@@ -288,7 +274,7 @@ fn whom_to_ask(pool: &SharedPool, named: &[MemberId]) -> Vec<Arc<SharedBackend>>
     }
     let is_named = |backend: &&Arc<SharedBackend>| named.contains(&member(backend.index));
     let mut asked: Vec<_> = taking().filter(is_named).take(MOST).cloned().collect();
-    // One alone is who is suspected, or what is left of those who were asked.
+    // A single member has nothing to be compared with.
     if named.len() < 2 {
         let others = taking().filter(|backend| !is_named(backend)).cloned();
         asked.extend(others.sample(&mut rand::rng(), MOST - asked.len()));
@@ -296,25 +282,24 @@ fn whom_to_ask(pool: &SharedPool, named: &[MemberId]) -> Vec<Arc<SharedBackend>>
     asked
 }
 
-/// What the comparison calls a backend.
 fn member(index: BackendIndex) -> MemberId {
     MemberId(index.get() as u32)
 }
 
-/// Members that are asked one question at most.
+/// The largest number of members asked one question.
 pub const MOST: usize = 64;
 
-/// How often it is looked what workers have left. A difference counts after ten times that.
+/// The interval at which questions are taken from the workers. A difference counts after ten times that.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// How long a member has for its answer. Whoever takes longer is compared another time.
+/// The time limit for an answer. A slower member is compared another time.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Questions of a pool that are being asked at a time: one member that is silent holds each up for as long as that.
+/// Concurrent questions of a pool: one silent member delays each of them by the time limit.
 const MAX_ROUNDS: usize = 8;
 
-/// What is offered: octets that pass every path without being fragmented (DNS flag day 2020).
+/// The offered UDP size, which passes every path without fragmentation (DNS flag day 2020).
 const UDP_SIZE: u16 = 1232;
 
-/// The log is told of one divergence of a pool in so long.
+/// The interval of log lines on one pool.
 const WARN_EVERY: Duration = Duration::from_secs(60);

@@ -1,40 +1,36 @@
-//! What a reply says: in short for a comparison, and in a few words for people.
+//! The content of a reply: short for a comparison, and readable for people.
 
-use crate::policy::divergence::Said;
+use crate::policy::divergence::MemberAnswer;
 use crate::policy::serials::MemberId;
 use crate::wire::{Message, Rcode, RecordType, ReplyDigest, Section, SectionRecord, read_reply};
 use crate::zone::rdata_to_text;
 
-/// What a reply says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Answer {
-    /// The rcode.
+pub(super) struct ReplicaAnswer {
     pub(super) rcode: Rcode,
-    /// That and the set of answer records, in short.
+    /// A digest of the rcode and the answer records.
     pub(super) digest: u32,
-    /// The version of the zone that it comes from, if it tells that.
     pub(super) serial: Option<u32>,
-    /// The first few of the answer records, in an order of their own.
+    /// The first few answer records, sorted.
     pub(super) data: String,
 }
 
-impl Answer {
-    /// Reads a reply; `None` if there is none in the octets, or not the whole one.
+impl ReplicaAnswer {
+    /// Reads a reply; `None` if it is malformed or truncated.
     pub(super) fn of(octets: &[u8]) -> Option<Self> {
         let reply = read_reply(octets).ok()?;
         let digest = ReplyDigest::of(&reply)?.number();
         let records: Vec<_> = Message::read(octets).ok()?.records().lenient().map_while(Result::ok).collect();
-        let serial = reply.zone_serial().or_else(|| reply.answered_serial()).map(|told| told.serial);
+        let serial = reply.zone_serial().or_else(|| reply.answered_serial()).map(|reported| reported.serial);
         Some(Self { rcode: reply.rcode(), digest, serial, data: data(&records) })
     }
 
-    /// As a member has said it.
-    pub(super) fn by(&self, member: MemberId) -> Said {
-        Said { member, rcode: self.rcode.0, digest: self.digest, serial: self.serial }
+    pub(super) fn by(&self, member: MemberId) -> MemberAnswer {
+        MemberAnswer { member, rcode: self.rcode.0, digest: self.digest, serial: self.serial }
     }
 }
 
-/// The first few answer records as text, sorted: servers may send them in any order.
+/// The first few answer records as text, sorted because servers may send them in any order.
 fn data(records: &[SectionRecord]) -> String {
     let is_meant = |record: &&SectionRecord| record.section == Section::Answer && record.rtype != RecordType::RRSIG;
     let mut texts: Vec<_> = records.iter().filter(is_meant).map(record_text).collect();
@@ -47,20 +43,17 @@ fn data(records: &[SectionRecord]) -> String {
     }
 }
 
-/// A record in short.
 fn record_text(record: &SectionRecord) -> String {
     let SectionRecord { rtype, rdata, .. } = record;
-    // Long data are told by their beginning, which need not be all of what differs.
+    // Long data are shown by their beginning, which may not contain the difference.
     match rdata.get(..LONGEST) {
         Some(_) => format!("{rtype} of {} octets", rdata.len()),
         None => format!("{rtype} {}", rdata_to_text(*rtype, rdata)),
     }
 }
 
-/// Records that are shown.
 const SHOWN: usize = 3;
 
-/// Octets of RDATA that is not shown any more.
 const LONGEST: usize = 128;
 
 #[cfg(test)]
@@ -70,28 +63,27 @@ mod tests {
     use super::*;
     use crate::wire::{Flag, Header};
 
-    /// `www.` A IN.
+    /// The question `www.` A IN.
     const QUESTION: &[u8] = b"\x03www\0\0\x01\0\x01";
 
-    /// A record of the question's name.
     fn record(rtype: RecordType, rdata: &[u8]) -> Vec<u8> {
         let [t0, t1] = rtype.0.to_be_bytes();
         let [l0, l1] = (rdata.len() as u16).to_be_bytes();
         [&[0xC0, 12, t0, t1, 0, 1, 0, 0, 0, 9, l0, l1], rdata].concat()
     }
 
-    /// An OPT record with a ZONEVERSION option of this data.
+    /// Makes an OPT record with a ZONEVERSION option of this data.
     fn version(data: &[u8]) -> Vec<u8> {
         let length = data.len() as u8;
         [&[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 4 + length, 0, 19, 0, length], data].concat()
     }
 
-    /// What is read of a reply with these records, answers before authority before additional.
-    fn read(rcode: Rcode, counts: [u16; 3], records: &[Vec<u8>]) -> Option<Answer> {
+    /// Reads a reply with these records, answers before authority before additional.
+    fn read(rcode: Rcode, counts: [u16; 3], records: &[Vec<u8>]) -> Option<ReplicaAnswer> {
         let [answers, authority, additional] = counts;
         let header = Header::new(7).with(Flag::Response, true).with_rcode(rcode);
         let header = header.with_counts([1, answers, authority, additional]);
-        Answer::of(&[&header.to_wire()[..], QUESTION, &records.concat()].concat())
+        ReplicaAnswer::of(&[&header.to_wire()[..], QUESTION, &records.concat()].concat())
     }
 
     #[test]
@@ -106,7 +98,7 @@ mod tests {
         check(&[a(1), record(RecordType::RRSIG, &[0; 20])], "A 192.0.2.1");
         check(&[a(1), a(2), a(3), a(4), a(5)], "A 192.0.2.1, A 192.0.2.2, A 192.0.2.3 and 2 more");
         check(&[record(RecordType::TXT, &[200; 128])], "TXT of 128 octets");
-        assert_eq!(Answer::of(b"no reply"), None);
+        assert_eq!(ReplicaAnswer::of(b"no reply"), None);
     }
 
     #[test]
@@ -122,7 +114,7 @@ mod tests {
         check(Rcode::NOERROR, [1, 0, 0], from_ref(&soa), Some(9));
         check(Rcode::NOERROR, [1, 0, 1], &[a.clone(), version(&[0, 0, 0, 0, 1, 2])], Some(258));
         check(Rcode::NXDOMAIN, [0, 1, 1], &[soa, version(&[0, 0, 0, 0, 0, 7])], Some(9));
-        // Another type of version, and none at all.
+        // Another type of version, and no version.
         check(Rcode::NOERROR, [1, 0, 1], &[a.clone(), version(&[0, 1, 0, 0, 1, 2])], None);
         check(Rcode::NOERROR, [1, 0, 1], &[a, version(&[])], None);
     }

@@ -1,7 +1,8 @@
-//! Finds out which versions of zones the members of pools of replicas have: one task for each pool, on the control thread.
+//! Finds the zone versions of the members of replica pools: one task for each pool, on the control thread.
 //!
-//! What replies tell, workers tell [`SharedSerials`](crate::state::SharedSerials). A member that was not heard about a zone in use is
-//! asked for its SOA record here, which counts as a probe; and who has been older than others for too long is behind from then on.
+//! Workers report the versions in replies to [`SharedSerials`](crate::state::SharedSerials). This task asks
+//! members without a recent report for the SOA record of a zone in use, which counts as a probe. A member
+//! with an old version for too long is behind.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -12,37 +13,35 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::time::sleep_until;
 
-use super::ask::{Asked, Member, ask};
+use super::ask::{ReplicaMember, ReplicaQuestion, ask};
 use crate::net::clock;
 use crate::net::tasks::{Task, TaskKind, Tasks};
 use crate::policy::BackendIndex;
-use crate::policy::serials::{Source, Version};
+use crate::policy::serials::{LastSerial, SerialSource};
 use crate::sight::serials as shown;
 use crate::state::{ForwarderState, PoolState, SharedBackend, SharedPool};
 use crate::wire::{QuestionFlags, RecordClass, RecordType, display_name, read_reply};
 
 /// The SOA probes of all pools of replicas.
 pub struct SoaProbes {
-    watches: HashMap<*const PoolState, Watch>,
-    /// How many queries may be out at a time.
+    watches: HashMap<*const PoolState, SoaProbeTask>,
+    /// Limits the number of concurrent queries.
     places: Arc<Semaphore>,
     tasks: Tasks,
 }
 
-/// The SOA probes of a pool, and their task.
-struct Watch {
-    prober: Rc<Prober>,
-    /// Ends with this value.
+struct SoaProbeTask {
+    prober: Rc<SoaProber>,
     _task: Task,
 }
 
 impl SoaProbes {
-    /// Of no pools yet. The tasks are among these; each query takes one of these places. Must be used within a `LocalSet`.
+    /// Makes a value without pools. Each query takes one of these places. Must be used within a `LocalSet`.
     pub fn new(tasks: Tasks, places: Arc<Semaphore>) -> Self {
         Self { watches: HashMap::new(), places, tasks }
     }
 
-    /// Asks the members of pools of this state, and no others. What is known of pools that stay is kept.
+    /// Sets the pools. Pools that stay keep their data.
     pub fn set_state(&mut self, state: &ForwarderState) {
         let mut earlier = std::mem::take(&mut self.watches);
         for pool in state.pools.iter().filter(|pool| pool.config.replicas) {
@@ -60,23 +59,23 @@ impl SoaProbes {
         earlier.into_values().for_each(|watch| watch.prober.forget());
     }
 
-    /// Asks nobody any more.
+    /// Stops all probes.
     pub fn stop(&mut self) {
         self.watches.clear();
     }
 
-    fn watch(&self, pool: &Arc<SharedPool>) -> Watch {
-        let prober = Rc::new(Prober {
+    fn watch(&self, pool: &Arc<SharedPool>) -> SoaProbeTask {
+        let prober = Rc::new(SoaProber {
             pool: RefCell::new(Arc::clone(pool)),
             places: Arc::clone(&self.places),
             tasks: self.tasks.clone(),
         });
         let task = self.tasks.start(TaskKind::Replicas, Rc::clone(&prober).run());
-        Watch { prober, _task: task }
+        SoaProbeTask { prober, _task: task }
     }
 }
 
-/// What is known of the versions at these pools.
+/// Returns the known versions at these pools.
 pub fn show<'p>(pools: impl Iterator<Item = &'p Arc<SharedPool>>) -> shown::Serials {
     let mut all = shown::Serials::default();
     for pool in pools {
@@ -88,11 +87,10 @@ pub fn show<'p>(pools: impl Iterator<Item = &'p Arc<SharedPool>>) -> shown::Seri
     all
 }
 
-/// What is known of the versions at the members of a pool.
-fn show_pool(pool: &SharedPool) -> Vec<shown::Zone> {
-    let member = |version: &Version| {
+fn show_pool(pool: &SharedPool) -> Vec<shown::PoolZone> {
+    let member = |version: &LastSerial| {
         let backend = pool.find(BackendIndex(u16::try_from(version.member.0).ok()?))?;
-        Some(shown::Member {
+        Some(shown::MemberSerial {
             backend: backend.name.clone(),
             serial: version.serial,
             heard: clock::unix_seconds(version.heard),
@@ -100,7 +98,7 @@ fn show_pool(pool: &SharedPool) -> Vec<shown::Zone> {
             behind: backend.is_behind(),
         })
     };
-    let zones = pool.state.serials.versions(Instant::now()).into_iter().map(|versions| shown::Zone {
+    let zones = pool.state.serials.versions(Instant::now()).into_iter().map(|versions| shown::PoolZone {
         pool: pool.config.name.clone(),
         zone: display_name(&versions.zone).to_string(),
         newest: versions.newest,
@@ -110,17 +108,13 @@ fn show_pool(pool: &SharedPool) -> Vec<shown::Zone> {
     zones.collect()
 }
 
-/// Asks the members of one pool.
-struct Prober {
-    /// The pool as it is now.
+struct SoaProber {
     pool: RefCell<Arc<SharedPool>>,
-    /// See [`SoaProbes`].
     places: Arc<Semaphore>,
     tasks: Tasks,
 }
 
-impl Prober {
-    /// Asks for ever.
+impl SoaProber {
     async fn run(self: Rc<Self>) {
         loop {
             let now = Instant::now();
@@ -135,25 +129,24 @@ impl Prober {
         }
     }
 
-    /// Asks a member for the SOA record of a zone.
     async fn ask(self: Rc<Self>, backend: Arc<SharedBackend>, zone: Box<[u8]>) {
-        // Without a place now it is asked the next time: nothing waits for one and becomes more and more.
+        // Without a free place the member is asked the next time, so that no queue grows.
         let Ok(_place) = self.places.try_acquire() else { return };
         backend.probes.increment();
         let mut question = zone.into_vec();
         question.extend_from_slice(&RecordType::SOA.0.to_be_bytes());
         question.extend_from_slice(&RecordClass::IN.0.to_be_bytes());
         let deadline = Instant::now() + self.pool.borrow().rules().health.timeout;
-        let asked = Asked { question: &question, flags: QuestionFlags::default(), edns: None };
-        let reply = ask(&Member::of(&backend), &asked, deadline).await;
-        let told = reply.ok().and_then(|reply| read_reply(&reply).ok()?.answered_serial());
-        if let Some(told) = told.filter(|told| question.starts_with(told.zone.as_wire())) {
+        let asked = ReplicaQuestion { question: &question, flags: QuestionFlags::default(), edns: None };
+        let reply = ask(&ReplicaMember::of(&backend), &asked, deadline).await;
+        let reported = reply.ok().and_then(|reply| read_reply(&reply).ok()?.answered_serial());
+        if let Some(reported) = reported.filter(|reported| question.starts_with(reported.zone.as_wire())) {
             let pool = Arc::clone(&self.pool.borrow());
-            pool.state.serials.hear(&told, backend.index, Source::Probe, Instant::now());
+            pool.state.serials.hear(&reported, backend.index, SerialSource::Probe, Instant::now());
         }
     }
 
-    /// Notes who is behind now, and tells the workers and the log of who was not before, or is not any more.
+    /// Finds the members that are behind, and reports changes to the workers and the log.
     fn note_behind(&self, pool: &SharedPool, now: Instant) {
         let behind = pool.state.serials.behind(pool.config.max_lag, now);
         for backend in &pool.backends {
@@ -164,13 +157,13 @@ impl Prober {
             pool.state.announce(backend);
             let (pool, backend) = (&pool.config.name, &backend.name);
             match is_behind {
-                true => tracing::warn!(pool, backend, "behind: has an older version of a zone for longer than max_lag"),
-                false => tracing::info!(pool, backend, "not behind any more"),
+                true => tracing::warn!(pool, backend, "the backend is behind: its zone is older than max_lag allows"),
+                false => tracing::info!(pool, backend, "the backend is no longer behind"),
             }
         }
     }
 
-    /// The members are no replicas any more: nobody is behind, and nothing is known.
+    /// Clears all data, because the members are no longer replicas.
     fn forget(&self) {
         let pool = self.pool.borrow();
         pool.state.serials.forget();
@@ -180,5 +173,4 @@ impl Prober {
     }
 }
 
-/// How often it is looked whom to ask, and who is behind.
 const LOOK: Duration = Duration::from_millis(100);

@@ -1,5 +1,5 @@
-//! Asking a primary: for its SOA by UDP, for the zone by TCP; for both by TCP or TLS (RFC 9103) if the config says so. How long it may
-//! take is for whoever asks to say.
+//! Queries to a primary: its SOA by UDP, the zone by TCP, or both by TCP or TLS (RFC 9103) if configured so.
+//! The caller sets the time limits.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -13,25 +13,23 @@ use crate::net::client::UdpClient;
 use crate::net::clock::unix_now;
 use crate::net::server_client::ServerClient;
 use crate::net::tls::ClientTls;
-use crate::transfer::tsig::{ClientChain, Key, sign_query};
-use crate::transfer::{Progress, Reader, Received, Serial, read_soa_reply, write_transfer_query};
+use crate::transfer::tsig::{ClientChain, TsigKey, sign_query};
+use crate::transfer::{Serial, TransferProgress, TransferReader, TransferResult, read_soa_reply, write_transfer_query};
 use crate::wire::{Header, Name, Rcode, RecordType, is_reply_to, write_plain_query};
 use crate::zone::Zone;
 
 /// A server that a zone comes from.
 pub(super) struct Primary {
-    /// Where it is asked, and how.
     pub(super) address: BackendAddress,
-    /// What a connection by TLS needs, or why there can be none; none where it is not asked so.
+    /// The TLS settings, or the reason why there are none; `None` without TLS.
     pub(super) tls: Option<Result<ClientTls, String>>,
     pub(super) zone: Name,
-    /// What signs the queries.
-    pub(super) key: Option<Key>,
+    pub(super) key: Option<TsigKey>,
 }
 
 impl Primary {
-    /// Asks for the serial number of the zone: by UDP a few times, and by TCP if the reply is cut or refuses. Where all is to go by
-    /// connections, nothing goes by UDP.
+    /// Asks for the serial number of the zone: by UDP a few times, and by TCP if the reply is truncated or
+    /// refuses. A primary that is configured for connections gets no UDP.
     pub(super) async fn ask_serial(&self) -> Result<Serial, PrimaryError> {
         let id = rand::random();
         let mut query = Vec::new();
@@ -44,14 +42,14 @@ impl Primary {
         };
         let header = Header::read(&reply);
         if by_stream {
-            // All that there is to be had.
+            // TCP is the last resort.
         } else if header.is_some_and(Header::is_truncated) {
             reply = self.connect(&query).await?.receive().await?;
         } else if header.is_some_and(|header| header.rcode() == Rcode::REFUSED)
             && let Ok(mut client) = self.connect(&query).await
             && let Ok(by_tcp) = client.receive().await
         {
-            // Knot tells of catalog zones by TCP alone.
+            // Knot answers queries for catalog zones by TCP only.
             reply = by_tcp;
         }
         if let Some(chain) = &mut chain {
@@ -62,35 +60,33 @@ impl Primary {
         read_soa_reply(&reply, id, &self.zone).ok_or(PrimaryError::NoSerial(rcode))
     }
 
-    /// Transfers the zone: what changed since the version that we have, if there is one. `on_progress` is called for each
-    /// message.
+    /// Transfers the zone, or the changes since the present version. Calls `on_progress` for each message.
     pub(super) async fn transfer(
         &self,
         known: Option<&Zone>,
         limit: usize,
         on_progress: impl Fn(),
-    ) -> Result<Received, PrimaryError> {
+    ) -> Result<TransferResult, PrimaryError> {
         let id = rand::random();
         let mut query = Vec::new();
         let asked = write_transfer_query(id, &self.zone, known.and_then(Zone::soa), &mut query);
         let chain = self.sign(&mut query);
-        let mut reader = Reader::new(self.zone.clone(), id, asked, chain, limit);
+        let mut reader = TransferReader::new(self.zone.clone(), id, asked, chain, limit);
         let mut client = self.connect(&query).await?;
         loop {
             let message = client.receive().await?;
             on_progress();
-            if let Progress::Done(received) = reader.take(&message, unix_now())? {
+            if let TransferProgress::Done(received) = reader.take(&message, unix_now())? {
                 return Ok(received);
             }
         }
     }
 
-    /// Signs a query, if there is a key.
     fn sign(&self, query: &mut Vec<u8>) -> Option<ClientChain> {
         self.key.as_ref().map(|key| sign_query(key, unix_now(), query))
     }
 
-    /// Asks by UDP until a reply comes, but not without end.
+    /// Asks by UDP a few times until a reply comes.
     async fn ask_by_udp(&self, query: &[u8]) -> Result<Vec<u8>, PrimaryError> {
         let client = UdpClient::bind(self.address.socket)?;
         client.connect().await?;
@@ -110,7 +106,6 @@ impl Primary {
         Err(PrimaryError::Silent)
     }
 
-    /// A connection on which the query has been sent.
     async fn connect(&self, query: &[u8]) -> Result<ServerClient, PrimaryError> {
         let tls = match &self.tls {
             Some(Ok(tls)) => Some(tls),
@@ -125,15 +120,13 @@ impl Primary {
     }
 }
 
-/// How long it may take to connect: thousands of zones may wait for a turn, and the next primary may be there. The kernel has sent
-/// three SYN by then.
+/// The time limit for connecting: thousands of zones may wait for a turn, and the next primary may be up. The
+/// kernel has sent three SYN by then.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// How often a question is sent by UDP.
 const SENDS: usize = 3;
 
-/// How long a reply is waited for each time.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// Octets of the longest reply by UDP that is read whole.
+/// Bytes of the longest UDP reply that is read whole.
 const MAX_REPLY: usize = 4096;

@@ -1,4 +1,4 @@
-//! What catalogs have given, on disk: which zones, so that a restart needs no primary to know them, and where each of them is saved.
+//! The zones of catalogs on disk: a restart needs no primary to know them or to find their files.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -11,15 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{AuthorityConfig, SecondaryConfig};
 use crate::files::{self, NewFile, Readers};
-use crate::transfer::catalog::{Consumer, Member, Reserved, Rules};
-use crate::transfer::tsig::Key;
+use crate::transfer::catalog::{CatalogEntry, CatalogRules, Consumer, ReservedNames};
+use crate::transfer::tsig::TsigKey;
 use crate::wire::Name;
 
-/// A zone in the file of a catalog.
 #[derive(Serialize, Deserialize)]
 struct SavedMember {
     zone: String,
-    /// The octets of its label, in hexadecimal digits.
     label: String,
     #[serde(default)]
     groups: Vec<String>,
@@ -28,7 +26,7 @@ struct SavedMember {
 }
 
 impl SavedMember {
-    fn of(zone: &Name, member: &Member) -> Self {
+    fn of(zone: &Name, member: &CatalogEntry) -> Self {
         Self {
             zone: zone.to_string(),
             label: hexadecimal(&member.label),
@@ -37,16 +35,16 @@ impl SavedMember {
         }
     }
 
-    fn read(self) -> Option<(Name, Member)> {
+    fn read(self) -> Option<(Name, CatalogEntry)> {
         let digits: Vec<_> = self.label.chars().map(|digit| digit.to_digit(16)).collect::<Option<_>>()?;
         let label =
             digits.chunks(2).map(|pair| pair.iter().fold(0, |octet, digit| octet << 4 | *digit as u8)).collect();
         let coo = self.coo.map(|coo| coo.parse::<Name>()).transpose().ok()?;
-        Some((self.zone.parse::<Name>().ok()?.folded(), Member { label, groups: self.groups, coo }))
+        Some((self.zone.parse::<Name>().ok()?.folded(), CatalogEntry { label, groups: self.groups, coo }))
     }
 }
 
-/// What an earlier process has had by the word of the catalogs of an authority.
+/// Restores the catalog members that an earlier process had for an authority.
 pub fn restore(config: &AuthorityConfig) -> Consumer {
     let mut consumer = Consumer::default();
     for catalog in &config.catalogs {
@@ -56,53 +54,52 @@ pub fn restore(config: &AuthorityConfig) -> Consumer {
             Ok(listed) => consumer.restore(name, listed),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
-                tracing::warn!(catalog = %name, file = %file.display(), %error, "its file is of no use: what it lists is told anew");
+                tracing::warn!(catalog = %name, file = %file.display(), %error, "the saved list of member zones is ignored: the catalog is read again");
             }
         }
     }
     consumer
 }
 
-/// The zones that an earlier process has had by the word of catalogs, as the config would have them now.
+/// Returns the saved catalog members, as the current config defines them.
 pub(super) fn saved_members(config: &AuthorityConfig) -> Vec<SecondaryConfig> {
     if config.catalogs.is_empty() {
         return Vec::new();
     }
     let mut consumer = restore(config);
     let reserved = config.secondaries.iter().map(|secondary| secondary.zone.clone()).collect();
-    consumer.set_rules(rules(config), Reserved { zones: reserved, tables: None });
+    consumer.set_rules(rules(config), ReservedNames { zones: reserved, tables: None });
     secondaries(config, &consumer).collect()
 }
 
-/// What the config says of catalogs.
-pub fn rules(config: &AuthorityConfig) -> Vec<Rules> {
+/// Returns the configured rules of catalogs.
+pub fn rules(config: &AuthorityConfig) -> Vec<CatalogRules> {
     config.catalogs.iter().map(|catalog| catalog.rules.clone()).collect()
 }
 
-/// The zones that are had by the word of catalogs.
+/// Returns the zones that catalogs list.
 pub fn secondaries(config: &AuthorityConfig, consumer: &Consumer) -> impl Iterator<Item = SecondaryConfig> {
     consumer.members().iter().filter_map(|(zone, owned)| member(config, zone, &owned.catalog, &owned.member))
 }
 
-/// A zone that is had by the word of a catalog; `None` if the config has no such catalog.
-pub fn member(config: &AuthorityConfig, zone: &Name, catalog: &Name, member: &Member) -> Option<SecondaryConfig> {
+/// Returns the config of a member zone; `None` if the config has no such catalog.
+pub fn member(config: &AuthorityConfig, zone: &Name, catalog: &Name, member: &CatalogEntry) -> Option<SecondaryConfig> {
     let catalog = config.catalogs.iter().find(|known| known.rules.catalog == *catalog)?;
     let file = member_file(&config.members_folder, zone, &member.label);
     Some(catalog.secondary(zone, &member.groups, file))
 }
 
-/// Where a zone is saved. Another label is another zone of the same name, and has another file.
+/// Returns the file of a member zone. Another label means another zone of the same name, with another file.
 pub fn member_file(folder: &Path, zone: &Name, label: &[u8]) -> PathBuf {
-    let told = [zone.folded().as_wire(), label].concat();
-    folder.join(format!("{}.{}.{ZONE}", readable(zone), digest(&told)))
+    let hashed = [zone.folded().as_wire(), label].concat();
+    folder.join(format!("{}.{}.{ZONE}", readable(zone), digest(&hashed)))
 }
 
-/// Where it is saved which zones are had by the word of a catalog.
+/// Returns the file that saves the members of a catalog.
 pub fn listing_file(folder: &Path, catalog: &Name) -> PathBuf {
     folder.join(format!("{}.{}.{CATALOG}", readable(catalog), digest(catalog.folded().as_wire())))
 }
 
-/// A name for people who look into the folder; it is the digest behind it that is no other's.
 fn readable(name: &Name) -> String {
     let name = name.to_string().to_ascii_lowercase();
     let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' };
@@ -111,54 +108,51 @@ fn readable(name: &Name) -> String {
 }
 
 fn digest(octets: &[u8]) -> String {
-    hexadecimal(&Key::digest(octets)[..16])
+    hexadecimal(&TsigKey::digest(octets)[..16])
 }
 
 fn hexadecimal(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
-/// Reads which zones were had.
-fn load(file: &Path) -> io::Result<HashMap<Name, Member>> {
+fn load(file: &Path) -> io::Result<HashMap<Name, CatalogEntry>> {
     let saved: Vec<SavedMember> = serde_json::from_slice(&files::read(file)?)?;
-    let read = |saved: SavedMember| saved.read().ok_or_else(|| io::Error::other("it has an entry that is no zone"));
+    let read = |saved: SavedMember| saved.read().ok_or_else(|| io::Error::other("an entry is not a zone"));
     saved.into_iter().map(read).collect()
 }
 
-/// Which zones are had by the word of a catalog, to be saved.
-pub struct Listing {
+/// The members of a catalog, to be saved.
+pub struct CatalogListing {
     catalog: Name,
     file: PathBuf,
     members: Vec<SavedMember>,
 }
 
-impl Listing {
-    /// Of the zones that are had.
-    pub fn of<'a>(folder: &Path, catalog: &Name, members: impl Iterator<Item = (&'a Name, &'a Member)>) -> Self {
+impl CatalogListing {
+    /// Makes a listing of these members.
+    pub fn of<'a>(folder: &Path, catalog: &Name, members: impl Iterator<Item = (&'a Name, &'a CatalogEntry)>) -> Self {
         let members = members.map(|(zone, member)| SavedMember::of(zone, member)).collect();
         Self { catalog: catalog.clone(), file: listing_file(folder, catalog), members }
     }
 
-    /// Saves them; a failure is told.
+    /// Saves the listing; logs a failure.
     pub fn save(&self) {
         if let Err(error) = write(&self.file, &self.members) {
             let (catalog, file) = (&self.catalog, self.file.display());
-            tracing::warn!(%catalog, %file, %error, "which zones it lists cannot be saved");
+            tracing::warn!(%catalog, %file, %error, "the list of member zones cannot be saved");
         }
     }
 }
 
-/// Saves of one file. Of several that wait for one another the last one counts, whichever thread comes first.
+/// Saves of one file. The last requested save wins, whatever the order of threads.
 #[derive(Clone, Debug, Default)]
 pub struct OrderedSaves {
-    /// The number of the last one that was asked for.
     last: u64,
-    /// The number of the last one that was carried out.
     done: Arc<Mutex<u64>>,
 }
 
 impl OrderedSaves {
-    /// What is to be done on a thread that may wait.
+    /// Returns the job of the next save, for a thread that may block.
     pub fn next(&mut self, save: impl FnOnce() + Send + 'static) -> impl FnOnce() + Send + 'static {
         self.last += 1;
         let (number, done) = (self.last, Arc::clone(&self.done));
@@ -172,7 +166,6 @@ impl OrderedSaves {
     }
 }
 
-/// Writes which zones are had.
 fn write(file: &Path, members: &[SavedMember]) -> io::Result<()> {
     if let Some(folder) = file.parent() {
         fs::create_dir_all(folder)?;
@@ -182,20 +175,19 @@ fn write(file: &Path, members: &[SavedMember]) -> io::Result<()> {
     out.finish()
 }
 
-/// Removes the files of zones that have gone.
+/// Removes the files of deleted zones.
 pub fn remove(files: &[PathBuf]) {
     for file in files {
         match fs::remove_file(file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(file = %file.display(), %error, "the file of a zone that has gone cannot be removed");
+                tracing::warn!(file = %file.display(), %error, "the file of a removed zone cannot be deleted");
             }
             Ok(()) | Err(_) => {}
         }
     }
 }
 
-/// Removes files of zones that are had no more: of a process that died while it removed them. What is new stays, for another process
-/// may have written it just now. Nothing is removed as long as it is not known what is had.
+/// Removes files of deleted zones that a process left when it died, unless they are new.
 pub fn sweep(config: &AuthorityConfig, consumer: &Consumer) {
     let is_known = |catalog: &Name| load(&listing_file(&config.members_folder, catalog)).is_ok();
     if config.catalogs.is_empty() || !config.catalogs.iter().all(|catalog| is_known(&catalog.rules.catalog)) {
@@ -213,16 +205,14 @@ pub fn sweep(config: &AuthorityConfig, consumer: &Consumer) {
     remove(&left);
 }
 
-/// The extension of zones.
 const ZONE: &str = "zone";
 
-/// The extension of what catalogs list.
 const CATALOG: &str = "catalog";
 
-/// Characters of a name in the name of a file, of which most systems allow 255 octets.
+/// Characters of a zone name in a file name, of which most systems allow 255 bytes.
 const READABLE: usize = 150;
 
-/// How old a file is that nobody has written just now.
+/// The age from which a file was certainly not written just now.
 const NEW: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
@@ -234,11 +224,15 @@ mod tests {
         text.parse().expect("a name")
     }
 
-    fn member(label: &str) -> Member {
-        Member { label: label.as_bytes().into(), groups: vec!["red".to_owned()], coo: Some(name("other.example")) }
+    fn member(label: &str) -> CatalogEntry {
+        CatalogEntry {
+            label: label.as_bytes().into(),
+            groups: vec!["red".to_owned()],
+            coo: Some(name("other.example")),
+        }
     }
 
-    /// An authority with a catalog, whose files are in this folder.
+    /// Makes an authority with a catalog, whose files are in this folder.
     fn config(folder: &Path) -> AuthorityConfig {
         let text = "[authorities.ts]\nlisten = [\"127.0.0.1:0\"]\nzones = [{ catalog = \"cat\", primaries = [\"127.0.0.1:9\"] }]";
         let config = Config::parse(text, "config.toml", folder).expect("a config");
@@ -252,19 +246,19 @@ mod tests {
         assert!(saved_members(&config).is_empty());
         let mut saves = OrderedSaves::default();
         let (a, b) = (name("a.example"), member("\u{1}x"));
-        let listing = |zone: &Name, member: &Member| {
-            Listing::of(&config.members_folder, &name("cat"), [(zone, member)].into_iter())
+        let listing = |zone: &Name, member: &CatalogEntry| {
+            CatalogListing::of(&config.members_folder, &name("cat"), [(zone, member)].into_iter())
         };
         let (before, after) = (listing(&name("gone.example"), &member("g")), listing(&a, &b));
         let first = saves.next(move || before.save());
         saves.next(move || after.save())();
-        // It was held up, and says what was before.
+        // The first save was delayed, and has old content.
         first();
         let file = member_file(&config.members_folder, &a, &b.label);
         let known = saved_members(&config);
         assert_eq!(known.iter().map(|zone| (&zone.zone, &zone.file)).collect::<Vec<_>>(), [(&a, &file)]);
         let mut consumer = restore(&config);
-        consumer.set_rules(rules(&config), Reserved::default());
+        consumer.set_rules(rules(&config), ReservedNames::default());
         assert_eq!(consumer.members()[&a].member, b);
         fs::write(listing_file(&config.members_folder, &name("cat")), "[{").expect("ours");
         assert!(saved_members(&config).is_empty());
@@ -287,12 +281,12 @@ mod tests {
         }
         let restored = || {
             let mut consumer = restore(&config);
-            consumer.set_rules(rules(&config), Reserved::default());
+            consumer.set_rules(rules(&config), ReservedNames::default());
             consumer
         };
         sweep(&config, &restored());
         assert_eq!(there(), [true; 3], "nobody knows what is had");
-        Listing::of(&config.members_folder, &name("cat"), [(&a, &label)].into_iter()).save();
+        CatalogListing::of(&config.members_folder, &name("cat"), [(&a, &label)].into_iter()).save();
         sweep(&config, &restored());
         assert_eq!(there(), [true, false, true], "the last one is new");
     }

@@ -1,13 +1,12 @@
-//! Secondary zones: keeps the zones that come from other servers up to date, on the control thread (what NSD calls xfrd).
+//! Secondary zones: keeps zones from other servers up to date, on the control thread (like NSD's xfrd).
 //!
-//! Each zone has a task that asks [`transfer::Secondary`](Secondary) what to do, does it (`client.rs`), makes a zone of what
-//! came (`version.rs`), saves it (`saved.rs`), and hands it over as a [`ZoneUpdate`]. What of that takes the processor for long
-//! happens on a thread of its own. A zone that is handed over is what workers answer from; until the first one, and when the
-//! last one has expired, that is an unserved zone. What an earlier process has saved is loaded by whoever has time for that
-//! ([`SavedZones`]).
+//! Each zone has a task. It asks [`transfer::Secondary`](Secondary) for the next step, does it (`client.rs`),
+//! makes a zone from the result (`version.rs`), saves it (`saved.rs`), and sends it as a [`ZoneUpdate`] to
+//! the workers. Heavy work runs on other threads. Before the first version and after expiry the zone is an
+//! unserved one. [`SavedZones`] loads the zones of an earlier process.
 //!
-//! Zones that catalogs list (RFC 9432) are looked after in the same way, a few at a time (`turns.rs`); which ones, `server` says, and
-//! `members.rs` remembers.
+//! Zones that catalogs list (RFC 9432) take turns (`turns.rs`). `server` selects them, and `members.rs` saves
+//! them.
 
 mod client;
 pub mod members;
@@ -31,114 +30,105 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{sleep_until, timeout};
 
 use self::client::Primary;
-pub use self::saved::{Saved, SavedZones, load_zone, save as save_zone};
-use self::turns::{Complaint, Complaints, Turn, Turns};
-use self::version::Fetched;
+pub use self::saved::{SavedZone, SavedZones, load_zone, save as save_zone};
+use self::turns::{Complaint, Complaints, SecondaryTurn, SecondaryTurns};
+use self::version::FetchedZone;
 use crate::config::{PrimaryConfig, SecondaryConfig, TrustConfig};
 use crate::net::client::ConnectError;
 use crate::net::clock::SleepMeter;
 use crate::net::tasks::{Task, TaskKind, Tasks, blocking};
 use crate::net::tls::{ClientTls, KnownRoots};
-use crate::transfer::catalog::{Broken, Catalog};
-use crate::transfer::tsig::Key;
-use crate::transfer::{Difference, Secondary, SecondaryStep, Serial, Service, Soa, TransferError, Version};
+use crate::transfer::catalog::{Catalog, CatalogFault};
+use crate::transfer::tsig::TsigKey;
+use crate::transfer::{
+    Difference, Secondary, SecondaryStep, SecondaryVersion, Serial, Soa, TransferError, ZoneService,
+};
 use crate::wire::Name;
 use crate::zone::Zone;
 
-/// What has become of a zone.
+/// A new state of a zone.
 #[derive(Debug)]
 pub struct ZoneUpdate {
     /// The number of its authority.
     pub authority: usize,
-    /// What is to be answered from; unserved if there is nothing.
+    /// The zone to answer from; unserved if there is no data.
     pub zone: Arc<Zone>,
-    /// Octets of its records, as [`Records::size`](crate::transfer::Records::size) counts.
+    /// Bytes of its records, as [`Records::size`](crate::transfer::Records::size) counts.
     pub size: usize,
-    /// How it came to be, from the version before; empty if that is not known, or of no use to anybody.
+    /// The differences from the previous version; empty if unknown or not needed.
     pub steps: Vec<Difference>,
-    /// Whether there is nothing to answer from since it has expired.
+    /// True if the zone is unserved because it has expired.
     pub is_expired: bool,
-    /// What it says as a catalog, if it is one and there is something new.
-    pub catalog: Option<Result<Catalog, Broken>>,
+    /// The new content as a catalog, if the zone is one.
+    pub catalog: Option<Result<Catalog, CatalogFault>>,
 }
 
-/// Looks after all secondary zones.
+/// The tasks of all secondary zones.
 pub struct Secondaries {
-    /// One for each zone, by authority and name.
-    watches: HashMap<(usize, Name), Watch>,
-    /// Where zones go.
+    watches: HashMap<(usize, Name), SecondaryTask>,
     updates: UnboundedSender<ZoneUpdate>,
-    /// The tasks of this thread.
     tasks: Tasks,
-    /// Turns of zones that catalogs list.
     turns: MemberTurns,
-    /// By what primaries are judged that have to prove who they are.
     roots: Rc<RefCell<Arc<KnownRoots>>>,
 }
 
-/// The turns of all zones that catalogs list. There may be thousands, and each look takes a socket, a transfer memory as well.
+/// The turns of all member zones of catalogs. There may be thousands, and each query takes a socket, a
+/// transfer memory as well.
 #[derive(Clone)]
 struct MemberTurns {
-    asks: Turns,
-    transfers: Turns,
+    asks: SecondaryTurns,
+    transfers: SecondaryTurns,
     complaints: Complaints,
 }
 
-/// The task of one zone.
-struct Watch {
-    /// What it looks after.
+struct SecondaryTask {
     secondary: Rc<SecondaryZone>,
-    /// Hints of primaries.
     hints: Rc<Hints>,
-    /// The last version, and when it was confirmed.
-    last: Rc<RefCell<Option<Saved>>>,
-    /// Ends with this value.
+    last: Rc<RefCell<Option<SavedZone>>>,
     _task: Task,
 }
 
-/// A zone, and where it comes from.
+/// A zone and its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecondaryZone {
     /// The number of its authority.
     pub authority: usize,
-    /// The zone.
+    /// The config of the zone.
     pub config: Arc<SecondaryConfig>,
-    /// Signs what is asked.
-    pub key: Option<Key>,
-    /// By whose word it is had, and what for.
+    /// The key that signs queries.
+    pub key: Option<TsigKey>,
+    /// The origin and the use of the zone.
     pub kind: ZoneKind,
 }
 
-/// By whose word a zone is had, and what for.
+/// The origin and the use of a zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ZoneKind {
-    /// The config has it.
+    /// The zone is in the config.
     Configured,
-    /// The same, and it is a catalog.
+    /// The zone is in the config, and is a catalog.
     Catalog,
-    /// A catalog lists it.
+    /// A catalog lists the zone.
     Member,
 }
 
-/// What primaries have said of other versions: one hint for each, so a flood takes no room.
+/// Hints of primaries at new versions: one for each primary, so a flood takes no memory.
 #[derive(Default)]
 struct Hints {
-    /// Those that wait.
     waiting: RefCell<Vec<Hint>>,
-    /// Wakes the zone's task.
     wake: Notify,
 }
 
-/// A primary has said that there is another version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Hint {
     primary: usize,
-    /// Which version, if it said only one.
+    /// The version, unless several were announced.
     serial: Option<Serial>,
 }
 
 impl Hints {
-    /// Adds one. Of two versions that one primary is said to have, one may be forged: then only the primary can tell.
+    /// Adds a hint. If one primary has announced two versions, one may be forged: then the version is
+    /// unknown.
     fn add(&self, hint: Hint) {
         let mut waiting = self.waiting.borrow_mut();
         match waiting.iter_mut().find(|known| known.primary == hint.primary) {
@@ -149,7 +139,6 @@ impl Hints {
         self.wake.notify_one();
     }
 
-    /// Waits for hints, and takes them.
     async fn next(&self) -> Vec<Hint> {
         self.wake.notified().await;
         self.waiting.take()
@@ -157,25 +146,24 @@ impl Hints {
 }
 
 impl Secondaries {
-    /// Looks after no zone yet; its tasks are among these, and by these certificates primaries are judged. Must be used within a
-    /// `LocalSet`.
+    /// Makes a value without zones. Must be used within a `LocalSet`.
     pub fn new(tasks: Tasks, updates: UnboundedSender<ZoneUpdate>, roots: Arc<KnownRoots>) -> Self {
         let turns = MemberTurns {
-            asks: Turns::new(MEMBER_ASKS),
-            transfers: Turns::new(MEMBER_TRANSFERS),
+            asks: SecondaryTurns::new(MEMBER_ASKS),
+            transfers: SecondaryTurns::new(MEMBER_TRANSFERS),
             complaints: Complaints::default(),
         };
         Self { watches: HashMap::new(), updates, tasks, turns, roots: Rc::new(RefCell::new(roots)) }
     }
 
-    /// Judges primaries by these certificates from now on.
+    /// Replaces the trust anchors for TLS primaries.
     pub fn trust(&self, roots: Arc<KnownRoots>) {
         self.roots.replace(roots);
     }
 
-    /// Looks after these zones of the config and no others of it. Those that have not changed go on as if nothing had happened; for
-    /// the others, what was saved is handed over before this returns, if it is among these.
-    pub fn set_zones(&mut self, zones: Vec<SecondaryZone>, saved: Vec<(SecondaryZone, Saved)>) {
+    /// Sets the zones of the config. Unchanged zones keep their tasks. For the others, the data in `saved` is
+    /// sent before this returns.
+    pub fn set_zones(&mut self, zones: Vec<SecondaryZone>, saved: Vec<(SecondaryZone, SavedZone)>) {
         let mut saved: HashMap<_, _> = saved.into_iter().map(|(of, saved)| (place_of(&of), (of, saved))).collect();
         let (members, mut earlier): (HashMap<_, _>, HashMap<_, _>) =
             self.watches.drain().partition(|(_, watch)| watch.secondary.kind == ZoneKind::Member);
@@ -193,12 +181,12 @@ impl Secondaries {
         }
     }
 
-    /// Looks after these zones that catalogs list, too. One that was there goes on with the version that it has, unless it has
-    /// another file, by which it is another zone. For one that was not there, what was saved is handed over before this returns.
+    /// Adds member zones of catalogs. A known zone keeps its version, unless its file has changed, which
+    /// makes it another zone. For a new zone, the saved data is sent before this returns.
     pub fn set_members(
         &mut self,
         members: impl IntoIterator<Item = SecondaryZone>,
-        saved: Vec<(SecondaryZone, Saved)>,
+        saved: Vec<(SecondaryZone, SavedZone)>,
     ) {
         let mut saved: HashMap<_, _> = saved.into_iter().map(|(of, saved)| (place_of(&of), (of, saved))).collect();
         for member in members {
@@ -219,7 +207,7 @@ impl Secondaries {
         }
     }
 
-    /// Looks no more after zones of an authority that catalogs have listed.
+    /// Removes member zones of an authority.
     pub fn remove_members<'a>(&mut self, authority: usize, zones: impl IntoIterator<Item = &'a Name>) {
         for zone in zones {
             let place = (authority, zone.clone());
@@ -229,87 +217,67 @@ impl Secondaries {
         }
     }
 
-    /// Looks no more after anything of an authority that has ended.
+    /// Removes all zones of an authority.
     pub fn forget(&mut self, authority: usize) {
         self.watches.retain(|(of, _), _| *of != authority);
     }
 
-    /// Passes a NOTIFY on: the primary of this index may have that version of a zone.
+    /// Passes on a NOTIFY: the primary of this index may have a new version of the zone.
     pub fn on_notify(&self, authority: usize, zone: &Name, primary: usize, serial: Option<Serial>) {
         if let Some(watch) = self.watches.get(&(authority, zone.clone())) {
             watch.hints.add(Hint { primary, serial });
         }
     }
 
-    /// Starts the task of a zone.
-    fn watch(&self, secondary: SecondaryZone, saved: Option<Saved>) -> Watch {
+    fn watch(&self, secondary: SecondaryZone, saved: Option<SavedZone>) -> SecondaryTask {
         let hints: Rc<Hints> = Rc::default();
         let secondary = Rc::new(secondary);
         let mut zone_task = ZoneTask::begin(Rc::clone(&secondary), saved, self);
         let last = Rc::clone(&zone_task.last);
         let now = zone_task.now();
-        zone_task.tell_service(now);
+        zone_task.report_service(now);
         let task = self.tasks.start(TaskKind::Secondary, zone_task.run(Rc::clone(&hints)));
-        Watch { secondary, hints, last, _task: task }
+        SecondaryTask { secondary, hints, last, _task: task }
     }
 }
 
-/// Where a zone is among all.
 fn place_of(secondary: &SecondaryZone) -> (usize, Name) {
     (secondary.authority, secondary.config.zone.clone())
 }
 
-/// One zone's life.
 struct ZoneTask {
     secondary: Rc<SecondaryZone>,
-    /// When to do what.
     machine: Secondary,
-    /// The version that we have, and when it was confirmed.
-    last: Rc<RefCell<Option<Saved>>>,
-    /// What that says as a catalog, until it is told.
-    catalog: Option<Result<Catalog, Broken>>,
-    /// The turns that it has to wait for, if it has to.
+    last: Rc<RefCell<Option<SavedZone>>>,
+    /// The catalog content that is not sent yet.
+    catalog: Option<Result<Catalog, CatalogFault>>,
     turns: Option<MemberTurns>,
-    /// By what primaries are judged that have to prove who they are.
     roots: Rc<RefCell<Arc<KnownRoots>>>,
-    /// Whether it waits for one.
     is_waiting: Rc<Cell<bool>>,
-    /// Told when a primary is heard meanwhile.
     heard: Rc<Notify>,
-    /// Whether the look that is under way follows a hint.
+    /// True if the current query follows a hint.
     is_urgent: bool,
-    /// Whether that is answered from, as far as others know; nobody does before the first update.
-    service: Option<Service>,
-    /// Where zones go.
+    service: Option<ZoneService>,
     updates: UnboundedSender<ZoneUpdate>,
-    /// The tasks of this thread.
     tasks: Tasks,
-    /// Spreads looks in time.
     rng: SmallRng,
-    /// Counts time asleep, in which a zone expires as well (RFC 1034 section 4.3.5).
+    /// Measures time asleep, in which a zone ages as well (RFC 1034 section 4.3.5).
     sleep: SleepMeter,
-    /// How much that was in all.
     asleep: Duration,
 }
 
-/// What came of asking a primary.
 enum PrimaryAnswer {
-    /// It has this version.
     Soa(Serial),
-    /// It has no newer version.
     UpToDate,
-    /// A new version, loaded and saved.
-    Fetched(Fetched),
-    /// Nothing.
+    Fetched(FetchedZone),
     Failed(PrimaryError),
 }
 
-/// What is under way.
 type PrimaryQuery = Pin<Box<dyn Future<Output = PrimaryAnswer>>>;
 
 impl ZoneTask {
-    /// Begins with what an earlier run has saved, if that is still good for something.
-    fn begin(secondary: Rc<SecondaryZone>, saved: Option<Saved>, around: &Secondaries) -> Self {
+    /// Begins with the zone of an earlier run, if it is still usable.
+    fn begin(secondary: Rc<SecondaryZone>, saved: Option<SavedZone>, around: &Secondaries) -> Self {
         let (now, config) = (Instant::now(), &secondary.config);
         let primaries = config.primaries.len();
         let saved = saved.and_then(|saved| Some((version_of(&saved.zone)?, saved)));
@@ -320,7 +288,7 @@ impl ZoneTask {
                     ZoneKind::Configured | ZoneKind::Catalog => {
                         tracing::info!(%zone, serial, %file, "loaded from its file");
                     }
-                    // There may be thousands.
+                    // At debug level, because there may be thousands.
                     ZoneKind::Member => tracing::debug!(%zone, serial, %file, "loaded from its file"),
                 }
                 Secondary::from_saved(primaries, *version, saved.age(), now)
@@ -349,13 +317,12 @@ impl ZoneTask {
         }
     }
 
-    /// Now, as the machine is told: time asleep counts.
+    /// The time for the machine, which includes time asleep.
     fn now(&mut self) -> Instant {
         self.asleep += self.sleep.take();
         Instant::now() + self.asleep
     }
 
-    /// Keeps the zone up to date for ever.
     async fn run(mut self, hints: Rc<Hints>) {
         let mut query: Option<(usize, PrimaryQuery)> = None;
         let progress = Rc::new(Cell::new(false));
@@ -367,7 +334,7 @@ impl ZoneTask {
             if self.is_waiting.get() {
                 self.machine.on_waiting(now);
             }
-            self.tell_service(now);
+            self.report_service(now);
             let until = match self.machine.next_step(now, &mut self.rng) {
                 SecondaryStep::AskSoa { primary } => {
                     query = Some((primary, self.ask_soa(primary)));
@@ -377,7 +344,7 @@ impl ZoneTask {
                     query = Some((primary, self.transfer(primary, incremental, &progress)));
                     continue;
                 }
-                // Now and then in any case: a transfer is seen to go on, and a zone expires meanwhile.
+                // A wait for a turn still wakes up to check for progress and expiry.
                 SecondaryStep::WaitUntil(at) if self.is_waiting.get() => at.min(now + WAITING_GLANCE),
                 SecondaryStep::WaitUntil(at) if query.is_some() => at.min(now + GLANCE),
                 // Timers do not run while the machine sleeps.
@@ -390,7 +357,7 @@ impl ZoneTask {
                     self.take(primary, outcome);
                 }
                 hints = hints.next() => {
-                    hints.iter().for_each(|hint| self.machine.on_notify(hint.primary, hint.serial));
+                    hints.iter().for_each(|hint| self.machine.on_notify(hint.primary, hint.serial, now));
                     self.is_urgent = true;
                     if self.is_waiting.get() {
                         self.heard.notify_one();
@@ -412,7 +379,6 @@ impl ZoneTask {
         Primary { address: *address, tls, zone: config.zone.clone(), key: key.clone() }
     }
 
-    /// Asks a primary which version it has.
     fn ask_soa(&self, primary: usize) -> PrimaryQuery {
         let primary = self.primary(primary);
         let turn = self.turn(self.turns.as_ref().map(|turns| &turns.asks));
@@ -425,7 +391,6 @@ impl ZoneTask {
         })
     }
 
-    /// Transfers the zone from a primary, loads it and saves it.
     fn transfer(&self, primary: usize, incremental: bool, progress: &Rc<Cell<bool>>) -> PrimaryQuery {
         let primary = self.primary(primary);
         let progress = Rc::clone(progress);
@@ -450,13 +415,13 @@ impl ZoneTask {
                 if let Some(fetched) = &loaded
                     && let Err(error) = saved::save(&file, &fetched.zone)
                 {
-                    // It is answered from all the same: that a restart would need a primary is no reason not to.
+                    // The zone is served anyway: only a restart would need a primary.
                     tracing::warn!(%zone, file = %file.display(), %error, "cannot be saved");
                 }
                 Ok(loaded)
             }));
             let loaded = loop {
-                // Loading and saving may take longer than a primary may be silent, and is none of its doing.
+                // Loading and saving may take longer than a primary's timeout, and are not its fault.
                 match timeout(GLANCE, &mut loaded).await {
                     Ok(loaded) => break loaded,
                     Err(_) => progress.set(true),
@@ -470,8 +435,7 @@ impl ZoneTask {
         })
     }
 
-    /// Waits for a turn, where there are turns.
-    fn turn(&self, turns: Option<&Turns>) -> impl Future<Output = Option<Turn>> + 'static {
+    fn turn(&self, turns: Option<&SecondaryTurns>) -> impl Future<Output = Option<SecondaryTurn>> + 'static {
         let (turns, is_urgent) = (turns.cloned(), self.is_urgent);
         let (is_waiting, heard) = (Rc::clone(&self.is_waiting), Rc::clone(&self.heard));
         is_waiting.set(turns.is_some());
@@ -485,7 +449,6 @@ impl ZoneTask {
         }
     }
 
-    /// Takes what came of asking a primary.
     fn take(&mut self, primary: usize, outcome: PrimaryAnswer) {
         let now = self.now();
         let config = &*self.secondary.config;
@@ -496,7 +459,7 @@ impl ZoneTask {
                     Some(ours) if !serial.is_newer_than(ours) => {
                         let primary = config.primaries.get(primary).map(ToString::to_string).unwrap_or_default();
                         let (zone, serial, ours) = (&config.zone, serial.0, ours.0);
-                        tracing::warn!(%zone, %primary, serial, ours, "the primary has an older serial than we");
+                        tracing::warn!(%zone, %primary, serial, ours, "the primary has an older serial than the local zone");
                     }
                     Some(_) | None => {}
                 }
@@ -509,27 +472,31 @@ impl ZoneTask {
             PrimaryAnswer::Failed(error) => {
                 let primary = config.primaries.get(primary).map(ToString::to_string).unwrap_or_default();
                 let zone = &config.zone;
-                let told = self.turns.as_ref().map_or(Complaint::Told, |turns| turns.complaints.add(now));
-                match told {
-                    Complaint::Told => tracing::warn!(%zone, %primary, %error, "nothing from the primary"),
+                let complaint = self.turns.as_ref().map_or(Complaint::Logged, |turns| turns.complaints.add(now));
+                match complaint {
+                    Complaint::Logged => {
+                        tracing::warn!(%zone, %primary, %error, "the transfer from the primary failed")
+                    }
                     Complaint::FirstLeftOut => tracing::warn!(
-                        "nothing from primaries of more zones that catalogs list: each is told at level debug for a minute"
+                        "transfers of more catalog zones fail: for one minute they are logged only at level debug"
                     ),
-                    Complaint::LeftOut => tracing::debug!(%zone, %primary, %error, "nothing from the primary"),
+                    Complaint::LeftOut => {
+                        tracing::debug!(%zone, %primary, %error, "the transfer from the primary failed")
+                    }
                 }
                 self.is_urgent = false;
                 self.machine.on_failure(now, &mut self.rng);
             }
-            PrimaryAnswer::Fetched(Fetched { zone, size, steps, is_whole, catalog }) => {
+            PrimaryAnswer::Fetched(FetchedZone { zone, size, steps, is_whole, catalog }) => {
                 let Some(version) = version_of(&zone) else { return };
                 let how = if is_whole { "AXFR" } else { "IXFR" };
                 let primary = config.primaries.get(primary).map(ToString::to_string).unwrap_or_default();
                 tracing::info!(zone = %config.zone, serial = version.serial.0, %primary, how, "transferred");
                 self.machine.on_transferred(version, now, &mut self.rng);
-                self.service = Some(Service::Served);
+                self.service = Some(ZoneService::Served);
                 self.is_urgent = false;
                 self.catalog = None;
-                self.last.replace(Some(Saved::confirmed(Arc::clone(&zone), size)));
+                self.last.replace(Some(SavedZone::confirmed(Arc::clone(&zone), size)));
                 let _ = self.updates.send(ZoneUpdate {
                     authority: self.secondary.authority,
                     zone,
@@ -542,47 +509,48 @@ impl ZoneTask {
         }
     }
 
-    /// Hands the zone over, or an unserved one, if that has changed.
-    fn tell_service(&mut self, now: Instant) {
+    /// Sends the zone, or an unserved one, if that has changed.
+    fn report_service(&mut self, now: Instant) {
         let (service, apex) = (self.machine.service(now), &self.secondary.config.zone);
         if self.service.replace(service) == Some(service) {
             return;
         }
-        if service == Service::Expired {
-            tracing::warn!(zone = %apex, "expired: no primary has confirmed it for too long");
+        if service == ZoneService::Expired {
+            tracing::warn!(zone = %apex, "the zone has expired: no primary has confirmed it in time, so queries get SERVFAIL");
         }
         let catalog = self.catalog.take();
         let (zone, size) = match (service, &*self.last.borrow()) {
-            (Service::Served, Some(last)) => (Arc::clone(&last.zone), last.size),
-            (Service::Served | Service::Absent | Service::Expired, _) => (Arc::new(Zone::unserved(apex)), 0),
+            (ZoneService::Served, Some(last)) => (Arc::clone(&last.zone), last.size),
+            (ZoneService::Served | ZoneService::Absent | ZoneService::Expired, _) => {
+                (Arc::new(Zone::unserved(apex)), 0)
+            }
         };
         let _ = self.updates.send(ZoneUpdate {
             authority: self.secondary.authority,
             zone,
             size,
             steps: Vec::new(),
-            is_expired: service == Service::Expired,
+            is_expired: service == ZoneService::Expired,
             catalog,
         });
     }
 
-    /// Notes in the file that a primary has just confirmed the version in it.
+    /// Notes in the file that a primary has just confirmed its version.
     fn confirm_saved(&mut self) {
         self.is_urgent = false;
         if let Some(last) = &mut *self.last.borrow_mut() {
-            *last = Saved::confirmed(Arc::clone(&last.zone), last.size);
+            *last = SavedZone::confirmed(Arc::clone(&last.zone), last.size);
         }
         let (file, zone) = (self.secondary.config.file.clone(), self.secondary.config.zone.clone());
         let confirm = move || {
             if let Err(error) = saved::confirm(&file) {
-                tracing::warn!(%zone, file = %file.display(), %error, "cannot note in its file that it is up to date");
+                tracing::warn!(%zone, file = %file.display(), %error, "the file of the zone cannot be marked as up to date");
             }
         };
         self.tasks.start_and_leave(TaskKind::Secondary, blocking(confirm));
     }
 }
 
-/// Waits for what is under way; for ever, if that is nothing.
 async fn finished(query: &mut Option<(usize, PrimaryQuery)>) -> (usize, PrimaryAnswer) {
     match query {
         Some((primary, query)) => (*primary, query.await),
@@ -590,34 +558,31 @@ async fn finished(query: &mut Option<(usize, PrimaryQuery)>) -> (usize, PrimaryA
     }
 }
 
-/// What a zone says as a catalog, if it is one.
-fn catalog_of(kind: ZoneKind, zone: &Zone) -> Option<Result<Catalog, Broken>> {
+fn catalog_of(kind: ZoneKind, zone: &Zone) -> Option<Result<Catalog, CatalogFault>> {
     (kind == ZoneKind::Catalog).then(|| Catalog::read(zone.apex(), zone.iter()))
 }
 
-fn version_of(zone: &Zone) -> Option<Version> {
+fn version_of(zone: &Zone) -> Option<SecondaryVersion> {
     let soa = zone.soa()?;
-    Soa::of(&soa).map(|soa| Version::of(&soa))
+    Soa::of(&soa).map(|soa| SecondaryVersion::of(&soa))
 }
 
-/// Why a primary was asked in vain.
+/// The reason why a query to a primary failed.
 #[derive(Debug)]
 pub(crate) enum PrimaryError {
-    /// It cannot be reached, or the connection broke.
+    /// The primary cannot be reached, or the connection broke.
     Io(std::io::Error),
-    /// It has not proved who it is.
+    /// The primary has not proved its identity.
     Untrusted(String),
-    /// It said nothing.
     Silent,
-    /// It replied, but told no version: it does not have the zone, or does not believe that we may ask.
+    /// The reply has no SOA: the primary does not have the zone, or refuses this client.
     NoSerial(crate::wire::Rcode),
-    /// Its reply is not signed as it should be.
+    /// The reply is not signed correctly.
     Unsigned(crate::transfer::tsig::TsigFailure),
-    /// The transfer failed.
     Transfer(TransferError),
-    /// What it sent makes no zone.
+    /// The transferred records are not a valid zone.
     Flawed(String),
-    /// The differences are not from the version that we have.
+    /// The differences are not from the present version.
     Inexact(crate::transfer::Inexact),
 }
 
@@ -630,7 +595,7 @@ impl fmt::Display for PrimaryError {
             Self::NoSerial(rcode) => write!(f, "no SOA record in its reply, which is {rcode}"),
             Self::Unsigned(failure) => write!(f, "its reply is not to be trusted: {failure}"),
             Self::Transfer(failure) => failure.fmt(f),
-            Self::Flawed(errors) => write!(f, "what it sent is no zone: {errors}"),
+            Self::Flawed(errors) => write!(f, "the transferred data is not a valid zone: {errors}"),
             Self::Inexact(inexact) => write!(f, "differences from another version: {inexact}"),
         }
     }
@@ -657,19 +622,17 @@ impl From<TransferError> for PrimaryError {
     }
 }
 
-/// How often a look that is under way is looked at.
 const GLANCE: Duration = Duration::from_secs(1);
 
-/// The same while it waits for a turn: well within the time that a primary is given.
+/// The interval during a wait for a turn: well within a primary's timeout.
 const WAITING_GLANCE: Duration = Duration::from_secs(5);
 
-/// Zones that catalogs list and that are asked for their SOA records at a time.
+/// Member zones that ask for SOA records at a time.
 const MEMBER_ASKS: usize = 32;
 
-/// Those of them that are transferred at a time.
 const MEMBER_TRANSFERS: usize = 8;
 
-/// How long is waited at most before the time is looked at: so much later a machine that wakes up finds a zone expired.
+/// The longest timer, so that a machine that wakes up soon detects an expired zone.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! A zone on disk, so that a restart needs no primary: a master file, written whole or not at all. The time of its last
-//! change is when a primary last confirmed that it is up to date.
+//! A zone on disk, so that a restart needs no primary: a master file, written whole or not at all. Its
+//! modification time is the time at which a primary last confirmed it.
 
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
@@ -16,46 +16,42 @@ use crate::config::{Config, SecondaryConfig};
 use crate::files::{self, NewFile, Readers};
 use crate::transfer::Records;
 use crate::wire::{Name, display_name};
-use crate::zone::master::{self, Source, Task};
+use crate::zone::master::{self, ZoneFileContext, ZoneFileSource};
 use crate::zone::{Zone, ZoneBuilder, rdata_to_text};
 
 /// A zone that an earlier process has saved.
 #[derive(Clone, Debug)]
-pub struct Saved {
+pub struct SavedZone {
     pub(super) zone: Arc<Zone>,
-    /// Octets of its records.
     pub(super) size: usize,
-    /// How long ago it had been confirmed when it was loaded.
+    /// Time since the confirmation, at loading.
     age: Duration,
     loaded: Instant,
 }
 
-impl Saved {
-    /// A zone that a primary confirms now.
+impl SavedZone {
     pub(super) fn confirmed(zone: Arc<Zone>, size: usize) -> Self {
         Self { zone, size, age: Duration::ZERO, loaded: Instant::now() }
     }
 
-    /// How long ago it was confirmed.
     pub(super) fn age(&self) -> Duration {
         self.age + self.loaded.elapsed()
     }
 }
 
-/// What was read of saved zones, so that who waits to serve has only that to read which has changed since.
+/// Saved zones that were read in advance, so that the start must read only files that have changed since.
 #[derive(Clone, Debug, Default)]
-pub struct SavedZones(HashMap<PathBuf, Kept>);
+pub struct SavedZones(HashMap<PathBuf, SavedZoneFile>);
 
-/// What was read of one file.
 #[derive(Clone, Debug)]
-struct Kept {
+struct SavedZoneFile {
     version: FileVersion,
     zone: Arc<Zone>,
     size: usize,
 }
 
-/// What tells a file from the one that takes its place. Not when it was changed last: that is when a primary has confirmed it. The
-/// number of a file that is gone is given to a new one, but not its time of birth.
+/// Identifies a file without its modification time, which a confirmation changes. A new file may reuse an
+/// inode, but not its time of birth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FileVersion {
     inode: u64,
@@ -64,7 +60,7 @@ struct FileVersion {
 }
 
 impl FileVersion {
-    /// Of a file on a system that tells when it was born; otherwise the last change has to do.
+    /// Uses the time of birth if the file system has it, otherwise the last change.
     fn of(metadata: &Metadata) -> Self {
         let born = metadata.created().or_else(|_| metadata.modified()).ok();
         Self { inode: metadata.ino(), len: metadata.len(), born }
@@ -72,14 +68,14 @@ impl FileVersion {
 }
 
 impl SavedZones {
-    /// Reads what is saved of these zones and has changed, and forgets all others. Takes as long as it takes to read that. Returns how
-    /// many it has read.
+    /// Reads the changed files of these zones, and forgets all others. Returns the number of files read.
     pub fn read<'a>(&mut self, zones: impl IntoIterator<Item = &'a SecondaryConfig>) -> usize {
         let mut known = mem::take(&mut self.0);
         let mut read = 0;
         for SecondaryConfig { file, zone: name, .. } in zones {
             let kept = known.remove(file).filter(|kept| kept.zone.apex() == name);
-            let is_current = |kept: &Kept| fs::metadata(file).is_ok_and(|now| FileVersion::of(&now) == kept.version);
+            let is_current =
+                |kept: &SavedZoneFile| fs::metadata(file).is_ok_and(|now| FileVersion::of(&now) == kept.version);
             let kept = kept.filter(is_current).or_else(|| {
                 read += 1;
                 load(file, name)
@@ -89,33 +85,33 @@ impl SavedZones {
         read
     }
 
-    /// Does the same for all zones that the authorities of a config have from other servers, by its word or by that of catalogs.
+    /// Reads all secondary zones of a config like [`read`](Self::read), members of catalogs too.
     pub fn read_all(&mut self, config: &Config) -> usize {
         let members: Vec<_> = config.authorities.iter().flat_map(saved_members).collect();
         self.read(config.secondaries().chain(&members))
     }
 
-    /// What is saved of these zones.
-    pub fn load_all(mut self, zones: impl IntoIterator<Item = SecondaryZone>) -> Vec<(SecondaryZone, Saved)> {
+    /// Returns the saved data of these zones.
+    pub fn load_all(mut self, zones: impl IntoIterator<Item = SecondaryZone>) -> Vec<(SecondaryZone, SavedZone)> {
         let zones: Vec<_> = zones.into_iter().collect();
         self.read(zones.iter().map(|secondary| &*secondary.config));
         let saved = |secondary: SecondaryZone| {
             let file = &secondary.config.file;
-            let Kept { zone, size, .. } = self.0.get(file)?.clone();
-            // A clock that was set back since makes it as fresh as can be, which errs on the side of an answer.
+            let SavedZoneFile { zone, size, .. } = self.0.get(file)?.clone();
+            // After the clock was set back, the zone counts as fresh, which errs on the side of an answer.
             let age = fs::metadata(file).and_then(|now| now.modified()).ok()?.elapsed().unwrap_or_default();
-            Some((secondary, Saved { zone, size, age, loaded: Instant::now() }))
+            Some((secondary, SavedZone { zone, size, age, loaded: Instant::now() }))
         };
         zones.into_iter().filter_map(saved).collect()
     }
 }
 
-/// Reads a zone that was saved. One that cannot be read is told, and is then as good as none.
-fn load(file: &Path, name: &Name) -> Option<Kept> {
+/// Reads a saved zone. Logs an unreadable one, and returns `None`.
+fn load(file: &Path, name: &Name) -> Option<SavedZoneFile> {
     let complain = |error: String| {
-        tracing::warn!(zone = %name, file = %file.display(), error, "its file is of no use, it is transferred anew");
+        tracing::warn!(zone = %name, file = %file.display(), error, "the saved zone is ignored and transferred again");
     };
-    // Looked at first: what takes its place meanwhile is found to be another.
+    // Read first, so that a file that replaces this one meanwhile is detected.
     let (metadata, octets) = match fs::metadata(file).and_then(|metadata| Ok((metadata, files::read(file)?))) {
         Ok(read) => read,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
@@ -127,7 +123,7 @@ fn load(file: &Path, name: &Name) -> Option<Kept> {
     match parse(file, octets, name) {
         Ok(zone) => {
             let size = Records::size_of(zone.iter());
-            Some(Kept { version: FileVersion::of(&metadata), zone: Arc::new(zone), size })
+            Some(SavedZoneFile { version: FileVersion::of(&metadata), zone: Arc::new(zone), size })
         }
         Err(error) => {
             complain(error);
@@ -136,12 +132,11 @@ fn load(file: &Path, name: &Name) -> Option<Kept> {
     }
 }
 
-/// Reads the text of a zone.
 fn parse(file: &Path, octets: Vec<u8>, name: &Name) -> Result<Zone, String> {
-    let source = Source { name: file.display().to_string(), octets };
+    let source = ZoneFileSource { name: file.display().to_string(), octets };
     let mut builder = ZoneBuilder::new(name);
     let mut include = |_: &str| Err("a zone that was saved includes nothing".to_owned());
-    let task = Task { origin: Some(name), default_ttl: None, include: &mut include };
+    let task = ZoneFileContext { origin: Some(name), default_ttl: None, include: &mut include };
     master::read(&source, task, &mut |record, place| builder.add(&record, place))
         .map_err(|errors| errors.to_string())?;
     let (zone, _cautions) = builder
@@ -150,15 +145,12 @@ fn parse(file: &Path, octets: Vec<u8>, name: &Name) -> Result<Zone, String> {
     Ok(zone)
 }
 
-/// Reads a zone that was saved; `None` if there is none that is right.
+/// Reads a saved zone; `None` if there is none or it is invalid.
 pub fn load_zone(file: &Path, name: &Name) -> Option<Arc<Zone>> {
     load(file, name).map(|kept| kept.zone)
 }
 
 /// Saves a zone, as confirmed now.
-///
-/// # Errors
-/// If the file cannot be written; then what was there before still is.
 pub fn save(file: &Path, zone: &Zone) -> io::Result<()> {
     if let Some(folder) = file.parent() {
         fs::create_dir_all(folder)?;
@@ -169,14 +161,11 @@ pub fn save(file: &Path, zone: &Zone) -> io::Result<()> {
         let (owner, rdata) = (display_name(record.owner), rdata_to_text(record.rtype, record.rdata));
         writeln!(out, "{owner} {} IN {} {rdata}", record.ttl, record.rtype)?;
     }
-    // Under its name before anybody is told.
+    // The file has its name before the caller continues.
     out.finish()
 }
 
 /// Notes that a primary has confirmed what was saved.
-///
-/// # Errors
-/// If the file is not there, or not ours.
 pub(super) fn confirm(file: &Path) -> io::Result<()> {
     File::options().append(true).open(file)?.set_modified(SystemTime::now())
 }

@@ -1,5 +1,5 @@
-//! Turns: of thousands of zones that a catalog lists a few ask and transfer at a time, those first of which a primary has told that
-//! they have changed.
+//! Turns: of thousands of member zones only a few ask and transfer at a time. Zones with a hint of a primary
+//! come first.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -8,33 +8,29 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
-/// Turns to do one thing. Clones share them.
+/// Turns of one kind. Clones share them.
 #[derive(Clone, Debug)]
-pub(super) struct Turns(Rc<RefCell<Queues>>);
+pub(super) struct SecondaryTurns(Rc<RefCell<Queues>>);
 
-/// Who waits.
 #[derive(Debug)]
 struct Queues {
-    /// Turns that nobody has.
     free: usize,
-    /// Those of which something was heard, the first one first.
-    urgent: VecDeque<oneshot::Sender<Turn>>,
-    /// The others.
-    usual: VecDeque<oneshot::Sender<Turn>>,
+    /// Zones with a hint, first come first served.
+    urgent: VecDeque<oneshot::Sender<SecondaryTurn>>,
+    usual: VecDeque<oneshot::Sender<SecondaryTurn>>,
 }
 
 /// A turn, which ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Turn(Turns);
+pub(super) struct SecondaryTurn(SecondaryTurns);
 
-impl Turns {
-    /// So many at a time.
+impl SecondaryTurns {
     pub(super) fn new(free: usize) -> Self {
         Self(Rc::new(RefCell::new(Queues { free, urgent: VecDeque::new(), usual: VecDeque::new() })))
     }
 
-    /// Waits for a turn; `heard` tells that something was heard of the zone meanwhile, which brings it forward.
-    pub(super) async fn take(&self, is_urgent: bool, heard: &Notify) -> Turn {
+    /// Waits for a turn. A signal of `heard` moves the zone to the urgent queue.
+    pub(super) async fn take(&self, is_urgent: bool, heard: &Notify) -> SecondaryTurn {
         if !is_urgent {
             tokio::select! {
                 biased;
@@ -45,17 +41,16 @@ impl Turns {
         self.wait(true).await
     }
 
-    /// Waits in one of the queues.
-    async fn wait(&self, is_urgent: bool) -> Turn {
+    async fn wait(&self, is_urgent: bool) -> SecondaryTurn {
         let turn = {
             let mut queues = self.0.borrow_mut();
             if queues.free > 0 {
                 queues.free -= 1;
-                return Turn(self.clone());
+                return SecondaryTurn(self.clone());
             }
             let (sender, turn) = oneshot::channel();
             let queue = if is_urgent { &mut queues.urgent } else { &mut queues.usual };
-            // Those that have given up are passed over when they are called, and cleared away when they are many.
+            // A cancelled waiter is skipped at its turn, and removed when there are many.
             if queue.len() > MANY && queue.len() == queue.capacity() {
                 queue.retain(|waiting| !waiting.is_closed());
             }
@@ -66,8 +61,7 @@ impl Turns {
     }
 }
 
-impl Drop for Turn {
-    /// Gives it to whoever is next.
+impl Drop for SecondaryTurn {
     fn drop(&mut self) {
         let mut queues = self.0.0.borrow_mut();
         loop {
@@ -75,7 +69,7 @@ impl Drop for Turn {
                 None => return queues.free += 1,
                 Some(next) if next.is_closed() => {}
                 Some(next) => {
-                    // Its drop, if nobody takes it after all, must find the queues free.
+                    // If the receiver is gone, the drop of its turn needs the queues unborrowed.
                     drop(queues);
                     let _ = next.send(Self(self.0.clone()));
                     return;
@@ -85,44 +79,40 @@ impl Drop for Turn {
     }
 }
 
-/// Lines of the log on primaries of such zones: one primary that is away would fill it by all zones at once. Clones count together.
+/// Limits log lines about primaries of member zones: one absent primary would fill the log. Clones count
+/// together.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Complaints(Rc<Cell<Option<(Instant, u32)>>>);
 
-/// What becomes of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Complaint {
-    /// It is told.
-    Told,
-    /// It is left out, and that is told.
+    Logged,
+    /// The line is left out, and the log notes that.
     FirstLeftOut,
-    /// It is left out.
     LeftOut,
 }
 
 impl Complaints {
-    /// One more line.
     pub(super) fn add(&self, now: Instant) -> Complaint {
-        let (since, told) = match self.0.get() {
-            Some((since, told)) if now.saturating_duration_since(since) < MINUTE => (since, told),
+        let (since, count) = match self.0.get() {
+            Some((since, count)) if now.saturating_duration_since(since) < MINUTE => (since, count),
             Some(_) | None => (now, 0),
         };
-        self.0.set(Some((since, told.saturating_add(1))));
-        match told {
-            0..MAX_TOLD => Complaint::Told,
-            MAX_TOLD => Complaint::FirstLeftOut,
+        self.0.set(Some((since, count.saturating_add(1))));
+        match count {
+            0..MAX_REPORTS => Complaint::Logged,
+            MAX_REPORTS => Complaint::FirstLeftOut,
             _ => Complaint::LeftOut,
         }
     }
 }
 
-/// Lines that are told in a minute.
-const MAX_TOLD: u32 = 10;
+/// The largest number of lines in a minute.
+const MAX_REPORTS: u32 = 10;
 
-/// How long lines are counted together.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// As many that have given up may be in a queue before that is cleared.
+/// The queue length from which cancelled waiters are removed.
 const MANY: usize = 1_000;
 
 #[cfg(test)]
@@ -132,7 +122,7 @@ mod tests {
     use std::pin::{Pin, pin};
     use std::task::{Context, Poll, Waker};
 
-    fn poll(future: Pin<&mut impl Future<Output = Turn>>) -> Option<Turn> {
+    fn poll(future: Pin<&mut impl Future<Output = SecondaryTurn>>) -> Option<SecondaryTurn> {
         match future.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(turn) => Some(turn),
             Poll::Pending => None,
@@ -141,7 +131,7 @@ mod tests {
 
     #[test]
     fn who_was_heard_of_comes_first() {
-        let (turns, silent, heard) = (Turns::new(1), Notify::new(), Notify::new());
+        let (turns, silent, heard) = (SecondaryTurns::new(1), Notify::new(), Notify::new());
         let first = poll(pin!(turns.take(false, &silent))).expect("it is free");
         let mut usual = pin!(turns.take(false, &silent));
         let mut brought_forward = pin!(turns.take(false, &heard));
@@ -167,14 +157,14 @@ mod tests {
         for after in [Duration::ZERO, MINUTE, MINUTE * 3] {
             let all: Vec<_> = many(after).collect();
             let count = |what| all.iter().filter(|complaint| **complaint == what).count();
-            let counts = [Complaint::Told, Complaint::FirstLeftOut, Complaint::LeftOut].map(count);
+            let counts = [Complaint::Logged, Complaint::FirstLeftOut, Complaint::LeftOut].map(count);
             assert_eq!(counts, [10, 1, 89], "{after:?}");
         }
     }
 
     #[test]
     fn who_gives_up_takes_nobodys_turn() {
-        let (turns, silent) = (Turns::new(1), Notify::new());
+        let (turns, silent) = (SecondaryTurns::new(1), Notify::new());
         let first = poll(pin!(turns.take(false, &silent))).expect("it is free");
         {
             let mut called = pin!(turns.take(false, &silent));

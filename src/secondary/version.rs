@@ -1,43 +1,39 @@
-//! From what a transfer brought to a zone that can be answered from.
+//! Makes a zone from the result of a transfer.
 
 use std::sync::Arc;
 
 use super::PrimaryError;
-use crate::transfer::catalog::{Broken, Catalog};
-use crate::transfer::{Difference, Received, Records};
+use crate::transfer::catalog::{Catalog, CatalogFault};
+use crate::transfer::{Difference, Records, TransferResult};
 use crate::wire::Name;
-use crate::zone::{Place, Record, Zone, ZoneBuilder};
+use crate::zone::{FilePlace, Record, Zone, ZoneBuilder};
 
-/// A new version of a zone.
-pub(super) struct Fetched {
+pub(super) struct FetchedZone {
     pub(super) zone: Arc<Zone>,
-    /// Octets of its records.
     pub(super) size: usize,
-    /// How it came to be from the version before, if anybody is to know.
+    /// The differences from the previous version, if they are needed.
     pub(super) steps: Vec<Difference>,
-    /// Whether it came as a whole.
     pub(super) is_whole: bool,
-    /// What it says as a catalog, if it is one.
-    pub(super) catalog: Option<Result<Catalog, Broken>>,
+    pub(super) catalog: Option<Result<Catalog, CatalogFault>>,
 }
 
-/// Makes a zone of what came, which may be differences from `old`; `None` if that is up to date. If the zone `is_shared`,
-/// what has changed is found out in any case.
+/// Makes a zone from a transfer, which may be differences from `old`. Returns `None` if `old` is up to date.
+/// For an `is_shared` zone the differences are computed in any case.
 pub(super) fn load(
     name: &Name,
-    received: Received,
+    received: TransferResult,
     old: Option<&Zone>,
     is_shared: bool,
-) -> Result<Option<Fetched>, PrimaryError> {
+) -> Result<Option<FetchedZone>, PrimaryError> {
     match received {
-        // By TCP, nobody is told to come by TCP.
-        Received::UpToDate | Received::ComeByTcp => Ok(None),
-        Received::Whole(records) => {
+        // `ComeByTcp` cannot happen on TCP.
+        TransferResult::UpToDate | TransferResult::ComeByTcp => Ok(None),
+        TransferResult::Whole(records) => {
             let zone = build(name, records.iter())?;
             let steps = old.filter(|_| is_shared).and_then(|old| Difference::between(old.iter(), zone.iter()).ok());
             Ok(Some(fetched(zone, steps.into_iter().collect(), true)))
         }
-        Received::Steps(steps) => {
+        TransferResult::Steps(steps) => {
             let old = old.ok_or(PrimaryError::Inexact(crate::transfer::Inexact::Missing))?;
             let change = Difference::condensed(&steps).map_err(PrimaryError::Inexact)?;
             let records = change.apply(old.iter()).map_err(PrimaryError::Inexact)?;
@@ -47,18 +43,16 @@ pub(super) fn load(
     }
 }
 
-/// A new version, measured.
-fn fetched(zone: Zone, steps: Vec<Difference>, is_whole: bool) -> Fetched {
+fn fetched(zone: Zone, steps: Vec<Difference>, is_whole: bool) -> FetchedZone {
     let size = Records::size_of(zone.iter());
-    Fetched { zone: Arc::new(zone), size, steps, is_whole, catalog: None }
+    FetchedZone { zone: Arc::new(zone), size, steps, is_whole, catalog: None }
 }
 
-/// Compiles a zone.
 pub(super) fn build<'a>(name: &Name, records: impl Iterator<Item = Record<'a>>) -> Result<Zone, PrimaryError> {
     let mut builder = ZoneBuilder::new(name);
-    records.for_each(|record| builder.add(&record, Place::default()));
+    records.for_each(|record| builder.add(&record, FilePlace::default()));
     match builder.finish() {
-        // What is odd in it is for the operator of the primary to see.
+        // Cautions are for the operator of the primary.
         Ok((zone, _cautions)) => Ok(zone),
         Err(diagnostics) => {
             let errors = diagnostics.errors.iter().map(ToString::to_string);

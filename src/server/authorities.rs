@@ -1,11 +1,8 @@
-//! What the authorities hold: from a config and what was loaded to their states, and from one state to the next.
+//! The state of authorities, built from a config and loaded zones, and updated from one version to the next.
 //!
-//! Zones change in two ways. A reload brings all zones of files anew; those of other servers stay as they are. A [`ZoneUpdate`]
-//! brings one zone of another server; all else stays as it is. Either way the journal of a zone gets the step from the
-//! version before, for IXFR, and whoever has a copy is to be told.
-//!
-//! To find that step takes as long as both versions are large, so a reload does it on its own thread ([`Comparison`]) and only
-//! then changes what is held.
+//! A reload replaces all zones from files; a [`ZoneUpdate`] replaces one secondary zone. Either way the
+//! journal of the zone gets the difference for IXFR, and NOTIFY is due. Computing the difference of large
+//! zones is slow, so a reload does it on its own thread ([`AuthorityComparison`]).
 
 mod catalogs;
 
@@ -14,59 +11,46 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use self::catalogs::{Catalogs, transfers_of};
-pub(super) use self::catalogs::{MemberChanges, Restored};
+pub(super) use self::catalogs::{MemberChanges, RestoredCatalogs};
 use super::ReloadNotice;
 use crate::authority::{AuthorityState, ZoneTransfers};
 use crate::config::{AuthorityConfig, SecondaryConfig, SharedZone, Sharing};
 use crate::limit::{Access, Cookies, RateRules, ResponseRate};
 use crate::secondary::{SecondaryZone, ZoneKind, ZoneUpdate};
-use crate::transfer::tsig::{Key, Keys};
+use crate::transfer::tsig::{TsigKey, TsigKeys};
 use crate::transfer::{Difference, Journal, Records, Serial};
 use crate::wire::Name;
 use crate::zone::{Zone, ZoneDb};
 
-/// What one authority holds.
 pub(super) struct ServedAuthority {
-    /// Its number, which no other authority of this process ever has.
+    /// Never used again by another authority of this process.
     number: usize,
     config: AuthorityConfig,
-    /// What it answers from.
     state: Arc<AuthorityState>,
-    /// The zones that come from other servers, by the word of the config or of catalogs.
     secondaries: HashMap<Name, Arc<SecondaryConfig>>,
     catalogs: Catalogs,
 }
 
-/// What has come of a version of a catalog that an operator takes.
-pub(super) struct Accepted {
-    /// In a sentence.
+pub(super) struct AcceptOutcome {
     pub(super) message: String,
     pub(super) changes: MemberChanges,
 }
 
-/// What has come of updates.
 #[derive(Default)]
-pub(super) struct Taken {
-    /// The zones whose copies are out of date.
+pub(super) struct UpdateOutcome {
     pub(super) changes: Vec<ZoneChange>,
-    /// What follows from those that are catalogs.
     pub(super) members: Vec<MemberChanges>,
 }
 
-/// What is exchanged of the zones of files with others, as it will be when they come into force.
-pub(super) struct Comparison(HashMap<Name, Compared>);
+pub(super) struct AuthorityComparison(HashMap<Name, ZoneComparison>);
 
-/// One of these zones.
-struct Compared {
-    /// What is exchanged of it.
+struct ZoneComparison {
     transfers: ZoneTransfers,
-    /// How it differs from the version before; none if there was none.
-    change: Option<Change>,
+    change: Option<SerialChange>,
 }
 
-impl Comparison {
-    /// Compares the zones of files of a config with what an authority has answered from so far, if there is one. Takes as long
-    /// as the zones are large.
+impl AuthorityComparison {
+    /// Compares the zones from files with the current state of the authority. Slow for large zones.
     pub(super) fn of(config: &AuthorityConfig, loaded: &ZoneDb, earlier: Option<&AuthorityState>) -> Self {
         let compare = |shared: &SharedZone| {
             let zone = loaded.zone(&shared.zone)?;
@@ -82,34 +66,29 @@ impl Comparison {
             };
             let transfers =
                 ZoneTransfers { transfer_to: shared.sharing.transfer_to.clone(), journal, size, source: None };
-            Some((shared.zone.clone(), Compared { transfers, change }))
+            Some((shared.zone.clone(), ZoneComparison { transfers, change }))
         };
         Self(config.shared.iter().filter_map(compare).collect())
     }
 }
 
-/// A zone whose copies are out of date.
+/// A zone with outdated copies.
 pub(super) struct ZoneChange {
-    /// The number of its authority.
     pub(super) authority: usize,
-    /// The new version.
     pub(super) zone: Arc<Zone>,
-    /// Who has copies.
     pub(super) sharing: Sharing,
-    /// The key that it is told with.
-    pub(super) key: Option<Key>,
+    pub(super) key: Option<TsigKey>,
 }
 
 impl ServedAuthority {
-    /// What an authority holds that begins; all that it shares has changed.
     pub(super) fn new(
         number: usize,
         config: AuthorityConfig,
         loaded: Arc<ZoneDb>,
-        comparison: Comparison,
-        keys: &Arc<Keys>,
+        comparison: AuthorityComparison,
+        keys: &Arc<TsigKeys>,
         cookies: Option<Arc<Cookies>>,
-        restored: Restored,
+        restored: RestoredCatalogs,
     ) -> (Self, MemberChanges) {
         let state = Arc::new(empty_state(&config, loaded, keys, cookies));
         let (secondaries, catalogs) = (HashMap::new(), Catalogs::default());
@@ -122,32 +101,27 @@ impl ServedAuthority {
         (served, MemberChanges { changes, ..follows })
     }
 
-    /// Its name in the config.
     pub(super) fn name(&self) -> &str {
         &self.config.name
     }
 
-    /// How it is configured.
     pub(super) fn config(&self) -> &AuthorityConfig {
         &self.config
     }
 
-    /// What it answers from.
     pub(super) fn state(&self) -> &Arc<AuthorityState> {
         &self.state
     }
 
-    /// The zones that come from other servers by the word of the config.
     pub(super) fn zones(&self) -> impl Iterator<Item = SecondaryZone> {
         secondary_zones_of(self.number, &self.config, &self.state.keys)
     }
 
-    /// Whether it has a zone of this name from other servers.
     pub(super) fn has_secondary(&self, zone: &Name) -> bool {
         self.secondaries.contains_key(zone)
     }
 
-    /// All its zones, each with the name of this authority and whether it is its own.
+    /// Returns all zones, each with the name of this authority and true if the zone is a primary.
     pub(super) fn all_zones(&self) -> impl Iterator<Item = (&str, &Arc<Zone>, bool)> {
         let is_ours = |zone: &Zone| self.state.transfers.get(zone.apex()).is_none_or(|zone| zone.source.is_none());
         self.state.zone_db.zones().iter().map(move |zone| (self.name(), zone, is_ours(zone)))
@@ -157,15 +131,14 @@ impl ServedAuthority {
         self.number
     }
 
-    /// Takes a config and zones that were read again, and compared with what it holds. Says what is new, and what is odd about it.
     pub(super) fn reload(
         &mut self,
         config: AuthorityConfig,
         loaded: Arc<ZoneDb>,
-        comparison: Comparison,
-        keys: &Arc<Keys>,
+        comparison: AuthorityComparison,
+        keys: &Arc<TsigKeys>,
         cookies: Option<Arc<Cookies>>,
-        restored: &Restored,
+        restored: &RestoredCatalogs,
     ) -> (MemberChanges, Vec<ReloadNotice>) {
         let earlier = Arc::clone(&self.state);
         let earlier_rules = self.config.rate_limit;
@@ -180,9 +153,9 @@ impl ServedAuthority {
         (follows, notices)
     }
 
-    /// Takes new versions of zones of other servers. A zone that it no longer has is none of ours.
-    pub(super) fn take(&mut self, updates: Vec<ZoneUpdate>) -> Taken {
-        let mut taken = Taken::default();
+    /// Applies new versions of secondary zones. Updates of removed zones are ignored.
+    pub(super) fn take(&mut self, updates: Vec<ZoneUpdate>) -> UpdateOutcome {
+        let mut taken = UpdateOutcome::default();
         let mut transfers = self.state.transfers.clone();
         let mut zone_db = ZoneDb::clone(&self.state.zone_db);
         let mut versions = Vec::new();
@@ -205,10 +178,9 @@ impl ServedAuthority {
         taken
     }
 
-    /// Completes a state of what was loaded by what it has from an earlier one, and from other servers.
     fn fill(
         &mut self,
-        mut comparison: Comparison,
+        mut comparison: AuthorityComparison,
         earlier: Option<(&AuthorityState, Option<RateRules>)>,
         produced: &HashMap<Name, Arc<Zone>>,
     ) -> (Vec<ZoneChange>, Vec<ReloadNotice>) {
@@ -220,7 +192,7 @@ impl ServedAuthority {
                 continue;
             };
             notices.extend(compared.change.and_then(|change| change.notice(zone)));
-            if compared.change != Some(Change::None) {
+            if compared.change != Some(SerialChange::None) {
                 changes.push(self.change_of(zone, &shared.sharing));
             }
             all_transfers.insert(shared.zone.clone(), Arc::new(compared.transfers));
@@ -230,7 +202,7 @@ impl ServedAuthority {
         let secondaries: Vec<_> = configured.chain(members).map(Arc::new).collect();
         for config in &secondaries {
             let name = &config.zone;
-            // Only what came from other servers goes on; a file of that name is no version of theirs.
+            // Only a copy from a primary continues; a file of that name is not an earlier version of it.
             let known = earlier.and_then(|(state, _)| {
                 let transfers = state.transfers.get(name).filter(|transfers| transfers.source.is_some())?;
                 Some((Arc::clone(state.zone_db.zone(name)?), transfers.journal.clone(), transfers.size))
@@ -266,39 +238,31 @@ impl ServedAuthority {
         (changes, notices)
     }
 
-    /// A zone and who is to know of it.
     fn change_of(&self, zone: &Arc<Zone>, sharing: &Sharing) -> ZoneChange {
         let key = sharing.tsig.as_ref().and_then(|name| self.state.keys.by_name(name)).cloned();
         ZoneChange { authority: self.number, zone: Arc::clone(zone), sharing: sharing.clone(), key }
     }
 }
 
-/// The state of a config and of zones that were loaded, before anything is exchanged or limited.
 fn empty_state(
     config: &AuthorityConfig,
     loaded: Arc<ZoneDb>,
-    keys: &Arc<Keys>,
+    keys: &Arc<TsigKeys>,
     cookies: Option<Arc<Cookies>>,
 ) -> AuthorityState {
     let access = Arc::new(Access::new(&config.access));
     AuthorityState { zone_db: loaded, keys: Arc::clone(keys), transfers: HashMap::new(), access, rate: None, cookies }
 }
 
-/// How a zone differs from its version before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Change {
-    /// Not at all.
+enum SerialChange {
     None,
-    /// It has a later serial, as it should.
     Newer,
-    /// It differs, and has the serial that it had.
     SameSerial,
-    /// It has a serial that was before.
     Older,
 }
 
-impl Change {
-    /// What an operator should know of it.
+impl SerialChange {
     fn notice(self, zone: &Zone) -> Option<ReloadNotice> {
         let (zone, serial) = (zone.apex().to_string(), zone.serial());
         match self {
@@ -309,33 +273,31 @@ impl Change {
     }
 }
 
-/// The journal of a zone after a reload, and what it was.
-fn journal_of(old: &Arc<Zone>, new: &Arc<Zone>, mut journal: Journal) -> (Journal, Change) {
+fn journal_of(old: &Arc<Zone>, new: &Arc<Zone>, mut journal: Journal) -> (Journal, SerialChange) {
     if Arc::ptr_eq(old, new) {
-        return (journal, Change::None);
+        return (journal, SerialChange::None);
     }
     let (before, after) = (Serial(old.serial()), Serial(new.serial()));
     let step = Difference::between(old.iter(), new.iter());
     if before == after {
         // Each side always has its SOA record.
         let is_same = step.as_ref().is_ok_and(|step| step.removed() == step.added() && step.added().len() == 1);
-        return (journal, if is_same { Change::None } else { Change::SameSerial });
+        return (journal, if is_same { SerialChange::None } else { SerialChange::SameSerial });
     }
     if !after.is_newer_than(before) {
-        return (empty_journal(), Change::Older);
+        return (empty_journal(), SerialChange::Older);
     }
     match step {
         Ok(step) => journal.push(step),
         Err(_) => journal = empty_journal(),
     }
-    (journal, Change::Newer)
+    (journal, SerialChange::Newer)
 }
 
-/// The zones that an authority of this number has from other servers, by its config.
 pub(super) fn secondary_zones_of(
     number: usize,
     config: &AuthorityConfig,
-    keys: &Keys,
+    keys: &TsigKeys,
 ) -> impl Iterator<Item = SecondaryZone> {
     config.secondaries.iter().map(move |secondary| {
         let is_catalog = config.catalogs.iter().any(|catalog| catalog.rules.catalog == secondary.zone);
@@ -344,22 +306,20 @@ pub(super) fn secondary_zones_of(
     })
 }
 
-/// A zone from other servers, with the key that it is asked for with.
-fn secondary_zone(authority: usize, config: Arc<SecondaryConfig>, kind: ZoneKind, keys: &Keys) -> SecondaryZone {
+fn secondary_zone(authority: usize, config: Arc<SecondaryConfig>, kind: ZoneKind, keys: &TsigKeys) -> SecondaryZone {
     let key = config.sharing.tsig.as_ref().and_then(|name| keys.by_name(name)).cloned();
     SecondaryZone { authority, config, key, kind }
 }
 
-/// A journal without steps.
 fn empty_journal() -> Journal {
     Journal::new(STEPS, STEP_OCTETS)
 }
 
-/// Versions that are kept of a zone, for IXFR: a secondary that has missed more takes the whole zone.
+/// Versions in a journal for IXFR. A secondary that has missed more transfers the whole zone.
 const STEPS: usize = 100;
 
-/// Octets that they may take. More would be longer than most zones.
+/// The most bytes of a journal. More would exceed most zones.
 const STEP_OCTETS: usize = 64 << 20;
 
-/// Clients, names and kinds of answers that the rate of responses is known of: 1 MiB.
+/// Clients, names and kinds of answers tracked by the response rate limit: 1 MiB.
 const ACCOUNTS: usize = 128 << 10;

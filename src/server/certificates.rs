@@ -1,5 +1,5 @@
-//! The certificates of encrypted listeners, and of those who vouch for backends, looked at once a minute: what has changed is in force
-//! for the next connection, and what is broken leaves the old in force.
+//! Checks the certificates of listeners and the trust anchors for backends once a minute. Changed files apply
+//! to new connections; broken files leave the old ones active.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -10,60 +10,50 @@ use crate::net::tasks::{TaskKind, Tasks, blocking};
 use crate::net::tls::KnownRoots;
 use crate::net::tls_server::CertificateStore;
 
-/// When and at what to look.
 pub(super) struct CertificateLooks {
-    look: Look,
-    /// What the last look has found, until it is in force. Another config has another place for it.
-    found: Arc<Mutex<Option<Found>>>,
-    /// What was wrong when it was told last.
-    told: Vec<String>,
-    /// When the next look is.
+    look: CertificateCheck,
+    /// The result of the last check, until it is applied. A new config replaces the slot.
+    found: Arc<Mutex<Option<CertificateFindings>>>,
+    reported: Vec<String>,
     due: Instant,
-    /// Held by the look that runs.
     turn: Arc<Mutex<()>>,
 }
 
-/// What to look at.
 #[derive(Clone)]
-struct Look {
+struct CertificateCheck {
     files: CertificateFiles,
-    /// The sections of the config in force.
     sections: Arc<[CertificateConfig]>,
-    /// What backends are judged by and shown.
     roots: Arc<KnownRoots>,
 }
 
-/// What backends are to be judged by and shown, and what is wrong with the files of that.
-struct Found {
+struct CertificateFindings {
     roots: KnownRoots,
     problems: Vec<String>,
 }
 
 impl CertificateLooks {
-    /// These sections, and what backends are judged by, were read just now.
     pub(super) fn new(
         files: CertificateFiles,
         sections: &[CertificateConfig],
         roots: Arc<KnownRoots>,
         now: Instant,
     ) -> Self {
-        let look = Look { files, sections: sections.into(), roots };
-        Self { look, found: Arc::default(), told: Vec::new(), due: now + EVERY, turn: Arc::default() }
+        let look = CertificateCheck { files, sections: sections.into(), roots };
+        Self { look, found: Arc::default(), reported: Vec::new(), due: now + EVERY, turn: Arc::default() }
     }
 
-    /// Looks at these from now on, which were read just now.
     pub(super) fn set(&mut self, sections: &[CertificateConfig], roots: Arc<KnownRoots>, now: Instant) {
         let files = self.look.files.clone();
         *self = Self { turn: Arc::clone(&self.turn), ..Self::new(files, sections, roots, now) };
     }
 
-    /// A reload has failed, perhaps by one of these: what is wrong is to be counted and shown.
+    /// Checks at once: a reload has failed, perhaps because of these files, and problems must be reported.
     pub(super) fn hurry(&mut self, now: Instant) {
         self.due = now;
     }
 
-    /// Returns what was found for backends and primaries, if there is something new, and begins a look if one is due, beside whatever
-    /// else is done. Called once a second.
+    /// Returns new results for backends and primaries, and begins a check in the background if one is due.
+    /// Called once a second.
     pub(super) fn tick(
         &mut self,
         store: &Arc<CertificateStore>,
@@ -73,10 +63,12 @@ impl CertificateLooks {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner).take();
         let found = found.map(|found| {
             let (roots, news) = self.take(found);
-            news.iter().for_each(|problem| tracing::error!(problem, "what was read before stays in force"));
+            news.iter().for_each(|problem| {
+                tracing::error!(problem, "a file with certificates cannot be used, so the previous content stays")
+            });
             roots
         });
-        // One that takes longer than a minute, on a disk that stalls, is not joined by others.
+        // A check may take over a minute on a stalled disk; do not start another.
         if self.is_due(now) && self.turn.try_lock().is_ok() {
             self.due = now + EVERY;
             let (look, store) = (self.look.clone(), Arc::clone(store));
@@ -91,23 +83,22 @@ impl CertificateLooks {
         found
     }
 
-    /// Takes what a look has found: what backends are judged by from now on, and what is wrong that was not told yet.
-    fn take(&mut self, Found { roots, problems }: Found) -> (Arc<KnownRoots>, Vec<String>) {
+    fn take(&mut self, CertificateFindings { roots, problems }: CertificateFindings) -> (Arc<KnownRoots>, Vec<String>) {
         self.look.roots = Arc::new(roots);
-        let news = problems.iter().filter(|problem| !self.told.contains(problem)).cloned().collect();
-        self.told = problems;
+        let news = problems.iter().filter(|problem| !self.reported.contains(problem)).cloned().collect();
+        self.reported = problems;
         (Arc::clone(&self.look.roots), news)
     }
 
     fn is_due(&self, now: Instant) -> bool {
-        let Look { sections, roots, .. } = &self.look;
+        let CertificateCheck { sections, roots, .. } = &self.look;
         (!sections.is_empty() || roots.has_files()) && now >= self.due
     }
 }
 
-impl Look {
-    /// Looks at all. What listeners show goes to `store` at once.
-    fn take(&self, store: &CertificateStore) -> Found {
+impl CertificateCheck {
+    /// Checks all files. Certificates of listeners go to `store` at once.
+    fn take(&self, store: &CertificateStore) -> CertificateFindings {
         let (mut roots, problems) = look_at_roots(&self.roots);
         for section in &*self.sections {
             let read = self.files.look(section).map_err(|problem| problem.to_string());
@@ -116,11 +107,11 @@ impl Look {
             }
             store.take(&section.name, &section.chain, read, SystemTime::now());
         }
-        Found { roots, problems }
+        CertificateFindings { roots, problems }
     }
 }
 
-/// How often files are looked at: who renews certificates does so days before they expire, and does not wait for us.
+/// The interval of checks. Certificates are renewed days before they expire.
 const EVERY: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
@@ -149,7 +140,7 @@ mod tests {
         let mut looks = CertificateLooks::new(CertificateFiles::default(), &[], Arc::default(), Instant::now());
         let mut news = |problems: &[&str]| {
             let problems = problems.iter().map(|&problem| problem.to_owned()).collect();
-            looks.take(Found { roots: KnownRoots::default(), problems }).1
+            looks.take(CertificateFindings { roots: KnownRoots::default(), problems }).1
         };
         assert_eq!(news(&["a"]), ["a"]);
         assert_eq!(news(&["a", "b"]), ["b"]);

@@ -1,5 +1,5 @@
-//! The secret of cookies that is ours alone: made at start, made anew about once a day, and kept through reloads. Who has secrets
-//! in a file goes by those.
+//! The server's own cookie secret: random at the start, replaced about once a day, kept through reloads.
+//! Sections with a secret file do not use it.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,36 +13,26 @@ use rand::{RngExt, TryRng};
 use crate::config::CookieConfig;
 use crate::limit::{COOKIE_LIFETIME, CookieSecret, CookieSecrets, Cookies};
 
-/// The secret that is ours alone.
 pub(super) struct OwnSecret {
-    /// What gives cookies that are made with it.
     cookies: Arc<Cookies>,
-    /// When there is something to do about it.
     due: Instant,
-    next: Next,
+    next: SecretStep,
 }
 
-/// What is done about the secret next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
-    /// It is replaced.
+enum SecretStep {
     Roll,
-    /// The one before it is forgotten.
     Retire,
 }
 
 impl OwnSecret {
-    /// A fresh one.
-    ///
-    /// # Errors
-    /// If the operating system has no randomness to give.
     pub(super) fn new(now: Instant) -> io::Result<Self> {
         let cookies = Arc::new(Cookies::new(CookieSecrets::new(fresh()?, None)));
-        Ok(Self { cookies, due: now + until_roll(), next: Next::Roll })
+        Ok(Self { cookies, due: now + until_roll(), next: SecretStep::Roll })
     }
 
-    /// What gives cookies to the clients of a forwarder or authority, if they get any. `files` are the secrets of those that have
-    /// a file.
+    /// Returns the cookie generator of a forwarder or authority, if cookies are enabled. `files` has the
+    /// secrets from files.
     pub(super) fn cookies(
         &self,
         config: &CookieConfig,
@@ -60,42 +50,40 @@ impl OwnSecret {
             return;
         }
         match self.next {
-            Next::Roll => match fresh() {
+            SecretStep::Roll => match fresh() {
                 Ok(secret) => {
                     self.cookies.roll(secret);
-                    (self.due, self.next) = (now + ACCEPTED, Next::Retire);
+                    (self.due, self.next) = (now + ACCEPTED, SecretStep::Retire);
                 }
                 // RFC 7873 section 7.1 leaves a month for this.
                 Err(error) => {
-                    tracing::error!(%error, "the secret of cookies stays as it is for an hour more");
+                    tracing::error!(%error, "a new secret for DNS cookies cannot be made, so the current one stays for another hour");
                     self.due = now + ACCEPTED;
                 }
             },
-            Next::Retire => {
+            SecretStep::Retire => {
                 self.cookies.retire();
-                (self.due, self.next) = (now + until_roll(), Next::Roll);
+                (self.due, self.next) = (now + until_roll(), SecretStep::Roll);
             }
         }
     }
 }
 
-/// A secret that nobody else can know.
 fn fresh() -> io::Result<CookieSecret> {
     let mut octets = [0; 16];
     SysRng.try_fill_bytes(&mut octets).map_err(io::Error::other)?;
     Ok(CookieSecret::new(octets))
 }
 
-/// How long a secret is used until it is replaced. RFC 7873 section 7.1: a day, less up to 40 % by chance, so that nobody can
-/// tell when, nor do many servers so at once.
+/// Returns the lifetime of a secret. RFC 7873 section 7.1: a day, less up to 40 % at random, so that the time
+/// is not predictable and servers do not roll at the same time.
 fn until_roll() -> Duration {
     DAY.mul_f64(rand::rng().random_range(0.6..1.0))
 }
 
-/// The longest that a secret is used.
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// For how long a secret is accepted that has been replaced: as long as what was made with it is valid (RFC 9018 section 5).
+/// The time for which a replaced secret is accepted: the lifetime of its cookies (RFC 9018 section 5).
 const ACCEPTED: Duration = Duration::from_secs(COOKIE_LIFETIME as u64);
 
 #[cfg(test)]
@@ -105,14 +93,13 @@ mod tests {
     use super::*;
     use crate::wire::{CookieState, read_query};
 
-    /// A query with a COOKIE option of these octets.
     fn query(cookie: &[u8]) -> Vec<u8> {
         let rdlength = [0, cookie.len() as u8 + 4];
         let head = b"\0\x07\x01\0\0\x01\0\0\0\0\0\x01\0\0\x02\0\x01\0\0\x29\x04\xD0\0\0\0\0";
         [head, &rdlength[..], &[0, 10, 0, cookie.len() as u8], cookie].concat()
     }
 
-    /// What a query with a COOKIE option of these octets gets: the option, and what it was taken for.
+    /// Returns the COOKIE option of the response, and the state of the query's cookie.
     fn answer(cookies: &Cookies, cookie: &[u8]) -> (Vec<u8>, CookieState) {
         let message = query(cookie);
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);

@@ -1,4 +1,4 @@
-//! Draining: the server finishes what it has taken, and ends.
+//! Drains the server: it finishes pending queries, and ends.
 
 use std::time::Duration;
 
@@ -9,31 +9,31 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use super::listeners::SectionName;
 use super::reload::ending;
 use super::sections::owed_for;
-use super::worker::{Command, Rest};
+use super::worker::{QueuedQueryFate, WorkerCommand};
 use super::{Loss, Server, ServerEvent};
 use crate::admin::ProcessChange;
-use crate::metrics::{Snapshot, Summary};
+use crate::metrics::{CountersSummary, Snapshot};
 use crate::net::tasks::{TaskKind, blocking, blocking_task};
 
-/// How a drain has ended.
+/// The result of a drain.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Drained {
+pub enum DrainResult {
     /// Every query got its response.
     Whole,
-    /// Some did not in time.
+    /// Some queries got no response in time.
     Late,
-    /// Something has ended before.
+    /// A task was lost before.
     Lost(Loss),
 }
 
-impl Drained {
-    /// Tells how it has ended. Returns the exit status that goes with that.
-    pub fn report(&self, summary: &Summary) -> i32 {
+impl DrainResult {
+    /// Logs the result, and returns the exit status for it.
+    pub fn report(&self, summary: &CountersSummary) -> i32 {
         tracing::info!("{summary}");
         match self {
             Self::Whole => tracing::info!("drained"),
-            // No failure of ours: a client by TCP that does not take its responses can keep us for longer than is waited.
-            Self::Late => tracing::warn!("not drained in time: some clients did not get their responses"),
+            // Not an error: a TCP client that does not read its responses may exceed the drain timeout.
+            Self::Late => tracing::warn!("the drain timed out: some clients did not get their responses"),
             Self::Lost(loss) => {
                 loss.report();
                 return 1;
@@ -44,7 +44,7 @@ impl Drained {
 }
 
 impl Server {
-    /// What is said to whoever asks the server to stop.
+    /// Returns the message for an operator who stops the server.
     pub fn stopping(&self) -> String {
         match self.drain_delay.is_zero() {
             true => STOPPING.to_owned(),
@@ -52,7 +52,8 @@ impl Server {
         }
     }
 
-    /// Reads no more datagrams, so that another process can, alone. A worker that hangs is not waited for long.
+    /// Stops reading datagrams, so that only another process reads them. The wait for a hanging worker is
+    /// short.
     pub async fn stop_reading(&mut self) {
         self.end_xdp();
         let stopped: Vec<_> = self.workers.ways().iter().map(ask_to_stop_reading).collect();
@@ -64,25 +65,27 @@ impl Server {
         let _ = timeout(READING_PATIENCE, all).await;
     }
 
-    /// Ends. At first all goes on for `drain_delay`, but for `/readyz`. Then the LS takes no more queries and finishes those in flight,
-    /// while our own TS go on; then those end too. Clients hear at once where nobody takes queries any more. If another process takes
-    /// over (`rest`), there is no delay, and nothing to hear. Returns whether every query got its response within the longest
-    /// timeout of a pool, and all numbers at the end.
-    pub async fn drain(mut self, rest: Rest) -> (Drained, Summary, Snapshot) {
-        if rest != Rest::PassedOn {
+    /// Drains the server and ends it.
+    ///
+    /// Everything but `/readyz` continues for `drain_delay`. Then the forwarder finishes its queries while
+    /// our authorities still answer, and then the authorities end. Sockets refuse later queries at once. If
+    /// another process takes over (`rest`), there is no delay and no refusal. Returns the result within the
+    /// longest timeout of a pool, with all final numbers.
+    pub async fn drain(mut self, rest: QueuedQueryFate) -> (DrainResult, CountersSummary, Snapshot) {
+        if rest != QueuedQueryFate::PassedOn {
             self.condition.set_ready(false);
             let (ending, delay) = (self.membership.registrations.take(), self.drain_delay);
-            let told = async {
-                // Who asks us by the register is to ask elsewhere before nobody is here.
+            let waiting = async {
+                // Clients that use the registration must switch before the server stops.
                 let seen = ending.drain().await;
                 sleep_until(Instant::now() + delay.max(seen)).await;
                 ending.end().await;
             };
             tokio::select! {
-                () = told => {}
+                () = waiting => {}
                 lost = self.supervise_while_draining() => {
                     let counted = self.counted();
-                    return (Drained::Lost(lost), self.summary, counted);
+                    return (DrainResult::Lost(lost), self.summary, counted);
                 }
             }
         }
@@ -92,7 +95,8 @@ impl Server {
         self.divert(rest, |name| *name == SectionName::Forwarder);
         let ways = self.workers.ways();
         let drained = async {
-            // Twice: the first time ends the intake of all, the second what they handed over to each other meanwhile.
+            // Twice: the first round ends the intake, the second finishes queries that workers handed over
+            // meanwhile.
             for _ in 0..2 {
                 let answers: Vec<_> = ways.iter().map(|worker| ask_to_drain(worker, rest)).collect();
                 for answer in answers {
@@ -101,36 +105,36 @@ impl Server {
             }
         };
         let mut drained = tokio::select! {
-            result = timeout_at(deadline, drained) => if result.is_ok() { Drained::Whole } else { Drained::Late },
+            result = timeout_at(deadline, drained) => if result.is_ok() { DrainResult::Whole } else { DrainResult::Late },
             lost = self.supervise_while_draining() => {
                 let counted = self.counted();
-                return (Drained::Lost(lost), self.summary, counted);
+                return (DrainResult::Lost(lost), self.summary, counted);
             }
         };
         self.divert(rest, |name| *name != SectionName::Forwarder);
-        self.tell(|| Command::Stop(rest));
+        self.broadcast(|| WorkerCommand::Stop(rest));
         let (join, mut lost) = self.workers.join();
         if timeout_at(deadline + DRAIN_MARGIN, blocking(join)).await.is_err() {
-            drained = Drained::Late;
+            drained = DrainResult::Late;
         }
         self.taps.end().await;
         if let Some(loss) = self.lost_worker.take().or_else(|| lost.try_recv().ok().map(Loss::from)) {
-            drained = Drained::Lost(loss);
+            drained = DrainResult::Lost(loss);
         }
         let counted = self.counted();
         if let Some(state) = self.state.take() {
             let saved = blocking_task(TaskKind::Persist, self.saves.last_one(&state)).await;
             if let Err(lost) = saved {
-                drained = Drained::Lost(Loss { worker: None, lost });
+                drained = DrainResult::Lost(Loss { worker: None, lost });
             }
         }
         self.admin.stop().await;
         (drained, self.summary, counted)
     }
 
-    /// Has datagrams pass by the sections that end now, so that their senders hear that nobody is there.
-    fn divert(&self, rest: Rest, is_ending: impl Fn(&SectionName) -> bool) {
-        if rest == Rest::Taken {
+    /// Diverts datagrams from the ending sections, so that senders get an ICMP error.
+    fn divert(&self, rest: QueuedQueryFate, is_ending: impl Fn(&SectionName) -> bool) {
+        if rest == QueuedQueryFate::Taken {
             let sections = self.listeners.sections().iter().filter(|section| is_ending(&section.name));
             sections.flat_map(|section| &section.addresses).for_each(|address| address.divert());
         }
@@ -138,44 +142,40 @@ impl Server {
 }
 
 impl Server {
-    /// Takes care of the server while it drains, until something is lost. Who asks for another process to serve is told that it is
-    /// too late.
+    /// Runs the server while it drains, until a task is lost. Rejects requests for another process.
     async fn supervise_while_draining(&mut self) -> Loss {
         loop {
             match self.supervise().await {
                 ServerEvent::Lost(loss) => return loss,
-                // Who serves next was told what counts.
+                // The next process already has the state that counts.
                 ServerEvent::Known(_) | ServerEvent::ZoneSaved => {}
                 ServerEvent::Asked(ProcessChange::Stop, answer) => drop(answer.send(Ok(self.stopping()))),
                 ServerEvent::Asked(ProcessChange::Restart { .. } | ProcessChange::Upgrade { .. }, answer) => {
                     drop(answer.send(Err(ending())));
                 }
-                // It is over, or has been refused.
+                // The reload is over, or was refused.
                 ServerEvent::Reloading | ServerEvent::Reloaded { .. } => {}
             }
         }
     }
 }
 
-/// Asks a worker to read no more; what is returned ends when it does not.
-fn ask_to_stop_reading(worker: &UnboundedSender<Command>) -> oneshot::Receiver<()> {
+/// Makes a worker stop reading. The receiver completes when it has.
+fn ask_to_stop_reading(worker: &UnboundedSender<WorkerCommand>) -> oneshot::Receiver<()> {
     let (done, stopped) = oneshot::channel();
-    let _ = worker.send(Command::StopReading(done));
+    let _ = worker.send(WorkerCommand::StopReading(done));
     stopped
 }
 
-/// How long workers that are to read no more are waited for: another process waits for that to serve.
+/// The longest wait for workers to stop reading: the next process waits for it to serve.
 const READING_PATIENCE: Duration = Duration::from_millis(100);
 
-/// Asks a worker to drain; what is returned ends when it has.
-fn ask_to_drain(worker: &UnboundedSender<Command>, rest: Rest) -> oneshot::Receiver<()> {
+fn ask_to_drain(worker: &UnboundedSender<WorkerCommand>, rest: QueuedQueryFate) -> oneshot::Receiver<()> {
     let (done, drained) = oneshot::channel();
-    let _ = worker.send(Command::Drain(rest, done));
+    let _ = worker.send(WorkerCommand::Drain(rest, done));
     drained
 }
 
-/// What the end of the threads may take beyond that.
 const DRAIN_MARGIN: Duration = Duration::from_secs(1);
 
-/// What a server does that ends.
 const STOPPING: &str = "taking no more queries, finishing those in flight";

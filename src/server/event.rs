@@ -1,52 +1,52 @@
-//! What a running server tells whoever owns it, and cannot decide by itself.
+//! Events of a running server for its owner, which decides about them.
 
 use std::fmt;
 
 use tokio::sync::oneshot;
 
-use super::carried::Known;
+use super::carried::CarriedPools;
 use super::worker::LostWorker;
-use crate::admin::{ProcessChange, Refused};
-use crate::net::tasks::Lost;
+use crate::admin::{ChangeRefusal, ProcessChange};
+use crate::net::tasks::LostTask;
 
-/// Something that the owner of a server has to do with.
+/// An event that the owner of a server must handle.
 #[derive(Debug)]
 pub enum ServerEvent {
-    /// A part of the server is gone.
+    /// A task of the server was lost.
     Lost(Loss),
-    /// The admin server is asked to have another process serve, or none.
+    /// A request to start or stop another process.
     Asked(ProcessChange, Answer),
-    /// By-hand changes or states of backends are these from now on; told if there are other processes.
-    Known(Known),
-    /// A zone of another server has another version, which is saved; told if there are other processes.
+    /// New operator changes or states of backends, sent only if there are other processes.
+    Known(CarriedPools),
+    /// A new version of a secondary zone was saved; sent only if there are other processes.
     ZoneSaved,
     /// A reload has begun; [`Reloaded`](Self::Reloaded) follows.
     Reloading,
-    /// A reload is over, and with it other sockets may be listened on.
+    /// A reload is over; the listening sockets may have changed.
     Reloaded {
-        /// The edition that is in force now.
+        /// The current edition of the config.
         edition: u64,
-        /// Why it is the one of before, if it is.
+        /// The reason why the reload failed, if it did.
         error: Option<String>,
     },
 }
 
-/// The way back to whoever has asked for a change: what was done, or why not. Dropped, it says that the server ends.
-pub type Answer = oneshot::Sender<Result<String, Refused>>;
+/// The reply channel of a requested change: the result, or the reason of a refusal. Dropped when the server
+/// ends.
+pub type Answer = oneshot::Sender<Result<String, ChangeRefusal>>;
 
-/// Something has ended that should not have. What it did is not done any more: some clients get no answer. Whoever owns the
-/// server decides what becomes of it.
+/// An unexpected end of a task: some clients get no answer. The owner of the server decides what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loss {
-    /// The number of the worker that has ended with it, if it was not on the control thread.
+    /// The number of the worker, unless the control thread ran the task.
     pub worker: Option<u16>,
-    /// What it was.
-    pub lost: Lost,
+    /// The lost task.
+    pub lost: LostTask,
 }
 
 impl Loss {
-    /// Tells that the process ends for it. Going on would leave those clients without an answer for ever whom the kernel sends there;
-    /// a standby serves, or whoever started us starts us anew.
+    /// Logs that the process ends because of the loss. A process that continued would leave clients
+    /// unanswered forever; a standby or a service manager replaces it.
     pub fn report(&self) {
         tracing::error!(task = self.lost.kind.label(), worker = self.worker, "{self}; the process ends");
     }

@@ -1,24 +1,20 @@
-//! Whether a worker makes progress: the control thread asks it each second, and whoever answers is well.
+//! Detects workers that make no progress: the control thread pings each worker once a second.
 //!
-//! A worker that is asked and says nothing hangs: in a loop without end, say. No client of its gets an answer, and no other
-//! worker may read its sockets while it could go on at any moment. So that is shown, and left to whoever watches the process.
+//! A worker that does not answer hangs, for instance in an endless loop. Its clients get no answers, and
+//! other workers must not read its sockets because it may resume at any moment. So the server reports it to
+//! whatever supervises the process.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// What one worker was asked, and has answered.
 #[derive(Debug)]
 pub(super) struct Heartbeat {
-    /// The number of the last question.
     asked: u64,
-    /// When that was.
     since: Instant,
-    /// The number of the last answer.
     answered: Arc<AtomicU64>,
 }
 
-/// A question to a worker, whether it makes progress.
 #[derive(Debug)]
 pub(super) struct Ping {
     number: u64,
@@ -26,19 +22,17 @@ pub(super) struct Ping {
 }
 
 impl Ping {
-    /// It does.
     pub(super) fn answer(&self) {
         self.answered.store(self.number, Relaxed);
     }
 }
 
 impl Heartbeat {
-    /// Of a worker that has just begun.
     pub(super) fn new(now: Instant) -> Self {
         Self { asked: 0, since: now, answered: Arc::default() }
     }
 
-    /// The next question, unless the last one waits for its answer still.
+    /// Returns the next ping, unless the last one is still unanswered.
     pub(super) fn ask(&mut self, now: Instant) -> Option<Ping> {
         if self.is_waiting() {
             return None;
@@ -47,7 +41,7 @@ impl Heartbeat {
         Some(Ping { number: self.asked, answered: Arc::clone(&self.answered) })
     }
 
-    /// For how long the worker has owed an answer, if that is longer than a worker that is only busy takes.
+    /// Returns the age of an unanswered ping if a busy worker would have answered by now.
     pub(super) fn stalled_for(&self, now: Instant) -> Option<Duration> {
         let waited = now.saturating_duration_since(self.since);
         (self.is_waiting() && waited >= STALL).then_some(waited)
@@ -58,7 +52,7 @@ impl Heartbeat {
     }
 }
 
-/// Who says nothing for so long hangs. Far more than the longest tick of a worker, on a machine that is busy with other things.
+/// Far more than the longest tick of a worker on a busy machine.
 const STALL: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

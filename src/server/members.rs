@@ -1,8 +1,9 @@
-//! The members of pools that come by themselves: what sources tell goes to rosters, what those decide goes into force.
+//! Discovered members of pools: sources report to rosters, and the control thread applies the decisions of
+//! the rosters.
 //!
-//! News are gathered: however many there are, no more than five states a second come of them. What the config has and what was added by
-//! hand stands in [`Server::pools`](Server); the members that sources list come behind it, in the order of their addresses, so that all
-//! LS of a fleet have them in the same order.
+//! News are batched into at most five states a second. [`Server::pools`](Server) has the backends of the
+//! config and of operators; members listed by sources follow in the order of their addresses, so that all
+//! forwarders of a fleet agree on the order.
 
 mod registrations;
 mod saved;
@@ -25,52 +26,47 @@ use super::listeners::{Listeners, SectionName};
 use crate::address::BackendAddress;
 use crate::config::{BackendConfig, Config, PoolConfig};
 use crate::discover::saved::SavedMembers;
-use crate::discover::{Change, Fixed, Member, News, Order, Orders, Origin, Roster, RosterRules, Settled, Source};
-use crate::discoverer::{Discoverer, EtcdAccess, SourceSpec, Told};
+use crate::discover::{
+    BackendOrder, DiscoveredMember, FixedBackend, MemberOrigin, MembershipChange, Orders, PoolSource, Roster,
+    RosterRules, Settlement, SourceNews,
+};
+use crate::discoverer::{Discoverer, DiscoveryReport, EtcdAccess, SourceSpec};
 use crate::limit::OwnAddresses;
 use crate::load::EtcdSecrets;
 use crate::metrics::PoolSnapshot;
 use crate::net::bind::is_of_this_host;
 use crate::net::tasks::Tasks;
 
-/// Who is a member, and what is ordered.
 pub(super) struct Membership {
     discoverer: Discoverer,
-    told: Receiver<Told>,
+    reports: Receiver<DiscoveryReport>,
     pools: Vec<PoolRoster>,
     orders: Orders,
-    /// Orders that are wrong, by their places: each is told once.
     wrong_orders: HashSet<String>,
-    /// Why orders cannot be asked for, if they cannot.
     orders_failure: Option<String>,
-    /// Told when a backend stands otherwise.
     wake: Rc<Notify>,
-    /// Whether there is something to settle.
     is_due: bool,
-    /// When it was settled last.
     settled: Option<Instant>,
     saving: Saving,
     pub(super) registrations: Registrations,
 }
 
-/// The roster of one pool.
 struct PoolRoster {
     name: String,
     roster: Roster,
     specs: Vec<SourceSpec>,
-    /// The config has some already.
     has_backends: bool,
-    /// How often what has become of members, by source.
-    changes: HashMap<(Origin, Change), u64>,
+    changes: HashMap<(MemberOrigin, MembershipChange), u64>,
 }
 
 impl Membership {
-    /// Nobody is asked yet. `own` are the addresses that we listen on. Must be used within a `LocalSet`.
+    /// Builds the membership without sources. `own` returns our listen addresses. Must be used within a
+    /// `LocalSet`.
     pub(super) fn new(tasks: &Tasks, own: Rc<dyn Fn() -> OwnAddresses>) -> Self {
-        let (sender, told) = channel(MAX_TOLD);
+        let (sender, reports) = channel(MAX_REPORTS);
         Self {
             discoverer: Discoverer::new(tasks.clone(), sender, own),
-            told,
+            reports,
             pools: Vec::new(),
             orders: Orders::default(),
             wrong_orders: HashSet::new(),
@@ -83,20 +79,19 @@ impl Membership {
         }
     }
 
-    /// Adds the changes of members that another process has counted.
     pub(super) fn add_counted(&mut self, counted: &[PoolSnapshot]) {
         for pool in &mut self.pools {
             let sources =
                 counted.iter().filter(|counted| counted.name == pool.name).flat_map(|counted| &counted.sources);
             for source in sources {
-                for (change, count) in Change::ALL.into_iter().zip(source.changes) {
+                for (change, count) in MembershipChange::ALL.into_iter().zip(source.changes) {
                     *pool.changes.entry((source.origin, change)).or_default() += count;
                 }
             }
         }
     }
 
-    /// Asks the sources of a config. What is known of those that stay is kept; of those that are new, `saved` may know something.
+    /// Starts the sources of a config. Remaining sources keep their state; new ones may take it from `saved`.
     pub(super) fn set_config(&mut self, config: &Config, secrets: EtcdSecrets, saved: Option<&SavedMembers>) {
         let mut earlier = std::mem::take(&mut self.pools);
         let pools = config.forwarder.iter().flat_map(|_| &config.pools);
@@ -135,12 +130,10 @@ impl Membership {
         self.is_due = true;
     }
 
-    /// What is told when a backend stands otherwise.
     pub(super) fn wake(&self) -> Rc<Notify> {
         Rc::clone(&self.wake)
     }
 
-    /// Makes members of those who were saved, before anybody is asked.
     pub(super) fn restore_members(&mut self, pools: &[PoolConfig], configured: &[PoolConfig]) {
         for pool in &mut self.pools {
             let fixed = fixed_of(pools, configured, &pool.name);
@@ -148,7 +141,7 @@ impl Membership {
         }
     }
 
-    /// Waits until there is something to settle. What is heard meanwhile is taken in. Loses nothing if it is dropped.
+    /// Waits until a settlement is due, and takes in reports meanwhile. Cancel safe.
     pub(super) async fn due(&mut self) {
         loop {
             let next = match self.is_due {
@@ -163,7 +156,7 @@ impl Membership {
             };
             tokio::select! {
                 biased;
-                Some(told) = self.told.recv() => self.take(told),
+                Some(report) = self.reports.recv() => self.take(report),
                 () = self.wake.notified() => self.is_due |= !self.pools.is_empty(),
                 () = wait => {
                     self.is_due = false;
@@ -174,7 +167,7 @@ impl Membership {
         }
     }
 
-    /// Whether each source of pools that have nobody has been asked once.
+    /// Returns true if every source of a pool without members has been asked once.
     pub(super) fn has_asked(&self) -> bool {
         let is_asked = |pool: &PoolRoster| {
             pool.has_backends
@@ -184,50 +177,46 @@ impl Membership {
         self.pools.iter().all(is_asked)
     }
 
-    /// The etcd that orders go to.
     pub(super) fn access(&self) -> Option<&Rc<EtcdAccess>> {
         self.discoverer.access()
     }
 
-    /// Whether a source lists a backend, or has listed one that is held.
     pub(super) fn is_listed(&self, pool: &str, address: &BackendAddress) -> bool {
         let roster = self.pools.iter().find(|known| known.name == pool).map(|known| &known.roster);
         roster.is_some_and(|roster| roster.is_listed(address) || roster.members().any(|(member, _)| member == *address))
     }
 
-    /// The order for a backend.
-    pub(super) fn order(&self, pool: &str, name: &str, address: &BackendAddress) -> Option<&Order> {
+    pub(super) fn order(&self, pool: &str, name: &str, address: &BackendAddress) -> Option<&BackendOrder> {
         if self.orders == Orders::default() {
             return None;
         }
         self.orders.find(pool, name, &address.to_string())
     }
 
-    /// Takes what somebody has told.
-    fn take(&mut self, told: Told) {
-        match told {
-            Told::Source(spec, news) => self.take_news(&spec, news),
-            Told::Orders(News::Listed(all)) => {
+    fn take(&mut self, report: DiscoveryReport) {
+        match report {
+            DiscoveryReport::Source(spec, news) => self.take_news(&spec, news),
+            DiscoveryReport::Orders(SourceNews::Listed(all)) => {
                 let earlier = std::mem::take(&mut self.orders);
                 let changes = all.into_iter().map(|(place, order)| (place, Some(order)));
                 self.take_orders(changes.collect());
                 self.is_due |= self.orders != earlier;
             }
-            Told::Orders(News::Changed(changes)) => {
+            DiscoveryReport::Orders(SourceNews::Changed(changes)) => {
                 self.take_orders(changes);
                 self.is_due = true;
             }
-            Told::Orders(News::Confirmed) => self.orders_failure = None,
-            Told::Orders(News::Failed(reason)) => {
+            DiscoveryReport::Orders(SourceNews::Confirmed) => self.orders_failure = None,
+            DiscoveryReport::Orders(SourceNews::Failed(reason)) => {
                 if self.orders_failure.is_none() {
-                    tracing::warn!(reason, "etcd cannot be asked for orders: those in force stay");
+                    tracing::warn!(reason, "orders cannot be read from etcd, so the previous orders stay");
                 }
                 self.orders_failure = Some(reason);
             }
         }
     }
 
-    fn take_orders(&mut self, changes: Vec<(String, Option<Result<Order, String>>)>) {
+    fn take_orders(&mut self, changes: Vec<(String, Option<Result<BackendOrder, String>>)>) {
         self.orders_failure = None;
         for (place, order) in changes {
             match order.transpose() {
@@ -238,14 +227,14 @@ impl Membership {
                 Err(reason) => {
                     self.orders.set(&place, None);
                     if self.wrong_orders.len() < Orders::MAX && self.wrong_orders.insert(place.clone()) {
-                        tracing::warn!(place, reason, "an order in etcd is wrong and is not obeyed");
+                        tracing::warn!(place, reason, "an order in etcd is invalid and ignored");
                     }
                 }
             }
         }
     }
 
-    fn take_news(&mut self, spec: &SourceSpec, news: News) {
+    fn take_news(&mut self, spec: &SourceSpec, news: SourceNews) {
         let now = Instant::now();
         let pools = self.pools.iter_mut().filter(|pool| pool.specs.contains(spec));
         for pool in pools {
@@ -255,33 +244,34 @@ impl Membership {
             let is = pool.failure_of(origin);
             match (&was, &is) {
                 (None, Some(reason)) => {
-                    // Who waits for the first word of it waits no longer.
+                    // The start no longer waits for the first report of this source.
                     self.is_due = true;
-                    tracing::warn!(pool = pool.name, source = %spec, reason, "a source of members cannot be asked: its members stay");
+                    tracing::warn!(pool = pool.name, source = %spec, reason, "a source of members cannot be read, so its previous members stay");
                 }
                 (Some(_), None) => {
-                    tracing::info!(pool = pool.name, source = %spec, "a source of members says what it lists")
+                    tracing::info!(pool = pool.name, source = %spec, "a source of members can be read again")
                 }
                 (None, None) | (Some(_), Some(_)) => {}
             }
         }
     }
 
-    /// Ends orders whose time is over by our clock: etcd would have ended them if it could be heard. Says whether there was one.
+    /// Removes orders that have expired by our clock, in case etcd is unreachable. Returns true if there was
+    /// one.
     fn end_orders(&mut self, now: SystemTime) -> bool {
-        let is_in_force = |order: &Order| {
+        let is_in_force = |order: &BackendOrder| {
             let until = order.until.as_deref().and_then(|until| humantime::parse_rfc3339(until).ok());
             until.is_none_or(|until| now < until)
         };
         self.orders.retain(is_in_force)
     }
 
-    /// The pools that have sources.
     pub(super) fn pools(&self) -> impl Iterator<Item = &str> {
         self.pools.iter().map(|pool| pool.name.as_str())
     }
 
-    /// Says that the list of a pool is right. Returns how many are held until now; none, if there is no such pool.
+    /// Accepts the doubtful list of a pool. Returns the number of members held until now; `None` if there is
+    /// no such pool.
     pub(super) fn accept(&mut self, pool: &str) -> Option<usize> {
         let pool = self.pools.iter_mut().find(|known| known.name == pool)?;
         let held = pool.roster.accept();
@@ -291,15 +281,13 @@ impl Membership {
 }
 
 impl PoolRoster {
-    /// Why a source cannot be asked, if it cannot.
-    fn failure_of(&self, origin: Origin) -> Option<String> {
+    fn failure_of(&self, origin: MemberOrigin) -> Option<String> {
         self.roster.sources().iter().find(|source| source.origin == origin)?.failure.clone()
     }
 
-    /// Takes what was saved of sources that were never heard of.
     fn restore(&mut self, saved: &SavedMembers) {
         for spec in &self.specs {
-            let is_unheard = |source: &&Source| source.origin == spec.origin() && source.confirmed.is_none();
+            let is_unheard = |source: &&PoolSource| source.origin == spec.origin() && source.confirmed.is_none();
             if self.roster.sources().iter().any(|source| is_unheard(&source))
                 && let Some(known) = saved.find(&self.name, spec.origin(), &spec.to_string())
             {
@@ -309,8 +297,7 @@ impl PoolRoster {
         }
     }
 
-    /// Counts what has become of members, and tells.
-    fn tell(&mut self, settled: &Settled) {
+    fn log(&mut self, settled: &Settlement) {
         let pool = &self.name;
         for (_, origin, change) in &settled.changes {
             *self.changes.entry((*origin, *change)).or_default() += 1;
@@ -318,40 +305,46 @@ impl PoolRoster {
         for (address, origin, change) in settled.changes.iter().take(MAX_LINES) {
             let (source, what) = (origin.label(), change.label());
             match change {
-                Change::Joined | Change::Left => tracing::info!(pool, backend = %address, source, "{what}"),
-                Change::Held => {
-                    tracing::info!(pool, backend = %address, source, "not listed any more: it stays while it is up, for a while");
+                MembershipChange::Joined | MembershipChange::Left => {
+                    tracing::info!(pool, backend = %address, source, "{what}")
+                }
+                MembershipChange::Held => {
+                    tracing::info!(pool, backend = %address, source, "no longer listed: the backend stays for a while if it is up");
                 }
             }
         }
         if settled.changes.len() > MAX_LINES {
-            tracing::info!(pool, "{} members more have come or gone", settled.changes.len() - MAX_LINES);
+            tracing::info!(pool, "{} more members joined or left", settled.changes.len() - MAX_LINES);
         }
         for (origin, refusal) in settled.refused.iter().take(MAX_LINES) {
             let (source, entry, reason) = (origin.label(), &refusal.entry, &refusal.reason);
-            tracing::warn!(pool, source, entry, reason, "an entry is refused");
+            tracing::warn!(pool, source, entry, reason, "an entry of a member source is invalid and ignored");
         }
         if settled.refused.len() > MAX_LINES {
-            tracing::warn!(pool, "{} entries more are refused: see ctl members", settled.refused.len() - MAX_LINES);
+            tracing::warn!(
+                pool,
+                "{} more entries are invalid and ignored: see hedgerow ctl members",
+                settled.refused.len() - MAX_LINES
+            );
         }
         if let Some(doubt) = settled.doubt {
             tracing::error!(
                 pool,
                 listed = doubt.listed,
                 held = doubt.held,
-                "the list of members is doubted: of those that are up it lacks more than it has. Nobody who is up goes; \
-                 `hedgerow ctl accept {pool}` takes it as it is"
+                "the new list of members lacks more than half of the backends that are up, so these stay; if the list is right, \
+                 run `hedgerow ctl accept {pool}`"
             );
         }
         if settled.is_doubt_over {
-            tracing::info!(pool, "the list of members is doubted no more");
+            tracing::info!(pool, "the list of members is accepted again");
         }
     }
 }
 
 impl Server {
-    /// Has each source asked once, if there are pools of which nobody is known yet: so that who asks as soon as we are ready is
-    /// answered. It is not waited long.
+    /// Asks each source once if a pool has no known members, so that queries can be answered as soon as the
+    /// server is ready. The wait is short.
     pub async fn ask_sources(&mut self) {
         let deadline = Instant::now() + FIRST_PATIENCE;
         while !self.membership.has_asked() {
@@ -362,7 +355,6 @@ impl Server {
         }
     }
 
-    /// Decides who is a member, and puts that in force.
     pub(super) fn settle_members(&mut self) {
         let (now, mut is_change) = (Instant::now(), false);
         let own = Rc::clone(&self.own_forwarder);
@@ -373,11 +365,11 @@ impl Server {
             let up = shared.iter().flat_map(|shared| &shared.backends).filter(|backend| backend.is_up());
             let up: HashSet<BackendAddress> = up.map(|backend| backend.address).collect();
             let settled = pool.roster.settle(now, &fixed, |address| up.contains(address), is_own);
-            pool.tell(&settled);
+            pool.log(&settled);
             is_change |= settled.is_change;
         }
         if is_change {
-            // Whose new state obeys by itself.
+            // Applying a state obeys the orders, too.
             self.put_in_force();
             self.membership.saving.want();
         } else {
@@ -386,7 +378,6 @@ impl Server {
         self.save_members();
     }
 
-    /// Has the backends stand as orders and they themselves say.
     pub(super) fn obey(&mut self) {
         let Some(state) = &self.state else { return };
         let mut is_change = false;
@@ -396,8 +387,8 @@ impl Server {
             for backend in &pool.backends {
                 let order = self.membership.order(&pool.config.name, &backend.name, &backend.address);
                 let is_leaving =
-                    roster.and_then(|known| known.roster.origins(&backend.address)).is_some_and(|told| told.1);
-                if backend.set_told(order.map(|order| order.order), is_leaving) {
+                    roster.and_then(|known| known.roster.origins(&backend.address)).is_some_and(|origins| origins.1);
+                if backend.set_order(order.map(|order| order.order), is_leaving) {
                     let (pool, state) = (&pool.config.name, backend.state().label());
                     match order {
                         Some(order) => tracing::info!(
@@ -410,7 +401,7 @@ impl Server {
                         None => tracing::info!(
                             pool,
                             backend = backend.name,
-                            "{state}: as it says itself, or no order any more"
+                            "{state}: the order has ended, or the backend announced it"
                         ),
                     }
                     announced.announce(backend);
@@ -423,7 +414,6 @@ impl Server {
         }
     }
 
-    /// Does what is due each second.
     pub(super) fn tick_members(&mut self) {
         if self.membership.end_orders(SystemTime::now()) {
             self.obey();
@@ -432,18 +422,17 @@ impl Server {
         self.note_served_zones();
     }
 
-    /// The pools with all who are members of them, in the order of the config, by hand, by address.
+    /// Returns the pools with all members, in the order: config, operators, addresses.
     pub(super) fn pools_with_members(&self) -> Vec<PoolConfig> {
         with_members(&self.pools, &self.membership)
     }
 }
 
-/// Pools with all who are members of them.
 pub(super) fn with_members(pools: &[PoolConfig], membership: &Membership) -> Vec<PoolConfig> {
     let with = |config: &PoolConfig| {
         let mut config = config.clone();
         let roster = membership.pools.iter().find(|pool| pool.name == config.name);
-        let backend = |(address, member): (BackendAddress, &Member)| BackendConfig {
+        let backend = |(address, member): (BackendAddress, &DiscoveredMember)| BackendConfig {
             name: member.name.clone(),
             weight: member.weight,
             ..BackendConfig::at(address)
@@ -454,25 +443,23 @@ pub(super) fn with_members(pools: &[PoolConfig], membership: &Membership) -> Vec
     pools.iter().map(with).collect()
 }
 
-/// The backends of a pool that no source can take away.
-fn fixed_of(pools: &[PoolConfig], configured: &[PoolConfig], name: &str) -> Vec<Fixed> {
+/// Returns the backends of a pool that no source can remove.
+fn fixed_of(pools: &[PoolConfig], configured: &[PoolConfig], name: &str) -> Vec<FixedBackend> {
     let of = |pools: &[PoolConfig]| pools.iter().find(|pool| pool.name == name).map(|pool| pool.backends.clone());
     let configured = of(configured).unwrap_or_default();
     let configured: HashSet<_> = configured.into_iter().map(|known| known.address).collect();
     let fixed = |backend: BackendConfig| {
         let is_by_hand = !configured.contains(&backend.address);
-        Fixed { address: backend.address, name: backend.name, is_by_hand }
+        FixedBackend { address: backend.address, name: backend.name, is_by_hand }
     };
     of(pools).unwrap_or_default().into_iter().map(fixed).collect()
 }
 
-/// Where the forwarder listens.
 pub(super) fn own_forwarder(listeners: &Listeners) -> Vec<SocketAddr> {
     let section = listeners.section(&SectionName::Forwarder);
     section.iter().flat_map(|section| &section.addresses).map(|address| address.bound()).collect()
 }
 
-/// Whether a backend at an address would be the forwarder itself.
 fn is_own_listener(own: &[SocketAddr], address: &BackendAddress) -> bool {
     let ip = address.ip().to_canonical();
     own.iter().any(|own| {
@@ -482,14 +469,11 @@ fn is_own_listener(own: &[SocketAddr], address: &BackendAddress) -> bool {
     })
 }
 
-/// A state at most so often.
 const GATHER: Duration = Duration::from_millis(200);
 
-/// How long sources are waited for at the start.
 const FIRST_PATIENCE: Duration = Duration::from_millis(500);
 
-/// What was heard and waits to be taken. Who has more to tell waits.
-const MAX_TOLD: usize = 64;
+/// The most queued reports; sources wait for space.
+const MAX_REPORTS: usize = 64;
 
-/// Lines of the log about one settlement, of each kind.
 const MAX_LINES: usize = 20;

@@ -1,7 +1,8 @@
-//! The running server: what the control thread looks after until it drains.
+//! The running server, as the control thread sees it.
 //!
-//! It is made whole before the first query is taken (`start.rs`). A reload (`reload.rs`) builds the new state whole and only then
-//! hands it to the workers (`worker.rs`); a change by hand (`changes.rs`) is a small one. It ends by a drain (`drain.rs`).
+//! `start.rs` builds it completely before the first query is read. A reload (`reload.rs`) builds the complete
+//! new state and then hands it to the workers (`worker.rs`); `changes.rs` applies small changes by an
+//! operator. A drain (`drain.rs`) ends it.
 
 mod admin_tasks;
 mod authorities;
@@ -50,39 +51,39 @@ use tokio::time::Interval;
 
 use self::admin_tasks::AdminTasks;
 use self::authorities::{MemberChanges, ServedAuthority, ZoneChange};
-pub use self::carried::{Carried, CarriedCache, Known, Learnt, SavedZones};
+pub use self::carried::{CarriedCache, CarriedPools, CarriedState, Learnt, SavedZones};
 use self::certificates::CertificateLooks;
-use self::connections::Tables;
+use self::connections::ConnectionTables;
 use self::cookies::OwnSecret;
-pub use self::drain::Drained;
+pub use self::drain::DrainResult;
 pub use self::event::{Answer, Loss, ServerEvent};
 pub use self::listeners::{Listeners, raise_descriptor_limit};
 use self::members::Membership;
 use self::persist::Saves;
-pub use self::privileges::{confine, give_up_early, harden};
+pub use self::privileges::{confine, give_up_early, harden, warn_of_root};
 use self::recent_queries::RecentQueries;
 pub use self::reload::Read;
 use self::reload::Reloads;
 pub use self::reload_notice::ReloadNotice;
-use self::retired::Retired;
-use self::seen::Seen;
+use self::retired::RetiredPools;
+use self::seen::ServerObserver;
 use self::slow_threshold::SlowThresholds;
 pub use self::start::StartError;
 use self::updates::Updates;
 use self::watch::Watching;
-use self::worker::Command;
-pub use self::worker::Rest;
-use self::workers::{InForce, WorkerEvent, Workers};
+pub use self::worker::QueuedQueryFate;
+use self::worker::WorkerCommand;
+use self::workers::{WorkerEvent, WorkerStart, Workers};
 pub use self::xdp::Xdp;
 use crate::address::ListenAddress;
-use crate::admin::{Change, Condition, Refused, Request};
+use crate::admin::{AdminRequest, ChangeRefusal, HealthCondition, ServerChange};
 use crate::authority::ReceivedNotify;
 use crate::cache::Flush;
 use crate::config::{Config, PoolConfig, SlowThreshold, SupervisorConfig};
-use crate::health::Prober;
+use crate::health::HealthProber;
 use crate::limit::{CookieSecrets, Cookies, OwnAddresses};
 use crate::load::ConfigText;
-use crate::metrics::{Counters, ProcessesSnapshot, Snapshot, Summary};
+use crate::metrics::{Counters, CountersSummary, ProcessesSnapshot, Snapshot};
 use crate::net::clock::SleepMeter;
 use crate::net::tasks::{TaskKind, Tasks, blocking};
 use crate::net::tcp::MovedConnection;
@@ -91,125 +92,79 @@ use crate::replicas::{Comparisons, SoaProbes};
 use crate::secondary::{Secondaries, ZoneUpdate};
 use crate::state::{ForwarderState, HealthEvent};
 use crate::taps::Taps;
-use crate::transfer::catalog::Unaccepted;
+use crate::transfer::catalog::CatalogAcceptError;
 use crate::wire::{HashSeed, Name};
 
 /// A running server, held by the control thread.
 pub struct Server {
-    /// The config of the start: what needs a restart to change.
+    /// The config at the start. A change of some of it needs a restart.
     config: Config,
-    /// The text of the config in force.
     source: Option<ConfigText>,
-    /// The state in force.
     state: Option<Arc<ForwarderState>>,
-    /// Pools of those before.
-    retired: Retired,
+    retired: RetiredPools,
     workers: Workers,
-    /// What observes queries.
     taps: Taps,
-    /// What it listens on.
     listeners: Arc<Listeners>,
-    /// The interfaces by which datagrams come past the kernel's stack, if there are any.
     xdp: Option<Xdp>,
-    /// The pools as the config had them when it was last read.
+    /// The pools as the config file had them at the last reload.
     configured: Vec<PoolConfig>,
-    /// The pools as they are configured now, by the file and by hand.
+    /// The pools as configured now, by the file and by operators.
     pools: Vec<PoolConfig>,
-    /// Who is a member of them besides.
     membership: Membership,
-    /// Where the forwarder listens.
     own_forwarder: Rc<RefCell<Vec<SocketAddr>>>,
-    /// Ticks once a second.
     second: Interval,
-    /// Ticks when it is looked at who of thousands takes queries.
     crowds: Interval,
-    /// From when on races are slow.
     slow_thresholds: SlowThresholds,
-    /// Which races are slow, as the config in force says.
     slow: SlowThreshold,
-    /// For the size of the hedge buckets.
     recent_queries: RecentQueries,
-    /// Saves the cache.
     saves: Saves,
-    /// Counts time asleep, for the cache.
     sleep: SleepMeter,
-    /// What the admin server asks.
-    requests: Receiver<Request>,
-    /// What health checks are told.
-    condition: Arc<Condition>,
-    /// The admin server.
+    requests: Receiver<AdminRequest>,
+    condition: Arc<HealthCondition>,
     admin: AdminTasks,
-    /// All other tasks of this thread.
     tasks: Tasks,
-    /// A worker that has ended during the drain.
     lost_worker: Option<Loss>,
-    /// Tasks that were lost so far.
     tasks_lost: u64,
-    /// Where no client is.
+    /// Addresses of this server, from which no client sends.
     own: Arc<OwnAddresses>,
-    /// The processes of which this is one, as the owner knows them; none if this one is all there is.
     processes: Option<ProcessesSnapshot>,
-    /// Whether the config in force says something that only another process can put in force.
     is_restart_due: bool,
-    /// Reads the config again.
     reloads: Reloads,
-    /// Looks at certificates.
     certificates: CertificateLooks,
-    /// Notices when its files change.
     watching: Watching,
-    /// What the owner has not been told yet.
     events: VecDeque<ServerEvent>,
-    /// Pools with more backends have no series for each of them.
     backend_series: Option<u16>,
-    /// How long all goes on when it is told to end.
     drain_delay: Duration,
-    /// Whether it drains.
     is_ending: bool,
     started: std::time::Instant,
-    /// The same by the wall clock.
     started_at: SystemTime,
-    /// The secret of cookies of those that have none in a file.
     own_secret: OwnSecret,
-    /// The TCP connections of clients.
-    connections: Tables,
-    /// The authorities that run, in order of the config.
+    connections: ConnectionTables,
     authorities: Vec<ServedAuthority>,
-    /// The number of the next one that comes.
     next_authority: usize,
-    /// Looks after the zones that come from other servers.
     secondaries: Secondaries,
-    /// What has become of those.
     updates: Updates,
-    /// NOTIFY that workers took.
     notifies: UnboundedReceiver<ReceivedNotify>,
-    /// Tells other servers of changes.
     notifier: Notifier,
-    /// Probes the backends.
-    prober: Prober,
-    /// Compares what they say.
+    prober: HealthProber,
     comparisons: Comparisons,
-    /// Asks replicas which versions of zones they have.
     soa_probes: SoaProbes,
-    /// What workers met.
     health_events: UnboundedReceiver<HealthEvent>,
-    /// The counters of all workers, and of the processes before.
-    summary: Summary,
-    /// Those of the processes before, which this thread alone adds to.
+    summary: CountersSummary,
+    /// The counters of previous processes. Only this thread adds to them.
     carried_counters: Arc<Counters>,
-    /// What is told of all numbers, once another process counts on from there.
+    /// The final counters, reported after another process has taken over counting.
     frozen: Option<Snapshot>,
-    /// Who has asked for numbers while the process before is to tell its own; none if it has, or is not to.
+    /// Requests that wait for the counters of the previous process; `None` once they have arrived or if none
+    /// will.
     uncounted: Option<Vec<oneshot::Sender<Snapshot>>>,
-    /// How questions are hashed.
     hash_seed: HashSeed,
-    /// Something of [`Known`] may have changed.
     known_changes: Rc<Notify>,
-    /// What the admin server shows at a glance.
-    seen: Seen,
+    seen: ServerObserver,
 }
 
 impl Server {
-    /// What is bound: `forwarder=127.0.0.1:5300 ts1=127.0.0.1:5301`.
+    /// Returns the bound addresses, such as `forwarder=127.0.0.1:5300 ts1=127.0.0.1:5301`.
     pub fn bound(&self) -> String {
         let mut line = String::new();
         for (name, addresses) in self.listeners.addresses() {
@@ -220,55 +175,55 @@ impl Server {
         line
     }
 
-    /// Tells the server which processes there are, for whoever asks its admin server.
+    /// Sets the list of processes that the admin server reports.
     pub fn set_processes(&mut self, processes: ProcessesSnapshot) {
         self.processes = Some(processes);
     }
 
-    /// Whether the config in force says something that only another process can put in force: how many workers there are, or how
-    /// they wait.
+    /// Returns true if the current config has a change that only another process can apply, such as the
+    /// number of workers.
     pub fn is_restart_due(&self) -> bool {
         self.is_restart_due
     }
 
-    /// Another process has the socket for changes from now on: its file stays when this one ends.
+    /// Leaves the file of the admin socket to another process, so that this process does not remove it.
     pub fn leave_socket(&self) {
         self.listeners.leave();
     }
 
-    /// Has the TCP connections of clients leave for another process, which serves by now: each comes as it falls idle between two
-    /// messages. What is still under way when the server has drained ends with it.
+    /// Moves the TCP connections of clients to another process that already serves. Each connection moves
+    /// when it is idle between two messages. The drain closes the rest.
     pub fn move_connections(&self) -> UnboundedReceiver<MovedConnection> {
         self.connections.move_out()
     }
 
-    /// Serves a connection that another process has given up. It counts as one that is made now.
+    /// Serves a connection that another process has handed over. It counts as a new connection.
     pub fn adopt(&self, moved: MovedConnection) {
         self.connections.adopt(moved);
     }
 
-    /// What the config in force says of other processes.
+    /// Returns the `supervisor` section of the current config.
     pub fn supervisor(&self) -> Option<&SupervisorConfig> {
         self.config.supervisor.as_ref()
     }
 
-    /// The text of the config in force, if it was read from a file.
+    /// Returns the text of the current config, if it was read from a file.
     pub fn source(&self) -> Option<&ConfigText> {
         self.source.as_ref()
     }
 
-    /// What it listens on, to be passed to other processes.
+    /// Returns the listening sockets, to pass to other processes.
     pub fn listeners(&self) -> &Listeners {
         &self.listeners
     }
 
-    /// Whether all workers make progress.
+    /// Returns true if all workers make progress.
     pub fn makes_progress(&self) -> bool {
         self.workers.stall(std::time::Instant::now()).is_none()
     }
 
-    /// Takes care of the running server: probes, the size of hedge buckets, reloads, what the admin server asks. Returns what is not
-    /// its own to decide; who calls it again goes on. If something was lost, it goes on without that.
+    /// Runs the server until an event that the caller must decide on, and returns that event; call it again
+    /// to continue. The server survives the loss of a task.
     pub async fn supervise(&mut self) -> ServerEvent {
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -311,7 +266,7 @@ impl Server {
                     continue;
                 }
                 () = xdp::due(&mut self.xdp) => {
-                    // What is wanting was told by a warning: it does not end a server that serves.
+                    // A missing interface has logged a warning; the server keeps running.
                     let _ = self.look_at_interfaces();
                     continue;
                 }
@@ -325,7 +280,7 @@ impl Server {
                 _ = self.crowds.tick() => {
                     self.retired.free_unused();
                     if self.state.as_ref().is_some_and(|state| state.renew_crowds()) {
-                        self.tell(|| Command::Refresh);
+                        self.broadcast(|| WorkerCommand::Refresh);
                     }
                     continue;
                 }
@@ -345,7 +300,7 @@ impl Server {
         }
     }
 
-    /// Has a worker that has died replaced. One that dies while the server drains is not: it would take queries.
+    /// Replaces a dead worker, except during a drain: a new worker would take queries.
     fn on_worker(&mut self, event: WorkerEvent) {
         let now = std::time::Instant::now();
         match event {
@@ -358,7 +313,7 @@ impl Server {
                 }
             }
             WorkerEvent::Due(id) => {
-                let in_force = InForce {
+                let in_force = WorkerStart {
                     config: &self.config,
                     state: self.state.as_ref(),
                     authorities: &self.authorities,
@@ -373,34 +328,35 @@ impl Server {
         }
     }
 
-    /// Answers what the admin server asks, unless that is not the server's own to decide.
-    fn answer(&mut self, request: Request) -> Option<ServerEvent> {
+    /// Answers a request of the admin server, or returns an event if the supervisor must decide.
+    fn answer(&mut self, request: AdminRequest) -> Option<ServerEvent> {
         if self.seen.is_new() {
-            // Somebody is quicker than the first second.
+            // A request may arrive before the first one-second sample.
             self.see(std::time::Instant::now());
         }
         match request {
-            Request::Snapshot(answer) => self.answer_snapshot(answer),
-            Request::Status(snapshot, answer) => drop(answer.send(self.status(&snapshot))),
-            Request::Second(answer) => self.seen.tell_second(answer),
-            Request::Seconds(listener) => self.seen.listen(listener),
-            Request::History(span, answer) => self.tell_history(span, answer),
-            Request::Cache(answer) => drop(answer.send(self.cache_access())),
-            Request::SlowRaces(answer) => drop(answer.send(self.taps.slow_races())),
-            Request::TopNames(answer) => drop(answer.send(self.taps.top_names())),
-            Request::Serials(pool, answer) => drop(answer.send(self.serials(pool.as_deref()))),
-            Request::Divergences(pool, answer) => drop(answer.send(self.divergences(pool.as_deref()))),
-            Request::Zones(answer) => drop(answer.send(self.zones_report())),
-            Request::Explain(question, answer) => drop(answer.send(self.explain(*question))),
-            Request::Change(Change::Reload, answer) => self.reload(Some(answer)),
-            Request::Change(Change::Processes(change), answer) => return Some(ServerEvent::Asked(change, answer)),
-            Request::Change(Change::Order(order), answer) => self.order(*order, answer),
-            Request::Change(change, answer) => drop(answer.send(self.change(change))),
+            AdminRequest::Snapshot(answer) => self.answer_snapshot(answer),
+            AdminRequest::Status(snapshot, answer) => drop(answer.send(self.status(&snapshot))),
+            AdminRequest::Second(answer) => self.seen.send_second(answer),
+            AdminRequest::Seconds(listener) => self.seen.listen(listener),
+            AdminRequest::History(span, answer) => self.send_history(span, answer),
+            AdminRequest::Cache(answer) => drop(answer.send(self.cache_access())),
+            AdminRequest::SlowRaces(answer) => drop(answer.send(self.taps.slow_races())),
+            AdminRequest::TopNames(answer) => drop(answer.send(self.taps.top_names())),
+            AdminRequest::Serials(pool, answer) => drop(answer.send(self.serials(pool.as_deref()))),
+            AdminRequest::Divergences(pool, answer) => drop(answer.send(self.divergences(pool.as_deref()))),
+            AdminRequest::Zones(answer) => drop(answer.send(self.zones_report())),
+            AdminRequest::Explain(question, answer) => drop(answer.send(self.explain(*question))),
+            AdminRequest::Change(ServerChange::Reload, answer) => self.reload(Some(answer)),
+            AdminRequest::Change(ServerChange::Processes(change), answer) => {
+                return Some(ServerEvent::Asked(change, answer));
+            }
+            AdminRequest::Change(ServerChange::Order(order), answer) => self.order(*order, answer),
+            AdminRequest::Change(change, answer) => drop(answer.send(self.change(change))),
         }
         None
     }
 
-    /// Does what is due each second.
     fn on_second(&mut self) {
         let now = std::time::Instant::now();
         self.reloads.tick();
@@ -431,14 +387,13 @@ impl Server {
         }
     }
 
-    /// Puts a state in force everywhere.
     fn set_state(&mut self, state: Arc<ForwarderState>) {
         self.prober.set_state(&state);
         self.comparisons.set_state(&state);
         self.soa_probes.set_state(&state);
         self.slow_thresholds.set(self.slow, &state);
         self.known_changes.notify_one();
-        self.tell(|| Command::SetForwarderState(Arc::clone(&state)));
+        self.broadcast(|| WorkerCommand::SetForwarderState(Arc::clone(&state)));
         self.forget_pools(&state);
         self.condition.set_pools(&state.pools);
         self.retired.free_unused();
@@ -447,28 +402,26 @@ impl Server {
         }
     }
 
-    /// Whether another state has another cache than the one in force.
     fn is_cache_replaced(&self, state: &ForwarderState) -> bool {
         let cache = self.state.as_ref().and_then(|state| state.cache.as_ref());
         cache.zip(state.cache.as_ref()).is_some_and(|(old, new)| !Arc::ptr_eq(old, new))
     }
 
-    /// Takes out of the cache what pools have said that another state does not have as they are. Nobody would find it there;
-    /// but if such a pool came back, it would not be expected to remember.
+    /// Removes cached answers of pools that `state` lacks or has changed. They could not be found, but a pool
+    /// that returns must not find its old answers.
     fn forget_pools(&self, state: &ForwarderState) {
         let (Some(earlier), Some(cache)) = (&self.state, &state.cache) else { return };
         let stay = state.cached_pools();
         for pool in earlier.cached_pools().into_iter().filter(|pool| !stay.contains(pool)) {
             let cache = Arc::clone(cache);
-            // A large cache takes seconds to go through, in which there are probes to send.
+            // A walk through a large cache takes seconds, and probes are due meanwhile.
             self.tasks.start_and_leave(TaskKind::CacheFlush, async move {
                 let answers = blocking(move || cache.flush(Flush::Pool(pool))).await;
-                tracing::info!(answers, "cache: answers of a pool that has changed are gone");
+                tracing::info!(answers, "cache: answers of a changed pool are removed");
             });
         }
     }
 
-    /// Takes what has become of zones of other servers.
     fn take_updates(&mut self, updates: Vec<ZoneUpdate>) {
         let began = std::time::Instant::now();
         let mut by_authority: HashMap<usize, Vec<ZoneUpdate>> = HashMap::new();
@@ -476,7 +429,7 @@ impl Server {
             by_authority.entry(update.authority).or_default().push(update);
         }
         for (number, updates) in by_authority {
-            // One that has gone meanwhile wants nothing any more.
+            // The authority may have ended meanwhile.
             let Some(served) = self.authorities.iter_mut().find(|served| served.number() == number) else { continue };
             for update in &updates {
                 self.seen.note_zone(served.name(), update.zone.apex(), update.is_expired);
@@ -494,7 +447,6 @@ impl Server {
         self.updates.took(began.elapsed());
     }
 
-    /// Puts in force that zones come and go by the word of catalogs, but for the answers of an authority.
     fn follow(&mut self, number: usize, changes: MemberChanges) {
         let MemberChanges { gone, set, disk, changes } = changes;
         self.drop_members(number, &gone);
@@ -503,7 +455,6 @@ impl Server {
         changes.into_iter().for_each(|change| notify(&mut self.notifier, change));
     }
 
-    /// Forgets zones of an authority that have gone by the word of catalogs.
     fn drop_members(&mut self, number: usize, gone: &[Name]) {
         if let Some(served) = self.authorities.iter().find(|served| served.number() == number) {
             gone.iter().for_each(|zone| self.seen.note_zone(served.name(), zone, false));
@@ -512,8 +463,7 @@ impl Server {
         self.secondaries.remove_members(number, gone);
     }
 
-    /// An operator takes the version of a catalog that is doubted.
-    fn accept_catalog(&mut self, name: &str) -> Option<Result<String, Refused>> {
+    fn accept_catalog(&mut self, name: &str) -> Option<Result<String, ChangeRefusal>> {
         let catalog = name.parse::<Name>().ok()?.folded();
         let is_known =
             |served: &&mut ServedAuthority| served.catalogs().iter().any(|known| known.catalog == catalog.to_string());
@@ -530,43 +480,39 @@ impl Server {
                     self.publish(number);
                     self.free_state(earlier);
                 }
-                Err(Unaccepted::Unknown) => {}
-                Err(Unaccepted::NotDoubted) => {
-                    refused = Some(format!("catalog {catalog} is not doubted: what it lists is in force"));
+                Err(CatalogAcceptError::Unknown) => {}
+                Err(CatalogAcceptError::NotDoubted) => {
+                    refused = Some(format!("catalog {catalog} is not doubted: all of its zones are applied"));
                 }
-                Err(Unaccepted::Broken(broken)) => {
-                    refused = Some(format!("catalog {catalog} is broken, which is for its producer to mend: {broken}"));
+                Err(CatalogAcceptError::Broken(broken)) => {
+                    refused = Some(format!("catalog {catalog} is broken, so its producer must correct it: {broken}"));
                 }
             }
         }
         match refused {
             _ if !said.is_empty() => Some(Ok(said.join("; "))),
-            Some(refused) => Some(Err(Refused::Conflict(refused))),
+            Some(refused) => Some(Err(ChangeRefusal::Conflict(refused))),
             None => None,
         }
     }
 
-    /// Has the workers look at the health of the backends again.
     fn refresh(&self) {
         self.known_changes.notify_one();
-        self.tell(|| Command::Refresh);
+        self.broadcast(|| WorkerCommand::Refresh);
     }
 
-    /// Has all workers answer from what an authority holds now.
     fn publish(&self, number: usize) {
         if let Some(served) = self.authorities.iter().find(|served| served.number() == number) {
-            self.tell(|| Command::SetAuthorityState(number, Arc::clone(served.state())));
+            self.broadcast(|| WorkerCommand::SetAuthorityState(number, Arc::clone(served.state())));
         }
     }
 
-    /// Tells all workers.
-    fn tell(&self, command: impl Fn() -> Command) {
-        // A worker that is gone has logged why.
-        self.workers.tell(command);
+    fn broadcast(&self, command: impl Fn() -> WorkerCommand) {
+        // A dead worker has logged its reason.
+        self.workers.broadcast(command);
     }
 }
 
-/// What gives cookies to the clients of the forwarder, if they get any.
 fn forwarder_cookies(
     config: &Config,
     own_secret: &OwnSecret,
@@ -575,20 +521,19 @@ fn forwarder_cookies(
     config.forwarder.as_ref().and_then(|forwarder| own_secret.cookies(&forwarder.cookies, files))
 }
 
-/// Writes and removes files beside whatever else is done, in this order.
 fn write_to_disk(disk: Vec<Box<dyn FnOnce() + Send>>, tasks: &Tasks) {
     if !disk.is_empty() {
         tasks.start_and_leave(TaskKind::Secondary, blocking(move || disk.into_iter().for_each(|work| work())));
     }
 }
 
-/// Has whoever is to know of a zone told.
 fn notify(notifier: &mut Notifier, change: ZoneChange) {
     notifier.notify(change.authority, &change.zone, &change.sharing, change.key);
 }
 
-/// How often it is looked at who of thousands takes queries.
+/// The interval at which large pools choose which members get queries.
 const CROWDS: Duration = Duration::from_millis(200);
 
-/// How long whoever asks for numbers waits for those of the process before, which are sent when that stops to serve.
+/// The longest wait of a request for the counters of the previous process, which sends them when it stops
+/// serving.
 const COUNTED_PATIENCE: Duration = Duration::from_secs(1);

@@ -1,40 +1,35 @@
-//! The cache in a file: saved when the process ends and now and then, for crashes; loaded before it is ready.
+//! The cache file: saved periodically and at the end, loaded before the server is ready.
 //!
-//! A file that is there is whole, for it is written beside its place and moved there when all of it is on the disk. What is wrong
-//! with it costs its content and a line in the log, never the start.
+//! The file is always complete, because it is written to a temporary file and renamed after a sync. A damaged
+//! file is logged and ignored.
 
 use std::io::{self, BufReader};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::cache::LoadError;
+use crate::cache::SnapshotLoadError;
 use crate::config::CacheConfig;
 use crate::engine;
 use crate::files::{self, NewFile, Readers};
 use crate::net::tasks::{TaskKind, Tasks, blocking};
 use crate::state::ForwarderState;
 
-/// The saves of a cache, one at a time.
 pub(super) struct Saves {
-    /// When the last one began, or the process.
     last: Instant,
-    /// Held by the one that runs.
     turn: Arc<Mutex<()>>,
-    /// There are no more: another process has the cache.
     is_left: bool,
 }
 
 impl Saves {
-    /// None yet.
     pub(super) fn new(now: Instant) -> Self {
         Self { last: now, turn: Arc::default(), is_left: false }
     }
 
-    /// Begins a save if one is due, beside whatever else is done. One that failed is tried again when the next is due.
+    /// Begins a save in the background if one is due. A failed save is retried when the next is due.
     pub(super) fn tick(&mut self, state: &Arc<ForwarderState>, tasks: &Tasks, now: Instant) {
         let config = state.cache_config.as_ref().filter(|config| config.persist.is_some());
         let is_due = config.and_then(|config| config.persist_every).is_some_and(|every| now >= self.last + every);
-        // One that takes longer than `persist_every`, on a disk that stalls, is not joined by others.
+        // A save may take longer than `persist_every` on a stalled disk; do not start another.
         if is_due && !self.is_left && self.turn.try_lock().is_ok() {
             self.last = now;
             let save = self.last_one(state);
@@ -42,16 +37,15 @@ impl Saves {
         }
     }
 
-    /// Another process has the cache from now on.
     pub(super) fn leave(&mut self) {
         self.is_left = true;
     }
 
-    /// The save that comes after all others, unless another process has the cache.
+    /// Returns the final save, which does nothing if another process has the cache.
     pub(super) fn last_one(&self, state: &Arc<ForwarderState>) -> impl FnOnce() + Send + 'static {
         let (state, turn, is_left) = (Arc::clone(state), Arc::clone(&self.turn), self.is_left);
         move || {
-            // There is nothing behind it that a panic could leave half done.
+            // The mutex guards no data, so poisoning does not matter.
             let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
             if !is_left {
                 save(&state);
@@ -60,8 +54,7 @@ impl Saves {
     }
 }
 
-/// Loads what an earlier process has saved, if the config says where.
-pub(super) fn load(state: &ForwarderState, engines: &engine::Shared) {
+pub(super) fn load(state: &ForwarderState, engines: &engine::SharedEngineState) {
     let Some((cache, CacheConfig { rules, persist: Some(file), .. })) =
         state.cache.as_ref().zip(state.cache_config.as_ref())
     else {
@@ -70,10 +63,10 @@ pub(super) fn load(state: &ForwarderState, engines: &engine::Shared) {
     let image = match files::open(file) {
         Ok(image) => image,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return tracing::info!(file = %file.display(), "cache: there is no file yet");
+            return tracing::info!(file = %file.display(), "cache: the file does not exist yet");
         }
         Err(error) => {
-            return tracing::warn!(file = %file.display(), error = %LoadError::Io(error), "cache: the file is ignored");
+            return tracing::warn!(file = %file.display(), error = %SnapshotLoadError::Io(error), "cache: the file is ignored");
         }
     };
     let hash = |question: &[u8]| engines.hash(question);
@@ -84,14 +77,13 @@ pub(super) fn load(state: &ForwarderState, engines: &engine::Shared) {
     }
 }
 
-/// Saves what is kept, if the config says where.
 fn save(state: &ForwarderState) {
     let Some((cache, CacheConfig { rules, persist: Some(file), .. })) =
         state.cache.as_ref().zip(state.cache_config.as_ref())
     else {
         return;
     };
-    // Readable by its owner only, as names that people ask for are their own business.
+    // Readable by its owner only, because queried names are private.
     let saved = NewFile::open(file, Readers::Owner).and_then(|mut out| {
         let answers = cache.save(rules, Instant::now(), wall_clock(), &mut out)?;
         out.finish().map(|()| answers)
@@ -102,7 +94,7 @@ fn save(state: &ForwarderState) {
     }
 }
 
-/// The time since 1970, by the clock that goes on while no process runs.
+/// The time since 1970, by a clock that continues while no process runs.
 pub(super) fn wall_clock() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }

@@ -1,22 +1,20 @@
-//! How many queries each pool had in the last minute: the size of its hedge bucket follows that.
+//! Counts the queries of each pool in the last minute, which size its hedge bucket.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::state::{ForwarderState, PoolState};
 
-/// Queries of each pool, second by second, of the last minute.
+/// Queries per second of each pool in the last minute.
 #[derive(Default)]
 pub(super) struct RecentQueries(Vec<(Arc<PoolState>, VecDeque<u64>)>);
 
 impl RecentQueries {
-    /// What is known of a pool, for a successor that counts on from there.
     pub(super) fn of(&self, pool: &Arc<PoolState>) -> Vec<u64> {
         let known = self.0.iter().find(|(known, _)| Arc::ptr_eq(known, pool));
         known.map(|(_, totals)| totals.iter().copied().collect()).unwrap_or_default()
     }
 
-    /// Takes what another process knew of a pool.
     pub(super) fn set(&mut self, pool: &Arc<PoolState>, totals: &[u64]) {
         let latest = &totals[totals.len().saturating_sub(SECONDS)..];
         self.0.push((Arc::clone(pool), latest.iter().copied().collect()));
@@ -42,5 +40,4 @@ impl RecentQueries {
     }
 }
 
-/// Of so many seconds queries are counted.
 const SECONDS: usize = 60;

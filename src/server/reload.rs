@@ -1,21 +1,21 @@
-//! Reloading: the config and all that it names are read on a thread of their own, and put in force on the control thread.
+//! Reloads: a separate thread reads the config and all its files, and the control thread applies the result.
 //!
 //! ```text
 //!              control thread                               reload thread
 //!   SIGHUP ─┐
-//!   HTTP ───┴▶ Reloads ── Order: what is in force ──▶ read, parse, build; compare zones with those in force;
-//!              │   ▲                                   load what was saved of other servers' zones
-//!    one waits │   └────── Prepared, or what is wrong ◀──┘
+//!   HTTP ───┴▶ Reloads ── ReloadOrder: the state ────▶ read, parse, build; compare zones with current ones;
+//!              │   ▲                                   load saved secondary zones
+//!    one waits │   └─── PreparedReload, or an error ◀────┘
 //!              ▼
 //!            commit: every part is there already and is only swapped
 //! ```
 //!
-//! A disk may stall, and zones may be large: the control thread goes on all the while, and takes signals, probes and requests. One
-//! reload runs at a time. Who asks for one meanwhile gets the next one, since files may have changed after they were read: whoever
-//! asks until that begins gets the same. Nobody waits for the thread when the process ends.
+//! A disk may stall and zones may be large, so the control thread never waits for it. One reload runs at a
+//! time. Requests meanwhile share the next one, because files may have changed after they were read. The end
+//! of the process does not wait for the thread.
 //!
-//! What is no longer in force goes back to the reload thread, which frees it when the last worker has let it go: to give
-//! back the memory of a large zone takes longer than a query may wait.
+//! Replaced state goes back to the reload thread, which frees it after the last worker has released it:
+//! freeing a large zone takes longer than a query may wait.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,75 +28,60 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
 use super::admin_tasks::{Doors, admin_settings};
-use super::authorities::{Comparison, Restored, ServedAuthority, secondary_zones_of};
+use super::authorities::{AuthorityComparison, RestoredCatalogs, ServedAuthority, secondary_zones_of};
 use super::listeners::{Listeners, SectionName};
 use super::members::{own_forwarder, with_members};
 use super::recent_queries::RecentQueries;
 use super::reload_notice::{ReloadNotice, needs_restart};
-use super::sections::{Dealt, Move, owed_for};
-use super::worker::Command;
+use super::sections::{Dealt, ListenerMove, owed_for};
+use super::worker::WorkerCommand;
 use super::{Server, ServerEvent, StartError, changes, forwarder_cookies};
-use crate::admin::Refused;
+use crate::admin::ChangeRefusal;
 use crate::authority::AuthorityState;
 use crate::cache::Cache;
-use crate::config::Config;
+use crate::config::{Config, counted};
 use crate::limit::OwnAddresses;
 use crate::load::{Confinement, LoadError, Setup};
 use crate::metrics::{LastReload, ReloadSnapshot};
-use crate::net::tasks::{Lost, TaskKind, blocking};
-use crate::secondary::{Saved, SavedZones, SecondaryZone, ZoneKind};
+use crate::net::tasks::{LostTask, TaskKind, blocking};
+use crate::secondary::{SavedZone, SavedZones, SecondaryZone, ZoneKind};
 use crate::state::ForwarderState;
 use crate::taps::TapsConfig;
-use crate::transfer::tsig::Keys;
+use crate::transfer::tsig::TsigKeys;
+use crate::zone::Zone;
 
-/// How the config is read again: on the reload thread, by a process that may reach only so much. It may take for ever.
+/// Reads the config again on the reload thread, with the file access of `Confinement`. It may never return.
 pub type Read = Box<dyn FnMut(&Confinement) -> Result<Setup, LoadError> + Send>;
 
-/// The way back to whoever has asked for a reload.
-type Answer = oneshot::Sender<Result<String, Refused>>;
+type Answer = oneshot::Sender<Result<String, ChangeRefusal>>;
 
-/// The reloads of a server: which runs, which is next, what came of the last one.
 pub(super) struct Reloads {
-    /// The way to the reload thread.
-    orders: Sender<Order>,
-    /// The way back.
-    prepared: UnboundedReceiver<Result<Loaded, Lost>>,
-    /// The one that runs.
+    orders: Sender<ReloadOrder>,
+    prepared: UnboundedReceiver<Result<Loaded, LostTask>>,
     running: Option<Running>,
-    /// Who has asked for the next one, if anybody has.
     next: Option<Vec<Answer>>,
-    /// What there is to see of them, but for the one that runs.
     seen: ReloadSnapshot,
+    config: Arc<Config>,
 }
 
-/// A reload that runs.
 struct Running {
-    /// When it began.
     since: Instant,
-    /// Who wants to know what comes of it.
     answers: Vec<Answer>,
-    /// Whether the log has told that it takes long.
-    is_told: bool,
+    is_reported: bool,
 }
 
-/// What the reload thread is to do.
-enum Order {
-    /// Read everything again, and compare it with what is in force.
-    Load(Base),
-    /// Free what was in force, when nobody uses it any more.
+enum ReloadOrder {
+    Load(ReloadBase),
     Free(Old),
 }
 
-/// What was in force, and takes long to free.
+/// Replaced state that takes long to free.
 enum Old {
-    /// Of an authority.
     AuthorityState(Arc<AuthorityState>),
-    /// Of the forwarder.
     Cache(Arc<Cache>),
 }
 
 impl Old {
-    /// Whether anybody else still uses it.
     fn is_used(&self) -> bool {
         match self {
             Self::AuthorityState(state) => Arc::strong_count(state) > 1,
@@ -105,52 +90,43 @@ impl Old {
     }
 }
 
-/// What a reload starts from. None of it changes but by a reload.
-struct Base {
-    /// What each authority answers from.
+/// The state that a reload starts from. Only a reload changes it.
+struct ReloadBase {
     authorities: Vec<(usize, String, Arc<AuthorityState>)>,
-    /// The zones of other servers that are looked after.
     zones: Vec<SecondaryZone>,
-    /// The number of the next authority that comes.
     next_authority: usize,
-    /// How large the cache is, if there is one.
     cache_size: Option<usize>,
+    config: Arc<Config>,
 }
 
-/// What came of reading.
-pub(super) type Loaded = Result<Box<Prepared>, LoadError>;
+pub(super) type Loaded = Result<Box<PreparedReload>, LoadError>;
 
-/// All that is to come into force.
-pub(super) struct Prepared {
-    /// What was read.
+pub(super) struct PreparedReload {
     setup: Setup,
-    keys: Arc<Keys>,
-    /// How its authorities differ from those that run, if they do.
-    comparisons: Vec<Comparison>,
-    /// What earlier processes have left of their catalogs.
-    restored: Vec<Restored>,
-    /// What was saved of zones of other servers that are new.
-    saved: Vec<(SecondaryZone, Saved)>,
-    /// The cache, if it is to have another size.
+    keys: Arc<TsigKeys>,
+    comparisons: Vec<AuthorityComparison>,
+    restored: Vec<RestoredCatalogs>,
+    saved: Vec<(SecondaryZone, SavedZone)>,
     new_cache: Option<Arc<Cache>>,
+    config: Arc<Config>,
+    changes: String,
 }
 
-impl Prepared {
-    /// Compares what was read with what is in force.
-    fn of(mut setup: Setup, base: &Base) -> Self {
+impl PreparedReload {
+    fn of(mut setup: Setup, base: &ReloadBase) -> Self {
         let keys = Arc::new(mem::take(&mut setup.keys));
         let (mut comparisons, mut all_restored, mut zones) = (Vec::new(), Vec::new(), Vec::new());
         let mut next_authority = base.next_authority;
         for (config, zone_db) in setup.config.authorities.iter().zip(&setup.zone_dbs) {
             let known = base.authorities.iter().find(|(_, name, _)| *name == config.name);
-            comparisons.push(Comparison::of(config, zone_db, known.map(|(_, _, state)| &**state)));
+            comparisons.push(AuthorityComparison::of(config, zone_db, known.map(|(_, _, state)| &**state)));
             let number = known.map_or(next_authority, |(number, _, _)| *number);
             next_authority += usize::from(known.is_none());
             zones.extend(secondary_zones_of(number, config, &keys));
-            // One that runs knows what it has by the word of catalogs, better than its files do.
+            // A running authority knows its catalog zones better than its files do.
             let restored = match known {
-                Some(_) => Restored::produced(config),
-                None => Restored::of(config, zone_db),
+                Some(_) => RestoredCatalogs::produced(config),
+                None => RestoredCatalogs::of(config, zone_db),
             };
             zones.extend(restored.members(number, config, &keys));
             all_restored.push(restored);
@@ -164,20 +140,45 @@ impl Prepared {
         let size = setup.config.cache.as_ref().map(|cache| cache.size);
         let size = size.filter(|_| base.cache_size.is_some() && base.cache_size != size);
         let new_cache = size.map(|size| Arc::new(Cache::new(size, Instant::now())));
-        Self { setup, keys, comparisons, restored: all_restored, saved, new_cache }
+        let config = Arc::new(setup.config.clone());
+        let changes = changes_of(&setup, base);
+        Self { setup, keys, comparisons, restored: all_restored, saved, new_cache, config, changes }
+    }
+}
+
+/// Describes the differences, such as "1 pool changed, 1 zone reloaded".
+fn changes_of(setup: &Setup, base: &ReloadBase) -> String {
+    let mut changes = setup.config.changes_since(&base.config);
+    let zones = setup.config.authorities.iter().zip(&setup.zone_dbs).map(|(config, loaded)| {
+        let earlier = base.authorities.iter().find(|(_, name, _)| *name == config.name);
+        earlier.map_or(0, |(_, _, state)| {
+            let is_new =
+                |zone: &&Arc<Zone>| state.zone_db.zone(zone.apex()).is_some_and(|earlier| !Arc::ptr_eq(earlier, zone));
+            let tables = !Arc::ptr_eq(loaded.tables(), state.zone_db.tables());
+            loaded.zones().iter().filter(is_new).count() + usize::from(tables)
+        })
+    });
+    match zones.sum::<usize>() {
+        0 => {}
+        zones => changes.push(format!("{} reloaded", counted(zones, "zone"))),
+    }
+    match changes.is_empty() {
+        true => "nothing changed".to_owned(),
+        false => changes.join(", "),
     }
 }
 
 impl Reloads {
-    /// Starts the reload thread, which has no more rights than this one has by now.
-    ///
-    /// # Errors
-    /// If the operating system gives no thread.
-    pub(super) fn start(read: Read, confinement: Confinement, edition: Option<u64>) -> io::Result<Self> {
+    pub(super) fn start(
+        read: Read,
+        confinement: Confinement,
+        edition: Option<u64>,
+        config: Arc<Config>,
+    ) -> io::Result<Self> {
         let (orders, received) = channel();
         // At most one for each order.
         let (done, prepared) = unbounded_channel();
-        // Nobody waits for its end: it may hang in a disk.
+        // Never joined: it may hang on a disk.
         thread::Builder::new().name("reload".to_owned()).spawn(move || {
             let work = || obey(read, &confinement, &received, &done);
             if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
@@ -187,18 +188,16 @@ impl Reloads {
         let fresh = ReloadSnapshot::default();
         let edition = edition.unwrap_or(fresh.edition);
         let seen = ReloadSnapshot { edition, in_force_since: SystemTime::now(), ..fresh };
-        Ok(Self { orders, prepared, running: None, next: None, seen })
+        Ok(Self { orders, prepared, running: None, next: None, seen, config })
     }
 
-    /// Waits until the one that runs has read everything.
-    pub(super) async fn loaded(&mut self) -> Result<Loaded, Lost> {
+    pub(super) async fn loaded(&mut self) -> Result<Loaded, LostTask> {
         match self.prepared.recv().await {
             Some(loaded) => loaded,
             None => Err(TaskKind::Reload.ended(Ok(()))),
         }
     }
 
-    /// Adds what another process has counted.
     pub(super) fn add_counted(&mut self, counted: &ReloadSnapshot) {
         self.seen.succeeded += counted.succeeded;
         self.seen.failed += counted.failed;
@@ -207,27 +206,25 @@ impl Reloads {
         }
     }
 
-    /// What there is to see of them.
     pub(super) fn snapshot(&self) -> ReloadSnapshot {
         let running = self.running.as_ref().map(|running| running.since.elapsed());
         ReloadSnapshot { running, is_next_waiting: self.next.is_some(), ..self.seen.clone() }
     }
 
-    /// Says so once if the one that runs takes long. Called once a second.
+    /// Logs once if the running reload is slow. Called once a second.
     pub(super) fn tick(&mut self) {
         if let Some(running) = &mut self.running
-            && !running.is_told
+            && !running.is_reported
             && running.since.elapsed() >= LONG
         {
-            running.is_told = true;
+            running.is_reported = true;
             tracing::warn!(
-                "reload: still reading after {} s; what was in force stays until all of it is read",
+                "reload: still reading after {} s; the previous config stays until all files are read",
                 LONG.as_secs()
             );
         }
     }
 
-    /// Tells everybody who waits that there will be no reload any more.
     fn refuse_all(&mut self) {
         let running = self.running.take().map(|running| running.answers);
         for answer in running.into_iter().chain(self.next.take()).flatten() {
@@ -236,12 +233,11 @@ impl Reloads {
     }
 }
 
-/// The life of the reload thread.
 fn obey(
     mut read: Read,
     confinement: &Confinement,
-    orders: &Receiver<Order>,
-    done: &UnboundedSender<Result<Loaded, Lost>>,
+    orders: &Receiver<ReloadOrder>,
+    done: &UnboundedSender<Result<Loaded, LostTask>>,
 ) {
     let mut unused: Vec<Old> = Vec::new();
     loop {
@@ -250,15 +246,15 @@ fn obey(
             false => orders.recv_timeout(LEAVE),
         };
         match order {
-            Ok(Order::Load(base)) => {
+            Ok(ReloadOrder::Load(base)) => {
                 TaskKind::Reload.begin();
-                let loaded = read(confinement).map(|setup| Box::new(Prepared::of(setup, &base)));
+                let loaded = read(confinement).map(|setup| Box::new(PreparedReload::of(setup, &base)));
                 if done.send(Ok(loaded)).is_err() {
                     return;
                 }
             }
-            Ok(Order::Free(old)) => {
-                // They may come one upon another for a while, when thousands of zones are transferred.
+            Ok(ReloadOrder::Free(old)) => {
+                // Many may arrive in a short time, when thousands of zones are transferred.
                 unused.retain(Old::is_used);
                 unused.push(old);
             }
@@ -269,13 +265,13 @@ fn obey(
 }
 
 impl Server {
-    /// Has config and zones read again: now, or after the reload that runs. `answer` is told what came of it.
+    /// Reads config and zones again: now, or after the running reload. `answer` receives the result.
     pub fn reload(&mut self, answer: Option<Answer>) {
         if self.is_ending {
             answer.into_iter().for_each(|answer| drop(answer.send(Err(ending()))));
         } else if self.reloads.running.is_some() {
             let next = self.reloads.next.get_or_insert_default();
-            // Who has gone away since does not count: a client that asks again and again takes no room.
+            // Disconnected requesters are dropped, so that a client that repeats its request uses no memory.
             next.retain(|answer| !answer.is_closed());
             next.extend(answer);
         } else {
@@ -290,22 +286,30 @@ impl Server {
         let zones = self.authorities.iter().flat_map(ServedAuthority::zones).collect();
         let cache = self.state.as_ref().and_then(|state| state.cache_config.as_ref());
         let next_authority = self.next_authority;
-        let base = Base { authorities, zones, next_authority, cache_size: cache.map(|cache| cache.size) };
-        // A thread that has ended says so by itself.
-        let _ = self.reloads.orders.send(Order::Load(base));
+        let config = Arc::clone(&self.reloads.config);
+        let base = ReloadBase { authorities, zones, next_authority, cache_size: cache.map(|cache| cache.size), config };
+        // A thread that has ended reports it separately.
+        let _ = self.reloads.orders.send(ReloadOrder::Load(base));
         self.events.push_back(ServerEvent::Reloading);
-        self.reloads.running = Some(Running { since: Instant::now(), answers, is_told: false });
+        self.reloads.running = Some(Running { since: Instant::now(), answers, is_reported: false });
     }
 
-    /// Puts what was read in force, or keeps what is; tells whoever has asked, and goes on to the next.
+    /// Applies the result or keeps the current state, reports to the requesters, and starts the next reload.
     pub(super) fn finish_reload(&mut self, loaded: Loaded) {
         let Some(running) = self.reloads.running.take() else { return };
-        // The status needs no token: it shows no lines of the config.
+        // The status page needs no token, so it shows no lines of the config.
         let headlines = loaded.as_ref().err().map(LoadError::headlines);
         let loaded = loaded.map_err(|problems| problems.to_string());
-        let result = loaded.and_then(|prepared| self.commit_and_tell(*prepared).map_err(|error| error.to_string()));
+        let mut changes = String::new();
+        let result = loaded.and_then(|mut prepared| {
+            let config = Arc::clone(&prepared.config);
+            changes = mem::take(&mut prepared.changes);
+            let message = self.commit_and_log(*prepared).map_err(|error| error.to_string())?;
+            self.reloads.config = config;
+            Ok(message)
+        });
         if let Err(problems) = &result {
-            tracing::error!("reload failed, what was in force stays:\n{problems}");
+            tracing::error!("reload failed, the previous config stays:\n{problems}");
             self.certificates.hurry(Instant::now());
         }
         let (now, seen) = (SystemTime::now(), &mut self.reloads.seen);
@@ -316,26 +320,25 @@ impl Server {
         seen.last = Some(LastReload { at: now, error: headlines.or_else(|| result.clone().err()) });
         if result.is_ok() {
             let edition = self.reloads.seen.edition;
-            tracing::info!(edition, "reloaded: edition {edition}");
+            tracing::info!("reloaded: edition {edition}: {changes}");
         }
         let error = result.clone().err();
         self.events.push_back(ServerEvent::Reloaded { edition: self.reloads.seen.edition, error });
         for answer in running.answers {
-            let _ = answer.send(result.clone().map_err(Refused::Invalid));
+            let _ = answer.send(result.clone().map_err(ChangeRefusal::Invalid));
         }
         if let Some(answers) = self.reloads.next.take() {
             self.begin_reload(answers);
         }
     }
 
-    /// No reload comes into force any more.
     pub(super) fn end_reloads(&mut self) {
         self.is_ending = true;
         self.reloads.refuse_all();
     }
 
-    /// Puts what was prepared in force. Says what an operator may not expect of it.
-    fn commit_and_tell(&mut self, prepared: Prepared) -> Result<String, StartError> {
+    /// Applies the prepared state. Returns a message with the notices for the operator.
+    fn commit_and_log(&mut self, prepared: PreparedReload) -> Result<String, StartError> {
         let mut said = "reloaded".to_owned();
         for notice in self.commit(prepared)? {
             tracing::warn!("reload: {notice}");
@@ -344,13 +347,10 @@ impl Server {
         Ok(said)
     }
 
-    /// Swaps what is in force. What can fail comes first: to bind, to duplicate for the workers what is bound, and to start the thread
-    /// of taps, which is the last since it changes the taps.
-    ///
-    /// # Errors
-    /// If an address, a descriptor or a thread cannot be had; then nothing has changed.
-    fn commit(&mut self, prepared: Prepared) -> Result<Vec<ReloadNotice>, StartError> {
-        let Prepared { setup, keys, comparisons, restored, saved, new_cache } = prepared;
+    /// Swaps the current state. Steps that can fail come first: binding, duplicating for the workers, and
+    /// starting the thread of taps, which is the last because it changes the taps.
+    fn commit(&mut self, prepared: PreparedReload) -> Result<Vec<ReloadNotice>, StartError> {
+        let PreparedReload { setup, keys, comparisons, restored, saved, new_cache, .. } = prepared;
         let Setup { mut config, zone_dbs, cookie_secrets, certificates, token, etcd, roots, source, .. } = setup;
         let listeners = Arc::new(self.listeners.reload(&config)?);
         let dealt = Dealt::new(&listeners, Some(&self.listeners))?;
@@ -366,7 +366,7 @@ impl Server {
         self.secondaries.trust(Arc::clone(&roots));
         let settings = admin_settings(&config, token);
         self.slow = config.slow_threshold();
-        self.tell(|| Command::SetTaps(self.taps.set().clone()));
+        self.broadcast(|| WorkerCommand::SetTaps(self.taps.set().clone()));
         self.source = source;
         self.config.supervisor.clone_from(&config.supervisor);
         let mut notices = needs_restart(&self.config, &config, self.processes.is_some());
@@ -400,7 +400,7 @@ impl Server {
                     self.authorities.push(served);
                     self.publish(number);
                     self.workers
-                        .tell_each(moved.change(&name), |change| Command::SetAuthorityAddresses(number, change));
+                        .send_each(moved.change(&name), |change| WorkerCommand::SetAuthorityAddresses(number, change));
                     (number, follow)
                 }
                 None => {
@@ -421,16 +421,16 @@ impl Server {
         }
         for gone in earlier {
             let (name, number) = (SectionName::Authority(gone.name().to_owned()), gone.number());
-            self.workers.tell_each(moved.change(&name), |change| Command::EndAuthority(number, change));
+            self.workers.send_each(moved.change(&name), |change| WorkerCommand::EndAuthority(number, change));
             self.notifier.forget(number);
             self.secondaries.forget(number);
             self.free(Some(Old::AuthorityState(Arc::clone(gone.state()))));
         }
         let (saved_members, saved): (Vec<_>, Vec<_>) =
             saved.into_iter().partition(|(zone, _)| zone.kind == ZoneKind::Member);
-        // A zone that a catalog has listed may be one of the config now.
+        // A zone of a catalog may now be in the config.
         for (number, follow) in &mut follows {
-            // One that has gone may be set anew below.
+            // A removed zone may be added again below.
             let gone = mem::take(&mut follow.gone);
             self.drop_members(*number, &gone);
         }
@@ -450,8 +450,7 @@ impl Server {
         Ok(notices)
     }
 
-    /// Takes queries elsewhere, as far as that is done here: addresses that leave are passed by.
-    fn take_listeners(&mut self, listeners: Arc<Listeners>, dealt: Dealt) -> Move {
+    fn take_listeners(&mut self, listeners: Arc<Listeners>, dealt: Dealt) -> ListenerMove {
         let earlier = Arc::clone(&self.listeners);
         let listeners = if listeners.is_same(&earlier) { Arc::clone(&earlier) } else { listeners };
         if !Arc::ptr_eq(&earlier, &listeners) {
@@ -459,17 +458,16 @@ impl Server {
             earlier.all().filter(|address| !listeners.has(address)).for_each(|address| address.divert());
             let own = Arc::new(OwnAddresses::new(listeners.for_queries()));
             self.own = Arc::clone(&own);
-            self.tell(|| Command::SetOwnAddresses(Arc::clone(&own)));
+            self.broadcast(|| WorkerCommand::SetOwnAddresses(Arc::clone(&own)));
         }
-        Move { earlier: Some(earlier), listeners, dealt, owed_for: owed_for(self.state.as_deref()) }
+        ListenerMove { earlier: Some(earlier), listeners, dealt, owed_for: owed_for(self.state.as_deref()) }
     }
 
-    /// Has the LS follow a config, begin with it, or end. `state` is what it has then.
     fn reload_forwarder(
         &mut self,
         config: &Config,
         state: Option<Arc<ForwarderState>>,
-        moved: &mut Move,
+        moved: &mut ListenerMove,
     ) -> Vec<ReloadNotice> {
         let mut notices = Vec::new();
         match (self.state.clone(), state) {
@@ -479,7 +477,7 @@ impl Server {
                 let is_kept = |old: &Arc<Cache>| state.cache.as_ref().is_some_and(|new| Arc::ptr_eq(old, new));
                 self.free(earlier.cache.clone().filter(|old| !is_kept(old)).map(Old::Cache));
                 self.set_state(state);
-                self.workers.tell_each(moved.change(&SectionName::Forwarder), Command::SetForwarderAddresses);
+                self.workers.send_each(moved.change(&SectionName::Forwarder), WorkerCommand::SetForwarderAddresses);
                 notices.extend(changes::undone(&self.configured, &self.pools, &config.pools));
             }
             (None, Some(state)) => {
@@ -495,13 +493,13 @@ impl Server {
                 }
             }
             (Some(earlier), None) => {
-                self.workers.tell_each(moved.change(&SectionName::Forwarder), Command::EndForwarder);
+                self.workers.send_each(moved.change(&SectionName::Forwarder), WorkerCommand::EndForwarder);
                 self.workers.forget_forwarder();
                 self.prober.stop();
                 self.comparisons.stop();
                 self.soa_probes.stop();
                 self.recent_queries = RecentQueries::default();
-                // What is known may be wanted when it comes back.
+                // The pools may return, so save the last cache.
                 self.tasks.start_and_leave(TaskKind::Persist, blocking(self.saves.last_one(&earlier)));
                 self.free(earlier.cache.clone().map(Old::Cache));
                 self.condition.set_pools(&[]);
@@ -514,24 +512,22 @@ impl Server {
         notices
     }
 
-    /// Has a state of an authority freed once nobody uses it any more.
     pub(super) fn free_state(&self, old: Arc<AuthorityState>) {
         self.free(Some(Old::AuthorityState(old)));
     }
 
-    /// Has something freed once nobody uses it any more.
+    /// Sends replaced state to the reload thread, which frees it after its last use.
     fn free(&self, old: Option<Old>) {
-        old.into_iter().for_each(|old| drop(self.reloads.orders.send(Order::Free(old))));
+        old.into_iter().for_each(|old| drop(self.reloads.orders.send(ReloadOrder::Free(old))));
     }
 }
 
-/// What is said to whoever asks for a reload of a server that ends.
-pub(super) fn ending() -> Refused {
-    Refused::Conflict("the server is ending".to_owned())
+pub(super) fn ending() -> ChangeRefusal {
+    ChangeRefusal::Conflict("the server is ending".to_owned())
 }
 
-/// After so long the log tells that a reload is still reading: far longer than most zones take, and before an operator gives up.
+/// The time after which a reload is logged as slow: longer than most zones take, and before an operator gives
+/// up.
 const LONG: Duration = Duration::from_secs(10);
 
-/// How long workers are given to let go of what was in force, before it is looked whether they have.
 const LEAVE: Duration = Duration::from_millis(100);

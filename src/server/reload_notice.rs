@@ -1,45 +1,45 @@
-//! What an operator may not expect of a reload: what waits for a restart, what of changes by hand is undone, and zones that no
-//! secondary will take.
+//! Notices for the operator about a reload: settings that need a restart, undone changes, and zones with bad
+//! serials.
 
 use std::fmt;
 
 use crate::config::Config;
 
-/// What an operator may not expect of a reload.
+/// A side effect of a reload that the operator should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReloadNotice {
-    /// The setting at this key differs from what runs and takes effect at the next start only.
+    /// The changed setting at this key takes effect at the next start only.
     NeedsRestart(String),
-    /// The setting at this key differs from what runs, and another process puts it in force.
+    /// The changed setting at this key takes effect in another process.
     Restarts(String),
-    /// The cache has another size, so it is another one.
+    /// The cache has another size, so it starts empty.
     CacheEmptied,
-    /// A zone has changed, but not its serial: no secondary will notice.
+    /// The content of a zone has changed, but not its serial: no secondary will notice.
     SameSerial {
-        /// Name of the zone.
+        /// The name of the zone.
         zone: String,
-        /// Its serial.
+        /// The serial of the zone.
         serial: u32,
     },
-    /// A zone has a serial that is older than the one before: no secondary will take it.
+    /// The serial of a zone has decreased: no secondary will transfer it.
     OlderSerial {
-        /// Name of the zone.
+        /// The name of the zone.
         zone: String,
-        /// Its serial.
+        /// The serial of the zone.
         serial: u32,
     },
-    /// A backend that was added by hand is gone, since the config does not have it.
+    /// The reload removed a backend that an operator had added.
     Gone {
-        /// Name of the pool.
+        /// The name of the pool.
         pool: String,
-        /// Name of the backend.
+        /// The name of the backend.
         backend: String,
     },
-    /// A backend that was removed by hand is back, since the config has it.
+    /// The reload restored a backend that an operator had removed.
     Back {
-        /// Name of the pool.
+        /// The name of the pool.
         pool: String,
-        /// Name of the backend.
+        /// The name of the backend.
         backend: String,
     },
 }
@@ -47,7 +47,7 @@ pub enum ReloadNotice {
 impl fmt::Display for ReloadNotice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Restarts(key) => write!(f, "{key} has changed, which a restart puts in force now"),
+            Self::Restarts(key) => write!(f, "{key} has changed; restart to apply it"),
             Self::NeedsRestart(key) => write!(f, "{key} has changed, which needs a restart to take effect"),
             Self::CacheEmptied => f.write_str("cache.size has changed, so the cache starts empty"),
             Self::SameSerial { zone, serial } => {
@@ -62,8 +62,8 @@ impl fmt::Display for ReloadNotice {
     }
 }
 
-/// What of `new` takes effect only at the next start: what threads are made with, which a supervisor brings about by itself, and who
-/// the process is.
+/// Lists the settings of `new` that need a new process: threads, which a supervisor restarts itself, and the
+/// user.
 pub(super) fn needs_restart(running: &Config, new: &Config, is_supervised: bool) -> Vec<ReloadNotice> {
     let of_threads = if is_supervised { ReloadNotice::Restarts } else { ReloadNotice::NeedsRestart };
     let mut notices = Vec::new();

@@ -1,4 +1,4 @@
-//! When a worker that has died is replaced: at once, and later if it dies again and again.
+//! Schedules the replacement of a dead worker: at once, and later if it dies again and again.
 //!
 //! ```text
 //!   dies ──▶ replaced at once ── lives for MIN_LIFE ──▶ as if it had never died
@@ -6,52 +6,45 @@
 //!                  └───────────────────────────────────────┘
 //! ```
 //!
-//! It is never given up: what makes it panic may be one client's query, and all other clients that the kernel sends there would have no answer.
+//! Replacement never stops: a query of one client may cause the panics, but all clients of this worker's
+//! sockets need answers.
 
 use std::time::{Duration, Instant};
 
-/// The deaths of one worker.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Replacement {
-    /// When it began to live, last.
     replaced: Option<Instant>,
-    /// How often it has died young in a row.
     young: u32,
-    /// When it is to be replaced.
     due: Option<Instant>,
 }
 
 impl Replacement {
-    /// It has died.
     pub(super) fn on_death(&mut self, now: Instant) {
         let is_young = self.replaced.is_some_and(|replaced| now.saturating_duration_since(replaced) < MIN_LIFE);
         self.young = if is_young { self.young + 1 } else { 0 };
         self.due = Some(now + (STEP * self.young).min(MAX_DELAY));
     }
 
-    /// It could not be replaced, for want of something that the system may have again.
+    /// Schedules a retry, because the resource that was missing may be available again.
     pub(super) fn on_failure(&mut self, now: Instant) {
         self.due = Some(now + MAX_DELAY);
     }
 
-    /// It lives again.
     pub(super) fn on_replaced(&mut self, now: Instant) {
         (self.replaced, self.due) = (Some(now), None);
     }
 
-    /// When it is to be replaced.
     pub(super) fn due(&self) -> Option<Instant> {
         self.due
     }
 }
 
-/// Who has lived for so long dies of something new.
+/// A worker that lives longer than this dies for a new reason.
 const MIN_LIFE: Duration = Duration::from_secs(1);
 
-/// By how much longer each time is waited with one that dies young.
 const STEP: Duration = Duration::from_millis(10);
 
-/// The longest that is waited: its clients wait too.
+/// The longest delay, short because clients wait.
 const MAX_DELAY: Duration = Duration::from_millis(100);
 
 #[cfg(test)]

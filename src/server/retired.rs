@@ -1,26 +1,21 @@
-//! Pools that were in force, until nobody uses them any more: to free one of thousands of members takes some time, which this thread has
-//! and a worker has not.
-//!
-//! A worker lets go of a pool when it takes the next, or when the last race ends that has begun by it. Whoever lets go last frees it, and
-//! that is to be whoever looks here.
+//! Replaced pools, kept until the last other reference is gone. Freeing a pool with thousands of members is
+//! slow, so the control thread does it. A worker releases a pool when it takes the next one, or when the last
+//! race with it ends.
 
 use std::sync::Arc;
 
 use crate::state::{ForwarderState, SharedPool};
 
-/// Pools that were in force.
 #[derive(Default)]
-pub(super) struct Retired(Vec<Arc<SharedPool>>);
+pub(super) struct RetiredPools(Vec<Arc<SharedPool>>);
 
-impl Retired {
-    /// Keeps the pools of a state that is in force no more, but those that another has as well.
+impl RetiredPools {
     pub(super) fn keep(&mut self, earlier: &ForwarderState, state: Option<&ForwarderState>) {
         let stays =
             |pool: &Arc<SharedPool>| state.iter().flat_map(|state| &state.pools).any(|other| Arc::ptr_eq(pool, other));
         self.0.extend(earlier.pools.iter().filter(|pool| !stays(pool)).map(Arc::clone));
     }
 
-    /// Frees those that nobody else uses.
     pub(super) fn free_unused(&mut self) {
         self.0.retain(|pool| Arc::strong_count(pool) > 1);
     }
@@ -47,7 +42,7 @@ mod tests {
         let earlier = state("'127.0.0.1:53'", None);
         let later = state("'127.0.0.1:53', '127.0.0.3:53'", Some(&earlier));
         let (of_worker, weak) = (Arc::clone(&earlier.pools[0]), Arc::downgrade(&earlier.pools[0]));
-        let mut retired = Retired::default();
+        let mut retired = RetiredPools::default();
         retired.keep(&earlier, Some(&later));
         assert_eq!(retired.0.len(), 1, "the other pool is the same as before");
         drop(earlier);

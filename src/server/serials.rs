@@ -1,16 +1,12 @@
-//! Which versions of zones the members of pools have, for whoever asks the admin server.
+//! Reports the zone versions of pool members to the admin server.
 
 use super::Server;
-use crate::admin::Refused;
+use crate::admin::ChangeRefusal;
 use crate::replicas;
 use crate::sight::serials::Serials;
 
 impl Server {
-    /// What is known of one pool, or of all.
-    ///
-    /// # Errors
-    /// If there is no such pool.
-    pub(super) fn serials(&self, pool: Option<&str>) -> Result<Serials, Refused> {
+    pub(super) fn serials(&self, pool: Option<&str>) -> Result<Serials, ChangeRefusal> {
         Ok(replicas::show_serials(self.pools_meant(pool)?.into_iter()))
     }
 }

@@ -1,4 +1,4 @@
-//! From when on a race is slow, pool by pool: as the config says, or as the pool's last minute was.
+//! The threshold for slow races per pool: from the config, or from the pool's last minute.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,11 +8,9 @@ use crate::config::{SlowConfig, SlowThreshold};
 use crate::metrics::HistogramSnapshot;
 use crate::state::{ForwarderState, PoolState};
 
-/// How long the races of each pool took, as it was told now and then in the last minute.
 #[derive(Default)]
 pub(super) struct SlowThresholds {
     known: Vec<(Arc<PoolState>, VecDeque<HistogramSnapshot>)>,
-    /// Counts the seconds.
     seconds: usize,
 }
 
@@ -24,7 +22,6 @@ impl SlowThresholds {
         self.apply(threshold, state, is_step);
     }
 
-    /// Called when pools or the config change.
     pub(super) fn set(&mut self, threshold: SlowThreshold, state: &ForwarderState) {
         self.apply(threshold, state, false);
     }
@@ -43,8 +40,8 @@ impl SlowThresholds {
         }
     }
 
-    /// Sets the threshold of a pool to the 99.9th percentile of its last minute. With too few races in it this is `unknown`, the
-    /// longest delay of a hedge: until the pool has a history, a race below that is an ordinary one.
+    /// Sets the threshold of a pool to the 99.9th percentile of its last minute. With too few races it is
+    /// `unknown`, the longest hedge delay: a shorter race is not slow until the pool has a history.
     fn follow(&mut self, pool: &Arc<PoolState>, unknown: Duration, is_step: bool) {
         let known = self.known.iter().position(|(known, _)| Arc::ptr_eq(known, pool));
         let index = known.unwrap_or_else(|| {
@@ -67,13 +64,11 @@ impl SlowThresholds {
     }
 }
 
-/// Seconds from one time that it is looked to the next.
 const STEP: usize = 5;
 
-/// How many of them are a minute.
 const STEPS: usize = 12;
 
-/// Races without which a minute has no 99.9th percentile: of fewer than 1,000 one is more than 0.1 %.
+/// The fewest races for a 99.9th percentile: of fewer than 1,000 one is more than 0.1 %.
 const MIN_RACES: u64 = 1_000;
 
 #[cfg(test)]
@@ -83,19 +78,17 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    /// A state with one pool and one worker.
     fn state() -> ForwarderState {
         let text = "[forwarder]\nlisten = ['127.0.0.1:5300']\n[pools.p]\nbackends = ['127.0.0.1:5301']\n";
         let config = Config::parse(text, "c.toml", Path::new("")).expect("the config is right");
         ForwarderState::new(&config, None, None, None, Arc::default(), 1).expect("it has a forwarder")
     }
 
-    /// Notes races of the only pool, each of which took so long.
     fn note(state: &ForwarderState, races: usize, took: Duration) {
         (0..races).for_each(|_| state.pools[0].state.counters[0].duration.record(took));
     }
 
-    /// Lets so many seconds pass; returns the threshold of the only pool then.
+    /// Returns the threshold of the only pool after this many seconds.
     fn after(
         thresholds: &mut SlowThresholds,
         seconds: usize,
@@ -108,7 +101,7 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// `hedge.max_delay` of the only pool.
+    /// The `hedge.max_delay` of the only pool.
     const UNKNOWN: Duration = Duration::from_millis(250);
 
     #[test]
@@ -118,7 +111,7 @@ mod tests {
         assert_eq!(pass(1), UNKNOWN, "nothing is known yet");
         note(&state, 2_000, 10 * MS);
         note(&state, 1, 500 * MS);
-        // A histogram tells it a sixteenth off at most.
+        // A histogram is off by a sixteenth at most.
         let is_near = |threshold: Duration, of: Duration| threshold.abs_diff(of) <= of / 16;
         let threshold = pass(STEP);
         assert!(is_near(threshold, 10 * MS), "one of two thousand is the tail: {threshold:?}");

@@ -1,8 +1,8 @@
-//! Starting: from a checked [`Setup`] to running threads.
+//! Starts a server: from a checked [`Setup`] to running threads.
 //!
-//! Everything that can fail does so before the first query is taken, in three steps: [`Listeners::open`] binds what was not passed
-//! to us, [`confine`](super::confine) gives rights up, and only then does [`Server::start`] start threads, so that they have no
-//! more rights than this one.
+//! Everything that can fail does so before the first query is read. [`Listeners::open`] binds the addresses,
+//! [`confine`](super::confine) drops privileges, and then [`Server::start`] starts threads, which inherit the
+//! reduced privileges.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -19,10 +19,10 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::interval;
 
 use super::admin_tasks::{AdminTasks, Doors, admin_settings};
-use super::authorities::{Comparison, MemberChanges, Restored, ServedAuthority, ZoneChange};
-use super::carried::{Carried, CarriedCache};
+use super::authorities::{AuthorityComparison, MemberChanges, RestoredCatalogs, ServedAuthority, ZoneChange};
+use super::carried::{CarriedCache, CarriedState};
 use super::certificates::CertificateLooks;
-use super::connections::Tables;
+use super::connections::ConnectionTables;
 use super::cookies::OwnSecret;
 use super::listeners::{ListenError, Listeners};
 use super::members::{self, Membership};
@@ -30,20 +30,20 @@ use super::persist::Saves;
 use super::privileges::PrivilegeError;
 use super::recent_queries::RecentQueries;
 use super::reload::{Read, Reloads};
-use super::retired::Retired;
-use super::seen::Seen;
+use super::retired::RetiredPools;
+use super::seen::ServerObserver;
 use super::slow_threshold::SlowThresholds;
 use super::updates::Updates;
 use super::watch::Watching;
-use super::workers::{InForce, Links, Workers};
+use super::workers::{WorkerLinks, WorkerStart, Workers};
 use super::xdp::{Xdp, XdpError};
 use super::{CROWDS, Server, forwarder_cookies, notify, persist, write_to_disk};
-use crate::admin::{Condition, SocketError};
+use crate::admin::{HealthCondition, SocketError};
 use crate::config::{Config, CookieConfig, PoolConfig};
-use crate::health::Prober;
+use crate::health::HealthProber;
 use crate::limit::{Cookies, OwnAddresses};
 use crate::load::{Confinement, Setup};
-use crate::metrics::{Counters, Summary};
+use crate::metrics::{Counters, CountersSummary};
 use crate::net::clock::SleepMeter;
 use crate::net::descriptors::{Demand, Shares};
 use crate::net::tasks::Tasks;
@@ -53,22 +53,22 @@ use crate::replicas::{Comparisons, SoaProbes};
 use crate::secondary::{SavedZones, Secondaries, ZoneKind, ZoneUpdate};
 use crate::state::ForwarderState;
 use crate::taps::{Taps, TapsConfig};
-use crate::transfer::tsig::Keys;
+use crate::transfer::tsig::TsigKeys;
 use crate::wire::HashSeed;
 use crate::zone::ZoneDb;
 
-/// A server could not start.
+/// An error that prevents the start of a server.
 #[derive(Debug)]
 pub enum StartError {
-    /// An address could not be listened on.
+    /// A listen address could not be opened.
     Listen(ListenError),
-    /// The socket for changes could not be bound.
+    /// The admin socket could not be bound.
     Socket(SocketError),
-    /// It could not become the user that it is to be.
+    /// The process could not change to the configured user.
     Privileges(PrivilegeError),
-    /// An interface of `[xdp]` cannot be had.
+    /// An interface of `[xdp]` is not available.
     Xdp(XdpError),
-    /// The operating system gave no thread or no descriptors.
+    /// The operating system refused a thread or descriptors.
     Resources(io::Error),
 }
 
@@ -111,22 +111,22 @@ impl From<io::Error> for StartError {
 }
 
 impl Server {
-    /// Starts to serve what listens already, and takes queries from then on. The process has given up what it does not need
-    /// ([`confine`](super::confine)), and threads have no more rights than it has. `carried` is what it takes over from another
-    /// process, `read` reads the config again. Must be called within a `LocalSet`.
+    /// Starts to serve on the open listeners. Call [`confine`](super::confine) before, because threads
+    /// inherit the privileges of the process. `carried` is the state of a previous process, and `read` reads
+    /// the config again. Must be called within a `LocalSet`.
     ///
     /// # Errors
-    /// If a thread or a descriptor cannot be had; then nothing runs.
+    /// If a thread or a descriptor is not available; then nothing runs.
     pub fn start(
         setup: Setup,
         listeners: Listeners,
         xdp: Option<Xdp>,
         confinement: Confinement,
-        carried: Carried,
+        carried: CarriedState,
         read: Read,
     ) -> Result<Self, StartError> {
-        let Carried { known, learnt, cache, saved, edition, takes_over } = carried;
-        // Who tells what it has learnt tells what it has counted when it stops to serve.
+        let CarriedState { known, learnt, cache, saved, edition, takes_over } = carried;
+        // A predecessor that sends learned state also sends its counters when it stops.
         let uncounted = learnt.is_some().then(Vec::new);
         let Setup { mut config, zone_dbs, keys, cookie_secrets, certificates, certificate_files, token, .. } = setup;
         let Setup { etcd, roots, source, watch, .. } = setup;
@@ -170,7 +170,7 @@ impl Server {
                 (seed, seed.question_hasher())
             }
         };
-        let connections = Tables::new(&config, shares.connections, Instant::now());
+        let connections = ConnectionTables::new(&config, shares.connections, Instant::now());
         // At most one of each signal for each backend: see `SharedBackend::is_first`.
         let (health_event_sender, health_events) = unbounded_channel();
         // At most one for each zone and primary: see `authority::PendingNotifies`.
@@ -178,8 +178,13 @@ impl Server {
         let admin_share = shares.admin;
         let mut taps = Taps::new(count, hasher.clone(), rand::random(), tasks.clone());
         let catching_up_until = takes_over.then(|| Instant::now() + CATCHING_UP);
-        let links =
-            Links { shares, hasher, health_events: health_event_sender, notifies: notify_sender, catching_up_until };
+        let links = WorkerLinks {
+            shares,
+            hasher,
+            health_events: health_event_sender,
+            notifies: notify_sender,
+            catching_up_until,
+        };
         let mut workers = Workers::new(count, &config, &connections, links);
         if let (Some(state), Some(engines), CarriedCache::Persisted) = (&state, workers.engines(), &cache) {
             persist::load(state, engines);
@@ -193,10 +198,10 @@ impl Server {
             Arc::clone(&roots),
         );
         let changes = zones.take_saved(saved, &tasks);
-        let reloads = Reloads::start(read, confinement, edition)?;
+        let reloads = Reloads::start(read, confinement, edition, Arc::new(config.clone()))?;
         let own = Arc::new(OwnAddresses::new(listeners.for_queries()));
         taps.apply(&TapsConfig::of(&config))?;
-        let in_force = InForce {
+        let in_force = WorkerStart {
             config: &config,
             state: state.as_ref(),
             authorities: &zones.authorities,
@@ -214,8 +219,9 @@ impl Server {
             wake.notify_one();
             refresh();
         };
-        let mut prober = Prober::new(tasks.clone(), probes_at_a_time(&shares), Rc::new(on_change));
-        // Not those of the prober: no question to a silent member holds up what finds out that it is down.
+        let mut prober = HealthProber::new(tasks.clone(), probes_at_a_time(&shares), Rc::new(on_change));
+        // Separate from the prober's places: questions to silent members must not delay the probes that find
+        // them down.
         let places = Arc::new(Semaphore::new(replicas_asked_at_a_time(&shares)));
         let mut comparisons = Comparisons::new(tasks.clone(), Arc::clone(&places));
         let mut soa_probes = SoaProbes::new(tasks.clone(), places);
@@ -225,7 +231,7 @@ impl Server {
             soa_probes.set_state(state);
         }
         let (asks, requests) = channel(ADMIN_REQUESTS);
-        let condition = Arc::new(Condition::default());
+        let condition = Arc::new(HealthCondition::default());
         condition.set_ready(true);
         condition.set_pools(state.as_ref().map_or(&[], |state| &state.pools));
         let doors = listeners.admin().map(Doors::new).transpose()?;
@@ -242,9 +248,9 @@ impl Server {
             own_forwarder,
             source,
             state,
-            retired: Retired::default(),
+            retired: RetiredPools::default(),
             workers,
-            summary: Summary::of(
+            summary: CountersSummary::of(
                 counters
                     .into_iter()
                     .chain([&carried_counters].into_iter().chain(taps.counters()).map(Arc::clone))
@@ -296,7 +302,7 @@ impl Server {
             uncounted,
             hash_seed,
             known_changes,
-            seen: Seen::default(),
+            seen: ServerObserver::default(),
         };
         server.obey();
         server.register_authorities(&known.leases);
@@ -305,49 +311,43 @@ impl Server {
     }
 }
 
-/// Asks where the forwarder listens now.
 fn own_addresses(own: &Rc<RefCell<Vec<SocketAddr>>>) -> Rc<dyn Fn() -> OwnAddresses> {
     let own = Rc::clone(own);
     Rc::new(move || OwnAddresses::new(own.borrow().iter().copied()))
 }
 
-/// The zones of the authorities, and who looks after those that come from other servers.
 struct Zones {
-    /// In order of the config.
     authorities: Vec<ServedAuthority>,
-    /// The zones whose copies are out of date, and what is to be written.
     follows: Vec<(usize, MemberChanges)>,
     secondaries: Secondaries,
-    /// What becomes of the zones of `secondaries`.
     updates: Updates,
 }
 
 impl Zones {
-    /// The zones of a config, as they were loaded. `cookies`: what gives cookies to the clients of an authority.
     fn new(
         config: &Config,
         loaded: Vec<Arc<ZoneDb>>,
-        keys: &Arc<Keys>,
+        keys: &Arc<TsigKeys>,
         cookies: impl Fn(&CookieConfig) -> Option<Arc<Cookies>>,
         tasks: &Tasks,
         roots: Arc<KnownRoots>,
     ) -> Self {
         let authorities = config.authorities.iter().zip(loaded).enumerate();
         let authorities = authorities.map(|(number, (config, loaded))| {
-            let comparison = Comparison::of(config, &loaded, None);
-            let restored = Restored::of(config, &loaded);
+            let comparison = AuthorityComparison::of(config, &loaded, None);
+            let restored = RestoredCatalogs::of(config, &loaded);
             ServedAuthority::new(number, config.clone(), loaded, comparison, keys, cookies(&config.cookies), restored)
         });
         let (authorities, follows): (Vec<_>, Vec<_>) = authorities.unzip();
         let follows = follows.into_iter().enumerate().collect();
-        // As many as transfers have ended, of which there are no more at a time than zones; this thread sends and takes them.
+        // At most one per ended transfer, and one transfer runs per zone; this thread sends and receives.
         let (sender, updates) = unbounded_channel();
         let secondaries = Secondaries::new(tasks.clone(), sender, roots);
         Self { authorities, follows, secondaries, updates: Updates::new(updates) }
     }
 
-    /// Takes what was saved of the zones of other servers, so that it is answered from with the first query; what is
-    /// known of it already is not read again. Returns all zones whose copies are out of date.
+    /// Adds saved zones from primaries, so that the first query can be answered from them. Zones known
+    /// already are not read again. Returns all zones with outdated copies.
     fn take_saved(&mut self, saved: SavedZones, tasks: &Tasks) -> Vec<ZoneChange> {
         let zones: Vec<_> = self.authorities.iter().flat_map(ServedAuthority::zones).collect();
         let members: Vec<_> = self.authorities.iter().flat_map(ServedAuthority::members).collect();
@@ -359,7 +359,7 @@ impl Zones {
         let mut changes = Vec::new();
         let mut follows = std::mem::take(&mut self.follows);
         loop {
-            // What the saved catalogs list may have others come and go, which is told at once.
+            // A saved catalog may add or remove zones, which must be reported at once.
             for (number, MemberChanges { gone, set, disk, changes: produced }) in follows.drain(..) {
                 self.secondaries.remove_members(number, &gone);
                 self.secondaries.set_members(set, Vec::new());
@@ -382,7 +382,7 @@ impl Zones {
     }
 }
 
-/// Divides the descriptors that the process may open among its parts, and tells the operator.
+/// Divides the descriptor limit among the parts of the process, and logs the result.
 fn share_descriptors(config: &Config, listeners: &Listeners) -> Shares {
     let discovered = |pool: &PoolConfig| pool.discover.as_ref().map_or(0, |discover| discover.max.min(USUAL_MEMBERS));
     let backends = config.pools.iter().map(|pool| pool.backends.len() + discovered(pool)).sum();
@@ -398,39 +398,36 @@ fn share_descriptors(config: &Config, listeners: &Listeners) -> Shares {
     } else {
         let Shares { limit, least, .. } = shares;
         tracing::warn!(
-            "{limit} descriptors are too few, raise the limit (LimitNOFILE, ulimit -n) to {least} at least: {shares}"
+            "the limit of {limit} file descriptors is too low, raise it (LimitNOFILE, ulimit -n) to at least {least}: {shares}"
         );
     }
     shares
 }
 
-/// How many questions to replicas may be out at a time that no client has asked.
 fn replicas_asked_at_a_time(shares: &Shares) -> usize {
     (shares.limit / 32).clamp(1, MAX_REPLICAS_ASKED)
 }
 
-/// How many probes may be out at a time. Members may come by the thousand while the server runs.
+/// Returns the limit of concurrent probes. Thousands of members may join while the server runs.
 fn probes_at_a_time(shares: &Shares) -> usize {
     shares.probes.max((shares.limit / 16).min(MAX_PROBES))
 }
 
-/// Probes that are out at a time at most: with all of thousands silent, each is asked every few seconds still.
+/// The most concurrent probes: enough to probe each of thousands of silent members every few seconds.
 const MAX_PROBES: usize = 4096;
 
-/// Questions to replicas that are out at a time at most.
 const MAX_REPLICAS_ASKED: usize = 512;
 
-/// How many descriptors the process may have open.
 fn descriptor_limit() -> usize {
-    // No limit at all is told as `None`.
+    // `None` means unlimited.
     getrlimit(Resource::Nofile).current.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
-/// Members that a pool of which nobody is known yet is taken to have. Where there are more, each has fewer sockets.
+/// The assumed size of a pool with no known members. In a larger pool each member has fewer sockets.
 const USUAL_MEMBERS: usize = 64;
 
-/// Requests of the admin server that wait for the control thread. Those beyond wait for a place.
+/// The queue of admin requests. Further requests wait for a place.
 const ADMIN_REQUESTS: usize = 16;
 
-/// The time for which a process that takes over answers a backlog beyond `limits.waiting`.
+/// The time in which a process that takes over answers a backlog beyond `limits.waiting`.
 const CATCHING_UP: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! Adding up what the workers count, for whoever scrapes, and giving operators the cache to look into.
+//! Sums the counters of workers, and gives operators access to the cache.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,7 +15,6 @@ use crate::state::ForwarderState;
 use crate::zone::Zone;
 
 impl Server {
-    /// All counters of all workers, added up now.
     pub(super) fn snapshot(&self) -> Snapshot {
         let pools = self.state.iter().flat_map(|state| &state.pools);
         let divergent = |pool| self.comparisons.count(pool) as u64;
@@ -45,19 +44,17 @@ impl Server {
         }
     }
 
-    /// The status that these numbers make, with the zones.
     pub(super) fn status(&self, snapshot: &Snapshot) -> Status {
         let expired = self.expired_names();
         let all = || self.authorities.iter().flat_map(|served| served.all_zones().map(move |zone| (served, zone)));
         let (unserved, served): (Vec<_>, Vec<_>) = all().partition(|(_, (_, zone, _))| !zone.is_served());
-        let told = unserved.iter().chain(&served).take(ZoneStatus::MAX);
-        let told = told.map(|(served, (_, zone, is_ours))| zone_status(served, zone, *is_ours, &expired));
-        let zones: Vec<_> = told.collect();
+        let shown = unserved.iter().chain(&served).take(ZoneStatus::MAX);
+        let shown = shown.map(|(served, (_, zone, is_ours))| zone_status(served, zone, *is_ours, &expired));
+        let zones: Vec<_> = shown.collect();
         let more_zones = unserved.len() + served.len() - zones.len();
         Status { zones, more_zones, ..self.seen.status(snapshot) }
     }
 
-    /// All zones, and the catalogs of other servers.
     pub(super) fn zones_report(&self) -> ZonesReport {
         let expired = self.expired_names();
         let all = self.authorities.iter().flat_map(|served| served.all_zones().map(move |zone| (served, zone)));
@@ -66,18 +63,15 @@ impl Server {
         ZonesReport { zones: zones.collect(), catalogs: catalogs.collect() }
     }
 
-    /// The zones that have expired, by authority and name.
     fn expired_names(&self) -> HashSet<(String, String)> {
         self.expired_zones().into_iter().map(|zone| (zone.authority, zone.zone)).collect()
     }
 
-    /// How many zones each authority has.
     fn zones_snapshot(&self, expired: &[ExpiredZone]) -> Vec<ZonesSnapshot> {
         let expired_of = |name: &str| expired.iter().filter(|zone| zone.authority == name).count() as u64;
         self.authorities.iter().map(|served| served.count_zones(expired_of(served.name()))).collect()
     }
 
-    /// The processes, where this is all there are.
     fn alone(&self) -> ProcessesSnapshot {
         let process = ProcessSnapshot {
             pid: std::process::id(),
@@ -90,7 +84,6 @@ impl Server {
         ProcessesSnapshot { processes: vec![process], ..ProcessesSnapshot::default() }
     }
 
-    /// The cache with what is needed to read its entries.
     pub(super) fn cache_access(&self) -> Option<CacheAccess> {
         let ForwarderState { cache, cache_config, pools, .. } = &**self.state.as_ref()?;
         let kept = pools.iter().filter(|pool| pool.config.cache).map(|pool| (pool.id, pool.config.name.clone()));
@@ -101,7 +94,6 @@ impl Server {
         })
     }
 
-    /// What is known of the cache.
     fn cache_snapshot(&self) -> Option<CacheSnapshot> {
         let ForwarderState { cache, cache_config, .. } = &**self.state.as_ref()?;
         let CacheStats { entries, bytes, hits, stale_hits, failure_hits, misses, insertions, evictions } =
@@ -120,7 +112,6 @@ impl Server {
     }
 }
 
-/// How a zone of an authority stands.
 fn zone_status(
     served: &ServedAuthority,
     zone: &Zone,

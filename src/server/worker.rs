@@ -1,5 +1,5 @@
-//! A worker: one thread with a runtime of its own, and everything that the queries it takes ever touch. Its thread starts with
-//! nothing; sections of the config begin in it and end by commands.
+//! A worker: one thread with its own runtime, and all state that its queries touch. The thread starts empty;
+//! commands begin and end the sections of the config in it.
 
 mod authority_tasks;
 mod forwarder_tasks;
@@ -27,212 +27,157 @@ pub(super) use self::reading::Checkpoint;
 pub(super) use self::xdp::XdpSocket;
 use self::xdp::XdpTargets;
 use super::heartbeat::Ping;
-use super::listeners::{AddressSockets, Section};
+use super::listeners::{AddressSockets, SectionSockets};
 use crate::authority::{AuthorityState, ReceivedNotify};
 use crate::engine::LearntBackend;
 use crate::engine::single_flight::WorkerId;
-use crate::forwarder::{Asked, HandOver, Shared};
+use crate::forwarder::{ExplainRequest, HandOver, SharedForwarder};
 use crate::limit::OwnAddresses;
-use crate::metrics::{Counters, Limited};
+use crate::metrics::{Counters, LimitCounters};
 use crate::net::busy_poll::BusyPoll;
 use crate::net::clock::thread_cpu_time;
-use crate::net::tasks::{Lost, TaskKind, Tasks};
-use crate::net::tcp::{Connections, Gate, Served};
+use crate::net::tasks::{LostTask, TaskKind, Tasks};
+use crate::net::tcp::{ConnectionTable, Gate, ServedAddresses};
 use crate::net::xdp::NextHops;
 use crate::state::ForwarderState;
 use crate::taps::{TapSet, WorkerTaps};
 
-/// What a worker is told by the control thread.
 #[derive(Debug)]
-pub(super) enum Command {
-    /// Be an LS.
+pub(super) enum WorkerCommand {
     BeginForwarder(Box<ForwarderParts>),
-    /// Take queries for the LS at other addresses.
-    SetForwarderAddresses(Change),
-    /// Put this state in force.
+    SetForwarderAddresses(AddressChange),
     SetForwarderState(Arc<ForwarderState>),
-    /// Be an LS no more: finish what is in flight.
-    EndForwarder(Change),
-    /// Be a TS.
+    /// Ends the forwarder after its queries in flight.
+    EndForwarder(AddressChange),
     BeginAuthority(AuthorityParts),
-    /// Answer as the authority of this number at other addresses.
-    SetAuthorityAddresses(usize, Change),
-    /// Answer from this state, as the authority of this number.
+    SetAuthorityAddresses(usize, AddressChange),
     SetAuthorityState(usize, Arc<AuthorityState>),
-    /// Be the authority of this number no more.
-    EndAuthority(usize, Change),
-    /// No client is at any of these.
+    EndAuthority(usize, AddressChange),
     SetOwnAddresses(Arc<OwnAddresses>),
-    /// Have these observe queries from now on.
     SetTaps(Option<Arc<TapSet>>),
-    /// Read these sockets of AF_XDP, and no others.
     SetXdp(Vec<XdpSocket>),
-    /// These are the next hops of backends.
     SetNextHops(Arc<NextHops>),
-    /// The state of some backend has changed.
     Refresh,
-    /// Ask a question for an operator.
-    Explain(Box<Asked>),
-    /// Take what a worker of another process has learnt.
+    Explain(Box<ExplainRequest>),
     Learn(Vec<LearntBackend>),
-    /// Tell what is known of backends, from this number on; fewer than [`TOLD`] are the last.
-    TellLearnt(usize, oneshot::Sender<Vec<LearntBackend>>),
-    /// Say that all that was said before is done.
+    /// Returns the learned state of backends from this number on. A short batch marks the end.
+    SendLearnt(usize, oneshot::Sender<Vec<LearntBackend>>),
     SayBegun(SyncSender<()>),
-    /// Say that there is progress.
     Ping(Ping),
-    /// Read no more datagrams, and say so: another process does from now on. Connections are served on.
+    /// Stops reading datagrams and confirms it: another process reads them from now on. Connections stay.
     StopReading(oneshot::Sender<()>),
-    /// Take no more queries for the LS, finish those in flight, and say so.
-    Drain(Rest, oneshot::Sender<()>),
-    /// The same for the authorities; then end.
-    Stop(Rest),
+    /// Stops taking queries for the forwarder, finishes those in flight, and confirms it.
+    Drain(QueuedQueryFate, oneshot::Sender<()>),
+    Stop(QueuedQueryFate),
 }
 
-/// What becomes of queries that wait in sockets when a worker ends.
+/// The fate of queries that wait in sockets when a worker ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rest {
-    /// It takes them, and the sockets refuse what comes later.
+pub enum QueuedQueryFate {
+    /// The worker takes the queries, and the sockets refuse later ones.
     Taken,
-    /// They stay for whoever comes next: a service manager keeps the sockets.
+    /// The queries stay in the sockets, which a service manager keeps for the next process.
     Kept,
-    /// Another process takes them, now.
+    /// Another process takes the queries now.
     PassedOn,
 }
 
-/// How the addresses of a section change.
 #[derive(Debug)]
-pub(super) struct Change {
-    /// Where it takes queries from now on.
-    pub(super) served: Served,
-    /// The sockets of the addresses among these that are new.
+pub(super) struct AddressChange {
+    pub(super) served: ServedAddresses,
     pub(super) new: Vec<AddressSockets>,
-    /// Where workers wait for each other.
     pub(super) checkpoint: Checkpoint,
-    /// After so long nothing is owed any more to whoever has asked at an address that leaves.
     pub(super) owed_for: Duration,
 }
 
-impl Change {
-    /// A section begins in the worker of this number, one of so many.
-    ///
-    /// # Errors
-    /// If there are no descriptors left.
-    pub(super) fn begin(section: &Section, worker: usize, workers: usize) -> io::Result<Self> {
+impl AddressChange {
+    pub(super) fn begin(section: &SectionSockets, worker: usize, workers: usize) -> io::Result<Self> {
         let new = section.addresses.iter().map(|address| address.of_worker(worker, workers));
-        Ok(Self { new: new.collect::<io::Result<_>>()?, ..Self::to(Served::new(section.served(), [])) })
+        Ok(Self { new: new.collect::<io::Result<_>>()?, ..Self::to(ServedAddresses::new(section.served(), [])) })
     }
 
-    /// Nothing new.
-    fn to(served: Served) -> Self {
+    fn to(served: ServedAddresses) -> Self {
         Self { served, new: Vec::new(), checkpoint: Checkpoint::new(), owed_for: Duration::ZERO }
     }
 }
 
-/// What a worker is made of.
-pub(super) struct Parts {
-    /// Its number.
+pub(super) struct WorkerParts {
     pub(super) id: WorkerId,
-    /// What is told by the control thread.
-    pub(super) commands: UnboundedReceiver<Command>,
-    /// What is counted.
+    pub(super) commands: UnboundedReceiver<WorkerCommand>,
     pub(super) counters: Arc<Counters>,
-    /// How long each loop that reads datagrams stays awake.
+    /// The time for which each loop that reads datagrams polls before it sleeps.
     pub(super) busy_poll: BusyPoll,
-    /// What observes queries, if anything does.
     pub(super) taps: Option<Arc<TapSet>>,
-    /// Whether interfaces are to be served by AF_XDP.
     pub(super) has_xdp: bool,
 }
 
-/// A worker's part of the LS.
 #[derive(Debug)]
 pub(super) struct ForwarderParts {
-    /// What it shares with the other workers.
-    pub(super) shared: Arc<Shared>,
-    /// The config in force.
+    pub(super) shared: Arc<SharedForwarder>,
     pub(super) state: Arc<ForwarderState>,
-    /// Where no client is.
     pub(super) own: Arc<OwnAddresses>,
-    /// What other workers hand over.
     pub(super) handed_over: HandedOver,
-    /// Where it takes queries.
-    pub(super) change: Change,
-    /// For how many sockets to backends it has room.
+    pub(super) change: AddressChange,
     pub(super) backend_sockets: usize,
-    /// The connections of all workers.
-    pub(super) connections: Arc<Connections>,
-    /// By how many connections it may fetch answers from backends.
+    pub(super) connections: Arc<ConnectionTable>,
     pub(super) fetches: usize,
 }
 
-/// What other workers hand over to a worker. It outlives the worker: what waits in it is taken by the next of that number.
+/// Queries handed over by other workers. The queue outlives the worker: its replacement takes pending
+/// entries.
 pub(super) type HandedOver = Arc<Mutex<Receiver<HandOver>>>;
 
-/// A worker's part of a TS.
 #[derive(Debug)]
 pub(super) struct AuthorityParts {
     pub(super) number: usize,
-    /// What it answers from.
     pub(super) state: Arc<AuthorityState>,
-    /// Where no client is.
     pub(super) own: Arc<OwnAddresses>,
-    /// How often clients met a limit.
-    pub(super) limited: Arc<Limited>,
-    /// Where NOTIFY goes.
+    pub(super) limited: Arc<LimitCounters>,
     pub(super) notifies: mpsc::UnboundedSender<ReceivedNotify>,
-    /// Where it takes queries.
-    pub(super) change: Change,
-    /// The connections of all workers.
-    pub(super) connections: Arc<Connections>,
+    pub(super) change: AddressChange,
+    pub(super) connections: Arc<ConnectionTable>,
 }
 
-/// What the sections of a worker have in common.
 struct Surroundings {
     id: WorkerId,
     counters: Arc<Counters>,
     busy_poll: BusyPoll,
     tasks: Tasks,
     taps: Rc<WorkerTaps>,
-    /// Keeps handshakes from queries, of whichever section they are.
     gate: Rc<Gate>,
-    /// The sockets of AF_XDP, and where what they receive goes.
     xdp: Rc<XdpTargets>,
 }
 
 impl Surroundings {
-    /// Takes something new of the backends, and says for how long no query was answered meanwhile. What others had of the processor is in
-    /// `took_us`, and not in `cpu_us`.
+    /// Runs `take`, and logs for how long it kept queries waiting. `took_us` includes time of other threads
+    /// on the processor, `cpu_us` does not.
     fn timed(&self, what: &'static str, take: impl FnOnce()) {
         let (began, cpu) = (Instant::now(), thread_cpu_time());
         take();
         let (took, cpu) = (began.elapsed(), thread_cpu_time().saturating_sub(cpu));
         let (took_us, cpu_us) = (took.as_micros() as u64, cpu.as_micros() as u64);
-        tracing::debug!(worker = self.id.0, what, took_us, cpu_us, "the worker has taken what is new of backends");
+        tracing::debug!(worker = self.id.0, what, took_us, cpu_us, "the worker has applied the changes of backends");
     }
 }
 
-/// A worker has lost a task, and has ended with it: the queries that it had in flight have no answer. All that there is of it is
-/// gone, so that another can take its place.
+/// A worker that ended because it lost a task. Its queries in flight have no answer, and all its state is
+/// gone, so that a replacement can start.
 #[derive(Clone, Debug)]
 pub(super) struct LostWorker {
     pub(super) id: WorkerId,
-    pub(super) lost: Lost,
+    pub(super) lost: LostTask,
 }
 
-/// Starts a worker's thread. Why it has ended, if nobody has told it to, goes to `lost`.
-///
-/// # Errors
-/// If the operating system gives no thread or no descriptors.
-pub(super) fn start(parts: Parts, lost: mpsc::UnboundedSender<LostWorker>) -> io::Result<JoinHandle<()>> {
+/// Starts a worker's thread. An unexpected end is reported to `lost`.
+pub(super) fn start(parts: WorkerParts, lost: mpsc::UnboundedSender<LostWorker>) -> io::Result<JoinHandle<()>> {
     let id = parts.id;
     std::thread::Builder::new().name(format!("worker-{}", id.0)).spawn(move || {
-        let live = || -> Result<(), Lost> {
+        let live = || -> Result<(), LostTask> {
             let runtime = runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| TaskKind::Worker.ended(Err(error)))?;
             runtime.block_on(LocalSet::new().run_until(run(parts)))
         };
-        // Whatever it has left behind ends with it: what is in an unknown state is not used any more.
+        // All its tasks end with it: state that may be inconsistent is not used any more.
         let ended =
             catch_unwind(AssertUnwindSafe(live)).unwrap_or_else(|panic| Err(TaskKind::Worker.panicked(&*panic)));
         if let Err(task) = ended {
@@ -241,14 +186,10 @@ pub(super) fn start(parts: Parts, lost: mpsc::UnboundedSender<LostWorker>) -> io
     })
 }
 
-/// A worker's life.
-///
-/// # Errors
-/// If a task has panicked, or has ended that should not have.
-async fn run(parts: Parts) -> Result<(), Lost> {
+async fn run(parts: WorkerParts) -> Result<(), LostTask> {
     TaskKind::Worker.begin();
     let unable = |error| TaskKind::Worker.ended(Err(error));
-    let Parts { id, mut commands, counters, busy_poll, taps, has_xdp } = parts;
+    let WorkerParts { id, mut commands, counters, busy_poll, taps, has_xdp } = parts;
     let taps = Rc::new(WorkerTaps::new(id.0.into(), Arc::clone(&counters), taps));
     let around = Surroundings {
         id,
@@ -271,18 +212,17 @@ async fn run(parts: Parts) -> Result<(), Lost> {
             lost = poll_fn(|cx| around.xdp.poll_lost(cx)) => return Err(lost),
         };
         match command {
-            None => break Rest::Taken,
-            Some(Command::Stop(rest)) => break rest,
+            None => break QueuedQueryFate::Taken,
+            Some(WorkerCommand::Stop(rest)) => break rest,
             Some(command) => sections.obey(command, &around).map_err(unable)?,
         }
     };
     for authority in sections.authorities {
-        authority.stop(rest != Rest::Taken).await;
+        authority.stop(rest != QueuedQueryFate::Taken).await;
     }
     Ok(())
 }
 
-/// The sections of the config that a worker takes queries for.
 #[derive(Default)]
 struct Sections {
     forwarder: Option<ForwarderTasks>,
@@ -290,74 +230,70 @@ struct Sections {
 }
 
 impl Sections {
-    /// Does what the control thread says.
-    ///
-    /// # Errors
-    /// If the process has no descriptors left, or the system no randomness.
-    fn obey(&mut self, command: Command, around: &Surroundings) -> io::Result<()> {
+    fn obey(&mut self, command: WorkerCommand, around: &Surroundings) -> io::Result<()> {
         let now = Instant::now();
         match command {
-            Command::BeginForwarder(parts) => self.forwarder = Some(ForwarderTasks::start(*parts, around)?),
-            Command::BeginAuthority(parts) => self.authorities.push(AuthorityTasks::start(parts, around)?),
-            Command::SetForwarderAddresses(change) => {
+            WorkerCommand::BeginForwarder(parts) => self.forwarder = Some(ForwarderTasks::start(*parts, around)?),
+            WorkerCommand::BeginAuthority(parts) => self.authorities.push(AuthorityTasks::start(parts, around)?),
+            WorkerCommand::SetForwarderAddresses(change) => {
                 self.forwarder.as_mut().map_or(Ok(()), |forwarder| forwarder.listen(change))?;
             }
-            Command::SetAuthorityAddresses(number, change) => {
+            WorkerCommand::SetAuthorityAddresses(number, change) => {
                 self.authority(number).map_or(Ok(()), |authority| authority.listen(change))?;
             }
-            Command::SetForwarderState(state) => {
+            WorkerCommand::SetForwarderState(state) => {
                 if let Some(tasks) = &self.forwarder {
                     around.timed("state", || tasks.forwarder.borrow_mut().set_state(state, now));
                 }
             }
-            Command::SetAuthorityState(number, state) => {
+            WorkerCommand::SetAuthorityState(number, state) => {
                 if let Some(tasks) = self.authority(number) {
                     tasks.authority.set_state(state);
                 }
             }
-            Command::EndForwarder(change) => {
+            WorkerCommand::EndForwarder(change) => {
                 if let Some(forwarder) = self.forwarder.take() {
                     around.tasks.start_and_leave(TaskKind::Drain, end(forwarder.end(change)));
                 }
             }
-            Command::EndAuthority(number, change) => {
+            WorkerCommand::EndAuthority(number, change) => {
                 if let Some(place) = self.authorities.iter().position(|authority| authority.number == number) {
                     let authority = self.authorities.swap_remove(place);
                     around.tasks.start_and_leave(TaskKind::Drain, end(authority.end(change)));
                 }
             }
-            Command::SetOwnAddresses(own) => {
+            WorkerCommand::SetOwnAddresses(own) => {
                 if let Some(tasks) = &self.forwarder {
                     tasks.forwarder.borrow_mut().set_own_addresses(Arc::clone(&own));
                 }
                 self.authorities.iter().for_each(|tasks| tasks.authority.set_own_addresses(Arc::clone(&own)));
             }
-            Command::SetTaps(set) => around.taps.set(set),
-            Command::SetXdp(sockets) => around.xdp.read_only(&sockets, around.busy_poll)?,
-            Command::SetNextHops(next_hops) => around.xdp.sockets().set_next_hops(next_hops),
-            Command::Refresh => {
+            WorkerCommand::SetTaps(set) => around.taps.set(set),
+            WorkerCommand::SetXdp(sockets) => around.xdp.read_only(&sockets, around.busy_poll)?,
+            WorkerCommand::SetNextHops(next_hops) => around.xdp.sockets().set_next_hops(next_hops),
+            WorkerCommand::Refresh => {
                 if let Some(tasks) = &self.forwarder {
                     around.timed("health", || tasks.forwarder.borrow_mut().refresh_all(now));
                 }
             }
-            Command::Explain(asked) => {
+            WorkerCommand::Explain(asked) => {
                 if let Some(tasks) = &self.forwarder {
                     tasks.forwarder.borrow_mut().explain(*asked, now);
                 }
             }
-            Command::Learn(learnt) => {
+            WorkerCommand::Learn(learnt) => {
                 if let Some(tasks) = &self.forwarder {
                     tasks.forwarder.borrow_mut().learn(&learnt, now);
                 }
             }
-            Command::TellLearnt(first, answer) => {
+            WorkerCommand::SendLearnt(first, answer) => {
                 let forwarder = self.forwarder.as_ref().map(|tasks| tasks.forwarder.borrow());
-                let learnt = forwarder.map(|forwarder| forwarder.learnt(first, TOLD, now));
+                let learnt = forwarder.map(|forwarder| forwarder.learnt(first, LEARNT_AT_ONCE, now));
                 let _ = answer.send(learnt.unwrap_or_default());
             }
-            Command::SayBegun(begun) => drop(begun.send(())),
-            Command::Ping(ping) => ping.answer(),
-            Command::StopReading(done) => {
+            WorkerCommand::SayBegun(begun) => drop(begun.send(())),
+            WorkerCommand::Ping(ping) => ping.answer(),
+            WorkerCommand::StopReading(done) => {
                 let of_forwarder = self.forwarder.iter_mut().flat_map(ForwarderTasks::take_readers);
                 let of_authorities = self.authorities.iter_mut().flat_map(AuthorityTasks::take_readers);
                 let readers: Vec<_> = of_forwarder.chain(of_authorities).collect();
@@ -368,27 +304,26 @@ impl Sections {
                     let _ = done.send(());
                 });
             }
-            Command::Drain(rest, done) => match &mut self.forwarder {
-                // Commands are still taken meanwhile: a backend may die while we wait for it.
+            WorkerCommand::Drain(rest, done) => match &mut self.forwarder {
+                // Further commands are taken meanwhile: a backend may die during the wait.
                 Some(forwarder) => {
-                    let drain = forwarder.drain(rest != Rest::Taken, done);
+                    let drain = forwarder.drain(rest != QueuedQueryFate::Taken, done);
                     around.tasks.start_and_leave(TaskKind::Drain, drain);
                 }
                 None => drop(done.send(())),
             },
-            // The end of the loop that has it.
-            Command::Stop(_) => {}
+            // The loop that received it ends.
+            WorkerCommand::Stop(_) => {}
         }
         Ok(())
     }
 
-    /// The authority of this number.
     fn authority(&mut self, number: usize) -> Option<&mut AuthorityTasks> {
         self.authorities.iter_mut().find(|authority| authority.number == number)
     }
 
-    /// Whether a task is lost that takes queries or replies for as long as its section lives.
-    fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<Lost> {
+    /// Returns ready if a task is lost that should live as long as its section.
+    fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<LostTask> {
         let of_forwarder = self.forwarder.iter_mut().map(|tasks| tasks.poll_lost(cx)).find(Poll::is_ready);
         let lost =
             of_forwarder.or_else(|| self.authorities.iter_mut().map(|tasks| tasks.poll_lost(cx)).find(Poll::is_ready));
@@ -396,12 +331,12 @@ impl Sections {
     }
 }
 
-/// Ends a section. What it has lost meanwhile is the loss of the task that does so.
+/// Ends a section. The task that ends it reports any loss.
 async fn end(section: impl Future<Output = io::Result<()>>) {
     if let Err(error) = section.await {
         panic!("a section cannot end: {error}");
     }
 }
 
-/// Backends that are told of at a time: some 50 µs of the worker's time.
-pub(super) const TOLD: usize = 16;
+/// The backends per reply to `SendLearnt`: some 50 µs of the worker's time.
+pub(super) const LEARNT_AT_ONCE: usize = 16;

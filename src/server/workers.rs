@@ -1,8 +1,8 @@
-//! The workers of a server: what each is made of, the way to it, and who takes its place when it dies.
+//! The workers of a server: their parts, their command channels and their replacement.
 //!
-//! A worker that panics ends alone. What belongs to the process outlives it: its listening sockets, its counters, the queue of what
-//! others hand over to it. What it had in common with the other workers is given back, and a new one is made of what is in
-//! force by then (`replacement.rs` says when). Lost is what it had in flight.
+//! A worker that panics ends alone and loses its queries in flight. The listening sockets, the counters and
+//! the hand-over queue belong to the process. The control thread releases the worker's share of common state,
+//! and starts a new worker from the current state (`replacement.rs` decides when).
 
 use std::cell::RefCell;
 use std::future::pending;
@@ -20,12 +20,12 @@ use tokio::time::sleep_until;
 use super::Xdp;
 use super::authorities::ServedAuthority;
 use super::carried::Learnt;
-use super::connections::Tables;
+use super::connections::ConnectionTables;
 use super::heartbeat::Heartbeat;
 use super::listeners::{Listeners, SectionName};
 use super::replacement::Replacement;
 use super::sections::HandOvers;
-use super::worker::{self, AuthorityParts, Change, Command, ForwarderParts, LostWorker, Parts};
+use super::worker::{self, AddressChange, AuthorityParts, ForwarderParts, LostWorker, WorkerCommand, WorkerParts};
 use crate::authority::ReceivedNotify;
 use crate::config::{Config, ForwarderConfig};
 use crate::engine;
@@ -34,80 +34,59 @@ use crate::limit::OwnAddresses;
 use crate::metrics::Counters;
 use crate::net::busy_poll::BusyPoll;
 use crate::net::descriptors::Shares;
-use crate::net::tcp::Connections;
+use crate::net::tcp::ConnectionTable;
 use crate::state::{ForwarderState, HealthEvent};
 use crate::taps::TapSet;
 use crate::wire::QuestionHasher;
 
-/// All workers.
 pub(super) struct Workers {
     count: usize,
-    /// By number.
-    all: Vec<Worker>,
+    all: Vec<WorkerThread>,
     ways: Ways,
-    links: Links,
-    /// What they share if there is an LS.
+    links: WorkerLinks,
     hand_overs: Option<HandOvers>,
-    /// Where one tells that it has ended.
     lost_sender: UnboundedSender<LostWorker>,
-    /// Which have ended, and why.
     lost: UnboundedReceiver<LostWorker>,
-    /// How many were replaced so far.
     replaced: u64,
 }
 
-/// The ways to the workers, by number.
-type Ways = Rc<RefCell<Vec<UnboundedSender<Command>>>>;
+type Ways = Rc<RefCell<Vec<UnboundedSender<WorkerCommand>>>>;
 
-/// One worker, and what outlives it.
-struct Worker {
+struct WorkerThread {
     thread: JoinHandle<()>,
     counters: Arc<Counters>,
     replacement: Replacement,
     heartbeat: Heartbeat,
-    /// Why it has ended, until it is replaced.
     ended: Option<LostWorker>,
 }
 
-/// What all workers are linked with for as long as the server lives.
-pub(super) struct Links {
+pub(super) struct WorkerLinks {
     pub(super) shares: Shares,
-    /// Hashes questions, as the cache does.
     pub(super) hasher: QuestionHasher,
-    /// Where goes what they met of backends.
     pub(super) health_events: UnboundedSender<HealthEvent>,
-    /// Where NOTIFY goes.
     pub(super) notifies: UnboundedSender<ReceivedNotify>,
-    /// The end of the time for the backlog, if another process has served before.
+    /// The end of the time for the backlog, if a previous process served.
     pub(super) catching_up_until: Option<Instant>,
 }
 
-/// What is in force, and a worker begins with.
-pub(super) struct InForce<'a> {
+pub(super) struct WorkerStart<'a> {
     pub(super) config: &'a Config,
     pub(super) state: Option<&'a Arc<ForwarderState>>,
     pub(super) authorities: &'a [ServedAuthority],
-    pub(super) connections: &'a Tables,
+    pub(super) connections: &'a ConnectionTables,
     pub(super) listeners: &'a Listeners,
-    /// Where no client is.
     pub(super) own: &'a Arc<OwnAddresses>,
-    /// What observes queries, if anything does.
     pub(super) taps: &'a Option<Arc<TapSet>>,
-    /// The interfaces that are served by AF_XDP already, if there are any.
     pub(super) xdp: Option<&'a Xdp>,
 }
 
-/// What has become of a worker.
 pub(super) enum WorkerEvent {
-    /// It has ended.
     Ended(LostWorker),
-    /// It is time to replace it.
     Due(WorkerId),
 }
 
 impl Workers {
-    /// What so many workers will share; none of them runs yet.
-    pub(super) fn new(count: usize, config: &Config, connections: &Tables, links: Links) -> Self {
+    pub(super) fn new(count: usize, config: &Config, connections: &ConnectionTables, links: WorkerLinks) -> Self {
         let forwarder = config.forwarder.as_ref().zip(connections.forwarder());
         let hand_overs = forwarder.map(|(forwarder, table)| links.hand_overs(forwarder, table, count));
         // At most one for each life of a worker.
@@ -115,31 +94,32 @@ impl Workers {
         Self { count, all: Vec::new(), ways: Ways::default(), links, hand_overs, lost_sender, lost, replaced: 0 }
     }
 
-    /// Starts them. Returns what each counts. `learnt`: what they are to know from the beginning.
-    ///
-    /// # Errors
-    /// If a thread or a descriptor cannot be had.
-    pub(super) fn start(&mut self, in_force: &InForce<'_>, learnt: Option<&Learnt>) -> io::Result<Vec<Arc<Counters>>> {
+    /// Starts all workers and returns their counters. `learnt` is state that they know from the start.
+    pub(super) fn start(
+        &mut self,
+        in_force: &WorkerStart<'_>,
+        learnt: Option<&Learnt>,
+    ) -> io::Result<Vec<Arc<Counters>>> {
         for number in 0..self.count {
             let counters = Arc::default();
             let (way, thread) = self.start_one(number, in_force, &counters)?;
             if let Some(learnt) = learnt.and_then(|learnt| learnt.of_worker(number)) {
-                let _ = way.send(Command::Learn(learnt));
+                let _ = way.send(WorkerCommand::Learn(learnt));
             }
             self.ways.borrow_mut().push(way);
             let (replacement, heartbeat) = (Replacement::default(), Heartbeat::new(Instant::now()));
-            self.all.push(Worker { thread, counters, replacement, heartbeat, ended: None });
+            self.all.push(WorkerThread { thread, counters, replacement, heartbeat, ended: None });
         }
         self.wait_until_begun();
         Ok(self.all.iter().map(|worker| Arc::clone(&worker.counters)).collect())
     }
 
-    /// Waits until all have all that they need, so that nothing can be wanting once the server is ready. One that cannot begin is
-    /// found to have ended, and one that takes long is not waited for: its clients are.
+    /// Waits until all workers have what they need, so that the server reports ready only then. A failed
+    /// worker reports its end, and a slow one is not waited for, because clients are waiting.
     fn wait_until_begun(&self) {
-        let ask = |way: &UnboundedSender<Command>| {
+        let ask = |way: &UnboundedSender<WorkerCommand>| {
             let (said, begun) = sync_channel(1);
-            let _ = way.send(Command::SayBegun(said));
+            let _ = way.send(WorkerCommand::SayBegun(said));
             begun
         };
         let begun: Vec<_> = self.ways.borrow().iter().map(ask).collect();
@@ -149,19 +129,21 @@ impl Workers {
         }
     }
 
-    /// Starts the worker of this number, or another in its place: it begins with all sections that are in force. Returns the way
-    /// to it, and its thread.
+    /// Starts a worker, or its replacement, with all current sections. Returns its command channel and its
+    /// thread.
     fn start_one(
         &self,
         number: usize,
-        in_force: &InForce<'_>,
+        in_force: &WorkerStart<'_>,
         counters: &Arc<Counters>,
-    ) -> io::Result<(UnboundedSender<Command>, JoinHandle<()>)> {
-        let InForce { config, state, authorities, connections, listeners, own, taps, xdp } = in_force;
-        // The control thread alone sends, at the pace of operators, probes and transfers, and must not wait for a worker.
+    ) -> io::Result<(UnboundedSender<WorkerCommand>, JoinHandle<()>)> {
+        let WorkerStart { config, state, authorities, connections, listeners, own, taps, xdp } = in_force;
+        // Unbounded: only the control thread sends, at the pace of operators, probes and transfers, and must
+        // not block.
         let (way, commands) = unbounded_channel();
-        let change =
-            |name| listeners.section(&name).map(|section| Change::begin(section, number, self.count)).transpose();
+        let change = |name| {
+            listeners.section(&name).map(|section| AddressChange::begin(section, number, self.count)).transpose()
+        };
         let forwarder = state.zip(connections.forwarder()).zip(self.hand_overs.as_ref());
         if let (Some(((state, table), hand_overs)), Some(change)) = (forwarder, change(SectionName::Forwarder)?) {
             let _ = way.send(self.links.forwarder(hand_overs, number, (state, table, own), change));
@@ -173,21 +155,20 @@ impl Workers {
             }
         }
         if let Some(xdp) = xdp {
-            let _ = way.send(Command::SetXdp(xdp.of_worker(number)));
+            let _ = way.send(WorkerCommand::SetXdp(xdp.of_worker(number)));
         }
         let busy_poll = BusyPoll::new(config.busy_poll);
         let (id, counters) = (WorkerId(number as u16), Arc::clone(counters));
         let (taps, has_xdp) = (Option::clone(taps), config.xdp.is_some());
-        let parts = Parts { id, commands, counters, busy_poll, taps, has_xdp };
+        let parts = WorkerParts { id, commands, counters, busy_poll, taps, has_xdp };
         Ok((way, worker::start(parts, self.lost_sender.clone())?))
     }
 
-    /// Has all be an LS.
     pub(super) fn begin_forwarder(
         &mut self,
         config: &ForwarderConfig,
-        in_force: (&Arc<ForwarderState>, &Arc<Connections>, &Arc<OwnAddresses>),
-        changes: Vec<Change>,
+        in_force: (&Arc<ForwarderState>, &Arc<ConnectionTable>, &Arc<OwnAddresses>),
+        changes: Vec<AddressChange>,
     ) {
         let hand_overs = self.links.hand_overs(config, in_force.1, self.count);
         for (number, (way, change)) in self.ways.borrow().iter().zip(changes).enumerate() {
@@ -196,25 +177,22 @@ impl Workers {
         self.hand_overs = Some(hand_overs);
     }
 
-    /// Has all be an authority.
     pub(super) fn begin_authority(
         &self,
         served: &ServedAuthority,
-        table: &Arc<Connections>,
+        table: &Arc<ConnectionTable>,
         own: &Arc<OwnAddresses>,
-        changes: Vec<Change>,
+        changes: Vec<AddressChange>,
     ) {
         for (way, change) in self.ways.borrow().iter().zip(changes) {
             let _ = way.send(self.links.authority(served, table, own, change));
         }
     }
 
-    /// Tells each its part of how the addresses of a section change.
-    pub(super) fn tell_each(&self, changes: Vec<Change>, command: impl Fn(Change) -> Command) {
+    pub(super) fn send_each(&self, changes: Vec<AddressChange>, command: impl Fn(AddressChange) -> WorkerCommand) {
         self.ways.borrow().iter().zip(changes).for_each(|(way, change)| drop(way.send(command(change))));
     }
 
-    /// There is no LS any more, but for what it finishes.
     pub(super) fn forget_forwarder(&mut self) {
         self.hand_overs = None;
     }
@@ -223,41 +201,39 @@ impl Workers {
         self.all.len()
     }
 
-    /// How many were replaced so far.
     pub(super) fn replaced(&self) -> u64 {
         self.replaced
     }
 
-    /// Adds those of the process before.
     pub(super) fn add_replaced(&mut self, replaced: u64) {
         self.replaced += replaced;
     }
 
-    /// What the engines of all workers share, if there is an LS.
-    pub(super) fn engines(&self) -> Option<&Arc<engine::Shared>> {
+    pub(super) fn engines(&self) -> Option<&Arc<engine::SharedEngineState>> {
         self.hand_overs.as_ref().map(|hand_overs| &hand_overs.shared.engines)
     }
 
-    /// Tells all workers. One that has died hears nothing: what takes its place begins with what is in force then.
-    pub(super) fn tell(&self, command: impl Fn() -> Command) {
+    /// Sends a command to all workers. A dead worker ignores it, because its replacement starts with the
+    /// current state.
+    pub(super) fn broadcast(&self, command: impl Fn() -> WorkerCommand) {
         self.ways.borrow().iter().for_each(|way| drop(way.send(command())));
     }
 
-    /// The ways to those that live.
-    pub(super) fn ways(&self) -> Vec<UnboundedSender<Command>> {
+    pub(super) fn ways(&self) -> Vec<UnboundedSender<WorkerCommand>> {
         self.ways.borrow().clone()
     }
 
-    /// Has the workers look at the health of the backends again, and whoever tells other processes of it.
+    /// Returns a function that makes the workers read the health of backends again and signals
+    /// `known_changes`.
     pub(super) fn refresher(&self, known_changes: Rc<Notify>) -> Rc<dyn Fn()> {
         let ways = Rc::clone(&self.ways);
         Rc::new(move || {
             known_changes.notify_one();
-            ways.borrow().iter().for_each(|way| drop(way.send(Command::Refresh)));
+            ways.borrow().iter().for_each(|way| drop(way.send(WorkerCommand::Refresh)));
         })
     }
 
-    /// Waits until one has ended, or is to be replaced. Loses nothing if it is dropped.
+    /// Waits until a worker ends or is to be replaced. Cancel safe.
     pub(super) async fn next_event(&mut self) -> WorkerEvent {
         let due = self.all.iter().enumerate().filter_map(|(number, worker)| Some((worker.replacement.due()?, number)));
         let due = due.min();
@@ -273,7 +249,7 @@ impl Workers {
         }
     }
 
-    /// A worker has ended. What it held in common with others is given back; its place is to be filled.
+    /// Handles the end of a worker: releases its share of common state and schedules the replacement.
     pub(super) fn on_end(&mut self, lost: LostWorker, state: Option<&Arc<ForwarderState>>, now: Instant) {
         let number = usize::from(lost.id.0);
         if let Some(engines) = self.engines() {
@@ -288,8 +264,8 @@ impl Workers {
         worker.ended = Some(lost);
     }
 
-    /// Has another take the place of one that has ended, with its number, sockets and counters.
-    pub(super) fn replace(&mut self, id: WorkerId, in_force: &InForce<'_>, now: Instant) {
+    /// Starts a replacement with the number, sockets and counters of the ended worker.
+    pub(super) fn replace(&mut self, id: WorkerId, in_force: &WorkerStart<'_>, now: Instant) {
         let number = usize::from(id.0);
         let started = self.start_one(number, in_force, &self.all[number].counters);
         let worker = &mut self.all[number];
@@ -312,23 +288,22 @@ impl Workers {
         }
     }
 
-    /// Asks all workers whether they make progress.
     pub(super) fn ping(&mut self, now: Instant) {
         for (worker, way) in self.all.iter_mut().zip(self.ways.borrow().iter()) {
             if let Some(ping) = worker.heartbeat.ask(now) {
-                let _ = way.send(Command::Ping(ping));
+                let _ = way.send(WorkerCommand::Ping(ping));
             }
         }
     }
 
-    /// What is to be said of a worker that makes no progress, if there is one.
+    /// Describes a worker that makes no progress, if there is one.
     pub(super) fn stall(&self, now: Instant) -> Option<String> {
         let stalled = self.all.iter().enumerate().filter(|(_, worker)| worker.replacement.due().is_none());
         let mut stalled = stalled.filter_map(|(number, worker)| Some((number, worker.heartbeat.stalled_for(now)?)));
         stalled.next().map(|(number, time)| format!("worker {number} has made no progress for {} s", time.as_secs()))
     }
 
-    /// Waits until all threads have ended, as they were told to. May take for ever.
+    /// Waits until all threads have ended, as commanded. May wait forever.
     pub(super) fn join(&mut self) -> (impl FnOnce() + Send + use<>, UnboundedReceiver<LostWorker>) {
         let lost = mem::replace(&mut self.lost, unbounded_channel().1);
         let threads: Vec<_> = mem::take(&mut self.all).into_iter().map(|worker| worker.thread).collect();
@@ -336,21 +311,19 @@ impl Workers {
     }
 }
 
-impl Links {
-    /// What workers share that begin to be an LS. `table` are its connections.
-    fn hand_overs(&self, config: &ForwarderConfig, table: &Connections, workers: usize) -> HandOvers {
+impl WorkerLinks {
+    fn hand_overs(&self, config: &ForwarderConfig, table: &ConnectionTable, workers: usize) -> HandOvers {
         HandOvers::new(config, table, self.hasher.clone(), self.health_events.clone(), workers, self.catching_up_until)
     }
 
-    /// Has the worker of this number be an LS.
     fn forwarder(
         &self,
         hand_overs: &HandOvers,
         number: usize,
-        (state, table, own): (&Arc<ForwarderState>, &Arc<Connections>, &Arc<OwnAddresses>),
-        change: Change,
-    ) -> Command {
-        Command::BeginForwarder(Box::new(ForwarderParts {
+        (state, table, own): (&Arc<ForwarderState>, &Arc<ConnectionTable>, &Arc<OwnAddresses>),
+        change: AddressChange,
+    ) -> WorkerCommand {
+        WorkerCommand::BeginForwarder(Box::new(ForwarderParts {
             shared: Arc::clone(&hand_overs.shared),
             state: Arc::clone(state),
             own: Arc::clone(own),
@@ -362,15 +335,14 @@ impl Links {
         }))
     }
 
-    /// Has a worker be an authority.
     fn authority(
         &self,
         served: &ServedAuthority,
-        table: &Arc<Connections>,
+        table: &Arc<ConnectionTable>,
         own: &Arc<OwnAddresses>,
-        change: Change,
-    ) -> Command {
-        Command::BeginAuthority(AuthorityParts {
+        change: AddressChange,
+    ) -> WorkerCommand {
+        WorkerCommand::BeginAuthority(AuthorityParts {
             number: served.number(),
             state: Arc::clone(served.state()),
             own: Arc::clone(own),
@@ -382,5 +354,5 @@ impl Links {
     }
 }
 
-/// How long workers may take to begin before the server is ready without them.
+/// The longest wait for workers to begin before the server is ready without them.
 const BEGIN_PATIENCE: Duration = Duration::from_secs(1);

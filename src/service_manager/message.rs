@@ -1,4 +1,4 @@
-//! One message to the service manager: lines `NAME=VALUE`, and descriptors that come along.
+//! A message to the service manager: lines `NAME=VALUE` and descriptors.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -9,28 +9,24 @@ use std::path::Path;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, sendmsg_addr};
 
-/// As many descriptors as one message may bear: `SCM_MAX_FD` of Linux.
+/// The kernel limit (`SCM_MAX_FD` of Linux).
 pub(super) const MAX_FDS: usize = 253;
 
-/// A message.
 #[derive(Debug)]
-pub(super) struct Message {
+pub(super) struct ManagerMessage {
     text: String,
     fds: Vec<OwnedFd>,
 }
 
-impl Message {
-    /// One of these lines.
+impl ManagerMessage {
     pub(super) fn new(lines: &[&str]) -> Self {
         Self::with_fds(lines, Vec::new())
     }
 
-    /// The same, with at most [`MAX_FDS`] descriptors.
     pub(super) fn with_fds(lines: &[&str], fds: Vec<OwnedFd>) -> Self {
         Self { text: lines.join("\n"), fds }
     }
 
-    /// Sends it whole, or not at all.
     pub(super) fn send(&self, socket: &UnixDatagram, path: &Path) -> io::Result<()> {
         let address = match path.as_os_str().as_bytes() {
             [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name)?,
@@ -40,7 +36,7 @@ impl Message {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&fds)) {
-            return Err(io::Error::other("too many descriptors for one message"));
+            return Err(io::Error::other("too many file descriptors for one message"));
         }
         sendmsg_addr(socket, &address, &[IoSlice::new(self.text.as_bytes())], &mut control, SendFlags::NOSIGNAL)?;
         Ok(())

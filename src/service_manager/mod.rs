@@ -1,13 +1,10 @@
-//! The service manager that has started us, such as systemd: sockets that it passes (socket activation, descriptor store), and what it
-//! is told (sd_notify): that we are ready, reload, stop, who the main process is, which sockets it is to keep, and that all
-//! workers make progress (watchdog).
+//! The service manager, such as systemd: socket activation, descriptor store, and notifications (sd_notify).
 //!
-//! Nothing here waits. What the manager does not take at once is kept, in order, for the next [`ServiceManager::tick`]; if nobody
-//! reads at all, that is told once. The variables of the environment are for this process alone: whoever starts another one takes
-//! [`VARIABLES`] out of its environment, and hands the [`Contact`] over if that process is to talk to the manager too.
+//! No call waits: unsent messages stay in order for the next [`ServiceManager::tick`]. A parent removes
+//! [`VARIABLES`] from the environment of its children, and may hand over the [`Contact`].
 //!
-//! The crate sd-notify is not used: its messages wait for a manager that does not read, it knows no abstract address, and it hands out
-//! passed descriptors as bare numbers. Crate listenfd makes owned descriptors of these.
+//! The crate sd-notify is not used: it blocks if the manager does not read, supports no abstract address, and
+//! returns passed descriptors as bare numbers.
 
 mod message;
 mod passed;
@@ -22,34 +19,33 @@ use std::{env, io, process};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use self::message::Message;
+use self::message::ManagerMessage;
 pub use self::passed::passed_sockets;
-use self::store::{Store, StoreChange};
+use self::store::{DescriptorStore, StoreChange};
 use crate::net::listening::ListeningSocket;
 
-/// What a service manager puts into the environment of the process that it starts, and of no other.
+/// The environment variables that a service manager sets for the process that it starts.
 pub const VARIABLES: [&str; 6] =
     ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
 
-/// How the service manager is reached, and what it expects. Can be handed to the process that talks to it next.
+/// The address and the expectations of the service manager. A process can hand them to the next one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contact {
-    /// Its datagram socket: a path, or an abstract name behind `@`; none if there is no such manager.
+    /// A path, or an abstract name after `@`; `None` without a manager.
     socket: Option<PathBuf>,
-    /// How long it waits for a sign that we make progress, if it does.
     watchdog: Option<Duration>,
-    /// Whether the main process is another one than it has started.
+    /// True if the manager did not start the current main process.
     #[serde(default)]
     has_succeeded: bool,
 }
 
 impl Contact {
-    /// Whether there is a manager.
+    /// Returns true if there is a manager.
     pub fn is_there(&self) -> bool {
         self.socket.is_some()
     }
 
-    /// What the environment of this process says.
+    /// Reads the contact from the environment of this process.
     pub fn from_environment() -> Self {
         let number = |name| env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
         let is_watched = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(process::id()));
@@ -59,22 +55,19 @@ impl Contact {
     }
 }
 
-/// The way to the service manager, for the one process that talks to it. Without a manager, all that is said goes nowhere.
+/// The connection to the service manager, for a single process. Without a manager, messages are dropped.
 #[derive(Debug)]
 pub struct ServiceManager {
     contact: Contact,
-    /// Unbound, and never blocks; none without a manager.
     socket: Option<UnixDatagram>,
-    /// What it has not taken yet.
-    waiting: VecDeque<Message>,
-    /// What it keeps.
-    store: Store,
-    /// Whether the log has told that nobody reads.
-    is_told: bool,
+    waiting: VecDeque<ManagerMessage>,
+    store: DescriptorStore,
+    /// True if the log has reported that the manager does not read.
+    is_reported: bool,
 }
 
 impl ServiceManager {
-    /// The manager that this process was started by; `passed` are the sockets that it has passed, which it goes on to keep.
+    /// Connects to the manager. It already keeps the sockets in `passed`.
     pub fn new(contact: Contact, passed: &[ListeningSocket]) -> Self {
         let socket = contact.socket.is_some().then(|| {
             let socket = UnixDatagram::unbound()?;
@@ -84,49 +77,50 @@ impl ServiceManager {
         let socket = socket.and_then(|socket| match socket {
             Ok(socket) => Some(socket),
             Err(error) => {
-                tracing::warn!(%error, "no socket to be had: the service manager is told nothing");
+                tracing::warn!(%error, "no socket can be opened, so the service manager gets no notifications");
                 None
             }
         });
-        let store = Store::of(passed);
-        Self { contact, socket, waiting: VecDeque::new(), store, is_told: false }
+        let store = DescriptorStore::of(passed);
+        Self { contact, socket, waiting: VecDeque::new(), store, is_reported: false }
     }
 
-    /// How it is reached, for the process that talks to it next.
+    /// Returns the contact, for the next process that uses it.
     pub fn contact(&self) -> &Contact {
         &self.contact
     }
 
-    /// How often [`tick`](Self::tick) is to be called, if there is a manager: at least three times in the span of its watchdog.
+    /// Returns the interval between calls of [`tick`](Self::tick), if there is a manager: at most a third of
+    /// the watchdog timeout.
     pub fn interval(&self) -> Option<Duration> {
         let least = self.contact.watchdog.map_or(MAX_INTERVAL, |watchdog| watchdog / 3);
         self.socket.as_ref().map(|_| least.clamp(MIN_INTERVAL, MAX_INTERVAL))
     }
 
-    /// Whether it keeps sockets for whoever comes after this process.
+    /// Returns true if the manager keeps sockets for later processes.
     pub fn is_keeping(&self) -> bool {
         self.socket.is_some()
     }
 
-    /// Sends what waits, and the sign for the watchdog if all workers make progress.
+    /// Sends pending messages, and the watchdog ping if all workers make progress.
     pub fn tick(&mut self, is_progress_made: bool) {
         self.send_waiting();
-        // One that waits is late anyhow.
+        // A ping after pending messages would be late anyway.
         if is_progress_made && self.contact.watchdog.is_some() && self.waiting.is_empty() {
             self.say(&["WATCHDOG=1"]);
         }
     }
 
-    /// Queries are answered.
+    /// Reports that queries are answered.
     pub fn ready(&mut self, status: &str) {
         self.say(&["READY=1", &status_line(status)]);
     }
 
-    /// A reload has begun; [`ready`](Self::ready) follows, whatever comes of it.
+    /// Reports the start of a reload. [`ready`](Self::ready) must follow, even after a failure.
     pub fn reloading(&mut self) {
         let status = "STATUS=reloading";
-        // A unit whose main process was succeeded keeps the result of the one that died: systemd would stop it once it is no longer
-        // reloading.
+        // After a succession, the unit keeps the result of the dead process, and systemd would stop it after
+        // a reload.
         if self.contact.has_succeeded {
             return self.say(&[status]);
         }
@@ -135,32 +129,33 @@ impl ServiceManager {
         self.say(&["RELOADING=1", &format!("MONOTONIC_USEC={now}"), status]);
     }
 
-    /// It drains.
+    /// Reports that the process drains.
     pub fn stopping(&mut self) {
         self.say(&["STOPPING=1", "STATUS=draining"]);
     }
 
-    /// This process is the main process from here on, after another one.
+    /// Reports that this process is the new main process.
     pub fn succeed(&mut self) {
         self.contact.has_succeeded = true;
         self.say(&[&format!("MAINPID={}", process::id())]);
     }
 
-    /// Has the manager keep these listening sockets, and no others of ours. Those that it has passed itself it keeps already. A
-    /// socket of the file system is not kept: its folder may be gone when it comes back.
+    /// Makes the manager keep these listening sockets and no others. It already keeps those that it has
+    /// passed. Sockets of the file system are left out, because their folder may be gone when they return.
     ///
     /// # Errors
-    /// If a descriptor cannot be duplicated; then what was kept before still is.
+    /// If a descriptor cannot be duplicated. The kept sockets then stay the same.
     pub fn keep(&mut self, sockets: &[ListeningSocket]) -> io::Result<()> {
         if self.socket.is_none() {
             return Ok(());
         }
         for change in self.store.change(sockets)? {
             self.queue(match change {
-                StoreChange::Remove { name } => Message::new(&["FDSTOREREMOVE=1", &format!("FDNAME={name}")]),
+                StoreChange::Remove { name } => ManagerMessage::new(&["FDSTOREREMOVE=1", &format!("FDNAME={name}")]),
                 StoreChange::Add { name, fds } => {
-                    // An error of the socket must not end it: poll would see one that a client can provoke (ICMP).
-                    Message::with_fds(&["FDSTORE=1", &format!("FDNAME={name}"), "FDPOLL=0"], fds)
+                    // FDPOLL=0: a socket error, which a client can provoke by ICMP, must not make the manager
+                    // drop it.
+                    ManagerMessage::with_fds(&["FDSTORE=1", &format!("FDNAME={name}"), "FDPOLL=0"], fds)
                 }
             });
         }
@@ -168,15 +163,14 @@ impl ServiceManager {
         Ok(())
     }
 
-    /// Says something, after what still waits.
     fn say(&mut self, lines: &[&str]) {
-        self.queue(Message::new(lines));
+        self.queue(ManagerMessage::new(lines));
         self.send_waiting();
     }
 
-    fn queue(&mut self, message: Message) {
+    fn queue(&mut self, message: ManagerMessage) {
         if self.socket.is_some() {
-            // The newest says how things are.
+            // The oldest messages go, because the newest describes the current state.
             if self.waiting.len() == MAX_WAITING {
                 self.waiting.pop_front();
             }
@@ -184,16 +178,15 @@ impl ServiceManager {
         }
     }
 
-    /// Sends what waits, as far as the manager takes it.
     fn send_waiting(&mut self) {
         let (Some(socket), Some(path)) = (&self.socket, &self.contact.socket) else { return };
         while let Some(message) = self.waiting.front() {
             if let Err(error) = message.send(socket, path) {
-                if !self.is_told {
-                    self.is_told = true;
+                if !self.is_reported {
+                    self.is_reported = true;
                     let path = path.display();
                     tracing::warn!(
-                        "the service manager does not take what it is told at NOTIFY_SOCKET={path}: {error}; going on without"
+                        "notifications to the service manager at NOTIFY_SOCKET={path} fail: {error}; continuing without them"
                     );
                 }
                 return;
@@ -203,18 +196,14 @@ impl ServiceManager {
     }
 }
 
-/// Status as a line of a message.
 fn status_line(status: &str) -> String {
     format!("STATUS={}", status.replace('\n', "; "))
 }
 
-/// What the manager has not taken is tried again at least so often ...
 const MAX_INTERVAL: Duration = Duration::from_secs(1);
 
-/// ... and at most so often, however short the span of the watchdog is.
 const MIN_INTERVAL: Duration = Duration::from_millis(1);
 
-/// So many messages wait for a manager that does not read.
 const MAX_WAITING: usize = 64;
 
 #[cfg(test)]

@@ -1,5 +1,4 @@
-//! Sockets that the service manager has passed: `LISTEN_FDS` descriptors from number 3 on, for the process `LISTEN_PID`, with the
-//! names `LISTEN_FDNAMES`.
+//! Takes the sockets that the service manager has passed (`LISTEN_FDS`, `LISTEN_PID`, `LISTEN_FDNAMES`).
 
 use std::os::fd::OwnedFd;
 use std::{env, fs, process};
@@ -10,13 +9,13 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::net::listening::{ListeningSocket, PassedSocketError};
 
-/// Takes all that was passed to this process. To be called once, before anything is opened that stays open.
+/// Takes all passed sockets. Call it once, before opening anything that stays open.
 ///
 /// # Errors
-/// The first that is none that can be listened on.
+/// If a descriptor is no socket that can listen.
 pub fn passed_sockets() -> Result<Vec<ListeningSocket>, PassedSocketError> {
     let number = |name| env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
-    // Without the process number they would be anybody's, also those of a shell's child.
+    // Without the process ID, the variables might be for another process, such as the parent of a shell.
     let (Some(count), Some(pid)) = (number("LISTEN_FDS"), number("LISTEN_PID")) else { return Ok(Vec::new()) };
     if pid != u64::from(process::id()) {
         return Ok(Vec::new());
@@ -49,12 +48,11 @@ pub fn passed_sockets() -> Result<Vec<ListeningSocket>, PassedSocketError> {
     Ok(sockets)
 }
 
-/// The number of the first that is passed: `SD_LISTEN_FDS_START`.
+/// The value of `SD_LISTEN_FDS_START`.
 const FIRST: i32 = 3;
 
-/// The families that a passed socket is looked for in. IPv6 counts as IPv4 there; the others are found for the sake of the message.
+/// IPv6 sockets match IPv4 too. The last families only serve the error message.
 const FAMILIES: [AddressFamily; 4] =
     [AddressFamily::INET, AddressFamily::UNIX, AddressFamily::NETLINK, AddressFamily::VSOCK];
 
-/// The kinds of sockets that it is looked for among.
 const KINDS: [Kind; 4] = [Kind::DGRAM, Kind::STREAM, Kind::SEQPACKET, Kind::RAW];

@@ -1,8 +1,7 @@
-//! The descriptor store of the service manager, as far as our listening sockets are concerned: what it keeps, under which name, and
-//! what is to be said so that it keeps others.
+//! The listening sockets in the descriptor store of the service manager.
 //!
-//! It removes all descriptors of a name at once, and takes one that it has already for none, whatever the name. An address
-//! that was the second of a section and is now the first so stays what it was called, until its old name leaves.
+//! The manager removes all descriptors of a name at once, and ignores a descriptor that it already has, under
+//! any name. An address that moves in its section therefore keeps its old name until that is removed.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,56 +9,42 @@ use std::os::fd::{AsFd, OwnedFd};
 use super::message::MAX_FDS;
 use crate::net::listening::{Endpoint, ListeningSocket};
 
-/// What the manager keeps.
 #[derive(Debug, Default)]
-pub(super) struct Store(Vec<Kept>);
+pub(super) struct DescriptorStore(Vec<StoredSocket>);
 
-/// The sockets of one kind and address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Kept {
+struct StoredSocket {
     endpoint: Endpoint,
     name: String,
     count: usize,
 }
 
-/// What is to be said to the manager.
 #[derive(Debug)]
 pub(super) enum StoreChange {
-    /// All of this name go.
-    Remove {
-        /// The name.
-        name: String,
-    },
-    /// These come.
-    Add {
-        /// Their name.
-        name: String,
-        /// Duplicates, at most [`MAX_FDS`].
-        fds: Vec<OwnedFd>,
-    },
+    Remove { name: String },
+    Add { name: String, fds: Vec<OwnedFd> },
 }
 
-impl Store {
-    /// The store of a manager that has passed these sockets.
+impl DescriptorStore {
     pub(super) fn of(passed: &[ListeningSocket]) -> Self {
         Self(listed(passed))
     }
 
-    /// What is to be said so that it keeps these sockets and no others, in this order.
+    /// Returns the messages, in order, after which the manager keeps these sockets and no others.
     pub(super) fn change(&mut self, sockets: &[ListeningSocket]) -> io::Result<Vec<StoreChange>> {
         let wanted = listed(sockets);
-        let is_wanted = |kept: &&Kept| wanted.iter().any(|wanted| wanted.endpoint == kept.endpoint);
+        let is_wanted = |kept: &&StoredSocket| wanted.iter().any(|wanted| wanted.endpoint == kept.endpoint);
         let mut left: Vec<String> =
             self.0.iter().filter(|kept| !is_wanted(kept)).map(|kept| kept.name.clone()).collect();
         left.dedup();
-        // Those that stay under a name that goes come back under their own.
-        let mut kept: Vec<Kept> = self.0.iter().filter(|kept| !left.contains(&kept.name)).cloned().collect();
+        // Sockets that stay, but have a removed name, come back under their own name.
+        let mut kept: Vec<StoredSocket> = self.0.iter().filter(|kept| !left.contains(&kept.name)).cloned().collect();
         let mut changes: Vec<_> = left.into_iter().map(|name| StoreChange::Remove { name }).collect();
         for wanted in wanted {
             let known = kept.iter_mut().find(|kept| kept.endpoint == wanted.endpoint);
             let name = match &known {
                 Some(known) if known.count >= wanted.count => continue,
-                // More of them: those that it has already count for nothing.
+                // Additional sockets: the manager ignores those that it already has.
                 Some(known) => known.name.clone(),
                 None => wanted.name.clone(),
             };
@@ -79,9 +64,8 @@ impl Store {
     }
 }
 
-/// Kinds and addresses of sockets that can be kept, each once.
-fn listed(sockets: &[ListeningSocket]) -> Vec<Kept> {
-    let mut listed: Vec<Kept> = Vec::new();
+fn listed(sockets: &[ListeningSocket]) -> Vec<StoredSocket> {
+    let mut listed: Vec<StoredSocket> = Vec::new();
     for socket in sockets {
         let endpoint = match socket.endpoint() {
             endpoint @ (Endpoint::Udp(_) | Endpoint::Tcp(_)) => endpoint.clone(),
@@ -89,13 +73,13 @@ fn listed(sockets: &[ListeningSocket]) -> Vec<Kept> {
         };
         match listed.iter_mut().find(|kept| kept.endpoint == endpoint) {
             Some(kept) => kept.count += 1,
-            None => listed.push(Kept { endpoint, name: fd_name(&socket.name), count: 1 }),
+            None => listed.push(StoredSocket { endpoint, name: fd_name(&socket.name), count: 1 }),
         }
     }
     listed
 }
 
-/// A name as systemd takes it: ASCII that can be printed, no colon, 255 octets at most.
+/// Returns a name that systemd accepts: printable ASCII without a colon, 255 bytes at most.
 fn fd_name(name: &str) -> String {
     let fitting = |c: char| if c.is_ascii_graphic() && c != ':' { c } else { '_' };
     name.chars().map(fitting).take(255).collect()
@@ -107,7 +91,7 @@ mod tests {
 
     use super::*;
 
-    /// Sockets of these addresses, each with its name.
+    /// Returns sockets of these addresses, each with its name.
     fn sockets(listed: &[(&str, &UdpSocket)]) -> Vec<ListeningSocket> {
         let socket = |(name, socket): &(&str, &UdpSocket)| {
             let fd = socket.try_clone().expect("a descriptor").into();
@@ -116,8 +100,8 @@ mod tests {
         listed.iter().map(socket).collect()
     }
 
-    /// What is said: `-NAME`, or `+NAME` with the number of sockets.
-    fn said(store: &mut Store, listed: &[(&str, &UdpSocket)]) -> Vec<String> {
+    /// Returns the messages: `-NAME`, or `+NAME` with the number of sockets.
+    fn said(store: &mut DescriptorStore, listed: &[(&str, &UdpSocket)]) -> Vec<String> {
         let changes = store.change(&sockets(listed)).expect("descriptors");
         let said = |change: &StoreChange| match change {
             StoreChange::Remove { name } => format!("-{name}"),
@@ -130,14 +114,14 @@ mod tests {
     fn what_comes_is_kept_and_what_leaves_is_removed_by_its_name() {
         let bound: [UdpSocket; 3] = std::array::from_fn(|_| UdpSocket::bind("127.0.0.1:0").expect("loopback"));
         let [a, b, c] = &bound;
-        let mut store = Store::default();
+        let mut store = DescriptorStore::default();
         assert_eq!(said(&mut store, &[("f.0", a), ("f.0", a), ("f.1", b)]), ["+f.0 2", "+f.1 1"]);
         assert_eq!(said(&mut store, &[("f.0", a), ("f.0", a), ("f.1", b)]), [""; 0]);
         // More sockets of an address.
         assert_eq!(said(&mut store, &[("f.0", a), ("f.0", a), ("f.1", b), ("f.1", b)]), ["+f.1 2"]);
-        // The second has become the first; it keeps the name that it is known by ...
+        // The second address has become the first and keeps its known name ...
         assert_eq!(said(&mut store, &[("f.0", b), ("f.0", b)]), ["-f.0"]);
-        // ... which the next one has as well, and when that leaves the other comes back.
+        // ... which the next address gets as well. When that leaves, the other comes back.
         assert_eq!(said(&mut store, &[("f.0", b), ("f.0", b), ("f.1", c)]), ["+f.1 1"]);
         assert_eq!(said(&mut store, &[("f.0", b), ("f.0", b)]), ["-f.1", "+f.0 2"]);
         assert_eq!(said(&mut store, &[]), ["-f.0"]);
@@ -146,7 +130,7 @@ mod tests {
     #[test]
     fn what_was_passed_is_kept_already() {
         let bound = UdpSocket::bind("127.0.0.1:0").expect("loopback");
-        let mut store = Store::of(&sockets(&[("hedgerow.socket", &bound)]));
+        let mut store = DescriptorStore::of(&sockets(&[("hedgerow.socket", &bound)]));
         assert_eq!(said(&mut store, &[("f.0", &bound)]), [""; 0]);
         assert_eq!(said(&mut store, &[("f.0", &bound), ("f.0", &bound)]), ["+hedgerow.socket 2"]);
         assert_eq!(said(&mut store, &[]), ["-hedgerow.socket"]);
@@ -156,7 +140,7 @@ mod tests {
     fn a_message_takes_so_many_descriptors() {
         let bound = UdpSocket::bind("127.0.0.1:0").expect("loopback");
         let many = vec![("f.0", &bound); 300];
-        assert_eq!(said(&mut Store::default(), &many), ["+f.0 253", "+f.0 47"]);
+        assert_eq!(said(&mut DescriptorStore::default(), &many), ["+f.0 253", "+f.0 47"]);
     }
 
     #[test]

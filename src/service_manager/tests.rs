@@ -1,4 +1,4 @@
-//! The test plays the manager: a socket that is read, or not.
+//! Tests in which the test plays the manager: a socket that is read or not.
 
 use std::net::UdpSocket;
 use std::os::unix::net::UnixDatagram;
@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// A manager whose socket is in a folder of its own.
+/// Returns a manager whose socket is in a temporary folder.
 fn manager(watchdog: Option<Duration>) -> (TempDir, UnixDatagram, ServiceManager) {
     let folder = TempDir::new().expect("a folder for the test");
     let path = folder.path().join("notify");
@@ -17,7 +17,6 @@ fn manager(watchdog: Option<Duration>) -> (TempDir, UnixDatagram, ServiceManager
     (folder, reader, ServiceManager::new(contact, &[]))
 }
 
-/// The next message.
 fn read(reader: &UnixDatagram) -> Option<String> {
     let mut message = [0; 4096];
     let length = reader.recv(&mut message).ok()?;
@@ -53,7 +52,7 @@ fn a_successor_says_who_it_is_and_no_more_that_it_reloads() {
     assert_eq!(read(&reader), Some(format!("MAINPID={}", process::id())));
     manager.reloading();
     assert_eq!(read(&reader).as_deref(), Some("STATUS=reloading"));
-    // Nobody asked for signs that it makes progress.
+    // The manager has no watchdog.
     manager.tick(true);
     assert_eq!(read(&reader), None);
 }
@@ -68,10 +67,10 @@ fn a_manager_that_does_not_read_is_not_waited_for_and_gets_all_in_order_later() 
         assert!(said < 100_000, "its queue has no end");
     }
     manager.stopping();
-    // A sign for the watchdog that would come late is none.
+    // A late watchdog ping is not sent.
     manager.tick(true);
     assert_eq!(manager.waiting.len(), 2);
-    assert!(manager.is_told);
+    assert!(manager.is_reported);
     for number in 0..said - 1 {
         assert_eq!(read(&reader), Some(format!("READY=1\nSTATUS={number}")));
     }

@@ -1,13 +1,13 @@
-//! What members of a pool answer differently, as JSON: who says what, and since when.
+//! Divergences between the members of a pool, as JSON.
 
 use serde::{Deserialize, Serialize};
 
-/// All that is known of that.
+/// All known divergences.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Divergences {
-    /// Those that were seen first come first.
+    /// The divergences in the order of their first sight.
     pub divergences: Vec<Divergence>,
-    /// The pools of which nothing is compared.
+    /// The pools that are not compared.
     pub not_compared: Vec<String>,
 }
 
@@ -16,7 +16,7 @@ pub struct Divergences {
 pub struct Divergence {
     /// The pool.
     pub pool: String,
-    /// The name asked for.
+    /// The queried name.
     pub name: String,
     /// The type.
     #[serde(rename = "type")]
@@ -24,39 +24,39 @@ pub struct Divergence {
     /// The class, unless it is IN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,
-    /// RD, CD and DO, as far as they are set.
+    /// The flags RD, CD and DO that are set.
     pub flags: Vec<String>,
-    /// How they differ: rcode, data or serial.
+    /// The kind of difference: rcode, data or serial.
     pub kind: String,
-    /// When it was seen first, Unix time.
+    /// The Unix time of the first sight.
     pub since: f64,
-    /// When it was seen last.
+    /// The Unix time of the last sight.
     pub seen: f64,
-    /// Who says what.
-    pub said: Vec<Said>,
+    /// The answers by member.
+    pub said: Vec<DivergentAnswer>,
 }
 
-/// What a member says.
+/// The answer of a member.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Said {
+pub struct DivergentAnswer {
     /// The member.
     pub backend: String,
     /// The rcode.
     pub rcode: String,
     /// The first few of the answer records.
     pub data: String,
-    /// The version of the zone that it has, if it has told that.
+    /// The member's serial of the zone, if known.
     pub serial: Option<u32>,
 }
 
 impl Divergence {
-    /// Who says the same, in groups: the rcode, the data and the serials of each, and who it is. The smallest group comes first, for
-    /// that is most likely the one to look after.
-    pub fn groups(&self) -> Vec<(&Said, Vec<&str>)> {
-        let mut groups: Vec<(&Said, Vec<&str>)> = Vec::new();
+    /// Groups the members by equal answers, the smallest group first because it is most likely wrong.
+    pub fn groups(&self) -> Vec<(&DivergentAnswer, Vec<&str>)> {
+        let mut groups: Vec<(&DivergentAnswer, Vec<&str>)> = Vec::new();
         for said in &self.said {
-            let is_same =
-                |known: &Said| (&known.rcode, &known.data, known.serial) == (&said.rcode, &said.data, said.serial);
+            let is_same = |known: &DivergentAnswer| {
+                (&known.rcode, &known.data, known.serial) == (&said.rcode, &said.data, said.serial)
+            };
             match groups.iter_mut().find(|(known, _)| is_same(known)) {
                 Some((_, who)) => who.push(&said.backend),
                 None => groups.push((said, vec![&said.backend])),
@@ -67,8 +67,8 @@ impl Divergence {
     }
 }
 
-impl Said {
-    /// What it says, in one line.
+impl DivergentAnswer {
+    /// Returns the answer in one line.
     pub fn line(&self) -> String {
         let serial = self.serial.map(|serial| format!(", serial {serial}")).unwrap_or_default();
         format!("{} {}{serial}", self.rcode, self.data)

@@ -1,146 +1,140 @@
-//! What is told of one question that an operator has asked: where it goes, who may be asked and why in that order, its race to the
-//! last late reply, and the response.
+//! The explanation of one question of an operator.
 //!
-//! The worker that resolves it tells what happens as [`Event`]s; a [`Transcript`] takes them, says when there is no more to wait for,
-//! and makes the [`Explained`] of them, which is the JSON of `POST /api/v1/explain`.
+//! A [`Transcript`] collects the [`Event`]s of the worker and makes the [`Explanation`] as JSON.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::slow::{LATE_REPLIES, LateReply, Outcome, SlowRace, why};
+use super::slow::{LATE_REPLIES, LateReply, RaceOutcome, SlowRace, why};
 
-/// What happens to a question that is explained.
+/// An event of a question that is explained.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// Another worker races for this question: it is to be asked there.
+    /// Another worker, with this number, races for this question and must get it.
     Elsewhere(u16),
     /// No route covers the name.
     NoRoute,
-    /// The LS itself answers for the name.
+    /// The forwarder itself answers for the name.
     Own,
-    /// How it goes on.
+    /// The plan is ready.
     Planned {
-        /// The pool of its route.
+        /// The pool of the route.
         pool: String,
-        /// The rest.
+        /// The plan of the pool.
         plan: Box<Plan>,
     },
-    /// Its race is over.
+    /// The race is over.
     Over(Box<SlowRace>),
-    /// One that has lost has replied.
+    /// A late reply has arrived.
     Late(LateReply),
-    /// The response, and where it comes from.
-    Response(Response),
+    /// The response with its source.
+    Response(ExplainedResponse),
     /// There is no response.
     NoResponse,
 }
 
-/// How a question goes on: what was known before anybody was asked.
+/// The state of a question before the first attempt.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// The suffix that the name is under.
+    /// The suffix of the route.
     pub route: String,
     /// The number of the worker that has the question.
     pub worker: u16,
-    /// What the cache has of it.
+    /// The cache entry of the question.
     pub cache: CacheSeen,
-    /// Whether it was answered from there, and nobody was asked.
+    /// True if the cache answered without an attempt.
     pub from_cache: bool,
-    /// Whether an equal question was in flight, whose race it has joined.
+    /// True if the question has joined the race of an equal one.
     pub joined: bool,
-    /// How its pool chooses whom to ask first.
+    /// The balancing of the pool, which orders the candidates.
     pub balance: String,
-    /// How its pool asks.
+    /// The dispatch of the pool.
     pub dispatch: String,
-    /// The backends of the pool: first those that the race may ask, in order, then the others. Of a pool with more than 64 only the first.
+    /// The backends of the pool, those of the race first and in order; at most 64.
     pub candidates: Vec<Candidate>,
-    /// How many backends more it has.
+    /// The number of backends left out.
     #[serde(default)]
     pub more_backends: u64,
-    /// After how long the first attempt would be hedged; none where the pool does not hedge.
+    /// The delay of the first hedge; `None` if the pool does not hedge.
     pub hedge_delay_ms: Option<f64>,
-    /// Where that comes from.
+    /// The origin of the hedge delay.
     pub hedge_delay_from: Option<String>,
-    /// How many hedges the budget can pay; none where the pool does not hedge.
+    /// The number of hedges that the budget can pay for; `None` if the pool does not hedge.
     pub tokens: Option<u64>,
 }
 
-/// What the cache has of a question.
+/// The cache entry of a question.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CacheSeen {
-    /// What it is: off, none, fresh, stale, failure, silence.
+    /// The state: off, none, fresh, stale, failure, silence.
     pub state: String,
-    /// For how long it stays fresh.
+    /// The remaining time to live.
     pub ttl_seconds: Option<u64>,
-    /// For how long it may be given out stale.
+    /// The remaining time in which it may be served stale.
     pub stale_seconds: Option<u64>,
-    /// How often it was hit.
+    /// The number of hits.
     pub hits: Option<u8>,
 }
 
-/// A backend, before anybody was asked.
+/// A backend before the first attempt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
-    /// Its label.
+    /// The label.
     pub backend: String,
-    /// Its place in the order of asking, from 1; none: the race does not ask it.
+    /// The place in the order of attempts, from 1; `None` if the race does not use it.
     pub place: Option<u8>,
-    /// up, down, new or draining.
+    /// The state: up, down, new or draining.
     pub state: String,
-    /// Half of its replies come within, as the worker sees it of late; none if it knows too few.
+    /// The recent median reply time seen by the worker; `None` if it has too few replies.
     pub p50_ms: Option<f64>,
-    /// The same of 99 %.
+    /// The recent p99 of the reply time; `None` if the worker has too few replies.
     pub p99_ms: Option<f64>,
-    /// Attempts that it has out, of all workers; in a pool with more than 64 backends the one for this question too.
+    /// The pending attempts of all workers at this backend.
     pub in_flight: u64,
-    /// Why it stands where it does.
+    /// The reason for the place.
     pub why: String,
 }
 
-/// A response, as a client would have got it.
+/// The response that a client would have got.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Response {
-    /// Where it comes from, as metrics have it.
+pub struct ExplainedResponse {
+    /// The source, as in metrics.
     pub source: String,
-    /// Its response code.
+    /// The response code.
     pub rcode: String,
-    /// When it was ready, after the question was asked.
+    /// The time from the question to the response.
     pub took_ms: f64,
-    /// The message, in base64.
+    /// The message in base64.
     pub message: String,
 }
 
-/// All that is told of a question.
+/// The explanation of a question.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Explained {
-    /// Its race, or what stands in its place.
+pub struct Explanation {
+    /// The race, or a substitute if none was run.
     #[serde(flatten)]
     pub race: SlowRace,
-    /// What was known before.
+    /// The state before the first attempt.
     #[serde(flatten)]
     pub plan: Plan,
     /// The response, if there was one.
-    pub response: Option<Response>,
+    pub response: Option<ExplainedResponse>,
 }
 
-/// What has happened so far to a question.
+/// The events of a question so far.
 #[derive(Debug)]
 pub struct Transcript {
-    /// The race as it stands in for one that is not run.
     race: SlowRace,
     plan: Option<Plan>,
-    /// Whether the race is over.
     is_over: bool,
-    /// Whether the LS itself answers.
     is_own: bool,
-    /// Whether there is a response, or is to be none.
     is_answered: bool,
-    response: Option<Response>,
+    response: Option<ExplainedResponse>,
 }
 
 impl Transcript {
-    /// Of a question that is asked at this Unix time, in seconds.
+    /// Creates the transcript of a question that is asked at this Unix time, in seconds.
     pub fn new(name: String, qtype: String, at: f64) -> Self {
         let race = SlowRace {
             at,
@@ -148,7 +142,7 @@ impl Transcript {
             name,
             qtype,
             took_ms: 0.0,
-            outcome: Outcome::Cached,
+            outcome: RaceOutcome::Cached,
             winner: None,
             rcode: None,
             waiters: 1,
@@ -161,17 +155,17 @@ impl Transcript {
         Self { race, plan: None, is_over: false, is_own: false, is_answered: false, response: None }
     }
 
-    /// Takes what has happened.
+    /// Adds an event.
     pub fn take(&mut self, event: Event) {
         match event {
             Event::Elsewhere(_) => {}
             Event::NoRoute => {
-                self.race.outcome = Outcome::Failed;
+                self.race.outcome = RaceOutcome::Failed;
                 self.race.rcode = Some("REFUSED".to_owned());
                 (self.is_over, self.is_answered) = (true, true);
             }
             Event::Own => {
-                self.race.outcome = Outcome::Cached;
+                self.race.outcome = RaceOutcome::Cached;
                 (self.is_over, self.is_own) = (true, true);
             }
             Event::Planned { pool, plan } => {
@@ -185,7 +179,7 @@ impl Transcript {
             }
             Event::Late(late) => drop(self.race.join(&late)),
             Event::Response(response) => {
-                if self.race.outcome == Outcome::Cached {
+                if self.race.outcome == RaceOutcome::Cached {
                     self.race.took_ms = response.took_ms;
                     self.race.rcode = Some(response.rcode.clone());
                 }
@@ -196,7 +190,7 @@ impl Transcript {
         }
     }
 
-    /// How long something may still come, `since` the race was over; none: nothing will, or the race is not over.
+    /// Returns the time in which events may still arrive, `since` after the end of the race.
     pub fn patience(&self, since: Duration) -> Option<Duration> {
         if !self.is_over || !self.is_answered {
             return None;
@@ -206,38 +200,39 @@ impl Transcript {
         Some(if is_waited_for { left } else { Duration::ZERO })
     }
 
-    /// All that there is to tell.
-    pub fn finish(mut self) -> Explained {
+    /// Returns the explanation.
+    pub fn finish(mut self) -> Explanation {
         self.race.settle();
         let plan = self.plan.unwrap_or_default();
         self.race.why = match (&plan, self.race.outcome) {
-            _ if self.is_own => "the LS answers for resolver.arpa itself (RFC 9462), as no route names it".to_owned(),
+            _ if self.is_own => {
+                "the forwarder answers for resolver.arpa itself (RFC 9462), as no route names it".to_owned()
+            }
             (Plan { route, .. }, _) if route.is_empty() => {
                 "no route covers the name, so it is REFUSED; see [forwarder.routes]".to_owned()
             }
-            (Plan { cache, .. }, Outcome::Cached) => cache.answered(),
+            (Plan { cache, .. }, RaceOutcome::Cached) => cache.answered(),
             (Plan { joined: true, .. }, _) => {
                 format!("joined the race of an equal query; {}", why(&self.race))
             }
             _ => why(&self.race),
         };
-        Explained { race: self.race, plan, response: self.response }
+        Explanation { race: self.race, plan, response: self.response }
     }
 }
 
 impl CacheSeen {
-    /// What is said of an answer that came from it.
     fn answered(&self) -> String {
         let what = match (self.state.as_str(), self.ttl_seconds, self.stale_seconds) {
             ("fresh", Some(ttl), _) => format!("had the answer, fresh for {ttl} s more"),
             ("stale", _, Some(stale)) => {
                 format!("had an answer that is stale, and may be given out for {stale} s more")
             }
-            ("failure", ..) => "remembers that a race has failed not long ago".to_owned(),
-            ("silence", ..) => "remembers that nobody replied not long ago".to_owned(),
+            ("failure", ..) => "remembers that a race failed recently".to_owned(),
+            ("silence", ..) => "remembers that no backend replied recently".to_owned(),
             _ => "had the answer".to_owned(),
         };
-        format!("the cache {what}: nobody was asked (--fresh asks)")
+        format!("the cache {what}: no backend was asked (use --fresh to ask)")
     }
 }
 
@@ -257,7 +252,7 @@ mod tests {
 
     fn response() -> Event {
         let (source, rcode) = ("backend".to_owned(), "NOERROR".to_owned());
-        Event::Response(Response { source, rcode, took_ms: 0.2, message: String::new() })
+        Event::Response(ExplainedResponse { source, rcode, took_ms: 0.2, message: String::new() })
     }
 
     fn transcript() -> Transcript {
@@ -308,13 +303,16 @@ mod tests {
     #[test]
     fn an_answer_from_the_cache_is_all_there_is() {
         for (state, expected) in [
-            ("fresh", "the cache had the answer, fresh for 7 s more: nobody was asked (--fresh asks)"),
+            ("fresh", "the cache had the answer, fresh for 7 s more: no backend was asked (use --fresh to ask)"),
             (
                 "stale",
-                "the cache had an answer that is stale, and may be given out for 9 s more: nobody was asked (--fresh asks)",
+                "the cache had an answer that is stale, and may be given out for 9 s more: no backend was asked (use --fresh to ask)",
             ),
-            ("failure", "the cache remembers that a race has failed not long ago: nobody was asked (--fresh asks)"),
-            ("silence", "the cache remembers that nobody replied not long ago: nobody was asked (--fresh asks)"),
+            ("failure", "the cache remembers that a race failed recently: no backend was asked (use --fresh to ask)"),
+            (
+                "silence",
+                "the cache remembers that no backend replied recently: no backend was asked (use --fresh to ask)",
+            ),
         ] {
             let cache =
                 CacheSeen { state: state.to_owned(), ttl_seconds: Some(7), stale_seconds: Some(9), hits: Some(1) };
@@ -322,8 +320,11 @@ mod tests {
             told.take(planned(Plan { from_cache: true, cache, ..plan() }));
             told.take(response());
             assert_eq!(told.patience(Duration::ZERO), Some(Duration::ZERO));
-            let Explained { race, response, .. } = told.finish();
-            assert_eq!((race.outcome, race.took_ms, race.rcode.as_deref()), (Outcome::Cached, 0.2, Some("NOERROR")));
+            let Explanation { race, response, .. } = told.finish();
+            assert_eq!(
+                (race.outcome, race.took_ms, race.rcode.as_deref()),
+                (RaceOutcome::Cached, 0.2, Some("NOERROR"))
+            );
             assert_eq!((race.why.as_str(), response.is_some()), (expected, true));
         }
     }
@@ -335,7 +336,7 @@ mod tests {
         assert_eq!(told.patience(Duration::ZERO), None, "its response is still to come");
         told.take(response());
         assert_eq!(told.patience(Duration::ZERO), Some(Duration::ZERO));
-        let Explained { race, response, .. } = told.finish();
+        let Explanation { race, response, .. } = told.finish();
         assert_eq!((race.rcode.as_deref(), response.is_some()), (Some("NOERROR"), true));
         assert!(race.why.starts_with("the LS answers for resolver.arpa itself"), "{}", race.why);
     }
@@ -346,7 +347,7 @@ mod tests {
         told.take(Event::NoRoute);
         assert_eq!(told.patience(Duration::ZERO), Some(Duration::ZERO));
         let race = told.finish().race;
-        assert_eq!((race.outcome, race.rcode.as_deref()), (Outcome::Failed, Some("REFUSED")));
+        assert_eq!((race.outcome, race.rcode.as_deref()), (RaceOutcome::Failed, Some("REFUSED")));
         assert!(race.why.starts_with("no route covers the name"), "{}", race.why);
     }
 
@@ -371,6 +372,6 @@ mod tests {
             "response",
         ];
         assert!(keys.iter().all(|key| json.get(key).is_some()), "{json}");
-        assert_eq!(serde_json::from_value::<Explained>(json).expect("its own JSON"), explained);
+        assert_eq!(serde_json::from_value::<Explanation>(json).expect("its own JSON"), explained);
     }
 }

@@ -1,12 +1,9 @@
-//! What was: by second for ten minutes and by minute for 24 hours, of the server and of each pool; by ten seconds of each backend.
+//! History: by second for ten minutes and by minute for 24 hours, of the server and of each pool; by ten
+//! seconds of each backend.
 //!
-//! Once a second [`History::take`] is given all counters and notes what was added: percentiles are those of the differences of
-//! histograms, so that they are of that second and not since the start. [`History::facts`] is what a verdict is made of,
-//! [`History::second`] and [`History::show`] are what is shown.
-//!
-//! Everything has its bound, so that it takes at most [`MAX_OCTETS`] whatever the number of pools and backends. Those beyond the bounds
-//! are counted and not told one by one. A step is as long as the time since the one before it: if the control thread was late, or
-//! the host asleep, the moments of the steps say so.
+//! Once a second [`History::take`] gets all counters and notes the growth: percentiles come from differences
+//! of histograms, so they are of that second and not since the start. Bounds limit the memory to
+//! [`MAX_OCTETS`] with any number of pools and backends.
 
 mod backend;
 mod mark;
@@ -17,51 +14,43 @@ mod steps;
 use std::time::{Duration, Instant};
 
 use self::backend::{BackendTrack, BackendTracks};
-use self::pool::{HOUR, PoolTrack, Work};
-use self::steps::{Ring, ServerStep, ServerTotals, Taps};
+use self::pool::{BackendWork, HOUR, PoolTrack};
+use self::steps::{ServerStep, ServerTotals, StepRing, Taps};
 #[cfg(test)]
 pub(super) use self::tests::{Site, backend, pool};
 use super::live::{BackendMinute, PoolMinute, VerdictState};
 use super::verdict::{BackendFacts, Facts, MadeUp, PoolFacts, TapFacts, slow_bound};
-use crate::metrics::{BackendSnapshot, BackendState, Dropped, PoolSnapshot, Snapshot, Tap, TapFate};
+use crate::metrics::{BackendSnapshot, BackendState, DropReason, PoolSnapshot, Snapshot, Tap, TapFate};
 
-/// What was, up to now.
+/// The history of a server.
 #[derive(Debug)]
 pub struct History {
-    /// When the last second ended.
     latest: Instant,
-    /// When the last ten seconds ended.
     ten: Instant,
-    /// When the last minute ended.
     minute: Instant,
-    /// All counters by the last second.
     totals: ServerTotals,
-    seconds: Ring<ServerStep>,
-    minutes: Ring<ServerStep>,
-    /// The minute that has begun.
+    seconds: StepRing<ServerStep>,
+    minutes: StepRing<ServerStep>,
     open: ServerStep,
-    /// The ends of the steps of backends.
-    tens: Ring<u64>,
-    /// What became of the records of taps, by second of the last minute.
-    taps: Ring<Taps>,
-    /// In order of their coming.
+    tens: StepRing<u64>,
+    taps: StepRing<Taps>,
     pools: Vec<PoolTrack>,
     backends: BackendTracks,
 }
 
 impl History {
-    /// Begins with what was counted so far, which is no part of it.
+    /// Starts a history; the counts so far are not part of it.
     pub fn new(now: Instant, snapshot: &Snapshot) -> Self {
         let mut this = Self {
             latest: now,
             ten: now,
             minute: now,
             totals: ServerTotals::of(snapshot),
-            seconds: Ring::new(SECONDS),
-            minutes: Ring::new(MINUTES),
+            seconds: StepRing::new(SECONDS),
+            minutes: StepRing::new(MINUTES),
             open: ServerStep::default(),
-            tens: Ring::new(TENS),
-            taps: Ring::new(SECONDS_OF_TAPS),
+            tens: StepRing::new(TENS),
+            taps: StepRing::new(SECONDS_OF_TAPS),
             pools: Vec::new(),
             backends: BackendTracks::default(),
         };
@@ -71,7 +60,7 @@ impl History {
         this
     }
 
-    /// Takes the second that ends now, `at` by the clock of Unix. False: the last one has ended just now, and this one goes on.
+    /// Takes the second that ends now. Returns false if the last one has just ended.
     pub fn take(&mut self, now: Instant, at: u64, snapshot: &Snapshot) -> bool {
         if now.saturating_duration_since(self.latest) < MIN_SECOND {
             return false;
@@ -104,7 +93,7 @@ impl History {
         true
     }
 
-    /// Notes the verdict on the second that was taken last.
+    /// Notes the verdict on the last second.
     pub fn note(&mut self, verdict: VerdictState) {
         if let Some(second) = self.seconds.latest_mut() {
             second.verdict = verdict;
@@ -112,7 +101,8 @@ impl History {
         self.open.verdict = self.open.verdict.max(verdict);
     }
 
-    /// The counters were given at once what another process has counted, which is no part of this history.
+    /// Adds the counts of another process to the baselines, because the totals have grown by them at once. So
+    /// they do not appear as new.
     pub fn carry(&mut self, given: &Snapshot) {
         self.totals.carry(&ServerTotals::of(given));
         for pool in &given.pools {
@@ -123,23 +113,23 @@ impl History {
         self.backends.carry(&given.pools);
     }
 
-    /// The last minute of a pool; none if it is not kept one by one.
+    /// Returns the last minute of a pool; `None` beyond the bounds.
     pub fn pool_minute(&self, pool: &PoolSnapshot) -> Option<PoolMinute> {
         self.pool(&pool.name)?.minute(pool)
     }
 
-    /// The last minute of a backend; none if it is not kept one by one.
+    /// Returns the last minute of a backend; `None` beyond the bounds.
     pub fn backend_minute(&self, pool: &str, backend: &BackendSnapshot) -> Option<BackendMinute> {
         self.backends.find(pool, backend)?.minute(backend)
     }
 
-    /// What a verdict is made of. `at`: now, since the epoch of Unix.
+    /// Returns the input of the verdict. `at` is the current Unix time.
     pub fn facts<'s>(&self, at: Duration, snapshot: &'s Snapshot) -> Facts<'s> {
         let last = || self.seconds.last(TEN_SECONDS);
         let sum = |of: fn(&ServerStep) -> u64| last().map(of).sum();
         Facts {
             queries: sum(|step| step.queries.into()),
-            overload: sum(|step| step.dropped[Dropped::Overload as usize].into()),
+            overload: sum(|step| step.dropped[DropReason::Overload as usize].into()),
             answered: sum(ServerStep::answered),
             made_up: sum(ServerStep::made_up),
             usual: self.usual_share(ServerStep::made_up),
@@ -197,7 +187,7 @@ impl History {
         TapFacts { name: tap.label(), written: sum(TapFate::Written), dropped: sum(TapFate::Dropped) }
     }
 
-    /// The number of answers that are such in other times: in the last hour or, if there were too few, in the last day.
+    /// Returns the usual number of `such` answers in the last hour, or else in the last day.
     fn usual_share(&self, such: impl Fn(&ServerStep) -> u64) -> Option<MadeUp> {
         if self.minutes.len() < MIN_MINUTES {
             return None;
@@ -212,7 +202,6 @@ impl History {
         [HOUR, MINUTES].into_iter().map(of).find(|usual| usual.answered >= MIN_ANSWERED)
     }
 
-    /// Notes the pools that are new.
     fn welcome(&mut self, pools: &[PoolSnapshot], is_old: bool) {
         for pool in pools {
             if self.pools.iter().any(|track| track.name == pool.name) {
@@ -220,7 +209,6 @@ impl History {
             }
             let is_room = |count, max| count < max;
             if !is_room(self.pools.len(), MAX_TRACKED_POOLS) || !is_room(self.kept_pools(), MAX_KEPT_POOLS) {
-                // Those that are gone make room.
                 let there = |track: &PoolTrack| pools.iter().any(|pool| pool.name == track.name);
                 self.pools.retain(there);
             }
@@ -239,7 +227,6 @@ impl History {
         self.pools.iter().find(|track| track.name == name)
     }
 
-    /// Octets on the heap.
     #[cfg(test)]
     pub(super) fn octets(&self) -> usize {
         let pools = self.pools.capacity() * size_of::<PoolTrack>();
@@ -253,9 +240,8 @@ impl History {
     }
 }
 
-/// What the backends of a pool have done in the last second.
-fn work(backends: &BackendTracks, pool: &PoolSnapshot) -> Work {
-    let mut work = Work::default();
+fn work(backends: &BackendTracks, pool: &PoolSnapshot) -> BackendWork {
+    let mut work = BackendWork::default();
     for track in pool.backends.iter().filter_map(|backend| backends.find(&pool.name, backend)) {
         work.attempts += track.latest.attempts;
         work.sent += track.latest.hedges;
@@ -264,9 +250,9 @@ fn work(backends: &BackendTracks, pool: &PoolSnapshot) -> Work {
     work
 }
 
-/// Whether a time that began then is over; the next one begins where it ended, unless that is long ago.
+/// Returns true if a period is over; the next one begins at its end, unless that is long ago.
 fn is_over(now: Instant, began: &mut Instant, length: Duration) -> bool {
-    // A tick that comes a moment early ends it all the same.
+    // A tick that is slightly early ends the period too.
     if now.saturating_duration_since(*began) + MIN_SECOND < length {
         return false;
     }
@@ -275,42 +261,32 @@ fn is_over(now: Instant, began: &mut Instant, length: Duration) -> bool {
     true
 }
 
-/// Whether a backend is one that calls for somebody.
 fn is_sick(state: BackendState) -> bool {
     !state.is_up()
 }
 
-/// Steps by second: ten minutes.
 const SECONDS: usize = 600;
 /// Steps by minute: 24 hours.
 const MINUTES: usize = 1_440;
-/// Steps of a backend: ten minutes.
 const TENS: usize = 60;
-/// Seconds by which taps are judged: a minute, since they are written in bursts.
+/// The seconds by which taps are judged: a minute, because they write in bursts.
 const SECONDS_OF_TAPS: usize = 60;
-/// Moments of the last minute from which it is counted, the oldest 50 to 60 s ago.
 const MARKS: usize = 6;
-/// Seconds by which sudden things are judged.
 const TEN_SECONDS: usize = 10;
-/// What comes sooner belongs to the same second: ticks that were missed come together.
+/// An earlier tick belongs to the same second: missed ticks come together.
 const MIN_SECOND: Duration = Duration::from_millis(500);
 const TEN: Duration = Duration::from_secs(10);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Minutes before anything is usual.
 const MIN_MINUTES: usize = 5;
-/// Answers without which nobody knows what is usual.
 const MIN_ANSWERED: u64 = 500;
 
-/// Pools that are kept one by one, the first of the config.
 const MAX_KEPT_POOLS: usize = 16;
-/// Pools of which the last second is known.
 const MAX_TRACKED_POOLS: usize = 64;
-/// Backends that are kept one by one, the first of the config.
 const MAX_KEPT_BACKENDS: usize = 256;
-/// Backends of which the last second is known; of others there is the state alone.
+/// Backends with a last second; the others only have a state.
 const MAX_TRACKED_BACKENDS: usize = 2_048;
-/// What all of it may take, with the seconds that are kept for those who come back: 4 MiB.
+/// The memory limit, with the kept events: 4 MiB.
 pub const MAX_OCTETS: usize = 4 << 20;
 
 #[cfg(test)]

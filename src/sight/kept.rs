@@ -1,12 +1,12 @@
-//! The last seconds as they were told, for those who were away for a moment.
+//! The last events, for clients that reconnect.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// A second as it is told.
+/// A second as an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Its number. The first one is the moment of the start, so that those of a later process are greater.
+    /// The number. The first one is the time of the start, so that those of a later process are greater.
     pub id: u64,
     /// A [`Second`](super::live::Second) as JSON.
     pub data: Arc<str>,
@@ -14,20 +14,17 @@ pub struct Event {
 
 /// The last seconds, at most [`MAX_EVENTS`] and [`MAX_OCTETS`].
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct RecentEvents {
     events: VecDeque<Event>,
-    /// Octets of their data.
     octets: usize,
     next: u64,
 }
 
-impl Kept {
-    /// The first second will have this number.
+impl RecentEvents {
     pub(super) fn new(first: u64) -> Self {
         Self { events: VecDeque::with_capacity(MAX_EVENTS), octets: 0, next: first }
     }
 
-    /// Adds a second; the oldest go for it.
     pub(super) fn push(&mut self, data: String) -> Event {
         let event = Event { id: self.next, data: data.into() };
         self.next += 1;
@@ -39,26 +36,22 @@ impl Kept {
         event
     }
 
-    /// The number of the latest.
     pub(super) fn latest_id(&self) -> u64 {
         self.next.saturating_sub(1)
     }
 
-    /// Those after this number, the oldest first, as far as they are kept.
     pub(super) fn after(&self, id: u64) -> impl Iterator<Item = &Event> {
         self.events.iter().filter(move |event| event.id > id)
     }
 
-    /// Octets on the heap.
     #[cfg(test)]
     pub(super) fn octets(&self) -> usize {
         self.events.capacity() * size_of::<Event>() + self.octets
     }
 }
 
-/// Ten minutes.
 const MAX_EVENTS: usize = 600;
-/// Octets of them: ten minutes of some ten backends, a minute of a site of hundreds.
+/// The bytes of their data: ten minutes of some ten backends, a minute of a site of hundreds.
 const MAX_OCTETS: usize = 640 << 10;
 
 #[cfg(test)]
@@ -67,7 +60,7 @@ mod tests {
 
     #[test]
     fn who_comes_back_gets_what_was_missed() {
-        let mut kept = Kept::new(1_000);
+        let mut kept = RecentEvents::new(1_000);
         (0..700).for_each(|second| drop(kept.push(second.to_string())));
         let ids = |after| kept.after(after).map(|event| event.id).collect::<Vec<_>>();
         assert_eq!(ids(1_697), [1_698, 1_699]);
@@ -78,7 +71,7 @@ mod tests {
 
     #[test]
     fn many_octets_are_kept_for_less_time() {
-        let mut kept = Kept::new(0);
+        let mut kept = RecentEvents::new(0);
         (0..700).for_each(|_| drop(kept.push("x".repeat(16 << 10))));
         assert_eq!(kept.after(0).count(), 40);
         let enormous = kept.push("x".repeat(2 << 20));

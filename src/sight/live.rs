@@ -1,75 +1,75 @@
-//! The JSON of `/api/v1/live` and `/api/v1/history`, and of `verdict` and `last_minute` in `/api/v1/status`: written by the admin
-//! server, read by the page, by `hedgerow top` and by `hedgerow ctl`.
+//! The JSON of `/api/v1/live` and `/api/v1/history`, and of `verdict` and `last_minute` in `/api/v1/status`,
+//! for the page, `hedgerow top` and `hedgerow ctl`.
 //!
-//! Each figure is of the second, minute or ten seconds that it stands for; gauges are as they were at its end. What was not measured is
-//! null. Times are in milliseconds, moments in seconds of Unix.
+//! Each figure belongs to its second, minute or ten seconds; gauges are as of the end. A figure that was not
+//! measured is null. Durations are in milliseconds, times in Unix seconds.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// A second of the server: the data of an event `second`, and what `/api/v1/live?once` answers.
+/// A second of the server: the data of an event `second`, and the response to `/api/v1/live?once`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Second {
-    /// Its end.
+    /// The end of the second.
     pub at: u64,
-    /// Whether all is well.
+    /// The verdict on the server's health.
     pub verdict: Verdict,
     /// Queries of clients.
     pub queries: u64,
-    /// Responses by source: every source is there.
+    /// Responses by source, with all sources.
     pub responses: BTreeMap<String, u64>,
-    /// Responses that report a failure, of backends or of this forwarder.
+    /// Responses that report a failure, from backends or from this forwarder.
     #[serde(default)]
     pub failures: u64,
-    /// Messages and queries dropped, by reason: every reason is there.
+    /// Dropped messages and queries by reason, with all reasons.
     pub dropped: BTreeMap<String, u64>,
-    /// Look-ups in the cache; null if there is none.
+    /// Look-ups in the cache; null without a cache.
     pub cache: Option<CacheSecond>,
     /// The pools in order of the config.
     pub pools: Vec<PoolSecond>,
 }
 
-/// Whether all is well.
+/// The verdict on the server's health.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
-    /// In a word.
+    /// The state.
     pub state: VerdictState,
-    /// Since when it is in this state.
+    /// The start of this state.
     #[serde(default)]
     pub since: u64,
-    /// Why, the gravest first; none if all is well.
+    /// The reasons, the gravest first; empty if all is OK.
     pub reasons: Vec<Reason>,
 }
 
-/// Whether all is well, in a word. The worst is the greatest.
+/// The health of the server. The worst state is the greatest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VerdictState {
-    /// Nothing calls for anybody.
+    /// No action is needed.
     #[default]
     Well,
-    /// Somebody should look at it by daylight.
+    /// An operator should look at it during working hours.
     Watch,
-    /// Clients suffer, or are about to.
+    /// Clients are affected, or soon will be.
     Trouble,
 }
 
 impl VerdictState {
-    /// The word for people and scripts.
+    /// The word for people. JSON has `well` for `OK`.
     pub fn label(self) -> &'static str {
         match self {
-            Self::Well => "well",
+            Self::Well => "OK",
             Self::Watch => "watch",
             Self::Trouble => "trouble",
         }
     }
 }
 
-/// Why a verdict is not `well`.
+/// A reason why a verdict is not `well`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
-    /// The rule that says so, such as `backend-down`.
+    /// The name of the rule, such as `backend-down`.
     pub code: String,
     /// A sentence for people, with pool, backend and figure.
     pub text: String,
@@ -78,62 +78,62 @@ pub struct Reason {
 /// Look-ups in the cache in a second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheSecond {
-    /// Those that found a fresh answer, or a failure.
+    /// Look-ups that found a fresh answer, or a failure.
     pub hits: u64,
-    /// Those that found a stale answer.
+    /// Look-ups that found a stale answer.
     pub stale_hits: u64,
-    /// Those that found nothing.
+    /// Look-ups that found nothing.
     pub misses: u64,
 }
 
 /// A second of a pool.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PoolSecond {
-    /// Its name in the config.
+    /// The name in the config.
     pub name: String,
-    /// Queries of clients that were answered, from the cache included.
+    /// Answered queries of clients, including cache hits.
     pub queries: u64,
-    /// Queries to its backends, probes left out.
+    /// Queries to the backends, without probes.
     pub attempts: u64,
     /// Queries of clients that wait for their response.
     pub in_flight: u64,
     /// The median time from a query to its response.
     pub p50_ms: Option<f64>,
-    /// One of 100 was slower.
+    /// The p99 of the response time.
     pub p99_ms: Option<f64>,
-    /// One of 1,000 was slower.
+    /// The p99.9 of the response time.
     pub p999_ms: Option<f64>,
-    /// Its hedges.
+    /// The hedges.
     pub hedges: HedgesSecond,
-    /// Its backends, those that are sick or slow first; at most [`MAX_BACKENDS`].
+    /// The backends, sick or slow ones first; at most [`MAX_BACKENDS`].
     pub backends: Vec<BackendSecond>,
-    /// How many backends more it has.
+    /// The number of backends left out.
     pub more_backends: u64,
 }
 
 /// The hedges of a pool in a second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HedgesSecond {
-    /// Those made.
+    /// Hedges made.
     pub sent: u64,
-    /// Those whose answer went to the client.
+    /// Hedges whose answer went to the client.
     pub won: u64,
-    /// Those not made because the budget was spent.
+    /// Hedges not made because the budget was spent.
     pub denied: u64,
-    /// How many more the budget pays for.
+    /// The number of further hedges that the budget pays for.
     pub tokens: u64,
 }
 
 /// A second of a backend.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BackendSecond {
-    /// Its label.
+    /// The label.
     pub name: String,
-    /// up, down, new or draining.
+    /// The state: up, down, new or draining.
     pub state: String,
-    /// Queries to it, probes left out.
+    /// Queries to the backend, without probes.
     pub attempts: u64,
-    /// How often its answer went to the client.
+    /// Answers that went to the client.
     pub wins: u64,
     /// Attempts that failed: a failure reply, or a backend that is down and unreachable.
     pub errors: u64,
@@ -141,18 +141,19 @@ pub struct BackendSecond {
     pub timeouts: u64,
     /// Attempts that wait for their reply.
     pub in_flight: u64,
-    /// The median time to its reply.
+    /// The median reply time.
     pub p50_ms: Option<f64>,
-    /// One of 100 was slower.
+    /// The p99 of the reply time.
     pub p99_ms: Option<f64>,
 }
 
-/// What `/api/v1/history` answers: the figures of a [`Second`] as arrays, the oldest first. Each array has as many places as [`History::at`].
+/// The response of `/api/v1/history`: the figures of a [`Second`] as arrays as long as
+/// [`HistoryFigures::at`], the oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct History {
-    /// How long a step takes: 1 for 10 minutes, 60 for 24 hours.
+pub struct HistoryFigures {
+    /// The length of a step: 1 for 10 minutes, 60 for 24 hours.
     pub step_seconds: u64,
-    /// The end of each step. Nothing was counted between steps that lie further apart than that, as while the host slept.
+    /// The end of each step. Steps that lie further apart have a gap without counts, as while the host slept.
     pub at: Vec<u64>,
     /// The verdict at the end of each step.
     pub verdict: Vec<VerdictState>,
@@ -160,80 +161,80 @@ pub struct History {
     pub queries: Vec<u64>,
     /// Responses by source.
     pub responses: BTreeMap<String, Vec<u64>>,
-    /// Responses that report a failure, of backends or of this forwarder.
+    /// Responses that report a failure, from backends or from this forwarder.
     #[serde(default)]
     pub failures: Vec<u64>,
-    /// Messages and queries dropped, by reason.
+    /// Dropped messages and queries by reason.
     pub dropped: BTreeMap<String, Vec<u64>>,
-    /// Look-ups in the cache; null if there is none.
+    /// Look-ups in the cache; null without a cache.
     pub cache: Option<CacheHistory>,
-    /// The pools in order of the config, as far as they are kept one by one.
+    /// The pools in order of the config, up to the bound.
     pub pools: Vec<PoolHistory>,
-    /// How many pools more there are.
+    /// The number of pools left out.
     pub more_pools: u64,
-    /// How long a step of a backend takes: 10.
+    /// The length of a step of a backend: 10.
     pub backend_step_seconds: u64,
-    /// The end of each step of backends, of the last 10 minutes; none with a span of 24 hours.
+    /// The end of each step of backends, for the last 10 minutes; empty with a span of 24 hours.
     pub backend_at: Vec<u64>,
 }
 
 /// Look-ups in the cache; null where there was none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheHistory {
-    /// Those that found a fresh answer, or a failure.
+    /// Look-ups that found a fresh answer, or a failure.
     pub hits: Vec<Option<u64>>,
-    /// Those that found a stale answer.
+    /// Look-ups that found a stale answer.
     pub stale_hits: Vec<Option<u64>>,
-    /// Those that found nothing.
+    /// Look-ups that found nothing.
     pub misses: Vec<Option<u64>>,
 }
 
-/// The history of a pool; null where there was none of that name.
+/// The history of a pool; null where it did not exist.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PoolHistory {
-    /// Its name in the config.
+    /// The name in the config.
     pub name: String,
-    /// Queries of clients that were answered, from the cache included.
+    /// Answered queries of clients, including cache hits.
     pub queries: Vec<Option<u64>>,
-    /// Queries to its backends, probes left out.
+    /// Queries to the backends, without probes.
     pub attempts: Vec<Option<u64>>,
     /// Queries of clients that wait for their response.
     pub in_flight: Vec<Option<u64>>,
     /// The median time from a query to its response.
     pub p50_ms: Vec<Option<f64>>,
-    /// One of 100 was slower.
+    /// The p99 of the response time.
     pub p99_ms: Vec<Option<f64>>,
-    /// One of 1,000 was slower.
+    /// The p99.9 of the response time.
     pub p999_ms: Vec<Option<f64>>,
-    /// Its hedges.
+    /// The hedges.
     pub hedges: HedgesHistory,
-    /// Its backends, as far as they are kept one by one: each array has as many places as [`History::backend_at`].
+    /// The backends, up to the bound: each array is as long as [`HistoryFigures::backend_at`].
     pub backends: Vec<BackendHistory>,
-    /// How many backends more it has.
+    /// The number of backends left out.
     pub more_backends: u64,
 }
 
-/// The hedges of a pool; null where there was no pool of that name.
+/// The hedges of a pool; null where it did not exist.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HedgesHistory {
-    /// Those made.
+    /// Hedges made.
     pub sent: Vec<Option<u64>>,
-    /// Those whose answer went to the client.
+    /// Hedges whose answer went to the client.
     pub won: Vec<Option<u64>>,
-    /// Those not made because the budget was spent.
+    /// Hedges not made because the budget was spent.
     pub denied: Vec<Option<u64>>,
-    /// How many more the budget paid for.
+    /// The number of further hedges that the budget paid for.
     pub tokens: Vec<Option<u64>>,
 }
 
-/// The history of a backend by ten seconds; null where there was none.
+/// The history of a backend by ten seconds; null where it did not exist.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BackendHistory {
-    /// Its label.
+    /// The label.
     pub name: String,
-    /// The median time to its reply.
+    /// The median reply time.
     pub p50_ms: Vec<Option<f64>>,
-    /// One of 100 was slower.
+    /// The p99 of the reply time.
     pub p99_ms: Vec<Option<f64>>,
     /// Attempts that failed.
     pub errors: Vec<Option<u64>>,
@@ -244,42 +245,42 @@ pub struct BackendHistory {
 /// A pool in the last minute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PoolMinute {
-    /// Queries of clients that were answered, from the cache included.
+    /// Answered queries of clients, including cache hits.
     pub queries: u64,
-    /// Queries to its backends, probes left out.
+    /// Queries to the backends, without probes.
     pub attempts: u64,
     /// The median time from a query to its response.
     pub p50_ms: Option<f64>,
-    /// One of 100 was slower.
+    /// The p99 of the response time.
     pub p99_ms: Option<f64>,
-    /// One of 1,000 was slower.
+    /// The p99.9 of the response time.
     pub p999_ms: Option<f64>,
-    /// Its hedges.
+    /// The hedges.
     pub hedges: HedgesSecond,
 }
 
 /// A backend in the last minute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BackendMinute {
-    /// Queries to it, probes left out.
+    /// Queries to the backend, without probes.
     pub attempts: u64,
-    /// Those of them that were hedges.
+    /// Hedges among these queries.
     pub hedges: u64,
-    /// How often its answer went to the client.
+    /// Answers that went to the client.
     pub wins: u64,
-    /// How often that was the answer to a hedge.
+    /// Answers to hedges that went to the client.
     pub hedges_won: u64,
     /// Attempts that failed.
     pub errors: u64,
     /// Attempts that were silent for `attempt_timeout`.
     pub timeouts: u64,
-    /// The median time to its reply.
+    /// The median reply time.
     pub p50_ms: Option<f64>,
-    /// One of 100 was slower.
+    /// The p99 of the reply time.
     pub p99_ms: Option<f64>,
 }
 
-/// What a [`History`] is asked for.
+/// The span of a [`HistoryFigures`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Span {
     /// Ten minutes by second.
@@ -292,7 +293,7 @@ pub enum Span {
 }
 
 impl Span {
-    /// How long a step takes.
+    /// Returns the length of a step in seconds.
     pub fn step_seconds(self) -> u64 {
         match self {
             Self::TenMinutes => 1,
@@ -301,7 +302,7 @@ impl Span {
     }
 }
 
-/// Backends of a pool that a [`Second`] tells of.
+/// The backends of a pool that a [`Second`] contains.
 pub const MAX_BACKENDS: usize = 64;
 
 #[cfg(test)]
@@ -345,7 +346,7 @@ mod tests {
             backends: vec![backend],
             more_backends: 3,
         };
-        let text = "ts2 of pool ts is down for 40 s".to_owned();
+        let text = "ts2 of pool ts has been down for 40 s".to_owned();
         let second = Second {
             at: 1_767_225_600,
             verdict: Verdict {
@@ -367,7 +368,7 @@ mod tests {
                 "verdict": {
                     "state": "watch",
                     "since": 1_767_225_560,
-                    "reasons": [{"code": "backend-down", "text": "ts2 of pool ts is down for 40 s"}],
+                    "reasons": [{"code": "backend-down", "text": "ts2 of pool ts has been down for 40 s"}],
                 },
                 "queries": 5_000,
                 "responses": {"backend": 900, "cache": 4_000},
@@ -418,7 +419,7 @@ mod tests {
             }],
             more_backends: 0,
         };
-        let history = History {
+        let history = HistoryFigures {
             step_seconds: 1,
             at: vec![100, 101],
             verdict: vec![VerdictState::Well, VerdictState::Trouble],
@@ -488,8 +489,11 @@ mod tests {
     fn the_worst_verdict_is_the_greatest() {
         let states = [VerdictState::Well, VerdictState::Watch, VerdictState::Trouble];
         assert!(states.is_sorted());
-        for state in states {
-            assert_eq!(serde_json::to_value(state).expect("a word"), state.label());
+        for (state, key, label) in
+            [(states[0], "well", "OK"), (states[1], "watch", "watch"), (states[2], "trouble", "trouble")]
+        {
+            assert_eq!(serde_json::to_value(state).expect("a word"), key);
+            assert_eq!(state.label(), label);
         }
     }
 }

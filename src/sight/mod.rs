@@ -1,9 +1,8 @@
-//! What an operator sees at a glance: whether all is well, what was, and who is slow.
+//! The operator's view: health, history, and slow backends.
 //!
-//! [`History`] takes the counters once a second and keeps what was added; [`verdict`] judges it by a table of rules; [`live`] is the
-//! shape of the JSON that the page, `hedgerow top` and `hedgerow ctl` read. [`Sight`] is all of that together, driven by the control
-//! thread. [`slow`] keeps races that were slow or failed, and says why; [`names`] counts the names asked for most; [`explain`] is what is
-//! told of one question that an operator asks. Nothing here touches a clock or a socket: time comes as an argument.
+//! [`History`] takes the counters once a second and keeps the growth; [`verdict`] judges it by a table of
+//! rules; [`live`] defines the JSON. [`Sight`] combines them and runs on the control thread. Nothing here
+//! reads a clock or a socket: time is an argument.
 
 pub mod divergence;
 pub mod explain;
@@ -19,30 +18,30 @@ use std::time::{Duration, Instant};
 
 pub use self::history::{History, MAX_OCTETS};
 pub use self::kept::Event;
-use self::kept::Kept;
+use self::kept::RecentEvents;
 use self::live::{Second, Verdict, VerdictState};
 use crate::metrics::Snapshot;
 
-/// What is seen of a running server.
+/// The view of a running server.
 #[derive(Debug)]
 pub struct Sight {
     history: History,
     verdict: Verdict,
     latest: Second,
-    kept: Kept,
+    kept: RecentEvents,
 }
 
 impl Sight {
-    /// Begins with what was counted so far, which is no part of it. `at`: the time since the epoch of Unix.
+    /// Starts the view; the counts so far are not part of it. `at` is the Unix time.
     pub fn new(now: Instant, at: Duration, snapshot: &Snapshot) -> Self {
         let history = History::new(now, snapshot);
         let seconds = at.as_secs();
         let verdict = Verdict { since: seconds, ..verdict::judge(&history.facts(at, snapshot)) };
         let latest = history.second(seconds, snapshot, verdict.clone());
-        Self { history, verdict, latest, kept: Kept::new(seconds) }
+        Self { history, verdict, latest, kept: RecentEvents::new(seconds) }
     }
 
-    /// Takes the second that ends now; none if the last one has ended just now.
+    /// Takes the second that ends now; `None` if the last one has just ended.
     pub fn take(&mut self, now: Instant, at: Duration, snapshot: &Snapshot) -> Option<Event> {
         let seconds = at.as_secs();
         if !self.history.take(now, seconds, snapshot) {
@@ -57,17 +56,18 @@ impl Sight {
         Some(self.kept.push(data))
     }
 
-    /// The counters were given at once what another process has counted.
+    /// Adds the counts of another process to the baselines, because the totals have grown by them at once. So
+    /// they do not appear as new.
     pub fn carry(&mut self, given: &Snapshot) {
         self.history.carry(given);
     }
 
-    /// Whether all is well.
+    /// Returns the current verdict.
     pub fn verdict(&self) -> &Verdict {
         &self.verdict
     }
 
-    /// The same as a number: 0 well, 1 watch, 2 trouble.
+    /// Returns the verdict as a number: 0 well, 1 watch, 2 trouble.
     pub fn verdict_number(&self) -> u64 {
         match self.verdict.state {
             VerdictState::Well => 0,
@@ -76,27 +76,26 @@ impl Sight {
         }
     }
 
-    /// The last second.
+    /// Returns the last second.
     pub fn latest(&self) -> &Second {
         &self.latest
     }
 
-    /// What was.
+    /// Returns the history.
     pub fn history(&self) -> &History {
         &self.history
     }
 
-    /// What was told after the second of this number, the oldest first, as far as it is kept.
+    /// Returns the kept events after this number, the oldest first.
     pub fn missed(&self, id: u64) -> Vec<Event> {
         self.kept.after(id).cloned().collect()
     }
 
-    /// The number of the last second that was told.
+    /// Returns the number of the last event.
     pub fn latest_id(&self) -> u64 {
         self.kept.latest_id()
     }
 
-    /// Octets that it takes.
     #[cfg(test)]
     fn octets(&self) -> usize {
         size_of::<Self>() + self.history.octets() + self.kept.octets()

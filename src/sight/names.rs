@@ -1,9 +1,9 @@
-//! The names asked for most: a bounded count by Space-Saving (Metwally, Agrawal, El Abbadi 2005: "Efficient computation of
-//! frequent and top-k elements in data streams"), minute by minute, for the last ten.
+//! The most frequent names of the last ten minutes: a bounded count by Space-Saving (Metwally, Agrawal, El
+//! Abbadi 2005: "Efficient computation of frequent and top-k elements in data streams") for each minute.
 //!
-//! A minute has a thousand counters. A name that has none takes that of the name counted least, with its count as the error: so a
-//! count is never too small, and too large by its error at most. Minutes are added up when somebody asks. Only some of the
-//! questions are counted, and all figures are multiplied by how many each stands for.
+//! A minute has a thousand counters. A new name takes the counter of the least frequent one, with its count
+//! as the error: so a count is never too small, and too large by its error at most. A report adds up the
+//! minutes. Only a sample of the questions is counted, and all figures are multiplied by its weight.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -12,17 +12,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::wire::{self, Rcode, RecordType};
 
-/// The names asked for most in the last ten minutes, and those that got SERVFAIL most.
+/// The most frequent names of the last ten minutes, and those that got SERVFAIL most.
 #[derive(Debug, Default)]
 pub struct TopNames {
-    /// The newest minute last.
     minutes: VecDeque<Minute>,
 }
 
-/// The counts of one minute.
 #[derive(Debug)]
 struct Minute {
-    /// Which one of Unix time.
     number: u64,
     asked: SpaceSaving,
     servfail: SpaceSaving,
@@ -31,13 +28,13 @@ struct Minute {
 /// The names as JSON.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NamesReport {
-    /// Asked for most, the first most of all.
+    /// The most frequent names in descending order.
     pub names: Vec<NameCount>,
-    /// Answered with SERVFAIL most.
+    /// The names answered with SERVFAIL most.
     pub servfail: Vec<NameCount>,
 }
 
-/// How often a name was asked for.
+/// The frequency of a name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NameCount {
     /// The name.
@@ -45,22 +42,22 @@ pub struct NameCount {
     /// The type.
     #[serde(rename = "type")]
     pub qtype: String,
-    /// Queries, about; never fewer than were counted.
+    /// The approximate number of queries; never fewer than were counted.
     pub queries: u64,
-    /// By how much `queries` may be too large.
+    /// The amount by which `queries` may be too large.
     pub error: u64,
 }
 
 impl TopNames {
-    /// Each question that is counted stands for so many.
+    /// The number of questions that each counted one stands for.
     pub const STANDS_FOR: u64 = 16;
 
-    /// The minute of a time, which is Unix time in seconds.
+    /// Returns the minute of a Unix time in seconds.
     pub fn minute_of(unix_time: u64) -> u64 {
         unix_time / 60
     }
 
-    /// Counts a question, in wire form and folded, that got this response code. `minute` is that of Unix time.
+    /// Counts a question, in wire form and folded, with its response code.
     pub fn count(&mut self, qname: &[u8], qtype: RecordType, rcode: Rcode, minute: u64) {
         if self.minutes.back().is_none_or(|last| last.number < minute) {
             self.minutes.push_back(Minute {
@@ -77,14 +74,13 @@ impl TopNames {
         }
     }
 
-    /// The names counted most, as of this minute.
+    /// Returns the most frequent names as of this minute.
     pub fn report(&mut self, minute: u64) -> NamesReport {
         self.forget(minute);
         let added = |of: fn(&Minute) -> &SpaceSaving| top(self.minutes.iter().map(of));
         NamesReport { names: added(|minute| &minute.asked), servfail: added(|minute| &minute.servfail) }
     }
 
-    /// Forgets what was counted ten minutes ago.
     fn forget(&mut self, minute: u64) {
         while self.minutes.front().is_some_and(|first| first.number + MINUTES <= minute) {
             self.minutes.pop_front();
@@ -92,23 +88,19 @@ impl TopNames {
     }
 }
 
-/// Name and type, as they are counted: one allocation for both maps.
 type Question = Arc<(Box<[u8]>, RecordType)>;
 
-/// So many counters, for whatever is counted most.
 #[derive(Debug)]
 struct SpaceSaving {
     capacity: usize,
-    /// Count and error of each, and in which order it came to that count.
-    counts: HashMap<Question, Count>,
-    /// The least first.
+    /// Count and error of each question, and the order in which it reached that count.
+    counts: HashMap<Question, CountedName>,
     by_count: BTreeMap<(u64, u64), Question>,
-    /// Numbers for the order.
     next: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Count {
+struct CountedName {
     count: u64,
     error: u64,
     order: u64,
@@ -119,7 +111,6 @@ impl SpaceSaving {
         Self { capacity, counts: HashMap::new(), by_count: BTreeMap::new(), next: 0 }
     }
 
-    /// Counts a question once.
     fn count(&mut self, qname: &[u8], qtype: RecordType) {
         let question: Question = Arc::new((qname.into(), qtype));
         self.next += 1;
@@ -127,20 +118,20 @@ impl SpaceSaving {
         let counted = match self.counts.get(&question) {
             Some(known) => {
                 self.by_count.remove(&(known.count, known.order));
-                Count { count: known.count + 1, error: known.error, order }
+                CountedName { count: known.count + 1, error: known.error, order }
             }
-            None if self.counts.len() < self.capacity => Count { count: 1, error: 0, order },
+            None if self.counts.len() < self.capacity => CountedName { count: 1, error: 0, order },
             None => {
                 let Some(((least, _), out)) = self.by_count.pop_first() else { return };
                 self.counts.remove(&out);
-                Count { count: least + 1, error: least, order }
+                CountedName { count: least + 1, error: least, order }
             }
         };
         self.by_count.insert((counted.count, order), Arc::clone(&question));
         self.counts.insert(question, counted);
     }
 
-    /// What a question that has no counter may have been counted at most.
+    /// Returns the maximum count of a question without a counter.
     fn least(&self) -> u64 {
         let is_full = self.counts.len() >= self.capacity;
         let least = self.by_count.first_key_value().map(|((count, _), _)| *count);
@@ -148,7 +139,8 @@ impl SpaceSaving {
     }
 }
 
-/// What several counts come to together: whatever one of them has no counter for, it may have counted as often as its least.
+/// Adds up several counts: a question without a counter in one of them may have occurred as often as its
+/// least.
 fn top<'a>(counts: impl Iterator<Item = &'a SpaceSaving> + Clone) -> Vec<NameCount> {
     let mut sums: HashMap<&Question, (u64, u64)> = HashMap::new();
     for question in counts.clone().flat_map(|one| one.counts.keys()) {
@@ -161,7 +153,6 @@ fn top<'a>(counts: impl Iterator<Item = &'a SpaceSaving> + Clone) -> Vec<NameCou
         });
     }
     let mut sums: Vec<_> = sums.into_iter().collect();
-    // Of equals in the order of their names, so that two reports agree.
     sums.sort_by(|(one, (count, error)), (other, (others, off))| {
         others.cmp(count).then(error.cmp(off)).then_with(|| one.cmp(other))
     });
@@ -174,13 +165,10 @@ fn top<'a>(counts: impl Iterator<Item = &'a SpaceSaving> + Clone) -> Vec<NameCou
     named.collect()
 }
 
-/// Counters of a minute.
 const COUNTERS: usize = 1_000;
 
-/// Minutes that are added up.
 const MINUTES: u64 = 10;
 
-/// How many names are shown.
 const SHOWN: usize = 100;
 
 #[cfg(test)]
@@ -190,7 +178,6 @@ mod tests {
 
     use super::*;
 
-    /// A name of one label.
     fn name(number: u64) -> Vec<u8> {
         let label = format!("n{number}");
         [&[label.len() as u8], label.as_bytes(), &[0]].concat()
@@ -221,7 +208,7 @@ mod tests {
         assert_eq!(top.report(11).names.len(), 10);
         assert_eq!(top.report(20).names.len(), 1);
         assert_eq!(top.report(21), NamesReport::default());
-        // A clock that is set back counts on with what is newest.
+        // After the clock is set back, the newest minute continues.
         top.count(&name(1), RecordType::A, Rcode::NOERROR, 21);
         top.count(&name(1), RecordType::A, Rcode::NOERROR, 3);
         assert_eq!(top.report(21).names[0].queries, 2 * TopNames::STANDS_FOR);
@@ -233,7 +220,7 @@ mod tests {
         let mut top = TopNames::default();
         let mut truth = HashMap::new();
         for turn in 0..200_000_u64 {
-            // Few names are asked for often, and many hardly ever.
+            // Few names are frequent, and many are rare.
             let number = (1.0 / rng.random_range(0.000_02..1.0_f64)).powf(1.6) as u64;
             *truth.entry(number).or_insert(0_u64) += 1;
             top.count(&name(number), RecordType::A, Rcode::NOERROR, turn / 50_000);

@@ -1,42 +1,42 @@
-//! Which versions of zones the members of pools of replicas have, as JSON.
+//! Serials of the zones in pools of replicas, as JSON.
 
 use serde::{Deserialize, Serialize};
 
-/// All that is known of that.
+/// All known serials.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Serials {
-    /// By pools, and the names of the zones.
-    pub zones: Vec<Zone>,
+    /// The zones by pool and name.
+    pub zones: Vec<PoolZone>,
     /// The pools whose backends are no replicas.
     pub no_replicas: Vec<String>,
 }
 
-/// A zone, as the members of a pool have it.
+/// A zone with its serials in a pool.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Zone {
+pub struct PoolZone {
     /// The pool.
     pub pool: String,
     /// The name of the zone.
     pub zone: String,
     /// The newest serial among backends that take queries; null if there is none.
     pub newest: Option<u32>,
-    /// Whether somebody has asked for a name in it within the last minute.
+    /// True if a client has asked for a name in it within the last minute.
     pub in_use: bool,
-    /// Who has which version.
-    pub members: Vec<Member>,
+    /// The serials by member.
+    pub members: Vec<MemberSerial>,
 }
 
-/// The version that a member has.
+/// The serial of a member.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Member {
+pub struct MemberSerial {
     /// The member.
     pub backend: String,
-    /// The serial that it has told last.
+    /// The last serial that it sent.
     pub serial: u32,
-    /// When that was, or when it was asked last, Unix time.
+    /// The Unix time of that serial, or of the last query for it.
     pub heard: f64,
-    /// Since when another one has a newer version, Unix time; null if none has.
+    /// The Unix time since which another member has a newer serial; null if none has.
     pub older_since: Option<f64>,
-    /// It is behind, in this zone or another: asked after the others.
+    /// True if the member is behind in any zone, so that it gets queries last.
     pub behind: bool,
 }

@@ -1,4 +1,4 @@
-//! Tests of all of it together: what it takes, and what it says of a server that does well.
+//! Tests of the whole view: its memory, and the verdict on a healthy server.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,7 +14,7 @@ fn it_takes_four_mebibytes_at_most() {
             pool(&format!("pool{number}"), (0..backends).map(|of| backend(&name(of))).collect())
         });
         let mut site = Site::new(pools.collect());
-        // Rings have taken all their room at the start; what else grows has grown by then.
+        // Rings allocate at the start; everything else that grows has grown by then.
         (0..70).for_each(|_| drop(site.sight_second()));
         let octets = site.sight.octets();
         let (pools, backends) = (site.snapshot.pools.len(), site.snapshot.pools[0].backends.len());
@@ -55,7 +55,7 @@ fn a_verdict_says_since_when() {
     (0..5).for_each(|_| drop(site.sight_second()));
     let verdict = site.sight.verdict().clone();
     assert_eq!((verdict.state, verdict.since), (VerdictState::Watch, died));
-    assert_eq!(verdict.reasons[0].text, "ts2 of pool ts is down for 5 s");
+    assert_eq!(verdict.reasons[0].text, "ts2 of pool ts has been down for 5 s");
     assert_eq!(site.sight.verdict_number(), 1);
     let history = site.sight.history().show(Span::TenMinutes, &site.snapshot);
     assert_eq!(history.verdict[0], VerdictState::Well);

@@ -1,8 +1,9 @@
-//! The verdict: well, watch or trouble, and why. One table of rules ([`RULES`]), each with its bound and the reason for that.
+//! The verdict: OK, watch or trouble, with reasons. One table of rules ([`RULES`]) contains each bound and
+//! its reason.
 //!
-//! A rule looks at [`Facts`], which a history makes, and says what it has to say in sentences that name pool, backend and figure. What is
-//! usual comes from the history itself: a server that has just started knows nothing usual and so finds nothing unusual; a
-//! night without queries has too few of them to be judged.
+//! A rule judges [`Facts`] from the history and returns sentences that name pool, backend and figure. The
+//! history also provides the usual values: a server that has just started knows no usual values and so finds
+//! nothing unusual; a night without queries has too few to judge.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,43 +12,44 @@ use std::time::Duration;
 use super::live::{Reason, Verdict, VerdictState};
 use crate::metrics::{BackendState, ExpiredZone, ReloadSnapshot, SourceSnapshot, SourceState, Tap};
 
-/// What a verdict is made of.
+/// The input of a verdict.
 #[derive(Clone, Debug)]
 pub struct Facts<'a> {
     /// Queries of clients in the last ten seconds.
     pub queries: u64,
-    /// Queries dropped then since more came than could be answered.
+    /// Queries dropped in the last ten seconds because too many arrived.
     pub overload: u64,
-    /// Queries that were answered then, or should have been.
+    /// Queries of the last ten seconds that were answered, or should have been.
     pub answered: u64,
-    /// Those of them that got no backend's word: an answer that was made up, or none.
+    /// Queries of the last ten seconds without an answer from a backend: hedgerow synthesized a response, or
+    /// sent none.
     pub made_up: u64,
-    /// How it is otherwise; none if too little is known.
+    /// The usual share of such queries; `None` if too little is known.
     pub usual: Option<MadeUp>,
-    /// Those whose response reports a failure, of backends or of this forwarder.
+    /// Responses of the last ten seconds that report a failure, of backends or of this forwarder.
     pub failures: u64,
-    /// The same as it is otherwise; none if too little is known.
+    /// The usual share of failures; `None` if too little is known.
     pub usual_failures: Option<MadeUp>,
-    /// The pools.
+    /// The input about each pool.
     pub pools: Vec<PoolFacts<'a>>,
-    /// What observes queries.
+    /// The records of taps in the last minute.
     pub taps: Vec<TapFacts>,
-    /// What came of reading the config again.
+    /// The result of the last reload.
     pub reload: &'a ReloadSnapshot,
     /// The zones of other servers that have expired.
     pub expired_zones: &'a [ExpiredZone],
-    /// The zones of other servers that have never come, in a minute or more.
+    /// The zones of other servers that are missing for a minute or more.
     pub absent_zones: &'a [ExpiredZone],
     /// The time since a process last took over after a crash or a hang.
     pub crashed_for: Option<Duration>,
 }
 
-/// The number of answers that were made up, or failures, in some time.
+/// A number of synthesized answers, or of failures, among all answers of a period.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MadeUp {
-    /// Those.
+    /// The number of synthesized answers, or of failures.
     pub made_up: u64,
-    /// Of so many.
+    /// The number of all answers.
     pub answered: u64,
 }
 
@@ -57,247 +59,247 @@ impl MadeUp {
     }
 }
 
-/// What became of the records of a tap in the last minute.
+/// The counts of a tap's records in the last minute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TapFacts {
-    /// Its label in metrics.
+    /// The label of the tap in metrics.
     pub name: &'static str,
-    /// Those that were written.
+    /// Records that were written.
     pub written: u64,
-    /// Those that were not.
+    /// Records that were dropped.
     pub dropped: u64,
 }
 
-/// What is known of a pool.
+/// The input about one pool.
 #[derive(Clone, Debug)]
 pub struct PoolFacts<'a> {
-    /// Its name.
+    /// The name of the pool.
     pub name: &'a str,
     /// Queries of the last minute that were answered.
     pub measured: u64,
-    /// Those of them that took at least as long as `slow_bound` makes of the usual p99.
+    /// Queries of the last minute that took at least `slow_bound` of the usual p99.
     pub slow: u64,
     /// The p99 of the last minute, in µs.
     pub p99: Option<u64>,
-    /// The p99 that is usual, in µs.
+    /// The usual p99, in µs.
     pub usual_p99: Option<u64>,
     /// Hedges made in the last ten seconds.
     pub hedges_sent: u64,
-    /// Hedges not made then for want of budget.
+    /// Hedges of the last ten seconds that the budget denied.
     pub hedges_denied: u64,
-    /// Questions that its backends, which are replicas, answer differently now.
+    /// Questions that the replicas of the pool answer differently now.
     pub divergent: u64,
-    /// Where its members come from.
+    /// The sources of members.
     pub sources: &'a [SourceSnapshot],
-    /// Its backends.
+    /// The input about each backend.
     pub backends: Vec<BackendFacts<'a>>,
 }
 
-/// What is known of a backend.
+/// The input about one backend.
 #[derive(Clone, Debug)]
 pub struct BackendFacts<'a> {
-    /// Its label.
+    /// The label of the backend.
     pub name: &'a str,
-    /// Its state.
+    /// The state of the backend.
     pub state: BackendState,
-    /// Somebody has set that.
+    /// True if an operator set the state.
     pub by_hand: bool,
-    /// For how long it has been in it.
+    /// The time in this state.
     pub state_for: Duration,
-    /// Its last four changes between up and down by its probes; none if there were fewer.
+    /// The last four changes between up and down by probes; `None` if there were fewer.
     pub flaps: Option<Flaps>,
-    /// Its attempts in the latest ten seconds in which most of them failed; none if it does well since.
+    /// The attempts of the latest ten seconds in which most failed; `None` if the backend has worked since.
     pub failed: Option<FailedAttempts>,
-    /// For how many seconds it has been slow, as `is_slow` says.
+    /// The number of seconds for which the backend has been slow (`is_slow`).
     pub slow_for: u64,
-    /// Its median in the last seconds, in µs.
+    /// The median of the last seconds, in µs.
     pub p50: Option<u64>,
-    /// The median that is usual, in µs.
+    /// The usual median, in µs.
     pub usual_p50: Option<u64>,
 }
 
 /// The time of the last four changes of a backend between up and down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flaps {
-    /// The time from the first of them to the last.
+    /// The time from the first change to the last.
     pub within: Duration,
-    /// The time since the last.
+    /// The time since the last change.
     pub ago: Duration,
 }
 
 /// The attempts of ten seconds at a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FailedAttempts {
-    /// All of them.
+    /// The number of attempts.
     pub attempts: u64,
-    /// Those that failed.
+    /// The number of failed attempts.
     pub failures: u64,
-    /// The time since then.
+    /// The time since these attempts.
     pub ago: Duration,
 }
 
 /// A rule of the verdict.
-pub struct Rule {
-    /// Its name in JSON and in alerts.
+pub struct VerdictRule {
+    /// The name of the rule in JSON and in alerts.
     pub code: &'static str,
-    /// How bad it is.
+    /// The severity of the reason.
     pub state: VerdictState,
-    /// When it speaks, for people.
+    /// The bound, for people.
     pub bound: &'static str,
-    /// Why that is the bound, for people.
+    /// The reason for the bound, for people.
     pub why: &'static str,
-    /// Says what it has to say.
     judge: fn(&Facts<'_>) -> Vec<String>,
 }
 
-impl fmt::Debug for Rule {
+impl fmt::Debug for VerdictRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rule").field("code", &self.code).field("state", &self.state).finish_non_exhaustive()
     }
 }
 
 /// All rules, the gravest first.
-pub const RULES: &[Rule] = &[
-    Rule {
+pub const RULES: &[VerdictRule] = &[
+    VerdictRule {
         code: "pool-down",
         state: VerdictState::Trouble,
-        bound: "A pool has backends, and none of them is up; one at least is down or drained, not just new.",
-        why: "Probes have confirmed it already, so there is nothing to wait for.",
+        bound: "No backend of a pool is up, and at least one of them is down or drained rather than new.",
+        why: "Probes have already confirmed it, so waiting adds nothing.",
         judge: pool_down,
     },
-    Rule {
+    VerdictRule {
         code: "made-up",
         state: VerdictState::Trouble,
-        bound: "In the last 10 s at least 1 % of the answers were made up (or left out), and three times the usual share, \
-                or half of the way from there to all where more than a fifth is usual; and 10 more than 6 standard \
-                deviations above the usual number. Or any at all while no backend of a pool is up.",
-        why: "Backends may be silent on what they do not have, which is usual for them: only a rise tells. Usual is the last hour; \
-              the standard deviations keep chance out where there are few queries.",
+        bound: "In the last 10 s backends left at least 1 % of the queries unanswered, and hedgerow synthesized a response or sent none. \
+                The share is also at least three times the usual one, or at least halfway from the usual one to 100 % if the usual one \
+                exceeds 20 %. The number is at least 10 plus 6 standard deviations above the usual one. While no backend of a pool is \
+                up, one such query is enough.",
+        why: "A backend may be silent about names that it does not serve, so only a rise counts. The usual share is that of the last hour. \
+              The standard deviations exclude chance when there are few queries.",
         judge: made_up,
     },
-    Rule {
+    VerdictRule {
         code: "failing",
         state: VerdictState::Trouble,
-        bound: "In the last 10 s, of at least 20 responses more than half were failures, or so many more than usual as the rule \
-                `made-up` has it. Failures are SERVFAIL, and REFUSED of backends; with an extended error of DNSSEC or of a filter \
-                (6 to 12, 15 to 17) they are none.",
-        why: "A backend that replies is up by its probes, even if all that it sends are failures. REFUSED by `allow`, a rule or a \
-              missing route is the will of the operator, as are limits.",
+        bound: "In the last 10 s there were at least 20 responses, and more than half of them were failures, or the share rose as far \
+                above the usual one as in the rule `made-up`. Failures are SERVFAIL, and REFUSED from backends. SERVFAIL with an \
+                extended error of DNSSEC (6 to 12) does not count, nor does either with an extended error of a filter (15 to 17).",
+        why: "Probes consider a backend up if it replies, even if every reply is a failure. REFUSED because of `allow`, a rule or a \
+              missing route is configured by the operator, and so are limits.",
         judge: failing,
     },
-    Rule {
+    VerdictRule {
         code: "overload",
         state: VerdictState::Trouble,
-        bound: "In the last 10 s at least 10 queries, and 0.1 % of all, were dropped since more came than could be answered.",
-        why: "Clients wait for what was dropped; a few at a burst are what a small buffer costs.",
+        bound: "In the last 10 s hedgerow dropped at least 10 queries, and at least 0.1 % of all, because more arrived than it could answer.",
+        why: "Clients time out on dropped queries. A small buffer loses a few in a burst.",
         judge: overload,
     },
-    Rule {
+    VerdictRule {
         code: "zone-expired",
         state: VerdictState::Trouble,
-        bound: "A zone of another server has expired.",
-        why: "It is answered with SERVFAIL from that moment on (RFC 1034 section 4.3.5).",
+        bound: "A secondary zone has expired.",
+        why: "The authority answers SERVFAIL for the zone from then on (RFC 1034 section 4.3.5).",
         judge: zone_expired,
     },
-    Rule {
+    VerdictRule {
         code: "zone-absent",
         state: VerdictState::Trouble,
-        bound: "A zone of another server has never come, for a minute.",
-        why: "It is answered with SERVFAIL until it comes. A first transfer takes seconds.",
+        bound: "A secondary zone has had no data for a minute: no transfer has succeeded.",
+        why: "The authority answers SERVFAIL for the zone until a transfer succeeds. A first transfer takes seconds.",
         judge: zone_absent,
     },
-    Rule {
+    VerdictRule {
         code: "backend-down",
         state: VerdictState::Watch,
-        bound: "A backend is down by its probes, and its pool has others that are up.",
-        why: "Clients do not notice, as others answer; what was set by hand is known to whoever has done it.",
+        bound: "Probes find a backend down, while others of its pool are up.",
+        why: "Clients are not affected, because other backends answer. A state that an operator set by hand does not count.",
         judge: backend_down,
     },
-    Rule {
+    VerdictRule {
         code: "flapping",
         state: VerdictState::Watch,
-        bound: "The probes of a backend found it up or down four times by turns within 5 min, the last time less than 5 min ago.",
-        why: "Between two changes it looks well, or merely down. A restart is two changes. An order by hand is none.",
+        bound: "The probes of a backend changed between up and down four times within 5 min, the last time less than 5 min ago.",
+        why: "Between two changes the backend looks up, or simply down. A restart is two changes. A change by hand does not count.",
         judge: flapping,
     },
-    Rule {
+    VerdictRule {
         code: "backend-failing",
         state: VerdictState::Watch,
-        bound: "In 10 s of the last 5 min more than half of at least 20 attempts at a backend that is up failed, and no 10 s with \
-                20 attempts have been better since. Failures are those of `failing`, other errors such as FORMERR, and a closed port.",
-        why: "Probes accept any reply. `fastest` and `least-load` ask it last, so that few attempts are left to judge it by.",
+        bound: "In 10 s of the last 5 min more than half of at least 20 attempts at a backend that is up failed, and no later 10 s \
+                with 20 attempts were better. Failures are those of `failing`, other errors such as FORMERR, and a closed port.",
+        why: "Probes accept any reply. `fastest` and `least-load` then ask the backend last, so few attempts remain to judge it by.",
         judge: backend_failing,
     },
-    Rule {
+    VerdictRule {
         code: "backend-slow",
         state: VerdictState::Watch,
-        bound: "In five of the last eight seconds with replies the median of a backend was at least five times what is usual for it, \
-                and 20 ms more. After an hour that is what is usual.",
-        why: "One slow second is chance. Usual is the median of its last ten minutes, at least one of them, and stays what it was \
-              while the backend is slow.",
+        bound: "In five of the last eight seconds with replies, the median latency of a backend was at least five times the usual \
+                one, and 20 ms more. After an hour the new latency becomes the usual one.",
+        why: "One slow second is chance. The usual latency is the median of the last ten minutes (at least one minute), and does not \
+              change while the backend is slow.",
         judge: backend_slow,
     },
-    Rule {
+    VerdictRule {
         code: "backend-behind",
         state: VerdictState::Watch,
-        bound: "A backend of replicas is behind: a zone of it is older than that of another for longer than max_lag.",
-        why: "Clients get newer data from others, but transfers to it do not work, or take too long.",
+        bound: "A backend of a pool of replicas is behind: one of its zones has been older than on another backend for longer than `max_lag`.",
+        why: "Other backends give clients newer data, but transfers to this one fail or take too long.",
         judge: backend_behind,
     },
-    Rule {
+    VerdictRule {
         code: "tail-high",
         state: VerdictState::Watch,
-        bound: "In the last minute at least 3 % of the answers of a pool, and 30 of them, took four times the usual p99 and 20 ms more.",
-        why: "Of 100 answers one is above the p99 by its name: three are not chance. Usual is the median of the last hour's minutes, \
-              five at least with 100 queries each.",
+        bound: "In the last minute at least 3 % of the answers of a pool, and at least 30, took four times the usual p99 and 20 ms more.",
+        why: "By definition 1 % of the answers exceed the p99, so 3 % is not chance. The usual p99 is the median of the minutes of the \
+              last hour, at least five of them with 100 queries each.",
         judge: tail_high,
     },
-    Rule {
+    VerdictRule {
         code: "hedges-denied",
         state: VerdictState::Watch,
         bound: "In the last 10 s at least 20 hedges of a pool were denied, and more than were sent.",
-        why: "Hedges wanted twice as often as the budget pays for: its backends are slower than a hedge can help.",
+        why: "Hedges were due more than twice as often as the budget allows: the backends are slower than hedging can compensate.",
         judge: hedges_denied,
     },
-    Rule {
+    VerdictRule {
         code: "reload-failed",
         state: VerdictState::Watch,
-        bound: "The last reload has failed.",
-        why: "All goes on as before, but with another config than that on the disk, which the next start needs.",
+        bound: "The last reload failed.",
+        why: "The server continues with the previous config, but the next start needs the config on disk.",
         judge: reload_failed,
     },
-    Rule {
+    VerdictRule {
         code: "source-stale",
         state: VerdictState::Watch,
-        bound: "A source of members was not confirmed for 10 s, has never been, or is doubted.",
-        why: "Members stay as they are, so clients notice nothing; but who comes or goes is not heard of.",
+        bound: "A source of members has not confirmed its list for 10 s, has never answered, or is doubted.",
+        why: "The members stay as they are, so clients are not affected, but hedgerow does not learn of new or removed members.",
         judge: source_stale,
     },
-    Rule {
+    VerdictRule {
         code: "divergence",
         state: VerdictState::Watch,
-        bound: "Backends of a pool of replicas answer a question differently, and did so again after 1 s and at the last look.",
-        why: "They are to have the same data: an update has not come everywhere, or somebody has changed one of them.",
+        bound: "Backends of a pool of replicas answer a question differently, again after 1 s, and again when last checked.",
+        why: "Replicas must have the same data. An update has not reached all of them, or one of them was changed on its own.",
         judge: divergence,
     },
-    Rule {
+    VerdictRule {
         code: "tap-drops",
         state: VerdictState::Watch,
-        bound: "In the last minute at least 10 records of a tap other than `slow`, and 1 % of its records, were dropped.",
-        why: "A log with holes misleads its reader later; a few in a burst are what a bounded buffer costs. Of slow races \
-              a worker keeps the slowest of each second and drops the others by design.",
+        bound: "In the last minute at least 10 records of a tap other than `slow`, and at least 1 % of its records, were dropped.",
+        why: "A log with gaps misleads its reader. A bounded buffer loses a few records in a burst. For `slow`, each worker keeps \
+              the slowest races of each second and drops the rest by design.",
         judge: tap_drops,
     },
-    Rule {
+    VerdictRule {
         code: "process-crashed",
         state: VerdictState::Watch,
-        bound: "In the last 10 min a standby took over from a server that had ended by itself, or made no progress.",
-        why: "Clients notice nothing, but the next crash may be near, and its reason is in the log.",
+        bound: "In the last 10 min a standby took over from a server process that crashed or hung.",
+        why: "Clients are not affected, but another crash may follow. The log has the reason.",
         judge: process_crashed,
     },
 ];
 
-/// The verdict on these facts, which has not begun before.
+/// Judges the facts. The state of the verdict begins now.
 pub fn judge(facts: &Facts<'_>) -> Verdict {
     let mut verdict = Verdict::default();
     for rule in RULES {
@@ -319,7 +321,7 @@ fn pool_down(facts: &Facts<'_>) -> Vec<String> {
     down.map(text).collect()
 }
 
-/// Whether a pool has nobody to ask.
+/// True if no backend of a pool can be asked.
 fn is_down(pool: &PoolFacts<'_>) -> bool {
     let has = |state| pool.backends.iter().any(|backend| backend.state == state);
     let is_any_up = has(BackendState::Up) || has(BackendState::Behind);
@@ -335,7 +337,7 @@ fn made_up(facts: &Facts<'_>) -> Vec<String> {
     {
         let name = pool.name;
         return vec![format!(
-            "{share} of the answers were made up in the last 10 s ({made_up} of {answered}), while no backend of pool {name} is up"
+            "backends left {share} of the queries unanswered in the last 10 s ({made_up} of {answered}), and no backend of pool {name} is up"
         )];
     }
     let Some(usual) = usual else { return Vec::new() };
@@ -343,7 +345,9 @@ fn made_up(facts: &Facts<'_>) -> Vec<String> {
         return Vec::new();
     }
     let usual = percent(usual.share());
-    vec![format!("{share} of the answers were made up in the last 10 s ({made_up} of {answered}); {usual} is usual")]
+    vec![format!(
+        "backends left {share} of the queries unanswered in the last 10 s ({made_up} of {answered}); {usual} is usual"
+    )]
 }
 
 /// True if a share has risen far above the usual one.
@@ -375,18 +379,19 @@ fn overload(facts: &Facts<'_>) -> Vec<String> {
         return Vec::new();
     }
     let share = percent(overload as f64 / all as f64);
-    vec![format!("{overload} queries were dropped in the last 10 s ({share}): more came than could be answered")]
+    vec![format!(
+        "{overload} queries were dropped in the last 10 s ({share}): more arrived than this server can answer"
+    )]
 }
 
 fn zone_expired(facts: &Facts<'_>) -> Vec<String> {
-    of_zones(facts.expired_zones, "expired: no primary has confirmed it for too long")
+    of_zones(facts.expired_zones, "expired: no primary has confirmed the data in time")
 }
 
 fn zone_absent(facts: &Facts<'_>) -> Vec<String> {
-    of_zones(facts.absent_zones, "never come: no transfer of it has succeeded")
+    of_zones(facts.absent_zones, "no data: no transfer has succeeded")
 }
 
-/// A sentence on these zones for each authority.
 fn of_zones(zones: &[ExpiredZone], fate: &str) -> Vec<String> {
     let mut by_authority: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for ExpiredZone { authority, zone } in zones {
@@ -407,7 +412,7 @@ fn backend_down(facts: &Facts<'_>) -> Vec<String> {
         let (name, all) = (pool.name, pool.backends.len());
         match *down {
             [] => None,
-            [backend] => Some(format!("{} of pool {name} is down for {}", backend.name, time(backend.state_for))),
+            [backend] => Some(format!("{} of pool {name} has been down for {}", backend.name, time(backend.state_for))),
             _ => Some(format!("{} of {all} backends of pool {name} are down: {}", down.len(), named(&down))),
         }
     };
@@ -442,7 +447,7 @@ fn backend_failing(facts: &Facts<'_>) -> Vec<String> {
     up.filter_map(text).collect()
 }
 
-/// True if most of these attempts failed; nothing if they are too few.
+/// Returns true if most attempts failed, and `None` if there are too few to judge.
 pub(super) fn is_failing(of: &FailedAttempts) -> Option<bool> {
     (of.attempts >= MIN_RESPONSES).then_some(of.failures * 2 > of.attempts)
 }
@@ -456,7 +461,7 @@ fn backend_behind(facts: &Facts<'_>) -> Vec<String> {
             [backend] => {
                 let time = time(backend.state_for);
                 Some(format!(
-                    "{} of pool {name} is behind for {time}: a zone of it is older than that of others",
+                    "{} of pool {name} has been behind for {time}: one of its zones is older than on other backends",
                     backend.name
                 ))
             }
@@ -473,14 +478,14 @@ fn backend_slow(facts: &Facts<'_>) -> Vec<String> {
         let (now, usual) = (millis(backend.p50?), millis(backend.usual_p50?));
         let for_ = time(Duration::from_secs(backend.slow_for));
         Some(format!(
-            "{} of pool {} is slow for {for_}: its median is {now}, {usual} is usual",
+            "{} of pool {} has been slow for {for_}: its median is {now}, {usual} is usual",
             backend.name, pool.name
         ))
     };
     slow.filter_map(text).collect()
 }
 
-/// Whether a median of so many µs is that of a slow backend, if the other one is usual.
+/// Returns true if the median `now` (µs) is slow for a backend with the median `usual`.
 pub(super) fn is_slow(usual: u64, now: u64) -> bool {
     now >= usual * SLOW_FACTOR && now >= usual + SLOW_MICROS
 }
@@ -494,7 +499,7 @@ fn tail_high(facts: &Facts<'_>) -> Vec<String> {
     high.filter_map(text).collect()
 }
 
-/// How many µs an answer takes at the least that is slow, if this p99 is usual.
+/// The lowest latency (µs) of a slow answer, for this usual p99.
 pub(super) fn slow_bound(usual_p99: u64) -> u64 {
     (usual_p99 * TAIL_FACTOR).max(usual_p99 + SLOW_MICROS)
 }
@@ -515,7 +520,7 @@ fn reload_failed(facts: &Facts<'_>) -> Vec<String> {
     let text = |(at, error)| {
         let first = str::lines(error).next().unwrap_or_default();
         let at = humantime::format_rfc3339_seconds(at);
-        format!("the reload at {at} failed, edition {} is in force: {first}", facts.reload.edition)
+        format!("the reload at {at} failed, edition {} still applies: {first}", facts.reload.edition)
     };
     error.map(text).into_iter().collect()
 }
@@ -527,8 +532,8 @@ fn source_stale(facts: &Facts<'_>) -> Vec<String> {
         let why = failure.as_ref().map(|failure| format!(": {failure}")).unwrap_or_default();
         let what = match (state, age) {
             (SourceState::Fresh, _) => return None,
-            (SourceState::Doubted, _) => "is doubted: it lists fewer than half of those that are up".to_owned(),
-            (SourceState::Stale, Some(age)) if *age >= MIN_STALE => format!("is stale for {}{why}", time(*age)),
+            (SourceState::Doubted, _) => "is doubted: it lists fewer than half of the backends that are up".to_owned(),
+            (SourceState::Stale, Some(age)) if *age >= MIN_STALE => format!("has been stale for {}{why}", time(*age)),
             (SourceState::Never, _) if failure.is_some() => format!("has never answered{why}"),
             (SourceState::Stale | SourceState::Never, _) => return None,
         };
@@ -572,7 +577,7 @@ fn process_crashed(facts: &Facts<'_>) -> Vec<String> {
 /// Backends with their state and for how long, the first few of them.
 fn named(backends: &[&BackendFacts<'_>]) -> String {
     let text = |backend: &&BackendFacts<'_>| {
-        format!("{} is {} for {}", backend.name, backend.state.label(), time(backend.state_for))
+        format!("{} has been {} for {}", backend.name, backend.state.label(), time(backend.state_for))
     };
     listed(backends.iter().map(text), backends.len())
 }
@@ -584,13 +589,13 @@ fn listed(items: impl Iterator<Item = String>, count: usize) -> String {
     if more == 0 { first.join(", ") } else { format!("{} and {more} more", first.join(", ")) }
 }
 
-/// A part as a percentage with as many digits as tell something.
+/// A share as a percentage, with one decimal below 10 %.
 fn percent(part: f64) -> String {
     let percent = part * 100.0;
     if percent < 10.0 { format!("{percent:.1} %") } else { format!("{percent:.0} %") }
 }
 
-/// Microseconds as milliseconds, with as many digits as tell something.
+/// Microseconds as milliseconds, with one decimal below 10 ms.
 fn millis(micros: u64) -> String {
     let millis = micros as f64 / 1e3;
     if millis < 10.0 { format!("{millis:.1} ms") } else { format!("{millis:.0} ms") }
@@ -611,11 +616,11 @@ fn time(time: Duration) -> String {
     }
 }
 
-/// The table of rules as the docs have it.
+/// The table of rules for the docs.
 #[cfg(test)]
 fn rules_as_markdown() -> String {
     let mut text = "| code | state | when | why |\n|---|---|---|---|\n".to_owned();
-    for Rule { code, state, bound, why, .. } in RULES {
+    for VerdictRule { code, state, bound, why, .. } in RULES {
         text.push_str(&format!("| `{code}` | {} | {bound} | {why} |\n", state.label()));
     }
     text
@@ -628,51 +633,51 @@ const MAX_NAMED: usize = 3;
 
 /// The share from which made-up answers may be trouble.
 const MIN_MADE_UP_SHARE: f64 = 0.01;
-/// So many times the usual share is a rise.
+/// The factor above the usual share that counts as a rise.
 const MADE_UP_RISE: f64 = 3.0;
-/// So many standard deviations above the usual number is no chance.
+/// The standard deviations above the usual number that rule out chance.
 const MADE_UP_DEVIATIONS: f64 = 6.0;
-/// And so many more.
+/// The smallest increase of the number that counts.
 const MIN_MADE_UP: f64 = 10.0;
 
-/// Of fewer responses no share is judged.
+/// The fewest responses for which a share is judged.
 const MIN_RESPONSES: u64 = 20;
 
-/// Fewer drops are what a burst costs.
+/// The fewest drops that count; a burst may cost fewer.
 const MIN_OVERLOAD: u64 = 10;
-/// One of so many queries.
+/// One drop in this many queries counts.
 const OVERLOAD_PART: u64 = 1_000;
 
-/// Four changes in this time are flapping, which is shown for as long.
+/// The period in which four changes count as flapping, and for which it is shown.
 const FLAPPING: Duration = Duration::from_secs(300);
 
-/// A backend that fails is shown for so long after it was last known to.
+/// The time for which a failing backend is shown after its last failures.
 const FAILING_SHOWN: Duration = Duration::from_secs(300);
 
-/// A slow backend takes so many times what is usual, and
+/// The factor above the usual median at which a backend is slow.
 const SLOW_FACTOR: u64 = 5;
-/// so many µs more, which people notice.
+/// The smallest increase of the median (µs) that counts, because people notice it.
 const SLOW_MICROS: u64 = 20_000;
 
-/// Answers slower than so many times the usual p99 make a high tail.
+/// The factor above the usual p99 at which an answer counts as slow.
 const TAIL_FACTOR: u64 = 4;
-/// Three of so many.
+/// Three slow answers in this many make a high tail.
 const TAIL_PART: u64 = 100;
-/// Fewer are chance.
+/// The fewest slow answers that count; fewer may be chance.
 const MIN_TAIL: u64 = 30;
 
-/// Fewer dropped records are what a burst costs.
+/// The fewest dropped records that count; a burst may cost fewer.
 const MIN_TAP_DROPS: u64 = 10;
 
-/// A source of members that was not confirmed for so long is told of: an etcd that is started anew is back by then.
+/// A source of members is reported if it was not confirmed for this long. A restarted etcd is back by then.
 const MIN_STALE: Duration = Duration::from_secs(10);
-/// One of so many records.
+/// One dropped record in this many counts.
 const TAP_PART: u64 = 100;
 
-/// A crash is shown for so long.
+/// The time for which a crash is shown.
 const CRASH_SHOWN: Duration = Duration::from_secs(600);
 
-/// Fewer denied hedges are what a burst costs.
+/// The fewest denied hedges that count; a burst may cost fewer.
 const MIN_DENIED: u64 = 20;
 
 #[cfg(test)]

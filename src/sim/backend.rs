@@ -1,4 +1,4 @@
-//! A modelled backend at work: what becomes of a datagram that is sent to it.
+//! A modelled backend: decides the fate of each datagram that is sent to it.
 //!
 //! ```text
 //!    sent ──▶ crashed? ──▶ lost? ──▶ waits for a server ──▶ service ──▶ delay ──▶ replies
@@ -6,7 +6,7 @@
 //!             ICMP         nothing            nothing          a crash meanwhile: nothing
 //! ```
 //!
-//! A stall holds up whatever would begin, end or leave during it until it is over.
+//! A stall holds up everything that would begin, end or leave during it.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -16,43 +16,31 @@ use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 
 use super::delay::Delay;
-use super::model::Model;
+use super::model::BackendModel;
 use super::spells::{Spells, Unfolding};
 
-/// A backend at work. Times count from the start of the scenario.
 #[derive(Debug)]
-pub(super) struct Backend<'a> {
-    /// How it behaves.
-    pub(super) model: &'a Model,
-    /// All chance that is its own.
+pub(super) struct SimulatedBackend<'a> {
+    pub(super) model: &'a BackendModel,
     pub(super) rng: Xoshiro256PlusPlus,
-    /// How long it takes.
     delay: Unfolding<'a, Delay>,
-    /// What is lost.
     loss: Unfolding<'a, f64>,
-    /// When it stands still.
     stalls: Vec<Spells>,
     crashes: Vec<Spells>,
-    /// When each of its servers is free.
     servers: BinaryHeap<Reverse<Duration>>,
-    /// When those that wait will be begun with.
+    /// The times at which the service of waiting datagrams begins.
     waiting: VecDeque<Duration>,
 }
 
-/// What becomes of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// Nothing.
+pub(super) enum QueryFate {
     Lost,
-    /// ICMP comes back at this time.
     Unreachable(Duration),
-    /// A reply comes at this time.
     Replied(Duration),
 }
 
-impl<'a> Backend<'a> {
-    /// An idle backend.
-    pub(super) fn new(model: &'a Model, seeds: &mut impl FnMut() -> u64) -> Self {
+impl<'a> SimulatedBackend<'a> {
+    pub(super) fn new(model: &'a BackendModel, seeds: &mut impl FnMut() -> u64) -> Self {
         let servers = model.capacity.as_ref().map_or(0, |capacity| capacity.servers.max(1));
         Self {
             model,
@@ -66,48 +54,45 @@ impl<'a> Backend<'a> {
         }
     }
 
-    /// Takes a datagram that is sent now. `slow`: how many times longer than usual everything takes.
-    pub(super) fn ask(&mut self, now: Duration, slow: f64) -> Fate {
+    /// Takes a datagram that is sent now. `slow` multiplies all times.
+    pub(super) fn ask(&mut self, now: Duration, slow: f64) -> QueryFate {
         self.stalls.iter_mut().chain(&mut self.crashes).for_each(|spells| spells.forget(now));
         if self.crashes.iter_mut().any(|crash| crash.at(now).is_some()) {
-            return Fate::Unreachable(now + ICMP);
+            return QueryFate::Unreachable(now + ICMP);
         }
         if self.rng.random_bool(*self.loss.at(now)) {
-            return Fate::Lost;
+            return QueryFate::Lost;
         }
         self.reply(now, slow)
     }
 
-    /// Takes a query that comes now by a connection, on which nothing is lost. If the backend is gone, so is the connection, as soon as
-    /// that is known.
-    pub(super) fn ask_by_stream(&mut self, now: Duration, slow: f64) -> Fate {
+    /// Takes a query that arrives now over a connection, on which nothing is lost.
+    pub(super) fn ask_by_stream(&mut self, now: Duration, slow: f64) -> QueryFate {
         self.stalls.iter_mut().chain(&mut self.crashes).for_each(|spells| spells.forget(now));
         if self.crashes.iter_mut().any(|crash| crash.at(now).is_some()) {
-            return Fate::Lost;
+            return QueryFate::Lost;
         }
         self.reply(now, slow)
     }
 
-    /// Whether something that is sent now is lost on its way.
     pub(super) fn loses(&mut self, now: Duration) -> bool {
         self.rng.random_bool(*self.loss.at(now))
     }
 
-    /// Opens a connection from now on: a round trip. What is lost of that is sent again by who dials.
-    pub(super) fn open(&mut self, now: Duration, slow: f64) -> Fate {
+    /// Opens a connection, which takes a round trip. The client retransmits lost segments.
+    pub(super) fn open(&mut self, now: Duration, slow: f64) -> QueryFate {
         self.stalls.iter_mut().chain(&mut self.crashes).for_each(|spells| spells.forget(now));
         if self.crashes.iter_mut().any(|crash| crash.at(now).is_some()) {
-            return Fate::Unreachable(now + ICMP);
+            return QueryFate::Unreachable(now + ICMP);
         }
         let again = if self.loses(now) { SECOND_DIAL } else { Duration::ZERO };
         let opened = now + again + self.delay.at(now).draw(&mut self.rng).mul_f64(slow);
         match self.thawed(opened) {
-            Some(opened) if opened <= now + CONNECT_TIMEOUT => Fate::Replied(opened),
-            Some(_) | None => Fate::Lost,
+            Some(opened) if opened <= now + CONNECT_TIMEOUT => QueryFate::Replied(opened),
+            Some(_) | None => QueryFate::Lost,
         }
     }
 
-    /// When it is gone next, from this time on.
     pub(super) fn next_crash(&mut self, time: Duration) -> Option<Duration> {
         let next = self.crashes.iter_mut().filter_map(|crash| {
             let next = crash.next(time)?;
@@ -116,16 +101,15 @@ impl<'a> Backend<'a> {
         next.min()
     }
 
-    /// What becomes of what has arrived.
-    fn reply(&mut self, now: Duration, slow: f64) -> Fate {
-        let Some(served) = self.serve(now, slow) else { return Fate::Lost };
+    fn reply(&mut self, now: Duration, slow: f64) -> QueryFate {
+        let Some(served) = self.serve(now, slow) else { return QueryFate::Lost };
         let delay = self.delay.at(now).draw(&mut self.rng).mul_f64(slow);
-        let Some(replied) = self.thawed(served + delay) else { return Fate::Lost };
+        let Some(replied) = self.thawed(served + delay) else { return QueryFate::Lost };
         let is_cut_off = self.crashes.iter_mut().any(|crash| crash.next(now).is_some_and(|next| next.start <= replied));
-        if is_cut_off { Fate::Lost } else { Fate::Replied(replied) }
+        if is_cut_off { QueryFate::Lost } else { QueryFate::Replied(replied) }
     }
 
-    /// When a datagram has had its turn and was dealt with; `None`: never.
+    /// Returns the time at which a datagram has been served; `None` if never.
     fn serve(&mut self, now: Duration, slow: f64) -> Option<Duration> {
         let free = self.servers.peek().map_or(now, |Reverse(free)| now.max(*free));
         let begun = self.thawed(free)?;
@@ -146,7 +130,7 @@ impl<'a> Backend<'a> {
         Some(served)
     }
 
-    /// This time, or when the stall is over that it falls into; `None` if that never ends.
+    /// Returns `time`, or the end of the stall that it falls into; `None` if that never ends.
     fn thawed(&mut self, mut time: Duration) -> Option<Duration> {
         while let Some(stall) = self.stalls.iter_mut().find_map(|stall| stall.at(time)) {
             time = stall.end;
@@ -155,16 +139,16 @@ impl<'a> Backend<'a> {
     }
 }
 
-/// How soon ICMP comes back, about as in one rack.
+/// The delay of an ICMP error, about as in one rack.
 const ICMP: Duration = Duration::from_micros(100);
 
-/// After so long without an answer another connection is tried beside the first.
+/// The wait without an answer before a second connection attempt runs beside the first.
 const SECOND_DIAL: Duration = Duration::from_millis(250);
 
-/// How long a connection may take to be opened, as by default.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Datagrams that can wait: Linux gives a socket's receive buffer 212,992 octets, and charges a small datagram 768.
+/// The datagrams that can wait: Linux gives the receive buffer of a socket 212,992 bytes, and charges a small
+/// datagram 768.
 const QUEUE: usize = 277;
 
 #[cfg(test)]
@@ -173,81 +157,79 @@ mod tests {
     use super::super::spells::{Course, When};
     use super::*;
 
-    /// Milliseconds.
     fn ms(count: u64) -> Duration {
         Duration::from_millis(count)
     }
 
-    /// Asks a backend at each of these times, in ms; the times of its replies, in ms.
-    fn check(model: &Model, asked: &[u64], expected: &[Option<u64>]) {
-        let mut backend = Backend::new(model, &mut || 1);
+    /// Sends queries at these times and compares the times of the replies, all in ms.
+    fn check(model: &BackendModel, asked: &[u64], expected: &[Option<u64>]) {
+        let mut backend = SimulatedBackend::new(model, &mut || 1);
         let fate = |at: &u64| match backend.ask(ms(*at), 1.0) {
-            Fate::Replied(at) => Some(at.as_millis() as u64),
-            Fate::Unreachable(at) => panic!("unreachable at {at:?}"),
-            Fate::Lost => None,
+            QueryFate::Replied(at) => Some(at.as_millis() as u64),
+            QueryFate::Unreachable(at) => panic!("unreachable at {at:?}"),
+            QueryFate::Lost => None,
         };
         assert_eq!(asked.iter().map(fate).collect::<Vec<_>>(), expected, "{model:?}");
     }
 
-    /// From one time to another, in ms.
     fn between(from: u64, to: u64) -> Vec<When> {
         vec![When::Between { from: ms(from), to: ms(to) }]
     }
 
     #[test]
     fn one_that_is_well_replies_after_its_delay() {
-        check(&Model::default(), &[0, 0, 5], &[Some(1), Some(1), Some(6)]);
+        check(&BackendModel::default(), &[0, 0, 5], &[Some(1), Some(1), Some(6)]);
     }
 
     #[test]
     fn a_shift_changes_the_delay_for_a_time() {
         let shift = (Delay::Constant(ms(20)), When::Between { from: ms(10), to: ms(20) });
         let delay = Course { usual: Delay::Constant(ms(1)), at_times: vec![shift] };
-        check(&Model { delay, ..Model::default() }, &[9, 10, 20], &[Some(10), Some(30), Some(21)]);
+        check(&BackendModel { delay, ..BackendModel::default() }, &[9, 10, 20], &[Some(10), Some(30), Some(21)]);
     }
 
     #[test]
     fn what_comes_during_a_stall_waits_for_its_end() {
-        let model = Model { stalls: between(10, 50), ..Model::default() };
+        let model = BackendModel { stalls: between(10, 50), ..BackendModel::default() };
         check(&model, &[8, 9, 10, 49, 50], &[Some(9), Some(50), Some(51), Some(51), Some(51)]);
         let for_ever = vec![When::Between { from: ms(10), to: Duration::MAX }];
-        check(&Model { stalls: for_ever, ..Model::default() }, &[5, 10], &[Some(6), None]);
+        check(&BackendModel { stalls: for_ever, ..BackendModel::default() }, &[5, 10], &[Some(6), None]);
     }
 
     #[test]
     fn a_queue_is_served_in_turn_and_has_an_end() {
         let capacity = Some(Capacity { servers: 2, service: Delay::Constant(ms(10)) });
-        let model = Model { capacity, ..Model::default() };
+        let model = BackendModel { capacity, ..BackendModel::default() };
         check(&model, &[0, 0, 0, 5, 100], &[Some(11), Some(11), Some(21), Some(21), Some(111)]);
-        let mut backend = Backend::new(&model, &mut || 1);
-        let lost = (0..300).filter(|_| backend.ask(ms(0), 1.0) == Fate::Lost).count();
+        let mut backend = SimulatedBackend::new(&model, &mut || 1);
+        let lost = (0..300).filter(|_| backend.ask(ms(0), 1.0) == QueryFate::Lost).count();
         assert_eq!(lost, 300 - 2 - QUEUE);
     }
 
     #[test]
     fn a_crash_says_so_and_takes_with_it_what_was_not_replied_to() {
-        let model = Model { crashes: between(10, 20), ..Model::default() };
-        let mut backend = Backend::new(&model, &mut || 1);
-        assert_eq!(backend.ask(ms(8), 1.0), Fate::Replied(ms(9)));
-        assert_eq!(backend.ask(ms(9), 1.0), Fate::Lost);
-        assert_eq!(backend.ask(ms(10), 1.0), Fate::Unreachable(ms(10) + ICMP));
-        assert_eq!(backend.ask(ms(20), 1.0), Fate::Replied(ms(21)));
+        let model = BackendModel { crashes: between(10, 20), ..BackendModel::default() };
+        let mut backend = SimulatedBackend::new(&model, &mut || 1);
+        assert_eq!(backend.ask(ms(8), 1.0), QueryFate::Replied(ms(9)));
+        assert_eq!(backend.ask(ms(9), 1.0), QueryFate::Lost);
+        assert_eq!(backend.ask(ms(10), 1.0), QueryFate::Unreachable(ms(10) + ICMP));
+        assert_eq!(backend.ask(ms(20), 1.0), QueryFate::Replied(ms(21)));
     }
 
     #[test]
     fn slowness_makes_everything_take_longer() {
         let capacity = Some(Capacity { servers: 1, service: Delay::Constant(ms(2)) });
-        let mut backend = Model { capacity, ..Model::default() };
+        let mut backend = BackendModel { capacity, ..BackendModel::default() };
         backend.delay = Course::always(Delay::Constant(ms(1)));
-        let mut backend = Backend::new(&backend, &mut || 1);
-        assert_eq!(backend.ask(ms(0), 10.0), Fate::Replied(ms(30)));
+        let mut backend = SimulatedBackend::new(&backend, &mut || 1);
+        assert_eq!(backend.ask(ms(0), 10.0), QueryFate::Replied(ms(30)));
     }
 
     #[test]
     fn so_many_are_lost_as_the_chance_says() {
-        let model = Model { loss: Course::always(0.05), ..Model::default() };
-        let mut backend = Backend::new(&model, &mut || 1);
-        let lost = (0..100_000).filter(|at| backend.ask(ms(*at), 1.0) == Fate::Lost).count();
+        let model = BackendModel { loss: Course::always(0.05), ..BackendModel::default() };
+        let mut backend = SimulatedBackend::new(&model, &mut || 1);
+        let lost = (0..100_000).filter(|at| backend.ask(ms(*at), 1.0) == QueryFate::Lost).count();
         assert!(lost.abs_diff(5_000) < 300, "{lost}");
     }
 }

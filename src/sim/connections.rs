@@ -1,15 +1,14 @@
-//! Connections in a scenario: they are opened, stand still, and end, and the engine is told what was lost.
+//! Connections in a scenario: they open, stall and end, and the engine gets back the lost queries.
 
 use std::time::Duration;
 
-use super::backend::Fate;
-use super::event::{Event, Happening, LinkId};
-use super::links::{LinkState, Look};
-use super::world::World;
+use super::backend::QueryFate;
+use super::event::{Event, Happening, SimulatedLinkId};
+use super::links::{LinkAction, LinkState};
+use super::world::SimulatedWorld;
 use crate::policy::query_slots::SlotState;
 
-impl<F: FnMut(Duration, Happening<'_>)> World<'_, F> {
-    /// Sees to it that connections end when they are to.
+impl<F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'_, F> {
     pub(super) fn schedule_ends(&mut self) {
         for backend in 0..self.network.backends.len() {
             let places = self.network.links[backend].as_ref().map_or(0, |links| links.all.len());
@@ -20,7 +19,6 @@ impl<F: FnMut(Duration, Happening<'_>)> World<'_, F> {
         }
     }
 
-    /// The next end of a connection to a backend, or of all.
     fn schedule_end(&mut self, backend: usize, place: Option<usize>) {
         let now = self.network.elapsed();
         let next = match place {
@@ -41,7 +39,6 @@ impl<F: FnMut(Duration, Happening<'_>)> World<'_, F> {
         }
     }
 
-    /// A connection to a backend ends, or all do, whatever waits there.
     pub(super) fn on_end(&mut self, backend: usize, place: Option<usize>) {
         let all = self.network.links[backend].as_ref().map_or(0, |links| links.all.len());
         let places = place.map_or(0..all, |place| place..place + 1);
@@ -49,7 +46,6 @@ impl<F: FnMut(Duration, Happening<'_>)> World<'_, F> {
         self.schedule_end(backend, place);
     }
 
-    /// What waits on a connection is lost with it.
     fn lose(&mut self, backend: usize, place: usize) {
         let now = self.network.now;
         let taken = self.network.take_link(backend, place);
@@ -61,9 +57,8 @@ impl<F: FnMut(Duration, Happening<'_>)> World<'_, F> {
         }
     }
 
-    /// A connection that was dialled is open, or could not be opened.
-    pub(super) fn on_dialled(&mut self, id: LinkId, is_open: bool, is_refused: bool) {
-        let LinkId { backend, place, .. } = id;
+    pub(super) fn on_dialled(&mut self, id: SimulatedLinkId, is_open: bool, is_refused: bool) {
+        let SimulatedLinkId { backend, place, .. } = id;
         if self.network.link(id).is_none_or(|link| link.state != LinkState::Dialling) {
             return;
         }
@@ -83,7 +78,7 @@ impl<F: FnMut(Duration, Happening<'_>)> World<'_, F> {
         }
         let queued = self.network.link(id).map(|link| std::mem::take(&mut link.queued)).unwrap_or_default();
         for query in queued {
-            // What nobody waits for any more is not sent.
+            // A query that has no slot any more is not sent.
             match self.network.slots.find(query.slot) {
                 Some(SlotState::InFlight(_)) => self.network.post_by_stream(backend, place, query),
                 Some(SlotState::Quarantined(_)) | None => {}
@@ -91,26 +86,27 @@ impl<F: FnMut(Duration, Happening<'_>)> World<'_, F> {
         }
     }
 
-    /// Looks at a connection on which something waits: if it is quiet for too long, it is asked for a sign of life, and given up without one.
-    pub(super) fn look_at(&mut self, id: LinkId) {
-        let LinkId { backend, place, .. } = id;
+    /// Checks a connection with pending queries: if it is quiet for too long, the engine pings it, and gives
+    /// it up if no reply comes.
+    pub(super) fn look_at(&mut self, id: SimulatedLinkId) {
+        let SimulatedLinkId { backend, place, .. } = id;
         let now = self.network.elapsed();
         let sign = self.scenario.pools[self.pool_of(backend)].rules.health.timeout;
         let p99 = self.network.set_of_backend(backend).and_then(|sockets| self.engine.p99(sockets));
         let patience = p99.map_or(MIN_PATIENCE, |p99| (4 * p99).max(MIN_PATIENCE));
         let Some(link) = self.network.link(id) else { return };
         match link.look(now, patience, sign) {
-            Look::Leave => link.is_watched = false,
-            Look::Again(at) => self.schedule(self.network.at(at), Event::Look(id)),
-            Look::GiveUp => self.lose(backend, place),
-            Look::Suspect => {
+            LinkAction::Leave => link.is_watched = false,
+            LinkAction::Again(at) => self.schedule(self.network.at(at), Event::Look(id)),
+            LinkAction::GiveUp => self.lose(backend, place),
+            LinkAction::Suspect => {
                 let arrival = link.arrival(now);
                 let fate = self.network.ask_by_stream(backend);
                 let heard = match (arrival, fate) {
-                    (Some(arrival), Fate::Replied(at)) => {
+                    (Some(arrival), QueryFate::Replied(at)) => {
                         self.network.link(id).and_then(|link| link.thawed(at + (arrival - now)))
                     }
-                    (Some(_), Fate::Lost | Fate::Unreachable(_)) | (None, _) => None,
+                    (Some(_), QueryFate::Lost | QueryFate::Unreachable(_)) | (None, _) => None,
                 };
                 if let Some(heard) = heard {
                     self.schedule(self.network.at(heard), Event::Sign(id));
@@ -120,8 +116,7 @@ impl<F: FnMut(Duration, Happening<'_>)> World<'_, F> {
         }
     }
 
-    /// A connection gives a sign of life.
-    pub(super) fn on_sign(&mut self, id: LinkId) {
+    pub(super) fn on_sign(&mut self, id: SimulatedLinkId) {
         let now = self.network.elapsed();
         if let Some(link) = self.network.link(id) {
             link.heard(now);
@@ -129,5 +124,4 @@ impl<F: FnMut(Duration, Happening<'_>)> World<'_, F> {
     }
 }
 
-/// For so long a connection may be quiet that answers much sooner.
 const MIN_PATIENCE: Duration = Duration::from_millis(100);

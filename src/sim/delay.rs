@@ -1,4 +1,4 @@
-//! How long something takes: the distributions that a modelled backend draws its times from.
+//! Distributions of the times that a modelled backend takes.
 
 use std::f64::consts::TAU;
 use std::time::Duration;
@@ -8,37 +8,37 @@ use rand::{Rng, RngExt};
 /// A distribution of times.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Delay {
-    /// Always the same.
+    /// Always the same time.
     Constant(Duration),
-    /// Anything between these, each as likely.
+    /// Uniform between two times.
     Uniform {
-        /// The shortest.
+        /// The lower bound of the times.
         from: Duration,
-        /// The longest.
+        /// The upper bound of the times.
         to: Duration,
     },
-    /// The logarithm is normally distributed: what most servers look like from a distance.
+    /// The logarithm is normally distributed, as for most servers seen from a distance.
     Lognormal {
-        /// Half of all take longer.
+        /// The median of the times.
         median: Duration,
         /// The standard deviation of the logarithm; at 1 the p99 is ten times the median.
         sigma: f64,
     },
-    /// A power law: a heavy tail.
+    /// A power law with a heavy tail.
     Pareto {
-        /// The shortest.
+        /// The shortest possible time.
         scale: Duration,
-        /// How fast the tail falls: n times the shortest is exceeded with the chance n^-shape.
+        /// The speed at which the tail falls: n times the shortest is exceeded with the chance n^-shape.
         shape: f64,
     },
-    /// Mostly one, sometimes another.
+    /// One usual distribution, and others by chance.
     Mixture {
-        /// What is drawn if none of the others is.
+        /// The distribution that applies if no other is drawn.
         usual: Box<Self>,
-        /// Others, each with its chance. The chances add up to 1 at most.
+        /// Other distributions with their chances, which add up to 1 at most.
         others: Vec<(f64, Self)>,
     },
-    /// As it was measured.
+    /// A measured histogram.
     Empirical(Empirical),
 }
 
@@ -49,7 +49,7 @@ impl Delay {
             Self::Constant(time) => *time,
             Self::Uniform { from, to } => *from + to.saturating_sub(*from).mul_f64(rng.random()),
             Self::Lognormal { median, sigma } => {
-                // By Box and Muller; the second number that they give is not worth keeping.
+                // Box-Muller transform; its second number is not kept.
                 let radius = (-2.0 * above_zero(rng).ln()).sqrt();
                 let normal = radius * (TAU * rng.random::<f64>()).cos();
                 bounded(median.as_secs_f64() * (sigma * normal).exp())
@@ -68,21 +68,19 @@ impl Delay {
     }
 }
 
-/// A time that is exponentially distributed about its mean: the wait for what comes by chance.
 pub(super) fn exponential(mean: Duration, rng: &mut impl Rng) -> Duration {
     bounded(-above_zero(rng).ln() * mean.as_secs_f64())
 }
 
-/// A histogram of what was measured. Within a bin every time is as likely.
+/// A histogram of measured times. Times within a bin are equally likely.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Empirical {
-    /// The bins, each with how many there are up to and with it.
     bins: Vec<(u64, Duration, Duration)>,
     count: u64,
 }
 
 impl Empirical {
-    /// From bins: lower border, upper border, how many. `None` if there is nothing in them.
+    /// Builds a histogram from bins: lower border, upper border, count. `None` if all are empty.
     pub fn new(bins: impl IntoIterator<Item = (Duration, Duration, u64)>) -> Option<Self> {
         let mut count = 0_u64;
         let summed = bins.into_iter().filter(|&(.., many)| many > 0).map(|(from, to, many)| {
@@ -93,7 +91,6 @@ impl Empirical {
         (count > 0).then_some(Self { bins, count })
     }
 
-    /// Draws a time.
     fn draw(&self, rng: &mut impl Rng) -> Duration {
         let ticket = rng.random_range(0..self.count);
         let place = self.bins.partition_point(|&(sum, ..)| sum <= ticket);
@@ -102,17 +99,15 @@ impl Empirical {
     }
 }
 
-/// A chance above 0, of which there is a logarithm.
 fn above_zero(rng: &mut impl Rng) -> f64 {
     1.0 - rng.random::<f64>()
 }
 
-/// So many seconds, or as long as anybody could wait.
 fn bounded(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds.clamp(0.0, MAX_SECONDS))
 }
 
-/// Seconds. A power law knows no bounds, but the clock does.
+/// The bound in seconds. A power law has no bound, but the clock has.
 const MAX_SECONDS: f64 = 3_600.0;
 
 #[cfg(test)]
@@ -122,12 +117,11 @@ mod tests {
 
     use super::*;
 
-    /// Milliseconds.
     fn ms(count: u64) -> Duration {
         Duration::from_millis(count)
     }
 
-    /// Draws many and compares some quantiles, in ms, within 3 %.
+    /// Draws many times and compares some quantiles, in ms, within 3 %.
     fn check(delay: &Delay, expected: &[(f64, f64)]) {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(7);
         let mut drawn: Vec<_> = (0..100_000).map(|_| delay.draw(&mut rng)).collect();

@@ -1,35 +1,35 @@
-//! What happens in a scenario: what is going to happen to the world, and what is told of it to whoever observes.
+//! Events of a scenario: those scheduled for the world, and those reported to the observer.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::message::Answer;
-use crate::engine::{Outstanding, RaceRef, RaceReport, Said};
+use super::message::ModelAnswer;
+use crate::engine::{Outstanding, RaceRef, RaceReport, ResponseSummary};
 use crate::metrics::Counters;
 use crate::policy::Rank;
 use crate::policy::query_slots::QuerySlot;
 use crate::policy::race::AttemptId;
 use crate::state::SharedPool;
 
-/// Something that happens in a scenario.
+/// An event that is reported to the observer.
 #[derive(Clone, Copy, Debug)]
 pub enum Happening<'a> {
-    /// A query comes.
+    /// A query arrives.
     Came,
-    /// A reply comes to an attempt.
+    /// A reply to an attempt arrives.
     Replied {
-        /// Of this race.
+        /// The race of the attempt.
         race: RaceRef,
-        /// The attempt.
+        /// The attempt that gets the reply.
         attempt: AttemptId,
         /// The rank of the reply.
         rank: Rank,
-        /// The race was over before.
+        /// True if the race was over before.
         is_late: bool,
     },
-    /// A bare failure comes to an attempt.
+    /// A bare failure (header only) arrives for an attempt.
     FailedBare {
-        /// Of this race.
+        /// The race of the attempt.
         race: RaceRef,
     },
     /// A race is over.
@@ -38,91 +38,65 @@ pub enum Happening<'a> {
     Responded {
         /// The number of the query.
         query: u32,
-        /// How long the client has waited.
+        /// The time that the client has waited.
         waited: Duration,
-        /// What it was told; `None`: nothing, which its pool answers silence with.
-        said: Option<Said>,
+        /// The summary of the response; `None` if there is none because the pool answers with silence.
+        said: Option<ResponseSummary>,
     },
     /// A second has passed.
     Second {
-        /// The pools, with all that was counted of them.
+        /// The pools with their counters.
         pools: &'a [Arc<SharedPool>],
-        /// What was counted besides.
+        /// The counters outside of pools.
         counters: &'a Arc<Counters>,
     },
 }
 
-/// Something that is going to happen.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Event {
-    /// The next query comes.
     Query,
-    /// A second has passed.
     Second,
-    /// The client of this query asks again.
     Retransmission(u32),
-    /// Something comes back to a query that a backend was sent.
+    /// A reply or an error to a query that was sent to a backend arrives.
     Back {
-        /// Where it is waited for.
         slot: QuerySlot,
-        /// What waited there when the query was sent.
+        /// The content of the slot when the query was sent.
         outstanding: Outstanding,
-        /// The name that was asked for.
         name: u32,
-        /// What it is.
         back: Back,
     },
-    /// A connection that was dialled is open, or could not be opened.
     Dialled {
-        /// Which.
-        link: LinkId,
-        /// What has come of it.
+        link: SimulatedLinkId,
         is_open: bool,
-        /// If it is not: whether it was refused.
         is_refused: bool,
     },
-    /// A connection ends, whatever waits there; it may be another one by then.
+    /// A connection ends with everything that waits there. Another one may be at its place by then.
     Ends {
-        /// To this backend.
         backend: usize,
-        /// At this place; none: all of them, for the backend goes away.
+        /// The place of the connection; `None` for all, because the backend goes away.
         place: Option<usize>,
     },
-    /// A connection is to be looked at: it may be quiet.
-    Look(LinkId),
-    /// A connection gives a sign of life.
-    Sign(LinkId),
-    /// The prober of this backend wanted to be woken.
+    Look(SimulatedLinkId),
+    Sign(SimulatedLinkId),
     Probe(usize),
-    /// Something comes back to this probe of a backend.
     ProbeBack {
-        /// The backend.
         backend: usize,
-        /// The number of the probe.
         probe: u32,
-        /// Whether it is a reply, and not ICMP.
         is_reply: bool,
     },
-    /// The config is loaded again, as this entry of the scenario has it.
+    /// The config is reloaded, as this entry of the scenario defines.
     Reload(usize),
 }
 
-/// A connection to a modelled backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LinkId {
-    /// The backend.
+pub(super) struct SimulatedLinkId {
     pub(super) backend: usize,
-    /// Which of its places for connections.
     pub(super) place: usize,
-    /// Which of the connections at that place.
     pub(super) generation: u32,
 }
 
-/// What comes back to an attempt.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Back {
-    /// A reply.
-    Reply(Answer),
-    /// ICMP.
+    Reply(ModelAnswer),
     Unreachable,
 }

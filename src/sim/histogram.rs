@@ -1,21 +1,19 @@
-//! How long queries took, in buckets so fine that what is read from them is right to half a percent.
+//! Histogram of query times, with buckets so fine that a quantile is right to half a percent.
 
 use std::time::Duration;
 
 use crate::log_linear::{LogLinear, quantile};
 
-/// Counts of times.
+/// Counts of times by bucket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Histogram {
-    /// How many fell into each bucket, up to the highest that has any.
+pub struct TimeHistogram {
     counts: Vec<u64>,
     count: u64,
-    /// The longest.
     max: Duration,
 }
 
-impl Histogram {
-    /// Adds one.
+impl TimeHistogram {
+    /// Adds one time.
     pub fn record(&mut self, time: Duration) {
         let bucket = Buckets::bucket_of(time, u64::MAX);
         if bucket >= self.counts.len() {
@@ -26,19 +24,19 @@ impl Histogram {
         self.max = self.max.max(time);
     }
 
-    /// The longest.
+    /// Returns the longest time.
     pub fn max(&self) -> Duration {
         self.max
     }
 
-    /// What this part (0.0 to 1.0) of them keeps; `None` if there are none.
+    /// Returns the quantile at `part` (0.0 to 1.0); `None` if the histogram is empty.
     pub fn quantile(&self, part: f64) -> Option<Duration> {
         let place = quantile(&self.counts, part)?;
         let middle = Duration::from_micros((Buckets::border(place) + Buckets::border(place + 1)) / 2);
         Some(middle.min(self.max))
     }
 
-    /// The complementary cumulative distribution: times, and which share is slower than each. It falls to 0 at the longest.
+    /// Returns the complementary cumulative distribution: times, and the share that is slower than each.
     pub fn ccdf(&self) -> Vec<(Duration, f64)> {
         let mut left = self.count;
         let mut points = Vec::new();
@@ -51,7 +49,7 @@ impl Histogram {
     }
 }
 
-/// There are 128 for each doubling: the middle of one is at most 1/256 off.
+/// Each doubling has 128 buckets: the middle of a bucket is at most 1/256 off.
 type Buckets = LogLinear<128>;
 
 #[cfg(test)]
@@ -62,14 +60,14 @@ mod tests {
 
     #[test]
     fn nothing_has_no_quantile_and_no_curve() {
-        let nothing = Histogram::default();
+        let nothing = TimeHistogram::default();
         assert_eq!((nothing.quantile(0.5), nothing.ccdf()), (None, Vec::new()));
     }
 
     proptest! {
         #[test]
         fn quantiles_agree_with_sorting(mut micros in prop::collection::vec(0..100_000_000_u64, 1..300), part in 0.0..=1.0) {
-            let mut histogram = Histogram::default();
+            let mut histogram = TimeHistogram::default();
             micros.iter().for_each(|&micros| histogram.record(Duration::from_micros(micros)));
             micros.sort_unstable();
             let exact = micros[f64::ceil(part * micros.len() as f64).max(1.0) as usize - 1];
@@ -80,7 +78,7 @@ mod tests {
 
         #[test]
         fn the_curve_falls_to_nothing(micros in prop::collection::vec(0..100_000_000_u64, 1..300)) {
-            let mut histogram = Histogram::default();
+            let mut histogram = TimeHistogram::default();
             micros.iter().for_each(|&micros| histogram.record(Duration::from_micros(micros)));
             let curve = histogram.ccdf();
             prop_assert!(curve.windows(2).all(|pair| pair[0].0 <= pair[1].0 && pair[0].1 > pair[1].1));

@@ -1,58 +1,47 @@
-//! The connections to a modelled backend that is asked by stream: which one a query takes, and when one is given up.
+//! Connections to a modelled backend that gets queries over streams: choice, opening and suspicion.
 //!
 //! ```text
 //!              dial                  opened
 //!   closed ───────────▶ dialling ───────────▶ open ◀──── something comes
 //!     ▲                    │ refused,           │  quiet for max(4 × p99, 100 ms)      ▲
 //!     │                    │ silent for 1 s     ▼                                      │
-//!     └────────────────────┴───────────── suspected: no new query, a sign of life ─────┘
-//!          it ends, or gives no sign of life: all that waits is lost
+//!     └────────────────────┴───────────── suspected: no new query, a ping ─────────────┘
+//!          it ends, or does not answer the ping: all that waits is lost
 //! ```
 //!
-//! All that there may be are opened as soon as there are queries. What is not modelled: that they are closed while idle, and that the
-//! backend takes fewer queries at a time than we send.
+//! Queries open all connections in turn. Not modelled: idle connections are closed, and the backend takes
+//! fewer queries at a time than hedgerow sends.
 
 use std::time::Duration;
 
-use super::model::Connections;
+use super::model::ModelConnections;
 use super::spells::Spells;
 use crate::engine::Outstanding;
 use crate::policy::query_slots::QuerySlot;
 
-/// The connections to one backend. Times count from the start of the scenario.
 #[derive(Debug)]
-pub(super) struct Links {
-    pub(super) all: Vec<Link>,
-    /// None is dialled before this time.
+pub(super) struct SimulatedLinks {
+    pub(super) all: Vec<SimulatedLink>,
     again_at: Duration,
-    /// How long that takes if the next dial fails too.
     backoff: Duration,
 }
 
-/// One connection.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct SimulatedLink {
     pub(super) state: LinkState,
-    /// When it was opened.
     pub(super) opened_at: Duration,
-    /// Counts the connections that were at this place.
     pub(super) generation: u32,
-    /// Queries that wait there, those included whose race is over.
+    /// The pending queries, including those of races that are over.
     pub(super) waiting: usize,
-    /// Since then something waits and nothing has come.
+    /// The time since which queries wait and nothing has arrived.
     quiet_since: Option<Duration>,
-    /// Since then it was asked for a sign of life.
     pub(super) suspected_since: Option<Duration>,
-    /// Somebody is going to look at it.
     pub(super) is_watched: bool,
-    /// What is sent arrives no earlier, for something before it was lost and is sent again.
+    /// The earliest arrival of new data, because lost data before it is sent again.
     held_until: Duration,
-    /// When all on it stands still.
     stalls: Vec<Spells>,
-    /// When it ends.
     pub(super) ends: Vec<Spells>,
-    /// What waits for it to be opened.
-    pub(super) queued: Vec<Queued>,
+    pub(super) queued: Vec<QueuedQuery>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,30 +53,24 @@ pub(super) enum LinkState {
 
 /// A query that is sent when its connection is open.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Queued {
+pub(super) struct QueuedQuery {
     pub(super) slot: QuerySlot,
     pub(super) outstanding: Outstanding,
     pub(super) name: u32,
     pub(super) has_opt: bool,
 }
 
-/// What is to be done with a connection that somebody looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Look {
-    /// Nothing waits there.
+pub(super) enum LinkAction {
     Leave,
-    /// To look again then.
     Again(Duration),
-    /// To ask it for a sign of life.
     Suspect,
-    /// To give it up.
     GiveUp,
 }
 
-impl Links {
-    /// All are closed.
-    pub(super) fn new(model: &Connections, seeds: &mut impl FnMut() -> u64) -> Self {
-        let mut link = || Link {
+impl SimulatedLinks {
+    pub(super) fn new(model: &ModelConnections, seeds: &mut impl FnMut() -> u64) -> Self {
+        let mut link = || SimulatedLink {
             state: LinkState::Closed,
             opened_at: Duration::ZERO,
             generation: 0,
@@ -104,12 +87,11 @@ impl Links {
         Self { all, again_at: Duration::ZERO, backoff: FIRST_BACKOFF }
     }
 
-    /// Whether none is open.
     pub(super) fn are_cold(&self) -> bool {
         self.all.iter().all(|link| link.state != LinkState::Open)
     }
 
-    /// Begins to open one, unless that is being done or may not be yet. Returns which.
+    /// Begins to open a connection, unless one is being opened or the backoff runs. Returns its place.
     pub(super) fn dial(&mut self, now: Duration) -> Option<usize> {
         if now < self.again_at || self.all.iter().any(|link| link.state == LinkState::Dialling) {
             return None;
@@ -119,10 +101,10 @@ impl Links {
         Some(place)
     }
 
-    /// The connection that a query takes: of those that are open the one with the fewest waiting, else the one that is being opened. One
-    /// that is suspected gets none; the one to avoid gets it rather than nobody.
+    /// Chooses the connection for a query: the open one with the fewest pending queries, else the one that is
+    /// being opened. A suspected connection gets none; the one to avoid gets it if there is no other.
     pub(super) fn choose(&self, avoid: Option<usize>) -> Option<usize> {
-        let is_free = |link: &Link| link.waiting < PIPELINE && link.suspected_since.is_none();
+        let is_free = |link: &SimulatedLink| link.waiting < PIPELINE && link.suspected_since.is_none();
         let places = |state| {
             let all = self.all.iter().enumerate();
             all.filter(move |(_, link)| link.state == state && is_free(link))
@@ -134,20 +116,17 @@ impl Links {
         open.or(dialling).or(avoided).map(|(place, _)| place)
     }
 
-    /// It is open now.
     pub(super) fn opened(&mut self, place: usize, now: Duration) {
         (self.all[place].state, self.all[place].opened_at) = (LinkState::Open, now);
         (self.again_at, self.backoff) = (Duration::ZERO, FIRST_BACKOFF);
     }
 
-    /// It could not be opened: the next try waits, each time for longer.
     pub(super) fn failed(&mut self, place: usize, now: Duration) {
         self.close(place);
         self.again_at = now + self.backoff;
         self.backoff = (2 * self.backoff).min(LAST_BACKOFF);
     }
 
-    /// It is closed, and another may be opened at its place.
     pub(super) fn close(&mut self, place: usize) {
         let link = &mut self.all[place];
         link.state = LinkState::Closed;
@@ -158,19 +137,16 @@ impl Links {
     }
 }
 
-impl Link {
-    /// A query is sent on it.
+impl SimulatedLink {
     pub(super) fn sent(&mut self, now: Duration) {
         self.quiet_since.get_or_insert(now);
     }
 
-    /// Something has come.
     pub(super) fn heard(&mut self, now: Duration) {
         self.quiet_since = (self.waiting > 0).then_some(now);
         self.suspected_since = None;
     }
 
-    /// A query does not wait there any more.
     pub(super) fn left(&mut self) {
         self.waiting = self.waiting.saturating_sub(1);
         if self.waiting == 0 {
@@ -178,17 +154,16 @@ impl Link {
         }
     }
 
-    /// What is sent from now on waits for something that was lost.
+    /// Delays everything that is sent from now on until lost data is sent again.
     pub(super) fn resend(&mut self, now: Duration) {
         self.held_until = self.held_until.max(now + RESENT_AFTER);
     }
 
-    /// When that arrives which is sent now; `None`: never.
     pub(super) fn arrival(&mut self, now: Duration) -> Option<Duration> {
         self.thawed(now.max(self.held_until))
     }
 
-    /// This time, or when the stall is over that it falls into; `None`: never.
+    /// Returns `time`, or the end of the stall that it falls into; `None` if never.
     pub(super) fn thawed(&mut self, mut time: Duration) -> Option<Duration> {
         while let Some(stall) = self.stalls.iter_mut().find_map(|stall| stall.at(time)) {
             time = stall.end;
@@ -196,30 +171,30 @@ impl Link {
         (time < Duration::MAX).then_some(time)
     }
 
-    /// What is to be done with it now. `patience`: how long it may be quiet; `sign`: how long it has for a sign of life.
-    pub(super) fn look(&mut self, now: Duration, patience: Duration, sign: Duration) -> Look {
-        let Some(quiet_since) = self.quiet_since else { return Look::Leave };
+    /// Checks the connection. `patience` is the quiet time allowed, `sign` the time for an answer to a ping.
+    pub(super) fn look(&mut self, now: Duration, patience: Duration, sign: Duration) -> LinkAction {
+        let Some(quiet_since) = self.quiet_since else { return LinkAction::Leave };
         let (suspect_at, give_up_at) = (quiet_since + patience, self.suspected_since.map(|since| since + sign));
         match give_up_at {
-            Some(at) if at <= now => Look::GiveUp,
-            Some(at) => Look::Again(at),
+            Some(at) if at <= now => LinkAction::GiveUp,
+            Some(at) => LinkAction::Again(at),
             None if suspect_at <= now => {
                 self.suspected_since = Some(now);
-                Look::Suspect
+                LinkAction::Suspect
             }
-            None => Look::Again(suspect_at),
+            None => LinkAction::Again(suspect_at),
         }
     }
 }
 
-/// Queries that may wait on one connection, as by default.
+/// The default limit of pending queries on one connection.
 const PIPELINE: usize = 100;
 
-/// How long a failed dial waits for the next one, and the longest that it may come to.
+/// The first and the longest backoff after a failed connection attempt.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LAST_BACKOFF: Duration = Duration::from_secs(5);
 
-/// After so long TCP sends again what was lost (RFC 6298 section 2.4 leaves less to the system; Linux has this).
+/// The TCP retransmission timeout of Linux (RFC 6298 section 2.4 asks for 1 s).
 const RESENT_AFTER: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
@@ -231,9 +206,8 @@ mod tests {
         Duration::from_millis(count)
     }
 
-    /// So many connections, the first ones open.
-    fn links(max: u16, open: usize) -> Links {
-        let mut links = Links::new(&Connections { max, ..Connections::default() }, &mut || 1);
+    fn links(max: u16, open: usize) -> SimulatedLinks {
+        let mut links = SimulatedLinks::new(&ModelConnections { max, ..ModelConnections::default() }, &mut || 1);
         for place in 0..open {
             assert_eq!(links.dial(ms(0)), Some(place));
             links.opened(place, ms(0));
@@ -250,7 +224,7 @@ mod tests {
         assert_eq!((links.choose(None), links.choose(Some(0))), (Some(0), Some(0)));
         links.all[0].waiting = PIPELINE;
         assert_eq!(links.choose(None), None);
-        // One that is being opened is better than one to avoid.
+        // A connection that is being opened is better than the one to avoid.
         links.all[0].waiting = 0;
         assert_eq!(links.dial(ms(5)), Some(2));
         assert_eq!((links.choose(Some(0)), links.choose(None)), (Some(2), Some(0)));
@@ -274,25 +248,25 @@ mod tests {
     fn a_quiet_connection_is_suspected_and_then_given_up() {
         let mut links = links(1, 1);
         let link = &mut links.all[0];
-        let look = |link: &mut Link, at| link.look(ms(at), ms(100), ms(1_000));
-        assert_eq!(look(link, 0), Look::Leave);
+        let look = |link: &mut SimulatedLink, at| link.look(ms(at), ms(100), ms(1_000));
+        assert_eq!(look(link, 0), LinkAction::Leave);
         link.waiting = 2;
         link.sent(ms(5));
         link.sent(ms(50));
-        assert_eq!((look(link, 5), look(link, 105)), (Look::Again(ms(105)), Look::Suspect));
-        assert_eq!((look(link, 106), look(link, 1_105)), (Look::Again(ms(1_105)), Look::GiveUp));
-        // Something comes, and something else waits still.
+        assert_eq!((look(link, 5), look(link, 105)), (LinkAction::Again(ms(105)), LinkAction::Suspect));
+        assert_eq!((look(link, 106), look(link, 1_105)), (LinkAction::Again(ms(1_105)), LinkAction::GiveUp));
+        // Data arrives, and another query still waits.
         link.heard(ms(200));
-        assert_eq!((link.suspected_since, look(link, 300)), (None, Look::Suspect));
+        assert_eq!((link.suspected_since, look(link, 300)), (None, LinkAction::Suspect));
         link.left();
         link.left();
-        assert_eq!(look(link, 301), Look::Leave);
+        assert_eq!(look(link, 301), LinkAction::Leave);
     }
 
     #[test]
     fn what_is_sent_waits_for_stalls_and_for_what_was_lost() {
         let stalls = vec![When::Between { from: ms(100), to: ms(300) }];
-        let mut links = Links::new(&Connections { max: 1, stalls, ends: Vec::new() }, &mut || 1);
+        let mut links = SimulatedLinks::new(&ModelConnections { max: 1, stalls, ends: Vec::new() }, &mut || 1);
         let link = &mut links.all[0];
         assert_eq!([50, 100, 299, 300].map(|at| link.arrival(ms(at))), [50, 300, 300, 300].map(|at| Some(ms(at))));
         link.resend(ms(400));

@@ -1,54 +1,54 @@
-//! What is played: pools of modelled backends, and the queries that come to them.
+//! Input of a scenario: pools of modelled backends and the queries to them.
 
 use std::time::Duration;
 
 use super::delay::Delay;
-use super::names::Names;
+use super::names::NameDistribution;
 use super::spells::{Course, When};
-use crate::policy::{Rank, Rules};
+use crate::policy::{PoolRules, Rank};
 
-/// Pools, and the queries that come to them.
+/// Pools, and the queries that they get.
 #[derive(Clone, Debug)]
 pub struct Scenario {
-    /// The pools, which get queries in turn; at least one.
+    /// The pools, at least one. They get queries in turn.
     pub pools: Vec<PoolModel>,
-    /// How many queries come.
+    /// The number of queries.
     pub queries: usize,
-    /// What they ask for.
-    pub names: Names,
+    /// The names of the queries.
+    pub names: NameDistribution,
     /// The time to live of all answers, which are cached. `None`: there is no cache.
     pub ttl: Option<Duration>,
-    /// The mean time between two queries, which come by chance.
+    /// The mean time between two queries, which arrive at random.
     pub gap: Duration,
-    /// How long a client waits before it asks again, if it does.
+    /// The time after which a client retransmits, if it does.
     pub resend: Option<Duration>,
-    /// How many times longer than usual all backends take: what they share is busy.
+    /// The factor by which all backends are slower, as when they share a busy resource.
     pub slow: Course<f64>,
-    /// Whether backends are probed, and so found to be down or up again. Otherwise each stays what it was at the
-    /// start, until a reply shows that it is up.
+    /// True if backends are probed, and so found to be down or up again. Otherwise each keeps its initial
+    /// state, until a reply shows that it is up.
     pub is_probed: bool,
-    /// When the config is loaded again, and the rules that each pool has then.
-    pub reloads: Vec<(Duration, Vec<Rules>)>,
-    /// Whether the invariants of the engine are checked after each event.
+    /// The times of config reloads, and the rules that each pool has then.
+    pub reloads: Vec<(Duration, Vec<PoolRules>)>,
+    /// True if the invariants of the engine are checked after each event.
     pub is_audited: bool,
 }
 
 /// A pool of modelled backends.
 #[derive(Clone, Debug)]
 pub struct PoolModel {
-    /// Its rules.
-    pub rules: Rules,
-    /// Its backends.
-    pub backends: Vec<Model>,
+    /// The rules of the pool.
+    pub rules: PoolRules,
+    /// The backends of the pool.
+    pub backends: Vec<BackendModel>,
 }
 
 impl Scenario {
-    /// One pool, and 1,000 queries a second for a second, each for a name of its own.
-    pub fn of_pool(rules: Rules, backends: Vec<Model>) -> Self {
+    /// Creates a scenario with one pool and 1,000 queries a second for a second, each for a unique name.
+    pub fn of_pool(rules: PoolRules, backends: Vec<BackendModel>) -> Self {
         Self {
             pools: vec![PoolModel { rules, backends }],
             queries: 1_000,
-            names: Names::Unique,
+            names: NameDistribution::Unique,
             ttl: None,
             gap: Duration::from_millis(1),
             resend: None,
@@ -60,61 +60,61 @@ impl Scenario {
     }
 }
 
-/// How a backend behaves. The default knows every name and replies after a millisecond.
+/// The behavior of a backend. The default knows every name and replies after a millisecond.
 #[derive(Clone, Debug)]
-pub struct Model {
-    /// Its weight in the pool.
+pub struct BackendModel {
+    /// The weight in the pool.
     pub weight: u16,
-    /// Whether the pool takes it for up at the start.
+    /// True if the pool takes the backend for up at the start.
     pub up: bool,
-    /// How long it takes to reply, apart from its queue.
+    /// The time to a reply, without the wait in the queue.
     pub delay: Course<Delay>,
-    /// How many attempts it can deal with at a time; `None`: any number.
+    /// The capacity for concurrent attempts; `None` for any number.
     pub capacity: Option<Capacity>,
     /// The chance that a datagram of an attempt is lost.
     pub loss: Course<f64>,
-    /// When it stands still, as after SIGSTOP: what comes meanwhile waits.
+    /// The times at which the backend stalls, as after SIGSTOP: datagrams wait meanwhile.
     pub stalls: Vec<When>,
-    /// The connections that it is asked by; `None`: it is asked by UDP.
-    pub connections: Option<Connections>,
-    /// When it is not there: ICMP says so, and what it had not replied to is lost.
+    /// The connections to the backend; `None` for UDP.
+    pub connections: Option<ModelConnections>,
+    /// The times at which the backend is gone: ICMP reports it, and pending replies are lost.
     pub crashes: Vec<When>,
-    /// The chance that it knows a name; it knows it in each attempt, or in none.
+    /// The chance that the backend knows a name; it knows it in each attempt or in none.
     pub knows: f64,
-    /// Its reply to a name that it does not know; `None`: silence.
+    /// The reply to an unknown name; `None` for silence.
     pub miss: Option<Rank>,
-    /// The chance that an attempt fails, with a reply that says so.
+    /// The chance that an attempt gets a failure as its reply.
     pub failure: f64,
-    /// The chance that a bare failure comes before the reply.
+    /// The chance that a bare failure arrives before the reply.
     pub bare: f64,
-    /// The chance that an attempt meets an ICMP error, and no reply.
+    /// The chance that an attempt gets an ICMP error and no reply.
     pub unreachable: f64,
-    /// Whether it refuses OPT.
+    /// True if the backend refuses OPT.
     pub refuses_opt: bool,
 }
 
-/// The connections to a backend that is asked by stream. Nothing is lost on them while they last, but what follows a loss waits for that
-/// to be sent again; and if one ends, all that waits there is lost.
+/// The connections to a backend that gets queries over streams. They lose nothing while they last, but data
+/// after a loss waits for the retransmission. When a connection ends, all pending queries on it are lost.
 #[derive(Clone, Debug, Default)]
-pub struct Connections {
-    /// How many there are.
+pub struct ModelConnections {
+    /// The number of connections.
     pub max: u16,
-    /// When all on one of them stands still; each has such times of its own.
+    /// The stalls, drawn separately for each connection.
     pub stalls: Vec<When>,
-    /// At the beginnings of these one of them ends; each has such times of its own.
+    /// The ends, drawn separately for each connection: it ends when such a time begins.
     pub ends: Vec<When>,
 }
 
-/// What makes further load cost something: attempts are dealt with in the order in which they come, by so many servers.
+/// A limit that makes load cost time: servers process attempts in the order of their arrival.
 #[derive(Clone, Debug)]
 pub struct Capacity {
-    /// How many attempts are dealt with at the same time, at least 1.
+    /// The number of attempts that are processed at the same time, at least 1.
     pub servers: u16,
-    /// How long one of them takes.
+    /// The time that one attempt takes.
     pub service: Delay,
 }
 
-impl Default for Model {
+impl Default for BackendModel {
     fn default() -> Self {
         Self {
             weight: 1,

@@ -1,36 +1,32 @@
-//! Which names are asked for: each once, or some more often than others.
+//! Names of the queries: all different, or some more often than others.
 
 use rand::{Rng, RngExt};
 
-/// Which names queries are for.
+/// The distribution of the names of queries.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Names {
-    /// Each query has a name of its own: there is nothing to join, to cache, or to be sticky about.
+pub enum NameDistribution {
+    /// Each query has a unique name: no joining, no caching, nothing for `sticky`.
     Unique,
-    /// Zipf's law, which names in queries follow about: the n-th of so many names is asked for as often as n^-exponent says.
+    /// Zipf's law, which real queries roughly follow: the n-th name has the weight n^-exponent.
     Zipf {
-        /// How fast popularity falls; at 0 all names are as popular.
+        /// The speed at which popularity falls; at 0 all names are equally popular.
         exponent: f64,
-        /// How many names there are, at least 1.
+        /// The number of names, at least 1.
         count: u32,
     },
 }
 
-/// Draws names, by number.
 #[derive(Debug)]
 pub(super) struct NameDraw {
-    /// How many were drawn.
     drawn: u32,
-    /// For each name, the sum of the weights up to it; nothing if each is another.
     sums: Vec<f64>,
 }
 
 impl NameDraw {
-    /// Draws from these.
-    pub(super) fn new(names: &Names) -> Self {
+    pub(super) fn new(names: &NameDistribution) -> Self {
         let sums = match *names {
-            Names::Unique => Vec::new(),
-            Names::Zipf { exponent, count } => {
+            NameDistribution::Unique => Vec::new(),
+            NameDistribution::Zipf { exponent, count } => {
                 let weights = (1..=count).map(|rank| f64::from(rank).powf(-exponent));
                 let sums = weights.scan(0.0, |sum, weight| {
                     *sum += weight;
@@ -42,7 +38,6 @@ impl NameDraw {
         Self { drawn: 0, sums }
     }
 
-    /// The name of the next query.
     pub(super) fn next(&mut self, rng: &mut impl Rng) -> u32 {
         self.drawn = self.drawn.wrapping_add(1);
         let Some(all) = self.sums.last() else { return self.drawn };
@@ -58,10 +53,9 @@ mod tests {
 
     use super::*;
 
-    /// How often each of three names comes.
     fn shares(exponent: f64) -> [u32; 3] {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(1);
-        let mut names = NameDraw::new(&Names::Zipf { exponent, count: 3 });
+        let mut names = NameDraw::new(&NameDistribution::Zipf { exponent, count: 3 });
         let mut counts = [0; 3];
         (0..110_000).for_each(|_| counts[names.next(&mut rng) as usize] += 1);
         counts
@@ -78,7 +72,7 @@ mod tests {
     #[test]
     fn unique_names_never_come_again() {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(1);
-        let mut names = NameDraw::new(&Names::Unique);
+        let mut names = NameDraw::new(&NameDistribution::Unique);
         let drawn: std::collections::HashSet<_> = (0..1_000).map(|_| names.next(&mut rng)).collect();
         assert_eq!(drawn.len(), 1_000);
     }

@@ -1,4 +1,4 @@
-//! What came of a scenario, race by race and query by query: for tests that look at each.
+//! Record of a scenario, race by race and query by query, for tests that check each.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -6,152 +6,152 @@ use std::time::{Duration, Instant};
 use super::event::Happening;
 use super::model::Scenario;
 use super::world::play;
-use crate::engine::{RaceRef, RaceReport, Said};
-use crate::metrics::Source;
-use crate::policy::race::{AttemptId, BackendIndex, Kind, Outcome};
-use crate::policy::{Rank, Rules};
+use crate::engine::{RaceRef, RaceReport, ResponseSummary};
+use crate::metrics::ResponseSource;
+use crate::policy::race::{AttemptId, AttemptKind, BackendIndex, RaceEnd};
+use crate::policy::{PoolRules, Rank};
 
-/// What came of a scenario.
+/// The record of a scenario.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Report {
-    /// What each race met with, in the order of their beginning.
-    pub races: Vec<Record>,
-    /// What the client of each query was told, and how long it had waited; in the order of their coming. There must be exactly
-    /// one response for each.
-    pub queries: Vec<Vec<(Duration, Option<Source>)>>,
+pub struct ScenarioRecord {
+    /// All races, in the order of their beginning.
+    pub races: Vec<RaceRecord>,
+    /// The responses of each query with the time that the client had waited, in the order of arrival. There
+    /// must be exactly one for each.
+    pub queries: Vec<Vec<(Duration, Option<ResponseSource>)>>,
 }
 
-/// What one race met with. Times count from its beginning.
+/// The record of one race. Times count from its beginning.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Record {
-    /// When it began, counted from the start of the scenario.
+pub struct RaceRecord {
+    /// The beginning, counted from the start of the scenario.
     pub began: Duration,
-    /// The name of its pool.
+    /// The name of the pool.
     pub pool: String,
-    /// The rules that it followed.
-    pub rules: Rules,
-    /// Whether no backend of the pool was up when it began.
+    /// The rules that the race followed.
+    pub rules: PoolRules,
+    /// True if no backend of the pool was up at the beginning.
     pub all_down: bool,
-    /// When its client must have the response.
+    /// The time by which the client must have the response.
     pub deadline: Duration,
     /// The attempts.
-    pub asked: Vec<Asked>,
-    /// The replies, those that came too late included.
-    pub replies: Vec<Reply>,
-    /// Whether a bare failure came while the race ran.
+    pub asked: Vec<RecordedAttempt>,
+    /// The replies, including late ones.
+    pub replies: Vec<RecordedReply>,
+    /// True if a bare failure arrived during the race.
     pub bare_failure: bool,
-    /// How often a hedge was due but denied.
+    /// The number of hedges that were due but denied.
     pub hedges_denied: u8,
-    /// The rank of the reply that won, if one did.
+    /// The rank of the reply that won.
     pub won_by: Option<Rank>,
-    /// Each outcome that the race has had, and when. There must be exactly one.
-    pub outcomes: Vec<(Duration, Outcome)>,
+    /// All outcomes of the race with their times. There must be exactly one.
+    pub outcomes: Vec<(Duration, RaceEnd)>,
 }
 
-/// One attempt of a [`Record`].
+/// One attempt of a [`RaceRecord`].
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Asked {
-    /// When.
+pub struct RecordedAttempt {
+    /// The time of the attempt.
     pub at: Duration,
-    /// Who.
+    /// The backend that got the query.
     pub backend: BackendIndex,
-    /// Why.
-    pub kind: Kind,
-    /// Whether with OPT.
+    /// The reason for the attempt.
+    pub kind: AttemptKind,
+    /// True if the query had OPT.
     pub edns: bool,
 }
 
-/// One reply of a [`Record`].
+/// One reply of a [`RaceRecord`].
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Reply {
-    /// When.
+pub struct RecordedReply {
+    /// The time of the reply.
     pub at: Duration,
-    /// To which attempt.
+    /// The attempt that it answers.
     pub attempt: AttemptId,
-    /// Its rank.
+    /// The rank of the reply.
     pub rank: Rank,
-    /// The race was over before.
+    /// True if the race was over before.
     pub is_late: bool,
 }
 
-/// Plays a scenario from `start` to its end and writes everything down.
-pub fn run(scenario: &Scenario, start: Instant, seed: u64) -> Report {
+/// Plays a scenario from `start` to its end and records everything.
+pub fn run(scenario: &Scenario, start: Instant, seed: u64) -> ScenarioRecord {
     let mut recorder = Recorder::new(start, scenario.queries);
     play(scenario, start, seed, |at, happening| recorder.add(at, happening));
     let mut races: Vec<_> = recorder.over;
     races.sort_by_key(|race| race.began);
-    Report { races, queries: recorder.queries }
+    ScenarioRecord { races, queries: recorder.queries }
 }
 
-/// Writes down what happens.
 struct Recorder {
-    /// When the scenario began.
     start: Instant,
-    /// What came to races that are not over: replies, and whether one was a bare failure. Times count from the start.
-    running: HashMap<RaceRef, (Vec<Reply>, bool)>,
-    /// Where the races are that are over.
+    /// The replies to each running race, and true if one was a bare failure. Times count from the start.
+    running: HashMap<RaceRef, (Vec<RecordedReply>, bool)>,
+    /// The indexes in `over` of the finished races.
     places: HashMap<RaceRef, usize>,
-    /// The races that are over.
-    over: Vec<Record>,
-    /// What clients were told.
-    queries: Vec<Vec<(Duration, Option<Source>)>>,
+    over: Vec<RaceRecord>,
+    queries: Vec<Vec<(Duration, Option<ResponseSource>)>>,
 }
 
 impl Recorder {
-    /// Nothing has happened yet.
     fn new(start: Instant, queries: usize) -> Self {
         let queries = vec![Vec::new(); queries];
         Self { start, running: HashMap::new(), places: HashMap::new(), over: Vec::new(), queries }
     }
 
-    /// Writes down what happens at a time that counts from the start.
+    /// Records an event at a time that counts from the start.
     fn add(&mut self, at: Duration, happening: Happening<'_>) {
         match happening {
             Happening::Came | Happening::Second { .. } => {}
             Happening::Replied { race, attempt, rank, is_late } => {
-                let reply = Reply { at, attempt, rank, is_late };
+                let reply = RecordedReply { at, attempt, rank, is_late };
                 match self.places.get(&race).map(|place| &mut self.over[*place]) {
-                    Some(record) => record.replies.push(Reply { at: at - record.began, ..reply }),
+                    Some(record) => record.replies.push(RecordedReply { at: at - record.began, ..reply }),
                     None => self.running.entry(race).or_default().0.push(reply),
                 }
             }
             Happening::FailedBare { race } => self.running.entry(race).or_default().1 = true,
             Happening::RaceOver(report) => {
-                // Twice over would show as two outcomes of one race.
+                // A second end of the same race shows as two outcomes.
                 if let Some(place) = self.places.get(&report.id) {
                     let record = &mut self.over[*place];
                     return record.outcomes.push((at - record.began, report.outcome));
                 }
                 let (replies, bare_failure) = self.running.remove(&report.id).unwrap_or_default();
                 self.places.insert(report.id, self.over.len());
-                self.over.push(Record::new(self.start, at, &report, replies, bare_failure));
+                self.over.push(RaceRecord::new(self.start, at, &report, replies, bare_failure));
             }
             Happening::Responded { query, waited, said } => {
-                self.queries[query as usize].push((waited, said.map(|Said { source, .. }| source)));
+                self.queries[query as usize].push((waited, said.map(|ResponseSummary { source, .. }| source)));
             }
         }
     }
 }
 
-impl Record {
-    /// Of a race that is over.
-    fn new(start: Instant, at: Duration, report: &RaceReport<'_>, replies: Vec<Reply>, bare_failure: bool) -> Self {
+impl RaceRecord {
+    fn new(
+        start: Instant,
+        at: Duration,
+        report: &RaceReport<'_>,
+        replies: Vec<RecordedReply>,
+        bare_failure: bool,
+    ) -> Self {
         let race = report.race;
         let began = race.started() - start;
-        let asked = race.attempts().map(|attempt| Asked {
+        let asked = race.attempts().map(|attempt| RecordedAttempt {
             at: attempt.asked_at - race.started(),
             backend: attempt.backend,
             kind: attempt.kind,
             edns: attempt.edns,
         });
         let won_by = match report.outcome {
-            Outcome::Reply(_) if report.is_kept() => race.kept().map(|(_, rank)| rank),
-            Outcome::Reply(attempt) => {
+            RaceEnd::Reply(_) if report.is_kept() => race.kept().map(|(_, rank)| rank),
+            RaceEnd::Reply(attempt) => {
                 let reply = replies.iter().rev().find(|reply| reply.attempt == attempt);
-                // Where there is none, it was a refusal of OPT that was taken for the failure that it is.
+                // Without a reply, it was a refusal of OPT that was taken for a failure.
                 Some(reply.map_or(Rank::Failure, |reply| reply.rank))
             }
-            Outcome::Failed | Outcome::Nothing | Outcome::Unsent => None,
+            RaceEnd::Failed | RaceEnd::Nothing | RaceEnd::Unsent => None,
         };
         Self {
             began,
@@ -160,7 +160,7 @@ impl Record {
             all_down: race.all_down(),
             deadline: race.deadline() - race.started(),
             asked: asked.collect(),
-            replies: replies.into_iter().map(|reply| Reply { at: reply.at - began, ..reply }).collect(),
+            replies: replies.into_iter().map(|reply| RecordedReply { at: reply.at - began, ..reply }).collect(),
             bare_failure,
             hedges_denied: race.hedges_denied(),
             won_by,

@@ -1,176 +1,176 @@
-//! An engine that is led by hand: events of any kind in any order, for tests of a whole worker and for the fuzzer.
+//! An engine driven by scripts: events of any kind in any order, for tests of a whole worker and for the
+//! fuzzer.
 //!
-//! Backends are silent by themselves; each [`Move`] is one event, after which the invariants of the engine are checked. At the end
-//! time passes until nobody waits any more.
+//! Backends only reply by a [`ScriptEvent`]. Each move is one event, after which the invariants of the engine
+//! are checked. At the end time passes until no client waits.
 
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 
 use super::event::Happening;
-use super::message::{self, Answer};
-use super::model::{Model, PoolModel, Scenario};
-use super::network::Waiting;
+use super::message::{self, ModelAnswer};
+use super::model::{BackendModel, PoolModel, Scenario};
+use super::network::WaitingClient;
 use super::spells::Course;
-use super::world::World;
+use super::world::SimulatedWorld;
 use crate::engine::NotSent;
 use crate::metrics::Want;
 use crate::policy::health::HealthState;
 use crate::policy::query_slots::QuerySlot;
-use crate::policy::{Rank, Rules};
+use crate::policy::{PoolRules, Rank};
 
-/// One event. What it is about is a number, of which the remainder counts.
+/// One event. Its target is a number modulo the number of targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Move {
+pub enum ScriptEvent {
     /// A client asks for one of a few names.
     Query {
-        /// Which.
+        /// The number of the name.
         name: u8,
     },
-    /// A client that waits asks again.
+    /// A waiting client retransmits.
     Retransmission {
-        /// Which.
+        /// The number of the client.
         client: u8,
     },
     /// A backend replies.
     Reply {
-        /// To which of the queries that it was sent.
+        /// The query that it answers.
         slot: u8,
-        /// What.
+        /// The rank of the reply.
         rank: Rank,
     },
     /// A backend refuses OPT.
     OptRefused {
-        /// In reply to which of the queries that it was sent.
+        /// The query that it answers.
         slot: u8,
     },
-    /// A failure of twelve octets comes.
+    /// A failure arrives that is only a header.
     Bare {
-        /// To which of the queries that were sent.
+        /// The query that it answers.
         slot: u8,
     },
-    /// A reply comes that answers another question.
+    /// A reply arrives that answers another question.
     Forged {
-        /// To which of the queries that were sent.
+        /// The query that it pretends to answer.
         slot: u8,
     },
-    /// ICMP says that a backend is unreachable.
+    /// An ICMP error arrives: the backend is unreachable.
     Unreachable {
-        /// About which of the queries that were sent.
+        /// The query that the error is about.
         slot: u8,
     },
-    /// A connection ends, and takes with it what waits there.
+    /// A connection ends with everything that waits there.
     Lost {
-        /// That on which this one of the queries waits that were sent.
+        /// A query on that connection.
         slot: u8,
-        /// Whether it had never been open: it was refused.
+        /// True if the connection was refused and never open.
         is_refused: bool,
     },
-    /// A query that was queued could not leave.
+    /// A queued query could not be sent.
     Unsent {
-        /// Which.
+        /// The number of its slot.
         slot: u8,
-        /// Whether there is no way to its backend; else something of our own was wanting.
+        /// True if there is no route to the backend; false if a local resource is missing.
         is_unreachable: bool,
     },
-    /// Probes have found a backend to be up, or down.
+    /// Probes have found a backend to be up or down.
     Health {
-        /// Which.
+        /// The number of the backend.
         backend: u8,
-        /// Which of both.
+        /// True if the backend is up.
         is_up: bool,
     },
-    /// The config is loaded again, with other rules.
+    /// The config is reloaded with other rules.
     Reload {
-        /// Which of those that the script has.
+        /// The entry among the rules of the script.
         rules: u8,
     },
     /// Time passes.
     Wait {
-        /// So much, milliseconds.
+        /// The duration in milliseconds.
         millis: u16,
     },
 }
 
-/// What came of a script.
+/// The result of a script.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Led {
-    /// Queries that clients have sent, without retransmissions.
+pub struct ScriptResult {
+    /// The queries sent by clients, without retransmissions.
     pub queries: usize,
-    /// Responses that they got, those that say nothing included.
+    /// The responses to them, including silent ones.
     pub responses: usize,
-    /// Races that have ended.
+    /// The races that have ended.
     pub races: usize,
 }
 
-/// Leads an engine with two pools of so many backends each, which have the first of these rules. With a cache, answers have this
-/// time to live.
+/// Drives an engine with two pools of `backends` backends each, which start with the first of the rules. With
+/// a cache, answers have the time to live `ttl`.
 ///
 /// # Panics
-/// If an invariant does not hold, or somebody waits for ever.
+/// If an invariant does not hold, or a client waits for ever.
 pub fn lead(
-    rules: &[Rules],
+    rules: &[PoolRules],
     backends: usize,
     ttl: Option<Duration>,
     start: Instant,
-    moves: impl IntoIterator<Item = Move>,
-) -> Led {
-    let silent = Model { loss: Course::always(1.0), ..Model::default() };
+    moves: impl IntoIterator<Item = ScriptEvent>,
+) -> ScriptResult {
+    let silent = BackendModel { loss: Course::always(1.0), ..BackendModel::default() };
     let first = rules.first().cloned().unwrap_or_default();
     let pool = PoolModel { rules: first.clone(), backends: vec![silent; backends] };
     let usual = Scenario::of_pool(first, Vec::new());
     let scenario = Scenario { pools: vec![pool; 2], queries: 0, ttl, is_audited: true, ..usual };
-    let (mut led, mut queries) = (Led::default(), 0);
+    let (mut led, mut queries) = (ScriptResult::default(), 0);
     let observe = |_, happening: Happening<'_>| match happening {
         Happening::Came | Happening::Replied { .. } | Happening::FailedBare { .. } | Happening::Second { .. } => {}
         Happening::RaceOver(_) => led.races += 1,
         Happening::Responded { .. } => led.responses += 1,
     };
-    let mut world = World::new(&scenario, start, 1, observe);
+    let mut world = SimulatedWorld::new(&scenario, start, 1, observe);
     world.network.asked = Some(HashMap::default());
     for step in moves {
-        queries += usize::from(matches!(step, Move::Query { .. }));
+        queries += usize::from(matches!(step, ScriptEvent::Query { .. }));
         world.make(step, rules);
         world.end_event();
     }
     while !world.has_answered_all() {
-        assert!(world.step(), "somebody waits, and nothing is going to happen");
+        assert!(world.step(), "a task waits for an event that cannot happen");
     }
     drop(world);
     led.queries = queries;
     led
 }
 
-impl<F: FnMut(Duration, Happening<'_>)> World<'_, F> {
-    /// Makes one move.
-    fn make(&mut self, step: Move, rules: &[Rules]) {
+impl<F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'_, F> {
+    fn make(&mut self, step: ScriptEvent, rules: &[PoolRules]) {
         let now = self.network.now;
         match step {
-            Move::Query { name } => {
+            ScriptEvent::Query { name } => {
                 let number = self.came;
                 self.came += 1;
                 let (name, pool) = (u32::from(name % NAMES), usize::from(name) % 2);
-                self.network.clients.insert(number, Waiting { since: now, name, pool, asked: 1, told: 0 });
+                self.network.clients.insert(number, WaitingClient { since: now, name, pool, asked: 1, responses: 0 });
                 self.query(number, name, pool);
             }
-            Move::Retransmission { client } => {
+            ScriptEvent::Retransmission { client } => {
                 let mut numbers: Vec<_> = self.network.clients.keys().copied().collect();
                 numbers.sort_unstable();
                 if let Some(number) = chosen(&numbers, client) {
                     self.ask_again(*number);
                 }
             }
-            Move::Reply { slot, rank } => self.send_back(slot, Answer::Ranked(rank), false),
-            Move::OptRefused { slot } => self.send_back(slot, Answer::OptRefused, false),
-            Move::Bare { slot } => self.send_back(slot, Answer::Bare, false),
-            Move::Forged { slot } => self.send_back(slot, Answer::Ranked(Rank::Positive), true),
-            Move::Unreachable { slot } => {
+            ScriptEvent::Reply { slot, rank } => self.send_back(slot, ModelAnswer::Ranked(rank), false),
+            ScriptEvent::OptRefused { slot } => self.send_back(slot, ModelAnswer::OptRefused, false),
+            ScriptEvent::Bare { slot } => self.send_back(slot, ModelAnswer::Bare, false),
+            ScriptEvent::Forged { slot } => self.send_back(slot, ModelAnswer::Ranked(Rank::Positive), true),
+            ScriptEvent::Unreachable { slot } => {
                 if let Some(slot) = self.slot(slot) {
                     self.network.strike(slot);
                     self.engine.on_unreachable(&mut self.network, slot.socket(), now);
                 }
             }
-            Move::Lost { slot, is_refused } => {
+            ScriptEvent::Lost { slot, is_refused } => {
                 if let Some(slot) = self.slot(slot)
                     && let Some((sockets, taken)) = self.network.take_socket(slot.socket())
                 {
@@ -182,7 +182,7 @@ impl<F: FnMut(Duration, Happening<'_>)> World<'_, F> {
                     }
                 }
             }
-            Move::Unsent { slot, is_unreachable } => {
+            ScriptEvent::Unsent { slot, is_unreachable } => {
                 let why = if is_unreachable { NotSent::Unreachable } else { NotSent::Want(Want::System) };
                 if let Some(slot) = self.slot(slot)
                     && let Some((sockets, taken_by)) = self.network.withdraw_unsent(slot)
@@ -190,7 +190,7 @@ impl<F: FnMut(Duration, Happening<'_>)> World<'_, F> {
                     self.engine.on_unsent(&mut self.network, sockets, &taken_by, why, now);
                 }
             }
-            Move::Health { backend, is_up } => {
+            ScriptEvent::Health { backend, is_up } => {
                 let health = if is_up { HealthState::Up } else { HealthState::Down };
                 if let Some((shared, pool)) = chosen(&self.known, backend)
                     && shared.set_health(health)
@@ -199,12 +199,12 @@ impl<F: FnMut(Duration, Happening<'_>)> World<'_, F> {
                 }
                 self.engine.refresh_pools(&mut self.network, now);
             }
-            Move::Reload { rules: which } => {
+            ScriptEvent::Reload { rules: which } => {
                 if let Some(rules) = chosen(rules, which) {
                     self.reload(&vec![rules.clone(); self.scenario.pools.len()]);
                 }
             }
-            Move::Wait { millis } => {
+            ScriptEvent::Wait { millis } => {
                 let until = now + Duration::from_millis(millis.into());
                 while self.next_at().is_some_and(|next| next <= until) {
                     self.step();
@@ -214,8 +214,8 @@ impl<F: FnMut(Duration, Happening<'_>)> World<'_, F> {
         }
     }
 
-    /// Something comes back to one of the queries that were sent; `is_forged`: that answers another question.
-    fn send_back(&mut self, which: u8, answer: Answer, is_forged: bool) {
+    /// Sends a reply to one of the pending queries. If `is_forged`, the reply answers another question.
+    fn send_back(&mut self, which: u8, answer: ModelAnswer, is_forged: bool) {
         let Some(slot) = self.slot(which) else { return };
         let Some(pool) = self.network.backend_of(slot.socket()).map(|backend| self.pool_of(backend)) else { return };
         let asked = self.network.asked.as_ref().and_then(|asked| asked.get(&slot).copied());
@@ -226,7 +226,6 @@ impl<F: FnMut(Duration, Happening<'_>)> World<'_, F> {
         self.engine.on_reply(&mut self.network, slot.socket(), &self.message, now);
     }
 
-    /// One of the slots that are taken.
     fn slot(&self, which: u8) -> Option<QuerySlot> {
         let mut slots: Vec<_> = self.network.slots.taken().collect();
         slots.sort_unstable_by_key(|slot| slot.number());
@@ -234,12 +233,12 @@ impl<F: FnMut(Duration, Happening<'_>)> World<'_, F> {
     }
 }
 
-/// The one that a number stands for.
+/// Returns the element at `number` modulo the length.
 fn chosen<T>(all: &[T], number: u8) -> Option<&T> {
     all.get(usize::from(number).checked_rem(all.len())?)
 }
 
-/// Names that are asked for, so few that queries meet.
+/// The number of names, so few that queries meet.
 const NAMES: u8 = 6;
 
 #[cfg(test)]
@@ -247,52 +246,50 @@ mod tests {
     use super::*;
     use crate::policy::{Dispatch, Silence};
 
-    /// A pool that asks one backend after the other.
-    fn sequential() -> Rules {
-        Rules { dispatch: Dispatch::Sequential, ..Rules::default() }
+    fn sequential() -> PoolRules {
+        PoolRules { dispatch: Dispatch::Sequential, ..PoolRules::default() }
     }
 
-    /// What comes of these moves.
-    fn led(rules: &[Rules], moves: &[Move]) -> Led {
+    fn led(rules: &[PoolRules], moves: &[ScriptEvent]) -> ScriptResult {
         lead(rules, 3, None, Instant::now(), moves.iter().copied())
     }
 
     #[test]
     fn equal_queries_share_a_race_and_its_reply() {
-        let query = Move::Query { name: 0 };
-        let reply = Move::Reply { slot: 0, rank: Rank::Positive };
+        let query = ScriptEvent::Query { name: 0 };
+        let reply = ScriptEvent::Reply { slot: 0, rank: Rank::Positive };
         let led = led(&[sequential()], &[query, query, query, reply]);
-        assert_eq!(led, Led { queries: 3, responses: 3, races: 1 });
+        assert_eq!(led, ScriptResult { queries: 3, responses: 3, races: 1 });
     }
 
     #[test]
     fn each_query_has_its_response_though_nobody_replies() {
         for on_timeout in [Silence::Nxdomain, Silence::Servfail, Silence::Refused, Silence::Drop] {
-            let rules = Rules { on_timeout, ..sequential() };
-            let moves = [0, 1, 2].map(|name| Move::Query { name });
-            assert_eq!(led(&[rules], &moves), Led { queries: 3, responses: 3, races: 3 });
+            let rules = PoolRules { on_timeout, ..sequential() };
+            let moves = [0, 1, 2].map(|name| ScriptEvent::Query { name });
+            assert_eq!(led(&[rules], &moves), ScriptResult { queries: 3, responses: 3, races: 3 });
         }
     }
 
     #[test]
     fn reloads_and_deaths_under_way_leave_nobody_waiting() {
-        let other = Rules { dispatch: Dispatch::Race, ..Rules::default() };
+        let other = PoolRules { dispatch: Dispatch::Race, ..PoolRules::default() };
         let moves = [
-            Move::Query { name: 0 },
-            Move::Query { name: 1 },
-            Move::Reload { rules: 1 },
-            Move::Query { name: 0 },
-            Move::Query { name: 2 },
-            Move::Unreachable { slot: 0 },
-            Move::Health { backend: 0, is_up: false },
-            Move::Retransmission { client: 0 },
-            Move::Wait { millis: 400 },
-            Move::Unsent { slot: 1, is_unreachable: true },
-            Move::Query { name: 3 },
-            Move::Lost { slot: 0, is_refused: false },
-            Move::Lost { slot: 1, is_refused: true },
-            Move::Reply { slot: 0, rank: Rank::Nxdomain },
-            Move::Reload { rules: 0 },
+            ScriptEvent::Query { name: 0 },
+            ScriptEvent::Query { name: 1 },
+            ScriptEvent::Reload { rules: 1 },
+            ScriptEvent::Query { name: 0 },
+            ScriptEvent::Query { name: 2 },
+            ScriptEvent::Unreachable { slot: 0 },
+            ScriptEvent::Health { backend: 0, is_up: false },
+            ScriptEvent::Retransmission { client: 0 },
+            ScriptEvent::Wait { millis: 400 },
+            ScriptEvent::Unsent { slot: 1, is_unreachable: true },
+            ScriptEvent::Query { name: 3 },
+            ScriptEvent::Lost { slot: 0, is_refused: false },
+            ScriptEvent::Lost { slot: 1, is_refused: true },
+            ScriptEvent::Reply { slot: 0, rank: Rank::Nxdomain },
+            ScriptEvent::Reload { rules: 0 },
         ];
         let led = led(&[sequential(), other], &moves);
         assert_eq!((led.queries, led.responses), (5, 5));
@@ -300,11 +297,11 @@ mod tests {
 
     #[test]
     fn forgeries_win_nothing() {
-        let forged = Move::Forged { slot: 0 };
+        let forged = ScriptEvent::Forged { slot: 0 };
         let led = led(
             &[sequential()],
-            &[Move::Query { name: 0 }, forged, forged, Move::Reply { slot: 0, rank: Rank::Positive }],
+            &[ScriptEvent::Query { name: 0 }, forged, forged, ScriptEvent::Reply { slot: 0, rank: Rank::Positive }],
         );
-        assert_eq!(led, Led { queries: 1, responses: 1, races: 1 });
+        assert_eq!(led, ScriptResult { queries: 1, responses: 1, races: 1 });
     }
 }

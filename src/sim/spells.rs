@@ -1,5 +1,5 @@
-//! What is so for a time only: a stall, a crash, a slow minute. When they come is said by [`When`], fixed or by chance;
-//! [`Spells`] plays it, and [`Unfolding`] plays a value that is another one in such times.
+//! Temporary conditions such as a stall, a crash or a slow minute. [`When`] defines their times, fixed or by
+//! chance; [`Spells`] plays them, and [`Unfolding`] plays a value that differs in such times.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -10,36 +10,36 @@ use rand::rngs::Xoshiro256PlusPlus;
 
 use super::delay::exponential;
 
-/// When something is so. Times count from the start of the scenario.
+/// The times of a condition, counted from the start of the scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
-    /// Once.
+    /// One period.
     Between {
-        /// From this time on.
+        /// The beginning of the period.
         from: Duration,
-        /// Up to this time; [`Duration::MAX`] is never.
+        /// The end; [`Duration::MAX`] is never.
         to: Duration,
     },
-    /// Again and again, by chance.
+    /// Repeated periods, by chance.
     NowAndThen {
-        /// How long it lasts, in the mean.
+        /// The mean length of a period.
         length: Duration,
         /// The mean time from one beginning to the next, longer than `length`.
         every: Duration,
     },
 }
 
-/// A value that may be another one for a time.
+/// A value that may differ for a time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Course<T> {
-    /// What it is otherwise.
+    /// The usual value.
     pub usual: T,
-    /// What it is at which times. Of several that apply the last one does.
+    /// The other values and their times. The last one that applies wins.
     pub at_times: Vec<(T, When)>,
 }
 
 impl<T> Course<T> {
-    /// Always the same.
+    /// Creates a value that never changes.
     pub fn always(usual: T) -> Self {
         Self { usual, at_times: Vec::new() }
     }
@@ -48,19 +48,18 @@ impl<T> Course<T> {
 /// A course as it is played.
 #[derive(Debug)]
 pub(super) struct Unfolding<'a, T> {
-    /// What it is otherwise.
     usual: &'a T,
     at_times: Vec<(&'a T, Spells)>,
 }
 
 impl<'a, T> Unfolding<'a, T> {
-    /// Begins to play. Each of the chances has a seed of its own.
+    /// Begins to play. Each source of chance has a separate seed.
     pub(super) fn new(course: &'a Course<T>, seeds: &mut impl FnMut() -> u64) -> Self {
         let at_times = course.at_times.iter().map(|(value, when)| (value, Spells::new(*when, seeds())));
         Self { usual: &course.usual, at_times: at_times.collect() }
     }
 
-    /// What it is now. `now` never goes back.
+    /// Returns the value at `now`, which never goes back.
     pub(super) fn at(&mut self, now: Duration) -> &'a T {
         let mut value = self.usual;
         for (other, spells) in &mut self.at_times {
@@ -73,30 +72,25 @@ impl<'a, T> Unfolding<'a, T> {
     }
 }
 
-/// The times at which something is so, as they come.
 #[derive(Debug)]
 pub(super) struct Spells {
-    /// Those that are known and not over, in order.
+    /// The generated periods that are not over, in order.
     known: VecDeque<Range<Duration>>,
-    /// What makes more of them.
     chance: Option<Chance>,
 }
 
-/// What makes spells by chance.
+/// A generator of periods.
 #[derive(Debug)]
 struct Chance {
-    /// Mean length of a spell.
     length: Duration,
-    /// Mean time between two.
+    /// The mean time between two periods.
     gap: Duration,
-    /// When the last one ends that was made.
+    /// The end of the last generated period.
     reached: Duration,
-    /// Chance itself.
     rng: Xoshiro256PlusPlus,
 }
 
 impl Spells {
-    /// Begins to play.
     pub(super) fn new(when: When, seed: u64) -> Self {
         match when {
             When::Between { from, to } => Self { known: VecDeque::from([from..to]), chance: None },
@@ -109,7 +103,7 @@ impl Spells {
         }
     }
 
-    /// The first spell that ends after this time; it may have begun, or be still to come.
+    /// Returns the first period that ends after this time; it may have begun or be still to come.
     pub(super) fn next(&mut self, time: Duration) -> Option<Range<Duration>> {
         if let Some(chance) = &mut self.chance {
             while self.known.back().is_none_or(|last| last.end <= time) {
@@ -121,12 +115,10 @@ impl Spells {
         self.known.iter().find(|spell| time < spell.end).cloned()
     }
 
-    /// The spell that this time is in.
     pub(super) fn at(&mut self, time: Duration) -> Option<Range<Duration>> {
         self.next(time).filter(|spell| spell.start <= time)
     }
 
-    /// Nobody asks any more for what was over by now.
     pub(super) fn forget(&mut self, now: Duration) {
         while self.known.front().is_some_and(|spell| spell.end <= now) {
             self.known.pop_front();
@@ -134,14 +126,13 @@ impl Spells {
     }
 }
 
-/// The shortest spell by chance, so that time gets on.
+/// The shortest generated period, so that time always advances.
 const MIN_LENGTH: Duration = Duration::from_micros(1);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Seconds.
     fn s(count: u64) -> Duration {
         Duration::from_secs(count)
     }

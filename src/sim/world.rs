@@ -1,5 +1,5 @@
-//! Everything there is in a scenario, and what happens in it, one event after the other: what the forwarder's sockets and
-//! clock do, this does with models, and drives the same engine.
+//! The world of a scenario: plays one event after the other and drives the forwarder's engine with models in
+//! place of sockets and the clock.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,33 +8,33 @@ use std::time::{Duration, Instant};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 
-use super::backend::{Backend, Fate};
+use super::backend::{QueryFate, SimulatedBackend};
 use super::delay::exponential;
 use super::event::{Back, Event, Happening};
-use super::message::{self, Answer};
+use super::message::{self, ModelAnswer};
 use super::model::{PoolModel, Scenario};
 use super::names::NameDraw;
-use super::network::{Caller, Network, UDP_SIZE, Waiting, address};
-use super::prober::{Prober, Task};
+use super::network::{Caller, Network, UDP_SIZE, WaitingClient, address};
+use super::prober::{ProberTask, SimulatedProber};
 use super::spells::Unfolding;
 use crate::address::{BackendAddress, Scheme};
 use crate::cache::Cache;
 use crate::config::{BackendConfig, CacheConfig, PoolConfig, PoolIndex, ProbeConfig};
 use crate::engine::shortage::Shortage;
 use crate::engine::single_flight::{SingleFlight, WorkerId};
-use crate::engine::{self, Engine, HashedQuestion, Reason, Seeds, ValidQuery};
+use crate::engine::{self, Engine, HashedQuestion, LookupReason, Seeds, ValidQuery};
 use crate::limit::{Access, AccessRules, Clients, WaitRules};
-use crate::metrics::{Counters, Limited};
-use crate::policy::Rules;
+use crate::metrics::{Counters, LimitCounters};
+use crate::policy::PoolRules;
 use crate::policy::connections::ConnectionPoolRules;
 use crate::policy::health::HealthState;
 use crate::policy::query_slots::{PROLONGED, QuerySlot, SlotState};
 use crate::state::{ForwarderState, HealthSignal, PoolState, Routes, SharedBackend};
 use crate::wire::{self, HashSeed, Name};
 
-/// Plays a scenario from `start` to its end. `observe` is told what happens, and how long after the start.
+/// Plays a scenario from `start` to its end. `observe` gets each event and its time after the start.
 pub fn play(scenario: &Scenario, start: Instant, seed: u64, observe: impl FnMut(Duration, Happening<'_>)) {
-    let mut world = World::new(scenario, start, seed, observe);
+    let mut world = SimulatedWorld::new(scenario, start, seed, observe);
     world.schedule(start, Event::Query);
     world.schedule(start + SECOND, Event::Second);
     for (number, (at, _)) in scenario.reloads.iter().enumerate() {
@@ -48,40 +48,29 @@ pub fn play(scenario: &Scenario, start: Instant, seed: u64, observe: impl FnMut(
     while !world.is_over() && world.step() {}
 }
 
-/// Everything there is, now.
-pub(super) struct World<'a, F> {
-    /// What is played.
+pub(super) struct SimulatedWorld<'a, F> {
     pub(super) scenario: &'a Scenario,
-    /// Decides.
     pub(super) engine: Engine<Caller>,
-    /// What the engine is told its questions by.
-    shared: Arc<engine::Shared>,
-    /// The backends, and who waits for them.
+    shared: Arc<engine::SharedEngineState>,
     pub(super) network: Network<'a, F>,
-    /// When queries come. Chances of one kind have a generator of their own, so that all policies meet the same queries.
+    /// The chance of arrivals. Each kind of chance has a separate generator, so that all policies meet the
+    /// same queries.
     arrivals: Xoshiro256PlusPlus,
-    /// What they ask for, and of which pool.
     names: NameDraw,
-    /// Chance of the probers.
     probing: Xoshiro256PlusPlus,
-    /// Who watches the backends; nobody if they are not probed.
-    probers: Vec<Prober>,
-    /// The backends of all pools as the engine knows them, and what their pools share.
+    /// The probers of all backends; empty if the scenario does not probe.
+    probers: Vec<SimulatedProber>,
+    /// The shared states of each backend and its pool.
     pub(super) known: Vec<(Arc<SharedBackend>, Arc<PoolState>)>,
-    /// For each pool, how many queries had come by each of the last seconds.
+    /// The cumulative queries of each pool by second, for the last minute.
     by_second: Vec<VecDeque<u64>>,
-    /// How many queries have come.
     pub(super) came: u32,
-    /// What the engine counts.
     counters: Arc<Counters>,
-    /// Where queries and replies are written.
     pub(super) message: Vec<u8>,
-    /// Where questions are folded.
     folded: Vec<u8>,
 }
 
-impl<'a, F: FnMut(Duration, Happening<'_>)> World<'a, F> {
-    /// A world in which nothing has happened.
+impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
     pub(super) fn new(scenario: &'a Scenario, start: Instant, seed: u64, observe: F) -> Self {
         let mut seeds = Xoshiro256PlusPlus::seed_from_u64(seed);
         let mut seeds = || seeds.random();
@@ -89,7 +78,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> World<'a, F> {
         let (policy, hasher, proof) = (seeds(), HashSeed([seeds(), seeds()]), seeds());
         let slow = Unfolding::new(&scenario.slow, &mut seeds);
         let models = scenario.pools.iter().flat_map(|pool| &pool.backends);
-        let backends: Vec<_> = models.clone().map(|model| Backend::new(model, &mut seeds)).collect();
+        let backends: Vec<_> = models.clone().map(|model| SimulatedBackend::new(model, &mut seeds)).collect();
         let mut network = Network::new(start, backends, slow, &mut seeds, observe);
         let state = Arc::new(state(scenario, start));
         let known: Vec<_> = state
@@ -103,14 +92,15 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> World<'a, F> {
             }
         }
         let rules = scenario.pools.iter().flat_map(|pool| vec![pool.rules.health; pool.backends.len()]);
-        let prober = |((backend, _), rules): (&(Arc<SharedBackend>, _), _)| Prober::new(rules, backend.is_up(), start);
+        let prober =
+            |((backend, _), rules): (&(Arc<SharedBackend>, _), _)| SimulatedProber::new(rules, backend.is_up(), start);
         let probers = known.iter().zip(rules).map(prober);
         let probers = if scenario.is_probed { probers.collect() } else { Vec::new() };
-        let shared = Arc::new(engine::Shared {
+        let shared = Arc::new(engine::SharedEngineState {
             single_flight: SingleFlight::new(1),
             hasher: hasher.question_hasher(),
             clients: Arc::new(Clients::new(CLIENTS, seeds())),
-            limited: Arc::new(Limited::new("")),
+            limited: Arc::new(LimitCounters::new("")),
             shortage: Shortage::new(start),
             catching_up_until: None,
         });
@@ -138,15 +128,15 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> World<'a, F> {
         }
     }
 
-    /// Whether all queries have come and gone.
+    /// Returns true if all queries have arrived and are done.
     fn is_over(&self) -> bool {
         self.came as usize == self.scenario.queries && self.engine.is_empty() && self.network.slots.is_empty()
     }
 
-    /// Lets the next thing happen. Returns whether there was one.
+    /// Plays the next event. Returns false if there is none.
     pub(super) fn step(&mut self) -> bool {
         let Some(next) = self.next_at() else { return false };
-        // What is due when it is set is due at once.
+        // An event that is already due when it is set happens now.
         let now = next.max(self.network.now);
         self.network.now = now;
         if let Some((_, event)) = self.network.events.pop_due(now) {
@@ -157,20 +147,19 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> World<'a, F> {
                 None => self.network.left(slot),
             }
         } else {
-            // Last, or a hedge would be paid for an attempt whose reply is here already.
+            // Must come last, or a hedge would be paid for an attempt whose reply is here already.
             self.engine.on_time(&mut self.network, now);
         }
         self.end_event();
         true
     }
 
-    /// When the next thing happens.
     pub(super) fn next_at(&self) -> Option<Instant> {
         let Network { events, slots, .. } = &self.network;
         [events.peek(), slots.next_end(), self.engine.next_due()].into_iter().flatten().min()
     }
 
-    /// Ends an event: the probers hear of it, and the engine ends its tick.
+    /// Ends an event: hands signals to the probers, and ends the tick of the engine.
     pub(super) fn end_event(&mut self) {
         self.heed_signals();
         let now = self.network.now;
@@ -180,12 +169,11 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> World<'a, F> {
         }
     }
 
-    /// Whether no client waits and no race runs.
+    /// Returns true if no client waits and no race runs.
     pub(super) fn has_answered_all(&self) -> bool {
-        self.engine.is_empty() && self.network.clients.values().all(|client| client.told > 0)
+        self.engine.is_empty() && self.network.clients.values().all(|client| client.responses > 0)
     }
 
-    /// Something happens now.
     fn on_event(&mut self, event: Event) {
         let now = self.network.now;
         match event {
@@ -226,7 +214,6 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> World<'a, F> {
         }
     }
 
-    /// A query comes.
     fn on_query(&mut self) {
         let number = self.came;
         if number as usize == self.scenario.queries {
@@ -238,25 +225,23 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> World<'a, F> {
         self.schedule(now + gap, Event::Query);
         let name = self.names.next(&mut self.arrivals);
         let pool = number as usize % self.scenario.pools.len();
-        self.network.clients.insert(number, Waiting { since: now, name, pool, asked: 1, told: 0 });
-        self.network.tell(Happening::Came);
+        self.network.clients.insert(number, WaitingClient { since: now, name, pool, asked: 1, responses: 0 });
+        self.network.observe(Happening::Came);
         if let Some(wait) = self.scenario.resend {
             self.schedule(now + wait, Event::Retransmission(number));
         }
         self.query(number, name, pool);
     }
 
-    /// A client asks again, if it waits still.
     pub(super) fn ask_again(&mut self, number: u32) {
-        let waiting = self.network.clients.get_mut(&number).filter(|client| client.told == 0);
-        if let Some(Waiting { name, pool, asked, .. }) = waiting {
+        let waiting = self.network.clients.get_mut(&number).filter(|client| client.responses == 0);
+        if let Some(WaitingClient { name, pool, asked, .. }) = waiting {
             *asked += 1;
             let (name, pool) = (*name, *pool);
             self.query(number, name, pool);
         }
     }
 
-    /// The engine gets a query.
     pub(super) fn query(&mut self, number: u32, name: u32, pool: usize) {
         message::write_query(number as u16, name, pool, &mut self.message);
         let query = wire::read_query(&self.message).expect("it is a sound query");
@@ -267,11 +252,10 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> World<'a, F> {
         let pool = self.engine.state().routes.find(question.qname()).expect("each name has a pool");
         let valid = ValidQuery { message: &self.message, query: &query, cookie: None, question, pool };
         let now = self.network.now;
-        self.engine.on_query(&mut self.network, valid, Caller(number), Reason::Query, now);
+        self.engine.on_query(&mut self.network, valid, Caller(number), LookupReason::Query, now);
     }
 
-    /// A reply comes.
-    fn on_reply(&mut self, slot: QuerySlot, (race, attempt): AttemptOf, name: u32, answer: Answer) {
+    fn on_reply(&mut self, slot: QuerySlot, (race, attempt): AttemptOf, name: u32, answer: ModelAnswer) {
         let waits = |taken: &SlotState<engine::Outstanding, _>| match taken {
             SlotState::InFlight(outstanding) => (outstanding.race(), outstanding.attempt()) == (race, attempt),
             SlotState::Quarantined(_) => false,
@@ -280,7 +264,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> World<'a, F> {
         let is_late = !found.is_some_and(|taken| waits(&taken));
         let elapsed = self.network.elapsed();
         if let Some(link) = self.network.link_of(slot) {
-            // What the connection before it was asked does not come any more.
+            // A reply to a query of the previous connection is lost.
             match found {
                 Some(SlotState::InFlight(_)) if is_late => return,
                 None => return,
@@ -288,9 +272,9 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> World<'a, F> {
             }
         }
         match answer {
-            Answer::Ranked(rank) => self.network.tell(Happening::Replied { race, attempt, rank, is_late }),
-            Answer::Bare if !is_late => self.network.tell(Happening::FailedBare { race }),
-            Answer::Bare | Answer::OptRefused => {}
+            ModelAnswer::Ranked(rank) => self.network.observe(Happening::Replied { race, attempt, rank, is_late }),
+            ModelAnswer::Bare if !is_late => self.network.observe(Happening::FailedBare { race }),
+            ModelAnswer::Bare | ModelAnswer::OptRefused => {}
         }
         let Some(backend) = self.network.backend_of(slot.socket()) else { return };
         let pool = self.pool_of(backend);
@@ -300,8 +284,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> World<'a, F> {
         self.engine.on_reply(&mut self.network, slot.socket(), &self.message, now);
     }
 
-    /// The config is loaded again, with these rules of its pools.
-    pub(super) fn reload(&mut self, rules: &[Rules]) {
+    pub(super) fn reload(&mut self, rules: &[PoolRules]) {
         let configs = configs(self.scenario, rules);
         let state = Arc::new(self.engine.state().with_pools(&configs, 1));
         let now = self.network.now;
@@ -317,7 +300,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> World<'a, F> {
         self.scenario.pools.iter().position(is_in).unwrap_or_default()
     }
 
-    /// A second has passed: the bucket of each budget is fitted to the queries of the last minute.
+    /// Fits the bucket of each budget to the queries of the last minute, once a second.
     fn on_second(&mut self) {
         for (by_second, pool) in self.by_second.iter_mut().zip(&self.engine.state().pools) {
             let queries = pool.state.queries();
@@ -328,11 +311,11 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> World<'a, F> {
             let before = by_second.front().copied().unwrap_or(0);
             pool.budget().set_recent_queries(queries - before);
         }
-        self.network.tell(Happening::Second { pools: &self.engine.state().pools, counters: &self.counters });
+        self.network.observe(Happening::Second { pools: &self.engine.state().pools, counters: &self.counters });
         self.schedule(self.network.now + SECOND, Event::Second);
     }
 
-    /// Hands what queries have met to the probers, which are woken a moment later.
+    /// Hands the signals of queries to the probers, which wake a moment later.
     fn heed_signals(&mut self) {
         let now = self.network.now;
         while let Some((backend, signal)) = self.network.signals.pop() {
@@ -355,22 +338,22 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> World<'a, F> {
         }
     }
 
-    /// Lets the prober of a backend do what is due, and tells what it finds.
+    /// Runs the due tasks of a backend's prober and reports its findings.
     fn look_after(&mut self, backend: usize) {
         loop {
             let now = self.network.now;
             let prober = &mut self.probers[backend];
             match prober.next_task(now, &mut self.probing) {
-                Task::Send(probe) => {
+                ProberTask::Send(probe) => {
                     self.known[backend].0.take_signals();
                     let (at, is_reply) = match self.network.ask(backend) {
-                        Fate::Lost => continue,
-                        Fate::Unreachable(at) => (at, false),
-                        Fate::Replied(at) => (at, true),
+                        QueryFate::Lost => continue,
+                        QueryFate::Unreachable(at) => (at, false),
+                        QueryFate::Replied(at) => (at, true),
                     };
                     self.schedule(self.network.at(at), Event::ProbeBack { backend, probe, is_reply });
                 }
-                Task::Wake(at) => {
+                ProberTask::Wake(at) => {
                     let news = prober.take_news();
                     self.schedule(at, Event::Probe(backend));
                     if let Some(is_up) = news {
@@ -387,7 +370,6 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> World<'a, F> {
         }
     }
 
-    /// Sets a timer.
     pub(super) fn schedule(&mut self, at: Instant, event: Event) {
         self.network.events.push(at, event);
     }
@@ -395,7 +377,6 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> World<'a, F> {
 
 type AttemptOf = (engine::RaceRef, crate::policy::race::AttemptId);
 
-/// The run-time state of a scenario.
 fn state(scenario: &Scenario, start: Instant) -> ForwarderState {
     let suffix = |pool: usize| {
         let mut suffix = Vec::new();
@@ -405,7 +386,7 @@ fn state(scenario: &Scenario, start: Instant) -> ForwarderState {
     let suffixes: Vec<_> = (0..scenario.pools.len()).map(suffix).collect();
     let routes = suffixes.iter().enumerate().map(|(pool, suffix)| (suffix, PoolIndex(pool)));
     let cache_config = scenario.ttl.map(|_| {
-        let rules = crate::cache::Rules::default();
+        let rules = crate::cache::CacheRules::default();
         CacheConfig { size: CacheConfig::SIZE, rules, persist: None, persist_every: None }
     });
     let empty = ForwarderState {
@@ -425,11 +406,10 @@ fn state(scenario: &Scenario, start: Instant) -> ForwarderState {
     empty.with_pools(&configs(scenario, &rules), 1)
 }
 
-/// The config of all pools of a scenario, with these rules.
-fn configs(scenario: &Scenario, rules: &[Rules]) -> Vec<PoolConfig> {
+fn configs(scenario: &Scenario, rules: &[PoolRules]) -> Vec<PoolConfig> {
     let mut number = 0;
     let pools = scenario.pools.iter().zip(rules).enumerate();
-    let config = |(place, (pool, rules)): (usize, (&PoolModel, &Rules))| {
+    let config = |(place, (pool, rules)): (usize, (&PoolModel, &PoolRules))| {
         let backends = pool.backends.iter().map(|model| {
             number += 1;
             let scheme = if model.connections.is_some() { Scheme::Tcp } else { Scheme::Plain };
@@ -462,7 +442,6 @@ fn configs(scenario: &Scenario, rules: &[Rules]) -> Vec<PoolConfig> {
 }
 
 const SECOND: Duration = Duration::from_secs(1);
-/// Seconds in a minute.
 const MINUTE: usize = 60;
-/// Clients that have a place of their own in the table of who holds what.
+/// The clients with a separate entry in the client table.
 const CLIENTS: usize = 1024;

@@ -1,4 +1,4 @@
-//! A backend as all workers share it: its health by probes and replies, by the operator, and what workers tell the prober.
+//! A backend as all workers share it: its health, the operator's settings, and signals to the prober.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -9,74 +9,56 @@ use serde::{Deserialize, Serialize};
 use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::backend_cookies::BackendCookies;
-use crate::address::BackendAddress;
+use crate::address::{BackendAddress, Scheme};
 use crate::config::BackendConfig;
 use crate::metrics::{BackendCounters, BackendState, Counter, OrderWord};
 use crate::net::backend_connection::StreamProtocol;
 use crate::net::tls::{ClientTls, TrustRules};
 use crate::policy::BackendIndex;
 use crate::policy::health::HealthState;
+use crate::wire::Transport;
 
-/// A backend as all workers see it.
+/// A backend shared by all workers.
 #[derive(Debug)]
 pub struct SharedBackend {
-    /// Where it is asked.
+    /// The address of the backend.
     pub address: BackendAddress,
-    /// Its label.
+    /// The label of the backend.
     pub name: String,
-    /// Whether a header tells it whose queries it gets (`proxy_protocol`).
+    /// True if connections start with a PROXY header that names the client (`proxy_protocol`).
     pub wants_header: bool,
-    /// Where its pool and the workers keep what they know of it. For as long as anybody refers to it, no other backend of the pool has
-    /// the same.
+    /// The place in tables of the pool and the workers, unique in the pool while any reference exists.
     pub index: BackendIndex,
-    /// What the pool's [`Affinity`](crate::policy::affinity::Affinity) calls it.
+    /// The number of the backend in [`Affinity`](crate::policy::affinity::Affinity).
     pub affinity_number: u32,
-    /// True if its AD is believed.
     is_ad_trusted: AtomicBool,
-    /// What a connection to it needs, if it is asked by TLS.
     tls: ArcSwapOption<ClientTls>,
-    /// By which protocol it is asked by stream.
     protocol: ArcSwap<StreamProtocol>,
-    /// Why the last connection to it did not come to be, if that is so.
     connection_problem: ArcSwapOption<String>,
-    /// What each worker counts, from its first query on.
     counters: Box<[OnceLock<Box<BackendCounters>>]>,
-    /// What earlier processes have counted.
     carried: OnceLock<Box<BackendCounters>>,
-    /// Probes sent.
+    /// The number of probes sent.
     pub probes: Counter,
-    /// ICMP errors that came to probes.
+    /// The number of ICMP errors in response to probes.
     pub unreachable_probes: Counter,
-    /// What is known of its cookies; a change is announced by [`PoolState::announce`](super::PoolState::announce).
+    /// The cookie state; [`PoolState::announce`](super::PoolState::announce) publishes a change.
     pub cookies: BackendCookies,
-    /// What probes and replies say: a [`HealthState`].
     health: AtomicU8,
-    /// It refused OPT, and is asked without until then.
     without_opt: Until,
-    /// It does not keep the case of names (DNS 0x20), and is asked in the client's case until then.
     case_lost: Until,
-    /// What the operator says: a [`ManualHealth`].
     manual: AtomicU8,
-    /// It gets no more queries, by the operator's wish.
     is_draining: AtomicBool,
-    /// What an order for all LS says, an [`OrderWord`] and one more; 0: there is none.
     order: AtomicU8,
-    /// It says itself that it is about to end.
     is_leaving: AtomicBool,
-    /// Its zones have been older than those of other replicas for too long.
     is_behind: AtomicBool,
-    /// When any of these changed last, in milliseconds since the epoch of Unix.
     since: AtomicU64,
-    /// The signs that were told and that nobody has acted on yet: a bit for each [`HealthSignal`].
-    told: AtomicU8,
+    signaled: AtomicU8,
 }
 
-/// A time that is over one day, or has never been set. Workers look at it for every query, and write it rarely.
 #[derive(Debug)]
 struct Until {
-    /// What it counts from.
     base: Instant,
-    /// Milliseconds from there; 0: it was never set.
+    /// Milliseconds after `base`; 0: it was never set.
     millis: AtomicU64,
 }
 
@@ -97,32 +79,44 @@ impl Until {
     }
 }
 
-/// What the operator says of a backend, by hand.
+/// The operator's manual setting of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum ManualHealth {
-    /// As the probes find it.
+    /// Probes decide.
     Auto,
-    /// It is up, whatever they find.
+    /// Always up.
     Up,
-    /// It is down, whatever they find.
+    /// Always down.
     Down,
 }
 
-/// How a backend stands with probes and with the operator.
+/// The health of a backend with the operator's settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
-    /// What probes and replies say.
+    /// The result of probes and replies.
     pub health: HealthState,
-    /// What the operator says.
+    /// The operator's setting.
     pub manual: ManualHealth,
-    /// It gets no more queries, by the operator's wish.
+    /// True if the operator drains the backend.
     pub is_draining: bool,
-    /// When any of these changed last, in milliseconds since the epoch of Unix.
+    /// The last change of this state, in Unix milliseconds.
     pub since: u64,
 }
 
 impl SharedBackend {
+    /// Returns the transport of its attempts.
+    pub fn transport(&self) -> Transport {
+        match self.address.scheme {
+            Scheme::Plain => Transport::Udp,
+            Scheme::Tcp => Transport::Tcp,
+            Scheme::Tls => Transport::Tls,
+            Scheme::Https => Transport::Https,
+            Scheme::Http => Transport::Http,
+            Scheme::Quic => Transport::Quic,
+        }
+    }
+
     pub(super) fn new(
         config: &BackendConfig,
         index: BackendIndex,
@@ -154,28 +148,26 @@ impl SharedBackend {
             is_leaving: AtomicBool::new(false),
             is_behind: AtomicBool::new(false),
             since: AtomicU64::new(unix_millis()),
-            told: AtomicU8::new(0),
+            signaled: AtomicU8::new(0),
         }
     }
 
-    /// What a connection to it needs, if it is asked by TLS; none, if it cannot be known who it is.
+    /// Returns the TLS parameters; `None` without TLS or if the backend cannot be authenticated.
     pub fn tls(&self) -> Option<Arc<ClientTls>> {
         self.tls.load_full()
     }
 
-    /// By which protocol it is asked by stream.
+    /// Returns the protocol of stream connections.
     pub fn protocol(&self) -> Arc<StreamProtocol> {
         self.protocol.load_full()
     }
 
-    /// It is asked by this protocol from now on.
     pub(super) fn set_protocol(&self, protocol: StreamProtocol) {
         if **self.protocol.load() != protocol {
             self.protocol.store(Arc::new(protocol));
         }
     }
 
-    /// Judges it by these rules from now on. With the same ones, sessions that can be resumed stay.
     pub(super) fn set_trust(&self, rules: &TrustRules) -> Result<(), String> {
         if self.tls.load().as_ref().is_some_and(|tls| tls.rules() == rules) {
             return Ok(());
@@ -185,7 +177,7 @@ impl SharedBackend {
         tls.map(drop)
     }
 
-    /// Notes why a connection to it did not come to be, or that one did. Returns whether that is news.
+    /// Records why a connection failed, or that one succeeded. Returns true if that is a change.
     pub fn note_connection_problem(&self, problem: Option<&str>) -> bool {
         let known = self.connection_problem.load();
         let is_news = known.as_ref().map(|known| known.as_str()) != problem;
@@ -195,64 +187,63 @@ impl SharedBackend {
         is_news
     }
 
-    /// Why the last connection to it did not come to be, if that is so.
+    /// Returns the reason why the last connection failed, if it did.
     pub fn connection_problem(&self) -> Option<Arc<String>> {
         self.connection_problem.load_full()
     }
 
-    /// Whether it is asked by stream, where a connection holds many queries.
+    /// Returns true if queries use a stream protocol with many queries per connection.
     pub fn is_by_stream(&self) -> bool {
         self.address.scheme.is_stream()
     }
 
-    /// Whether nobody on the way to it can read along.
+    /// Returns true if the transport is encrypted.
     pub fn is_encrypted(&self) -> bool {
         self.address.scheme.is_encrypted()
     }
 
-    /// True if its AD is believed (`trust_ad`).
+    /// Returns true if the AD flag of its replies is trusted (`trust_ad`).
     #[inline]
     pub fn is_ad_trusted(&self) -> bool {
         self.is_ad_trusted.load(Relaxed)
     }
 
-    /// Its AD is believed from now on, or is not.
     pub(super) fn set_ad_trusted(&self, is_ad_trusted: bool) {
         self.is_ad_trusted.store(is_ad_trusted, Relaxed);
     }
 
-    /// What a worker counts.
+    /// Returns the counters of a worker.
     #[inline]
     pub fn counters(&self, worker: usize) -> &BackendCounters {
         self.counters[worker].get_or_init(Box::default)
     }
 
-    /// What a worker has counted, if it has counted anything.
+    /// Returns the counters of a worker, if it has counted anything.
     pub fn counted_by(&self, worker: usize) -> Option<&BackendCounters> {
         self.counters.get(worker)?.get().map(|counters| &**counters)
     }
 
-    /// What each worker has counted that has counted anything.
+    /// Returns the counters of all workers that have counted anything.
     pub fn counted(&self) -> impl Iterator<Item = &BackendCounters> {
         self.counters.iter().filter_map(OnceLock::get).map(|counters| &**counters)
     }
 
-    /// What earlier processes have counted, if they have.
+    /// Returns the counters of earlier processes, if there are any.
     pub fn carried(&self) -> Option<&BackendCounters> {
         self.carried.get().map(|counters| &**counters)
     }
 
-    /// Where what earlier processes have counted is added.
+    /// Returns the counters to which those of earlier processes are added.
     pub fn carry_to(&self) -> &BackendCounters {
         self.carried.get_or_init(Box::default)
     }
 
-    /// How many workers there are.
+    /// Returns the number of workers.
     pub fn workers(&self) -> usize {
         self.counters.len()
     }
 
-    /// Whether it is up: as the operator says, or else an order, or else the probes.
+    /// Returns true if the backend is up. The operator's setting comes first, then an order, then probes.
     pub fn is_up(&self) -> bool {
         match (self.manual(), self.order()) {
             (ManualHealth::Up, _) | (ManualHealth::Auto, Some(OrderWord::Up)) => true,
@@ -261,22 +252,22 @@ impl SharedBackend {
         }
     }
 
-    /// Whether it gets queries.
+    /// Returns true if the backend gets queries.
     pub fn takes_queries(&self) -> bool {
         self.is_up() && !self.is_draining()
     }
 
-    /// Whether its zones have been older than those of other replicas for too long, so that these are asked first.
+    /// Returns true if its zones have been older than those of other replicas for too long.
     pub fn is_behind(&self) -> bool {
         self.is_behind.load(Relaxed)
     }
 
-    /// Whether it takes its turn, where anybody who takes queries is not behind.
+    /// Returns true if the backend takes its turn: it must not be behind if another one is ahead.
     pub fn takes_turns(&self, is_anybody_ahead: bool) -> bool {
         self.takes_queries() && !(is_anybody_ahead && self.is_behind())
     }
 
-    /// Notes whether it is behind. Returns whether that is news.
+    /// Sets [`is_behind`](Self::is_behind). Returns true if that is a change.
     pub fn set_behind(&self, is_behind: bool) -> bool {
         let is_news = self.is_behind.swap(is_behind, Relaxed) != is_behind;
         if is_news {
@@ -285,7 +276,7 @@ impl SharedBackend {
         is_news
     }
 
-    /// Whether it is asked, and why not.
+    /// Returns the state of the backend with the reason why it gets no queries.
     pub fn state(&self) -> BackendState {
         match (self.is_draining(), self.is_up(), self.health()) {
             (true, ..) => BackendState::Draining,
@@ -296,7 +287,7 @@ impl SharedBackend {
         }
     }
 
-    /// What probes and replies say.
+    /// Returns the result of probes and replies.
     pub fn health(&self) -> HealthState {
         match self.health.load(Relaxed) {
             NEW => HealthState::New,
@@ -305,7 +296,7 @@ impl SharedBackend {
         }
     }
 
-    /// What the operator says.
+    /// Returns the operator's setting.
     pub fn manual(&self) -> ManualHealth {
         match self.manual.load(Relaxed) {
             0 => ManualHealth::Auto,
@@ -314,7 +305,7 @@ impl SharedBackend {
         }
     }
 
-    /// Whether it is being drained: as the operator says, or else an order, or else by its own word.
+    /// Returns true if the operator, an order, or the backend itself drains the backend.
     pub fn is_draining(&self) -> bool {
         match (self.is_draining.load(Relaxed), self.manual(), self.order()) {
             (true, ..) | (false, ManualHealth::Auto, Some(OrderWord::Drain)) => true,
@@ -324,7 +315,7 @@ impl SharedBackend {
         }
     }
 
-    /// What an order for all LS says.
+    /// Returns the order for all forwarders.
     pub fn order(&self) -> Option<OrderWord> {
         match self.order.load(Relaxed) {
             0 => None,
@@ -334,9 +325,8 @@ impl SharedBackend {
         }
     }
 
-    /// Obeys an order, or none any more, and takes the backend's own word that it is about to end. Returns whether it stands
-    /// otherwise than before; the caller announces that.
-    pub fn set_told(&self, order: Option<OrderWord>, is_leaving: bool) -> bool {
+    /// Sets the order and the backend's announcement of its end. Returns true if the caller must announce it.
+    pub fn set_order(&self, order: Option<OrderWord>, is_leaving: bool) -> bool {
         let was = self.state();
         let order = order.map_or(0, |order| match order {
             OrderWord::Drain => DRAIN,
@@ -352,35 +342,35 @@ impl SharedBackend {
         is_change
     }
 
-    /// When its state changed last.
+    /// Returns the time of the last state change.
     pub fn since(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_millis(self.since.load(Relaxed))
     }
 
-    /// Sets what probes and replies say. Returns whether it was something else before; the caller announces that.
+    /// Sets the result of probes and replies. Returns true if it has changed; the caller announces that.
     pub fn set_health(&self, health: HealthState) -> bool {
         let is_change = self.health.swap(health as u8, Relaxed) != health as u8;
-        // What the operator has set stays as it is, whatever the probes find.
+        // Probes do not change a state that the operator has set.
         if is_change && self.manual() == ManualHealth::Auto && !self.is_draining() {
             self.since.store(unix_millis(), Relaxed);
         }
         is_change
     }
 
-    /// Sets what the operator says, which also ends a drain.
+    /// Applies the operator's setting, which also ends a drain.
     pub fn set_manual(&self, manual: ManualHealth) {
         self.manual.store(manual as u8, Relaxed);
         self.is_draining.store(false, Relaxed);
         self.since.store(unix_millis(), Relaxed);
     }
 
-    /// Lets it finish what it has and gives it no more.
+    /// Lets the backend finish its pending queries and gives it no more.
     pub fn drain(&self) {
         self.is_draining.store(true, Relaxed);
         self.since.store(unix_millis(), Relaxed);
     }
 
-    /// How it stands, for another process.
+    /// Returns the state for another process.
     pub fn standing(&self) -> Standing {
         Standing {
             health: self.health(),
@@ -390,7 +380,7 @@ impl SharedBackend {
         }
     }
 
-    /// It stands as another process has found it. The caller announces that.
+    /// Adopts the state from another process. The caller announces that.
     pub fn set_standing(&self, standing: Standing) {
         let Standing { health, manual, is_draining, since } = standing;
         self.health.store(health as u8, Relaxed);
@@ -399,51 +389,47 @@ impl SharedBackend {
         self.since.store(since, Relaxed);
     }
 
-    /// Whether it is asked without OPT for now.
+    /// Returns true if queries currently omit OPT.
     pub fn is_without_opt(&self, now: Instant) -> bool {
         self.without_opt.is_after(now)
     }
 
-    /// It had refused OPT and has answered the same question without. All workers ask it without for a while, so that this is
-    /// found out once.
+    /// Records that the backend works only without OPT, so that only one query pays for the discovery.
     pub fn set_without_opt(&self, now: Instant) {
         self.without_opt.set(now + WITHOUT_OPT);
     }
 
-    /// Whether it is asked in the client's case for now.
+    /// Returns true if queries currently keep the client's case.
     pub fn is_case_lost(&self, now: Instant) -> bool {
         self.case_lost.is_after(now)
     }
 
-    /// It does not keep the case of names.
+    /// Records that the backend does not keep the case of names.
     pub fn set_case_lost(&self, now: Instant) {
         self.case_lost.set(now + CASE_LOST);
     }
 
-    /// Notes that a worker has met a sign; true if that is to be told, for nobody has told it since it was acted on. So no more
-    /// than one of each is on its way to the prober, however many a stranger causes.
+    /// Records a signal. Returns true if none of its kind is pending: strangers cannot flood the prober.
     pub fn is_first(&self, sign: HealthSignal) -> bool {
         let bit = sign.bit();
-        self.told.load(Relaxed) & bit == 0 && self.told.fetch_or(bit, Relaxed) & bit == 0
+        self.signaled.load(Relaxed) & bit == 0 && self.signaled.fetch_or(bit, Relaxed) & bit == 0
     }
 
-    /// This sign is acted on.
+    /// Marks a signal as handled.
     pub fn take_signal(&self, sign: HealthSignal) {
-        self.told.fetch_and(!sign.bit(), Relaxed);
+        self.signaled.fetch_and(!sign.bit(), Relaxed);
     }
 
-    /// A probe looks into whatever was told.
+    /// Marks all signals as handled by a probe.
     pub fn take_signals(&self) {
-        self.told.store(0, Relaxed);
+        self.signaled.store(0, Relaxed);
     }
 }
 
-/// How long a backend that knows no EDNS is asked without (RFC 6891 section 6.2.2 leaves it open). Such servers are
-/// rarely mended, and a mended one loses nothing but a few minutes of EDNS.
+/// RFC 6891 section 6.2.2 leaves it open. Such servers are rarely repaired, and waiting costs little.
 const WITHOUT_OPT: Duration = Duration::from_secs(600);
 
-/// How long a backend that does not keep the case of names is asked in the client's. It may be mended, or another may have taken
-/// its place; to find that out costs one query a second asking.
+/// The backend may be repaired or replaced; finding out costs one repeated query.
 const CASE_LOST: Duration = Duration::from_secs(600);
 
 const DRAIN: u8 = 1;
@@ -453,41 +439,39 @@ const ORDERED_UP: u8 = 3;
 const NEW: u8 = HealthState::New as u8;
 const UP: u8 = HealthState::Up as u8;
 
-/// Now, in milliseconds since the epoch of Unix.
 fn unix_millis() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// What a worker met and the prober should know.
+/// An event that a worker reports to the prober.
 #[derive(Debug)]
 pub struct HealthEvent {
-    /// The backend.
+    /// The backend of the event.
     pub backend: Arc<SharedBackend>,
-    /// What was met.
+    /// The kind of the event.
     pub what: HealthSignal,
 }
 
-/// A sign of life or death, met by a query.
+/// A sign of health or failure that a query has met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HealthSignal {
-    /// ICMP said that it is unreachable, which may be forged.
+    /// An ICMP error reported the backend as unreachable, which may be forged.
     Unreachable,
-    /// It was down and replied: proof of life.
+    /// A backend that was down has replied, which proves that it works.
     Replied,
-    /// It let an attempt time out, which proves nothing.
+    /// An attempt timed out, which proves nothing.
     Silent,
-    /// `every_queries` of them have come.
+    /// `every_queries` queries have been counted.
     ProbeDue,
 }
 
 impl HealthSignal {
-    /// Its place among those that were told.
     fn bit(self) -> u8 {
         1 << self as u8
     }
 
-    /// Whether it calls for a probe, and is looked into by no less; the others are acted on as they come.
+    /// Returns true if the signal only calls for a probe. The others take effect at once.
     pub fn is_suspicion(self) -> bool {
         match self {
             Self::Unreachable | Self::Silent => true,
@@ -522,21 +506,21 @@ mod tests {
         let backend = SharedBackend::new(&config, BackendIndex(0), 0, HealthState::Down, 1);
         let check = |state| assert_eq!(backend.state(), state);
         check(BackendState::Down);
-        assert!(backend.set_told(Some(OrderWord::Up), false));
+        assert!(backend.set_order(Some(OrderWord::Up), false));
         check(BackendState::Up);
-        assert!(!backend.set_told(Some(OrderWord::Up), true), "an order goes before its own word");
+        assert!(!backend.set_order(Some(OrderWord::Up), true), "an order goes before its own word");
         backend.set_manual(ManualHealth::Down);
         check(BackendState::Down);
-        assert!(!backend.set_told(Some(OrderWord::Drain), true));
+        assert!(!backend.set_order(Some(OrderWord::Drain), true));
         backend.set_manual(ManualHealth::Auto);
         check(BackendState::Draining);
-        backend.set_told(Some(OrderWord::Down), false);
+        backend.set_order(Some(OrderWord::Down), false);
         check(BackendState::Down);
         backend.set_health(HealthState::Up);
         check(BackendState::Down);
-        assert!(backend.set_told(None, false));
+        assert!(backend.set_order(None, false));
         check(BackendState::Up);
-        assert!(backend.set_told(None, true));
+        assert!(backend.set_order(None, true));
         check(BackendState::Draining);
         backend.set_manual(ManualHealth::Up);
         check(BackendState::Up);
@@ -555,12 +539,12 @@ mod tests {
             1,
         );
         let signs = [HealthSignal::Unreachable, HealthSignal::Replied, HealthSignal::Silent, HealthSignal::ProbeDue];
-        let told = || signs.map(|sign| backend.is_first(sign));
-        assert_eq!(told(), [true; 4]);
-        assert_eq!(told(), [false; 4], "they have not been acted on");
+        let signaled = || signs.map(|sign| backend.is_first(sign));
+        assert_eq!(signaled(), [true; 4]);
+        assert_eq!(signaled(), [false; 4], "they have not been acted on");
         backend.take_signal(HealthSignal::Replied);
-        assert_eq!(told(), [false, true, false, false]);
+        assert_eq!(signaled(), [false, true, false, false]);
         backend.take_signals();
-        assert_eq!(told(), [true; 4]);
+        assert_eq!(signaled(), [true; 4]);
     }
 }

@@ -1,8 +1,6 @@
-//! DNS cookies between us and one backend (RFC 7873, RFC 9018): whether it gives them, ours for it, and the last of its own.
+//! The DNS cookies between hedgerow and one backend (RFC 7873, RFC 9018).
 //!
-//! Probes find out, at no client's cost: now and then one offers a cookie of ours, and a reply that gives it back with one of the
-//! server's makes the backend one that gives cookies. From then on its replies must bear ours. Each worker has a copy of what is
-//! known, which it renews when the epoch of its pool says that something has changed; so nothing here is on the way of a query.
+//! Workers copy this state when the epoch of the pool changes, so queries do not wait here.
 //!
 //! ```text
 //!            on_probe_reply, with a cookie
@@ -19,75 +17,64 @@ use std::time::{Duration, Instant};
 
 use crate::wire::{ClientCookie, CookieOption, CookiePair};
 
-/// What is known of a backend's cookies.
+/// The cookie state of a backend.
 #[derive(Debug, Default)]
 pub struct BackendCookies(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// What queries bear, if it gives cookies.
-    given: Option<Given>,
-    /// None is offered before then: it has replied without.
+    given: Option<LearnedCookie>,
     paused_until: Option<Instant>,
-    /// How many offers in a row only came to nothing: the reply was to a repetition without one.
     unheard: u8,
 }
 
-/// The cookies of a backend that gives them.
 #[derive(Debug)]
-struct Given {
-    /// What queries bear.
+struct LearnedCookie {
     pair: CookiePair,
-    /// Our address towards the backend.
     local: IpAddr,
-    /// When ours was drawn.
     drawn: Instant,
-    /// When the server's was learnt.
     learnt: Instant,
 }
 
 /// A cookie that a probe offers.
 #[derive(Clone, Copy, Debug)]
-pub struct Offer {
-    /// What the probe bears.
+pub struct CookieOffer {
+    /// The cookies in the probe.
     pub pair: CookiePair,
-    /// Our address towards the backend.
     local: IpAddr,
 }
 
-/// Which of a probe's datagrams a reply came after.
+/// The datagram of a probe that a reply belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RepliedTo {
-    /// The one that offered a cookie: no other had been sent.
+    /// The datagram with the offer, the only one so far.
     Offer,
-    /// That, or one of those without.
+    /// The datagram with the offer or one without.
     Any,
 }
 
 impl BackendCookies {
-    /// What a probe that is sent from this address is to offer, if anything: what queries bear, so that the server's does not
-    /// run out while nobody asks; or a new one, `fresh`.
+    /// Returns the cookies for a probe from this local address: those of queries, or a new client cookie.
     ///
-    /// RFC 9018 section 3: each server gets another cookie of ours, of 64 random bits. Who does not know cookies is not offered
-    /// one for some minutes, and the same one never again. Once our address is another, cookies of before are not used any more,
-    /// for they would tell who we were. Deviation: that is looked at by probes, and not for each query.
-    pub fn offer(&self, local: IpAddr, fresh: ClientCookie, now: Instant) -> (Option<Offer>, HasChanged) {
+    /// RFC 9018 section 3: each server gets a different client cookie. A change of the
+    /// local address drops the cookies (privacy). Deviation: probes check the address, not each query.
+    pub fn offer(&self, local: IpAddr, fresh: ClientCookie, now: Instant) -> (Option<CookieOffer>, HasChanged) {
         let mut state = self.lock();
-        let is_old = |given: &mut Given| given.local != local || now.saturating_duration_since(given.drawn) >= LIFETIME;
+        let is_old =
+            |given: &mut LearnedCookie| given.local != local || now.saturating_duration_since(given.drawn) >= LIFETIME;
         let has_changed = state.given.take_if(is_old).is_some();
         let pair = match &state.given {
             Some(given) => Some(given.pair),
             None if state.paused_until.is_some_and(|until| now < until) => None,
             None => Some(CookiePair::new(fresh)),
         };
-        (pair.map(|pair| Offer { pair, local }), HasChanged(has_changed))
+        (pair.map(|pair| CookieOffer { pair, local }), HasChanged(has_changed))
     }
 
-    /// A probe that offered a cookie was replied to, with this cookie or without. Returns whether it was news that the backend
-    /// gives cookies, and whether anything has changed.
+    /// Handles the reply to an offer. Returns if the backend has just begun to give cookies, and any change.
     pub fn on_probe_reply(
         &self,
-        offer: &Offer,
+        offer: &CookieOffer,
         cookie: Option<CookieOption<'_>>,
         to: RepliedTo,
         now: Instant,
@@ -97,13 +84,12 @@ impl BackendCookies {
         if let Some(pair) = own.and_then(CookiePair::given) {
             state.unheard = 0;
             if let Some(given) = &mut state.given {
-                // A reply that a query has had may have come first.
                 return (false, given.renew(&pair, Urgency::CanWait, now));
             }
-            state.given = Some(Given { pair, local: offer.local, drawn: now, learnt: now });
+            state.given = Some(LearnedCookie { pair, local: offer.local, drawn: now, learnt: now });
             return (true, HasChanged(true));
         }
-        // Only queries find out that what was given is given no more: they ask twice.
+        // Only queries detect that a backend gives no more cookies, because they ask twice.
         if state.given.is_none() {
             state.unheard = if to == RepliedTo::Any { state.unheard + 1 } else { MAX_UNHEARD };
             if state.unheard >= MAX_UNHEARD {
@@ -114,12 +100,12 @@ impl BackendCookies {
         (false, HasChanged(false))
     }
 
-    /// What queries are to bear, if the backend gives cookies.
+    /// Returns the cookies for queries, if the backend gives any.
     pub fn pair(&self) -> Option<CookiePair> {
         self.lock().given.as_ref().map(|given| given.pair)
     }
 
-    /// A reply to a query has brought these.
+    /// Adopts the cookies from the reply to a query.
     pub fn renew(&self, pair: &CookiePair, urgency: Urgency, now: Instant) -> HasChanged {
         match &mut self.lock().given {
             Some(given) => given.renew(pair, urgency, now),
@@ -127,7 +113,8 @@ impl BackendCookies {
         }
     }
 
-    /// The backend does not give this cookie of ours back any more. Returns whether that is news.
+    /// Records that the backend no longer returns this client cookie, and pauses cookies. Without effect and
+    /// `HasChanged(false)` if the current cookies are others.
     pub fn lose(&self, client: ClientCookie, now: Instant) -> HasChanged {
         let mut state = self.lock();
         let lost = state.given.take_if(|given| given.pair.client() == client).is_some();
@@ -137,19 +124,17 @@ impl BackendCookies {
         HasChanged(lost)
     }
 
-    /// The backend has come up, and may be another than before: the next probe finds out.
+    /// Lets the next probe offer a cookie, because a backend that has come up may be a different server.
     pub fn resume(&self) {
         self.lock().paused_until = None;
     }
 
-    /// The state. What is written at once is sound after a panic too.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Given {
-    /// Takes what came in a reply, if it is for our present cookie.
+impl LearnedCookie {
     fn renew(&mut self, pair: &CookiePair, urgency: Urgency, now: Instant) -> HasChanged {
         let is_due = urgency == Urgency::AtOnce || now.saturating_duration_since(self.learnt) >= RENEWAL;
         let has_changed = is_due && self.pair.client() == pair.client() && self.pair != *pair;
@@ -161,32 +146,31 @@ impl Given {
     }
 }
 
-/// Whether the workers have to be told, by the epoch of the pool.
+/// True if the workers must be notified by the epoch of the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct HasChanged(pub bool);
 
-/// How soon another server cookie is to be taken.
+/// The urgency of a new server cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Urgency {
-    /// Now and then, for the one before is good still.
+    /// The previous cookie is still valid.
     CanWait,
-    /// At once: the one before was refused.
+    /// The previous cookie was refused.
     AtOnce,
 }
 
-/// How long a server cookie is used at least, unless it is refused. Some servers make another each second, and each change has
-/// to be told to all workers; none lets one run out so soon (RFC 9018 section 4.3: after an hour, and renewed after half of that).
+/// Some servers send a new cookie each second, and each change must reach all workers. No server lets one
+/// expire that soon (RFC 9018 section 4.3: after an hour, and renewed after half of that).
 pub const RENEWAL: Duration = Duration::from_secs(10);
 
-/// How long a backend that gives no cookies is not offered one (RFC 9018 section 3 has this as an example).
+/// The example of RFC 9018 section 3.
 const PAUSE: Duration = Duration::from_secs(300);
 
-/// How long a cookie of ours is used: far less than the year of RFC 9018 section 3, for a new one costs nothing.
+/// Far less than the year of RFC 9018 section 3, because a new cookie costs nothing.
 const LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// How many offers that were not replied to are enough. One datagram may be lost; and what is in the way may swallow all that
-/// bear an OPT record, which then costs the probe a little time.
+/// One datagram may be lost. A middlebox may drop all messages with OPT, which costs the probe some time.
 const MAX_UNHEARD: u8 = 3;
 
 #[cfg(test)]
@@ -196,17 +180,14 @@ mod tests {
     const LOCAL: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
     const OURS: ClientCookie = *b"CLIENT01";
 
-    /// What a probe offers now.
-    fn offer(cookies: &BackendCookies, now: Instant) -> Option<Offer> {
+    fn offer(cookies: &BackendCookies, now: Instant) -> Option<CookieOffer> {
         cookies.offer(LOCAL, OURS, now).0
     }
 
-    /// The cookies of an offer with this server cookie.
-    fn option(offer: &Offer, server: &'static [u8]) -> CookieOption<'static> {
+    fn option(offer: &CookieOffer, server: &'static [u8]) -> CookieOption<'static> {
         CookieOption { client: offer.pair.client(), server }
     }
 
-    /// A backend that gives cookies since `now`.
     fn giving(now: Instant) -> BackendCookies {
         let cookies = BackendCookies::default();
         let offer = offer(&cookies, now).expect("the first probe offers one");
@@ -267,7 +248,7 @@ mod tests {
         check(OURS, b"SERVER03", Urgency::CanWait, 19, false);
         check(OURS, b"SERVER03", Urgency::AtOnce, 19, true);
         check(*b"ANOTHER1", b"SERVER04", Urgency::AtOnce, 40, false);
-        // A probe that offers what queries bear renews as they do.
+        // A probe that offers the cookies of queries renews them as queries do.
         let offer = offer(&cookies, start).expect("an offer");
         let reply = Some(option(&offer, b"SERVER05"));
         let at = start + Duration::from_secs(29);
@@ -279,7 +260,7 @@ mod tests {
     fn who_ceases_to_give_them_is_asked_without() {
         let now = Instant::now();
         let cookies = giving(now);
-        // A probe that is replied to without proves nothing.
+        // A reply without a cookie proves nothing.
         let probe = offer(&cookies, now).expect("an offer");
         assert_eq!(cookies.on_probe_reply(&probe, None, RepliedTo::Offer, now), (false, HasChanged(false)));
         assert_eq!(cookies.lose(*b"ANOTHER1", now), HasChanged(false));

@@ -1,4 +1,4 @@
-//! Which backends of a pool stand otherwise than before: a short log, so that workers need not look at thousands.
+//! A short log of the backends whose state has changed, so that workers need not check thousands.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
@@ -6,32 +6,30 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::policy::BackendIndex;
 
-/// The last changes of a pool, each with a number. Whoever knows up to which it has seen them is told of the rest.
+/// The latest changes of a pool, numbered. A reader passes the number that it knows and gets the later ones.
 #[derive(Debug, Default)]
-pub struct Changes {
-    /// How many there were.
+pub struct PoolChanges {
     count: AtomicU64,
-    /// The last of them; `None`: any backend may be meant. Looked at only after `count` has grown.
     last: Mutex<VecDeque<Option<BackendIndex>>>,
 }
 
-/// What has changed since somebody looked.
+/// The changes since the last check.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Since {
-    /// These backends, of which some may stand here twice.
+    /// The changed backends; some may be listed twice.
     Some(Vec<BackendIndex>),
-    /// Any of them.
+    /// Any of the backends.
     Any,
 }
 
-impl Changes {
-    /// How many there were so far.
+impl PoolChanges {
+    /// Returns the number of changes so far.
     #[inline]
     pub fn count(&self) -> u64 {
         self.count.load(Acquire)
     }
 
-    /// Something has changed; `None`: of more than one backend, or of who knows which.
+    /// Records a change; `None` stands for several or unknown backends.
     pub fn note(&self, backend: Option<BackendIndex>) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if last.len() == KEPT {
@@ -41,7 +39,7 @@ impl Changes {
         self.count.fetch_add(1, Release);
     }
 
-    /// What has changed since there were so many changes, and how many there are now.
+    /// Returns the changes after the first `known` ones, and their number now.
     pub fn since(&self, known: u64) -> (Since, u64) {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let count = self.count();
@@ -52,7 +50,7 @@ impl Changes {
     }
 }
 
-/// Changes that are kept. A worker looks after each that probes have found, and with each query.
+/// The capacity of the log. Workers read it after each change that a probe finds, and with each query.
 const KEPT: usize = 1024;
 
 #[cfg(test)]
@@ -61,7 +59,7 @@ mod tests {
 
     #[test]
     fn whoever_has_seen_some_is_told_of_the_rest() {
-        let changes = Changes::default();
+        let changes = PoolChanges::default();
         assert_eq!(changes.since(0), (Since::Some(Vec::new()), 0));
         let numbers = |range: std::ops::Range<u16>| Since::Some(range.map(BackendIndex).collect());
         (0..10).for_each(|number| changes.note(Some(BackendIndex(number))));

@@ -1,7 +1,4 @@
-//! Questions that workers leave for whoever compares what members of a pool say: those to which replies differed, and a recent one.
-//!
-//! A worker never waits here. It leaves a recent question only where the one before was taken, and what differs only where there is
-//! room; the rest is not reported, for what lasts is met again.
+//! Questions that workers leave for the comparison of pool members. A worker never waits for the lock.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
@@ -9,28 +6,26 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use crate::policy::BackendIndex;
 use crate::wire::{QuestionFlags, QuestionKey};
 
-/// What is left for the comparison.
+/// The questions for the comparison.
 #[derive(Debug, Default)]
-pub struct Compared {
+pub struct ComparisonQuestions {
     suspects: Mutex<Vec<Suspect>>,
-    /// Whether there is anything in that.
     has_suspects: AtomicBool,
     recent: Mutex<Option<QuestionKey>>,
-    /// Whether one is wanted.
     is_wanted: AtomicBool,
 }
 
-/// A question to which replies differed.
+/// A question with differing replies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Suspect {
     /// The question, with the flags of its query.
     pub question: QuestionKey,
-    /// Who said something else than others.
+    /// The backend with the differing reply.
     pub backend: BackendIndex,
 }
 
-impl Compared {
-    /// Somebody has said something else than others to a question in wire form.
+impl ComparisonQuestions {
+    /// Records that a backend replied differently to a question in wire form.
     #[cold]
     pub fn suspect(&self, question: &[u8], flags: QuestionFlags, backend: BackendIndex) {
         let Some(mut suspects) = try_lock(&self.suspects) else { return };
@@ -41,7 +36,7 @@ impl Compared {
         }
     }
 
-    /// Takes what was left since the last time.
+    /// Takes the questions recorded since the last call.
     pub fn take_suspects(&self) -> Vec<Suspect> {
         match self.has_suspects.swap(false, Relaxed) {
             true => std::mem::take(&mut *lock(&self.suspects)),
@@ -49,7 +44,7 @@ impl Compared {
         }
     }
 
-    /// A question in wire form is asked now, with these flags.
+    /// Records a recent question in wire form, if one is wanted.
     #[inline]
     pub fn note_recent(&self, question: &[u8], flags: QuestionFlags) {
         if self.is_wanted.load(Relaxed) {
@@ -64,7 +59,7 @@ impl Compared {
         self.is_wanted.store(false, Relaxed);
     }
 
-    /// Takes a question that was asked since the last time, if one was, and wants another.
+    /// Takes the recent question, if there is one, and requests another.
     pub fn take_recent(&self) -> Option<QuestionKey> {
         let taken = lock(&self.recent).take();
         self.is_wanted.store(true, Relaxed);
@@ -72,12 +67,10 @@ impl Compared {
     }
 }
 
-/// Whoever has panicked with it has left a whole value.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The same unless somebody has it just now.
 fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     match mutex.try_lock() {
         Ok(guard) => Some(guard),
@@ -86,21 +79,20 @@ fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     }
 }
 
-/// Questions that wait to be looked at; each takes some 300 octets.
+/// The maximum number of pending questions; each takes some 300 bytes.
 const MAX_SUSPECTS: usize = 64;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Question `number`.
     fn question(number: u8) -> [u8; 7] {
         [1, number, 0, 0, 1, 0, 1]
     }
 
     #[test]
     fn each_suspect_is_left_once_as_long_as_there_is_room() {
-        let compared = Compared::default();
+        let compared = ComparisonQuestions::default();
         let flags = QuestionFlags::default();
         for number in (0..=200).chain(0..=200) {
             compared.suspect(&question(number), flags, BackendIndex(0));
@@ -115,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_recent_question_is_left_where_one_was_taken() {
-        let compared = Compared::default();
+        let compared = ComparisonQuestions::default();
         let flags = QuestionFlags::of_octet(1);
         compared.note_recent(&question(b'a'), flags);
         assert_eq!(compared.take_recent(), None, "nobody had asked for one");

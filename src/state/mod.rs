@@ -1,8 +1,6 @@
-//! The run-time state of the LS that all workers share: routes, pools and backends, as the config has them now.
+//! The run-time state of the forwarder that all workers share: routes, pools and backends.
 //!
-//! [`ForwarderState`] is made whole at each reload and swapped. What changes by itself in between (health, the turn of
-//! round-robin, the hedge budget, counters) are atomics in [`PoolState`] and [`SharedBackend`], which outlive a reload; workers
-//! read them and never wait.
+//! Each reload replaces [`ForwarderState`]; [`PoolState`] and [`SharedBackend`] outlive it.
 
 mod backend;
 pub mod backend_cookies;
@@ -21,8 +19,8 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 
 pub use self::backend::{HealthEvent, HealthSignal, ManualHealth, SharedBackend, Standing};
-pub use self::changes::{Changes, Since};
-pub use self::compared::{Compared, Suspect};
+pub use self::changes::{PoolChanges, Since};
+pub use self::compared::{ComparisonQuestions, Suspect};
 pub use self::pool::{PoolState, SharedPool, hash_identity};
 pub use self::resolver_arpa::ResolverArpa;
 pub use self::routes::{Routes, Target};
@@ -33,37 +31,35 @@ use crate::config::{CacheConfig, Config, PoolConfig};
 use crate::limit::{Access, Cookies, RateRules, ResponseRate, WaitRules};
 use crate::net::tls::KnownRoots;
 
-/// The LS as configured.
+/// The state of a configured forwarder.
 #[derive(Debug)]
 pub struct ForwarderState {
-    /// Largest UDP message sent or asked for, octets.
+    /// The largest UDP message sent or requested, bytes.
     pub edns_udp_size: u16,
-    /// Who is answered.
+    /// The clients that get answers.
     pub access: Arc<Access>,
-    /// How many queries may wait.
+    /// The limits of pending queries.
     pub limits: WaitRules,
-    /// Who got how many responses, if that is limited.
+    /// The response rate limiter, if enabled.
     pub rate: Option<Arc<ResponseRate>>,
-    /// Which pool answers for which name.
+    /// The routes from names to pools.
     pub routes: Arc<Routes>,
-    /// What the LS answers itself.
+    /// The zone that the forwarder answers itself.
     pub resolver_arpa: ResolverArpa,
-    /// Pools in order of the config.
+    /// The pools in order of the config.
     pub pools: Vec<Arc<SharedPool>>,
-    /// Replies that are kept, if there is a cache.
+    /// The cache, if enabled.
     pub cache: Option<Arc<Cache>>,
-    /// How long they are kept, and how large that is.
+    /// The settings of the cache.
     pub cache_config: Option<CacheConfig>,
-    /// Gives cookies to clients, if they get any.
+    /// The client cookies, if enabled.
     pub cookies: Option<Arc<Cookies>>,
-    /// Whose certificates are good, for backends that are asked by TLS, and which of ours they are shown.
+    /// The trust anchors for backends with TLS, and the client certificates for them.
     pub roots: ArcSwap<KnownRoots>,
 }
 
 impl ForwarderState {
-    /// The state of a config with a forwarder, for so many workers. What `earlier` knows about pools and backends that stay
-    /// is kept; a backend that is new in a pool that stays is not up before a probe has found it so.
-    /// `new_cache` is taken if the cache has another size than that of `earlier`.
+    /// Creates the state of a config. Pools and backends that stay keep their state of `earlier`.
     pub fn new(
         config: &Config,
         earlier: Option<&Self>,
@@ -88,13 +84,13 @@ impl ForwarderState {
         })
     }
 
-    /// This state of an LS that tells clients of its encrypted listeners: those among `listeners`, as they are bound.
+    /// Adds the encrypted listeners among `listeners`, as they are bound, to the zone for clients.
     pub fn designating(self, config: &Config, listeners: &[ListenUrl]) -> Self {
         let name = config.forwarder.as_ref().and_then(|forwarder| forwarder.designated_resolver.as_ref());
         Self { resolver_arpa: ResolverArpa::new(name, listeners), ..self }
     }
 
-    /// This state with its pools configured otherwise, in the same order.
+    /// Returns this state with pools of a different config, in the same order.
     pub fn with_pools(&self, pools: &[PoolConfig], workers: usize) -> Self {
         Self {
             edns_udp_size: self.edns_udp_size,
@@ -111,18 +107,18 @@ impl ForwarderState {
         }
     }
 
-    /// The pools whose replies are kept, as the cache knows them.
+    /// Returns the cache IDs of the pools that the cache serves.
     pub fn cached_pools(&self) -> Vec<PoolId> {
         let cached = self.pools.iter().filter(|pool| self.cache.is_some() && pool.config.cache);
         cached.map(|pool| pool.id).collect()
     }
 
-    /// The same for pools that are configured so, before there is a state of them.
+    /// Returns the cache IDs of configured pools, before a state exists.
     pub fn cached_pools_of(pools: &[PoolConfig]) -> Vec<PoolId> {
         pools.iter().filter(|pool| pool.cache).map(pool::cache_identity).collect()
     }
 
-    /// Nothing is in flight at this worker any more: it has ended with all that it had.
+    /// Resets the in-flight counters of a worker that has ended.
     pub fn forget_in_flight(&self, worker: usize) {
         for pool in &self.pools {
             pool.state.counters[worker].in_flight.clear();
@@ -136,7 +132,7 @@ impl ForwarderState {
         }
     }
 
-    /// Judges backends by these from now on, where they differ from what was known. Connections that are open stay.
+    /// Applies these trust anchors where they differ from the current ones. Open connections stay.
     pub fn trust(&self, roots: &Arc<KnownRoots>) {
         if **self.roots.load() != **roots {
             self.pools.iter().for_each(|pool| pool.trust(roots));
@@ -144,8 +140,7 @@ impl ForwarderState {
         }
     }
 
-    /// Takes note of which backends take queries now, where there are so many that workers do not look at each. It is enough to do that
-    /// a few times a second. Returns whether anything is new, which workers are to be told.
+    /// Updates the crowds of large pools. Returns true if the workers must be notified.
     pub fn renew_crowds(&self) -> bool {
         let mut is_news = false;
         for pool in &self.pools {
@@ -154,27 +149,24 @@ impl ForwarderState {
         is_news
     }
 
-    /// The pool of this name.
+    /// Returns the pool with this name.
     pub fn pool(&self, name: &str) -> Option<&Arc<SharedPool>> {
         self.pools.iter().find(|pool| pool.config.name == name)
     }
 }
 
-/// Who got how many responses, as `earlier` knows it if the rules are the same.
 fn shared_rate(rules: Option<RateRules>, earlier: Option<&ForwarderState>) -> Option<Arc<ResponseRate>> {
     let rules = rules?;
     let known = earlier.and_then(|state| state.rate.as_ref()).filter(|rate| rate.rules() == rules).cloned();
     Some(known.unwrap_or_else(|| Arc::new(ResponseRate::new(rules, ACCOUNTS, rand::random(), Instant::now()))))
 }
 
-/// The cache of `earlier`, unless that has another size; then the new one, if it was made already.
 fn shared_cache(config: &CacheConfig, earlier: Option<&ForwarderState>, new: Option<Arc<Cache>>) -> Arc<Cache> {
     let same = earlier.filter(|state| state.cache_config.as_ref().is_some_and(|known| known.size == config.size));
     let same = same.and_then(|state| state.cache.clone());
     same.or(new).unwrap_or_else(|| Arc::new(Cache::new(config.size, Instant::now())))
 }
 
-/// Pools with what `earlier` knows of them. One that has not changed is the same as before.
 fn shared_pools(
     configs: &[PoolConfig],
     earlier: Option<&ForwarderState>,
@@ -192,5 +184,4 @@ fn shared_pools(
     shared
 }
 
-/// Clients, names and kinds of responses that the rate of responses is known of: 1 MiB.
 const ACCOUNTS: usize = 128 << 10;

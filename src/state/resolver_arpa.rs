@@ -1,32 +1,32 @@
-//! `resolver.arpa` and all below it, which the LS answers itself: a locally served zone (RFC 9462 section 6.4, RFC 6303) that tells clients
-//! by which encrypted listeners they may ask the same resolver (DDR, RFC 9462).
+//! `resolver.arpa`: a zone that the forwarder answers itself (RFC 9462 section 6.4, RFC 6303). It names the
+//! encrypted listeners of the same resolver (DDR, RFC 9462).
 //!
-//! A query for it never reaches a backend unless a route names it: a resolver behind us that designates others would have our clients go
-//! past us (RFC 9462 section 6.1). The zone is made whole whenever listeners or config change, and is the same for all workers.
+//! Queries for it reach a backend only if a route names it, because a resolver there could otherwise make
+//! clients bypass this one (RFC 9462 section 6.1).
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::address::{ListenUrl, Scheme};
 use crate::wire::{Cookie, Flag, HEADER_LEN, Header, Name, Query, Rcode, RecordType, Transport};
-use crate::zone::{self, Place, Reaction, Record, Tables, ZoneBuilder, ZoneDb};
+use crate::zone::{self, FilePlace, Reaction, Record, Tables, ZoneBuilder, ZoneDb};
 
 /// `resolver.arpa` in wire form, in lower case.
 pub const RESOLVER_ARPA: &[u8] = b"\x08resolver\x04arpa\0";
 
-/// What the LS says of its own encrypted listeners.
+/// The zone that designates the encrypted listeners.
 #[derive(Clone, Debug)]
 pub struct ResolverArpa(Arc<ZoneDb>);
 
 impl Default for ResolverArpa {
-    /// Nothing is designated: NODATA for every name and type (RFC 9462 section 4).
+    /// Designates nothing: NODATA for every name and type (RFC 9462 section 4).
     fn default() -> Self {
         Self::new(None, &[])
     }
 }
 
 impl ResolverArpa {
-    /// The zone of an LS that listens at these addresses, which are really bound, and goes by this name.
+    /// Creates the zone of a forwarder with this name and these bound addresses.
     pub fn new(name: Option<&Name>, listeners: &[ListenUrl]) -> Self {
         let encrypted =
             listeners.iter().filter(|listener| alpn(listener.address.scheme).is_some()).take(MAX_DESIGNATED);
@@ -34,7 +34,6 @@ impl ResolverArpa {
             .into_iter()
             .flat_map(|name| (1..).zip(encrypted.clone()).filter_map(|(priority, at)| designation(name, priority, at)))
             .collect();
-        // Those that are preferred, if paths are long.
         let mut octets = 0;
         designations.retain(|rdata| {
             octets += rdata.len() + RECORD_OCTETS;
@@ -43,8 +42,7 @@ impl ResolverArpa {
         Self(Arc::new(zone_db(&designations)))
     }
 
-    /// Responds to a query for one of the names: the response goes into `out`. Its rcode is returned; there is none if there is no
-    /// response.
+    /// Writes the response to `out` and returns its rcode; `None` if there is no response.
     pub fn respond(
         &self,
         (message, query): (&[u8], &Query<'_>),
@@ -58,12 +56,12 @@ impl ResolverArpa {
         else {
             return None;
         };
-        // RFC 9462 section 4: who finds nothing is told NODATA, for the name is one that may have other records.
+        // RFC 9462 section 4: NODATA instead of NXDOMAIN, because the name may have other records.
         let rcode = if rcode == Rcode::NXDOMAIN { Rcode::NOERROR } else { rcode };
         if let Some(header) = Header::read(out)
             && let Some(start) = out.get_mut(..HEADER_LEN)
         {
-            // A resolver speaks, whose answer recursion would not better. An rcode of more than four bits stays as it is.
+            // Recursion would not improve the answer. An rcode of more than four bits stays as it is.
             let header = header.with(Flag::RecursionAvailable, true);
             let header = if rcode == Rcode::NOERROR { header.with_rcode(rcode) } else { header };
             start.copy_from_slice(&header.to_wire());
@@ -72,18 +70,18 @@ impl ResolverArpa {
     }
 }
 
-/// What a client offers by TLS to speak DNS there (RFC 9461 section 4); none where it speaks in the clear, which nothing designates.
+/// ALPN values of RFC 9461 section 4; `None` for an unencrypted scheme, which is not designated.
 fn alpn(scheme: Scheme) -> Option<&'static [&'static [u8]]> {
     match scheme {
         Scheme::Tls => Some(&[b"dot"]),
-        // RFC 8484 section 5.2: the least that is recommended, so whoever asks by HTTPS speaks it. HTTP/1.1 is for who cannot choose.
+        // RFC 8484 section 5.2: HTTP/2 is the recommended minimum. HTTP/1.1 is for clients without a choice.
         Scheme::Https => Some(&[b"h2"]),
         Scheme::Quic => Some(&[b"doq"]),
         Scheme::Plain | Scheme::Tcp | Scheme::Http => None,
     }
 }
 
-/// The data of the SVCB record of a listener (RFC 9460 section 2.2); none if it is not encrypted. Parameters stand in order of their keys.
+/// SVCB data (RFC 9460 section 2.2), with parameters in order of their keys; `None` if not encrypted.
 fn designation(name: &Name, priority: u16, ListenUrl { address: at, path }: &ListenUrl) -> Option<Vec<u8>> {
     let mut rdata = priority.to_be_bytes().to_vec();
     rdata.extend_from_slice(name.as_wire());
@@ -94,8 +92,7 @@ fn designation(name: &Name, priority: u16, ListenUrl { address: at, path }: &Lis
     }
     append(ALPN, &names, &mut rdata)?;
     append(PORT, &at.socket.port().to_be_bytes(), &mut rdata)?;
-    // RFC 9462 section 4: who has the hints need not look the name up, which may not even be in the DNS. Where a listener takes queries to all
-    // addresses, the client knows one already: the one that it has asked.
+    // RFC 9462 section 4: address hints save a lookup. For a wildcard listener, the client already knows one.
     match at.socket.ip().to_canonical() {
         ip if ip.is_unspecified() => {}
         IpAddr::V4(ip) => append(IPV4_HINT, &ip.octets(), &mut rdata)?,
@@ -108,7 +105,6 @@ fn designation(name: &Name, priority: u16, ListenUrl { address: at, path }: &Lis
     Some(rdata)
 }
 
-/// Appends a parameter.
 fn append(key: u16, value: &[u8], rdata: &mut Vec<u8>) -> Option<()> {
     rdata.extend_from_slice(&key.to_be_bytes());
     rdata.extend_from_slice(&u16::try_from(value.len()).ok()?.to_be_bytes());
@@ -116,14 +112,13 @@ fn append(key: u16, value: &[u8], rdata: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-/// The zone with these SVCB records.
 fn zone_db(designations: &[Vec<u8>]) -> ZoneDb {
     let apex = Name::from_wire(RESOLVER_ARPA).expect("it is a sound name");
     let mut builder = ZoneBuilder::new(&apex);
     let mut add = |owner: &[u8], rtype: RecordType, rdata: &[u8]| {
-        builder.add(&Record { owner, rtype, ttl: TTL, rdata }, Place::default());
+        builder.add(&Record { owner, rtype, ttl: TTL, rdata }, FilePlace::default());
     };
-    // RFC 6303 section 3: the SOA and NS records of a zone that each server has for itself. What is negative holds as long as what is not.
+    // RFC 6303 section 3: the SOA and NS records. Negative answers have the same TTL.
     let numbers = [1, 3600, 1200, 604_800, TTL].map(u32::to_be_bytes).concat();
     add(RESOLVER_ARPA, RecordType::SOA, &[RESOLVER_ARPA, NOBODY, &numbers].concat());
     add(RESOLVER_ARPA, RecordType::NS, NOBODY);
@@ -134,19 +129,17 @@ fn zone_db(designations: &[Vec<u8>]) -> ZoneDb {
     ZoneDb::new(Arc::new(Tables::none())).with_zone(Arc::new(zone))
 }
 
-/// How long what is said holds, seconds: long enough to spare the LS, and short enough that clients follow a reload.
+/// The TTL, seconds: long enough to save queries, short enough that clients follow a reload.
 const TTL: u32 = 300;
 
-/// Listeners that are told of at most: they fit into one message by TCP with the longest name.
+/// The maximum number of designated listeners: with the longest name they fit into one TCP message.
 const MAX_DESIGNATED: usize = 64;
 
-/// Octets that they may have together, so that one message holds them.
 const MAX_OCTETS: usize = 60_000;
 
-/// Octets of a record beside its data, owner name and all.
 const RECORD_OCTETS: usize = 32;
 
-/// `nobody.invalid`, who looks after what each server has for itself (RFC 6303 section 3).
+/// The mailbox of locally served zones (RFC 6303 section 3).
 const NOBODY: &[u8] = b"\x06nobody\x07invalid\0";
 
 // Keys of SVCB parameters: RFC 9460 section 14.3.2.
@@ -161,12 +154,11 @@ mod tests {
     use super::*;
     use crate::wire::read_query;
 
-    /// A query of this type for a name in wire form.
     fn query(name: &[u8], qtype: RecordType) -> Vec<u8> {
         [&[7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], name, &qtype.0.to_be_bytes(), &[0, 1]].concat()
     }
 
-    /// The rcode, and how many records of answer and authority there are, and the response.
+    /// Returns the rcode, the numbers of answer and authority records, and the response.
     fn ask(zone: &ResolverArpa, name: &[u8], qtype: RecordType) -> (Rcode, u16, u16, Vec<u8>) {
         let message = query(name, qtype);
         let read = read_query(&message).expect("a query");
@@ -247,7 +239,7 @@ mod tests {
             nodata(&zone, DNS, RecordType::SVCB);
         }
         nodata(&ResolverArpa::new(Some(&name), &[at("192.0.2.1:53")]), DNS, RecordType::SVCB);
-        // RFC 6303 section 3: but for what each such zone has at its apex.
+        // RFC 6303 section 3: except the records that each such zone has at its apex.
         for qtype in [RecordType::SOA, RecordType::NS] {
             let (rcode, answers, _, _) = ask(&zone, RESOLVER_ARPA, qtype);
             assert_eq!((rcode, answers), (Rcode::NOERROR, 1), "{qtype}");

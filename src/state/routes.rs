@@ -1,4 +1,4 @@
-//! Routes: which pool answers for which names.
+//! The routes from names to pools.
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -10,25 +10,23 @@ use crate::wire::{Name, suffixes};
 /// Routes by suffix; the longest wins.
 #[derive(Debug)]
 pub struct Routes {
-    /// Pools by folded suffix.
     by_suffix: HashMap<Box<[u8]>, PoolIndex, RandomState>,
-    /// The pool of ".", and all there is in most configs.
     root: Option<PoolIndex>,
 }
 
-/// Who answers for a name.
+/// The target of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// The backends of this pool.
     Pool(PoolIndex),
-    /// The LS itself: see [`ResolverArpa`](super::ResolverArpa).
+    /// The forwarder itself: see [`ResolverArpa`](super::ResolverArpa).
     Own,
-    /// Nobody.
-    Nobody,
+    /// No pool answers for the name.
+    NoPool,
 }
 
 impl Routes {
-    /// From pairs of suffix and pool.
+    /// Creates routes from pairs of suffix and pool.
     pub fn new<'a>(routes: impl Iterator<Item = (&'a Name, PoolIndex)>) -> Self {
         let mut by_suffix = HashMap::default();
         let mut root = None;
@@ -42,18 +40,17 @@ impl Routes {
         Self { by_suffix, root }
     }
 
-    /// Who answers for a folded name in wire form.
+    /// Returns the target of a folded name in wire form.
     #[inline]
     pub fn target(&self, qname: &[u8]) -> Target {
-        // Two loads of eight octets that hardly ever agree, and so nearly nothing for other names.
+        // This compares two 8-byte loads, which hardly ever match, so it costs other names almost nothing.
         if qname.ends_with(RESOLVER_ARPA) && self.is_own(qname) {
             return Target::Own;
         }
-        self.find(qname).map_or(Target::Nobody, Target::Pool)
+        self.find(qname).map_or(Target::NoPool, Target::Pool)
     }
 
-    /// Whether the LS itself answers for a name: at or below `resolver.arpa`, where no route names that or what is below (RFC 9462
-    /// section 6.4).
+    /// RFC 9462 section 6.4: true at or below `resolver.arpa` unless a route names that.
     #[cold]
     #[inline(never)]
     fn is_own(&self, qname: &[u8]) -> bool {
@@ -61,12 +58,12 @@ impl Routes {
         is_below && self.route(qname).is_none_or(|(suffix, _)| suffix.len() < RESOLVER_ARPA.len())
     }
 
-    /// The pool for a folded name in wire form, as the routes have it.
+    /// Returns the pool for a folded name in wire form.
     pub fn find(&self, qname: &[u8]) -> Option<PoolIndex> {
         self.route(qname).map(|(_, pool)| pool)
     }
 
-    /// The same, and the suffix that has led to it.
+    /// Returns the matching suffix and the pool for a folded name in wire form.
     pub fn route<'n>(&self, qname: &'n [u8]) -> Option<(&'n [u8], PoolIndex)> {
         let mut rest = if self.by_suffix.is_empty() { &[] } else { qname };
         while let Some((&length, below)) = rest.split_first()
@@ -104,12 +101,12 @@ mod tests {
                 ("a.b.resolver.arpa", Target::Own),
                 ("arpa", zero),
                 ("badresolver.arpa", zero),
-                // One label that ends with the same octets.
+                // A single label that ends with the same bytes.
                 ("a\\008resolver.arpa", zero),
                 ("resolver.arpa.example", zero),
             ],
         );
-        check(&[], &[("resolver.arpa", Target::Own), ("arpa", Target::Nobody)]);
+        check(&[], &[("resolver.arpa", Target::Own), ("arpa", Target::NoPool)]);
         check(&[".", "arpa"], &[("_dns.resolver.arpa", Target::Own), ("arpa", one)]);
         check(&[".", "Resolver.ARPA"], &[("_dns.resolver.arpa", one), ("resolver.arpa", one)]);
         check(&[".", "_dns.resolver.arpa"], &[("_dns.resolver.arpa", one), ("resolver.arpa", Target::Own)]);

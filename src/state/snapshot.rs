@@ -1,13 +1,13 @@
-//! Adding up what the workers count of pools and backends.
+//! The sums of the workers' counters of pools and backends.
 
 use super::{ManualHealth, SharedBackend, SharedPool};
 use crate::metrics::{
-    Attempts, BackendConnectionsSnapshot, BackendCounters, BackendSnapshot, Cause, Counter, FETCHED, HistogramSnapshot,
-    PoolSnapshot, Want, Wins,
+    AttemptCounts, BackendConnectionsSnapshot, BackendCounters, BackendSnapshot, Cause, Counter, FETCHED,
+    HistogramSnapshot, PoolSnapshot, Want, Wins,
 };
 
 impl SharedPool {
-    /// All its numbers.
+    /// Returns the sums of all counters.
     pub fn snapshot(&self) -> PoolSnapshot {
         let counters = || self.state.counters.iter().chain([&*self.state.carried]);
         let mut duration = HistogramSnapshot::default();
@@ -31,7 +31,6 @@ impl SharedPool {
     }
 }
 
-/// What is known of a backend.
 fn backend_snapshot(backend: &SharedBackend, weight: u16) -> BackendSnapshot {
     let counters = || backend.counted().chain(backend.carried());
     let sum =
@@ -51,7 +50,7 @@ fn backend_snapshot(backend: &SharedBackend, weight: u16) -> BackendSnapshot {
         by_hand: backend.manual() != ManualHealth::Auto,
         since: backend.since(),
         in_flight: sum(&|worker| &worker.in_flight),
-        attempts: Attempts {
+        attempts: AttemptCounts {
             first: sum(&|worker| &worker.attempts[0]),
             hedge: sum(&|worker| &worker.attempts[1]),
             failover: sum(&|worker| &worker.attempts[2]),

@@ -1,44 +1,44 @@
-//! The two locks by which the kernel says who serves and who supervises: record locks (fcntl) on memory files (memfd) that all
-//! processes hold.
+//! The two locks that make one process the server and one the supervisor: record locks (fcntl) on memory
+//! files (memfd) that all processes hold.
 //!
-//! A record lock belongs to a process: it is free within a millisecond of its owner's death, whatever descriptors others have; no
-//! child inherits it; it stays over `exec`, as long as the descriptor does. **Closing any descriptor of its file frees it**, so that
-//! a memory file is opened once a process and never closed.
+//! A record lock belongs to a process. It is free within a millisecond of its owner's death, whatever
+//! descriptors other processes hold. Children do not inherit it. It survives `exec` as long as its descriptor
+//! does. **Closing any descriptor of its file frees it**, so each process opens the memory file once and
+//! never closes it, and keeps open any further descriptor of it that another process sends ([`is_lock`]).
+//! Locks of an open file description (F_OFD_SETLK) do not work here: all processes share the description, so
+//! all would hold the lock, it would outlive its owner, and F_OFD_GETLK names no process.
 //!
-//! The lock of who serves has two octets. The server holds the first. A newcomer takes the second, *next in line*, before it asks the
-//! server to give up the first; a standby waits for both at once. So when the server lets go, it is the newcomer's turn, however
-//! many stand by; and if newcomer and server are dead, a standby has both.
+//! The server's lock has two bytes. The server holds the first. A newcomer takes the second, *next in line*,
+//! before it asks the server to release the first; a standby waits for both at once. So the newcomer comes
+//! next, however many processes stand by; if newcomer and server die, a standby gets both bytes.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use libc::{F_RDLCK, F_UNLCK, F_WRLCK, SEEK_SET, flock};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{MemfdFlags, fstat, memfd_create};
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::tree::Pid;
 
-/// A lock that all processes of a tree know.
 #[derive(Clone, Debug)]
 pub(super) struct Lock(Arc<OwnedFd>);
 
-/// Which octets of a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
-    /// What the server has.
+pub(super) enum LockPart {
+    /// Held by the server.
     First,
-    /// What a newcomer has that is next in line.
+    /// Held by the newcomer that is next in line.
     Second,
     Whole,
 }
 
-impl Part {
-    /// This part as the system call has it.
+impl LockPart {
     fn record(self, kind: i32) -> flock {
         let (start, length) = match self {
             Self::First => (0, 1),
@@ -50,24 +50,18 @@ impl Part {
 }
 
 impl Lock {
-    /// A new lock, which nobody has.
-    ///
-    /// # Errors
-    /// If the system gives no memory file.
     pub(super) fn new(name: &str) -> io::Result<Self> {
-        Ok(Self(Arc::new(memfd_create(name, MemfdFlags::CLOEXEC)?)))
+        Ok(Self::passed(memfd_create(name, MemfdFlags::CLOEXEC)?))
     }
 
-    /// The lock that another process has passed; to be called once for each lock, since it is never to be closed.
+    /// Wraps a lock that another process has passed. Call it once per lock, which must never be closed.
     pub(super) fn passed(fd: OwnedFd) -> Self {
+        FILES.lock().unwrap_or_else(PoisonError::into_inner).extend(file_of(fd.as_fd()));
         Self(Arc::new(fd))
     }
 
-    /// Takes it if nobody else has it; says whether it is ours.
-    ///
-    /// # Errors
-    /// If the system has no room for locks.
-    pub(super) fn try_take(&self, part: Part) -> io::Result<bool> {
+    /// Returns true if this process holds the lock now.
+    pub(super) fn try_take(&self, part: LockPart) -> io::Result<bool> {
         match fcntl(&self.0, FcntlArg::F_SETLK(&part.record(F_WRLCK))) {
             Ok(_) => Ok(true),
             Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
@@ -75,11 +69,8 @@ impl Lock {
         }
     }
 
-    /// Waits until it is ours.
-    ///
-    /// # Errors
-    /// If the system has no room for locks, or sees that this could wait for ever (EDEADLK).
-    pub(super) fn take(&self, part: Part) -> io::Result<()> {
+    /// Blocks until this process holds the lock. Fails on a deadlock (EDEADLK).
+    pub(super) fn take(&self, part: LockPart) -> io::Result<()> {
         loop {
             match fcntl(&self.0, FcntlArg::F_SETLKW(&part.record(F_WRLCK))) {
                 Ok(_) => return Ok(()),
@@ -89,47 +80,47 @@ impl Lock {
         }
     }
 
-    /// Has a thread wait for it, which then tells `had`. If the process ends before, so does the thread.
-    ///
-    /// # Errors
-    /// If there is no thread to be had.
+    /// Starts a thread that waits for the lock and then sends `had`.
     pub(super) fn await_in_thread<T: Send + 'static>(
         &self,
-        part: Part,
+        part: LockPart,
         had: UnboundedSender<T>,
-        told: impl FnOnce(io::Result<()>) -> T + Send + 'static,
+        convert: impl FnOnce(io::Result<()>) -> T + Send + 'static,
     ) -> io::Result<()> {
         let lock = self.clone();
-        thread::Builder::new().name("lock".to_owned()).spawn(move || drop(had.send(told(lock.take(part)))))?;
+        thread::Builder::new().name("lock".to_owned()).spawn(move || drop(had.send(convert(lock.take(part)))))?;
         Ok(())
     }
 
-    /// Gives it up.
-    ///
-    /// # Errors
-    /// None that is known of.
-    pub(super) fn release(&self, part: Part) -> io::Result<()> {
+    pub(super) fn release(&self, part: LockPart) -> io::Result<()> {
         fcntl(&self.0, FcntlArg::F_SETLK(&part.record(F_UNLCK)))?;
         Ok(())
     }
 
-    /// The other process that has it.
-    pub(super) fn holder(&self, part: Part) -> Option<Pid> {
+    pub(super) fn holder(&self, part: LockPart) -> Option<Pid> {
         let mut record = part.record(F_RDLCK);
         fcntl(&self.0, FcntlArg::F_GETLK(&mut record)).ok()?;
         let is_free = i32::from(record.l_type) == F_UNLCK;
         if is_free { None } else { Pid::try_from(record.l_pid).ok() }
     }
 
-    /// Has it outlast `exec`, with all that is ours of it.
-    ///
-    /// # Errors
-    /// None that is known of.
+    /// Makes the lock survive `exec`, with all parts that this process holds.
     pub(super) fn keep_over_exec(&self) -> io::Result<()> {
         let flags = fcntl_getfd(&self.0)?;
         Ok(fcntl_setfd(&self.0, flags.difference(FdFlags::CLOEXEC))?)
     }
 }
+
+/// Returns true if closing this descriptor would free a lock of this process.
+pub(super) fn is_lock(fd: BorrowedFd<'_>) -> bool {
+    file_of(fd).is_some_and(|file| FILES.lock().unwrap_or_else(PoisonError::into_inner).contains(&file))
+}
+
+fn file_of(fd: BorrowedFd<'_>) -> Option<(u64, u64)> {
+    fstat(fd).ok().map(|stat| (stat.st_dev, stat.st_ino))
+}
+
+static FILES: Mutex<Vec<(u64, u64)>> = Mutex::new(Vec::new());
 
 impl AsFd for Lock {
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -143,14 +134,15 @@ mod tests {
     use std::process::{Child, Command, Stdio};
     use std::time::{Duration, Instant};
 
+    use super::super::channel::Channel;
     use super::*;
 
-    /// A record lock belongs to a process, so that these are processes: this program, asked for one test alone. To start one closes a
-    /// descriptor of the lock, so whoever does that has no part of it.
+    /// A process that runs this test binary with a single test, because a record lock belongs to a process.
+    /// Starting a child closes a descriptor of the lock, so the parent must not hold it.
     struct Other(Child);
 
     impl Other {
-        /// A process that takes these parts, one after the other, and keeps them.
+        /// Starts a process that takes these parts in order and keeps them.
         fn taking(lock: &Lock, parts: &str) -> Self {
             let mut command = Command::new(std::env::current_exe().expect("we run"));
             command.args(["--exact", "supervisor::locks::tests::another_process_takes_parts"]).env(PARTS, parts);
@@ -158,7 +150,7 @@ mod tests {
             Self(command.stdin(passed).stdout(Stdio::null()).spawn().expect("we can be run again"))
         }
 
-        fn has(&self, lock: &Lock, part: Part) -> bool {
+        fn has(&self, lock: &Lock, part: LockPart) -> bool {
             lock.holder(part) == Some(self.0.id())
         }
     }
@@ -170,7 +162,7 @@ mod tests {
         }
     }
 
-    /// Which parts the process takes that is asked for the test below.
+    /// The environment variable that lists the parts for the child process.
     const PARTS: &str = "HEDGEROW_TEST_PARTS";
 
     fn until(what: &str, holds: impl Fn() -> bool) {
@@ -181,16 +173,16 @@ mod tests {
         }
     }
 
-    /// Not a test by itself: what [`Other`] does.
+    /// Not a test by itself: the code of the child process of [`Other`].
     #[test]
     fn another_process_takes_parts() {
         let Ok(parts) = std::env::var(PARTS) else { return };
         let lock = Lock::passed(stdin().as_fd().try_clone_to_owned().expect("descriptors"));
         for part in parts.chars() {
             let part = match part {
-                '1' => Part::First,
-                '2' => Part::Second,
-                _ => Part::Whole,
+                '1' => LockPart::First,
+                '2' => LockPart::Second,
+                _ => LockPart::Whole,
             };
             lock.take(part).expect("it is free in the end");
         }
@@ -200,30 +192,47 @@ mod tests {
     }
 
     #[test]
+    fn a_lock_stays_when_another_process_sends_its_descriptor() {
+        let lock = Lock::new("test").expect("memory");
+        let (sender, receiver) = Channel::pair().expect("descriptors");
+        sender.send(&"sound", &[lock.as_fd()]).expect("the other end is open");
+        sender.send(&["of another protocol"], &[sender.as_fd(), lock.as_fd()]).expect("the other end is open");
+        assert!(lock.try_take(LockPart::Whole).expect("it is free"));
+        for _ in 0..2 {
+            let error = receiver.receive::<String>().expect_err("the message bears a lock");
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+            // Only a lock of another kind conflicts with one of its own process.
+            let mut record = LockPart::Whole.record(F_WRLCK);
+            fcntl(&lock.0, FcntlArg::F_OFD_GETLK(&mut record)).expect("the kernel knows");
+            assert_eq!(u32::try_from(record.l_pid), Ok(std::process::id()), "the lock is free");
+        }
+    }
+
+    #[test]
     fn a_lock_is_another_ones_when_its_owner_is_killed() {
         let lock = Lock::new("test").expect("memory");
         let first = Other::taking(&lock, "w");
-        until("the first has it", || first.has(&lock, Part::First) && first.has(&lock, Part::Second));
-        assert!(!lock.try_take(Part::Whole).expect("it is known"));
+        until("the first has it", || first.has(&lock, LockPart::First) && first.has(&lock, LockPart::Second));
+        assert!(!lock.try_take(LockPart::Whole).expect("it is known"));
         let second = Other::taking(&lock, "w");
         drop(first);
-        until("the second has it", || second.has(&lock, Part::First));
+        until("the second has it", || second.has(&lock, LockPart::First));
         drop(second);
-        until("nobody has it", || lock.holder(Part::Whole).is_none());
-        assert!(lock.try_take(Part::Whole).expect("it is free"));
+        until("nobody has it", || lock.holder(LockPart::Whole).is_none());
+        assert!(lock.try_take(LockPart::Whole).expect("it is free"));
     }
 
     #[test]
     fn who_is_next_in_line_comes_before_those_who_stand_by() {
         let lock = Lock::new("test").expect("memory");
         let server = Other::taking(&lock, "1");
-        until("the server has it", || server.has(&lock, Part::First));
+        until("the server has it", || server.has(&lock, LockPart::First));
         let standbys = [Other::taking(&lock, "w"), Other::taking(&lock, "w")];
         let newcomer = Other::taking(&lock, "21");
-        until("the newcomer is next in line", || newcomer.has(&lock, Part::Second));
+        until("the newcomer is next in line", || newcomer.has(&lock, LockPart::Second));
         drop(server);
-        until("the newcomer has it", || newcomer.has(&lock, Part::First));
+        until("the newcomer has it", || newcomer.has(&lock, LockPart::First));
         drop(newcomer);
-        until("one that stood by has it", || standbys.iter().any(|standby| standby.has(&lock, Part::First)));
+        until("one that stood by has it", || standbys.iter().any(|standby| standby.has(&lock, LockPart::First)));
     }
 }

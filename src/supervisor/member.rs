@@ -1,5 +1,6 @@
-//! A process as the supervisor watches it.
+//! A process from the point of view of the supervisor.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::SystemTime;
@@ -14,27 +15,19 @@ use super::message::{GivenUp, State};
 use super::tree::Pid;
 use crate::metrics::Role;
 
-/// A process that the supervisor watches.
 pub(super) struct WatchedProcess {
-    /// Readable when the process has ended.
     pub(super) process: OwnedFd,
     pub(super) channel: Option<Channel>,
     pub(super) version: String,
     pub(super) state: State,
-    /// The time at which it took on its role.
     pub(super) since: SystemTime,
     pub(super) role: Role,
-    /// True if it reads the config on the disk and has not served yet. No server has had a part in what it does.
+    /// True if the process reads the config on the disk and has not served yet. No server has influenced it.
     pub(super) is_loading: bool,
-    /// The rights that it has given up, until it serves.
     pub(super) given_up: Option<GivenUp>,
 }
 
 impl WatchedProcess {
-    /// Begins to watch a process.
-    ///
-    /// # Errors
-    /// If there is no such process, or there are no descriptors left.
     pub(super) fn new(pid: Pid) -> io::Result<Self> {
         Ok(Self {
             process: pidfd_open(system_pid(pid)?, PidfdFlags::empty())?,
@@ -50,7 +43,15 @@ impl WatchedProcess {
 }
 
 impl Common {
-    /// True if the maker of a channel is one of ours: not only of its number, which a process that has ended may have had before.
+    /// Returns pidfds for these processes, except those already reaped.
+    pub(super) fn ends_of(&self, pids: impl Iterator<Item = Pid>) -> BTreeMap<Pid, OwnedFd> {
+        pids.filter(|pid| self.is_ours(*pid))
+            .filter_map(|pid| Some((pid, WatchedProcess::new(pid).ok()?.process)))
+            .collect()
+    }
+
+    /// Returns true if the maker of a channel belongs to this tree. Process IDs are reused, so the pidfd
+    /// counts.
     pub(super) fn is_maker_ours(&self, maker: &Maker) -> bool {
         let is_user =
             self.to_give_up.user.as_ref().is_none_or(|user| [user.uid, geteuid().as_raw()].contains(&maker.uid));
@@ -58,24 +59,24 @@ impl Common {
         is_user && self.is_ours(maker.pid) && maker.process.as_ref().is_none_or(is_child)
     }
 
-    /// True if a process is one of ours, by the word of the kernel alone.
+    /// Returns true if a process belongs to this tree, by kernel data alone.
     pub(super) fn is_ours(&self, pid: Pid) -> bool {
         let Ok(process) = system_pid(pid) else { return false };
-        // A supervisor with all its rights has started all others.
+        // A supervisor with all its rights has started all other processes.
         if self.given_up.is_none() {
             return is_child(WaitId::Pid(process));
         }
-        // The others are no children of one that has succeeded another, and have no fewer rights than this one.
+        // After a succession, the other processes are no children, and have no fewer rights than this one.
         getpgid(Some(process)).is_ok_and(|group| group == getpgrp())
     }
 }
 
-/// True if this process has started another and has not seen its end.
+/// Returns true if the process is a child that has not been reaped.
 fn is_child(process: WaitId<'_>) -> bool {
     waitid(process, WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT).is_ok()
 }
 
 fn system_pid(pid: Pid) -> io::Result<SystemPid> {
     let pid = i32::try_from(pid).ok().and_then(SystemPid::from_raw);
-    pid.ok_or_else(|| io::Error::other("a process without a number"))
+    pid.ok_or_else(|| io::Error::other("a process has no ID"))
 }

@@ -1,17 +1,18 @@
-//! Processes beside the one that serves: a supervisor, which starts and watches them, and standbys, which have all loaded and wait.
+//! The processes beside the server: a supervisor, which starts and watches the others, and standbys.
 //!
 //! ```text
-//!     started process            supervisor     has lock 2, holds all sockets; starts, watches, takes signals, reaps
-//!       ├─ server                 has lock 1     control thread and workers
-//!       ├─ standby ─┐             wait for lock 1 (to serve) and lock 2 (to supervise); config and zones loaded, all sockets held
-//!       └─ standby ─┘
+//!     started process   supervisor   has lock 2, holds all sockets; starts, watches, takes signals, reaps
+//!       ├─ server       has lock 1   control thread and workers
+//!       ├─ standby ─┐   wait for lock 1 (to serve) and lock 2 (to supervise);
+//!       └─ standby ─┘   config and zones loaded, all sockets held
 //! ```
-//! Three rules carry it. A socket outlives its reader: all hold all listening sockets, one reads them. The kernel says who: two
-//! record locks (`locks.rs`). Any one that is left brings back the rest: nobody keeps a list, each process introduces itself
-//! (`message.rs`, `channel.rs`), and again when its channel closes.
+//! All processes hold all listening sockets, so a socket outlives its reader; only the server reads them. Two
+//! record locks (`locks.rs`) decide which process serves and which supervises. Any process that is left
+//! restores the others: each introduces itself (`message.rs`, `channel.rs`), and again when its channel
+//! closes.
 //!
-//! What is decided is decided by a pure machine (`tree.rs`), which the supervisor obeys (`supervise.rs`). The others load
-//! (`prepare.rs`), stand by and serve (`live.rs`), or take over from a server that knows of it (`takeover.rs`). How one begins is told in `spawn.rs`.
+//! A pure state machine (`tree.rs`) decides and the supervisor obeys it (`supervise.rs`). Other processes
+//! load (`prepare.rs`), stand by and serve (`live.rs`), or take over from a running server (`takeover.rs`).
 
 mod channel;
 mod common;
@@ -36,32 +37,31 @@ use tokio::task::LocalSet;
 use self::channel::Channel;
 use self::common::Common;
 use self::live::Live;
-use self::message::{GivenUp, PROTOCOL, Part, State};
-use self::prepare::Member;
+use self::message::{GivenUp, PROTOCOL, ProcessPart, State};
+use self::prepare::MemberProcess;
 pub use self::spawn::is_member;
 use self::supervise::Supervisor;
 use crate::config::Config;
-use crate::load::Reader;
+use crate::load::ConfigReader;
 use crate::metrics::Role;
 use crate::server::give_up_early;
 use crate::service_manager::passed_sockets;
-use crate::signals::Blocked;
+use crate::signals::BlockedSignals;
 
-/// Supervises: starts the server and those that stand by, until all end. Returns the exit status.
+/// Runs the supervisor until all processes end. Returns the exit status.
 pub fn run(config: &Config) -> ExitCode {
-    // Before anything is opened that stays open.
+    // This must precede opening anything that stays open.
     let passed = passed_sockets().map_err(io::Error::other);
-    told(passed.and_then(|passed| Supervisor::first(config, passed)).and_then(Supervisor::run))
+    report(passed.and_then(|passed| Supervisor::first(config, passed)).and_then(Supervisor::run))
 }
 
-/// Is what the process that has started this one says: a server, a standby, a newcomer, or the supervisor. `file` is the config
-/// file that was named.
+/// Runs the role that the parent process has assigned. `file` is the config file of the command line.
 pub fn join(file: Option<PathBuf>) -> ExitCode {
-    told(try_to_join(file))
+    report(try_to_join(file))
 }
 
 fn try_to_join(file: Option<PathBuf>) -> io::Result<ExitCode> {
-    // Before anything is read that a server may have written: it may be taken over, and this process may be root's.
+    // This must precede reading data of the server, which may be compromised while this process may be root.
     let to_give_up = spawn::to_give_up()?;
     if let Some(GivenUp { user, confinement, has_xdp }) = &to_give_up {
         give_up_early(user.as_ref(), confinement.as_ref(), *has_xdp).map_err(io::Error::other)?;
@@ -70,17 +70,17 @@ fn try_to_join(file: Option<PathBuf>) -> io::Result<ExitCode> {
     let (part, is_same_protocol) = (handover.part, handover.protocol == PROTOCOL);
     let (mut common, way) = Common::unpacked(handover, descriptors, sockets)?;
     common.given_up = to_give_up.or(common.given_up);
-    if let Part::Supervisor { is_succession } = part {
+    if let ProcessPart::Supervisor { is_succession } = part {
         return Supervisor::succeeding(common, is_succession)?.run();
     }
-    // A signal that comes early waits until somebody takes it.
-    let signals = Blocked::new()?;
+    // An early signal stays pending until it is taken.
+    let signals = BlockedSignals::new()?;
     let (channel, _) = Channel::pair()?;
     let state = State { role: Some(Role::Starting), ..State::default() };
-    let (mut reader, coming) = (Reader::new(file), Vec::new());
+    let (mut reader, coming) = (ConfigReader::new(file), Vec::new());
     reader.set_user(common.given_up.as_ref().and_then(|given_up| given_up.user.clone()));
     let mut member =
-        Member { common, part, channel, state, reader, coming, way, is_zone_saved: false, is_same_protocol };
+        MemberProcess { common, part, channel, state, reader, coming, way, is_zone_saved: false, is_same_protocol };
     member.introduce()?;
     let prepared = match member.prepare() {
         Ok(prepared) => prepared,
@@ -92,8 +92,7 @@ fn try_to_join(file: Option<PathBuf>) -> io::Result<ExitCode> {
     status
 }
 
-/// Says what has gone wrong.
-fn told(result: io::Result<ExitCode>) -> ExitCode {
+fn report(result: io::Result<ExitCode>) -> ExitCode {
     result.unwrap_or_else(|error| {
         eprintln!("hedgerow: {error}");
         ExitCode::FAILURE

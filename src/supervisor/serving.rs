@@ -1,4 +1,4 @@
-//! A process that serves: what it tells the supervisor and does for it, and how it ends.
+//! A process that serves: its messages to and from the supervisor, and its end.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,75 +13,66 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::live::{Had, Live, ended, next_message};
 use super::locks;
-use super::message::{Downward, Edition, Part, Sockets, Upward, to_memory};
+use super::message::{Downward, Edition, ProcessPart, Sockets, Upward, to_memory};
 use super::spawn::Image;
-use super::takeover::{Passing, Way, add_counted, unpack};
-use super::tree::{ChangeKind, Pid, Rules, Word};
-use crate::admin::{ProcessChange, Refused};
+use super::takeover::{TakeoverChannel, TakeoverMessage, add_counted, unpack};
+use super::tree::{ChangeKind, Pid, ProcessOrder, TreeRules};
+use crate::admin::{ChangeRefusal, ProcessChange};
 use crate::config::SupervisorConfig;
 use crate::load::ConfigText;
 use crate::metrics::{ProcessesSnapshot, Role, Snapshot};
 use crate::net::tcp::MovedConnection;
-use crate::server::{Answer, Known, Loss, Rest, Server, ServerEvent};
+use crate::server::{Answer, CarriedPools, Loss, QueuedQueryFate, Server, ServerEvent};
 use crate::signals::SignalRequest;
 
-/// A process that serves.
 pub(super) struct Serving {
     pub(super) live: Live,
     pub(super) server: Server,
-    pub(super) rules: Rules,
+    pub(super) rules: TreeRules,
     pub(super) edition: u64,
-    /// Who has asked for a restart or an upgrade.
     pub(super) asked: Option<Answer>,
-    /// When it drains at the latest, once a signal has told it to end.
+    /// The latest time to start draining after a signal to end.
     pub(super) ending: Option<Instant>,
-    /// Since when no supervisor is heard of: from the beginning, for a standby may have served and introduced itself anew when the last
-    /// one had gone already.
+    /// Set from the start, because a standby may have introduced itself only after the last supervisor had
+    /// gone.
     pub(super) orphaned: Option<Instant>,
-    /// When the supervisor was last heard of.
     pub(super) heard: Instant,
     pub(super) ticked: Instant,
-    /// The way to a newcomer; or to the server before this one, until that has ended.
-    pub(super) way: Option<Way>,
-    /// What a newcomer is being told.
+    /// The channel to a newcomer, or to the previous server until that ends.
+    pub(super) way: Option<TakeoverChannel>,
     pub(super) giving: Option<Pin<Box<dyn Future<Output = io::Result<()>>>>>,
 }
 
-/// How a process that serves ends.
-enum End {
-    /// All processes end.
+enum ServingEnd {
     Drain,
-    /// A standby takes over.
     HandOver,
-    /// A newcomer does.
     PassOn,
 }
 
 impl Serving {
-    /// Tells the supervisor all that it may not know.
-    pub(super) fn tell_all(&self) {
-        self.tell_sockets();
-        self.tell_edition();
-        self.tell_known(&self.server.known());
+    pub(super) fn send_all(&self) {
+        self.send_sockets();
+        self.send_edition();
+        self.send_known(&self.server.known());
     }
 
-    fn tell_sockets(&self) {
-        let told = self
+    fn send_sockets(&self) {
+        let sent = self
             .server
             .listeners()
             .to_pass()
             .and_then(|sockets| Sockets::send(&self.live.member.channel, &sockets, Upward::Sockets));
-        if let Err(error) = told {
-            tracing::warn!(%error, "the supervisor cannot be told what is listened on");
+        if let Err(error) = sent {
+            tracing::warn!(%error, "the listening sockets cannot be sent to the supervisor");
         }
     }
 
-    fn tell_edition(&self) {
+    fn send_edition(&self) {
         let Some(ConfigText { file, octets }) = self.server.source() else { return };
         let edition = Edition { number: self.edition, file: file.clone(), rules: self.rules };
         match to_memory(octets) {
-            Ok(text) => self.live.member.tell(&Upward::Edition(edition), Some(&text)),
-            Err(error) => tracing::warn!(%error, "the supervisor cannot be told the config"),
+            Ok(text) => self.live.member.send(&Upward::Edition(edition), Some(&text)),
+            Err(error) => tracing::warn!(%error, "the config cannot be sent to the supervisor"),
         }
     }
 
@@ -97,7 +88,7 @@ impl Serving {
                 given = ended(&mut self.giving) => {
                     self.giving = None;
                     if let Err(error) = given {
-                        tracing::warn!(%error, "the newcomer could not be told what is known");
+                        tracing::warn!(%error, "the state of the backends cannot be sent to the new process");
                         self.way = None;
                     }
                 }
@@ -109,16 +100,17 @@ impl Serving {
                         }
                     }
                     None => {
-                        // The next one has its own time to say something.
+                        // A new supervisor gets the full watchdog time.
                         self.heard = Instant::now();
                         self.orphaned.get_or_insert(self.heard);
                         self.live.introduce()?;
-                        self.tell_all();
+                        self.send_all();
                     }
                 },
                 Some(had) = self.live.had.recv() => if let Had::Supervise(Ok(())) = had {
-                    // It waited as a standby. Others have it in a moment; if there are none, `tick` sees to it.
-                    self.live.member.common.supervise.release(locks::Part::Whole)?;
+                    // This process waited for the lock as a standby. If no standby takes it, `tick` starts a
+                    // supervisor.
+                    self.live.member.common.supervise.release(locks::LockPart::Whole)?;
                 },
                 asked = self.live.signals.next() => match asked {
                     Ok(SignalRequest::Reload) => self.server.reload(None),
@@ -126,8 +118,8 @@ impl Serving {
                         tracing::warn!("SIGUSR2: upgrade refused: ask the supervisor");
                     }
                     Ok(SignalRequest::End(name)) => {
-                        tracing::info!("{name}: another process takes over; a second signal ends at once");
-                        self.live.member.tell(&Upward::Leaving, None);
+                        tracing::info!("{name}: another process takes over; a second signal ends the process at once");
+                        self.live.member.send(&Upward::Leaving, None);
                         self.ending = Some(Instant::now() + PATIENCE);
                     }
                     Err(lost) => end_with(&Loss { worker: None, lost }),
@@ -143,30 +135,30 @@ impl Serving {
     fn on_event(&mut self, event: ServerEvent) {
         match event {
             ServerEvent::Lost(loss) => end_with(&loss),
-            ServerEvent::Known(known) => self.tell_known(&known),
-            ServerEvent::ZoneSaved => self.live.member.tell(&Upward::ZoneSaved, None),
-            ServerEvent::Reloading => self.live.member.tell(&Upward::Reloading, None),
+            ServerEvent::Known(known) => self.send_known(&known),
+            ServerEvent::ZoneSaved => self.live.member.send(&Upward::ZoneSaved, None),
+            ServerEvent::Reloading => self.live.member.send(&Upward::Reloading, None),
             ServerEvent::Reloaded { edition, error } => {
                 if error.is_none() {
                     self.edition = edition;
                     self.rules = rules_of(self.server.supervisor());
                     self.live.member.state.edition = edition;
                     self.live.member.say(Role::Server, None);
-                    self.tell_sockets();
-                    self.tell_edition();
+                    self.send_sockets();
+                    self.send_edition();
                 }
                 let is_restart_due = error.is_none() && self.server.is_restart_due();
                 let result =
                     error.map_or_else(|| format!("edition {edition}"), |error| format!("reload failed: {error}"));
-                self.live.member.tell(&Upward::Reloaded(result), None);
+                self.live.member.send(&Upward::Reloaded(result), None);
                 if is_restart_due {
-                    // Nobody waits for it; if it is refused, the log says so.
+                    // The reply is ignored; a refusal is logged.
                     self.ask(ChangeKind::Restart, false, oneshot::channel().0);
                 }
             }
             ServerEvent::Asked(ProcessChange::Stop, answer) => {
                 let _ = answer.send(Ok(self.server.stopping()));
-                self.live.member.tell(&Upward::Ask { kind: None, is_cold: false }, None);
+                self.live.member.send(&Upward::Ask { kind: None, is_cold: false }, None);
                 self.ending = Some(Instant::now() + PATIENCE);
             }
             ServerEvent::Asked(ProcessChange::Restart { is_cold }, answer) => {
@@ -178,72 +170,77 @@ impl Serving {
         }
     }
 
-    fn tell_known(&self, known: &Known) {
+    fn send_known(&self, known: &CarriedPools) {
         match serde_json::to_vec(known).map_err(io::Error::from).and_then(|known| to_memory(&known)) {
-            Ok(known) => self.live.member.tell(&Upward::Known, Some(&known)),
-            Err(error) => tracing::warn!(%error, "the supervisor cannot be told of the backends"),
+            Ok(known) => self.live.member.send(&Upward::Known, Some(&known)),
+            Err(error) => tracing::warn!(%error, "the state of the backends cannot be sent to the supervisor"),
         }
     }
 
     fn ask(&mut self, kind: ChangeKind, is_cold: bool, answer: Answer) {
         if self.asked.is_some() {
-            let _ = answer.send(Err(Refused::Conflict("a restart or an upgrade is under way".to_owned())));
+            let _ = answer.send(Err(ChangeRefusal::Conflict("a restart or an upgrade is under way".to_owned())));
             return;
         }
         self.asked = Some(answer);
-        self.live.member.tell(&Upward::Ask { kind: Some(kind), is_cold }, None);
+        self.live.member.send(&Upward::Ask { kind: Some(kind), is_cold }, None);
     }
 
-    /// Takes what the supervisor says; returns how to end, if that is it.
-    fn hear(&mut self, message: Downward, mut descriptors: Vec<OwnedFd>) -> Option<End> {
+    /// Returns the kind of end if the server must stop.
+    fn hear(&mut self, message: Downward, mut descriptors: Vec<OwnedFd>) -> Option<ServingEnd> {
         match message {
-            Downward::Word(Word::Ping) => {
-                // A worker that hangs keeps its clients waiting as much as a process that does.
+            Downward::Word(ProcessOrder::Ping) => {
+                // A hung worker delays its clients as much as a hung process.
                 if self.server.makes_progress() {
-                    self.live.member.tell(&Upward::Pong, None);
+                    self.live.member.send(&Upward::Pong, None);
                 }
             }
-            Downward::Word(Word::Drain) => return Some(End::Drain),
-            Downward::Word(Word::HandOver) => return Some(End::HandOver),
-            // Sent before it was known that this serves: the place is not to be given up for that.
-            Downward::Word(Word::End) => {}
+            Downward::Word(ProcessOrder::Drain) => return Some(ServingEnd::Drain),
+            Downward::Word(ProcessOrder::HandOver) => return Some(ServingEnd::HandOver),
+            // The supervisor sent this before it learned that this process serves.
+            Downward::Word(ProcessOrder::End) => {}
             Downward::View(view) => self.see(view),
             Downward::Reload => self.server.reload(None),
             Downward::Successor => {
-                self.way = descriptors.pop().and_then(|way| Way::new(way).ok());
+                self.way = descriptors.pop().and_then(|way| TakeoverChannel::new(way).ok());
             }
-            Downward::Changed(result) => self.answer(result.map_err(Refused::Invalid)),
-            Downward::Conflict(reason) => self.answer(Err(Refused::Conflict(reason))),
-            // It is the server that tells these.
+            Downward::Changed(result) => self.answer(result.map_err(ChangeRefusal::Invalid)),
+            Downward::Conflict(reason) => self.answer(Err(ChangeRefusal::Conflict(reason))),
+            // Only the server sends these.
             Downward::Sockets(_) | Downward::Edition(_) | Downward::Known | Downward::ZoneSaved => {}
         }
         None
     }
 
-    /// Takes what the newcomer says, or the server before; returns how to end, if that is it.
-    fn take_passing(&mut self, passing: Option<(Passing, Option<OwnedFd>)>) -> Option<End> {
+    /// Returns the kind of end if the server must stop.
+    fn take_passing(&mut self, passing: Option<(TakeoverMessage, Option<OwnedFd>)>) -> Option<ServingEnd> {
         let Some((passing, descriptor)) = passing else {
             self.way = None;
-            // It has died before it could tell: nobody waits for its numbers any more.
+            // The previous server died before it sent its counters, so no scrape needs to wait for them.
             self.server.add_counted(&Snapshot::default());
             return None;
         };
         match (passing, &self.way) {
-            (Passing::Ask { is_cold }, Some(way)) => self.giving = Some(Box::pin(way.give(&self.server, is_cold))),
-            (Passing::Now, Some(_)) => return Some(End::PassOn),
-            (Passing::Known, _) => match descriptor.as_ref().map(unpack) {
+            (TakeoverMessage::Ask { is_cold }, Some(way)) => {
+                self.giving = Some(Box::pin(way.give(&self.server, is_cold)))
+            }
+            (TakeoverMessage::Now, Some(_)) => return Some(ServingEnd::PassOn),
+            (TakeoverMessage::Known, _) => match descriptor.as_ref().map(unpack) {
                 Some(Ok(known)) => self.server.take_known(&known),
-                Some(Err(error)) => tracing::warn!(%error, "by-hand changes of the last moment are lost"),
+                Some(Err(error)) => tracing::warn!(%error, "the latest changes by hand are lost"),
                 None => {}
             },
-            (Passing::Counted, _) => add_counted(&mut self.server, descriptor.as_ref()),
-            (Passing::Connection { section, input }, _) => {
+            (TakeoverMessage::Counted, _) => add_counted(&mut self.server, descriptor.as_ref()),
+            (TakeoverMessage::Connection { section, input }, _) => {
                 if let Some(socket) = descriptor {
                     self.server.adopt(MovedConnection { section, input, socket });
                 }
             }
-            (Passing::Ask { .. } | Passing::Now, None) => {}
-            (Passing::Learnt | Passing::Cache | Passing::Told | Passing::Serves, _) => {}
+            (TakeoverMessage::Ask { .. } | TakeoverMessage::Now, None) => {}
+            (
+                TakeoverMessage::Learnt | TakeoverMessage::Cache | TakeoverMessage::Complete | TakeoverMessage::Serves,
+                _,
+            ) => {}
         }
         None
     }
@@ -253,35 +250,34 @@ impl Serving {
         self.live.member.common.view = view;
     }
 
-    fn answer(&mut self, result: Result<(), Refused>) {
+    fn answer(&mut self, result: Result<(), ChangeRefusal>) {
         if let Some(answer) = self.asked.take() {
             let _ = answer.send(result.map(|()| SERVES.to_owned()));
         }
     }
 
-    /// Looks after what nothing tells.
-    fn on_tick(&mut self) -> io::Result<Option<End>> {
+    fn on_tick(&mut self) -> io::Result<Option<ServingEnd>> {
         let now = Instant::now();
-        // A supervisor that was started here is a child.
+        // Reap a supervisor that this process has started.
         while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
         if self.ending.is_some_and(|ending| now >= ending) {
-            return Ok(Some(End::HandOver));
+            return Ok(Some(ServingEnd::HandOver));
         }
-        // Who was stopped itself has heard of nobody.
+        // After this process itself was stopped, silence of the supervisor proves nothing.
         if now.duration_since(self.ticked) > TICK * 4 {
             self.heard = now;
         }
         self.ticked = now;
-        match self.live.member.common.supervise.holder(locks::Part::Whole) {
+        match self.live.member.common.supervise.holder(locks::LockPart::Whole) {
             None if self.orphaned.is_some_and(|since| now.duration_since(since) >= ORPHANED) => {
                 if !self.live.member.common.succession {
-                    tracing::warn!("the supervisor has ended, and nobody is to succeed it: draining");
-                    return Ok(Some(End::Drain));
+                    tracing::warn!("the supervisor has ended and succession is off: draining");
+                    return Ok(Some(ServingEnd::Drain));
                 }
-                // Nobody is left who waited for that.
+                // No standby has taken the lock.
                 self.orphaned = Some(now);
                 if let Err(error) = self.start_supervisor() {
-                    tracing::error!(%error, "no supervisor can be started; again in {} ms", ORPHANED.as_millis());
+                    tracing::error!(%error, "no supervisor can be started; trying again in {} ms", ORPHANED.as_millis());
                 }
             }
             Some(supervisor) => self.watch_supervisor(supervisor, now),
@@ -290,7 +286,6 @@ impl Serving {
         Ok(None)
     }
 
-    /// Kills a supervisor that has said nothing for too long.
     fn watch_supervisor(&mut self, supervisor: Pid, now: Instant) {
         if let Some(watchdog) = self.rules.watchdog
             && now.duration_since(self.heard) >= watchdog
@@ -305,33 +300,31 @@ impl Serving {
         }
     }
 
-    /// Starts a supervisor, which knows what this one knows.
     fn start_supervisor(&mut self) -> io::Result<()> {
         let common = &mut self.live.member.common;
         common.sockets = self.server.listeners().to_pass()?;
         common.rules = self.rules;
-        let luggage = common.luggage(Part::Supervisor { is_succession: true }, None);
+        let luggage = common.luggage(ProcessPart::Supervisor { is_succession: true }, None);
         Image::running()?.spawn(&luggage, None).map(drop)
     }
 
-    /// Ends: finishes what it has.
-    async fn end(mut self, end: End) -> io::Result<ExitCode> {
+    async fn end(mut self, end: ServingEnd) -> io::Result<ExitCode> {
         let mut connections = None;
         let mut counted = None;
-        let mut rest = Rest::PassedOn;
+        let mut rest = QueuedQueryFate::PassedOn;
         match end {
-            // What waits in sockets that a service manager keeps is the next process's.
-            End::Drain if self.live.member.common.contact.is_there() => rest = Rest::Kept,
-            End::Drain => rest = Rest::Taken,
-            End::HandOver => {
+            // Datagrams in sockets that a service manager keeps belong to the next process.
+            ServingEnd::Drain if self.live.member.common.contact.is_there() => rest = QueuedQueryFate::Kept,
+            ServingEnd::Drain => rest = QueuedQueryFate::Taken,
+            ServingEnd::HandOver => {
                 self.give_up().await?;
             }
-            End::PassOn => {
+            ServingEnd::PassOn => {
                 let numbers = self.server.hand_over_counted();
                 if let Some(way) = &self.way {
-                    // If it has died meanwhile, a standby serves.
-                    let _ = way.pass(&Passing::Known, &self.server.known());
-                    let _ = way.pass(&Passing::Counted, &numbers);
+                    // If the newcomer has died, a standby serves.
+                    let _ = way.pass(&TakeoverMessage::Known, &self.server.known());
+                    let _ = way.pass(&TakeoverMessage::Counted, &numbers);
                 }
                 counted = Some(numbers);
                 self.server.leave_cache();
@@ -351,7 +344,7 @@ impl Serving {
                     let _ = way.pass_connection(moved);
                 },
                 message = next_message(&live.member, &live.watched), if is_open => match message {
-                    Some((Downward::Word(Word::Ping), _)) => live.member.tell(&Upward::Pong, None),
+                    Some((Downward::Word(ProcessOrder::Ping), _)) => live.member.send(&Upward::Pong, None),
                     Some((Downward::Changed(Ok(())), _)) => if let Some(answer) = asked.take() {
                         let _ = answer.send(Ok(SERVES.to_owned()));
                     },
@@ -361,22 +354,20 @@ impl Serving {
             }
         };
         if let (Some(way), Some(counted)) = (&way, &counted) {
-            let _ = way.pass(&Passing::Counted, &numbers.since(counted));
+            let _ = way.pass(&TakeoverMessage::Counted, &numbers.since(counted));
         }
-        // Threads may still run; they end with the process.
+        // Threads that still run end with the process.
         std::process::exit(drained.report(&summary))
     }
 
-    /// Lets another process serve: reads no more, and then gives up the lock.
     async fn give_up(&mut self) -> io::Result<()> {
         self.server.leave_socket();
         self.server.stop_reading().await;
-        self.live.member.common.serve.release(locks::Part::Whole)?;
+        self.live.member.common.serve.release(locks::LockPart::Whole)?;
         self.live.member.say(Role::Draining, None);
         Ok(())
     }
 
-    /// Goes on until the newcomer serves, or has died.
     async fn wait_for_newcomer(&mut self) {
         let deadline = tokio::time::sleep_until((Instant::now() + NEWCOMER_PATIENCE).into());
         tokio::pin!(deadline);
@@ -387,7 +378,7 @@ impl Serving {
                     end_with(&loss);
                 },
                 passing = next_passing(self.way.as_ref()) => match passing {
-                    Some((Passing::Serves, _)) => {
+                    Some((TakeoverMessage::Serves, _)) => {
                         self.answer(Ok(()));
                         return;
                     }
@@ -398,8 +389,8 @@ impl Serving {
                     }
                 },
                 message = next_message(&self.live.member, &self.live.watched) => match message {
-                    Some((Downward::Changed(result), _)) => self.answer(result.map_err(Refused::Invalid)),
-                    Some((Downward::Word(Word::Ping), _)) => self.live.member.tell(&Upward::Pong, None),
+                    Some((Downward::Changed(result), _)) => self.answer(result.map_err(ChangeRefusal::Invalid)),
+                    Some((Downward::Word(ProcessOrder::Ping), _)) => self.live.member.send(&Upward::Pong, None),
                     Some(_) => {}
                     None => return,
                 },
@@ -408,21 +399,20 @@ impl Serving {
     }
 }
 
-/// What is said to whoever has asked for another process.
 const SERVES: &str = "another process serves";
 
-/// How long a newcomer that was told to serve is waited for.
+/// The time that a newcomer gets to serve after it has been allowed to.
 const NEWCOMER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// The next that the newcomer says, or the server before; never, if there is none.
-async fn next_passing(way: Option<&Way>) -> Option<(Passing, Option<OwnedFd>)> {
+/// Waits for ever if there is no channel.
+async fn next_passing(way: Option<&TakeoverChannel>) -> Option<(TakeoverMessage, Option<OwnedFd>)> {
     match way {
         Some(way) => way.next().await,
         None => std::future::pending().await,
     }
 }
 
-/// The next connection that leaves; never, if none does.
+/// Waits for ever if no connection is left to hand over.
 async fn next_connection(connections: &mut Option<UnboundedReceiver<MovedConnection>>) -> Option<MovedConnection> {
     match connections {
         Some(connections) => connections.recv().await,
@@ -430,23 +420,22 @@ async fn next_connection(connections: &mut Option<UnboundedReceiver<MovedConnect
     }
 }
 
-/// What a config says of processes. Whether there is a supervisor at all is settled at the first start.
-pub(super) fn rules_of(config: Option<&SupervisorConfig>) -> Rules {
+/// The first start decides if there is a supervisor at all.
+pub(super) fn rules_of(config: Option<&SupervisorConfig>) -> TreeRules {
     let rules = config.cloned().unwrap_or_default();
-    Rules { standbys: rules.standbys, watchdog: rules.watchdog }
+    TreeRules { standbys: rules.standbys, watchdog: rules.watchdog }
 }
 
-/// Ends the process at once, since a part of it is lost: a standby serves.
+/// Exits at once because a part of the process is lost; a standby takes over.
 fn end_with(loss: &Loss) -> ! {
     loss.report();
     std::process::exit(1);
 }
 
-/// How often it is looked after what nothing tells.
 const TICK: Duration = Duration::from_millis(100);
 
-/// After so long without a supervisor nobody is left who would become one: a standby does so within milliseconds.
+/// A standby becomes the supervisor within milliseconds. After this time without one, no standby is left.
 const ORPHANED: Duration = Duration::from_millis(500);
 
-/// How long a server that was told to end waits for the supervisor to say how.
+/// The time that a server waits for the supervisor's decision after a signal to end.
 const PATIENCE: Duration = Duration::from_secs(6);

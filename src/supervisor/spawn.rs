@@ -1,13 +1,14 @@
-//! Starting processes, and becoming another program in place.
+//! Starting processes, and replacing the program in place.
 //!
-//! What a process begins with waits on its standard input, which is a unix socket: the handover and its descriptors, so that no
-//! number of a descriptor is told to anybody. The same is done before `exec` in place, where the locks stay as they are.
+//! The start data waits on the standard input of the new process, a unix socket: the handover with its
+//! descriptors, so that no descriptor number needs to be passed. The same is done before `exec` in place,
+//! which keeps the locks.
 //!
-//! A child of a supervisor that has more rights than a server gives them up before it reads its standard input. Which rights these
-//! are stands in its environment, where the supervisor alone writes.
+//! If the supervisor has more rights than a server, its child gives them up before it reads its standard
+//! input. Only the supervisor writes the environment variable that lists these rights.
 //!
-//! All processes stay in the process group of the first, and no other program is ever run but the image that runs, by
-//! `/proc/self/exe`, or for an upgrade the file from which the first was started.
+//! All processes stay in the first one's process group. They run only the running image, by `/proc/self/exe`,
+//! or for an upgrade the file of the first start.
 
 use std::ffi::CString;
 use std::io;
@@ -24,66 +25,53 @@ use rustix::process::geteuid;
 use rustix::stdio::{dup2_stdin, stdin};
 use rustix::thread::set_name;
 
-use super::channel::{Channel, Received};
-use super::message::{GivenUp, Handover, Origin, Sockets};
+use super::channel::{Channel, ChannelEvent};
+use super::message::{GivenUp, Handover, OriginalCommand, Sockets};
 use super::tree::Pid;
 use crate::metrics::Role;
 use crate::net::listening::ListeningSocket;
 use crate::service_manager::VARIABLES;
 
-/// A program that can be run, whatever lies at its path by now.
+/// An open program file, independent of later changes at its path.
 #[derive(Debug)]
 pub(super) struct Image(OwnedFd);
 
 impl Image {
-    /// The program that this process runs, even if its file has been replaced.
-    ///
-    /// # Errors
-    /// If there is no /proc.
+    /// Returns the program that this process runs, even if its file has been replaced.
     pub(super) fn running() -> io::Result<Self> {
         Self::at(Path::new("/proc/self/exe"))
     }
 
-    /// The program that lies there now.
-    ///
-    /// # Errors
-    /// If there is none.
     pub(super) fn at(path: &Path) -> io::Result<Self> {
         Ok(Self(open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?))
     }
 
-    /// The program that lies there now, for an upgrade. A process of root runs none that others may replace: they would be root.
-    ///
-    /// # Errors
-    /// If there is none, or others than root may replace it.
+    /// Opens a program for an upgrade. Root rejects files that other users may replace: they could become
+    /// root.
     pub(super) fn of_upgrade(path: &Path) -> io::Result<Self> {
         let place = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         if !geteuid().is_root() {
             return Self::at(path).map_err(place);
         }
-        // Where links lead, so that what was looked at is what runs: none of these folders changes but by root.
+        // Resolve links, so that the checked path is the one that runs: only root can change these folders.
         let path = path.canonicalize().map_err(place)?;
         for place in path.ancestors() {
             let found = place.symlink_metadata()?;
             if is_of_others(found.uid(), found.mode()) {
                 let (place, owner, mode) = (place.display(), found.uid(), found.mode() & 0o7777);
-                let told = "users other than root may replace it";
+                let problem = "users other than root may replace it";
                 let remedy = "install it in a folder of root";
-                return Err(io::Error::other(format!("{place}: {told} (owner {owner}, mode {mode:o}); {remedy}")));
+                return Err(io::Error::other(format!("{place}: {problem} (owner {owner}, mode {mode:o}); {remedy}")));
             }
         }
         Self::at(&path)
     }
 
-    /// A path by which this process, and one that it forks, finds it.
     fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
     }
 
-    /// Starts a process that begins with this. It gives up these rights, if there are any, before it reads it.
-    ///
-    /// # Errors
-    /// If the system has no place for it, or cannot run the program.
+    /// The process gives up `to_give_up` before it reads the start data.
     pub(super) fn spawn(&self, luggage: &Luggage<'_>, to_give_up: Option<&GivenUp>) -> io::Result<Pid> {
         let stdin = luggage.pack()?;
         let role = to_give_up.map_or_else(|| Ok(KEEPS_RIGHTS.to_owned()), serde_json::to_string)?;
@@ -96,12 +84,12 @@ impl Image {
         for variable in VARIABLES {
             command.env_remove(variable);
         }
-        // Whoever supervises reaps it; a handle that is dropped waits for nobody.
+        // The supervisor reaps the process; dropping the handle does not wait.
         Ok(command.spawn()?.id())
     }
 
-    /// Becomes this program, with the same number, children and locks. Returns only if that fails. What the locks are in has to be
-    /// made to outlast it before.
+    /// Replaces the program, but not the process number, children and locks. Returns only if that fails. The
+    /// caller must make the lock files survive `exec` first.
     pub(super) fn become_it(&self, luggage: &Luggage<'_>) -> io::Error {
         let go = || -> io::Result<()> {
             dup2_stdin(luggage.pack()?.as_fd())?;
@@ -113,7 +101,7 @@ impl Image {
             let variables = variables.map(|(name, value)| text(&[name.as_bytes(), b"=", value.as_bytes()].concat()));
             let mut variables = variables.collect::<io::Result<Vec<_>>>()?;
             variables.push(text(format!("{ROLE}={KEEPS_RIGHTS}").as_bytes())?);
-            // Not by `Command`, which would let signals through that wait until somebody takes them.
+            // `Command` would unblock signals that must stay pending.
             let path = text(self.path().as_os_str().as_bytes())?;
             nix::unistd::execve(&path, &arguments, &variables)?;
             Ok(())
@@ -122,24 +110,22 @@ impl Image {
     }
 }
 
-/// True if others than root may replace a file, or what is in a folder, with this owner and mode. In a folder with the sticky bit,
-/// such as /tmp, only the owner of a file may.
+/// Returns true if users other than root may replace a file or the contents of a folder with this owner and
+/// mode. In a folder with the sticky bit, such as /tmp, only the owner of a file may.
 fn is_of_others(owner: u32, mode: u32) -> bool {
     let is_writable = mode & 0o022 != 0;
     let is_sticky_folder = FileType::from_raw_mode(mode).is_dir() && mode & 0o1000 != 0;
     owner != 0 || is_writable && !is_sticky_folder
 }
 
-/// What a process begins with.
 pub(super) struct Luggage<'a> {
     pub(super) handover: Handover,
-    /// In the order that [`Handover`] says.
+    /// In the order of [`Handover`].
     pub(super) descriptors: Vec<BorrowedFd<'a>>,
     pub(super) sockets: &'a [ListeningSocket],
 }
 
 impl Luggage<'_> {
-    /// An end of a channel from which all of it can be read.
     fn pack(&self) -> io::Result<Channel> {
         let (ours, theirs) = Channel::pair()?;
         ours.send(&self.handover, &self.descriptors)?;
@@ -148,12 +134,11 @@ impl Luggage<'_> {
     }
 }
 
-impl Origin {
-    /// How this process was started.
+impl OriginalCommand {
     pub(super) fn of_this_process() -> io::Result<Self> {
         let running = std::env::current_exe()?;
         let arguments: Vec<_> = std::env::args_os().collect();
-        // An upgrade may be another link at the path by which we were found, which the system does not tell.
+        // An upgrade may be a new link at the original path, which the system does not report.
         let name = arguments.first().map(PathBuf::from).unwrap_or_default();
         let folders = std::env::var_os("PATH").unwrap_or_default();
         let found: Vec<_> = match name.components().count() {
@@ -167,8 +152,7 @@ impl Origin {
     }
 }
 
-/// Gives this process a name by which `ps`, `pgrep` and `top` know its role: the program runs by descriptors, whose numbers would
-/// be its names otherwise.
+/// Names this process for `ps`, `pgrep` and `top`. Otherwise its name would be a descriptor number.
 pub(super) fn name_process(role: Role) {
     // At most 15 characters (TASK_COMM_LEN).
     let name = match role {
@@ -176,19 +160,15 @@ pub(super) fn name_process(role: Role) {
         Role::Supervisor => c"hedgerow-super",
         Role::Starting | Role::Standby | Role::Failed => c"hedgerow-spare",
     };
-    // A name is for people: a process without one serves as well.
+    // The name is only for people, so a failure does not matter.
     let _ = set_name(name);
 }
 
-/// Whether this process was started by another one of a tree.
+/// Returns true if another process of a tree has started this process.
 pub fn is_member() -> bool {
     std::env::var_os(ROLE).is_some()
 }
 
-/// The rights that this process gives up before it reads its standard input; none if it keeps those of its parent.
-///
-/// # Errors
-/// If the environment is not the supervisor's.
 pub(super) fn to_give_up() -> io::Result<Option<GivenUp>> {
     match std::env::var(ROLE) {
         Ok(role) if role != KEEPS_RIGHTS => Ok(Some(serde_json::from_str(&role)?)),
@@ -196,30 +176,27 @@ pub(super) fn to_give_up() -> io::Result<Option<GivenUp>> {
     }
 }
 
-/// What waits on the standard input, which is nothing from then on.
-///
-/// # Errors
-/// If that is no handover.
+/// Takes the start data from the standard input, which is empty afterwards.
 pub(super) fn unpack() -> io::Result<(Handover, Vec<OwnedFd>, Vec<ListeningSocket>)> {
     let channel = Channel::from(stdin().try_clone_to_owned()?);
-    // Not /dev/null, which is out of reach for a process that is confined: a pipe at its end.
+    // A confined process cannot reach /dev/null, so this is a pipe at its end.
     dup2_stdin(pipe_with(PipeFlags::CLOEXEC)?.0)?;
-    let missing = || io::Error::other(format!("{ROLE} is set, and the standard input is not what it should be"));
-    let Received::Message(handover, descriptors) = channel.receive()? else { return Err(missing()) };
+    let missing =
+        || io::Error::other(format!("{ROLE} is set, but the standard input is not the channel to the supervisor"));
+    let ChannelEvent::Message(handover, descriptors) = channel.receive()? else { return Err(missing()) };
     let mut sockets = Vec::new();
     loop {
-        let Received::Message(names, passed) = channel.receive::<Sockets>()? else { return Err(missing()) };
+        let ChannelEvent::Message(names, passed) = channel.receive::<Sockets>()? else { return Err(missing()) };
         if names.add_to(&mut sockets, passed) {
             return Ok((handover, descriptors, sockets));
         }
     }
 }
 
-/// The variable that is set where the standard input holds what a process begins with. Its value is [`KEEPS_RIGHTS`], or the
-/// rights that the process gives up before it reads that, as JSON.
+/// Marks a process with start data on its standard input. The value is [`KEEPS_RIGHTS`], or as JSON the
+/// rights that the process gives up first.
 const ROLE: &str = "HEDGEROW_PROCESS";
 
-/// The value for a process that has the rights of its parent.
 const KEEPS_RIGHTS: &str = "1";
 
 #[cfg(test)]

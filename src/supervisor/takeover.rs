@@ -1,4 +1,4 @@
-//! How a newcomer takes over from the server: what they tell each other on a channel of their own.
+//! The takeover of a newcomer from the server, on a channel between the two.
 //!
 //! ```text
 //!   newcomer                                    server, which serves
@@ -12,7 +12,7 @@
 //!     ◀───────────────── connections, each as it falls idle
 //!     ◀──────────────────────── Counted (the rest)         ends
 //! ```
-//! If the channel closes before "now", the newcomer ends: whoever has the lock by then serves as if there had been none.
+//! If the channel closes before `Now`, the newcomer ends and the process with the lock serves on.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write as _};
@@ -32,96 +32,71 @@ use crate::config::Config;
 use crate::metrics::Snapshot;
 use crate::net::tasks::blocking;
 use crate::net::tcp::MovedConnection;
-use crate::server::{Known, Learnt, Server};
+use crate::server::{CarriedPools, Learnt, Server};
 
-/// What is told. What is large comes along as a memory file.
+/// A message of the takeover. Large data accompanies it in a memory file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) enum Passing {
-    /// Tell what is known; without the cache, if that is cold.
+pub(super) enum TakeoverMessage {
     Ask {
-        /// Whether the newcomer begins without a cache.
         is_cold: bool,
     },
     Learnt,
-    /// The cache is written into this pipe.
+    /// The server writes the cache into this pipe.
     Cache,
-    /// That is all for now.
-    Told,
-    /// Let the newcomer serve.
+    Complete,
+    /// Allows the newcomer to serve: the server must release the lock.
     Now,
-    /// By-hand changes and states of backends.
+    /// Manual changes and states of backends.
     Known,
-    /// Numbers to be added.
     Counted,
-    /// The newcomer serves.
     Serves,
-    /// A connection of a client, with what was read of it.
     Connection {
-        /// Whose it is.
         section: String,
-        /// What was read and not handled.
+        /// Data that was read and not handled.
         input: Vec<u8>,
     },
 }
 
-/// One end of the way between server and newcomer.
-pub(super) struct Way {
+pub(super) struct TakeoverChannel {
     channel: Arc<Channel>,
     watched: UnixDatagram,
 }
 
-impl Way {
-    /// The end that came with a message.
-    ///
-    /// # Errors
-    /// If there are no descriptors left.
+impl TakeoverChannel {
     pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
         let channel = Channel::from(fd);
         Ok(Self { watched: watch(&channel)?, channel: Arc::new(channel) })
     }
 
-    /// The next message; none if the other end is closed.
-    pub(super) async fn next(&self) -> Option<(Passing, Option<OwnedFd>)> {
+    pub(super) async fn next(&self) -> Option<(TakeoverMessage, Option<OwnedFd>)> {
         let (message, mut descriptors) = receive(&self.channel, &self.watched).await?;
         Some((message, descriptors.pop()))
     }
 
-    /// Tells the other something.
-    ///
-    /// # Errors
-    /// If it is not there any more.
-    pub(super) fn tell(&self, message: &Passing) -> io::Result<()> {
+    pub(super) fn send(&self, message: &TakeoverMessage) -> io::Result<()> {
         self.channel.send(message, &[])
     }
 
-    /// Tells it what comes along.
-    ///
-    /// # Errors
-    /// If it is not there any more.
-    pub(super) fn pass(&self, message: &Passing, value: &impl Serialize) -> io::Result<()> {
+    pub(super) fn pass(&self, message: &TakeoverMessage, value: &impl Serialize) -> io::Result<()> {
         pass(&self.channel, message, value)
     }
 
-    /// Passes a connection on.
-    ///
-    /// # Errors
-    /// If the other is not there any more, or does not keep up.
     pub(super) fn pass_connection(&self, moved: MovedConnection) -> io::Result<()> {
         let MovedConnection { section, input, socket } = moved;
-        self.channel.send(&Passing::Connection { section, input }, &[socket.as_fd()])
+        self.channel.send(&TakeoverMessage::Connection { section, input }, &[socket.as_fd()])
     }
 
-    /// Tells a newcomer what the server has learnt, while that goes on to serve.
+    /// Sends a newcomer the learned state while the server continues to serve.
     pub(super) fn give(&self, server: &Server, is_cold: bool) -> impl Future<Output = io::Result<()>> + use<> {
         let channel = Arc::clone(&self.channel);
         let (known, learnt) = (server.known(), server.learnt());
         let cache = if is_cold { None } else { server.save_cache() };
         async move {
-            pass(&channel, &Passing::Known, &known)?;
-            pass(&channel, &Passing::Learnt, &learnt.await)?;
+            pass(&channel, &TakeoverMessage::Known, &known)?;
+            pass(&channel, &TakeoverMessage::Learnt, &learnt.await)?;
             if let Some(save) = cache {
                 let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
-                channel.send(&Passing::Cache, &[reader.as_fd()])?;
+                channel.send(&TakeoverMessage::Cache, &[reader.as_fd()])?;
                 drop(reader);
                 blocking(move || {
                     let mut writer = BufWriter::new(File::from(writer));
@@ -129,68 +104,58 @@ impl Way {
                 })
                 .await?;
             }
-            channel.send(&Passing::Told, &[])
+            channel.send(&TakeoverMessage::Complete, &[])
         }
     }
 }
 
-/// What a newcomer was told before it serves.
 #[derive(Default)]
-pub(super) struct Told {
-    pub(super) known: Known,
+pub(super) struct TakeoverState {
+    pub(super) known: CarriedPools,
     pub(super) learnt: Option<Learnt>,
     pub(super) cache: Option<Arc<Cache>>,
 }
 
-impl Told {
-    /// Asks for all of it.
-    ///
-    /// # Errors
-    /// If the server ends meanwhile, or tells nonsense.
-    pub(super) async fn ask(way: &Way, config: &Config, is_cold: bool) -> io::Result<Self> {
-        let mut told = Self::default();
-        way.tell(&Passing::Ask { is_cold })?;
+impl TakeoverState {
+    pub(super) async fn ask(way: &TakeoverChannel, config: &Config, is_cold: bool) -> io::Result<Self> {
+        let mut taken = Self::default();
+        way.send(&TakeoverMessage::Ask { is_cold })?;
         loop {
-            let ended = || io::Error::other("the server has ended meanwhile");
+            let ended = || io::Error::other("the server has ended");
             match way.next().await.ok_or_else(ended)? {
-                (Passing::Known, Some(known)) => told.known = unpack(&known)?,
-                (Passing::Learnt, Some(learnt)) => told.learnt = Some(unpack(&learnt)?),
-                (Passing::Cache, Some(pipe)) => {
-                    let Some(learnt) = told.learnt.take() else { continue };
-                    let (config, known) = (config.clone(), told.known.clone());
+                (TakeoverMessage::Known, Some(known)) => taken.known = unpack(&known)?,
+                (TakeoverMessage::Learnt, Some(learnt)) => taken.learnt = Some(unpack(&learnt)?),
+                (TakeoverMessage::Cache, Some(pipe)) => {
+                    let Some(learnt) = taken.learnt.take() else { continue };
+                    let (config, known) = (config.clone(), taken.known.clone());
                     let (learnt, loaded) = blocking(move || {
                         let stream = BufReader::new(File::from(pipe));
                         let loaded = learnt.load_cache(&config, &known, stream);
                         (learnt, loaded)
                     })
                     .await;
-                    told.learnt = Some(learnt);
-                    told.cache = loaded.map_err(|error| io::Error::other(error.to_string()))?.map(|(cache, _)| cache);
+                    taken.learnt = Some(learnt);
+                    taken.cache = loaded.map_err(|error| io::Error::other(error.to_string()))?.map(|(cache, _)| cache);
                 }
-                (Passing::Told, _) => return Ok(told),
+                (TakeoverMessage::Complete, _) => return Ok(taken),
                 _ => {}
             }
         }
     }
 }
 
-/// What came along.
-///
-/// # Errors
-/// If it is something else.
 pub(super) fn unpack<T: DeserializeOwned>(memory: &OwnedFd) -> io::Result<T> {
     Ok(serde_json::from_slice(&from_memory(memory.as_fd())?)?)
 }
 
-fn pass(channel: &Channel, message: &Passing, value: &impl Serialize) -> io::Result<()> {
+fn pass(channel: &Channel, message: &TakeoverMessage, value: &impl Serialize) -> io::Result<()> {
     channel.send(message, &[to_memory(&serde_json::to_vec(value)?)?.as_fd()])
 }
 
-/// Numbers that are added to those of a newcomer.
 pub(super) fn add_counted(server: &mut Server, counted: Option<&OwnedFd>) {
     match counted.map(unpack::<Snapshot>) {
         Some(Ok(counted)) => server.add_counted(&counted),
-        Some(Err(error)) => tracing::warn!(%error, "the numbers of the process before are lost"),
+        Some(Err(error)) => tracing::warn!(%error, "the counters of the previous process are lost"),
         None => {}
     }
 }

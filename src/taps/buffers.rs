@@ -1,5 +1,4 @@
-//! Buffers of records that change hands between the workers and the writer thread, by lock-free queues that are filled at the
-//! start.
+//! Buffers of records that pass between the workers and the writer thread through lock-free queues.
 //!
 //! ```text
 //!   worker ── append ──▶ its buffer ── full ─────────▶ full ──┐
@@ -8,10 +7,10 @@
 //!                          parked, one place for each worker ─┘
 //! ```
 //!
-//! A worker appends records to a buffer that is its own for a turn. At the end of the turn it parks that, and takes it back for the
-//! next record, unless the writer, whom the clock wakes, was there meanwhile; then it takes an empty one. So a record needs
-//! no message and no wake-up, and waits for nothing but the clock. If there is no empty buffer, the record is dropped, and who
-//! appends it counts that.
+//! A worker appends records to its buffer and parks that at the end of its turn. It takes the buffer back for
+//! the next record, unless the writer, which wakes by the clock, has taken it; then it takes an empty one. So
+//! a record needs no message and no wake-up. If there is no empty buffer, the worker drops the record and
+//! counts it.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -21,29 +20,23 @@ use crossbeam_queue::ArrayQueue;
 
 use crate::metrics::Counter;
 
-/// The buffers of one tap.
 #[derive(Debug)]
-pub(super) struct Exchange {
-    /// Those that have no room left, for the writer.
+pub(super) struct BufferExchange {
     full: ArrayQueue<Buffer>,
-    /// Those that have nothing in them, for workers.
     empty: ArrayQueue<Buffer>,
-    /// For each worker, the one that it will take back if the writer does not come first.
     parked: Box<[ArrayQueue<Buffer>]>,
-    /// For each worker, how many records it has dropped.
     dropped: Box<[Counter]>,
-    /// Who is woken when half of them are full.
+    /// The thread to wake when half of the buffers are full.
     writer: OnceLock<Thread>,
-    /// Whether it was, and has not looked since.
     is_woken: AtomicBool,
 }
 
-/// Records, one behind the other, each behind its length.
+/// Records one after the other, each behind its length.
 #[derive(Debug)]
 pub(super) struct Buffer(Vec<u8>);
 
-impl Exchange {
-    /// So many octets of buffers, but two for each worker at least: one to write to, and one that is written out meanwhile.
+impl BufferExchange {
+    /// Creates buffers of this total size, but at least two for each worker: one to fill, one to write out.
     pub(super) fn new(octets: usize, workers: usize) -> Self {
         let count = (octets / BUFFER).max(2 * workers);
         let empty = ArrayQueue::new(count);
@@ -60,36 +53,31 @@ impl Exchange {
         }
     }
 
-    /// This thread is the writer from now on.
     pub(super) fn set_writer(&self) {
         let _ = self.writer.set(std::thread::current());
     }
 
-    /// Takes a buffer with records, if there is one.
     pub(super) fn take(&self) -> Option<Buffer> {
         self.is_woken.store(false, Relaxed);
         self.full.pop().or_else(|| self.parked.iter().find_map(ArrayQueue::pop))
     }
 
-    /// Whether there is no buffer with records.
     pub(super) fn is_empty(&self) -> bool {
         self.full.is_empty() && self.parked.iter().all(ArrayQueue::is_empty)
     }
 
-    /// How many records were dropped.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped.iter().map(Counter::get).sum()
     }
 
-    /// Gives a buffer back whose records are written.
     pub(super) fn give_back(&self, mut buffer: Buffer) {
         buffer.0.clear();
         let _ = self.empty.push(buffer);
     }
 
-    /// Hands a buffer to the writer, and wakes it if it has much to do.
+    /// Hands a buffer to the writer, and wakes the writer if half of the buffers are full.
     fn hand_over(&self, buffer: Buffer) {
-        // There is room for all that there are.
+        // The queue has room for all buffers.
         let _ = self.full.push(buffer);
         if self.full.len() >= self.full.capacity() / 2
             && !self.is_woken.swap(true, Relaxed)
@@ -101,14 +89,13 @@ impl Exchange {
 }
 
 impl Buffer {
-    /// The record at `at`, and where the next one is.
+    /// Returns the record at `at`, and the position of the next one.
     pub(super) fn record(&self, at: usize) -> Option<(&[u8], usize)> {
         let (len, rest) = self.0.get(at..)?.split_first_chunk()?;
         let len = u32::from_be_bytes(*len) as usize;
         Some((rest.get(..len)?, at + LEN + len))
     }
 
-    /// How many records there are from `at` on.
     pub(super) fn count(&self, mut at: usize) -> u64 {
         let mut count = 0;
         while let Some((_, next)) = self.record(at) {
@@ -118,24 +105,22 @@ impl Buffer {
     }
 }
 
-/// One worker's place in an [`Exchange`].
 #[derive(Debug)]
 pub(super) struct Appender {
-    exchange: Arc<Exchange>,
+    exchange: Arc<BufferExchange>,
     worker: usize,
-    /// The one that is being written to.
     buffer: Option<Buffer>,
-    /// Where its last whole record ends.
+    /// The end of the last complete record.
     whole: usize,
 }
 
 impl Appender {
-    /// That of the worker of this number.
-    pub(super) fn new(exchange: Arc<Exchange>, worker: usize) -> Self {
+    pub(super) fn new(exchange: Arc<BufferExchange>, worker: usize) -> Self {
         Self { exchange, worker, buffer: None, whole: 0 }
     }
 
-    /// Appends a record of so many octets at most; `write` writes it. Returns whether there was room: if not, it is dropped.
+    /// Appends a record of at most `most` bytes with `write`. Returns false if there is no room and the
+    /// record is dropped.
     pub(super) fn append(&mut self, most: usize, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         let is_kept = self.try_append(most, write);
         if !is_kept {
@@ -167,7 +152,7 @@ impl Appender {
         true
     }
 
-    /// Takes the buffer back that was parked, or an empty one. Returns whether there is one with so much room.
+    /// Takes back the parked buffer, or takes an empty one. Returns true if it has this much room.
     fn take_buffer(&mut self, most: usize) -> bool {
         let Self { exchange, worker, .. } = self;
         let mut buffer = exchange.parked.get(*worker).and_then(ArrayQueue::pop);
@@ -179,7 +164,6 @@ impl Appender {
         self.buffer.is_some()
     }
 
-    /// The turn is over: the writer may have what there is.
     pub(super) fn park(&mut self) {
         if let Some(buffer) = self.buffer.take()
             && let Err(buffer) = self.exchange.parked[self.worker].push(buffer)
@@ -190,7 +174,7 @@ impl Appender {
 }
 
 impl Drop for Appender {
-    /// What is whole goes to the writer, even if the worker has panicked in the midst of a record.
+    /// Complete records go to the writer, even if the worker has panicked within a record.
     fn drop(&mut self) {
         if let Some(Buffer(octets)) = &mut self.buffer {
             octets.truncate(self.whole);
@@ -199,10 +183,9 @@ impl Drop for Appender {
     }
 }
 
-/// Octets of a buffer: the longest message of DNS fits, with what is told of it.
+/// The size of a buffer: room for the longest DNS message and its metadata.
 pub(super) const BUFFER: usize = (64 + 4) << 10;
 
-/// Octets of the length before a record.
 const LEN: usize = 4;
 
 #[cfg(test)]
@@ -212,8 +195,7 @@ mod tests {
 
     use super::*;
 
-    /// The records that a writer finds now.
-    fn taken(exchange: &Exchange) -> Vec<Vec<u8>> {
+    fn taken(exchange: &BufferExchange) -> Vec<Vec<u8>> {
         let mut records = Vec::new();
         while let Some(buffer) = exchange.take() {
             let mut at = 0;
@@ -228,7 +210,7 @@ mod tests {
 
     #[test]
     fn records_are_there_after_the_turn_and_not_before() {
-        let exchange = Arc::new(Exchange::new(4 * BUFFER, 2));
+        let exchange = Arc::new(BufferExchange::new(4 * BUFFER, 2));
         let mut worker = Appender::new(Arc::clone(&exchange), 1);
         assert!(worker.append(3, |out| out.extend_from_slice(b"one")));
         assert!(worker.append(10, |out| out.extend_from_slice(b"two")), "shorter than it might have been");
@@ -247,7 +229,7 @@ mod tests {
 
     #[test]
     fn what_finds_no_room_is_dropped_until_there_is_some() {
-        let exchange = Arc::new(Exchange::new(0, 1));
+        let exchange = Arc::new(BufferExchange::new(0, 1));
         let mut worker = Appender::new(Arc::clone(&exchange), 0);
         let long = vec![7; BUFFER / 2];
         let mut append = || worker.append(long.len(), |out| out.extend_from_slice(&long));
@@ -260,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_panics_leaves_whole_records() {
-        let exchange = Arc::new(Exchange::new(0, 1));
+        let exchange = Arc::new(BufferExchange::new(0, 1));
         let shared = Arc::clone(&exchange);
         let panicked = thread::spawn(move || {
             let mut worker = Appender::new(shared, 0);
@@ -283,7 +265,7 @@ mod tests {
     #[test]
     fn between_threads_each_record_comes_once_or_is_counted() {
         let (workers, each) = (3, 20_000_u64);
-        let exchange = Arc::new(Exchange::new(0, workers));
+        let exchange = Arc::new(BufferExchange::new(0, workers));
         let dropped = Arc::new(AtomicU64::new(0));
         let writers: Vec<_> = (0..workers)
             .map(|number| {

@@ -1,12 +1,11 @@
-//! Which questions are tapped: their hash decides, with a seed that changes each minute. So all messages of a query are there or
-//! none, and nothing has to be remembered of a query while it is in flight.
+//! Choice of the questions to tap: by their hash, with a seed that changes each minute. So either all
+//! messages of a query are tapped or none, without state for queries in flight.
 
 use std::time::Instant;
 
-/// Gives each question of a minute a number, by which it is chosen or not.
+/// Gives each question a number for this minute, by which it is chosen.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lottery {
-    /// When the first minute began.
     start: Instant,
     seed: u64,
 }
@@ -16,31 +15,28 @@ impl Lottery {
         Self { start, seed }
     }
 
-    /// The number of a question that is asked for at this time. All messages of a query have the time at which it came.
+    /// Returns the number of a question. All messages of a query must pass the time at which it arrived.
     pub(super) fn number(&self, hash: u64, since: Instant) -> u64 {
         let minute = since.saturating_duration_since(self.start).as_secs() / 60;
         mix(hash ^ mix(self.seed.wrapping_add(minute)))
     }
 }
 
-/// A share of all questions.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Share {
-    /// Numbers up to this are chosen; none if no question is.
+    /// The highest number that is chosen; `None` if the share is 0.
     most: Option<u64>,
-    /// How many queries one stands for that is chosen.
+    /// The number of queries that a chosen one stands for.
     weight: f64,
 }
 
 impl Share {
-    /// From 0, which is nothing, to 1.
+    /// Creates a share from 0 (none) to 1.
     pub(super) fn new(share: f64) -> Self {
-        // A cast of what is too large gives the largest number.
         let most = (share > 0.0).then_some((share * 2_f64.powi(64)) as u64);
         Self { most, weight: if share > 0.0 { 1.0 / share } else { 0.0 } }
     }
 
-    /// Whether the question with this number is chosen.
     pub(super) fn has(&self, number: u64) -> bool {
         self.most.is_some_and(|most| number <= most)
     }
@@ -50,7 +46,7 @@ impl Share {
     }
 }
 
-/// A number of which every bit depends on every bit of this one: the last steps of MurmurHash3.
+/// Mixes a number so that every bit depends on every bit: the last steps of MurmurHash3.
 pub(super) fn mix(mut number: u64) -> u64 {
     number = (number ^ (number >> 33)).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
     number = (number ^ (number >> 33)).wrapping_mul(0xC4CE_B9FE_1A85_EC53);
@@ -63,10 +59,9 @@ mod tests {
 
     use super::*;
 
-    /// The next minute.
     const MINUTE: Duration = Duration::from_secs(60);
 
-    /// Those of a hundred thousand questions that are chosen in this minute.
+    /// Returns the numbers of a hundred thousand questions that are chosen in this minute.
     fn chosen(lottery: &Lottery, share: f64, minute: u32) -> Vec<u64> {
         let (share, at) = (Share::new(share), lottery.start + minute * MINUTE);
         (0..100_000).filter(|hash| share.has(lottery.number(*hash, at))).collect()
@@ -84,7 +79,7 @@ mod tests {
         }
         let both = first.iter().filter(|hash| second.contains(hash)).count();
         assert!((845..=1155).contains(&both), "{both}");
-        // What one share has a larger one has too: the log and dnstap tell of the same queries.
+        // A larger share contains a smaller one: the log and dnstap show the same queries.
         let more = chosen(&lottery, 0.2, 0);
         assert!(first.iter().all(|hash| more.contains(hash)));
     }

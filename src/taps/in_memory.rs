@@ -1,4 +1,4 @@
-//! Taps whose records are kept in this process: nothing is written, so nothing waits.
+//! Taps that keep their records in this process, without output.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -10,19 +10,15 @@ use rustix::event::PollFlags;
 use super::writer::Outlet;
 use crate::metrics::Tap;
 
-/// What keeps records.
 pub(super) trait Keeper: Send + Sync {
-    /// Which tap it is.
     const TAP: Tap;
 
-    /// Keeps what a record tells.
     fn keep(&self, record: &[u8]);
 }
 
-/// The writer's part of it.
 pub(super) struct InMemory<K> {
     keeper: Arc<K>,
-    /// Records that were kept and not counted yet.
+    /// The records that were kept but not yet counted.
     kept: u64,
 }
 
@@ -50,7 +46,6 @@ impl<K: Keeper> Outlet for InMemory<K> {
         self.kept
     }
 
-    /// What was taken is kept already.
     fn write(&mut self) -> io::Result<u64> {
         Ok(std::mem::take(&mut self.kept))
     }
@@ -68,5 +63,5 @@ impl<K: Keeper> Outlet for InMemory<K> {
     fn end(&mut self, _until: Instant) {}
 }
 
-/// Records that are taken before others have their turn.
+/// The records to accept before other taps have their turn.
 const AT_A_TIME: u64 = 256;

@@ -1,19 +1,20 @@
-//! Taps: what observes queries beside all that serves them. They may lose records, never delay a query.
+//! Taps: observers of queries beside the servers. They may lose records, but never delay a query.
 //!
 //! ```text
-//!   forwarder ──┐  told(...)             at the end of a turn              ┌──▶ query_log: file, stderr, unix socket
+//!   forwarder ──┐  events            at the end of a turn                  ┌──▶ query_log (file, socket)
 //!               ├──────────▶ WorkerTaps ─── buffers change hands ──▶ writer┤
 //!   authority ──┘    chosen? cut, appended    (buffers.rs)      (one       └──▶ dnstap: a collector, a file
 //!                                                               thread, woken by the clock)
 //! ```
 //!
-//! Slow races take the same way (`slow.rs`), and go from the writer to who asks for them and to a collector of traces (`traces/mod.rs`).
+//! A worker decides by the hash of the question (`choice.rs`), cuts private data (`privacy.rs`), and appends
+//! a compact record to its buffer: no lock, no allocation, no message. Without taps a query only checks a
+//! flag. Each tap has separate buffers, so that a hanging reader takes no room from other taps. The writer
+//! thread (`writer.rs`) converts the records and waits for no reader; it drops and counts what finds no room,
+//! and logs that once a minute.
 //!
-//! A worker decides by the hash of the question whether a query is tapped (`choice.rs`), cuts what may not be told
-//! (`privacy.rs`), and appends a compact record to a buffer of its own. That is all that a query pays: no lock, no allocation, no
-//! message. With no tap in the config it is one look at a flag. Each tap has buffers of its own, so that one whose reader
-//! hangs takes no room from another. The writer thread (`writer.rs`) makes of the records what goes out, and waits for
-//! no reader either; what finds no room is dropped and counted, and the log tells so once a minute.
+//! Slow races take the same path (`slow.rs`), and go on to `ctl slow` and to a trace collector
+//! (`traces/mod.rs`).
 
 mod buffers;
 mod choice;
@@ -44,8 +45,8 @@ use self::slow::{SlowAppender, SlowTap};
 pub use self::writer::{Taps, TapsConfig};
 use serde::Serialize;
 
-use crate::metrics::{Counters, Source, Tap, TapFate};
-use crate::policy::race::Kind;
+use crate::metrics::{Counters, ResponseSource, Tap, TapFate};
+use crate::policy::race::AttemptKind;
 use crate::wire::{Header, Question, QuestionFlags, QuestionHasher, QuestionKey, Rcode, Transport};
 
 /// All taps of a config, as workers see them.
@@ -53,7 +54,6 @@ use crate::wire::{Header, Question, QuestionFlags, QuestionHasher, QuestionKey, 
 pub struct TapSet {
     clock: Arc<TapClock>,
     lottery: Lottery,
-    /// Hashes questions as engines do.
     hasher: QuestionHasher,
     query_log: Option<Arc<QueryLog>>,
     dnstap: Option<Arc<Dnstap>>,
@@ -61,98 +61,100 @@ pub struct TapSet {
     names: Option<Arc<NamesTap>>,
 }
 
-/// Whose clients they are.
+/// The server that a client uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// The forwarder's.
+    /// The forwarder.
     Forwarder,
-    /// Those of an authority.
+    /// An authority.
     Authority,
 }
 
-/// A query that was taken.
+/// A query that was received.
 #[derive(Clone, Copy, Debug)]
-pub struct Taken<'a> {
-    /// By whom.
+pub struct TapQuery<'a> {
+    /// The server that received it.
     pub side: Side,
-    /// Who has asked.
+    /// The client.
     pub client: SocketAddr,
-    /// The address that was asked, as far as it is known.
+    /// The local address, if known.
     pub local: Option<SocketAddr>,
-    /// How.
+    /// The transport of the query.
     pub transport: Transport,
-    /// When.
+    /// The time of arrival.
     pub now: Instant,
-    /// The hash of the question, if it is known already.
+    /// The hash of the question, if known already.
     pub hash: Option<u64>,
     /// The query.
     pub message: &'a [u8],
 }
 
-/// A message to a backend, or from one.
+/// A message to a backend or from one.
 #[derive(Clone, Copy, Debug)]
 pub struct AttemptMessage<'a> {
     /// The pool of the backend.
     pub pool: &'a str,
     /// The backend.
     pub backend: &'a str,
-    /// Where it is asked.
+    /// The address of the backend.
     pub address: SocketAddr,
-    /// Why it was asked.
-    pub kind: Kind,
+    /// The transport of the attempt.
+    pub transport: Transport,
+    /// The reason for the attempt.
+    pub kind: AttemptKind,
     /// The hash of the question.
     pub hash: u64,
-    /// When the race began, by which it is chosen.
+    /// The beginning of the race, by which it is chosen.
     pub since: Instant,
-    /// When the query was sent.
+    /// The time at which the query was sent.
     pub sent: Instant,
-    /// When the reply came, if this is one.
+    /// The arrival of the reply, if the message is one.
     pub received: Option<Instant>,
-    /// The message.
+    /// The message in wire form.
     pub octets: &'a [u8],
 }
 
-/// What a client was told, or that it was told nothing.
+/// A response to a client, or the lack of one.
 #[derive(Clone, Copy, Debug)]
-pub struct Told<'a> {
-    /// By whom.
+pub struct TapResponse<'a> {
+    /// The server that responds.
     pub side: Side,
-    /// Who has asked.
+    /// The client.
     pub client: SocketAddr,
-    /// The address that it has asked, as far as it is known.
+    /// The local address, if known.
     pub local: Option<SocketAddr>,
-    /// How.
+    /// The transport of the query.
     pub transport: Transport,
-    /// When, if that was measured.
+    /// The arrival of the query, if measured.
     pub since: Option<Instant>,
-    /// When it is told.
+    /// The time of the response.
     pub now: Instant,
-    /// The hash of the question, if it is known already.
+    /// The hash of the question, if known already.
     pub hash: Option<u64>,
-    /// Name, type and class as they were asked, if the response does not say it.
+    /// The question as the client sent it, if the response does not contain it.
     pub question: Option<&'a [u8]>,
     /// The response; empty if there is none.
     pub message: &'a [u8],
-    /// Where it comes from, and its whole rcode; none if there is none.
-    pub said: Option<(Source, Rcode)>,
-    /// To how many queries it is the response.
+    /// The source of the response and its full rcode; `None` without a response.
+    pub said: Option<(ResponseSource, Rcode)>,
+    /// The number of queries that it answers.
     pub queries: u32,
-    /// How it has come about, if a pool was to answer.
-    pub resolution: Option<Resolution<'a>>,
+    /// The race behind the response, if a pool was responsible.
+    pub resolution: Option<TapResolution<'a>>,
 }
 
-/// How a response has come about.
+/// The origin of a response from a pool.
 #[derive(Clone, Copy, Debug)]
-pub struct Resolution<'a> {
-    /// The pool that was to answer.
+pub struct TapResolution<'a> {
+    /// The responsible pool.
     pub pool: &'a str,
-    /// A query that takes longer is slow.
+    /// The time from which a query is slow.
     pub slow_threshold: Duration,
-    /// The backend whose reply it is, and why that was asked.
-    pub winner: Option<(&'a str, Kind)>,
-    /// How many attempts were made by then.
+    /// The backend whose reply won, and the reason for its attempt.
+    pub winner: Option<(&'a str, AttemptKind)>,
+    /// The number of attempts so far.
     pub attempts: u8,
-    /// Whether a hedge was among them.
+    /// True if a hedge was among them.
     pub is_hedged: bool,
 }
 
@@ -161,16 +163,13 @@ pub struct Resolution<'a> {
 pub struct WorkerTaps {
     worker: usize,
     counters: Arc<Counters>,
-    /// Whether there are any that observe queries: what a query looks at.
     is_on: Cell<bool>,
-    /// Whether slow races are told: what a race looks at.
-    tells_slow: Cell<bool>,
+    reports_slow: Cell<bool>,
     open: RefCell<Option<OpenTaps>>,
-    /// The question of a response that may have to be dropped.
+    /// The question of a response that limits may drop.
     noted: RefCell<Vec<u8>>,
 }
 
-/// Taps that are in force in a worker.
 #[derive(Debug)]
 struct OpenTaps {
     set: Arc<TapSet>,
@@ -181,7 +180,7 @@ struct OpenTaps {
 }
 
 impl TapSet {
-    /// The hash of a question, as engines have it; of none, that of nothing.
+    /// Returns the hash of a question as in the engines; without a question, the hash of nothing.
     fn hash(&self, question: Option<&[u8]>) -> u64 {
         let key = question.and_then(|question| QuestionKey::of_parts(question, QuestionFlags::of_octet(0)));
         let folded = key.as_ref().and_then(|key| key.as_octets().split_last());
@@ -189,20 +188,19 @@ impl TapSet {
     }
 }
 
-/// The question of a message, if it has one alone.
 fn question_of(message: &[u8]) -> Option<&[u8]> {
     let header = Header::read(message).filter(|header| header.qdcount() == 1);
     header.and_then(|_| Question::read(message)).map(|question| question.as_wire())
 }
 
 impl WorkerTaps {
-    /// Those of the worker of this number, which counts what it drops here.
+    /// Creates the taps of this worker, which counts dropped records in `counters`.
     pub fn new(worker: usize, counters: Arc<Counters>, set: Option<Arc<TapSet>>) -> Self {
         let this = Self {
             worker,
             counters,
             is_on: Cell::new(false),
-            tells_slow: Cell::new(false),
+            reports_slow: Cell::new(false),
             open: RefCell::default(),
             noted: RefCell::new(Vec::with_capacity(QuestionKey::MAX_LEN)),
         };
@@ -210,7 +208,7 @@ impl WorkerTaps {
         this
     }
 
-    /// Puts other taps in force, or none. What was appended to the earlier ones is still written.
+    /// Replaces the taps. Records in the previous ones are still written.
     pub fn set(&self, set: Option<Arc<TapSet>>) {
         let open = |set: Arc<TapSet>| OpenTaps {
             query_log: set.query_log.clone().map(|log| {
@@ -230,65 +228,65 @@ impl WorkerTaps {
         };
         let are_observed = |set: &Arc<TapSet>| set.query_log.is_some() || set.dnstap.is_some() || set.names.is_some();
         self.is_on.set(set.as_ref().is_some_and(are_observed));
-        self.tells_slow.set(set.as_ref().is_some_and(|set| set.slow.is_some()));
+        self.reports_slow.set(set.as_ref().is_some_and(|set| set.slow.is_some()));
         self.open.replace(set.map(open));
     }
 
-    /// Whether anything observes queries.
+    /// Returns true if any tap observes queries.
     #[inline]
     pub fn are_on(&self) -> bool {
         self.is_on.get()
     }
 
-    /// Notes the question of a response, for limits may leave nothing of that.
+    /// Keeps the question of a response, because limits may drop the response.
     pub fn note_question(&self, response: &[u8]) {
         let mut noted = self.noted.borrow_mut();
         noted.clear();
         noted.extend_from_slice(question_of(response).unwrap_or_default());
     }
 
-    /// A client was told something, or nothing.
-    pub fn told(&self, told: &Told<'_>) {
+    /// Records a response to a client, or the lack of one.
+    pub fn response(&self, response: &TapResponse<'_>) {
         let mut open = self.open.borrow_mut();
         let Some(OpenTaps { set, query_log, dnstap, names, .. }) = &mut *open else { return };
         let noted = self.noted.borrow();
-        let question = told.question.or_else(|| match told.message {
+        let question = response.question.or_else(|| match response.message {
             [] => Some(&**noted),
             response => question_of(response),
         });
-        let told = &Told { question, ..*told };
+        let response = &TapResponse { question, ..*response };
         if let Some(names) = names {
-            self.count_dropped(Tap::Names, names.append(told));
+            self.count_dropped(Tap::Names, names.append(response));
         }
         if query_log.is_none() && dnstap.is_none() {
             return;
         }
-        let hash = told.hash.unwrap_or_else(|| set.hash(question));
-        let since = told.since.unwrap_or(told.now);
+        let hash = response.hash.unwrap_or_else(|| set.hash(question));
+        let since = response.since.unwrap_or(response.now);
         let number = set.lottery.number(hash, since);
         if let Some((dnstap, appender)) = dnstap
-            && !told.message.is_empty()
-            && dnstap.chooses(told.side, number)
+            && !response.message.is_empty()
+            && dnstap.chooses(response.side, number)
         {
-            let &Told { side, client, local, transport, now, message, .. } = told;
+            let &TapResponse { side, client, local, transport, now, message, .. } = response;
             let query_time = set.clock.since_1970(since);
             let response_time = Some(set.clock.since_1970(now));
             let message = ClientMessage { side, client, local, transport, query_time, response_time, octets: message };
             self.count_dropped(Tap::Dnstap, dnstap.append(appender, &message));
         }
         if let Some((log, appender)) = query_log
-            && let Some(is_certain) = log.chooses(number, told)
+            && let Some(is_certain) = log.chooses(number, response)
         {
-            let at = set.clock.since_1970(told.now);
-            self.count_dropped(Tap::QueryLog, log.append(appender, told, at, is_certain));
+            let at = set.clock.since_1970(response.now);
+            self.count_dropped(Tap::QueryLog, log.append(appender, response, at, is_certain));
         }
     }
 
-    /// A query was taken, and is not yet looked at.
-    pub fn taken(&self, taken: &Taken<'_>) {
+    /// Records a query that was received and not yet processed.
+    pub fn taken(&self, taken: &TapQuery<'_>) {
         let mut open = self.open.borrow_mut();
         let Some(OpenTaps { set, dnstap: Some((dnstap, appender)), .. }) = &mut *open else { return };
-        let &Taken { side, client, local, transport, now, hash, message } = taken;
+        let &TapQuery { side, client, local, transport, now, hash, message } = taken;
         let hash = hash.unwrap_or_else(|| set.hash(question_of(message)));
         if dnstap.chooses(side, set.lottery.number(hash, now)) {
             let query_time = set.clock.since_1970(now);
@@ -298,7 +296,7 @@ impl WorkerTaps {
         }
     }
 
-    /// A query was sent to a backend, or a reply has come from there.
+    /// Records a query to a backend, or a reply from it.
     pub fn attempt(&self, message: &AttemptMessage<'_>) {
         let mut open = self.open.borrow_mut();
         let Some(OpenTaps { set, dnstap: Some((dnstap, appender)), .. }) = &mut *open else { return };
@@ -310,41 +308,41 @@ impl WorkerTaps {
         }
     }
 
-    /// Counts a record that found no room.
     fn count_dropped(&self, tap: Tap, is_kept: bool) {
         if !is_kept {
             self.counters.tapped(tap, TapFate::Dropped, 1);
         }
     }
 
-    /// Whether slow races are told.
+    /// Returns true if slow races are recorded.
     #[inline]
-    pub fn tell_slow_races(&self) -> bool {
-        self.tells_slow.get()
+    pub fn reports_slow_races(&self) -> bool {
+        self.reports_slow.get()
     }
 
-    /// Tells of a race that was slow: `told` makes what is told of when it started. Returns whether it is told.
-    pub fn slow_race<T: Serialize>(&self, started: Instant, now: Instant, told: impl FnOnce(f64) -> T) -> bool {
+    /// Records a slow race; the closure builds the record from the time of its start. Returns true if it is
+    /// recorded.
+    pub fn slow_race<T: Serialize>(&self, started: Instant, now: Instant, value: impl FnOnce(f64) -> T) -> bool {
         let took = now.saturating_duration_since(started);
-        self.tell_slow(started, |appender, at| appender.race(&told(at), took, now))
+        self.report_slow(started, |appender, at| appender.race(&value(at), took, now))
     }
 
-    /// Tells of a reply that has come late to such a race: `told` makes what is told of when its backend was asked.
-    pub fn late_reply<T: Serialize>(&self, asked: Instant, told: impl FnOnce(f64) -> T) {
-        self.tell_slow(asked, |appender, at| appender.late(&told(at)));
+    /// Records a late reply to a slow race; the closure builds the record from the time of the attempt.
+    pub fn late_reply<T: Serialize>(&self, asked: Instant, value: impl FnOnce(f64) -> T) {
+        self.report_slow(asked, |appender, at| appender.late(&value(at)));
     }
 
-    fn tell_slow(&self, at: Instant, tell: impl FnOnce(&mut SlowAppender, f64) -> bool) -> bool {
+    fn report_slow(&self, at: Instant, append: impl FnOnce(&mut SlowAppender, f64) -> bool) -> bool {
         let mut open = self.open.borrow_mut();
         let Some(OpenTaps { set, slow: Some((_, appender)), .. }) = &mut *open else { return false };
-        let is_told = tell(appender, set.clock.since_1970(at).as_micros() as f64 / 1e6);
-        if !is_told {
+        let is_reported = append(appender, set.clock.since_1970(at).as_micros() as f64 / 1e6);
+        if !is_reported {
             self.counters.tapped(Tap::Slow, TapFate::Dropped, 1);
         }
-        is_told
+        is_reported
     }
 
-    /// A turn is over: what was appended may be written.
+    /// Ends a turn: the writer may take the appended records.
     #[inline]
     pub fn end_turn(&self) {
         if self.are_on()
@@ -358,7 +356,8 @@ impl WorkerTaps {
     }
 }
 
-/// From the clock that workers read to the time of day. The writer sets it right now and then, so that no worker has to ask.
+/// Converts the workers' clock to the time of day. The writer adjusts it, so that workers need no system
+/// call.
 #[derive(Debug)]
 pub(crate) struct TapClock {
     start: Instant,
@@ -367,21 +366,19 @@ pub(crate) struct TapClock {
 }
 
 impl TapClock {
-    /// One that is right for the moment.
     fn new() -> Self {
         let clock = Self { start: Instant::now(), offset: AtomicU64::new(0) };
         clock.set();
         clock
     }
 
-    /// Sets it right: the time of day may have been changed.
+    /// Adjusts the clock, because the time of day may have been changed.
     fn set(&self) {
         let today = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let offset = today.saturating_sub(self.start.elapsed());
         self.offset.store(u64::try_from(offset.as_nanos()).unwrap_or(u64::MAX), Relaxed);
     }
 
-    /// The time of day then.
     fn since_1970(&self, at: Instant) -> Duration {
         let offset = Duration::from_nanos(self.offset.load(Relaxed));
         match at.checked_duration_since(self.start) {

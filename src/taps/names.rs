@@ -1,66 +1,60 @@
-//! Questions on their way to the count of names: one of sixteen responses, drawn by chance, tells its question.
+//! The path of questions to the count of names: one of sixteen responses, drawn at random, is counted.
 
 use std::sync::{Arc, Mutex};
 
-use super::buffers::{Appender, Exchange};
+use super::buffers::{Appender, BufferExchange};
 use super::choice::mix;
 use super::in_memory::Keeper;
-use super::{Side, Told, lock};
+use super::{Side, TapResponse, lock};
 use crate::metrics::Tap;
 use crate::net::clock;
 use crate::sight::names::TopNames;
 use crate::wire::{Rcode, RecordType};
 
-/// The names of a server: the way of the workers, and the count.
 #[derive(Debug)]
 pub(super) struct NamesTap {
-    pub(super) exchange: Arc<Exchange>,
+    pub(super) exchange: Arc<BufferExchange>,
     names: Arc<Mutex<TopNames>>,
-    /// Whose questions are counted: what a forwarder asks its own authorities is nobody's question.
+    /// The side that is counted: queries of a forwarder to its authorities in the same process do not count.
     pub(super) side: Side,
 }
 
 impl NamesTap {
-    /// The way from so many workers to a count.
     pub(super) fn new(side: Side, workers: usize) -> Self {
-        Self { exchange: Arc::new(Exchange::new(0, workers)), names: Arc::default(), side }
+        Self { exchange: Arc::new(BufferExchange::new(0, workers)), names: Arc::default(), side }
     }
 
-    /// The count.
     pub(super) fn names(&self) -> &Arc<Mutex<TopNames>> {
         &self.names
     }
 }
 
-/// A worker's part.
 #[derive(Debug)]
 pub(super) struct NamesAppender {
     pub(super) appender: Appender,
     side: Side,
-    /// Counts the responses, as what the next one is drawn by.
+    /// The number of responses, by which the next one is drawn.
     turn: u64,
 }
 
 impl NamesAppender {
-    /// That of the worker of this number.
     pub(super) fn new(tap: &NamesTap, worker: usize) -> Self {
-        // Workers draw differently.
         Self { appender: Appender::new(Arc::clone(&tap.exchange), worker), side: tap.side, turn: (worker as u64) << 48 }
     }
 
-    /// Tells of a question, if it is drawn. Returns whether it had room.
-    pub(super) fn append(&mut self, told: &Told<'_>) -> bool {
-        if told.side != self.side {
+    /// Appends a question, if it is drawn. Returns false if there is no room.
+    pub(super) fn append(&mut self, response: &TapResponse<'_>) -> bool {
+        if response.side != self.side {
             return true;
         }
         self.turn += 1;
         let is_drawn = mix(self.turn).is_multiple_of(TopNames::STANDS_FOR);
-        let question = told.question.filter(|_| is_drawn);
+        let question = response.question.filter(|_| is_drawn);
         let Some((name, &[type_high, type_low, ..])) = question.and_then(<[u8]>::split_last_chunk::<QTYPE_QCLASS>)
         else {
             return true;
         };
-        let rcode = told.said.map_or(Rcode::NOERROR, |(_, rcode)| rcode);
+        let rcode = response.said.map_or(Rcode::NOERROR, |(_, rcode)| rcode);
         self.appender.append(HEAD + name.len(), |out| {
             out.extend_from_slice(&rcode.0.to_be_bytes());
             out.extend_from_slice(&[type_high, type_low]);
@@ -80,8 +74,7 @@ impl Keeper for NamesTap {
     }
 }
 
-/// Octets before the name: response code and type.
+/// The bytes before the name: response code and type.
 const HEAD: usize = 4;
 
-/// Octets behind the name of a question.
 const QTYPE_QCLASS: usize = 4;

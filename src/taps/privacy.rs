@@ -1,40 +1,39 @@
-//! What is told of clients and names: the one place where it is cut, before anything is appended to a buffer.
+//! Privacy: the one place that cuts clients and names, before anything is appended to a buffer.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::record::Address;
+use super::record::RecordAddress;
 use crate::config::{ClientDetail, NameDetail};
 
-/// A client as it may be told.
-pub(super) fn cut_client(detail: ClientDetail, client: IpAddr) -> Option<Address> {
+/// Returns the client as far as the config allows.
+pub(super) fn cut_client(detail: ClientDetail, client: IpAddr) -> Option<RecordAddress> {
     match (detail, client.to_canonical()) {
         (ClientDetail::None, _) => None,
-        (ClientDetail::Full, ip) => Some(Address { ip, prefix: None }),
+        (ClientDetail::Full, ip) => Some(RecordAddress { ip, prefix: None }),
         (ClientDetail::Prefix, IpAddr::V4(ip)) => {
             let ip = Ipv4Addr::from_bits(ip.to_bits() & !0 << (32 - IPV4_PREFIX));
-            Some(Address { ip: ip.into(), prefix: Some(IPV4_PREFIX) })
+            Some(RecordAddress { ip: ip.into(), prefix: Some(IPV4_PREFIX) })
         }
         (ClientDetail::Prefix, IpAddr::V6(ip)) => {
             let ip = Ipv6Addr::from_bits(ip.to_bits() & !0 << (128 - IPV6_PREFIX));
-            Some(Address { ip: ip.into(), prefix: Some(IPV6_PREFIX) })
+            Some(RecordAddress { ip: ip.into(), prefix: Some(IPV6_PREFIX) })
         }
     }
 }
 
-/// A name in wire form as it may be told.
+/// Returns the name in wire form as far as the config allows.
 pub(super) fn cut_name(detail: NameDetail, qname: &[u8]) -> &[u8] {
     match detail {
         NameDetail::Full => qname,
         NameDetail::Parent => match qname.split_first() {
             Some((&len, rest)) if len > 0 => rest.get(usize::from(len)..).unwrap_or_default(),
-            // The root has no label to leave out.
             Some(_) | None => qname,
         },
         NameDetail::None => &[],
     }
 }
 
-/// A name in text, octets that are no plain text escaped as in master files, as it may be told.
+/// Returns the name in text (escaped as in master files) as far as the config allows.
 pub(super) fn cut_name_text(detail: NameDetail, name: &str) -> &str {
     match detail {
         NameDetail::Full => name,
@@ -55,10 +54,9 @@ pub(super) fn cut_name_text(detail: NameDetail, name: &str) -> &str {
     }
 }
 
-/// A site of many hosts.
 const IPV4_PREFIX: u8 = 24;
 
-/// The same: sites get a /56 or a /48.
+/// The prefix of a site, which gets a /56 or a /48.
 const IPV6_PREFIX: u8 = 56;
 
 #[cfg(test)]

@@ -1,62 +1,48 @@
-//! Records of the query log as they travel from a worker to the writer: all that a line may say, in a hundred octets, and already
-//! without what it may not.
+//! Records of the query log on their way to the writer: about a hundred bytes, already without private data.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use crate::metrics::Source;
-use crate::policy::race::Kind;
+use crate::metrics::ResponseSource;
+use crate::policy::race::AttemptKind;
 use crate::wire::Transport;
 
-/// A query and what became of it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct QueryRecord<'a> {
-    /// When the response was made, since 1970.
     pub(super) at: Duration,
-    /// Who asked, as far as that may be told.
-    pub(super) client: Option<Address>,
+    pub(super) client: Option<RecordAddress>,
     pub(super) transport: Option<Transport>,
-    /// Name in wire form as it was asked for, as far as that may be told.
+    /// The queried name in wire form, cut for privacy.
     pub(super) qname: &'a [u8],
-    /// Type and class, if the message had a question.
     pub(super) qtype_qclass: Option<(u16, u16)>,
-    /// Where the response came from and its rcode; none if there was no response.
-    pub(super) said: Option<(Source, u16)>,
-    /// The pool that was to answer.
+    /// The source of the response and its rcode; `None` without a response.
+    pub(super) said: Option<(ResponseSource, u16)>,
     pub(super) pool: &'a str,
-    /// The backend whose reply it was.
     pub(super) backend: &'a str,
-    /// Why that was asked.
-    pub(super) kind: Option<Kind>,
-    /// From the query to the response, if that was measured.
+    pub(super) kind: Option<AttemptKind>,
+    /// The time from the query to the response, if measured.
     pub(super) took: Option<Duration>,
-    /// How many attempts were made by then.
     pub(super) attempts: u8,
-    /// Octets of the response.
     pub(super) size: u16,
     /// The code of the first extended error of the response (RFC 8914).
     pub(super) ede: Option<u16>,
-    /// How many queries were answered by it: more than one, if the client has asked again meanwhile.
+    /// The number of queries that the response answers: retransmissions count.
     pub(super) queries: u32,
-    /// It is one of those that are always logged, and so stands for no other.
+    /// True if the query is logged regardless of the sample.
     pub(super) is_certain: bool,
 }
 
-/// The address of a client, or the prefix that it is told as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Address {
+pub(super) struct RecordAddress {
     pub(super) ip: IpAddr,
-    /// The length of the prefix, if it is one.
     pub(super) prefix: Option<u8>,
 }
 
 impl<'a> QueryRecord<'a> {
-    /// Octets that it takes at most.
     pub(super) fn max_len(&self) -> usize {
         FIXED + self.qname.len() + self.pool.len() + self.backend.len()
     }
 
-    /// Appends it.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&(self.at.as_nanos() as u64).to_be_bytes());
         out.extend_from_slice(&self.took.map_or(ABSENT_TIME, |took| took.as_nanos() as u64).to_be_bytes());
@@ -84,9 +70,8 @@ impl<'a> QueryRecord<'a> {
         }
     }
 
-    /// Reads one that was written.
     pub(super) fn read(record: &'a [u8]) -> Option<Self> {
-        let mut rest = Rest(record);
+        let mut rest = RecordBytes(record);
         let at = Duration::from_nanos(u64::from_be_bytes(rest.take()?));
         let took = Some(u64::from_be_bytes(rest.take()?)).filter(|took| *took != ABSENT_TIME);
         let queries = u32::from_be_bytes(rest.take()?);
@@ -106,14 +91,16 @@ impl<'a> QueryRecord<'a> {
         let (qname, pool, backend) = (octets()?, octets()?, octets()?);
         Some(Self {
             at,
-            client: ip.map(|ip| Address { ip, prefix }),
+            client: ip.map(|ip| RecordAddress { ip, prefix }),
             transport: Transport::ALL.into_iter().find(|known| *known as u8 == transport),
             qname,
             qtype_qclass: (flags & 1 != 0).then_some((qtype, qclass)),
             said: SOURCES.into_iter().find(|known| *known as u8 == source).map(|source| (source, rcode)),
             pool: str::from_utf8(pool).ok()?,
             backend: str::from_utf8(backend).ok()?,
-            kind: [Kind::First, Kind::Hedge, Kind::Failover].into_iter().find(|known| *known as u8 == kind),
+            kind: [AttemptKind::First, AttemptKind::Hedge, AttemptKind::Failover]
+                .into_iter()
+                .find(|known| *known as u8 == kind),
             took: took.map(Duration::from_nanos),
             attempts,
             size,
@@ -124,10 +111,9 @@ impl<'a> QueryRecord<'a> {
     }
 }
 
-/// What is left to be read.
-struct Rest<'a>(&'a [u8]);
+struct RecordBytes<'a>(&'a [u8]);
 
-impl<'a> Rest<'a> {
+impl<'a> RecordBytes<'a> {
     fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (first, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
@@ -141,17 +127,20 @@ impl<'a> Rest<'a> {
     }
 }
 
-/// All sources.
-const SOURCES: [Source; 6] =
-    [Source::Backend, Source::Cache, Source::Stale, Source::Synthesized, Source::Authority, Source::Error];
+const SOURCES: [ResponseSource; 6] = [
+    ResponseSource::Backend,
+    ResponseSource::Cache,
+    ResponseSource::Stale,
+    ResponseSource::Synthesized,
+    ResponseSource::Authority,
+    ResponseSource::Error,
+];
 
-/// What stands for a number that is not there.
+/// The code for an absent number.
 const ABSENT: u8 = u8::MAX;
 
-/// The same for times.
 const ABSENT_TIME: u64 = u64::MAX;
 
-/// Octets of all but the names.
 const FIXED: usize = 2 * 8 + 4 + 5 * 2 + 7 + 16 + 3 * 2;
 
 #[cfg(test)]
@@ -173,14 +162,14 @@ mod tests {
         check(&QueryRecord::default());
         let mut record = QueryRecord {
             at: Duration::new(1_700_000_000, 123_456_789),
-            client: Some(Address { ip: "2001:db8::".parse().expect("an address"), prefix: Some(56) }),
+            client: Some(RecordAddress { ip: "2001:db8::".parse().expect("an address"), prefix: Some(56) }),
             transport: Some(Transport::Tcp),
             qname: b"\x03www\x07example\0",
             qtype_qclass: Some((28, 1)),
-            said: Some((Source::Error, 23)),
+            said: Some((ResponseSource::Error, 23)),
             pool: "ts",
             backend: "ts-1",
-            kind: Some(Kind::Failover),
+            kind: Some(AttemptKind::Failover),
             took: Some(Duration::from_nanos(1)),
             attempts: 8,
             size: u16::MAX,
@@ -193,7 +182,7 @@ mod tests {
             record.said = Some((source, 0));
             check(&record);
         }
-        record.client = Some(Address { ip: "192.0.2.1".parse().expect("an address"), prefix: None });
+        record.client = Some(RecordAddress { ip: "192.0.2.1".parse().expect("an address"), prefix: None });
         record.took = Some(Duration::ZERO);
         check(&record);
     }

@@ -1,5 +1,5 @@
-//! Slow races on their way from the workers to whoever asks for them: a worker writes each as JSON into a buffer, and the writer
-//! thread keeps it, with the late replies that follow.
+//! The path of slow races from the workers: a worker writes each as JSON into a buffer, and the writer thread
+//! keeps it, with the late replies that follow.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -8,75 +8,69 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::buffers::{Appender, Exchange};
+use super::buffers::{Appender, BufferExchange};
 use super::in_memory::Keeper;
 use super::traces::TraceSender;
 use crate::metrics::Tap;
-use crate::sight::slow::{LateReply, SlowRaces, ToldRace};
+use crate::sight::slow::{LateReply, ReportedRace, SlowRaces};
 
-/// The slow races of a server: the way of the workers, and what is kept.
+/// The buffers of the workers, and the kept slow races.
 #[derive(Debug)]
 pub(super) struct SlowTap {
-    pub(super) exchange: Arc<Exchange>,
+    pub(super) exchange: Arc<BufferExchange>,
     races: Arc<Mutex<SlowRaces>>,
-    /// Where they go besides, if there are traces.
     traces: Mutex<Option<Arc<TraceSender>>>,
 }
 
 impl SlowTap {
-    /// The way from so many workers to what is kept.
     pub(super) fn new(races: Arc<Mutex<SlowRaces>>, workers: usize) -> Self {
-        // Two buffers for each worker: they are handed over at once, and a second's races fit into a few.
-        Self { exchange: Arc::new(Exchange::new(0, workers)), races, traces: Mutex::default() }
+        // Two buffers for each worker: a record is handed over at once, and the races of a second fit into a
+        // few.
+        Self { exchange: Arc::new(BufferExchange::new(0, workers)), races, traces: Mutex::default() }
     }
 
-    /// What is kept.
     pub(super) fn races(&self) -> &Arc<Mutex<SlowRaces>> {
         &self.races
     }
 
-    /// Has races go there besides, from now on.
     pub(super) fn set_traces(&self, traces: Option<Arc<TraceSender>>) {
         *lock(&self.traces) = traces;
     }
 }
 
-/// A worker's part: what it tells, and how much of it.
+/// A worker's part, with a limit on its records.
 #[derive(Debug)]
 pub(super) struct SlowAppender {
     appender: Appender,
-    /// When the present second began.
     second: Option<Instant>,
-    /// The races that it has told of in that second.
-    told: u32,
-    /// How long the slowest of them took, the quickest of these on top. There is room for all from the start.
+    reported: u32,
+    /// The durations of its slowest races, the quickest on top. Allocated at the start.
     slowest: BinaryHeap<Reverse<Duration>>,
 }
 
 impl SlowAppender {
-    /// That of the worker of this number.
     pub(super) fn new(tap: &SlowTap, worker: usize) -> Self {
         Self {
             appender: Appender::new(Arc::clone(&tap.exchange), worker),
             second: None,
-            told: 0,
+            reported: 0,
             slowest: BinaryHeap::with_capacity(SLOWEST),
         }
     }
 
-    /// Tells of a race that took so long, if it is among the slowest of this second so far. Returns whether it is told.
-    pub(super) fn race(&mut self, told: &impl Serialize, took: Duration, now: Instant) -> bool {
-        self.is_among_slowest(took, now) && self.append(RACE, told)
+    /// Appends a race if it is among the slowest of this second so far. Returns true if it is recorded.
+    pub(super) fn race(&mut self, value: &impl Serialize, took: Duration, now: Instant) -> bool {
+        self.is_among_slowest(took, now) && self.append(RACE, value)
     }
 
-    /// True if a race is among the slowest of its second so far, and notes it. It is not known yet which races follow: so those that
-    /// slower ones push out are told too, and of races in any order these are few.
+    /// Returns true if a race is among the slowest of its second so far, and notes it. Later races are
+    /// unknown: so races that slower ones push out are recorded too, which are few in random order.
     fn is_among_slowest(&mut self, took: Duration, now: Instant) -> bool {
         if self.second.is_none_or(|began| now.saturating_duration_since(began) >= SECOND) {
-            (self.second, self.told) = (Some(now), 0);
+            (self.second, self.reported) = (Some(now), 0);
             self.slowest.clear();
         }
-        if self.told >= A_SECOND {
+        if self.reported >= A_SECOND {
             return false;
         }
         if self.slowest.len() < SLOWEST {
@@ -87,21 +81,20 @@ impl SlowAppender {
                 Some(_) | None => return false,
             }
         }
-        self.told += 1;
+        self.reported += 1;
         true
     }
 
-    /// Tells of a reply that came late to a race that was told.
-    pub(super) fn late(&mut self, told: &impl Serialize) -> bool {
-        self.append(LATE, told)
+    pub(super) fn late(&mut self, value: &impl Serialize) -> bool {
+        self.append(LATE, value)
     }
 
-    /// Appends a record, which may be written at once: there are few.
-    fn append(&mut self, kind: u8, told: &impl Serialize) -> bool {
+    /// Appends a record, which is handed over at once because there are few.
+    fn append(&mut self, kind: u8, value: &impl Serialize) -> bool {
         let mut is_whole = false;
         let is_appended = self.appender.append(LONGEST, |out| {
             out.push(kind);
-            is_whole = serde_json::to_writer(out, told).is_ok();
+            is_whole = serde_json::to_writer(out, value).is_ok();
         });
         self.appender.park();
         is_appended && is_whole
@@ -117,9 +110,9 @@ impl Keeper for SlowTap {
         let mut races = lock(&self.races);
         match *kind {
             RACE => {
-                if let Ok(told) = serde_json::from_slice::<ToldRace>(json) {
-                    traces.iter().for_each(|traces| traces.race(&told));
-                    races.insert(told);
+                if let Ok(race) = serde_json::from_slice::<ReportedRace>(json) {
+                    traces.iter().for_each(|traces| traces.race(&race));
+                    races.insert(race);
                 }
             }
             _ => {
@@ -132,32 +125,30 @@ impl Keeper for SlowTap {
     }
 }
 
-/// What is kept, whatever has become of who held it.
+/// Locks a mutex even if its last owner panicked.
 pub fn lock<T>(kept: &Mutex<T>) -> MutexGuard<'_, T> {
     kept.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The slowest races of a second that a worker tells of; the others are counted.
+/// The slowest races of a second that a worker records; the others are only counted.
 const SLOWEST: usize = 100;
 
-/// Races that a worker tells of in a second at most, however they follow each other.
+/// The limit of recorded races per second and worker, in any order.
 const A_SECOND: u32 = 1_000;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Octets of the longest record: a name of 255 octets, each escaped, and eight attempts with long labels.
+/// The longest record: a name of 255 bytes, each escaped, and eight attempts with long labels.
 const LONGEST: usize = 8 << 10;
 
-/// A record of a race.
 const RACE: u8 = 0;
-/// A record of a late reply.
 const LATE: u8 = 1;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A worker's part of a tap whose writer does not come.
+    /// Returns a worker's part of a tap without a writer.
     fn appender() -> SlowAppender {
         SlowAppender::new(&SlowTap::new(Arc::new(Mutex::new(SlowRaces::new(10))), 1), 0)
     }
@@ -178,8 +169,8 @@ mod tests {
     #[test]
     fn races_of_which_each_is_slower_have_a_bound() {
         let (mut worker, now) = (appender(), Instant::now());
-        let told = (0..5_000).filter(|number| worker.is_among_slowest(*number * MS, now)).count();
-        assert_eq!(told, 1_000);
+        let reported = (0..5_000).filter(|number| worker.is_among_slowest(*number * MS, now)).count();
+        assert_eq!(reported, 1_000);
         assert_eq!(worker.slowest.len(), SLOWEST);
         assert!(worker.slowest.capacity() < 2 * SLOWEST, "nothing is allocated");
     }

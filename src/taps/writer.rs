@@ -1,7 +1,7 @@
-//! The writer thread: takes the buffers of the workers and has their records written. It is woken by the clock, or when much has
-//! come; it waits for no reader.
+//! The writer thread: takes the buffers of the workers and writes their records. It wakes by the clock or
+//! when half of the buffers are full, and waits for no reader.
 //!
-//! A reload that changes a tap gives it new buffers. What is left in those of before is written first, as it was to be.
+//! A reload that changes a tap gives it new buffers. The writer first writes the old ones to the old output.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -17,39 +17,35 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
-use super::buffers::{Buffer, Exchange};
+use super::buffers::{Buffer, BufferExchange};
 use super::choice::Lottery;
 use super::dnstap::{Dnstap, Frames};
 use super::in_memory::InMemory;
 use super::names::NamesTap;
-use super::query_log::{Lines, QueryLog};
+use super::query_log::{QueryLog, QueryLogLines};
 use super::slow::{SlowTap, lock};
 use super::traces::{Backends, Traces};
 use super::{Side, TapClock, TapSet};
 use crate::config::{Config, DnstapConfig, QueryLogConfig, TracesConfig};
 use crate::metrics::{Counters, Tap, TapFate};
-use crate::net::tasks::{Lost, TaskKind, Tasks};
+use crate::net::tasks::{LostTask, TaskKind, Tasks};
 use crate::sight::names::TopNames;
 use crate::sight::slow::SlowRaces;
 use crate::wire::QuestionHasher;
 
-/// What the config says of taps.
+/// The configuration of all taps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TapsConfig {
     query_log: Option<QueryLogConfig>,
     dnstap: Option<DnstapConfig>,
-    /// How many slow races are kept, if any are.
     slow: Option<usize>,
-    /// Where they go besides.
     traces: Option<TracesConfig>,
-    /// Where the backends are that have names.
     backends: Backends,
-    /// Whose names are counted, if any are.
     names: Option<Side>,
 }
 
 impl TapsConfig {
-    /// Of a config.
+    /// Extracts the taps from a config.
     pub fn of(config: &Config) -> Self {
         let slow = config.slow.map(|slow| slow.keep);
         let are_counted = config.admin.as_ref().is_some_and(|admin| admin.names);
@@ -67,42 +63,38 @@ impl TapsConfig {
     }
 }
 
-/// The taps of a server, as the control thread has them.
+/// The taps of a server, on the control thread.
 pub struct Taps {
     workers: usize,
-    /// What the writer counts.
     counters: Arc<Counters>,
     clock: Arc<TapClock>,
     lottery: Lottery,
     hasher: QuestionHasher,
-    /// Those in force.
     set: Option<Arc<TapSet>>,
     traces: Traces,
-    writer: Option<Writer>,
-    lost_sender: UnboundedSender<Lost>,
-    lost: UnboundedReceiver<Lost>,
+    writer: Option<TapWriter>,
+    lost_sender: UnboundedSender<LostTask>,
+    lost: UnboundedReceiver<LostTask>,
 }
 
-/// The way to the writer thread.
 #[derive(Debug)]
-struct Writer {
-    orders: Sender<Order>,
+struct TapWriter {
+    orders: Sender<TapOrder>,
     thread: Thread,
 }
 
-/// What the writer is told.
-enum Order {
-    /// Write the records of these, from now on; open files anew.
+enum TapOrder {
+    /// Use these taps from now on; open files anew.
     Set(Option<Arc<TapSet>>),
-    /// Write what there is until then, end, and say so.
+    /// Write everything until the deadline, end, and confirm.
     End(Instant, oneshot::Sender<()>),
 }
 
 impl Taps {
-    /// None yet, for so many workers, which hash questions like this. `seed` is for the choice among those. Tasks of this thread are
-    /// among `tasks`.
+    /// Creates a set without taps for this number of workers. `seed` randomizes the choice of questions;
+    /// `tasks` gets the tasks of this thread.
     pub fn new(workers: usize, hasher: QuestionHasher, seed: u64, tasks: Tasks) -> Self {
-        // One loss at most.
+        // Carries at most one loss.
         let (lost_sender, lost) = unbounded_channel();
         let clock = Arc::new(TapClock::new());
         let lottery = Lottery::new(clock.start, seed);
@@ -110,21 +102,21 @@ impl Taps {
         Self { workers, counters, clock, lottery, hasher, set: None, traces, writer: None, lost_sender, lost }
     }
 
-    /// What the writer counts, and what is counted on this thread.
+    /// Returns the counters of the writer thread and of this thread.
     pub fn counters(&self) -> [&Arc<Counters>; 2] {
         [&self.counters, self.traces.counters()]
     }
 
-    /// Those in force, for workers.
+    /// Returns the current taps, for workers.
     pub fn set(&self) -> &Option<Arc<TapSet>> {
         &self.set
     }
 
-    /// Puts the taps of a config in force: those that have not changed go on, with their files opened anew. Workers are to be told.
-    /// Must be called within a `LocalSet`.
+    /// Applies a config: unchanged taps continue with files opened anew. The caller must pass the new set to
+    /// the workers. Must be called within a `LocalSet`.
     ///
     /// # Errors
-    /// If the operating system gives no thread; then nothing has changed.
+    /// If the operating system provides no thread; then nothing has changed.
     pub fn apply(&mut self, config: &TapsConfig) -> io::Result<()> {
         if self.writer.is_none() {
             if config.is_empty() {
@@ -163,53 +155,53 @@ impl Taps {
         let (clock, hasher) = (Arc::clone(&self.clock), self.hasher.clone());
         let set = TapSet { clock, lottery: self.lottery, hasher, query_log, dnstap, slow, names };
         self.set = (!config.is_empty()).then(|| Arc::new(set));
-        self.tell(Order::Set(self.set.clone()));
+        self.send(TapOrder::Set(self.set.clone()));
         Ok(())
     }
 
-    /// The slow races that are kept, if any are.
+    /// Returns the kept slow races, if configured.
     pub fn slow_races(&self) -> Option<Arc<Mutex<SlowRaces>>> {
         Some(Arc::clone(self.set.as_ref()?.slow.as_ref()?.races()))
     }
 
-    /// The names that are counted, if any are.
+    /// Returns the counted names, if configured.
     pub fn top_names(&self) -> Option<Arc<Mutex<TopNames>>> {
         Some(Arc::clone(self.set.as_ref()?.names.as_ref()?.names()))
     }
 
     /// Waits until the writer is lost.
-    pub async fn lost(&mut self) -> Lost {
+    pub async fn lost(&mut self) -> LostTask {
         match self.lost.recv().await {
             Some(lost) => lost,
             None => TaskKind::Taps.ended(Ok(())),
         }
     }
 
-    /// Ends, when nothing is appended any more. What cannot be written within half a second is dropped.
+    /// Ends the writer after the last append. Records that are not written within half a second are dropped.
     pub async fn end(&mut self) {
         let (done, ended) = oneshot::channel();
         let deadline = Instant::now() + END;
         self.set = None;
-        self.tell(Order::End(deadline, done));
-        // It says so in time, unless a disk hangs. Then it has let go of what leads to the traces, which end too.
+        self.send(TapOrder::End(deadline, done));
+        // The writer confirms in time, unless a disk hangs. It has then dropped the sender of the traces,
+        // which end too.
         let _ = timeout_at((deadline + END_MARGIN).into(), ended).await;
         self.traces.end(deadline, END_MARGIN).await;
     }
 
-    fn tell(&self, order: Order) {
-        if let Some(Writer { orders, thread }) = &self.writer {
+    fn send(&self, order: TapOrder) {
+        if let Some(TapWriter { orders, thread }) = &self.writer {
             let _ = orders.send(order);
             thread.unpark();
         }
     }
 
-    /// Starts the thread.
-    fn start(&self) -> io::Result<Writer> {
+    fn start(&self) -> io::Result<TapWriter> {
         #[cfg(feature = "faults")]
         crate::faults::on_thread("taps")?;
         let (orders, received) = channel();
         let (counters, clock, lost) = (Arc::clone(&self.counters), Arc::clone(&self.clock), self.lost_sender.clone());
-        // Nobody waits for its end for long: it may hang in a disk.
+        // The thread is not joined, because it may hang in a disk.
         let handle = thread::Builder::new().name("taps".to_owned()).spawn(move || {
             let live = || {
                 TaskKind::Taps.begin();
@@ -219,56 +211,49 @@ impl Taps {
                 let _ = lost.send(TaskKind::Taps.panicked(&*panic));
             }
         })?;
-        Ok(Writer { orders, thread: handle.thread().clone() })
+        Ok(TapWriter { orders, thread: handle.thread().clone() })
     }
 }
 
-/// Where the records of a tap go.
 pub(super) trait Outlet: Send {
-    /// Which tap it is.
     fn tap(&self) -> Tap;
 
-    /// The file that it writes, if that is one.
     fn file(&self) -> Option<&Path> {
         None
     }
 
-    /// Takes a record, to be written soon.
     fn take(&mut self, record: &[u8]);
 
-    /// Whether it takes more before something is written.
+    /// Returns true if there is room before the next write.
     fn has_room(&self) -> bool;
 
-    /// How many records wait to be written.
     fn waiting(&self) -> u64;
 
-    /// Writes what can be written without waiting. Returns how many records that were.
+    /// Writes as much as possible without blocking. Returns the number of records written.
     fn write(&mut self) -> io::Result<u64>;
 
-    /// What to wait for, when a write would have waited.
+    /// Returns the descriptor to wait for after a write would have blocked.
     fn blocked_on(&self) -> Option<(BorrowedFd<'_>, PollFlags)>;
 
-    /// Opens what it writes to anew.
     fn reopen(&mut self);
 
-    /// Whether somebody else has the tap too, and may append to it.
+    /// Returns true if workers may still append to the tap.
     fn is_shared(&self) -> bool;
 
-    /// Nothing more is written: says so to who reads it, which takes until then at most.
+    /// Ends the output: informs the reader, which takes until `until` at most.
     fn end(&mut self, until: Instant);
 }
 
-/// The life of the writer thread.
-fn run(orders: &Receiver<Order>, counters: &Counters, clock: &TapClock) {
-    let mut streams: Vec<Stream> = Vec::new();
+fn run(orders: &Receiver<TapOrder>, counters: &Counters, clock: &TapClock) {
+    let mut streams: Vec<TapStream> = Vec::new();
     loop {
         let order = match streams.is_empty() {
             true => orders.recv().map_err(|_| TryRecvError::Disconnected),
             false => orders.try_recv(),
         };
         match order {
-            Ok(Order::Set(set)) => set_streams(&mut streams, set.as_deref()),
-            Ok(Order::End(deadline, done)) => {
+            Ok(TapOrder::Set(set)) => set_streams(&mut streams, set.as_deref()),
+            Ok(TapOrder::End(deadline, done)) => {
                 end(streams, counters, deadline);
                 let _ = done.send(());
                 return;
@@ -284,8 +269,8 @@ fn run(orders: &Receiver<Order>, counters: &Counters, clock: &TapClock) {
     }
 }
 
-/// Has these taps written, and what is left of the earlier ones.
-fn set_streams(streams: &mut Vec<Stream>, set: Option<&TapSet>) {
+/// Replaces the taps, and keeps the rest of the earlier ones.
+fn set_streams(streams: &mut Vec<TapStream>, set: Option<&TapSet>) {
     let query_log = set.and_then(|set| set.query_log.as_ref());
     let dnstap = set.and_then(|set| set.dnstap.as_ref());
     let slow = set.and_then(|set| set.slow.as_ref());
@@ -303,36 +288,36 @@ fn set_streams(streams: &mut Vec<Stream>, set: Option<&TapSet>) {
             stream.until = stream.until.or_else(|| Some(Instant::now() + LEFT));
         }
     }
-    let is_new = |streams: &[Stream], exchange: &Arc<Exchange>| {
+    let is_new = |streams: &[TapStream], exchange: &Arc<BufferExchange>| {
         !streams.iter().any(|stream| Arc::ptr_eq(&stream.exchange, exchange))
     };
     if let Some(log) = query_log.filter(|log| is_new(streams, &log.exchange)) {
-        streams.push(Stream::new(Arc::clone(&log.exchange), Box::new(Lines::new(Arc::clone(log)))));
+        streams.push(TapStream::new(Arc::clone(&log.exchange), Box::new(QueryLogLines::new(Arc::clone(log)))));
     }
     if let Some(dnstap) = dnstap.filter(|dnstap| is_new(streams, &dnstap.exchange)) {
-        streams.push(Stream::new(Arc::clone(&dnstap.exchange), Box::new(Frames::new(Arc::clone(dnstap)))));
+        streams.push(TapStream::new(Arc::clone(&dnstap.exchange), Box::new(Frames::new(Arc::clone(dnstap)))));
     }
     if let Some(tap) = slow.filter(|tap| is_new(streams, &tap.exchange)) {
-        streams.push(Stream::new(Arc::clone(&tap.exchange), Box::new(InMemory::new(Arc::clone(tap)))));
+        streams.push(TapStream::new(Arc::clone(&tap.exchange), Box::new(InMemory::new(Arc::clone(tap)))));
     }
     if let Some(tap) = names.filter(|tap| is_new(streams, &tap.exchange)) {
-        streams.push(Stream::new(Arc::clone(&tap.exchange), Box::new(InMemory::new(Arc::clone(tap)))));
+        streams.push(TapStream::new(Arc::clone(&tap.exchange), Box::new(InMemory::new(Arc::clone(tap)))));
     }
 }
 
-/// Writes what there is, as far as that can be done without waiting. Returns whether there is more that could be.
-fn work(streams: &mut Vec<Stream>, counters: &Counters) -> bool {
+/// Writes without blocking. Returns true if more could be written.
+fn work(streams: &mut Vec<TapStream>, counters: &Counters) -> bool {
     let now = Instant::now();
     let mut is_more = false;
     let mut earlier: Vec<Tap> = Vec::new();
     streams.retain_mut(|stream| {
         let tap = stream.outlet.tap();
-        // What is left of a tap as it was goes before what has come since.
+        // Older records of a tap go first.
         if earlier.contains(&tap) {
             return true;
         }
         is_more |= stream.work(counters, now);
-        stream.tell(now);
+        stream.log(now);
         match stream.until {
             Some(until) if stream.is_over() || now >= until => {
                 stream.abandon(counters);
@@ -349,8 +334,8 @@ fn work(streams: &mut Vec<Stream>, counters: &Counters) -> bool {
     is_more
 }
 
-/// Writes what is left until the deadline; what is still there then is dropped.
-fn end(mut streams: Vec<Stream>, counters: &Counters, deadline: Instant) {
+/// Writes the rest until the deadline and drops what is left then.
+fn end(mut streams: Vec<TapStream>, counters: &Counters, deadline: Instant) {
     streams.iter_mut().for_each(|stream| stream.until = Some(deadline));
     while !streams.is_empty() {
         if !work(&mut streams, counters) && !streams.is_empty() {
@@ -359,8 +344,8 @@ fn end(mut streams: Vec<Stream>, counters: &Counters, deadline: Instant) {
     }
 }
 
-/// Sleeps until it is time to look again, until much has come, or until what could not be written can.
-fn pause(streams: &[Stream]) {
+/// Sleeps until the next tick, a wake-up by a worker, or a writable output.
+fn pause(streams: &[TapStream]) {
     let blocked = streams.iter().filter(|stream| stream.is_blocked).filter_map(|stream| stream.outlet.blocked_on());
     let mut fds: Vec<_> = blocked.map(|(fd, event)| PollFd::from_borrowed_fd(fd, event)).collect();
     if fds.is_empty() {
@@ -370,28 +355,20 @@ fn pause(streams: &[Stream]) {
     let _ = poll(&mut fds, Some(&tick));
 }
 
-/// The records of one tap on their way.
-struct Stream {
-    exchange: Arc<Exchange>,
+struct TapStream {
+    exchange: Arc<BufferExchange>,
     outlet: Box<dyn Outlet>,
-    /// The buffer that is being read, and how far.
     buffer: Option<(Buffer, usize)>,
-    /// When it is tried again, after a write has failed.
     retry_at: Option<Instant>,
-    /// Whether the last write would have waited.
     is_blocked: bool,
-    /// Until when what is left of it is written, if another has taken its place.
     until: Option<Instant>,
-    /// What went wrong last and was not told yet.
     problem: Option<io::Error>,
-    /// When the log was told of something.
-    told_at: Option<Instant>,
-    /// How many dropped records it was told of.
-    told: u64,
+    reported_at: Option<Instant>,
+    reported: u64,
 }
 
-impl Stream {
-    fn new(exchange: Arc<Exchange>, outlet: Box<dyn Outlet>) -> Self {
+impl TapStream {
+    fn new(exchange: Arc<BufferExchange>, outlet: Box<dyn Outlet>) -> Self {
         exchange.set_writer();
         Self {
             exchange,
@@ -401,12 +378,11 @@ impl Stream {
             is_blocked: false,
             until: None,
             problem: None,
-            told_at: None,
-            told: 0,
+            reported_at: None,
+            reported: 0,
         }
     }
 
-    /// Writes what there is. Returns whether there is more.
     fn work(&mut self, counters: &Counters, now: Instant) -> bool {
         if self.retry_at.is_some_and(|at| now < at) {
             return false;
@@ -434,7 +410,7 @@ impl Stream {
         true
     }
 
-    /// Moves the next record to the outlet. Returns whether there was one.
+    /// Moves the next record to the outlet. Returns false if there is none.
     fn move_record(&mut self) -> bool {
         loop {
             let (buffer, at) = match &mut self.buffer {
@@ -458,13 +434,12 @@ impl Stream {
         }
     }
 
-    /// Whether nothing is left, and nothing comes any more.
+    /// Returns true if nothing is left and nothing arrives any more.
     fn is_over(&self) -> bool {
-        // In this order: who lets go of it has appended before.
+        // The order matters: a worker appends before it drops the tap.
         !self.outlet.is_shared() && self.exchange.is_empty() && self.buffer.is_none() && self.outlet.waiting() == 0
     }
 
-    /// Counts what is left as dropped.
     fn abandon(&mut self, counters: &Counters) {
         let mut left = self.outlet.waiting() + self.buffer.take().map_or(0, |(buffer, at)| buffer.count(at));
         while let Some(buffer) = self.exchange.take() {
@@ -476,48 +451,47 @@ impl Stream {
         }
     }
 
-    /// Tells the log once a minute what went wrong.
-    fn tell(&mut self, now: Instant) {
-        let dropped = self.exchange.dropped() - self.told;
-        let is_due = self.told_at.is_none_or(|at| now.saturating_duration_since(at) >= TOLD_EVERY);
+    /// Logs problems once a minute.
+    fn log(&mut self, now: Instant) {
+        let dropped = self.exchange.dropped() - self.reported;
+        let is_due = self.reported_at.is_none_or(|at| now.saturating_duration_since(at) >= REPORT_EVERY);
         if !is_due || dropped == 0 && self.problem.is_none() {
             return;
         }
-        self.told_at = Some(now);
-        self.told += dropped;
+        self.reported_at = Some(now);
+        self.reported += dropped;
         let tap = self.outlet.tap().label();
         match self.problem.take() {
             Some(error) => {
                 let file = self.outlet.file().map(|file| format!(" to {}", file.display())).unwrap_or_default();
                 tracing::warn!(%error, dropped, "{tap}: records cannot be written{file}; {dropped} are dropped");
             }
-            None => tracing::warn!(dropped, "{tap}: more records come than can be written; {dropped} are dropped"),
+            None => {
+                tracing::warn!(dropped, "{tap}: records come faster than they can be written; {dropped} are dropped")
+            }
         }
     }
 }
 
-/// The name of this host, by which a collector knows who tells it something.
+/// Returns the name of this host, by which a collector identifies it.
 pub(super) fn host_name() -> String {
     nix::unistd::gethostname().map_or_else(|_| "hedgerow".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-/// How long records wait at most before it is looked for them.
+/// The longest wait of a record before the writer looks.
 const TICK: Duration = Duration::from_millis(50);
 
-/// How long is waited after a write has failed.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// How long is waited at the end of the process.
 const END: Duration = Duration::from_millis(400);
 
-/// What the way there and back may take beyond that: half a second in all.
+/// The margin for the messages to and from the thread: half a second in all.
 const END_MARGIN: Duration = Duration::from_millis(100);
 
-/// How long what is left of a tap that was changed is tried to be written.
+/// The time limit for the rest of a replaced tap.
 const LEFT: Duration = Duration::from_secs(5);
 
-/// How often the log is told that records are dropped.
-const TOLD_EVERY: Duration = Duration::from_secs(60);
+const REPORT_EVERY: Duration = Duration::from_secs(60);
 
-/// Writes of one tap before others have their turn.
+/// The writes of one tap before others have their turn.
 const AT_A_TIME: usize = 16;

@@ -1,61 +1,58 @@
-//! Who may do something with a zone: addresses, prefixes and keys.
+//! Access lists of zones: addresses, prefixes and keys.
 //!
-//! A list is a row of rules, and whoever meets any of them is let in. A rule is one text: `192.0.2.1`, `2001:db8::/32`,
-//! `key:NAME`, or an address or prefix and a key, of which both must hold: `192.0.2.0/24 key:NAME`. An empty list lets in
-//! nobody.
+//! A list admits a client that meets any of its rules. A rule is `192.0.2.1`, `2001:db8::/32`, `key:NAME`, or
+//! an address or prefix and a key that must both match: `192.0.2.0/24 key:NAME`. An empty list admits no
+//! client.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use super::tsig::Key;
+use super::tsig::TsigKey;
 use crate::limit::{Prefix, PrefixError};
 use crate::wire::{Name, NameError};
 
-/// The rules of one thing, such as transfers of one zone.
+/// The rules of one operation, such as transfers of one zone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AccessList(Vec<Rule>);
+pub struct AccessList(Vec<AclRule>);
 
 impl AccessList {
-    /// These rules.
-    pub fn new(rules: Vec<Rule>) -> Self {
+    /// Makes a list of these rules.
+    pub fn new(rules: Vec<AclRule>) -> Self {
         Self(rules)
     }
 
-    /// Whether whoever is at this address, and has shown to have this key, is let in.
-    pub fn allows(&self, address: IpAddr, key: Option<&Key>) -> bool {
+    /// Returns true if a client at this address, verified with this key, is allowed.
+    pub fn allows(&self, address: IpAddr, key: Option<&TsigKey>) -> bool {
         self.0.iter().any(|rule| rule.holds(address, key))
     }
 
-    /// The keys that rules name, so that a config can be checked for them.
+    /// Returns the keys in the rules, so that a config can be checked for them.
     pub fn keys(&self) -> impl Iterator<Item = &Name> {
         self.0.iter().filter_map(|rule| rule.key.as_ref())
     }
 
-    /// Whether nobody is let in.
+    /// Returns true if no client is allowed.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// One rule: all that it names must hold, and it names something.
+/// One rule: at least one condition, and all of them must hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
-    /// The address is within this prefix.
+pub struct AclRule {
     prefix: Option<Prefix>,
-    /// The message is signed with this key; folded.
     key: Option<Name>,
 }
 
-impl Rule {
-    /// Whether the rule holds.
-    fn holds(&self, address: IpAddr, key: Option<&Key>) -> bool {
+impl AclRule {
+    fn holds(&self, address: IpAddr, key: Option<&TsigKey>) -> bool {
         let is_near = self.prefix.is_none_or(|prefix| prefix.contains(address));
         is_near && self.key.as_ref().is_none_or(|name| key.is_some_and(|key| key.name() == name))
     }
 }
 
-impl FromStr for Rule {
+impl FromStr for AclRule {
     type Err = RuleError;
 
     fn from_str(text: &str) -> Result<Self, RuleError> {
@@ -73,16 +70,16 @@ impl FromStr for Rule {
     }
 }
 
-/// Why a text is no rule.
+/// The error for a text that is no rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RuleError {
-    /// Nothing is there.
+    /// Empty text.
     Empty,
     /// Two prefixes or two keys.
     Repeated,
-    /// Something that is not `key:NAME` is no prefix either.
+    /// A part that is neither `key:NAME` nor a prefix.
     Prefix(PrefixError),
-    /// The name of a key is no name.
+    /// An invalid name of a key.
     Key(NameError),
 }
 
@@ -109,7 +106,7 @@ mod tests {
 
     #[test]
     fn whoever_meets_a_rule_is_let_in() {
-        let key = |name: &str| Key::new(&name.parse().unwrap(), Algorithm::HmacSha256, b"s");
+        let key = |name: &str| TsigKey::new(&name.parse().unwrap(), Algorithm::HmacSha256, b"s");
         let check = |rules: &[&str], address: &str, signed: Option<&str>, expected: bool| {
             let list = AccessList::new(rules.iter().map(|rule| rule.parse().unwrap()).collect());
             let signed = signed.map(key);
@@ -149,7 +146,7 @@ mod tests {
             ("::1/64", RuleError::Prefix(PrefixError::HostBits)),
             ("key:a..b", RuleError::Key(NameError::EmptyLabel)),
         ] {
-            let found = text.parse::<Rule>().expect_err(text);
+            let found = text.parse::<AclRule>().expect_err(text);
             assert_eq!(found, expected, "{text}");
         }
     }

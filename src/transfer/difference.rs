@@ -1,4 +1,4 @@
-//! What changed between two versions of a zone (RFC 1995): found, applied, kept, condensed.
+//! Differences between two versions of a zone (RFC 1995): found, applied, kept, condensed.
 //!
 //! ```text
 //! old records ─┐                          ┌─▶ Journal ─▶ since(serial) ─▶ IXFR out
@@ -7,8 +7,8 @@
 //!                        IXFR in ─────────────▶
 //! ```
 //!
-//! Everything is strict: a difference that takes away what is not there, or adds what is, belongs to another version, and
-//! whoever has it starts over with AXFR.
+//! Everything is strict: a difference that removes a missing record, or adds a present one, belongs to
+//! another version, and the secondary starts over with AXFR.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
@@ -20,21 +20,17 @@ use super::serial::Serial;
 use crate::wire::RecordType;
 use crate::zone::Record;
 
-/// The step from one version of a zone to a later one. The SOA record of each version is the first of its side.
+/// The step from one version of a zone to a later one. Each side starts with its SOA record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// The version that it starts from.
     from: Serial,
-    /// The version that it leads to.
     to: Serial,
-    /// What is to go, the old SOA first.
     removed: Records,
-    /// What is to come, the new SOA first.
     added: Records,
 }
 
 impl Difference {
-    /// Takes both sides, each with the SOA of its version first and no other.
+    /// Makes a difference of both sides, each with exactly one SOA, which comes first.
     pub fn new(removed: Records, added: Records) -> Result<Self, Inexact> {
         let serial = |side: &Records| {
             let mut soas = side.iter().filter(|record| record.rtype == RecordType::SOA);
@@ -45,29 +41,29 @@ impl Difference {
         Ok(Self { from, to, removed, added })
     }
 
-    /// What changed from one whole version to another, each in any order and without repetition.
+    /// Computes the difference of two whole versions, each in any order and without repetition.
     pub fn between<'a>(
         old: impl IntoIterator<Item = Record<'a>>,
         new: impl IntoIterator<Item = Record<'a>>,
     ) -> Result<Self, Inexact> {
         let (old, new) = (sorted(old), sorted(new));
         let (mut removed, mut added) = (Records::new(), Records::new());
-        // The SOA records come first, whether or not they differ: they name the versions.
+        // The SOA records come first even if they are equal, because they name the versions.
         old.iter().filter(|record| record.rtype == RecordType::SOA).for_each(|record| removed.push(*record));
         new.iter().filter(|record| record.rtype == RecordType::SOA).for_each(|record| added.push(*record));
         merge(&old, &new, |found| match found {
-            Found::Left(record) if record.rtype != RecordType::SOA => removed.push(record),
-            Found::Right(record) if record.rtype != RecordType::SOA => added.push(record),
-            Found::Left(_) | Found::Right(_) | Found::Both => {}
+            MergeStep::Left(record) if record.rtype != RecordType::SOA => removed.push(record),
+            MergeStep::Right(record) if record.rtype != RecordType::SOA => added.push(record),
+            MergeStep::Left(_) | MergeStep::Right(_) | MergeStep::Both => {}
         });
         Self::new(removed, added)
     }
 
-    /// Several steps as one. What one step adds and a later one takes away is in neither side.
+    /// Merges several steps. A record that one step adds and a later one removes is in neither side.
     pub fn condensed<'a>(steps: impl IntoIterator<Item = &'a Self>) -> Result<Self, Inexact> {
         let mut steps = steps.into_iter();
         let first = steps.next().ok_or(Inexact::NoSoa)?;
-        let mut net: BTreeMap<Key<'a>, Change> = BTreeMap::new();
+        let mut net: BTreeMap<RecordKey<'a>, RecordChange> = BTreeMap::new();
         for (key, change) in first.changes() {
             if net.insert(key, change).is_some() {
                 return Err(Inexact::Repeated);
@@ -81,30 +77,29 @@ impl Difference {
             for (key, change) in step.changes() {
                 match net.remove(&key) {
                     None => drop(net.insert(key, change)),
-                    // Gone again, or back again: as if nothing had been.
                     Some(before) if before != change => {}
                     Some(_) => return Err(Inexact::Repeated),
                 }
             }
             last = step;
         }
-        let side = |soa: Option<Record<'a>>, wanted: Change| {
+        let side = |soa: Option<Record<'a>>, wanted: RecordChange| {
             let rest = net.iter().filter(move |(_, change)| **change == wanted).map(|(key, _)| key.0);
             soa.into_iter().chain(rest).collect::<Records>()
         };
-        Self::new(side(first.removed.first(), Change::Removed), side(last.added.first(), Change::Added))
+        Self::new(side(first.removed.first(), RecordChange::Removed), side(last.added.first(), RecordChange::Added))
     }
 
-    /// The new version: the old one, in any order, changed. The new SOA comes first.
+    /// Applies the difference to the old version, in any order, and returns the new one with its SOA first.
     pub fn apply<'a>(&'a self, old: impl IntoIterator<Item = Record<'a>>) -> Result<Records, Inexact> {
         let old = sorted(old);
         let (removed, added) = (sorted(self.removed.iter()), sorted(self.added.iter()));
         let mut left = Vec::with_capacity(old.len());
         let mut missing = false;
         merge(&old, &removed, |found| match found {
-            Found::Left(record) => left.push(record),
-            Found::Right(_) => missing = true,
-            Found::Both => {}
+            MergeStep::Left(record) => left.push(record),
+            MergeStep::Right(_) => missing = true,
+            MergeStep::Both => {}
         });
         if missing {
             return Err(Inexact::Missing);
@@ -112,60 +107,59 @@ impl Difference {
         let mut new: Records = self.added.first().into_iter().collect();
         let mut repeated = false;
         merge(&left, &added, |found| match found {
-            Found::Left(record) => new.push(record),
-            Found::Right(record) if record.rtype == RecordType::SOA => {}
-            Found::Right(record) => new.push(record),
-            Found::Both => repeated = true,
+            MergeStep::Left(record) => new.push(record),
+            MergeStep::Right(record) if record.rtype == RecordType::SOA => {}
+            MergeStep::Right(record) => new.push(record),
+            MergeStep::Both => repeated = true,
         });
-        // Two adjacent equals, or a second SOA that stayed, would be a zone that nobody can load.
+        // A repeated record, or a second SOA that stayed, would be a zone that does not load.
         if repeated || left.iter().any(|record| record.rtype == RecordType::SOA) {
             return Err(Inexact::Repeated);
         }
         Ok(new)
     }
 
-    /// The version that it starts from.
+    /// Returns the serial of the old version.
     pub fn from(&self) -> Serial {
         self.from
     }
 
-    /// The version that it leads to.
+    /// Returns the serial of the new version.
     pub fn to(&self) -> Serial {
         self.to
     }
 
-    /// What is to go, the old SOA first.
+    /// Returns the removed records, the old SOA first.
     pub fn removed(&self) -> &Records {
         &self.removed
     }
 
-    /// What is to come, the new SOA first.
+    /// Returns the added records, the new SOA first.
     pub fn added(&self) -> &Records {
         &self.added
     }
 
-    /// About how many octets of memory it takes, which is also about what it takes on the way.
+    /// Returns the approximate bytes of memory, which is also the approximate size of the transfer.
     pub fn size(&self) -> usize {
         self.removed.size() + self.added.size()
     }
 
-    /// All changes but those of the SOA, in which versions always differ.
-    fn changes(&self) -> impl Iterator<Item = (Key<'_>, Change)> {
-        let removed = self.removed.iter().skip(1).map(|record| (Key(record), Change::Removed));
-        removed.chain(self.added.iter().skip(1).map(|record| (Key(record), Change::Added)))
+    fn changes(&self) -> impl Iterator<Item = (RecordKey<'_>, RecordChange)> {
+        let removed = self.removed.iter().skip(1).map(|record| (RecordKey(record), RecordChange::Removed));
+        removed.chain(self.added.iter().skip(1).map(|record| (RecordKey(record), RecordChange::Added)))
     }
 }
 
-/// Why a difference does not fit.
+/// The reason that a difference does not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inexact {
-    /// A side has no SOA record first, or more than one.
+    /// A side does not start with an SOA record, or has more than one.
     NoSoa,
-    /// What is to go is not there.
+    /// A removed record is not there.
     Missing,
-    /// What is to come is there already, or goes or comes twice.
+    /// An added record is there already, or a record is removed or added twice.
     Repeated,
-    /// A step does not start where the one before it ended.
+    /// A step does not start at the end of the previous one.
     NotInARow,
 }
 
@@ -173,33 +167,29 @@ impl fmt::Display for Inexact {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NoSoa => "a side without its SOA record",
-            Self::Missing => "something goes that is not there",
-            Self::Repeated => "something comes that is there already",
+            Self::Missing => "a deleted record does not exist",
+            Self::Repeated => "an added record exists already",
             Self::NotInARow => "steps that do not follow each other",
         })
     }
 }
 
-/// The last versions of a zone, as the steps between them. Bounded: the oldest go first. Copies share the steps.
+/// The last steps between versions of a zone. The oldest are dropped. Copies share the steps.
 #[derive(Clone, Debug)]
 pub struct Journal {
-    /// Steps in a row, the oldest first.
     steps: VecDeque<Arc<Difference>>,
-    /// Octets that they take together.
     size: usize,
-    /// How many steps are kept.
     most_steps: usize,
-    /// How many octets are kept.
     most_octets: usize,
 }
 
 impl Journal {
-    /// A journal that keeps the last steps, so many at most, of so many octets together at most.
+    /// Makes a journal with a maximum of steps and a maximum of bytes.
     pub fn new(most_steps: usize, most_octets: usize) -> Self {
         Self { steps: VecDeque::new(), size: 0, most_steps, most_octets }
     }
 
-    /// Keeps a step. One that does not start where the last ended makes the earlier ones worthless.
+    /// Appends a step. If it does not start at the end of the last one, the earlier ones are dropped.
     pub fn push(&mut self, step: Difference) {
         if self.steps.back().is_some_and(|last| last.to != step.from) {
             self.steps.clear();
@@ -215,81 +205,71 @@ impl Journal {
         }
     }
 
-    /// The steps from this version to the newest, at least one; `None` if it is not known.
+    /// Returns the steps from this version to the newest, at least one; `None` if the version is not known.
     pub fn since(&self, serial: Serial) -> Option<impl Iterator<Item = &Difference> + Clone> {
-        // The last one that fits: a serial may come around again.
+        // The last one that fits, because serials repeat after a wraparound.
         let start = self.steps.iter().rposition(|step| step.from == serial)?;
         Some(self.steps.range(start..).map(|step| &**step))
     }
 
-    /// How many steps are kept.
+    /// Returns the number of steps.
     pub fn len(&self) -> usize {
         self.steps.len()
     }
 
-    /// Whether nothing is kept.
+    /// Returns true if there are no steps.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
     }
 
-    /// About how many octets of memory it takes.
+    /// Returns the approximate bytes of memory.
     pub fn size(&self) -> usize {
         self.size
     }
 }
 
-/// A record as the key of a map.
 #[derive(Clone, Copy)]
-struct Key<'a>(Record<'a>);
+struct RecordKey<'a>(Record<'a>);
 
-impl Ord for Key<'_> {
+impl Ord for RecordKey<'_> {
     fn cmp(&self, other: &Self) -> Ordering {
         compare(&self.0, &other.0)
     }
 }
 
-impl PartialOrd for Key<'_> {
+impl PartialOrd for RecordKey<'_> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for Key<'_> {
+impl PartialEq for RecordKey<'_> {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other) == Ordering::Equal
     }
 }
 
-impl Eq for Key<'_> {}
+impl Eq for RecordKey<'_> {}
 
-/// What becomes of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Change {
-    /// It goes.
+enum RecordChange {
     Removed,
-    /// It comes.
     Added,
 }
 
-/// Where a record was found.
-enum Found<'a> {
-    /// Among the first only.
+enum MergeStep<'a> {
     Left(Record<'a>),
-    /// Among the second only.
     Right(Record<'a>),
-    /// Among both.
     Both,
 }
 
-/// The records in order.
 fn sorted<'a>(records: impl IntoIterator<Item = Record<'a>>) -> Vec<Record<'a>> {
     let mut all: Vec<_> = records.into_iter().collect();
     all.sort_unstable_by(compare);
     all
 }
 
-/// Goes through two ordered lists as one.
-fn merge<'a>(left: &[Record<'a>], right: &[Record<'a>], mut on_found: impl FnMut(Found<'a>)) {
+fn merge<'a>(left: &[Record<'a>], right: &[Record<'a>], mut on_found: impl FnMut(MergeStep<'a>)) {
     let (mut left, mut right) = (left.iter().peekable(), right.iter().peekable());
     loop {
         let order = match (left.peek(), right.peek()) {
@@ -301,9 +281,9 @@ fn merge<'a>(left: &[Record<'a>], right: &[Record<'a>], mut on_found: impl FnMut
         let from_left = if order.is_le() { left.next() } else { None };
         let from_right = if order.is_ge() { right.next() } else { None };
         match (from_left, from_right) {
-            (Some(a), None) => on_found(Found::Left(*a)),
-            (None, Some(b)) => on_found(Found::Right(*b)),
-            (Some(_), Some(_)) => on_found(Found::Both),
+            (Some(a), None) => on_found(MergeStep::Left(*a)),
+            (None, Some(b)) => on_found(MergeStep::Right(*b)),
+            (Some(_), Some(_)) => on_found(MergeStep::Both),
             (None, None) => return,
         }
     }

@@ -1,7 +1,7 @@
-//! NOTIFY (RFC 1996): a primary tells its secondaries that a zone has changed.
+//! NOTIFY (RFC 1996): a primary informs its secondaries about a new version of a zone.
 //!
-//! [`Targets`] says whom to tell, [`NotifyAttempts`] when, [`write_notify`] and [`read_notify`] how. The response to a NOTIFY
-//! is a header and the question: `wire::write_error` with NOERROR, or what else there is to say.
+//! [`Targets`] selects the secondaries and [`NotifyAttempts`] the times; [`write_notify`] and [`read_notify`]
+//! are the messages.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
@@ -14,17 +14,17 @@ use crate::wire::{
 };
 use crate::zone::Record;
 
-/// A NOTIFY that came.
+/// A received NOTIFY.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notify {
     /// The zone that changed.
     pub zone: Name,
-    /// The serial of its new version: a hint, which anybody may have forged (RFC 1996 section 3.7).
+    /// The serial of the new version: a hint that may be forged (RFC 1996 section 3.7).
     pub serial: Option<Serial>,
 }
 
-/// Takes a NOTIFY; its TSIG has been seen to. Whether its sender is a primary of the zone is the caller's question: RFC 1996
-/// section 3.10 has others ignored. The rcode says what is wrong with it.
+/// Reads a NOTIFY whose TSIG is verified, or returns the rcode of its error. The caller checks that the
+/// sender is a primary of the zone (RFC 1996 section 3.10: other senders are ignored).
 pub fn read_notify(octets: &[u8]) -> Result<Notify, Rcode> {
     let message = Message::read(octets).map_err(|_| Rcode::FORMERR)?;
     let header = message.header;
@@ -32,7 +32,7 @@ pub fn read_notify(octets: &[u8]) -> Result<Notify, Rcode> {
         return Err(Rcode::NOTIMP);
     }
     let question = message.question.filter(|_| !header.is_response()).ok_or(Rcode::FORMERR)?;
-    // RFC 1996 section 3.4: SOA is the one type that there is a NOTIFY for.
+    // RFC 1996 section 3.4: SOA is the only type with a NOTIFY.
     if question.qtype() != RecordType::SOA || question.qclass() != RecordClass::IN {
         return Err(Rcode::NOTIMP);
     }
@@ -61,24 +61,25 @@ pub fn write_notify(id: u16, zone: &Name, soa: Option<Record<'_>>, out: &mut Vec
     }
 }
 
-/// Whether this is the response to the NOTIFY with this ID. Any rcode ends the matter (RFC 1996 section 3.12): the
-/// secondary is there and has heard.
+/// Returns true if this is the response to the NOTIFY with this ID. Any rcode ends the attempts (RFC 1996
+/// section 3.12), because the secondary has received the NOTIFY.
 pub fn is_notify_response(octets: &[u8], id: u16) -> bool {
     Header::read(octets)
         .is_some_and(|header| header.is_response() && header.opcode() == Opcode::NOTIFY && header.id() == id)
 }
 
-/// Whom a primary tells, besides those that it is told to tell.
+/// The servers that a primary notifies besides the configured ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Targets {
-    /// Addresses of name servers that the zone itself has.
+    /// Addresses of name servers with address records in the zone.
     pub addresses: Vec<IpAddr>,
-    /// Name servers whose addresses are elsewhere.
+    /// Name servers without an address in the zone.
     pub unresolved: Vec<Name>,
 }
 
 impl Targets {
-    /// The servers in the zone's NS records but the primary named in its SOA (RFC 1996 section 2.1), none twice.
+    /// Collects the servers in the zone's NS records without the primary in its SOA (RFC 1996 section 2.1)
+    /// and without duplicates.
     pub fn of<'a>(apex: &Name, records: impl Iterator<Item = Record<'a>> + Clone) -> Self {
         let is_apex = |record: &Record<'_>| eq_ignore_case(record.owner, apex.as_wire());
         let mut at_apex = records.clone().filter(is_apex);
@@ -100,7 +101,6 @@ impl Targets {
     }
 }
 
-/// The address in a record, if it has one.
 fn address(record: &Record<'_>) -> Option<IpAddr> {
     match record.rtype {
         RecordType::A => <[u8; 4]>::try_from(record.rdata).ok().map(|octets| Ipv4Addr::from(octets).into()),
@@ -109,8 +109,7 @@ fn address(record: &Record<'_>) -> Option<IpAddr> {
     }
 }
 
-/// Tells one server of one change, until it has responded or was told often enough. A later change has attempts of its own,
-/// which take the place of these.
+/// The attempts to notify one server of one change, until it responds or they are used up.
 ///
 /// ```text
 ///   due ──Send──▶ waiting ──on_response──▶ finished
@@ -120,35 +119,34 @@ fn address(record: &Record<'_>) -> Option<IpAddr> {
 /// ```
 #[derive(Clone, Debug)]
 pub struct NotifyAttempts {
-    /// When the server is told next and how often it was; `None` once that is over.
     next: Option<(Instant, u8)>,
 }
 
-/// What to do next.
+/// The next step of the attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotifyStep {
     /// Send a NOTIFY.
     Send,
-    /// Nothing before this time, unless a response comes.
+    /// Wait until this time or a response.
     WaitUntil(Instant),
-    /// The server was told often enough, and never responded.
+    /// All attempts were sent without a response.
     GiveUp,
-    /// It has responded.
+    /// The server has responded.
     Finished,
 }
 
 impl NotifyAttempts {
-    /// The server is to be told from now on.
+    /// Starts the attempts now.
     pub fn new(now: Instant) -> Self {
         Self { next: Some((now, 0)) }
     }
 
-    /// The server has responded.
+    /// Ends the attempts after a response.
     pub fn on_response(&mut self) {
         self.next = None;
     }
 
-    /// What to do now; to be called until it says to wait or that it is over.
+    /// Returns the present step. Call it until it returns a wait or the end.
     pub fn next_step(&mut self, now: Instant) -> NotifyStep {
         match self.next {
             None => NotifyStep::Finished,
@@ -163,8 +161,7 @@ impl NotifyAttempts {
     }
 }
 
-/// How often a server is told: over a bit more than two minutes in all.
+/// Attempts for one server: a bit more than two minutes in all.
 const SENDS: u8 = 7;
 
-/// How long the first response is waited for; each later one twice as long.
 const FIRST_SILENCE: Duration = Duration::from_secs(1);

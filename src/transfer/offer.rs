@@ -1,4 +1,4 @@
-//! Queries for transfers, read and written, and what a primary offers in response.
+//! Queries for transfers, read and written, and the choice of a response by a primary.
 
 use super::difference::{Difference, Journal};
 use super::reader::TransferKind;
@@ -10,15 +10,15 @@ use crate::zone::Record;
 /// A client's query for a transfer.
 #[derive(Clone, Copy, Debug)]
 pub struct TransferQuery<'a> {
-    /// Its header.
+    /// The header.
     pub header: Header,
-    /// Its question; the name is that of the zone.
+    /// The question with the name of the zone.
     pub question: Question<'a>,
-    /// What it asks for.
+    /// The kind of transfer.
     pub asked: TransferKind,
 }
 
-/// Takes a query of type AXFR or IXFR; its TSIG has been seen to. The rcode says what is wrong with it.
+/// Reads a query of type AXFR or IXFR whose TSIG is verified, or returns the rcode of its error.
 pub fn read_transfer_query(octets: &[u8]) -> Result<TransferQuery<'_>, Rcode> {
     let message = Message::read(octets).map_err(|_| Rcode::FORMERR)?;
     let header = message.header;
@@ -46,7 +46,7 @@ pub fn read_transfer_query(octets: &[u8]) -> Result<TransferQuery<'_>, Rcode> {
     if question.qtype() == asked.qtype() { Ok(TransferQuery { header, question, asked }) } else { Err(Rcode::FORMERR) }
 }
 
-/// Writes a query for a transfer into `out`. An IXFR bears `soa`, the SOA record that we have; without one it is AXFR.
+/// Writes a query for a transfer into `out`: IXFR with `soa`, the present SOA record, or else AXFR.
 pub fn write_transfer_query(id: u16, zone: &Name, soa: Option<Record<'_>>, out: &mut Vec<u8>) -> TransferKind {
     let known = soa.and_then(|record| Soa::of(&record).map(|soa| (record, soa.serial)));
     let asked = known.map_or(TransferKind::Axfr, |(_, from)| TransferKind::Ixfr { from });
@@ -58,12 +58,12 @@ pub fn write_transfer_query(id: u16, zone: &Name, soa: Option<Record<'_>>, out: 
     asked
 }
 
-/// The serial that a primary's reply to a query for the SOA tells; `None` if it does not tell one.
+/// Returns the serial in a primary's reply to an SOA query; `None` if it has none.
 pub fn read_soa_reply(octets: &[u8], id: u16, zone: &Name) -> Option<Serial> {
     let message = Message::read(octets).ok()?;
     let header = message.header;
     let is_ours = |qname: &[u8]| qname.eq_ignore_ascii_case(zone.as_wire());
-    // A server that is not authoritative may have any old SOA in its cache.
+    // A server that is not authoritative may have an old SOA in its cache.
     let is_reply = header.is_response() && header.id() == id && header.is_authoritative();
     if !is_reply
         || header.rcode() != Rcode::NOERROR
@@ -79,38 +79,37 @@ pub fn read_soa_reply(octets: &[u8], id: u16, zone: &Name) -> Option<Serial> {
     soas.next()
 }
 
-/// What a primary gives to a query.
+/// The response of a primary to a transfer query.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Offer<'a> {
-    /// The SOA alone: the client has this version or a later one.
+pub enum TransferOffer<'a> {
+    /// The SOA alone, because the client has this version or a later one.
     UpToDate,
-    /// What changed.
+    /// The differences since the client's version.
     Steps(Vec<&'a Difference>),
     /// The whole zone.
     Whole,
 }
 
-impl<'a> Offer<'a> {
-    /// Chooses by what is asked, what is kept, the serial of the zone and its size in octets, as
-    /// [`Records::size`](super::Records::size) counts.
+impl<'a> TransferOffer<'a> {
+    /// Chooses by the query, the journal, the serial of the zone and its size in bytes.
     pub fn choose(asked: TransferKind, journal: &'a Journal, current: Serial, zone_size: usize) -> Self {
         let from = match asked {
             TransferKind::Axfr => return Self::Whole,
             TransferKind::Ixfr { from } => from,
         };
-        // RFC 1995 section 2: the same version or a newer one than ours gets the SOA alone.
+        // RFC 1995 section 2: a client with this version or a newer one gets the SOA alone.
         if !current.is_newer_than(from) {
             return Self::UpToDate;
         }
         let steps: Vec<_> = journal.since(from).into_iter().flatten().collect();
         let leads_here = steps.last().is_some_and(|last| last.to() == current);
-        // RFC 1995 section 5: what is longer than the zone itself is not worth it.
+        // RFC 1995 section 5: differences longer than the zone are useless.
         let size: usize = steps.iter().map(|step| step.size()).sum();
         if leads_here && size < zone_size { Self::Steps(steps) } else { Self::Whole }
     }
 }
 
-/// Appends a record of class IN. `owner` may be empty if it has been written.
+/// Appends a record of class IN. `owner` is empty if it is already written.
 pub(super) fn append_record(owner: &[u8], record: &Record<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(owner);
     out.extend_from_slice(&record.rtype.0.to_be_bytes());
@@ -120,7 +119,6 @@ pub(super) fn append_record(owner: &[u8], record: &Record<'_>, out: &mut Vec<u8>
     out.extend_from_slice(record.rdata);
 }
 
-/// Gives a message that we wrote its counts.
 pub(super) fn set_counts(message: &mut [u8], counts: [u16; 4]) {
     if let (Some(header), Some(octets)) = (Header::read(message), message.first_chunk_mut()) {
         *octets = header.with_counts(counts).to_wire();

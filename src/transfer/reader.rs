@@ -1,8 +1,5 @@
-//! Transfers in: messages in, the new version of a zone out, or why there is none (RFC 5936 section 2.2, RFC 1995 section 4).
-//!
-//! A [`Reader`] takes the messages of one response until it says that it is done. What comes out is checked as far as a
-//! transfer can be: ID, question, rcode, owners, the order of SOA records, TSIG to the last message, and size. Whether it makes
-//! a zone is the zone store's question.
+//! Transfers in: from messages to the new version of a zone or an error (RFC 5936 section 2.2, RFC 1995
+//! section 4). A [`TransferReader`] checks the messages of one response. The zone store checks the zone.
 
 use std::fmt;
 
@@ -13,20 +10,20 @@ use super::tsig::{ClientChain, TsigFailure};
 use crate::wire::{Message, Name, Rcode, RecordClass, RecordType, Section, SectionRecord};
 use crate::zone::Record;
 
-/// What was asked for.
+/// The kind of a transfer query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransferKind {
     /// The whole zone.
     Axfr,
-    /// What changed since this version.
+    /// The changes since a version.
     Ixfr {
-        /// The version that we have.
+        /// The serial of the present version.
         from: Serial,
     },
 }
 
 impl TransferKind {
-    /// The type of the question.
+    /// Returns the type of the question.
     pub fn qtype(self) -> RecordType {
         match self {
             Self::Axfr => RecordType::AXFR,
@@ -35,65 +32,65 @@ impl TransferKind {
     }
 }
 
-/// What came of a transfer.
+/// The result of a transfer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Received {
-    /// Our version is no older than the primary's.
+pub enum TransferResult {
+    /// The primary has no newer version.
     UpToDate,
-    /// The primary has a newer version, which did not fit into a datagram (RFC 1995 section 2): ask by TCP.
+    /// The newer version did not fit into a datagram (RFC 1995 section 2): repeat by TCP.
     ComeByTcp,
     /// The whole new version, its SOA first.
     Whole(Records),
-    /// What changed, as steps in a row, at least one.
+    /// Consecutive steps, at least one.
     Steps(Vec<Difference>),
 }
 
-/// Whether more messages are to come.
+/// The state of a transfer after a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// Read on.
+pub enum TransferProgress {
+    /// More messages follow.
     More,
-    /// This was the last.
-    Done(Received),
+    /// The transfer is complete.
+    Done(TransferResult),
 }
 
-/// Why a transfer failed. A failed IXFR is to be tried again as AXFR, whatever the reason.
+/// The reason that a transfer failed. After a failed IXFR, try AXFR for any reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransferError {
-    /// Not a DNS message, a message cut short, or one to something else: ID, QR, question.
+    /// The message is malformed or not a response to the query: ID, QR, question.
     NotOurs,
-    /// The primary does not give the zone.
+    /// The primary refused with this rcode.
     Refused(Rcode),
     /// TSIG is missing or wrong.
     Tsig(TsigFailure),
-    /// A message without any answer, which would let a primary keep us forever.
+    /// A message without any answer, which would let a primary keep the transfer open forever.
     Empty,
     /// The first record is no SOA of the zone.
     NoSoaFirst,
-    /// A record of another class, outside the zone, or that is no data.
+    /// A record of another class, outside the zone, or of a meta-type.
     NotOfTheZone,
-    /// The SOA records are not in an order that makes sense, or something follows the last.
+    /// The order of the SOA records is invalid, or a record follows the last.
     OutOfOrder,
-    /// More than the limit.
+    /// The result is larger than the limit.
     TooLarge,
-    /// The steps do not make sense.
+    /// The steps do not fit together.
     Inexact(Inexact),
-    /// A message came after the last one, or after a failure.
+    /// A message after the last one, or after a failure.
     Over,
 }
 
 impl fmt::Display for TransferError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotOurs => f.write_str("its reply is broken, or to another question"),
-            Self::Refused(rcode) => write!(f, "it does not give the zone: {rcode}"),
+            Self::NotOurs => f.write_str("its reply is malformed, or answers another question"),
+            Self::Refused(rcode) => write!(f, "it refuses the zone: {rcode}"),
             Self::Tsig(failure) => write!(f, "its reply is not to be trusted: {failure}"),
             Self::Empty => f.write_str("a message without records"),
             Self::NoSoaFirst => f.write_str("the transfer does not begin with the SOA record of the zone"),
             Self::NotOfTheZone => f.write_str("a record that cannot be one of the zone"),
-            Self::OutOfOrder => f.write_str("SOA records in an order that makes no sense"),
+            Self::OutOfOrder => f.write_str("SOA records in an invalid order"),
             Self::TooLarge => f.write_str("the zone is larger than max_size"),
-            Self::Inexact(inexact) => write!(f, "differences that do not fit: {inexact}"),
+            Self::Inexact(inexact) => write!(f, "the differences do not apply: {inexact}"),
             Self::Over => f.write_str("more came after the end"),
         }
     }
@@ -110,75 +107,43 @@ impl fmt::Display for TransferError {
 ///                                                           SOA, as the first
 /// ```
 #[derive(Debug)]
-pub struct Reader {
+pub struct TransferReader {
     zone: Name,
-    /// The ID of the query.
     id: u16,
     asked: TransferKind,
-    /// Whether the response comes in one datagram.
     is_datagram: bool,
-    /// The TSIG state, if the query was signed.
     chain: Option<ClientChain>,
-    /// Where we are.
     state: State,
-    /// Whether a message has come.
     is_started: bool,
-    /// Octets of memory that the result may take.
     limit: usize,
-    /// Octets of memory that it takes now.
     size: usize,
 }
 
-/// Where in a response a reader is.
 #[derive(Debug)]
 enum State {
-    /// Before the first record.
     Nothing,
-    /// Behind the first SOA.
     First(Records, Serial),
-    /// In an AXFR, or an IXFR that came as one.
     Whole(Records, Serial),
-    /// In an IXFR, in what goes.
-    Removing {
-        /// The newest version.
-        to: Serial,
-        /// The steps before this one.
-        steps: Vec<Difference>,
-        /// What goes.
-        removed: Records,
-    },
-    /// In an IXFR, in what comes.
-    Adding {
-        /// The newest version.
-        to: Serial,
-        /// The steps before this one.
-        steps: Vec<Difference>,
-        /// What goes.
-        removed: Records,
-        /// What comes.
-        added: Records,
-    },
-    /// At the end.
-    Over(Received),
-    /// It failed, or the result was taken.
+    Removing { to: Serial, steps: Vec<Difference>, removed: Records },
+    Adding { to: Serial, steps: Vec<Difference>, removed: Records, added: Records },
+    Over(TransferResult),
     Ended,
 }
 
-impl Reader {
-    /// Reads the response to a query with this ID, which was signed if there is a `chain`. The result may take about `limit`
-    /// octets of memory.
+impl TransferReader {
+    /// Reads the response to a query with this ID. The result may use about `limit` bytes of memory.
     pub fn new(zone: Name, id: u16, asked: TransferKind, chain: Option<ClientChain>, limit: usize) -> Self {
         let zone = zone.folded();
         Self { zone, id, asked, is_datagram: false, chain, state: State::Nothing, is_started: false, limit, size: 0 }
     }
 
-    /// The same for IXFR by UDP, where the response is one datagram.
+    /// Expects an IXFR by UDP, with a response of one datagram.
     pub fn by_datagram(self) -> Self {
         Self { is_datagram: true, ..self }
     }
 
-    /// Takes the next message. `now`: seconds since 1970, for TSIG. After a failure, the transfer is over.
-    pub fn take(&mut self, octets: &[u8], now: u64) -> Result<Progress, TransferError> {
+    /// Processes the next message. `now` is in seconds since 1970, for TSIG. A failure ends the transfer.
+    pub fn take(&mut self, octets: &[u8], now: u64) -> Result<TransferProgress, TransferError> {
         let taken = self.try_take(octets, now);
         if taken.is_err() {
             self.state = State::Ended;
@@ -186,8 +151,7 @@ impl Reader {
         taken
     }
 
-    /// Takes the next message.
-    fn try_take(&mut self, octets: &[u8], now: u64) -> Result<Progress, TransferError> {
+    fn try_take(&mut self, octets: &[u8], now: u64) -> Result<TransferProgress, TransferError> {
         if matches!(self.state, State::Over(_) | State::Ended) {
             return Err(TransferError::Over);
         }
@@ -211,7 +175,6 @@ impl Reader {
         self.finish_message(answers)
     }
 
-    /// Checks header and question.
     fn check_head(&mut self, message: &Message<'_>) -> Result<(), TransferError> {
         let header = message.header;
         if header.id() != self.id || !header.is_response() || header.is_truncated() {
@@ -229,8 +192,8 @@ impl Reader {
                     return Err(TransferError::NotOurs);
                 }
             }
-            // RFC 5936 section 2.2.1: only messages after the first may leave it out. Old servers left it out of the first
-            // too, but none that answers IXFR or TSIG.
+            // RFC 5936 section 2.2.1: only messages after the first may leave it out. Old servers left it out
+            // of the first too, but not those with IXFR or TSIG.
             None if self.is_started => {}
             None => return Err(TransferError::NotOurs),
         }
@@ -238,7 +201,6 @@ impl Reader {
         Ok(())
     }
 
-    /// Takes one record.
     fn take_record(&mut self, record: &SectionRecord) -> Result<(), TransferError> {
         let is_ttl = record.ttl <= MAX_TTL;
         if record.class != RecordClass::IN
@@ -267,36 +229,33 @@ impl Reader {
         Ok(())
     }
 
-    /// Says whether the message was the last, `answers` records long.
-    fn finish_message(&mut self, answers: usize) -> Result<Progress, TransferError> {
-        // A lone SOA that is not the start of more: nothing new, or no room.
+    fn finish_message(&mut self, answers: usize) -> Result<TransferProgress, TransferError> {
+        // A lone SOA without more records: no new version, or no room.
         if let (State::First(_, serial), TransferKind::Ixfr { from }, 1) = (&self.state, self.asked, answers) {
             if !serial.is_newer_than(from) {
-                self.state = State::Over(Received::UpToDate);
+                self.state = State::Over(TransferResult::UpToDate);
             } else if self.is_datagram {
-                self.state = State::Over(Received::ComeByTcp);
+                self.state = State::Over(TransferResult::ComeByTcp);
             }
         }
         match std::mem::replace(&mut self.state, State::Ended) {
             State::Over(received) => {
-                // RFC 8945 section 5.3.1: the last message is signed, or what is behind the last signature is anybody's.
+                // RFC 8945 section 5.3.1: messages behind the last signature may be forged.
                 if let Some(chain) = &self.chain {
                     chain.finish().map_err(TransferError::Tsig)?;
                 }
-                Ok(Progress::Done(received))
+                Ok(TransferProgress::Done(received))
             }
-            // A datagram has it all or nothing.
             _ if self.is_datagram => Err(TransferError::OutOfOrder),
             state => {
                 self.state = state;
-                Ok(Progress::More)
+                Ok(TransferProgress::More)
             }
         }
     }
 }
 
 impl State {
-    /// The state after one more record, which is an SOA if `soa` has its serial.
     fn next(self, asked: TransferKind, record: Record<'_>, soa: Option<Serial>) -> Result<Self, TransferError> {
         let one = |record| std::iter::once(record).collect::<Records>();
         let with = |mut records: Records, record| {
@@ -307,8 +266,8 @@ impl State {
             (Self::Nothing, Some(serial)) => Ok(Self::First(one(record), serial)),
             (Self::Nothing, None) => Err(TransferError::NoSoaFirst),
             (Self::First(first, to), Some(serial)) if serial == to => {
-                // A zone of an SOA alone. It has no NS and will not load, but was transferred in order.
-                Ok(Self::Over(Received::Whole(first)))
+                // A zone of an SOA alone. It has no NS and does not load, but the transfer is in order.
+                Ok(Self::Over(TransferResult::Whole(first)))
             }
             (Self::First(_, to), Some(serial)) => match asked {
                 TransferKind::Ixfr { from } if serial == from => {
@@ -318,8 +277,8 @@ impl State {
             },
             (Self::First(first, to), None) => Ok(Self::Whole(with(first, record), to)),
             (Self::Whole(records, to), None) => Ok(Self::Whole(with(records, record), to)),
-            // RFC 5936 section 2.2: first and last are the same SOA. If they are not, the zone changed meanwhile.
-            (Self::Whole(records, to), Some(serial)) if serial == to => Ok(Self::Over(Received::Whole(records))),
+            // RFC 5936 section 2.2: first and last SOA are equal, or else the zone changed meanwhile.
+            (Self::Whole(records, to), Some(serial)) if serial == to => Ok(Self::Over(TransferResult::Whole(records))),
             (Self::Removing { to, steps, removed }, None) => {
                 Ok(Self::Removing { to, steps, removed: with(removed, record) })
             }
@@ -337,7 +296,7 @@ impl State {
                 }
                 steps.push(step);
                 if serial == to {
-                    return Ok(Self::Over(Received::Steps(steps)));
+                    return Ok(Self::Over(TransferResult::Steps(steps)));
                 }
                 Ok(Self::Removing { to, steps, removed: one(record) })
             }
@@ -349,5 +308,4 @@ impl State {
 /// The largest TTL (RFC 2181 section 8).
 const MAX_TTL: u32 = i32::MAX as u32;
 
-/// Octets that a record takes besides its own: see `Records`.
 const RECORD_OVERHEAD: usize = 24;

@@ -1,7 +1,4 @@
-//! Records by the thousand or the million, packed, and the one among them that says what version they are: the SOA.
-//!
-//! [`Records`] holds them in one buffer each for octets and places, in the order in which they were pushed. [`Soa`] is the
-//! view of an SOA record's RDATA.
+//! Packed storage for many records, and the view of their SOA.
 
 use std::cmp::Ordering;
 
@@ -9,34 +6,29 @@ use super::serial::Serial;
 use crate::wire::{Name, RecordType, suffixes};
 use crate::zone::Record;
 
-/// Any number of records, in the order in which they came.
+/// Any number of records, in the order of insertion.
 #[derive(Clone, Debug, Default)]
 pub struct Records {
-    /// Owner and RDATA of each record, one behind the other.
     octets: Vec<u8>,
     entries: Vec<RecordAt>,
 }
 
-/// Where the octets of one record are, and what else is in it.
 #[derive(Clone, Copy, Debug)]
 struct RecordAt {
-    /// The first octet of the owner.
     start: usize,
-    /// Length of the owner; the RDATA is behind it.
     owner_len: u8,
-    /// Length of the RDATA.
     rdata_len: u16,
     rtype: RecordType,
     ttl: u32,
 }
 
 impl Records {
-    /// No records.
+    /// Makes an empty list.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Appends a record. One with an owner or RDATA longer than the wire form allows does not exist.
+    /// Appends a record. Ignores an owner or RDATA longer than the wire form allows.
     pub fn push(&mut self, record: Record<'_>) {
         let (Ok(owner_len), Ok(rdata_len)) = (u8::try_from(record.owner.len()), u16::try_from(record.rdata.len()))
         else {
@@ -49,33 +41,33 @@ impl Records {
         self.entries.push(entry);
     }
 
-    /// The records in their order.
+    /// Returns the records in order.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = Record<'_>> + ExactSizeIterator + Clone {
         self.entries.iter().map(|entry| self.record(entry))
     }
 
-    /// The first record.
+    /// Returns the first record.
     pub fn first(&self) -> Option<Record<'_>> {
         self.entries.first().map(|entry| self.record(entry))
     }
 
-    /// How many there are.
+    /// Returns the number of records.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there are none.
+    /// Returns true if there are no records.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// About how many octets of memory these records would take.
+    /// Returns the approximate bytes of memory that these records would use.
     pub fn size_of<'a>(records: impl IntoIterator<Item = Record<'a>>) -> usize {
         let octets = |record: Record<'_>| record.owner.len() + record.rdata.len() + size_of::<RecordAt>();
         records.into_iter().map(octets).sum()
     }
 
-    /// About how many octets of memory they take.
+    /// Returns the approximate bytes of memory.
     pub fn size(&self) -> usize {
         self.octets.len() + self.entries.len() * size_of::<RecordAt>()
     }
@@ -107,10 +99,8 @@ impl PartialEq for Records {
 
 impl Eq for Records {}
 
-/// An order of records in which only the same record is equal: owners whatever their case (RFC 4343 section 3), type, RDATA,
-/// TTL.
-///
-/// RFC 1995 section 2 has whole records deleted and added, so a record with another TTL is another one.
+/// Orders records by owner ignoring case (RFC 4343 section 3), type, RDATA, TTL. RFC 1995 section 2 deletes
+/// and adds whole records, so a record with another TTL is another one.
 pub(super) fn compare(a: &Record<'_>, b: &Record<'_>) -> Ordering {
     let folded = |name: &'_ [u8], index: usize| name.get(index).map(u8::to_ascii_lowercase);
     let shared = a.owner.len().max(b.owner.len());
@@ -119,23 +109,23 @@ pub(super) fn compare(a: &Record<'_>, b: &Record<'_>) -> Ordering {
     owners.then(a.rtype.cmp(&b.rtype)).then_with(|| a.rdata.cmp(b.rdata)).then(a.ttl.cmp(&b.ttl))
 }
 
-/// What a transfer needs of an SOA record (RFC 1035 section 3.3.13).
+/// The fields of an SOA record that a transfer uses (RFC 1035 section 3.3.13).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Soa<'a> {
     /// MNAME, the primary, in wire form.
     pub mname: &'a [u8],
-    /// The version.
+    /// The serial of the version.
     pub serial: Serial,
-    /// Seconds between two looks at a primary.
+    /// Seconds between two SOA queries.
     pub refresh: u32,
-    /// Seconds between two looks at a primary after one in vain.
+    /// Seconds to the next SOA query after a failure.
     pub retry: u32,
-    /// Seconds after the last good look after which the zone is no longer answered from.
+    /// Seconds after the last confirmation until the zone is no longer served.
     pub expire: u32,
 }
 
 impl<'a> Soa<'a> {
-    /// Reads whole RDATA; `None` if it is none of an SOA record.
+    /// Reads whole RDATA; `None` if it is not that of an SOA record.
     pub fn read(rdata: &'a [u8]) -> Option<Self> {
         let (mname, rest) = split_name(rdata)?;
         let (_rname, rest) = split_name(rest)?;
@@ -145,13 +135,12 @@ impl<'a> Soa<'a> {
         Some(Self { mname, serial: Serial(serial), refresh, retry, expire })
     }
 
-    /// The SOA that a record is.
+    /// Reads a record; `None` if it is no SOA.
     pub fn of(record: &Record<'a>) -> Option<Self> {
         (record.rtype == RecordType::SOA).then(|| Self::read(record.rdata)).flatten()
     }
 }
 
-/// The uncompressed name that the octets begin with, and what is behind it.
 pub(super) fn split_name(octets: &[u8]) -> Option<(&[u8], &[u8])> {
     let rest = suffixes(octets).find(|suffix| suffix.first() == Some(&0))?;
     let (name, rest) = octets.split_at_checked(octets.len() - rest.len() + 1)?;

@@ -1,18 +1,21 @@
-//! When a secondary asks which primary for what (RFC 1034 section 4.3.5, RFC 1995, RFC 1996).
+//! The schedule of a secondary: SOA queries and transfers from its primaries (RFC 1034 section 4.3.5, RFC
+//! 1995, RFC 1996).
 //!
-//! The algorithm, in plain lines:
+//! The algorithm:
 //!
-//! 1. Without a version, the zone is transferred at once. With one, saved by an earlier run perhaps, a primary is asked for
-//!    its SOA at once, then each `refresh`.
-//! 2. Primaries are asked in their order until one has our version or a newer one. An older one is passed over.
-//! 3. A newer version is transferred by IXFR. If that fails in any way, by AXFR from the same primary. If that fails too,
-//!    the next primary is asked.
-//! 4. When all have failed, the next look is after `retry`; without a version, after a second, two, four, up to an hour.
-//! 5. A NOTIFY from a primary has that one asked at once, unless it tells of a version that we have. One that comes while
-//!    another look is under way is remembered.
-//!    NOTIFY can be forged, so those looks begin a tenth of a second apart at least.
-//! 6. `expire` after the last word of a primary that we are up to date, the zone is no longer served, until one says so
-//!    again.
+//! 1. Without a version, the zone is transferred at once. With one, perhaps saved by an earlier run, the SOA
+//!    is queried at once, then each `refresh`.
+//! 2. Primaries are asked in order until one has the present version or a newer one. An older one is passed
+//!    over.
+//! 3. A newer version is transferred by IXFR. If that fails in any way, by AXFR from the same primary, then
+//!    from the next.
+//! 4. When all have failed, the next look is after `retry`; without a version, after 1 s, 2 s, 4 s, up to an
+//!    hour.
+//! 5. After a NOTIFY, its primary is asked at once, unless the hint is the present version and it has not
+//!    expired. During another look the NOTIFY is remembered. If the primary still returns the present version
+//!    (another thread of it may answer), it is asked once more after 1 s. NOTIFY can be forged, so those
+//!    looks begin at least 0.1 s apart.
+//! 6. `expire` after the last confirmation by a primary, the zone is not served until the next confirmation.
 
 use std::time::{Duration, Instant};
 
@@ -21,22 +24,18 @@ use rand::{Rng, RngExt};
 use super::records::Soa;
 use super::serial::Serial;
 
-/// The version of a zone that a secondary has, and how long it is good.
+/// The version of a zone on a secondary, and its times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Version {
-    /// Its serial.
+pub struct SecondaryVersion {
+    /// The serial of the version.
     pub serial: Serial,
-    /// Time between two looks.
     refresh: Duration,
-    /// Time to the next look after one in vain.
     retry: Duration,
-    /// Time that it may be served without a word of a primary.
     expire: Duration,
 }
 
-impl Version {
-    /// The version of this SOA, its times brought within bounds: a zero would have us ask without end, and a large number
-    /// is mostly a slip.
+impl SecondaryVersion {
+    /// Reads the version of this SOA. Its times are clamped, because a zero would cause endless queries.
     pub fn of(soa: &Soa<'_>) -> Self {
         let within =
             |seconds: u32, (least, most): (u64, u64)| Duration::from_secs(u64::from(seconds).clamp(least, most));
@@ -47,34 +46,33 @@ impl Version {
     }
 }
 
-/// Whether the zone is answered from.
+/// The state of the zone for queries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Service {
-    /// It was never transferred: SERVFAIL.
+pub enum ZoneService {
+    /// The zone was never transferred: SERVFAIL.
     Absent,
-    /// It is.
+    /// The zone is served.
     Served,
-    /// It was, but no primary has confirmed it for too long: SERVFAIL (RFC 1034 section 4.3.5).
+    /// No primary has confirmed the zone for too long: SERVFAIL (RFC 1034 section 4.3.5).
     Expired,
 }
 
-/// What to do next.
+/// The next step of a secondary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecondaryStep {
-    /// Ask the primary of this index for its SOA, then call [`Secondary::on_soa`] or [`Secondary::on_failure`].
+    /// Query the primary's SOA, then call [`Secondary::on_soa`] or [`Secondary::on_failure`].
     AskSoa {
-        /// The index.
+        /// The index of the primary.
         primary: usize,
     },
-    /// Transfer the zone from the primary of this index, then call [`Secondary::on_transferred`],
-    /// [`Secondary::on_up_to_date`] or [`Secondary::on_failure`].
+    /// Transfer the zone, then call `on_transferred`, `on_up_to_date` or `on_failure`.
     Transfer {
-        /// The index.
+        /// The index of the primary.
         primary: usize,
-        /// Whether by IXFR, from the version that we have.
+        /// True for IXFR from the present version.
         incremental: bool,
     },
-    /// Nothing before this time, unless something is heard.
+    /// Wait until this time or an event.
     WaitUntil(Instant),
 }
 
@@ -88,59 +86,47 @@ pub enum SecondaryStep {
 ///      ▲ ▲       on_soa: ours                ▲  │ ▲ │ on_failure, older      │            │ on_failure
 ///      │ │                                   │  └─┘ │ ──▶ the next p         │            ▼
 ///      │ │            no primary is left     │      │             ┌──────────┼─────────────────────┐
-///      │ └───────────────────────────────────┼──────┘             │          │ Transfer(p), AXFR   │ ◀── no version
+///      │ └───────────────────────────────────┼──────┘             │          │ Transfer(p), AXFR   │
 ///      │                                     └────────────────────┼──────────┼─────────────────────┘
-///      │                            on_failure: the next p        │          │
+///      │                            on_failure: the next p        │          │     ▲ no version
 ///      └──────────────────────────────────────────────────────────┴──────────┘
 ///                                               on_transferred, on_up_to_date
 /// ```
 #[derive(Clone, Debug)]
 pub struct Secondary {
-    /// How many primaries there are, at least one.
     primaries: usize,
-    /// What we have.
-    version: Option<Version>,
-    /// When that is no longer served.
+    version: Option<SecondaryVersion>,
     expires: Option<Instant>,
-    /// What is under way.
-    look: Option<Look>,
-    /// When the next look begins.
+    look: Option<RefreshAttempt>,
     next_look: Instant,
-    /// Where a NOTIFY came from that is to be followed.
-    notified: Option<usize>,
-    /// Before this, no NOTIFY is followed.
+    /// The primary and the hint of the last NOTIFY.
+    notified: Option<(usize, Option<Serial>)>,
     next_notified: Instant,
-    /// Without a version: how long to wait after all have failed.
     backoff: Duration,
 }
 
-/// One round of the primaries.
 #[derive(Clone, Copy, Debug)]
-struct Look {
-    /// The first that was asked.
+struct RefreshAttempt {
     first: usize,
+    /// The version that a NOTIFY has announced.
+    announced: Option<Serial>,
     failed: usize,
-    /// What is asked of the present one.
-    stage: Stage,
-    /// When that has failed, if nothing is heard; `None`: it is still to be asked.
+    stage: RefreshStage,
+    /// The timeout of the stage, which progress extends. `None` before the request.
     due: Option<Instant>,
-    /// When it has failed, whatever is heard.
+    /// The time limit of the stage, which progress does not extend.
     latest: Instant,
 }
 
-/// What is asked of a primary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// Its SOA.
+enum RefreshStage {
     Soa,
-    /// What changed.
     Ixfr,
-    /// The zone.
     Axfr,
 }
 
 impl Secondary {
-    /// A zone that was never transferred.
+    /// Makes a zone that was never transferred.
     pub fn new(primaries: usize, now: Instant) -> Self {
         Self {
             primaries: primaries.max(1),
@@ -154,27 +140,27 @@ impl Secondary {
         }
     }
 
-    /// A zone that an earlier run saved, when a primary confirmed it so long ago.
-    pub fn from_saved(primaries: usize, version: Version, age: Duration, now: Instant) -> Self {
+    /// Makes a zone that an earlier run saved, `age` after a primary confirmed it.
+    pub fn from_saved(primaries: usize, version: SecondaryVersion, age: Duration, now: Instant) -> Self {
         let expires = Some(now + version.expire.saturating_sub(age));
         Self { version: Some(version), expires, ..Self::new(primaries, now) }
     }
 
-    /// Whether the zone is answered from.
-    pub fn service(&self, now: Instant) -> Service {
+    /// Returns the state of the zone for queries.
+    pub fn service(&self, now: Instant) -> ZoneService {
         match self.expires {
-            None => Service::Absent,
-            Some(expires) if now < expires => Service::Served,
-            Some(_) => Service::Expired,
+            None => ZoneService::Absent,
+            Some(expires) if now < expires => ZoneService::Served,
+            Some(_) => ZoneService::Expired,
         }
     }
 
-    /// The version that we have.
-    pub fn version(&self) -> Option<Version> {
+    /// Returns the present version.
+    pub fn version(&self) -> Option<SecondaryVersion> {
         self.version
     }
 
-    /// What to do now; to be called after each input and when the time of a wait has come.
+    /// Returns the next step. Call it after each input and after each wait.
     pub fn next_step(&mut self, now: Instant, rng: &mut impl Rng) -> SecondaryStep {
         // At most twice for each primary and once more: IXFR, then AXFR, then the next.
         while let Some(due) = self.look.and_then(|look| look.due)
@@ -187,12 +173,12 @@ impl Secondary {
             None => self.next_look,
         };
         if self.look.is_none() && now >= next_look {
-            let first = self.notified.take().unwrap_or(0);
+            let (first, announced) = self.notified.take().unwrap_or_default();
             self.next_notified = now + NOTIFY_GAP;
-            self.look = Some(Look { first, failed: 0, stage: self.first_stage(), due: None, latest: now });
+            let stage = self.first_stage();
+            self.look = Some(RefreshAttempt { first, announced, failed: 0, stage, due: None, latest: now });
         }
         let Some(look) = &mut self.look else {
-            // The time of expiry matters to whoever answers from the zone.
             let expiry = self.expires.filter(|&expires| now < expires);
             return SecondaryStep::WaitUntil(expiry.map_or(next_look, |expires| expires.min(next_look)));
         };
@@ -201,80 +187,85 @@ impl Secondary {
         }
         let primary = (look.first + look.failed) % self.primaries;
         let (step, patience) = match look.stage {
-            Stage::Soa => (SecondaryStep::AskSoa { primary }, SOA_PATIENCE),
-            Stage::Ixfr => (SecondaryStep::Transfer { primary, incremental: true }, TRANSFER_PATIENCE),
-            Stage::Axfr => (SecondaryStep::Transfer { primary, incremental: false }, TRANSFER_PATIENCE),
+            RefreshStage::Soa => (SecondaryStep::AskSoa { primary }, SOA_PATIENCE),
+            RefreshStage::Ixfr => (SecondaryStep::Transfer { primary, incremental: true }, TRANSFER_PATIENCE),
+            RefreshStage::Axfr => (SecondaryStep::Transfer { primary, incremental: false }, TRANSFER_PATIENCE),
         };
         (look.due, look.latest) = (Some(now + patience), now + MAX_TRANSFER);
         step
     }
 
-    /// The primary that was asked has a version of this serial.
+    /// Reports the serial from the primary that was asked.
     pub fn on_soa(&mut self, serial: Serial, now: Instant, rng: &mut impl Rng) {
-        let Some(look) = self.look.as_mut().filter(|look| look.stage == Stage::Soa && look.due.is_some()) else {
+        let Some(look) = self.look.as_mut().filter(|look| look.stage == RefreshStage::Soa && look.due.is_some()) else {
             return;
         };
         match self.version {
-            Some(version) if version.serial == serial => self.confirm(version, now, rng),
+            Some(version) if version.serial == serial => {
+                let is_announced = look.announced.is_some_and(|announced| announced.is_newer_than(serial));
+                self.confirm(version, now, rng);
+                if is_announced {
+                    self.next_look = self.next_look.min(now + ANNOUNCED_AGAIN);
+                }
+            }
             Some(version) if !serial.is_newer_than(version.serial) => self.fail(now, rng),
-            Some(_) => (look.stage, look.due) = (Stage::Ixfr, None),
-            None => (look.stage, look.due) = (Stage::Axfr, None),
+            Some(_) => (look.stage, look.due) = (RefreshStage::Ixfr, None),
+            None => (look.stage, look.due) = (RefreshStage::Axfr, None),
         }
     }
 
-    /// A transfer is under way and something of it came, or is being loaded: it is waited for anew, but not for ever.
+    /// Reports progress of a transfer or of loading. It extends the timeout, but not the time limit.
     pub fn on_progress(&mut self, now: Instant) {
         if let Some(look) = self.look.as_mut().filter(|look| look.due.is_some()) {
             look.due = Some(look.latest.min(now + TRANSFER_PATIENCE));
         }
     }
 
-    /// What is asked for waits for a turn at it: its time has not begun.
+    /// Reports that the request is queued: its time has not begun.
     pub fn on_waiting(&mut self, now: Instant) {
         if let Some(look) = self.look.as_mut().filter(|look| look.due.is_some()) {
             let patience = match look.stage {
-                Stage::Soa => SOA_PATIENCE,
-                Stage::Ixfr | Stage::Axfr => TRANSFER_PATIENCE,
+                RefreshStage::Soa => SOA_PATIENCE,
+                RefreshStage::Ixfr | RefreshStage::Axfr => TRANSFER_PATIENCE,
             };
             (look.due, look.latest) = (Some(now + patience), now + MAX_TRANSFER);
         }
     }
 
-    /// The zone was transferred, loaded and saved, and is now at this version.
-    pub fn on_transferred(&mut self, version: Version, now: Instant, rng: &mut impl Rng) {
+    /// Reports that the zone was transferred, loaded and saved, and now has this version.
+    pub fn on_transferred(&mut self, version: SecondaryVersion, now: Instant, rng: &mut impl Rng) {
         self.confirm(version, now, rng);
     }
 
-    /// An IXFR told that the primary has nothing newer.
+    /// Reports an IXFR without a newer version.
     pub fn on_up_to_date(&mut self, now: Instant, rng: &mut impl Rng) {
         if let (Some(version), Some(_)) = (self.version, self.look) {
             self.confirm(version, now, rng);
         }
     }
 
-    /// What was asked for last has failed, in whatever way; the result of a transfer that does not load is a failure too.
+    /// Reports a failure of the last request of any kind, also if the result of a transfer does not load.
     pub fn on_failure(&mut self, now: Instant, rng: &mut impl Rng) {
         if self.look.is_some_and(|look| look.due.is_some()) {
             self.fail(now, rng);
         }
     }
 
-    /// The primary of this index sent a NOTIFY.
-    pub fn on_notify(&mut self, primary: usize, hint: Option<Serial>) {
+    /// Reports a NOTIFY of the primary of this index.
+    pub fn on_notify(&mut self, primary: usize, hint: Option<Serial>, now: Instant) {
+        let is_served = self.service(now) == ZoneService::Served;
         let is_known = |serial: Serial| self.version.is_some_and(|version| !serial.is_newer_than(version.serial));
-        if primary < self.primaries && !hint.is_some_and(is_known) {
-            self.notified = Some(primary);
+        if primary < self.primaries && !(is_served && hint.is_some_and(is_known)) {
+            self.notified = Some((primary, hint));
         }
     }
 
-    /// What a primary is asked first.
-    fn first_stage(&self) -> Stage {
-        if self.version.is_some() { Stage::Soa } else { Stage::Axfr }
+    fn first_stage(&self) -> RefreshStage {
+        if self.version.is_some() { RefreshStage::Soa } else { RefreshStage::Axfr }
     }
 
-    /// A primary has confirmed that this is the newest version.
-    fn confirm(&mut self, version: Version, now: Instant, rng: &mut impl Rng) {
-        // RFC 1996 section 3.7: a hint that came meanwhile may tell of this very version, but may as well of a later one.
+    fn confirm(&mut self, version: SecondaryVersion, now: Instant, rng: &mut impl Rng) {
+        // RFC 1996 section 3.7: an earlier hint may be about this version, but also about a later one.
         self.look = None;
         self.version = Some(version);
         self.expires = Some(now + version.expire);
@@ -282,15 +273,14 @@ impl Secondary {
         self.backoff = FIRST_BACKOFF;
     }
 
-    /// The present stage has failed: the next, the next primary, or the end of this look.
     fn fail(&mut self, now: Instant, rng: &mut impl Rng) {
         let first_stage = self.first_stage();
         let Some(look) = &mut self.look else {
             return;
         };
         look.due = None;
-        if look.stage == Stage::Ixfr {
-            look.stage = Stage::Axfr;
+        if look.stage == RefreshStage::Ixfr {
+            look.stage = RefreshStage::Axfr;
             return;
         }
         look.failed += 1;
@@ -311,39 +301,35 @@ impl Secondary {
     }
 }
 
-/// A bit less than this time, so that the zones and servers of one operator do not march in step.
+/// Returns a slightly shorter time, so that zones and servers of one operator do not ask at the same moment.
 fn jittered(time: Duration, rng: &mut impl Rng) -> Duration {
     time.mul_f64(rng.random_range(1.0 - JITTER..=1.0))
 }
 
-/// Seconds between two looks: hardly any load at the least, and with NOTIFY four weeks do no harm.
+/// Seconds between two looks. The least causes hardly any load, and with NOTIFY four weeks do no harm.
 const REFRESH: (u64, u64) = (2, 28 * 86_400);
 
-/// Seconds to the next look after one in vain.
 const RETRY: (u64, u64) = (1, 14 * 86_400);
 
-/// Seconds that a zone is served without a word; a zone that lapses at once cannot be meant.
+/// Seconds that a zone is served without confirmation. A zone that lapses at once cannot be intended.
 const EXPIRE: (u64, u64) = (3, 365 * 86_400);
 
-/// How long a primary may take for its SOA, repetitions and TCP included.
 const SOA_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long nothing may come of a transfer.
 const TRANSFER_PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long a transfer may take in all, or a primary that sends a record a minute would keep us from the others.
+/// Time limit of a transfer, because a primary that sends a record a minute would block the others.
 const MAX_TRANSFER: Duration = Duration::from_secs(2 * 3600);
 
-/// The least time from one look to the next that a NOTIFY has begin.
+/// The wait before a primary is asked again for a version that it has announced and does not return yet.
+const ANNOUNCED_AGAIN: Duration = Duration::from_secs(1);
+
 const NOTIFY_GAP: Duration = Duration::from_millis(100);
 
-/// The first wait of a zone without a version.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 
-/// The longest wait of a zone without a version.
 const LAST_BACKOFF: Duration = Duration::from_secs(3600);
 
-/// How much sooner than said a look may begin, as a part of the wait.
 const JITTER: f64 = 0.1;
 
 #[cfg(test)]

@@ -1,13 +1,12 @@
-//! TSIG (RFC 8945): who sent a message, and that nobody changed it.
+//! TSIG (RFC 8945): authentication of messages.
 //!
 //! ```text
 //!   client                                     server
-//!   sign_query ──────── query, TSIG ─────────▶ verify_query ──▶ ServerChain, or a Refusal that can be written
+//!   sign_query ──────── query, TSIG ─────────▶ verify_query ──▶ ServerChain or Refusal
 //!   ClientChain::verify ◀── messages, TSIG ─── ServerChain::sign, once a message
 //! ```
 //!
-//! The HMAC itself is the library's; everything here works on the octets of messages, which stay as they are. A secret is
-//! never printed, and MACs are compared in constant time. `now` counts seconds since 1970.
+//! A secret is never printed, and MACs are compared in constant time. `now` counts seconds since 1970.
 
 use std::fmt;
 
@@ -21,29 +20,26 @@ mod chain;
 mod key;
 
 pub use chain::{ClientChain, ServerChain, TsigFailure, sign_query};
-pub use key::{Algorithm, Key, Keys};
+pub use key::{Algorithm, TsigKey, TsigKeys};
 
-/// What a server finds wrong with the TSIG of a query. It answers with [`Refusal::write`].
+/// The error in the TSIG of a query. [`TsigRefusal::write`] writes the answer.
 #[derive(Clone, Debug)]
-pub struct Refusal {
+pub struct TsigRefusal {
     /// The rcode of the response: FORMERR or NOTAUTH.
     pub rcode: Rcode,
-    /// The error in its TSIG record; NOERROR if it has none.
+    /// The error in the TSIG record of the response; NOERROR if it has none.
     pub error: Rcode,
-    /// The record that was found, if it could be read.
     found: Option<Tsig>,
-    /// The key, if the response is to be signed.
-    key: Option<Key>,
+    key: Option<TsigKey>,
 }
 
-impl Refusal {
-    /// The query is no message, or its TSIG record not what and where it must be (RFC 8945 section 5.1).
+impl TsigRefusal {
     fn format() -> Self {
         Self { rcode: Rcode::FORMERR, error: Rcode::NOERROR, found: None, key: None }
     }
 
-    /// The query is refused with this error, signed if there is a key (RFC 8945 section 5.2).
-    fn not_auth(error: Rcode, found: Tsig, key: Option<Key>) -> Self {
+    /// Refuses a query with this error, signed if there is a key (RFC 8945 section 5.2).
+    fn not_auth(error: Rcode, found: Tsig, key: Option<TsigKey>) -> Self {
         Self { rcode: Rcode::NOTAUTH, error, found: Some(found), key }
     }
 
@@ -62,7 +58,7 @@ impl Refusal {
         };
         let mut tsig = Tsig { error: self.error, mac: Vec::new(), other: Vec::new(), ..found.clone() };
         if self.error == Rcode::BADTIME {
-            // RFC 8945 section 5.2.3: the client's time is told back to it, and ours beside it.
+            // RFC 8945 section 5.2.3: the response carries the client's time and the server's time.
             tsig.other = now.to_be_bytes()[2..].to_vec();
         } else {
             tsig.time = now;
@@ -74,31 +70,31 @@ impl Refusal {
     }
 }
 
-/// Finds out who signed a query. `None`: nobody did.
-pub fn verify_query(keys: &Keys, query: &[u8], now: u64) -> Result<Option<ServerChain>, Box<Refusal>> {
-    let Some((tsig, start)) = Tsig::find(query).map_err(|NoTsig| Box::new(Refusal::format()))? else {
+/// Verifies the signature of a query. `None` if the query is not signed.
+pub fn verify_query(keys: &TsigKeys, query: &[u8], now: u64) -> Result<Option<ServerChain>, Box<TsigRefusal>> {
+    let Some((tsig, start)) = Tsig::find(query).map_err(|NoTsig| Box::new(TsigRefusal::format()))? else {
         return Ok(None);
     };
-    let refuse = |error, key, tsig| Box::new(Refusal::not_auth(error, tsig, key));
-    // RFC 8945 section 5.2.1: a key that we do not have, or have for another algorithm.
+    let refuse = |error, key, tsig| Box::new(TsigRefusal::not_auth(error, tsig, key));
+    // RFC 8945 section 5.2.1: the key is unknown or has another algorithm.
     let Some(key) = keys.find(&tsig.owner, &tsig.algorithm) else {
         return Err(refuse(Rcode::BADKEY, None, tsig));
     };
     let signed = [&tsig.unsigned(query, start)[..], &tsig.variables()].concat();
-    // RFC 8945 section 5.2.2.1: so short a MAC, or one longer than there is, is a broken message.
+    // RFC 8945 section 5.2.2.1: a MAC that is too short or too long is a format error.
     let full = key.mac(&signed);
     if tsig.mac.len() > full.len() || tsig.mac.len() < MIN_MAC.max(full.len() / 2) {
-        return Err(Box::new(Refusal::format()));
+        return Err(Box::new(TsigRefusal::format()));
     }
     let is_right = full.get(..tsig.mac.len()).is_some_and(|full| bool::from(full.ct_eq(&tsig.mac)));
     if !is_right {
         return Err(refuse(BADSIG, None, tsig));
     }
-    // RFC 8945 section 5.2.3: the clock is looked at once the MAC is known to be right.
+    // RFC 8945 section 5.2.3: the time is checked after the MAC.
     if now.abs_diff(tsig.time) > u64::from(tsig.fudge) {
         return Err(refuse(Rcode::BADTIME, Some(key.clone()), tsig));
     }
-    // RFC 8945 section 5.2.4: which truncated MACs are taken is up to us. None are.
+    // RFC 8945 section 5.2.4: the server decides which truncated MACs it accepts. This one accepts none.
     if tsig.mac.len() < full.len() {
         return Err(refuse(Rcode::BADTRUNC, Some(key.clone()), tsig));
     }
@@ -108,28 +104,20 @@ pub fn verify_query(keys: &Keys, query: &[u8], now: u64) -> Result<Option<Server
 /// A TSIG record (RFC 8945 section 4.2).
 #[derive(Clone)]
 struct Tsig {
-    /// The name of the key.
     owner: Name,
     algorithm: Name,
-    /// When it was signed, 48 bits.
     time: u64,
-    /// How far clocks may differ, in seconds.
     fudge: u16,
     mac: Vec<u8>,
-    /// The ID that the message had when it was signed.
     original_id: u16,
-    /// What was wrong with the query.
     error: Rcode,
-    /// The server's time, with BADTIME.
     other: Vec<u8>,
 }
 
-/// What should be a TSIG record is none, or is not where it must be.
 struct NoTsig;
 
 impl Tsig {
-    /// An empty record of a key.
-    fn new(key: &Key, id: u16, now: u64) -> Self {
+    fn new(key: &TsigKey, id: u16, now: u64) -> Self {
         Self {
             owner: key.name().clone(),
             algorithm: key.algorithm().name(),
@@ -142,9 +130,8 @@ impl Tsig {
         }
     }
 
-    /// The TSIG record of a message and where it starts.
-    ///
-    /// RFC 8945 section 5.1: it is the last record of the additional section, and the only one.
+    /// Returns the TSIG record of a message and its offset. RFC 8945 section 5.1: it is the last record of
+    /// the additional section, and the only one.
     fn find(octets: &[u8]) -> Result<Option<(Self, usize)>, NoTsig> {
         let message = Message::read(octets).map_err(|_| NoTsig)?;
         let mut found = None;
@@ -165,7 +152,6 @@ impl Tsig {
         Ok(found)
     }
 
-    /// Reads whole RDATA.
     fn read(owner: Name, rdata: &[u8]) -> Option<Self> {
         let (algorithm, rest) = split_name(rdata)?;
         let (&[t0, t1, t2, t3, t4, t5, f0, f1, m0, m1], rest) = rest.split_first_chunk()?;
@@ -184,8 +170,8 @@ impl Tsig {
         })
     }
 
-    /// The message as it was signed: without this record, which starts at `start`, and with its first ID (RFC 8945
-    /// section 4.3.2).
+    /// Returns the signed form of the message: without this record, which starts at `start`, and with the
+    /// original ID (RFC 8945 section 4.3.2).
     fn unsigned(&self, octets: &[u8], start: usize) -> Vec<u8> {
         let mut unsigned = octets.get(..start).unwrap_or_default().to_vec();
         if let Some(header) = Header::read(&unsigned) {
@@ -195,7 +181,7 @@ impl Tsig {
         unsigned
     }
 
-    /// What is signed of this record with the first message (RFC 8945 section 4.3.3), names in canonical form.
+    /// Returns the signed fields for the first message (RFC 8945 section 4.3.3), names in canonical form.
     fn variables(&self) -> Vec<u8> {
         let mut out = self.owner.folded().as_wire().to_vec();
         out.extend_from_slice(&RecordClass::ANY.0.to_be_bytes());
@@ -207,14 +193,13 @@ impl Tsig {
         out
     }
 
-    /// What is signed of this record with later messages (RFC 8945 section 4.3.3.1).
+    /// Returns the signed fields of this record for later messages (RFC 8945 section 4.3.3.1).
     fn timers(&self) -> [u8; 8] {
         let [_, _, t0, t1, t2, t3, t4, t5] = self.time.to_be_bytes();
         let [f0, f1] = self.fudge.to_be_bytes();
         [t0, t1, t2, t3, t4, t5, f0, f1]
     }
 
-    /// Appends the record to a message and counts it.
     fn append(&self, message: &mut Vec<u8>) {
         let rdata = [
             self.algorithm.as_wire(),
@@ -239,30 +224,27 @@ impl Tsig {
 }
 
 impl fmt::Debug for Tsig {
-    /// Without the MAC, which is no secret but says nothing either.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tsig({}, {}, {})", self.owner, self.time, self.error)
     }
 }
 
-/// Octets behind their length.
 fn prefixed(octets: &[u8]) -> Vec<u8> {
     [&(octets.len() as u16).to_be_bytes()[..], octets].concat()
 }
 
-/// Octets of the largest TSIG record that we write: two names, 64 octets of MAC, and the fixed parts.
+/// Bytes of the largest TSIG record that hedgerow writes: two names, 64 bytes of MAC, and the fixed parts.
 pub const ROOM: usize = 2 * Name::MAX_LEN + 64 + 64;
 
-/// Seconds that clocks may differ by: what RFC 8945 section 10 recommends.
+/// Allowed clock difference in seconds, as RFC 8945 section 10 recommends.
 const FUDGE: u16 = 300;
 
-/// BADSIG (RFC 8945 section 3). The registry of rcodes knows 16 as BADVERS, which is what it means in an OPT record.
+/// BADSIG (RFC 8945 section 3). 16 is also BADVERS, its meaning in an OPT record.
 const BADSIG: Rcode = Rcode(16);
 
-/// 48 bits.
 const TIME_MASK: u64 = (1 << 48) - 1;
 
-/// The shortest MAC there may be, in octets (RFC 8945 section 5.2.2.1).
+/// The shortest valid MAC in bytes (RFC 8945 section 5.2.2.1).
 const MIN_MAC: usize = 10;
 
 fn library_algorithm(algorithm: Algorithm) -> TsigAlgorithm {

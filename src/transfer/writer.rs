@@ -1,8 +1,6 @@
-//! Transfers out: records in, messages out, each as full as it may be (RFC 5936 section 2.2, RFC 1995 section 4).
+//! Transfers out: from records to full messages (RFC 5936 section 2.2, RFC 1995 section 4).
 //!
-//! The order of the records is the caller's, by [`whole`] or [`differences`]. A [`Writer`] packs them into messages with the
-//! question in the first, AA set, and owner names compressed. It knows neither sockets nor TSIG: the limit leaves room for
-//! that.
+//! [`whole`] and [`differences`] order the records. A [`TransferWriter`] packs them into messages.
 
 use std::iter::Peekable;
 
@@ -12,17 +10,18 @@ use super::records::Records;
 use crate::wire::{Flag, HEADER_LEN, Header, Question, RecordType, suffixes};
 use crate::zone::Record;
 
-/// Octets of the longest message that a transfer is sent in: what TCP frames, less room for TSIG.
+/// Maximum bytes of a message of a transfer: the maximum of TCP, less room for TSIG.
 pub const MESSAGE_LIMIT: usize = u16::MAX as usize - super::tsig::ROOM;
 
-/// The records of AXFR: the SOA, everything else, the SOA again (RFC 5936 section 2.2). `records` may hold the SOA anywhere.
+/// Returns the records of AXFR: the SOA, all else, the SOA again (RFC 5936 section 2.2). `records` may hold
+/// the SOA anywhere.
 pub fn whole<'a>(soa: Record<'a>, records: impl IntoIterator<Item = Record<'a>>) -> impl Iterator<Item = Record<'a>> {
     let rest = records.into_iter().filter(|record| record.rtype != RecordType::SOA);
     std::iter::once(soa).chain(rest).chain(std::iter::once(soa))
 }
 
-/// The records of IXFR: the new SOA, for each step what goes and what comes, each side with its SOA first, and the new SOA
-/// again (RFC 1995 section 4). `steps` may be one that is condensed.
+/// Returns the records of IXFR: the new SOA, the removed and added records of each step, each side with its
+/// SOA first, and the new SOA again (RFC 1995 section 4). `steps` may be condensed.
 pub fn differences<'a>(
     soa: Record<'a>,
     steps: impl IntoIterator<Item = &'a Difference>,
@@ -32,26 +31,20 @@ pub fn differences<'a>(
 }
 
 /// Packs records into the messages of one response.
-pub struct Writer<I: Iterator> {
-    /// What has not been sent.
+pub struct TransferWriter<I: Iterator> {
     records: Peekable<I>,
-    /// The header of every message, without counts.
     header: Header,
-    /// The question in wire form.
     question: Vec<u8>,
-    /// Octets of a message at most.
     limit: usize,
-    /// Whether the first message was written.
     is_started: bool,
-    /// Where names stand in the message.
-    names: Names,
+    names: CompressionNames,
 }
 
-impl<'a, I: Iterator<Item = Record<'a>>> Writer<I> {
-    /// Responds to this query with these records in messages of so many octets.
+impl<'a, I: Iterator<Item = Record<'a>>> TransferWriter<I> {
+    /// Makes a response to this query with these records in messages of at most `limit` bytes.
     pub fn new(query: Header, question: &Question<'_>, records: I, limit: usize) -> Self {
-        // RFC 5936 section 2.2.1: AA is set; RD is copied, as RFC 1035 section 4.1.1 has it of any response; AD and CD are
-        // clear.
+        // RFC 5936 section 2.2.1: AA is set; RD is copied, as in any response (RFC 1035 section 4.1.1); AD
+        // and CD are clear.
         let header = query.to_response().with(Flag::CheckingDisabled, false).with(Flag::Authoritative, true);
         Self {
             records: records.peekable(),
@@ -59,18 +52,18 @@ impl<'a, I: Iterator<Item = Record<'a>>> Writer<I> {
             question: question.as_wire().to_vec(),
             limit,
             is_started: false,
-            names: Names::new(),
+            names: CompressionNames::new(),
         }
     }
 
-    /// Writes the next message into `out`; `false` if there is none. A record goes alone if it is longer than the limit
-    /// leaves room for.
+    /// Writes the next message into `out`, or returns `false` if there is none. A record that is longer than
+    /// the limit is alone in its message.
     pub fn next_message(&mut self, out: &mut Vec<u8>) -> bool {
         out.clear();
         if self.records.peek().is_none() {
             return false;
         }
-        // RFC 5936 section 2.2.1: the question goes with the first message, and may be left out of the others.
+        // RFC 5936 section 2.2.1: the first message has the question; the others may omit it.
         let qdcount = u16::from(!self.is_started);
         self.names.clear();
         out.extend_from_slice(&[0; HEADER_LEN]);
@@ -99,8 +92,8 @@ impl<'a, I: Iterator<Item = Record<'a>>> Writer<I> {
     }
 }
 
-/// Writes a whole response for UDP: all the records, or only the SOA if they do not fit (RFC 1995 section 2), which tells the
-/// client to come by TCP.
+/// Writes a whole response for UDP: all the records, or only the SOA if they do not fit (RFC 1995 section 2),
+/// so that the client repeats by TCP.
 pub fn write_datagram<'a>(
     query: Header,
     question: &Question<'_>,
@@ -109,39 +102,34 @@ pub fn write_datagram<'a>(
     limit: usize,
     out: &mut Vec<u8>,
 ) {
-    let mut writer = Writer::new(query, question, records, limit);
+    let mut writer = TransferWriter::new(query, question, records, limit);
     writer.next_message(out);
     if writer.records.peek().is_some() || out.len() > limit {
-        Writer::new(query, question, std::iter::once(soa), limit).next_message(out);
+        TransferWriter::new(query, question, std::iter::once(soa), limit).next_message(out);
     }
 }
 
-/// The records of a version of which only the SOA is told: the client has it already.
+/// Returns the SOA of a version that the client already has.
 pub fn soa_alone(records: &Records) -> impl Iterator<Item = Record<'_>> {
     records.first().into_iter()
 }
 
-/// Where in one message names have been written, so that pointers can lead there (RFC 1035 section 4.1.4).
-///
-/// A table of fixed size, and a new name takes the place of an old one with the same hash: what is forgotten costs some
-/// octets. Names are found only in the same case, since a pointer would change it.
-struct Names {
-    /// Offsets by hash; 0 is a free place.
+/// The offsets of names in one message, for compression pointers (RFC 1035 section 4.1.4). The table has a
+/// fixed size, and a new name replaces an old one with the same hash, which costs only some bytes. Names must
+/// match with case, because a pointer would change the case.
+struct CompressionNames {
     places: Box<[u16; PLACES]>,
 }
 
-impl Names {
-    /// No names.
+impl CompressionNames {
     fn new() -> Self {
         Self { places: Box::new([0; PLACES]) }
     }
 
-    /// Forgets all: a new message begins.
     fn clear(&mut self) {
         self.places.fill(0);
     }
 
-    /// Appends a name, its end as a pointer if that was written before.
     fn append(&mut self, name: &[u8], out: &mut Vec<u8>) {
         for suffix in suffixes(name) {
             let Some((&len, rest)) = suffix.split_first() else {
@@ -166,7 +154,7 @@ impl Names {
     }
 }
 
-/// Whether this very name stands at that offset of the message. We wrote what is there, so pointers lead backwards.
+/// Returns true if this name is at that offset of the message. The pointers there lead backwards.
 fn is_at(name: &[u8], mut at: usize, message: &[u8]) -> bool {
     let mut rest = name;
     loop {
@@ -190,20 +178,18 @@ fn is_at(name: &[u8], mut at: usize, message: &[u8]) -> bool {
     }
 }
 
-/// The place of a name by FNV-1a. Who chooses names to collide only makes their own zone's messages longer.
+/// Returns the place of a name by FNV-1a. Colliding names only make the messages of their own zone longer.
 fn place_of(name: &[u8]) -> usize {
     let mix = |hash: u32, octet: &u8| (hash ^ u32::from(*octet)).wrapping_mul(0x0100_0193);
     let hash = name.iter().fold(0x811C_9DC5, mix);
     (hash ^ hash >> 16) as usize % PLACES
 }
 
-/// Places for names: 16 KiB hold hardly more than this many.
+/// 16 KiB hold hardly more names than this.
 const PLACES: usize = 2048;
 
-/// The two bits of a pointer.
 const POINTER: u16 = 0xC000;
 
-/// Where pointers no longer lead.
 const POINTER_END: u16 = 0x4000;
 
 #[cfg(test)]
@@ -214,7 +200,6 @@ mod tests {
     use super::*;
     use crate::wire::Message;
 
-    /// The header of a query.
     fn query() -> Vec<u8> {
         [&Header::new(7).with_counts([1, 0, 0, 0]).to_wire()[..], ZONE, b"\0\xFC\0\x01"].concat()
     }
@@ -222,7 +207,7 @@ mod tests {
     fn messages(records: &Records, limit: usize) -> Vec<Vec<u8>> {
         let query = query();
         let query = Message::read(&query).unwrap();
-        let mut writer = Writer::new(query.header, &query.question.unwrap(), records.iter(), limit);
+        let mut writer = TransferWriter::new(query.header, &query.question.unwrap(), records.iter(), limit);
         let mut all = Vec::new();
         let mut out = Vec::new();
         while writer.next_message(&mut out) {
@@ -248,7 +233,8 @@ mod tests {
         let records = version(1, 0..200);
         let all = messages(&records, 500);
         assert!(all.iter().all(|message| message.len() <= 500));
-        // Each but the last has no room for one more: an owner by pointer, with label, has 6 octets here, the rest 14.
+        // Each but the last has no room for one more: an owner by pointer, with label, has 6 bytes here, the
+        // rest 14.
         assert!(all[..all.len() - 1].iter().all(|message| message.len() > 500 - 22), "{:?}", all.iter().map(Vec::len));
         let questions: Vec<_> = all.iter().map(|message| Header::read(message).unwrap().qdcount()).collect();
         assert!(questions[0] == 1 && questions[1..].iter().all(|&count| count == 0));
@@ -262,7 +248,7 @@ mod tests {
         let soa_owner = HEADER_LEN + ZONE.len() + 4;
         assert_eq!(first[soa_owner..soa_owner + 2], [0xC0, 12]);
         assert!(first.windows(5).any(|window| window == b"\x02h1\xC0\x0C"));
-        // Another case is another name.
+        // The same name in another case is another name.
         let shouted = Record { owner: b"\x07EXAMPLE\0", rtype: RecordType::A, ttl: 0, rdata: &[0; 4] };
         let [message] = &messages(&[shouted].into_iter().collect(), MESSAGE_LIMIT)[..] else { panic!("one message") };
         assert!(message.windows(9).any(|window| window == b"\x07EXAMPLE\0"));

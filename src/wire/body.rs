@@ -1,7 +1,4 @@
-//! What follows the question: records, section by section, and the one OPT among them.
-//!
-//! [`Body::read`] walks all records once. It takes nothing on trust: a count is only an upper bound that ends at the first
-//! record that does not fit, and names are followed within bounds.
+//! The records behind the question of a message, and its one OPT record.
 
 use std::hash::Hasher;
 
@@ -10,41 +7,29 @@ use super::edns::Edns;
 use super::header::{HEADER_LEN, Header};
 use super::name::Name;
 
-/// The borders of the sections of a message that is sound to its last octet.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Body<'a> {
-    /// Where the answer section starts: behind the question.
+pub(super) struct MessageBounds<'a> {
     pub(super) answers: usize,
-    /// Where the authority section starts.
     pub(super) authority: usize,
-    /// Where the additional section starts.
     pub(super) additional: usize,
-    /// The OPT record.
-    pub(super) opt: Option<Opt<'a>>,
-    /// Whether the additional section has a TSIG record.
+    pub(super) opt: Option<OptBounds<'a>>,
     pub(super) is_signed: bool,
-    /// Whether the authority section has an NS record.
     pub(super) has_authority_ns: bool,
-    /// Whether the authority section has an SOA record.
     pub(super) has_authority_soa: bool,
 }
 
-/// An OPT record and where it stands.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Opt<'a> {
-    /// Its first octet.
+pub(super) struct OptBounds<'a> {
     pub(super) start: usize,
-    /// Behind its last octet.
     pub(super) end: usize,
-    /// What it says.
     pub(super) edns: Edns<'a>,
 }
 
-impl<'a> Body<'a> {
+impl<'a> MessageBounds<'a> {
     /// Walks the records behind the question, which ends at `at`.
     ///
-    /// `None` if a record does not fit, octets are left, or an OPT record is not alone (RFC 6891 section 6.1.1), not owned
-    /// by the root or not in the additional section. Whether its options are sound is the caller's question.
+    /// Returns `None` if a record does not fit, bytes are left, or an OPT record is not alone (RFC 6891
+    /// section 6.1.1), not owned by the root or not in the additional section. The caller checks the options.
     pub(super) fn read(message: &'a [u8], header: Header, at: usize) -> Option<Self> {
         let mut body = Self {
             answers: at,
@@ -57,20 +42,20 @@ impl<'a> Body<'a> {
         };
         let mut at = at;
         for _ in 0..header.ancount() {
-            at = Record::read(message, at)?.not_opt()?.end;
+            at = RecordBounds::read(message, at)?.not_opt()?.end;
         }
         body.authority = at;
         for _ in 0..header.nscount() {
-            let record = Record::read(message, at)?.not_opt()?;
+            let record = RecordBounds::read(message, at)?.not_opt()?;
             body.has_authority_ns |= record.rtype == RecordType::NS;
             body.has_authority_soa |= record.rtype == RecordType::SOA;
             at = record.end;
         }
         body.additional = at;
         for _ in 0..header.arcount() {
-            let record = Record::read(message, at)?;
+            let record = RecordBounds::read(message, at)?;
             if record.rtype == RecordType::OPT {
-                let opt = Opt::read(message, &record)?;
+                let opt = OptBounds::read(message, &record)?;
                 if body.opt.replace(opt).is_some() {
                     return None;
                 }
@@ -82,9 +67,8 @@ impl<'a> Body<'a> {
     }
 }
 
-impl<'a> Opt<'a> {
-    /// Reads an OPT record, which only the root may own (RFC 6891 section 6.1.2).
-    pub(super) fn read(message: &'a [u8], record: &Record) -> Option<Self> {
+impl<'a> OptBounds<'a> {
+    pub(super) fn read(message: &'a [u8], record: &RecordBounds) -> Option<Self> {
         if message.get(record.start..record.owner_end)? != [0] {
             return None;
         }
@@ -96,22 +80,16 @@ impl<'a> Opt<'a> {
     }
 }
 
-/// Where the parts of a record stand.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Record {
-    /// Its first octet, the owner's.
+pub(super) struct RecordBounds {
     pub(super) start: usize,
-    /// Behind the owner: type, class, TTL and RDLENGTH follow.
     pub(super) owner_end: usize,
-    /// Behind those: the RDATA.
     pub(super) rdata: usize,
-    /// Behind the RDATA.
     pub(super) end: usize,
     pub(super) rtype: RecordType,
 }
 
-impl Record {
-    /// Reads the borders of the record at `at`. The question's name must have been found sound before.
+impl RecordBounds {
     pub(super) fn read(message: &[u8], at: usize) -> Option<Self> {
         let owner_end = skip_name(message, at)?;
         let &[t0, t1, _, _, _, _, _, _, l0, l1] = message.get(owner_end..)?.first_chunk()?;
@@ -126,22 +104,20 @@ impl Record {
         })
     }
 
-    /// This record, unless it is an OPT, which belongs into the additional section (RFC 6891 section 6.1.1).
     fn not_opt(self) -> Option<Self> {
         (self.rtype != RecordType::OPT).then_some(self)
     }
 }
 
-/// The end of the possibly compressed name at `at`, if the name is sound.
+/// Returns the end of the possibly compressed name at `at` if the name is valid.
 pub(super) fn skip_name(message: &[u8], at: usize) -> Option<usize> {
-    // Nearly every owner in a reply is a pointer to the question, which has been checked already.
+    // Nearly every owner in a reply is a pointer to the question, which is already checked.
     if message.get(at..at + 2) == Some(&QUESTION_POINTER) {
         return Some(at + 2);
     }
     walk_name(message, at, |_| {})
 }
 
-/// The possibly compressed name at `at`, without compression.
 pub(super) fn read_name(message: &[u8], at: usize) -> Option<Name> {
     let mut name = Name::root();
     let mut fits = true;
@@ -149,7 +125,6 @@ pub(super) fn read_name(message: &[u8], at: usize) -> Option<Name> {
     fits.then_some(name)
 }
 
-/// Hashes the sound name at `at` without compression, in lower case.
 pub(super) fn hash_name(message: &[u8], at: usize, hasher: &mut impl Hasher) {
     walk_name(message, at, |label| {
         let mut folded = [0; 1 + Name::MAX_LABEL_LEN];
@@ -162,18 +137,16 @@ pub(super) fn hash_name(message: &[u8], at: usize, hasher: &mut impl Hasher) {
     });
 }
 
-/// How many labels the possibly compressed name at `at` has, the root not counted.
 pub(super) fn labels_of_name(message: &[u8], at: usize) -> Option<usize> {
     let mut count = 0;
     walk_name(message, at, |_| count += 1)?;
     Some(count)
 }
 
-/// Follows the name at `start` to its root, shows each label on the way, and says where the name ends at `start`'s place.
-///
-/// Every pointer must go to before the labels that led to it, and what it leads to must not run into them, so there is no
-/// loop. Still, without a bound on the jumps a message could hold one long chain of pointers and thousands of owners at its
-/// end.
+/// Follows the name at `start` to its root, passes each label to `on_label`, and returns where the name ends
+/// in place. Every pointer must point before the labels that led to it, and its target must not run into
+/// them, so there is no loop. The bound on jumps stops a message with one long chain of pointers and
+/// thousands of owners at its end.
 pub(super) fn walk_name<'a>(message: &'a [u8], start: usize, mut on_label: impl FnMut(&'a [u8])) -> Option<usize> {
     let mut at = start;
     let mut segment = start;
@@ -185,8 +158,8 @@ pub(super) fn walk_name<'a>(message: &'a [u8], start: usize, mut on_label: impl 
         if at >= bound {
             return None;
         }
-        match Piece::read(message, at)? {
-            Piece::Label(label) => {
+        match NamePiece::read(message, at)? {
+            NamePiece::Label(label) => {
                 name_len += 1 + label.len();
                 if name_len > Name::MAX_LEN {
                     return None;
@@ -194,7 +167,7 @@ pub(super) fn walk_name<'a>(message: &'a [u8], start: usize, mut on_label: impl 
                 on_label(label);
                 at += 1 + label.len();
             }
-            Piece::Pointer(target) => {
+            NamePiece::Pointer(target) => {
                 jumps += 1;
                 if !(HEADER_LEN..segment).contains(&target) || jumps > MAX_JUMPS {
                     return None;
@@ -204,29 +177,24 @@ pub(super) fn walk_name<'a>(message: &'a [u8], start: usize, mut on_label: impl 
                 segment = target;
                 at = target;
             }
-            Piece::Root => return Some(end.unwrap_or(at + 1)),
+            NamePiece::Root => return Some(end.unwrap_or(at + 1)),
         }
     }
 }
 
-/// One step of a name in a message.
-pub(super) enum Piece<'a> {
-    /// A label, without its length octet.
+pub(super) enum NamePiece<'a> {
     Label(&'a [u8]),
-    /// The rest of the name stands there.
     Pointer(usize),
-    /// The end.
     Root,
 }
 
-impl<'a> Piece<'a> {
-    /// Reads the step at `at`.
+impl<'a> NamePiece<'a> {
     pub(super) fn read(message: &'a [u8], at: usize) -> Option<Self> {
         let (&first, rest) = message.get(at..)?.split_first()?;
         match first {
             0 => Some(Self::Root),
             1..=0x3F => Some(Self::Label(rest.get(..usize::from(first))?)),
-            // RFC 6891 section 5 took back the use of 01; 10 never had one.
+            // RFC 6891 section 5 withdrew 01; 10 was never assigned.
             0x40..=0xBF => None,
             0xC0..=0xFF => {
                 let target = u16::from_be_bytes([first & 0x3F, *rest.first()?]);
@@ -236,13 +204,12 @@ impl<'a> Piece<'a> {
     }
 }
 
-/// A pointer to the question's name (RFC 1035 section 4.1.4).
+/// A pointer to the name of the question (RFC 1035 section 4.1.4).
 const QUESTION_POINTER: [u8; 2] = [0xC0, HEADER_LEN as u8];
 
-/// Octets of type, class, TTL and RDLENGTH.
 const RECORD_FIXED_LEN: usize = 10;
 
-/// Jumps in one name: the longest name has 127 labels, and a sender needs at most one pointer behind each.
+/// The longest name has 127 labels, and a sender needs at most one pointer behind each.
 const MAX_JUMPS: usize = 127;
 
 #[cfg(test)]
@@ -250,11 +217,10 @@ mod tests {
     use super::super::sample::{EXAMPLE, QUESTION, RECORDS, REPLY, WWW, a, message, opt, record};
     use super::*;
 
-    /// The body of a message of these parts behind the question.
     fn body(counts: [u16; 4], parts: &[&[u8]]) -> Option<[usize; 3]> {
         let octets = message(REPLY, counts, &[&[QUESTION], parts].concat());
         let header = Header::read(&octets)?;
-        let body = Body::read(&octets, header, RECORDS)?;
+        let body = MessageBounds::read(&octets, header, RECORDS)?;
         Some([body.answers, body.authority, body.additional])
     }
 
@@ -269,9 +235,9 @@ mod tests {
         check([1, 1, 0, 0], &[a], Some([0, 16, 16]));
         check([1, 1, 2, 1], &[a, a, a, a], Some([0, 16, 48]));
         check([1, 1, 0, 2], &[a, opt, a], Some([0, 16, 16]));
-        // RFC 3597 section 3: RDATA of no length is fine for a type that we do not know.
+        // RFC 3597 section 3: empty RDATA is valid for an unknown type.
         check([1, 1, 0, 0], &[&record(WWW, RecordType(65280), b"")], Some([0, 12, 12]));
-        // Counts that lie, either way.
+        // Counts that are too high or too low.
         check([1, 2, 0, 0], &[a], None);
         check([1, u16::MAX, u16::MAX, u16::MAX], &[a, a], None);
         check([1, 0, 0, 0], &[a], None);
@@ -300,7 +266,8 @@ mod tests {
         check(WWW, Some("www.Example.org."));
         check(EXAMPLE, Some("Example.org."));
         check(&[b"\x02ns", EXAMPLE].concat(), Some("ns.Example.org."));
-        // A label that starts in the class of the question, covers the first octet here, and finds a root behind it.
+        // A label that starts in the class of the question, covers the first byte here, and finds a root
+        // behind it.
         check(&[1, 0, 0xC0, RECORDS as u8 - 1], None);
         // To itself, to its own first label, ahead, into the header, beyond the end, cut.
         check(&[0xC0, RECORDS as u8], None);
@@ -317,7 +284,7 @@ mod tests {
 
     #[test]
     fn names_are_bounded_through_pointers() {
-        // The question's name has 17 octets; with 119 labels of one octet in front it has 255.
+        // The name of the question has 17 bytes; with 119 labels of one byte in front it has 255.
         let check = |labels: usize, fits: bool| {
             let owner = [&b"\x01a".repeat(labels)[..], WWW].concat();
             let octets = message(REPLY, [1, 1, 0, 0], &[QUESTION, &owner]);
@@ -329,7 +296,7 @@ mod tests {
 
     #[test]
     fn chains_of_pointers_are_bounded() {
-        // Each pointer leads to the one before it, the first to the question.
+        // Each pointer leads to the previous one, the first to the question.
         let check = |pointers: usize, fits: bool| {
             let mut octets = message(REPLY, [1, 0, 0, 0], &[QUESTION]);
             for index in 0..pointers {

@@ -1,13 +1,13 @@
-//! Cached messages: the form in which the cache has a reply, and its times to live on the way in and on the way out.
+//! Cached messages: the form of a reply in the cache, and its TTLs when it is stored and when it is sent.
 //!
-//! A cached message has its name folded, its ID and RD zero, AA clear, RA set, and of its OPT record only the Extended DNS Errors.
-//! So it is a reply still, and [`write_cached`] is [`write_response`] with times to live that have run down.
+//! A cached message has its name folded, its ID and RD zero, AA clear, RA set, and keeps only the Extended
+//! DNS Errors of its OPT record.
 
 use std::iter;
 
-use super::body::{Record, read_name};
+use super::body::{RecordBounds, read_name};
 use super::codes::{ExtendedError, RecordType};
-use super::edns::{OptRecord, Passing, extended_error_option};
+use super::edns::{OptRecord, OptionPassing, extended_error_option};
 use super::form::ClientForm;
 use super::header::{Flag, HEADER_LEN, Header};
 use super::name::fold;
@@ -15,35 +15,35 @@ use super::query::Query;
 use super::relay::write_response;
 use super::reply::Reply;
 
-/// Bounds of the times to live of a cached message, in seconds.
+/// Bounds of the TTLs of a cached message, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TtlBounds {
-    /// Less becomes this much. 0 stays 0.
+    /// Lower bound. A TTL of 0 stays 0.
     pub min: u32,
-    /// More becomes this much.
+    /// Upper bound.
     pub max: u32,
-    /// What the SOA record of a negative reply says becomes this much if it is more; `None` if the reply is not negative.
+    /// Upper bound of the SOA record of a negative reply; `None` if the reply is not negative.
     pub max_negative: Option<u32>,
 }
 
-/// Whether a cached message is fresh when it is given out, and what becomes of its times to live.
+/// Freshness of a cached message when it is sent, which decides its TTLs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
-    /// Its times to live are not over.
+    /// The TTLs have not expired.
     Fresh {
-        /// Seconds since it came, which are taken from its times to live.
+        /// Seconds since the reply arrived. They are subtracted from the TTLs.
         age: u32,
     },
-    /// They are over: it is given out for want of a better one (serve-stale, RFC 8767).
+    /// The TTLs have expired, and there is no newer reply (serve-stale, RFC 8767).
     Stale {
-        /// The times to live that it gets, in seconds.
+        /// The new TTL of all records, in seconds.
         ttl: u32,
-        /// What the client is told, if it sent EDNS.
+        /// The error for a client with EDNS.
         error: ExtendedError,
     },
-    /// It says that something failed, and has no times to live.
+    /// The message is a failure and has no TTLs.
     Failure {
-        /// What the client is told, if it sent EDNS.
+        /// The error for a client with EDNS.
         error: ExtendedError,
     },
 }
@@ -54,9 +54,9 @@ pub fn write_cacheable(reply: &Reply<'_>, out: &mut Vec<u8>) {
     let Some(question) = reply.question() else { return };
     let plain = ClientForm::of(&Query { header: Header::new(0), question, edns: None, is_signed: false });
     write_response(reply, &plain, 0, MAX_MESSAGE, out);
-    // RFC 6891 section 6.1.1: OPT records are not cached. Deviation: the errors in them (RFC 8914) are about the answer, not
-    // about the hop, and who asks again wants to know them as well.
-    let errors = reply.edns().map(|edns| OptRecord::new(0, false).with_options(edns.options, Passing::Errors));
+    // RFC 6891 section 6.1.1: OPT records are not cached. Deviation: the errors in them (RFC 8914) are kept,
+    // because they concern the answer and not the hop.
+    let errors = reply.edns().map(|edns| OptRecord::new(0, false).with_options(edns.options, OptionPassing::Errors));
     let errors = errors.filter(|opt| opt.has_options() && out.len() + opt.wire_len() <= MAX_MESSAGE);
     if let Some(opt) = errors {
         opt.append(out);
@@ -65,7 +65,7 @@ pub fn write_cacheable(reply: &Reply<'_>, out: &mut Vec<u8>) {
         let additional = header.arcount() + u16::from(errors.is_some());
         header
             .with_counts([header.qdcount(), header.ancount(), header.nscount(), additional])
-            // RFC 1035 section 4.1.1: AA is of the server that responds, and that is a cache now. So is RA.
+            // RFC 1035 section 4.1.1: AA and RA describe the responding server, which is a cache here.
             .with(Flag::Authoritative, false)
             .with(Flag::RecursionAvailable, true)
             .with(Flag::RecursionDesired, false)
@@ -75,15 +75,14 @@ pub fn write_cacheable(reply: &Reply<'_>, out: &mut Vec<u8>) {
     }
 }
 
-/// Clamps the times to live of a cached message to bounds, and says for how many seconds all of them last. `None` if it has no
-/// record that says, or cannot be read with other times to live, since a name of it leads into one.
+/// Clamps the TTLs of a cached message and returns the smallest in seconds. Returns `None` if no record has a
+/// TTL, or if changed TTLs would break a name that leads into one.
 pub fn clamp_ttls(message: &mut [u8], bounds: TtlBounds) -> Option<u32> {
     let mut lowest: Option<u32> = None;
     let mut is_lowered = false;
-    // The record before, and the time to live of its RRset.
-    let mut before: Option<(Record, u32)> = None;
+    let mut before: Option<(RecordBounds, u32)> = None;
     let mut rrset_start = 0;
-    let mut walk = Walk::of(message);
+    let mut walk = RecordWalk::of(message);
     while let Some(record) = walk.next(message) {
         if record.rtype == RecordType::OPT {
             continue;
@@ -91,7 +90,7 @@ pub fn clamp_ttls(message: &mut [u8], bounds: TtlBounds) -> Option<u32> {
         let mut ttl = clamped_ttl(message, &record, bounds);
         let same = before.filter(|(before, _)| is_same_rrset(message, before, &record));
         match same {
-            // RFC 2181 section 5.2: times to live that differ within an RRset are all taken as the lowest of them.
+            // RFC 2181 section 5.2: TTLs that differ within an RRset are all taken as the lowest of them.
             Some((_, of_rrset)) if of_rrset <= ttl => ttl = of_rrset,
             Some(_) => {
                 lower_ttls(message, rrset_start, record.start, ttl);
@@ -103,22 +102,22 @@ pub fn clamp_ttls(message: &mut [u8], bounds: TtlBounds) -> Option<u32> {
         lowest = Some(lowest.map_or(ttl, |lowest| lowest.min(ttl)));
         before = Some((record, ttl));
     }
-    // A walk reads what stands behind a time to live after that was set, so it ends early if that has broken a name.
-    let is_whole = walk.at == message.len() && !(is_lowered && Walk::end(message) != message.len());
+    // The walk reads on after it set a TTL, so it ends early if the new TTL has broken a name.
+    let is_whole = walk.at == message.len() && !(is_lowered && RecordWalk::end(message) != message.len());
     lowest.filter(|_| is_whole)
 }
 
-/// For how many seconds all records of a sound message last, as they stand there; `None` if it has no record that says. What is negative
-/// lasts no longer than the MINIMUM field of its SOA record (RFC 2308 section 5).
+/// Returns the smallest TTL of a valid message, or `None` if no record has one. A negative reply lasts no
+/// longer than the MINIMUM field of its SOA record (RFC 2308 section 5).
 pub fn least_ttl(message: &[u8]) -> Option<u32> {
     let has_answers = Header::read(message).is_some_and(|header| header.ancount() > 0);
     let bounds = TtlBounds { min: 0, max: u32::MAX, max_negative: (!has_answers).then_some(u32::MAX) };
-    let mut walk = Walk::of(message);
+    let mut walk = RecordWalk::of(message);
     let records = iter::from_fn(|| walk.next(message)).filter(|record| record.rtype != RecordType::OPT);
     records.map(|record| clamped_ttl(message, &record, bounds)).min()
 }
 
-/// Writes a cached message into `out` as a response for one client, as [`write_response`] does.
+/// Writes a cached message into `out` as a response for one client, like [`write_response`].
 pub fn write_cached(
     cached: &Reply<'_>,
     freshness: Freshness,
@@ -129,7 +128,7 @@ pub fn write_cached(
 ) {
     write_response(cached, form, own_udp_size, limit, out);
     rewrite_header(out, |header| form.adapt(header));
-    let mut walk = Walk::from(cached.answers_start(), out);
+    let mut walk = RecordWalk::from(cached.answers_start(), out);
     while let Some(record) = walk.next(out) {
         match freshness {
             Freshness::Fresh { .. } | Freshness::Stale { .. } if record.rtype == RecordType::OPT => {}
@@ -147,14 +146,13 @@ pub fn write_cached(
     }
 }
 
-/// Adds an Extended DNS Error to the OPT record that ends a response, if the client sent EDNS and there is room.
 fn append_error(out: &mut Vec<u8>, error: ExtendedError, form: &ClientForm, limit: usize) {
     let option = extended_error_option(error);
     // RFC 8914 section 3: EDE options go before other data does.
     if form.edns.is_none() || out.len() + option.len() > limit {
         return;
     }
-    let mut walk = Walk::of(out);
+    let mut walk = RecordWalk::of(out);
     let mut last = None;
     while let Some(record) = walk.next(out) {
         last = Some(record);
@@ -167,16 +165,12 @@ fn append_error(out: &mut Vec<u8>, error: ExtendedError, form: &ClientForm, limi
     out.extend_from_slice(&option);
 }
 
-/// Goes through the records of a sound message that may be edited on the way.
-struct Walk {
-    /// Where the next record starts.
+struct RecordWalk {
     at: usize,
-    /// Records that are left.
     left: usize,
 }
 
-impl Walk {
-    /// From the first record on.
+impl RecordWalk {
     fn of(message: &[u8]) -> Self {
         let question = super::question::Question::read(message);
         Self::from(question.map_or(HEADER_LEN, |question| question.end()), message)
@@ -188,31 +182,29 @@ impl Walk {
         Self { at: first, left: counts.into_iter().map(usize::from).sum() }
     }
 
-    /// Where the records end that can be read.
     fn end(message: &[u8]) -> usize {
         let mut walk = Self::of(message);
         while walk.next(message).is_some() {}
         walk.at
     }
 
-    fn next(&mut self, message: &[u8]) -> Option<Record> {
+    fn next(&mut self, message: &[u8]) -> Option<RecordBounds> {
         self.left = self.left.checked_sub(1)?;
-        let record = Record::read(message, self.at)?;
+        let record = RecordBounds::read(message, self.at)?;
         self.at = record.end;
         Some(record)
     }
 }
 
-/// The time to live of a record within the bounds.
-fn clamped_ttl(message: &[u8], record: &Record, bounds: TtlBounds) -> u32 {
+fn clamped_ttl(message: &[u8], record: &RecordBounds, bounds: TtlBounds) -> u32 {
     let ttl = ttl_of(message, record);
-    // RFC 2181 section 8: with the highest bit set, the whole is taken as 0. Deviation: RFC 8767 section 4 would take it for a very
-    // long time. Nobody means 68 years, and what is not kept is at least never wrong.
+    // RFC 2181 section 8: a TTL with the highest bit set is taken as 0. Deviation: RFC 8767 section 4 takes
+    // it for a very long time. 68 years is never intended, and a record that is not kept is never wrong.
     if ttl == 0 || ttl > i32::MAX as u32 {
         return 0;
     }
     let ttl = match bounds.max_negative {
-        // RFC 2308 section 5: the lesser of the record's own time to live and its MINIMUM field, which is its last.
+        // RFC 2308 section 5: the lesser of the TTL and MINIMUM, the last field.
         Some(max) if record.rtype == RecordType::SOA => {
             let minimum = message.get(record.rdata..record.end).and_then(|rdata| rdata.last_chunk());
             ttl.min(minimum.map_or(0, |minimum| u32::from_be_bytes(*minimum))).min(max)
@@ -222,9 +214,9 @@ fn clamped_ttl(message: &[u8], record: &Record, bounds: TtlBounds) -> u32 {
     if ttl == 0 { 0 } else { ttl.clamp(bounds.min, bounds.max) }
 }
 
-/// Whether two neighbors are of one RRset. RRSIG records are one by one: RFC 4034 section 3 ties each to the RRset it signs.
-fn is_same_rrset(message: &[u8], a: &Record, b: &Record) -> bool {
-    let class = |record: &Record| message.get(record.owner_end + 2..record.owner_end + 4);
+/// RFC 4034 section 3 ties each RRSIG to the RRset that it signs, so RRSIG records are separate.
+fn is_same_rrset(message: &[u8], a: &RecordBounds, b: &RecordBounds) -> bool {
+    let class = |record: &RecordBounds| message.get(record.owner_end + 2..record.owner_end + 4);
     if a.rtype != b.rtype || a.rtype == RecordType::RRSIG || class(a) != class(b) {
         return false;
     }
@@ -234,42 +226,36 @@ fn is_same_rrset(message: &[u8], a: &Record, b: &Record) -> bool {
             == read_name(message, b.start).map(|name| name.folded())
 }
 
-/// Gives all records from one place to another this time to live.
 fn lower_ttls(message: &mut [u8], from: usize, to: usize, ttl: u32) {
     let mut at = from;
     while at < to
-        && let Some(record) = Record::read(message, at)
+        && let Some(record) = RecordBounds::read(message, at)
     {
         set_ttl(message, &record, ttl);
         at = record.end;
     }
 }
 
-/// A record's time to live as it stands there.
-fn ttl_of(message: &[u8], record: &Record) -> u32 {
+fn ttl_of(message: &[u8], record: &RecordBounds) -> u32 {
     let octets = message.get(record.owner_end + TTL_AT..).and_then(|octets| octets.first_chunk());
     octets.map_or(0, |octets| u32::from_be_bytes(*octets))
 }
 
-/// Gives a record another time to live.
-fn set_ttl(message: &mut [u8], record: &Record, ttl: u32) {
+fn set_ttl(message: &mut [u8], record: &RecordBounds, ttl: u32) {
     let octets = message.get_mut(record.owner_end + TTL_AT..).and_then(|octets| octets.first_chunk_mut());
     if let Some(octets) = octets {
         *octets = ttl.to_be_bytes();
     }
 }
 
-/// Changes the header of a message in place.
 fn rewrite_header(message: &mut [u8], change: impl FnOnce(Header) -> Header) {
     if let Some(header) = Header::read(message) {
         change(header).overwrite(message);
     }
 }
 
-/// Octets of type and class, behind which the time to live stands (RFC 1035 section 4.1.3).
 const TTL_AT: usize = 4;
 
-/// The longest message there is (RFC 1035 section 4.2.2).
 const MAX_MESSAGE: usize = u16::MAX as usize;
 
 #[cfg(test)]
@@ -283,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_name_that_leads_into_a_time_to_live_is_not_kept() {
-        // What the first record's time to live says is a name as well: a root, or with other times to live a label that is cut.
+        // The TTL of the first record is also read as a name: a root, or with other TTLs a label that is cut.
         let ttl_at = RECORDS + WWW.len() + TTL_AT;
         let owner = (0xC000 | (ttl_at as u16 + 1)).to_be_bytes();
         let first = lasting(a(WWW), WWW.len(), 0x0100_003C);
@@ -295,18 +281,15 @@ mod tests {
         assert!(read_reply(&cached).is_err());
     }
 
-    /// A record with this time to live.
     fn lasting(mut record: Vec<u8>, owner_len: usize, ttl: u32) -> Vec<u8> {
         record[owner_len + 4..owner_len + 8].copy_from_slice(&ttl.to_be_bytes());
         record
     }
 
-    /// An A record of `www` with this time to live.
     fn a_for(ttl: u32) -> Vec<u8> {
         lasting(a(WWW), WWW.len(), ttl)
     }
 
-    /// A reply as a cached message.
     fn cached(reply: &[u8]) -> Vec<u8> {
         let mut out = b"left over".to_vec();
         write_cacheable(&read_reply(reply).expect("a reply"), &mut out);
@@ -353,7 +336,7 @@ mod tests {
         let options = [&padded[..], b"\0\x0F\0\x02\0\x16"].concat();
         let reply = message(0x8520, [1, 1, 0, 1], &[QUESTION, &a(WWW), &opt(0, 0, &options)]);
         assert_eq!(cached(&reply), expected);
-        // A bare failure has no question by which it could be found.
+        // Padding (RFC 7830) belongs to one message, even beside an error that is kept.
         assert_eq!(cached(&message(REPLY | 2, [0; 4], &[])), b"");
     }
 
@@ -364,7 +347,7 @@ mod tests {
             let mut octets = message(REPLY, [1, ttls.len() as u16, 0, 0], &[QUESTION, &records]);
             let lowest = clamp_ttls(&mut octets, bounds);
             assert_eq!(lowest, expected.iter().min().copied(), "{ttls:?}");
-            let mut walk = Walk::of(&octets);
+            let mut walk = RecordWalk::of(&octets);
             let found: Vec<_> = iter::from_fn(|| walk.next(&octets)).map(|record| ttl_of(&octets, &record)).collect();
             assert_eq!(found, expected, "{ttls:?}");
         };
@@ -463,7 +446,7 @@ mod tests {
         check(&plain(), stale, 512, &answers(0x8180, [30, 30], b""));
         let told = our_opt(0, b"\0\x0F\0\x02\0\x03");
         check(&with_edns(), stale, 512, &answers(0x8180, [30, 30], &told));
-        // 33 octets of question, 32 of answers, 11 of OPT: the error just does not fit.
+        // 33 bytes of question, 32 of answers, 11 of OPT: the error just does not fit.
         let full = 12 + 21 + 32 + 11 + 5;
         check(&with_edns(), stale, full, &answers(0x8180, [30, 30], &our_opt(0, b"")));
     }

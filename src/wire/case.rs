@@ -1,40 +1,35 @@
-//! QNAME case. DNS 0x20: the case of a question's name as bits that a forger has to guess besides ID and port
-//! (draft-vixie-dnsext-dns0x20 section 3). Names are compared whatever their case, but servers repeat the question as it stands.
+//! DNS 0x20: the letter case of a QNAME is additional entropy against forged replies
+//! (draft-vixie-dnsext-dns0x20 section 3).
 
-/// Sets the case of a name in wire form by these bits: the letter at octet `n` is a capital if bit `n` modulo 64 is set.
-///
-/// Who draws 64 bits at random leaves a forger less hope than any ID and port do, so longer names go through them again.
+/// Sets the case of a wire name: the letter at byte `n` is a capital if bit `n` modulo 64 of `bits` is set.
+/// 64 random bits are more entropy than ID and port, so longer names use them again.
 pub fn set_case(qname: &mut [u8], bits: u64) {
     for (octet, bit) in qname.iter_mut().zip(cycle(bits)) {
-        // Length octets are below 64, so none is a letter.
+        // Length bytes are below 64, so none is a letter.
         if octet.is_ascii_alphabetic() {
             *octet = *octet & !CASE_BIT | if bit { 0 } else { CASE_BIT };
         }
     }
 }
 
-/// Whether the case of a name is that of these bits, letter by letter.
+/// Returns true if the case of a name matches `bits`, letter by letter.
 pub fn has_case(qname: &[u8], bits: u64) -> bool {
     let mut letters = qname.iter().zip(cycle(bits)).filter(|(octet, _)| octet.is_ascii_alphabetic());
     letters.all(|(octet, bit)| octet.is_ascii_uppercase() == bit)
 }
 
-/// The bits, lowest first, over and over.
 fn cycle(bits: u64) -> impl Iterator<Item = bool> {
     (0..u64::BITS).cycle().map(move |bit| bits >> bit & 1 == 1)
 }
 
-/// What a small letter has and its capital has not: 0x20.
 const CASE_BIT: u8 = 0x20;
 
-/// The case of a QNAME: which octets are upper-case letters. That is all that is lost when a name is folded.
-///
-/// A client may have chosen it at random (DNS 0x20) to tell forged responses from true ones.
+/// The case of a QNAME: one bit per byte, set for upper-case letters. A client may choose it at random (DNS
+/// 0x20).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct QnameCase([u64; 4]);
 
 impl QnameCase {
-    /// The case of a name, which has at most 255 octets.
     pub(super) fn of(qname: &[u8]) -> Self {
         let mut words = [0; 4];
         for (word, octets) in words.iter_mut().zip(qname.chunks(64)) {
@@ -45,11 +40,10 @@ impl QnameCase {
         Self(words)
     }
 
-    /// Gives the same name, in whatever case it is now, this case.
     pub(super) fn apply(&self, qname: &mut [u8]) {
         qname.make_ascii_lowercase();
         for (&word, octets) in self.0.iter().zip(qname.chunks_mut(64)) {
-            // Nearly always there is none: only the bits that are set are looked at.
+            // Nearly always there is none, so only set bits are visited.
             let mut left = word;
             while let Some(octet) = octets.get_mut(left.trailing_zeros() as usize) {
                 octet.make_ascii_uppercase();

@@ -1,39 +1,36 @@
-//! The category of a response, and the name that it is about, as response rate limiting (RRL) counts them: whoever varies the
-//! question to have the same said again is to be found under one name.
+//! The category and name under which response rate limiting (RRL) counts a response.
 
-use super::body::{Record, labels_of_name};
+use super::body::{RecordBounds, labels_of_name};
 use super::codes::{Rcode, RecordType};
 use super::header::{HEADER_LEN, Header};
 use super::name::{labels, suffixes};
 use super::question::Question;
 
-/// The category of a response. Each has a rate of its own.
+/// The category of a response. Each category has a separate rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResponseCategory {
-    /// Records, or none of that type. The name is that asked for, or the wildcard (`*.example.org`) that it matched.
+    /// Records, or NODATA. The name is the QNAME, or the wildcard (`*.example.org`) that it matched.
     Answer,
     /// A referral. The name is the zone cut.
     Referral,
     /// NXDOMAIN. The name is the apex of the zone.
     Nxdomain,
-    /// REFUSED, FORMERR and the like. The name is the root, whatever was asked for.
+    /// REFUSED, FORMERR and similar errors. The name is the root for any question.
     Error,
 }
 
-/// The category of a response and its name, as far as the response itself tells.
+/// The category and name of a response, as far as the response itself shows them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResponseSubject<'a> {
-    /// The category.
+    /// The category of the response.
     pub category: ResponseCategory,
-    /// The name that goes with the category, in any case. Of an answer from a wildcard it is the one that was asked for.
+    /// The name of the category, in any case. For an answer from a wildcard it is the QNAME.
     pub name: &'a [u8],
 }
 
 impl<'a> ResponseSubject<'a> {
-    /// The subject of a response that we have written.
-    ///
-    /// The zone of an NXDOMAIN is that of its SOA record, and one above the name that was asked for has as many labels as its
-    /// owner has; the same holds of a zone cut.
+    /// Returns the subject of a response that hedgerow has written. The zone of an NXDOMAIN is the ancestor
+    /// of the QNAME with as many labels as the owner of the SOA record; a zone cut is found in the same way.
     pub fn of(response: &'a [u8]) -> Self {
         let error = Self { category: ResponseCategory::Error, name: ROOT };
         let Some(header) = Header::read(response) else { return error };
@@ -58,16 +55,14 @@ impl<'a> ResponseSubject<'a> {
     }
 }
 
-/// The first record of the authority section.
-fn authority_record(response: &[u8], header: Header, records: usize) -> Option<Record> {
+fn authority_record(response: &[u8], header: Header, records: usize) -> Option<RecordBounds> {
     let mut at = records;
     for _ in 0..header.ancount() {
-        at = Record::read(response, at)?.end;
+        at = RecordBounds::read(response, at)?.end;
     }
-    Record::read(response, at).filter(|_| header.nscount() > 0)
+    RecordBounds::read(response, at).filter(|_| header.nscount() > 0)
 }
 
-/// The root in wire form.
 const ROOT: &[u8] = &[0];
 
 #[cfg(test)]

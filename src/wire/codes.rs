@@ -1,12 +1,10 @@
 //! The numbers of the IANA DNS registries: opcodes, rcodes, types, classes, option codes, extended errors.
 //!
-//! Each is a transparent integer, since any value may arrive and must pass (RFC 3597); the constants and mnemonics are
-//! those in use. Prints as its mnemonic, or as `TYPE65280` and the like where there is none.
+//! Each is a transparent integer, because any value may arrive and must pass (RFC 3597).
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Defines a registry: the newtype, a constant and a mnemonic for each entry, and `Display`.
 macro_rules! registry {
     ($(#[$about:meta])* $registry:ident($number:ty), $prefix:literal { $($name:ident = $value:literal,)* }) => {
         $(#[$about])*
@@ -19,10 +17,10 @@ macro_rules! registry {
                 pub const $name: Self = Self($value);
             )*
 
-            /// Every entry that has a mnemonic, in order of the numbers.
+            /// All entries with a mnemonic, in numeric order.
             pub const NAMED: &[(&str, Self)] = &[$((stringify!($name), Self::$name)),*];
 
-            /// The mnemonic, where there is one.
+            /// Returns the mnemonic, if there is one.
             pub const fn name(self) -> Option<&'static str> {
                 match self.0 {
                     $($value => Some(stringify!($name)),)*
@@ -43,14 +41,14 @@ macro_rules! registry {
 }
 
 registry! {
-    /// What a message asks for (RFC 1035 section 4.1.1).
+    /// The operation that a message requests (RFC 1035 section 4.1.1).
     Opcode(u8), "OPCODE" {
         QUERY = 0, IQUERY = 1, STATUS = 2, NOTIFY = 4, UPDATE = 5, DSO = 6,
     }
 }
 
 registry! {
-    /// How a query went: 4 bits of the header, and 8 more of the OPT record (RFC 6891 section 6.1.3).
+    /// The result of a query: 4 bits of the header, and 8 more of the OPT record (RFC 6891 section 6.1.3).
     Rcode(u16), "RCODE" {
         NOERROR = 0, FORMERR = 1, SERVFAIL = 2, NXDOMAIN = 3, NOTIMP = 4, REFUSED = 5, YXDOMAIN = 6, YXRRSET = 7,
         NXRRSET = 8, NOTAUTH = 9, NOTZONE = 10, DSOTYPENI = 11, BADVERS = 16, BADKEY = 17, BADTIME = 18, BADMODE = 19,
@@ -59,9 +57,7 @@ registry! {
 }
 
 registry! {
-    /// The type of a record, or of what a question asks for.
-    ///
-    /// NSAP-PTR is not named: nothing uses it, and its mnemonic is no identifier.
+    /// The type of a record or question. NSAP-PTR has no constant: it is unused and no identifier.
     RecordType(u16), "TYPE" {
         A = 1, NS = 2, MD = 3, MF = 4, CNAME = 5, SOA = 6, MB = 7, MG = 8, MR = 9, NULL = 10, WKS = 11, PTR = 12,
         HINFO = 13, MINFO = 14, MX = 15, TXT = 16, RP = 17, AFSDB = 18, X25 = 19, ISDN = 20, RT = 21, NSAP = 22,
@@ -85,7 +81,7 @@ registry! {
 }
 
 registry! {
-    /// What an EDNS option is (RFC 6891 section 6.1.2).
+    /// The code of an EDNS option (RFC 6891 section 6.1.2).
     OptionCode(u16), "OPTION" {
         NSID = 3, CLIENT_SUBNET = 8, EXPIRE = 9, COOKIE = 10, TCP_KEEPALIVE = 11, PADDING = 12,
         EXTENDED_ERROR = 15, ZONEVERSION = 19,
@@ -106,13 +102,19 @@ registry! {
 }
 
 impl ExtendedError {
-    /// What the code means, as the registry of RFC 8914 section 5.2 says it; `None` for a code that it does not have.
+    /// Returns the purpose in the registry of RFC 8914 section 5.2, if the code is registered.
     pub fn purpose(self) -> Option<&'static str> {
         PURPOSES.get(usize::from(self.0)).copied()
     }
+
+    /// Returns true if a failure or negative reply with this error is a decision on the name, not a fault of
+    /// the server: DNSSEC errors with SERVFAIL alone (RFC 8914 section 4.7 and following), filters with any
+    /// rcode (sections 4.16 to 4.18).
+    pub fn decides(self, rcode: Rcode) -> bool {
+        matches!(self.0, 6..=12) && rcode == Rcode::SERVFAIL || matches!(self.0, 15..=17)
+    }
 }
 
-/// The purposes of extended errors, by their codes.
 const PURPOSES: [&str; ExtendedError::NAMED.len()] = [
     "Other",
     "Unsupported DNSKEY Algorithm",
@@ -148,28 +150,27 @@ const PURPOSES: [&str; ExtendedError::NAMED.len()] = [
 ];
 
 impl RecordType {
-    /// Whether it is a meta-type or names a set of types (RFC 6895 section 3.1): it asks for something or belongs to one message,
-    /// and no record of a zone is of it.
+    /// Returns true for meta-types and QTYPEs (RFC 6895 section 3.1), which no record of a zone can have.
     pub const fn is_meta(self) -> bool {
         matches!(self, Self::OPT | Self(128..=255))
     }
 }
 
 impl Rcode {
-    /// The largest rcode that the header holds, and the mask of its bits there (RFC 1035 section 4.1.1).
+    /// The largest rcode in the header, and the mask of its bits (RFC 1035 section 4.1.1).
     pub(super) const MAX_IN_HEADER: u16 = 0x0F;
 }
 
 impl FromStr for RecordType {
     type Err = UnknownRecordType;
 
-    /// Takes a mnemonic in any case, or `TYPEn` (RFC 3597 section 5).
+    /// Parses a mnemonic in any case, or `TYPEn` (RFC 3597 section 5).
     fn from_str(text: &str) -> Result<Self, UnknownRecordType> {
         if let Some((_, rtype)) = Self::NAMED.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)) {
             return Ok(*rtype);
         }
         let (prefix, digits) = text.split_at_checked(4).ok_or(UnknownRecordType)?;
-        // `parse` alone would take a plus sign.
+        // `parse` alone would accept a plus sign.
         if !prefix.eq_ignore_ascii_case("TYPE") || !digits.bytes().all(|octet| octet.is_ascii_digit()) {
             return Err(UnknownRecordType);
         }
@@ -177,7 +178,7 @@ impl FromStr for RecordType {
     }
 }
 
-/// Why a text is no record type.
+/// The error for a text that is no record type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownRecordType;
 
@@ -232,6 +233,16 @@ mod tests {
         assert_eq!(ExtendedError::SYNTHESIZED.purpose(), Some("Synthesized"));
         assert_eq!(ExtendedError::INVALID_QUERY_TYPE.purpose(), Some("Invalid Query Type"));
         assert_eq!(ExtendedError(31).purpose(), None);
+    }
+
+    #[test]
+    fn extended_errors_of_dnssec_decide_with_servfail_and_those_of_filters_always() {
+        let deciding =
+            |rcode| (0..=u16::MAX).filter(move |code| ExtendedError(*code).decides(rcode)).collect::<Vec<_>>();
+        assert_eq!(deciding(Rcode::SERVFAIL), [6, 7, 8, 9, 10, 11, 12, 15, 16, 17]);
+        for rcode in [Rcode::NOERROR, Rcode::NXDOMAIN, Rcode::REFUSED] {
+            assert_eq!(deciding(rcode), [15, 16, 17]);
+        }
     }
 
     #[test]

@@ -1,33 +1,34 @@
-//! What a reply says of its question: data, that there is none, where else to ask, or that something failed.
+//! The conclusion of a reply: data, no data, a referral, or a failure.
 
-use super::body::Record;
+use super::body::RecordBounds;
 use super::codes::{Rcode, RecordType};
 use super::reply::Reply;
 
-/// What a reply says of its question.
+/// The conclusion of a reply about its question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Conclusion {
-    /// The answer section has records of the type asked for, or aliases and nothing that says that they end nowhere.
+    /// The answer section has records of the QTYPE, or aliases without a proof that they end in NODATA.
     Data,
-    /// The name, or what it is an alias of, does not exist or has no such data.
+    /// The name, or the target of its alias chain, does not exist or has no such data.
     Negative {
-        /// Whether an SOA record says for how long that may be believed (RFC 2308 section 5).
+        /// True if an SOA record limits how long the reply may be cached (RFC 2308 section 5).
         has_soa: bool,
     },
-    /// Other servers are to be asked.
+    /// The reply names other servers.
     Referral,
-    /// There was no answer to be had, and this is why.
+    /// The query failed with this rcode.
     Failure(Rcode),
 }
 
 impl Reply<'_> {
-    /// What this reply says of its question.
+    /// Returns the conclusion of this reply about its question.
     pub fn conclusion(&self) -> Conclusion {
         let has_soa = self.has_authority_soa();
         match self.rcode() {
             // RFC 6604 section 3: with aliases, the rcode is about the last name of the chain.
             Rcode::NXDOMAIN => Conclusion::Negative { has_soa },
-            // RFC 2308 section 2.2: a chain of aliases that ends in NODATA has answer records, and an SOA beside them.
+            // RFC 2308 section 2.2: a chain of aliases that ends in NODATA has answer records and an SOA
+            // record.
             Rcode::NOERROR if self.has_answers() && (!has_soa || self.answers_type()) => Conclusion::Data,
             Rcode::NOERROR if self.is_referral() => Conclusion::Referral,
             Rcode::NOERROR => Conclusion::Negative { has_soa },
@@ -35,14 +36,13 @@ impl Reply<'_> {
         }
     }
 
-    /// Whether a record of the answer section is of the type asked for.
     fn answers_type(&self) -> bool {
         let Some(qtype) = self.question().map(|question| question.qtype()) else {
             return false;
         };
         let mut at = self.answers_start();
         while at < self.authority_start() {
-            let Some(record) = Record::read(self.as_wire(), at) else {
+            let Some(record) = RecordBounds::read(self.as_wire(), at) else {
                 return false;
             };
             if record.rtype == qtype || qtype == RecordType::ANY {

@@ -1,14 +1,13 @@
-//! DNS cookies as options: one that came, one that a response bears, and one that a query to a backend bears (RFC 7873 section
-//! 4). What makes a cookie a good one is decided elsewhere.
+//! DNS cookie options in queries, in responses to clients and in queries to backends (RFC 7873 section 4).
 
 use super::codes::OptionCode;
 
-/// A COOKIE option of a legal length, as the other side sent it.
+/// A COOKIE option of a legal length, as received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CookieOption<'a> {
-    /// What the client has chosen for this server.
+    /// The client cookie.
     pub client: ClientCookie,
-    /// What the server has given it: 8 to 32 octets, or none at all.
+    /// The server cookie: 8 to 32 bytes, or empty.
     pub server: &'a [u8],
 }
 
@@ -19,13 +18,10 @@ pub type ClientCookie = [u8; 8];
 pub type ServerCookie = [u8; 16];
 
 impl<'a> CookieOption<'a> {
-    /// Octets of the longest server cookie.
     const MAX_SERVER: usize = 32;
 
-    /// Reads the data of an option.
-    ///
-    /// # Errors
-    /// If it is as long as no cookie is: RFC 7873 section 5.2.2 takes 8 octets and 16 to 40.
+    /// Reads the data of an option. Fails if the length is neither 8 nor 16 to 40 bytes (RFC 7873 section
+    /// 5.2.2).
     pub fn read(data: &'a [u8]) -> Result<Self, MalformedCookie> {
         let (&client, server) = data.split_first_chunk().ok_or(MalformedCookie)?;
         match server.len() {
@@ -35,60 +31,56 @@ impl<'a> CookieOption<'a> {
     }
 }
 
-/// A COOKIE option is neither 8 nor 16 to 40 octets long.
+/// The error for a COOKIE option that is neither 8 nor 16 to 40 bytes long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MalformedCookie;
 
-/// What is known of the client whose query had a COOKIE option, and the option that it gets in return.
+/// The cookies of a response to a client, and the state of the client's cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cookie {
-    /// The client's own, given back.
+    /// The client cookie, copied from the query.
     pub client: ClientCookie,
-    /// Ours, to be sent along with the next query.
+    /// The new server cookie for the next query.
     pub server: ServerCookie,
-    /// What it showed.
+    /// The state of the received cookie.
     pub state: CookieState,
 }
 
-/// What a COOKIE option shows of its sender.
+/// The proof that a COOKIE option gives about its sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CookieState {
-    /// Nothing: it has no server cookie yet.
+    /// No server cookie yet.
     Missing,
-    /// A server cookie that is not valid, which is no more than none (RFC 7873 section 5.2.4).
+    /// A server cookie that is not valid, which counts as none (RFC 7873 section 5.2.4).
     Invalid,
-    /// That it is where its address says: it has had a response of ours there (RFC 7873 section 5.2.5).
+    /// A valid server cookie: the source address is genuine (RFC 7873 section 5.2.5).
     Valid,
 }
 
-/// A client's cookie as it is remembered while the client waits: the server's part is made again when there is a response.
+/// The cookie of a client that waits. The server cookie is computed again for the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShownCookie {
-    /// The client's own.
+    /// The client cookie.
     pub client: ClientCookie,
-    /// What it showed.
+    /// The state of the received cookie.
     pub state: CookieState,
 }
 
-/// Our cookie for a server, and the one that it has given us for that, if any yet: what our queries to it bear (RFC 7873 section
-/// 5.1).
+/// The client cookie of hedgerow and the server cookie of a backend, if known (RFC 7873 section 5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CookiePair {
-    /// Ours.
     client: ClientCookie,
-    /// Octets of the server's.
     server_len: u8,
-    /// The server's, and zeros.
     server: [u8; CookieOption::MAX_SERVER],
 }
 
 impl CookiePair {
-    /// Ours alone.
+    /// Makes a pair without a server cookie.
     pub fn new(client: ClientCookie) -> Self {
         Self { client, server_len: 0, server: [0; CookieOption::MAX_SERVER] }
     }
 
-    /// Both, from the option of a reply; `None` if that lacks the server's.
+    /// Makes a pair from the option of a reply; `None` if the option has no server cookie.
     pub fn given(option: CookieOption<'_>) -> Option<Self> {
         let CookieOption { client, server } = option;
         let mut pair = Self::new(client);
@@ -97,17 +89,15 @@ impl CookiePair {
         (!server.is_empty()).then_some(pair)
     }
 
-    /// Ours.
+    /// Returns the client cookie.
     pub fn client(&self) -> ClientCookie {
         self.client
     }
 
-    /// Octets of the option with its code and length.
     pub(super) fn wire_len(&self) -> usize {
         4 + self.client.len() + usize::from(self.server_len)
     }
 
-    /// Appends the option.
     pub(super) fn append(&self, out: &mut Vec<u8>) {
         let [c0, c1] = OptionCode::COOKIE.0.to_be_bytes();
         out.extend_from_slice(&[c0, c1, 0, self.client.len() as u8 + self.server_len]);
@@ -117,10 +107,8 @@ impl CookiePair {
 }
 
 impl Cookie {
-    /// Octets of the option with its code and length.
     pub(super) const WIRE_LEN: u16 = 28;
 
-    /// Appends the option.
     pub(super) fn append(&self, out: &mut Vec<u8>) {
         let Self { client, server, state: _ } = self;
         let [c0, c1] = OptionCode::COOKIE.0.to_be_bytes();

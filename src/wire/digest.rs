@@ -1,26 +1,25 @@
-//! What a reply says in 32 bits: its rcode and the set of its answer records, for who compares what several servers say.
+//! A 32-bit digest of a reply: its rcode and the set of its answer records. It serves to compare the replies
+//! of several servers.
 //!
-//! Order and TTLs of the records do not count, nor the case of names, how they are compressed, and RRSIG records, which each server may
-//! have made by itself. Where in RDATA names are is told by the table of its forms (`rdata.rs`). Nothing is allocated: each record is
-//! hashed as it is read, and the hashes are added up.
+//! The digest ignores order and TTLs of the records, case and compression of names, and RRSIG records, which
+//! each server may make itself.
 
 use std::hash::{BuildHasher, Hasher};
 use std::num::NonZeroU32;
 
 use foldhash::fast::FixedState;
 
-use super::body::{Record, hash_name, skip_name};
+use super::body::{RecordBounds, hash_name, skip_name};
 use super::codes::RecordType;
 use super::rdata::{NameRule, RdataForm};
 use super::reply::Reply;
 
-/// What a reply says, so that others can be compared with it. Two replies that say the same have the same digest; of two that do not,
-/// one pair in four thousand millions.
+/// The digest of a reply. Two different replies collide once in four billion pairs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ReplyDigest(NonZeroU32);
 
 impl ReplyDigest {
-    /// The digest of a reply; `None` if that is truncated, for what it would say is not known then.
+    /// Computes the digest of a reply; `None` if the reply is truncated.
     pub fn of(reply: &Reply<'_>) -> Option<Self> {
         if reply.is_truncated() {
             return None;
@@ -29,10 +28,10 @@ impl ReplyDigest {
         let mut sum = u64::from(reply.rcode().0);
         let mut at = reply.answers_start();
         while at < reply.authority_start()
-            && let Some(record) = Record::read(message, at)
+            && let Some(record) = RecordBounds::read(message, at)
         {
             if record.rtype != RecordType::RRSIG {
-                // A sum does not depend on the order, and unlike XOR it does not take two that are equal for none.
+                // A sum does not depend on the order. Unlike XOR, it does not cancel two equal records.
                 sum = sum.wrapping_add(hash_record(message, &record));
             }
             at = record.end;
@@ -41,31 +40,28 @@ impl ReplyDigest {
         Some(Self(NonZeroU32::new(folded).unwrap_or(NonZeroU32::MIN)))
     }
 
-    /// As a number.
+    /// Returns the digest as a number.
     pub fn number(self) -> u32 {
         self.0.get()
     }
 }
 
-/// The hash of a record, but for its TTL.
-fn hash_record(message: &[u8], record: &Record) -> u64 {
-    // Whoever wants replicas to differ unseen has to write their data: no secret is needed.
+fn hash_record(message: &[u8], record: &RecordBounds) -> u64 {
+    // No secret seed is needed: an attacker who can make replicas differ unseen can write their data anyway.
     let mut hasher = FixedState::default().build_hasher();
     hash_name(message, record.start, &mut hasher);
-    // Type and class.
     hasher.write(message.get(record.owner_end..record.owner_end + 4).unwrap_or_default());
     let rdata = message.get(..record.end).unwrap_or_default();
     if write_rdata(rdata, record, &mut hasher).is_none() {
-        // RDATA that is not as its type wants it is compared as it is; the octet keeps it apart from what was begun.
+        // RDATA that does not match its type is compared unchanged, apart from the partial hash.
         hasher.write_u8(0);
         hasher.write(rdata.get(record.rdata..).unwrap_or_default());
     }
     hasher.finish()
 }
 
-/// Adds RDATA, of which `message` ends with, name by name where its type has names whose case does not count. `None` if the data are
-/// not in the form of their type.
-fn write_rdata(message: &[u8], record: &Record, hasher: &mut impl Hasher) -> Option<()> {
+/// Hashes the RDATA at the end of `message`, names folded. Returns `None` if it does not match its type.
+fn write_rdata(message: &[u8], record: &RecordBounds, hasher: &mut impl Hasher) -> Option<()> {
     let form = RdataForm::of(record.rtype).filter(|form| form.name_rule >= NameRule::AnyCase);
     let names = form.map_or(0, |form| form.names);
     let mut at = record.rdata + form.map_or(Some(0), |form| form.names_start(message.get(record.rdata..)?))?;
@@ -85,7 +81,6 @@ mod tests {
     use super::super::sample::{EXAMPLE, QUESTION, REPLY, WWW, message, opt, record};
     use super::*;
 
-    /// The digest of a reply with these flags and rcode, and these answers.
     fn digest(bits: u16, answers: &[&[u8]]) -> Option<ReplyDigest> {
         let opt = opt(0, 0, b"");
         let parts = [&[QUESTION], answers, &[&opt]].concat();
@@ -93,7 +88,6 @@ mod tests {
         ReplyDigest::of(&read_reply(&octets).expect("a reply"))
     }
 
-    /// An A record of this owner, TTL and address.
     fn address(owner: &[u8], ttl: u8, last: u8) -> Vec<u8> {
         let mut octets = record(owner, RecordType::A, &[192, 0, 2, last]);
         octets[owner.len() + 7] = ttl;

@@ -1,56 +1,51 @@
-//! The OPT record: what it says, its options, and the ones that we write (RFC 6891 section 6.1).
+//! The OPT record (RFC 6891 section 6.1): reading it, its options, and writing it.
 
 use super::codes::{ExtendedError, OptionCode, Rcode, RecordType};
 use super::cookie::{Cookie, CookieOption, MalformedCookie};
 
-/// What the OPT record of a message says.
+/// The fields of an OPT record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Edns<'a> {
-    /// The largest UDP message that its sender takes.
+    /// The largest UDP message that the sender accepts.
     pub udp_size: u16,
     /// The high 8 bits of the rcode.
     pub extended_rcode: u8,
     /// The EDNS version; only 0 is known.
     pub version: u8,
-    /// DO: DNSSEC records are welcome (RFC 3225 section 3).
+    /// DO: the sender accepts DNSSEC records (RFC 3225 section 3).
     pub dnssec_ok: bool,
     /// The options in wire form.
     pub options: &'a [u8],
 }
 
 impl<'a> Edns<'a> {
-    /// Reads an OPT record from behind its owner. What it finds is an OPT record that ends with its RDATA.
+    /// Reads an OPT record without its owner. `record` ends with the RDATA.
     pub(super) fn read(record: &'a [u8]) -> Option<Self> {
         let (&[_, _, s0, s1, extended_rcode, version, flags, _, _, _], options) = record.split_first_chunk()?;
         Some(Self::new(u16::from_be_bytes([s0, s1]), [extended_rcode, version, flags], options))
     }
 
-    /// An OPT record of this class, these first octets of the TTL, and these RDATA.
     pub(super) fn new(udp_size: u16, [extended_rcode, version, flags]: [u8; 3], options: &'a [u8]) -> Self {
         Self { udp_size, extended_rcode, version, dnssec_ok: flags & DNSSEC_OK != 0, options }
     }
 
-    /// The options, in their order.
+    /// Returns the options in order.
     pub fn iter_options(&self) -> Options<'a> {
         Options::of(self.options)
     }
 
-    /// Its COOKIE option, if it has one. RFC 7873 section 5.2: of several only the first counts.
-    ///
-    /// # Errors
-    /// If that is as long as no cookie is.
+    /// Returns the first COOKIE option (RFC 7873 section 5.2). Fails if its length is not legal for a cookie.
     pub fn cookie(&self) -> Result<Option<CookieOption<'a>>, MalformedCookie> {
         let first = self.iter_options().find(|(code, _)| *code == OptionCode::COOKIE);
         first.map(|(_, data)| CookieOption::read(data)).transpose()
     }
 
-    /// The codes of its extended errors, in their order; of an option that is too short there is none (RFC 8914 section 2).
+    /// Returns the codes of the extended errors, without options that are too short (RFC 8914 section 2).
     pub fn extended_errors(&self) -> impl Iterator<Item = ExtendedError> + use<'a> {
         let errors = self.iter_options().filter(|(code, _)| *code == OptionCode::EXTENDED_ERROR);
         errors.filter_map(|(_, data)| data.first_chunk().map(|code| ExtendedError(u16::from_be_bytes(*code))))
     }
 
-    /// Whether the options fill the RDATA exactly, none overrunning it.
     pub(super) fn is_sound(&self) -> bool {
         let mut options = self.iter_options();
         options.by_ref().for_each(drop);
@@ -58,15 +53,13 @@ impl<'a> Edns<'a> {
     }
 }
 
-/// Goes through the options of an OPT record; ends early at one that does not fit.
+/// Iterates over the options of an OPT record. Ends early at an option that does not fit.
 #[derive(Clone, Debug)]
 pub struct Options<'a> {
-    /// What has not been read.
     rest: &'a [u8],
 }
 
 impl<'a> Options<'a> {
-    /// The options in these RDATA.
     pub(super) fn of(rdata: &'a [u8]) -> Self {
         Self { rest: rdata }
     }
@@ -83,30 +76,21 @@ impl<'a> Iterator for Options<'a> {
     }
 }
 
-/// An OPT record of our own, to be appended to a message.
-///
-/// OPT records are not forwarded (RFC 6891 section 6.1.1), so of the other side's options only those that are `Passing` are
-/// written.
+/// An OPT record that hedgerow appends to a message. `OptionPassing` filters the options of the other side,
+/// because OPT records are not forwarded (RFC 6891 section 6.1.1).
 #[derive(Clone, Copy, Debug)]
 pub struct OptRecord<'a> {
-    /// The largest UDP message that we take.
     udp_size: u16,
-    /// The high 8 bits of the rcode.
     extended_rcode: u8,
-    /// DO.
     dnssec_ok: bool,
-    /// What the client gets for its cookie; the first of the options.
     cookie: Option<&'a Cookie>,
-    /// Sound options in wire form.
     options: &'a [u8],
-    /// Which of the options are written.
-    passing: Passing,
-    /// Whether the version of a zone may be among them.
-    tells_version: bool,
+    passing: OptionPassing,
+    sends_version: bool,
 }
 
 impl<'a> OptRecord<'a> {
-    /// A record without options.
+    /// Makes a record without options.
     pub fn new(udp_size: u16, dnssec_ok: bool) -> Self {
         Self {
             udp_size,
@@ -114,45 +98,44 @@ impl<'a> OptRecord<'a> {
             dnssec_ok,
             cookie: None,
             options: &[],
-            passing: Passing::All,
-            tells_version: true,
+            passing: OptionPassing::All,
+            sends_version: true,
         }
     }
 
-    /// The same with the bits of an rcode that do not fit into the header (RFC 6891 section 6.1.3).
+    /// Sets the bits of an rcode that do not fit into the header (RFC 6891 section 6.1.3).
     pub fn with_rcode(self, rcode: Rcode) -> Self {
         Self { extended_rcode: (rcode.0 >> 4) as u8, ..self }
     }
 
-    /// The same with the cookie of this hop, if there is to be one.
+    /// Sets the cookie of this hop.
     pub fn with_cookie(self, cookie: Option<&'a Cookie>) -> Self {
         Self { cookie, ..self }
     }
 
-    pub(super) fn with_options(self, options: &'a [u8], passing: Passing) -> Self {
+    pub(super) fn with_options(self, options: &'a [u8], passing: OptionPassing) -> Self {
         Self { options, passing, ..self }
     }
 
-    /// The same for somebody who has asked for the version of the zone, or has not (RFC 9660 section 3.2: nobody else is told).
+    /// Allows the zone version option if the client asked for it (RFC 9660 section 3.2 forbids it otherwise).
     pub(super) fn with_version(self, is_asked: bool) -> Self {
-        Self { tells_version: is_asked, ..self }
+        Self { sends_version: is_asked, ..self }
     }
 
-    pub(super) fn with_passing(self, passing: Passing) -> Self {
+    pub(super) fn with_passing(self, passing: OptionPassing) -> Self {
         Self { passing, ..self }
     }
 
-    /// How many octets the record takes.
+    /// Returns the length of the record in bytes.
     pub fn wire_len(&self) -> usize {
         OPT_FIXED_LEN + usize::from(self.rdlength())
     }
 
-    /// Whether any option is written.
     pub(super) fn has_options(&self) -> bool {
         self.rdlength() > 0
     }
 
-    /// Appends the record to a message; its ARCOUNT is the caller's.
+    /// Appends the record to a message. The caller counts it in ARCOUNT.
     #[inline]
     pub fn append(&self, out: &mut Vec<u8>) {
         let [t0, t1] = RecordType::OPT.0.to_be_bytes();
@@ -165,7 +148,7 @@ impl<'a> OptRecord<'a> {
         }
     }
 
-    /// Appends the options, apart from the rest because most records have none.
+    /// Appends the options. The function is separate because most records have none.
     #[inline(never)]
     fn append_options(&self, out: &mut Vec<u8>) {
         if let Some(cookie) = self.cookie {
@@ -178,8 +161,7 @@ impl<'a> OptRecord<'a> {
         }
     }
 
-    /// The same where the message may have `limit` octets: of the options that would be written, those that do not fit are left
-    /// out.
+    /// Appends the record and leaves out options with which the message would be longer than `limit` bytes.
     pub(super) fn append_within(&self, limit: usize, out: &mut Vec<u8>) {
         let length_at = out.len() + OPT_FIXED_LEN - 2;
         Self { options: &[], ..*self }.append(out);
@@ -194,57 +176,49 @@ impl<'a> OptRecord<'a> {
         out[length_at..length_at + 2].copy_from_slice(&length.to_be_bytes());
     }
 
-    /// Octets of the options that are written.
     #[inline]
     fn rdlength(&self) -> u16 {
         if self.may_have_options() { self.options_len() } else { 0 }
     }
 
-    /// Whether there are options to choose from.
     fn may_have_options(&self) -> bool {
         self.cookie.is_some() || !self.options.is_empty()
     }
 
-    /// Octets of the options, apart from the rest as above.
+    /// Returns the bytes of the options. Separate because most records have none.
     #[inline(never)]
     fn options_len(&self) -> u16 {
         let cookie = if self.cookie.is_some() { Cookie::WIRE_LEN } else { 0 };
         cookie + self.passing_options().map(|(_, data)| OPTION_FIXED_LEN + data.len() as u16).sum::<u16>()
     }
 
-    /// The options that are written.
     fn passing_options(&self) -> impl Iterator<Item = (OptionCode, &'a [u8])> {
-        let (passing, tells_version) = (self.passing, self.tells_version);
-        let is_told = move |code| tells_version || code != OptionCode::ZONEVERSION;
-        Options::of(self.options).filter(move |(code, data)| is_told(*code) && passing.passes(*code, data))
+        let (passing, sends_version) = (self.passing, self.sends_version);
+        let is_passed = move |code| sends_version || code != OptionCode::ZONEVERSION;
+        Options::of(self.options).filter(move |(code, data)| is_passed(*code) && passing.passes(*code, data))
     }
 }
 
-/// Which options of one side's OPT record go into the OPT record for the other side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Passing {
-    /// All: they are our own.
+pub(super) enum OptionPassing {
     All,
-    /// All that are not about the hop they came by.
+    /// All options that do not concern the hop.
     BeyondHop,
-    /// Those of a query, without what is malformed in any query.
+    /// The options of a query beyond the hop, without those that are malformed in any query.
     Query,
-    /// Those, without Extended DNS Errors.
     BeyondHopWithoutErrors,
-    /// Extended DNS Errors alone.
     Errors,
-    /// None.
     Nothing,
 }
 
-impl Passing {
-    /// Whether an option is written.
+impl OptionPassing {
     fn passes(self, code: OptionCode, data: &[u8]) -> bool {
         match self {
             Self::All => true,
             Self::BeyondHop => !is_about_hop(code),
-            // RFC 9660 section 2.1: it has no data in a query. Servers say FORMERR to one that has, as they do to any OPT record, and
-            // one client could have a backend asked without for all.
+            // RFC 9660 section 2.1: the option has no data in a query. With data, servers answer FORMERR as
+            // to any OPT record, so one client could make hedgerow stop using EDNS with a backend for all
+            // clients.
             Self::Query => !is_about_hop(code) && (code != OptionCode::ZONEVERSION || data.is_empty()),
             Self::BeyondHopWithoutErrors => !is_about_hop(code) && code != OptionCode::EXTENDED_ERROR,
             Self::Errors => code == OptionCode::EXTENDED_ERROR,
@@ -253,22 +227,20 @@ impl Passing {
     }
 }
 
-/// Whether an option concerns the two ends of one hop and must not pass.
-///
-/// RFC 7873 section 5 (cookies are between client and server), RFC 7828 section 3.4 (keepalive is of one connection),
-/// RFC 7830 section 3 (padding is of one message), RFC 7871 section 7 (client subnet: only by whoever is set up for it).
+/// Returns true if an option concerns the two ends of one hop and must not pass: RFC 7873 section 5 (cookies
+/// are between client and server), RFC 7828 section 3.4 (keepalive is of one connection), RFC 7830 section 3
+/// (padding is of one message), RFC 7871 section 7 (client subnet needs to be configured).
 fn is_about_hop(code: OptionCode) -> bool {
     matches!(code, OptionCode::COOKIE | OptionCode::TCP_KEEPALIVE | OptionCode::PADDING | OptionCode::CLIENT_SUBNET)
 }
 
-/// An EXTENDED-ERROR option without extra text (RFC 8914 section 2).
 pub(super) fn extended_error_option(error: ExtendedError) -> [u8; 6] {
     let [c0, c1] = OptionCode::EXTENDED_ERROR.0.to_be_bytes();
     let [e0, e1] = error.0.to_be_bytes();
     [c0, c1, 0, 2, e0, e1]
 }
 
-/// Writes an EXTENDED-ERROR option with text for people (RFC 8914 section 2) into `room`. Text that has no room is left out.
+/// Writes an EXTENDED-ERROR option (RFC 8914 section 2) into `room`, with as much text as fits.
 pub(super) fn extended_error_with_text<'r>(
     error: ExtendedError,
     text: &str,
@@ -287,13 +259,11 @@ pub(super) fn extended_error_with_text<'r>(
     &room[..6 + length]
 }
 
-/// Octets of an EXTENDED-ERROR option with the longest text of ours.
+/// Bytes of an EXTENDED-ERROR option with the longest text of hedgerow.
 pub(super) const MAX_ERROR: usize = 6 + 96;
 
-/// Octets of an OPT record without options.
 pub(super) const OPT_FIXED_LEN: usize = 11;
 
-/// Octets of an option without data.
 const OPTION_FIXED_LEN: u16 = 4;
 
 /// The DO bit in the first octet of the flags (RFC 3225 section 3).
@@ -304,11 +274,10 @@ mod tests {
     use super::super::cookie::CookieState;
     use super::*;
 
-    /// NSID, a cookie, EDE 22, keepalive, padding, client subnet, and an option nobody knows.
+    /// NSID, a cookie, EDE 22, keepalive, padding, client subnet, and an unknown option.
     const OPTIONS: &[u8] =
         b"\0\x03\0\x02id\0\x0A\0\x01c\0\x0F\0\x02\0\x16\0\x0B\0\0\0\x0C\0\x01\0\0\x08\0\0\xFD\xE9\0\0";
 
-    /// What an OPT record with these options says.
     fn edns(options: &[u8]) -> Edns<'_> {
         Edns { udp_size: 1232, extended_rcode: 0, version: 0, dnssec_ok: false, options }
     }
@@ -328,7 +297,7 @@ mod tests {
 
     #[test]
     fn options_pass_by_their_meaning() {
-        let check = |passing: Passing, expected: &[u16]| {
+        let check = |passing: OptionPassing, expected: &[u16]| {
             let record = OptRecord::new(1232, true).with_options(OPTIONS, passing);
             let mut out = Vec::new();
             record.append(&mut out);
@@ -338,26 +307,26 @@ mod tests {
             let codes: Vec<_> = written.iter_options().map(|(code, _)| code.0).collect();
             assert_eq!(codes, expected, "{passing:?}");
         };
-        check(Passing::All, &[3, 10, 15, 11, 12, 8, 65001]);
-        check(Passing::BeyondHop, &[3, 15, 65001]);
-        check(Passing::Query, &[3, 15, 65001]);
-        check(Passing::BeyondHopWithoutErrors, &[3, 65001]);
-        check(Passing::Errors, &[15]);
-        check(Passing::Nothing, &[]);
+        check(OptionPassing::All, &[3, 10, 15, 11, 12, 8, 65001]);
+        check(OptionPassing::BeyondHop, &[3, 15, 65001]);
+        check(OptionPassing::Query, &[3, 15, 65001]);
+        check(OptionPassing::BeyondHopWithoutErrors, &[3, 65001]);
+        check(OptionPassing::Errors, &[15]);
+        check(OptionPassing::Nothing, &[]);
     }
 
     #[test]
     fn a_version_that_a_client_tells_does_not_pass_and_its_wish_for_one_does() {
-        let check = |options: &[u8], passing: Passing, expected: &[u8]| {
+        let check = |options: &[u8], passing: OptionPassing, expected: &[u8]| {
             let mut out = Vec::new();
             OptRecord::new(1232, false).with_options(options, passing).append(&mut out);
             assert_eq!(&out[OPT_FIXED_LEN..], expected, "{options:?} {passing:?}");
         };
-        check(b"\0\x13\0\0", Passing::Query, b"\0\x13\0\0");
-        check(b"\0\x13\0\x01x\0\x03\0\0", Passing::Query, b"\0\x03\0\0");
+        check(b"\0\x13\0\0", OptionPassing::Query, b"\0\x13\0\0");
+        check(b"\0\x13\0\x01x\0\x03\0\0", OptionPassing::Query, b"\0\x03\0\0");
         let version = b"\0\x13\0\x06\x02\0\0\0\0\x07";
-        check(version, Passing::Query, b"");
-        check(version, Passing::BeyondHop, version);
+        check(version, OptionPassing::Query, b"");
+        check(version, OptionPassing::BeyondHop, version);
     }
 
     #[test]
@@ -400,7 +369,9 @@ mod tests {
     #[test]
     fn the_cookie_of_the_hop_stands_before_what_passes() {
         let cookie = Cookie { client: *b"CLIENT01", server: *b"SERVER01SERVER02", state: CookieState::Missing };
-        for (passing, expected) in [(Passing::BeyondHop, &[10, 3, 15, 65001][..]), (Passing::Nothing, &[10])] {
+        for (passing, expected) in
+            [(OptionPassing::BeyondHop, &[10, 3, 15, 65001][..]), (OptionPassing::Nothing, &[10])]
+        {
             let record = OptRecord::new(1232, true).with_options(OPTIONS, passing).with_cookie(Some(&cookie));
             let mut out = Vec::new();
             record.append(&mut out);
@@ -417,7 +388,10 @@ mod tests {
     fn records_are_written_octet_by_octet() {
         let option = extended_error_option(ExtendedError::SYNTHESIZED);
         let mut out = Vec::new();
-        OptRecord::new(1232, true).with_rcode(Rcode::BADVERS).with_options(&option, Passing::All).append(&mut out);
+        OptRecord::new(1232, true)
+            .with_rcode(Rcode::BADVERS)
+            .with_options(&option, OptionPassing::All)
+            .append(&mut out);
         assert_eq!(out, b"\0\0\x29\x04\xD0\x01\0\x80\0\0\x06\0\x0F\0\x02\0\x1D");
     }
 }

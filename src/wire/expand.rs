@@ -1,44 +1,42 @@
 //! Moves records to another place of a message.
 //!
-//! Needed only for what stands behind an OPT record that was not the last one: the OPT record leaves or changes its length,
-//! and what follows moves. Compression pointers to names before it stay right, because nothing moved there; the others are
-//! followed, and what they mean is written out. So it is for records that leave their message (`sections.rs`). Where the names
-//! in RDATA are is told by the table of its forms (`rdata.rs`).
+//! Records behind an OPT record move when it is removed or changes its length. Compression pointers to names
+//! before it stay valid. Other pointers are expanded.
 
-use super::body::{Piece, Record, skip_name};
+use super::body::{NamePiece, RecordBounds, skip_name};
 use super::rdata::{NameRule, RdataForm};
 
-/// Appends the records of a sound `message` from `from` to its end to `out`, which equals `message` before `fixed`. Stops
-/// where `out` is longer than `limit`: written out, names may be much longer than they were.
+/// Appends the records of a valid `message` from `from` to its end to `out`, which equals `message` before
+/// `fixed`. Stops when `out` is longer than `limit`, because uncompressed names may be much longer.
 pub(super) fn append_records(message: &[u8], from: usize, fixed: usize, limit: usize, out: &mut Vec<u8>) {
     let mut at = from;
     while out.len() <= limit
-        && let Some(record) = Record::read(message, at)
+        && let Some(record) = RecordBounds::read(message, at)
     {
         append_record(message, &record, fixed, out);
         at = record.end;
     }
 }
 
-fn append_record(message: &[u8], record: &Record, fixed: usize, out: &mut Vec<u8>) {
+fn append_record(message: &[u8], record: &RecordBounds, fixed: usize, out: &mut Vec<u8>) {
     append_name(message, record.start, fixed, out);
     append_octets(message, record.owner_end, record.rdata, out);
     let rdata = out.len();
-    // RDATA that is not as its type wants it was passed by the backend, and passes as it is.
+    // RDATA that does not match its type passes unchanged.
     if append_rdata(message, record, fixed, out).is_none() {
         out.truncate(rdata);
         append_octets(message, record.rdata, record.end, out);
     }
-    // Only a record that is itself over any limit, and so will not be sent, can be over this one.
+    // Only a record that is over any limit, and so is not sent, can be over this one.
     let rdlength = u16::try_from(out.len() - rdata).unwrap_or(u16::MAX);
     if let Some(octets) = out.get_mut(rdata - 2..rdata) {
         octets.copy_from_slice(&rdlength.to_be_bytes());
     }
 }
 
-/// Appends RDATA, name by name where its type has names that may be compressed. `None` if the data are not in the form of their type.
-/// With `fixed` 0 no pointer is left.
-pub(super) fn append_rdata(message: &[u8], record: &Record, fixed: usize, out: &mut Vec<u8>) -> Option<()> {
+/// Appends RDATA and expands its names if its type allows compression. Returns `None` if the RDATA does not
+/// match its type. With `fixed` 0 no pointer is left.
+pub(super) fn append_rdata(message: &[u8], record: &RecordBounds, fixed: usize, out: &mut Vec<u8>) -> Option<()> {
     let rdata = message.get(..record.end)?;
     let form = RdataForm::of(record.rtype).filter(|form| form.name_rule >= NameRule::MayComeCompressed);
     let names = form.map_or(0, |form| form.names);
@@ -53,22 +51,22 @@ pub(super) fn append_rdata(message: &[u8], record: &Record, fixed: usize, out: &
     Some(())
 }
 
-/// Appends the sound name at `at`, written out up to where a pointer leads to a name that lies before `fixed` as a whole.
+/// Appends the valid name at `at`, expanded up to a pointer to a name that lies before `fixed` as a whole.
 fn append_name(message: &[u8], mut at: usize, fixed: usize, out: &mut Vec<u8>) {
     let unmoved = message.get(..fixed).unwrap_or_default();
-    while let Some(piece) = Piece::read(message, at) {
+    while let Some(piece) = NamePiece::read(message, at) {
         match piece {
-            Piece::Label(label) => {
+            NamePiece::Label(label) => {
                 out.push(label.len() as u8);
                 out.extend_from_slice(label);
                 at += 1 + label.len();
             }
-            Piece::Pointer(target) if skip_name(unmoved, target).is_some() => {
+            NamePiece::Pointer(target) if skip_name(unmoved, target).is_some() => {
                 append_octets(message, at, at + 2, out);
                 return;
             }
-            Piece::Pointer(target) => at = target,
-            Piece::Root => {
+            NamePiece::Pointer(target) => at = target,
+            NamePiece::Root => {
                 out.push(0);
                 return;
             }
@@ -76,7 +74,6 @@ fn append_name(message: &[u8], mut at: usize, fixed: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends octets of the message as they are.
 fn append_octets(message: &[u8], from: usize, to: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(message.get(from..to).unwrap_or_default());
 }

@@ -1,6 +1,4 @@
-//! What is remembered of a client's query while its race runs: the form in which it wants its response.
-//!
-//! Clients that share a race share the question, RD, CD and DO, but each has its own ID, case of the name, and size.
+//! The form in which a client wants its response, kept while its race runs.
 
 use super::case::QnameCase;
 use super::codes::Rcode;
@@ -10,44 +8,37 @@ use super::header::{Flag, HEADER_LEN, Header};
 use super::hop::Asks;
 use super::query::Query;
 
-/// The form of one client's query. Small and `Copy`, since many of them wait in one race.
+/// The form of one client's query. It is small and `Copy`, because many of them wait in one race.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientForm {
     /// The ID of the query.
     pub id: u16,
-    /// What its OPT record said; `None` if it had none.
+    /// The OPT record of the query; `None` if it had none.
     pub edns: Option<ClientEdns>,
-    /// What it gets for the cookie in that, if there was one and clients get any.
+    /// The cookie of the response, if the query had one and hedgerow sends cookies.
     pub cookie: Option<Cookie>,
-    /// RD.
     recursion_desired: bool,
-    /// CD.
     checking_disabled: bool,
-    /// Whether it asks to be told AD, by AD or DO (RFC 6840 section 5.7).
+    /// True if the client asks for AD, by AD or DO (RFC 6840 section 5.7).
     asks_authentic: bool,
-    /// The case of the question's name.
     qname_case: QnameCase,
 }
 
-/// The form of a query but for the case of its name and its cookie, which are most of it.
+/// The form of a query without its two largest parts: the case of the name and the cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlainForm {
     /// The ID of the query.
     pub id: u16,
-    /// What its OPT record said; `None` if it had none.
     edns: Option<ClientEdns>,
-    /// RD.
     recursion_desired: bool,
-    /// CD.
     checking_disabled: bool,
-    /// Whether it asks to be told AD.
     asks_authentic: bool,
-    /// What its cookie has shown, if it had one.
+    /// The state of the client's cookie, if it sent one.
     pub cookie: Option<CookieState>,
 }
 
 impl PlainForm {
-    /// The form of a query whose name is in this case, without its cookie.
+    /// Returns the form with the case of this name, without a cookie.
     pub fn with_case_of(self, qname: &[u8]) -> ClientForm {
         let Self { id, edns, recursion_desired, checking_disabled, asks_authentic, cookie: _ } = self;
         let qname_case = QnameCase::of(qname);
@@ -55,14 +46,14 @@ impl PlainForm {
     }
 }
 
-/// What of a client's OPT record shapes its response.
+/// The part of a client's OPT record that shapes its response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientEdns {
-    /// The largest UDP message that it takes.
+    /// The largest UDP message that the client accepts.
     pub udp_size: u16,
     /// DO, which a response copies (RFC 3225 section 3).
     pub dnssec_ok: bool,
-    /// What its options ask for.
+    /// The requests made by its options.
     pub asks: Asks,
 }
 
@@ -73,7 +64,7 @@ impl ClientEdns {
 }
 
 impl ClientForm {
-    /// The form of a query, without what it gets for its cookie.
+    /// Makes the form of a query, without a cookie.
     pub fn of(query: &Query<'_>) -> Self {
         Self {
             id: query.header.id(),
@@ -86,24 +77,22 @@ impl ClientForm {
         }
     }
 
-    /// The same with what the client gets for its cookie.
+    /// Sets the cookie of the response.
     pub fn with_cookie(self, cookie: Option<Cookie>) -> Self {
         Self { cookie, ..self }
     }
 
-    /// The longest response that may go to the client by UDP.
+    /// Returns the longest response to the client by UDP.
     pub fn udp_limit(&self, own_udp_size: u16) -> usize {
         udp_limit(self.edns.map(|edns| edns.udp_size), own_udp_size)
     }
 
-    /// The header of a message that was made for another client, as this one may be told it.
     pub(super) fn adapt(&self, header: Header) -> Header {
-        // RFC 6840 section 5.8: AD is told to those who ask for it. A backend that is relayed sees to that by itself.
+        // RFC 6840 section 5.8: only clients that ask for AD get it.
         let is_authentic = header.authentic_data() && self.asks_authentic;
         header.with(Flag::RecursionDesired, self.recursion_desired).with(Flag::AuthenticData, is_authentic)
     }
 
-    /// The header of a response that is not relayed.
     pub(super) fn response_header(&self) -> Header {
         Header::new(self.id)
             .with(Flag::RecursionDesired, self.recursion_desired)
@@ -111,24 +100,23 @@ impl ClientForm {
             .to_response()
     }
 
-    /// The rcode that can be told to the client: without EDNS there are only 4 bits for it.
+    /// Returns the rcode for the header of the response: without EDNS there are only 4 bits for it.
     pub(super) fn header_rcode(&self, rcode: Rcode) -> Rcode {
         if rcode.0 > Rcode::MAX_IN_HEADER && self.edns.is_none() { Rcode::SERVFAIL } else { rcode }
     }
 
-    /// The same without case and cookie, for whoever keeps the name as it came.
+    /// Returns the form without case and cookie, for a caller that keeps the name unfolded.
     pub fn plain(self) -> PlainForm {
         let Self { id, edns, cookie, recursion_desired, checking_disabled, asks_authentic, qname_case: _ } = self;
         let cookie = cookie.map(|cookie| cookie.state);
         PlainForm { id, edns, recursion_desired, checking_disabled, asks_authentic, cookie }
     }
 
-    /// Gives a name, which is that of the query, the case that the client chose.
+    /// Restores the case that the client chose on the name of its query.
     pub fn restore_case(&self, qname: &mut [u8]) {
         self.qname_case.apply(qname);
     }
 
-    /// Gives the name of a message's question, so many octets long, the case that the client chose.
     pub(super) fn restore_question_case(&self, qname_len: usize, message: &mut [u8]) {
         if let Some(qname) = message.get_mut(HEADER_LEN..HEADER_LEN + qname_len) {
             self.qname_case.apply(qname);
@@ -136,13 +124,11 @@ impl ClientForm {
     }
 }
 
-/// The longest response that may go by UDP to a client whose OPT record, if it had one, tells this size.
 pub(super) fn udp_limit(udp_size: Option<u16>, own_udp_size: u16) -> usize {
     // RFC 1035 section 2.3.4 without EDNS. RFC 6891 section 6.2.3: values below 512 are taken as 512.
     udp_size.map_or(MIN_UDP_LEN, |udp_size| MIN_UDP_LEN.max(usize::from(udp_size.min(own_udp_size))))
 }
 
-/// What every client takes by UDP.
 const MIN_UDP_LEN: usize = 512;
 
 #[cfg(test)]

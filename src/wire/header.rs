@@ -1,23 +1,20 @@
-//! The first 12 octets of a message (RFC 1035 section 4.1.1): ID, flags, opcode, rcode, counts.
+//! The message header of 12 bytes (RFC 1035 section 4.1.1): ID, flags, opcode, rcode, counts.
 
 use super::codes::{Opcode, Rcode};
 
-/// Length of a header in octets.
+/// Length of a header in bytes.
 pub const HEADER_LEN: usize = 12;
 
-/// A header, read or to be written. Bits that nobody has named yet are kept as they came.
+/// A header, read or to be written. Unassigned bits are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Header {
-    /// Matches a reply to its query.
     id: u16,
-    /// QR, opcode, the flags, rcode.
     bits: u16,
-    /// QDCOUNT, ANCOUNT, NSCOUNT, ARCOUNT.
     counts: [u16; 4],
 }
 
 impl Header {
-    /// A header with this ID and all else zero: an empty query.
+    /// Makes an empty query with this ID and all else zero.
     pub fn new(id: u16) -> Self {
         Self { id, ..Self::default() }
     }
@@ -32,7 +29,7 @@ impl Header {
         })
     }
 
-    /// The octets of this header.
+    /// Returns the wire form.
     pub fn to_wire(self) -> [u8; HEADER_LEN] {
         let [i0, i1] = self.id.to_be_bytes();
         let [b0, b1] = self.bits.to_be_bytes();
@@ -40,11 +37,11 @@ impl Header {
         [i0, i1, b0, b1, q0, q1, a0, a1, n0, n1, r0, r1]
     }
 
-    /// The header of a response to this query: its ID, opcode, RD and CD, QR set, all else zero. Of another opcode RD and CD mean
-    /// nothing that we know, and are not copied.
+    /// Returns the header of a response to this query: its ID, opcode, RD and CD, QR set, all else zero. RD
+    /// and CD are not copied for opcodes other than QUERY, where they have no known meaning.
     ///
-    /// RFC 1035 section 4.1.1: RD is copied. RFC 4035 section 3.2.2: so is CD, by whoever asks others. Deviation: RFC 4035
-    /// section 3.1.6 would rather have an authority clear it, but a copy misleads nobody and needs no second rule.
+    /// RFC 1035 section 4.1.1: RD is copied. RFC 4035 section 3.2.2: a resolver copies CD. Deviation: RFC
+    /// 4035 section 3.1.6 has an authority clear it, but a copy is harmless and needs no second rule.
     pub fn to_response(self) -> Self {
         let is_query = self.opcode() == Opcode::QUERY;
         Self::new(self.id)
@@ -59,42 +56,42 @@ impl Header {
         self.id
     }
 
-    /// Whether QR is set: a reply or response.
+    /// Returns true if QR is set, as in a reply or response.
     pub fn is_response(self) -> bool {
         self.has(Flag::Response)
     }
 
-    /// What is asked for.
+    /// Returns the opcode.
     pub fn opcode(self) -> Opcode {
         Opcode((self.bits >> OPCODE_SHIFT) as u8 & 0x0F)
     }
 
-    /// AA.
+    /// Returns true if AA is set.
     pub fn is_authoritative(self) -> bool {
         self.has(Flag::Authoritative)
     }
 
-    /// TC.
+    /// Returns true if TC is set.
     pub fn is_truncated(self) -> bool {
         self.has(Flag::Truncated)
     }
 
-    /// RD.
+    /// Returns true if RD is set.
     pub fn recursion_desired(self) -> bool {
         self.has(Flag::RecursionDesired)
     }
 
-    /// RA.
+    /// Returns true if RA is set.
     pub fn recursion_available(self) -> bool {
         self.has(Flag::RecursionAvailable)
     }
 
-    /// AD.
+    /// Returns true if AD is set.
     pub fn authentic_data(self) -> bool {
         self.has(Flag::AuthenticData)
     }
 
-    /// CD.
+    /// Returns true if CD is set.
     pub fn checking_disabled(self) -> bool {
         self.has(Flag::CheckingDisabled)
     }
@@ -124,41 +121,40 @@ impl Header {
         self.counts[3]
     }
 
-    /// Whether a flag is set.
+    /// Returns true if the flag is set.
     pub fn has(self, flag: Flag) -> bool {
         self.bits & flag as u16 != 0
     }
 
-    /// The same with another ID.
+    /// Sets the ID.
     pub fn with_id(self, id: u16) -> Self {
         Self { id, ..self }
     }
 
-    /// The same with a flag set or cleared.
+    /// Sets or clears a flag.
     pub fn with(self, flag: Flag, set: bool) -> Self {
         let cleared = self.bits & !(flag as u16);
         let bits = if set { cleared | flag as u16 } else { cleared };
         Self { bits, ..self }
     }
 
-    /// The same with another opcode.
+    /// Sets the opcode.
     pub fn with_opcode(self, opcode: Opcode) -> Self {
         let bits = self.bits & !(0x0F << OPCODE_SHIFT) | u16::from(opcode.0 & 0x0F) << OPCODE_SHIFT;
         Self { bits, ..self }
     }
 
-    /// The same with the low 4 bits of another rcode.
+    /// Sets the low 4 bits of the rcode.
     pub fn with_rcode(self, rcode: Rcode) -> Self {
         let bits = self.bits & !Rcode::MAX_IN_HEADER | rcode.0 & Rcode::MAX_IN_HEADER;
         Self { bits, ..self }
     }
 
-    /// The same with other counts: questions, answers, authority, additional.
+    /// Sets the counts: questions, answers, authority, additional.
     pub fn with_counts(self, counts: [u16; 4]) -> Self {
         Self { counts, ..self }
     }
 
-    /// Writes this header over the first octets of a message that has room for it.
     pub(super) fn overwrite(self, message: &mut [u8]) {
         if let Some(octets) = message.first_chunk_mut() {
             *octets = self.to_wire();
@@ -174,7 +170,7 @@ pub enum Flag {
     Response = 0x8000,
     /// AA: from an authority for the name.
     Authoritative = 0x0400,
-    /// TC: something that belongs to the answer did not fit.
+    /// TC: a part of the answer did not fit.
     Truncated = 0x0200,
     /// RD: the client wants recursion.
     RecursionDesired = 0x0100,
@@ -186,7 +182,7 @@ pub enum Flag {
     CheckingDisabled = 0x0010,
 }
 
-/// Gives a message another ID. A message shorter than a header stays as it is.
+/// Sets the ID of a message. A message shorter than a header stays unchanged.
 pub fn set_id(message: &mut [u8], id: u16) {
     if message.len() < HEADER_LEN {
         return;
@@ -196,14 +192,13 @@ pub fn set_id(message: &mut [u8], id: u16) {
     }
 }
 
-/// Sets AD of a query, by which it asks for AD of the reply (RFC 6840 section 5.7).
+/// Sets AD in a query, which asks for AD in the reply (RFC 6840 section 5.7).
 pub fn ask_authentic(query: &mut [u8]) {
     if let Some(flags) = query.get_mut(3) {
         *flags |= Flag::AuthenticData as u8;
     }
 }
 
-/// Where the opcode stands in the flags word.
 const OPCODE_SHIFT: u32 = 11;
 
 #[cfg(test)]

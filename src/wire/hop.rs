@@ -1,8 +1,7 @@
-//! What a client asks of the way that its messages take, by options of its OPT record that concern one hop alone: padding (RFC 7830,
-//! RFC 8467) and how long its connection may be idle (RFC 7828). Beside them the version of the zone (RFC 9660), which is asked for
-//! by an empty option as well.
+//! EDNS options by which a client makes requests for one hop: padding (RFC 7830, RFC 8467), the idle timeout
+//! of its connection (RFC 7828), and the version of the zone (RFC 9660).
 //!
-//! Responses are written without them, whatever they come by; a connection adds what was asked for at the end
+//! Responses are written without them on every transport. A connection adds the requested options last
 //! ([`append_hop_options`]).
 
 use std::time::Duration;
@@ -11,17 +10,16 @@ use super::codes::OptionCode;
 use super::edns::{Edns, OPT_FIXED_LEN};
 use super::reply::read_reply;
 
-/// What the options of a query ask for.
+/// The requests made by the options of a query.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Asks(u8);
 
 impl Asks {
-    /// What an OPT record asks for.
+    /// Reads the requests of an OPT record.
     pub fn of(edns: &Edns<'_>) -> Self {
         if edns.options.is_empty() { Self::default() } else { Self::of_options(edns) }
     }
 
-    /// Apart from the rest because most records have no options.
     #[inline(never)]
     fn of_options(edns: &Edns<'_>) -> Self {
         let bit = |(code, data): (OptionCode, &[u8])| match code {
@@ -34,29 +32,30 @@ impl Asks {
         Self(edns.iter_options().fold(0, |bits, option| bits | bit(option)))
     }
 
-    /// Whether the version of the zone is asked for (RFC 9660).
+    /// Returns true if the client asks for the version of the zone (RFC 9660).
     pub fn version(self) -> bool {
         self.0 & VERSION != 0
     }
 
-    /// Whether the response may be padded: who pads his query says so (RFC 7830 section 4).
+    /// Returns true if the response may be padded, because the query was padded (RFC 7830 section 4).
     pub fn padding(self) -> bool {
         self.0 & PADDING != 0
     }
 
-    /// Whether the idle time of the connection is asked for (RFC 7828).
+    /// Returns true if the client asks for the idle timeout of the connection (RFC 7828).
     pub fn keepalive(self) -> bool {
         self.0 & KEEPALIVE != 0
     }
 
-    /// Whether anything is asked of a connection.
+    /// Returns true if the client makes any request to the connection.
     pub fn is_of_hop(self) -> bool {
         self.padding() || self.keepalive()
     }
 }
 
-/// Adds options to the OPT record of a response by a connection: how long that may be idle, and padding to a multiple of so many
-/// octets. Nothing is added to a response whose last record is none of ours: it has none, or is signed.
+/// Adds options to the OPT record of a response on a connection: the idle timeout, and padding to a multiple
+/// of `block` bytes. A response that is signed or does not end with an OPT record of hedgerow stays
+/// unchanged.
 pub fn append_hop_options(response: &mut Vec<u8>, keepalive: Option<Duration>, block: Option<usize>) {
     let Some(opt) = read_reply(response).ok().and_then(|reply| reply.opt().map(|opt| opt.start..opt.end)) else {
         return;
@@ -67,7 +66,7 @@ pub fn append_hop_options(response: &mut Vec<u8>, keepalive: Option<Duration>, b
     if let Some(idle) = keepalive
         && response.len() + KEEPALIVE_LEN <= MAX_MESSAGE
     {
-        // RFC 7828 section 3.1: in units of 100 milliseconds.
+        // RFC 7828 section 3.1: the unit is 100 milliseconds.
         let units = u16::try_from(idle.as_millis() / 100).unwrap_or(u16::MAX);
         append_option(OptionCode::TCP_KEEPALIVE, &units.to_be_bytes(), response);
     }
@@ -79,7 +78,7 @@ pub fn append_hop_options(response: &mut Vec<u8>, keepalive: Option<Duration>, b
         let zeros = vec![0; padded - response.len() - OPTION_LEN];
         append_option(OptionCode::PADDING, &zeros, response);
     }
-    // The length of the RDATA are the last octets of the fixed part.
+    // The length of the RDATA is in the last bytes of the fixed part.
     let end = opt.start + OPT_FIXED_LEN;
     let rdlength = (response.len() - end) as u16;
     if let Some(place) = response.get_mut(end - 2..end) {
@@ -93,16 +92,13 @@ fn append_option(code: OptionCode, data: &[u8], response: &mut Vec<u8>) {
     response.extend_from_slice(data);
 }
 
-/// Octets of which the length of an encrypted response is a multiple, for who has asked for padding (RFC 8467 section 4.1).
+/// The length of an encrypted response with padding is a multiple of this (RFC 8467 section 4.1).
 pub const RESPONSE_BLOCK: usize = 468;
 
-/// Octets of an option without data.
 const OPTION_LEN: usize = 4;
 
-/// Octets of a keepalive option with its time.
 const KEEPALIVE_LEN: usize = OPTION_LEN + 2;
 
-/// The longest message that there is.
 const MAX_MESSAGE: usize = u16::MAX as usize;
 
 const VERSION: u8 = 1;
@@ -114,7 +110,6 @@ mod tests {
     use super::super::sample::{QUESTION, message};
     use super::*;
 
-    /// An OPT record with these options.
     fn opt(options: &[u8]) -> Vec<u8> {
         [&[0, 0, 41, 4, 0xD0, 0, 0, 0, 0, 0, options.len() as u8], options].concat()
     }
@@ -147,7 +142,7 @@ mod tests {
             (Some(10), None, base.len() + 6),
             (None, Some(468), 468),
             (Some(10), Some(468), 468),
-            // Not one octet is left for zeros, and none is needed.
+            // No byte is left for zeros, and none is needed.
             (None, Some(base.len() + 4), base.len() + 4),
             (None, Some(base.len() + 3), 2 * (base.len() + 3)),
         ] {

@@ -1,5 +1,4 @@
-//! The edns-tcp-keepalive option in what goes to a backend by stream and comes back: how long a connection is kept on which nothing goes
-//! (RFC 7828).
+//! The edns-tcp-keepalive option between hedgerow and a backend: the idle timeout of a stream (RFC 7828).
 
 use std::time::Duration;
 
@@ -9,14 +8,14 @@ use super::header::Header;
 use super::question::Question;
 use super::reply::read_reply;
 
-/// Has a query to a backend ask how long the connection is kept, if it has an OPT record, which follows the question. One that is padded
-/// stays as long as it is, or as it was, if there is too little padding.
+/// Adds the keepalive option to a query to a backend, if an OPT record follows the question. Padding shrinks
+/// so that the length stays the same. A query with too little padding stays unchanged.
 pub fn ask_keepalive(query: &mut Vec<u8>) {
     let Some(opt_at) = Question::read(query).map(|question| question.end()) else { return };
     let options_at = opt_at + OPT_FIXED_LEN;
     let has_opt = Header::read(query).is_some_and(|header| header.arcount() > 0);
     let Some(options) = query.get(options_at..).filter(|_| has_opt) else { return };
-    // Padding is the last option, as whoever writes it sees to.
+    // `pad_query` is the last step of writing a query, so padding is the last option.
     let padding = Options::of(options).last().filter(|(code, _)| *code == OptionCode::PADDING);
     let padding = padding.map(|(_, data)| data.len());
     // RFC 7828 section 3.2.1: a client leaves the timeout out.
@@ -34,15 +33,14 @@ pub fn ask_keepalive(query: &mut Vec<u8>) {
     set_length(query, padding_at + 2 * option.len(), left);
 }
 
-/// How long the connection is kept on which this reply has come, if it says so (RFC 7828 section 3.1).
-pub fn told_keepalive(reply: &[u8]) -> Option<Duration> {
+/// Returns the idle timeout of the connection, if this reply states it (RFC 7828 section 3.1).
+pub fn stated_keepalive(reply: &[u8]) -> Option<Duration> {
     let mut options = read_reply(reply).ok()?.edns()?.iter_options();
     let (_, data) = options.find(|(code, _)| *code == OptionCode::TCP_KEEPALIVE)?;
     let &[high, low] = data else { return None };
     Some(Duration::from_millis(100) * u32::from(u16::from_be_bytes([high, low])))
 }
 
-/// Writes the length of what begins at `at` before it.
 fn set_length(query: &mut [u8], at: usize, length: usize) {
     if let Some(octets) = query.get_mut(at - 2..at) {
         octets.copy_from_slice(&(length as u16).to_be_bytes());
@@ -107,10 +105,10 @@ mod tests {
             reply.extend_from_slice(options);
             reply
         };
-        assert_eq!(told_keepalive(&reply(&[0, 11, 0, 2, 0, 15])), Some(Duration::from_millis(1_500)));
-        assert_eq!(told_keepalive(&reply(&[0, 11, 0, 2, 0, 0])), Some(Duration::ZERO));
+        assert_eq!(stated_keepalive(&reply(&[0, 11, 0, 2, 0, 15])), Some(Duration::from_millis(1_500)));
+        assert_eq!(stated_keepalive(&reply(&[0, 11, 0, 2, 0, 0])), Some(Duration::ZERO));
         for other in [[].as_slice(), &[0, 11, 0, 0], &[0, 11, 0, 1, 9], &[0, 12, 0, 2, 0, 15]] {
-            assert_eq!(told_keepalive(&reply(other)), None);
+            assert_eq!(stated_keepalive(&reply(other)), None);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! DNS as bytes: borrowed views of messages, and edits that copy a message once.
 //!
-//! A datagram from a client becomes a [`Query`] or is [`Rejected`]; one from a backend becomes a [`Reply`] or is
-//! [`Malformed`]. Either is a view: it borrows the octets, has checked all of them, and is never decoded further. What goes
-//! out is written into a buffer of the caller, whose capacity is warm, so that nothing here allocates:
+//! A datagram from a client becomes a [`Query`] or a [`QueryRejection`]; one from a backend becomes a
+//! [`Reply`] or a [`MalformedReply`]. `Query` and `Reply` are checked views that borrow the bytes. Output
+//! goes to a buffer of the caller with spare capacity, so this module does not allocate:
 //!
 //! ```text
 //!   client --> read_query  --> write_query       --> backend
@@ -11,9 +11,9 @@
 //!          <-- write_error                           (no query at all)
 //! ```
 //!
-//! What holds for every reader: work is bounded by the length of the message, not by its counts; compression pointers go
-//! strictly backwards; nothing is left over at the end. RDATA stays opaque (RFC 3597), with one exception in
-//! `expand.rs`. This room knows no policy, no socket and no clock.
+//! Every reader bounds its work by the length of the message, follows compression pointers strictly
+//! backwards, and leaves nothing over at the end. RDATA stays opaque (RFC 3597), except in `expand.rs`. This
+//! module has no policy, socket or clock.
 
 mod body;
 mod cached;
@@ -59,19 +59,19 @@ pub use form::{ClientEdns, ClientForm, PlainForm};
 pub use hash::{HashSeed, NameHasher, QuestionHasher};
 pub use header::{Flag, HEADER_LEN, Header, ask_authentic, set_id};
 pub use hop::{Asks, RESPONSE_BLOCK, append_hop_options};
-pub use keepalive::{ask_keepalive, told_keepalive};
+pub use keepalive::{ask_keepalive, stated_keepalive};
 pub use name::{Name, NameError, eq_ignore_case, fold, suffixes};
 pub use padding::{QUERY_BLOCK, add_opt, pad_query};
 pub use query::{
-    OwnEdns, Query, QuestionFlags, QuestionKey, Rejected, add_cookie, read_query, write_own_query, write_plain_query,
-    write_query, write_recursive_query, write_without_opt,
+    OwnEdns, Query, QueryRejection, QuestionFlags, QuestionKey, add_cookie, read_query, write_own_query,
+    write_plain_query, write_query, write_recursive_query, write_without_opt,
 };
 pub use question::Question;
 pub use rdata::{Field, Mnemonics, NameRule, RdataForm, same_rdata};
 pub use relay::{ask_for_cookie, shorten, write_response, write_unchanged};
-pub use reply::{Malformed, Reply, extended_error, read_reply};
-pub use sections::{Broken, Message, Section, SectionRecord, SectionRecords, is_reply_to};
+pub use reply::{MalformedReply, Reply, extended_error, read_reply};
+pub use sections::{MalformedMessage, Message, Section, SectionRecord, SectionRecords, is_reply_to};
 pub use synthesis::{edns_of_rejected, extended_errors, write_error, write_prohibited, write_synthesized};
 pub use text::display_name;
 pub use transport::{FRAME_PREFIX, Transport, append_frame, first_message};
-pub use zone_serial::{ToldSerial, ZoneSerial, ask_zone_version};
+pub use zone_serial::{ReportedSerial, ZoneSerial, ask_zone_version};

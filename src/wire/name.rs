@@ -1,18 +1,15 @@
-//! Domain names in uncompressed wire form: length octet, label, ... , root (RFC 1035 section 3.1).
+//! Domain names in uncompressed wire form: length byte, label, ... , root (RFC 1035 section 3.1).
 //!
-//! On the hot path a name is a `&[u8]` of its message, and the functions here take that. [`Name`] is for the names that
-//! configuration and zones own. Case is kept and compared exactly unless a function says otherwise; how names are read
-//! from text and printed is in `text.rs`.
+//! On the hot path a name is a `&[u8]` of its message, as the functions here take it. [`Name`] is for names
+//! of configuration and zones. Case is kept and compared exactly unless a function states otherwise.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-/// An owned name. It lies inside the value, so that copying or making one never allocates.
+/// An owned name, stored inline so that it never allocates.
 #[derive(Clone)]
 pub struct Name {
-    /// Octets in use, 1 to 255.
     len: u8,
-    /// The wire form; zero behind `len`.
     octets: [u8; Self::MAX_LEN],
 }
 
@@ -23,12 +20,12 @@ impl Name {
     /// The longest label (RFC 1035 section 2.3.4).
     pub const MAX_LABEL_LEN: usize = 63;
 
-    /// The root, `.`.
+    /// Returns the root, `.`.
     pub fn root() -> Self {
         Self { len: 1, octets: [0; Self::MAX_LEN] }
     }
 
-    /// Takes a name from its whole wire form, without compression.
+    /// Makes a name from its whole wire form, without compression.
     pub fn from_wire(wire: &[u8]) -> Result<Self, NameError> {
         if wire_len(wire)? != wire.len() {
             return Err(NameError::OctetsLeft);
@@ -39,24 +36,24 @@ impl Name {
         Ok(name)
     }
 
-    /// The wire form, root label included.
+    /// Returns the wire form, root label included.
     pub fn as_wire(&self) -> &[u8] {
         &self.octets[..usize::from(self.len)]
     }
 
-    /// The same name in ASCII lower case: its canonical form (RFC 4034 section 6.2).
+    /// Returns the name in ASCII lower case: its canonical form (RFC 4034 section 6.2).
     pub fn folded(&self) -> Self {
         let mut name = self.clone();
         fold(&mut name.octets);
         name
     }
 
-    /// Whether this is `.`.
+    /// Returns true for the root.
     pub fn is_root(&self) -> bool {
         self.len == 1
     }
 
-    /// The name without its first label; `None` for the root.
+    /// Returns the name without its first label; `None` for the root.
     pub fn parent(&self) -> Option<Self> {
         let wire = suffixes(self.as_wire()).nth(1)?;
         let mut name = Self::root();
@@ -65,17 +62,16 @@ impl Name {
         Some(name)
     }
 
-    /// The labels, first one first, without the root.
+    /// Returns the labels from left to right, without the root.
     pub fn labels(&self) -> impl Iterator<Item = &[u8]> {
         labels(self.as_wire())
     }
 
-    /// Whether this name is the other, or below it, whatever the case.
+    /// Returns true if this name equals `other` or is below it, ignoring case.
     pub fn is_at_or_below(&self, other: &Self) -> bool {
         suffixes(self.as_wire()).any(|suffix| eq_ignore_case(suffix, other.as_wire()))
     }
 
-    /// Appends a label in front of the root label.
     pub(super) fn push_label(&mut self, label: &[u8]) -> Result<(), NameError> {
         if label.is_empty() {
             return Err(NameError::EmptyLabel);
@@ -109,18 +105,18 @@ impl Hash for Name {
     }
 }
 
-/// Why something is no name.
+/// The error for something that is no name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameError {
-    /// No text at all.
+    /// Empty text.
     Empty,
-    /// Two dots in a row, or a dot in front.
+    /// Two dots in a row, or a leading dot.
     EmptyLabel,
-    /// A label over 63 octets.
+    /// A label over 63 bytes.
     LabelTooLong,
-    /// A name over 255 octets.
+    /// A name over 255 bytes.
     TooLong,
-    /// `\` without a character, or with a number that is no octet.
+    /// `\` without a character, or with a number above 255.
     BadEscape,
     /// A blank or control character that is not escaped.
     Unescaped(char),
@@ -128,9 +124,9 @@ pub enum NameError {
     NotAscii(char),
     /// The wire form ends inside the name.
     CutShort,
-    /// The wire form has a compression pointer or a label type that is not in use.
+    /// The wire form has a compression pointer or an unassigned label type.
     NotALabel,
-    /// The wire form goes on behind the root label.
+    /// The wire form continues behind the root label.
     OctetsLeft,
 }
 
@@ -156,21 +152,17 @@ impl fmt::Display for NameError {
 
 impl std::error::Error for NameError {}
 
-/// Folds a wire name to lower case.
-///
-/// Label lengths are below 64 and `A` is 65, so all octets may be treated alike.
+/// Folds a wire name to lower case. Label lengths are below 64 and `A` is 65, so all bytes are alike.
 pub fn fold(wire_name: &mut [u8]) {
     wire_name.make_ascii_lowercase();
 }
 
-/// Whether two wire names are equal but for ASCII case (RFC 4343 section 3).
+/// Returns true if two wire names are equal but for ASCII case (RFC 4343 section 3).
 pub fn eq_ignore_case(a: &[u8], b: &[u8]) -> bool {
     a.eq_ignore_ascii_case(b)
 }
 
-/// A wire name and all that it is below, longest first, the root last: `www.example.`, `example.`, `.`.
-///
-/// For a longest-suffix search. Ends early where the octets are no name.
+/// Iterates over a name and its ancestors: `www.example.`, `example.`, `.`. Ends early at an invalid name.
 pub fn suffixes(wire_name: &[u8]) -> impl Iterator<Item = &[u8]> {
     let first = (!wire_name.is_empty()).then_some(wire_name);
     std::iter::successors(first, |rest| match rest.first() {
@@ -179,7 +171,6 @@ pub fn suffixes(wire_name: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The labels of a wire name without the root. Ends early where the octets are no name.
 pub(super) fn labels(wire_name: &[u8]) -> impl Iterator<Item = &[u8]> {
     suffixes(wire_name).map_while(|rest| {
         let (&len, rest) = rest.split_first()?;
@@ -187,7 +178,6 @@ pub(super) fn labels(wire_name: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The length of the uncompressed name that the octets begin with.
 pub(super) fn wire_len(octets: &[u8]) -> Result<usize, NameError> {
     let mut at = 0;
     loop {
@@ -210,7 +200,6 @@ pub(super) fn wire_len(octets: &[u8]) -> Result<usize, NameError> {
 mod tests {
     use super::*;
 
-    /// A name from text that is one.
     fn name(text: &str) -> Name {
         text.parse().expect("a name")
     }
@@ -229,7 +218,7 @@ mod tests {
         check(b"\xC0\x0C", Err(NameError::NotALabel));
         check(b"\x40", Err(NameError::NotALabel));
         check(b"\x80", Err(NameError::NotALabel));
-        // 127 labels of one octet are 255 octets; three labels of 63 and one of 62 are 256.
+        // 127 labels of one byte are 255 bytes; three labels of 63 and one of 62 are 256.
         check(&[b"\x01a".repeat(127), vec![0]].concat(), Ok(()));
         check(&[b"\x01a".repeat(128), vec![0]].concat(), Err(NameError::TooLong));
         let long = [&[63][..], &[b'a'; 63]].concat();
@@ -273,7 +262,7 @@ mod tests {
         check(".", "org", false);
         check("org", "example.org", false);
         check("badexample.org", "example.org", false);
-        // The octets of `\003org` end like the wire form of `org`, but inside a label.
+        // The bytes of `\003org` end like the wire form of `org`, but inside a label.
         check("a\\003org", "org", false);
     }
 

@@ -1,24 +1,23 @@
-//! The Padding option in queries that go to a backend where nobody on the way can read along: how long they are shall say nothing of what
-//! they ask (RFC 7830, RFC 8467).
+//! The Padding option in queries over encrypted transports to backends, so that their length does not reveal
+//! their content (RFC 7830, RFC 8467).
 
 use super::codes::OptionCode;
 use super::edns::{OPT_FIXED_LEN, OptRecord};
 
-/// Gives a query that goes to a backend an OPT record, unless it has one: its OPT record starts at `opt_at`, and if that is its end, it has
-/// none.
+/// Adds an OPT record to a query to a backend that has none, that is, if `opt_at` is the end of the query.
 pub fn add_opt(query: &mut Vec<u8>, opt_at: usize, own_udp_size: u16) {
     if opt_at < query.len() {
         return;
     }
     OptRecord::new(own_udp_size, false).append(query);
-    // RFC 1035 section 4.1.1: ARCOUNT. Of what the client has sent, no record goes along.
+    // RFC 1035 section 4.1.1: ARCOUNT. No record of the client is forwarded.
     if let Some(arcount) = query.get_mut(10..12) {
         arcount.copy_from_slice(&[0, 1]);
     }
 }
 
-/// Pads a query to a multiple of `block` octets. Its OPT record starts at `opt_at` and ends it; if that is its end, it has none and is left
-/// as it is. To be called last: what comes behind is not counted.
+/// Pads a query to a multiple of `block` bytes. Its last record is the OPT at `opt_at`; if `opt_at` is the
+/// end, there is none and the query stays unchanged. Call it last: later additions are not counted.
 pub fn pad_query(query: &mut Vec<u8>, opt_at: usize, block: usize) {
     let options = opt_at + OPT_FIXED_LEN;
     if query.len() < options {
@@ -29,7 +28,7 @@ pub fn pad_query(query: &mut Vec<u8>, opt_at: usize, block: usize) {
     let [c0, c1] = OptionCode::PADDING.0.to_be_bytes();
     let [l0, l1] = (padding as u16).to_be_bytes();
     query.extend_from_slice(&[c0, c1, l0, l1]);
-    // RFC 7830 section 3: zeros, for other octets say nothing more.
+    // RFC 7830 section 3: zeros, because other bytes gain nothing.
     query.resize(unpadded + padding, 0);
     let length = (query.len() - options) as u16;
     if let Some(rdlength) = query.get_mut(options - 2..options) {
@@ -37,10 +36,9 @@ pub fn pad_query(query: &mut Vec<u8>, opt_at: usize, block: usize) {
     }
 }
 
-/// To a multiple of so many octets queries are padded (RFC 8467 section 4.1).
+/// The length of padded queries is a multiple of this (RFC 8467 section 4.1).
 pub const QUERY_BLOCK: usize = 128;
 
-/// Octets of an option without data.
 const OPTION_FIXED_LEN: usize = 4;
 
 #[cfg(test)]
@@ -55,14 +53,15 @@ mod tests {
     use super::super::zone_serial::ask_zone_version;
     use super::*;
 
-    /// A query as it goes to a backend, and where its OPT record starts.
+    /// Returns a query to a backend, and the offset of its OPT record.
     fn written(query: &[u8]) -> (Vec<u8>, usize) {
         let mut out = Vec::new();
         let opt_at = write_query(&read_query(query).expect("a query"), 1232, &mut out);
         (out, opt_at)
     }
 
-    /// What hickory makes of a query: the codes of its options, and octets of padding, all of which are 0.
+    /// Parses a query with hickory. Returns the codes of its options, and the bytes of padding, which are all
+    /// 0.
     fn options(query: &[u8]) -> (Vec<u16>, usize) {
         let message = Message::from_vec(query).expect("a sound message");
         assert_eq!(message.queries.len(), 1);
@@ -129,7 +128,7 @@ mod tests {
             let unpadded = query.len();
             pad_query(&mut query, opt_at, block);
             prop_assert_eq!(query.len() % block, 0);
-            // No more than it takes: less than one block more than option and header do.
+            // The least padding: less than one block plus option and header.
             prop_assert!(query.len() >= unpadded + 4 && query.len() < unpadded + 4 + block);
             prop_assert_eq!(options(&query), (vec![0xFDE9, 12], query.len() - unpadded - 4));
         }

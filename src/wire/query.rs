@@ -1,41 +1,40 @@
-//! Queries: what a client's datagram is, what of it goes to a backend, and what makes two of them the same. Also queries of our own.
+//! Queries of clients: their parts, their form for a backend, and the key by which two are equal.
 
-use super::body::Body;
+use super::body::MessageBounds;
 use super::codes::{Opcode, OptionCode, Rcode, RecordClass, RecordType};
 use super::cookie::CookiePair;
-use super::edns::{Edns, OPT_FIXED_LEN, OptRecord, Passing};
+use super::edns::{Edns, OPT_FIXED_LEN, OptRecord, OptionPassing};
 use super::form::udp_limit;
 use super::header::{Flag, HEADER_LEN, Header};
 use super::name::{Name, fold};
 use super::padding::add_opt;
 use super::question::Question;
 
-/// A client's query, sound to its last octet.
+/// A completely checked query of a client.
 #[derive(Clone, Copy, Debug)]
 pub struct Query<'a> {
-    /// Its header.
+    /// The header.
     pub header: Header,
-    /// Its question.
+    /// The question.
     pub question: Question<'a>,
-    /// Its OPT record, if it has one. The version is 0.
+    /// The OPT record, if there is one. Its version is 0.
     pub edns: Option<Edns<'a>>,
-    /// Whether it bears a TSIG record, which nobody has verified yet.
+    /// True if the query carries a TSIG record, which is not verified yet.
     pub is_signed: bool,
 }
 
 impl Query<'_> {
-    /// Whether the client takes DNSSEC records.
+    /// Returns true if the client accepts DNSSEC records.
     pub fn dnssec_ok(&self) -> bool {
         self.edns.is_some_and(|edns| edns.dnssec_ok)
     }
 
-    /// The longest response that may go to the client by UDP.
+    /// Returns the longest response to the client by UDP.
     pub fn udp_limit(&self, own_udp_size: u16) -> usize {
         udp_limit(self.edns.map(|edns| edns.udp_size), own_udp_size)
     }
 
-    /// Appends the question to `out`, folded, and returns its flags: the two parts of a [`QuestionKey`], for whoever has room
-    /// for many.
+    /// Appends the folded question to `out` and returns its flags: the parts of a [`QuestionKey`].
     pub fn fold_question(&self, out: &mut Vec<u8>) -> QuestionFlags {
         let start = out.len();
         out.extend_from_slice(self.question.as_wire());
@@ -45,22 +44,18 @@ impl Query<'_> {
     }
 }
 
-/// RD, CD and DO: the flags of a query that make it another question, as an octet.
+/// RD, CD and DO as a byte: the flags that distinguish questions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QuestionFlags(u8);
 
 impl QuestionFlags {
-    /// RD.
     const RECURSION_DESIRED: u8 = 1;
-    /// CD.
     const CHECKING_DISABLED: u8 = 1 << 1;
-    /// DO.
     const DNSSEC_OK: u8 = 1 << 2;
 
-    /// The query bears a TSIG record.
     const SIGNED: u8 = 1 << 7;
 
-    /// Those of a query, but for its TSIG record.
+    /// Returns the flags of a query, without the one for TSIG.
     pub fn of(query: &Query<'_>) -> Self {
         Self(
             (u8::from(query.header.recursion_desired()) * Self::RECURSION_DESIRED)
@@ -69,88 +64,87 @@ impl QuestionFlags {
         )
     }
 
-    /// Those that an octet stands for. Bits that mean nothing are left out.
+    /// Makes flags from a byte. Unassigned bits are cleared.
     pub fn of_octet(octet: u8) -> Self {
         Self(octet & (Self::RECURSION_DESIRED | Self::CHECKING_DISABLED | Self::DNSSEC_OK))
     }
 
-    /// As an octet.
+    /// Returns the flags as a byte.
     pub fn octet(self) -> u8 {
         self.0
     }
 
-    /// Without RD, which changes whom a server asks, but not what an answer is.
+    /// Clears RD, which changes the servers that are asked, but not the answer.
     pub fn without_recursion_desired(self) -> Self {
         Self(self.0 & !Self::RECURSION_DESIRED)
     }
 
-    /// Those of a query with a TSIG record, with which no other shares anything: no key of a question has this flag.
+    /// Sets the TSIG flag. No [`QuestionKey`] has this flag, so such a query shares nothing.
     pub fn signed(self) -> Self {
         Self(self.0 | Self::SIGNED)
     }
 
-    /// Whether the query has DO.
+    /// Returns true if the query has DO.
     pub fn is_dnssec_ok(self) -> bool {
         self.0 & Self::DNSSEC_OK != 0
     }
 
-    /// Whether the query bears a TSIG record.
+    /// Returns true if the query carries a TSIG record.
     pub fn is_signed(self) -> bool {
         self.0 & Self::SIGNED != 0
     }
 
-    /// RD.
+    /// Returns true if RD is set.
     pub fn recursion_desired(self) -> bool {
         self.0 & Self::RECURSION_DESIRED != 0
     }
 
-    /// CD.
+    /// Returns true if CD is set.
     pub fn checking_disabled(self) -> bool {
         self.0 & Self::CHECKING_DISABLED != 0
     }
 
-    /// DO.
+    /// Returns true if DO is set.
     pub fn dnssec_ok(self) -> bool {
         self.0 & Self::DNSSEC_OK != 0
     }
 }
 
-/// Why a datagram is no query that can be taken.
+/// The reason to reject a datagram as a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rejected {
-    /// Shorter than a header: there is no ID to answer with.
+pub enum QueryRejection {
+    /// The datagram is shorter than a header, so there is no ID for an answer.
     Short,
-    /// QR is set. Answering could start a loop of two servers.
+    /// QR is set. An answer could start a loop of two servers.
     NotAQuery,
-    /// To be answered by [`write_error`](super::write_error) with this rcode.
+    /// [`write_error`](super::write_error) answers it with this rcode.
     Answer(Rcode),
 }
 
-/// Takes a client's message as a query, or says what becomes of it.
-///
-/// NOTIFY, which a server may treat by itself, shows in [`Header::opcode`] before; here it is NOTIMP like all but QUERY.
-pub fn read_query(message: &[u8]) -> Result<Query<'_>, Rejected> {
-    let header = Header::read(message).ok_or(Rejected::Short)?;
+/// Reads a client's message as a query. The rcode for opcodes other than QUERY, also NOTIFY, is NOTIMP.
+pub fn read_query(message: &[u8]) -> Result<Query<'_>, QueryRejection> {
+    let header = Header::read(message).ok_or(QueryRejection::Short)?;
     if header.is_response() {
-        return Err(Rejected::NotAQuery);
+        return Err(QueryRejection::NotAQuery);
     }
-    // The layout of other opcodes is not ours to judge: NOTIMP comes before any FORMERR.
+    // The layout of other opcodes is unknown, so NOTIMP comes before any FORMERR.
     if header.opcode() != Opcode::QUERY {
-        return Err(Rejected::Answer(Rcode::NOTIMP));
+        return Err(QueryRejection::Answer(Rcode::NOTIMP));
     }
-    let broken = Rejected::Answer(Rcode::FORMERR);
-    // RFC 9619 section 4: QDCOUNT above 1 is a format error. So is 0 for us, who have nothing to route by. Deviation: RFC 7873
-    // section 5.4 has it ask for a cookie alone; a client gets one with any response.
+    let broken = QueryRejection::Answer(Rcode::FORMERR);
+    // RFC 9619 section 4: QDCOUNT above 1 is a format error. QDCOUNT 0 is one here too, because routing needs
+    // a name. Deviation: RFC 7873 section 5.4 allows 0 in a query for a cookie; here any response carries a
+    // cookie.
     if header.qdcount() != 1 {
         return Err(broken);
     }
     let question = Question::read(message).ok_or(broken)?;
-    let body = Body::read(message, header, question.end()).ok_or(broken)?;
+    let body = MessageBounds::read(message, header, question.end()).ok_or(broken)?;
     let edns = body.opt.map(|opt| opt.edns);
     if let Some(edns) = edns {
-        // RFC 6891 section 6.1.3. What options look like in a later version is not known.
+        // RFC 6891 section 6.1.3. The layout of options in a later version is unknown.
         if edns.version > 0 {
-            return Err(Rejected::Answer(Rcode::BADVERS));
+            return Err(QueryRejection::Answer(Rcode::BADVERS));
         }
         if !edns.is_sound() {
             return Err(broken);
@@ -159,12 +153,9 @@ pub fn read_query(message: &[u8]) -> Result<Query<'_>, Rejected> {
     Ok(Query { header, question, edns, is_signed: body.is_signed })
 }
 
-/// Writes the query that goes to a backend into `out`, with ID 0, and says where its OPT record starts: at the end if it
-/// has none.
-///
-/// Of the client's header RD, AD and CD go along, of its OPT record DO and the options that are not about the hop; of its
-/// records none. It has at most `own_udp_size` octets, or 512 if that is more: options that would make it longer stay behind.
-/// OPT is a matter of each hop (RFC 6891 section 6.1.1), and whoever asks for more than a datagram can carry has to do without.
+/// Writes the query to a backend into `out`, with ID 0, and returns the offset of its OPT record, or the end.
+/// The query keeps RD, AD and CD, DO and the options beyond the hop, because OPT concerns one hop (RFC 6891
+/// section 6.1.1). Options that exceed `own_udp_size` bytes, at least 512, are left out.
 pub fn write_query(query: &Query<'_>, own_udp_size: u16, out: &mut Vec<u8>) -> usize {
     let additional = u16::from(query.edns.is_some());
     let header = [Flag::RecursionDesired, Flag::AuthenticData, Flag::CheckingDisabled]
@@ -182,17 +173,16 @@ pub fn write_query(query: &Query<'_>, own_udp_size: u16, out: &mut Vec<u8>) -> u
             opt.append(out);
         } else {
             let limit = usize::from(own_udp_size).max(MIN_LIMIT);
-            opt.with_options(edns.options, Passing::Query).append_within(limit, out);
+            opt.with_options(edns.options, OptionPassing::Query).append_within(limit, out);
         }
     }
     opt_start
 }
 
-/// Adds cookies to a query that goes to a backend. Its OPT record starts at `opt_at` and ends it; if that is its end, it gets one.
-///
-/// The query stays as short as [`write_query`] has it: options of the client for which there is no room then are left out.
+/// Adds cookies to a query to a backend, whose OPT record is the last, at `opt_at`, or is added if that is
+/// the end. The limit of [`write_query`] applies: options of the client that no longer fit are left out.
 pub fn add_cookie(query: &mut Vec<u8>, opt_at: usize, cookie: &CookiePair, own_udp_size: u16) {
-    // All of a longer reply that has room, a client without EDNS gets; and the rest can be kept.
+    // A client without EDNS gets as much of a longer reply as fits, and the cache keeps all of it.
     add_opt(query, opt_at, own_udp_size);
     let options = opt_at + OPT_FIXED_LEN;
     if query.len() + cookie.wire_len() > usize::from(own_udp_size).max(MIN_LIMIT) {
@@ -205,14 +195,10 @@ pub fn add_cookie(query: &mut Vec<u8>, opt_at: usize, cookie: &CookiePair, own_u
     }
 }
 
-/// What queries must share to share a race: the question whatever its case, RD, CD and DO.
-///
-/// Made of octets that can be hashed and compared as they are, and kept without the query.
+/// The key under which queries share a race, as bytes: the folded question, RD, CD and DO.
 #[derive(Clone, Debug)]
 pub struct QuestionKey {
-    /// Octets in use.
     len: usize,
-    /// Folded name, type, class, and an octet of flags.
     octets: [u8; Self::MAX_LEN],
 }
 
@@ -220,7 +206,7 @@ impl QuestionKey {
     /// The longest key: a whole name, type, class, flags.
     pub const MAX_LEN: usize = Name::MAX_LEN + 5;
 
-    /// The key of a query.
+    /// Makes the key of a query.
     pub fn of(query: &Query<'_>) -> Self {
         let question = query.question.as_wire();
         let mut octets = [0; Self::MAX_LEN];
@@ -230,7 +216,7 @@ impl QuestionKey {
         Self { len: question.len() + 1, octets }
     }
 
-    /// The key of a question in wire form, with the flags of its query; `None` if it is none.
+    /// Makes the key of a question in wire form, with the flags of its query; `None` if it is no question.
     pub fn of_parts(question: &[u8], flags: QuestionFlags) -> Option<Self> {
         let mut octets = [0; Self::MAX_LEN];
         octets.get_mut(..question.len())?.copy_from_slice(question);
@@ -240,16 +226,15 @@ impl QuestionKey {
         Some(Self { len: question.len() + 1, octets })
     }
 
-    /// The octets to hash and compare.
+    /// Returns the bytes to hash and compare.
     pub fn as_octets(&self) -> &[u8] {
         &self.octets[..self.len]
     }
 }
 
-/// Octets of type and class in a question.
 const QTYPE_QCLASS: usize = 4;
 
-/// What everybody takes by UDP (RFC 1035 section 2.3.4), and more than any question with an empty OPT record has.
+/// The UDP size that every server accepts (RFC 1035 section 2.3.4).
 pub(super) const MIN_LIMIT: usize = 512;
 
 impl PartialEq for QuestionKey {
@@ -260,8 +245,8 @@ impl PartialEq for QuestionKey {
 
 impl Eq for QuestionKey {}
 
-/// Writes `query`, whose OPT record starts at `opt_start`, into `out` without that record (RFC 6891 section 6.2.2: for a
-/// server that knows no EDNS). One that has none, as `opt_start` then is its end, stays as it is.
+/// Writes `query` into `out` without the OPT record at `opt_start`, for a server without EDNS (RFC 6891
+/// section 6.2.2). If `opt_start` is the end, the query has no OPT record and is copied.
 pub fn write_without_opt(query: &[u8], opt_start: usize, out: &mut Vec<u8>) {
     out.clear();
     out.extend_from_slice(query.get(..opt_start).unwrap_or(query));
@@ -282,17 +267,17 @@ pub fn write_plain_query(id: u16, qname: &Name, qtype: RecordType, out: &mut Vec
     out.extend_from_slice(&RecordClass::IN.0.to_be_bytes());
 }
 
-/// The OPT record of a query of our own.
+/// The OPT record of a query that hedgerow makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OwnEdns {
-    /// The largest UDP message that we take.
+    /// The largest UDP message that hedgerow accepts.
     pub udp_size: u16,
-    /// Whether the version of the zone is asked for (RFC 9660 section 2.1).
+    /// True if the query asks for the version of the zone (RFC 9660 section 2.1).
     pub wants_version: bool,
 }
 
-/// Writes a query of our own into `out`: a question in wire form with the flags that a client's query had, but for its TSIG record.
-/// Without an OPT record there is no DO (RFC 3225 section 3).
+/// Writes a query of hedgerow into `out`: a question in wire form with the flags of a client's query except
+/// TSIG. Without an OPT record there is no DO (RFC 3225 section 3).
 pub fn write_own_query(id: u16, question: &[u8], flags: QuestionFlags, edns: Option<OwnEdns>, out: &mut Vec<u8>) {
     let header = Header::new(id)
         .with(Flag::RecursionDesired, flags.recursion_desired())
@@ -303,17 +288,16 @@ pub fn write_own_query(id: u16, question: &[u8], flags: QuestionFlags, edns: Opt
     out.extend_from_slice(question);
     if let Some(edns) = edns {
         let options = if edns.wants_version { &version_asked()[..] } else { &[] };
-        OptRecord::new(edns.udp_size, flags.dnssec_ok()).with_options(options, Passing::All).append(out);
+        OptRecord::new(edns.udp_size, flags.dnssec_ok()).with_options(options, OptionPassing::All).append(out);
     }
 }
 
-/// A ZONEVERSION option that asks.
 fn version_asked() -> [u8; 4] {
     let [c0, c1] = OptionCode::ZONEVERSION.0.to_be_bytes();
     [c0, c1, 0, 0]
 }
 
-/// Writes a query with RD=1 into `out`, for a resolver that follows names for us; with an OPT record if there is one.
+/// Writes a query with RD=1 for a resolver into `out`, with an OPT record if `opt` is set.
 pub fn write_recursive_query(id: u16, qname: &Name, qtype: RecordType, opt: Option<&OptRecord<'_>>, out: &mut Vec<u8>) {
     write_plain_query(id, qname, qtype, out);
     let header = Header::new(id).with(Flag::RecursionDesired, true);
@@ -332,15 +316,15 @@ mod tests {
 
     #[test]
     fn messages_are_taken_or_rejected_in_this_order() {
-        let check = |octets: &[u8], expected: Result<(), Rejected>| {
+        let check = |octets: &[u8], expected: Result<(), QueryRejection>| {
             assert_eq!(read_query(octets).map(drop), expected, "{octets:?}");
         };
-        let answer = |rcode| Err(Rejected::Answer(rcode));
+        let answer = |rcode| Err(QueryRejection::Answer(rcode));
         let (a, opt0) = (&a(WWW)[..], &opt(0, 0, b"")[..]);
-        check(&[], Err(Rejected::Short));
-        check(&message(REPLY, [1, 0, 0, 0], &[QUESTION])[..11], Err(Rejected::Short));
-        check(&message(REPLY, [1, 0, 0, 0], &[QUESTION]), Err(Rejected::NotAQuery));
-        check(&message(REPLY | 0x2000, [9; 4], &[]), Err(Rejected::NotAQuery));
+        check(&[], Err(QueryRejection::Short));
+        check(&message(REPLY, [1, 0, 0, 0], &[QUESTION])[..11], Err(QueryRejection::Short));
+        check(&message(REPLY, [1, 0, 0, 0], &[QUESTION]), Err(QueryRejection::NotAQuery));
+        check(&message(REPLY | 0x2000, [9; 4], &[]), Err(QueryRejection::NotAQuery));
         check(&message(0x2000, [9; 4], &[]), answer(Rcode::NOTIMP));
         check(&message(0x2000, [1, 0, 0, 0], &[QUESTION]), answer(Rcode::NOTIMP));
         check(&message(0, [0, 0, 0, 0], &[]), answer(Rcode::FORMERR));
@@ -355,9 +339,9 @@ mod tests {
         check(&message(0, [1, 0, 0, 1], &[QUESTION, &opt(0, 1, b""), b"\0"]), answer(Rcode::FORMERR));
         check(&message(0, [1, 0, 0, 0], &[QUESTION]), Ok(()));
         check(&message(0x0130, [1, 0, 0, 1], &[QUESTION, opt0]), Ok(()));
-        // As IXFR has it: a record in the authority section.
+        // The form of IXFR: a record in the authority section.
         check(&message(0, [1, 0, 1, 1], &[QUESTION, a, opt0]), Ok(()));
-        // The root, ANY, CH, and what nobody knows.
+        // The root, ANY, CH, and unknown values.
         check(&message(0, [1, 0, 0, 0], &[b"\0\0\x02\0\x01"]), Ok(()));
         check(&message(0, [1, 0, 0, 0], &[b"\x07version\x04bind\0\0\xFF\0\x03"]), Ok(()));
         check(&message(0, [1, 0, 0, 0], &[b"\x01\xFF\0\xFF\0\xFE\xFE"]), Ok(()));
@@ -375,7 +359,7 @@ mod tests {
         let backend = [b"\0\0\x01\0\0\x01\0\0\0\0\0\0", QUESTION].concat();
         check(&plain, &backend, backend.len());
 
-        // Every flag that a query can have, a record, an OPT with a cookie and an option that nobody knows.
+        // Every flag that a query can have, a record, an OPT with a cookie and an unknown option.
         let options = b"\0\x0A\0\x01c\xFD\xE9\0\x01x";
         let full = message(0x07FF, [1, 1, 0, 1], &[QUESTION, &a(WWW), &opt(7, 0, options)]);
         let opt = b"\0\0\x29\x04\xD0\0\0\x80\0\0\x05\xFD\xE9\0\x01x";
@@ -401,9 +385,9 @@ mod tests {
         check(&[&option(1, 100), &option(2, 100)], 1232, &[1, 2]);
         check(&[&option(1, room - 4)], 1232, &[1]);
         check(&[&option(1, room - 3)], 1232, &[]);
-        // Each that fits goes along, whatever stood before it.
+        // Each option that fits is forwarded, independent of the options before it.
         check(&[&option(1, 60_000), &option(2, 1000), &option(3, 500), &option(4, 0)], 1232, &[2, 4]);
-        // What is about the hop takes no room.
+        // Options for the hop take no room.
         check(&[b"\0\x0C\xC3\x50", &[0; 50_000], &option(2, 1000)], 1232, &[2]);
         check(&[&option(1, 600), &option(2, 300)], 0, &[2]);
         // The longest question leaves room for an OPT record.
@@ -446,7 +430,7 @@ mod tests {
         let given = CookieOption { client: *b"CLIENT01", server: &[7; 32] };
         let pair = CookiePair::given(given).expect("a pair");
         let unknown = |len: usize| [&b"\xFD\xE9"[..], &(len as u16).to_be_bytes(), &vec![1; len]].concat();
-        // Octets of the client's options that are left, and of the whole.
+        // Bytes of the client's options that are left, and of the whole.
         let check = |options: Option<&[u8]>, own_udp_size: u16, left: usize, len: usize| {
             let records = options.map(|options| opt(0, 0, options)).unwrap_or_default();
             let octets = message(0x0130, [1, 0, 0, options.is_some().into()], &[QUESTION, &records]);
@@ -467,7 +451,7 @@ mod tests {
                     || out.starts_with(&without[..opt_at]) && out[opt_at + 11..].starts_with(&without[opt_at + 11..])
             );
         };
-        // The question takes 33 octets with the header, the OPT record 11, the cookies 44.
+        // The question takes 33 bytes with the header, the OPT record 11, the cookies 44.
         check(None, 1232, 0, 88);
         check(Some(b""), 1232, 0, 88);
         check(Some(&unknown(4)), 1232, 8, 96);

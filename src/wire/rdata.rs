@@ -1,7 +1,4 @@
-//! The forms of RDATA: one table of the fields that each type has, and of what may be done to the names among them.
-//!
-//! Text is read and written by it field by field (`zone/rdata/`). Names are compressed by it (`zone/answer/writer.rs`), written
-//! out (`expand.rs`), and compared in any case ([`RdataForm::is_same`]).
+//! The forms of RDATA: a table of the fields of each type, and of the operations that its names allow.
 
 use super::codes::RecordType;
 use super::name::{eq_ignore_case, wire_len};
@@ -9,21 +6,21 @@ use super::name::{eq_ignore_case, wire_len};
 /// A field of a record's data.
 #[derive(Clone, Copy, Debug)]
 pub enum Field {
-    /// One octet.
+    /// One byte.
     U8,
-    /// Two octets.
+    /// Two bytes.
     U16,
-    /// Four octets.
+    /// Four bytes.
     U32,
-    /// Eight octets.
+    /// Eight bytes.
     U64,
-    /// Four octets of seconds, with units if one likes.
+    /// Four bytes of seconds, optionally with units in text.
     Period,
-    /// Four octets of seconds since 1970, as a date (RFC 4034 section 3.2).
+    /// Four bytes of seconds since 1970, as a date (RFC 4034 section 3.2).
     Time,
-    /// One octet with mnemonics for some values, written as a number.
+    /// One byte with mnemonics for some values, printed as a number.
     Code8(Mnemonics),
-    /// Two octets with mnemonics for some values.
+    /// Two bytes with mnemonics for some values.
     Code16(Mnemonics),
     /// A record type.
     Type,
@@ -33,11 +30,11 @@ pub enum Field {
     Ipv6,
     /// A domain name.
     Name,
-    /// Domain names to the end, at least none.
+    /// Domain names to the end, or none.
     Names,
     /// A character string (RFC 1035 section 3.3).
     Text,
-    /// A character string that may be missing.
+    /// A character string, or nothing.
     OptionalText,
     /// Character strings to the end, at least one.
     Texts,
@@ -45,28 +42,28 @@ pub enum Field {
     Tag,
     /// One string to the end, without a length.
     Rest,
-    /// The rest in hexadecimal, at least one octet.
+    /// The rest in hexadecimal, at least one byte.
     Hex,
-    /// The rest in base64, at least one octet.
+    /// The rest in base64, at least one byte.
     Base64,
-    /// The rest in base64, which may be nothing.
+    /// The rest in base64, possibly empty.
     OptionalBase64,
     /// The rest in base64, with `-` for nothing (DOA).
     DashBase64,
-    /// Octets with their number in front, in hexadecimal, `-` for none: the salt of RFC 5155 section 3.3.
+    /// A length byte and data in hexadecimal, `-` if empty: the salt of RFC 5155 section 3.3.
     Salt,
-    /// Octets with their number in front, in base32hex: the hash of RFC 5155 section 3.3.
+    /// A length byte and data in base32hex: the hash of RFC 5155 section 3.3.
     Hash,
-    /// Groups of octets in hexadecimal.
+    /// Groups of bytes in hexadecimal.
     Groups {
-        /// How many.
+        /// The number of groups.
         count: usize,
-        /// Octets of each.
+        /// Bytes of each group.
         octets: usize,
-        /// What stands between them.
+        /// The character between groups.
         separator: char,
     },
-    /// `0x` and hexadecimal digits with dots where one likes (RFC 1706 section 6).
+    /// `0x` and hexadecimal digits with optional dots (RFC 1706 section 6).
     Nsap,
     /// Record types to the end, as a bitmap (RFC 4034 section 4.1.2).
     Types,
@@ -87,7 +84,6 @@ pub enum Field {
 }
 
 impl Field {
-    /// Octets of the field, if that is the same for all values.
     const fn fixed_len(self) -> Option<usize> {
         match self {
             Self::U8 | Self::Code8(_) => Some(1),
@@ -101,20 +97,22 @@ impl Field {
     }
 }
 
-/// Words for values.
+/// Mnemonics for values of a field.
 pub type Mnemonics = &'static [(&'static str, u16)];
 
-/// What may be done to the names in the data of a type. Each rule allows all that those before it allow.
+/// The operations that the names in the data of a type allow. Each rule includes the previous ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NameRule {
-    /// Nothing: they are octets like all others (RFC 3597 section 4, RFC 9460 section 2.2). Of NSEC too (RFC 6840 section 5.1).
+    /// No operation: names are opaque (RFC 3597 section 4, RFC 9460 section 2.2), those of NSEC too (RFC 6840
+    /// section 5.1).
     AsTheyAre,
-    /// They are the same in any case (RFC 4034 section 6.2, item 3, and RFC 6840 section 5.1).
+    /// Names are compared without case (RFC 4034 section 6.2, item 3, and RFC 6840 section 5.1).
     AnyCase,
-    /// They may come compressed and are written out (RFC 3597 section 4: receivers must or should take them so). KX and DNAME
-    /// look the same, and software older than RFC 6672 section 2.5 compressed the latter.
+    /// Names may arrive compressed and are written out (RFC 3597 section 4). That section does not list KX
+    /// and DNAME. They are included, because RFC 4034 section 6.2 lists both, and old software compressed
+    /// DNAME (RFC 6672 section 2.5).
     MayComeCompressed,
-    /// They are compressed by us as well: only those of RFC 1035 (RFC 3597 section 4).
+    /// Names are compressed in output: only those of RFC 1035 (RFC 3597 section 4).
     Compressed,
 }
 
@@ -123,18 +121,17 @@ pub enum NameRule {
 pub struct RdataForm {
     /// The fields in order.
     pub fields: &'static [Field],
-    /// What may be done to the names.
+    /// The operations that the names allow.
     pub name_rule: NameRule,
-    /// Octets in front of the first names.
+    /// Bytes in front of the first names.
     pub octets: usize,
     /// Character strings behind those (RFC 1035 section 3.3).
     pub strings: usize,
-    /// Names behind those, in a row; then anything.
+    /// Consecutive names behind those; anything may follow.
     pub names: usize,
 }
 
 impl RdataForm {
-    /// The form of these fields.
     const fn new(name_rule: NameRule, fields: &'static [Field]) -> Self {
         let (mut octets, mut strings, mut names, mut at) = (0, 0, 0, 0);
         while at < fields.len() {
@@ -149,11 +146,10 @@ impl RdataForm {
         Self { fields, name_rule, octets, strings, names }
     }
 
-    /// The form of a type; `None` if it is not known.
+    /// Returns the form of a type; `None` if it is not known.
     pub const fn of(rtype: RecordType) -> Option<&'static Self> {
         use Field::*;
         use NameRule::{AnyCase, AsTheyAre, Compressed, MayComeCompressed};
-        /// A form that is made while this is compiled.
         macro_rules! form {
             ($rule:ident: $($field:expr),*) => { const { &Self::new($rule, &[$($field),*]) } };
         }
@@ -206,7 +202,7 @@ impl RdataForm {
             }
             RecordType::RRSIG => form!(AnyCase: Type, Code8(ALGORITHMS), U8, Period, Time, Time, U16, Name, Base64),
             RecordType::NSEC => form!(AsTheyAre: Name, Types),
-            // A KEY may say that there is none (RFC 2535 section 3.1.2).
+            // A KEY may be empty (RFC 2535 section 3.1.2).
             RecordType::KEY => form!(AsTheyAre: U16, U8, Code8(ALGORITHMS), OptionalBase64),
             RecordType::DNSKEY | RecordType::CDNSKEY | RecordType::RKEY => {
                 form!(AsTheyAre: U16, U8, Code8(ALGORITHMS), Base64)
@@ -235,19 +231,18 @@ impl RdataForm {
         })
     }
 
-    /// The form of a type whose names we compress. Most that is ever sent has none, and is told so by one bit.
+    /// Returns the form of a type whose names hedgerow compresses. One bit decides for most types.
     #[inline]
     pub fn of_compressed(rtype: RecordType) -> Option<&'static Self> {
         let is_compressed = rtype.0 < 64 && COMPRESSED >> rtype.0 & 1 == 1;
         if is_compressed { Self::of(rtype) } else { None }
     }
 
-    /// Whether the data have a text form of their own, beside that of RFC 3597.
+    /// Returns true if the data has a text form besides that of RFC 3597.
     pub fn has_text(&self) -> bool {
         !matches!(self.fields.last(), Some(Field::Opaque))
     }
 
-    /// Where the first names of these data start.
     pub(super) fn names_start(&self, rdata: &[u8]) -> Option<usize> {
         let mut at = self.octets;
         for _ in 0..self.strings {
@@ -256,7 +251,7 @@ impl RdataForm {
         rdata.get(..at).map(<[u8]>::len)
     }
 
-    /// Whether two data of this form are the same: names in any case where the rule says so, all else octet by octet.
+    /// Compares two RDATA of this form: names without case if the rule allows it, all else by bytes.
     fn is_same(&self, a: &[u8], b: &[u8]) -> Option<bool> {
         let from = self.names_start(a).filter(|_| self.name_rule >= NameRule::AnyCase)?;
         let mut to = from;
@@ -268,12 +263,12 @@ impl RdataForm {
     }
 }
 
-/// Whether two RDATA of one type are the same, whatever the case of the names in them where that does not count.
+/// Returns true if two RDATA of one type are equal, ignoring the case of names where it does not count.
 pub fn same_rdata(rtype: RecordType, a: &[u8], b: &[u8]) -> bool {
     a == b || (a.len() == b.len() && RdataForm::of(rtype).and_then(|form| form.is_same(a, b)).unwrap_or(false))
 }
 
-/// A bit for each type below 64 whose names we compress: all such types are of RFC 1035.
+/// One bit for each type whose names hedgerow compresses. All such types are of RFC 1035 and below 64.
 const COMPRESSED: u64 = {
     let (mut bits, mut number) = (0, 0);
     while number < 64 {
@@ -320,7 +315,7 @@ const CERTIFICATES: Mnemonics = &[
     ("OID", 254),
 ];
 
-/// Ways to be told of changes (RFC 9859 section 2.2).
+/// Schemes of notification (RFC 9859 section 2.2).
 const SCHEMES: Mnemonics = &[("NOTIFY", 1)];
 
 #[cfg(test)]
@@ -367,8 +362,8 @@ mod tests {
         check(RecordType::LOC, (0, 0, 0));
     }
 
-    /// The lists of RFC 3597 section 4 and of RFC 4034 section 6.2, as RFC 6840 section 5.1 has it. A6, whose name has no place
-    /// of its own, is left out.
+    /// The lists of RFC 3597 section 4 and of RFC 4034 section 6.2, as amended by RFC 6840 section 5.1. A6 is
+    /// left out, because its name has no fixed place.
     #[test]
     fn names_have_the_rules_of_their_types() {
         let allowed = |rule| {

@@ -1,19 +1,18 @@
 //! Relayed responses: a backend's reply in the form of one client.
 //!
-//! Relaying changes the ID, the case of the question's name and the OPT record. Whatever does not fit is left out in an order
-//! that costs the client least: errors for people (EDE), then additional records that are optional, then, with TC, all.
+//! Relaying changes the ID, the case of the QNAME and the OPT record. If the response is too long, it loses
+//! parts in order of their value to the client: EDE, then optional additional records, then, with TC, all
+//! records.
 
-use super::body::{Record, read_name};
+use super::body::{RecordBounds, read_name};
 use super::codes::Rcode;
-use super::edns::{OptRecord, Passing};
+use super::edns::{OptRecord, OptionPassing};
 use super::expand;
 use super::form::ClientForm;
 use super::header::{Flag, Header, set_id};
 use super::reply::{Reply, read_reply};
 
-/// Writes a backend's reply into `out` as a response for one client, of at most `limit` octets, which are at least 512.
-///
-/// The reply must be to the client's question.
+/// Writes a backend's reply to the client's question into `out`, with at most `limit` bytes, at least 512.
 pub fn write_response(reply: &Reply<'_>, form: &ClientForm, own_udp_size: u16, limit: usize, out: &mut Vec<u8>) {
     let mut draft = Draft::of(reply, form, own_udp_size);
     out.clear();
@@ -30,24 +29,20 @@ pub fn write_response(reply: &Reply<'_>, form: &ClientForm, own_udp_size: u16, l
     form.restore_question_case(qname_len, out);
 }
 
-/// What a response is to have besides the records that are relayed.
 struct Draft<'a> {
-    /// The header, but for its counts.
     header: Header,
-    /// The counts, the OPT record not counted.
     counts: [u16; 4],
     opt: Option<OptRecord<'a>>,
 }
 
 impl<'a> Draft<'a> {
-    /// A response with all that its reply has.
     fn of(reply: &Reply<'a>, form: &'a ClientForm, own_udp_size: u16) -> Self {
         let (header, rcode) = (reply.header(), reply.rcode());
         let opt = form.edns.map(|edns| {
             let options = reply.edns().map_or(&[][..], |edns| edns.options);
             let opt = OptRecord::new(own_udp_size, edns.dnssec_ok).with_rcode(rcode);
             let opt = opt.with_version(edns.asks.version()).with_cookie(form.cookie.as_ref());
-            opt.with_options(options, Passing::BeyondHop)
+            opt.with_options(options, OptionPassing::BeyondHop)
         });
         let additional = header.arcount() - u16::from(reply.opt().is_some());
         Self {
@@ -57,12 +52,10 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Whether the message so far and the OPT record to come are longer than `limit`.
     fn is_over(&self, limit: usize, out: &[u8]) -> bool {
         out.len() + self.opt_len() > limit
     }
 
-    /// Octets that the OPT record takes, if there is to be one.
     fn opt_len(&self) -> usize {
         self.opt.map_or(0, |opt| opt.wire_len())
     }
@@ -70,15 +63,15 @@ impl<'a> Draft<'a> {
     #[cold]
     fn cut(mut self, reply: &Reply<'_>, limit: usize, out: &mut Vec<u8>) -> Self {
         // RFC 8914 section 3: EDE options go before other data does.
-        self.opt = self.opt.map(|opt| opt.with_passing(Passing::BeyondHopWithoutErrors));
-        // RFC 2181 section 9: information that is only extra is left out without TC. RFC 9471 section 3.1: the glue of a
-        // referral is not extra.
+        self.opt = self.opt.map(|opt| opt.with_passing(OptionPassing::BeyondHopWithoutErrors));
+        // RFC 2181 section 9: extra data is left out without TC. RFC 9471 section 3.1: referrals keep glue.
         if self.is_over(limit, out) && !reply.is_referral() {
             let room = limit.saturating_sub(self.opt_len());
             self.counts[3] = drop_additional(out, reply.additional_start(), room);
         }
-        // Deviation: RFC 6891 section 6.1.1 wants an OPT record in every response to a query with one, and RFC 7873 section
-        // 5.2.3 a cookie. But what is too long for TCP with them could not be had at all.
+        // Deviation: RFC 6891 section 6.1.1 requires an OPT record in every response to a query with one, and
+        // RFC 7873 section 5.2.3 a cookie. But a reply that is too long for TCP with them could not be sent
+        // at all.
         if limit == MAX_MESSAGE && self.is_over(limit, out) {
             self.opt = self.opt.map(|opt| opt.with_cookie(None));
         }
@@ -89,17 +82,16 @@ impl<'a> Draft<'a> {
             out.truncate(reply.answers_start());
             self.header = self.header.with(Flag::Truncated, true);
             self.counts = [self.counts[0], 0, 0, 0];
-            self.opt = self.opt.map(|opt| opt.with_passing(Passing::BeyondHop));
+            self.opt = self.opt.map(|opt| opt.with_passing(OptionPassing::BeyondHop));
         }
         if self.is_over(limit, out) {
-            self.opt = self.opt.map(|opt| opt.with_passing(Passing::Nothing));
+            self.opt = self.opt.map(|opt| opt.with_passing(OptionPassing::Nothing));
         }
         self
     }
 }
 
-/// Makes a response that is too long for its way as short as can be: what is left is the header with TC, the question and the
-/// OPT record.
+/// Shortens a response to the header with TC, the question and the OPT record.
 pub fn shorten(response: &mut Vec<u8>) {
     let Ok(reply) = read_reply(response) else { return };
     let (start, opt) = (reply.answers_start(), reply.opt().map(|opt| opt.start..opt.end));
@@ -112,29 +104,29 @@ pub fn shorten(response: &mut Vec<u8>) {
     header.overwrite(response);
 }
 
-/// Makes a response to a client whose cookie is only its own ask for ours: as short as can be, with BADCOOKIE (RFC 7873 section
-/// 5.2.3). It has an OPT record, or there would be no cookie.
+/// Turns a response to a client without a server cookie into a short BADCOOKIE response (RFC 7873 section
+/// 5.2.3). The response has an OPT record because it has a cookie.
 pub fn ask_for_cookie(response: &mut Vec<u8>) {
     shorten(response);
     let Ok(reply) = read_reply(response) else { return };
     let Some(start) = reply.opt().map(|opt| opt.start) else { return };
     let header = reply.header().with(Flag::Truncated, false).with_rcode(Rcode::BADCOOKIE);
     header.overwrite(response);
-    // RFC 6891 section 6.1.3: the upper bits of an rcode are the first octet of the TTL, behind the root, type and class.
+    // RFC 6891 section 6.1.3: the first byte of the TTL has the upper bits of the rcode.
     if let Some(extended) = response.get_mut(start + 5) {
         *extended = (Rcode::BADCOOKIE.0 >> 4) as u8;
     }
 }
 
-/// Writes a backend's reply into `out` as it is, but for the ID: for a client whose query bears a TSIG record (RFC 8945
-/// section 5.5), who has to find the octets that were signed. The ID is none of them.
+/// Writes a backend's reply into `out` unchanged except for the ID, for a client whose query carries a TSIG
+/// record (RFC 8945 section 5.5). The signature covers all other bytes.
 pub fn write_unchanged(reply: &Reply<'_>, id: u16, out: &mut Vec<u8>) {
     out.clear();
     out.extend_from_slice(reply.as_wire());
     set_id(out, id);
 }
 
-/// Copies a reply without its OPT record. May stop where `out` is longer than `limit`.
+/// Copies a reply without its OPT record. Stops early when `out` is longer than `limit`.
 fn append_without_opt(reply: &Reply<'_>, limit: usize, out: &mut Vec<u8>) {
     let message = reply.as_wire();
     let Some(opt) = reply.opt() else {
@@ -145,15 +137,15 @@ fn append_without_opt(reply: &Reply<'_>, limit: usize, out: &mut Vec<u8>) {
     expand::append_records(message, opt.end, opt.start, limit, out);
 }
 
-/// Leaves additional records out from the end, until no more than `room` octets are left, and says how many remain.
-///
-/// RFC 2181 section 9: an RRset that does not fit goes as a whole, or the client would take the rest for all of it.
+/// Removes additional records from the end until at most `room` bytes are left, and returns the number that
+/// remain. RFC 2181 section 9: an RRset that does not fit is removed as a whole, or the client would take the
+/// rest for all of it.
 fn drop_additional(out: &mut Vec<u8>, additional: usize, room: usize) -> u16 {
     let mut kept = 0;
     let mut at = additional;
     let mut rrset = None;
     let mut rrset_start = (additional, 0);
-    while let Some(record) = Record::read(out, at) {
+    while let Some(record) = RecordBounds::read(out, at) {
         let key = Some((read_name(out, at).map(|owner| owner.folded()), record.rtype));
         if key != rrset {
             rrset = key;
@@ -170,7 +162,7 @@ fn drop_additional(out: &mut Vec<u8>, additional: usize, room: usize) -> u16 {
     kept
 }
 
-/// The longest message there is: TCP has two octets for the length (RFC 1035 section 4.2.2).
+/// The longest message, because TCP has two bytes for the length (RFC 1035 section 4.2.2).
 const MAX_MESSAGE: usize = u16::MAX as usize;
 
 #[cfg(test)]
@@ -181,7 +173,6 @@ mod tests {
     use super::super::sample::*;
     use super::*;
 
-    /// The response to a reply for the client that sent a query.
     fn response(query: &[u8], reply: &[u8], limit: usize) -> Vec<u8> {
         let form = ClientForm::of(&read_query(query).expect("a query"));
         let mut out = b"left over".to_vec();
@@ -200,7 +191,7 @@ mod tests {
         other_id[..2].copy_from_slice(&[0xAB, 0xCD]);
         check(&plain(), &other_id, &message(0x85F0, [1, 1, 0, 0], &[QUESTION, &a(WWW)]));
 
-        // No OPT in, no OPT out; OPT in, OPT out, whatever the backend did.
+        // A response has an OPT record exactly if the query has one, independent of the backend.
         let without = message(REPLY, [1, 1, 0, 0], &[QUESTION, &a(WWW)]);
         let options = b"\0\x0A\0\x01c\0\x0F\0\x02\0\x16";
         let with = message(REPLY, [1, 1, 0, 1], &[QUESTION, &a(WWW), &opt(0, 0, options)]);
@@ -245,7 +236,7 @@ mod tests {
             let expected_edns = message(REPLY, [1, 0, 0, count + 1], &edns_parts);
             assert_eq!(response(&with_edns(), &reply, 1232), expected_edns, "{behind:?}");
         };
-        // The OPT record stands at 33, its options at 44, and what is behind it at 80.
+        // The OPT record starts at 33, its options at 44, and the next record at 80.
         let owner = &[b"\x02ns", EXAMPLE].concat()[..];
         let (to_first, to_opt, to_label): (&[u8], &[u8], &[u8]) = (&[0xC0, 80], &[0xC0, 33], &[1, b'x', 0xC0, 80]);
         let x = &[b"\x01x", owner].concat()[..];
@@ -257,9 +248,10 @@ mod tests {
         };
         check(&[&a(WWW), &a(EXAMPLE)], &[&a(WWW), &a(EXAMPLE)]);
         check(&[&a(owner), &a(to_first)], &[&a(owner), &a(owner)]);
-        // A name that starts in the question's class and runs into the OPT record: one label, and the OPT's 0x00 type octet.
+        // A name that starts in the question's class and runs into the OPT record: one label, and the OPT's
+        // 0x00 type byte.
         check(&[&a(&[0xC0, 32])], &[&a(b"\x01\0\0")]);
-        // The OPT record's own root label may be pointed at; it goes, and the name stays the root.
+        // A pointer may lead to the root label of the OPT record, which is removed; the name stays the root.
         check(&[&a(to_opt)], &[&a(b"\0")]);
         check_type(RecordType::NS, to_first, owner);
         check_type(RecordType::MX, &mx(to_label), &mx(x));
@@ -267,7 +259,7 @@ mod tests {
         check_type(RecordType::NAPTR, &naptr(to_first), &naptr(owner));
         check_type(RecordType::SOA, &soa(to_first, WWW), &soa(owner, WWW));
         check_type(RecordType::SOA, &soa(WWW, to_label), &soa(WWW, x));
-        // Octets that look like a pointer are none in types without names, nor where the layout does not fit.
+        // Bytes that look like a pointer are none in types without names, nor where the layout does not fit.
         check_type(RecordType::A, &[0xC0, 80, 0xC0, 80], &[0xC0, 80, 0xC0, 80]);
         check_type(RecordType(65280), to_first, to_first);
         check_type(RecordType::MX, b"\0", b"\0");
@@ -277,7 +269,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_left_out_by_worth() {
-        // What is left of a reply: answers, authority, additional, TC, and octets of options.
+        // The rest of a reply: answers, authority, additional, TC, and bytes of options.
         let check = |parts: &[Vec<u8>], counts: [u16; 4], limit: usize, expected: ([u16; 4], bool, usize)| {
             let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
             let reply = message(REPLY, counts, &[&[QUESTION][..], &parts].concat());
@@ -292,7 +284,7 @@ mod tests {
         let ns = record(EXAMPLE, RecordType::NS, WWW);
         let error = b"\0\x0F\0\x02\0\x16";
         let own = |len: usize| [&b"\xFD\xE9"[..], &(len as u16).to_be_bytes(), &vec![0; len]].concat();
-        // The question takes 33 octets, a TXT record of 400 takes 412, our OPT record 11.
+        // The question takes 33 bytes, a TXT record of 400 takes 412, the OPT record of hedgerow 11.
         let long = txt(WWW, 400);
         let answer = |options: &[u8]| vec![long.clone(), opt(0, 0, options)];
         check(&answer(b""), [1, 1, 0, 1], 512, ([1, 1, 0, 1], false, 0));
@@ -301,14 +293,14 @@ mod tests {
         check(&answer(&[error, &own(47)[..]].concat()), [1, 1, 0, 1], 512, ([1, 1, 0, 1], false, 51));
         check(&answer(&own(53)), [1, 1, 0, 1], 512, ([1, 0, 0, 1], true, 57));
         check(&answer(&own(500)), [1, 1, 0, 1], 512, ([1, 0, 0, 1], true, 0));
-        // Optional records go from the end, an RRset at a time, and without TC.
+        // Optional records are removed from the end, an RRset at a time, and without TC.
         let extra = |tail: &[Vec<u8>]| [std::slice::from_ref(&long), tail].concat();
         check(&extra(&[a(WWW), a(EXAMPLE)]), [1, 1, 0, 2], 488, ([1, 1, 0, 3], false, 0));
         check(&extra(&[a(WWW), a(EXAMPLE)]), [1, 1, 0, 2], 487, ([1, 1, 0, 2], false, 0));
         check(&extra(&[a(WWW), a(EXAMPLE)]), [1, 1, 0, 2], 471, ([1, 1, 0, 1], false, 0));
         check(&extra(&[a(EXAMPLE), a(WWW), a(&QUESTION[..17])]), [1, 1, 0, 3], 500, ([1, 1, 0, 2], false, 0));
         check(&extra(&[a(WWW), txt(WWW, 9), a(EXAMPLE)]), [1, 1, 0, 3], 500, ([1, 1, 0, 3], false, 0));
-        // The answer itself never goes without TC, nor does a referral's glue.
+        // The answer itself is never removed without TC, nor is a referral's glue.
         check(&extra(&[a(WWW)]), [1, 1, 0, 1], 455, ([1, 0, 0, 1], true, 0));
         check(&extra(&[a(WWW)]), [1, 0, 1, 1], 471, ([1, 0, 1, 1], false, 0));
         let glue = [ns, long.clone(), a(WWW)];
@@ -319,7 +311,7 @@ mod tests {
     #[test]
     fn opt_gives_way_to_what_only_just_fits_into_tcp() {
         let txt = |len: usize| record(WWW, RecordType::TXT, &vec![b'x'; len]);
-        // The question takes 33 octets, each record 12 and its data, our OPT record 11.
+        // The question takes 33 bytes, each record 12 and its data, the OPT record of hedgerow 11.
         for (len, additional) in [(5479, 1), (5480, 0), (5490, 0)] {
             let reply = message(REPLY, [1, 2, 0, 0], &[QUESTION, &txt(60_000 - 12), &txt(len)]);
             let out = response(&with_edns(), &reply, MAX_MESSAGE);

@@ -1,36 +1,31 @@
-//! Replies: what a backend sent, checked from the first octet to the last, and what kind of reply it is.
+//! Replies of backends: complete checks, and the kind of a reply.
 
-use super::body::{Body, Opt};
+use super::body::{MessageBounds, OptBounds};
 use super::codes::{ExtendedError, Opcode, OptionCode, Rcode};
 use super::cookie::CookieOption;
 use super::edns::Edns;
 use super::header::{Flag, HEADER_LEN, Header};
 use super::question::Question;
 
-/// A backend's reply, sound to its last octet, or a bare failure.
-///
-/// It is not yet known to belong to a query: the ID and [`Reply::answers_question`] tell (RFC 5452 section 9.1).
+/// A completely checked reply of a backend, or a bare failure. It is not matched to a query yet.
 #[derive(Clone, Copy, Debug)]
 pub struct Reply<'a> {
-    /// The whole message.
     message: &'a [u8],
     header: Header,
-    /// Its question; `None` if the reply is bare.
     question: Option<Question<'a>>,
-    /// Where its sections are.
-    body: Body<'a>,
+    body: MessageBounds<'a>,
 }
 
-/// A datagram that is no reply: it is counted and dropped, whatever part of it is wrong.
+/// The error for a datagram that is no reply. The caller counts and drops it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed;
+pub struct MalformedReply;
 
-/// Takes a backend's message as a reply.
-pub fn read_reply(message: &[u8]) -> Result<Reply<'_>, Malformed> {
-    check_reply(message).ok_or(Malformed)
+/// Reads a backend's message as a reply.
+pub fn read_reply(message: &[u8]) -> Result<Reply<'_>, MalformedReply> {
+    check_reply(message).ok_or(MalformedReply)
 }
 
-/// The code of the first extended error of a response (RFC 8914 section 2), if it has one.
+/// Returns the code of the first extended error of a response (RFC 8914 section 2).
 pub fn extended_error(response: &[u8]) -> Option<u16> {
     if Header::read(response)?.arcount() == 0 {
         return None;
@@ -46,15 +41,15 @@ fn check_reply(message: &[u8]) -> Option<Reply<'_>> {
         return None;
     }
     let question = match header.qdcount() {
-        // Some servers answer FORMERR, NOTIMP or REFUSED with a header and nothing else. Without records the counts
-        // behind the question must be zero too, or the walk below would fail.
+        // Some servers answer FORMERR, NOTIMP or REFUSED with a header only. The other counts must be zero
+        // too, or the walk below fails.
         0 if message.len() == HEADER_LEN && header.rcode() != Rcode::NOERROR => None,
         1 => Some(Question::read(message)?),
         _ => return None,
     };
     let records = question.map_or(HEADER_LEN, |question| question.end());
-    let body = Body::read(message, header, records)?;
-    // RFC 6891 section 6.1.3: whatever version a responder names, it writes in the version of the query, ours: 0.
+    let body = MessageBounds::read(message, header, records)?;
+    // RFC 6891 section 6.1.3: a responder writes in the version of the query, 0, even if it names another.
     if body.opt.is_some_and(|opt| !opt.edns.is_sound()) {
         return None;
     }
@@ -62,92 +57,91 @@ fn check_reply(message: &[u8]) -> Option<Reply<'_>> {
 }
 
 impl<'a> Reply<'a> {
-    /// The whole message.
+    /// Returns the whole message.
     pub fn as_wire(&self) -> &'a [u8] {
         self.message
     }
 
-    /// The header.
+    /// Returns the header.
     pub fn header(&self) -> Header {
         self.header
     }
 
-    /// The question; `None` if the reply is a bare failure.
+    /// Returns the question; `None` if the reply is a bare failure.
     pub fn question(&self) -> Option<Question<'a>> {
         self.question
     }
 
-    /// The whole rcode, with the bits that the OPT record adds (RFC 6891 section 6.1.3).
+    /// Returns the whole rcode, with the bits of the OPT record (RFC 6891 section 6.1.3).
     pub fn rcode(&self) -> Rcode {
         let high = self.edns().map_or(0, |edns| edns.extended_rcode);
         Rcode(u16::from(high) << 4 | self.header.rcode().0)
     }
 
-    /// The OPT record, if there is one.
+    /// Returns the OPT record, if there is one.
     pub fn edns(&self) -> Option<Edns<'a>> {
         self.body.opt.map(|opt| opt.edns)
     }
 
-    /// Its COOKIE option, if it has a sound one.
+    /// Returns the COOKIE option, if there is a valid one.
     pub fn cookie(&self) -> Option<CookieOption<'a>> {
         self.edns()?.cookie().ok().flatten()
     }
 
-    /// The codes of its extended errors (RFC 8914 section 2); several are possible.
+    /// Returns the codes of the extended errors (RFC 8914 section 2).
     pub fn extended_errors(&self) -> impl Iterator<Item = ExtendedError> + use<'a> {
         self.edns().into_iter().flat_map(|edns| edns.extended_errors())
     }
 
-    /// Whether it bears a TSIG record, which nobody here has verified.
+    /// Returns true if the reply carries a TSIG record, which is not verified here.
     pub fn is_signed(&self) -> bool {
         self.body.is_signed
     }
 
-    /// Whether it is a header with a failure and nothing else, not even the question.
+    /// Returns true if the reply is a header with a failure and nothing else.
     pub fn is_bare_failure(&self) -> bool {
         self.question.is_none()
     }
 
-    /// Whether the reply is to this question (in wire form), whatever the case.
+    /// Returns true if the reply is to this question (in wire form), ignoring case.
     pub fn answers_question(&self, question_wire: &[u8]) -> bool {
         self.question.is_some_and(|question| question.is(question_wire))
     }
 
-    /// TC: the backend had more to say.
+    /// Returns true if TC is set: the backend had more data.
     pub fn is_truncated(&self) -> bool {
         self.header.is_truncated()
     }
 
-    /// AA: from an authority for the name.
+    /// Returns true if AA is set.
     pub fn is_authoritative(&self) -> bool {
         self.header.is_authoritative()
     }
 
-    /// AD: the backend claims to have validated all of it (RFC 4035 section 3.2.3).
+    /// Returns true if AD is set: the backend claims to have validated all data (RFC 4035 section 3.2.3).
     pub fn is_authentic(&self) -> bool {
         self.header.authentic_data()
     }
 
-    /// The same without AD: of a backend whose AD is not trusted (RFC 4035 section 4.9.3). Its octets are as they came.
+    /// Clears AD of a backend that is not trusted (RFC 4035 section 4.9.3), but not in the wire form.
     pub fn without_authentic(self) -> Self {
         Self { header: self.header.with(Flag::AuthenticData, false), ..self }
     }
 
-    /// Appends the message with the header that the reply has now.
+    /// Appends the message with the present header of the reply.
     pub fn append_to(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.header.to_wire());
         out.extend_from_slice(self.message.get(HEADER_LEN..).unwrap_or_default());
     }
 
-    /// Whether the answer section has records.
+    /// Returns true if the answer section has records.
     pub fn has_answers(&self) -> bool {
         self.header.ancount() > 0
     }
 
-    /// Whether the reply names other servers to ask instead of answering.
-    ///
-    /// RFC 2308 section 2.2 tells it from NODATA: NS records in the authority section and no SOA. AA is the mark of an
-    /// authority that says something of its own (RFC 1034 section 4.3.2 step 3b leaves it clear).
+    /// Returns true if the reply is a referral to other servers. RFC 2308 section 2.2: unlike NODATA it has
+    /// NS records in the authority section and no SOA. AA marks data of an authority (RFC 1034 section 4.3.2
+    /// step 3b leaves it clear).
     pub fn is_referral(&self) -> bool {
         self.rcode() == Rcode::NOERROR
             && !self.has_answers()
@@ -156,28 +150,26 @@ impl<'a> Reply<'a> {
             && !self.body.has_authority_soa
     }
 
-    /// Whether the authority section has an SOA record.
     pub(super) fn has_authority_soa(&self) -> bool {
         self.body.has_authority_soa
     }
 
-    /// Where the answer section starts: behind the question.
+    /// Returns the offset of the answer section.
     pub fn answers_start(&self) -> usize {
         self.body.answers
     }
 
-    /// Where the authority section starts.
+    /// Returns the offset of the authority section.
     pub fn authority_start(&self) -> usize {
         self.body.authority
     }
 
-    /// Where the additional section starts.
+    /// Returns the offset of the additional section.
     pub fn additional_start(&self) -> usize {
         self.body.additional
     }
 
-    /// The OPT record and its place.
-    pub(super) fn opt(&self) -> Option<Opt<'a>> {
+    pub(super) fn opt(&self) -> Option<OptBounds<'a>> {
         self.body.opt
     }
 }
@@ -204,9 +196,9 @@ mod tests {
         check(&message(REPLY, [1, 1, 0, 0], &[QUESTION]), false);
         check(&message(REPLY, [1, 0, 0, 0], &[QUESTION, a]), false);
         check(&message(REPLY, [1, 0, 0, 1], &[QUESTION, &opt(0, 0, b"\0\x03\0\x01")]), false);
-        // A responder may name the highest version that it knows.
+        // A responder may name its highest version.
         check(&message(REPLY, [1, 0, 0, 1], &[QUESTION, &opt(0, 1, b"")]), true);
-        // Bare: a failure, and nothing at all behind it.
+        // A bare failure has no bytes behind the header.
         check(&message(REPLY | 5, [0; 4], &[]), true);
         check(&message(REPLY, [0; 4], &[]), false);
         check(&message(REPLY | 5, [0, 0, 0, 1], &[]), false);

@@ -1,4 +1,4 @@
-//! Messages for the tests of this room, put together from their parts.
+//! Messages for the tests of this module, made of parts.
 
 use super::codes::RecordType;
 use super::header::{HEADER_LEN, Header};
@@ -6,19 +6,14 @@ use super::header::{HEADER_LEN, Header};
 /// `www.Example.org. A IN`; the pointers below point into it.
 pub(super) const QUESTION: &[u8] = b"\x03www\x07Example\x03org\0\0\x01\0\x01";
 
-/// A pointer to the question's name.
 pub(super) const WWW: &[u8] = &[0xC0, 12];
 
-/// A pointer to `Example.org.` in the question.
 pub(super) const EXAMPLE: &[u8] = &[0xC0, 16];
 
-/// QR set, and nothing else.
 pub(super) const REPLY: u16 = 0x8000;
 
-/// The ID of every message.
 pub(super) const ID: u16 = 0x1234;
 
-/// A message of a flags word, counts, and what follows them.
 pub(super) fn message(bits: u16, counts: [u16; 4], parts: &[&[u8]]) -> Vec<u8> {
     let [b0, b1] = bits.to_be_bytes();
     let mut head = Header::new(ID).with_counts(counts).to_wire();
@@ -26,14 +21,12 @@ pub(super) fn message(bits: u16, counts: [u16; 4], parts: &[&[u8]]) -> Vec<u8> {
     [&head[..], &parts.concat()].concat()
 }
 
-/// A record of class IN.
 pub(super) fn record(owner: &[u8], rtype: RecordType, rdata: &[u8]) -> Vec<u8> {
     let [t0, t1] = rtype.0.to_be_bytes();
     let [l0, l1] = (rdata.len() as u16).to_be_bytes();
     [owner, &[t0, t1, 0, 1, 0, 0, 1, 44, l0, l1], rdata].concat()
 }
 
-/// An A record.
 pub(super) fn a(owner: &[u8]) -> Vec<u8> {
     record(owner, RecordType::A, &[192, 0, 2, 1])
 }
@@ -45,20 +38,16 @@ pub(super) fn opt(extended_rcode: u8, version: u8, options: &[u8]) -> Vec<u8> {
     [&fixed, options].concat()
 }
 
-/// Where the records start in a message with [`QUESTION`].
 pub(super) const RECORDS: usize = HEADER_LEN + QUESTION.len();
 
-/// What most clients ask with: RD, no OPT record.
 pub(super) fn plain() -> Vec<u8> {
     message(0x0100, [1, 0, 0, 0], &[QUESTION])
 }
 
-/// A client with EDNS: 1400 octets, DO.
 pub(super) fn with_edns() -> Vec<u8> {
     message(0x0110, [1, 0, 0, 1], &[QUESTION, &opt(0, 0, b"")])
 }
 
-/// Our OPT record for a client that set DO.
 pub(super) fn our_opt(extended_rcode: u8, options: &[u8]) -> Vec<u8> {
     let mut record = opt(extended_rcode, 0, options);
     record[3..5].copy_from_slice(&1232_u16.to_be_bytes());

@@ -1,9 +1,8 @@
-//! Messages whose records are taken out of them: zone transfers, NOTIFY, whatever bears TSIG.
+//! Messages as owned records: zone transfers, NOTIFY, and messages with TSIG.
 //!
-//! [`Message::read`] reads header and question; [`Message::records`] then goes through the sections and gives each record
-//! whole, so that it can outlive its message. Not for the hot path: a record's RDATA is copied.
+//! [`Message::read`] reads header and question; [`Message::records`] iterates over the sections.
 
-use super::body::{Record, read_name};
+use super::body::{RecordBounds, read_name};
 use super::codes::{Rcode, RecordClass, RecordType};
 use super::edns::Edns;
 use super::expand::append_rdata;
@@ -11,30 +10,29 @@ use super::header::{HEADER_LEN, Header};
 use super::name::Name;
 use super::question::Question;
 
-/// A message of at most one question, so far read up to its records.
+/// A message of at most one question, read up to its records.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
-    /// Its header.
+    /// The header.
     pub header: Header,
-    /// Its question; the later messages of a transfer may leave it out (RFC 5936 section 2.2.1).
+    /// The question; the later messages of a transfer may leave it out (RFC 5936 section 2.2.1).
     pub question: Option<Question<'a>>,
-    /// The whole message.
     octets: &'a [u8],
 }
 
 impl<'a> Message<'a> {
-    /// Reads header and question. What follows is not looked at yet.
-    pub fn read(octets: &'a [u8]) -> Result<Self, Broken> {
-        let header = Header::read(octets).ok_or(Broken)?;
+    /// Reads header and question. The records are not checked yet.
+    pub fn read(octets: &'a [u8]) -> Result<Self, MalformedMessage> {
+        let header = Header::read(octets).ok_or(MalformedMessage)?;
         let question = match header.qdcount() {
             0 => None,
-            1 => Some(Question::read(octets).ok_or(Broken)?),
-            _ => return Err(Broken),
+            1 => Some(Question::read(octets).ok_or(MalformedMessage)?),
+            _ => return Err(MalformedMessage),
         };
         Ok(Self { header, question, octets })
     }
 
-    /// The records of all sections, in their order.
+    /// Returns the records of all sections in order.
     pub fn records(&self) -> SectionRecords<'a> {
         SectionRecords {
             octets: self.octets,
@@ -46,8 +44,9 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Whether a message is a reply to this query: QR set, and the same ID, opcode and question, whatever the case of its name
-/// (RFC 5452 section 9.1). Servers that cannot read a query leave the question out, so a failure may come without.
+/// Returns true if a message is a reply to this query: QR set, and equal ID, opcode and question, ignoring
+/// case (RFC 5452 section 9.1). A failure may come without a question, because a server that cannot read a
+/// query leaves it out.
 pub fn is_reply_to(message: &[u8], query: &[u8]) -> bool {
     let (Ok(reply), Ok(query)) = (Message::read(message), Message::read(query)) else { return false };
     let (header, asked) = (reply.header, query.header);
@@ -59,44 +58,44 @@ pub fn is_reply_to(message: &[u8], query: &[u8]) -> bool {
     header.is_response() && header.id() == asked.id() && header.opcode() == asked.opcode() && has_question
 }
 
-/// The message is not what its counts and lengths say.
+/// The error for a message that does not match its counts and lengths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Broken;
+pub struct MalformedMessage;
 
-/// Where in a message a record stands.
+/// The section of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Section {
-    /// Answer.
+    /// The answer section.
     Answer,
-    /// Authority.
+    /// The authority section.
     Authority,
-    /// Additional.
+    /// The additional section.
     Additional,
 }
 
 /// One record, its names written out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SectionRecord {
-    /// Where it stands.
+    /// The section of the record.
     pub section: Section,
-    /// Its first octet in the message.
+    /// The start offset in the message.
     pub start: usize,
-    /// Behind its last octet in the message.
+    /// The end offset in the message.
     pub end: usize,
-    /// Its owner.
+    /// The owner.
     pub owner: Name,
-    /// Its type.
+    /// The type.
     pub rtype: RecordType,
-    /// Its class.
+    /// The class.
     pub class: RecordClass,
-    /// Its TTL, as it stands there.
+    /// The TTL as received.
     pub ttl: u32,
-    /// Its RDATA without compression.
+    /// The RDATA without compression.
     pub rdata: Vec<u8>,
 }
 
 impl SectionRecord {
-    /// What it says if it is an OPT record whose options fill it exactly.
+    /// Returns the fields of an OPT record whose options fill it exactly.
     pub fn edns(&self) -> Option<Edns<'_>> {
         let [extended_rcode, version, flags, _] = self.ttl.to_be_bytes();
         let options = &self.rdata;
@@ -105,29 +104,23 @@ impl SectionRecord {
     }
 }
 
-/// Goes through the records of a message. Ends behind the first that is broken, with [`Broken`]; octets that are left
-/// behind the last one are broken too.
+/// Iterates over the records of a message. The first broken record ends it with [`MalformedMessage`], and so
+/// do bytes behind the last one.
 #[derive(Clone, Debug)]
 pub struct SectionRecords<'a> {
-    /// The whole message.
     octets: &'a [u8],
-    /// Where the next record is.
     at: usize,
-    /// How many are left in each section.
     left: [u16; 3],
-    /// Whether the end was told.
     is_over: bool,
-    /// Whether RDATA that are not in the form of their type are taken.
     is_lenient: bool,
 }
 
 impl SectionRecords<'_> {
-    /// The same records, but RDATA that are not in the form of their type come as they stand: for who shows a message.
+    /// Accepts RDATA that does not match its type unchanged, to show a message.
     pub fn lenient(self) -> Self {
         Self { is_lenient: true, ..self }
     }
 
-    /// The section of the next record, which is counted off.
     fn next_section(&mut self) -> Option<Section> {
         let sections = [Section::Answer, Section::Authority, Section::Additional];
         let (left, section) = self.left.iter_mut().zip(sections).find(|(left, _)| **left > 0)?;
@@ -135,9 +128,8 @@ impl SectionRecords<'_> {
         Some(section)
     }
 
-    /// Reads the next record.
     fn read(&mut self, section: Section) -> Option<SectionRecord> {
-        let record = Record::read(self.octets, self.at)?;
+        let record = RecordBounds::read(self.octets, self.at)?;
         let owner = read_name(self.octets, record.start)?;
         let &[_, _, c0, c1, t0, t1, t2, t3] = self.octets.get(record.owner_end..)?.first_chunk()?;
         let mut rdata = Vec::with_capacity(record.end - record.rdata);
@@ -160,7 +152,7 @@ impl SectionRecords<'_> {
 }
 
 impl Iterator for SectionRecords<'_> {
-    type Item = Result<SectionRecord, Broken>;
+    type Item = Result<SectionRecord, MalformedMessage>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.is_over {
@@ -168,9 +160,9 @@ impl Iterator for SectionRecords<'_> {
         }
         let Some(section) = self.next_section() else {
             self.is_over = true;
-            return (self.at != self.octets.len()).then_some(Err(Broken));
+            return (self.at != self.octets.len()).then_some(Err(MalformedMessage));
         };
-        let record = self.read(section).ok_or(Broken);
+        let record = self.read(section).ok_or(MalformedMessage);
         self.is_over = record.is_err();
         Some(record)
     }
@@ -181,8 +173,7 @@ mod tests {
     use super::super::sample::{EXAMPLE, QUESTION, REPLY, WWW, a, message, opt, record};
     use super::*;
 
-    /// The sections and RDATA of a message, or that it is broken.
-    fn read(octets: &[u8]) -> Result<Vec<(Section, Vec<u8>)>, Broken> {
+    fn read(octets: &[u8]) -> Result<Vec<(Section, Vec<u8>)>, MalformedMessage> {
         let records: Result<Vec<_>, _> = Message::read(octets)?.records().collect();
         Ok(records?.into_iter().map(|record| (record.section, record.rdata)).collect())
     }
@@ -211,7 +202,7 @@ mod tests {
         check(&message(REPLY | 0x2000, [1, 0, 0, 0], &[QUESTION]), false);
         check(&message(REPLY, [1, 0, 0, 0], &[&QUESTION[4..]]), false);
         check(&message(REPLY, [2, 0, 0, 0], &[QUESTION, QUESTION]), false);
-        // Without a question: only a failure.
+        // Only a failure may lack the question.
         for (rcode, expected) in [(0, false), (3, false), (1, true), (5, true)] {
             check(&message(REPLY | rcode, [0; 4], &[]), expected);
         }
@@ -223,12 +214,15 @@ mod tests {
         let whole = message(REPLY, [1, 1, 0, 0], &[QUESTION, &a(WWW)]);
         assert!(read(&whole).is_ok());
         for len in 0..whole.len() {
-            assert_eq!(read(&whole[..len]), Err(Broken), "{len}");
+            assert_eq!(read(&whole[..len]), Err(MalformedMessage), "{len}");
         }
-        assert_eq!(read(&[&whole[..], b"x"].concat()), Err(Broken));
-        assert_eq!(read(&message(REPLY, [2, 0, 0, 0], &[QUESTION, QUESTION])), Err(Broken));
+        assert_eq!(read(&[&whole[..], b"x"].concat()), Err(MalformedMessage));
+        assert_eq!(read(&message(REPLY, [2, 0, 0, 0], &[QUESTION, QUESTION])), Err(MalformedMessage));
         // An MX without its name.
-        assert_eq!(read(&message(REPLY, [1, 1, 0, 0], &[QUESTION, &record(WWW, RecordType::MX, &[0])])), Err(Broken));
+        assert_eq!(
+            read(&message(REPLY, [1, 1, 0, 0], &[QUESTION, &record(WWW, RecordType::MX, &[0])])),
+            Err(MalformedMessage)
+        );
         assert_eq!(read(&message(REPLY, [0; 4], &[])), Ok(vec![]));
     }
 }

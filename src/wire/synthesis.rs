@@ -1,18 +1,16 @@
-//! Responses of our own: without records, because no backend replied or the message could not be taken.
+//! Responses without records that hedgerow makes, because no backend replied or the message was rejected.
 
-use super::body::{Opt, Record};
-use super::codes::{ExtendedError, Opcode, OptionCode, Rcode, RecordType};
+use super::body::{OptBounds, RecordBounds};
+use super::codes::{ExtendedError, Opcode, Rcode, RecordType};
 use super::cookie::Cookie;
-use super::edns::{Edns, MAX_ERROR, OptRecord, Passing, extended_error_with_text};
+use super::edns::{Edns, MAX_ERROR, OptRecord, OptionPassing, extended_error_with_text};
 use super::form::ClientForm;
 use super::header::{Flag, Header};
 use super::query::Query;
 use super::question::{Question, qname};
 
-/// Writes a response without records into `out`: QR and RA as told, AA clear, the question in the case of the client, and
-/// an OPT record if the client sent one, with the Extended DNS Error and its text for people.
-///
-/// `question_wire` is the client's question in any case.
+/// Writes a response without records into `out`: the given rcode and RA, AA clear, the question in the case
+/// of the client, and an OPT record with the Extended DNS Error and its text if the client sent one.
 pub fn write_synthesized(
     question_wire: &[u8],
     form: &ClientForm,
@@ -35,16 +33,14 @@ pub fn write_synthesized(
         let mut room = [0; MAX_ERROR];
         let options = error.map_or(&[][..], |(error, text)| extended_error_with_text(error, text, &mut room));
         let opt = OptRecord::new(own_udp_size, edns.dnssec_ok).with_rcode(rcode);
-        opt.with_cookie(form.cookie.as_ref()).with_options(options, Passing::All).append(out);
+        opt.with_cookie(form.cookie.as_ref()).with_options(options, OptionPassing::All).append(out);
     }
 }
 
-/// Writes the response to a message that could not be taken into `out`: ID, opcode, of QUERY also RD and CD, and of the rest what can be
-/// read. `out` stays empty if there is nothing to respond to: less than a header, or QR set.
-///
-/// The question is echoed for QUERY and for NOTIFY, which has the same layout (RFC 1996 section 3), the OPT record if the
-/// message has one that is sound, and in it what the client gets for its cookie, if that is told. BADVERS is told in an OPT
-/// record or not at all, so it always has one.
+/// Writes the response to a rejected message into `out`. `out` stays empty if the message is shorter than a
+/// header or has QR set. The response has the ID and opcode, for QUERY also RD and CD. It echoes the question
+/// for QUERY and NOTIFY, which has the same layout (RFC 1996 section 3). It has an OPT record, with the given
+/// cookie, if the message has a valid one. BADVERS always has an OPT record, which carries a part of it.
 pub fn write_error(message: &[u8], rcode: Rcode, cookie: Option<&Cookie>, own_udp_size: u16, out: &mut Vec<u8>) {
     out.clear();
     let Some(header) = Header::read(message).filter(|header| !header.is_response()) else {
@@ -69,8 +65,8 @@ pub fn write_error(message: &[u8], rcode: Rcode, cookie: Option<&Cookie>, own_ud
     }
 }
 
-/// Writes REFUSED to who is not to be answered into `out`, with the reason if its query has EDNS. `query` is the message as it
-/// was read, if it is sound.
+/// Writes REFUSED into `out` for a client that is not allowed, with the reason if its query has EDNS. `query`
+/// is the parsed message, if it is valid.
 pub fn write_prohibited(
     message: &[u8],
     query: Option<&Query<'_>>,
@@ -80,12 +76,12 @@ pub fn write_prohibited(
 ) {
     let Some(query) = query else { return write_error(message, Rcode::REFUSED, cookie, own_udp_size, out) };
     let (form, error) = (ClientForm::of(query).with_cookie(cookie.copied()), (ExtendedError::PROHIBITED, ""));
-    // RA is clear: to this client no recursion is available.
+    // RA is clear: recursion is not available to this client.
     write_synthesized(query.question.as_wire(), &form, Rcode::REFUSED, Some(error), false, own_udp_size, out);
 }
 
-/// What the OPT record says of a message that could not be taken, if [`write_error`] answers it with one: its cookie above
-/// all. In a later version options may look otherwise, so there must be none of that.
+/// Returns the OPT record of a rejected message, for its cookie, if [`write_error`] answers with one. `None`
+/// for later versions, because their options may have another layout.
 pub fn edns_of_rejected(message: &[u8]) -> Option<Edns<'_>> {
     let header = Header::read(message).filter(|header| !header.is_response())?;
     let question = echoed_question(message, header)?;
@@ -93,34 +89,31 @@ pub fn edns_of_rejected(message: &[u8]) -> Option<Edns<'_>> {
     (edns.version == 0 && edns.is_sound()).then_some(edns)
 }
 
-/// The info codes of the extended errors of a response (RFC 8914 section 2).
-pub fn extended_errors(response: &[u8]) -> impl Iterator<Item = u16> {
+/// Returns the extended errors of a response (RFC 8914 section 2).
+pub fn extended_errors(response: &[u8]) -> impl Iterator<Item = ExtendedError> {
     let question = Question::read(response);
     let header = Header::read(response);
     let opt = header.zip(question).and_then(|(header, question)| find_opt(response, header, question.end()));
-    let options = opt.into_iter().flat_map(|opt| opt.edns.iter_options());
-    let errors = options.filter(|(code, _)| *code == OptionCode::EXTENDED_ERROR);
-    errors.filter_map(|(_, data)| data.first_chunk().copied().map(u16::from_be_bytes))
+    opt.into_iter().flat_map(|opt| opt.edns.extended_errors())
 }
 
-/// The question that the response to a message echoes, if it is QUERY or NOTIFY.
 fn echoed_question(message: &[u8], header: Header) -> Option<Question<'_>> {
     let has_question = matches!(header.opcode(), Opcode::QUERY | Opcode::NOTIFY) && header.qdcount() == 1;
     has_question.then(|| Question::read(message)).flatten()
 }
 
-/// The one OPT record of a message that need not be sound behind its question.
-fn find_opt(message: &[u8], header: Header, records: usize) -> Option<Opt<'_>> {
+/// Finds the single OPT record of a message that need not be valid behind its question.
+fn find_opt(message: &[u8], header: Header, records: usize) -> Option<OptBounds<'_>> {
     let before = usize::from(header.ancount()) + usize::from(header.nscount());
     let all = before + usize::from(header.arcount());
     let mut found = None;
     let mut at = records;
     for index in 0..all {
-        let Some(record) = Record::read(message, at) else {
+        let Some(record) = RecordBounds::read(message, at) else {
             break;
         };
         if record.rtype == RecordType::OPT {
-            let opt = Opt::read(message, &record)?;
+            let opt = OptBounds::read(message, &record)?;
             if index < before || found.replace(opt).is_some() {
                 return None;
             }
@@ -180,14 +173,14 @@ mod tests {
         let ours = &our_opt(0, b"")[..];
         let echo = |bits, opt: &[u8]| message(bits, [1, 0, 0, u16::from(!opt.is_empty())], &[QUESTION, opt]);
         let formerr = Rcode::FORMERR;
-        // No ID to answer to, or a loop to fear.
+        // No ID for an answer, or a possible loop.
         check(&plain()[..11], formerr, b"");
         check(&message(REPLY, [1, 0, 0, 0], &[QUESTION]), formerr, b"");
         check(&plain(), Rcode::REFUSED, &echo(0x8105, b""));
         check(&message(0x0100, [0; 4], &[b"junk"]), formerr, &message(0x8101, [0; 4], &[]));
         check(&message(0x0110, [2, 0, 0, 0], &[QUESTION, QUESTION]), formerr, &message(0x8111, [0; 4], &[]));
         check(&message(0, [1, 0, 0, 0], &[QUESTION, b"junk"]), formerr, &echo(0x8001, b""));
-        // An OPT record is answered if it is the one, sound, and where it belongs.
+        // An OPT record is answered if it is the only one, valid, and in the right section.
         check(&message(0, [1, 0, 0, 1], &[QUESTION, sound, b"junk"]), formerr, &echo(0x8001, ours));
         check(&message(0, [1, 0, 0, 9], &[QUESTION, sound]), formerr, &echo(0x8001, ours));
         check(&message(0, [1, 0, 0, 2], &[QUESTION, sound, sound]), formerr, &echo(0x8001, b""));
@@ -199,7 +192,7 @@ mod tests {
         let mut no_do = our_opt(1, b"");
         no_do[7] = 0;
         check(&plain(), Rcode::BADVERS, &echo(0x8100, &no_do));
-        // Of other opcodes only the header is looked at, but NOTIFY has the layout of QUERY.
+        // Only the header of other opcodes is read, but NOTIFY has the layout of QUERY.
         check(&message(0x2810, [1, 0, 0, 0], &[QUESTION]), Rcode::NOTIMP, &message(0xA804, [0; 4], &[]));
         check(&message(0x2000, [1, 0, 0, 0], &[QUESTION]), Rcode::REFUSED, &echo(0xA005, b""));
     }

@@ -1,4 +1,4 @@
-//! Names as text: the escapes of RFC 1035 section 5.1, both ways.
+//! Names as text: reading and printing with the escapes of RFC 1035 section 5.1.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,17 +8,14 @@ use super::name::{Name, NameError, labels};
 impl FromStr for Name {
     type Err = NameError;
 
-    /// Takes `www.example.org` with or without the last dot: there is no origin, so every name is absolute.
+    /// Parses `www.example.org` with or without the last dot. Every name is absolute.
     fn from_str(text: &str) -> Result<Self, NameError> {
         Self::parse(text).map_err(|(_, error)| error)
     }
 }
 
 impl Name {
-    /// Takes what [`FromStr`] takes.
-    ///
-    /// # Errors
-    /// What is wrong, and behind how many octets of the text: at which label or character.
+    /// Parses a name in the same form as [`FromStr`]. An error has the byte offset of its label or character.
     pub fn parse(text: &str) -> Result<Self, (usize, NameError)> {
         let mut name = Self::root();
         match text {
@@ -26,7 +23,7 @@ impl Name {
             "." => return Ok(name),
             _ => {}
         }
-        let mut label = Label::default();
+        let mut label = TextLabel::default();
         let mut label_at = 0;
         let mut characters = text.chars();
         loop {
@@ -46,7 +43,7 @@ impl Name {
                 _ => return Err((at, NameError::NotAscii(character))),
             }
         }
-        // Only a dot that ends the text leaves an empty label here, and that one is the root's.
+        // Only a dot that ends the text leaves an empty label here, that of the root.
         if !label.is_empty() {
             name.push_label(label.as_octets()).map_err(|error| (label_at, error))?;
         }
@@ -54,7 +51,6 @@ impl Name {
     }
 }
 
-/// The octet that an escape stands for; the `\` itself has been read.
 fn escaped(characters: &mut std::str::Chars<'_>) -> Result<u8, NameError> {
     let first = characters.next().ok_or(NameError::BadEscape)?;
     let Some(hundreds) = first.to_digit(10) else {
@@ -65,22 +61,19 @@ fn escaped(characters: &mut std::str::Chars<'_>) -> Result<u8, NameError> {
     u8::try_from(hundreds * 100 + tens * 10 + ones).map_err(|_| NameError::BadEscape)
 }
 
-/// A label that is being read.
 #[derive(Clone)]
-struct Label {
-    /// Octets in use.
+struct TextLabel {
     len: usize,
     octets: [u8; Name::MAX_LABEL_LEN],
 }
 
-impl Default for Label {
+impl Default for TextLabel {
     fn default() -> Self {
         Self { len: 0, octets: [0; Name::MAX_LABEL_LEN] }
     }
 }
 
-impl Label {
-    /// Appends an octet.
+impl TextLabel {
     fn push(&mut self, octet: u8) -> Result<(), NameError> {
         let free = self.octets.get_mut(self.len).ok_or(NameError::LabelTooLong)?;
         *free = octet;
@@ -88,24 +81,21 @@ impl Label {
         Ok(())
     }
 
-    /// Whether nothing was pushed.
     fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// What was pushed.
     fn as_octets(&self) -> &[u8] {
         &self.octets[..self.len]
     }
 
-    /// What was pushed, leaving an empty label.
     fn take(&mut self) -> Self {
         std::mem::take(self)
     }
 }
 
 impl fmt::Display for Name {
-    /// Prints the name as master files have it, with the last dot: `www.example.org.`.
+    /// Prints the name in the form of master files, with the last dot: `www.example.org.`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         display_name(self.as_wire()).fmt(f)
     }
@@ -117,12 +107,11 @@ impl fmt::Debug for Name {
     }
 }
 
-/// Prints a wire name, such as a question's, for logs. What is no name is printed as far as it goes.
+/// Prints a wire name, such as a question's, for logs. Stops at bytes that are no name.
 pub fn display_name(wire: &[u8]) -> impl fmt::Display {
     WireName(wire)
 }
 
-/// A wire name that is to be printed.
 struct WireName<'a>(&'a [u8]);
 
 impl fmt::Display for WireName<'_> {
@@ -139,7 +128,7 @@ impl fmt::Display for WireName<'_> {
     }
 }
 
-/// Prints one octet of a label so that a master file would read it back.
+/// Prints one byte of a label so that a master file reads it back.
 fn write_octet(f: &mut fmt::Formatter<'_>, octet: u8) -> fmt::Result {
     match octet {
         b'.' | b'\\' | b'"' | b'(' | b')' | b';' | b'@' | b'$' => {

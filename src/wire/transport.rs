@@ -1,34 +1,35 @@
-//! How messages are carried: each in a datagram, or behind one another in a stream.
+//! The transports of messages: datagrams and streams.
 
 use serde::{Deserialize, Serialize};
 
-/// How a message came, and how what follows it goes.
+/// The transport of a message and of its response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Transport {
-    /// In a datagram: a response is as long as the client's EDNS allows.
+    /// UDP: the client's EDNS limits the length of a response.
     Udp,
-    /// In a stream: a message is at most 65535 octets long (RFC 1035 section 4.2.2).
+    /// TCP: a message has at most 65535 bytes (RFC 1035 section 4.2.2).
     Tcp,
-    /// In a stream of which nobody on the way reads anything (RFC 7858).
+    /// DNS over TLS (RFC 7858).
     Tls,
-    /// In a request of HTTP over TLS (RFC 8484).
+    /// DNS over HTTPS (RFC 8484).
     Https,
-    /// In a request of HTTP in the clear.
+    /// DNS over HTTP without encryption.
     Http,
-    /// In a stream of QUIC (RFC 9250).
+    /// DNS over QUIC (RFC 9250).
     Quic,
 }
 
 impl Transport {
-    /// All, in order of their number.
+    /// All transports, in order of their number.
     pub const ALL: [Self; 6] = [Self::Udp, Self::Tcp, Self::Tls, Self::Https, Self::Http, Self::Quic];
 
-    /// Whether messages come in a stream: then nothing is cut, and who has sent them is where its address says.
+    /// Returns true if messages come in a stream: they are not truncated, and the source address of the
+    /// sender is not forged.
     pub fn is_stream(self) -> bool {
         self != Self::Udp
     }
 
-    /// Whether nobody on the way can read along.
+    /// Returns true if the transport is encrypted.
     pub fn is_encrypted(self) -> bool {
         match self {
             Self::Udp | Self::Tcp | Self::Http => false,
@@ -36,7 +37,7 @@ impl Transport {
         }
     }
 
-    /// The word for it in metrics and results.
+    /// Returns the name in metrics and results.
     pub fn label(self) -> &'static str {
         match self {
             Self::Udp => "udp",
@@ -49,15 +50,15 @@ impl Transport {
     }
 }
 
-/// The first message of some octets of a stream, if it is whole, and where its frame ends.
+/// Returns the first message of a stream, if it is complete, and the end of its frame.
 pub fn first_message(octets: &[u8]) -> Option<(&[u8], usize)> {
-    // RFC 1035 section 4.2.2: two octets of length before each message.
+    // RFC 1035 section 4.2.2: two bytes of length before each message.
     let (prefix, rest) = octets.split_first_chunk::<FRAME_PREFIX>()?;
     let length = usize::from(u16::from_be_bytes(*prefix));
     Some((rest.get(..length)?, FRAME_PREFIX + length))
 }
 
-/// Appends a message in its frame; `None`, and nothing is appended, if it is longer than a frame holds.
+/// Appends a message in its frame. Returns `None` and appends nothing if the message is too long for a frame.
 pub fn append_frame(message: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let length = u16::try_from(message.len()).ok()?;
     out.extend_from_slice(&length.to_be_bytes());
@@ -65,5 +66,5 @@ pub fn append_frame(message: &[u8], out: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-/// Octets before each message.
+/// Bytes of the length before each message.
 pub const FRAME_PREFIX: usize = 2;

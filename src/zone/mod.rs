@@ -1,9 +1,9 @@
 //! Zones: records in, an immutable store out, and responses from it.
 //!
-//! Two kinds of zone share one store. Tables are sets of hosts: [`Tables::build`] reads them. Zones are trees: [`master`] reads
-//! their records, [`ZoneBuilder`] checks them as a whole and compiles them. Either way everything that is wrong is reported,
-//! and nothing is loaded by halves. A [`ZoneDb`] is all zones and tables of one authority. [`respond`] is the whole way of one
-//! query there, octets to octets. This room opens no files, knows no clock, and allocates only while it builds.
+//! Two kinds of zone share one store. Tables are sets of hosts, built by [`Tables::build`]. Zones are trees:
+//! [`master`] reads their records, and [`ZoneBuilder`] checks and compiles them. A [`ZoneDb`] holds all zones
+//! and tables of one authority, and [`respond`] handles one query. This module opens no files, reads no
+//! clock, and allocates only while it builds.
 //!
 //! ```text
 //! load/    (file, octets)... -> table -> TablesBuilder --> Tables { Store, Referral, Miss } --+
@@ -13,7 +13,7 @@
 //! answer/  query -> wire::read_query -> zone_of -> lookup -> builder, denial -> writer -> response
 //!                                           \-> tables: look up, copy ready records --/
 //!
-//! rdata/   the data of a record between text and wire, for master files and for whoever shows a record
+//! rdata/   record data between text and wire form, for master files and for output
 //! ```
 
 mod answer;
@@ -25,13 +25,13 @@ mod tables;
 mod zone;
 mod zone_db;
 
-pub use answer::{Identity, RateKey, Reaction, Text, prefetch_memory, respond, respond_to};
+pub use answer::{Identity, IdentityText, RateKey, Reaction, prefetch_memory, respond, respond_to};
 pub use load::{
     DeferredZoneBuilder, Diagnostic, DiagnosticList, Diagnostics, FileError, FileErrors, FileProblem, LineError,
     TableErrors, TablesBuilder, ZoneBuilder, ZoneError, ZoneWarning, is_master_file, master, read_table,
 };
 pub use rdata::rdata_to_text;
-pub use store::record::{Place, Record, RecordBatch};
+pub use store::record::{FilePlace, Record, RecordBatch};
 pub use store::seed_hashes;
 pub use tables::{Miss, Tables};
 pub use zone::Zone;

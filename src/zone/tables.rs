@@ -1,40 +1,39 @@
-//! The tables of an authority, and what they say of a name.
+//! The tables of an authority and their answers.
 //!
-//! Built whole from all table files of the authority, or not at all, and immutable from then on. A
-//! table is a set of hosts, not a tree; several tables are one set.
+//! Tables are built from all table files at once and are immutable. A table is a set of hosts, not a tree.
+//! Several tables form one set.
 
 use super::answer::referral::Referral;
 use super::load::{FileErrors, TablesBuilder, read_table};
-use super::store::{Rrset, Store, StoreBuilder};
+use super::store::{Rrset, StoreBuilder, ZoneStore};
 use crate::wire::{Name, RecordType};
 
 /// The tables of one authority.
 #[derive(Debug)]
 pub struct Tables {
-    /// The hosts of all tables.
-    hosts: Store,
-    /// Said of names that are in no table, in place of `miss`.
+    hosts: ZoneStore,
     referral: Option<Referral>,
-    /// Said of them if there is no referral.
     miss: Miss,
 }
 
-/// What an authority says of a name that is not in one of its tables.
+/// The answer of an authority for a name that is in no table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Miss {
-    /// Nothing: the other TS may have it.
+    /// No response, because another authority may know the name.
     Silent,
-    /// NXDOMAIN.
+    /// A response with NXDOMAIN.
     Nxdomain,
-    /// REFUSED.
+    /// A response with REFUSED.
     Refused,
 }
 
 impl Tables {
-    /// Builds tables from files, each its name for messages and its octets. Records get this TTL, since tables
-    /// have none.
+    /// Builds tables from files, each a name for messages and its contents. All records get this TTL, because
+    /// tables have none.
     ///
-    /// Every bad line of every file is reported.
+    /// # Errors
+    ///
+    /// Every bad line of every file.
     pub fn build(sources: &[(String, Vec<u8>)], ttl: u32, miss: Miss) -> Result<Self, FileErrors> {
         let mut builder = TablesBuilder::new(miss);
         for (file, octets) in sources {
@@ -44,92 +43,81 @@ impl Tables {
         builder.finish()
     }
 
-    /// Tables of these hosts.
-    pub(super) fn new(hosts: Store, referral: Option<Referral>, miss: Miss) -> Self {
+    pub(super) fn new(hosts: ZoneStore, referral: Option<Referral>, miss: Miss) -> Self {
         Self { hosts, referral, miss }
     }
 
-    /// The hosts.
-    pub(super) fn store(&self) -> &Store {
+    pub(super) fn store(&self) -> &ZoneStore {
         &self.hosts
     }
 
-    /// Whether there is nothing in them: neither hosts nor a referral.
     pub(super) fn is_empty(&self) -> bool {
         self.hosts.owners() == 0 && self.referral.is_none()
     }
 
-    /// True if a host has this name, which is in lower case, or one below it.
+    /// Returns true if a host has this name, which is in lower case, or a name below it.
     pub fn has_at_or_below(&self, name: &Name) -> bool {
         self.hosts.find(name.as_wire()).is_some()
     }
 
-    /// How many hosts have addresses here.
+    /// The number of hosts with addresses.
     pub fn hosts(&self) -> usize {
         self.hosts.owners()
     }
 
-    /// How many addresses all hosts have.
+    /// The number of addresses of all hosts.
     pub fn records(&self) -> usize {
         self.hosts.records()
     }
 
-    /// How many name servers the referral names; 0 if there is none.
+    /// The number of name servers in the referral, or 0 if there is none.
     pub fn name_servers(&self) -> usize {
         self.referral.as_ref().map_or(0, |referral| usize::from(referral.servers()))
     }
 
-    /// Tables without a host, as they are beside zones.
+    /// Returns tables without hosts, for an authority that has only zones.
     pub fn none() -> Self {
         let (hosts, _) = StoreBuilder::default().finish();
         Self { hosts, referral: None, miss: Miss::Refused }
     }
 
-    /// What there is to say of a folded name, and a type of data (or ANY) in class IN.
-    pub(super) fn look_up(&self, qname: &[u8], qtype: RecordType) -> Answer<'_> {
+    pub(super) fn look_up(&self, qname: &[u8], qtype: RecordType) -> TableAnswer<'_> {
         let node = self.hosts.find(qname);
         if let Some(host) = node.as_ref().filter(|node| node.is_owner()) {
-            // RFC 8482 section 4.1: one RRset is answer enough to ANY.
+            // RFC 8482 section 4.1: one RRset is enough for ANY.
             return host
                 .rrsets()
                 .find(|rrset| rrset.rtype == qtype || qtype == RecordType::ANY)
-                .map_or(Answer::Nodata { authoritative: true }, Answer::Records);
+                .map_or(TableAnswer::Nodata { authoritative: true }, TableAnswer::Records);
         }
         if let Some(referral) = &self.referral {
-            return Answer::Referral(referral);
+            return TableAnswer::Referral(referral);
         }
-        // What probes ask: silence would look like death, whatever is said of other names.
+        // Probes ask for this. Silence would mark the server as down.
         if qname == Name::root().as_wire() && qtype == RecordType::NS {
-            return Answer::Refused;
+            return TableAnswer::Refused;
         }
         match self.miss {
-            Miss::Silent => Answer::Silence,
-            // RFC 8020 section 2: NXDOMAIN would deny the host that is below this name. Without AA, since a
-            // table does not tell what else is at the name.
-            Miss::Nxdomain if node.is_some() => Answer::Nodata { authoritative: false },
-            Miss::Nxdomain => Answer::Nxdomain,
-            Miss::Refused => Answer::Refused,
+            Miss::Silent => TableAnswer::Silence,
+            // RFC 8020 section 2: NXDOMAIN would deny the host below. Tables know no other types, so AA is
+            // clear.
+            Miss::Nxdomain if node.is_some() => TableAnswer::Nodata { authoritative: false },
+            Miss::Nxdomain => TableAnswer::Nxdomain,
+            Miss::Refused => TableAnswer::Refused,
         }
     }
 }
 
-/// What tables say of a name and type.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Answer<'a> {
-    /// These records are there.
+pub(super) enum TableAnswer<'a> {
     Records(Rrset<'a>),
-    /// The name is there, the type is not.
     Nodata {
-        /// Whether this is the last word on the name.
+        /// True if no other server knows more about the name.
         authoritative: bool,
     },
-    /// Others are to be asked.
     Referral(&'a Referral),
-    /// There is no such name.
     Nxdomain,
-    /// None of this authority's business.
     Refused,
-    /// Nothing at all.
     Silence,
 }
 
@@ -137,38 +125,38 @@ pub(super) enum Answer<'a> {
 mod tests {
     use super::*;
 
-    /// Sources called `f1`, `f2`, ... with these texts.
+    /// Returns sources named `f1`, `f2`, ... with these texts.
     fn sources(texts: &[&str]) -> Vec<(String, Vec<u8>)> {
         (1..).zip(texts).map(|(number, text)| (format!("f{number}"), text.as_bytes().to_vec())).collect()
     }
 
-    /// Tables that are right.
+    /// Builds tables from valid sources.
     fn tables(texts: &[&str], miss: Miss) -> Tables {
         Tables::build(&sources(texts), 300, miss).expect("tables without errors")
     }
 
-    fn word(answer: Answer<'_>) -> String {
+    fn word(answer: TableAnswer<'_>) -> String {
         match answer {
-            Answer::Records(rrset) => format!("{} {}", rrset.count, rrset.rtype),
-            Answer::Nodata { authoritative: true } => "nodata".into(),
-            Answer::Nodata { authoritative: false } => "nodata without aa".into(),
-            Answer::Referral(referral) => {
+            TableAnswer::Records(rrset) => format!("{} {}", rrset.count, rrset.rtype),
+            TableAnswer::Nodata { authoritative: true } => "nodata".into(),
+            TableAnswer::Nodata { authoritative: false } => "nodata without aa".into(),
+            TableAnswer::Referral(referral) => {
                 format!("referral {}+{}", referral.servers(), referral.glue())
             }
-            Answer::Nxdomain => "nxdomain".into(),
-            Answer::Refused => "refused".into(),
-            Answer::Silence => "silence".into(),
+            TableAnswer::Nxdomain => "nxdomain".into(),
+            TableAnswer::Refused => "refused".into(),
+            TableAnswer::Silence => "silence".into(),
         }
     }
 
-    /// Looks a name up and compares the answer's word.
+    /// Looks up a name and compares the kind of answer.
     #[track_caller]
     fn check(tables: &Tables, name: &str, qtype: RecordType, expected: &str) {
         let name: Name = name.parse().expect("a name");
         assert_eq!(word(tables.look_up(name.folded().as_wire(), qtype)), expected, "{name} {qtype}");
     }
 
-    /// Hosts in one table.
+    /// The hosts of one table.
     const HOSTS: &str = "www.a.example 192.0.2.1 A\nWWW.A.example 192.0.2.2 A\nwww.a.example 2001:db8::1 AAAA\n\
                          a.example 192.0.2.3 A\n";
 
@@ -196,13 +184,13 @@ mod tests {
         check("ftp.a.example", RecordType::A, missed);
         check("x.www.a.example", RecordType::A, missed);
         check("org", RecordType::ANY, missed);
-        // The same octets as a host's tail, but inside a label.
+        // The same bytes as the end of a host name, but inside a label.
         check(r"x\007example", RecordType::A, missed);
-        // Above a host.
+        // A name above a host.
         let above = ["silence", "nodata without aa", "refused"];
         check("example", RecordType::A, above);
         check(".", RecordType::A, above);
-        // What probes ask.
+        // The name that probes ask for.
         check(".", RecordType::NS, ["refused"; 3]);
     }
 
@@ -214,7 +202,7 @@ mod tests {
             check(&found, "www.a.example", RecordType::A, "2 A");
             check(&found, "a.example", RecordType::AAAA, "nodata");
             check(&found, "ns.b.example", RecordType::A, "1 A");
-            // A server without an address line is no host.
+            // A server without an address line is not a host.
             for missed in ["ns.elsewhere", "ftp.a.example", "example", "."] {
                 check(&found, missed, RecordType::A, "referral 2+1");
             }
@@ -291,7 +279,7 @@ mod tests {
         check(&second, "time.example.net", RecordType::A, "1 A");
         assert!(ts2.lines().count() > 1 && ts2.split_terminator('\n').rev().skip(1).all(|line| line.ends_with('\r')));
         assert!(!ts2.ends_with(['\r', '\n']));
-        // No host is in both, and neither refers elsewhere.
+        // The tables share no host and have no referral.
         assert_eq!(tables(&[ts1, ts2], Miss::Silent).hosts(), 22);
         assert_eq!((first.name_servers(), second.name_servers()), (0, 0));
         check(&tables(&[ts1, referral], Miss::Silent), "nothinghere.com", RecordType::A, "referral 2+2");

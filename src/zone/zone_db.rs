@@ -1,8 +1,7 @@
-//! The zone database: all that one authority knows.
+//! The zone database: all zones and tables of one authority.
 //!
-//! A name is looked for in the deepest zone that encloses it, and only if there is none, in the tables. A zone database is
-//! immutable; one with another version of a zone shares all else with the one before, so that a reload or a transfer costs
-//! what it changes.
+//! The deepest zone that encloses a name answers for it. If there is none, the tables answer. A new version
+//! shares all unchanged zones with the previous one, so a reload or transfer costs only the changes.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,39 +15,35 @@ use super::tables::{Miss, Tables};
 use super::zone::Zone;
 use crate::wire::{Name, RecordType, suffixes};
 
-/// What one authority answers from.
+/// All data that one authority answers from.
 #[derive(Clone, Debug)]
 pub struct ZoneDb {
-    /// All zones, in order of their addition.
     zones: Vec<Arc<Zone>>,
-    /// Places in `zones` by apex.
     by_apex: HashTable<usize>,
-    /// Which lengths apexes have, so that most suffixes of a name are never looked up.
     lengths: Lengths,
-    /// What is asked if no zone encloses a name.
     tables: Arc<Tables>,
-    /// What the server says of itself.
     identity: Identity,
-    /// Whether there is a zone, or a set of tables, that a processor's cache does not hold.
     is_large: bool,
 }
 
 impl ZoneDb {
-    /// Builds a zone database from table files, each its name for messages and its octets. Records get this TTL, since tables
-    /// have none.
+    /// Builds a zone database from table files, each a name for messages and its contents. All records get
+    /// this TTL, because tables have none.
     ///
-    /// Every bad line of every file is reported.
+    /// # Errors
+    ///
+    /// Every bad line of every file.
     pub fn build(sources: &[(String, Vec<u8>)], ttl: u32, miss: Miss) -> Result<Self, FileErrors> {
         Tables::build(sources, ttl, miss).map(|tables| Self::new(Arc::new(tables)))
     }
 
-    /// A zone database of tables, without zones.
+    /// Returns a zone database of tables, without zones.
     pub fn new(tables: Arc<Tables>) -> Self {
         let (by_apex, lengths, is_large) = (HashTable::new(), Lengths::default(), tables.store().is_large());
         Self { zones: Vec::new(), by_apex, lengths, tables, identity: Identity::default(), is_large }
     }
 
-    /// This zone database with a zone more, or with this version of a zone that it has.
+    /// Adds a zone, or replaces the version of a zone with the same name.
     pub fn with_zone(mut self, zone: Arc<Zone>) -> Self {
         let apex = zone.apex().as_wire();
         self.is_large |= zone.store.is_large();
@@ -66,60 +61,58 @@ impl ZoneDb {
         self
     }
 
-    /// This zone database without these zones, whose names are in canonical form.
+    /// Returns a zone database without these zones, whose names are in canonical form.
     pub fn without(&self, gone: &HashSet<Name>) -> Self {
         let rest = Self::new(Arc::clone(&self.tables)).with_identity(self.identity.clone());
         let zones = self.zones.iter().filter(|zone| !gone.contains(zone.apex()));
         zones.fold(rest, |rest, zone| rest.with_zone(Arc::clone(zone)))
     }
 
-    /// This zone database, whose server says this of itself.
+    /// Sets the identity of the server.
     pub fn with_identity(mut self, identity: Identity) -> Self {
         self.identity = identity;
         self
     }
 
-    /// The zones, in order of their addition.
+    /// The zones in order of addition.
     pub fn zones(&self) -> &[Arc<Zone>] {
         &self.zones
     }
 
-    /// The zone of this name.
+    /// Finds the zone of this name.
     pub fn zone(&self, apex: &Name) -> Option<&Arc<Zone>> {
         self.find_apex(apex.folded().as_wire()).map(|index| &self.zones[index])
     }
 
-    /// The tables.
+    /// The tables for names outside the zones.
     pub fn tables(&self) -> &Arc<Tables> {
         &self.tables
     }
 
-    /// How many hosts have addresses in tables, and names records in zones.
+    /// The number of hosts in tables plus the number of owner names in zones.
     pub fn hosts(&self) -> usize {
         self.tables.hosts() + self.zones.iter().map(|zone| zone.owners()).sum::<usize>()
     }
 
-    /// How many addresses and records all of them have.
+    /// The number of records in tables and zones.
     pub fn records(&self) -> usize {
         self.tables.records() + self.zones.iter().map(|zone| zone.records()).sum::<usize>()
     }
 
-    /// How many name servers the referral of the tables names; 0 if there is none.
+    /// The number of name servers in the referral of the tables, or 0 if there is none.
     pub fn name_servers(&self) -> usize {
         self.tables.name_servers()
     }
 
-    /// What the server says of itself.
     pub(super) fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// Whether there is a zone, or a set of tables, that a processor's cache does not hold.
     pub(super) fn is_large(&self) -> bool {
         self.is_large
     }
 
-    /// The deepest zone that encloses a folded name, as far as it answers for this type.
+    /// Finds the deepest zone that encloses a folded name and answers for this type.
     pub(super) fn zone_of(&self, name: &[u8], qtype: RecordType) -> Option<&Zone> {
         if self.zones.is_empty() {
             return None;
@@ -127,7 +120,7 @@ impl ZoneDb {
         let mut child = None;
         for suffix in suffixes(name).filter(|suffix| self.lengths.has(suffix.len())) {
             let Some(index) = self.find_apex(suffix) else { continue };
-            // RFC 4035 section 3.1.4.1: DS records are the business of the zone above, if that is here too.
+            // RFC 4035 section 3.1.4.1: DS records belong to the parent zone, if that is here too.
             if qtype == RecordType::DS && suffix.len() == name.len() {
                 child = Some(&*self.zones[index]);
                 continue;
@@ -137,28 +130,24 @@ impl ZoneDb {
         child
     }
 
-    /// Whether names that no zone encloses are none of this authority's business: if there are zones and no table.
+    /// Returns true if there are zones but no tables, so names outside the zones are refused.
     pub(super) fn has_zones_only(&self) -> bool {
         !self.zones.is_empty() && self.tables.is_empty()
     }
 
-    /// The place of the zone with this name in canonical form.
     fn find_apex(&self, apex: &[u8]) -> Option<usize> {
         self.by_apex.find(spread(hash(apex)), |index| self.zones[*index].apex().as_wire() == apex).copied()
     }
 }
 
-/// A set of lengths of names.
 #[derive(Clone, Copy, Debug, Default)]
 struct Lengths([u64; 4]);
 
 impl Lengths {
-    /// Adds a length, which is at most 255.
     fn add(&mut self, len: usize) {
         self.0[len / 64 % 4] |= 1 << (len % 64);
     }
 
-    /// Whether the length is in the set.
     fn has(&self, len: usize) -> bool {
         self.0[len / 64 % 4] >> (len % 64) & 1 == 1
     }
@@ -167,21 +156,21 @@ impl Lengths {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::zone::{Place, Record, ZoneBuilder};
+    use crate::zone::{FilePlace, Record, ZoneBuilder};
 
-    /// A zone of this name and serial number.
+    /// Returns a zone with this name and serial number.
     fn zone(apex: &str, serial: u8) -> Arc<Zone> {
         let apex: Name = apex.parse().expect("a name");
         let mut builder = ZoneBuilder::new(&apex);
         let soa = [b"\0\0\0\0\0", &[serial][..], &[0; 16]].concat();
         for (rtype, rdata) in [(RecordType::SOA, &soa[..]), (RecordType::NS, b"\x02ns\0")] {
-            builder.add(&Record { owner: apex.as_wire(), rtype, ttl: 300, rdata }, Place::default());
+            builder.add(&Record { owner: apex.as_wire(), rtype, ttl: 300, rdata }, FilePlace::default());
         }
         let Ok((zone, _)) = builder.finish() else { panic!("an SOA record and a server are a zone") };
         Arc::new(zone)
     }
 
-    /// The zone that answers for a name of this type.
+    /// Finds the zone that answers for a name and type.
     fn found(zone_db: &ZoneDb, name: &str, qtype: RecordType) -> Option<(String, u32)> {
         let name: Name = name.parse().expect("a name");
         zone_db.zone_of(name.folded().as_wire(), qtype).map(|zone| (zone.apex().to_string(), zone.serial()))

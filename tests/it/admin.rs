@@ -1,10 +1,10 @@
-//! The admin server by HTTP: what it shows, what it changes, whom it refuses.
+//! The admin server by HTTP: its responses, the changes it makes, and the requests it refuses.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use crate::support::admin_site::{HOST, JSON, Site, TOKEN};
-use hedgerow::admin::{Change, ManualHealth, ProcessChange};
+use hedgerow::admin::{ManualHealth, ProcessChange, ServerChange};
 
 #[test]
 fn health_is_that_it_runs_and_readiness_that_it_takes_queries() {
@@ -73,7 +73,7 @@ fn changes_reach_the_control_thread_as_they_were_asked_for() {
     let site = Site::start();
     let place = || ("ts".to_owned(), "ts1".to_owned());
     let mut expected = Vec::new();
-    let mut check = |what: &str, body: &str, change: Change| {
+    let mut check = |what: &str, body: &str, change: ServerChange| {
         let answer = site.change(what, body);
         assert_eq!(answer.status, 200, "{what}: {answer:?}");
         assert!(!answer.message().is_empty());
@@ -84,25 +84,25 @@ fn changes_reach_the_control_thread_as_they_were_asked_for() {
     check(
         "POST /api/v1/pools/ts/backends",
         r#"{"address": "[2001:db8::1]:53", "weight": 7}"#,
-        Change::Add { pool: "ts".to_owned(), address, weight: 7 },
+        ServerChange::Add { pool: "ts".to_owned(), address, weight: 7 },
     );
     check(
         "POST /api/v1/pools/ts/backends",
         r#"{"address": "[2001:db8::1]:53"}"#,
-        Change::Add { pool: "ts".to_owned(), address, weight: 1 },
+        ServerChange::Add { pool: "ts".to_owned(), address, weight: 1 },
     );
     let (pool, backend) = place();
-    check("POST /api/v1/pools/ts/backends/ts1/drain", "", Change::Drain { pool, backend, is_forced: false });
+    check("POST /api/v1/pools/ts/backends/ts1/drain", "", ServerChange::Drain { pool, backend, is_forced: false });
     for (action, to) in [("up", ManualHealth::Up), ("down", ManualHealth::Down), ("auto", ManualHealth::Auto)] {
         let (pool, backend) = place();
         check(
             &format!("POST /api/v1/pools/ts/backends/ts1/{action}"),
             "",
-            Change::Set { pool, backend, to, is_forced: false },
+            ServerChange::Set { pool, backend, to, is_forced: false },
         );
     }
     let (pool, backend) = ("ts".to_owned(), "[::1]:53".to_owned());
-    check("DELETE /api/v1/pools/ts/backends/%5B%3A%3A1%5D%3A53", "", Change::Remove { pool, backend });
+    check("DELETE /api/v1/pools/ts/backends/%5B%3A%3A1%5D%3A53", "", ServerChange::Remove { pool, backend });
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn changes_of_processes_reach_the_control_thread() {
     ] {
         let answer = site.change(&format!("POST /api/v1/{what}"), body);
         assert_eq!((answer.status, answer.message()), (200, format!("{what} is done")), "{body}");
-        expected.push(Change::Processes(change));
+        expected.push(ServerChange::Processes(change));
         assert_eq!(site.changes(), expected);
     }
     let cold = "{\"cold\": true}";
@@ -127,9 +127,9 @@ fn changes_of_processes_reach_the_control_thread() {
         assert!(answer.message().contains(message), "{what} {body}: {answer:?}");
     };
     check("POST /api/v1/restart", cold, 409, "another restart is under way");
-    check("POST /api/v1/upgrade", cold, 400, "the newcomer has ended: status 2");
+    check("POST /api/v1/upgrade", cold, 400, "the new process has ended: status 2");
     let asked = site.changes().len();
-    // Nobody names a file to run.
+    // A request cannot name a file to run.
     check("POST /api/v1/upgrade", "{\"cold\": false, \"file\": \"/bin/sh\"}", 400, "unknown field `file`");
     check("POST /api/v1/restart", "{\"cold\": 1}", 400, "expected JSON such as");
     for what in ["restart", "upgrade", "stop"] {
@@ -180,7 +180,7 @@ fn what_cannot_be_done_is_told() {
     check(add, "{\"address\": \"0.0.0.0:53\"}", 400, "the address of one host");
     check(add, "{\"address\": \"192.0.2.1:53\", \"weight\": 0}", 400, "expected an integer from 1 to 1000");
     check(add, &" ".repeat(10_000), 400, "length limit");
-    assert!(site.changes().iter().all(|change| !matches!(change, Change::Add { .. })));
+    assert!(site.changes().iter().all(|change| !matches!(change, ServerChange::Add { .. })));
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn web_pages_change_nothing() {
         assert_eq!(answer.status, status, "{headers:?}: {answer:?}");
         assert_eq!(site.changes().len() - before, usize::from(status == 200), "{headers:?}");
     }
-    // A page whose name was rebound does not even get to read; and nobody is allowed to ask from another origin.
+    // A page whose name was rebound cannot even read, and no other origin may send requests.
     assert_eq!(site.ask_with("GET /api/v1/status", &["Host: evil.example:5380"], "").status, 403);
     let asked = site.ask_with(
         "OPTIONS /api/v1/reload",

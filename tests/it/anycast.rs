@@ -1,5 +1,5 @@
-//! One address for several machines by routes, as `deploy/bird` and `deploy/exabgp` have it: the real daemons, and a router that runs
-//! bird.
+//! Tests of one address on several machines by routes, as in `deploy/bird` and `deploy/exabgp`: the real
+//! daemons, and a router that runs bird.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use crate::support::*;
 const ADDRESS: ([u8; 4], u16) = ([192, 0, 2, 53], 53);
 /// Where the LS of each host listens.
 const LISTEN: &str = "listen = ['192.0.2.53:53']";
-/// So that nobody waits for the second attempt of a peering, of which each side may make the first.
+/// Shortens the wait for the second attempt of a peering, of which each side may make the first.
 const HASTE: &str = "connect delay time 1; connect retry time 1; error wait time 1, 2;";
 
 /// A file that comes with hedgerow.
@@ -39,7 +39,7 @@ fn bird(config: &str, command: impl FnOnce(&Path) -> Command) -> Daemon {
     })
 }
 
-/// The router: puts the routes of both hosts into this namespace, the better one in force.
+/// The router: puts the routes of both hosts into this namespace; the better one applies.
 fn router() -> Daemon {
     let config = format!(
         "log syslog all;
@@ -88,12 +88,14 @@ fn next_hop() -> Option<String> {
     route.split_whitespace().skip_while(|word| *word != "via").nth(1).map(str::to_owned)
 }
 
-/// Waits until that is the host of this number, or nobody.
+/// Waits until the route leads to the host of this number, or to none.
 fn wait_for_route(number: Option<usize>) {
     let expected = number.map(|number| format!("198.51.100.{number}"));
     until("the route moves", || (next_hop() == expected).then_some(()));
 }
 
+/// Takes some 8 s: bird counts the waits before a peering in whole seconds, and two checks without a reply
+/// decide.
 #[test]
 fn a_route_of_bird_moves_without_a_lost_query_and_comes_back() {
     const TEST: &str = "anycast::a_route_of_bird_moves_without_a_lost_query_and_comes_back";
@@ -120,7 +122,7 @@ fn a_route_of_bird_moves_without_a_lost_query_and_comes_back() {
     };
     // SIGTERM: the route is withdrawn first, and the server stops later.
     one = pair.end_and_come_back(one);
-    // A crash of the server: the check finds nobody.
+    // The server crashes: the check gets no reply.
     pair.crash(&one);
 
     // The machine dies: BFD misses it, since it withdraws nothing.
@@ -130,7 +132,7 @@ fn a_route_of_bird_moves_without_a_lost_query_and_comes_back() {
     assert_eq!(sessions.matches(" Up ").count(), 2, "{sessions}");
     pair.cut_off(pair.wait_for_second);
 
-    // A check that ends withdraws, for nobody would look any more.
+    // A check that ends withdraws the route, because the address would no longer be checked.
     let (_b2, check) = b2;
     check.stop();
     wait_for_route(None);
@@ -151,14 +153,14 @@ fn exabgp_withdraws_the_route_first_and_then_the_server_stops() {
         fs::write(folder.join("exabgp.conf"), config).expect("our own folder");
         let mut command = host.command(hosts::find("exabgp").expect("it was looked for"));
         command.arg(folder.join("exabgp.conf"));
-        // In a user namespace there is nobody else; and no pipes for its own command line.
+        // A user namespace has no other users, and no pipes for its own command line.
         command
             .env("exabgp.daemon.user", "root")
             .env("exabgp.api.cli", "false")
             .env("exabgp.log.destination", "stderr");
         command
     });
-    // Nobody is there yet.
+    // No server runs yet.
     let mut server = host.start(LISTEN);
     let before = Instant::now();
     wait_for_route(Some(3));
@@ -171,7 +173,7 @@ fn exabgp_withdraws_the_route_first_and_then_the_server_stops() {
     server.process.signal(Signal::TERM);
     wait_for_route(None);
     eprintln!("SIGTERM until exabgp has withdrawn the route: {:?}", before.elapsed());
-    // Who has no news of that is still answered.
+    // Clients whose router does not know of the withdrawal yet are still answered.
     hosts::run("ip", "route add 192.0.2.53 via 198.51.100.3");
     let answer = Client::of(SocketAddr::from(ADDRESS)).ask(&query("www.example", A));
     assert_eq!(answer.rcode(), 3, "the table has no such name, and the server says so");

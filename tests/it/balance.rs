@@ -1,4 +1,5 @@
-//! Who is asked, through real sockets: how the policies share queries out, what they remember, and whom they leave.
+//! Balance policies through real sockets: how they share queries out, what they remember, and which backends
+//! they avoid.
 
 use std::collections::HashMap;
 
@@ -73,7 +74,8 @@ fn ordered_asks_the_first_whatever_its_weight() {
 
 #[test]
 fn sticky_goes_straight_to_the_table_that_has_the_name() {
-    // After silence the next is asked by the clock: not so soon that a busy machine is taken for a silent backend.
+    // After silence the next is asked by the clock: not so soon that a busy machine is taken for a silent
+    // backend.
     for (what, miss, patience, rounds) in
         [("silence", silent as fn() -> Script, "200ms", 8), ("NXDOMAIN", nxdomain, "20s", 20)]
     {

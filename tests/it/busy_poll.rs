@@ -8,7 +8,7 @@ use rustix::process::Signal;
 /// The address that is right.
 const ADDRESS: &str = "192.0.2.1";
 
-/// What stands at the top of a config: as long as it can be, so that whatever is starved shows.
+/// The first line of a config: the longest `busy_poll`, so that starved tasks show.
 const BUSY: &str = "busy_poll = '1ms'\n";
 
 #[test]

@@ -1,18 +1,19 @@
-//! The cache through its public face: forms of clients, refreshes, flushing, showing, saving, and what a flood does to it.
+//! The cache through its public face: forms of clients, refreshes, flushing, showing, saving, and what a
+//! flood does to it.
 
 use std::io::Cursor;
 use std::time::{Duration, Instant};
 
 use crate::support::cache::*;
-use hedgerow::cache::{Cache, DamagedSnapshot, Flush, Found, LoadError, PoolId, Rules, State};
+use hedgerow::cache::{Cache, CacheLookup, CacheRules, DamagedSnapshot, Flush, PoolId, SnapshotLoadError, State};
 use hedgerow::wire::{Name, RecordType as WireType};
 use hickory_proto::op::{Edns, Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use hickory_proto::rr::rdata::opt::EdnsOption;
 use proptest::prelude::*;
 
-/// A fresh answer that nobody is to refresh.
-const FRESH: Found = Found::Fresh { is_refresh_due: false };
+/// A fresh answer that needs no refresh.
+const FRESH: CacheLookup = CacheLookup::Fresh { is_refresh_due: false };
 
 #[test]
 fn each_client_gets_its_own_form() {
@@ -60,7 +61,7 @@ fn pools_cd_and_do_have_their_own_answers() {
     for (checking_disabled, dnssec_ok, pool) in
         [(false, false, "pool"), (true, true, "pool"), (false, true, "pool"), (true, false, "other")]
     {
-        assert_eq!(ask(checking_disabled, dnssec_ok, pool), Found::Nothing);
+        assert_eq!(ask(checking_disabled, dnssec_ok, pool), CacheLookup::Nothing);
     }
 }
 
@@ -90,7 +91,8 @@ fn zone_transfers_and_other_questions_replies_are_not_kept() {
 
 #[test]
 fn ttls_are_clamped() {
-    let bounds = Rules { min_ttl: Duration::from_secs(10), max_ttl: Duration::from_secs(60), ..Rules::default() };
+    let bounds =
+        CacheRules { min_ttl: Duration::from_secs(10), max_ttl: Duration::from_secs(60), ..CacheRules::default() };
     for (ttl, expected) in [(5, Some(10)), (30, Some(30)), (300, Some(60)), (0, None)] {
         let subject = Subject::with(bounds.clone());
         assert_eq!(subject.keep(&answer(&[ttl])), expected.is_some(), "{ttl}");
@@ -116,7 +118,7 @@ fn time_asleep_counts() {
 fn a_popular_answer_is_refreshed_by_one_caller_at_a_time() {
     let mut subject = Subject::new();
     let ask = |subject: &Subject| subject.ask(&query("www.example.org.", RecordType::A)).0;
-    let due = Found::Fresh { is_refresh_due: true };
+    let due = CacheLookup::Fresh { is_refresh_due: true };
     assert!(subject.keep(&answer(&[1000])));
     assert_eq!([ask(&subject), ask(&subject), ask(&subject)], [FRESH; 3]);
     subject.pass(900);
@@ -140,7 +142,7 @@ fn a_popular_answer_is_refreshed_by_one_caller_at_a_time() {
 
 #[test]
 fn prefetch_can_be_off() {
-    let mut subject = Subject::with(Rules { prefetch: 0.0, ..Rules::default() });
+    let mut subject = Subject::with(CacheRules { prefetch: 0.0, ..CacheRules::default() });
     assert!(subject.keep(&answer(&[100])));
     for _ in 0..99 {
         subject.pass(1);
@@ -158,7 +160,7 @@ fn a_second_look_is_not_counted() {
     let missing = query("example.org.", RecordType::A).to_vec().expect("a message");
     for is_first in [true, false] {
         let (found, _) = subject.ask_octets(&octets, subject.pool, 512, is_first);
-        assert_eq!(found, Found::Stale { is_race_due: true });
+        assert_eq!(found, CacheLookup::Stale { is_race_due: true });
         subject.ask_octets(&missing, subject.pool, 512, is_first);
     }
     let tally = subject.cache.stats();
@@ -244,7 +246,7 @@ fn image(subject: &Subject) -> Vec<u8> {
 }
 
 /// Loads an image so long after it was saved; the pools are those named.
-fn load(subject: &Subject, image: &[u8], later: Duration, pools: &[PoolId]) -> Result<u64, LoadError> {
+fn load(subject: &Subject, image: &[u8], later: Duration, pools: &[PoolId]) -> Result<u64, SnapshotLoadError> {
     let wall = SAVED_AT + later;
     subject.cache.load(&subject.rules, subject.now, wall, pools, hash, &mut Cursor::new(image))
 }
@@ -261,7 +263,7 @@ fn answers_survive_a_restart_and_age_meanwhile() {
         let new = Subject::new();
         assert_eq!(load(&new, &image, Duration::from_secs(later), &pools).expect("it is sound"), 1);
         assert_eq!(new.fresh_ttls(), expected, "{later}");
-        assert_eq!(new.ask(&query("example.org.", RecordType::A)).0, Found::Nothing);
+        assert_eq!(new.ask(&query("example.org.", RecordType::A)).0, CacheLookup::Nothing);
     }
     // Beyond the stale time, and of pools that are no more, nothing is taken.
     let new = Subject::new();
@@ -277,7 +279,7 @@ fn a_damaged_image_leaves_the_cache_empty() {
     let check = |image: &[u8], expected: DamagedSnapshot| {
         let new = Subject::new();
         match load(&new, image, Duration::ZERO, &pools) {
-            Err(LoadError::DamagedSnapshot(damaged)) => assert_eq!(damaged, expected),
+            Err(SnapshotLoadError::DamagedSnapshot(damaged)) => assert_eq!(damaged, expected),
             other => panic!("{other:?}"),
         }
         assert_eq!(new.cache.stats().entries, 0);
@@ -295,7 +297,7 @@ fn a_damaged_image_leaves_the_cache_empty() {
     let new = Subject::new();
     let load_at = |wall| new.cache.load(&new.rules, new.now, wall, &pools, hash, &mut Cursor::new(&sound));
     let early = load_at(SAVED_AT - Duration::from_secs(2));
-    assert!(matches!(early, Err(LoadError::DamagedSnapshot(DamagedSnapshot::FromTheFuture))), "{early:?}");
+    assert!(matches!(early, Err(SnapshotLoadError::DamagedSnapshot(DamagedSnapshot::FromTheFuture))), "{early:?}");
     let loaded = load_at(SAVED_AT - Duration::from_secs(1));
     assert!(loaded.is_ok(), "a clock may be set back by a moment: {loaded:?}");
 }
@@ -330,8 +332,8 @@ fn numbered_query(number: u32) -> Vec<u8> {
 
 #[test]
 fn a_flood_of_random_names_does_not_wash_out_the_hot_ones() {
-    // Each of 10,000 names is asked for once while 40,000 of the flood pass, more than the cache holds. A build for tests is slow,
-    // so there all of it is a quarter: the same shares in one shard instead of four.
+    // Each of 10,000 names is asked for once while 40,000 of the flood pass, more than the cache holds. A
+    // build for tests is slow, so there all of it is a quarter: the same shares in one shard instead of four.
     let scale = if cfg!(debug_assertions) { 4 } else { 1 };
     let (hot, floods) = (10_000 / scale, 1_000_000 / scale);
     let subject = Subject { cache: Cache::new((4 << 20) / scale as usize, Instant::now()), ..Subject::new() };
@@ -347,8 +349,8 @@ fn a_flood_of_random_names_does_not_wash_out_the_hot_ones() {
         let (found, _) = subject.ask_octets(&numbered_query(draw), subject.pool, 512, true);
         let is_warm = flood > floods / 2;
         asked += u32::from(is_warm);
-        hits += u32::from(is_warm && found != Found::Nothing);
-        if found == Found::Nothing {
+        hits += u32::from(is_warm && found != CacheLookup::Nothing);
+        if found == CacheLookup::Nothing {
             numbered(draw, &mut reply);
             subject.keep_octets(&reply, 0);
         }

@@ -1,12 +1,12 @@
 //! The cache against a model of it that anybody can check: a list of what was kept, walked from its start.
 //!
-//! Random queries, replies and steps of time go to both, and every answer must be the same to the octet. The model knows nothing
-//! of rings, tags or shards, and finds the times to live in a message by hickory-proto.
+//! Random queries, replies and steps of time go to both, and every answer must be the same to the octet. The
+//! model knows nothing of rings, tags or shards, and finds the times to live in a message by hickory-proto.
 
 use std::time::Duration;
 
 use crate::support::cache::*;
-use hedgerow::cache::{CachedFailure, Found, PoolId, Rules};
+use hedgerow::cache::{CacheLookup, CacheRules, CachedFailure, PoolId};
 use hickory_proto::op::{Edns, Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use proptest::prelude::*;
@@ -17,7 +17,6 @@ const NAMES: [&str; 4] = ["a.example.", "b.example.", "www.b.example.", "."];
 /// The MINIMUM of every SOA record.
 const MINIMUM: u32 = 3600;
 
-/// What happens.
 #[derive(Clone, Debug)]
 enum Step {
     /// A client asks: for which name in which spelling, with DO, CD, RD, EDNS, of which pool.
@@ -30,22 +29,20 @@ enum Step {
         edns: bool,
         pool: usize,
     },
-    /// A reply is offered: to which name, with DO and CD, from which pool, of which kind, with which times to live.
+    /// A reply is offered: to which name, with DO and CD, from which pool, of which kind, with which times to
+    /// live.
     Keep { name: usize, flags: u8, pool: usize, kind: Kind, ttls: Vec<u32> },
     /// Time passes, in milliseconds.
     Pass(u64),
 }
 
-/// Kinds of replies.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
     /// With an A record for each time to live.
     Data,
     /// NXDOMAIN with an SOA of the first.
     NoName,
-    /// SERVFAIL.
     Failure,
-    /// REFUSED.
     Refused,
 }
 
@@ -64,15 +61,13 @@ struct Entry {
     quiet_until: u64,
 }
 
-/// What the model says that a client gets.
+/// The answer that the model expects for a client.
 struct Expected {
-    /// The outcome.
-    found: Found,
+    found: CacheLookup,
     /// The records' times to live, if there is a response.
     ttls: Vec<u32>,
 }
 
-/// The model.
 #[derive(Default)]
 struct Model {
     /// All that was ever kept and not replaced.
@@ -80,8 +75,7 @@ struct Model {
 }
 
 impl Model {
-    /// Offers a reply.
-    fn keep(&mut self, key: (usize, u8, usize), kind: Kind, ttls: &[u32], rules: &Rules, now: u64) {
+    fn keep(&mut self, key: (usize, u8, usize), kind: Kind, ttls: &[u32], rules: &CacheRules, now: u64) {
         let lowest = *ttls.iter().min().expect("there is one");
         let ttls = match kind {
             Kind::Data => vec![lowest.min(rules.max_ttl.as_secs() as u32); ttls.len()],
@@ -105,22 +99,22 @@ impl Model {
         self.entries.push(Entry { key, kind, ttls, kept_at: now, quiet_until: 0 });
     }
 
-    /// What a look-up finds.
-    fn ask(&self, key: (usize, u8, usize), rules: &Rules, now: u64) -> Expected {
-        let nothing = Expected { found: Found::Nothing, ttls: Vec::new() };
+    /// Returns the result of a look-up in the model.
+    fn ask(&self, key: (usize, u8, usize), rules: &CacheRules, now: u64) -> Expected {
+        let nothing = Expected { found: CacheLookup::Nothing, ttls: Vec::new() };
         let Some(entry) = self.entries.iter().find(|entry| entry.key == key) else { return nothing };
         let age = now - entry.kept_at;
         let fresh_for = u64::from(entry.ttls[0]) * 1000;
         let aged = entry.ttls.iter().map(|ttl| ttl - (age / 1000).min(u64::from(*ttl)) as u32).collect();
         match entry.kind {
             Kind::Failure if age < fresh_for => {
-                Expected { found: Found::Failed(CachedFailure::Servfail), ttls: Vec::new() }
+                Expected { found: CacheLookup::Failed(CachedFailure::Servfail), ttls: Vec::new() }
             }
             Kind::Data | Kind::NoName if age < fresh_for => {
-                Expected { found: Found::Fresh { is_refresh_due: false }, ttls: aged }
+                Expected { found: CacheLookup::Fresh { is_refresh_due: false }, ttls: aged }
             }
             Kind::Data | Kind::NoName if age < fresh_for + rules.stale.as_millis() as u64 => {
-                let found = Found::Stale { is_race_due: now >= entry.quiet_until };
+                let found = CacheLookup::Stale { is_race_due: now >= entry.quiet_until };
                 Expected { found, ttls: vec![30; entry.ttls.len()] }
             }
             Kind::Data | Kind::NoName | Kind::Failure | Kind::Refused => nothing,
@@ -151,7 +145,6 @@ fn reply_of(qname: &str, kind: Kind, ttls: &[u32]) -> Message {
     message
 }
 
-/// Steps at random.
 fn step() -> impl Strategy<Value = Step> {
     let kind = prop_oneof![Just(Kind::Data), Just(Kind::NoName), Just(Kind::Failure), Just(Kind::Refused)];
     let ttls = prop::collection::vec(prop_oneof![0_u32..100, Just(200_000), Just(0x8000_0000 - 1)], 1..4);
@@ -167,7 +160,7 @@ fn step() -> impl Strategy<Value = Step> {
 /// Sends the same steps to both and compares.
 fn run(steps: &[Step]) -> Result<(), TestCaseError> {
     // Prefetch has its own tests.
-    let rules = Rules { stale: Duration::from_secs(60), prefetch: 0.0, ..Rules::default() };
+    let rules = CacheRules { stale: Duration::from_secs(60), prefetch: 0.0, ..CacheRules::default() };
     let mut subject = Subject::with(rules.clone());
     let pools = [PoolId::of("a"), PoolId::of("b")];
     let mut model = Model::default();
@@ -200,7 +193,7 @@ fn run(steps: &[Step]) -> Result<(), TestCaseError> {
                 let flags = u8::from(checking_disabled) << 1 | u8::from(dnssec_ok) << 2;
                 let expected = model.ask((name, flags, pool), &rules, now);
                 prop_assert_eq!(found, expected.found);
-                if found == Found::Nothing {
+                if found == CacheLookup::Nothing {
                     prop_assert!(out.is_empty());
                     continue;
                 }
@@ -212,7 +205,8 @@ fn run(steps: &[Step]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Checks that a response is, to the octet, the reply that was kept with these times to live in the form of this query.
+/// Checks that a response is, to the octet, the reply that was kept with these times to live in the form of
+/// this query.
 fn check_response(out: &[u8], query: &Message, entry: &Entry, expected: &Expected) -> Result<(), TestCaseError> {
     let qname = query.queries[0].name().to_ascii();
     let ttls = if expected.ttls.is_empty() { &entry.ttls } else { &expected.ttls };
@@ -224,9 +218,9 @@ fn check_response(out: &[u8], query: &Message, entry: &Entry, expected: &Expecte
     let mut octets = response.to_vec().expect("a message");
     if let Some(edns) = &query.edns {
         let error = match (expected.found, entry.kind) {
-            (Found::Stale { .. }, Kind::NoName) => Some(19),
-            (Found::Stale { .. }, _) => Some(3),
-            (Found::Failed(_), _) => Some(13),
+            (CacheLookup::Stale { .. }, Kind::NoName) => Some(19),
+            (CacheLookup::Stale { .. }, _) => Some(3),
+            (CacheLookup::Failed(_), _) => Some(13),
             _ => None,
         };
         let options = error.map(|error| [0, 15, 0, 2, 0, error]);

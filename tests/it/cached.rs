@@ -1,4 +1,5 @@
-//! The cache through sockets: who is answered from it, in which form, what goes into it, and what a reload does to it.
+//! The cache through sockets: which queries it answers, in which form, what goes into it, and what a reload
+//! does to it.
 
 use crate::support::*;
 
@@ -79,7 +80,7 @@ fn each_client_gets_a_hit_in_its_own_form() {
         if queries == 1 {
             assert!(response.options().is_empty(), "{what}: {response:?}");
         }
-        // RFC 6840 section 5.8: what one client asked for is not told to another that did not.
+        // RFC 6840 section 5.8: the AD bit that one client asked for is not sent to another that did not.
         if what.contains("again") || queries == 1 {
             let asks_authentic = asked.to_vec()[3] & 0x20 != 0 || what.contains("DO");
             assert_eq!(response.has(AD), asks_authentic, "{what}: {response:?}");
@@ -360,7 +361,8 @@ fn a_client_joins_a_refresh_once_the_answer_has_run_out() {
         assert_eq!(client.ask(&query("www.example", A)).answers(), [ADDRESS]);
         (backend.queries().len() == 2).then_some(())
     });
-    // Whoever asks while it lasts is answered at once; the first who is not has joined.
+    // Queries during the refresh are answered from the cache at once; the first that waits has joined the
+    // refresh.
     let admin = server.admin();
     let before = admin.metrics().sum("hedgerow_queries_total", &[]);
     let mut sent = 0;
@@ -401,7 +403,7 @@ fn a_reload_keeps_what_is_kept_unless_the_pool_has_changed() {
     server.process.wait_for_log("cache.size has changed, so the cache starts empty");
     asked(&config(&[&other], "accept = 'any'\ncache = false", "size = '2MiB'"), 5, "without the cache");
     // Three times so far, and each in its own time.
-    let gone = || server.process.log().matches("answers of a pool that has changed are gone").count();
+    let gone = || server.process.log().matches("answers of a changed pool are removed").count();
     until("what was kept is gone", || (gone() == 3).then_some(()));
     asked(&config(&[&other], "accept = 'any'", "size = '2MiB'"), 6, "with it again");
 }

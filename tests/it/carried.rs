@@ -1,13 +1,14 @@
-//! What one server hands over to the next: a server of the same config that is made from another's image behaves as that would have.
-//! Both run in this process, and what goes from one to the other goes as JSON and octets.
+//! What one server hands over to the next: a server of the same config that is made from another's image
+//! behaves as that would have. Both run in this process, and what goes from one to the other goes as JSON and
+//! octets.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use hedgerow::metrics::exposition::{self, Format};
+use hedgerow::metrics::exposition::{self, ExpositionFormat};
 use hedgerow::metrics::{ProcessesSnapshot, Snapshot, Usage};
-use hedgerow::server::{Carried, CarriedCache};
+use hedgerow::server::{CarriedCache, CarriedState};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -19,7 +20,7 @@ use crate::support::*;
 
 const ADDRESS: &str = "192.0.2.1";
 
-/// What another process gets of a value.
+/// Returns a value as another process receives it.
 fn sent<T: Serialize + DeserializeOwned>(value: &T) -> T {
     serde_json::from_str(&serde_json::to_string(value).expect("plain data")).expect("what was written")
 }
@@ -30,12 +31,12 @@ fn successor(of: &Running, config: &str) -> Running {
     let successor = Running::start(config, move |setup| {
         let loaded = learnt.load_cache(&setup.config, &known, &cache[..]).expect("it is whole");
         let (loaded, _) = loaded.expect("the config has a cache");
-        Carried {
+        CarriedState {
             known,
             learnt: Some(learnt),
             cache: CarriedCache::Sent(loaded),
             edition: Some(7),
-            ..Carried::default()
+            ..CarriedState::default()
         }
     });
     successor.run(move |server| {
@@ -60,7 +61,7 @@ fn a_successor_behaves_as_the_server_before_it() {
     let kept = [Backend::new(answer(ADDRESS)), Backend::new(answer(ADDRESS)), Backend::new(answer(ADDRESS))];
     let sticky = [Backend::new(answer(ADDRESS)), Backend::new(answer(ADDRESS))];
     let config = config(&[&kept[0], &kept[1]], &[&sticky[0], &sticky[1]]);
-    let first = Running::start(&config, |_| Carried::default());
+    let first = Running::start(&config, |_| CarriedState::default());
     let pool = |name: &str| format!("/api/v1/pools/{name}/backends");
     first.admin.post(&pool("all"), &format!("{{\"address\": \"{}\", \"weight\": 3}}", kept[2].address()));
     first.admin.wait_for_state(kept[2].address(), true);
@@ -84,7 +85,7 @@ fn a_successor_behaves_as_the_server_before_it() {
     assert_eq!(second.admin.backend(&kept[2].address().to_string())["weight"], 3);
     assert_eq!(second.admin.backend(&kept[0].address().to_string())["state"], "down");
     assert_eq!(second.admin.backend(&kept[0].address().to_string())["by_hand"], true);
-    // What it has learnt is what it tells a successor of its own.
+    // The state that it received is the state that it sends to its own successor.
     let image = |running: &Running| serde_json::to_value(running.learnt()).expect("plain data");
     let (ours, theirs) = (image(&second), image(&first));
     assert_eq!((&ours["seed"], &ours["pools"][0]["budget"]), (&theirs["seed"], &theirs["pools"][0]["budget"]));
@@ -144,7 +145,7 @@ fn every_counter_goes_on_to_the_unit_over_both_messages() {
     let config = Forwarder::to(&[&backend], &keys).cache("").to_toml()
         + &format!("[certificates.main]\nchain = '{folder}/chain.pem'\nkey = '{folder}/key.pem'\n")
         + "[admin]\nlisten = '127.0.0.1:0'\nsocket = 'SOCKET'\n";
-    let server = Running::start(&config, |_| Carried::default());
+    let server = Running::start(&config, |_| CarriedState::default());
     until("the file is read", || (!server.counted().pools[0].sources.is_empty()).then_some(()));
     let empty = server.counted();
     let grown = |times: u64| {
@@ -197,7 +198,7 @@ fn every_counter_goes_on_to_the_unit_over_both_messages() {
         messages.iter().for_each(|counted| server.add_counted(counted));
         std::future::ready(())
     });
-    let text_of = |snapshot: Snapshot| exposition::write(snapshot, Usage::default(), Format::Prometheus);
+    let text_of = |snapshot: Snapshot| exposition::write(snapshot, Usage::default(), ExpositionFormat::Prometheus);
     let counted = |text: &str| {
         // No query is asked here, so histograms are empty; the supervisor counts processes; probes go on.
         let is_left_out = |line: &str| {
@@ -219,12 +220,12 @@ fn flat(worker: &Value) -> impl Iterator<Item = &Value> {
     worker.as_array().into_iter().flatten()
 }
 
-/// Two processes hold the admin listener for a while, and whoever scrapes does not know which of them answers.
+/// Two processes hold the admin listener for a while, and a scraper does not know which of them answers.
 #[test]
 fn whoever_scrapes_sees_no_counter_fall() {
     let backend = Backend::new(answer(ADDRESS));
     let config = config(&[&backend], &[&backend]);
-    let first = Running::start(&config, |_| Carried::default());
+    let first = Running::start(&config, |_| CarriedState::default());
     let client = first.client();
     (0..50).for_each(|number| drop(client.ask(&query(&format!("n{number}.example"), A))));
     let (stop, stopped) = (Arc::new(AtomicBool::new(false)), Admin::of(first.admin.address(), Default::default()));
@@ -238,7 +239,8 @@ fn whoever_scrapes_sees_no_counter_fall() {
     });
     let learnt = sent(&first.learnt());
     let counted = first.run(|server| std::future::ready(server.hand_over_counted()));
-    let second = Running::beside(&first, &config, move |_| Carried { learnt: Some(learnt), ..Carried::default() });
+    let second =
+        Running::beside(&first, &config, move |_| CarriedState { learnt: Some(learnt), ..CarriedState::default() });
     let client = first.client();
     (0..50).for_each(|number| drop(client.ask(&query(&format!("n{number}.example"), A))));
     let (handed_over, told) = (sent(&counted), sent(&counted));
@@ -263,7 +265,7 @@ fn whoever_scrapes_sees_no_counter_fall() {
 fn what_a_successor_does_not_have_is_left_aside() {
     let (one, two, other) =
         (Backend::new(answer(ADDRESS)), Backend::new(answer(ADDRESS)), Backend::new(answer(ADDRESS)));
-    let first = Running::start(&config(&[&one, &two], &[&one, &two]), |_| Carried::default());
+    let first = Running::start(&config(&[&one, &two], &[&one, &two]), |_| CarriedState::default());
     let client = first.client();
     (0..20).for_each(|number| drop(client.ask(&query(&format!("n{number}.example"), A))));
     // Without the second pool, and with other backends; fewer workers.
@@ -282,14 +284,14 @@ fn by_hand_changes_and_states_are_told_as_they_change() {
     let config = config(&[&backends[0], &backends[1]], &[&backends[0]]);
     let probed = "balance = 'round-robin'\n[pools.all.health]\ninterval = '200ms'";
     let config = config.replace("balance = 'round-robin'", probed);
-    let first = Running::start(&config, |_| Carried::default());
+    let first = Running::start(&config, |_| CarriedState::default());
     first.run(|server| {
         server.set_processes(ProcessesSnapshot::default());
         std::future::ready(())
     });
     let told = |what: &str, is_so: &dyn Fn(&Value) -> bool| {
         until(what, || {
-            // A question and its answer: who only looked would keep the lock from who tells.
+            // This request lets the writer take the lock: a loop that only looks would keep it.
             first.admin.get("/healthz");
             let told = first.told.lock().expect("nothing panics here");
             let last = told.last().map(|known| serde_json::to_value(known).expect("plain data"));
@@ -310,7 +312,7 @@ fn by_hand_changes_and_states_are_told_as_they_change() {
     backends[2].play_dead(true);
     told("a death", &|pool| standing(pool, 1, "health") == "Down");
     // What a process that knew the beginning only takes of that, while it runs.
-    let second = Running::start(&config, |_| Carried::default());
+    let second = Running::start(&config, |_| CarriedState::default());
     let known = first.told.lock().expect("nothing panics here").last().cloned().expect("something");
     let expected = sent(&known);
     second.run(move |server| {

@@ -1,8 +1,9 @@
-//! Thousands of zones by the word of one catalog, from Knot: how long it takes until all are served, what memory they take, that a
-//! restart serves them at once and without their primary, and that the server answers all the while.
+//! Thousands of zones by the word of one catalog, from Knot: how long it takes until all are served, what
+//! memory they take, that a restart serves them at once and without their primary, and that the server
+//! answers all the while.
 //!
-//! `cargo test --release --test it -- catalog_scale:: --nocapture` has 10,000 of them and prints the figures; a build without
-//! optimization has fewer.
+//! `cargo test --release --test it -- catalog_scale:: --nocapture` has 10,000 of them and prints the figures;
+//! a build without optimization has fewer.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,8 @@ fn served(server: &Server) -> usize {
     usize::try_from(served).expect("a count")
 }
 
-/// Waits until so many zones are served, and asks another zone all the while; the longest that an answer to that took.
+/// Waits until so many zones are served, and asks another zone all the while; the longest that an answer to
+/// that took.
 fn wait_for(server: &Server, count: usize) -> Duration {
     let (began, mut longest) = (Instant::now(), Duration::ZERO);
     while served(server) != count {
@@ -85,7 +87,7 @@ fn thousands_of_zones_are_had_and_served_again_at_once() {
     eprintln!("restart without Knot: all served after {ready:.2?}");
 }
 
-/// Whether a server answers from the first version of a zone.
+/// Returns `Some` if a server answers from the first version of a zone.
 fn ask(server: std::net::SocketAddr, zone: &str) -> Option<()> {
     let response = Client::of(server).try_ask(&query(&format!("www.{zone}"), A))?;
     (response.answers() == ["192.0.2.1"]).then_some(())

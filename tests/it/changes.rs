@@ -1,5 +1,5 @@
-//! Changes while the server runs: backends come, drain, go, and are set by hand, and no query is lost. And the metrics
-//! say what the backends have seen.
+//! Changes while the server runs: backends come, drain, go, and are set by hand, and no query is lost. And
+//! the metrics say what the backends have seen.
 
 use std::net::SocketAddr;
 
@@ -128,7 +128,7 @@ fn state_by_hand_outdoes_probes_until_auto() {
 
     set(closed.address(), "up", true);
     let before = attempts();
-    // It starts slowly, as who returns does.
+    // It starts slowly, as a returning backend does.
     until("it is asked, as it is up by hand", || {
         ask_names(&client, 10);
         (attempts()[0] > before[0]).then_some(())
@@ -150,7 +150,7 @@ fn state_by_hand_outdoes_probes_until_auto() {
     ask_names(&client, 10);
 }
 
-/// Waits until two more probes went out to an address where nobody is.
+/// Waits until two more probes were sent to an address without a listener.
 fn closed_is_probed(admin: &Admin, address: SocketAddr) {
     let before = admin.metrics().attempts(address, Some("probe"));
     admin.wait_for("it is probed", |metrics| metrics.attempts(address, Some("probe")) >= before + 2);
@@ -322,7 +322,8 @@ fn attempts_of_an_earlier_plan_leave_the_gauge_when_their_backend_goes_down() {
     let keys = format!("dispatch = 'race'\n{}", PATIENT.split_once('\n').expect("two lines").1);
     let server = Forwarder::to(&[&mute, &other], &keys).admin().start();
     let (admin, client) = (server.admin(), server.client());
-    // The other wins all of these, and nobody waits for the mute one any more; but for this one somebody does.
+    // The other backend wins all of these races, so no client waits for the mute one; the client of the next
+    // query does.
     ask_names(&client, 20);
     client.send(&query("slow.example", A));
     mute.wait_for(21);

@@ -1,5 +1,6 @@
-//! Chaos: three authorities are killed, stopped, continued and started again at random under load, and every query has its
-//! one right answer. One of the three is always well. `HEDGEROW_CHAOS_SECONDS` makes it longer, `HEDGEROW_SEED` repeats it.
+//! Chaos: three authorities are killed, stopped, continued and started again at random under load, and every
+//! query has its one right answer. One of the three is always well. `HEDGEROW_CHAOS_SECONDS` makes it longer,
+//! `HEDGEROW_SEED` repeats it.
 
 use std::time::{Duration, Instant};
 
@@ -29,14 +30,14 @@ fn no_answer_is_lost_or_wrong_whatever_becomes_of_the_backends() {
     let start = Instant::now();
     let mut faults = 0;
     while start.elapsed() < time {
-        load.run_for(ms(rng.random_range(50..800)));
+        load.run_for(ms(rng.random_range(50..400)));
         let site = rng.random_range(0..sites.len());
         let has_well_peer = (0..sites.len()).any(|other| other != site && sites[other].is_well());
         let to = match sites[site].state {
             State::Well if !has_well_peer => continue,
             State::Well if rng.random() => State::Killed,
             State::Well => State::Stopped,
-            // A crash may befall who has stalled, too.
+            // A stalled authority may crash, too.
             State::Stopped if rng.random_ratio(1, 4) => State::Killed,
             State::Stopped | State::Killed => State::Well,
         };
@@ -71,9 +72,7 @@ fn number(variable: &str) -> Option<u64> {
 
 /// One authority and its fortune.
 struct Site {
-    /// The process.
     authority: Authority,
-    /// How it is.
     state: State,
     /// It was not well, and until then may not have been found up again.
     spared_until: Instant,
@@ -82,7 +81,6 @@ struct Site {
 /// How an authority is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum State {
-    /// It runs.
     Well,
     /// It does not run, and its port is open.
     Stopped,
@@ -91,7 +89,7 @@ enum State {
 }
 
 impl Site {
-    /// Whether the others may leave all queries to it.
+    /// Returns true if the other authorities may leave all queries to it.
     fn is_well(&self) -> bool {
         self.state == State::Well && Instant::now() >= self.spared_until
     }
@@ -112,13 +110,13 @@ impl Site {
     }
 }
 
-/// Two of three may be silent, each once for every try of one query: within the timeout there is time for that.
+/// Two of three may be silent, each once for every try of one query: within the timeout there is time for
+/// that.
 const RULES: &str = "accept = 'conclusive'\ntries = 2\ntimeout = '5s'\nattempt_timeout = '500ms'\n\
-                     [health]\ninterval = '500ms'\ntimeout = '500ms'";
-/// Queries a second.
+                     [health]\ninterval = '250ms'\ntimeout = '500ms'";
 const RATE: u32 = 1_000;
 /// How long it takes unless the environment says otherwise.
-const SECONDS: u64 = 20;
-/// How long a backend that is well again may be taken to be down: while it is, silence of all others would be taken for
-/// the end of all, and `on_all_down` be said after `attempt_timeout`.
-const FOUND_UP: Duration = Duration::from_millis(1_500);
+const SECONDS: u64 = 10;
+/// A recovered backend may be taken to be down for this long: during it, silence of all others counts as the
+/// failure of all, and `on_all_down` applies after `attempt_timeout`.
+const FOUND_UP: Duration = Duration::from_millis(1_000);

@@ -8,7 +8,7 @@ use crate::support::admin_site::check_output;
 use crate::support::hosts::run;
 use crate::support::*;
 
-/// What `check` says of a config with this section, and a listener on all addresses.
+/// Runs `check` on a config with this section and a listener on all addresses.
 fn check(xdp: &str) -> Output {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("config.toml");
@@ -31,7 +31,7 @@ fn an_interface_that_is_not_there_is_a_warning_or_an_error() {
 
 #[test]
 fn the_loopback_device_cannot_be_had() {
-    let expected = "xdp.interfaces[0]: lo is no Ethernet interface";
+    let expected = "xdp.interfaces[0]: lo is not an Ethernet interface";
     check_output(&check("interfaces = ['lo']"), 0, "xdp: lo: up, no driver", &format!("warning: {expected}"));
     check_output(&check("interfaces = ['lo']\nfallback = false"), 2, "", expected);
 }
@@ -82,7 +82,6 @@ fn what_the_user_lacks_is_told() {
     check_output(&output, 0, "", "warning: xdp: this user lacks CAP_NET_RAW, CAP_NET_ADMIN, CAP_BPF");
 }
 
-/// Whether this stands in what a command has printed.
 fn contains(printed: &[u8], text: &str) -> bool {
     String::from_utf8_lossy(printed).contains(text)
 }

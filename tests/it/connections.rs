@@ -173,7 +173,7 @@ fn queries_wait_for_a_backend_that_comes_back() {
     let address: SocketAddr = free_address();
     let config = config(&[], "").replace("[]", &format!("[{{ address = 'tcp://{address}', name = 'b' }}]"));
     let server = Server::start(&config);
-    // Whatever its probe says: nobody waits for who is down.
+    // Marks the backend as up, against its probe: queries do not wait for a backend that is down.
     let up = server.admin().try_post("/api/v1/pools/all/backends/b/up", "");
     assert_eq!(up.status, 200, "{}", up.body);
     let client = server.client();
@@ -249,7 +249,8 @@ fn backend_that_wants_to_know_who_asks_is_shown_a_certificate() {
     check_reloaded(&server);
 }
 
-/// Makes a certificate with an RSA key for `dns.example`, which vouches for itself; `None` with a message where that cannot be.
+/// Makes a certificate with an RSA key for `dns.example`, which vouches for itself; `None` with a message
+/// where that cannot be.
 pub(crate) fn make_by_rsa(folder: &Path) -> Option<(Vec<u8>, Vec<u8>)> {
     let words = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=dns.example -addext subjectAltName=DNS:dns.example \
                  -addext basicConstraints=critical,CA:FALSE -keyout rsa.key -out rsa.pem";

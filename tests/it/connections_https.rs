@@ -17,7 +17,8 @@ fn replies_come_in_any_order_and_queries_are_padded() {
     let server = server(&ca, &[&backend], "");
     assert_eq!(ask(&server, 20, ADDRESS), 20);
     assert_eq!((backend.connections(), backend.queries()), (1, 20));
-    // An OPT and padding (RFC 8467), path, name, ID 0 and content type (RFC 8484 section 4.1), though the client has sent none.
+    // An OPT and padding (RFC 8467), path, name, ID 0 and content type (RFC 8484 section 4.1), though the
+    // client has sent none.
     assert_eq!(backend.seen(), [(128, true); 20]);
     // It resumes the session of a probe that was quicker.
     let opened = |kind| sum(&server, "hedgerow_backend_connections_total", &[("kind", kind)]);

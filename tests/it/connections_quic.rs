@@ -9,7 +9,8 @@ use tempfile::TempDir;
 use crate::support::encrypted_pool::{ADDRESS, OTHER, ask, ask_in_turn, lost, server, sum};
 use crate::support::*;
 
-/// Asks until this backend has been asked too, while another answers: one to which there is no connection yet stands behind.
+/// Asks until this backend has been asked too, while another answers: one to which there is no connection yet
+/// stands behind.
 fn ask_until_asked(server: &Server, backend: &QuicBackend) {
     until("it is asked", || {
         assert_eq!(ask_in_turn(server, 1, OTHER), 1);
@@ -79,7 +80,7 @@ fn streams_that_are_reset_fail_their_query_alone() {
     ask_until_asked(&both, &bad);
     assert_eq!(bad.connections(), 1, "it is no fault of the connection");
     assert_eq!(sum(&both, "hedgerow_backend_connections_lost_total", &[]), 0);
-    // Nobody else is there: the client is told at once.
+    // Without another backend the client gets SERVFAIL at once.
     let alone = server(&ca, &[&bad], "");
     let response = alone.client().ask(&query("www.example", A));
     assert_eq!((response.rcode(), response.answers().len()), (2, 0));
@@ -158,7 +159,7 @@ fn backend_that_is_not_there_or_is_another_is_down_at_once_and_says_why() {
     let closed = UdpSocket::bind("127.0.0.1:0").expect("a port").local_addr().expect("it is bound");
     let closed = format!("{{ address = 'quic://{closed}#dns.example', ca = 'ca.pem' }}");
     for (entry, why) in [
-        (foreign.entry(), "its certificate is from nobody whom we trust"),
+        (foreign.entry(), "the certificate is not signed by a trusted authority"),
         (other_protocol.entry(), "NoApplicationProtocol"),
         (closed, "connection refused"),
     ] {

@@ -1,5 +1,6 @@
-//! In a container: as its first process, without root, on a file system that cannot be written, without a folder for temporary files.
-//! Namespaces of an ordinary user are container enough; where that may not make any, it is said.
+//! In a container: as its first process, without root, on a file system that cannot be written, without a
+//! folder for temporary files. Namespaces of an ordinary user are container enough; where they are not
+//! allowed, the tests report it.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -25,8 +26,8 @@ fn folder(config: &str) -> TempDir {
 const CONFIG: &str = "workers = 2\n[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = ['hosts']\n\
                       [admin]\nlisten = '127.0.0.1:0'\n";
 
-/// Starts the server by a script that ends in `exec /proc/self/fd/0 serve`, for the folder of the binary may be closed to others; the
-/// folder of the config is its first argument.
+/// Starts the server by a script that ends in `exec /proc/self/fd/0 serve`, for the folder of the binary may
+/// be closed to others; the folder of the config is its first argument.
 fn start(unshare: &[&str], script: &str, folder: TempDir) -> Server {
     let binary = File::open(env!("CARGO_BIN_EXE_hedgerow")).expect("cargo has built the binary");
     let mut command = namespace::ordinary("unshare");
@@ -48,7 +49,8 @@ fn as_the_first_process_it_reaps_what_it_did_not_start() {
     let made = Command::new("mkfifo").arg(&fifo).status();
     assert!(made.is_ok_and(|status| status.success()));
     fs::set_permissions(&fifo, Permissions::from_mode(0o666)).expect("our own folder");
-    // Orphans: the subshells that start them end at once. They hold the FIFO open both ways until they have read their line.
+    // Orphans: the subshells that start them end at once. They hold the FIFO open both ways until they have
+    // read their line.
     let script = "for number in 1 2 3 4 5 6 7 8; do (exec 3<>\"$1/fifo\"; read -r line <&3 &) done
                   (exit 0) &
                   exec /proc/self/fd/0 serve -c \"$1/config.toml\"";
@@ -120,15 +122,16 @@ fn it_needs_no_root_no_writable_file_and_no_temporary_folder() {
     assert_eq!(capabilities.trim().trim_start_matches('0'), "", "{status}");
     assert_eq!(Client::of(server.listener("ts")).ask(&query("www.example", A)).answers(), ["192.0.2.7"]);
     assert_eq!(server.admin().get("/readyz").status, 200);
-    // There is no place for the socket, which is told; changes need the token then.
-    assert!(server.process.log().contains("admin: there is no socket for changes"), "{}", server.process.log());
+    // There is no place for the socket, which the log reports; changes need the token then.
+    assert!(server.process.log().contains("admin: no socket can be opened"), "{}", server.process.log());
     server.process.signal(Signal::HUP);
     server.process.wait_for_log("reloaded: edition 2");
     server.process.signal(Signal::TERM);
     assert_eq!(server.process.wait_for_exit().code(), Some(0), "{}", server.process.log());
 }
 
-/// No image can be built everywhere that tests run; but what it is built from must be there, and be enough for cargo.
+/// No image can be built everywhere that tests run; but what it is built from must be there, and be enough
+/// for cargo.
 #[test]
 fn the_dockerfile_names_files_that_are_there_and_enough() {
     let dockerfile = fs::read_to_string(top().join("Dockerfile")).expect("it is there");

@@ -3,7 +3,7 @@
 use std::process::{Command, Output};
 
 use crate::support::admin_site::{Site, TOKEN, check_output, write};
-use hedgerow::admin::{Change, ManualHealth};
+use hedgerow::admin::{ManualHealth, ServerChange};
 use tempfile::TempDir;
 
 /// Runs `hedgerow ctl` with these words, in a folder with a config that names `site`.
@@ -43,7 +43,7 @@ fn status_and_backends_are_tables() {
     check_output(
         &output,
         0,
-        "trouble since 2026-01-01T00:00:00Z\n  pool-down: no backend of pool ts is up: ts1 is down",
+        "trouble since 2026-01-01 00:00:00 UTC\n  pool-down: no backend of pool ts is up: ts1 has been down",
         "",
     );
     let counts = "queries 13  NOERROR 13  NXDOMAIN 0  SERVFAIL 0  REFUSED 0";
@@ -73,17 +73,17 @@ fn changes_are_carried_out_and_told() {
     let place = || ("ts".to_owned(), "ts1".to_owned());
     let set = |to| {
         let (pool, backend) = place();
-        Change::Set { pool, backend, to, is_forced: false }
+        ServerChange::Set { pool, backend, to, is_forced: false }
     };
     let (pool, backend) = place();
     let expected = [
-        Change::Add { pool: pool.clone(), address: "192.0.2.9:53".parse().expect("an address"), weight: 5 },
-        Change::Drain { pool: pool.clone(), backend: backend.clone(), is_forced: false },
-        Change::Remove { pool: pool.clone(), backend },
+        ServerChange::Add { pool: pool.clone(), address: "192.0.2.9:53".parse().expect("an address"), weight: 5 },
+        ServerChange::Drain { pool: pool.clone(), backend: backend.clone(), is_forced: false },
+        ServerChange::Remove { pool: pool.clone(), backend },
         set(ManualHealth::Up),
         set(ManualHealth::Down),
         set(ManualHealth::Auto),
-        Change::Remove { pool, backend: "[::1]:53".to_owned() },
+        ServerChange::Remove { pool, backend: "[::1]:53".to_owned() },
     ];
     assert_eq!(site.changes(), expected);
 }
@@ -106,7 +106,7 @@ fn zones_are_shown_and_what_is_doubted_is_taken() {
     assert_eq!((&zones["zones"], &zones["catalogs"]), (&serde_json::json!([]), &serde_json::json!([])));
     check_output(&ctl(&site, "accept cat"), 0, "catalog cat. is taken\n", "");
     check_output(&ctl(&site, "accept cta."), 1, "", "there is no catalog \"cta.\", did you mean \"cat.\"?");
-    let name = |name: &str| Change::Accept { name: name.to_owned() };
+    let name = |name: &str| ServerChange::Accept { name: name.to_owned() };
     assert_eq!(site.changes(), [name("cat"), name("cta.")]);
 }
 
@@ -117,7 +117,7 @@ fn another_process_is_asked_for_or_none() {
     check_output(&ctl(&site, "upgrade"), 0, "upgrade is done\n", "");
     check_output(&ctl(&site, "stop"), 0, "stop is done\n", "");
     check_output(&ctl(&site, "restart --cold"), 1, "", "says no: another restart is under way");
-    check_output(&ctl(&site, "upgrade --cold"), 1, "", "says no: the newcomer has ended: status 2");
+    check_output(&ctl(&site, "upgrade --cold"), 1, "", "says no: the new process has ended: status 2");
     check_output(&ctl(&site, "upgrade /bin/sh"), 2, "", "unexpected argument");
     assert_eq!(site.changes().len(), 5);
 }
@@ -129,7 +129,7 @@ fn a_no_of_the_server_is_told_from_silence() {
     check_output(&ctl(&site, "drain ts bsuy"), 1, "", "there is no backend \"bsuy\", did you mean \"busy\"?");
     check_output(&ctl(&site, "down ts busy"), 1, "", "busy is the last backend of ts");
     check_output(&ctl(&site, "down ts ts1 --token-file wrong.token"), 1, "", "this is not the token");
-    // Port 0 is nobody's.
+    // No server can listen on port 0.
     check_output(&ctl(&site, "status --admin http://127.0.0.1:0"), 1, "", "http://127.0.0.1:0 cannot be reached");
     assert_eq!(site.changes().len(), 3);
 }
@@ -160,7 +160,7 @@ fn the_command_line_goes_before_the_config() {
 fn what_is_typed_wrong_is_exit_code_2() {
     let site = Site::start();
     for (words, message) in [
-        ("", "Usage"),
+        ("", "hedgerow ctl: missing command; see hedgerow ctl --help\n"),
         ("stauts", "status"),
         ("drain ts", "BACKEND"),
         ("add ts dns.example", "an IP address with its port, not a host name"),

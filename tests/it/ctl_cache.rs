@@ -1,4 +1,5 @@
-//! `hedgerow ctl cache` and the paths behind it: what is shown of a cache, what is flushed, and who may.
+//! `hedgerow ctl cache` and the paths behind it: what they show of a cache, what they flush, and which
+//! clients may use them.
 
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use crate::support::admin_site::{HOST, JSON, Site, TOKEN, check_output, write};
 use crate::support::cache::{Subject, a, answer, edns_query, query, reply, soa};
 use crate::support::{self, Backend, Forwarder};
 use hedgerow::admin::CacheAccess;
-use hedgerow::cache::{Cache, PoolId, Rules};
+use hedgerow::cache::{Cache, CacheRules, PoolId};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use serde_json::{Value, json};
@@ -17,12 +18,13 @@ use tempfile::TempDir;
 /// How long before now the first entries were kept.
 const PAST: Duration = Duration::from_secs(1000);
 
-/// An admin server with a cache that has an entry of every kind for `www.example.org`, and three for other names.
+/// An admin server with a cache that has an entry of every kind for `www.example.org`, and three for other
+/// names.
 fn site() -> Site {
     let start = Instant::now().checked_sub(PAST).expect("the clock goes back that far");
     let cache = Cache::new(4 << 20, start);
     // Longer than any test runs.
-    let rules = Rules { failure_ttl: Duration::from_secs(300), ..Rules::default() };
+    let rules = CacheRules { failure_ttl: Duration::from_secs(300), ..CacheRules::default() };
     let mut subject = Subject { cache, rules, start, now: start, pool: PoolId::of("ts") };
     let mut nodata = reply("www.example.org.", RecordType::AAAA, ResponseCode::NoError);
     nodata.add_authority(soa(300, 300));
@@ -117,12 +119,17 @@ fn a_name_is_shown_as_a_table() {
     assert!(output.stdout.starts_with(b"POOL  TYPE  CLASS  FLAGS  STATE    RCODE"), "{output:?}");
     check_output(&output, 0, "\nts    A     IN     DO,CD  fresh    NOERROR", "");
     check_output(&output, 0, "\n-     A     IN     -      fresh    NOERROR", "");
-    check_output(&ctl(&site, "show nothing.example.org"), 0, "nothing is kept of nothing.example.org.\n", "");
+    check_output(&ctl(&site, "show nothing.example.org"), 0, "the cache has no entry for nothing.example.org.\n", "");
     assert_eq!(read(&ctl(&site, "show nothing.example.org --json")), json!([]));
     // Nothing of a name gets lost on the way, nor is taken for a part of the path.
     let strange = r"a\.b/c%2F?d\032.example.org";
-    check_output(&ctl(&site, &format!("show {strange}")), 0, "nothing is kept of a\\.b/c%2F?d\\032.example.org.", "");
-    check_output(&ctl(&site, "show ."), 0, "nothing is kept of .\n", "");
+    check_output(
+        &ctl(&site, &format!("show {strange}")),
+        0,
+        "the cache has no entry for a\\.b/c%2F?d\\032.example.org.",
+        "",
+    );
+    check_output(&ctl(&site, "show ."), 0, "the cache has no entry for .\n", "");
 }
 
 #[test]

@@ -1,6 +1,7 @@
-//! Programs of others that people use for encrypted DNS: servers as our backends, proxies before our listeners, and clients. One that is
-//! not installed is told and left out. NSD and BIND are in `connections.rs`, `connections_https.rs` and `transfer_peers.rs`, curl in
-//! `https.rs`, kdig and dig in `https.rs`, `quic.rs` and here.
+//! Tests with other programs for encrypted DNS: servers as our backends, proxies before our listeners, and
+//! clients. A program that is not installed is reported and left out. NSD and BIND are in `connections.rs`,
+//! `connections_https.rs` and `transfer_peers.rs`, curl in `https.rs`, kdig and dig in `https.rs`, `quic.rs`
+//! and here.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -9,8 +10,8 @@ use crate::support::certificates::Authorities;
 use crate::support::encrypted_peers::*;
 use crate::support::*;
 
-/// A server by plain DNS, TLS and HTTPS, in this order, with a certificate for `dns.example` of the authority in `ca.pem`. Each listener
-/// has these keys, and connections have others.
+/// A server by plain DNS, TLS and HTTPS, in this order, with a certificate for `dns.example` of the authority
+/// in `ca.pem`. Each listener has these keys, and connections have others.
 fn start(backend: &Backend, authorities: &Authorities, keys: &str, connections: &str) -> Server {
     let listeners = ["", "tls://", "https://"].map(|scheme| format!("{{ address = '{scheme}127.0.0.1:0'{keys} }}"));
     let config = Forwarder::to(&[backend], "[certificates.main]\nchain = 'chain.pem'\nkey = 'key.pem'\n")

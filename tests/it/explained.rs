@@ -1,5 +1,5 @@
-//! `POST /api/v1/explain` and `hedgerow ctl explain` against backends that are slow, silent, failing or down: the words are right, and
-//! no figure of clients counts them.
+//! `POST /api/v1/explain` and `hedgerow ctl explain` against backends that are slow, silent, failing or down:
+//! the words are right, and no figure of clients counts them.
 
 use std::net::SocketAddr;
 use std::sync::mpsc::channel;
@@ -26,12 +26,11 @@ fn explain(server: &Server, name: &str, fresh: bool) -> Value {
     serde_json::from_str(&answer.body).expect("JSON")
 }
 
-/// The sentence.
 fn why(explained: &Value) -> &str {
     explained["why"].as_str().expect("a sentence")
 }
 
-/// What became of each attempt.
+/// Returns the outcome of each attempt.
 fn fates(explained: &Value) -> Vec<&str> {
     let attempts = explained["attempts"].as_array().expect("a list");
     attempts.iter().map(|attempt| attempt["fate"].as_str().expect("a word")).collect()
@@ -182,7 +181,7 @@ fn a_stale_answer_that_helps_out_is_told() {
         (explained["cache"]["state"] == "stale" && explained["from_cache"] == false).then_some(explained)
     });
     assert_eq!((&explained["outcome"], &explained["response"]["source"]), (&json!("stale"), &json!("stale")));
-    check_why(&explained, &["silent; ", "a stale answer of the cache was given"]);
+    check_why(&explained, &["silent; ", "a stale answer of the cache was sent"]);
     assert_eq!(explained["waiters"], 1);
 }
 
@@ -196,7 +195,7 @@ fn what_the_cache_has_is_not_asked_again_unless_that_is_wanted() {
         (&cached["outcome"], &cached["from_cache"], &cached["response"]["source"]),
         (&json!("cached"), &json!(true), &json!("cache"))
     );
-    check_why(&cached, &["the cache had the answer, fresh for ", "nobody was asked"]);
+    check_why(&cached, &["the cache had the answer, fresh for ", "no backend was asked"]);
     assert_eq!(backend.queries().len(), 1);
     let fresh = explain(&server, "www.example", true);
     assert_eq!((&fresh["outcome"], &fresh["cache"]["state"]), (&json!("won"), &json!("fresh")));
@@ -219,7 +218,7 @@ fn a_question_waits_until_the_one_before_is_explained_and_a_third_is_refused() {
         let next = || answers.recv_timeout(PATIENCE).expect("an answer");
         let refused = next();
         assert_eq!(refused.status, 503, "{refused:?}");
-        assert!(refused.body.contains("too much is asked at once, try again"), "{refused:?}");
+        assert!(refused.body.contains("too many admin requests at once, try again"), "{refused:?}");
         backend.wait_for(1);
         let released = Instant::now();
         backend.release();
@@ -240,7 +239,7 @@ fn ten_questions_a_second_are_explained() {
     assert_eq!(backend.queries().len(), 6);
 }
 
-/// Whichever worker holds the question: who asks has it from there.
+/// A question in flight is joined at the worker that holds it, whichever worker gets the second one.
 #[test]
 fn a_question_in_flight_is_joined_at_the_worker_that_has_it() {
     let backend = Backend::new(answer(ONE).held());

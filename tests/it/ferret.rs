@@ -57,8 +57,8 @@ impl Expected {
         expected
     }
 
-    /// Whether a response is this one. NS records in the authority section of an answer, and the addresses that are there
-    /// for them, are optional.
+    /// Returns true if a response is this one. NS records in the authority section of an answer, and the
+    /// addresses that are there for them, are optional.
     fn is(&self, found: &Self) -> bool {
         let [answer, authority, additional] = &self.sections;
         let is_extra = !answer.is_empty() && authority.iter().all(|line| line.contains(" in ns "));
@@ -108,11 +108,12 @@ fn the_program_answers_as_the_library_does() {
         for (number, case) in cases.iter().enumerate() {
             let zone = case["zone"].as_str().expect("text");
             let apex = zone.split_whitespace().next().expect("a first record");
-            // One half is told the name of its zone, the other finds it in the file.
+            // One half gets the name of its zone from the config, the other from the file.
             let source =
                 if number % 2 == 0 { "'z'".to_owned() } else { format!("{{ file = 'z', origin = '{apex}' }}") };
             let source = source.replace("'z'", &format!("'{number}.zone'"));
-            // Each has an authority of its own: in one that has several zones, chains go from one to the other.
+            // Each has an authority of its own: in one that has several zones, chains go from one to the
+            // other.
             write!(config, "[authorities.a{number}]\nlisten = ['127.0.0.1:0']\nzones = [{source}]\n")
                 .expect("a String");
             files.push((format!("{number}.zone"), zone));

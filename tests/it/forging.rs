@@ -259,8 +259,8 @@ fn queries_of_a_burst_leave_from_a_port_each() {
         }
     }
     let ports: HashSet<_> = backend.queries().iter().map(|seen| seen.peer.port()).collect();
-    // All sockets are open at the same time, so no two have one port by chance. Independent draws from 64,512 ports would lack
-    // 600 * 599 / 2 / 64,512 = 2.8 on average, and more than 10 once in 6,000 times.
+    // All sockets are open at the same time, so no two have one port by chance. Independent draws from 64,512
+    // ports would lack 600 * 599 / 2 / 64,512 = 2.8 on average, and more than 10 once in 6,000 times.
     assert!(ports.len() >= COUNT - 10, "{} different ports", ports.len());
 }
 

@@ -1,7 +1,8 @@
-//! The fuzz targets, on what is kept of earlier runs and on some thousand changes of it. For longer runs, guided by what is
-//! reached: `fuzz/run`.
+//! The fuzz targets, on what is kept of earlier runs and on some thousand changes of it. For longer runs,
+//! guided by what is reached: `fuzz/run`.
 //!
-//! A failing run prints its seed; `HEDGEROW_SEED=n` repeats it. With `HEDGEROW_FUZZ_SEEDS` set, corpora begin anew.
+//! A failing run prints its seed; `HEDGEROW_SEED=n` repeats it. With `HEDGEROW_FUZZ_SEEDS` set, corpora begin
+//! anew.
 
 #[path = "../../fuzz/targets.rs"]
 #[allow(unreachable_pub, reason = "it is a part of other crates too")]
@@ -16,7 +17,7 @@ use rand::{RngExt, SeedableRng};
 
 use targets::{TARGETS, Target, seeds};
 
-/// What is kept for a target: each file, and its octets.
+/// Returns the stored corpus of a target: each file, and its bytes.
 fn kept(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
     let Ok(files) = fs::read_dir(&folder) else { return Vec::new() };
@@ -44,7 +45,6 @@ impl Drop for Blame<'_> {
     }
 }
 
-/// Runs a target.
 fn run((name, target): Target, octets: &[u8]) {
     let _blame = Blame(name, octets);
     target(octets);

@@ -1,4 +1,5 @@
-//! Who is up, through real sockets: when backends are probed, what makes one down, and what a client meets meanwhile.
+//! Health of backends through real sockets: when they are probed, what makes one down, and what a client
+//! meets meanwhile.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};

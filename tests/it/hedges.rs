@@ -175,14 +175,15 @@ fn hedge_spares_who_is_busy_but_failover_keeps_the_order() {
     let script = |number| if number % 2 == 0 { answer(ONE).held() } else { answer(TWO).except("fail", servfail()) };
     let backends = [0, 1, 2, 3].map(|number| Backend::new(script(number)));
     let asked = backends.each_ref().map(|backend| backend as _);
-    // A second hedge, for when nobody is known to be busy yet.
+    // A second hedge, for the time before any backend is known to be busy.
     let keys = hedging("delay = '1ms'\nbudget = 1.0\nmax = 2").replace("ordered", "round-robin");
     let server = Forwarder::to(&asked, &keys).admin().start();
     let client = server.client();
     for i in 0..200 {
         assert_eq!(client.ask(&query(&format!("{i}.example"), A)).answers(), [TWO]);
     }
-    // Whoever holds its answers back has ever more to do. Drawn by chance alone, each would get 33 hedges.
+    // A backend that holds its answers back has ever more queries in flight. Drawn by chance alone, each
+    // would get 33 hedges.
     for held in [&backends[0], &backends[2]] {
         let hedges = server.admin().metrics().attempts(held.address(), Some("hedge"));
         assert!(hedges <= 10, "{hedges} of 100 hedges");

@@ -1,5 +1,5 @@
-//! What a client by HTTP can have the server do and keep, each beyond its bound: the server says that it is enough, or takes no more, and
-//! answers everybody else meanwhile.
+//! What a client by HTTP can have the server do and keep, each beyond its bound: the server says that it is
+//! enough, or takes no more, and answers everybody else meanwhile.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -90,7 +90,8 @@ fn more_streams_than_were_allowed_are_refused() {
     let mut refused = Vec::new();
     while refused.len() < 12 {
         let frame = client.receive().expect("a frame");
-        // What of the request comes behind the refusal may be refused once more, as that of a stream that is closed.
+        // What of the request comes behind the refusal may be refused once more, as that of a stream that is
+        // closed.
         if frame.kind == RST_STREAM && !refused.contains(&frame.stream) {
             assert_eq!(frame.payload, 7_u32.to_be_bytes(), "REFUSED_STREAM: it may ask again");
             refused.push(frame.stream);
@@ -152,7 +153,8 @@ fn header_fields_have_an_end() {
     let is_over = (0..10_000).any(|_| client.write(&part).is_err());
     assert!(is_over || client.receive().is_none(), "100 MB of header fields were taken");
     assert_served(&server);
-    // One field of 4000 octets in the table, and 10,000 mentions of it in one head (the HPACK bomb, CVE-2016-6581).
+    // One field of 4000 octets in the table, and 10,000 mentions of it in one head (the HPACK bomb,
+    // CVE-2016-6581).
     let mut client = Http2Client::new(at(&server));
     let value = "y".repeat(3900);
     let length = [0x7F, 0xBD, 0x1D];
@@ -251,7 +253,8 @@ fn a_body_that_is_longer_than_was_said_is_no_message() {
 
 #[test]
 fn what_comes_with_a_get_is_thrown_away() {
-    // CVE-2026-40208 of dnsdist, by HTTP/3. Three megabytes here: nothing of it is kept, and the window of the connection opens again.
+    // CVE-2026-40208 of dnsdist, by HTTP/3. Three megabytes here: nothing of it is kept, and the window of
+    // the connection opens again.
     let backend = Backend::new(answer(ADDRESS));
     let server = start(&backend, "");
     let encoded = data_encoding::BASE64URL_NOPAD.encode(&query("www.example.org", A).to_vec());

@@ -1,5 +1,5 @@
-//! DNS over HTTP to clients (RFC 8484): HTTP/2 and HTTP/1.1, encrypted or in the clear, with the clients that people use and with one that
-//! sends frame by frame. What floods do is in `http_floods.rs`.
+//! DNS over HTTP to clients (RFC 8484): HTTP/2 and HTTP/1.1, encrypted or in the clear, with the clients that
+//! people use and with one that sends frame by frame. What floods do is in `http_floods.rs`.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -25,14 +25,15 @@ fn forwarder(backend: &Backend, keys: &str) -> Forwarder {
         .admin()
 }
 
-/// Starts it with a certificate for `dns.example` of this authority, whose own stands in `ca.pem`.
+/// Starts a server with a certificate for `dns.example` of this authority, whose own certificate is in
+/// `ca.pem`.
 fn start(forwarder: &Forwarder, authorities: &Authorities) -> Server {
     let (chain, key) = authorities.issue("dns.example");
     let files = [("chain.pem", &*chain), ("key.pem", &key), ("ca.pem", &authorities.pem())];
     Server::start_with_files(&forwarder.to_toml(), &files)
 }
 
-/// What `curl` was answered.
+/// The response that `curl` got.
 #[derive(Debug)]
 struct Curled {
     version: String,
@@ -92,7 +93,7 @@ fn get_and_post_are_answered_by_both_versions_encrypted_or_not() {
         (1, "/dns-query", "HTTP/1.1", "--http1.1"),
         (2, "/q", "HTTP/2", "--http2-prior-knowledge"),
         (2, "/q", "HTTP/1.1", "--http1.1"),
-        // Who asks to change the version goes on with what it has.
+        // A client that asks to change the version goes on with the version it has.
         (2, "/q", "HTTP/1.1", "--http2"),
     ] {
         let target = get(path, &query.to_vec());
@@ -162,8 +163,8 @@ fn what_is_no_query_has_a_status_of_its_own() {
             assert_eq!(ask("/dns-query", &long), 413, "of a length that nobody has said");
         }
     }
-    // By HTTP/2 it is answered before it has come, and whoever sends it hears that he need not go on (RFC 9113 section 8.1), which not every
-    // curl takes for an answer.
+    // By HTTP/2 the response comes before the body is complete, and the client learns that it need not go on
+    // (RFC 9113 section 8.1), which not every curl takes for an answer.
     let mut fields = vec![0x83, 0x86];
     fields.extend(http2::field(":path", "/q"));
     fields.extend(http2::field("content-type", "application/dns-message"));
@@ -251,7 +252,7 @@ fn responses_may_be_kept_as_long_as_their_records_last_and_what_was_made_up_not_
         ("negative.example.org", A, 3, "max-age=40"),
         ("nodata.example.org", A, 0, "max-age=30"),
         ("failing.example.org", A, 2, "max-age=0"),
-        // NXDOMAIN, since nobody has answered.
+        // NXDOMAIN, because no backend has answered.
         ("silent.example.org", A, 3, "max-age=0"),
         // What the server says of itself (RFC 9462), and a transfer, which is refused.
         ("_dns.resolver.arpa", 64, 0, "max-age=300"),
@@ -461,7 +462,8 @@ fn a_drain_answers_what_is_in_flight_and_says_goodbye() {
     backend.wait_for(2);
     server.process.signal(Signal::TERM);
     server.process.wait_for_log("finishing those in flight");
-    // It hears of the end, and what it has sent before it says that it has is still taken (RFC 9113 section 6.8).
+    // It hears of the end, and what it has sent before it says that it has is still taken (RFC 9113 section
+    // 6.8).
     let goaway = by_two.receive_until(|frame| frame.kind == GOAWAY).expect("it is told");
     assert_eq!(goaway.payload[..4], [0x7F, 0xFF, 0xFF, 0xFF], "all that are on their way");
     by_two.send(HEADERS, http2::END_HEADERS | END_STREAM, 3, &fields);
@@ -501,7 +503,7 @@ fn who_is_idle_hears_that_it_ends() {
     client.send(HEADERS, http2::END_HEADERS | END_STREAM, 1, &fields);
     assert!(client.body_of(1).is_some());
     assert_eq!(client.error_of_end(), Some(0), "in good order");
-    // Who asks nothing is left; so is who only makes noise that is no query.
+    // A client that sends nothing is disconnected; so is one that sends no query.
     let timed_out = [("transport", "http"), ("result", "timed_out")];
     let mut silent = TcpStream::connect(at).expect("the server listens");
     silent.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");

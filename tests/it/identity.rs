@@ -1,15 +1,15 @@
-//! What a server says of itself: only what it was told to say (RFC 4892, RFC 5001).
+//! A server reveals of its identity only the configured values (RFC 4892, RFC 5001).
 
 use crate::support::zones::*;
 use hedgerow::wire::{Header, OptionCode, Rcode, RecordClass, Transport, read_query};
-use hedgerow::zone::{Identity, Text, ZoneDb, respond};
+use hedgerow::zone::{Identity, IdentityText, ZoneDb, respond};
 
 /// A zone to ask.
 const ZONE: &str = "z. 300 SOA a. b. 1 2 3 4 60\nz. NS ns.elsewhere.\n";
 
 /// A zone database that says something of its server.
 fn told() -> ZoneDb {
-    let text = |text: &str| Text::new(text.as_bytes());
+    let text = |text: &str| IdentityText::new(text.as_bytes());
     zone_db(&[ZONE]).with_identity(Identity { version: text("hedgerow 1"), id: text("ts1"), nsid: text("node") })
 }
 
@@ -58,6 +58,6 @@ fn the_identifier_goes_to_those_who_ask_for_it() {
 
 #[test]
 fn texts_are_one_character_string() {
-    assert!(Text::new(&[b'x'; 255]).is_some() && Text::new(&[b'x'; 256]).is_none());
-    assert_eq!(Text::new(b"x").expect("short").as_octets(), b"x");
+    assert!(IdentityText::new(&[b'x'; 255]).is_some() && IdentityText::new(&[b'x'; 256]).is_none());
+    assert_eq!(IdentityText::new(b"x").expect("short").as_octets(), b"x");
 }

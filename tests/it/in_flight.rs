@@ -12,7 +12,8 @@ const FEW: usize = 2_000;
 /// Queries or replies that are under way between two sockets: fewer than the kernel holds for one.
 const AT_ONCE: usize = 50;
 
-/// Octets that each may take. It is under 400; the rest is for what the allocator keeps of tables that have grown.
+/// Octets that each may take. It is under 400; the rest is for what the allocator keeps of tables that have
+/// grown.
 const LIMIT: usize = 500;
 
 #[test]
@@ -66,7 +67,8 @@ impl Holding {
         self.socket.local_addr().expect("it is bound")
     }
 
-    /// Sends queries as `client`, and takes them as the backend; adds the replies, with whom they are for, and the IDs.
+    /// Sends queries as `client`, and takes them as the backend; adds the replies with their destinations,
+    /// and the IDs.
     fn hold(&self, client: &UdpSocket, held: &mut Vec<(Vec<u8>, SocketAddr)>, ids: &mut HashSet<u16>) {
         for number in held.len()..held.len() + AT_ONCE {
             let query = query(&format!("name-{number}.example"), A);
@@ -77,7 +79,8 @@ impl Holding {
         let until = held.len() + AT_ONCE;
         while held.len() < until {
             let (length, peer) = self.socket.recv_from(&mut message).expect("a query comes");
-            // RFC 1035 section 4.1.1: QR and AA. Without a record that is an authority's word that there is none.
+            // RFC 1035 section 4.1.1: QR and AA. Without a record that is an authority's word that there is
+            // none.
             message[2] |= 0x84;
             let is_probe = message[12] == 0;
             if is_probe {

@@ -122,13 +122,14 @@ fn default_config_serves_the_main_job() {
     assert_eq!((nodata.rcode(), nodata.has(AA), nodata.answers().len()), (NOERROR, true, 0));
     let missing = client.ask(&query("nothinghere.com", A).edns(1232));
     assert_eq!((missing.rcode(), missing.extended_error()), (NXDOMAIN, Some(SYNTHESIZED)));
-    // And `hedgerow ctl` has somebody to talk to.
+    // `hedgerow ctl` reaches the server, too.
     let config = server.path("config.toml").display().to_string();
     let status = server.process.ctl(&["status", "-c", &config]);
     assert!(String::from_utf8_lossy(&status.stdout).contains("ts2"), "{status:?}");
 }
 
-/// A port that is free by UDP and by TCP, below those that the system gives to outgoing connections of other tests.
+/// A port that is free by UDP and by TCP, below those that the system gives to outgoing connections of other
+/// tests.
 fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = std::process::id() % 1000 * 16;
@@ -297,7 +298,8 @@ fn drain_takes_the_connections_that_wait_to_be_accepted() {
     let backend = Backend::new(answer(ADDRESS));
     for _ in 0..8 {
         let mut server = Forwarder::to(&[&backend], PATIENT).workers(2).start();
-        // While it sleeps the kernel takes connections and queries for it; it wakes to those and the signal at once.
+        // While it sleeps the kernel takes connections and queries for it; it wakes to those and the signal
+        // at once.
         server.process.signal(Signal::STOP);
         let question = query("www.example", A);
         let clients: Vec<_> = (0..20)
@@ -330,7 +332,7 @@ fn authorities_of_the_same_process_outlive_the_races_that_ask_them() {
     client.ask(&query("www.example", A));
     server.process.signal(Signal::TERM);
     let response = client.receive();
-    // Had the authority died before the race was over, its port would have told of death (22).
+    // Had the authority died before the race was over, its port would have reported it (22).
     assert_eq!((response.id(), response.extended_error()), (missing.id, Some(SYNTHESIZED)));
     assert_eq!(server.process.wait_for_exit().code(), Some(0));
 }
@@ -359,7 +361,7 @@ fn client_that_does_not_take_its_responses_does_not_keep_a_drain() {
     // By then it writes; the rest of the queries is taken at the latest when the drain begins.
     backend.wait_for(20);
     server.process.signal(Signal::TERM);
-    server.process.wait_for_log("not drained in time");
+    server.process.wait_for_log("the drain timed out");
     assert_eq!(server.process.wait_for_exit().code(), Some(0));
 }
 

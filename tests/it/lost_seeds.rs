@@ -1,15 +1,17 @@
-//! Engines whose connections to backends die at random, over hundreds of seeds and on a fake clock: no query is lost while one backend
-//! answers, be it the only one, and no race makes more than eight attempts.
+//! Engines whose connections to backends die at random, over hundreds of seeds and on a fake clock: no query
+//! is lost while one backend answers, be it the only one, and no race makes more than eight attempts.
 //!
 //! A failure prints its seed; `HEDGEROW_SEED=n cargo test --test it lost_seeds::` runs that one alone.
 
 use std::time::{Duration, Instant};
 
-use hedgerow::metrics::Source;
+use hedgerow::metrics::ResponseSource;
 use hedgerow::policy::balance::Balance;
-use hedgerow::policy::race::{Kind, MAX_ATTEMPTS};
-use hedgerow::policy::{Dispatch, Hedge, HedgeDelay, Rules};
-use hedgerow::sim::{Connections, Course, Delay, Model, Names, PoolModel, Report, Scenario, When, run};
+use hedgerow::policy::race::{AttemptKind, MAX_ATTEMPTS};
+use hedgerow::policy::{Dispatch, Hedge, HedgeDelay, PoolRules};
+use hedgerow::sim::{
+    BackendModel, Course, Delay, ModelConnections, NameDistribution, PoolModel, Scenario, ScenarioRecord, When, run,
+};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -17,32 +19,30 @@ use rand::{RngExt, SeedableRng};
 /// How many seeds are run.
 const SEEDS: u64 = 600;
 
-/// Milliseconds.
 fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-/// One of these.
 fn pick<T: Copy>(rng: &mut StdRng, choices: &[T]) -> T {
     *choices.choose(rng).expect("there is something to choose")
 }
 
 /// Any rules that give a client time enough.
-fn rules(rng: &mut StdRng) -> Rules {
+fn rules(rng: &mut StdRng) -> PoolRules {
     let delay = pick(rng, &[HedgeDelay::Auto, HedgeDelay::Percentile(0.9), HedgeDelay::Fixed(ms(3))]);
-    Rules {
+    PoolRules {
         dispatch: pick(rng, &[Dispatch::Race, Dispatch::Hedge, Dispatch::Sequential]),
         fanout: rng.random_range(0..3),
         balance: pick(rng, &[Balance::Ordered, Balance::RoundRobin, Balance::Random, Balance::Sticky]),
         attempt_timeout: ms(rng.random_range(300..1_500)),
         tries: rng.random_range(1..4),
         hedge: Hedge { delay, budget: pick(rng, &[0.0, 0.05, 0.5]), max: rng.random_range(0..4), ..Hedge::default() },
-        ..Rules::default()
+        ..PoolRules::default()
     }
 }
 
-/// So many backends by stream, whose connections end every now and then. Of several, connections may stall as well, and the first
-/// backend may go away for good.
+/// So many backends by stream, whose connections end every now and then. Of several, connections may stall as
+/// well, and the first backend may go away for good.
 fn scenario(backends: usize, rng: &mut StdRng) -> Scenario {
     let are_several = backends > 1;
     let max = rng.random_range(1..=4);
@@ -52,12 +52,12 @@ fn scenario(backends: usize, rng: &mut StdRng) -> Scenario {
         Vec::new()
     };
     let ends = vec![When::NowAndThen { length: ms(1), every: ms(rng.random_range(40..400)) }];
-    let connections = Connections { max, stalls, ends };
+    let connections = ModelConnections { max, stalls, ends };
     let median = Duration::from_micros(rng.random_range(100..3_000));
-    let model = Model {
+    let model = BackendModel {
         delay: Course::always(Delay::Lognormal { median, sigma: 0.4 }),
         connections: Some(connections),
-        ..Model::default()
+        ..BackendModel::default()
     };
     let mut models = vec![model; backends];
     let dies = are_several && rng.random_bool(0.3);
@@ -68,11 +68,11 @@ fn scenario(backends: usize, rng: &mut StdRng) -> Scenario {
     Scenario {
         pools: vec![pool],
         queries: 120,
-        names: Names::Unique,
+        names: NameDistribution::Unique,
         gap: ms(rng.random_range(1..8)),
         is_probed: true,
         is_audited: true,
-        ..Scenario::of_pool(Rules::default(), Vec::new())
+        ..Scenario::of_pool(PoolRules::default(), Vec::new())
     }
 }
 
@@ -98,15 +98,15 @@ fn check(backends: impl Fn(&mut StdRng) -> usize) -> usize {
         let mut rng = StdRng::seed_from_u64(seed);
         let backends = backends(&mut rng);
         let scenario = scenario(backends, &mut rng);
-        let Report { races, queries } = run(&scenario, start, seed);
+        let ScenarioRecord { races, queries } = run(&scenario, start, seed);
         for (number, told) in queries.iter().enumerate() {
             let sources: Vec<_> = told.iter().map(|(_, source)| *source).collect();
             let unanswered: Vec<_> = races.iter().filter(|race| race.won_by.is_none()).collect();
-            assert_eq!(sources, [Some(Source::Backend)], "query {number} of {scenario:?}: {unanswered:?}");
+            assert_eq!(sources, [Some(ResponseSource::Backend)], "query {number} of {scenario:?}: {unanswered:?}");
         }
         for race in &races {
             assert!(race.asked.len() <= MAX_ATTEMPTS, "{race:?}");
-            failovers += race.asked.iter().filter(|asked| asked.kind == Kind::Failover).count();
+            failovers += race.asked.iter().filter(|asked| asked.kind == AttemptKind::Failover).count();
         }
     }
     failovers

@@ -1,8 +1,8 @@
-//! Nearly all tests that stand outside of the crate, in one binary, so that `cargo test` links once. A file is a module:
-//! `cargo test --test it races::` runs one of them.
+//! Nearly all tests that stand outside of the crate, in one binary, so that `cargo test` links once. A file
+//! is a module: `cargo test --test it races::` runs one of them.
 //!
-//! Apart stand `allocations`, which replaces the allocator of its process, and `tidy` and `instruction_guard`, which read files
-//! and need no crate.
+//! Apart stand `allocations`, which replaces the allocator of its process, and `tidy` and
+//! `instruction_guard`, which read files and need no crate.
 
 mod addresses;
 mod admin;

@@ -1,5 +1,5 @@
-//! What `deploy/` has for Kubernetes and etcd: manifests by a program that knows all schemas, configs in them by hedgerow, roles by an
-//! etcd that enforces them.
+//! What `deploy/` has for Kubernetes and etcd: manifests by a program that knows all schemas, configs in them
+//! by hedgerow, roles by an etcd that enforces them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use super::docs::top;
 use crate::support::hosts::{self, Daemon};
 use crate::support::*;
 
-/// All manifests.
 const MANIFESTS: [&str; 2] = ["deploy/kubernetes.yaml", "deploy/kubernetes/fleet.yaml"];
 
-/// The checker of manifests, if there is one that runs: from where `.ci/run` puts it, or as the machine has it.
+/// The checker of manifests, if there is one that runs: from where `.ci/run` puts it, or as the machine has
+/// it.
 fn kubernetes_validate() -> Option<Command> {
     let folder = top().join("target/tools/kubernetes-validate");
     let programs = [folder.join("bin/kubernetes-validate"), PathBuf::from("kubernetes-validate")];
@@ -67,7 +67,7 @@ fn file_of(map: &str, file: &str) -> String {
     lines.map(|line| format!("{}\n", line.strip_prefix("    ").unwrap_or_default())).collect()
 }
 
-/// What `hedgerow check` says of a config with these files beside it.
+/// Runs `hedgerow check` on a config with these files beside it.
 fn check(config: &str, files: &[(&str, String)]) -> Output {
     let folder = TempDir::new().expect("a temporary folder");
     fs::write(folder.path().join("config.toml"), config).expect("our own folder");
@@ -96,7 +96,8 @@ fn the_ls_of_the_fleet_has_a_config_that_is_right() {
     ends_in_time("hedgerow-ls", config.drain_delay.as_secs());
 }
 
-/// A pod has time to end in: the sleep of preStop, `drain_delay`, the default timeout of a pool, and a second.
+/// A pod has time to end in: the sleep of preStop, `drain_delay`, the default timeout of a pool, and a
+/// second.
 fn ends_in_time(name: &str, drain_delay: u64) {
     let manifest = manifest(MANIFESTS[1]);
     let deployment = manifest

@@ -137,7 +137,7 @@ fn shells_take_their_completions() {
     }
 }
 
-/// What bash offers is what the program takes.
+/// The completions of bash are the commands and options of the program.
 #[test]
 fn bash_completes_commands_and_options() {
     let script = String::from_utf8(hedgerow(&["completions", "bash"]).stdout).expect("UTF-8");

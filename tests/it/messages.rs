@@ -1,5 +1,5 @@
-//! What comes in, what goes out (docs/src/contract.md, Messages), for the forwarder and for authorities: drops,
-//! errors, OPT, sizes, and that nothing is changed but what must be.
+//! What comes in, what goes out (docs/src/contract.md, Messages), for the forwarder and for authorities:
+//! drops, errors, OPT, sizes, and that nothing is changed but what must be.
 
 use crate::support::*;
 
@@ -70,7 +70,7 @@ fn opcodes_other_than_query_are_not_implemented() {
             let expected = if (server, opcode) == ("ts", 4) { REFUSED } else { NOTIMP };
             assert_eq!(response.rcode(), expected, "{server}, opcode {opcode}");
             assert_eq!(response.opcode(), opcode, "{server}");
-            // As in BIND: what flags mean with an opcode that is not known, nobody knows.
+            // As in BIND: flags are cleared, because their meaning is not known for an unknown opcode.
             let flags = [AA, TC, RD, RA, AD, CD].into_iter().filter(|flag| response.has(*flag)).count();
             assert!(response.has(QR) && flags == 0, "{server}, opcode {opcode}: {response:?}");
         }
@@ -384,7 +384,7 @@ fn rcodes_of_the_backend_pass() {
     }));
     let server = Forwarder::to(&[&backend], "").start();
     let client = server.client();
-    // YXDOMAIN to NOTZONE, and some that nobody has given a meaning.
+    // YXDOMAIN to NOTZONE, and some unassigned ones.
     for rcode in [SERVFAIL, NXDOMAIN, REFUSED, 6, 9, 11, 15] {
         let response = client.ask(&query(&format!("{rcode}.example"), A));
         assert_eq!(response.rcode(), rcode);

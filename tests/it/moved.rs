@@ -1,8 +1,9 @@
-//! TCP connections that go from one server to the next: none is closed, no answer is lost, and no octet is read twice.
+//! TCP connections that go from one server to the next: none is closed, no answer is lost, and no octet is
+//! read twice.
 
 use std::sync::atomic::Ordering;
 
-use hedgerow::server::Carried;
+use hedgerow::server::CarriedState;
 
 use crate::support::running::Running;
 use crate::support::*;
@@ -13,7 +14,7 @@ const ADDRESS: &str = "192.0.2.1";
 fn start(backend: &Backend, keys: &str) -> Running {
     let keys = format!("[forwarder.connections]\n{keys}");
     let config = Forwarder::to(&[backend], "timeout = '20s'\nattempt_timeout = '20s'").workers(2).keys(&keys).to_toml();
-    Running::start(&(config + "[admin]\nlisten = '127.0.0.1:0'\nsocket = 'SOCKET'\n"), |_| Carried::default())
+    Running::start(&(config + "[admin]\nlisten = '127.0.0.1:0'\nsocket = 'SOCKET'\n"), |_| CarriedState::default())
 }
 
 /// Queries by TCP that a server has taken.
@@ -123,7 +124,7 @@ fn a_connection_goes_to_its_section_whatever_that_is_called() {
         + "[admin]\nlisten = '127.0.0.1:0'\nsocket = 'SOCKET'\n"
         + &format!("[authorities.forwarder]\nlisten = ['127.0.0.2:0']\nzones = ['{}']\n", table.display());
     let (first, second) =
-        (Running::start(&config, |_| Carried::default()), Running::start(&config, |_| Carried::default()));
+        (Running::start(&config, |_| CarriedState::default()), Running::start(&config, |_| CarriedState::default()));
     let mut clients = [first.forwarder, first.authority.expect("there is one")].map(TcpClient::of);
     let answers = |clients: &mut [TcpClient; 2]| {
         clients.each_mut().map(|client| client.ask(&query("www.example", A)).answers().concat())

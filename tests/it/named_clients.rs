@@ -1,5 +1,5 @@
-//! The PROXY protocol towards backends: who wants to know who asks is told so before each datagram and each connection, and its answers
-//! are for that client alone.
+//! The PROXY protocol towards backends: a backend that wants client addresses gets one before each datagram
+//! and each connection, and its answers are for that client alone.
 
 use std::net::SocketAddr;
 
@@ -7,7 +7,7 @@ use crate::support::*;
 
 const ADDRESS: &str = "192.0.2.1";
 
-/// What a header says that names a client of this server.
+/// Returns the backend's note of a header with this client and this server.
 fn named(client: SocketAddr, server: SocketAddr) -> Option<String> {
     Some(format!("{client} asked {server}"))
 }

@@ -1,4 +1,4 @@
-//! The names asked for most: which are counted, how far, and who may read them.
+//! The names asked for most: which are counted, how far, and which clients may read them.
 
 use hedgerow::sight::names::{NameCount, NamesReport};
 
@@ -6,7 +6,7 @@ use crate::support::*;
 
 const ADDRESS: &str = "192.0.2.1";
 
-/// The names that a server tells, once there are any.
+/// Returns the names that a server reports, once there are any.
 fn counted(server: &Server, is_so: impl Fn(&NamesReport) -> bool) -> NamesReport {
     until("names are counted", || {
         let answer = server.admin().get("/api/v1/names");
@@ -35,7 +35,8 @@ fn names_asked_for_most_are_counted_by_one_question_of_sixteen() {
             assert_eq!(client.ask(&query("broken.example", AAAA)).rcode(), SERVFAIL);
         }
     }
-    // All that were drawn are there when none has come any more for a while: both have far more than chance takes away.
+    // All that were drawn are there when none has come any more for a while: both have far more than chance
+    // takes away.
     let names =
         counted(&server, |names| names.names.iter().map(|one| one.queries).sum::<u64>() > OFTEN / 2 + SELDOM / 2);
     let shown: Vec<_> = names.names.iter().map(|one| (one.name.as_str(), one.qtype.as_str())).collect();

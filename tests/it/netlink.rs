@@ -1,10 +1,13 @@
-//! What the kernel tells of interfaces, routes and neighbors, beside the program that sets them: `ip`, in a network namespace of its own.
+//! Compares the interfaces, routes and neighbors that the kernel reports with those that `ip` sets, in a
+//! separate network namespace.
 
 use std::io::Write;
 use std::net::IpAddr;
 use std::process::{Command, Stdio};
 
-use hedgerow::net::xdp::netlink::{Changes, InterfaceFacts, driver_features, interface, interface_names, next_hop};
+use hedgerow::net::xdp::netlink::{
+    InterfaceFacts, NetlinkChanges, driver_features, interface, interface_names, next_hop,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::support::hosts::run;
@@ -25,7 +28,7 @@ fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-/// Who takes a datagram, its source, the Ethernet address and whether that is stale, and the MTU.
+/// A next hop: its address, the source, the Ethernet address and whether that is stale, and the MTU.
 type Way = (String, String, Option<[u8; 6]>, bool, u32);
 
 /// Where a datagram to a host goes.
@@ -123,7 +126,7 @@ fn every_change_is_told() {
     if !namespace::enter("netlink::every_change_is_told") {
         return;
     }
-    let changes = Changes::open().expect("netlink");
+    let changes = NetlinkChanges::open().expect("netlink");
     let is_readable = || {
         let mut polled = [PollFd::new(&changes, PollFlags::IN)];
         poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).expect("it can be polled") > 0
@@ -158,7 +161,8 @@ fn every_change_is_told() {
     }
     quiet();
 
-    // More than there is room for: what is lost is a change as well, and the next one is told again.
+    // More changes than the buffer holds: a lost one counts as a change as well, and the next one is reported
+    // again.
     run("ip", "link add v0 type veth peer name v1");
     run("ip", "link set v0 up");
     quiet();

@@ -1,6 +1,6 @@
-//! What reloads, restarts, upgrades and deaths cost those who ask: each query of a steady load is counted on both sides, by UDP from
-//! eight sockets and on twenty kept TCP connections. `cargo test --release --test it nothing_lost:: -- --nocapture` prints the rows
-//! of the table in docs/src/lifecycle.md.
+//! The cost of reloads, restarts, upgrades and deaths for clients: each query of a steady load is counted on
+//! both sides, by UDP from eight sockets and on twenty kept TCP connections. `cargo test --release --test it
+//! nothing_lost:: -- --nocapture` prints the rows of the table in docs/src/lifecycle.md.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,16 +16,15 @@ use tempfile::TempDir;
 
 use crate::support::*;
 
-/// Whether this is a run for figures. A debug build, beside other tests, is asked for less, and suffers less often.
+/// True if this run is for figures. A debug build, beside other tests, gets less load and fewer faults.
 const IS_WHOLE: bool = !cfg!(debug_assertions);
 
-/// Queries a second.
 const RATE: u32 = if IS_WHOLE { 5_000 } else { 1_000 };
 
-/// Kept connections.
 const CONNECTIONS: usize = 20;
 
-/// What one server may have in flight, and one batch that it has read: lost with it at most, besides what went by its connections.
+/// The most queries that one server has in flight, and one batch that it has read: they may be lost with it,
+/// besides those on its connections.
 const LOST_WITH_A_SERVER: usize = 64 + 64;
 
 /// A forwarder with a supervisor and standbys, before an authority.
@@ -62,7 +61,7 @@ impl Scene {
         scene
     }
 
-    /// All processes, if somebody serves who could tell.
+    /// Returns all processes, or `None` if the admin server does not answer.
     fn try_members(&self) -> Option<Vec<Member>> {
         let answer = self.server.admin().try_get("/api/v1/status")?;
         let status: Value = serde_json::from_str(&answer.body).ok()?;
@@ -73,7 +72,6 @@ impl Scene {
         status["processes"].as_array()?.iter().map(member).collect()
     }
 
-    /// All processes.
     fn members(&self) -> Vec<Member> {
         until("the status", || self.try_members())
     }
@@ -88,7 +86,8 @@ impl Scene {
         until(role, || self.of_role(role).first().copied())
     }
 
-    /// Waits until there are one supervisor, one server, and all standbys, and nobody else; says how long that took.
+    /// Waits until there are one supervisor, one server, all standbys and no other process; returns how long
+    /// that took.
     fn wait_for_full_strength(&self) -> Duration {
         let began = Instant::now();
         until("full strength", || {
@@ -124,7 +123,7 @@ impl Scene {
         fs::rename(&new, &self.program).expect("our own folder");
     }
 
-    /// Client queries that were taken, by whoever served.
+    /// Returns the client queries that all servers have taken.
     fn taken(&self) -> usize {
         let taken = self.server.admin().metrics().sum("hedgerow_queries_total", &[]);
         usize::try_from(taken).expect("a count")
@@ -161,7 +160,7 @@ impl Scene {
     }
 }
 
-/// What happens while there is load.
+/// A run of one kind of event under load.
 struct Course<'a> {
     scene: &'a Scene,
     load: &'a Load,
@@ -186,7 +185,6 @@ impl Course<'_> {
     }
 }
 
-/// What was counted.
 struct Row {
     what: String,
     events: u32,
@@ -233,7 +231,7 @@ impl Row {
     }
 }
 
-/// Whether there is such a process that has not ended.
+/// Returns true if such a process exists and has not ended.
 fn is_running(pid: i32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     status.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))

@@ -1,5 +1,5 @@
-//! Against NSD: two servers with one zone, which holds every type of data that NSD knows and every shape of tree, are asked
-//! the same, and say the same.
+//! Against NSD: two servers with one zone, which holds every type of data that NSD knows and every shape of
+//! tree, are asked the same, and say the same.
 //!
 //! Needs the program `nsd`, of Debian's package of that name; without it there is nothing to compare with.
 
@@ -14,17 +14,14 @@ use tempfile::TempDir;
 
 /// Runs while a test needs it.
 struct Nsd {
-    /// The process.
     child: Child,
-    /// Where it answers.
     address: SocketAddr,
-    /// Its files.
     _folder: TempDir,
 }
 
 impl Drop for Nsd {
     fn drop(&mut self) {
-        // NSD is several processes; the first one ends the others when it is told to end.
+        // NSD is several processes; the first one ends the others when it gets the signal.
         let _ =
             rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::TERM);
         let _ = self.child.wait();
@@ -86,14 +83,12 @@ impl Nsd {
 /// A response as it is compared: rcode and flags, and the sections as sets.
 #[derive(Debug, PartialEq, Eq)]
 struct Said {
-    /// Rcode, AA, TC.
     head: (u16, bool, bool),
     /// Answer, authority and additional section without OPT, in lower case.
     sections: [BTreeSet<String>; 3],
 }
 
 impl Said {
-    /// Reads a response.
     fn read(response: &Response) -> Self {
         let message = response.message();
         let lines = |records: &[hickory_proto::rr::Record]| {
@@ -103,17 +98,18 @@ impl Said {
         Self { head: (response.rcode(), response.has(AA), response.has(TC)), sections }
     }
 
-    /// Whether this is what NSD says, but for known differences.
+    /// Returns true if the response equals that of NSD, but for known differences.
     fn is(&self, other: &Self, rtype: u16) -> bool {
         // Which records went when not all fitted is for each server to choose; the client asks again by TCP.
         let is_cut = self.head.2 && other.head.2;
         let [answer, authority, additional] = &self.sections;
         let [other_answer, other_authority, other_additional] = &other.sections;
-        // RFC 4035 section 3.1.4.1 speaks of signed zones. NSD leaves DS records out of the referrals of others, where
-        // we give a client that wants them what there is.
+        // RFC 4035 section 3.1.4.1 speaks of signed zones. NSD leaves DS records out of the referrals of
+        // others, where we give a client that wants them what there is.
         let is_due = |line: &&String| !line.contains(" in ds ") || other_authority.contains(*line);
         let authority: BTreeSet<_> = authority.iter().filter(is_due).collect();
-        // To an answer NSD adds who serves the zone, and where, which nobody needs who has the answer.
+        // NSD adds the name servers of the zone and their addresses to an answer, which the client does not
+        // need.
         let servers = other_authority.iter().all(|line| line.starts_with("example.org. ") && line.contains(" in ns "));
         let is_extra = !answer.is_empty() && authority.is_empty() && servers;
         let is_wanted = |line: &&String| !line.starts_with("ns.example.org. ") || additional.contains(*line);
@@ -171,16 +167,16 @@ fn names(zone: &str) -> BTreeSet<String> {
     names
 }
 
-/// Types that are asked for: all in the zone, and some that nothing has. ANY is left out, which each server answers with
-/// what it likes (RFC 8482), and so is NSEC3, for which NSD follows no alias (RFC 5155 section 7.2.8 has no owner of such a
-/// record be a name of the zone).
+/// Types that are asked for: all in the zone, and some that nothing has. ANY is left out, which each server
+/// answers with what it likes (RFC 8482), and so is NSEC3, for which NSD follows no alias (RFC 5155 section
+/// 7.2.8 has no owner of such a record be a name of the zone).
 fn types() -> impl Iterator<Item = u16> {
     let all = (1..=64).chain([99, 104, 105, 106, 107, 108, 109, 256, 257, 1234, 65_280]);
     all.filter(|rtype| ![OPT, NSEC3].contains(rtype))
 }
 
-/// AFSDB, RT, SVCB: we add the addresses of the hosts that the first and the last point at (RFC 1183 section 1, RFC 9460
-/// section 4.1), NSD those of the second. A client asks for what it misses.
+/// AFSDB, RT, SVCB: we add the addresses of the hosts that the first and the last point at (RFC 1183 section
+/// 1, RFC 9460 section 4.1), NSD those of the second. A client asks for what it misses.
 const HELPFUL: [u16; 3] = [18, 21, 64];
 
 /// The type of the EDNS record, which is no data.

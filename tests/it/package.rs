@@ -1,5 +1,6 @@
-//! What a distribution and an operator get besides the program: the list of files of the Debian package, its scripts, units of
-//! systemd. That the package can be made and run is shown by `deploy/package-test`, which is run by hand: it compiles a release.
+//! What a distribution and an operator get besides the program: the list of files of the Debian package, its
+//! scripts, units of systemd. That the package can be made and run is shown by `deploy/package-test`, which
+//! is run by hand: it compiles a release.
 
 use std::process::Command;
 
@@ -8,7 +9,6 @@ use toml::{Table, Value};
 use super::docs::top;
 use crate::support::*;
 
-/// `[package.metadata.deb]` of Cargo.toml.
 fn metadata() -> Table {
     let manifest = std::fs::read_to_string(top().join("Cargo.toml")).expect("it is there");
     let manifest: Table = manifest.parse().expect("TOML");

@@ -1,4 +1,5 @@
-//! The cache over a restart: saved when the process ends, loaded before it is ready, ignored if it is damaged.
+//! The cache over a restart: saved when the process ends, loaded before it is ready, ignored if it is
+//! damaged.
 
 use std::fs;
 use std::path::Path;
@@ -26,7 +27,7 @@ fn answers_survive_a_restart_and_age_meanwhile() {
     let file = folder.path().join("cache.bin");
     let backend = Backend::new(answer_for(5, ADDRESS));
     let server = start(&backend, &file);
-    server.process.wait_for_log("cache: there is no file yet");
+    server.process.wait_for_log("cache: the file does not exist yet");
     assert_eq!(server.client().ask(&query("www.example", A)).ttls(), [5]);
     end(server);
     assert_eq!(fs::read_dir(folder.path()).expect("our own folder").count(), 1, "nothing is left beside it");
@@ -39,7 +40,7 @@ fn answers_survive_a_restart_and_age_meanwhile() {
     end(server);
 }
 
-/// What a crash leaves.
+/// The file is there after a crash, too.
 #[test]
 fn it_is_saved_now_and_then_and_a_failed_save_is_tried_again() {
     let folder = TempDir::new().expect("a temporary folder");
@@ -91,7 +92,7 @@ fn a_damaged_file_is_reported_and_ignored() {
     for (queries, (content, reason)) in [
         (&sound[..sound.len() - 1], "is cut short"),
         (&flipped, "cache: the file is ignored"),
-        (b"something else".as_slice(), "is no saved cache"),
+        (b"something else".as_slice(), "is not a saved cache"),
         (b"".as_slice(), "is cut short"),
     ]
     .into_iter()

@@ -1,4 +1,5 @@
-//! Life and death of backends: what probes and ICMP tell, who is spared, and what is said when all are down.
+//! Life and death of backends: results of probes and ICMP errors, which backends are spared, and the answer
+//! when all are down.
 
 use std::time::Instant;
 
@@ -79,8 +80,8 @@ fn log_tells_of_death_and_of_life() {
 #[test]
 fn probes_go_out_after_so_many_queries() {
     let backend = Backend::new(answer(ONE));
-    // By the clock alone there would be one at the start and none before the test is over; and a busy machine has time to
-    // answer before a probe repeats its question.
+    // By the clock alone there would be one at the start and none before the test is over; and a busy machine
+    // has time to answer before a probe repeats its question.
     let keys = format!("{PATIENT}[health]\ninterval = '1h'\ntimeout = '20s'\nevery_queries = 10");
     let server = Forwarder::to(&[&backend], &keys).start();
     backend.wait_for_probes(1);

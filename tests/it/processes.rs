@@ -1,4 +1,5 @@
-//! Processes as one sees them from outside: `ctl processes`, `restart`, `upgrade` and `stop`, the status and the metrics.
+//! Processes as one sees them from outside: `ctl processes`, `restart`, `upgrade` and `stop`, the status and
+//! the metrics.
 
 use crate::support::*;
 
@@ -36,7 +37,7 @@ fn another_process_needs_a_supervisor() {
     for what in ["restart", "upgrade"] {
         let answer = server.admin().try_post(&format!("/api/v1/{what}"), "{\"cold\": true}");
         assert_eq!(answer.status, 409, "{answer:?}");
-        assert!(answer.body.contains("set [supervisor] in the config and start hedgerow anew"), "{answer:?}");
+        assert!(answer.body.contains("set [supervisor] in the config and start hedgerow again"), "{answer:?}");
         server.process.wait_for_log(&format!("{what} refused: there is no supervisor"));
     }
     assert_eq!(server.client().ask(&query("www.example", A)).answers(), [ADDRESS]);

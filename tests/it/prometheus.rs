@@ -1,5 +1,5 @@
-//! What comes for Prometheus, Alertmanager and Grafana beside what it is for: their own checkers, and a real Prometheus that scrapes a
-//! real server.
+//! What comes for Prometheus, Alertmanager and Grafana beside what it is for: their own checkers, and a real
+//! Prometheus that scrapes a real server.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use hedgerow::sight::verdict::{RULES, Rule};
+use hedgerow::sight::verdict::{RULES, VerdictRule};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -47,18 +47,18 @@ fn rules_are_right_on_both_sides_of_their_bounds() {
     }
 }
 
-/// What the page says and what wakes people has the same names, and is as bad.
+/// Reasons of the verdict and alerts have the same names and severities.
 #[test]
 fn every_rule_of_the_verdict_has_an_alert() {
     let rules = deployed("prometheus/hedgerow.rules.yml");
     let alerts: Vec<_> = rules.lines().filter_map(|line| line.trim().strip_prefix("labels: { severity: ")).collect();
-    for Rule { code, state, .. } in RULES {
+    for VerdictRule { code, state, .. } in RULES {
         let alert = format!("{}, code: {code} }}", state.label());
         assert!(alerts.contains(&alert.as_str()), "no alert is labelled {alert}: {alerts:?}");
     }
 }
 
-/// Who is woken reads what to do.
+/// Each alert links to instructions.
 #[test]
 fn every_alert_has_a_runbook() {
     let rules = deployed("prometheus/hedgerow.rules.yml");
@@ -124,7 +124,7 @@ impl Prometheus {
         Some(Self { child, address, _folder: folder })
     }
 
-    /// What it answers below `/api/v1/`, if it does already.
+    /// Returns the response below `/api/v1/`, or `None` if Prometheus does not answer yet.
     fn ask(&self, path: &str, query: &str) -> Option<Value> {
         let url = format!("http://{}/api/v1/{path}", self.address);
         let query = format!("query={query}");
@@ -141,7 +141,8 @@ impl Drop for Prometheus {
     }
 }
 
-/// The expressions of all panels, with all instances and pools chosen, and a window that a scrape each second fills.
+/// The expressions of all panels, with all instances and pools chosen, and a window that a scrape each second
+/// fills.
 fn expressions() -> Vec<String> {
     let dashboard: Value = serde_json::from_str(&deployed("grafana/hedgerow.json")).expect("JSON");
     let variables: Vec<_> =

@@ -1,4 +1,5 @@
-//! The PROXY protocol towards listeners: who asks through a proxy that the config names is who its header says, for all purposes.
+//! The PROXY protocol towards listeners: for a configured proxy, the client is the one that the header names,
+//! for all purposes.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -14,7 +15,6 @@ const ADDRESS: &str = "192.0.2.1";
 const WELCOME: &str = "198.51.100.7:4000";
 const STRANGER: &str = "203.0.113.9:4000";
 
-/// The proxy.
 const PROXY: &str = "127.0.0.2";
 
 /// The header for this client; without one, for the proxy itself.
@@ -47,7 +47,6 @@ fn start(backend: &Backend, scheme: &str, authorities: &Authorities) -> Server {
     Server::start_with_files(&config(backend, scheme), &[("chain.pem", &chain), ("key.pem", &key)])
 }
 
-/// What comes back to the proxy, in order of the queries; a query with another ID follows what may have no response.
 fn ask_by_udp(proxy: &UdpSocket, datagrams: &[Vec<u8>], server: SocketAddr) {
     for datagram in datagrams {
         proxy.send_to(datagram, server).expect("loopback takes it");

@@ -1,4 +1,5 @@
-//! DNS over QUIC to clients (RFC 9250): what comes by it is served as by TCP, a stream for each query; and what clients may not do.
+//! DNS over QUIC to clients (RFC 9250): what comes by it is served as by TCP, a stream for each query; and
+//! what clients may not do.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -213,7 +214,8 @@ fn clients_change_their_address_and_go_on_whichever_worker_hears_them() {
     let mut client = client_of(&server, &authorities);
     let slow = client.begin(&asked("slow.example.org"));
     backend.wait_for_name("slow.example.org", 1);
-    // The kernel chooses a worker for each port: of twelve, all but one of a million times another one is among them.
+    // The kernel chooses a worker for each port: of twelve, all but one of a million times another one is
+    // among them.
     for i in 0..12 {
         client.move_on();
         assert_eq!(client.ask(&asked(&format!("{i}.example.org"))).answers(), [ADDRESS]);
@@ -438,14 +440,15 @@ fn an_authority_is_asked_and_sends_its_zone() {
     let at = server.listeners("ts1")[1];
     let mut client = QuicClient::of(at, &quic_config(&authorities, &["doq"]), "ns.example");
     assert_eq!(client.ask(&asked("www.example.net")).answers(), [ADDRESS]);
-    // More than one client is sent before it has acknowledged some, in messages one after the other on one stream.
+    // More than one client is sent before it has acknowledged some, in messages one after the other on one
+    // stream.
     let stream = client.begin(&query("example.net", 252).id(0));
     let messages = client.receive_all(stream).expect("a zone");
     assert!(messages.len() > 1 && messages.iter().all(|message| message.id() == 0));
     let records: usize = messages.iter().map(|message| message.message().answers.len()).sum();
     assert_eq!(records, 4005, "SOA, NS, two addresses, texts, SOA");
     assert_eq!(client.ask(&asked("www.example.net")).answers(), [ADDRESS], "the connection goes on");
-    // Who does not want the rest of it is forgotten.
+    // The server drops the rest of a stream that the client stops.
     let stream = client.begin(&query("example.net", 252).id(0));
     client.stop(stream, 3);
     client.flush();

@@ -1,4 +1,5 @@
-//! QUIC clients that ask for more than they may have, or for nothing: what they hold is bounded, and they are left.
+//! QUIC clients that ask for more than they may have, or for nothing: what they hold is bounded, and they are
+//! left.
 
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
@@ -69,7 +70,8 @@ fn streams_that_are_given_up_leave_nothing_behind() {
     let authorities = Authorities::new();
     let server = start(&forwarder(&backend, "[forwarder.connections]\nin_flight = 8"), &authorities);
     let mut client = client_of(&server, &authorities);
-    // More than may be in flight, each reset after one octet: a query between them shows that the client means it.
+    // More than may be in flight, each reset after one octet: a query between them shows that the client
+    // means it.
     for round in 0..60 {
         let stream = client.open();
         client.send(stream, &[0], false);
@@ -79,14 +81,14 @@ fn streams_that_are_given_up_leave_nothing_behind() {
             assert_eq!(client.ask(&asked("www.example.org")).answers(), [ADDRESS]);
         }
     }
-    // Queries whose responses nobody wants any more.
+    // Queries whose responses the client does not want any more.
     let streams: Vec<_> = (0..8).map(|i| client.begin(&asked(&format!("slow{i}.example.org")))).collect();
     backend.wait_for_name("slow7.example.org", 1);
     for stream in &streams {
         client.stop(*stream, 3);
     }
     client.flush();
-    // Until their responses have come they count, however often somebody gives up.
+    // They count until their responses have come, however often the client gives up.
     let stream = client.begin(&asked("www.example.org"));
     client.listen_for(Duration::from_millis(100));
     backend.release();
@@ -195,7 +197,7 @@ fn a_flood_of_first_packets_asks_for_addresses_and_then_refuses() {
     assert_eq!(client.ask(&query("www.example.org", A)).answers(), [ADDRESS]);
     let accepted = || sum(&server, "hedgerow_connections_total", &[("result", "accepted")]);
     until("some are let in", || (accepted() >= 32).then_some(()));
-    // Whoever comes now shows that he is there, and is served.
+    // A new client proves its address, and is served.
     let mut honest = QuicClient::of(quic_of(&server), &config, "dns.example");
     assert_eq!(honest.ask(&asked("www.example.org")).answers(), [ADDRESS]);
     let held = sum(&server, "hedgerow_connections", &[]);

@@ -1,16 +1,19 @@
-//! Engines over thousands of seeds: many queries, several pools, random rules and backends, reloads under way, a fake clock. The
-//! invariants of the engine are checked after each event, those of races and responses at the end.
+//! Engines over thousands of seeds: many queries, several pools, random rules and backends, reloads under
+//! way, a fake clock. The invariants of the engine are checked after each event, those of races and responses
+//! at the end.
 //!
 //! A failure prints its seed; `HEDGEROW_SEED=n cargo test --test it race_seeds::` runs that one alone.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use hedgerow::metrics::Source;
+use hedgerow::metrics::ResponseSource;
 use hedgerow::policy::balance::Balance;
-use hedgerow::policy::race::{Kind, MAX_ATTEMPTS, Outcome};
-use hedgerow::policy::{Accept, Dispatch, Grace, Hedge, HedgeDelay, Rank, Rules};
-use hedgerow::sim::{Course, Delay, Model, Names, PoolModel, Record, Report, Scenario, run};
+use hedgerow::policy::race::{AttemptKind, MAX_ATTEMPTS, RaceEnd};
+use hedgerow::policy::{Accept, Dispatch, Grace, Hedge, HedgeDelay, PoolRules, Rank};
+use hedgerow::sim::{
+    BackendModel, Course, Delay, NameDistribution, PoolModel, RaceRecord, Scenario, ScenarioRecord, run,
+};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -19,8 +22,8 @@ use rand::{RngExt, SeedableRng};
 const SEEDS: u64 = 3_000;
 
 /// Every scenario and what came of it, by seed. It is run once for all tests.
-fn played() -> &'static [(u64, Scenario, Report)] {
-    static PLAYED: OnceLock<Vec<(u64, Scenario, Report)>> = OnceLock::new();
+fn played() -> &'static [(u64, Scenario, ScenarioRecord)] {
+    static PLAYED: OnceLock<Vec<(u64, Scenario, ScenarioRecord)>> = OnceLock::new();
     PLAYED.get_or_init(|| {
         let start = Instant::now();
         let play = |seed| {
@@ -36,7 +39,7 @@ fn played() -> &'static [(u64, Scenario, Report)] {
 }
 
 /// Hands the scenario of each seed to `check` with its report.
-fn for_each_seed(check: impl Fn(&Scenario, &Report)) {
+fn for_each_seed(check: impl Fn(&Scenario, &ScenarioRecord)) {
     for (seed, scenario, report) in played() {
         let _blame = Blame(*seed);
         check(scenario, report);
@@ -44,14 +47,14 @@ fn for_each_seed(check: impl Fn(&Scenario, &Report)) {
 }
 
 /// Runs a check on each race of each seed, with its pool.
-fn for_each_race(check: impl Fn(&Scenario, &PoolModel, &Record)) {
+fn for_each_race(check: impl Fn(&Scenario, &PoolModel, &RaceRecord)) {
     for_each_seed(|scenario, report| {
         report.races.iter().for_each(|race| check(scenario, pool_of(scenario, race), race));
     });
 }
 
 /// The pool of a race.
-fn pool_of<'s>(scenario: &'s Scenario, race: &Record) -> &'s PoolModel {
+fn pool_of<'s>(scenario: &'s Scenario, race: &RaceRecord) -> &'s PoolModel {
     let number: usize = race.pool.strip_prefix("pool").and_then(|number| number.parse().ok()).expect("a number");
     &scenario.pools[number]
 }
@@ -71,7 +74,11 @@ impl Drop for Blame {
 fn scenario(rng: &mut StdRng) -> Scenario {
     let pools = *pick(rng, &[1, 1, 2, 3]);
     let pools: Vec<_> = (0..pools).map(|_| pool(rng)).collect();
-    let names = if rng.random_bool(0.5) { Names::Unique } else { Names::Zipf { exponent: 1.0, count: 8 } };
+    let names = if rng.random_bool(0.5) {
+        NameDistribution::Unique
+    } else {
+        NameDistribution::Zipf { exponent: 1.0, count: 8 }
+    };
     let mut reload = || (Duration::from_millis(rng.random_range(1..2_000)), pools.iter().map(|_| rules(rng)).collect());
     let reloads = vec![reload(), reload()];
     let reloads = if rng.random_bool(0.4) { reloads } else { Vec::new() };
@@ -89,18 +96,16 @@ fn scenario(rng: &mut StdRng) -> Scenario {
     }
 }
 
-/// Any pool.
 fn pool(rng: &mut StdRng) -> PoolModel {
     let backends = rng.random_range(1..=10);
     PoolModel { rules: rules(rng), backends: (0..backends).map(|_| model(rng)).collect() }
 }
 
-/// Any rules.
-fn rules(rng: &mut StdRng) -> Rules {
+fn rules(rng: &mut StdRng) -> PoolRules {
     let delay =
         *pick(rng, &[HedgeDelay::Auto, HedgeDelay::Percentile(0.9), HedgeDelay::Fixed(Duration::from_millis(3))]);
     let grace = *pick(rng, &[Grace::Off, Grace::Off, Grace::Auto, Grace::After(Duration::from_millis(7))]);
-    Rules {
+    PoolRules {
         dispatch: *pick(rng, &[Dispatch::Race, Dispatch::Hedge, Dispatch::Sequential]),
         fanout: rng.random_range(0..4),
         balance: *pick(rng, &[Balance::Ordered, Balance::RoundRobin, Balance::Random, Balance::Sticky]),
@@ -110,18 +115,18 @@ fn rules(rng: &mut StdRng) -> Rules {
         attempt_timeout: Duration::from_millis(rng.random_range(1..1_500)),
         tries: rng.random_range(1..5),
         hedge: Hedge { delay, budget: *pick(rng, &[0.0, 0.05, 0.5]), max: rng.random_range(0..4), ..Hedge::default() },
-        ..Rules::default()
+        ..PoolRules::default()
     }
 }
 
 /// Any backend: most of them well, some ill in one way, some in several.
-fn model(rng: &mut StdRng) -> Model {
+fn model(rng: &mut StdRng) -> BackendModel {
     let mut ill = |chance: f64| if rng.random_bool(0.2) { chance } else { 0.0 };
     let (tail, loss, failure, bare, unreachable) = (ill(0.1), ill(0.3), ill(0.5), ill(0.3), ill(0.5));
     let usual = Duration::from_micros(rng.random_range(20..100_000));
     let scattered = |median| Delay::Lognormal { median, sigma: 0.5 };
     let delay = Delay::Mixture { usual: Box::new(scattered(usual)), others: vec![(tail, scattered(100 * usual))] };
-    Model {
+    BackendModel {
         weight: rng.random_range(1..4),
         up: rng.random_bool(0.8),
         delay: Course::always(delay),
@@ -132,11 +137,10 @@ fn model(rng: &mut StdRng) -> Model {
         bare,
         unreachable,
         refuses_opt: rng.random_bool(0.1),
-        ..Model::default()
+        ..BackendModel::default()
     }
 }
 
-/// One of these.
 fn pick<'a, T>(rng: &mut StdRng, choices: &'a [T]) -> &'a T {
     choices.choose(rng).expect("there is something to choose")
 }
@@ -145,7 +149,7 @@ fn pick<'a, T>(rng: &mut StdRng, choices: &'a [T]) -> &'a T {
 fn each_query_has_one_response_and_each_race_one_outcome_in_time() {
     for_each_seed(|scenario, report| {
         assert_eq!(report.queries.len(), scenario.queries);
-        // Who joins a race that began before a reload waits as that does.
+        // A client that joins a race that began before a reload waits as that race does.
         let rules = scenario.pools.iter().map(|pool| &pool.rules);
         let rules = rules.chain(scenario.reloads.iter().flat_map(|(_, rules)| rules));
         let longest = rules.map(|rules| rules.timeout).max().expect("a pool has rules");
@@ -163,7 +167,7 @@ fn an_accepted_reply_never_loses_to_a_kept_one() {
     for_each_race(|_, pool, race| {
         let accepts = |rank| race.rules.accept.accepts(rank);
         match race.replies.iter().find(|reply| !reply.is_late && accepts(reply.rank)) {
-            Some(reply) => assert_eq!(race.outcomes[0], (reply.at, Outcome::Reply(reply.attempt)), "{race:?}"),
+            Some(reply) => assert_eq!(race.outcomes[0], (reply.at, RaceEnd::Reply(reply.attempt)), "{race:?}"),
             // Where any reply is accepted, a refusal of OPT may be.
             None if pool.backends.iter().any(|model| model.refuses_opt) => {}
             None => assert!(!race.won_by.is_some_and(accepts), "{race:?}"),
@@ -201,9 +205,9 @@ fn nothing_is_said_while_somebody_who_may_know_better_is_out() {
     for_each_race(|_, pool, race| {
         let (ended, outcome) = race.outcomes[0];
         let early = ended < race.deadline && race.rules.grace == Grace::Off && !race.bare_failure;
-        if early && outcome == Outcome::Nothing {
+        if early && outcome == RaceEnd::Nothing {
             assert!(race.replies.iter().all(|reply| reply.is_late), "{race:?}");
-            let silent = |model: &Model| model.unreachable == 0.0;
+            let silent = |model: &BackendModel| model.unreachable == 0.0;
             let asked = race.asked.iter().map(|asked| &pool.backends[asked.backend.get()]);
             assert!(!asked.into_iter().any(silent), "{race:?}");
         }
@@ -213,7 +217,7 @@ fn nothing_is_said_while_somebody_who_may_know_better_is_out() {
 #[test]
 fn a_hedge_never_asks_the_same_backend_again() {
     for_each_race(|_, _, race| {
-        for (place, hedge) in race.asked.iter().enumerate().filter(|(_, asked)| asked.kind == Kind::Hedge) {
+        for (place, hedge) in race.asked.iter().enumerate().filter(|(_, asked)| asked.kind == AttemptKind::Hedge) {
             let before = &race.asked[..place];
             assert!(before.iter().all(|asked| asked.backend != hedge.backend), "{race:?}");
         }
@@ -224,8 +228,8 @@ fn a_hedge_never_asks_the_same_backend_again() {
 fn attempts_and_tries_are_bounded() {
     for_each_race(|scenario, pool, race| {
         assert!(race.asked.len() <= MAX_ATTEMPTS, "{race:?}");
-        if scenario.names != Names::Unique {
-            // Each of those who wait may have asked again.
+        if scenario.names != NameDistribution::Unique {
+            // Each of the waiting clients may have asked again.
             return;
         }
         for (number, model) in pool.backends.iter().enumerate() {
@@ -250,7 +254,7 @@ fn backends_that_are_down_are_asked_only_if_all_are() {
                 let at_once = race.asked.iter().filter(|asked| asked.at == Duration::ZERO).count();
                 assert_eq!(at_once, pool.backends.len().min(MAX_ATTEMPTS), "{race:?}");
             } else if pool.backends.iter().all(|model| !model.refuses_opt) {
-                // Somebody has shown by a reply that he is up, and refusals of OPT are not among these.
+                // A backend has shown by a reply that it is up, and refusals of OPT do not count.
                 let before = report.races.iter().filter(|other| other.pool == race.pool && other.began <= race.began);
                 assert!(before.flat_map(|other| &other.replies).next().is_some(), "{race:?}");
             }
@@ -261,8 +265,8 @@ fn backends_that_are_down_are_asked_only_if_all_are() {
 #[test]
 fn hedges_stay_within_the_rules_and_the_budget() {
     for_each_seed(|scenario, report| {
-        let hedges = |race: &Record| race.asked.iter().filter(|asked| asked.kind == Kind::Hedge).count();
-        let most = |rules: &Rules| if rules.dispatch == Dispatch::Hedge { usize::from(rules.hedge.max) } else { 0 };
+        let hedges = |race: &RaceRecord| race.asked.iter().filter(|asked| asked.kind == AttemptKind::Hedge).count();
+        let most = |rules: &PoolRules| if rules.dispatch == Dispatch::Hedge { usize::from(rules.hedge.max) } else { 0 };
         assert!(report.races.iter().all(|race| hedges(race) <= most(&race.rules)));
         for (number, pool) in scenario.pools.iter().enumerate() {
             let of_pool = report.races.iter().filter(|race| race.pool == format!("pool{number}"));
@@ -280,10 +284,11 @@ fn hedges_stay_within_the_rules_and_the_budget() {
 #[test]
 fn equal_queries_share_a_race_or_an_answer() {
     for_each_seed(|scenario, report| {
-        if scenario.names == Names::Unique && scenario.ttl.is_none() {
+        if scenario.names == NameDistribution::Unique && scenario.ttl.is_none() {
             assert_eq!(report.races.len(), scenario.queries);
         }
-        let cached = report.queries.iter().flatten().filter(|(_, source)| *source == Some(Source::Cache)).count();
+        let cached =
+            report.queries.iter().flatten().filter(|(_, source)| *source == Some(ResponseSource::Cache)).count();
         assert!(scenario.ttl.is_some() || cached == 0, "there is no cache, and {cached} are answered from it");
     });
 }
@@ -302,34 +307,35 @@ fn the_seeds_reach_every_corner() {
     let corners = std::cell::Cell::new([0_u32; 12]);
     for_each_seed(|scenario, report| {
         let races = report.races.iter();
-        let count = |is_seen: &dyn Fn(&&Record) -> bool| races.clone().filter(is_seen).count() as u32;
-        let has = |race: &Record, kind| race.asked.iter().any(|asked| asked.kind == kind);
-        let outcome = |race: &Record| race.outcomes[0].1;
-        let ended = |race: &Record| race.outcomes[0].0;
+        let count = |is_seen: &dyn Fn(&&RaceRecord) -> bool| races.clone().filter(is_seen).count() as u32;
+        let has = |race: &RaceRecord, kind| race.asked.iter().any(|asked| asked.kind == kind);
+        let outcome = |race: &RaceRecord| race.outcomes[0].1;
+        let ended = |race: &RaceRecord| race.outcomes[0].0;
         let (first_reload, _) = scenario.reloads.first().cloned().unwrap_or((Duration::MAX, Vec::new()));
         let from = |source| report.queries.iter().flatten().filter(|(_, said)| *said == Some(source)).count() as u32;
         let seen = [
-            count(&|race| has(race, Kind::Hedge)),
+            count(&|race| has(race, AttemptKind::Hedge)),
             count(&|race| race.hedges_denied > 0),
             count(&|race| race.asked.len() == MAX_ATTEMPTS),
             count(&|race| race.asked.iter().any(|asked| !asked.edns)),
-            count(&|race| outcome(race) == Outcome::Failed),
-            count(&|race| outcome(race) == Outcome::Nothing && ended(race) < race.deadline),
-            count(&|race| matches!(outcome(race), Outcome::Reply(_)) && ended(race) == race.deadline),
+            count(&|race| outcome(race) == RaceEnd::Failed),
+            count(&|race| outcome(race) == RaceEnd::Nothing && ended(race) < race.deadline),
+            count(&|race| matches!(outcome(race), RaceEnd::Reply(_)) && ended(race) == race.deadline),
             count(&|race| race.replies.iter().any(|reply| reply.is_late)),
             // A reload while it runs.
             count(&|race| race.began < first_reload && first_reload < race.began + ended(race)),
             // Queries that had no race of their own: cached ones, and those that joined another's.
-            from(Source::Cache),
-            from(Source::Stale),
-            (report.queries.len() as u32).saturating_sub(report.races.len() as u32 + from(Source::Cache)),
+            from(ResponseSource::Cache),
+            from(ResponseSource::Stale),
+            (report.queries.len() as u32).saturating_sub(report.races.len() as u32 + from(ResponseSource::Cache)),
         ];
         let mut met = corners.get();
         met.iter_mut().zip(seen).for_each(|(count, seen)| *count += seen);
         corners.set(met);
     });
     if std::env::var_os("HEDGEROW_SEED").is_none() {
-        // Rarest is that nobody is waited for before the deadline: ICMP errors alone do not end an attempt.
+        // The rarest case is that no backend is left to wait for before the deadline: ICMP errors alone do
+        // not end an attempt.
         assert!(corners.get().iter().all(|&count| count >= 10), "{:?}", corners.get());
     }
 }

@@ -6,7 +6,7 @@ use crate::support::*;
 
 const ADDRESS: &str = "192.0.2.1";
 
-/// What `/readyz` says with these parameters.
+/// Returns the response of `/readyz` with these parameters.
 fn ready(server: &Server, parameters: &str) -> (u16, String) {
     let answer = server.admin().get(&format!("/readyz{parameters}"));
     (answer.status, answer.body)

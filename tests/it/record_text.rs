@@ -41,7 +41,7 @@ talink TALINK a b
 mb MB address
 ";
 
-/// What a command writes that succeeds.
+/// Returns the output of a command that succeeds.
 fn run(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_hedgerow")).args(arguments).output().expect("it starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

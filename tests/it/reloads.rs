@@ -1,5 +1,5 @@
-//! Reloads of where queries are taken: addresses, authorities, the forwarder and the admin server come, go and move, and no query
-//! is lost.
+//! Reloads of where queries are taken: addresses, authorities, the forwarder and the admin server come, go
+//! and move, and no query is lost.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -38,7 +38,7 @@ fn is_served(address: SocketAddr) {
     assert_eq!(TcpClient::of(address).ask(&query("www.example", A)).answers(), [ADDRESS], "{address}");
 }
 
-/// Who asks there hears at once that nobody listens.
+/// Checks that a query to this address gets an error at once, because no socket listens there.
 fn is_refused(address: SocketAddr) {
     let client = UdpSocket::bind("0.0.0.0:0").expect("a port is free");
     client.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
@@ -63,7 +63,7 @@ fn listeners_come_and_go_and_are_replaced() {
     reload(&server, &config(&format!("['{third}', '{first}']")));
     [first, third].into_iter().for_each(is_served);
     is_refused(second);
-    // Whose address stays is not disturbed, and whose address goes hears so.
+    // A client of an address that stays is not disturbed, and a client of one that goes gets the end.
     kept.ask(&query("www.example", A));
     reload(&server, &config(&format!("['{third}']")));
     kept.expect_end();
@@ -122,8 +122,8 @@ fn an_address_in_use_fails_the_whole_reload() {
          another port"
     );
     check_output(&server.process.ctl(&["--admin", &url, "reload"]), 1, "", &told);
-    server.process.wait_for_log("reload failed, what was in force stays");
-    // Nothing of it is in force.
+    server.process.wait_for_log("reload failed, the previous config stays");
+    // None of the new config applies.
     let client = Client::of(server.listener("ts2"));
     assert_eq!(client.ask(&query("www.example", A)).message().answers[0].ttl, 300);
     is_refused(free);
@@ -157,7 +157,7 @@ fn authorities_come_and_go() {
     server.rewrite("hosts.txt", "www.example 192.0.2.1 A\n");
     reload(&server, &authorities(&[("c", &of_other), ("b", &of_one)]));
     [one, other].into_iter().for_each(is_served);
-    // Who is connected belongs to the section that it has connected to.
+    // A connection belongs to the section that it was opened to.
     kept.expect_end();
 }
 
@@ -253,7 +253,7 @@ fn the_admin_server_moves_and_takes_another_token() {
     server.rewrite("config.toml", &config(&format!("listen = '{one}'\ntoken_file = 'b.token'")));
     assert_eq!(change(one, "a-third-horse-battery"), 200);
     assert_eq!((change(one, "a-third-horse-battery"), change(one, "another-horse-battery")), (403, 200));
-    // Who asks for the move hears of it.
+    // The requester of the move gets its result.
     server.rewrite("config.toml", &config(&format!("listen = '{other}'")));
     assert_eq!(change(one, "another-horse-battery"), 200);
     until("it has left", || TcpStream::connect(one).is_err().then_some(()));
@@ -402,7 +402,7 @@ fn clients_hear_of_a_drain_while_answers_are_owed() {
 
 #[test]
 fn what_moves_in_a_row_is_where_it_is_last() {
-    // Each address leaves and comes back before what was owed at it is over: somebody waits all the time.
+    // Each address leaves and comes back before its last response is sent: a client waits all the time.
     let backend = Backend::new(answer(ADDRESS).except("waiting", silent()));
     let [one, other] = [(); 2].map(|()| free_address());
     let config = |listen: SocketAddr| {
@@ -418,4 +418,31 @@ fn what_moves_in_a_row_is_where_it_is_last() {
         is_served(here);
         is_refused(gone);
     }
+}
+
+#[test]
+fn the_log_names_each_change_its_author_and_its_result() {
+    let (one, other) = (Backend::new(answer(ADDRESS)), Backend::new(answer(ADDRESS)));
+    let config = |keys: &str| Forwarder::to(&[&one, &other], keys).admin().to_toml();
+    let server = Server::start(&config(""));
+    let start = server.process.wait_for_log("starting hedgerow");
+    assert!(start.contains(&format!("version=\"{}\"", env!("CARGO_PKG_VERSION"))), "{start}");
+    let author = match rustix::process::geteuid().as_raw() {
+        0 => "root over the socket".to_owned(),
+        uid => format!("uid {uid} over the socket"),
+    };
+    let backend = one.address().to_string();
+    let post = |action: &str, backend: &str| {
+        server.admin().try_post(&format!("/api/v1/pools/all/backends/{backend}/{action}"), "").status
+    };
+    assert_eq!(post("drain", &backend), 200);
+    let line = server.process.wait_for_log("/drain\"");
+    assert!(line.contains(" INFO ") && line.contains(&format!("by={author}")) && line.contains(&backend), "{line}");
+    assert_eq!(post("up", "127.0.0.9:9"), 404);
+    let line = server.process.wait_for_log("/up\"");
+    assert!(line.contains(" WARN ") && line.contains("change refused: there is no backend"), "{line}");
+    reload(&server, &config("timeout = '2s'"));
+    server.process.wait_for_log("reloaded: edition 2: 1 pool changed");
+    reload(&server, &config("timeout = '2s'"));
+    server.process.wait_for_log("reloaded: edition 3: nothing changed");
 }

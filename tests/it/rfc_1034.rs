@@ -64,7 +64,7 @@ fn what_is_there_is_answered_with_the_addresses_of_its_hosts() {
         "SRV",
         "NOERROR QR AA; an _http._tcp.z. 300 IN SRV 0 0 80 mail.z.; ar mail.z. 300 IN A 192.0.2.2",
     );
-    // RFC 3597 section 3: types that nobody knows are as good as any.
+    // RFC 3597 section 3: unknown types are treated like all others.
     check("strange.z.", "TYPE65280", "NOERROR QR AA; an strange.z. 300 IN TYPE65280 [ab, cd]");
 }
 
@@ -137,7 +137,8 @@ fn owners_are_spelled_as_they_were_asked() {
 #[test]
 fn names_are_compressed() {
     let response = asked("x.sub.z.", "A").of(&zone_db(&[ZONE]));
-    // Header and question are 25 octets; NS records of 2 + 10 + 5 and 2 + 10 + 5, the addresses 2 + 10 + 4 each and 16.
+    // Header and question are 25 octets; NS records of 2 + 10 + 5 and 2 + 10 + 5, the addresses 2 + 10 + 4
+    // each and 16.
     assert_eq!(response.octets.len(), 25 + 17 + 17 + 16 + 16 + 28);
 }
 

@@ -1,8 +1,8 @@
 //! RFC 1995: IXFR, out and in.
 
 use hedgerow::transfer::{
-    Difference, Journal, MESSAGE_LIMIT, Offer, Progress, Reader, Received, Records, Serial, TransferError,
-    TransferKind, differences, read_transfer_query, whole, write_datagram, write_transfer_query,
+    Difference, Journal, MESSAGE_LIMIT, Records, Serial, TransferError, TransferKind, TransferOffer, TransferProgress,
+    TransferReader, TransferResult, differences, read_transfer_query, whole, write_datagram, write_transfer_query,
 };
 use hedgerow::wire::{Header, Rcode, RecordType};
 use hedgerow::zone::Record;
@@ -10,13 +10,13 @@ use proptest::prelude::*;
 
 use crate::support::transfers::{ID, query, response, version, zone};
 
-/// What a reader of IXFR from this version makes of messages.
-fn read(from: u32, messages: &[Vec<u8>], is_datagram: bool) -> Result<Progress, TransferError> {
-    let mut reader = Reader::new(zone(), ID, TransferKind::Ixfr { from: Serial(from) }, None, usize::MAX);
+/// Reads messages as an IXFR from this version.
+fn read(from: u32, messages: &[Vec<u8>], is_datagram: bool) -> Result<TransferProgress, TransferError> {
+    let mut reader = TransferReader::new(zone(), ID, TransferKind::Ixfr { from: Serial(from) }, None, usize::MAX);
     if is_datagram {
         reader = reader.by_datagram();
     }
-    let mut progress = Progress::More;
+    let mut progress = TransferProgress::More;
     for message in messages {
         progress = reader.take(message, 0)?;
     }
@@ -44,21 +44,21 @@ fn section_2_the_same_or_a_newer_version_gets_the_soa() {
     let (_, steps, _) = history(&[vec![1], vec![2]]);
     let mut journal = Journal::new(10, usize::MAX);
     steps.into_iter().for_each(|step| journal.push(step));
-    let check = |from: u32, expected: Offer<'_>| {
+    let check = |from: u32, expected: TransferOffer<'_>| {
         let asked = TransferKind::Ixfr { from: Serial(from) };
-        assert_eq!(Offer::choose(asked, &journal, Serial(2), usize::MAX), expected, "{from}");
+        assert_eq!(TransferOffer::choose(asked, &journal, Serial(2), usize::MAX), expected, "{from}");
     };
     let step = journal.since(Serial(1)).unwrap().next().unwrap();
-    check(2, Offer::UpToDate);
-    check(3, Offer::UpToDate);
-    check(1, Offer::Steps(vec![step]));
+    check(2, TransferOffer::UpToDate);
+    check(3, TransferOffer::UpToDate);
+    check(1, TransferOffer::Steps(vec![step]));
     // Not known any more: the whole zone.
-    check(0, Offer::Whole);
-    assert_eq!(Offer::choose(TransferKind::Axfr, &journal, Serial(2), usize::MAX), Offer::Whole);
+    check(0, TransferOffer::Whole);
+    assert_eq!(TransferOffer::choose(TransferKind::Axfr, &journal, Serial(2), usize::MAX), TransferOffer::Whole);
     // Section 5: longer than the zone, or not up to the present version.
     let asked = TransferKind::Ixfr { from: Serial(1) };
-    assert_eq!(Offer::choose(asked, &journal, Serial(2), 10), Offer::Whole);
-    assert_eq!(Offer::choose(asked, &journal, Serial(3), usize::MAX), Offer::Whole);
+    assert_eq!(TransferOffer::choose(asked, &journal, Serial(2), 10), TransferOffer::Whole);
+    assert_eq!(TransferOffer::choose(asked, &journal, Serial(3), usize::MAX), TransferOffer::Whole);
 }
 
 #[test]
@@ -73,8 +73,8 @@ fn section_2_a_response_that_does_not_fit_is_the_soa() {
         write_datagram(message.header, &message.question.unwrap(), soa, records, limit, &mut out);
         assert!(out.len() <= limit);
         assert_eq!(Header::read(&out).unwrap().ancount(), count);
-        let expected = if count == 1 { Received::ComeByTcp } else { Received::Steps(steps.clone()) };
-        assert_eq!(read(1, &[out.clone()], true), Ok(Progress::Done(expected)));
+        let expected = if count == 1 { TransferResult::ComeByTcp } else { TransferResult::Steps(steps.clone()) };
+        assert_eq!(read(1, &[out.clone()], true), Ok(TransferProgress::Done(expected)));
     }
     assert!(read(2, &[out.clone()], true).is_err(), "steps from a version that we do not have");
 }
@@ -98,19 +98,19 @@ fn section_3_the_query_has_our_soa() {
 fn section_4_all_three_forms_are_understood() {
     let (old, steps, new) = history(&[vec![1, 2], vec![2, 3], vec![3, 4]]);
     let soa = new.first().unwrap();
-    let check = |messages: Vec<Vec<u8>>, expected: Received| {
-        assert_eq!(read(1, &messages, false), Ok(Progress::Done(expected)));
+    let check = |messages: Vec<Vec<u8>>, expected: TransferResult| {
+        assert_eq!(read(1, &messages, false), Ok(TransferProgress::Done(expected)));
     };
     let ixfr = |records: &mut dyn Iterator<Item = Record<'_>>| -> Vec<Vec<u8>> {
         response(RecordType::IXFR, records.collect::<Records>().iter(), MESSAGE_LIMIT)
     };
-    check(ixfr(&mut differences(soa, &steps)), Received::Steps(steps.clone()));
+    check(ixfr(&mut differences(soa, &steps)), TransferResult::Steps(steps.clone()));
     let condensed = Difference::condensed(&steps).unwrap();
-    check(ixfr(&mut differences(soa, [&condensed])), Received::Steps(vec![condensed.clone()]));
-    check(ixfr(&mut whole(soa, new.iter())), Received::Whole(new.clone()));
-    check(ixfr(&mut old.iter().take(1)), Received::UpToDate);
+    check(ixfr(&mut differences(soa, [&condensed])), TransferResult::Steps(vec![condensed.clone()]));
+    check(ixfr(&mut whole(soa, new.iter())), TransferResult::Whole(new.clone()));
+    check(ixfr(&mut old.iter().take(1)), TransferResult::UpToDate);
     // By TCP a newer SOA alone is the start of more.
-    assert_eq!(read(1, &ixfr(&mut new.iter().take(1)), false), Ok(Progress::More));
+    assert_eq!(read(1, &ixfr(&mut new.iter().take(1)), false), Ok(TransferProgress::More));
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn section_4_steps_are_in_a_row() {
     let soa = new.first().unwrap();
     let ixfr =
         |steps: &[&Difference]| response(RecordType::IXFR, differences(soa, steps.iter().copied()), MESSAGE_LIMIT);
-    assert!(matches!(read(1, &ixfr(&[&steps[0], &steps[1], &steps[2]]), false), Ok(Progress::Done(_))));
+    assert!(matches!(read(1, &ixfr(&[&steps[0], &steps[1], &steps[2]]), false), Ok(TransferProgress::Done(_))));
     assert_eq!(read(1, &ixfr(&[&steps[0], &steps[2]]), false), Err(TransferError::OutOfOrder));
     assert_eq!(read(1, &ixfr(&[&steps[1], &steps[2]]), false), Err(TransferError::OutOfOrder));
     assert_eq!(read(1, &ixfr(&[&steps[0], &steps[1]]), false), Err(TransferError::OutOfOrder));
@@ -135,9 +135,9 @@ proptest! {
         let (old, steps, new) = history(&hosts);
         let messages = response(RecordType::IXFR, differences(new.first().unwrap(), &steps), limit);
         for cut in 0..messages.len() {
-            prop_assert_eq!(read(1, &messages[..cut], false), Ok(Progress::More));
+            prop_assert_eq!(read(1, &messages[..cut], false), Ok(TransferProgress::More));
         }
-        let Ok(Progress::Done(Received::Steps(received))) = read(1, &messages, false) else { panic!("no steps") };
+        let Ok(TransferProgress::Done(TransferResult::Steps(received))) = read(1, &messages, false) else { panic!("no steps") };
         let applied = Difference::condensed(&received).unwrap().apply(old.iter()).unwrap();
         prop_assert_eq!(sorted(&applied), sorted(&new));
     }
@@ -150,7 +150,7 @@ proptest! {
             let at = at.index(message.len());
             message[at] = octet;
         }
-        if let Ok(Progress::Done(Received::Steps(steps))) = read(1, &[message], false) {
+        if let Ok(TransferProgress::Done(TransferResult::Steps(steps))) = read(1, &[message], false) {
             let _ = Difference::condensed(&steps).map(|step| step.apply(old.iter()));
         }
         let _ = read_transfer_query(&junk);

@@ -1,4 +1,4 @@
-//! RFC 1996: NOTIFY, what it says, who is told, how often, and what a secondary makes of it.
+//! RFC 1996: NOTIFY, its content, its receivers, how often it is sent, and how a secondary reacts.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -71,7 +71,7 @@ fn section_2_1_all_name_servers_but_the_primary_are_told() {
 #[test]
 fn section_3_6_silence_is_answered_with_repetition_for_a_while() {
     let start = Instant::now();
-    // Told until it is given up, or until it responds to what it was sent second.
+    // Sends until it gives up, or until the secondary responds to the message of this number.
     let told = |responds_after: usize| {
         let mut attempts = NotifyAttempts::new(start);
         let (mut sent, mut now) = (Vec::new(), start);

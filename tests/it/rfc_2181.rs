@@ -1,7 +1,7 @@
 //! RFC 2181, as far as it concerns what is kept: one test a clause.
 
 use crate::support::cache::*;
-use hedgerow::cache::Found;
+use hedgerow::cache::CacheLookup;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 
@@ -35,7 +35,7 @@ fn section_5_4_1_no_record_is_given_out_for_another_question() {
     message.add_additional(a("ns.example.org.", 300, 9));
     assert!(subject.keep(&message));
     for (qname, qtype) in [("ns.example.org.", RecordType::A), ("example.org.", RecordType::NS)] {
-        assert_eq!(subject.ask(&query(qname, qtype)).0, Found::Nothing, "{qname}");
+        assert_eq!(subject.ask(&query(qname, qtype)).0, CacheLookup::Nothing, "{qname}");
     }
 }
 

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use crate::support::cache::*;
-use hedgerow::cache::{Found, Rules};
+use hedgerow::cache::{CacheLookup, CacheRules};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 
-/// The time to live of the SOA record that a negative answer to `www.example.org` A has now; `None` if there is no answer.
+/// The time to live of the SOA record that a negative answer to `www.example.org` A has now; `None` if there
+/// is no answer.
 fn soa_ttl(subject: &Subject) -> Option<u32> {
     match subject.ask(&query("www.example.org.", RecordType::A)) {
-        (Found::Fresh { .. }, Some(response)) => Some(response.authorities[0].ttl),
+        (CacheLookup::Fresh { .. }, Some(response)) => Some(response.authorities[0].ttl),
         _ => None,
     }
 }
@@ -23,7 +24,7 @@ fn section_2_1_an_nxdomain_of_a_chain_is_kept_with_its_aliases() {
     assert!(subject.keep(&message));
     assert_eq!(subject.fresh_ttls(), Some(vec![300]));
     // It is about this question, not about the name at the end of the chain.
-    assert_eq!(subject.ask(&query("gone.example.org.", RecordType::A)).0, Found::Nothing);
+    assert_eq!(subject.ask(&query("gone.example.org.", RecordType::A)).0, CacheLookup::Nothing);
 }
 
 #[test]
@@ -54,7 +55,7 @@ fn section_5_without_an_soa_negatives_are_not_kept() {
     for rcode in [ResponseCode::NXDomain, ResponseCode::NoError] {
         let subject = Subject::new();
         assert!(!subject.keep(&reply("www.example.org.", RecordType::A, rcode)), "{rcode}");
-        assert_eq!(subject.ask(&query("www.example.org.", RecordType::A)).0, Found::Nothing);
+        assert_eq!(subject.ask(&query("www.example.org.", RecordType::A)).0, CacheLookup::Nothing);
     }
     // An NXDOMAIN whose aliases have times to live has none itself.
     let mut message = reply("www.example.org.", RecordType::A, ResponseCode::NXDomain);
@@ -64,7 +65,7 @@ fn section_5_without_an_soa_negatives_are_not_kept() {
 
 #[test]
 fn section_5_negatives_are_bounded() {
-    let mut subject = Subject::with(Rules { max_negative_ttl: Duration::from_secs(60), ..Rules::default() });
+    let mut subject = Subject::with(CacheRules { max_negative_ttl: Duration::from_secs(60), ..CacheRules::default() });
     assert!(subject.keep(&negative(ResponseCode::NXDomain, 86_400, 86_400)));
     assert_eq!(soa_ttl(&subject), Some(60));
     subject.pass(60);
@@ -78,7 +79,7 @@ fn section_5_negatives_are_bounded() {
 fn section_5_a_nodata_is_of_its_type_alone() {
     let subject = Subject::new();
     assert!(subject.keep(&negative(ResponseCode::NoError, 300, 300)));
-    assert_eq!(subject.ask(&query("www.example.org.", RecordType::AAAA)).0, Found::Nothing);
+    assert_eq!(subject.ask(&query("www.example.org.", RecordType::AAAA)).0, CacheLookup::Nothing);
 }
 
 #[test]
@@ -88,7 +89,7 @@ fn section_6_the_soa_is_given_out_and_counts_down() {
     subject.pass(100);
     let (found, response) = subject.ask(&query("www.example.org.", RecordType::A));
     let response = response.expect("a response");
-    assert_eq!(found, Found::Fresh { is_refresh_due: false });
+    assert_eq!(found, CacheLookup::Fresh { is_refresh_due: false });
     assert_eq!(response.metadata.response_code, ResponseCode::NXDomain);
     assert_eq!(response.authorities[0].ttl, 200);
     // Of the cache, not of the authority.
@@ -98,10 +99,10 @@ fn section_6_the_soa_is_given_out_and_counts_down() {
 #[test]
 fn section_7_1_a_server_failure_is_remembered_for_five_minutes_at_most() {
     // The bounds of `failure_ttl` are held by the config; here they are what is obeyed.
-    let mut subject = Subject::with(Rules { failure_ttl: Duration::from_secs(300), ..Rules::default() });
+    let mut subject = Subject::with(CacheRules { failure_ttl: Duration::from_secs(300), ..CacheRules::default() });
     assert!(subject.keep(&reply("www.example.org.", RecordType::A, ResponseCode::ServFail)));
     subject.pass(299);
-    assert!(matches!(subject.ask(&query("www.example.org.", RecordType::A)).0, Found::Failed(_)));
+    assert!(matches!(subject.ask(&query("www.example.org.", RecordType::A)).0, CacheLookup::Failed(_)));
     subject.pass(1);
-    assert_eq!(subject.ask(&query("www.example.org.", RecordType::A)).0, Found::Nothing);
+    assert_eq!(subject.ask(&query("www.example.org.", RecordType::A)).0, CacheLookup::Nothing);
 }

@@ -25,9 +25,8 @@ fn check(qname: &str, qtype: &str, expected: &str) {
 
 /// Nothing of this type, but the name is there.
 const NODATA: &str = "NOERROR QR AA; ns example. SOA";
-/// No such name.
 const NXDOMAIN: &str = "NXDOMAIN QR AA; ns example. SOA";
-/// What is below the cut.
+/// The response to names below the zone cut.
 const REFERRAL: &str = "NOERROR QR; ns subdel.example. NS; ns subdel.example. NS";
 
 #[test]

@@ -1,5 +1,5 @@
-//! RFC 5155: a zone whose names are hashed, with its appendix A as the zone and its appendix B as the questions. Of NSEC3
-//! records only owner and parameters count here.
+//! RFC 5155: a zone whose names are hashed, with its appendix A as the zone and its appendix B as the
+//! questions. Of NSEC3 records only owner and parameters count here.
 
 use crate::support::zones::*;
 
@@ -29,7 +29,8 @@ x.y.w.example. MX 1 xx.example.
 xx.example. A 192.0.2.10
 ";
 
-/// What the names of the zone hash to, `c.example` opted out: example, a, ns1, x.y.w, ai, x.w, y.w, w, ns2, *.w, xx.
+/// The hashes of the names of the zone, `c.example` opted out: example, a, ns1, x.y.w, ai, x.w, y.w, w, ns2,
+/// *.w, xx.
 const HASHES: [&str; 12] = [
     "0p9mhaveqvm6t7vbl5lop2u3t2rp3tom",
     "2t7b4g4vsa5smi47k61mv5bv1a22bojr",
@@ -45,13 +46,13 @@ const HASHES: [&str; 12] = [
     "t644ebqk9bibcna874givr6joj62mlhv",
 ];
 
-/// The whole zone.
 fn zone() -> String {
     let hashes = HASHES.map(|hash| format!("{hash}.example. NSEC3 1 12 aabbccdd\n{hash}.example. RRSIG NSEC3\n"));
     format!("{NAMES}{}", hashes.concat())
 }
 
-/// Asks the zone with DO. Compares the head of the response, and the first letters of the hashes in its authority section.
+/// Asks the zone with DO. Compares the head of the response, and the first letters of the hashes in its
+/// authority section.
 #[track_caller]
 fn check(qname: &str, qtype: &str, head: &str, expected: &[&str]) {
     let response = asked(qname, qtype).with_do().of(&zone_db(&[&zone()]));

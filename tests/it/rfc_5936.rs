@@ -1,6 +1,8 @@
 //! RFC 5936: AXFR, out and in.
 
-use hedgerow::transfer::{MESSAGE_LIMIT, Progress, Reader, Received, Records, TransferError, TransferKind, whole};
+use hedgerow::transfer::{
+    MESSAGE_LIMIT, Records, TransferError, TransferKind, TransferProgress, TransferReader, TransferResult, whole,
+};
 use hedgerow::wire::{Flag, Header, Message, Name, Rcode, RecordType};
 use hedgerow::zone::Record;
 use proptest::prelude::*;
@@ -12,10 +14,10 @@ fn axfr(records: &Records, limit: usize) -> Vec<Vec<u8>> {
     response(RecordType::AXFR, whole(records.first().unwrap(), records.iter()), limit)
 }
 
-/// What a reader makes of messages, with so much memory.
-fn read(messages: &[Vec<u8>], limit: usize) -> Result<Progress, TransferError> {
-    let mut reader = Reader::new(zone(), ID, TransferKind::Axfr, None, limit);
-    let mut progress = Progress::More;
+/// Reads messages as an AXFR, with so much memory.
+fn read(messages: &[Vec<u8>], limit: usize) -> Result<TransferProgress, TransferError> {
+    let mut reader = TransferReader::new(zone(), ID, TransferKind::Axfr, None, limit);
+    let mut progress = TransferProgress::More;
     for message in messages {
         progress = reader.take(message, 0)?;
     }
@@ -42,7 +44,7 @@ fn section_2_2_the_soa_is_first_and_last() {
     check(of(&[soa(one), host, soa(one), host]), TransferError::OutOfOrder);
     check(of(&[soa(one), host, (host.0, RecordType::SOA, one)]), TransferError::OutOfOrder);
     check(of(&[soa(one), host, soa(&[0])]), TransferError::NotOurs);
-    assert_eq!(read(&of(&[soa(one), host]), usize::MAX), Ok(Progress::More));
+    assert_eq!(read(&of(&[soa(one), host]), usize::MAX), Ok(TransferProgress::More));
     // Nothing may follow in another message either.
     let done = of(&[soa(one), host, soa(one)]);
     check([&done[..], &done[..]].concat(), TransferError::Over);
@@ -60,10 +62,10 @@ fn section_2_2_1_headers_and_questions_are_checked() {
     check(|header| header.with_rcode(Rcode::REFUSED), TransferError::Refused(Rcode::REFUSED));
     check(|header| header.with_rcode(Rcode::NOTAUTH), TransferError::Refused(Rcode::NOTAUTH));
     let other = Name::from_wire(b"\x05other\0").unwrap();
-    let mut reader = Reader::new(other, ID, TransferKind::Axfr, None, usize::MAX);
+    let mut reader = TransferReader::new(other, ID, TransferKind::Axfr, None, usize::MAX);
     assert_eq!(reader.take(message, 0), Err(TransferError::NotOurs));
-    let mut reader = Reader::new("EXAMPLE".parse().unwrap(), ID, TransferKind::Axfr, None, usize::MAX);
-    assert!(matches!(reader.take(message, 0), Ok(Progress::Done(_))));
+    let mut reader = TransferReader::new("EXAMPLE".parse().unwrap(), ID, TransferKind::Axfr, None, usize::MAX);
+    assert!(matches!(reader.take(message, 0), Ok(TransferProgress::Done(_))));
     // A message without an answer brings nothing and could come forever.
     let empty = with_header(query(RecordType::AXFR), |header| header.with(Flag::Response, true));
     assert_eq!(read(&[empty], usize::MAX), Err(TransferError::Empty));
@@ -99,7 +101,7 @@ fn section_3_1_records_are_of_the_zone_and_are_data() {
 #[test]
 fn a_transfer_is_bounded() {
     let messages = axfr(&version(1, 0..200), 1_000);
-    assert!(matches!(read(&messages, 20_000), Ok(Progress::Done(_))));
+    assert!(matches!(read(&messages, 20_000), Ok(TransferProgress::Done(_))));
     assert_eq!(read(&messages, 5_000), Err(TransferError::TooLarge));
 }
 
@@ -110,9 +112,9 @@ proptest! {
         let messages = axfr(&records, limit);
         for cut in 0..messages.len() {
             let progress = read(&messages[..cut], usize::MAX);
-            prop_assert_eq!(progress, Ok(Progress::More));
+            prop_assert_eq!(progress, Ok(TransferProgress::More));
         }
-        prop_assert_eq!(read(&messages, usize::MAX), Ok(Progress::Done(Received::Whole(records))));
+        prop_assert_eq!(read(&messages, usize::MAX), Ok(TransferProgress::Done(TransferResult::Whole(records))));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! RFC 7873, DNS cookies, as clients of the LS and of the TS meet them: which options are legal, what they get, and that every
-//! kind of response has it.
+//! RFC 7873, DNS cookies, as clients of the LS and of the TS meet them: which options are legal, what they
+//! get, and that every kind of response has it.
 
 use crate::support::*;
 
@@ -89,7 +89,7 @@ fn the_first_of_several_cookies_counts() {
     }
 }
 
-/// RFC 7873 section 5.2.3 to section 5.2.5: whoever shows a good cookie keeps it, all others get one.
+/// RFC 7873 section 5.2.3 to section 5.2.5: a client with a good cookie keeps it, all others get a new one.
 #[test]
 fn a_good_cookie_is_kept_and_a_bad_one_is_replaced() {
     let (server, _backend) = start("");
@@ -134,7 +134,7 @@ fn a_server_without_cookies_takes_no_notice_of_them() {
     assert!(backend.queries().iter().all(|query| query.options().is_none_or(|options| options.is_empty())));
 }
 
-/// RFC 7873 section 5.2.3: whatever is said to a query with a cookie, the cookie is with it.
+/// RFC 7873 section 5.2.3: every response to a query with a cookie has the cookie.
 #[test]
 fn responses_of_every_kind_have_the_cookie() {
     let backend = Backend::new(answer(ADDRESS).except("silent", silent()).except("refused", rcode(REFUSED)));
@@ -182,7 +182,8 @@ fn responses_of_every_kind_have_the_cookie() {
 /// The 28 octets count: a response with a cookie is no longer than the client takes.
 #[test]
 fn a_cookie_counts_towards_the_size() {
-    // Around what fits with a cookie: 425 octets, which header, question, record, OPT record and cookie leave of 512.
+    // Around what fits with a cookie: 425 octets, which header, question, record, OPT record and cookie leave
+    // of 512.
     let mut cut = 0;
     for len in 422..=429 {
         // The same from the backend and from the cache, by TC where it does not fit.

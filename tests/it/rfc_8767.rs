@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use crate::support::cache::*;
-use hedgerow::cache::{Found, Rules};
+use hedgerow::cache::{CacheLookup, CacheRules};
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 
-/// What `www.example.org` A gets.
-fn ask(subject: &Subject) -> (Found, Option<Message>) {
+/// Looks `www.example.org` A up.
+fn ask(subject: &Subject) -> (CacheLookup, Option<Message>) {
     subject.ask(&edns_query("www.example.org.", RecordType::A))
 }
 
@@ -29,7 +29,7 @@ fn section_4_a_stale_answer_has_a_ttl_of_30_seconds() {
     assert!(subject.keep(&answer(&[60, 60])));
     subject.pass(60);
     let (found, response) = ask(&subject);
-    assert_eq!(found, Found::Stale { is_race_due: true });
+    assert_eq!(found, CacheLookup::Stale { is_race_due: true });
     let response = response.expect("a response");
     assert_eq!(response.answers.iter().map(|record| record.ttl).collect::<Vec<_>>(), [30, 30]);
     assert_eq!(errors(&response), [3]);
@@ -53,13 +53,13 @@ fn section_4_the_ttl_is_not_above_seven_days() {
 
 #[test]
 fn section_5_stale_data_is_kept_until_the_maximum_stale_timer() {
-    let mut subject = Subject::with(Rules { stale: Duration::from_secs(100), ..Rules::default() });
+    let mut subject = Subject::with(CacheRules { stale: Duration::from_secs(100), ..CacheRules::default() });
     assert!(subject.keep(&answer(&[60])));
     for (passed, expected) in [
-        (59, Found::Fresh { is_refresh_due: false }),
-        (1, Found::Stale { is_race_due: true }),
-        (99, Found::Stale { is_race_due: true }),
-        (1, Found::Nothing),
+        (59, CacheLookup::Fresh { is_refresh_due: false }),
+        (1, CacheLookup::Stale { is_race_due: true }),
+        (99, CacheLookup::Stale { is_race_due: true }),
+        (1, CacheLookup::Nothing),
     ] {
         subject.pass(passed);
         assert_eq!(ask(&subject).0, expected);
@@ -72,7 +72,7 @@ fn section_5_a_failed_refresh_is_not_tried_again_for_30_seconds() {
     assert!(subject.keep(&answer(&[60])));
     subject.pass(60);
     for failure in [ResponseCode::ServFail, ResponseCode::NoError] {
-        assert_eq!(ask(&subject).0, Found::Stale { is_race_due: true });
+        assert_eq!(ask(&subject).0, CacheLookup::Stale { is_race_due: true });
         match failure {
             ResponseCode::ServFail => {
                 subject.keep(&reply("www.example.org.", RecordType::A, failure));
@@ -81,20 +81,20 @@ fn section_5_a_failed_refresh_is_not_tried_again_for_30_seconds() {
         }
         for (passed, is_race_due) in [(0, false), (29, false), (1, true)] {
             subject.pass(passed);
-            assert_eq!(ask(&subject).0, Found::Stale { is_race_due });
+            assert_eq!(ask(&subject).0, CacheLookup::Stale { is_race_due });
         }
     }
     // The same of failures that are not remembered themselves.
     assert!(subject.note_failure(&query("www.example.org.", RecordType::A)));
-    assert_eq!(ask(&subject).0, Found::Stale { is_race_due: false });
+    assert_eq!(ask(&subject).0, CacheLookup::Stale { is_race_due: false });
     assert!(!subject.note_failure(&query("other.example.org.", RecordType::A)));
     assert_eq!(subject.cache.stats().entries, 1);
     // An answer ends that.
     subject.keep_silence(&query("www.example.org.", RecordType::A));
     assert!(subject.keep(&answer(&[60])));
-    assert_eq!(ask(&subject).0, Found::Fresh { is_refresh_due: false });
+    assert_eq!(ask(&subject).0, CacheLookup::Fresh { is_refresh_due: false });
     subject.pass(60);
-    assert_eq!(ask(&subject).0, Found::Stale { is_race_due: true });
+    assert_eq!(ask(&subject).0, CacheLookup::Stale { is_race_due: true });
 }
 
 #[test]
@@ -103,15 +103,15 @@ fn section_6_a_failure_does_not_displace_an_answer() {
     assert!(subject.keep(&answer(&[60])));
     subject.pass(30);
     subject.keep(&reply("www.example.org.", RecordType::A, ResponseCode::ServFail));
-    assert_eq!(ask(&subject).0, Found::Fresh { is_refresh_due: false });
+    assert_eq!(ask(&subject).0, CacheLookup::Fresh { is_refresh_due: false });
 }
 
 #[test]
 fn stale_answers_can_be_off() {
-    let mut subject = Subject::with(Rules { stale: Duration::ZERO, ..Rules::default() });
+    let mut subject = Subject::with(CacheRules { stale: Duration::ZERO, ..CacheRules::default() });
     assert!(subject.keep(&answer(&[60])));
     subject.pass(60);
-    assert_eq!(ask(&subject).0, Found::Nothing);
+    assert_eq!(ask(&subject).0, CacheLookup::Nothing);
     subject.keep_silence(&query("www.example.org.", RecordType::A));
-    assert!(matches!(ask(&subject).0, Found::Failed(_)));
+    assert!(matches!(ask(&subject).0, CacheLookup::Failed(_)));
 }

@@ -1,9 +1,9 @@
 //! RFC 8945: TSIG, on both sides.
 
 use hedgerow::transfer::tsig::{
-    Algorithm, ClientChain, Key, Keys, ROOM, ServerChain, TsigFailure, sign_query, verify_query,
+    Algorithm, ClientChain, ROOM, ServerChain, TsigFailure, TsigKey, TsigKeys, sign_query, verify_query,
 };
-use hedgerow::transfer::{Progress, Reader, TransferError, TransferKind, whole};
+use hedgerow::transfer::{TransferError, TransferKind, TransferProgress, TransferReader, whole};
 use hedgerow::wire::{Header, Rcode, RecordType};
 use hickory_proto::rr::TSigner;
 use hickory_proto::rr::rdata::tsig::TsigAlgorithm;
@@ -11,21 +11,20 @@ use proptest::prelude::*;
 
 use crate::support::transfers::{ID, query, response, version, with_header, zone};
 
-/// When everything happens.
 const NOW: u64 = 1_700_000_000;
 
 /// The key of most tests.
-fn key() -> Key {
-    Key::new(&"Key.example".parse().unwrap(), Algorithm::HmacSha256, b"a secret of 32 octets, or nearly")
+fn key() -> TsigKey {
+    TsigKey::new(&"Key.example".parse().unwrap(), Algorithm::HmacSha256, b"a secret of 32 octets, or nearly")
 }
 
 /// The keys of the server.
-fn keys() -> Keys {
-    Keys::new(vec![key()])
+fn keys() -> TsigKeys {
+    TsigKeys::new(vec![key()])
 }
 
 /// A signed query, and what verifies its response.
-fn signed(key: &Key, now: u64) -> (Vec<u8>, ClientChain) {
+fn signed(key: &TsigKey, now: u64) -> (Vec<u8>, ClientChain) {
     let mut message = query(RecordType::AXFR);
     let chain = sign_query(key, now, &mut message);
     (message, chain)
@@ -50,11 +49,11 @@ fn another_implementation_agrees() {
     {
         let name = hickory_proto::rr::Name::from_ascii("key.example.").unwrap();
         let signer = TSigner::new(b"secret".to_vec(), theirs, name, 300).unwrap();
-        let key = Key::new(&"key.example".parse().unwrap(), ours, b"secret");
+        let key = TsigKey::new(&"key.example".parse().unwrap(), ours, b"secret");
         let (query, _) = signed(&key, NOW);
         let (mac, time, _) = signer.verify_message_byte(&query, None, true).unwrap();
         assert_eq!(time, NOW);
-        let mut server = verify_query(&Keys::new(vec![key]), &query, NOW).unwrap().unwrap();
+        let mut server = verify_query(&TsigKeys::new(vec![key]), &query, NOW).unwrap().unwrap();
         let mut previous = mac;
         for (index, mut message) in messages().into_iter().enumerate() {
             server.sign(NOW, &mut message);
@@ -91,8 +90,8 @@ fn drop_chain(chain: Option<ServerChain>) -> bool {
 
 #[test]
 fn section_5_2_bad_keys_macs_and_clocks_are_told() {
-    let named = |name: &str, algorithm| Key::new(&name.parse().unwrap(), algorithm, b"another secret");
-    let check = |key: &Key, now: u64, error: u16, told: Result<(), TsigFailure>| {
+    let named = |name: &str, algorithm| TsigKey::new(&name.parse().unwrap(), algorithm, b"another secret");
+    let check = |key: &TsigKey, now: u64, error: u16, told: Result<(), TsigFailure>| {
         let (query, mut client) = signed(key, NOW);
         let refusal = verify_query(&keys(), &query, now).expect_err("refused");
         assert_eq!((refusal.rcode, refusal.error), (Rcode::NOTAUTH, Rcode(error)));
@@ -183,10 +182,10 @@ fn section_5_3_1_the_first_and_the_last_are_signed() {
 fn a_transfer_is_believed_only_with_its_last_signature() {
     let read = |sign_last: bool| {
         let (client, mut server) = exchange();
-        let mut reader = Reader::new(zone(), ID, TransferKind::Axfr, Some(client), usize::MAX);
+        let mut reader = TransferReader::new(zone(), ID, TransferKind::Axfr, Some(client), usize::MAX);
         let mut all = messages();
         let last = all.len() - 1;
-        let mut progress = Ok(Progress::More);
+        let mut progress = Ok(TransferProgress::More);
         for (index, message) in all.iter_mut().enumerate() {
             if index < last || sign_last {
                 server.sign(NOW, message);
@@ -195,7 +194,7 @@ fn a_transfer_is_believed_only_with_its_last_signature() {
         }
         progress
     };
-    assert!(matches!(read(true), Ok(Progress::Done(_))));
+    assert!(matches!(read(true), Ok(TransferProgress::Done(_))));
     assert_eq!(read(false), Err(TransferError::Tsig(TsigFailure::Missing)));
 }
 

@@ -1,5 +1,6 @@
-//! RFC 9018, server cookies that all servers make alike: its examples (appendix A), for how long a cookie is good, and that BIND
-//! and Knot take ours and we theirs (a server that is not installed is told and left out).
+//! RFC 9018, server cookies that all servers make alike: its examples (appendix A), for how long a cookie is
+//! good, and that BIND and Knot accept ours and we theirs (a server that is not installed is reported and
+//! left out).
 
 use std::fs::{self, File};
 use std::net::{IpAddr, SocketAddr};
@@ -23,7 +24,7 @@ fn octets(digits: &str) -> Vec<u8> {
     data_encoding::HEXLOWER.decode(digits.as_bytes()).expect("pairs of digits")
 }
 
-/// What a COOKIE option gets from a server with these secrets.
+/// Returns the answer to a COOKIE option from a server with these secrets.
 fn answer(secrets: &[&str], client: &str, option: &[u8], now: u32) -> Cookie {
     let secrets = CookieSecrets::parse(&secrets.join("\n")).expect("secrets");
     let address: IpAddr = client.parse().expect("an address");
@@ -135,18 +136,17 @@ fn a_cookie_is_bound_to_all_that_made_it() {
     }
 }
 
-/// A server of others that answers only who shows a good cookie.
+/// A server of another program that answers only queries with a good cookie.
 struct Strict {
     /// Where it is asked.
     address: SocketAddr,
-    /// The process.
     child: Child,
-    /// Its files.
     _folder: TempDir,
 }
 
 impl Strict {
-    /// Starts one with this config, in which `PLACE`, `ADDRESS` and `PORT` stand for its own; `None` if it is not installed.
+    /// Starts one with this config, in which `PLACE`, `ADDRESS` and `PORT` stand for its own; `None` if it is
+    /// not installed.
     fn start(program: &str, arguments: &[&str], config: &str) -> Option<Self> {
         let program = Path::new("/usr/sbin").join(program);
         if !program.exists() {
@@ -207,11 +207,13 @@ fn check_peer(peer: &Strict) {
     assert_eq!(Client::of(peer.address).ask(&asking(&other)).rcode(), BADCOOKIE);
 }
 
-/// Asks a strict server by way of an LS: it gives cookies to the LS, which gives it back what it wants, by UDP.
+/// Asks a strict server by way of an LS: it gives cookies to the LS, which gives it back what it wants, by
+/// UDP.
 fn check_backend(peer: &Strict) {
     until("the peer answers", || Client::of(peer.address).try_ask(&asking(CLIENT_COOKIE)));
-    let server = Forwarder::to(&[&peer.address], "timeout = '20s'\nattempt_timeout = '20s'").admin().start();
-    server.process.wait_for_log("gives DNS cookies");
+    let server =
+        Forwarder::to(&[&peer.address], "timeout = '20s'\nattempt_timeout = '20s'").admin().start_with_probes_logged();
+    server.process.wait_for_log("supports DNS cookies");
     let client = server.client();
     for name in ["www.example.org", "WWW.example.ORG", "ns.example.org"].into_iter().cycle().take(30) {
         let response = client.ask(&query(name, A));

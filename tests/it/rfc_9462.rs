@@ -25,7 +25,7 @@ fn start(forwarder: &Forwarder, authorities: &Authorities) -> Server {
     Server::start_with_files(&forwarder.to_toml(), &[("chain.pem", &chain), ("key.pem", &key)])
 }
 
-/// What is told of a listener at this address.
+/// Returns the SVCB data for a listener at this address.
 fn told(priority: u16, listener: SocketAddr) -> String {
     let hint = match listener {
         _ if listener.ip().is_unspecified() => String::new(),
@@ -197,7 +197,7 @@ fn section_4_2_check_and_serve_tell_what_clients_will_not_verify() {
     let good = start(&forwarder(&backend, listen, KEY), &authorities);
     assert!(!check(&good).contains("designated_resolver") && !good.process.log().contains("designated_resolver"));
     let other = start(&forwarder(&backend, listen, "designated_resolver = 'other.example'"), &authorities);
-    let expected = "forwarder.designated_resolver: no certificate of an encrypted listener bears other.example";
+    let expected = "forwarder.designated_resolver: no certificate of an encrypted listener is valid for other.example";
     assert!(check(&other).contains(expected), "{}", check(&other));
     other.process.wait_for_log(expected);
 }

@@ -17,7 +17,7 @@ fn zone(servers: usize, addresses: usize) -> String {
     text
 }
 
-/// Whether a referral by UDP is cut short, and how many addresses it has.
+/// Returns true if a referral by UDP is truncated, and the number of its addresses.
 fn referral(servers: usize, addresses: usize) -> (bool, usize) {
     let response = asked("x.sub.z.", "A").of(&zone_db(&[&zone(servers, addresses)]));
     assert_eq!(response.sections[1].len(), servers + 1);
@@ -35,7 +35,7 @@ fn section_3_1_all_glue_below_the_cut_or_tc() {
 
 #[test]
 fn section_3_2_addresses_of_other_servers_may_be_left_out() {
-    // 40 addresses do not fit, and nobody is told.
+    // The 40 addresses of ns.beside.z do not fit and are left out, and TC is not set.
     assert_eq!(referral(1, 1), (false, 1));
     let whole = asked("x.sub.z.", "A").by_tcp().of(&zone_db(&[&zone(1, 1)]));
     assert_eq!((whole.header.is_truncated(), whole.sections[2].len()), (false, 41));

@@ -1,4 +1,5 @@
-//! RFC 9660, the ZONEVERSION option: a server tells which version of which zone an answer comes from. A test a clause.
+//! RFC 9660, the ZONEVERSION option: a server returns the zone and the version that an answer comes from. A
+//! test a clause.
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use crate::support::lookup;
 use crate::support::zones::{self, zone_db, zone_db_with_table};
 use crate::support::*;
 use hedgerow::wire::Transport;
-use hedgerow::zone::{Identity, Miss, Reaction, Text, Zone, ZoneDb, respond};
+use hedgerow::zone::{Identity, IdentityText, Miss, Reaction, Zone, ZoneDb, respond};
 
 /// The code of the option.
 const ZONEVERSION: u16 = 19;
@@ -29,7 +30,7 @@ const CHILD: &str = "child.example. 300 SOA a. b. 7 2 3 4 60\n\
                      child.example. NS ns.example.\n\
                      www.child.example. A 192.0.2.3\n";
 
-/// What the option says of `example.` and of `child.example.`
+/// The option data for `example.` and for `child.example.`
 const PARENT_VERSION: [u8; 6] = [1, 0, 255, 255, 255, 255];
 const CHILD_VERSION: [u8; 6] = [2, 0, 0, 0, 0, 7];
 
@@ -46,13 +47,13 @@ fn response(zone_db: &ZoneDb, query: &Query, transport: Transport) -> Response {
     Response { bytes }
 }
 
-/// What the options of that name are in a response.
+/// Returns the data of the ZONEVERSION options in a response.
 fn versions(response: &Response) -> Vec<Vec<u8>> {
     let options = response.options().into_iter();
     options.filter(|(code, _)| *code == ZONEVERSION).map(|(_, data)| data).collect()
 }
 
-/// Checks what is told with the answer to a query, by both transports, and how it goes.
+/// Checks the rcode and the ZONEVERSION options of the answer to a query, by both transports.
 fn check(zone_db: &ZoneDb, query: &Query, rcode: u16, expected: &[[u8; 6]]) {
     for transport in [Transport::Udp, Transport::Tcp] {
         let response = response(zone_db, query, transport);
@@ -119,7 +120,7 @@ fn section_3_2_wildcards_and_any_tell_it() {
     check(&zone_db, &wish("www.example", 255), 0, &[PARENT_VERSION]);
 }
 
-/// RFC 9660 section 3.2: a referral tells the version of the zone that refers.
+/// RFC 9660 section 3.2: a referral has the version of the zone that refers.
 #[test]
 fn section_3_2_a_referral_tells_that_of_the_parent() {
     let zone_db = zone_db(&[PARENT]);
@@ -129,7 +130,8 @@ fn section_3_2_a_referral_tells_that_of_the_parent() {
     check(&zone_db, &wish("www.child.example", A), 0, &[PARENT_VERSION]);
 }
 
-/// RFC 9660 section 3.2: it is about the zone of the name that was asked for, wherever a chain of aliases leads.
+/// RFC 9660 section 3.2: it is about the zone of the name that was asked for, wherever a chain of aliases
+/// leads.
 #[test]
 fn section_3_2_a_chain_of_aliases_tells_that_of_its_first_name() {
     let zone_db = zone_db(&[PARENT, CHILD]);
@@ -146,7 +148,7 @@ fn section_3_2_ds_records_are_of_the_parent() {
     check(&zone_db, &wish("child.example", SOA), 0, &[CHILD_VERSION]);
 }
 
-/// RFC 9660 section 3.2: who is no authority for the name tells nothing.
+/// RFC 9660 section 3.2: a server without authority for the name returns no version.
 #[test]
 fn section_3_2_without_a_zone_there_is_no_version() {
     let zone_db = zone_db(&[PARENT]);
@@ -158,7 +160,8 @@ fn section_3_2_without_a_zone_there_is_no_version() {
     check(&with_table, &wish("www.example", A), 0, &[PARENT_VERSION]);
 }
 
-/// RFC 9660 section 3.2 has SERVFAIL tell it too, but of a zone that never came, or has expired, there is no version.
+/// RFC 9660 section 3.2 has the option in SERVFAIL, too, but a zone that never came, or has expired, has no
+/// version.
 #[test]
 fn section_3_2_a_zone_that_is_not_served_has_no_version() {
     let unserved = zone_db(&[PARENT]).with_zone(Arc::new(Zone::unserved(&zones::name("gone.example."))));
@@ -166,7 +169,8 @@ fn section_3_2_a_zone_that_is_not_served_has_no_version() {
     check(&unserved, &wish("www.example", A), 0, &[PARENT_VERSION]);
 }
 
-/// RFC 6891 section 6.2.3: the option has its place within the size that the client takes, and a truncated answer has it too.
+/// RFC 6891 section 6.2.3: the option has its place within the size that the client takes, and a truncated
+/// answer has it too.
 #[test]
 fn section_3_2_the_option_fits_into_the_size_of_the_client() {
     let hosts: String = (1..=60).map(|n| format!("many.example. A 192.0.2.{n}\n")).collect();
@@ -190,7 +194,7 @@ fn section_3_2_the_option_fits_into_the_size_of_the_client() {
 /// It stands beside other options of the same answer.
 #[test]
 fn it_stands_beside_the_identifier_of_the_server() {
-    let identity = Identity { nsid: Text::new(b"node"), ..Identity::default() };
+    let identity = Identity { nsid: IdentityText::new(b"node"), ..Identity::default() };
     let zone_db = zone_db(&[PARENT]).with_identity(identity);
     let answer = response(&zone_db, &wish("www.example", A).option(3, b""), Transport::Udp);
     assert_eq!(answer.options(), [(3, b"node".to_vec()), (ZONEVERSION, PARENT_VERSION.to_vec())]);
@@ -201,7 +205,8 @@ fn file(serial: u32) -> String {
     format!("@ 300 SOA ns.elsewhere. h {serial} 3600 3600 86400 60\n@ NS ns.elsewhere.\nwww A 192.0.2.{serial}\n")
 }
 
-/// RFC 9660 section 1: version and answer come together, from a primary and from a secondary, by UDP and by TCP, whatever changes.
+/// RFC 9660 section 1: version and answer come together, from a primary and from a secondary, by UDP and by
+/// TCP, whatever changes.
 #[test]
 fn section_1_the_version_and_the_answer_are_of_one_moment() {
     let folder = TempDir::new().expect("a temporary folder");
@@ -235,7 +240,8 @@ fn section_1_the_version_and_the_answer_are_of_one_moment() {
     });
 }
 
-/// RFC 9660 section 3.1 would not have a forwarder asked. One passes a wish on as it passes other options, and never a version.
+/// RFC 9660 section 3.1 would not have a forwarder asked. One passes a wish on as it passes other options,
+/// and never a version.
 #[test]
 fn section_3_1_an_ls_passes_a_wish_on_but_no_version() {
     let backend = Backend::new(answer("192.0.2.1"));
@@ -251,7 +257,7 @@ fn section_3_1_an_ls_passes_a_wish_on_but_no_version() {
     assert!(asked("version.example").is_empty());
 }
 
-/// `lookup` shows what a server tells.
+/// `lookup` shows the version that a server returns.
 #[test]
 fn lookup_shows_it_as_text() {
     let backend = Backend::new(reply(|reply| {

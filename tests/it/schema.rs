@@ -1,4 +1,5 @@
-//! The JSON Schema of the configuration beside the readers that it comes from, by a program that editors use: `taplo`.
+//! The JSON Schema of the configuration beside the readers that it comes from, by a program that editors use:
+//! `taplo`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -124,7 +125,7 @@ fn taplo() -> Option<PathBuf> {
     found.into_iter().find(is_there)
 }
 
-/// What `taplo check` says of files, by the schema that the repository has.
+/// Runs `taplo check` on files, with the schema of the repository.
 fn check(taplo: &Path, files: &[PathBuf]) -> Output {
     let schema = format!("file://{}", top().join("config.schema.json").display());
     let mut command = Command::new(taplo);

@@ -1,4 +1,5 @@
-//! Replicas of which some are older: what they deny is not believed, whoever is older for long is asked last, and all of that is shown.
+//! Tests of replicas of which some are older: their denials are not believed, a replica that is older for
+//! long is asked last, and all of that is shown.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ impl Replica {
         Self(Server::start_with_files(config, &[("z.zone", &zone(serial, names))]))
     }
 
-    /// Puts another version in force.
+    /// Loads another version of the zone.
     fn update(&self, serial: u32, names: usize) {
         self.0.reload("z.zone", &zone(serial, names));
     }
@@ -39,11 +40,11 @@ fn zone(serial: u32, names: usize) -> String {
     format!("$TTL 60\n@ SOA ns h {serial} 3600 3600 86400 1\n@ NS ns\nns A 192.0.2.53\nwww A 192.0.2.1\n{names}")
 }
 
-/// What every pool of this file has in common.
+/// The settings that every pool of this file shares.
 const FAST: &str =
     "replicas = true\ntimeout = '3s'\nattempt_timeout = '500ms'\nhealth = { interval = '200ms', timeout = '200ms' }";
 
-/// What `ctl serials` says, as JSON.
+/// Returns the output of `ctl serials` as JSON.
 fn told(server: &Server) -> Value {
     serde_json::from_str(&ctl(server, &["--json"])).expect("JSON")
 }
@@ -84,13 +85,13 @@ const WAYS: [&str; 5] = [
     "dispatch = 'race'\naccept = 'any'",
 ];
 
-/// From 2 s after one of three has a thousand names more, nobody is told that there is no such name.
+/// From 2 s after one of three has a thousand more names, no client gets NXDOMAIN for them.
 #[test]
 fn names_that_only_the_newest_has_are_answered_by_all() {
     for way in WAYS {
         let replicas = [Replica::start(7, 0), Replica::start(7, 0), Replica::start(7, 0)];
         let asked: Vec<&dyn Asked> = replicas.iter().map(|replica| replica as &dyn Asked).collect();
-        // Who is behind would not be asked first, and so not deny what it lacks.
+        // A replica that is behind would not be asked first, and so not deny the names that it lacks.
         let keys = format!("{way}\nmax_lag = '1h'\n{FAST}");
         let server = Forwarder::to(&asked, &keys).admin().cache("").start();
         let client = server.client();
@@ -99,7 +100,7 @@ fn names_that_only_the_newest_has_are_answered_by_all() {
         let newest = Client::of(replicas[1].address());
         until("one has it", || (newest.ask(&query("n0.example", A)).rcode() == NOERROR).then_some(()));
         let since = Instant::now();
-        // Somebody uses the zone; who has which version is found out beside that.
+        // A client uses the zone; the versions of the replicas are found out beside that.
         until("that is 2 s ago", || {
             client.ask(&query("www.example", A));
             (since.elapsed() >= Duration::from_secs(2)).then_some(())
@@ -139,7 +140,7 @@ fn who_is_older_for_long_is_behind_and_back_after_its_transfer() {
     for replica in &replicas[1..] {
         replica.update(8, 0);
     }
-    let log = server.process.wait_for_log("behind: has an older version");
+    let log = server.process.wait_for_log("the backend is behind");
     assert!(log.contains(&replicas[0].address().to_string()), "{log}");
     assert_eq!((count(&server, "behind"), count(&server, "up")), (1, 2));
     let status: Value = serde_json::from_str(&server.admin().get("/api/v1/status").body).expect("JSON");
@@ -155,7 +156,7 @@ fn who_is_older_for_long_is_behind_and_back_after_its_transfer() {
     let before = attempts();
     (0..100).for_each(|_| ask());
     assert_eq!(attempts(), before);
-    // But it is, if nobody else is up.
+    // But it is, if no other replica is up.
     for replica in &replicas[1..] {
         let admin = format!("http://{}", server.listener("admin"));
         let output = server.process.ctl(&["down", "all", &replica.address().to_string(), "--admin", &admin]);
@@ -199,7 +200,8 @@ fn a_wild_serial_spoils_nothing() {
     }
 }
 
-/// A script that tells a version of `example` by the option, if it is asked for it, and by the SOA record of a negative answer.
+/// A script that returns a version of `example` in the option, if the query asks for it, and in the SOA
+/// record of a negative answer.
 fn versioned(serial: u32, has: &'static str) -> Script {
     Script::new(move |seen| {
         let soa = |owner: &str| {
@@ -237,7 +239,7 @@ fn versions_are_asked_for_by_queries_that_bear_opt_and_told_to_who_asks() {
     assert_eq!(asked(1), Some(vec![(ZONEVERSION, Vec::new())]), "once is enough");
     assert!(!client.ask(&query("www.example", A)).has_opt());
     assert_eq!(asked(2), Some(vec![(ZONEVERSION, Vec::new())]), "the forwarder adds OPT");
-    // Without replicas nobody asks for it but clients.
+    // Without replicas the server sends no option unless a client does.
     let server = Forwarder::to(&[&backend], "").start();
     server.client().ask(&query("www.example", A).edns(1232));
     assert_eq!(asked(3), Some(Vec::new()));
@@ -253,7 +255,8 @@ fn who_is_not_heard_about_a_zone_in_use_is_asked_for_its_soa_record() {
     wait_for_serials(&server, "example.", &[7, 8]);
     let seen = backends[1].wait_for_name("example", 1);
     assert_eq!((word(&seen[0].bytes, 2), seen[0].tcp), (0, false), "no RD, by UDP");
-    // Each of them is asked while the zone is in use, not more often than it must be; and it counts as a probe.
+    // Each of them is asked while the zone is in use, not more often than it must be; and it counts as a
+    // probe.
     let began = Instant::now();
     let before = backends[0].queries_for("example").len();
     backends[0].wait_for_name("example", before + 2);
@@ -301,7 +304,7 @@ fn only_a_pool_that_is_there_is_told_of_and_one_without_replicas_says_so() {
     let server = Forwarder::to(&[&backend], "").admin().start();
     assert_eq!(
         ctl(&server, &[]).trim_end(),
-        "no backend has told a version of a zone yet\n\nnot asked, as replicas is not set: all"
+        "no backend has reported the version of a zone yet\n\nnot asked, as replicas is not set: all"
     );
     let admin = format!("http://{}", server.listener("admin"));
     let output = server.process.ctl(&["serials", "al", "--admin", &admin]);

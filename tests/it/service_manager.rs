@@ -1,5 +1,5 @@
-//! With a service manager such as systemd, whose side the test plays: sockets that it passes, sockets that it keeps over a crash, and
-//! what it is told.
+//! Tests with a service manager such as systemd, which the test plays: sockets that it passes, sockets that
+//! it keeps over a crash, and the messages that it gets.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -20,7 +20,6 @@ fn authority(listen: &str, workers: usize) -> String {
     )
 }
 
-/// Its table.
 const HOSTS: &[(&str, &str)] = &[("hosts", "www.example 192.0.2.7 A\n")];
 
 /// Asks so many clients' questions; all must be answered.
@@ -80,7 +79,7 @@ fn sockets_in_the_store_keep_queries_over_a_kill() {
         let server = if round == 0 { &server } else { &manager.start() };
         assert_eq!((server.listener("ts"), server.listeners("admin").len()), (address, 1));
         all_are_answered(address, 8);
-        // What the kernel has taken, and nobody reads any more.
+        // Queries that the kernel has taken, and that the stopped server does not read.
         tree::stop(server.process.id());
         let clients: Vec<_> = (0..100).map(|_| Client::of(address)).collect();
         clients.iter().for_each(|client| client.send(&query("www.example", A)));
@@ -99,7 +98,7 @@ fn sockets_in_the_store_keep_queries_over_a_kill() {
     }
 }
 
-/// What the manager keeps goes on when the process drains: nothing of it is shut down.
+/// Sockets that the manager keeps are not shut down when the process drains.
 #[test]
 fn sockets_in_the_store_outlive_a_restart() {
     if !namespace::alone("service_manager::sockets_in_the_store_outlive_a_restart") {
@@ -323,7 +322,7 @@ fn passed_sockets_serve_listeners_by_address_or_by_name() {
         let process = manager.run(vec![(name, udp.into()), (name, tcp.into()), ("other", other.into())]);
         let server = Server::ready(process, tempfile::TempDir::new().expect("a temporary folder"));
         assert_eq!(server.listener("ts"), address);
-        // Fewer sockets than workers, which nobody may add to: some share one, and all are read.
+        // Fewer sockets than workers, and none may be added: some workers share one, and all are read.
         all_are_answered(address, 20);
         let mut by_tcp = TcpClient::of(address);
         assert_eq!(by_tcp.ask(&query("www.example", A)).answers(), ["192.0.2.7"]);
@@ -386,7 +385,7 @@ fn wrong_sockets_are_refused_with_number_name_and_remedy() {
     drop(unix);
     let file = std::fs::File::open("/dev/null").expect("it is there");
     let table: Vec<(OwnedFd, &str)> = vec![
-        (file.into(), "it is no socket; pass what is listened on"),
+        (file.into(), "it is not a socket; pass only listening sockets"),
         (socket(Domain::IPV4, Type::DGRAM).into(), "it is not bound to an address; bind it"),
         (socket(Domain::IPV6, Type::DGRAM).into(), "it is not bound to an address; bind it"),
         (bound.into(), "it does not listen; call listen()"),

@@ -1,10 +1,11 @@
-//! Two backends whose latency shifts under way, on fake time: hedges follow, and the budget holds all the while.
+//! Two backends whose latency shifts under way, on fake time: hedges follow, and the budget holds all the
+//! while.
 
 use std::time::{Duration, Instant};
 
-use hedgerow::policy::race::Kind;
-use hedgerow::policy::{Dispatch, Hedge, Rules};
-use hedgerow::sim::{Course, Delay, Model, Report, Scenario, When, run};
+use hedgerow::policy::race::AttemptKind;
+use hedgerow::policy::{Dispatch, Hedge, PoolRules};
+use hedgerow::sim::{BackendModel, Course, Delay, Scenario, ScenarioRecord, When, run};
 
 /// Queries in a second.
 const RATE: usize = 3_000;
@@ -19,14 +20,15 @@ fn about(usual: Duration) -> Delay {
     Delay::Mixture { usual, others: vec![(0.01, Delay::Constant(Duration::from_millis(500)))] }
 }
 
-/// What came of queries to two backends that take 1 ms, then 20 ms, then 1 ms again.
-fn shifting(budget: f64) -> Report {
+/// Runs queries to two backends that take 1 ms, then 20 ms, then 1 ms again.
+fn shifting(budget: f64) -> ScenarioRecord {
     let [fast, slow] = [1, 20].map(Duration::from_millis);
     let phase = Duration::from_secs(PHASE as u64);
     let delay =
         Course { usual: about(fast), at_times: vec![(about(slow), When::Between { from: phase, to: 2 * phase })] };
-    let rules = Rules { dispatch: Dispatch::Hedge, hedge: Hedge { budget, ..Hedge::default() }, ..Rules::default() };
-    let backends = vec![Model { delay, ..Model::default() }; 2];
+    let rules =
+        PoolRules { dispatch: Dispatch::Hedge, hedge: Hedge { budget, ..Hedge::default() }, ..PoolRules::default() };
+    let backends = vec![BackendModel { delay, ..BackendModel::default() }; 2];
     let gap = Duration::from_secs(1) / RATE as u32;
     run(&Scenario { queries: 3 * QUERIES, gap, ..Scenario::of_pool(rules, backends) }, Instant::now(), 4)
 }
@@ -37,12 +39,13 @@ fn hedges_follow_and_stay_within_the_budget_at_every_moment() {
         let mut hedges = 0;
         let (mut settled, mut far) = ([0; 3], 0);
         for (number, query) in shifting(budget).races.iter().enumerate() {
-            let hedge = query.asked.iter().find(|asked| asked.kind == Kind::Hedge);
+            let hedge = query.asked.iter().find(|asked| asked.kind == AttemptKind::Hedge);
             hedges += usize::from(hedge.is_some());
             // Each query earns a part of a hedge, and ten are given.
             let paid = 10.0 + budget * (number + 1) as f64;
             assert!(hedges as f64 <= paid, "{hedges} hedges, {paid} paid after {number} queries at {budget}");
-            // Half a second after a shift it is forgotten. The end of a phase may be a little sooner than reckoned.
+            // Half a second after a shift it is forgotten. The end of a phase may be a little sooner than
+            // reckoned.
             let (phase, within) = (number / QUERIES, number % QUERIES);
             let is_settled = (RATE / 2..QUERIES - RATE / 2).contains(&within);
             if let Some(hedge) = hedge.filter(|_| is_settled && query.hedges_denied == 0) {
@@ -54,7 +57,7 @@ fn hedges_follow_and_stay_within_the_budget_at_every_moment() {
         }
         // A percentile of so few samples is now and then that of the stalls.
         assert!(far * 100 <= hedges, "{far} of {hedges} hedges were not made when they should have been, at {budget}");
-        // It is not that nobody hedged: one in a hundred must, and the budget pays for more.
+        // Hedges do not stop: one in a hundred must be sent, and the budget pays for more.
         assert!(settled.iter().all(|&hedges| hedges > QUERIES / 200), "{settled:?} at {budget}");
     }
 }

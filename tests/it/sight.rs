@@ -1,4 +1,5 @@
-//! What is seen at a glance, through HTTP: the verdict, each second as it comes, what was, and how many may listen.
+//! What is seen at a glance, through HTTP: the verdict, each second as it comes, what was, and how many may
+//! listen.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,17 +12,18 @@ use crate::support::*;
 
 const ONE: &str = "192.0.2.1";
 
-/// Somebody who listens, as a browser's `EventSource` does.
+/// A listener to the events, as a browser's `EventSource` is.
 struct EventSource(BufReader<TcpStream>);
 
-/// A second that was told.
+/// A second that was reported.
 struct Told {
     id: u64,
     data: Value,
 }
 
 impl EventSource {
-    /// Asks for a stream with these header lines; gives the status of the answer, and the stream if it is one.
+    /// Asks for a stream with these header lines; gives the status of the answer, and the stream if it is
+    /// one.
     fn open(address: SocketAddr, lines: &str) -> (u16, Self) {
         let mut stream = TcpStream::connect(address).expect("the admin server listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
@@ -46,7 +48,6 @@ impl EventSource {
         line
     }
 
-    /// The next second.
     fn next(&mut self) -> Told {
         let mut id = None;
         loop {
@@ -154,14 +155,18 @@ fn the_verdict_tells_who_is_down_and_that_it_is_well_again() {
     wait("a start is well", &|told| told == "well");
     backends[1].play_dead(true);
     let name = backends[1].address().to_string();
-    wait("one is down", &|told| told.starts_with(&format!("watch backend-down: {name} of pool all is down for ")));
+    wait("one is down", &|told| {
+        told.starts_with(&format!("watch backend-down: {name} of pool all has been down for "))
+    });
     assert_eq!(admin.metrics().sum("hedgerow_verdict", &[]), 1);
     let url = format!("http://{}", admin.address());
     let shown = String::from_utf8(server.process.ctl(&["status", "--admin", &url]).stdout).expect("UTF-8");
     let mut lines = shown.lines();
     assert!(lines.next().is_some_and(|line| line.starts_with("watch since 20")), "{shown}");
     assert!(
-        lines.next().is_some_and(|line| line.starts_with(&format!("  backend-down: {name} of pool all is down for ")))
+        lines
+            .next()
+            .is_some_and(|line| line.starts_with(&format!("  backend-down: {name} of pool all has been down for ")))
     );
     backends[0].play_dead(true);
     wait("all are down", &|told| told.starts_with("trouble pool-down: no backend of pool all is up: "));

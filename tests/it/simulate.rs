@@ -1,4 +1,5 @@
-//! `hedgerow simulate` as it is typed: its table, its JSON, its exit codes, and what it asks of a running server.
+//! `hedgerow simulate` as it is typed: its table, its JSON, its exit codes, and what it asks of a running
+//! server.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -110,7 +111,7 @@ fn plot_is_an_svg_file() {
     stdout(&simulate(folder.path(), &["-n", "2000", "-p", "race", "-p", "sequential", "--plot", "tail.svg"]));
     let svg = std::fs::read_to_string(folder.path().join("tail.svg")).expect("the plot");
     assert!(svg.contains("<svg") && svg.contains("sequential"), "{svg}");
-    // It is said before anything is played: as many queries as this would take all day.
+    // The error comes before the first query is played: so many queries would take all day.
     let output = simulate(folder.path(), &["-n", "1000000000", "--plot", "no/such.svg"]);
     check_mistake(&output, 1, "--plot: no/such.svg: cannot be written: entity not found: folder no");
     let names: Vec<_> =
@@ -135,13 +136,13 @@ fn mistakes_are_exit_code_2_and_told_with_their_place() {
         (&["-f", "no.toml"], "no.toml: cannot be read"),
         (&["--status", "127.0.0.1:1"], "--from"),
         (&["--from", "no.toml"], "no.toml: there is no such config file"),
-        (&["--from", "c.toml"], "tells the rules only, expected --status URL or --backend WORDS too"),
+        (&["--from", "c.toml"], "has only the rules, expected --status URL or --backend WORDS too"),
         (&["--from", "c.toml", "--pool", "st"], "c.toml: there is no pool \"st\""),
         (&["--from", "c.toml", "--status", "https://a.example"], "speaks no TLS"),
     ] {
         check_mistake(&simulate(folder.path(), arguments), 2, told);
     }
-    // Port 0 is nobody's.
+    // No server can listen on port 0.
     let output = simulate(folder.path(), &["--from", "c.toml", "--status", "127.0.0.1:0"]);
     check_mistake(&output, 1, "cannot be reached");
 }
@@ -154,7 +155,8 @@ fn rules_of_a_config_are_compared_with_others() {
     std::fs::write(folder.path().join("c.toml"), pool).expect("a file of the test");
     let arguments = ["--from", "c.toml", "-b", "loss=100%", "-b", "", "-p", "present", "-n", "1000", "--json"];
     let found = json(&simulate(folder.path(), &arguments));
-    // Whoever asks the lossy one first gets the other's answer after the pool's `attempt_timeout`.
+    // A query that goes to the lossy backend first gets the other's answer after the pool's
+    // `attempt_timeout`.
     let max = found["policies"][0]["latency_ms"]["max"].as_f64();
     assert!(max.is_some_and(|max| (50.9..51.1).contains(&max)), "{found}");
 }

@@ -1,4 +1,4 @@
-//! Slow races: which are kept, in which order, with what reason, and who may read them.
+//! Slow races: which are kept, in which order, with what reason, and which clients may read them.
 
 use std::time::{Duration, Instant};
 
@@ -33,8 +33,8 @@ fn keeping(backends: &[&dyn Asked], pool: &str, section: &str) -> Server {
     Server::start(&format!("{config}[slow]\n{section}\n"))
 }
 
-/// The delays are far from the threshold on both sides, and what is quick here may be slow on a busy machine: so whatever is kept must
-/// have taken as long as it says, and all that had to be slow is there.
+/// The delays are far from the threshold on both sides, and what is quick here may be slow on a busy machine:
+/// so whatever is kept must have taken as long as it says, and all that had to be slow is there.
 #[test]
 fn all_slow_races_are_found_in_order_and_none_of_the_fast() {
     const SLOW: Duration = Duration::from_millis(400);
@@ -44,8 +44,8 @@ fn all_slow_races_are_found_in_order_and_none_of_the_fast() {
         "dispatch = 'sequential'\ntimeout = '20s'\nattempt_timeout = '20s'",
         "threshold = '300ms'\nkeep = 10000",
     );
-    // Few at a time: so many at once would be slow on a busy machine, and of more than a hundred slow ones a second the rest is only
-    // counted.
+    // Few at a time: so many at once would be slow on a busy machine, and of more than a hundred slow ones a
+    // second the rest is only counted.
     let (slow, fast) = (server.client(), server.client());
     let mut asked = Vec::new();
     for turn in 0..40 {
@@ -96,7 +96,8 @@ fn a_late_reply_joins_its_race() {
     assert!(why.starts_with(&format!("{} replied after ", late.address())) && why.contains("too late; "), "{why}");
 }
 
-/// After that time an ID is free again, unless somebody wants to know.
+/// The reply comes after `QUARANTINE`, which ends the reservation of its ID unless the late reply is to be
+/// reported.
 #[test]
 fn a_reply_that_is_seconds_late_joins_its_race() {
     const LATE: Duration = Duration::from_millis(2_500);
@@ -176,7 +177,7 @@ fn of_many_slow_races_some_are_kept_each_second_and_all_are_counted() {
     });
 }
 
-/// What is quick here may be slow once on a busy machine, but not each time.
+/// A quick answer may be slow once on a busy machine, but not each time.
 #[test]
 fn auto_follows_what_the_pool_takes() {
     let backend =

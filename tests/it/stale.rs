@@ -50,7 +50,7 @@ fn a_slow_race_goes_on_while_its_clients_get_the_stale_answer() {
         let response = client.ask(&query("www.example", A).edns(1232));
         (response.extended_error() == Some(STALE)).then(|| assert!(began.elapsed() >= ms(700)))
     });
-    // Who comes later is given it at once, by whichever way.
+    // Later queries get the stale answer at once, on every path.
     let began = Instant::now();
     assert_eq!(other.ask(&query("WWW.example", A).edns(1232)).extended_error(), Some(STALE));
     assert_eq!(server.tcp_client().ask(&query("www.example", A)).ttls(), [30]);

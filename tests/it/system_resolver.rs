@@ -1,4 +1,5 @@
-//! As the resolver of a host: what the C library asks on port 53, in namespaces of an ordinary user with a `resolv.conf` of their own.
+//! As the resolver of a host: what the C library asks on port 53, in namespaces of an ordinary user with a
+//! `resolv.conf` of their own.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -15,7 +16,6 @@ const CONFIG: &str = "workers = 2\n[forwarder]\nlisten = ['127.0.0.1:53', '[::1]
                       [cache]\n\
                       [authorities.ts]\nlisten = ['127.0.0.1:5301']\nzones = [{ file = 'zone', origin = 'example.org' }]\n";
 
-/// That zone.
 const ZONE: &str = "$TTL 300\n@ SOA ns mail 1 2 3 4 5\n@ NS ns\nns A 192.0.2.1\nwww A 192.0.2.7\nwww AAAA 2001:db8::7\n\
                     only6 AAAA 2001:db8::8\nalias CNAME www\n";
 

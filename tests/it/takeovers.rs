@@ -79,7 +79,7 @@ fn a_reload_that_changes_the_workers_is_followed_by_a_restart() {
     let text = std::fs::read_to_string(tree.server.path("config.toml")).expect("our own file");
     tree.server.rewrite("config.toml", &text.replace("workers = 2", "workers = 3"));
     tree.server.process.signal(Signal::HUP);
-    tree.server.process.wait_for_log("workers has changed, which a restart puts in force now");
+    tree.server.process.wait_for_log("workers has changed; restart to apply it");
     tree.server.process.wait_for_log("(restart): ");
     let status = || {
         let answer = tree.server.admin().try_get("/api/v1/status")?;
@@ -88,7 +88,7 @@ fn a_reload_that_changes_the_workers_is_followed_by_a_restart() {
     until("three workers", || (status()?["workers"] == 3).then_some(()));
     tree.wait_until_whole();
     tree.server_other_than(&[server]);
-    // What is in force already needs none.
+    // The key that applies since the restart needs no other restart.
     tree.server.process.signal(Signal::HUP);
     tree.server.process.wait_for_log("reloaded: edition 4");
     assert_eq!(tree.address(), ADDRESS);
@@ -143,7 +143,7 @@ fn upgrades_to_what_cannot_serve_are_refused_and_nothing_changes() {
     refused("a script");
     replace(&program, b"no program\n");
     refused("a text");
-    // Half of it may be all that runs: the rest tells debuggers where things are.
+    // Half of the file may be all that runs: the rest is debug information.
     replace(&program, &image[..65_536]);
     refused("a program that was cut off");
     replace(&program, &std::fs::read("/bin/sleep").expect("there is one"));
@@ -234,7 +234,7 @@ fn all_processes_follow_an_upgrade() {
     let metrics = tree.server.admin().metrics();
     assert_eq!(metrics.sum("hedgerow_takeovers_total", &[("reason", "upgrade")]), 1);
     assert_eq!(metrics.sum("hedgerow_successions_total", &[]), 0);
-    // And whoever comes now has its place.
+    // Later processes get their places, too.
     tree.kill(&[tree.pid("server"), supervisor]);
     assert_eq!(tree.address(), ADDRESS);
     tree.wait_until_whole();

@@ -1,5 +1,5 @@
-//! Thousands of backends of which few answer: that probes find out who is there, and that no query is lost while a hundred come and go
-//! each second. What they cost is measured by `cargo bench --bench load -- --crowd`.
+//! Thousands of backends of which few answer: probes find those that answer, and no query is lost while a
+//! hundred come and go each second. `cargo bench --bench load -- --crowd` measures their cost.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -8,35 +8,34 @@ use serde_json::Value;
 
 use crate::support::*;
 
-/// Whether this is a run for figures.
+/// True if this run is for figures.
 const IS_WHOLE: bool = !cfg!(debug_assertions);
 
 /// Backends of a large pool.
 const MANY: u32 = 5_000;
 
-/// Queries a second.
 const RATE: u32 = if IS_WHOLE { 5_000 } else { 500 };
 
 /// For how long members come and go.
 const CHANGING: Duration = if IS_WHOLE { Duration::from_secs(10) } else { Duration::from_secs(3) };
 
-/// An address of this host at which nobody listens.
+/// Returns an address of this host without a listener.
 fn nobody(number: u32) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::from(0x7F20_0000 + number), 5303))
 }
 
-/// The config of a forwarder to these authorities and to so many addresses at which nobody is.
+/// Returns the config of a forwarder to these authorities and to so many addresses without a listener.
 fn config(authorities: &[Authority], nobodies: u32, keys: &str) -> String {
     let absent: Vec<_> = (0..nobodies).map(nobody).collect();
     let mut asked: Vec<&dyn Asked> = authorities.iter().map(|authority| authority as &dyn Asked).collect();
-    // Those who answer stand among the others.
+    // The backends that answer stand among the others.
     asked.extend(absent.iter().map(|absent| absent as &dyn Asked));
     asked.rotate_left(authorities.len() / 2);
     let forwarder = Forwarder::to(&asked, keys).workers(2).admin().to_toml();
     format!("{forwarder}[forwarder.limits]\nwaiting = 100000\n")
 }
 
-/// Waits until probes have found who is there and who is not.
+/// Waits until probes have found which backends answer.
 fn wait_for_states(admin: &Admin, up: u64, down: u64) {
     until_within(Duration::from_secs(120), "all were probed", || {
         let metrics = admin.metrics();
@@ -107,7 +106,7 @@ fn no_query_is_lost_while_a_hundred_members_come_and_go_each_second() {
         changes += 1;
         load.run_for(Duration::from_millis(10));
     }
-    // One who answers leaves, and another comes.
+    // A backend that answers leaves, and another comes.
     let new = Authority::start(&load_table());
     admin.post(backends, &format!("{{\"address\": \"{}\"}}", new.address()));
     admin.wait_for("it is up", |metrics| metrics.sum("hedgerow_pool_backends", &[("state", "up")]) == 4);

@@ -1,4 +1,5 @@
-//! DNS over TLS to clients (RFC 7858): what comes by it is served as by TCP, behind a handshake and certificates.
+//! DNS over TLS to clients (RFC 7858): what comes by it is served as by TCP, behind a handshake and
+//! certificates.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -129,7 +130,7 @@ fn octets_of_a_query_may_come_in_records_of_their_own() {
         client.send_bytes(&[octet]);
     }
     assert_eq!(client.receive().id(), query.id);
-    // Who ends is still answered.
+    // A client that has sent its end is still answered.
     client.send(std::slice::from_ref(&query));
     client.close_sending();
     assert_eq!(client.receive().id(), query.id);
@@ -166,7 +167,7 @@ fn the_server_name_chooses_the_certificate() {
     let shown = |at, name| TlsClient::of(at, &trusted, name).shown();
     let (first, second) = (shown(by_name, "first.example"), shown(by_name, "second.example"));
     assert_ne!(first, second);
-    // Who names no server, as nobody does by an address.
+    // A client that connects to an address sends no server name.
     assert_eq!(shown(by_name, "127.0.0.1"), first);
     assert_eq!(shown(own, "127.0.0.1"), second);
     assert_eq!(shown(own, "second.example"), second);
@@ -238,7 +239,7 @@ fn noise_gets_an_alert_and_is_counted() {
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
         let _ = socket.write_all(octets);
         let mut heard = Vec::new();
-        // Whoever sends on while he is refused may see a reset in place of the end.
+        // A client that sends on while it is refused may see a reset in place of the end.
         let _ = socket.read_to_end(&mut heard);
         assert!(heard.is_empty() || heard[0] == 21, "an alert, if anything: {heard:?}");
     }

@@ -1,5 +1,5 @@
-//! `hedgerow top` as it is used: in a terminal, which here is tmux's, beside a stand-in for the admin server whose figures the test
-//! chooses. What it leaves behind is seen by `stty`.
+//! `hedgerow top` as it is used: in a terminal, which here is tmux's, beside a stand-in for the admin server
+//! whose figures the test chooses. What it leaves behind is seen by `stty`.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,7 +13,7 @@ use hedgerow::sight::live::{BackendSecond, PoolSecond, Reason, Second, VerdictSt
 
 use crate::support::*;
 
-/// A stand-in for the admin server: it tells what the test says.
+/// A stand-in for the admin server that reports the seconds of the test.
 struct Told {
     address: SocketAddr,
     /// None: connections are closed without a word, as by a server that ends.
@@ -21,7 +21,7 @@ struct Told {
 }
 
 impl Told {
-    /// Begins to tell that all is well.
+    /// Starts with a second in which all is well.
     fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback is there");
         let address = listener.local_addr().expect("it is bound");
@@ -39,13 +39,12 @@ impl Told {
         Self { address, second }
     }
 
-    /// Tells something else from now on.
+    /// Replaces the second that it reports.
     fn tell(&self, second: Option<Second>) {
         *self.second.lock().expect("nothing panics here") = second;
     }
 }
 
-/// Answers one request.
 fn answer_one(mut stream: TcpStream, second: &Second) {
     let mut request = Vec::new();
     let mut octets = [0; 1024];
@@ -68,7 +67,7 @@ fn answer_one(mut stream: TcpStream, second: &Second) {
     } else {
         ("404 Not Found", "{\"error\":\"not here\"}".to_owned())
     };
-    // Who asked may be gone.
+    // The client may be gone.
     let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
 }
 
@@ -91,7 +90,7 @@ fn well(at: u64) -> Second {
 fn dead(at: u64, name: &str) -> Second {
     let mut second = well(at);
     second.verdict.state = VerdictState::Watch;
-    let text = format!("{name} of pool ts is down for 40 s");
+    let text = format!("{name} of pool ts has been down for 40 s");
     second.verdict.reasons.push(Reason { code: "backend-down".to_owned(), text });
     let backend = second.pools[0].backends.iter_mut().find(|backend| backend.name == name).expect("it is there");
     backend.state = "down".to_owned();
@@ -105,7 +104,7 @@ struct Terminal {
 }
 
 impl Terminal {
-    /// Opens one of 100 columns and 30 lines, or tells that there is no tmux.
+    /// Opens a terminal of 100 columns and 30 lines, or reports that there is no tmux.
     fn open(test: &str, environment: &[(&str, &str)]) -> Option<Self> {
         if Command::new("tmux").arg("-V").output().is_err() {
             leave_out(test, "there is no tmux");
@@ -133,19 +132,17 @@ impl Terminal {
         command.output().expect("it was there before")
     }
 
-    /// Types.
     fn press(&self, keys: &[&str]) {
         let typed = self.tmux(&[&["send-keys"], keys].concat());
         assert!(typed.status.success(), "{typed:?}");
     }
 
-    /// Types a line.
     fn enter(&self, line: &str) {
         self.press(&["-l", line]);
         self.press(&["Enter"]);
     }
 
-    /// What is on the screen.
+    /// Returns the text on the screen.
     fn screen(&self) -> String {
         String::from_utf8_lossy(&self.tmux(&["capture-pane", "-p"]).stdout).into_owned()
     }
@@ -217,12 +214,12 @@ fn a_death_is_seen_sorted_filtered_and_looked_at() {
     terminal.watch(&told, "--interval 100ms");
     let screen = terminal.wait("the figures", |screen| screen.contains("ts/ts40"));
     assert!(
-        screen.starts_with(" well  ") && screen.contains(" hedgerow top  ") && screen.contains("400 queries a second"),
+        screen.starts_with(" OK  ") && screen.contains(" hedgerow top  ") && screen.contains("400 queries a second"),
         "{screen}"
     );
     told.tell(Some(dead(1_767_225_601, "ts7")));
     let screen = terminal.wait("the death", |screen| screen.starts_with(" watch "));
-    assert!(screen.contains("ts7 of pool ts is down for 40 s"), "{screen}");
+    assert!(screen.contains("ts7 of pool ts has been down for 40 s"), "{screen}");
     let first = screen.lines().skip_while(|line| !line.starts_with("POOL/BACKEND")).nth(1).expect("a row");
     assert!(first.starts_with("ts/ts7 ") && first.contains(" down "), "{screen}");
     // Sorting, a filter, one backend, the slow races, and a pause.
@@ -241,7 +238,7 @@ fn a_death_is_seen_sorted_filtered_and_looked_at() {
     terminal.wait("the pause", |screen| screen.contains("paused"));
     told.tell(Some(well(1_767_225_602)));
     terminal.press(&["p"]);
-    terminal.wait("what has come since", |screen| screen.starts_with(" well ") && !screen.contains("paused"));
+    terminal.wait("what has come since", |screen| screen.starts_with(" OK ") && !screen.contains("paused"));
     terminal.press(&["q"]);
     terminal.check_end(0);
 }
@@ -276,7 +273,7 @@ fn a_terminal_changes_its_size() {
         assert!(terminal.tmux(&size.each_ref().map(String::as_str)).status.success());
         terminal.wait("a screen of that size", |screen| {
             let lines: Vec<_> = screen.lines().collect();
-            let is_whole = lines.first().is_some_and(|line| line.starts_with(" well"));
+            let is_whole = lines.first().is_some_and(|line| line.starts_with(" OK"));
             is_whole && lines.len() == height && lines.last().is_some_and(|line| line.starts_with("q quit"))
         });
     }
@@ -358,7 +355,7 @@ fn without_a_terminal_there_is_one_page_of_text() {
         let output = output.expect("cargo has built it");
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && text.starts_with("watch  http://127.0.0.1:"), "{output:?}");
-        assert!(text.contains("\n  backend-down: ts7 of pool ts is down for 40 s\n"), "{text}");
+        assert!(text.contains("\n  backend-down: ts7 of pool ts has been down for 40 s\n"), "{text}");
         assert!(!text.contains('\u{1b}'), "{text}");
         let first = text.lines().skip_while(|line| !line.starts_with("POOL/BACKEND")).nth(1).expect("a row");
         assert!(first.starts_with("ts/ts7 "), "{text}");
@@ -397,9 +394,9 @@ fn the_death_of_a_real_backend_is_seen() {
     backends[1].play_dead(true);
     let screen =
         terminal.wait("the death", |screen| has(screen, "ts/other ", " down ") && screen.starts_with(" watch "));
-    assert!(screen.contains("other of pool ts is down for "), "{screen}");
+    assert!(screen.contains("other of pool ts has been down for "), "{screen}");
     backends[1].play_dead(false);
-    terminal.wait("the return", |screen| has(screen, "ts/other ", " up ") && screen.starts_with(" well "));
+    terminal.wait("the return", |screen| has(screen, "ts/other ", " up ") && screen.starts_with(" OK "));
     terminal.press(&["q"]);
     terminal.wait("the shell", |screen| screen.trim_end().ends_with("ready>"));
 }

@@ -1,5 +1,5 @@
-//! Slow races as traces: they arrive whole, tell no more of a name than they may, and a collector that is away, hangs or has no time
-//! costs traces and no query.
+//! Tests of slow races as traces: they arrive whole, reveal no more of a name than they may, and a collector
+//! that is away, hangs or has no time costs traces and no query.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -17,12 +17,11 @@ use crate::support::*;
 const ONE: &str = "192.0.2.1";
 const TWO: &str = "192.0.2.2";
 
-/// A collector.
 struct Collector {
     address: SocketAddr,
-    /// What it answers; with 0 it never does.
+    /// The status of its responses; with 0 it never responds.
     status: Arc<AtomicU16>,
-    /// What was posted, each with what was answered.
+    /// The posts, each with the status of its response.
     posts: Receiver<(u16, Post)>,
 }
 
@@ -83,7 +82,6 @@ impl Collector {
     }
 }
 
-/// Reads a message.
 fn read(stream: &TcpStream) -> Post {
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
     let mut reader = BufReader::new(stream);
@@ -133,12 +131,12 @@ fn times(span: &Value) -> (u64, u64) {
     (time("startTimeUnixNano"), time("endTimeUnixNano"))
 }
 
-/// What has become of records of a tap.
+/// Returns the number of records of a tap with this fate.
 fn records(metrics: &Metrics, tap: &str, fate: &str) -> u64 {
     metrics.sum("hedgerow_tap_records_total", &[("tap", tap), ("fate", fate)])
 }
 
-/// Has races fail until so many are told. No more than a hundred a second are.
+/// Makes races fail until so many are reported. No more than a hundred a second are.
 fn fail(server: &Server, count: u64) {
     let (client, admin) = (server.client(), server.admin());
     let mut next = 0..;
@@ -147,7 +145,7 @@ fn fail(server: &Server, count: u64) {
         let names = next.by_ref().take(count.saturating_sub(told).min(20) as usize);
         let asked = names.map(|number| client.send(&query(&format!("q{number}.{told}.test"), A))).count();
         (0..asked).for_each(|_| assert_eq!(client.receive().rcode(), SERVFAIL));
-        // What was asked may be told yet.
+        // Races that were begun may still be reported.
         let races = admin.metrics().sum("hedgerow_slow_races_total", &[]);
         let settled =
             |metrics: &Metrics| records(metrics, "slow", "written") + records(metrics, "slow", "dropped") >= races;

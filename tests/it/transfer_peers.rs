@@ -1,5 +1,5 @@
-//! Transfers from and to NSD, Knot and BIND as Debian packages them: AXFR, then NOTIFY and IXFR, all signed. A server that is
-//! not installed is told and left out.
+//! Transfers from and to NSD, Knot and BIND as Debian packages them: AXFR, then NOTIFY and IXFR, all signed.
+//! A server that is not installed is reported and left out.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ const KEY: &str = "[keys.'transfer.key']\nsecret = 'dGhlIHNlY3JldCBvZiBhbGwgdGhl
 fn wait_for_version(server: SocketAddr, serial: u32) {
     let name = format!("v{serial}.{ZONE}");
     until(&format!("serial {serial} at {server}"), || {
-        // While it starts, nobody may listen at all.
+        // While the server starts, its port may be closed.
         let response = Client::of(server).try_ask(&query(&name, A))?;
         (response.rcode() == NOERROR && response.answers() == [format!("192.0.2.{serial}")]).then_some(())
     });
@@ -57,15 +57,15 @@ fn check_primary(kind: Kind) {
     check_answers(ours);
     peer.set_version(2);
     wait_for_version(ours, 2);
-    // NSD 4.6 adds MX records of the apex that were there before, which is no step from the version that we have: then the
-    // zone comes whole, as it does after any IXFR that fails.
+    // NSD 4.6 adds MX records of the apex that were there before, which is no step from the version that we
+    // have: then the zone comes whole, as it does after any IXFR that fails.
     let line = server.process.wait_for_log(&format!("transferred zone={ZONE}. serial=2 "));
     assert!(kind == Kind::Nsd || line.contains("how=\"IXFR\""), "{line}");
     check_answers(ours);
     assert_eq!(Client::of(ours).ask(&query(&format!("v1.{ZONE}"), A)).rcode(), NXDOMAIN);
 }
 
-/// What the log says of a transfer to a client.
+/// Returns the log line of a transfer to a client.
 fn sent(serial: u32, how: &str) -> String {
     format!("transfer sent zone={ZONE}. serial={serial} client=127.0.0.1 how=\"{how}\"")
 }

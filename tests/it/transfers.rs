@@ -1,5 +1,5 @@
-//! Zone transfers between servers of our own: who gets a zone, how copies keep themselves, and what is said when they
-//! cannot. With servers of others: `transfer_peers.rs`.
+//! Zone transfers between servers of our own: which clients get a zone, how copies stay up to date, and what
+//! is reported when they cannot. With servers of others: `transfer_peers.rs`.
 
 use crate::support::certificates::Authorities;
 use crate::support::*;
@@ -36,7 +36,7 @@ fn secondary(listen: &str, primary: &str, folder: &TempDir) -> Server {
     ))
 }
 
-/// What a server says of the host.
+/// Asks a server for the host.
 fn ask(server: &Server) -> Response {
     Client::of(server.listener("ts")).ask(&query("www.example.org", A))
 }
@@ -143,7 +143,7 @@ fn copies_follow_and_no_query_is_lost_meanwhile() {
         let line = copy.process.wait_for_log(&format!("transferred zone=example.org. serial={serial} "));
         assert!(line.contains("how=\"IXFR\""), "{line}");
     }
-    // Who runs the tests as root is told so.
+    // The server warns if the tests run as root.
     let log = first.process.log();
     assert!(!log.lines().any(|line| line.contains("WARN") && !line.contains("running as root")), "{log}");
 }
@@ -169,8 +169,8 @@ fn a_key_that_is_wanted_must_be_the_right_one() {
     wait_for(&copy(&right, ", tsig = 'k'"), 1);
     let other = "b3RoZXIgdGhhbiB0aGUgc2VjcmV0IG9mIGFsbA==";
     for (key, tsig, expected) in [
-        (key(other), ", tsig = 'k'", "finds our signature wrong (BADSIG)"),
-        (key(other).replace("keys.k", "keys.x"), ", tsig = 'x'", "does not know our key (BADKEY)"),
+        (key(other), ", tsig = 'k'", "rejects the signature (BADSIG)"),
+        (key(other).replace("keys.k", "keys.x"), ", tsig = 'x'", "does not know the key (BADKEY)"),
         (right.clone(), "", "it does not give the zone: REFUSED"),
     ] {
         let copy = copy(&key, tsig);
@@ -187,7 +187,7 @@ fn a_primary_that_has_gone_back_is_told() {
     let copy = secondary("127.0.0.1:0", &first.listener("ts").to_string(), &folder);
     wait_for(&copy, 3);
     first.reload("z.zone", &zone(2, "2 1 3600 60"));
-    let line = copy.process.wait_for_log("the primary has an older serial than we");
+    let line = copy.process.wait_for_log("the primary has an older serial than the local zone");
     assert!(line.contains("zone=example.org. ") && line.contains("serial=2 ours=3"), "{line}");
     assert_eq!(ask(&copy).answers(), ["192.0.2.3"]);
 }
@@ -249,7 +249,7 @@ fn notify_is_taken_from_primaries_of_the_zone_alone() {
     check("127.0.0.2:9", "example.org", REFUSED);
     let copy = secondary("127.0.0.1:0", "127.0.0.2:9", &folder);
     assert_eq!(Client::of(copy.listener("ts")).ask(&notify("example.org")).rcode(), REFUSED);
-    copy.process.wait_for_log("NOTIFY refused: the sender is no primary of the zone; add it to notify_from");
+    copy.process.wait_for_log("NOTIFY refused: the sender is not a primary of the zone; add it to notify_from");
     let server = primary(&zone(1, SLOW));
     assert_eq!(Client::of(server.listener("ts")).ask(&notify("example.org")).rcode(), REFUSED);
 }
@@ -317,10 +317,10 @@ fn a_primary_that_is_somebody_else_gives_nothing() {
     let at = primary.listener("ts");
     for (address, roots, told) in [
         (format!("tls://{at}#ns2.example"), &authorities, "not for ns2.example"),
-        (format!("tls://{at}#ns1.example"), &strangers, "a signature on its certificate or handshake does not hold"),
+        (format!("tls://{at}#ns1.example"), &strangers, "a signature in its certificate or handshake is invalid"),
     ] {
         let secondary = secondary_by_tls(&address, roots);
-        let line = secondary.process.wait_for_log("nothing from the primary");
+        let line = secondary.process.wait_for_log("the transfer from the primary failed");
         assert!(line.contains(&format!("primary=tls://{at}")), "{line}");
         assert!(line.contains(told), "{line}");
         assert_eq!(ask(&secondary).rcode(), SERVFAIL);

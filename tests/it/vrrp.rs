@@ -22,10 +22,11 @@ fn host(number: usize) -> Host {
     host
 }
 
-/// keepalived on a host, with the config that comes with hedgerow; the second host has what that says of the other machine.
+/// keepalived on a host, with the config that comes with hedgerow; the second host has what that says of the
+/// other machine.
 struct Keepalived {
     _daemon: Daemon,
-    /// What runs the check, where keepalived cannot.
+    /// The process that runs the check, where keepalived cannot.
     _check: Option<Daemon>,
 }
 
@@ -50,7 +51,8 @@ impl Keepalived {
         Self { _daemon: daemon, _check: check }
     }
 
-    /// Runs the check of this config beside keepalived, by the same numbers, and has that read what it says from a file.
+    /// Runs the check of this config beside keepalived, by the same numbers, and has that read what it says
+    /// from a file.
     fn check_beside(host: &Host, config: &mut String) -> Daemon {
         let (before, rest) = config.split_once("vrrp_script hedgerow {").expect("it has a script");
         let (section, after) = rest.split_once("\n}\n").expect("it ends");
@@ -71,13 +73,13 @@ impl Keepalived {
     }
 }
 
-/// Whether keepalived may run scripts: not where the system's root is nobody, in a user namespace, for who may not set groups.
+/// Returns true if keepalived may run scripts. It may not in a user namespace that cannot set groups, where
+/// the system's root appears as another user.
 fn may_run_scripts() -> bool {
     let curl = fs::metadata(hosts::find("curl").expect("it was looked for")).expect("it is there");
     curl.uid() == 0
 }
 
-/// Whether a host has the address.
 fn has_address(host: &Host) -> bool {
     host.run("ip", "-brief -4 address show dev eth0").contains(" 192.0.2.53/24")
 }
@@ -87,6 +89,8 @@ fn wait_until_it_moves(to: &Host, from: &Host) {
     until("the address moves", || (has_address(to) && !has_address(from)).then_some(()));
 }
 
+/// Takes 2 s for each of five changes: keepalived counts `interval` in whole seconds, and two checks in a row
+/// decide.
 #[test]
 fn the_address_moves_without_a_lost_query_and_comes_back() {
     const TEST: &str = "vrrp::the_address_moves_without_a_lost_query_and_comes_back";

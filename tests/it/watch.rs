@@ -1,4 +1,5 @@
-//! `watch = true`: files that change are read again by themselves, each in all the ways that files are changed.
+//! `watch = true`: files that change are read again by themselves, each in all the ways that files are
+//! changed.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -27,7 +28,7 @@ fn wait_for(server: &Server, name: &str) {
     until(&format!("{name} is there"), || (client.ask(&query(name, A)).rcode() == NOERROR).then_some(()));
 }
 
-/// How many configs have been in force.
+/// Returns the number of configs that have applied so far.
 fn edition(server: &Server) -> u64 {
     status(server)["edition"].as_u64().expect("a number")
 }
@@ -108,7 +109,7 @@ fn a_broken_file_is_told_once_and_taken_when_it_is_mended() {
     wait_for(&server, "one.test");
     server.rewrite("t.txt", &table("two.test"));
     wait_for(&server, "two.test");
-    // What it misses is a file that nobody has read yet.
+    // The missing file is one that has not been read yet.
     server.rewrite("z.zone", ZONE);
     failed(2);
     server.rewrite("more.inc", "c A 192.0.2.2\n");

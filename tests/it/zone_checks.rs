@@ -1,7 +1,7 @@
 //! What is wrong with a zone as a whole, what is odd about it, and where.
 
 use crate::support::zones::*;
-use hedgerow::zone::master::{self, Source, Task};
+use hedgerow::zone::master::{self, ZoneFileContext, ZoneFileSource};
 use hedgerow::zone::{Diagnostics, ZoneBuilder};
 
 /// The start of a zone that is right.
@@ -152,10 +152,11 @@ fn iterations_of_hashes_have_a_bound() {
 
 #[test]
 fn findings_name_the_file_that_they_are_in() {
-    let source = Source { name: "z.zone".into(), octets: b"$INCLUDE sub.zone\n".into() };
+    let source = ZoneFileSource { name: "z.zone".into(), octets: b"$INCLUDE sub.zone\n".into() };
     let mut builder = ZoneBuilder::new(&name("z."));
-    let mut include = |name: &str| Ok(Source { name: name.into(), octets: b"  \n\na.y. 300 A 192.0.2.1\n".into() });
-    let task = Task { origin: Some(&name("z.")), default_ttl: None, include: &mut include };
+    let mut include =
+        |name: &str| Ok(ZoneFileSource { name: name.into(), octets: b"  \n\na.y. 300 A 192.0.2.1\n".into() });
+    let task = ZoneFileContext { origin: Some(&name("z.")), default_ttl: None, include: &mut include };
     let read = master::read(&source, task, &mut |record, place| builder.add(&record, place)).expect("sound lines");
     let Err(found) = builder.finish() else { panic!("a record out of zone") };
     let first = found.errors.iter().next().expect("a error").in_files(&read.files);

@@ -1,18 +1,17 @@
-//! Random small zones and queries, against a model of look-up that is slow, plain and obviously right: a list of records,
-//! and the rules of RFC 1034 and RFC 4592 said over it as they stand there.
+//! Random small zones and queries, against a model of look-up that is slow, plain and obviously right: a list
+//! of records, and the rules of RFC 1034 and RFC 4592 said over it as they stand there.
 
 use std::collections::BTreeSet;
 
 use crate::support::zones::*;
 use proptest::prelude::*;
 
-/// The zone's name.
 const APEX: &str = "z.";
 
 /// One record: owner, type, RDATA.
 type Record = (String, &'static str, String);
 
-/// What a response says: rcode, AA, the records of its sections.
+/// The content of a response: rcode, AA, the records of its sections.
 type Said = (&'static str, bool, [BTreeSet<String>; 3]);
 
 /// A zone as a list.
@@ -25,12 +24,12 @@ impl Model {
         records.map(|(_, _, rdata)| rdata.as_str()).collect()
     }
 
-    /// Whether a type is at a name.
+    /// Returns true if a type is at a name.
     fn has(&self, owner: &str, rtype: &str) -> bool {
         !self.data(owner, rtype).is_empty()
     }
 
-    /// Whether a name exists: it, or one below it, owns records (RFC 4592 section 2.2.2).
+    /// Returns true if a name exists: it, or one below it, owns records (RFC 4592 section 2.2.2).
     fn exists(&self, name: &str) -> bool {
         self.0.iter().any(|(owner, ..)| is_at_or_below(owner, name))
     }
@@ -133,7 +132,7 @@ impl Model {
     }
 }
 
-/// Whether a name is another, or below it.
+/// Returns true if a name is another, or below it.
 fn is_at_or_below(name: &str, above: &str) -> bool {
     name == above || name.ends_with(&format!(".{above}"))
 }
@@ -155,7 +154,7 @@ fn any_name() -> impl Strategy<Value = String> {
         .prop_map(|labels| labels.iter().map(|label| format!("{label}.")).collect::<String>() + APEX)
 }
 
-/// What one name of a zone has.
+/// A strategy for the records of one name of a zone.
 fn any_data() -> impl Strategy<Value = Vec<(&'static str, String)>> {
     let target = || prop_oneof![5 => any_name(), 1 => Just("elsewhere.".to_owned())];
     let address = (0..4_u8).prop_map(|last| ("A", format!("192.0.2.{last}")));
@@ -168,8 +167,8 @@ fn any_data() -> impl Strategy<Value = Vec<(&'static str, String)>> {
     ]
 }
 
-/// The records of a zone that is right: what names own, but for the apex, which has no alias, and for what is below a
-/// DNAME record.
+/// The records of a zone that is right: what names own, but for the apex, which has no alias, and for what is
+/// below a DNAME record.
 fn any_zone() -> impl Strategy<Value = Vec<Record>> {
     prop::collection::btree_map(any_name(), any_data(), 0..10).prop_map(|names| {
         let has_dname =

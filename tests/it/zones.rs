@@ -1,4 +1,5 @@
-//! Zone files through the real program: what is loaded, what is refused and why, what a reload changes, what `check` prints.
+//! Zone files through the real program: what is loaded, what is refused and why, what a reload changes, what
+//! `check` prints.
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -1,5 +1,5 @@
 //! The source tree as the rules of `tidy` see it: each line split into code and comment, text literals
-//! emptied, test code told from the rest. Reads files; knows no rule.
+//! emptied, test code marked. Reads files; knows no rule.
 
 use std::collections::HashSet;
 use std::fs;
@@ -15,11 +15,13 @@ pub(crate) struct Source {
 
 /// One line of a file.
 pub(crate) struct Line {
-    /// What the compiler reads; a text literal is left as `""`.
+    /// The code of the line; a text literal is left as `""`.
     pub(crate) code: String,
-    /// What stands in comments, docstrings too.
+    /// The comments of the line, docstrings too.
     pub(crate) comment: String,
-    /// Whether it belongs to a test: all of `tests/`, and what stands below `#[cfg(test)] mod`.
+    /// The text of the literals of the line.
+    pub(crate) literals: String,
+    /// True if it belongs to a test: all of `tests/`, and what stands below `#[cfg(test)] mod`.
     pub(crate) is_test: bool,
 }
 
@@ -104,12 +106,12 @@ impl Source {
     }
 }
 
-/// Whether the line says that the next item is compiled for tests only.
+/// Returns true if the line says that the next item is compiled for tests only.
 fn is_test_attribute(line: &Line) -> bool {
     line.code.trim() == "#[cfg(test)]"
 }
 
-/// Where the splitter stands.
+/// The state of the splitter.
 #[derive(Clone, Copy)]
 enum Place {
     /// In code.
@@ -126,7 +128,7 @@ enum Place {
 
 /// Splits a Rust text into lines of code and comment. Knows as much of the language as that needs.
 fn split(text: &str) -> Vec<Line> {
-    let empty = || Line { code: String::new(), comment: String::new(), is_test: false };
+    let empty = || Line { code: String::new(), comment: String::new(), literals: String::new(), is_test: false };
     let chars: Vec<char> = text.chars().collect();
     let starts = |at: usize, what: &str| what.chars().enumerate().all(|(i, c)| chars.get(at + i) == Some(&c));
     let mut lines = Vec::new();
@@ -168,7 +170,7 @@ fn split(text: &str) -> Vec<Line> {
             Place::BlockComment(depth) if starts(at, "*/") => (place, step) = (Place::BlockComment(depth - 1), 2),
             Place::BlockComment(depth) if starts(at, "/*") => (place, step) = (Place::BlockComment(depth + 1), 2),
             Place::LineComment | Place::BlockComment(_) => line.comment.push(c),
-            Place::Text | Place::RawText(_) => {}
+            Place::Text | Place::RawText(_) => line.literals.push(c),
         }
         at += step;
     }
@@ -195,12 +197,12 @@ fn char_literal(chars: &[char], at: usize) -> Option<usize> {
     }
 }
 
-/// Whether the character may stand in an identifier.
+/// Returns true if the character may stand in an identifier.
 pub(crate) fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// Whether `text` holds `what` as whole words: `unsafe`, but not the one in `unsafe_code`.
+/// Returns true if `text` holds `what` as whole words: `unsafe`, but not the one in `unsafe_code`.
 pub(crate) fn has_words(text: &str, what: &str) -> bool {
     let edge = |c: Option<char>| !c.is_some_and(is_word);
     text.match_indices(what).any(|(at, _)| {

@@ -1,4 +1,5 @@
-//! An authority by both ways: the same octets for every question, and the same rules about who is told what.
+//! Tests of an authority by sockets and by XDP: the same bytes for every question, and the same rules about
+//! access, rates and cookies.
 
 use proxy_header::{ProxiedAddress, ProxyHeader};
 
@@ -25,7 +26,7 @@ both_ways! {
 const TABLE: &str =
     "www.example 192.0.2.1 A\nwww.example 192.0.2.2 A\nwww.example 2001:db8::1 AAAA\nother.example 192.0.2.3 A\n";
 
-/// A zone with answers of all lengths.
+/// Returns a zone with answers of many lengths.
 fn zone() -> String {
     let mut zone = String::from(
         "$ORIGIN example.org.\n$TTL 300\n@ SOA ns h 1 1h 1h 1h 1h\n@ NS ns\nns A 192.0.2.1\nns AAAA 2001:db8::53\n",
@@ -42,7 +43,7 @@ fn zone() -> String {
     zone
 }
 
-/// Queries of all kinds; with a word of what each is.
+/// Returns queries of all kinds, each with a short description.
 fn questions() -> Vec<(String, Query)> {
     let mut names: Vec<_> = ["", "www", "WwW", "many", "alias", "a.wild", "deep.below.cut", "nobody", "ns"]
         .into_iter()
@@ -82,7 +83,7 @@ fn questions() -> Vec<(String, Query)> {
     questions
 }
 
-/// Octets that are no query.
+/// Returns payloads that are not plain queries, each with a short description.
 fn oddities() -> Vec<(&'static str, Vec<u8>)> {
     let query = query("www.example.org", A).edns(1_232);
     let octets = query.to_vec();
@@ -117,7 +118,7 @@ fn answers_are_the_same_octets(way: Way) {
     };
     let files = [("example.org.zone", &zone()[..])];
     let server = world.start(&config(53), &files);
-    // The oracle: the same on other ports, by sockets.
+    // The oracle is the same server on other ports, without XDP.
     let oracle = world.start_exactly(&config(5_353), &files, |_| {});
     let mut count = 0;
     for address in [SERVER, SERVER_6] {
@@ -136,7 +137,7 @@ fn answers_are_the_same_octets(way: Way) {
     assert_eq!(world::metrics(&oracle).sum("hedgerow_xdp_frames_total", &[]), 0);
 }
 
-/// All that comes back for some octets.
+/// Sends a payload and returns every response to it.
 fn all_heard(client: &Client, octets: &[u8]) -> Vec<Vec<u8>> {
     let fence = query("fence.example", A).opcode(2);
     client.send_bytes(octets);
@@ -199,7 +200,7 @@ fn sources_that_the_kernel_reaches_elsewhere_get_no_answer_here(way: Way) {
     world.ip("address add 10.0.0.1/8 dev v1");
     world.ip("address add fd99::1/64 dev v1 nodad");
     world.ip("link set v0 address 02:00:00:00:00:01");
-    // Checksums are in the frame before it leaves; and the kernel is as strict as it can be.
+    // The kernel computes checksums before a frame leaves, and its reverse path filter is strict.
     world.host.run("ethtool", "-K v0 tx off");
     world.host.run("sysctl", "--quiet net.ipv4.conf.v0.rp_filter=1");
     let server = world.start(&World::authority(&[SERVER, SERVER_6]), &[("hosts.txt", TABLE)]);
@@ -209,7 +210,8 @@ fn sources_that_the_kernel_reaches_elsewhere_get_no_answer_here(way: Way) {
         let path = Path { macs, source: at(source, 4_000), destination: at(destination, 53) };
         assert!(wire.send(&path.query(&query("www.example", A))), "{source}");
     };
-    // Behind another device of the server, and of the server itself; then the hosts that are here.
+    // The first source is behind the server's other device, the second is the server itself, the third is a
+    // client.
     for (destination, sources) in
         [(SERVER, ["10.1.2.3", "10.0.0.1", CLIENT]), (SERVER_6, ["fd99::2", "fd99::1", CLIENT_6])]
     {
@@ -232,7 +234,7 @@ fn rates_are_limited(way: Way) {
     let client = Client::of(at(SERVER, 53));
     let question = query("www.example", A);
     (0..200).for_each(|_| client.send(&question));
-    // An error has a limit of its own.
+    // An error response has a separate rate limit.
     let fence = query("fence.example", A).opcode(2);
     client.send(&fence);
     let mut heard = Vec::new();
@@ -245,7 +247,8 @@ fn rates_are_limited(way: Way) {
     }
     let cut = heard.iter().filter(|cut| **cut).count();
     let whole = heard.len() - cut;
-    // Some seconds may have passed, each of which is good for five; of those above, every second one is cut short.
+    // The loop may take several seconds, each of which allows five answers. Above that limit, the server
+    // truncates every second answer (`slip = 2`).
     assert!((5..50).contains(&whole), "{whole} whole");
     assert!((60..=100).contains(&cut) && cut <= (200 - whole).div_ceil(2), "{cut} cut, {whole} whole");
     world.check_served(&server, DEVICE, [201, heard.len() as u64]);
@@ -266,7 +269,7 @@ fn cookies_are_given_and_taken(way: Way) {
             let response = client.ask(&asking(&given));
             assert_eq!(response.answers(), ["192.0.2.3"], "the client is where it says");
         }
-        // It is for this address, whatever way it came.
+        // The cookie is valid for this address over any transport.
         assert_eq!(stream.ask(&asking(&given)).answers(), ["192.0.2.3"]);
     }
     world.check_served(&server, DEVICE, [100, 100]);
@@ -303,7 +306,8 @@ fn sums_that_the_device_would_make_are_taken(way: Way) {
     let world = World::new(way);
     let server = world.start(&World::authority(&[SERVER, SERVER_6]), &[("hosts.txt", TABLE)]);
     let mut count = 0;
-    // Whoever sends leaves the checksum to the device, and a veth pair leaves it alone; or makes it.
+    // With `tx on`, the sender leaves the checksum to the device, and a veth pair does not fill it in. With
+    // `tx off`, the sender computes it.
     for device in ["tx on", "tx off"] {
         hosts::run("ethtool", &format!("-K c0 {device}"));
         for address in [SERVER, SERVER_6] {
@@ -324,7 +328,7 @@ fn two_queues_and_two_workers_serve(way: Way) {
         let config = World::authority(&[SERVER, SERVER_6]).replace("workers = 1", &format!("workers = {workers}"));
         let server = world.start(&config, &[("hosts.txt", TABLE)]);
         for address in [SERVER, SERVER_6] {
-            // By their ports they come by one queue or the other.
+            // The source ports spread the clients over both queues.
             let clients: Vec<_> = (0..40).map(|_| Client::of(at(address, 53))).collect();
             for client in clients.iter().chain(&clients) {
                 assert_eq!(client.ask(&query("other.example", A)).answers(), ["192.0.2.3"]);
@@ -332,7 +336,7 @@ fn two_queues_and_two_workers_serve(way: Way) {
             let mut stream = TcpClient::of(at(address, 53));
             assert_eq!(stream.ask(&query("other.example", A)).answers(), ["192.0.2.3"]);
         }
-        // Both queues, whatever the number of workers.
+        // XDP serves both queues with any number of workers.
         world.check_served(&server, DEVICE, [160, 160]);
     }
 }

@@ -1,4 +1,4 @@
-//! What backends, and those who pretend to be one, can do to a server by XDP: the same as to one by sockets, which is nothing.
+//! Tests that misbehaving and forged backends cannot harm a server by XDP, any more than one by sockets.
 
 use std::net::UdpSocket;
 
@@ -21,7 +21,7 @@ both_ways! {
 const TRUE: &str = "192.0.2.1";
 const FORGED: &str = "203.0.113.66";
 
-/// A forgery comes first, and the true reply when it is let go: the client hears that alone.
+/// Checks that the client receives only the true reply, which the backend holds until after the forgery.
 fn check(world: &World, script: Script) {
     let backend = backend(BACKEND, script.and(answer(TRUE).held()).except("fence", answer(TRUE)));
     let other = self::backend(BACKEND_2, answer(FORGED));
@@ -58,7 +58,8 @@ fn forged_replies_are_not_believed(way: Way) {
 
 fn replies_from_elsewhere_are_not_believed(way: Way) {
     check(&World::with_backends(way), answer(FORGED).sent_from(Source::OtherPort));
-    // From the right port of another address, and by the device that clients are at: neither is the backend.
+    // The forger uses the right port of another address, or the device of the clients. Neither is the
+    // backend.
     for from in ["10.78.0.3", "10.77.0.2"] {
         let world = World::with_backends(way);
         check(
@@ -84,7 +85,7 @@ fn replies_above_the_device_are_put_together(way: Way) {
     let server = world.start(&config, &[]);
     let client = Client::of(at(SERVER, 53));
     for number in 0..10 {
-        // In fragments from the backend, and in fragments to the client.
+        // The backend and the server both send the response in fragments.
         let response = client.ask(&query(&format!("n{number}.example"), TXT).edns(4096));
         assert!(!response.has(TC) && response.bytes.len() > 3_000, "{response:?}");
     }
@@ -104,13 +105,13 @@ fn backend_that_moves_is_found_again(way: Way) {
     };
     world.ask_until_sent(&server, BACKEND_DEVICE, || ask("first"));
     ask("before");
-    // Another card has the address now, and says so.
+    // The backend's IP address moves to another MAC address, and the neighbor table has the new one.
     hosts::run("ip", "link set b0 address 02:00:00:00:00:77");
     world.ip("neighbor replace 10.78.0.2 lladdr 02:00:00:00:00:77 dev v1 nud reachable");
-    // What leaves before the kernel has told that is lost, as it is on a wire.
+    // A query that leaves before the kernel has reported the change is lost, as on a wire.
     until("an answer", || Client::of(at(SERVER, 53)).try_ask(&query(&unique(), A)));
     ask("moved");
-    // Nobody knows where it is: it is looked for.
+    // The kernel must look up the backend's MAC address again.
     world.ip("neighbor flush dev v1");
     ask("flushed");
     world.ask_until_sent(&server, BACKEND_DEVICE, || ask("found"));
@@ -168,7 +169,7 @@ fn probes_find_a_backend_down_and_up(way: Way) {
     world::wait_for(&server, "down", |metrics| !is_up(metrics));
     first.play_dead(false);
     world::wait_for(&server, "up again", is_up);
-    // Probes are few, and go by sockets; queries do not.
+    // Probes are few and use sockets; queries use XDP.
     let client = Client::of(at(SERVER, 53));
     assert_eq!(client.ask(&query("www.example", A)).answers(), [TRUE]);
     world.ask_until_sent(&server, BACKEND_DEVICE, || drop(client.ask(&query(&unique(), A))));

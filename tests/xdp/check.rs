@@ -1,4 +1,5 @@
-//! What is said of `[xdp]` by `hedgerow check` and at a start, where it can be had and where it cannot.
+//! Tests of the messages about `[xdp]` from `hedgerow check` and from a start, with and without a usable
+//! device.
 
 use std::process::Command;
 
@@ -17,12 +18,12 @@ by_xdp_alone! {
 
 const TABLE: &str = "www.example 192.0.2.1 A\n";
 
-/// The config of an authority that wants a device.
+/// Returns the config of an authority with this device in `[xdp]`.
 fn config(device: &str, keys: &str) -> String {
     format!("{}[xdp]\ninterfaces = ['{device}']\n{keys}\n", World::authority(&[SERVER]))
 }
 
-/// What `hedgerow check` prints on the host, and its status.
+/// Runs `hedgerow check` on the host and returns its status and its output.
 fn check(world: &World, config: &str) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     std::fs::write(folder.path().join("hosts.txt"), TABLE).expect("our own folder");
@@ -52,7 +53,6 @@ fn check_tells_what_a_device_can_do(way: Way) {
     }
     let (_, said) = check(&world, &config("nosuch0", ""));
     assert!(said.contains("nosuch0"), "{said}");
-    // A check changes nothing.
     assert!(!world.ip("-d link show dev v0").contains("xdp"), "a check attaches no program");
 }
 
@@ -73,17 +73,18 @@ fn device_that_is_not_there_is_a_warning_with_fallback(way: Way) {
         assert!(line.contains("WARN"), "{line}");
         ask(5);
     }
-    // One is there, the other is not.
+    // One device exists, the other does not.
     let both = config("nosuch0", "").replace("['nosuch0']", "['v0', 'nosuch0']");
     let server = world.start_exactly(&both, &[("hosts.txt", TABLE)], |_| {});
-    // What waits in sockets comes first: XDP serves a little later than the server is ready.
+    // The server first answers queries that wait in sockets, so XDP serves a little later than the server is
+    // ready.
     until("XDP serves", || {
         ask(1);
         (world::frames(&world::metrics(&server), DEVICE, "in", "taken") > 0).then_some(())
     });
 }
 
-/// Makes a command one of root who lacks this.
+/// Starts a server as root without these capabilities and with these resource limits.
 fn without(world: &World, capabilities: &str, limits: &str, config: &str) -> (Process, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     std::fs::write(folder.path().join("hosts.txt"), TABLE).expect("our own folder");
@@ -95,7 +96,8 @@ fn without(world: &World, capabilities: &str, limits: &str, config: &str) -> (Pr
     (Process::run_by(command, |_| {}), folder)
 }
 
-/// By sockets with a warning, or not at all, for who lacks what is needed.
+/// Checks that a server without a required capability or limit serves by sockets with a warning, or fails to
+/// start if `fallback` is false.
 fn check_lack(world: &World, capabilities: &str, limits: &str, reason: &str) {
     let (mut process, _folder) = without(world, capabilities, limits, &config(DEVICE, "fallback = false"));
     assert_eq!(process.wait_for_exit().code(), Some(1), "{capabilities}: {}", process.log());
@@ -134,13 +136,14 @@ fn modes_are_what_the_config_says(way: Way) {
         ask(20);
         world.check_served(&server, DEVICE, [20, 20]);
     }
-    // A veth pair that carries so much at once has no native mode for a program that takes frames whole.
+    // A veth pair with this MTU has no native mode for a program that takes a frame in one buffer.
     let world = World::over(way, world::Pair { queues: 1, mtu: 9_000 }).mode("generic");
     let server = world.start(&World::authority(&[SERVER]), &[("hosts.txt", TABLE)]);
     ask(20);
     world.check_served(&server, DEVICE, [20, 20]);
     drop(server);
-    // Nor is the generic one chosen for a pair: it would take for one datagram what the other end leaves to be cut.
+    // The server does not fall back to generic mode on a pair, because that mode would treat a batch that the
+    // other end left unsegmented as one datagram.
     check_lack(&world, "-sys_boot", "--nofile=4096", "mode native");
 }
 
@@ -149,7 +152,7 @@ fn program_is_gone_with_the_process(way: Way) {
     let world = World::new(way);
     let is_attached = || world.ip("-d link show dev v0").contains("xdp");
     for signal in [Signal::TERM, Signal::KILL, Signal::TERM] {
-        // At once, on queues that were another's a moment ago.
+        // The server starts at once, on queues that the previous process held a moment ago.
         let mut server = world.start(&World::authority(&[SERVER]), &[("hosts.txt", TABLE)]);
         assert!(is_attached());
         ask(10);

@@ -1,4 +1,5 @@
-//! What befalls devices while a server has them: whatever it is, queries go on by sockets or by XDP, and the server does not end.
+//! Faults of devices while a server uses them: the server keeps answering by sockets or by XDP, and does not
+//! end.
 
 use std::net::SocketAddr;
 
@@ -31,7 +32,7 @@ fn start(world: &World) -> Server {
     world.start(&World::authority(&[SERVER, SERVER_6]), &[("hosts.txt", TABLE)])
 }
 
-/// Asks so many times by both families.
+/// Sends `count` queries by IPv4 and `count` by IPv6.
 fn ask(count: u64) {
     for address in [SERVER, SERVER_6] {
         let client = Client::of(at(address, 53));
@@ -41,18 +42,16 @@ fn ask(count: u64) {
     }
 }
 
-/// Waits until there is an answer again.
 fn wait_for_answer(address: SocketAddr) {
     let client = Client::of(address);
     until("an answer", || client.try_ask(&query("www.example", A)));
 }
 
-/// How many frames were taken.
 fn taken(server: &Server) -> u64 {
     world::frames(&world::metrics(server), DEVICE, "in", "taken")
 }
 
-/// By XDP: asks until that serves.
+/// Sends queries until XDP serves again. Returns at once in a run with sockets.
 fn wait_for_xdp(world: &World, server: &Server) {
     if world.way == Way::Xdp {
         let before = taken(server);
@@ -72,7 +71,7 @@ fn link_goes_down_and_up(way: Way) {
             if end == "server" {
                 world.ip("link set v0 down");
                 world.ip("link set v0 up");
-                // With the link goes what had been given to it of IPv6.
+                // The kernel removes the IPv6 addresses of a link that goes down.
                 world.ip("address replace fd77::1/64 dev v0 nodad");
             } else {
                 hosts::run("ip", "link set c0 down");
@@ -123,15 +122,16 @@ fn device_is_renamed(way: Way) {
 
 fn number_of_queues_changes(way: Way) {
     let world = World::over(way, Pair { queues: 2, mtu: 1500 });
-    // It starts with one of two.
+    // The server starts with one queue of two.
     world.host.run("ethtool", "-L v0 rx 1 tx 1");
-    // A pair has a native mode while no end sends by more queues than the other receives by.
+    // A veth pair has a native mode only while neither end has more transmit queues than the other has
+    // receive queues.
     hosts::run("ethtool", "-L c0 rx 1 tx 1");
     let server = start(&world);
     let ask_by_many_ports = || (0..20).for_each(|_| ask(1));
     ask_by_many_ports();
     for queues in [2, 1, 2] {
-        // The kernel may refuse to take a queue away that is in use.
+        // The kernel may refuse to remove a queue that is in use.
         let mut command = world.host.command("ethtool");
         let changed = command.args(["-L", DEVICE, "rx", &queues.to_string(), "tx", &queues.to_string()]).output();
         let changed = changed.expect("it is installed");
@@ -164,7 +164,7 @@ fn who_becomes_another_user_goes_on(way: Way) {
     let server = world.start(&config, &[("hosts.txt", TABLE)]);
     ask(50);
     world.check_served(&server, DEVICE, [100, 100]);
-    // Links still go, and addresses come.
+    // The server without root privileges still follows changes of links and addresses.
     world.ip("link set v0 down");
     world.ip("link set v0 up");
     world.ip("address replace fd77::1/64 dev v0 nodad");
@@ -209,7 +209,7 @@ fn program_of_another_is_left_alone(way: Way) {
     let world = World::new(way);
     let one = start(&world);
     ask(10);
-    // Another server wants the same device: the one that has it keeps it.
+    // A second server asks for the same device. The first server keeps it.
     let config = World::authority(&[SERVER]).replace(":53'", ":5353'");
     let wanted = format!("{config}[xdp]\ninterfaces = ['v0']\nfallback = ");
     let (mut process, _folder) = world.launch(&format!("{wanted}false\n"), &[("hosts.txt", TABLE)], |_| {});
@@ -230,7 +230,7 @@ fn load_above_what_is_served_is_not_lost_for_good(way: Way) {
     let world = World::new(way);
     let server = start(&world);
     ask(10);
-    // Rings and buffers run over, and the kernel is not told what is lost there.
+    // Rings and buffers overflow while the server is stopped.
     tree::stop(server.process.id());
     let client = Client::of(at(SERVER, 53));
     for number in 0..20_000_u32 {
@@ -244,8 +244,8 @@ fn load_above_what_is_served_is_not_lost_for_good(way: Way) {
     world.check_served(&server, DEVICE, [300, 300]);
 }
 
-/// `cargo test --features faults --test xdp`: in such a build, whoever asks for `panic.hedgerow.test.` has the worker panic that takes the
-/// question.
+/// Tests for `cargo test --features faults --test xdp`. In such a build, a query for `panic.hedgerow.test.`
+/// makes the worker that handles it panic.
 #[cfg(feature = "faults")]
 mod of_workers {
     use super::*;

@@ -1,4 +1,5 @@
-//! The forwarder by both ways, from the client's side: cache, races and hedges, and backends behind a device of their own.
+//! Tests of the forwarder from the client's side, by sockets and by XDP: cache, races, hedges, and backends
+//! behind a separate device.
 
 use std::collections::HashSet;
 use std::time::Instant;
@@ -25,17 +26,17 @@ both_ways! {
 const ONE: &str = "192.0.2.1";
 const TWO: &str = "192.0.2.2";
 
-/// A backend at this address, on a port of its own.
+/// Starts a backend at this address, on a free port.
 pub(crate) fn backend(address: &str, script: Script) -> Backend {
     Backend::at(&at(address, 0).to_string(), script)
 }
 
-/// A name that nobody has asked for.
+/// Returns a name that no earlier query has used.
 pub(crate) fn unique() -> String {
     format!("u{}.example", query("", A).id)
 }
 
-/// Nothing but what a test says is due before it is over.
+/// Timeouts so long that only the events of a test move a race on.
 pub(crate) const PATIENT: &str = "balance = 'ordered'\ntimeout = '20s'\nattempt_timeout = '20s'\n";
 
 fn cache_answers_what_it_has(way: Way) {
@@ -74,7 +75,7 @@ fn both_are_asked_and_the_quick_one_wins(way: Way) {
     }
     slow.wait_for(before + 50);
     slow.release();
-    // What comes late is nobody's: the next answer is to the next query.
+    // The server drops the late replies: the next answer belongs to the next query.
     assert_eq!(client.ask(&query("last.example", A)).answers(), [TWO]);
     world.check_served(&server, DEVICE, [51, 51]);
     world.check_served(&server, BACKEND_DEVICE, [90, 90]);
@@ -99,7 +100,7 @@ fn hedge_wins_over_a_slow_backend(way: Way) {
 fn unreachable_port_moves_the_race_on_at_once(way: Way) {
     let world = World::with_backends(way);
     let quick = backend(BACKEND_2, answer(TWO));
-    // Nobody listens at the first: the kernel there says so by ICMP.
+    // No socket listens at the first backend's port, so the kernel there sends an ICMP error.
     let closed = [at(BACKEND, 5_399), at(BACKEND_6, 5_399)];
     for (number, closed) in closed.iter().enumerate() {
         let keys = format!("dispatch = 'sequential'\n{PATIENT}[health]\ninterval = '60s'\n");
@@ -109,7 +110,7 @@ fn unreachable_port_moves_the_race_on_at_once(way: Way) {
         for name in 0..5 {
             assert_eq!(client.ask(&query(&format!("n{name}x{number}.example"), A)).answers(), [TWO]);
         }
-        // Else each would have waited for its deadline.
+        // Without the ICMP error, each query would have waited for its deadline.
         assert!(asked.elapsed() < ms(10_000), "{:?}", asked.elapsed());
         world.check_served(&server, DEVICE, [5, 5]);
     }
@@ -187,7 +188,7 @@ fn many_queries_at_once_are_all_answered(way: Way) {
         assert_eq!((report.lost(), report.wrong(), report.strays, report.refused), (0, 0, 0, 0), "of {sent}");
         let sent = sent as u64;
         world.check_served(&server, DEVICE, [sent, sent]);
-        // A reply to another worker's queue goes by the kernel.
+        // A reply that arrives on another worker's queue goes through the kernel.
         world.check_served(&server, BACKEND_DEVICE, [sent / 4, sent / 4]);
     }
 }
@@ -222,10 +223,10 @@ fn ports_and_numbers_cannot_be_guessed(way: Way) {
     let seen = backend.queries();
     let ids: HashSet<_> = seen.iter().map(Seen::id).collect();
     let ports: HashSet<_> = seen.iter().map(|seen| seen.peer.port()).collect();
-    // RFC 5452 section 9.2: many ports, and all IDs.
+    // RFC 5452 section 9.2: queries use many ports and the whole range of IDs.
     assert!(ids.len() >= 350 && ports.len() >= 8, "{} IDs, {} ports", ids.len(), ports.len());
     assert!(ids.iter().filter(|id| **id >= 0x8000).count() >= 100, "all of them");
-    // Neither the one nor the other goes up.
+    // IDs are not sequential.
     let rising = seen.windows(2).filter(|pair| pair[1].id() == pair[0].id().wrapping_add(1)).count();
     assert!(rising <= 5, "{rising} IDs follow the one before");
     world.check_served(&server, BACKEND_DEVICE, [350, 350]);

@@ -1,78 +1,77 @@
-//! Frames with datagrams, written and read octet by octet, with nothing of the server's: what goes out is exactly what a test says,
-//! however wrong, and what comes back must be right.
+//! Builds and parses frames byte by byte, without any code of the server. A sent frame is exactly as the test
+//! defines it, even if it is invalid; a received frame must be valid.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
 use crate::support::{Query, word};
 
-/// Where parts begin.
+/// Offset of the IP header, and lengths of the IP headers without options.
 pub(crate) const IP: usize = 14;
 pub(crate) const IPV4_HEADER: usize = 20;
 pub(crate) const IPV6_HEADER: usize = 40;
 
-/// EtherTypes.
+/// EtherTypes of network protocols and VLAN tags.
 pub(crate) const IPV4: u16 = 0x0800;
 pub(crate) const IPV6: u16 = 0x86dd;
 pub(crate) const ARP: u16 = 0x0806;
 pub(crate) const VLAN: u16 = 0x8100;
-/// IEEE 802.1ad: the outer one of two tags.
+/// EtherType of the outer one of two tags (IEEE 802.1ad).
 pub(crate) const SERVICE_VLAN: u16 = 0x88a8;
 
-/// Protocols within IP.
+/// Protocol numbers in the IP header.
 pub(crate) const UDP: u8 = 17;
 pub(crate) const ICMP: u8 = 1;
 pub(crate) const ICMPV6: u8 = 58;
-/// RFC 8200 section 4: headers between that of IPv6 and what it carries.
+/// Extension headers between the IPv6 header and the payload (RFC 8200 section 4).
 pub(crate) const HOP_BY_HOP: u8 = 0;
 pub(crate) const FRAGMENT: u8 = 44;
 pub(crate) const DESTINATION_OPTIONS: u8 = 60;
 
-/// The way of a frame.
+/// The addresses and ports of a frame.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Path {
-    /// Ethernet addresses: of whom it is for, and of who sends it.
+    /// Destination and source Ethernet addresses, in this order.
     pub(crate) macs: [[u8; 6]; 2],
     pub(crate) source: SocketAddr,
     pub(crate) destination: SocketAddr,
 }
 
 impl Path {
-    /// From this address, port included.
+    /// Replaces the source address and port.
     pub(crate) fn from(self, source: SocketAddr) -> Self {
         Self { source, ..self }
     }
 
-    /// To this address, port included.
+    /// Replaces the destination address and port.
     pub(crate) fn to(self, destination: SocketAddr) -> Self {
         Self { destination, ..self }
     }
 
-    /// A whole frame with this payload, in which all is right.
+    /// Returns a valid frame with this payload.
     pub(crate) fn frame(&self, payload: &[u8]) -> Vec<u8> {
         let udp = self.udp(payload);
         self.around(UDP, &udp)
     }
 
-    /// A whole frame with this query.
     pub(crate) fn query(&self, query: &Query) -> Vec<u8> {
         self.frame(&query.to_vec())
     }
 
-    /// A datagram of UDP with its checksum.
+    /// Returns a UDP datagram with its checksum.
     pub(crate) fn udp(&self, payload: &[u8]) -> Vec<u8> {
         let length = u16::try_from(8 + payload.len()).expect("a datagram");
         let words = [self.source.port(), self.destination.port(), length, 0];
         let mut udp: Vec<u8> = words.into_iter().flat_map(u16::to_be_bytes).collect();
         udp.extend_from_slice(payload);
         let sum = !checksum(&[&self.pseudo_header(udp.len()), &udp]);
-        // RFC 768: 0 says that there is none.
+        // RFC 768: 0 means that there is no checksum.
         let sum = if sum == 0 { 0xffff } else { sum };
         udp[6..8].copy_from_slice(&sum.to_be_bytes());
         udp
     }
 
-    /// Headers of Ethernet and IP around what this protocol has.
+    /// Wraps the content in Ethernet and IP headers.
     pub(crate) fn around(&self, protocol: u8, content: &[u8]) -> Vec<u8> {
         let [to, from] = self.macs;
         let ethertype = if self.source.is_ipv4() { IPV4 } else { IPV6 };
@@ -100,7 +99,7 @@ impl Path {
         frame
     }
 
-    /// What a checksum of UDP covers besides the datagram (RFC 768, RFC 8200 section 8.1).
+    /// Returns the pseudo-header that a UDP checksum covers (RFC 768, RFC 8200 section 8.1).
     fn pseudo_header(&self, length: usize) -> Vec<u8> {
         let mut header = octets_of(self.source.ip());
         header.extend(octets_of(self.destination.ip()));
@@ -117,7 +116,8 @@ fn octets_of(address: IpAddr) -> Vec<u8> {
     }
 }
 
-/// The sum of RFC 1071 over parts that lie behind each other, each but the last of an even length; not yet complemented.
+/// Returns the sum of RFC 1071 over consecutive parts, not yet complemented. Each part but the last must have
+/// an even length.
 fn checksum(parts: &[&[u8]]) -> u16 {
     let words = parts.iter().flat_map(|part| part.chunks(2));
     let sum: u64 =
@@ -126,7 +126,7 @@ fn checksum(parts: &[&[u8]]) -> u16 {
     ((folded & 0xffff) + (folded >> 16)) as u16
 }
 
-/// Makes the checksum of the IPv4 header right, as long as that says it is.
+/// Fills in the IPv4 header checksum, over the length that the header states.
 pub(crate) fn seal_ip(frame: &mut [u8]) {
     let length = frame.get(IP).map_or(0, |first| usize::from(first & 15) * 4);
     let Some(header) = frame.get_mut(IP..IP + length).filter(|header| header.len() >= IPV4_HEADER) else { return };
@@ -135,7 +135,8 @@ pub(crate) fn seal_ip(frame: &mut [u8]) {
     header[10..12].copy_from_slice(&sum.to_be_bytes());
 }
 
-/// Makes the checksum of UDP right for what the header of UDP says of its length, if it lies directly behind that of IP.
+/// Fills in the UDP checksum, over the length that the UDP header states. The UDP header must directly follow
+/// the IP header.
 pub(crate) fn seal_udp(frame: &mut [u8]) {
     let Some((addresses, at)) = layout(frame) else { return };
     let Some(said) = frame.get(at + 4..at + 6).map(|length| usize::from(word(length, 0))) else { return };
@@ -150,7 +151,7 @@ pub(crate) fn seal_udp(frame: &mut [u8]) {
     frame[at + 6..at + 8].copy_from_slice(&sum.to_be_bytes());
 }
 
-/// Where the addresses of IP lie, and where UDP begins, if that is directly behind.
+/// Returns the range of the IP addresses, and the offset of UDP if it directly follows the IP header.
 fn layout(frame: &[u8]) -> Option<(std::ops::Range<usize>, usize)> {
     if frame.len() < IP + IPV4_HEADER {
         return None;
@@ -162,16 +163,17 @@ fn layout(frame: &[u8]) -> Option<(std::ops::Range<usize>, usize)> {
     }
 }
 
-/// What a server sent, but for what no client looks at.
+/// A packet from the server, without the fields that do not matter to a client.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Heard {
-    /// A datagram, all of whose headers are right.
+    /// A UDP datagram whose headers are all valid.
     Datagram { source: SocketAddr, destination: SocketAddr, payload: Vec<u8> },
-    /// Something else of IP: its protocol and octets, without what the kernel counts up.
+    /// Any other IP packet: its protocol and bytes, with the identification and the IPv4 checksum set to 0.
     Other(u8, Vec<u8>),
 }
 
-/// What a frame tells; `None` if it is about neighbors and groups. Panics if anything in the headers of a datagram is wrong.
+/// Parses a frame. Returns `None` for neighbor discovery, multicast reports, and frames without IP. Panics if
+/// a header of a datagram is invalid.
 pub(crate) fn read(frame: &[u8]) -> Option<Heard> {
     match word(frame, 12) {
         IPV4 => {
@@ -199,7 +201,8 @@ pub(crate) fn read(frame: &[u8]) -> Option<Heard> {
                 |at: usize| IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(&frame[at..at + 16]).expect("sixteen")));
             let [source, destination] = [IP + 8, IP + 24].map(address);
             let content = &frame[IP + IPV6_HEADER..IP + IPV6_HEADER + length];
-            // RFC 4861 section 4: solicitations, advertisements and redirects; and, behind an option, reports of groups.
+            // RFC 4861 section 4: types 133 to 137 are neighbor discovery. A hop-by-hop header precedes
+            // multicast reports.
             match frame[IP + 6] {
                 ICMPV6 if (133..=137).contains(&content[0]) => None,
                 HOP_BY_HOP => None,
@@ -216,7 +219,7 @@ pub(crate) fn read(frame: &[u8]) -> Option<Heard> {
     }
 }
 
-/// A datagram of UDP that is as it should be.
+/// Parses a UDP datagram, and panics if it is invalid.
 fn datagram(source: IpAddr, destination: IpAddr, udp: &[u8]) -> Heard {
     assert_eq!(usize::from(word(udp, 4)), udp.len(), "the length of UDP: {udp:02x?}");
     let [source, destination] = [(source, 0), (destination, 2)].map(|(ip, at)| SocketAddr::new(ip, word(udp, at)));
@@ -227,19 +230,19 @@ fn datagram(source: IpAddr, destination: IpAddr, udp: &[u8]) -> Heard {
     Heard::Datagram { source, destination, payload: udp[8..].to_vec() }
 }
 
-/// Puts tags of VLANs into a frame, each with its EtherType and number, the outer one first.
+/// Inserts VLAN tags into a frame. Each tag is an EtherType and a number, the outermost comes first.
 pub(crate) fn tagged(frame: &[u8], tags: &[(u16, u16)]) -> Vec<u8> {
     let tags: Vec<u8> = tags.iter().flat_map(|(kind, number)| [*kind, *number]).flat_map(u16::to_be_bytes).collect();
     [&frame[..12], &tags, &frame[12..]].concat()
 }
 
-/// The identification of a datagram in fragments: that of no other, or they would be put together with those of another.
+/// Returns an unused identification, so that fragments of different datagrams are not reassembled together.
 fn next_id() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0x4000);
     NEXT.fetch_add(1, Relaxed)
 }
 
-/// The fragments of IPv4 that a frame becomes, of so many octets of content each (a multiple of 8).
+/// Splits an IPv4 frame into fragments with `size` bytes of content (a multiple of 8).
 pub(crate) fn fragments_4(frame: &[u8], size: usize) -> Vec<Vec<u8>> {
     let (headers, content) = frame.split_at(IP + IPV4_HEADER);
     let count = content.len().div_ceil(size);
@@ -256,7 +259,7 @@ pub(crate) fn fragments_4(frame: &[u8], size: usize) -> Vec<Vec<u8>> {
     content.chunks(size).enumerate().map(fragment).collect()
 }
 
-/// The same of IPv6 (RFC 8200 section 4.5).
+/// Splits an IPv6 frame into fragments with `size` bytes of content (a multiple of 8, RFC 8200 section 4.5).
 pub(crate) fn fragments_6(frame: &[u8], size: usize) -> Vec<Vec<u8>> {
     let (headers, content) = frame.split_at(IP + IPV6_HEADER);
     let count = content.len().div_ceil(size);
@@ -272,7 +275,7 @@ pub(crate) fn fragments_6(frame: &[u8], size: usize) -> Vec<Vec<u8>> {
     content.chunks(size).enumerate().map(fragment).collect()
 }
 
-/// A frame of IPv6 with one more header, of eight octets and filled with padding (RFC 8200 section 4.2), ahead of UDP.
+/// Inserts an IPv6 extension header of eight bytes ahead of UDP, filled with padding (RFC 8200 section 4.2).
 pub(crate) fn with_options_6(frame: &[u8], kind: u8) -> Vec<u8> {
     let (headers, content) = frame.split_at(IP + IPV6_HEADER);
     let mut longer = [headers, &[headers[IP + 6], 0, 1, 4, 0, 0, 0, 0], content].concat();
@@ -281,7 +284,7 @@ pub(crate) fn with_options_6(frame: &[u8], kind: u8) -> Vec<u8> {
     longer
 }
 
-/// A frame of IPv4 with four octets of options: no operation, three times, and the end (RFC 791 section 3.1).
+/// Inserts four bytes of IPv4 options: three no-operations and the end (RFC 791 section 3.1).
 pub(crate) fn with_options_4(frame: &[u8]) -> Vec<u8> {
     let (headers, content) = frame.split_at(IP + IPV4_HEADER);
     let mut longer = [headers, &[1, 1, 1, 0], content].concat();

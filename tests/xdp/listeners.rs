@@ -1,4 +1,5 @@
-//! Which addresses are served, and what is left to the kernel: loopback, VLANs, ports of others.
+//! Tests of the addresses that XDP serves, and of the traffic that stays with the kernel: loopback, VLANs,
+//! ports of other processes.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
@@ -23,7 +24,6 @@ both_ways! {
 
 const TABLE: &str = "www.example 192.0.2.1 A\n";
 
-/// Asks so many times.
 fn ask(server: SocketAddr, count: u64) {
     let client = Client::of(server);
     for number in 0..count {
@@ -31,7 +31,6 @@ fn ask(server: SocketAddr, count: u64) {
     }
 }
 
-/// How many frames were taken.
 fn taken(server: &Server) -> u64 {
     world::frames(&world::metrics(server), DEVICE, "in", "taken")
 }
@@ -43,7 +42,7 @@ fn wildcards_have_every_address(way: Way) {
     ask(at(SERVER_6, 53), 20);
     assert_eq!(TcpClient::of(at(SERVER, 53)).ask(&query("www.example", A)).answers(), ["192.0.2.1"]);
     world.check_served(&server, DEVICE, [40, 40]);
-    // Addresses come and go.
+    // The server follows addresses that are added and removed.
     for (address, prefix) in [("10.77.0.9", "10.77.0.9/24"), ("fd77::9", "fd77::9/64 nodad")] {
         world.ip(&format!("address add {prefix} dev v0"));
         ask(at(address, 53), 20);
@@ -57,7 +56,7 @@ fn wildcards_have_every_address(way: Way) {
         world.ip(&format!("address del {} dev v0", prefix.trim_end_matches(" nodad")));
         let client = Client::of(at(address, 53));
         if way == Way::Xdp {
-            // Who still knows where it was gets no answer for an address that is gone, in the end.
+            // A client with a stale neighbor entry gets no answer from a removed address, after a short time.
             until("it is gone", || client.try_ask(&query("www.example", A)).is_none().then_some(()));
         }
         ask(at(SERVER, 53), 5);
@@ -95,12 +94,13 @@ fn port_that_nobody_has_is_told(way: Way) {
     world.check_served(&server, DEVICE, [5, 5]);
 }
 
-/// Adds a VLAN over the pair, if the kernel has those: else tags are tried by frames alone, which `oracle` does.
+/// Adds a VLAN over the pair. Returns false if the kernel does not support VLAN devices; then only the tests
+/// in `oracle` cover tags, by raw frames.
 fn add_vlan(world: &World) -> bool {
     let mut command = Command::new("ip");
     let made = command.args(["link", "add", "link", "c0", "name", "c0.9", "type", "vlan", "id", "9"]).output();
     if !made.expect("it is installed").status.success() {
-        // No package brings what a kernel was built without, so this is not required anywhere.
+        // No package can add VLAN support to a kernel, so `HEDGEROW_REQUIRED` does not apply here.
         eprintln!("devices of VLANs: not tested, the kernel has none");
         return false;
     }
@@ -113,7 +113,7 @@ fn add_vlan(world: &World) -> bool {
     true
 }
 
-/// Tags that the device holds beside a frame, and tags within it.
+/// Values of the VLAN offload: `on` keeps the tag beside the frame, `off` writes the tag into the frame.
 const OFFLOADS: [&str; 2] = ["on", "off"];
 
 fn set_offload(value: &str) {
@@ -166,7 +166,7 @@ fn answers_come_from_the_address_that_was_asked(way: Way) {
     let world = World::new(way);
     world.ip("address add 10.77.0.8/24 dev v0");
     world.ip("address add fd77::8/64 dev v0 nodad");
-    // An address of the host that is on no card.
+    // The host has this address on its loopback device, not on a card.
     world.ip("address add 192.0.2.53/32 dev lo");
     hosts::run("ip", &format!("route add 192.0.2.53 via {SERVER}"));
     let config = World::authority(&["0.0.0.0", "::"]);
@@ -185,7 +185,8 @@ fn clients_behind_a_router_are_answered(way: Way) {
     world.ip(&format!("route add 2001:db8::/64 via {}", world::CLIENT_6));
     let server = world.start(&World::authority(&[SERVER, SERVER_6]), &[("hosts.txt", TABLE)]);
     for (from, to) in [("198.51.100.7", SERVER), ("2001:db8::7", SERVER_6)] {
-        // Neighbors are known by then: Linux does not look for a router by IPv6 while that looks for it.
+        // This query fills the neighbor tables, because Linux does not look up an IPv6 router while that
+        // router looks up the host.
         ask(at(to, 53), 1);
         let client = Client::at(from, at(to, 53));
         for _ in 0..20 {
@@ -198,7 +199,7 @@ fn clients_behind_a_router_are_answered(way: Way) {
 fn datagrams_for_others_reach_them(way: Way) {
     let world = World::new(way);
     let server = world.start(&World::authority(&[SERVER, SERVER_6]), &[("hosts.txt", TABLE)]);
-    // A program beside the server asks somebody, by ports that the server does not hold.
+    // A program beside the server queries a backend, from ports that the server does not hold.
     for address in [CLIENT, world::CLIENT_6] {
         let backend = Backend::at(&at(address, 53).to_string(), answer("192.0.2.77"));
         for option in ["", "+tcp"] {

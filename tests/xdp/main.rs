@@ -1,8 +1,10 @@
-//! The same scenarios by sockets and by AF_XDP, over veth pairs between network namespaces: same answers, same counters, same limits.
+//! Runs the same scenarios by sockets and by AF_XDP, over veth pairs between network namespaces, and expects
+//! the same answers, counters and limits.
 //!
-//! `cargo test --test xdp`, as root; each test runs in a namespace of its own, and all that it makes there ends with it. Where the
-//! machine does not let that be, it is said, and is a failure where `HEDGEROW_REQUIRED` is set. `by_socket` and `by_xdp` at the end of a
-//! name say how the server took its datagrams.
+//! Run `cargo test --test xdp` as root. Each test runs in a separate namespace, which is removed with
+//! everything in it when the test ends. A test that the machine does not support is skipped with a message,
+//! or fails if `HEDGEROW_REQUIRED` is set. A test name ends with `by_socket` or `by_xdp`, which is how the
+//! server receives datagrams.
 
 mod authority;
 mod backends;

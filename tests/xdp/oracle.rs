@@ -1,5 +1,5 @@
-//! The kernel's own stack is the oracle for what is valid: the same frames go to a server by sockets and to one by XDP, which are alike
-//! in all else, and what comes back must be the same.
+//! Tests that use the kernel's network stack as the oracle for valid frames. A server by sockets and a server
+//! by XDP, alike in all else, receive the same frames and must send the same answers.
 
 use std::net::SocketAddr;
 
@@ -10,14 +10,14 @@ use crate::world::{self, PLAIN, SERVER, SERVER_6, Way, World, at, both_ways};
 
 both_ways! { odd_frames_have_the_answers_of_the_kernel fragments_are_put_together }
 
-/// What both servers have.
+/// The hosts table of both servers.
 pub(crate) const TABLE: &str = "www.example 192.0.2.1 A\nwww.example 2001:db8::1 AAAA\n";
 
 /// Ethernet addresses of both servers, and of the test.
 pub(crate) const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 pub(crate) const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
-/// Ways of queries that both take.
+/// Returns the addresses and ports of a valid IPv4 query.
 pub(crate) fn path_4() -> Path {
     Path { macs: [SERVER_MAC, CLIENT_MAC], source: at(world::CLIENT, 4_000), destination: at(SERVER, 53) }
 }
@@ -26,17 +26,17 @@ pub(crate) fn path_6() -> Path {
     Path { macs: [SERVER_MAC, CLIENT_MAC], source: at(world::CLIENT_6, 4_000), destination: at(SERVER_6, 53) }
 }
 
-/// A query that has an answer.
+/// Returns a query that has an answer.
 pub(crate) fn question() -> Query {
     query("www.example", A)
 }
 
-/// Two servers that nothing tells apart but how they take datagrams.
+/// Two servers that differ only in how they receive datagrams.
 pub(crate) struct Twins {
     pub(crate) members: [Twin; 2],
 }
 
-/// One of them.
+/// One server of [`Twins`], with its host and the test's end of its pair.
 pub(crate) struct Twin {
     pub(crate) world: World,
     pub(crate) server: Server,
@@ -44,7 +44,7 @@ pub(crate) struct Twin {
 }
 
 impl Twins {
-    /// One by sockets, and one this way.
+    /// Starts a server by sockets and a server that receives datagrams this way.
     pub(crate) fn start(way: Way) -> Self {
         let members = [(Way::Socket, "c0"), (way, "c1")].map(|(way, device)| Twin::start(way, device));
         let twins = Self { members };
@@ -52,13 +52,13 @@ impl Twins {
         twins
     }
 
-    /// What comes back for these frames, which must be the same from both; sorted.
+    /// Returns the sorted answers to these frames, which must be the same from both servers.
     pub(crate) fn answers(&self, frames: &[Vec<u8>]) -> Vec<Heard> {
         let [socket, other] = self.members.each_ref().map(|twin| twin.answers(frames));
         if socket == other {
             return other;
         }
-        // Which one was it?
+        // Find the frame with different answers.
         for frame in frames {
             let frame = std::slice::from_ref(frame);
             let [socket, other] = self.members.each_ref().map(|twin| twin.answers(frame));
@@ -67,19 +67,19 @@ impl Twins {
         panic!("answers together: {other:?}, and those of the oracle: {socket:?}");
     }
 
-    /// Asserts that a frame has no answer from either.
+    /// Asserts that neither server answers a frame.
     fn check_silence(&self, what: &str, frame: &[u8]) {
         let heard = self.answers(&[frame.to_vec()]);
         assert!(heard.is_empty(), "{what}: {heard:?}");
     }
 
-    /// Asserts that a frame has the same answer of DNS from both, and only that.
+    /// Asserts that both servers send the same DNS response, and nothing else.
     fn check_answer(&self, what: &str, frames: &[Vec<u8>]) {
         let heard = self.answers(frames);
         assert!(matches!(&heard[..], [Heard::Datagram { .. }]), "{what}: {heard:?}");
     }
 
-    /// Asserts that a frame has the same answer from both, if any.
+    /// Asserts that both servers send the same answer to a frame, or none.
     fn check_same(&self, what: &str, frame: &[u8]) {
         eprintln!("{what}: {} heard", self.answers(&[frame.to_vec()]).len());
     }
@@ -91,14 +91,15 @@ impl Twin {
         world.connect(PLAIN, [world::DEVICE, device], [&[], &[]]);
         hosts::run("ip", &format!("link set {device} address 02:00:00:00:00:02"));
         world.ip("link set v0 address 02:00:00:00:00:01");
-        // Every host is behind the same router: whoever asks, the way back is known.
+        // Every client is behind the same router, so the server knows the route and the neighbor of any
+        // source.
         for (address, router) in [("10.77.0.1/32", world::CLIENT), ("fd77::1/128 nodad", world::CLIENT_6)] {
             world.ip(&format!("address add {address} dev v0"));
             world.ip(&format!("neighbor add {router} lladdr 02:00:00:00:00:02 dev v0 nud permanent"));
             world.ip(&format!("route add {router} dev v0"));
             world.ip(&format!("route add default via {router} dev v0"));
         }
-        // Checksums are in the frame before it leaves, and each ICMP error is told.
+        // The kernel computes checksums before a frame leaves, and does not limit ICMP errors.
         world.host.run("ethtool", "-K v0 tx off");
         for key in ["ipv4.icmp_ratelimit=0", "ipv4.icmp_ratemask=0", "ipv6.icmp.ratelimit=0", "ipv6.icmp.ratemask="] {
             world.host.run("sysctl", &format!("--quiet net.{key}"));
@@ -108,10 +109,10 @@ impl Twin {
         Self { world, server, wire: Wire::open(device) }
     }
 
-    /// What comes back for these frames, sorted.
+    /// Returns the sorted answers to these frames.
     ///
-    /// Behind them goes a query each way that there is to a worker: by XDP and by each of its sockets. What has an answer has it before
-    /// those.
+    /// Fence queries follow the frames on each path to a worker: by XDP and by each of its sockets. Every
+    /// answer to the frames arrives before the answers to the fences.
     pub(crate) fn answers(&self, frames: &[Vec<u8>]) -> Vec<Heard> {
         for frame in frames {
             self.wire.send(frame);
@@ -139,7 +140,7 @@ impl Twin {
     }
 }
 
-/// The port that queries come from behind which all has been answered.
+/// Source port of the fence queries, which are answered after all frames before them.
 const FENCE: u16 = 4_999;
 
 fn odd_frames_have_the_answers_of_the_kernel(way: Way) {
@@ -159,7 +160,7 @@ fn odd_frames_have_the_answers_of_the_kernel(way: Way) {
     twin.world.check_served(&twin.server, world::DEVICE, [20, 20]);
 }
 
-/// A frame that has an answer, with what is odd in it.
+/// Returns frames that get an answer, each with a description of its oddity.
 fn answered(path: Path) -> Vec<(String, Vec<u8>)> {
     let frame = path.query(&question());
     let edited = |edit: &dyn Fn(&mut Vec<u8>)| {
@@ -214,12 +215,12 @@ fn answered(path: Path) -> Vec<(String, Vec<u8>)> {
     cases.into_iter().map(|(what, frame)| (format!("{what}, {}", path.source), frame)).collect()
 }
 
-/// A frame that has no answer, with what is wrong in it.
+/// Returns frames that get no answer, each with a description of its fault.
 fn silent_ones(path: Path) -> Vec<(String, Vec<u8>)> {
     let frame = path.query(&question());
     let ip_header = if path.source.is_ipv4() { IPV4_HEADER } else { IPV6_HEADER };
     let udp = IP + ip_header;
-    // With all checksums right again, if the edit did not change them.
+    // Makes the checksums match again after the edit.
     let edited = |edit: &dyn Fn(&mut Vec<u8>)| {
         let mut frame = frame.clone();
         edit(&mut frame);
@@ -251,7 +252,7 @@ fn silent_ones(path: Path) -> Vec<(String, Vec<u8>)> {
         ("another version of IP".into(), edited(&|frame| frame[IP] ^= 0x20)),
         ("an unknown type of Ethernet".into(), with_word(12, 0x88b5)),
     ];
-    // What ends before its headers say so, at every octet.
+    // Frames that end before their headers say so, at every length.
     cases.extend((14..frame.len()).map(|length| (format!("{length} octets"), frame[..length].to_vec())));
     let sources: &[&str] = if path.source.is_ipv4() {
         cases.extend([
@@ -263,7 +264,7 @@ fn silent_ones(path: Path) -> Vec<(String, Vec<u8>)> {
             ("a wrong checksum of IP".into(), broken(&|frame| frame[IP + 10] ^= 1)),
             ("a length of UDP of 0".into(), with_word(udp + 4, 0)),
         ]);
-        // Martians: loopback, groups, nobody, everybody, and the server itself.
+        // Martians: loopback, multicast, unspecified, broadcast, and the server's address.
         &["127.0.0.1", "224.0.0.1", "239.255.255.255", "0.0.0.0", "255.255.255.255", SERVER]
     } else {
         cases.extend([
@@ -282,7 +283,7 @@ fn silent_ones(path: Path) -> Vec<(String, Vec<u8>)> {
     cases
 }
 
-/// Frames of which the kernel knows best what is to be done with them.
+/// Returns frames for which the kernel's reaction defines the right one.
 fn either(path: Path) -> Vec<(String, Vec<u8>)> {
     let frame = path.query(&question());
     let to = |port| SocketAddr::new(path.destination.ip(), port);
@@ -340,7 +341,7 @@ fn fragments_are_put_together(way: Way) {
     }
 }
 
-/// Makes all checksums right.
+/// Recomputes all checksums of a frame.
 pub(crate) fn seal(frame: &mut [u8]) {
     if word(frame, 12) == IPV4 {
         seal_ip(frame);
@@ -348,11 +349,11 @@ pub(crate) fn seal(frame: &mut [u8]) {
     seal_udp(frame);
 }
 
-/// A query whose checksum comes to 0, and is sent as all ones: the ID sees to that.
+/// Returns a query whose checksum is 0, and so is sent as all ones. The ID is chosen to reach that sum.
 fn with_sum_of_ones(path: Path) -> Vec<u8> {
     let udp = IP + if path.source.is_ipv4() { IPV4_HEADER } else { IPV6_HEADER };
     let without = path.query(&question().id(0));
-    // What the checksum would be is what the ID has to add to the sum.
+    // An ID equal to the checksum brings the sum to all ones.
     let frame = path.query(&question().id(word(&without, udp + 6)));
     assert_eq!(word(&frame, udp + 6), 0xffff, "the sum was chosen");
     frame

@@ -1,4 +1,4 @@
-//! Frames by chance, from a seed, with the kernel's own stack as the oracle.
+//! Random frames from a fixed seed, with the kernel's network stack as the oracle.
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
@@ -10,11 +10,11 @@ use crate::world::{self, SERVER, SERVER_6, Way, at, both_ways};
 
 both_ways! { frames_by_chance_have_the_answers_of_the_kernel }
 
-/// Frames in all, and between two looks at what came back: no buffer is to be full.
+/// Number of frames in all, and per batch. A batch is small enough that no buffer overflows.
 const FRAMES: usize = 10_000;
 const BATCH: usize = 50;
 
-/// A machine that fails once fails again.
+/// The fixed seed makes a failure repeatable.
 const SEED: u64 = 0x4865_6467_6572_6f77;
 
 fn frames_by_chance_have_the_answers_of_the_kernel(way: Way) {
@@ -25,11 +25,12 @@ fn frames_by_chance_have_the_answers_of_the_kernel(way: Way) {
         let batch: Vec<_> = (0..BATCH).map(|_| by_chance(&mut rng)).collect();
         answers += twins.answers(&batch).len();
     }
-    // Neither is all of it noise, nor is all of it well.
+    // The frames are neither all noise nor all valid.
     assert!((FRAMES / 20..FRAMES).contains(&answers), "{answers} answers");
     let [_, twin] = &twins.members;
     if twin.world.way == Way::Xdp {
-        // Of what reached the device nothing is lost without a count: all frames but those that the kernel did not send.
+        // The server counts every frame that reaches the device. The kernel does not send some of the invalid
+        // ones.
         let count = |metrics: &Metrics| {
             ["taken", "passed", "dropped"]
                 .map(|fate| world::frames(metrics, world::DEVICE, "in", fate))
@@ -41,7 +42,7 @@ fn frames_by_chance_have_the_answers_of_the_kernel(way: Way) {
     twin.world.check_served(&twin.server, world::DEVICE, [100, 100]);
 }
 
-/// One frame: a query, mostly with something wrong.
+/// Returns a random frame: a query, mostly with something wrong.
 fn by_chance(rng: &mut StdRng) -> Vec<u8> {
     if rng.random_ratio(1, 20) {
         return noise(rng);
@@ -69,20 +70,20 @@ fn by_chance(rng: &mut StdRng) -> Vec<u8> {
     for _ in 0..rng.random_range(1..5) {
         change(&mut frame, rng);
     }
-    // Else it gets no further than its checksum.
+    // Without this step, a wrong checksum would hide the other changes.
     if rng.random_ratio(3, 4) {
         seal(&mut frame);
     }
     frame
 }
 
-/// Changes one thing of a frame, but not who has sent it: nobody else would have the answer.
+/// Changes one thing in a frame but not its sender, because no other host would receive the answer.
 fn change(frame: &mut Vec<u8>, rng: &mut StdRng) {
     if frame.len() <= 14 {
         return;
     }
     let headers = frame.len().min(70);
-    // The address of who asks may not change either: most hosts of the world are no neighbors.
+    // The source MAC address (bytes 6 to 11) stays as it is: the change moves to the destination MAC address.
     let at = |rng: &mut StdRng, end: usize| match rng.random_range(0..end) {
         place @ 6..12 => place - 6,
         place => place,
@@ -98,7 +99,7 @@ fn change(frame: &mut Vec<u8>, rng: &mut StdRng) {
             let place = at(rng, headers.min(14));
             frame[place] = rng.random();
         }
-        // A length, most likely.
+        // These offsets usually hold a length.
         4 => {
             let place = [IP + 2, IP + 4, IP + IPV4_HEADER + 4, IP + IPV6_HEADER + 4][rng.random_range(0..4)];
             if let Some(length) = frame.get_mut(place..place + 2) {
@@ -113,7 +114,7 @@ fn change(frame: &mut Vec<u8>, rng: &mut StdRng) {
     }
 }
 
-/// Octets by chance behind the addresses of Ethernet, some of them as if they were IP.
+/// Returns random bytes, either as the payload of a valid datagram or directly behind an Ethernet header.
 fn noise(rng: &mut StdRng) -> Vec<u8> {
     let length = rng.random_range(0..200);
     let mut octets = vec![0; length];

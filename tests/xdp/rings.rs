@@ -1,5 +1,6 @@
-//! The sockets of AF_XDP by themselves, against a model: two of them at the ends of a veth pair send each other what chance wants, and all of it
-//! arrives once, in order and whole. No frame is lost or used twice, or later rounds would find none, or another's octets.
+//! Tests of the AF_XDP sockets alone, against a model. Two sockets at the ends of a veth pair send each other
+//! random payloads, and every payload arrives once, in order and whole. If a frame were lost or used twice,
+//! later rounds would find no frame, or the bytes of another payload.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -8,11 +9,11 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use hedgerow::net::xdp::bpf::{Link as Attached, Mode};
-use hedgerow::net::xdp::filter::Filter;
-use hedgerow::net::xdp::frame::{self, Link};
+use hedgerow::net::xdp::bpf::{BpfLink as Attached, Mode};
+use hedgerow::net::xdp::filter::XdpFilter;
+use hedgerow::net::xdp::frame::{self, EthernetLink};
 use hedgerow::net::xdp::netlink;
-use hedgerow::net::xdp::socket::{Copying, Unqueued, Xsk};
+use hedgerow::net::xdp::socket::{Copying, FrameRefusal, Xsk};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -23,19 +24,19 @@ use crate::world::{Way, by_xdp_alone};
 
 by_xdp_alone! { what_is_sent_arrives_once_and_in_order frames_that_wait_leave_when_the_link_is_up }
 
-/// One end: its socket, and the program that hands frames to it.
+/// One end of the pair: its socket, and the program that hands frames to the socket.
 struct End {
     xsk: Xsk,
-    link: Link,
+    link: EthernetLink,
     address: SocketAddr,
     _attached: Attached,
-    _filter: Filter,
+    _filter: XdpFilter,
 }
 
 const NAMES: [&str; 2] = ["a0", "b0"];
 const ADDRESSES: [&str; 2] = ["192.0.2.1:53", "192.0.2.2:53"];
 
-/// A pair in this namespace, whose both ends are ours.
+/// Creates a veth pair with both ends in this namespace.
 fn ends(mode: Mode) -> [End; 2] {
     hosts::run("ip", "link add a0 numrxqueues 1 numtxqueues 1 type veth peer name b0 numrxqueues 1 numtxqueues 1");
     for name in NAMES {
@@ -44,24 +45,24 @@ fn ends(mode: Mode) -> [End; 2] {
     let facts = NAMES.map(|name| netlink::interface(name).expect("netlink").expect("it was just made"));
     let macs = [facts[0].mac, facts[1].mac];
     [0, 1].map(|end| {
-        let filter = Filter::load(macs[end], 1, 1).expect("the program is sound");
+        let filter = XdpFilter::load(macs[end], 1, 1).expect("the program is sound");
         let attached = filter.attach(facts[end].index, mode).expect("veth takes programs");
         let xsk = Xsk::new(0, Arc::new(AtomicU32::new(facts[end].mtu)), Copying::Auto).expect("root may");
         xsk.bind(facts[end].index).expect("nobody has the queue");
         filter.set_socket(0, std::os::fd::AsFd::as_fd(&xsk)).expect("the map has room");
         let address = ADDRESSES[end].parse().expect("an address");
         filter.listen(address).expect("the map has room");
-        let link = Link { ours: macs[end], theirs: macs[1 - end] };
+        let link = EthernetLink { ours: macs[end], theirs: macs[1 - end] };
         End { xsk, link, address, _attached: attached, _filter: filter }
     })
 }
 
 impl End {
-    fn send(&self, other: &Self, payload: &[u8]) -> Result<(), Unqueued> {
+    fn send(&self, other: &Self, payload: &[u8]) -> Result<(), FrameRefusal> {
         self.xsk.push(self.link, self.address, other.address, payload)
     }
 
-    /// Takes what is there, once something is.
+    /// Waits for frames and passes each payload to `each`.
     fn take(&self, mut each: impl FnMut(&[u8])) {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -80,7 +81,7 @@ impl End {
     }
 }
 
-/// More rounds than a ring has places, by either mode.
+/// Enough rounds to use each frame several times, in either mode.
 const ROUNDS: usize = 400;
 
 fn what_is_sent_arrives_once_and_in_order(_: Way) {
@@ -92,7 +93,7 @@ fn what_is_sent_arrives_once_and_in_order(_: Way) {
         let mut sent = 0;
         for _ in 0..ROUNDS {
             let from = rng.random_range(0..2);
-            // Less than a veth pair keeps.
+            // A veth pair can queue more frames than this.
             for _ in 0..rng.random_range(0..100) {
                 let payload: Vec<u8> = (0..rng.random_range(1..1_400)).map(|_| rng.random()).collect();
                 ends[from].send(&ends[1 - from], &payload).expect("there is room");
@@ -125,7 +126,7 @@ fn frames_that_wait_leave_when_the_link_is_up(_: Way) {
         ends[0].xsk.flush();
     }
     assert!(queued >= 512, "{queued}");
-    assert_eq!(ends[0].send(&ends[1], &[0; 2_000]), Err(Unqueued::TooLong));
+    assert_eq!(ends[0].send(&ends[1], &[0; 2_000]), Err(FrameRefusal::TooLong));
     assert!(ends[0].xsk.is_stuck() && ends[0].xsk.counts().unsent.load(Relaxed) > 0);
 
     hosts::run("ip", "link set a0 up");

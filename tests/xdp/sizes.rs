@@ -1,4 +1,4 @@
-//! Messages of all lengths over devices that carry less, as much, and more than Ethernet does.
+//! Messages of all lengths over devices with an MTU below, equal to and above that of Ethernet.
 
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -14,11 +14,11 @@ both_ways! {
     segments_are_told_apart
 }
 
-/// Octets of text in answers.
+/// Lengths of the text in answers, in bytes.
 const LENGTHS: [usize; 15] =
     [100, 400, 1_000, 1_150, 1_180, 1_190, 1_200, 1_210, 1_220, 1_390, 1_410, 1_430, 2_900, 3_500, 4_000];
 
-/// What gives an answer of the length that is the name.
+/// Returns a script that answers with as many bytes of text as the query name states.
 fn answer_of_length() -> Script {
     Script::new(|seen| {
         let length = seen.name().split('.').next()?.strip_prefix('t')?.parse().ok()?;
@@ -26,7 +26,7 @@ fn answer_of_length() -> Script {
     })
 }
 
-/// A forwarder with a cache, which is the one that sends as much as a client takes.
+/// Returns the config of a forwarder with a cache, because only that one sends as much as a client accepts.
 fn config(port: u16, backend: &Backend) -> String {
     let listen = format!("['{}', '{}']", at(SERVER, port), at(SERVER_6, port));
     let keys = "rate_limit = { answers = 0, referrals = 0, nxdomains = 0, errors = 0, total = 0 }\n\
@@ -34,7 +34,7 @@ fn config(port: u16, backend: &Backend) -> String {
     Forwarder::to(&[backend], "").listen(&listen).keys(keys).cache("").admin().to_toml()
 }
 
-/// A response without the time to live of its answer: a cache counts that down.
+/// Returns a response with the TTL of its answer set to 0, because a cache counts the TTL down.
 fn without_ttl(mut response: Vec<u8>) -> Vec<u8> {
     if word(&response, 6) > 0 {
         let at = 12 + question_of(&response).len() + 6;
@@ -43,7 +43,8 @@ fn without_ttl(mut response: Vec<u8>) -> Vec<u8> {
     response
 }
 
-/// Asks a server and its twin by sockets for everything, in queries of all lengths; as many answers as came are returned.
+/// Sends queries of all lengths to a server and to its twin by sockets, and compares the answers. Returns the
+/// number of answers.
 fn ask_all() -> u64 {
     let mut count = 0;
     for address in [SERVER, SERVER_6] {
@@ -57,12 +58,13 @@ fn ask_all() -> u64 {
                 count += 1;
             }
         }
-        // Long queries: whole, in fragments, and those that no device carries at once.
+        // Long queries: whole, in fragments, and too long for any device to carry at once.
         for padding in [100, 1_100, 1_160, 1_200, 1_380, 1_400, 1_450, 2_000, 3_900, 8_800, 8_950, 20_000, 60_000] {
             let question = query("t100.example", TXT).edns(4_096).option(PADDING, &vec![0; padding]);
             let [response, expected] = [&client, &other].map(|client| {
                 client.send(&question);
-                // It comes as the long one does, in fragments, or by XDP if that does; so it has its answer after that.
+                // One fence arrives in fragments, the other by XDP if the long query does. The fence on the
+                // path of the long query is answered after it.
                 let short = query("t100.example", TXT);
                 let fences = [short.clone().option(PADDING, &[0; 30_000]).id(short.id ^ 0x8000), short];
                 let mut heard = Vec::new();
@@ -86,14 +88,14 @@ fn ask_all() -> u64 {
 }
 
 fn check(way: Way, mtu: u32) {
-    // The pair has no native mode for so much at once.
+    // The pair has no native mode for this MTU.
     let mode = if mtu > 4_000 { "generic" } else { "auto" };
     let world = World::over(way, Pair { queues: 1, mtu }).mode(mode);
     let backend = backend(CLIENT, answer_of_length());
     let server = world.start(&config(53, &backend), &[]);
     let _oracle = world.start_exactly(&config(5_353, &backend), &[], |_| {});
     let count = ask_all();
-    // What is above the device comes and goes by the kernel.
+    // Messages above the MTU go through the kernel.
     world.check_served(&server, DEVICE, [count * 3 / 4, count / 2]);
 }
 
@@ -115,7 +117,7 @@ fn mtu_that_changes(way: Way) {
     let server = world.start(&config(53, &backend), &[]);
     let _oracle = world.start_exactly(&config(5_353, &backend), &[], |_| {});
     ask_all();
-    // Both ends become narrower, and as wide as they were.
+    // Both ends get a smaller MTU, then the original one.
     for mtu in [1_280, 1_500] {
         hosts::run("ip", &format!("link set c0 mtu {mtu}"));
         world.ip(&format!("link set v0 mtu {mtu}"));
@@ -124,7 +126,8 @@ fn mtu_that_changes(way: Way) {
     world.check_served(&server, DEVICE, [300, 200]);
 }
 
-/// Who sends by GSO hands several datagrams to a veth pair as one, which the pair cuts for a native program: each has its answer.
+/// A sender with GSO hands several datagrams to a veth pair as one, and the pair splits them for a native
+/// program. Each datagram gets an answer.
 fn segments_are_told_apart(way: Way) {
     let world = World::new(way);
     let backend = backend(CLIENT, answer_of_length());

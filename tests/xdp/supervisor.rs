@@ -1,4 +1,5 @@
-//! A server with a supervisor that is killed: clients are answered by sockets until the next one has the device.
+//! Tests of a supervised server that is killed: clients get answers by sockets until the next server has the
+//! device.
 
 use std::os::unix::process::CommandExt as _;
 
@@ -10,7 +11,7 @@ use crate::world::{self, DEVICE, SERVER, SERVER_6, Way, World, at, both_ways};
 
 both_ways! { server_that_is_killed_is_replaced server_that_hangs_is_replaced restart_by_hand_loses_nothing }
 
-/// A supervisor and all that it starts, which end with the test.
+/// A supervisor and all processes that it starts. They end with the test.
 struct Tree {
     server: Server,
     group: Pid,
@@ -29,7 +30,7 @@ impl Tree {
         tree
     }
 
-    /// A process of this role that is none of these.
+    /// Waits for a process of this role that is not in `others`, and returns its ID.
     fn pid(&self, role: &str, others: &[u32]) -> u32 {
         until(&format!("a {role}"), || {
             let status = self.server.admin().send_over_socket("GET", "/api/v1/status", "");
@@ -47,7 +48,7 @@ impl Drop for Tree {
     }
 }
 
-/// By XDP: waits until that serves.
+/// Sends queries until XDP serves. Returns at once in a run with sockets.
 fn wait_for_xdp(world: &World, tree: &Tree) {
     if world.way == Way::Xdp {
         let taken = || world::frames(&world::metrics(&tree.server), DEVICE, "in", "taken");
@@ -77,7 +78,7 @@ fn server_that_is_killed_is_replaced(way: Way) {
     let report = load.stop();
     let (sent, lost) = (report.queries.len(), report.lost());
     eprintln!("{sent} sent, {lost} lost by three crashes");
-    // What lay in rings and in hands.
+    // A crash loses the frames in rings and the queries in progress.
     assert!(
         lost <= 3 * 64 && report.wrong() == 0 && report.refused == 0,
         "{lost} of {sent} lost, {} refused",
@@ -115,7 +116,7 @@ fn restart_by_hand_loses_nothing(way: Way) {
     wait_for_xdp(&world, &tree);
 }
 
-/// Where changes are made.
+/// Returns the `--admin` argument for the server's admin socket.
 fn admin(tree: &Tree) -> String {
     let address = tree.server.listener("admin");
     format!("unix:{}", tree.server.process.admin_socket(address).display())

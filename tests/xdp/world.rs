@@ -1,8 +1,8 @@
-//! The world of one test: the server is on a host of its own, and the test, which is all of its clients and backends, at the other end of
-//! one or more veth pairs.
+//! The world of one test. The server is on a separate host. The test acts as all of its clients and backends,
+//! at the other end of one or more veth pairs.
 //!
-//! The namespace of the test is that of a process which runs it alone, and the host is a process too: whatever they made ends with
-//! them, however a test ends.
+//! A separate process runs each test in a separate namespace, and the host is a process as well. The
+//! namespaces and devices end with these processes, however a test ends.
 
 use std::net::{IpAddr, SocketAddr};
 use std::process::{Command, Stdio};
@@ -13,14 +13,14 @@ use tempfile::TempDir;
 use crate::support::hosts::{self, Host};
 use crate::support::*;
 
-/// How the server takes datagrams.
+/// How the server receives datagrams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     Socket,
     Xdp,
 }
 
-/// Makes two tests of each scenario, which is a function of its [`Way`].
+/// Creates two tests of each scenario, which is a function of its [`Way`].
 macro_rules! both_ways {
     ($($scenario:ident)*) => { $(
         mod $scenario {
@@ -39,7 +39,7 @@ macro_rules! both_ways {
     )* };
 }
 
-/// Makes a test of each scenario that there is by XDP alone.
+/// Creates a test of each scenario that exists only for XDP.
 macro_rules! by_xdp_alone {
     ($($scenario:ident)*) => { $(
         mod $scenario {
@@ -54,7 +54,7 @@ macro_rules! by_xdp_alone {
 }
 pub(crate) use {both_ways, by_xdp_alone};
 
-/// Runs a scenario in a namespace made for this test, whose path begins with the name of this crate.
+/// Runs a scenario in a new namespace for this test. The path in `test` begins with the crate name.
 pub(crate) fn run(test: &str, way: Way, scenario: fn(Way)) {
     let (_, test) = test.split_once("::").expect("a path below the crate");
     if let Some(why) = missing() {
@@ -65,7 +65,7 @@ pub(crate) fn run(test: &str, way: Way, scenario: fn(Way)) {
     }
 }
 
-/// What this machine lacks; `None` if all is there.
+/// Returns the first requirement that this machine lacks, or `None`.
 fn missing() -> Option<String> {
     if !geteuid().is_root() {
         return Some("who is not root may load no XDP program".to_owned());
@@ -79,59 +79,59 @@ fn missing() -> Option<String> {
     Some(format!("the kernel gives no socket of AF_XDP: {error}"))
 }
 
-/// The server's end of the first pair, and the test's.
+/// Addresses of the first pair: the server's end and the test's end.
 pub(crate) const SERVER: &str = "10.77.0.1";
 pub(crate) const CLIENT: &str = "10.77.0.2";
 pub(crate) const SERVER_6: &str = "fd77::1";
 pub(crate) const CLIENT_6: &str = "fd77::2";
 
-/// The same of the second pair: the test's end is where backends are, two of them.
+/// Addresses of the second pair: the server's end, and the backends at the test's end.
 pub(crate) const NEAR_BACKENDS: &str = "10.78.0.1";
 pub(crate) const BACKEND: &str = "10.78.0.2";
 pub(crate) const BACKEND_2: &str = "10.78.0.3";
 pub(crate) const NEAR_BACKENDS_6: &str = "fd78::1";
 pub(crate) const BACKEND_6: &str = "fd78::2";
 
-/// The devices: of the server, and of the test.
+/// Device names: the server's ends of both pairs, and the test's end of the first.
 pub(crate) const DEVICE: &str = "v0";
 pub(crate) const CLIENT_DEVICE: &str = "c0";
 pub(crate) const BACKEND_DEVICE: &str = "v1";
 
-/// A veth pair to be made.
+/// Parameters of a veth pair.
 #[derive(Clone, Copy)]
 pub(crate) struct Pair {
-    /// Queues at each end.
+    /// Number of queues at each end.
     pub(crate) queues: u32,
     pub(crate) mtu: u32,
 }
 
-/// One queue, as Ethernet is.
+/// A pair with one queue and the MTU of Ethernet.
 pub(crate) const PLAIN: Pair = Pair { queues: 1, mtu: 1500 };
 
-/// A host, and what it hangs on.
+/// The server's host, and the pairs that connect it with the test.
 pub(crate) struct World {
     pub(crate) way: Way,
     pub(crate) host: Host,
-    /// The mode of `[xdp]`, if it is not that of the default.
+    /// The mode of `[xdp]`; `None` leaves the default.
     mode: Option<&'static str>,
     /// The devices of each pair: the server's, and the test's.
     pairs: Vec<[&'static str; 2]>,
 }
 
 impl World {
-    /// With a plain pair towards clients.
+    /// Creates a world with a plain pair towards clients.
     pub(crate) fn new(way: Way) -> Self {
         Self::over(way, PLAIN)
     }
 
-    /// With this pair towards clients.
+    /// Creates a world with this pair towards clients.
     pub(crate) fn over(way: Way, pair: Pair) -> Self {
         let mut world = Self::bare(way);
         world.connect(pair, [DEVICE, CLIENT_DEVICE], [&[SERVER, SERVER_6], &[CLIENT, CLIENT_6]]);
         world
     }
 
-    /// With a plain pair towards clients, and another towards backends.
+    /// Creates a world with a plain pair towards clients and another towards backends.
     pub(crate) fn with_backends(way: Way) -> Self {
         let mut world = Self::new(way);
         let near: &[&str] = &[NEAR_BACKENDS, NEAR_BACKENDS_6];
@@ -139,12 +139,12 @@ impl World {
         world
     }
 
-    /// Without any pair.
+    /// Creates a world without any pair.
     pub(crate) fn bare(way: Way) -> Self {
         Self { way, host: Host::apart(), mode: None, pairs: Vec::new() }
     }
 
-    /// With this mode of `[xdp]`.
+    /// Sets the mode of `[xdp]`.
     pub(crate) fn mode(mut self, mode: &'static str) -> Self {
         self.mode = Some(mode);
         self
@@ -168,7 +168,7 @@ impl World {
         self.host.run("ip", words)
     }
 
-    /// What stands at the end of the config.
+    /// Returns the section `[xdp]` for the end of the config, empty in a run with sockets.
     pub(crate) fn section(&self) -> String {
         match self.way {
             Way::Socket => String::new(),
@@ -181,7 +181,7 @@ impl World {
         }
     }
 
-    /// Starts a server with this config, which gets the section `[xdp]` if that is the way.
+    /// Starts a server with this config, and with the section `[xdp]` in a run with XDP.
     pub(crate) fn start(&self, config: &str, files: &[(&str, &str)]) -> Server {
         self.start_exactly(&format!("{config}{}", self.section()), files, |_| {})
     }
@@ -197,7 +197,7 @@ impl World {
         Server::ready(process, folder)
     }
 
-    /// The same, ready or not.
+    /// Starts a server with this config as it is, without waiting until it is ready.
     pub(crate) fn launch(
         &self,
         config: &str,
@@ -213,7 +213,8 @@ impl World {
         (Process::run_by(command, set_up), folder)
     }
 
-    /// Asserts that so many frames at least were taken from a device and sent to it by XDP; or, by sockets, that nothing tells of such.
+    /// Asserts that XDP took at least this many frames from a device and sent this many to it. In a run with
+    /// sockets, asserts that no metric about frames exists.
     pub(crate) fn check_served(&self, server: &Server, device: &str, [taken, sent]: [u64; 2]) {
         match self.way {
             Way::Socket => {
@@ -227,7 +228,8 @@ impl World {
         }
     }
 
-    /// By XDP: repeats `ask` until a query leaves by this device so. Where a backend is, the kernel finds out by the first query.
+    /// Repeats `ask` until a query leaves by this device by XDP. The first query makes the kernel look up the
+    /// backend. Returns at once in a run with sockets.
     pub(crate) fn ask_until_sent(&self, server: &Server, device: &str, mut ask: impl FnMut()) {
         if self.way == Way::Xdp {
             let sent = || frames(&metrics(server), device, "out", "sent");
@@ -239,7 +241,7 @@ impl World {
         }
     }
 
-    /// A config of an authority with this table, at these addresses.
+    /// Returns the config of an authority that serves `hosts.txt` at these addresses.
     pub(crate) fn authority(listen: &[&str]) -> String {
         let listen: Vec<_> = listen.iter().map(|address| format!("'{}'", at(address, 53))).collect();
         format!(
@@ -251,25 +253,26 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        // Else they would be there until the kernel has time to take the host away, and so would their names.
+        // Otherwise the devices and their names would remain until the kernel has time to remove the host.
         for [_, theirs] in &self.pairs {
             drop(Command::new("ip").args(["link", "del", theirs]).stderr(Stdio::null()).status());
         }
     }
 }
 
-/// No limit to rates, of the authority.
+/// Disables every rate limit of the authority.
 pub(crate) const UNLIMITED: &str =
     "[authorities.ts.rate_limit]\nanswers = 0\nreferrals = 0\nnxdomains = 0\nerrors = 0\ntotal = 0\n";
 
-/// A forwarder at these addresses, which limits nobody.
+/// Returns a forwarder at these addresses, without rate limits.
 pub(crate) fn forwarder(listen: &[&str], backends: &[&dyn Asked], keys: &str) -> Forwarder {
     let listen: Vec<_> = listen.iter().map(|address| format!("'{}'", at(address, 53))).collect();
     let rates = "rate_limit = { answers = 0, referrals = 0, nxdomains = 0, errors = 0, total = 0 }";
     Forwarder::to(backends, keys).listen(&format!("[{}]", listen.join(", "))).keys(rates).admin()
 }
 
-/// Gives a device its addresses, by this `ip`. Nobody else is there: no address needs to be tried, and none makes itself.
+/// Gives a device its addresses, by this `ip`. No other host is on the pair, so an address needs no duplicate
+/// detection, and the kernel must not generate addresses.
 fn set_up(device: &str, addresses: &[&str], run: impl Fn(&str)) {
     run(&format!("link set {device} addrgenmode none"));
     for address in addresses {
@@ -278,22 +281,21 @@ fn set_up(device: &str, addresses: &[&str], run: impl Fn(&str)) {
     run(&format!("link set {device} up"));
 }
 
-/// An address with its port.
 pub(crate) fn at(address: &str, port: u16) -> SocketAddr {
     SocketAddr::new(address.parse::<IpAddr>().expect("an address"), port)
 }
 
-/// An address with the length of its prefix, which needs no trial if it is of IPv6.
+/// Adds the prefix length to an address, and disables duplicate detection for IPv6.
 fn with_prefix(address: &str) -> String {
     if address.contains(':') { format!("{address}/64 nodad") } else { format!("{address}/24") }
 }
 
-/// What a server counts as of now. Its unix socket is in no namespace of a network.
+/// Reads the current metrics of a server. Its Unix socket does not depend on a network namespace.
 pub(crate) fn metrics(server: &Server) -> Metrics {
     Metrics(server.admin().send_over_socket("GET", "/metrics", "").body)
 }
 
-/// Waits until what a server counts is as it should be.
+/// Waits until the metrics of a server meet the condition.
 pub(crate) fn wait_for(server: &Server, what: &str, is_so: impl Fn(&Metrics) -> bool) -> Metrics {
     let mut last = String::new();
     let deadline = std::time::Instant::now() + PATIENCE;
@@ -308,15 +310,14 @@ pub(crate) fn wait_for(server: &Server, what: &str, is_so: impl Fn(&Metrics) -> 
     panic!("waited in vain: {what}\n{last}");
 }
 
-/// Frames of one device, one direction, one fate.
+/// Returns the number of frames with this device, direction and fate.
 pub(crate) fn frames(metrics: &Metrics, device: &str, direction: &str, fate: &str) -> u64 {
     metrics.sum(FRAMES, &[("interface", device), ("direction", direction), ("fate", fate)])
 }
 
-/// All that is told of frames.
+/// Returns all metric lines about frames.
 fn all_frames(metrics: &Metrics) -> Vec<String> {
     metrics.0.lines().filter(|line| line.starts_with(FRAMES)).map(str::to_owned).collect()
 }
 
-/// Counts frames.
 const FRAMES: &str = "hedgerow_xdp_frames_total";

@@ -1,4 +1,5 @@
-//! Frames on which the program is tried, by the kernel when the bench begins (`BPF_PROG_TEST_RUN`), and by `tests/xdp_yardstick.rs`.
+//! Frames on which the program is tried, by the kernel when the bench begins (`BPF_PROG_TEST_RUN`), and by
+//! `tests/xdp_yardstick.rs`.
 
 use hedgerow::net::xdp::program::{XDP_PASS, XDP_REDIRECT};
 

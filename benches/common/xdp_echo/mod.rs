@@ -9,16 +9,15 @@ use std::io;
 
 use hedgerow::net::xdp::bpf::{Mode, Program, SocketMap};
 
-/// What the echo is told.
+/// The arguments of the echo.
 #[derive(clap::Args)]
 pub(crate) struct XdpEcho {
-    /// The device.
     #[arg(long)]
     device: String,
     /// The port of datagrams that are echoed.
     #[arg(long)]
     port: u16,
-    /// Where the program runs.
+    /// The hook of the program: driver or generic.
     #[arg(long, value_parser = mode)]
     mode: Mode,
 }
@@ -35,7 +34,7 @@ pub(crate) fn arguments(device: &str, port: u16, mode: &str) -> Vec<String> {
     format!("xdp-echo --device {device} --port {port} --mode {mode}").split(' ').map(str::to_owned).collect()
 }
 
-/// What this machine lacks for XDP, given the rights for it; `None` if all is there.
+/// Returns what this machine lacks for XDP, given the rights for it; `None` if all is there.
 pub(crate) fn missing() -> Option<String> {
     if let Err(error) = xdp::socket::XdpSocketBuilder::new() {
         return Some(format!("the kernel gives no socket of AF_XDP: {error}"));
@@ -44,7 +43,7 @@ pub(crate) fn missing() -> Option<String> {
     program.err().map(|error| format!("the kernel takes no XDP program: {error}"))
 }
 
-/// Where a program runs, by its name.
+/// Parses the name of a mode.
 fn mode(name: &str) -> Result<Mode, String> {
     match name {
         "native" => Ok(Mode::Native),

@@ -3,11 +3,12 @@
 use hedgerow::net::xdp::program::Register::{R0, R1, R2, R3, R4, R5};
 use hedgerow::net::xdp::program::Width::{Half, Octet, Word};
 use hedgerow::net::xdp::program::{
-    Arithmetic, Assembler, CTX_DATA, CTX_DATA_END, CTX_QUEUE, Condition, Helper, XDP_PASS, in_memory,
+    Arithmetic, Assembler, CTX_DATA, CTX_DATA_END, CTX_QUEUE, Helper, JumpCondition, XDP_PASS, in_memory,
 };
 
-/// Hands UDP datagrams over IPv4 to a port to the socket that stands in the map under the number of the queue. All else passes: other
-/// ports and protocols, IP options, fragments, and everything while no socket stands there.
+/// Hands UDP datagrams over IPv4 to a port to the socket that stands in the map under the number of the
+/// queue. All else passes: other ports and protocols, IP options, fragments, and everything while no socket
+/// stands there.
 pub(crate) fn redirecting(port: u16, map: i32) -> Vec<u64> {
     let mut code = Assembler::default();
     let pass = code.label();
@@ -15,7 +16,7 @@ pub(crate) fn redirecting(port: u16, map: i32) -> Vec<u64> {
     code.load(Word, R3, (R1, CTX_DATA_END));
     code.copy(R4, R2);
     code.compute(Arithmetic::Add, R4, HEADERS);
-    code.jump_if(Condition::Above, R4, R3, pass);
+    code.jump_if(JumpCondition::Above, R4, R3, pass);
     for (width, place, mask, wanted) in [
         // EtherType IPv4.
         (Half, 12, None, in_memory(0x0800)),
@@ -31,7 +32,7 @@ pub(crate) fn redirecting(port: u16, map: i32) -> Vec<u64> {
         if let Some(mask) = mask {
             code.compute(Arithmetic::And, R5, mask);
         }
-        code.jump_if(Condition::NotEqual, R5, wanted, pass);
+        code.jump_if(JumpCondition::NotEqual, R5, wanted, pass);
     }
     code.load(Word, R2, (R1, CTX_QUEUE));
     code.load_map(R1, map);
@@ -53,5 +54,5 @@ pub(crate) fn passing() -> Vec<u64> {
     code.finish()
 }
 
-/// Octets of Ethernet, IPv4 and UDP headers, which are read without looking for their end again.
+/// Bytes of Ethernet, IPv4 and UDP headers, which are read without looking for their end again.
 const HEADERS: i32 = 42;

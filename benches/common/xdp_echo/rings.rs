@@ -1,8 +1,8 @@
-//! The bare echo by XDP: an AF_XDP socket on queue 0 of a device, and four rings over one memory, in which each frame is
-//! answered where it lies.
+//! The bare echo by XDP: an AF_XDP socket on queue 0 of a device, and four rings over one memory, in which
+//! each frame is answered where it lies.
 //!
-//! In copy mode, which every device has. The kernel is asked to send once a batch, and waited for when nothing has come. Each
-//! block with `unsafe` says why it is sound.
+//! In copy mode, which every device has. The kernel is asked to send once a batch, and waited for when
+//! nothing has come. Each block with `unsafe` says why it is sound.
 
 #![allow(unsafe_code)] // What the rings hand out points into memory of which the crate `xdp` does not know how long it lives.
 
@@ -22,8 +22,9 @@ use super::{frame, frames, program};
 
 /// Frames that are read at a time: as many as a batch by socket has datagrams.
 const BATCH: usize = 64;
-/// Places in each ring: room for several batches. The kernel fills all frames in turn, and with the 2048 of libxdp they leave the
-/// processor's cache before they come again, which beside other work cost up to a tenth.
+/// Places in each ring: room for several batches. The kernel fills all frames in turn, and with the 2048 of
+/// libxdp they leave the processor's cache before they come again, which beside other work cost up to a
+/// tenth.
 const RING: u32 = 512;
 /// Frames in the memory: the kernel may hold a ring of them to fill, and have another to send.
 const FRAMES: u32 = 2 * RING;
@@ -43,7 +44,8 @@ pub(super) fn run(device: &str, port: u16, mode: Mode) -> io::Result<()> {
     echo.run()
 }
 
-/// Fails if the kernel, trying the program, does anything but hand queries to the socket that stands in the map.
+/// Fails if the kernel, trying the program, does anything but hand queries to the socket that stands in the
+/// map.
 fn check(program: &Program, port: u16) -> io::Result<()> {
     for (what, frame, wanted) in frames::all(port) {
         let said = program.try_on(&frame)?;
@@ -83,7 +85,6 @@ impl Echo {
         Ok(Self { socket, rings, receiving, sending, memory })
     }
 
-    /// Lends its socket.
     fn borrowed(&self) -> BorrowedFd<'_> {
         // SAFETY: the socket is open for as long as it is borrowed, since this is as well.
         unsafe { BorrowedFd::borrow_raw(self.socket.as_raw_fd()) }
@@ -125,11 +126,11 @@ impl Echo {
         }
     }
 
-    /// Has the kernel send all that is in the ring. It does so for 32 frames a call, and says when there are more; also when it
-    /// can take no more now, and then frames that are sent come back first.
+    /// Has the kernel send all that is in the ring. It does so for 32 frames a call, and says when there are
+    /// more; also when it can take no more now, and then frames that are sent come back first.
     fn kick(&mut self) -> io::Result<()> {
         loop {
-            // SAFETY: no octets are handed over, only the descriptor of an open socket.
+            // SAFETY: no bytes are handed over, only the descriptor of an open socket.
             let returned = unsafe {
                 libc::sendto(self.socket.as_raw_fd(), std::ptr::null(), 0, libc::MSG_DONTWAIT, std::ptr::null(), 0)
             };

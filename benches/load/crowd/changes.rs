@@ -1,8 +1,8 @@
-//! Members that come and go, a hundred each second, among thousands: how long a worker stops for one state of the pool after the other,
-//! and what clients see of it.
+//! Members that come and go, a hundred each second, among thousands: how long a worker stops for each new
+//! state of the pool, and the effect on clients.
 //!
-//! What the worker says of itself is in the log, twice: the time by the clock, in which whoever else wanted the processor had it too, and the
-//! time that the worker had it. Only the second can be told from one run to the next on a machine with two cores.
+//! The worker logs two times: the elapsed time, which includes other programs on the processor, and the
+//! worker's processor time. Only the second is comparable between runs on a machine with two cores.
 
 use std::fmt::Write;
 use std::fs;
@@ -20,30 +20,29 @@ use crate::common::process::Cores;
 use crate::common::spread::Spread;
 use crate::launch::LOG;
 
-/// What one round has shown.
+/// The results of one round.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Changes {
-    /// Without any change.
     quiet: Seen,
-    /// With changes.
     changing: Seen,
     /// Changes made in a second.
     rate: f64,
-    /// How long each took for whoever asked for it, in seconds, in order of that.
+    /// The duration of each change for the client that requested it, in seconds, sorted.
     times: Vec<f64>,
-    /// How often a worker took another state, or what is new of the health of backends: microseconds by the clock, in order of that.
+    /// How often a worker took another state, or what is new of the health of backends: microseconds by the
+    /// clock, in order of that.
     stalls: Vec<f64>,
-    /// The same by the time that it had a processor.
+    /// The stalls measured in processor time of the worker.
     work: Vec<f64>,
 }
 
 /// Queries a second meanwhile.
 const RATE: f64 = 5_000.0;
-/// How often a member comes or goes.
+/// The interval between two changes of members.
 const GAP: Duration = Duration::from_millis(10);
 /// Members that come and go by turns.
 const COMING: u32 = 50;
-/// What the log is to have.
+/// The log levels that the benchmark needs.
 const LEVELS: &str = "warn,hedgerow::server::worker=debug";
 
 impl Changes {
@@ -120,7 +119,6 @@ const ROWS: [Row; 12] = [
     ("lost or wrong", "0", 0, |round| (round.changing.lost + round.changing.wrong) as f64),
 ];
 
-/// Figures in order.
 fn sorted(mut figures: Vec<f64>) -> Vec<f64> {
     figures.sort_by(f64::total_cmp);
     figures

@@ -1,5 +1,5 @@
-//! The report in markdown: what each server cost under each load, and what hedgerow by XDP costs beside the echo, beside Knot DNS by XDP
-//! and beside itself by sockets.
+//! The report in markdown: what each server cost under each load, and what hedgerow by XDP costs beside the
+//! echo, beside Knot DNS by XDP and beside itself by sockets.
 
 use std::fmt::Write;
 
@@ -9,19 +9,21 @@ use crate::common::client::{SOCKETS, WINDOW};
 use crate::common::sample::{MAX_NOISE, Sample};
 use crate::common::spread::Spread;
 
-/// The share of queries that may be lost where figures are compared: who answers less has less to do.
+/// The share of queries that may be lost where figures are compared, because a server that answers less has
+/// less work.
 const MAX_LOST: f64 = 0.01;
 
-/// Octets that hedgerow may take more by XDP.
+/// Bytes that hedgerow may take more by XDP.
 const MAX_MORE_RESIDENT: f64 = 40e6;
 
-/// What stands where nothing is known.
+/// The cell of an unknown figure.
 const NONE: &str = "–";
 
-/// A load: its name, whether it is the same for all, and where its sample is.
+/// A load: its name, true if it is the same for all, and the function that finds its sample.
 type Load = (&'static str, bool, fn(&Loads) -> Option<&Sample>);
 
-/// All loads. In a closed loop who is faster is asked more at once, and has larger batches: no goal is measured by that.
+/// All loads. In a closed loop a faster server gets more queries at once, and has larger batches: no goal
+/// uses that load.
 const LOADS: [Load; 3] = [
     ("kxdpgun", true, |loads| loads.gun.as_ref()),
     ("our client", true, |loads| Some(&loads.open)),
@@ -29,7 +31,6 @@ const LOADS: [Load; 3] = [
 ];
 
 impl XdpResults {
-    /// The report.
     pub(crate) fn markdown(&self) -> String {
         self.head() + &self.costs() + &self.goals() + &self.memory() + &self.remarks()
     }
@@ -62,12 +63,12 @@ impl XdpResults {
         [0, 1].map(|core| self.rounds.iter().map(|round| round.noise[core]).fold(0.0, f64::max))
     }
 
-    /// Whether that was next to nothing.
+    /// Returns true if the machine was nearly idle without the benchmark.
     fn is_quiet(&self) -> bool {
         self.noise().iter().all(|busy| *busy < MAX_NOISE)
     }
 
-    /// What each server cost.
+    /// Returns the cost of each server.
     fn costs(&self) -> String {
         let mut out = "\n| asked | server | kxdpgun: CPU | answered % | our client: CPU | answered % | p50 µs | closed loop: CPU | \
                        1000 answers/s | answered % | client's core busy % | RSS MB |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n"
@@ -138,7 +139,7 @@ impl XdpResults {
         out
     }
 
-    /// What hedgerow takes more of memory by XDP.
+    /// Returns the additional memory of hedgerow by XDP.
     fn memory(&self) -> String {
         let mut out =
             "\n| RSS of hedgerow, MB | by socket | by XDP | more by XDP | goal | |\n|---|---|---|---|---|---|\n"
@@ -168,7 +169,7 @@ impl XdpResults {
         out
     }
 
-    /// What was left out, what failed, and where more was lost than may be.
+    /// Returns the remarks: subjects left out, failures, and loads with too many losses.
     fn remarks(&self) -> String {
         let mut lines: Vec<String> = self.left_out.iter().map(|what| format!("left out: {what}")).collect();
         for (number, round) in self.rounds.iter().enumerate() {
@@ -200,19 +201,19 @@ impl XdpResults {
         }
     }
 
-    /// What came of a row in each round; nothing if it is not measured.
+    /// Returns the results of a row in each round; none if the row is not measured.
     fn of(&self, row: Row) -> impl Iterator<Item = Option<&Loads>> {
         let place = self.rows.iter().position(|&other| other == row);
         self.rounds.iter().map(move |round| round.outcomes.get(place?)?.as_ref().ok())
     }
 
-    /// What came of two rows in the rounds in which there are figures of both.
+    /// Returns the results of two rows in the rounds that have figures of both.
     fn pairs(&self, one: Row, other: Row) -> impl Iterator<Item = (&Loads, &Loads)> {
         self.of(one).zip(self.of(other)).filter_map(|(one, other)| one.zip(other))
     }
 }
 
-/// What hedgerow by XDP is compared with, and how much of that it may cost.
+/// Returns the rows to compare hedgerow by XDP with, and the allowed ratio of the cost.
 fn goals() -> Vec<(Asked, Row, Option<f64>)> {
     let of = |asked: Asked| {
         let echo = (Row::of(Asked::Echo, Who::Echo), Some(1.15));
@@ -229,7 +230,7 @@ fn goals() -> Vec<(Asked, Row, Option<f64>)> {
     ASKED.into_iter().flat_map(|asked| of(asked).into_iter().map(move |(other, goal)| (asked, other, goal))).collect()
 }
 
-/// Whether a goal is met.
+/// Returns the mark of a goal: met or not.
 fn met(is_met: bool) -> &'static str {
     if is_met { "met" } else { "**missed**" }
 }

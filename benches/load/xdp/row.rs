@@ -1,4 +1,5 @@
-//! A row of the report: a server that is asked for something; and how it is started on a veth pair of its own, loaded and ended.
+//! A row of the report: a server that is asked for something; and how it is started on a veth pair of its
+//! own, loaded and ended.
 
 use std::fs::File;
 use std::io;
@@ -27,10 +28,10 @@ pub(super) struct Row {
     who: Who,
 }
 
-/// What is asked for.
+/// The kind of answer requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
-    /// What was sent.
+    /// The query itself.
     Echo,
     /// The hosts of a zone, so many.
     Zone(u32),
@@ -38,11 +39,10 @@ pub(super) enum Asked {
     Cached(u32),
     /// Names that backends know, of which one is asked.
     Forward,
-    /// The same, but two are asked.
+    /// Forwarding in a race of two backends.
     Race,
 }
 
-/// Who answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Who {
     /// The bare echo by XDP.
@@ -55,7 +55,7 @@ pub(super) enum Who {
     Dnsdist { is_batched: bool },
 }
 
-/// How datagrams are taken and sent.
+/// The I/O of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum By {
     Socket,
@@ -75,7 +75,7 @@ impl Asked {
         }
     }
 
-    /// What that is where no XDP is.
+    /// Returns the equivalent scenario without XDP.
     pub(super) fn scenario(self) -> Scenario {
         match self {
             Self::Echo => Scenario::Echo,
@@ -85,7 +85,7 @@ impl Asked {
         }
     }
 
-    /// Who is asked for it.
+    /// Returns the servers that can answer it.
     fn servers(self) -> Vec<Who> {
         let ours = [Who::Hedgerow(By::Socket), Who::Hedgerow(By::Xdp)];
         let knot = [Who::Knot(By::Socket), Who::Knot(By::Xdp)];
@@ -113,7 +113,7 @@ impl Who {
         }
     }
 
-    /// Whether it has a program on its device.
+    /// Returns true if it has a program on its device.
     fn is_by_xdp(self) -> bool {
         match self {
             Self::Echo | Self::Hedgerow(By::Xdp) | Self::Knot(By::Xdp) => true,
@@ -136,7 +136,7 @@ impl Who {
 struct Running {
     veth: Veth,
     server: Process,
-    /// Its backends, which end with it, and where they are.
+    /// The backends, which end with the server, and their namespace.
     _backends: Option<(Server, End)>,
 }
 
@@ -151,12 +151,10 @@ impl Row {
         Self { asked, who }
     }
 
-    /// What is asked for.
     pub(super) fn asked(self) -> Asked {
         self.asked
     }
 
-    /// Who answers.
     pub(super) fn who(self) -> Who {
         self.who
     }
@@ -166,17 +164,17 @@ impl Row {
         format!("{}: {}", self.asked.name(), self.who.name())
     }
 
-    /// Whether the server is installed.
+    /// Returns true if the server is installed.
     pub(super) fn is_there(self) -> bool {
         self.who.peer().is_none_or(|peer| peer.find().is_some())
     }
 
-    /// Whether it is what others are compared with.
+    /// Returns true if it is what others are compared with.
     pub(super) fn is_echo(self) -> bool {
         self.who == Who::Echo
     }
 
-    /// Whether the server is one of ours.
+    /// Returns true if the server is one of ours.
     pub(super) fn is_ours(self) -> bool {
         self.who.peer().is_none()
     }
@@ -230,7 +228,7 @@ impl Row {
         Ok(Loads { closed, open, gun, resident })
     }
 
-    /// What our client is told to do: at a rate, or in a closed loop.
+    /// Returns the task of our client: at a rate, or in a closed loop.
     fn plan(self, first: u32, setting: Setting, rate: Option<f64>) -> Plan {
         Plan {
             server: SERVER,
@@ -302,7 +300,8 @@ impl Row {
         Ok(Running { veth, server, _backends: backends })
     }
 
-    /// The sections of hedgerow's config: no client is limited, as none is on loopback; and its interfaces, if it is by XDP.
+    /// The sections of hedgerow's config: no client is limited, as none is on loopback; and its interfaces,
+    /// if it is by XDP.
     fn sections(self, by: By, veth: &Veth) -> String {
         let (who, interfaces) = match self.asked {
             Asked::Echo | Asked::Zone(_) => ("authorities.bench", format!("[\"{}\"]", veth.server.device)),
@@ -323,7 +322,7 @@ impl Row {
 /// Starts a server at its end of a pair, in a folder that holds its config, and waits until it answers.
 fn launch_inside(launch: &Launch, veth: &Veth, setting: Setting, folder: &Path, knock: &Knock) -> io::Result<Process> {
     let log = folder.join(LOG);
-    // Whoever enters a namespace with its mounts is at the root of them.
+    // A command that enters a namespace with its mounts starts at the root folder.
     let inside = [veth.server.inside(), vec!["env".to_owned(), "-C".to_owned(), folder.to_string_lossy().into_owned()]];
     let words = inside.concat().into_iter().map(Into::into);
     let words: Vec<_> = words.chain([launch.program.clone().into()]).chain(launch.arguments.iter().cloned()).collect();
@@ -341,5 +340,5 @@ fn launch_inside(launch: &Launch, veth: &Veth, setting: Setting, folder: &Path, 
 
 /// The port of backends.
 const PORT: u16 = 53;
-/// Names that kxdpgun asks for where they are never the same for our own client.
+/// The number of names that kxdpgun asks for in cases where our own client never repeats a name.
 const GUN_NAMES: u32 = 100_000;

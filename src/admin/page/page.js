@@ -366,7 +366,7 @@
     put($("feed"), text);
   }
 
-  const WORDS = { well: "Well", watch: "Watch", trouble: "Trouble" };
+  const WORDS = { well: "OK", watch: "Watch", trouble: "Trouble" };
 
   function showVerdict() {
     const { state, since, reasons } = last.verdict;
@@ -583,7 +583,7 @@
     const failed = status.reload && !status.reload.ok ? status.reload : null;
     $("reload").hidden = !failed;
     if (failed) {
-      put($("reload-when"), `At ${day(moment(failed.at))}. What was in force before still is: edition ${status.edition} of the config.`);
+      put($("reload-when"), `At ${day(moment(failed.at))}. Edition ${status.edition} of the config stays active.`);
       put($("reload-error"), failed.error ?? "");
     }
     const zones = status.zones ?? [];

@@ -1,6 +1,5 @@
-//! What `hedgerow check` tells of `[xdp]`: what each interface can do, what is there for it to serve, what is missing, and what would be right.
-//!
-//! The kernel is asked; nothing is attached. What it says is judged by functions that ask nobody.
+//! The `[xdp]` part of `hedgerow check`: the abilities of each interface, its listeners, missing rights, and
+//! settings that would work. It queries the kernel and attaches nothing; pure functions judge the result.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,18 +10,13 @@ use crate::net::xdp::netlink::{self, DriverFeatures, InterfaceFacts};
 use crate::net::xdp::rights::Rights;
 use crate::net::xdp::socket::MEMORY;
 
-/// What is said of all interfaces.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Findings {
-    /// What they can do, a line each, and what would be right.
     pub(super) lines: Vec<String>,
-    /// What is odd.
     pub(super) warnings: Vec<String>,
-    /// Why there would be no start.
     pub(super) problems: Vec<String>,
 }
 
-/// Asks the kernel for all interfaces of the config.
 pub(super) fn look(config: &Config) -> Findings {
     let Some(xdp) = &config.xdp else { return Findings::default() };
     let mut findings = Findings { lines: vec![EXPERIMENTAL.to_owned()], ..Findings::default() };
@@ -30,17 +24,19 @@ pub(super) fn look(config: &Config) -> Findings {
     for (place, wanted) in xdp.interfaces.iter().enumerate() {
         let key = format!("xdp.interfaces[{place}]");
         match find(config, &wanted.name) {
-            Ok(Found::Interface(found)) => {
+            Ok(InterfaceSearch::Interface(found)) => {
                 sockets += served(wanted, &found.facts).len();
                 let verdict = judge(wanted, &found, config.workers.map(usize::from));
                 findings.lines.extend(verdict.lines.into_iter().map(|line| format!("xdp: {line}")));
                 findings.warnings.extend(verdict.odd.into_iter().map(|odd| format!("{key}: {odd}")));
                 findings.forbid(xdp, verdict.impossible.into_iter().map(|why| format!("{key}: {why}")));
             }
-            Ok(Found::Others(names)) => findings.forbid(xdp, [format!("{key}: {}", absent(&wanted.name, &names))]),
-            Err(error) => {
-                findings.warnings.push(format!("{key}: the kernel does not tell of {}: {error}", wanted.name))
+            Ok(InterfaceSearch::Others(names)) => {
+                findings.forbid(xdp, [format!("{key}: {}", absent(&wanted.name, &names))])
             }
+            Err(error) => findings
+                .warnings
+                .push(format!("{key}: the kernel does not describe interface {}: {error}", wanted.name)),
         }
     }
     match Rights::of_this_thread() {
@@ -48,13 +44,16 @@ pub(super) fn look(config: &Config) -> Findings {
             findings.forbid(xdp, ["xdp: this kernel has no AF_XDP (CONFIG_XDP_SOCKETS)".to_owned()]);
         }
         Ok(rights) => findings.warnings.extend(lacking(&rights, sockets)),
-        Err(error) => findings.warnings.push(format!("xdp: the kernel does not tell what this user may do: {error}")),
+        Err(error) => {
+            findings.warnings.push(format!("xdp: the rights of this user cannot be read from the kernel: {error}"))
+        }
     }
     findings
 }
 
 impl Findings {
-    /// Notes what cannot be had: sockets serve in its place, if the config says so.
+    /// Records AF_XDP as not available: a warning if the config allows sockets in its place, otherwise a
+    /// problem.
     fn forbid(&mut self, xdp: &XdpConfig, what: impl IntoIterator<Item = String>) {
         match xdp.fallback {
             true => self.warnings.extend(what.into_iter().map(|what| format!("{what}; sockets serve in its place"))),
@@ -63,28 +62,24 @@ impl Findings {
     }
 }
 
-/// What is there under a name.
-enum Found {
-    Interface(Interface),
-    /// It is not there, but these are.
+enum InterfaceSearch {
+    Interface(InterfaceAbilities),
     Others(Vec<String>),
 }
 
-/// An interface, and what the config has there.
 #[derive(Debug)]
-struct Interface {
+struct InterfaceAbilities {
     facts: InterfaceFacts,
-    /// Unknown to kernels before 6.3.
+    /// `None` on kernels before 6.3, which do not report features.
     features: Option<DriverFeatures>,
-    /// The listeners by UDP whose datagrams come there.
     listeners: Vec<SocketAddr>,
-    /// How many backends that are asked by UDP are reached by it.
     backends: usize,
 }
 
-/// Asks for an interface.
-fn find(config: &Config, name: &str) -> std::io::Result<Found> {
-    let Some(facts) = netlink::interface(name)? else { return Ok(Found::Others(netlink::interface_names()?)) };
+fn find(config: &Config, name: &str) -> std::io::Result<InterfaceSearch> {
+    let Some(facts) = netlink::interface(name)? else {
+        return Ok(InterfaceSearch::Others(netlink::interface_names()?));
+    };
     let authorities = config.authorities.iter().flat_map(|authority| &authority.listen);
     let all = config.forwarder.iter().flat_map(|forwarder| &forwarder.listen).chain(authorities);
     let plain = all.filter(|listener| listener.address.scheme == Scheme::Plain).map(|listener| listener.socket());
@@ -94,32 +89,30 @@ fn find(config: &Config, name: &str) -> std::io::Result<Found> {
     let hops = asked.map(|backend| netlink::next_hop(backend.address.ip()));
     let backends = hops.filter(|hop| matches!(hop, Ok(Some(hop)) if hop.interface == facts.index)).count();
     let features = netlink::driver_features(facts.index);
-    Ok(Found::Interface(Interface { facts, features, listeners, backends }))
+    Ok(InterfaceSearch::Interface(InterfaceAbilities { facts, features, listeners, backends }))
 }
 
-/// Whether a listener hears what comes to one of these addresses.
+/// Returns true if the listener receives datagrams sent to one of these addresses.
 fn is_on(listener: SocketAddr, addresses: &[IpAddr]) -> bool {
     let is_all = |ip: &IpAddr| listener.ip().is_unspecified() && listener.is_ipv4() == ip.is_ipv4();
     addresses.iter().any(|ip| *ip == listener.ip() || is_all(ip))
 }
 
-/// What is said of one interface.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Verdict {
+struct InterfaceVerdict {
     lines: Vec<String>,
-    /// What is odd, and may be meant.
     odd: Vec<String>,
-    /// Why it cannot be had as it is written.
     impossible: Vec<String>,
 }
 
-/// Judges an interface. `workers` are those of the config, if it has a number of them.
-fn judge(wanted: &XdpInterface, found: &Interface, workers: Option<usize>) -> Verdict {
-    let Interface { facts, features, listeners, backends } = found;
+fn judge(wanted: &XdpInterface, found: &InterfaceAbilities, workers: Option<usize>) -> InterfaceVerdict {
+    let InterfaceAbilities { facts, features, listeners, backends } = found;
     let name = &wanted.name;
-    let mut verdict = Verdict { lines: vec![summary(name, found)], ..Verdict::default() };
+    let mut verdict = InterfaceVerdict { lines: vec![summary(name, found)], ..InterfaceVerdict::default() };
     if !facts.is_ethernet {
-        verdict.impossible.push(format!("{name} is no Ethernet interface, take one that others reach this host by"));
+        verdict
+            .impossible
+            .push(format!("{name} is not an Ethernet interface, expected one that other hosts use to reach this host"));
         return verdict;
     }
     if !facts.is_up {
@@ -132,7 +125,7 @@ fn judge(wanted: &XdpInterface, found: &Interface, workers: Option<usize>) -> Ve
     }
     if let Some(program) = facts.program {
         verdict.odd.push(format!(
-            "XDP program {program} is attached to {name} already: that of a hedgerow that runs, or of somebody else"
+            "XDP program {program} is attached to {name} already, by a running hedgerow or by another program"
         ));
     }
     let absent: Vec<_> = wanted.queues.iter().flatten().filter(|queue| **queue >= facts.queues).collect();
@@ -161,12 +154,11 @@ fn judge(wanted: &XdpInterface, found: &Interface, workers: Option<usize>) -> Ve
     verdict
 }
 
-/// What there is of an interface, in a line.
-fn summary(name: &str, Interface { facts, features, listeners, backends }: &Interface) -> String {
+fn summary(name: &str, InterfaceAbilities { facts, features, listeners, backends }: &InterfaceAbilities) -> String {
     let state = if facts.is_up { "up" } else { "down" };
     let driver = facts.driver.as_deref().map_or_else(|| "no driver".to_owned(), |driver| format!("driver {driver}"));
     let can = match features {
-        None => "this kernel does not tell what the driver can do",
+        None => "this kernel does not report the features of the driver",
         Some(DriverFeatures { native: false, .. }) => "generic XDP only",
         Some(DriverFeatures { zero_copy: false, .. }) => "native XDP, no zero copy",
         Some(_) => "native XDP, zero copy",
@@ -178,7 +170,6 @@ fn summary(name: &str, Interface { facts, features, listeners, backends }: &Inte
     format!("{name}: {state}, {driver}, {queues}, {can}; {listeners}, {backends}")
 }
 
-/// What would be right for an interface.
 fn right(name: &str, facts: &InterfaceFacts, features: Option<DriverFeatures>) -> String {
     let mode = match features {
         None => XdpMode::Auto,
@@ -191,12 +182,9 @@ fn right(name: &str, facts: &InterfaceFacts, features: Option<DriverFeatures>) -
         Some(_) => ZeroCopy::Off,
     };
     let (mode, zero_copy, queues) = (mode.word(), zero_copy.word(), facts.queues);
-    format!(
-        "{name}: right would be mode = \"{mode}\", zero_copy = \"{zero_copy}\", and workers = {queues}, one for each queue"
-    )
+    format!("{name}: set mode = \"{mode}\", zero_copy = \"{zero_copy}\", and workers = {queues}, one for each queue")
 }
 
-/// The queues that are there to be served.
 fn served(wanted: &XdpInterface, facts: &InterfaceFacts) -> Vec<u32> {
     match &wanted.queues {
         _ if !facts.is_ethernet => Vec::new(),
@@ -205,7 +193,6 @@ fn served(wanted: &XdpInterface, facts: &InterfaceFacts) -> Vec<u32> {
     }
 }
 
-/// What is said of a name that no interface has.
 fn absent(name: &str, others: &[String]) -> String {
     let remedy = match nearest(name, others.iter().map(String::as_str)) {
         Some(other) => format!("did you mean {other:?}?"),
@@ -214,7 +201,6 @@ fn absent(name: &str, others: &[String]) -> String {
     format!("there is no interface {name}, {remedy}")
 }
 
-/// What this user lacks, for so many sockets.
 fn lacking(rights: &Rights, sockets: usize) -> Vec<String> {
     let mut lacking = Vec::new();
     if !rights.missing.is_empty() {
@@ -232,12 +218,10 @@ fn lacking(rights: &Rights, sockets: usize) -> Vec<String> {
     lacking
 }
 
-/// A number with its noun.
 fn count(number: usize, noun: &str) -> String {
     super::count(number, noun, &format!("{noun}s"))
 }
 
-/// So many have one.
 fn has_queue(number: usize) -> String {
     format!("{number} {} a queue", if number == 1 { "has" } else { "have" })
 }
@@ -246,8 +230,8 @@ fn has_queue(number: usize) -> String {
 mod tests {
     use super::*;
 
-    /// A card as they are: up, with four queues, and a listener.
-    fn card() -> Interface {
+    /// A typical interface: up, with four queues and one listener.
+    fn card() -> InterfaceAbilities {
         let facts = InterfaceFacts {
             index: 2,
             is_ethernet: true,
@@ -260,17 +244,22 @@ mod tests {
             program: None,
         };
         let features = Some(DriverFeatures { native: true, zero_copy: true });
-        Interface { facts, features, listeners: vec!["192.0.2.1:53".parse().expect("an address")], backends: 2 }
+        InterfaceAbilities {
+            facts,
+            features,
+            listeners: vec!["192.0.2.1:53".parse().expect("an address")],
+            backends: 2,
+        }
     }
 
-    /// A plain entry of the config.
+    /// An interface section with default settings.
     fn plain() -> XdpInterface {
         XdpInterface::of_name("eth0".to_owned())
     }
 
     #[test]
     fn what_an_interface_can_do_is_told() {
-        let check = |found: &Interface, expected: [&str; 2]| {
+        let check = |found: &InterfaceAbilities, expected: [&str; 2]| {
             assert_eq!(judge(&plain(), found, None).lines, expected);
         };
         let right = |rest: &str| format!("eth0: right would be {rest}, one for each queue");
@@ -303,9 +292,9 @@ mod tests {
             ],
         );
         check(
-            &Interface { features: None, ..card() },
+            &InterfaceAbilities { features: None, ..card() },
             [
-                "eth0: up, driver ixgbe, 4 queues, this kernel does not tell what the driver can do; listeners 192.0.2.1:53, 2 backends",
+                "eth0: up, driver ixgbe, 4 queues, this kernel does not report the features of the driver; listeners 192.0.2.1:53, 2 backends",
                 &right("mode = \"auto\", zero_copy = \"auto\", and workers = 4"),
             ],
         );
@@ -313,8 +302,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_an_interface_is_told() {
-        // What is odd, and what is impossible.
-        let check = |wanted: &XdpInterface, found: &Interface, workers, odd: &[&str], impossible: &[&str]| {
+        let check = |wanted: &XdpInterface, found: &InterfaceAbilities, workers, odd: &[&str], impossible: &[&str]| {
             let verdict = judge(wanted, found, workers);
             assert_eq!(
                 (verdict.odd, verdict.impossible),
@@ -336,7 +324,7 @@ mod tests {
         let demanding = XdpInterface { mode: XdpMode::Native, zero_copy: ZeroCopy::On, ..plain() };
         check(&plain(), &generic, None, &[], &[]);
         check(&demanding, &card(), None, &[], &[]);
-        check(&demanding, &Interface { features: None, ..card() }, None, &[], &[]);
+        check(&demanding, &InterfaceAbilities { features: None, ..card() }, None, &[], &[]);
         let no_native = "the driver of eth0 has no native XDP, write mode = \"generic\" or \"auto\"";
         let copies = "the driver of eth0 cannot do without copies, write zero_copy = \"off\" or \"auto\"";
         check(&demanding, &generic, None, &[], &[no_native, copies]);
@@ -347,7 +335,7 @@ mod tests {
         let odd = [
             "eth0 is down, or has no carrier",
             "nothing here uses eth0: no listener by UDP has an address of it, and no backend is reached by it",
-            "XDP program 7 is attached to eth0 already: that of a hedgerow that runs, or of somebody else",
+            "XDP program 7 is attached to eth0 already, by a running hedgerow or by another program",
         ];
         check(&plain(), &idle, None, &odd, &[]);
 
@@ -358,7 +346,7 @@ mod tests {
             &loopback,
             None,
             &[],
-            &["eth0 is no Ethernet interface, take one that others reach this host by"],
+            &["eth0 is not an Ethernet interface, expected one that other hosts use to reach this host"],
         );
     }
 
@@ -408,7 +396,6 @@ mod tests {
         assert_eq!(findings.problems, ["b"]);
     }
 
-    /// The same as owned texts.
     fn to_owned(texts: &[&str]) -> Vec<String> {
         texts.iter().map(|text| (*text).to_owned()).collect()
     }

@@ -1,62 +1,58 @@
-//! `hedgerow ctl cache`: what the cache keeps, and how much; and how it is made to forget.
+//! `hedgerow ctl cache`: shows the cache, and flushes it.
 
 use clap::Subcommand;
 use comfy_table::CellAlignment;
 
-use super::connection::{Connection, Order};
+use super::connection::{AdminConnection, AdminOrder};
 use super::table::{Column, table, time};
-use super::{Show, Trouble, to_json};
+use super::{CommandFailure, Show, to_json};
 use crate::admin::status::{CacheStatus, EntryStatus};
 use crate::config::words;
 use crate::wire::Name;
 
-/// What to do with the cache.
 #[derive(Debug, Subcommand)]
-pub(super) enum Action {
-    /// Show how much the cache keeps, and how much it helps
+pub(super) enum CacheAction {
+    /// Show the size and the hit rate of the cache
     Stats(Show),
-    /// Show all that is kept of a name
-    Show(Kept),
-    /// Forget everything, or what is kept of a name
+    /// Show the cached records of a name
+    Show(CachedNameArgs),
+    /// Flush the whole cache, or a name
     Flush {
-        /// Forget only what was asked about this name
+        /// Flush only this name
         #[arg(value_parser = words::domain_name)]
         name: Option<Name>,
-        /// And about all names below it
+        /// Also flush all names below it
         #[arg(long, requires = "name")]
         subtree: bool,
     },
 }
 
-/// What is kept of a name.
 #[derive(Debug, clap::Args)]
-pub(super) struct Kept {
+pub(super) struct CachedNameArgs {
     /// The name; the last dot may be left out
     #[arg(value_parser = words::domain_name)]
     name: Name,
-    /// How it is shown.
     #[command(flatten)]
     show: Show,
 }
 
-/// Does what is asked; returns what to print.
-pub(super) fn obey(connection: &Connection, action: &Action) -> Result<String, Trouble> {
+pub(super) fn obey(connection: &AdminConnection, action: &CacheAction) -> Result<String, CommandFailure> {
     match action {
-        Action::Stats(show) => {
+        CacheAction::Stats(show) => {
             let cache = connection.status()?.cache;
-            let cache = cache
-                .ok_or_else(|| Trouble::Server("the server has no cache: its config has no [cache]".to_owned()))?;
+            let cache = cache.ok_or_else(|| {
+                CommandFailure::Server("the server has no cache: its config has no [cache]".to_owned())
+            })?;
             Ok(if show.json { to_json(&cache) } else { stats(&cache) })
         }
-        Action::Show(Kept { name, show }) => {
+        CacheAction::Show(CachedNameArgs { name, show }) => {
             let entries = connection.entries(name)?;
             Ok(if show.json { to_json(&entries) } else { list(name, &entries) })
         }
-        Action::Flush { name, subtree } => connection.change(Order::flush(name.as_ref(), *subtree)),
+        CacheAction::Flush { name, subtree } => connection.change(AdminOrder::flush(name.as_ref(), *subtree)),
     }
 }
 
-/// How much is kept, and how much it helps.
 pub(super) fn stats(cache: &CacheStatus) -> String {
     let hits = cache.hits + cache.stale_hits;
     let asked = hits + cache.misses;
@@ -76,7 +72,6 @@ pub(super) fn stats(cache: &CacheStatus) -> String {
     table(&STATS_COLUMNS, [row].into_iter())
 }
 
-/// The heads of the columns of the cache, with their alignment.
 const STATS_COLUMNS: [Column; 10] = [
     ("CACHE ENTRIES", CellAlignment::Left),
     ("OCTETS", CellAlignment::Right),
@@ -90,15 +85,13 @@ const STATS_COLUMNS: [Column; 10] = [
     ("PREFETCHES", CellAlignment::Right),
 ];
 
-/// What is kept of a name.
 fn list(name: &Name, entries: &[EntryStatus]) -> String {
     if entries.is_empty() {
-        return format!("nothing is kept of {name}");
+        return format!("the cache has no entry for {name}");
     }
     table(&ENTRY_COLUMNS, entries.iter().map(entry_row))
 }
 
-/// The heads of the columns of entries, with their alignment.
 const ENTRY_COLUMNS: [Column; 10] = [
     ("POOL", CellAlignment::Left),
     ("TYPE", CellAlignment::Left),
@@ -112,7 +105,6 @@ const ENTRY_COLUMNS: [Column; 10] = [
     ("HITS", CellAlignment::Right),
 ];
 
-/// An entry under [`ENTRY_COLUMNS`].
 fn entry_row(entry: &EntryStatus) -> Vec<String> {
     let nothing = || "-".to_owned();
     let flags = match (entry.dnssec_ok, entry.checking_disabled) {
@@ -136,7 +128,6 @@ fn entry_row(entry: &EntryStatus) -> Vec<String> {
     ]
 }
 
-/// A number of octets in the unit that suits it, as the config has it, with a decimal.
 fn size(octets: u64) -> String {
     let unit = [("GiB", 30), ("MiB", 20), ("KiB", 10)].into_iter().find(|(_, shift)| octets >> shift > 0);
     let Some((unit, shift)) = unit else { return octets.to_string() };
@@ -217,6 +208,6 @@ ts    A     IN     -      fresh    NOERROR    299  1day           50  255+
 -     A     IN     DO,CD  silence  -            5  0s             50     1";
         let name = "www.example.org".parse().expect("a name");
         assert_eq!(list(&name, &[fresh, silence]), expected);
-        assert_eq!(list(&name, &[]), "nothing is kept of www.example.org.");
+        assert_eq!(list(&name, &[]), "the cache has no entry for www.example.org.");
     }
 }

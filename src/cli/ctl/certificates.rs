@@ -1,25 +1,24 @@
-//! `hedgerow ctl certificates`: what encrypted listeners show, until when it is good, and what is wrong with its files.
+//! `hedgerow ctl certificates`: the certificates of encrypted listeners, their expiry, and problems of their
+//! files.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use comfy_table::CellAlignment;
 
-use super::connection::Connection;
+use super::connection::AdminConnection;
 use super::table::{Column, table, time};
-use super::{Show, Trouble, to_json};
+use super::{CommandFailure, Show, to_json};
 use crate::admin::certificates::CertificateSnapshot;
 
-/// Asks for them; returns what to print.
-pub(super) fn obey(connection: &Connection, show: &Show) -> Result<String, Trouble> {
+pub(super) fn obey(connection: &AdminConnection, show: &Show) -> Result<String, CommandFailure> {
     let certificates: Vec<CertificateSnapshot> = connection.fetch_with("certificates", &[])?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     Ok(if show.json { to_json(&certificates) } else { text(&certificates, now) })
 }
 
-/// A table, and a line for each that could not be read anew.
 fn text(certificates: &[CertificateSnapshot], now: u64) -> String {
     if certificates.is_empty() {
-        return "there are no certificates: [certificates.NAME] has one".to_owned();
+        return "there are no certificates: add [certificates.NAME] to the config".to_owned();
     }
     let mut parts = vec![table(&COLUMNS, certificates.iter().map(|known| row(known, now)))];
     let wrong =
@@ -75,6 +74,6 @@ mod tests {
                         other  other.pem  a.example *.example  1970-01-01T00:15:00Z  expired     10s ago\n\n\
                         other: half of it; the old one stays";
         assert_eq!(text(&[known("main", 3600, None), known("other", 900, Some("half of it"))], 1000), expected);
-        assert_eq!(text(&[], 0), "there are no certificates: [certificates.NAME] has one");
+        assert_eq!(text(&[], 0), "there are no certificates: add [certificates.NAME] to the config");
     }
 }

@@ -1,10 +1,11 @@
-//! The running server as `ctl` reaches it: where it is, how it is asked, and what went wrong if it does not answer.
+//! Finds the running server for `ctl`, and sends requests to its admin server.
 //!
-//! It is asked over its unix socket where that can be had, since changes then need no token, and else by HTTP over TCP. hyper is
-//! there for the server already; one exchange a connection is all that is done with it.
+//! The unix socket is preferred, because changes need no token there; otherwise HTTP over TCP. Each
+//! connection carries one exchange.
 //!
-//! Any user of this host may listen at the server's port while the server is down. So the token of the config goes with a request
-//! that needs it alone, and on this host only to a socket of root, of the own user, or of the config's `user`.
+//! While the server is down, any user of this host may listen on its port. Therefore only requests that need
+//! the config's token carry it, and on this host only to a socket of root, of this user, or of the config's
+//! `user`.
 
 use std::fs;
 use std::io;
@@ -29,25 +30,22 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime;
 use tokio::time::timeout;
 
-use super::Trouble;
+use super::CommandFailure;
 use crate::address::BackendAddress;
-use crate::admin::status::{Done, EntryStatus, Failed, Status};
+use crate::admin::status::{ChangeResponse, EntryStatus, ErrorResponse, Status};
 use crate::admin::{Token, is_private, usual_places};
 use crate::config::{AdminConfig, AdminSocket};
 use crate::load::{self, LoadError};
 use crate::wire::Name;
 
-/// Where an admin server is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::cli) enum Target {
-    /// At a host and port.
+pub(in crate::cli) enum AdminTarget {
     Host(Authority),
-    /// At a unix socket.
     Socket(PathBuf),
 }
 
-impl Target {
-    /// Of a server that listens at this address. One that listens on any address is on this host, too.
+impl AdminTarget {
+    /// Returns the target for a listen address; an unspecified address becomes loopback.
     fn of(listen: SocketAddr) -> Self {
         let ip = match listen.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -58,7 +56,6 @@ impl Target {
         Self::Host(address.parse().expect("an IP address and a port are an authority"))
     }
 
-    /// The address, if it is told by one.
     fn address(&self) -> Option<SocketAddr> {
         match self {
             Self::Host(authority) if authority.port_u16().is_some() => authority.as_str().parse().ok(),
@@ -70,7 +67,6 @@ impl Target {
         }
     }
 
-    /// The host as HTTP has it.
     fn host(&self) -> &str {
         match self {
             Self::Host(authority) => authority.as_str(),
@@ -78,8 +74,7 @@ impl Target {
         }
     }
 
-    /// A connection, and the address at its other end if that is of this host.
-    async fn connect(&self) -> io::Result<(Box<dyn Stream>, Option<SocketAddr>)> {
+    async fn connect(&self) -> io::Result<(Box<dyn ServerStream>, Option<SocketAddr>)> {
         Ok(match self {
             Self::Host(authority) => {
                 let host = authority.host().trim_start_matches('[').trim_end_matches(']');
@@ -93,7 +88,7 @@ impl Target {
     }
 }
 
-impl std::fmt::Display for Target {
+impl std::fmt::Display for AdminTarget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Host(authority) => write!(f, "http://{authority}"),
@@ -102,10 +97,10 @@ impl std::fmt::Display for Target {
     }
 }
 
-impl FromStr for Target {
+impl FromStr for AdminTarget {
     type Err = String;
 
-    /// Takes `HOST:PORT` too.
+    /// Accepts `HOST:PORT` as well as a URL.
     fn from_str(text: &str) -> Result<Self, String> {
         const EXPECTED: &str = "expected a URL such as http://127.0.0.1:5380, or unix:PATH";
         if let Some(path) = text.strip_prefix("unix:") {
@@ -125,40 +120,43 @@ impl FromStr for Target {
     }
 }
 
-/// A connection, of either kind.
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+trait ServerStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> ServerStream for S {}
 
-/// A server to ask.
+/// An admin server with the credentials to use it.
 #[derive(Debug)]
-pub(in crate::cli) struct Connection {
-    target: Target,
-    /// What it may want to see.
+pub(in crate::cli) struct AdminConnection {
+    target: AdminTarget,
     token: Option<Token>,
-    /// The users to whose sockets on this host the token may go. None: to all, since the command line names the token.
+    /// The users whose sockets on this host may receive the token. `None`: all, because the command line
+    /// names the token.
     trusted: Option<Vec<u32>>,
-    /// The socket that would have been the better way, and why it is not taken.
     closed: Option<(PathBuf, io::Error)>,
 }
 
-impl Connection {
-    /// The server that the command line names, or else the one of the config.
+impl AdminConnection {
     pub(in crate::cli) fn find(
-        target: Option<&Target>,
+        target: Option<&AdminTarget>,
         token_file: Option<&Path>,
         config: Option<&Path>,
-    ) -> Result<Self, Trouble> {
-        let given = token_file.map(Token::read).transpose().map_err(|error| Trouble::Usage(error.to_string()))?;
-        let Known { target, token, sockets, user } = match target {
-            // The token of the config is for the server of the config, and not to be told to others.
+    ) -> Result<Self, CommandFailure> {
+        let given =
+            token_file.map(Token::read).transpose().map_err(|error| CommandFailure::Usage(error.to_string()))?;
+        let ConfiguredServer { target, token, sockets, user } = match target {
+            // The config's token is only for the config's server.
             Some(target) => {
                 let sockets = target.address().map(|address| usual_places(address, own_uid()));
-                Known { target: target.clone(), token: None, sockets: sockets.unwrap_or_default(), user: None }
+                ConfiguredServer {
+                    target: target.clone(),
+                    token: None,
+                    sockets: sockets.unwrap_or_default(),
+                    user: None,
+                }
             }
             None => configured(config)?,
         };
-        // Who names a token wants it to be shown.
+        // A given token is used for the given target, without a search for a socket.
         if given.is_some() {
             return Ok(Self { target, token: given, trusted: None, closed: None });
         }
@@ -166,110 +164,100 @@ impl Connection {
         let mut closed = None;
         for path in sockets {
             match StdUnixStream::connect(&path) {
-                Ok(_) => return Ok(Self { target: Target::Socket(path), token: None, trusted, closed: None }),
+                Ok(_) => return Ok(Self { target: AdminTarget::Socket(path), token: None, trusted, closed: None }),
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => closed = Some((path, error)),
-                // There is none, or what a dead process has left.
+                // No socket file, or one that a dead process left.
                 Err(_) => {}
             }
         }
         Ok(Self { target, token, trusted, closed })
     }
 
-    /// Where the server is.
-    pub(in crate::cli) fn target(&self) -> &Target {
+    pub(in crate::cli) fn target(&self) -> &AdminTarget {
         &self.target
     }
 
-    /// Asks how the server does.
-    pub(in crate::cli) fn status(&self) -> Result<Status, Trouble> {
+    pub(in crate::cli) fn status(&self) -> Result<Status, CommandFailure> {
         self.get("status")
     }
 
-    /// Asks what the cache keeps of a name.
-    pub(super) fn entries(&self, name: &Name) -> Result<Vec<EntryStatus>, Trouble> {
+    pub(super) fn entries(&self, name: &Name) -> Result<Vec<EntryStatus>, CommandFailure> {
         self.get(&format!("cache/names/{}", encoded(&name.to_string())))
     }
 
-    /// Asks for what is below `/api/v1/`.
-    fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Trouble> {
+    fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CommandFailure> {
         self.ask(Method::GET, path, String::new())
     }
 
-    /// The same with a query string, of which what is not there is left out.
+    /// Fetches a path below `/api/v1/` with a query string, without the parameters that are `None`.
     pub(super) fn fetch_with<T: DeserializeOwned>(
         &self,
         path: &str,
         query: &[(&str, Option<&str>)],
-    ) -> Result<T, Trouble> {
+    ) -> Result<T, CommandFailure> {
         let given = query.iter().filter_map(|(key, value)| value.map(|value| format!("{key}={}", encoded(value))));
         let given = given.collect::<Vec<_>>().join("&");
         self.get(&if given.is_empty() { path.to_owned() } else { format!("{path}?{given}") })
     }
 
-    /// Asks for something that is more than to read.
-    pub(super) fn post<T: DeserializeOwned>(&self, order: Order) -> Result<T, Trouble> {
+    pub(super) fn post<T: DeserializeOwned>(&self, order: AdminOrder) -> Result<T, CommandFailure> {
         let (method, body) = match order.kind {
-            Kind::Post(body) => (Method::POST, body),
-            Kind::Delete => (Method::DELETE, String::new()),
+            AdminOrderKind::Post(body) => (Method::POST, body),
+            AdminOrderKind::Delete => (Method::DELETE, String::new()),
         };
         self.ask(method, &order.path, body)
     }
 
-    /// Asks for a change; returns what was done.
-    pub(super) fn change(&self, order: Order) -> Result<String, Trouble> {
-        self.post(order).map(|Done { message }| message)
+    pub(super) fn change(&self, order: AdminOrder) -> Result<String, CommandFailure> {
+        self.post(order).map(|ChangeResponse { message }| message)
     }
 
-    /// Asks, and reads what the server answers.
-    fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: String) -> Result<T, Trouble> {
+    fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: String) -> Result<T, CommandFailure> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| self.unreachable(&error))?;
         runtime.block_on(self.asked(method, path, body, PATIENCE))
     }
 
-    /// Asks for what is below `/api/v1/`, for somebody who has other things to do meanwhile.
     pub(in crate::cli) async fn fetch<T: DeserializeOwned>(
         &self,
         path: &str,
         patience: Duration,
-    ) -> Result<T, Trouble> {
+    ) -> Result<T, CommandFailure> {
         self.asked(Method::GET, path, String::new(), patience).await
     }
 
-    /// Asks, and reads what the server answers in time.
     async fn asked<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
         body: String,
         patience: Duration,
-    ) -> Result<T, Trouble> {
+    ) -> Result<T, CommandFailure> {
         let target = &self.target;
         let exchanged = timeout(patience, self.exchange(method, path, body)).await;
         let (status, body) = exchanged.map_err(|error| self.unreachable(&error.into()))??;
-        let stranger =
-            || Trouble::Server(format!("{target} answers {status}, but not as the admin server of hedgerow does"));
+        let stranger = || {
+            CommandFailure::Server(format!("{target} answers {status}, but not as the admin server of hedgerow does"))
+        };
         if status.is_success() {
             return serde_json::from_slice(&body).map_err(|_| stranger());
         }
-        let Failed { error } = serde_json::from_slice(&body).map_err(|_| stranger())?;
+        let ErrorResponse { error } = serde_json::from_slice(&body).map_err(|_| stranger())?;
         let mut message = format!("{target} says no: {error}");
         if let (StatusCode::FORBIDDEN, Some((path, error))) = (status, &self.closed) {
             let path = path.display();
             message.push_str(&format!("; {path} is not for you ({error}): be root or the user of the server"));
         }
-        Err(Trouble::Server(message))
+        Err(CommandFailure::Server(message))
     }
 
-    /// What is said of a server that does not answer.
-    fn unreachable(&self, error: &io::Error) -> Trouble {
+    fn unreachable(&self, error: &io::Error) -> CommandFailure {
         let target = &self.target;
         let question = "is this the admin address of a server that is running?";
-        Trouble::Server(format!("{target} cannot be reached: {error}; {question}"))
+        CommandFailure::Server(format!("{target} cannot be reached: {error}; {question}"))
     }
 
-    /// One request and its response.
-    async fn exchange(&self, method: Method, path: &str, body: String) -> Result<(StatusCode, Bytes), Trouble> {
+    async fn exchange(&self, method: Method, path: &str, body: String) -> Result<(StatusCode, Bytes), CommandFailure> {
         let path = format!("/api/v1/{path}");
         let is_needed = !method.is_safe() || is_private(path.split('?').next().unwrap_or_default());
         let token = self.token.as_ref().filter(|_| is_needed || self.trusted.is_none());
@@ -284,19 +272,21 @@ impl Connection {
         };
         let failed = |error| self.unreachable(&error);
         let request = request.body(Full::new(Bytes::from(body))).map_err(io::Error::other).map_err(failed)?;
-        // The port changes hands between one look and the connection perhaps, but hardly back before the next look.
+        // The port may change its owner between this look and the connection, but is unlikely to change back
+        // before the second look.
         let before = self.target.address().filter(|_| token.is_some()).map(owners).transpose();
         let (stream, here) = self.target.connect().await.map_err(failed)?;
         if let (Some(address), Some(trusted), true) = (here, &self.trusted, token.is_some()) {
             let found = before.and_then(|before| owners(address).map(|after| (before.unwrap_or_default(), after)));
             if let Some(doubt) = doubt(found, trusted) {
                 let remedy = "name the token by --token-file to send it anyway";
-                return Err(Trouble::Server(format!("refusing to send the token to {address}: {doubt}; {remedy}")));
+                return Err(CommandFailure::Server(format!(
+                    "refusing to send the token to {address}: {doubt}; {remedy}"
+                )));
             }
         }
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other).map_err(failed)?;
-        // It ends with this exchange.
         let _driven = tokio::spawn(connection);
         let response = sender.send_request(request).await.map_err(io::Error::other).map_err(failed)?;
         let status = response.status();
@@ -305,7 +295,7 @@ impl Connection {
     }
 }
 
-/// The reason not to trust the sockets that listened before and after a connection was made, by their users.
+/// Returns the reason not to trust the users that listened before and after the connection was made.
 fn doubt(found: io::Result<(Vec<u32>, Vec<u32>)>, trusted: &[u32]) -> Option<String> {
     match found {
         Err(error) => Some(format!("the user of the socket there is unknown ({error})")),
@@ -317,7 +307,8 @@ fn doubt(found: io::Result<(Vec<u32>, Vec<u32>)>, trusted: &[u32]) -> Option<Str
     }
 }
 
-/// The users of the sockets of this host that take connections to an address, as the kernel lists them (proc_pid_net(5)).
+/// Returns the users of the sockets of this host that listen on an address, as the kernel lists them
+/// (proc_pid_net(5)).
 fn owners(address: SocketAddr) -> io::Result<Vec<u32>> {
     let read = |path| match fs::read_to_string(path) {
         // A host without IPv6 has no such list.
@@ -327,7 +318,8 @@ fn owners(address: SocketAddr) -> io::Result<Vec<u32>> {
     Ok(owners_in(&[read(TCP)?, read(TCP6)?].concat(), address))
 }
 
-/// The same in these lists. Sockets of the address itself go before those of all IPv4 addresses, and these before those of all addresses.
+/// Finds the users in these lists. Sockets of the exact address precede those of all IPv4 addresses, and
+/// these precede sockets of all addresses.
 fn owners_in(lists: &str, address: SocketAddr) -> Vec<u32> {
     let ip = address.ip().to_canonical();
     let ranks = [ip, Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
@@ -340,12 +332,11 @@ fn owners_in(lists: &str, address: SocketAddr) -> Vec<u32> {
     ranks.map(of).find(|owners| !owners.is_empty()).unwrap_or_default()
 }
 
-/// The address and the user of a listening socket, by its line in such a list.
 fn listening(line: &str) -> Option<(SocketAddr, u32)> {
     let mut fields = line.split_whitespace().skip(1);
     let (ip, port) = fields.next()?.split_once(':')?;
     let (state, uid) = (fields.nth(1)?, fields.nth(3)?);
-    // Words of 32 bits, each in the order of the machine.
+    // Words of 32 bits, each in native byte order.
     let word = |at: usize| u32::from_str_radix(ip.get(at * 8..at * 8 + 8)?, 16).ok().map(u32::to_ne_bytes);
     let ip: IpAddr = match ip.len() {
         8 => word(0)?.into(),
@@ -359,34 +350,34 @@ fn listening(line: &str) -> Option<(SocketAddr, u32)> {
     Some((SocketAddr::new(ip.to_canonical(), port), uid.parse().ok()?)).filter(|_| state == LISTEN)
 }
 
-/// What a config tells of a server.
-struct Known {
-    /// Where it is by HTTP, if it is not by a socket alone.
-    target: Target,
-    /// Its token, if it can be read.
+struct ConfiguredServer {
+    target: AdminTarget,
     token: Option<Token>,
-    /// Where its socket may be, in this order.
     sockets: Vec<PathBuf>,
-    /// The user that it changes to, if it does.
     user: Option<u32>,
 }
 
-/// The server of the config, or the usual place if there is no config or none with an admin server.
-fn configured(config: Option<&Path>) -> Result<Known, Trouble> {
-    // The config may be broken by an edit while the server runs on, which has the word on that.
+/// Returns the server of the config, or the default address if there is no config or no admin section.
+fn configured(config: Option<&Path>) -> Result<ConfiguredServer, CommandFailure> {
+    // An edit may have broken the config while the server runs; only the admin section is needed here.
     let (admin, user) = match load::load_admin(config) {
         Ok(read) => read,
         Err(LoadError::NotFound(_)) if config.is_none() => (None, None),
-        Err(error) => return Err(Trouble::Usage(format!("{error}\nname the admin server with --admin URL"))),
+        Err(error) => return Err(CommandFailure::Usage(format!("{error}\nname the admin server with --admin URL"))),
     };
     let user = user.map(|user| user.uid);
     let Some(admin) = admin else {
         let sockets = usual_places(AdminConfig::LISTEN, own_uid());
-        return Ok(Known { target: Target::of(AdminConfig::LISTEN), token: None, sockets, user: None });
+        return Ok(ConfiguredServer { target: AdminTarget::of(AdminConfig::LISTEN), token: None, sockets, user: None });
     };
     let sockets = match admin.socket {
         AdminSocket::At(path) if admin.listen.port() == 0 => {
-            return Ok(Known { target: Target::Socket(path), token: None, sockets: Vec::new(), user: None });
+            return Ok(ConfiguredServer {
+                target: AdminTarget::Socket(path),
+                token: None,
+                sockets: Vec::new(),
+                user: None,
+            });
         }
         AdminSocket::At(path) => vec![path],
         AdminSocket::Auto => usual_places(admin.listen, user.unwrap_or_else(own_uid)),
@@ -394,85 +385,68 @@ fn configured(config: Option<&Path>) -> Result<Known, Trouble> {
     };
     if admin.listen.port() == 0 {
         let message = "admin.listen has port 0: the port is in the server's ready line, name it with --admin URL";
-        return Err(Trouble::Usage(message.to_owned()));
+        return Err(CommandFailure::Usage(message.to_owned()));
     }
-    // Not everybody who may ask may read the token, and reading needs none.
+    // The token file may be unreadable for this user, and reading the status needs no token.
     let token = admin.token_file.and_then(|file| Token::read(&file).ok());
-    Ok(Known { target: Target::of(admin.listen), token, sockets, user })
+    Ok(ConfiguredServer { target: AdminTarget::of(admin.listen), token, sockets, user })
 }
 
-/// Who runs this.
 fn own_uid() -> u32 {
     geteuid().as_raw()
 }
 
-/// A change, as HTTP has it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Order {
-    /// Below `/api/v1/`.
+pub(super) struct AdminOrder {
     path: String,
-    /// Method and body.
-    kind: Kind,
+    kind: AdminOrderKind,
 }
 
-/// Method and body.
 #[derive(Debug, PartialEq, Eq)]
-enum Kind {
-    /// POST with JSON.
+enum AdminOrderKind {
     Post(String),
-    /// DELETE.
     Delete,
 }
 
-impl Order {
-    /// A new backend.
+impl AdminOrder {
     pub(super) fn add(pool: &str, address: BackendAddress, weight: u16) -> Self {
         let body = json!({ "address": address, "weight": weight }).to_string();
-        Self { path: format!("pools/{}/backends", encoded(pool)), kind: Kind::Post(body) }
+        Self { path: format!("pools/{}/backends", encoded(pool)), kind: AdminOrderKind::Post(body) }
     }
 
-    /// A backend less.
     pub(super) fn remove(pool: &str, backend: &str) -> Self {
-        Self { path: format!("pools/{}/backends/{}", encoded(pool), encoded(backend)), kind: Kind::Delete }
+        Self { path: format!("pools/{}/backends/{}", encoded(pool), encoded(backend)), kind: AdminOrderKind::Delete }
     }
 
-    /// Something else with a backend.
     pub(super) fn act(pool: &str, backend: &str, action: &str, body: Option<&serde_json::Value>) -> Self {
         let path = format!("pools/{}/backends/{}/{action}", encoded(pool), encoded(backend));
-        Self { path, kind: Kind::Post(body.map(ToString::to_string).unwrap_or_default()) }
+        Self { path, kind: AdminOrderKind::Post(body.map(ToString::to_string).unwrap_or_default()) }
     }
 
-    /// Read config and zones again.
     pub(super) fn reload() -> Self {
-        Self { path: "reload".to_owned(), kind: Kind::Post(String::new()) }
+        Self { path: "reload".to_owned(), kind: AdminOrderKind::Post(String::new()) }
     }
 
-    /// Take what is doubted of a catalog.
     pub(super) fn accept(name: &str) -> Self {
-        Self { path: format!("accept/{}", encoded(name)), kind: Kind::Post(String::new()) }
+        Self { path: format!("accept/{}", encoded(name)), kind: AdminOrderKind::Post(String::new()) }
     }
 
-    /// Have a question explained.
     pub(super) fn explain(question: &serde_json::Value) -> Self {
-        Self { path: "explain".to_owned(), kind: Kind::Post(question.to_string()) }
+        Self { path: "explain".to_owned(), kind: AdminOrderKind::Post(question.to_string()) }
     }
 
-    /// Let a newcomer of this program serve.
     pub(super) fn restart(is_cold: bool) -> Self {
-        Self { path: "restart".to_owned(), kind: Kind::Post(json!({ "cold": is_cold }).to_string()) }
+        Self { path: "restart".to_owned(), kind: AdminOrderKind::Post(json!({ "cold": is_cold }).to_string()) }
     }
 
-    /// Let a newcomer serve that runs the file that is there now.
     pub(super) fn upgrade(is_cold: bool) -> Self {
-        Self { path: "upgrade".to_owned(), kind: Kind::Post(json!({ "cold": is_cold }).to_string()) }
+        Self { path: "upgrade".to_owned(), kind: AdminOrderKind::Post(json!({ "cold": is_cold }).to_string()) }
     }
 
-    /// Drain and end.
     pub(super) fn stop() -> Self {
-        Self { path: "stop".to_owned(), kind: Kind::Post(String::new()) }
+        Self { path: "stop".to_owned(), kind: AdminOrderKind::Post(String::new()) }
     }
 
-    /// A cache that forgets everything, or what it keeps of a name, with all below it or without.
     pub(super) fn flush(name: Option<&Name>, is_subtree: bool) -> Self {
         let path = match name {
             None => "cache".to_owned(),
@@ -481,27 +455,24 @@ impl Order {
                 format!("cache/{scope}/{}", encoded(&name.to_string()))
             }
         };
-        Self { path, kind: Kind::Delete }
+        Self { path, kind: AdminOrderKind::Delete }
     }
 }
 
-/// A name as a part of a path.
 fn encoded(name: &str) -> String {
     utf8_percent_encode(name, NON_ALPHANUMERIC).to_string()
 }
 
-/// How long a change may take: a reload or a newcomer may read large zones.
+/// The timeout of a change: a reload or a new process may read large zones.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Largest answer, octets. The status of 10,000 backends has some 8 million.
+/// The largest response in bytes. The status of 10,000 backends has about 8 million.
 const MAX_ANSWER: usize = 64 << 20;
-/// The number of root.
 const ROOT: u32 = 0;
-/// Where the kernel lists the sockets of TCP by IPv4, and by IPv6.
+/// The kernel's list of IPv4 TCP sockets; `TCP6` has those of IPv6.
 const TCP: &str = "/proc/net/tcp";
 const TCP6: &str = "/proc/net/tcp6";
-/// The state of a socket that listens, TCP_LISTEN of the kernel.
+/// The kernel's state number of a listening socket (TCP_LISTEN).
 const LISTEN: &str = "0A";
-/// The port of a URL that names none.
 const HTTP_PORT: u16 = 80;
 
 #[cfg(test)]
@@ -526,7 +497,7 @@ mod tests {
             ("", Err("expected a URL")),
             ("127.0.0.1:5380:1", Err("expected a URL")),
         ] {
-            match (text.parse::<Target>(), expected) {
+            match (text.parse::<AdminTarget>(), expected) {
                 (Ok(target), Ok(expected)) => assert_eq!(target.to_string(), expected, "{text}"),
                 (Err(error), Err(expected)) => assert!(error.contains(expected), "{text}: {error}"),
                 (read, _) => panic!("{text}: {read:?}"),
@@ -542,7 +513,7 @@ mod tests {
             ("[::]:1", "http://[::1]:1"),
             ("192.0.2.1:80", "http://192.0.2.1:80"),
         ] {
-            assert_eq!(Target::of(listen.parse().expect("an address")).to_string(), url);
+            assert_eq!(AdminTarget::of(listen.parse().expect("an address")).to_string(), url);
         }
     }
 
@@ -554,7 +525,7 @@ mod tests {
             ("http://localhost:5380", None),
             ("unix:/run/admin.sock", None),
         ] {
-            let target: Target = url.parse().expect("a place");
+            let target: AdminTarget = url.parse().expect("a place");
             assert_eq!(target.address(), address.map(|text| text.parse().expect("an address")), "{url}");
         }
     }
@@ -608,12 +579,12 @@ mod tests {
 
     #[test]
     fn names_are_hidden_from_the_path() {
-        assert_eq!(Order::remove("a/b", "[::1]:53").path, "pools/a%2Fb/backends/%5B%3A%3A1%5D%3A53");
+        assert_eq!(AdminOrder::remove("a/b", "[::1]:53").path, "pools/a%2Fb/backends/%5B%3A%3A1%5D%3A53");
         let name = "a\\.b/c".parse().expect("a name");
-        assert_eq!(Order::flush(Some(&name), true).path, "cache/subtrees/a%5C%2Eb%2Fc%2E");
+        assert_eq!(AdminOrder::flush(Some(&name), true).path, "cache/subtrees/a%5C%2Eb%2Fc%2E");
     }
 
-    /// Checks where the server is found with this config, or what is said of it; and whether a token is.
+    /// Checks the server and the presence of a token for a config, or the error.
     fn check(config: &str, expected: Result<(&str, bool), &str>) {
         let folder = tempfile::tempdir().expect("a folder for the test");
         let file = folder.path().join("config.toml");
@@ -621,25 +592,25 @@ mod tests {
         fs::write(&file, format!("{rest}{config}")).expect("a file of the test");
         fs::write(folder.path().join("admin.token"), "0123456789abcdef\n").expect("a file of the test");
         let _socket = UnixListener::bind(folder.path().join("admin.sock")).expect("a socket of the test");
-        match (Connection::find(None, None, Some(&file)), expected) {
+        match (AdminConnection::find(None, None, Some(&file)), expected) {
             (Ok(found), Ok((place, has_token))) => {
                 let place = place.replace("FOLDER", &folder.path().display().to_string());
                 assert_eq!((found.target.to_string(), found.token.is_some()), (place, has_token), "{config}");
             }
-            (Err(Trouble::Usage(message)), Err(expected)) => assert!(message.contains(expected), "{message}"),
+            (Err(CommandFailure::Usage(message)), Err(expected)) => assert!(message.contains(expected), "{message}"),
             (found, _) => panic!("{config}: {found:?}"),
         }
     }
 
     #[test]
     fn the_config_tells_where_the_server_is() {
-        // At the usual address a server of this machine may have its socket.
+        // A server of this machine may have its socket at the usual path.
         check("[admin]\nsocket = \"off\"", Ok(("http://127.0.0.1:5380", false)));
         check("[admin]\nlisten = \"[::]:7\"", Ok(("http://[::1]:7", false)));
         check("[admin]\nlisten = \"127.0.0.1:7\"\ntoken_file = \"admin.token\"", Ok(("http://127.0.0.1:7", true)));
         check("[admin]\nlisten = \"127.0.0.1:7\"\ntoken_file = \"no.token\"", Ok(("http://127.0.0.1:7", false)));
         check("[admin]\nlisten = \"127.0.0.1:0\"", Err("--admin URL"));
-        // The server reports what is wrong with the rest.
+        // The server reports the problems of other sections.
         check(
             "[pools.a]\nx = 1\n[admin]\nlisten = \"127.0.0.1:7\"\nsocket = \"off\"",
             Ok(("http://127.0.0.1:7", false)),
@@ -660,11 +631,11 @@ mod tests {
         let token = folder.path().join("admin.token");
         fs::write(&token, "0123456789abcdef").expect("a file of the test");
         let url = "http://192.0.2.1:5380".parse().expect("a URL");
-        let found = Connection::find(Some(&url), None, None).expect("a connection");
+        let found = AdminConnection::find(Some(&url), None, None).expect("a connection");
         assert!(found.token.is_none());
-        let found = Connection::find(Some(&url), Some(&token), None).expect("a connection");
+        let found = AdminConnection::find(Some(&url), Some(&token), None).expect("a connection");
         assert!(found.token.is_some());
-        let error = Connection::find(Some(&url), Some(Path::new("no/such.token")), None);
-        assert!(matches!(error, Err(Trouble::Usage(_))), "{error:?}");
+        let error = AdminConnection::find(Some(&url), Some(Path::new("no/such.token")), None);
+        assert!(matches!(error, Err(CommandFailure::Usage(_))), "{error:?}");
     }
 }

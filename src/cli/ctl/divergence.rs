@@ -1,28 +1,25 @@
-//! `hedgerow ctl divergence`: the questions that members of a pool answer differently, and who says what.
+//! `hedgerow ctl divergence`: the questions that members of a pool answer differently, with the members of
+//! each answer.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::connection::Connection;
-use super::{Show, Trouble, to_json};
+use super::connection::AdminConnection;
+use super::{CommandFailure, Show, to_json};
 use crate::sight::divergence::{Divergence, Divergences};
 
-/// Which ones, and how they are shown.
 #[derive(Debug, clap::Args)]
-pub(super) struct Which {
+pub(super) struct DivergenceArgs {
     /// Name of the pool [default: all]
     pool: Option<String>,
-    /// How they are shown.
     #[command(flatten)]
     show: Show,
 }
 
-/// Asks for them; returns what to print.
-pub(super) fn obey(connection: &Connection, which: &Which) -> Result<String, Trouble> {
+pub(super) fn obey(connection: &AdminConnection, which: &DivergenceArgs) -> Result<String, CommandFailure> {
     let divergences: Divergences = connection.fetch_with("divergence", &[("pool", which.pool.as_deref())])?;
     Ok(if which.show.json { to_json(&divergences) } else { text(&divergences) })
 }
 
-/// A paragraph for each, and of which pools nothing can be said.
 fn text(all: &Divergences) -> String {
     let mut parts: Vec<_> = all.divergences.iter().map(paragraph).collect();
     if parts.is_empty() {
@@ -35,7 +32,6 @@ fn text(all: &Divergences) -> String {
     parts.join("\n\n")
 }
 
-/// A question, and a line for all who say the same.
 fn paragraph(divergence: &Divergence) -> String {
     let Divergence { pool, name, qtype, class, flags, kind, since, .. } = divergence;
     let class = class.iter().map(|class| format!(" {class}")).collect::<String>();
@@ -53,10 +49,10 @@ fn paragraph(divergence: &Divergence) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sight::divergence::Said;
+    use crate::sight::divergence::DivergentAnswer;
 
-    fn said(backend: &str, rcode: &str, data: &str, serial: Option<u32>) -> Said {
-        Said { backend: backend.to_owned(), rcode: rcode.to_owned(), data: data.to_owned(), serial }
+    fn said(backend: &str, rcode: &str, data: &str, serial: Option<u32>) -> DivergentAnswer {
+        DivergentAnswer { backend: backend.to_owned(), rcode: rcode.to_owned(), data: data.to_owned(), serial }
     }
 
     #[test]

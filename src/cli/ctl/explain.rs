@@ -1,48 +1,44 @@
-//! `hedgerow ctl explain`: where a question goes, who is asked and why, what each does and when, and what comes of it, in a page of
-//! text for a terminal of 100 columns.
+//! `hedgerow ctl explain`: the route of a question, the candidates and their ranks, the events of the race
+//! and its response, as text for 100 columns.
 
 use comfy_table::CellAlignment;
 use data_encoding::BASE64;
 use serde_json::json;
 
-use super::connection::{Connection, Order};
+use super::connection::{AdminConnection, AdminOrder};
 use super::table::{Column, table, wrap};
-use super::{Show, Trouble, to_json};
-use crate::cli::lookup::message::Reply;
+use super::{CommandFailure, Show, to_json};
+use crate::cli::lookup::message::LookupReply;
 use crate::config::words;
-use crate::policy::race::Kind;
-use crate::sight::explain::{Candidate, Explained, Plan, Response};
-use crate::sight::slow::{Fate, Outcome, SlowAttempt, SlowRace, rank_words, time};
+use crate::policy::race::AttemptKind;
+use crate::sight::explain::{Candidate, ExplainedResponse, Explanation, Plan};
+use crate::sight::slow::{Fate, RaceOutcome, SlowAttempt, SlowRace, rank_words, time};
 use crate::wire::{Name, RecordType};
 
-/// What is asked.
 #[derive(Debug, clap::Args)]
-pub(super) struct Asked {
+pub(super) struct ExplainArgs {
     /// The name; the last dot may be left out
     #[arg(value_parser = words::domain_name)]
     name: Name,
-    /// The type
+    /// The type to query
     #[arg(short = 't', long = "type", value_name = "TYPE", default_value = "A", value_parser = words::record_type)]
     qtype: RecordType,
     /// Ask backends even if the cache has an answer
     #[arg(long)]
     fresh: bool,
-    /// How it is shown.
     #[command(flatten)]
     show: Show,
 }
 
-/// Has a question explained; returns what to print.
-pub(super) fn obey(connection: &Connection, asked: &Asked) -> Result<String, Trouble> {
-    let Asked { name, qtype, fresh, show } = asked;
+pub(super) fn obey(connection: &AdminConnection, asked: &ExplainArgs) -> Result<String, CommandFailure> {
+    let ExplainArgs { name, qtype, fresh, show } = asked;
     let body = json!({ "name": name.to_string(), "type": qtype.to_string(), "fresh": fresh });
-    let explained: Explained = connection.post(Order::explain(&body))?;
+    let explained: Explanation = connection.post(AdminOrder::explain(&body))?;
     Ok(if show.json { to_json(&explained) } else { text(&explained) })
 }
 
-/// All of it, as text.
-fn text(explained: &Explained) -> String {
-    let Explained { race, plan, response } = explained;
+fn text(explained: &Explanation) -> String {
+    let Explanation { race, plan, response } = explained;
     let mut paragraphs = vec![head(race, plan)];
     if !plan.candidates.is_empty() {
         let more = match plan.more_backends {
@@ -60,7 +56,6 @@ fn text(explained: &Explained) -> String {
     paragraphs.join("\n\n")
 }
 
-/// Where the question goes, and what is known before anybody is asked.
 fn head(race: &SlowRace, plan: &Plan) -> String {
     let SlowRace { name, qtype, pool, .. } = race;
     if plan.route.is_empty() {
@@ -89,7 +84,6 @@ fn head(race: &SlowRace, plan: &Plan) -> String {
     lines.join("\n")
 }
 
-/// The heads of the columns of candidates, with their alignment.
 const COLUMNS: [Column; 7] = [
     ("#", CellAlignment::Right),
     ("BACKEND", CellAlignment::Left),
@@ -100,7 +94,6 @@ const COLUMNS: [Column; 7] = [
     ("WHY HERE", CellAlignment::Left),
 ];
 
-/// A candidate under [`COLUMNS`].
 fn row(candidate: &Candidate) -> Vec<String> {
     let Candidate { backend, place, state, p50_ms, p99_ms, in_flight, why } = candidate;
     let measured = |value: &Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
@@ -115,15 +108,14 @@ fn row(candidate: &Candidate) -> Vec<String> {
     ]
 }
 
-/// What happened when, a line for each, from the start of the race to the last late reply.
-fn timeline(race: &SlowRace, response: Option<&Response>) -> String {
+fn timeline(race: &SlowRace, response: Option<&ExplainedResponse>) -> String {
     let mut events: Vec<(f64, String)> = Vec::new();
     for attempt in &race.attempts {
         let SlowAttempt { backend, kind, at_ms, .. } = attempt;
         let asked = match kind {
-            Kind::First => format!("{backend} is asked"),
-            Kind::Hedge => format!("{backend} is asked besides: a hedge"),
-            Kind::Failover => format!("{backend} is asked next: a failover"),
+            AttemptKind::First => format!("{backend} is asked"),
+            AttemptKind::Hedge => format!("{backend} is asked too: a hedge"),
+            AttemptKind::Failover => format!("{backend} is asked next: a failover"),
         };
         events.push((*at_ms, asked));
         events.extend(met(attempt, race));
@@ -132,19 +124,18 @@ fn timeline(race: &SlowRace, response: Option<&Response>) -> String {
         let to = denied.to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default();
         events.push((denied.at_ms, format!("a hedge{to} is due and denied: the budget is spent")));
     }
-    if race.outcome != Outcome::Cached {
+    if race.outcome != RaceOutcome::Cached {
         events.push((race.took_ms, format!("the race is over: {}", outcome(race))));
     }
-    if let Some(Response { took_ms, rcode, source, .. }) = response {
+    if let Some(ExplainedResponse { took_ms, rcode, source, .. }) = response {
         events.push((*took_ms, format!("the response leaves: {rcode} from {}", origin(source))));
     }
-    // What happens at the same time stays in this order.
+    // The stable sort keeps the order of simultaneous events.
     events.sort_by(|(one, _), (other, _)| one.total_cmp(other));
     let lines = events.iter().map(|(at, what)| wrap(&format!("{at:>10.3} ms  {what}"), WIDTH, "               "));
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// What an attempt met, and when.
 fn met(attempt: &SlowAttempt, race: &SlowRace) -> Option<(f64, String)> {
     let SlowAttempt { backend, at_ms, took_ms, fate, rank, .. } = attempt;
     let what = rank.map_or("something", rank_words);
@@ -170,37 +161,34 @@ fn met(attempt: &SlowAttempt, race: &SlowRace) -> Option<(f64, String)> {
     }
 }
 
-/// What a race came to, in words.
 fn outcome(race: &SlowRace) -> String {
-    let winner = race.winner.as_deref().unwrap_or("nobody");
+    let winner = race.winner.as_deref().unwrap_or("no backend");
     let rcode = race.rcode.as_deref().unwrap_or("nothing");
     match race.outcome {
-        Outcome::Won => format!("{winner} has won"),
-        Outcome::Kept => format!("the kept reply of {winner} is the best"),
-        Outcome::MadeUp => format!("no reply that counts, {rcode} is made up"),
-        Outcome::Failed => format!("nothing but failures, {rcode}"),
-        Outcome::Stale => "a stale answer helps out".to_owned(),
-        Outcome::Cached => "the cache had it".to_owned(),
+        RaceOutcome::Won => format!("{winner} has won"),
+        RaceOutcome::Kept => format!("the kept reply of {winner} is the best"),
+        RaceOutcome::MadeUp => format!("no usable reply, {rcode} is synthesized"),
+        RaceOutcome::Failed => format!("nothing but failures, {rcode}"),
+        RaceOutcome::Stale => "a stale answer of the cache is sent".to_owned(),
+        RaceOutcome::Cached => "the cache had it".to_owned(),
     }
 }
 
-/// Where a response comes from, in words.
 fn origin(source: &str) -> &str {
     match source {
         "backend" => "a backend",
         "cache" => "the cache",
         "stale" => "the cache, stale",
-        "synthesized" => "nobody, made up here",
+        "synthesized" => "this server, synthesized",
         "error" => "this server: a failure",
         other => other,
     }
 }
 
-/// The response: its code, flags and records.
-fn answer(response: &Response) -> String {
-    let Response { rcode, message, .. } = response;
+fn answer(response: &ExplainedResponse) -> String {
+    let ExplainedResponse { rcode, message, .. } = response;
     let octets = BASE64.decode(message.as_bytes()).unwrap_or_default();
-    let Some(reply) = Reply::of(&octets) else { return format!("Response: {rcode}") };
+    let Some(reply) = LookupReply::of(&octets) else { return format!("Response: {rcode}") };
     let header = reply.header;
     let flags = [
         ("aa", header.is_authoritative()),
@@ -227,7 +215,6 @@ fn answer(response: &Response) -> String {
     text
 }
 
-/// Columns of the terminal that it is for.
 const WIDTH: usize = 100;
 
 #[cfg(test)]
@@ -236,8 +223,8 @@ mod tests {
     use crate::policy::Rank;
     use crate::sight::explain::CacheSeen;
 
-    /// A question whose first backend is silent.
-    fn sample() -> Explained {
+    /// Returns an explained question whose first backend is silent.
+    fn sample() -> Explanation {
         let candidate = |backend: &str, place, state: &str, why: &str| Candidate {
             backend: backend.to_owned(),
             place,
@@ -264,7 +251,7 @@ mod tests {
             tokens: Some(0),
             ..Plan::default()
         };
-        // A response with one address, as a server makes it.
+        // The wire form of a response with one address.
         let message = [
             &[0, 0, 0x84, 0, 0, 1, 0, 1, 0, 0, 0, 0][..],
             b"\x03www\x07example\x03org\x00\x00\x01\x00\x01",
@@ -272,8 +259,8 @@ mod tests {
         ];
         let message = BASE64.encode(&message.concat());
         let (source, rcode) = ("backend".to_owned(), "NOERROR".to_owned());
-        let response = Response { source, rcode, took_ms: 186.1, message };
-        Explained { race: SlowRace::sample(), plan, response: Some(response) }
+        let response = ExplainedResponse { source, rcode, took_ms: 186.1, message };
+        Explanation { race: SlowRace::sample(), plan, response: Some(response) }
     }
 
     #[test]
@@ -292,7 +279,7 @@ www.example.org. A: pool ts by route ., worker 1
 
      0.000 ms  ts1 is asked
      4.000 ms  a hedge to ts2 is due and denied: the budget is spent
-   184.000 ms  ts2 is asked besides: a hedge
+   184.000 ms  ts2 is asked too: a hedge
    186.000 ms  ts1 is silent to the end
    186.000 ms  ts2 replies with an answer after 2 ms, which wins
    186.000 ms  the race is over: ts2 has won
@@ -338,11 +325,11 @@ Response: NOERROR, 49 octets, aa
     fn an_answer_from_the_cache_has_no_race() {
         let mut explained = sample();
         explained.race = SlowRace {
-            outcome: Outcome::Cached,
+            outcome: RaceOutcome::Cached,
             took_ms: 0.1,
             attempts: Vec::new(),
             denied: None,
-            why: "the cache had the answer, fresh for 7 s more: nobody was asked (--fresh asks)".to_owned(),
+            why: "the cache had the answer, fresh for 7 s more: no backend was asked (use --fresh to ask)".to_owned(),
             ..explained.race
         };
         explained.plan.cache =

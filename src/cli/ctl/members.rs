@@ -1,25 +1,23 @@
-//! `hedgerow ctl members`: the sources of members, what they refuse, and the members of pools.
+//! `hedgerow ctl members`: the sources of members, their rejected entries, and the members of pools.
 
 use comfy_table::CellAlignment;
 use serde::Serialize;
 
-use super::connection::Connection;
+use super::connection::AdminConnection;
 use super::table::{Column, table, time};
-use super::{Trouble, to_json};
-use crate::admin::status::{BackendStatus, Order, PoolStatus, SourceStatus, Status};
+use super::{CommandFailure, to_json};
+use crate::admin::status::{BackendOrder, BackendStatus, PoolStatus, SourceStatus, Status};
 use crate::config::nearest;
 
-/// Which members, and how they are shown.
 #[derive(Debug, clap::Args)]
-pub(super) struct Which {
-    /// Of this pool alone
+pub(super) struct MembersArgs {
+    /// Name of the pool [default: all]
     pool: Option<String>,
-    /// Print JSON
+    /// Print JSON instead of tables
     #[arg(long)]
     json: bool,
 }
 
-/// A pool in JSON.
 #[derive(Serialize)]
 struct PoolMembers<'a> {
     pool: &'a str,
@@ -27,7 +25,6 @@ struct PoolMembers<'a> {
     members: Vec<MemberJson<'a>>,
 }
 
-/// A member in JSON.
 #[derive(Serialize)]
 struct MemberJson<'a> {
     name: &'a str,
@@ -36,18 +33,17 @@ struct MemberJson<'a> {
     state: &'a str,
     origin: Vec<&'static str>,
     listed: bool,
-    order: Option<&'a Order>,
+    order: Option<&'a BackendOrder>,
 }
 
-/// Asks for them; returns what to print.
-pub(super) fn obey(connection: &Connection, which: &Which) -> Result<String, Trouble> {
+pub(super) fn obey(connection: &AdminConnection, which: &MembersArgs) -> Result<String, CommandFailure> {
     let Status { pools, .. } = connection.status()?;
     let pools: Vec<_> = pools.iter().filter(|pool| which.pool.as_ref().is_none_or(|name| *name == pool.name)).collect();
     if let (Some(name), []) = (&which.pool, &*pools) {
         let Status { pools, .. } = connection.status()?;
         let meant = nearest(name, pools.iter().map(|pool| pool.name.as_str()));
         let remedy = meant.map(|meant| format!(", did you mean {meant:?}?")).unwrap_or_default();
-        return Err(Trouble::Server(format!("there is no pool {name:?}{remedy}")));
+        return Err(CommandFailure::Server(format!("there is no pool {name:?}{remedy}")));
     }
     Ok(if which.json { to_json(&pools.iter().map(|pool| in_json(pool)).collect::<Vec<_>>()) } else { text(&pools) })
 }
@@ -66,7 +62,6 @@ fn in_json(pool: &PoolStatus) -> PoolMembers<'_> {
     PoolMembers { pool: &pool.name, sources: &pool.sources, members }
 }
 
-/// A table of sources, one of what they refuse, if they do, and one of members.
 fn text(pools: &[&PoolStatus]) -> String {
     let sources = || pools.iter().flat_map(|pool| pool.sources.iter().map(|source| (&pool.name, source)));
     let mut parts = Vec::new();

@@ -1,19 +1,17 @@
-//! `hedgerow ctl names`: the names asked for most in the last ten minutes, and those that got SERVFAIL most.
+//! `hedgerow ctl names`: the most frequent names of the last ten minutes, and those with most SERVFAIL.
 
 use comfy_table::CellAlignment;
 
-use super::connection::Connection;
+use super::connection::AdminConnection;
 use super::table::{Column, table};
-use super::{Show, Trouble, to_json};
+use super::{CommandFailure, Show, to_json};
 use crate::sight::names::{NameCount, NamesReport};
 
-/// Asks for them; returns what to print.
-pub(super) fn obey(connection: &Connection, show: &Show) -> Result<String, Trouble> {
+pub(super) fn obey(connection: &AdminConnection, show: &Show) -> Result<String, CommandFailure> {
     let names: NamesReport = connection.fetch_with("names", &[])?;
     Ok(if show.json { to_json(&names) } else { text(&names) })
 }
 
-/// Two tables.
 fn text(names: &NamesReport) -> String {
     let NamesReport { names, servfail } = names;
     let failed = match servfail.as_slice() {
@@ -23,7 +21,6 @@ fn text(names: &NamesReport) -> String {
     format!("{}\n\n{failed}", table(&COLUMNS, names.iter().map(row)))
 }
 
-/// The heads of the columns, with their alignment.
 const COLUMNS: [Column; 4] = [
     ("QUERIES", CellAlignment::Right),
     ("ERROR", CellAlignment::Right),
@@ -31,7 +28,6 @@ const COLUMNS: [Column; 4] = [
     ("NAME", CellAlignment::Left),
 ];
 
-/// A name under [`COLUMNS`].
 fn row(count: &NameCount) -> Vec<String> {
     let NameCount { name, qtype, queries, error } = count;
     vec![queries.to_string(), error.to_string(), qtype.clone(), name.clone()]

@@ -1,33 +1,29 @@
-//! `hedgerow ctl serials`: which version of which zone the members of a pool have.
+//! `hedgerow ctl serials`: the zone versions of the members of a pool.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::connection::Connection;
-use super::{Show, Trouble, to_json};
-use crate::sight::serials::{Member, Serials, Zone};
+use super::connection::AdminConnection;
+use super::{CommandFailure, Show, to_json};
+use crate::sight::serials::{MemberSerial, PoolZone, Serials};
 
-/// Which ones, and how they are shown.
 #[derive(Debug, clap::Args)]
-pub(super) struct Which {
+pub(super) struct SerialsArgs {
     /// Name of the pool [default: all]
     pool: Option<String>,
-    /// How they are shown.
     #[command(flatten)]
     show: Show,
 }
 
-/// Asks for them; returns what to print.
-pub(super) fn obey(connection: &Connection, which: &Which) -> Result<String, Trouble> {
+pub(super) fn obey(connection: &AdminConnection, which: &SerialsArgs) -> Result<String, CommandFailure> {
     let serials: Serials = connection.fetch_with("serials", &[("pool", which.pool.as_deref())])?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     Ok(if which.show.json { to_json(&serials) } else { text(&serials, now) })
 }
 
-/// A paragraph for each zone, and of which pools nothing is known.
 fn text(all: &Serials, now: f64) -> String {
     let mut parts: Vec<_> = all.zones.iter().map(|zone| paragraph(zone, now)).collect();
     if parts.is_empty() {
-        parts.push("no backend has told a version of a zone yet".to_owned());
+        parts.push("no backend has reported the version of a zone yet".to_owned());
     }
     if !all.no_replicas.is_empty() {
         parts.push(format!("not asked, as replicas is not set: {}", all.no_replicas.join(", ")));
@@ -35,17 +31,15 @@ fn text(all: &Serials, now: f64) -> String {
     parts.join("\n\n")
 }
 
-/// A zone, and a line for each member.
-fn paragraph(zone: &Zone, now: f64) -> String {
+fn paragraph(zone: &PoolZone, now: f64) -> String {
     let newest = zone.newest.map_or_else(|| "no serial is the newest".to_owned(), |newest| format!("newest {newest}"));
     let use_ = if zone.in_use { "" } else { "  not in use" };
     let lines = zone.members.iter().map(|member| line(member, now)).collect::<String>();
     format!("{}  {}  {newest}{use_}{lines}", zone.pool, zone.zone)
 }
 
-/// What one member has.
-fn line(member: &Member, now: f64) -> String {
-    let Member { backend, serial, heard, older_since, behind } = member;
+fn line(member: &MemberSerial, now: f64) -> String {
+    let MemberSerial { backend, serial, heard, older_since, behind } = member;
     let ago = |at: f64| (now - at).max(0.0);
     let older = older_since.map_or(String::new(), |since| format!("  older for {:.1} s", ago(since)));
     let behind = if *behind { "  behind" } else { "" };
@@ -58,14 +52,14 @@ mod tests {
 
     #[test]
     fn zones_are_told_with_who_has_which_version() {
-        let member = |backend: &str, serial, older_since: Option<f64>| Member {
+        let member = |backend: &str, serial, older_since: Option<f64>| MemberSerial {
             backend: backend.to_owned(),
             serial,
             heard: 99.5,
             older_since,
             behind: older_since.is_some(),
         };
-        let zone = Zone {
+        let zone = PoolZone {
             pool: "ts".to_owned(),
             zone: "example.org.".to_owned(),
             newest: Some(8),
@@ -76,9 +70,9 @@ mod tests {
         let one = Serials { zones: vec![zone.clone()], no_replicas: vec!["b".to_owned()] };
         let expected = format!("ts  example.org.  newest 8{lines}\n\nnot asked, as replicas is not set: b");
         assert_eq!(text(&one, 100.0), expected);
-        let unused = Zone { newest: None, in_use: false, members: Vec::new(), ..zone };
+        let unused = PoolZone { newest: None, in_use: false, members: Vec::new(), ..zone };
         let unused = Serials { zones: vec![unused], no_replicas: Vec::new() };
         assert_eq!(text(&unused, 100.0), "ts  example.org.  no serial is the newest  not in use");
-        assert_eq!(text(&Serials::default(), 0.0), "no backend has told a version of a zone yet");
+        assert_eq!(text(&Serials::default(), 0.0), "no backend has reported the version of a zone yet");
     }
 }

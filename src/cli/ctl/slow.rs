@@ -1,48 +1,43 @@
-//! `hedgerow ctl slow`: the races that were slow or failed, newest first, each with the reason in words.
+//! `hedgerow ctl slow`: the slow and failed races, newest first, each with its reason.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::connection::Connection;
+use super::connection::AdminConnection;
 use super::table::wrap;
-use super::{Show, Trouble, to_json};
+use super::{CommandFailure, Show, to_json};
 use crate::config::words;
 use crate::sight::slow::{SlowRace, time};
 
-/// Which ones.
 #[derive(Debug, clap::Args)]
-pub(super) struct Which {
+pub(super) struct SlowArgs {
     /// Name of the pool [default: all]
     pool: Option<String>,
-    /// Those that ended within this time
+    /// Only races that ended within this time
     #[arg(long, value_name = "TIME", value_parser = words::duration)]
     since: Option<Duration>,
-    /// At most so many
+    /// The maximum number of races
     #[arg(long, value_name = "N", default_value_t = 20)]
     limit: usize,
-    /// How they are shown.
     #[command(flatten)]
     show: Show,
 }
 
-/// The races as JSON.
 #[derive(Debug, Deserialize, Serialize)]
-struct Races {
+struct SlowRacesListing {
     races: Vec<SlowRace>,
 }
 
-/// Asks for them; returns what to print.
-pub(super) fn obey(connection: &Connection, which: &Which) -> Result<String, Trouble> {
-    let Which { pool, since, limit, show } = which;
+pub(super) fn obey(connection: &AdminConnection, which: &SlowArgs) -> Result<String, CommandFailure> {
+    let SlowArgs { pool, since, limit, show } = which;
     let since = since.map(|since| humantime::format_duration(since).to_string().replace(' ', ""));
     let limit = limit.to_string();
     let query = [("pool", pool.as_deref()), ("since", since.as_deref()), ("limit", Some(&limit))];
-    let races: Races = connection.fetch_with("slow", &query)?;
+    let races: SlowRacesListing = connection.fetch_with("slow", &query)?;
     Ok(if show.json { to_json(&races) } else { list(&races.races) })
 }
 
-/// A paragraph for each.
 fn list(races: &[SlowRace]) -> String {
     if races.is_empty() {
         return "no slow races".to_owned();
@@ -50,7 +45,6 @@ fn list(races: &[SlowRace]) -> String {
     races.iter().map(paragraph).collect::<Vec<_>>().join("\n\n")
 }
 
-/// A race: what it was and came to, and why.
 fn paragraph(race: &SlowRace) -> String {
     let SlowRace { at, pool, name, qtype, took_ms, outcome, rcode, waiters, why, .. } = race;
     let at =
@@ -58,7 +52,7 @@ fn paragraph(race: &SlowRace) -> String {
     let at = humantime::format_rfc3339_millis(at);
     let rcode = rcode.as_ref().map(|rcode| format!(" {rcode}")).unwrap_or_default();
     let clients = match waiters {
-        0 => "for nobody".to_owned(),
+        0 => "no client".to_owned(),
         1 => "1 client".to_owned(),
         many => format!("{many} clients"),
     };
@@ -66,7 +60,6 @@ fn paragraph(race: &SlowRace) -> String {
     format!("{head}\n{}", wrap(&format!("  {why}"), WIDTH, "  "))
 }
 
-/// Columns of the terminal that it is for.
 const WIDTH: usize = 100;
 
 #[cfg(test)]

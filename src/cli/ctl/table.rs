@@ -1,4 +1,4 @@
-//! A status as tables for a terminal: no frames, so that `grep` and `awk` can read them too.
+//! Formats a status as tables for a terminal, without frames, so that `grep` and `awk` can read them.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,8 +8,6 @@ use super::cache;
 use crate::admin::status::{BackendStatus, PoolStatus, ProcessStatus, Status, ZoneCounts};
 use crate::sight::live::{BackendMinute, PoolMinute, Verdict};
 
-/// The whole status: the verdict, a line on the server, a table of pools and one of backends, both of the last minute, and one of the
-/// cache, since the start, if there is one.
 pub(super) fn status(status: &Status) -> String {
     let Status { verdict, version, uptime_seconds, workers, pools, cache, .. } = status;
     let verdict = self::verdict(verdict);
@@ -27,10 +25,8 @@ pub(super) fn status(status: &Status) -> String {
     format!("{server}\n\nin the last minute:\n{pools}\n\n{}{cache}", backends(status))
 }
 
-/// A line on queries and rcodes since the start, and one on zones.
 fn counts(status: &Status) -> impl Iterator<Item = String> {
     let Status { queries, rcodes, zone_counts: ZoneCounts { primary, served, absent, expired }, .. } = status;
-    // Those that an operator looks for stand first, also where there are none.
     let usual = USUAL.into_iter().map(|rcode| (rcode, rcodes.get(rcode).copied().unwrap_or_default()));
     let others =
         rcodes.iter().map(|(rcode, count)| (rcode.as_str(), *count)).filter(|(rcode, _)| !USUAL.contains(rcode));
@@ -43,24 +39,21 @@ fn counts(status: &Status) -> impl Iterator<Item = String> {
     queries.into_iter().chain((all > 0).then(|| format!("zones {all}{states}")))
 }
 
-/// The response codes that the status shows at all times.
 const USUAL: [&str; 4] = ["NOERROR", "NXDOMAIN", "SERVFAIL", "REFUSED"];
 
-/// The verdict, and a line for each reason.
 fn verdict(verdict: &Verdict) -> String {
     let since = SystemTime::UNIX_EPOCH + Duration::from_secs(verdict.since);
-    let since = humantime::format_rfc3339_seconds(since);
+    let since = humantime::format_rfc3339_seconds(since).to_string().replace('T', " ").replace('Z', " UTC");
     let reasons = verdict.reasons.iter().map(|reason| format!("\n  {}: {}", reason.code, reason.text));
     format!("{} since {since}{}", verdict.state.label(), reasons.collect::<String>())
 }
 
-/// A line on the last reload, and one on the reload that runs.
 fn reloads(status: &Status) -> impl Iterator<Item = String> {
     let last = status.reload.as_ref().map(|last| match &last.error {
-        None => format!("last reload at {}, edition {} is in force", last.at, status.edition),
+        None => format!("last reload at {}, edition {} is active", last.at, status.edition),
         Some(error) => {
             let first = error.lines().next().unwrap_or_default();
-            format!("last reload at {} FAILED, edition {} is in force: {first}", last.at, status.edition)
+            format!("last reload at {} FAILED, edition {} is active: {first}", last.at, status.edition)
         }
     });
     let running = status.reloading.map(|running| {
@@ -70,7 +63,8 @@ fn reloads(status: &Status) -> impl Iterator<Item = String> {
     last.into_iter().chain(running)
 }
 
-/// All backends of all pools. Where some are asked by stream, two columns tell of connections, and a line of each that cannot be had.
+/// Formats all backends of all pools. If some use streams, two columns show connections, and each unusable
+/// transport has a line.
 pub(super) fn backends(status: &Status) -> String {
     let backends = || status.pools.iter().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
     let rows = backends().map(|(pool, backend)| backend_row(&pool.name, backend));
@@ -90,7 +84,6 @@ pub(super) fn backends(status: &Status) -> String {
     format!("{table}{}", problems.collect::<String>())
 }
 
-/// The heads of the columns of pools, with their alignment.
 const POOL_COLUMNS: [Column; 11] = [
     ("POOL", CellAlignment::Left),
     ("UP", CellAlignment::Left),
@@ -105,7 +98,6 @@ const POOL_COLUMNS: [Column; 11] = [
     ("BUDGET", CellAlignment::Right),
 ];
 
-/// A pool under [`POOL_COLUMNS`].
 fn pool_row(pool: &PoolStatus) -> Vec<String> {
     let up = pool.backends.iter().filter(|backend| matches!(&*backend.state, "up" | "behind")).count();
     let mut row = vec![pool.name.clone(), format!("{up} of {}", pool.backends.len()), pool.in_flight.to_string()];
@@ -120,7 +112,6 @@ fn pool_row(pool: &PoolStatus) -> Vec<String> {
     row
 }
 
-/// The heads of the columns of backends, with their alignment.
 const BACKEND_COLUMNS: [Column; 14] = [
     ("POOL", CellAlignment::Left),
     ("BACKEND", CellAlignment::Left),
@@ -138,10 +129,8 @@ const BACKEND_COLUMNS: [Column; 14] = [
     ("P99 ms", CellAlignment::Right),
 ];
 
-/// The heads of the columns of backends that follow where some are asked by stream.
 const STREAM_COLUMNS: [Column; 2] = [("TRANSPORT", CellAlignment::Left), ("CONNECTIONS", CellAlignment::Right)];
 
-/// A backend under [`BACKEND_COLUMNS`].
 fn backend_row(pool: &str, backend: &BackendStatus) -> Vec<String> {
     let by_hand = if backend.by_hand { " (by hand)" } else { "" };
     let mut row = vec![
@@ -163,12 +152,10 @@ fn backend_row(pool: &str, backend: &BackendStatus) -> Vec<String> {
     row
 }
 
-/// The processes.
 pub(super) fn processes(processes: &[ProcessStatus]) -> String {
     table(&PROCESS_COLUMNS, processes.iter().map(process_row))
 }
 
-/// The heads of the columns of processes, with their alignment.
 const PROCESS_COLUMNS: [Column; 6] = [
     ("PID", CellAlignment::Right),
     ("ROLE", CellAlignment::Left),
@@ -178,9 +165,8 @@ const PROCESS_COLUMNS: [Column; 6] = [
     ("PROBLEM", CellAlignment::Left),
 ];
 
-/// A process under [`PROCESS_COLUMNS`].
 fn process_row(process: &ProcessStatus) -> Vec<String> {
-    // One line each, whatever a problem says.
+    // Only the first line of a problem, because a process has one row.
     let problem = process.problem.as_deref().and_then(|problem| problem.lines().next()).unwrap_or("-");
     vec![
         process.pid.to_string(),
@@ -192,26 +178,23 @@ fn process_row(process: &ProcessStatus) -> Vec<String> {
     ]
 }
 
-/// Milliseconds for a cell.
 fn millis(millis: Option<f64>) -> String {
     millis.map_or_else(nothing, |millis| format!("{millis:.2}"))
 }
 
-/// What stands where nothing was measured.
 fn nothing() -> String {
     "-".to_owned()
 }
 
-/// A time as its two largest units, which tell enough.
+/// Formats a duration by its two largest units.
 pub(in crate::cli) fn time(seconds: u64) -> String {
     let text = humantime::format_duration(Duration::from_secs(seconds)).to_string();
     text.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
-/// The head of a column, and its alignment.
 pub(in crate::cli) type Column = (&'static str, CellAlignment);
 
-/// Rows under their heads, two blanks between columns and none at the end of a line.
+/// Formats rows below their heads, with two blanks between columns and none at the end of a line.
 pub(in crate::cli) fn table(columns: &[Column], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(columns.iter().map(|(head, _)| head)).add_rows(rows);
@@ -221,7 +204,7 @@ pub(in crate::cli) fn table(columns: &[Column], rows: impl Iterator<Item = Vec<S
     table.trim_fmt()
 }
 
-/// Breaks a line at blanks where it would be longer; what follows begins with `indent`.
+/// Breaks a line at blanks to fit `width`; further lines begin with `indent`.
 pub(in crate::cli) fn wrap(line: &str, width: usize, indent: &str) -> String {
     let mut lines = vec![String::new()];
     let blanks = line.len() - line.trim_start().len();
@@ -247,7 +230,6 @@ mod tests {
     use crate::admin::status::{ByKind, CacheStatus, Percentiles, ReloadStatus, ReloadingStatus};
     use crate::sight::live::{HedgesSecond, Reason, VerdictState};
 
-    /// A server with one pool of two backends.
     fn sample() -> Status {
         let backend = |name: &str, state: &str, by_hand| BackendStatus {
             name: name.to_owned(),
@@ -335,7 +317,7 @@ mod tests {
             since_seconds: 90,
             problem: problem.map(str::to_owned),
         };
-        // Not behind a backslash, which would take the blank away.
+        // No backslash before the first line, which would remove its leading blank.
         let expected = " PID  ROLE        VERSION  EDITION  FOR     PROBLEM
    7  supervisor  1.2.3          4  1m 30s  -
 4711  failed      1.2.3          4  1m 30s  a.txt:1: wrong";
@@ -349,7 +331,7 @@ mod tests {
     #[test]
     fn a_status_is_the_verdict_a_line_and_two_tables() {
         let expected = "\
-well since 2026-01-01T00:00:00Z
+OK since 2026-01-01 00:00:00 UTC
 hedgerow 1.2.3, up 1day 2h, 2 workers
 
 in the last minute:
@@ -390,7 +372,7 @@ ts    b             192.0.2.1:53       1  down (by hand)  1m 30s          2     
             ],
         };
         let expected = "\
-trouble since 2026-01-01T00:00:00Z
+trouble since 2026-01-01 00:00:00 UTC
   pool-down: no backend of pool ts is up
   tail-high: p99 of pool b is high
 hedgerow 1.2.3, up 1day 2h, 2 workers
@@ -419,12 +401,12 @@ hedgerow 1.2.3, up 1day 2h, 2 workers
             let status_of = Status { edition: 3, reload: Some(reload), reloading, ..sample() };
             status(&status_of).lines().skip(2).take_while(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
         };
-        assert_eq!(shown(None, None), format!("last reload at {at}, edition 3 is in force"));
+        assert_eq!(shown(None, None), format!("last reload at {at}, edition 3 is active"));
         let running = ReloadingStatus { for_seconds: 75, next_waits: true };
         assert_eq!(
             shown(Some("a.txt:1: wrong\nb.txt:2: wrong"), Some(running)),
             format!(
-                "last reload at {at} FAILED, edition 3 is in force: a.txt:1: wrong\n\
+                "last reload at {at} FAILED, edition 3 is active: a.txt:1: wrong\n\
                  a reload has been reading for 1m 15s, another one waits"
             )
         );
@@ -452,7 +434,7 @@ hedgerow 1.2.3, up 1day 2h, 2 workers
     #[test]
     fn a_server_without_pools_has_no_tables() {
         let status_without = Status { pools: Vec::new(), ..sample() };
-        let expected = "well since 2026-01-01T00:00:00Z\nhedgerow 1.2.3, up 1day 2h, 2 workers, no pools";
+        let expected = "OK since 2026-01-01 00:00:00 UTC\nhedgerow 1.2.3, up 1day 2h, 2 workers, no pools";
         assert_eq!(status(&status_without), expected);
     }
 }

@@ -1,19 +1,17 @@
-//! `hedgerow ctl zones`: all zones, and how catalog zones stand.
+//! `hedgerow ctl zones`: all zones, and the state of catalog zones.
 
 use comfy_table::CellAlignment;
 
-use super::connection::Connection;
+use super::connection::AdminConnection;
 use super::table::{Column, table};
-use super::{Show, Trouble, to_json};
+use super::{CommandFailure, Show, to_json};
 use crate::admin::status::{CatalogStatus, ZoneStatus, ZonesReport};
 
-/// Asks for them; returns what to print.
-pub(super) fn obey(connection: &Connection, show: &Show) -> Result<String, Trouble> {
+pub(super) fn obey(connection: &AdminConnection, show: &Show) -> Result<String, CommandFailure> {
     let zones: ZonesReport = connection.fetch_with("zones", &[])?;
     Ok(if show.json { to_json(&zones) } else { text(&zones) })
 }
 
-/// One table, or two.
 fn text(report: &ZonesReport) -> String {
     let zones = match report.zones.as_slice() {
         [] => "no zones".to_owned(),
@@ -25,7 +23,6 @@ fn text(report: &ZonesReport) -> String {
     }
 }
 
-/// The heads of the columns of zones, with their alignment.
 const ZONES: [Column; 6] = [
     ("AUTHORITY", CellAlignment::Left),
     ("ZONE", CellAlignment::Left),
@@ -35,7 +32,6 @@ const ZONES: [Column; 6] = [
     ("GROUPS", CellAlignment::Left),
 ];
 
-/// A zone under [`ZONES`].
 fn zone_row(zone: &ZoneStatus) -> Vec<String> {
     let ZoneStatus { authority, name, state, serial, catalog, groups } = zone;
     let nothing = || "-".to_owned();
@@ -50,7 +46,6 @@ fn zone_row(zone: &ZoneStatus) -> Vec<String> {
     ]
 }
 
-/// The heads of the columns of catalogs, with their alignment.
 const CATALOGS: [Column; 5] = [
     ("AUTHORITY", CellAlignment::Left),
     ("CATALOG", CellAlignment::Left),
@@ -59,7 +54,6 @@ const CATALOGS: [Column; 5] = [
     ("REASON", CellAlignment::Left),
 ];
 
-/// A catalog under [`CATALOGS`].
 fn catalog_row(catalog: &CatalogStatus) -> Vec<String> {
     let CatalogStatus { authority, catalog, members, state, reason } = catalog;
     let reason = reason.clone().unwrap_or_else(|| "-".to_owned());

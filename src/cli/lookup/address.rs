@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::address::Scheme;
 
-/// Reads what follows the `@`; `port` is `-p`. Without either it is the usual one, as in dig.
+/// Parses the text after the `@`; `port` is `-p`. Without either, the port is the default, as in dig.
 pub(super) fn parse(text: &str, port: Option<u16>, scheme: Scheme) -> Result<SocketAddr, String> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let address = match (bare.parse::<IpAddr>(), text.parse::<SocketAddr>()) {
@@ -25,7 +25,6 @@ pub(super) fn parse(text: &str, port: Option<u16>, scheme: Scheme) -> Result<Soc
     }
 }
 
-/// The server asked when none is named: the forwarder of the default config.
 pub(super) fn default(port: Option<u16>) -> SocketAddr {
     SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port.unwrap_or(5300))
 }

@@ -1,4 +1,4 @@
-//! Many questions at once: a window of them in flight, results in the order of the list.
+//! Runs many questions with a window of them in flight, and writes results in the order of the list.
 
 use std::collections::VecDeque;
 use std::io;
@@ -6,32 +6,26 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use super::exchange::Server;
-use super::format::Format;
-use super::list::Question;
-use super::output::Output;
-use super::resolve::{Resolution, resolve};
-use super::tally::{Progress, Tally};
+use super::exchange::LookupServer;
+use super::format::LookupFormat;
+use super::list::LookupQuestion;
+use super::output::LookupOutput;
+use super::resolve::{LookupResolution, resolve};
+use super::tally::{LookupProgress, LookupTally};
 
-/// All there is to do.
 #[derive(Debug)]
 pub(super) struct Batch {
-    /// Whom to ask.
-    pub(super) server: Server,
-    /// What to ask.
-    pub(super) questions: Vec<Question>,
-    /// How results are written.
-    pub(super) format: Format,
-    /// How many questions are in flight at once.
+    pub(super) server: LookupServer,
+    pub(super) questions: Vec<LookupQuestion>,
+    pub(super) format: LookupFormat,
     pub(super) window: usize,
 }
 
 impl Batch {
-    /// Looks everything up and writes the results.
-    pub(super) async fn run(self, output: &mut Output) -> Result<Tally, Failure> {
-        let progress = Progress::new(self.questions.len());
+    pub(super) async fn run(self, output: &mut LookupOutput) -> Result<LookupTally, Failure> {
+        let progress = LookupProgress::new(self.questions.len());
         let batch = Arc::new(self);
-        let mut tally = Tally::default();
+        let mut tally = LookupTally::default();
         let mut in_flight = JoinSet::new();
         let mut results = InOrder::new();
         let mut next = 0;
@@ -46,11 +40,11 @@ impl Batch {
                 }
                 return Ok(tally);
             };
-            // All that is done by now is written at once.
+            // All results that are ready are written at once.
             let more = std::iter::from_fn(|| in_flight.try_join_next());
             for done in std::iter::once(first).chain(more) {
                 let done = done.expect("look-ups neither panic nor are canceled");
-                let Done { place, resolution, text } = done.map_err(Failure::Socket)?;
+                let BatchResult { place, resolution, text } = done.map_err(Failure::Socket)?;
                 tally.add(&resolution);
                 progress.advance();
                 results.put(place, text);
@@ -62,53 +56,42 @@ impl Batch {
         }
     }
 
-    /// Looks up the question at one place of the list.
-    async fn look_up(self: Arc<Self>, place: usize) -> io::Result<Done> {
+    async fn look_up(self: Arc<Self>, place: usize) -> io::Result<BatchResult> {
         let question = self.questions.get(place).expect("the place is one of the list");
         let resolution = resolve(&self.server, question, self.format.follows_chains()).await?;
         let text = self.format.write(&self.server, question, &resolution);
-        Ok(Done { place, resolution, text })
+        Ok(BatchResult { place, resolution, text })
     }
 }
 
-/// Why a batch cannot go on.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// No socket to be had.
     Socket(io::Error),
-    /// Results cannot be written.
     Output(io::Error),
 }
 
-/// A question that is done.
-struct Done {
-    /// Its place in the list.
+struct BatchResult {
     place: usize,
-    /// What it came to.
-    resolution: Resolution,
+    resolution: LookupResolution,
     text: String,
 }
 
-/// Results as they come, handed out as the list goes.
+/// A buffer that receives results in any order and returns them in the order of the list.
 struct InOrder {
-    /// The place of the first result that is still to be handed out.
     head: usize,
-    /// Results from there on; `None` where one is missing.
+    /// The results from `head` on; `None` where one is missing.
     held: VecDeque<Option<String>>,
 }
 
 impl InOrder {
-    /// Nothing yet.
     fn new() -> Self {
         Self { head: 0, held: VecDeque::new() }
     }
 
-    /// Whether a result at `place` may be held back.
     fn has_room_for(&self, place: usize) -> bool {
         place - self.head < MAX_HELD
     }
 
-    /// Takes in the result at `place`.
     fn put(&mut self, place: usize, text: String) {
         let index = place - self.head;
         if index >= self.held.len() {
@@ -117,7 +100,6 @@ impl InOrder {
         self.held[index] = Some(text);
     }
 
-    /// Hands out all that no missing result stands before.
     fn take_ready(&mut self) -> String {
         let mut ready = String::new();
         while let Some(text) = self.held.front_mut().and_then(Option::take) {
@@ -129,8 +111,8 @@ impl InOrder {
     }
 }
 
-/// How far the batch runs ahead of a name that is not done. Generous, since one name that times out takes
-/// 15 s by default, and at thousands of names a second the others should not have to wait for it.
+/// The maximum number of results held back for a pending name. It is large because a name that times out
+/// takes 15 s by default, and at thousands of names per second the others should not wait for it.
 const MAX_HELD: usize = 65_536;
 
 #[cfg(test)]

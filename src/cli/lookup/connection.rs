@@ -1,6 +1,6 @@
-//! The connection over which all names are asked by stream: queries of many look-ups at once, replies in whatever order they come
-//! (RFC 7766 section 6.2.1.1). One that has brought nothing since a query was sent that nobody replied to is left alone, and the next
-//! query goes over another.
+//! The stream connection that all look-ups share: queries are pipelined, and replies arrive in any order (RFC
+//! 7766 section 6.2.1.1). A connection that has delivered nothing since an unanswered query was sent counts
+//! as stalled, and the next query uses a new one.
 
 use std::collections::HashMap;
 use std::io;
@@ -19,53 +19,42 @@ use crate::net::server_client::{ServerClient, ServerHeard};
 use crate::net::tls::ClientTls;
 use crate::wire::{Transport, set_id};
 
-/// The way to one server by stream.
 #[derive(Debug)]
-pub(super) struct Connections {
+pub(super) struct LookupConnections {
     server: SocketAddr,
     scheme: Scheme,
     protocol: StreamProtocol,
-    /// What is needed to ask where all is encrypted.
     tls: Option<ClientTls>,
-    /// Held while a connection is made, so that one is made and not a hundred.
+    /// Locked while a connection is made, so that concurrent queries make only one.
     current: tokio::sync::Mutex<Current>,
 }
 
-/// What the next query goes over.
 #[derive(Debug, Default)]
 struct Current {
-    connection: Option<Arc<Connection>>,
-    /// Why nothing is asked of the server: it is not the one that is meant.
+    connection: Option<Arc<LookupConnection>>,
     untrusted: Option<String>,
 }
 
-/// One connection.
 #[derive(Debug)]
-struct Connection {
-    /// Queries to be written.
+struct LookupConnection {
     queries: mpsc::UnboundedSender<Vec<u8>>,
-    waiting: Mutex<Waiting>,
-    /// It brings nothing any more.
+    waiting: Mutex<PendingQueries>,
     is_over: AtomicBool,
-    /// What reads and writes, and ends with it.
+    /// The tasks that read and write; dropping the connection aborts them.
     tasks: Mutex<JoinSet<()>>,
 }
 
-/// Who waits on a connection.
 #[derive(Debug)]
-struct Waiting {
+struct PendingQueries {
     by_id: HashMap<u16, oneshot::Sender<Vec<u8>>>,
-    /// When the last reply came.
     heard_at: Instant,
 }
 
-impl Connections {
-    /// To this server, by this transport; encrypted if what that needs is given.
+impl LookupConnections {
     pub(super) fn new(server: SocketAddr, scheme: Scheme, protocol: StreamProtocol, tls: Option<ClientTls>) -> Self {
         Self { server, scheme, protocol, tls, current: tokio::sync::Mutex::default() }
     }
 
-    /// How it is asked.
     pub(super) fn transport(&self) -> Transport {
         match self.scheme {
             Scheme::Plain | Scheme::Tcp => Transport::Tcp,
@@ -76,28 +65,24 @@ impl Connections {
         }
     }
 
-    /// Why nothing was asked of the server, if it was not the one that is meant.
     pub(super) async fn untrusted(&self) -> Option<String> {
         self.current.lock().await.untrusted.clone()
     }
 
-    /// Asks a question, whose ID is drawn here. Who does not wait to the end makes the next one wonder about the connection.
-    ///
-    /// # Errors
-    /// If there is no connection to be had, or it ends.
+    /// Sends a query under a new ID and waits for its reply. If the caller drops the future early, a silent
+    /// connection counts as stalled.
     pub(super) async fn ask(&self, mut query: Vec<u8>) -> io::Result<(Vec<u8>, Vec<u8>)> {
         let connection = self.open().await?;
         let (sender, reply) = oneshot::channel();
         let id = connection.enter(sender);
         set_id(&mut query, id);
-        let _patience = Patience { connection: &connection, id, since: Instant::now() };
+        let _patience = PendingQueryGuard { connection: &connection, id, since: Instant::now() };
         connection.queries.send(query.clone()).map_err(|_| io::ErrorKind::ConnectionReset)?;
         let reply = reply.await.map_err(|_| io::Error::from(io::ErrorKind::ConnectionReset))?;
         Ok((query, reply))
     }
 
-    /// The connection for the next query.
-    async fn open(&self) -> io::Result<Arc<Connection>> {
+    async fn open(&self) -> io::Result<Arc<LookupConnection>> {
         let mut current = self.current.lock().await;
         if let Some(untrusted) = &current.untrusted {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, untrusted.clone()));
@@ -114,17 +99,16 @@ impl Connections {
                 return Err(error.into());
             }
         };
-        let connection = Connection::over(client);
+        let connection = LookupConnection::over(client);
         current.connection = Some(Arc::clone(&connection));
         Ok(connection)
     }
 }
 
-impl Connection {
-    /// By this client, which a task has from now on.
+impl LookupConnection {
     fn over(mut client: ServerClient) -> Arc<Self> {
         let (queries, mut queued) = mpsc::unbounded_channel::<Vec<u8>>();
-        let waiting = Mutex::new(Waiting { by_id: HashMap::new(), heard_at: Instant::now() });
+        let waiting = Mutex::new(PendingQueries { by_id: HashMap::new(), heard_at: Instant::now() });
         let connection = Arc::new(Self { queries, waiting, is_over: AtomicBool::new(false), tasks: Mutex::default() });
         let hearing = Arc::downgrade(&connection);
         let mut tasks = JoinSet::new();
@@ -132,7 +116,7 @@ impl Connection {
             loop {
                 tokio::select! {
                     query = queued.recv() => {
-                        // All that has come by now leaves by one write.
+                        // All queued queries are sent by one write.
                         let more = std::iter::from_fn(|| queued.try_recv().ok());
                         if query.into_iter().chain(more).any(|query| client.queue(&query).is_err()) {
                             break;
@@ -155,11 +139,12 @@ impl Connection {
         connection
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn waiting(&self) -> MutexGuard<'_, PendingQueries> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a place; returns its ID, which no other has. Of 65,536 there is always one: no more names are in flight than 65,535.
+    /// Registers a pending query and returns its unique ID. One of the 65,536 is always free, because at most
+    /// 65,535 names are in flight.
     fn enter(&self, sender: oneshot::Sender<Vec<u8>>) -> u16 {
         let mut waiting = self.waiting();
         let mut id: u16 = rand::random();
@@ -170,7 +155,6 @@ impl Connection {
         id
     }
 
-    /// A message has come, or that none will.
     fn hear(&self, heard: ServerHeard) {
         let mut waiting = self.waiting();
         waiting.heard_at = Instant::now();
@@ -181,31 +165,30 @@ impl Connection {
                     let _ = sender.send(message);
                 }
             }
-            // Who waits hears that nobody sends any more.
+            // Dropping the sender wakes the pending query.
             ServerHeard::Failed(failed) => drop(waiting.by_id.remove(&failed.id)),
         }
     }
 
-    /// It brings nothing any more: who waits hears so.
     fn end(&self) {
         self.is_over.store(true, Relaxed);
         self.waiting().by_id.clear();
     }
 }
 
-/// Somebody who waits for a reply, until he has it or gives up.
-struct Patience<'a> {
-    connection: &'a Connection,
+/// A guard of a pending query: if dropped without a reply, it removes the query and checks for a stall.
+struct PendingQueryGuard<'a> {
+    connection: &'a LookupConnection,
     id: u16,
     since: Instant,
 }
 
-impl Drop for Patience<'_> {
+impl Drop for PendingQueryGuard<'_> {
     fn drop(&mut self) {
         let mut waiting = self.connection.waiting();
         let has_given_up = waiting.by_id.remove(&self.id).is_some();
         if has_given_up && waiting.heard_at < self.since {
-            // Nothing came since this query was sent: it stalls.
+            // Nothing arrived since this query was sent: the connection stalls.
             self.connection.is_over.store(true, Relaxed);
         }
     }
@@ -224,11 +207,11 @@ mod tests {
 
     const QUERY: &[u8] = b"\0\0\x01\0\0\x01\0\0\0\0\0\0\0\0\x02\0\x01";
 
-    fn by_tcp(server: SocketAddr) -> Connections {
-        Connections::new(server, Scheme::Tcp, StreamProtocol::Frames, None)
+    fn by_tcp(server: SocketAddr) -> LookupConnections {
+        LookupConnections::new(server, Scheme::Tcp, StreamProtocol::Frames, None)
     }
 
-    /// The reply to a query: the same with QR.
+    /// Returns the reply to a query: the query with QR set.
     fn reply_to(query: &[u8]) -> Vec<u8> {
         let mut reply = query.to_vec();
         reply[2] |= 0x80;
@@ -257,7 +240,7 @@ mod tests {
             let (query, reply) = asked.await.expect("no panic").expect("a reply");
             assert_eq!(reply_to(&query), reply);
         }
-        // The same connection says nothing more: who gives up sends the next one elsewhere.
+        // The same connection is now silent: after this timeout the next query uses another one.
         let silent = timeout(Duration::from_millis(50), connections.ask(QUERY.to_vec())).await;
         assert!(silent.is_err());
         let next = ask();
@@ -266,7 +249,8 @@ mod tests {
         let query = second.receive().await.expect("a query");
         second.send(&reply_to(&query)).await.expect("it is sent");
         assert_eq!(next.await.expect("no panic").expect("a reply").1, reply_to(&query));
-        // Closed: who waits hears so, and a third is made.
+        // The server closes the connection: the pending query fails, and the next one uses a third
+        // connection.
         let lost = ask();
         second.receive().await.expect("a query");
         drop(second);

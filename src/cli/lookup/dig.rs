@@ -1,15 +1,14 @@
-//! A reply in full, close enough to dig's text that eyes and scripts trained on dig find their way.
+//! Formats a full reply, close enough to dig's text for readers and scripts that know dig.
 
 use std::fmt::{self, Write};
 
-use super::exchange::{Answer, Server};
-use super::list::Question;
-use super::message::{Opt, Record, Reply};
-use super::resolve::Resolution;
+use super::exchange::{LookupAnswer, LookupServer};
+use super::list::LookupQuestion;
+use super::message::{LookupOpt, LookupRecord, LookupReply};
+use super::resolve::LookupResolution;
 use crate::wire::{Name, suffixes};
 
-/// Writes one result, with an empty line after it.
-pub(super) fn write(server: &Server, question: &Question, resolution: &Resolution) -> String {
+pub(super) fn write(server: &LookupServer, question: &LookupQuestion, resolution: &LookupResolution) -> String {
     let mut text = String::new();
     let written = match &resolution.last {
         Some(answer) => write_answer(&mut text, server, question, resolution, answer),
@@ -19,13 +18,12 @@ pub(super) fn write(server: &Server, question: &Question, resolution: &Resolutio
     text
 }
 
-/// A look-up that brought a reply.
 fn write_answer(
     text: &mut String,
-    server: &Server,
-    question: &Question,
-    resolution: &Resolution,
-    answer: &Answer,
+    server: &LookupServer,
+    question: &LookupQuestion,
+    resolution: &LookupResolution,
+    answer: &LookupAnswer,
 ) -> fmt::Result {
     let reply = &answer.reply;
     write_header(text, reply)?;
@@ -46,8 +44,12 @@ fn write_answer(
     writeln!(text, ";; MSG SIZE  rcvd: {}\n", reply.size)
 }
 
-/// A look-up that brought nothing.
-fn write_loss(text: &mut String, server: &Server, question: &Question, resolution: &Resolution) -> fmt::Result {
+fn write_loss(
+    text: &mut String,
+    server: &LookupServer,
+    question: &LookupQuestion,
+    resolution: &LookupResolution,
+) -> fmt::Result {
     let (name, rtype) = (&question.name, question.rtype);
     let (address, tries) = (server.address, resolution.tries);
     let times = if tries == 1 { "try" } else { "tries" };
@@ -55,10 +57,9 @@ fn write_loss(text: &mut String, server: &Server, question: &Question, resolutio
     writeln!(text, ";; {}: {}#{} after {tries} {times}\n", resolution.verdict, address.ip(), address.port())
 }
 
-/// Response code, flags and counts.
-fn write_header(text: &mut String, reply: &Reply) -> fmt::Result {
+fn write_header(text: &mut String, reply: &LookupReply) -> fmt::Result {
     let header = reply.header;
-    // Only replies with opcode QUERY are taken.
+    // Replies have opcode QUERY; others are ignored.
     writeln!(text, ";; ->>HEADER<<- opcode: QUERY, status: {}, id: {}", reply.rcode, header.id())?;
     text.push_str(";; flags: qr");
     for (flag, is_set) in [
@@ -84,8 +85,7 @@ fn write_header(text: &mut String, reply: &Reply) -> fmt::Result {
     )
 }
 
-/// What the OPT record says in a reply to a question for this name.
-fn write_opt(text: &mut String, opt: &Opt, qname: &Name) -> fmt::Result {
+fn write_opt(text: &mut String, opt: &LookupOpt, qname: &Name) -> fmt::Result {
     let flags = if opt.dnssec_ok { " do" } else { "" };
     writeln!(text, ";; OPT PSEUDOSECTION:\n; EDNS: version: {}, flags:{flags}; udp: {}", opt.version, opt.udp_size)?;
     for (code, extra) in &opt.errors {
@@ -99,7 +99,7 @@ fn write_opt(text: &mut String, opt: &Opt, qname: &Name) -> fmt::Result {
         text.push('\n');
     }
     for (labels, serial) in &opt.zone_versions {
-        // RFC 9660 section 2.1: the zone is so many of the last labels of the name that was asked for.
+        // RFC 9660 section 2.1: the zone consists of this number of last labels of the query name.
         let above = qname.labels().count().checked_sub(usize::from(*labels));
         match above.and_then(|above| suffixes(qname.as_wire()).nth(above)).map(Name::from_wire) {
             Some(Ok(zone)) => writeln!(text, "; ZONEVERSION: {zone} SOA-SERIAL {serial}")?,
@@ -116,14 +116,13 @@ fn write_opt(text: &mut String, opt: &Opt, qname: &Name) -> fmt::Result {
     Ok(())
 }
 
-/// The records of a section; nothing if there are none.
-fn write_section(text: &mut String, title: &str, records: &[Record]) -> fmt::Result {
+fn write_section(text: &mut String, title: &str, records: &[LookupRecord]) -> fmt::Result {
     if records.is_empty() {
         return Ok(());
     }
     writeln!(text, ";; {title} SECTION:")?;
     for record in records {
-        let Record { owner, ttl, class, rtype, data, .. } = record;
+        let LookupRecord { owner, ttl, class, rtype, data, .. } = record;
         writeln!(text, "{owner}\t{ttl}\t{class}\t{rtype}\t{data}")?;
     }
     text.push('\n');

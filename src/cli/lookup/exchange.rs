@@ -1,11 +1,10 @@
-//! One question put to the server until it replies: tries, EDNS fallback, TCP. Knows nothing of CNAME
-//! chains, lists or output.
+//! One question to the server until it replies: tries, EDNS fallback, TCP.
 //!
 //! ```text
 //! A try, with a fresh ID and from a fresh port:
 //!   ask by UDP with OPT, wait up to `timeout` for a reply that matches
 //!   FORMERR or NOTIMP without OPT in it?   ask once more without OPT
-//!   TC?                                    ask again by TCP, which has `timeout` of its own
+//!   TC?                                    ask again by TCP, with another `timeout`
 //! The first try that ends with a whole reply ends the exchange; after the last one it is lost.
 //! ```
 
@@ -15,28 +14,25 @@ use std::time::{Duration, Instant};
 
 use tokio::time;
 
-use super::connection::Connections;
-use super::message::{Reply, write_query};
+use super::connection::LookupConnections;
+use super::message::{LookupReply, write_query};
 use crate::net::client::{TcpClient, UdpClient};
 use crate::wire::{Name, Rcode, RecordType, Transport};
 
-/// The server and how it is asked.
 #[derive(Debug)]
-pub(super) struct Server {
+pub(super) struct LookupServer {
     pub(super) address: SocketAddr,
-    /// How long each try may take.
     pub(super) timeout: Duration,
-    /// How many tries one question gets, at least one.
     pub(super) tries: u8,
-    /// The connection by which it is asked, if that is to be by stream.
-    pub(super) connections: Option<Connections>,
+    pub(super) connections: Option<LookupConnections>,
 }
 
-impl Server {
-    /// Asks one question. An error is one of this machine (no socket to be had), never of the server.
-    pub(super) async fn ask(&self, name: &Name, rtype: RecordType) -> io::Result<Exchange> {
+impl LookupServer {
+    /// Asks one question. An error is local (no socket available), never caused by the server.
+    pub(super) async fn ask(&self, name: &Name, rtype: RecordType) -> io::Result<LookupExchange> {
         let started = Instant::now();
-        let mut exchange = Exchange { outcome: Err(Lost::Silent), tries: 0, elapsed: Duration::ZERO, ignored: 0 };
+        let mut exchange =
+            LookupExchange { outcome: Err(TryFailure::Silent), tries: 0, elapsed: Duration::ZERO, ignored: 0 };
         while exchange.tries < u32::from(self.tries) {
             exchange.tries += 1;
             exchange.outcome = self.try_once(name, rtype, &mut exchange.ignored).await?;
@@ -48,7 +44,12 @@ impl Server {
         Ok(exchange)
     }
 
-    async fn try_once(&self, name: &Name, rtype: RecordType, ignored: &mut u64) -> io::Result<Result<Answer, Lost>> {
+    async fn try_once(
+        &self,
+        name: &Name,
+        rtype: RecordType,
+        ignored: &mut u64,
+    ) -> io::Result<Result<LookupAnswer, TryFailure>> {
         let by_stream = self.connections.as_ref();
         let asked = match by_stream {
             Some(connections) => self.ask_stream(connections, name, rtype, true).await,
@@ -58,8 +59,8 @@ impl Server {
             Ok(reply) => reply,
             Err(lost) => return Ok(Err(lost)),
         };
-        // RFC 6891 section 7: servers that do not know OPT say FORMERR, some NOTIMP; one that sends OPT
-        // itself means what it says. If nothing better comes, the failure stands.
+        // RFC 6891 section 7: servers without EDNS return FORMERR, some NOTIMP; if the reply contains OPT,
+        // the error has another reason. If the retry brings no better reply, the failure stands.
         if matches!(reply.rcode, Rcode::FORMERR | Rcode::NOTIMP)
             && reply.opt.is_none()
             && let Ok(plain) = match by_stream {
@@ -70,23 +71,23 @@ impl Server {
             reply = plain;
         }
         if let Some(connections) = by_stream {
-            return Ok(Ok(Answer { reply, transport: connections.transport() }));
+            return Ok(Ok(LookupAnswer { reply, transport: connections.transport() }));
         }
-        // RFC 7766 section 5: a truncated reply is asked for again by TCP. Part of an RRset is no answer.
+        // RFC 7766 section 5: a truncated reply is retried by TCP. Part of an RRset is no answer.
         if reply.header.is_truncated() {
-            return Ok(self.ask_tcp(name, rtype).await.map_err(|_| Lost::Truncated));
+            return Ok(self.ask_tcp(name, rtype).await.map_err(|_| TryFailure::Truncated));
         }
-        Ok(Ok(Answer { reply, transport: Transport::Udp }))
+        Ok(Ok(LookupAnswer { reply, transport: Transport::Udp }))
     }
 
-    /// Asks by UDP and waits for a reply that matches; anything else is counted in `ignored`.
+    /// Sends a query by UDP and waits for a matching reply; counts any other datagram in `ignored`.
     async fn ask_udp(
         &self,
         name: &Name,
         rtype: RecordType,
         with_opt: bool,
         ignored: &mut u64,
-    ) -> io::Result<Result<Reply, Lost>> {
+    ) -> io::Result<Result<LookupReply, TryFailure>> {
         let client = UdpClient::bind(self.address)?;
         let query = write_query(rand::random(), name, rtype, with_opt);
         let mut reply = None;
@@ -94,82 +95,70 @@ impl Server {
             client.connect().await?;
             client.send(&query).await?;
             let is_reply = |message: &[u8]| {
-                reply = Reply::read(message, &query);
+                reply = LookupReply::read(message, &query);
                 *ignored += u64::from(reply.is_none());
                 reply.is_some()
             };
             client.receive(&mut [0; MAX_DATAGRAM], is_reply).await
         };
         let done = self.in_time(talk).await;
-        Ok(done.and_then(|_| reply.ok_or(Lost::Silent)))
+        Ok(done.and_then(|_| reply.ok_or(TryFailure::Silent)))
     }
 
-    /// Asks over the connection that all names share.
     async fn ask_stream(
         &self,
-        connections: &Connections,
+        connections: &LookupConnections,
         name: &Name,
         rtype: RecordType,
         with_opt: bool,
-    ) -> Result<Reply, Lost> {
+    ) -> Result<LookupReply, TryFailure> {
         let talk = connections.ask(write_query(0, name, rtype, with_opt));
         let (query, message) = self.in_time(talk).await?;
-        Reply::read(&message, &query).ok_or(Lost::Unreachable)
+        LookupReply::read(&message, &query).ok_or(TryFailure::Unreachable)
     }
 
-    async fn ask_tcp(&self, name: &Name, rtype: RecordType) -> Result<Answer, Lost> {
+    async fn ask_tcp(&self, name: &Name, rtype: RecordType) -> Result<LookupAnswer, TryFailure> {
         let query = write_query(rand::random(), name, rtype, true);
         let talk = async {
             let mut client = TcpClient::connect(self.address).await?;
             client.send(&query).await?;
             let message = client.receive().await?;
-            Reply::read(&message, &query).ok_or_else(|| io::ErrorKind::InvalidData.into())
+            LookupReply::read(&message, &query).ok_or_else(|| io::ErrorKind::InvalidData.into())
         };
         let reply = self.in_time(talk).await?;
-        Ok(Answer { reply, transport: Transport::Tcp })
+        Ok(LookupAnswer { reply, transport: Transport::Tcp })
     }
 
-    /// What `talk` brings within `timeout`.
-    async fn in_time<T>(&self, talk: impl Future<Output = io::Result<T>>) -> Result<T, Lost> {
+    async fn in_time<T>(&self, talk: impl Future<Output = io::Result<T>>) -> Result<T, TryFailure> {
         match time::timeout(self.timeout, talk).await {
             Ok(Ok(brought)) => Ok(brought),
-            Ok(Err(_)) => Err(Lost::Unreachable),
-            Err(_) => Err(Lost::Silent),
+            Ok(Err(_)) => Err(TryFailure::Unreachable),
+            Err(_) => Err(TryFailure::Silent),
         }
     }
 }
 
-/// What asking one question came to.
 #[derive(Debug)]
-pub(super) struct Exchange {
-    /// The reply, or why there is none.
-    pub(super) outcome: Result<Answer, Lost>,
-    /// Tries made.
+pub(super) struct LookupExchange {
+    pub(super) outcome: Result<LookupAnswer, TryFailure>,
     pub(super) tries: u32,
-    /// From the first query to the end.
     pub(super) elapsed: Duration,
-    /// Datagrams that came but did not match or did not parse.
     pub(super) ignored: u64,
 }
 
-/// A whole reply.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) reply: Reply,
-    /// How it came.
+pub(super) struct LookupAnswer {
+    pub(super) reply: LookupReply,
     pub(super) transport: Transport,
 }
 
-/// Why the last try brought no whole reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lost {
-    /// Nothing came in time.
+pub(super) enum TryFailure {
     Silent,
-    /// An ICMP error or a refused or broken connection: nobody serves there.
+    /// An ICMP error, or a refused or broken connection: no server listens there.
     Unreachable,
-    /// UDP brought a truncated reply, TCP nothing.
     Truncated,
 }
 
-/// Room for a datagram, well above the UDP size that we offer.
+/// The receive buffer size, well above the advertised UDP size.
 const MAX_DATAGRAM: usize = 4096;

@@ -1,37 +1,31 @@
-//! The list of questions: one `NAME [TYPE]` a line. All of it is read before the first query leaves, so
-//! that a bad line costs no half-done work.
+//! The list of questions, one `NAME [TYPE]` per line. The whole list is parsed before the first query leaves,
+//! so that a bad line causes no partial run.
 
 use std::fmt;
 
 use super::name::{self, BadName};
 use crate::wire::{Name, RecordType};
 
-/// One question to look up.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Question {
-    /// The name as it was given: results show it like this.
+pub(super) struct LookupQuestion {
+    /// The name as given; results show it in this form.
     pub(super) text: Box<str>,
     pub(super) name: Name,
-    /// The type asked for.
     pub(super) rtype: RecordType,
 }
 
-impl Question {
-    /// A question for the name `text`.
+impl LookupQuestion {
     pub(super) fn new(text: &str, rtype: RecordType) -> Result<Self, BadName> {
         Ok(Self { text: text.into(), name: name::parse(text)?, rtype })
     }
 }
 
-/// A line that cannot be read; displays as `place:line:column: what`.
+/// A line that cannot be parsed; displays as `place:line:column: what`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct BadLine {
-    /// The file.
     place: String,
     line: usize,
-    /// The character in the line, from 1.
     column: usize,
-    /// The thing and the remedy.
     what: String,
 }
 
@@ -41,8 +35,8 @@ impl fmt::Display for BadLine {
     }
 }
 
-/// Reads a whole list; a line without a type is of type `default`. All bad lines are reported at once.
-pub(super) fn read(place: &str, bytes: &[u8], default: RecordType) -> Result<Vec<Question>, Vec<BadLine>> {
+/// Parses a whole list; lines without a type have type `default`. All bad lines are reported together.
+pub(super) fn read(place: &str, bytes: &[u8], default: RecordType) -> Result<Vec<LookupQuestion>, Vec<BadLine>> {
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     let (mut questions, mut bad) = (Vec::new(), Vec::new());
     for (line, bytes) in (1..).zip(bytes.split(|&octet| octet == b'\n')) {
@@ -58,8 +52,7 @@ pub(super) fn read(place: &str, bytes: &[u8], default: RecordType) -> Result<Vec
     if bad.is_empty() { Ok(questions) } else { Err(bad) }
 }
 
-/// Reads one line; `None` if it is blank or a comment.
-fn read_line(line: &[u8], default: RecordType) -> Result<Option<Question>, BadName> {
+fn read_line(line: &[u8], default: RecordType) -> Result<Option<LookupQuestion>, BadName> {
     let line = str::from_utf8(line)
         .map_err(|error| BadName { offset: error.valid_up_to(), what: "not UTF-8, expected NAME [TYPE]".into() })?;
     let mut fields = fields(line);
@@ -73,17 +66,16 @@ fn read_line(line: &[u8], default: RecordType) -> Result<Option<Question>, BadNa
     if let Some((offset, text)) = fields.next() {
         return Err(BadName { offset, what: format!("unexpected {text:?}, expected NAME [TYPE]") });
     }
-    let question = Question::new(name, rtype);
+    let question = LookupQuestion::new(name, rtype);
     question.map(Some).map_err(|bad| BadName { offset: name_at + bad.offset, ..bad })
 }
 
-/// True if a word behind a name on the command line is its type, as for dig: a type in capitals. A host of this name is written with
-/// a dot at its end.
+/// Returns true if a word after a name on the command line is its type, as in dig: a type in capitals. A host
+/// of this name is written with a final dot.
 pub(super) fn is_type(word: &str) -> bool {
     !word.contains(|c: char| c.is_ascii_lowercase()) && word.parse::<RecordType>().is_ok()
 }
 
-/// Reads a type that can be asked for: a mnemonic, or `TYPE` and a number.
 pub(super) fn parse_type(text: &str) -> Result<RecordType, String> {
     let unknown = |_| format!("unknown type {text:?}, expected one such as A, AAAA, MX, ANY or TYPE65280");
     match text.parse().map_err(unknown)? {
@@ -98,7 +90,7 @@ pub(super) fn parse_type(text: &str) -> Result<RecordType, String> {
     }
 }
 
-/// The fields of a line up to a comment, each with its offset. A carriage return counts as a blank.
+/// Splits a line into fields up to a comment, each with its offset. A carriage return counts as a blank.
 fn fields(line: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut next = 0;
     line.split([' ', '\t', '\r'])
@@ -111,7 +103,7 @@ fn fields(line: &str) -> impl Iterator<Item = (usize, &str)> {
         .take_while(|(_, field)| !field.starts_with('#'))
 }
 
-/// What some editors write in front of UTF-8.
+/// The byte order mark that some editors write before UTF-8.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 #[cfg(test)]
@@ -127,7 +119,6 @@ mod tests {
         }
     }
 
-    /// The list is read as these names and types.
     fn check(list: &str, expected: &[(&str, &str)]) {
         let questions = read("list", list.as_bytes(), RecordType::A).expect(list);
         let read: Vec<_> = questions.iter().map(|one| (one.text.to_string(), one.rtype.to_string())).collect();
@@ -135,7 +126,7 @@ mod tests {
         assert_eq!(read, expected, "{list:?}");
     }
 
-    /// The list is refused with these messages.
+    /// Checks that the list is rejected with these messages.
     fn check_bad(list: &[u8], expected: &[&str]) {
         let bad = read("list", list, RecordType::A).expect_err("the list is bad");
         assert_eq!(bad.iter().map(BadLine::to_string).collect::<Vec<_>>(), expected);

@@ -6,7 +6,6 @@ use crate::wire::{
 };
 use crate::zone::rdata_to_text;
 
-/// A query in wire form, recursion desired, class IN, with an OPT record or without.
 pub(super) fn write_query(id: u16, name: &Name, rtype: RecordType, with_opt: bool) -> Vec<u8> {
     let mut query = Vec::new();
     let opt = with_opt.then(|| OptRecord::new(UDP_SIZE, false));
@@ -14,37 +13,29 @@ pub(super) fn write_query(id: u16, name: &Name, rtype: RecordType, with_opt: boo
     query
 }
 
-/// A reply that belongs to the query.
+/// A reply that matches its query.
 #[derive(Debug)]
-pub(in crate::cli) struct Reply {
-    /// ID, opcode and flags.
+pub(in crate::cli) struct LookupReply {
     pub(in crate::cli) header: Header,
-    /// The response code, all 12 bits of it.
     pub(in crate::cli) rcode: Rcode,
-    /// Whether the question was echoed; failures may come without.
+    /// True if the reply repeats the question; failures may omit it.
     pub(super) has_question: bool,
-    /// The answer section.
-    pub(in crate::cli) answers: Vec<Record>,
-    /// The authority section.
-    pub(in crate::cli) authorities: Vec<Record>,
-    /// The additional section without OPT.
-    pub(in crate::cli) additionals: Vec<Record>,
-    /// The OPT record.
-    pub(in crate::cli) opt: Option<Opt>,
-    /// Octets of the message.
+    pub(in crate::cli) answers: Vec<LookupRecord>,
+    pub(in crate::cli) authorities: Vec<LookupRecord>,
+    pub(in crate::cli) additionals: Vec<LookupRecord>,
+    pub(in crate::cli) opt: Option<LookupOpt>,
     pub(in crate::cli) size: usize,
 }
 
-impl Reply {
-    /// Reads the reply to a query. `None`: not a reply to it, or broken.
+impl LookupReply {
+    /// Parses the reply to a query. `None` if it does not match or is malformed.
     ///
-    /// A truncated reply is read only as far as the question: it may end in the middle of a record, and the
-    /// client comes back by TCP.
+    /// A truncated reply is parsed only up to the question: it may end in the middle of a record, and the
+    /// client retries by TCP.
     pub(super) fn read(octets: &[u8], query: &[u8]) -> Option<Self> {
         Self::of(octets).filter(|_| is_reply_to(octets, query))
     }
 
-    /// Reads what is known to be a reply. `None`: it is broken.
     pub(in crate::cli) fn of(octets: &[u8]) -> Option<Self> {
         let message = Message::read(octets).ok()?;
         let header = message.header;
@@ -67,13 +58,12 @@ impl Reply {
         Some(reply)
     }
 
-    /// Takes in a record. `None` if it is an OPT record that is broken.
     fn take_record(&mut self, record: &SectionRecord) -> Option<()> {
         if record.rtype == RecordType::OPT {
             let edns = record.edns()?;
             // RFC 6891 section 6.1.3: the OPT record holds the upper 8 bits.
             self.rcode = Rcode(self.header.rcode().0 | u16::from(edns.extended_rcode) << 4);
-            self.opt = Some(Opt::of(edns));
+            self.opt = Some(LookupOpt::of(edns));
             return Some(());
         }
         let section = match record.section {
@@ -81,27 +71,22 @@ impl Reply {
             Section::Authority => &mut self.authorities,
             Section::Additional => &mut self.additionals,
         };
-        section.push(Record::of(record));
+        section.push(LookupRecord::of(record));
         Some(())
     }
 }
 
-/// A resource record.
 #[derive(Clone, Debug)]
-pub(in crate::cli) struct Record {
+pub(in crate::cli) struct LookupRecord {
     pub(in crate::cli) owner: Name,
     pub(in crate::cli) rtype: RecordType,
     pub(super) class: RecordClass,
-    /// The time to live, in seconds.
     pub(in crate::cli) ttl: u32,
-    /// The data in master-file form.
     pub(in crate::cli) data: String,
-    /// Where a CNAME leads.
     pub(super) target: Option<Name>,
 }
 
-impl Record {
-    /// The text of a record.
+impl LookupRecord {
     fn of(record: &SectionRecord) -> Self {
         let target = Some(&record.rdata).filter(|_| record.rtype == RecordType::CNAME);
         Self {
@@ -115,25 +100,19 @@ impl Record {
     }
 }
 
-/// What an OPT record says (RFC 6891 section 6.1).
+/// The contents of an OPT record (RFC 6891 section 6.1).
 #[derive(Debug)]
-pub(in crate::cli) struct Opt {
-    /// The EDNS version.
+pub(in crate::cli) struct LookupOpt {
     pub(super) version: u8,
-    /// The DO flag.
     pub(super) dnssec_ok: bool,
-    /// The UDP size that the server takes.
     pub(super) udp_size: u16,
-    /// Extended DNS Errors, each with its text.
     pub(in crate::cli) errors: Vec<(ExtendedError, String)>,
-    /// Versions of zones: how many labels the zone has, and its serial number (RFC 9660 section 2.1).
+    /// Zone versions: the number of labels of the zone, and its serial (RFC 9660 section 2.1).
     pub(super) zone_versions: Vec<(u8, u32)>,
-    /// All other options.
     pub(super) options: Vec<(OptionCode, Vec<u8>)>,
 }
 
-impl Opt {
-    /// What there is to show of an OPT record.
+impl LookupOpt {
     fn of(edns: Edns<'_>) -> Self {
         let (mut errors, mut zone_versions, mut options) = (Vec::new(), Vec::new(), Vec::new());
         for (code, data) in edns.iter_options() {
@@ -150,17 +129,17 @@ impl Opt {
     }
 }
 
-/// Reads the data of an Extended DNS Error (RFC 8914 section 2); `None` if they are too short for a code. Control characters
-/// of the text are replaced: it may end up on a terminal.
+/// Parses an Extended DNS Error (RFC 8914 section 2); `None` if the data is too short for a code. Control
+/// characters of the text are replaced, because it may be shown on a terminal.
 fn read_error(data: &[u8]) -> Option<(ExtendedError, String)> {
     let (code, text) = data.split_first_chunk()?;
-    // RFC 8914 section 2: the text may or may not end with a null octet.
+    // RFC 8914 section 2: the text may end with a NUL byte.
     let text = String::from_utf8_lossy(text.strip_suffix(b"\0").unwrap_or(text));
     let text = text.chars().map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect();
     Some((ExtendedError(u16::from_be_bytes(*code)), text))
 }
 
-/// The UDP size that we offer: what passes everywhere without fragments (as agreed on DNS flag day 2020).
+/// The advertised UDP size, which passes everywhere without fragments (DNS flag day 2020).
 const UDP_SIZE: u16 = 1232;
 
 #[cfg(test)]
@@ -172,23 +151,21 @@ mod tests {
 
     use super::*;
 
-    /// The query of all these tests.
     fn query_of(rtype: RecordType, with_opt: bool) -> Vec<u8> {
         write_query(7, &"www.example".parse().expect("valid"), rtype, with_opt)
     }
 
-    /// A name for the oracle.
     fn full(text: &str) -> FullName {
         FullName::from_ascii(text).expect("valid")
     }
 
-    /// A reply to an A query for `www.example` with ID 7, as changed by `edit`, read back.
-    fn read(edit: impl FnOnce(&mut FullMessage)) -> Option<Reply> {
+    /// Parses a reply to an A query for `www.example` with ID 7, changed by `edit`.
+    fn read(edit: impl FnOnce(&mut FullMessage)) -> Option<LookupReply> {
         let mut message = FullMessage::response(7, OpCode::Query);
         message.add_query(Query::query(full("www.example."), FullType::A));
         edit(&mut message);
         let octets = message.to_vec().expect("encodes");
-        Reply::read(&octets, &query_of(RecordType::A, false))
+        LookupReply::read(&octets, &query_of(RecordType::A, false))
     }
 
     #[test]
@@ -215,7 +192,6 @@ mod tests {
 
     #[test]
     fn what_does_not_match_is_no_reply() {
-        /// The reply is taken or not after the change.
         fn check(taken: bool, edit: impl FnOnce(&mut FullMessage)) {
             assert_eq!(read(edit).is_some(), taken);
         }
@@ -266,10 +242,10 @@ mod tests {
         let mut bytes = query.clone();
         bytes[2] = 0x82;
         bytes[7] = 9;
-        let reply = Reply::read(&bytes, &query).expect("valid");
+        let reply = LookupReply::read(&bytes, &query).expect("valid");
         assert!(reply.header.is_truncated());
         bytes[2] = 0x80;
-        assert!(Reply::read(&bytes, &query).is_none());
+        assert!(LookupReply::read(&bytes, &query).is_none());
     }
 
     #[test]
@@ -279,7 +255,7 @@ mod tests {
         octets[2] = 0x80;
         octets[7] = 1;
         octets.extend(b"\xC0\x0C\0\x0F\0\x01\0\0\0\x3C\0\x01\x07");
-        assert_eq!(Reply::read(&octets, &query).expect("a reply").answers[0].data, r"\# 1 07");
+        assert_eq!(LookupReply::read(&octets, &query).expect("a reply").answers[0].data, r"\# 1 07");
     }
 
     #[test]
@@ -304,8 +280,8 @@ mod tests {
                 counts.copy_from_slice(&[0x80, 0, 0, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
             }
             bytes.extend(tail);
-            // Counts of 65,535 never fit into 200 octets.
-            prop_assert!(!start || Reply::read(&bytes, &query).is_none());
+            // 65,535 records never fit into 200 bytes.
+            prop_assert!(!start || LookupReply::read(&bytes, &query).is_none());
         }
     }
 }

@@ -1,9 +1,8 @@
 //! `hedgerow lookup`: asks a server for many names at once (docs/src/contract.md, Lookup).
 //!
-//! Words on the command line become an `address` and a `list`; `batch` keeps a window of questions in
-//! flight; `resolve` follows CNAMEs by as many exchanges as it takes; `exchange` puts one question to the
-//! server; `message` reads what comes back; `format` and `dig` write it; `output` takes
-//! it; `tally` counts. A client beside the server: nothing here is on the path of a forwarded query.
+//! `list` and `way` parse the input; `batch` keeps a window of questions in flight; `resolve` follows CNAMEs;
+//! `exchange` sends one question; `message` parses replies; `format` and `dig` format results for `output`;
+//! `tally` counts. The server does not use this client.
 
 mod address;
 mod batch;
@@ -29,11 +28,11 @@ use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use batch::{Batch, Failure};
-use exchange::Server;
-use format::Format;
-use list::Question;
-use output::Output;
-use way::{Trust, Way};
+use exchange::LookupServer;
+use format::LookupFormat;
+use list::LookupQuestion;
+use output::LookupOutput;
+use way::{ServerChannel, Trust};
 
 use crate::wire::RecordType;
 
@@ -43,11 +42,12 @@ use crate::wire::RecordType;
 pub(super) struct Args {
     /// Names to look up, and the server to ask [default server: @127.0.0.1:5300]
     ///
-    /// The server is an address, with or without a port (53 if without), or tcp://ADDRESS, tls://ADDRESS#NAME,
-    /// https://ADDRESS/PATH#NAME or quic://ADDRESS#NAME, where the certificate must bear NAME; +tcp, +tls, +https[=PATH]
-    /// and +quic after an address say the same. A type in capitals behind a name is its type (www.example MX); a host of that
-    /// name is written with a dot (MX.). With no name and no -f, names come from standard input: a line is a
-    /// name and, if need be, a type; blank lines and # comments are skipped.
+    /// The server is an address, with or without a port (53 if without), or tcp://ADDRESS,
+    /// tls://ADDRESS#NAME, https://ADDRESS/PATH#NAME or quic://ADDRESS#NAME, where the certificate must be
+    /// for NAME; +tcp, +tls, +https[=PATH] and +quic after an address have the same effect. A type in
+    /// capitals after a name is its type (www.example MX); a host of that name is written with a dot (MX.).
+    /// With no name and no -f, names come from standard input: each line has a name and optionally a type;
+    /// blank lines and # comments are skipped.
     #[arg(value_name = "@SERVER[:PORT]|+tls|+https|+quic|NAME [TYPE]")]
     words: Vec<String>,
     /// Read names from FILE, or from standard input if it is -
@@ -59,17 +59,17 @@ pub(super) struct Args {
     /// Write results to FILE, whole or not at all, instead of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// How results are written
+    /// The format of the results
     #[arg(long, value_enum, default_value_t)]
-    format: Format,
-    /// How many names are in flight at once
+    format: LookupFormat,
+    /// The maximum number of names in flight
     #[arg(short = 'j', long, value_name = "N", default_value_t = 100)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     in_flight: u16,
-    /// How long each try may take
+    /// The timeout of each try
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_timeout)]
     timeout: Duration,
-    /// How often a name is asked for before it counts as timed out
+    /// Tries for a name before it counts as timed out
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
     tries: u8,
     /// Port of the server
@@ -84,48 +84,43 @@ pub(super) struct Args {
 
 /// Runs the command.
 ///
-/// 0: every name got an answer of any response code. 9: the server never replied for some name. 2: usage
-/// or the list of names is wrong, nothing was asked. 1: anything else.
+/// Exit status 0: every name got an answer of any response code. 9: the server never replied for some name.
+/// 2: usage or the list of names is wrong, nothing was asked. 1: anything else.
 pub(super) fn run(args: Args) -> ExitCode {
     match prepare(&args) {
         Ok(batch) => run_batch(batch, args.output.as_deref()),
-        Err(Refusal { status, message }) => {
-            eprintln!("{message}");
+        Err(LookupRefusal { status, message }) => {
+            eprintln!("hedgerow lookup: {message}");
             ExitCode::from(status)
         }
     }
 }
 
-/// Why nothing was asked.
-struct Refusal {
-    /// The exit status.
+struct LookupRefusal {
     status: u8,
-    /// What is wrong and what would be right.
     message: String,
 }
 
-impl Refusal {
-    /// The command line or the list of names is wrong.
+impl LookupRefusal {
     fn usage(message: impl Into<String>) -> Self {
         Self { status: USAGE, message: message.into() }
     }
 }
 
-/// Reads all that there is to do.
-fn prepare(args: &Args) -> Result<Batch, Refusal> {
+fn prepare(args: &Args) -> Result<Batch, LookupRefusal> {
     let words = || args.words.iter().map(String::as_str);
     let servers: Vec<_> = words().filter(|word| word.starts_with('@')).collect();
     let flags: Vec<_> = words().filter(|word| word.starts_with('+')).collect();
     let mut names = words().filter(|word| !word.starts_with(['@', '+'])).peekable();
-    let way = Way::read(&servers, &flags, args.port, args.tcp, &args.trust).map_err(Refusal::usage)?;
-    let Way { address, connections } = way;
-    let server = Server { address, connections, timeout: args.timeout, tries: args.tries };
+    let way = ServerChannel::read(&servers, &flags, args.port, args.tcp, &args.trust).map_err(LookupRefusal::usage)?;
+    let ServerChannel { address, connections } = way;
+    let server = LookupServer { address, connections, timeout: args.timeout, tries: args.tries };
     let mut questions = Vec::new();
     while let Some(name) = names.next() {
         let rtype = names.next_if(|word| list::is_type(word)).map(list::parse_type).transpose();
-        let rtype = rtype.map_err(Refusal::usage)?.unwrap_or(args.rtype);
-        let question = Question::new(name, rtype);
-        questions.push(question.map_err(|bad| Refusal::usage(format!("{name:?}: {}", bad.what)))?);
+        let rtype = rtype.map_err(LookupRefusal::usage)?.unwrap_or(args.rtype);
+        let question = LookupQuestion::new(name, rtype);
+        questions.push(question.map_err(|bad| LookupRefusal::usage(format!("{name:?}: {}", bad.what)))?);
     }
     match &args.file {
         Some(path) => questions.append(&mut read_list(path, args.rtype)?),
@@ -135,8 +130,7 @@ fn prepare(args: &Args) -> Result<Batch, Refusal> {
     Ok(Batch { server, questions, format: args.format, window: usize::from(args.in_flight) })
 }
 
-/// Reads a list of names from a file, or from stdin if the path is `-`.
-fn read_list(path: &Path, rtype: RecordType) -> Result<Vec<Question>, Refusal> {
+fn read_list(path: &Path, rtype: RecordType) -> Result<Vec<LookupQuestion>, LookupRefusal> {
     let (place, bytes) = if path == Path::new("-") {
         if io::stdin().is_terminal() {
             eprintln!("names from the terminal: a line is NAME [TYPE], end with Ctrl-D");
@@ -146,8 +140,8 @@ fn read_list(path: &Path, rtype: RecordType) -> Result<Vec<Question>, Refusal> {
     } else {
         (path.display().to_string(), fs::read(path))
     };
-    // A file that does not exist is a slip of the command line, any other trouble is the machine's.
-    let bytes = bytes.map_err(|error| Refusal {
+    // A missing file is a mistake in the command line; other errors come from the system.
+    let bytes = bytes.map_err(|error| LookupRefusal {
         status: if error.kind() == io::ErrorKind::NotFound { USAGE } else { TROUBLE },
         message: format!("{place}: cannot read names: {error}"),
     })?;
@@ -156,18 +150,17 @@ fn read_list(path: &Path, rtype: RecordType) -> Result<Vec<Question>, Refusal> {
         if bad.len() > MAX_BAD_LINES {
             lines.push(format!("{place}: {} more bad lines", bad.len() - MAX_BAD_LINES));
         }
-        Refusal::usage(lines.join("\n"))
+        LookupRefusal::usage(lines.join("\n"))
     })
 }
 
-/// Looks everything up, says how it went.
 fn run_batch(batch: Batch, path: Option<&Path>) -> ExitCode {
     let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return trouble(format!("cannot start: {error}")),
     };
     let status = runtime.block_on(async {
-        // Before the output is opened: a signal must not leave a temporary file behind.
+        // Installed before the output is opened, so that a signal leaves no temporary file.
         let (mut interrupt, mut terminate) = match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
             (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
             (Err(error), _) | (_, Err(error)) => {
@@ -180,16 +173,15 @@ fn run_batch(batch: Batch, path: Option<&Path>) -> ExitCode {
             _ = terminate.recv() => trouble("terminated"),
         }
     });
-    // Not dropped: that would wait for a write to a pipe that nobody reads.
+    // Dropping the runtime would wait for a write to a pipe without a reader.
     runtime.shutdown_background();
     status
 }
 
-/// The batch from opening the output to the summary.
 async fn run_to_end(batch: Batch, path: Option<&Path>) -> ExitCode {
     let started = Instant::now();
     let place = path.map_or_else(|| "stdout".to_owned(), |path| path.display().to_string());
-    let mut output = match Output::open(path) {
+    let mut output = match LookupOutput::open(path) {
         Ok(output) => output,
         Err(error) => return trouble(format!("{place}: cannot write results: {error}")),
     };
@@ -205,7 +197,7 @@ async fn run_to_end(batch: Batch, path: Option<&Path>) -> ExitCode {
             eprintln!("{}", tally.summary(started.elapsed()));
             if tally.is_complete() { ExitCode::SUCCESS } else { ExitCode::from(NO_REPLY) }
         }
-        // The reader, such as `head`, has seen enough.
+        // A reader such as `head` may close the pipe early.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(Failure::Output(error)) => trouble(format!("{place}: cannot write results: {error}")),
         Err(Failure::Socket(error)) => {
@@ -214,29 +206,25 @@ async fn run_to_end(batch: Batch, path: Option<&Path>) -> ExitCode {
     }
 }
 
-/// Says what went wrong.
 fn trouble(message: impl Into<String>) -> ExitCode {
     eprintln!("{}", message.into());
     ExitCode::from(TROUBLE)
 }
 
-/// A duration that is not zero.
 fn parse_timeout(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) => Err("nothing can reply in no time, expected a duration such as 250ms or 5s".into()),
+        Ok(Duration::ZERO) => {
+            Err("a timeout of 0 leaves no time for a reply, expected a duration such as 250ms or 5s".into())
+        }
         Ok(timeout) => Ok(timeout),
         Err(error) => Err(format!("{error}, expected a duration such as 250ms or 5s")),
     }
 }
 
-/// What a script may count on.
 const EXIT_STATUS: &str = "Exit status: 0 every name got an answer, of any response code; 9 the server never replied for \
                            some name; 2 the command line or a list of names is wrong; 1 anything else";
-/// Exit status: the command line or the list of names is wrong.
 const USAGE: u8 = 2;
-/// Exit status: this machine is in the way.
 const TROUBLE: u8 = 1;
 /// Exit status: the server never replied for some name, as in dig.
 const NO_REPLY: u8 = 9;
-/// Bad lines shown at most; whoever gives the wrong file need not see all of it.
 const MAX_BAD_LINES: usize = 10;

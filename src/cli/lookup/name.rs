@@ -1,22 +1,19 @@
-//! Domain names that people type: with letters outside ASCII too, which hickory-proto turns into Punycode (IDNA).
+//! Parses domain names from users. hickory-proto converts letters outside ASCII to Punycode (IDNA).
 
 use hickory_proto::rr::Name as InternationalName;
 use hickory_proto::serialize::binary::BinEncodable;
 
 use crate::wire::Name;
 
-/// What is wrong with a name, and where.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct BadName {
-    /// Octets of the text before the place that is wrong.
     pub(super) offset: usize,
-    /// The thing and the remedy.
     pub(super) what: String,
 }
 
-/// Reads a name; with or without a final dot, it is taken as absolute.
+/// Parses a name as absolute, with or without a final dot.
 pub(super) fn parse(text: &str) -> Result<Name, BadName> {
-    // Results show the text as it was given, maybe on a terminal.
+    // Results show the text as given, possibly on a terminal.
     if let Some((offset, letter)) =
         text.char_indices().find(|(_, letter)| letter.is_control() || letter.is_whitespace())
     {
@@ -40,13 +37,13 @@ mod tests {
 
     use super::*;
 
-    /// `text` is read, and written as `written`.
+    /// Checks that `text` is parsed, and written as `written`.
     fn check(text: &str, written: &str) {
         let name = parse(text).unwrap_or_else(|bad| panic!("{text}: {bad:?}"));
         assert_eq!(name.to_string(), written);
     }
 
-    /// `text` is refused at `offset`.
+    /// Checks that `text` is rejected at `offset`.
     fn check_bad(text: &str, offset: usize) {
         let bad = parse(text).expect_err(text);
         assert_eq!(bad.offset, offset, "{text}: {}", bad.what);
@@ -80,7 +77,7 @@ mod tests {
         check_bad("ü\u{9b}b", 2);
         check_bad(&"bücher.".repeat(40), 0);
         check_bad(&format!("x.{}", "a".repeat(64)), 2);
-        // The label that is one too many.
+        // The first label beyond the limit.
         check_bad(&"a.".repeat(128), 254);
     }
 

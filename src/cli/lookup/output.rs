@@ -1,26 +1,23 @@
-//! Where results go: to stdout as they come, or to a file that is there whole or not at all.
+//! The output: stdout as results arrive, or a file that appears complete or not at all.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use tokio::io::{AsyncWriteExt, Stdout, stdout};
 
-use super::tally::Progress;
+use super::tally::LookupProgress;
 use crate::files::{NewFile, Readers};
 
-/// The open output. Dropped before `finish`, it leaves no trace in the file system.
-pub(super) enum Output {
-    /// Standard output. Written from another thread: a reader that is slow, like a pager, must not make
-    /// replies look late.
+/// The open output. Dropped before `finish`, it leaves no file.
+pub(super) enum LookupOutput {
+    /// Standard output, written from another thread, because a slow reader such as a pager must not delay the
+    /// reading of replies.
     Stdout(Stdout),
-    /// Standard output that somebody looks at, shared with the progress bar.
     Terminal(io::Stdout),
-    /// A file.
     File(NewFile),
 }
 
-impl Output {
-    /// Opens the output; no path or `-` is stdout.
+impl LookupOutput {
     pub(super) fn open(path: Option<&Path>) -> io::Result<Self> {
         if let Some(path) = path.filter(|path| *path != Path::new("-")) {
             return NewFile::open(path, Readers::Usual).map(Self::File);
@@ -30,8 +27,8 @@ impl Output {
         Ok(if is_seen { Self::Terminal(terminal) } else { Self::Stdout(stdout()) })
     }
 
-    /// Writes results; on stdout they can be seen when this returns.
-    pub(super) async fn write(&mut self, text: &str, progress: &Progress) -> io::Result<()> {
+    /// Writes results; on stdout they are flushed when this returns.
+    pub(super) async fn write(&mut self, text: &str, progress: &LookupProgress) -> io::Result<()> {
         match self {
             Self::Stdout(stdout) => {
                 stdout.write_all(text.as_bytes()).await?;
@@ -45,7 +42,6 @@ impl Output {
         }
     }
 
-    /// Makes a file appear under its name.
     pub(super) fn finish(self) -> io::Result<()> {
         match self {
             Self::Stdout(_) | Self::Terminal(_) => Ok(()),

@@ -1,15 +1,15 @@
-//! From a question to its records: follows a CNAME chain, within the replies and by further queries.
+//! Resolves a question to its records: follows a CNAME chain within replies and by further queries.
 
 use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use super::exchange::{Answer, Exchange, Lost, Server};
-use super::list::Question;
-use super::message::Record;
+use super::exchange::{LookupAnswer, LookupExchange, LookupServer, TryFailure};
+use super::list::LookupQuestion;
+use super::message::LookupRecord;
 use crate::wire::{Name, Rcode, RecordClass, RecordType, eq_ignore_case};
 
-/// Looks a question up; with `follow`, a CNAME chain is followed by further queries.
+/// Looks up a question; with `follow`, further queries follow a CNAME chain.
 ///
 /// ```text
 /// ask for the name
@@ -21,9 +21,13 @@ use crate::wire::{Name, Rcode, RecordClass, RecordType, eq_ignore_case};
 /// led nowhere new?                       not found
 /// ask for the end of the chain, at most 8 times
 /// ```
-pub(super) async fn resolve(server: &Server, question: &Question, follow: bool) -> io::Result<Resolution> {
-    let mut resolution = Resolution {
-        verdict: Verdict::ChainTooLong,
+pub(super) async fn resolve(
+    server: &LookupServer,
+    question: &LookupQuestion,
+    follow: bool,
+) -> io::Result<LookupResolution> {
+    let mut resolution = LookupResolution {
+        verdict: LookupVerdict::ChainTooLong,
         chain: vec![question.name.clone()],
         rtype: question.rtype,
         answers: Vec::new(),
@@ -42,46 +46,37 @@ pub(super) async fn resolve(server: &Server, question: &Question, follow: bool) 
     Ok(resolution)
 }
 
-/// What a look-up came to.
 #[derive(Debug)]
-pub(super) struct Resolution {
-    /// The short of it.
-    pub(super) verdict: Verdict,
-    /// The name asked for and all that its CNAMEs led to. Never empty.
+pub(super) struct LookupResolution {
+    pub(super) verdict: LookupVerdict,
+    /// The query name and the targets of its CNAMEs. Never empty.
     chain: Vec<Name>,
-    /// The type asked for.
     rtype: RecordType,
-    /// The answer sections of all replies, moved here from them. Not filled when chains are not followed.
-    answers: Vec<Record>,
-    /// The last reply.
-    pub(super) last: Option<Answer>,
-    /// Tries made, over all queries.
+    /// The answer sections of all replies, moved out of them. Empty if chains are not followed.
+    answers: Vec<LookupRecord>,
+    pub(super) last: Option<LookupAnswer>,
     pub(super) tries: u32,
-    /// Time taken, over all queries.
     pub(super) elapsed: Duration,
-    /// Datagrams that came but did not match or did not parse.
     pub(super) ignored: u64,
 }
 
-impl Resolution {
-    /// All records of the answer sections, chain included.
-    pub(super) fn answers(&self) -> &[Record] {
+impl LookupResolution {
+    pub(super) fn answers(&self) -> &[LookupRecord] {
         &self.answers
     }
 
-    /// The records asked for, at the end of the chain.
-    pub(super) fn wanted(&self) -> impl Iterator<Item = &Record> {
+    pub(super) fn wanted(&self) -> impl Iterator<Item = &LookupRecord> {
         self.answers.iter().filter(|record| self.is_wanted(record))
     }
 
-    /// Takes in how one query went; `None` if the chain leads on.
-    fn take_in(&mut self, exchange: Exchange, follow: bool) -> Option<Verdict> {
+    /// Adds the result of one query; `None` if the chain continues.
+    fn take_in(&mut self, exchange: LookupExchange, follow: bool) -> Option<LookupVerdict> {
         self.tries += exchange.tries;
         self.elapsed += exchange.elapsed;
         self.ignored += exchange.ignored;
         let mut answer = match exchange.outcome {
             Ok(answer) => answer,
-            Err(lost) => return Some(Verdict::Lost(lost)),
+            Err(lost) => return Some(LookupVerdict::Lost(lost)),
         };
         let rcode = answer.reply.rcode;
         let walk = self.walk(&answer.reply.answers);
@@ -90,92 +85,81 @@ impl Resolution {
         }
         self.last = Some(answer);
         match (rcode, walk) {
-            (_, Walk::Loop) => Some(Verdict::ChainLoops),
-            (_, Walk::TooLong) => Some(Verdict::ChainTooLong),
-            (Rcode::NOERROR, Walk::Found) => Some(Verdict::Answered),
-            (Rcode::NOERROR, Walk::NothingNew) => Some(Verdict::NotFound),
-            (Rcode::NOERROR, Walk::Moved) => (!follow).then_some(Verdict::Answered),
+            (_, ChainWalk::Loop) => Some(LookupVerdict::ChainLoops),
+            (_, ChainWalk::TooLong) => Some(LookupVerdict::ChainTooLong),
+            (Rcode::NOERROR, ChainWalk::Found) => Some(LookupVerdict::Answered),
+            (Rcode::NOERROR, ChainWalk::NothingNew) => Some(LookupVerdict::NotFound),
+            (Rcode::NOERROR, ChainWalk::Moved) => (!follow).then_some(LookupVerdict::Answered),
             // RFC 6604 section 3: with a chain in the answer, the rcode is that of its end.
-            (Rcode::NXDOMAIN, Walk::Found | Walk::Moved | Walk::NothingNew) => Some(Verdict::NotFound),
-            (rcode, Walk::Found | Walk::Moved | Walk::NothingNew) => Some(Verdict::Failed(rcode)),
+            (Rcode::NXDOMAIN, ChainWalk::Found | ChainWalk::Moved | ChainWalk::NothingNew) => {
+                Some(LookupVerdict::NotFound)
+            }
+            (rcode, ChainWalk::Found | ChainWalk::Moved | ChainWalk::NothingNew) => Some(LookupVerdict::Failed(rcode)),
         }
     }
 
-    /// The name at the end of the chain.
     fn end(&self) -> &Name {
         self.chain.last().expect("a chain begins with the name asked for")
     }
 
-    /// Whether the name at the end of the chain owns a record.
-    fn is_at_end(&self, record: &Record) -> bool {
+    fn is_at_end(&self, record: &LookupRecord) -> bool {
         record.class == RecordClass::IN && is_same(&record.owner, self.end())
     }
 
-    /// Whether a record is of the type asked for and at the end of the chain.
-    fn is_wanted(&self, record: &Record) -> bool {
+    fn is_wanted(&self, record: &LookupRecord) -> bool {
         self.is_at_end(record) && (record.rtype == self.rtype || self.rtype == RecordType::ANY)
     }
 
-    /// Follows the chain through one answer section, whatever the order of its records.
-    fn walk(&mut self, answers: &[Record]) -> Walk {
+    /// Follows the chain through one answer section, in any record order.
+    fn walk(&mut self, answers: &[LookupRecord]) -> ChainWalk {
         let before = self.chain.len();
         loop {
             if answers.iter().any(|record| self.is_wanted(record)) {
-                return Walk::Found;
+                return ChainWalk::Found;
             }
             let here = answers.iter().filter(|record| self.is_at_end(record));
             let Some(target) = here.filter_map(|record| record.target.clone()).next() else {
-                return if self.chain.len() > before { Walk::Moved } else { Walk::NothingNew };
+                return if self.chain.len() > before { ChainWalk::Moved } else { ChainWalk::NothingNew };
             };
             if self.chain.iter().any(|known| is_same(known, &target)) {
-                return Walk::Loop;
+                return ChainWalk::Loop;
             }
             if self.chain.len() > MAX_LINKS {
-                return Walk::TooLong;
+                return ChainWalk::TooLong;
             }
             self.chain.push(target);
         }
     }
 }
 
-/// Whether two names are equal, in whatever case (RFC 4343 section 3).
+/// Returns true if two names are equal, ignoring case (RFC 4343 section 3).
 fn is_same(a: &Name, b: &Name) -> bool {
     eq_ignore_case(a.as_wire(), b.as_wire())
 }
 
-/// How far an answer section led.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Walk {
-    /// To records of the type asked for.
+enum ChainWalk {
     Found,
-    /// Along a CNAME, to a name without such records.
+    /// A CNAME leads to a name without such records.
     Moved,
-    /// Nowhere.
+    /// The end of the chain is unchanged.
     NothingNew,
-    /// Back to a name of the chain.
     Loop,
-    /// Further than we go.
     TooLong,
 }
 
-/// The short of a look-up. Displays as the error that results show.
+/// The short result of a look-up. Displays as the error in results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// There are records.
+pub(super) enum LookupVerdict {
     Answered,
-    /// NXDOMAIN or NODATA.
     NotFound,
-    /// Any other response code.
     Failed(Rcode),
-    /// A CNAME chain that comes back to itself.
     ChainLoops,
-    /// A CNAME chain longer than we follow.
     ChainTooLong,
-    /// The server never replied.
-    Lost(Lost),
+    Lost(TryFailure),
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for LookupVerdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Answered => f.write_str("NOERROR"),
@@ -183,14 +167,14 @@ impl fmt::Display for Verdict {
             Self::Failed(rcode) => rcode.fmt(f),
             Self::ChainLoops => f.write_str("CNAME LOOP"),
             Self::ChainTooLong => f.write_str("CNAME CHAIN TOO LONG"),
-            Self::Lost(Lost::Silent | Lost::Unreachable) => f.write_str("TIMED OUT"),
-            Self::Lost(Lost::Truncated) => f.write_str("TRUNCATED"),
+            Self::Lost(TryFailure::Silent | TryFailure::Unreachable) => f.write_str("TIMED OUT"),
+            Self::Lost(TryFailure::Truncated) => f.write_str("TRUNCATED"),
         }
     }
 }
 
-/// docs/src/contract.md, Lookup: a chain is followed by up to 8 more queries.
+/// The maximum number of further queries for a chain (docs/src/contract.md, Lookup).
 const MAX_MORE_QUERIES: usize = 8;
 
-/// Links followed at most, so that a hostile reply of thousands of CNAMEs costs little.
+/// The maximum number of links, so that a hostile reply with thousands of CNAMEs costs little.
 const MAX_LINKS: usize = 64;

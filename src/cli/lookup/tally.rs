@@ -1,4 +1,4 @@
-//! What became of all names: the counts behind the summary, the progress bar and the exit status.
+//! Counts of results for the summary, the progress bar and the exit status.
 
 use std::fmt;
 use std::io::{self, IsTerminal};
@@ -6,55 +6,48 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
-use super::exchange::Lost;
-use super::resolve::{Resolution, Verdict};
+use super::exchange::TryFailure;
+use super::resolve::{LookupResolution, LookupVerdict};
 
 /// Counts of results. Displays as the summary, without the time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally {
-    /// Names with records.
+pub(super) struct LookupTally {
     answered: u64,
-    /// NXDOMAIN or NODATA.
     not_found: u64,
-    /// Other response codes and chains that lead nowhere.
+    /// Other response codes and unusable chains.
     errors: u64,
-    /// The server never replied.
     timed_out: u64,
-    /// Of those: nobody serves there, as ICMP or TCP said.
+    /// The part of `timed_out` where ICMP or TCP reported that no server listens.
     unreachable: u64,
-    /// Truncated by UDP, nothing by TCP.
+    /// A truncated reply by UDP, and none by TCP.
     truncated: u64,
-    /// Datagrams that did not match or did not parse.
     ignored: u64,
-    /// Why the server was not asked at all, if it was not the one that is meant.
+    /// The reason why the server is not trusted and got no queries.
     pub(super) untrusted: Option<String>,
 }
 
-impl Tally {
-    /// Counts one result.
-    pub(super) fn add(&mut self, resolution: &Resolution) {
+impl LookupTally {
+    pub(super) fn add(&mut self, resolution: &LookupResolution) {
         self.ignored += resolution.ignored;
         match resolution.verdict {
-            Verdict::Answered => self.answered += 1,
-            Verdict::NotFound => self.not_found += 1,
-            Verdict::Failed(_) | Verdict::ChainLoops | Verdict::ChainTooLong => self.errors += 1,
-            Verdict::Lost(Lost::Silent) => self.timed_out += 1,
-            Verdict::Lost(Lost::Unreachable) => {
+            LookupVerdict::Answered => self.answered += 1,
+            LookupVerdict::NotFound => self.not_found += 1,
+            LookupVerdict::Failed(_) | LookupVerdict::ChainLoops | LookupVerdict::ChainTooLong => self.errors += 1,
+            LookupVerdict::Lost(TryFailure::Silent) => self.timed_out += 1,
+            LookupVerdict::Lost(TryFailure::Unreachable) => {
                 self.timed_out += 1;
                 self.unreachable += 1;
             }
-            Verdict::Lost(Lost::Truncated) => self.truncated += 1,
+            LookupVerdict::Lost(TryFailure::Truncated) => self.truncated += 1,
         }
     }
 
-    /// Whether every name got an answer of any response code.
     pub(super) fn is_complete(&self) -> bool {
         self.timed_out == 0 && self.truncated == 0
     }
 
-    /// The summary: one line.
     pub(super) fn summary(&self, elapsed: Duration) -> String {
-        // Milliseconds are as fine as anybody reads; below them, microseconds.
+        // Round to milliseconds; to microseconds below 10 ms.
         let grain = if elapsed < Duration::from_millis(10) { 1_000 } else { 1_000_000 };
         let rounded = elapsed.as_nanos() / grain * grain;
         let elapsed = Duration::from_nanos(u64::try_from(rounded).unwrap_or(u64::MAX));
@@ -62,7 +55,7 @@ impl Tally {
     }
 }
 
-impl fmt::Display for Tally {
+impl fmt::Display for LookupTally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = self.answered + self.not_found + self.errors + self.timed_out + self.truncated;
         let plural = |count, one, many| if count == 1 { one } else { many };
@@ -83,12 +76,10 @@ impl fmt::Display for Tally {
     }
 }
 
-/// A bar on stderr while there is something to wait for; hidden unless stderr is a terminal and there are
-/// several names.
-pub(super) struct Progress(ProgressBar);
+/// A progress bar on stderr; hidden unless stderr is a terminal and there are several names.
+pub(super) struct LookupProgress(ProgressBar);
 
-impl Progress {
-    /// A bar for `names` names.
+impl LookupProgress {
     pub(super) fn new(names: usize) -> Self {
         if names < 2 || !io::stderr().is_terminal() {
             return Self(ProgressBar::hidden());
@@ -96,25 +87,24 @@ impl Progress {
         let style = ProgressStyle::with_template("{bar:40} {pos}/{len} names{pace}")
             .expect("the template is well-formed")
             .with_key("pace", |state: &ProgressState, text: &mut dyn fmt::Write| {
-                // The bar takes no error, and a pace that is not shown is no harm.
+                // The bar accepts no error, and a missing pace does no harm.
                 let _ = text.write_str(&pace(state.pos(), state.len().unwrap_or(0), state.elapsed()));
             });
         Self(ProgressBar::new(names as u64).with_style(style))
     }
 
-    /// Counts one result.
     pub(super) fn advance(&self) {
         self.0.inc(1);
     }
 
-    /// Takes the bar off the terminal while `write` writes there.
     pub(super) fn make_way<T>(&self, write: impl FnOnce() -> T) -> T {
         self.0.suspend(write)
     }
 }
 
-/// How fast it goes, and how long it may still take; nothing while nothing is done. A mean from the start on: names that
-/// nobody has come in bursts, one window per timeout, and what is made of the last moment jumps between none and thousands.
+/// Formats the rate and the remaining time; empty before the first result. The rate is the mean since the
+/// start, because timeouts end in bursts of a window, and a short-term rate would jump between none and
+/// thousands.
 fn pace(done: u64, all: u64, elapsed: Duration) -> String {
     if done == 0 || elapsed.is_zero() {
         return String::new();
@@ -125,7 +115,7 @@ fn pace(done: u64, all: u64, elapsed: Duration) -> String {
     format!(", {rate:.decimals$} a second, {} left", humantime::format_duration(left))
 }
 
-impl Drop for Progress {
+impl Drop for LookupProgress {
     fn drop(&mut self) {
         self.0.finish_and_clear();
     }
@@ -146,12 +136,12 @@ mod tests {
 
     #[test]
     fn the_summary_names_what_happened() {
-        let quiet = Tally { answered: 1, ..Tally::default() };
+        let quiet = LookupTally { answered: 1, ..LookupTally::default() };
         assert_eq!(
             quiet.summary(Duration::from_nanos(1_234_567)),
             "1 name: 1 answered, 0 not found, 0 errors, 0 timed out in 1.234ms"
         );
-        let noisy = Tally {
+        let noisy = LookupTally {
             answered: 5,
             not_found: 2,
             errors: 1,

@@ -1,43 +1,41 @@
-//! How the server is asked, as the command line says: `@tls://ADDRESS#NAME`, or `@ADDRESS` with `+tcp` or `+tls`, and what it must
-//! show.
+//! The server, its transport and its trust settings from the command line: `@tls://ADDRESS#NAME`, or
+//! `@ADDRESS` with `+tcp` or `+tls`.
 
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::address;
-use super::connection::Connections;
+use super::connection::LookupConnections;
 use crate::address::{BackendAddress, BackendUrl, HttpPath, Pin, Scheme, ServerIdentity, Verify};
 use crate::net::backend_connection::StreamProtocol;
 use crate::net::tls::{ClientTls, TlsRoots, TrustRules};
 
-/// What the server must show.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Trust {
-    /// Name that the server's certificate must bear, with +tls; without one its address
+    /// Name in the server's certificate, with +tls [default: its address]
     #[arg(long, value_name = "NAME")]
     tls_name: Option<String>,
-    /// Certificates that vouch for the server, PEM; else those of the system
+    /// Trusted authorities, in PEM [default: those of the system]
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// Public key that the server must have, sha256/BASE64; may be given several times
     #[arg(long, value_name = "PIN")]
     pin: Vec<Pin>,
-    /// Take any certificate, with --pin any that has the key; else whoever sits between can read along
+    /// Accept any certificate, or with --pin any with that key; without --pin, an attacker on the path can
+    /// read the queries
     #[arg(long)]
     insecure: bool,
 }
 
-/// Where the server is, and how it is asked.
 #[derive(Debug)]
-pub(super) struct Way {
+pub(super) struct ServerChannel {
     pub(super) address: SocketAddr,
-    /// By stream, if that is wanted.
-    pub(super) connections: Option<Connections>,
+    pub(super) connections: Option<LookupConnections>,
 }
 
-impl Way {
-    /// Reads `@SERVER`, `+tcp`, `+tls` and their like, with what `-p`, `--tcp` and the options of trust say.
+impl ServerChannel {
+    /// Combines `@SERVER` and `+TRANSPORT` words with `-p`, `--tcp` and the trust options.
     pub(super) fn read(
         servers: &[&str],
         flags: &[&str],
@@ -77,7 +75,7 @@ impl Way {
                         let scheme = url.address.scheme;
                         if wanted.is_some_and(|wanted| wanted != scheme) || port.is_some() {
                             return Err(format!(
-                                "@{text}: it says itself how and where it is asked, leave the other out"
+                                "@{text}: it already names transport and port, leave the other option out"
                             ));
                         }
                         path = url.path.unwrap_or(path);
@@ -101,10 +99,10 @@ impl Way {
         let protocol = StreamProtocol::of(BackendAddress { scheme, socket: address }, name.as_deref(), &path);
         let connections = match scheme {
             Scheme::Plain => None,
-            Scheme::Tcp => Some(Connections::new(address, scheme, protocol, None)),
+            Scheme::Tcp => Some(LookupConnections::new(address, scheme, protocol, None)),
             Scheme::Tls | Scheme::Https | Scheme::Quic => {
                 let tls = trust.tls(address, name, scheme)?;
-                Some(Connections::new(address, scheme, protocol, Some(tls)))
+                Some(LookupConnections::new(address, scheme, protocol, Some(tls)))
             }
             Scheme::Http => return Err("http:// is for listeners, expected https://".to_owned()),
         };
@@ -117,7 +115,6 @@ impl Trust {
         self.tls_name.is_some() || self.ca.is_some() || !self.pin.is_empty() || self.insecure
     }
 
-    /// What a connection to this server needs.
     fn tls(&self, server: SocketAddr, name: Option<String>, scheme: Scheme) -> Result<ClientTls, String> {
         let verify = match (self.insecure, self.pin.is_empty()) {
             (true, true) => Verify::None,
@@ -125,7 +122,7 @@ impl Trust {
             (false, _) => Verify::Full,
         };
         if verify == Verify::None {
-            eprintln!("hedgerow lookup: any certificate is taken: whoever sits between can read along");
+            eprintln!("hedgerow lookup: certificates are not checked: an attacker on the path can read the queries");
         }
         let roots = match (&self.ca, verify) {
             (_, Verify::None | Verify::Pin) => None,
@@ -182,7 +179,7 @@ mod tests {
                 &["+tls"],
                 None,
                 &TRUST,
-                Err("@tcp://192.0.2.1: it says itself how and where it is asked, leave the other out"),
+                Err("@tcp://192.0.2.1: it already names transport and port, leave the other option out"),
             ),
             (
                 &["@192.0.2.1"],
@@ -208,7 +205,7 @@ mod tests {
             ),
             (&["@a", "@b"], &[], None, &NONE, Err("two servers, @a and @b: expected one at most")),
         ] {
-            let way = Way::read(servers, flags, port, false, trust);
+            let way = ServerChannel::read(servers, flags, port, false, trust);
             let way = way.map(|way| (way.address.to_string(), way.connections.map(|by| by.transport().is_encrypted())));
             let expected = expected.map(|(address, is_encrypted)| (address.to_owned(), is_encrypted));
             assert_eq!(way, expected.map_err(str::to_owned), "{servers:?} {flags:?}");

@@ -1,12 +1,12 @@
-//! A backend as the user describes it: `latency=1ms+1%:500ms loss=5%`.
+//! Parses a backend description of the user: `latency=1ms+1%:500ms loss=5%`.
 
-use super::settings::{Mistake, Settings};
+use super::settings::{Mistake, SettingEntries};
 use super::values::{connections, count, course, delay, share, stalls, weight, whens};
-use crate::sim::{Capacity, Connections, Model};
+use crate::sim::{BackendModel, Capacity, ModelConnections};
 
-/// Reads a description; it may be that of several like backends.
-pub(super) fn read(mut settings: Settings) -> Result<Vec<Model>, Mistake> {
-    let usual = Model::default();
+/// Parses a description, which may stand for several equal backends.
+pub(super) fn read(mut settings: SettingEntries) -> Result<Vec<BackendModel>, Mistake> {
+    let usual = BackendModel::default();
     let place = settings.place().to_owned();
     let service = settings.take("service", delay)?;
     let servers = settings.take("servers", count)?;
@@ -19,7 +19,7 @@ pub(super) fn read(mut settings: Settings) -> Result<Vec<Model>, Mistake> {
     };
     let stalls = settings.take("stall", stalls)?.unwrap_or_default();
     let connections = match (settings.take("connections", connections)?, stalls.on_connections) {
-        (Some(max), stalls) => Some(Connections { max, stalls, ends: Vec::new() }),
+        (Some(max), stalls) => Some(ModelConnections { max, stalls, ends: Vec::new() }),
         (None, on_connections) if on_connections.is_empty() => None,
         (None, _) => {
             return Err(Mistake::at(
@@ -28,7 +28,7 @@ pub(super) fn read(mut settings: Settings) -> Result<Vec<Model>, Mistake> {
             ));
         }
     };
-    let model = Model {
+    let model = BackendModel {
         delay: settings.take("latency", |text| course(text, delay, None))?.unwrap_or(usual.delay),
         loss: settings.take("loss", |text| course(text, share, Some(0.0)))?.unwrap_or(usual.loss),
         failure: settings.take("failure", share)?.unwrap_or(0.0),
@@ -37,7 +37,7 @@ pub(super) fn read(mut settings: Settings) -> Result<Vec<Model>, Mistake> {
         crashes: settings.take("crash", whens)?.unwrap_or_default(),
         weight: settings.take("weight", weight)?.unwrap_or(1),
         capacity,
-        ..Model::default()
+        ..BackendModel::default()
     };
     let count = settings.take("count", count)?.unwrap_or(1);
     settings.finish()?;
@@ -51,9 +51,8 @@ mod tests {
     use super::*;
     use crate::sim::{Course, Delay, When};
 
-    /// Reads words.
-    fn parse(text: &str) -> Result<Vec<Model>, String> {
-        let settings = Settings::of_words("--backend".to_owned(), text, None);
+    fn parse(text: &str) -> Result<Vec<BackendModel>, String> {
+        let settings = SettingEntries::of_words("--backend".to_owned(), text, None);
         settings.and_then(read).map_err(|error| error.to_string())
     }
 
@@ -89,7 +88,7 @@ mod tests {
     #[test]
     fn what_is_not_said_is_as_usual() {
         let models = parse("").expect("a description");
-        assert_eq!((models.len(), &models[0].delay), (1, &Model::default().delay));
+        assert_eq!((models.len(), &models[0].delay), (1, &BackendModel::default().delay));
         assert!(models[0].capacity.is_none());
     }
 

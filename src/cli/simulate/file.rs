@@ -1,4 +1,4 @@
-//! A scenario in a TOML file: the same keys and words as on the command line.
+//! A scenario in a TOML file, with the same keys and values as on the command line.
 //!
 //! ```toml
 //! queries = 1_000_000
@@ -19,15 +19,13 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::policy::HEAD;
-use super::settings::{Mistake, Settings};
+use super::settings::{Mistake, SettingEntries};
 
-/// What a file says.
 #[derive(Debug)]
 pub(super) struct Description {
-    /// All but backends and policies.
-    pub(super) settings: Settings,
-    pub(super) backends: Vec<Settings>,
-    pub(super) policies: Vec<Settings>,
+    pub(super) settings: SettingEntries,
+    pub(super) backends: Vec<SettingEntries>,
+    pub(super) policies: Vec<SettingEntries>,
 }
 
 pub(super) fn read(file: &Path) -> Result<Description, Mistake> {
@@ -36,20 +34,20 @@ pub(super) fn read(file: &Path) -> Result<Description, Mistake> {
     parse(&name, &text)
 }
 
-/// Reads the text of a file.
 fn parse(file: &str, text: &str) -> Result<Description, Mistake> {
-    let source = Source { file, text };
+    let source = ScenarioSource { file, text };
     let document = DeTable::parse(text).map_err(|error| {
         let start = error.span().map_or(0, |span| span.start);
         Mistake::at(&source.place(start), error.message())
     })?;
     let mut description =
-        Description { settings: Settings::at(file.to_owned()), backends: Vec::new(), policies: Vec::new() };
+        Description { settings: SettingEntries::at(file.to_owned()), backends: Vec::new(), policies: Vec::new() };
     for (key, value) in document.get_ref() {
         match key.get_ref().as_ref() {
             "backends" => description.backends = source.items("backends", None, value)?,
             "policies" => description.policies = source.items("policies", Some(HEAD), value)?,
-            // Said here, where backends and policies can be guessed too, and before the value is looked at.
+            // Reported here, because `backends` and `policies` are valid suggestions, too, and before the
+            // value is parsed.
             other if !KEYS.contains(&other) => {
                 let place = format!("{}: {other}", source.place(key.span().start));
                 return Err(Mistake::unknown(&place, other, &KEYS));
@@ -60,19 +58,20 @@ fn parse(file: &str, text: &str) -> Result<Description, Mistake> {
     Ok(description)
 }
 
-/// All keys of a file.
 const KEYS: [&str; 8] = ["queries", "rate", "seed", "slow", "names", "ttl", "backends", "policies"];
 
-/// The text, to tell places in it.
-struct Source<'s> {
-    /// Its name.
+struct ScenarioSource<'s> {
     file: &'s str,
     text: &'s str,
 }
 
-impl Source<'_> {
-    /// The things of an array, each in words or as a table.
-    fn items(&self, name: &str, head: Option<&str>, value: &Spanned<DeValue<'_>>) -> Result<Vec<Settings>, Mistake> {
+impl ScenarioSource<'_> {
+    fn items(
+        &self,
+        name: &str,
+        head: Option<&str>,
+        value: &Spanned<DeValue<'_>>,
+    ) -> Result<Vec<SettingEntries>, Mistake> {
         let DeValue::Array(items) = value.get_ref() else {
             let place = format!("{}: {name}", self.place(value.span().start));
             return Err(Mistake::at(&place, "expected an array of texts, or of tables"));
@@ -81,10 +80,10 @@ impl Source<'_> {
             let path = format!("{name}[{index}]");
             let place = format!("{}: {path}", self.place(item.span().start));
             match item.get_ref() {
-                DeValue::String(words) => Settings::of_words(place, words, head),
+                DeValue::String(words) => SettingEntries::of_words(place, words, head),
                 DeValue::Table(entries) => {
-                    let mut settings = Settings::at(place);
-                    // In the order of the file, which is that of a policy's name.
+                    let mut settings = SettingEntries::at(place);
+                    // In file order, which determines a policy's name.
                     let mut entries: Vec<_> = entries.iter().collect();
                     entries.sort_by_key(|(key, _)| key.span().start);
                     for (key, value) in entries {
@@ -102,8 +101,13 @@ impl Source<'_> {
         items.iter().enumerate().map(item).collect()
     }
 
-    /// Adds an entry of a table.
-    fn add(&self, settings: &mut Settings, key: &str, path: &str, value: &Spanned<DeValue<'_>>) -> Result<(), Mistake> {
+    fn add(
+        &self,
+        settings: &mut SettingEntries,
+        key: &str,
+        path: &str,
+        value: &Spanned<DeValue<'_>>,
+    ) -> Result<(), Mistake> {
         let place = format!("{}: {path}", self.place(value.span().start));
         let text = match value.get_ref() {
             DeValue::String(text) => text.to_string(),
@@ -116,7 +120,7 @@ impl Source<'_> {
         settings.add(key, text, place)
     }
 
-    /// File, line and column of an octet, as people count.
+    /// Returns file, line and column of a byte, counted from 1.
     fn place(&self, octet: usize) -> String {
         let before = self.text.get(..octet).unwrap_or(self.text);
         let line = before.matches('\n').count() + 1;
@@ -131,7 +135,7 @@ mod tests {
     use super::super::{backend, values};
     use super::*;
     use crate::policy::Dispatch;
-    use crate::sim::Names;
+    use crate::sim::NameDistribution;
     use std::time::Duration;
 
     #[test]
@@ -155,7 +159,10 @@ loss = 0.05
         assert_eq!(settings.take("seed", values::seed), Ok(None));
         let slow = settings.take("slow", |text| values::course(text, values::factor, Some(1.0)));
         assert!(slow.expect("a course").is_some());
-        assert_eq!(settings.take("names", values::names), Ok(Some(Names::Zipf { exponent: 1.0, count: 10_000 })));
+        assert_eq!(
+            settings.take("names", values::names),
+            Ok(Some(NameDistribution::Zipf { exponent: 1.0, count: 10_000 }))
+        );
         assert_eq!(settings.take("ttl", values::ttl), Ok(Some(Duration::from_secs(60))));
         assert_eq!(settings.finish(), Ok(()));
         let counts = backends.into_iter().map(|settings| backend::read(settings).expect("a backend").len());

@@ -1,26 +1,24 @@
-//! A pool that is in use: its rules from the config, and its backends as a running server has found them.
+//! A pool in use: its rules from the config, and its backends as measured by a running server.
 
 use std::path::Path;
 use std::time::Duration;
 
 use super::settings::Mistake;
 use crate::admin::status::{BackendStatus, PoolStatus, Status};
-use crate::cli::ctl::Trouble;
-use crate::cli::ctl::connection::{Connection, Target};
+use crate::cli::ctl::CommandFailure;
+use crate::cli::ctl::connection::{AdminConnection, AdminTarget};
 use crate::config::{BackendConfig, Config, PoolConfig, nearest};
 use crate::load;
 use crate::policy::latency::MIN_SAMPLES;
-use crate::policy::{Dispatch, Rules};
-use crate::sim::{Course, Delay, Empirical, Model};
+use crate::policy::{Dispatch, PoolRules};
+use crate::sim::{BackendModel, Course, Delay, Empirical};
 
-/// Reads the config, and finds the pool that is meant.
 pub(super) fn pool(file: &Path, name: Option<&str>) -> Result<PoolConfig, Mistake> {
     let (config, file) = load::load(Some(file)).map_err(|error| Mistake::at("--from", error))?;
     let place = file.display().to_string();
     find(config, name).map_err(|message| Mistake::at(&place, message))
 }
 
-/// The pool of this name, or the only one.
 fn find(config: Config, name: Option<&str>) -> Result<PoolConfig, String> {
     let names: Vec<_> = config.pools.iter().map(|pool| pool.name.clone()).collect();
     let place = match (name, names.as_slice()) {
@@ -39,32 +37,27 @@ fn find(config: Config, name: Option<&str>) -> Result<PoolConfig, String> {
     })
 }
 
-/// What a running server has found.
 #[derive(Debug)]
-pub(super) struct Found {
-    /// The backends, in the order of the config.
-    pub(super) backends: Vec<Model>,
-    /// Queries per second to the pool, in the mean since the start.
+pub(super) struct LivePool {
+    pub(super) backends: Vec<BackendModel>,
+    /// Queries per second to the pool, as a mean since the start.
     pub(super) rate: f64,
 }
 
-/// Asks a running server about the backends of a pool.
-pub(super) fn ask(target: &Target, pool: &PoolConfig) -> Result<Found, Trouble> {
-    let status = Connection::find(Some(target), None, None)?.status()?;
-    found(&status, pool).map_err(|message| Trouble::Server(format!("--status: {message}")))
+pub(super) fn ask(target: &AdminTarget, pool: &PoolConfig) -> Result<LivePool, CommandFailure> {
+    let status = AdminConnection::find(Some(target), None, None)?.status()?;
+    found(&status, pool).map_err(|message| CommandFailure::Server(format!("--status: {message}")))
 }
 
-/// What a status tells of a pool.
-fn found(status: &Status, pool: &PoolConfig) -> Result<Found, String> {
+fn found(status: &Status, pool: &PoolConfig) -> Result<LivePool, String> {
     let name = &pool.name;
     let known = status.pools.iter().find(|known| known.name == *name);
     let known = known.ok_or_else(|| format!("the server has no pool {name:?}, is this its config?"))?;
     let backends = pool.backends.iter().map(|backend| model(known, backend)).collect::<Result<_, _>>()?;
-    Ok(Found { backends, rate: rate(status, known, &pool.rules) })
+    Ok(LivePool { backends, rate: rate(status, known, &pool.rules) })
 }
 
-/// A backend as it was found.
-fn model(pool: &PoolStatus, backend: &BackendConfig) -> Result<Model, String> {
+fn model(pool: &PoolStatus, backend: &BackendConfig) -> Result<BackendModel, String> {
     let address = backend.address;
     let found = pool.backends.iter().find(|found| found.address == address);
     let found = found.ok_or_else(|| format!("the server does not ask {address}, is this its config?"))?;
@@ -75,24 +68,23 @@ fn model(pool: &PoolStatus, backend: &BackendConfig) -> Result<Model, String> {
     let measured = measured.ok_or_else(|| {
         format!("{address} has replied {replies} times, expected {MIN_SAMPLES} at least: let it serve for a while")
     })?;
-    // All that replied has been timed, however late; what was asked and is not out any more has not replied.
+    // All replies have a latency, however late; attempts that are neither replied to nor in flight are lost.
     let ended = found.attempts.queries().saturating_sub(found.in_flight).max(replies);
-    Ok(Model {
+    Ok(BackendModel {
         weight: backend.weight,
         delay: Course::always(Delay::Empirical(measured)),
         loss: Course::always((ended - replies) as f64 / ended as f64),
         failure: found.errors.min(replies) as f64 / replies as f64,
-        ..Model::default()
+        ..BackendModel::default()
     })
 }
 
-/// How often a backend has replied.
 fn replies(backend: &BackendStatus) -> u64 {
     backend.latency_histogram.iter().map(|bin| bin.count).sum()
 }
 
-/// Queries per second in the mean: first attempts, of which a race makes several for a query.
-fn rate(status: &Status, pool: &PoolStatus, rules: &Rules) -> f64 {
+/// Returns the mean queries per second, from first attempts; a race makes several of them per query.
+fn rate(status: &Status, pool: &PoolStatus, rules: &PoolRules) -> f64 {
     let first: u64 = pool.backends.iter().map(|backend| backend.attempts.first).sum();
     let all = pool.backends.len().max(1);
     let width = match rules.dispatch {
@@ -109,15 +101,13 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::admin::status::{Bucket, ByKind, Percentiles, ZoneCounts};
+    use crate::admin::status::{ByKind, LatencyBucket, Percentiles, ZoneCounts};
     use crate::sight::live::Verdict;
 
-    /// The config of two pools.
     const CONFIG: &str = "[forwarder]\nlisten = ['127.0.0.1:0']\n[forwarder.routes]\n'.' = 'one'\n'x.' = 'other'\n\
         [pools.one]\ndispatch = 'sequential'\nbackends = ['192.0.2.1:53']\n\
         [pools.other]\nbackends = ['192.0.2.2:53']\n";
 
-    /// Finds a pool in a config.
     fn check_pool(config: &str, name: Option<&str>, expected: Result<&str, &str>) {
         let config = Config::parse(config, "c.toml", Path::new("")).expect("a config");
         match (find(config, name), expected) {
@@ -138,7 +128,7 @@ mod tests {
         check_pool("[authorities.a]\nlisten = ['127.0.0.1:0']\nzones = ['a']", None, Err("there is no pool"));
     }
 
-    /// The status of a server that has asked a backend 1,000 times, of which 900 were replied to.
+    /// Returns the status of a server that sent a backend 1,000 queries and got 900 replies.
     fn status(replies: u64) -> Status {
         let none = Percentiles { p50: None, p95: None, p99: None };
         let backend = BackendStatus {
@@ -154,7 +144,7 @@ mod tests {
             since_seconds: 0,
             in_flight: 0,
             latency_ms: none,
-            latency_histogram: vec![Bucket { from_us: 1_000, to_us: 2_000, count: replies }],
+            latency_histogram: vec![LatencyBucket { from_us: 1_000, to_us: 2_000, count: replies }],
             attempts: ByKind { first: 1_000, hedge: 0, failover: 0, probe: Some(7) },
             wins: ByKind { first: 0, hedge: 0, failover: 0, probe: None },
             errors: 9,
@@ -196,8 +186,7 @@ mod tests {
         }
     }
 
-    /// What is found of a pool.
-    fn check(status: &Status, name: &str) -> Result<Found, String> {
+    fn check(status: &Status, name: &str) -> Result<LivePool, String> {
         let config = Config::parse(CONFIG, "c.toml", Path::new("")).expect("a config");
         found(status, &find(config, Some(name)).expect("a pool"))
     }

@@ -1,8 +1,9 @@
-//! `hedgerow simulate`: runs the real race logic on modelled backends, and compares policies (docs/src/contract.md, Commands).
+//! `hedgerow simulate`: runs the real race logic on modelled backends and compares policies
+//! (docs/src/contract.md, Commands).
 //!
-//! The scenario comes from the command line or a file (`settings` takes both apart; `backend` and `policy` read what is
-//! described, in the `values` of one small language), or from a config and a running server (`live`). `sim` plays it once
-//! for each policy, with the same queries; `output` and `plot` show what came of it.
+//! The scenario comes from the command line or a file (`settings`, `backend`, `policy` and `values` parse
+//! it), or from a config and a running server (`live`). `sim` plays it once per policy with the same queries;
+//! `output` and `plot` show the results.
 
 mod backend;
 mod file;
@@ -21,21 +22,22 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use self::output::{Played, Setting};
+use self::output::{PolicyRun, Setting};
 use self::policy::Policy;
-use self::settings::{Mistake, Settings};
-use super::ctl::Trouble;
-use super::ctl::connection::Target;
+use self::settings::{Mistake, SettingEntries};
+use super::ctl::CommandFailure;
+use super::ctl::connection::AdminTarget;
 use super::{EXIT_USAGE, print};
 use crate::files::{NewFile, Readers};
-use crate::policy::Rules;
-use crate::sim::{Course, Model, Names, PoolModel, Scenario, Tally};
+use crate::policy::PoolRules;
+use crate::sim::{BackendModel, Course, NameDistribution, PoolModel, Scenario, Tally};
 
 /// Compare policies on modelled backends
 #[derive(Debug, clap::Args)]
 #[command(after_help = LANGUAGE)]
 pub(super) struct Args {
-    /// A backend, such as 'latency=1ms+1%:500ms loss=5%'; may be given several times [default: two with a tail]
+    /// A backend, such as 'latency=1ms+1%:500ms loss=5%'; may be given several times [default: two with a
+    /// tail]
     #[arg(short, long = "backend", value_name = "WORDS")]
     backends: Vec<String>,
     /// A policy, such as 'hedge delay=p95 budget=2%'; may be given several times [default: a few that differ]
@@ -44,34 +46,35 @@ pub(super) struct Args {
     /// Queries for each policy [default: 1000000]
     #[arg(short = 'n', long, value_name = "N", value_parser = values::queries)]
     queries: Option<usize>,
-    /// Queries per second, which come by chance [default: that of the running server, or else 3000]
+    /// Mean queries per second, at random times [default: that of the running server, or else 3000]
     #[arg(short, long, value_name = "N", value_parser = values::rate)]
     rate: Option<f64>,
-    /// What is asked for: unique, each name once, or zipf(EXPONENT,NAMES), some more often than others [default: unique]
+    /// Query names: unique, each name once, or zipf(EXPONENT,NAMES), some more often than others [default:
+    /// unique]
     #[arg(long, value_name = "NAMES", value_parser = values::names)]
-    names: Option<Names>,
+    names: Option<NameDistribution>,
     /// Cache answers, which have this time to live
     #[arg(long, value_name = "TIME", value_parser = values::ttl)]
     ttl: Option<Duration>,
-    /// How many times longer all backends take at times, such as 20x@500ms/30s
+    /// Slowdown of all backends at times, such as 20x@500ms/30s
     #[arg(long, value_name = "COURSE", value_parser = slow)]
     slow: Option<Course<f64>>,
-    /// Where chance begins: the same seed, the same table [default: 1]
+    /// Random seed: the same seed gives the same table [default: 1]
     #[arg(long, value_name = "N", value_parser = values::seed)]
     seed: Option<u64>,
-    /// Read the scenario from a TOML file with these keys; what is given here goes before
+    /// Read the scenario from a TOML file with these keys; options given here take precedence
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Begin with the rules of a pool of this config
     #[arg(long, value_name = "CONFIG")]
     from: Option<PathBuf>,
-    /// Which pool of the config, if it has several
+    /// Pool of the config, if it has several
     #[arg(long, value_name = "NAME", requires = "from")]
     pool: Option<String>,
-    /// The admin server of a running hedgerow, which tells how the backends of that pool do
+    /// The admin server of a running hedgerow, which reports the state of the backends of that pool
     #[arg(long, value_name = "URL", requires = "from", conflicts_with = "backends")]
-    status: Option<Target>,
-    /// Print JSON
+    status: Option<AdminTarget>,
+    /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
     /// Draw the curves and the cost of the policies
@@ -79,37 +82,33 @@ pub(super) struct Args {
     plot: Option<PathBuf>,
 }
 
-/// What can be said of backends and policies.
 const LANGUAGE: &str = "\
 Words of a backend, all optional:
-  latency=COURSE      how long it takes; by default 1ms
+  latency=COURSE      the time of a reply; 1ms by default
   loss=COURSE         the share of datagrams that are lost
   failure=SHARE       the share of replies that are failures
-  stall=WHEN,...      when it stands still; what comes meanwhile waits
+  stall=WHEN,...      when it pauses; queries that arrive meanwhile wait
   connections=N       it is asked by stream, over N connections; all queries ride on them, and what is lost is sent again
   stall=SHARE:TIME    the share of the time that all on one connection waits, and for how long each time
-  crash=WHEN,...      when it is not there
+  crash=WHEN,...      when it is down
   service=LATENCY servers=N   how long it works on a query, and on how many at a time; others queue
   weight=N count=N    its share of the load; how many there are like it
 Words of a policy: race, hedge, sequential, first (the first backend alone) or present (the pool as --from has it), then
   pool keys: fanout=N balance=WORD accept=WORD timeout=TIME attempt_timeout=TIME tries=N grace=TIME interval=TIME
   for hedge: delay=auto|pNN|TIME budget=SHARE max=N min_delay=TIME max_delay=TIME; and name=WORD for the table
 LATENCY is 1ms, uniform(1ms,3ms), lognormal(MEDIAN,SIGMA), pareto(LEAST,SHAPE), each with any number of +SHARE:LATENCY
-COURSE is VALUE,VALUE@WHEN,...; WHEN is 30s..60s, 30s.. or LENGTH/EVERY (by chance); SHARE is 5% or 0.05
+COURSE is VALUE,VALUE@WHEN,...; WHEN is 30s..60s, 30s.. or LENGTH/EVERY (by chance); SHARE is 5% or 0.05";
 
-Example: hedgerow simulate -b 'latency=1ms,20ms@30s..60s count=2' -p sequential -p 'hedge budget=5%' -n 300000";
-
-/// Runs the command.
-///
-/// 0: played. 1: the server cannot be reached or does not fit, or the plot cannot be written. 2: the description is wrong.
+/// Runs the command. Exit status 0: played. 1: the server cannot be reached or does not fit, or the plot
+/// cannot be written. 2: the description is wrong.
 pub(super) fn run(args: &Args) -> ExitCode {
     let text = match simulate(args) {
         Ok(text) => text,
-        Err(Trouble::Usage(message)) => {
+        Err(CommandFailure::Usage(message)) => {
             eprintln!("hedgerow simulate: {message}");
             return ExitCode::from(EXIT_USAGE);
         }
-        Err(Trouble::Server(message)) => {
+        Err(CommandFailure::Server(message)) => {
             eprintln!("hedgerow simulate: {message}");
             return ExitCode::FAILURE;
         }
@@ -117,10 +116,9 @@ pub(super) fn run(args: &Args) -> ExitCode {
     print(format!("{text}\n").as_bytes())
 }
 
-/// Plays what is described; returns what to print.
-fn simulate(args: &Args) -> Result<String, Trouble> {
-    let Plan { scenario, policies, setting } = plan(args)?;
-    // Opened first: nobody wants to wait for a plot that has no place.
+fn simulate(args: &Args) -> Result<String, CommandFailure> {
+    let SimulationPlan { scenario, policies, setting } = plan(args)?;
+    // Opened first, so that a wrong path is reported before the simulation runs.
     let open = |path| NewFile::open(path, Readers::Usual).map_err(|error| unwritten(path, error));
     let plot = args.plot.as_deref().map(|path| open(path).map(|file| (path, file)));
     let plot = plot.transpose()?;
@@ -133,29 +131,27 @@ fn simulate(args: &Args) -> Result<String, Trouble> {
     Ok(if args.json { output::to_json(&setting, &played) } else { output::to_text(&setting, &played) })
 }
 
-/// Why there is no plot.
-fn unwritten(path: &Path, error: impl fmt::Display) -> Trouble {
-    Trouble::Server(format!("--plot: {}: cannot be written: {error}", path.display()))
+fn unwritten(path: &Path, error: impl fmt::Display) -> CommandFailure {
+    CommandFailure::Server(format!("--plot: {}: cannot be written: {error}", path.display()))
 }
 
-/// What is to be played.
-struct Plan {
-    /// The scenario, under the rules of the pool.
+struct SimulationPlan {
     scenario: Scenario,
-    /// What is compared.
     policies: Vec<Policy>,
-    /// What is told of it.
     setting: Setting,
 }
 
-/// Reads what is described.
-fn plan(args: &Args) -> Result<Plan, Trouble> {
+fn plan(args: &Args) -> Result<SimulationPlan, CommandFailure> {
     let mut described = match &args.file {
         Some(file) => file::read(file)?,
-        None => file::Description { settings: Settings::at(String::new()), backends: Vec::new(), policies: Vec::new() },
+        None => file::Description {
+            settings: SettingEntries::at(String::new()),
+            backends: Vec::new(),
+            policies: Vec::new(),
+        },
     };
     let settings = &mut described.settings;
-    // Each is taken, and so checked, even if the command line goes before.
+    // Each key is taken, and so checked, even if the command line overrides it.
     let queries = settings.take("queries", values::queries)?;
     let rate = settings.take("rate", values::rate)?;
     let seed = settings.take("seed", values::seed)?;
@@ -175,9 +171,9 @@ fn plan(args: &Args) -> Result<Plan, Trouble> {
     let backends = backends(&args.backends, described.backends, found, pool.is_some())?;
     let queries = args.queries.or(queries).unwrap_or(USUAL_QUERIES);
     let seed = args.seed.or(seed).unwrap_or(1);
-    let names = args.names.clone().or(names).unwrap_or(Names::Unique);
+    let names = args.names.clone().or(names).unwrap_or(NameDistribution::Unique);
     let ttl = args.ttl.or(ttl);
-    let has_repeats = names != Names::Unique || ttl.is_some();
+    let has_repeats = names != NameDistribution::Unique || ttl.is_some();
     let setting = Setting { queries, rate, backends: backends.len(), seed, has_repeats };
     let rules = pool.map(|pool| pool.rules);
     let policies = policies(&args.policies, described.policies, rules.as_ref())?;
@@ -190,17 +186,18 @@ fn plan(args: &Args) -> Result<Plan, Trouble> {
         is_probed: true,
         ..Scenario::of_pool(rules.unwrap_or_default(), backends)
     };
-    Ok(Plan { scenario, policies, setting })
+    Ok(SimulationPlan { scenario, policies, setting })
 }
 
-/// The backends: of the command line, or else of the file or the running server, or those of the demonstration.
+/// Returns the backends of the command line, or else of the file or the running server, or those of the
+/// demonstration.
 fn backends(
     words: &[String],
-    described: Vec<Settings>,
-    found: Option<Vec<Model>>,
+    described: Vec<SettingEntries>,
+    found: Option<Vec<BackendModel>>,
     has_pool: bool,
-) -> Result<Vec<Model>, Mistake> {
-    let words = words.iter().map(|text| Settings::of_words(format!("--backend {text:?}"), text, None));
+) -> Result<Vec<BackendModel>, Mistake> {
+    let words = words.iter().map(|text| SettingEntries::of_words(format!("--backend {text:?}"), text, None));
     let given = all(words.collect::<Result<Vec<_>, _>>()?)?;
     let described = all(described)?;
     match found {
@@ -211,20 +208,23 @@ fn backends(
         None if !given.is_empty() => Ok(given),
         None if !described.is_empty() => Ok(described),
         None if has_pool => {
-            Err(Mistake::at("--from", "tells the rules only, expected --status URL or --backend WORDS too"))
+            Err(Mistake::at("--from", "has only the rules, expected --status URL or --backend WORDS too"))
         }
-        None => backend::read(Settings::of_words("the demonstration".to_owned(), DEMONSTRATION, None)?),
+        None => backend::read(SettingEntries::of_words("the demonstration".to_owned(), DEMONSTRATION, None)?),
     }
 }
 
-/// All backends of some descriptions.
-fn all(described: Vec<Settings>) -> Result<Vec<Model>, Mistake> {
+fn all(described: Vec<SettingEntries>) -> Result<Vec<BackendModel>, Mistake> {
     let backends = described.into_iter().map(backend::read).collect::<Result<Vec<_>, _>>()?;
     Ok(backends.into_iter().flatten().collect())
 }
 
-/// The policies: of the command line, or else of the file, or a few that differ.
-fn policies(words: &[String], described: Vec<Settings>, rules: Option<&Rules>) -> Result<Vec<Policy>, Mistake> {
+/// Returns the policies of the command line, or else of the file, or a default set.
+fn policies(
+    words: &[String],
+    described: Vec<SettingEntries>,
+    rules: Option<&PoolRules>,
+) -> Result<Vec<Policy>, Mistake> {
     let described = described.into_iter().map(|settings| Policy::read(settings, rules));
     let described = described.collect::<Result<Vec<_>, _>>()?;
     if words.is_empty() && !described.is_empty() {
@@ -236,8 +236,7 @@ fn policies(words: &[String], described: Vec<Settings>, rules: Option<&Rules>) -
     words.iter().map(|text| Policy::of_words(text, rules)).collect()
 }
 
-/// Plays the scenario under each policy, as many at a time as there are CPUs.
-fn play(scenario: &Scenario, policies: Vec<Policy>, seed: u64) -> Vec<Played> {
+fn play(scenario: &Scenario, policies: Vec<Policy>, seed: u64) -> Vec<PolicyRun> {
     let start = Instant::now();
     let count = policies.len();
     let left = Mutex::new(policies.into_iter().enumerate());
@@ -251,7 +250,7 @@ fn play(scenario: &Scenario, policies: Vec<Policy>, seed: u64) -> Vec<Played> {
                 backends.truncate(1);
             }
             let scenario = Scenario { pools: vec![PoolModel { rules, backends }], ..scenario.clone() };
-            played.push((place, Played { name, tally: Tally::of(&scenario, start, seed) }));
+            played.push((place, PolicyRun { name, tally: Tally::of(&scenario, start, seed) }));
         }
     };
     let threads = thread::available_parallelism().map_or(1, usize::from).min(count);
@@ -263,33 +262,30 @@ fn play(scenario: &Scenario, policies: Vec<Policy>, seed: u64) -> Vec<Played> {
     played.into_iter().map(|(_, played)| played).collect()
 }
 
-/// Reads the name of a file to write. The figure does not go to stdout, where the table is.
+/// Parses the name of a file to write. The figure cannot go to stdout, where the table is printed.
 fn file_name(text: &str) -> Result<PathBuf, String> {
     let is_name = !text.is_empty() && text != "-";
     is_name.then(|| text.into()).ok_or_else(|| "expected the name of a file, such as tail.svg".to_owned())
 }
 
-/// Reads how slow all backends are.
 fn slow(text: &str) -> Result<Course<f64>, String> {
     values::course(text, values::factor, Some(1.0))
 }
 
-impl From<Mistake> for Trouble {
+impl From<Mistake> for CommandFailure {
     fn from(mistake: Mistake) -> Self {
         Self::Usage(mistake.to_string())
     }
 }
 
-/// Enough for a p99.9 that another seed hardly moves, and played in a moment.
+/// Enough for a p99.9 that hardly depends on the seed, and still fast.
 const USUAL_QUERIES: usize = 1_000_000;
-/// Queries per second, as on the bench.
+/// Queries per second, as in the benchmark.
 const USUAL_RATE: f64 = 3_000.0;
-/// The backends if none are described: quick ones with a tail, where policies differ most.
+/// The default backends: fast ones with a tail, where policies differ most.
 const DEMONSTRATION: &str = "latency=lognormal(1ms,0.3)+1%:500ms count=2";
-/// What is compared if nothing is said.
 const POLICIES: [&str; 5] =
     ["sequential", "race", "hedge delay=auto budget=5%", "hedge delay=auto budget=2%", "hedge delay=p90"];
-/// What is compared with the pool as it is.
 const VARIATIONS: [&str; 9] = [
     "present",
     "sequential",

@@ -1,4 +1,4 @@
-//! What came of each policy, for people, scripts and the plot.
+//! Formats the results of each policy as text, JSON and curves.
 
 use std::time::Duration;
 
@@ -9,36 +9,28 @@ use super::plot::Curve;
 use crate::cli::ctl::table::{Column, table};
 use crate::sim::Tally;
 
-/// A policy, and what came of it.
 #[derive(Debug)]
-pub(super) struct Played {
-    /// How it is called.
+pub(super) struct PolicyRun {
     pub(super) name: String,
-    /// What came of it.
     pub(super) tally: Tally,
 }
 
-/// What was played, apart from the policies.
 #[derive(Debug, Serialize)]
 pub(super) struct Setting {
-    /// Queries for each policy.
     pub(super) queries: usize,
-    /// Queries per second.
     pub(super) rate: f64,
     pub(super) backends: usize,
-    /// What chance began with.
     pub(super) seed: u64,
-    /// Whether names are asked for more than once, or cached, so that queries may go without a race of their own.
+    /// True if names repeat or are cached, so that some queries need no race.
     #[serde(skip)]
     pub(super) has_repeats: bool,
 }
 
 impl Setting {
-    /// In a line.
     pub(super) fn headline(&self) -> String {
         let Self { queries, rate, backends, seed, .. } = self;
         let seconds = *queries as f64 / rate;
-        // Nobody cares for the milliseconds of a minute.
+        // Milliseconds do not matter from 10 s on.
         let steps = if seconds < 10.0 { 1e3 } else { 1.0 };
         let time = humantime::format_duration(Duration::from_secs_f64((seconds * steps).round() / steps));
         let rate = (rate * 1e3).round() / 1e3;
@@ -47,8 +39,7 @@ impl Setting {
     }
 }
 
-/// A line on the scenario, and a table of policies.
-pub(super) fn to_text(setting: &Setting, played: &[Played]) -> String {
+pub(super) fn to_text(setting: &Setting, played: &[PolicyRun]) -> String {
     let rows = played.iter().map(row);
     let table = match COLUMNS.first_chunk::<USUAL>() {
         Some(usual) if !setting.has_repeats => table(usual, rows.map(|row| row.into_iter().take(USUAL).collect())),
@@ -57,7 +48,6 @@ pub(super) fn to_text(setting: &Setting, played: &[Played]) -> String {
     format!("{}\n\n{table}", setting.headline())
 }
 
-/// The heads of the columns, with their alignment.
 const COLUMNS: [Column; USUAL + 2] = [
     ("POLICY", CellAlignment::Left),
     ("P50 ms", CellAlignment::Right),
@@ -72,12 +62,11 @@ const COLUMNS: [Column; USUAL + 2] = [
     ("JOINED", CellAlignment::Right),
 ];
 
-/// Columns that always mean something; the last two do where names are asked for more than once, or cached.
+/// The columns shown always; the last two are shown only if names repeat or are cached.
 const USUAL: usize = 9;
 
-/// A policy under [`COLUMNS`].
-fn row(Played { name, tally }: &Played) -> Vec<String> {
-    let latency = Latency::of(tally);
+fn row(PolicyRun { name, tally }: &PolicyRun) -> Vec<String> {
+    let latency = LatencySummary::of(tally);
     let mut row = vec![name.clone()];
     row.extend([latency.p50, latency.p90, latency.p99, latency.p99_9, latency.max].map(|ms| format!("{ms:.2}")));
     row.push(format!("{:.2} %", tally.extra_load() * 100.0));
@@ -85,12 +74,12 @@ fn row(Played { name, tally }: &Played) -> Vec<String> {
     row
 }
 
-pub(super) fn to_json(setting: &Setting, played: &[Played]) -> String {
-    let policies = played.iter().map(|Played { name, tally }| Outcome {
+pub(super) fn to_json(setting: &Setting, played: &[PolicyRun]) -> String {
+    let policies = played.iter().map(|PolicyRun { name, tally }| PolicyOutcome {
         policy: name,
-        latency_ms: Latency::of(tally),
+        latency_ms: LatencySummary::of(tally),
         extra_load: tally.extra_load(),
-        attempts: Attempts { first: tally.first, hedge: tally.hedges, failover: tally.failovers },
+        attempts: AttemptShares { first: tally.first, hedge: tally.hedges, failover: tally.failovers },
         hedges_won: tally.hedges_won,
         hedges_wasted: tally.hedges - tally.hedges_won,
         hedges_denied: tally.hedges_denied,
@@ -102,70 +91,45 @@ pub(super) fn to_json(setting: &Setting, played: &[Played]) -> String {
     serde_json::to_string_pretty(&document).expect("plain data with text for keys")
 }
 
-/// The whole.
 #[derive(Serialize)]
 struct Document<'a> {
-    /// What was played.
     #[serde(flatten)]
     setting: &'a Setting,
-    /// What came of it.
-    policies: Vec<Outcome<'a>>,
+    policies: Vec<PolicyOutcome<'a>>,
 }
 
-/// What came of one policy.
 #[derive(Serialize)]
-struct Outcome<'a> {
-    /// How it is called.
+struct PolicyOutcome<'a> {
     policy: &'a str,
-    /// How long clients waited.
-    latency_ms: Latency,
-    /// Attempts for each query beyond the first.
+    latency_ms: LatencySummary,
     extra_load: f64,
-    /// Attempts by kind.
-    attempts: Attempts,
-    /// Hedges whose reply went to the client.
+    attempts: AttemptShares,
     hedges_won: u64,
-    /// The other hedges.
     hedges_wasted: u64,
-    /// Hedges not made because the budget was spent.
     hedges_denied: u64,
-    /// Queries for which no backend's reply could be given.
     lost: u64,
-    /// Queries answered from the cache.
     cached: u64,
-    /// Queries that waited for a race which another had begun.
     joined: u64,
 }
 
-/// Attempts by kind.
 #[derive(Serialize)]
-struct Attempts {
-    /// Made when races began.
+struct AttemptShares {
     first: u64,
-    /// Made because another was late.
     hedge: u64,
-    /// Made because another had failed.
     failover: u64,
 }
 
-/// How long clients waited, in milliseconds.
 #[derive(Serialize)]
-struct Latency {
-    /// The median.
+struct LatencySummary {
     p50: f64,
-    /// One of 10 is slower.
     p90: f64,
-    /// One of 100 is slower.
     p99: f64,
-    /// One of 1,000 is slower.
     #[serde(rename = "p99.9")]
     p99_9: f64,
-    /// The slowest.
     max: f64,
 }
 
-impl Latency {
-    /// Of what came of a policy.
+impl LatencySummary {
     fn of(tally: &Tally) -> Self {
         let ms = |time: Duration| time.as_micros() as f64 / 1e3;
         let part = |part| ms(tally.latency.quantile(part).unwrap_or_default());
@@ -173,9 +137,8 @@ impl Latency {
     }
 }
 
-/// The curves of the plot.
-pub(super) fn to_curves(played: &[Played]) -> Vec<Curve> {
-    let curve = |Played { name, tally }: &Played| Curve {
+pub(super) fn to_curves(played: &[PolicyRun]) -> Vec<Curve> {
+    let curve = |PolicyRun { name, tally }: &PolicyRun| Curve {
         name: name.clone(),
         ccdf: thinned(tally.latency.ccdf()),
         p999: tally.latency.quantile(0.999).unwrap_or_default(),
@@ -184,7 +147,7 @@ pub(super) fn to_curves(played: &[Played]) -> Vec<Curve> {
     played.iter().map(curve).collect()
 }
 
-/// A curve without the points that nobody could see: each is a hundredth slower than the one before, or the last.
+/// Thins a curve to visible points: each is 1 % slower than the previous one, or the last.
 fn thinned(curve: Vec<(Duration, f64)>) -> Vec<(Duration, f64)> {
     let last = curve.len().saturating_sub(1);
     let mut seen = Duration::ZERO;

@@ -1,9 +1,10 @@
-//! The figure of a simulation: one SVG with two panels, which says in a glance what a policy buys and what it costs.
+//! The figure of a simulation: one SVG with two panels.
 //!
-//! On the left, for each policy, the share of queries slower than a latency, both axes logarithmic; on the right, p99.9
-//! against the extra load. Each policy has a color, a dash and a marker of its own, the same in both panels, so that the
-//! figure can be read without seeing colors. The canvas is twice the width at which the README shows it: coordinates of the
-//! drawing library are whole, and half steps keep the curves smooth. Same curves, same octets. Nothing is computed here.
+//! On the left, for each policy, the share of queries slower than a latency, on logarithmic axes; on the
+//! right, p99.9 against the extra load. Each policy has the same color, dash and marker in both panels, so
+//! that the figure is readable without colors. The canvas is twice the width at which the README shows it,
+//! because the drawing library has whole coordinates, and half steps keep the curves smooth. Equal curves
+//! give equal bytes.
 
 mod axis;
 mod labels;
@@ -19,21 +20,17 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use axis::{Axis, extra_place, latency_place, share_place};
 use labels::{Rect, place};
-use look::Look;
+use look::LineStyle;
 
-/// What the figure shows of one policy.
 pub(super) struct Curve {
-    /// The policy, as it is called in table and legend.
     pub(super) name: String,
-    /// For rising latencies the share of queries that are slower.
+    /// The share of queries slower than each latency, for rising latencies.
     pub(super) ccdf: Vec<(Duration, f64)>,
-    /// The latency that one query in a thousand exceeds.
     pub(super) p999: Duration,
     /// Queries to backends beyond one per query.
     pub(super) extra: f64,
 }
 
-/// Draws the figure, as SVG text.
 pub(super) fn draw(title: &str, curves: &[Curve]) -> Drawn<String> {
     let names: Vec<String> = curves.iter().map(|curve| printable(&curve.name)).collect();
     let entries = legend(&names);
@@ -46,7 +43,7 @@ pub(super) fn draw(title: &str, curves: &[Curve]) -> Drawn<String> {
         let style = styled(TEXT * 5 / 4, INK, HPos::Left, FontStyle::Bold);
         root.draw_text(&printable(title), &style, (EDGE, TITLE / 2))?;
         for (index, (name, &(x, y))) in names.iter().zip(&entries).enumerate() {
-            let (look, y) = (Look::of(index), TITLE + y + ROW / 2);
+            let (look, y) = (LineStyle::of(index), TITLE + y + ROW / 2);
             look.line(&root, vec![(x, y), (x + SAMPLE, y)])?;
             look.marker(&root, (x + SAMPLE / 2, y))?;
             root.draw_text(name, &text(TEXT, INK, HPos::Left), (x + SAMPLE + 12, y))?;
@@ -60,43 +57,29 @@ pub(super) fn draw(title: &str, curves: &[Curve]) -> Drawn<String> {
     Ok(svg)
 }
 
-/// An area of the canvas, measured in its own units.
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-/// What was drawn, or why the drawing library gave up.
 pub(super) type Drawn<T> = Result<T, DrawingAreaErrorKind<io::Error>>;
-/// A panel with its axes.
 type Panel<'a> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<Axis, Axis>>;
 
-/// Width of the canvas.
 const WIDTH: u32 = 1800;
 /// Height of the panels with their axes and captions.
 const PANELS: u32 = 760;
-/// Height of the title.
 const TITLE: i32 = 84;
-/// Height of a row of the legend.
 const ROW: i32 = 46;
-/// Empty space at the left and right edge.
 const EDGE: i32 = 36;
-/// Empty space at the right of a panel: room for the word at the line of p99.9.
+/// Empty space at the right of a panel, for the label of the p99.9 line.
 const MARGIN: i32 = 96;
-/// Length of a line in the legend.
 const SAMPLE: i32 = 96;
-/// Space between two entries of the legend.
 const GAP: i32 = 32;
 /// Size of text. The library writes 1/1.24 of it as the font size: 25, shown as 12.5.
 const TEXT: i32 = 31;
-/// Text and axes.
 const INK: RGBColor = RGBColor(34, 34, 34);
-/// Text that explains.
 const PALE_INK: RGBColor = RGBColor(110, 110, 110);
-/// Lines at ticks with a label.
 const GRID: RGBColor = RGBColor(214, 214, 214);
-/// Lines at other ticks.
 const PALE_GRID: RGBColor = RGBColor(240, 240, 240);
-/// The share of queries that p99.9 leaves.
 const P999: f64 = 0.001;
 
-/// Where each entry of the legend starts, from its top: as many in a row as fit.
+/// Returns the start of each legend entry from the legend's top, with as many entries per row as fit.
 fn legend(names: &[String]) -> Vec<(i32, i32)> {
     let (mut x, mut y) = (EDGE, 0);
     let mut entries = Vec::new();
@@ -111,7 +94,6 @@ fn legend(names: &[String]) -> Vec<(i32, i32)> {
     entries
 }
 
-/// The left panel: which share of the queries is slower than a latency.
 fn distribution(root: &Area<'_>, area: &Area<'_>, curves: &[Curve]) -> Drawn<()> {
     let points = || curves.iter().flat_map(|curve| &curve.ccdf);
     let least = points().map(|&(_, share)| share).filter(|&share| share > 0.0).fold(1.0, f64::min);
@@ -127,7 +109,7 @@ fn distribution(root: &Area<'_>, area: &Area<'_>, curves: &[Curve]) -> Drawn<()>
     root.draw(&DashedPathElement::new([first, last], 4, 6, PALE_INK.stroke_width(2)))?;
     root.draw_text("p99.9", &text(TEXT, PALE_INK, HPos::Left), (last.0 + 8, last.1))?;
     for (index, curve) in curves.iter().enumerate() {
-        // Between two latencies the share is that of the first: steps, not slopes.
+        // Between two latencies the share is that of the first, so the curve has steps instead of slopes.
         let mut corners = vec![at(start, share_place(1.0))];
         let mut height = share_place(1.0);
         for &(latency, share) in &curve.ccdf {
@@ -137,15 +119,14 @@ fn distribution(root: &Area<'_>, area: &Area<'_>, curves: &[Curve]) -> Drawn<()>
             corners.push(at(here, height));
         }
         corners.dedup();
-        Look::of(index).line(root, corners)?;
+        LineStyle::of(index).line(root, corners)?;
     }
     for (index, curve) in curves.iter().enumerate() {
-        Look::of(index).marker(root, at(latency_place(curve.p999), p999))?;
+        LineStyle::of(index).marker(root, at(latency_place(curve.p999), p999))?;
     }
     Ok(())
 }
 
-/// The right panel: what the tail costs.
 fn price(root: &Area<'_>, area: &Area<'_>, curves: &[Curve], names: &[String]) -> Drawn<()> {
     let most = curves.iter().map(|curve| curve.extra).fold(0.0, f64::max);
     let x = Axis::extra("extra queries to backends (square-root scale)", most);
@@ -171,9 +152,9 @@ fn price(root: &Area<'_>, area: &Area<'_>, curves: &[Curve], names: &[String]) -
         }
     }
     for (index, ((&point, label), name)) in points.iter().zip(&boxes).zip(names).enumerate() {
-        Look::of(index).marker(root, point)?;
+        LineStyle::of(index).marker(root, point)?;
         let middle = ((label.left + label.right) / 2, (label.top + label.bottom) / 2);
-        // The estimate of a text's width is generous: towards its point a label is flush, not centered.
+        // The estimated text width is generous, so a label is aligned towards its point, not centered.
         let (flush, x) = if label.left > point.0 {
             (HPos::Left, label.left)
         } else if label.right < point.0 {
@@ -186,7 +167,6 @@ fn price(root: &Area<'_>, area: &Area<'_>, curves: &[Curve], names: &[String]) -
     Ok(())
 }
 
-/// Draws axes, grid and caption of a panel.
 fn panel<'a>(area: &Area<'a>, caption: &str, x: Axis, y: Axis) -> Drawn<Panel<'a>> {
     let (x_title, y_title) = (x.title, y.title);
     let mut panel = ChartBuilder::on(area)
@@ -210,7 +190,7 @@ fn panel<'a>(area: &Area<'a>, caption: &str, x: Axis, y: Axis) -> Drawn<Panel<'a
     Ok(panel)
 }
 
-/// The style of a text that is placed by its middle line.
+/// Returns the style of a text that is placed by its middle line.
 fn text(size: i32, color: RGBColor, flush: HPos) -> TextStyle<'static> {
     styled(size, color, flush, FontStyle::Normal)
 }
@@ -219,12 +199,12 @@ fn styled(size: i32, color: RGBColor, flush: HPos, style: FontStyle) -> TextStyl
     ("sans-serif", size, style).into_font().color(&color).pos(Pos::new(flush, VPos::Center))
 }
 
-/// Room for a text. Which font a viewer takes is not known: as wide as the wider ones.
+/// Estimates the width of a text for a wide font, because the viewer chooses the font.
 fn text_width(text: &str) -> i32 {
     text.chars().count() as i32 * TEXT * 47 / 100
 }
 
-/// A text as XML may hold it: control characters have no place there.
+/// Replaces control characters, which XML does not allow.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') { '\u{fffd}' } else { c }).collect()
 }

@@ -1,39 +1,32 @@
-//! A policy as the user describes it: `hedge delay=p95 budget=5%`. What is not said is as the pool has it.
+//! A policy from a description such as `hedge delay=p95 budget=5%`. Omitted settings come from the pool.
 
 use std::fmt;
 
-use super::settings::{Mistake, Settings};
+use super::settings::{Mistake, SettingEntries};
 use super::values::share;
 use crate::config::{Limits, limits, nearest, words};
 use crate::policy::balance::Balance;
-use crate::policy::{Dispatch, Hedge, Rules};
+use crate::policy::{Dispatch, Hedge, PoolRules};
 
-/// A policy to compare with others.
 #[derive(Clone, Debug)]
 pub(super) struct Policy {
-    /// How it is called in the table.
     pub(super) name: String,
-    /// What it makes the pool do.
-    pub(super) rules: Rules,
-    /// Only the first backend is there.
+    pub(super) rules: PoolRules,
     pub(super) is_first_only: bool,
 }
 
-/// What a policy begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Head {
-    /// One of the words of `dispatch`.
+enum PolicyHead {
     Dispatch(Dispatch),
-    /// The first backend, and no other.
     First,
-    /// The rules of the pool as they are.
+    /// The unchanged rules of the pool.
     Present,
 }
 
 impl Policy {
-    /// Reads a description, which is the name of the policy unless it has one. `base`: the rules of the pool, if there is
-    /// one.
-    pub(super) fn read(mut settings: Settings, base: Option<&Rules>) -> Result<Self, Mistake> {
+    /// Parses a description, which is the policy's name unless it sets one. `base`: the rules of the pool, if
+    /// there is one.
+    pub(super) fn read(mut settings: SettingEntries, base: Option<&PoolRules>) -> Result<Self, Mistake> {
         let name = settings.take("name", called)?;
         let name = name.unwrap_or_else(|| settings.to_words(HEAD));
         let place = settings.place().to_owned();
@@ -42,19 +35,19 @@ impl Policy {
         };
         let mut rules = base.cloned().unwrap_or_default();
         match head {
-            Head::Dispatch(dispatch) => rules.dispatch = dispatch,
-            Head::First => (rules.dispatch, rules.balance) = (Dispatch::Sequential, Balance::Ordered),
-            Head::Present if base.is_none() => {
+            PolicyHead::Dispatch(dispatch) => rules.dispatch = dispatch,
+            PolicyHead::First => (rules.dispatch, rules.balance) = (Dispatch::Sequential, Balance::Ordered),
+            PolicyHead::Present if base.is_none() => {
                 return Err(Mistake::at(&place, "there is no pool yet, name its config with --from"));
             }
-            Head::Present => {}
+            PolicyHead::Present => {}
         }
         match rules.dispatch {
             Dispatch::Race => set(&mut rules.fanout, settings.take("fanout", |text| integer(text, limits::FANOUT))?),
             Dispatch::Hedge => rules.hedge = read_hedge(&mut settings, rules.hedge)?,
             Dispatch::Sequential => {}
         }
-        if head != Head::First {
+        if head != PolicyHead::First {
             set(&mut rules.balance, settings.take("balance", words::balance)?);
         }
         set(&mut rules.accept, settings.take("accept", words::accept)?);
@@ -64,20 +57,17 @@ impl Policy {
         set(&mut rules.tries, settings.take("tries", |text| integer(text, limits::TRIES))?);
         set(&mut rules.health.interval, settings.take("interval", |text| limits::PROBE_INTERVAL.parse(text))?);
         settings.finish()?;
-        Ok(Self { name, rules, is_first_only: head == Head::First })
+        Ok(Self { name, rules, is_first_only: head == PolicyHead::First })
     }
 
-    /// Reads words of the command line.
-    pub(super) fn of_words(text: &str, base: Option<&Rules>) -> Result<Self, Mistake> {
-        Self::read(Settings::of_words(format!("--policy {text:?}"), text, Some(HEAD))?, base)
+    pub(super) fn of_words(text: &str, base: Option<&PoolRules>) -> Result<Self, Mistake> {
+        Self::read(SettingEntries::of_words(format!("--policy {text:?}"), text, Some(HEAD))?, base)
     }
 }
 
-/// The key of a policy's first word.
 pub(super) const HEAD: &str = "dispatch";
 
-/// Reads what concerns hedges.
-fn read_hedge(settings: &mut Settings, mut hedge: Hedge) -> Result<Hedge, Mistake> {
+fn read_hedge(settings: &mut SettingEntries, mut hedge: Hedge) -> Result<Hedge, Mistake> {
     set(&mut hedge.delay, settings.take("delay", words::hedge_delay)?);
     set(&mut hedge.budget, settings.take("budget", share)?);
     set(&mut hedge.max, settings.take("max", |text| integer(text, limits::HEDGES))?);
@@ -90,30 +80,26 @@ fn read_hedge(settings: &mut Settings, mut hedge: Hedge) -> Result<Hedge, Mistak
     Ok(hedge)
 }
 
-/// Reads the name of a policy.
 fn called(text: &str) -> Result<String, &'static str> {
     if text.is_empty() { Err("expected a word") } else { Ok(text.to_owned()) }
 }
 
-/// Reads the first word.
-fn head(text: &str) -> Result<Head, String> {
+fn head(text: &str) -> Result<PolicyHead, String> {
     match text {
-        "first" => return Ok(Head::First),
-        "present" => return Ok(Head::Present),
+        "first" => return Ok(PolicyHead::First),
+        "present" => return Ok(PolicyHead::Present),
         _ => {}
     }
-    words::dispatch(text).map(Head::Dispatch).map_err(|_| {
+    words::dispatch(text).map(PolicyHead::Dispatch).map_err(|_| {
         let guess = nearest(text, heads()).map(|word| format!("; did you mean {word:?}?")).unwrap_or_default();
         format!("expected one of {}{guess}", heads().join(", "))
     })
 }
 
-/// All first words.
 fn heads() -> [&'static str; 5] {
     ["race", "hedge", "sequential", "first", "present"]
 }
 
-/// Reads an integer within bounds.
 fn integer<T: std::str::FromStr + PartialOrd + fmt::Display>(text: &str, limits: Limits<T>) -> Result<T, String> {
     let number = text.parse().ok().filter(|number| limits.holds(number));
     number.ok_or_else(|| format!("expected a number {limits}"))
@@ -132,7 +118,6 @@ mod tests {
     use super::*;
     use crate::policy::{Accept, HedgeDelay};
 
-    /// Reads words.
     fn parse(text: &str) -> Result<Policy, String> {
         Policy::of_words(text, None).map_err(|error| error.to_string())
     }
@@ -140,7 +125,7 @@ mod tests {
     #[test]
     fn policies_are_read() {
         let race = parse("race").expect("a policy");
-        assert_eq!((race.name.as_str(), race.rules), ("race", Rules::default()));
+        assert_eq!((race.name.as_str(), race.rules), ("race", PoolRules::default()));
         let hedge = parse("hedge delay=p90 budget=2% max=2 max_delay=1s tries=2 accept=any").expect("a policy");
         assert_eq!(hedge.rules.dispatch, Dispatch::Hedge);
         let Hedge { delay, budget, max, max_delay, .. } = hedge.rules.hedge;
@@ -155,7 +140,7 @@ mod tests {
 
     #[test]
     fn what_is_not_said_is_as_the_pool_has_it() {
-        let base = Rules { timeout: Duration::from_secs(9), dispatch: Dispatch::Hedge, ..Rules::default() };
+        let base = PoolRules { timeout: Duration::from_secs(9), dispatch: Dispatch::Hedge, ..PoolRules::default() };
         let policy = Policy::of_words("present budget=1%", Some(&base)).expect("a policy");
         assert_eq!((policy.rules.timeout, policy.rules.dispatch), (base.timeout, Dispatch::Hedge));
         assert_eq!(policy.rules.hedge.budget, 0.01);

@@ -1,37 +1,30 @@
-//! `KEY=VALUE`, be it a word of the command line or an entry of a file: taken by key, with the place for what is wrong.
+//! `KEY=VALUE` settings from the command line or a file, taken by key, with their position for errors.
 
 use std::error::Error;
 use std::fmt;
 
 use crate::config::nearest;
 
-/// What describes one thing.
 #[derive(Clone, Debug)]
-pub(super) struct Settings {
-    /// Where it is described.
+pub(super) struct SettingEntries {
     place: String,
-    /// What is said of it.
-    entries: Vec<Entry>,
-    /// The keys asked for so far, there or not.
+    entries: Vec<SettingEntry>,
     taken: Vec<&'static str>,
 }
 
-/// One setting.
 #[derive(Clone, Debug)]
-struct Entry {
+struct SettingEntry {
     key: String,
     value: String,
-    /// Where it stands.
     place: String,
 }
 
-impl Settings {
-    /// Nothing is said yet of what is described there.
+impl SettingEntries {
     pub(super) fn at(place: String) -> Self {
         Self { place, entries: Vec::new(), taken: Vec::new() }
     }
 
-    /// Reads words with blanks between them. The first may be the value of `head` alone.
+    /// Parses words separated by blanks. The first may be the value of `head` without its key.
     pub(super) fn of_words(place: String, text: &str, head: Option<&str>) -> Result<Self, Mistake> {
         let mut settings = Self::at(place);
         for (index, word) in text.split_whitespace().enumerate() {
@@ -48,16 +41,14 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Adds a setting that stands at `place`.
     pub(super) fn add(&mut self, key: &str, value: String, place: String) -> Result<(), Mistake> {
         if self.entries.iter().any(|entry| entry.key == key) {
             return Err(Mistake::at(&place, "given twice, expected one value"));
         }
-        self.entries.push(Entry { key: key.to_owned(), value, place });
+        self.entries.push(SettingEntry { key: key.to_owned(), value, place });
         Ok(())
     }
 
-    /// The value of `key` as `read` understands it, if it is there.
     pub(super) fn take<T, E: fmt::Display>(
         &mut self,
         key: &'static str,
@@ -65,41 +56,38 @@ impl Settings {
     ) -> Result<Option<T>, Mistake> {
         self.taken.push(key);
         let Some(place) = self.entries.iter().position(|entry| entry.key == key) else { return Ok(None) };
-        let Entry { value, place, .. } = self.entries.remove(place);
+        let SettingEntry { value, place, .. } = self.entries.remove(place);
         let wrong = |error| Mistake::at(&place, format_args!("invalid value {value:?}: {error}"));
         read(&value).map(Some).map_err(wrong)
     }
 
-    /// All that is not taken, in words. The value of `head` stands alone.
+    /// Formats all settings that are not taken. The value of `head` stands without its key.
     pub(super) fn to_words(&self, head: &str) -> String {
-        let word =
-            |Entry { key, value, .. }: &Entry| if key == head { value.clone() } else { format!("{key}={value}") };
+        let word = |SettingEntry { key, value, .. }: &SettingEntry| {
+            if key == head { value.clone() } else { format!("{key}={value}") }
+        };
         self.entries.iter().map(word).collect::<Vec<_>>().join(" ")
     }
 
-    /// Where it is described.
     pub(super) fn place(&self) -> &str {
         &self.place
     }
 
-    /// Everything that is known was taken: what is left is wrong.
+    /// Reports settings that were not taken, after all known keys were.
     pub(super) fn finish(self) -> Result<(), Mistake> {
         let Some(entry) = self.entries.first() else { return Ok(()) };
         Err(Mistake::unknown(&entry.place, &entry.key, &self.taken))
     }
 }
 
-/// What is wrong in a description: where, and what would be right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mistake(String);
 
 impl Mistake {
-    /// Something is wrong there.
     pub(super) fn at(place: &str, message: impl fmt::Display) -> Self {
         Self(format!("{place}: {message}"))
     }
 
-    /// A key is none of those that are known.
     pub(super) fn unknown(place: &str, key: &str, known: &[&'static str]) -> Self {
         let remedy = match nearest(key, known.iter().copied()) {
             Some(key) => format!("did you mean {key:?}?"),

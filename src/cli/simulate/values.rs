@@ -1,20 +1,19 @@
-//! The values that describe a scenario: shares, times that something lasts, distributions, and how they change under way.
+//! Parsers of the values in a scenario: shares, durations, distributions, and their changes over time.
 //!
 //! ```text
 //! SHARE    5% or 0.05
 //! DELAY    1ms, uniform(1ms,3ms), lognormal(1ms,0.5), pareto(1ms,1.5), each with any number of +SHARE:DELAY
-//! WHEN     30s..60s, 30s.. (for good), or 500ms/10s: by chance, for 500 ms in the mean, every 10 s in the mean
-//! STALL    WHEN, or 1%:200ms: all on one connection, for 200 ms in the mean, 1% of the time
+//! WHEN     30s..60s, 30s.. (without end), or 500ms/10s: at random, for 500 ms every 10 s on average
+//! STALL    WHEN, or 1%:200ms: all on one connection, for 200 ms on average, 1% of the time
 //! COURSE   VALUE, then any number of ,VALUE@WHEN
-//! NAMES    unique, or zipf(1.0,10000): the exponent, and how many names there are
+//! NAMES    unique, or zipf(1.0,10000): the exponent and the number of names
 //! ```
 
 use std::time::Duration;
 
 use crate::config::{limits, words};
-use crate::sim::{Course, Delay, Names, When};
+use crate::sim::{Course, Delay, NameDistribution, When};
 
-/// Reads a share.
 pub(super) fn share(text: &str) -> Result<f64, String> {
     let number = match text.strip_suffix('%') {
         Some(percent) => percent.parse().map(|percent: f64| percent / 100.0),
@@ -24,61 +23,52 @@ pub(super) fn share(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "expected a share from 0% to 100%".to_owned())
 }
 
-/// Reads how many times longer than usual something takes.
 pub(super) fn factor(text: &str) -> Result<f64, String> {
     let factor = text.strip_suffix('x').and_then(|number| number.parse().ok());
     factor.filter(|factor| (0.01..=1e6).contains(factor)).ok_or_else(|| "expected a factor such as 20x".to_owned())
 }
 
-/// Reads a number of queries.
 pub(super) fn queries(text: &str) -> Result<usize, String> {
     let number = text.replace('_', "").parse().ok().filter(|number| (1..=MAX_QUERIES).contains(number));
     number.ok_or_else(|| format!("expected a number from 1 to {MAX_QUERIES}"))
 }
 
-/// Reads what is asked for.
-pub(super) fn names(text: &str) -> Result<Names, String> {
+pub(super) fn names(text: &str) -> Result<NameDistribution, String> {
     let expected = || format!("expected unique, or zipf(EXPONENT,NAMES) such as zipf(1.0,10000), of up to {MAX_NAMES}");
     if text == "unique" {
-        return Ok(Names::Unique);
+        return Ok(NameDistribution::Unique);
     }
     let arguments = text.strip_prefix("zipf(").and_then(|text| text.strip_suffix(')'));
     let (exponent, count) = arguments.and_then(|text| text.split_once(',')).ok_or_else(expected)?;
     let exponent = exponent.trim().parse().ok().filter(|exponent| (0.0..=10.0).contains(exponent));
     let count = count.trim().replace('_', "").parse().ok().filter(|count| (1..=MAX_NAMES).contains(count));
-    exponent.zip(count).map(|(exponent, count)| Names::Zipf { exponent, count }).ok_or_else(expected)
+    exponent.zip(count).map(|(exponent, count)| NameDistribution::Zipf { exponent, count }).ok_or_else(expected)
 }
 
-/// Reads a time to live.
 pub(super) fn ttl(text: &str) -> Result<Duration, String> {
     let ttl = words::ttl(text).map_err(|error| error.to_string())?;
     if ttl.is_zero() { Err("expected at least 1s".to_owned()) } else { Ok(ttl) }
 }
 
-/// Reads a number of queries per second.
 pub(super) fn rate(text: &str) -> Result<f64, String> {
     let number = text.replace('_', "").parse().ok().filter(|rate| (0.001..=1e7).contains(rate));
     number.ok_or_else(|| "expected queries per second, from 0.001 to 10000000".to_owned())
 }
 
-/// Reads a seed.
 pub(super) fn seed(text: &str) -> Result<u64, String> {
     text.replace('_', "").parse().map_err(|_| format!("expected a number from 0 to {}", u64::MAX))
 }
 
-/// Reads a number from 1 on.
 pub(super) fn count(text: &str) -> Result<u16, String> {
     let count = text.parse().ok().filter(|count| (1..=MAX_COUNT).contains(count));
     count.ok_or_else(|| format!("expected a number from 1 to {MAX_COUNT}"))
 }
 
-/// Reads a weight.
 pub(super) fn weight(text: &str) -> Result<u16, String> {
     let weight = text.parse().ok().filter(|weight| limits::WEIGHT.holds(weight));
     weight.ok_or_else(|| format!("expected a number {}", limits::WEIGHT))
 }
 
-/// Reads a distribution of times.
 pub(super) fn delay(text: &str) -> Result<Delay, String> {
     let mut parts = split_outside_brackets(text, '+').into_iter();
     let usual = parts.next().map_or_else(|| Err(DELAY.to_owned()), plain_delay)?;
@@ -96,7 +86,6 @@ pub(super) fn delay(text: &str) -> Result<Delay, String> {
     Ok(if others.is_empty() { usual } else { Delay::Mixture { usual: Box::new(usual), others } })
 }
 
-/// Reads a distribution that is no mixture.
 fn plain_delay(text: &str) -> Result<Delay, String> {
     let Some((name, arguments)) = text.strip_suffix(')').and_then(|text| text.split_once('(')) else {
         return time(text).map(Delay::Constant).map_err(|_| DELAY.to_owned());
@@ -121,7 +110,7 @@ fn plain_delay(text: &str) -> Result<Delay, String> {
     }
 }
 
-/// Reads a value that may be another one for a time. `usual`: what it is otherwise, if that need not be said.
+/// Parses a value that may change for a time. `usual`: the default of the value before any change.
 pub(super) fn course<T>(
     text: &str,
     read: impl Fn(&str) -> Result<T, String>,
@@ -139,21 +128,16 @@ pub(super) fn course<T>(
     Ok(Course { usual, at_times: at_times.collect::<Result<_, _>>()? })
 }
 
-/// Reads the times at which something is so, with commas between them.
 pub(super) fn whens(text: &str) -> Result<Vec<When>, String> {
     text.split(',').map(when).collect()
 }
 
-/// When a backend stands still, and when one of its connections does.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Stalls {
-    /// All of it.
     pub(super) of_all: Vec<When>,
-    /// All on one of its connections.
     pub(super) on_connections: Vec<When>,
 }
 
-/// Reads when a backend or one of its connections stands still, with commas between them.
 pub(super) fn stalls(text: &str) -> Result<Stalls, String> {
     let mut stalls = Stalls::default();
     for part in text.split(',') {
@@ -171,13 +155,11 @@ pub(super) fn stalls(text: &str) -> Result<Stalls, String> {
     Ok(stalls)
 }
 
-/// Reads how many connections there are.
 pub(super) fn connections(text: &str) -> Result<u16, String> {
     let count = text.parse().ok().filter(|count| (1..=MAX_CONNECTIONS).contains(count));
     count.ok_or_else(|| format!("expected a number from 1 to {MAX_CONNECTIONS}"))
 }
 
-/// Reads when something is so.
 fn when(text: &str) -> Result<When, String> {
     let expected = || format!("in {text:?}, expected times such as 30s..60s, 30s.. or 500ms/10s");
     if let Some((from, to)) = text.split_once("..") {
@@ -193,13 +175,12 @@ fn when(text: &str) -> Result<When, String> {
     Ok(When::NowAndThen { length, every })
 }
 
-/// Reads a time of at most an hour.
 fn time(text: &str) -> Result<Duration, String> {
     let time = words::duration(text.trim()).map_err(|expected| format!("in {text:?}, {expected}"))?;
     if time <= MAX_TIME { Ok(time) } else { Err(format!("in {text:?}, expected an hour at most")) }
 }
 
-/// Splits where a character stands outside of round brackets.
+/// Splits at a character outside of parentheses.
 fn split_outside_brackets(text: &str, at: char) -> Vec<&str> {
     let mut depth = 0_i32;
     let is_split = |c: char| {
@@ -209,32 +190,30 @@ fn split_outside_brackets(text: &str, at: char) -> Vec<&str> {
     text.split(is_split).collect()
 }
 
-/// What is said of a latency that is none.
 const DELAY: &str =
     "expected a latency such as 1ms, uniform(1ms,3ms), lognormal(1ms,0.5), pareto(1ms,1.5) or 1ms+1%:500ms";
-/// An hour of fake time: longer ones are slips of the keyboard.
+/// An hour of simulated time: longer durations are typing errors.
 const MAX_TIME: Duration = Duration::from_secs(3_600);
-/// A quarter of an hour of real time.
+/// The simulation takes a quarter of an hour for this number.
 const MAX_QUERIES: usize = 1_000_000_000;
 
-/// Names of Zipf's law: each takes eight octets while it is played.
+/// Names of Zipf's law: each takes eight bytes during the simulation.
 const MAX_NAMES: u32 = 10_000_000;
-/// More connections to one backend than this one worker does not open.
+/// A worker opens no more connections to one backend.
 const MAX_CONNECTIONS: u16 = 64;
 
-/// More backends, or servers of one, than this are not told apart by what comes out.
+/// More backends, or servers of one backend, do not change the result visibly.
 const MAX_COUNT: u16 = 1_000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Milliseconds.
     fn ms(count: u64) -> Duration {
         Duration::from_millis(count)
     }
 
-    /// Checks that a text is not taken, and that what is said of it ends like this.
+    /// Checks that a text is rejected with a message that ends like this.
     fn check_error<T: std::fmt::Debug>(read: Result<T, String>, end: &str) {
         let error = read.expect_err(end);
         assert!(error.ends_with(end), "{error:?} does not end with {end:?}");

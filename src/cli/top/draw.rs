@@ -1,5 +1,5 @@
-//! The screen as a function of the state: the verdict on top, then the server, its pools and its backends; or one backend, slow races,
-//! or what the keys do.
+//! Draws the screen from the state: the verdict on top, then the server, its pools and its backends; or one
+//! backend, slow races, or the key help.
 
 use std::time::{Duration, Instant};
 
@@ -9,34 +9,32 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Cell, Paragraph, Row, Table, TableState, Wrap};
 
-use super::look::{Look, count, ms};
-use super::state::{State, View};
+use super::look::{TerminalStyle, count, ms};
+use super::state::{State, TopView};
 use super::text::{POOL_HEADS, pool_figures, totals, verdict_for};
 use crate::sight::live::{PoolSecond, Second};
 use crate::sight::slow::SlowRace;
 
-/// Draws it.
-pub(super) fn draw(frame: &mut Frame<'_>, state: &State, look: &Look, now: Instant) {
+pub(super) fn draw(frame: &mut Frame<'_>, state: &State, look: &TerminalStyle, now: Instant) {
     let head = head(state, look, now);
-    // Reasons may be many and long: what is below them stays.
+    // Limited, because many or long reasons must not push the rest off the screen.
     let height = u16::try_from(head.len()).unwrap_or(u16::MAX).min(frame.area().height / 3).max(1);
     let [top, body, foot] =
         Layout::vertical([Constraint::Length(height), Constraint::Min(0), Constraint::Length(1)]).areas(frame.area());
     frame.render_widget(Paragraph::new(head), top);
     match (state.view(), state.second()) {
-        (View::Help, _) => frame.render_widget(Paragraph::new(HELP), body),
-        (View::Races, _) => races(frame, body, state, look),
-        (View::All, Some(second)) => all(frame, body, state, second, look),
-        (View::Backend, Some(_)) => backend(frame, body, state, look),
-        (View::All | View::Backend, None) => {
+        (TopView::Help, _) => frame.render_widget(Paragraph::new(HELP), body),
+        (TopView::Races, _) => races(frame, body, state, look),
+        (TopView::All, Some(second)) => all(frame, body, state, second, look),
+        (TopView::Backend, Some(_)) => backend(frame, body, state, look),
+        (TopView::All | TopView::Backend, None) => {
             frame.render_widget(Paragraph::new("waiting for the server"), body);
         }
     }
     frame.render_widget(Paragraph::new(Line::styled(keys(state), look.dim())), foot);
 }
 
-/// The verdict with its reasons, where it comes from, and what is wrong with what is shown.
-fn head<'a>(state: &State, look: &Look, now: Instant) -> Vec<Line<'a>> {
+fn head<'a>(state: &State, look: &TerminalStyle, now: Instant) -> Vec<Line<'a>> {
     let mut title = Vec::new();
     match state.second() {
         Some(second) => {
@@ -46,7 +44,7 @@ fn head<'a>(state: &State, look: &Look, now: Instant) -> Vec<Line<'a>> {
         }
         None => title.push(Span::raw(" ? ")),
     }
-    // The folders of a socket would push the time off a narrow screen.
+    // The directories of a socket path would push the time off a narrow screen.
     let target = state.target();
     let target = target.strip_prefix("unix:").and_then(|path| path.rsplit('/').next()).unwrap_or(target);
     title.push(Span::raw(format!(" hedgerow top  {}", look.text(target))));
@@ -73,9 +71,8 @@ fn head<'a>(state: &State, look: &Look, now: Instant) -> Vec<Line<'a>> {
     lines
 }
 
-/// Pools and backends.
-fn all(frame: &mut Frame<'_>, area: Rect, state: &State, second: &Second, look: &Look) {
-    // The backends are what one looks for: pools get a third at most.
+fn all(frame: &mut Frame<'_>, area: Rect, state: &State, second: &Second, look: &TerminalStyle) {
+    // Pools get a third at most, because users mainly look for backends.
     let pools = u16::try_from(second.pools.len()).unwrap_or(u16::MAX).min(area.height / 3).max(1) + 1;
     let [server, pool_area, line, backend_area] =
         Layout::vertical([Constraint::Length(3), Constraint::Length(pools), Constraint::Length(1), Constraint::Min(0)])
@@ -91,8 +88,8 @@ fn all(frame: &mut Frame<'_>, area: Rect, state: &State, second: &Second, look: 
     backend_table(frame, backend_area, state, look);
 }
 
-/// How the backends are sorted, how many are not told of, and which are left out by the filter.
-fn backends_line(state: &State, second: &Second, look: &Look) -> String {
+/// Formats the sort order, the number of backends that are not reported, and the filter.
+fn backends_line(state: &State, second: &Second, look: &TerminalStyle) -> String {
     let more: u64 = second.pools.iter().map(|pool| pool.more_backends).sum();
     let (filter, is_typing) = state.filter();
     let mut line = format!("backends {}", state.sort().label());
@@ -105,8 +102,7 @@ fn backends_line(state: &State, second: &Second, look: &Look) -> String {
     line
 }
 
-/// The pools, each with the curve of its p99.
-fn pool_table(frame: &mut Frame<'_>, area: Rect, state: &State, pools: &[PoolSecond], look: &Look) {
+fn pool_table(frame: &mut Frame<'_>, area: Rect, state: &State, pools: &[PoolSecond], look: &TerminalStyle) {
     let figures = POOL_WIDTHS.iter().map(|width| usize::from(*width) + 1).sum::<usize>();
     let curve = usize::from(area.width).saturating_sub(figures + usize::from(NAME_WIDTH) + 1);
     let row = |pool: &PoolSecond| {
@@ -127,8 +123,7 @@ fn pool_table(frame: &mut Frame<'_>, area: Rect, state: &State, pools: &[PoolSec
     frame.render_widget(Table::new(rows, widths).header(Row::new(heads).style(look.head())), area);
 }
 
-/// The backends in their order, one of them marked.
-fn backend_table(frame: &mut Frame<'_>, area: Rect, state: &State, look: &Look) {
+fn backend_table(frame: &mut Frame<'_>, area: Rect, state: &State, look: &TerminalStyle) {
     let rows = state.rows();
     let marked = state.marked_row(&rows);
     let mut heads = vec![Cell::from("POOL/BACKEND")];
@@ -157,8 +152,7 @@ fn backend_table(frame: &mut Frame<'_>, area: Rect, state: &State, look: &Look) 
     frame.render_stateful_widget(table, area, &mut table_state);
 }
 
-/// One backend.
-fn backend(frame: &mut Frame<'_>, area: Rect, state: &State, look: &Look) {
+fn backend(frame: &mut Frame<'_>, area: Rect, state: &State, look: &TerminalStyle) {
     let rows = state.rows();
     let Some(row) = rows.get(state.marked_row(&rows)) else {
         frame.render_widget(Paragraph::new("it is gone"), area);
@@ -203,8 +197,7 @@ fn backend(frame: &mut Frame<'_>, area: Rect, state: &State, look: &Look) {
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), area);
 }
 
-/// Slow races, the newest first, each with its reason.
-fn races(frame: &mut Frame<'_>, area: Rect, state: &State, look: &Look) {
+fn races(frame: &mut Frame<'_>, area: Rect, state: &State, look: &TerminalStyle) {
     let text = match (state.races(), state.no_races()) {
         (Some([]), _) => Text::raw("no slow races"),
         (Some(races), _) => {
@@ -213,57 +206,48 @@ fn races(frame: &mut Frame<'_>, area: Rect, state: &State, look: &Look) {
                 races.flat_map(|race| [race_line(race, look), Line::raw(format!("    {}", look.text(&race.why)))]);
             Text::from(lines.collect::<Vec<_>>())
         }
-        (None, Some(message)) => Text::raw(format!("slow races are not told: {}", look.text(message))),
+        (None, Some(message)) => Text::raw(format!("slow races are not available: {}", look.text(message))),
         (None, None) => Text::raw(format!("asking for slow races{}", look.ellipsis())),
     };
     frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: false }), area);
 }
 
-/// What was slow, in a line.
-fn race_line<'a>(race: &SlowRace, look: &Look) -> Line<'a> {
-    // The float is a moment of Unix time: positive, and far from the end of the integers.
+fn race_line<'a>(race: &SlowRace, look: &TerminalStyle) -> Line<'a> {
+    // The float is a Unix time: positive, and far from the end of the integers.
     let at = time_of_day(race.at as u64);
     let name = look.text(&format!("{} {}", race.name, race.qtype));
     let outcome = race.outcome.label();
     Line::raw(format!("{at} {:>9} ms  {outcome:<7} {}  {name}", ms(Some(race.took_ms)), look.text(&race.pool)))
 }
 
-/// What the keys do, in a line.
 fn keys(state: &State) -> String {
     match state.view() {
         _ if state.filter().1 => "type a part of a name; Enter keeps it, Esc ends it".to_owned(),
-        View::All => "q quit  ? help  s sort  / filter  Enter detail  l slow races  p pause".to_owned(),
-        View::Backend => "Esc back  up/down the next one  l slow races  q quit".to_owned(),
-        View::Races => "Esc back  up/down scroll  q quit".to_owned(),
-        View::Help => "Esc back  q quit".to_owned(),
+        TopView::All => "q quit  ? help  s sort  / filter  Enter detail  l slow races  p pause".to_owned(),
+        TopView::Backend => "Esc back  up/down the next one  l slow races  q quit".to_owned(),
+        TopView::Races => "Esc back  up/down scroll  q quit".to_owned(),
+        TopView::Help => "Esc back  q quit".to_owned(),
     }
 }
 
-/// A cell whose text ends where the column does.
 fn right(text: String) -> Cell<'static> {
     Cell::from(Text::from(text).right_aligned())
 }
 
-/// Whole seconds.
 fn seconds(age: Duration) -> String {
     format!("{} s", age.as_secs())
 }
 
-/// Hours, minutes and seconds of a moment of Unix time.
 fn time_of_day(at: u64) -> String {
     format!("{:02}:{:02}:{:02}", at / 3600 % 24, at / 60 % 60, at % 60)
 }
 
-/// Columns that the label of a curve takes.
 const CURVE_LABEL: usize = 10;
 
-/// Columns that the name of a pool takes.
 const NAME_WIDTH: u16 = 12;
 
-/// Columns of the figures of a pool.
 const POOL_WIDTHS: [u16; 9] = [6, 9, 6, 6, 8, 6, 5, 6, 6];
 
-/// What the keys do.
 const HELP: &str = "\
 This shows what the server does now, and changes nothing of it.
 Figures are of the last second; ERR and TMO, the errors and timeouts of a
@@ -288,12 +272,12 @@ mod tests {
     use super::super::state::tests::{press, second, watched};
     use super::*;
     use crate::sight::live::{Reason, VerdictState};
-    use crate::sight::slow::Outcome;
+    use crate::sight::slow::RaceOutcome;
 
-    const PLAIN: Look = Look { has_colors: false, is_ascii: true };
+    const PLAIN: TerminalStyle = TerminalStyle { has_colors: false, is_ascii: true };
 
-    /// The screen as lines, without what is blank at their ends.
-    fn screen(state: &State, look: &Look, now: Instant, (width, height): (u16, u16)) -> Vec<String> {
+    /// Returns the screen as lines without trailing blanks.
+    fn screen(state: &State, look: &TerminalStyle, now: Instant, (width, height): (u16, u16)) -> Vec<String> {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a buffer");
         terminal.draw(|frame| draw(frame, state, look, now)).expect("a buffer");
         let buffer = terminal.backend().buffer();
@@ -307,7 +291,7 @@ mod tests {
         let lines = screen(&watched(now), &PLAIN, now, (80, 24));
         let expected = "\
 watch  for 40s  hedgerow top  http://127.0.0.1:5380  00:00:00 UTC
-ts2 of pool ts is down for 40 s
+ts2 of pool ts has been down for 40 s
 queries/s                                                                   ...#
 1000 queries a second; answers: backend 900, cache 100; late replies 2; cache
 hits 80.0 %
@@ -346,7 +330,7 @@ POOL/BACKEND              STATE    Q/S   WINS   ERR   TMO   INFL  P50 ms  P99 ms
     #[test]
     fn a_state_is_told_by_its_word_and_by_how_it_looks() {
         let now = Instant::now();
-        let style = |look: &Look, verdict| {
+        let style = |look: &TerminalStyle, verdict| {
             let mut state = watched(now);
             let mut second = second();
             second.verdict.state = verdict;
@@ -355,7 +339,7 @@ POOL/BACKEND              STATE    Q/S   WINS   ERR   TMO   INFL  P50 ms  P99 ms
             terminal.draw(|frame| draw(frame, &state, look, now)).expect("a buffer");
             terminal.backend().buffer()[(1, 0)].style()
         };
-        let colored = Look { has_colors: true, is_ascii: false };
+        let colored = TerminalStyle { has_colors: true, is_ascii: false };
         let of =
             |look| [VerdictState::Well, VerdictState::Watch, VerdictState::Trouble].map(|state| style(look, state).fg);
         let [well, watch, trouble] = of(&colored);
@@ -380,7 +364,8 @@ POOL/BACKEND              STATE    Q/S   WINS   ERR   TMO   INFL  P50 ms  P99 ms
         let now = Instant::now();
         let mut state = watched(now);
         let mut second = second();
-        let reason = |n| Reason { code: "backend-down".to_owned(), text: format!("ts{n} of pool ts is down for 40 s") };
+        let reason =
+            |n| Reason { code: "backend-down".to_owned(), text: format!("ts{n} of pool ts has been down for 40 s") };
         second.verdict.reasons = (0..40).map(reason).collect();
         state.take(Data { second: Ok(second), history: None, races: None }, now);
         let lines = screen(&state, &PLAIN, now, (80, 24));
@@ -412,7 +397,7 @@ POOL/BACKEND              STATE    Q/S   WINS   ERR   TMO   INFL  P50 ms  P99 ms
             name: "www.example.".to_owned(),
             qtype: "A".to_owned(),
             took_ms: 182.25,
-            outcome: Outcome::Won,
+            outcome: RaceOutcome::Won,
             winner: Some("ts2".to_owned()),
             rcode: Some("NOERROR".to_owned()),
             waiters: 1,
@@ -427,6 +412,6 @@ POOL/BACKEND              STATE    Q/S   WINS   ERR   TMO   INFL  P50 ms  P99 ms
         assert_eq!(lines[2], "23:59:59       182 ms  won     ts  www.example. A");
         assert_eq!(lines[3], "    ts1 silent");
         state.take(Data { second: Ok(second()), history: None, races: Some(Err("not for you".to_owned())) }, now);
-        assert_eq!(screen(&state, &PLAIN, now, (80, 24))[2], "slow races are not told: not for you");
+        assert_eq!(screen(&state, &PLAIN, now, (80, 24))[2], "slow races are not available: not for you");
     }
 }

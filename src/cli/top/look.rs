@@ -1,4 +1,4 @@
-//! How things are drawn: with colors or without, with ASCII alone or with all of Unicode; and figures as short text.
+//! The abilities of the terminal (colors, Unicode), and figures as short text.
 
 use std::env;
 use std::ffi::OsStr;
@@ -7,17 +7,16 @@ use ratatui::style::{Color, Modifier, Style};
 
 use crate::sight::live::VerdictState;
 
-/// What the terminal can show.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Look {
-    /// Whether there are colors.
+pub(super) struct TerminalStyle {
     pub(super) has_colors: bool,
-    /// Whether nothing but ASCII may be drawn.
+    /// True if only ASCII may be drawn.
     pub(super) is_ascii: bool,
 }
 
-impl Look {
-    /// What the environment says of the terminal: `NO_COLOR` (no-color.org), `TERM`, and the locale by its first variable that is set.
+impl TerminalStyle {
+    /// Reads the environment: `NO_COLOR` (no-color.org), `TERM`, and the locale from its first variable that
+    /// is set.
     pub(super) fn of(is_ascii: bool) -> Self {
         let value = |name| env::var_os(name).filter(|value| !value.is_empty());
         let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(value);
@@ -27,7 +26,7 @@ impl Look {
         }
     }
 
-    /// Text from elsewhere, of characters that the terminal can show: none steers it.
+    /// Replaces characters that the terminal cannot show, including control characters.
     pub(super) fn text(&self, text: &str) -> String {
         let shown = |c: char| match c {
             c if c.is_control() || self.is_ascii && !c.is_ascii() => '?',
@@ -36,7 +35,8 @@ impl Look {
         text.chars().map(shown).collect()
     }
 
-    /// A curve of the last values, as wide as asked: one column for each, the newest at the right. What was not measured is blank.
+    /// Draws a curve of the last values with one column each, the newest at the right. Missing values are
+    /// blank.
     pub(super) fn curve(&self, values: impl DoubleEndedIterator<Item = Option<f64>>, width: usize) -> String {
         let mut last: Vec<Option<f64>> = values.rev().take(width).collect();
         last.resize(width, None);
@@ -46,18 +46,16 @@ impl Look {
         let bar = |value: Option<f64>| match value {
             None => ' ',
             Some(value) if largest <= 0.0 || value <= 0.0 => bars[0],
-            // The float is within the table: a share of the largest.
+            // The float is within the table, because it is a share of the largest.
             Some(value) => bars[((value / largest * (bars.len() - 1) as f64).ceil() as usize).min(bars.len() - 1)],
         };
         last.into_iter().map(bar).collect()
     }
 
-    /// What stands where something goes on.
     pub(super) fn ellipsis(&self) -> &'static str {
         if self.is_ascii { "..." } else { "\u{2026}" }
     }
 
-    /// How a verdict is shown: by its word, and by this.
     pub(super) fn verdict(&self, state: VerdictState) -> Style {
         let style = Style::new().add_modifier(Modifier::BOLD);
         let color = match state {
@@ -72,7 +70,6 @@ impl Look {
         }
     }
 
-    /// How the state of a backend is shown.
     pub(super) fn backend(&self, state: &str) -> Style {
         let verdict = match state {
             "up" => return Style::new(),
@@ -82,37 +79,32 @@ impl Look {
         self.verdict(verdict)
     }
 
-    /// What is said beside the data.
     pub(super) fn dim(&self) -> Style {
         if self.has_colors { Style::new().fg(Color::DarkGray) } else { Style::new() }
     }
 
-    /// The head of a table.
     pub(super) fn head(&self) -> Style {
         Style::new().add_modifier(Modifier::UNDERLINED)
     }
 }
 
-/// The levels of a curve; the lowest is what was counted and was nothing.
+/// The levels of a curve; the lowest is a measured zero.
 const BARS: [char; 8] =
     ['\u{2581}', '\u{2582}', '\u{2583}', '\u{2584}', '\u{2585}', '\u{2586}', '\u{2587}', '\u{2588}'];
 
-/// The same in ASCII.
 const ASCII_BARS: [char; 8] = ['_', '.', ':', '-', '=', '+', '*', '#'];
 
-/// Whether a terminal of this kind has no colors.
 fn is_monochrome(term: &OsStr) -> bool {
     let term = term.to_string_lossy();
     ["vt1", "vt2", "vt5", "dumb"].iter().any(|start| term.starts_with(start))
 }
 
-/// Whether a locale is one of UTF-8.
 fn is_utf8(locale: &OsStr) -> bool {
     let locale = locale.to_string_lossy().to_ascii_lowercase();
     locale.contains("utf-8") || locale.contains("utf8")
 }
 
-/// Milliseconds in seven columns at most.
+/// Formats milliseconds in seven columns at most.
 pub(super) fn ms(value: Option<f64>) -> String {
     match value {
         None => "-".to_owned(),
@@ -122,7 +114,7 @@ pub(super) fn ms(value: Option<f64>) -> String {
     }
 }
 
-/// A count in six columns at most.
+/// Formats a count in six columns at most.
 pub(super) fn count(value: u64) -> String {
     match value {
         0..1_000_000 => value.to_string(),
@@ -135,7 +127,7 @@ pub(super) fn count(value: u64) -> String {
 mod tests {
     use super::*;
 
-    const PLAIN: Look = Look { has_colors: false, is_ascii: true };
+    const PLAIN: TerminalStyle = TerminalStyle { has_colors: false, is_ascii: true };
 
     #[test]
     fn curves_end_with_the_newest_and_leave_blank_what_was_not_measured() {
@@ -143,14 +135,14 @@ mod tests {
         assert_eq!(PLAIN.curve(values.into_iter(), 4), " _=#");
         assert_eq!(PLAIN.curve(values.into_iter(), 7), "  # _=#");
         assert_eq!(PLAIN.curve([Some(0.0); 3].into_iter(), 3), "___");
-        let full = Look { has_colors: true, is_ascii: false };
+        let full = TerminalStyle { has_colors: true, is_ascii: false };
         assert_eq!(full.curve([Some(1.0), Some(2.0)].into_iter(), 2), "\u{2585}\u{2588}");
     }
 
     #[test]
     fn nothing_from_elsewhere_steers_the_terminal() {
         assert_eq!(PLAIN.text("a\u{1b}[2Jb\nc\u{e9}"), "a?[2Jb?c?");
-        assert_eq!(Look { has_colors: true, is_ascii: false }.text("\u{7}\u{e9}\u{9b}"), "?\u{e9}?");
+        assert_eq!(TerminalStyle { has_colors: true, is_ascii: false }.text("\u{7}\u{e9}\u{9b}"), "?\u{e9}?");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What `hedgerow top` knows and what is looked at: a value that takes data and keys. It asks nobody and draws nothing.
+//! The data and view of `hedgerow top`: a value that takes data and keys, without I/O.
 
 use std::cmp::Ordering;
 use std::collections::{HashMap, VecDeque};
@@ -6,72 +6,51 @@ use std::time::{Duration, Instant};
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
-use crate::sight::live::{BackendHistory, BackendSecond, History, PoolSecond, Second};
+use crate::sight::live::{BackendHistory, BackendSecond, HistoryFigures, PoolSecond, Second};
 use crate::sight::slow::SlowRace;
 
-/// All of it.
 pub(super) struct State {
     target: String,
     interval: Duration,
-    /// The last second that was told.
     second: Option<Second>,
-    /// When it came.
-    told: Option<Instant>,
-    /// Why the last question was not answered, and since when none is.
+    updated: Option<Instant>,
+    /// The error of the last request, and the time of the first failure since the last success.
     trouble: Option<(String, Instant)>,
-    /// When the server was asked last.
     asked: Option<Instant>,
-    /// The last ten minutes as the server tells them, and when it did.
-    history: Option<(History, Instant)>,
-    /// Queries a second.
+    /// The server's history of the last ten minutes, and its arrival time.
+    history: Option<(HistoryFigures, Instant)>,
     queries: VecDeque<Option<f64>>,
-    /// p99 of each pool by second.
+    /// p99 of each pool over time.
     p99: HashMap<String, VecDeque<Option<f64>>>,
-    /// Slow races, or why there are none.
     races: Option<Result<Vec<SlowRace>, String>>,
-    /// Whether a key has asked for them.
     are_races_asked: bool,
-    view: View,
+    view: TopView,
     sort: Sort,
     filter: String,
     is_typing: bool,
     is_paused: bool,
-    /// Pool and name of the backend that is marked.
     marked: Option<(String, String)>,
-    /// How many slow races are scrolled away.
     scrolled: usize,
-    /// When it began.
     begun: Instant,
 }
 
-/// What is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum View {
-    /// Pools and backends.
+pub(super) enum TopView {
     All,
-    /// The backend that is marked.
     Backend,
-    /// Slow races.
     Races,
-    /// What the keys do.
     Help,
 }
 
-/// What backends are sorted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sort {
-    /// Those that are sick or slow first.
     Worst,
-    /// p99, the largest first.
     P99,
-    /// Queries, the most first.
     Queries,
-    /// Pool and name.
     Name,
 }
 
 impl Sort {
-    /// The next one.
     fn next(self) -> Self {
         match self {
             Self::Worst => Self::P99,
@@ -81,7 +60,6 @@ impl Sort {
         }
     }
 
-    /// In a word.
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::Worst => "worst first",
@@ -92,54 +70,39 @@ impl Sort {
     }
 }
 
-/// What a key asks for that is not the state's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Act {
-    /// To be gone.
     Leave,
-    /// To stop until the shell lets it go on.
+    /// Stop the process until the shell continues it.
     Suspend,
 }
 
-/// What the server is to be asked for, besides the last second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Wants {
-    /// The last ten minutes.
     pub(super) history: bool,
-    /// Slow races.
     pub(super) races: bool,
 }
 
-/// What the server has answered.
 pub(super) struct Data {
-    /// The last second, or why it is not told.
     pub(super) second: Result<Second, String>,
-    /// The last ten minutes.
-    pub(super) history: Option<History>,
-    /// Slow races, or why they are not told.
+    pub(super) history: Option<HistoryFigures>,
     pub(super) races: Option<Result<Vec<SlowRace>, String>>,
 }
 
-/// A backend among those of all pools.
 pub(super) struct Row<'s> {
-    /// Its pool.
     pub(super) pool: &'s PoolSecond,
-    /// What it did in the last second.
     pub(super) backend: &'s BackendSecond,
-    /// What failed in the last minute, of the second if no more is known.
     pub(super) errors: u64,
-    /// What was silent in the last minute.
     pub(super) timeouts: u64,
 }
 
 impl State {
-    /// Nothing is known yet.
     pub(super) fn new(target: String, interval: Duration, now: Instant) -> Self {
         Self {
             target,
             interval,
             second: None,
-            told: None,
+            updated: None,
             trouble: None,
             asked: None,
             history: None,
@@ -147,7 +110,7 @@ impl State {
             p99: HashMap::new(),
             races: None,
             are_races_asked: false,
-            view: View::All,
+            view: TopView::All,
             sort: Sort::Worst,
             filter: String::new(),
             is_typing: false,
@@ -158,24 +121,23 @@ impl State {
         }
     }
 
-    /// What to ask the server for now, if it is time. Call it when the last question is answered.
+    /// Returns the data to fetch, if it is time. Call it after the last response has arrived.
     pub(super) fn wants(&mut self, now: Instant) -> Option<Wants> {
         let is_due = self.asked.is_none_or(|asked| now.duration_since(asked) >= self.interval);
         if !std::mem::take(&mut self.are_races_asked) && (self.is_paused || !is_due) {
             return None;
         }
         self.asked = Some(now);
-        let is_old = |&(_, told): &(History, Instant)| now.duration_since(told) >= HISTORY_EVERY;
+        let is_old = |&(_, updated): &(HistoryFigures, Instant)| now.duration_since(updated) >= HISTORY_EVERY;
         let history = self.trouble.is_some() || self.history.as_ref().is_none_or(is_old);
-        Some(Wants { history, races: self.view == View::Races })
+        Some(Wants { history, races: self.view == TopView::Races })
     }
 
-    /// Takes what the server has answered.
     pub(super) fn take(&mut self, data: Data, now: Instant) {
         match data.second {
             Ok(second) => {
                 self.trouble = None;
-                self.told = Some(now);
+                self.updated = Some(now);
                 if let Some(history) = data.history {
                     self.begin_curves(&history);
                     self.history = Some((history, now));
@@ -193,8 +155,8 @@ impl State {
         }
     }
 
-    /// Begins the curves with what the server remembers, which has the last second too if it ends with it.
-    fn begin_curves(&mut self, history: &History) {
+    /// Fills the curves from the server's history, which may include the current second.
+    fn begin_curves(&mut self, history: &HistoryFigures) {
         self.queries = history.queries.iter().map(|&count| Some(count as f64)).collect();
         let p99 = history.pools.iter().map(|pool| (pool.name.clone(), pool.p99_ms.iter().copied().collect()));
         self.p99 = p99.collect();
@@ -206,7 +168,6 @@ impl State {
         }
     }
 
-    /// Goes on with a second more.
     fn continue_curves(&mut self, second: &Second) {
         let is_known = self.history.as_ref().and_then(|(history, _)| history.at.last()) >= Some(&second.at);
         if is_known {
@@ -219,7 +180,6 @@ impl State {
         }
     }
 
-    /// Takes a key.
     pub(super) fn press(&mut self, key: KeyEvent) -> Option<Act> {
         if key.kind == KeyEventKind::Release {
             return None;
@@ -237,26 +197,26 @@ impl State {
         }
         match key.code {
             KeyCode::Char('q') => return Some(Act::Leave),
-            KeyCode::Char('?' | 'h') => self.turn_to(View::Help),
+            KeyCode::Char('?' | 'h') => self.turn_to(TopView::Help),
             KeyCode::Char('l') => {
                 self.races = None;
                 self.are_races_asked = true;
                 self.scrolled = 0;
-                self.turn_to(View::Races);
+                self.turn_to(TopView::Races);
             }
             KeyCode::Char('p' | ' ') => self.is_paused = !self.is_paused,
             KeyCode::Char('s') => self.sort = self.sort.next(),
             KeyCode::Char('/') => {
-                self.view = View::All;
+                self.view = TopView::All;
                 self.is_typing = true;
             }
-            KeyCode::Enter if self.view == View::All && !self.rows().is_empty() => {
-                // Whoever is first, if nobody is marked, stays the one that is looked at.
+            KeyCode::Enter if self.view == TopView::All && !self.rows().is_empty() => {
+                // Without a mark, the first backend becomes marked, so that the view stays with it.
                 self.mark(0);
-                self.view = View::Backend;
+                self.view = TopView::Backend;
             }
-            KeyCode::Esc if self.view == View::All => self.filter.clear(),
-            KeyCode::Esc | KeyCode::Enter | KeyCode::Backspace => self.view = View::All,
+            KeyCode::Esc if self.view == TopView::All => self.filter.clear(),
+            KeyCode::Esc | KeyCode::Enter | KeyCode::Backspace => self.view = TopView::All,
             KeyCode::Up | KeyCode::Char('k') => self.step(-1),
             KeyCode::Down | KeyCode::Char('j') => self.step(1),
             KeyCode::PageUp => self.step(-10),
@@ -271,12 +231,11 @@ impl State {
         None
     }
 
-    /// A view, or all again if it is there already.
-    fn turn_to(&mut self, view: View) {
-        self.view = if self.view == view { View::All } else { view };
+    /// Switches to a view, or back to the main view if it is shown already.
+    fn turn_to(&mut self, view: TopView) {
+        self.view = if self.view == view { TopView::All } else { view };
     }
 
-    /// A key of what is typed behind `/`.
     fn type_filter(&mut self, code: KeyCode) {
         match code {
             KeyCode::Char(c) => self.filter.push(c),
@@ -290,9 +249,8 @@ impl State {
         }
     }
 
-    /// Moves the mark, or what is scrolled.
     fn step(&mut self, by: isize) {
-        if self.view == View::Races {
+        if self.view == TopView::Races {
             let last = self.races().map_or(0, |races| races.len().saturating_sub(1));
             self.scrolled = self.scrolled.saturating_add_signed(by).min(last);
         } else {
@@ -300,7 +258,6 @@ impl State {
         }
     }
 
-    /// Marks a backend so many rows from the one that is marked now.
     fn mark(&mut self, by: isize) {
         let rows = self.rows();
         let index = self.marked_row(&rows).saturating_add_signed(by).min(rows.len().saturating_sub(1));
@@ -308,13 +265,12 @@ impl State {
         self.marked = marked;
     }
 
-    /// The row that is marked; the first one if the backend is gone.
+    /// Returns the marked row, or the first one if the backend is gone.
     pub(super) fn marked_row(&self, rows: &[Row<'_>]) -> usize {
         let Some((pool, backend)) = &self.marked else { return 0 };
         rows.iter().position(|row| row.pool.name == *pool && row.backend.name == *backend).unwrap_or(0)
     }
 
-    /// The backends of all pools, as far as the filter leaves them, in their order.
     pub(super) fn rows(&self) -> Vec<Row<'_>> {
         let pools = self.second.iter().flat_map(|second| &second.pools);
         let all = pools.flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
@@ -349,98 +305,83 @@ impl State {
         rows
     }
 
-    /// The last ten minutes of a backend.
     pub(super) fn backend_history(&self, pool: &str, backend: &str) -> Option<&BackendHistory> {
         let (history, _) = self.history.as_ref()?;
         let pool = history.pools.iter().find(|known| known.name == pool)?;
         pool.backends.iter().find(|known| known.name == backend)
     }
 
-    /// Where the server is.
     pub(super) fn target(&self) -> &str {
         &self.target
     }
 
-    /// How often it is asked.
     pub(super) fn interval(&self) -> Duration {
         self.interval
     }
 
-    /// The last second that was told.
     pub(super) fn second(&self) -> Option<&Second> {
         self.second.as_ref()
     }
 
-    /// Queries a second, the newest last.
     pub(super) fn queries(&self) -> &VecDeque<Option<f64>> {
         &self.queries
     }
 
-    /// p99 of a pool by second, the newest last.
     pub(super) fn p99(&self, pool: &str) -> Option<&VecDeque<Option<f64>>> {
         self.p99.get(pool)
     }
 
-    /// Why the server does not answer, and for how long.
     pub(super) fn trouble(&self, now: Instant) -> Option<(&str, Duration)> {
         self.trouble.as_ref().map(|(message, since)| (message.as_str(), now.duration_since(*since)))
     }
 
-    /// How old what is shown is, where that must be told: nothing new has come for 5 s, though it was asked for.
+    /// Returns the age of the shown data if it is at least 5 s although new data was requested.
     pub(super) fn stale_for(&self, now: Instant) -> Option<Duration> {
-        let age = now.duration_since(self.told.unwrap_or(self.begun));
+        let age = now.duration_since(self.updated.unwrap_or(self.begun));
         (!self.is_paused && age > STALE.max(2 * self.interval)).then_some(age)
     }
 
-    /// Slow races, the newest first, from the first that is shown.
     pub(super) fn races(&self) -> Option<&[SlowRace]> {
         self.races.as_ref()?.as_deref().ok()
     }
 
-    /// Why slow races are not told.
     pub(super) fn no_races(&self) -> Option<&str> {
         self.races.as_ref()?.as_ref().err().map(String::as_str)
     }
 
-    /// How many of them are scrolled away.
     pub(super) fn scrolled(&self) -> usize {
         self.scrolled
     }
 
-    /// What is looked at.
-    pub(super) fn view(&self) -> View {
+    pub(super) fn view(&self) -> TopView {
         self.view
     }
 
-    /// What backends are sorted by.
     pub(super) fn sort(&self) -> Sort {
         self.sort
     }
 
-    /// What names of pools and backends must contain, and whether it is being typed.
+    /// Returns the filter of pool and backend names, and true while it is being typed.
     pub(super) fn filter(&self) -> (&str, bool) {
         (&self.filter, self.is_typing)
     }
 
-    /// Whether nothing new is asked for.
     pub(super) fn is_paused(&self) -> bool {
         self.is_paused
     }
 }
 
-/// Orders backends: those that are sick first, then those with faults, then the slow ones.
+/// Orders backends by state, then by faults, then by latency.
 pub(super) fn worst_first(a: &BackendSecond, b: &BackendSecond) -> Ordering {
     let faults = |backend: &BackendSecond| backend.errors + backend.timeouts;
     state_rank(&a.state).cmp(&state_rank(&b.state)).then(faults(b).cmp(&faults(a))).then(slowest_first(a, b))
 }
 
-/// Orders backends by p99; those that nothing was measured of come last.
 fn slowest_first(a: &BackendSecond, b: &BackendSecond) -> Ordering {
     let p99 = |backend: &BackendSecond| backend.p99_ms.unwrap_or(-1.0);
     p99(b).total_cmp(&p99(a))
 }
 
-/// How bad a state is, the worst first.
 fn state_rank(state: &str) -> u8 {
     match state {
         "down" => 0,
@@ -449,7 +390,6 @@ fn state_rank(state: &str) -> u8 {
     }
 }
 
-/// Adds a value to a curve of bounded length.
 fn push(curve: &mut VecDeque<Option<f64>>, value: Option<f64>) {
     if curve.len() >= CURVE {
         curve.pop_front();
@@ -457,16 +397,15 @@ fn push(curve: &mut VecDeque<Option<f64>>, value: Option<f64>) {
     curve.push_back(value);
 }
 
-/// Values of a curve at most: no terminal is wider.
+/// The maximum values of a curve: no terminal is wider.
 const CURVE: usize = 600;
 
-/// How often the last ten minutes are asked for: backends are counted in steps of ten seconds.
+/// The interval of history requests: the server counts backends in steps of ten seconds.
 const HISTORY_EVERY: Duration = Duration::from_secs(10);
 
-/// Such steps in a minute.
+/// The number of such steps in a minute.
 const MINUTE: usize = 6;
 
-/// From when on the age of what is shown is told.
 const STALE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
@@ -478,13 +417,12 @@ pub(super) mod tests {
     use super::*;
     use crate::sight::live::{CacheSecond, HedgesSecond, PoolHistory};
 
-    /// A backend.
     fn backend(name: &str, state: &str, attempts: u64, p99_ms: Option<f64>) -> BackendSecond {
         let p50_ms = p99_ms.map(|p99| p99 / 3.0);
         BackendSecond { name: name.to_owned(), state: state.to_owned(), attempts, p50_ms, p99_ms, ..Default::default() }
     }
 
-    /// A second of a server with a pool of three backends, of which one is down and one has a name to be wary of.
+    /// Returns a second of a server with a pool of three backends: one is down, and one has a hostile name.
     pub(in crate::cli::top) fn second() -> Second {
         let counts = |of: &[(&str, u64)]| of.iter().map(|(key, count)| ((*key).to_owned(), *count)).collect();
         let down = BackendSecond { timeouts: 3, in_flight: 4, ..backend("ts2", "down", 0, None) };
@@ -502,7 +440,7 @@ pub(super) mod tests {
             backends: vec![well, down, slow],
             more_backends: 3,
         };
-        let reason = json!({ "code": "backend-down", "text": "ts2 of pool ts is down for 40 s" });
+        let reason = json!({ "code": "backend-down", "text": "ts2 of pool ts has been down for 40 s" });
         Second {
             at: 1_767_225_600,
             verdict: serde_json::from_value(json!({ "state": "watch", "since": 1_767_225_560, "reasons": [reason] }))
@@ -516,8 +454,8 @@ pub(super) mod tests {
         }
     }
 
-    /// The history of that server, which ends a second before.
-    pub(in crate::cli::top) fn history() -> History {
+    /// Returns the history of that server, which ends a second earlier.
+    pub(in crate::cli::top) fn history() -> HistoryFigures {
         let backend = BackendHistory {
             name: "ts1".to_owned(),
             p50_ms: vec![Some(0.3); 60],
@@ -531,7 +469,7 @@ pub(super) mod tests {
             backends: vec![backend],
             ..Default::default()
         };
-        History {
+        HistoryFigures {
             step_seconds: 1,
             at: vec![1_767_225_597, 1_767_225_598, 1_767_225_599],
             queries: vec![10, 20, 30],
@@ -542,7 +480,7 @@ pub(super) mod tests {
         }
     }
 
-    /// A server that is watched, and has answered once.
+    /// Returns the state after one response of the server.
     pub(in crate::cli::top) fn watched(now: Instant) -> State {
         let mut state = State::new("http://127.0.0.1:5380".to_owned(), Duration::from_secs(1), now);
         assert_eq!(state.wants(now), Some(Wants { history: true, races: false }));
@@ -550,7 +488,6 @@ pub(super) mod tests {
         state
     }
 
-    /// Presses keys, one after another.
     pub(in crate::cli::top) fn press(state: &mut State, keys: &str) -> Option<Act> {
         let code = |c| match c {
             '\n' => KeyCode::Enter,
@@ -561,7 +498,6 @@ pub(super) mod tests {
         keys.chars().map(|c| state.press(KeyEvent::from(code(c)))).last().flatten()
     }
 
-    /// The backends in their order.
     fn names(state: &State) -> Vec<&str> {
         state.rows().iter().map(|row| row.backend.name.trim_end_matches('\u{1b}')).collect()
     }
@@ -602,9 +538,9 @@ pub(super) mod tests {
         press(&mut state, "vvvvvv");
         assert_eq!(state.marked_row(&state.rows()), 2);
         press(&mut state, "\n");
-        assert_eq!(state.view(), View::Backend);
+        assert_eq!(state.view(), TopView::Backend);
         press(&mut state, "\n");
-        assert_eq!(state.view(), View::All);
+        assert_eq!(state.view(), TopView::All);
     }
 
     #[test]
@@ -618,7 +554,7 @@ pub(super) mod tests {
         let next = Second { at: second().at + 1, ..second() };
         state.take(Data { second: Ok(next.clone()), history: None, races: None }, now);
         assert_eq!(state.queries().len(), 5);
-        // A history that has that second already.
+        // The longer history includes that second.
         let mut longer = history();
         longer.at.extend([next.at - 1, next.at]);
         longer.queries.extend([1_000, 1_000]);

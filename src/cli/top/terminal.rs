@@ -1,5 +1,5 @@
-//! The terminal: taken for a while, and given back as it was, by whatever way it is left. A signal ends the loop that draws, a panic
-//! is told after the terminal is back.
+//! The terminal: taken, and always restored. A signal ends the drawing loop; a panic is reported after the
+//! terminal is restored.
 
 use std::io::{self, Stdout, stdout};
 use std::panic;
@@ -13,11 +13,9 @@ use nix::sys::signal::{Signal, raise};
 use ratatui::backend::CrosstermBackend;
 use ratatui::{Frame, Terminal};
 
-/// The terminal, while it is ours.
 pub(super) struct Screen(Terminal<CrosstermBackend<Stdout>>);
 
 impl Screen {
-    /// Takes the terminal.
     pub(super) fn open() -> io::Result<Self> {
         static HOOK: Once = Once::new();
         HOOK.call_once(|| {
@@ -37,12 +35,12 @@ impl Screen {
         }
     }
 
-    /// Draws a whole screen; what has changed goes out.
     pub(super) fn draw(&mut self, draw: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
         self.0.draw(draw).map(drop)
     }
 
-    /// Gives the terminal back, stops this process until the shell lets it go on, and takes it again (Ctrl-Z, `fg`).
+    /// Restores the terminal, stops this process until the shell continues it, and takes the terminal again
+    /// (Ctrl-Z, `fg`).
     pub(super) fn suspend(&mut self) -> io::Result<()> {
         give_back();
         raise(Signal::SIGTSTP)?;
@@ -57,18 +55,17 @@ impl Drop for Screen {
     }
 }
 
-/// Whether the terminal is ours.
+/// True while the alternate screen is in use.
 static IS_TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// Makes the terminal ours.
 fn take() -> io::Result<()> {
     IS_TAKEN.store(true, Relaxed);
     enable_raw_mode()?;
     execute!(stdout(), EnterAlternateScreen, Hide).inspect_err(|_| give_back())
 }
 
-/// Makes it as it was, once: to leave the other screen a second time would move the cursor into what a panic has told meanwhile.
-/// Nothing can be done, nor told anywhere, where the terminal is gone.
+/// Restores the terminal, once: leaving the alternate screen again would move the cursor into the report of a
+/// panic. Errors are ignored, because without a terminal they cannot be shown.
 fn give_back() {
     if !IS_TAKEN.swap(false, Relaxed) {
         return;

@@ -1,23 +1,21 @@
-//! One page of plain text: the verdict with its reasons, then tables without frames, for pipes and scripts.
+//! One page of plain text for pipes and scripts: the verdict with its reasons, then tables without frames.
 
 use comfy_table::CellAlignment;
 
-use super::look::{Look, count, ms};
+use super::look::{TerminalStyle, count, ms};
 use super::state::worst_first;
-use crate::cli::ctl::connection::Target;
+use crate::cli::ctl::connection::AdminTarget;
 use crate::cli::ctl::table::{Column, table, time};
 use crate::sight::live::{PoolSecond, Second};
 
-/// For how long all has been as it is, if the server says so.
 pub(super) fn verdict_for(second: &Second) -> Option<String> {
     let since = Some(second.verdict.since).filter(|since| *since > 0)?;
     Some(time(second.at.saturating_sub(since)))
 }
 
-/// The page.
-pub(super) fn page(second: &Second, target: &Target) -> String {
-    // A pipe takes all of UTF-8.
-    let look = Look { has_colors: false, is_ascii: false };
+pub(super) fn page(second: &Second, target: &AdminTarget) -> String {
+    // A pipe accepts all of UTF-8.
+    let look = TerminalStyle { has_colors: false, is_ascii: false };
     let time = verdict_for(second).map(|time| format!(" for {time}")).unwrap_or_default();
     let mut text = format!("{}{time}  {target}\n", second.verdict.state.label());
     for reason in &second.verdict.reasons {
@@ -54,7 +52,6 @@ pub(super) fn page(second: &Second, target: &Target) -> String {
     text
 }
 
-/// The columns of a table: names to the left, figures to the right.
 fn columns<const N: usize>(name: &'static str, heads: &[&'static str]) -> [Column; N] {
     std::array::from_fn(|index| match index.checked_sub(1) {
         None => (name, CellAlignment::Left),
@@ -62,10 +59,9 @@ fn columns<const N: usize>(name: &'static str, heads: &[&'static str]) -> [Colum
     })
 }
 
-/// What the whole server did in the second, in a line.
 pub(super) fn totals(second: &Second) -> String {
     let named = |counts: &std::collections::BTreeMap<String, u64>| {
-        // The late replies of hedges are no loss: they stand by themselves.
+        // Late replies of hedges are no loss and are shown separately.
         let counts = counts.iter().filter(|(name, count)| **count > 0 && *name != LATE);
         counts.map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
     };
@@ -80,20 +76,19 @@ pub(super) fn totals(second: &Second) -> String {
         let looked_up = cache.hits + cache.stale_hits + cache.misses;
         let share = |count: u64| 100.0 * count as f64 / looked_up.max(1) as f64;
         parts.extend((looked_up > 0).then(|| format!("cache hits {:.1} %", share(cache.hits))));
-        // A backend is asked for these as well.
+        // These hits also cause a query to a backend.
         parts.extend((cache.stale_hits > 0).then(|| format!("stale hits {:.1} %", share(cache.stale_hits))));
     }
     parts.join("; ")
 }
 
-/// The label of replies that come after the response of their race.
+/// The label of replies that arrive after the response of their race.
 const LATE: &str = "late";
 
-/// The heads of a table of pools, behind the name.
 pub(super) const POOL_HEADS: [&str; 9] =
     ["Q/S", "IN FLIGHT", "P50 ms", "P99 ms", "P99.9 ms", "HEDGES", "WON", "DENIED", "TOKENS"];
 
-/// The figures of a pool under these heads.
+/// Formats the figures of a pool under these heads.
 pub(super) fn pool_figures(pool: &PoolSecond) -> Vec<String> {
     vec![
         count(pool.queries),
@@ -108,7 +103,6 @@ pub(super) fn pool_figures(pool: &PoolSecond) -> Vec<String> {
     ]
 }
 
-/// The heads of a table of backends, behind the name.
 const BACKEND_HEADS: [&str; 8] = ["STATE", "Q/S", "WINS", "ERRORS", "TIMEOUTS", "IN FLIGHT", "P50 ms", "P99 ms"];
 
 #[cfg(test)]
@@ -118,11 +112,11 @@ mod tests {
 
     #[test]
     fn a_page_has_the_verdict_first_and_the_worst_backend_first() {
-        let target: Target = "http://127.0.0.1:5380".parse().expect("a target");
+        let target: AdminTarget = "http://127.0.0.1:5380".parse().expect("a target");
         let page = page(&second(), &target);
         let expected = "\
 watch for 40s  http://127.0.0.1:5380
-  backend-down: ts2 of pool ts is down for 40 s
+  backend-down: ts2 of pool ts has been down for 40 s
 
 1000 queries a second; answers: backend 900, cache 100; late replies 2; cache hits 80.0 %
 

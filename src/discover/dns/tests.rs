@@ -13,7 +13,7 @@ fn name(text: &str) -> Name {
 }
 
 /// A reply to what is asked now.
-fn reply(resolution: &Resolution, rcode: Rcode, parts: &[Part<'_>]) -> Vec<u8> {
+fn reply(resolution: &DnsResolution, rcode: Rcode, parts: &[Part<'_>]) -> Vec<u8> {
     let DnsQuestion { name: qname, rtype } = resolution.question().expect("something is asked");
     let mut message = Vec::new();
     write_plain_query(7, qname, *rtype, &mut message);
@@ -58,21 +58,21 @@ fn additional(part: Part<'_>) -> Part<'_> {
     (Section::Additional, part.1, part.2, part.3, part.4)
 }
 
-fn host(port: u16) -> Resolution {
-    Resolution::new(&DnsTarget::Host { name: name("ts.example"), port })
+fn host(port: u16) -> DnsResolution {
+    DnsResolution::new(&DnsTarget::Host { name: name("ts.example"), port })
 }
 
-fn service() -> Resolution {
-    Resolution::new(&DnsTarget::Service(name("_dns._udp.example")))
+fn service() -> DnsResolution {
+    DnsResolution::new(&DnsTarget::Service(name("_dns._udp.example")))
 }
 
-/// What is asked now, as text.
-fn asked(resolution: &Resolution) -> String {
+/// Returns the current question as text.
+fn asked(resolution: &DnsResolution) -> String {
     resolution.question().map_or_else(String::new, |question| format!("{} {}", question.name, question.rtype))
 }
 
 /// Members and refusals, as text.
-fn found(resolution: Resolution) -> (Vec<String>, u64) {
+fn found(resolution: DnsResolution) -> (Vec<String>, u64) {
     assert_eq!(resolution.question(), None);
     let resolved = resolution.finish();
     let text = |(place, entry): Item| match entry {
@@ -86,7 +86,7 @@ fn found(resolution: Resolution) -> (Vec<String>, u64) {
 }
 
 /// Takes a reply that is no failure.
-fn take(resolution: &mut Resolution, rcode: Rcode, parts: &[Part<'_>]) {
+fn take(resolution: &mut DnsResolution, rcode: Rcode, parts: &[Part<'_>]) {
     let reply = reply(resolution, rcode, parts);
     resolution.on_reply(&reply).expect("it is no failure");
 }
@@ -195,7 +195,7 @@ fn what_nobody_can_be_asked_at_is_told() {
         take(&mut resolution, Rcode::NOERROR, &[]);
     }
     let told = [
-        "a.example.:0: port 0: expected a port from 1 to 65535, since nobody is reached at port 0",
+        "a.example.:0: port 0: expected a port from 1 to 65535, since port 0 cannot be reached",
         "b.example.: it has no address",
     ];
     assert_eq!(found(resolution).0, told);

@@ -1,7 +1,9 @@
-//! Following the keys below a prefix: list them, then watch what changes, and list again whenever that may have missed something.
+//! Follows the keys below a prefix: lists them, watches changes, and lists again when a change may have been
+//! missed.
 //!
-//! A watch can end, fail, or stay silent although much has changed; and its member may have lost its majority. So signs of life of the
-//! endpoint that it is at are listened for, all is listed again each minute, and whatever looks odd begins from the list.
+//! A watch can end, fail, or stay silent despite changes, and its etcd member may have lost its majority. So
+//! the follower checks the keep-alives of its endpoint, lists all keys again each minute, and starts again
+//! with a list after any irregularity.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -10,76 +12,68 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::sleep_until;
 
-use super::client::{Client, EtcdAccess};
-use super::http::Lines;
+use super::client::{EtcdAccess, EtcdClient};
+use super::http::WatchLines;
 use super::sign::Signs;
-use crate::discover::Backoff;
+use crate::discover::SourceBackoff;
 use crate::discover::etcd::{self, EtcdError, KeyValue, Page, WatchLine};
 use crate::net::tasks::{Tasks, blocking};
 
-/// What is heard of the keys. Each is told without the prefix.
-pub(in crate::discoverer) enum Heard {
-    /// All of them.
+pub(in crate::discoverer) enum FollowerEvent {
     Listed(Vec<(Vec<u8>, Vec<u8>)>),
-    /// These have changed; those without a value are gone.
+    /// Changed keys; those without a value are deleted.
     Changed(Vec<(Vec<u8>, Option<Vec<u8>>)>),
-    /// They are as they were.
     Confirmed,
-    /// etcd cannot be asked.
     Failed(String),
 }
 
-/// Follows the keys below one prefix.
 pub(in crate::discoverer) struct Follower {
-    client: Client,
+    client: EtcdClient,
     signs: Rc<Signs>,
     prefix: String,
-    /// Keys of a page.
     page: usize,
     rng: SmallRng,
-    /// Whether anything was ever listed.
     has_listed: bool,
 }
 
 impl Follower {
     pub(in crate::discoverer) fn new(access: Rc<EtcdAccess>, signs: Rc<Signs>, prefix: String, tasks: Tasks) -> Self {
-        let (client, rng) = (Client::new(access, tasks), SmallRng::from_rng(&mut rand::rng()));
+        let (client, rng) = (EtcdClient::new(access, tasks), SmallRng::from_rng(&mut rand::rng()));
         Self { client, signs, prefix, page: PAGE, rng, has_listed: false }
     }
 
-    /// Follows for ever. What is heard goes to `tell`, which may make us wait.
-    pub(in crate::discoverer) async fn run(mut self, tell: impl AsyncFn(Heard)) {
-        let mut backoff = Backoff::default();
+    /// Follows forever. The receiver of the reports may delay it.
+    pub(in crate::discoverer) async fn run(mut self, report: impl AsyncFn(FollowerEvent)) {
+        let mut backoff = SourceBackoff::default();
         loop {
             let begun = Instant::now();
-            match self.follow(&tell).await {
-                // Where it ended was not to be foreseen, but all is well: from the list again.
+            match self.follow(&report).await {
+                // The watch ended for no known reason: start again with the list.
                 Ok(()) => {}
                 Err(error) => {
                     if !self.has_listed
                         && let Ok((items, _)) = self.list(true).await
                     {
-                        // A member that has lost its majority still knows what was.
+                        // An etcd member without a majority still has its old data.
                         self.has_listed = true;
-                        tell(Heard::Listed(items)).await;
+                        report(FollowerEvent::Listed(items)).await;
                     }
-                    tell(Heard::Failed(error.to_string())).await;
+                    report(FollowerEvent::Failed(error.to_string())).await;
                     self.client.move_on();
                 }
             }
-            if begun.elapsed() > Backoff::MAX {
+            if begun.elapsed() > SourceBackoff::MAX {
                 backoff.reset();
             }
             sleep_until((Instant::now() + backoff.next(&mut self.rng).min(MAX_WAIT)).into()).await;
         }
     }
 
-    /// Lists and watches, until the watch is over.
-    async fn follow(&mut self, tell: &impl AsyncFn(Heard)) -> Result<(), EtcdError> {
+    async fn follow(&mut self, report: &impl AsyncFn(FollowerEvent)) -> Result<(), EtcdError> {
         let (items, mut listed_at) = self.list(false).await?;
         self.has_listed = true;
-        tell(Heard::Listed(items)).await;
-        let mut lines: Lines = self.client.watch(&etcd::watch(&self.prefix, listed_at + 1)).await?;
+        report(FollowerEvent::Listed(items)).await;
+        let mut lines: WatchLines = self.client.watch(&etcd::watch(&self.prefix, listed_at + 1)).await?;
         let mut listed_by = Instant::now();
         let mut signs = self.signs.listen(self.client.endpoint(), &self.prefix);
         let mut list_due = self.next_list();
@@ -92,27 +86,27 @@ impl Follower {
                         return Ok(());
                     }
                     WatchLine::Events(events) => {
-                        // Those that a later list has told already are past.
+                        // Skips events that the last list includes.
                         let fresh = events.into_iter().filter(|event| event.revision > listed_at);
                         let below = |event: etcd::WatchEvent| Some((self.below(&event.key)?, event.value));
                         let changes: Vec<_> = fresh.filter_map(below).collect();
                         if !changes.is_empty() {
-                            tell(Heard::Changed(changes)).await;
+                            report(FollowerEvent::Changed(changes)).await;
                         }
                     }
                 },
                 sign = signs.next() => {
                     let revision = sign.said?;
-                    // What was asked before the list may be older than that.
+                    // A ping from before the list may have an older revision.
                     if sign.asked >= listed_by && revision < listed_at {
-                        tracing::warn!(prefix = self.prefix, "etcd: its revision has gone back, it has another past: listing again");
+                        tracing::warn!(prefix = self.prefix, "etcd: its revision has gone back, so its data was restored or replaced: listing again");
                         return Ok(());
                     }
-                    tell(Heard::Confirmed).await;
+                    report(FollowerEvent::Confirmed).await;
                 }
                 () = sleep_until(list_due.into()) => {
                     let (items, revision) = self.list(false).await?;
-                    tell(Heard::Listed(items)).await;
+                    report(FollowerEvent::Listed(items)).await;
                     if revision < listed_at {
                         return Ok(());
                     }
@@ -123,13 +117,13 @@ impl Follower {
         }
     }
 
-    /// All keys and the revision of that, page by page.
+    /// Lists all keys page by page, and returns them with their revision.
     async fn list(&mut self, is_serializable: bool) -> Result<(Vec<(Vec<u8>, Vec<u8>)>, i64), EtcdError> {
         let (mut items, mut revision, mut from) = (Vec::new(), None, None);
         loop {
             let request = etcd::range(&self.prefix, from.as_deref(), revision, self.page, is_serializable);
             let reply = match self.client.call(&request).await {
-                // Somebody has written a value that is no member of ours: it is not to hide the others.
+                // A foreign value that is too long must not hide the other keys.
                 Err(EtcdError::TooLong) if self.page > 1 => {
                     self.page = (self.page / 10).max(1);
                     continue;
@@ -143,7 +137,7 @@ impl Follower {
             revision.get_or_insert(of_page);
             from = page.last().map(|last| [&last.key[..], b"\0"].concat());
             items.extend(page.into_iter().filter_map(|KeyValue { key, mut value, .. }| {
-                // What is too long to be one of ours is refused by its length, and need not be kept for that.
+                // An overlong value is refused by its length, so its end is not needed.
                 value.truncate(MAX_VALUE);
                 Some((self.below(&key)?, value))
             }));
@@ -157,12 +151,11 @@ impl Follower {
         }
     }
 
-    /// A key without the prefix.
     fn below(&self, key: &[u8]) -> Option<Vec<u8>> {
         key.strip_prefix(self.prefix.as_bytes()).map(<[u8]>::to_vec)
     }
 
-    /// When all is listed again: not by all LS of a fleet at once.
+    /// The time of the next full list, with jitter so that the forwarders of a fleet do not all list at once.
     fn next_list(&mut self) -> Instant {
         Instant::now() + LIST_AGAIN.mul_f64(self.rng.random_range(0.9..=1.1))
     }
@@ -171,17 +164,18 @@ impl Follower {
 /// Keys of a page: some 200 kB of members.
 const PAGE: usize = 1000;
 
-/// How long an etcd that was away is waited for at most before it is asked again: all LS of a fleet are to agree within 5 s after a cut.
+/// The longest wait for an absent etcd: all forwarders of a fleet must agree within 5 s after a network
+/// failure.
 const MAX_WAIT: Duration = Duration::from_secs(4);
 
-/// How often all is listed again though the watch is well.
+/// The interval of full lists while the watch works.
 const LIST_AGAIN: Duration = Duration::from_secs(60);
 
-/// Octets of a reply that are read at once; longer ones beside whatever else this thread does.
+/// Bytes of a reply that this thread decodes at once; longer replies are decoded on another thread.
 const SHORT: usize = 32 << 10;
 
-/// Octets of a value that are kept: one more than any entry may have.
+/// Bytes of a value that are kept: one more than an entry may have.
 const MAX_VALUE: usize = 4097;
 
-/// Keys below one prefix at most: many times the members that a pool may have.
+/// The largest number of keys below a prefix: many times the members that a pool may have.
 const MAX_ITEMS: usize = 100_000;

@@ -1,4 +1,4 @@
-//! A connection to one endpoint of etcd, by HTTP/1 and perhaps TLS: requests one after the other, or one watch.
+//! A connection to one endpoint of etcd, by HTTP/1 with or without TLS: sequential requests, or one watch.
 
 use std::error::Error;
 use std::time::Duration;
@@ -17,26 +17,21 @@ use crate::discover::etcd::{self, EtcdError};
 use crate::net::tasks::{Task, TaskKind, Tasks};
 use crate::net::tls::TlsRoots;
 
-/// A connection.
-pub(super) struct Connection {
+pub(super) struct EtcdConnection {
     sender: SendRequest<Full<Bytes>>,
     host: String,
-    /// Reads and writes; ends with this value.
     _driver: Task,
 }
 
 /// The body of a watch, line by line.
-pub(super) struct Lines {
+pub(super) struct WatchLines {
     body: Incoming,
-    /// What was read and has no end yet.
     rest: Vec<u8>,
-    /// How much of that was looked through for one.
     seen: usize,
-    _connection: Connection,
+    _connection: EtcdConnection,
 }
 
-impl Connection {
-    /// Connects to an endpoint within a time.
+impl EtcdConnection {
     pub(super) async fn open(
         endpoint: &HttpEndpoint,
         roots: Option<&TlsRoots>,
@@ -54,7 +49,7 @@ impl Connection {
                 (Some(TlsName::Name(name)), Some(roots)) => {
                     Self::over(roots.connect_to_name(stream, name).await?, endpoint, tasks).await
                 }
-                (Some(_), None) => Err("there are no certificates to know it by".into()),
+                (Some(_), None) => Err("no trusted certificate authorities are known".into()),
             }
         };
         match timeout(patience, open).await {
@@ -71,20 +66,23 @@ impl Connection {
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let (sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
         let driver = tasks.start(TaskKind::Discovery, async move {
-            // Whoever waits for a reply hears of it as well.
+            // A caller that waits for a reply gets the error too.
             let _ = driver.await;
         });
         Ok(Self { sender, host: endpoint.address.to_string(), _driver: driver })
     }
 
-    /// Posts a request, and reads the whole reply.
-    pub(super) async fn call(&mut self, request: &etcd::Request, token: Option<&str>) -> Result<Bytes, EtcdError> {
+    pub(super) async fn call(&mut self, request: &etcd::EtcdRequest, token: Option<&str>) -> Result<Bytes, EtcdError> {
         let response = self.sender.send_request(self.request(request, token)?).await.map_err(broken)?;
         read_whole(response.status(), response.into_body()).await
     }
 
-    /// Posts a request whose reply has no end.
-    pub(super) async fn stream(mut self, request: &etcd::Request, token: Option<&str>) -> Result<Lines, EtcdError> {
+    /// Posts a request whose reply does not end.
+    pub(super) async fn stream(
+        mut self,
+        request: &etcd::EtcdRequest,
+        token: Option<&str>,
+    ) -> Result<WatchLines, EtcdError> {
         let response = self.sender.send_request(self.request(request, token)?).await.map_err(broken)?;
         if response.status() != StatusCode::OK {
             let status = response.status();
@@ -93,16 +91,16 @@ impl Connection {
                 Err(error) => error,
             });
         }
-        Ok(Lines { body: response.into_body(), rest: Vec::new(), seen: 0, _connection: self })
+        Ok(WatchLines { body: response.into_body(), rest: Vec::new(), seen: 0, _connection: self })
     }
 
-    fn request(&self, request: &etcd::Request, token: Option<&str>) -> Result<Request<Full<Bytes>>, EtcdError> {
+    fn request(&self, request: &etcd::EtcdRequest, token: Option<&str>) -> Result<Request<Full<Bytes>>, EtcdError> {
         let mut built = Request::post(request.path)
             .header(header::HOST, &self.host)
             .header(header::USER_AGENT, concat!("hedgerow/", env!("CARGO_PKG_VERSION")))
             .header(header::CONTENT_TYPE, "application/json");
-        // Without it a watch on a member that has lost its majority stays silent for ever; with it such a member refuses even what it could
-        // tell of what it knows.
+        // Without this header, a watch on an etcd member without a majority stays silent forever. With it,
+        // such a member refuses even serializable reads.
         if request.body["serializable"] != true {
             built = built.header("Grpc-Metadata-hasleader", "true");
         }
@@ -115,8 +113,8 @@ impl Connection {
     }
 }
 
-impl Lines {
-    /// The next line. Loses nothing if it is dropped.
+impl WatchLines {
+    /// Returns the next line. Cancel safe.
     pub(super) async fn next(&mut self) -> Result<Vec<u8>, EtcdError> {
         loop {
             let end = self.rest.iter().skip(self.seen).position(|octet| *octet == b'\n');
@@ -146,7 +144,6 @@ impl Lines {
     }
 }
 
-/// Reads a reply to its end, unless it has none within what is taken.
 async fn read_whole(status: StatusCode, body: Incoming) -> Result<Bytes, EtcdError> {
     let body = match Limited::new(body, MAX_REPLY).collect().await {
         Ok(body) => body.to_bytes(),
@@ -157,7 +154,7 @@ async fn read_whole(status: StatusCode, body: Incoming) -> Result<Bytes, EtcdErr
 }
 
 fn broken(error: hyper::Error) -> EtcdError {
-    // hyper's own words say no more than that; what the system has said stands behind.
+    // hyper's message lacks the cause; its source has the error of the system.
     let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
     EtcdError::Failed(format!("{error}{cause}"))
 }
@@ -166,8 +163,8 @@ fn failed(endpoint: &HttpEndpoint, error: &(dyn Error + Send + Sync)) -> EtcdErr
     EtcdError::Failed(format!("{endpoint}: {error}"))
 }
 
-/// Octets of a reply at most: a list is asked for by pages.
+/// Bytes of the longest reply: lists are paged.
 const MAX_REPLY: usize = 16 << 20;
 
-/// Octets of a line of a watch at most: more than etcd takes in one request.
+/// Bytes of the longest line of a watch: more than etcd accepts in one request.
 const MAX_LINE: usize = 4 << 20;

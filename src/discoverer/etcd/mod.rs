@@ -1,4 +1,4 @@
-//! etcd by its JSON gateway: a client of it, and what follows the keys below a prefix.
+//! etcd by its JSON gateway: a client, and the follower of keys below a prefix.
 
 mod client;
 mod follow;
@@ -8,7 +8,7 @@ mod register;
 mod sign;
 
 pub use self::client::EtcdAccess;
-pub(super) use self::follow::{Follower, Heard};
+pub(super) use self::follow::{Follower, FollowerEvent};
 pub use self::order::{OrderError, write_order};
-pub use self::register::{Registered, Registration};
+pub use self::register::{Registration, RegistrationSettings};
 pub(super) use self::sign::Signs;

@@ -1,15 +1,15 @@
-//! Writing an order for all LS of a fleet, or taking it back.
+//! Writes or removes an order for all forwarders of a fleet.
 
 use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::client::{Client, EtcdAccess};
+use super::client::{EtcdAccess, EtcdClient};
 use crate::discover::etcd::{self, EtcdError};
-use crate::discover::{Order, Orders};
+use crate::discover::{BackendOrder, Orders};
 use crate::net::tasks::Tasks;
 
-/// An order could not be written: etcd cannot be asked.
+/// The order could not be written to etcd.
 #[derive(Debug)]
 pub struct OrderError(EtcdError);
 
@@ -21,19 +21,16 @@ impl fmt::Display for OrderError {
 
 impl std::error::Error for OrderError {}
 
-/// Writes an order for a backend of a pool, which ends by itself after a time if one is given. None takes it back.
-///
-/// # Errors
-/// If etcd does not take it.
+/// Writes an order for a backend of a pool, with an optional lifetime. `None` removes it.
 pub async fn write_order(
     access: Rc<EtcdAccess>,
     tasks: Tasks,
     (pool, backend): (String, String),
-    order: Option<Order>,
+    order: Option<BackendOrder>,
     lasts: Option<Duration>,
 ) -> Result<(), OrderError> {
     let key = format!("{}{}", access.orders_prefix(), Orders::place(&pool, &backend));
-    let mut client = Client::new(access, tasks);
+    let mut client = EtcdClient::new(access, tasks);
     let write = async {
         let Some(order) = order else { return client.call(&etcd::delete(&key)).await.map(drop) };
         let lease = match lasts {

@@ -1,13 +1,13 @@
-//! Registering an authority: a key under a lease, for as long as it serves.
+//! Registers an authority: a key under a lease, for as long as it serves.
 //!
 //! ```text
-//!   wait until all zones are served ──▶ grant a lease, claim the key ──▶ keep it, each third of the lease
+//!   wait until all zones are served ──▶ grant a lease, claim the key ──▶ renew it, each third of the lease
 //!                                            ▲        │ another holds it         │ gone
 //!                                            └────────┴──────────────────────────┘
-//!   told to end: write "draining" ──▶ (drain_delay) ──▶ revoke the lease, and the key is gone
+//!   shutdown: write "draining" ──▶ (drain_delay) ──▶ revoke the lease, which deletes the key
 //! ```
 //!
-//! None of it may delay the end of the process: without etcd the lease ends by itself.
+//! Registration never delays the end of the process: without etcd the lease expires by itself.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -18,57 +18,51 @@ use rand::rngs::SmallRng;
 use tokio::sync::Notify;
 use tokio::time::{sleep_until, timeout};
 
-use super::client::{Client, EtcdAccess};
+use super::client::{EtcdAccess, EtcdClient};
 use crate::discover::etcd::{self, EtcdError, LeaseId};
-use crate::discover::{Backoff, Entry};
+use crate::discover::{MemberEntry, SourceBackoff};
 use crate::net::tasks::{Task, TaskKind, Tasks};
 
-/// What is registered.
+/// The settings of a registration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Registered {
+pub struct RegistrationSettings {
     /// The name of the authority in the config.
     pub authority: String,
-    /// The key that members are listed under.
+    /// The key under which members are listed.
     pub key: String,
-    /// What is told of it.
-    pub entry: Entry,
-    /// How long it is listed without a sign of life.
+    /// The entry to register.
+    pub entry: MemberEntry,
+    /// The lifetime of the registration without renewal.
     pub lease: Duration,
-    /// How long zones are waited for.
+    /// The longest wait for zones.
     pub wait: Duration,
 }
 
-/// An authority that tells where it is.
+/// A registered authority.
 pub struct Registration {
-    shared: Rc<Shared>,
-    /// Ends with this value.
+    shared: Rc<RegistrationState>,
     _task: Task,
 }
 
-/// What the task and its owner share.
-struct Shared {
-    what: Registered,
+struct RegistrationState {
+    what: RegistrationSettings,
     access: Rc<EtcdAccess>,
     tasks: Tasks,
-    /// All zones are served.
     is_served: Cell<bool>,
     is_registered: Cell<bool>,
-    /// It is about to end.
     is_draining: Cell<bool>,
     lease: Cell<Option<LeaseId>>,
-    /// Wakes the task.
     wake: Notify,
-    /// Wakes who waits for the word that it is about to end.
-    told: Notify,
-    is_told: Cell<bool>,
-    /// What was complained of last, so that it is said once.
+    /// Signals that "draining" is written.
+    announced: Notify,
+    is_announced: Cell<bool>,
     complaint: RefCell<String>,
 }
 
 impl Registration {
-    /// Registers, once all zones are served. `lease` is one that an earlier process has left.
-    pub fn start(what: Registered, access: Rc<EtcdAccess>, lease: Option<LeaseId>, tasks: &Tasks) -> Self {
-        let shared = Rc::new(Shared {
+    /// Registers once all zones are served. `lease` is one that an earlier process has left.
+    pub fn start(what: RegistrationSettings, access: Rc<EtcdAccess>, lease: Option<LeaseId>, tasks: &Tasks) -> Self {
+        let shared = Rc::new(RegistrationState {
             what,
             access,
             tasks: tasks.clone(),
@@ -77,71 +71,73 @@ impl Registration {
             is_draining: Cell::new(false),
             lease: Cell::new(lease),
             wake: Notify::new(),
-            told: Notify::new(),
-            is_told: Cell::new(false),
+            announced: Notify::new(),
+            is_announced: Cell::new(false),
             complaint: RefCell::default(),
         });
         let task = tasks.start(TaskKind::Discovery, Rc::clone(&shared).run());
         Self { shared, _task: task }
     }
 
-    /// What is registered.
-    pub fn what(&self) -> &Registered {
+    /// Returns the settings of the registration.
+    pub fn what(&self) -> &RegistrationSettings {
         &self.shared.what
     }
 
-    /// Whether it is listed, as far as etcd has told.
+    /// Returns true if it is listed, as far as etcd has confirmed.
     pub fn is_registered(&self) -> bool {
         self.shared.is_registered.get()
     }
 
-    /// The lease that it is under, for the process that comes after this one.
+    /// Returns the current lease, for the successor process.
     pub fn lease(&self) -> Option<LeaseId> {
         self.shared.lease.get()
     }
 
-    /// Whether all its zones were served once.
+    /// Returns true if all zones were served once.
     pub fn is_served(&self) -> bool {
         self.shared.is_served.get()
     }
 
-    /// All its zones are served.
+    /// Notes that all zones are served.
     pub fn set_served(&self) {
         if !self.shared.is_served.replace(true) {
             self.shared.wake.notify_one();
         }
     }
 
-    /// Says that it is about to end. Returns whether that was written, for which it is not waited long.
+    /// Writes "draining" within a short timeout. Returns true if that succeeded.
     pub async fn drain(&self) -> bool {
         self.shared.is_draining.set(true);
         if !self.is_registered() {
             return false;
         }
         self.shared.wake.notify_one();
-        timeout(END_PATIENCE, self.shared.told.notified()).await.is_ok() && self.shared.is_told.get()
+        timeout(END_PATIENCE, self.shared.announced.notified()).await.is_ok() && self.shared.is_announced.get()
     }
 
-    /// Is listed no more, for which it is not waited long.
+    /// Removes the registration within a short timeout.
     pub async fn end(&self) {
         self.shared.is_draining.set(true);
         let Some(lease) = self.lease() else { return };
-        let mut client = Client::new(Rc::clone(&self.shared.access), self.shared.tasks.clone());
+        let mut client = EtcdClient::new(Rc::clone(&self.shared.access), self.shared.tasks.clone());
         let ended = timeout(END_PATIENCE, client.call(&etcd::revoke(lease))).await;
         let authority = &self.shared.what.authority;
         match ended {
             Ok(Ok(_)) => tracing::info!(authority, "no longer registered"),
-            Ok(Err(error)) => tracing::warn!(authority, %error, "its lease is left to end by itself"),
-            Err(_) => tracing::warn!(authority, "etcd is away: its lease is left to end by itself"),
+            Ok(Err(error)) => tracing::warn!(authority, %error, "the registration stays until its lease expires"),
+            Err(_) => {
+                tracing::warn!(authority, "etcd is not reachable: the registration stays until its lease expires")
+            }
         }
     }
 }
 
-impl Shared {
+impl RegistrationState {
     async fn run(self: Rc<Self>) {
         self.wait_for_zones().await;
-        let mut client = Client::new(Rc::clone(&self.access), self.tasks.clone());
-        let (mut backoff, mut rng) = (Backoff::default(), SmallRng::from_rng(&mut rand::rng()));
+        let mut client = EtcdClient::new(Rc::clone(&self.access), self.tasks.clone());
+        let (mut backoff, mut rng) = (SourceBackoff::default(), SmallRng::from_rng(&mut rand::rng()));
         while !self.is_draining.get() {
             let wait = match self.claim(&mut client).await {
                 Ok(true) => {
@@ -152,7 +148,7 @@ impl Shared {
                 }
                 Ok(false) => self.third(),
                 Err(error) => {
-                    self.complain(format!("cannot be registered: {error}"));
+                    self.complain(format!("the authority cannot be registered: {error}"));
                     backoff.next(&mut rng)
                 }
             };
@@ -162,10 +158,9 @@ impl Shared {
                 () = self.wake.notified() => {}
             }
         }
-        self.told.notify_one();
+        self.announced.notify_one();
     }
 
-    /// Waits until all zones are served, but not for ever.
     async fn wait_for_zones(&self) {
         let deadline = Instant::now() + self.what.wait;
         while !self.is_served.get() && !self.is_draining.get() {
@@ -173,14 +168,14 @@ impl Shared {
                 () = self.wake.notified() => {}
                 () = sleep_until(deadline.into()) => {
                     let authority = &self.what.authority;
-                    return tracing::warn!(authority, "not all zones are served after {:?}: it is registered even so", self.what.wait);
+                    return tracing::warn!(authority, "not all zones are served after {:?}: the authority is registered anyway", self.what.wait);
                 }
             }
         }
     }
 
-    /// Writes the key under a lease. Says whether it is ours; false: another living instance has it.
-    async fn claim(&self, client: &mut Client) -> Result<bool, EtcdError> {
+    /// Writes the key under a lease. Returns false if another living instance has it.
+    async fn claim(&self, client: &mut EtcdClient) -> Result<bool, EtcdError> {
         let lease = match self.lease.get() {
             Some(lease) if etcd::read_keep_alive(&client.call(&etcd::keep_alive(lease)).await?)? => lease,
             Some(_) | None => {
@@ -197,12 +192,12 @@ impl Shared {
                 return Ok(true);
             };
         }
-        self.complain(format!("{key} is held by another instance: it is left alone until its lease ends"));
+        self.complain(format!("{key} belongs to another instance: registration waits until its lease ends"));
         Ok(false)
     }
 
-    /// Keeps the key until it is lost, or for as long as it is about to end.
-    async fn keep(&self, client: &mut Client) {
+    /// Renews the lease until it is lost, or while draining.
+    async fn keep(&self, client: &mut EtcdClient) {
         let mut kept = Instant::now();
         let mut next = self.third();
         loop {
@@ -210,8 +205,8 @@ impl Shared {
                 () = sleep_until((Instant::now() + next).into()) => {}
                 () = self.wake.notified() => {}
             }
-            if self.is_draining.get() && !self.is_told.get() {
-                self.tell_end(client).await;
+            if self.is_draining.get() && !self.is_announced.get() {
+                self.announce_end(client).await;
             }
             match self.is_kept(client).await {
                 Ok(true) => {
@@ -221,10 +216,13 @@ impl Shared {
                 }
                 Ok(false) if self.is_draining.get() => return,
                 Ok(false) => {
-                    return tracing::warn!(authority = self.what.authority, "its key is gone: it is registered anew");
+                    return tracing::warn!(
+                        authority = self.what.authority,
+                        "the key in etcd is gone: the authority registers again"
+                    );
                 }
                 Err(error) => {
-                    self.complain(format!("its lease is not kept: {error}"));
+                    self.complain(format!("the lease in etcd cannot be renewed: {error}"));
                     if kept.elapsed() >= self.what.lease {
                         return;
                     }
@@ -234,25 +232,24 @@ impl Shared {
         }
     }
 
-    /// Whether lease and key are there, and ours.
-    async fn is_kept(&self, client: &mut Client) -> Result<bool, EtcdError> {
+    /// Returns true if lease and key exist and are this instance's.
+    async fn is_kept(&self, client: &mut EtcdClient) -> Result<bool, EtcdError> {
         let Some(lease) = self.lease.get() else { return Ok(false) };
         if !etcd::read_keep_alive(&client.call(&etcd::keep_alive(lease)).await?)? {
             return Ok(false);
         }
-        // Somebody may have removed the key and left the lease.
+        // The key may be deleted while the lease still exists.
         let page = etcd::read_page(&client.call(&etcd::get(&self.key())).await?)?;
         Ok(page.items.iter().any(|item| item.lease == lease))
     }
 
-    /// Writes that it is about to end.
-    async fn tell_end(&self, client: &mut Client) {
-        let entry = Entry { is_draining: true, ..self.what.entry.clone() };
+    async fn announce_end(&self, client: &mut EtcdClient) {
+        let entry = MemberEntry { is_draining: true, ..self.what.entry.clone() };
         match client.call(&etcd::put(&self.key(), &entry.to_json(), self.lease.get())).await {
-            Ok(_) => self.is_told.set(true),
-            Err(error) => self.complain(format!("cannot say that it is about to end: {error}")),
+            Ok(_) => self.is_announced.set(true),
+            Err(error) => self.complain(format!("the end of this authority cannot be announced in etcd: {error}")),
         }
-        self.told.notify_one();
+        self.announced.notify_one();
     }
 
     fn key(&self) -> String {
@@ -263,7 +260,6 @@ impl Shared {
         self.what.lease / 3
     }
 
-    /// Says what is wrong, once.
     fn complain(&self, complaint: String) {
         if *self.complaint.borrow() != complaint {
             tracing::warn!(authority = self.what.authority, "{complaint}");
@@ -272,8 +268,7 @@ impl Shared {
     }
 }
 
-/// How long the end of a process waits for etcd, for each of the two things that it has to say.
+/// The time limit for etcd at the end of the process, for each of its two requests.
 const END_PATIENCE: Duration = Duration::from_millis(250);
 
-/// When a lease that could not be kept is tried again.
 const RETRY: Duration = Duration::from_millis(500);

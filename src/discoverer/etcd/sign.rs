@@ -1,7 +1,8 @@
-//! Signs of life: every few seconds an endpoint is asked whether it is there and has a leader, once for all who follow keys by it.
+//! Checks every few seconds that an endpoint is up and has a leader, once for all followers
+//! of that endpoint.
 //!
-//! A watch that is silent says nothing of the endpoint that it is at, and what another endpoint says is of no use to it: so each endpoint
-//! that somebody follows keys by has a task of its own, for as long as somebody does.
+//! A silent watch says nothing about its endpoint, and neither does another endpoint. So each endpoint with
+//! followers has a task, which ends with the last follower.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -11,47 +12,41 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::sleep_until;
 
-use super::client::{Client, EtcdAccess};
+use super::client::{EtcdAccess, EtcdClient};
 use crate::discover::etcd::{self, EtcdError};
 use crate::net::tasks::{Task, TaskKind, Tasks};
 
-/// The endpoints of one etcd that are asked.
+/// The endpoints of one etcd that are checked.
 pub(in crate::discoverer) struct Signs {
     access: Rc<EtcdAccess>,
     tasks: Tasks,
-    asked: RefCell<HashMap<usize, Weak<Asked>>>,
+    asked: RefCell<HashMap<usize, Weak<SignTask>>>,
 }
 
-/// One endpoint that is asked.
-struct Asked {
+struct SignTask {
     latest: watch::Receiver<Option<Sign>>,
-    /// Ends with this value.
     _task: Task,
 }
 
-/// What an endpoint has said.
 #[derive(Clone, Debug)]
 pub(super) struct Sign {
-    /// When it was asked.
     pub(super) asked: Instant,
-    /// Its revision, or why there is none.
     pub(super) said: Result<i64, EtcdError>,
 }
 
-/// Hears the signs of one endpoint.
-pub(super) struct Listener {
+/// Receives the results for one endpoint.
+pub(super) struct SignListener {
     latest: watch::Receiver<Option<Sign>>,
-    _asked: Rc<Asked>,
+    _asked: Rc<SignTask>,
 }
 
 impl Signs {
-    /// Nobody is asked yet.
     pub(in crate::discoverer) fn new(access: Rc<EtcdAccess>, tasks: Tasks) -> Self {
         Self { access, tasks, asked: RefCell::default() }
     }
 
-    /// Hears the signs of an endpoint from now on. Whoever is the first says below which prefix he may read.
-    pub(super) fn listen(&self, endpoint: usize, prefix: &str) -> Listener {
+    /// Subscribes to an endpoint. The first subscriber decides on the prefix that is read.
+    pub(super) fn listen(&self, endpoint: usize, prefix: &str) -> SignListener {
         let mut all = self.asked.borrow_mut();
         let asked = all.get(&endpoint).and_then(Weak::upgrade).unwrap_or_else(|| {
             let asked = Rc::new(self.ask(endpoint, prefix));
@@ -60,12 +55,11 @@ impl Signs {
         });
         let mut latest = asked.latest.clone();
         latest.mark_unchanged();
-        Listener { latest, _asked: asked }
+        SignListener { latest, _asked: asked }
     }
 
-    /// Asks an endpoint for as long as somebody listens.
-    fn ask(&self, endpoint: usize, prefix: &str) -> Asked {
-        let mut client = Client::at(endpoint, Rc::clone(&self.access), self.tasks.clone());
+    fn ask(&self, endpoint: usize, prefix: &str) -> SignTask {
+        let mut client = EtcdClient::at(endpoint, Rc::clone(&self.access), self.tasks.clone());
         let (sender, latest) = watch::channel(None);
         let request = etcd::count(prefix);
         let task = self.tasks.start(TaskKind::Discovery, async move {
@@ -77,16 +71,16 @@ impl Signs {
                 sender.send_replace(Some(Sign { asked, said }));
             }
         });
-        Asked { latest, _task: task }
+        SignTask { latest, _task: task }
     }
 }
 
-impl Listener {
-    /// The next sign. Loses nothing if it is dropped.
+impl SignListener {
+    /// Returns the next result. Cancel safe.
     pub(super) async fn next(&mut self) -> Sign {
         loop {
             if self.latest.changed().await.is_err() {
-                // The task lives for as long as we hold it.
+                // The task lives as long as the listener holds it.
                 std::future::pending::<()>().await;
             }
             if let Some(sign) = self.latest.borrow_and_update().clone() {
@@ -96,5 +90,5 @@ impl Listener {
     }
 }
 
-/// How often it is asked whether etcd is there and has a leader: so that it is known within 5 s when it is not, time limit included.
+/// The interval of checks: with the timeout, a failure is known within 5 s.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(2);

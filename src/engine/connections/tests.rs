@@ -1,4 +1,5 @@
-//! What an engine does with backends by stream: what it sends them and by which connection, and what it makes of what comes back.
+//! Tests of an engine with stream backends: the queries it sends, the connections it uses, and its handling
+//! of replies.
 
 mod table;
 
@@ -12,7 +13,6 @@ use crate::wire::{Rcode, Transport};
 const TLS: &str = "backends = ['tls://192.0.2.1', 'tls://192.0.2.2']\ndispatch = 'sequential'\nbalance = 'ordered'";
 const ONE: &str = "backends = ['tls://192.0.2.1']\ndispatch = 'sequential'";
 
-/// The codes of the options of a query, and whether it has an OPT record.
 fn options(query: &[u8]) -> (bool, Vec<u16>) {
     let message = hickory_proto::op::Message::from_vec(query).expect("a sound query");
     let options = message.edns.as_ref().map(|edns| edns.options().as_ref().iter().map(|(code, _)| u16::from(*code)));
@@ -26,7 +26,7 @@ fn encrypted_queries_have_an_opt_record_and_are_padded_whatever_the_client_sent(
         table.query(0, has_opt, Transport::Udp);
         let sent = table.sent(0);
         assert_eq!((sent.query.len() % 128, options(&sent.query)), (0, (true, vec![12])));
-        // What comes back with padding goes to who has sent no OPT without any, and to who has without padding.
+        // Only clients that sent an OPT record get one, and only those that sent padding get padding.
         table.reply(0, Rcode::NOERROR, true);
         let told = table.told(0);
         assert_eq!(options(&told), (has_opt, vec![]));
@@ -56,7 +56,7 @@ fn plain_queries_have_an_opt_record_of_which_a_client_without_sees_nothing() {
             table.reply(0, Rcode::NOERROR, true);
             let response = table.told(0);
             assert_eq!([options(&response).0, response[7] == 1], [has_opt, true], "{config}");
-            // Longer than 512 octets, but not than 1232.
+            // Longer than 512 bytes, but not than 1232.
             table.query(1, has_opt, Transport::Udp);
             let mut reply = answer(&table.sent(1).query, Rcode::NOERROR, false);
             reply[7] = 40;
@@ -65,7 +65,7 @@ fn plain_queries_have_an_opt_record_of_which_a_client_without_sees_nothing() {
             let response = table.told(1);
             assert_eq!([response[2] & 2 != 0, response[7] == 40], told, "{config}");
         }
-        // Who refuses it is asked without, and from then on.
+        // If the backend refuses OPT, the worker asks without it from then on.
         let mut table = Table::new(config);
         table.query(0, false, Transport::Udp);
         table.reply(0, Rcode::FORMERR, false);
@@ -92,7 +92,7 @@ fn whole_answers_are_fetched_with_an_opt_record() {
 fn ad_of_a_backend_on_the_network_is_cleared() {
     for (backends, expected) in [("'192.0.2.1'", 0), ("'127.0.0.1'", 0x20), ("'tls://192.0.2.1'", 0x20)] {
         for rcode in [Rcode::NOERROR, Rcode::REFUSED] {
-            // One that wins at once, and one that wins after it was kept.
+            // One reply that wins at once, and one that wins after it was kept.
             let mut table = Table::new(&format!(
                 "backends = [{backends}, '192.0.2.9']\ndispatch = 'sequential'\nbalance = 'ordered'"
             ));
@@ -121,7 +121,8 @@ fn a_stale_answer_does_not_replace_a_decision() {
     const REPLY_COMES: Option<u8> = None;
     const SERVFAIL: Option<u8> = Some(2);
     const STALE: Option<u8> = Some(0);
-    // The EDE of the first reply; what clients are told at once, later, when the second backend has answered, and if they ask then.
+    // The EDE of the first reply; then the responses sent at once, later, after the second backend has
+    // answered, and to a client that asks then.
     let check = |code: u8, expected: [Option<u8>; 4]| {
         let mut table = Table::new(&format!("{TLS}\ntimeout = '5s'\n[cache]\nstale_answer_after = '100ms'"));
         table.query(0, true, Transport::Udp);
@@ -131,7 +132,7 @@ fn a_stale_answer_does_not_replace_a_decision() {
         let reply = servfail(&table.sent(1).query, code);
         table.receive(1, &reply);
         let at_once = table.rcode_told(1);
-        // Another client comes whom there is a stale answer for, too.
+        // Another client asks, for which there is a stale answer too.
         if at_once.is_none() {
             table.ask(2, 0, true, Transport::Udp);
         }
@@ -181,7 +182,7 @@ fn a_decision_ends_a_race_and_a_doubtful_one_gives_way_to_a_validated_answer() {
     check(6, None, [2, 0]);
     check(22, Some([0x84, 0]), [0, 1]);
     check(7, Some([0x84, 0]), [2, 0]);
-    // AD.
+    // The AD flag.
     check(7, Some([0x84, 0x20]), [0, 1]);
 }
 
@@ -222,7 +223,7 @@ fn a_doubted_race_asks_for_ad_of_which_a_client_that_did_not_ask_sees_nothing() 
     }
 }
 
-/// How many failures of backends are counted where a SERVFAIL with this extended error comes first or late.
+/// Counts the backend failures if a SERVFAIL with this extended error comes first or late.
 fn failures(config: &str, code: u8, is_late: bool) -> u64 {
     let mut table = Table::new(&format!("backends = ['192.0.2.1', '192.0.2.9']\n{config}"));
     table.query(0, true, Transport::Udp);
@@ -318,7 +319,7 @@ fn rejected_attempts_go_elsewhere_as_failures() {
         (counters.errors.get(), counters.lost_attempts.get(), counters.in_flight.get(), counters.waited_for.get())
     };
     assert_eq!(figures(&table), (1, 0, 0, 0));
-    // Nobody is left: the client hears of it at once.
+    // No backend is left: the client gets its response at once.
     table.reject(table.sent(1).socket, |_| ());
     assert_eq!((table.told(0)[3] & 15, table.sent_count()), (2, 2), "SERVFAIL");
     assert_eq!(table.signals(), []);
@@ -384,7 +385,7 @@ fn where_no_connection_has_room_the_next_backend_is_asked() {
     table.query(0, true, Transport::Udp);
     assert_eq!(table.sent(0).set, table.set_of(1));
     table.reply(0, Rcode::NOERROR, false);
-    // Nothing is made up of that: nobody was asked.
+    // No response is made up, because no backend was asked.
     table.refuse(1, NotSent::Full);
     table.query(1, true, Transport::Udp);
     assert_eq!(table.told(1)[3] & 15, 2, "SERVFAIL");
@@ -402,7 +403,7 @@ fn who_is_cold_stands_behind_and_is_connected_to() {
         table.cool(0, false);
         table.query(1, true, Transport::Udp);
         assert_eq!((table.sent(1).set, table.dialled().len()), (table.set_of(0), 1));
-        // Nobody is warm: the first waits for its connection.
+        // No backend has an open connection: the first query waits for its own.
         (0..2).for_each(|backend| table.cool(backend, true));
         table.query(2, true, Transport::Udp);
         assert_eq!(table.sent(2).set, table.set_of(0));
@@ -418,19 +419,19 @@ fn a_hedge_avoids_the_connection_of_the_attempt_that_is_late() {
     table.advance(Duration::from_millis(21));
     let Sent { set, avoid, .. } = table.sent(1);
     assert_eq!((set, avoid), (table.sent(0).set, Some(table.sent(0).socket)));
-    // By UDP there is no hedge to the same backend.
+    // UDP has no hedge to the same backend.
     let mut table = Table::new(&format!("backends = ['192.0.2.1']\ndispatch = 'hedge'\n{hedge}"));
     table.query(0, true, Transport::Udp);
     table.advance(Duration::from_millis(21));
     assert_eq!(table.sent_count(), 1);
 }
 
-/// What comes to a query.
+/// Builds the reply to a query.
 type Answer = fn(&[u8]) -> Vec<u8>;
 
 #[test]
 fn what_comes_by_stream_is_from_the_backend() {
-    // Another question, a failure of twelve octets, what cannot be read: the next backend is asked, and the wait is over.
+    // Another question, a bare failure of 12 bytes, and an unreadable message: the next backend is asked.
     let answers: [Answer; 3] = [
         |query| {
             let mut other = answer(query, Rcode::NOERROR, false);
@@ -465,7 +466,7 @@ fn an_encrypted_backend_is_asked_by_no_other_transport() {
     };
     let table = truncated(ONE);
     assert_eq!((table.told(0)[2] & 2, table.fetched().len()), (2, 0));
-    // A plain one is asked by TCP; of the others those that may be.
+    // A plain backend is asked by TCP; of the others, only those that allow it.
     let mixed =
         "backends = ['192.0.2.1', 'tls://192.0.2.2', 'tcp://192.0.2.3']\ndispatch = 'sequential'\nbalance = 'ordered'";
     let fetched = truncated(mixed).fetched();

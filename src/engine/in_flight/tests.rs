@@ -1,4 +1,4 @@
-//! What a query in flight takes, and that it holds what it is given, near or spilled.
+//! Tests of the memory of queries in flight, and of entries with and without spills.
 
 use std::time::{Duration, Instant};
 
@@ -8,16 +8,16 @@ use super::super::plan::PlanNumber;
 use super::super::pools::PoolSlot;
 use super::super::slots::place_size;
 use super::*;
-use crate::forwarder::Client;
-use crate::limit::Place;
-use crate::policy::Rules;
+use crate::forwarder::ReplyChannel;
+use crate::limit::ClientPlace;
+use crate::policy::PoolRules;
 use crate::policy::budget::Budget;
 use crate::policy::query_slots::{QuerySlot, SocketId};
 use crate::policy::race::{AttemptId, BackendIndex, Candidates, MAX_ATTEMPTS, Race, RaceContext};
 use crate::policy::timers::timer_size;
 use crate::wire::{ClientForm, QuestionKey, read_query, read_reply, write_query};
 
-/// A name of so many labels of four octets, in this case.
+/// A name of `labels` labels of four bytes each, in this case.
 fn name(label: &[u8; 3], labels: usize) -> Vec<u8> {
     let label = [&[3], &label[..]].concat();
     [label.repeat(labels), vec![0]].concat()
@@ -29,22 +29,21 @@ fn query(id: u8, name: &[u8]) -> Vec<u8> {
     [&header, name, &[0, 1, 0, 1], &[0, 0, 41, 16, 0, 0, 0, 0, 0, 0, 0]].concat()
 }
 
-/// Where nobody counts yet.
 fn clients() -> Arc<Clients> {
     Arc::new(Clients::new(16, 1))
 }
 
 /// A client with this port, whose query this is.
-fn waiter(port: u16, query: &[u8], since: Instant) -> Waiter<Client> {
+fn waiter(port: u16, query: &[u8], since: Instant) -> Waiter<ReplyChannel> {
     let peer = std::net::SocketAddr::from(([192, 0, 2, 1], port)).into();
     let form = ClientForm::of(&read_query(query).expect("a query"));
-    let client = Client::Udp { listener: 0, peer, local: None, link: None };
-    Waiter { client, form, cookie: None, queries: 1, since, place: Place::UNCOUNTED }
+    let client = ReplyChannel::Udp { listener: 0, peer, local: None, link: None };
+    Waiter { client, form, cookie: None, queries: 1, since, place: ClientPlace::UNCOUNTED }
 }
 
 /// Puts a query in flight, for its client.
-fn insert(in_flight: &mut InFlight<Client>, message: &[u8], now: Instant) -> RaceRef {
-    let (rules, budget) = (Rules::default(), Budget::new(1.0));
+fn insert(in_flight: &mut InFlight<ReplyChannel>, message: &[u8], now: Instant) -> RaceRef {
+    let (rules, budget) = (PoolRules::default(), Budget::new(1.0));
     let context = RaceContext { rules: &rules, latency: &[], by_stream: &[], budget: &budget };
     let race = Race::start(&context, &Candidates::of([BackendIndex(0)], false), now);
     let read = read_query(message).expect("a query");
@@ -63,17 +62,17 @@ fn insert(in_flight: &mut InFlight<Client>, message: &[u8], now: Instant) -> Rac
     in_flight.insert(start, |out| write_query(&read, 1232, out))
 }
 
-/// Under 410 octets, tables that grow by doubling included, as they are once so many queries come and go: twice as large as
-/// those that have only grown. Of these 12 tell what the first client has shown (its cookie) and where it is counted.
+/// Less than 410 bytes, in tables that grow by doubling. Such tables are up to twice as large as needed after
+/// many insertions and removals. Of these, 12 bytes hold the client's cookie and its place in the counts.
 #[test]
 fn a_hundred_thousand_queries_in_flight_take_less_than_410_octets_each() {
     const QUERIES: usize = 100_000;
     let buckets = (QUERIES * 16 / 7).next_power_of_two();
-    // Each bucket has an octet besides.
-    let bucket = size_of::<(QuerySlot, Outstanding)>() + 1 + size_of::<Mark>() + 1;
+    // Each bucket has a control byte too.
+    let bucket = size_of::<(QuerySlot, Outstanding)>() + 1 + size_of::<FlightMark>() + 1;
     let timers = QUERIES.next_power_of_two() * timer_size::<RaceRef>();
-    let octets = place_size::<Entry<Client>>() + (buckets * bucket + timers).div_ceil(QUERIES);
-    assert!(octets < 410, "{octets}, of which the place {}", place_size::<Entry<Client>>());
+    let octets = place_size::<RaceEntry<ReplyChannel>>() + (buckets * bucket + timers).div_ceil(QUERIES);
+    assert!(octets < 410, "{octets}, of which the place {}", place_size::<RaceEntry<ReplyChannel>>());
 }
 
 #[test]
@@ -113,7 +112,8 @@ fn each_client_has_its_own_form() {
         let at = insert(&mut in_flight, &spelled[0], now);
         let (entry, spills) = in_flight.lend(at).expect("it is in flight");
         entry.add_waiter(waiter(2, &spelled[1], later), spills);
-        // The first asks again, spelled otherwise, and so does the second; a third is another, and so is another ID.
+        // The first and the second client retransmit in another spelling; a third client or another ID is a
+        // new query.
         for (port, form, expected) in [(1, 2, true), (2, 2, true), (3, 0, false)] {
             let again = waiter(port, &spelled[form], later);
             assert_eq!(entry.count_again(&again.client, &again.form), expected);
@@ -124,7 +124,7 @@ fn each_client_has_its_own_form() {
         let form = waiter(1, &spelled[2], now).form;
         assert_eq!(seen, [(form, 2), (form, 2)]);
         assert!(entry.waiters().zip([now, later]).all(|(waiter, since)| waiter.since >= since));
-        // Who comes when nobody waits is the first.
+        // A client that arrives when no other waits is the first.
         let (clients, now_far) = (clients(), now + Duration::from_millis(1));
         entry.retain_waiters(&clients, |waiter| waiter.since > now_far);
         assert_eq!((entry.waiters().count(), entry.has_waiters()), (1, true));

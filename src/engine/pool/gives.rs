@@ -1,8 +1,8 @@
-//! What the backends of a pool are taken to give: EDNS, the case of names, cookies.
+//! The protocol features that backends are assumed to support: EDNS, the case of names, cookies.
 
 use std::time::Instant;
 
-use super::super::proof::Proof;
+use super::super::proof::ReplyProof;
 use super::{Pool, known_cookies};
 use crate::config::Case;
 use crate::policy::race::BackendIndex;
@@ -11,7 +11,6 @@ use crate::state::backend_cookies::{HasChanged, RENEWAL, Urgency};
 use crate::wire::{CookiePair, Reply};
 
 impl Pool {
-    /// Cookies are used by another rule than before.
     pub(super) fn renew_all_cookies(&mut self, shared: &SharedPool, now: Instant) {
         for backend in &shared.backends {
             if let Some(member) = self.members.get_mut(backend.index.get()) {
@@ -20,44 +19,40 @@ impl Pool {
         }
     }
 
-    /// Whether a backend is asked without OPT for now.
     pub(in crate::engine) fn is_without_opt(&self, backend: BackendIndex, now: Instant) -> bool {
         self.backend(backend).is_without_opt(now)
     }
 
-    /// Whether a backend is asked in a case drawn by chance (DNS 0x20).
+    /// Returns true if a backend is asked with a randomized case (DNS 0x20).
     pub(in crate::engine) fn is_case_random(&self, backend: BackendIndex, now: Instant) -> bool {
         self.shared.config.case == Case::Random && !self.backend(backend).is_case_lost(now)
     }
 
-    /// Whether a backend is taken to give what a reply of it lacks.
-    pub(in crate::engine) fn gives(&self, lacking: Proof, backend: BackendIndex, now: Instant) -> bool {
-        lacking.has(Proof::CASE) && self.is_case_random(backend, now)
-            || lacking.has(Proof::COOKIE) && self.gives_cookies(backend)
+    pub(in crate::engine) fn gives(&self, lacking: ReplyProof, backend: BackendIndex, now: Instant) -> bool {
+        lacking.has(ReplyProof::CASE) && self.is_case_random(backend, now)
+            || lacking.has(ReplyProof::COOKIE) && self.gives_cookies(backend)
     }
 
-    /// A reply of a backend lacked what it must bear, and it could not be asked once more.
     pub(in crate::engine) fn set_doubted(&mut self, backend: BackendIndex) {
         self.members[backend.get()].is_doubted = true;
     }
 
-    /// Whether the query that is about to be sent is to find out what a backend gives.
+    /// Returns true, once, if the next query is to find out about a backend's proofs.
     pub(in crate::engine) fn take_doubt(&mut self, backend: BackendIndex) -> bool {
         std::mem::take(&mut self.members[backend.get()].is_doubted)
     }
 
-    /// What a query to a backend bears as cookies, if it gives them (RFC 7873).
+    /// Returns the cookies for queries to a backend, if it supports them (RFC 7873).
     pub(in crate::engine) fn cookies(&self, backend: BackendIndex) -> Option<&CookiePair> {
         self.members[usize::from(backend.0)].cookies.as_ref()
     }
 
-    /// Whether a backend gives still what this worker sends it, as far as others know.
     fn gives_cookies(&self, backend: BackendIndex) -> bool {
         let ours = self.cookies(backend).map(CookiePair::client);
         ours.is_some() && ours == self.backend(backend).cookies.pair().map(|pair| pair.client())
     }
 
-    /// A reply has repeated our cookie: takes the server's that came with it, if it is another and it is time for that.
+    /// Takes over the server cookie of a reply that repeated ours, if it is new and due.
     pub(in crate::engine) fn renew_cookies(
         &mut self,
         backend: BackendIndex,
@@ -78,7 +73,6 @@ impl Pool {
         }
     }
 
-    /// A backend does not give cookies any more. Returns whether that was not known before.
     pub(in crate::engine) fn remember_cookies_lost(&mut self, backend: BackendIndex, now: Instant) -> bool {
         let Some(lost) = self.members[backend.get()].cookies.take() else { return false };
         let backend = self.backend(backend);
@@ -89,14 +83,12 @@ impl Pool {
         is_news
     }
 
-    /// A backend does not keep the case of names. Returns whether that was not known before.
     pub(in crate::engine) fn remember_case_lost(&mut self, backend: BackendIndex, now: Instant) -> bool {
         let is_news = self.is_case_random(backend, now);
         self.backend(backend).set_case_lost(now);
         is_news
     }
 
-    /// A backend that had refused OPT has answered the same question without.
     pub(in crate::engine) fn remember_without_opt(&self, backend: BackendIndex, now: Instant) {
         self.backend(backend).set_without_opt(now);
     }

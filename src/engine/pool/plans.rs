@@ -1,13 +1,12 @@
-//! How a pool goes from one state to the next: members that stay keep all that is known of them, and races go on by the plan that they
-//! began with.
+//! The change of a pool's state: members keep their data, and races keep their plan.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::io::Io;
-use super::super::plan::{Plan, PlanNumber};
-use super::versions::Told;
-use super::{Member, Pool, behind, known_cookies, sure, turns};
+use super::super::plan::{PlanNumber, PoolPlan};
+use super::versions::VersionReports;
+use super::{Pool, PoolMember, behind, known_cookies, sure, turns};
 use crate::policy::backend_load::BackendLoad;
 use crate::policy::balance::FEW;
 use crate::policy::latency::Latency;
@@ -15,12 +14,12 @@ use crate::policy::race::BackendIndex;
 use crate::state::{SharedBackend, SharedPool};
 
 impl Pool {
-    /// Puts another plan in force. Races that run end by theirs. It costs as much as there are members that come or go.
+    /// Activates another plan. Running races keep theirs. The cost is that of the members that come or go.
     pub(in crate::engine) fn set_plan<I: Io>(&mut self, io: &mut I, shared: Arc<SharedPool>, now: Instant) {
         let before = Arc::clone(&self.shared);
         let number = self.plan.next();
         let is_alike = shared.id == before.id && shared.rules() == before.rules();
-        let earlier = Plan {
+        let earlier = PoolPlan {
             shared: std::mem::replace(&mut self.shared, shared),
             unhurried: std::mem::take(&mut self.unhurried),
             number: std::mem::replace(&mut self.plan, number),
@@ -33,7 +32,7 @@ impl Pool {
             self.earlier.push(earlier);
         }
         let shared = Arc::clone(&self.shared);
-        self.unhurried = Plan::unhurried(&shared);
+        self.unhurried = PoolPlan::unhurried(&shared);
         self.sure = sure(shared.config.max_in_flight.into(), shared.backends.first().map_or(1, |b| b.workers()) as u64);
         self.make_room(now);
         if shared.config.cookies != before.config.cookies {
@@ -45,8 +44,7 @@ impl Pool {
                 self.welcome(io, shared.backend(*index), now);
             }
         } else {
-            // A worker that has missed one.
-            let is_gone = |member: &Member| {
+            let is_gone = |member: &PoolMember| {
                 let known = member.backend.as_ref();
                 known.is_some_and(|known| shared.find(known.index).is_none_or(|same| !Arc::ptr_eq(same, known)))
             };
@@ -59,13 +57,12 @@ impl Pool {
         self.leaving.iter().for_each(|index| self.members[index.get()].takes_queries = false);
         self.turns = turns(&shared);
         self.behind = behind(&shared);
-        if shared.config.replicas != self.told.is_some() {
-            self.told = shared.config.replicas.then(|| Told::new(now));
+        if shared.config.replicas != self.reports.is_some() {
+            self.reports = shared.config.replicas.then(|| VersionReports::new(now));
         }
         self.forget_left(io, now);
     }
 
-    /// Room for all members of the present plan.
     pub(super) fn make_room(&mut self, now: Instant) {
         let places = self.shared.places().max(self.members.len());
         if self.shared.is_crowd() {
@@ -74,12 +71,11 @@ impl Pool {
             self.latency.reserve_exact(missing);
             self.loads.reserve_exact(missing);
         }
-        self.members.resize_with(places, || Member::nobody(now));
+        self.members.resize_with(places, || PoolMember::vacant(now));
         self.latency.resize_with(places, || Latency::new(now));
         self.loads.resize_with(places, || BackendLoad::new(now));
     }
 
-    /// A member of the present plan, unless it is known.
     pub(super) fn welcome<I: Io>(&mut self, io: &mut I, backend: &Arc<SharedBackend>, now: Instant) {
         let place = backend.index.get();
         let member = &mut self.members[place];
@@ -87,12 +83,12 @@ impl Pool {
             return;
         }
         let is_asked_soon = self.shared.backends.len() <= FEW;
-        *member = Member {
+        *member = PoolMember {
             is_up: backend.is_up(),
             takes_queries: backend.takes_queries(),
             cookies: known_cookies(&self.shared, backend),
             backend: Some(Arc::clone(backend)),
-            ..Member::nobody(now)
+            ..PoolMember::vacant(now)
         };
         (self.latency[place], self.loads[place]) = (Latency::new(now), BackendLoad::new(now));
         self.note_way(backend);
@@ -101,12 +97,11 @@ impl Pool {
         }
     }
 
-    /// Forgets members that have left, once no race knows them any more, with what still waits on their sockets.
     pub(in crate::engine) fn forget_left<I: Io>(&mut self, io: &mut I, now: Instant) {
         if self.leaving.is_empty() {
             return;
         }
-        let is_known = |earlier: &[Plan], index: BackendIndex, backend: &Arc<SharedBackend>| {
+        let is_known = |earlier: &[PoolPlan], index: BackendIndex, backend: &Arc<SharedBackend>| {
             earlier.iter().any(|plan| plan.shared.find(index).is_some_and(|same| Arc::ptr_eq(same, backend)))
         };
         for index in std::mem::take(&mut self.leaving) {
@@ -118,9 +113,8 @@ impl Pool {
         }
     }
 
-    /// Forgets a member, its sockets, and what waits on them.
     fn forget_member<I: Io>(&mut self, io: &mut I, index: BackendIndex, now: Instant) {
-        let member = std::mem::replace(&mut self.members[index.get()], Member::nobody(now));
+        let member = std::mem::replace(&mut self.members[index.get()], PoolMember::vacant(now));
         self.latency[index.get()] = Latency::new(now);
         let load = std::mem::replace(&mut self.loads[index.get()], BackendLoad::new(now));
         let Some(backend) = member.backend else { return };
@@ -134,24 +128,20 @@ impl Pool {
         }
     }
 
-    /// Closes all sockets. What still waits on them, after every race is over, is not waited for.
     pub(in crate::engine) fn forget<I: Io>(mut self, io: &mut I, now: Instant) {
         for place in 0..self.members.len() {
             self.forget_member(io, BackendIndex(place as u16), now);
         }
     }
 
-    /// Whether no race knows it any more.
     pub(in crate::engine) fn is_idle(&self) -> bool {
         self.in_flight == 0 && self.earlier.is_empty()
     }
 
-    /// Races of all plans that are not over.
     pub(in crate::engine) fn races(&self) -> usize {
         self.in_flight + self.earlier.iter().map(|plan| plan.in_flight).sum::<usize>()
     }
 
-    /// Works by this plan until [`resume`](Self::resume), if it is an earlier one.
     #[inline]
     pub(in crate::engine) fn work_by(&mut self, plan: PlanNumber) {
         if self.plan != plan {
@@ -160,7 +150,6 @@ impl Pool {
         }
     }
 
-    /// Works by the present plan again.
     #[inline]
     pub(in crate::engine) fn resume(&mut self) {
         if self.exchanged.is_some() {
@@ -169,7 +158,6 @@ impl Pool {
         }
     }
 
-    /// Exchanges the plan at work for the other.
     fn exchange(&mut self) {
         if let Some(earlier) = self.exchanged.and_then(|place| self.earlier.get_mut(place)) {
             std::mem::swap(&mut self.shared, &mut earlier.shared);
@@ -179,7 +167,7 @@ impl Pool {
         }
     }
 
-    /// A race of this plan is over. Returns whether that was the last one of an earlier plan, which is to be forgotten.
+    /// Counts the end of a race. Returns true if it was the last of an earlier plan, which can be removed.
     pub(in crate::engine) fn race_over(&mut self, plan: PlanNumber) -> bool {
         if self.plan == plan {
             self.in_flight -= 1;
@@ -194,8 +182,8 @@ impl Pool {
         is_over
     }
 
-    /// What the plan of an attempt says of the pool, if that plan has races still, or the present one says the same; and if it has the
-    /// backend. Nothing is remembered of a late reply whose plan is not known any more.
+    /// Returns the shared pool for a late reply: that of the attempt's plan if it has races, or the present
+    /// one if that is equivalent; and only if it has the backend. Other late replies are not cached.
     pub(in crate::engine) fn shared_of(&self, plan: PlanNumber, backend: BackendIndex) -> Option<&Arc<SharedPool>> {
         let earlier = self.earlier.iter().find(|earlier| earlier.number == plan).map(|earlier| &earlier.shared);
         let present = (self.plan == plan || plan.is_between(self.alike_since, self.plan)).then_some(&self.shared);
@@ -204,6 +192,5 @@ impl Pool {
     }
 }
 
-/// Places that there is room for at once in a pool of very many members: to move what is known of thousands takes a millisecond, and this is
-/// more than most pools ever have. What is not used yet takes addresses and no memory.
+/// The initial capacity of a very large pool, because moving thousands of members takes a millisecond.
 const CROWD_ROOM: usize = 1 << 14;

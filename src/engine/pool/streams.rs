@@ -1,4 +1,4 @@
-//! Backends that are asked by stream, and the ways to one machine: in which order they are asked, and who is connected to meanwhile.
+//! Stream backends, and several transports to one machine: their order, and connections opened early.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,25 +7,23 @@ use rand::Rng;
 
 use super::super::io::Io;
 use super::Pool;
-use crate::policy::ordering::{BackendStats, Way, order_ways};
+use crate::policy::ordering::{BackendPath, BackendStats, order_ways};
 use crate::policy::race::{BackendIndex, Candidates};
 use crate::state::SharedBackend;
 
 impl Pool {
-    /// Notes by which way a backend is asked.
     pub(super) fn note_way(&mut self, backend: &Arc<SharedBackend>) {
         if backend.is_by_stream() && self.by_stream.is_empty() {
             self.by_stream.resize(self.members.len(), false);
         }
         if !self.by_stream.is_empty() {
-            // The places of members may have become more.
             self.by_stream.resize(self.members.len(), false);
             self.by_stream[backend.index.get()] = backend.is_by_stream();
         }
     }
 
-    /// Whom a race may ask, in order, where some are asked by stream or several are ways to one machine. Whose turn it was and who has no
-    /// connection is connected to meanwhile.
+    /// Orders the candidates if some are stream backends or several lead to one machine. Opens a connection
+    /// to a cold backend whose turn it was.
     #[cold]
     #[inline(never)]
     pub(super) fn order_ways<I: Io>(
@@ -36,10 +34,9 @@ impl Pool {
         now: Instant,
     ) -> Candidates {
         let is_cold = |pool: &Self, io: &I, backend: BackendIndex| {
-            // One that was never asked has no sockets yet, and no connection.
             pool.is_by_stream(backend) && pool.known_sockets(backend).is_none_or(|sockets| io.is_cold(sockets))
         };
-        let way = |backend| Way { is_cold: is_cold(self, io, backend), machine: self.shared.machine(backend) };
+        let way = |backend| BackendPath { is_cold: is_cold(self, io, backend), machine: self.shared.machine(backend) };
         let known = BackendStats { loads: &self.loads, latency: &self.latency, now };
         let weight = |backend: BackendIndex| self.shared.weight(backend);
         let ordered = order_ways(candidates, self.shared.rules(), &known, weight, way, rng);
@@ -51,32 +48,29 @@ impl Pool {
         ordered
     }
 
-    /// Whether a backend is asked by stream.
     #[inline]
     pub(in crate::engine) fn is_by_stream(&self, backend: BackendIndex) -> bool {
         self.by_stream.get(backend.get()).is_some_and(|is| *is)
     }
 
-    /// Whether nobody on the way to a backend can read along.
     #[inline]
     pub(in crate::engine) fn is_encrypted(&self, backend: BackendIndex) -> bool {
         self.is_by_stream(backend) && self.backend(backend).is_encrypted()
     }
 
-    /// True if a query without OPT gets one on its way to a backend: for its padding, or so that extended errors come back (RFC 8914
-    /// section 2).
+    /// Returns true if a query without OPT gets one for a backend: for padding, or for extended errors in
+    /// replies (RFC 8914 section 2).
     #[inline]
     pub(in crate::engine) fn adds_opt(&self, backend: BackendIndex) -> bool {
         self.shared.rules().believe_ede || self.is_encrypted(backend)
     }
 
-    /// Whether a header is to tell a backend who asks.
     #[inline]
     pub(in crate::engine) fn wants_header(&self, backend: BackendIndex) -> bool {
         self.shared.names_clients && self.backend(backend).wants_header
     }
 
-    /// How long 99 % of the attempts take to ask a backend, if enough of them are in.
+    /// Returns the 99th percentile of a backend's latency, if there are enough samples.
     pub(in crate::engine) fn p99(&self, backend: BackendIndex) -> Option<Duration> {
         self.latency.get(backend.get())?.quantile(0.99)
     }

@@ -1,5 +1,5 @@
-//! Whatever members come and go: what was learnt stays with each, races end by the plan that they began with, and nothing is left of
-//! who is gone.
+//! Test that each member keeps its data across changes, races keep their plan, and nothing is left of removed
+//! members.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,18 +11,20 @@ use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use super::super::io::{AskedFor, Destination, FetchQuery, Io, NotSent, Resolution, Said, SentAttempt, TcpQuery};
-use super::super::{LateReport, Outstanding, Quarantined, RaceRef, RaceReport, TakenSlot, Waiter};
+use super::super::io::{
+    AskedFor, Destination, FetchQuery, Io, NotSent, ResponseOrigin, ResponseSummary, SentAttempt, TcpQuery,
+};
+use super::super::{LateReport, Outstanding, QuarantinedAttempt, RaceRef, RaceReport, TakenSlot, Waiter};
 use super::*;
 use crate::address::BackendAddress;
 use crate::cache::ResponseFor;
 use crate::config::{BackendConfig, Config, PoolConfig};
-use crate::forwarder::Client;
+use crate::forwarder::ReplyChannel;
 use crate::policy::query_slots::{QuerySlot, SocketId};
 use crate::state::ForwarderState;
 use crate::wire::{HashSeed, Reply};
 
-/// Sockets that only are there.
+/// I/O with sockets that do nothing.
 #[derive(Default)]
 struct Sockets {
     open: BTreeMap<u32, SocketAddr>,
@@ -30,7 +32,7 @@ struct Sockets {
 }
 
 impl Io for Sockets {
-    type Client = Client;
+    type Client = ReplyChannel;
 
     fn add_backend(&mut self, backend: &Arc<SharedBackend>) -> SocketSetId {
         self.next += 1;
@@ -55,7 +57,7 @@ impl Io for Sockets {
 
     fn send(
         &mut self,
-        _: Destination<'_, Client>,
+        _: Destination<'_, ReplyChannel>,
         _: Outstanding,
         _: &SentAttempt<'_>,
         _: Instant,
@@ -76,7 +78,7 @@ impl Io for Sockets {
 
     fn release(&mut self, _: QuerySlot, _: Instant) {}
 
-    fn quarantine(&mut self, _: QuerySlot, _: Instant, _: impl FnOnce(Outstanding) -> Quarantined) {}
+    fn quarantine(&mut self, _: QuerySlot, _: Instant, _: impl FnOnce(Outstanding) -> QuarantinedAttempt) {}
 
     fn withdraw(&mut self, _: QuerySlot) {}
 
@@ -92,34 +94,34 @@ impl Io for Sockets {
         None
     }
 
-    fn tell_struck(&mut self, _: SocketId, _: &mut Vec<Outstanding>) {}
+    fn report_struck(&mut self, _: SocketId, _: &mut Vec<Outstanding>) {}
 
     fn take_struck(&mut self, _: SocketId, _: &mut Vec<TakenSlot>) {}
 
     fn take_waiting(&mut self, _: SocketSetId, _: &mut Vec<TakenSlot>) {}
 
-    fn ask_by_tcp(&mut self, _: Outstanding, _: TcpQuery, _: AskedFor<'_, Client>) -> bool {
+    fn ask_by_tcp(&mut self, _: Outstanding, _: TcpQuery, _: AskedFor<'_, ReplyChannel>) -> bool {
         false
     }
 
-    fn fetch(&mut self, _: RaceRef, _: FetchQuery, _: AskedFor<'_, Client>, _: Instant) -> bool {
+    fn fetch(&mut self, _: RaceRef, _: FetchQuery, _: AskedFor<'_, ReplyChannel>, _: Instant) -> bool {
         false
     }
 
     fn respond(
         &mut self,
-        _: &Waiter<Client>,
-        _: &Resolution<'_>,
+        _: &Waiter<ReplyChannel>,
+        _: &ResponseOrigin<'_>,
         _: Instant,
-        _: impl FnOnce(&ResponseFor<'_>, &mut Vec<u8>) -> Option<Said>,
+        _: impl FnOnce(&ResponseFor<'_>, &mut Vec<u8>) -> Option<ResponseSummary>,
     ) {
     }
 
-    fn respond_nothing(&mut self, _: &Waiter<Client>, _: &Resolution<'_>, _: &[u8], _: Instant) {}
+    fn respond_nothing(&mut self, _: &Waiter<ReplyChannel>, _: &ResponseOrigin<'_>, _: &[u8], _: Instant) {}
 
-    fn hand_over(&mut self, _: WorkerId, _: &[u8], _: Client) {}
+    fn hand_over(&mut self, _: WorkerId, _: &[u8], _: ReplyChannel) {}
 
-    fn tell_prober(&mut self, _: &Arc<SharedBackend>, _: HealthSignal) {}
+    fn signal_prober(&mut self, _: &Arc<SharedBackend>, _: HealthSignal) {}
 
     fn race_over(&mut self, _: RaceReport<'_>) -> bool {
         false
@@ -151,7 +153,7 @@ fn first_state(keys: &str, members: &BTreeMap<u16, u16>) -> ForwarderState {
     ForwarderState::new(&config_of_all, None, None, None, Arc::default(), 2).expect("there is a forwarder")
 }
 
-/// Which member it is, and how often it had come before.
+/// A member, and the number of times that it was added before.
 type Life = (u16, u32);
 
 /// A race with one attempt.
@@ -161,7 +163,7 @@ struct Asked {
     backend: BackendIndex,
 }
 
-/// A worker's pool, and what is to be known of it.
+/// A worker's pool, and the expected data.
 struct Scene {
     keys: &'static str,
     state: ForwarderState,
@@ -169,9 +171,9 @@ struct Scene {
     io: Sockets,
     now: Instant,
     members: BTreeMap<u16, u16>,
-    /// How often each member has come.
+    /// The number of times that each member was added.
     lives: BTreeMap<u16, u32>,
-    /// What is to be known of each member's latency and load.
+    /// The expected latency and load of each member.
     expected: BTreeMap<Life, (Latency, BackendLoad)>,
     asked: Vec<Asked>,
     rng: SmallRng,
@@ -187,7 +189,7 @@ impl Scene {
         Self { keys, state, pool, io, now, members, lives, expected, asked, rng }
     }
 
-    /// What is to be known of a member.
+    /// Returns the expected data of a member.
     fn expected(&mut self, life: Life) -> &mut (Latency, BackendLoad) {
         let now = self.now;
         self.expected.entry(life).or_insert_with(|| (Latency::new(now), BackendLoad::new(now)))
@@ -229,7 +231,7 @@ impl Scene {
     fn answer(&mut self, place: usize) {
         let Asked { life, plan, backend } = self.asked.swap_remove(place);
         self.now += Duration::from_millis(1);
-        let (now, end) = (self.now, End::Reply(Duration::from_millis(1 + u64::from(life.0 % 50))));
+        let (now, end) = (self.now, AttemptEnd::Reply(Duration::from_millis(1 + u64::from(life.0 % 50))));
         let (latency, load) = self.expected(life);
         latency::ended(load, latency, end, false, now);
         self.pool.work_by(plan);
@@ -244,7 +246,7 @@ impl Scene {
         }
     }
 
-    /// Compares what is known of each member with what is to be known.
+    /// Compares the data of each member with the expected data.
     fn check(&mut self) {
         for backend in self.state.pools[0].backends.clone() {
             let member = *self.members.keys().find(|member| address(**member) == backend.address).expect("a member");
@@ -263,7 +265,7 @@ impl Scene {
         }
     }
 
-    /// When all have answered, nothing is left of those who are gone.
+    /// Checks that after all replies nothing is left of removed members.
     fn check_end(mut self) {
         while !self.asked.is_empty() {
             self.answer(0);
@@ -282,10 +284,10 @@ impl Scene {
     }
 }
 
-/// What happens.
+/// A step of the test.
 #[derive(Clone, Debug)]
 enum Step {
-    /// These are the members from now on, with these weights.
+    /// Change the members to these, with these weights.
     Change(BTreeMap<u16, u16>),
     Ask(u8),
     Answer(Vec<prop::sample::Index>),
@@ -339,7 +341,7 @@ fn of_thousands_only_those_that_are_asked_take_memory_and_sockets() {
     assert_eq!(scene.io.open.len(), 1);
     let counted = scene.state.pools[0].backends.iter().filter(|backend| backend.counted().count() > 0);
     assert_eq!(counted.count(), 1);
-    // `cargo test --release --lib of_thousands -- --nocapture` says what a change of twenty takes.
+    // `cargo test --release --lib of_thousands -- --nocapture` prints the time of a change of twenty.
     for round in 1..=20_u16 {
         let members = (20 * round..5_000 + 20 * round).map(|member| (member, 1)).collect();
         let (state, began) = (scene.state.with_pools(&[config(scene.keys, &members)], 2), Instant::now());

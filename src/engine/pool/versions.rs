@@ -1,43 +1,37 @@
-//! What replies of replicas say of the versions of their zones (RFC 9660): told to all workers, but not the same again for a while.
+//! The zone versions in replies of replicas (RFC 9660), reported to all workers, but not repeatedly.
 
 use std::hash::BuildHasher;
 use std::time::{Duration, Instant};
 
 use super::Pool;
 use crate::policy::race::BackendIndex;
-use crate::policy::serials::Source;
+use crate::policy::serials::SerialSource;
 use crate::wire::{QuestionHasher, Reply};
 
-/// What this worker has told of late. A slot is used again by what has the same place; then the other is told once more.
-pub(in crate::engine) struct Told(Box<[Slot; SLOTS]>);
+/// The versions that this worker reported recently. A collision in a slot causes only a repeated report.
+pub(in crate::engine) struct VersionReports(Box<[VersionSlot; SLOTS]>);
 
-/// One version that was told.
 #[derive(Clone, Copy)]
-struct Slot {
-    /// The hash of zone, member and serial.
+struct VersionSlot {
     hash: u64,
     at: Instant,
-    /// How many verdicts there were by then: see [`SharedSerials`](crate::state::SharedSerials).
     verdicts: u64,
-    /// Whether another member had a newer one.
     is_older: bool,
 }
 
-impl Told {
-    /// Nothing was told.
+impl VersionReports {
     pub(super) fn new(now: Instant) -> Self {
-        Self(Box::new([Slot { hash: 0, at: now, verdicts: u64::MAX, is_older: false }; SLOTS]))
+        Self(Box::new([VersionSlot { hash: 0, at: now, verdicts: u64::MAX, is_older: false }; SLOTS]))
     }
 }
 
 impl Pool {
-    /// Whether its backends are replicas, who are asked which version of a zone they have.
     pub(in crate::engine) fn asks_versions(&self) -> bool {
-        self.told.is_some()
+        self.reports.is_some()
     }
 
-    /// Takes note of the version that a reply of a backend tells. If the reply is negative and another member has a newer one: who that
-    /// is, if the present plan may ask it.
+    /// Notes the version in a reply. If the reply is negative and another member has a newer version, returns
+    /// that member, if the present plan may ask it.
     pub(in crate::engine) fn hear_version(
         &mut self,
         backend: BackendIndex,
@@ -45,32 +39,32 @@ impl Pool {
         hasher: &QuestionHasher,
         now: Instant,
     ) -> Option<BackendIndex> {
-        let told = self.told.as_mut()?;
-        let serial = reply.told_serial()?;
+        let reports = self.reports.as_mut()?;
+        let serial = reply.reported_serial()?;
         let hash = hasher.hash_one((serial, backend.0));
-        let slot = &mut told.0[hash as usize % SLOTS];
+        let slot = &mut reports.0[hash as usize % SLOTS];
         let serials = &self.shared.state.serials;
         let verdicts = serials.verdicts();
-        let is_told = slot.hash == hash && slot.verdicts == verdicts && now.saturating_duration_since(slot.at) < AGAIN;
+        let is_reported =
+            slot.hash == hash && slot.verdicts == verdicts && now.saturating_duration_since(slot.at) < AGAIN;
         let is_negative = reply.is_negative();
-        // Who has the newest is asked for each time: it may be down by now.
-        if is_told && !(slot.is_older && is_negative) {
+        // The member with the newest version is looked up each time, because it may be down.
+        if is_reported && !(slot.is_older && is_negative) {
             return None;
         }
-        let newer = serials.hear(&serial.to_serial()?, backend, Source::Reply, now);
-        *slot = Slot { hash, at: now, verdicts: serials.verdicts(), is_older: newer.is_some() };
+        let newer = serials.hear(&serial.to_serial()?, backend, SerialSource::Reply, now);
+        *slot = VersionSlot { hash, at: now, verdicts: serials.verdicts(), is_older: newer.is_some() };
         newer.filter(|newer| is_negative && self.shared.find(*newer).is_some_and(|newer| newer.takes_queries()))
     }
 
-    /// Whether a reply that was fetched whole is negative, and of an older version than a member has.
     pub(in crate::engine) fn is_outdated(&self, reply: &Reply<'_>) -> bool {
-        let is_told = self.asks_versions() && reply.is_negative();
-        is_told && reply.zone_serial().is_some_and(|serial| self.shared.state.serials.is_outdated(&serial))
+        let is_reported = self.asks_versions() && reply.is_negative();
+        is_reported && reply.zone_serial().is_some_and(|serial| self.shared.state.serials.is_outdated(&serial))
     }
 }
 
-/// How many versions a worker remembers that it has told, of each pool: 40 KiB.
+/// The number of versions remembered for each pool: 40 KiB.
 const SLOTS: usize = 1024;
 
-/// What was told is told again after this time, so that it is known of who answers queries that it need not be asked.
+/// The interval after which a version is reported again, so that the members' versions stay known.
 const AGAIN: Duration = Duration::from_secs(1);

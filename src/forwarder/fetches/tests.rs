@@ -1,8 +1,8 @@
-//! Which backend and which connection a fetch takes; connections are opened and never served.
+//! Tests of the choice of backend and connection.
 
 use super::*;
 
-/// Fetches under test: connections are opened and never served, for nothing lets their tasks run.
+/// A bench where connections are opened but their tasks never run.
 struct Bench {
     fetches: Fetches,
     races: u32,
@@ -15,7 +15,7 @@ impl Bench {
         Self { fetches, races: 0, now: Instant::now() }
     }
 
-    /// Adds a fetch of a client from these backends; returns its race if there was room.
+    /// Adds a client's fetch for these backends; returns its race if there was room.
     fn add(&mut self, client: u8, backends: &[u16]) -> Option<RaceRef> {
         let at = RaceRef::first_at(self.races);
         self.races += 1;
@@ -39,41 +39,41 @@ impl Bench {
         self.fetches.add(at, query, Vec::new(), self.now).then_some(at)
     }
 
-    /// Adds so many, all of which find room.
+    /// Adds several fetches, which must all find room.
     fn add_many(&mut self, client: u8, backends: &[u16], count: usize) -> Vec<RaceRef> {
         (0..count).map(|_| self.add(client, backends).expect("there is room")).collect()
     }
 
-    /// On which connection a fetch waits.
+    /// Returns the connection of a fetch.
     fn on(&self, at: RaceRef) -> Option<StreamKey> {
         match self.fetches.get(at)?.stage {
-            Stage::Sent { on, .. } => Some(on),
-            Stage::Queued | Stage::Nowhere => None,
+            FetchStage::Sent { on, .. } => Some(on),
+            FetchStage::Queued | FetchStage::Nowhere => None,
         }
     }
 
-    /// How many connections there are to a backend.
+    /// Returns the number of connections to a backend.
     fn connections(&self, port: u16) -> usize {
         self.fetches.streams.iter().filter(|(_, connection)| connection.address() == address(port)).count()
     }
 
-    /// The reply to a fetch comes, and is what was sought.
+    /// Delivers a good reply to a fetch.
     fn answer(&mut self, at: RaceRef) {
-        let Some(Stage::Sent { on, id, .. }) = self.fetches.get(at).map(|fetch| fetch.stage) else {
+        let Some(FetchStage::Sent { on, id, .. }) = self.fetches.get(at).map(|fetch| fetch.stage) else {
             panic!("it was sent")
         };
-        assert_eq!(self.fetches.hear(on, id, self.now), Heard::Waiting(at));
+        assert_eq!(self.fetches.hear(on, id, self.now), StreamMatch::Waiting(at));
         self.fetches.settle(at, self.now);
         self.fetches.end(at, self.now);
     }
 
-    /// A connection ends, as its task would report.
+    /// Ends a connection, as its task would report.
     fn lose(&mut self, key: StreamKey) -> Vec<RaceRef> {
-        self.fetches.lose(key, &End::Lost(io::ErrorKind::UnexpectedEof.into()), self.now)
+        self.fetches.lose(key, &StreamEnd::Lost(io::ErrorKind::UnexpectedEof.into()), self.now)
     }
 }
 
-/// Runs a test where connections can have tasks.
+/// Runs a test in a runtime for connection tasks.
 fn run(test: impl FnOnce(Bench)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     tokio::task::LocalSet::new().block_on(&runtime, async { test(Bench::new()) });
@@ -87,13 +87,12 @@ fn client_at(number: u8) -> Party {
     Ipv4Addr::new(192, 0, 2, number).into()
 }
 
-/// Connections that there may be.
 const CONNECTIONS: usize = 64;
 
 const PATIENCE: Duration = Duration::from_secs(1);
 const DEADLINE: Duration = Duration::from_secs(3);
 
-/// Places on the connections of a backend that one client gets alone.
+/// The slots on a backend's connections that one client alone gets.
 const HALF: usize = CONNECTIONS_A_BACKEND * PIPELINE / 2;
 
 #[test]
@@ -115,7 +114,7 @@ fn client_takes_half_of_the_places_and_another_finds_one() {
         assert_eq!(greedy.iter().filter(|at| bench.on(**at).is_some()).count(), HALF);
         let other = bench.add(2, &[1]).expect("there is room");
         assert!(bench.on(other).is_some(), "the other client is served at once");
-        // One place is free: it goes to the client whose turn it is.
+        // One slot is free: it goes to the client whose turn it is.
         bench.answer(greedy[0]);
         assert!(bench.on(greedy[HALF]).is_some());
     });
@@ -125,7 +124,7 @@ fn client_takes_half_of_the_places_and_another_finds_one() {
 fn queue_is_bounded_and_shared() {
     run(|mut bench| {
         let queued = |bench: &mut Bench, client| std::iter::from_fn(|| bench.add(client, &[1])).count();
-        // Of what the backend may have, which is not more than is left for others.
+        // The backend's share is not larger than the free part of the queue.
         let first = queued(&mut bench, 1);
         assert_eq!(first, HALF + QUEUE.div_ceil(3));
         let second = queued(&mut bench, 2);
@@ -156,9 +155,9 @@ fn idle_connection_makes_room_for_a_backend_without() {
         assert_eq!(bench.on(late), None);
         let idle = bench.on(sent[7]).expect("it was sent");
         bench.answer(sent[7]);
-        // It is closed, which its task reports.
-        assert!(bench.fetches.streams.get(idle).is_some_and(Connection::is_retired));
-        assert!(bench.fetches.lose(idle, &End::Closed, bench.now).is_empty());
+        // The connection is closed, and its task reports that.
+        assert!(bench.fetches.streams.get(idle).is_some_and(StreamConnection::is_retired));
+        assert!(bench.fetches.lose(idle, &StreamEnd::Closed, bench.now).is_empty());
         assert!(bench.on(late).is_some());
     });
 }
@@ -175,13 +174,13 @@ fn lost_connection_is_made_good_once() {
         let second = bench.on(at).expect("it was sent again");
         assert_eq!((bench.connections(1), second == first), (1, false));
         assert_eq!(bench.lose(second), [at]);
-        assert_eq!(bench.fetches.pass_on(at, bench.now), Next::Waits);
+        assert_eq!(bench.fetches.pass_on(at, bench.now), FetchStep::Waits);
         assert_eq!(bench.connections(2), 1, "another backend is asked");
         let third = bench.on(at).expect("it was sent");
         assert_eq!(bench.lose(third), []);
         let fourth = bench.on(at).expect("it was sent again");
         assert_eq!(bench.lose(fourth), [at]);
-        assert_eq!(bench.fetches.pass_on(at, bench.now), Next::Over { is_unsent: false });
+        assert_eq!(bench.fetches.pass_on(at, bench.now), FetchStep::Over { is_unsent: false });
     });
 }
 
@@ -197,7 +196,7 @@ fn backend_that_closes_after_one_reply_gets_one_query_on_a_connection() {
         assert_eq!((bench.connections(1), apart.len()), (3, 3));
         assert!(apart[0] != apart[1] && apart[1] != apart[2]);
         bench.answer(all[1]);
-        assert!(bench.fetches.streams.get(apart[0]).is_some_and(Connection::is_retired), "it is not used again");
+        assert!(bench.fetches.streams.get(apart[0]).is_some_and(StreamConnection::is_retired), "it is not used again");
     });
 }
 
@@ -213,7 +212,7 @@ fn backend_that_closes_idle_connections_is_kept_for_less() {
         let at = bench.add(1, &[1]).expect("there is room");
         let on = bench.on(at).expect("it was sent");
         bench.answer(at);
-        bench.fetches.lose(on, &End::Closed, bench.now);
+        bench.fetches.lose(on, &StreamEnd::Closed, bench.now);
         assert_eq!(bench.fetches.backends[&address(1)].idle, Duration::from_secs(2), "it is tried again for longer");
     });
 }
@@ -223,13 +222,13 @@ fn silent_backend_costs_its_patience_and_its_connection() {
     run(|mut bench| {
         let at = bench.add(1, &[1, 2]).expect("there is room");
         let on = bench.on(at).expect("it was sent");
-        assert_eq!(bench.fetches.on_due(at, bench.now), Next::Waits);
+        assert_eq!(bench.fetches.on_due(at, bench.now), FetchStep::Waits);
         bench.now += PATIENCE;
-        assert_eq!(bench.fetches.on_due(at, bench.now), Next::Waits);
+        assert_eq!(bench.fetches.on_due(at, bench.now), FetchStep::Waits);
         assert!(bench.on(at).is_some_and(|next| next != on));
-        assert!(bench.fetches.streams.get(on).is_some_and(Connection::is_retired));
+        assert!(bench.fetches.streams.get(on).is_some_and(StreamConnection::is_retired));
         bench.now += DEADLINE;
-        assert_eq!(bench.fetches.on_due(at, bench.now), Next::Over { is_unsent: false });
+        assert_eq!(bench.fetches.on_due(at, bench.now), FetchStep::Over { is_unsent: false });
         assert!(bench.fetches.all.is_empty());
     });
 }
@@ -240,12 +239,12 @@ fn what_waits_for_a_place_goes_elsewhere_or_waits_on() {
         bench.add_many(1, &[1], HALF);
         let (alone, elsewhere) = (bench.add(1, &[1]).expect("room"), bench.add(1, &[1, 2]).expect("room"));
         bench.now += PATIENCE;
-        assert_eq!(bench.fetches.on_due(alone, bench.now), Next::Waits);
+        assert_eq!(bench.fetches.on_due(alone, bench.now), FetchStep::Waits);
         assert_eq!(bench.on(alone), None);
-        assert_eq!(bench.fetches.on_due(elsewhere, bench.now), Next::Waits);
+        assert_eq!(bench.fetches.on_due(elsewhere, bench.now), FetchStep::Waits);
         assert!(bench.on(elsewhere).is_some());
         bench.now += DEADLINE;
-        assert_eq!(bench.fetches.on_due(alone, bench.now), Next::Over { is_unsent: true });
+        assert_eq!(bench.fetches.on_due(alone, bench.now), FetchStep::Over { is_unsent: true });
         assert_eq!(bench.fetches.queued_of_parties.held(), 0);
         assert_eq!(bench.fetches.queued_for_backends.held(), 0);
     });
@@ -256,11 +255,11 @@ fn want_of_descriptors_is_not_the_backends_failure() {
     run(|mut bench| {
         let at = bench.add(1, &[1]).expect("there is room");
         let on = bench.on(at).expect("it was sent");
-        let end = End::Unconnected(io::Error::from_raw_os_error(libc::EMFILE));
+        let end = StreamEnd::Unconnected(io::Error::from_raw_os_error(libc::EMFILE));
         assert_eq!(bench.fetches.lose(on, &end, bench.now), [at]);
-        assert_eq!(bench.fetches.pass_on(at, bench.now), Next::Over { is_unsent: true });
+        assert_eq!(bench.fetches.pass_on(at, bench.now), FetchStep::Over { is_unsent: true });
 
-        // With another connection at hand, that one must do.
+        // A connection exists, so it must suffice.
         let all = bench.add_many(1, &[2], SPREAD + 1);
         let (first, second) = (bench.on(all[0]).expect("sent"), bench.on(all[SPREAD]).expect("sent"));
         assert!(first != second);
@@ -269,9 +268,9 @@ fn want_of_descriptors_is_not_the_backends_failure() {
 
         let at = bench.add(1, &[3]).expect("there is room");
         let on = bench.on(at).expect("it was sent");
-        let end = End::Unconnected(io::ErrorKind::ConnectionRefused.into());
+        let end = StreamEnd::Unconnected(io::ErrorKind::ConnectionRefused.into());
         assert_eq!(bench.fetches.lose(on, &end, bench.now), [at]);
-        assert_eq!(bench.fetches.pass_on(at, bench.now), Next::Over { is_unsent: false });
+        assert_eq!(bench.fetches.pass_on(at, bench.now), FetchStep::Over { is_unsent: false });
     });
 }
 

@@ -1,17 +1,17 @@
-//! Watching the files of a config: notices when what they say has changed (`watch = true`).
+//! Watching the files of a config for changed content (`watch = true`).
 //!
-//! Files are looked at now and then. Other ways to hear of changes (inotify) have limits of their own, see nothing on some
-//! file systems, and lose sight of a file when a link above it leads elsewhere, which is how Kubernetes changes them all. A look
-//! follows links anew, and takes a microsecond or two.
+//! The watcher polls. Notifications (inotify) have their own limits, miss changes on some file systems, and
+//! lose a file when a link above it changes, which is how Kubernetes updates all files. A poll follows links
+//! anew, and takes a microsecond or two.
 //!
 //! ```text
 //!   reload thread                            thread of the watch
-//!   begin_read ─▶ read config and zones ─▶   which files these were, broken ones too: what they say is known from now on
-//!   its end                                  look ─▶ settled (`settling.rs`) ─▶ say something else? ─▶ have it read
+//!   begin_read ─▶ read config and zones ─▶   these files, broken ones too, with their digests
+//!   end of read                              look ─▶ settled (`settling.rs`) ─▶ changed? ─▶ read again
 //! ```
 //!
-//! What was read is not compared with what was there before it: a broken file is known by what it says, too, so that it is told
-//! once, and read again when it says something else. What changes while it is being read is read once more.
+//! A broken file has a digest too, so it is reported once, and read again when its content changes. A file
+//! that changes while it is being read is read once more.
 
 mod settling;
 
@@ -22,63 +22,59 @@ use std::time::Instant;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use self::settling::{Settling, Step};
+use self::settling::{Settling, SettlingStep};
 use super::disk::{self, Stamp};
 
-/// Tells the thread of a watch which files are read and whether it is to look at them. A clone tells the same one.
+/// The handle that gives the watch thread its files and turns it on and off. Clones share one thread.
 #[derive(Clone, Debug, Default)]
-pub struct Watch(Arc<Shared>);
+pub struct FileWatch(Arc<WatchState>);
 
-/// What both sides know.
 #[derive(Debug, Default)]
-struct Shared {
+struct WatchState {
     mail: Mutex<Mail>,
-    /// Told of every change of it.
     come: Condvar,
 }
 
-/// What the thread is told.
 #[derive(Debug, Default)]
 struct Mail {
-    /// Whether anybody wants to know.
     is_on: bool,
-    /// What is read, and what it says as far as whoever reads knows that, by its digest.
+    /// The files, with the digest of their content if the reader knows it.
     files: Vec<(PathBuf, Option<u64>)>,
-    /// When the read began that is under way, by the clock of files.
+    /// The start of the current read, by the file system's clock.
     began: Option<(i64, i64)>,
-    /// When the last one began; none once the thread knows.
+    /// The start of the last read, until the thread takes it.
     read: Option<(i64, i64)>,
 }
 
-/// A read of all files that is under way, until it is dropped.
+/// A running read of all files; it ends when this is dropped.
 #[derive(Debug)]
-pub struct Reading(Watch);
+pub struct ReadingGuard(FileWatch);
 
-impl Drop for Reading {
+impl Drop for ReadingGuard {
     fn drop(&mut self) {
-        self.0.tell(|mail| mail.read = mail.began.take());
+        self.0.post(|mail| mail.read = mail.began.take());
     }
 }
 
-impl Watch {
-    /// The config and all that it names is about to be read, until the value that this returns is dropped.
-    pub(super) fn begin_read(&self) -> Reading {
+impl FileWatch {
+    /// Marks the start of a read of the config and its files, which ends when the guard is dropped.
+    pub(super) fn begin_read(&self) -> ReadingGuard {
         let now = clock_gettime(ClockId::RealtimeCoarse);
-        self.tell(|mail| mail.began = Some((now.tv_sec, now.tv_nsec)));
-        Reading(self.clone())
+        self.post(|mail| mail.began = Some((now.tv_sec, now.tv_nsec)));
+        ReadingGuard(self.clone())
     }
 
-    /// These are the files that are read, or that could not be, with what they say as far as that is known, by its digest.
+    /// Sets the files that were read or could not be read, with the digest of their content if known.
     pub(super) fn set_files(&self, files: Vec<(PathBuf, Option<u64>)>) {
-        self.tell(|mail| mail.files = files);
+        self.post(|mail| mail.files = files);
     }
 
-    /// Whether anybody wants to know of changes.
+    /// Turns the reports of changes on or off.
     pub fn set_on(&self, is_on: bool) {
-        self.tell(|mail| mail.is_on = is_on);
+        self.post(|mail| mail.is_on = is_on);
     }
 
-    /// Looks at the files, for a thread that has nothing else to do.
+    /// Returns the watcher, which runs on a thread that has nothing else to do.
     pub fn watcher(&self) -> Watcher {
         let now = Instant::now();
         Watcher {
@@ -90,54 +86,47 @@ impl Watch {
         }
     }
 
-    fn tell(&self, change: impl FnOnce(&mut Mail)) {
+    fn post(&self, change: impl FnOnce(&mut Mail)) {
         change(&mut lock(&self.0.mail));
         self.0.come.notify_all();
     }
 }
 
-/// Looks at files.
+/// Polls the files.
 #[derive(Debug)]
 pub struct Watcher {
-    shared: Arc<Shared>,
-    /// What is known of each.
-    files: BTreeMap<PathBuf, Watched>,
+    shared: Arc<WatchState>,
+    files: BTreeMap<PathBuf, WatchedFile>,
     settling: Settling,
-    /// When to look again.
     next: Instant,
-    /// The files were read since the last look: they are compared soon, for they may have changed meanwhile.
+    /// True if the files were read since the last poll; they may have changed meanwhile.
     is_new: bool,
 }
 
-/// A file that is looked at.
 #[derive(Debug)]
-struct Watched {
-    /// How it looked the last time; none if it is not there.
+struct WatchedFile {
+    /// The stamp at the last poll; `None` if the file does not exist.
     stamp: Option<Stamp>,
-    /// What it said when it was read, by its digest; `Some(None)` if it could not be read, and none if it was changed just then.
+    /// The digest when it was read; `Some(None)` if it was unreadable, `None` if it was changing just then.
     said: Option<Option<u64>>,
-    /// It looks otherwise since it was compared.
     is_changed: bool,
-    /// It was changed so shortly before it was looked at that another change could leave the same stamp: it is compared once
-    /// more, later.
+    /// True if the last change was so recent that another one could leave the same stamp.
     is_fresh: bool,
 }
 
-/// What a watcher has to do.
-enum Turn {
-    /// Take note of what was read, and when that began.
+enum WatchTurn {
+    /// Take over the files of a read, and its start.
     Read(Vec<(PathBuf, Option<u64>)>, (i64, i64)),
-    /// Look.
     Look,
 }
 
 impl Watcher {
-    /// Waits until files say something else than when they were read, and tells which.
+    /// Waits until the content of files changes, and returns these files.
     pub fn wait(&mut self) -> Vec<PathBuf> {
         loop {
             match self.turn() {
-                Turn::Read(files, began) => self.set_files(&files, began),
-                Turn::Look => {
+                WatchTurn::Read(files, began) => self.set_files(&files, began),
+                WatchTurn::Look => {
                     let changed = self.look(Instant::now());
                     if !changed.is_empty() {
                         return changed;
@@ -147,17 +136,17 @@ impl Watcher {
         }
     }
 
-    /// Waits for something to do: for nothing, while all is being read or nobody wants to know.
-    fn turn(&self) -> Turn {
+    /// Waits for the next action: for none during a read or while the watch is off.
+    fn turn(&self) -> WatchTurn {
         let mut mail = lock(&self.shared.mail);
         loop {
             mail = if mail.is_on && mail.began.is_none() {
                 if let Some(began) = mail.read.take() {
-                    return Turn::Read(mail.files.clone(), began);
+                    return WatchTurn::Read(mail.files.clone(), began);
                 }
                 let pause = self.next.saturating_duration_since(Instant::now());
                 if pause.is_zero() {
-                    return Turn::Look;
+                    return WatchTurn::Look;
                 }
                 self.shared.come.wait_timeout(mail, pause).unwrap_or_else(PoisonError::into_inner).0
             } else {
@@ -166,7 +155,7 @@ impl Watcher {
         }
     }
 
-    /// Looks at these files from now on. They were read, from `began` on.
+    /// Watches these files from now on. They were read from `began` on.
     fn set_files(&mut self, files: &[(PathBuf, Option<u64>)], began: (i64, i64)) {
         let mut earlier = std::mem::take(&mut self.files);
         for (file, read) in files {
@@ -179,15 +168,15 @@ impl Watcher {
                 None => Some(disk::digest_of(file)),
             };
             let is_fresh = stamp.is_some_and(|stamp| !stamp.is_settled());
-            // What was read may be older than how the file looks now.
+            // The stamp may be newer than the content that was read.
             let is_changed = known.is_none() || known != said;
-            self.files.insert(file.clone(), Watched { stamp, said, is_changed, is_fresh });
+            self.files.insert(file.clone(), WatchedFile { stamp, said, is_changed, is_fresh });
         }
         let now = Instant::now();
         (self.settling, self.next, self.is_new) = (Settling::new(now), now, true);
     }
 
-    /// Looks once; tells which files say something else, if that was to be found out now.
+    /// Polls once. Returns the files with other content, if a comparison was due.
     fn look(&mut self, now: Instant) -> Vec<PathBuf> {
         let mut is_changed = std::mem::take(&mut self.is_new);
         for (file, watched) in &mut self.files {
@@ -200,18 +189,18 @@ impl Watcher {
             watched.is_changed |= is_other;
         }
         match self.settling.on_look(is_changed, now) {
-            Step::LookAt(at) => {
+            SettlingStep::LookAt(at) => {
                 self.next = at;
                 Vec::new()
             }
-            Step::Compare(at) => {
+            SettlingStep::Compare(at) => {
                 self.next = at;
                 self.compare()
             }
         }
     }
 
-    /// The files that say something else than when they were read. They are not told again before they change again.
+    /// Returns the files whose content has changed since the read. Each change is reported once.
     fn compare(&mut self) -> Vec<PathBuf> {
         let mut changed = Vec::new();
         for (file, watched) in self.files.iter_mut().filter(|(_, watched)| watched.is_changed) {
@@ -225,7 +214,7 @@ impl Watcher {
     }
 }
 
-/// Nothing that is done while it is held can leave it half done.
+/// No code that holds the lock can leave the mail inconsistent.
 fn lock(mail: &Mutex<Mail>) -> MutexGuard<'_, Mail> {
     mail.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -242,26 +231,26 @@ mod tests {
 
     use super::*;
 
-    /// A watch of files in a folder of its own, and what it tells.
+    /// A watch of files in a temporary folder, and its reports.
     struct Site {
         folder: TempDir,
-        watch: Watch,
+        watch: FileWatch,
         told: Receiver<Vec<PathBuf>>,
     }
 
     impl Site {
-        /// Files that say something, and that were read.
+        /// Writes these files, and reports them as read.
         fn new(files: &[&str]) -> Self {
             let folder = tempfile::tempdir().expect("a folder for the test");
             for file in files {
                 fs::create_dir_all(folder.path().join(file).parent().expect("below ours")).expect("ours");
                 fs::write(folder.path().join(file), "one").expect("ours");
             }
-            let watch = Watch::default();
-            let (tell, told) = channel();
+            let watch = FileWatch::default();
+            let (post, told) = channel();
             let mut watcher = watch.watcher();
-            // It ends with the process.
-            thread::spawn(move || while tell.send(watcher.wait()).is_ok() {});
+            // The thread ends with the process.
+            thread::spawn(move || while post.send(watcher.wait()).is_ok() {});
             let site = Self { folder, watch, told };
             site.read(files);
             site.watch.set_on(true);
@@ -276,14 +265,14 @@ mod tests {
             fs::write(self.path(file), text).expect("ours");
         }
 
-        /// As the reload thread does.
+        /// Reports a read as the reload thread does.
         fn read(&self, files: &[&str]) {
             let _reading = self.watch.begin_read();
             self.watch
                 .set_files(files.iter().map(|file| (self.path(file), disk::digest_of(&self.path(file)))).collect());
         }
 
-        /// The next that it tells of.
+        /// Checks the next report.
         fn expect(&self, files: &[&str]) {
             let told = self.told.recv_timeout(Duration::from_secs(15)).expect("a change is told in time");
             let expected: Vec<_> = files.iter().map(|file| self.path(file)).collect();
@@ -294,7 +283,7 @@ mod tests {
     #[test]
     fn files_that_say_something_else_are_told() {
         let site = Site::new(&["a", "b"]);
-        // In place, at once with another; not yet there is not said either.
+        // An edit in place, together with another file; a missing file is not reported.
         site.write("a", "two");
         site.write("b", "two");
         site.expect(&["a", "b"]);
@@ -302,7 +291,7 @@ mod tests {
         site.write("c", "one");
         site.expect(&["c"]);
         site.read(&["a", "b", "c"]);
-        // What says the same is no change; by rename, of equal length.
+        // Equal content is no change; by rename, of equal length.
         site.write("a", "two");
         site.write("new", "six");
         fs::rename(site.path("new"), site.path("b")).expect("ours");

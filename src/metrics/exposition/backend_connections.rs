@@ -1,4 +1,4 @@
-//! The families of connections to backends that are asked by stream.
+//! Metrics of stream connections to backends.
 
 use std::fmt;
 
@@ -9,19 +9,15 @@ use super::{Family, Labels, backends, by_backend, by_kind, counter, gauge, histo
 use crate::metrics::backend_connections::{BackendConnectionsSnapshot, ConnectionKind, LostCause};
 use crate::metrics::snapshot::{BackendSnapshot, PoolSnapshot};
 
-/// `hedgerow_backend_connections`.
-const OPEN: Family = Family { name: "hedgerow_backend_connections", help: "Connections to the backend that are open" };
-/// OpenMetrics knows a counter by its name without `_total`, and that is the name of the gauge: so it is of no type there.
+const OPEN: Family = Family { name: "hedgerow_backend_connections", help: "Open connections to the backend" };
+/// Untyped in OpenMetrics: without `_total` a counter's name is that of the gauge here.
 const MADE: Family =
-    Family { name: "hedgerow_backend_connections_total", help: "Dials of the backend, by what came of them" };
-/// `hedgerow_backend_connections_lost_total`.
+    Family { name: "hedgerow_backend_connections_total", help: "Connection attempts to the backend, by result" };
 const LOST: Family =
-    Family { name: "hedgerow_backend_connections_lost", help: "Connections that ended while queries waited on them" };
-/// `hedgerow_backend_handshake_seconds`.
+    Family { name: "hedgerow_backend_connections_lost", help: "Connections that ended with queries pending" };
 const HANDSHAKE: Family =
-    Family { name: "hedgerow_backend_handshake_seconds", help: "Time until a connection to the backend was open" };
+    Family { name: "hedgerow_backend_handshake_seconds", help: "Time to open a connection to the backend" };
 
-/// Writes those of the backends that have connections, in pools of so many backends at the most.
 pub(super) fn write_connections(
     encoder: &mut DescriptorEncoder<'_>,
     pools: &[PoolSnapshot],
@@ -38,16 +34,12 @@ pub(super) fn write_connections(
     histogram(encoder, &HANDSHAKE, connected().map(|(pool, backend, of)| (by_backend(pool, backend), &of.handshakes)))
 }
 
-/// The names of counters, without `_total`.
 pub(super) const COUNTERS: [&str; 1] = [LOST.name];
 
-/// How `hedgerow_backend_connections_total` is announced.
 pub(super) const UNTYPED: &str = "# TYPE hedgerow_backend_connections_total unknown";
 
-/// The same for Prometheus, which knows a counter by its whole name.
 pub(super) const TYPED: &str = "# TYPE hedgerow_backend_connections_total counter";
 
-/// A backend with connections, and its pool.
 type Connected<'a> = (&'a PoolSnapshot, &'a BackendSnapshot, &'a BackendConnectionsSnapshot);
 
 fn made((pool, backend, of): Connected<'_>) -> [(Labels<'_, 3>, u64); ConnectionKind::ALL.len()] {

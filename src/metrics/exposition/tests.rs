@@ -1,18 +1,18 @@
-//! Tests of the text for Prometheus: each family, in either form.
+//! Tests of the text for Prometheus: each family, in both formats.
 
 use super::super::backend_connections::BackendConnectionsSnapshot;
 use super::super::connections::{CertificateSnapshot, ConnectionFate, ConnectionsSnapshot, HttpStatus, ShakenBy};
-use super::super::counters::{CookieKind, Dropped, Source, Tap, TapFate};
-use super::super::discovery::{DISCOVERY_COUNTERS, Origin, SourceSnapshot, SourceState};
+use super::super::counters::{CookieKind, DropReason, ResponseSource, Tap, TapFate};
+use super::super::discovery::{DISCOVERY_COUNTERS, MemberOrigin, SourceSnapshot, SourceState};
 use super::super::histogram::Histogram;
 use super::super::limited::Limit;
 use super::super::processes::{ProcessSnapshot, SupervisorSnapshot};
-use super::super::snapshot::{Attempts, BackendState, ExpiredZone, LastReload, Wins};
+use super::super::snapshot::{AttemptCounts, BackendState, ExpiredZone, LastReload, Wins};
 use super::super::xdp::XdpSnapshot;
 use super::*;
 use crate::wire::Transport;
 
-/// Replies after so many microseconds.
+/// Returns a histogram of replies after these microseconds.
 fn measured(micros: &[u64]) -> HistogramSnapshot {
     let histogram = Histogram::default();
     micros.iter().for_each(|&micros| histogram.record(Duration::from_micros(micros)));
@@ -21,7 +21,7 @@ fn measured(micros: &[u64]) -> HistogramSnapshot {
     snapshot
 }
 
-/// One of everything.
+/// Returns a snapshot with a value in every family.
 fn sample() -> Snapshot {
     let backend = BackendSnapshot {
         name: "[::1]:53".to_owned(),
@@ -31,7 +31,7 @@ fn sample() -> Snapshot {
         by_hand: false,
         since: SystemTime::UNIX_EPOCH,
         in_flight: 1,
-        attempts: Attempts { first: 10, hedge: 11, failover: 12, probe: 13 },
+        attempts: AttemptCounts { first: 10, hedge: 11, failover: 12, probe: 13 },
         wins: Wins { first: 14, hedge: 15, failover: 16 },
         again: vec![(Cause::Case, 40)],
         errors: 17,
@@ -61,7 +61,7 @@ fn sample() -> Snapshot {
         divergent: 69,
         backends: vec![backend],
         sources: vec![SourceSnapshot {
-            origin: Origin::Etcd,
+            origin: MemberOrigin::Etcd,
             source: "etcd ts".to_owned(),
             state: SourceState::Stale,
             failure: Some("away".to_owned()),
@@ -79,8 +79,12 @@ fn sample() -> Snapshot {
         workers: 2,
         queries: vec![(Transport::Udp, 21), (Transport::Tcp, 22)],
         explained: 23,
-        responses: vec![(Source::Backend, 0, 23), (Source::Synthesized, 3, 24), (Source::Error, 3841, 25)],
-        dropped: vec![(Dropped::Late, 26)],
+        responses: vec![
+            (ResponseSource::Backend, 0, 23),
+            (ResponseSource::Synthesized, 3, 24),
+            (ResponseSource::Error, 3841, 25),
+        ],
+        dropped: vec![(DropReason::Late, 26)],
         cookies: vec![(CookieKind::Invalid, 40)],
         taps: vec![((Tap::QueryLog, TapFate::Dropped), 41)],
         connections: ConnectionsSnapshot {
@@ -148,7 +152,7 @@ fn sample() -> Snapshot {
     }
 }
 
-/// A supervisor and two standbys.
+/// Returns a supervisor and two standbys.
 fn processes() -> ProcessesSnapshot {
     let since = SystemTime::UNIX_EPOCH;
     let process = |pid, role| ProcessSnapshot { pid, role, version: String::new(), edition: 5, since, problem: None };
@@ -160,13 +164,13 @@ fn processes() -> ProcessesSnapshot {
     }
 }
 
-/// Of a process with two workers.
+/// Returns the usage of a process with two workers.
 fn usage() -> Usage {
     let workers = vec![(0, Duration::from_millis(1_500)), (1, Duration::from_secs(2))];
     Usage { cpu: Duration::from_millis(4_250), workers, resident: 53, open_fds: 54, max_fds: Some(1_024), began: 55.5 }
 }
 
-/// The samples, without histograms.
+/// The expected samples, without histograms.
 const SAMPLES: &str = r#"
 hedgerow_queries_total{transport="udp"} 21
 hedgerow_queries_total{transport="tcp"} 22
@@ -276,14 +280,14 @@ process_max_fds 1024.0
 process_start_time_seconds 55.5
 "#;
 
-/// Lines of a text that are samples, and fulfil a condition.
+/// Returns the sample lines that fulfil a condition.
 fn samples(text: &str, condition: impl Fn(&str) -> bool) -> Vec<&str> {
     text.lines().filter(|line| !line.starts_with('#') && condition(line)).collect()
 }
 
 #[test]
 fn names_and_labels_are_those_of_the_contract_in_both_formats() {
-    for format in [Format::Prometheus, Format::OpenMetrics] {
+    for format in [ExpositionFormat::Prometheus, ExpositionFormat::OpenMetrics] {
         let text = write(sample(), usage(), format);
         let expected: Vec<_> = SAMPLES.trim().lines().collect();
         assert_eq!(
@@ -294,7 +298,7 @@ fn names_and_labels_are_those_of_the_contract_in_both_formats() {
     }
 }
 
-/// The supervisor counts for itself, as does the operating system: a server carries neither on.
+/// The supervisor and the operating system count for themselves: a server does not carry these counters on.
 #[test]
 fn a_difference_of_a_snapshot_to_itself_has_no_counter_above_zero() {
     let mut sample = sample();
@@ -311,23 +315,23 @@ fn a_difference_of_a_snapshot_to_itself_has_no_counter_above_zero() {
         let is_by_itself = is_of_others.contains(&name) || name.starts_with("hedgerow_worker_cpu");
         ["_total", "_bucket", "_sum", "_count"].iter().any(|end| name.ends_with(end)) && !is_by_itself
     };
-    let text = write(sample.since(&sample), usage(), Format::Prometheus);
+    let text = write(sample.since(&sample), usage(), ExpositionFormat::Prometheus);
     let counters = samples(&text, is_counter);
     assert!(!counters.is_empty());
     let grown: Vec<_> = counters.into_iter().filter(|line| !line.ends_with(" 0") && !line.ends_with(" 0.0")).collect();
     assert_eq!(grown, Vec::<&str>::new());
     let counters_of = |text: &str| samples(text, is_counter).into_iter().map(str::to_owned).collect::<Vec<_>>();
-    let all = write(sample.since(&sample.since(&sample)), usage(), Format::Prometheus);
+    let all = write(sample.since(&sample.since(&sample)), usage(), ExpositionFormat::Prometheus);
     assert_eq!(
         counters_of(&all),
-        counters_of(&write(sample, usage(), Format::Prometheus)),
+        counters_of(&write(sample, usage(), ExpositionFormat::Prometheus)),
         "nothing before takes nothing away"
     );
 }
 
 #[test]
 fn histograms_have_fixed_bounds_and_agree_with_their_count() {
-    let text = write(sample(), usage(), Format::Prometheus);
+    let text = write(sample(), usage(), ExpositionFormat::Prometheus);
     let labels = r#"pool="a \"b\"",backend="[::1]:53"}"#;
     let lines = samples(&text, |line| line.starts_with("hedgerow_backend_latency_seconds"));
     assert_eq!(lines.len(), BOUNDS.len() + 3);
@@ -366,19 +370,19 @@ fn each_format_names_its_families_as_it_should() {
         );
     };
     check(
-        Format::Prometheus,
+        ExpositionFormat::Prometheus,
         [
             "# TYPE hedgerow_queries_total counter",
-            "# HELP hedgerow_queries_total Client queries taken",
+            "# HELP hedgerow_queries_total Client queries",
             "# TYPE hedgerow_query_duration_seconds histogram",
         ],
         false,
     );
     check(
-        Format::OpenMetrics,
+        ExpositionFormat::OpenMetrics,
         [
             "# TYPE hedgerow_queries counter",
-            "# HELP hedgerow_queries Client queries taken",
+            "# HELP hedgerow_queries Client queries",
             "# TYPE hedgerow_in_flight gauge",
         ],
         true,
@@ -387,16 +391,16 @@ fn each_format_names_its_families_as_it_should() {
 
 #[test]
 fn without_a_cache_there_is_nothing_of_it() {
-    let text = write(Snapshot { cache: None, ..sample() }, usage(), Format::Prometheus);
+    let text = write(Snapshot { cache: None, ..sample() }, usage(), ExpositionFormat::Prometheus);
     assert!(!text.contains("hedgerow_cache"), "{text}");
 }
 
 #[test]
 fn backends_of_large_pools_have_no_series_but_their_sums() {
-    let with = |backend_series| write(Snapshot { backend_series, ..sample() }, usage(), Format::Prometheus);
-    for (most, is_told) in [(None, true), (Some(1), true), (Some(0), false)] {
+    let with = |backend_series| write(Snapshot { backend_series, ..sample() }, usage(), ExpositionFormat::Prometheus);
+    for (most, is_reported) in [(None, true), (Some(1), true), (Some(0), false)] {
         let text = with(most);
-        assert_eq!(text.contains("backend=\""), is_told, "{most:?}");
+        assert_eq!(text.contains("backend=\""), is_reported, "{most:?}");
         assert!(text.contains("hedgerow_pool_backends{pool=\"a \\\"b\\\"\",state=\"draining\"} 1"), "{text}");
     }
 }
@@ -404,8 +408,8 @@ fn backends_of_large_pools_have_no_series_but_their_sums() {
 #[test]
 fn the_format_is_what_was_asked_for() {
     let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2,*/*;q=0.1";
-    assert_eq!(Format::accepted_by(prometheus), Format::OpenMetrics);
+    assert_eq!(ExpositionFormat::accepted_by(prometheus), ExpositionFormat::OpenMetrics);
     for other in ["", "*/*", "text/html,*/*", "text/plain;version=0.0.4"] {
-        assert_eq!(Format::accepted_by(other), Format::Prometheus, "{other}");
+        assert_eq!(ExpositionFormat::accepted_by(other), ExpositionFormat::Prometheus, "{other}");
     }
 }

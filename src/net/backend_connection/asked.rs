@@ -1,25 +1,23 @@
-//! The IDs that were asked on a connection and that no reply has come to: a bit for each of them all.
-//!
-//! What waits for a reply is less: most queries whose race is over are forgotten after a while. But their replies may still come,
-//! and an ID whose reply is due must not be given to another query (RFC 7766 section 6.2.1).
+//! The message IDs of a connection whose reply is due: one bit per ID. An ID stays here after its query is
+//! forgotten, because it must not be given to another query (RFC 7766 section 6.2.1).
 
-/// IDs that were asked and not replied to.
+/// The set of message IDs whose reply is due.
 pub struct AskedIds {
     bits: Box<[u64; WORDS]>,
     count: u32,
 }
 
 impl AskedIds {
-    /// None yet.
+    /// Returns an empty set.
     pub fn new() -> Self {
         Self { bits: Box::new([0; WORDS]), count: 0 }
     }
 
-    /// One is asked. Returns whether it was free.
+    /// Adds an ID. Returns true if it was free.
     pub fn insert(&mut self, id: u16) -> bool {
         let (word, bit) = self.place(id);
-        // By branches, here and below: where a bool is added as a number and then decides, as in `count += u32::from(is_free)`, rustc 1.95
-        // loses the addition (rust-lang/rust#158206).
+        // Branches here and below, because rustc 1.95 loses an addition such as `count += u32::from(is_free)`
+        // when the bool then decides (rust-lang/rust#158206).
         if *word & bit != 0 {
             return false;
         }
@@ -28,7 +26,7 @@ impl AskedIds {
         true
     }
 
-    /// A reply has come. Returns whether it was asked.
+    /// Removes an ID. Returns true if its reply was due.
     pub fn remove(&mut self, id: u16) -> bool {
         let (word, bit) = self.place(id);
         if *word & bit == 0 {
@@ -39,18 +37,18 @@ impl AskedIds {
         true
     }
 
-    /// Whether its reply is due.
+    /// Returns true if the reply to this ID is due.
     pub fn contains(&mut self, id: u16) -> bool {
         let (word, bit) = self.place(id);
         *word & bit != 0
     }
 
-    /// Whether so many replies are due that the connection should get no further queries: the backend ignores most of them.
+    /// Returns true if the backend ignores so many queries that the connection should get no further ones.
     pub fn are_too_many(&self) -> bool {
         self.count >= MAX_ASKED
     }
 
-    /// Whether a reply is due.
+    /// Returns true if no reply is due.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
@@ -66,7 +64,6 @@ impl Default for AskedIds {
     }
 }
 
-/// Words of 64 bits for all IDs.
 const WORDS: usize = (1 << u16::BITS) / 64;
 
 /// Half of all IDs, so that a free one is found by the second draw on average.
@@ -79,7 +76,6 @@ mod tests {
     #[test]
     fn ids_are_counted_while_their_replies_are_due() {
         let mut asked = AskedIds::new();
-        // Drawn as a connection draws them, some of them twice.
         let mut drawn = (0..u16::MAX).map(|number| number / 2);
         for count in 1..=MAX_ASKED / 2 {
             let id = drawn.by_ref().find(|id| asked.insert(*id));

@@ -1,49 +1,47 @@
-//! How long a backend is left in peace after a dial that failed: 100 ms, then twice as long each time, up to a bound.
+//! The back-off after failed dials to a backend: 100 ms, doubled with each failure, up to a bound.
 
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-/// When a backend may be dialled again.
+/// The time before which a backend must not be dialled again.
 #[derive(Clone, Copy, Debug)]
-pub struct Backoff {
-    /// How long the next failure counts.
+pub struct ConnectionBackoff {
     next: Duration,
     until: Option<Instant>,
 }
 
-impl Backoff {
-    /// It may be dialled at once.
+impl ConnectionBackoff {
+    /// Returns a back-off that allows a dial at once.
     pub fn new() -> Self {
         Self { next: FIRST, until: None }
     }
 
-    /// A dial has failed. The time is up to a quarter longer or shorter, or all workers and servers would dial at once.
+    /// Notes a failed dial. The wait is random by a quarter, so that workers do not dial all at once.
     pub fn failed(&mut self, max: Duration, now: Instant, rng: &mut StdRng) {
         let wait = self.next.min(max);
         self.until = Some(now + wait.mul_f64(rng.random_range(0.75..1.25)));
         self.next = wait.saturating_mul(2);
     }
 
-    /// A connection has been of use.
+    /// Resets the back-off, because a connection was useful.
     pub fn succeeded(&mut self) {
         *self = Self::new();
     }
 
-    /// Until when it is left in peace.
+    /// Returns the time of the next permitted dial, if it is in the future.
     pub fn until(&self, now: Instant) -> Option<Instant> {
         self.until.filter(|until| *until > now)
     }
 }
 
-impl Default for Backoff {
+impl Default for ConnectionBackoff {
     fn default() -> Self {
         Self::new()
     }
 }
 
-/// The first wait.
 const FIRST: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
@@ -56,7 +54,7 @@ mod tests {
     fn waits_double_up_to_the_bound_and_begin_anew() {
         let (mut now, max) = (Instant::now(), Duration::from_secs(1));
         let mut rng = StdRng::seed_from_u64(1);
-        let mut backoff = Backoff::new();
+        let mut backoff = ConnectionBackoff::new();
         assert_eq!(backoff.until(now), None);
         for expected in [100, 200, 400, 800, 1_000, 1_000] {
             backoff.failed(max, now, &mut rng);

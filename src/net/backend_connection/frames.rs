@@ -1,4 +1,4 @@
-//! Messages in their frames (RFC 7766 section 8), by TCP as they are, by TLS (RFC 7858) through records.
+//! Messages in frames (RFC 7766 section 8), over plain TCP or over TLS (RFC 7858).
 //!
 //! ```text
 //!            connected               the handshake is complete        close
@@ -16,31 +16,22 @@ use std::time::Instant;
 use tokio_rustls::rustls::ClientConnection;
 
 use super::records::{has_ended, hear_records, opened, take_records};
-use super::{BackendConnection, Broken, ConnectionState, Opened};
+use super::{BackendConnection, BackendHandshake, ConnectionFailure, ConnectionState};
 use crate::wire::{FRAME_PREFIX, HEADER_LEN, append_frame, first_message};
 
-/// A connection by TCP or TLS.
 pub(super) struct FrameConnection {
-    /// The records; `None` by TCP.
     tls: Option<Box<ClientConnection>>,
     state: ConnectionState,
-    /// Frames that were queued and are not records yet.
     queued: Vec<u8>,
-    /// What has come and is no whole message yet.
     input: Vec<u8>,
-    /// What is to be written.
     output: Vec<u8>,
-    /// How much of that was.
     written: usize,
-    /// Something has come.
     has_heard: bool,
 }
 
 impl FrameConnection {
-    /// One that is dialled; `tls` has said nothing yet.
     pub(super) fn new(tls: Option<ClientConnection>) -> Self {
         let unlimited = |mut tls: ClientConnection| {
-            // What waits is bounded before it comes here.
             tls.set_buffer_limit(None);
             Box::new(tls)
         };
@@ -55,14 +46,14 @@ impl FrameConnection {
         }
     }
 
-    /// Whether each frame may hold a reply, the unfinished one included: then no more is kept than is needed.
-    fn check_frames(&self) -> Result<(), Broken> {
+    /// Checks that each frame, even an unfinished one, may hold a reply. This bounds the memory.
+    fn check_frames(&self) -> Result<(), ConnectionFailure> {
         let mut rest = self.input.as_slice();
         while let Some((length, _)) = rest.split_first_chunk::<FRAME_PREFIX>() {
             let length = usize::from(u16::from_be_bytes(*length));
             // RFC 1035 section 4.1.1: QR is the first bit behind the ID.
             if length < HEADER_LEN || rest.get(FRAME_PREFIX + 2).is_some_and(|flags| flags & 0x80 == 0) {
-                return Err(Broken::Protocol);
+                return Err(ConnectionFailure::Protocol);
             }
             rest = rest.get(FRAME_PREFIX + length..).unwrap_or_default();
         }
@@ -83,8 +74,8 @@ impl BackendConnection for FrameConnection {
         }
     }
 
-    fn opened(&self) -> Opened {
-        self.tls.as_deref().map_or(Opened::Full, opened)
+    fn opened(&self) -> BackendHandshake {
+        self.tls.as_deref().map_or(BackendHandshake::Full, opened)
     }
 
     fn connected(&mut self) {
@@ -111,8 +102,8 @@ impl BackendConnection for FrameConnection {
             Some(tls) if self.state != ConnectionState::Dialling => {
                 if is_open {
                     let mut rest = self.queued.as_slice();
-                    // Each in a record of its own, all in one write: NSD 4.6 leaves those lie that share a record with another until
-                    // more comes.
+                    // Each frame has its own record, all in one write: NSD 4.6 leaves a frame that shares a
+                    // record unread until more arrives.
                     while let Some((_, end)) = first_message(rest) {
                         let (frame, others) = rest.split_at(end);
                         tls.writer().write_all(frame).expect("without a limit it takes everything");
@@ -123,7 +114,6 @@ impl BackendConnection for FrameConnection {
                 }
                 take_records(tls, &mut self.output);
             }
-            // The frames as they are, without a copy.
             None if is_open && self.output.is_empty() => std::mem::swap(&mut self.output, &mut self.queued),
             None if is_open => self.output.append(&mut self.queued),
             Some(_) | None => {}
@@ -143,10 +133,10 @@ impl BackendConnection for FrameConnection {
         self.queued.len() + self.output.len() - self.written
     }
 
-    fn hear(&mut self, octets: &[u8], now: Instant) -> Result<(), Broken> {
+    fn hear(&mut self, octets: &[u8], now: Instant) -> Result<(), ConnectionFailure> {
         self.has_heard = true;
         let heard = match &mut self.tls {
-            Some(_) if self.state == ConnectionState::Dialling => Err(Broken::Protocol),
+            Some(_) if self.state == ConnectionState::Dialling => Err(ConnectionFailure::Protocol),
             Some(tls) => {
                 let heard = hear_records(tls, octets, &mut self.input);
                 if heard.is_ok() && !tls.is_handshaking() && self.state == ConnectionState::Handshaking {
@@ -203,5 +193,4 @@ impl BackendConnection for FrameConnection {
     }
 }
 
-/// Octets that the room for output may keep.
 const MAX_KEPT: usize = 64 * 1024;

@@ -1,19 +1,19 @@
-//! Messages by HTTP/2 within TLS (RFC 8484): `h2` over octets in memory, polled where other protocols would just be called.
+//! Messages by HTTP/2 over TLS (RFC 8484): the `h2` crate works on bytes in memory and is polled without a
+//! task or a runtime.
 //!
-//! There is no task and no runtime. [`drive`](Http2Connection::drive) polls the connection and those requests that a waker has marked
-//! ([`ready`]), until nothing moves any more. A query is a request whose stream is found by its place among those that are open, and
-//! by its ID from outside.
+//! [`drive`](Http2Connection::drive) polls the connection and the requests that a waker has marked
+//! ([`ready`]) until nothing moves. `places` maps the ID of a query to its place in `open`.
 //!
-//! | what a backend may fill | bound |
+//! | input or state that a backend may fill | bound |
 //! |---|---|
-//! | bodies of responses that are not whole | `pipeline` times 65,535 octets |
-//! | what was received and not read by us | the window of the connection, a MiB: it is read at once |
-//! | headers of a response | [`HEADERS`] octets, with a table of 4,096 |
+//! | bodies of unfinished responses | `pipeline` times 65,535 bytes |
+//! | received bytes that are not processed | the connection window, 1 MiB: it is read at once |
+//! | headers of a response | [`HEADERS`] bytes, with a table of 4,096 |
 //! | streams that it opens (pushes) | none |
-//! | queries that wait for a stream | `pipeline`: [`has_room`](BackendConnection::has_room) says no before |
-//! | octets that it does not read | what was asked, and the caller's bound on [`unwritten`](BackendConnection::unwritten) |
-//! | tiny frames, streams that break the rules | [`FRAMING`] octets, [`BROKEN_STREAMS`] |
-//! | PING, SETTINGS, empty frames | those of `h2`, which ends the connection past them; answers that are not read, [`UNREAD`] octets |
+//! | queries that wait for a stream | `pipeline`, by [`has_room`](BackendConnection::has_room) |
+//! | bytes that it does not read | the caller's bound on [`unwritten`](BackendConnection::unwritten) |
+//! | tiny frames, streams that break the rules | [`FRAMING`] bytes, [`BROKEN_STREAMS`] |
+//! | PING, SETTINGS, empty frames | the bounds of `h2`; unread replies, [`UNREAD`] bytes |
 
 mod exchange;
 mod pipe;
@@ -36,98 +36,75 @@ use hashbrown::HashMap;
 use tokio_rustls::rustls::ClientConnection;
 
 pub use self::exchange::HttpTarget;
-use self::exchange::{MAX_MESSAGE, Refused, body, check_head, check_length, reply};
+use self::exchange::{HttpRefusal, MAX_MESSAGE, body, check_head, check_length, reply};
 use self::pipe::Pipe;
 use self::ready::{FlagWaker, PlaceWaker, ReadyList};
 use super::records::{has_ended, hear_records, opened, take_records};
-use super::{BackendConnection, Broken, ConnectionState, FailedQuery, News, Opened};
+use super::{BackendConnection, BackendHandshake, ConnectionEvents, ConnectionFailure, ConnectionState, FailedQuery};
 use crate::wire::append_frame;
 
-/// A connection by HTTP/2.
 pub(super) struct Http2Connection {
     target: HttpTarget,
     tls: Box<ClientConnection>,
     state: ConnectionState,
-    /// Something has come.
     has_heard: bool,
-    /// Where `h2` reads and writes.
     pipe: Pipe,
     connection: Connection<Pipe, Bytes>,
-    /// Begins requests; none when no more are begun.
     requests: Option<SendRequest<Bytes>>,
     pings: Option<PingPong>,
-    /// A pong is waited for.
     is_pinged: bool,
-    /// Says that the connection is to be polled.
     woken: Arc<FlagWaker>,
     waker: Waker,
-    /// Requests that are to be polled.
     ready: Arc<ReadyList>,
-    /// Those that are open, by place.
-    open: Vec<Place>,
-    /// Places that nobody has.
+    open: Vec<StreamPlace>,
     free: Vec<usize>,
-    /// The places of the IDs.
     places: HashMap<u16, usize>,
-    /// Queries that have no stream yet.
     waiting: VecDeque<(u16, Bytes)>,
-    /// Octets of queries since something was last taken to be written.
+    /// Query bytes queued since `h2` last produced output.
     queued: usize,
-    /// Frames of replies.
     input: Vec<u8>,
-    news: News,
-    /// The backend takes no further requests.
+    news: ConnectionEvents,
     is_ending: bool,
-    /// It is over, and since when: what came before that is to be taken first.
-    over: Option<(Broken, Instant)>,
-    /// What is to be written.
+    over: Option<(ConnectionFailure, Instant)>,
     output: Vec<u8>,
-    /// How much of that was.
     written: usize,
 }
 
-/// Where a request may be.
-struct Place {
+struct StreamPlace {
     request: Option<OpenRequest>,
     mark: Arc<PlaceWaker>,
     waker: Waker,
 }
 
-/// A request that was sent.
 struct OpenRequest {
     id: u16,
     awaits: Awaits,
 }
 
-/// What comes next.
 enum Awaits {
     Head(ResponseFuture),
     Body(RecvStream, Vec<u8>),
 }
 
-/// What came of looking at a request.
-enum Looked {
-    /// Nothing yet.
+enum StreamProgress {
     Pending,
     Reply(Vec<u8>),
-    Refused(Refused),
-    /// The backend has not looked at it.
+    Refused(HttpRefusal),
     Lost,
 }
 
 impl Http2Connection {
-    /// One that is dialled; `tls` has said nothing yet, and is to agree on `h2`.
+    /// Creates a connection over a fresh `tls` that offers the ALPN `h2`.
     pub(super) fn new(tls: ClientConnection, target: HttpTarget) -> Result<Self, String> {
         Self::built_by(&builder(), tls, target)
     }
 
     fn built_by(builder: &Builder, mut tls: ClientConnection, target: HttpTarget) -> Result<Self, String> {
-        // What waits is bounded before it comes here.
         tls.set_buffer_limit(None);
         let (pipe, woken) = (Pipe::default(), Arc::new(FlagWaker::default()));
         let waker = woken.waker();
         let begun = pin!(builder.handshake(pipe.clone())).poll(&mut Context::from_waker(&waker));
-        // It only writes, and that is never waited for.
+        // The handshake of `h2` only writes to memory, so it never waits.
         let Poll::Ready(Ok((requests, mut connection))) = begun else { return Err("HTTP/2 cannot begin".to_owned()) };
         Ok(Self {
             target,
@@ -148,7 +125,7 @@ impl Http2Connection {
             waiting: VecDeque::new(),
             queued: 0,
             input: Vec::new(),
-            news: News::default(),
+            news: ConnectionEvents::default(),
             is_ending: false,
             over: None,
             output: Vec::new(),
@@ -156,7 +133,6 @@ impl Http2Connection {
         })
     }
 
-    /// Polls all that has something to do, until nothing has.
     fn drive(&mut self, now: Instant) {
         while self.over.is_none() {
             self.woken.take();
@@ -168,10 +144,10 @@ impl Http2Connection {
             self.take_pong();
             if let Poll::Ready(ended) = polled {
                 let broken = match ended {
-                    Ok(()) => Broken::Ended,
-                    Err(error) if error.is_go_away() && error.is_remote() => Broken::Goaway,
-                    Err(error) if error.is_io() => Broken::Ended,
-                    Err(_) => Broken::Protocol,
+                    Ok(()) => ConnectionFailure::Ended,
+                    Err(error) if error.is_go_away() && error.is_remote() => ConnectionFailure::Goaway,
+                    Err(error) if error.is_io() => ConnectionFailure::Ended,
+                    Err(_) => ConnectionFailure::Protocol,
                 };
                 self.over = Some((broken, now));
                 return;
@@ -183,7 +159,6 @@ impl Http2Connection {
         }
     }
 
-    /// Gives waiting queries their streams, as many as the backend allows.
     fn begin_requests(&mut self) {
         let Some(requests) = &mut self.requests else { return };
         while !self.is_ending
@@ -201,25 +176,25 @@ impl Http2Connection {
             };
             let place = self.free.pop().unwrap_or_else(|| {
                 let mark = PlaceWaker::new(self.open.len(), &self.ready);
-                self.open.push(Place { request: None, waker: Waker::from(Arc::clone(&mark)), mark });
+                self.open.push(StreamPlace { request: None, waker: Waker::from(Arc::clone(&mark)), mark });
                 self.open.len() - 1
             });
             if let Some(earlier) = self.places.insert(id, place)
                 && let Some(held) = self.open.get_mut(earlier)
             {
-                // Its reply is not wanted any more, or the ID would not be asked again.
+                // The reply is no longer wanted; otherwise the ID would not be in use again.
                 held.request = None;
                 self.free.push(earlier);
             }
             if let Some(free) = self.open.get_mut(place) {
                 free.request = Some(OpenRequest { id, awaits: Awaits::Head(response) });
-                // It is to be looked at once, for its waker to be known.
+                // The request is polled at once so that its waker is registered.
                 free.waker.wake_by_ref();
             }
         }
     }
 
-    /// The backend may have said that it takes no further requests: who begins some learns of it.
+    /// Checks for GOAWAY: `h2` reports it only to the sender of requests.
     fn look_for_goaway(&mut self) {
         let Some(requests) = &mut self.requests else { return };
         if let Poll::Ready(Err(_)) = requests.poll_ready(&mut Context::from_waker(&self.waker)) {
@@ -228,13 +203,11 @@ impl Http2Connection {
         }
     }
 
-    /// How many streams the backend allows; none if it takes no more.
     fn allowed(&self) -> usize {
         let allowed = self.requests.as_ref().map_or(0, SendRequest::current_max_send_streams);
         if self.is_ending { 0 } else { allowed }
     }
 
-    /// Looks at the requests that have something new.
     fn look_at_ready(&mut self) {
         while let Some(place) = self.ready.pop() {
             self.look_at(place);
@@ -242,26 +215,24 @@ impl Http2Connection {
     }
 
     fn look_at(&mut self, place: usize) {
-        let Some(Place { request, mark, waker }) = self.open.get_mut(place) else { return };
+        let Some(StreamPlace { request, mark, waker }) = self.open.get_mut(place) else { return };
         mark.clear();
         let Some(OpenRequest { id, awaits }) = request else { return };
         let (id, looked) = (*id, awaits.look(*id, &mut Context::from_waker(waker)));
         match looked {
-            Looked::Pending => return,
-            Looked::Reply(reply) => {
-                // Its length was looked at.
+            StreamProgress::Pending => return,
+            StreamProgress::Reply(reply) => {
                 let _ = append_frame(&reply, &mut self.input);
             }
-            Looked::Refused(Refused { problem, pause }) => {
+            StreamProgress::Refused(HttpRefusal { problem, pause }) => {
                 self.news.pause = self.news.pause.max(pause);
                 self.news.failed.push(FailedQuery { id, problem });
             }
-            Looked::Lost => self.news.lost.push(id),
+            StreamProgress::Lost => self.news.lost.push(id),
         }
         self.remove(id);
     }
 
-    /// Forgets a request: its stream is reset if it is not at its end.
     fn remove(&mut self, id: u16) -> bool {
         let Some(place) = self.places.remove(&id) else { return false };
         if let Some(held) = self.open.get_mut(place) {
@@ -280,15 +251,13 @@ impl Http2Connection {
         }
     }
 
-    /// The handshake is complete: whether the backend speaks HTTP/2.
-    fn check_protocol(&self) -> Result<(), Broken> {
+    fn check_protocol(&self) -> Result<(), ConnectionFailure> {
         match self.tls.alpn_protocol() {
             Some(b"h2") => Ok(()),
-            Some(_) | None => Err(Broken::Tls("it does not speak HTTP/2 (ALPN)".to_owned())),
+            Some(_) | None => Err(ConnectionFailure::Tls("it does not speak HTTP/2 (ALPN)".to_owned())),
         }
     }
 
-    /// Moves what `h2` has written into records.
     fn take_output(&mut self) {
         let Self { pipe, tls, output, .. } = self;
         pipe.drain(|octets| tls.writer().write_all(octets).expect("without a limit it takes everything"));
@@ -309,7 +278,7 @@ impl BackendConnection for Http2Connection {
         }
     }
 
-    fn opened(&self) -> Opened {
+    fn opened(&self) -> BackendHandshake {
         opened(&self.tls)
     }
 
@@ -358,13 +327,15 @@ impl BackendConnection for Http2Connection {
         self.queued + self.output.len() - self.written
     }
 
-    fn hear(&mut self, octets: &[u8], now: Instant) -> Result<(), Broken> {
+    fn hear(&mut self, octets: &[u8], now: Instant) -> Result<(), ConnectionFailure> {
         self.has_heard = true;
         let heard = match self.state {
-            ConnectionState::Dialling => Err(Broken::Protocol),
-            ConnectionState::Closing => return Err(Broken::Ended),
-            // It has us answer, and does not read that.
-            ConnectionState::Handshaking | ConnectionState::Open if self.unwritten() > UNREAD => Err(Broken::Protocol),
+            ConnectionState::Dialling => Err(ConnectionFailure::Protocol),
+            ConnectionState::Closing => return Err(ConnectionFailure::Ended),
+            // The backend causes responses that it does not read.
+            ConnectionState::Handshaking | ConnectionState::Open if self.unwritten() > UNREAD => {
+                Err(ConnectionFailure::Protocol)
+            }
             ConnectionState::Handshaking | ConnectionState::Open => {
                 let Self { pipe, tls, .. } = self;
                 pipe.fill(|input| hear_records(tls, octets, input))
@@ -379,7 +350,7 @@ impl BackendConnection for Http2Connection {
         }
         if heard.is_ok() && self.state == ConnectionState::Open {
             self.drive(now);
-            // What came before the end is taken before it is told: `on_timer` does.
+            // `on_timer` reports the end after the earlier messages are delivered.
             if let Some((broken, _)) = self.over.as_ref().filter(|_| self.input.is_empty()) {
                 heard = Err(broken.clone());
             }
@@ -398,7 +369,7 @@ impl BackendConnection for Http2Connection {
         !self.places.is_empty()
     }
 
-    fn take_news(&mut self) -> Option<News> {
+    fn take_news(&mut self) -> Option<ConnectionEvents> {
         std::mem::take(&mut self.news).some()
     }
 
@@ -416,7 +387,7 @@ impl BackendConnection for Http2Connection {
 
     fn ping(&mut self) -> bool {
         let Some(pings) = &mut self.pings else { return false };
-        // One that is out already is as good.
+        // `send_ping` fails if a ping is already out, which serves as well.
         self.is_pinged |= pings.send_ping(Ping::opaque()).is_ok();
         self.is_pinged
     }
@@ -434,7 +405,7 @@ impl BackendConnection for Http2Connection {
         self.over.as_ref().map(|(_, since)| *since)
     }
 
-    fn on_timer(&mut self, now: Instant) -> Result<(), Broken> {
+    fn on_timer(&mut self, now: Instant) -> Result<(), ConnectionFailure> {
         let Some((broken, _)) = self.over.take() else { return Ok(()) };
         self.close(now);
         Err(broken)
@@ -446,7 +417,7 @@ impl BackendConnection for Http2Connection {
                 self.waiting.clear();
                 self.places.clear();
                 self.open.clear();
-                // Without requests and whoever may begin some, it says GOAWAY.
+                // `h2` sends GOAWAY once there are no requests and no `SendRequest`.
                 self.requests = None;
                 self.drive(now);
                 self.take_output();
@@ -460,34 +431,35 @@ impl BackendConnection for Http2Connection {
 }
 
 impl Awaits {
-    /// Goes on as far as what has come goes.
-    fn look(&mut self, id: u16, context: &mut Context<'_>) -> Looked {
+    fn look(&mut self, id: u16, context: &mut Context<'_>) -> StreamProgress {
         loop {
             match self {
                 Self::Head(response) => match Pin::new(response).poll(context) {
-                    Poll::Pending => return Looked::Pending,
-                    Poll::Ready(Err(error)) => return Looked::of_error(&error),
+                    Poll::Pending => return StreamProgress::Pending,
+                    Poll::Ready(Err(error)) => return StreamProgress::of_error(&error),
                     Poll::Ready(Ok(response)) => {
                         if let Err(refused) = check_head(&response) {
-                            return Looked::Refused(refused);
+                            return StreamProgress::Refused(refused);
                         }
                         *self = Self::Body(response.into_body(), Vec::new());
                     }
                 },
                 Self::Body(stream, body) => match stream.poll_data(context) {
-                    Poll::Pending => return Looked::Pending,
-                    Poll::Ready(Some(Err(error))) => return Looked::of_error(&error),
+                    Poll::Pending => return StreamProgress::Pending,
+                    Poll::Ready(Some(Err(error))) => return StreamProgress::of_error(&error),
                     Poll::Ready(Some(Ok(octets))) => {
-                        // The window of the stream holds a whole message, that of the connection all that is taken at once.
+                        // The stream window holds a whole message. The connection window is released at once.
                         let _ = stream.flow_control().release_capacity(octets.len());
                         let length = body.len() + octets.len();
                         if length > MAX_MESSAGE {
-                            return check_length(length).map_or_else(Looked::Refused, |()| Looked::Pending);
+                            return check_length(length)
+                                .map_or_else(StreamProgress::Refused, |()| StreamProgress::Pending);
                         }
                         body.extend_from_slice(&octets);
                     }
                     Poll::Ready(None) => {
-                        return reply(std::mem::take(body), id).map_or_else(Looked::Refused, Looked::Reply);
+                        return reply(std::mem::take(body), id)
+                            .map_or_else(StreamProgress::Refused, StreamProgress::Reply);
                     }
                 },
             }
@@ -495,71 +467,62 @@ impl Awaits {
     }
 }
 
-impl Looked {
-    /// A stream has ended by an error: by RFC 9113 section 8.7 nobody has looked at one that was refused, or that a GOAWAY does not
-    /// cover. Any other reset is an answer.
+impl StreamProgress {
+    /// Classifies a stream error. A stream that was refused, or that GOAWAY does not cover, was not processed
+    /// (RFC 9113 section 8.7). Any other reset is an answer.
     fn of_error(error: &h2::Error) -> Self {
         match error.reason() {
             Some(reason) if error.is_reset() && reason != Reason::REFUSED_STREAM => {
-                Self::Refused(Refused::new(format!("it reset the stream of a query ({reason:?})")))
+                Self::Refused(HttpRefusal::new(format!("it reset the stream of a query ({reason:?})")))
             }
             Some(_) | None => Self::Lost,
         }
     }
 }
 
-/// How HTTP/2 is spoken: each bound with its reason.
 fn builder() -> Builder {
     let mut builder = Builder::new();
     builder
-        // A message is no longer; so no response waits for us.
+        // The longest message, so that no response waits for a window update.
         .initial_window_size(MAX_MESSAGE as u32)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        // Until the backend says how many it takes. RFC 9113 section 6.5.2 asks for no less.
+        // Until the backend states its limit. RFC 9113 section 6.5.2 recommends at least this.
         .initial_max_send_streams(FIRST_STREAMS)
         .enable_push(false)
         .max_concurrent_streams(0)
-        // Which frames have in any case (RFC 9113 section 4.2): messages are short.
+        // The minimum that each peer must accept (RFC 9113 section 4.2): messages are short.
         .max_frame_size(16_384)
         .max_header_list_size(HEADERS)
         .header_table_size(HEADER_TABLE)
-        // Tiny frames cost more than they hold.
         .data_frame_budget(FRAMING)
-        // What breaks the rules of a stream is answered by a reset, and so often at the most.
         .max_local_error_reset_streams(Some(BROKEN_STREAMS))
-        // Those of which nobody wants the response any more, and which may still come.
+        // Canceled streams whose response may still arrive.
         .max_concurrent_reset_streams(RESET_STREAMS)
         .reset_stream_duration(RESET_KEPT);
     builder
 }
 
-/// Octets that may come on one connection before we have said that they were read: at 50 ms and a gigabit they do not wait for us.
+/// Receive window of a connection in bytes: at 50 ms and 1 Gbit/s the backend does not wait for us.
 const CONNECTION_WINDOW: u32 = 1 << 20;
 
-/// Streams that are begun before the backend has said how many it takes.
 const FIRST_STREAMS: usize = 100;
 
-/// Octets of the headers of a response: what content networks add is 1 or 2 KiB.
+/// Maximum size of response headers in bytes: content networks add 1 or 2 KiB.
 const HEADERS: u32 = 16 * 1024;
 
-/// Octets of the table by which headers are shortened: what all have who say nothing.
+/// Size of the header compression table in bytes, the default of the protocol.
 const HEADER_TABLE: u32 = 4096;
 
-/// Octets that the frames of bodies may take beyond what is in them.
+/// Bytes of frame overhead that a backend may send in addition to the bodies.
 const FRAMING: usize = 256 * 1024;
 
-/// Streams that break the rules, on one connection.
 const BROKEN_STREAMS: usize = 64;
 
-/// Streams that were reset by us and are still known.
 const RESET_STREAMS: usize = 256;
 
-/// How long they are.
 const RESET_KEPT: Duration = Duration::from_secs(5);
 
-/// Octets of answers (to PING, SETTINGS) and queries that a backend may leave unread while it goes on to write: more than the queries
-/// that are let wait.
+/// Unread bytes of responses (to PING, SETTINGS) and queries: more than the queries that may wait.
 const UNREAD: usize = 1 << 20;
 
-/// Octets that the room for output may keep.
 const MAX_KEPT: usize = 64 * 1024;

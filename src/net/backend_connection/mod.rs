@@ -1,8 +1,8 @@
-//! A connection to a backend as a value: octets in, whole messages out; queries in, octets out. It has no socket and no clock.
+//! A connection to a backend as a value, without socket and clock: bytes in, whole messages out; queries in,
+//! bytes out.
 //!
-//! What was queued before the connection is open leaves when it is; all that is queued between two looks at
-//! [`output`](BackendConnection::output) leaves together. Each protocol is a file: `frames` by TCP and TLS, `http2` by HTTPS, `quic`. A query
-//! is known by the ID in its first two octets, and so is its reply; where the wire has streams in place of IDs, the protocol keeps which is whose.
+//! Each protocol is a file: `frames` (TCP and TLS), `http2` (HTTPS), `quic`. The ID in the first two bytes
+//! identifies a query and its reply; where the protocol has streams instead, its file maps them to IDs.
 
 mod asked;
 mod backoff;
@@ -18,156 +18,153 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 pub use self::asked::AskedIds;
-pub use self::backoff::Backoff;
+pub use self::backoff::ConnectionBackoff;
 use self::frames::FrameConnection;
 use self::http2::Http2Connection;
 pub use self::http2::HttpTarget;
-pub use self::news::{FailedQuery, News};
-pub use self::patience::Patience;
+pub use self::news::{ConnectionEvents, FailedQuery};
+pub use self::patience::LearnedIdleTimeout;
 use self::quic::BufferedQuic;
 pub use self::quic::QuicConnection;
 #[cfg(test)]
-pub(crate) use self::quic::server::{Query, QuicServer, tls as server_tls};
-pub use self::silence_clock::{SilenceClock, Suspicion, silence_limit};
+pub(crate) use self::quic::server::{TestQuicQuery, TestQuicServer, tls as server_tls};
+pub use self::silence_clock::{SilenceAction, SilenceClock, silence_limit};
 use super::tls::ClientTls;
 use crate::address::{BackendAddress, HttpPath, Scheme};
 use crate::wire::first_message;
 
-/// A connection to a backend, by whatever protocol.
+/// A connection to a backend, independent of the protocol.
 pub trait BackendConnection: Send {
-    /// How far it is.
+    /// Returns the state of the connection.
     fn state(&self) -> ConnectionState;
 
-    /// Whether the backend has answered so far: by TCP to the dial, by TLS and QUIC to the first flight.
+    /// Returns true if the backend has answered: the connect of TCP, or the first flight of TLS and QUIC.
     fn is_answered(&self) -> bool;
 
-    /// How its handshake went, as far as is known.
-    fn opened(&self) -> Opened;
+    /// Returns the kind of handshake, as far as it is known.
+    fn opened(&self) -> BackendHandshake;
 
-    /// TCP is there.
+    /// Notes that TCP is connected.
     fn connected(&mut self);
 
     /// Queues a message; `None` if it is too long.
     fn queue(&mut self, message: &[u8]) -> Option<()>;
 
-    /// Queues frames of another connection that did not come to be.
+    /// Queues the frames of another connection that failed to open.
     fn queue_frames(&mut self, frames: &[u8]) {
         let mut rest = frames;
         while let Some((message, end)) = first_message(rest) {
-            // They were looked at when they came into their frames.
             let _ = self.queue(message);
             rest = rest.get(end..).unwrap_or_default();
         }
     }
 
-    /// Sends a query before the connection is open, if that may be and the backend may take it. It is queued all the same when the
-    /// connection is open, which then knows whether it was taken.
+    /// Sends a query before the connection is open, if the protocol and the backend permit it. The caller
+    /// queues it again when the connection is open, which drops it if the early copy was accepted.
     fn queue_early(&mut self, _message: &[u8]) {}
 
-    /// For how long the backend keeps a connection on which nothing goes, if it says so outright.
+    /// Returns the idle timeout of the backend, if it states one.
     fn idle_timeout(&self) -> Option<Duration> {
         None
     }
 
-    /// What is to be written now. Of datagrams, those that one call sends: [`segment`](Self::segment) says where each ends.
+    /// Returns the bytes or datagrams for one write; [`segment`](Self::segment) divides the datagrams.
     fn output(&mut self, now: Instant) -> &[u8];
 
-    /// The length of all datagrams of the last [`output`](Self::output) but the last one; none: it is one, or octets of a stream.
+    /// Returns the length of all datagrams of the last [`output`](Self::output) except the last one, if it
+    /// has several.
     fn segment(&self) -> Option<usize> {
         None
     }
 
-    /// So much of it was written.
+    /// Notes that this many bytes were written.
     fn wrote(&mut self, octets: usize);
 
-    /// Octets that wait to be written.
+    /// Returns the number of bytes to be written.
     fn unwritten(&self) -> usize;
 
-    /// Octets have come, or one datagram. What messages are whole then, [`take_messages`](Self::take_messages) gives.
+    /// Receives bytes or one datagram.
     ///
     /// # Errors
-    /// If it is nothing that a backend may say, or the connection is over: nothing more is heard, and [`output`](Self::output) is the
-    /// alert, if one is due.
-    fn hear(&mut self, octets: &[u8], now: Instant) -> Result<(), Broken>;
+    /// If the input violates the protocol or the connection is over. Further input is ignored, and
+    /// [`output`](Self::output) is the alert, if one is due.
+    fn hear(&mut self, octets: &[u8], now: Instant) -> Result<(), ConnectionFailure>;
 
-    /// Moves the frames of all whole messages that have come to `messages`, which is empty.
+    /// Moves the frames of all whole messages to `messages`, which must be empty.
     fn take_messages(&mut self, messages: &mut Vec<u8>);
 
-    /// Whether half a message has come.
+    /// Returns true if part of a message has been received.
     fn is_amid_message(&self) -> bool;
 
-    /// Takes what has come besides messages, if anything has.
-    fn take_news(&mut self) -> Option<News> {
+    /// Takes the events since the last call, if there are any.
+    fn take_news(&mut self) -> Option<ConnectionEvents> {
         None
     }
 
-    /// Whether the backend takes another query on it now.
+    /// Returns true if the backend accepts another query now.
     fn has_room(&self) -> bool {
         true
     }
 
-    /// Whether queries may wait on it until the backend takes them, where they have nowhere else to go.
+    /// Returns true if queries that have no other connection may wait here until the backend accepts them.
     fn may_hold(&self) -> bool {
         false
     }
 
-    /// True if the backend has ended its side, so that nothing comes behind what was heard.
+    /// Returns true if the backend has ended its side, so that no data follows.
     fn has_ended(&mut self) -> bool {
         false
     }
 
-    /// Whether the backend has said that it takes no further queries on it, and replies to those that it has.
+    /// Returns true if the backend accepts no further queries, but replies to the earlier ones.
     fn is_ending(&self) -> bool {
         false
     }
 
-    /// Asks for a sign of life, which [`News::has_sign`] tells of. Returns whether there is one: where there is none a question
-    /// is to be asked.
+    /// Sends a ping, which [`ConnectionEvents::has_sign`] confirms. Returns false if the protocol has none:
+    /// then send a query.
     fn ping(&mut self) -> bool {
         false
     }
 
-    /// Nobody wants the reply to this ID any more. Returns whether none will come: then the ID is free.
+    /// Gives up the reply to this ID. Returns true if none will come: then the ID is free.
     fn forget(&mut self, _id: u16) -> bool {
         false
     }
 
-    /// When [`on_timer`](Self::on_timer) has something to do.
+    /// Returns the time when [`on_timer`](Self::on_timer) must be called.
     fn next_timer(&self) -> Option<Instant> {
         None
     }
 
-    /// The time has come that [`next_timer`](Self::next_timer) gave.
-    ///
-    /// # Errors
-    /// If the connection is over by that.
-    fn on_timer(&mut self, _now: Instant) -> Result<(), Broken> {
+    /// Runs the timers that are due.
+    fn on_timer(&mut self, _now: Instant) -> Result<(), ConnectionFailure> {
         Ok(())
     }
 
-    /// How long something that was sent is not acknowledged, where the kernel does not know it.
+    /// Returns for how long sent data is unacknowledged, for protocols where the kernel does not know it.
     fn unacknowledged_for(&self, _now: Instant) -> Option<Duration> {
         None
     }
 
-    /// Says good-bye, if that is due (RFC 7858 section 3.4, RFC 8446 section 6.1): what was queued does not leave any more.
+    /// Sends the closing message (RFC 7858 section 3.4, RFC 8446 section 6.1). Drops queued messages.
     fn close(&mut self, now: Instant);
 }
 
-/// How a backend is spoken to by stream.
+/// The protocol of connections to a backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum StreamProtocol {
-    /// In frames, by TCP or TLS.
+    /// DNS frames over TCP or TLS.
     #[default]
     Frames,
-    /// By HTTP/2, to here.
+    /// HTTP/2, with this URI.
     Http(HttpTarget),
-    /// By QUIC, a stream for each query.
+    /// QUIC, with a stream for each query.
     Quic,
 }
 
 impl StreamProtocol {
-    /// The protocol of a backend with this address. `name`: the one that its certificate bears, if it has one.
+    /// Returns the protocol for a backend address. `name` is the name in the backend's certificate, if any.
     pub fn of(address: BackendAddress, name: Option<&str>, path: &HttpPath) -> Self {
         match address.scheme {
             Scheme::Https => Self::Http(HttpTarget::new(address.socket, name, path)),
@@ -176,17 +173,14 @@ impl StreamProtocol {
         }
     }
 
-    /// A connection to a server at this address that is dialled; nothing was said yet.
-    ///
-    /// # Errors
-    /// If what it needs is not given.
+    /// Creates a connection that is being dialled to this server.
     pub fn begin(
         &self,
         tls: Option<&ClientTls>,
         address: SocketAddr,
         now: Instant,
     ) -> Result<Box<dyn BackendConnection>, String> {
-        let known = || tls.ok_or("it is not known by what to tell who it is");
+        let known = || tls.ok_or("no trust anchors are configured for this backend");
         match self {
             Self::Frames => Ok(Box::new(FrameConnection::new(tls.map(ClientTls::begin).transpose()?))),
             Self::Http(target) => Ok(Box::new(Http2Connection::new(known()?.begin()?, target.clone())?)),
@@ -194,16 +188,16 @@ impl StreamProtocol {
         }
     }
 
-    /// Whether a backend tells by the keepalive option how long it keeps a connection (RFC 7828).
+    /// Returns true if a backend can state its idle timeout by the keepalive option (RFC 7828).
     pub fn has_keepalive(&self) -> bool {
         match self {
             Self::Frames => true,
-            // RFC 9250 section 5.5.2: by QUIC it must not be asked for.
+            // RFC 9250 section 5.5.2: the option must not be sent over QUIC.
             Self::Http(_) | Self::Quic => false,
         }
     }
 
-    /// Whether it goes by datagrams.
+    /// Returns true if the protocol uses UDP.
     pub fn is_by_udp(&self) -> bool {
         match self {
             Self::Frames | Self::Http(_) => false,
@@ -212,43 +206,43 @@ impl StreamProtocol {
     }
 }
 
-/// How far a connection is.
+/// The state of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionState {
-    /// There is no answer to the first segment.
+    /// The first segment is not answered yet.
     Dialling,
-    /// TCP is there, TLS is not.
+    /// TCP is connected, TLS is not.
     Handshaking,
-    /// Messages go.
+    /// Messages can be exchanged.
     Open,
-    /// Nothing more goes.
+    /// No more messages are sent.
     Closing,
 }
 
-/// What has come is nothing that a backend may say, or says that it is over.
+/// The reason why a connection is over: invalid input, or its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Broken {
-    /// By the rules of TLS.
+pub enum ConnectionFailure {
+    /// An error of the TLS layer.
     Tls(String),
-    /// By those of DNS: a frame that holds no reply; or by those of HTTP or QUIC.
+    /// A violation of DNS (a frame without a reply), HTTP or QUIC.
     Protocol,
-    /// The backend has ended it.
+    /// The backend has ended the connection.
     Ended,
-    /// The backend knows nothing of it any more.
+    /// The backend no longer knows the connection.
     Reset,
-    /// The backend does not keep it any longer, since nothing went on it.
+    /// The idle timeout of the backend has expired.
     TimedOut,
-    /// The backend has said that it ends, and left queries unanswered.
+    /// The backend has sent GOAWAY, and left queries unanswered.
     Goaway,
 }
 
-/// How a handshake went.
+/// The kind of handshake of an open connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Opened {
-    /// From the beginning, or there was none.
+pub enum BackendHandshake {
+    /// A full handshake, or the protocol has none.
     Full,
-    /// With what is known from an earlier one.
+    /// A handshake with an earlier session.
     Resumed,
-    /// So, and queries went with the first flight.
+    /// A resumed handshake with queries in the first flight.
     Early,
 }

@@ -1,32 +1,31 @@
-//! What comes on a connection besides messages.
+//! Events of a connection besides messages: failed and lost queries, pauses, pongs.
 
 use std::time::Duration;
 
-/// What has come besides messages.
+/// Events since the last call of `take_news`.
 #[derive(Debug, Default)]
-pub struct News {
-    /// Queries that were answered by an error: no other answer comes.
+pub struct ConnectionEvents {
+    /// Queries that were answered by an error; no other reply comes.
     pub failed: Vec<FailedQuery>,
-    /// The IDs of queries that were not looked at, since the backend ends the connection or has too many: no answer comes, and that says
-    /// nothing of the backend.
+    /// IDs of queries that the backend did not process and will not answer; it is not to blame.
     pub lost: Vec<u16>,
-    /// For how long the backend wants no query at all.
+    /// The time for which the backend wants no queries.
     pub pause: Option<Duration>,
-    /// The sign of life has come that was asked for.
+    /// True if the requested pong has arrived.
     pub has_sign: bool,
 }
 
 /// A query that was answered by an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailedQuery {
-    /// Its ID.
+    /// The message ID of the query.
     pub id: u16,
-    /// By what, in plain words.
+    /// A description of the error.
     pub problem: String,
 }
 
-impl News {
-    /// The same, if it is anything at all.
+impl ConnectionEvents {
+    /// Returns `None` if there are no events.
     pub fn some(self) -> Option<Self> {
         let Self { failed, lost, pause, has_sign } = &self;
         let is_nothing = failed.is_empty() && lost.is_empty() && pause.is_none() && !has_sign;

@@ -1,26 +1,26 @@
-//! How long a backend keeps a connection on which nothing goes: as it says (RFC 7828), or as was seen.
+//! The idle timeout of a backend, as it states it (RFC 7828) or as observed.
 
 use std::time::Duration;
 
-/// What is known of a backend's patience.
+/// The known idle timeout of a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Patience {
+pub struct LearnedIdleTimeout {
     learnt: Option<Duration>,
 }
 
-impl Patience {
-    /// It has closed a connection that was idle for so long.
+impl LearnedIdleTimeout {
+    /// Notes that the backend closed a connection after this idle time.
     pub fn closed_after(&mut self, idle: Duration) {
         self.learnt = Some(self.learnt.map_or(idle, |learnt| learnt.min(idle)));
     }
 
-    /// It has said how long it keeps one. RFC 7828 section 3.4: the last word counts.
-    pub fn told(&mut self, keeps: Duration) {
+    /// Notes the idle timeout that the backend states. RFC 7828 section 3.4: the latest value applies.
+    pub fn set_stated(&mut self, keeps: Duration) {
         self.learnt = Some(keeps);
     }
 
-    /// How long one of ours is kept: a bit less, so that it is not closed just when a query leaves. Never less than a second: who closes
-    /// at once would be dialled all the time.
+    /// Returns the idle time after which hedgerow closes a connection: a bit less than the backend's, which
+    /// may otherwise close it just when a query leaves. At least a second, to limit the rate of dials.
     pub fn idle(&self, wanted: Duration) -> Duration {
         match self.learnt {
             Some(learnt) => wanted.min(learnt.mul_f64(SHARE).max(LEAST)),
@@ -28,16 +28,14 @@ impl Patience {
         }
     }
 
-    /// Whether the backend is known to close idle connections before that.
+    /// Returns true if the backend is known to close idle connections before `wanted`.
     pub fn is_shorter(&self, wanted: Duration) -> bool {
         self.idle(wanted) < wanted
     }
 }
 
-/// The part of the backend's patience that is used.
 const SHARE: f64 = 0.8;
 
-/// The least that is counted on.
 const LEAST: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -47,7 +45,7 @@ mod tests {
     #[test]
     fn patience_is_what_was_seen_or_said() {
         let second = Duration::from_secs;
-        let mut patience = Patience::default();
+        let mut patience = LearnedIdleTimeout::default();
         assert_eq!(patience.idle(second(30)), second(30));
         patience.closed_after(second(10));
         patience.closed_after(second(20));
@@ -56,7 +54,7 @@ mod tests {
         assert!(patience.is_shorter(second(30)) && !patience.is_shorter(second(5)));
         patience.closed_after(Duration::from_millis(3));
         assert_eq!(patience.idle(second(30)), second(1));
-        patience.told(second(20));
+        patience.set_stated(second(20));
         assert_eq!(patience.idle(second(30)), second(16));
     }
 }

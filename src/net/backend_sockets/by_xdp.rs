@@ -1,8 +1,6 @@
-//! Datagrams to backends and from them by AF_XDP.
-//!
-//! Each socket is the kernel's as ever: that reserves its random port and hears ICMP errors. Where the backend is reached by an interface with
-//! AF_XDP, the port is held besides, so that datagrams pass by that socket in both ways. Whatever does not, or not any more, goes by
-//! the socket: what finds no frame free, a backend whose next hop has changed, replies that arrive at the queue of another worker.
+//! Datagrams to and from backends by AF_XDP. The kernel sockets still reserve the ports and receive ICMP
+//! errors. They also carry the datagrams that AF_XDP cannot: no frame is free, the next hop has changed, or
+//! replies arrive at the queue of another worker.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::num::NonZeroU32;
@@ -11,30 +9,27 @@ use std::time::{Duration, Instant};
 
 use super::BackendSockets;
 use crate::net::batch::SendBatch;
-use crate::net::xdp::{Held, WorkerSockets};
+use crate::net::xdp::{HeldPort, WorkerSockets};
 use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
 
-/// The worker's sockets of AF_XDP, and who has which port.
 pub(super) struct ByXdp {
     xsks: Rc<WorkerSockets>,
     ports: Ports,
 }
 
 impl ByXdp {
-    /// Nothing is held yet.
     pub(super) fn new(xsks: Rc<WorkerSockets>) -> Self {
         Self { xsks, ports: Ports::default() }
     }
 
-    /// Whether no socket is to have GRO.
     #[inline]
     pub(super) fn is_gro_off(&self) -> bool {
         self.xsks.is_gro_off()
     }
 
-    /// Sends of a batch what can leave from a port that is held; the rest stays in it, and its slots.
+    /// Sends the messages that can leave from a held port. The rest stays in the batch, with its slots.
     #[inline(never)]
-    pub(super) fn divert(&self, held: &Held, batch: &mut SendBatch, slots: &mut Vec<QuerySlot>) {
+    pub(super) fn divert(&self, held: &HeldPort, batch: &mut SendBatch, slots: &mut Vec<QuerySlot>) {
         let Some(way) = self.xsks.way_from(held) else { return };
         let mut left = 0;
         batch.retain(|index, datagram| {
@@ -48,14 +43,13 @@ impl ByXdp {
         slots.truncate(left);
     }
 
-    /// A port is the kernel's alone again.
-    pub(super) fn release(&mut self, held: Held) {
+    pub(super) fn release(&mut self, held: HeldPort) {
         self.ports.remove(held.local());
     }
 }
 
 impl<T: Copy, L: Copy> BackendSockets<T, L> {
-    /// The socket that a datagram from `remote` to `local` is for, if it came by AF_XDP.
+    /// Returns the socket for a datagram from `remote` to `local` that arrived by AF_XDP.
     #[inline]
     pub fn socket_between(&self, local: SocketAddr, remote: SocketAddr) -> Option<SocketId> {
         let number = self.by_xdp.ports.get(local)?;
@@ -63,14 +57,13 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         socket.held.as_ref()?.is_between(local, remote).then_some(number)
     }
 
-    /// Has the datagrams of a socket that is being opened go by AF_XDP, if its backend can be reached so.
     #[inline]
     pub(super) fn hold(
         &mut self,
         (set_id, number): (SocketSetId, SocketId),
         udp: &UdpSocket,
         now: Instant,
-    ) -> Option<Box<Held>> {
+    ) -> Option<Box<HeldPort>> {
         if self.by_xdp.xsks.are_any() { self.hold_if_reached((set_id, number), udp, now) } else { None }
     }
 
@@ -80,10 +73,11 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         (set_id, number): (SocketSetId, SocketId),
         udp: &UdpSocket,
         now: Instant,
-    ) -> Option<Box<Held>> {
+    ) -> Option<Box<HeldPort>> {
         let set = self.set(set_id);
-        // The kernel does not see our frames, and asks for no neighbor that it thinks nobody uses: that one has gone, or has another
-        // Ethernet address, it would never find out (RFC 4861 section 7.3.1). So now and then a socket is its own.
+        // The kernel does not see AF_XDP frames, and does not probe a neighbor that seems unused, so it would
+        // never detect a neighbor that is gone or has a new Ethernet address (RFC 4861 section 7.3.1). So one
+        // socket per interval bypasses AF_XDP.
         if set.by_kernel_at.is_none_or(|at| at <= now) {
             set.by_kernel_at = Some(now + BY_KERNEL_EVERY);
             return None;
@@ -95,11 +89,9 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     }
 }
 
-/// Whose each local port is.
 #[derive(Default)]
 struct Ports(
-    /// Those of IPv4, then those of IPv6, each one more than the number of its socket; empty until there is one. Memory that was never
-    /// written takes no room.
+    /// First IPv4, then IPv6: the socket number plus one. Unwritten memory takes no space.
     Box<[Option<NonZeroU32>]>,
 );
 
@@ -128,10 +120,9 @@ impl Ports {
     }
 }
 
-/// Port numbers that there are.
 const PORTS: usize = 1 << u16::BITS;
 
-/// How often one socket to a backend is the kernel's alone: the kernel keeps a neighbor for 30 s at most without a look at it.
+/// Interval of sockets that bypass AF_XDP: the kernel keeps an unused neighbor for up to 30 s.
 const BY_KERNEL_EVERY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

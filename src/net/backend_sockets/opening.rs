@@ -1,4 +1,4 @@
-//! How sockets are chosen, opened and closed: a fresh one while there are few, and never for long the same.
+//! The choice, opening and closing of sockets: a fresh one while there are few, and none for long.
 
 use std::io;
 use std::time::Instant;
@@ -17,8 +17,8 @@ use crate::net::options::enable_gro;
 use crate::policy::query_slots::{SocketId, SocketSetId};
 
 impl<T: Copy, L: Copy> BackendSockets<T, L> {
-    /// Chooses the socket of a batch: a fresh one for a single message while there is credit for renewals, a fresh one while there
-    /// are few, otherwise any by chance. Where none can be opened, those that are open must do.
+    /// Chooses the socket of a batch: a fresh one for a single message while there is credit for renewals, a
+    /// fresh one while there are few, otherwise a random one. If none can be opened, an open one is reused.
     pub(super) fn choose_socket(&mut self, set_id: SocketSetId, now: Instant) -> io::Result<SocketId> {
         let live = self.set(set_id).live.len();
         if self.renewals.allow(now)
@@ -26,7 +26,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         {
             self.socket(number).is_for_one = true;
             self.retire_spent(set_id);
-            // The oldest makes place. What waits on it still gets its replies.
+            // The oldest socket makes room. Its pending queries still get their replies.
             if live >= SOCKETS_PER_BACKEND
                 && let Some(&oldest) = self.set(set_id).live.first()
             {
@@ -61,14 +61,13 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         with_ids.ok_or_else(|| io::ErrorKind::ResourceBusy.into())
     }
 
-    /// Opens a socket on a random port.
     fn open(&mut self, set_id: SocketSetId, now: Instant) -> io::Result<SocketId> {
         let SocketSet { address, open, .. } = *self.set(set_id);
         if !self.set(set_id).live.is_empty() && !self.room.has_place(open) {
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
-        // A backend's own port is never taken: on one machine, a socket there would hear itself instead of ICMP while the
-        // backend is down, and would be in its way when it starts.
+        // A backend's port is never taken: on the same host, such a socket would receive its own messages
+        // instead of ICMP errors, and would block the backend's start.
         let is_backends = |port| self.ports.contains_key(&port);
         let udp = socket::connected(address, is_backends, &mut self.rng)?;
         let left = &mut self.set(set_id).gro_sockets_left;
@@ -115,7 +114,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         Ok(number)
     }
 
-    /// A socket should not be used again: it is retired at once if its backend has another, else when that has been opened.
+    /// Retires a socket at once if its backend has another, else when that has been opened.
     pub(super) fn spend(&mut self, number: SocketId) {
         let Some(socket) = self.sockets.get_mut(number.index()).and_then(Option::as_mut) else { return };
         let set_id = socket.set_id;
@@ -125,9 +124,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         }
     }
 
-    /// Retires the socket that had to stay until another was open.
     fn retire_spent(&mut self, set_id: SocketSetId) {
-        // It was the only one.
         if let [before, _] = self.set(set_id).live[..]
             && self.socket(before).is_spent
         {
@@ -135,7 +132,6 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         }
     }
 
-    /// Takes a socket out of the choice, and closes it if nothing waits on it.
     pub(super) fn retire(&mut self, number: SocketId) {
         let Some(socket) = self.sockets.get_mut(number.index()).and_then(Option::as_mut) else { return };
         let (set_id, was_retired) = (socket.set_id, std::mem::replace(&mut socket.is_retired, true));
@@ -145,8 +141,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         self.close_if_done(number);
     }
 
-    /// Closes a retired socket on which nothing waits and for which no batch is being filled. The kernel takes it
-    /// out of the epoll set.
+    /// Closes a retired socket that is idle and has no batch. The kernel removes it from the epoll set.
     pub(super) fn close_if_done(&mut self, number: SocketId) {
         let Some(socket) = &self.sockets[number.index()] else { return };
         let (is_idle, set_id) = (socket.is_retired && socket.taken_slots == 0 && !socket.is_void, socket.set_id);
@@ -155,8 +150,8 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         }
     }
 
-    /// Closes a socket. Its number stays taken until the next [`ready`](Self::ready): the caller may be in the midst of a
-    /// batch of replies from it, which must not pass for replies on the next socket, perhaps another backend's.
+    /// Closes a socket. Its number stays taken until the next [`ready`](Self::ready): the caller may be
+    /// processing a batch of its replies, which must not match queries of another socket.
     pub(super) fn close(&mut self, number: SocketId) {
         self.closed_numbers.push(number);
         let Some(BackendSocket { held, udp, set_id, mut sent, .. }) = self.sockets[number.index()].take() else {
@@ -168,7 +163,6 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         self.closing.push(udp);
         sent.clear();
         self.spare.push(sent);
-        // Of a backend that is being forgotten, all is.
         if let Some(set) = &mut self.sets[set_id.0 as usize] {
             self.room.remove(set.open);
             set.open -= 1;

@@ -10,24 +10,22 @@ use super::*;
 use crate::metrics::Want;
 use crate::net::batch::SendBatch;
 
-/// The sockets to one backend, whose own socket is ours.
+/// The sockets to one backend, with the backend's socket.
 struct Fixture {
-    /// What is tested.
     sockets: BackendSockets<u32, u32>,
-    /// The set of that backend.
     set_id: SocketSetId,
     backend: UdpSocket,
-    /// The time; it passes only if a test says so.
+    /// The time, which only the test advances.
     now: Instant,
 }
 
 impl Fixture {
-    /// Nothing has been sent.
+    /// Creates a fixture that has sent nothing.
     fn new() -> Self {
         Self::beside(WorkerSockets::new(0))
     }
 
-    /// The same beside these sockets of AF_XDP.
+    /// Creates a fixture that has these AF_XDP sockets.
     fn beside(xsks: WorkerSockets) -> Self {
         let backend = UdpSocket::bind("127.0.0.1:0").unwrap();
         backend.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -36,14 +34,14 @@ impl Fixture {
         Self { sockets, set_id, backend, now: Instant::now() }
     }
 
-    /// A backend where nobody listens: its socket takes from another peer only, and so keeps the port for itself.
+    /// Creates a backend without a listener: its socket is connected elsewhere, which reserves the port.
     fn dead() -> Self {
         let fixture = Self::new();
         fixture.backend.connect("127.0.0.1:1").unwrap();
         fixture
     }
 
-    /// Leaves no credit for renewals until time has passed.
+    /// Uses all credit for renewals.
     fn use_up_renewals(&mut self) {
         self.sockets.renewals.credit = 0;
         self.sockets.renewals.since = Some(self.now);
@@ -54,8 +52,8 @@ impl Fixture {
         self.sockets.queue(self.set_id, user_data, self.now, |_, out| out.extend_from_slice(MESSAGE)).unwrap()
     }
 
-    /// Sends what is queued; returns what was refused.
-    fn flush(&mut self) -> Vec<Refused<u32, u32>> {
+    /// Sends the queued messages; returns those that were refused.
+    fn flush(&mut self) -> Vec<UnsentMessage<u32, u32>> {
         let mut refused = Vec::new();
         self.sockets.flush(&mut refused);
         refused
@@ -68,7 +66,7 @@ impl Fixture {
         slot
     }
 
-    /// Receives a message as the backend; returns its ID and whence it came.
+    /// Receives a message as the backend; returns its ID and source address.
     fn receive(&self) -> (u16, SocketAddr) {
         let mut message = [0; 64];
         let (length, from) = self.backend.recv_from(&mut message).unwrap();
@@ -76,12 +74,12 @@ impl Fixture {
         (u16::from_be_bytes([message[0], message[1]]), from)
     }
 
-    /// Waits until something has happened.
+    /// Waits for events of the fixture's sockets.
     fn wait(&mut self) -> Vec<Event> {
         wait(&mut self.sockets)
     }
 
-    /// Sends a message, and has it replied to, and its slot released.
+    /// Sends a message, answers it, and releases its slot.
     fn round_trip(&mut self) -> SocketAddr {
         let slot = self.send(0);
         let (id, from) = self.receive();
@@ -100,7 +98,7 @@ impl Fixture {
     }
 }
 
-/// Waits until something has happened to the sockets.
+/// Waits for events of these sockets.
 fn wait(sockets: &mut BackendSockets<u32, u32>) -> Vec<Event> {
     let mut events = Vec::new();
     let patience = Timespec { tv_sec: PATIENCE.as_secs() as _, tv_nsec: 0 };
@@ -114,9 +112,9 @@ fn wait(sockets: &mut BackendSockets<u32, u32>) -> Vec<Event> {
 fn with_time_to_spare_each_message_leaves_from_a_fresh_port() {
     let mut fixture = Fixture::new();
     let ports: HashSet<_> = (0..30).map(|_| fixture.round_trip().port()).collect();
-    // By chance two may be the same, but not many.
+    // A few ports may coincide by chance.
     assert!(ports.len() > 25, "{ports:?}");
-    // The last one stays until its successor is open.
+    // The last socket stays until its successor is open.
     assert_eq!(fixture.open().count(), 1);
 }
 
@@ -124,7 +122,7 @@ fn with_time_to_spare_each_message_leaves_from_a_fresh_port() {
 fn last_socket_stays_where_no_other_can_be_opened() {
     let mut fixture = Fixture::new();
     let port = fixture.round_trip().port();
-    // What there is is taken by others.
+    // No room is left for another socket.
     fixture.sockets.room = Room::new(0);
     fixture.sockets.room.divide([1, 100].into_iter());
     for _ in 0..3 {
@@ -146,14 +144,14 @@ fn sockets_are_shared_where_there_is_room_for_few() {
     for user_data in 0..1000 {
         fixture.send(user_data);
     }
-    // Two are kept for the other one.
+    // Two sockets are reserved for the other backend.
     assert_eq!(fixture.open().count(), 6);
     for user_data in 0..10 {
         fixture.sockets.queue(other, user_data, fixture.now, |_, out| out.extend_from_slice(MESSAGE)).unwrap();
         assert!(fixture.flush().is_empty());
     }
     assert_eq!(fixture.open().count(), 8);
-    // What is closed makes room.
+    // Closed sockets make room.
     fixture.sockets.remove(fixture.set_id);
     fixture.sockets.queue(other, 0, fixture.now, |_, out| out.extend_from_slice(MESSAGE)).unwrap();
     assert_eq!(fixture.open().count(), 3);
@@ -174,23 +172,23 @@ fn a_backend_that_sends_trains_gets_sockets_for_them() {
         replies.flush(&fixture.backend, |index, error| panic!("reply {index} refused: {error}"));
         assert_eq!(fixture.wait(), [Event::Socket(slots[0].socket())]);
         assert_eq!(fixture.sockets.recv(slots[0].socket(), &mut batch), Ok(2));
-        // The next leave from a fresh port.
+        // The next messages leave from a fresh port.
         fixture.now += Renewals::EVERY;
         slots.iter().for_each(|slot| fixture.sockets.release(*slot, fixture.now));
         batch.has_coalesced()
     };
-    // One of the first is a trial.
+    // One of the first sockets is a trial.
     assert!((0..100 * GRO_TRIAL).any(|_| comes_whole(&mut fixture)));
     for number in 0..2 * GRO_SOCKETS {
         assert!(comes_whole(&mut fixture), "{number} after the first");
     }
-    // Where none come any more, few are expected.
+    // After these sockets without coalesced replies, few are expected.
     for _ in 0..GRO_SOCKETS {
         fixture.now += Renewals::EVERY;
         fixture.round_trip();
     }
     assert_eq!(fixture.sockets.set(fixture.set_id).gro_sockets_left, 0);
-    // Where interfaces are served by AF_XDP there is not even a trial.
+    // With AF_XDP there is no trial.
     let xsks = WorkerSockets::new(0);
     xsks.switch_gro_off();
     let mut fixture = Fixture::beside(xsks);
@@ -246,7 +244,7 @@ fn with_credit_each_message_of_a_burst_leaves_from_a_port_of_its_own() {
     // Sockets that are open at the same time have different ports.
     assert_eq!(ports.len(), count as usize);
     assert_eq!(fixture.sockets.set(fixture.set_id).live.len(), SOCKETS_PER_BACKEND);
-    // Those that had to make place still have what waits on them.
+    // Retired sockets keep their pending queries.
     assert!(slots.iter().all(|slot| fixture.sockets.find(slot.socket(), slot.id()).is_some()));
     for slot in slots {
         fixture.sockets.release(slot, fixture.now);
@@ -267,7 +265,7 @@ fn socket_with_half_of_its_ids_taken_takes_no_more() {
     }
     fixture.sockets.socket(slots[1].socket()).taken_slots = SLOTS_PER_SOCKET;
     let refused = fixture.sockets.queue(fixture.set_id, 12, fixture.now, |_, _| {});
-    assert_eq!(refused, Err(Refusal::Unsent(Want::Ports)));
+    assert_eq!(refused, Err(SendRefusal::Unsent(Want::Ports)));
 }
 
 #[test]
@@ -328,7 +326,7 @@ fn number_of_a_closed_socket_is_not_given_away_in_the_same_turn() {
     let next = fixture.send(1);
     assert_eq!(fixture.open().count(), 1);
     assert_ne!(next.socket(), closed.socket());
-    // What is left of the batch from the closed socket meets nobody.
+    // Remaining replies of the closed socket match no query.
     assert!(fixture.sockets.find(closed.socket(), next.id()).is_none());
     fixture.sockets.ready(&mut Vec::new());
     assert_eq!(fixture.send(2).socket(), closed.socket());
@@ -364,9 +362,9 @@ fn dead_backend_is_reported_by_its_socket() {
     assert_eq!(fixture.sockets.recv(slot.socket(), &mut RecvBatch::new(4, 64)), Err(RecvError::Unreachable));
     assert_eq!(fixture.sockets.set_of(slot.socket()), Some(fixture.set_id));
     let mut told = Vec::new();
-    // It stays, and is told of once.
-    fixture.sockets.tell_struck(slot.socket(), &mut told);
-    fixture.sockets.tell_struck(slot.socket(), &mut told);
+    // The query stays, and is reported once.
+    fixture.sockets.report_struck(slot.socket(), &mut told);
+    fixture.sockets.report_struck(slot.socket(), &mut told);
     assert_eq!(told, [7]);
     assert!(fixture.open().all(|socket| socket.is_spent && socket.taken_slots == 1));
     let mut taken = Vec::new();
@@ -394,7 +392,7 @@ fn backends_that_are_asked_by_turns_fill_the_same_batch() {
 fn error_that_waits_on_a_socket_costs_no_message() {
     let mut fixture = Fixture::dead();
     let first = fixture.send(1);
-    // The ICMP error waits on that socket, and meets the next message from it.
+    // The ICMP error is pending on that socket, and the next send returns it.
     let filling = fixture.sockets.spare_batches.take(first.socket());
     fixture.sockets.set(fixture.set_id).filling = Some(filling);
     fixture.sockets.dirty.push(fixture.set_id);
@@ -402,14 +400,14 @@ fn error_that_waits_on_a_socket_costs_no_message() {
     assert!(fixture.flush().is_empty());
     assert_eq!(second.socket(), first.socket());
     assert_eq!(fixture.sockets.pop_struck(), Some(first.socket()));
-    // It is about the first.
+    // The error concerns the first message.
     let mut told = Vec::new();
-    fixture.sockets.tell_struck(first.socket(), &mut told);
+    fixture.sockets.report_struck(first.socket(), &mut told);
     assert_eq!(told, [1]);
-    // The second has left, and meets an error of its own.
+    // The second message was sent, and causes another error.
     assert_eq!(fixture.wait(), [Event::Socket(second.socket())]);
     assert_eq!(fixture.sockets.recv(second.socket(), &mut RecvBatch::new(4, 64)), Err(RecvError::Unreachable));
-    fixture.sockets.tell_struck(second.socket(), &mut told);
+    fixture.sockets.report_struck(second.socket(), &mut told);
     assert_eq!((told, fixture.sockets.pop_struck()), (vec![1, 2], None));
 }
 
@@ -421,8 +419,8 @@ fn message_that_the_kernel_does_not_take_is_handed_back() {
     let refused = fixture.sockets.queue(fixture.set_id, 2, fixture.now, too_long).unwrap();
     let handed_back = fixture.flush();
     assert_eq!(handed_back.len(), 1);
-    let Refused { state, socket_set, why } = handed_back[0];
-    assert_eq!((state, socket_set, why), (SlotState::InFlight(2), fixture.set_id, Refusal::Unsent(Want::Size)));
+    let UnsentMessage { state, socket_set, why } = handed_back[0];
+    assert_eq!((state, socket_set, why), (SlotState::InFlight(2), fixture.set_id, SendRefusal::Unsent(Want::Size)));
     assert!(fixture.sockets.find(refused.socket(), refused.id()).is_none());
     assert!(fixture.sockets.find(waits.socket(), waits.id()).is_some());
     assert!(fixture.open().all(|socket| socket.is_spent && socket.taken_slots == 1));
@@ -449,7 +447,7 @@ fn idle_sockets_are_closed_after_their_time() {
 fn last_socket_of_a_backend_that_is_asked_is_not_idle() {
     let mut fixture = Fixture::new();
     let port = fixture.round_trip().port();
-    // What there is is taken by others.
+    // No room is left for another socket.
     fixture.sockets.room = Room::new(0);
     fixture.sockets.room.divide([1, 100].into_iter());
     for _ in 0..3 {
@@ -502,7 +500,7 @@ fn removed_backend_leaves_nothing_behind() {
     fixture.sockets.tidy(fixture.now, |_| None);
     assert_eq!(fixture.sockets.next_tidy(), None);
     assert_eq!(fixture.sockets.address(fixture.set_id), None);
-    // The place is free for another.
+    // The place can be reused.
     let address = fixture.backend.local_addr().unwrap();
     assert_eq!(fixture.sockets.add(address), fixture.set_id);
     fixture.backend.set_nonblocking(true).unwrap();
@@ -523,7 +521,7 @@ fn alarm_fires_at_the_earliest_time_that_was_asked_for() {
         }
         assert_eq!(wait(&mut sockets), [Event::Alarm], "{times:?}");
         assert!(start.elapsed() >= *times.iter().min().unwrap());
-        // It can be set again, and by then nothing is left of the earlier ones.
+        // The alarm can be set again, and no earlier alarm remains.
         sockets.wake_at(start, Instant::now());
         assert_eq!(wait(&mut sockets), [Event::Alarm], "{times:?}");
     }
@@ -533,11 +531,11 @@ fn alarm_fires_at_the_earliest_time_that_was_asked_for() {
 fn alarm_that_is_near_and_not_needed_any_more_is_put_off() {
     let millis = Duration::from_millis;
     for (first, looked_at, then, expected) in [
-        // It would come before the next look, as far as the last pause tells.
+        // The alarm would fire before the next call, as estimated from the last pause.
         (millis(40), millis(35), millis(100), millis(65)),
-        // It is far away: the next look is time enough.
+        // The alarm is distant: the next call is soon enough.
         (millis(60), millis(10), millis(10_000), millis(60)),
-        // Somebody else needs it earlier.
+        // An earlier time replaces the alarm.
         (millis(5_000), millis(35), millis(40), millis(5)),
     ] {
         let mut sockets: BackendSockets<u32, u32> =
@@ -550,11 +548,11 @@ fn alarm_that_is_near_and_not_needed_any_more_is_put_off() {
     }
 }
 
-/// Room for more sockets than any test opens.
+/// More sockets than any test opens.
 const PLENTY: usize = 10_000;
 
-/// What is sent; the ID takes the place of the first two octets.
+/// The message; the ID replaces its first two bytes.
 const MESSAGE: &[u8] = b"??message";
 
-/// How long something is waited for that must happen.
+/// The maximum wait for an event that must occur.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -1,5 +1,4 @@
-//! Control messages: what the kernel says beside a datagram that it hands over, and what it is told beside one that it takes.
-//! The room for them lies in the batches of [`super`], with which this belongs together.
+//! Control messages of datagrams, for the batches of [`super`].
 
 #![allow(unsafe_code)] // Reads and writes what C macros lay out.
 #![allow(clippy::unnecessary_cast)] // The C types have other widths on other C libraries.
@@ -10,30 +9,24 @@ use std::time::Duration;
 
 use super::{LocalAddress, empty_header};
 
-/// What the kernel says beside a datagram.
 pub(super) struct Ancillary {
-    /// Where it arrived.
     pub(super) local: Option<LocalAddress>,
-    /// Octets of each segment but the last, if it was coalesced (GRO).
+    /// Bytes of each segment but the last, if coalesced (GRO).
     pub(super) segment_size: Option<usize>,
-    /// When it arrived, since the Unix epoch.
     pub(super) arrived: Option<Duration>,
 }
 
-/// Room for an `IP_PKTINFO` or `IPV6_PKTINFO` message, a `UDP_SEGMENT` or `UDP_GRO` message and a time (96 octets at most), aligned
-/// as `cmsghdr` wants it.
+/// Room (96 bytes) for PKTINFO, `UDP_SEGMENT` or `UDP_GRO`, and a time, aligned as `cmsghdr`.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
-pub(super) struct Control([u8; 96]);
+pub(super) struct ControlBuffer([u8; 96]);
 
-impl Control {
-    /// No message.
+impl ControlBuffer {
     pub(super) const EMPTY: Self = Self([0; 96]);
 
-    /// What the kernel said in the first `length` octets.
     pub(super) fn read(&self, length: usize) -> Ancillary {
         let mut ancillary = Ancillary { local: None, segment_size: None, arrived: None };
-        // Most sockets are told nothing, and each of their datagrams comes here.
+        // The common case: most sockets request no messages.
         if length == 0 {
             return ancillary;
         }
@@ -41,10 +34,9 @@ impl Control {
         header.msg_control = (&raw const *self).cast_mut().cast();
         let length = length.min(self.0.len());
         header.msg_controllen = length as _;
-        // SAFETY: the header's control part is this block, aligned, initialized, and its length is stated truly. The
-        // macros stay within it: `CMSG_FIRSTHDR` and `CMSG_NXTHDR` return null when no whole header is left. The data
-        // of such a message is as long as its type, which `cmsg_len` and the end of the block are checked for before the unaligned
-        // read.
+        // SAFETY: the header's control part is this block, aligned, initialized, with its true length.
+        // `CMSG_FIRSTHDR` and `CMSG_NXTHDR` return null when no whole header is left. `cmsg_len` and the end
+        // of the block are checked before each unaligned read.
         unsafe {
             let mut message = libc::CMSG_FIRSTHDR(&raw const header);
             while let Some(current) = message.as_ref() {
@@ -54,8 +46,7 @@ impl Control {
                 match (current.cmsg_level, current.cmsg_type) {
                     (libc::IPPROTO_IP, libc::IP_PKTINFO) if carries(size_of::<libc::in_pktinfo>()) => {
                         let info: libc::in_pktinfo = ptr::read_unaligned(libc::CMSG_DATA(message).cast());
-                        // `ipi_addr` is the header's destination; `ipi_spec_dst` is what a reply should use.
-                        // They differ for broadcast and multicast, which cannot be a source.
+                        // `ipi_spec_dst` is the source for a reply; `ipi_addr` can be broadcast or multicast.
                         let ip = Ipv4Addr::from_bits(u32::from_be(info.ipi_spec_dst.s_addr));
                         ancillary.local =
                             Some(LocalAddress { ip: ip.into(), interface: info.ipi_ifindex.to_ne_bytes() });
@@ -83,12 +74,11 @@ impl Control {
         ancillary
     }
 
-    /// Asks for a source address, and for the datagram to be cut into segments (GSO); returns the length of the messages.
+    /// Writes the source address and segment size (GSO); returns the length of the messages.
     pub(super) fn write(&mut self, from: Option<LocalAddress>, segment_size: Option<u16>) -> usize {
         let mut length = 0;
         match from {
             Some(LocalAddress { ip: IpAddr::V4(ip), .. }) => {
-                // No interface: the route decides, as for any other datagram of this host.
                 let info = libc::in_pktinfo {
                     ipi_ifindex: 0,
                     ipi_spec_dst: libc::in_addr { s_addr: ip.to_bits().to_be() },
@@ -97,7 +87,7 @@ impl Control {
                 length += self.append(length, libc::IPPROTO_IP, libc::IP_PKTINFO, info);
             }
             Some(LocalAddress { ip: IpAddr::V6(ip), interface }) => {
-                // A link-local address means nothing without its interface (RFC 4007 section 6).
+                // A link-local address needs its interface (RFC 4007 section 6).
                 let interface = if ip.is_unicast_link_local() { u32::from_ne_bytes(interface) } else { 0 };
                 let info = libc::in6_pktinfo {
                     ipi6_addr: libc::in6_addr { s6_addr: ip.octets() },
@@ -113,14 +103,14 @@ impl Control {
         length
     }
 
-    /// Writes one message at `offset`; returns the room that it takes.
     fn append<T: Copy>(&mut self, offset: usize, level: libc::c_int, kind: libc::c_int, data: T) -> usize {
         let size = size_of::<T>() as libc::c_uint;
         // SAFETY: computes lengths only.
         let (space, length) = unsafe { (libc::CMSG_SPACE(size) as usize, libc::CMSG_LEN(size)) };
         let room = &mut self.0[offset..offset + space];
-        // SAFETY: `room` is as long as the message with its padding, and the block and every `CMSG_SPACE` before it are
-        // multiples of the alignment of `cmsghdr`; `CMSG_DATA` is the part behind that header. `T` is plain data.
+        // SAFETY: `room` covers the message with its padding. The block and every `CMSG_SPACE` before are
+        // multiples of the alignment of `cmsghdr`; `CMSG_DATA` is the part behind that header. `T` is plain
+        // data.
         unsafe {
             let message = room.as_mut_ptr().cast::<libc::cmsghdr>();
             (*message).cmsg_level = level;
@@ -136,9 +126,8 @@ impl Control {
 mod tests {
     use super::*;
 
-    /// What is read of messages that were written by hand.
-    fn read_written(write: impl FnOnce(&mut Control) -> usize) -> Ancillary {
-        let mut control = Control::EMPTY;
+    fn read_written(write: impl FnOnce(&mut ControlBuffer) -> usize) -> Ancillary {
+        let mut control = ControlBuffer::EMPTY;
         let length = write(&mut control);
         control.read(length)
     }
@@ -181,14 +170,14 @@ mod tests {
 
     #[test]
     fn messages_that_are_cut_short_are_not_read() {
-        let mut control = Control::EMPTY;
+        let mut control = ControlBuffer::EMPTY;
         let length = control.append(0, libc::SOL_UDP, libc::UDP_GRO, 1232_i32);
         for short in 0..length {
-            // The padding behind it may lack.
+            // The padding at the end may be missing.
             let is_whole = short >= length - size_of::<i32>();
             assert_eq!(control.read(short).segment_size.is_some(), is_whole, "{short} of {length}");
         }
-        // Of a type that is longer than its data.
+        // The type is longer than its data.
         control.append(0, libc::SOL_UDP, libc::UDP_GRO, 7_u8);
         assert_eq!(control.read(length).segment_size, None);
     }

@@ -1,19 +1,19 @@
-//! What leaves as a batch arrives: whole, in order, and whatever of it the kernel refuses is told.
+//! Tests that a batch arrives whole and in order, and that rejected datagrams are reported.
 
 use super::lacking::{Lacking, without};
 use super::*;
-use crate::net::options::{enable_gro, refused_by_kernel, stamp_arrivals, tell_local_address};
+use crate::net::options::{enable_gro, receive_local_address, refused_by_kernel, stamp_arrivals};
 use std::net::UdpSocket;
 use std::time::Duration;
 
-/// A socket on `address`, and a batch's worth of patience.
+/// A socket on `address` with a read timeout.
 fn socket(address: &str) -> UdpSocket {
     let socket = UdpSocket::bind(address).expect("loopback can be bound");
     socket.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout can be set");
     socket
 }
 
-/// Receives until `wanted` datagrams came; each payload with its peer.
+/// Receives `wanted` datagrams with their peers.
 fn receive_all(batch: &mut RecvBatch, socket: &UdpSocket, wanted: usize) -> Vec<(Vec<u8>, SocketAddr)> {
     let mut all = Vec::new();
     while all.len() < wanted {
@@ -60,7 +60,7 @@ fn a_batch_arrives_whole_and_in_order_over_ipv6() {
 fn a_refused_datagram_is_reported_and_the_others_leave() {
     let (from, to) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"));
     let good = to.local_addr().unwrap();
-    // A v6 destination on a v4 socket is refused by the kernel for that datagram alone.
+    // The kernel rejects only the datagram with an IPv6 destination on an IPv4 socket.
     let bad = socket("[::1]:0").local_addr().unwrap();
     let mut out = SendBatch::new(4, 16);
     for destination in [good, bad, good] {
@@ -93,14 +93,14 @@ fn nothing_there_is_would_block() {
     assert!(batch.is_empty());
 }
 
-/// Queues `count` datagrams of three octets, each its number.
+/// Queues `count` numbered datagrams of three bytes.
 fn push_numbers(out: &mut SendBatch, to: Option<SocketAddr>, count: u8) {
     for number in 0..count {
         out.push(to, None, |bytes| bytes.extend([number; 3]));
     }
 }
 
-/// Flushes and returns what was refused, with the kernel's reason.
+/// Flushes and returns the rejected datagrams with the kernel's error.
 fn flush(out: &mut SendBatch, socket: &UdpSocket) -> Vec<(usize, io::ErrorKind)> {
     let mut refused = Vec::new();
     out.flush(socket, |index, error| refused.push((index, error.kind())));
@@ -140,7 +140,7 @@ fn segments_that_the_kernel_refuses_leave_one_by_one() {
 
 #[test]
 fn an_error_that_waited_is_told_and_all_segments_leave() {
-    // Whoever has the port does not answer for it while the first datagram comes.
+    // The port is reserved but not open when the first datagram arrives.
     let (from, reserved) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"));
     let to = reserved.local_addr().unwrap();
     drop(reserved);
@@ -161,7 +161,7 @@ fn gro_socket(address: &str) -> UdpSocket {
     socket
 }
 
-/// The first octet of every datagram of each chunk, how long they are, and whether all of them are there.
+/// The datagrams of each chunk: first byte, length, and if they are whole.
 fn chunks(batch: &mut RecvBatch) -> Vec<Vec<(u8, usize, bool)>> {
     let mut chunks = Vec::new();
     batch.each_chunk(|segments| {
@@ -178,7 +178,7 @@ fn coalesced_datagrams_are_received_by_one_call_and_handed_out_in_chunks() {
     let (from, to) = (socket("127.0.0.1:0"), gro_socket("127.0.0.1:0"));
     let mut out = SendBatch::new(8, 16);
     push_numbers(&mut out, Some(to.local_addr().unwrap()), 7);
-    // No segment.
+    // A single datagram, not a segment.
     out.push(Some(to.local_addr().unwrap()), None, |bytes| bytes.extend([7; 2]));
     assert_eq!(flush(&mut out, &from), []);
     let mut batch = RecvBatch::for_gro(3, 64);
@@ -240,11 +240,11 @@ fn the_longest_transmit_fits() {
     assert_eq!(got, expected);
 }
 
-/// Sends segments over a wildcard listener, and expects that each datagram tells where it arrived.
+/// Sends segments to a wildcard listener and expects the local address with each datagram.
 fn check_local_address(wildcard: &str, address: &str) {
     let (from, to) = (socket(&format!("{address}:0")), gro_socket(wildcard));
     let to_address = SocketAddr::new(from.local_addr().unwrap().ip(), to.local_addr().unwrap().port());
-    tell_local_address(&to, to_address.is_ipv6()).unwrap();
+    receive_local_address(&to, to_address.is_ipv6()).unwrap();
     let mut out = SendBatch::new(4, 16);
     push_numbers(&mut out, Some(to_address), 3);
     assert_eq!(flush(&mut out, &from), []);
@@ -276,7 +276,6 @@ fn without_gro_the_kernel_hands_out_segments() {
     assert_eq!((batch.recv(&to).unwrap(), batch.received), (3, 3));
 }
 
-/// Waits for so long, which is what a datagram is to do in its socket.
 fn wait(time: Duration) {
     let nobody = UdpSocket::bind("127.0.0.1:0").expect("loopback can be bound");
     nobody.set_read_timeout(Some(time)).expect("a timeout above zero");
@@ -295,7 +294,7 @@ fn what_came_too_early_is_passed_over() {
         out.flush(&from, |index, error| panic!("datagram {index} refused: {error}"));
     };
     stamp_arrivals(&to, true);
-    // The kernel begins to stamp a moment later.
+    // The kernel starts to add timestamps a moment later.
     let mut batch = RecvBatch::for_gro(8, 16);
     let is_stamped = (0..1000).any(|_| {
         send(0, 1);
@@ -348,8 +347,8 @@ fn what_the_kernel_refuses_is_counted() {
     assert!(refused > 0);
 }
 
-/// Sends datagrams of two lengths without something that a kernel may lack, and receives them in order, by batches that are too
-/// small for all. Returns how many calls met what is lacking.
+/// Sends datagrams of two lengths without a kernel feature, and receives them in order by small batches.
+/// Returns how many calls failed.
 fn check_without(lacking: Lacking) -> usize {
     without(lacking, || {
         let (from, to) = (socket("127.0.0.1:0"), gro_socket("127.0.0.1:0"));
@@ -372,7 +371,7 @@ fn check_without(lacking: Lacking) -> usize {
 
 #[test]
 fn without_the_batched_calls_datagrams_go_one_by_one() {
-    // Without GSO a call for each, and two lengths with it.
+    // One call per datagram without GSO, and per length with it.
     assert!(check_without(Lacking::Batches) >= 4);
 }
 
@@ -383,7 +382,7 @@ fn without_gso_each_datagram_leaves_by_itself() {
 
 #[test]
 fn device_that_cannot_cut_segments_is_tried_once() {
-    // Both lengths of the first batch, before which nothing was known; none of the second.
+    // Both lengths of the first batch fail; the second batch no longer tries.
     assert_eq!(check_without(Lacking::Segments(libc::EIO)), 2);
 }
 

@@ -1,16 +1,16 @@
-//! One client's connection by QUIC: its streams, each with one query, and how long it is waited for. A value: datagrams, responses and time are
-//! brought to it by the task that has it (`worker.rs`).
+//! One client's QUIC connection: its streams, each with one query, and its clock. It is a value; the task
+//! that owns it (`worker.rs`) passes in datagrams, responses and time.
 //!
 //! ```text
-//!     receiving ──whole query──▶ asked ──response──▶ writing ──all handed to QUIC──▶ written ──acknowledged──▶ gone
+//!     receiving ──whole query──▶ asked ──response──▶ writing ──all in QUIC──▶ written ──acknowledged──▶ gone
 //!         │                        ▲                  ▲   │
 //!         │ not a QUERY, early     │ handshake        └───┴── between parts
 //!         └──────▶ held ───────────┘ complete
 //! ```
 //!
-//! A client has `in_flight` streams at once, and as many queries that wait for their response: one that it has given up counts until its
-//! response has come, so that nobody asks for more by giving up. What is counted of a response counts until the client has
-//! acknowledged it.
+//! A client has up to `in_flight` streams and as many pending queries: a query whose stream is reset counts
+//! until its response arrives, so resets do not get a client more queries. A response counts as unsent until
+//! the client has acknowledged it.
 
 use std::collections::{HashMap, VecDeque};
 use std::mem;
@@ -25,74 +25,57 @@ use quinn_proto::{
 use tokio::sync::mpsc;
 
 use super::query_stream::{QueryStream, is_replayable, whole_query};
-use super::stream::{Closed, Code, Stream};
+use super::stream::{Code, ConnectionClose, QuicStream};
 use super::worker::Tools;
-use crate::limit::{Doing, Patience, Pressure};
+use crate::limit::{ConnectionClock, Doing, TableFullness};
 use crate::metrics::{ConnectionFate, Counters, ShakenBy};
 use crate::net::batch::LocalAddress;
-use crate::net::tcp::{ConnectionSlot, Responder, Response, WayBack};
+use crate::net::tcp::{ConnectionSlot, Responder, ResponseOutput, WayBack};
 use crate::wire::{FRAME_PREFIX, Transport};
 
-/// One client's connection.
-pub(super) struct Connection {
+pub(super) struct QuicServerConnection {
     pub(super) quic: quinn_proto::Connection,
     pub(super) handle: ConnectionHandle,
-    /// The number that responses bear.
     number: u64,
-    /// Its place among all connections. None once it is over, and QUIC only waits for what may be on its way still.
-    open: Option<Open>,
-    /// Where its last datagram arrived.
+    /// `None` once the connection is over, and QUIC only waits for late datagrams.
+    open: Option<OpenConnection>,
     pub(super) local: Option<LocalAddress>,
-    streams: HashMap<StreamId, Stream, foldhash::fast::RandomState>,
-    /// Streams that may have something to be read.
+    streams: HashMap<StreamId, QuicStream, foldhash::fast::RandomState>,
     unread: VecDeque<StreamId>,
-    /// Queries that wait for their response.
     asked: usize,
-    /// Streams with a response that the client has not acknowledged.
     unacknowledged: usize,
-    /// Streams whose next part is waited for.
     between_parts: usize,
-    /// Octets of queries that are not whole, or that are held.
     partial: usize,
-    /// Streams in a row that were given up before they had a query.
     fruitless: u32,
-    /// A sound query was handed over since the connection was last idle.
+    /// True if a valid query was handed over since the connection was last idle.
     is_busy: bool,
-    /// No more queries are taken.
     is_at_end: bool,
-    /// A ticket was good.
+    /// True if the handshake used a valid ticket.
     pub(super) is_resumed: bool,
-    /// When the last response was all handed to QUIC.
     written_at: Instant,
-    /// Not before then a query is overdue that has begun.
     overdue_at: Option<Instant>,
-    patience: Patience,
-    /// Datagrams that wait at the gate.
+    patience: ConnectionClock,
     pub(super) steps: u32,
-    /// When it is to be looked at.
     pub(super) alarm: Option<Instant>,
-    /// Its handshake is not complete.
     pub(super) is_shaking: bool,
-    /// It stands in the list of those with work.
+    /// True if the connection is in the worker's `working` list.
     pub(super) has_work: bool,
-    /// It stands in the list of those with something to be sent.
+    /// True if the connection is in the worker's `sending` list.
     pub(super) is_sending: bool,
 }
 
-/// A place among all connections, which counts as open.
-struct Open {
+struct OpenConnection {
     slot: ConnectionSlot,
     counters: Arc<Counters>,
 }
 
-impl Drop for Open {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.counters.connections.closed(Transport::Quic);
     }
 }
 
-impl Connection {
-    /// A connection that has just been accepted.
+impl QuicServerConnection {
     pub(super) fn new(
         (handle, quic): (ConnectionHandle, quinn_proto::Connection),
         number: u64,
@@ -106,7 +89,7 @@ impl Connection {
             quic,
             handle,
             number,
-            open: Some(Open { slot, counters: Arc::clone(counters) }),
+            open: Some(OpenConnection { slot, counters: Arc::clone(counters) }),
             local,
             streams: HashMap::default(),
             unread: VecDeque::new(),
@@ -120,7 +103,7 @@ impl Connection {
             is_resumed: false,
             written_at: now,
             overdue_at: None,
-            patience: Patience::new(now),
+            patience: ConnectionClock::new(now),
             steps: 0,
             alarm: None,
             is_shaking: true,
@@ -129,16 +112,15 @@ impl Connection {
         }
     }
 
-    /// Whether it has its place still.
     pub(super) fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
-    /// Does what there is to do: events of QUIC, queries that can be handed over. Returns whether QUIC has done with it altogether.
-    ///
-    /// # Errors
-    /// If it is to be closed.
-    pub(super) fn work<H: Fn(&[u8], &Responder)>(&mut self, tools: &mut Tools<'_, H>) -> (bool, Result<(), Closed>) {
+    /// Handles QUIC events and hands over queries. Returns true if QUIC has finished with the connection.
+    pub(super) fn work<H: Fn(&[u8], &Responder)>(
+        &mut self,
+        tools: &mut Tools<'_, H>,
+    ) -> (bool, Result<(), ConnectionClose>) {
         let mut result = Ok(());
         while let Some(event) = self.quic.poll() {
             let done = self.on_event(event, tools);
@@ -149,16 +131,16 @@ impl Connection {
         }
         if result.is_ok() {
             self.note_standing(tools.now);
-            // It has had its time: others may have a worker anew.
+            // Its turn is over: other connections may need the worker.
             if self.is_open() && self.is_finished(true, tools.now) {
-                result = Err(Closed { code: Code::NoError, reason: "no more queries" });
+                result = Err(ConnectionClose { code: Code::NoError, reason: "no more queries" });
             }
         }
-        (self.tell_endpoint(tools.endpoint), result)
+        (self.notify_endpoint(tools.endpoint), result)
     }
 
-    /// Tells the endpoint what concerns it; whether that was that all is over.
-    pub(super) fn tell_endpoint(&mut self, endpoint: &mut Endpoint) -> bool {
+    /// Passes events to the endpoint. Returns true if one of them says that the connection is drained.
+    pub(super) fn notify_endpoint(&mut self, endpoint: &mut Endpoint) -> bool {
         let mut is_drained = false;
         while let Some(event) = self.quic.poll_endpoint_events() {
             is_drained |= event.is_drained();
@@ -169,7 +151,11 @@ impl Connection {
         is_drained
     }
 
-    fn on_event<H: Fn(&[u8], &Responder)>(&mut self, event: Event, tools: &mut Tools<'_, H>) -> Result<(), Closed> {
+    fn on_event<H: Fn(&[u8], &Responder)>(
+        &mut self,
+        event: Event,
+        tools: &mut Tools<'_, H>,
+    ) -> Result<(), ConnectionClose> {
         match event {
             Event::Connected => {
                 let by = match (self.quic.has_0rtt(), self.is_resumed) {
@@ -190,7 +176,6 @@ impl Connection {
         }
     }
 
-    /// QUIC has lost the connection.
     fn on_lost(&mut self, reason: &ConnectionError, counters: &Counters) {
         if self.open.is_some() && self.patience.is_fresh() {
             let fate = match reason {
@@ -210,22 +195,22 @@ impl Connection {
         self.give_up_place();
     }
 
-    fn on_stream_event(&mut self, event: StreamEvent, now: Instant) -> Result<(), Closed> {
+    fn on_stream_event(&mut self, event: StreamEvent, now: Instant) -> Result<(), ConnectionClose> {
         match event {
             StreamEvent::Opened { dir: Dir::Uni } => {
-                Err(Closed { code: Code::ProtocolError, reason: "a unidirectional stream" })
+                Err(ConnectionClose { code: Code::ProtocolError, reason: "a unidirectional stream" })
             }
             StreamEvent::Opened { dir: Dir::Bi } => {
                 while let Some(id) = self.quic.streams().accept(Dir::Bi) {
                     let query = QueryStream::default();
-                    self.streams.insert(id, Stream::Receiving { since: now, query, is_unread: true });
+                    self.streams.insert(id, QuicStream::Receiving { since: now, query, is_unread: true });
                     self.unread.push_back(id);
                 }
                 Ok(())
             }
             StreamEvent::Readable { id } => {
-                // Once, however many octets or none come while it waits.
-                if let Some(Stream::Receiving { is_unread, .. }) = self.streams.get_mut(&id)
+                // Queue the stream once, however many bytes arrive meanwhile.
+                if let Some(QuicStream::Receiving { is_unread, .. }) = self.streams.get_mut(&id)
                     && !mem::replace(is_unread, true)
                 {
                     self.unread.push_back(id);
@@ -237,7 +222,7 @@ impl Connection {
                 Ok(())
             }
             StreamEvent::Finished { id } => {
-                if matches!(self.streams.get(&id), Some(Stream::Written(_))) {
+                if matches!(self.streams.get(&id), Some(QuicStream::Written(_))) {
                     self.forget(id, now);
                 }
                 Ok(())
@@ -247,48 +232,47 @@ impl Connection {
         }
     }
 
-    /// The client does not want the response of a stream any more.
-    fn give_up(&mut self, id: StreamId, now: Instant) -> Result<(), Closed> {
+    fn give_up(&mut self, id: StreamId, now: Instant) -> Result<(), ConnectionClose> {
         // RFC 9250 section 4.3.1.
         let _ = self.quic.send_stream(id).reset(Code::RequestCancelled.to_wire());
         match self.streams.get_mut(&id) {
-            Some(stream @ Stream::Asked) => *stream = Stream::GivenUp,
-            Some(Stream::Receiving { .. } | Stream::Held(_)) => {
+            Some(stream @ QuicStream::Asked) => *stream = QuicStream::GivenUp,
+            Some(QuicStream::Receiving { .. } | QuicStream::Held(_)) => {
                 let _ = self.quic.recv_stream(id).stop(Code::RequestCancelled.to_wire());
                 self.forget(id, now);
                 return self.count_fruitless();
             }
-            Some(Stream::BetweenParts(_) | Stream::Writing { .. } | Stream::Written(_)) => self.forget(id, now),
-            Some(Stream::GivenUp) | None => {}
+            Some(QuicStream::BetweenParts(_) | QuicStream::Writing { .. } | QuicStream::Written(_)) => {
+                self.forget(id, now)
+            }
+            Some(QuicStream::GivenUp) | None => {}
         }
         Ok(())
     }
 
-    /// One more stream was given up before it had a query.
-    fn count_fruitless(&mut self) -> Result<(), Closed> {
+    fn count_fruitless(&mut self) -> Result<(), ConnectionClose> {
         self.fruitless += 1;
         if self.fruitless < MAX_FRUITLESS {
             return Ok(());
         }
-        Err(Closed { code: Code::ExcessiveLoad, reason: "streams without queries" })
+        Err(ConnectionClose { code: Code::ExcessiveLoad, reason: "streams without queries" })
     }
 
-    /// Forgets a stream, and what counts of it.
     fn forget(&mut self, id: StreamId, now: Instant) {
         let Some(stream) = self.streams.remove(&id) else { return };
         match &stream {
-            Stream::Receiving { query, .. } => self.partial -= query.len(),
-            Stream::Held(message) => self.partial -= message.len(),
-            Stream::Asked | Stream::GivenUp => self.asked -= 1,
-            Stream::BetweenParts(_) => {
+            QuicStream::Receiving { query, .. } => self.partial -= query.len(),
+            QuicStream::Held(message) => self.partial -= message.len(),
+            QuicStream::Asked | QuicStream::GivenUp => self.asked -= 1,
+            QuicStream::BetweenParts(_) => {
                 self.asked -= 1;
                 self.between_parts -= 1;
             }
-            Stream::Writing { parts, .. } => {
+            QuicStream::Writing { parts, .. } => {
                 self.asked -= usize::from(parts.is_some());
                 self.unacknowledged -= 1;
             }
-            Stream::Written(_) => self.unacknowledged -= 1,
+            QuicStream::Written(_) => self.unacknowledged -= 1,
         }
         let counted = stream.counted();
         if let Some(open) = &self.open {
@@ -299,8 +283,7 @@ impl Connection {
         }
     }
 
-    /// Hands over the queries that are whole, as far as the client may have more in flight.
-    fn hand_over_all<H: Fn(&[u8], &Responder)>(&mut self, tools: &mut Tools<'_, H>) -> Result<(), Closed> {
+    fn hand_over_all<H: Fn(&[u8], &Responder)>(&mut self, tools: &mut Tools<'_, H>) -> Result<(), ConnectionClose> {
         while self.can_hand_over()
             && let Some(id) = self.unread.pop_front()
         {
@@ -309,19 +292,17 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether a query may be handed over, if there is one.
     fn can_hand_over(&self) -> bool {
-        let Some(Open { slot, .. }) = &self.open else { return false };
+        let Some(OpenConnection { slot, .. }) = &self.open else { return false };
         !self.is_at_end && self.asked < slot.rules.in_flight && slot.seat.has_room()
     }
 
-    /// Reads what has come on a stream, and hands its query over if that is whole.
-    fn read<H: Fn(&[u8], &Responder)>(&mut self, id: StreamId, tools: &Tools<'_, H>) -> Result<(), Closed> {
-        // What comes behind a query that was handed over is found when its end is.
-        let Some(Stream::Receiving { since, query, is_unread }) = self.streams.get_mut(&id) else { return Ok(()) };
+    fn read<H: Fn(&[u8], &Responder)>(&mut self, id: StreamId, tools: &Tools<'_, H>) -> Result<(), ConnectionClose> {
+        // Data after a query that was handed over is detected at the end of the stream.
+        let Some(QuicStream::Receiving { since, query, is_unread }) = self.streams.get_mut(&id) else { return Ok(()) };
         *is_unread = false;
         let (since, had) = (*since, query.len());
-        // A query mostly comes in one piece, which is then read where it lies.
+        // A query usually arrives as one chunk and is read without a copy.
         let mut whole: Option<Bytes> = None;
         let mut stream = self.quic.recv_stream(id);
         let Ok(mut chunks) = stream.read(true) else {
@@ -346,7 +327,7 @@ impl Connection {
             Ok(()) => {
                 let query = mem::take(query);
                 self.partial -= had;
-                // From here on it is a stream without octets.
+                // From here on the stream has no more bytes.
                 self.fruitless = 0;
                 let message = match &whole {
                     Some(whole) => whole_query(whole)?,
@@ -361,14 +342,14 @@ impl Connection {
                 }
                 self.partial = self.partial - had + query.len();
                 self.check_partial()?;
-                if let Some(Open { slot, .. }) = &self.open {
+                if let Some(OpenConnection { slot, .. }) = &self.open {
                     let overdue = since + slot.rules.first_query;
                     self.overdue_at = Some(self.overdue_at.map_or(overdue, |at| at.min(overdue)));
                 }
                 Ok(())
             }
             Err(ReadError::Reset(_)) => {
-                // RFC 9250 section 4.3.1: the response is given up as well.
+                // RFC 9250 section 4.3.1: the response is cancelled as well.
                 let _ = self.quic.send_stream(id).reset(Code::RequestCancelled.to_wire());
                 self.forget(id, tools.now);
                 self.count_fruitless()
@@ -376,22 +357,20 @@ impl Connection {
         }
     }
 
-    /// Whether the client has us hold too much of what is not asked yet.
-    fn check_partial(&self) -> Result<(), Closed> {
-        let too_much = Closed { code: Code::ExcessiveLoad, reason: "too many queries in parts" };
+    fn check_partial(&self) -> Result<(), ConnectionClose> {
+        let too_much = ConnectionClose { code: Code::ExcessiveLoad, reason: "too many queries in parts" };
         if self.partial > MAX_PARTIAL { Err(too_much) } else { Ok(()) }
     }
 
-    /// A query has come whole.
     fn take_query<H: Fn(&[u8], &Responder)>(&mut self, id: StreamId, message: &[u8], tools: &Tools<'_, H>) {
-        // RFC 9250 section 4.5: what changes something is not done before it is sure that nobody has sent it anew.
+        // RFC 9250 section 4.5: a request that changes state waits until the handshake rules out a replay.
         if self.quic.is_handshaking() && !is_replayable(message) {
             self.partial += message.len();
-            self.streams.insert(id, Stream::Held(message.to_vec()));
+            self.streams.insert(id, QuicStream::Held(message.to_vec()));
             return;
         }
-        let Some(Open { slot, .. }) = &self.open else { return };
-        self.streams.insert(id, Stream::Asked);
+        let Some(OpenConnection { slot, .. }) = &self.open else { return };
+        self.streams.insert(id, QuicStream::Asked);
         self.asked += 1;
         self.is_busy = true;
         self.patience.on_activity(tools.now);
@@ -407,53 +386,50 @@ impl Connection {
         (tools.handle)(message, &responder);
     }
 
-    /// The handshake is complete.
     fn release_held<H: Fn(&[u8], &Responder)>(&mut self, tools: &Tools<'_, H>) {
-        let held = self.streams.extract_if(|_, stream| matches!(stream, Stream::Held(_)));
+        let held = self.streams.extract_if(|_, stream| matches!(stream, QuicStream::Held(_)));
         let held: Vec<_> = held.collect();
         for (id, stream) in held {
-            if let Stream::Held(message) = stream {
+            if let QuicStream::Held(message) = stream {
                 self.partial -= message.len();
                 self.take_query(id, &message, tools);
             }
         }
     }
 
-    /// A response to the query of a stream.
-    pub(super) fn respond(&mut self, stream: u64, response: Response, scratch: &mut Vec<u8>, now: Instant) {
+    pub(super) fn respond(&mut self, stream: u64, response: ResponseOutput, scratch: &mut Vec<u8>, now: Instant) {
         let id = StreamId::new(Side::Client, Dir::Bi, stream);
         match (self.streams.get(&id), response) {
-            (Some(Stream::Asked), Response::Whole(message)) => {
+            (Some(QuicStream::Asked), ResponseOutput::Whole(message)) => {
                 self.asked -= 1;
                 match message.take() {
                     message if message.is_empty() => {
-                        // There will be none, and no code of DoQ says why.
+                        // There will be no response, and no DoQ code gives the reason.
                         let _ = self.quic.send_stream(id).reset(Code::UnspecifiedError.to_wire());
                         self.streams.remove(&id);
                     }
                     message => self.write(id, message, None, scratch, now),
                 }
             }
-            (Some(Stream::Asked), Response::Parts(parts)) => {
+            (Some(QuicStream::Asked), ResponseOutput::Parts(parts)) => {
                 self.between_parts += 1;
-                self.streams.insert(id, Stream::BetweenParts(parts));
+                self.streams.insert(id, QuicStream::BetweenParts(parts));
             }
-            (Some(Stream::GivenUp), _) => self.forget(id, now),
-            (Some(_) | None, Response::Whole(message)) => drop(message),
-            (Some(_) | None, Response::Parts(parts)) => drop(parts),
+            (Some(QuicStream::GivenUp), _) => self.forget(id, now),
+            (Some(_) | None, ResponseOutput::Whole(message)) => drop(message),
+            (Some(_) | None, ResponseOutput::Parts(parts)) => drop(parts),
         }
     }
 
-    /// Whether the next part of a response could be written.
     pub(super) fn has_parts(&self) -> bool {
         self.between_parts > 0
     }
 
-    /// Takes the next parts that have come; whether any has. If not, the task is woken when there is one.
+    /// Takes the available parts. Returns true if there were any.
     pub(super) fn poll_parts(&mut self, scratch: &mut Vec<u8>, now: Instant, cx: &mut Context<'_>) -> bool {
         let mut came = Vec::new();
         for (id, stream) in &mut self.streams {
-            if let Stream::BetweenParts(parts) = stream
+            if let QuicStream::BetweenParts(parts) = stream
                 && let Poll::Ready(part) = parts.poll_recv(cx)
             {
                 came.push((*id, part));
@@ -461,11 +437,12 @@ impl Connection {
         }
         let has_come = !came.is_empty();
         for (id, part) in came {
-            let Some(Stream::BetweenParts(parts)) = self.streams.remove(&id) else { continue };
+            let Some(QuicStream::BetweenParts(parts)) = self.streams.remove(&id) else { continue };
             self.between_parts -= 1;
             match part {
                 Some(part) => {
-                    // Bounded by the number of transfers, and not to be broken off for what others do.
+                    // The number of transfers bounds this, and load by other clients must not abort a
+                    // transfer.
                     if let Some(open) = &self.open {
                         open.slot.seat.add(part.len());
                     }
@@ -476,14 +453,13 @@ impl Connection {
                     let _ = self.quic.send_stream(id).finish();
                     self.begin_unacknowledged(now);
                     self.written_at = now;
-                    self.streams.insert(id, Stream::Written(0));
+                    self.streams.insert(id, QuicStream::Written(0));
                 }
             }
         }
         has_come
     }
 
-    /// Writes a message, the octets of which count already.
     fn write(
         &mut self,
         id: StreamId,
@@ -494,7 +470,6 @@ impl Connection {
     ) {
         let Some(open) = &self.open else { return };
         let Ok(length) = u16::try_from(message.len()) else {
-            // Nothing of ours is longer than a message can be.
             open.slot.seat.settle(message.len());
             let _ = self.quic.send_stream(id).reset(Code::UnspecifiedError.to_wire());
             self.asked -= usize::from(parts.is_some());
@@ -509,9 +484,9 @@ impl Connection {
         let written = match self.quic.send_stream(id).write(scratch) {
             Ok(written) => written,
             Err(WriteError::Blocked) => 0,
-            // The event that says why comes, or has come.
+            // The event with the reason follows, or has arrived.
             Err(WriteError::Stopped(_) | WriteError::ClosedStream) => {
-                self.streams.insert(id, Stream::Written(scratch.len()));
+                self.streams.insert(id, QuicStream::Written(scratch.len()));
                 self.asked -= usize::from(parts.is_some());
                 return self.forget(id, now);
             }
@@ -519,14 +494,13 @@ impl Connection {
         if written == scratch.len() {
             return self.on_written(id, scratch.len(), parts, now);
         }
-        self.streams.insert(id, Stream::Writing { output: scratch.clone(), written, parts });
-        // QUIC tells of room only to who was told that there is none.
+        self.streams.insert(id, QuicStream::Writing { output: scratch.clone(), written, parts });
+        // QUIC reports room only after a write that found none.
         self.write_on(id, now);
     }
 
-    /// Goes on with a message that QUIC had no room for.
     fn write_on(&mut self, id: StreamId, now: Instant) {
-        let Some(Stream::Writing { output, written, .. }) = self.streams.get_mut(&id) else { return };
+        let Some(QuicStream::Writing { output, written, .. }) = self.streams.get_mut(&id) else { return };
         while let Some(rest @ [_, ..]) = output.get(*written..) {
             match self.quic.send_stream(id).write(rest) {
                 Ok(octets) => {
@@ -539,20 +513,19 @@ impl Connection {
                 Err(WriteError::Stopped(_) | WriteError::ClosedStream) => return self.forget(id, now),
             }
         }
-        if let Some(Stream::Writing { output, parts, .. }) = self.streams.remove(&id) {
+        if let Some(QuicStream::Writing { output, parts, .. }) = self.streams.remove(&id) {
             self.on_written(id, output.len(), parts, now);
         }
     }
 
-    /// QUIC has all of a message: so many octets that count.
     fn on_written(&mut self, id: StreamId, counted: usize, parts: Option<mpsc::Receiver<Vec<u8>>>, now: Instant) {
         match parts {
             None => {
                 let _ = self.quic.send_stream(id).finish();
                 self.written_at = now;
-                self.streams.insert(id, Stream::Written(counted));
+                self.streams.insert(id, QuicStream::Written(counted));
             }
-            // What QUIC has of it is bounded by its own window.
+            // QUIC's own window bounds its part.
             Some(parts) => {
                 self.unacknowledged -= 1;
                 if let Some(open) = &self.open {
@@ -560,12 +533,11 @@ impl Connection {
                     self.patience.on_written(counted, &open.slot.rules, now);
                 }
                 self.between_parts += 1;
-                self.streams.insert(id, Stream::BetweenParts(parts));
+                self.streams.insert(id, QuicStream::BetweenParts(parts));
             }
         }
     }
 
-    /// One more stream has something that the client has to take.
     fn begin_unacknowledged(&mut self, now: Instant) {
         if self.unacknowledged == 0 {
             self.patience.on_unwritten(now);
@@ -573,7 +545,6 @@ impl Connection {
         self.unacknowledged += 1;
     }
 
-    /// What the connection waits for.
     fn doing(&self) -> Doing {
         if self.unacknowledged > 0 {
             Doing::Writing
@@ -584,7 +555,6 @@ impl Connection {
         }
     }
 
-    /// Takes note of when the connection becomes idle.
     fn note_standing(&mut self, now: Instant) {
         if self.is_busy
             && self.doing() == Doing::Reading
@@ -596,37 +566,37 @@ impl Connection {
         }
     }
 
-    /// When it has to be looked at, whatever happens.
-    pub(super) fn due(&mut self, pressure: Pressure) -> Option<Instant> {
+    pub(super) fn due(&mut self, pressure: TableFullness) -> Option<Instant> {
         let by_quic = self.quic.poll_timeout();
-        let Some(Open { slot, .. }) = &self.open else { return by_quic };
+        let Some(OpenConnection { slot, .. }) = &self.open else { return by_quic };
         let end = self.patience.end(self.doing(), &slot.rules, pressure);
         let end_of_queries = Some(self.patience.end_of_queries(&slot.rules)).filter(|_| !self.is_at_end);
         let last_look = Some(self.written_at + LAST_LOOK).filter(|_| self.is_at_end && self.unacknowledged > 0);
         [by_quic, end, end_of_queries, last_look, self.overdue_at].into_iter().flatten().min()
     }
 
-    /// Its time has come.
-    ///
-    /// # Errors
-    /// If that is the end of it.
-    pub(super) fn on_alarm(&mut self, pressure: Pressure, counters: &Counters, now: Instant) -> Result<(), Closed> {
+    pub(super) fn on_alarm(
+        &mut self,
+        pressure: TableFullness,
+        counters: &Counters,
+        now: Instant,
+    ) -> Result<(), ConnectionClose> {
         self.quic.handle_timeout(now);
-        let Some(Open { slot, .. }) = &self.open else { return Ok(()) };
+        let Some(OpenConnection { slot, .. }) = &self.open else { return Ok(()) };
         let rules = slot.rules;
-        let has_begun = |stream: &Stream| matches!(stream, Stream::Receiving { .. });
-        let unfinished = Closed { code: Code::ProtocolError, reason: "the query does not end" };
+        let has_begun = |stream: &QuicStream| matches!(stream, QuicStream::Receiving { .. });
+        let unfinished = ConnectionClose { code: Code::ProtocolError, reason: "the query does not end" };
         if self.patience.end(self.doing(), &rules, pressure).is_some_and(|end| end <= now) {
             if self.patience.is_fresh() {
                 counters.connections.fate(Transport::Quic, ConnectionFate::TimedOut);
             }
             let is_begun = self.doing() == Doing::Reading && self.streams.values().any(has_begun);
-            let idle = Closed { code: Code::NoError, reason: "idle" };
+            let idle = ConnectionClose { code: Code::NoError, reason: "idle" };
             return Err(if is_begun { unfinished } else { idle });
         }
         if self.overdue_at.is_some_and(|at| at <= now) {
             let begun = self.streams.values().filter_map(|stream| match stream {
-                Stream::Receiving { since, .. } => Some(*since + rules.first_query),
+                QuicStream::Receiving { since, .. } => Some(*since + rules.first_query),
                 _ => None,
             });
             self.overdue_at = begun.min();
@@ -640,39 +610,36 @@ impl Connection {
         Ok(())
     }
 
-    /// No more queries are taken than those that are here.
     pub(super) fn end_queries(&mut self) {
         self.is_at_end = true;
     }
 
-    /// Whether nothing is left to do of what was asked: the responses are sent, and acknowledged, where acknowledgements are read and come
-    /// soon.
+    /// Returns true if all responses are sent and, if `reads` and for a short time only, acknowledged.
     pub(super) fn is_finished(&self, reads: bool, now: Instant) -> bool {
-        let is_written = || !self.streams.values().any(|stream| matches!(stream, Stream::Writing { .. }));
+        let is_written = || !self.streams.values().any(|stream| matches!(stream, QuicStream::Writing { .. }));
         let is_waited_for = reads && now < self.written_at + LAST_LOOK;
         self.is_at_end && self.asked == 0 && (self.unacknowledged == 0 || !is_waited_for && is_written())
     }
 
-    /// The code for a connection that has to make room, or holds too much.
-    pub(super) fn pushed_out(&self) -> Closed {
+    pub(super) fn pushed_out(&self) -> ConnectionClose {
         match self.doing() {
-            Doing::Reading => Closed { code: Code::NoError, reason: "room for others" },
-            Doing::Answering | Doing::Writing => Closed { code: Code::ExcessiveLoad, reason: "too much to read" },
+            Doing::Reading => ConnectionClose { code: Code::NoError, reason: "room for others" },
+            Doing::Answering | Doing::Writing => {
+                ConnectionClose { code: Code::ExcessiveLoad, reason: "too much to read" }
+            }
         }
     }
 
-    /// Closes it.
-    pub(super) fn close(&mut self, Closed { code, reason }: Closed, now: Instant) {
+    pub(super) fn close(&mut self, ConnectionClose { code, reason }: ConnectionClose, now: Instant) {
         tracing::trace!(?code, reason, "a connection by QUIC is closed");
         self.quic.close(now, code.to_wire(), Bytes::from_static(reason.as_bytes()));
         self.give_up_place();
     }
 
-    /// Forgets all that it holds.
     pub(super) fn give_up_place(&mut self) {
         let streams = mem::take(&mut self.streams);
         if let Some(open) = self.open.take() {
-            open.slot.seat.settle(streams.values().map(Stream::counted).sum());
+            open.slot.seat.settle(streams.values().map(QuicStream::counted).sum());
         }
         self.unread = VecDeque::new();
         (self.asked, self.unacknowledged, self.between_parts) = (0, 0, 0);
@@ -680,18 +647,18 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
+impl Drop for QuicServerConnection {
     fn drop(&mut self) {
         self.give_up_place();
     }
 }
 
-/// Octets of queries of one connection that have begun and not ended: the longest one twice. A query of a usual size comes in one piece.
+/// The limit of incomplete query bytes per connection: two of the longest queries. A usual query arrives as
+/// one chunk.
 const MAX_PARTIAL: usize = 128 << 10;
 
-/// Streams in a row that may be given up before they had a query. To open and reset them is all that such a client does.
 const MAX_FRUITLESS: u32 = 100;
 
-/// How long the acknowledgement of the last response is waited for before a connection is closed at the end of its listener: a round trip
-/// across the world, and the time that a client may take to acknowledge.
+/// How long a connection waits for the last acknowledgement at the end of its listener: a round trip across
+/// the world, and the client's acknowledgement delay.
 const LAST_LOOK: Duration = Duration::from_millis(500);

@@ -5,10 +5,10 @@
 //!     │ worker │ tag │ random      │     worker is masked; mask and tag are SipHash-1-3 of the random octets
 //! ```
 //!
-//! The kernel chooses the worker by the addresses of a datagram, and a client may change its own (RFC 9000 section 9). So a worker
-//! looks at the ID before QUIC does, and passes on what is another's: QUIC itself would answer by a stateless reset, and end a healthy
-//! connection. Outside nobody can tell which IDs are of one worker, or of one connection, without the key (RFC 9000 section 5.1). The
-//! tag tells IDs of ours from those of another process, and from noise.
+//! The kernel chooses the worker by the addresses of a datagram, and a client may change its address (RFC
+//! 9000 section 9). So a worker reads the ID before QUIC does, and passes on datagrams of other workers:
+//! QUIC would reply with a stateless reset. Without the key an observer cannot link IDs to a worker or a
+//! connection (RFC 9000 section 5.1). The tag detects IDs of other processes.
 
 use std::hash::Hasher;
 
@@ -17,30 +17,27 @@ use rand::RngExt;
 use siphasher::sip::SipHasher13;
 use tokio::time::Duration;
 
-/// Makes and reads the connection IDs of one process.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConnectionIds {
     key: [u64; 2],
 }
 
-/// Whose a datagram is, by the ID that it begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Destination {
-    /// That of this worker.
+pub(super) enum DatagramDestination {
+    /// The worker with this number.
     Worker(u16),
-    /// Of whoever got it: the client has chosen the ID, and has none of ours yet.
+    /// Any worker: the client chose the ID, because it has none of ours yet.
     Anybody,
-    /// Another process has issued the ID, or nobody.
+    /// Another process issued the ID, or it is noise.
     Foreign,
 }
 
 impl ConnectionIds {
-    /// With this key, which must be secret.
+    /// The key must be secret.
     pub(super) fn new(key: [u64; 2]) -> Self {
         Self { key }
     }
 
-    /// An ID of a worker, made of random octets.
     fn make(self, worker: u16, random: [u8; RANDOM]) -> [u8; LENGTH] {
         let [mask, tag] = self.hash(random);
         let mut id = [0; LENGTH];
@@ -50,26 +47,25 @@ impl ConnectionIds {
         id
     }
 
-    /// The worker that an ID names; none if it is not of ours.
+    /// Returns the worker that an ID names, or `None` if this process did not issue it.
     fn worker_of(self, id: &[u8]) -> Option<u16> {
         let (&[one, two, three, four], random) = id.split_first_chunk()?;
         let [mask, tag] = self.hash(random.try_into().ok()?);
         (u16::from_be_bytes([three, four]) == tag).then_some(u16::from_be_bytes([one, two]) ^ mask)
     }
 
-    /// Whose a datagram is (RFC 9000 section 17: where the ID stands).
-    pub(super) fn destination(self, datagram: &[u8]) -> Destination {
+    /// Returns the owner of a datagram (RFC 9000 section 17: position of the ID).
+    pub(super) fn destination(self, datagram: &[u8]) -> DatagramDestination {
         let is_long = datagram.first().is_some_and(|first| first & LONG_HEADER != 0);
         if !is_long {
             let worker = datagram.get(1..=LENGTH).and_then(|id| self.worker_of(id));
-            return worker.map_or(Destination::Foreign, Destination::Worker);
+            return worker.map_or(DatagramDestination::Foreign, DatagramDestination::Worker);
         }
         let length = datagram.get(LONG_ID_LENGTH_AT).map_or(0, |length| usize::from(*length));
         let id = datagram.get(LONG_ID_LENGTH_AT + 1..).and_then(|rest| rest.get(..length));
-        id.and_then(|id| self.worker_of(id)).map_or(Destination::Anybody, Destination::Worker)
+        id.and_then(|id| self.worker_of(id)).map_or(DatagramDestination::Anybody, DatagramDestination::Worker)
     }
 
-    /// A keyed hash of the random part, in two parts.
     fn hash(self, random: [u8; RANDOM]) -> [u16; 2] {
         let mut hasher = SipHasher13::new_with_keys(self.key[0], self.key[1]);
         hasher.write(&random);
@@ -78,7 +74,6 @@ impl ConnectionIds {
     }
 }
 
-/// Issues the IDs of one worker.
 #[derive(Debug)]
 pub(super) struct Generator {
     pub(super) ids: ConnectionIds,
@@ -106,22 +101,16 @@ impl ConnectionIdGenerator for Generator {
     }
 }
 
-/// Octets of an ID.
 const LENGTH: usize = RANDOM_AT + RANDOM;
 
-/// Where the tag stands.
 const TAG: usize = 2;
 
-/// Where the random octets stand.
 const RANDOM_AT: usize = 4;
 
-/// Random octets: two connections of one worker have the same ID, and the second is drawn anew, once in 2⁴⁸.
 const RANDOM: usize = 6;
 
-/// The bit of the first octet that tells long headers.
 const LONG_HEADER: u8 = 0x80;
 
-/// Where the length of the ID stands in a long header, behind the version.
 const LONG_ID_LENGTH_AT: usize = 5;
 
 #[cfg(test)]
@@ -131,7 +120,6 @@ mod tests {
 
     use super::*;
 
-    /// A datagram with a short header, or a long one, for this ID.
     fn datagram(id: &[u8], is_long: bool) -> Vec<u8> {
         let header: &[u8] = if is_long { &[0xc0, 0, 0, 0, 1, id.len() as u8] } else { &[0x40] };
         [header, id, &[7; 30]].concat()
@@ -146,7 +134,7 @@ mod tests {
             let id = ids.make(worker, rng.random());
             for is_long in [false, true] {
                 let found = ids.destination(&datagram(&id, is_long));
-                assert_eq!(found, Destination::Worker(worker), "seed {seed}");
+                assert_eq!(found, DatagramDestination::Worker(worker), "seed {seed}");
             }
         }
     }
@@ -157,10 +145,10 @@ mod tests {
         let ids = ConnectionIds::new(rng.random());
         let other = ConnectionIds::new(rng.random());
         let made: Vec<_> = (0..4_000).map(|_| ids.make(3, rng.random())).collect();
-        // One of 65,536 passes for one of another process, and then for any of its workers.
+        // One of 65,536 IDs of another process passes the tag check, and then names any worker.
         let taken = made.iter().filter(|id| other.worker_of(&id[..]).is_some()).count();
         assert!(taken <= 2, "{taken} of {}", made.len());
-        // The first octet of one worker's IDs is any of 256.
+        // The first byte of a worker's IDs takes all 256 values.
         let mut seen = [0_u32; 256];
         made.iter().for_each(|id| seen[usize::from(id[1])] += 1);
         assert!(seen.iter().all(|count| (1..60).contains(count)), "{seen:?}");
@@ -170,14 +158,14 @@ mod tests {
     fn whatever_comes_has_a_destination() {
         let ids = ConnectionIds::new([1, 2]);
         for (octets, expected) in [
-            (&[][..], Destination::Foreign),
-            (&[0x40], Destination::Foreign),
-            (&[0x40, 1, 2, 3, 4, 5, 6, 7, 8, 9], Destination::Foreign),
-            (&[0x40, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], Destination::Foreign),
-            (&[0xc0], Destination::Anybody),
-            (&[0xc0, 0, 0, 0, 1, 8, 1, 2, 3], Destination::Anybody),
-            (&[0xc0, 0, 0, 0, 1, 8, 1, 2, 3, 4, 5, 6, 7, 8], Destination::Anybody),
-            (&[0xc0, 0, 0, 0, 1, 255, 1], Destination::Anybody),
+            (&[][..], DatagramDestination::Foreign),
+            (&[0x40], DatagramDestination::Foreign),
+            (&[0x40, 1, 2, 3, 4, 5, 6, 7, 8, 9], DatagramDestination::Foreign),
+            (&[0x40, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], DatagramDestination::Foreign),
+            (&[0xc0], DatagramDestination::Anybody),
+            (&[0xc0, 0, 0, 0, 1, 8, 1, 2, 3], DatagramDestination::Anybody),
+            (&[0xc0, 0, 0, 0, 1, 8, 1, 2, 3, 4, 5, 6, 7, 8], DatagramDestination::Anybody),
+            (&[0xc0, 0, 0, 0, 1, 255, 1], DatagramDestination::Anybody),
         ] {
             assert_eq!(ids.destination(octets), expected, "{octets:?}");
         }

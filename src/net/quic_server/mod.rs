@@ -1,16 +1,16 @@
-//! DNS over QUIC, the server's side (RFC 9250): by `quinn-proto`, which knows the protocol and has no sockets, tasks nor clock.
+//! The server side of DNS over QUIC (RFC 9250), by `quinn-proto`, which has no sockets, tasks or clock.
 //!
-//! A worker has one task for an address (`serve.rs`, `worker.rs`): datagrams are received and sent in batches, as those of UDP are, and all connections
-//! are values of that task, with one alarm for the earliest that is due. A connection (`connection.rs`) has its place among those by TCP
-//! ([`Connections`](super::tcp::Connections)), and each query a [`Responder`](super::tcp::Responder) that leads back to its stream.
-//! What is allowed on a stream stands in `query_stream.rs`.
+//! A worker has one task per address (`serve.rs`, `worker.rs`), which owns all connections (`connection.rs`)
+//! as values and does batched I/O. Connections share the table of TCP
+//! ([`ConnectionTable`](super::tcp::ConnectionTable)), and each query has a
+//! [`Responder`](super::tcp::Responder) for its stream (`query_stream.rs`).
 //!
-//! The kernel spreads datagrams over workers by addresses, QUIC knows connections by their IDs, and a client may change its address: so
-//! IDs name their worker (`connection_id.rs`), and what another worker gets is passed on through [`QuicListener`] before QUIC sees it.
-//! What is of another process is dropped.
+//! The kernel spreads datagrams over workers by addresses, but a client may change its address. So connection
+//! IDs name their worker (`connection_id.rs`), and [`QuicListener`] passes datagrams to that worker.
+//! Datagrams of another process are dropped.
 //!
-//! Steps of handshakes go through the worker's gate as those of TLS do. From when 32 of them wait, clients have to show
-//! that their address is theirs (Retry) before anything is kept of them.
+//! Handshake steps go through the worker's gate, like those of TLS. From 32 pending steps on, clients have to
+//! validate their address (Retry).
 
 mod connection;
 mod connection_id;
@@ -23,4 +23,4 @@ mod worker;
 
 pub use listener::{QuicListener, QuicServer};
 pub use query_stream::{QueryStream, Violation, whole_query};
-pub use serve::{Listening, serve};
+pub use serve::{QuicListenerPart, serve};

@@ -1,31 +1,29 @@
-//! The query of one stream (RFC 9250 section 4.2): two octets of length, one message, and the end. Octets go in as they come, the
-//! message comes out when all is there.
+//! The query of one stream (RFC 9250 section 4.2): a two-byte length, one message, and the end of the stream.
 
-use crate::wire::{Asks, Header, Opcode, Rejected, edns_of_rejected, first_message, read_query};
+use crate::wire::{Asks, Header, Opcode, QueryRejection, edns_of_rejected, first_message, read_query};
 
-/// What has come of a query.
+/// Collects the bytes of a query.
 #[derive(Debug, Default)]
 pub struct QueryStream {
     octets: Vec<u8>,
 }
 
-/// A client does what RFC 9250 section 4.3.3 forbids, and loses its connection for it.
+/// A violation of RFC 9250 section 4.3.3, which closes the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Violation {
-    /// More octets than the first two tell of: a second query, or noise.
+    /// There are more bytes than the length says: a second query, or noise.
     TooMuch,
-    /// The end before all octets of the message.
+    /// The stream ended before the end of the message.
     TooLittle,
-    /// Its ID is not 0 (section 4.2.1).
+    /// The message ID is not 0 (section 4.2.1).
     MessageId,
-    /// It asks for the idle time of a TCP connection (section 5.5.2).
+    /// The query has the edns-tcp-keepalive option (section 5.5.2).
     Keepalive,
-    /// What cannot be a query: no header, or a response.
+    /// The message is no query: it has no header, or is a response.
     NoQuery,
 }
 
 impl Violation {
-    /// What the client is told.
     pub(super) fn reason(self) -> &'static str {
         match self {
             Self::TooMuch => "octets after the query",
@@ -38,10 +36,7 @@ impl Violation {
 }
 
 impl QueryStream {
-    /// Takes more octets.
-    ///
-    /// # Errors
-    /// If they are more than the message has.
+    /// Appends bytes.
     pub fn take(&mut self, octets: &[u8]) -> Result<(), Violation> {
         self.octets.extend_from_slice(octets);
         match first_message(&self.octets) {
@@ -50,24 +45,17 @@ impl QueryStream {
         }
     }
 
-    /// Octets that have come.
     pub(super) fn len(&self) -> usize {
         self.octets.len()
     }
 
-    /// The stream has ended: its message.
-    ///
-    /// # Errors
-    /// If that is no query that may come by QUIC.
+    /// Returns the message at the end of the stream.
     pub fn end(&self) -> Result<&[u8], Violation> {
         whole_query(&self.octets)
     }
 }
 
-/// The message of a stream that has ended with these octets.
-///
-/// # Errors
-/// If it is no query that may come by QUIC.
+/// Returns the message of a complete stream.
 pub fn whole_query(octets: &[u8]) -> Result<&[u8], Violation> {
     let (message, end) = first_message(octets).ok_or(Violation::TooLittle)?;
     if end < octets.len() {
@@ -78,8 +66,8 @@ pub fn whole_query(octets: &[u8]) -> Result<&[u8], Violation> {
     }
     let edns = match read_query(message) {
         Ok(query) => query.edns,
-        Err(Rejected::Short | Rejected::NotAQuery) => return Err(Violation::NoQuery),
-        Err(Rejected::Answer(_)) => edns_of_rejected(message),
+        Err(QueryRejection::Short | QueryRejection::NotAQuery) => return Err(Violation::NoQuery),
+        Err(QueryRejection::Answer(_)) => edns_of_rejected(message),
     };
     match edns {
         Some(edns) if Asks::of(&edns).keepalive() => Err(Violation::Keepalive),
@@ -87,7 +75,7 @@ pub fn whole_query(octets: &[u8]) -> Result<&[u8], Violation> {
     }
 }
 
-/// Whether a message may be answered before it is sure that nobody sends it a second time (RFC 9250 section 4.5).
+/// Returns true if a message may be answered before the handshake rules out a replay (RFC 9250 section 4.5).
 pub(super) fn is_replayable(message: &[u8]) -> bool {
     Header::read(message).is_some_and(|header| header.opcode() == Opcode::QUERY)
 }
@@ -96,7 +84,6 @@ pub(super) fn is_replayable(message: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// A query for the root with this ID and these options, in its frame.
     fn framed(id: u8, opcode: u8, options: &[u8]) -> Vec<u8> {
         let mut message = vec![0, id, opcode << 3, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 1, 0, 1];
         message.extend([0, 0, 41, 16, 0, 0, 0, 0, 0, 0, options.len() as u8]);
@@ -134,7 +121,7 @@ mod tests {
             (&twice, Err(Violation::TooMuch)),
             (&response, Err(Violation::NoQuery)),
             (&framed(1, 0, &[]), Err(Violation::MessageId)),
-            // RFC 7828: option 11; and padding, which is welcome.
+            // RFC 7828: option 11. Padding is allowed.
             (&framed(0, 0, &[0, 11, 0, 0]), Err(Violation::Keepalive)),
             (&framed(0, 4, &[0, 11, 0, 0]), Err(Violation::Keepalive)),
             (&framed(0, 0, &[0, 12, 0, 1, 0]), Ok(true)),

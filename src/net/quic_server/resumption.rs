@@ -1,5 +1,5 @@
-//! Whether a handshake was made by a ticket: QUIC does not tell, so tickets do. A step of a handshake is made on one thread from its begin to
-//! its end, so what is noted within it is of its connection.
+//! Detects resumed handshakes. QUIC does not report them, so the ticketer does. A handshake step runs on one
+//! thread from start to end, so a thread-local flag belongs to its connection.
 
 use std::cell::Cell;
 use std::fmt;
@@ -8,11 +8,10 @@ use std::sync::Arc;
 use tokio_rustls::rustls::server::{ProducesTickets, StoresServerSessions};
 
 thread_local! {
-    /// A ticket was good since somebody asked.
     static IS_KNOWN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether a ticket was good on this thread since this was asked last.
+/// Returns true if a ticket was valid on this thread since the last call.
 pub(super) fn take() -> bool {
     IS_KNOWN.take()
 }
@@ -24,7 +23,6 @@ fn note<T>(session: Option<T>) -> Option<T> {
     session
 }
 
-/// Tickets that note when one is good.
 pub(super) struct Tickets(pub(super) Arc<dyn ProducesTickets>);
 
 impl fmt::Debug for Tickets {
@@ -51,7 +49,6 @@ impl ProducesTickets for Tickets {
     }
 }
 
-/// No tickets, where sessions are kept.
 #[derive(Debug)]
 pub(super) struct NoTickets;
 
@@ -73,7 +70,6 @@ impl ProducesTickets for NoTickets {
     }
 }
 
-/// Kept sessions that note when one is known.
 #[derive(Debug)]
 pub(super) struct Sessions(pub(super) Arc<dyn StoresServerSessions>);
 

@@ -1,20 +1,18 @@
-//! One worker's part of a listener by QUIC: a task that reads its sockets, has its connections, and sends what they have to say.
+//! One worker's part of a QUIC listener: a task that reads its sockets, owns its connections, and sends their
+//! output.
 //!
-//! Each turn, in plain lines:
+//! Each turn:
 //!
-//! 1. Datagrams that have come are handed to their connections, those of other workers are passed on, and those that others have passed
-//!    on are taken. Initials of new clients wait at the gate, and so does all else of a client that shakes hands.
-//! 2. If it is our turn at the gate, one step of one handshake is made.
-//! 3. Connections whose time has come are looked at.
-//! 4. Those with something to do do it: queries are handed over, responses that have come are written. What is answered at once is
-//!    written in the same turn.
-//! 5. What they have to send leaves, by as few calls as can be.
+//! 1. Pass received datagrams to their connections or to other workers, and take those that other workers
+//!    passed on. Initials and other handshake datagrams wait at the gate.
+//! 2. If it is our turn at the gate, run one handshake step.
+//! 3. Handle expired timers.
+//! 4. Connections hand over queries and write responses. Immediate answers are written in the same turn.
+//! 5. Send all output with few system calls.
 //!
-//! # The end
-//!
-//! When its address is served no more, or another process reads on, what has come by then is read and taken, and each connection is
-//! closed (`DOQ_NO_ERROR`) when its last response is sent. What another process gets of our connections it drops, since it does
-//! not know their IDs.
+//! When the address is no longer served, or another process reads the sockets, the task reads the remaining
+//! datagrams and closes each connection (`DOQ_NO_ERROR`) after its last response. The other process drops
+//! datagrams of these connections, because it does not know their IDs.
 
 use std::future::{pending, poll_fn};
 use std::net::IpAddr;
@@ -28,48 +26,49 @@ use tokio::task::yield_now;
 use tokio::time::sleep_until;
 
 use super::listener::QuicListener;
-use super::worker::Work;
+use super::worker::QuicWorker;
 use crate::address::ListenAddress;
-use crate::metrics::{Counters, Dropped};
+use crate::metrics::{Counters, DropReason};
 use crate::net::busy_poll::BusyPoll;
-use crate::net::tcp::{Connections, Gate, Responder, Served};
-use crate::net::udp::{Socket, inbox};
+use crate::net::tcp::{ConnectionTable, Gate, Responder, ServedAddresses};
+use crate::net::udp::{ListenerSocket, inbox};
 
-/// What a worker has of a listener.
-pub struct Listening {
-    /// Its sockets; what is sent leaves by the first.
-    pub sockets: Vec<Rc<Socket>>,
-    /// Where they listen, really bound.
+/// A worker's part of a listener.
+pub struct QuicListenerPart {
+    /// The sockets; output leaves through the first.
+    pub sockets: Vec<Rc<ListenerSocket>>,
+    /// The address, as bound.
     pub address: ListenAddress,
-    /// What it shares with the other workers.
+    /// The state shared with other workers.
     pub listener: Arc<QuicListener>,
-    /// Its number.
+    /// The number of the worker.
     pub worker: u16,
-    /// Its counters.
+    /// The counters of the worker.
     pub counters: Arc<Counters>,
-    /// Keeps handshakes from queries.
+    /// The gate that keeps handshakes from delaying queries.
     pub gate: Rc<Gate>,
-    /// How long it stays awake after work.
+    /// The busy-poll setting.
     pub busy_poll: BusyPoll,
 }
 
-/// Serves clients as long as the address is among those that are served, and then until their queries have their responses. `is_over`
-/// ends when no more is to be read, or has a sender that is gone then.
+/// Serves clients while the address is served, and then until their queries have responses. Reading stops
+/// when `is_over` completes or its sender is dropped.
 ///
-/// Whom `admits` does not take, its datagrams are dropped. `handle` gets each message and owes its [`Responder`] one call.
+/// Datagrams of clients that `admits` rejects are dropped. `handle` gets each message and calls its
+/// [`Responder`] once.
 pub async fn serve(
-    listening: Listening,
-    table: Arc<Connections>,
-    mut served: watch::Receiver<Served>,
+    listening: QuicListenerPart,
+    table: Arc<ConnectionTable>,
+    mut served: watch::Receiver<ServedAddresses>,
     mut is_over: oneshot::Receiver<()>,
     admits: impl Fn(IpAddr) -> bool,
     handle: impl Fn(&[u8], &Responder),
 ) {
-    let Listening { sockets, address, listener, worker, counters, gate, mut busy_poll } = listening;
+    let QuicListenerPart { sockets, address, listener, worker, counters, gate, mut busy_poll } = listening;
     let mut pressure = table.pressure();
     let started = *pressure.borrow_and_update();
     let mut work =
-        Work::new((Arc::clone(&listener), worker, address.socket), (table, counters), started, admits, handle);
+        QuicWorker::new((Arc::clone(&listener), worker, address.socket), (table, counters), started, admits, handle);
     let mut batch = inbox();
     let mut alarm = pin!(sleep_until((Instant::now() + FAR).into()));
     let mut turn: Option<Pin<Box<dyn Future<Output = ()>>>> = None;
@@ -94,7 +93,7 @@ pub async fn serve(
         busy_poll
             .wait(async {
                 tokio::select! {
-                    () = poll_fn(|cx| work.poll_told(&sockets, cx)) => {}
+                    () = poll_fn(|cx| work.poll_orders(&sockets, cx)) => {}
                     () = passed_on => {}
                     () = async { turn.as_mut().expect("there is one").await }, if turn.is_some() => is_our_turn = true,
                     () = &mut alarm => {}
@@ -111,7 +110,7 @@ pub async fn serve(
         if work.reads {
             for socket in &sockets {
                 has_more |= socket.receive(&mut batch, |batch| work.take_batch(batch, now));
-                work.counters.dropped_many(Dropped::Overload, socket.take_dropped());
+                work.counters.dropped_many(DropReason::Overload, socket.take_dropped());
             }
             has_more |= work.take_passed_on(now);
             if work.has_taken {
@@ -121,7 +120,7 @@ pub async fn serve(
         let (has_address, is_passed_on) = (served.borrow().has(address), served.borrow().is_passed_on(address));
         if is_stopped || is_gone || !has_address {
             if !work.is_ending {
-                // What has come by now is ours: nobody else can read it.
+                // Datagrams that have arrived by now can only be read here.
                 for socket in &sockets {
                     socket.receive_last(|batch| work.take_batch(batch, now));
                 }
@@ -148,5 +147,4 @@ pub async fn serve(
     }
 }
 
-/// A time that does not come, of an alarm that nobody has set.
 const FAR: Duration = Duration::from_secs(3600);

@@ -1,4 +1,4 @@
-//! A stream of a connection, from its query to the acknowledgement of its response, and how both ends say that something is over.
+//! The states of a stream, from its query to the acknowledgement of its response, and the close codes.
 
 use std::time::Instant;
 
@@ -7,26 +7,24 @@ use tokio::sync::mpsc;
 
 use super::query_stream::{QueryStream, Violation};
 
-/// What has become of a stream.
-pub(super) enum Stream {
-    /// Its query is not whole.
+pub(super) enum QuicStream {
+    /// The query is incomplete.
     Receiving { since: Instant, query: QueryStream, is_unread: bool },
-    /// Its query waits for the end of the handshake.
+    /// The query waits for the end of the handshake.
     Held(Vec<u8>),
-    /// Its query waits for the response.
+    /// The query waits for its response.
     Asked,
-    /// The same, but nobody wants that any more.
+    /// The query waits for its response, which the client no longer wants.
     GivenUp,
-    /// Its response comes in parts, and the last one is written.
+    /// The stream waits for the next part of its response.
     BetweenParts(mpsc::Receiver<Vec<u8>>),
-    /// QUIC takes no more at the moment.
+    /// QUIC accepts no more for now.
     Writing { output: Vec<u8>, written: usize, parts: Option<mpsc::Receiver<Vec<u8>>> },
-    /// All of the response is written; it counts with so many octets.
+    /// All of the response is written; it counts this many bytes.
     Written(usize),
 }
 
-impl Stream {
-    /// Octets of it that count as waiting for the client.
+impl QuicStream {
     pub(super) fn counted(&self) -> usize {
         match self {
             Self::Receiving { .. } | Self::Held(_) | Self::Asked | Self::GivenUp | Self::BetweenParts(_) => 0,
@@ -36,9 +34,8 @@ impl Stream {
     }
 }
 
-/// Why we close a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Closed {
+pub(super) struct ConnectionClose {
     pub(super) code: Code,
     pub(super) reason: &'static str,
 }
@@ -59,7 +56,7 @@ impl Code {
     }
 }
 
-impl From<Violation> for Closed {
+impl From<Violation> for ConnectionClose {
     fn from(violation: Violation) -> Self {
         Self { code: Code::ProtocolError, reason: violation.reason() }
     }

@@ -1,4 +1,4 @@
-//! Streams towards backends that are listeners of the test.
+//! Tests of streams to backends, which are listeners of the test.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -10,35 +10,34 @@ use tokio::task::LocalSet;
 
 use super::*;
 
-/// What was reported, in order.
+/// A report of the streams, in order.
 #[derive(Debug, PartialEq)]
 enum Told {
     Message(StreamKey, Vec<u8>),
     Ended(StreamKey, &'static str),
 }
 
-/// Streams, and what they report.
 fn streams() -> (Streams<char>, Rc<RefCell<Vec<Told>>>) {
     let told = Rc::new(RefCell::new(Vec::new()));
     let log = Rc::clone(&told);
-    let report = move |key, report: Report<'_>| {
+    let report = move |key, report: StreamReport<'_>| {
         log.borrow_mut().push(match report {
-            Report::Message(message) => Told::Message(key, message.to_vec()),
-            Report::Ended(End::Unconnected(_)) => Told::Ended(key, "unconnected"),
-            Report::Ended(End::Lost(_)) => Told::Ended(key, "lost"),
-            Report::Ended(End::Closed) => Told::Ended(key, "closed"),
+            StreamReport::Message(message) => Told::Message(key, message.to_vec()),
+            StreamReport::Ended(StreamEnd::Unconnected(_)) => Told::Ended(key, "unconnected"),
+            StreamReport::Ended(StreamEnd::Lost(_)) => Told::Ended(key, "lost"),
+            StreamReport::Ended(StreamEnd::Closed) => Told::Ended(key, "closed"),
         });
     };
     (Streams::new(Tasks::default(), report).expect("there is randomness"), told)
 }
 
-/// Runs a test where connections have their tasks.
+/// Runs a test in a local task set, for the tasks of connections.
 fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     LocalSet::new().block_on(&runtime, async { timeout(Duration::from_secs(30), test).await.expect("in time") });
 }
 
-/// Waits until so much was reported, and takes it.
+/// Waits for `count` reports and returns them.
 async fn next(told: &RefCell<Vec<Told>>, count: usize) -> Vec<Told> {
     poll_fn(|context| {
         context.waker().wake_by_ref();
@@ -54,14 +53,12 @@ async fn backend() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// Reads one message.
 async fn read(stream: &mut TcpStream) -> Vec<u8> {
     let mut message = vec![0; stream.read_u16().await.expect("a length").into()];
     stream.read_exact(&mut message).await.expect("a message");
     message
 }
 
-/// A message in its frame.
 fn framed(message: &[u8]) -> Vec<u8> {
     [&(message.len() as u16).to_be_bytes(), message].concat()
 }
@@ -88,7 +85,7 @@ fn messages_share_a_connection_and_are_answered_in_any_order() {
         }
         asked.reverse();
         let replies: Vec<u8> = asked.iter().flat_map(|message| framed(message)).collect();
-        // Octet by octet, and then the rest at once.
+        // The first bytes one at a time, then the rest at once.
         for octet in &replies[..7] {
             stream.write_all(&[*octet]).await.unwrap();
             stream.flush().await.unwrap();
@@ -97,9 +94,9 @@ fn messages_share_a_connection_and_are_answered_in_any_order() {
         let expected: Vec<_> = asked.into_iter().map(|message| Told::Message(key, message)).collect();
         assert_eq!(next(&told, 3).await, expected);
         for (id, user_data) in ids.into_iter().zip(['a', 'b', 'c']).rev() {
-            assert_eq!(streams.hear(key, id, now), Heard::Waiting(user_data));
+            assert_eq!(streams.hear(key, id, now), StreamMatch::Waiting(user_data));
             streams.settle(key, id, now);
-            assert_eq!(streams.hear(key, id, now), Heard::Unknown);
+            assert_eq!(streams.hear(key, id, now), StreamMatch::Unknown);
         }
         assert!(streams.get(key).unwrap().idle_since().is_some());
         assert_eq!(told.take(), [], "it is kept");
@@ -116,8 +113,8 @@ fn reply_that_was_given_up_is_not_taken_for_another() {
         streams.abandon(key, id, now);
         let connection = streams.get(key).unwrap();
         assert_eq!((connection.late(), connection.waiting().len()), (1, 0));
-        assert_eq!(streams.hear(key, id, now), Heard::Late);
-        assert_eq!(streams.hear(key, id, now), Heard::Unknown);
+        assert_eq!(streams.hear(key, id, now), StreamMatch::Late);
+        assert_eq!(streams.hear(key, id, now), StreamMatch::Unknown);
         assert_eq!(streams.get(key).unwrap().heard(), 2);
     });
 }
@@ -154,7 +151,7 @@ fn end_by_the_backend_leaves_those_who_wait() {
         assert_eq!(next(&told, 1).await, [Told::Ended(key, "lost")]);
         let connection = streams.remove(key).unwrap();
         assert_eq!(connection.waiting().iter().map(|waiting| waiting.user_data).collect::<Vec<_>>(), ['a']);
-        // Its number is another's then, and its key nobody's.
+        // The slot gets another stream, and the old key becomes invalid.
         let next_key = streams.open(address, KEPT, &[], now);
         assert!(streams.get(key).is_none() && streams.get(next_key).is_some());
     });
@@ -193,7 +190,7 @@ fn backend_that_does_not_read_is_still_heard() {
         let ((listener, address), (mut streams, told)) = (backend().await, streams());
         let now = Instant::now();
         let key = streams.open(address, KEPT, &[], now);
-        // More than the kernel takes for a peer that does not read.
+        // More than the kernel buffers for a peer that does not read.
         for _ in 0..200 {
             streams.queue(key, 'a', now, |out| out.resize(60_000, 0)).unwrap();
         }

@@ -1,9 +1,8 @@
-//! The handshake of a client by TLS, and the gate that keeps handshakes from queries.
+//! TLS handshakes of clients, and the [`Gate`] that keeps handshakes from delaying queries.
 //!
-//! A step of a handshake, a key exchange and a signature above all, takes a worker some hundred microseconds; a runtime that is
-//! left alone makes sixty of them before it looks at a socket again. So a worker has one [`Gate`], and whoever is about to make such
-//! a step waits for it, and then for the runtime's next look at all sockets. Between two looks there is one step, however many
-//! clients come at once.
+//! One handshake step (key exchange, signature) takes a worker some hundred microseconds, and the runtime
+//! would run sixty of them between two polls of its sockets. Each step waits for the worker's gate and then
+//! for the next poll, so there is one step between two polls, however many clients connect at once.
 
 use std::io::{self, ErrorKind, Read};
 
@@ -16,7 +15,7 @@ use super::stream::Kernel;
 use crate::metrics::ShakenBy;
 use crate::net::tls_server::TlsListener;
 
-/// Lets one step of a handshake pass between two looks of its worker at all sockets.
+/// Allows one handshake step between two polls of the worker's sockets.
 #[derive(Debug)]
 pub struct Gate(Semaphore);
 
@@ -27,29 +26,25 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// Waits for the turn to make a step, which must follow at once.
+    /// Waits until a step may run. The caller must run it at once.
     pub(in crate::net) async fn turn(&self) {
         self.pass(|| ()).await;
     }
 
-    /// Makes a step in its turn.
     async fn pass<T>(&self, step: impl FnOnce() -> T) -> T {
-        // Never closed; and if it were, the step would be made all the same.
         let _turn = self.0.acquire().await;
-        // Woken when the runtime has looked at its sockets, not before.
+        // The runtime wakes this task only after it has polled its sockets.
         yield_now().await;
         step()
     }
 }
 
-/// A connection whose handshake is complete.
 pub(super) struct Shaken {
     pub(super) socket: TcpStream,
     pub(super) session: ServerConnection,
 }
 
 impl Shaken {
-    /// How the handshake was made.
     pub(super) fn kind(&self) -> ShakenBy {
         match self.session.handshake_kind() {
             Some(HandshakeKind::Resumed) => ShakenBy::Resumed,
@@ -58,10 +53,7 @@ impl Shaken {
     }
 }
 
-/// Shakes hands with a client.
-///
-/// # Errors
-/// If it is none that speaks our TLS: it was told by an alert.
+/// Performs a TLS handshake with a client.
 pub(super) async fn shake_hands(socket: TcpStream, listener: &TlsListener, gate: &Gate) -> io::Result<Shaken> {
     let mut session = None;
     loop {
@@ -81,8 +73,8 @@ pub(super) async fn shake_hands(socket: TcpStream, listener: &TlsListener, gate:
     }
 }
 
-/// Makes a step with what a client has sent. The first one makes the session too: a thousand sessions at once hold a worker up for tens of
-/// milliseconds.
+/// Runs one step on the client's data. The first step also creates the session, because creating a thousand
+/// sessions at once would block a worker for tens of milliseconds.
 fn step(socket: &TcpStream, listener: &TlsListener, session: Option<ServerConnection>) -> io::Result<ServerConnection> {
     let mut session = session.map_or_else(|| listener.session(), Ok)?;
     match session.read_tls(&mut Kernel(socket)) {
@@ -98,11 +90,10 @@ fn step(socket: &TcpStream, listener: &TlsListener, session: Option<ServerConnec
     Ok(session)
 }
 
-/// Tells a client by an alert that it is not understood.
 fn refuse(socket: &TcpStream, session: &mut ServerConnection) {
-    // A fresh connection has room for it; if not, the client hears the end alone.
+    // A fresh connection has room for the alert. If not, the client only sees the close.
     let _ = session.write_tls(&mut Kernel(socket));
-    // What has come and is not read would have the kernel reset the connection, and the client perhaps never see the alert.
+    // Unread input makes the kernel reset the connection, and the client might lose the alert.
     let mut chunk = [0; 4096];
     for _ in 0..UNREAD_CHUNKS {
         if !matches!(Kernel(socket).read(&mut chunk), Ok(1..)) {
@@ -111,5 +102,4 @@ fn refuse(socket: &TcpStream, session: &mut ServerConnection) {
     }
 }
 
-/// How much of what a client has sent is thrown away before it is left, in chunks of 4096 octets.
 const UNREAD_CHUNKS: u32 = 16;

@@ -1,14 +1,15 @@
-//! Connections on their way from one process to another: an old server gives them up, each as it falls idle, and its successor
-//! adopts them.
+//! Connections that move from one process to its successor as they become idle.
 //!
 //! ```text
-//!   old process                                                         its successor
-//!   Connections::move_out ──▶ each connection: hand nothing over,        Connections::adopt ──▶ queue ──▶ a listener's task:
-//!                             read nothing, answer what is in flight,                           limits and place anew, serve
-//!                             write it, give the socket up ──▶ MovedConnection ──▶ (sent) ──▶   what was read, and go on
+//!   old process                              its successor
+//!   Connections::move_out                    Connections::adopt
+//!     ──▶ each connection: hand nothing        ──▶ queue ──▶ a listener's task: limits and place anew,
+//!     over, read nothing, answer what is           serve what was read, and go on
+//!     in flight, write it, give up the socket
+//!     ──▶ MovedConnection ──▶ (sent) ──▶
 //! ```
 //!
-//! What was read and not handled goes along, so that no octet is lost and none is read twice.
+//! Unhandled input moves along, so no byte is lost and none is read twice.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -17,43 +18,37 @@ use std::sync::{Mutex, PoisonError};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
-/// A client's connection that no process serves at the moment.
+/// A client's connection between two processes.
 #[derive(Debug)]
 pub struct MovedConnection {
-    /// The section that it belongs to, as its process has named it to [`Connections::move_out`](super::Connections::move_out).
+    /// The section of the connection, as passed to
+    /// [`ConnectionTable::move_out`](super::ConnectionTable::move_out).
     pub section: String,
-    /// Octets that were read and not handled.
+    /// Unhandled input.
     pub input: Vec<u8>,
-    /// Its socket.
+    /// The socket of the connection.
     pub socket: OwnedFd,
 }
 
-/// Where connections that are to leave go.
 #[derive(Clone, Debug)]
 pub(super) struct WayOut {
-    /// What their section is called.
     pub(super) section: String,
-    /// The way.
     pub(super) to: UnboundedSender<MovedConnection>,
 }
 
-/// Connections that have come and that no worker has taken yet.
 #[derive(Debug, Default)]
-pub(super) struct Adopted {
-    /// As many as the process before had at most.
+pub(super) struct AdoptedConnections {
     waiting: Mutex<VecDeque<MovedConnection>>,
-    /// Wakes one who takes them.
     come: Notify,
 }
 
-impl Adopted {
-    /// Another one has come.
+impl AdoptedConnections {
     pub(super) fn push(&self, moved: MovedConnection) {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(moved);
         self.come.notify_one();
     }
 
-    /// Waits for the next. Those who wait get them in turn. Loses nothing if it is dropped.
+    /// Waits for the next connection. Waiting tasks are served in order. Cancel safe.
     pub(super) async fn next(&self) -> MovedConnection {
         loop {
             if let Some(moved) = self.take() {
@@ -67,7 +62,7 @@ impl Adopted {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let moved = waiting.pop_front();
         if !waiting.is_empty() {
-            // Several that came at once have woken one.
+            // Several connections that arrive at once wake only one task.
             self.come.notify_one();
         }
         moved

@@ -1,4 +1,4 @@
-//! What is spoken at one address by TCP: DNS, HTTP, or both, told apart by what a client offers in its handshake (ALPN, RFC 7301).
+//! The protocols of one TCP address: DNS, HTTP, or both, chosen by ALPN in the handshake (RFC 7301).
 
 use std::sync::Arc;
 
@@ -10,17 +10,17 @@ use crate::wire::Transport;
 /// The protocols of an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Protocols {
-    /// DNS in frames (RFC 7766, RFC 7858).
+    /// True if the address serves DNS frames (RFC 7766, RFC 7858).
     pub is_dns: bool,
-    /// DNS by HTTP (RFC 8484), under this path.
+    /// The path under which the address serves DNS over HTTP (RFC 8484).
     pub http: Option<HttpPath>,
 }
 
 impl Protocols {
-    /// DNS alone.
+    /// Only DNS frames.
     pub const DNS: Self = Self { is_dns: true, http: None };
 
-    /// What a client is taken to come by until it says more, and whether that is certain.
+    /// Returns the assumed transport of a new connection, and true if no other is possible.
     pub(super) fn transport(&self, is_encrypted: bool) -> (Transport, bool) {
         match (is_encrypted, &self.http) {
             (false, None) => (Transport::Tcp, true),
@@ -30,7 +30,7 @@ impl Protocols {
         }
     }
 
-    /// What a client of TLS may choose from, what it should choose first.
+    /// Returns the ALPN protocols offered to TLS clients, the preferred one first.
     pub fn alpn(&self) -> Vec<Vec<u8>> {
         let http: &[&[u8]] = if self.http.is_some() { &[H2, HTTP_1] } else { &[] };
         let dns: &[&[u8]] = if self.is_dns { &[DOT] } else { &[] };
@@ -38,7 +38,8 @@ impl Protocols {
     }
 }
 
-/// The protocols in force at an address: those that share it change them by a reload, for new connections.
+/// The current protocols of an address. All listeners of the address share it, and a reload changes it for
+/// new connections.
 #[derive(Debug)]
 pub struct Spoken(ArcSwap<Protocols>);
 
@@ -49,24 +50,21 @@ impl Default for Spoken {
 }
 
 impl Spoken {
-    /// Puts others in force.
+    /// Replaces the protocols.
     pub fn set(&self, protocols: Protocols) {
         self.0.store(Arc::new(protocols));
     }
 
-    /// Those in force.
+    /// Returns the current protocols.
     pub fn get(&self) -> Arc<Protocols> {
         self.0.load_full()
     }
 }
 
-/// DNS over TLS, as registered for ALPN (RFC 7858).
 const DOT: &[u8] = b"dot";
 
-/// HTTP/2.
 pub(super) const H2: &[u8] = b"h2";
 
-/// HTTP/1.1.
 pub(super) const HTTP_1: &[u8] = b"http/1.1";
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! The way back to one connection, from whichever thread the response is made on. Where a connection has several streams (HTTP/2), each
-//! query is handed over with the number of its own, which comes back with the response.
+//! The reply channel to one connection, usable from any thread. On a connection with several streams
+//! (HTTP/2), each query and its response carry the stream number.
 //!
-//! The channel has as many places as the connection may have queries in flight, each of which is owed one response, so it is
-//! never full. The octets in it are counted until they are written or gone.
+//! The channel has one slot for each query in flight, and each query is owed one response, so the channel is
+//! never full. The bytes in it count as unsent until they are written or dropped.
 
 use std::mem;
 use std::net::SocketAddr;
@@ -15,81 +15,71 @@ use tokio::sync::mpsc::error::TrySendError;
 use super::table::Seat;
 use crate::wire::{Asks, RESPONSE_BLOCK, Transport, append_hop_options};
 
-/// The way back to one connection.
+/// The reply channel to one connection.
 #[derive(Clone, Debug)]
 pub struct Responder {
     to: WayTo,
-    /// The connection.
     seat: Arc<Seat>,
-    /// The client.
     way: WayBack,
-    /// The stream of the query, by HTTP/2; 0 where a connection has one alone.
+    /// The HTTP/2 stream of the query; 0 for protocols without streams.
     stream: u32,
 }
 
-/// What a response is good for, for who keeps it (RFC 8484 section 5.1).
+/// The cacheability of a response (RFC 8484 section 5.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Content {
-    /// Its times to live say for how long it holds.
+pub enum Cacheability {
+    /// An answer, cacheable for its TTLs.
     #[default]
     Answer,
-    /// It was made up in the place of an answer, and holds for nobody else.
+    /// A made-up response for this client only, not cacheable.
     MadeUp,
 }
 
-/// Who writes a response.
 #[derive(Clone, Debug)]
 enum WayTo {
-    /// The task of the connection.
-    Connection(mpsc::Sender<Response>),
-    /// The task that has all connections of a listener by QUIC.
-    Stream { listener: mpsc::UnboundedSender<ToListener>, connection: u64, stream: u64 },
+    Connection(mpsc::Sender<ResponseOutput>),
+    /// The task of a QUIC listener, which owns all its connections.
+    Stream {
+        listener: mpsc::UnboundedSender<ToListener>,
+        connection: u64,
+        stream: u64,
+    },
 }
 
-/// What a listener that has all its connections in one task is told from outside. There are never more than its connections may have
-/// queries in flight, and one more of each.
+/// A message to the task of a QUIC listener. The queue holds at most one response per query in flight and one
+/// close per connection.
 #[derive(Debug)]
 pub(in crate::net) enum ToListener {
-    /// A response, to the query of a stream.
-    Respond { connection: u64, stream: u64, response: Response },
-    /// This connection is to be closed.
+    Respond { connection: u64, stream: u64, response: ResponseOutput },
     Close(u64),
 }
 
-/// The client of a connection, and how it came.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::net) struct WayBack {
     pub(in crate::net) peer: SocketAddr,
-    /// The address of ours that it has asked.
     pub(in crate::net) asked: Option<SocketAddr>,
     pub(in crate::net) transport: Transport,
-    /// How long the connection may go without a query.
     pub(in crate::net) idle: Duration,
 }
 
-/// What a handler has to say to one message.
 #[derive(Debug)]
-pub(in crate::net) enum Response {
-    /// One message.
-    Whole(Message),
-    /// Messages, one after the other, as the client takes them.
+pub(in crate::net) enum ResponseOutput {
+    Whole(ResponseMessage),
+    /// Several messages, sent at the pace of the client.
     Parts(mpsc::Receiver<Vec<u8>>),
 }
 
 impl Responder {
-    /// To the connection of this seat, which has up to `in_flight` queries in flight; and what it is to read.
-    pub(super) fn new(seat: Arc<Seat>, way: WayBack, in_flight: usize) -> (Self, mpsc::Receiver<Response>) {
+    pub(super) fn new(seat: Arc<Seat>, way: WayBack, in_flight: usize) -> (Self, mpsc::Receiver<ResponseOutput>) {
         let (responses, receiver) = mpsc::channel(in_flight);
         (Self { to: WayTo::Connection(responses), seat, way, stream: 0 }, receiver)
     }
 
-    /// The same for a query of the stream of this number.
     pub(super) fn for_stream(&mut self, stream: u32) -> &Self {
         self.stream = stream;
         self
     }
 
-    /// To one stream of a connection, whose listener has this number for it.
     pub(in crate::net) fn of_stream(
         (seat, way): (Arc<Seat>, WayBack),
         listener: mpsc::UnboundedSender<ToListener>,
@@ -98,14 +88,14 @@ impl Responder {
         Self { to: WayTo::Stream { listener, connection, stream }, seat, way, stream: 0 }
     }
 
-    /// Sends a response that `fill` appends to an empty buffer; an empty one says that there will be no response. If the
-    /// connection is gone, so is the response. If too much waits for clients already, the connection is closed.
+    /// Sends a response that `fill` appends to an empty buffer; an empty one means that there will be no
+    /// response. If too many bytes are unsent, the connection is closed.
     pub fn respond(&self, fill: impl FnOnce(&mut Vec<u8>)) {
-        self.respond_with(Content::Answer, fill);
+        self.respond_with(Cacheability::Answer, fill);
     }
 
-    /// The same, and says what the response is good for.
-    pub fn respond_with(&self, content: Content, fill: impl FnOnce(&mut Vec<u8>)) {
+    /// Sends a response as [`respond`](Self::respond) does, with its cacheability.
+    pub fn respond_with(&self, content: Cacheability, fill: impl FnOnce(&mut Vec<u8>)) {
         let is_gone = match &self.to {
             WayTo::Connection(responses) => responses.is_closed(),
             WayTo::Stream { listener, .. } => listener.is_closed(),
@@ -118,53 +108,52 @@ impl Responder {
         if octets.capacity() - octets.len() > SLACK {
             octets.shrink_to_fit();
         }
-        match Message::admitted(octets, (self.stream, content), &self.seat) {
-            Some(message) => self.send(Response::Whole(message)),
+        match ResponseMessage::admitted(octets, (self.stream, content), &self.seat) {
+            Some(message) => self.send(ResponseOutput::Whole(message)),
             None => self.seat.close(),
         }
     }
 
-    /// Begins a response of several messages, which ends when what this returns is dropped. No more than one waits while the
-    /// client takes another: who sends into it waits for the client, and learns when that is gone.
+    /// Begins a response of several messages, which ends when the returned sender is dropped. The sender
+    /// moves at the pace of the client.
     pub fn respond_in_parts(&self) -> mpsc::Sender<Vec<u8>> {
         let (parts, receiver) = mpsc::channel(1);
-        self.send(Response::Parts(receiver));
+        self.send(ResponseOutput::Parts(receiver));
         parts
     }
 
-    /// The client.
+    /// Returns the address of the client.
     pub fn peer(&self) -> SocketAddr {
         self.way.peer
     }
 
-    /// The address of ours that it has asked, if the system still knows.
+    /// Returns the local address of the connection, if the system still knows it.
     pub fn asked(&self) -> Option<SocketAddr> {
         self.way.asked
     }
 
-    /// How it came.
+    /// Returns the transport of the query.
     pub fn transport(&self) -> Transport {
         self.way.transport
     }
 
-    /// Adds to a response what its query asked of the connection: how long that may be idle (RFC 7828), and padding, where nobody is
-    /// to read along (RFC 7830 section 6: without encryption it would only be a burden).
+    /// Adds the options that a query requests for this connection: the idle timeout (RFC 7828), and padding
+    /// on encrypted transports only (RFC 7830 section 6).
     pub fn add_hop_options(&self, asks: Asks, response: &mut Vec<u8>) {
         if !asks.is_of_hop() {
             return;
         }
         let block = (self.way.transport.is_encrypted() && asks.padding()).then_some(RESPONSE_BLOCK);
-        // HTTP and QUIC have means of their own for how long a connection is kept.
+        // HTTP and QUIC have other means to announce the idle timeout.
         let is_kept = matches!(self.way.transport, Transport::Tcp | Transport::Tls) && asks.keepalive();
         append_hop_options(response, is_kept.then_some(self.way.idle), block);
     }
 
-    /// Hands a response to the connection.
-    fn send(&self, response: Response) {
+    fn send(&self, response: ResponseOutput) {
         match &self.to {
             WayTo::Connection(responses) => match responses.try_send(response) {
                 Ok(()) | Err(TrySendError::Closed(_)) => {}
-                // A second response to one query: whatever that was, the connection cannot be right any more.
+                // A second response to one query is a bug: close the connection.
                 Err(TrySendError::Full(_)) => self.seat.close(),
             },
             WayTo::Stream { listener, connection, stream } => {
@@ -174,44 +163,37 @@ impl Responder {
     }
 }
 
-/// A message on its way to its connection. It counts as waiting until it is taken, or dropped with a connection that is gone.
 #[derive(Debug)]
-pub(in crate::net) struct Message {
-    /// Its octets; none if there is no response.
+pub(in crate::net) struct ResponseMessage {
+    /// Empty if there is no response.
     octets: Vec<u8>,
-    /// The stream of its query.
     stream: u32,
-    content: Content,
-    /// Where they count.
+    content: Cacheability,
     seat: Arc<Seat>,
 }
 
-impl Message {
-    /// A message, if its octets may wait.
-    fn admitted(octets: Vec<u8>, (stream, content): (u32, Content), seat: &Arc<Seat>) -> Option<Self> {
+impl ResponseMessage {
+    fn admitted(octets: Vec<u8>, (stream, content): (u32, Cacheability), seat: &Arc<Seat>) -> Option<Self> {
         seat.admit(octets.len()).then(|| Self { octets, stream, content, seat: Arc::clone(seat) })
     }
 
-    /// The stream of its query.
     pub(super) fn stream(&self) -> u32 {
         self.stream
     }
 
-    pub(super) fn content(&self) -> Content {
+    pub(super) fn content(&self) -> Cacheability {
         self.content
     }
 
-    /// Its octets, which whoever takes them counts from now on.
     pub(in crate::net) fn take(mut self) -> Vec<u8> {
         mem::take(&mut self.octets)
     }
 }
 
-impl Drop for Message {
+impl Drop for ResponseMessage {
     fn drop(&mut self) {
         self.seat.settle(self.octets.len());
     }
 }
 
-/// Octets that a buffer may have too many while it waits.
 const SLACK: usize = 4096;

@@ -1,21 +1,20 @@
-//! Where a section takes queries, as its connections and listeners hear of it: an address that leaves takes its listener along
-//! and its connections, unless another address of the section stands for it.
+//! The addresses that a section serves. When an address is removed, its listener and its connections end,
+//! unless another address of the section covers it.
 
 use std::sync::Arc;
 
 use crate::address::{ListenAddress, Scheme};
 
-/// The addresses of a section that are in force.
+/// The current addresses of a section.
 #[derive(Clone, Debug, Default)]
-pub struct Served {
-    /// Where queries are taken. None: the section ends.
+pub struct ServedAddresses {
+    /// Empty if the section ends.
     addresses: Arc<[ListenAddress]>,
-    /// Where others go on to take queries by the same sockets, now that this section does not.
     passed_on: Arc<[ListenAddress]>,
 }
 
-impl Served {
-    /// Queries are taken at `addresses`; of those where they were taken before, others go on with `passed_on`.
+impl ServedAddresses {
+    /// Creates the set of served `addresses`. Other sections continue to read the sockets of `passed_on`.
     pub fn new(
         addresses: impl IntoIterator<Item = ListenAddress>,
         passed_on: impl IntoIterator<Item = ListenAddress>,
@@ -23,24 +22,24 @@ impl Served {
         Self { addresses: addresses.into_iter().collect(), passed_on: passed_on.into_iter().collect() }
     }
 
-    /// The section ends; others go on with `passed_on`.
+    /// Creates the set of a section that ends. Other sections continue to read the sockets of `passed_on`.
     pub fn nowhere(passed_on: impl IntoIterator<Item = ListenAddress>) -> Self {
         Self::new([], passed_on)
     }
 
-    /// Whether an address is listened on.
+    /// Returns true if the section listens on `address`.
     pub fn has(&self, address: ListenAddress) -> bool {
         self.addresses.contains(&address)
     }
 
-    /// Whether somebody else reads on at an address.
+    /// Returns true if another section continues to read at `address`.
     pub fn is_passed_on(&self, address: ListenAddress) -> bool {
         self.passed_on.contains(&address)
     }
 
-    /// Whether who has connected to an address would reach the section there still, in the same way.
+    /// Returns true if a client that is connected to `local` would still reach the section in the same way.
     pub(in crate::net) fn covers(&self, local: ListenAddress) -> bool {
-        // By TCP it makes no difference what is spoken: no two listeners have one port that do not share it.
+        // The protocol does not matter for TCP: two listeners with the same port share it.
         let by_tcp = |address: &ListenAddress| address.scheme != Scheme::Quic;
         let stands_for = |address: &ListenAddress| {
             let (socket, local) = (address.socket, local.socket);
@@ -71,7 +70,7 @@ mod tests {
             (&["tls://127.0.0.1:853"], "quic://127.0.0.1:853", false),
             (&["quic://0.0.0.0:853"], "quic://127.0.0.1:853", true),
         ] {
-            let served = Served::new(served.iter().map(|text| address(text)), []);
+            let served = ServedAddresses::new(served.iter().map(|text| address(text)), []);
             assert_eq!(served.covers(address(local)), is_covered, "{served:?} {local}");
         }
     }

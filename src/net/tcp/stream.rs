@@ -1,8 +1,8 @@
-//! What a connection reads and writes: a TCP socket, or TLS over one.
+//! The byte stream of a connection: a TCP socket, or TLS over one.
 //!
-//! TLS stands here without its own socket (rustls): octets of the kernel go in, octets of the client come out, and the other way
-//! round. An octet counts as written when the kernel has taken the record that it is in, so nothing waits here that is not
-//! counted; a record is made when the one before has left, so one of them at most does ([`RECORD`]).
+//! The TLS session (rustls) does no I/O itself. A byte counts as written when the kernel has accepted the
+//! record that contains it, and a record is made only after the previous one has left, so at most one record
+//! waits here ([`RECORD`]).
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::pin::Pin;
@@ -18,31 +18,23 @@ use tokio_rustls::rustls::ServerConnection;
 use super::handshake::Shaken;
 use crate::wire::Transport;
 
-/// What a connection reads and writes.
-pub(super) enum Stream {
-    /// As it is.
+pub(super) enum ClientStream {
     Plain(TcpStream),
-    /// Encrypted.
     Tls(Box<TlsStream>),
 }
 
-/// TLS over a socket.
 pub(super) struct TlsStream {
     socket: TcpStream,
     session: ServerConnection,
-    /// Octets of the client's that were made a record of which the kernel has not taken all.
     held: usize,
-    /// Whether the client was told that nothing more comes.
     is_ended: bool,
 }
 
-impl Stream {
-    /// A connection whose handshake is complete.
+impl ClientStream {
     pub(super) fn shaken(Shaken { socket, session }: Shaken) -> Self {
         Self::Tls(Box::new(TlsStream { socket, session, held: 0, is_ended: false }))
     }
 
-    /// How messages come.
     pub(super) fn transport(&self) -> Transport {
         match self {
             Self::Plain(_) => Transport::Tcp,
@@ -50,7 +42,6 @@ impl Stream {
         }
     }
 
-    /// The socket.
     pub(super) fn socket(&self) -> &TcpStream {
         match self {
             Self::Plain(socket) => socket,
@@ -58,7 +49,6 @@ impl Stream {
         }
     }
 
-    /// Whether there is something to be written besides responses.
     pub(super) fn has_unwritten(&self) -> bool {
         match self {
             Self::Plain(_) => false,
@@ -66,10 +56,7 @@ impl Stream {
         }
     }
 
-    /// Appends what has come to `input`, which has room for as much as is to be read at least; 0 says that the client has ended.
-    ///
-    /// # Errors
-    /// If nothing has come, or the connection is broken.
+    /// Appends available input to `input`, which must have spare capacity; 0 means that the client has ended.
     pub(super) fn try_read(&mut self, input: &mut Vec<u8>) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.try_read_buf(input),
@@ -77,7 +64,6 @@ impl Stream {
         }
     }
 
-    /// The same, of what the kernel has, whether the runtime knows of it or not.
     pub(super) fn try_read_unwatched(&mut self, input: &mut Vec<u8>) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => {
@@ -86,14 +72,11 @@ impl Stream {
                 input.extend_from_slice(chunk.get(..length).unwrap_or_default());
                 Ok(length)
             }
-            Self::Tls(tls) => tls.read_by(input, |socket| Unwatched(SockRef::from(socket))),
+            Self::Tls(tls) => tls.read_by(input, |socket| DirectReader(SockRef::from(socket))),
         }
     }
 
-    /// Writes octets; how many of them the kernel has taken since they were first given here.
-    ///
-    /// # Errors
-    /// If the kernel takes none, or the connection is broken.
+    /// Writes bytes. Returns the number that the kernel has accepted since they were first passed here.
     pub(super) fn try_write(&mut self, octets: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.try_write(octets),
@@ -101,10 +84,7 @@ impl Stream {
         }
     }
 
-    /// Writes what is to be written besides responses, as far as the kernel takes it.
-    ///
-    /// # Errors
-    /// If the connection is broken.
+    /// Writes the pending TLS output besides responses, as far as the kernel accepts it.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         match self {
             Self::Plain(_) => Ok(()),
@@ -112,7 +92,7 @@ impl Stream {
         }
     }
 
-    /// Sends the client the end of a session, as far as the kernel takes it at once (RFC 8446 section 6.1).
+    /// Sends the client the end of the session, if the kernel accepts it at once (RFC 8446 section 6.1).
     pub(super) fn notify_end(&mut self) {
         if let Self::Tls(tls) = self {
             tls.session.send_close_notify();
@@ -120,17 +100,14 @@ impl Stream {
         }
     }
 
-    /// Says that nothing more comes. A client that does not take even that is waited for no longer than `patience`.
-    ///
-    /// # Errors
-    /// If the connection is broken.
+    /// Shuts down the sending side. Waits at most `patience` for the kernel to accept pending output.
     pub(super) async fn shutdown(&mut self, patience: Duration) -> io::Result<()> {
         match self {
             Self::Plain(socket) => socket.shutdown().await,
             Self::Tls(tls) => {
                 // RFC 8446 section 6.1: before the end of the write side.
                 tls.session.send_close_notify();
-                let told = async {
+                let closing = async {
                     while let Err(error) = tls.flush() {
                         if error.kind() != ErrorKind::WouldBlock {
                             return Err(error);
@@ -139,16 +116,14 @@ impl Stream {
                     }
                     Ok(())
                 };
-                timeout(patience, told).await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))?;
+                timeout(patience, closing).await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))?;
                 tls.socket.shutdown().await
             }
         }
     }
 }
 
-/// By the traits of the runtime, for HTTP.
-impl Stream {
-    /// Reads what has come; nothing is the end.
+impl ClientStream {
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
@@ -156,7 +131,7 @@ impl Stream {
         }
     }
 
-    /// Writes octets, of which one record may wait here until the next [`poll_flush`](Self::poll_flush).
+    /// Writes bytes. One record may wait here until the next [`poll_flush`](Self::poll_flush).
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(socket) => Pin::new(socket).poll_write(cx, octets),
@@ -168,7 +143,6 @@ impl Stream {
         }
     }
 
-    /// Writes what waits here.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(_) => Poll::Ready(Ok(())),
@@ -176,13 +150,11 @@ impl Stream {
         }
     }
 
-    /// Says that nothing more comes.
     pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
             Self::Tls(tls) => {
                 if !tls.is_ended {
-                    // RFC 8446 section 6.1: before the end of the write side.
                     tls.session.send_close_notify();
                     tls.is_ended = true;
                 }
@@ -201,7 +173,7 @@ impl TlsStream {
                     buffer.advance(octets);
                     return Poll::Ready(Ok(()));
                 }
-                // A client that ends without saying so has ended all the same: each message has its length.
+                // An end without close_notify is a normal end: each message has its length.
                 Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Poll::Ready(Ok(())),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
@@ -213,7 +185,7 @@ impl TlsStream {
                 Err(error) => return Poll::Ready(Err(error)),
             }
             if let Err(error) = self.session.process_new_packets() {
-                // The alert says why, if the kernel takes it.
+                // The alert carries the reason, if the kernel accepts it.
                 let _ = self.session.write_tls(&mut Kernel(&self.socket));
                 return Poll::Ready(Err(io::Error::new(ErrorKind::InvalidData, error)));
             }
@@ -230,7 +202,6 @@ impl TlsStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Takes octets of the kernel, and appends all that they make whole.
     fn read_by<'s, R: Read>(
         &'s mut self,
         input: &mut Vec<u8>,
@@ -238,7 +209,7 @@ impl TlsStream {
     ) -> io::Result<usize> {
         let Self { socket, session, .. } = self;
         let before = input.len();
-        // What came with the end of the handshake is here already.
+        // Data that arrived with the end of the handshake is already here.
         if take_plain(session, input)? {
             return Ok(0);
         }
@@ -247,15 +218,13 @@ impl TlsStream {
         }
         let octets = session.read_tls(&mut kernel(socket))?;
         if let Err(error) = session.process_new_packets() {
-            // The alert says why, if the kernel takes it.
             let _ = session.write_tls(&mut Kernel(socket));
             return Err(io::Error::new(ErrorKind::InvalidData, error));
         }
         let is_at_end = take_plain(session, input)?;
         match input.len() - before {
-            // A client that ends without saying so has ended all the same: each message has its length.
             0 if is_at_end || octets == 0 => Ok(0),
-            // A part of a record: who can, asks again.
+            // A partial record: the caller may retry.
             0 => Err(ErrorKind::Interrupted.into()),
             read => Ok(read),
         }
@@ -270,7 +239,6 @@ impl TlsStream {
         Ok(std::mem::take(&mut self.held))
     }
 
-    /// Writes all that there is.
     fn flush(&mut self) -> io::Result<()> {
         while self.session.wants_write() {
             self.session.write_tls(&mut Kernel(&self.socket))?;
@@ -279,7 +247,6 @@ impl TlsStream {
     }
 }
 
-/// Appends what a session has for us; whether the client has said that no more comes.
 fn take_plain(session: &mut ServerConnection, input: &mut Vec<u8>) -> io::Result<bool> {
     match session.reader().read_to_end(input) {
         Ok(_) => Ok(true),
@@ -298,7 +265,6 @@ fn would_block_is_fine(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// A socket, read and written as the runtime watches it.
 pub(super) struct Kernel<'s>(pub(super) &'s TcpStream);
 
 impl Read for Kernel<'_> {
@@ -321,17 +287,15 @@ impl Write for Kernel<'_> {
     }
 }
 
-/// A socket, read whether the runtime knows that something has come or not.
-struct Unwatched<'s>(SockRef<'s>);
+struct DirectReader<'s>(SockRef<'s>);
 
-impl Read for Unwatched<'_> {
+impl Read for DirectReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         (&*self.0).read(buffer)
     }
 }
 
-/// Octets read at a time without the runtime.
 const CHUNK: usize = 4096;
 
-/// Octets of one record at most (RFC 8446 section 5.1).
+/// The largest record in bytes (RFC 8446 section 5.1).
 const RECORD: usize = 16 << 10;

@@ -1,23 +1,24 @@
 //! The connections of one section of the config, over all its listeners and workers.
 //!
-//! A connection has a [`Seat`] here from when it is accepted until it ends or has to make room (`limit/connections.rs` says
-//! which one does). The lock is held for that and for nothing else: queries and responses touch only the atomics of their own
-//! seat, and the count of octets that wait.
+//! A connection has a [`Seat`] here until it ends or has to make room (`limit/connections.rs`). The lock
+//! covers only that: queries and responses touch only the atomics of their seat, and the unsent total.
 //!
-//! # Octets that wait
+//! # Unsent bytes
 //!
-//! From when a response is made until the kernel has taken it, its octets count, for its connection and in all.
+//! The bytes of a response count, for its connection and in total, from when it is made until the kernel has
+//! accepted it.
 //!
-//! 1. A connection is handed no further query while more than [`WAITING`] octets wait for its client: read, answer, write, go
-//!    on. So one that does not read holds that and one message, where answers are made at once (the cache, an authority).
-//! 2. What backends are asked for may come all at once, up to `in_flight` messages. So all connections together may hold
-//!    `unsent` octets, and one of them as much as that leaves free: a dynamic threshold (Choudhury and Hahne, 1998), under
-//!    which one that does not read gets half of all, ten get an eleventh each, and there is always room for one more. Whose
-//!    response does not fit is closed, and counted; the kernel tells its client, which would have waited for it.
-//! 3. Who reads is not shut out by those who do not: a response to a client for which nothing waits has what is left of all, and if
-//!    that is not enough, those make room for it that have most waiting, times the connections of their client.
-//! 4. A query is not handed over while its connection waits for its client already and the largest response might not fit: who
-//!    reads is slowed down and not closed.
+//! 1. A connection gets no further query while more than [`WAITING`] bytes are unsent. So with immediate
+//!    answers (cache, authority), a client that does not read holds that and one message.
+//! 2. Answers of backends may arrive all at once, up to `in_flight` messages. So all connections together may
+//!    hold `unsent` bytes, and one of them as much as that leaves free: a dynamic threshold (Choudhury and
+//!    Hahne, 1998), under which one that does not read gets half of all, ten get an eleventh each, and there
+//!    is always room for one more. A connection whose response does not fit is closed and counted.
+//! 3. Clients that do not read must not shut out clients that read: a response to a client without unsent
+//!    bytes may use all that is left. If that is not enough, connections make room by most unsent bytes times
+//!    connections of their client.
+//! 4. A query is not handed over while its connection has unsent bytes and the largest response might not
+//!    fit, so a client that reads is slowed down and not closed.
 
 use std::future::pending;
 use std::net::IpAddr;
@@ -28,103 +29,97 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, watch};
 
-use super::moved::{Adopted, MovedConnection, WayOut};
+use super::moved::{AdoptedConnections, MovedConnection, WayOut};
 use super::responder::ToListener;
 
-use crate::limit::{Clients, Connected, ConnectionRules, ConnectionUse, HandshakeRates, Pressure, make_room};
-use crate::metrics::{Limit, Limited};
+use crate::limit::{
+    ClientConnection, Clients, ConnectionRules, ConnectionUse, HandshakeRates, TableFullness, make_room,
+};
+use crate::metrics::{Limit, LimitCounters};
 
 /// The connections of one section.
 #[derive(Debug)]
-pub struct Connections {
-    /// Limits that were met.
-    limited: Arc<Limited>,
-    /// The beginning of time.
+pub struct ConnectionTable {
+    limited: Arc<LimitCounters>,
     start: Instant,
-    /// How many connections each client has.
     clients: Arc<Clients>,
-    /// Who is connected.
-    table: Mutex<Table>,
-    /// How full the table is; every connection hears of changes.
-    pressure: watch::Sender<Pressure>,
-    /// Octets that wait for clients.
+    table: Mutex<SeatTable>,
+    pressure: watch::Sender<TableFullness>,
     unsent: AtomicUsize,
-    /// How many may.
     most_unsent: AtomicUsize,
-    /// Where connections go that fall idle, once they are to leave; every connection hears of it.
     way_out: watch::Sender<Option<WayOut>>,
-    /// Those that another process has given up.
-    adopted: Adopted,
+    adopted: AdoptedConnections,
 }
 
-/// Who is connected.
 #[derive(Debug)]
-struct Table {
-    /// What is allowed; `max` is the number itself.
+struct SeatTable {
+    /// The current rules; `max` is resolved to a number.
     rules: ConnectionRules,
-    /// In no order; each with what counts it for its client.
-    seats: Vec<(Arc<Seat>, Connected)>,
-    /// Where the next look for somebody who makes room begins.
+    seats: Vec<(Arc<Seat>, ClientConnection)>,
     next_look: usize,
     handshakes: HandshakeRates,
 }
 
-impl Connections {
-    /// Without any connection. `listener` is the name of the section, and `rules.max` not 0.
+impl ConnectionTable {
+    /// Creates an empty table. `listener` is the name of the section, and `rules.max` must not be 0.
     pub fn new(listener: &str, rules: ConnectionRules, clients: Arc<Clients>, now: Instant) -> Arc<Self> {
         Arc::new(Self {
-            limited: Arc::new(Limited::new(listener)),
+            limited: Arc::new(LimitCounters::new(listener)),
             start: now,
             clients,
-            table: Mutex::new(Table { rules, seats: Vec::new(), next_look: 0, handshakes: HandshakeRates::default() }),
+            table: Mutex::new(SeatTable {
+                rules,
+                seats: Vec::new(),
+                next_look: 0,
+                handshakes: HandshakeRates::default(),
+            }),
             pressure: watch::Sender::default(),
             unsent: AtomicUsize::new(0),
             most_unsent: AtomicUsize::new(rules.unsent),
             way_out: watch::Sender::default(),
-            adopted: Adopted::default(),
+            adopted: AdoptedConnections::default(),
         })
     }
 
-    /// The name of the section.
+    /// Returns the name of the section.
     pub fn name(&self) -> &str {
         self.limited.listener()
     }
 
-    /// Limits that were met, those included that have nothing to do with connections.
-    pub fn limited(&self) -> Arc<Limited> {
+    /// Returns the counters of limits that were met, also of limits that do not concern connections.
+    pub fn limited(&self) -> Arc<LimitCounters> {
         Arc::clone(&self.limited)
     }
 
-    /// Puts other rules in force. Connections that are open keep the times that they were opened with.
+    /// Replaces the rules. Open connections keep the timeouts that they were opened with.
     pub fn set_rules(&self, rules: ConnectionRules) {
         self.most_unsent.store(rules.unsent, Relaxed);
         let mut table = self.lock();
         table.rules = rules;
-        self.tell_pressure(&table);
+        self.publish_pressure(&table);
     }
 
-    /// Has every connection leave, as it falls idle between two messages: no more is read of it, and what is in flight is answered.
-    /// `section` is what they are told to belong to.
+    /// Makes every connection leave when it is idle: it reads nothing more, and queries in flight are
+    /// answered. `section` becomes the section name of the moved connections.
     pub fn move_out(&self, section: String, to: UnboundedSender<MovedConnection>) {
         self.way_out.send_replace(Some(WayOut { section, to }));
     }
 
-    /// Takes a connection that another process has given up. Some worker of the section serves it, if its client may connect.
+    /// Accepts a connection from another process, for a worker of the section.
     pub fn adopt(&self, moved: MovedConnection) {
         self.adopted.push(moved);
     }
 
-    /// The next of those. Loses nothing if it is dropped.
+    /// Waits for the next adopted connection. Cancel safe.
     pub(super) async fn adopted(&self) -> MovedConnection {
         self.adopted.next().await
     }
 
-    /// How long a fresh connection may take to its first query.
     pub(super) fn first_query(&self) -> Duration {
         self.lock().rules.first_query
     }
 
-    /// Whether a client may begin one more handshake in this second.
+    /// Returns true if a client may begin one more handshake in this second.
     pub(in crate::net) fn admits_handshake(&self, client: IpAddr, now: Instant) -> bool {
         let (hash, second) = (self.clients.hash(client), (self.millis(now) / 1000) as u32);
         let mut table = self.lock();
@@ -136,12 +131,10 @@ impl Connections {
         is_admitted
     }
 
-    /// Lets a client connect, if it may. Another connection may have to make room.
     pub(super) fn enter(self: &Arc<Self>, client: IpAddr, now: Instant) -> Option<ConnectionSlot> {
         self.enter_as(client, Wake::Task(Notify::new()), now)
     }
 
-    /// The same for a connection that is woken in this way.
     pub(in crate::net) fn enter_as(
         self: &Arc<Self>,
         client: IpAddr,
@@ -169,22 +162,20 @@ impl Connections {
             wake,
         });
         table.seats.push((Arc::clone(&seat), connected));
-        self.tell_pressure(&table);
+        self.publish_pressure(&table);
         let (pressure, way_out) = (self.pressure.subscribe(), self.way_out.subscribe());
         Some(ConnectionSlot { seat, rules: table.rules, pressure, way_out })
     }
 
-    /// A connection has ended.
     fn leave(&self, seat: &Seat) {
         let mut table = self.lock();
         if let Some(position) = seat.position() {
             table.remove(position);
-            self.tell_pressure(&table);
+            self.publish_pressure(&table);
         }
     }
 
-    /// Tells all connections if the table has become fuller or emptier by a step.
-    fn tell_pressure(&self, table: &Table) {
+    fn publish_pressure(&self, table: &SeatTable) {
         let (open, max) = (table.seats.len(), table.rules.max);
         self.pressure.send_if_modified(|pressure| {
             let next = pressure.next(open, max);
@@ -192,20 +183,18 @@ impl Connections {
         });
     }
 
-    /// How full the table is, and when that changes.
-    pub(in crate::net) fn pressure(&self) -> watch::Receiver<Pressure> {
+    pub(in crate::net) fn pressure(&self) -> watch::Receiver<TableFullness> {
         self.pressure.subscribe()
     }
 
-    /// Octets that may still be made to wait.
     fn free(&self) -> usize {
         self.most_unsent.load(Relaxed).saturating_sub(self.unsent.load(Relaxed))
     }
 
-    /// Closes those that do not read, the largest first, until no more waits than may; whether that was done.
+    /// Closes connections that do not read, the largest first, until the total is within the limit.
     fn reclaim(&self, newcomer: &Seat) -> bool {
         let mut table = self.lock();
-        // Asked anew each time, for another thread may have made the room that this one needs.
+        // Loaded in each round, because another thread may have made room.
         while self.unsent.load(Relaxed) > self.most_unsent.load(Relaxed) {
             let Some(position) = table.largest(newcomer) else { break };
             let seat = table.remove(position);
@@ -213,23 +202,22 @@ impl Connections {
             seat.close();
             self.limited.count(Limit::Unsent);
         }
-        self.tell_pressure(&table);
+        self.publish_pressure(&table);
         self.unsent.load(Relaxed) <= self.most_unsent.load(Relaxed)
     }
 
-    /// Milliseconds since the beginning of time.
     fn millis(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.start).as_millis() as u64
     }
 
-    /// The table. Nothing that may panic is done with it, and it is right after every step.
-    fn lock(&self) -> MutexGuard<'_, Table> {
+    /// Locks the table. A poisoned lock is harmless: the table is consistent after every step.
+    fn lock(&self) -> MutexGuard<'_, SeatTable> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Table {
-    /// Closes a connection for a client that will then hold `newcomer` of them; whether there was one.
+impl SeatTable {
+    /// Closes a connection for a client that will then hold `newcomer` of them.
     fn make_room(&mut self, newcomer: u32, now: u64) -> bool {
         let count = self.seats.len();
         let first = self.next_look % count.max(1);
@@ -244,10 +232,10 @@ impl Table {
         true
     }
 
-    /// The place of the connection that has the most octets waiting, times the connections of its client; none if all is read. The
-    /// look goes on through the table until one is found.
+    /// Returns the index of the connection with the most unsent bytes times connections of its client; `None`
+    /// if all is read. The search continues through the table until it finds one.
     fn largest(&mut self, newcomer: &Seat) -> Option<usize> {
-        let weight = |(seat, client): &(Arc<Seat>, Connected)| {
+        let weight = |(seat, client): &(Arc<Seat>, ClientConnection)| {
             let is_other = !std::ptr::eq(&raw const **seat, newcomer);
             if is_other { seat.waiting().saturating_mul(client.siblings() as usize) } else { 0 }
         };
@@ -264,14 +252,13 @@ impl Table {
         None
     }
 
-    /// Takes a seat away. It is no part of the table from now on, even if its connection takes a moment to hear of it.
     fn remove(&mut self, position: usize) -> Arc<Seat> {
         let (seat, _connected) = self.seats.swap_remove(position);
         seat.position.store(GONE, Relaxed);
         if let Some((moved, _)) = self.seats.get(position) {
             moved.position.store(position, Relaxed);
         }
-        // Memory shrinks again after a peak.
+        // Releases memory after a peak.
         if self.seats.capacity() > 2 * LOOKED_AT && self.seats.len() < self.seats.capacity() / 4 {
             self.seats.shrink_to(self.seats.len() * 2);
         }
@@ -279,33 +266,25 @@ impl Table {
     }
 }
 
-/// What a connection shares with who responds to it, and with who looks for room.
 #[derive(Debug)]
 pub(in crate::net) struct Seat {
-    /// Where it belongs.
-    connections: Arc<Connections>,
-    /// Its place in the table, written under the lock; [`GONE`] if it has none any more.
+    connections: Arc<ConnectionTable>,
     position: AtomicUsize,
-    /// Octets that wait for the client.
     waiting: AtomicUsize,
-    /// Whether it is busy, in the lowest bit, and since when it is so or had its last query, in milliseconds.
+    /// The lowest bit is set if the connection is busy; the rest is the time in milliseconds of the last
+    /// change or query.
     usage: AtomicU64,
-    /// It is to be closed at once.
     is_closed: AtomicBool,
     wake: Wake,
 }
 
-/// Who has to be woken when a connection is to be closed.
 #[derive(Debug)]
 pub(in crate::net) enum Wake {
-    /// Its own task.
     Task(Notify),
-    /// The task that has all connections of a listener, which knows it by this number.
     Listener(UnboundedSender<ToListener>, u64),
 }
 
 impl Seat {
-    /// Counts a response that was made, if there is room for it.
     pub(super) fn admit(&self, octets: usize) -> bool {
         if octets == 0 {
             return true;
@@ -313,7 +292,7 @@ impl Seat {
         let is_first = self.waiting() == 0;
         self.add(octets);
         let (unsent, most) = (self.connections.unsent.load(Relaxed), self.connections.most_unsent.load(Relaxed));
-        // Counted first and asked then: of two threads, neither can miss what the other has added.
+        // Add first and check after: of two threads, neither can miss the bytes of the other.
         let is_admitted = match unsent.checked_sub(most) {
             Some(excess) if is_first => excess == 0 || self.connections.reclaim(self),
             Some(_) => false,
@@ -326,57 +305,51 @@ impl Seat {
         is_admitted
     }
 
-    /// Counts octets that there must be room for.
     pub(in crate::net) fn add(&self, octets: usize) {
-        // In all first: what `forgive` takes from there is in it by then, and it falls never below zero.
+        // The total goes first: it then includes whatever `forgive` subtracts, and never falls below zero.
         self.connections.unsent.fetch_add(octets, AcqRel);
         self.waiting.fetch_add(octets, AcqRel);
     }
 
     pub(in crate::net) fn settle(&self, octets: usize) {
         if octets > 0 {
-            // Less than that if the connection was closed for another client in the meantime.
+            // The count is lower if the connection was closed in the meantime to make room.
             let left = |waiting: usize| Some(waiting.saturating_sub(octets));
             let before = self.waiting.fetch_update(AcqRel, Relaxed, left).unwrap_or_default();
             self.connections.unsent.fetch_sub(before.min(octets), Relaxed);
         }
     }
 
-    /// Counts nothing of a connection that closes any more: its task frees it in a moment, and until then no other connection need
-    /// close.
+    /// Stops counting a connection that is closing. Its task frees the bytes in a moment, and until then no
+    /// other connection has to close.
     fn forgive(&self) {
         let octets = self.waiting.swap(0, AcqRel);
         self.connections.unsent.fetch_sub(octets, Relaxed);
     }
 
-    /// Whether the response to one more query may be made to wait.
     pub(in crate::net) fn has_room(&self) -> bool {
         let waiting = self.waiting();
         waiting == 0 || waiting <= WAITING && waiting + MAX_MESSAGE <= self.connections.free()
     }
 
-    /// The connection is busy, or idle, as of now.
     pub(in crate::net) fn set_standing(&self, is_busy: bool, now: Instant) {
         self.usage.store(self.connections.millis(now) << 1 | u64::from(is_busy), Relaxed);
     }
 
-    /// Has the connection closed, without waiting for anything.
     pub(super) fn close(&self) {
         let was_closed = self.is_closed.swap(true, Relaxed);
         match &self.wake {
             Wake::Task(wake) => wake.notify_one(),
-            // Once only, so that no more wait there than there are connections.
+            // Send once only, so that the queue never has more entries than there are connections.
             Wake::Listener(..) if was_closed => {}
             Wake::Listener(listener, connection) => drop(listener.send(ToListener::Close(*connection))),
         }
     }
 
-    /// Whether it is to be closed.
     pub(super) fn is_closed(&self) -> bool {
         self.is_closed.load(Relaxed)
     }
 
-    /// Returns when it is to be closed.
     pub(super) async fn closed(&self) {
         while !self.is_closed() {
             match &self.wake {
@@ -386,33 +359,25 @@ impl Seat {
         }
     }
 
-    /// Octets that wait for the client.
     fn waiting(&self) -> usize {
         self.waiting.load(Relaxed)
     }
 
-    /// Its place in the table.
     fn position(&self) -> Option<usize> {
         Some(self.position.load(Relaxed)).filter(|&position| position != GONE)
     }
 
-    /// How it stands beside others.
     fn usage(&self, held: u32, now: u64) -> ConnectionUse {
         let usage = self.usage.load(Relaxed);
         ConnectionUse { held, is_busy: usage & 1 == 1, quiet: Duration::from_millis(now.saturating_sub(usage >> 1)) }
     }
 }
 
-/// A connection's place in the table, until it is dropped.
 #[derive(Debug)]
 pub(in crate::net) struct ConnectionSlot {
-    /// What it shares with others.
     pub(in crate::net) seat: Arc<Seat>,
-    /// The rules when it was opened.
     pub(in crate::net) rules: ConnectionRules,
-    /// How full the table is.
-    pub(super) pressure: watch::Receiver<Pressure>,
-    /// Where it goes when it falls idle, if it is to leave.
+    pub(super) pressure: watch::Receiver<TableFullness>,
     pub(super) way_out: watch::Receiver<Option<WayOut>>,
 }
 
@@ -422,15 +387,12 @@ impl Drop for ConnectionSlot {
     }
 }
 
-/// Octets that may wait for one client before it gets another query answered.
 pub(super) const WAITING: usize = 64 << 10;
 
-/// Octets of the largest message.
 const MAX_MESSAGE: usize = 65_535;
 
-/// Connections that are looked at, at most, to find the one that makes room: tens of microseconds. In a larger table the look
-/// goes on where the last one ended, and who holds a large part of it is in every window.
+/// The limit of connections that one search examines: tens of microseconds. In a larger table the next search
+/// continues where the last one ended; a client with a large part of the table is in every window.
 const LOOKED_AT: usize = 1024;
 
-/// The place of a seat that is not in the table any more.
 const GONE: usize = usize::MAX;

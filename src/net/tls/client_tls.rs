@@ -1,7 +1,4 @@
-//! What a connection to one server by TLS needs: whom it may be, and what we show of ourselves.
-//!
-//! Made when the configuration is read, shared by all workers, and with it the sessions that can be resumed: a TLS 1.3 ticket is
-//! taken out when it is used (RFC 8446 appendix C.4), a bounded number of them is kept.
+//! The TLS configuration of connections to one server. A TLS 1.3 ticket is used once (RFC 8446 appendix C.4).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,49 +16,49 @@ use super::roots::TlsRoots;
 use super::verifier::PinVerifier;
 use crate::address::{ServerIdentity, Verify};
 
-/// What a connection to one server needs.
+/// The TLS configuration of connections to one server.
 #[derive(Clone, Debug)]
 pub struct ClientTls {
     config: Arc<ClientConfig>,
     server_name: ServerName<'static>,
-    /// What the server has given by which it knows our address later (RFC 9000 section 8.1.3).
+    /// QUIC address validation tokens (RFC 9000 section 8.1.3).
     address_tokens: Arc<TokenMemoryCache>,
     rules: TrustRules,
 }
 
-/// Whom a server may be, and how it is spoken to.
+/// The rules for trusting and connecting to a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrustRules {
-    /// What it has to prove. It is told the name, if there is one (SNI).
+    /// The identity that the server must prove. Its name, if any, is sent (SNI).
     pub identity: ServerIdentity,
-    /// Who may vouch for it; needed where a chain is looked at.
+    /// The trusted authorities; required to verify a chain.
     pub roots: Option<TlsRoots>,
-    /// Its address.
+    /// The address of the server.
     pub address: IpAddr,
-    /// The protocols that we speak (ALPN), the preferred first.
+    /// The ALPN protocols, preferred first.
     pub alpn: Vec<Vec<u8>>,
-    /// What we show to a server that wants to know who asks.
+    /// The certificate for servers that request one.
     pub certificate: Option<Arc<ClientCertificate>>,
-    /// Whether octets may go with the first flight of a resumed session (0-RTT).
+    /// True if a resumed session may send early data (0-RTT).
     pub early_data: bool,
 }
 
-/// A certificate of our own, with its key.
+/// A client certificate with its key.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ClientCertificate {
-    /// Ours first, then those that vouch for it.
+    /// The chain, leaf first.
     pub chain: Vec<CertificateDer<'static>>,
-    /// The key of the first.
+    /// The key of the leaf.
     pub key: PrivateKeyDer<'static>,
 }
 
 impl ClientTls {
-    /// What follows from the rules.
+    /// Creates the configuration for the rules.
     ///
     /// # Errors
-    /// What is wrong with them, as a sentence without the place.
+    /// The problem, as a sentence without the place.
     pub fn new(rules: &TrustRules) -> Result<Self, String> {
-        // One of the two providers that there are, said here so that nothing depends on what else is linked.
+        // Explicit, so that the provider does not depend on linked features.
         let provider = Arc::new(ring::default_provider());
         let verifier = verifier(rules, &provider)?;
         let builder = ClientConfig::builder_with_provider(provider);
@@ -78,23 +75,23 @@ impl ClientTls {
         config.enable_early_data = rules.early_data;
         let server_name = match &rules.identity.name {
             Some(name) => ServerName::try_from(name.clone())
-                .map_err(|_| format!("\"{name}\" is no name that a certificate can bear"))?,
+                .map_err(|_| format!("\"{name}\" is not a name that a certificate can contain"))?,
             None => ServerName::IpAddress(rules.address.into()),
         };
         let address_tokens = Arc::new(TokenMemoryCache::new(SESSIONS as u32, ADDRESS_TOKENS));
         Ok(Self { config: Arc::new(config), server_name, address_tokens, rules: rules.clone() })
     }
 
-    /// A connection that has not said anything yet.
+    /// Creates a connection before its handshake.
     ///
     /// # Errors
-    /// If the rules do not go together: there is no server to blame.
+    /// If the rules are inconsistent; this is no fault of the server.
     pub fn begin(&self) -> Result<ClientConnection, String> {
         let connection = ClientConnection::new(Arc::clone(&self.config), self.server_name.clone());
         connection.map_err(|error| tls_problem(&error))
     }
 
-    /// What a connection by QUIC needs, which is TLS inside of it.
+    /// The configuration for QUIC connections.
     pub fn quic(&self) -> quinn_proto::ClientConfig {
         let tls = QuicTls { config: Arc::clone(&self.config), server_name: self.server_name.clone() };
         let mut config = quinn_proto::ClientConfig::new(Arc::new(tls));
@@ -102,24 +99,23 @@ impl ClientTls {
         config
     }
 
-    /// The configuration of all connections to this server.
+    /// The configuration for all TLS connections to this server.
     pub fn config(&self) -> &Arc<ClientConfig> {
         &self.config
     }
 
-    /// Who its certificate must be for.
+    /// The name that the certificate must have.
     pub fn server_name(&self) -> &ServerName<'static> {
         &self.server_name
     }
 
-    /// What it was made from.
+    /// The rules of this configuration.
     pub fn rules(&self) -> &TrustRules {
         &self.rules
     }
 }
 
 impl PartialEq for ClientTls {
-    /// Whether both follow from the same rules.
     fn eq(&self, other: &Self) -> bool {
         self.rules == other.rules
     }
@@ -127,12 +123,13 @@ impl PartialEq for ClientTls {
 
 impl Eq for ClientTls {}
 
-/// Who judges the certificate of a server.
 fn verifier(rules: &TrustRules, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, String> {
     let pins = || rules.identity.pins.clone();
     let verifier = match rules.identity.verify {
         Verify::Full => {
-            let roots = rules.roots.as_ref().ok_or("nobody is known who could vouch for it")?;
+            let roots = rules.roots.as_ref().ok_or(
+                "no trusted certificate authorities are known: set ca for this server, or install ca-certificates",
+            )?;
             let chain = WebPkiServerVerifier::builder_with_provider(Arc::clone(roots.store()), Arc::clone(provider));
             let chain = chain.build().map_err(|error| error.to_string())?;
             PinVerifier::new(Some(chain), pins(), provider)
@@ -144,8 +141,7 @@ fn verifier(rules: &TrustRules, provider: &Arc<CryptoProvider>) -> Result<Arc<dy
     Ok(Arc::new(verifier))
 }
 
-/// Servers whose sessions are kept, of one backend: itself. The library keeps at most eight tickets of each.
+/// One server name per backend. The library keeps at most eight tickets of each.
 const SESSIONS: usize = 1;
 
-/// Address tokens that are kept: each is used once, and a server gives a few with each connection.
 const ADDRESS_TOKENS: usize = 4;

@@ -1,5 +1,4 @@
-//! What was read for connections by TLS to backends: the certificates of those who vouch for them, of files and of this system, and
-//! those of ours that they are shown.
+//! The loaded trust anchors (files and system) and client certificates for TLS to backends.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -8,28 +7,26 @@ use std::sync::Arc;
 use super::{ClientCertificate, TlsRoots, TrustRules};
 use crate::address::{BackendAddress, ServerIdentity};
 
-/// Whose certificates are good, by the file that says so, and our own, by name.
+/// Trust anchors by file, and client certificates by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KnownRoots {
     files: HashMap<PathBuf, TlsRoots>,
-    /// Of this system, if it has any and they were asked for.
     system: Option<TlsRoots>,
-    /// Our own.
     shown: HashMap<String, Arc<ClientCertificate>>,
 }
 
 impl KnownRoots {
-    /// Those of these files, and of this system if they were read.
+    /// Creates a set from files, and from the system if loaded.
     pub fn new(files: HashMap<PathBuf, TlsRoots>, system: Option<TlsRoots>) -> Self {
         Self { files, system, shown: HashMap::new() }
     }
 
-    /// The same with these certificates of our own.
+    /// Returns the set with these client certificates.
     pub fn with_shown(self, shown: HashMap<String, Arc<ClientCertificate>>) -> Self {
         Self { shown, ..self }
     }
 
-    /// Those of a file, or else of this system.
+    /// The anchors of a file, or else of the system.
     pub fn of(&self, file: Option<&Path>) -> Option<&TlsRoots> {
         match file {
             Some(file) => self.files.get(file),
@@ -37,13 +34,12 @@ impl KnownRoots {
         }
     }
 
-    /// A certificate of our own.
+    /// The client certificate of this name.
     pub fn shown(&self, name: &str) -> Option<&Arc<ClientCertificate>> {
         self.shown.get(name)
     }
 
-    /// What a connection to this server needs, which is judged by a file of certificates, or else by those of this system, and shown this
-    /// certificate of our own.
+    /// Returns the rules for a server, with the anchors of a file or the system, and a client certificate.
     pub fn rules(
         &self,
         server: BackendAddress,
@@ -55,25 +51,25 @@ impl KnownRoots {
             identity: identity.clone(),
             roots: self.of(ca).cloned(),
             address: server.ip(),
-            // RFC 7858 section 3.1 has none; who knows it tells DNS from what else is on the port.
+            // RFC 7858 section 3.1 has no ALPN, but some servers use it to separate DNS from other protocols.
             alpn: server.scheme.alpn().iter().map(|protocol| protocol.to_vec()).collect(),
             certificate: certificate.and_then(|name| self.shown(name)).cloned(),
             early_data: false,
         }
     }
 
-    /// Whether there are files that may change.
+    /// Returns true if there are files, which may change.
     pub fn has_files(&self) -> bool {
         !self.files.is_empty()
     }
 
-    /// The same with what each file says now, as `read` finds out by what it said before.
+    /// Returns the set with each file read again by `read`, which gets the old content.
     pub fn renewed(&self, mut read: impl FnMut(&Path, &TlsRoots) -> TlsRoots) -> Self {
         let files = self.files.iter().map(|(file, roots)| (file.clone(), read(file, roots))).collect();
         Self { files, system: self.system.clone(), shown: self.shown.clone() }
     }
 
-    /// Shows this certificate of our own under this name from now on.
+    /// Sets the client certificate of this name.
     pub fn show(&mut self, name: &str, certificate: ClientCertificate) {
         if self.shown.get(name).is_none_or(|known| **known != certificate) {
             self.shown.insert(name.to_owned(), Arc::new(certificate));

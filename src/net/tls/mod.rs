@@ -1,4 +1,4 @@
-//! TLS to servers that we ask: whose certificates are good, and what a connection to one of them needs (rustls, with ring).
+//! TLS to servers: trust anchors and connection configuration (rustls, with ring).
 
 mod client_tls;
 mod known_roots;

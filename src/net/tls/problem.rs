@@ -1,19 +1,18 @@
-//! What does not hold, in plain words, as status and log show it.
+//! TLS errors in plain words, for status and log.
 
 use std::time::{Duration, UNIX_EPOCH};
 
 use tokio_rustls::rustls::pki_types::{ServerName, UnixTime};
 use tokio_rustls::rustls::{CertificateError, Error};
 
-/// Why there is no TLS with a server: "it" is the server.
+/// Describes a TLS failure with a server ("it").
 pub fn tls_problem(error: &Error) -> String {
     match error {
         Error::InvalidCertificate(problem) => certificate_problem(problem),
         Error::InvalidMessage(_) => "it does not speak TLS".to_owned(),
         Error::AlertReceived(alert) => format!("it ended the handshake or connection with the alert {alert:?}"),
-        Error::NoApplicationProtocol => "it speaks none of our protocols (ALPN)".to_owned(),
+        Error::NoApplicationProtocol => "it supports none of the offered protocols (ALPN)".to_owned(),
         Error::NoCertificatesPresented => "it has shown no certificate".to_owned(),
-        // The rest is rare, and the library says it well enough.
         other => other.to_string(),
     }
 }
@@ -28,22 +27,21 @@ fn certificate_problem(problem: &CertificateError) -> String {
         CertificateError::NotValidYetContext { not_before, .. } => {
             format!("its certificate is not valid before {}", day(*not_before))
         }
-        CertificateError::UnknownIssuer => "its certificate is from nobody whom we trust".to_owned(),
+        CertificateError::UnknownIssuer => "the certificate is not signed by a trusted authority".to_owned(),
         CertificateError::NotValidForName => "its certificate is for another name".to_owned(),
         CertificateError::NotValidForNameContext { expected, presented } => wrong_name(expected, presented),
         CertificateError::BadEncoding => "its certificate cannot be read".to_owned(),
-        CertificateError::BadSignature => "a signature on its certificate or handshake does not hold".to_owned(),
+        CertificateError::BadSignature => "a signature in its certificate or handshake is invalid".to_owned(),
         CertificateError::Revoked => "its certificate is revoked".to_owned(),
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "its certificate is not for servers".to_owned()
         }
-        // The library has no variant for it. What `openssl req -x509` makes is one.
+        // rustls has no variant for this. `openssl req -x509` makes such certificates.
         CertificateError::Other(other) if other.to_string() == "CaUsedAsEndEntity" => {
-            "its certificate is that of an authority: make one with basicConstraints=CA:FALSE, or pin its key"
+            "its certificate is marked as that of a certificate authority: make one with basicConstraints=CA:FALSE, or pin its key"
                 .to_owned()
         }
         CertificateError::Other(other) => other.to_string(),
-        // The rest is rare, and the library says it well enough.
         other => other.to_string(),
     }
 }
@@ -59,15 +57,14 @@ fn wrong_name(expected: &ServerName<'_>, presented: &[String]) -> String {
     }
 }
 
-/// A name of a certificate without what the library writes around it: `DnsName("dns.example")`.
+/// A certificate name without the library's wrapping: `DnsName("dns.example")`.
 fn bare(name: &str) -> &str {
     let inner = name.split_once('(').and_then(|(_, inner)| inner.strip_suffix(')'));
     inner.unwrap_or(name).trim_matches('"')
 }
 
-/// A day and its time.
 fn day(at: UnixTime) -> humantime::Rfc3339Timestamp {
-    // The last second that the format knows, the end of the year 9999.
+    // The end of the year 9999, the last second of the format.
     const LAST: u64 = 253_402_300_799;
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(at.as_secs().min(LAST)))
 }

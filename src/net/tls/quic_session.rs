@@ -1,7 +1,5 @@
-//! TLS inside of QUIC (RFC 9001), towards servers: what `quinn-proto` wants to know of a handshake, answered by rustls.
-//!
-//! `quinn-proto` has the same for itself. This one besides tells whether a session was resumed, how long the server keeps an idle
-//! connection, and in our own words what is wrong with a certificate; and a server may be meant by its address alone.
+//! Client TLS inside QUIC (RFC 9001), by rustls for `quinn-proto`. Unlike the version in `quinn-proto`, it
+//! reports resumption, the idle timeout and readable certificate problems, and accepts identity by address.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -17,33 +15,28 @@ use tokio_rustls::rustls::{self, AlertDescription, CipherSuite, ClientConfig, Er
 
 use super::problem::tls_problem;
 
-/// What all connections by QUIC to one server share.
 pub(super) struct QuicTls {
     pub(super) config: Arc<ClientConfig>,
     pub(super) server_name: ServerName<'static>,
 }
 
-/// What a handshake by QUIC has brought, for `Session::handshake_data`.
+/// The result of a QUIC handshake, for `Session::handshake_data`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuicHandshake {
-    /// With what is known from an earlier one.
+    /// True if an earlier session was resumed.
     pub is_resumed: bool,
-    /// For how long the server keeps a connection on which nothing goes (RFC 9000 section 10.1); none, if it does not say.
+    /// The server's idle timeout (RFC 9000 section 10.1), if it sends one.
     pub max_idle_timeout: Option<Duration>,
 }
 
-/// TLS of one connection.
 struct QuicSession {
     tls: ClientConnection,
-    /// What protects the first flight.
     initial: Suite,
-    /// The next keys come from these.
     next_secrets: Option<Secrets>,
-    /// It was told that there is handshake data.
-    has_told: bool,
+    has_reported: bool,
 }
 
-/// What is wrong according to an error of QUIC, if it is the matter of TLS: RFC 9001 section 4.8 has the alert in its code.
+/// Describes a QUIC error that carries a TLS alert (RFC 9001 section 4.8).
 pub fn tls_alert(code: TransportErrorCode) -> Option<String> {
     let alert = u64::from(code).checked_sub(FIRST_ALERT).and_then(|alert| u8::try_from(alert).ok())?;
     Some(tls_problem(&Error::AlertReceived(AlertDescription::from(alert))))
@@ -62,11 +55,11 @@ impl crypto::ClientConfig for QuicTls {
         let initial = initial_suite(&self.config).ok_or_else(refused)?;
         let tls = ClientConnection::new(Arc::clone(&self.config), Version::V1, self.server_name.clone(), octets);
         let tls = tls.map_err(|_| refused())?;
-        Ok(Box::new(QuicSession { tls, initial, next_secrets: None, has_told: false }))
+        Ok(Box::new(QuicSession { tls, initial, next_secrets: None, has_reported: false }))
     }
 }
 
-/// RFC 9001 section 5.2: the first flight is protected by AES-128-GCM, whatever is agreed on later.
+/// RFC 9001 section 5.2: AES-128-GCM always protects the first flight.
 fn initial_suite(config: &ClientConfig) -> Option<Suite> {
     let suites = config.crypto_provider().cipher_suites.iter();
     let mut suites = suites.filter(|suite| suite.suite() == CipherSuite::TLS13_AES_128_GCM_SHA256);
@@ -112,8 +105,8 @@ impl Session for QuicSession {
             let code = TransportErrorCode::crypto(alert.into());
             TransportError { code, frame: None, reason: tls_problem(&error) }
         })?;
-        let is_new = !self.has_told && !self.tls.is_handshaking();
-        self.has_told |= is_new;
+        let is_new = !self.has_reported && !self.tls.is_handshaking();
+        self.has_reported |= is_new;
         Ok(is_new)
     }
 
@@ -142,7 +135,7 @@ impl Session for QuicSession {
         else {
             return false;
         };
-        // RFC 9001 section 5.8: over the ID that the client had chosen, and all before the tag.
+        // RFC 9001 section 5.8: the tag covers the client's original ID and everything before the tag.
         let mut covered = Vec::with_capacity(1 + orig_dst_cid.len() + header.len() + token.len());
         covered.push(orig_dst_cid.len() as u8);
         [&orig_dst_cid[..], header, token].iter().for_each(|part| covered.extend_from_slice(part));
@@ -152,7 +145,6 @@ impl Session for QuicSession {
     }
 
     fn export_keying_material(&self, _: &mut [u8], _: &[u8], _: &[u8]) -> Result<(), ExportKeyingMaterialError> {
-        // DNS over QUIC has no use for it.
         Err(ExportKeyingMaterialError)
     }
 }
@@ -165,7 +157,7 @@ fn keys(keys: rustls::quic::Keys) -> Keys {
     }
 }
 
-/// The `max_idle_timeout` among transport parameters, in milliseconds (RFC 9000 section 18.2).
+/// Reads `max_idle_timeout` in milliseconds (RFC 9000 section 18.2).
 fn idle_timeout_of(mut parameters: &[u8]) -> Option<u64> {
     loop {
         let id = take_integer(&mut parameters)?;
@@ -187,20 +179,16 @@ fn take_integer(octets: &mut &[u8]) -> Option<u64> {
     Some(behind.fold(u64::from(first & 0x3F), |integer, octet| integer << 8 | u64::from(*octet)))
 }
 
-/// The transport parameter of this name.
 const MAX_IDLE_TIMEOUT: u64 = 1;
 
-/// The error code of alert 0: up to 255 of them follow.
 const FIRST_ALERT: u64 = 0x100;
 
-/// Octets of the tag at the end of a Retry.
 const RETRY_TAG: usize = 16;
 
-/// What protects a Retry from accidents (RFC 9001 section 5.8).
+/// The Retry integrity key and nonce (RFC 9001 section 5.8).
 const RETRY_KEY: [u8; 16] =
     [0xbe, 0x0c, 0x69, 0x0b, 0x9f, 0x66, 0x57, 0x5a, 0x1d, 0x76, 0x6b, 0x54, 0xe3, 0x68, 0xc8, 0x4e];
 
-/// With it.
 const RETRY_NONCE: [u8; 12] = [0x46, 0x15, 0x99, 0xd3, 0x5d, 0x63, 0x2b, 0xf2, 0x23, 0x98, 0x25, 0xbb];
 
 #[cfg(test)]
@@ -209,7 +197,6 @@ mod tests {
 
     #[test]
     fn idle_timeout_is_found_among_parameters() {
-        // RFC 9000 appendix A.1 has the integers.
         let parameters = [0x0f, 2, 7, 7, 0x01, 4, 0x9d, 0x7f, 0x3e, 0x7d, 0x04, 1, 0];
         assert_eq!(idle_timeout_of(&parameters), Some(494_878_333));
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Whose certificates are good, and a connection of a task to a server that bears one of them.
+//! Trust anchors, and TLS connections that rely on them.
 
 use std::io;
 use std::net::IpAddr;
@@ -13,17 +13,16 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-/// Whose certificates are good.
+/// A set of trust anchors.
 #[derive(Clone, Debug)]
 pub struct TlsRoots {
     config: Arc<ClientConfig>,
     store: Arc<RootCertStore>,
-    /// The text that they were read from; empty: they are those of this system.
+    /// The PEM source; empty for the system's anchors.
     pem: Arc<[u8]>,
 }
 
 impl PartialEq for TlsRoots {
-    /// Whether both are from the same text.
     fn eq(&self, other: &Self) -> bool {
         self.pem == other.pem
     }
@@ -32,15 +31,15 @@ impl PartialEq for TlsRoots {
 impl Eq for TlsRoots {}
 
 impl TlsRoots {
-    /// Those that stand in a text of certificates (PEM).
+    /// Reads anchors from PEM.
     ///
     /// # Errors
-    /// If there is none in it, or one is broken.
+    /// If there is none, or one is broken.
     pub fn of_pem(pem: &[u8]) -> Result<Self, String> {
         Self::of(store_of_pem(pem)?, pem)
     }
 
-    /// Those that this system has.
+    /// Loads the system's anchors.
     ///
     /// # Errors
     /// If it has none.
@@ -49,7 +48,7 @@ impl TlsRoots {
     }
 
     fn of(roots: RootCertStore, pem: &[u8]) -> Result<Self, String> {
-        // One of the two providers that there are, said here so that nothing depends on what else is linked.
+        // Explicit, so that the provider does not depend on linked features.
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
         let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
         let store = Arc::new(roots);
@@ -57,30 +56,28 @@ impl TlsRoots {
         Ok(Self { config, store, pem: pem.into() })
     }
 
-    /// The certificates.
     pub(super) fn store(&self) -> &Arc<RootCertStore> {
         &self.store
     }
 
-    /// TLS over a connection to a server whose certificate must bear this address.
+    /// Starts TLS with a server whose certificate must have this address.
     ///
     /// # Errors
-    /// If the server does not prove who it is.
+    /// If the server does not prove its identity.
     pub async fn connect_to_address(&self, stream: TcpStream, ip: IpAddr) -> io::Result<TlsStream<TcpStream>> {
         TlsConnector::from(Arc::clone(&self.config)).connect(ServerName::IpAddress(ip.into()), stream).await
     }
 
-    /// TLS over a connection to a server whose certificate must bear this name.
+    /// Starts TLS with a server whose certificate must have this name.
     ///
     /// # Errors
-    /// If the server does not prove who it is.
+    /// If the server does not prove its identity.
     pub async fn connect_to_name(&self, stream: TcpStream, name: &str) -> io::Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
         TlsConnector::from(Arc::clone(&self.config)).connect(name, stream).await
     }
 }
 
-/// The authorities that stand in a text of certificates (PEM).
 fn store_of_pem(pem: &[u8]) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem) {
@@ -90,7 +87,6 @@ fn store_of_pem(pem: &[u8]) -> Result<RootCertStore, String> {
     if roots.is_empty() { Err("it holds no certificate".to_owned()) } else { Ok(roots) }
 }
 
-/// The authorities that this system trusts.
 fn store_of_system() -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(load_native_certs().certs);

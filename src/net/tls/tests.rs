@@ -1,4 +1,4 @@
-//! Servers with all sorts of certificates, made on the spot, and what we say of each.
+//! Tests of connections to servers with all kinds of generated certificates.
 
 use std::io;
 use std::net::IpAddr;
@@ -18,10 +18,9 @@ use tokio_rustls::rustls::{
 use super::*;
 use crate::address::{Pin, ServerIdentity, Verify};
 
-/// An authority that vouches for whomever a test wants.
+/// An authority that signs any certificate for a test.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
-/// A server's certificate, and its key.
 pub(crate) struct Leaf {
     pub(crate) certificate: rcgen::Certificate,
     pub(crate) key: KeyPair,
@@ -32,7 +31,7 @@ impl Authority {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
-        // Each has a name of its own, by which it is looked up.
+        // Each authority has a unique name, because it is looked up by name.
         let name = data_encoding::HEXLOWER.encode(key.public_key_raw());
         params.distinguished_name.push(DnType::CommonName, name);
         Self(CertifiedIssuer::self_signed(params, key).unwrap())
@@ -82,7 +81,7 @@ pub(crate) fn rules(ca: &Authority, name: Option<&str>) -> TrustRules {
     }
 }
 
-/// Has both talk until neither has anything to say; the error of the client, or else of the server.
+/// Runs both sides until neither has more to send; returns the error of the client, or else of the server.
 fn talk(client: &mut ClientConnection, server: &mut ServerConnection) -> Result<(), String> {
     while client.wants_write() || server.wants_write() {
         let mut octets = Vec::new();
@@ -113,7 +112,7 @@ fn shake_hands(tls: &ClientTls, server: &Arc<ServerConfig>) -> Result<(ClientCon
     Ok((client, server))
 }
 
-/// What a client with these rules says of a server: nothing is wrong, or what.
+/// Checks the outcome of a handshake of a client with these rules.
 #[track_caller]
 fn check(rules: &TrustRules, leaf: &Leaf, expected: Result<(), &str>) {
     let tls = ClientTls::new(rules).unwrap();
@@ -132,13 +131,13 @@ fn certificate_must_be_for_the_name_or_else_for_the_address() {
     check(&rules(&ca, None), &addressed, Ok(()));
     let other = TrustRules { address: IpAddr::from([192, 0, 2, 2]), ..rules(&ca, None) };
     assert!(shake_hands(&ClientTls::new(&other).unwrap(), &addressed.server()).is_err());
-    // The name counts where one is given, whatever the address is.
+    // If there is a name, it decides, not the address.
     assert!(shake_hands(&ClientTls::new(&rules(&ca, Some("dns.example"))).unwrap(), &addressed.server()).is_err());
 }
 
 #[test]
 fn common_name_counts_nothing() {
-    // RFC 8310 section 8.1: the subjectAltName alone.
+    // RFC 8310 section 8.1: only the subjectAltName counts.
     let ca = Authority::new();
     let leaf = ca.leaf_with(&[], KeyPair::generate().unwrap(), |params| {
         params.distinguished_name.push(DnType::CommonName, "dns.example");
@@ -157,7 +156,7 @@ fn certificate_of_another_time_or_authority_does_not_hold() {
     check(&rules, &expired, Err("its certificate has expired on 2020-01-02T00:00:00Z"));
     let early = leaf(|params| params.not_before = date_time_ymd(3020, 1, 2));
     check(&rules, &early, Err("its certificate is not valid before 3020-01-02T00:00:00Z"));
-    check(&rules, &other.leaf(&["dns.example"]), Err("its certificate is from nobody whom we trust"));
+    check(&rules, &other.leaf(&["dns.example"]), Err("the certificate is not signed by a trusted authority"));
 }
 
 #[test]
@@ -168,7 +167,7 @@ fn pin_is_asked_for_besides_or_alone() {
     let none = Err("its key has none of the pins");
     rules.identity.pins = vec![Pin([0; 32]), leaf.pin()];
     check(&rules, &leaf, Ok(()));
-    check(&rules, &foreign, Err("its certificate is from nobody whom we trust"));
+    check(&rules, &foreign, Err("the certificate is not signed by a trusted authority"));
     rules.identity.pins = vec![Pin([0; 32])];
     check(&rules, &leaf, none);
     rules.identity.verify = Verify::Pin;
@@ -187,9 +186,12 @@ fn rules_that_cannot_be_are_told() {
     let ca = Authority::new();
     let problem = |rules: &TrustRules| ClientTls::new(rules).err();
     let wrong = rules(&ca, Some("no name"));
-    assert_eq!(problem(&wrong).as_deref(), Some("\"no name\" is no name that a certificate can bear"));
+    assert_eq!(problem(&wrong).as_deref(), Some("\"no name\" is not a name that a certificate can contain"));
     let nobody = TrustRules { roots: None, ..rules(&ca, None) };
-    assert_eq!(problem(&nobody).as_deref(), Some("nobody is known who could vouch for it"));
+    assert_eq!(
+        problem(&nobody).as_deref(),
+        Some("no trusted certificate authorities are known: set ca for this server, or install ca-certificates")
+    );
 }
 
 #[test]
@@ -200,7 +202,7 @@ fn session_is_resumed_and_a_ticket_used_once() {
     let (first, _) = shake_hands(&tls, &server).unwrap();
     assert_eq!(first.handshake_kind(), Some(HandshakeKind::Full));
     assert_eq!(first.protocol_version(), Some(ProtocolVersion::TLSv1_3));
-    // The server gives two tickets with each handshake; what is resumed at the same time takes one each.
+    // The server gives two tickets per handshake; concurrent resumptions take one each.
     let begun: Vec<_> = (0..3).map(|_| tls.begin().unwrap()).collect();
     let kinds: Vec<_> = begun
         .into_iter()
@@ -230,7 +232,7 @@ fn server_learns_who_asks() {
     let (_, server) = shake_hands(&ClientTls::new(&rules).unwrap(), &server).unwrap();
     assert_eq!(server.peer_certificates().unwrap()[0], *me.certificate.der());
     assert_eq!(server.server_name(), Some("dns.example"));
-    // A key that is another's is told when the configuration is read.
+    // A key that does not match is reported when the config is read.
     let mixed = ClientCertificate { chain: vec![me.certificate.der().clone()], key: leaf.private_key() };
     rules.certificate = Some(Arc::new(mixed));
     assert!(ClientTls::new(&rules).err().unwrap().starts_with("its certificate cannot be used: "));
@@ -263,6 +265,6 @@ fn certificate_of_an_authority_is_no_server_s() {
     let leaf = ca.leaf_with(&["dns.example"], KeyPair::generate().unwrap(), |params| {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     });
-    let problem = "its certificate is that of an authority: make one with basicConstraints=CA:FALSE, or pin its key";
+    let problem = "its certificate is marked as that of a certificate authority: make one with basicConstraints=CA:FALSE, or pin its key";
     check(&rules(&ca, Some("dns.example")), &leaf, Err(problem));
 }

@@ -1,5 +1,4 @@
-//! Judges the certificate of a server: a chain and a name, pins, both, or nothing. That it has the key of its certificate, it has
-//! to prove in any case.
+//! Verifies a server's certificate by chain and name, by pins, by both, or not at all.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use tokio_rustls::rustls::{CertificateError, DigitallySignedStruct, Error, Other
 
 use crate::address::Pin;
 
-/// Judges by a chain, if there is one to judge by, and by pins, if there are any.
+/// Checks the chain, if configured, then the pins, if any.
 #[derive(Debug)]
 pub(super) struct PinVerifier {
     chain: Option<Arc<WebPkiServerVerifier>>,
@@ -24,18 +23,16 @@ pub(super) struct PinVerifier {
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-/// The key of a server has none of the pins.
 #[derive(Debug)]
 pub(super) struct NoPin;
 
 impl PinVerifier {
-    /// One that asks for this.
     pub(super) fn new(chain: Option<Arc<WebPkiServerVerifier>>, pins: Vec<Pin>, provider: &CryptoProvider) -> Self {
         Self { chain, pins, algorithms: provider.signature_verification_algorithms }
     }
 
-    /// RFC 7858 section 4.2: the hash of the key is compared. That of the server's own certificate alone: what else it sends need
-    /// not be in its chain.
+    /// RFC 7858 section 4.2: compares the hash of the leaf's key; other certificates need not be in its
+    /// chain.
     fn has_pin(&self, certificate: &CertificateDer<'_>) -> Result<bool, Error> {
         let key = ParsedCertificate::try_from(certificate)?.subject_public_key_info();
         let hash = digest(&SHA256, &key);

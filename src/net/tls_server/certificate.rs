@@ -1,4 +1,4 @@
-//! A certificate of ours: the chain and the key, read from PEM, and found to belong together.
+//! A server certificate: chain and key, read from PEM and checked to match.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,23 +12,20 @@ use tokio_rustls::rustls::sign::CertifiedKey;
 
 use super::contents::{CertificateContents, Validity};
 
-/// A certificate of ours, with its chain and its key. No form of printing shows the key.
+/// A server certificate with chain and key. Its `Debug` never shows the key.
 #[derive(Debug)]
 pub struct Certificate {
-    /// The chain and what signs with the key.
     certified: Arc<CertifiedKey>,
     key: PrivateKeyDer<'static>,
-    /// What the leaf says.
     contents: CertificateContents,
-    /// The server names that it is shown for, in lower case.
     names: Vec<String>,
 }
 
 impl Certificate {
-    /// Reads the chain, the leaf first, and the key, both in PEM. It is shown for these names, or, without any, for those in it.
+    /// Reads chain (leaf first) and key from PEM. Without `names`, those in the certificate select it.
     ///
     /// # Errors
-    /// If one of the two is none, or they do not belong together.
+    /// If chain or key is invalid, or they do not match.
     pub fn read(chain: &[u8], key: &[u8], names: &[String]) -> Result<Self, CertificateError> {
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
         let chain = chain.map_err(|error| CertificateError::BrokenChain(error.to_string()))?;
@@ -50,48 +47,47 @@ impl Certificate {
         Ok(Self { certified, key, contents, names })
     }
 
-    /// The chain, the leaf first.
+    /// The chain, leaf first.
     pub fn chain(&self) -> &[CertificateDer<'static>] {
         &self.certified.cert
     }
 
-    /// The key.
+    /// The private key.
     pub fn key(&self) -> PrivateKeyDer<'static> {
         self.key.clone_key()
     }
 
-    /// The server names that it is shown for, in lower case; `*.x` too.
+    /// The server names that select it, in lower case; `*.x` is possible.
     pub fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// From when until when it is good.
+    /// The period of validity.
     pub fn validity(&self) -> Validity {
         self.contents.validity
     }
 
-    /// Whether a client that expects this name takes it, by the names that stand in it.
+    /// Returns true if the certificate is valid for this name.
     pub fn bears_name(&self, name: &str) -> bool {
         self.contents.names.iter().any(|known| matches_name(known, &name.to_ascii_lowercase()))
     }
 
-    /// Whether this address stands in it.
+    /// Returns true if the certificate is valid for this address.
     pub fn bears_address(&self, address: IpAddr) -> bool {
         self.contents.addresses.contains(&address)
     }
 
-    /// Whether both are the same chain with the same key, for the same names.
+    /// Returns true if chain, key and names are equal.
     pub fn is_same(&self, other: &Self) -> bool {
         self.chain() == other.chain() && self.key == other.key && self.names == other.names
     }
 
-    /// The chain and what signs with the key.
     pub(super) fn certified(&self) -> &Arc<CertifiedKey> {
         &self.certified
     }
 }
 
-/// Whether a name of a certificate covers a server name, both in lower case. `*` stands for one label, the first (RFC 6125 section
+/// Returns true if a name covers a server name, both in lower case. `*` is the first label (RFC 6125 section
 /// 6.4.3).
 pub(super) fn matches_name(known: &str, name: &str) -> bool {
     match known.strip_prefix('*') {
@@ -100,23 +96,23 @@ pub(super) fn matches_name(known: &str, name: &str) -> bool {
     }
 }
 
-/// What is wrong with a chain and its key.
+/// A problem with a chain or key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CertificateError {
-    /// There is no certificate in the file of the chain.
+    /// The chain file contains no certificate.
     NoCertificate,
-    /// What stands there is none.
+    /// The chain is invalid.
     BrokenChain(String),
-    /// There is no key in its file.
+    /// The key file contains no key.
     NoKey,
-    /// The key is of no kind that is known.
+    /// The key type is not supported.
     UnusableKey,
-    /// The key is of another chain.
+    /// The key does not match the chain.
     OtherKey,
 }
 
 impl CertificateError {
-    /// Whether it is the file of the key that is to be mended.
+    /// Returns true if the problem is in the key file.
     pub fn is_of_key(&self) -> bool {
         match self {
             Self::NoCertificate | Self::BrokenChain(_) => false,
@@ -151,7 +147,6 @@ mod tests {
 
     use super::*;
 
-    /// A chain and its key for these names, in PEM.
     fn made(names: &[&str]) -> (String, String) {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let made = generate_simple_self_signed(names).expect("a certificate");

@@ -1,56 +1,55 @@
-//! What a certificate says of itself (RFC 5280 section 4.1): from when until when it is good, and whose it is. A small reader of DER, for
-//! what checks certificates tells nobody that.
+//! Validity and subject of a certificate (RFC 5280 section 4.1), by a small DER reader.
 //!
 //! ```text
-//!   Certificate { TBSCertificate { [0] version, serial, algorithm, issuer, Validity { from, until }, subject, key, .. [3] extensions } .. }
+//!   Certificate { TBSCertificate { [0] version, serial, algorithm, issuer,
+//!       Validity { from, until }, subject, key, .. [3] extensions } .. }
 //! ```
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// From when until when a certificate is good.
+/// The period of validity of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validity {
-    /// Seconds since 1970.
+    /// The first second, since 1970.
     pub not_before: i64,
-    /// Seconds since 1970; that second is the last one.
+    /// The last second, since 1970.
     pub not_after: i64,
 }
 
 impl Validity {
-    /// Whether its time is over.
+    /// Returns true if the certificate has expired.
     pub fn is_over(&self, now: SystemTime) -> bool {
         self.not_after < seconds(now)
     }
 
-    /// Whether its time is still to come.
+    /// Returns true if the certificate is not valid yet.
     pub fn is_to_come(&self, now: SystemTime) -> bool {
         self.not_before > seconds(now)
     }
 
-    /// The last second, as a time.
+    /// The last second of validity.
     pub fn end(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(self.not_after.max(0).unsigned_abs())
     }
 }
 
-/// What a certificate says of itself.
+/// The fields of a certificate that hedgerow uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateContents {
-    /// When it is good.
+    /// The period of validity.
     pub validity: Validity,
-    /// The names of its subject (RFC 5280 section 4.2.1.6), in lower case; `*.x` too. The CN counts nothing (RFC 6125).
+    /// DNS names (RFC 5280 section 4.2.1.6), in lower case; `*.x` too. The CN does not count (RFC 6125).
     pub names: Vec<String>,
-    /// The addresses of its subject.
+    /// The addresses in subjectAltName.
     pub addresses: Vec<IpAddr>,
 }
 
 impl CertificateContents {
-    /// Reads a certificate in DER; none if it is none.
+    /// Reads a certificate in DER; `None` if it is malformed.
     pub fn read(der: &[u8]) -> Option<Self> {
         let certificate = Elements(der).next_of(SEQUENCE)?;
         let mut fields = Elements(Elements(certificate).next_of(SEQUENCE)?);
-        // Version 1 has no field for it.
         if fields.tag() == Some(VERSION) {
             fields.next()?;
         }
@@ -70,7 +69,6 @@ impl CertificateContents {
         Some(contents)
     }
 
-    /// Takes the names that we know the kind of.
     fn take_names(&mut self, general_names: &[u8]) {
         for (tag, value) in Elements(general_names) {
             match tag {
@@ -86,16 +84,14 @@ impl CertificateContents {
     }
 }
 
-/// Goes through the elements of some octets of DER, each with its tag; ends at what is none.
+/// Iterates over DER elements with their tags; ends at malformed data.
 struct Elements<'d>(&'d [u8]);
 
 impl<'d> Elements<'d> {
-    /// The tag of the next one.
     fn tag(&self) -> Option<u8> {
         self.0.first().copied()
     }
 
-    /// The next one, if it has this tag.
     fn next_of(&mut self, tag: u8) -> Option<&'d [u8]> {
         self.next().filter(|(found, _)| *found == tag).map(|(_, value)| value)
     }
@@ -106,7 +102,7 @@ impl<'d> Iterator for Elements<'d> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let (&[tag, first], rest) = self.0.split_first_chunk()?;
-        // X.690 section 8.1.3: up to 127 octets in one octet, or else so many octets of length follow.
+        // X.690 section 8.1.3: one byte up to 127, else the number of length bytes that follow.
         let (length, rest) = match first.checked_sub(0x80) {
             None => (usize::from(first), rest),
             Some(octets @ 1..=4) => {
@@ -121,7 +117,7 @@ impl<'d> Iterator for Elements<'d> {
     }
 }
 
-/// Reads a time (RFC 5280 section 4.1.2.5): `YYMMDDHHMMSSZ`, or with four digits of the year.
+/// Reads a time (RFC 5280 section 4.1.2.5): `YYMMDDHHMMSSZ`, or with a four-digit year.
 fn time((tag, text): (u8, &[u8])) -> Option<i64> {
     let digits = text.strip_suffix(b"Z")?;
     let number = |digits: &[u8]| -> Option<i64> {
@@ -146,7 +142,7 @@ fn time((tag, text): (u8, &[u8])) -> Option<i64> {
     Some(((days(year, month, day) * 24 + hour) * 60 + minute) * 60 + second)
 }
 
-/// Days from 1970-01-01 to a day of the Gregorian calendar, counted from March, so that February is the end of a year.
+/// Days since 1970-01-01 in the Gregorian calendar. Years count from March, so that February is last.
 fn days(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
@@ -162,15 +158,11 @@ const OBJECT_IDENTIFIER: u8 = 0x06;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 const SEQUENCE: u8 = 0x30;
-/// `[2]` of a general name.
 const DNS_NAME: u8 = 0x82;
-/// `[7]` of a general name.
 const IP_ADDRESS: u8 = 0x87;
-/// `[0]` of a certificate.
 const VERSION: u8 = 0xA0;
-/// `[3]` of a certificate.
 const EXTENSIONS: u8 = 0xA3;
-/// 2.5.29.17.
+/// OID 2.5.29.17 in DER.
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1D, 0x11];
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The certificates in force, by the sections of the config: the control thread changes them, every handshake chooses from them.
+//! Current certificates by config section. The control thread changes them; every handshake reads them.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -10,77 +10,71 @@ use tokio_rustls::rustls::SignatureScheme;
 use super::certificate::{Certificate, matches_name};
 use crate::metrics::CertificateSnapshot;
 
-/// A certificate with the section of the config that it is of.
+/// A certificate with its config section.
 #[derive(Clone, Debug)]
 pub struct NamedCertificate {
     /// The key below `[certificates]`.
     pub name: String,
-    /// Where its chain was read from.
+    /// The file of the chain.
     pub chain_file: PathBuf,
-    /// Where its key was read from.
+    /// The file of the key.
     pub key_file: PathBuf,
-    /// What was read.
+    /// The loaded certificate.
     pub certificate: Arc<Certificate>,
 }
 
-/// The certificates in force.
+/// The current certificates.
 #[derive(Debug, Default)]
 pub struct CertificateStore {
-    /// In order of the config.
-    entries: ArcSwap<Vec<Entry>>,
-    /// Held by who writes.
+    entries: ArcSwap<Vec<CertificateEntry>>,
     writing: Mutex<()>,
 }
 
-/// A section.
 #[derive(Clone, Debug)]
-struct Entry {
+struct CertificateEntry {
     named: NamedCertificate,
-    /// When what is in force was read.
     loaded_at: SystemTime,
-    /// What is wrong with the files now, if that is not in force.
+    /// The problem with the files, if their content is not used.
     error: Option<String>,
-    /// How often what was read came into force.
     loaded: u64,
-    /// How often it did not.
     refused: u64,
 }
 
 impl CertificateStore {
-    /// Puts the certificates of a config in force, for new connections. What is the same stays what it is.
+    /// Sets the certificates of a config, for new connections. Unchanged ones keep their state.
     pub fn set(&self, certificates: Vec<NamedCertificate>, now: SystemTime) {
         let _writing = self.writing.lock();
         let known = self.entries.load();
         let entry = |named: NamedCertificate| {
-            let fresh = Entry { named: named.clone(), loaded_at: now, error: None, loaded: 1, refused: 0 };
+            let fresh = CertificateEntry { named: named.clone(), loaded_at: now, error: None, loaded: 1, refused: 0 };
             let Some(known) = known.iter().find(|known| known.named.name == named.name) else { return fresh };
             if known.named.certificate.is_same(&named.certificate) {
-                return Entry { named, error: None, ..known.clone() };
+                return CertificateEntry { named, error: None, ..known.clone() };
             }
-            tracing::info!(certificate = named.name, "another certificate is in force for new connections");
-            Entry { loaded: known.loaded + 1, refused: known.refused, ..fresh }
+            tracing::info!(certificate = named.name, "new connections use the new certificate");
+            CertificateEntry { loaded: known.loaded + 1, refused: known.refused, ..fresh }
         };
         self.entries.store(Arc::new(certificates.into_iter().map(entry).collect()));
     }
 
-    /// Takes what the files of one section say now: another certificate comes into force, what is broken does not. Told and counted is
-    /// what is new.
+    /// Takes the files of one section as read now. Only valid ones apply; only changes are logged and
+    /// counted.
     pub fn take(&self, name: &str, chain_file: &Path, read: Result<Arc<Certificate>, String>, now: SystemTime) {
         let _writing = self.writing.lock();
         let mut entries = Vec::clone(&self.entries.load());
-        // Of another file by now, if a reload has come between.
-        let is_meant = |entry: &&mut Entry| entry.named.name == name && entry.named.chain_file == chain_file;
+        // A reload may have changed the file meanwhile.
+        let is_meant = |entry: &&mut CertificateEntry| entry.named.name == name && entry.named.chain_file == chain_file;
         let Some(entry) = entries.iter_mut().find(is_meant) else { return };
         match read {
             Ok(certificate) if certificate.is_same(&entry.named.certificate) => entry.error = None,
             Ok(certificate) => {
-                tracing::info!(certificate = name, "another certificate is in force for new connections");
+                tracing::info!(certificate = name, "new connections use the new certificate");
                 (entry.named.certificate, entry.loaded_at, entry.error) = (certificate, now, None);
                 entry.loaded += 1;
             }
             Err(error) if entry.error.as_ref() == Some(&error) => return,
             Err(error) => {
-                tracing::error!(certificate = name, "{error}; the certificate that was in force stays");
+                tracing::error!(certificate = name, "{error}; the previous certificate stays");
                 entry.error = Some(error);
                 entry.refused += 1;
             }
@@ -88,7 +82,7 @@ impl CertificateStore {
         self.entries.store(Arc::new(entries));
     }
 
-    /// Adds the loads that another process has counted.
+    /// Adds the counters of another process.
     pub fn add_counted(&self, counted: &[CertificateSnapshot]) {
         let _writing = self.writing.lock();
         let mut entries = Vec::clone(&self.entries.load());
@@ -101,38 +95,39 @@ impl CertificateStore {
         self.entries.store(Arc::new(entries));
     }
 
-    /// The certificate of a section, if it is there.
+    /// The certificate of a section.
     pub fn get(&self, name: &str) -> Option<Arc<Certificate>> {
         let entries = self.entries.load();
         let entry = entries.iter().find(|entry| entry.named.name == name)?;
         Some(Arc::clone(&entry.named.certificate))
     }
 
-    /// What there is to see, in order of the config.
+    /// Returns the state of all certificates, in config order.
     pub fn snapshot(&self) -> Vec<CertificateSnapshot> {
-        let shown = |Entry { named, loaded_at, error, loaded, refused }: &Entry| CertificateSnapshot {
-            name: named.name.clone(),
-            file: named.chain_file.clone(),
-            names: named.certificate.names().to_vec(),
-            not_before: named.certificate.validity().not_before,
-            not_after: named.certificate.validity().not_after,
-            loaded: loaded_at
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX)),
-            error: error.clone(),
-            loads: *loaded,
-            refusals: *refused,
-        };
+        let shown =
+            |CertificateEntry { named, loaded_at, error, loaded, refused }: &CertificateEntry| CertificateSnapshot {
+                name: named.name.clone(),
+                file: named.chain_file.clone(),
+                names: named.certificate.names().to_vec(),
+                not_before: named.certificate.validity().not_before,
+                not_after: named.certificate.validity().not_after,
+                loaded: loaded_at
+                    .duration_since(UNIX_EPOCH)
+                    .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX)),
+                error: error.clone(),
+                loads: *loaded,
+                refusals: *refused,
+            };
         self.entries.load().iter().map(shown).collect()
     }
 
-    /// The certificate for a client that names this server, if it names one, and verifies signatures of these schemes:
+    /// Selects the certificate for a client's server name and signature schemes:
     ///
-    /// 1. that of `only`, where a listener has one of its own;
-    /// 2. else one that is shown for just this name, or else for `*` in the place of its first label;
-    /// 3. else one of all, in order of the config.
+    /// 1. the one of section `only`, if set;
+    /// 2. else those for exactly this name, or for `*` as its first label;
+    /// 3. else all, in config order.
     ///
-    /// Of several it is the first that the client can verify; where it can verify none, the first.
+    /// Of several, the first that the client can verify wins, else the first.
     pub(super) fn choose(
         &self,
         only: Option<&str>,
@@ -165,7 +160,6 @@ mod tests {
 
     use super::*;
 
-    /// A certificate of a section for these names, with an ECDSA key or one of Ed25519.
     fn named(section: &str, names: &[&str], is_ecdsa: bool) -> NamedCertificate {
         let kind = if is_ecdsa { &PKCS_ECDSA_P256_SHA256 } else { &PKCS_ED25519 };
         let key = KeyPair::generate_for(kind).expect("a key");

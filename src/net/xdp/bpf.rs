@@ -1,8 +1,5 @@
-//! The system call `bpf`: maps, programs of XDP, and links by which these hang on an interface.
-//!
-//! Everything goes with its descriptor, and so with the process, however that ends; a new program that is executed inherits none. Maps of
-//! numbers are also mapped into memory, where they are read and written without a call, by atomics alone, since the program does so
-//! meanwhile. Each block with `unsafe` says why it is sound.
+//! The `bpf` system call. The kernel removes maps, programs and links when their close-on-exec descriptor is
+//! closed. Programs change arrays concurrently, so mapped values are atomics.
 
 #![allow(unsafe_code)] // No crate at hand offers this call without C.
 
@@ -12,56 +9,57 @@ use std::ptr::{self, NonNull};
 use std::slice;
 use std::sync::atomic::AtomicU64;
 
-/// A map with a socket of AF_XDP for each queue (`BPF_MAP_TYPE_XSKMAP`). A socket that is closed leaves it by itself.
+/// A map from queue to AF_XDP socket (`BPF_MAP_TYPE_XSKMAP`). A closed socket leaves it.
 pub struct SocketMap {
     fd: OwnedFd,
 }
 
 impl SocketMap {
-    /// One with room for so many queues.
+    /// Creates a map for `queues` queues.
     pub fn new(queues: u32) -> io::Result<Self> {
         Ok(Self { fd: create(BPF_MAP_TYPE_XSKMAP, size_of::<u32>(), size_of::<u32>(), queues, 0)? })
     }
 
-    /// Its descriptor, as programs name it.
+    /// The descriptor that programs use for this map.
     pub fn number(&self) -> i32 {
         self.fd.as_raw_fd()
     }
 
-    /// Puts a socket in for a queue, in place of another.
+    /// Sets the socket of a queue.
     pub fn insert(&self, queue: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
         // SAFETY: `new` makes the map with keys and values of 32 bits.
         unsafe { update(&self.fd, &queue.to_ne_bytes(), &socket.as_raw_fd().to_ne_bytes()) }
     }
 }
 
-/// A set of keys of fixed length (`BPF_MAP_TYPE_HASH`). Each has a number as its value, which says nothing.
+/// A set of keys of fixed length (`BPF_MAP_TYPE_HASH`). The value of a key has no meaning.
 pub struct KeySet<const LENGTH: usize> {
     fd: OwnedFd,
 }
 
 impl<const LENGTH: usize> KeySet<LENGTH> {
-    /// One with room for so many keys.
+    /// Creates a set for `max_entries` keys.
     pub fn new(max_entries: u32) -> io::Result<Self> {
         Ok(Self { fd: create(BPF_MAP_TYPE_HASH, LENGTH, size_of::<u32>(), max_entries, 0)? })
     }
 
-    /// Its descriptor, as programs name it.
+    /// The descriptor that programs use for this map.
     pub fn number(&self) -> i32 {
         self.fd.as_raw_fd()
     }
 
-    /// Puts a key in, which may be there already.
+    /// Adds a key. A key that is present stays.
     pub fn insert(&self, key: &[u8; LENGTH]) -> io::Result<()> {
-        // SAFETY: `new` makes the map with keys of `LENGTH` octets and values of 32 bits.
+        // SAFETY: `new` makes the map with keys of `LENGTH` bytes and values of 32 bits.
         unsafe { update(&self.fd, key, &1_u32.to_ne_bytes()) }
     }
 
-    /// Takes a key out, if it is there.
+    /// Removes a key if it is present.
     pub fn remove(&self, key: &[u8; LENGTH]) -> io::Result<()> {
         let mut attributes =
             Element { map_fd: self.fd.as_raw_fd() as u32, key: key.as_ptr() as u64, ..Element::default() };
-        // SAFETY: `Element` is what this command takes, and the key is borrowed for the call and as long as the map's keys are.
+        // SAFETY: this command reads `Element`; the key is borrowed for the call and as long as the map's
+        // keys.
         match unsafe { call(BPF_MAP_DELETE_ELEM, &mut attributes) } {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
             outcome => outcome.map(drop),
@@ -69,25 +67,25 @@ impl<const LENGTH: usize> KeySet<LENGTH> {
     }
 }
 
-/// A map of values of so many words of 64 bits, numbered from 0 (`BPF_MAP_TYPE_ARRAY`), that is mapped into memory.
+/// A memory-mapped array of values of `WORDS` 64-bit words each (`BPF_MAP_TYPE_ARRAY`).
 pub struct WordArray<const WORDS: usize> {
     fd: OwnedFd,
     first: NonNull<[AtomicU64; WORDS]>,
     entries: usize,
 }
 
-// SAFETY: what is mapped belongs to no thread, and is reached by shared references to atomics alone.
+// SAFETY: the mapping belongs to no thread, and is only reached by shared references to atomics.
 unsafe impl<const WORDS: usize> Send for WordArray<WORDS> {}
 // SAFETY: as above.
 unsafe impl<const WORDS: usize> Sync for WordArray<WORDS> {}
 
 impl<const WORDS: usize> WordArray<WORDS> {
-    /// One of so many values, all zeros.
+    /// Creates an array of zeros.
     pub fn new(entries: u32) -> io::Result<Self> {
         let fd = create(BPF_MAP_TYPE_ARRAY, size_of::<u32>(), Self::VALUE, entries, BPF_F_MMAPABLE)?;
         let entries = entries as usize;
         let access = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: this maps what is not mapped yet, at a place of the kernel's choice, and takes nobody's memory away.
+        // SAFETY: this is a new mapping at a place of the kernel's choice, so it replaces no other memory.
         let mapped =
             unsafe { libc::mmap(ptr::null_mut(), entries * Self::VALUE, access, libc::MAP_SHARED, fd.as_raw_fd(), 0) };
         if mapped == libc::MAP_FAILED {
@@ -97,36 +95,35 @@ impl<const WORDS: usize> WordArray<WORDS> {
         Ok(Self { fd, first, entries })
     }
 
-    /// Its descriptor, as programs name it.
+    /// The descriptor that programs use for this map.
     pub fn number(&self) -> i32 {
         self.fd.as_raw_fd()
     }
 
     /// The values, which programs may read and write at any time.
     pub fn values(&self) -> &[[AtomicU64; WORDS]] {
-        // SAFETY: so many values are mapped, from the beginning of a page, for as long as this lives. In such a map the kernel has value
-        // behind value, each of a multiple of eight octets. Any octets are numbers, and nobody but the kernel writes other than by these.
+        // SAFETY: `entries` values are mapped contiguously, page-aligned, for as long as `self` lives. Any
+        // bytes are valid numbers, and only the kernel writes by other means.
         unsafe { slice::from_raw_parts(self.first.as_ptr(), self.entries) }
     }
 
-    /// Octets of a value.
     const VALUE: usize = size_of::<[AtomicU64; WORDS]>();
 }
 
 impl<const WORDS: usize> Drop for WordArray<WORDS> {
     fn drop(&mut self) {
-        // SAFETY: this has been mapped by `new`, in this length, and no reference to it outlives what is dropped here.
+        // SAFETY: `new` made this mapping in this length, and no reference to it outlives `self`.
         unsafe { libc::munmap(self.first.as_ptr().cast(), self.entries * Self::VALUE) };
     }
 }
 
-/// A program that the kernel has found to be sound.
+/// A program that the kernel has verified.
 pub struct Program {
     fd: OwnedFd,
 }
 
 impl Program {
-    /// Loads it. The error of one that is refused has what the kernel says of it.
+    /// Loads a program. If the kernel rejects it, the error contains the verifier's log.
     pub fn load(instructions: &[u64]) -> io::Result<Self> {
         #[repr(C)]
         struct Load {
@@ -138,7 +135,7 @@ impl Program {
             log_size: u32,
             log_buf: u64,
         }
-        // Without a log at first: the kernel refuses a program whose log has no room.
+        // First without a log: the kernel also rejects a program whose log does not fit.
         let mut load = Load {
             prog_type: BPF_PROG_TYPE_XDP,
             insn_cnt: instructions.len() as u32,
@@ -148,19 +145,19 @@ impl Program {
             log_size: 0,
             log_buf: 0,
         };
-        // SAFETY: `Load` is what this command takes. Instructions and license outlive the call, with the count of the former beside them and a
-        // zero at the end of the latter; there is no log.
+        // SAFETY: this command reads `Load`. Instructions and license outlive the call, the count matches,
+        // the license ends with a zero, and there is no log.
         let error = match unsafe { call_for_fd(BPF_PROG_LOAD, &mut load) } {
             Ok(fd) => return Ok(Self { fd }),
             Err(error) => error,
         };
-        // Who may load none has not had it looked at.
+        // Without permission the verifier does not run, so there is no log.
         if error.raw_os_error() == Some(libc::EPERM) {
             return Err(error);
         }
         let mut log = vec![0_u8; 256 << 10];
         (load.log_level, load.log_size, load.log_buf) = (1, log.len() as u32, log.as_mut_ptr() as u64);
-        // SAFETY: as above, and the log outlives the call and is as long as stated.
+        // SAFETY: as above; the log outlives the call and has the stated length.
         match unsafe { call_for_fd(BPF_PROG_LOAD, &mut load) } {
             Ok(fd) => Ok(Self { fd }),
             Err(_) => {
@@ -171,7 +168,8 @@ impl Program {
         }
     }
 
-    /// What it says of a frame on queue 0, which nobody gets (`BPF_PROG_TEST_RUN`). The kernel takes no frame shorter than a header of Ethernet.
+    /// Runs the program on a frame without delivering it (`BPF_PROG_TEST_RUN`). The kernel rejects frames
+    /// shorter than an Ethernet header.
     pub fn try_on(&self, frame: &[u8]) -> io::Result<i32> {
         #[repr(C)]
         struct Test {
@@ -194,13 +192,14 @@ impl Program {
             repeat: 1,
             duration: 0,
         };
-        // SAFETY: `Test` is what this command takes. The frame is borrowed for the call and as long as stated, and nothing is asked back.
+        // SAFETY: this command reads `Test`. The frame outlives the call, its length matches, and there is no
+        // output.
         unsafe { call(BPF_PROG_TEST_RUN, &mut test) }?;
         Ok(test.retval as i32)
     }
 
-    /// Has an interface run it for each frame that arrives.
-    pub fn attach(&self, interface: u32, mode: Mode) -> io::Result<Link> {
+    /// Attaches the program to an interface.
+    pub fn attach(&self, interface: u32, mode: Mode) -> io::Result<BpfLink> {
         #[repr(C)]
         struct Attach {
             prog_fd: u32,
@@ -214,26 +213,25 @@ impl Program {
             Mode::Generic => XDP_FLAGS_SKB_MODE,
         };
         let mut attach = Attach { prog_fd, target_ifindex: interface, attach_type: BPF_XDP, flags };
-        // SAFETY: `Attach` is what this command takes, it has no addresses, and the command returns a descriptor.
-        Ok(Link { _fd: unsafe { call_for_fd(BPF_LINK_CREATE, &mut attach) }? })
+        // SAFETY: this command reads `Attach`, which has no addresses, and returns a descriptor.
+        Ok(BpfLink { _fd: unsafe { call_for_fd(BPF_LINK_CREATE, &mut attach) }? })
     }
 }
 
-/// Where an interface runs a program.
+/// The place where an interface runs a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// In its driver, before the kernel has made anything of the frame.
+    /// In the driver, before the kernel handles the frame.
     Native,
-    /// Behind it, in the kernel's own buffers: with every driver.
+    /// After the driver, on kernel buffers. Works with every driver.
     Generic,
 }
 
-/// A program on an interface, for as long as this lives. An interface that goes takes it off; this does not tell.
-pub struct Link {
+/// A program on an interface while this lives. If the interface disappears, it is detached without notice.
+pub struct BpfLink {
     _fd: OwnedFd,
 }
 
-/// What the kernel reads to find or change a value of a map.
 #[repr(C)]
 #[derive(Default)]
 struct Element {
@@ -244,7 +242,6 @@ struct Element {
     flags: u64,
 }
 
-/// A new map.
 fn create(map_type: u32, key_size: usize, value_size: usize, max_entries: u32, map_flags: u32) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct Create {
@@ -256,7 +253,7 @@ fn create(map_type: u32, key_size: usize, value_size: usize, max_entries: u32, m
     }
     let [key_size, value_size] = [key_size, value_size].map(|size| size as u32);
     let mut attributes = Create { map_type, key_size, value_size, max_entries, map_flags };
-    // SAFETY: `Create` is what this command takes, it has no addresses, and the command returns a descriptor.
+    // SAFETY: this command reads `Create`, which has no addresses, and returns a descriptor.
     unsafe { call_for_fd(BPF_MAP_CREATE, &mut attributes) }
 }
 
@@ -267,11 +264,10 @@ fn create(map_type: u32, key_size: usize, value_size: usize, max_entries: u32, m
 unsafe fn update(map: &OwnedFd, key: &[u8], value: &[u8]) -> io::Result<()> {
     let (map_fd, key, value) = (map.as_raw_fd() as u32, key.as_ptr() as u64, value.as_ptr() as u64);
     let mut attributes = Element { map_fd, key, value, ..Element::default() };
-    // SAFETY: `Element` is what this command takes. Key and value are borrowed for the call, and long enough as the caller promises.
+    // SAFETY: this command reads `Element`. Key and value outlive the call, and are as long as promised.
     unsafe { call(BPF_MAP_UPDATE_ELEM, &mut attributes) }.map(drop)
 }
 
-// The numbers of linux/bpf.h and linux/if_link.h.
 const BPF_MAP_CREATE: i64 = 0;
 const BPF_MAP_UPDATE_ELEM: i64 = 2;
 const BPF_MAP_DELETE_ELEM: i64 = 3;
@@ -287,29 +283,29 @@ const BPF_XDP: u32 = 37;
 const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 
-/// What the kernel asks of every program. None of the functions that are called is for the GPL alone.
+/// None of the helpers used is GPL-only.
 const LICENSE: &[u8] = b"MIT\0";
 
-/// The call, where it returns a new descriptor, which no program inherits that is executed.
+/// Makes a call that returns a new close-on-exec descriptor.
 ///
 /// # Safety
 /// As for [`call`]; and the command returns a new descriptor.
 unsafe fn call_for_fd<Attributes>(command: i64, attributes: &mut Attributes) -> io::Result<OwnedFd> {
     // SAFETY: the caller promises what `call` needs.
     let fd = unsafe { call(command, attributes) }?;
-    // SAFETY: the kernel makes this descriptor for this call, as the caller promises, and nothing else has it.
+    // SAFETY: the kernel made this descriptor for this call, as the caller promises, and nothing else owns
+    // it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The call. Each attribute is one of the structures above, as the kernel's union begins for that command; what they lack of it
-/// the kernel takes for zeros.
+/// Makes the system call. The kernel reads zeros for missing attributes.
 ///
 /// # Safety
-/// `Attributes` is the structure of that command, without padding, and each address in it is of memory that lives until the call returns, is as
-/// long as the length beside it or as the map fixes it, and may be written where the kernel writes.
+/// `Attributes` is the structure of that command, without padding. Each address in it points to memory that
+/// outlives the call, is as long as stated or as the map says, and is writable where the kernel writes.
 unsafe fn call<Attributes>(command: i64, attributes: &mut Attributes) -> io::Result<i32> {
     let size = size_of::<Attributes>();
-    // SAFETY: the kernel reads and writes no more than `size` octets of what is borrowed for the call. The caller promises the rest.
+    // SAFETY: the kernel accesses at most `size` bytes of the borrowed value. The caller promises the rest.
     let returned = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size) };
     if returned < 0 {
         return Err(io::Error::last_os_error());

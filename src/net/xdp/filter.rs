@@ -1,9 +1,6 @@
-//! The filter of one interface: the program with its maps, and what is in these.
-//!
-//! Which addresses are listened on changes by a system call, for which the process needs its capabilities no more once the maps are there
-//! (before Linux 5.19 it does, unless `kernel.unprivileged_bpf_disabled` is 0).
-//! Which local ports are connected to backends changes with each new socket of a worker: that is written into mapped memory, by no call
-//! at all. Maps belong to one filter, so that several on one machine, in one process or many, know nothing of each other.
+//! The filter of one interface. Listening addresses change by a system call, which needs no capability later
+//! (before Linux 5.19 only if `kernel.unprivileged_bpf_disabled` is 0). Backend ports are written to mapped
+//! memory.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,11 +8,11 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::{AtomicU64, fence};
 
-use super::bpf::{KeySet, Link, Mode, Program, SocketMap, WordArray};
+use super::bpf::{BpfLink, KeySet, Mode, Program, SocketMap, WordArray};
 use super::program::{self, HELD, HELD_IPV6, LISTENING_KEY, Maps, PASSED};
 
-/// The program with its maps.
-pub struct Filter {
+/// The program of an interface with its maps.
+pub struct XdpFilter {
     program: Program,
     listening: KeySet<LISTENING_KEY>,
     held: WordArray<{ HELD / 8 }>,
@@ -23,10 +20,10 @@ pub struct Filter {
     passed: WordArray<{ PASSED / 8 }>,
 }
 
-impl Filter {
-    /// Makes the maps and has the kernel check the program, for an interface with this Ethernet address and so many queues, which are
-    /// served by so many workers: queue 5 of 3 workers by worker 2. It needs CAP_BPF and CAP_NET_ADMIN; before Linux 5.11
-    /// its 6 MB count as locked memory too.
+impl XdpFilter {
+    /// Creates the maps and loads the program, for an interface with this Ethernet address, whose `queues`
+    /// are shared by `workers`: worker 2 of 3 serves queue 5. Requires CAP_BPF and CAP_NET_ADMIN; before
+    /// Linux 5.11 the maps count as 6 MB of locked memory.
     pub fn load(mac: [u8; 6], workers: u32, queues: u32) -> io::Result<Self> {
         if workers == 0 || queues == 0 {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a filter needs a queue and a worker"));
@@ -44,33 +41,32 @@ impl Filter {
         Ok(Self { program, listening, held, sockets, passed })
     }
 
-    /// Has the interface of this number run the program, until what is returned is dropped or the process ends, however it does.
-    pub fn attach(&self, interface: u32, mode: Mode) -> io::Result<Link> {
+    /// Attaches the program to an interface until the link is dropped or the process ends.
+    pub fn attach(&self, interface: u32, mode: Mode) -> io::Result<BpfLink> {
         self.program.attach(interface, mode)
     }
 
-    /// Has a queue's frames go to this socket, in place of another. Its memory of frames must have been bound to the same queue of the same
-    /// interface, or the kernel drops what is handed to it.
+    /// Redirects a queue's frames to this socket, which must be bound to the same queue of the same
+    /// interface.
     pub fn set_socket(&self, queue: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
         self.sockets.insert(queue, socket)
     }
 
-    /// Takes what is sent to this address, which is never the unspecified one.
+    /// Redirects datagrams to this address, which must not be the unspecified one.
     pub fn listen(&self, address: SocketAddr) -> io::Result<()> {
         self.listening.insert(&listening_key(address))
     }
 
-    /// Leaves what is sent to this address to the kernel again.
+    /// Leaves datagrams to this address to the kernel again.
     pub fn ignore(&self, address: SocketAddr) -> io::Result<()> {
         self.listening.remove(&listening_key(address))
     }
 
-    /// Takes what comes from `remote` to `local`, a socket of this worker that is connected so, on the queues of that worker.
-    ///
-    /// A port has one holder for each family: of two sockets at one port of several local addresses the kernel goes on to serve the first.
+    /// Redirects datagrams from `remote` to `local`, a connected socket of this worker, on its queues. If
+    /// several local addresses use the same port, the kernel still serves the first.
     pub fn hold(&self, worker: u32, local: SocketAddr, remote: SocketAddr) {
         let [holder, addresses @ ..] = self.holder(local);
-        // A frame that comes while this is written finds nobody, or else another address than its own.
+        // A frame that arrives during this write finds no holder, or one with another address.
         holder.store(0, Relaxed);
         fence(Release);
         let (remote_address, local_address) = (address_octets(remote), address_octets(local));
@@ -83,31 +79,28 @@ impl Filter {
         holder.store(u64::from_ne_bytes([w0, w1, w2, w3, p0, p1, 0, 0]), Release);
     }
 
-    /// Leaves what comes to a local port to the kernel again, whose socket there may be closed only then.
+    /// Leaves datagrams to a local port to the kernel again. Call this before the socket is closed.
     pub fn release(&self, local: SocketAddr) {
         let [holder, ..] = self.holder(local);
         holder.store(0, Relaxed);
     }
 
-    /// How many frames the kernel has been let have.
+    /// The number of frames that went to the kernel.
     pub fn passed(&self) -> u64 {
         self.passed.values().iter().map(|[count, ..]| count.load(Relaxed)).sum()
     }
 
-    /// Whether a local port is held.
     #[cfg(test)]
     pub(crate) fn holds(&self, local: SocketAddr) -> bool {
         self.holder(local)[0].load(Relaxed) != 0
     }
 
-    /// Who holds a local port, in the words of [`HELD`].
     fn holder(&self, local: SocketAddr) -> &[AtomicU64; HELD / 8] {
         let first = if local.ip().to_canonical().is_ipv6() { HELD_IPV6 } else { 0 };
         &self.held.values()[(first + u32::from(local.port())) as usize]
     }
 }
 
-/// A key of the map of listening addresses.
 fn listening_key(address: SocketAddr) -> [u8; LISTENING_KEY] {
     let mut key = [0; LISTENING_KEY];
     key[..16].copy_from_slice(&address_octets(address));
@@ -115,7 +108,6 @@ fn listening_key(address: SocketAddr) -> [u8; LISTENING_KEY] {
     key
 }
 
-/// An address as the maps have it: in the form of IPv6.
 fn address_octets(address: SocketAddr) -> [u8; 16] {
     match address {
         SocketAddr::V4(address) => address.ip().to_ipv6_mapped().octets(),
@@ -123,7 +115,7 @@ fn address_octets(address: SocketAddr) -> [u8; 16] {
     }
 }
 
-/// Addresses that are listened on, of one interface.
+/// The maximum number of listening addresses per interface.
 pub const MAX_LISTENING: u32 = 1024;
 
 #[cfg(test)]

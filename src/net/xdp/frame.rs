@@ -1,61 +1,59 @@
-//! Ethernet frames with one whole UDP datagram in them: read, and their headers written.
+//! Reads and writes Ethernet frames with one whole UDP datagram.
 //!
-//! What is read is what the kernel's own stack would hand to a UDP socket, of frames without VLAN tags, IPv4 options, fragments and IPv6
-//! extension headers; these the program leaves to the kernel (`program.rs`). Nothing is copied or kept, and nothing is assumed of a frame:
-//! the program has looked at a few fields only, and an interface may have other programs.
+//! The reader checks everything that the kernel's stack checks, because the program checks little and other
+//! programs may run on the interface. Other frames are left to the kernel (`program.rs`).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// The way of a frame over the wire: the Ethernet addresses of both ends.
+/// The Ethernet addresses of both ends of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Link {
-    /// Of our interface.
+pub struct EthernetLink {
+    /// The address of our interface.
     pub ours: [u8; 6],
-    /// Of the host or router at the other end.
+    /// The address of the host or router at the other end.
     pub theirs: [u8; 6],
 }
 
-/// A UDP datagram in a frame that was received.
+/// A UDP datagram in a received frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UdpFrame<'f> {
-    /// Where it came from over the wire, and a response goes.
-    pub link: Link,
-    /// Who sent it. A link-local address has no scope here: the interface is the caller's to know.
+    /// The Ethernet addresses for a response.
+    pub link: EthernetLink,
+    /// The sender. A link-local address has no scope here, because only the caller knows the interface.
     pub source: SocketAddr,
-    /// Where it was sent to.
+    /// The address to which the datagram was sent.
     pub destination: SocketAddr,
-    /// What is in it. Padding behind it is not.
+    /// The data, without padding.
     pub payload: &'f [u8],
 }
 
-/// The checksums of UDP that an interface hands over.
+/// The kind of UDP checksums that an interface delivers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checksums {
-    /// Those of a card: each sender has computed its own.
+    /// Complete checksums, as from a network card.
     Whole,
-    /// A sender on the same machine may have left its own to a device that the frame never comes through.
+    /// A sender on the same machine may have left its checksum to a device that the frame never passes.
     MaybePartial,
 }
 
-/// Octets of headers at most: Ethernet, IPv6 and UDP.
+/// The maximum length of the headers: Ethernet, IPv6 and UDP.
 pub const MAX_HEADERS: usize = headers_len(true);
 
-/// Octets of headers ahead of a payload that goes between such addresses.
+/// The length of the headers ahead of a payload.
 pub const fn headers_len(is_ipv6: bool) -> usize {
     ETHERNET + if is_ipv6 { IPV6 } else { IPV4 } + UDP
 }
 
-/// The UDP datagram in a frame; `None` if it has none that is whole and valid.
+/// The UDP datagram in a frame; `None` if there is none that is whole and valid.
 #[inline]
 pub fn read(frame: &[u8], checksums: Checksums) -> Option<UdpFrame<'_>> {
     let (&ours, behind) = frame.split_first_chunk()?;
     let (&theirs, behind) = behind.split_first_chunk()?;
     let (ether_type, behind) = behind.split_first_chunk()?;
-    // A frame to a group is not for one host, and none comes from one.
     if is_group(ours) || is_group(theirs) {
         return None;
     }
-    let link = Link { ours, theirs };
+    let link = EthernetLink { ours, theirs };
     match *ether_type {
         ETHER_TYPE_IPV4 => read_ipv4(link, behind, checksums),
         ETHER_TYPE_IPV6 => read_ipv6(link, behind, checksums),
@@ -63,12 +61,18 @@ pub fn read(frame: &[u8], checksums: Checksums) -> Option<UdpFrame<'_>> {
     }
 }
 
-/// Writes the headers ahead of a payload that lies behind them already.
+/// Writes the headers ahead of the payload in `frame`.
 ///
-/// `frame` is exactly headers ([`headers_len`]) and payload, and source and destination are of one family. `identification` is that of
-/// IPv4; routers may cut such a datagram into fragments, as they may one of a socket of ours.
+/// `frame` is exactly headers ([`headers_len`]) and payload, and source and destination are of one family.
+/// `identification` is for IPv4, where routers may fragment the datagram.
 #[inline]
-pub fn write_headers(frame: &mut [u8], link: Link, source: SocketAddr, destination: SocketAddr, identification: u16) {
+pub fn write_headers(
+    frame: &mut [u8],
+    link: EthernetLink,
+    source: SocketAddr,
+    destination: SocketAddr,
+    identification: u16,
+) {
     let (ethernet, behind) = frame.split_first_chunk_mut::<ETHERNET>().expect("the caller has left room for headers");
     ethernet[..6].copy_from_slice(&link.theirs);
     ethernet[6..12].copy_from_slice(&link.ours);
@@ -93,11 +97,11 @@ pub fn write_headers(frame: &mut [u8], link: Link, source: SocketAddr, destinati
     }
 }
 
-/// A datagram behind a header of IPv4 (RFC 791 section 3.1).
+/// Reads an IPv4 header and what follows (RFC 791 section 3.1).
 #[inline]
-fn read_ipv4(link: Link, octets: &[u8], checksums: Checksums) -> Option<UdpFrame<'_>> {
+fn read_ipv4(link: EthernetLink, octets: &[u8], checksums: Checksums) -> Option<UdpFrame<'_>> {
     let header: &[u8; IPV4] = octets.first_chunk()?;
-    // Five words of header, so no options, and neither an offset nor more fragments.
+    // Five words of header (no options), not fragmented.
     let &[0x45, _, l0, l1, _, _, f0, f1, _, PROTOCOL_UDP, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = header else {
         return None;
     };
@@ -112,11 +116,10 @@ fn read_ipv4(link: Link, octets: &[u8], checksums: Checksums) -> Option<UdpFrame
     read_udp(link, [source.into(), destination.into()], sum(&header[12..]), segment, checksums)
 }
 
-/// A datagram behind a header of IPv6 (RFC 8200 section 3).
+/// Reads an IPv6 header and what follows (RFC 8200 section 3).
 #[inline]
-fn read_ipv6(link: Link, octets: &[u8], checksums: Checksums) -> Option<UdpFrame<'_>> {
+fn read_ipv6(link: EthernetLink, octets: &[u8], checksums: Checksums) -> Option<UdpFrame<'_>> {
     let (header, behind) = octets.split_first_chunk::<IPV6>()?;
-    // The next header is that of UDP, and no extension.
     let &[0x60..=0x6F, _, _, _, l0, l1, PROTOCOL_UDP, _, ref addresses @ ..] = header else { return None };
     let (&source, rest) = addresses.split_first_chunk::<16>()?;
     let &destination = rest.first_chunk::<16>()?;
@@ -128,10 +131,10 @@ fn read_ipv6(link: Link, octets: &[u8], checksums: Checksums) -> Option<UdpFrame
     read_udp(link, [source.into(), destination.into()], sum(addresses), segment, checksums)
 }
 
-/// The datagram itself (RFC 768). The sum is that of its addresses.
+/// Reads a UDP segment (RFC 768). `sum` covers the addresses.
 #[inline]
 fn read_udp(
-    link: Link,
+    link: EthernetLink,
     [source, destination]: [IpAddr; 2],
     addresses: u64,
     segment: &[u8],
@@ -139,25 +142,25 @@ fn read_udp(
 ) -> Option<UdpFrame<'_>> {
     let &[s0, s1, d0, d1, l0, l1, c0, c1] = segment.first_chunk::<UDP>()?;
     let length = match u16::from_be_bytes([l0, l1]) {
-        // Deviation: RFC 2675 section 4 has 0 for jumbograms only. The kernel takes it for all that is there, and so must we.
+        // Deviation: RFC 2675 section 4 has 0 for jumbograms only. The kernel reads 0 as "up to the end", so
+        // this does too.
         0 if source.is_ipv6() => segment.len(),
         length => usize::from(length),
     };
-    // What IP has behind its end belongs to nobody, as the kernel sees it.
+    // The kernel ignores bytes after the UDP length.
     let datagram = segment.get(..length)?;
     let payload = datagram.get(UDP..)?;
     let pseudo_header = fold(addresses + pseudo_header_rest(u16::try_from(length).ok()?));
     let is_valid = match u16::from_ne_bytes([c0, c1]) {
-        // No checksum (RFC 768), which IPv6 does not have (RFC 8200 section 8.1).
+        // 0 is no checksum (RFC 768), which IPv6 does not allow (RFC 8200 section 8.1).
         0 => source.is_ipv4(),
-        // A sender on this machine leaves the rest to a device that this frame never came through: between the ends of a veth pair, from
-        // a bridge or a virtual machine. The field then has the sum of the pseudo header, not complemented (CHECKSUM_PARTIAL).
-        // From a card it is a damaged one.
+        // CHECKSUM_PARTIAL: a sender on a veth pair, a bridge or a virtual machine leaves the sum of the
+        // pseudo header, not complemented, to a device. From a card this is a damaged checksum.
         checksum if checksum == pseudo_header && checksums == Checksums::MaybePartial => true,
         _ => fold(u64::from(pseudo_header) + sum(datagram)) == VALID,
     };
     let [source_port, destination_port] = [[s0, s1], [d0, d1]].map(u16::from_be_bytes);
-    // Port 0 of a sender that wants no response (RFC 768): none could be sent to it by a socket.
+    // Source port 0 means that no response is wanted (RFC 768).
     if !is_valid || source_port == 0 {
         return None;
     }
@@ -166,7 +169,6 @@ fn read_udp(
     Some(UdpFrame { link, source, destination, payload })
 }
 
-/// A header of IPv4, with its checksum.
 #[inline]
 fn ipv4_header(source: Ipv4Addr, destination: Ipv4Addr, length: u16, identification: u16) -> [u8; IPV4] {
     let ([l0, l1], [i0, i1]) = (length.to_be_bytes(), identification.to_be_bytes());
@@ -177,7 +179,6 @@ fn ipv4_header(source: Ipv4Addr, destination: Ipv4Addr, length: u16, identificat
     header
 }
 
-/// A header of IPv6, which has no checksum.
 #[inline]
 fn ipv6_header(source: Ipv6Addr, destination: Ipv6Addr, length: u16) -> [u8; IPV6] {
     let [l0, l1] = length.to_be_bytes();
@@ -188,7 +189,6 @@ fn ipv6_header(source: Ipv6Addr, destination: Ipv6Addr, length: u16) -> [u8; IPV
     header
 }
 
-/// Writes the header of UDP ahead of a payload. The sum is that of its addresses.
 #[inline]
 fn write_udp(datagram: &mut [u8], [source, destination]: [u16; 2], addresses: u64) {
     let length = length_of(datagram);
@@ -196,7 +196,7 @@ fn write_udp(datagram: &mut [u8], [source, destination]: [u16; 2], addresses: u6
     let ([s0, s1], [d0, d1], [l0, l1]) = (source.to_be_bytes(), destination.to_be_bytes(), length.to_be_bytes());
     *header = [s0, s1, d0, d1, l0, l1, 0, 0];
     let checksum = match !fold(addresses + pseudo_header_rest(length) + sum(datagram)) {
-        // 0 would say that there is none; all ones is the same number (RFC 768).
+        // 0 means no checksum; all ones is the same number (RFC 768).
         0 => u16::MAX,
         checksum => checksum,
     };
@@ -205,35 +205,32 @@ fn write_udp(datagram: &mut [u8], [source, destination]: [u16; 2], addresses: u6
     }
 }
 
-/// The length of something, as headers have it.
 fn length_of(octets: &[u8]) -> u16 {
     u16::try_from(octets.len()).expect("what leaves fits into the MTU of an interface")
 }
 
-/// Whether a frame to this address is for several hosts.
 fn is_group(address: [u8; 6]) -> bool {
     address[0] & 1 == 1
 }
 
-/// Whether this is an address of one host on a network. What the kernel drops as martian is not: this host, loopback, groups and everybody
-/// (RFC 1122 section 3.2.1.3). It takes what else begins with 0 for a host (Linux since 5.3).
+/// Returns true for a source that the kernel accepts (RFC 1122 section 3.2.1.3; 0.x.x.x since Linux 5.3).
 fn is_ipv4_host(address: Ipv4Addr) -> bool {
     !address.is_unspecified() && !address.is_loopback() && !address.is_multicast() && !address.is_broadcast()
 }
 
-/// The same for IPv6 (RFC 4291 section 2.5 and section 2.7). An address of IPv4 in that form could pass for one of IPv4.
+/// Returns true for unicast (RFC 4291 section 2.5 and section 2.7) except IPv4-mapped addresses.
 fn is_ipv6_host(address: Ipv6Addr) -> bool {
     let is_mapped = address.to_ipv4_mapped().is_some();
     !address.is_unspecified() && !address.is_loopback() && !address.is_multicast() && !is_mapped
 }
 
-/// What the pseudo header has beside the addresses: protocol and length (RFC 768; RFC 8200 section 8.1).
+/// The sum of protocol and length in the pseudo header (RFC 768; RFC 8200 section 8.1).
 fn pseudo_header_rest(length: u16) -> u64 {
     u64::from(u16::from(PROTOCOL_UDP).to_be()) + u64::from(length.to_be())
 }
 
-/// The sum of RFC 1071 section 1 before it is folded, of words as they lie in memory: as that RFC's section 2 has it, the order of their
-/// octets changes nothing but the order of those in the result. Eight octets at a time, as two numbers, so that no carry is lost.
+/// The unfolded sum of RFC 1071 section 1, on words as they lie in memory (section 2). Eight bytes at a time,
+/// as two numbers, so that no carry is lost.
 #[inline]
 fn sum(octets: &[u8]) -> u64 {
     let (words, mut rest) = octets.as_chunks::<8>();
@@ -251,7 +248,6 @@ fn sum(octets: &[u8]) -> u64 {
     sum + rest.first().map_or(0, |&octet| u64::from(u16::from_ne_bytes([octet, 0])))
 }
 
-/// Folds a sum to 16 bits: 0 only if all words were.
 #[inline]
 fn fold(sum: u64) -> u16 {
     let sum = (sum >> 32) + (sum & 0xFFFF_FFFF);
@@ -261,10 +257,9 @@ fn fold(sum: u64) -> u16 {
     sum as u16
 }
 
-/// What a sum comes to that has its own checksum in it.
+/// The folded sum of data that includes its valid checksum.
 const VALID: u16 = u16::MAX;
 
-/// Octets of each header.
 const ETHERNET: usize = 14;
 const IPV4: usize = 20;
 const IPV6: usize = 40;
@@ -273,13 +268,12 @@ const UDP: usize = 8;
 const ETHER_TYPE_IPV4: [u8; 2] = [0x08, 0x00];
 const ETHER_TYPE_IPV6: [u8; 2] = [0x86, 0xDD];
 
-/// The number of UDP, as protocol and as next header.
 const PROTOCOL_UDP: u8 = 17;
 
-/// The bits that only fragments have: more of them, and the offset (RFC 791 section 3.1).
+/// More-fragments flag and offset (RFC 791 section 3.1).
 const FRAGMENT: u16 = 0x3FFF;
 
-/// Hops that a datagram may make: the kernel's default for its own.
+/// The default hop limit of the kernel.
 const HOPS: u8 = 64;
 
 #[cfg(test)]

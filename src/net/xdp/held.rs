@@ -1,42 +1,39 @@
-//! A local port that is held: what its backend sends there comes by AF_XDP.
+//! A held local port: replies from its backend arrive by AF_XDP.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::filter::Filter;
+use super::filter::XdpFilter;
 
-/// A local port of a socket that is connected to a backend. While this exists, the program takes what comes from there to here; whoever
-/// has the socket lets go of this before the socket is closed, since then the port may be another's.
-pub struct Held {
-    filter: Arc<Filter>,
+/// A local port of a socket that is connected to a backend. While this exists, the program redirects the
+/// replies. Drop it before the socket is closed, because another socket may get the port then.
+pub struct HeldPort {
+    filter: Arc<XdpFilter>,
     local: SocketAddr,
     remote: SocketAddr,
 }
 
-impl Held {
-    /// Holds a port for a worker. No system call is made.
-    pub(super) fn new(filter: Arc<Filter>, worker: u32, local: SocketAddr, remote: SocketAddr) -> Self {
+impl HeldPort {
+    pub(super) fn new(filter: Arc<XdpFilter>, worker: u32, local: SocketAddr, remote: SocketAddr) -> Self {
         filter.hold(worker, local, remote);
         Self { filter, local, remote }
     }
 
-    /// The address and port that are held.
+    /// The local address and port.
     pub fn local(&self) -> SocketAddr {
         self.local
     }
 
-    /// The backend's.
+    /// The backend's address and port.
     pub fn remote(&self) -> SocketAddr {
         self.remote
     }
 
-    /// Whether this program takes what comes.
-    pub(super) fn is_in(&self, filter: &Arc<Filter>) -> bool {
+    pub(super) fn is_in(&self, filter: &Arc<XdpFilter>) -> bool {
         Arc::ptr_eq(&self.filter, filter)
     }
 
-    /// Whether a datagram is one from the backend's address and port to ours. Nobody else's is believed to be its reply (RFC 5452
-    /// section 9.1), whatever the program has let through.
+    /// Returns true for a datagram from this backend to this port (RFC 5452 section 9.1).
     #[inline]
     pub fn is_between(&self, local: SocketAddr, remote: SocketAddr) -> bool {
         let is = |ours: SocketAddr, other: SocketAddr| ours.ip() == other.ip() && ours.port() == other.port();
@@ -44,7 +41,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldPort {
     fn drop(&mut self) {
         self.filter.release(self.local);
     }

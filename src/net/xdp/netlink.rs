@@ -1,7 +1,5 @@
-//! What the kernel knows of interfaces, routes and neighbors, by rtnetlink: where datagrams come in, and which way they would leave by a socket.
-//!
-//! Each question is one request and its answer, which the kernel gives at once: whoever asks waits for no other host and no task. [`Changes`] tells
-//! when answers may be other ones; then all that matters is asked again. Nothing here changes what the kernel has.
+//! Interfaces, routes and neighbors of the kernel, by rtnetlink, which answers at once. [`NetlinkChanges`]
+//! reports when to repeat requests. Nothing here changes the kernel's state.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -26,60 +24,56 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with};
 use xdp::nic::NicIndex;
 
-/// What there is to know of an interface.
+/// Facts about an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InterfaceFacts {
-    /// Its number, which no other gets as long as the system runs.
+    /// The index, which the kernel never reuses while it runs.
     pub index: u32,
-    /// Whether its frames are those of Ethernet, between hosts: the loopback device is none.
+    /// True if frames are Ethernet between hosts; false for the loopback device.
     pub is_ethernet: bool,
-    /// Its Ethernet address; zeros where it has none.
+    /// The Ethernet address; zeros if there is none.
     pub mac: [u8; 6],
-    /// The longest IP datagram that it takes, octets.
+    /// The MTU in bytes.
     pub mtu: u32,
-    /// Whether it is set up and has a carrier.
+    /// True if the interface is up and has a carrier.
     pub is_up: bool,
-    /// Its addresses in the kernel's order, but for those that may not be used yet (RFC 4862 section 5.4).
+    /// The addresses in the kernel's order, without tentative ones (RFC 4862 section 5.4).
     pub addresses: Vec<IpAddr>,
-    /// The driver of its card; of a virtual one, the kind.
+    /// The driver of the card, or the kind of a virtual interface.
     pub driver: Option<String>,
-    /// How many queues receive.
+    /// The number of receive queues.
     pub queues: u32,
-    /// The number of the XDP program that runs on it, whoever has attached that.
+    /// The ID of the XDP program that runs on the interface.
     pub program: Option<u32>,
 }
 
-/// What the driver of an interface can do for AF_XDP.
+/// The AF_XDP features of an interface's driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DriverFeatures {
-    /// Whether it runs programs itself, and hands frames on to sockets.
+    /// True if the driver runs programs itself and redirects frames to sockets.
     pub native: bool,
-    /// Whether sockets and card can share memory.
+    /// True if sockets and card can share memory.
     pub zero_copy: bool,
 }
 
-/// The way to a host, as the kernel has it now.
+/// The next hop to a host in the kernel's tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NextHop {
-    /// The interface by which it leaves.
+pub struct KernelNextHop {
+    /// The index of the outgoing interface.
     pub interface: u32,
-    /// Who takes it there: the host itself, or a router.
+    /// The address of the host itself or of a router.
     pub address: IpAddr,
-    /// The address of ours that it leaves with, if a socket has no other.
+    /// The default source address on this route.
     pub source: IpAddr,
-    /// The Ethernet address of who takes it; none: not resolved, which a datagram by a socket has the kernel do.
+    /// The Ethernet address of the next hop; `None` until an ordinary datagram makes the kernel resolve it.
     pub mac: Option<[u8; 6]>,
-    /// Whether nobody has confirmed that address for a while. It is right as a rule; a datagram by a socket has the kernel look after it,
-    /// while frames of ours do not.
+    /// True if the address was not confirmed lately; AF_XDP frames do not make the kernel confirm it.
     pub is_stale: bool,
-    /// The longest IP datagram on this way, octets.
+    /// The path MTU in bytes.
     pub mtu: u32,
 }
 
-/// What there is to know of the interface of that name; none: there is no such interface.
-///
-/// # Errors
-/// If the kernel cannot be asked.
+/// Returns the facts about the interface of that name, or `None` if it does not exist.
 pub fn interface(name: &str) -> io::Result<Option<InterfaceFacts>> {
     let mut requests = Requests::open()?;
     let Some(link) = find_link(&mut requests, LinkAttribute::IfName(name.to_owned()))? else { return Ok(None) };
@@ -95,10 +89,7 @@ pub fn interface(name: &str) -> io::Result<Option<InterfaceFacts>> {
     Ok(Some(facts))
 }
 
-/// The names of all interfaces, sorted.
-///
-/// # Errors
-/// If the kernel cannot be asked.
+/// Returns the names of all interfaces, sorted.
 pub fn interface_names() -> io::Result<Vec<String>> {
     let mut question = LinkMessage::default();
     question.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
@@ -118,23 +109,20 @@ pub fn interface_names() -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// What the driver of the interface of this number can do; none: this kernel does not tell (Linux before 6.3).
+/// Returns the features of an interface's driver; `None` before Linux 6.3.
 pub fn driver_features(interface: u32) -> Option<DriverFeatures> {
     let features = NicIndex::new(interface).query_capabilities().ok()?.xdp_features;
     Some(DriverFeatures { native: features.basic() && features.redirect(), zero_copy: features.zero_copy() })
 }
 
-/// The way to a host; none: there is none that a frame could go, since the host is unreachable or this one, or behind a tunnel.
-///
-/// # Errors
-/// If the kernel cannot be asked.
-pub fn next_hop(to: IpAddr) -> io::Result<Option<NextHop>> {
+/// Returns the next hop to a host, or `None` if it is unreachable, local, or behind a tunnel.
+pub fn next_hop(to: IpAddr) -> io::Result<Option<KernelNextHop>> {
     let mut requests = Requests::open()?;
     let Some(way) = find_way(&mut requests, to)? else { return Ok(None) };
     let Some(link) = find_link_by_index(&mut requests, way.interface)? else { return Ok(None) };
     let neighbor = find_neighbor(&mut requests, way.interface, way.address)?;
     let link_mtu = facts_of(&link).mtu;
-    Ok(Some(NextHop {
+    Ok(Some(KernelNextHop {
         interface: way.interface,
         address: way.address,
         source: way.source,
@@ -144,26 +132,22 @@ pub fn next_hop(to: IpAddr) -> io::Result<Option<NextHop>> {
     }))
 }
 
-/// The way to the source of a query, as the kernel has it now.
+/// The route to the source of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// Datagrams to it leave by the interface of this number.
+    /// By the interface with this index.
     By(u32),
-    /// The address is one of this host, or of a group: no query comes from there (RFC 1122 section 3.2.1.3).
+    /// A local or multicast address, from which no query can come (RFC 1122 section 3.2.1.3).
     Ours,
-    /// The kernel has no route to it.
+    /// The kernel has no route.
     Nowhere,
 }
 
-/// Asks by which way a datagram to a source leaves.
-///
-/// # Errors
-/// If the kernel cannot be asked.
+/// Requests the route to a source.
 pub fn reach(requests: &mut Requests, source: IpAddr) -> io::Result<Reach> {
     Ok(ask_route(requests, source)?.map_or(Reach::Nowhere, |route| reach_of(&route)))
 }
 
-/// The reach that a route gives.
 fn reach_of(route: &RouteMessage) -> Reach {
     let interface = |attribute: &RouteAttribute| match attribute {
         RouteAttribute::Oif(index) => Some(*index),
@@ -176,34 +160,29 @@ fn reach_of(route: &RouteMessage) -> Reach {
     }
 }
 
-/// Tells that interfaces, addresses, routes, rules or neighbors have changed: a descriptor that is readable then, and a method that drains it.
+/// A subscription to changes of interfaces, addresses, routes, rules and neighbors.
 #[derive(Debug)]
-pub struct Changes {
+pub struct NetlinkChanges {
     socket: OwnedFd,
 }
 
-impl Changes {
-    /// Begins to watch the network namespace of this thread.
-    ///
-    /// # Errors
-    /// If there is no descriptor, or no netlink.
+impl NetlinkChanges {
+    /// Subscribes in the network namespace of this thread.
     pub fn open() -> io::Result<Self> {
         let socket = socket(SocketFlags::NONBLOCK)?;
         bind(&socket, &SocketAddrNetlink::new(0, GROUPS))?;
         Ok(Self { socket })
     }
 
-    /// Takes what there is to be told, and says whether that was anything. What was lost for want of room is a change, too.
-    ///
-    /// Bounded: what may be left after that is older than what is asked once this returns, and tells nothing new.
+    /// Drains the events and returns true if there were any. A lost event counts as a change.
     pub fn drain(&self) -> bool {
         let mut has_changed = false;
         for _ in 0..MAX_EVENTS {
-            // Of what has changed one octet is enough: the kernel drops the rest of a message that is longer.
+            // One byte is enough: the kernel drops the rest of a longer message.
             match recv(&self.socket, &mut [0_u8; 1][..], RecvFlags::empty()) {
                 Err(Errno::AGAIN) => break,
                 Err(Errno::INTR) => {}
-                // ENOBUFS: events were lost. Any other error is no reason to believe that nothing has changed.
+                // ENOBUFS: events were lost. After any other error, assume a change.
                 Ok(_) | Err(_) => has_changed = true,
             }
         }
@@ -211,34 +190,29 @@ impl Changes {
     }
 }
 
-impl AsFd for Changes {
+impl AsFd for NetlinkChanges {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 }
 
-/// Whether an error is one by which the kernel says that there is no such route.
 fn is_no_route(error: &io::Error) -> bool {
-    // EINVAL and EACCES are what routes of the types blackhole and prohibit come to.
+    // EINVAL and EACCES come from routes of the types blackhole and prohibit.
     let no_route = [Errno::NETUNREACH, Errno::HOSTUNREACH, Errno::ACCESS, Errno::INVAL];
     no_route.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
-/// A route as it was found for one host.
-struct Way {
+struct KernelRoute {
     interface: u32,
     address: IpAddr,
     source: IpAddr,
-    /// That of the route, if it has one, or of the path.
     mtu: Option<u32>,
 }
 
-/// Asks by which way a datagram to a host leaves.
-fn find_way(requests: &mut Requests, to: IpAddr) -> io::Result<Option<Way>> {
+fn find_way(requests: &mut Requests, to: IpAddr) -> io::Result<Option<KernelRoute>> {
     Ok(ask_route(requests, to)?.and_then(|route| way_of(&route, to)))
 }
 
-/// Asks for the route to a host.
 fn ask_route(requests: &mut Requests, to: IpAddr) -> io::Result<Option<RouteMessage>> {
     let mut question = RouteMessage::default();
     let (family, bits) = if to.is_ipv4() { (AddressFamily::Inet, 32) } else { (AddressFamily::Inet6, 128) };
@@ -253,8 +227,7 @@ fn ask_route(requests: &mut Requests, to: IpAddr) -> io::Result<Option<RouteMess
     }
 }
 
-/// What a route to a host comes to, if frames can go that way.
-fn way_of(route: &RouteMessage, to: IpAddr) -> Option<Way> {
+fn way_of(route: &RouteMessage, to: IpAddr) -> Option<KernelRoute> {
     if route.header.kind != RouteType::Unicast {
         return None;
     }
@@ -273,15 +246,13 @@ fn way_of(route: &RouteMessage, to: IpAddr) -> Option<Way> {
                     |metric: &RouteMetric| if let RouteMetric::Mtu(mtu) = metric { Some(*mtu) } else { None };
                 mtu = metrics.iter().find_map(of_route);
             }
-            // Labels or headers of a tunnel come before the datagram.
             RouteAttribute::EncapType(_) | RouteAttribute::Encap(_) => return None,
             _ => {}
         }
     }
-    Some(Way { interface: interface?, address, source: source?, mtu: mtu.filter(|mtu| *mtu > 0) })
+    Some(KernelRoute { interface: interface?, address, source: source?, mtu: mtu.filter(|mtu| *mtu > 0) })
 }
 
-/// The address that a route names.
 fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(address) => Some((*address).into()),
@@ -290,14 +261,12 @@ fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-/// Who takes frames.
 #[derive(Clone, Copy)]
 struct Neighbor {
     mac: [u8; 6],
     is_stale: bool,
 }
 
-/// Asks for the Ethernet address of somebody on the link.
 fn find_neighbor(requests: &mut Requests, interface: u32, address: IpAddr) -> io::Result<Option<Neighbor>> {
     let mut question = NeighbourMessage::default();
     question.header.family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
@@ -315,11 +284,9 @@ fn find_neighbor(requests: &mut Requests, interface: u32, address: IpAddr) -> io
     }
 }
 
-/// The Ethernet address of a neighbor, if it is resolved (`NUD_VALID` of the kernel).
 fn neighbor_of(neighbor: &NeighbourMessage) -> Option<Neighbor> {
     let is_stale = match neighbor.header.state {
         NeighbourState::Reachable | NeighbourState::Permanent | NeighbourState::Noarp => false,
-        // In the latter two the kernel is about to ask.
         NeighbourState::Stale | NeighbourState::Delay | NeighbourState::Probe => true,
         _ => return None,
     };
@@ -330,21 +297,18 @@ fn neighbor_of(neighbor: &NeighbourMessage) -> Option<Neighbor> {
     Some(Neighbor { mac: mac?, is_stale })
 }
 
-/// Asks for a link by its name.
 fn find_link(requests: &mut Requests, name: LinkAttribute) -> io::Result<Option<LinkMessage>> {
     let mut question = LinkMessage::default();
     question.attributes.push(name);
     ask_link(requests, question)
 }
 
-/// Asks for a link by its number.
 fn find_link_by_index(requests: &mut Requests, index: u32) -> io::Result<Option<LinkMessage>> {
     let mut question = LinkMessage::default();
     question.header.index = index;
     ask_link(requests, question)
 }
 
-/// Asks for a link.
 fn ask_link(requests: &mut Requests, mut question: LinkMessage) -> io::Result<Option<LinkMessage>> {
     question.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
     match requests.ask(RouteNetlinkMessage::GetLink(question)) {
@@ -355,7 +319,6 @@ fn ask_link(requests: &mut Requests, mut question: LinkMessage) -> io::Result<Op
     }
 }
 
-/// What a link says of itself: no addresses, no driver of a card, and the queues that it has room for.
 fn facts_of(link: &LinkMessage) -> InterfaceFacts {
     let flags = link.header.flags;
     let mut facts = InterfaceFacts {
@@ -389,7 +352,6 @@ fn facts_of(link: &LinkMessage) -> InterfaceFacts {
     facts
 }
 
-/// The address that a message tells of, if it is one of this interface that may be used.
 fn usable_address(message: &RouteNetlinkMessage, interface: u32) -> Option<IpAddr> {
     let RouteNetlinkMessage::NewAddress(message) = message else { return None };
     if message.header.index != interface {
@@ -401,7 +363,7 @@ fn usable_address(message: &RouteNetlinkMessage, interface: u32) -> Option<IpAdd
         match attribute {
             AddressAttribute::Flags(all) => flags = *all,
             AddressAttribute::Address(ip) => address = Some(*ip),
-            // Of a point-to-point link, the other one is that of the peer.
+            // On a point-to-point link, the other attribute is the peer's address.
             AddressAttribute::Local(ip) => local = Some(*ip),
             _ => {}
         }
@@ -411,7 +373,7 @@ fn usable_address(message: &RouteNetlinkMessage, interface: u32) -> Option<IpAdd
     local.or(address).filter(|ip| is_usable && *ip != IpAddr::V4(Ipv4Addr::UNSPECIFIED))
 }
 
-/// The folder of an interface below /sys, which may show another network namespace than that of this process, with interfaces of the same names.
+/// None if /sys shows another network namespace, with an interface of the same name.
 fn sysfs_folder(name: &str, facts: &InterfaceFacts) -> Option<PathBuf> {
     let folder = Path::new("/sys/class/net").join(name);
     let read = |file: &str| fs::read_to_string(folder.join(file)).ok();
@@ -421,13 +383,12 @@ fn sysfs_folder(name: &str, facts: &InterfaceFacts) -> Option<PathBuf> {
     is_same.then_some(folder)
 }
 
-/// The driver of the card behind an interface.
 fn card_driver(folder: &Path) -> Option<String> {
     let driver = fs::read_link(folder.join("device/driver")).ok()?;
     Some(driver.file_name()?.to_string_lossy().into_owned())
 }
 
-/// How many queues receive: rtnetlink tells only how many there is room for.
+/// Active receive queues; rtnetlink only reports the maximum.
 fn receive_queues(folder: &Path) -> Option<u32> {
     let entries = fs::read_dir(folder.join("queues")).ok()?;
     let names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
@@ -435,48 +396,40 @@ fn receive_queues(folder: &Path) -> Option<u32> {
     u32::try_from(count).ok().filter(|count| *count > 0)
 }
 
-/// The same, by the call `ethtool`; none for cards whose queues both receive and send, which the crate does not tell.
+/// None for cards with combined queues, which the crate does not report.
 fn queues_by_ethtool(interface: u32) -> Option<u32> {
     let queues = NicIndex::new(interface).queue_counts().ok()?;
     Some(queues.rx_count()).filter(|count| *count > 0)
 }
 
-/// A socket for rtnetlink, which is protocol 0 of netlink.
 fn socket(flags: SocketFlags) -> io::Result<OwnedFd> {
     let family = rustix::net::AddressFamily::NETLINK;
     Ok(socket_with(family, SocketType::RAW, flags | SocketFlags::CLOEXEC, None)?)
 }
 
-/// Questions to the kernel, one after another.
+/// A netlink socket for requests, one at a time.
 #[derive(Debug)]
 pub struct Requests {
     socket: OwnedFd,
-    /// The number of the last question.
     sequence: u32,
     buffer: Vec<u8>,
 }
 
 impl Requests {
-    /// Opens a socket for them.
-    ///
-    /// # Errors
-    /// If there is no descriptor, or no netlink.
+    /// Opens the socket.
     pub fn open() -> io::Result<Self> {
         let socket = socket(SocketFlags::empty())?;
-        // The kernel has answered when a question is sent. This is for one that does not.
         set_socket_timeout(&socket, Timeout::Recv, Some(TIMEOUT))?;
         Ok(Self { socket, sequence: 0, buffer: vec![0; MAX_MESSAGES] })
     }
 
-    /// Asks for one thing.
     fn ask(&mut self, question: RouteNetlinkMessage) -> io::Result<Option<RouteNetlinkMessage>> {
         self.send(question, 0)?;
         Ok(self.receive()?.messages.pop())
     }
 
-    /// Asks for all things of a kind. If these change meanwhile, the kernel says so, and is asked anew.
     fn ask_all(&mut self, question: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
-        let mut answer = Answer::default();
+        let mut answer = NetlinkAnswer::default();
         for _ in 0..MAX_TRIES {
             self.send(question.clone(), NLM_F_DUMP)?;
             answer = self.receive()?;
@@ -487,7 +440,6 @@ impl Requests {
         Ok(answer.messages)
     }
 
-    /// Sends a question.
     fn send(&mut self, question: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
         self.sequence += 1;
         let mut header = NetlinkHeader::default();
@@ -501,9 +453,8 @@ impl Requests {
         Ok(())
     }
 
-    /// Receives the answer to the last question whole.
-    fn receive(&mut self) -> io::Result<Answer> {
-        let mut answer = Answer::default();
+    fn receive(&mut self) -> io::Result<NetlinkAnswer> {
+        let mut answer = NetlinkAnswer::default();
         loop {
             let (_, len) = match recv(&self.socket, &mut self.buffer[..], RecvFlags::TRUNC) {
                 Err(Errno::INTR) => continue,
@@ -517,21 +468,18 @@ impl Requests {
     }
 }
 
-/// What was received as an answer.
 #[derive(Debug, Default)]
-struct Answer {
+struct NetlinkAnswer {
     messages: Vec<RouteNetlinkMessage>,
-    /// Whether what it tells of has changed meanwhile.
     is_interrupted: bool,
 }
 
-impl Answer {
-    /// Reads messages that have come by one call; `true` once the answer to the question of this number is whole.
+impl NetlinkAnswer {
     fn read(&mut self, mut octets: &[u8], sequence: u32) -> io::Result<bool> {
         while !octets.is_empty() {
             let message =
                 NetlinkMessage::<RouteNetlinkMessage>::deserialize(octets).map_err(|e| invalid(&e.to_string()))?;
-            // Each begins at a multiple of four octets (NLMSG_ALIGN).
+            // Messages are aligned to 4 bytes (NLMSG_ALIGN).
             let len = (message.header.length as usize).next_multiple_of(4);
             octets = octets.get(len..).unwrap_or_default();
             if message.header.sequence_number != sequence {
@@ -557,24 +505,21 @@ impl Answer {
     }
 }
 
-/// An answer that is none.
 fn invalid(why: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, format!("netlink: {why}"))
 }
 
-/// How long an answer is waited for.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Messages that come by one call, octets: the kernel makes them of 32 KiB at most.
+/// The kernel sends 32 KiB at most.
 const MAX_MESSAGES: usize = 64 << 10;
 
-/// How often all of a kind is asked for where it keeps changing. What comes last is taken even so: [`Changes`] tells of the rest.
+/// The last dump is used even if interrupted: [`NetlinkChanges`] reports the rest.
 const MAX_TRIES: usize = 4;
 
-/// Events that are taken at once: more than a socket's usual room holds.
+/// More events than the usual socket buffer holds.
 const MAX_EVENTS: usize = 1024;
 
-/// What is watched: links, neighbors, addresses, routes and rules of IPv4 and IPv6, and next hops that routes share.
 const GROUPS: u32 = bit(libc::RTNLGRP_LINK)
     | bit(libc::RTNLGRP_NEIGH)
     | bit(libc::RTNLGRP_IPV4_IFADDR)
@@ -585,7 +530,7 @@ const GROUPS: u32 = bit(libc::RTNLGRP_LINK)
     | bit(libc::RTNLGRP_IPV6_RULE)
     | bit(libc::RTNLGRP_NEXTHOP);
 
-/// The bit of a group, which are numbered from 1.
+/// Groups count from 1.
 const fn bit(group: u32) -> u32 {
     1 << (group - 1)
 }

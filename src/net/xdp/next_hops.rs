@@ -1,55 +1,53 @@
-//! The next hops of backends: over which wire, and to which Ethernet address, a datagram to each leaves by AF_XDP.
+//! The next hops of backends for datagrams by AF_XDP.
 //!
-//! They are the kernel's: the control thread asks for its routes and neighbors, and gives all workers the same table whenever one has changed. A
-//! backend that is not in it is asked by an ordinary socket: it is reached by another interface, or its neighbor is not known yet, which
-//! a datagram by a socket has the kernel find out.
+//! The control thread gives workers a new table when the kernel's routes or neighbors change. Backends
+//! without an entry are reached by ordinary sockets, which also make the kernel resolve the neighbor.
 
 use std::net::IpAddr;
 
-use super::frame::Link;
+use super::frame::EthernetLink;
 
-/// How a datagram to a host leaves.
+/// The path of a datagram to a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NextHop {
     /// The index of the interface.
     pub interface: u32,
-    /// The address of ours that it leaves from.
+    /// Our source address.
     pub source: IpAddr,
-    /// From us to the host itself, or to a router.
-    pub link: Link,
+    /// The Ethernet addresses, from us to the host or a router.
+    pub link: EthernetLink,
 }
 
 impl NextHop {
-    /// Out of an interface, from our address there, to the Ethernet address `theirs`.
+    /// A next hop from our addresses to the Ethernet address `theirs`.
     pub fn new(interface: u32, source: IpAddr, ours: [u8; 6], theirs: [u8; 6]) -> Self {
-        Self { interface, source, link: Link { ours, theirs } }
+        Self { interface, source, link: EthernetLink { ours, theirs } }
     }
 }
 
-/// The next hops that are known, of hosts that are reached by an interface with AF_XDP. It never changes: there is another in its place.
+/// An immutable table of next hops of hosts that are reached by AF_XDP interfaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NextHops(
-    /// By address. A config has a handful of backends, for which nothing is found faster.
+    /// A config has few backends, so a linear search is fastest.
     Vec<(IpAddr, NextHop)>,
 );
 
 impl NextHops {
-    /// How a datagram to this host leaves, if that is known.
+    /// The next hop to this host, if known.
     #[inline]
     pub fn to(&self, host: IpAddr) -> Option<NextHop> {
         let index = self.0.binary_search_by_key(&host, |(host, _)| *host).ok()?;
         self.0.get(index).map(|(_, hop)| *hop)
     }
 
-    /// Whether there are none.
+    /// Returns true if the table is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
 impl FromIterator<(IpAddr, NextHop)> for NextHops {
-    /// Of several for one host, the first is taken. Those that need to know their interface by name are left out: an address does not tell
-    /// which link it is local to (RFC 4007 section 6).
+    /// The first entry for a host wins. Link-local addresses do not name their link (RFC 4007 section 6).
     fn from_iter<I: IntoIterator<Item = (IpAddr, NextHop)>>(hops: I) -> Self {
         let has_scope = |host: &IpAddr| matches!(host, IpAddr::V6(host) if host.is_unicast_link_local());
         let mut hops: Vec<_> = hops.into_iter().filter(|(host, _)| !has_scope(host)).collect();

@@ -1,4 +1,4 @@
-//! What this process may do of what AF_XDP takes: by the kernel, by capabilities and by the limit on locked memory.
+//! The kernel support, capabilities and memory limit of this process for AF_XDP.
 
 use std::io;
 
@@ -7,33 +7,29 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 
-/// What it may do.
+/// The prerequisites of AF_XDP that this process has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rights {
-    /// Whether the kernel has sockets of AF_XDP.
+    /// True if the kernel has AF_XDP sockets.
     pub is_supported: bool,
-    /// The capabilities that it lacks, by their names in capabilities(7).
+    /// The missing capabilities, by their names in capabilities(7).
     pub missing: Vec<&'static str>,
-    /// How much memory it may lock, octets; none: as much as it likes.
+    /// The limit on locked memory in bytes; `None` if unlimited.
     pub lockable: Option<u64>,
 }
 
 impl Rights {
-    /// Those of this thread.
-    ///
-    /// # Errors
-    /// If the kernel does not tell.
+    /// Returns the rights of this thread.
     pub fn of_this_thread() -> io::Result<Self> {
         let effective = capabilities(None)?.effective;
         let probe = socket_with(AddressFamily::XDP, SocketType::RAW, SocketFlags::CLOEXEC, None);
-        // EPERM comes after the kernel has found that it has these sockets.
+        // EPERM comes after the kernel has found that it supports these sockets.
         let is_supported = !matches!(probe, Err(Errno::AFNOSUPPORT | Errno::PROTONOSUPPORT));
         Ok(Self::of(is_supported, effective, getrlimit(Resource::Memlock).current))
     }
 
-    /// Those that come of these capabilities and this limit.
     fn of(is_supported: bool, effective: CapabilitySet, limit: Option<u64>) -> Self {
-        // Before Linux 5.8, and since then too, CAP_SYS_ADMIN stands for CAP_BPF.
+        // CAP_SYS_ADMIN includes CAP_BPF, and was the only way before Linux 5.8.
         let needed = [
             ("CAP_NET_RAW", CapabilitySet::NET_RAW),
             ("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN),

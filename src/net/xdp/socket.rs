@@ -1,16 +1,15 @@
-//! A socket of AF_XDP (an XSK) on one queue of an interface: its memory for frames (UMEM) and its four rings, which are those of the
+//! An AF_XDP socket (XSK) on one queue of an interface: its frame memory (UMEM) and four rings, from the
 //! crate `xdp`.
 //!
 //! ```text
-//!              fill ring                  RX ring             receive
-//!   free ────────────────▶ the kernel's ────────────▶ received ──────▶ free
-//!                                                                  push         flush
-//!                                              free ──────────────────▶ to leave ─────▶ TX ring, completion ring ─────▶ free
+//!         fill ring            RX ring             receive
+//!   free ───────────▶ kernel ──────────▶ received ─────────▶ free
+//!         push               flush
+//!   free ──────▶ to leave ─────────▶ TX ring, completion ring ─────▶ free
 //! ```
 //!
-//! A frame is always in exactly one of these places. Those that are free are taken last in, first out, so that they stay in the
-//! processor's cache. One thread at a time uses the socket: it receives up to [`BATCH`] frames without a system call, and asks the kernel
-//! once for all that leaves. Each block with `unsafe` says why it is sound.
+//! A frame is in exactly one of these places. Free frames are reused last in, first out, because they are
+//! still in the processor's cache. One thread at a time uses the socket.
 
 #![allow(unsafe_code)] // What the rings hand out points into memory of which the crate `xdp` does not know how long it lives.
 
@@ -31,100 +30,86 @@ use xdp::{RingConfigBuilder, RxRing, Umem, WakableRings, WakableTxRing};
 /// A frame in the memory of a socket.
 pub use xdp::Packet as Frame;
 
-use super::frame::{self, Link};
+use super::frame::{self, EthernetLink};
 use super::program::MAX_FRAME;
 use crate::net::batch::BATCH;
 
-/// Frames that wait for the kernel to fill them, and as many that it has filled at the most: what comes while a worker is busy
-/// elsewhere, as the receive buffer of a UDP socket is. The kernel fills them in turn, so that more of them leave the processor's cache
-/// before they come again.
+/// The receive buffer while the worker is busy. A larger one would use more of the processor's cache.
 const RX_FRAMES: u32 = 1024;
-/// Frames that may be on their way out.
 const TX_FRAMES: u32 = 1024;
-/// Octets of a frame with the room that the kernel wants ahead of it.
 const FRAME_SIZE: FrameSize = FrameSize::TwoK;
-/// Octets of memory that one socket locks for its frames.
+/// Bytes that one socket locks for its frames.
 pub const MEMORY: usize = (RX_FRAMES + TX_FRAMES) as usize * 2048;
-/// How often the kernel is asked in one turn to send what it did not take at once: it takes 32 frames a call in copy mode.
+/// Copy mode takes 32 frames per call.
 const MAX_KICKS: usize = 2 * BATCH;
 
-/// What becomes of frames on one queue. Written by the thread that has the socket.
+/// Frame counters of one queue, written by the thread that uses the socket.
 #[derive(Debug, Default)]
 pub struct FrameCounts {
-    /// Received.
+    /// Frames received.
     pub taken: AtomicU64,
-    /// Received, and no datagram for us that is whole.
+    /// Received frames without a valid datagram for hedgerow.
     pub invalid: AtomicU64,
-    /// Handed to the kernel to be sent.
+    /// Frames handed to the kernel for sending.
     pub sent: AtomicU64,
-    /// Not sent, since the interface is down or takes no more.
+    /// Frames not sent, because the interface is down or full.
     pub unsent: AtomicU64,
 }
 
-/// Whether frames are copied between the kernel's memory and ours.
+/// The copy mode between kernel memory and ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Copying {
-    /// As the driver can.
+    /// Zero copy if the driver supports it.
     Auto,
-    /// Never: zero copy, or an error.
+    /// Zero copy, or an error.
     Never,
-    /// Always.
+    /// Always copy.
     Always,
 }
 
-/// Why a frame was not queued. Its datagram may still leave by an ordinary socket.
+/// The reason why a frame was not queued. An ordinary socket may still send the datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unqueued {
-    /// It is longer than the interface takes.
+pub enum FrameRefusal {
+    /// The frame exceeds the MTU.
     TooLong,
-    /// All frames are on their way.
+    /// All frames are in use.
     NoRoom,
 }
 
-/// A socket of AF_XDP. It can move between threads; a thread that panics may leave it to the next.
+/// An AF_XDP socket. It can move between threads, also after a panic.
 pub struct Xsk {
-    /// The descriptor.
     builder: XdpSocketBuilder,
     queue: u32,
     copying: Copying,
     receiving: RefCell<Receiving>,
     sending: RefCell<Sending>,
-    /// The longest IP datagram that leaves, octets.
     mtu: Arc<AtomicU32>,
     counts: Arc<FrameCounts>,
-    /// The source of IP identifications.
     identification: Cell<u64>,
 }
 
-/// What comes in.
 struct Receiving {
     ring: RxRing,
     slab: HeapSlab,
-    /// The frames that are being looked at.
     frames: Vec<Frame>,
 }
 
-/// What goes out, and all that is free.
 struct Sending {
     ring: WakableTxRing,
     rest: WakableRings,
-    /// Frames that leave with the next flush.
     slab: HeapSlab,
-    /// Whether the kernel has not taken all that is in the ring.
     is_stuck: bool,
-    /// Whether the kernel wants to be woken to send, as it says.
     tx_wakeup: Flags,
-    /// Whether it wants to be woken to fill frames.
     fill_wakeup: Flags,
-    /// Last, as the rings must not outlive it.
+    /// Last, because the rings must not outlive it.
     memory: Umem,
 }
 
 impl Xsk {
-    /// Makes one for a queue, which hears nothing until it is bound. `mtu` is that of the interface, octets.
+    /// Creates a socket that receives nothing until [`bind`](Self::bind). `mtu` is the interface's, in bytes.
     ///
     /// # Errors
-    /// If the kernel has no AF_XDP, the process no right to it (CAP_NET_RAW) or may not lock the memory.
+    /// If the kernel lacks AF_XDP, the process lacks CAP_NET_RAW, or it may not lock the memory.
     pub fn new(queue: u32, mtu: Arc<AtomicU32>, copying: Copying) -> io::Result<Self> {
         let memory =
             UmemCfgBuilder { frame_size: FRAME_SIZE, frame_count: RX_FRAMES + TX_FRAMES, ..UmemCfgBuilder::default() };
@@ -145,7 +130,7 @@ impl Xsk {
         // SAFETY: memory and rings go into one value, in which the memory is dropped last.
         unsafe { rings.fill_ring.enqueue(&mut memory, RX_FRAMES as usize, false) }?;
         let (Some(rx), Some(tx)) = (rings.rx_ring.take(), rings.tx_ring.take()) else {
-            return Err(io::Error::other("rings of the size that was asked for are missing"));
+            return Err(io::Error::other("the kernel did not make rings of the requested size"));
         };
         let slab = || HeapSlab::with_capacity(BATCH);
         let receiving = Receiving { ring: rx, slab: slab(), frames: Vec::with_capacity(BATCH) };
@@ -162,12 +147,12 @@ impl Xsk {
         })
     }
 
-    /// Binds it to its queue of an interface. May be tried again.
+    /// Binds the socket to its queue of an interface. The caller may retry.
     ///
     /// # Errors
-    /// If another has the queue (`EBUSY`), or it is not there; or if the driver cannot do what is asked for.
+    /// If the queue is taken (`EBUSY`) or does not exist, or the driver lacks the copy mode.
     pub fn bind(&self, interface: u32) -> io::Result<()> {
-        // Not by the crate, which would close the socket if the queue is another's yet.
+        // Not by the crate, which would close the socket while the queue is busy.
         let copying = match self.copying {
             Copying::Auto => 0,
             Copying::Never => libc::XDP_ZEROCOPY,
@@ -186,30 +171,30 @@ impl Xsk {
         if returned == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// The number of its queue.
+    /// The number of the queue.
     pub fn queue(&self) -> u32 {
         self.queue
     }
 
-    /// What has become of frames so far.
+    /// The frame counters.
     pub fn counts(&self) -> &Arc<FrameCounts> {
         &self.counts
     }
 
-    /// Whether frames go without being copied, once it is bound.
+    /// Returns true if the bound socket uses zero copy.
     pub fn is_zero_copy(&self) -> bool {
         // SAFETY: the value is an integer.
         unsafe { option::<u32>(self.builder.as_raw_fd(), libc::XDP_OPTIONS) }
             .is_ok_and(|options| options & libc::XDP_OPTIONS_ZEROCOPY != 0)
     }
 
-    /// Hands frames that have come to `take`, up to [`BATCH`] of them. Returns how many they were.
+    /// Passes up to [`BATCH`] received frames to `take`, and returns their number.
     pub fn receive(&self, take: impl FnOnce(&[Frame])) -> usize {
         let mut receiving = self.receiving.borrow_mut();
         let Receiving { ring, slab, frames } = &mut *receiving;
         let left = frames.len();
         if left > 0 {
-            // Whoever was to look at these has panicked.
+            // A previous `take` panicked and left these frames.
             self.give_back(frames);
         }
         // SAFETY: all frames are given back below, before the memory can go.
@@ -226,16 +211,15 @@ impl Xsk {
         count
     }
 
-    /// Gives frames back to be filled anew.
     fn give_back(&self, frames: &mut Vec<Frame>) {
         let mut sending = self.sending.borrow_mut();
         let Sending { rest, memory, fill_wakeup, .. } = &mut *sending;
         let count = frames.len();
         frames.drain(..).for_each(|frame| memory.free_packet(frame));
-        // SAFETY: as in `new`. As many as have just left the ring find room in it.
+        // SAFETY: as in `new`. The fill ring has room for the frames that just left it.
         let _ = unsafe { rest.fill_ring.enqueue(memory, count, false) };
         if fill_wakeup.is_wakeup_needed() {
-            // SAFETY: nothing is received but a look at the rings; no octets are handed over.
+            // SAFETY: this call only wakes the kernel; it passes no buffer.
             unsafe {
                 libc::recvfrom(
                     self.builder.as_raw_fd(),
@@ -249,20 +233,23 @@ impl Xsk {
         }
     }
 
-    /// Counts frames that were received and are no datagram for us.
+    /// Counts received frames that are no datagram for hedgerow.
     pub fn count_invalid(&self, count: u64) {
         add(&self.counts.invalid, count);
     }
 
     /// Queues a datagram for the next [`flush`](Self::flush).
-    ///
-    /// # Errors
-    /// If it cannot leave as one frame, or none is free.
-    pub fn push(&self, link: Link, from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Result<(), Unqueued> {
+    pub fn push(
+        &self,
+        link: EthernetLink,
+        from: SocketAddr,
+        to: SocketAddr,
+        payload: &[u8],
+    ) -> Result<(), FrameRefusal> {
         let headers = frame::headers_len(to.is_ipv6());
         let length = headers + payload.len();
         if length > MAX_FRAME.min(self.mtu.load(Ordering::Relaxed) as usize + ETHERNET) {
-            return Err(Unqueued::TooLong);
+            return Err(FrameRefusal::TooLong);
         }
         let mut sending = self.sending.borrow_mut();
         if sending.slab.available() == 0 {
@@ -270,33 +257,32 @@ impl Xsk {
         }
         let Some(mut out) = self.free_frame(&mut sending) else {
             add(&self.counts.unsent, 1);
-            return Err(Unqueued::NoRoom);
+            return Err(FrameRefusal::NoRoom);
         };
         if out.adjust_tail(length as i32).is_err() {
             sending.memory.free_packet(out);
-            return Err(Unqueued::TooLong);
+            return Err(FrameRefusal::TooLong);
         }
         out[headers..].copy_from_slice(payload);
         frame::write_headers(&mut out, link, from, to, self.next_identification());
         if let Some(refused) = sending.slab.push_front(out) {
             sending.memory.free_packet(refused);
             add(&self.counts.unsent, 1);
-            return Err(Unqueued::NoRoom);
+            return Err(FrameRefusal::NoRoom);
         }
         Ok(())
     }
 
-    /// A frame that is free, or was until the kernel had sent it.
     fn free_frame(&self, sending: &mut Sending) -> Option<Frame> {
         let Sending { rest, memory, .. } = sending;
         if memory.allocatable() == 0 {
             rest.completion_ring.dequeue(memory, BATCH);
         }
-        // SAFETY: it goes into the slab or the ring of the same value, or back.
+        // SAFETY: the frame goes into the slab or the ring of the same value, or back.
         unsafe { memory.alloc() }
     }
 
-    /// Hands all that is queued to the kernel.
+    /// Hands all queued frames to the kernel.
     pub fn flush(&self) {
         let mut sending = self.sending.borrow_mut();
         if !sending.slab.is_empty() || sending.is_stuck {
@@ -304,7 +290,7 @@ impl Xsk {
         }
     }
 
-    /// Whether the kernel has not taken all that it was handed, and has to be asked again.
+    /// Returns true if the kernel left frames in the ring, so that another flush is needed.
     pub fn is_stuck(&self) -> bool {
         self.sending.borrow().is_stuck
     }
@@ -312,7 +298,7 @@ impl Xsk {
     fn send(&self, sending: &mut Sending) {
         let Sending { ring, rest, slab, is_stuck, tx_wakeup, memory, .. } = sending;
         let queued = slab.len();
-        // SAFETY: as for receiving. The ring has a place for each frame that can be on its way.
+        // SAFETY: as for receiving. The ring has a place for each frame that can be in use.
         let sent = unsafe { ring.send(slab, false) }.unwrap_or_default();
         add(&self.counts.sent, sent as u64);
         if sent < queued {
@@ -325,10 +311,9 @@ impl Xsk {
         rest.completion_ring.dequeue(memory, 2 * BATCH);
     }
 
-    /// Has the kernel send what is in the ring, and says whether it has taken all.
     fn kick(&self) -> bool {
         for _ in 0..MAX_KICKS {
-            // SAFETY: no octets are handed over, only the descriptor of an open socket.
+            // SAFETY: the call passes no buffer, only the descriptor of an open socket.
             let returned =
                 unsafe { libc::sendto(self.builder.as_raw_fd(), ptr::null(), 0, libc::MSG_DONTWAIT, ptr::null(), 0) };
             if returned >= 0 {
@@ -336,14 +321,14 @@ impl Xsk {
             }
             match io::Error::last_os_error().raw_os_error() {
                 Some(libc::EAGAIN | libc::EINTR) => {}
-                // The interface is busy, or down: what is in the ring stays there.
+                // The interface is busy or down; the frames stay in the ring.
                 _ => return false,
             }
         }
         false
     }
 
-    /// The identification of the next IPv4 datagram: those of one host are no sequence, from which others could count what it sends.
+    /// A plain sequence would reveal how much this host sends.
     fn next_identification(&self) -> u16 {
         // Knuth's MMIX generator, of which the upper bits are good.
         let next =
@@ -353,32 +338,29 @@ impl Xsk {
     }
 }
 
-// SAFETY: what its frames point to is the memory that moves with them, and no other thread has any of it.
+// SAFETY: the frames point to memory that moves with them, and no other thread has access.
 unsafe impl Send for Xsk {}
 
 impl AsFd for Xsk {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the builder has the descriptor open for as long as it lives.
+        // SAFETY: the builder keeps the descriptor open for as long as it lives.
         unsafe { BorrowedFd::borrow_raw(self.builder.as_raw_fd()) }
     }
 }
 
-/// Frames that the kernel has dropped at such a socket, because none was free to be filled or the ring was full.
+/// The number of frames that the kernel dropped because no frame was free or the ring was full.
 pub fn dropped_by_kernel(socket: impl AsFd) -> u64 {
     // SAFETY: the structure is made of integers alone.
     let statistics = unsafe { option::<libc::xdp_statistics>(socket.as_fd().as_raw_fd(), libc::XDP_STATISTICS) };
     statistics.map_or(0, |statistics| statistics.rx_dropped + statistics.rx_ring_full)
 }
 
-/// Octets of an Ethernet header, which an MTU does not count.
 const ETHERNET: usize = 14;
 
-/// Adds to a number that one thread alone writes.
 fn add(counter: &AtomicU64, count: u64) {
     counter.store(counter.load(Ordering::Relaxed) + count, Ordering::Relaxed);
 }
 
-/// What lies behind an error of the crate.
 fn source(error: xdp::socket::SocketError) -> io::Error {
     use xdp::socket::SocketError::{Bind, GetSockOpt, RingMap, SetSockOpt, SocketCreation};
     match error {
@@ -387,19 +369,17 @@ fn source(error: xdp::socket::SocketError) -> io::Error {
     }
 }
 
-/// Where the kernel tells of a ring whether it wants to be woken, which the crate does not look at.
+/// Ring flags by which the kernel asks for a wake-up; the crate does not read them.
 struct Flags {
     page: *mut libc::c_void,
     length: usize,
     offset: usize,
 }
 
-/// Where the rings begin in the descriptor (linux/if_xdp.h).
 const TX_RING: libc::off_t = libc::XDP_PGOFF_TX_RING as libc::off_t;
 const FILL_RING: libc::off_t = libc::XDP_UMEM_PGOFF_FILL_RING as libc::off_t;
 
 impl Flags {
-    /// Maps the beginning of a ring.
     fn map(socket: RawFd, ring: libc::off_t, offset: u64) -> io::Result<Self> {
         let offset = offset as usize;
         let length = offset + size_of::<u32>();
@@ -408,33 +388,33 @@ impl Flags {
         if page == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(Self { page, length, offset }) }
     }
 
-    /// Whether a system call is needed for the kernel to look at the ring.
     fn is_wakeup_needed(&self) -> bool {
-        // SAFETY: the mapping is as long as that, the kernel aligns the number, and both sides use it as an atomic one.
+        // SAFETY: the mapping covers the offset, the kernel aligns the number, and both sides use it as an
+        // atomic.
         let flags = unsafe { AtomicU32::from_ptr(self.page.byte_add(self.offset).cast()) };
         flags.load(Ordering::Acquire) & libc::XDP_RING_NEED_WAKEUP != 0
     }
 }
 
-// SAFETY: what it points to is a mapping of the process, which any thread may read.
+// SAFETY: the pointer refers to a mapping of the process, which any thread may read.
 unsafe impl Send for Flags {}
 
 impl Drop for Flags {
     fn drop(&mut self) {
-        // SAFETY: it was mapped by `map` with this length, and nothing else points into it.
+        // SAFETY: `map` made the mapping with this length, and nothing else points into it.
         unsafe { libc::munmap(self.page, self.length) };
     }
 }
 
-/// An option of a socket of AF_XDP, all of it.
+/// Reads a socket option of AF_XDP.
 ///
 /// # Safety
-/// `T` is made of integers alone, so that any octets are a value of it.
+/// `T` is made of integers alone, so that any bytes are a value of it.
 unsafe fn option<T>(socket: RawFd, option: libc::c_int) -> io::Result<T> {
     // SAFETY: the caller promises that zeros are a value.
     let mut value: T = unsafe { mem::zeroed() };
     let mut size = size_of::<T>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most as many octets as are stated.
+    // SAFETY: the kernel writes at most `size` bytes.
     let returned = unsafe { libc::getsockopt(socket, libc::SOL_XDP, option, (&raw mut value).cast(), &raw mut size) };
     if returned == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
 }

@@ -1,11 +1,8 @@
-//! The AF_XDP sockets of one worker, one for each queue that it serves, the links by which datagrams came, and the ways to backends.
+//! The AF_XDP sockets of one worker, the links of received datagrams, and the ways to backends.
 //!
-//! A datagram that came by AF_XDP bears the number of its link, so that its response can leave the way it came. Where the
-//! socket has gone meanwhile, or another link has the place, or so many links are in use that a new one gets no number, the response
-//! leaves by the ordinary socket of its listener.
-//!
-//! A query to a backend leaves by any socket of the interface by which the kernel would have it leave (`next_hops.rs`), as long as the
-//! reply comes back by AF_XDP too (`held.rs`).
+//! A received datagram carries the number of its link, for the response. Without a link the response leaves
+//! by the listener's ordinary socket. A query leaves by the interface of the kernel's route (`next_hops.rs`),
+//! if the reply arrives by AF_XDP too (`held.rs`).
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -18,31 +15,28 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::filter::Filter;
-use super::frame::{Checksums, Link};
-use super::held::Held;
+use super::filter::XdpFilter;
+use super::frame::{Checksums, EthernetLink};
+use super::held::HeldPort;
 use super::next_hops::NextHops;
-use super::socket::{Unqueued, Xsk};
+use super::socket::{FrameRefusal, Xsk};
 
-/// Links that one worker knows: the hosts of a small network, or its routers. Who sends from more Ethernet addresses is answered by
-/// ordinary sockets where a backend has to be asked.
+/// Enough for the hosts of a small network or its routers. Others get late responses by ordinary sockets.
 const MAX_LINKS: usize = 1 << PLACE_BITS;
 const PLACE_BITS: u32 = 12;
 
-/// The generations of a place that are told apart: one fewer than there is room for, since the number is above zero.
+/// One less than fits, because the number is never zero.
 const GENERATIONS: u16 = (1 << (u16::BITS - PLACE_BITS)) - 1;
 
-/// For how long an unused link keeps its place where others want one.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// Links that are looked at to find the place of one that is idle: a flood of new links costs no more.
+/// Bounds the cost of a flood of new links.
 const MAX_LOOKS: usize = 8;
 
-/// The number of a link that a worker knows. It means nothing to others.
+/// The number of a link, valid only within its worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkId(
-    /// The place in the table, how many links have had it before (a few bits of that, since a place changes hands once in [`IDLE`] at
-    /// most), and 1: each query in flight has one, in two octets.
+    /// The place, a few bits of its generation, plus 1. Two bytes, because each query in flight has one.
     NonZeroU16,
 );
 
@@ -57,12 +51,11 @@ impl LinkId {
     }
 }
 
-/// Where a socket waits for its next worker. The process keeps it, whatever becomes of workers.
+/// The place where a socket waits for its next worker. The process keeps it when a worker ends.
 pub type Home = Arc<Mutex<Option<Xsk>>>;
 
-/// A socket in use; it goes home when it is dropped, also by a panic, and closes if there is no home any more.
+/// A socket in use. On drop, also by a panic, it returns to its home, or closes if the home is gone.
 pub struct LentXsk {
-    /// There until it is dropped.
     xsk: Option<Xsk>,
     home: Weak<Mutex<Option<Xsk>>>,
 }
@@ -88,18 +81,16 @@ impl Drop for LentXsk {
     }
 }
 
-/// A socket of a worker, and the interface that it is on.
+/// A socket of a worker, with its interface.
 pub struct WorkerSocket {
-    /// No other of this worker has, or had, this number.
+    /// A number that this worker never reuses.
     pub number: u32,
     /// The index of the interface.
     pub interface: u32,
-    /// Those of the datagrams that it receives.
+    /// The checksums of received datagrams.
     pub checksums: Checksums,
-    /// The program of the interface.
-    filter: Arc<Filter>,
+    filter: Arc<XdpFilter>,
     lent: LentXsk,
-    /// Told when the interface takes no more.
     stuck: Notify,
 }
 
@@ -109,7 +100,7 @@ impl WorkerSocket {
         self.lent.xsk()
     }
 
-    /// Hands all that is queued to the kernel.
+    /// Hands all queued frames to the kernel.
     pub fn flush(&self) {
         let xsk = self.xsk();
         xsk.flush();
@@ -118,74 +109,61 @@ impl WorkerSocket {
         }
     }
 
-    /// Waits until the interface takes no more of what is queued: it is to be asked again by a [`flush`](Self::flush) some time later.
+    /// Waits until the interface is full. The caller must [`flush`](Self::flush) again some time later.
     pub async fn stuck(&self) {
         self.stuck.notified().await;
     }
 
-    /// Whether this is its home.
+    /// Returns true if the socket came from this home.
     pub fn is_from(&self, home: &Home) -> bool {
         ptr::eq(self.lent.home.as_ptr(), Arc::as_ptr(home))
     }
 }
 
-/// The way of datagrams from a socket of ours to a backend.
+/// The way of datagrams from a local socket to a backend.
 pub struct BackendWay {
     socket: Rc<WorkerSocket>,
-    link: Link,
+    link: EthernetLink,
     from: SocketAddr,
     to: SocketAddr,
 }
 
 impl BackendWay {
     /// Queues a datagram for the next [`flush`](WorkerSockets::flush).
-    ///
-    /// # Errors
-    /// If it cannot leave as one frame, or none is free.
     #[inline]
-    pub fn push(&self, payload: &[u8]) -> Result<(), Unqueued> {
+    pub fn push(&self, payload: &[u8]) -> Result<(), FrameRefusal> {
         self.socket.xsk().push(self.link, self.from, self.to, payload)
     }
 }
 
-/// The AF_XDP sockets of one worker; none if the config says nothing of them.
+/// The AF_XDP sockets of one worker; empty without `[xdp]`.
 pub struct WorkerSockets {
-    /// The number of the worker.
     worker: u32,
     next_hops: RefCell<Arc<NextHops>>,
     all: RefCell<Vec<Rc<WorkerSocket>>>,
     next_number: Cell<u32>,
-    links: RefCell<Links>,
-    /// Whether no socket is to have GRO.
+    links: RefCell<LinkTable>,
     is_gro_off: Cell<bool>,
-    /// A response on its way into a frame.
     scratch: RefCell<Vec<u8>>,
 }
 
-/// The links that are known.
 #[derive(Default)]
-struct Links {
-    /// By place.
+struct LinkTable {
     all: Vec<KnownLink>,
-    numbers: HashMap<(u32, Link), LinkId>,
-    /// The last one, which mostly is the next.
-    last: Option<((u32, Link), LinkId)>,
-    /// The place that is looked at next for one that is idle.
+    numbers: HashMap<(u32, EthernetLink), LinkId>,
+    last: Option<((u32, EthernetLink), LinkId)>,
     hand: usize,
 }
 
-/// A link that is known.
 struct KnownLink {
     id: LinkId,
     generation: u16,
-    /// The socket, and the way from there.
-    key: (u32, Link),
+    key: (u32, EthernetLink),
     used: Instant,
 }
 
-impl Links {
-    /// The number of a link, in a free place or that of one that is idle.
-    fn number(&mut self, key: (u32, Link), now: Instant) -> Option<LinkId> {
+impl LinkTable {
+    fn number(&mut self, key: (u32, EthernetLink), now: Instant) -> Option<LinkId> {
         let known = match self.last {
             Some((last, id)) if last == key => Some(id),
             Some(_) | None => self.numbers.get(&key).copied(),
@@ -198,7 +176,7 @@ impl Links {
         Some(id)
     }
 
-    fn add(&mut self, key: (u32, Link), now: Instant) -> Option<LinkId> {
+    fn add(&mut self, key: (u32, EthernetLink), now: Instant) -> Option<LinkId> {
         let id = if let Some(id) = LinkId::new(self.all.len(), 0) {
             self.all.push(KnownLink { id, generation: 0, key, used: now });
             id
@@ -216,7 +194,6 @@ impl Links {
         Some(id)
     }
 
-    /// The next place, of a few, whose link is idle.
     fn idle(&mut self, now: Instant) -> Option<usize> {
         for _ in 0..MAX_LOOKS {
             let index = self.hand;
@@ -228,14 +205,13 @@ impl Links {
         None
     }
 
-    /// The socket and the way of a number, unless another link has its place.
-    fn get(&self, id: LinkId) -> Option<(u32, Link)> {
+    fn get(&self, id: LinkId) -> Option<(u32, EthernetLink)> {
         self.all.get(id.index()).filter(|link| link.id == id).map(|link| link.key)
     }
 }
 
 impl WorkerSockets {
-    /// None yet, of the worker of this number.
+    /// Creates an empty set for a worker.
     pub fn new(worker: u32) -> Self {
         Self {
             worker,
@@ -249,7 +225,7 @@ impl WorkerSockets {
     }
 
     /// Adds a socket, of an interface with this program.
-    pub fn add(&self, interface: u32, checksums: Checksums, filter: Arc<Filter>, lent: LentXsk) -> Rc<WorkerSocket> {
+    pub fn add(&self, interface: u32, checksums: Checksums, filter: Arc<XdpFilter>, lent: LentXsk) -> Rc<WorkerSocket> {
         let number = self.next_number.get();
         self.next_number.set(number + 1);
         let socket = Rc::new(WorkerSocket { number, interface, checksums, filter, lent, stuck: Notify::new() });
@@ -257,59 +233,57 @@ impl WorkerSockets {
         socket
     }
 
-    /// Has no socket of this worker ask the kernel for GRO: a generic program runs behind that, and would take for one datagram what is coalesced.
+    /// Disables GRO: a generic program runs after it, and would read coalesced datagrams as one.
     pub fn switch_gro_off(&self) {
         self.is_gro_off.set(true);
     }
 
-    /// Whether no socket is to have GRO.
+    /// Returns true if backend sockets must not use GRO.
     #[inline]
     pub fn is_gro_off(&self) -> bool {
         self.is_gro_off.get()
     }
 
-    /// Lets go of a socket.
+    /// Removes a socket.
     pub fn remove(&self, number: u32) {
         self.all.borrow_mut().retain(|socket| socket.number != number);
     }
 
-    /// Datagrams to backends leave by these next hops from now on.
+    /// Sets the next hops for datagrams to backends.
     pub fn set_next_hops(&self, next_hops: Arc<NextHops>) {
         *self.next_hops.borrow_mut() = next_hops;
     }
 
-    /// Whether there are any.
+    /// Returns true if there are any sockets.
     pub fn are_any(&self) -> bool {
         !self.all.borrow().is_empty()
     }
 
-    /// Has what `remote` sends to `local`, a socket that is connected there, come by AF_XDP; not if the way there is another.
-    pub fn hold(&self, local: SocketAddr, remote: SocketAddr) -> Option<Held> {
+    /// Receives datagrams from `remote` to the connected socket at `local` by AF_XDP, if routed so.
+    pub fn hold(&self, local: SocketAddr, remote: SocketAddr) -> Option<HeldPort> {
         let BackendWay { socket, .. } = self.way(local, remote)?;
-        Some(Held::new(Arc::clone(&socket.filter), self.worker, local, remote))
+        Some(HeldPort::new(Arc::clone(&socket.filter), self.worker, local, remote))
     }
 
-    /// The way from a port that is held to its backend as it is now; none if replies would not come back that way.
-    pub fn way_from(&self, held: &Held) -> Option<BackendWay> {
+    /// The current way from a held port to its backend; `None` if replies would not arrive by AF_XDP.
+    pub fn way_from(&self, held: &HeldPort) -> Option<BackendWay> {
         self.way(held.local(), held.remote()).filter(|way| held.is_in(&way.socket.filter))
     }
 
     fn way(&self, from: SocketAddr, to: SocketAddr) -> Option<BackendWay> {
-        // One that has another source was connected when the way was another, and may have an address that is not ours any more: what
-        // the kernel does with it is right.
+        // Otherwise the route changed after the connect; the kernel handles that.
         let hop = self.next_hops.borrow().to(to.ip()).filter(|hop| hop.source == from.ip())?;
         let all = self.all.borrow();
         let socket = all.iter().find(|socket| socket.interface == hop.interface)?;
         Some(BackendWay { socket: Rc::clone(socket), link: hop.link, from, to })
     }
 
-    /// The number of a link; none if too many are in use.
-    pub fn link(&self, socket: u32, link: Link, now: Instant) -> Option<LinkId> {
+    /// The number of a link; `None` if too many are in use.
+    pub fn link(&self, socket: u32, link: EthernetLink, now: Instant) -> Option<LinkId> {
         self.links.borrow_mut().number((socket, link), now)
     }
 
-    /// Queues a response for the next [`flush`](Self::flush): `fill` writes it, and if it writes nothing, there is none. What cannot
-    /// leave that way goes to `otherwise`.
+    /// Queues the response that `fill` writes, if any. If that fails, it goes to `otherwise`.
     pub fn push(
         &self,
         link: LinkId,
@@ -325,16 +299,21 @@ impl WorkerSockets {
         }
     }
 
-    fn push_frame(&self, link: LinkId, (from, to): (SocketAddr, SocketAddr), payload: &[u8]) -> Result<(), Unqueued> {
+    fn push_frame(
+        &self,
+        link: LinkId,
+        (from, to): (SocketAddr, SocketAddr),
+        payload: &[u8],
+    ) -> Result<(), FrameRefusal> {
         let Some((number, link)) = self.links.borrow().get(link) else {
-            return Err(Unqueued::NoRoom);
+            return Err(FrameRefusal::NoRoom);
         };
         let all = self.all.borrow();
-        let socket = all.iter().find(|socket| socket.number == number).ok_or(Unqueued::NoRoom)?;
+        let socket = all.iter().find(|socket| socket.number == number).ok_or(FrameRefusal::NoRoom)?;
         socket.xsk().push(link, from, to, payload)
     }
 
-    /// Hands all that is queued to the kernel.
+    /// Hands all queued frames to the kernel.
     pub fn flush(&self) {
         self.all.borrow().iter().for_each(|socket| socket.flush());
     }
@@ -348,8 +327,10 @@ mod tests {
     fn idle_links_leave_their_places_to_new_ones() {
         let sockets = WorkerSockets::new(0);
         let start = Instant::now();
-        let link =
-            |number: usize| Link { ours: [2, 0, 0, 0, 0, 1], theirs: [2, 0, 0, 1, (number >> 8) as u8, number as u8] };
+        let link = |number: usize| EthernetLink {
+            ours: [2, 0, 0, 0, 0, 1],
+            theirs: [2, 0, 0, 1, (number >> 8) as u8, number as u8],
+        };
         let get = |number, after| sockets.link(0, link(number), start + after);
         let ids: Vec<_> = (0..MAX_LINKS).map(|number| get(number, Duration::ZERO).expect("there is room")).collect();
         for (number, id) in ids.iter().enumerate() {
@@ -370,7 +351,8 @@ mod tests {
     #[test]
     fn what_cannot_leave_goes_elsewhere() {
         let sockets = WorkerSockets::new(0);
-        let link = sockets.link(0, Link { ours: [2; 6], theirs: [4; 6] }, Instant::now()).expect("there is room");
+        let link =
+            sockets.link(0, EthernetLink { ours: [2; 6], theirs: [4; 6] }, Instant::now()).expect("there is room");
         let addresses = ("192.0.2.1:53".parse().unwrap(), "192.0.2.2:1024".parse().unwrap());
         let mut other = Vec::new();
         sockets.push(link, addresses, |out| out.extend([1, 2]), |message| other = message.to_vec());

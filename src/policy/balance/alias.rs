@@ -1,37 +1,33 @@
-//! An alias table (Walker, Vose): a draw by weight among thousands, for two multiplications and one look at a table.
+//! An alias table (Walker, Vose): a weighted draw from thousands of members with two multiplications and one
+//! lookup.
 //!
-//! Every member has a bucket, and all buckets are as large as the sum of the weights. A member with less than an even share leaves
-//! the rest of its bucket to one that has more. All of it is whole numbers, so that the shares are exact.
+//! Every member has a bucket as large as the sum of the weights. A member with less than an even share gives
+//! the rest of its bucket to a member with more.
 
-/// Draws members by weight.
 #[derive(Clone, Debug)]
 pub(super) struct Alias {
-    buckets: Box<[Bucket]>,
-    /// The sum of the weights, which each bucket holds.
+    buckets: Box<[AliasBucket]>,
     total: u64,
 }
 
-/// The part of a draw that one member has, and who has the rest.
 #[derive(Clone, Copy, Debug)]
-struct Bucket {
-    /// Its own part of the bucket.
+struct AliasBucket {
     own: u32,
-    /// Whose the rest is.
     other: u16,
 }
 
 impl Alias {
-    /// A table of members with these weights, of which none is 0.
     pub(super) fn new(weights: impl ExactSizeIterator<Item = u16> + Clone) -> Self {
         let members = weights.len() as u64;
         let total: u64 = weights.clone().map(u64::from).sum();
-        // What each has, in parts of which a bucket holds `total`: all together they fill all buckets.
+        // The remaining parts of each member. A bucket holds `total` parts, and all parts together fill all
+        // buckets.
         let mut left: Vec<u64> = weights.map(|weight| u64::from(weight) * members).collect();
         let mut buckets: Box<[_]> =
-            (0..left.len()).map(|member| Bucket { own: total as u32, other: member as u16 }).collect();
+            (0..left.len()).map(|member| AliasBucket { own: total as u32, other: member as u16 }).collect();
         let (mut poor, mut rich): (Vec<usize>, Vec<usize>) = (0..left.len()).partition(|&member| left[member] < total);
         while let (Some(one), Some(&other)) = (poor.pop(), rich.last()) {
-            buckets[one] = Bucket { own: left[one] as u32, other: other as u16 };
+            buckets[one] = AliasBucket { own: left[one] as u32, other: other as u16 };
             left[other] -= total - left[one];
             if left[other] < total {
                 rich.pop();
@@ -41,11 +37,11 @@ impl Alias {
         Self { buckets, total }
     }
 
-    /// The member at this place of all draws, which 64 bits say as a part of the whole. There must be one.
+    /// Returns the member for a random number of 64 bits, used as a fraction. The table must not be empty.
     pub(super) fn at(&self, part: u64) -> usize {
         let scaled = u128::from(part) * self.buckets.len() as u128;
         let (bucket, within) = ((scaled >> 64) as usize, scaled as u64);
-        let Bucket { own, other } = self.buckets[bucket];
+        let AliasBucket { own, other } = self.buckets[bucket];
         let place = ((u128::from(within) * u128::from(self.total)) >> 64) as u64;
         if place < u64::from(own) { bucket } else { usize::from(other) }
     }
@@ -69,7 +65,7 @@ mod tests {
             }
             let expected: Vec<_> = weights.iter().map(|&weight| u64::from(weight) * weights.len() as u64).collect();
             prop_assert_eq!(shares, expected);
-            // Both ends of the draws are somebody's.
+            // Both ends of the range map to a member.
             prop_assert!(table.at(0) < weights.len() && table.at(u64::MAX) < weights.len());
         }
     }

@@ -1,49 +1,43 @@
-//! The turns of a pool with so many backends that a query cannot look at all of them.
+//! The turns of a pool with so many backends that a query cannot scan all of them.
 //!
-//! The control thread makes it, and all workers share it. It is made anew when members come, go, or stand otherwise, but some
-//! time later; so a query looks whether those that it draws take queries, and passes over those that do not. What a query costs
-//! does not depend on how many members there are:
+//! The control thread builds the crowd for all workers, and rebuilds it some time after a change, so a query
+//! skips drawn members that no longer take queries:
 //!
-//! - `ordered`: the first that take queries, of a list;
-//! - `round-robin`, `sticky`: in turn where all weights are equal, else by a sequence that meets each member as often as its weight
-//!   says, and as evenly as can be (the multiples of the golden ratio, by an alias table);
+//! - `ordered`: the first members of a list that take queries;
+//! - `round-robin`, `sticky`: in turn, or by multiples of the golden ratio in an alias table;
 //! - `random`: drawn by an alias table;
-//! - `least-load`, `fastest`: the better of two that are drawn (the power of two choices); those that fail come last;
-//! - `hash`: a table of places, of which one that comes or goes changes none but its own; with bounded load.
+//! - `least-load`, `fastest`: the better of two that are drawn; failing members come last;
+//! - `hash`: a table of places with bounded load.
 
 use rand::{Rng, RngExt};
 
 use super::alias::Alias;
-use super::places::{Places, STRIDE};
-use super::{Balance, BalanceInput, Member, pass_over_slow_starters, rendezvous};
+use super::places::{BackendPlaces, STRIDE};
+use super::{Balance, BalanceInput, BalanceMember, pass_over_slow_starters, rendezvous};
 use crate::policy::candidates::{BackendIndex, Candidates};
 use crate::policy::race::MAX_ATTEMPTS;
 
 /// The turns of many backends.
 #[derive(Clone, Debug)]
 pub struct Crowd {
-    /// Those that take queries, in the order of the config; all, if none does.
-    members: Box<[Member]>,
-    /// No member takes queries.
+    members: Box<[BalanceMember]>,
     all_down: bool,
-    /// The share of each, by [`BackendIndex`].
     weights: Box<[u16]>,
     total_weight: u64,
-    /// All have the same share.
     is_even: bool,
     alias: Alias,
-    /// Where names are at home, for `hash`.
-    places: Option<Places>,
+    places: Option<BackendPlaces>,
 }
 
 impl Crowd {
-    /// The turns of these backends, in the order of the config: which each is, its weight, where 0 is taken as 1, what `hash` knows
-    /// it by, and whether it takes queries.
+    /// Creates the turns of these backends in the order of the config. Each item holds the index, the weight
+    /// (0 counts as 1), the identity for `hash`, and true if the backend takes queries.
     pub fn new(balance: Balance, backends: impl Iterator<Item = (BackendIndex, u16, u64, bool)> + Clone) -> Self {
         let all_down = !backends.clone().any(|(.., takes_queries)| takes_queries);
         let asked = backends.filter(|(.., takes_queries)| *takes_queries || all_down);
-        let members: Box<[Member]> =
-            asked.map(|(backend, weight, identity, _)| Member { backend, weight: weight.max(1), identity }).collect();
+        let members: Box<[BalanceMember]> = asked
+            .map(|(backend, weight, identity, _)| BalanceMember { backend, weight: weight.max(1), identity })
+            .collect();
         let mut weights = vec![1; members.iter().map(|member| member.backend.get() + 1).max().unwrap_or(0)];
         members.iter().for_each(|member| weights[member.backend.get()] = member.weight);
         Self {
@@ -52,17 +46,17 @@ impl Crowd {
             total_weight: members.iter().map(|member| u64::from(member.weight)).sum(),
             is_even: members.windows(2).all(|pair| pair[0].weight == pair[1].weight),
             alias: Alias::new(members.iter().map(|member| member.weight)),
-            places: (balance == Balance::Hash).then(|| Places::new(&members)),
+            places: (balance == Balance::Hash).then(|| BackendPlaces::new(&members)),
             members,
         }
     }
 
-    /// Whether nobody takes queries, as far as was known when this was made.
+    /// Returns true if no member took queries when the crowd was built.
     pub fn all_down(&self) -> bool {
         self.all_down
     }
 
-    /// Whether it was made when these took queries, in the order of the config.
+    /// Returns true if the crowd was built with exactly these members, in the order of the config.
     pub fn is_of(&self, mut taking: impl Iterator<Item = BackendIndex>) -> bool {
         let mut members = self.members.iter().filter(|_| !self.all_down);
         loop {
@@ -74,7 +68,7 @@ impl Crowd {
         }
     }
 
-    /// Whom a race may ask, in order. `takes_queries`: whether a backend does now.
+    /// Returns the backends that a race may ask, in order, among those that take queries now.
     pub fn candidates(
         &self,
         balance: Balance,
@@ -85,7 +79,7 @@ impl Crowd {
         if self.members.is_empty() {
             return Candidates::new(true);
         }
-        let view = View { crowd: self, is_asked: |backend| self.all_down || takes_queries(backend) };
+        let view = CrowdView { crowd: self, is_asked: |backend| self.all_down || takes_queries(backend) };
         let mut list = match balance {
             Balance::Ordered => view.first(),
             Balance::RoundRobin => view.in_turn(input.turn),
@@ -98,14 +92,12 @@ impl Crowd {
                 (f64::from(input.in_flight(backend)) / strength, f64::from(errors))
             }),
             Balance::Fastest => view.better_of_two(input, rng, |backend| {
-                // Who has twice the weight has twice the attempts out, and is none the slower for that.
                 let out = f64::from(input.in_flight(backend));
                 let cost = input.load(backend).map_or(0.0, |load| load.cost(input.now));
                 (cost * (out / f64::from(self.weight(backend)) + 1.0) / (out + 1.0), 0.0)
             }),
         };
         if list.is_empty() {
-            // Nearly all have gone down since this was made: for that moment it is worth a look at each.
             let first = rng.random_range(0..self.members.len());
             let ring = self.members[first..].iter().chain(&self.members[..first]).map(|member| member.backend);
             list = Candidates::of(ring.filter(|backend| (view.is_asked)(*backend)).take(MAX_ATTEMPTS), false);
@@ -119,26 +111,21 @@ impl Crowd {
         list
     }
 
-    /// The member at this place of all draws.
     fn draw(&self, part: u64) -> BackendIndex {
         self.members[self.alias.at(part)].backend
     }
 
-    /// The share of a backend.
     fn weight(&self, backend: BackendIndex) -> u16 {
         self.weights.get(backend.get()).copied().unwrap_or(1)
     }
 }
 
-/// A crowd as one query sees it.
-struct View<'a, F> {
+struct CrowdView<'a, F> {
     crowd: &'a Crowd,
-    /// Whether a backend may be asked.
     is_asked: F,
 }
 
-impl<F: Fn(BackendIndex) -> bool> View<'_, F> {
-    /// The first of these that may be asked. Repetitions are passed over, and it is given up after a while.
+impl<F: Fn(BackendIndex) -> bool> CrowdView<'_, F> {
     fn list(&self, backends: impl Iterator<Item = BackendIndex>) -> Candidates {
         let mut list = Candidates::new(self.crowd.all_down);
         for backend in backends.take(TRIES) {
@@ -152,12 +139,10 @@ impl<F: Fn(BackendIndex) -> bool> View<'_, F> {
         list
     }
 
-    /// As in the config.
     fn first(&self) -> Candidates {
         self.list(self.crowd.members.iter().map(|member| member.backend))
     }
 
-    /// Whose turn it is, and whose the next turns are.
     fn in_turn(&self, turn: u64) -> Candidates {
         let Crowd { members, is_even, .. } = self.crowd;
         if *is_even {
@@ -168,12 +153,10 @@ impl<F: Fn(BackendIndex) -> bool> View<'_, F> {
         self.list((turn..=u64::MAX).map(|turn| self.crowd.draw(turn.wrapping_mul(STRIDE))))
     }
 
-    /// By chance.
     fn drawn(&self, rng: &mut impl Rng) -> Candidates {
         self.list(std::iter::repeat_with(|| self.crowd.draw(rng.random())))
     }
 
-    /// Where the name was answered before, then whose turn it is.
     fn by_affinity(&self, input: &BalanceInput<'_>) -> Candidates {
         let mut list = self.in_turn(input.turn);
         if let Some(home) = input.remembered.filter(|home| (self.is_asked)(*home)) {
@@ -182,11 +165,9 @@ impl<F: Fn(BackendIndex) -> bool> View<'_, F> {
         list
     }
 
-    /// Where the name is at home, then others that only the name says; those that have enough to do come last.
     fn by_name(&self, input: &BalanceInput<'_>) -> Candidates {
         let Some(places) = &self.crowd.places else { return self.in_turn(input.name) };
         let list = self.list((0..).map_while(|step| places.at(input.name, step)));
-        // This query is going to be one more.
         let total = input.out + 1;
         let is_busy = |backend: &BackendIndex| {
             let part = f64::from(self.crowd.weight(*backend)) / self.crowd.total_weight as f64;
@@ -199,7 +180,6 @@ impl<F: Fn(BackendIndex) -> bool> View<'_, F> {
         Candidates::of(idle.chain(list.iter().filter(is_busy)), list.all_down())
     }
 
-    /// The better of two that are drawn, then the other, and more that are drawn. Of equals the first. Those that fail come last.
     fn better_of_two(
         &self,
         input: &BalanceInput<'_>,
@@ -221,7 +201,6 @@ impl<F: Fn(BackendIndex) -> bool> View<'_, F> {
     }
 }
 
-/// Backends that a query looks at, at most: if one in ten takes queries, six of these do.
 const TRIES: usize = 64;
 
 #[cfg(test)]

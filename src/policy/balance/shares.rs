@@ -1,4 +1,4 @@
-//! How the policies share out queries: measured over many of them, on a fake clock, against modelled backends.
+//! Measurements of how the policies distribute queries, on a fake clock against modelled backends.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,15 +9,12 @@ use rand::rngs::StdRng;
 use super::tests::{ALL, pool};
 use super::*;
 use crate::policy::affinity::Affinity;
-use crate::policy::backend_load::{End, SLOW_START};
+use crate::policy::backend_load::{AttemptEnd, SLOW_START};
 use crate::policy::timers::Timers;
 
-/// Ten equal backends.
 const EQUAL: [u16; 10] = [1; 10];
-/// Ten backends, no two of the same weight.
 const UNEQUAL: [u16; 10] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
 
-/// How often each backend of an idle pool is the first choice.
 fn firsts(weights: &[u16], balance: Balance, queries: u64) -> Vec<u64> {
     let turns = pool(weights, |_| true);
     let mut rng = StdRng::seed_from_u64(7);
@@ -31,7 +28,6 @@ fn firsts(weights: &[u16], balance: Balance, queries: u64) -> Vec<u64> {
     counts
 }
 
-/// How far counts are from what weights would make them, as chi-square.
 fn chi_square(counts: &[u64], weights: &[u16]) -> f64 {
     let queries = counts.iter().sum::<u64>() as f64;
     let total: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
@@ -44,7 +40,7 @@ fn chi_square(counts: &[u64], weights: &[u16]) -> f64 {
 
 #[test]
 fn an_idle_pool_is_shared_by_weight() {
-    // With nine degrees of freedom chance alone goes beyond this once in a thousand times; the seed is fixed.
+    // With nine degrees of freedom chance alone exceeds this once in a thousand times; the seed is fixed.
     let limit = 27.9;
     for (balance, weights) in [
         (Balance::Random, &EQUAL),
@@ -68,7 +64,6 @@ fn an_idle_pool_is_shared_by_weight() {
     }
 }
 
-/// Where `hash` sends each of these names, by identity of the backend.
 fn homes(weights: &[u16], identities: &[u64], names: u64) -> Vec<u64> {
     let turns = Balancer::new(weights, identities, |_| true);
     let now = Instant::now();
@@ -96,54 +91,46 @@ fn hash_moves_only_the_names_of_the_backend_that_comes_or_goes() {
     assert!(left.abs_diff(3_000) < 200, "{left} of {names} names move when one of ten leaves");
     assert!(joined.abs_diff(2_727) < 200, "{joined} of {names} names move when one joins ten");
 
-    // The order in which backends are told means nothing, and a greater weight takes names from others only.
+    // The order of the backends does not matter, and a greater weight only takes names from others.
     let backward: Vec<u64> = identities[..10].iter().rev().copied().collect();
     assert_eq!(homes(&[1; 10], &backward, names), ten);
     let heavier = homes(&[2, 1, 1, 1, 1, 1, 1, 1, 1, 1], &identities[..10], names);
     assert!(ten.iter().zip(&heavier).all(|(before, after)| before == after || *after == 100));
 }
 
-/// A backend of a simulated pool.
 #[derive(Clone, Copy, Debug)]
-struct Model {
-    /// How long it takes to reply, on average.
+struct SharesModel {
     delay: Duration,
-    /// From when to when it replies to nothing.
     stalled: (Duration, Duration),
-    /// Whether all its replies are failures.
     fails: bool,
 }
 
-/// Replies within a millisecond or so.
-const SOUND: Model = Model { delay: ms(1), stalled: (Duration::MAX, Duration::MAX), fails: false };
+const SOUND: SharesModel = SharesModel { delay: ms(1), stalled: (Duration::MAX, Duration::MAX), fails: false };
 
-/// Milliseconds.
 const fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-/// A query that was asked.
 #[derive(Clone, Copy, Debug)]
-struct Asked {
+struct SharesQuestion {
     at: Duration,
     backend: usize,
-    /// Whether another backend would have been asked if all were idle.
     is_diverted: bool,
 }
 
-/// Sends `queries` for names that `name` makes, `gap` apart on average, each to one backend, which has a second to reply.
+/// Sends `queries`, `gap` apart on average, each to one backend that has a second to reply.
 fn simulate(
     balance: Balance,
-    models: &[Model],
+    models: &[SharesModel],
     weights: &[u16],
     (gap, queries): (Duration, u64),
     name: impl Fn(u64) -> u64,
-) -> Vec<Asked> {
+) -> Vec<SharesQuestion> {
     let turns = pool(weights, |_| true);
     let start = Instant::now();
     let mut rng = StdRng::seed_from_u64(11);
     let mut loads = vec![BackendLoad::new(start); models.len()];
-    let mut ends: Timers<(usize, End)> = Timers::new();
+    let mut ends: Timers<(usize, AttemptEnd)> = Timers::new();
     let exponential = |mean: Duration, rng: &mut StdRng| mean.mul_f64(-(1.0 - rng.random::<f64>()).ln());
     let mut asked = Vec::new();
     let mut now = start;
@@ -156,23 +143,22 @@ fn simulate(
         let backend = turns.candidates(balance, &input, &mut rng).get(0).expect("there are backends");
         let home = turns.candidates(balance, &BalanceInput { loads: &[], ..input }, &mut rng).get(0);
         let (model, at) = (models[backend.get()], now - start);
-        asked.push(Asked { at, backend: backend.get(), is_diverted: home != Some(backend) });
+        asked.push(SharesQuestion { at, backend: backend.get(), is_diverted: home != Some(backend) });
         if balance == Balance::Hash {
             check_bound(&loads, weights, backend.get());
         }
         loads[backend.get()].asked(now);
         let took = exponential(model.delay, &mut rng);
         let (took, end) = match (model.stalled.0..model.stalled.1).contains(&at) {
-            true => (ms(1_000), End::Silence(ms(1_000))),
-            false if model.fails => (took, End::Failure(took)),
-            false => (took, End::Reply(took)),
+            true => (ms(1_000), AttemptEnd::Silence(ms(1_000))),
+            false if model.fails => (took, AttemptEnd::Failure(took)),
+            false => (took, AttemptEnd::Reply(took)),
         };
         ends.push(now + took, (backend.get(), end));
     }
     asked
 }
 
-/// A backend that is asked once more has at most a quarter more attempts out than its fair share.
 fn check_bound(loads: &[BackendLoad], weights: &[u16], chosen: usize) {
     let total: u32 = 1 + loads.iter().map(BackendLoad::in_flight).sum::<u32>();
     let part = f64::from(weights[chosen]) / weights.iter().map(|&weight| f64::from(weight)).sum::<f64>();
@@ -181,8 +167,7 @@ fn check_bound(loads: &[BackendLoad], weights: &[u16], chosen: usize) {
     assert!(f64::from(out) <= limit, "{out} of {total} at backend {chosen}, limit {limit}");
 }
 
-/// How many of these queries each of so many backends was asked.
-fn counts<'a>(asked: impl IntoIterator<Item = &'a Asked>, backends: usize) -> Vec<u64> {
+fn counts<'a>(asked: impl IntoIterator<Item = &'a SharesQuestion>, backends: usize) -> Vec<u64> {
     let mut counts = vec![0; backends];
     for query in asked {
         counts[query.backend] += 1;
@@ -195,18 +180,23 @@ fn hash_keeps_names_at_home_but_overloads_nobody() {
     let spread = |query: u64| query.wrapping_mul(0x9E37_79B9_7F4A_7C15);
     // The mean of attempts in flight is the number of arrivals within one delay.
     for (in_flight, most_diverted) in [(1, 0.0), (10, 0.0), (40, 0.001), (100, 0.1), (1_000, 0.02)] {
-        let models = [Model { delay: ms(10), ..SOUND }; 10];
+        let models = [SharesModel { delay: ms(10), ..SOUND }; 10];
         let load = (ms(10) / in_flight, 10_000);
         let asked = simulate(Balance::Hash, &models, &EQUAL, load, spread);
         let diverted = asked.iter().filter(|query| query.is_diverted).count() as f64 / asked.len() as f64;
         println!("hash, {in_flight} in flight: {:.2} % away from home", diverted * 100.0);
         assert!(diverted <= most_diverted, "{in_flight} in flight: {diverted} of the queries away from home");
     }
-    // One name makes half of the load: its home gets no more than it should, by weight.
+    // One name makes half of the load: its home gets no more than its weighted share.
     for weights in [EQUAL, UNEQUAL] {
         let hot = |query: u64| if query.is_multiple_of(2) { 4 } else { spread(query) };
-        let asked =
-            simulate(Balance::Hash, &[Model { delay: ms(10), ..SOUND }; 10], &weights, (ms(10) / 1_000, 20_000), hot);
+        let asked = simulate(
+            Balance::Hash,
+            &[SharesModel { delay: ms(10), ..SOUND }; 10],
+            &weights,
+            (ms(10) / 1_000, 20_000),
+            hot,
+        );
         let counts = counts(&asked, 10);
         println!("hash, one hot name, weights {weights:?}: {counts:?}");
         let total: u16 = weights.iter().sum();
@@ -222,7 +212,8 @@ fn hash_keeps_names_at_home_but_overloads_nobody() {
 fn policies_that_look_at_load_share_a_busy_pool_by_weight() {
     for (balance, tolerance) in [(Balance::LeastLoad, 0.05), (Balance::Fastest, 0.25)] {
         let weights = [1, 2, 3, 4];
-        let asked = simulate(balance, &[Model { delay: ms(10), ..SOUND }; 4], &weights, (ms(10) / 200, 40_000), |_| 0);
+        let asked =
+            simulate(balance, &[SharesModel { delay: ms(10), ..SOUND }; 4], &weights, (ms(10) / 200, 40_000), |_| 0);
         let counts = counts(&asked, 4);
         println!("{balance:?}, 200 in flight, weights {weights:?}: {counts:?}");
         for (count, weight) in counts.iter().zip(weights) {
@@ -235,7 +226,7 @@ fn policies_that_look_at_load_share_a_busy_pool_by_weight() {
 #[test]
 fn a_slow_backend_gets_less() {
     for (balance, most) in [(Balance::LeastLoad, 0.15), (Balance::Fastest, 0.05)] {
-        let models = [Model { delay: ms(10), ..SOUND }, SOUND, SOUND, SOUND];
+        let models = [SharesModel { delay: ms(10), ..SOUND }, SOUND, SOUND, SOUND];
         let asked = simulate(balance, &models, &EQUAL[..4], (ms(1) / 5, 20_000), |_| 0);
         let counts = counts(&asked, 4);
         println!("{balance:?}, the first ten times as slow: {counts:?}");
@@ -250,7 +241,7 @@ fn a_stalled_backend_is_left_within_a_few_queries() {
         let mut models = vec![SOUND; backends];
         models[0].stalled = (ms(1_000), Duration::MAX);
         let asked = simulate(Balance::Fastest, &models, &EQUAL[..backends], (ms(1) / 5, 25_000), |_| 0);
-        let stalled = |query: &&Asked| query.backend == 0 && query.at >= ms(1_000);
+        let stalled = |query: &&SharesQuestion| query.backend == 0 && query.at >= ms(1_000);
         let lost = asked.iter().filter(stalled).count();
         println!("fastest, {backends} backends: {lost} of 20000 queries met with the stalled one");
         assert!(lost <= 10, "{lost} queries went to the stalled one of {backends}");
@@ -268,7 +259,7 @@ fn a_backend_that_stalled_is_found_back() {
 
 #[test]
 fn a_backend_that_only_fails_is_not_the_fastest() {
-    let models = [Model { delay: ms(1) / 10, fails: true, ..SOUND }, SOUND];
+    let models = [SharesModel { delay: ms(1) / 10, fails: true, ..SOUND }, SOUND];
     let counts = counts(&simulate(Balance::Fastest, &models, &[1, 1], (ms(1), 60_000), |_| 0), 2);
     assert!(counts[0] < 100, "{counts:?}");
 }

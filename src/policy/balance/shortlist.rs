@@ -1,18 +1,16 @@
-//! The few best of many backends: as many as a race can ask.
+//! The best backends of a pool: as many as a race can ask.
 
 use crate::policy::candidates::{BackendIndex, Candidates};
 use crate::policy::race::MAX_ATTEMPTS;
 
-/// The backends with the lowest keys so far, lowest first. No heap: it is filled for each query.
+/// The backends with the lowest keys so far, in an array because each query fills one.
 #[derive(Debug)]
 pub(super) struct Shortlist<K> {
-    /// The best, in order; those from `len` on are `None`.
     best: [Option<(K, BackendIndex)>; MAX_ATTEMPTS],
     len: usize,
 }
 
 impl<K: PartialOrd + Copy> Shortlist<K> {
-    /// The best of these. Of equals the first comes first.
     pub(super) fn of(keyed: impl Iterator<Item = (K, BackendIndex)>) -> Self {
         let mut list = Self { best: [None; MAX_ATTEMPTS], len: 0 };
         for (key, backend) in keyed {
@@ -21,7 +19,6 @@ impl<K: PartialOrd + Copy> Shortlist<K> {
         list
     }
 
-    /// Puts a backend in its place, if it is good enough. The last of a full list falls off.
     fn insert(&mut self, key: K, backend: BackendIndex) {
         let is_after = |entry: &Option<(K, BackendIndex)>| entry.is_some_and(|(other, _)| key < other);
         let place = self.best[..self.len].iter().position(is_after).unwrap_or(self.len);
@@ -34,7 +31,6 @@ impl<K: PartialOrd + Copy> Shortlist<K> {
         }
     }
 
-    /// Adds them to a list of candidates, which leaves out those that it has.
     pub(super) fn append_to(&self, candidates: &mut Candidates) {
         for (_, backend) in self.best.iter().flatten() {
             candidates.push(*backend);

@@ -1,4 +1,4 @@
-//! The policies: who is first, and how often.
+//! Tests of the policies: the first choice and its frequency.
 
 use proptest::prelude::*;
 use rand::SeedableRng;
@@ -6,9 +6,8 @@ use rand::rngs::StdRng;
 
 use super::round::MAX_ROUND;
 use super::*;
-use crate::policy::backend_load::End;
+use crate::policy::backend_load::AttemptEnd;
 
-/// Every policy.
 pub(super) const ALL: [Balance; 7] = [
     Balance::Ordered,
     Balance::RoundRobin,
@@ -19,18 +18,18 @@ pub(super) const ALL: [Balance; 7] = [
     Balance::Fastest,
 ];
 
-/// The turns of a pool whose backends have numbers for identities.
+/// Creates a pool with numbers as identities.
 pub(super) fn pool(weights: &[u16], up: impl Fn(usize) -> bool) -> Balancer {
     let identities: Vec<u64> = (0..weights.len() as u64).collect();
     Balancer::new(weights, &identities, up)
 }
 
-/// What an idle pool looks like at this turn.
+/// Returns the input of an idle pool at this turn.
 fn at_turn(turn: u64) -> BalanceInput<'static> {
     BalanceInput { turn, ..BalanceInput::new(Instant::now()) }
 }
 
-/// The turns' candidates as numbers, for as many turns as are asked for.
+/// Returns the candidates of the first `count` turns as numbers.
 fn numbers(turns: &Balancer, balance: Balance, count: u64) -> Vec<Vec<u16>> {
     let mut rng = StdRng::seed_from_u64(1);
     let list = |turn| turns.candidates(balance, &at_turn(turn), &mut rng).iter().map(|backend| backend.0).collect();
@@ -88,7 +87,8 @@ fn huge_weights_make_no_huge_round() {
     assert!((0..turns.round.len() as u64).all(|turn| turns.round.turn(turn).is_some_and(|list| list.len() == 3)));
 }
 
-/// The first of two, and the first three of a crowd's hundred, answer SERVFAIL to all, and sooner than the others.
+/// The first of two, and the first three of a crowd's hundred, answer SERVFAIL to all, and sooner than the
+/// others.
 #[test]
 fn those_that_fail_come_last_by_load_and_by_latency() {
     let now = Instant::now();
@@ -98,9 +98,9 @@ fn those_that_fail_come_last_by_load_and_by_latency() {
         for (at, load) in loads.iter_mut().enumerate() {
             for _ in 0..failures {
                 load.asked(now);
-                load.ended(if at < failing { End::Failure(ms(0)) } else { End::Reply(ms(900)) }, now);
+                load.ended(if at < failing { AttemptEnd::Failure(ms(0)) } else { AttemptEnd::Reply(ms(900)) }, now);
             }
-            // The sound ones have more to do.
+            // The sound ones have more load.
             (0..if at < failing { 0 } else { 9 }).for_each(|_| load.asked(now));
         }
         loads
@@ -109,12 +109,12 @@ fn those_that_fail_come_last_by_load_and_by_latency() {
     for (balance, failures, after, expected) in [
         (Balance::LeastLoad, 6, 0, [1, 0]),
         (Balance::Fastest, 6, 0, [1, 0]),
-        // Too few of them, or too long ago.
+        // Too few failures, or too long ago.
         (Balance::LeastLoad, 5, 0, [0, 1]),
         (Balance::Fastest, 5, 0, [0, 1]),
         (Balance::LeastLoad, 100, 7_000, [0, 1]),
         (Balance::Fastest, 100, 7_000, [0, 1]),
-        // The others go by the config alone.
+        // The other policies ignore failures.
         (Balance::Ordered, 100, 0, [0, 1]),
     ] {
         let loads = loads(2, 1, failures);
@@ -142,7 +142,7 @@ fn one_that_starts_slowly_is_not_passed_over_for_one_that_fails() {
     let mut loads = [BackendLoad::new(now); 2];
     loads[0].came_back(now);
     for _ in 0..8 {
-        loads[1].ended(End::Failure(std::time::Duration::ZERO), now);
+        loads[1].ended(AttemptEnd::Failure(std::time::Duration::ZERO), now);
     }
     let input = BalanceInput { loads: &loads, ..BalanceInput::new(now) };
     let (turns, mut rng) = (pool(&[1, 1], |_| true), StdRng::seed_from_u64(1));
@@ -163,7 +163,7 @@ proptest! {
             prop_assert_eq!(firsts * usize::from(weights[0]), usize::from(weight) * lists.iter().filter(|list| list[0] == 0).count());
         }
         for (turn, list) in lists.iter().enumerate() {
-            // The definition, walked: the distinct ones that follow in the ring.
+            // Check against the definition: the distinct backends that follow in the ring.
             let ring = (0..lists.len()).map(|step| lists[(turn + step) % lists.len()][0]);
             let walked = Candidates::of(ring.map(BackendIndex), false);
             let walked: Vec<_> = walked.iter().map(|backend| backend.0).collect();

@@ -7,41 +7,38 @@ use super::*;
 
 const QUESTION: &[u8] = b"\x03www\0\0\x01\0\x01";
 
-/// So many milliseconds.
 fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-/// What member 0, 1, 2, ... say: rcode, digest, serial; none is silent.
+/// Answers of members 0, 1, 2, ...: rcode, digest, serial; `None` is silence.
 type Round<'a> = &'a [Option<(u16, u32, Option<u32>)>];
 
-fn said(round: Round<'_>) -> Vec<Said> {
+fn said(round: Round<'_>) -> Vec<MemberAnswer> {
     let said = round.iter().enumerate().filter_map(|(member, said)| {
         let (rcode, digest, serial) = (*said)?;
-        Some(Said { member: MemberId(member as u32), rcode, digest, serial })
+        Some(MemberAnswer { member: MemberId(member as u32), rcode, digest, serial })
     });
     said.collect()
 }
 
-/// NOERROR with this digest.
 fn ok(digest: u32) -> Option<(u16, u32, Option<u32>)> {
     Some((0, digest, None))
 }
 
-/// The same of a version.
+/// NOERROR with this digest and serial.
 fn of(serial: u32, digest: u32) -> Option<(u16, u32, Option<u32>)> {
     Some((0, digest, Some(serial)))
 }
 
-/// What all are to be asked.
-fn asked(divergences: &mut Divergences, now: Instant) -> Option<Box<[u8]>> {
+fn asked(divergences: &mut DivergenceTable, now: Instant) -> Option<Box<[u8]>> {
     divergences.ask(now).map(|ask| ask.question)
 }
 
 #[test]
 fn who_has_said_something_is_asked_again() {
     let mut now = Instant::now();
-    let mut divergences = Divergences::default();
+    let mut divergences = DivergenceTable::default();
     divergences.suspect(QUESTION, Some(MemberId(7)), now);
     let mut ask = |round: Round<'_>| {
         now = divergences.next().expect("something to ask").max(now);
@@ -61,32 +58,32 @@ fn who_has_said_something_is_asked_again() {
 
 #[test]
 fn differences_have_kinds() {
-    let check = |round: Round<'_>, kind: Option<Kind>| assert_eq!(kind_of(&said(round)), kind, "{round:?}");
+    let check = |round: Round<'_>, kind: Option<DivergenceKind>| assert_eq!(kind_of(&said(round)), kind, "{round:?}");
     check(&[], None);
     check(&[ok(1)], None);
     check(&[ok(1), ok(1), None], None);
-    check(&[ok(1), ok(2)], Some(Kind::Data));
-    check(&[ok(1), Some((2, 1, None))], Some(Kind::Rcode));
-    check(&[ok(1), ok(2), Some((3, 3, None))], Some(Kind::Rcode));
+    check(&[ok(1), ok(2)], Some(DivergenceKind::Data));
+    check(&[ok(1), Some((2, 1, None))], Some(DivergenceKind::Rcode));
+    check(&[ok(1), ok(2), Some((3, 3, None))], Some(DivergenceKind::Rcode));
     check(&[of(1, 1), of(1, 1)], None);
     check(&[of(1, 1), of(2, 1)], None);
-    check(&[of(1, 1), of(2, 2)], Some(Kind::Serial));
-    check(&[of(1, 1), of(2, 2), of(1, 1)], Some(Kind::Serial));
-    check(&[of(1, 1), Some((3, 2, Some(2)))], Some(Kind::Serial));
-    // Of three versions two may say the same.
-    check(&[of(1, 1), of(2, 2), of(3, 1)], Some(Kind::Serial));
-    // The version explains nothing: one and the same is answered differently, or somebody does not say it.
-    check(&[of(1, 1), of(1, 2)], Some(Kind::Data));
-    check(&[of(1, 1), of(2, 2), of(1, 3)], Some(Kind::Data));
-    check(&[of(1, 1), of(2, 2), ok(2)], Some(Kind::Data));
-    check(&[of(1, 1), Some((2, 2, None))], Some(Kind::Rcode));
+    check(&[of(1, 1), of(2, 2)], Some(DivergenceKind::Serial));
+    check(&[of(1, 1), of(2, 2), of(1, 1)], Some(DivergenceKind::Serial));
+    check(&[of(1, 1), Some((3, 2, Some(2)))], Some(DivergenceKind::Serial));
+    // Of three versions two may agree.
+    check(&[of(1, 1), of(2, 2), of(3, 1)], Some(DivergenceKind::Serial));
+    // The version explains nothing: one version has two answers, or a member does not report its version.
+    check(&[of(1, 1), of(1, 2)], Some(DivergenceKind::Data));
+    check(&[of(1, 1), of(2, 2), of(1, 3)], Some(DivergenceKind::Data));
+    check(&[of(1, 1), of(2, 2), ok(2)], Some(DivergenceKind::Data));
+    check(&[of(1, 1), Some((2, 2, None))], Some(DivergenceKind::Rcode));
 }
 
-/// Suspects the question now, and tells what members say each time they are asked: the last round again and again. Returns what came of
-/// it, and after how long.
-fn play(rounds: &[Round<'_>]) -> (Vec<Heard>, Divergences, Duration) {
+/// Suspects the question now, and passes one round of answers after the other, the last one repeatedly.
+/// Returns the results and the time that it took.
+fn play(rounds: &[Round<'_>]) -> (Vec<RoundResult>, DivergenceTable, Duration) {
     let start = Instant::now();
-    let (mut now, mut divergences, mut heard) = (start, Divergences::default(), Vec::new());
+    let (mut now, mut divergences, mut heard) = (start, DivergenceTable::default(), Vec::new());
     divergences.suspect(QUESTION, None, now);
     for round in rounds.iter().chain(std::iter::repeat_n(rounds.last().expect("a round"), 12)) {
         let Some(next) = divergences.next() else { break };
@@ -94,7 +91,7 @@ fn play(rounds: &[Round<'_>]) -> (Vec<Heard>, Divergences, Duration) {
         now = next;
         assert_eq!(asked(&mut divergences, now).as_deref(), Some(QUESTION));
         heard.push(divergences.hear(QUESTION, &said(round), now));
-        if heard.last() != Some(&Heard::Nothing) {
+        if heard.last() != Some(&RoundResult::Nothing) {
             break;
         }
     }
@@ -107,7 +104,7 @@ fn a_difference_counts_if_it_is_there_again() {
     let check = |rounds: &[Round<'_>], expected: &str| {
         let (heard, divergences, took) = play(rounds);
         let told = match heard.last() {
-            Some(Heard::Confirmed(kind)) => kind.label(),
+            Some(RoundResult::Confirmed(kind)) => kind.label(),
             _ => NEVER,
         };
         assert_eq!(told, expected, "{rounds:?}");
@@ -120,14 +117,14 @@ fn a_difference_counts_if_it_is_there_again() {
     check(&[&[ok(1), ok(1), ok(2)]], "data");
     check(&[&[ok(1), ok(1), Some((2, 2, None))]], "rcode");
     check(&[&[of(1, 1), of(2, 2), of(2, 2)]], "serial");
-    // An update that is over within the second, and one that goes on.
+    // An update that is over within the second, and one that takes longer.
     check(&[&[ok(1), ok(1), ok(2)], &[ok(2), ok(2), ok(2)]], NEVER);
     check(&[&[ok(1), ok(1), ok(2)], &[ok(1), ok(2), ok(2)]], NEVER);
     check(&[&[ok(1), ok(2)], &[ok(1), ok(2)], &[ok(2), ok(2)]], NEVER);
     // Rotating answers.
     check(&[&[ok(1), ok(2)], &[ok(2), ok(1)]], NEVER);
     check(&[&[ok(1), ok(2)], &[ok(1), ok(2)], &[ok(1), ok(2)], &[ok(2), ok(2)]], NEVER);
-    // Silence is no difference, and nobody is compared with what he has not said.
+    // Silence is no difference, and silent members are not compared.
     check(&[&[ok(1), ok(1), None]], NEVER);
     check(&[&[ok(1), ok(2)], &[ok(1), None]], NEVER);
     check(&[&[ok(1), ok(1), ok(2)], &[ok(1), ok(1), None]], NEVER);
@@ -140,22 +137,22 @@ fn one_that_goes_on_is_counted_once_and_again_after_it_was_gone() {
     let (_, mut divergences, _) = play(&[&[ok(1), ok(2)]]);
     let mut now = divergences.next().expect("it is looked at again");
     let mut again = |round: Round<'_>| {
-        // Who suspects it meanwhile says nothing new.
+        // A repeated suspicion changes nothing.
         divergences.suspect(QUESTION, None, now);
         now = divergences.next().expect("it is looked at again").max(now);
         assert_eq!(asked(&mut divergences, now).as_deref(), Some(QUESTION));
         let heard = divergences.hear(QUESTION, &said(round), now);
         (heard, divergences.known().next().map(|(_, known)| (known.kind, known.seen == now)))
     };
-    assert_eq!(again(&[ok(1), ok(2)]), (Heard::Nothing, Some((Kind::Data, true))));
-    assert_eq!(again(&[ok(1), Some((2, 2, None))]), (Heard::Nothing, Some((Kind::Rcode, true))));
-    // One alone says nothing about others.
-    assert_eq!(again(&[ok(1), None]), (Heard::Nothing, Some((Kind::Rcode, false))));
-    assert_eq!(again(&[ok(1), ok(1)]), (Heard::Gone, None));
-    for expected in [Heard::Nothing; CONFIRMATIONS as usize] {
+    assert_eq!(again(&[ok(1), ok(2)]), (RoundResult::Nothing, Some((DivergenceKind::Data, true))));
+    assert_eq!(again(&[ok(1), Some((2, 2, None))]), (RoundResult::Nothing, Some((DivergenceKind::Rcode, true))));
+    // A single answer proves nothing about the others.
+    assert_eq!(again(&[ok(1), None]), (RoundResult::Nothing, Some((DivergenceKind::Rcode, false))));
+    assert_eq!(again(&[ok(1), ok(1)]), (RoundResult::Gone, None));
+    for expected in [RoundResult::Nothing; CONFIRMATIONS as usize] {
         assert_eq!(again(&[ok(1), ok(2)]), (expected, None));
     }
-    assert_eq!(again(&[ok(1), ok(2)]).0, Heard::Confirmed(Kind::Data));
+    assert_eq!(again(&[ok(1), ok(2)]).0, RoundResult::Confirmed(DivergenceKind::Data));
 }
 
 #[test]
@@ -177,11 +174,11 @@ fn an_unsteady_question_rests_and_more_is_wanted_of_it() {
             now = now.max(next);
             assert!(divergences.ask(now).is_some());
             asked += 1;
-            // As it was for as long as was enough before.
+            // Unchanged for as long as was enough before.
             let is_new = asked > CONFIRMATIONS + 1;
             let digest = if is_new { digests.next().expect("for ever") } else { 3 };
             let heard = divergences.hear(QUESTION, &said(&[ok(digest), ok(4)]), now);
-            assert_eq!(heard, Heard::Nothing, "{asked}");
+            assert_eq!(heard, RoundResult::Nothing, "{asked}");
         }
     }
     assert_eq!(rests, [1, 2, 4, 6, 6]);
@@ -190,22 +187,22 @@ fn an_unsteady_question_rests_and_more_is_wanted_of_it() {
 #[test]
 fn what_is_remembered_is_bounded_and_forgotten() {
     let start = Instant::now();
-    let mut divergences = Divergences::default();
+    let mut divergences = DivergenceTable::default();
     let question = |number: u32| number.to_be_bytes();
     for number in 0..1_000 {
         divergences.suspect(&question(number), None, start + ms(number.into()));
     }
     assert_eq!(divergences.size(), [MAX_SUSPECTED, 0, 0]);
     let mut now = start + ms(1_000);
-    // The latest are there.
+    // The latest questions are present.
     assert_eq!(asked(&mut divergences, now).as_deref(), Some(&question(744)[..]));
     assert!(divergences.ask(now + ASK_EVERY - ms(1)).is_none());
-    let mut divergences = Divergences::default();
+    let mut divergences = DivergenceTable::default();
     for number in 0..MAX_KNOWN as u32 + 100 {
         divergences.suspect(&question(number), None, now);
         for _ in 0..=CONFIRMATIONS {
             now = now.max(divergences.next().expect("it is to be asked"));
-            // Known ones may be due, which are not heard.
+            // Known questions may be due; they are not answered.
             while asked(&mut divergences, now).is_some_and(|asked| *asked != question(number)) {
                 now += ASK_EVERY;
             }
@@ -220,29 +217,29 @@ fn what_is_remembered_is_bounded_and_forgotten() {
     assert_eq!(divergences.size(), [1, 0, 0]);
 }
 
-/// What the members of a made-up pool say to one question.
+/// The answers of a modelled pool to one question.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Behavior {
-    /// All the same.
+    /// All members agree.
     Agreeing,
-    /// One of them something else, from the fifth second to the thirtieth.
+    /// One member differs, from the fifth second to the thirtieth.
     Differing,
-    /// Updates that come to each within 900 ms, at least 1 s apart.
+    /// Updates reach each member within 900 ms, at least 1 s apart.
     Updating,
-    /// Each of two answers in turn.
+    /// Each member alternates between two answers.
     Rotating,
-    /// As the first, and each is silent now and then.
+    /// All members agree, and each is silent now and then.
     Silent,
 }
 
-/// A pool of members for 40 s, of which one question is suspected at random. Returns what was told when, in milliseconds, and how often
-/// they were asked.
-fn simulate(behavior: Behavior, seed: u64) -> (Vec<(u64, Heard)>, usize) {
+/// Simulates a pool for 40 s in which one question is suspected at random. Returns the reports with their
+/// time in milliseconds, and the number of rounds.
+fn simulate(behavior: Behavior, seed: u64) -> (Vec<(u64, RoundResult)>, usize) {
     let mut rng = SmallRng::seed_from_u64(seed);
     let start = Instant::now();
     let members = rng.random_range(2..6_u64);
     let odd = rng.random_range(0..members);
-    // When each update comes to each member.
+    // The time of each update at each member.
     let mut updates: Vec<Vec<u64>> = Vec::new();
     let mut at = rng.random_range(0..2_000);
     while at < 40_000 {
@@ -251,7 +248,7 @@ fn simulate(behavior: Behavior, seed: u64) -> (Vec<(u64, Heard)>, usize) {
     }
     let has_serials = rng.random_bool(0.5);
     let mut turns = vec![0_u32; members as usize];
-    let (mut divergences, mut told, mut count) = (Divergences::default(), Vec::new(), 0);
+    let (mut divergences, mut told, mut count) = (DivergenceTable::default(), Vec::new(), 0);
     let mut millis = 0;
     while millis < 40_000 {
         millis += rng.random_range(1..40);
@@ -271,7 +268,7 @@ fn simulate(behavior: Behavior, seed: u64) -> (Vec<(u64, Heard)>, usize) {
                 Behavior::Differing => Some((0, 7 + u32::from(is_odd), Some(1))),
                 Behavior::Updating => Some((0, version, serial)),
                 Behavior::Rotating => {
-                    // Clients ask as well.
+                    // Queries of clients advance the rotation too.
                     *turn += 1 + 2 * rng.random_range(0..3);
                     Some((0, (*turn + member as u32) % 2, None))
                 }
@@ -279,7 +276,7 @@ fn simulate(behavior: Behavior, seed: u64) -> (Vec<(u64, Heard)>, usize) {
             });
         }
         let heard = divergences.hear(&question, &said(&round), now);
-        if heard != Heard::Nothing {
+        if heard != RoundResult::Nothing {
             told.push((millis, heard));
         }
         count += 1;
@@ -295,7 +292,7 @@ fn whatever_the_seed_what_lasts_is_told_and_nothing_else() {
             assert_eq!(told, [], "seed {seed}, {behavior:?}");
         }
         let (told, asked) = simulate(Behavior::Differing, seed);
-        let [(found, Heard::Confirmed(Kind::Data)), (gone, Heard::Gone)] = *told else {
+        let [(found, RoundResult::Confirmed(DivergenceKind::Data)), (gone, RoundResult::Gone)] = *told else {
             panic!("seed {seed}: {told:?}");
         };
         assert!((6_000..10_000).contains(&found), "seed {seed}: found at {found} ms");

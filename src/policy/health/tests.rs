@@ -1,30 +1,25 @@
-//! Health, step by step, and for hours on a fake clock against a modelled backend.
+//! Tests of health, step by step, and for hours on a fake clock against a modelled backend.
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::*;
 
-/// What happens to a backend.
 #[derive(Clone, Copy, Debug)]
 enum Event {
-    /// A probe is replied to.
     Good,
-    /// A probe is missed.
     Missed,
-    /// A probe is unreachable.
     Unreachable,
-    /// A probe by stream is refused.
     Refused,
-    /// ICMP comes to a query.
+    /// An ICMP error for a query.
     Icmp,
-    /// A reply to a query comes.
+    /// A reply to a query.
     Reply,
-    /// A reply of this kind comes to a probe.
+    /// A reply of this kind to a probe.
     Probed(ProbeReply),
 }
 
-/// Lets the events happen, with `fall = 2` and `rise = 2`, and compares the state.
+/// Plays the events with `fall = 2` and `rise = 2`, and compares the state.
 fn check(mut health: Health, events: &[Event], expected: HealthState) {
     let mut rng = StdRng::seed_from_u64(1);
     let mut now = health.since();
@@ -43,7 +38,7 @@ fn check(mut health: Health, events: &[Event], expected: HealthState) {
             Event::Unreachable => {
                 now = begin_probe(&mut health, now, &mut rng);
                 health.on_probe_unreachable(now);
-                // ICMP may come for each sending.
+                // ICMP may come for each datagram.
                 health.on_probe_unreachable(now);
             }
             Event::Refused => {
@@ -61,24 +56,23 @@ fn check(mut health: Health, events: &[Event], expected: HealthState) {
     assert_eq!(health.state(), expected, "{events:?}");
 }
 
-/// Waits until a probe begins.
 fn begin_probe(health: &mut Health, mut now: Instant, rng: &mut StdRng) -> Instant {
     loop {
         match health.next_step(now, rng) {
-            Step::Probe => return now,
-            Step::Repeat => {}
-            Step::WaitUntil(at) => now = at,
+            HealthStep::Probe => return now,
+            HealthStep::Repeat => {}
+            HealthStep::WaitUntil(at) => now = at,
         }
     }
 }
 
-/// Lets the probe that is out fail, and stops before the next one.
+/// Lets the open probe fail, and stops before the next one.
 fn sit_out(health: &mut Health, mut now: Instant, rng: &mut StdRng) -> Instant {
     while health.probe.is_some_and(|probe| probe.sent < SENDS) {
         match health.next_step(now, rng) {
-            Step::Probe => panic!("a probe begins while one is out"),
-            Step::Repeat => {}
-            Step::WaitUntil(at) => now = at,
+            HealthStep::Probe => panic!("a probe begins while one is out"),
+            HealthStep::Repeat => {}
+            HealthStep::WaitUntil(at) => now = at,
         }
     }
     now = health.probe.map_or(now, |probe| probe.due);
@@ -87,13 +81,12 @@ fn sit_out(health: &mut Health, mut now: Instant, rng: &mut StdRng) -> Instant {
     now
 }
 
-/// A backend with default rules, and its time of birth.
+/// Returns a backend with default rules, and its start time.
 fn health() -> (Health, Instant, StdRng) {
     let start = Instant::now();
     (Health::new(HealthRules::default(), start), start, StdRng::seed_from_u64(1))
 }
 
-/// Milliseconds.
 const fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
 }
@@ -180,12 +173,12 @@ fn icmp_to_a_query_asks_for_a_probe_and_a_probe_that_is_unreachable_for_the_next
     let died = start + ms(1_000);
     health.on_unreachable(died);
     for _ in 0..UNREACHABLE {
-        assert_eq!(health.next_step(died, &mut rng), Step::Probe);
+        assert_eq!(health.next_step(died, &mut rng), HealthStep::Probe);
         assert!(health.is_up());
         health.on_probe_unreachable(died);
     }
     assert_eq!(health.state(), HealthState::Down);
-    assert!(matches!(health.next_step(died, &mut rng), Step::WaitUntil(_)), "the next waits");
+    assert!(matches!(health.next_step(died, &mut rng), HealthStep::WaitUntil(_)), "the next waits");
 }
 
 #[test]
@@ -194,7 +187,7 @@ fn icmp_without_end_causes_few_probes() {
     let (mut probes, mut now) = (0, start);
     while now < start + ms(10_000) {
         health.on_unreachable(now);
-        while health.next_step(now, &mut rng) == Step::Probe {
+        while health.next_step(now, &mut rng) == HealthStep::Probe {
             probes += 1;
             health.on_probe_reply(now);
         }
@@ -226,9 +219,9 @@ fn the_first_probe_is_due_at_the_start_and_the_next_after_the_interval_with_jitt
     for seed in 0..100 {
         let (mut health, start, _) = health();
         let mut rng = StdRng::seed_from_u64(seed);
-        assert_eq!(health.next_step(start, &mut rng), Step::Probe);
+        assert_eq!(health.next_step(start, &mut rng), HealthStep::Probe);
         health.on_probe_reply(start);
-        let Step::WaitUntil(next) = health.next_step(start, &mut rng) else { panic!("it waits") };
+        let HealthStep::WaitUntil(next) = health.next_step(start, &mut rng) else { panic!("it waits") };
         waits.push(next - start);
     }
     let (shortest, longest) = (*waits.iter().min().unwrap(), *waits.iter().max().unwrap());
@@ -239,24 +232,24 @@ fn the_first_probe_is_due_at_the_start_and_the_next_after_the_interval_with_jitt
 #[test]
 fn a_probe_is_repeated_evenly_until_it_is_replied_to() {
     let (mut health, start, mut rng) = health();
-    assert_eq!(health.next_step(start, &mut rng), Step::Probe);
+    assert_eq!(health.next_step(start, &mut rng), HealthStep::Probe);
     for repetition in 1..4 {
         let due = start + repetition * ms(125);
-        assert_eq!(health.next_step(due - ms(1), &mut rng), Step::WaitUntil(due));
-        assert_eq!(health.next_step(due, &mut rng), Step::Repeat);
+        assert_eq!(health.next_step(due - ms(1), &mut rng), HealthStep::WaitUntil(due));
+        assert_eq!(health.next_step(due, &mut rng), HealthStep::Repeat);
     }
     health.on_probe_reply(start + ms(376));
-    let Step::WaitUntil(next) = health.next_step(start + ms(376), &mut rng) else { panic!("it waits") };
+    let HealthStep::WaitUntil(next) = health.next_step(start + ms(376), &mut rng) else { panic!("it waits") };
     assert!(next - start >= ms(4_500));
 }
 
 #[test]
 fn a_process_that_was_stopped_does_not_blame_the_backend() {
     let (mut health, start, mut rng) = health();
-    assert_eq!(health.next_step(start, &mut rng), Step::Probe);
+    assert_eq!(health.next_step(start, &mut rng), HealthStep::Probe);
     let woken = start + Duration::from_secs(3_600);
-    assert_eq!(health.next_step(woken, &mut rng), Step::Repeat);
-    assert_eq!(health.next_step(woken, &mut rng), Step::WaitUntil(woken + ms(125)));
+    assert_eq!(health.next_step(woken, &mut rng), HealthStep::Repeat);
+    assert_eq!(health.next_step(woken, &mut rng), HealthStep::WaitUntil(woken + ms(125)));
 }
 
 #[test]
@@ -265,11 +258,11 @@ fn silence_asks_for_a_probe_but_not_for_two_at_a_time() {
     health.next_step(start, &mut rng);
     health.on_probe_reply(start);
     health.on_silence(start + ms(10));
-    assert_eq!(health.next_step(start + ms(10), &mut rng), Step::WaitUntil(start + ms(1_000)));
-    assert_eq!(health.next_step(start + ms(1_000), &mut rng), Step::Probe);
+    assert_eq!(health.next_step(start + ms(10), &mut rng), HealthStep::WaitUntil(start + ms(1_000)));
+    assert_eq!(health.next_step(start + ms(1_000), &mut rng), HealthStep::Probe);
     health.on_probe_reply(start + ms(1_001));
     health.on_silence(start + ms(2_500));
-    assert_eq!(health.next_step(start + ms(2_500), &mut rng), Step::Probe);
+    assert_eq!(health.next_step(start + ms(2_500), &mut rng), HealthStep::Probe);
 }
 
 #[test]
@@ -293,9 +286,9 @@ fn queries_ask_for_a_probe_whatever_the_state() {
             health.next_step(start, &mut rng);
         }
         health.on_probe_reply(start);
-        assert!(matches!(health.next_step(start + ms(1), &mut rng), Step::WaitUntil(_)));
+        assert!(matches!(health.next_step(start + ms(1), &mut rng), HealthStep::WaitUntil(_)));
         health.on_queries(start + ms(1));
-        assert_eq!(health.next_step(start + ms(1), &mut rng), Step::Probe, "down: {is_down}");
+        assert_eq!(health.next_step(start + ms(1), &mut rng), HealthStep::Probe, "down: {is_down}");
     }
 }
 
@@ -319,52 +312,51 @@ fn a_backend_that_is_down_is_probed_ever_more_rarely_but_never_less_than_each_in
     assert!(begin_probe(&mut health, now, &mut rng) - now <= FIRST_BACKOFF);
 }
 
-/// A backend behind a network, and the queries that go to it.
+/// A backend behind a network, and its queries.
 #[derive(Clone, Copy, Debug)]
 struct Model {
     /// The chance that a datagram is lost, each way.
     loss: f64,
-    /// How long question and reply travel together.
+    /// The round trip time.
     round_trip: Duration,
-    /// From when to when it is dead, counted from the start.
+    /// Start and end of the dead phase, counted from the start.
     dead: (Duration, Duration),
-    /// The time between two queries that it leaves unanswered for good; none if zero. Each is given up after a second.
+    /// The interval of queries that it never answers; zero for none. Each times out after a second.
     misses: Duration,
 }
 
-/// Sound, five milliseconds away, and without queries.
+/// A healthy backend, five milliseconds away, without queries.
 const SOUND: Model =
     Model { loss: 0.0, round_trip: ms(5), dead: (Duration::MAX, Duration::MAX), misses: Duration::ZERO };
 
-/// What a simulation met.
+/// The events of a simulation.
 #[derive(Debug, Default)]
 struct Log {
-    /// When the state changed, and to what.
+    /// State changes with their times.
     changes: Vec<(Duration, HealthState)>,
-    /// When each probe began.
+    /// The start of each probe.
     probes: Vec<Duration>,
-    /// How many datagrams were sent.
     sent: usize,
 }
 
-/// Runs `health` against a model for so long.
+/// Runs `health` against a model for `length`.
 fn simulate(model: Model, length: Duration, seed: u64) -> Log {
     let (mut health, start, _) = health();
     let mut rng = StdRng::seed_from_u64(seed);
     let mut log = Log::default();
     let (mut now, mut state) = (start, health.state());
-    // When replies to the probe that is out arrive, and when the next query is given up.
+    // Arrival times of replies to the open probe, and the timeout of the next query.
     let mut replies: Vec<Instant> = Vec::new();
     let mut silence = (!model.misses.is_zero()).then_some(start + Duration::from_secs(1));
     while now - start < length {
         let wake = loop {
             match health.next_step(now, &mut rng) {
-                Step::WaitUntil(at) => break at,
-                Step::Probe => {
+                HealthStep::WaitUntil(at) => break at,
+                HealthStep::Probe => {
                     replies.clear();
                     log.probes.push(now - start);
                 }
-                Step::Repeat => {}
+                HealthStep::Repeat => {}
             }
             log.sent += 1;
             let is_dead = (model.dead.0..model.dead.1).contains(&(now - start));

@@ -1,15 +1,12 @@
-//! The latency and the load of a backend, recorded from the attempts that a worker makes.
+//! Records attempts of a worker in the latency and the load of a backend.
 
 use std::time::Instant;
 
 use super::Latency;
-use crate::policy::backend_load::{BackendLoad, End};
+use crate::policy::backend_load::{AttemptEnd, BackendLoad};
 
-/// The race of an attempt is over, or nobody waits for its reply any more, which has not come. Returns whether the
-/// latency was charged with that, so that it can be corrected.
-///
-/// Of a backend that was not heard since, nothing is said: it may be down. Charged with its silence, it would come back with
-/// a delay that is not its own.
+/// Records an attempt without a reply. Returns true if the latency was charged, which spares a backend that
+/// was silent since the attempt, because it may be down.
 pub fn charge(load: &BackendLoad, latency: &mut Latency, asked: Instant) -> bool {
     let is_late = load.was_heard_since(asked);
     if is_late {
@@ -18,9 +15,9 @@ pub fn charge(load: &BackendLoad, latency: &mut Latency, asked: Instant) -> bool
     is_late
 }
 
-/// An attempt has ended, perhaps long after its race. `is_charged`: what [`charge`] has returned, if it was called.
-pub fn ended(load: &mut BackendLoad, latency: &mut Latency, end: End, is_charged: bool, now: Instant) {
-    if let End::Silence(waited) = end
+/// Records the end of an attempt. `is_charged` is the result of [`charge`], or false.
+pub fn ended(load: &mut BackendLoad, latency: &mut Latency, end: AttemptEnd, is_charged: bool, now: Instant) {
+    if let AttemptEnd::Silence(waited) = end
         && !is_charged
         && let Some(asked) = now.checked_sub(waited)
     {
@@ -28,10 +25,10 @@ pub fn ended(load: &mut BackendLoad, latency: &mut Latency, end: End, is_charged
     }
     load.ended(end, now);
     match end {
-        End::Reply(took) | End::Failure(took) if is_charged => latency.correct(took, now),
-        End::Reply(took) | End::Failure(took) => latency.record(took, now),
-        End::Unreachable | End::Unsent | End::Void if is_charged => latency.forgive(),
-        End::Unreachable | End::Unsent | End::Void | End::Silence(_) => {}
+        AttemptEnd::Reply(took) | AttemptEnd::Failure(took) if is_charged => latency.correct(took, now),
+        AttemptEnd::Reply(took) | AttemptEnd::Failure(took) => latency.record(took, now),
+        AttemptEnd::Unreachable | AttemptEnd::Unsent | AttemptEnd::Void if is_charged => latency.forgive(),
+        AttemptEnd::Unreachable | AttemptEnd::Unsent | AttemptEnd::Void | AttemptEnd::Silence(_) => {}
     }
 }
 
@@ -41,21 +38,21 @@ mod tests {
 
     use super::*;
 
-    /// A backend that replied 100 times within a millisecond; then so many attempts are given up, and end like this.
-    /// Returns its p95 in ms.
-    fn p95_after(given_up: u32, is_heard: bool, end: Option<End>) -> u128 {
+    /// Returns the p95 in ms of a backend that replied 100 times within a millisecond, after `given_up`
+    /// abandoned attempts with this end.
+    fn p95_after(given_up: u32, is_heard: bool, end: Option<AttemptEnd>) -> u128 {
         let start = Instant::now();
         let ms = Duration::from_millis;
         let (mut load, mut latency) = (BackendLoad::new(start), Latency::new(start));
         for reply in 1..=100 {
             load.asked(start);
-            ended(&mut load, &mut latency, End::Reply(Duration::from_micros(reply * 100)), false, start);
+            ended(&mut load, &mut latency, AttemptEnd::Reply(Duration::from_micros(reply * 100)), false, start);
         }
         let now = start + ms(100);
         (0..given_up).for_each(|_| load.asked(start));
         if is_heard {
             load.asked(start);
-            ended(&mut load, &mut latency, End::Reply(ms(1)), false, start + ms(1));
+            ended(&mut load, &mut latency, AttemptEnd::Reply(ms(1)), false, start + ms(1));
         }
         for _ in 0..given_up {
             let is_charged = charge(&load, &mut latency, start);
@@ -73,10 +70,10 @@ mod tests {
         let usual = p95_after(0, true, None);
         assert!(p95_after(3, true, None) > usual);
         assert_eq!(p95_after(3, false, None), usual, "the backend may be down");
-        assert_eq!(p95_after(3, true, Some(End::Unreachable)), usual, "it was down");
-        assert_eq!(p95_after(3, true, Some(End::Unsent)), usual, "it was not asked");
-        assert_eq!(p95_after(3, true, Some(End::Void)), usual, "nobody knows");
-        let corrected = p95_after(3, true, Some(End::Reply(Duration::from_millis(1))));
+        assert_eq!(p95_after(3, true, Some(AttemptEnd::Unreachable)), usual, "it was down");
+        assert_eq!(p95_after(3, true, Some(AttemptEnd::Unsent)), usual, "it was not asked");
+        assert_eq!(p95_after(3, true, Some(AttemptEnd::Void)), usual, "nobody knows");
+        let corrected = p95_after(3, true, Some(AttemptEnd::Reply(Duration::from_millis(1))));
         assert!(corrected <= usual, "they were quick after all");
     }
 }

@@ -1,4 +1,4 @@
-//! The latency of a backend as one process tells it to its successor: what the windows hold, without clock readings.
+//! Export of a backend's latency to a successor process: the content of the windows, without clock readings.
 
 use std::time::{Duration, Instant};
 
@@ -8,17 +8,15 @@ use super::window::{Window, WindowImage};
 use super::{LONG, SHORT};
 use super::{Latency, Samples};
 
-/// The recent latency of a backend, to be told to another process.
+/// The recent latency of a backend in a form for another process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LatencyImage {
-    /// What common percentiles are read from.
     short: WindowImage,
-    /// What rare percentiles are read from.
     long: WindowImage,
 }
 
 impl Latency {
-    /// What is known, for a successor.
+    /// Exports the history for a successor process.
     pub fn image(&self, now: Instant) -> LatencyImage {
         let samples = self.samples.as_ref();
         samples.map_or_else(LatencyImage::default, |samples| LatencyImage {
@@ -27,7 +25,7 @@ impl Latency {
         })
     }
 
-    /// What another process knew. Whether the times are about to change is seen anew, from the next replies on.
+    /// Imports the history of another process. The detection of changes starts anew with the next replies.
     pub fn of_image(image: &LatencyImage, now: Instant) -> Self {
         if *image == LatencyImage::default() {
             return Self::new(now);
@@ -40,12 +38,10 @@ impl Latency {
     }
 }
 
-/// Whole milliseconds since then.
 pub(super) fn age_millis(since: Instant, now: Instant) -> u64 {
     u64::try_from(now.saturating_duration_since(since).as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The moment so many milliseconds ago, or as long ago as this clock knows.
 pub(super) fn before(now: Instant, millis: u64) -> Instant {
     now.checked_sub(Duration::from_millis(millis)).unwrap_or(now)
 }
@@ -58,7 +54,7 @@ mod tests {
     use crate::policy::rules::Hedge;
 
     proptest! {
-        /// A successor waits as long for a backend, before it hedges, as the process before it would.
+        /// A successor uses the same hedge delays as the process before it.
         #[test]
         fn a_successor_knows_the_same_percentiles(
             replies in prop::collection::vec((1..200_000_u64, 0..50_u64), 0..600),
@@ -73,7 +69,7 @@ mod tests {
                 latency.record(Duration::from_micros(micros), now);
             }
             (0..given_up).for_each(|_| latency.give_up());
-            // What came since the last refresh is read by a successor at once.
+            // A successor reads samples since the last refresh at once.
             latency.samples_mut().refresh(now);
             let text = serde_json::to_string(&latency.image(now)).expect("plain data");
             let told = serde_json::from_str(&text).expect("what was written");
@@ -84,7 +80,7 @@ mod tests {
             }
             prop_assert_eq!(latency.hedge_delay(&hedge), successor.hedge_delay(&hedge));
             prop_assert_eq!(&successor.image(now), &told);
-            // A window ends for both at the same time, if the times do not change.
+            // A window ends for both at the same time if the latency does not change.
             if later.len() < 50 {
                 for micros in later {
                     now += Duration::from_millis(40);

@@ -1,27 +1,25 @@
-//! What is learnt of a backend's latency, on fake time.
+//! Tests of the latency history on fake time.
 
 use proptest::prelude::*;
 
 use super::window::MAX_MICROS;
 use super::*;
 
-/// Microseconds.
 fn us(micros: u64) -> Duration {
     Duration::from_micros(micros)
 }
 
-/// A histogram that starts now.
 fn latency() -> (Latency, Instant) {
     let now = Instant::now();
     (Latency::new(now), now)
 }
 
-/// Whether a duration is at most 5 % off so many microseconds.
+/// Returns true if a duration is within 5 % of so many microseconds.
 fn is_near(actual: Duration, micros: u64) -> bool {
     actual.abs_diff(us(micros)).as_micros() as u64 * 20 <= micros
 }
 
-/// Records 100, 200, 300 and so on to 100,000 µs; not in that order, which would tell of a change.
+/// Records 100, 200, 300 and so on to 100,000 µs, not in this order, which would look like a change.
 fn fill_evenly(latency: &mut Latency, now: Instant) {
     for sample in 0..1_000 {
         latency.record(us((sample * 387 % 1_000 + 1) * 100), now);
@@ -49,7 +47,7 @@ fn says_nothing_before_fifty_samples() {
 fn what_took_long_before_two_epochs_is_forgotten() {
     let (mut latency, start) = latency();
     for epoch in 0..4 {
-        // Too few of them are slow to tell of a change.
+        // Too few of them are slow to show a change.
         for sample in 0..100 {
             let slow = epoch < 2 && sample % 2 == 0;
             latency.record(us(if slow { 100_000 } else { 10 }), start + epoch * SHORT.usual);
@@ -86,13 +84,13 @@ fn an_attempt_that_was_given_up_is_later_than_every_reply() {
     for _ in 0..10_000 {
         latency.give_up();
     }
-    // That is as far as it goes.
+    // The limit is reached.
     check(&latency, 0.9, 95_000);
     for _ in 0..10_050 {
         latency.forgive();
     }
     check(&latency, 0.9, 90_000);
-    // There is nothing left to forgive.
+    // No abandoned attempt is left.
     latency.forgive();
     check(&latency, 0.9, 90_000);
 }
@@ -135,8 +133,8 @@ fn the_delay_follows_the_rules() {
     assert_eq!(latency.hedge_delay(&clamps(1_000, 2_000)), us(2_000));
 }
 
-/// At 1,500 replies a second, half of what two backends at 3,000 get: 1 % take half a second, the others scatter about
-/// 1 ms, then 20 ms, then 1 ms again.
+/// At 1,500 replies per second, half of the load of two backends at 3,000: 1 % take half a second, the others
+/// scatter about 1 ms, then 20 ms, then 1 ms again.
 #[test]
 fn the_delay_follows_a_shift_within_a_tenth_of_a_second() {
     for budget in [0.02, 0.05, 0.1] {
@@ -147,7 +145,7 @@ fn the_delay_follows_a_shift_within_a_tenth_of_a_second() {
                 now += us(667);
                 let scattered = usual + sample * 37 % (usual / 5);
                 latency.record(us(if sample % 100 == 99 { 500_000 } else { scattered }), now);
-                // A little time for half a window of the latest to tell.
+                // Allow time for half a window of new replies.
                 let delay = latency.hedge_delay(&hedge);
                 let settled = usual..=usual + usual / 4;
                 assert!(sample < 150 || settled.contains(&(delay.as_micros() as u64)), "{sample}: {delay:?}");
@@ -174,7 +172,7 @@ proptest! {
     #[test]
     fn quantiles_agree_with_sorting(mut samples in prop::collection::vec(0..MAX_MICROS, 50..500), part in 0.0..=1.0) {
         let (mut latency, now) = latency();
-        // In the order of size they would tell of a change.
+        // Sorted samples would look like a change.
         for &sample in &samples {
             latency.record(us(sample), now);
         }
@@ -211,7 +209,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-    /// The distribution changes again and again; when it has had its time, the quantiles are its own.
+    /// The distribution changes again and again; after some time the quantiles match the new one.
     #[test]
     fn quantiles_follow_shifts(shifts in prop::collection::vec((100..100_000_u64, 1..100_u64), 1..6), part in 0.5..0.95) {
         let (mut latency, mut now) = latency();

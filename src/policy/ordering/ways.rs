@@ -1,44 +1,42 @@
-//! The order of asking where the ways to backends differ: connections that are open go before those that are not, and another machine goes
-//! before another way to the same one.
+//! The order of candidates with different paths: open connections come before closed ones, and another
+//! machine comes before another path to the same one.
 //!
-//! In plain lines:
+//! The algorithm:
 //!
-//! 1. There are three groups: who is heard and warm; who has no open connection, for a handshake eats what a race would win; and who has
-//!    fallen silent. In `race` all are asked at once, and to have no connection makes no difference.
-//! 2. Within a group, those come first whose machine nobody before them is a way to; then the others, in their order.
-//! 3. Hedges are shared out among those of the first group there is who are ways to different machines.
-//!
-//! If none is up, or all are in one group and ways to different machines, the order stays as it was.
+//! 1. There are three groups: warm backends; backends without an open connection, because a handshake eats
+//!    the gain of a race; and stalled backends. In `race` all are asked at once, and the connection makes no
+//!    difference.
+//! 2. Within a group, the first path to each machine comes first; then the others, in their order.
+//! 3. Hedges are distributed among the backends of the first non-empty group that are on different machines.
 
 use rand::Rng;
 
 use super::BackendStats;
 use crate::policy::balance::Balance;
 use crate::policy::candidates::{BackendIndex, Candidates};
-use crate::policy::rules::{Dispatch, Rules};
+use crate::policy::rules::{Dispatch, PoolRules};
 
-/// What tells one way to a backend from another.
+/// The path to a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Way {
-    /// It is asked by stream, and no connection to it is open.
+pub struct BackendPath {
+    /// True if the backend is asked by stream and has no open connection.
     pub is_cold: bool,
-    /// The machine that it is a way to; 0: one of its own.
+    /// The machine of the backend; 0 for a machine that no other backend shares.
     pub machine: u16,
 }
 
-/// Whom a race may ask, in order. `weight`: a backend's share of the load; `way`: how it is asked now.
+/// Returns the backends that a race may ask, in order, by load share (`weight`) and path (`way`).
 pub fn order_ways(
     candidates: &Candidates,
-    rules: &Rules,
+    rules: &PoolRules,
     known: &BackendStats<'_>,
     weight: impl Fn(BackendIndex) -> u16,
-    way: impl Fn(BackendIndex) -> Way,
+    way: impl Fn(BackendIndex) -> BackendPath,
     rng: &mut impl Rng,
 ) -> Candidates {
     if candidates.all_down() {
         return super::order(candidates, rules, known, weight, rng);
     }
-    // `ordered` means as in the config, whoever has fallen silent.
     let (in_turn, heard) = match rules.balance {
         Balance::Ordered => (*candidates, candidates.len()),
         Balance::RoundRobin
@@ -67,7 +65,6 @@ pub fn order_ways(
     list
 }
 
-/// Adds these, ways to other machines first. Returns how many are.
 fn add<'a>(
     list: &mut Candidates,
     members: impl Iterator<Item = &'a BackendIndex> + Clone,
@@ -81,7 +78,6 @@ fn add<'a>(
         }
     }
     let ahead = list.len() - before;
-    // Who is in the list is left out.
     members.for_each(|backend| list.push(*backend));
     ahead
 }
@@ -97,18 +93,18 @@ mod tests {
     use crate::policy::Hedge;
     use crate::policy::backend_load::BackendLoad;
 
-    /// The order of five backends, of which these have no connection and have fallen silent, and which are ways to these machines.
+    /// The order of five backends, some without a connection or stalled, on these machines.
     struct Case {
         cold: &'static [u16],
         silent: &'static [u16],
         machines: [u16; 5],
-        rules: Rules,
+        rules: PoolRules,
         all_down: bool,
     }
 
-    /// All are warm and heard, and each is on a machine of its own.
+    /// All backends are warm, heard, and on separate machines.
     fn case(dispatch: Dispatch) -> Case {
-        let rules = Rules { dispatch, ..Rules::default() };
+        let rules = PoolRules { dispatch, ..PoolRules::default() };
         Case { cold: &[], silent: &[], machines: [0; 5], rules, all_down: false }
     }
 
@@ -133,7 +129,7 @@ mod tests {
             }
             let candidates = Candidates::of((0..5).map(BackendIndex), self.all_down);
             let known = BackendStats { loads: &loads, latency: &[], now: now + Duration::from_secs(1) };
-            let way = |backend: BackendIndex| Way {
+            let way = |backend: BackendIndex| BackendPath {
                 is_cold: self.cold.contains(&backend.0),
                 machine: self.machines[backend.get()],
             };
@@ -154,16 +150,15 @@ mod tests {
         for dispatch in ONE_AT_A_TIME {
             case(dispatch).check([0, 1, 2, 3, 4]);
             case(dispatch).cold(&[0, 3]).check([1, 2, 4, 0, 3]);
-            // Nobody has one: the order is the usual one.
+            // No backend has a connection: the order is the usual one.
             case(dispatch).cold(&[0, 1, 2, 3, 4]).check([0, 1, 2, 3, 4]);
-            // Who has fallen silent is asked last, open connection or not.
+            // Stalled backends come last, with or without an open connection.
             case(dispatch).cold(&[0]).silent(&[1, 2]).check([3, 4, 0, 1, 2]);
             let ordered = case(dispatch).cold(&[0]).silent(&[1]);
-            let rules = Rules { balance: Balance::Ordered, ..ordered.rules.clone() };
+            let rules = PoolRules { balance: Balance::Ordered, ..ordered.rules.clone() };
             Case { rules, ..ordered }.check([1, 2, 3, 4, 0]);
             Case { all_down: true, ..case(dispatch).cold(&[0]) }.check([0, 1, 2, 3, 4]);
         }
-        // All are asked at once.
         case(Dispatch::Race).cold(&[0, 3]).check([0, 1, 2, 3, 4]);
     }
 
@@ -175,7 +170,8 @@ mod tests {
             case(dispatch).machines([0, 1, 0, 1, 0]).check([0, 1, 2, 4, 3]);
             case(dispatch).machines([1, 1, 1, 1, 1]).check([0, 1, 2, 3, 4]);
         }
-        // A warm way to the same machine goes before a cold one to another, and of the cold ones another machine goes first.
+        // A warm path to the same machine comes before a cold one to another; among cold ones another machine
+        // comes first.
         case(Dispatch::Sequential).machines([1, 1, 1, 2, 2]).cold(&[2, 3, 4]).check([0, 1, 3, 2, 4]);
     }
 
@@ -183,7 +179,7 @@ mod tests {
     fn hedges_go_to_warm_ways_to_other_machines() {
         let hedges_of = |case: Case| {
             let hedge = Hedge { max: 1, budget: 1.0, ..Hedge::default() };
-            let case = Case { rules: Rules { hedge, ..case.rules.clone() }, ..case };
+            let case = Case { rules: PoolRules { hedge, ..case.rules.clone() }, ..case };
             let mut found: Vec<_> = (0..64).filter_map(|seed| case.found(seed).next_hedge()).map(|to| to.0).collect();
             found.sort_unstable();
             found.dedup();
@@ -192,7 +188,8 @@ mod tests {
         assert_eq!(hedges_of(case(Dispatch::Hedge)), [1, 2, 3, 4]);
         assert_eq!(hedges_of(case(Dispatch::Hedge).cold(&[2, 4])), [1, 3]);
         assert_eq!(hedges_of(case(Dispatch::Hedge).machines([1, 1, 2, 2, 0])), [2, 4]);
-        // Another way to the same machine, warm, rather than a cold one; and that rather than none.
+        // Hedge to a warm path on the same machine rather than to a cold one, and to a cold one rather than
+        // not at all.
         assert_eq!(hedges_of(case(Dispatch::Hedge).machines([1, 1, 0, 0, 0]).cold(&[2, 3, 4])), [1]);
         assert_eq!(hedges_of(case(Dispatch::Hedge).cold(&[1, 2, 3, 4])), [1]);
         assert_eq!(hedges_of(case(Dispatch::Hedge).cold(&[0, 1, 2, 3, 4])), [1, 2, 3, 4]);

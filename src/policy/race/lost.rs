@@ -1,14 +1,11 @@
-//! Attempts that were lost with their connection: what a race makes of that, and whom it asks by another one.
-//!
-//! A connection holds many attempts, and takes all of them with it when it ends. That says nothing of its backend, which may have closed
-//! it in good order: nobody is charged, the next candidate is asked at once, and the one that was lost stands in line once more.
+//! Attempts that were lost with their connection, which says nothing of the backend: no backend is charged,
+//! the next candidate is asked at once, and the lost backend is queued once more.
 
 use super::attempts::{AttemptId, State};
 use super::{BackendIndex, LOST, Race, RaceContext};
 
 impl Race {
-    /// An attempt was lost with its connection. The next candidate is asked at once, which is no hedge, and its backend once more when
-    /// all others were, by another connection.
+    /// Records a lost attempt. The next candidate is asked at once, and the backend again at the end.
     #[cold]
     pub fn on_lost(&mut self, attempt: AttemptId) {
         let Some(entry) = self.attempts.get_mut(attempt) else {
@@ -18,24 +15,20 @@ impl Race {
             State::Silent | State::Unreachable | State::Bare => {
                 let before = std::mem::replace(&mut entry.state, State::Lost);
                 let backend = entry.backend;
-                // If it could not be asked before, it may be now.
                 self.unsendable &= !self.bit_of(backend);
                 self.met |= LOST;
                 self.move_on(before);
             }
-            // Nobody waits for it, and its backend is not asked again for it.
             State::Spoken => entry.state = State::Failed,
             State::OptRefused | State::Replaced | State::Replied | State::Failed | State::Unsent | State::Lost => {}
         }
     }
 
-    /// Whether an attempt was lost.
     #[inline]
     pub(super) fn has_lost(&self) -> bool {
         self.met & LOST != 0
     }
 
-    /// The backend that stands in line once more, for it has lost an attempt: of several the one that was asked longest ago.
     #[inline]
     pub(super) fn lost_again(&self) -> Option<BackendIndex> {
         if self.has_lost() { self.first_lost() } else { None }
@@ -51,8 +44,6 @@ impl Race {
         found.map(|(_, backend)| backend)
     }
 
-    /// Whom a hedge goes to for which no candidate is left: a backend that has lost an attempt, or the one that is late, by another
-    /// connection. By UDP that would be the same way once more.
     #[inline]
     pub(super) fn hedge_by_stream(&self, context: &RaceContext<'_>) -> Option<BackendIndex> {
         if context.by_stream.is_empty() { None } else { self.lost_or_late(context) }
@@ -66,12 +57,10 @@ impl Race {
         self.lost_again().or(late).filter(is_by_stream)
     }
 
-    /// Whether nothing that was to be sent to a backend could not be, of late.
     fn is_sendable(&self, backend: BackendIndex) -> bool {
         self.unsendable & self.bit_of(backend) == 0
     }
 
-    /// The bit of a backend among the candidates; 0: it is none.
     fn bit_of(&self, backend: BackendIndex) -> u8 {
         self.candidates.iter().position(|candidate| candidate == backend).map_or(0, |place| 1 << place)
     }

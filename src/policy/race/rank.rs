@@ -1,4 +1,4 @@
-//! How replies rank, and which of them end a race at once.
+//! Ranks of replies, and the replies that end a race at once.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rank {
-    /// Every rcode but NOERROR and NXDOMAIN.
+    /// Every rcode except NOERROR and NXDOMAIN.
     Failure,
-    /// A negative reply of an older version of the zone than another backend has: no word on what the zone has now.
+    /// A negative reply from an older version of the zone than another backend has.
     Outdated,
-    /// NODATA without AA: from something that is no authority for the name.
+    /// NODATA without AA, not from an authority.
     Nodata,
     /// NXDOMAIN.
     Nxdomain,
@@ -18,13 +18,13 @@ pub enum Rank {
     NodataAuthoritative,
     /// NOERROR with answer records or a referral, or TC.
     Positive,
-    /// A decision of a validator whose clock may be wrong (EDE 7 or 8): only a positive reply that is validated replaces it.
+    /// A decision of a validator whose clock may be wrong (EDE 7 or 8).
     Doubtful,
-    /// A failure or a negative reply whose extended error is a decision of its backend: it fails validation, or is blocked.
+    /// A failure or negative reply whose extended error is a decision, such as failed validation.
     Decided,
 }
 
-/// Which replies are accepted, that is, win at once.
+/// The replies that win at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accept {
     /// The first positive reply or authoritative NODATA.
@@ -36,7 +36,7 @@ pub enum Accept {
 }
 
 impl Accept {
-    /// True if a reply of this rank wins at once. A decision does so whatever is accepted, unless it is doubtful.
+    /// Returns true if a reply of this rank wins at once. A decision always does, unless it is doubtful.
     pub fn accepts(self, rank: Rank) -> bool {
         match self {
             _ if rank == Rank::Doubtful => false,

@@ -1,69 +1,68 @@
-//! What a race says: its steps, its outcome, and what became of an input.
+//! The outputs of a race: steps, the outcome, and the effect of an input.
 
 use std::time::Instant;
 
-use super::attempts::{AttemptId, Kind};
+use super::attempts::{AttemptId, AttemptKind};
 use crate::policy::candidates::BackendIndex;
 
-/// What to do next.
+/// The next action of the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum RaceStep {
     /// Send the query to this backend.
     Ask {
-        /// The new attempt.
+        /// The number of the new attempt.
         attempt: AttemptId,
-        /// Whom to ask.
+        /// The backend to ask.
         backend: BackendIndex,
-        /// Why.
-        kind: Kind,
-        /// False: without OPT, since this backend refused it in this race.
+        /// The reason of the attempt.
+        kind: AttemptKind,
+        /// False: send without OPT, because this backend refused it in this race.
         edns: bool,
     },
-    /// Nothing before this time, unless there is input. Later than `now`, and no later than the deadline.
+    /// Wait until this time or the next input. Later than `now`, and no later than the deadline.
     WaitUntil(Instant),
-    /// The race is over. Asked again, it says the same.
-    Finished(Outcome),
+    /// The race is over. Later calls return the same.
+    Finished(RaceEnd),
 }
 
-/// How a race ends.
+/// The end of a race.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum RaceEnd {
     /// The reply to this attempt goes to the client: the accepted one, or the best kept one.
     Reply(AttemptId),
     /// There were only bare failures: SERVFAIL.
     Failed,
-    /// Nobody replied in time, or every attempt failed.
+    /// No reply in time, or every attempt failed.
     Nothing,
-    /// The same, but somebody who was to be asked could not be, for want of something of our own: what silence means cannot be
-    /// told.
+    /// A backend could not be asked because a local resource was missing: silence proves nothing.
     Unsent,
 }
 
-/// What a reply is worth.
+/// The value of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum ReplyValue {
     /// It wins: the race is finished.
     Accepted,
-    /// It is the best so far: the caller stores its bytes in place of those kept before.
+    /// It is the best so far: the caller stores it in place of the kept reply.
     Kept,
-    /// It is of no use: one that is no worse is kept, or the race was finished before.
+    /// It is not needed: a kept reply is as good, or the race was finished before.
     NotNeeded,
 }
 
-/// Whether a message that could not be sent is tried once more.
+/// Defines if an unsent message is tried once more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
-    /// Another socket may have what this one lacked.
+    /// Another socket may have the missing resource.
     Once,
-    /// It would be the same with any socket.
+    /// No socket would help.
     Never,
 }
 
-/// What becomes of a refusal of OPT.
+/// The effect of a refusal of OPT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OptRefusal {
-    /// The backend is asked once more without OPT; the reply is spent.
+    /// The backend is asked once more without OPT; the reply is discarded.
     AskedAgain,
-    /// It is a failure like any other: the caller hands it to [`on_reply`](super::Race::on_reply).
+    /// It is a normal failure: the caller passes it to [`on_reply`](super::Race::on_reply).
     IsFailure,
 }

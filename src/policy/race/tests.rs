@@ -1,4 +1,4 @@
-//! The rules of a race, one by one. Each test is a play: what comes in when, and what the race says.
+//! Tests of the race rules. Each test is a play: a list of timed inputs and the expected steps.
 
 mod decisions;
 mod hedges;
@@ -72,11 +72,11 @@ fn only_a_better_reply_is_kept_anew() {
     let Play { rules, candidates, latency, budget, start, .. } = play(AtOnce, 4);
     let context = RaceContext { rules: &rules, latency: &latency, by_stream: &[], budget: &budget };
     let mut race = Race::start(&context, &candidates, start);
-    while let Step::Ask { .. } = race.next_step(&context, start) {}
-    assert_eq!(race.on_reply(AttemptId(0), Failure, start), Heard::Kept);
-    assert_eq!(race.on_reply(AttemptId(1), Nxdomain, start), Heard::Kept);
-    assert_eq!(race.on_reply(AttemptId(2), Nodata, start), Heard::NotNeeded);
-    assert_eq!(race.on_reply(AttemptId(3), Positive, start), Heard::Accepted);
+    while let RaceStep::Ask { .. } = race.next_step(&context, start) {}
+    assert_eq!(race.on_reply(AttemptId(0), Failure, start), ReplyValue::Kept);
+    assert_eq!(race.on_reply(AttemptId(1), Nxdomain, start), ReplyValue::Kept);
+    assert_eq!(race.on_reply(AttemptId(2), Nodata, start), ReplyValue::NotNeeded);
+    assert_eq!(race.on_reply(AttemptId(3), Positive, start), ReplyValue::Accepted);
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn no_failure_wins_while_another_attempt_is_out() {
 
 #[test]
 fn silent_backends_are_asked_again_in_the_same_order() {
-    let long = |rules: &mut Rules| (rules.tries, rules.timeout) = (2, ms(10_000));
+    let long = |rules: &mut PoolRules| (rules.tries, rules.timeout) = (2, ms(10_000));
     play(Sequential, 2)
         .rules(long)
         .check("0 first A, 1000 failover B, 2000 failover A, 3000 failover B, 10000 nothing");
@@ -206,10 +206,10 @@ fn all_are_asked_when_none_is_up_and_the_wait_is_short() {
 fn a_bare_failure_moves_on_but_its_attempt_stays() {
     play(Sequential, 2).at(10, Bare(0)).at(50, Reply(0, Positive)).check("0 first A, 10 failover B, 50 reply 0");
     play(Sequential, 1).at(10, Bare(0)).check("0 first A, 1000 failed");
-    // Another attempt is out: its silence counts until the deadline.
+    // Another attempt is open: its silence counts until the deadline.
     play(Sequential, 2).at(10, Bare(0)).check("0 first A, 10 failover B, 3000 failed");
     play(Sequential, 2).at(10, Bare(0)).at(20, Bare(1)).check("0 first A, 10 failover B, 1010 failed");
-    // Something better came: it goes out once the bare one had its time.
+    // A better reply came: it wins once the bare one had its time.
     play(AtOnce, 2).at(10, Bare(0)).at(20, Reply(1, Nxdomain)).check("0 first A, 0 first B, 1000 reply 1");
     play(Sequential, 2).at(10, Bare(0)).at(20, Down(1)).at(30, Down(0)).check("0 first A, 10 failover B, 30 failed");
 }
@@ -217,27 +217,27 @@ fn a_bare_failure_moves_on_but_its_attempt_stays() {
 #[test]
 fn an_icmp_error_moves_on_but_its_attempt_stays() {
     play(Sequential, 2).at(10, Unreachable(0)).at(50, Reply(0, Positive)).check("0 first A, 10 failover B, 50 reply 0");
-    // It is waited for like a silent one, until the deadline.
+    // The race waits for it like for a silent one, until the deadline.
     play(Sequential, 1).at(10, Unreachable(0)).at(2_900, Reply(0, Positive)).check("0 first A, 2900 reply 0");
     play(Sequential, 2)
         .at(10, Unreachable(0))
         .at(20, Reply(1, Nxdomain))
         .check("0 first A, 10 failover B, 3000 reply 1");
-    // Once its backend is down, nobody waits.
+    // Once its backend is down, the race stops waiting.
     play(Sequential, 2)
         .at(10, Unreachable(0))
         .at(20, Unreachable(1))
         .at(30, Down(0))
         .at(40, Down(1))
         .check("0 first A, 10 failover B, 40 nothing");
-    // One asked in its place is no hedge, and neither is due besides.
+    // A replacement is no hedge, and no hedge is due besides.
     play(Hedged, 3)
         .rules(|rules| rules.hedge.budget = 0.0)
         .at(10, Unreachable(0))
         .at(20, Unreachable(1))
         .at(30, Reply(2, Positive))
         .check("0 first A, 10 failover B, 20 failover C, 30 reply 2");
-    // After `attempt_timeout` it has its next try, as one that is silent.
+    // After `attempt_timeout` it has its next try, like a silent one.
     play(Sequential, 1)
         .rules(|rules| rules.tries = 2)
         .at(10, Unreachable(0))
@@ -260,7 +260,7 @@ fn who_refuses_opt_is_asked_once_more_without() {
         .at(11, OptRefused(0))
         .at(20, Reply(1, Positive))
         .check("0 first A, 10 failover a, 20 reply 1");
-    // Further tries leave it out, and the replaced attempt was no try.
+    // Further tries leave OPT out, and the replaced attempt was no try.
     play(Sequential, 1)
         .rules(|rules| rules.tries = 2)
         .at(10, OptRefused(0))
@@ -304,7 +304,7 @@ fn a_kept_negative_goes_out_after_the_grace() {
         .at(10, Reply(0, Nxdomain))
         .at(59, Reply(1, Positive))
         .check(&format!("{ask}, 59 reply 1"));
-    // It is for negatives only.
+    // Grace applies to negatives only.
     graceful(Grace::After(ms(50))).at(10, Reply(0, Failure)).check(&format!("{ask}, 3000 reply 0"));
     graceful(Grace::After(ms(0))).at(10, Reply(0, Nodata)).check(&format!("{ask}, 10 reply 0"));
 }
@@ -325,10 +325,10 @@ fn a_finished_race_hears_nothing() {
     let mut race = play(AtOnce, 2).at(20, Reply(1, Positive)).check("0 first A, 0 first B, 20 reply 1");
     let Play { rules, latency, budget, start, .. } = play(AtOnce, 2);
     let context = RaceContext { rules: &rules, latency: &latency, by_stream: &[], budget: &budget };
-    assert_eq!(race.on_reply(AttemptId(0), Positive, start), Heard::NotNeeded);
+    assert_eq!(race.on_reply(AttemptId(0), Positive, start), ReplyValue::NotNeeded);
     for input in [Down(0), Unreachable(0), Bare(0), OptRefused(0), Retransmission] {
         put_in(&mut race, &budget, input, start);
-        assert_eq!(race.next_step(&context, start), Step::Finished(Outcome::Reply(AttemptId(1))));
+        assert_eq!(race.next_step(&context, start), RaceStep::Finished(RaceEnd::Reply(AttemptId(1))));
     }
 }
 
@@ -343,7 +343,7 @@ fn an_unknown_attempt_is_ignored() {
 fn attempts_can_be_looked_at() {
     let race = play(Hedged, 2).at(150, Reply(1, Positive)).check("0 first A, 100 hedge B, 150 reply 1");
     let open: Vec<_> = race.attempts().map(|attempt| (attempt.kind, attempt.backend.0, attempt.open)).collect();
-    assert_eq!(open, [(Kind::First, 0, true), (Kind::Hedge, 1, false)]);
+    assert_eq!(open, [(AttemptKind::First, 0, true), (AttemptKind::Hedge, 1, false)]);
     let hedge = race.attempt(AttemptId(1)).expect("it was made");
     assert_eq!(race.deadline() - hedge.asked_at, ms(2_900));
     assert_eq!(race.attempt(AttemptId(2)), None);

@@ -1,4 +1,4 @@
-//! Tables of cases, and properties over seeds beside a model that remembers all and computes all anew.
+//! Tables of cases, and properties over seeds against a model that stores and recomputes everything.
 
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -8,17 +8,16 @@ use super::*;
 const MAX_LAG: Duration = Duration::from_secs(10);
 const ZONE: &[u8] = b"\x07example\0";
 
-/// So many milliseconds.
 fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-/// Members 0, 1, 2, ... that have said these serials in this order.
-fn heard(serials: &[u32], now: Instant) -> Serials {
-    let mut all = Serials::default();
+/// Creates members 0, 1, 2, ... with these serials in this order.
+fn heard(serials: &[u32], now: Instant) -> SerialTable {
+    let mut all = SerialTable::default();
     for (member, serial) in serials.iter().enumerate() {
         all.set_up(MemberId(member as u32), true, now);
-        all.hear(ZONE, MemberId(member as u32), *serial, Source::Reply, now);
+        all.hear(ZONE, MemberId(member as u32), *serial, SerialSource::Reply, now);
     }
     all
 }
@@ -36,14 +35,14 @@ fn the_newest_is_found_by_serial_arithmetic() {
     check(&[5, 5, 5], Some(0), &[]);
     check(&[5, 6, 5], Some(1), &[0, 2]);
     check(&[6, 5, 6], Some(0), &[1]);
-    // Over the end of the circle.
+    // Across the end of the circle.
     check(&[u32::MAX, 0, 1], Some(2), &[0, 1]);
-    // A wild one is older than small serials and than dates, and spoils nothing.
+    // A wild serial is older than small serials and dates, and does no harm.
     check(&[7, u32::MAX, 7], Some(0), &[1]);
     check(&[2_026_112_301, u32::MAX], Some(0), &[1]);
     // 2^31 apart: neither is newer.
     check(&[0, 1 << 31], Some(0), &[]);
-    // All around the circle nobody is the newest, so nobody is older.
+    // All around the circle none is newest, so none is older.
     check(&[0, 0x6000_0000, 0xC000_0000], None, &[]);
 }
 
@@ -59,12 +58,12 @@ fn only_members_that_are_up_count_and_nothing_is_kept_of_those_gone() {
     assert_eq!(all.newest(ZONE), Some((MemberId(1), 9)));
     all.forget(MemberId(1), now);
     assert_eq!(all.newest(ZONE), Some((MemberId(2), 6)));
-    // Who comes in its place has said nothing.
+    // A new member in its place has no serial.
     all.set_up(MemberId(7), true, now);
     assert_eq!(all.newest(ZONE), Some((MemberId(2), 6)));
-    // A serial that was set back counts as soon as all have said it.
+    // A serial that was set back counts as soon as all members report it.
     for member in [0, 2, 7] {
-        all.hear(ZONE, MemberId(member), 1, Source::Reply, now);
+        all.hear(ZONE, MemberId(member), 1, SerialSource::Reply, now);
     }
     assert_eq!(all.newest(ZONE), Some((MemberId(0), 1)));
     assert!([0, 2, 7].iter().all(|member| !all.is_older(ZONE, MemberId(*member))));
@@ -74,16 +73,16 @@ fn only_members_that_are_up_count_and_nothing_is_kept_of_those_gone() {
 fn who_is_older_for_long_is_behind_until_it_has_caught_up() {
     let start = Instant::now();
     let mut all = heard(&[5, 5, 5], start);
-    all.hear(ZONE, MemberId(1), 6, Source::Reply, start + ms(1_000));
+    all.hear(ZONE, MemberId(1), 6, SerialSource::Reply, start + ms(1_000));
     assert!(all.behind(MAX_LAG, start + ms(11_000)).is_empty());
     assert_eq!(all.behind(MAX_LAG, start + ms(11_001)), [MemberId(0), MemberId(2)]);
-    // A newer version of the newest does not begin anew what others owe.
-    all.hear(ZONE, MemberId(1), 7, Source::Reply, start + ms(11_500));
-    all.hear(ZONE, MemberId(0), 6, Source::Probe, start + ms(11_500));
+    // A newer version of the newest does not restart the lag of the others.
+    all.hear(ZONE, MemberId(1), 7, SerialSource::Reply, start + ms(11_500));
+    all.hear(ZONE, MemberId(0), 6, SerialSource::Probe, start + ms(11_500));
     assert_eq!(all.behind(MAX_LAG, start + ms(11_600)), [MemberId(0), MemberId(2)]);
-    all.hear(ZONE, MemberId(2), 7, Source::Probe, start + ms(11_700));
+    all.hear(ZONE, MemberId(2), 7, SerialSource::Probe, start + ms(11_700));
     assert_eq!(all.behind(MAX_LAG, start + ms(11_700)), [MemberId(0)]);
-    // One that is down is not asked anyway, and a zone that nobody asks for makes nobody behind.
+    // A down member is not asked anyway, and an unused zone puts no member behind.
     all.set_up(MemberId(0), false, start + ms(11_800));
     assert!(all.behind(MAX_LAG, start + ms(11_800)).is_empty());
     all.set_up(MemberId(0), true, start + ms(11_900));
@@ -94,18 +93,18 @@ fn who_is_older_for_long_is_behind_until_it_has_caught_up() {
 #[test]
 fn never_all_are_behind() {
     let start = Instant::now();
-    let mut all = Serials::default();
+    let mut all = SerialTable::default();
     for (zone, serials) in [(&b"\x01a\0"[..], [1, 2]), (b"\x01b\0", [2, 1])] {
         for (member, serial) in serials.into_iter().enumerate() {
             all.set_up(MemberId(member as u32), true, start);
-            all.hear(zone, MemberId(member as u32), serial, Source::Reply, start);
+            all.hear(zone, MemberId(member as u32), serial, SerialSource::Reply, start);
         }
     }
     assert!(all.behind(MAX_LAG, start + ms(20_000)).is_empty());
-    // A third that is older nowhere makes the two behind.
+    // A third member that is older nowhere makes the two behind.
     all.set_up(MemberId(2), true, start);
     for zone in [b"\x01a\0", b"\x01b\0"] {
-        all.hear(zone, MemberId(2), 2, Source::Reply, start + ms(20_000));
+        all.hear(zone, MemberId(2), 2, SerialSource::Reply, start + ms(20_000));
     }
     assert_eq!(all.behind(MAX_LAG, start + ms(20_000)), [MemberId(0), MemberId(1)]);
 }
@@ -115,18 +114,18 @@ fn who_was_not_heard_for_two_seconds_is_asked() {
     let start = Instant::now();
     let mut all = heard(&[5, 5], start);
     all.set_up(MemberId(2), true, start);
-    // One that has never said anything is asked at once, and not again before it had time to answer.
+    // A member without a report is asked at once, and not again before it had time to answer.
     assert_eq!(all.ask(start), [(MemberId(2), ZONE.into())]);
     assert!(all.ask(start + FRESH - ms(1)).is_empty());
-    all.hear(ZONE, MemberId(1), 5, Source::Reply, start + ms(1_000));
+    all.hear(ZONE, MemberId(1), 5, SerialSource::Reply, start + ms(1_000));
     assert_eq!(all.ask(start + ms(2_000)), [(MemberId(0), ZONE.into()), (MemberId(2), ZONE.into())]);
     all.set_up(MemberId(1), false, start + ms(2_000));
     assert!(all.ask(start + ms(3_000)).is_empty(), "one that is down is not asked");
-    // Nobody asks for it any more.
+    // The zone is no longer in use.
     assert!(all.ask(start + ms(1_001) + IN_USE).is_empty());
-    // A probe does not make a zone used, nor known.
-    all.hear(ZONE, MemberId(0), 5, Source::Probe, start + ms(1_002) + IN_USE);
-    all.hear(b"\x01x\0", MemberId(0), 5, Source::Probe, start);
+    // A probe makes a zone neither used nor known.
+    all.hear(ZONE, MemberId(0), 5, SerialSource::Probe, start + ms(1_002) + IN_USE);
+    all.hear(b"\x01x\0", MemberId(0), 5, SerialSource::Probe, start);
     assert!(all.ask(start + ms(9_000) + IN_USE).is_empty());
     assert_eq!(all.size().0, 1);
 }
@@ -134,11 +133,11 @@ fn who_was_not_heard_for_two_seconds_is_asked() {
 #[test]
 fn a_member_is_asked_ten_times_a_second_the_longest_unheard_zone_first() {
     let start = Instant::now();
-    let mut all = Serials::default();
+    let mut all = SerialTable::default();
     all.set_up(MemberId(0), true, start);
     let name = |number: u8| [2, b'z', number, 0];
     for number in 0..50 {
-        all.hear(&name(number), MemberId(0), 1, Source::Reply, start + ms(number.into()));
+        all.hear(&name(number), MemberId(0), 1, SerialSource::Reply, start + ms(number.into()));
     }
     let mut asked = Vec::new();
     for tick in 0..500 {
@@ -152,22 +151,22 @@ fn a_member_is_asked_ten_times_a_second_the_longest_unheard_zone_first() {
 #[test]
 fn zones_are_bounded_by_number_and_octets() {
     let start = Instant::now();
-    let mut all = Serials::default();
+    let mut all = SerialTable::default();
     (0..5_000).for_each(|member| all.set_up(MemberId(member), true, start));
     let name = |number: u32, len: usize| [&vec![b'x'; len][..], &number.to_be_bytes()].concat();
     for number in 0..2_000 {
-        all.hear(&name(number, 8), MemberId(0), number, Source::Reply, start + ms(number.into()));
+        all.hear(&name(number, 8), MemberId(0), number, SerialSource::Reply, start + ms(number.into()));
         // The first is used all the time.
-        all.hear(&name(0, 8), MemberId(0), 0, Source::Reply, start + ms(number.into()));
+        all.hear(&name(0, 8), MemberId(0), 0, SerialSource::Reply, start + ms(number.into()));
     }
     assert!((MAX_ZONES * 15 / 16..=MAX_ZONES).contains(&all.size().0), "{:?}", all.size());
     assert!(all.newest(&name(0, 8)).is_some() && all.newest(&name(1_999, 8)).is_some());
     assert!(all.newest(&name(1, 8)).is_none());
-    // With many members it is the octets that count.
+    // With many members the bytes are the limit.
     for number in 0..100 {
         for member in 0..5_000 {
             let now = start + ms(10_000 + u64::from(number));
-            all.hear(&name(number, 250), MemberId(member), 1, Source::Reply, now);
+            all.hear(&name(number, 250), MemberId(member), 1, SerialSource::Reply, now);
             assert!(all.size().1 <= MAX_BYTES, "{:?}", all.size());
         }
     }
@@ -175,22 +174,22 @@ fn zones_are_bounded_by_number_and_octets() {
     assert!(all.newest(&name(99, 250)).is_some());
 }
 
-/// All that was said, by zone and member, and who is up.
+/// All reports by zone and member, and the state of the members.
 #[derive(Default)]
 struct Model {
     said: BTreeMap<(u8, u32), u32>,
-    /// Members, and whether they are up.
+    /// Members; true if up.
     members: BTreeMap<u32, bool>,
 }
 
 impl Model {
-    /// The serials of a zone at members that are up.
     fn up(&self, zone: u8) -> Vec<u32> {
         let said = self.said.iter().filter(|((of, member), _)| *of == zone && self.members.get(member) == Some(&true));
         said.map(|(_, serial)| *serial).collect()
     }
 
-    /// The newest serial, if one is newest: no other is newer. All others are older or equal then, unless they lie 2^31 apart.
+    /// The newest serial if no other is newer. Then all others are older or equal, unless they are 2^31
+    /// apart.
     fn newest(&self, zone: u8) -> Vec<u32> {
         let up = self.up(zone);
         up.iter().copied().filter(|serial| !up.iter().any(|other| is_newer(*other, *serial))).collect()
@@ -201,7 +200,7 @@ impl Model {
 fn over_many_seeds_it_says_what_a_model_says() {
     for seed in 0..2_000 {
         let mut random = SmallRng::seed_from_u64(seed);
-        let (mut all, mut model) = (Serials::default(), Model::default());
+        let (mut all, mut model) = (SerialTable::default(), Model::default());
         let start = Instant::now();
         let mut now = start;
         let mut asks: BTreeMap<MemberId, Instant> = BTreeMap::new();
@@ -232,13 +231,13 @@ fn over_many_seeds_it_says_what_a_model_says() {
                     } else {
                         base.wrapping_add(random.random_range(0..8))
                     };
-                    let source = if random.random_bool(0.7) { Source::Reply } else { Source::Probe };
+                    let source = if random.random_bool(0.7) { SerialSource::Reply } else { SerialSource::Probe };
                     all.hear(&name, MemberId(member), serial, source, now);
                     if !model.members.contains_key(&member) {
-                        // Nobody has named it.
+                        // No member has reported it.
                         continue;
                     }
-                    if source == Source::Reply {
+                    if source == SerialSource::Reply {
                         used.insert(zone, now);
                     }
                     if used.contains_key(&zone) {
@@ -263,7 +262,7 @@ fn over_many_seeds_it_says_what_a_model_says() {
                     }
                     None => {
                         assert!((0..5).all(|member| !all.is_older(&name, MemberId(member))), "seed {seed}");
-                        // Without wild ones somebody is the newest as soon as anybody is up.
+                        // Without wild serials one member is newest as soon as any is up.
                         let up = model.up(zone);
                         let are_near = up.iter().all(|serial| serial.wrapping_sub(base) < 8);
                         assert!(up.is_empty() || !are_near, "seed {seed}: {up:?}");
@@ -301,15 +300,15 @@ fn a_verdict_holds_until_somebody_else_is_older() {
     let now = Instant::now();
     let mut all = heard(&[5, 5, 5], now);
     let before = all.verdicts();
-    all.hear(ZONE, MemberId(0), 5, Source::Reply, now);
+    all.hear(ZONE, MemberId(0), 5, SerialSource::Reply, now);
     assert_eq!(all.verdicts(), before);
-    all.hear(ZONE, MemberId(0), 6, Source::Reply, now);
+    all.hear(ZONE, MemberId(0), 6, SerialSource::Reply, now);
     assert_eq!(all.verdicts(), before + 2);
-    // Those two were older before; and the third is not, for being heard again.
-    all.hear(ZONE, MemberId(0), 7, Source::Reply, now);
-    all.hear(ZONE, MemberId(1), 7, Source::Reply, now);
+    // Members 1 and 2 were older before; and a repeated report does not make the third older.
+    all.hear(ZONE, MemberId(0), 7, SerialSource::Reply, now);
+    all.hear(ZONE, MemberId(1), 7, SerialSource::Reply, now);
     assert_eq!(all.verdicts(), before + 2);
-    all.hear(ZONE, MemberId(1), 5, Source::Reply, now);
+    all.hear(ZONE, MemberId(1), 5, SerialSource::Reply, now);
     assert_eq!(all.verdicts(), before + 3);
 }
 

@@ -1,4 +1,4 @@
-//! The cache on its way from one process to another: written by the one while it serves, read by the other before it does.
+//! Transfers the cache from one process to its successor before the successor serves.
 
 use std::hash::BuildHasher;
 use std::io::{self, Read, Write};
@@ -7,37 +7,38 @@ use std::time::Instant;
 
 use super::super::Server;
 use super::super::persist::wall_clock;
-use super::{Known, Learnt};
-use crate::cache::{Cache, LoadError};
+use super::{CarriedPools, Learnt};
+use crate::cache::{Cache, SnapshotLoadError};
 use crate::config::{CacheConfig, Config};
 use crate::state::ForwarderState;
 
 impl Server {
-    /// Writes the cache for another process, if there is one, and says how many answers that were; for a thread that may wait.
+    /// Returns a function that writes the cache for another process and returns the number of answers. It may
+    /// block.
     pub fn save_cache(&self) -> Option<impl FnOnce(&mut dyn Write) -> io::Result<u64> + Send + use<>> {
         let state = self.state.as_ref()?;
         let (cache, rules) = (Arc::clone(state.cache.as_ref()?), state.cache_config.as_ref()?.rules.clone());
         Some(move |mut out: &mut dyn Write| cache.save(&rules, Instant::now(), wall_clock(), &mut out))
     }
 
-    /// The cache is another process's by now: it is not saved in its file any more.
+    /// Stops saves to the cache file, because another process has the cache.
     pub fn leave_cache(&mut self) {
         self.saves.leave();
     }
 }
 
 impl Learnt {
-    /// Reads the cache of another process, for a server of this config, and says how many answers are in it; none, if the config has
-    /// no cache. Takes as long as the other takes to write it.
+    /// Reads the cache of another process, and returns it with the number of answers; `None` if the config
+    /// has no cache. Blocks until the other process has written it.
     ///
     /// # Errors
-    /// If it breaks off, or is damaged.
+    /// If the data is incomplete or damaged.
     pub fn load_cache(
         &self,
         config: &Config,
-        known: &Known,
+        known: &CarriedPools,
         mut stream: impl Read,
-    ) -> Result<Option<(Arc<Cache>, u64)>, LoadError> {
+    ) -> Result<Option<(Arc<Cache>, u64)>, SnapshotLoadError> {
         let Some(CacheConfig { size, rules, .. }) = &config.cache else { return Ok(None) };
         let hasher = self.seed.carried_hasher();
         let pools = ForwarderState::cached_pools_of(&known.changed(&config.pools));

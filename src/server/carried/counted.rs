@@ -1,24 +1,23 @@
-//! Counters that go on: those of the process before stand beside those of the workers.
+//! Continues the counters of the previous process beside those of the workers.
 
 use std::collections::HashMap;
 use tokio::sync::oneshot;
 
 use super::super::Server;
 use crate::cache::CacheStats;
-use crate::metrics::{Attempts, BackendSnapshot, CacheSnapshot, PoolSnapshot, Snapshot};
+use crate::metrics::{AttemptCounts, BackendSnapshot, CacheSnapshot, PoolSnapshot, Snapshot};
 use crate::state::SharedPool;
 
-/// The way back to whoever asks for all numbers.
 type Answer = oneshot::Sender<Snapshot>;
 
 impl Server {
-    /// All counters as of now. What is counted later, by a drain say, is told by [`Snapshot::since`].
+    /// Returns all current counters. [`Snapshot::since`] gives later changes.
     pub fn counted(&self) -> Snapshot {
         self.snapshot()
     }
 
-    /// All counters as of now, for the process that serves next. Nobody reads later ones here, or they would be seen to fall when
-    /// the next process is asked: its admin server takes who comes from now on, and who has asked this one gets these.
+    /// Returns all current counters for the next process. Later requests to this process get the same
+    /// numbers, because counters would appear to fall when the next process is asked.
     pub fn hand_over_counted(&mut self) -> Snapshot {
         let counted = self.snapshot();
         self.admin.pass_on(&self.tasks);
@@ -26,7 +25,7 @@ impl Server {
         counted
     }
 
-    /// Answers who asks for all numbers: once they are known, if the process before is still to tell its own.
+    /// Answers a request for all counters, once the previous process has sent its own.
     pub(in crate::server) fn answer_snapshot(&mut self, answer: Answer) {
         match (&self.frozen, &mut self.uncounted) {
             (Some(frozen), _) => drop(answer.send(frozen.clone())),
@@ -35,14 +34,13 @@ impl Server {
         }
     }
 
-    /// Waits no longer for what the process before has counted: it was told, or that process has died.
     pub(in crate::server) fn end_wait_for_counted(&mut self) {
         for answer in self.uncounted.take().into_iter().flatten() {
             let _ = answer.send(self.snapshot());
         }
     }
 
-    /// Adds what the process before has counted: all of it first, then what it counts while it drains.
+    /// Adds counters of the previous process: all of them first, then the difference at the end of its drain.
     pub fn add_counted(&mut self, counted: &Snapshot) {
         self.carried_counters.add(counted);
         for (listener, limit, times) in &counted.limited {
@@ -61,7 +59,6 @@ impl Server {
         self.end_wait_for_counted();
     }
 
-    /// Adds what was counted of the cache and of pools.
     fn add_to_state(&self, counted: &Snapshot) {
         let Some(state) = &self.state else { return };
         if let (Some(cache), Some(counted)) = (&state.cache, &counted.cache) {
@@ -78,16 +75,15 @@ impl Server {
     }
 }
 
-/// Adds what was counted of a pool.
 fn add_to_pool(pool: &SharedPool, counted: &PoolSnapshot) {
     pool.state.carried.add(counted);
     let known: HashMap<_, _> =
         pool.backends.iter().map(|backend| ((&*backend.name, backend.address), backend)).collect();
     for counted in &counted.backends {
-        let BackendSnapshot { name, address, attempts: Attempts { probe, .. }, .. } = counted;
+        let BackendSnapshot { name, address, attempts: AttemptCounts { probe, .. }, .. } = counted;
         if let Some(backend) = known.get(&(&**name, *address)) {
             backend.carry_to().add(counted);
-            // This thread alone counts probes.
+            // Only this thread counts probes.
             backend.probes.add(*probe);
         }
     }

@@ -1,4 +1,5 @@
-//! By-hand changes and states of backends: what outlives a crash, for it is small and told as it changes.
+//! Changes by an operator and states of backends. They survive a crash, because each change is sent to
+//! standbys.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -13,34 +14,28 @@ use crate::discover::saved::SavedMembers;
 use crate::policy::health::HealthState;
 use crate::state::{ForwarderState, SharedBackend, SharedPool, Standing};
 
-/// By-hand changes and states of the backends of all pools.
+/// Changes by an operator and states of backends of all pools.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Known {
-    /// By the names of the pools.
+pub struct CarriedPools {
     pools: Vec<KnownPool>,
-    /// What sources list, and what is ordered.
     #[serde(default)]
     pub(in crate::server) members: Option<SavedMembers>,
-    /// The leases of authorities that are registered.
     #[serde(default)]
     pub(in crate::server) leases: Vec<Lease>,
 }
 
-/// The same of one pool.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct KnownPool {
-    /// Its name.
     name: String,
-    /// Backends that it has, but not by the config.
     added: Vec<BackendConfig>,
-    /// Backends that it has by the config alone.
+    /// Backends that only the config has.
     removed: Vec<BackendAddress>,
-    /// How each backend stands.
     backends: Vec<(String, BackendAddress, Standing)>,
 }
 
-impl Known {
-    /// The pools of a config with what was added and removed by hand. No pool loses its last backend.
+impl CarriedPools {
+    /// Returns the pools of a config with the backends added and removed by operators. No pool loses its last
+    /// backend.
     pub fn changed(&self, configured: &[PoolConfig]) -> Vec<PoolConfig> {
         let change = |config: &PoolConfig| {
             let mut config = config.clone();
@@ -64,8 +59,8 @@ impl Known {
         configured.iter().map(change).collect()
     }
 
-    /// Has the backends of a state stand as they did. One that is new in a pool that was there is not asked before a probe has found
-    /// it up, as after a reload. Says whether any stands otherwise than before.
+    /// Restores the states of backends. A new backend in a known pool waits for a probe, like after a reload.
+    /// Returns the backends with a changed state.
     pub(in crate::server) fn set_standings(&self, state: &ForwarderState) -> Vec<Arc<SharedBackend>> {
         let mut changed = Vec::new();
         for pool in &state.pools {
@@ -92,7 +87,6 @@ impl Known {
 }
 
 impl KnownPool {
-    /// Of a pool that was configured so.
     fn of(pool: &SharedPool, fixed: &PoolConfig, configured: &[PoolConfig]) -> Self {
         let by_file = configured.iter().find(|config| config.name == pool.config.name);
         let by_file = by_file.map_or(&[][..], |config| &config.backends);
@@ -113,22 +107,22 @@ impl KnownPool {
 }
 
 impl Server {
-    /// By-hand changes and states of backends, as of now.
-    pub fn known(&self) -> Known {
+    /// Returns the current changes by operators and states of backends.
+    pub fn known(&self) -> CarriedPools {
         let pools = self.state.iter().flat_map(|state| &state.pools);
         let known = |pool: &Arc<SharedPool>| {
             let fixed = self.pools.iter().find(|fixed| fixed.name == pool.config.name)?;
             Some(KnownPool::of(pool, fixed, &self.configured))
         };
-        Known {
+        CarriedPools {
             pools: pools.filter_map(known).collect(),
             members: Some(self.membership.to_save()),
             leases: self.membership.registrations.leases(),
         }
     }
 
-    /// Takes what has changed by hand, and what was found of backends, since this process was told first.
-    pub fn take_known(&mut self, known: &Known) {
+    /// Applies changes by operators and states of backends since this process first received them.
+    pub fn take_known(&mut self, known: &CarriedPools) {
         self.pools = known.changed(&self.configured);
         self.put_in_force();
         let Some(state) = self.state.clone() else { return };
@@ -145,19 +139,17 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    /// The address of a backend, by its last octet.
     fn address(number: u8) -> BackendAddress {
         BackendAddress::from(([192, 0, 2, number], 53))
     }
 
-    /// The pool of a config with these backends.
     fn pools(numbers: &[u8]) -> Vec<PoolConfig> {
         let backends: Vec<_> = numbers.iter().map(|&number| format!("'{}'", address(number))).collect();
         let text = format!("[forwarder]\n[pools.a]\nbackends = [{}]\n", backends.join(", "));
         Config::parse(&text, "c.toml", Path::new("")).expect("a config").pools
     }
 
-    /// Checks which backends a pool has that the config gives some of, after so many were added and removed by hand.
+    /// Checks the backends of a pool after operators added and removed some.
     fn check(configured: &[u8], added: &[u8], removed: &[u8], expected: &[u8]) {
         let added = added.iter().map(|&n| BackendConfig { weight: 5, ..BackendConfig::at(address(n)) });
         let removed = removed.iter().map(|&number| address(number)).collect();
@@ -167,11 +159,11 @@ mod tests {
             removed: Vec::clone(&removed),
             backends: Vec::new(),
         };
-        let found = |known: &Known| -> Vec<BackendAddress> {
+        let found = |known: &CarriedPools| -> Vec<BackendAddress> {
             known.changed(&pools(configured))[0].backends.iter().map(|backend| backend.address).collect()
         };
         let expected: Vec<_> = expected.iter().map(|&number| address(number)).collect();
-        let known = |pools| Known { pools, ..Known::default() };
+        let known = |pools| CarriedPools { pools, ..CarriedPools::default() };
         assert_eq!(found(&known(vec![pool("gone"), pool("a")])), expected);
         assert_eq!(
             found(&known(vec![pool("gone")])),
@@ -183,9 +175,9 @@ mod tests {
     fn what_was_changed_by_hand_is_changed_again() {
         check(&[1, 2], &[], &[], &[1, 2]);
         check(&[1, 2], &[3], &[1], &[2, 3]);
-        // The config that is read by now has gone the same way.
+        // The new config has made the same change.
         check(&[2, 3], &[3], &[1], &[2, 3]);
-        // It has gone another: no pool is left without a backend.
+        // The config has changed otherwise: no pool is left without a backend.
         check(&[1], &[], &[1], &[1]);
         check(&[1], &[3], &[1], &[3]);
         check(&[4], &[], &[1, 2], &[4]);

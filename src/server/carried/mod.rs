@@ -1,18 +1,18 @@
-//! What a server takes over from the process before it.
+//! The state that a server takes over from the previous process.
 //!
 //! ```text
 //!   a server that runs                                            its successor, which starts
-//!     known()      by-hand changes, states of backends ─────────▶ Carried::known      ──▶ pools, backends
-//!     learnt()     latency, budgets, sticky names, the seed ────▶ Carried::learnt     ──▶ workers, pools
-//!     save_cache() the cache, as octets ────────── load_cache ──▶ Carried::cache      ──▶ the first state
-//!     hand_over_counted()  all counters, and at the end ────────▶ add_counted()       ──▶ sets of their own
+//!     known()      operator changes, states of backends ────────▶ CarriedState::known  ─▶ pools, backends
+//!     learnt()     latency, budgets, sticky names, the seed ────▶ CarriedState::learnt ─▶ workers, pools
+//!     save_cache() the cache, as bytes ─────────── load_cache ──▶ CarriedState::cache  ─▶ the first state
+//!     hand_over_counted()  all counters, and at the end ────────▶ add_counted()        ─▶ sets of their own
 //!                  of the drain the difference to that
 //! ```
 //!
-//! Who hands over decides the order: what is learnt while the other goes on to serve, then what was changed by hand meanwhile
-//! ([`take_known`](Server::take_known)), and the counters when nobody can read them from the other any more, or they would
-//! be seen to fall. After a crash there is only [`Known`], which standbys were told as it changed. All of it goes by names: a pool or
-//! backend that the successor does not have is left aside.
+//! Order of the transfer: learned state while the old process still serves, then operator changes since
+//! ([`take_known`](Server::take_known)), then the counters once only the successor reports them, because they
+//! would appear to fall. After a crash only [`CarriedPools`] remains. Unknown names of pools and backends are
+//! ignored.
 
 mod cache;
 mod counted;
@@ -21,23 +21,23 @@ mod learnt;
 
 use std::sync::Arc;
 
-pub use self::known::Known;
+pub use self::known::CarriedPools;
 pub use self::learnt::Learnt;
 #[cfg(doc)]
 use super::Server;
 use crate::cache::Cache;
 pub use crate::secondary::SavedZones;
 
-/// What a server begins with. The default is nothing at all, as at a first start.
+/// The initial state of a server. The default is empty, for a first start.
 #[derive(Debug, Default)]
-pub struct Carried {
-    /// By-hand changes and states of backends.
-    pub known: Known,
-    /// What was learnt besides.
+pub struct CarriedState {
+    /// Changes by an operator and states of backends.
+    pub known: CarriedPools,
+    /// The learned state.
     pub learnt: Option<Learnt>,
-    /// Where the content of the cache comes from.
+    /// The source of the cache content.
     pub cache: CarriedCache,
-    /// What it has read already of the zones that an earlier process has saved.
+    /// Saved zones that have already been read.
     pub saved: SavedZones,
     /// The edition of the config, if it is not the first.
     pub edition: Option<u64>,
@@ -45,7 +45,7 @@ pub struct Carried {
     pub takes_over: bool,
 }
 
-/// Where the content of a cache comes from.
+/// The source of the cache content.
 #[derive(Clone, Debug, Default)]
 pub enum CarriedCache {
     /// The file of `cache.persist`, if there is one.
@@ -53,6 +53,6 @@ pub enum CarriedCache {
     Persisted,
     /// Another process, which has sent it.
     Sent(Arc<Cache>),
-    /// Nowhere.
+    /// No source: the cache starts empty.
     Cold,
 }

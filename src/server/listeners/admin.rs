@@ -1,33 +1,31 @@
-//! Where the admin server is reached: a TCP listener, and a Unix socket for changes without a token.
+//! The listeners of the admin server: TCP, and a Unix socket for changes without a token.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::inherited::{Inherited, is_meant};
+use super::inherited::{InheritedSockets, is_meant};
 use super::{ADMIN, ListenError, meets, socket_name};
-use crate::admin::{Owner, Socket};
+use crate::admin::{AdminUnixSocket, SocketOwner};
 use crate::config::{AdminConfig, AdminSocket};
 use crate::net::bind;
 use crate::net::listening::Endpoint;
 use crate::server::StartError;
 
-/// Where the admin server is reached.
 #[derive(Debug)]
 pub(in crate::server) struct AdminListeners {
     config: AdminConfig,
     pub(in crate::server) address: SocketAddr,
     pub(in crate::server) tcp: Arc<TcpListener>,
-    /// Where changes are taken without a token.
-    pub(in crate::server) socket: Option<Arc<Socket>>,
+    pub(in crate::server) socket: Option<Arc<AdminUnixSocket>>,
 }
 
 impl AdminListeners {
     pub(super) fn open(
         admin: &AdminConfig,
         earlier: Option<&Self>,
-        owner: Owner,
-        inherited: &mut Inherited,
+        owner: SocketOwner,
+        inherited: &mut InheritedSockets,
         is_confined: bool,
     ) -> Result<Self, StartError> {
         let (name, listen) = (socket_name(ADMIN, 0), admin.listen);
@@ -60,13 +58,12 @@ impl AdminListeners {
                     let passed = inherited.take(|socket| *socket.endpoint() == Endpoint::Unix(path.to_owned()));
                     passed.map(|socket| socket.into_fd().into())
                 };
-                Socket::open(&admin.socket, address, owner, &mut passed)?.map(Arc::new)
+                AdminUnixSocket::open(&admin.socket, address, owner, &mut passed)?.map(Arc::new)
             }
         };
         Ok(Self { config: admin.clone(), address, tcp, socket })
     }
 
-    /// Whether another one is reached in the same ways.
     pub(in crate::server) fn is_same(&self, other: &Self) -> bool {
         let socket = |one: &Self| one.socket.as_ref().map(Arc::as_ptr);
         Arc::ptr_eq(&self.tcp, &other.tcp) && socket(self) == socket(other)

@@ -1,4 +1,4 @@
-//! Sockets that another process has passed to us, and which of them serve what.
+//! Sockets inherited from another process, and their assignment to addresses.
 
 use std::mem;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -6,18 +6,16 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use crate::net::bind::Kinds;
 use crate::net::listening::{Endpoint, ListeningSocket};
 
-/// Sockets that were passed to us, as far as nobody has taken them.
-pub(super) struct Inherited(pub(super) Vec<ListeningSocket>);
+pub(super) struct InheritedSockets(pub(super) Vec<ListeningSocket>);
 
-impl Inherited {
-    /// Takes the first that is meant.
+impl InheritedSockets {
     pub(super) fn take(&mut self, is_meant: impl Fn(&ListeningSocket) -> bool) -> Option<ListeningSocket> {
         let place = self.0.iter().position(is_meant)?;
         Some(self.0.remove(place))
     }
 
-    /// Takes all that listen on a configured address, and says whether they are kept, and which address that really is. Port 0 stands for
-    /// the port that the sockets of this name have.
+    /// Takes all sockets of a configured address. Returns also if a service manager keeps them, and the bound
+    /// address. Port 0 matches the port of the sockets of this name.
     pub(super) fn take_group(
         &mut self,
         name: &str,
@@ -27,7 +25,7 @@ impl Inherited {
         let (has_udp, has_tcp) = (kinds.has_datagrams(), kinds.has_streams());
         let is_named = |socket: &&ListeningSocket| configured.port() != 0 || socket.name == name;
         let found = self.0.iter().filter(is_named).find_map(|socket| match socket.endpoint() {
-            // Of an address with one kind alone, the other is somebody else's.
+            // The address has one kind only; another address owns the other kind.
             Endpoint::Udp(_) if !has_udp => None,
             Endpoint::Tcp(_) if !has_tcp => None,
             Endpoint::Udp(bound) | Endpoint::Tcp(bound) => is_meant(configured, *bound).then_some(*bound),
@@ -52,7 +50,6 @@ impl Inherited {
     }
 }
 
-/// Whether a socket that is bound to an address serves the one of the config.
 pub(super) fn is_meant(configured: SocketAddr, bound: SocketAddr) -> bool {
     bound.ip() == configured.ip() && (configured.port() == 0 || bound.port() == configured.port())
 }

@@ -1,11 +1,11 @@
-//! Which sockets are kept, bound and dealt to whom.
+//! Tests of which sockets are kept, bound and assigned.
 
 use std::path::Path;
 
 use super::*;
 use crate::address::ListenUrl;
 
-/// The config of a forwarder with two addresses, an authority and an admin server, for so many workers.
+/// Returns a config with a forwarder on two addresses, an authority and an admin server.
 fn config(workers: usize, ports: [u16; 3]) -> Config {
     let [first, second, authority] = ports;
     let text = format!(
@@ -18,13 +18,13 @@ fn config(workers: usize, ports: [u16; 3]) -> Config {
     Config::parse(&text, "config.toml", Path::new("")).expect("a sound config")
 }
 
-/// Opens what a config listens on. Returns also the names of what was passed in vain.
+/// Opens the listeners of a config. Returns also the names of unused inherited sockets.
 fn open(config: &Config, passed: Vec<ListeningSocket>) -> (Listeners, Vec<String>) {
     let (listeners, unused) = Listeners::open(config, passed).expect("loopback is free");
     (listeners, unused.into_iter().map(|socket| socket.name).collect())
 }
 
-/// The number of UDP sockets that each worker reads of the forwarder.
+/// Returns the number of UDP sockets of the forwarder per worker.
 fn read_by_each(listeners: &Listeners) -> Vec<usize> {
     let addresses = || listeners.section(&SectionName::Forwarder).expect("there is one").addresses.iter();
     let sockets = |worker| {
@@ -71,7 +71,7 @@ fn what_is_passed_and_not_in_the_config_is_handed_back() {
     let [one, other, of_authority] = first.for_queries().map(|address| address.port()).collect::<Vec<_>>()[..] else {
         panic!("three addresses");
     };
-    // By address, whatever its name is now; without a port of its own, by name.
+    // By address, whatever its name; without a port, by name.
     let (second, unused) = open(&config(1, [other, 0, one]), {
         let mut passed = first.to_pass().expect("there are descriptors");
         passed.iter_mut().for_each(|socket| {
@@ -121,7 +121,7 @@ fn every_socket_is_read_by_somebody_and_every_worker_reads_one() {
 fn an_address_keeps_its_sockets_whatever_section_it_is_of() {
     let (first, _) = open(&config(2, [0; 3]), Vec::new());
     let port = |section: usize, place: usize| first.sections[section].addresses[place].bound().port();
-    // The authority has what was the forwarder's, and the second address is gone.
+    // The authority has the forwarder's earlier address, and the second address is gone.
     let mut other = config(2, [port(1, 0), 0, port(0, 0)]);
     other.forwarder.as_mut().expect("there is one").listen.pop();
     let second = first.reload(&other).expect("nothing is bound anew");
@@ -132,7 +132,7 @@ fn an_address_keeps_its_sockets_whatever_section_it_is_of() {
         &second.admin.as_ref().expect("there is one").tcp,
         &first.admin.as_ref().expect("there is one").tcp
     ));
-    // What is new has no number that anybody holds.
+    // A new address has a number that is not in use.
     let third = second.reload(&config(2, [port(1, 0), 0, port(0, 0)])).expect("a port is free");
     let numbers: Vec<u16> =
         first.all().chain(&third.sections[0].addresses[1..]).map(|address| address.number).collect();
@@ -142,7 +142,6 @@ fn an_address_keeps_its_sockets_whatever_section_it_is_of() {
     assert_eq!(fourth.sections[0].addresses[0].number, 1, "it is free again");
 }
 
-/// The port of the second address of a forwarder.
 fn port_of(listeners: &Listeners) -> u16 {
     listeners.sections[0].addresses[1].bound().port()
 }
@@ -174,7 +173,7 @@ fn all_addresses_may_stand_for_one_that_leaves() {
     assert_eq!(second.sections[0].addresses[0].bound().to_string(), any);
     let third = second.reload(&all(&bound.to_string())).expect("only ours has the port");
     assert_eq!(third.sections[0].addresses[0].bound(), bound);
-    // But not beside one that stays.
+    // But not beside an address that stays.
     let mut both = all(&any);
     both.forwarder.as_mut().expect("there is one").listen.push(bound.into());
     assert!(first.reload(&both).is_err_and(|error| error.to_string().contains("is in use")));
@@ -188,7 +187,7 @@ fn encrypted_listeners_are_passed_on_and_have_no_sockets_for_datagrams() {
     let (first, _) = open(&config, Vec::new());
     let kinds = |listeners: &Listeners| {
         let group =
-            |address: &Arc<Address>| (address.group.udp.len(), address.group.tcp.len(), address.tls().is_some());
+            |address: &Arc<ServedAddress>| (address.group.udp.len(), address.group.tcp.len(), address.tls().is_some());
         listeners.all().map(group).collect::<Vec<_>>()
     };
     assert_eq!(kinds(&first), [(0, 2, true), (2, 2, false), (0, 2, false)]);
@@ -197,7 +196,7 @@ fn encrypted_listeners_are_passed_on_and_have_no_sockets_for_datagrams() {
     assert_eq!((second.addresses(), kinds(&second), unused), (first.addresses(), kinds(&first), Vec::new()));
     let shown: Vec<_> = second.addresses()[0].1.iter().map(ToString::to_string).collect();
     assert!(shown[0].starts_with("tls://127.0.0.1:") && shown[2].starts_with("tcp://127.0.0.1:"), "{shown:?}");
-    // A reload keeps what stays, and takes no plain listener for an encrypted one.
+    // A reload keeps remaining sockets, and uses no plain listener for an encrypted one.
     let kept = first.reload(&config).expect("nothing is bound");
     assert!(kept.is_same(&first));
 }
@@ -219,11 +218,11 @@ fn what_shares_a_port_by_the_handshake_shares_its_sockets() {
     };
     assert_eq!((told(&first)[0].as_str(), told(&first)[2].as_str()), ("https://AT", "tls://AT"));
     assert_eq!(first.sections[0].addresses.len(), 2, "two of three are one");
-    // In order of the config, another process has them as they are.
+    // In the order of the config, another process has the same.
     let passed = first.to_pass().expect("there are descriptors");
     let (second, unused) = open(&both, passed);
     assert_eq!((told(&second), unused), (told(&first), Vec::new()));
-    // One of the two goes, or is the other, or has another path: nothing is bound for that.
+    // A protocol is removed, added, or has another path: this binds nothing.
     let spoken = |listeners: &Listeners| {
         let protocols = listeners.sections[0].addresses[0].spoken().get();
         (protocols.is_dns, protocols.http.as_ref().map(|path| path.as_str().to_owned()))

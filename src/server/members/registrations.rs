@@ -1,4 +1,4 @@
-//! The authorities that tell where they are.
+//! The registrations of our authorities in etcd.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -11,22 +11,19 @@ use super::super::Server;
 use super::super::authorities::ServedAuthority;
 use super::super::listeners::{Listeners, SectionName};
 use crate::config::AuthorityConfig;
-use crate::discover::Entry;
+use crate::discover::MemberEntry;
 use crate::discover::etcd::LeaseId;
-use crate::discoverer::{EtcdAccess, Registered, Registration};
+use crate::discoverer::{EtcdAccess, Registration, RegistrationSettings};
 use crate::net::tasks::{TaskKind, Tasks};
 
-/// The lease of an authority, for the process that serves after this one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::server) struct Lease {
     authority: String,
     lease: LeaseId,
 }
 
-/// All that are registered.
 pub(in crate::server) struct Registrations {
     all: Vec<Registration>,
-    /// The etcd that they are registered in.
     access: Option<Rc<EtcdAccess>>,
     tasks: Tasks,
 }
@@ -36,8 +33,8 @@ impl Registrations {
         Self { all: Vec::new(), access: None, tasks }
     }
 
-    /// Registers these and no others. Those that have not changed go on; `leases` are those that an earlier process has left.
-    fn set(&mut self, wanted: Vec<Registered>, access: Option<&Rc<EtcdAccess>>, leases: &[Lease]) {
+    /// Registers exactly these. Unchanged ones continue; `leases` come from an earlier process.
+    fn set(&mut self, wanted: Vec<RegistrationSettings>, access: Option<&Rc<EtcdAccess>>, leases: &[Lease]) {
         let is_same = match (&self.access, access) {
             (Some(known), Some(access)) => Rc::ptr_eq(known, access),
             (None, None) => true,
@@ -53,7 +50,7 @@ impl Registrations {
                     let lease = leases.iter().find(|lease| lease.authority == what.authority).map(|lease| lease.lease);
                     Registration::start(what, Rc::clone(access), lease, &self.tasks)
                 }
-                // Refused by the config.
+                // The config check refuses this.
                 (None, None) => continue,
             };
             self.all.push(registration);
@@ -63,50 +60,49 @@ impl Registrations {
         }
     }
 
-    /// Their leases.
     pub(in crate::server) fn leases(&self) -> Vec<Lease> {
         let lease =
             |known: &Registration| Some(Lease { authority: known.what().authority.clone(), lease: known.lease()? });
         self.all.iter().filter_map(lease).collect()
     }
 
-    /// Which of them are listed.
     pub(in crate::server) fn registered(&self) -> Vec<(String, bool)> {
         self.all.iter().map(|known| (known.what().authority.clone(), known.is_registered())).collect()
     }
 
-    /// Takes them out, to be ended.
-    pub(in crate::server) fn take(&mut self) -> Ending {
-        Ending { all: std::mem::take(&mut self.all).into_iter().map(Rc::new).collect(), tasks: self.tasks.clone() }
+    pub(in crate::server) fn take(&mut self) -> RegistrationsEnd {
+        RegistrationsEnd {
+            all: std::mem::take(&mut self.all).into_iter().map(Rc::new).collect(),
+            tasks: self.tasks.clone(),
+        }
     }
 }
 
-/// Registrations that end.
-pub(in crate::server) struct Ending {
+pub(in crate::server) struct RegistrationsEnd {
     all: Vec<Rc<Registration>>,
     tasks: Tasks,
 }
 
-impl Ending {
-    /// Says that they are about to end, all at once. Says how long others need to see that; nothing, if nobody was told.
+impl RegistrationsEnd {
+    /// Announces the end of all at once. Returns the time that clients need to notice; zero without an
+    /// announcement.
     pub(in crate::server) async fn drain(&self) -> Duration {
         let mut answers = Vec::new();
         for registration in &self.all {
-            let (done, told) = oneshot::channel();
+            let (done, announced) = oneshot::channel();
             let registration = Rc::clone(registration);
             self.tasks.start_and_leave(TaskKind::Discovery, async move {
                 let _ = done.send(registration.drain().await);
             });
-            answers.push(told);
+            answers.push(announced);
         }
-        let mut is_told = false;
+        let mut is_announced = false;
         for answer in answers {
-            is_told |= answer.await.unwrap_or(false);
+            is_announced |= answer.await.unwrap_or(false);
         }
-        if is_told { SEEN } else { Duration::ZERO }
+        if is_announced { SEEN } else { Duration::ZERO }
     }
 
-    /// Ends them, all at once.
     pub(in crate::server) async fn end(self) {
         let mut answers = Vec::new();
         for registration in self.all {
@@ -124,7 +120,6 @@ impl Ending {
 }
 
 impl Server {
-    /// Registers the authorities as they are now.
     pub(in crate::server) fn register_authorities(&mut self, leases: &[Lease]) {
         let wanted = self.authorities.iter().filter_map(|served| wanted(served.config(), &self.listeners)).collect();
         let access = self.membership.discoverer.access().cloned();
@@ -132,7 +127,6 @@ impl Server {
         self.note_served_zones();
     }
 
-    /// Tells those whose zones are all served.
     pub(in crate::server) fn note_served_zones(&self) {
         for registration in self.membership.registrations.all.iter().filter(|known| !known.is_served()) {
             let served = self.authorities.iter().find(|served| served.name() == registration.what().authority);
@@ -143,20 +137,19 @@ impl Server {
     }
 }
 
-/// What is registered of an authority, if anything is.
-fn wanted(config: &AuthorityConfig, listeners: &Listeners) -> Option<Registered> {
+fn wanted(config: &AuthorityConfig, listeners: &Listeners) -> Option<RegistrationSettings> {
     let register = config.register.as_ref()?;
     let section = listeners.section(&SectionName::Authority(config.name.clone()));
     let bound: Option<SocketAddr> =
         section.and_then(|section| section.addresses.first()).map(|address| address.bound());
     let address = register.address.or(bound)?;
-    let entry = Entry {
+    let entry = MemberEntry {
         address: address.into(),
         name: register.name.clone(),
         weight: Some(register.weight),
         is_draining: false,
     };
-    Some(Registered {
+    Some(RegistrationSettings {
         authority: config.name.clone(),
         key: register.etcd.clone(),
         entry,
@@ -165,5 +158,5 @@ fn wanted(config: &AuthorityConfig, listeners: &Listeners) -> Option<Registered>
     })
 }
 
-/// How long whoever was told of an end is given to ask elsewhere.
+/// The time that clients get to switch after the announcement of an end.
 const SEEN: Duration = Duration::from_millis(500);

@@ -1,4 +1,4 @@
-//! Saving the last known members, and reading them again.
+//! Saves and restores the last known members.
 
 use std::cell::Cell;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -14,16 +14,11 @@ use crate::files::{self, NewFile, Readers};
 use crate::load::SAVED_MEMBERS;
 use crate::net::tasks::{TaskKind, blocking};
 
-/// When members are saved.
 #[derive(Default)]
 pub(super) struct Saving {
-    /// Where to; none: nowhere.
     folder: Option<PathBuf>,
-    /// There is something to save.
     is_wanted: bool,
-    /// When the last save began.
     last: Option<Instant>,
-    /// One is under way.
     is_running: Rc<Cell<bool>>,
 }
 
@@ -33,15 +28,13 @@ impl Saving {
         self.folder = folder;
     }
 
-    /// There is something to save.
     pub(super) fn want(&mut self) {
         self.is_wanted = true;
     }
 
-    /// Where to save now, if it is time to.
     fn take_turn(&mut self, now: Instant) -> Option<PathBuf> {
         let is_time = self.last.is_none_or(|last| {
-            // Now and then though nothing has changed: the file tells how old what it says is.
+            // Unchanged state is saved now and then, because the file records how old its data is.
             now >= last + if self.is_wanted { PAUSE } else { AGAIN }
         });
         if self.is_running.get() || !is_time || self.last.is_none() && !self.is_wanted {
@@ -54,7 +47,6 @@ impl Saving {
 }
 
 impl Membership {
-    /// All that is known of members and orders.
     pub(in crate::server) fn to_save(&self) -> SavedMembers {
         let mut saved = SavedMembers::new(self.orders.clone());
         for pool in &self.pools {
@@ -66,7 +58,6 @@ impl Membership {
 }
 
 impl Server {
-    /// Saves the members if there is something new, beside whatever else is done.
     pub(super) fn save_members(&mut self) {
         if self.membership.pools.is_empty() {
             return;
@@ -91,7 +82,7 @@ fn save(folder: &Path, saved: &SavedMembers) {
     }
 }
 
-/// Reads what an earlier process has saved. What is wrong with it is told, and costs the file alone.
+/// Reads the file of an earlier process. A damaged file is logged and ignored.
 pub(in crate::server) fn read_saved(folder: &Path) -> Option<SavedMembers> {
     let file = folder.join(SAVED_MEMBERS);
     let read = files::open(&file).and_then(|open| {
@@ -112,20 +103,17 @@ pub(in crate::server) fn read_saved(folder: &Path) -> Option<SavedMembers> {
     }
 }
 
-/// A moment by the clock on the wall, in seconds since 1970.
 fn seconds_of(at: Instant) -> u64 {
     wall_clock().saturating_sub(at.elapsed()).as_secs()
 }
 
-/// That moment by our own clock, as far back as that goes.
+/// Converts seconds since 1970, as far back as the monotonic clock goes.
 pub(super) fn instant_of(seconds: u64) -> Instant {
     let ago = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
     let now = Instant::now();
     now.checked_sub(ago.unwrap_or_default()).unwrap_or(now)
 }
 
-/// Between two saves at least.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Between two saves at most.
 const AGAIN: Duration = Duration::from_secs(60);

@@ -1,15 +1,14 @@
-//! What there is to see of members, sources and orders.
+//! Reports of members, sources and orders.
 
 use std::collections::HashSet;
 use std::time::Instant;
 
 use super::super::Server;
 use super::PoolRoster;
-use crate::discover::{Change, Origin, Source};
+use crate::discover::{MemberOrigin, MembershipChange, PoolSource};
 use crate::metrics::{PoolSnapshot, SourceSnapshot};
 
 impl Server {
-    /// Adds to the numbers of pools where their members come from, and what is ordered.
     pub(in crate::server) fn show_members(&self, pools: &mut [PoolSnapshot]) {
         let now = Instant::now();
         for pool in pools {
@@ -18,11 +17,11 @@ impl Server {
             let configured: HashSet<_> =
                 configured.flat_map(|config| &config.backends).map(|backend| backend.address).collect();
             for backend in &mut pool.backends {
-                let told = roster.and_then(|known| known.roster.origins(&backend.address));
-                backend.origin = match told {
+                let origins = roster.and_then(|known| known.roster.origins(&backend.address));
+                backend.origin = match origins {
                     Some((origins, _)) => origins.iter().collect(),
-                    None if configured.contains(&backend.address) => vec![Origin::Config],
-                    None => vec![Origin::Hand],
+                    None if configured.contains(&backend.address) => vec![MemberOrigin::Config],
+                    None => vec![MemberOrigin::Hand],
                 };
                 backend.is_listed = roster.is_some_and(|known| known.roster.is_listed(&backend.address));
                 backend.order = self.membership.order(&pool.name, &backend.name, &backend.address).cloned();
@@ -33,9 +32,8 @@ impl Server {
 }
 
 impl PoolRoster {
-    /// Its sources.
     fn show(&self, now: Instant) -> Vec<SourceSnapshot> {
-        let show = |source: &Source| {
+        let show = |source: &PoolSource| {
             let spec = self.specs.iter().find(|spec| spec.origin() == source.origin);
             let count = |change| self.changes.get(&(source.origin, change)).copied().unwrap_or(0);
             SourceSnapshot {
@@ -47,7 +45,7 @@ impl PoolRoster {
                 members: self.roster.count_of(source.origin) as u64,
                 refused: source.refused.iter().map(|one| (one.entry.clone(), one.reason.clone())).collect(),
                 refused_count: source.refused_count as u64,
-                changes: Change::ALL.map(count),
+                changes: MembershipChange::ALL.map(count),
             }
         };
         self.roster.sources().iter().map(show).collect()

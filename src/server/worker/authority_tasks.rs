@@ -1,4 +1,4 @@
-//! A worker's TS with its tasks: addresses come and go under it while it runs.
+//! A worker's authority with its tasks. Its addresses may change while it runs.
 
 use std::io;
 use std::rc::Rc;
@@ -7,49 +7,39 @@ use std::task::{Context, Poll};
 
 use tokio::sync::watch;
 
-use super::reading::{Checkpoint, Reading};
-use super::xdp::{Target, XdpTargets};
-use super::{AuthorityParts, Change, Surroundings};
+use super::reading::{AddressReading, Checkpoint};
+use super::xdp::{XdpTarget, XdpTargets};
+use super::{AddressChange, AuthorityParts, Surroundings};
 use crate::authority::{self, Authority};
 use crate::engine::single_flight::WorkerId;
 use crate::metrics::Counters;
 use crate::net::busy_poll::BusyPoll;
-use crate::net::tasks::{Endless, Lost, TaskKind, Tasks};
-use crate::net::tcp::{Connections, Gate, Responder, Served};
+use crate::net::tasks::{Endless, LostTask, TaskKind, Tasks};
+use crate::net::tcp::{ConnectionTable, Gate, Responder, ServedAddresses};
 use crate::server::listeners::AddressSockets;
 
-/// A worker's TS.
 pub(super) struct AuthorityTasks {
     id: WorkerId,
     pub(super) number: usize,
     pub(super) authority: Rc<Authority>,
-    /// What takes queries.
-    readings: Vec<Reading>,
-    /// Tells connections which addresses are served.
-    served: watch::Sender<Served>,
-    /// Held by what has left and is still at work.
+    readings: Vec<AddressReading>,
+    served: watch::Sender<ServedAddresses>,
+    /// Held by removed addresses until their work is done.
     leaving: Rc<watch::Sender<()>>,
-    /// The connections of all workers.
-    connections: Arc<Connections>,
+    connections: Arc<ConnectionTable>,
     counters: Arc<Counters>,
-    /// Keeps handshakes from queries.
     gate: Rc<Gate>,
     busy_poll: BusyPoll,
     tasks: Tasks,
-    /// Where datagrams by AF_XDP go.
     xdp: Rc<XdpTargets>,
 }
 
 impl AuthorityTasks {
-    /// Starts answering.
-    ///
-    /// # Errors
-    /// If the runtime's own descriptors are exhausted.
     pub(super) fn start(parts: AuthorityParts, around: &Surroundings) -> io::Result<Self> {
         let AuthorityParts { number, state, own, limited, notifies, change, connections } = parts;
         let Surroundings { counters, busy_poll, tasks, taps, xdp, .. } = around;
         let (counters, taps) = (Arc::clone(counters), Rc::clone(taps));
-        let links = authority::Links {
+        let links = authority::AuthorityLinks {
             own,
             counters: Arc::clone(&counters),
             limited,
@@ -76,12 +66,8 @@ impl AuthorityTasks {
         Ok(this)
     }
 
-    /// Takes queries at other addresses from now on.
-    ///
-    /// # Errors
-    /// If the runtime's own descriptors are exhausted.
-    pub(super) fn listen(&mut self, change: Change) -> io::Result<()> {
-        let Change { served, new, checkpoint, owed_for: _ } = change;
+    pub(super) fn listen(&mut self, change: AddressChange) -> io::Result<()> {
+        let AddressChange { served, new, checkpoint, owed_for: _ } = change;
         let (stay, leave): (Vec<_>, Vec<_>) =
             self.readings.drain(..).partition(|reading| served.has(reading.address.listens_at()));
         self.readings = stay;
@@ -97,9 +83,8 @@ impl AuthorityTasks {
         Ok(())
     }
 
-    /// Begins to read an address.
     fn read(&mut self, sockets: AddressSockets) -> io::Result<()> {
-        let (mut reading, listeners) = Reading::new(sockets)?;
+        let (mut reading, listeners) = AddressReading::new(sockets)?;
         let (authority, gate) = (Rc::clone(&self.authority), Rc::clone(&self.authority));
         let is_quic = reading.serve_quic(
             &self.connections,
@@ -114,7 +99,7 @@ impl AuthorityTasks {
             return Ok(());
         }
         if let Some(socket) = reading.sockets.first() {
-            let target = Target::authority(Rc::clone(&self.authority), Rc::clone(socket));
+            let target = XdpTarget::authority(Rc::clone(&self.authority), Rc::clone(socket));
             self.xdp.add(reading.address.number, reading.address.bound(), target);
         }
         for socket in &reading.sockets {
@@ -132,26 +117,26 @@ impl AuthorityTasks {
         Ok(())
     }
 
-    /// Answers what an address has received, and lets go of it.
+    /// Answers the pending queries of a removed address, and releases it.
     fn leave(
         &self,
-        reading: Reading,
+        reading: AddressReading,
         is_passed_on: bool,
         checkpoint: Checkpoint,
     ) -> impl Future<Output = ()> + 'static {
         let (authority, xdp) = (Rc::clone(&self.authority), Rc::clone(&self.xdp));
         let at_work = self.leaving.subscribe();
         async move {
-            let Reading { address, sockets, readers, connections } = reading;
+            let AddressReading { address, sockets, readers, connections } = reading;
             readers.stop().await;
             let answer_rest = || {
-                // Those of QUIC are read by who has its connections.
+                // The owner of QUIC connections reads their sockets.
                 let sockets = if is_passed_on || address.quic().is_some() { &[] } else { &*sockets };
                 sockets.iter().for_each(|socket| authority.answer_last(socket));
             };
             answer_rest();
             checkpoint.pass().await;
-            // What the kernel was about to queue when the address left.
+            // Datagrams that the kernel queued while the address was removed.
             answer_rest();
             xdp.remove(address.number);
             drop((sockets, address));
@@ -160,32 +145,28 @@ impl AuthorityTasks {
         }
     }
 
-    /// Takes away what reads datagrams.
     pub(super) fn take_readers(&mut self) -> impl Iterator<Item = Endless> {
-        self.readings.iter_mut().map(Reading::take_readers)
+        self.readings.iter_mut().map(AddressReading::take_readers)
     }
 
-    /// Answers what has arrived by now, and ends.
     pub(super) async fn stop(mut self, is_passed_on: bool) {
         let kept = self.readings.iter().map(|reading| &reading.address);
         let kept = kept.filter(|address| is_passed_on || address.is_kept()).map(|address| address.listens_at());
-        let served = Served::nowhere(kept.collect::<Vec<_>>());
-        // Addresses have left before, or this is all that happens: nobody is waited for.
-        if let Err(error) = self.listen(Change::to(served)) {
+        let served = ServedAddresses::nowhere(kept.collect::<Vec<_>>());
+        // Addresses were removed before, or the worker ends: do not wait.
+        if let Err(error) = self.listen(AddressChange::to(served)) {
             tracing::warn!(%error, "an authority ends");
         }
         self.leaving.closed().await;
     }
 
-    /// Ends while the worker goes on.
-    pub(super) async fn end(mut self, change: Change) -> io::Result<()> {
+    pub(super) async fn end(mut self, change: AddressChange) -> io::Result<()> {
         self.listen(change)?;
         self.leaving.closed().await;
         Ok(())
     }
 
-    /// Whether a task is lost that takes queries.
-    pub(super) fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<Lost> {
+    pub(super) fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<LostTask> {
         self.readings.iter_mut().map(|reading| reading.poll_lost(cx)).find(Poll::is_ready).unwrap_or(Poll::Pending)
     }
 }

@@ -1,7 +1,7 @@
-//! A worker's LS with its tasks: addresses come and go under it while it runs.
+//! A worker's forwarder with its tasks. Its addresses may change while it runs.
 //!
-//! An address that leaves is read to its end at once. What its clients are owed still leaves by its socket, which closes when the
-//! LS is idle for a moment, or when the last of these queries must have had its response.
+//! A removed address is read to its end at once. Its socket still sends pending responses. It closes when the
+//! forwarder is idle, or when the last of these queries must have been answered.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -14,55 +14,43 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout;
 
-use super::reading::{Checkpoint, Reading};
-use super::xdp::{Target, XdpTargets};
-use super::{Change, ForwarderParts, Surroundings};
+use super::reading::{AddressReading, Checkpoint};
+use super::xdp::{XdpTarget, XdpTargets};
+use super::{AddressChange, ForwarderParts, Surroundings};
 use crate::engine::single_flight::WorkerId;
-use crate::forwarder::{Forwarder, Links, serve};
+use crate::forwarder::{Forwarder, ForwarderLinks, serve};
 use crate::metrics::Counters;
 use crate::net::batch;
 use crate::net::busy_poll::BusyPoll;
-use crate::net::tasks::{Endless, Lost, TaskKind, Tasks};
-use crate::net::tcp::{Connections, Gate, Responder, Served};
+use crate::net::tasks::{Endless, LostTask, TaskKind, Tasks};
+use crate::net::tcp::{ConnectionTable, Gate, Responder, ServedAddresses};
 use crate::server::listeners::AddressSockets;
 
-/// A worker's LS.
 pub(super) struct ForwarderTasks {
     id: WorkerId,
     pub(super) forwarder: Rc<RefCell<Forwarder>>,
-    /// What takes queries; nothing once the LS drains.
-    readings: Vec<Reading>,
-    /// Tells connections which addresses are served.
-    served: watch::Sender<Served>,
-    /// Held by what has left and is still at work.
+    /// Empty once the forwarder drains.
+    readings: Vec<AddressReading>,
+    served: watch::Sender<ServedAddresses>,
+    /// Held by removed addresses until their work is done.
     leaving: Rc<watch::Sender<()>>,
-    /// Reads the replies of backends; ends with this value.
     replies: Endless,
-    /// Takes what other workers hand over; ends with this value.
     handed_over: Endless,
-    /// Told when the last race is over.
     idle: Rc<Notify>,
-    /// The connections of all workers.
-    connections: Arc<Connections>,
+    connections: Arc<ConnectionTable>,
     counters: Arc<Counters>,
-    /// Keeps handshakes from queries.
     gate: Rc<Gate>,
     busy_poll: BusyPoll,
     tasks: Tasks,
-    /// Where datagrams by AF_XDP go.
     xdp: Rc<XdpTargets>,
 }
 
 impl ForwarderTasks {
-    /// Starts taking queries.
-    ///
-    /// # Errors
-    /// If the process has no descriptors left, or the system no randomness.
     pub(super) fn start(parts: ForwarderParts, around: &Surroundings) -> io::Result<Self> {
         let ForwarderParts { shared, state, own, handed_over, change, backend_sockets, connections, fetches } = parts;
         let Surroundings { id, counters, busy_poll, tasks, taps, gate, xdp } = around;
         let idle = Rc::new(Notify::new());
-        let links = Links {
+        let links = ForwarderLinks {
             shared,
             backend_sockets,
             fetches,
@@ -81,7 +69,7 @@ impl ForwarderTasks {
         let receiver = Rc::clone(&forwarder);
         let mut receiving = Endless::new(TaskKind::HandOver);
         receiving.start(async move {
-            // Of two workers of one number only one ever lives.
+            // Two workers of one number never run at the same time.
             let mut handed_over = handed_over.lock().await;
             while let Some(query) = handed_over.recv().await {
                 receiver.borrow_mut().take_handed_over(&query, Instant::now());
@@ -108,12 +96,8 @@ impl ForwarderTasks {
         Ok(this)
     }
 
-    /// Takes queries at other addresses from now on.
-    ///
-    /// # Errors
-    /// If the runtime's own descriptors are exhausted.
-    pub(super) fn listen(&mut self, change: Change) -> io::Result<()> {
-        let Change { served, new, checkpoint, owed_for } = change;
+    pub(super) fn listen(&mut self, change: AddressChange) -> io::Result<()> {
+        let AddressChange { served, new, checkpoint, owed_for } = change;
         let (stay, leave): (Vec<_>, Vec<_>) =
             self.readings.drain(..).partition(|reading| served.has(reading.address.listens_at()));
         self.readings = stay;
@@ -129,9 +113,8 @@ impl ForwarderTasks {
         Ok(())
     }
 
-    /// Begins to read an address.
     fn read(&mut self, sockets: AddressSockets, checkpoint: &Checkpoint) -> io::Result<()> {
-        let (mut reading, listeners) = Reading::new(sockets)?;
+        let (mut reading, listeners) = AddressReading::new(sockets)?;
         let number = reading.address.number;
         let (forwarder, gate) = (Rc::clone(&self.forwarder), Rc::clone(&self.forwarder));
         let is_quic = reading.serve_quic(
@@ -148,7 +131,7 @@ impl ForwarderTasks {
         }
         if let Some(socket) = reading.sockets.first() {
             self.forwarder.borrow_mut().add_listener(number, reading.address.bound(), Rc::clone(socket));
-            let target = Target::Forwarder { forwarder: Rc::clone(&self.forwarder), listener: number };
+            let target = XdpTarget::Forwarder { forwarder: Rc::clone(&self.forwarder), listener: number };
             self.xdp.add(number, reading.address.bound(), target);
         }
         for socket in &reading.sockets {
@@ -172,10 +155,10 @@ impl ForwarderTasks {
         Ok(())
     }
 
-    /// Reads an address to its end, and lets go of it when nothing is owed to its clients any more.
+    /// Reads a removed address to its end, and releases it after the last response.
     fn leave(
         &self,
-        reading: Reading,
+        reading: AddressReading,
         is_passed_on: bool,
         checkpoint: Checkpoint,
         owed_for: Duration,
@@ -183,10 +166,10 @@ impl ForwarderTasks {
         let (forwarder, idle, xdp) = (Rc::clone(&self.forwarder), Rc::clone(&self.idle), Rc::clone(&self.xdp));
         let at_work = self.leaving.subscribe();
         async move {
-            let Reading { address, sockets, readers, connections } = reading;
+            let AddressReading { address, sockets, readers, connections } = reading;
             readers.stop().await;
             let read_rest = || {
-                // Those of QUIC are read by who has its connections.
+                // The owner of QUIC connections reads their sockets.
                 let sockets = if is_passed_on || address.quic().is_some() { &[] } else { &*sockets };
                 sockets.iter().for_each(|socket| serve::take_last_queries(&forwarder, address.number, socket));
             };
@@ -198,7 +181,7 @@ impl ForwarderTasks {
                 }
             };
             let _ = timeout(owed_for, idle).await;
-            // What the kernel was about to queue when the address left.
+            // Datagrams that the kernel queued while the address was removed.
             read_rest();
             xdp.remove(address.number);
             forwarder.borrow_mut().remove_listener(address.number);
@@ -208,13 +191,12 @@ impl ForwarderTasks {
         }
     }
 
-    /// Takes away what reads datagrams.
     pub(super) fn take_readers(&mut self) -> impl Iterator<Item = Endless> {
-        self.readings.iter_mut().map(Reading::take_readers)
+        self.readings.iter_mut().map(AddressReading::take_readers)
     }
 
-    /// Takes what has arrived by now, and nothing more; says so when every query has its response. Asked a second time,
-    /// after all workers have said so, it also has finished what they handed over to each other at the last moment.
+    /// Takes pending queries only, and completes when each has its response. A second call, after all workers
+    /// have completed, also finishes queries that workers handed over at the last moment.
     pub(super) fn drain(
         &mut self,
         is_passed_on: bool,
@@ -222,7 +204,7 @@ impl ForwarderTasks {
     ) -> impl Future<Output = ()> + 'static {
         let readings = std::mem::take(&mut self.readings);
         let kept = readings.iter().map(|reading| &reading.address).filter(|address| is_passed_on || address.is_kept());
-        let served = Served::nowhere(kept.map(|address| address.listens_at()));
+        let served = ServedAddresses::nowhere(kept.map(|address| address.listens_at()));
         let (forwarder, idle, leaving) = (Rc::clone(&self.forwarder), Rc::clone(&self.idle), Rc::clone(&self.leaving));
         forwarder.borrow_mut().drain();
         let sender = self.served.clone();
@@ -248,21 +230,21 @@ impl ForwarderTasks {
         }
     }
 
-    /// Ends while the worker goes on: reads all addresses to their ends, and gives every query that it has its response.
-    pub(super) async fn end(mut self, change: Change) -> io::Result<()> {
+    /// Ends while the worker continues: reads all addresses to their ends, and answers every query.
+    pub(super) async fn end(mut self, change: AddressChange) -> io::Result<()> {
         let owed_for = change.owed_for;
         self.listen(change)?;
         self.forwarder.borrow_mut().drain();
         let leaving = Rc::clone(&self.leaving);
         tokio::select! {
-            // Connections may take longer: their clients are slow.
+            // Connections may take longer because of slow clients.
             _ = timeout(owed_for, leaving.closed()) => Ok(()),
             lost = poll_fn(|cx| self.poll_lost(cx)) => Err(io::Error::other(lost.to_string())),
         }
     }
 
-    /// Whether a task is lost that takes queries or replies.
-    pub(super) fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<Lost> {
+    /// Returns ready if a task that takes queries or replies is lost.
+    pub(super) fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<LostTask> {
         let own =
             [&mut self.replies, &mut self.handed_over].map(|set| set.poll_lost(cx)).into_iter().find(Poll::is_ready);
         let lost = own.or_else(|| self.readings.iter_mut().map(|reading| reading.poll_lost(cx)).find(Poll::is_ready));

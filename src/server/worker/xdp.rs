@@ -1,7 +1,7 @@
-//! What a worker receives by AF_XDP, and to which of its sections each datagram goes.
+//! Datagrams that a worker receives by AF_XDP, and their distribution to its sections.
 //!
-//! One task for each socket of the worker. It receives up to [`BATCH`] frames without a system call, reads each as a datagram, and hands all
-//! that are for the same listener on together, as a listener's own socket does with what it receives.
+//! One task per socket receives up to [`BATCH`] frames without a system call, parses the datagrams, and
+//! passes all for the same listener on together, like a listener's own socket does.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -21,59 +21,46 @@ use crate::authority::{self, Authority};
 use crate::forwarder::Forwarder;
 use crate::net::batch::{BATCH, Datagram, LocalAddress, SendBatch, watch};
 use crate::net::busy_poll::BusyPoll;
-use crate::net::tasks::{Endless, Lost, TaskKind};
-use crate::net::udp::Socket;
-use crate::net::xdp::filter::Filter;
-use crate::net::xdp::frame::{self, Checksums, Link, UdpFrame};
+use crate::net::tasks::{Endless, LostTask, TaskKind};
+use crate::net::udp::ListenerSocket;
+use crate::net::xdp::filter::XdpFilter;
+use crate::net::xdp::frame::{self, Checksums, EthernetLink, UdpFrame};
 use crate::net::xdp::netlink::{self, Reach, Requests};
 use crate::net::xdp::socket::Frame;
-use crate::net::xdp::sources::{Sources, Verdict};
+use crate::net::xdp::sources::{SourceVerdict, Sources};
 use crate::net::xdp::{Home, LentXsk, LinkId, WorkerSocket, WorkerSockets};
 
-/// A worker's sockets of AF_XDP, and its listeners to which datagrams go that they receive.
 pub(super) struct XdpTargets {
     sockets: Rc<WorkerSockets>,
-    /// By the number of the address.
-    listeners: RefCell<Vec<(u16, Rc<Listener>)>>,
-    /// The LS, which has ports to backends, and those before that are ending.
+    listeners: RefCell<Vec<(u16, Rc<XdpListener>)>>,
+    /// The forwarder, which has ports to backends, and earlier ones that are ending.
     forwarders: RefCell<Vec<Weak<RefCell<Forwarder>>>>,
-    /// What reads each socket.
-    readers: RefCell<Vec<Reader>>,
+    readers: RefCell<Vec<XdpReader>>,
     sources: RefCell<Sources>,
-    /// The way to ask the kernel for routes to sources; none until it is needed.
     requests: RefCell<Option<Requests>>,
 }
 
-/// A socket with the task that reads it.
-struct Reader {
+struct XdpReader {
     socket: Rc<WorkerSocket>,
     task: Endless,
 }
 
-/// A socket that a worker is to have.
 pub(in crate::server) struct XdpSocket {
-    /// The index of the interface.
     pub(in crate::server) interface: u32,
-    /// Those of the datagrams that it receives.
     pub(in crate::server) checksums: Checksums,
-    /// The program of the interface.
-    pub(in crate::server) filter: Arc<Filter>,
+    pub(in crate::server) filter: Arc<XdpFilter>,
     pub(in crate::server) home: Home,
 }
 
-/// A listener that datagrams may be for.
-struct Listener {
-    /// As it is bound: unspecified for all addresses of this machine.
+struct XdpListener {
+    /// The bound address; unspecified for all addresses of this machine.
     address: SocketAddr,
-    target: Target,
+    target: XdpTarget,
 }
 
-/// Who takes the datagrams of a listener.
-pub(super) enum Target {
-    /// The LS, at the listener of this number.
+pub(super) enum XdpTarget {
     Forwarder { forwarder: Rc<RefCell<Forwarder>>, listener: u16 },
-    /// A TS, which sends by this socket what cannot leave by AF_XDP.
-    Authority { authority: Rc<Authority>, socket: Rc<Socket>, responses: Box<RefCell<SendBatch>> },
+    Authority { authority: Rc<Authority>, socket: Rc<ListenerSocket>, responses: Box<RefCell<SendBatch>> },
 }
 
 impl fmt::Debug for XdpSocket {
@@ -82,27 +69,21 @@ impl fmt::Debug for XdpSocket {
     }
 }
 
-impl Target {
-    /// A TS with the socket of its listener.
-    pub(super) fn authority(authority: Rc<Authority>, socket: Rc<Socket>) -> Self {
+impl XdpTarget {
+    pub(super) fn authority(authority: Rc<Authority>, socket: Rc<ListenerSocket>) -> Self {
         Self::Authority { authority, socket, responses: Box::new(RefCell::new(authority::outbox())) }
     }
 }
 
-/// A datagram that came by AF_XDP.
 #[derive(Clone, Copy)]
-struct Arrival<'f> {
+struct XdpArrival<'f> {
     datagram: Datagram<'f>,
-    /// Where it was sent to.
     to: SocketAddr,
-    /// The way that its frame came.
-    came: Link,
-    /// The way of a response, if it may leave by AF_XDP.
+    came: EthernetLink,
     link: Option<LinkId>,
 }
 
 impl XdpTargets {
-    /// No socket and no listener yet, of the worker of this number.
     pub(super) fn new(worker: u32) -> Self {
         Self {
             sockets: Rc::new(WorkerSockets::new(worker)),
@@ -114,30 +95,27 @@ impl XdpTargets {
         }
     }
 
-    /// The sockets.
     pub(super) fn sockets(&self) -> &Rc<WorkerSockets> {
         &self.sockets
     }
 
-    /// Replies of its backends go to this LS for as long as it lives.
+    /// Adds a forwarder, which gets the replies of its backends while it lives.
     pub(super) fn add_forwarder(&self, forwarder: &Rc<RefCell<Forwarder>>) {
         let mut forwarders = self.forwarders.borrow_mut();
         forwarders.retain(|forwarder| forwarder.strong_count() > 0);
         forwarders.push(Rc::downgrade(forwarder));
     }
 
-    /// Datagrams to this address go to `target` from now on.
-    pub(super) fn add(&self, number: u16, address: SocketAddr, target: Target) {
-        self.listeners.borrow_mut().push((number, Rc::new(Listener { address, target })));
+    pub(super) fn add(&self, number: u16, address: SocketAddr, target: XdpTarget) {
+        self.listeners.borrow_mut().push((number, Rc::new(XdpListener { address, target })));
     }
 
-    /// None do any more.
     pub(super) fn remove(&self, number: u16) {
         self.listeners.borrow_mut().retain(|(other, _)| *other != number);
     }
 
-    /// The listener for what came to an address: one of just that address before one of all.
-    fn listener(&self, to: SocketAddr) -> Option<Rc<Listener>> {
+    /// Returns the listener for a destination: a specific address is preferred to a wildcard.
+    fn listener(&self, to: SocketAddr) -> Option<Rc<XdpListener>> {
         let listeners = self.listeners.borrow();
         let find = |is_it: &dyn Fn(SocketAddr) -> bool| {
             listeners.iter().find(|(_, listener)| is_it(listener.address)).map(|(_, listener)| Rc::clone(listener))
@@ -145,44 +123,38 @@ impl XdpTargets {
         find(&|address| address == to).or_else(|| find(&|address| is_wildcard_of(address, to)))
     }
 
-    /// Reads these sockets from now on, and no others.
-    ///
-    /// # Errors
-    /// If the runtime's own descriptors are exhausted.
     pub(super) fn read_only(self: &Rc<Self>, wanted: &[XdpSocket], busy_poll: BusyPoll) -> io::Result<()> {
-        let is_wanted = |reader: &Reader| wanted.iter().any(|wanted| reader.socket.is_from(&wanted.home));
+        let is_wanted = |reader: &XdpReader| wanted.iter().any(|wanted| reader.socket.is_from(&wanted.home));
         let readers = std::mem::take(&mut *self.readers.borrow_mut());
         let (stay, leave): (Vec<_>, Vec<_>) = readers.into_iter().partition(is_wanted);
-        for Reader { socket, task } in leave {
+        for XdpReader { socket, task } in leave {
             drop(task);
-            // The program hands nothing to it any more, or soon will not.
+            // The XDP program sends nothing to this socket any more, or soon will not.
             while socket.xsk().receive(|frames| self.take(&socket, frames)) > 0 {}
             self.sockets.remove(socket.number);
         }
         let mut readers = stay;
         for XdpSocket { interface, checksums, filter, home } in wanted {
-            // One that stays is not at home, and neither is what a worker before has not let go of.
+            // A socket already in use here, or still held by a previous worker, cannot be taken.
             let Some(lent) = LentXsk::take(home) else { continue };
             let socket = self.sockets.add(*interface, *checksums, Arc::clone(filter), lent);
             let watched = watch(socket.xsk().as_fd().try_clone_to_owned()?)?;
             let mut task = Endless::new(TaskKind::Listener);
             task.start(Rc::clone(self).read(Rc::clone(&socket), watched, busy_poll));
-            readers.push(Reader { socket, task });
+            readers.push(XdpReader { socket, task });
         }
         *self.readers.borrow_mut() = readers;
         self.sources.borrow_mut().clear();
         Ok(())
     }
 
-    /// Whether a task is lost that reads.
-    pub(super) fn poll_lost(&self, cx: &mut Context<'_>) -> Poll<Lost> {
+    pub(super) fn poll_lost(&self, cx: &mut Context<'_>) -> Poll<LostTask> {
         let mut readers = self.readers.borrow_mut();
         readers.iter_mut().map(|reader| reader.task.poll_lost(cx)).find(Poll::is_ready).unwrap_or(Poll::Pending)
     }
 }
 
 impl XdpTargets {
-    /// Takes what a socket receives, for as long as it is polled.
     async fn read(
         self: Rc<Self>,
         socket: Rc<WorkerSocket>,
@@ -199,7 +171,8 @@ impl XdpTargets {
                 }
             };
             let mut turns = 0;
-            // The ring costs no call to look at, so it is emptied for sure. Then whatever comes is a new edge for the runtime.
+            // Checking the ring costs no system call, so empty it. Then further frames are a new edge for the
+            // runtime.
             while turns < MAX_TURNS && socket.xsk().receive(|frames| self.take(&socket, frames)) > 0 {
                 turns += 1;
             }
@@ -209,14 +182,14 @@ impl XdpTargets {
             if turns < MAX_TURNS {
                 ready.clear_ready();
             } else {
-                // There may be more, but others have their turn first.
+                // There may be more, but other tasks have their turn first.
                 yield_now().await;
             }
         }
     }
 
-    /// Hands frames on: first replies to queries of ours, or a hedge could be paid for an attempt whose reply is here; then queries, those
-    /// of one listener together.
+    /// Passes frames on: first replies of backends, because a hedge could be spent on an attempt whose reply
+    /// has arrived; then queries, grouped by listener.
     fn take(&self, socket: &WorkerSocket, frames: &[Frame]) {
         let now = Instant::now();
         let mut arrivals = [const { None }; BATCH];
@@ -230,16 +203,16 @@ impl XdpTargets {
         while let Some(to) = arrivals.iter().flatten().map(|arrival| arrival.to).next() {
             let same = arrivals.iter().flatten().filter(|arrival| arrival.to == to);
             match self.listener(to).as_deref().map(|listener| &listener.target) {
-                Some(Target::Forwarder { forwarder, listener }) => {
+                Some(XdpTarget::Forwarder { forwarder, listener }) => {
                     let datagrams = same.map(|arrival| (arrival.datagram, arrival.link));
                     forwarder.borrow_mut().take_datagrams(*listener, datagrams, now);
                 }
-                Some(Target::Authority { authority, socket, responses }) => {
-                    let by_xdp = |arrival: &Arrival<'_>| arrival.link.map(|link| (arrival.to.port(), link));
+                Some(XdpTarget::Authority { authority, socket, responses }) => {
+                    let by_xdp = |arrival: &XdpArrival<'_>| arrival.link.map(|link| (arrival.to.port(), link));
                     let datagrams = same.map(|arrival| (arrival.datagram, by_xdp(arrival)));
                     authority.answer_datagrams(socket, datagrams, &mut responses.borrow_mut());
                 }
-                // The listener has just left, or the port to a backend.
+                // The listener or the backend port was just removed.
                 None => invalid += same.count() as u64,
             }
             arrivals
@@ -252,13 +225,12 @@ impl XdpTargets {
         }
     }
 
-    /// Takes what backends have sent to ports of ours, all of it in one tick.
-    fn take_replies(&self, arrivals: &mut [Option<Arrival<'_>>], now: Instant) {
+    fn take_replies(&self, arrivals: &mut [Option<XdpArrival<'_>>], now: Instant) {
         for forwarder in self.forwarders.borrow().iter().filter_map(Weak::upgrade) {
             let mut forwarder = forwarder.borrow_mut();
             let mut is_any = false;
             for arrival in &mut *arrivals {
-                let is_reply = arrival.is_some_and(|Arrival { datagram, to, .. }| {
+                let is_reply = arrival.is_some_and(|XdpArrival { datagram, to, .. }| {
                     forwarder.take_reply_by_xdp(datagram.peer, to, datagram.bytes, now)
                 });
                 if is_reply {
@@ -272,17 +244,18 @@ impl XdpTargets {
         }
     }
 
-    /// Gives each query the way of its response, and drops those that come from no other host. The number of these.
-    fn judge_sources(&self, socket: &WorkerSocket, arrivals: &mut [Option<Arrival<'_>>], now: Instant) -> u64 {
+    /// Sets the response link of each query, and drops queries from sources that are no other host.
+    /// Returns the number of drops.
+    fn judge_sources(&self, socket: &WorkerSocket, arrivals: &mut [Option<XdpArrival<'_>>], now: Instant) -> u64 {
         let mut sources = self.sources.borrow_mut();
         let mut dropped = 0;
         for place in arrivals {
             let Some(arrival) = place else { continue };
             let source = arrival.datagram.peer.ip();
             match sources.judge(source, socket.interface, now, || self.ask(source)) {
-                Verdict::Link => arrival.link = self.sockets.link(socket.number, arrival.came, now),
-                Verdict::Route => {}
-                Verdict::Drop => {
+                SourceVerdict::Link => arrival.link = self.sockets.link(socket.number, arrival.came, now),
+                SourceVerdict::Route => {}
+                SourceVerdict::Drop => {
                     *place = None;
                     dropped += 1;
                 }
@@ -291,7 +264,7 @@ impl XdpTargets {
         dropped
     }
 
-    /// Asks the kernel for the way to a source; none if it does not answer.
+    /// Asks the kernel for the route to a source; `None` if it does not answer.
     fn ask(&self, source: IpAddr) -> Option<Reach> {
         let mut kept = self.requests.borrow_mut();
         let mut requests = kept.take().or_else(|| Requests::open().ok())?;
@@ -301,8 +274,7 @@ impl XdpTargets {
     }
 }
 
-/// A datagram with the way that it came.
-fn arrive<'f>(socket: &WorkerSocket, frame: &UdpFrame<'f>) -> Arrival<'f> {
+fn arrive<'f>(socket: &WorkerSocket, frame: &UdpFrame<'f>) -> XdpArrival<'f> {
     let &UdpFrame { link: came, source, destination: to, payload: bytes } = frame;
     let local = Some(LocalAddress::new(to.ip(), socket.interface));
     let peer = match source {
@@ -313,16 +285,15 @@ fn arrive<'f>(socket: &WorkerSocket, frame: &UdpFrame<'f>) -> Arrival<'f> {
         SocketAddr::V4(_) | SocketAddr::V6(_) => source,
     };
     let datagram = Datagram { bytes, peer, local, is_truncated: false };
-    Arrival { datagram, to, came, link: None }
+    XdpArrival { datagram, to, came, link: None }
 }
 
-/// Whether a listener on all addresses hears what came to one of them.
 fn is_wildcard_of(bound: SocketAddr, to: SocketAddr) -> bool {
     bound.ip().is_unspecified() && bound.port() == to.port() && bound.is_ipv4() == to.is_ipv4()
 }
 
-/// After how long an interface that takes no more is asked again: it is busy, or down.
+/// The delay before retrying an interface that accepts no more frames: it is busy or down.
 const RETRY: Duration = Duration::from_millis(1);
 
-/// Batches that are taken of one socket before others have their turn.
+/// Batches taken from one socket before other tasks have their turn.
 const MAX_TURNS: usize = 4;

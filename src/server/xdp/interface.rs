@@ -1,4 +1,4 @@
-//! One interface of `[xdp]`, and how far it is.
+//! The state of one interface of `[xdp]`.
 
 use std::collections::HashSet;
 use std::io;
@@ -11,96 +11,83 @@ use std::sync::{Mutex, PoisonError};
 use crate::config::{XdpInterface, XdpMode, ZeroCopy};
 use crate::metrics::XdpSnapshot;
 use crate::net::xdp::Home;
-use crate::net::xdp::bpf::{Link, Mode};
-use crate::net::xdp::filter::Filter;
+use crate::net::xdp::bpf::{BpfLink, Mode};
+use crate::net::xdp::filter::XdpFilter;
 use crate::net::xdp::frame::Checksums;
 use crate::net::xdp::netlink::{self, InterfaceFacts};
 use crate::net::xdp::socket::{Copying, FrameCounts, Xsk, dropped_by_kernel};
 use crate::server::worker::XdpSocket;
 
-/// An interface.
-pub(super) struct Interface {
+pub(super) struct XdpDevice {
     config: XdpInterface,
-    prepared: Option<Prepared>,
-    /// What is wanting, if something is.
+    prepared: Option<PreparedDevice>,
     problem: Option<String>,
-    /// What operators were told of that; none: nothing yet.
-    told: Option<Option<String>>,
-    /// What became of frames before what is prepared now.
+    logged: Option<Option<String>>,
     before: XdpSnapshot,
 }
 
-/// What it takes rights to make.
-struct Prepared {
+/// The parts whose creation needs privileges.
+struct PreparedDevice {
     facts: InterfaceFacts,
     mtu: Arc<AtomicU32>,
-    filter: Arc<Filter>,
-    queues: Vec<Queue>,
-    /// What datagrams are taken for.
+    filter: Arc<XdpFilter>,
+    queues: Vec<DeviceQueue>,
     listening: HashSet<SocketAddr>,
-    /// While the program hangs on the interface.
-    attached: Option<(Link, Mode)>,
+    attached: Option<(BpfLink, Mode)>,
 }
 
-/// A queue with its socket.
-struct Queue {
+struct DeviceQueue {
     number: u32,
     home: Home,
-    /// The same socket, for what the kernel counts.
     fd: OwnedFd,
     counts: Arc<FrameCounts>,
     is_bound: bool,
 }
 
-impl Interface {
-    /// Makes what can be made of it yet.
+impl XdpDevice {
     pub(super) fn prepare(config: XdpInterface, workers: u32) -> Self {
         let before = XdpSnapshot { interface: config.name.clone(), ..XdpSnapshot::default() };
-        let mut this = Self { config, prepared: None, problem: None, told: None, before };
+        let mut this = Self { config, prepared: None, problem: None, logged: None, before };
         match netlink::interface(&this.config.name) {
-            Ok(Some(facts)) => match Prepared::new(&this.config, facts, workers) {
+            Ok(Some(facts)) => match PreparedDevice::new(&this.config, facts, workers) {
                 Ok(prepared) => this.prepared = Some(prepared),
                 Err(problem) => this.problem = Some(problem),
             },
             Ok(None) => this.problem = Some(ABSENT.to_owned()),
-            Err(error) => this.problem = Some(format!("the kernel does not tell of interfaces: {error}")),
+            Err(error) => this.problem = Some(format!("the interfaces cannot be read from the kernel: {error}")),
         }
         this
     }
 
-    /// Its name.
     pub(super) fn name(&self) -> &str {
         &self.config.name
     }
 
-    /// What is wanting, if something is.
     pub(super) fn problem(&self) -> Option<&str> {
         self.problem.as_deref()
     }
 
-    /// Its index and its Ethernet address, if datagrams leave by it.
     pub(super) fn attached(&self) -> Option<(u32, [u8; 6])> {
         let prepared = self.prepared.as_ref().filter(|prepared| prepared.is_whole())?;
         Some((prepared.facts.index, prepared.facts.mac))
     }
 
-    /// Puts right what can be. Returns whether workers have to be given its sockets anew.
+    /// Repairs the interface. Returns true if workers need its sockets again.
     pub(super) fn look(&mut self, listening: &[SocketAddr], workers: u32) -> bool {
-        let was_whole = self.prepared.as_ref().is_some_and(Prepared::is_whole);
+        let was_whole = self.prepared.as_ref().is_some_and(PreparedDevice::is_whole);
         let was = self.prepared.as_ref().map(|prepared| Arc::as_ptr(&prepared.filter));
         let outcome = self.try_to_attach(listening, workers);
         let is_same = was == self.prepared.as_ref().map(|prepared| Arc::as_ptr(&prepared.filter));
         self.problem = outcome.err();
-        if self.told.as_ref() != Some(&self.problem) || self.problem.is_none() && !(was_whole && is_same) {
-            self.tell();
-            self.told = Some(self.problem.clone());
+        if self.logged.as_ref() != Some(&self.problem) || self.problem.is_none() && !(was_whole && is_same) {
+            self.log();
+            self.logged = Some(self.problem.clone());
         }
-        let is_whole = self.prepared.as_ref().is_some_and(Prepared::is_whole);
+        let is_whole = self.prepared.as_ref().is_some_and(PreparedDevice::is_whole);
         !is_same || is_whole != was_whole
     }
 
-    /// Tells operators what has become of it.
-    fn tell(&self) {
+    fn log(&self) {
         let interface = &*self.config.name;
         match (&self.problem, &self.prepared) {
             (Some(problem), _) => {
@@ -124,9 +111,9 @@ impl Interface {
         };
         match &self.prepared {
             Some(prepared) if prepared.facts.index != facts.index => self.forget(),
-            // Those that are bound go on where others cannot be made.
+            // Bound sockets stay in use if new ones cannot be made.
             Some(prepared) if prepared.facts.mac != facts.mac || prepared.facts.queues != facts.queues => {
-                match Prepared::new(&self.config, facts.clone(), workers) {
+                match PreparedDevice::new(&self.config, facts.clone(), workers) {
                     Ok(renewed) => {
                         self.forget();
                         self.prepared = Some(renewed);
@@ -138,26 +125,26 @@ impl Interface {
         }
         let prepared = match &mut self.prepared {
             Some(prepared) => prepared,
-            absent => absent.insert(Prepared::new(&self.config, facts.clone(), workers)?),
+            absent => absent.insert(PreparedDevice::new(&self.config, facts.clone(), workers)?),
         };
         prepared.mtu.store(facts.mtu, Ordering::Relaxed);
         prepared.facts = facts;
-        prepared.listen(listening).map_err(|error| format!("cannot be told where we listen: {error}"))?;
+        prepared
+            .listen(listening)
+            .map_err(|error| format!("the listening addresses cannot be given to the XDP program: {error}"))?;
         prepared.attach(self.config.mode)?;
         prepared.bind()
     }
 
-    /// Lets go of everything: it has become another's or nobody's, or is to.
     pub(super) fn forget(&mut self) {
         self.before = self.snapshot();
         self.prepared = None;
     }
 
-    /// The sockets that this worker is to have, of so many.
     pub(super) fn of_worker(&self, worker: usize, workers: u32) -> Vec<XdpSocket> {
         let Some(prepared) = self.prepared.as_ref().filter(|prepared| prepared.is_whole()) else { return Vec::new() };
         let its = prepared.queues.iter().filter(|queue| (queue.number % workers) as usize == worker);
-        let socket = |queue: &Queue| XdpSocket {
+        let socket = |queue: &DeviceQueue| XdpSocket {
             interface: prepared.facts.index,
             checksums: prepared.checksums(),
             filter: Arc::clone(&prepared.filter),
@@ -166,19 +153,17 @@ impl Interface {
         its.map(socket).collect()
     }
 
-    /// Adds the frames that another process has counted at this interface.
     pub(super) fn add_counted(&mut self, counted: &[XdpSnapshot]) {
         if let Some(counted) = counted.iter().find(|counted| counted.interface == self.before.interface) {
             self.before = self.before.with(counted, u64::saturating_add);
         }
     }
 
-    /// What has become of frames.
     pub(super) fn snapshot(&self) -> XdpSnapshot {
         let mut all = self.before.clone();
         if let Some(prepared) = &self.prepared {
             all.passed += prepared.filter.passed();
-            for Queue { counts, fd, .. } in &prepared.queues {
+            for DeviceQueue { counts, fd, .. } in &prepared.queues {
                 all.taken += counts.taken.load(Ordering::Relaxed);
                 all.in_dropped += counts.invalid.load(Ordering::Relaxed) + dropped_by_kernel(fd);
                 all.sent += counts.sent.load(Ordering::Relaxed);
@@ -189,14 +174,13 @@ impl Interface {
     }
 }
 
-impl Prepared {
-    /// The program and the sockets for an interface, of which nothing is heard yet.
+impl PreparedDevice {
     fn new(config: &XdpInterface, facts: InterfaceFacts, workers: u32) -> Result<Self, String> {
         let numbers: Vec<u32> = config.queues.clone().unwrap_or_else(|| (0..facts.queues).collect());
         if let Some(absent) = numbers.iter().find(|queue| **queue >= facts.queues) {
             return Err(format!("it has no queue {absent}, only {}", facts.queues));
         }
-        let filter = Filter::load(facts.mac, workers, facts.queues).map_err(|error| lacks("XDP program", &error))?;
+        let filter = XdpFilter::load(facts.mac, workers, facts.queues).map_err(|error| lacks("XDP program", &error))?;
         let mtu = Arc::new(AtomicU32::new(facts.mtu));
         let copying = match config.zero_copy {
             ZeroCopy::Auto => Copying::Auto,
@@ -207,23 +191,20 @@ impl Prepared {
             let xsk = Xsk::new(number, Arc::clone(&mtu), copying).map_err(|error| lacks("socket of AF_XDP", &error))?;
             let counts = Arc::clone(xsk.counts());
             let fd = xsk.as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
-            Ok(Queue { number, home: Arc::new(Mutex::new(Some(xsk))), fd, counts, is_bound: false })
+            Ok(DeviceQueue { number, home: Arc::new(Mutex::new(Some(xsk))), fd, counts, is_bound: false })
         };
         let queues = numbers.into_iter().map(queue).collect::<Result<_, String>>()?;
         Ok(Self { facts, mtu, filter: Arc::new(filter), queues, listening: HashSet::new(), attached: None })
     }
 
-    /// Whether the program hangs there, and all queues are ours.
     fn is_whole(&self) -> bool {
         self.attached.is_some() && self.queues.iter().all(|queue| queue.is_bound)
     }
 
-    /// Whether frames go without being copied.
     fn is_zero_copy(&self) -> bool {
         self.facts.index > 0 && self.queues.iter().any(|queue| queue.with(Xsk::is_zero_copy).unwrap_or_default())
     }
 
-    /// Takes datagrams for what is listened on, as far as it is an address of this interface, and for nothing else.
     fn listen(&mut self, listening: &[SocketAddr]) -> io::Result<()> {
         let of = |bound: &SocketAddr| -> Vec<SocketAddr> {
             let is_meant =
@@ -241,12 +222,11 @@ impl Prepared {
         Ok(())
     }
 
-    /// Has the program run for what arrives at the interface, if it does not.
     fn attach(&mut self, mode: XdpMode) -> Result<(), String> {
         if self.attached.is_some() && self.facts.program.is_some() {
             return Ok(());
         }
-        // Somebody else has taken it away.
+        // Another program replaced ours.
         self.attached = None;
         let modes: &[Mode] = match mode {
             XdpMode::Auto if self.hands_over_whole() => &[Mode::Native],
@@ -263,8 +243,7 @@ impl Prepared {
                 }
                 Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
                     return Err(
-                        "another program of XDP hangs there (ip link show), perhaps of another process of ours"
-                            .to_owned(),
+                        "another XDP program is attached (see ip link show), perhaps by another hedgerow".to_owned()
                     );
                 }
                 Err(error) => problem = lacks(&format!("mode {}", mode_word(*mode)), &error),
@@ -273,20 +252,18 @@ impl Prepared {
         Err(problem)
     }
 
-    /// Whether the interface may hand over as one what a sender on the same machine has left to be cut (GSO). In native mode it does not;
-    /// a generic program would take all of it for one datagram.
+    /// Returns true if a GSO batch from the same machine may arrive in one piece, which a generic program
+    /// would read as one datagram. Native mode never gets one.
     fn hands_over_whole(&self) -> bool {
         self.facts.driver.as_deref().is_some_and(|driver| WHOLE.contains(&driver))
     }
 
-    /// The checksums of what arrives: a generic program also sees what a sender on this machine leaves to a card, and so does a native one of a
-    /// virtual driver.
+    /// A generic program, or a virtual driver, also sees partial checksums from this machine.
     fn checksums(&self) -> Checksums {
         let is_generic = matches!(self.attached, Some((_, Mode::Generic)));
         if is_generic || self.hands_over_whole() { Checksums::MaybePartial } else { Checksums::Whole }
     }
 
-    /// Binds the sockets to their queues, and has the program hand frames to them.
     fn bind(&mut self) -> Result<(), String> {
         for queue in self.queues.iter_mut().filter(|queue| !queue.is_bound) {
             let (index, number, filter) = (self.facts.index, queue.number, &self.filter);
@@ -297,9 +274,7 @@ impl Prepared {
             match bound {
                 Some(Ok(())) => queue.is_bound = true,
                 Some(Err(error)) if error.raw_os_error() == Some(libc::EBUSY) => {
-                    return Err(format!(
-                        "another socket of AF_XDP has queue {number}, perhaps of another process of ours"
-                    ));
+                    return Err(format!("another AF_XDP socket uses queue {number}, perhaps of another hedgerow"));
                 }
                 Some(Err(error)) => return Err(lacks(&format!("queue {number}"), &error)),
                 None => return Err(format!("the socket of queue {number} is lost")),
@@ -309,14 +284,12 @@ impl Prepared {
     }
 }
 
-impl Queue {
-    /// Does something with its socket, if no worker has it.
+impl DeviceQueue {
     fn with<T>(&self, what: impl FnOnce(&Xsk) -> T) -> Option<T> {
         self.home.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(what)
     }
 }
 
-/// The word for where a program runs.
 fn mode_word(mode: Mode) -> &'static str {
     match mode {
         Mode::Native => XdpMode::Native.word(),
@@ -324,7 +297,6 @@ fn mode_word(mode: Mode) -> &'static str {
     }
 }
 
-/// What cannot be had, and the remedy.
 fn lacks(what: &str, error: &io::Error) -> String {
     let remedy = match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => {
@@ -341,10 +313,9 @@ fn lacks(what: &str, error: &io::Error) -> String {
     format!("no {what}: {error}{remedy}")
 }
 
-/// The drivers of interfaces that senders on the same machine may be behind.
+/// Drivers with possible senders on the same machine.
 const WHOLE: [&str; 3] = ["veth", "tun", "virtio_net"];
 
-/// What is wanting where there is no such interface.
 const ABSENT: &str = "there is no such interface";
 
 #[cfg(test)]
@@ -353,7 +324,7 @@ mod tests {
 
     #[test]
     fn frames_that_another_process_has_counted_are_added_to_those_of_the_same_interface() {
-        let mut interface = Interface::prepare(XdpInterface::of_name("absent0".to_owned()), 1);
+        let mut interface = XdpDevice::prepare(XdpInterface::of_name("absent0".to_owned()), 1);
         let counted = |interface: &str, taken| XdpSnapshot {
             interface: interface.to_owned(),
             taken,

@@ -4,25 +4,22 @@ use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use super::mark::{Mark, Percentile, median};
-use super::steps::{BackendStep, Ring, grown};
+use super::mark::{HistogramMark, Percentile, median};
+use super::steps::{BackendStep, StepRing, grown};
 use super::{MARKS, MAX_KEPT_BACKENDS, MAX_TRACKED_BACKENDS, TEN_SECONDS, TENS};
 use crate::metrics::{BackendSnapshot, BackendState, PoolSnapshot};
 use crate::sight::live::BackendMinute;
 use crate::sight::verdict::{FailedAttempts, Flaps, is_failing, is_slow};
 
-/// All backends that are watched, in order of their keys.
 #[derive(Clone, Debug, Default)]
 pub(super) struct BackendTracks {
     tracks: Vec<BackendTrack>,
-    /// How many of them are kept one by one.
     kept: usize,
-    /// Counts the seconds.
     turn: u32,
 }
 
 impl BackendTracks {
-    /// Takes a second of all backends. What those have counted that are new was before our time if `is_old`.
+    /// Takes a second of all backends. If `is_old`, counts of new backends precede this history.
     pub(super) fn take(&mut self, pools: &[PoolSnapshot], is_old: bool) {
         self.turn = self.turn.wrapping_add(1);
         let (turn, known) = (self.turn, self.tracks.len());
@@ -47,7 +44,6 @@ impl BackendTracks {
         if self.kept == MAX_KEPT_BACKENDS || self.kept == self.tracks.len() {
             return;
         }
-        // The first ones of the config are kept.
         for (pool, backend) in all(pools) {
             let key = key(pool, backend);
             if self.kept < MAX_KEPT_BACKENDS
@@ -60,7 +56,6 @@ impl BackendTracks {
         }
     }
 
-    /// Ten seconds are over.
     pub(super) fn end_ten(&mut self, pools: &[PoolSnapshot]) {
         for (pool, backend) in all(pools) {
             let key = key(pool, backend);
@@ -70,13 +65,11 @@ impl BackendTracks {
         }
     }
 
-    /// The one of this pool and snapshot.
     pub(super) fn find(&self, pool: &str, backend: &BackendSnapshot) -> Option<&BackendTrack> {
         let place = self.tracks.binary_search_by_key(&key(pool, backend), |track| track.key).ok()?;
         Some(&self.tracks[place])
     }
 
-    /// The counters of these backends were given all of this at once.
     pub(super) fn carry(&mut self, pools: &[PoolSnapshot]) {
         for (pool, backend) in all(pools) {
             let key = key(pool, backend);
@@ -86,74 +79,59 @@ impl BackendTracks {
         }
     }
 
-    /// Octets on the heap.
     #[cfg(test)]
     pub(super) fn octets(&self) -> usize {
         let kept = self.tracks.iter().filter_map(|track| track.kept.as_ref()).map(|kept| {
-            let marks = kept.marks.capacity() * size_of::<(Totals, Mark)>() + kept.marks.len() * Mark::OCTETS;
-            size_of::<Kept>() + Mark::OCTETS + marks + kept.steps.octets()
+            let marks =
+                kept.marks.capacity() * size_of::<(Totals, HistogramMark)>() + kept.marks.len() * HistogramMark::OCTETS;
+            size_of::<HistoryBaseline>() + HistogramMark::OCTETS + marks + kept.steps.octets()
         });
         self.tracks.capacity() * size_of::<BackendTrack>() + kept.sum::<usize>()
     }
 }
 
-/// All backends of all pools, each with the name of its pool.
 fn all(pools: &[PoolSnapshot]) -> impl Iterator<Item = (&str, &BackendSnapshot)> {
     pools.iter().flat_map(|pool| pool.backends.iter().map(|backend| (&*pool.name, backend)))
 }
 
-/// What tells a backend from all others, as a number: names would take more memory than figures.
+/// Returns the hash that identifies a backend, because names would take more memory.
 fn key(pool: &str, backend: &BackendSnapshot) -> u64 {
     let mut hasher = DefaultHasher::new();
     (pool, &backend.name, backend.address).hash(&mut hasher);
     hasher.finish()
 }
 
-/// A backend, as it was second by second.
 #[derive(Clone, Debug)]
 pub(super) struct BackendTrack {
     key: u64,
-    /// The second in which it was last seen.
     turn: u32,
-    /// The counters by the last second.
     totals: Totals,
-    /// What the last second has added to them.
     pub(super) latest: Totals,
-    /// True if its probes found it up when they last knew; nothing before that.
     was_up: Option<bool>,
-    /// The seconds of its last changes between up and down, the oldest first; 0 for none.
+    /// The seconds of the last changes between up and down, the oldest first; 0 for none.
     flaps: [u32; FLAPS],
-    /// What is kept of it; nothing, if there are too many backends.
-    pub(super) kept: Option<Box<Kept>>,
+    pub(super) kept: Option<Box<HistoryBaseline>>,
 }
 
-/// What is kept of a backend.
 #[derive(Clone, Debug)]
-pub(super) struct Kept {
-    /// What was measured by the last second.
-    second: Mark,
-    /// Of the last second.
+pub(super) struct HistoryBaseline {
+    second: HistogramMark,
     pub(super) p50: Percentile,
-    /// Of the last second.
     pub(super) p99: Percentile,
-    /// The medians of the last seconds in which something was measured, the oldest first.
+    /// The medians of the last seconds with replies, the oldest first.
     recent: VecDeque<Percentile>,
-    /// Seconds since something was measured.
     idle: u32,
-    /// How it stood each ten seconds of the last minute, the oldest first.
-    marks: VecDeque<(Totals, Mark)>,
-    pub(super) steps: Ring<BackendStep>,
-    /// The median that is usual, of times in which it was not slow: or slowness would come to look usual.
+    marks: VecDeque<(Totals, HistogramMark)>,
+    pub(super) steps: StepRing<BackendStep>,
+    /// The usual median, without slow periods, which would otherwise come to look usual.
     pub(super) usual: Percentile,
-    /// For how many seconds it has been slow.
     pub(super) slow_for: u32,
-    /// The attempts and the failures of each of the last ten seconds, by the number of the second.
+    /// The attempts and failures of each of the last ten seconds, by the number of the second.
     seconds: [[u32; 2]; TEN_SECONDS],
-    /// The latest ten seconds in which most attempts failed, until it is known to do well.
+    /// The latest ten seconds in which most attempts failed, until it succeeds again.
     pub(super) failed: Option<FailedAttempts>,
 }
 
-/// The counters of a backend that are kept, probes left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Totals {
     pub(super) attempts: u64,
@@ -177,7 +155,7 @@ impl Totals {
         }
     }
 
-    /// What was added since; none, if a counter has begun anew.
+    /// Returns the growth; `None` if a counter was reset.
     fn since(&self, earlier: &Self) -> Option<Self> {
         Some(Self {
             attempts: self.attempts.checked_sub(earlier.attempts)?,
@@ -205,18 +183,17 @@ impl BackendTrack {
         Self { key, turn, totals, latest: Totals::default(), was_up: None, flaps: [0; FLAPS], kept: None }
     }
 
-    /// Begins to keep more of it.
     fn keep(&mut self, backend: &BackendSnapshot) {
         let mut marks = VecDeque::with_capacity(MARKS);
-        marks.push_back((self.totals, Mark::of(&backend.latency)));
-        self.kept = Some(Box::new(Kept {
-            second: Mark::of(&backend.latency),
+        marks.push_back((self.totals, HistogramMark::of(&backend.latency)));
+        self.kept = Some(Box::new(HistoryBaseline {
+            second: HistogramMark::of(&backend.latency),
             p50: Percentile::NONE,
             p99: Percentile::NONE,
             recent: VecDeque::with_capacity(RECENT),
             idle: 0,
             marks,
-            steps: Ring::new(TENS),
+            steps: StepRing::new(TENS),
             usual: Percentile::NONE,
             slow_for: 0,
             seconds: [[0; 2]; TEN_SECONDS],
@@ -224,17 +201,16 @@ impl BackendTrack {
         }));
     }
 
-    /// Takes a second.
     fn take(&mut self, backend: &BackendSnapshot) {
         let totals = Totals::of(backend);
         match totals.since(&self.totals) {
             Some(latest) => self.latest = latest,
-            // It went and came again between two seconds.
+            // The backend was removed and added between two seconds.
             None => {
                 self.latest = totals;
                 if let Some(kept) = &mut self.kept {
                     kept.marks.clear();
-                    kept.marks.push_back((Totals::default(), Mark::empty()));
+                    kept.marks.push_back((Totals::default(), HistogramMark::empty()));
                 }
             }
         }
@@ -249,7 +225,6 @@ impl BackendTrack {
         }
     }
 
-    /// Notes a change between up and down that probes have made.
     fn note_flap(&mut self, backend: &BackendSnapshot) {
         let is_up = match backend.state {
             _ if backend.by_hand => return,
@@ -263,14 +238,12 @@ impl BackendTrack {
         }
     }
 
-    /// The last changes between up and down; none if there were fewer.
     pub(super) fn flaps(&self) -> Option<Flaps> {
         let (first, last) = (self.flaps[0], self.flaps[FLAPS - 1]);
         let seconds = |from: u32, to: u32| Duration::from_secs(to.wrapping_sub(from).into());
         (first > 0).then(|| Flaps { within: seconds(first, last), ago: seconds(last, self.turn) })
     }
 
-    /// Ten seconds are over.
     fn end_ten(&mut self, backend: &BackendSnapshot) {
         let totals = self.totals;
         let Some(kept) = &mut self.kept else { return };
@@ -286,7 +259,7 @@ impl BackendTrack {
         if kept.marks.len() == MARKS {
             kept.marks.pop_front();
         }
-        kept.marks.push_back((totals, Mark::of(&backend.latency)));
+        kept.marks.push_back((totals, HistogramMark::of(&backend.latency)));
         let sound = kept.steps.iter().filter(|step| !step.is_slow).map(|step| step.p50);
         let usual = median(sound, MIN_TENS);
         if kept.slow_for == 0 && usual != Percentile::NONE {
@@ -306,7 +279,6 @@ impl BackendTrack {
         }
     }
 
-    /// The last minute, up to the last second.
     pub(super) fn minute(&self, backend: &BackendSnapshot) -> Option<BackendMinute> {
         let (before, mark) = self.kept.as_ref()?.marks.front()?;
         let counts = mark.until(&backend.latency);
@@ -324,8 +296,7 @@ impl BackendTrack {
     }
 }
 
-impl Kept {
-    /// Looks whether it is slow, when a second is over.
+impl HistoryBaseline {
     fn judge(&mut self) {
         if self.p50 == Percentile::NONE {
             self.idle += 1;
@@ -347,13 +318,12 @@ impl Kept {
             self.slow_for = 0;
         }
         if self.slow_for >= MAX_SLOW {
-            // What has lasted for so long is usual by now.
+            // A delay of this length is usual by now.
             (self.slow_for, self.usual) = (0, Percentile::NONE);
             self.steps.iter_mut().for_each(|step| step.is_slow = false);
         }
     }
 
-    /// Looks whether it fails, when this second is over.
     fn judge_failures(&mut self, turn: u32, latest: &Totals) {
         self.seconds[turn as usize % TEN_SECONDS] = [latest.attempts, latest.errors].map(|count| grown(count, 0));
         let sum = |which: usize| self.seconds.iter().map(|second| u64::from(second[which])).sum();
@@ -361,29 +331,27 @@ impl Kept {
         match is_failing(&now) {
             Some(true) => self.failed = Some(now),
             Some(false) => self.failed = None,
-            // Few ask it while it fails, so that few attempts prove nothing.
+            // A failing backend gets few attempts, so a few successes prove nothing.
             None => {
                 self.failed = self.failed.take().map(|failed| FailedAttempts { ago: failed.ago + SECOND, ..failed });
             }
         }
     }
 
-    /// The median of those seconds by which it is judged.
     pub(super) fn recent_p50(&self) -> Percentile {
         median(self.recent.iter().copied(), 1)
     }
 }
 
 const SECOND: Duration = Duration::from_secs(1);
-/// Changes between up and down that make a backend one that flaps.
+/// The changes between up and down that count as flapping.
 const FLAPS: usize = 4;
-/// Seconds by which a backend is found to be slow, and how many of them must be.
 const RECENT: usize = 8;
-/// One slow second is chance, and five of eight are not.
+/// The slow ones required among them: one is chance, five of eight are not.
 const MIN_SLOW: usize = 5;
-/// Seconds without any reply, after which nothing is known any more.
+/// The seconds without a reply after which the past does not count.
 const MAX_IDLE: u32 = 10;
-/// Seconds after which slow is usual.
+/// The seconds after which slow is usual.
 const MAX_SLOW: u32 = 3_600;
-/// Nothing is usual in less than a minute.
+/// A usual value requires a minute.
 const MIN_TENS: usize = 6;

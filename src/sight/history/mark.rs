@@ -1,30 +1,27 @@
-//! What a histogram held at one moment, in half of its size: only the difference to a later one is read.
+//! A histogram at one moment, in half of its size, to compute the difference to a later one.
 
 use crate::log_linear::quantile;
 use crate::metrics::{BUCKETS, HistogramSnapshot, time_of_bucket};
 
-/// The counts of a histogram at one moment. They wrap: the difference of two is right all the same.
+/// The counts of a histogram at one moment. They wrap; the difference is still right.
 #[derive(Clone, Debug)]
-pub(super) struct Mark {
+pub(super) struct HistogramMark {
     counts: Box<[u32; BUCKETS]>,
-    /// All of them, which does not wrap: less than that means that the histogram has begun anew.
+    /// The sum, which does not wrap: a smaller one means that the histogram was reset.
     total: u64,
 }
 
-impl Mark {
-    /// Of a histogram in which there is nothing.
+impl HistogramMark {
     pub(super) fn empty() -> Self {
         Self { counts: Box::new([0; BUCKETS]), total: 0 }
     }
 
-    /// Of a histogram as it is now.
     pub(super) fn of(now: &HistogramSnapshot) -> Self {
         let mut mark = Self::empty();
         mark.set(now);
         mark
     }
 
-    /// The same as of now.
     pub(super) fn set(&mut self, now: &HistogramSnapshot) {
         for (mark, count) in self.counts.iter_mut().zip(now.counts()) {
             *mark = *count as u32;
@@ -32,19 +29,18 @@ impl Mark {
         self.total = now.count();
     }
 
-    /// What was added since; all there is, if the histogram has begun anew.
+    /// Returns the counts since the mark; all, if the histogram was reset.
     pub(super) fn until(&self, now: &HistogramSnapshot) -> Counts {
         let mut counts = [0; BUCKETS];
         for ((count, now), mark) in counts.iter_mut().zip(now.counts()).zip(&*self.counts) {
             *count = u64::from((*now as u32).wrapping_sub(*mark));
         }
         let since = Counts(counts);
-        // A bucket that has fallen shows as nearly 2^32 of them.
+        // A bucket that has fallen shows as nearly 2^32.
         let is_grown = now.count().checked_sub(self.total).is_some_and(|grown| grown == since.total());
         if is_grown { since } else { Counts(*now.counts()) }
     }
 
-    /// The histogram was given all of this at once, which nobody measured here.
     pub(super) fn carry(&mut self, given: &HistogramSnapshot) {
         for (mark, count) in self.counts.iter_mut().zip(given.counts()) {
             *mark = mark.wrapping_add(*count as u32);
@@ -52,47 +48,40 @@ impl Mark {
         self.total += given.count();
     }
 
-    /// Octets on the heap.
     #[cfg(test)]
     pub(super) const OCTETS: usize = BUCKETS * size_of::<u32>();
 }
 
-/// What was measured in some time.
 #[derive(Clone, Debug)]
 pub(super) struct Counts([u64; BUCKETS]);
 
 impl Counts {
-    /// How many.
     pub(super) fn total(&self) -> u64 {
         self.0.iter().sum()
     }
 
-    /// What this part of them keeps.
     pub(super) fn percentile(&self, part: f64) -> Percentile {
         quantile(&self.0, part).map_or(Percentile::NONE, |bucket| Percentile(bucket as u8))
     }
 
-    /// How many are at or above this bound, in µs.
+    /// Counts the values at or above this bound, in µs.
     pub(super) fn from(&self, micros: u64) -> u64 {
         let is_above = |bucket: &usize| time_of_bucket(*bucket).as_micros() as u64 >= micros;
         (0..BUCKETS).filter(is_above).map(|bucket| self.0[bucket]).sum()
     }
 }
 
-/// A percentile as the bucket that it fell into, or none.
+/// A percentile as its bucket, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Percentile(u8);
 
 impl Percentile {
-    /// Nothing was measured.
     pub(super) const NONE: Self = Self(u8::MAX);
 
-    /// The time, if there is one.
     pub(super) fn micros(self) -> Option<u64> {
         (self != Self::NONE).then(|| time_of_bucket(self.0.into()).as_micros() as u64)
     }
 
-    /// The same in milliseconds.
     pub(super) fn millis(self) -> Option<f64> {
         self.micros().map(|micros| micros as f64 / 1e3)
     }
@@ -104,14 +93,13 @@ impl Default for Percentile {
     }
 }
 
-/// The median of those that are there, if there are at least `min` of them.
 pub(super) fn median(of: impl Iterator<Item = Percentile>, min: usize) -> Percentile {
     let mut there: Vec<_> = of.filter(|percentile| *percentile != Percentile::NONE).collect();
     there.sort_unstable();
     if there.len() < min.max(1) { Percentile::NONE } else { there[there.len() / 2] }
 }
 
-const _: () = assert!(BUCKETS < u8::MAX as usize, "a bucket is told by an octet, and one value is left for none");
+const _: () = assert!(BUCKETS < u8::MAX as usize, "a byte holds the number of a bucket, with one value left for none");
 
 #[cfg(test)]
 mod tests {
@@ -130,7 +118,7 @@ mod tests {
     fn a_percentile_is_that_of_what_came_since() {
         let histogram = Histogram::default();
         (0..1_000).for_each(|_| histogram.record(Duration::from_millis(1)));
-        let mark = Mark::of(&snapshot(&histogram));
+        let mark = HistogramMark::of(&snapshot(&histogram));
         assert_eq!(mark.until(&snapshot(&histogram)).percentile(0.5), Percentile::NONE, "nothing came");
         (0..10).for_each(|_| histogram.record(Duration::from_millis(100)));
         let since = mark.until(&snapshot(&histogram));
@@ -144,7 +132,7 @@ mod tests {
     fn a_histogram_that_begins_anew_counts_from_nothing() {
         let histogram = Histogram::default();
         (0..1_000).for_each(|_| histogram.record(Duration::from_millis(1)));
-        let mark = Mark::of(&snapshot(&histogram));
+        let mark = HistogramMark::of(&snapshot(&histogram));
         for more in [1, 2_000] {
             let other = Histogram::default();
             (0..more).for_each(|_| other.record(Duration::from_millis(9)));
@@ -156,7 +144,7 @@ mod tests {
     fn what_is_carried_was_not_measured_here() {
         let (histogram, earlier) = (Histogram::default(), Histogram::default());
         (0..50).for_each(|_| earlier.record(Duration::from_millis(5)));
-        let mut mark = Mark::of(&snapshot(&histogram));
+        let mut mark = HistogramMark::of(&snapshot(&histogram));
         histogram.add(&snapshot(&earlier));
         mark.carry(&snapshot(&earlier));
         histogram.record(Duration::from_millis(1));

@@ -2,44 +2,33 @@
 
 use std::collections::VecDeque;
 
-use super::mark::{Counts, Mark, Percentile, median};
-use super::steps::{PoolStep, Ring, grown};
+use super::mark::{Counts, HistogramMark, Percentile, median};
+use super::steps::{PoolStep, StepRing, grown};
 use super::{MARKS, MINUTES, SECONDS};
 use crate::metrics::PoolSnapshot;
 use crate::sight::live::{HedgesSecond, PoolMinute};
 
-/// A pool, as it was second by second.
 #[derive(Clone, Debug)]
 pub(super) struct PoolTrack {
     pub(super) name: String,
-    /// Whether there is a pool of that name now.
     pub(super) is_there: bool,
-    /// The last second.
     pub(super) latest: PoolStep,
-    /// What was denied by then, since the counter began.
     denied: u64,
-    /// What was measured by then.
-    second: Mark,
-    /// All seconds added up: backends come and go, so that their counters cannot be.
+    second: HistogramMark,
+    /// The sum of all seconds, because backends come and go with their counters.
     sums: Sums,
-    /// What is kept of it; nothing, if there are too many pools.
     pub(super) kept: Option<Box<PoolRings>>,
 }
 
-/// What is kept of a pool.
 #[derive(Clone, Debug)]
 pub(super) struct PoolRings {
-    pub(super) seconds: Ring<PoolStep>,
-    pub(super) minutes: Ring<PoolStep>,
-    /// The minute that has begun.
+    pub(super) seconds: StepRing<PoolStep>,
+    pub(super) minutes: StepRing<PoolStep>,
     open: PoolStep,
-    /// What was measured before it.
-    minute: Mark,
-    /// How it stood each ten seconds of the last minute, the oldest first.
-    marks: VecDeque<(Sums, Mark)>,
+    minute: HistogramMark,
+    marks: VecDeque<(Sums, HistogramMark)>,
 }
 
-/// Seconds of a pool added up since it is watched.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sums {
     queries: u64,
@@ -49,24 +38,23 @@ struct Sums {
     denied: u64,
 }
 
-/// What the backends of a pool have done in a second.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Work {
+pub(super) struct BackendWork {
     pub(super) attempts: u64,
     pub(super) sent: u64,
     pub(super) won: u64,
 }
 
 impl PoolTrack {
-    /// A pool that there is. What it has counted so far was before our time if `is_old`.
+    /// Creates the track of an existing pool. If `is_old`, its counts so far precede this history.
     pub(super) fn new(pool: &PoolSnapshot, is_old: bool, is_kept: bool) -> Self {
-        let mark = || if is_old { Mark::of(&pool.duration) } else { Mark::empty() };
+        let mark = || if is_old { HistogramMark::of(&pool.duration) } else { HistogramMark::empty() };
         let kept = is_kept.then(|| {
             let mut marks = VecDeque::with_capacity(MARKS);
             marks.push_back((Sums::default(), mark()));
             Box::new(PoolRings {
-                seconds: Ring::new(SECONDS),
-                minutes: Ring::new(MINUTES),
+                seconds: StepRing::new(SECONDS),
+                minutes: StepRing::new(MINUTES),
                 open: PoolStep::default(),
                 minute: mark(),
                 marks,
@@ -83,8 +71,7 @@ impl PoolTrack {
         }
     }
 
-    /// Takes a second.
-    pub(super) fn take(&mut self, pool: &PoolSnapshot, work: Work) {
+    pub(super) fn take(&mut self, pool: &PoolSnapshot, work: BackendWork) {
         let counts = self.second.until(&pool.duration);
         self.second.set(&pool.duration);
         let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
@@ -110,14 +97,13 @@ impl PoolTrack {
         self.push(step);
     }
 
-    /// There is no pool of that name in this second.
     pub(super) fn miss(&mut self) {
         if self.is_there {
-            // If it comes back, it counts from nothing.
-            (self.second, self.denied) = (Mark::empty(), 0);
+            // If it comes back, its counters start at zero.
+            (self.second, self.denied) = (HistogramMark::empty(), 0);
             if let Some(kept) = &mut self.kept {
-                kept.minute = Mark::empty();
-                kept.marks.iter_mut().for_each(|(_, mark)| *mark = Mark::empty());
+                kept.minute = HistogramMark::empty();
+                kept.marks.iter_mut().for_each(|(_, mark)| *mark = HistogramMark::empty());
             }
         }
         self.push(PoolStep::default());
@@ -132,17 +118,15 @@ impl PoolTrack {
         }
     }
 
-    /// Ten seconds are over.
     pub(super) fn end_ten(&mut self, pool: Option<&PoolSnapshot>) {
         let Some(kept) = &mut self.kept else { return };
         if kept.marks.len() == MARKS {
             kept.marks.pop_front();
         }
-        let mark = pool.map_or_else(Mark::empty, |pool| Mark::of(&pool.duration));
+        let mark = pool.map_or_else(HistogramMark::empty, |pool| HistogramMark::of(&pool.duration));
         kept.marks.push_back((self.sums, mark));
     }
 
-    /// A minute is over.
     pub(super) fn end_minute(&mut self, pool: Option<&PoolSnapshot>) {
         let Some(kept) = &mut self.kept else { return };
         let mut step = std::mem::take(&mut kept.open);
@@ -155,7 +139,6 @@ impl PoolTrack {
         kept.minutes.push(step);
     }
 
-    /// The counters were given all of this at once.
     pub(super) fn carry(&mut self, given: &PoolSnapshot) {
         self.denied += given.hedges_denied;
         self.second.carry(&given.duration);
@@ -165,13 +148,11 @@ impl PoolTrack {
         }
     }
 
-    /// What was measured in the last minute.
     pub(super) fn measured(&self, pool: &PoolSnapshot) -> Option<Counts> {
         let (_, mark) = self.kept.as_ref()?.marks.front()?;
         Some(mark.until(&pool.duration))
     }
 
-    /// The last minute, up to the last second.
     pub(super) fn minute(&self, pool: &PoolSnapshot) -> Option<PoolMinute> {
         let counts = self.measured(pool)?;
         let (before, _) = self.kept.as_ref()?.marks.front()?;
@@ -191,27 +172,25 @@ impl PoolTrack {
         })
     }
 
-    /// The p99 that is usual: the median of those of the minutes of the last hour in which there were enough queries.
+    /// Returns the usual p99: the median over those minutes of the last hour with enough queries.
     pub(super) fn usual_p99(&self) -> Percentile {
         let Some(kept) = &self.kept else { return Percentile::NONE };
         let enough = kept.minutes.last(HOUR).filter(|minute| minute.queries >= MIN_QUERIES);
         median(enough.map(|minute| minute.p99), MIN_MINUTES)
     }
 
-    /// Octets on the heap.
     #[cfg(test)]
     pub(super) fn octets(&self) -> usize {
         let kept = self.kept.as_ref().map_or(0, |kept| {
-            let marks = kept.marks.capacity() * size_of::<(Sums, Mark)>() + kept.marks.len() * Mark::OCTETS;
-            size_of::<PoolRings>() + kept.seconds.octets() + kept.minutes.octets() + marks + Mark::OCTETS
+            let marks =
+                kept.marks.capacity() * size_of::<(Sums, HistogramMark)>() + kept.marks.len() * HistogramMark::OCTETS;
+            size_of::<PoolRings>() + kept.seconds.octets() + kept.minutes.octets() + marks + HistogramMark::OCTETS
         });
-        self.name.capacity() + Mark::OCTETS + kept
+        self.name.capacity() + HistogramMark::OCTETS + kept
     }
 }
 
-/// Minutes in an hour.
 pub(super) const HOUR: usize = 60;
-/// A p99 of fewer is the word of one query.
+/// The queries required for a p99, so that one query does not decide it.
 const MIN_QUERIES: u32 = 100;
-/// Nothing is usual in less than that.
 const MIN_MINUTES: usize = 5;

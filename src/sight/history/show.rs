@@ -1,4 +1,4 @@
-//! A history as the page, `top` and `ctl` read it.
+//! The display of a history for the page, `top` and `ctl`.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::backend::BackendTrack;
 use super::mark::Percentile;
 use super::pool::PoolTrack;
-use super::steps::{BackendStep, PoolStep, Ring, ServerStep};
+use super::steps::{BackendStep, PoolStep, ServerStep, StepRing};
 use super::{History, is_sick};
 use crate::metrics::{BackendSnapshot, PoolSnapshot, REASONS, SOURCES, Snapshot};
 use crate::sight::live::{
@@ -15,7 +15,7 @@ use crate::sight::live::{
 };
 
 impl History {
-    /// The last second. `at`: its end; before the first one has ended all figures are 0.
+    /// Returns the last second, which ends at `at`; before the first one has ended all figures are 0.
     pub fn second(&self, at: u64, snapshot: &Snapshot, verdict: Verdict) -> Second {
         let latest = self.seconds.iter().next_back().copied().unwrap_or_default();
         let counts = |counts: &[u32], labels: &[&'static str]| {
@@ -42,7 +42,7 @@ impl History {
         let PoolStep { queries, attempts, sent, won, denied, p50, p99, p999, .. } = self.pool(&pool.name)?.latest;
         let mut backends: Vec<_> = pool.backends.iter().collect();
         let more_backends = backends.len().saturating_sub(MAX_BACKENDS) as u64;
-        // Of equal ones the first of the config is the first.
+        // The sort is stable: equal backends keep the order of the config.
         backends.sort_by_cached_key(|backend| Reverse(self.badness(&pool.name, backend)));
         backends.truncate(MAX_BACKENDS);
         Some(PoolSecond {
@@ -59,8 +59,8 @@ impl History {
         })
     }
 
-    /// How bad a backend is: sick ones before slow ones, before those that have failed, before those that take their time. A bucket
-    /// of the last minute and not of the second, or the order would change all the time.
+    /// Returns a sort key: sick, slow, failing, then the time to reply. That is a bucket of the last minute,
+    /// because one of the second would change the order all the time.
     fn badness(&self, pool: &str, backend: &BackendSnapshot) -> (bool, bool, bool, Option<Percentile>) {
         let track = self.backends.find(pool, backend);
         let kept = track.and_then(|track| track.kept.as_ref());
@@ -87,8 +87,8 @@ impl History {
         }
     }
 
-    /// All of it.
-    pub fn show(&self, span: Span, snapshot: &Snapshot) -> live::History {
+    /// Returns the whole history.
+    pub fn show(&self, span: Span, snapshot: &Snapshot) -> live::HistoryFigures {
         let steps = match span {
             Span::TenMinutes => &self.seconds,
             Span::Day => &self.minutes,
@@ -102,7 +102,7 @@ impl History {
         let has_backends = span == Span::TenMinutes;
         let kept = |pool: &&PoolSnapshot| self.pool(&pool.name).is_some_and(|track| track.kept.is_some());
         let pools: Vec<_> = snapshot.pools.iter().filter(kept).collect();
-        live::History {
+        live::HistoryFigures {
             step_seconds: span.step_seconds(),
             at: steps.iter().map(|step| step.at).collect(),
             verdict: steps.iter().map(|step| step.verdict).collect(),
@@ -174,8 +174,8 @@ impl History {
     }
 }
 
-/// A column as long as that of the server: who came later was not there at first.
-fn padded<T, V>(steps: &Ring<T>, length: usize, of: impl Fn(&T) -> Option<V>) -> Vec<Option<V>> {
+/// Returns a column as long as that of the server: a later pool has no values at first.
+fn padded<T, V>(steps: &StepRing<T>, length: usize, of: impl Fn(&T) -> Option<V>) -> Vec<Option<V>> {
     let missing = length.saturating_sub(steps.len());
     std::iter::repeat_with(|| None).take(missing).chain(steps.iter().map(of)).collect()
 }

@@ -1,25 +1,22 @@
-//! Steps of time, each as few octets as it can be, and the rings that hold so many of them.
+//! Compact time steps and the rings that hold them.
 
 use std::collections::VecDeque;
 
 use super::mark::Percentile;
-use crate::metrics::{Dropped, REASONS, SOURCES, Snapshot, Source, Tap, TapFate};
+use crate::metrics::{DropReason, REASONS, ResponseSource, SOURCES, Snapshot, Tap, TapFate};
 use crate::sight::live::VerdictState;
 
-/// The last so many of something.
 #[derive(Clone, Debug)]
-pub(super) struct Ring<T> {
+pub(super) struct StepRing<T> {
     items: VecDeque<T>,
     max: usize,
 }
 
-impl<T> Ring<T> {
-    /// Room for so many, all of it taken at once.
+impl<T> StepRing<T> {
     pub(super) fn new(max: usize) -> Self {
         Self { items: VecDeque::with_capacity(max), max }
     }
 
-    /// Adds one; the oldest goes for it.
     pub(super) fn push(&mut self, item: T) {
         if self.items.len() == self.max {
             self.items.pop_front();
@@ -27,39 +24,32 @@ impl<T> Ring<T> {
         self.items.push_back(item);
     }
 
-    /// All, the oldest first.
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &T> + ExactSizeIterator {
         self.items.iter()
     }
 
-    /// The last so many, the oldest first.
     pub(super) fn last(&self, count: usize) -> impl Iterator<Item = &T> {
         self.items.iter().skip(self.items.len().saturating_sub(count))
     }
 
-    /// All, to be changed.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.items.iter_mut()
     }
 
-    /// The latest.
     pub(super) fn latest_mut(&mut self) -> Option<&mut T> {
         self.items.back_mut()
     }
 
-    /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.items.len()
     }
 
-    /// Octets on the heap.
     #[cfg(test)]
     pub(super) fn octets(&self) -> usize {
         self.items.capacity() * size_of::<T>()
     }
 }
 
-/// The counters of the whole server that are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ServerTotals {
     queries: u64,
@@ -71,7 +61,6 @@ pub(super) struct ServerTotals {
     taps: Taps,
 }
 
-/// The records of each tap, by fate.
 pub(super) type Taps = [[u64; TapFate::ALL.len()]; Tap::ALL.len()];
 
 impl ServerTotals {
@@ -91,7 +80,7 @@ impl ServerTotals {
         totals
     }
 
-    /// The step from `earlier` to this, which ends `at`. What has fallen has begun anew.
+    /// Returns the step from `earlier` to this, which ends at `at`. A counter that has fallen was reset.
     pub(super) fn since(&self, earlier: &Self, at: u64) -> ServerStep {
         let zip = |now: &[u64], before: &[u64]| -> Vec<u32> {
             now.iter().zip(before).map(|(now, before)| grown(*now, *before)).collect()
@@ -103,7 +92,7 @@ impl ServerTotals {
             failures: grown(self.failures, earlier.failures),
             responses: array(zip(&self.responses, &earlier.responses)),
             dropped: zip(&self.dropped, &earlier.dropped).try_into().expect("as many as there were"),
-            // Another cache counts from nothing.
+            // A new cache counts from zero.
             cache: self.cache.map(|now| {
                 let before = earlier.cache.filter(|before| now.iter().zip(before).all(|(now, before)| now >= before));
                 zip(&now, &before.unwrap_or_default()).try_into().expect("as many as there were")
@@ -112,7 +101,6 @@ impl ServerTotals {
         }
     }
 
-    /// What has become of records from `earlier` to this.
     pub(super) fn taps_since(&self, earlier: &Self) -> Taps {
         let mut taps = self.taps;
         for (now, before) in taps.iter_mut().flatten().zip(earlier.taps.iter().flatten()) {
@@ -121,7 +109,6 @@ impl ServerTotals {
         taps
     }
 
-    /// The counters were given all of this at once.
     pub(super) fn carry(&mut self, given: &Self) {
         self.queries += given.queries;
         self.failures += given.failures;
@@ -134,24 +121,19 @@ impl ServerTotals {
     }
 }
 
-/// A step of the whole server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ServerStep {
-    /// Its end, in seconds of Unix.
     pub(super) at: u64,
     pub(super) queries: u32,
-    /// Queries whose response reports a failure.
     pub(super) failures: u32,
     pub(super) responses: [u32; SOURCES.len()],
     pub(super) dropped: [u32; REASONS.len()],
     /// Hits, stale hits, misses.
     pub(super) cache: Option<[u32; 3]>,
-    /// The worst in this time.
     pub(super) verdict: VerdictState,
 }
 
 impl ServerStep {
-    /// Adds a step that follows it.
     pub(super) fn extend(&mut self, next: &Self) {
         self.at = next.at;
         self.queries = self.queries.saturating_add(next.queries);
@@ -165,22 +147,20 @@ impl ServerStep {
         self.verdict = self.verdict.max(next.verdict);
     }
 
-    /// Queries that got what no backend has said: an answer that was made up, or none.
+    /// Counts queries without a backend's answer: with a generated response, or none.
     pub(super) fn made_up(&self) -> u64 {
-        u64::from(self.responses[Source::Synthesized as usize]) + u64::from(self.dropped[Dropped::Unanswered as usize])
+        u64::from(self.responses[ResponseSource::Synthesized as usize])
+            + u64::from(self.dropped[DropReason::Unanswered as usize])
     }
 
-    /// Queries that got something or should have.
     pub(super) fn answered(&self) -> u64 {
         let responses: u64 = self.responses.iter().copied().map(u64::from).sum();
-        responses + u64::from(self.dropped[Dropped::Unanswered as usize])
+        responses + u64::from(self.dropped[DropReason::Unanswered as usize])
     }
 }
 
-/// A step of a pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct PoolStep {
-    /// Queries that were answered.
     pub(super) queries: u32,
     pub(super) attempts: u32,
     pub(super) in_flight: u32,
@@ -191,12 +171,11 @@ pub(super) struct PoolStep {
     pub(super) p50: Percentile,
     pub(super) p99: Percentile,
     pub(super) p999: Percentile,
-    /// Whether there was a pool of that name.
     pub(super) is_there: bool,
 }
 
 impl PoolStep {
-    /// Adds a step that follows it, but for percentiles, which cannot be added up.
+    /// Adds the next step, without percentiles, which cannot be added.
     pub(super) fn extend(&mut self, next: &Self) {
         self.queries = self.queries.saturating_add(next.queries);
         self.attempts = self.attempts.saturating_add(next.attempts);
@@ -208,18 +187,16 @@ impl PoolStep {
     }
 }
 
-/// Ten seconds of a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct BackendStep {
     pub(super) errors: u32,
     pub(super) timeouts: u32,
     pub(super) p50: Percentile,
     pub(super) p99: Percentile,
-    /// Whether it was slow at the end.
     pub(super) is_slow: bool,
 }
 
-/// What a counter has grown by; all of it, if it has begun anew.
+/// Returns the growth of a counter; all of it after a reset.
 pub(super) fn grown(now: u64, before: u64) -> u32 {
     u32::try_from(now.checked_sub(before).unwrap_or(now)).unwrap_or(u32::MAX)
 }

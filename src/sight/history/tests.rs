@@ -4,30 +4,26 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::*;
-use crate::metrics::{Attempts, CacheSnapshot, Histogram, Source, Wins};
+use crate::metrics::{AttemptCounts, CacheSnapshot, Histogram, ResponseSource, Wins};
 use crate::sight::live::{Second, Span, Verdict};
 use crate::sight::{Event, Sight};
 use crate::wire::Transport;
 
-/// A server that is looked at once a second.
+/// A server with one snapshot each second.
 pub(in crate::sight) struct Site {
-    /// Its counters.
     pub(in crate::sight) snapshot: Snapshot,
-    /// What is seen of it.
     pub(in crate::sight) sight: Sight,
     history: History,
     start: Instant,
-    /// Seconds since then.
     seconds: u64,
 }
 
 impl Site {
-    /// A server with these pools, which has just started.
+    /// Creates a server with these pools, which has just started.
     pub(in crate::sight) fn new(pools: Vec<PoolSnapshot>) -> Self {
         Self::running(Snapshot { pools, ..Snapshot::default() })
     }
 
-    /// A server with these counters.
     fn running(snapshot: Snapshot) -> Self {
         let start = Instant::now();
         let sight = Sight::new(start, START, &snapshot);
@@ -35,7 +31,7 @@ impl Site {
         Self { snapshot, sight, history, start, seconds: 0 }
     }
 
-    /// Now, since the epoch of Unix.
+    /// Returns the current Unix time.
     pub(in crate::sight) fn at(&self) -> Duration {
         START + Duration::from_secs(self.seconds)
     }
@@ -44,13 +40,12 @@ impl Site {
         self.start + Duration::from_secs(self.seconds)
     }
 
-    /// Another second is over.
     pub(in crate::sight) fn sight_second(&mut self) -> Option<Event> {
         self.seconds += 1;
         self.sight.take(self.now(), self.at(), &self.snapshot)
     }
 
-    /// Another second is over, for the history alone.
+    /// Ends a second for the history alone.
     fn second(&mut self) -> Second {
         self.seconds += 1;
         let (now, at) = (self.now(), self.at().as_secs());
@@ -58,7 +53,7 @@ impl Site {
         self.history.second(at, &self.snapshot, Verdict::default())
     }
 
-    /// So many queries are answered in so many µs each, by the first backend of a pool.
+    /// The first backend of a pool answers `queries` queries in `micros` µs each.
     fn answer(&mut self, pool: usize, queries: u64, micros: u64) {
         let pool = &mut self.snapshot.pools[pool];
         let measured = Histogram::default();
@@ -70,20 +65,20 @@ impl Site {
         backend.wins.first += queries;
     }
 
-    fn show(&self, span: Span) -> crate::sight::live::History {
+    fn show(&self, span: Span) -> crate::sight::live::HistoryFigures {
         self.history.show(span, &self.snapshot)
     }
 }
 
-/// When the tests begin, since the epoch of Unix.
+/// The Unix time at which the tests begin.
 const START: Duration = Duration::from_secs(1_767_225_600);
 
-/// A pool in which nothing has happened.
+/// Returns a pool without traffic.
 pub(in crate::sight) fn pool(name: &str, backends: Vec<BackendSnapshot>) -> PoolSnapshot {
     PoolSnapshot { name: name.to_owned(), backends, ..PoolSnapshot::default() }
 }
 
-/// A backend that is up and was never asked.
+/// Returns a backend that is up and got no queries.
 pub(in crate::sight) fn backend(name: &str) -> BackendSnapshot {
     BackendSnapshot {
         name: name.to_owned(),
@@ -93,7 +88,7 @@ pub(in crate::sight) fn backend(name: &str) -> BackendSnapshot {
         by_hand: false,
         since: SystemTime::UNIX_EPOCH,
         in_flight: 0,
-        attempts: Attempts::default(),
+        attempts: AttemptCounts::default(),
         wins: Wins::default(),
         again: Vec::new(),
         errors: 0,
@@ -114,7 +109,7 @@ fn site() -> Site {
     Site::new(vec![pool("ts", vec![backend("ts1"), backend("ts2")])])
 }
 
-/// Whether milliseconds are about so many.
+/// Returns true if milliseconds are close to `expected`.
 fn is_about(found: Option<f64>, expected: f64) -> bool {
     found.is_some_and(|found| (found / expected - 1.0).abs() < 0.07)
 }
@@ -130,8 +125,9 @@ fn figures_are_of_that_second_and_null_where_nothing_was_measured() {
     site.snapshot.pools[0].tokens = 9;
     site.snapshot.pools[0].in_flight = 4;
     site.snapshot.queries = vec![(Transport::Udp, 700), (Transport::Tcp, 300)];
-    site.snapshot.responses = vec![(Source::Backend, 0, 900), (Source::Backend, 3, 90), (Source::Cache, 0, 10)];
-    site.snapshot.dropped = vec![(Dropped::Late, 5)];
+    site.snapshot.responses =
+        vec![(ResponseSource::Backend, 0, 900), (ResponseSource::Backend, 3, 90), (ResponseSource::Cache, 0, 10)];
+    site.snapshot.dropped = vec![(DropReason::Late, 5)];
     site.snapshot.cache = Some(CacheSnapshot { hits: 10, misses: 990, ..CacheSnapshot::default() });
     let second = site.second();
     assert_eq!((second.at, second.queries, second.responses["backend"]), (1_767_225_601, 1_000, 990));
@@ -177,7 +173,7 @@ fn what_another_process_has_counted_is_no_part_of_it() {
     site.answer(0, 10, 1_000);
     site.snapshot.queries = vec![(Transport::Udp, 10)];
     site.second();
-    // What was counted there is added, as `Server::add_counted` does, and something happens besides.
+    // Counts are added as `Server::add_counted` does, beside other traffic.
     site.history.carry(&given);
     let measured = &earlier.snapshot.pools[0];
     let mut sum = measured.clone();
@@ -199,7 +195,6 @@ fn what_another_process_has_counted_is_no_part_of_it() {
     assert!(is_about(minute.p99_ms, 1.0), "{minute:?}");
 }
 
-/// Both together.
 fn added(
     one: &crate::metrics::HistogramSnapshot,
     other: &crate::metrics::HistogramSnapshot,
@@ -219,7 +214,7 @@ fn counters_that_begin_anew_count_from_nothing() {
     site.snapshot.pools[0].hedges_denied = 100;
     site.snapshot.cache = Some(CacheSnapshot { hits: 100, ..CacheSnapshot::default() });
     site.second();
-    // The pool went and came again between two seconds, and the cache is another one.
+    // The pool was replaced between two seconds, and so was the cache.
     site.snapshot.pools[0] = pool("ts", vec![backend("ts1")]);
     site.snapshot.cache = Some(CacheSnapshot { hits: 3, ..CacheSnapshot::default() });
     site.answer(0, 4, 9_000);
@@ -250,7 +245,7 @@ fn pools_come_and_go_with_reloads() {
     let columns: Vec<_> = history.pools.iter().map(|pool| (&*pool.name, &*pool.queries)).collect();
     let expected: [(&str, &[Option<u64>]); 2] =
         [("new", &[None, Some(5), Some(0), Some(0)]), ("ts", &[Some(10), Some(0), None, Some(10)])];
-    // All that it has counted was counted since it came back.
+    // All of its counts are newer than its return.
     assert_eq!(columns, expected);
     assert_eq!(history.at.len(), 4);
 }
@@ -291,7 +286,7 @@ fn backends_beyond_those_that_are_kept_have_counts_without_percentiles() {
     assert_eq!((&*worst.name, &*worst.state, worst.errors, worst.attempts), ("b265", "down", 2, 5));
     assert_eq!((worst.p50_ms, pool.attempts), (None, 5));
     assert_eq!(pool.backends[1].name, "b0", "all others are alike, and stay in order");
-    // One that is kept goes: another one takes its place.
+    // A kept backend goes: another one takes its place.
     site.snapshot.pools[0].backends.remove(0);
     site.second();
     let find = |site: &Site, name: &str| {
@@ -306,7 +301,7 @@ fn backends_beyond_those_that_are_kept_have_counts_without_percentiles() {
 fn minutes_have_percentiles_of_their_own() {
     let mut site = site();
     for second in 0..130 {
-        // One slow answer in the first minute, which no second but one shows.
+        // One slow answer in the first minute, which only one second shows.
         site.answer(0, 10, if second == 20 { 500_000 } else { 1_000 });
         site.second();
     }
@@ -330,7 +325,7 @@ fn minutes_have_percentiles_of_their_own() {
 #[test]
 fn rings_hold_ten_minutes_and_a_day() {
     let mut site = site();
-    // A second that comes a minute late is a minute, too.
+    // A second that ends a minute late is a minute, too.
     for step in std::iter::repeat_n(60, 1_500).chain(std::iter::repeat_n(1, 700)) {
         site.seconds += step;
         let (now, at) = (site.now(), site.at().as_secs());
@@ -374,7 +369,7 @@ fn the_last_minute_forgets_what_is_older() {
     assert!(is_about(minute.p99_ms, 1.0), "{minute:?}");
 }
 
-/// Feeds a backend for some time, and tells for how many seconds it has been slow.
+/// Feeds a backend for some time, and returns for how many seconds it has been slow.
 fn slow_for(site: &mut Site, seconds: u64, millis: &dyn Fn(u64) -> Option<u64>) -> u64 {
     for second in 0..seconds {
         if let Some(millis) = millis(second) {
@@ -387,7 +382,7 @@ fn slow_for(site: &mut Site, seconds: u64, millis: &dyn Fn(u64) -> Option<u64>) 
 
 #[test]
 fn a_backend_is_slow_by_five_seconds_of_eight_against_its_own_usual() {
-    // What is usual is known after a minute; 5 ms: the bound is 25 ms.
+    // The usual median is known after a minute; 5 ms: the bound is 25 ms.
     for (usual_for, now, is_slow) in [(120, 27, true), (120, 23, false), (49, 27, false)] {
         let mut site = site();
         assert_eq!(slow_for(&mut site, usual_for, &|_| Some(5)), 0);

@@ -1,74 +1,74 @@
-//! Slow races: what is told of a race that took longer than its pool's usually do, or that ended without an answer of a backend.
+//! Slow races: races that took longer than usual in their pool, or that ended without a backend's answer.
 //!
-//! A worker tells of such a race as it ends ([`ToldRace`]), and of the replies that its losers send afterwards ([`LateReply`]). The
-//! [`SlowRaces`] joins the two, keeps what is newest and what was slowest, and says by [`why`] in a sentence where the time went. A
-//! [`SlowRace`] is also the JSON of it, for `GET /api/v1/slow` and `hedgerow ctl slow`.
+//! A worker reports such a race at its end ([`ReportedRace`]), and late replies afterwards ([`LateReply`]).
+//! [`SlowRaces`] joins the two, keeps the newest and the slowest, and [`why`] explains each in a sentence. A
+//! [`SlowRace`] is also its JSON, for `GET /api/v1/slow` and `hedgerow ctl slow`.
 
 mod store;
 mod why;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::store::{Filter, LATE_REPLIES, SlowRaces};
+pub use self::store::{LATE_REPLIES, RaceFilter, SlowRaces};
 pub use self::why::{rank_words, time, why};
 use crate::policy::Rank;
-use crate::policy::race::Kind;
+use crate::policy::race::AttemptKind;
 
-/// A race that was slow or failed, with all of its attempts. Times are milliseconds.
+/// A slow or failed race with all of its attempts. Durations are in milliseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SlowRace {
-    /// When it started: Unix time, in seconds.
+    /// The start, as Unix time in seconds.
     pub at: f64,
-    /// Its pool.
+    /// The pool.
     pub pool: String,
-    /// The name that was asked for.
+    /// The queried name.
     pub name: String,
-    /// The type that was asked for.
+    /// The queried type.
     #[serde(rename = "type")]
     pub qtype: String,
-    /// How long it took.
+    /// The duration.
     pub took_ms: f64,
-    /// What it came to.
-    pub outcome: Outcome,
-    /// The backend whose reply went out, if one's did.
+    /// The outcome.
+    pub outcome: RaceOutcome,
+    /// The backend whose reply went to the client.
     pub winner: Option<String>,
-    /// The response code that clients were told, if they were told anything.
+    /// The response code sent to clients, if any.
     pub rcode: Option<String>,
-    /// How many clients waited for it.
+    /// The number of clients that waited.
     pub waiters: u32,
-    /// Attempts whose hedge was denied for lack of budget, at first or for good.
+    /// The attempts without a hedge for lack of budget, temporarily or for good.
     pub hedges_denied: u32,
-    /// The first of them.
-    pub denied: Option<Denied>,
-    /// Whether no backend of the pool was up when it started.
+    /// The first denied hedge.
+    pub denied: Option<DeniedHedge>,
+    /// True if no backend of the pool was up at the start.
     pub all_down: bool,
-    /// Where the time went, in a sentence.
+    /// A sentence on where the time went.
     #[serde(default)]
     pub why: String,
-    /// Who was asked, in order.
+    /// The attempts in order.
     pub attempts: Vec<SlowAttempt>,
 }
 
-/// What a race came to.
+/// The outcome of a race.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Outcome {
+pub enum RaceOutcome {
     /// An accepted reply.
     Won,
     /// The best of the replies that were not accepted.
     Kept,
-    /// A response of our own making, since nobody had replied.
+    /// A generated response, because no backend had replied.
     MadeUp,
-    /// SERVFAIL: failures were all that came, or nobody could be asked.
+    /// SERVFAIL: all replies were failures, or no backend could be asked.
     Failed,
-    /// An answer from the cache whose time to live was over.
+    /// A cached answer whose time to live was over.
     Stale,
-    /// There was no race, of a question that is explained: the cache had the answer.
+    /// No race for an explained question: the cache had the answer.
     Cached,
 }
 
-impl Outcome {
-    /// The word for it.
+impl RaceOutcome {
+    /// Returns the label.
     pub fn label(self) -> &'static str {
         match self {
             Self::Won => "won",
@@ -83,56 +83,56 @@ impl Outcome {
 
 /// A hedge that the budget did not pay.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Denied {
-    /// Whom it would have gone to, if that is known.
+pub struct DeniedHedge {
+    /// The backend that would have got it, if known.
     pub to: Option<String>,
-    /// When it was due, from the start of the race.
+    /// The time at which it was due, from the start of the race.
     pub at_ms: f64,
-    /// How long the race then went without another attempt.
+    /// The time that the race then ran without another attempt.
     pub for_ms: f64,
 }
 
 /// One attempt of a race.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SlowAttempt {
-    /// Who was asked.
+    /// The backend.
     pub backend: String,
-    /// Why.
-    pub kind: Kind,
-    /// When, from the start of the race.
+    /// The reason for the attempt.
+    pub kind: AttemptKind,
+    /// The time of the attempt, from the start of the race.
     pub at_ms: f64,
-    /// How long the reply took, if one came.
+    /// The reply time, if a reply arrived.
     pub took_ms: Option<f64>,
-    /// What became of it.
+    /// The fate of the attempt.
     pub fate: Fate,
-    /// What the reply ranked, if one came.
+    /// The rank of the reply, if one arrived.
     pub rank: Option<Rank>,
 }
 
-/// What became of an attempt.
+/// The fate of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fate {
-    /// Its reply was accepted.
+    /// The reply was accepted.
     Won,
-    /// The race ended before its reply came, or a better one had come.
+    /// The race ended before the reply arrived, or a better one had arrived.
     Beaten,
-    /// Its reply was kept while others might have done better.
+    /// The reply was kept while others might be better.
     Kept,
-    /// It failed: by what came, or because it could not be asked.
+    /// The attempt failed by its reply, or could not be made.
     Failed,
-    /// ICMP said that nobody was there.
+    /// An ICMP error reported the backend unreachable.
     Unreachable,
-    /// It was lost with its connection.
+    /// The connection was lost.
     Lost,
-    /// Nothing came.
+    /// No reply arrived.
     Silent,
-    /// Its reply came after the race was over.
+    /// The reply arrived after the end of the race.
     Late,
 }
 
 impl Fate {
-    /// The word for it.
+    /// Returns the label.
     pub fn label(self) -> &'static str {
         match self {
             Self::Won => "won",
@@ -147,34 +147,34 @@ impl Fate {
     }
 }
 
-/// A race as a worker tells of it, and by what its late replies are joined to it.
+/// A race as reported by a worker, with the key for its late replies.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ToldRace {
-    /// The hash of its question.
+pub struct ReportedRace {
+    /// The hash of the question.
     pub hash: u64,
-    /// What is told.
+    /// The race.
     pub race: SlowRace,
 }
 
-/// A reply that came when its race was over.
+/// A reply that arrived after the end of its race.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LateReply {
     /// The hash of the question.
     pub hash: u64,
     /// The pool.
     pub pool: String,
-    /// Whose it is.
+    /// The backend.
     pub backend: String,
-    /// When the backend was asked: Unix time, in seconds.
+    /// The time of the attempt, as Unix time in seconds.
     pub asked_at: f64,
-    /// How long it took.
+    /// The reply time.
     pub took_ms: f64,
-    /// What it ranks.
+    /// The rank of the reply.
     pub rank: Rank,
 }
 
-impl ToldRace {
-    /// Joins a late reply to it, if that is for it. Returns whether it is.
+impl ReportedRace {
+    /// Joins a late reply if it belongs to this race. Returns true if so.
     pub fn join(&mut self, late: &LateReply) -> bool {
         let is_meant = self.hash == late.hash && self.race.pool == late.pool && self.race.at <= late.asked_at + SLACK;
         is_meant && self.race.join(late)
@@ -182,7 +182,7 @@ impl ToldRace {
 }
 
 impl SlowAttempt {
-    /// Whether its reply may still come.
+    /// Returns true if a reply may still arrive.
     pub fn may_reply(&self) -> bool {
         let is_out = matches!(self.fate, Fate::Beaten | Fate::Silent | Fate::Unreachable);
         is_out && self.took_ms.is_none()
@@ -190,16 +190,16 @@ impl SlowAttempt {
 }
 
 impl SlowRace {
-    /// When it ended: Unix time, in seconds.
+    /// Returns the end, as Unix time in seconds.
     pub fn ended_at(&self) -> f64 {
         self.at + self.took_ms / 1e3
     }
 
-    /// Joins a late reply to the attempt that it answers, if there is one here. Returns whether there is.
+    /// Joins a late reply to the attempt that it answers. Returns false if there is none.
     pub fn join(&mut self, late: &LateReply) -> bool {
         let asked_ms = (late.asked_at - self.at) * 1e3;
         let waits = |attempt: &&mut SlowAttempt| attempt.backend == late.backend && attempt.may_reply();
-        // A backend may have been asked twice.
+        // A backend may have got two attempts.
         let distance = |attempt: &SlowAttempt| (attempt.at_ms - asked_ms).abs();
         let waiting = self.attempts.iter_mut().filter(waits);
         let Some(attempt) = waiting.min_by(|one, other| distance(one).total_cmp(&distance(other))) else {
@@ -210,7 +210,7 @@ impl SlowRace {
         true
     }
 
-    /// Nothing more will be heard: an attempt that was beaten and has not replied since was silent.
+    /// Marks beaten attempts without a reply as silent, because no reply can arrive any more.
     pub fn settle(&mut self) {
         for attempt in &mut self.attempts {
             if attempt.fate == Fate::Beaten && attempt.took_ms.is_none() {
@@ -220,7 +220,7 @@ impl SlowRace {
         self.why = why(self);
     }
 
-    /// A race for the tests of whoever shows one: a silent backend, a hedge that was denied, and a late winner.
+    /// Returns a race for tests: a silent backend, a denied hedge, and a late winner.
     #[cfg(test)]
     pub(crate) fn sample() -> Self {
         let attempt = |backend: &str, kind, at_ms, took_ms, fate, rank| SlowAttempt {
@@ -237,17 +237,17 @@ impl SlowRace {
             name: "www.example.org.".to_owned(),
             qtype: "A".to_owned(),
             took_ms: 186.0,
-            outcome: Outcome::Won,
+            outcome: RaceOutcome::Won,
             winner: Some("ts2".to_owned()),
             rcode: Some("NOERROR".to_owned()),
             waiters: 1,
             hedges_denied: 1,
-            denied: Some(Denied { to: Some("ts2".to_owned()), at_ms: 4.0, for_ms: 180.0 }),
+            denied: Some(DeniedHedge { to: Some("ts2".to_owned()), at_ms: 4.0, for_ms: 180.0 }),
             all_down: false,
             why: String::new(),
             attempts: vec![
-                attempt("ts1", Kind::First, 0.0, None, Fate::Silent, None),
-                attempt("ts2", Kind::Hedge, 184.0, Some(2.0), Fate::Won, Some(Rank::Positive)),
+                attempt("ts1", AttemptKind::First, 0.0, None, Fate::Silent, None),
+                attempt("ts2", AttemptKind::Hedge, 184.0, Some(2.0), Fate::Won, Some(Rank::Positive)),
             ],
         };
         race.why = why(&race);
@@ -255,7 +255,7 @@ impl SlowRace {
     }
 }
 
-/// By how much the wall clock may be off between two readings, in seconds.
+/// The error of the wall clock between two readings, in seconds.
 const SLACK: f64 = 0.001;
 
 #[cfg(test)]
@@ -282,8 +282,14 @@ mod tests {
 
     #[test]
     fn labels_are_the_words_of_the_json() {
-        for outcome in [Outcome::Won, Outcome::Kept, Outcome::MadeUp, Outcome::Failed, Outcome::Stale, Outcome::Cached]
-        {
+        for outcome in [
+            RaceOutcome::Won,
+            RaceOutcome::Kept,
+            RaceOutcome::MadeUp,
+            RaceOutcome::Failed,
+            RaceOutcome::Stale,
+            RaceOutcome::Cached,
+        ] {
             assert_eq!(serde_json::to_value(outcome).expect("plain data"), outcome.label());
         }
         use Fate::{Beaten, Failed, Kept, Late, Silent, Unreachable, Won};
@@ -295,7 +301,7 @@ mod tests {
     #[test]
     fn a_late_reply_joins_the_attempt_that_it_answers() {
         let mut race = SlowRace::sample();
-        let again = SlowAttempt { kind: Kind::Failover, at_ms: 100.0, ..race.attempts[0].clone() };
+        let again = SlowAttempt { kind: AttemptKind::Failover, at_ms: 100.0, ..race.attempts[0].clone() };
         race.attempts.insert(1, again);
         let late = LateReply {
             hash: 1,
@@ -310,7 +316,7 @@ mod tests {
         let joined = &race.attempts[1];
         assert_eq!((joined.fate, joined.took_ms, joined.rank), (Fate::Late, Some(400.0), Some(Rank::Nxdomain)));
         assert!(race.why.contains("ts1 replied after 400 ms, too late"), "{}", race.why);
-        // Whoever has replied does not wait for a reply.
+        // An attempt with a reply takes no other one.
         assert!(!race.join(&LateReply { backend: "ts2".to_owned(), ..late }));
     }
 }

@@ -1,42 +1,36 @@
-//! The slow races that are kept: the newest, and the slowest of each hour.
+//! The store of slow races: the newest, and the slowest of each hour.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::{LateReply, SlowRace, ToldRace};
+use super::{LateReply, ReportedRace, SlowRace};
 use crate::policy::query_slots::{PROLONGED, QUARANTINE};
 
-/// The slow races of a server. The newest are kept, so many as the config says, and of each hour the slowest besides, since a burst
-/// of a minute would else push out what an operator comes to look for in the morning.
+/// The slow races of a server: the newest up to a limit, and the slowest of each hour.
 #[derive(Debug)]
 pub struct SlowRaces {
-    /// How many of the newest are kept.
     keep: usize,
-    /// All that are kept, by their number.
-    races: BTreeMap<u64, ToldRace>,
-    /// The number of the next one.
+    races: BTreeMap<u64, ReportedRace>,
     next: u64,
-    /// How many there are from the oldest of the newest on.
     newest: VecDeque<u64>,
-    /// The slowest of each hour of Unix time, with their numbers, the slowest first.
+    /// The slowest races of each hour of Unix time with their numbers, the slowest first.
     hours: BTreeMap<u64, Vec<(f64, u64)>>,
-    /// Those that late replies may still come for, oldest first.
     unsettled: VecDeque<u64>,
 }
 
-/// Which races are asked for.
+/// A filter for races.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Filter {
-    /// Those of this pool; none: of all.
+pub struct RaceFilter {
+    /// The pool; `None` for all.
     pub pool: Option<String>,
-    /// Those that ended within this time; none: whenever.
+    /// The age limit by the end of the race; `None` for all.
     pub since: Option<Duration>,
-    /// At most so many; none: all.
+    /// The number limit; `None` for all.
     pub limit: Option<usize>,
 }
 
 impl SlowRaces {
-    /// None yet.
+    /// Creates an empty store.
     pub fn new(keep: usize) -> Self {
         Self {
             keep,
@@ -48,15 +42,15 @@ impl SlowRaces {
         }
     }
 
-    /// Keeps so many of the newest from now on.
+    /// Changes the limit of the newest.
     pub fn set_keep(&mut self, keep: usize) {
         self.keep = keep;
         self.drop_oldest();
     }
 
-    /// Keeps a race.
-    pub fn insert(&mut self, told: ToldRace) {
-        let ToldRace { hash, mut race } = told;
+    /// Adds a race.
+    pub fn insert(&mut self, reported: ReportedRace) {
+        let ReportedRace { hash, mut race } = reported;
         race.why = super::why(&race);
         let number = self.next;
         self.next += 1;
@@ -65,7 +59,7 @@ impl SlowRaces {
         let place = slowest.partition_point(|(took, _)| *took >= race.took_ms);
         slowest.insert(place, (race.took_ms, number));
         let fell_out = (slowest.len() > SLOWEST).then(|| slowest.pop()).flatten();
-        self.races.insert(number, ToldRace { hash, race });
+        self.races.insert(number, ReportedRace { hash, race });
         self.newest.push_back(number);
         self.unsettled.push_back(number);
         if let Some((_, number)) = fell_out.filter(|(_, number)| !self.is_new(*number)) {
@@ -83,7 +77,7 @@ impl SlowRaces {
         self.drop_oldest();
     }
 
-    /// Joins a late reply to the race that it was for. Returns whether there is one.
+    /// Joins a late reply to its race. Returns false if there is none.
     pub fn join(&mut self, late: &LateReply) -> bool {
         let numbers = self.unsettled.iter().rev();
         for number in numbers {
@@ -94,8 +88,8 @@ impl SlowRaces {
         false
     }
 
-    /// Settles the races that ended so long before `now`, in Unix time, that no late reply is waited for, and returns them: oldest
-    /// first, as far as they are kept still.
+    /// Settles the races that ended so long before `now` (Unix time) that no late reply can arrive, and
+    /// returns the kept ones, oldest first.
     pub fn settle(&mut self, now: f64) -> Vec<SlowRace> {
         let mut settled = Vec::new();
         while let Some(number) = self.unsettled.front() {
@@ -112,21 +106,19 @@ impl SlowRaces {
         settled
     }
 
-    /// The races that are asked for at `now`, in Unix time: newest first.
-    pub fn list(&self, filter: &Filter, now: f64) -> Vec<SlowRace> {
-        let Filter { pool, since, limit } = filter;
+    /// Returns the races that match the filter at `now` (Unix time), newest first.
+    pub fn list(&self, filter: &RaceFilter, now: f64) -> Vec<SlowRace> {
+        let RaceFilter { pool, since, limit } = filter;
         let races = self.races.values().rev().map(|kept| &kept.race);
         let races = races.filter(|race| pool.as_ref().is_none_or(|pool| race.pool == *pool));
         let races = races.filter(|race| since.is_none_or(|since| race.ended_at() >= now - since.as_secs_f64()));
         races.take(limit.unwrap_or(usize::MAX)).cloned().collect()
     }
 
-    /// Whether a race is among the newest.
     fn is_new(&self, number: u64) -> bool {
         self.newest.front().is_some_and(|first| number >= *first)
     }
 
-    /// Forgets what is too many, unless it was among the slowest of its hour.
     fn drop_oldest(&mut self) {
         while self.newest.len() > self.keep
             && let Some(number) = self.newest.pop_front()
@@ -139,13 +131,11 @@ impl SlowRaces {
     }
 }
 
-/// How long after the end of a race the replies of its losers are waited for.
+/// The wait for late replies after the end of a race.
 pub const LATE_REPLIES: Duration = QUARANTINE.saturating_add(PROLONGED);
 
-/// How many of the slowest of an hour are kept.
 const SLOWEST: usize = 20;
 
-/// For how many hours.
 const HOURS: usize = 24;
 
 #[cfg(test)]
@@ -157,13 +147,12 @@ mod tests {
     use super::*;
     use crate::policy::Rank;
 
-    /// A race that ended then and took so long.
-    fn race(ended_at: f64, took_ms: f64) -> ToldRace {
+    fn race(ended_at: f64, took_ms: f64) -> ReportedRace {
         let race = SlowRace { at: ended_at - took_ms / 1e3, took_ms, ..SlowRace::sample() };
-        ToldRace { hash: 7, race }
+        ReportedRace { hash: 7, race }
     }
 
-    /// A reply to the first attempt of such a race.
+    /// Returns a reply to the first attempt of such a race.
     fn late(race: &SlowRace) -> LateReply {
         LateReply {
             hash: 7,
@@ -176,7 +165,7 @@ mod tests {
     }
 
     fn all(races: &SlowRaces) -> Vec<f64> {
-        races.list(&Filter::default(), 0.0).iter().map(|race| race.took_ms).collect()
+        races.list(&RaceFilter::default(), 0.0).iter().map(|race| race.took_ms).collect()
     }
 
     #[test]
@@ -205,7 +194,7 @@ mod tests {
             });
         }
         // The newest are among the slowest of the last hour.
-        assert_eq!(races.list(&Filter::default(), 0.0).len(), 24 * 20);
+        assert_eq!(races.list(&RaceFilter::default(), 0.0).len(), 24 * 20);
         assert_eq!(races.races.len(), 24 * 20);
         races.set_keep(30);
         (0..40).for_each(|second| races.insert(race(f64::from(31 * 3_600 + second), 0.5)));
@@ -213,7 +202,7 @@ mod tests {
         assert_eq!(races.races.len(), 23 * 20 + 20 + 30 - overlap(&races));
     }
 
-    /// How many of the newest are among the slowest of their hour.
+    /// Counts the newest races that are among the slowest of their hour.
     fn overlap(races: &SlowRaces) -> usize {
         let slowest: Vec<u64> = races.hours.values().flatten().map(|(_, number)| *number).collect();
         races.newest.iter().filter(|number| slowest.contains(number)).count()
@@ -223,27 +212,27 @@ mod tests {
     fn lists_are_newest_first_and_filtered() {
         let mut races = SlowRaces::new(100);
         for second in 0..10 {
-            let mut told = race(f64::from(second), 5.0 + f64::from(second));
-            told.race.pool = if second % 2 == 0 { "even".to_owned() } else { "odd".to_owned() };
-            races.insert(told);
+            let mut reported = race(f64::from(second), 5.0 + f64::from(second));
+            reported.race.pool = if second % 2 == 0 { "even".to_owned() } else { "odd".to_owned() };
+            races.insert(reported);
         }
-        let took = |filter: &Filter| races.list(filter, 10.0).iter().map(|race| race.took_ms).collect::<Vec<_>>();
-        let odd = Filter { pool: Some("odd".to_owned()), ..Filter::default() };
+        let took = |filter: &RaceFilter| races.list(filter, 10.0).iter().map(|race| race.took_ms).collect::<Vec<_>>();
+        let odd = RaceFilter { pool: Some("odd".to_owned()), ..RaceFilter::default() };
         assert_eq!(took(&odd), [14.0, 12.0, 10.0, 8.0, 6.0]);
-        assert_eq!(took(&Filter { limit: Some(2), ..odd.clone() }), [14.0, 12.0]);
-        assert_eq!(took(&Filter { since: Some(Duration::from_secs(3)), ..odd }), [14.0, 12.0]);
-        assert_eq!(took(&Filter { since: Some(Duration::from_secs(2)), ..Filter::default() }), [14.0, 13.0]);
+        assert_eq!(took(&RaceFilter { limit: Some(2), ..odd.clone() }), [14.0, 12.0]);
+        assert_eq!(took(&RaceFilter { since: Some(Duration::from_secs(3)), ..odd }), [14.0, 12.0]);
+        assert_eq!(took(&RaceFilter { since: Some(Duration::from_secs(2)), ..RaceFilter::default() }), [14.0, 13.0]);
     }
 
     #[test]
     fn late_replies_join_by_hash_and_time_until_the_race_is_settled() {
         let mut races = SlowRaces::new(100);
         for ended in [100.0, 103.0] {
-            let mut told = race(ended, 186.0);
-            told.race.attempts[0].fate = Fate::Beaten;
-            races.insert(told);
+            let mut reported = race(ended, 186.0);
+            reported.race.attempts[0].fate = Fate::Beaten;
+            races.insert(reported);
         }
-        let listed = |races: &SlowRaces| races.list(&Filter::default(), 110.0);
+        let listed = |races: &SlowRaces| races.list(&RaceFilter::default(), 110.0);
         let first = listed(&races)[1].clone();
         assert!(!races.join(&LateReply { hash: 8, ..late(&first) }));
         assert!(!races.join(&LateReply { pool: "other".to_owned(), ..late(&first) }));
@@ -254,7 +243,7 @@ mod tests {
         assert!(races.settle(104.9).is_empty());
         assert_eq!(races.settle(105.1).len(), 1);
         assert_eq!(races.settle(108.1).len(), 1);
-        // Who has not replied by then was silent, and a reply comes too late for us too.
+        // An attempt without a reply by then was silent, and a later reply is ignored.
         assert_eq!(fates(&listed(&races)[0]), [Fate::Silent, Fate::Won]);
         assert!(!races.join(&late(&listed(&races)[0])));
     }

@@ -1,11 +1,11 @@
-//! Why a race was slow, in a sentence: what each attempt met, why no other was made, and what the client got in the end.
+//! The explanation of a slow race in a sentence: attempts, denied hedges, and the response.
 
-use super::{Fate, Outcome, SlowAttempt, SlowRace};
+use super::{Fate, RaceOutcome, SlowAttempt, SlowRace};
 use crate::policy::Rank;
-use crate::policy::race::Kind;
+use crate::policy::race::AttemptKind;
 
-/// Where the time of a race went, as clauses in the order of time: `ts1 silent; hedge to ts2 denied for 180 ms: budget spent; ts2
-/// replied in 2 ms`. Backends are named, and nothing is said of what was as it should be.
+/// Returns where the time of a race went, as clauses in the order of time: `ts1 silent; hedge to ts2 denied
+/// for 180 ms: budget spent; ts2 replied in 2 ms`. Normal events are left out.
 pub fn why(race: &SlowRace) -> String {
     let mut clauses = Vec::new();
     if race.all_down {
@@ -24,13 +24,12 @@ pub fn why(race: &SlowRace) -> String {
         clauses.push("hedge denied: budget spent".to_owned());
     }
     clauses.extend(end(race));
-    if race.waiters == 0 && race.outcome != Outcome::Stale {
-        clauses.push("nobody waited: it was to refresh the cache".to_owned());
+    if race.waiters == 0 && race.outcome != RaceOutcome::Stale {
+        clauses.push("no client waited: the query refreshed the cache".to_owned());
     }
     clauses.join("; ")
 }
 
-/// What an attempt has met.
 fn clause(race: &SlowRace, attempt: &SlowAttempt) -> Option<String> {
     let SlowAttempt { ref backend, kind, took_ms, fate, rank, .. } = *attempt;
     let after = took_ms.map(|took| format!(" in {}", time(took))).unwrap_or_default();
@@ -59,54 +58,52 @@ fn clause(race: &SlowRace, attempt: &SlowAttempt) -> Option<String> {
             Some(took) => format!("{backend} replied after {}, too late", time(took)),
             None => format!("{backend} replied too late"),
         },
-        // Who was beaten by a hedge was slow; a hedge that was beaten, or one of several asked at once, did no harm.
+        // An attempt that lost to a hedge was slow; a beaten hedge, or a beaten parallel attempt, did no
+        // harm.
         Fate::Beaten if took_ms.is_some() => format!("{backend} replied{after}, and another was better"),
-        Fate::Beaten if kind == Kind::First && is_overtaken(race, attempt) => {
+        Fate::Beaten if kind == AttemptKind::First && is_overtaken(race, attempt) => {
             format!("{backend} has not replied yet")
         }
         Fate::Beaten => return None,
     })
 }
 
-/// Whether an attempt that was made later has won.
 fn is_overtaken(race: &SlowRace, attempt: &SlowAttempt) -> bool {
     race.attempts.iter().any(|other| matches!(other.fate, Fate::Won | Fate::Kept) && other.at_ms > attempt.at_ms)
 }
 
-/// A hedge that was not made.
-fn denial(hedge: &super::Denied, denied: u32) -> String {
+fn denial(hedge: &super::DeniedHedge, denied: u32) -> String {
     let to = hedge.to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default();
     let more = if denied > 1 { format!(" ({denied} times)") } else { String::new() };
     format!("hedge{to} denied for {}: budget spent{more}", time(hedge.for_ms))
 }
 
-/// What the client got, where the attempts do not tell.
 fn end(race: &SlowRace) -> Option<String> {
     let rcode = race.rcode.as_deref();
     match race.outcome {
-        Outcome::Won | Outcome::Cached => None,
-        Outcome::Kept => {
+        RaceOutcome::Won | RaceOutcome::Cached => None,
+        RaceOutcome::Kept => {
             let winner = race.winner.as_deref().unwrap_or("a backend");
             Some(format!("no better reply came than that of {winner}"))
         }
-        Outcome::MadeUp => {
-            let asked = if race.attempts.is_empty() { "nobody could be asked" } else { "no reply that counts" };
+        RaceOutcome::MadeUp => {
+            let asked = if race.attempts.is_empty() { "no backend could be asked" } else { "no reply that counts" };
             Some(match rcode {
-                Some(rcode) => format!("{asked}: {rcode} was made up after {}", time(race.took_ms)),
-                None => format!("{asked}: nothing was said after {}", time(race.took_ms)),
+                Some(rcode) => format!("{asked}: {rcode} was synthesized after {}", time(race.took_ms)),
+                None => format!("{asked}: no response was sent after {}", time(race.took_ms)),
             })
         }
-        Outcome::Failed if race.attempts.is_empty() => Some("nobody could be asked: SERVFAIL".to_owned()),
-        Outcome::Failed => Some(format!("{} was all there was to say", rcode.unwrap_or("SERVFAIL"))),
-        Outcome::Stale => Some("a stale answer of the cache was given".to_owned()),
+        RaceOutcome::Failed if race.attempts.is_empty() => Some("no backend could be asked: SERVFAIL".to_owned()),
+        RaceOutcome::Failed => Some(format!("{} was the only reply", rcode.unwrap_or("SERVFAIL"))),
+        RaceOutcome::Stale => Some("a stale answer of the cache was sent".to_owned()),
     }
 }
 
-/// What a reply said, by its rank.
+/// Returns words for the rank of a reply.
 pub fn rank_words(rank: Rank) -> &'static str {
     match rank {
         Rank::Failure => "with a failure",
-        Rank::Outdated => "by an older version of the zone that there is nothing",
+        Rank::Outdated => "from an older version of the zone without the name or type",
         Rank::Nodata => "NODATA without AA",
         Rank::Nxdomain => "NXDOMAIN",
         Rank::NodataAuthoritative => "NODATA",
@@ -116,7 +113,7 @@ pub fn rank_words(rank: Rank) -> &'static str {
     }
 }
 
-/// Milliseconds, as exactly as tells something: `0.35 ms`, `2 ms`, `180 ms`, `1.20 s`.
+/// Formats milliseconds with a useful precision: `0.35 ms`, `2 ms`, `180 ms`, `1.20 s`.
 pub fn time(ms: f64) -> String {
     match ms {
         _ if ms >= 999.5 => format!("{:.2} s", ms / 1e3),
@@ -130,13 +127,12 @@ pub fn time(ms: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Denied;
+    use super::super::DeniedHedge;
     use super::*;
 
-    /// One attempt.
     fn attempt(
         backend: &str,
-        kind: Kind,
+        kind: AttemptKind,
         at_ms: f64,
         took_ms: Option<f64>,
         fate: Fate,
@@ -145,8 +141,7 @@ mod tests {
         SlowAttempt { backend: backend.to_owned(), kind, at_ms, took_ms, fate, rank }
     }
 
-    /// Checks what is said of a race that came to this.
-    fn check(outcome: Outcome, attempts: &[SlowAttempt], change: impl FnOnce(&mut SlowRace), expected: &str) {
+    fn check(outcome: RaceOutcome, attempts: &[SlowAttempt], change: impl FnOnce(&mut SlowRace), expected: &str) {
         let won = attempts.iter().find(|attempt| matches!(attempt.fate, Fate::Won | Fate::Kept));
         let mut race = SlowRace {
             took_ms: 1_200.0,
@@ -167,8 +162,8 @@ mod tests {
     #[test]
     fn a_slow_backend_is_named_with_its_time() {
         check(
-            Outcome::Won,
-            &[attempt("ts1", Kind::First, 0.0, Some(1_200.0), Fate::Won, POSITIVE)],
+            RaceOutcome::Won,
+            &[attempt("ts1", AttemptKind::First, 0.0, Some(1_200.0), Fate::Won, POSITIVE)],
             |_| {},
             "ts1 replied in 1.20 s",
         );
@@ -177,18 +172,18 @@ mod tests {
     #[test]
     fn a_silent_backend_whose_hedge_was_denied() {
         let attempts = [
-            attempt("ts1", Kind::First, 0.0, None, Fate::Silent, None),
-            attempt("ts2", Kind::Failover, 184.0, Some(2.0), Fate::Won, POSITIVE),
+            attempt("ts1", AttemptKind::First, 0.0, None, Fate::Silent, None),
+            attempt("ts2", AttemptKind::Failover, 184.0, Some(2.0), Fate::Won, POSITIVE),
         ];
-        let denied = Some(Denied { to: Some("ts2".to_owned()), at_ms: 4.0, for_ms: 180.0 });
+        let denied = Some(DeniedHedge { to: Some("ts2".to_owned()), at_ms: 4.0, for_ms: 180.0 });
         check(
-            Outcome::Won,
+            RaceOutcome::Won,
             &attempts,
             |race| (race.denied, race.hedges_denied) = (denied.clone(), 1),
             "ts1 silent; hedge to ts2 denied for 180 ms: budget spent; ts2 replied in 2 ms",
         );
         check(
-            Outcome::MadeUp,
+            RaceOutcome::MadeUp,
             &attempts[..1],
             |race| (race.denied, race.hedges_denied) = (denied, 2),
             "ts1 silent; hedge to ts2 denied for 180 ms: budget spent (2 times); \
@@ -199,8 +194,8 @@ mod tests {
     #[test]
     fn a_denial_of_which_the_time_was_not_noted() {
         check(
-            Outcome::Won,
-            &[attempt("ts1", Kind::First, 0.0, Some(1_200.0), Fate::Won, POSITIVE)],
+            RaceOutcome::Won,
+            &[attempt("ts1", AttemptKind::First, 0.0, Some(1_200.0), Fate::Won, POSITIVE)],
             |race| race.hedges_denied = 1,
             "ts1 replied in 1.20 s; hedge denied: budget spent",
         );
@@ -210,16 +205,16 @@ mod tests {
     fn a_decision_is_named_as_one() {
         let decided = Some(Rank::Decided);
         check(
-            Outcome::Won,
-            &[attempt("ts1", Kind::First, 0.0, Some(1_200.0), Fate::Won, decided)],
+            RaceOutcome::Won,
+            &[attempt("ts1", AttemptKind::First, 0.0, Some(1_200.0), Fate::Won, decided)],
             |_| {},
             "ts1 replied with a decision (extended error) in 1.20 s",
         );
         check(
-            Outcome::Won,
+            RaceOutcome::Won,
             &[
-                attempt("ts1", Kind::First, 0.0, Some(2.0), Fate::Kept, Some(Rank::Doubtful)),
-                attempt("ts2", Kind::Failover, 2.0, Some(1_198.0), Fate::Won, POSITIVE),
+                attempt("ts1", AttemptKind::First, 0.0, Some(2.0), Fate::Kept, Some(Rank::Doubtful)),
+                attempt("ts2", AttemptKind::Failover, 2.0, Some(1_198.0), Fate::Won, POSITIVE),
             ],
             |_| {},
             "ts1 replied with a decision (extended error) that a wrong clock may have caused in 2 ms, which waits for a \
@@ -230,10 +225,10 @@ mod tests {
     #[test]
     fn a_late_loser_says_how_late() {
         check(
-            Outcome::Won,
+            RaceOutcome::Won,
             &[
-                attempt("ts1", Kind::First, 0.0, Some(212.0), Fate::Late, POSITIVE),
-                attempt("ts2", Kind::Hedge, 5.0, Some(0.354), Fate::Won, POSITIVE),
+                attempt("ts1", AttemptKind::First, 0.0, Some(212.0), Fate::Late, POSITIVE),
+                attempt("ts2", AttemptKind::Hedge, 5.0, Some(0.354), Fate::Won, POSITIVE),
             ],
             |_| {},
             "ts1 replied after 212 ms, too late; ts2 replied in 0.35 ms",
@@ -242,25 +237,25 @@ mod tests {
 
     #[test]
     fn a_loser_of_which_nothing_is_known_yet() {
-        let first = attempt("ts1", Kind::First, 0.0, None, Fate::Beaten, None);
-        let second = attempt("ts2", Kind::First, 0.0, Some(20.0), Fate::Won, POSITIVE);
-        // Both were asked at once: that one of them was beaten explains nothing.
-        check(Outcome::Won, &[first.clone(), second.clone()], |_| {}, "ts2 replied in 20 ms");
-        let hedge = SlowAttempt { kind: Kind::Hedge, at_ms: 5.0, ..second };
-        check(Outcome::Won, &[first, hedge], |_| {}, "ts1 has not replied yet; ts2 replied in 20 ms");
+        let first = attempt("ts1", AttemptKind::First, 0.0, None, Fate::Beaten, None);
+        let second = attempt("ts2", AttemptKind::First, 0.0, Some(20.0), Fate::Won, POSITIVE);
+        // Both attempts were made at once: the beaten one explains nothing.
+        check(RaceOutcome::Won, &[first.clone(), second.clone()], |_| {}, "ts2 replied in 20 ms");
+        let hedge = SlowAttempt { kind: AttemptKind::Hedge, at_ms: 5.0, ..second };
+        check(RaceOutcome::Won, &[first, hedge], |_| {}, "ts1 has not replied yet; ts2 replied in 20 ms");
     }
 
     #[test]
     fn failures_come_before_who_won() {
         check(
-            Outcome::Won,
+            RaceOutcome::Won,
             &[
-                attempt("ts1", Kind::First, 0.0, Some(3.0), Fate::Failed, Some(Rank::Failure)),
-                attempt("ts2", Kind::Failover, 3.0, None, Fate::Failed, Some(Rank::Failure)),
-                attempt("ts3", Kind::Failover, 4.0, None, Fate::Failed, None),
-                attempt("ts4", Kind::Failover, 5.0, None, Fate::Unreachable, None),
-                attempt("ts6", Kind::Failover, 5.5, None, Fate::Lost, None),
-                attempt("ts5", Kind::Failover, 6.0, Some(30.0), Fate::Won, POSITIVE),
+                attempt("ts1", AttemptKind::First, 0.0, Some(3.0), Fate::Failed, Some(Rank::Failure)),
+                attempt("ts2", AttemptKind::Failover, 3.0, None, Fate::Failed, Some(Rank::Failure)),
+                attempt("ts3", AttemptKind::Failover, 4.0, None, Fate::Failed, None),
+                attempt("ts4", AttemptKind::Failover, 5.0, None, Fate::Unreachable, None),
+                attempt("ts6", AttemptKind::Failover, 5.5, None, Fate::Lost, None),
+                attempt("ts5", AttemptKind::Failover, 6.0, Some(30.0), Fate::Won, POSITIVE),
             ],
             |_| {},
             "ts1 replied with a failure in 3 ms; ts2 replied with a bare failure; ts3 could not be asked or went down; \
@@ -271,17 +266,17 @@ mod tests {
     #[test]
     fn a_kept_reply_waited_for_others() {
         check(
-            Outcome::Kept,
+            RaceOutcome::Kept,
             &[
-                attempt("ts1", Kind::First, 0.0, Some(1.0), Fate::Kept, Some(Rank::Nxdomain)),
-                attempt("ts2", Kind::First, 0.0, None, Fate::Silent, None),
+                attempt("ts1", AttemptKind::First, 0.0, Some(1.0), Fate::Kept, Some(Rank::Nxdomain)),
+                attempt("ts2", AttemptKind::First, 0.0, None, Fate::Silent, None),
             ],
             |_| {},
             "ts1 replied NXDOMAIN in 1 ms, which is not accepted; ts2 silent; no better reply came than that of ts1",
         );
         check(
-            Outcome::Kept,
-            &[attempt("ts1", Kind::First, 0.0, Some(1.0), Fate::Kept, Some(Rank::Failure))],
+            RaceOutcome::Kept,
+            &[attempt("ts1", AttemptKind::First, 0.0, Some(1.0), Fate::Kept, Some(Rank::Failure))],
             |_| {},
             "ts1 replied with a failure in 1 ms; no better reply came than that of ts1",
         );
@@ -290,10 +285,10 @@ mod tests {
     #[test]
     fn a_worse_reply_lost_to_a_better() {
         check(
-            Outcome::Won,
+            RaceOutcome::Won,
             &[
-                attempt("ts1", Kind::First, 0.0, Some(1.0), Fate::Beaten, Some(Rank::Nodata)),
-                attempt("ts2", Kind::First, 0.0, Some(90.0), Fate::Won, POSITIVE),
+                attempt("ts1", AttemptKind::First, 0.0, Some(1.0), Fate::Beaten, Some(Rank::Nodata)),
+                attempt("ts2", AttemptKind::First, 0.0, Some(90.0), Fate::Won, POSITIVE),
             ],
             |_| {},
             "ts1 replied in 1 ms, and another was better; ts2 replied in 90 ms",
@@ -302,47 +297,47 @@ mod tests {
 
     #[test]
     fn what_is_made_up_says_so() {
-        let silent = attempt("ts1", Kind::First, 0.0, None, Fate::Silent, None);
+        let silent = attempt("ts1", AttemptKind::First, 0.0, None, Fate::Silent, None);
         check(
-            Outcome::MadeUp,
+            RaceOutcome::MadeUp,
             std::slice::from_ref(&silent),
             |_| {},
             "ts1 silent; no reply that counts: NXDOMAIN was made up after 1.20 s",
         );
         check(
-            Outcome::MadeUp,
+            RaceOutcome::MadeUp,
             &[silent],
             |race| (race.rcode, race.all_down) = (None, true),
-            "no backend was up, so all were asked; ts1 silent; no reply that counts: nothing was said after 1.20 s",
+            "no backend was up, so all were asked; ts1 silent; no reply that counts: no response was sent after 1.20 s",
         );
-        check(Outcome::MadeUp, &[], |_| {}, "nobody could be asked: NXDOMAIN was made up after 1.20 s");
+        check(RaceOutcome::MadeUp, &[], |_| {}, "no backend could be asked: NXDOMAIN was made up after 1.20 s");
     }
 
     #[test]
     fn what_failed_says_so() {
-        check(Outcome::Failed, &[], |_| {}, "nobody could be asked: SERVFAIL");
+        check(RaceOutcome::Failed, &[], |_| {}, "no backend could be asked: SERVFAIL");
         check(
-            Outcome::Failed,
-            &[attempt("ts1", Kind::First, 0.0, None, Fate::Failed, Some(Rank::Failure))],
+            RaceOutcome::Failed,
+            &[attempt("ts1", AttemptKind::First, 0.0, None, Fate::Failed, Some(Rank::Failure))],
             |race| race.rcode = Some("SERVFAIL".to_owned()),
-            "ts1 replied with a bare failure; SERVFAIL was all there was to say",
+            "ts1 replied with a bare failure; SERVFAIL was the only reply",
         );
     }
 
     #[test]
     fn who_got_what_is_stale_or_nothing_at_all() {
-        let silent = attempt("ts1", Kind::First, 0.0, None, Fate::Silent, None);
+        let silent = attempt("ts1", AttemptKind::First, 0.0, None, Fate::Silent, None);
         check(
-            Outcome::Stale,
+            RaceOutcome::Stale,
             std::slice::from_ref(&silent),
             |race| race.waiters = 0,
-            "ts1 silent; a stale answer of the cache was given",
+            "ts1 silent; a stale answer of the cache was sent",
         );
         check(
-            Outcome::Won,
-            &[silent, attempt("ts2", Kind::Failover, 1_000.0, Some(2.0), Fate::Won, POSITIVE)],
+            RaceOutcome::Won,
+            &[silent, attempt("ts2", AttemptKind::Failover, 1_000.0, Some(2.0), Fate::Won, POSITIVE)],
             |race| race.waiters = 0,
-            "ts1 silent; ts2 replied in 2 ms; nobody waited: it was to refresh the cache",
+            "ts1 silent; ts2 replied in 2 ms; no client waited: the query refreshed the cache",
         );
     }
 

@@ -1,11 +1,11 @@
-//! Tests of the verdict: each rule on both sides of each of its bounds, and what is well.
+//! Tests of the verdict: each rule on both sides of each of its bounds, and the healthy cases.
 
 use std::time::{Duration, SystemTime};
 
 use super::*;
-use crate::metrics::{LastReload, Origin};
+use crate::metrics::{LastReload, MemberOrigin};
 
-/// Facts of a server that does well, and what they point to.
+/// Facts of a healthy server, and the data they refer to.
 struct Case {
     reload: ReloadSnapshot,
     expired: Vec<ExpiredZone>,
@@ -55,7 +55,7 @@ impl Default for Case {
     }
 }
 
-/// A backend that does well.
+/// Returns a healthy backend.
 fn backend(name: &'static str) -> BackendFacts<'static> {
     BackendFacts {
         name,
@@ -71,7 +71,7 @@ fn backend(name: &'static str) -> BackendFacts<'static> {
 }
 
 impl Case {
-    /// The codes and sentences.
+    /// Returns the state with the codes and sentences.
     fn reasons(&self) -> (VerdictState, Vec<(String, String)>) {
         let facts = Facts {
             queries: self.queries,
@@ -92,18 +92,18 @@ impl Case {
         (verdict.state, verdict.reasons.into_iter().map(|reason| (reason.code, reason.text)).collect())
     }
 
-    /// The verdict is that of this rule alone, in this sentence.
+    /// Checks that exactly this rule applies, with this sentence.
     fn check(&self, state: VerdictState, code: &str, text: &str) {
         assert_eq!(self.reasons(), (state, vec![(code.to_owned(), text.to_owned())]));
     }
 
-    /// All is well.
+    /// Checks that no rule applies.
     fn check_well(&self) {
         assert_eq!(self.reasons(), (VerdictState::Well, Vec::new()));
     }
 }
 
-/// A case that differs from the default in this.
+/// Returns a case with a change to the default.
 fn with(change: impl FnOnce(&mut Case)) -> Case {
     let mut case = Case::default();
     change(&mut case);
@@ -116,7 +116,7 @@ use VerdictState::{Trouble, Watch};
 fn an_ordinary_hour_a_start_and_an_idle_night_are_well() {
     Case::default().check_well();
     with(|case| {
-        // Nothing is known, and clients ask for what nobody has.
+        // No usual share is known, and clients ask for unknown names.
         (case.usual, case.made_up) = (None, 5_000);
         let pool = &mut case.pools[0];
         (pool.usual_p99, pool.slow, pool.measured) = (None, 0, 60_000);
@@ -152,14 +152,14 @@ fn responses_that_are_failures_are_trouble() {
 }
 
 #[test]
-fn a_backend_that_is_down_is_watched_unless_somebody_has_set_it() {
+fn a_backend_that_is_down_is_watched_unless_an_operator_set_it() {
     let down = |state, by_hand| {
         with(|case| {
             let backend = &mut case.pools[0].backends[1];
             (backend.state, backend.by_hand, backend.state_for) = (state, by_hand, Duration::from_secs(40));
         })
     };
-    down(BackendState::Down, false).check(Watch, "backend-down", "ts2 of pool ts is down for 40 s");
+    down(BackendState::Down, false).check(Watch, "backend-down", "ts2 of pool ts has been down for 40 s");
     down(BackendState::Down, true).check_well();
     down(BackendState::Draining, false).check_well();
     down(BackendState::New, false).check_well();
@@ -170,8 +170,8 @@ fn a_backend_that_is_down_is_watched_unless_somebody_has_set_it() {
             (backend.state, backend.state_for) = (BackendState::Down, Duration::from_secs(3_700));
         }
     });
-    let text = "4 of 5 backends of pool ts are down: ts2 is down for 1 h 1 min, ts3 is down for 1 h 1 min, \
-                ts4 is down for 1 h 1 min and 1 more";
+    let text = "4 of 5 backends of pool ts are down: ts2 has been down for 1 h 1 min, ts3 has been down for 1 h 1 min, \
+                ts4 has been down for 1 h 1 min and 1 more";
     many.check(Watch, "backend-down", text);
 }
 
@@ -183,9 +183,9 @@ fn a_pool_without_a_backend_that_is_up_is_trouble() {
             case.pools[0].backends[1].state_for = Duration::from_secs(61);
         })
     };
-    let text = "no backend of pool ts is up: ts1 is down for 2 h 1 min, ts2 is down for 1 min 1 s";
+    let text = "no backend of pool ts is up: ts1 has been down for 2 h 1 min, ts2 has been down for 1 min 1 s";
     case(BackendState::Down, BackendState::Down).check(Trouble, "pool-down", text);
-    let text = "no backend of pool ts is up: ts1 is new for 2 h 1 min, ts2 is draining for 1 min 1 s";
+    let text = "no backend of pool ts is up: ts1 has been new for 2 h 1 min, ts2 has been draining for 1 min 1 s";
     case(BackendState::New, BackendState::Draining).check(Trouble, "pool-down", text);
     case(BackendState::New, BackendState::New).check_well();
     case(BackendState::Up, BackendState::Draining).check_well();
@@ -205,18 +205,18 @@ fn a_rise_of_made_up_answers_is_trouble() {
     case(300, 10_000, none).check(
         Trouble,
         "made-up",
-        "3.0 % of the answers were made up in the last 10 s (300 of 10000); 0.0 % is usual",
+        "backends left 3.0 % of the queries unanswered in the last 10 s (300 of 10000); 0.0 % is usual",
     );
     // 1 %, and ten of them.
     assert_eq!(case(100, 10_000, none).reasons().0, Trouble);
     case(99, 10_000, none).check_well();
     assert_eq!(case(10, 20, none).reasons().0, Trouble);
     case(9, 20, none).check_well();
-    // Three times what is usual.
+    // Three times the usual share.
     let some = (5_000, 100_000);
     case(1_499, 10_000, some).check_well();
     assert_eq!(case(1_501, 10_000, some).reasons().0, Trouble);
-    // Half of the way to all, where much is usual: a TS that is silent on what it does not have.
+    // Halfway to all, where much is usual: an authority that is silent on unknown names.
     let much = (40_000, 100_000);
     case(6_999, 10_000, much).check_well();
     assert_eq!(case(7_001, 10_000, much).reasons().0, Trouble);
@@ -226,7 +226,7 @@ fn a_rise_of_made_up_answers_is_trouble() {
 }
 
 #[test]
-fn any_made_up_answer_is_trouble_while_nobody_is_up() {
+fn any_made_up_answer_is_trouble_while_no_backend_is_up() {
     let case = |made_up| {
         with(|case| {
             (case.made_up, case.answered, case.usual) = (made_up, 4, None);
@@ -236,19 +236,20 @@ fn any_made_up_answer_is_trouble_while_nobody_is_up() {
     let codes = |case: Case| case.reasons().1.into_iter().map(|(code, _)| code).collect::<Vec<_>>();
     assert_eq!(codes(case(0)), ["pool-down"]);
     assert_eq!(codes(case(1)), ["pool-down", "made-up"]);
-    let text = "25 % of the answers were made up in the last 10 s (1 of 4), while no backend of pool ts is up";
+    let text =
+        "backends left 25 % of the queries unanswered in the last 10 s (1 of 4), and no backend of pool ts is up";
     assert_eq!(case(1).reasons().1[1].1, text);
 }
 
 #[test]
-fn drops_for_want_of_time_are_trouble() {
+fn drops_by_overload_are_trouble() {
     let case = |overload, queries| with(|case| (case.overload, case.queries) = (overload, queries));
-    let text = "20 queries were dropped in the last 10 s (0.1 %): more came than could be answered";
+    let text = "20 queries were dropped in the last 10 s (0.1 %): more arrived than this server can answer";
     case(20, 20_000).check(Trouble, "overload", text);
     case(19, 20_000).check_well();
     case(9, 9).check_well();
     assert_eq!(case(10, 10).reasons().0, Trouble);
-    // What is dropped before it is counted.
+    // Messages that are dropped before they are counted.
     assert_eq!(case(10, 0).reasons().0, Trouble);
 }
 
@@ -261,16 +262,16 @@ fn a_zone_that_has_expired_is_trouble() {
         })
     };
     expired(&[]).check_well();
-    let text = "zone a.example. of authority ts1 has expired: no primary has confirmed it for too long";
+    let text = "zone a.example. of authority ts1 has expired: no primary has confirmed the data in time";
     expired(&["a.example."]).check(Trouble, "zone-expired", text);
-    let text = "zones a., b., c. and 1 more of authority ts1 have expired: no primary has confirmed it for too long";
+    let text = "zones a., b., c. and 1 more of authority ts1 have expired: no primary has confirmed the data in time";
     expired(&["a.", "b.", "c.", "d."]).check(Trouble, "zone-expired", text);
 }
 
 #[test]
 fn a_zone_that_has_never_come_is_trouble() {
     let zone = ExpiredZone { authority: "ts1".to_owned(), zone: "a.example.".to_owned() };
-    let text = "zone a.example. of authority ts1 has never come: no transfer of it has succeeded";
+    let text = "zone a.example. of authority ts1 has no data: no transfer has succeeded";
     with(|case| case.absent = vec![zone]).check(Trouble, "zone-absent", text);
 }
 
@@ -310,7 +311,7 @@ fn a_slow_backend_is_watched_while_it_is_up() {
             (backend.state, backend.slow_for, backend.p50) = (state, slow_for, Some(212_000));
         })
     };
-    let text = "ts2 of pool ts is slow for 40 s: its median is 212 ms, 1.0 ms is usual";
+    let text = "ts2 of pool ts has been slow for 40 s: its median is 212 ms, 1.0 ms is usual";
     slow(BackendState::Up, 40).check(Watch, "backend-slow", text);
     slow(BackendState::Up, 0).check_well();
     assert_eq!(slow(BackendState::Down, 40).reasons().1.len(), 1, "down is enough");
@@ -375,7 +376,7 @@ fn a_failed_reload_is_watched_until_one_succeeds() {
     };
     reload(None).check_well();
     let text =
-        "the reload at 2026-01-01T00:00:00Z failed, edition 4 is in force: config.toml:14:1: pools.ts: unknown key";
+        "the reload at 2026-01-01T00:00:00Z failed, edition 4 still applies: config.toml:14:1: pools.ts: unknown key";
     reload(Some("config.toml:14:1: pools.ts: unknown key\n  |")).check(Watch, "reload-failed", text);
 }
 
@@ -414,7 +415,7 @@ fn the_gravest_comes_first_and_there_are_not_too_many() {
     assert!(RULES.is_sorted_by_key(|rule| std::cmp::Reverse(rule.state)));
 }
 
-/// The docs say what the table says.
+/// The docs contain each rule of the table.
 #[test]
 fn rules_stand_in_the_docs() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/src/verdict.md");
@@ -430,10 +431,10 @@ fn rules_stand_in_the_docs() {
 }
 
 #[test]
-fn sources_that_are_not_confirmed_are_told_of() {
+fn sources_that_are_not_confirmed_are_reported() {
     let source = |state, age: Option<u64>, failure: Option<&str>| {
         let sources = vec![SourceSnapshot {
-            origin: Origin::Etcd,
+            origin: MemberOrigin::Etcd,
             source: "ts".to_owned(),
             state,
             failure: failure.map(str::to_owned),
@@ -443,22 +444,22 @@ fn sources_that_are_not_confirmed_are_told_of() {
             refused_count: 0,
             changes: [0; 3],
         }];
-        // For as long as the tests run.
+        // Leaked, because it must live as long as the tests.
         with(|case| case.pools[0].sources = Vec::leak(sources))
     };
     source(SourceState::Fresh, Some(0), None).check_well();
     source(SourceState::Stale, Some(9), Some("no route")).check_well();
     source(SourceState::Never, None, None).check_well();
-    let text = "source etcd ts of pool ts is stale for 10 s: no route";
+    let text = "source etcd ts of pool ts has been stale for 10 s: no route";
     source(SourceState::Stale, Some(10), Some("no route")).check(Watch, "source-stale", text);
     let text = "source etcd ts of pool ts has never answered: no route";
     source(SourceState::Never, None, Some("no route")).check(Watch, "source-stale", text);
-    let text = "source etcd ts of pool ts is doubted: it lists fewer than half of those that are up";
+    let text = "source etcd ts of pool ts is doubted: it lists fewer than half of the backends that are up";
     source(SourceState::Doubted, Some(1), None).check(Watch, "source-stale", text);
 }
 
 #[test]
-fn a_backend_that_is_behind_is_told_of_and_no_pool_is_down_for_it() {
+fn a_backend_that_is_behind_is_reported_and_no_pool_is_down_for_it() {
     let behind = |count: usize| {
         with(|case| {
             case.pools[0].backends[..count].iter_mut().for_each(|backend| {
@@ -467,8 +468,8 @@ fn a_backend_that_is_behind_is_told_of_and_no_pool_is_down_for_it() {
         })
     };
     behind(0).check_well();
-    let text = "ts1 of pool ts is behind for 40 s: a zone of it is older than that of others";
+    let text = "ts1 of pool ts has been behind for 40 s: one of its zones is older than on other backends";
     behind(1).check(Watch, "backend-behind", text);
-    let text = "2 of 2 backends of pool ts are behind: ts1 is behind for 40 s, ts2 is behind for 40 s";
+    let text = "2 of 2 backends of pool ts are behind: ts1 has been behind for 40 s, ts2 has been behind for 40 s";
     behind(2).check(Watch, "backend-behind", text);
 }

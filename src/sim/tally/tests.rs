@@ -1,4 +1,4 @@
-//! Scenarios whose outcome can be reckoned by hand, and the budget under any shift.
+//! Scenarios with an outcome that can be calculated by hand, and the hedge budget under any shift of latency.
 
 use std::time::Duration;
 
@@ -6,37 +6,33 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::policy::balance::Balance;
-use crate::policy::{Dispatch, Hedge, HedgeDelay, Rules};
-use crate::sim::{Capacity, Course, Delay, Empirical, Model, Names, Record, When, run};
+use crate::policy::{Dispatch, Hedge, HedgeDelay, PoolRules};
+use crate::sim::{BackendModel, Capacity, Course, Delay, Empirical, NameDistribution, RaceRecord, When, run};
 
-/// Milliseconds.
 fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-/// A backend that takes 1 ms, and now and then much longer.
-fn stumbling(chance: f64, longer: Duration) -> Model {
+/// Returns a backend that takes 1 ms, and sometimes `longer`.
+fn stumbling(chance: f64, longer: Duration) -> BackendModel {
     let (usual, others) = (Box::new(Delay::Constant(ms(1))), vec![(chance, Delay::Constant(longer))]);
-    Model { delay: Course::always(Delay::Mixture { usual, others }), ..Model::default() }
+    BackendModel { delay: Course::always(Delay::Mixture { usual, others }), ..BackendModel::default() }
 }
 
-/// A pool with these rules.
-fn rules(dispatch: Dispatch) -> Rules {
-    Rules { dispatch, ..Rules::default() }
+fn rules(dispatch: Dispatch) -> PoolRules {
+    PoolRules { dispatch, ..PoolRules::default() }
 }
 
-/// Two such backends, 3,000 queries a second.
-fn scenario(rules: Rules, model: Model, queries: usize) -> Scenario {
+/// Returns a scenario with two such backends and 3,000 queries a second.
+fn scenario(rules: PoolRules, model: BackendModel, queries: usize) -> Scenario {
     let gap = Duration::from_secs(1) / 3_000;
     Scenario { queries, gap, is_probed: true, ..Scenario::of_pool(rules, vec![model; 2]) }
 }
 
-/// Plays it.
 fn tally(scenario: &Scenario) -> Tally {
     Tally::of(scenario, Instant::now(), 1)
 }
 
-/// A quantile in ms.
 fn quantile(tally: &Tally, part: f64) -> f64 {
     tally.latency.quantile(part).expect("queries have come").as_secs_f64() * 1e3
 }
@@ -44,7 +40,7 @@ fn quantile(tally: &Tally, part: f64) -> f64 {
 #[test]
 fn what_is_certain_comes_out_exactly() {
     for (dispatch, extra) in [(Dispatch::Race, 1.0), (Dispatch::Sequential, 0.0)] {
-        let tally = tally(&scenario(rules(dispatch), Model::default(), 10_000));
+        let tally = tally(&scenario(rules(dispatch), BackendModel::default(), 10_000));
         assert_eq!((tally.queries, tally.lost, tally.extra_load()), (10_000, 0, extra));
         assert_eq!(tally.latency.max(), ms(1));
     }
@@ -68,10 +64,10 @@ fn hedging_cuts_the_tail_for_a_little_load() {
 
 #[test]
 fn lost_datagrams_cost_what_is_waited_for_them() {
-    let model = Model { loss: Course::always(0.05), ..Model::default() };
-    let patient = Rules { attempt_timeout: ms(200), ..rules(Dispatch::Sequential) };
+    let model = BackendModel { loss: Course::always(0.05), ..BackendModel::default() };
+    let patient = PoolRules { attempt_timeout: ms(200), ..rules(Dispatch::Sequential) };
     let tally = tally(&scenario(patient, model, 50_000));
-    // Both are lost once in 400 times, and each is asked but once.
+    // Both are lost once in 400 times, and each gets only one attempt.
     assert!(tally.lost.abs_diff(125) < 50, "{}", tally.lost);
     assert!((quantile(&tally, 0.96) - 201.0).abs() < 1.0, "{}", quantile(&tally, 0.96));
     assert!((tally.extra_load() - 0.05).abs() < 0.005, "{}", tally.extra_load());
@@ -79,9 +75,9 @@ fn lost_datagrams_cost_what_is_waited_for_them() {
 
 #[test]
 fn extra_load_has_a_price_where_capacity_is_short() {
-    // 1,500 queries a second for each, of 2,000 that it can do: a race asks for twice as much.
+    // 1,500 queries a second for each, of a capacity of 2,000: a race sends twice as much.
     let capacity = Some(Capacity { servers: 1, service: Delay::Constant(Duration::from_micros(500)) });
-    let model = Model { capacity, ..Model::default() };
+    let model = BackendModel { capacity, ..BackendModel::default() };
     let sequential = tally(&scenario(rules(Dispatch::Sequential), model.clone(), 30_000));
     let race = tally(&scenario(rules(Dispatch::Race), model, 30_000));
     assert!(quantile(&sequential, 0.5) < 5.0, "{}", quantile(&sequential, 0.5));
@@ -91,9 +87,9 @@ fn extra_load_has_a_price_where_capacity_is_short() {
 #[test]
 fn a_crash_is_known_at_once_and_a_stall_soon() {
     let gone = |when| vec![When::Between { from: ms(2_000), to: when }];
-    let sound = Model::default();
-    let crash = Model { crashes: gone(Duration::MAX), ..Model::default() };
-    let stop = Model { stalls: gone(Duration::MAX), ..Model::default() };
+    let sound = BackendModel::default();
+    let crash = BackendModel { crashes: gone(Duration::MAX), ..BackendModel::default() };
+    let stop = BackendModel { stalls: gone(Duration::MAX), ..BackendModel::default() };
     for ill in [crash, stop] {
         let hedge = rules(Dispatch::Hedge);
         let mut scenario = scenario(hedge, sound.clone(), 30_000);
@@ -101,7 +97,7 @@ fn a_crash_is_known_at_once_and_a_stall_soon() {
         let tally = tally(&scenario);
         assert_eq!(tally.lost, 0);
         assert!(quantile(&tally, 0.99) < 5.0, "{}", quantile(&tally, 0.99));
-        // Once it is known, nobody asks it any more.
+        // Once the failure is known, the backend gets no queries.
         assert!(tally.extra_load() < 0.06, "{}", tally.extra_load());
     }
 }
@@ -109,14 +105,14 @@ fn a_crash_is_known_at_once_and_a_stall_soon() {
 #[test]
 fn slowness_that_all_share_cannot_be_hedged_away() {
     let slow = Course { usual: 1.0, at_times: vec![(50.0, When::NowAndThen { length: ms(500), every: ms(5_000) })] };
-    let scenario = Scenario { slow, ..scenario(rules(Dispatch::Race), Model::default(), 60_000) };
+    let scenario = Scenario { slow, ..scenario(rules(Dispatch::Race), BackendModel::default(), 60_000) };
     let tally = tally(&scenario);
     assert!(quantile(&tally, 0.5) < 1.1 && quantile(&tally, 0.98) > 49.0, "{tally:?}");
 }
 
 #[test]
 fn the_first_backend_alone_is_a_pool_of_one() {
-    let ordered = Rules { balance: Balance::Ordered, ..rules(Dispatch::Sequential) };
+    let ordered = PoolRules { balance: Balance::Ordered, ..rules(Dispatch::Sequential) };
     let mut scenario = scenario(ordered, stumbling(0.01, ms(500)), 50_000);
     scenario.pools[0].backends.truncate(1);
     assert!((quantile(&tally(&scenario), 0.999) - 500.0).abs() < 3.0);
@@ -126,7 +122,8 @@ fn the_first_backend_alone_is_a_pool_of_one() {
 fn what_was_measured_is_played_back() {
     let bins = [(ms(1), ms(2), 990), (ms(100), ms(200), 10)];
     let delay = Course::always(Delay::Empirical(Empirical::new(bins).expect("there are samples")));
-    let tally = tally(&scenario(rules(Dispatch::Sequential), Model { delay, ..Model::default() }, 50_000));
+    let tally =
+        tally(&scenario(rules(Dispatch::Sequential), BackendModel { delay, ..BackendModel::default() }, 50_000));
     assert!((quantile(&tally, 0.5) - 1.5).abs() < 0.05);
     assert!((quantile(&tally, 0.995) - 150.0).abs() < 10.0, "{}", quantile(&tally, 0.995));
 }
@@ -143,12 +140,13 @@ fn a_seed_makes_the_same_tally_whenever_it_is_played() {
 fn every_query_has_one_outcome_whatever_backends_do() {
     for seed in 0..8 {
         let ill = |length, every| vec![When::NowAndThen { length: ms(length), every: ms(every) }];
-        let one = Model { crashes: ill(300, 900), loss: Course::always(0.1), ..Model::default() };
-        let other = Model { stalls: ill(200, 700), crashes: ill(100, 900), failure: 0.1, ..stumbling(0.1, ms(400)) };
+        let one = BackendModel { crashes: ill(300, 900), loss: Course::always(0.1), ..BackendModel::default() };
+        let other =
+            BackendModel { stalls: ill(200, 700), crashes: ill(100, 900), failure: 0.1, ..stumbling(0.1, ms(400)) };
         for dispatch in [Dispatch::Race, Dispatch::Hedge, Dispatch::Sequential] {
-            let mut rules = Rules { attempt_timeout: ms(150), timeout: ms(500), tries: 2, ..rules(dispatch) };
+            let mut rules = PoolRules { attempt_timeout: ms(150), timeout: ms(500), tries: 2, ..rules(dispatch) };
             rules.health.every_queries = 100;
-            let mut scenario = scenario(rules, Model::default(), 2_000);
+            let mut scenario = scenario(rules, BackendModel::default(), 2_000);
             scenario.pools[0].backends = vec![one.clone(), other.clone()];
             let report = run(&scenario, Instant::now(), seed);
             assert!(report.races.iter().all(|race| race.outcomes.len() == 1), "seed {seed}, {dispatch:?}");
@@ -160,7 +158,7 @@ fn every_query_has_one_outcome_whatever_backends_do() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
-    /// However latency shifts, and however often, hedges are paid for.
+    /// Hedges stay within the budget for every shift of latency.
     #[test]
     fn extra_load_stays_within_budget_and_burst(
         seed in any::<u64>(),
@@ -174,32 +172,33 @@ proptest! {
             (Delay::Constant(ms(delay)), When::Between { from: ms(from), to: ms(from + length) })
         };
         let shifted = Course { usual: Delay::Constant(ms(usual)), at_times: shifts.iter().map(shift).collect() };
-        let model = Model { delay: shifted, ..Model::default() };
+        let model = BackendModel { delay: shifted, ..BackendModel::default() };
         let delay = percentile.map_or(HedgeDelay::Auto, HedgeDelay::Percentile);
-        let rules = Rules { hedge: Hedge { delay, budget, ..Hedge::default() }, ..rules(Dispatch::Hedge) };
-        // A second or so.
+        let rules = PoolRules { hedge: Hedge { delay, budget, ..Hedge::default() }, ..rules(Dispatch::Hedge) };
+        // The scenario takes about a second.
         let mut scenario = scenario(rules, model, 3_000);
         if !all_at_once {
-            scenario.pools[0].backends[1] = Model::default();
+            scenario.pools[0].backends[1] = BackendModel::default();
         }
         let tally = Tally::of(&scenario, Instant::now(), seed);
         prop_assert_eq!(tally.lost, 0);
         prop_assert_eq!(tally.failovers, 0);
-        // The bucket starts with ten. What it holds later, up to a hundredth of the last minute's queries, was earned.
+        // The bucket starts with ten. Later it holds up to a hundredth of the last minute's queries, which
+        // were earned.
         prop_assert!(tally.extra_load() * 3_000.0 <= 3_000.0 * budget + 10.0 + 1e-6, "{:?}", tally);
     }
 }
 
-/// A pool with these rules in which only one name is asked for, 3,000 times a second.
-fn one_name(rules: Rules, model: Model) -> Scenario {
-    Scenario { names: Names::Zipf { exponent: 0.0, count: 1 }, ..scenario(rules, model, 10_000) }
+/// A pool in which all clients ask for one name, 3,000 times a second.
+fn one_name(rules: PoolRules, model: BackendModel) -> Scenario {
+    Scenario { names: NameDistribution::Zipf { exponent: 0.0, count: 1 }, ..scenario(rules, model, 10_000) }
 }
 
 #[test]
 fn names_that_are_asked_again_join_the_race_that_runs() {
-    let model = Model { delay: Course::always(Delay::Constant(ms(10))), ..Model::default() };
+    let model = BackendModel { delay: Course::always(Delay::Constant(ms(10))), ..BackendModel::default() };
     let tally = tally(&one_name(rules(Dispatch::Sequential), model));
-    // Of the 30 that come while one race runs, all but the first join it.
+    // Of the 30 queries during one race, all but the first join it.
     assert_eq!((tally.cached, tally.lost, tally.joined() + tally.races), (0, 0, 10_000));
     assert!((250..450).contains(&tally.races), "{tally:?}");
     assert!(tally.extra_load() < -0.95 && tally.first == tally.races, "{tally:?}");
@@ -207,8 +206,9 @@ fn names_that_are_asked_again_join_the_race_that_runs() {
 
 #[test]
 fn names_that_are_asked_again_hit_the_cache_until_their_time_is_over() {
-    // Three seconds and a third, and so asked for at most four times, and refreshed before.
-    let scenario = one_name(rules(Dispatch::Sequential), Model::default());
+    // The scenario takes three seconds and a third: at most four queries leave, and the cache refreshes in
+    // time.
+    let scenario = one_name(rules(Dispatch::Sequential), BackendModel::default());
     let tally = tally(&Scenario { ttl: Some(Duration::from_secs(1)), ..scenario });
     assert!((9_900..10_000).contains(&tally.cached), "{tally:?}");
     assert!((1..=8).contains(&tally.first) && tally.lost == 0, "{tally:?}");
@@ -216,14 +216,14 @@ fn names_that_are_asked_again_hit_the_cache_until_their_time_is_over() {
 
 #[test]
 fn a_sticky_pool_asks_first_who_knew_the_name() {
-    // Each knows half of the names, and says of the others that there are none.
-    let model = Model { knows: 0.5, ..Model::default() };
+    // Each knows half of the names, and returns NXDOMAIN for the others.
+    let model = BackendModel { knows: 0.5, ..BackendModel::default() };
     let failovers = |balance| {
-        let rules = Rules { balance, ..rules(Dispatch::Sequential) };
-        let names = Names::Zipf { exponent: 0.0, count: 100 };
+        let rules = PoolRules { balance, ..rules(Dispatch::Sequential) };
+        let names = NameDistribution::Zipf { exponent: 0.0, count: 100 };
         tally(&Scenario { names, ..scenario(rules, model.clone(), 20_000) }).failovers
     };
-    // A quarter of the names is known to both, a quarter to nobody: whom to ask first matters for the other half.
+    // Both know a quarter of the names, neither knows another quarter: the order matters for the other half.
     let (sticky, turns) = (failovers(Balance::Sticky), failovers(Balance::RoundRobin));
     assert!(sticky * 10 < turns * 6 && sticky > 0, "{sticky} against {turns}");
 }
@@ -237,8 +237,8 @@ fn two_seeds_are_played_alike_in_one_process_and_with_several_pools() {
     assert_eq!(report, run(&scenario, Instant::now() + ms(77), 3));
     let of_pool = |name: &str| report.races.iter().filter(|race| race.pool == name).count();
     assert_eq!((of_pool("pool0"), of_pool("pool1")), (2_500, 2_500));
-    // After the reload the first pool races, the other goes on as before.
-    let races = |race: &&Record| race.pool == "pool0" && race.rules.dispatch == Dispatch::Race;
+    // After the reload the first pool races; the other one does not change.
+    let races = |race: &&RaceRecord| race.pool == "pool0" && race.rules.dispatch == Dispatch::Race;
     assert!(report.races.iter().filter(races).all(|race| race.began >= ms(500) && race.asked.len() >= 2));
     assert!(report.races.iter().any(|race| races(&race)));
 }

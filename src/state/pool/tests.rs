@@ -1,4 +1,4 @@
-//! What a pool keeps when its config changes.
+//! Tests of the pool state across config changes.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::net::tls::{ClientCertificate, TlsRoots};
 use crate::state::ForwarderState;
 
-/// A pool of backends with these last octets and weights.
+/// Returns a pool of backends with these last address bytes and weights.
 fn config(keys: &str, members: &[(u16, u16)]) -> PoolConfig {
     let text = format!("[forwarder]\n[pools.ts]\nbackends = ['192.0.2.1:53']\n{keys}");
     let mut config = Config::parse(&text, "c.toml", Path::new("")).expect("a config").pools.remove(0);
@@ -22,7 +22,6 @@ fn backend(member: u16, weight: u16) -> BackendConfig {
     BackendConfig { weight, ..BackendConfig::at(address) }
 }
 
-/// Members with weight 1.
 fn even(members: std::ops::Range<u16>) -> Vec<(u16, u16)> {
     members.map(|member| (member, 1)).collect()
 }
@@ -139,14 +138,14 @@ fn what_is_looked_up_anew_is_in_force_for_the_next_connection() {
     state.trust(&Arc::new(roots.clone()));
     let first = tls().expect("somebody does");
     assert!(first.rules().certificate.is_none());
-    // The same again keeps what sessions are resumed by.
+    // The same trust anchors keep resumable sessions.
     state.trust(&Arc::new(roots.clone()));
     assert!(Arc::ptr_eq(first.config(), tls().expect("it stays").config()));
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
     roots.show("us", ClientCertificate { chain: vec![made.der().clone()], key });
     state.trust(&Arc::new(roots));
     assert!(tls().expect("it stays").rules().certificate.is_some());
-    // Who joins later is judged so, too.
+    // A backend that joins later gets the same trust anchors.
     let later = state.with_pools(&[PoolConfig { max_in_flight: 7, ..config.pools[0].clone() }], 1);
     assert!(later.pools[0].backends[0].tls().expect("it stays").rules().certificate.is_some());
 }

@@ -1,40 +1,37 @@
-//! The machine among modelled processes: a kernel that gives two locks, and processes that live and die by chance.
+//! Tests of the machine with modelled processes: a kernel that gives two locks, and processes that live and
+//! die by chance.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Standbys of the modelled tree.
 const STANDBYS: usize = 2;
 
-/// What is modelled of the world.
 struct World {
     now: Instant,
     processes: BTreeMap<Pid, Modelled>,
-    /// The supervisor, if there is one.
     tree: Option<Tree>,
     next_pid: Pid,
-    /// Who served when it was last looked.
+    /// The server at the last check.
     served: Option<Pid>,
-    /// What was said.
-    said: Vec<Step>,
-    /// Whether new processes can load.
+    /// All steps of the tree.
+    said: Vec<TreeStep>,
+    /// True if new processes can load.
     loads: bool,
     is_over: Option<u8>,
 }
 
-/// A modelled process.
 #[derive(Clone, Copy, Debug)]
 struct Modelled {
     role: Role,
-    /// When it is done with what it does: loads, drains.
+    /// The end of the current activity: loading or draining.
     ready_at: Instant,
-    /// Whether it is stopped (SIGSTOP).
+    /// True between SIGSTOP and SIGCONT.
     is_stopped: bool,
-    /// Whether it takes over from the server, before those that stand by.
+    /// True if the process takes over from the server, before the standbys.
     is_newcomer: bool,
-    /// What it was told and has not read, since it is stopped.
-    unread: Option<Word>,
+    /// A message that a stopped process has not read.
+    unread: Option<ProcessOrder>,
 }
 
 impl World {
@@ -55,7 +52,7 @@ impl World {
         world
     }
 
-    /// Lets so much time pass, a millisecond at a time.
+    /// Lets time pass, a millisecond at a time.
     fn run(&mut self, time: Duration) {
         let end = self.now + time;
         while self.now < end && self.is_over.is_none() {
@@ -64,7 +61,7 @@ impl World {
         }
     }
 
-    /// Runs until this holds, for a minute at most.
+    /// Runs until a condition holds, for a minute at most.
     fn until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) {
         let end = self.now + Duration::from_secs(60);
         self.step();
@@ -75,7 +72,7 @@ impl World {
         }
     }
 
-    /// The next millisecond, or later if nothing happens before.
+    /// Returns the next millisecond, or a later time if nothing happens before.
     fn next_moment(&self) -> Instant {
         let is_busy = |process: &Modelled| match process.role {
             Role::Server => false,
@@ -92,7 +89,6 @@ impl World {
         }
     }
 
-    /// What happens at a moment.
     fn step(&mut self) {
         for pid in self.processes.keys().copied().collect::<Vec<_>>() {
             self.live(pid);
@@ -101,7 +97,7 @@ impl World {
             self.succeed();
         }
         if let Some(tree) = &mut self.tree {
-            // Who was stopped introduces itself once it goes on; who has the lock is known by that.
+            // A process that was stopped introduces itself when it continues. The lock identifies the server.
             let is_known = |pid| tree.roles().any(|(known, _)| known == pid);
             let known = |process: &Modelled| !process.is_stopped || process.role == Role::Server;
             let unknown = self.processes.iter().filter(|(pid, process)| known(process) && !is_known(**pid));
@@ -119,7 +115,6 @@ impl World {
         self.served = serving.first().map(|(pid, _)| **pid).or(self.served);
     }
 
-    /// One process goes on.
     fn live(&mut self, pid: Pid) {
         let process = self.processes.get_mut(&pid).filter(|process| !process.is_stopped);
         if let Some(word) = process.and_then(|process| process.unread.take()) {
@@ -132,9 +127,9 @@ impl World {
             Role::Starting if self.now >= process.ready_at && self.loads => Some(Role::Standby),
             Role::Starting if self.now >= process.ready_at => Some(Role::Failed),
             Role::Failed if self.loads => Some(Role::Standby),
-            // The kernel gives the lock, and one that is next in line first.
+            // The kernel gives the lock, and the process that is next in line comes first.
             Role::Standby if has_lock && (process.is_newcomer || !has_newcomer) => Some(Role::Server),
-            Role::Draining if self.now >= process.ready_at => return self.end(pid, Ended::Status(0)),
+            Role::Draining if self.now >= process.ready_at => return self.end(pid, ProcessEnd::Status(0)),
             Role::Standby if process.is_newcomer => {
                 // "Now": the server stops reading and gives up the lock.
                 if let Some(server) = self.processes.values_mut().find(|other| other.role == Role::Server)
@@ -155,7 +150,7 @@ impl World {
         }
     }
 
-    /// A standby has the supervisor's lock; if there is none, the server starts one.
+    /// Makes a standby the supervisor; if there is none, the server starts one.
     fn succeed(&mut self) {
         let is_heir = |process: &&Modelled| !process.is_stopped && process.role != Role::Draining;
         let heir = self.processes.iter().filter(|(_, process)| process.role != Role::Server);
@@ -165,19 +160,19 @@ impl World {
         } else if !self.processes.values().any(|process| is_heir(&process)) {
             return;
         }
-        let mut tree = Tree::succeeding(RULES, self.processes.len(), self.served, self.now);
+        let mut tree = Tree::succeeding(RULES, self.processes.keys().copied().collect(), self.served, self.now);
         for (pid, process) in self.processes.iter().filter(|(_, process)| !process.is_stopped) {
             tree.introduced(*pid, process.role, self.now);
         }
         self.tree = Some(tree);
     }
 
-    /// Does what the tree says.
+    /// Executes the steps of the tree.
     fn obey(&mut self) {
         while let Some(step) = self.tree.as_mut().and_then(Tree::next_step) {
             self.said.push(step.clone());
             match step {
-                Step::Start(purpose) => {
+                TreeStep::Start(purpose) => {
                     let pid = self.next_pid;
                     self.next_pid += 1;
                     let is_newcomer = matches!(purpose, Purpose::Newcomer(_));
@@ -187,42 +182,43 @@ impl World {
                     self.processes.insert(pid, process);
                     self.tree.as_mut().expect("it has said so").started(purpose, pid, self.now);
                 }
-                Step::Kill(pid) => self.end(pid, Ended::Signal(9)),
-                Step::Tell(pid, word) => {
+                TreeStep::Kill(pid) => self.end(pid, ProcessEnd::Signal(9)),
+                TreeStep::Send(pid, word) => {
                     let Some(process) = self.processes.get_mut(&pid) else { continue };
                     match word {
-                        Word::Ping if process.is_stopped => {}
+                        ProcessOrder::Ping if process.is_stopped => {}
                         word if process.is_stopped => process.unread = Some(word),
                         word => self.hear(pid, word),
                     }
                 }
-                Step::Exit(status) => self.is_over = Some(status),
-                Step::ExecInPlace => {
-                    // The processes of the new program are there, and introduce themselves anew.
-                    self.tree = Some(Tree::succeeding(RULES, self.processes.len(), self.served, self.now));
+                TreeStep::Exit(status) => self.is_over = Some(status),
+                TreeStep::ExecInPlace => {
+                    // The processes of the new program introduce themselves again.
+                    self.tree =
+                        Some(Tree::succeeding(RULES, self.processes.keys().copied().collect(), self.served, self.now));
                     for (pid, process) in self.processes.clone() {
                         self.tree.as_mut().expect("it was made").introduced(pid, process.role, self.now);
                     }
                 }
-                Step::TookOver { .. } | Step::Delayed { .. } | Step::Changed(..) => {}
-                Step::Proven | Step::RolledBack(_) => {}
+                TreeStep::TookOver { .. } | TreeStep::Delayed { .. } | TreeStep::Changed(..) => {}
+                TreeStep::Proven | TreeStep::RolledBack(_) => {}
             }
         }
     }
 
-    /// A process reads what it is told.
-    fn hear(&mut self, pid: Pid, word: Word) {
+    /// Lets a process read a message.
+    fn hear(&mut self, pid: Pid, word: ProcessOrder) {
         match (word, self.processes.get_mut(&pid), &mut self.tree) {
-            (Word::End, _, _) => self.end(pid, Ended::Status(0)),
-            (Word::Ping, _, Some(tree)) => tree.heard(pid, self.now),
-            (Word::Drain | Word::HandOver, Some(process), _) => {
+            (ProcessOrder::End, _, _) => self.end(pid, ProcessEnd::Status(0)),
+            (ProcessOrder::Ping, _, Some(tree)) => tree.heard(pid, self.now),
+            (ProcessOrder::Drain | ProcessOrder::HandOver, Some(process), _) => {
                 (process.role, process.ready_at) = (Role::Draining, self.now + ms(20));
             }
-            (Word::Ping | Word::Drain | Word::HandOver, _, _) => {}
+            (ProcessOrder::Ping | ProcessOrder::Drain | ProcessOrder::HandOver, _, _) => {}
         }
     }
 
-    fn end(&mut self, pid: Pid, how: Ended) {
+    fn end(&mut self, pid: Pid, how: ProcessEnd) {
         if self.processes.remove(&pid).is_some()
             && let Some(tree) = &mut self.tree
         {
@@ -231,7 +227,7 @@ impl World {
     }
 
     fn kill(&mut self, pid: Pid) {
-        self.end(pid, Ended::Signal(9));
+        self.end(pid, ProcessEnd::Signal(9));
     }
 
     fn ask(&mut self, kind: ChangeKind) -> Result<(), String> {
@@ -251,20 +247,20 @@ impl World {
         self.tree.is_some() && all == (1, STANDBYS, STANDBYS + 1)
     }
 
-    fn has_said(&self, holds: impl Fn(&Step) -> bool) -> bool {
+    fn has_said(&self, holds: impl Fn(&TreeStep) -> bool) -> bool {
         self.said.iter().any(holds)
     }
 
     fn reasons(&self) -> Vec<Takeover> {
-        let reason = |step: &Step| match step {
-            Step::TookOver { reason, .. } => Some(*reason),
+        let reason = |step: &TreeStep| match step {
+            TreeStep::TookOver { reason, .. } => Some(*reason),
             _ => None,
         };
         self.said.iter().filter_map(reason).collect()
     }
 }
 
-const RULES: Rules = Rules { standbys: STANDBYS, watchdog: Some(Duration::from_secs(10)) };
+const RULES: TreeRules = TreeRules { standbys: STANDBYS, watchdog: Some(Duration::from_secs(10)) };
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -279,13 +275,18 @@ fn the_first_start_comes_to_full_strength() {
 
 #[test]
 fn status_of_a_first_server_that_fails_is_passed_on() {
-    for (how, status) in [(Ended::Status(2), 2), (Ended::Status(1), 1), (Ended::Signal(9), 1), (Ended::Status(77), 1)] {
+    for (how, status) in [
+        (ProcessEnd::Status(2), 2),
+        (ProcessEnd::Status(1), 1),
+        (ProcessEnd::Signal(9), 1),
+        (ProcessEnd::Status(77), 1),
+    ] {
         let now = Instant::now();
         let mut tree = Tree::first(RULES, now);
-        assert_eq!(tree.next_step(), Some(Step::Start(Purpose::First)));
+        assert_eq!(tree.next_step(), Some(TreeStep::Start(Purpose::First)));
         tree.started(Purpose::First, 7, now);
         tree.ended(7, how, now);
-        assert_eq!(tree.next_step(), Some(Step::Exit(status)), "{how}");
+        assert_eq!(tree.next_step(), Some(TreeStep::Exit(status)), "{how}");
     }
 }
 
@@ -300,7 +301,7 @@ fn a_standby_serves_when_the_server_dies_and_its_place_is_filled_at_once() {
     assert_eq!(world.reasons(), [Takeover::Crash]);
 }
 
-/// The times, in ms, until another process starts, each time that these are killed.
+/// Returns the times, in ms, until another process starts, each time that these are killed.
 fn delays(world: &mut World, rounds: usize, victims: impl Fn(&World) -> Vec<Pid>) -> Vec<u128> {
     let mut round = || {
         let victims = victims(world);
@@ -324,7 +325,7 @@ fn processes_that_die_while_they_load_are_waited_for_longer_and_longer() {
         let mut world = World::new();
         world.run(YOUNG);
         let delays = delays(&mut world, 9, |world| world.processes.keys().rev().take(victims).copied().collect());
-        // The first ones that died had lived for long.
+        // The first victims had lived for long.
         assert!(delays[0] <= 1, "{victims}: {delays:?}");
         for (delay, expected) in delays[1..].iter().zip([100, 200, 400, 800, 1600, 3200, 5000, 5000]) {
             assert!((expected..expected + 5).contains(delay), "{victims}: {delays:?}");
@@ -346,7 +347,7 @@ fn kills_of_processes_that_had_loaded_lengthen_no_delay() {
 
 #[test]
 fn a_new_process_starts_soon_while_no_process_serves() {
-    // (how long the killer waits, how long none starts at most)
+    // (pause of the killer, longest time without a start)
     for (pause, most) in [(300, 1), (20, 1), (0, 101)] {
         let mut world = World::new();
         for round in 0..20 {
@@ -362,7 +363,7 @@ fn a_process_starts_at_once_when_the_standbys_were_waited_for_and_the_server_die
     let mut world = World::new();
     let starting = |world: &World| world.processes.keys().rev().take(STANDBYS).copied().collect();
     delays(&mut world, 8, starting);
-    // Their places stay empty for seconds now.
+    // The places now stay empty for seconds.
     pids_of(&world, &[Role::Starting]).into_iter().for_each(|pid| world.kill(pid));
     let delay = delays(&mut world, 1, |world| world.processes.keys().copied().collect())[0];
     assert!(delay <= 101, "{delay} ms");
@@ -370,13 +371,22 @@ fn a_process_starts_at_once_when_the_standbys_were_waited_for_and_the_server_die
 
 #[test]
 fn a_successor_that_is_alone_starts_a_process_soon() {
-    for (expected, most) in [(0, Duration::ZERO), (2, SETTLE)] {
+    let starts =
+        |tree: &mut Tree| std::iter::from_fn(|| tree.next_step()).any(|step| step == TreeStep::Start(Purpose::Stand));
+    for (awaited, most) in [(vec![], Duration::ZERO), (vec![7, 8], SETTLE)] {
         let now = Instant::now();
-        let mut tree = Tree::succeeding(RULES, expected, Some(7), now);
-        assert!(tree.due() <= now + most, "{expected}");
+        let mut tree = Tree::succeeding(RULES, awaited.iter().copied().collect(), Some(7), now);
+        assert!(tree.due() <= now + most, "{awaited:?}");
         tree.tick(now + most);
-        assert!(std::iter::from_fn(|| tree.next_step()).any(|step| step == Step::Start(Purpose::Stand)), "{expected}");
+        assert!(starts(&mut tree), "{awaited:?}");
     }
+    // The others have died with the previous supervisor.
+    let now = Instant::now();
+    let mut tree = Tree::succeeding(RULES, [7, 8].into(), Some(7), now);
+    tree.absent(7, now);
+    assert!(!starts(&mut tree), "one may introduce itself yet");
+    tree.absent(8, now);
+    assert!(starts(&mut tree), "at once");
 }
 
 #[test]
@@ -384,7 +394,7 @@ fn progress_is_that_of_the_server_with_and_without_a_watchdog() {
     for (watchdog, most) in [(None, 3000), (Some(ms(600_000)), 3000), (Some(ms(2000)), 1500)] {
         let mut world = World::new();
         let now = world.now;
-        world.tree.as_mut().expect("there is one").set_rules(Rules { watchdog, ..RULES }, now);
+        world.tree.as_mut().expect("there is one").set_rules(TreeRules { watchdog, ..RULES }, now);
         let is_progress_made = |world: &World| world.tree.as_ref().is_some_and(|tree| tree.is_progress_made(world.now));
         for _ in 0..5 {
             world.run(ms(700));
@@ -414,14 +424,14 @@ fn who_is_hung_is_killed_and_succeeded() {
     assert_eq!(world.reasons(), [Takeover::Hang], "nobody else has to serve for that");
 }
 
-/// Who was stopped itself, or starved, has heard of nobody, and nobody is to blame.
+/// After the supervisor itself was stopped or starved, silence of other processes proves nothing.
 #[test]
 fn nobody_is_killed_for_the_time_in_which_the_supervisor_was_stopped() {
     let mut world = World::new();
     world.run(Duration::from_secs(3));
     world.now += Duration::from_secs(100);
     world.run(Duration::from_secs(3));
-    assert!(!world.has_said(|step| matches!(step, Step::Kill(_))), "{:?}", world.said);
+    assert!(!world.has_said(|step| matches!(step, TreeStep::Kill(_))), "{:?}", world.said);
 }
 
 #[test]
@@ -442,7 +452,7 @@ fn restart_has_a_newcomer_serve_and_the_server_drain() {
     let old = world.pid_of(Role::Server);
     world.ask(ChangeKind::Restart).expect("nothing is under way");
     assert_eq!(world.ask(ChangeKind::Restart), Err("a restart or an upgrade is under way".to_owned()));
-    world.until("done", |world| world.has_said(|step| *step == Step::Changed(ChangeKind::Restart, Ok(()))));
+    world.until("done", |world| world.has_said(|step| *step == TreeStep::Changed(ChangeKind::Restart, Ok(()))));
     assert_ne!(world.pid_of(Role::Server), old);
     world.until("full", World::is_whole);
     assert_eq!(world.reasons(), [Takeover::Restart]);
@@ -457,7 +467,7 @@ fn a_newcomer_that_fails_changes_nothing() {
     world.obey();
     let newcomer = *world.processes.keys().max().expect("it was started");
     world.kill(newcomer);
-    let refused = Step::Changed(ChangeKind::Upgrade, Err("the newcomer has ended: signal 9".to_owned()));
+    let refused = TreeStep::Changed(ChangeKind::Upgrade, Err("the new process has ended: signal 9".to_owned()));
     world.until("refused", |world| world.has_said(|step| *step == refused));
     world.run(ms(10));
     assert!(world.is_whole() && world.pid_of(Role::Server) == old, "{:?}", world.processes);
@@ -468,7 +478,7 @@ fn a_newcomer_that_fails_changes_nothing() {
 fn a_silent_newcomer_is_killed_after_30_seconds() {
     for (watchdog, most) in [(None, 30), (Some(Duration::from_secs(600)), 30), (Some(Duration::from_secs(10)), 10)] {
         let mut world = World::new();
-        let rules = Rules { watchdog, ..RULES };
+        let rules = TreeRules { watchdog, ..RULES };
         world.tree.as_mut().expect("there is one").set_rules(rules, world.now);
         world.ask(ChangeKind::Restart).expect("nothing is under way");
         world.obey();
@@ -478,7 +488,8 @@ fn a_silent_newcomer_is_killed_after_30_seconds() {
         world.until("it is gone", |world| !world.processes.contains_key(&newcomer));
         let took = (world.now - before).as_millis();
         assert!((most * 1000..most * 1000 + 1300).contains(&took), "{watchdog:?}: {took} ms");
-        let is_refusal = |step: &Step| matches!(step, Step::Changed(_, Err(why)) if why.contains("no progress"));
+        let is_refusal =
+            |step: &TreeStep| matches!(step, TreeStep::Changed(_, Err(why)) if why.contains("no progress"));
         assert!(world.has_said(is_refusal), "{:?}", world.said);
         assert!(world.is_whole());
     }
@@ -495,10 +506,10 @@ fn all_processes_and_the_supervisor_follow_an_upgrade_that_has_proven_itself() {
     assert_eq!(standbys, STANDBYS, "those of the old program stay");
     let refused = world.ask(ChangeKind::Upgrade);
     assert!(refused.is_err(), "it is still under way");
-    world.until("the supervisor too", |world| world.has_said(|step| *step == Step::ExecInPlace));
+    world.until("the supervisor too", |world| world.has_said(|step| *step == TreeStep::ExecInPlace));
     assert!(world.is_whole() && !world.processes.keys().any(|pid| old.contains(pid)), "{:?}", world.processes);
-    let proven = world.said.iter().position(|step| *step == Step::Proven).expect("it has served for 10 s");
-    let is_start = |step: &Step| *step == Step::Start(Purpose::Stand);
+    let proven = world.said.iter().position(|step| *step == TreeStep::Proven).expect("it has served for 10 s");
+    let is_start = |step: &TreeStep| *step == TreeStep::Start(Purpose::Stand);
     assert_eq!(world.said[proven..].iter().filter(|step| is_start(step)).count(), STANDBYS);
     assert_eq!(world.reasons(), [Takeover::Upgrade]);
 }
@@ -515,13 +526,13 @@ fn an_upgrade_is_rolled_back_if_the_new_server_dies_soon() {
     world.until("another serves", |world| world.pid_of(Role::Server).is_some());
     assert!(world.pid_of(Role::Server).is_some_and(|pid| old.contains(&pid)), "one of the old program");
     assert_eq!(world.reasons(), [Takeover::Upgrade, Takeover::Rollback]);
-    // What the new one had put in force is taken back before a place is filled.
-    let place = |step: &dyn Fn(&Step) -> bool| world.said.iter().rposition(step);
-    let rolled_back = place(&|step| matches!(step, Step::RolledBack(_))).expect("it was");
-    assert!(Some(rolled_back) < place(&|step| *step == Step::Start(Purpose::Stand)), "{:?}", world.said);
-    assert!(!world.has_said(|step| *step == Step::Proven));
+    // The config of the new server is taken back before a place is filled.
+    let place = |step: &dyn Fn(&TreeStep) -> bool| world.said.iter().rposition(step);
+    let rolled_back = place(&|step| matches!(step, TreeStep::RolledBack(_))).expect("it was");
+    assert!(Some(rolled_back) < place(&|step| *step == TreeStep::Start(Purpose::Stand)), "{:?}", world.said);
+    assert!(!world.has_said(|step| *step == TreeStep::Proven));
     world.run(Duration::from_secs(20));
-    assert!(world.is_whole() && !world.has_said(|step| *step == Step::ExecInPlace));
+    assert!(world.is_whole() && !world.has_said(|step| *step == TreeStep::ExecInPlace));
 }
 
 #[test]
@@ -533,7 +544,7 @@ fn an_upgrade_that_all_end_after_is_not_rolled_back() {
     world.tree.as_mut().expect("there is one").end(now);
     world.until("over", |world| world.is_over.is_some());
     assert_eq!(world.is_over, Some(0));
-    assert!(!world.has_said(|step| matches!(step, Step::RolledBack(_))), "{:?}", world.said);
+    assert!(!world.has_said(|step| matches!(step, TreeStep::RolledBack(_))), "{:?}", world.said);
 }
 
 #[test]
@@ -556,13 +567,15 @@ fn at_the_end_standbys_go_first_and_the_server_drains() {
     world.tree.as_mut().expect("there is one").end(now);
     world.until("over", |world| world.is_over.is_some());
     assert_eq!(world.is_over, Some(0));
-    let drained = world.said.iter().position(|step| matches!(step, Step::Tell(_, Word::Drain))).expect("it drains");
-    let killed = world.said.iter().position(|step| *step == Step::Kill(standby)).expect("it does not end by itself");
+    let drained =
+        world.said.iter().position(|step| matches!(step, TreeStep::Send(_, ProcessOrder::Drain))).expect("it drains");
+    let killed =
+        world.said.iter().position(|step| *step == TreeStep::Kill(standby)).expect("it does not end by itself");
     assert!(killed < drained);
     assert_eq!(world.reasons(), [], "nobody takes over at the end");
 }
 
-/// What may happen to a tree.
+/// An event in the life of a tree.
 #[derive(Clone, Copy, Debug)]
 enum Event {
     /// SIGKILL for the process of this place.
@@ -595,15 +608,15 @@ fn event() -> impl Strategy<Value = Event> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 100, ..ProptestConfig::default() })]
 
-    /// From whatever has happened, as long as one process is left that is not stopped, all come back. `World::step` sees to it that
-    /// never do two serve.
+    /// After any events, all processes return as long as one is left that is not stopped. `World::step`
+    /// checks that two processes never serve at once.
     #[test]
     fn whoever_is_left_brings_back_the_rest(events in proptest::collection::vec(event(), 1..40)) {
         let mut world = World::new();
         for event in events {
             let place = |world: &World, place: usize| world.processes.keys().nth(place).copied();
             match event {
-                // The last one that could go on is left.
+                // The last process that can continue must survive.
                 Event::Kill(at) => if let Some(pid) = place(&world, at) {
                     let others = world.processes.iter().filter(|(other, process)| {
                         **other != pid && !process.is_stopped && process.role != Role::Draining
@@ -638,7 +651,7 @@ proptest! {
         world.loads = true;
         world.processes.values_mut().for_each(|process| process.is_stopped = false);
         world.until("full", World::is_whole);
-        // It stays so.
+        // The tree stays complete.
         world.run(Duration::from_secs(15));
         world.until("full to the end", World::is_whole);
     }
@@ -650,10 +663,10 @@ fn a_death_is_a_crash_unless_it_was_planned() {
     let tree = world.tree.as_ref().expect("a supervisor");
     let server = tree.server().expect("a server");
     let is_crash = |how| tree.is_crash(server, how);
-    assert!(is_crash(Ended::Signal(9)) && is_crash(Ended::Status(101)) && is_crash(Ended::Unknown));
-    assert!(!is_crash(Ended::Status(0)) && !is_crash(Ended::Status(2)));
+    assert!(is_crash(ProcessEnd::Signal(9)) && is_crash(ProcessEnd::Status(101)) && is_crash(ProcessEnd::Unknown));
+    assert!(!is_crash(ProcessEnd::Status(0)) && !is_crash(ProcessEnd::Status(2)));
     let mut ending = Tree::first(RULES, world.now);
     ending.introduced(7, Role::Server, world.now);
     ending.end(world.now);
-    assert!(!ending.is_crash(7, Ended::Signal(9)));
+    assert!(!ending.is_crash(7, ProcessEnd::Signal(9)));
 }

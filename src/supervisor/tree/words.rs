@@ -1,4 +1,4 @@
-//! What the tree is told, and what it says.
+//! The inputs and outputs of the tree.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,102 +8,79 @@ use serde::{Deserialize, Serialize};
 use crate::config::limits;
 use crate::metrics::Takeover;
 
-/// A process, by the number that the system gives it.
 pub(in crate::supervisor) type Pid = u32;
 
-/// What the config says of processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::supervisor) struct Rules {
-    /// How many stand by.
+pub(in crate::supervisor) struct TreeRules {
     pub(in crate::supervisor) standbys: usize,
-    /// Who is not heard of for so long is killed.
     pub(in crate::supervisor) watchdog: Option<Duration>,
 }
 
-impl Rules {
-    /// These rules within the limits of the config: another process sent them.
+impl TreeRules {
+    /// Applies the limits of the config, because another process sent the rules.
     pub(in crate::supervisor) fn clamped(self) -> Self {
         let watchdog = self.watchdog.map(|watchdog| watchdog.clamp(limits::WATCHDOG.min, limits::WATCHDOG.max));
         Self { standbys: self.standbys.min(limits::STANDBYS.max), watchdog }
     }
 }
 
-/// What a process is started for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::supervisor) enum Purpose {
-    /// To be the first server: what it has to say of the config, the operator hears.
     First,
-    /// To stand by, or to serve if nobody does.
     Stand,
-    /// To take over from the server.
     Newcomer(ChangeKind),
 }
 
-/// A planned change of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::supervisor) enum ChangeKind {
-    /// To another process of the same program.
+    /// Replacement by a process of the same program.
     Restart,
-    /// To the program that lies where this one was started from.
+    /// Replacement by the program at the path of the first start.
     Upgrade,
 }
 
-/// What a process is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::supervisor) enum Word {
-    /// End at once: it does not serve.
+pub(in crate::supervisor) enum ProcessOrder {
     End,
-    /// Take no more queries, finish those in flight, and end: nobody comes after.
+    /// Take no more queries, finish pending ones and end without a successor.
     Drain,
-    /// The same, while a standby takes over.
+    /// Take no more queries, finish pending ones and end, while a standby takes over.
     HandOver,
-    /// Say that you make progress.
     Ping,
 }
 
-/// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::supervisor) enum Step {
-    /// Start a process; `started` or `not_started` tells what came of it.
+pub(in crate::supervisor) enum TreeStep {
     Start(Purpose),
-    /// SIGKILL.
     Kill(Pid),
-    Tell(Pid, Word),
-    /// Another process serves.
+    Send(Pid, ProcessOrder),
     TookOver {
         pid: Pid,
         after: Option<Pid>,
         reason: Takeover,
         took: Duration,
     },
-    /// A place stays empty for so long.
     Delayed {
         problem: String,
         delay: Duration,
     },
-    /// The change has come to its end; whoever has asked for it is told.
     Changed(ChangeKind, Result<(), String>),
-    /// The new server of an upgrade has served for long enough: what it put in force stays.
+    /// An upgrade has passed its probation, so its config stays.
     Proven,
     /// The new server has died too soon after an upgrade.
     RolledBack(String),
-    /// All processes run the new program, but the supervisor.
     ExecInPlace,
-    /// All is over; with this exit status.
     Exit(u8),
 }
 
-/// How a process has ended, as far as is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::supervisor) enum Ended {
+pub(in crate::supervisor) enum ProcessEnd {
     Status(i32),
     Signal(i32),
-    /// It was no child of ours.
     Unknown,
 }
 
 impl ChangeKind {
-    /// The word for people.
     pub(in crate::supervisor) fn label(self) -> &'static str {
         match self {
             Self::Restart => "restart",
@@ -112,7 +89,7 @@ impl ChangeKind {
     }
 }
 
-impl fmt::Display for Ended {
+impl fmt::Display for ProcessEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status(status) => write!(f, "status {status}"),
@@ -121,3 +98,19 @@ impl fmt::Display for Ended {
         }
     }
 }
+
+/// Enough for introductions, because processes send them as soon as their channels have closed.
+pub(in crate::supervisor) const SETTLE: Duration = Duration::from_millis(100);
+
+pub(in crate::supervisor) const END_WITHIN: Duration = Duration::from_millis(100);
+
+/// The time that a server with a signal to end waits for a successor.
+pub(in crate::supervisor) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The time that a new program must serve before the old one ends.
+pub(in crate::supervisor) const PROBATION: Duration = Duration::from_secs(10);
+
+pub(in crate::supervisor) const NEWCOMER_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The number of unanswered pings that means that the server makes no progress.
+pub(in crate::supervisor) const PINGS: u32 = 3;

@@ -1,14 +1,14 @@
-//! Messages of dnstap (dnstap.proto), written in one pass: what there is to tell of one message of DNS.
+//! Messages of dnstap (dnstap.proto), encoded in one pass.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::policy::race::Kind;
+use crate::policy::race::AttemptKind;
 use crate::wire::Transport;
 
 use super::super::query_log::label;
 
-/// Which message it is: `Message.Type` of dnstap.proto.
+/// The field `Message.Type` of dnstap.proto.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MessageType {
     AuthQuery = 1,
@@ -19,51 +19,44 @@ pub(super) enum MessageType {
     ForwarderResponse = 8,
 }
 
-/// A message of DNS that was taken or sent.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Message<'a> {
+pub(super) struct DnstapMessage<'a> {
     pub(super) kind: MessageType,
     pub(super) transport: Transport,
-    /// Who has asked, as far as that may be told.
-    pub(super) asker: Endpoint,
-    /// Who was asked.
-    pub(super) asked: Endpoint,
-    /// When the query was taken or sent, since 1970.
+    /// The sender of the query, cut for privacy.
+    pub(super) asker: DnstapEndpoint,
+    pub(super) asked: DnstapEndpoint,
     pub(super) query_time: Duration,
-    /// When the response was, if this is one.
     pub(super) response_time: Option<Duration>,
-    /// Its octets, if they may be told.
+    /// The message in wire form, unless privacy forbids it.
     pub(super) octets: Option<&'a [u8]>,
-    /// The attempt that it is of.
-    pub(super) attempt: Option<Attempt<'a>>,
+    pub(super) attempt: Option<DnstapAttempt<'a>>,
 }
 
-/// One end of the way of a message.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Endpoint {
+pub(super) struct DnstapEndpoint {
     pub(super) ip: Option<IpAddr>,
     pub(super) port: Option<u16>,
 }
 
-/// An attempt, as `extra` tells of it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Attempt<'a> {
+pub(super) struct DnstapAttempt<'a> {
     pub(super) pool: &'a str,
     pub(super) backend: &'a str,
-    pub(super) kind: Kind,
+    pub(super) kind: AttemptKind,
 }
 
-impl Message<'_> {
-    /// Octets that it takes at most, without identity and version.
+impl DnstapMessage<'_> {
+    /// Returns the maximum length in bytes, without identity and version.
     pub(super) fn max_len(&self) -> usize {
         let names = self.attempt.map_or(0, |attempt| attempt.pool.len() + attempt.backend.len());
         FIXED + names + self.octets.map_or(0, <[u8]>::len)
     }
 
-    /// Appends it behind `server`: identity and version, as [`server_fields`] writes them.
+    /// Appends the message behind `server`: identity and version as written by [`server_fields`].
     pub(super) fn write(&self, server: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(server);
-        if let Some(Attempt { pool, backend, kind }) = self.attempt {
+        if let Some(DnstapAttempt { pool, backend, kind }) = self.attempt {
             let parts = ["pool=", pool, " backend=", backend, " kind=", label(kind)];
             let len: usize = parts.iter().map(|part| part.len()).sum();
             write_head(EXTRA, len, out);
@@ -71,7 +64,8 @@ impl Message<'_> {
         }
         write_number(DNSTAP_TYPE, 1, out);
         let start = out.len();
-        // The length is written when it is known, in as many octets as the longest takes: a number may have leading zeros.
+        // The length is filled in later, in as many bytes as the longest takes: a number may have leading
+        // zeros.
         write_key(MESSAGE, DELIMITED, out);
         let len_at = out.len();
         out.extend_from_slice(&[0; LEN_OCTETS]);
@@ -92,7 +86,7 @@ impl Message<'_> {
         let protocol = match self.transport {
             Transport::Udp => 1,
             Transport::Tcp => 2,
-            // DOT, DOH and DOQ in dnstap.proto, which knows no HTTP in the clear.
+            // DOT, DOH and DOQ of dnstap.proto, which has no value for HTTP in the clear.
             Transport::Tls => 3,
             Transport::Https | Transport::Http => 4,
             Transport::Quic => 7,
@@ -121,7 +115,6 @@ impl Message<'_> {
     }
 }
 
-/// The fields that all messages of a server begin with.
 pub(super) fn server_fields(identity: &str, version: &str) -> Vec<u8> {
     let mut out = Vec::new();
     write_octets(IDENTITY, identity.as_bytes(), &mut out);
@@ -129,7 +122,7 @@ pub(super) fn server_fields(identity: &str, version: &str) -> Vec<u8> {
     out
 }
 
-/// Seconds in one field, nanoseconds in the next.
+/// Writes the seconds to one field, the nanoseconds to the next.
 fn write_time(field: u8, time: Duration, out: &mut Vec<u8>) {
     write_number(field, time.as_secs(), out);
     write_key(field + 1, FIXED32, out);
@@ -151,7 +144,7 @@ fn write_number(field: u8, number: u64, out: &mut Vec<u8>) {
     write_varint(number, out);
 }
 
-/// All fields have numbers below 16, and so keys of one octet.
+/// Writes a key of one byte, because all field numbers are below 16.
 fn write_key(field: u8, wire_type: u8, out: &mut Vec<u8>) {
     out.push(field << 3 | wire_type);
 }
@@ -164,19 +157,17 @@ fn write_varint(mut number: u64, out: &mut Vec<u8>) {
     out.push(number as u8);
 }
 
-/// Wire types of Protocol Buffers.
 const VARINT: u8 = 0;
 const DELIMITED: u8 = 2;
 const FIXED32: u8 = 5;
 
-/// Fields of `Dnstap`.
 const IDENTITY: u8 = 1;
 const VERSION: u8 = 2;
 const EXTRA: u8 = 3;
 const MESSAGE: u8 = 14;
 const DNSTAP_TYPE: u8 = 15;
 
-/// Fields of `Message`; that behind a time of seconds has its nanoseconds.
+/// Field numbers of `Message`; the field after a time in seconds has its nanoseconds.
 const TYPE: u8 = 1;
 const SOCKET_FAMILY: u8 = 2;
 const SOCKET_PROTOCOL: u8 = 3;
@@ -189,17 +180,16 @@ const QUERY_MESSAGE: u8 = 10;
 const RESPONSE_TIME_SEC: u8 = 12;
 const RESPONSE_MESSAGE: u8 = 14;
 
-/// Octets of the length of a message.
 const LEN_OCTETS: usize = 3;
 
-/// Octets of all but the octets of the message, the names of `extra`, identity and version.
+/// The maximum size without the DNS message, the names of `extra`, identity and version.
 const FIXED: usize = 160;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn written(message: &Message<'_>) -> Vec<u8> {
+    fn written(message: &DnstapMessage<'_>) -> Vec<u8> {
         let mut out = Vec::new();
         message.write(&server_fields("ls1", "h 1"), &mut out);
         out
@@ -207,15 +197,15 @@ mod tests {
 
     #[test]
     fn a_query_is_written_as_the_schema_says() {
-        let message = Message {
+        let message = DnstapMessage {
             kind: MessageType::ForwarderQuery,
             transport: Transport::Udp,
-            asker: Endpoint { ip: None, port: Some(300) },
-            asked: Endpoint { ip: Some("192.0.2.1".parse().expect("an address")), port: Some(53) },
+            asker: DnstapEndpoint { ip: None, port: Some(300) },
+            asked: DnstapEndpoint { ip: Some("192.0.2.1".parse().expect("an address")), port: Some(53) },
             query_time: Duration::new(200, 1),
             response_time: None,
             octets: Some(b"abc"),
-            attempt: Some(Attempt { pool: "p", backend: "b", kind: Kind::Hedge }),
+            attempt: Some(DnstapAttempt { pool: "p", backend: "b", kind: AttemptKind::Hedge }),
         };
         let fields: &[u8] = b"\x08\x07\x10\x01\x18\x01\x30\xAC\x02\x2A\x04\xC0\x00\x02\x01\x38\x35\
             \x40\xC8\x01\x4D\x01\0\0\0\x52\x03abc";
@@ -230,11 +220,11 @@ mod tests {
     #[test]
     fn the_longest_message_has_room() {
         let octets = vec![7; 65_535];
-        let message = Message {
+        let message = DnstapMessage {
             kind: MessageType::ClientResponse,
             transport: Transport::Tcp,
-            asker: Endpoint { ip: Some("2001:db8::1".parse().expect("an address")), port: Some(65_535) },
-            asked: Endpoint { ip: Some("2001:db8::2".parse().expect("an address")), port: Some(65_535) },
+            asker: DnstapEndpoint { ip: Some("2001:db8::1".parse().expect("an address")), port: Some(65_535) },
+            asked: DnstapEndpoint { ip: Some("2001:db8::2".parse().expect("an address")), port: Some(65_535) },
             query_time: Duration::new(u64::MAX, 999_999_999),
             response_time: Some(Duration::new(u64::MAX, 999_999_999)),
             octets: Some(&octets),

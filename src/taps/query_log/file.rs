@@ -1,7 +1,8 @@
-//! The file of a query log: appended to by whole lines, rotated by its size, opened anew when somebody has removed it.
+//! The file of a query log: lines are appended, the size triggers rotation, and a removed file is opened
+//! anew.
 //!
-//! Two processes may have the same file open for a moment, when one takes over from another. Both append, and who finds that the file
-//! is not at its path any more when it is to be rotated knows that the other has done so.
+//! Two processes may have the same file open while one takes over from the other. If the path names another
+//! file when it is to be rotated, the other process has rotated it.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Write};
@@ -13,26 +14,21 @@ use std::time::{Duration, Instant};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-/// A file of lines.
 #[derive(Debug)]
 pub(super) struct LogFile {
     path: PathBuf,
-    /// After how many octets it is rotated, if it ever is.
     rotate: Option<u64>,
-    /// How many of those that were rotated are kept.
     keep: u16,
-    open: Option<Open>,
-    /// When it may be rotated again, after that could not be done.
+    open: Option<OpenLogFile>,
+    /// The time of the next rotation attempt after a failure.
     rotates_from: Option<Instant>,
 }
 
-/// The file while it is open.
 #[derive(Debug)]
-struct Open {
+struct OpenLogFile {
     file: File,
-    /// Octets in it.
     len: u64,
-    /// Whether it is a regular file, and no FIFO or device.
+    /// False for a FIFO or device.
     is_regular: bool,
 }
 
@@ -41,19 +37,18 @@ impl LogFile {
         Self { path, rotate, keep, open: None, rotates_from: None }
     }
 
-    /// Opens what is at the path by now before anything more is written.
     pub(super) fn reopen(&mut self) {
         self.open = None;
     }
 
-    /// What becomes writable when a write would not wait any more.
+    /// Returns the descriptor that becomes writable when a write would not block any more.
     pub(super) fn blocked_on(&self) -> Option<BorrowedFd<'_>> {
         self.open.as_ref().map(|open| open.file.as_fd())
     }
 
-    /// Appends lines. Returns how many octets of them were taken: of a regular file whole lines.
+    /// Appends lines and returns the bytes written: for a regular file only complete lines.
     pub(super) fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
-        // Removed, nobody would ever read it.
+        // A removed file has no reader.
         if self.open.as_ref().is_some_and(|open| open.is_regular && !has_name(&open.file)) {
             self.open = None;
         }
@@ -67,8 +62,8 @@ impl LogFile {
         if taken == lines.len() || !open.is_regular {
             return Ok(taken);
         }
-        // The disk is full. What is there of the last line goes, so that all lines are whole; unless another process has
-        // written behind it, which is then separated from it.
+        // The disk is full. The incomplete line is cut off, unless another process has appended behind it;
+        // then a line feed separates both.
         let whole = lines[..taken].iter().rposition(|octet| *octet == b'\n').map_or(0, |end| end + 1);
         let end = open.len - (taken - whole) as u64;
         match open.file.metadata()?.len() == open.len {
@@ -79,17 +74,16 @@ impl LogFile {
         if whole == 0 { Err(Errno::NOSPC.into()) } else { Ok(whole) }
     }
 
-    /// The open file.
-    fn opened(&mut self) -> io::Result<&mut Open> {
+    fn opened(&mut self) -> io::Result<&mut OpenLogFile> {
         match &mut self.open {
             Some(_) => {}
-            none => *none = Some(Open::at(&self.path)?),
+            none => *none = Some(OpenLogFile::at(&self.path)?),
         }
         self.open.as_mut().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// A new file: the one of before is kept beside it. If that cannot be done, which the log tells, lines go on to where they went.
-    fn rotated(&mut self) -> io::Result<&mut Open> {
+    /// Rotates the file. If that fails, the problem is logged and lines go to the old file.
+    fn rotated(&mut self) -> io::Result<&mut OpenLogFile> {
         let now = Instant::now();
         if self.rotates_from.is_some_and(|from| now < from) {
             return self.opened();
@@ -102,38 +96,38 @@ impl LogFile {
             }
             Err(error) => {
                 self.rotates_from = Some(now + ROTATE_AGAIN);
-                tracing::warn!(file = %self.path.display(), %error, "query_log: the file cannot be rotated, and grows");
+                tracing::warn!(file = %self.path.display(), %error, "query_log: the file cannot be rotated and keeps growing");
             }
         }
         self.opened()
     }
 }
 
-impl Open {
-    /// Opens a file to append to, and makes it if it is not there. Nothing is waited for: neither the reader of a FIFO nor room in it.
+impl OpenLogFile {
+    /// Opens a file to append to, and creates it if necessary. Does not wait for the reader of a FIFO or for
+    /// room in it.
     fn at(path: &Path) -> io::Result<Self> {
         let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
         let file = File::options().append(true).create(true).mode(MODE).custom_flags(flags.bits() as i32).open(path)?;
         let metadata = file.metadata()?;
         if metadata.file_type().is_block_device() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a disk, expected a file"));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "expected a file, not a block device"));
         }
         Ok(Self { file, len: metadata.len(), is_regular: metadata.is_file() })
     }
 }
 
-/// Whether an open file is still to be found in some folder.
+/// Returns true if the open file still has a name in some directory.
 fn has_name(file: &File) -> bool {
     file.metadata().is_ok_and(|metadata| metadata.nlink() > 0)
 }
 
-/// Whether an open file is the one at a path.
 fn is_at(file: &File, path: &Path) -> bool {
     let place = |metadata: Metadata| (metadata.dev(), metadata.ino());
     file.metadata().is_ok_and(|open| fs::metadata(path).is_ok_and(|there| place(there) == place(open)))
 }
 
-/// Renames a file to `.1`, the one that was that to `.2`, and so on. The last one goes.
+/// Renames a file to `.1`, the previous `.1` to `.2`, and so on. The last one is deleted.
 fn rotate(path: &Path, keep: u16) -> io::Result<()> {
     let numbered = |number: u16| {
         let mut name = path.as_os_str().to_owned();
@@ -149,10 +143,9 @@ fn rotate(path: &Path, keep: u16) -> io::Result<()> {
     fs::rename(path, numbered(1))
 }
 
-/// Its owner writes it, its group may read it: names that people ask for are not for everybody.
+/// Write access for the owner, read access for the group: queried names are private.
 const MODE: u32 = 0o640;
 
-/// How long is waited after a file could not be rotated.
 const ROTATE_AGAIN: Duration = Duration::from_secs(60);
 
 #[cfg(test)]

@@ -1,21 +1,21 @@
-//! A line of the query log: JSON or logfmt, and always one line, whatever octets a name has.
+//! Lines of the query log: JSON or logfmt, and always exactly one line, whatever bytes a name has.
 
 use std::fmt::{self, Display, Write};
 use std::time::UNIX_EPOCH;
 
-use super::super::record::{Address, QueryRecord};
+use super::super::record::{QueryRecord, RecordAddress};
 use crate::config::LogFormat;
-use crate::policy::race::Kind;
+use crate::policy::race::AttemptKind;
 use crate::wire::{Rcode, RecordClass, RecordType, display_name};
 
-/// Appends the line of a record with its line feed. `weight`: for how many queries one of the sample stands.
+/// Appends a record as a line. `weight` is the number of queries that a sampled one stands for.
 pub(super) fn write(format: LogFormat, record: &QueryRecord<'_>, weight: f64, out: &mut Vec<u8>) {
     let mut fields = Fields { format, out, is_first: true };
     if format == LogFormat::Json {
         fields.out.push(b'{');
     }
     fields.text("at", humantime::format_rfc3339_micros(UNIX_EPOCH + record.at));
-    if let Some(Address { ip, prefix }) = record.client {
+    if let Some(RecordAddress { ip, prefix }) = record.client {
         match prefix {
             Some(prefix) => fields.text("client", format_args!("{ip}/{prefix}")),
             None => fields.text("client", ip),
@@ -66,16 +66,14 @@ pub(super) fn write(format: LogFormat, record: &QueryRecord<'_>, weight: f64, ou
     fields.out.push(b'\n');
 }
 
-/// The word for why an attempt was made.
-pub(in crate::taps) fn label(kind: Kind) -> &'static str {
+pub(in crate::taps) fn label(kind: AttemptKind) -> &'static str {
     match kind {
-        Kind::First => "first",
-        Kind::Hedge => "hedge",
-        Kind::Failover => "failover",
+        AttemptKind::First => "first",
+        AttemptKind::Hedge => "hedge",
+        AttemptKind::Failover => "failover",
     }
 }
 
-/// A line that is being written.
 struct Fields<'a> {
     format: LogFormat,
     out: &'a mut Vec<u8>,
@@ -108,12 +106,12 @@ impl Fields<'_> {
         let _ = write!(Plain(self.out), "{value}");
     }
 
-    /// Any text. In logfmt it has quotes if it needs them.
+    /// Writes any text, in logfmt with quotes if it needs them.
     fn text(&mut self, key: &str, value: impl Display) {
         self.key(key);
         let start = self.out.len();
         self.out.push(b'"');
-        let mut escaped = Escaped { out: self.out, needs_quotes: false };
+        let mut escaped = JsonEscaper { out: self.out, needs_quotes: false };
         let _ = write!(escaped, "{value}");
         let needs_quotes = escaped.needs_quotes || self.out.len() == start + 1;
         match self.format {
@@ -122,7 +120,7 @@ impl Fields<'_> {
         }
     }
 
-    /// A name in wire form, as RFC 1035 section 5.1 has it. Nearly all have nothing to escape, and are copied.
+    /// Writes a name in wire form as text (RFC 1035 section 5.1). Most names need no escapes, and are copied.
     fn name(&mut self, key: &str, wire: &[u8]) {
         if !labels(wire).flatten().all(|octet| is_plain(*octet)) || labels(wire).next().is_none() {
             return self.text(key, display_name(wire));
@@ -138,7 +136,6 @@ impl Fields<'_> {
     }
 }
 
-/// The labels of a name in wire form, without the root.
 fn labels(mut wire: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let (&len, rest) = wire.split_first().filter(|(len, _)| **len > 0)?;
@@ -148,12 +145,11 @@ fn labels(mut wire: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Whether an octet of a label stands for itself, in master files and in both formats.
+/// Returns true if a byte of a label needs no escape, in master files and in both formats.
 fn is_plain(octet: u8) -> bool {
     octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_' | b'*')
 }
 
-/// Writes text as it is.
 struct Plain<'a>(&'a mut Vec<u8>);
 
 impl Write for Plain<'_> {
@@ -163,19 +159,19 @@ impl Write for Plain<'_> {
     }
 }
 
-/// Writes text as it stands in a string of JSON (RFC 8259 section 7), which is that of logfmt too.
-struct Escaped<'a> {
+/// Writes text as in a JSON string (RFC 8259 section 7), which logfmt shares.
+struct JsonEscaper<'a> {
     out: &'a mut Vec<u8>,
-    /// Whether there was anything that ends a value of logfmt that has no quotes.
+    /// True if the text contains a character that ends an unquoted value of logfmt.
     needs_quotes: bool,
 }
 
-impl Write for Escaped<'_> {
+impl Write for JsonEscaper<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for character in text.chars() {
             match character {
                 '"' | '\\' => self.out.extend_from_slice(&[b'\\', character as u8]),
-                // Those of Latin-1 and the separators of Unicode are taken for ends of lines by some.
+                // Some readers take controls of Latin-1 and the Unicode separators for line ends.
                 '\0'..='\x1F' | '\x7F'..='\u{9F}' | '\u{2028}' | '\u{2029}' => {
                     write!(Plain(self.out), "\\u{:04x}", u32::from(character))?;
                 }
@@ -187,7 +183,7 @@ impl Write for Escaped<'_> {
     }
 }
 
-/// Octets of the longest line but for the names of pool and backend: each octet of a name may take five.
+/// The longest line without the names of pool and backend: each byte of a name may take five.
 pub(super) const MAX_LINE: usize = 2048;
 
 #[cfg(test)]
@@ -197,7 +193,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::metrics::Source;
+    use crate::metrics::ResponseSource;
     use crate::wire::{Name, Transport};
 
     fn line(format: LogFormat, record: &QueryRecord<'_>) -> String {
@@ -209,14 +205,14 @@ mod tests {
     fn record() -> QueryRecord<'static> {
         QueryRecord {
             at: Duration::new(1_700_000_000, 123_456_789),
-            client: Some(Address { ip: "2001:db8::".parse().expect("an address"), prefix: Some(56) }),
+            client: Some(RecordAddress { ip: "2001:db8::".parse().expect("an address"), prefix: Some(56) }),
             transport: Some(Transport::Tcp),
             qname: b"\x03www\x07example\0",
             qtype_qclass: Some((28, 1)),
-            said: Some((Source::Backend, 0)),
+            said: Some((ResponseSource::Backend, 0)),
             pool: "ts",
             backend: "ts 1",
-            kind: Some(Kind::Failover),
+            kind: Some(AttemptKind::Failover),
             took: Some(Duration::from_nanos(12_345_678)),
             attempts: 2,
             size: 512,
@@ -253,7 +249,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a name and the labels of the config are made of, a line is one line, and says what they are.
+        /// Any name and any labels of the config make one line with these values.
         #[test]
         fn no_name_breaks_a_line(
             labels in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..=63), 0..=3),

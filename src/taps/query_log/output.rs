@@ -1,4 +1,4 @@
-//! Where lines go: a file, the standard error stream, or a unix socket. None of them is waited for.
+//! Outputs of lines: a file, the standard error stream, or a unix socket. No write blocks.
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -17,41 +17,38 @@ use super::line::{self, MAX_LINE};
 use crate::config::LogTarget;
 use crate::metrics::Tap;
 
-/// The writer's part of a query log: lines that wait, and where they go.
 #[derive(Debug)]
-pub(in crate::taps) struct Lines {
+pub(in crate::taps) struct QueryLogLines {
     log: Arc<QueryLog>,
-    output: Output,
-    /// Lines that were not taken yet; of the first one perhaps its end.
+    output: QueryLogOutput,
+    /// The pending lines; the first one may be incomplete.
     waiting: Vec<u8>,
-    /// How many end there.
     lines: u64,
 }
 
-/// Where lines go.
 #[derive(Debug)]
-enum Output {
+enum QueryLogOutput {
     File(LogFile),
     Stderr,
     Unix(Datagrams),
 }
 
-impl Lines {
-    /// Nothing is opened before there is something to write.
+impl QueryLogLines {
+    /// Creates the output, which opens nothing before the first line.
     pub(in crate::taps) fn new(log: Arc<QueryLog>) -> Self {
         let output = match &log.config.to {
             LogTarget::File(path) => {
                 let rotate = log.config.rotate.map(|octets| octets as u64);
-                Output::File(LogFile::new(path.clone(), rotate, log.config.keep))
+                QueryLogOutput::File(LogFile::new(path.clone(), rotate, log.config.keep))
             }
-            LogTarget::Stderr => Output::Stderr,
-            LogTarget::Unix(path) => Output::Unix(Datagrams { path: path.clone(), socket: None }),
+            LogTarget::Stderr => QueryLogOutput::Stderr,
+            LogTarget::Unix(path) => QueryLogOutput::Unix(Datagrams { path: path.clone(), socket: None }),
         };
         Self { log, output, waiting: Vec::with_capacity(AT_ONCE + 4 * MAX_LINE), lines: 0 }
     }
 }
 
-impl Outlet for Lines {
+impl Outlet for QueryLogLines {
     fn tap(&self) -> Tap {
         Tap::QueryLog
     }
@@ -80,9 +77,9 @@ impl Outlet for Lines {
 
     fn write(&mut self) -> io::Result<u64> {
         let taken = match &mut self.output {
-            Output::File(file) => file.write(&self.waiting)?,
-            Output::Stderr => write_stderr(&self.waiting)?,
-            Output::Unix(datagrams) => datagrams.send(&self.waiting)?,
+            QueryLogOutput::File(file) => file.write(&self.waiting)?,
+            QueryLogOutput::Stderr => write_stderr(&self.waiting)?,
+            QueryLogOutput::Unix(datagrams) => datagrams.send(&self.waiting)?,
         };
         let lines = self.waiting.get(..taken).map_or(0, lines_in);
         self.waiting.drain(..taken);
@@ -92,19 +89,19 @@ impl Outlet for Lines {
 
     fn blocked_on(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         let blocked = match &self.output {
-            Output::File(file) => file.blocked_on(),
-            // Its descriptor is open as long as there is a process.
-            Output::Stderr => Some(rustix::stdio::stderr()),
-            Output::Unix(datagrams) => datagrams.socket.as_ref().map(AsFd::as_fd),
+            QueryLogOutput::File(file) => file.blocked_on(),
+            // The descriptor stays open as long as the process runs.
+            QueryLogOutput::Stderr => Some(rustix::stdio::stderr()),
+            QueryLogOutput::Unix(datagrams) => datagrams.socket.as_ref().map(AsFd::as_fd),
         };
         blocked.map(|fd| (fd, PollFlags::OUT))
     }
 
     fn reopen(&mut self) {
         match &mut self.output {
-            Output::File(file) => file.reopen(),
-            Output::Stderr => {}
-            Output::Unix(datagrams) => datagrams.socket = None,
+            QueryLogOutput::File(file) => file.reopen(),
+            QueryLogOutput::Stderr => {}
+            QueryLogOutput::Unix(datagrams) => datagrams.socket = None,
         }
     }
 
@@ -115,16 +112,16 @@ impl Outlet for Lines {
     fn end(&mut self, _until: Instant) {}
 }
 
-/// How many lines end there.
 fn lines_in(octets: &[u8]) -> u64 {
     octets.iter().filter(|octet| **octet == b'\n').count() as u64
 }
 
-/// Writes as many lines to the standard error stream as it takes at once: in one piece, so that the log comes between lines only.
+/// Writes as many lines to the standard error stream as it takes atomically, so that log messages only come
+/// between lines.
 fn write_stderr(lines: &[u8]) -> io::Result<usize> {
     let stderr = io::stderr();
     let mut fd = [PollFd::new(&stderr, PollFlags::OUT)];
-    // Pipe(7): one that may be written to has room for `PIPE_BUF` octets, so this does not wait.
+    // pipe(7): a writable pipe has room for `PIPE_BUF` bytes, so the write does not block.
     if poll(&mut fd, Some(&Timespec::default()))? == 0 {
         return Err(io::ErrorKind::WouldBlock.into());
     }
@@ -134,16 +131,14 @@ fn write_stderr(lines: &[u8]) -> io::Result<usize> {
     Ok(whole)
 }
 
-/// A unix socket for datagrams.
 #[derive(Debug)]
 struct Datagrams {
     path: PathBuf,
-    /// Connected to the reader, if that was there.
     socket: Option<UnixDatagram>,
 }
 
 impl Datagrams {
-    /// Sends lines, each as a datagram without its line feed, until the reader has no room. Returns the octets of those that were
+    /// Sends each line as a datagram without its line feed, until the reader has no room. Returns the bytes
     /// sent.
     fn send(&mut self, lines: &[u8]) -> io::Result<usize> {
         let mut sent = 0;
@@ -176,8 +171,7 @@ impl Datagrams {
     }
 }
 
-/// Octets of lines that are written at a time.
 const AT_ONCE: usize = 128 << 10;
 
-/// Octets that a pipe takes in one piece (POSIX has 512 at least; Linux has 4096).
+/// The bytes that a pipe takes atomically (POSIX has 512 at least; Linux has 4096).
 const PIPE_BUF: usize = 4096;

@@ -1,4 +1,5 @@
-//! One batch to a collector, by HTTP: a connection of its own, for there is one every few seconds at most, and a time limit over all.
+//! Delivery of one batch to a collector by HTTP: a new connection each time, because batches are seconds
+//! apart, and one time limit.
 
 use std::error::Error;
 use std::pin::pin;
@@ -16,21 +17,17 @@ use tokio::time::timeout;
 
 use crate::config::OtlpTarget;
 
-/// A batch was not taken, and why.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Undelivered {
-    /// The collector has no time for it now.
+pub(super) enum DeliveryError {
+    /// The collector is overloaded; retry later.
     Later(String),
-    /// It will not be.
+    /// The collector rejects the batch.
     Never(String),
 }
 
-/// Posts a batch. Returns what the collector complains of, though it has taken it.
-///
-/// # Errors
-/// If it is not taken within a few seconds.
-pub(super) async fn post(target: &OtlpTarget, body: Vec<u8>) -> Result<Option<String>, Undelivered> {
-    let never = |error: Box<dyn Error + Send + Sync>| Undelivered::Never(format!("{}: {error}", target.address));
+/// Posts a batch. Returns the collector's warning, if it accepted the batch with one.
+pub(super) async fn post(target: &OtlpTarget, body: Vec<u8>) -> Result<Option<String>, DeliveryError> {
+    let never = |error: Box<dyn Error + Send + Sync>| DeliveryError::Never(format!("{}: {error}", target.address));
     match timeout(PATIENCE, exchange(target, body)).await {
         Ok(Ok((status, answer))) => read(status, &answer),
         Ok(Err(error)) => Err(never(error)),
@@ -38,7 +35,6 @@ pub(super) async fn post(target: &OtlpTarget, body: Vec<u8>) -> Result<Option<St
     }
 }
 
-/// Sends a batch, and reads what is answered.
 async fn exchange(target: &OtlpTarget, body: Vec<u8>) -> Result<(StatusCode, Bytes), Box<dyn Error + Send + Sync>> {
     let stream = TcpStream::connect(target.address).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
@@ -56,7 +52,7 @@ async fn exchange(target: &OtlpTarget, body: Vec<u8>) -> Result<(StatusCode, Byt
     let (mut answered, mut connection) = (pin!(answered), pin!(connection));
     let mut is_connected = true;
     loop {
-        // The connection first: what it has read when it ends is the answer.
+        // Poll the connection first: its data at the end is the response.
         tokio::select! {
             biased;
             _ = &mut connection, if is_connected => is_connected = false,
@@ -65,15 +61,12 @@ async fn exchange(target: &OtlpTarget, body: Vec<u8>) -> Result<(StatusCode, Byt
     }
 }
 
-/// What an answer means.
-fn read(status: StatusCode, answer: &[u8]) -> Result<Option<String>, Undelivered> {
-    /// What a collector says that has taken a batch.
+fn read(status: StatusCode, answer: &[u8]) -> Result<Option<String>, DeliveryError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct Answer {
+    struct CollectorResponse {
         partial_success: Option<PartialSuccess>,
     }
-    /// What it has not taken of it.
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "camelCase", default)]
     struct PartialSuccess {
@@ -82,9 +75,10 @@ fn read(status: StatusCode, answer: &[u8]) -> Result<Option<String>, Undelivered
     }
     match status {
         _ if status.is_success() => {
-            let partial = serde_json::from_slice::<Answer>(answer).ok().and_then(|answer| answer.partial_success);
+            let partial =
+                serde_json::from_slice::<CollectorResponse>(answer).ok().and_then(|answer| answer.partial_success);
             let PartialSuccess { rejected_spans, error_message } = partial.unwrap_or_default();
-            // Numbers of 64 bits are strings in this JSON; not everybody keeps to that.
+            // Numbers of 64 bits are strings in this JSON, but some collectors send numbers.
             let rejected = rejected_spans.as_u64().or_else(|| rejected_spans.as_str()?.parse().ok()).unwrap_or(0);
             let is_content = rejected == 0 && error_message.is_empty();
             let message: String = error_message.chars().take(MAX_MESSAGE).collect();
@@ -93,18 +87,16 @@ fn read(status: StatusCode, answer: &[u8]) -> Result<Option<String>, Undelivered
         StatusCode::TOO_MANY_REQUESTS
         | StatusCode::BAD_GATEWAY
         | StatusCode::SERVICE_UNAVAILABLE
-        | StatusCode::GATEWAY_TIMEOUT => Err(Undelivered::Later(format!("the collector says {status}"))),
-        _ => Err(Undelivered::Never(format!("the collector says {status}"))),
+        | StatusCode::GATEWAY_TIMEOUT => Err(DeliveryError::Later(format!("the collector says {status}"))),
+        _ => Err(DeliveryError::Never(format!("the collector says {status}"))),
     }
 }
 
-/// How long a delivery may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Octets of an answer at most.
 const MAX_ANSWER: usize = 64 << 10;
 
-/// How much of what the collector says goes to the log, in characters.
+/// The maximum length in characters of a collector's message in the log.
 const MAX_MESSAGE: usize = 200;
 
 #[cfg(test)]
@@ -131,7 +123,7 @@ mod tests {
             [(429, true), (502, true), (503, true), (504, true), (400, false), (500, false), (302, false)]
         {
             let answer = read(StatusCode::from_u16(status).expect("a status"), b"");
-            assert_eq!(matches!(answer, Err(Undelivered::Later(_))), is_later, "{status}: {answer:?}");
+            assert_eq!(matches!(answer, Err(DeliveryError::Later(_))), is_later, "{status}: {answer:?}");
             assert!(answer.is_err(), "{status}");
         }
     }

@@ -1,7 +1,7 @@
-//! Races in the JSON of OTLP: a trace for each, with a span for the query and one below it for each attempt.
+//! Races in the JSON of OTLP: a trace for each, with a span for the query and a child span for each attempt.
 //!
-//! Names of attributes are those of the semantic conventions of OpenTelemetry where there are any, and else begin with `hedgerow`. A span
-//! of an attempt without a reply ends with the race; one whose reply came late ends after it.
+//! Attribute names follow the semantic conventions of OpenTelemetry, or begin with `hedgerow`. The span of an
+//! attempt without a reply ends with the race; a late reply ends it later.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -10,12 +10,12 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::address::BackendAddress;
-use crate::sight::slow::{Fate, Outcome, SlowAttempt, SlowRace};
+use crate::sight::slow::{Fate, RaceOutcome, SlowAttempt, SlowRace};
 
-/// Where backends are that have names: by pool and name. The others are told by their addresses.
+/// The addresses of backends by pool and name. Backends without a name appear by address.
 pub(in crate::taps) type Backends = HashMap<(String, String), SocketAddr>;
 
-/// The body of a message with these races, each with the number of its trace.
+/// Builds the body of a request with these races and their trace IDs.
 pub(super) fn body<'a>(races: impl Iterator<Item = (u128, &'a SlowRace)>, host: &str, backends: &Backends) -> Vec<u8> {
     let spans: Vec<Value> = races.flat_map(|(id, race)| Trace { id, race, backends }.spans()).collect();
     let version = env!("CARGO_PKG_VERSION");
@@ -31,7 +31,6 @@ pub(super) fn body<'a>(races: impl Iterator<Item = (u128, &'a SlowRace)>, host: 
     message.to_string().into_bytes()
 }
 
-/// A race that becomes a trace.
 struct Trace<'a> {
     id: u128,
     race: &'a SlowRace,
@@ -39,24 +38,23 @@ struct Trace<'a> {
 }
 
 impl Trace<'_> {
-    /// The span of the query, and those of the attempts.
     fn spans(&self) -> Vec<Value> {
         let attempts = self.race.attempts.iter().enumerate();
         let attempts = attempts.map(|(number, attempt)| self.attempt(number as u64 + 1, attempt));
         std::iter::once(self.query()).chain(attempts).collect()
     }
 
-    /// The number of a span: part of that of the trace, and never zero.
+    /// Returns a span ID: part of the trace ID, and never zero.
     fn span_id(&self, number: u64) -> String {
         format!("{:016x}", (self.id as u64 & !0xFF) | (number + 1))
     }
 
-    /// Nanoseconds since 1970, so many milliseconds after the start of the race, which is known to the microsecond.
+    /// Returns the nanoseconds since 1970 at this time after the start of the race, which is known to the
+    /// microsecond.
     fn nanos(&self, after_ms: f64) -> u64 {
         ((self.race.at * 1e6).round() as u64 + (after_ms * 1e3).round() as u64) * 1_000
     }
 
-    /// What all spans have.
     fn span(&self, number: u64, name: &str, kind: u8, (from_ms, to_ms): (f64, f64), attributes: Vec<Value>) -> Value {
         json!({
             "traceId": format!("{:032x}", self.id.max(1)),
@@ -69,11 +67,10 @@ impl Trace<'_> {
         })
     }
 
-    /// The span of the query.
     fn query(&self) -> Value {
         let race = self.race;
         let name = Some(&race.name).filter(|name| !name.is_empty());
-        let is_error = matches!(race.outcome, Outcome::Failed | Outcome::MadeUp);
+        let is_error = matches!(race.outcome, RaceOutcome::Failed | RaceOutcome::MadeUp);
         let mut attributes = Vec::new();
         attributes.extend(name.map(|name| text("dns.question.name", name)));
         attributes.extend([
@@ -97,7 +94,6 @@ impl Trace<'_> {
         span
     }
 
-    /// The span of an attempt.
     fn attempt(&self, number: u64, attempt: &SlowAttempt) -> Value {
         let SlowAttempt { backend, kind, at_ms, took_ms, fate, rank } = attempt;
         let known = || self.backends.get(&(self.race.pool.clone(), backend.clone())).copied();
@@ -131,28 +127,23 @@ impl Trace<'_> {
     }
 }
 
-/// An attribute of text.
 fn text(key: &str, value: impl Serialize) -> Value {
     json!({ "key": key, "value": { "stringValue": value } })
 }
 
-/// An attribute of a number. Those of 64 bits are strings in this JSON.
+/// Builds a numeric attribute. Numbers of 64 bits are strings in this JSON.
 fn integer(key: &str, value: impl Into<u64>) -> Value {
     json!({ "key": key, "value": { "intValue": value.into().to_string() } })
 }
 
-/// The status of a span that has failed.
 fn error(message: &str) -> Value {
     json!({ "code": STATUS_ERROR, "message": message })
 }
 
-/// `SPAN_KIND_SERVER`.
 const SERVER: u8 = 2;
 
-/// `SPAN_KIND_CLIENT`.
 const CLIENT: u8 = 3;
 
-/// `STATUS_CODE_ERROR`.
 const STATUS_ERROR: u8 = 2;
 
 #[cfg(test)]
@@ -161,7 +152,6 @@ mod tests {
 
     const ID: u128 = 0x0123_4567_89ab_cdef_0011_2233_4455_6677;
 
-    /// The spans that a race becomes.
     fn spans(race: &SlowRace, backends: &Backends) -> Vec<Value> {
         let body = body([(ID, race)].into_iter(), "host", backends);
         let message: Value = serde_json::from_slice(&body).expect("JSON");
@@ -250,7 +240,7 @@ mod tests {
     #[test]
     fn what_failed_says_so_and_a_late_reply_ends_after_its_race() {
         let mut race = SlowRace::sample();
-        race.outcome = Outcome::MadeUp;
+        race.outcome = RaceOutcome::MadeUp;
         (race.attempts[0].fate, race.attempts[0].took_ms) = (Fate::Late, Some(400.0));
         race.attempts[0].backend = "192.0.2.1:5301".to_owned();
         race.name = String::new();

@@ -1,51 +1,45 @@
-//! Races that wait to be delivered: each until no late reply can come to it, then until there are enough for a batch, or for some
-//! seconds.
+//! Queue of races for delivery: each waits until no late reply can arrive, then for a batch.
 //!
-//! A batch goes when 100 races are settled, or 5 s after the first of them was, or when there is no room for more; then the oldest
-//! go as they are.
+//! A batch leaves when 100 races are settled, 5 s after the first of them was, or when the queue is full;
+//! then the oldest races leave as they are.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::sight::slow::{LATE_REPLIES, LateReply, SlowAttempt, SlowRace, ToldRace, why};
+use crate::sight::slow::{LATE_REPLIES, LateReply, ReportedRace, SlowAttempt, SlowRace, why};
 
-/// What waits, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct TraceQueue {
-    waiting: VecDeque<Waiting>,
-    /// The collector has asked for time until then.
+    waiting: VecDeque<QueuedTrace>,
+    /// The end of the pause that the collector asked for.
     not_before: Option<Instant>,
 }
 
-/// A race that waits.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Waiting {
-    /// By what its trace is known: the same when it goes again.
+pub(super) struct QueuedTrace {
+    /// The trace ID, which stays the same when the race is sent again.
     id: u128,
-    told: ToldRace,
-    /// When nothing more is to be heard of it.
+    reported: ReportedRace,
+    /// The time from which no late reply can arrive.
     settled_at: Instant,
-    /// Whether the collector has put it off already.
+    /// True if the collector has deferred the race once.
     is_put_off: bool,
 }
 
-impl Waiting {
-    /// The race, and by what its trace is known.
+impl QueuedTrace {
     pub(super) fn trace(&self) -> (u128, &SlowRace) {
-        (self.id, &self.told.race)
+        (self.id, &self.reported.race)
     }
 
-    /// Says of attempts that have not replied, if they cannot any more, that they were silent.
     fn settle(mut self, now: Instant) -> Self {
         if self.settled_at <= now {
-            self.told.race.settle();
+            self.reported.race.settle();
         }
         self
     }
 }
 
 impl TraceQueue {
-    /// Whether there is room for one more.
     pub(super) fn has_room(&self) -> bool {
         self.waiting.len() < MAX_QUEUED
     }
@@ -58,22 +52,20 @@ impl TraceQueue {
         self.waiting.len()
     }
 
-    /// Adds a race that has just ended, for a trace of this number.
-    pub(super) fn insert(&mut self, mut told: ToldRace, id: u128, now: Instant) {
-        told.race.why = why(&told.race);
-        let settled_at = if may_be_late(&told.race) { now + LATE_REPLIES } else { now };
-        self.waiting.push_back(Waiting { id, told, settled_at, is_put_off: false });
+    pub(super) fn insert(&mut self, mut reported: ReportedRace, id: u128, now: Instant) {
+        reported.race.why = why(&reported.race);
+        let settled_at = if may_be_late(&reported.race) { now + LATE_REPLIES } else { now };
+        self.waiting.push_back(QueuedTrace { id, reported, settled_at, is_put_off: false });
     }
 
-    /// Joins a late reply to the race that it was for, if that is here.
+    /// Joins a late reply to its race, if that is in the queue.
     pub(super) fn join(&mut self, late: &LateReply, now: Instant) {
-        let joined = self.waiting.iter_mut().rev().find_map(|waiting| waiting.told.join(late).then_some(waiting));
-        if let Some(waiting) = joined.filter(|waiting| !may_be_late(&waiting.told.race)) {
+        let joined = self.waiting.iter_mut().rev().find_map(|waiting| waiting.reported.join(late).then_some(waiting));
+        if let Some(waiting) = joined.filter(|waiting| !may_be_late(&waiting.reported.race)) {
             waiting.settled_at = waiting.settled_at.min(now);
         }
     }
 
-    /// When the next batch is due, if any is.
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
         let mut settled: Vec<Instant> = self.waiting.iter().map(|waiting| waiting.settled_at).collect();
         settled.sort_unstable();
@@ -84,8 +76,8 @@ impl TraceQueue {
         Some(due.max(self.not_before.unwrap_or(due)))
     }
 
-    /// Takes the oldest of those that are settled; where there is no room, the oldest.
-    pub(super) fn take_batch(&mut self, now: Instant) -> Vec<Waiting> {
+    /// Takes the oldest settled races; if the queue is full, the oldest of all.
+    pub(super) fn take_batch(&mut self, now: Instant) -> Vec<QueuedTrace> {
         self.not_before = None;
         if !self.has_room() {
             return self.take_oldest().into_iter().map(|waiting| waiting.settle(now)).collect();
@@ -100,34 +92,33 @@ impl TraceQueue {
         batch.into_iter().map(|waiting| waiting.settle(now)).collect()
     }
 
-    /// Takes the oldest, whatever may still be heard of them.
-    pub(super) fn take_oldest(&mut self) -> Vec<Waiting> {
+    /// Takes the oldest races, even those that may still get a reply.
+    pub(super) fn take_oldest(&mut self) -> Vec<QueuedTrace> {
         self.waiting.drain(..self.waiting.len().min(BATCH)).collect()
     }
 
-    /// Has a batch go again with the next one, but not soon. Returns how many have gone twice already, and are dropped.
-    pub(super) fn put_back(&mut self, batch: Vec<Waiting>, now: Instant) -> u64 {
+    /// Puts a batch back for a later delivery. Returns the number of races that were sent twice and are
+    /// dropped.
+    pub(super) fn put_back(&mut self, batch: Vec<QueuedTrace>, now: Instant) -> u64 {
         self.not_before = Some(now + EVERY);
         let (dropped, again): (Vec<_>, Vec<_>) = batch.into_iter().partition(|waiting| waiting.is_put_off);
         for waiting in again.into_iter().rev() {
-            self.waiting.push_front(Waiting { is_put_off: true, ..waiting });
+            self.waiting.push_front(QueuedTrace { is_put_off: true, ..waiting });
         }
         dropped.len() as u64
     }
 }
 
-/// Whether a reply may still come.
 fn may_be_late(race: &SlowRace) -> bool {
     race.attempts.iter().any(SlowAttempt::may_reply)
 }
 
-/// Races that wait at most.
 pub(super) const MAX_QUEUED: usize = 400;
 
-/// Races of one batch at most: some 200 KB.
+/// The maximum size of a batch: some 200 KB.
 const BATCH: usize = 100;
 
-/// How long a race that is settled waits for others.
+/// The time that a settled race waits for others.
 const EVERY: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
@@ -136,27 +127,26 @@ mod tests {
     use crate::policy::Rank;
     use crate::sight::slow::Fate;
 
-    /// A race of this hash whose first attempt has come to this.
-    fn told(hash: u64, fate: Fate) -> ToldRace {
+    /// Returns a race with this hash and this fate of its first attempt.
+    fn reported(hash: u64, fate: Fate) -> ReportedRace {
         let mut race = SlowRace::sample();
         race.attempts[0].fate = fate;
-        ToldRace { hash, race }
+        ReportedRace { hash, race }
     }
 
-    /// A reply to that.
     fn late(hash: u64) -> LateReply {
         let SlowRace { at, pool, .. } = SlowRace::sample();
         LateReply { hash, pool, backend: "ts1".to_owned(), asked_at: at, took_ms: 300.0, rank: Rank::Positive }
     }
 
-    /// A queue that has so many, all of them settled or none.
+    /// Returns a queue of `count` races with this fate.
     fn queue_of(count: usize, fate: Fate, now: Instant) -> TraceQueue {
         let mut queue = TraceQueue::default();
-        (0..count).for_each(|number| queue.insert(told(number as u64, fate), number as u128, now));
+        (0..count).for_each(|number| queue.insert(reported(number as u64, fate), number as u128, now));
         queue
     }
 
-    fn ids(batch: &[Waiting]) -> Vec<u128> {
+    fn ids(batch: &[QueuedTrace]) -> Vec<u128> {
         batch.iter().map(|waiting| waiting.id).collect()
     }
 
@@ -167,15 +157,15 @@ mod tests {
         let now = Instant::now();
         let mut queue = TraceQueue::default();
         assert_eq!(queue.due(now), None);
-        queue.insert(told(1, Fate::Beaten), 1, now);
+        queue.insert(reported(1, Fate::Beaten), 1, now);
         assert_eq!(queue.due(now), Some(now + 10 * SECOND));
-        queue.insert(told(2, Fate::Failed), 2, now + SECOND);
+        queue.insert(reported(2, Fate::Failed), 2, now + SECOND);
         assert_eq!(queue.due(now), Some(now + 6 * SECOND));
         let batch = queue.take_batch(now + 6 * SECOND);
         assert_eq!(ids(&batch), [1, 2]);
-        // Who has not replied by then was silent.
-        assert_eq!(batch[0].told.race.attempts[0].fate, Fate::Silent);
-        assert!(batch[0].told.race.why.starts_with("ts1 silent"), "{}", batch[0].told.race.why);
+        // An attempt without a reply by then was silent.
+        assert_eq!(batch[0].reported.race.attempts[0].fate, Fate::Silent);
+        assert!(batch[0].reported.race.why.starts_with("ts1 silent"), "{}", batch[0].reported.race.why);
         assert!(queue.is_empty());
     }
 
@@ -189,7 +179,7 @@ mod tests {
         assert!(queue.take_batch(now + SECOND / 2).is_empty(), "nothing is settled");
         let batch = queue.take_batch(now + SECOND);
         assert_eq!(ids(&batch), [1]);
-        let race = &batch[0].told.race;
+        let race = &batch[0].reported.race;
         assert_eq!((race.attempts[0].fate, race.attempts[0].took_ms), (Fate::Late, Some(300.0)));
         assert_eq!(queue.len(), 2);
     }
@@ -199,8 +189,8 @@ mod tests {
         let now = Instant::now();
         let mut queue = queue_of(99, Fate::Failed, now);
         assert_eq!(queue.due(now), Some(now + 5 * SECOND));
-        queue.insert(told(99, Fate::Failed), 99, now);
-        queue.insert(told(100, Fate::Failed), 100, now);
+        queue.insert(reported(99, Fate::Failed), 99, now);
+        queue.insert(reported(100, Fate::Failed), 100, now);
         assert_eq!(queue.due(now), Some(now));
         assert_eq!(ids(&queue.take_batch(now)), (0..100).collect::<Vec<_>>());
         assert_eq!(queue.len(), 1);
@@ -209,7 +199,7 @@ mod tests {
         assert_eq!(queue.due(now), Some(now));
         let batch = queue.take_batch(now);
         assert_eq!(ids(&batch), (0..100).collect::<Vec<_>>());
-        assert_eq!(batch[0].told.race.attempts[0].fate, Fate::Beaten, "it may reply yet");
+        assert_eq!(batch[0].reported.race.attempts[0].fate, Fate::Beaten, "it may reply yet");
         assert!(queue.has_room());
         assert_eq!(queue.due(now), Some(now + 5 * SECOND));
     }

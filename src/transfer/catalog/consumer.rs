@@ -1,67 +1,66 @@
-//! Which zones are had by the word of catalogs, and by whose word each.
+//! The member zones of catalogs, and the catalog that owns each.
 //!
-//! The algorithm, in plain lines:
+//! The algorithm:
 //!
-//! 1. A version that is broken changes nothing: what the last good one said stays (RFC 9432 section 5.1).
-//! 2. A version without more than half of the zones that its catalog has, if those are eight or more, is *doubted* and changes
-//!    nothing either, until the next version, or until an operator accepts it. A zone by another label counts as lost.
-//! 3. Of the zones listed, those are had that `allow` lets the catalog list and that the config does not have itself. What would
-//!    take names out of a zone or a table of the config is had only if `allow` names it. So is the root, which takes all names.
-//!    Of more than `max_members`, the catalog gives those that it has already, and then the first in order of their names.
-//! 4. A zone that several catalogs list belongs to the one that had it first; of new ones to the first in the config. It moves
-//!    when the catalog that has it names the other one as its `coo`, and that one lists it (RFC 9432 section 4.3.1).
-//! 5. Another label is another zone of the same name: what was had of the former is gone (RFC 9432 section 5.4). A zone that
-//!    moves by `coo` and keeps its label keeps all else.
+//! 1. A broken version changes nothing: the last good one still applies (RFC 9432 section 5.1).
+//! 2. A version without more than half of the zones of its catalog, if those are eight or more, is *doubted*.
+//!    It changes nothing until the next version, or until an operator accepts it. A zone with another label
+//!    counts as lost.
+//! 3. Of the zones listed, those become members that `allow` admits and that the config does not have. A zone
+//!    that would take names out of a zone or a table of the config, or the root, must be named by `allow`. If
+//!    there are more than `max_members`, the catalog keeps its present members, then takes the first new ones
+//!    by name.
+//! 4. If several catalogs list a zone, its present owner keeps it; a new zone goes to the first catalog in
+//!    the config. It moves when its owner names the other one as its `coo`, and that one lists it (RFC 9432
+//!    section 4.3.1).
+//! 5. Another label is another zone of the same name: the data of the former is deleted (RFC 9432 section
+//!    5.4). A zone that moves by `coo` and keeps its label keeps its data.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Broken, Catalog, Member};
+use super::{Catalog, CatalogEntry, CatalogFault};
 use crate::wire::Name;
 use crate::zone::Tables;
 
 /// The zones of all catalogs that one authority consumes.
 #[derive(Clone, Debug, Default)]
 pub struct Consumer {
-    /// In order of the config.
-    catalogs: Vec<Consumed>,
-    /// What the config has itself.
-    reserved: Reserved,
-    /// Zones that are had.
-    members: HashMap<Name, Owned>,
-    /// What was said of those that are not.
+    catalogs: Vec<CatalogState>,
+    reserved: ReservedNames,
+    members: HashMap<Name, MemberZone>,
     notes: BTreeSet<Note>,
 }
 
-/// What the config says of a catalog.
+/// The config of a catalog.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rules {
-    /// Its name, in lower case.
+pub struct CatalogRules {
+    /// The name of the catalog, in lower case.
     pub catalog: Name,
-    /// What it may list: these names and all below; any, if there are none.
+    /// The catalog may list these names and all below; any name if empty.
     pub allow: Vec<Name>,
-    /// The number of zones that it gives at most.
+    /// The maximum number of zones of the catalog.
     pub max_members: usize,
 }
 
-impl Rules {
+impl CatalogRules {
     /// The default of `max_members`.
     pub const MAX_MEMBERS: usize = 10_000;
 }
 
-/// What a config has itself.
+/// The zones and tables of the config, which catalogs must not take.
 #[derive(Clone, Debug, Default)]
-pub struct Reserved {
-    /// The apexes of its zones, in lower case.
+pub struct ReservedNames {
+    /// The apexes of the zones, in lower case.
     pub zones: HashSet<Name>,
-    /// Its tables.
+    /// The tables.
     pub tables: Option<Arc<Tables>>,
 }
 
-impl Reserved {
-    /// The reason to leave out a zone that a catalog of these rules lists, as a note; `None` if there is none.
-    fn refuse(&self, rules: &Rules, zone: &Name) -> Option<Note> {
+impl ReservedNames {
+    /// Returns the reason to leave out a listed zone, as a note; `None` to accept it.
+    fn refuse(&self, rules: &CatalogRules, zone: &Name) -> Option<Note> {
         let names = || (rules.catalog.to_string(), zone.to_string());
         if self.zones.contains(zone) {
             let (catalog, zone) = names();
@@ -73,7 +72,7 @@ impl Reserved {
         }
         let mut above = std::iter::successors(zone.parent(), Name::parent);
         if let Some(apex) = above.find(|name| self.zones.contains(name)) {
-            // A name above the zone of the config does not speak of that zone.
+            // A name in `allow` above the zone of the config does not name that zone.
             let is_named = rules.allow.iter().any(|top| zone.is_at_or_below(top) && top.is_at_or_below(&apex));
             let (catalog, zone) = names();
             return (!is_named).then(|| Note::Enclosed { catalog, zone, apex: apex.to_string() });
@@ -84,111 +83,108 @@ impl Reserved {
     }
 }
 
-/// One catalog.
 #[derive(Clone, Debug)]
-struct Consumed {
-    rules: Rules,
-    /// The zones that its last good version lists.
-    listed: HashMap<Name, Member>,
-    condition: Condition,
-    /// The version that is doubted.
+struct CatalogState {
+    rules: CatalogRules,
+    listed: HashMap<Name, CatalogEntry>,
+    condition: CatalogCondition,
     doubted: Option<Catalog>,
 }
 
-/// How a catalog stands.
+/// The condition of a catalog.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Condition {
-    /// No version has come since the start; an earlier process may have saved what it listed.
+pub enum CatalogCondition {
+    /// No version since the start; the zones of an earlier process may be restored.
     Waiting,
-    /// Its last version is in force.
+    /// The last version applies.
     Good,
-    /// Its last version must not be processed.
-    Broken(Broken),
-    /// Its last version would take away so many of so many zones, or begin them anew.
+    /// The last version must not be processed.
+    Broken(CatalogFault),
+    /// The last version would remove or restart most zones.
     Doubted {
-        /// How many.
+        /// The number of zones that would be lost.
         lost: usize,
-        /// Of how many.
+        /// The number of zones before.
         of: usize,
     },
 }
 
-/// A zone that is had by the word of a catalog.
+/// A member zone of a catalog.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owned {
+pub struct MemberZone {
     /// The catalog.
     pub catalog: Name,
-    /// What that says of it.
-    pub member: Member,
+    /// The entry of the zone in the catalog.
+    pub member: CatalogEntry,
 }
 
-/// What follows from an input.
+/// The effects of an input.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Changes {
-    /// Zones that go, with all that was kept of them. One may be set again at once: then it begins anew.
-    pub gone: Vec<(Name, Owned)>,
-    /// Zones that come, or of which something else is said.
-    pub set: Vec<(Name, Owned)>,
-    /// What an operator is to know, once.
+pub struct CatalogChanges {
+    /// Zones to remove with all data. A zone that is also in `set` starts again without data.
+    pub gone: Vec<(Name, MemberZone)>,
+    /// Zones that are new or have another entry.
+    pub set: Vec<(Name, MemberZone)>,
+    /// New notes for the operator, each reported once.
     pub notes: Vec<Note>,
 }
 
-impl Changes {
-    /// Whether no zone comes, goes or changes.
+impl CatalogChanges {
+    /// Returns true if no zone is removed, added or changed.
     pub fn is_empty(&self) -> bool {
         self.gone.is_empty() && self.set.is_empty()
     }
 }
 
-/// A zone is listed, but not had by that.
+/// The reason that a listed zone is not a member.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Note {
     /// `allow` does not let the catalog list it.
     NotAllowed {
-        /// The catalog.
+        /// The name of the catalog.
         catalog: String,
-        /// The zone.
+        /// The name of the zone.
         zone: String,
     },
-    /// The config has it.
+    /// The config has the zone.
     Configured {
-        /// The catalog.
+        /// The name of the catalog.
         catalog: String,
-        /// The zone.
+        /// The name of the zone.
         zone: String,
     },
-    /// It would take names out of a zone of the config.
+    /// The zone would take names out of a zone of the config.
     Enclosed {
-        /// The catalog.
+        /// The name of the catalog.
         catalog: String,
-        /// The zone.
+        /// The name of the zone.
         zone: String,
         /// The zone of the config.
         apex: String,
     },
-    /// It would take names out of the tables of the config, or it is the root.
+    /// The zone would take names out of the tables of the config, or it is the root.
     Encloses {
-        /// The catalog.
+        /// The name of the catalog.
         catalog: String,
-        /// The zone.
+        /// The name of the zone.
         zone: String,
     },
-    /// There are more than `max_members`.
+    /// There are more zones than `max_members`.
     TooMany {
-        /// The catalog.
+        /// The name of the catalog.
         catalog: String,
-        /// The number of zones that it may give.
+        /// The maximum number of zones.
         max: usize,
         /// The number of zones that are left out.
         more: usize,
     },
-    /// Another catalog has it.
+    /// Another catalog owns the zone.
     Taken {
-        /// The catalog.
+        /// The name of the catalog.
         catalog: String,
-        /// The zone.
+        /// The name of the zone.
         zone: String,
-        /// The other one.
+        /// The catalog that owns the zone.
         owner: String,
     },
 }
@@ -197,7 +193,7 @@ impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotAllowed { catalog, zone } => {
-                write!(f, "catalog {catalog} lists {zone}, which its allow does not have: left out")
+                write!(f, "catalog {catalog} lists {zone}, which its allow does not name: left out")
             }
             Self::Configured { catalog, zone } => {
                 write!(f, "catalog {catalog} lists {zone}, which the config has: the config wins")
@@ -225,43 +221,46 @@ impl fmt::Display for Note {
     }
 }
 
-/// Why nothing was accepted.
+/// The reason that no version was accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unaccepted {
+pub enum CatalogAcceptError {
     /// There is no such catalog.
     Unknown,
-    /// Its last version is in force, or none has come.
+    /// The last version already applies, or none has arrived.
     NotDoubted,
-    /// Its last version must not be processed.
-    Broken(Broken),
+    /// The last version must not be processed.
+    Broken(CatalogFault),
 }
 
 impl Consumer {
-    /// Takes what an earlier process had by the word of a catalog. To be called before [`Consumer::set_rules`].
-    pub fn restore(&mut self, catalog: &Name, listed: HashMap<Name, Member>) {
-        let rules = Rules { catalog: catalog.clone(), allow: Vec::new(), max_members: Rules::MAX_MEMBERS };
-        self.catalogs.push(Consumed { rules, listed, condition: Condition::Waiting, doubted: None });
+    /// Restores the zones of a catalog from an earlier process. Call it before [`Consumer::set_rules`].
+    pub fn restore(&mut self, catalog: &Name, listed: HashMap<Name, CatalogEntry>) {
+        let rules =
+            CatalogRules { catalog: catalog.clone(), allow: Vec::new(), max_members: CatalogRules::MAX_MEMBERS };
+        self.catalogs.push(CatalogState { rules, listed, condition: CatalogCondition::Waiting, doubted: None });
     }
 
-    /// Takes the catalogs of a config, in its order, and the zones and tables that it has itself.
-    pub fn set_rules(&mut self, rules: Vec<Rules>, reserved: Reserved) -> Changes {
+    /// Sets the catalogs of a config, in its order, and the zones and tables of the config.
+    pub fn set_rules(&mut self, rules: Vec<CatalogRules>, reserved: ReservedNames) -> CatalogChanges {
         let mut earlier = std::mem::take(&mut self.catalogs);
         self.reserved = reserved;
         for rules in rules {
             let known = earlier.iter().position(|consumed| consumed.rules.catalog == rules.catalog);
             self.catalogs.push(match known {
-                Some(place) => Consumed { rules, ..earlier.swap_remove(place) },
-                None => Consumed { rules, listed: HashMap::new(), condition: Condition::Waiting, doubted: None },
+                Some(place) => CatalogState { rules, ..earlier.swap_remove(place) },
+                None => {
+                    CatalogState { rules, listed: HashMap::new(), condition: CatalogCondition::Waiting, doubted: None }
+                }
             });
         }
         self.settle()
     }
 
-    /// A version of a catalog has come.
-    pub fn on_version(&mut self, catalog: &Name, version: Result<Catalog, Broken>) -> Changes {
+    /// Processes a new version of a catalog.
+    pub fn on_version(&mut self, catalog: &Name, version: Result<Catalog, CatalogFault>) -> CatalogChanges {
         let of = self.owned_by(catalog).count();
-        // Another label begins the zone anew, and its primary need not give it again.
-        let stays = |version: &Catalog, zone: &Name, owned: &Owned| {
+        // Another label starts the zone again, and its primary might not serve it again.
+        let stays = |version: &Catalog, zone: &Name, owned: &MemberZone| {
             version.members.get(zone).is_some_and(|member| member.label == owned.member.label)
         };
         let lost = match &version {
@@ -269,60 +268,58 @@ impl Consumer {
             Err(_) => 0,
         };
         let Some(consumed) = self.catalogs.iter_mut().find(|consumed| consumed.rules.catalog == *catalog) else {
-            return Changes::default();
+            return CatalogChanges::default();
         };
         consumed.doubted = None;
         match version {
             Err(broken) => {
-                consumed.condition = Condition::Broken(broken);
-                return Changes::default();
+                consumed.condition = CatalogCondition::Broken(broken);
+                return CatalogChanges::default();
             }
             Ok(version) if of >= MIN_DOUBTED && lost * 2 > of => {
-                (consumed.condition, consumed.doubted) = (Condition::Doubted { lost, of }, Some(version));
-                return Changes::default();
+                (consumed.condition, consumed.doubted) = (CatalogCondition::Doubted { lost, of }, Some(version));
+                return CatalogChanges::default();
             }
-            Ok(version) => (consumed.condition, consumed.listed) = (Condition::Good, version.members),
+            Ok(version) => (consumed.condition, consumed.listed) = (CatalogCondition::Good, version.members),
         }
         self.settle()
     }
 
-    /// An operator takes the version of a catalog that is doubted.
-    ///
-    /// # Errors
-    /// If none is.
-    pub fn accept(&mut self, catalog: &Name) -> Result<Changes, Unaccepted> {
+    /// Accepts the doubted version of a catalog. Fails if there is none.
+    pub fn accept(&mut self, catalog: &Name) -> Result<CatalogChanges, CatalogAcceptError> {
         let consumed = self.catalogs.iter_mut().find(|consumed| consumed.rules.catalog == *catalog);
-        let consumed = consumed.ok_or(Unaccepted::Unknown)?;
+        let consumed = consumed.ok_or(CatalogAcceptError::Unknown)?;
         let Some(version) = consumed.doubted.take() else {
             return Err(match &consumed.condition {
-                Condition::Broken(broken) => Unaccepted::Broken(broken.clone()),
-                Condition::Waiting | Condition::Good | Condition::Doubted { .. } => Unaccepted::NotDoubted,
+                CatalogCondition::Broken(broken) => CatalogAcceptError::Broken(broken.clone()),
+                CatalogCondition::Waiting | CatalogCondition::Good | CatalogCondition::Doubted { .. } => {
+                    CatalogAcceptError::NotDoubted
+                }
             });
         };
-        (consumed.condition, consumed.listed) = (Condition::Good, version.members);
+        (consumed.condition, consumed.listed) = (CatalogCondition::Good, version.members);
         Ok(self.settle())
     }
 
-    /// All zones that are had.
-    pub fn members(&self) -> &HashMap<Name, Owned> {
+    /// Returns all member zones.
+    pub fn members(&self) -> &HashMap<Name, MemberZone> {
         &self.members
     }
 
-    /// The zones that are had by the word of one catalog.
-    pub fn owned_by<'a>(&'a self, catalog: &'a Name) -> impl Iterator<Item = (&'a Name, &'a Owned)> {
+    /// Returns the member zones of one catalog.
+    pub fn owned_by<'a>(&'a self, catalog: &'a Name) -> impl Iterator<Item = (&'a Name, &'a MemberZone)> {
         self.members.iter().filter(move |(_, owned)| owned.catalog == *catalog)
     }
 
-    /// The catalogs, in order of the config, and how each stands.
-    pub fn catalogs(&self) -> impl Iterator<Item = (&Name, &Condition)> {
+    /// Returns the catalogs in order of the config, each with its condition.
+    pub fn catalogs(&self) -> impl Iterator<Item = (&Name, &CatalogCondition)> {
         self.catalogs.iter().map(|consumed| (&consumed.rules.catalog, &consumed.condition))
     }
 
-    /// Decides anew which zones are had.
-    fn settle(&mut self) -> Changes {
-        let (mut changes, mut notes) = (Changes::default(), BTreeSet::new());
+    fn settle(&mut self) -> CatalogChanges {
+        let (mut changes, mut notes) = (CatalogChanges::default(), BTreeSet::new());
         let mut listed: HashMap<&Name, Vec<usize>> = HashMap::new();
-        for (place, Consumed { rules, listed: zones, .. }) in self.catalogs.iter().enumerate() {
+        for (place, CatalogState { rules, listed: zones, .. }) in self.catalogs.iter().enumerate() {
             let mut given = Vec::new();
             for zone in zones.keys() {
                 match self.reserved.refuse(rules, zone) {
@@ -347,10 +344,10 @@ impl Consumer {
             let Some((place, has_moved)) = self.owner(zone, &by, known) else { continue };
             let consumed = &self.catalogs[place];
             let Some(member) = consumed.listed.get(zone) else { continue };
-            let owned = Owned { catalog: consumed.rules.catalog.clone(), member: member.clone() };
+            let owned = MemberZone { catalog: consumed.rules.catalog.clone(), member: member.clone() };
             for other in by.into_iter().filter(|other| *other != place) {
                 let other = &self.catalogs[other];
-                // One that gives the zone away says nothing wrong.
+                // A catalog that gives the zone away is no conflict.
                 if other.listed.get(zone).is_some_and(|member| member.coo.as_ref() == Some(&owned.catalog)) {
                     continue;
                 }
@@ -377,14 +374,14 @@ impl Consumer {
         changes
     }
 
-    /// The catalog that has a zone which `by` list, and whether it has come there by `coo`.
-    fn owner(&self, zone: &Name, by: &[usize], known: Option<&Owned>) -> Option<(usize, bool)> {
+    /// Returns the catalog among `by` that owns a zone, and true if the zone moved there by `coo`.
+    fn owner(&self, zone: &Name, by: &[usize], known: Option<&MemberZone>) -> Option<(usize, bool)> {
         let of = |catalog: &Name| by.iter().copied().find(|place| self.catalogs[*place].rules.catalog == *catalog);
         let first = known.and_then(|known| of(&known.catalog)).or_else(|| by.first().copied())?;
         let (mut at, mut passed) = (first, vec![first]);
         while let Some(next) = self.catalogs[at].listed.get(zone).and_then(|member| of(member.coo.as_ref()?)) {
             if passed.contains(&next) {
-                // Each gives it to the other: it stays where it was.
+                // Each names the other as `coo`: the zone stays.
                 return Some((first, false));
             }
             passed.push(next);
@@ -394,5 +391,5 @@ impl Consumer {
     }
 }
 
-/// Zones that a catalog has at least before the loss of most of them is doubted. Of fewer, an operator may well take away most.
+/// Minimum of zones of a catalog for doubt. An operator may well remove most of fewer zones.
 const MIN_DOUBTED: usize = 8;

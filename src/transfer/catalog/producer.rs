@@ -1,31 +1,30 @@
-//! A catalog of our own: written from the zones that are shared, and another version only if those are others.
+//! Produces a catalog of the shared zones, with a new version only if they changed.
 
 use crate::transfer::Serial;
-use crate::transfer::tsig::Key;
+use crate::transfer::tsig::TsigKey;
 use crate::wire::{Name, RecordType};
-use crate::zone::{Place, Record, Zone, ZoneBuilder};
+use crate::zone::{FilePlace, Record, Zone, ZoneBuilder};
 
-/// A zone that is to be listed.
+/// A zone to list.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
-    /// Its name, in lower case.
+pub struct ListedZone {
+    /// The name of the zone, in lower case.
     pub zone: Name,
-    /// Its group, if it has one: at most 255 octets.
+    /// The group, if there is one: at most 255 bytes.
     pub group: Option<String>,
 }
 
-/// The label of a zone in catalogs: the same for ever, whatever else is listed, and no two zones have one in common, for it is half
-/// of a SHA-256 of the name.
+/// Returns the label of a zone in catalogs: half of a SHA-256 of its name, so it is unique and never changes.
 pub fn label_of(zone: &Name) -> String {
-    let digest = Key::digest(zone.folded().as_wire());
+    let digest = TsigKey::digest(zone.folded().as_wire());
     digest.iter().take(LABEL / 2).map(|octet| format!("{octet:02x}")).collect()
 }
 
-/// The next version of a catalog that lists these zones; `None` if the version before says the same. The serial is `now`, the
-/// seconds since 1970, or else one more than before: so it grows even if the version before is lost.
+/// Returns the next version of a catalog with these zones; `None` if the previous version has the same
+/// content. The serial is `now`, in seconds since 1970, or the previous serial plus one.
 pub fn produce(
     catalog: &Name,
-    zones: impl IntoIterator<Item = Listed>,
+    zones: impl IntoIterator<Item = ListedZone>,
     earlier: Option<&Zone>,
     now: Serial,
 ) -> Option<Zone> {
@@ -43,8 +42,7 @@ pub fn produce(
     (!is_same).then_some(zone)
 }
 
-/// Builds a version.
-fn build(catalog: &Name, zones: impl IntoIterator<Item = Listed>, serial: Serial) -> Option<Zone> {
+fn build(catalog: &Name, zones: impl IntoIterator<Item = ListedZone>, serial: Serial) -> Option<Zone> {
     let apex = catalog.folded();
     let mut builder = ZoneBuilder::new(&apex);
     let mut add = |labels: &[&[u8]], rtype, rdata: &[u8]| {
@@ -55,14 +53,14 @@ fn build(catalog: &Name, zones: impl IntoIterator<Item = Listed>, serial: Serial
         }
         owner.extend_from_slice(apex.as_wire());
         // RFC 9432 section 4.1: the TTL has no meaning.
-        builder.add(&Record { owner: &owner, rtype, ttl: 0, rdata }, Place::default());
+        builder.add(&Record { owner: &owner, rtype, ttl: 0, rdata }, FilePlace::default());
     };
-    // RFC 9432 section 4.1: nobody is a name server of it.
+    // RFC 9432 section 4.1: a catalog has no real name server.
     let times = [serial.0, REFRESH, RETRY, EXPIRE, 0].map(u32::to_be_bytes).concat();
     add(&[], RecordType::SOA, &[NOBODY, NOBODY, &times].concat());
     add(&[], RecordType::NS, NOBODY);
     add(&[b"version"], RecordType::TXT, b"\x012");
-    for Listed { zone, group } in zones {
+    for ListedZone { zone, group } in zones {
         let label = label_of(&zone);
         add(&[label.as_bytes(), b"zones"], RecordType::PTR, zone.folded().as_wire());
         if let Some(group) = group.filter(|group| group.len() <= usize::from(u8::MAX)) {
@@ -73,20 +71,17 @@ fn build(catalog: &Name, zones: impl IntoIterator<Item = Listed>, serial: Serial
     builder.finish().ok().map(|(zone, _)| zone)
 }
 
-/// Octets of the longest name of a catalog of our own: what it says of a zone needs room in front of it.
+/// Maximum bytes of a catalog name, because its entries need room in front of it.
 pub const MAX_CATALOG_NAME: usize = 200;
 
-/// Octets of a label.
 const LABEL: usize = 32;
 
-/// A name that nobody has (RFC 2606 section 2).
 const NOBODY: &[u8] = b"\x07invalid\0";
 
-/// Seconds between two looks: a NOTIFY may be lost.
+/// Seconds between two SOA queries, because a NOTIFY may be lost.
 const REFRESH: u32 = 3_600;
 
-/// Seconds to the next look after one in vain.
 const RETRY: u32 = 60;
 
-/// Seconds for which a catalog is good without a word of us: as RFC 9432 has it in its example, for ever.
+/// Practically never, as in the example of RFC 9432.
 const EXPIRE: u32 = 2_147_483_646;

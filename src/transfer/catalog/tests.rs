@@ -1,4 +1,4 @@
-//! Catalogs as RFC 9432 has them: what is read of a version, whose word counts, and what we write ourselves.
+//! Catalogs of RFC 9432: reading a version, ownership of members, and producing.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::*;
 use crate::transfer::Serial;
-use crate::zone::{Miss, Place, Tables, Zone, ZoneBuilder};
+use crate::zone::{FilePlace, Miss, Tables, Zone, ZoneBuilder};
 
 fn name(text: &str) -> Name {
     text.parse().expect("a name")
@@ -18,12 +18,12 @@ fn string(text: &str) -> Vec<u8> {
     [&[text.len() as u8][..], text.as_bytes()].concat()
 }
 
-/// A catalog zone of these records below `cat.`: owner, `PTR` or `TXT`, and what it says.
+/// Makes a catalog zone of these records below `cat.`: owner, `PTR` or `TXT`, and text.
 fn zone_of(records: &[(&str, &str, &str)]) -> Zone {
     let apex = name("cat.");
     let mut builder = ZoneBuilder::new(&apex);
     let mut add = |owner: &Name, rtype, rdata: &[u8]| {
-        builder.add(&Record { owner: owner.as_wire(), rtype, ttl: 0, rdata }, Place::default());
+        builder.add(&Record { owner: owner.as_wire(), rtype, ttl: 0, rdata }, FilePlace::default());
     };
     add(&apex, RecordType::SOA, &[&[0; 5][..], &[1], &[0; 16]].concat());
     add(&apex, RecordType::NS, b"\x07invalid\0");
@@ -39,12 +39,11 @@ fn zone_of(records: &[(&str, &str, &str)]) -> Zone {
     builder.finish().map(|(zone, _)| zone).unwrap_or_else(|errors| panic!("{errors:?}"))
 }
 
-/// What such a catalog says.
-fn read(records: &[(&str, &str, &str)]) -> Result<Catalog, Broken> {
+fn read(records: &[(&str, &str, &str)]) -> Result<Catalog, CatalogFault> {
     Catalog::read(&name("CAT."), zone_of(records).iter())
 }
 
-/// The version that all have.
+/// The `version` record of every test catalog.
 const VERSION: (&str, &str, &str) = ("version", "TXT", "2");
 
 #[test]
@@ -56,7 +55,7 @@ fn what_a_catalog_says_is_read() {
         ("group.m2.zones", "TXT", "red"),
         ("group.m2.zones", "TXT", "bl|ue"),
         ("coo.m2.zones", "PTR", "Other."),
-        // What is not known, or stands where nothing is known (RFC 9432 section 3).
+        // Unknown records, or records in unknown places (RFC 9432 section 3).
         ("m1.zones", "TXT", "text"),
         ("m1.zones", "A", ""),
         ("m3.zones", "A", ""),
@@ -75,7 +74,7 @@ fn what_a_catalog_says_is_read() {
     .expect("it is right");
     let mut members: Vec<_> = catalog.members.iter().collect();
     members.sort_by_key(|(zone, _)| zone.to_string());
-    let member = |label: &str, groups: &[&str], coo: Option<&str>| Member {
+    let member = |label: &str, groups: &[&str], coo: Option<&str>| CatalogEntry {
         label: label.as_bytes().into(),
         groups: groups.iter().map(|&group| group.to_owned()).collect(),
         coo: coo.map(name),
@@ -107,7 +106,7 @@ fn broken_catalogs_are_told() {
         &[VERSION, one, ("coo.m1.zones", "PTR", "b."), ("coo.m1.zones", "PTR", "c.")],
         "coo.m1.zones has more than one record",
     );
-    // Said twice is said once: an RRset has no record twice (RFC 2181 section 5).
+    // A repeated record is one record: an RRset has no duplicates (RFC 2181 section 5).
     assert!(read(&[VERSION, VERSION, one, one]).is_ok());
     assert_eq!(read(&[VERSION]), Ok(Catalog::default()), "an empty one is right");
 }
@@ -117,7 +116,7 @@ fn version(members: &str) -> Catalog {
     let member = |text: &str| {
         let (text, coo) = text.split_once('>').map_or((text, None), |(text, coo)| (text, Some(name(coo))));
         let (zone, label) = text.split_once('=').expect("a zone and its label");
-        (name(zone), Member { label: label.as_bytes().into(), groups: Vec::new(), coo })
+        (name(zone), CatalogEntry { label: label.as_bytes().into(), groups: Vec::new(), coo })
     };
     Catalog { members: members.split_whitespace().map(member).collect() }
 }
@@ -125,21 +124,20 @@ fn version(members: &str) -> Catalog {
 /// A consumer of these catalogs, without limits.
 fn consumer(catalogs: &[&str]) -> Consumer {
     let mut consumer = Consumer::default();
-    consumer.set_rules(rules(catalogs), Reserved::default());
+    consumer.set_rules(rules(catalogs), ReservedNames::default());
     consumer
 }
 
-/// Rules of a catalog, with this `allow`.
-fn rules_of(catalog: &Name, allow: Vec<Name>) -> Rules {
-    Rules { catalog: catalog.clone(), allow, max_members: Rules::MAX_MEMBERS }
+fn rules_of(catalog: &Name, allow: Vec<Name>) -> CatalogRules {
+    CatalogRules { catalog: catalog.clone(), allow, max_members: CatalogRules::MAX_MEMBERS }
 }
 
-fn rules(catalogs: &[&str]) -> Vec<Rules> {
+fn rules(catalogs: &[&str]) -> Vec<CatalogRules> {
     catalogs.iter().map(|catalog| rules_of(&name(catalog), Vec::new())).collect()
 }
 
-/// What a consumer does with a version: `-zone` for those that go, `+zone` for those that are set.
-fn told(changes: &Changes) -> String {
+/// Returns the changes as text: `-zone` for removed zones, `+zone` for set zones.
+fn told(changes: &CatalogChanges) -> String {
     let gone = changes.gone.iter().map(|(zone, _)| format!("-{zone}"));
     let set = changes.set.iter().map(|(zone, owned)| format!("+{zone}{}", owned.catalog));
     let mut told: Vec<_> = gone.chain(set).collect();
@@ -164,12 +162,12 @@ fn a_broken_version_changes_nothing() {
     let mut consumer = consumer(&["cat."]);
     let cat = name("cat.");
     consumer.on_version(&cat, Ok(version("a.=1")));
-    assert!(consumer.on_version(&cat, Err(Broken::NoVersion)).is_empty());
-    assert_eq!(consumer.catalogs().next(), Some((&cat, &Condition::Broken(Broken::NoVersion))));
-    assert_eq!(consumer.accept(&cat), Err(Unaccepted::Broken(Broken::NoVersion)));
+    assert!(consumer.on_version(&cat, Err(CatalogFault::NoVersion)).is_empty());
+    assert_eq!(consumer.catalogs().next(), Some((&cat, &CatalogCondition::Broken(CatalogFault::NoVersion))));
+    assert_eq!(consumer.accept(&cat), Err(CatalogAcceptError::Broken(CatalogFault::NoVersion)));
     assert_eq!(consumer.members().len(), 1);
     assert_eq!(told(&consumer.on_version(&cat, Ok(version("b.=1")))), "+b.cat. -a.");
-    assert_eq!(consumer.catalogs().next(), Some((&cat, &Condition::Good)));
+    assert_eq!(consumer.catalogs().next(), Some((&cat, &CatalogCondition::Good)));
 }
 
 #[test]
@@ -182,33 +180,32 @@ fn a_zone_moves_when_both_sides_say_so() {
         }
         consumer
     };
-    // The old one says so first, and nothing happens before the new one has it (RFC 9432 section 4.3.1).
+    // The old owner names it first, and nothing happens before the new one lists it (RFC 9432 section 4.3.1).
     check(&[(&a, "z.=1", "+z.a."), (&a, "z.=1>b.", "+z.a."), (&b, "z.=1", "+z.b."), (&a, "", "")]);
-    // Another label on the new side: it begins anew.
+    // Another label on the new side: the zone starts again.
     check(&[(&a, "z.=1>b.", "+z.a."), (&b, "z.=2", "+z.b. -z."), (&a, "", "")]);
-    // The new one has it first: it stays until the old one gives it away.
+    // The new catalog lists it first: the zone stays until the old owner gives it away.
     check(&[(&a, "z.=1", "+z.a."), (&b, "z.=1", ""), (&a, "z.=1>b.", "+z.b.")]);
-    // It is given to somebody else.
+    // The zone is given to another catalog.
     check(&[(&a, "z.=1>c.", "+z.a."), (&b, "z.=1", "")]);
-    // The old one lets it go without a word: it begins anew.
+    // The old owner removes it without `coo`: the zone starts again.
     check(&[(&a, "z.=1", "+z.a."), (&b, "z.=1", ""), (&a, "", "+z.b. -z.")]);
-    // Each gives it to the other: it stays.
+    // Each gives it to the other: the zone stays.
     check(&[(&a, "z.=1>b.", "+z.a."), (&b, "z.=1>a.", "")]);
-    // The second of the config has it first, and keeps it.
+    // The second catalog of the config lists it first, and keeps it.
     let consumer = check(&[(&b, "z.=1", "+z.b."), (&a, "z.=1", "")]);
     assert_eq!(consumer.members()[&name("z.")].catalog, b);
 }
 
-/// A config with these zones.
-fn zones_of(zones: &str) -> Reserved {
-    Reserved { zones: zones.split_whitespace().map(name).collect(), tables: None }
+fn zones_of(zones: &str) -> ReservedNames {
+    ReservedNames { zones: zones.split_whitespace().map(name).collect(), tables: None }
 }
 
 #[test]
 fn a_catalog_takes_no_names_from_the_config_unless_allow_names_them() {
     let table = [("t".to_owned(), b"www.table.example 192.0.2.3 A\n".to_vec())];
     let tables = Tables::build(&table, 300, Miss::Refused).expect("it is right");
-    let reserved = Reserved { tables: Some(tables.into()), ..zones_of("corp.example. deep.corp.example.") };
+    let reserved = ReservedNames { tables: Some(tables.into()), ..zones_of("corp.example. deep.corp.example.") };
     let listed = "example. corp.example. www.corp.example. x.deep.corp.example. xcorp.example. table.example. \
                   www.table.example. a.www.table.example. .";
     let listed: String =
@@ -216,7 +213,7 @@ fn a_catalog_takes_no_names_from_the_config_unless_allow_names_them() {
     let safe = "a.www.table.example. xcorp.example.";
     for (allow, more) in [
         ("", ""),
-        // A name above says nothing of what the config has there.
+        // A name above does not name the zones of the config there.
         ("example.", ""),
         (".", "."),
         ("example. table.example.", "table.example."),
@@ -234,7 +231,7 @@ fn a_catalog_takes_no_names_from_the_config_unless_allow_names_them() {
         let mut had: Vec<_> = consumer.members().keys().map(ToString::to_string).collect();
         had.sort();
         let mut expected: Vec<_> = safe.split(' ').chain(more.split_whitespace()).collect();
-        // It covers the host of the table: only its own name lets it be had.
+        // The zone covers the host of the table: `allow` must have its exact name.
         if allow.split(' ').any(|name| name == "example.") {
             expected.push("example.");
         }
@@ -264,19 +261,18 @@ fn the_config_wins_and_limits() {
     assert_eq!(
         notes,
         [
-            "catalog cat. lists com., which its allow does not have: left out",
-            "catalog cat. lists xexample., which its allow does not have: left out",
+            "catalog cat. lists com., which its allow does not name: left out",
+            "catalog cat. lists xexample., which its allow does not name: left out",
             "catalog cat. lists mine.example., which the config has: the config wins",
         ]
     );
     assert!(consumer.on_version(&cat, Ok(version(listed))).notes.is_empty(), "told once");
-    // The config has one more of its own, and one less.
+    // The config has one more zone, and one less.
     let changes = consumer.set_rules(rules(&["cat."]), zones_of("a.example."));
     assert_eq!(told(&changes), "+com.cat. +mine.example.cat. +xexample.cat. -a.example.");
-    assert_eq!(told(&consumer.set_rules(Vec::new(), Reserved::default())).matches('-').count(), 4);
+    assert_eq!(told(&consumer.set_rules(Vec::new(), ReservedNames::default())).matches('-').count(), 4);
 }
 
-/// So many zones.
 fn many(count: usize) -> String {
     (0..count).map(|zone| format!("z{zone}.=l{zone} ")).collect()
 }
@@ -306,7 +302,8 @@ fn another_label_counts_as_lost() {
         let others: String = (0..zones).map(|zone| format!("z{zone}.={} ", label(zone))).collect();
         let changes = consumer.on_version(&cat, Ok(version(&others)));
         assert_eq!(changes.gone.len(), if is_doubted { 0 } else { relabeled }, "{relabeled} of {zones}");
-        let condition = if is_doubted { Condition::Doubted { lost: relabeled, of: zones } } else { Condition::Good };
+        let condition =
+            if is_doubted { CatalogCondition::Doubted { lost: relabeled, of: zones } } else { CatalogCondition::Good };
         assert_eq!(consumer.catalogs().next(), Some((&cat, &condition)), "{relabeled} of {zones}");
     }
 }
@@ -314,8 +311,8 @@ fn another_label_counts_as_lost() {
 #[test]
 fn a_catalog_gives_so_many_zones_and_those_that_it_has_first() {
     let (mut consumer, cat) = (Consumer::default(), name("cat."));
-    let at_most = |max_members| vec![Rules { max_members, ..rules_of(&cat, Vec::new()) }];
-    let words = |changes: &Changes| changes.notes.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let at_most = |max_members| vec![CatalogRules { max_members, ..rules_of(&cat, Vec::new()) }];
+    let words = |changes: &CatalogChanges| changes.notes.iter().map(ToString::to_string).collect::<Vec<_>>();
     consumer.set_rules(at_most(3), zones_of("mine."));
     let changes = consumer.on_version(&cat, Ok(version("x.=1 y.=2 z.=3 mine.=4")));
     assert_eq!(changes.set.len(), 3, "a zone of the config takes no place");
@@ -323,8 +320,8 @@ fn a_catalog_gives_so_many_zones_and_those_that_it_has_first() {
     assert_eq!(told(&changes), "+a.cat. -x.", "new ones in order of their names");
     assert_eq!(words(&changes), ["catalog cat. lists 1 zones more than its max_members of 3: left out"]);
     assert!(consumer.on_version(&cat, Ok(version("a.=5 b.=6 y.=2 z.=3"))).notes.is_empty(), "told once");
-    assert_eq!(told(&consumer.set_rules(at_most(4), Reserved::default())), "+b.cat.", "a reload gives more");
-    assert_eq!(told(&consumer.set_rules(at_most(1), Reserved::default())), "-b. -y. -z.");
+    assert_eq!(told(&consumer.set_rules(at_most(4), ReservedNames::default())), "+b.cat.", "a reload gives more");
+    assert_eq!(told(&consumer.set_rules(at_most(1), ReservedNames::default())), "-b. -y. -z.");
 }
 
 #[test]
@@ -334,22 +331,22 @@ fn a_doubt_ends_by_the_next_version_or_by_hand() {
         let mut consumer = consumer(&["cat."]);
         consumer.on_version(&cat, Ok(version(&many(10))));
         assert!(consumer.on_version(&cat, Ok(version("z0.=l0 new.=n"))).is_empty());
-        assert_eq!(consumer.catalogs().next(), Some((&cat, &Condition::Doubted { lost: 9, of: 10 })));
+        assert_eq!(consumer.catalogs().next(), Some((&cat, &CatalogCondition::Doubted { lost: 9, of: 10 })));
         consumer
     };
     let mut accepted = doubting();
-    assert_eq!(accepted.accept(&name("other.")), Err(Unaccepted::Unknown));
+    assert_eq!(accepted.accept(&name("other.")), Err(CatalogAcceptError::Unknown));
     let changes = accepted.accept(&cat).expect("it is doubted");
     assert_eq!((changes.gone.len(), changes.set.len(), accepted.members().len()), (9, 1, 2));
-    assert_eq!(accepted.accept(&cat), Err(Unaccepted::NotDoubted));
+    assert_eq!(accepted.accept(&cat), Err(CatalogAcceptError::NotDoubted));
     let mut mended = doubting();
     assert_eq!(told(&mended.on_version(&cat, Ok(version(&many(9))))), "-z9.");
-    assert_eq!(mended.accept(&cat), Err(Unaccepted::NotDoubted));
+    assert_eq!(mended.accept(&cat), Err(CatalogAcceptError::NotDoubted));
     let mut broken = doubting();
-    assert!(broken.on_version(&cat, Err(Broken::NoVersion)).is_empty());
-    assert_eq!(broken.accept(&cat), Err(Unaccepted::Broken(Broken::NoVersion)));
-    // What the operator takes out of the config is meant.
-    assert_eq!(doubting().set_rules(Vec::new(), Reserved::default()).gone.len(), 10);
+    assert!(broken.on_version(&cat, Err(CatalogFault::NoVersion)).is_empty());
+    assert_eq!(broken.accept(&cat), Err(CatalogAcceptError::Broken(CatalogFault::NoVersion)));
+    // A removal from the config by the operator is never doubted.
+    assert_eq!(doubting().set_rules(Vec::new(), ReservedNames::default()).gone.len(), 10);
 }
 
 #[test]
@@ -361,19 +358,19 @@ fn what_was_had_before_a_restart_counts() {
     let restored = || {
         let mut consumer = Consumer::default();
         consumer.restore(&cat, listed.clone());
-        assert_eq!(consumer.set_rules(rules(&["cat."]), Reserved::default()).set.len(), 10);
+        assert_eq!(consumer.set_rules(rules(&["cat."]), ReservedNames::default()).set.len(), 10);
         consumer
     };
     assert_eq!(restored().members(), before.members());
     assert!(restored().on_version(&cat, Ok(version(&many(10)))).is_empty(), "nothing begins anew");
-    assert!(restored().on_version(&cat, Err(Broken::NoVersion)).is_empty());
+    assert!(restored().on_version(&cat, Err(CatalogFault::NoVersion)).is_empty());
     assert!(restored().on_version(&cat, Ok(version("z1.=l1"))).is_empty(), "doubted");
     let another = many(10).replace("z3.=l3", "z3.=other");
     assert_eq!(told(&restored().on_version(&cat, Ok(version(&another)))), "+z3.cat. -z3.");
 }
 
-/// Random versions of three catalogs, some of them broken: what is had is always what a catalog says of it in its last good version,
-/// what is told leads from what was had to what is had, and the same inputs lead to the same.
+/// Random versions of three catalogs, some of them broken: every member is in the last good version of its
+/// catalog, the changes lead from the old members to the new ones, and the same inputs have the same result.
 #[test]
 fn any_versions_of_any_catalogs() {
     let catalogs = ["a.", "b.", "c."];
@@ -381,7 +378,7 @@ fn any_versions_of_any_catalogs() {
         let mut rng = SmallRng::seed_from_u64(seed);
         let (mut consumer, mut twin) = (consumer(&catalogs), consumer(&catalogs));
         let mut good: HashMap<&str, Catalog> = HashMap::new();
-        let mut had: HashMap<Name, Owned> = HashMap::new();
+        let mut had: HashMap<Name, MemberZone> = HashMap::new();
         for _ in 0..30 {
             let catalog = catalogs[rng.random_range(0..3)];
             let zones = rng.random_range(0..16);
@@ -393,10 +390,11 @@ fn any_versions_of_any_catalogs() {
                     text += &format!("z{zone}.=l{}{coo} ", rng.random_range(0..2) + zone * 10);
                 }
             }
-            let input = if rng.random_bool(0.1) { Err(Broken::NoVersion) } else { Ok(version(&text)) };
+            let input = if rng.random_bool(0.1) { Err(CatalogFault::NoVersion) } else { Ok(version(&text)) };
             let mut changes = consumer.on_version(&name(catalog), input.clone());
             assert_eq!(twin.on_version(&name(catalog), input.clone()).notes, changes.notes, "seed {seed}");
-            let is_good = consumer.catalogs().any(|(name, is)| *name == self::name(catalog) && *is == Condition::Good);
+            let is_good =
+                consumer.catalogs().any(|(name, is)| *name == self::name(catalog) && *is == CatalogCondition::Good);
             match input {
                 Ok(version) if is_good => drop(good.insert(catalog, version)),
                 Ok(_) if rng.random_bool(0.3) => {
@@ -412,7 +410,7 @@ fn any_versions_of_any_catalogs() {
             }
             for (zone, owned) in &changes.set {
                 let before = had.insert(zone.clone(), owned.clone());
-                // What goes on has its label still.
+                // A zone that stays keeps its label.
                 assert!(before.is_none_or(|before| before.member.label == owned.member.label), "seed {seed}");
             }
             assert_eq!(had, *consumer.members(), "seed {seed}");
@@ -427,9 +425,8 @@ fn any_versions_of_any_catalogs() {
     }
 }
 
-/// A zone to be listed.
-fn listed(zone: &str, group: Option<&str>) -> Listed {
-    Listed { zone: name(zone), group: group.map(str::to_owned) }
+fn listed(zone: &str, group: Option<&str>) -> ListedZone {
+    ListedZone { zone: name(zone), group: group.map(str::to_owned) }
 }
 
 #[test]
@@ -439,13 +436,13 @@ fn what_is_written_is_read() {
     assert_eq!((zone.apex(), zone.serial()), (&name("cat.example."), 7));
     let catalog = Catalog::read(zone.apex(), zone.iter()).expect("it is right");
     assert_eq!(catalog.members.len(), 3);
-    for Listed { zone, group } in zones {
+    for ListedZone { zone, group } in zones {
         let member = &catalog.members[&zone];
         assert_eq!((&*member.label, member.groups.first()), (label_of(&zone).as_bytes(), group.as_ref()), "{zone}");
     }
     let empty = produce(&name("cat."), [], None, Serial(1)).expect("there was none");
     assert_eq!(Catalog::read(empty.apex(), empty.iter()), Ok(Catalog::default()));
-    // The longest names there may be.
+    // The longest possible names.
     let long = [63, 63, 63, 61].map(|len| "a".repeat(len)).join(".");
     let catalog = [63, 63, 63, 6].map(|len| "c".repeat(len)).join(".");
     assert!(name(&catalog).as_wire().len() == MAX_CATALOG_NAME);
@@ -455,7 +452,7 @@ fn what_is_written_is_read() {
 #[test]
 fn the_serial_changes_with_what_is_listed_and_with_nothing_else() {
     let cat = name("cat.");
-    let next = |earlier: Option<&Zone>, zones: &[Listed], now| {
+    let next = |earlier: Option<&Zone>, zones: &[ListedZone], now| {
         produce(&cat, zones.iter().cloned(), earlier, Serial(now)).map(|zone| (zone.serial(), zone))
     };
     let [a, b, red] = [listed("a.", None), listed("b.", None), listed("a.", Some("red"))];
@@ -464,7 +461,7 @@ fn the_serial_changes_with_what_is_listed_and_with_nothing_else() {
     assert!(next(Some(&first), &[b.clone(), a.clone()], 500).is_none(), "in another order");
     for zones in [vec![a.clone()], vec![red, b.clone()], vec![]] {
         assert_eq!(next(Some(&first), &zones, 500).map(|(serial, _)| serial), Some(500), "{zones:?}");
-        // Twice within a second, or after the clock was set back.
+        // Two changes within a second, or after the clock was set back.
         assert_eq!(next(Some(&first), &zones, 100).map(|(serial, _)| serial), Some(101), "{zones:?}");
         assert_eq!(next(Some(&first), &zones, 5).map(|(serial, _)| serial), Some(101), "{zones:?}");
     }
@@ -477,6 +474,6 @@ fn labels_are_the_same_for_ever_and_nobody_elses() {
     assert_eq!(label_of(&name("Example.org.")), label_of(&name("example.ORG.")));
     let labels: HashSet<_> = (0..10_000).map(|zone| label_of(&name(&format!("z{zone}.example.")))).collect();
     assert!(labels.len() == 10_000 && labels.iter().all(|label| label.len() == 32));
-    // Kept by secondaries: another would have all zones transferred anew.
+    // Secondaries keep the label: another one would have all zones transferred again.
     assert_eq!(label_of(&name("example.org.")), "b9f2e076c4e8e24a87ff1c1f55c21312");
 }

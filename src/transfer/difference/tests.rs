@@ -1,4 +1,5 @@
-//! Differences between random small zones: found and applied they give the new zone, condensed they give the same.
+//! Differences between random small zones: applied to the old zone they give the new zone, and condensed they
+//! give the same.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +19,6 @@ fn in_order(records: &Records) -> Vec<Record<'_>> {
     sorted(records.iter())
 }
 
-/// The hosts of a few versions.
 fn versions() -> impl Strategy<Value = Vec<BTreeSet<u8>>> {
     prop::collection::vec(prop::collection::btree_set(0..12_u8, 0..12), 2..7)
 }
@@ -52,7 +52,7 @@ proptest! {
         let (from, to) = (zone(1, &old), zone(2, &new));
         let step = Difference::between(from.iter(), to.iter()).unwrap();
         let other_zone = zone(1, &other);
-        // Everything of `old` is to go, so only what has all of it can be changed, and keeps the rest.
+        // All records of `old` are removed, so the difference applies exactly to zones that have all of them.
         prop_assert_eq!(step.apply(other_zone.iter()).is_ok(), old.is_subset(&other));
         let later = zone(3, &old);
         prop_assert!(step.apply(later.iter()).is_err());
@@ -98,7 +98,7 @@ fn a_journal_keeps_the_last_steps_in_a_row() {
     }
     assert_eq!(starts(&journal, 4), Some(vec![4, 5]));
     assert_eq!((starts(&journal, 2), starts(&journal, 6), journal.len()), (None, None, 3));
-    // A version that came from elsewhere.
+    // A version from another source.
     journal.push(step(9, 10));
     assert_eq!((starts(&journal, 4), starts(&journal, 9)), (None, Some(vec![9])));
 

@@ -1,5 +1,5 @@
-//! One zone of a secondary against primaries that are scripted: each question has its answer, and time passes as it is
-//! waited for.
+//! One zone of a secondary with scripted primaries: each request has its answer, and the clock advances by
+//! the waits.
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -8,39 +8,31 @@ use super::super::sample::soa;
 use super::*;
 
 /// The version of this serial: refresh 100 s, retry 10 s, expire 1000 s.
-fn version(serial: u32) -> Version {
-    Version::of(&Soa::of(&soa(serial).as_record()).unwrap())
+fn version(serial: u32) -> SecondaryVersion {
+    SecondaryVersion::of(&Soa::of(&soa(serial).as_record()).unwrap())
 }
 
-/// What a primary does when it is asked.
+/// The behavior of a primary.
 #[derive(Clone, Copy)]
 enum Primary {
-    /// Has this version, and gives it in any way.
+    /// Has this version, and serves it in any way.
     Has(u32),
-    /// Has this version, and gives it whole only.
+    /// Has this version, and serves only AXFR.
     HasWhole(u32),
-    /// Tells of this version and gives nothing.
+    /// Announces this version, but serves nothing.
     Tells(u32),
-    /// Fails.
     Fails,
-    /// Never replies.
     IsSilent,
 }
 
-/// A secondary and its clock.
 struct Bench {
-    /// What is tested.
     secondary: Secondary,
-    /// The beginning.
     start: Instant,
-    /// The present.
     now: Instant,
-    /// For jitter.
     rng: SmallRng,
 }
 
 impl Bench {
-    /// Starts with or without a version that was saved.
     fn new(primaries: usize, saved: Option<(u32, u64)>) -> Self {
         let now = Instant::now();
         let secondary = match saved {
@@ -50,7 +42,7 @@ impl Bench {
         Self { secondary, start: now, now, rng: SmallRng::seed_from_u64(5) }
     }
 
-    /// Follows the steps until the zone is idle; tells what was asked: `soa 0`, `ixfr 1`, ...
+    /// Follows the steps until the zone is idle. Returns the requests: `soa 0`, `ixfr 1`, ...
     fn look(&mut self, primaries: &[Primary]) -> String {
         let mut asked = Vec::new();
         loop {
@@ -82,7 +74,7 @@ impl Bench {
         }
     }
 
-    /// Waits for what is next; the seconds since the beginning.
+    /// Waits for the next step. Returns the seconds since the start.
     fn wait(&mut self) -> u64 {
         let SecondaryStep::WaitUntil(at) = self.secondary.next_step(self.now, &mut self.rng) else {
             panic!("something is to be done");
@@ -115,22 +107,22 @@ fn primaries_are_asked_in_order_and_ixfr_comes_first() {
     check(Some(5), &[Has(4), Has(5)], "soa 0, soa 1", Some(5));
     check(Some(5), &[Has(4), Fails], "soa 0, soa 1", Some(5));
     check(Some(5), &[IsSilent, Has(6)], "soa 0, soa 1, ixfr 1", Some(6));
-    // Serials go around.
+    // Serials wrap around.
     check(Some(u32::MAX), &[Has(0)], "soa 0, ixfr 0", Some(0));
 }
 
 #[test]
 fn the_next_look_is_after_refresh_or_retry_and_the_zone_expires() {
     let mut bench = Bench::new(1, None);
-    assert_eq!(bench.secondary.service(bench.now), Service::Absent);
+    assert_eq!(bench.secondary.service(bench.now), ZoneService::Absent);
     bench.look(&[Primary::Has(1)]);
-    assert_eq!(bench.secondary.service(bench.now), Service::Served);
+    assert_eq!(bench.secondary.service(bench.now), ZoneService::Served);
     assert!((90..=100).contains(&bench.wait()));
     let confirmed = bench.now;
     assert_eq!(bench.look(&[Primary::Has(1)]), "soa 0");
     bench.wait();
     let mut looks = 0;
-    while bench.secondary.service(bench.now) == Service::Served {
+    while bench.secondary.service(bench.now) == ZoneService::Served {
         if bench.look(&[Primary::Fails]) == "soa 0" {
             looks += 1;
         }
@@ -138,10 +130,10 @@ fn the_next_look_is_after_refresh_or_retry_and_the_zone_expires() {
     }
     assert_eq!(bench.now - confirmed, Duration::from_secs(1_000));
     assert!((90..=101).contains(&looks), "{looks}");
-    // It keeps on asking, and lives again.
+    // The zone is asked for again, and recovers.
     bench.wait();
     bench.look(&[Primary::Has(1)]);
-    assert_eq!(bench.secondary.service(bench.now), Service::Served);
+    assert_eq!(bench.secondary.service(bench.now), ZoneService::Served);
 }
 
 #[test]
@@ -150,10 +142,10 @@ fn a_saved_zone_is_as_old_as_it_is() {
         let bench = Bench::new(1, Some((1, age)));
         bench.secondary.service(bench.now + Duration::from_secs(after))
     };
-    assert_eq!(service(0, 999), Service::Served);
-    assert_eq!(service(900, 99), Service::Served);
-    assert_eq!(service(900, 100), Service::Expired);
-    assert_eq!(service(1_000_000, 0), Service::Expired);
+    assert_eq!(service(0, 999), ZoneService::Served);
+    assert_eq!(service(900, 99), ZoneService::Served);
+    assert_eq!(service(900, 100), ZoneService::Expired);
+    assert_eq!(service(1_000_000, 0), ZoneService::Expired);
 }
 
 #[test]
@@ -176,16 +168,46 @@ fn a_notify_has_its_sender_asked_at_once() {
         let mut bench = Bench::new(2, Some((5, 0)));
         bench.look(&[Primary::Has(5), Primary::Has(5)]);
         bench.now += NOTIFY_GAP;
-        bench.secondary.on_notify(primary, hint.map(Serial));
+        bench.secondary.on_notify(primary, hint.map(Serial), bench.now);
         assert_eq!(bench.look(&[Primary::Has(5), Primary::Has(6)]), asked, "{primary} {hint:?}");
     };
     check(1, Some(6), "soa 1, ixfr 1");
     check(1, None, "soa 1, ixfr 1");
     check(0, Some(6), "soa 0");
-    // What we have, or had, and who is nobody.
+    // The present version, an old one, and an unknown primary.
     check(1, Some(5), "");
     check(1, Some(4), "");
     check(2, Some(6), "");
+}
+
+#[test]
+fn a_primary_that_announces_a_version_and_returns_the_present_one_is_asked_again() {
+    let mut bench = Bench::new(1, Some((5, 0)));
+    bench.look(&[Primary::Has(5)]);
+    bench.now += NOTIFY_GAP;
+    bench.secondary.on_notify(0, Some(Serial(6)), bench.now);
+    assert_eq!(bench.look(&[Primary::Has(5)]), "soa 0");
+    let before = bench.now;
+    bench.wait();
+    assert_eq!(bench.now - before, ANNOUNCED_AGAIN);
+    assert_eq!(bench.look(&[Primary::Has(5)]), "soa 0", "once: a NOTIFY can be forged");
+    let before = bench.now;
+    bench.wait();
+    assert!(bench.now - before > ANNOUNCED_AGAIN);
+}
+
+#[test]
+fn a_notify_of_the_present_version_refreshes_an_expired_zone() {
+    let mut bench = Bench::new(1, Some((5, 0)));
+    while bench.secondary.service(bench.now) != ZoneService::Expired {
+        bench.look(&[Primary::Fails]);
+        bench.wait();
+    }
+    bench.look(&[Primary::Fails]);
+    bench.now += NOTIFY_GAP;
+    bench.secondary.on_notify(0, Some(Serial(5)), bench.now);
+    assert_eq!(bench.look(&[Primary::Has(5)]), "soa 0");
+    assert_eq!(bench.secondary.service(bench.now), ZoneService::Served);
 }
 
 #[test]
@@ -193,7 +215,7 @@ fn a_notify_during_a_look_is_not_lost() {
     let mut bench = Bench::new(1, Some((1, 0)));
     let mut rng = SmallRng::seed_from_u64(1);
     assert_eq!(bench.secondary.next_step(bench.now, &mut rng), SecondaryStep::AskSoa { primary: 0 });
-    bench.secondary.on_notify(0, Some(Serial(2)));
+    bench.secondary.on_notify(0, Some(Serial(2)), bench.now);
     bench.secondary.on_soa(Serial(1), bench.now, &mut rng);
     bench.wait();
     assert_eq!(bench.now - bench.start, NOTIFY_GAP);
@@ -205,12 +227,12 @@ fn a_flood_of_notify_has_few_looks_begin() {
     let mut bench = Bench::new(1, Some((1, 0)));
     let mut looks = 0;
     while bench.now < bench.start + Duration::from_secs(1) {
-        bench.secondary.on_notify(0, None);
+        bench.secondary.on_notify(0, None, bench.now);
         looks += usize::from(!bench.look(&[Primary::Has(1)]).is_empty());
         bench.now += Duration::from_millis(1);
     }
     assert_eq!(looks, 10);
-    bench.secondary.on_notify(0, None);
+    bench.secondary.on_notify(0, None, bench.now);
     assert_eq!(bench.look(&[Primary::Has(1)]), "soa 0", "the last one is followed");
 }
 
@@ -246,7 +268,8 @@ fn what_comes_unasked_changes_nothing() {
 
 #[test]
 fn times_are_brought_within_bounds() {
-    let of = |refresh, retry, expire| Version::of(&Soa { mname: b"\0", serial: Serial(1), refresh, retry, expire });
+    let of =
+        |refresh, retry, expire| SecondaryVersion::of(&Soa { mname: b"\0", serial: Serial(1), refresh, retry, expire });
     let secs = Duration::from_secs;
     let zero = of(0, 0, 0);
     assert_eq!((zero.refresh, zero.retry, zero.expire), (secs(2), secs(1), secs(3)));

@@ -1,14 +1,14 @@
-//! What one signed query and the messages of its response have to do with each other (RFC 8945 section 5.3).
+//! The chain of signatures from a query through the messages of its response (RFC 8945 section 5.3).
 
 use std::fmt;
 
 use subtle::ConstantTimeEq;
 
-use super::{BADSIG, Key, TIME_MASK, Tsig, prefixed};
+use super::{BADSIG, TIME_MASK, Tsig, TsigKey, prefixed};
 use crate::wire::{Header, Rcode};
 
-/// Signs a query, in place. What it returns verifies the response.
-pub fn sign_query(key: &Key, now: u64, query: &mut Vec<u8>) -> ClientChain {
+/// Signs a query in place. The returned chain verifies the response.
+pub fn sign_query(key: &TsigKey, now: u64, query: &mut Vec<u8>) -> ClientChain {
     let id = Header::read(query).map_or(0, Header::id);
     let mut tsig = Tsig::new(key, id, now);
     tsig.mac = key.mac(&[&query[..], &tsig.variables()].concat());
@@ -19,27 +19,23 @@ pub fn sign_query(key: &Key, now: u64, query: &mut Vec<u8>) -> ClientChain {
 /// The server's side of an exchange: signs the messages of the response.
 #[derive(Clone, Debug)]
 pub struct ServerChain {
-    /// The key of the query.
-    key: Key,
-    /// The MAC of the message before.
+    key: TsigKey,
     previous: Vec<u8>,
-    /// Whether the first message is still to come.
     is_first: bool,
 }
 
 impl ServerChain {
-    /// Goes on from a query with this MAC.
-    pub(super) fn new(key: Key, query_mac: Vec<u8>) -> Self {
+    pub(super) fn new(key: TsigKey, query_mac: Vec<u8>) -> Self {
         Self { key, previous: query_mac, is_first: true }
     }
 
-    /// The key that the query was signed with.
-    pub fn key(&self) -> &Key {
+    /// Returns the key of the query.
+    pub fn key(&self) -> &TsigKey {
         &self.key
     }
 
-    /// Signs the next message of the response, in place. RFC 8945 section 5.3.1 would let us leave out 99 of 100
-    /// signatures; a receiver then has to keep up to 99 messages that may be forged.
+    /// Signs the next message of the response in place. RFC 8945 section 5.3.1 allows 99 of 100 messages
+    /// without a signature, but a receiver must then keep up to 99 messages that may be forged.
     pub fn sign(&mut self, now: u64, message: &mut Vec<u8>) {
         let id = Header::read(message).map_or(0, Header::id);
         let mut tsig = Tsig::new(&self.key, id, now);
@@ -53,34 +49,28 @@ impl ServerChain {
 /// The client's side of an exchange: verifies the messages of the response.
 #[derive(Clone, Debug)]
 pub struct ClientChain {
-    /// The key of the query.
-    key: Key,
-    /// The MAC of the last signed message.
+    key: TsigKey,
     previous: Vec<u8>,
-    /// The messages since that one, as they came.
     pending: Vec<u8>,
-    /// How many those are.
     unsigned: usize,
-    /// Whether the first message is still to come.
     is_first: bool,
-    /// When the last signed message was signed.
     last_time: u64,
 }
 
-/// Why a response is not believed.
+/// The reason that a response is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TsigFailure {
-    /// Its TSIG record cannot be read or is not the last record.
+    /// The TSIG record cannot be read or is not the last record.
     Format,
-    /// It has none where it must have one.
+    /// A required TSIG record is missing.
     Missing,
-    /// It is of another key.
+    /// The signature is from another key.
     OtherKey,
-    /// The MAC is wrong or cut short.
+    /// The MAC is wrong or truncated.
     BadMac,
-    /// It was signed too long ago, too far ahead, or before the message before it.
+    /// The signature is too old, in the future, or earlier than the previous one.
     BadTime,
-    /// The server did not take the query's TSIG. Unless it was signed, anybody may have said so.
+    /// The server rejected the TSIG of the query. An unsigned rejection may be forged.
     Refused(Rcode),
 }
 
@@ -93,20 +83,22 @@ impl fmt::Display for TsigFailure {
             Self::BadMac => f.write_str("its signature is wrong, is the secret the same?"),
             Self::BadTime => f.write_str("it was signed at another time, do the clocks agree?"),
             Self::Refused(BADSIG) => {
-                f.write_str("the primary finds our signature wrong (BADSIG), is the secret the same?")
+                f.write_str("the primary rejects the signature (BADSIG): use the same secret on both sides")
             }
-            Self::Refused(Rcode::BADKEY) => {
-                f.write_str("the primary does not know our key (BADKEY), has it that name and algorithm?")
+            Self::Refused(Rcode::BADKEY) => f.write_str(
+                "the primary does not know the key (BADKEY): use the same key name and algorithm on both sides",
+            ),
+            Self::Refused(Rcode::BADTIME) => {
+                f.write_str("the clocks of the primary and this host differ (BADTIME): synchronize them")
             }
-            Self::Refused(Rcode::BADTIME) => f.write_str("the primary's clock differs from ours (BADTIME)"),
-            Self::Refused(rcode) => write!(f, "the primary does not take our signature: {rcode}"),
+            Self::Refused(rcode) => write!(f, "the primary rejects the signature: {rcode}"),
         }
     }
 }
 
 impl ClientChain {
-    /// Takes the next message of the response. It is to be trusted only together with the next signed one, so nothing may
-    /// be made of a response before [`ClientChain::finish`].
+    /// Verifies the next message of the response. An unsigned message is verified only with the next signed
+    /// one, so do not use any of a response before [`ClientChain::finish`].
     pub fn verify(&mut self, message: &[u8], now: u64) -> Result<(), TsigFailure> {
         let Some((tsig, start)) = Tsig::find(message).map_err(|_| TsigFailure::Format)? else {
             // RFC 8945 section 5.3.1: the first is signed, and so is at least every 100th.
@@ -145,18 +137,16 @@ impl ClientChain {
         Ok(())
     }
 
-    /// Whether all that came can be trusted: the last message was signed (RFC 8945 section 5.3.1).
+    /// Returns `Ok` if the whole response is verified: the last message was signed (RFC 8945 section 5.3.1).
     pub fn finish(&self) -> Result<(), TsigFailure> {
         if self.is_first || self.unsigned > 0 { Err(TsigFailure::Missing) } else { Ok(()) }
     }
 }
 
-/// What the MAC of a message of a response is made of: the MAC before it, messages without one, this message, and what
-/// its TSIG record says (RFC 8945 section 5.3 and section 5.3.1).
+/// Returns the input of a message's MAC (RFC 8945 section 5.3 and section 5.3.1).
 fn digest(previous: &[u8], pending: &[u8], unsigned: &[u8], tsig: &Tsig, is_first: bool) -> Vec<u8> {
     let said = if is_first { tsig.variables() } else { tsig.timers().to_vec() };
     [&prefixed(previous), pending, unsigned, &said[..]].concat()
 }
 
-/// Messages without TSIG in a row.
 const MAX_UNSIGNED: usize = 99;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::library_algorithm;
 use crate::wire::Name;
 
-/// How MACs are made (RFC 8945 section 6). Others are weak, or in nobody's use.
+/// The algorithm of a MAC (RFC 8945 section 6). Other algorithms are weak or unused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
     /// `hmac-sha256`.
@@ -16,7 +16,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// Its name as a domain name.
+    /// Returns the name of the algorithm as a domain name.
     pub fn name(self) -> Name {
         let name = match self {
             Self::HmacSha256 => "hmac-sha256",
@@ -26,34 +26,31 @@ impl Algorithm {
     }
 }
 
-/// A key. Copies share the secret, and no form of printing shows it.
+/// A key. Copies share the secret, and `Debug` does not show it.
 #[derive(Clone)]
-pub struct Key {
-    /// Its name, folded.
+pub struct TsigKey {
     name: Name,
-    /// How it is used.
     algorithm: Algorithm,
-    /// What nobody else knows.
     secret: Arc<[u8]>,
 }
 
-impl Key {
-    /// A key of this secret.
+impl TsigKey {
+    /// Makes a key of this secret.
     pub fn new(name: &Name, algorithm: Algorithm, secret: &[u8]) -> Self {
         Self { name: name.folded(), algorithm, secret: secret.into() }
     }
 
-    /// Its name, in lower case.
+    /// Returns the name in lower case.
     pub fn name(&self) -> &Name {
         &self.name
     }
 
-    /// How it is used.
+    /// Returns the algorithm.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// A digest of octets in which no two differ by chance or intent: an HMAC-SHA-256 with a key that everybody knows.
+    /// Returns a collision-resistant digest: an HMAC-SHA-256 with a public key.
     pub fn digest(octets: &[u8]) -> Vec<u8> {
         Self::new(&Name::root(), Algorithm::HmacSha256, b"hedgerow").mac(octets)
     }
@@ -64,15 +61,15 @@ impl Key {
     }
 }
 
-impl PartialEq for Key {
+impl PartialEq for TsigKey {
     fn eq(&self, other: &Self) -> bool {
         (&self.name, self.algorithm, &self.secret) == (&other.name, other.algorithm, &other.secret)
     }
 }
 
-impl Eq for Key {}
+impl Eq for TsigKey {}
 
-impl fmt::Debug for Key {
+impl fmt::Debug for TsigKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Key({}, {:?}, secret withheld)", self.name, self.algorithm)
     }
@@ -80,22 +77,21 @@ impl fmt::Debug for Key {
 
 /// All keys of a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Keys(Vec<Key>);
+pub struct TsigKeys(Vec<TsigKey>);
 
-impl Keys {
-    /// These keys. Of two with one name the first counts.
-    pub fn new(keys: Vec<Key>) -> Self {
+impl TsigKeys {
+    /// Makes a list of keys. Of two with one name the first counts.
+    pub fn new(keys: Vec<TsigKey>) -> Self {
         Self(keys)
     }
 
-    /// The key of this name, whatever the case.
-    pub fn by_name(&self, name: &Name) -> Option<&Key> {
+    /// Finds a key by name, ignoring case.
+    pub fn by_name(&self, name: &Name) -> Option<&TsigKey> {
         let folded = name.folded();
         self.0.iter().find(|key| key.name == folded)
     }
 
-    /// The key of this name, if it is for this algorithm.
-    pub(super) fn find(&self, name: &Name, algorithm: &Name) -> Option<&Key> {
+    pub(super) fn find(&self, name: &Name, algorithm: &Name) -> Option<&TsigKey> {
         self.by_name(name).filter(|key| key.algorithm.name() == algorithm.folded())
     }
 }

@@ -1,59 +1,39 @@
-//! Denial: which NSEC or NSEC3 records of a signed zone prove what is not there (RFC 4035 section 3.1.3, RFC 5155
-//! section 7.2).
+//! Denial of existence: the NSEC or NSEC3 records of a signed zone that prove absence (RFC 4035 section
+//! 3.1.3, RFC 5155 section 7.2).
 
-use super::nsec3::Hashed;
+use super::nsec3::Nsec3Chain;
 use crate::wire::{RecordType, suffixes};
 use crate::zone::store::names::{NameBuf, canonical_order, next_closer};
-use crate::zone::store::{At, Mark, Node, Store};
+use crate::zone::store::{At, NodeMark, ZoneNode, ZoneStore};
 
-/// How a zone proves that something is not there.
 #[derive(Debug)]
 pub(in crate::zone) enum Denial {
-    /// It is not signed.
     None,
-    /// By the gaps between its names: the nodes with NSEC records, in canonical order.
     Nsec(Box<[At]>),
-    /// By the gaps between their hashes.
-    Nsec3(Hashed),
+    Nsec3(Nsec3Chain),
 }
 
-/// What is to be proved of a folded name.
 #[derive(Clone, Copy)]
 pub(in crate::zone) enum Claim<'n> {
-    /// It is there, the type is not; or it is a delegation that is not signed.
+    /// The name exists without the type, or it is an unsigned delegation.
     Nodata { name: &'n [u8] },
-    /// It is not there, and no wildcard matches.
-    Nxdomain {
-        name: &'n [u8],
-        /// Octets of its closest encloser.
-        encloser_len: usize,
-    },
-    /// It is not there, a wildcard matches, and the type is not there.
-    WildcardNodata {
-        name: &'n [u8],
-        /// Octets of its closest encloser.
-        encloser_len: usize,
-    },
-    /// It is not there: the answer comes from a wildcard.
-    Expanded {
-        name: &'n [u8],
-        /// Octets of its closest encloser.
-        encloser_len: usize,
-    },
+    /// The name does not exist, and no wildcard matches.
+    Nxdomain { name: &'n [u8], encloser_len: usize },
+    /// The name does not exist, and the matching wildcard lacks the type.
+    WildcardNodata { name: &'n [u8], encloser_len: usize },
+    /// The name does not exist, and the answer comes from a wildcard.
+    Expanded { name: &'n [u8], encloser_len: usize },
 }
 
-/// The nodes whose NSEC or NSEC3 records prove a claim.
 #[derive(Default)]
-pub(in crate::zone) struct Proof<'a>([Option<Node<'a>>; 3]);
+pub(in crate::zone) struct DenialProof<'a>([Option<ZoneNode<'a>>; 3]);
 
-impl<'a> Proof<'a> {
-    /// The nodes, each once.
-    pub(in crate::zone) fn nodes(&self) -> impl Iterator<Item = Node<'a>> {
+impl<'a> DenialProof<'a> {
+    pub(in crate::zone) fn nodes(&self) -> impl Iterator<Item = ZoneNode<'a>> {
         self.0.iter().flatten().copied()
     }
 
-    /// Adds a node, unless it is there.
-    fn add(&mut self, node: Option<Node<'a>>) {
+    fn add(&mut self, node: Option<ZoneNode<'a>>) {
         let Some(node) = node.filter(|node| self.nodes().all(|known| known.at() != node.at())) else {
             return;
         };
@@ -64,21 +44,19 @@ impl<'a> Proof<'a> {
 }
 
 impl Denial {
-    /// How the zone with these records proves things.
-    pub(in crate::zone) fn of(store: &Store, apex: &[u8]) -> Self {
-        if let Some(hashed) = Hashed::of(store, apex) {
+    pub(in crate::zone) fn of(store: &ZoneStore, apex: &[u8]) -> Self {
+        if let Some(hashed) = Nsec3Chain::of(store, apex) {
             return Self::Nsec3(hashed);
         }
         if store.find(apex).is_none_or(|node| node.rrset(RecordType::NSEC).is_none()) {
             return Self::None;
         }
-        let has_nsec = |node: &Node<'_>| !node.has(Mark::Occluded) && node.rrset(RecordType::NSEC).is_some();
+        let has_nsec = |node: &ZoneNode<'_>| !node.has(NodeMark::Occluded) && node.rrset(RecordType::NSEC).is_some();
         let mut chain: Vec<At> = store.nodes().filter(has_nsec).map(|node| node.at()).collect();
         chain.sort_unstable_by(|a, b| canonical_order(store.node(*a).name(), store.node(*b).name()));
         Self::Nsec(chain.into())
     }
 
-    /// The type of the records that prove things.
     pub(in crate::zone) fn rtype(&self) -> Option<RecordType> {
         match self {
             Self::None => None,
@@ -87,7 +65,6 @@ impl Denial {
         }
     }
 
-    /// How often an NSEC3 hash is hashed again.
     pub(in crate::zone) fn iterations(&self) -> Option<u16> {
         match self {
             Self::None | Self::Nsec(_) => None,
@@ -95,27 +72,25 @@ impl Denial {
         }
     }
 
-    /// The records that prove a claim.
-    pub(in crate::zone) fn prove<'a>(&self, store: &'a Store, claim: Claim<'_>) -> Proof<'a> {
+    pub(in crate::zone) fn prove<'a>(&self, store: &'a ZoneStore, claim: Claim<'_>) -> DenialProof<'a> {
         match self {
-            Self::None => Proof::default(),
+            Self::None => DenialProof::default(),
             Self::Nsec(chain) => prove_by_gaps(chain, store, claim),
             Self::Nsec3(hashed) => prove_by_hashes(hashed, store, claim),
         }
     }
 }
 
-/// The NSEC records that prove a claim (RFC 4035 section 3.1.3.1 to section 3.1.3.4).
-fn prove_by_gaps<'a>(chain: &[At], store: &'a Store, claim: Claim<'_>) -> Proof<'a> {
+/// Finds the NSEC records that prove a claim (RFC 4035 section 3.1.3.1 to section 3.1.3.4).
+fn prove_by_gaps<'a>(chain: &[At], store: &'a ZoneStore, claim: Claim<'_>) -> DenialProof<'a> {
     let at_or_before = |name: &[u8]| {
         let behind = chain.partition_point(|at| canonical_order(store.node(*at).name(), name).is_le());
-        // The apex is first and not behind any name of the zone.
         chain.get(behind.saturating_sub(1)).map(|at| store.node(*at))
     };
-    let mut proof = Proof::default();
+    let mut proof = DenialProof::default();
     match claim {
         Claim::Nodata { name } | Claim::Expanded { name, .. } => proof.add(at_or_before(name)),
-        // Where the wildcard is there, the record at it shows its types; where not, the one before it that it is not.
+        // If the wildcard exists, its record lists its types. If not, the one before proves absence.
         Claim::Nxdomain { name, encloser_len } | Claim::WildcardNodata { name, encloser_len } => {
             proof.add(at_or_before(name));
             proof.add(wildcard(name, encloser_len).and_then(|wildcard| at_or_before(wildcard.as_wire())));
@@ -124,14 +99,14 @@ fn prove_by_gaps<'a>(chain: &[At], store: &'a Store, claim: Claim<'_>) -> Proof<
     proof
 }
 
-/// The NSEC3 records that prove a claim (RFC 5155 section 7.2.2 to section 7.2.7).
-fn prove_by_hashes<'a>(hashed: &Hashed, store: &'a Store, claim: Claim<'_>) -> Proof<'a> {
+/// Finds the NSEC3 records that prove a claim (RFC 5155 section 7.2.2 to section 7.2.7).
+fn prove_by_hashes<'a>(hashed: &Nsec3Chain, store: &'a ZoneStore, claim: Claim<'_>) -> DenialProof<'a> {
     let find = |name: &[u8]| hashed.find(store, name);
-    let mut proof = Proof::default();
+    let mut proof = DenialProof::default();
     match claim {
         Claim::Nodata { name } => match find(name) {
             Ok(matching) => proof.add(Some(matching)),
-            // Opt-out: neither the name nor, maybe, what is above it has a record of its own.
+            // Opt-out: the name has no record, and names above it may have none.
             Err(_) => prove_encloser(&find, name, name.len(), &mut proof),
         },
         Claim::Expanded { name, encloser_len } => {
@@ -145,13 +120,12 @@ fn prove_by_hashes<'a>(hashed: &Hashed, store: &'a Store, claim: Claim<'_>) -> P
     proof
 }
 
-/// Adds the closest encloser proof (RFC 5155 section 7.2.1): the record of the closest encloser that has one, and the one that
-/// covers the next closer name.
+/// Adds the closest encloser proof (RFC 5155 section 7.2.1) with the next closer name.
 fn prove_encloser<'a>(
-    find: &impl Fn(&[u8]) -> Result<Node<'a>, Node<'a>>,
+    find: &impl Fn(&[u8]) -> Result<ZoneNode<'a>, ZoneNode<'a>>,
     name: &[u8],
     encloser_len: usize,
-    proof: &mut Proof<'a>,
+    proof: &mut DenialProof<'a>,
 ) {
     for encloser in suffixes(name).filter(|suffix| suffix.len() <= encloser_len) {
         if let Ok(matching) = find(encloser) {
@@ -164,14 +138,12 @@ fn prove_encloser<'a>(
     }
 }
 
-/// The record of a name, or else the one that covers it.
-fn either<'a>(found: Result<Node<'a>, Node<'a>>) -> Node<'a> {
+fn either<'a>(found: Result<ZoneNode<'a>, ZoneNode<'a>>) -> ZoneNode<'a> {
     match found {
         Ok(node) | Err(node) => node,
     }
 }
 
-/// The wildcard below the suffix of a name that has so many octets.
 fn wildcard(name: &[u8], encloser_len: usize) -> Option<NameBuf> {
     suffixes(name).find(|suffix| suffix.len() == encloser_len).and_then(NameBuf::wildcard_below)
 }

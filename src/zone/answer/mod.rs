@@ -1,8 +1,8 @@
-//! Answers: from a query to a response, octets to octets.
+//! Answers: from a query to a response, both in wire form.
 //!
-//! [`respond`](respond()) is the whole way of one query. What a zone says of a name is put together by `builder.rs`, as the
-//! algorithm of RFC 1034 section 4.3.2 says: `lookup.rs` finds where the name leads, `denial.rs` and `nsec3.rs` prove what is
-//! not there, `writer.rs` writes the records as long as there is room.
+//! [`respond`](respond()) handles one query. `builder.rs` assembles the answer of a zone by RFC 1034 section
+//! 4.3.2: `lookup.rs` finds where the name leads, `denial.rs` and `nsec3.rs` prove absence, and `writer.rs`
+//! writes the records that fit.
 
 mod builder;
 pub(super) mod denial;
@@ -16,7 +16,7 @@ mod respond;
 mod writer;
 mod zone_version;
 
-pub use identity::{Identity, Text};
+pub use identity::{Identity, IdentityText};
 pub use memory_prefetch::prefetch_memory;
 pub use rate_key::RateKey;
 pub use respond::{Reaction, respond, respond_to};

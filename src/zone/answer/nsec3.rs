@@ -5,32 +5,28 @@ use std::cmp::Ordering;
 use sha1::{Digest, Sha1};
 
 use crate::wire::RecordType;
-use crate::zone::store::{At, Mark, Node, Store};
+use crate::zone::store::{At, NodeMark, ZoneNode, ZoneStore};
 
-/// The NSEC3 records of a zone, in order of their hashes.
 #[derive(Debug)]
-pub(in crate::zone) struct Hashed {
-    /// How often a hash is hashed again.
+pub(in crate::zone) struct Nsec3Chain {
     iterations: u16,
-    /// Hashed along with each name.
     salt: Box<[u8]>,
-    /// The nodes.
     chain: Box<[At]>,
 }
 
-/// A hash as owner names of NSEC3 records have it: Base32 with the extended hex alphabet, in lower case.
+/// A hash in the form of NSEC3 owner names: Base32 with the extended hex alphabet, in lower case.
 type HashLabel = [u8; 32];
 
-impl Hashed {
-    /// The chain that the NSEC3PARAM record of the apex speaks of (RFC 5155 section 4), if it is there.
-    pub(in crate::zone) fn of(store: &Store, apex: &[u8]) -> Option<Self> {
+impl Nsec3Chain {
+    /// The chain that the NSEC3PARAM record of the apex names (RFC 5155 section 4), if it exists.
+    pub(in crate::zone) fn of(store: &ZoneStore, apex: &[u8]) -> Option<Self> {
         let params = store.find(apex)?.rrset(RecordType::NSEC3PARAM)?;
-        // RFC 5155 section 4.1.2: with other flags than 0 the record is not to be used.
+        // RFC 5155 section 4.1.2: a server must ignore an NSEC3PARAM record with nonzero flags.
         params.rdata().filter_map(Params::read).filter(|params| params.flags == 0).find_map(|params| {
-            let is_in_chain = |node: &Node<'_>| {
-                // The owner may be a name besides (RFC 5155 appendix A has one that is).
+            let is_in_chain = |node: &ZoneNode<'_>| {
+                // The owner may also be an ordinary name (RFC 5155 appendix A has an example).
                 let mut found = node.rrset(RecordType::NSEC3).into_iter().flat_map(|nsec3| nsec3.rdata());
-                !node.has(Mark::Occluded)
+                !node.has(NodeMark::Occluded)
                     && found.any(|rdata| Params::read(rdata).is_some_and(|found| found.agrees(&params)))
             };
             let mut chain: Vec<At> = store.nodes().filter(is_in_chain).map(|node| node.at()).collect();
@@ -40,13 +36,12 @@ impl Hashed {
         })
     }
 
-    /// How often a hash is hashed again.
     pub(in crate::zone) fn iterations(&self) -> u16 {
         self.iterations
     }
 
-    /// The NSEC3 record of a folded name; where there is none, the one that covers its hash.
-    pub(in crate::zone) fn find<'s>(&self, store: &'s Store, name: &[u8]) -> Result<Node<'s>, Node<'s>> {
+    /// Finds the NSEC3 record of a folded name. `Err` is the record that covers its hash.
+    pub(in crate::zone) fn find<'s>(&self, store: &'s ZoneStore, name: &[u8]) -> Result<ZoneNode<'s>, ZoneNode<'s>> {
         let hash = self.hash(name);
         let compare = |at: &At| -> Ordering {
             let label = store.node(*at).name().get(1..=hash.len()).unwrap_or_default();
@@ -54,12 +49,11 @@ impl Hashed {
         };
         match self.chain.binary_search_by(compare) {
             Ok(index) => Ok(store.node(self.chain[index])),
-            // The record before, or in front of the first one the last, whose interval goes round.
+            // The previous record covers the hash. The interval of the last record wraps around.
             Err(index) => Err(store.node(self.chain[index.checked_sub(1).unwrap_or(self.chain.len() - 1)])),
         }
     }
 
-    /// The hash of a folded name.
     fn hash(&self, name: &[u8]) -> HashLabel {
         let mut digest = Sha1::new().chain_update(name).chain_update(&self.salt).finalize();
         for _ in 0..self.iterations {
@@ -69,19 +63,16 @@ impl Hashed {
     }
 }
 
-/// What NSEC3 and NSEC3PARAM records begin with (RFC 5155 section 3.2, section 4.2).
+/// The leading fields of NSEC3 and NSEC3PARAM records (RFC 5155 section 3.2, section 4.2).
 #[derive(PartialEq, Eq)]
 struct Params<'a> {
-    /// Opt-out, in NSEC3 records.
     flags: u8,
-    /// How often a hash is hashed again.
     iterations: u16,
-    /// Hashed along with each name.
     salt: &'a [u8],
 }
 
 impl<'a> Params<'a> {
-    /// Reads RDATA whose algorithm is SHA-1, the only one there is (RFC 5155 section 11).
+    /// Reads RDATA with algorithm SHA-1, the only one defined (RFC 5155 section 11).
     fn read(rdata: &'a [u8]) -> Option<Self> {
         let (&[SHA1, flags, i0, i1, salt_len], rest) = rdata.split_first_chunk()? else {
             return None;
@@ -90,13 +81,12 @@ impl<'a> Params<'a> {
         Some(Self { flags, iterations: u16::from_be_bytes([i0, i1]), salt })
     }
 
-    /// Whether both make the same hashes.
     fn agrees(&self, other: &Self) -> bool {
         (self.iterations, self.salt) == (other.iterations, other.salt)
     }
 }
 
-/// Writes a digest in Base32 (RFC 4648 section 7), whose letters sort as the octets do.
+/// Encodes a digest in Base32 (RFC 4648 section 7), whose characters sort like the bytes.
 fn base32(digest: &[u8; 20]) -> HashLabel {
     let mut label = [0; 32];
     for (text, octets) in label.chunks_mut(8).zip(digest.chunks(5)) {
@@ -108,10 +98,8 @@ fn base32(digest: &[u8; 20]) -> HashLabel {
     label
 }
 
-/// The digits of Base32.
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
 
-/// The number of SHA-1 among NSEC3 hash algorithms.
 const SHA1: u8 = 1;
 
 #[cfg(test)]
@@ -121,7 +109,7 @@ mod tests {
 
     #[test]
     fn names_have_the_hashes_of_the_standard() {
-        let hashed = Hashed { iterations: 12, salt: [0xAA, 0xBB, 0xCC, 0xDD].into(), chain: [].into() };
+        let hashed = Nsec3Chain { iterations: 12, salt: [0xAA, 0xBB, 0xCC, 0xDD].into(), chain: [].into() };
         // RFC 5155 appendix A.
         for (name, expected) in [
             ("example", "0p9mhaveqvm6t7vbl5lop2u3t2rp3tom"),

@@ -1,22 +1,21 @@
-//! The key by which response rate limiting (RRL) counts the responses of an authority: whoever varies the question to have the
-//! same said again is to be found under one name.
+//! The key of response rate limiting (RRL). Questions that lead to the same response must share a key, even
+//! if a client varies the name.
 
-use super::lookup::Match;
+use super::lookup::NameMatch;
 use crate::wire::{Header, Message, Name, Rcode, RecordClass, ResponseCategory};
 use crate::zone::store::names::{NameBuf, suffix_of_len};
 use crate::zone::zone_db::ZoneDb;
 
-/// The category of a response, and the name that goes with it.
+/// The category of a response and the name that RRL counts it under.
 #[derive(Clone)]
 pub struct RateKey {
-    /// The category.
+    /// The category of the response.
     pub category: ResponseCategory,
     name: NameBuf,
 }
 
 impl RateKey {
-    /// The key of a response from this zone database. The name is looked up once more, since a response does not say which wildcard it
-    /// came from: who asks for random names below one would otherwise have another key each time.
+    /// Returns the key of a response. It repeats the lookup, because a response does not show its wildcard.
     pub fn of(zone_db: &ZoneDb, response: &[u8]) -> Self {
         let root = || NameBuf::new(Name::root().as_wire());
         let error = || Self { category: ResponseCategory::Error, name: root() };
@@ -32,21 +31,21 @@ impl RateKey {
             return Self::of_tables(header, name);
         };
         match zone.find(name.as_wire(), question.qtype()) {
-            Match::Exact(_) => Self { category: ResponseCategory::Answer, name },
-            Match::Wildcard { encloser_len, .. } => {
+            NameMatch::Exact(_) => Self { category: ResponseCategory::Answer, name },
+            NameMatch::Wildcard { encloser_len, .. } => {
                 let encloser = suffix_of_len(name.as_wire(), encloser_len);
                 let wildcard = encloser.and_then(NameBuf::wildcard_below).unwrap_or_else(|| name.clone());
                 Self { category: ResponseCategory::Answer, name: wildcard }
             }
-            Match::Cut(node) => Self { category: ResponseCategory::Referral, name: NameBuf::new(node.name()) },
-            Match::Dname(node) => Self { category: ResponseCategory::Answer, name: NameBuf::new(node.name()) },
-            Match::Missing { .. } => {
+            NameMatch::Cut(node) => Self { category: ResponseCategory::Referral, name: NameBuf::new(node.name()) },
+            NameMatch::Dname(node) => Self { category: ResponseCategory::Answer, name: NameBuf::new(node.name()) },
+            NameMatch::Missing { .. } => {
                 Self { category: ResponseCategory::Nxdomain, name: NameBuf::new(zone.apex().as_wire()) }
             }
         }
     }
 
-    /// The key of a response from tables: they have no zones, and all their referrals are one.
+    /// The key of a response from tables, which have no zones. All their referrals share one key.
     fn of_tables(header: Header, name: NameBuf) -> Self {
         let root = NameBuf::new(Name::root().as_wire());
         if header.rcode() == Rcode::NXDOMAIN {
@@ -58,7 +57,7 @@ impl RateKey {
         }
     }
 
-    /// The name, in wire form.
+    /// The name in wire form.
     pub fn name(&self) -> &[u8] {
         self.name.as_wire()
     }
@@ -70,16 +69,16 @@ mod tests {
 
     use super::*;
     use crate::wire::{RecordType, Transport, write_plain_query};
-    use crate::zone::{Place, Record, Tables, ZoneBuilder, respond};
+    use crate::zone::{FilePlace, Record, Tables, ZoneBuilder, respond};
 
-    /// A zone database of one zone.
+    /// Builds a zone database with one zone.
     fn zone_db() -> ZoneDb {
         let apex: Name = "example".parse().expect("a name");
         let mut builder = ZoneBuilder::new(&apex);
         let ns = b"\x02ns\x07example\0";
         let mut add = |owner: &str, rtype, rdata: &[u8]| {
             let owner: Name = owner.parse().expect("a name");
-            builder.add(&Record { owner: owner.as_wire(), rtype, ttl: 300, rdata }, Place::default());
+            builder.add(&Record { owner: owner.as_wire(), rtype, ttl: 300, rdata }, FilePlace::default());
         };
         add("example", RecordType::SOA, &[&[0, 0][..], &[0; 20]].concat());
         add("example", RecordType::NS, ns);

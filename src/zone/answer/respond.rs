@@ -1,34 +1,34 @@
-//! The response of an authority: the whole story of one query, octets to octets.
+//! Builds the response of an authority to one query, in wire form.
 //!
-//! The zone database says who answers: a zone, the tables, or the server itself. What they say goes into the buffer of the caller,
-//! header last, since only then it is known what fitted. Nothing here allocates but that buffer.
+//! A zone, the tables or the server identity supplies the answer. The records go into the caller's buffer
+//! first and the header last, because the header depends on what fits. Only that buffer allocates.
 
 use super::builder;
-use super::identity::{OPTION_LEN, Text, append_option, append_text};
-use super::writer::Writer;
+use super::identity::{IdentityText, OPTION_LEN, append_option, append_text};
+use super::writer::ResponseWriter;
 use super::zone_version::{VersionAsked, ZoneVersion};
 use crate::wire::{
-    Cookie, Flag, HEADER_LEN, Header, Opcode, OptRecord, OptionCode, Query, Rcode, RecordClass, RecordType, Rejected,
-    Transport, read_query, write_error,
+    Cookie, Flag, HEADER_LEN, Header, Opcode, OptRecord, OptionCode, Query, QueryRejection, Rcode, RecordClass,
+    RecordType, Transport, read_query, write_error,
 };
 use crate::zone::store::names::NameBuf;
-use crate::zone::tables::Answer;
+use crate::zone::tables::TableAnswer;
 use crate::zone::zone::Zone;
 use crate::zone::zone_db::ZoneDb;
 
-/// What becomes of a message that reached an authority.
+/// The outcome for a message that reached an authority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reaction {
-    /// The response is in the buffer; it bears this rcode.
+    /// The buffer has a response with this rcode.
     Respond(Rcode),
-    /// No response: a miss, and misses are silent here.
+    /// No response: the name is in no table, and the policy for misses is silence.
     Silent,
-    /// No response: shorter than a header, or itself a response.
+    /// No response: the message is shorter than a header or is itself a response.
     Malformed,
 }
 
-/// Reacts to a message. `out` is cleared, and has the response if there is one. `own_udp_size` is the largest UDP message
-/// that we send and take.
+/// Handles a message. It clears `out` and writes the response into it, if there is one. `own_udp_size` is the
+/// largest UDP message that the server sends and accepts.
 pub fn respond(
     zone_db: &ZoneDb,
     message: &[u8],
@@ -39,10 +39,10 @@ pub fn respond(
     respond_to(zone_db, &read_query(message), None, message, transport, own_udp_size, out)
 }
 
-/// The same for a message that has been read as a query, and which gets this for its cookie.
+/// Handles a message that is already parsed as a query. `cookie` goes into the response.
 pub fn respond_to(
     zone_db: &ZoneDb,
-    read: &Result<Query<'_>, Rejected>,
+    read: &Result<Query<'_>, QueryRejection>,
     cookie: Option<&Cookie>,
     message: &[u8],
     transport: Transport,
@@ -52,10 +52,9 @@ pub fn respond_to(
     out.clear();
     let query = match read {
         Ok(query) => query,
-        Err(Rejected::Short | Rejected::NotAQuery) => return Reaction::Malformed,
-        Err(Rejected::Answer(rcode)) => {
-            // RFC 1996 section 3.10 has a secondary ignore NOTIFY from strangers. This is no secondary at all, and
-            // REFUSED tells the sender at once.
+        Err(QueryRejection::Short | QueryRejection::NotAQuery) => return Reaction::Malformed,
+        Err(QueryRejection::Answer(rcode)) => {
+            // Unlike a secondary (RFC 1996 section 3.10), this server answers NOTIFY with REFUSED at once.
             let is_notify = Header::read(message).is_some_and(|header| header.opcode() == Opcode::NOTIFY);
             let rcode = if is_notify { Rcode::REFUSED } else { *rcode };
             write_error(message, rcode, cookie, own_udp_size, out);
@@ -72,7 +71,7 @@ pub fn respond_to(
     let zone = zone_asked(zone_db, query, qname.as_wire());
     let limit = if transport.is_stream() { usize::from(u16::MAX) } else { query.udp_limit(own_udp_size) };
     let mut tail = Tail::of(zone_db, query, cookie, own_udp_size);
-    // RFC 9660 section 3.2: whatever the answer is, by the zone of the name that was asked for. One that is not served has no version.
+    // RFC 9660 section 3.2: any answer has the version of the queried name's zone, if served.
     tail.version = zone.filter(|zone| version_asked == VersionAsked::Yes && zone.is_served()).map(ZoneVersion::of);
     out.resize(HEADER_LEN, 0);
     out.extend_from_slice(query.question.as_wire());
@@ -81,7 +80,7 @@ pub fn respond_to(
         return Reaction::Silent;
     };
     let [ancount, nscount, arcount] = body.counts;
-    // RFC 4035 section 3.1.6: AD and CD are clear in a response of an authority. RA is, since there is no recursion.
+    // RFC 4035 section 3.1.6: an authority clears AD and CD. RA is clear because there is no recursion.
     let header = query
         .header
         .to_response()
@@ -95,27 +94,21 @@ pub fn respond_to(
     Reaction::Respond(body.rcode)
 }
 
-/// What the header says of the records that were written.
 #[derive(Clone, Copy)]
-struct Body {
-    /// How the query went.
+struct ResponseBody {
     rcode: Rcode,
-    /// AA.
     authoritative: bool,
-    /// TC.
     truncated: bool,
-    /// Answer, authority and additional records.
     counts: [u16; 3],
 }
 
-impl Body {
-    /// A response without records.
+impl ResponseBody {
     fn empty(rcode: Rcode, authoritative: bool) -> Self {
         Self { rcode, authoritative, truncated: false, counts: [0; 3] }
     }
 }
 
-/// Whether a question is about data, which zones and tables have. Zone transfers and other operations are not; ANY is.
+/// Returns true for questions about data. ANY is one, zone transfers are not.
 #[inline]
 fn is_about_data(query: &Query<'_>) -> bool {
     let question = query.question;
@@ -123,13 +116,12 @@ fn is_about_data(query: &Query<'_>) -> bool {
     question.qclass() == RecordClass::IN && !is_operation
 }
 
-/// The zone that answers for the name of a query, here in canonical form.
 #[inline]
 fn zone_asked<'c>(zone_db: &'c ZoneDb, query: &Query<'_>, qname: &[u8]) -> Option<&'c Zone> {
     if is_about_data(query) { zone_db.zone_of(qname, query.question.qtype()) } else { None }
 }
 
-/// Writes records behind the question, those of the zone if there is one. `None` if there is to be no response.
+/// Writes the records after the question, from the zone if there is one. Returns `None` for silence.
 fn write_body(
     zone_db: &ZoneDb,
     zone: Option<&Zone>,
@@ -137,69 +129,66 @@ fn write_body(
     qname: &[u8],
     limit: usize,
     out: &mut Vec<u8>,
-) -> Option<Body> {
+) -> Option<ResponseBody> {
     if let Some(text) = zone_db.identity().text(query) {
         append_text(text, out);
-        return Some(Body { counts: [1, 0, 0], ..Body::empty(Rcode::NOERROR, true) });
+        return Some(ResponseBody { counts: [1, 0, 0], ..ResponseBody::empty(Rcode::NOERROR, true) });
     }
     if !is_about_data(query) {
-        return Some(Body::empty(Rcode::REFUSED, false));
+        return Some(ResponseBody::empty(Rcode::REFUSED, false));
     }
     if let Some(zone) = zone {
         if !zone.is_served() {
-            return Some(Body::empty(Rcode::SERVFAIL, false));
+            return Some(ResponseBody::empty(Rcode::SERVFAIL, false));
         }
-        let mut writer = Writer::new(out, limit);
+        let mut writer = ResponseWriter::new(out, limit);
         let verdict = builder::answer(zone_db, zone, query, qname, &mut writer);
-        let builder::Verdict { rcode, authoritative, truncated } = verdict;
-        return Some(Body { rcode, authoritative, truncated, counts: writer.counts() });
+        let builder::AnswerVerdict { rcode, authoritative, truncated } = verdict;
+        return Some(ResponseBody { rcode, authoritative, truncated, counts: writer.counts() });
     }
     if zone_db.has_zones_only() {
-        return Some(Body::empty(Rcode::REFUSED, false));
+        return Some(ResponseBody::empty(Rcode::REFUSED, false));
     }
     write_table_answer(zone_db.tables().look_up(qname, query.question.qtype()), limit, out)
 }
 
-/// Writes what tables say.
-fn write_table_answer(answer: Answer<'_>, limit: usize, out: &mut Vec<u8>) -> Option<Body> {
+fn write_table_answer(answer: TableAnswer<'_>, limit: usize, out: &mut Vec<u8>) -> Option<ResponseBody> {
     let (len, body) = match answer {
-        Answer::Records(rrset) => {
-            (rrset.octets.len(), Body { counts: [rrset.count, 0, 0], ..Body::empty(Rcode::NOERROR, true) })
-        }
-        // RFC 1034 section 4.3.2, step 3b: what is delegated is not ours to speak of with authority.
-        Answer::Referral(referral) => {
+        TableAnswer::Records(rrset) => (
+            rrset.octets.len(),
+            ResponseBody { counts: [rrset.count, 0, 0], ..ResponseBody::empty(Rcode::NOERROR, true) },
+        ),
+        // RFC 1034 section 4.3.2, step 3b: the authority is not authoritative for delegated names.
+        TableAnswer::Referral(referral) => {
             let counts = [0, referral.servers(), referral.glue()];
-            (referral.wire_len(), Body { counts, ..Body::empty(Rcode::NOERROR, false) })
+            (referral.wire_len(), ResponseBody { counts, ..ResponseBody::empty(Rcode::NOERROR, false) })
         }
-        // Without SOA, as all negatives here: a table is no zone, and so nobody caches them (RFC 2308 section 5).
-        Answer::Nodata { authoritative } => (0, Body::empty(Rcode::NOERROR, authoritative)),
-        Answer::Nxdomain => (0, Body::empty(Rcode::NXDOMAIN, true)),
-        Answer::Refused => (0, Body::empty(Rcode::REFUSED, false)),
-        Answer::Silence => return None,
+        // No SOA, because a table is no zone. So resolvers do not cache it (RFC 2308 section 5).
+        TableAnswer::Nodata { authoritative } => (0, ResponseBody::empty(Rcode::NOERROR, authoritative)),
+        TableAnswer::Nxdomain => (0, ResponseBody::empty(Rcode::NXDOMAIN, true)),
+        TableAnswer::Refused => (0, ResponseBody::empty(Rcode::REFUSED, false)),
+        TableAnswer::Silence => return None,
     };
     if out.len() + len > limit {
-        // RFC 2181 section 9: an RRset goes whole or not at all. RFC 9471 section 3.1: glue belongs to its referral.
-        return Some(Body { truncated: true, counts: [0; 3], ..body });
+        // RFC 2181 section 9: RRsets are sent whole. RFC 9471 section 3.1: with their glue.
+        return Some(ResponseBody { truncated: true, counts: [0; 3], ..body });
     }
     match answer {
-        Answer::Records(rrset) => out.extend_from_slice(rrset.octets),
-        Answer::Referral(referral) => referral.append(out),
-        Answer::Nodata { .. } | Answer::Nxdomain | Answer::Refused | Answer::Silence => {}
+        TableAnswer::Records(rrset) => out.extend_from_slice(rrset.octets),
+        TableAnswer::Referral(referral) => referral.append(out),
+        TableAnswer::Nodata { .. } | TableAnswer::Nxdomain | TableAnswer::Refused | TableAnswer::Silence => {}
     }
     Some(body)
 }
 
-/// What a response ends with.
 struct Tail<'a> {
     /// RFC 6891 section 6.1.1: OPT is answered with OPT. RFC 3225 section 3: DO is copied.
     opt: Option<OptRecord<'a>>,
-    nsid: Option<&'a Text>,
-    /// The version of the zone, for who has asked for it.
+    nsid: Option<&'a IdentityText>,
     version: Option<ZoneVersion>,
 }
 
 impl<'a> Tail<'a> {
-    /// What the response to this query ends with.
     fn of(zone_db: &'a ZoneDb, query: &Query<'_>, cookie: Option<&'a Cookie>, own_udp_size: u16) -> Self {
         Self {
             opt: query.edns.map(|edns| OptRecord::new(own_udp_size, edns.dnssec_ok).with_cookie(cookie)),
@@ -208,7 +197,6 @@ impl<'a> Tail<'a> {
         }
     }
 
-    /// Octets of it.
     fn len(&self) -> usize {
         let nsid = self.nsid.map_or(0, |nsid| OPTION_LEN + nsid.as_octets().len());
         let version = self.version.map_or(0, |_| OPTION_LEN + ZoneVersion::LEN);

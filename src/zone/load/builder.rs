@@ -1,37 +1,34 @@
-//! The builder of a zone: takes records in any order, tells what is wrong with them, and compiles what is right.
+//! The builder of a zone: takes records in any order, reports errors, and compiles a valid zone.
 
 use super::checks;
 use super::diagnostics::{Diagnostics, ZoneError, ZoneWarning};
 use crate::wire::{Name, RecordType, same_rdata, suffixes};
 use crate::zone::store::names::{ASTERISK, NameBuf, is_at_or_below};
-use crate::zone::store::record::{Place, Record, RecordBatch};
-use crate::zone::store::{Added, Full, Mark, Node, Rrset, StoreBuilder};
+use crate::zone::store::record::{FilePlace, Record, RecordBatch};
+use crate::zone::store::{AddOutcome, Full, NodeMark, Rrset, StoreBuilder, ZoneNode};
 use crate::zone::zone::Zone;
 
-/// A zone whose records are being read.
+/// Collects the records of one zone.
 #[derive(Debug)]
 pub struct ZoneBuilder {
-    /// Its name, in canonical form.
     apex: Name,
-    /// What is in it so far.
     store: StoreBuilder,
-    /// What is wrong with it so far.
     diagnostics: Diagnostics,
 }
 
 impl ZoneBuilder {
-    /// A zone of this name, without records.
+    /// Returns a builder without records for the zone of this name.
     pub fn new(apex: &Name) -> Self {
         Self { apex: apex.folded(), store: StoreBuilder::default(), diagnostics: Diagnostics::default() }
     }
 
-    /// Gets ready for many records.
+    /// Reserves memory for many records.
     pub fn expect_many(&mut self) {
         self.store.expect_many();
     }
 
-    /// Adds a record.
-    pub fn add(&mut self, record: &Record<'_>, place: Place) {
+    /// Adds a record and checks it against the other records of its name.
+    pub fn add(&mut self, record: &Record<'_>, place: FilePlace) {
         let Record { rtype, ttl, rdata, .. } = *record;
         let owner = NameBuf::folded(record.owner);
         let owner = owner.as_wire();
@@ -44,14 +41,14 @@ impl ZoneBuilder {
             return self.diagnostics.errors.add(place, owner, error);
         }
         match self.store.add(rtype, ttl, rdata) {
-            Ok(Added::New) => {}
-            Ok(Added::Duplicate) => self.diagnostics.warnings.add(place, owner, ZoneWarning::Duplicate(rtype)),
-            Ok(Added::OtherTtl) => self.diagnostics.warnings.add(place, owner, ZoneWarning::OtherTtl(rtype)),
+            Ok(AddOutcome::New) => {}
+            Ok(AddOutcome::Duplicate) => self.diagnostics.warnings.add(place, owner, ZoneWarning::Duplicate(rtype)),
+            Ok(AddOutcome::OtherTtl) => self.diagnostics.warnings.add(place, owner, ZoneWarning::OtherTtl(rtype)),
             Err(Full { limit }) => self.diagnostics.errors.add(place, owner, ZoneError::RrsetTooLarge { rtype, limit }),
         }
     }
 
-    /// Compiles the zone, and checks it as a whole: with its warnings if it is right, otherwise with all that is wrong.
+    /// Compiles and checks the zone. Returns it with its warnings, or all diagnostics after an error.
     pub fn finish(mut self) -> Result<(Zone, Diagnostics), Diagnostics> {
         let apex = self.apex.clone();
         self.store.fill_gaps(apex.as_wire().len());
@@ -71,7 +68,7 @@ impl ZoneBuilder {
         if diagnostics.errors.is_empty() { Ok((zone, diagnostics)) } else { Err(diagnostics) }
     }
 
-    /// What a record is in conflict with at its name, whose node is open.
+    /// Returns the conflict of a record with others at its name, whose node is open.
     fn conflict(&self, record: &Record<'_>) -> Option<ZoneError> {
         let Record { rtype, rdata, .. } = *record;
         let node = self.store.last()?;
@@ -92,57 +89,54 @@ impl ZoneBuilder {
         beside.map(ZoneError::BesideCname)
     }
 
-    /// Marks what look-ups want to know of a node at a glance.
     fn mark(&mut self) {
         let apex_len = self.apex.as_wire().len();
         let are_wildcards = self.store.nodes().any(|node| node.name().starts_with(ASTERISK));
         self.store.mark(|store, node| {
             let is_cut = node.name().len() > apex_len && node.rrset(RecordType::NS).is_some();
             let marks = [
-                (is_cut, Mark::Cut),
-                (node.rrset(RecordType::DNAME).is_some(), Mark::Dname),
-                (is_hashed(node), Mark::Hashed),
-                (are_wildcards && has_wildcard(store, node), Mark::Wildcard),
+                (is_cut, NodeMark::Cut),
+                (node.rrset(RecordType::DNAME).is_some(), NodeMark::Dname),
+                (is_hashed(node), NodeMark::Hashed),
+                (are_wildcards && has_wildcard(store, node), NodeMark::Wildcard),
             ];
             marks.iter().filter(|(is_so, _)| *is_so).map(|(_, mark)| *mark as u8).sum()
         });
-        let is_border = |node: Node<'_>| node.has(Mark::Cut) || node.has(Mark::Dname);
+        let is_border = |node: ZoneNode<'_>| node.has(NodeMark::Cut) || node.has(NodeMark::Dname);
         if !self.store.nodes().any(is_border) {
             return;
         }
         self.store.mark(|store, node| {
             let mut above = suffixes(node.name()).skip(1).take_while(|above| above.len() >= apex_len);
-            let is_occluded = !node.has(Mark::Hashed) && above.any(|above| store.find(above).is_some_and(is_border));
-            if is_occluded { Mark::Occluded as u8 } else { 0 }
+            let is_occluded =
+                !node.has(NodeMark::Hashed) && above.any(|above| store.find(above).is_some_and(is_border));
+            if is_occluded { NodeMark::Occluded as u8 } else { 0 }
         });
     }
 }
 
-/// Takes the records of a zone as they are read.
+/// A zone builder that can find the zone name in the records.
 #[derive(Debug)]
 pub struct DeferredZoneBuilder {
-    /// Takes them once the name is known.
     builder: Option<ZoneBuilder>,
-    /// Whether many records will come.
     is_large: bool,
-    /// What came before: nothing in nearly every file, since the SOA record is the first one.
     early: RecordBatch,
 }
 
 impl DeferredZoneBuilder {
-    /// A zone of this name, or else of the name that owns the first SOA record.
+    /// Returns a builder for the zone of this name, or of the owner of the first SOA record.
     pub fn new(origin: Option<&Name>) -> Self {
         Self { builder: origin.map(ZoneBuilder::new), is_large: false, early: RecordBatch::default() }
     }
 
-    /// Gets ready for many records.
+    /// Reserves memory for many records.
     pub fn expect_many(&mut self) {
         self.is_large = true;
         self.builder.iter_mut().for_each(ZoneBuilder::expect_many);
     }
 
-    /// Adds a record.
-    pub fn add(&mut self, record: &Record<'_>, place: Place) {
+    /// Adds a record, or keeps it until the zone name is known.
+    pub fn add(&mut self, record: &Record<'_>, place: FilePlace) {
         if let Some(builder) = &mut self.builder {
             return builder.add(record, place);
         }
@@ -161,20 +155,20 @@ impl DeferredZoneBuilder {
         }
     }
 
-    /// Compiles the zone, and checks it as a whole: with its warnings if it is right, otherwise with all that is wrong.
+    /// Compiles and checks the zone. Returns it with its warnings, or all diagnostics after an error.
     pub fn finish(self) -> Result<(Zone, Diagnostics), Diagnostics> {
         match self.builder {
             Some(builder) => builder.finish(),
             None => {
                 let mut diagnostics = Diagnostics::default();
-                diagnostics.errors.add(Place::default(), &[0], ZoneError::NoSoa);
+                diagnostics.errors.add(FilePlace::default(), &[0], ZoneError::NoSoa);
                 Err(diagnostics)
             }
         }
     }
 }
 
-/// Whether a type may stand beside a CNAME record (RFC 2181 section 10.1, RFC 4035 section 2.5).
+/// Returns true if the type may coexist with a CNAME record (RFC 2181 section 10.1, RFC 4035 section 2.5).
 fn may_be_beside_cname(rtype: RecordType) -> bool {
     matches!(
         rtype,
@@ -182,8 +176,7 @@ fn may_be_beside_cname(rtype: RecordType) -> bool {
     )
 }
 
-/// Whether a node has NSEC3 records and nothing else but their signatures.
-fn is_hashed(node: Node<'_>) -> bool {
+fn is_hashed(node: ZoneNode<'_>) -> bool {
     let mut rrsets = node.rrsets();
     node.rrset(RecordType::NSEC3).is_some()
         && rrsets.all(|rrset| {
@@ -191,8 +184,7 @@ fn is_hashed(node: Node<'_>) -> bool {
         })
 }
 
-/// Whether there is an asterisk label right below a node.
-fn has_wildcard(store: &StoreBuilder, node: Node<'_>) -> bool {
+fn has_wildcard(store: &StoreBuilder, node: ZoneNode<'_>) -> bool {
     NameBuf::wildcard_below(node.name()).is_some_and(|name| store.find(name.as_wire()).is_some())
 }
 
@@ -200,14 +192,14 @@ fn has_wildcard(store: &StoreBuilder, node: Node<'_>) -> bool {
 mod tests {
     use super::*;
 
-    /// What becomes of records of these owners and types: the apex and the number of records, or the errors.
+    /// Builds a zone from these owners and types. Returns the apex and the number of records, or the errors.
     fn assembled(origin: Option<&str>, records: &[(&[u8], RecordType)]) -> Result<(String, usize), Vec<String>> {
         let origin = origin.map(|text| text.parse::<Name>().expect("a name"));
         let mut builder = DeferredZoneBuilder::new(origin.as_ref());
         let soa = [0; 22];
         for (owner, rtype) in records {
             let rdata: &[u8] = if *rtype == RecordType::SOA { &soa } else { &[0] };
-            builder.add(&Record { owner, rtype: *rtype, ttl: 1, rdata }, Place::default());
+            builder.add(&Record { owner, rtype: *rtype, ttl: 1, rdata }, FilePlace::default());
         }
         match builder.finish() {
             Ok((zone, _)) => Ok((zone.apex().to_string(), zone.records())),

@@ -1,21 +1,20 @@
-//! The checks of a zone that need all of it: what hides what, and where name servers are.
+//! Checks that need the whole zone: occluded records and the hosts that records point at.
 
 use super::diagnostics::{Diagnostics, ZoneError, ZoneWarning};
 use crate::wire::{RecordType, suffixes};
-use crate::zone::answer::lookup::Match;
+use crate::zone::answer::lookup::NameMatch;
 use crate::zone::store::names::{ASTERISK, NameBuf, is_at_or_below};
 use crate::zone::store::target::target;
-use crate::zone::store::{Mark, Node, Places, Rrset};
+use crate::zone::store::{NodeMark, NodePlaces, Rrset, ZoneNode};
 use crate::zone::zone::Zone;
 
-/// Adds what is wrong or odd with a compiled zone.
-pub(in crate::zone) fn check(zone: &Zone, places: &Places, diagnostics: &mut Diagnostics) {
-    for node in zone.store.nodes().filter(Node::is_owner) {
-        if node.has(Mark::Occluded) {
+pub(in crate::zone) fn check(zone: &Zone, places: &NodePlaces, diagnostics: &mut Diagnostics) {
+    for node in zone.store.nodes().filter(ZoneNode::is_owner) {
+        if node.has(NodeMark::Occluded) {
             check_occluded(zone, node, places, diagnostics);
             continue;
         }
-        if node.has(Mark::Cut) && node.name().starts_with(ASTERISK) {
+        if node.has(NodeMark::Cut) && node.name().starts_with(ASTERISK) {
             diagnostics.warnings.add(places.of(node), node.name(), ZoneWarning::WildcardCut);
         }
         for rrset in node.rrsets().filter(|rrset| matches!(rrset.rtype, RecordType::NS | RecordType::MX)) {
@@ -36,12 +35,11 @@ pub(in crate::zone) fn check(zone: &Zone, places: &Places, diagnostics: &mut Dia
     }
 }
 
-/// Checks a node with records below a cut or a DNAME record.
-fn check_occluded(zone: &Zone, node: Node<'_>, places: &Places, diagnostics: &mut Diagnostics) {
+fn check_occluded(zone: &Zone, node: ZoneNode<'_>, places: &NodePlaces, diagnostics: &mut Diagnostics) {
     let above = suffixes(node.name()).skip(1).filter_map(|above| zone.store.find(above));
-    let mut borders = above.filter(|above| !above.has(Mark::Occluded));
-    let border = borders.find(|above| above.has(Mark::Cut) || above.has(Mark::Dname));
-    if border.is_some_and(|border| !border.has(Mark::Cut)) {
+    let mut borders = above.filter(|above| !above.has(NodeMark::Occluded));
+    let border = borders.find(|above| above.has(NodeMark::Cut) || above.has(NodeMark::Dname));
+    if border.is_some_and(|border| !border.has(NodeMark::Cut)) {
         return diagnostics.errors.add(places.of(node), node.name(), ZoneError::BelowDname);
     }
     let is_glue = |rtype| matches!(rtype, RecordType::A | RecordType::AAAA);
@@ -50,19 +48,24 @@ fn check_occluded(zone: &Zone, node: Node<'_>, places: &Places, diagnostics: &mu
     }
 }
 
-/// Checks the hosts that records point at, as far as they are in the zone.
-fn check_targets(zone: &Zone, node: Node<'_>, rrset: Rrset<'_>, places: &Places, diagnostics: &mut Diagnostics) {
+fn check_targets(
+    zone: &Zone,
+    node: ZoneNode<'_>,
+    rrset: Rrset<'_>,
+    places: &NodePlaces,
+    diagnostics: &mut Diagnostics,
+) {
     for host in rrset.rdata().filter_map(|rdata| target(rrset.rtype, node.name(), rdata)) {
         let folded = NameBuf::folded(host);
         if !is_at_or_below(folded.as_wire(), zone.apex().as_wire()) {
             continue;
         }
         let found = match zone.find(folded.as_wire(), RecordType::A) {
-            Match::Exact(found) | Match::Wildcard { node: found, .. } => Some(found),
-            // Below the cut that this RRset makes addresses are glue; below another they are that zone's concern.
-            Match::Cut(cut) if cut.at() != node.at() => continue,
-            Match::Cut(_) => zone.store.find(folded.as_wire()),
-            Match::Dname(_) | Match::Missing { .. } => None,
+            NameMatch::Exact(found) | NameMatch::Wildcard { node: found, .. } => Some(found),
+            // Addresses below the cut of this RRset are glue. Those below another cut belong to that zone.
+            NameMatch::Cut(cut) if cut.at() != node.at() => continue,
+            NameMatch::Cut(_) => zone.store.find(folded.as_wire()),
+            NameMatch::Dname(_) | NameMatch::Missing { .. } => None,
         };
         let has = |rtype| found.is_some_and(|found| found.rrset(rtype).is_some());
         if has(RecordType::CNAME) {
@@ -73,10 +76,10 @@ fn check_targets(zone: &Zone, node: Node<'_>, rrset: Rrset<'_>, places: &Places,
     }
 }
 
-/// NSEC3 iterations of a zone that is served. Each negative answer hashes that often for each of up to three names, so with
-/// 65,535 whoever asks for names that do not exist buys 10 ms of a worker with each query. RFC 5155 section 10.3 allows 150 to
-/// the shortest keys; RFC 9276 section 3.1 wants 0.
+/// The most NSEC3 iterations of a zone that is served. Each negative answer hashes up to three names that
+/// often, so with 65,535 a query for a missing name takes 10 ms of a worker. RFC 5155 section 10.3 allows 150
+/// for the shortest keys; RFC 9276 section 3.1 requires 0.
 const MAX_ITERATIONS: u16 = 150;
 
-/// Iterations that validators still take, by what their authors agreed on (RFC 9276 section 3.2).
+/// The most iterations that validators accept, by agreement of their authors (RFC 9276 section 3.2).
 const MAX_VALIDATED_ITERATIONS: u16 = 50;

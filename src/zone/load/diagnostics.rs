@@ -1,33 +1,31 @@
-//! What can be wrong with a zone as a whole: errors, with which it is not loaded, and warnings, with which it is.
-//!
-//! What is wrong within one line is for `error.rs`.
+//! Diagnostics of a zone as a whole. Errors prevent loading, warnings do not. `error.rs` has the errors
+//! within one line.
 
 use std::fmt;
 
 use super::error::MAX_ERRORS;
-use super::master::Files;
+use super::master::ZoneFiles;
 use crate::wire::{Name, RecordType, display_name};
-use crate::zone::store::record::Place;
+use crate::zone::store::record::FilePlace;
 
-/// Something found in a zone, and where.
+/// An error or warning about a zone, with its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic<T> {
-    /// Where it stands: that record, or the first one of its owner.
-    pub place: Place,
-    /// Whose records it is about.
+    /// The place of the record, or of the first record of its owner.
+    pub place: FilePlace,
+    /// The owner of the records.
     pub owner: Box<Name>,
-    /// What was found.
+    /// The error or warning.
     pub what: T,
 }
 
 impl<T: fmt::Display> Diagnostic<T> {
-    /// The diagnostic in a line, with its place in one of the files that were read: `z.zone:7:1: www.z.: ...`.
-    pub fn in_files(&self, files: &Files) -> String {
+    /// Formats the diagnostic as one line with its file: `z.zone:7:1: www.z.: ...`.
+    pub fn in_files(&self, files: &ZoneFiles) -> String {
         let file = files.names().nth(self.place.file.into()).unwrap_or_default();
         match self.place {
-            // Of what is missing there is no place.
-            Place { line: 0, .. } => format!("{file}: {self}"),
-            Place { line, column, .. } => format!("{file}:{line}:{column}: {self}"),
+            FilePlace { line: 0, .. } => format!("{file}: {self}"),
+            FilePlace { line, column, .. } => format!("{file}:{line}:{column}: {self}"),
         }
     }
 }
@@ -38,45 +36,46 @@ impl<T: fmt::Display> fmt::Display for Diagnostic<T> {
     }
 }
 
-/// Why a zone cannot be loaded. Its `Display` also says what would be right.
+/// The reason why a zone cannot be loaded. The `Display` form includes the remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ZoneError {
     /// The owner is not below the apex.
     OutOfZone {
-        /// The zone's own name.
+        /// The name of the zone.
         apex: Box<Name>,
     },
     /// The zone has no SOA record (RFC 1035 section 5.2).
     NoSoa,
     /// The apex has no NS record (RFC 1034 section 4.2.1).
     NoNs,
-    /// An SOA record below the apex.
+    /// An SOA record is below the apex.
     SoaBelowApex,
-    /// Two different records of a type that may have one (RFC 1035 section 5.2, RFC 2181 section 10.1,
-    /// RFC 6672 section 2.4).
+    /// Two different records have a type that allows one (RFC 1035 section 5.2, RFC 2181 section 10.1, RFC
+    /// 6672 section 2.4).
     Second(RecordType),
-    /// A CNAME record and this type at one name (RFC 2181 section 10.1).
+    /// A CNAME record and this type share a name (RFC 2181 section 10.1).
     BesideCname(RecordType),
-    /// A name below one that has a DNAME record (RFC 6672 section 2.4).
+    /// The name is below a name with a DNAME record (RFC 6672 section 2.4).
     BelowDname,
-    /// Too many records of a type at one name.
+    /// A name has too many records of one type.
     RrsetTooLarge {
-        /// Their type.
+        /// The type of the records.
         rtype: RecordType,
-        /// How many there may be of this length.
+        /// The maximum number of records of this length.
         limit: usize,
     },
-    /// More NSEC3 iterations than answers can be had for (RFC 9276 section 3.1, RFC 5155 section 10.3).
+    /// The zone has more NSEC3 iterations than the server accepts (RFC 9276 section 3.1, RFC 5155 section
+    /// 10.3).
     Iterations {
-        /// How many the zone has.
+        /// The number of iterations in the zone.
         count: u16,
-        /// How many it may have.
+        /// The maximum number of iterations.
         limit: u16,
     },
 }
 
 impl ZoneError {
-    /// Whether something is missing, which may be only because its line could not be read.
+    /// Returns true if a record is missing, perhaps only because its line could not be read.
     pub fn is_of_absence(&self) -> bool {
         match self {
             Self::NoSoa | Self::NoNs => true,
@@ -117,22 +116,22 @@ impl fmt::Display for ZoneError {
     }
 }
 
-/// What is odd in a zone, or was put right. Its `Display` also says what is done.
+/// A flaw in a zone that does not prevent loading. The `Display` form includes the effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ZoneWarning {
-    /// A record that is there twice counts once (RFC 2181 section 5).
+    /// A duplicate record counts once (RFC 2181 section 5).
     Duplicate(RecordType),
     /// Records of one RRset with different TTLs get the lowest one (RFC 2181 section 5.2).
     OtherTtl(RecordType),
-    /// A name server in this zone without an address (RFC 1912 section 2.3): of a delegation, missing glue.
+    /// A name server in this zone has no address (RFC 1912 section 2.3). For a delegation, glue is missing.
     NoAddress(Box<[u8]>),
-    /// An NS or MX record that points at a CNAME record (RFC 2181 section 10.3).
+    /// An NS or MX record points at a CNAME record (RFC 2181 section 10.3).
     Alias(RecordType, Box<[u8]>),
-    /// Data below a zone cut that is no glue is never seen (RFC 1034 section 4.2.1).
+    /// Data below a zone cut other than glue are never sent (RFC 1034 section 4.2.1).
     Occluded(RecordType),
-    /// NS records at a wildcard (RFC 4592 section 4.2).
+    /// A wildcard has NS records (RFC 4592 section 4.2).
     WildcardCut,
-    /// More hashing than validators put up with (RFC 9276 section 3.2).
+    /// The zone has more NSEC3 iterations than validators accept (RFC 9276 section 3.2).
     Iterations(u16),
 }
 
@@ -154,49 +153,46 @@ impl fmt::Display for ZoneWarning {
     }
 }
 
-/// What was found in a zone, in the order in which it was found.
+/// The diagnostics of a zone in order of discovery.
 #[derive(Debug, Default)]
 pub struct Diagnostics {
-    /// Why it cannot be loaded; if there are none, it can.
+    /// The errors. The zone loads only if there are none.
     pub errors: DiagnosticList<ZoneError>,
-    /// What its operator may want to know.
+    /// The warnings for the operator.
     pub warnings: DiagnosticList<ZoneWarning>,
 }
 
-/// Diagnostics of one kind: the first ones, and how many there are.
+/// Diagnostics of one kind: the first ones and the total number.
 #[derive(Debug)]
 pub struct DiagnosticList<T> {
-    /// The first ones.
     first: Vec<Diagnostic<T>>,
-    /// How many were found in all.
     count: usize,
 }
 
 impl<T> DiagnosticList<T> {
-    /// The first ones, as many as anybody would read.
+    /// Iterates over the first diagnostics, up to a limit.
     pub fn iter(&self) -> impl Iterator<Item = &Diagnostic<T>> {
         self.first.iter()
     }
 
-    /// How many were found, listed or not.
+    /// The total number of diagnostics, listed or not.
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// Whether nothing was found.
+    /// Returns true if there are no diagnostics.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Leaves out what is not wanted of those that are listed.
+    /// Keeps only those listed diagnostics for which `is_wanted` returns true.
     pub fn retain(&mut self, is_wanted: impl Fn(&T) -> bool) {
         let listed = self.first.len();
         self.first.retain(|diagnostic| is_wanted(&diagnostic.what));
         self.count -= listed - self.first.len();
     }
 
-    /// Adds a diagnostic about a name in wire form.
-    pub(in crate::zone) fn add(&mut self, place: Place, owner: &[u8], what: T) {
+    pub(in crate::zone) fn add(&mut self, place: FilePlace, owner: &[u8], what: T) {
         self.count += 1;
         if self.first.len() < LISTED {
             let owner = Box::new(Name::from_wire(owner).unwrap_or_else(|_| Name::root()));
@@ -211,5 +207,5 @@ impl<T> Default for DiagnosticList<T> {
     }
 }
 
-/// How many diagnostics of a kind are listed. More of them are one error many times over.
+/// The most diagnostics of a kind in the list. More usually repeat the same error.
 const LISTED: usize = MAX_ERRORS;

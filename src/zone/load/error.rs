@@ -1,7 +1,7 @@
-//! What can be wrong in a zone file, said so that it can be put right at once.
+//! Errors in zone files, each with its place and remedy.
 //!
-//! A [`FileProblem`] knows what is wrong and what would be right; a [`LineError`] adds its column, a
-//! [`FileError`] its file and line. All problems of all files of an authority are reported together.
+//! A [`FileProblem`] names the problem and the remedy. A [`LineError`] adds the column, a [`FileError`] the
+//! file and line. An authority reports all problems of all files together.
 
 use std::error::Error;
 use std::fmt;
@@ -9,28 +9,25 @@ use std::fmt;
 use super::master::EntryProblem;
 use crate::wire::NameError;
 
-/// Everything that is wrong in the zone files of one authority, in reading order; never empty.
+/// All errors in the zone files of one authority, in reading order. Never empty.
 #[derive(Debug, PartialEq, Eq)]
 pub struct FileErrors(Vec<FileError>);
 
 impl FileErrors {
-    /// `Err` with the errors, if there are any.
     pub(in crate::zone) fn check(errors: Vec<FileError>) -> Result<(), Self> {
         if errors.is_empty() { Ok(()) } else { Err(Self(errors)) }
     }
 
-    /// The errors one by one.
+    /// Iterates over the errors.
     pub fn iter(&self) -> impl Iterator<Item = &FileError> {
         self.0.iter()
     }
 }
 
-/// Errors of one file that are listed, and counted beyond: so many that nobody misses any, so few that a file which is
-/// none at all fills no screen for minutes, and no memory.
+/// The most errors listed per file, so that a file of another kind does not fill the screen or memory.
 pub(in crate::zone) const MAX_ERRORS: usize = 1000;
 
 impl fmt::Display for FileErrors {
-    /// One error a line, without a newline at the end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, error) in self.0.iter().enumerate() {
             if index > 0 {
@@ -47,11 +44,11 @@ impl Error for FileErrors {}
 /// A problem and its place: `zones/ts1.txt:7:12: ...`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct FileError {
-    /// The file, as the caller calls it.
+    /// The file name as given by the caller.
     pub file: String,
-    /// Line, from 1.
+    /// The line, from 1.
     pub line: usize,
-    /// What is wrong, and where in the line.
+    /// The problem and its column.
     pub error: LineError,
 }
 
@@ -65,57 +62,57 @@ impl fmt::Display for FileError {
 /// A problem and its column.
 #[derive(Debug, PartialEq, Eq)]
 pub struct LineError {
-    /// Column in characters, from 1.
+    /// The column in characters, from 1.
     pub column: usize,
-    /// What is wrong.
+    /// The problem in the line.
     pub problem: FileProblem,
 }
 
-/// What is wrong. Its `Display` also says what would be right.
+/// A problem in a zone file. The `Display` form includes the remedy.
 #[derive(Debug, PartialEq, Eq)]
 pub enum FileProblem {
-    /// A word of a master file in a table.
+    /// A table contains a word of a master file.
     MasterFile(String),
-    /// Only the host is there.
+    /// The line has only a host.
     NoAddress,
-    /// Host and a second field are there, but no type.
+    /// The line has a host and a second field, but no type.
     NoType,
-    /// A field after the third.
+    /// The line has more than three fields.
     TooMany(String),
-    /// The second field is a type and the third an address.
+    /// The type and the address are swapped.
     Swapped,
-    /// A host or name server that is no domain name.
+    /// A host or name server is not a valid domain name.
     BadName(String, NameError),
-    /// The root stands where a host should.
+    /// The host is the root.
     RootHost,
-    /// A host with an asterisk label.
+    /// The host has an asterisk label.
     Wildcard(String),
-    /// A type that exists, but not in tables.
+    /// The type exists, but tables do not support it.
     OtherType(String),
-    /// A type that does not exist.
+    /// The type does not exist.
     UnknownType(String),
-    /// An A record without an IPv4 address.
+    /// An A record has no IPv4 address.
     BadIpv4(String),
-    /// An AAAA record without an IPv6 address.
+    /// An AAAA record has no IPv6 address.
     BadIpv6(String),
-    /// An A record with an IPv6 address.
+    /// An A record has an IPv6 address.
     Ipv6InA(String),
-    /// An AAAA record with an IPv4 address.
+    /// An AAAA record has an IPv4 address.
     Ipv4InAaaa(String),
-    /// `HOST - A` or `HOST - AAAA`, with the type.
+    /// The line is `HOST - A` or `HOST - AAAA`, with this type.
     NoAddressForType(&'static str),
-    /// An NS line with something other than `-` in its second field.
+    /// An NS line has something other than `-` in its second field.
     AddressWithNs(String),
-    /// More addresses of one type than one message can hold.
+    /// A host has more addresses of one type than one message can hold.
     TooManyAddresses {
-        /// How many one host may have of this type.
+        /// The maximum number of addresses of this type per host.
         limit: usize,
     },
-    /// More NS lines than one referral can hold.
+    /// The NS lines exceed the size of one referral.
     TooManyNameServers,
-    /// An entry of a master file, and from where its file was included.
+    /// A problem in an entry of a master file, and the chain of its includes.
     Entry(EntryProblem, String),
-    /// There are so many more problems.
+    /// The number of further problems that are not listed.
     More(usize),
 }
 
@@ -177,13 +174,11 @@ impl fmt::Display for FileProblem {
     }
 }
 
-/// What a line of a table is.
 const GRAMMAR: &str = "HOST ADDRESS TYPE";
 
-/// The type of a table that `field` may be a slip of the keyboard for.
+/// Returns the table type that `field` is probably a typo of.
 fn nearest_type(field: &str) -> Option<&'static str> {
     let typed = field.to_ascii_uppercase();
-    // Among types of one to four letters more than one edit is no likeness. NS comes before A, since
-    // N alone is one edit from both.
+    // Two edits are too many for such short types. NS comes before A, because N is near both.
     ["AAAA", "NS", "A"].into_iter().find(|rtype| strsim::damerau_levenshtein(&typed, rtype) == 1)
 }

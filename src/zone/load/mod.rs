@@ -1,6 +1,4 @@
-//! Loading: from the octets of files, or the records of a transfer, to a compiled zone or to tables.
-//!
-//! Everything that is wrong is reported with its place and a remedy, and nothing is loaded by halves.
+//! Loading: turns files, or the records of a transfer, into a compiled zone or tables.
 
 mod builder;
 mod checks;

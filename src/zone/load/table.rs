@@ -1,34 +1,24 @@
-//! Tables: lines of `HOST ADDRESS TYPE` or `HOST - NS`, read one by one.
+//! The parser of tables: lines of `HOST ADDRESS TYPE` or `HOST - NS`.
 //!
-//! Fields are split by blanks or tabs, a `#` begins a comment wherever it stands, and a line that has
-//! no field is skipped. LF and CRLF, a missing newline at the end and a UTF-8 byte order mark are all
-//! taken. Types may be written in any case. What the lines amount to is for `tables.rs`.
+//! Blanks or tabs separate fields, `#` begins a comment anywhere, and lines without fields are skipped. LF,
+//! CRLF, a missing final newline and a UTF-8 byte order mark are accepted. Types are case-insensitive.
+//! `tables.rs` combines the lines.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::error::{FileProblem, LineError};
 use crate::wire::{Name, RecordType};
-use crate::zone::store::record::{Place, Record};
+use crate::zone::store::record::{FilePlace, Record};
 
-/// What one line of a table says.
 #[derive(Debug, PartialEq, Eq)]
-enum Entry {
-    /// `HOST ADDRESS TYPE`: the host has this address.
-    Address {
-        /// In its canonical form.
-        host: Name,
-        /// An A or AAAA record, as its kind says.
-        address: IpAddr,
-    },
-    /// `HOST - NS`: this host is to be asked for all names that are not in the tables.
-    NameServer {
-        /// In its canonical form.
-        host: Name,
-    },
+enum TableEntry {
+    /// The host has this address: `HOST ADDRESS TYPE`.
+    Address { host: Name, address: IpAddr },
+    /// The server for all names that are not in the tables: `HOST - NS`.
+    NameServer { host: Name },
 }
 
-impl Entry {
-    /// Reads one line; `None` if it is blank but for a comment.
+impl TableEntry {
     fn read(line: &str) -> Result<Option<Self>, LineError> {
         let content = line.split_once('#').map_or(line, |(content, _)| content);
         let missing = |problem| LineError { column: content.trim_end().chars().count() + 1, problem };
@@ -44,8 +34,7 @@ impl Entry {
         Self::from_fields(host, address, rtype).map(Some)
     }
 
-    /// Reads the three fields of a line.
-    fn from_fields(host: Field<'_>, address: Field<'_>, rtype: Field<'_>) -> Result<Self, LineError> {
+    fn from_fields(host: TableField<'_>, address: TableField<'_>, rtype: TableField<'_>) -> Result<Self, LineError> {
         let host = host.read_host()?;
         match rtype.text.parse() {
             Ok(RecordType::A) => {
@@ -59,7 +48,6 @@ impl Entry {
             Ok(RecordType::NS) if address.text == NO_ADDRESS => Ok(Self::NameServer { host }),
             Ok(RecordType::NS) => Err(address.error(FileProblem::AddressWithNs)),
             Ok(_) => Err(rtype.error(FileProblem::OtherType)),
-            // The order of a master file, and an easy slip.
             Err(_) if address.text.parse::<RecordType>().is_ok() && rtype.text.parse::<IpAddr>().is_ok() => {
                 Err(address.error(|_| FileProblem::Swapped))
             }
@@ -67,7 +55,6 @@ impl Entry {
         }
     }
 
-    /// Hands the entry over as a record. A name server becomes an NS record whose owner is the server.
     fn with_record<T>(&self, ttl: u32, take: impl FnOnce(Record<'_>) -> T) -> T {
         let (host, rtype, rdata): (_, _, &[u8]) = match self {
             Self::Address { host, address: IpAddr::V4(address) } => (host, RecordType::A, &address.octets()),
@@ -78,14 +65,13 @@ impl Entry {
     }
 }
 
-/// Reads a table and hands what its lines say to `sink`, each as a record with this TTL and its place: owners in canonical
-/// form, and of a `HOST - NS` line an NS record that is owned by the server and has no data. Returns what is wrong, each with
-/// its line.
-pub fn read_table(octets: &[u8], ttl: u32, sink: &mut dyn FnMut(Record<'_>, Place)) -> TableErrors {
+/// Reads a table and passes each line to `sink` as a record with this TTL. A `HOST - NS` line becomes an NS
+/// record without data, owned by the server. Returns the errors by line.
+pub fn read_table(octets: &[u8], ttl: u32, sink: &mut dyn FnMut(Record<'_>, FilePlace)) -> TableErrors {
     let text = String::from_utf8_lossy(octets);
     let mut errors = Vec::new();
     for (line, entry) in entries(&text) {
-        let place = Place { file: 0, line: u32::try_from(line).unwrap_or(u32::MAX), column: 1 };
+        let place = FilePlace { file: 0, line: u32::try_from(line).unwrap_or(u32::MAX), column: 1 };
         match entry {
             Ok(entry) => entry.with_record(ttl, |record| sink(record, place)),
             Err(error) => errors.push((line, error)),
@@ -99,12 +85,11 @@ pub fn read_table(octets: &[u8], ttl: u32, sink: &mut dyn FnMut(Record<'_>, Plac
     TableErrors(errors)
 }
 
-/// What is wrong with a table: lines, from 1, and errors.
+/// The errors of a table with their line numbers, from 1.
 #[derive(Debug)]
 pub struct TableErrors(pub(in crate::zone) Vec<(usize, LineError)>);
 
-/// Whether a file is a master file: whether, before any line of a table, there is a `$` directive, or an SOA behind an owner
-/// name.
+/// Returns true if a `$` directive, or an SOA after an owner name, comes before any line of a table.
 pub fn is_master_file(octets: &[u8]) -> bool {
     let text = octets.strip_prefix("\u{FEFF}".as_bytes()).unwrap_or(octets);
     for line in text.split(|octet| *octet == b'\n') {
@@ -112,19 +97,17 @@ pub fn is_master_file(octets: &[u8]) -> bool {
         if master_file_sign(&line).is_some() {
             return true;
         }
-        if let Ok(Some(_)) = Entry::read(&line) {
+        if let Ok(Some(_)) = TableEntry::read(&line) {
             return false;
         }
     }
     false
 }
 
-/// The lines of a table that are not blank, each with its number, from 1.
-fn entries(text: &str) -> impl Iterator<Item = (usize, Result<Entry, LineError>)> {
-    numbered_lines(text).filter_map(|(number, line)| Some((number, Entry::read(line).transpose()?)))
+fn entries(text: &str) -> impl Iterator<Item = (usize, Result<TableEntry, LineError>)> {
+    numbered_lines(text).filter_map(|(number, line)| Some((number, TableEntry::read(line).transpose()?)))
 }
 
-/// The word of a line that only a master file has: a `$` directive, or an SOA behind an owner name.
 fn master_file_sign(line: &str) -> Option<LineError> {
     let content = line.split_once(['#', ';']).map_or(line, |(content, _)| content);
     let mut signs = fields(content).enumerate().filter(|(index, field)| match index {
@@ -134,44 +117,37 @@ fn master_file_sign(line: &str) -> Option<LineError> {
     signs.next().map(|(_, field)| field.error(FileProblem::MasterFile))
 }
 
-/// The lines of a file and their numbers, from 1.
 fn numbered_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
     (1..).zip(text.lines())
 }
 
-/// One field of a line and its place.
 #[derive(Clone, Copy)]
-struct Field<'a> {
+struct TableField<'a> {
     line: &'a str,
-    /// Octets of the line before the field.
     at: usize,
-    /// Never empty.
     text: &'a str,
 }
 
-impl Field<'_> {
-    /// A problem with this field.
+impl TableField<'_> {
     #[cold]
     fn error(self, problem: impl FnOnce(String) -> FileProblem) -> LineError {
         let before = self.line.get(..self.at).unwrap_or_default();
         LineError { column: before.chars().count() + 1, problem: problem(self.text.to_owned()) }
     }
 
-    /// Reads the name of a host or name server.
     fn read_host(self) -> Result<Name, LineError> {
         let name = self.text.parse::<Name>().map_err(|error| self.error(|text| FileProblem::BadName(text, error)))?;
         if name.is_root() {
             return Err(self.error(|_| FileProblem::RootHost));
         }
-        // A table is a set of hosts (no RFC 4592 here): such a line would match nothing but itself.
+        // A table is a set of hosts without wildcards (RFC 4592), so such a line would match only itself.
         if name.labels().any(|label| label == b"*") {
             return Err(self.error(FileProblem::Wildcard));
         }
         Ok(name.folded())
     }
 
-    /// Reads the address of an A record.
     fn read_ipv4(self) -> Result<Ipv4Addr, LineError> {
         self.text.parse().map_err(|_| {
             if self.text == NO_ADDRESS {
@@ -184,7 +160,6 @@ impl Field<'_> {
         })
     }
 
-    /// Reads the address of an AAAA record.
     fn read_ipv6(self) -> Result<Ipv6Addr, LineError> {
         self.text.parse().map_err(|_| {
             if self.text == NO_ADDRESS {
@@ -198,35 +173,33 @@ impl Field<'_> {
     }
 }
 
-/// Splits a line into its fields.
-fn fields(line: &str) -> impl Iterator<Item = Field<'_>> {
+fn fields(line: &str) -> impl Iterator<Item = TableField<'_>> {
     let mut at = 0;
     std::iter::from_fn(move || {
-        // A carriage return is left at the end of a last line that has no newline.
+        // The last line may end in a carriage return without a newline.
         let is_blank = |octet: &u8| matches!(octet, b' ' | b'\t' | b'\r');
         let rest = line.as_bytes().get(at..)?;
         let start = at + rest.iter().position(|octet| !is_blank(octet))?;
         let end = line.as_bytes().get(start..)?.iter().position(is_blank).map_or(line.len(), |len| start + len);
         at = end;
-        Some(Field { line, at: start, text: line.get(start..end)? })
+        Some(TableField { line, at: start, text: line.get(start..end)? })
     })
 }
 
-/// What stands for the address in an NS line.
 const NO_ADDRESS: &str = "-";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn address(host: &str, address: &str) -> Entry {
-        Entry::Address { host: host.parse().expect("a name"), address: address.parse().expect("an address") }
+    fn address(host: &str, address: &str) -> TableEntry {
+        TableEntry::Address { host: host.parse().expect("a name"), address: address.parse().expect("an address") }
     }
 
     #[test]
     fn lines_are_read() {
-        let check = |line: &str, expected: Option<Entry>| {
-            assert_eq!(Entry::read(line), Ok(expected), "{line:?}");
+        let check = |line: &str, expected: Option<TableEntry>| {
+            assert_eq!(TableEntry::read(line), Ok(expected), "{line:?}");
         };
         let www = || Some(address("www.example.org", "192.0.2.1"));
         check("www.example.org 192.0.2.1 A", www());
@@ -240,7 +213,7 @@ mod tests {
         check("h 2001:DB8::1 aaaa", Some(address("h", "2001:db8::1")));
         check("h ::ffff:192.0.2.1 AAAA", Some(address("h", "::ffff:192.0.2.1")));
         let host = "ns.example".parse().expect("a name");
-        check("NS.example - ns", Some(Entry::NameServer { host }));
+        check("NS.example - ns", Some(TableEntry::NameServer { host }));
         check("", None);
         check(" \t\r", None);
         check("# www.example.org 192.0.2.1 A", None);
@@ -250,7 +223,7 @@ mod tests {
     #[test]
     fn bad_lines_say_where_and_what_would_be_right() {
         let check = |line: &str, column: usize, expected: &str| {
-            let error = Entry::read(line).expect_err(line);
+            let error = TableEntry::read(line).expect_err(line);
             assert_eq!((error.column, error.problem.to_string().as_str()), (column, expected), "{line:?}");
         };
         check("www.example.org", 16, "address and type are missing, expected HOST ADDRESS TYPE");
@@ -288,7 +261,7 @@ mod tests {
             "\"192.0.2.1\" in an NS line, expected HOST - NS (an address of HOST is a line of its own)",
         );
         check("h 192.0.2.1 MX", 13, "type \"MX\" has no place in a table, expected A, AAAA or NS");
-        // Columns count characters, not octets.
+        // Columns count characters, not bytes.
         check(
             "\u{e9}\u{e9} 192.0.2.1 AAA",
             1,
@@ -299,7 +272,7 @@ mod tests {
     #[test]
     fn a_mistyped_type_is_recognized() {
         let check = |typed: &str, meant: Option<&str>| {
-            let error = Entry::read(&format!("h 192.0.2.1 {typed}")).expect_err(typed);
+            let error = TableEntry::read(&format!("h 192.0.2.1 {typed}")).expect_err(typed);
             let hint = meant.map_or(String::new(), |meant| format!(", did you mean {meant:?}?"));
             let expected = format!("unknown type {typed:?}, expected A, AAAA or NS{hint}");
             assert_eq!(error.problem.to_string(), expected);

@@ -2,10 +2,9 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::write::{Octets, push};
-use crate::zone::load::master::{EntryError, Word, Words, number};
+use super::write::{RdataOctets, push};
+use crate::zone::load::master::{EntryError, Words, ZoneFileWord, number};
 
-/// Reads prefixes to the end of the entry.
 pub(super) fn read(words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), EntryError> {
     while let Some(word) = words.any()? {
         read_item(word, out).ok_or_else(|| word.bad("address prefix", ITEM_FORM))?;
@@ -13,8 +12,8 @@ pub(super) fn read(words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), E
     Ok(())
 }
 
-/// Reads one `[!]FAMILY:ADDRESS/PREFIX`.
-fn read_item(word: Word<'_>, out: &mut Vec<u8>) -> Option<()> {
+/// Reads one item of the form `[!]FAMILY:ADDRESS/PREFIX`.
+fn read_item(word: ZoneFileWord<'_>, out: &mut Vec<u8>) -> Option<()> {
     let text = word.as_str();
     let (negated, text) = match text.strip_prefix('!') {
         Some(rest) => (NEGATED, rest),
@@ -28,7 +27,7 @@ fn read_item(word: Word<'_>, out: &mut Vec<u8>) -> Option<()> {
         _ => return None,
     };
     let prefix = number(prefix.as_bytes()).filter(|prefix| *prefix <= octets.len() as u64 * 8)? as u8;
-    // RFC 3123 section 4: trailing zeros are left out.
+    // RFC 3123 section 4: trailing zeros are omitted.
     let len = octets.iter().rposition(|octet| *octet != 0).map_or(0, |last| last + 1);
     out.extend(family.to_be_bytes());
     out.extend([prefix, negated | len as u8]);
@@ -36,8 +35,7 @@ fn read_item(word: Word<'_>, out: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-/// Writes all prefixes.
-pub(super) fn write(octets: &mut Octets<'_>, text: &mut String) -> Option<()> {
+pub(super) fn write(octets: &mut RdataOctets<'_>, text: &mut String) -> Option<()> {
     let mut separator = "";
     while !octets.0.is_empty() {
         let (family, prefix, len) = (octets.u16()?, octets.u8()?, octets.u8()?);
@@ -64,11 +62,7 @@ pub(super) fn write(octets: &mut Octets<'_>, text: &mut String) -> Option<()> {
     Some(())
 }
 
-/// The family of IPv4.
 const IPV4: u16 = 1;
-/// The family of IPv6.
 const IPV6: u16 = 2;
-/// The bit that turns an item into its opposite.
 const NEGATED: u8 = 0x80;
-/// What an item looks like.
 const ITEM_FORM: &str = "1:192.0.2.0/24 or 2:2001:db8::/32, with ! in front if it is not meant";

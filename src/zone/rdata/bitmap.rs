@@ -1,10 +1,9 @@
 //! Sets of record types as bitmaps (RFC 4034 section 4.1.2).
 
-use super::write::{Octets, push};
+use super::write::{RdataOctets, push};
 use crate::wire::RecordType;
 use crate::zone::load::master::{EntryError, Words, record_type};
 
-/// Reads types to the end of the entry, in any order.
 pub(super) fn read(words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), EntryError> {
     let mut types = Vec::new();
     while let Some(word) = words.any()? {
@@ -25,14 +24,13 @@ pub(super) fn read(words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), E
     Ok(())
 }
 
-/// Writes the types of a bitmap. `None` if it is not in the one form that a set has.
-pub(super) fn write(octets: &mut Octets<'_>, text: &mut String) -> Option<()> {
+pub(super) fn write(octets: &mut RdataOctets<'_>, text: &mut String) -> Option<()> {
     let mut last = None;
     let mut separator = "";
     while !octets.0.is_empty() {
         let window = octets.u8()?;
         let bits = octets.counted()?;
-        // No trailing zeros, no empty windows, windows in order.
+        // The canonical form has no trailing zeros and no empty windows, and the windows are in order.
         if last.is_some_and(|last| last >= window) || bits.len() > 32 || bits.last().is_none_or(|octet| *octet == 0) {
             return None;
         }

@@ -1,13 +1,13 @@
-//! Data whose later fields depend on earlier ones: gateways of IPSECKEY, relays of AMTRELAY, and HIP.
+//! RDATA whose later fields depend on earlier ones: IPSECKEY gateways, AMTRELAY relays, and HIP.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use data_encoding::{BASE64, HEXLOWER_PERMISSIVE, HEXUPPER};
 
 use super::read::{BASE64_FORM, HEX_FORM, IPV4_FORM, IPV6_FORM, append_decoded, parsed};
-use super::write::{Octets, push};
+use super::write::{RdataOctets, push};
 use crate::wire::display_name;
-use crate::zone::load::master::{EntryError, Word, Words};
+use crate::zone::load::master::{EntryError, Words, ZoneFileWord};
 
 /// Reads gateway type, algorithm and gateway (RFC 4025 section 3.1).
 pub(super) fn read_ipsec(words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), EntryError> {
@@ -16,8 +16,7 @@ pub(super) fn read_ipsec(words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result
     read_target(kind, words, out)
 }
 
-/// Writes gateway type, algorithm and gateway.
-pub(super) fn write_ipsec(octets: &mut Octets<'_>, text: &mut String) -> Option<()> {
+pub(super) fn write_ipsec(octets: &mut RdataOctets<'_>, text: &mut String) -> Option<()> {
     let (kind, algorithm) = (octets.u8()?, octets.u8()?);
     push(text, format_args!("{kind} {algorithm} "));
     write_target(kind, octets, text)
@@ -31,15 +30,13 @@ pub(super) fn read_relay(words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result
     read_target(kind, words, out)
 }
 
-/// Writes the discovery flag, the relay type and the relay.
-pub(super) fn write_relay(octets: &mut Octets<'_>, text: &mut String) -> Option<()> {
+pub(super) fn write_relay(octets: &mut RdataOctets<'_>, text: &mut String) -> Option<()> {
     let flags = octets.u8()?;
     let kind = flags & 0x7F;
     push(text, format_args!("{} {kind} ", flags >> 7));
     write_target(kind, octets, text)
 }
 
-/// Reads what a kind of gateway wants: nothing, an address, or a name.
 fn read_target(kind: u8, words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), EntryError> {
     match kind {
         0 => parsed(words, "gateway", "a dot, since its type is 0", |word| (word.text == b".").then_some(())),
@@ -57,8 +54,7 @@ fn read_target(kind: u8, words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result
     }
 }
 
-/// Writes what a kind of gateway has.
-fn write_target(kind: u8, octets: &mut Octets<'_>, text: &mut String) -> Option<()> {
+fn write_target(kind: u8, octets: &mut RdataOctets<'_>, text: &mut String) -> Option<()> {
     match kind {
         0 => text.push('.'),
         1 => push(text, Ipv4Addr::from(octets.array::<4>()?)),
@@ -86,13 +82,11 @@ pub(super) fn read_host_identity(words: &mut Words<'_, '_>, out: &mut Vec<u8>) -
     Ok(())
 }
 
-/// Appends what one word stands for; `None` if that is nothing or too much.
-fn decoded(word: Word<'_>, encoding: &data_encoding::Encoding, max: u64, out: &mut Vec<u8>) -> Option<usize> {
+fn decoded(word: ZoneFileWord<'_>, encoding: &data_encoding::Encoding, max: u64, out: &mut Vec<u8>) -> Option<usize> {
     append_decoded(encoding, word.text, out).filter(|len| (1..=max).contains(&(*len as u64)))
 }
 
-/// Writes algorithm, tag and key of a host identity.
-pub(super) fn write_host_identity(octets: &mut Octets<'_>, text: &mut String) -> Option<()> {
+pub(super) fn write_host_identity(octets: &mut RdataOctets<'_>, text: &mut String) -> Option<()> {
     let (tag_len, algorithm, key_len) = (octets.u8()?, octets.u8()?, octets.u16()?);
     let tag = octets.take(usize::from(tag_len))?;
     let key = octets.take(usize::from(key_len))?;
@@ -103,5 +97,4 @@ pub(super) fn write_host_identity(octets: &mut Octets<'_>, text: &mut String) ->
     Some(())
 }
 
-/// What the type of a gateway looks like.
 const KIND_FORM: &str = "0 (none), 1 (IPv4), 2 (IPv6) or 3 (name)";

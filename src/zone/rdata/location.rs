@@ -1,9 +1,8 @@
 //! Positions on Earth (RFC 1876): `52 22 23.000 N 4 53 32.000 E -2.00m 0.00m 10000m 10m`.
 
-use super::write::{Octets, push};
-use crate::zone::load::master::{EntryError, Word, Words, number};
+use super::write::{RdataOctets, push};
+use crate::zone::load::master::{EntryError, Words, ZoneFileWord, number};
 
-/// Reads a position: two angles, the altitude, and size and precisions, of which the last ones may be left out.
 pub(super) fn read(words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), EntryError> {
     let latitude = read_angle(words, ('N', 'S'), 90)?;
     let longitude = read_angle(words, ('E', 'W'), 180)?;
@@ -24,8 +23,7 @@ pub(super) fn read(words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), E
     Ok(())
 }
 
-/// Writes a position; `None` if it is not one of version 0, or out of its bounds.
-pub(super) fn write(octets: &mut Octets<'_>, text: &mut String) -> Option<()> {
+pub(super) fn write(octets: &mut RdataOctets<'_>, text: &mut String) -> Option<()> {
     if octets.u8()? != VERSION {
         return None;
     }
@@ -38,7 +36,7 @@ pub(super) fn write(octets: &mut Octets<'_>, text: &mut String) -> Option<()> {
     push(text, format_args!(" {sign}{}.{:02}m", altitude.abs() / 100, altitude.abs() % 100));
     for precision in precisions {
         let (mantissa, exponent) = (precision >> 4, precision & 0x0F);
-        // A zero has one form as text, and so one exponent.
+        // Zero has a single text form, so only one exponent is allowed.
         if mantissa > 9 || exponent > 9 || (mantissa == 0 && exponent > 0) {
             return None;
         }
@@ -51,8 +49,7 @@ pub(super) fn write(octets: &mut Octets<'_>, text: &mut String) -> Option<()> {
     Some(())
 }
 
-/// Reads degrees, minutes and seconds, of which the last two may be left out, and the side of the Earth. In thousandths of
-/// a second from the equator or the prime meridian.
+/// Reads an angle into thousandths of an arc second from the equator or the prime meridian.
 fn read_angle(words: &mut Words<'_, '_>, sides: (char, char), max: u64) -> Result<u32, EntryError> {
     let first = words.next("angle", ANGLE_FORM)?;
     let degrees = number(first.text).filter(|degrees| *degrees <= max);
@@ -79,17 +76,15 @@ fn read_angle(words: &mut Words<'_, '_>, sides: (char, char), max: u64) -> Resul
     }
 }
 
-/// Reads a part of an angle, in thousandths of a second.
 type Part = fn(&[u8]) -> Option<u64>;
 
-/// Whether a word is the first of two sides; `None` if it is neither.
-fn side(word: Word<'_>, (plus, minus): (char, char)) -> Option<bool> {
+/// Returns true if the word is the first of two hemispheres, and `None` if it is neither.
+fn side(word: ZoneFileWord<'_>, (plus, minus): (char, char)) -> Option<bool> {
     let mut characters = word.as_str().chars();
     let side = characters.next().filter(|_| characters.next().is_none())?.to_ascii_uppercase();
     if side == plus { Some(true) } else { (side == minus).then_some(false) }
 }
 
-/// Writes an angle.
 fn write_angle(angle: u32, (plus, minus): (char, char), max: u32, text: &mut String) -> Option<()> {
     let side = if angle >= MIDDLE { plus } else { minus };
     let sum = angle.abs_diff(MIDDLE);
@@ -102,8 +97,8 @@ fn write_angle(angle: u32, (plus, minus): (char, char), max: u32, text: &mut Str
     Some(())
 }
 
-/// Reads an altitude in meters; the wire counts centimeters from 100 km below.
-fn read_altitude(word: Word<'_>) -> Option<u32> {
+/// Reads an altitude in meters. The wire form counts centimeters from 100 km below the reference.
+fn read_altitude(word: ZoneFileWord<'_>) -> Option<u32> {
     let text = without_unit(word.text);
     let centimeters = match text.strip_prefix(b"-") {
         Some(below) => -i64::try_from(decimal(below, 2)?).ok()?,
@@ -112,8 +107,8 @@ fn read_altitude(word: Word<'_>) -> Option<u32> {
     u32::try_from(ALTITUDE_BASE.checked_add(centimeters)?).ok()
 }
 
-/// Reads a length in meters into one digit and a power of ten (RFC 1876 section 2): what does not fit is cut off.
-fn read_precision(word: Word<'_>) -> Option<u8> {
+/// Reads meters into one digit and a power of ten (RFC 1876 section 2), cutting off the rest.
+fn read_precision(word: ZoneFileWord<'_>) -> Option<u8> {
     let mut mantissa = decimal(without_unit(word.text), 2)?;
     let mut exponent = 0;
     while mantissa > 9 {
@@ -123,12 +118,10 @@ fn read_precision(word: Word<'_>) -> Option<u8> {
     (exponent <= 9).then_some((mantissa as u8) << 4 | exponent)
 }
 
-/// A number without the `m` at its end.
 fn without_unit(text: &[u8]) -> &[u8] {
     text.strip_suffix(b"m").or_else(|| text.strip_suffix(b"M")).unwrap_or(text)
 }
 
-/// Reads a decimal fraction as a number of its last places.
 fn decimal(text: &[u8], places: usize) -> Option<u64> {
     let (whole, fraction) = match text.iter().position(|octet| *octet == b'.') {
         Some(dot) => (text.get(..dot)?, text.get(dot + 1..)?),
@@ -142,17 +135,12 @@ fn decimal(text: &[u8], places: usize) -> Option<u64> {
     number(whole)?.checked_mul(10_u64.pow(places as u32))?.checked_add(fraction)
 }
 
-/// The version of the form.
 const VERSION: u8 = 0;
-/// The equator and the prime meridian.
 const MIDDLE: u32 = 1 << 31;
 /// The altitude of the reference spheroid, in centimeters.
 const ALTITUDE_BASE: i64 = 10_000_000;
-/// One meter, 10 km, 10 m (RFC 1876 section 3).
+/// 1 m, 10 km and 10 m (RFC 1876 section 3).
 const DEFAULT_PRECISIONS: [u8; 3] = [0x12, 0x16, 0x13];
-/// What an angle looks like.
 const ANGLE_FORM: &str = "degrees, minutes, seconds and side such as 52 22 23.000 N (E or W for the second)";
-/// What an altitude looks like.
 const ALTITUDE_FORM: &str = "meters such as -2.00m, from -100000.00m to 42849672.95m";
-/// What a size or precision looks like.
 const PRECISION_FORM: &str = "meters such as 10m, up to 90000000.00m";

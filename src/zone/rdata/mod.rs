@@ -1,8 +1,9 @@
-//! RDATA between text and wire: the table of fields ([`RdataForm`](crate::wire::RdataForm)), driven in both directions.
+//! RDATA between text and wire form, driven in both directions by one table of fields
+//! ([`RdataForm`](crate::wire::RdataForm)).
 //!
-//! [`read`] turns the words of a master file into wire form, [`rdata_to_text`] turns that into text which reads back the
-//! same. Whoever gives wire form himself (RFC 3597 section 5: `\# LENGTH HEX`) is checked against the table too. What is
-//! longer than a line in either direction has a file of its own.
+//! [`read`] turns the words of a master file into wire form. [`rdata_to_text`] turns wire form into text that
+//! reads back identically. Generic data (RFC 3597 section 5: `\# LENGTH HEX`) are checked against the table
+//! too. Long formats have their own files.
 
 mod apl;
 mod bitmap;

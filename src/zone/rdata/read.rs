@@ -1,4 +1,4 @@
-//! Text to wire, field by field.
+//! Reads RDATA from text, field by field.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -6,10 +6,11 @@ use data_encoding::{BASE32HEX_NOPAD, BASE64, Encoding, HEXLOWER_PERMISSIVE};
 
 use super::{apl, bitmap, gateway, location, svcb, time, write};
 use crate::wire::{Field, Mnemonics, RdataForm, RecordType};
-use crate::zone::load::master::{EntryError, EntryProblem, Word, Words, number, record_type, seconds, unescape};
+use crate::zone::load::master::{
+    EntryError, EntryProblem, Words, ZoneFileWord, number, record_type, seconds, unescape,
+};
 
-/// Reads the data of a record, the rest of its entry, and appends their wire form to `out`. The type's own word is at
-/// `type_at`.
+/// Reads RDATA to the end of the entry and appends the wire form. The type is at `type_at`.
 pub(in crate::zone) fn read(
     rtype: RecordType,
     type_at: usize,
@@ -36,24 +37,23 @@ pub(in crate::zone) fn read(
     Ok(())
 }
 
-/// Reads what stands behind `\#` (RFC 3597 section 5).
+/// Reads generic data after `\#` (RFC 3597 section 5).
 fn read_generic(rtype: RecordType, at: usize, words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), EntryError> {
     let stated = usize::from(words.u16()?);
     if let Some((at, digits)) = words.joined()? {
         append_decoded(&HEXLOWER_PERMISSIVE, &digits, out)
-            .ok_or_else(|| Word { text: &digits, at, quoted: false }.bad("data", HEX_FORM))?;
+            .ok_or_else(|| ZoneFileWord { text: &digits, at, quoted: false }.bad("data", HEX_FORM))?;
     }
     if out.len() != stated {
         return Err(EntryError::new(at, EntryProblem::GenericLength { stated, found: out.len() }));
     }
-    // A server that knows the type looks into its data, so they have to be what it expects.
+    // A server that knows the type parses its data, so the data must fit the type.
     if form_with_text(rtype).is_some() && !write::fits(rtype, out) {
         return Err(EntryError::new(at, EntryProblem::GenericForm(rtype)));
     }
     Ok(())
 }
 
-/// The form of a type, if its data have a text form of their own.
 pub(super) fn form_with_text(rtype: RecordType) -> Option<&'static RdataForm> {
     RdataForm::of(rtype).filter(|form| form.has_text())
 }
@@ -146,38 +146,35 @@ fn read_field(field: Field, words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Res
         Field::Relay => gateway::read_relay(words, out)?,
         Field::HostIdentity => gateway::read_host_identity(words, out)?,
         Field::Parameters => svcb::read(words, out)?,
-        // Not in a form that has text.
+        // Types with such a field have no text form.
         Field::Opaque => {}
     }
     Ok(())
 }
 
-/// Reads one word by a function that says `None` if it cannot.
 pub(super) fn parsed<'a, T>(
     words: &mut Words<'_, 'a>,
     thing: &'static str,
     expected: &'static str,
-    parse: impl FnOnce(Word<'a>) -> Option<T>,
+    parse: impl FnOnce(ZoneFileWord<'a>) -> Option<T>,
 ) -> Result<T, EntryError> {
     let word = words.next(thing, expected)?;
     parse(word).ok_or_else(|| word.bad(thing, expected))
 }
 
-/// Reads a number of seconds.
-fn read_period(word: Word<'_>) -> Option<u32> {
+fn read_period(word: ZoneFileWord<'_>) -> Option<u32> {
     seconds(word.text).and_then(|seconds| u32::try_from(seconds).ok())
 }
 
-/// Reads a number or the mnemonic of one.
-fn read_code(word: Word<'_>, mnemonics: Mnemonics) -> Option<u16> {
+fn read_code(word: ZoneFileWord<'_>, mnemonics: Mnemonics) -> Option<u16> {
     match mnemonics.iter().find(|(mnemonic, _)| word.is(mnemonic)) {
         Some((_, code)) => Some(*code),
         None => number(word.text).and_then(|code| u16::try_from(code).ok()),
     }
 }
 
-/// Reads a character string (RFC 1035 section 3.3) and puts its length in front.
-fn read_text(word: Word<'_>, out: &mut Vec<u8>) -> Result<(), EntryError> {
+/// Reads a character string (RFC 1035 section 3.3) and writes its length in front.
+fn read_text(word: ZoneFileWord<'_>, out: &mut Vec<u8>) -> Result<(), EntryError> {
     let start = out.len();
     out.push(0);
     unescape(word, out)?;
@@ -188,7 +185,6 @@ fn read_text(word: Word<'_>, out: &mut Vec<u8>) -> Result<(), EntryError> {
     Ok(())
 }
 
-/// Reads all that is left, at least one octet of it.
 fn read_joined(
     words: &mut Words<'_, '_>,
     encoding: &Encoding,
@@ -201,10 +197,9 @@ fn read_joined(
     append_decoded(encoding, &digits, out)
         .filter(|len| *len > 0)
         .map(drop)
-        .ok_or_else(|| Word { text: &digits, at, quoted: false }.bad("data", expected))
+        .ok_or_else(|| ZoneFileWord { text: &digits, at, quoted: false }.bad("data", expected))
 }
 
-/// Appends what digits stand for and returns its length.
 pub(super) fn append_decoded(encoding: &Encoding, digits: &[u8], out: &mut Vec<u8>) -> Option<usize> {
     let start = out.len();
     out.resize(start + encoding.decode_len(digits.len()).ok()?, 0);
@@ -221,7 +216,6 @@ fn append_counted(encoding: &Encoding, digits: &[u8], out: &mut Vec<u8>) -> Opti
     Some(len)
 }
 
-/// Reads groups of hexadecimal digits: how many, of how many octets each, with what between.
 fn read_groups(text: &[u8], (count, octets, separator): (usize, usize, u8), out: &mut Vec<u8>) -> Option<()> {
     let mut groups = 0;
     for group in text.split(|octet| *octet == separator) {
@@ -232,7 +226,7 @@ fn read_groups(text: &[u8], (count, octets, separator): (usize, usize, u8), out:
         for digit in group {
             value = value << 4 | char::from(*digit).to_digit(16)? as u16;
         }
-        // RFC 7043 wants both digits; RFC 6742 lets leading zeros go.
+        // RFC 7043 requires both digits. RFC 6742 allows leading zeros to be omitted.
         if octets == 1 && group.len() != 2 {
             return None;
         }
@@ -242,7 +236,6 @@ fn read_groups(text: &[u8], (count, octets, separator): (usize, usize, u8), out:
     (groups == count).then_some(())
 }
 
-/// Reads `0x` and digits, with dots that mean nothing.
 fn read_nsap(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let (prefix, digits) = text.split_at_checked(2)?;
     if !prefix.eq_ignore_ascii_case(b"0x") {
@@ -252,34 +245,19 @@ fn read_nsap(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
     append_decoded(&HEXLOWER_PERMISSIVE, &digits, out).filter(|len| *len > 0).map(drop)
 }
 
-/// The largest number of four octets.
 const U32_MAX: u64 = u32::MAX as u64;
-/// What a period looks like.
 const PERIOD_FORM: &str = "0 to 4294967295 seconds, or units such as 1h30m";
-/// What a time looks like.
 const TIME_FORM: &str = "YYYYMMDDHHmmSS in UTC, or seconds since 1970";
-/// What a code of one octet looks like.
 const CODE8_FORM: &str = "0 to 255, or a mnemonic of the registry";
-/// What a code of two octets looks like.
 const CODE16_FORM: &str = "0 to 65535, or a mnemonic of the registry";
-/// What an IPv4 address looks like.
 pub(super) const IPV4_FORM: &str = "four numbers of 0 to 255 such as 192.0.2.1";
-/// What an IPv6 address looks like.
 pub(super) const IPV6_FORM: &str = "one such as 2001:db8::1";
-/// What a character string looks like.
 const TEXT_FORM: &str = "a string of at most 255 octets";
-/// What a tag looks like.
 const TAG_FORM: &str = "1 to 255 letters and digits such as issue";
-/// What hexadecimal data look like.
 pub(super) const HEX_FORM: &str = "pairs of hexadecimal digits";
-/// What base64 data look like.
 pub(super) const BASE64_FORM: &str = "base64 with its padding";
-/// What a salt looks like.
 const SALT_FORM: &str = "pairs of hexadecimal digits without blanks, or -";
-/// What a hash looks like.
 const HASH_FORM: &str = "base32hex digits without padding";
-/// What an identifier of several groups looks like.
 const GROUPS_FORM: &str =
     "hexadecimal groups such as 00-00-5e-00-53-2a (EUI48, EUI64) or 0014:4fff:ff20:ee64 (NID, L64)";
-/// What an NSAP address looks like.
 const NSAP_FORM: &str = "0x and pairs of hexadecimal digits";

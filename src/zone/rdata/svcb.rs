@@ -5,10 +5,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use data_encoding::BASE64;
 
 use super::read::append_decoded;
-use super::write::{Octets, push, push_quoted};
-use crate::zone::load::master::{EntryError, EntryProblem, Word, Words, number, unescape};
+use super::write::{RdataOctets, push, push_quoted};
+use crate::zone::load::master::{EntryError, EntryProblem, Words, ZoneFileWord, number, unescape};
 
-/// Reads parameters to the end of the entry, in any order.
 pub(super) fn read(words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), EntryError> {
     let mut parameters: Vec<(u16, Vec<u8>)> = Vec::new();
     while let Some(word) = words.any()? {
@@ -18,7 +17,7 @@ pub(super) fn read(words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), E
         }
         parameters.push(parameter);
     }
-    // RFC 9460 section 2.2: in order of their keys.
+    // RFC 9460 section 2.2: parameters are in order of their keys.
     parameters.sort_unstable();
     if !are_consistent(&parameters) {
         let problem = EntryProblem::Missing { thing: "parameter", expected: CONSISTENT };
@@ -26,20 +25,20 @@ pub(super) fn read(words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), E
     }
     for (key, value) in &parameters {
         out.extend(key.to_be_bytes());
-        // Longer values make the record too long, which is found out when it is whole.
+        // A longer value makes the record too long, which the caller detects for the whole record.
         out.extend((value.len() as u16).to_be_bytes());
         out.extend_from_slice(value);
     }
     Ok(())
 }
 
-/// Writes all parameters; `None` if they are not in the form that RFC 9460 wants.
-pub(super) fn write(octets: &mut Octets<'_>, text: &mut String) -> Option<()> {
+/// Writes all parameters. Returns `None` if they break a rule of RFC 9460.
+pub(super) fn write(octets: &mut RdataOctets<'_>, text: &mut String) -> Option<()> {
     let mut parameters: Vec<(u16, Vec<u8>)> = Vec::new();
     while !octets.0.is_empty() {
         let (key, len) = (octets.u16()?, octets.u16()?);
         let value = octets.take(usize::from(len))?;
-        // RFC 9460 section 2.2: strictly in order. The last key is reserved (RFC 9460 section 14.3.2).
+        // RFC 9460 section 2.2: strictly ascending. Section 14.3.2: the last key is reserved.
         if key == u16::MAX || parameters.last().is_some_and(|(last, _)| *last >= key) {
             return None;
         }
@@ -52,18 +51,16 @@ pub(super) fn write(octets: &mut Octets<'_>, text: &mut String) -> Option<()> {
     are_consistent(&parameters).then_some(())
 }
 
-/// Whether parameters go with each other.
 fn are_consistent(parameters: &[(u16, Vec<u8>)]) -> bool {
     let has = |wanted: u16| parameters.iter().any(|(key, _)| *key == wanted);
-    // RFC 9460 section 8: what is mandatory is there.
+    // RFC 9460 section 8: every mandatory key is present.
     let mandatory = parameters.iter().find(|(key, _)| *key == MANDATORY).map_or(&[][..], |(_, value)| value);
     let mandatory = mandatory.as_chunks().0.iter().all(|key| has(u16::from_be_bytes(*key)));
-    // RFC 9460 section 7.1.1: without any other protocol there would be none.
+    // RFC 9460 section 7.1.1: no-default-alpn requires alpn, because otherwise no protocol is left.
     mandatory && (!has(NO_DEFAULT_ALPN) || has(ALPN))
 }
 
-/// Reads one `key` or `key=value`.
-fn read_parameter(word: Word<'_>) -> Result<(u16, Vec<u8>), EntryError> {
+fn read_parameter(word: ZoneFileWord<'_>) -> Result<(u16, Vec<u8>), EntryError> {
     let bad = || word.bad("parameter", PARAMETER_FORM);
     let (name, value) = match word.text.iter().position(|octet| *octet == b'=') {
         Some(sign) => (word.text.get(..sign).unwrap_or_default(), word.text.get(sign + 1..).unwrap_or_default()),
@@ -75,11 +72,10 @@ fn read_parameter(word: Word<'_>) -> Result<(u16, Vec<u8>), EntryError> {
         value => value,
     };
     let mut octets = Vec::new();
-    unescape(Word { text: value, ..word }, &mut octets)?;
+    unescape(ZoneFileWord { text: value, ..word }, &mut octets)?;
     Ok((key, value_to_wire(key, &octets).ok_or_else(bad)?))
 }
 
-/// The wire form of a value, which has lost its outer escapes already.
 fn value_to_wire(key: u16, value: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(value).unwrap_or_default();
     let mut wire = Vec::new();
@@ -87,7 +83,7 @@ fn value_to_wire(key: u16, value: &[u8]) -> Option<Vec<u8>> {
         MANDATORY => {
             let mut keys: Vec<u16> = value.split(|octet| *octet == b',').map(key_number).collect::<Option<_>>()?;
             keys.sort_unstable();
-            // RFC 9460 section 8: none twice, and not itself.
+            // RFC 9460 section 8: no key appears twice, and "mandatory" does not list itself.
             if keys.contains(&MANDATORY) || !keys.is_sorted_by(|a, b| a < b) {
                 return None;
             }
@@ -119,10 +115,8 @@ fn value_to_wire(key: u16, value: &[u8]) -> Option<Vec<u8>> {
     Some(wire)
 }
 
-/// Writes one `key` or `key=value`; `None` if the value is not what the key wants.
 fn write_parameter(key: u16, value: &[u8], text: &mut String) -> Option<()> {
     text.push_str(&key_name(key));
-    // Keys that may be without a value are those that have none, and those that nothing is known of.
     let empty = match key {
         NO_DEFAULT_ALPN | OHTTP => true,
         MANDATORY | ALPN | PORT | IPV4_HINT | ECH | IPV6_HINT => false,
@@ -162,7 +156,6 @@ fn write_parameter(key: u16, value: &[u8], text: &mut String) -> Option<()> {
     }
 }
 
-/// Writes items of `N` octets each with commas between.
 fn write_list<const N: usize, T: std::fmt::Display>(
     value: &[u8],
     text: &mut String,
@@ -181,7 +174,7 @@ fn write_list<const N: usize, T: std::fmt::Display>(
     Some(())
 }
 
-/// Splits a list at its commas; a comma or backslash within an item has a backslash in front (RFC 9460 appendix A.1).
+/// Splits a list at commas that no backslash escapes (RFC 9460 appendix A.1).
 fn split_list(value: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut items = vec![Vec::new()];
     let mut octets = value.iter();
@@ -195,9 +188,8 @@ fn split_list(value: &[u8]) -> Option<Vec<Vec<u8>>> {
     Some(items)
 }
 
-/// Joins protocol names, the other way round.
 fn join_list(value: &[u8]) -> Option<Vec<u8>> {
-    let mut octets = Octets(value);
+    let mut octets = RdataOctets(value);
     let mut list = Vec::new();
     loop {
         let item = octets.counted()?;
@@ -217,12 +209,11 @@ fn join_list(value: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// A key by its name or as `key65280`.
 fn key_number(text: &[u8]) -> Option<u16> {
     if let Some((_, number)) = KEYS.iter().find(|(name, _)| name.as_bytes() == text) {
         return Some(*number);
     }
-    // RFC 9460 section 2.1: without leading zeros. The last key is reserved (RFC 9460 section 14.3.2).
+    // RFC 9460 section 2.1: no leading zeros. The last key is reserved (RFC 9460 section 14.3.2).
     let digits = text.strip_prefix(b"key").filter(|digits| digits.len() == 1 || !digits.starts_with(b"0"))?;
     number(digits).and_then(|number| u16::try_from(number).ok()).filter(|number| *number < u16::MAX)
 }
@@ -232,22 +223,17 @@ fn key_name(key: u16) -> String {
     name.unwrap_or_else(|| format!("key{key}"))
 }
 
-/// Keys that a client must understand.
 const MANDATORY: u16 = 0;
-/// Protocols.
 const ALPN: u16 = 1;
-/// Only those.
 const NO_DEFAULT_ALPN: u16 = 2;
 const PORT: u16 = 3;
-/// IPv4 addresses.
 const IPV4_HINT: u16 = 4;
-/// Encrypted ClientHello (RFC 9848).
+/// Encrypted ClientHello configurations (RFC 9848).
 const ECH: u16 = 5;
-/// IPv6 addresses.
 const IPV6_HINT: u16 = 6;
-/// Oblivious HTTP (RFC 9540 section 4).
+/// Oblivious HTTP support (RFC 9540 section 4).
 const OHTTP: u16 = 8;
-/// Keys by name; those without a rule here have any octets as their value.
+/// The keys by name. Keys without a rule in this file accept any bytes as their value.
 const KEYS: &[(&str, u16)] = &[
     ("mandatory", MANDATORY),
     ("alpn", ALPN),
@@ -259,7 +245,5 @@ const KEYS: &[(&str, u16)] = &[
     ("dohpath", 7),
     ("ohttp", OHTTP),
 ];
-/// What a parameter looks like.
 const PARAMETER_FORM: &str = "KEY or KEY=VALUE such as port=8443 or alpn=h2,h3";
-/// Which parameters go together.
 const CONSISTENT: &str = "every key that \"mandatory\" names, and alpn beside no-default-alpn";

@@ -1,24 +1,24 @@
-//! A table of data of every type, in text and in canonical text; and that text and wire lead to each other.
+//! Tests RDATA of every type as text, canonical text and wire form.
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::wire::RecordType;
 use crate::zone::Record;
-use crate::zone::load::master::{Source, Task, read as read_zone};
+use crate::zone::load::master::{ZoneFileContext, ZoneFileSource, read as read_zone};
 
-/// Reads the data of one record.
+/// Reads the RDATA of one record.
 fn wire(rtype: &str, text: &str) -> Result<(RecordType, Vec<u8>), String> {
-    let source = Source { name: "zone".to_owned(), octets: format!("a. 1 {rtype} {text}\n").into_bytes() };
+    let source = ZoneFileSource { name: "zone".to_owned(), octets: format!("a. 1 {rtype} {text}\n").into_bytes() };
     let mut found = None;
     let mut include = |path: &str| Err(path.to_owned());
     let mut sink = |record: Record<'_>, _| found = Some((record.rtype, record.rdata.to_vec()));
-    let task = Task { origin: None, default_ttl: None, include: &mut include };
+    let task = ZoneFileContext { origin: None, default_ttl: None, include: &mut include };
     read_zone(&source, task, &mut sink).map_err(|errors| errors.to_string())?;
     found.ok_or_else(|| "no record".to_owned())
 }
 
-/// Every type that has a text form: what is written, and what that is in canonical form if it is not itself.
+/// Every type with a text form: the input, and its canonical form if that differs.
 const CASES: &[(&str, &str, &str)] = &[
     ("A", "192.0.2.1", ""),
     ("AAAA", "2001:DB8:0:0::1", "2001:db8::1"),

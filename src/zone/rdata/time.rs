@@ -1,10 +1,10 @@
-//! Times of signatures: `YYYYMMDDHHmmSS` in UTC, or seconds since 1970 (RFC 4034 section 3.2).
+//! Signature times: `YYYYMMDDHHmmSS` in UTC, or seconds since 1970 (RFC 4034 section 3.2).
 
 use crate::zone::load::master::number;
 
-/// Reads a time. A date behind 2106 wraps around, since times are compared as serial numbers (RFC 4034 section 3.1.5).
+/// Reads a time. Dates after 2106 wrap around like serial numbers (RFC 4034 section 3.1.5).
 pub(super) fn read(text: &[u8]) -> Option<u32> {
-    // No number of seconds has 14 digits.
+    // A 32-bit number of seconds never has 14 digits.
     if text.len() != 14 {
         return number(text).and_then(|seconds| u32::try_from(seconds).ok());
     }
@@ -26,7 +26,6 @@ pub(super) fn read(text: &[u8]) -> Option<u32> {
     Some((((days * 24 + hour) * 60 + minute) * 60 + second) as u32)
 }
 
-/// A time as a date.
 pub(super) fn text(seconds: u32) -> String {
     let (mut days, rest) = (u64::from(seconds / 86_400), seconds % 86_400);
     let mut year = 1970;
@@ -55,7 +54,6 @@ fn days_of_month(year: u64, month: u64) -> u64 {
     }
 }
 
-/// Whether a year has a 29th of February.
 fn is_leap(year: u64) -> bool {
     year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
 }

@@ -1,4 +1,4 @@
-//! Wire to text, field by field, in the form that reads back the same.
+//! Writes RDATA as text, field by field, in a form that reads back identically.
 
 use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -9,8 +9,8 @@ use super::read::form_with_text;
 use super::{apl, bitmap, gateway, location, svcb, time};
 use crate::wire::{Field, RecordType, display_name, suffixes};
 
-/// Record data as master-file text: in the form of the type, or as RFC 3597 section 5 has it if the type is not known or
-/// the data do not fit it.
+/// Formats RDATA as master-file text. Unknown types and data that do not fit their type use the generic form
+/// of RFC 3597 section 5.
 pub fn rdata_to_text(rtype: RecordType, rdata: &[u8]) -> String {
     fields_to_text(rtype, rdata).filter(|text| !text.is_empty()).unwrap_or_else(|| match rdata {
         [] => r"\# 0".to_owned(),
@@ -18,15 +18,14 @@ pub fn rdata_to_text(rtype: RecordType, rdata: &[u8]) -> String {
     })
 }
 
-/// Whether data are in the form of their type.
 pub(super) fn fits(rtype: RecordType, rdata: &[u8]) -> bool {
     fields_to_text(rtype, rdata).is_some()
 }
 
-/// The data in the form of their type; `None` if they do not fit it exactly.
+/// Formats the data in the form of their type. Returns `None` if they do not fit exactly.
 fn fields_to_text(rtype: RecordType, rdata: &[u8]) -> Option<String> {
     let mut text = String::new();
-    let mut octets = Octets(rdata);
+    let mut octets = RdataOctets(rdata);
     for field in form_with_text(rtype)?.fields {
         let start = text.len();
         write_field(*field, &mut octets, &mut text)?;
@@ -37,46 +36,38 @@ fn fields_to_text(rtype: RecordType, rdata: &[u8]) -> Option<String> {
     octets.0.is_empty().then_some(text)
 }
 
-/// Octets that are read from the front.
-pub(super) struct Octets<'a>(pub(super) &'a [u8]);
+pub(super) struct RdataOctets<'a>(pub(super) &'a [u8]);
 
-impl<'a> Octets<'a> {
-    /// The next so many octets.
+impl<'a> RdataOctets<'a> {
     pub(super) fn take(&mut self, len: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(len)?;
         self.0 = rest;
         Some(taken)
     }
 
-    /// The next octets, in an array.
     pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (taken, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(*taken)
     }
 
-    /// The next octet.
     pub(super) fn u8(&mut self) -> Option<u8> {
         self.array().map(|[octet]| octet)
     }
 
-    /// The next two octets.
     pub(super) fn u16(&mut self) -> Option<u16> {
         self.array().map(u16::from_be_bytes)
     }
 
-    /// The next four octets.
     pub(super) fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_be_bytes)
     }
 
-    /// The next octets, whose number stands in front of them.
     pub(super) fn counted(&mut self) -> Option<&'a [u8]> {
         let len = self.u8()?;
         self.take(usize::from(len))
     }
 
-    /// The next name in wire form.
     pub(super) fn name(&mut self) -> Option<&'a [u8]> {
         let root = suffixes(self.0).find(|rest| rest.first() == Some(&0))?;
         let len = self.0.len() - root.len() + 1;
@@ -84,14 +75,12 @@ impl<'a> Octets<'a> {
         self.take(len)
     }
 
-    /// All that is left.
     pub(super) fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.0)
     }
 }
 
-/// Writes one field.
-fn write_field(field: Field, octets: &mut Octets<'_>, text: &mut String) -> Option<()> {
+fn write_field(field: Field, octets: &mut RdataOctets<'_>, text: &mut String) -> Option<()> {
     match field {
         Field::U8 | Field::Code8(_) => push(text, octets.u8()?),
         Field::U16 | Field::Code16(_) => push(text, octets.u16()?),
@@ -162,12 +151,10 @@ fn write_field(field: Field, octets: &mut Octets<'_>, text: &mut String) -> Opti
     Some(())
 }
 
-/// Octets if there are any.
 fn some(octets: &[u8]) -> Option<&[u8]> {
     (!octets.is_empty()).then_some(octets)
 }
 
-/// Appends what a value prints.
 pub(super) fn push(text: &mut String, value: impl std::fmt::Display) {
     write!(text, "{value}").expect("a String takes all that is written");
 }

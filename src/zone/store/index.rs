@@ -1,4 +1,4 @@
-//! The index of a store: from a name to the place of its node.
+//! The index of a store: maps a name to the place of its node.
 
 use std::hash::BuildHasher;
 use std::sync::OnceLock;
@@ -6,52 +6,47 @@ use std::sync::OnceLock;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
-use super::node::{At, Node};
+use super::node::{At, ZoneNode};
 use crate::wire::{HashSeed, NameHasher};
 
-/// Nodes by canonical name. Eight octets a name, beside what the table leaves free.
+/// A hash table of nodes by canonical name. It takes 8 bytes per name plus free slots.
 #[derive(Debug, Default)]
-pub(super) struct Index(HashTable<Slot>);
+pub(super) struct Index(HashTable<IndexSlot>);
 
-/// One name.
 #[derive(Clone, Copy, Debug)]
-struct Slot {
-    /// The name's hash: a table that grows moves its slots without a look at the names, and a look-up compares
-    /// the one name that it wants.
+struct IndexSlot {
+    /// Lets the table grow without reading names, and a lookup compare only one name.
     hash: u32,
-    /// Where the node is.
     at: At,
 }
 
-impl Slot {
-    /// The hash as the table wants it, which takes a slot's place from its low bits and a tag from its high ones.
+impl IndexSlot {
+    /// Spreads the hash for the table, which uses the low bits for the slot and the high bits for a tag.
     fn spread(&self) -> u64 {
         spread(self.hash)
     }
 }
 
 impl Index {
-    /// Where the node of a name in canonical form is.
     pub(super) fn find(&self, arena: &[u8], name: &[u8]) -> Option<At> {
         let hash = hash(name);
         self.0.find(spread(hash), |slot| slot.is(hash, name, arena)).map(|slot| slot.at)
     }
 
-    /// Where the node of a name with this hash is, or of another name that shares it.
+    /// Finds the node of a name with this hash, which may be another name with an equal hash.
     pub(super) fn guess(&self, hash: u32) -> Option<At> {
         self.0.find(spread(hash), |slot| slot.hash == hash).map(|slot| slot.at)
     }
 
-    /// Notes that the node of a name is `at`, unless the name is known. Returns where it is by now.
+    /// Records `at` as the node of the name unless the name is known. Returns the place of its node.
     pub(super) fn find_or_insert(&mut self, arena: &[u8], name: &[u8], at: At) -> At {
         let hash = hash(name);
-        match self.0.entry(spread(hash), |slot| slot.is(hash, name, arena), Slot::spread) {
+        match self.0.entry(spread(hash), |slot| slot.is(hash, name, arena), IndexSlot::spread) {
             Entry::Occupied(known) => known.get().at,
-            Entry::Vacant(vacant) => vacant.insert(Slot { hash, at }).get().at,
+            Entry::Vacant(vacant) => vacant.insert(IndexSlot { hash, at }).get().at,
         }
     }
 
-    /// Notes that the node of a known name has moved.
     pub(super) fn relocate(&mut self, arena: &[u8], name: &[u8], at: At) {
         let hash = hash(name);
         if let Some(slot) = self.0.find_mut(spread(hash), |slot| slot.is(hash, name, arena)) {
@@ -59,48 +54,42 @@ impl Index {
         }
     }
 
-    /// Makes room for so many names.
     pub(super) fn reserve(&mut self, names: usize) {
-        self.0.reserve(names, Slot::spread);
+        self.0.reserve(names, IndexSlot::spread);
     }
 
-    /// Octets that the index takes.
     #[cfg(test)]
     pub(super) fn octets(&self) -> usize {
         self.0.allocation_size()
     }
 }
 
-impl Slot {
-    /// Whether this is the slot of a name.
+impl IndexSlot {
     fn is(&self, hash: u32, name: &[u8], arena: &[u8]) -> bool {
-        self.hash == hash && Node::new(arena, self.at).name() == name
+        self.hash == hash && ZoneNode::new(arena, self.at).name() == name
     }
 }
 
-/// The hash of a name in canonical form, with the seed of the process. Who may add names to a zone that is hosted here, or
-/// transferred from elsewhere, would otherwise choose them to fall into one chain.
+/// The hash of a canonical name, seeded so that attackers cannot choose names that collide.
 #[inline]
 pub(in crate::zone) fn hash(name: &[u8]) -> u32 {
     hasher().hash_one(name) as u32
 }
 
-/// Has all stores of this process hash with this seed. To be called before the first zone is read: a store that is there
-/// would not find its names any more, so later calls change nothing.
+/// Sets the hash seed of all stores in this process. Call it before the first zone is read: an existing store
+/// could no longer find its names, so later calls have no effect.
 pub fn seed_hashes(seed: HashSeed) {
     HASHER.get_or_init(|| seed.name_hasher());
 }
 
-/// Hashes the names of all stores, for one query may be looked up in several.
+/// The hasher of all stores, because one query may search several.
 fn hasher() -> &'static NameHasher {
-    // Without a seed, as in tests, any will do.
+    // Without a seed, as in tests, any value works.
     HASHER.get_or_init(|| HashSeed([0; 2]).name_hasher())
 }
 
-/// See [`seed_hashes`].
 static HASHER: OnceLock<NameHasher> = OnceLock::new();
 
-/// Spreads a hash over all bits.
 pub(in crate::zone) fn spread(hash: u32) -> u64 {
     u64::from(hash).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }

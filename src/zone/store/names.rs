@@ -1,18 +1,15 @@
-//! Names on the stack: what a query's name becomes on its way through a zone, and the canonical order.
+//! Names on the stack, and the canonical order of names.
 //!
-//! Everything here works on sound, uncompressed wire names: those of questions that were read and of records that were
-//! checked. Nothing allocates.
+//! All functions expect valid, uncompressed wire names from parsed questions or checked records. They never
+//! allocate.
 
 use std::cmp::Ordering;
 
 use crate::wire::{Name, eq_ignore_case, fold, suffixes};
 
-/// A name in wire form, with room for the longest.
 #[derive(Clone)]
 pub(in crate::zone) struct NameBuf {
-    /// Octets in use.
     len: usize,
-    /// The wire form.
     octets: [u8; Name::MAX_LEN],
 }
 
@@ -22,7 +19,7 @@ impl NameBuf {
         Self { len: 1, octets: [0; Name::MAX_LEN] }
     }
 
-    /// A copy of a name, in its case. What is too long to be a name becomes the root.
+    /// Copies a name and keeps its case. A name that is too long becomes the root.
     #[inline]
     pub(in crate::zone) fn new(name: &[u8]) -> Self {
         let mut buf = Self::root();
@@ -33,7 +30,7 @@ impl NameBuf {
         buf
     }
 
-    /// The canonical form of a name (RFC 4034 section 6.2).
+    /// Returns the canonical form of a name (RFC 4034 section 6.2).
     #[inline]
     pub(in crate::zone) fn folded(name: &[u8]) -> Self {
         let mut buf = Self::root();
@@ -41,8 +38,7 @@ impl NameBuf {
         buf
     }
 
-    /// Makes the root the canonical form of a name: [`NameBuf::folded`] for the hot path, where a buffer that is returned
-    /// would be copied whole once more.
+    /// Turns a root name into the canonical form of `name`, because a returned buffer would be copied.
     #[inline]
     pub(in crate::zone) fn fold_from(&mut self, name: &[u8]) {
         if let Some(room) = self.octets.get_mut(..name.len()) {
@@ -52,7 +48,6 @@ impl NameBuf {
         }
     }
 
-    /// Labels without a root, and a name behind them; `None` if that is too long for a name.
     pub(in crate::zone) fn joined(labels: &[u8], name: &[u8]) -> Option<Self> {
         let len = labels.len() + name.len();
         let mut octets = [0; Name::MAX_LEN];
@@ -62,12 +57,11 @@ impl NameBuf {
         Some(Self { len, octets })
     }
 
-    /// The source of synthesis of a closest encloser (RFC 4592 section 3.3.1): the asterisk label below it.
+    /// Returns the source of synthesis below a closest encloser (RFC 4592 section 3.3.1): its asterisk label.
     pub(in crate::zone) fn wildcard_below(encloser: &[u8]) -> Option<Self> {
         Self::joined(ASTERISK, encloser)
     }
 
-    /// The name in wire form.
     pub(in crate::zone) fn as_wire(&self) -> &[u8] {
         &self.octets[..self.len]
     }
@@ -76,33 +70,30 @@ impl NameBuf {
 /// The asterisk label (RFC 4592 section 2.1.1).
 pub(in crate::zone) const ASTERISK: &[u8] = b"\x01*";
 
-/// Whether a name is `above`, or below it. Case aside.
+/// Returns true if a name equals `above` or is below it, ignoring case.
 pub(in crate::zone) fn is_at_or_below(name: &[u8], above: &[u8]) -> bool {
     suffix_of_len(name, above.len()).is_some_and(|suffix| eq_ignore_case(suffix, above))
 }
 
-/// The suffix of a name that has so many octets, if one has.
 pub(in crate::zone) fn suffix_of_len(name: &[u8], len: usize) -> Option<&[u8]> {
     suffixes(name).find(|suffix| suffix.len() <= len).filter(|suffix| suffix.len() == len)
 }
 
-/// The part of a name in front of one of its suffixes: labels without a root.
 pub(in crate::zone) fn labels_above(name: &[u8], suffix_len: usize) -> &[u8] {
     &name[..name.len().saturating_sub(suffix_len)]
 }
 
-/// The name that is one label longer than the suffix of `name` with so many octets (RFC 5155 section 1.3: next closer name).
+/// Returns the next closer name (RFC 5155 section 1.3): one label longer than the closest encloser.
 pub(in crate::zone) fn next_closer(name: &[u8], encloser_len: usize) -> &[u8] {
     suffixes(name).take_while(|suffix| suffix.len() > encloser_len).last().unwrap_or(name)
 }
 
-/// The name at the start of these octets.
 pub(in crate::zone) fn leading_name(octets: &[u8]) -> &[u8] {
     let rest = suffixes(octets).last().map_or(0, <[u8]>::len);
     octets.get(..octets.len() + 1 - rest.max(1)).unwrap_or(octets)
 }
 
-/// The canonical order of folded names (RFC 4034 section 6.1): label by label from the root, a name before what is below it.
+/// Compares folded names in canonical order (RFC 4034 section 6.1).
 pub(in crate::zone) fn canonical_order(a: &[u8], b: &[u8]) -> Ordering {
     let (a_starts, a_count) = label_starts(a);
     let (b_starts, b_count) = label_starts(b);
@@ -121,7 +112,6 @@ pub(in crate::zone) fn canonical_order(a: &[u8], b: &[u8]) -> Ordering {
     a_count.cmp(&b_count)
 }
 
-/// Where the labels of a name start, and how many they are.
 fn label_starts(name: &[u8]) -> ([u8; MAX_LABELS], usize) {
     let mut starts = [0; MAX_LABELS];
     let mut count = 0;
@@ -132,14 +122,12 @@ fn label_starts(name: &[u8]) -> ([u8; MAX_LABELS], usize) {
     (starts, count)
 }
 
-/// Labels of the longest name, each of one octet.
 const MAX_LABELS: usize = Name::MAX_LEN / 2;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A wire name from text.
     fn wire(text: &str) -> Vec<u8> {
         text.parse::<Name>().expect("a name").as_wire().to_vec()
     }

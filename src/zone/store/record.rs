@@ -1,17 +1,16 @@
-//! Records on their way from a file or a transfer into a zone: one by one, or many, since a file may be read on one thread
-//! and its zone built on another.
+//! Records on their way from a file or transfer into a zone, one by one or in batches. Batches let one thread
+//! read a file while another builds the zone.
 
 use crate::wire::RecordType;
 
-/// A record of class IN, borrowed from wherever it was read.
+/// A record of class IN, borrowed from its source.
 ///
-/// Names, the owner as well as those in the RDATA, are whole: wire form without compression, in the case in which they
-/// were written.
+/// The owner name and the names in RDATA are uncompressed and keep their original case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
     /// The owner name in wire form.
     pub owner: &'a [u8],
-    /// The type.
+    /// The record type.
     pub rtype: RecordType,
     /// The TTL in seconds, at most 2^31 - 1 (RFC 2181 section 8).
     pub ttl: u32,
@@ -19,29 +18,28 @@ pub struct Record<'a> {
     pub rdata: &'a [u8],
 }
 
-/// Where in a zone's files something stands.
+/// A place in the files of a zone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
-    /// Which of the files that were read, in the order in which they were opened; 0 is the zone's own.
+pub struct FilePlace {
+    /// The index of the file in order of opening. 0 is the zone's main file.
     pub file: u16,
-    /// Line, from 1; 0 if it came from no file.
+    /// The line, from 1, or 0 if the item came from no file.
     pub line: u32,
-    /// Column, from 1, in octets.
+    /// The column in bytes, from 1.
     pub column: u32,
 }
 
-/// Records and their places, one behind the other.
+/// A batch of records with their places.
 #[derive(Debug, Default)]
 pub struct RecordBatch {
-    /// Of each record what is fixed, the owner name, the data.
     octets: Vec<u8>,
 }
 
 impl RecordBatch {
-    /// Adds a record.
-    pub fn push(&mut self, record: &Record<'_>, place: Place) {
+    /// Adds a record and its place.
+    pub fn push(&mut self, record: &Record<'_>, place: FilePlace) {
         let Record { owner, rtype, ttl, rdata } = *record;
-        // A name has at most 255 octets and data have at most 65535, or no message could hold them; the rest is cut off.
+        // No message holds a name over 255 bytes or data over 65,535 bytes, so longer ones are cut off.
         let (owner_len, rdata_len) = (owner.len() as u8, rdata.len() as u16);
         let mut fixed = [0; FIXED_LEN];
         fixed[..2].copy_from_slice(&place.file.to_be_bytes());
@@ -56,23 +54,23 @@ impl RecordBatch {
         self.octets.extend_from_slice(&rdata[..rdata_len.into()]);
     }
 
-    /// Whether it is worth handing over.
+    /// Returns true if the batch is large enough to hand over.
     pub fn is_full(&self) -> bool {
         self.octets.len() >= FULL_LEN
     }
 
-    /// Whether there is nothing in it.
+    /// Returns true if the batch has no records.
     pub fn is_empty(&self) -> bool {
         self.octets.is_empty()
     }
 
-    /// Takes everything out, and keeps the memory for the next records.
+    /// Removes all records and keeps the memory.
     pub fn clear(&mut self) {
         self.octets.clear();
     }
 
-    /// The records and their places, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (Record<'_>, Place)> {
+    /// Iterates over the records and their places in order.
+    pub fn iter(&self) -> impl Iterator<Item = (Record<'_>, FilePlace)> {
         let mut rest = self.octets.as_slice();
         std::iter::from_fn(move || {
             let (fixed, behind) = rest.split_first_chunk::<FIXED_LEN>()?;
@@ -82,17 +80,15 @@ impl RecordBatch {
             rest = behind;
             let (line, column) = (u32::from_be_bytes([l0, l1, l2, l3]), u32::from_be_bytes([c0, c1, c2, c3]));
             let (rtype, ttl) = (RecordType(u16::from_be_bytes([t0, t1])), u32::from_be_bytes([s0, s1, s2, s3]));
-            let place = Place { file: u16::from_be_bytes([f0, f1]), line, column };
+            let place = FilePlace { file: u16::from_be_bytes([f0, f1]), line, column };
             Some((Record { owner, rtype, ttl, rdata }, place))
         })
     }
 }
 
-/// Octets before the owner name: place, type, TTL and both lengths.
 const FIXED_LEN: usize = 19;
 
-/// Octets with which a batch is full: some thousand records, so that handing over costs next to nothing, and yet few
-/// enough to stay in a cache.
+/// Bytes of a full batch: enough to make the handover cheap, few enough for a cache.
 const FULL_LEN: usize = 1 << 16;
 
 #[cfg(test)]
@@ -108,7 +104,7 @@ mod tests {
             Record { owner: &[1; 255], rtype: RecordType::TXT, ttl: 1, rdata: &long },
         ];
         let places = [(0, 0, 0), (1, 2, 3), (0xFFFF, u32::MAX, u32::MAX - 1)];
-        let places = places.map(|(file, line, column)| Place { file, line, column });
+        let places = places.map(|(file, line, column)| FilePlace { file, line, column });
         let mut batch = RecordBatch::default();
         assert!(batch.is_empty() && !batch.is_full());
         for (record, place) in records.iter().zip(places) {

@@ -1,13 +1,11 @@
-//! The targets of records: the hosts that want addresses beside them.
+//! Targets of records: hosts whose addresses belong in the additional section.
 //!
-//! Only what a zone holds is looked at here, and that was checked when it was read: RDATA that is not as its type wants it has
-//! no target.
+//! The data come from a checked zone. RDATA that does not fit its type has no target.
 
 use super::names::leading_name;
 use crate::wire::{RdataForm, RecordType};
 
-/// The host that a record points at and whose addresses are welcome beside it (RFC 1035 section 3.3, RFC 2782,
-/// RFC 9460 section 4.1). `owner` is meant where an SVCB record says `.` (RFC 9460 section 2.5.2).
+/// The target host (RFC 1035 section 3.3, RFC 2782). An SVCB `.` is `owner` (RFC 9460 section 2.5.2).
 pub(in crate::zone) fn target<'a>(rtype: RecordType, owner: &'a [u8], rdata: &'a [u8]) -> Option<&'a [u8]> {
     let has_target = matches!(
         rtype,
@@ -22,9 +20,9 @@ pub(in crate::zone) fn target<'a>(rtype: RecordType, owner: &'a [u8], rdata: &'a
     let form = RdataForm::of(rtype).filter(|_| has_target)?;
     let name = leading_name(rdata.get(form.octets..)?);
     match (name, rtype) {
-        // Priority 0 is an alias to nowhere.
+        // Priority 0 with target `.` means that the service is not available.
         ([0], RecordType::SVCB | RecordType::HTTPS) => (rdata.get(..2) != Some(&[0, 0])).then_some(owner),
-        // RFC 7505 section 3, RFC 2782: no host at all.
+        // RFC 7505 section 3, RFC 2782: `.` means no host.
         ([0], _) => None,
         (name, _) => Some(name),
     }

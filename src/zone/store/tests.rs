@@ -1,4 +1,4 @@
-//! What a store keeps, in which order, and at what cost.
+//! Tests the contents, order and memory of a store.
 
 use std::collections::BTreeMap;
 
@@ -7,13 +7,13 @@ use proptest::prelude::*;
 use super::*;
 use crate::wire::{Name, RecordType};
 
-/// A name in canonical form from text that is one.
+/// Returns a name in canonical form.
 fn name(text: &str) -> Vec<u8> {
     text.parse::<Name>().expect("a name").folded().as_wire().to_vec()
 }
 
-fn add(builder: &mut StoreBuilder, owner: &str, rtype: RecordType, ttl: u32, rdata: &[u8]) -> Added {
-    builder.open(&name(owner), Place::default());
+fn add(builder: &mut StoreBuilder, owner: &str, rtype: RecordType, ttl: u32, rdata: &[u8]) -> AddOutcome {
+    builder.open(&name(owner), FilePlace::default());
     builder.add(rtype, ttl, rdata).expect("room")
 }
 
@@ -25,7 +25,7 @@ fn records_are_ready_octets_in_the_order_they_came() {
     add(&mut builder, www, RecordType::A, 0x0102_0304, &[192, 0, 2, 1]);
     add(&mut builder, "other.example", RecordType::A, 1, &[192, 0, 2, 9]);
     add(&mut builder, www, RecordType::TXT, 1, b"\x02aa");
-    assert_eq!(add(&mut builder, www, RecordType::TXT, 1, b"\x01b"), Added::Duplicate);
+    assert_eq!(add(&mut builder, www, RecordType::TXT, 1, b"\x01b"), AddOutcome::Duplicate);
     builder.fill_gaps(1);
     let (store, _) = builder.finish();
     let node = store.find(&name("WWW.example")).expect("an owner");
@@ -41,7 +41,7 @@ fn records_are_ready_octets_in_the_order_they_came() {
 #[test]
 fn an_rrset_has_the_lowest_of_its_ttls() {
     let mut builder = StoreBuilder::default();
-    for (ttl, expected) in [(300, Added::New), (100, Added::OtherTtl), (200, Added::OtherTtl)] {
+    for (ttl, expected) in [(300, AddOutcome::New), (100, AddOutcome::OtherTtl), (200, AddOutcome::OtherTtl)] {
         assert_eq!(add(&mut builder, "a", RecordType::A, ttl, &[0, 0, 0, ttl as u8]), expected, "{ttl}");
     }
     let (store, _) = builder.finish();
@@ -100,7 +100,7 @@ fn a_name_with_one_address_costs_little() {
 }
 
 proptest! {
-    /// Whatever the order of records, owners that come again and types that alternate: a store holds what a map does.
+    /// Compares a store with a map for records in any order, with repeated owners and alternating types.
     #[test]
     fn a_store_holds_what_a_map_does(
         records in prop::collection::vec((0..8_usize, 0..3_u16, 0..5_u8), 0..200),
@@ -110,9 +110,9 @@ proptest! {
         let mut map: BTreeMap<(usize, u16), Vec<u8>> = BTreeMap::new();
         for &(owner, rtype, octet) in &records {
             let known = map.entry((owner, rtype)).or_default();
-            let expected = if known.contains(&octet) { Added::Duplicate } else { Added::New };
+            let expected = if known.contains(&octet) { AddOutcome::Duplicate } else { AddOutcome::New };
             prop_assert_eq!(add(&mut builder, owners[owner], RecordType(16 + rtype), 1, &[1, octet]), expected);
-            if expected == Added::New {
+            if expected == AddOutcome::New {
                 known.push(octet);
             }
         }

@@ -1,5 +1,6 @@
-//! What is made from the readers of configs and from `config.toml`: the reference in `docs/src/configuration.md`, and the JSON
-//! Schema `config.schema.json`. Both are what `hedgerow schema` writes.
+//! What is made from the readers of configs and from `config.toml`: the reference in
+//! `docs/src/configuration.md`, and the JSON Schema `config.schema.json`. Both are what `hedgerow schema`
+//! writes.
 
 use std::process::Command;
 
@@ -7,7 +8,6 @@ use hedgerow::config::reference::sections;
 
 use super::markdown::top;
 
-/// The document.
 const FILE: &str = "docs/src/configuration.md";
 
 /// Between these lines stands what is made here.
@@ -45,7 +45,7 @@ fn check_file(path: &str, made: &str) {
     assert!(made == found, "{path} is behind: {difference:#?}\nThis makes it anew: {COMMAND}");
 }
 
-/// What the program writes.
+/// Returns the output of the program.
 fn written(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_hedgerow")).args(arguments).output().expect("cargo has built it");
     assert!(output.status.success(), "hedgerow {arguments:?}: {output:?}");

@@ -1,28 +1,25 @@
-//! Documents as these tests see them: headings, links, tables and fenced blocks, each with its line. Knows as much of
-//! Markdown as our documents use.
+//! Documents as these tests see them: headings, links, tables and fenced blocks, each with its line. Knows as
+//! much of Markdown as our documents use.
 
 use std::path::{Path, PathBuf};
 
-/// One document.
 pub(crate) struct Document {
     /// Path from the top of the repository.
     pub(crate) path: String,
-    /// The whole text.
     pub(crate) text: String,
 }
 
-/// A fenced block.
 pub(crate) struct Block {
     /// The line of its fence, from 1.
     pub(crate) line: usize,
     /// The language and what stands behind it, split at commas.
     pub(crate) flags: Vec<String>,
-    /// What stands between the fences.
+    /// The text between the fences.
     pub(crate) text: String,
 }
 
 impl Block {
-    /// Whether the fence bears this word.
+    /// Returns true if the info string of the fence has this word.
     pub(crate) fn has(&self, flag: &str) -> bool {
         self.flags.iter().any(|found| found == flag)
     }
@@ -34,7 +31,6 @@ impl Block {
 }
 
 impl Document {
-    /// Reads one.
     pub(crate) fn read(path: &str) -> Self {
         let text = std::fs::read_to_string(top().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
         Self { path: path.to_owned(), text }
@@ -69,7 +65,6 @@ impl Document {
         lines
     }
 
-    /// The fenced blocks.
     pub(crate) fn blocks(&self) -> Vec<Block> {
         let mut blocks: Vec<Block> = Vec::new();
         let mut is_open = false;
@@ -93,7 +88,7 @@ impl Document {
         blocks
     }
 
-    /// What `#...` in links may name: the headings, as GitHub and mdBook both spell them.
+    /// Returns the anchors that `#...` in links may name: the headings, as GitHub and mdBook both spell them.
     pub(crate) fn anchors(&self) -> Vec<String> {
         let headings = self.prose().into_iter().filter_map(|(_, line)| {
             let title = line.trim_start_matches('#');
@@ -102,7 +97,8 @@ impl Document {
         headings.map(anchor).collect()
     }
 
-    /// The targets of links and pictures, each with its line. A link may begin on one line and end on the next.
+    /// The targets of links and pictures, each with its line. A link may begin on one line and end on the
+    /// next.
     pub(crate) fn links(&self) -> Vec<(usize, String)> {
         let mut links = Vec::new();
         for (number, line) in self.prose() {

@@ -1,5 +1,5 @@
-//! `docs/src/metrics.md` beside what a running server shows: the same names, labels, kinds, and values of labels that are words
-//! of ours.
+//! `docs/src/metrics.md` beside what a running server shows: the same names, labels, kinds, and values of
+//! labels that are words of ours.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,6 @@ use crate::support::*;
 struct Family {
     /// The kind, as `# TYPE` has it.
     kind: String,
-    /// By label.
     labels: BTreeMap<String, BTreeSet<String>>,
 }
 
@@ -35,7 +34,7 @@ fn metrics_are_those_that_a_server_shows() {
     }
 }
 
-/// What is relied on, of the contract, is a part of that.
+/// The families of the contract are documented in `docs/src/metrics.md`.
 #[test]
 fn metrics_of_the_contract_are_there() {
     let told = told();
@@ -50,13 +49,13 @@ fn metrics_of_the_contract_are_there() {
     }
 }
 
-/// Whether the values of a label are words of ours: they are always the same.
+/// Returns true if hedgerow chooses the values of a label, so that they are the same everywhere.
 fn is_of_words(label: &str) -> bool {
     !["pool", "backend", "rcode", "listener", "version", "worker", "authority", "catalog", "certificate", "interface"]
         .contains(&label)
 }
 
-/// What a server with all its parts shows after a query.
+/// Returns the metrics of a server with all its parts after one query.
 fn shown() -> BTreeMap<String, Family> {
     let backend = Backend::new(answer("192.0.2.1"));
     let config = format!(
@@ -98,7 +97,8 @@ fn shown() -> BTreeMap<String, Family> {
     families
 }
 
-/// What the book says. A row is NAME, LABELS, and a sentence that has the kind, unless it is a counter, and the values.
+/// Returns the metrics of the book. A row is NAME, LABELS, and a sentence with the kind (unless it is a
+/// counter) and the values.
 fn told() -> BTreeMap<String, Family> {
     let rows = Document::read("docs/src/metrics.md").table("Name");
     let words = |cell: &str| -> BTreeSet<String> {

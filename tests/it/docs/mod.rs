@@ -1,6 +1,6 @@
-//! The documents of the repository, held to what is true: every link leads somewhere, every TOML block is a config, every
-//! transcript is typed again, the reference of the configuration is made from `config.toml` and from what the reader of configs
-//! says, and the metrics are those that a running server shows.
+//! The documents of the repository, held to what is true: every link leads somewhere, every TOML block is a
+//! config, every transcript is typed again, the reference of the configuration is made from `config.toml` and
+//! from what the reader of configs says, and the metrics are those that a running server shows.
 
 mod configuration;
 mod links;

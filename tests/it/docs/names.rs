@@ -1,5 +1,5 @@
-//! Names in documents of what can be run or asked for: commands of hedgerow, targets of cargo, files of the source, paths of the
-//! admin server.
+//! Names in documents of what can be run or asked for: commands of hedgerow, targets of cargo, files of the
+//! source, paths of the admin server.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! README, which somebody reads who has five minutes, and CHANGELOG, which somebody reads before an update.
+//! Tests of README, for a reader who has five minutes, and of CHANGELOG, for a reader before an update.
 
 use std::collections::HashSet;
 
@@ -13,7 +13,7 @@ fn the_readme_is_short() {
     assert!(count <= MAX_LINES, "README.md has {count} lines, the book is in docs/");
 }
 
-/// Somebody with a fresh machine types these, and nothing before them.
+/// A user with a fresh machine types these two commands, and nothing before them.
 #[test]
 fn two_commands_do() {
     let readme = Document::read("README.md");

@@ -1,5 +1,6 @@
-//! The TOML in documents. A block is a whole config, or a `fragment` of one, which is completed here before it is read as
-//! `hedgerow check` reads it. A block that is `wrong` shows what is told of it, and must be so.
+//! Tests of the TOML in documents. A block is a whole config, or a `fragment` of one, which is completed here
+//! before it is read as `hedgerow check` reads it. A block that is `wrong` shows the problems that are
+//! reported, and must have them.
 
 use std::path::Path;
 
@@ -8,7 +9,8 @@ use toml::{Table, Value};
 
 use super::markdown::Document;
 
-/// What a fragment stands in: a forwarder, a pool and an authority with the names that the fragments use.
+/// The surroundings of a fragment: a forwarder, a pool and an authority with the names that the fragments
+/// use.
 const AROUND: &str = r#"
 [forwarder]
 [forwarder.routes]

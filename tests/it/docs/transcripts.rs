@@ -1,12 +1,15 @@
-//! The transcripts in documents: what a ```` ```console ```` block shows is typed again, in a folder with the config and the zones
-//! that come with hedgerow and beside a server that runs them, and must say the same.
+//! The transcripts in documents: what a ```` ```console ```` block shows is typed again, in a folder with the
+//! config and the zones that come with hedgerow and beside a server that runs them, and must say the same.
 //!
 //! - Blanks do not count. A line `...` stands for any lines, one that ends with ` ...` for any end.
 //! - In a block with `figures` numbers, durations and dashes in their place may be others.
-//! - Ports are made up, so that no test meets another. The simulator plays fewer queries than the transcript says.
-//! - `toml,running` is a part of the config that the server of this document has; `file=NAME` puts a block into the folder.
+//! - Ports are made up, so that no test meets another. The simulator plays fewer queries than the transcript
+//!   says.
+//! - `toml,running` is a part of the config that the server of this document has; `file=NAME` puts a block
+//!   into the folder.
 //!
-//! Needs `sh`, `dig` and `curl`; where one is missing its commands are left out, and that fails where `HEDGEROW_REQUIRED` is set.
+//! Needs `sh`, `dig` and `curl`; where one is missing its commands are left out, and that fails where
+//! `HEDGEROW_REQUIRED` is set.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -37,7 +40,7 @@ fn transcripts_of_the_book_are_true() {
     assert!(count >= 20, "{count} commands were found");
 }
 
-/// Types all transcripts of a document again; tells how many commands that were.
+/// Types all transcripts of a document again; returns the number of commands.
 fn replay(path: &str) -> usize {
     let document = Document::read(path);
     let blocks = document.blocks();
@@ -82,7 +85,6 @@ struct Site {
     ports: [SocketAddr; PORTS.len()],
     /// `hedgerow serve`, and what a transcript has started.
     processes: Vec<Process>,
-    /// Assignments so far.
     variables: String,
 }
 
@@ -109,7 +111,7 @@ impl Site {
         }
         site.write("config.toml", &site.with_ports(&config));
         site.write("admin.token", "0123456789abcdef0123456789abcdef\n");
-        // curl shows no progress on a terminal; elsewhere it must be told so.
+        // curl shows no progress on a terminal; elsewhere it needs this option.
         site.write(".curlrc", "silent\n");
         site.start(&["serve"]);
         site
@@ -120,7 +122,6 @@ impl Site {
         self.folder.path().join(name)
     }
 
-    /// Writes a file.
     fn write(&self, name: &str, text: &str) {
         std::fs::write(self.path(name), text).expect("our own folder");
     }
@@ -162,8 +163,8 @@ impl Site {
             }
             _ => typed,
         };
-        // What only asks may be asked again: some of it becomes true in the server's own time, and on a busy machine a datagram
-        // may be lost.
+        // What only asks may be asked again: some of it becomes true in the server's own time, and on a busy
+        // machine a datagram may be lost.
         let asks = matches!(
             words[..],
             ["dig", ..]
@@ -184,7 +185,7 @@ impl Site {
         );
     }
 
-    /// What a command prints on both outputs, with the ports that the documents use.
+    /// Returns the output of a command on both streams, with the ports that the documents use.
     fn type_in(&self, typed: &str) -> Vec<String> {
         let binaries = Path::new(env!("CARGO_BIN_EXE_hedgerow")).parent().expect("it is in a folder");
         let path = std::env::var("PATH").unwrap_or_default();
@@ -225,13 +226,12 @@ impl Site {
     }
 }
 
-/// Whether a program is installed.
 fn is_there(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(program).exists())
 }
 
-/// Whether what was printed is what a transcript shows.
+/// Returns true if the output matches the transcript.
 fn says(printed: &[String], expected: &[String], figures: bool) -> bool {
     let plain = |line: &String| if figures { masked(line) } else { squeezed(line) };
     let printed: Vec<_> = printed.iter().map(plain).collect();
@@ -239,7 +239,7 @@ fn says(printed: &[String], expected: &[String], figures: bool) -> bool {
     matches(&printed, &expected)
 }
 
-/// Whether lines are those expected, of which some stand for others.
+/// Returns true if the lines match the expected ones, of which some stand for others.
 fn matches(printed: &[String], expected: &[String]) -> bool {
     let Some((first, rest)) = expected.split_first() else { return printed.is_empty() };
     if first == "..." {
@@ -255,7 +255,8 @@ fn squeezed(line: &str) -> String {
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A line with `#` for every number, with its unit, and for a dash that stands for one; several in a row are one.
+/// A line with `#` for every number, with its unit, and for a dash that stands for one; several in a row are
+/// one.
 fn masked(line: &str) -> String {
     let mut words: Vec<String> = Vec::new();
     for word in line.split_whitespace() {

@@ -75,7 +75,7 @@ fn an_etcd_that_was_emptied_is_doubted_until_somebody_registers_or_accepts() {
     wait_for_up(&server, 4);
     etcd.ctl(&["del", "--prefix", "hedgerow/"]);
     wait_for_source(&server, "doubted");
-    server.process.wait_for_log("the list of members is doubted");
+    server.process.wait_for_log("the new list of members lacks more than half");
     wait_for_members(&server, &addresses(&backends));
     is_answered(&server);
     // They register again one by one; the doubt is over when half of them have.

@@ -1,4 +1,5 @@
-//! An etcd that is away for long, dies again and again, has another past, is full, or knows its users no more.
+//! An etcd that is away for long, dies again and again, has another past, is full, or knows its users no
+//! more.
 
 use super::*;
 
@@ -10,7 +11,7 @@ fn fleet(etcd: &Etcd) -> (Server, Vec<Server>) {
     (server, authorities)
 }
 
-/// All is as it was, and nobody has left meanwhile.
+/// Checks that the members are as before, and that none has left meanwhile.
 fn check(server: &Server, authorities: &[Server], load: Load, what: &str) {
     wait_for_source(server, "fresh");
     wait_for_members(server, &listeners(authorities));
@@ -23,14 +24,15 @@ fn who_is_registered_stays_while_etcd_is_away_for_longer_than_leases() {
     let Some(mut etcd) = Etcd::start() else { return };
     let (server, authorities) = fleet(&etcd);
     let load = Load::start(server.address(), RATE);
-    // Longer than three leases, after which nothing else ends by itself: an hour would be no other case.
+    // Longer than two leases, of which 2 s is the minimum. After them nothing else ends by itself: an hour
+    // would be no other case.
     etcd.kill();
-    load.run_for(ms(7000));
+    load.run_for(ms(4500));
     wait_for_source(&server, "stale");
     etcd.restart();
     wait_for_source(&server, "fresh");
     etcd.stop();
-    load.run_for(ms(7000));
+    load.run_for(ms(4500));
     wait_for_source(&server, "stale");
     etcd.resume();
     check(&server, &authorities, load, "etcd away");
@@ -59,11 +61,12 @@ fn an_old_past_takes_nobody_away_who_is_up_but_by_the_rule() {
     let load = Load::start(server.address(), RATE);
     let all = [addresses(&old), addresses(&new)].concat();
     etcd.restore(&saved);
-    // Two of six: that is doubted, for longer than anybody is held.
+    // Two of six: that is doubted, for longer than the 2 s for which a member is held.
     wait_for_source(&server, "doubted");
-    load.run_for(ms(3000));
+    load.run_for(ms(2500));
     wait_for_members(&server, &all);
-    // One more of them is a half: the doubt is over, and the others go after the time for which they are held.
+    // One more of them is a half: the doubt is over, and the others go after the time for which they are
+    // held.
     etcd.put(&key(all[2]), &member(all[2]));
     wait_for_source(&server, "fresh");
     wait_for_members(&server, &all);
@@ -85,7 +88,7 @@ fn a_full_disk_keeps_out_who_comes_and_nobody_else() {
     assert!(etcd.ctl(&["alarm", "list"]).contains("NOSPACE"));
     let late = authority(&etcd);
     late.process.wait_for_log("cannot be registered: etcdserver: mvcc: database space exceeded");
-    // Longer than two leases: those who are there keep theirs.
+    // Longer than two leases: members that are there keep theirs.
     load.run_for(ms(4500));
     wait_for_members(&server, &listeners(&authorities));
     assert_eq!(pool(&server)["sources"][0]["state"], "fresh");
@@ -100,7 +103,8 @@ fn a_full_disk_keeps_out_who_comes_and_nobody_else() {
 
 #[test]
 fn a_token_that_is_no_longer_good_is_renewed() {
-    let Some(etcd) = Etcd::start() else { return };
+    // Each `etcdctl` here logs in, and the usual cost makes that slow.
+    let Some(etcd) = Etcd::start_with(&["--bcrypt-cost", "4"]) else { return };
     let mut backends = registered(&etcd, 2);
     for words in ["user add root:secret", "user grant-role root root", "role add ls", "user add ls:secret"] {
         etcd.try_ctl(&words.split(' ').collect::<Vec<_>>());
@@ -116,7 +120,8 @@ fn a_token_that_is_no_longer_good_is_renewed() {
     let load = Load::start(server.address(), RATE);
     // What comes now is heard of.
     let mut heard = |root: &dyn Fn(&str) -> String, load: &Load| {
-        // Longer than between two signs of life, the first of which has a new token.
+        // Longer than between two keep-alives, the first of which has a new token. `SIGN_OF_LIFE` is 2 s and
+        // no key changes it.
         load.run_for(ms(2500));
         wait_for_source(&server, "fresh");
         let backend = Backend::new(load_answer());

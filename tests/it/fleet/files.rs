@@ -42,7 +42,7 @@ fn a_file_lists_members_and_what_is_wrong_with_it_changes_nothing() {
     wait_for_members(&server, &addresses);
     write(&server, &list(&addresses[1..]));
     wait_for_members(&server, &addresses[1..]);
-    // Emptied: nobody who is up goes.
+    // The list is empty: no member that is up leaves.
     write(&server, "[]");
     wait_for_source(&server, "doubted");
     wait_for_members(&server, &addresses[1..]);
@@ -121,7 +121,7 @@ fn whatever_becomes_of_the_file_no_query_is_lost() {
     // Another in its place: one less, and one more.
     write(&server, &list(&all[1..]));
     wait_for_members(&server, &all[1..]);
-    // Ten thousand, of which the pool takes 50. Those where nobody is go at once.
+    // Ten thousand, of which the pool takes 50. Members without a listener leave at once.
     let others = (0..10_000_u16).map(|number| {
         let [high, low] = number.to_be_bytes();
         SocketAddr::from(([127, 77, high, low], 9))

@@ -31,7 +31,8 @@ fn data_encoding_of(text: &str) -> String {
 
 const CREATED: &str = "{\"result\":{\"header\":{\"revision\":\"5\"},\"created\":true}}\n";
 
-/// A server whose members come from a gateway with this script, which gives a sound list while it is not `bad`.
+/// A server whose members come from a gateway with this script, which gives a sound list while it is not
+/// `bad`.
 fn check(bad: impl Fn(&str, usize) -> Option<Reply> + Send + Sync + 'static) {
     let backend = Arc::new(Backend::new(answer("192.0.2.1")));
     let is_bad = Arc::new(AtomicBool::new(false));
@@ -125,7 +126,7 @@ fn pools_of_one_etcd_hear_the_same_signs_of_life() {
         metrics.sum("hedgerow_discovery_fresh", &[]) == 5
     };
     until("all are fresh", || is_fresh().then_some(()));
-    // Five pools and the orders watch; from here on nothing but signs of life is asked for.
+    // Five pools and the orders watch; from here on only keep-alives are requested.
     until("all watch", || (gateway.asked() >= 12).then_some(()));
     let (asked, began) = (gateway.asked(), Instant::now());
     until("there are three more signs", || (gateway.asked() >= asked + 3).then_some(()));

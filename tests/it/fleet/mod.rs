@@ -20,7 +20,7 @@ use serde_json::Value;
 use crate::support::etcd::Etcd;
 use crate::support::*;
 
-/// A config of an LS whose pool `ts` has these lines below `[pools.ts.discover]`, and whatever else.
+/// A config of a forwarder whose pool `ts` has these lines below `[pools.ts.discover]`, and the rest.
 fn forwarder(discover: &str, rest: &str) -> String {
     format!(
         "workers = 2\n[forwarder]\nlisten = ['127.0.0.1:0']\n[pools.ts]\ndispatch = 'hedge'\ntimeout = '10s'\n\
@@ -35,7 +35,7 @@ fn pool(server: &Server) -> Value {
     status["pools"][0].clone()
 }
 
-/// Who is a member, in order, each with its state.
+/// Returns the members in order, each with its state.
 fn members(server: &Server) -> Vec<(String, String)> {
     members_of(&pool(server))
 }
@@ -82,7 +82,7 @@ fn changes(server: &Server, change: &str) -> u64 {
     server.admin().metrics().sum("hedgerow_discovery_changes_total", &[("pool", "ts"), ("change", change)])
 }
 
-/// What is refused of the first source.
+/// Returns the refused entries of the first source.
 fn refused(server: &Server) -> Vec<String> {
     let refused = pool(server)["sources"][0]["refused"].as_array().expect("a list").clone();
     let text = |refused: &Value| format!("{}: {}", refused["entry"], refused["reason"]).replace('"', "");
@@ -127,7 +127,6 @@ fn authority_with(etcd: &Etcd, listen: &str, head: &str, register: &str) -> Serv
     Server::start_with_files(&config, &[("hosts.txt", &load_table())])
 }
 
-/// Where TS listen.
 fn listeners(authorities: &[Server]) -> Vec<SocketAddr> {
     authorities.iter().map(|authority| authority.listener("one")).collect()
 }
@@ -142,11 +141,13 @@ fn member(address: SocketAddr) -> String {
     format!(r#"{{"address":"{address}"}}"#)
 }
 
-/// Queries a second of the loads here: as many as the issue asks for. A debug build takes a whole core for them: 4.0 s of CPU in 4 s, p99
-/// 5.6 ms. The client leaves out what it is too late for, and the server has a buffer for what it is too late for.
+/// Queries a second of the loads here: as many as the issue asks for. A debug build takes a whole core for
+/// them: 4.0 s of CPU in 4 s, p99 5.6 ms. The client leaves out what it is too late for, and the server has a
+/// buffer for what it is too late for.
 const RATE: u32 = 5_000;
 
-/// The same where a test has many processes or members on the cores of that server. When 20 members gave way to 20 others at 5,000 on two
-/// cores that were busy already, a worker ran for 10 ms of each 100 ms and waited for a core for the rest; what it could not answer it
-/// dropped, as it should (`hedgerow_dropped_total{reason="overload"}`).
+/// The same where a test has many processes or members on the cores of that server. When 20 members gave way
+/// to 20 others at 5,000 on two cores that were busy already, a worker ran for 10 ms of each 100 ms and
+/// waited for a core for the rest; what it could not answer it dropped, as it should
+/// (`hedgerow_dropped_total{reason="overload"}`).
 const RATE_OF_MANY: u32 = 1_000;

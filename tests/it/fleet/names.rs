@@ -109,7 +109,8 @@ fn whatever_a_name_lists_no_query_is_lost() {
     wait_for_up(&by_host, 1);
     let load = Load::start_at_both([server.address(), by_host.address()], RATE_OF_MANY);
     host.becomes(answer_for(0, "127.0.1.2"));
-    // Another half each time: whoever is listed no more is held, and returns before that is over.
+    // Each answer lists another half of the hosts: a host that is no longer listed is held, and returns
+    // before the hold is over.
     let mut is_odd = false;
     let [mut odd, mut even] = [services(port, |host| host % 2 == 1), services(port, |host| host % 2 == 0)];
     service.becomes(Script::each_of(move |seen| {
@@ -143,7 +144,7 @@ fn whatever_a_name_lists_no_query_is_lost() {
 /// The name of the service.
 const SERVICE: &str = "_dns._udp.ts.example";
 
-/// What a name server says: another script now and then.
+/// The script of a name server, which the test can replace.
 #[derive(Clone)]
 struct Told(Arc<Mutex<Script>>);
 
@@ -157,7 +158,7 @@ impl Told {
         *self.0.lock().expect("nothing panics here") = script;
     }
 
-    /// What it says at the time.
+    /// Returns the current script.
     fn script(&self) -> Script {
         let told = self.clone();
         Script::each_of(move |seen| told.0.lock().expect("nothing panics here").react(seen))

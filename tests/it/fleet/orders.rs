@@ -70,7 +70,7 @@ fn an_order_that_leaves_nobody_must_be_forced() {
     wait_for(&server, &one, "down");
     let output = ctl(&server, &["drain", "ts", &second, "--fleet"]);
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.code() == Some(1) && told.contains("nobody else of pool ts takes queries"), "{told}");
+    assert!(output.status.code() == Some(1) && told.contains("no other backend of pool ts takes queries"), "{told}");
     assert!(ctl(&server, &["drain", "ts", &second, "--fleet", "--force"]).status.success());
     wait_for(&server, &two, "draining");
 }
@@ -96,13 +96,13 @@ fn orders_in_force_stay_without_etcd_and_none_can_be_given() {
     let (one, two) = (Backend::new(answer("192.0.2.1")), Backend::new(answer("192.0.2.1")));
     let server = ls(&[&one, &two], &etcd);
     let name = one.address().to_string();
-    // As somebody else may write it, and beside it what is no order.
+    // An order as another program may write it, and beside it a value that is no order.
     etcd.put("hedgerow/orders/ts/x", "nonsense");
     etcd.put(&format!("hedgerow/orders/ts/{name}"), r#"{"order":"drain","by":"cron","at":"2026-11-23T00:00:00Z"}"#);
     wait_for(&server, &one, "draining");
-    server.process.wait_for_log("an order in etcd is wrong");
+    server.process.wait_for_log("an order in etcd is invalid");
     etcd.kill();
-    server.process.wait_for_log("etcd cannot be asked for orders");
+    server.process.wait_for_log("orders cannot be read from etcd");
     assert_eq!(backend(&server, &one).0, "draining");
     let output = ctl(&server, &["auto", "ts", &name, "--fleet"]);
     let told = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -41,6 +41,6 @@ fn every_kind_of_poison_is_refused_alone() {
     until("it is one too many", || refused(&server).first().is_some_and(|told| told.contains("`max`")).then_some(()));
     assert_eq!(server.client().ask(&query("www.example", A)).answers(), ["192.0.2.1"]);
     let log = server.process.log();
-    let lines = log.lines().filter(|line| line.contains("an entry is refused"));
+    let lines = log.lines().filter(|line| line.contains("an entry of a member source is invalid and ignored"));
     assert_eq!(lines.count(), 8, "each is told once: {log}");
 }

@@ -18,6 +18,8 @@ fn on_the_side_without_a_majority_a_list_is_stale_within_five_seconds() {
     let servers = [format!("'http://{}'", one.address()), all].map(|endpoints| Server::start(&config(endpoints)));
     servers.iter().for_each(|server| wait_for_up(server, 3));
     let load = Load::start_at_both([servers[0].address(), servers[1].address()], RATE);
+    // Each change takes up to 5 s. The code fixes most of that: keep-alives are 2 s apart, and tries up to 4
+    // s.
     let wait = |state: &str| {
         let begun = Instant::now();
         servers.iter().for_each(|server| drop(wait_for_source(server, state)));
@@ -28,7 +30,7 @@ fn on_the_side_without_a_majority_a_list_is_stale_within_five_seconds() {
     let took = wait("stale");
     println!("two of three killed: stale after {took:?}");
     assert!(took < SOON, "{took:?}");
-    // Who starts here is told what this member still knows.
+    // A server that starts now gets the members that this etcd member still knows.
     let late = Server::start(&config(format!("'http://{}'", one.address())));
     wait_for_up(&late, 3);
     assert_eq!(pool(&late)["sources"][0]["state"], "stale");
@@ -63,7 +65,7 @@ fn two_with_different_views_both_answer_and_agree_soon_after() {
     relay.cut();
     wait_for_source(&servers[1], "stale");
     let of_cut = addresses(&backends);
-    // It still runs, and is no member for those who can see it.
+    // It still runs, but is no member for the etcd members of the majority.
     let gone = backends.remove(0);
     etcd.ctl(&["del", &key(gone.address())]);
     backends.extend(registered(&etcd, 1));

@@ -1,4 +1,4 @@
-//! Values that nobody has thought of: random ones, and good ones with some bits flipped.
+//! Tests with unforeseen values: random ones, and good ones with some bits flipped.
 
 use std::time::{Duration, Instant};
 
@@ -7,8 +7,9 @@ use rand::{Rng, RngExt, SeedableRng};
 
 use super::*;
 
-/// How long the control thread may leave a question for the status unanswered: many times what was measured, 39 ms of a debug build
-/// on two cores with the load and an answer of 100 entries; a value that held it up would do so for each of a hundred.
+/// How long the control thread may leave a question for the status unanswered: many times what was measured,
+/// 39 ms of a debug build on two cores with the load and an answer of 100 entries; a value that held it up
+/// would do so for each of a hundred.
 const PROMPT: Duration = Duration::from_secs(1);
 
 /// Some octets, or a good value of a member with one to three bits flipped.
@@ -61,7 +62,7 @@ fn two_thousand_random_values_are_each_refused_or_members() {
         let refused: Vec<_> =
             pool["sources"][0]["refused"].as_array().expect("a list").iter().map(|one| &one["entry"]).collect();
         for (name, value) in &values {
-            // Read as somebody else would: what says no address is no member.
+            // Reads the value independently of hedgerow: a value without an address is no member.
             let said: Option<Value> = serde_json::from_slice(value).ok();
             let said = said.and_then(|said| said["address"].as_str()?.parse::<SocketAddr>().ok());
             let is_member = said.is_some_and(|said| members.iter().any(|(member, _)| *member == said.to_string()));

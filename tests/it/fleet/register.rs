@@ -12,7 +12,8 @@ fn is_registered(server: &Server) -> bool {
     server.admin().metrics().sum("hedgerow_registered", &[("authority", "one")]) == 1
 }
 
-/// How long after this moment, at most, the last query was sent to a member that leaves, as the LS counts them; waits until it has left.
+/// How long after this moment, at most, the last query was sent to a member that leaves, as the LS counts
+/// them; waits until it has left.
 fn last_asked(server: &Server, member: SocketAddr, since: Instant) -> Duration {
     let last = Cell::new((Duration::ZERO, 0));
     server.admin().wait_for("it has left", |metrics| {
@@ -103,7 +104,7 @@ fn a_key_of_another_is_left_alone_until_its_lease_is_over() {
         etcd.section()
     );
     let ts = Server::start_with_files(&config, &[("hosts.txt", "www.example 192.0.2.1 A\n")]);
-    ts.process.wait_for_log("is held by another instance");
+    ts.process.wait_for_log("belongs to another instance");
     assert!(etcd.ctl(&["get", &key]).contains("theirs"));
     assert!(!is_registered(&ts));
     etcd.ctl(&["lease", "revoke", &lease]);
@@ -118,7 +119,7 @@ fn the_end_does_not_wait_for_an_etcd_that_is_away() {
     etcd.stop();
     ts.process.signal(Signal::TERM);
     assert!(ts.process.wait_for_exit().success());
-    assert!(ts.process.log().contains("its lease is left to end by itself"), "{}", ts.process.log());
+    assert!(ts.process.log().contains("the registration stays until its lease expires"), "{}", ts.process.log());
     etcd.resume();
 }
 

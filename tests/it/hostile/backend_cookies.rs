@@ -1,5 +1,5 @@
-//! DNS cookies between the LS and its backends (RFC 7873): who gives them is found out, and what lacks them then is not believed;
-//! clients see nothing of it, whatever backends do with cookies.
+//! DNS cookies between the forwarder and its backends (RFC 7873): the forwarder learns which backends give
+//! them, and then ignores replies without them; clients see nothing of it, whatever backends do with cookies.
 
 use std::net::{SocketAddr, SocketAddrV4};
 
@@ -11,7 +11,6 @@ const FORGED: &str = "203.0.113.66";
 /// Deadlines that must not matter.
 const PATIENT: &str = "timeout = '20s'\nattempt_timeout = '20s'\n";
 
-/// What backends give.
 const SERVER: &[u8] = b"server cookie 01";
 const OTHER: &[u8] = b"the longest of all server cookie";
 
@@ -27,8 +26,8 @@ fn start(backend: &Backend, keys: &str) -> Server {
 
 /// A forwarder whose only backend was found to give cookies.
 fn started(forwarder: Forwarder) -> Server {
-    let server = forwarder.admin().start();
-    server.process.wait_for_log("gives DNS cookies");
+    let server = forwarder.admin().start_with_probes_logged();
+    server.process.wait_for_log("supports DNS cookies");
     server
 }
 
@@ -120,7 +119,8 @@ fn who_gives_no_cookies_is_offered_one_and_asked_as_ever() {
     let backend = Backend::new(answer(TRUE));
     let server = Forwarder::to(&[&backend], "[health]\ninterval = '100ms'").start();
     assert_eq!(backend.wait_for_probes(1)[0].options().map(|options| options.len()), Some(1));
-    // On a busy machine its reply may come so late that it could be one to a repetition: then it is offered one twice more.
+    // On a busy machine its reply may come so late that it could be one to a repetition: then it is offered
+    // one twice more.
     until("four probes in a row offer none", || {
         let probes = backend.probes();
         let offers = probes.iter().filter(|probe| probe.options().is_some()).count();
@@ -212,14 +212,14 @@ fn backend_that_ceases_to_give_cookies_is_found_out_by_asking_again() {
     let server = started(Forwarder::to(&[&backend], PATIENT).workers(2));
     assert_eq!(server.client().ask(&query("www.example.org", A)).answers(), [TRUE]);
     assert_eq!(cookies(&backend), all(2, Some(SERVER)));
-    server.process.wait_for_log("does not return DNS cookies any more");
+    server.process.wait_for_log("no longer returns DNS cookies");
     // Whichever worker asks.
     for number in 0..16 {
         assert_eq!(server.client().ask(&query(&format!("{number}.example.org"), A)).answers(), [TRUE]);
     }
     assert!(backend.queries()[2..].iter().all(|seen| seen.cookie().is_none()));
     assert_eq!((backend.queries().len(), asked_again(&server, "cookie")), (18, 1));
-    assert_eq!(server.process.log().matches("does not return DNS cookies").count(), 1);
+    assert_eq!(server.process.log().matches("no longer returns DNS cookies").count(), 1);
 }
 
 #[test]
@@ -229,9 +229,9 @@ fn a_race_of_eight_finds_out_who_has_ceased_to_give_cookies_too() {
     let others = [(); 7].map(|()| giving(nxdomain().giving_cookie(SERVER)));
     let mut backends: Vec<&dyn Asked> = vec![&has_it];
     backends.extend(others.iter().map(|other| other as &dyn Asked));
-    let server = Forwarder::to(&backends, PATIENT).admin().start();
+    let server = Forwarder::to(&backends, PATIENT).admin().start_with_probes_logged();
     until("all are found to give cookies", || {
-        (server.process.log().matches("gives DNS cookies").count() == 8).then_some(())
+        (server.process.log().matches("supports DNS cookies").count() == 8).then_some(())
     });
     let client = server.client();
     for number in 0..3 {
@@ -280,7 +280,7 @@ fn badcookie_is_asked_again_at_once_with_the_cookie_that_came() {
     assert_eq!(server.admin().backend(&backend.address().to_string())["errors"], 0, "it is no failure");
 }
 
-/// BADCOOKIE to whoever shows a cookie by UDP, and the address to all others.
+/// Answers BADCOOKIE to a UDP query with a cookie, and the address to all others.
 fn refusing_its_own() -> Script {
     let mut refuse = badcookie().giving_cookie(SERVER);
     let mut tell = answer(TRUE);
@@ -298,7 +298,7 @@ fn badcookie_for_a_fresh_cookie_is_asked_by_tcp() {
     for number in 0..3 {
         assert_eq!(client.ask(&query(&format!("{number}.example.org"), A)).answers(), [TRUE]);
     }
-    server.process.wait_for_log("refuses the DNS cookies that it gives");
+    server.process.wait_for_log("rejects its own DNS cookies");
     let came: Vec<_> = backend.queries().iter().map(|seen| (seen.tcp, seen.cookie().is_some())).collect();
     assert_eq!(came, [(false, true), (false, true), (true, false), (false, false), (false, false)]);
     assert_eq!(asked_again(&server, "badcookie"), 2);
@@ -352,7 +352,8 @@ fn a_query_with_cookies_is_no_longer_than_a_datagram_should_be() {
     let question = |number: usize, len: usize| {
         query(&format!("{number}.example.org"), A).edns(1232).option(65001, &vec![b'x'; len])
     };
-    // Header and question take 31 octets, the OPT record 11, the client's option 4 besides its data, the cookies 28.
+    // Header and question take 31 octets, the OPT record 11, the client's option 4 besides its data, the
+    // cookies 28.
     for (number, (len, octets)) in [(1158, 1232), (1159, 70), (1186, 70)].into_iter().enumerate() {
         assert_eq!(client.ask(&question(number, len)).answers(), [TRUE]);
         assert_eq!(backend.queries()[number].bytes.len(), octets, "{len}");
@@ -423,7 +424,7 @@ fn our_own_authorities_give_cookies_and_exempt_our_own_forwarder_from_their_rate
     ask();
     assert_eq!((asked_again(&server, "cookie"), spoofed(&server)), (0, 0));
     assert!(asked_again(&server, "badcookie") <= 1);
-    assert!(!server.process.log().contains("asked without for now"));
+    assert!(!server.process.log().contains("go without cookies for now"));
 }
 
 #[test]
@@ -464,12 +465,12 @@ fn a_reply_may_have_to_bear_both_case_and_cookie() {
 fn a_backend_that_comes_up_is_offered_a_cookie_at_once() {
     let backend = Backend::new(answer(TRUE));
     let keys = "[health]\ninterval = '100ms'\ntimeout = '100ms'\nfall = 1\nrise = 1";
-    let server = Forwarder::to(&[&backend], keys).admin().start();
+    let server = Forwarder::to(&[&backend], keys).admin().start_with_probes_logged();
     backend.wait_for_probes(1);
     backend.play_dead(true);
     server.admin().wait_for_state(backend.address(), false);
     // It was restarted, and is another version now.
     backend.answer_probes(rcode(REFUSED).giving_cookie(SERVER));
     backend.play_dead(false);
-    server.process.wait_for_log("gives DNS cookies");
+    server.process.wait_for_log("supports DNS cookies");
 }

@@ -1,6 +1,7 @@
-//! Everything at once: forged ICMP, forged replies, queries from forged sources, clients that do not read, backends that lose
-//! datagrams, stop and die, reloads, and no descriptors. True clients get their right answers all the while, no name that is
-//! there is denied, and memory stays. `HEDGEROW_CHAOS_SECONDS` makes it longer, `HEDGEROW_SEED` repeats it.
+//! Everything at once: forged ICMP, forged replies, queries from forged sources, clients that do not read,
+//! backends that lose datagrams, stop and die, reloads, and no descriptors. True clients get their right
+//! answers all the while, no name that is there is denied, and memory stays. `HEDGEROW_CHAOS_SECONDS` makes
+//! it longer, `HEDGEROW_SEED` repeats it.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsFd;
@@ -89,7 +90,8 @@ fn true_clients_get_right_answers_amid_everything() {
     assert!(sent.iter().all(|sent| *sent > 100), "forged: {sent:?}");
     let (all, lost, wrong, strays) = (report.queries.len(), report.lost(), report.wrong(), report.strays);
     let odd = &report.oddities;
-    // A machine that is busy with other things has too little left for all of this: some then wait so long that they are dropped.
+    // A machine that is busy with other things has too little left for all of this: some then wait so long
+    // that they are dropped.
     assert!(
         wrong == 0 && strays == 0 && lost * 20 <= all,
         "{lost} of {all} lost, {wrong} wrong, {strays} strays: {odd:#?}"
@@ -109,7 +111,7 @@ impl Drop for End<'_> {
 /// Forges in bursts until it is over, some thousand datagrams a second.
 fn flood(is_over: &AtomicBool, sent: &AtomicUsize, seed: u64, burst: usize, forge: impl Fn(&Forger, &mut StdRng)) {
     let (forger, mut random) = (Forger::new(), StdRng::seed_from_u64(seed));
-    // What is forged may well reach a port of UDP, and would wake who waits there.
+    // A forged reply may reach a UDP port, and would wake a thread that waits there.
     let idle = UnixDatagram::unbound().expect("a socket");
     while !is_over.load(Relaxed) {
         for _ in 0..burst {
@@ -136,7 +138,7 @@ fn forge_replies(forger: &Forger, backends: &[SocketAddr], random: &mut StdRng) 
     forger.udp(backend, to, &reply.to_vec());
 }
 
-/// Asks in somebody's name, who never hears of it, for what is not there: nobody replies, and so it waits.
+/// Sends queries with a forged source address for missing names: no backend replies, so each query waits.
 fn forge_queries(forger: &Forger, target: SocketAddr, random: &mut StdRng) {
     let from = Ipv4Addr::new(127, random.random_range(1..=255), random.random(), random.random());
     let name = format!("{}.nowhere.example.org", random.random::<u32>());
@@ -144,10 +146,10 @@ fn forge_queries(forger: &Forger, target: SocketAddr, random: &mut StdRng) {
     forger.udp(from, v4(target), &query(&name, A).edns(1232).to_vec());
 }
 
-/// Asks by TCP without reading, again and again. It is another client than those who are to be served: what one has waiting is
-/// limited.
+/// Asks by TCP without reading, again and again. Its address differs from those of the honest clients,
+/// because the queries that one client has waiting are limited.
 fn do_not_read(is_over: &AtomicBool, target: SocketAddr) {
-    // What is forged may well reach a port of UDP, and would wake who waits there.
+    // A forged reply may reach a UDP port, and would wake a thread that waits there.
     let idle = UnixDatagram::unbound().expect("a socket");
     let mut clients = Vec::new();
     let queries: Vec<u8> =
@@ -209,7 +211,8 @@ impl Lossy {
                         if rand::random_ratio(1, 10) || length < 12 {
                             continue;
                         }
-                        // Two who have the same ID out cost one of them the reply: that is a loss like any other.
+                        // Two clients with the same ID in flight cost one of them the reply: that is a loss
+                        // like any other.
                         match (is_reply, askers[id]) {
                             (false, _) => {
                                 askers[id] = Some(peer);
@@ -248,7 +251,7 @@ fn number(variable: &str) -> Option<u64> {
     Some(value.parse().unwrap_or_else(|_| panic!("{variable}={value}: expected a number")))
 }
 
-/// What the pool does.
+/// The settings of the pool.
 const RULES: &str = "dispatch = 'hedge'\naccept = 'conclusive'\ntries = 2\ntimeout = '5s'\nattempt_timeout = '500ms'\n\
                      [health]\ninterval = '500ms'\ntimeout = '500ms'";
 

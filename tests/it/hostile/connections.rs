@@ -1,5 +1,5 @@
-//! TCP: no client uses more than its share of connections, of their time, and of the memory for what waits to be sent, at the
-//! LS and the TS alike.
+//! TCP: no client uses more than its share of connections, of their time, and of the memory for what waits to
+//! be sent, at the LS and the TS alike.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc;
@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::support::*;
 
-/// What backends and zones say of every name here.
+/// The address that backends and zones give for every name here.
 const ADDRESS: &str = "192.0.2.1";
 
 /// The window of a client that does not read.
@@ -18,7 +18,6 @@ const LARGE: usize = 1 << 20;
 
 /// A server with an LS and a TS, and the backend of the LS.
 struct Both {
-    /// The server.
     server: Server,
     /// Asked by the LS.
     backend: Backend,
@@ -95,7 +94,8 @@ fn who_does_not_read_holds_64_kib_and_one_message() {
         let mut clients: Vec<_> = (0..CLIENTS).map(|_| TcpClient::with_window(host(2), SMALL, address)).collect();
         let queries = large(128);
         clients.iter_mut().for_each(|client| client.send(&queries));
-        // Both workers are through with them when nobody is handed any further query.
+        // Both workers have handled all queries once the counter rises by no more than the query of this
+        // loop.
         let taken = || both.server.admin().metrics().sum("hedgerow_queries_total", &[("transport", "tcp")]);
         let mut last = 0;
         until("nobody is asked any further", || {
@@ -106,7 +106,7 @@ fn who_does_not_read_holds_64_kib_and_one_message() {
         });
         let each = (both.server.process.resident().saturating_sub(before)) / CLIENTS;
         assert!(each < 300_000, "{name}: {each} octets for each connection that does not read");
-        // Who begins to read gets all that it has asked for.
+        // A client that begins to read gets all responses.
         let mut reader = clients.pop().expect("there are many");
         let responses = reader.receive_all(queries.len());
         assert!(responses.iter().all(|response| response.bytes.len() > 60_000), "{name}");
@@ -137,7 +137,8 @@ fn responses_that_come_all_at_once_are_bounded_in_all() {
     }
     let grown = both.server.process.resident().saturating_sub(before);
     assert!(grown < 8 << 20, "24 MB were asked for, and {grown} octets are held");
-    // It had asked like everybody else, and may have been closed like them; but there is room again, for whoever comes.
+    // This client had asked like all others, and may have been closed like them; but now there is room again
+    // for a new one.
     drop(modest);
     until("others are served", || client(2, address).try_ask(&large(1)[0]));
     assert_eq!(client(2, address).ask(&small()).answers(), [ADDRESS]);
@@ -262,7 +263,7 @@ fn who_sends_nothing_sound_again_and_again_is_closed() {
         assert_eq!(client.ask(&small()).answers(), [ADDRESS], "{name}: some empty frames are forgiven");
         client.send_bytes(&[0; 2 * 100]);
         client.expect_end();
-        // A query that cannot be read is told so, each time, and a hundred times is enough.
+        // Each query that cannot be read gets FORMERR, and the hundredth ends the connection.
         let mut client = TcpClient::with_window(host(1), LARGE, address);
         let broken = small().to_vec();
         client.send_bytes(&framed(&broken[..broken.len() - 1]).repeat(100));

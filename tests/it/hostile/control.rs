@@ -1,4 +1,4 @@
-//! The admin server: a local user is nobody, and nobody keeps others from being heard.
+//! Tests of the admin server: a local user has no rights, and cannot keep others from being served.
 
 use std::fs::{self, Permissions};
 use std::io::{ErrorKind, Read, Write};
@@ -18,7 +18,7 @@ use crate::support::*;
 /// The token of the tests.
 const TOKEN: &str = "0123456789abcdef";
 
-/// What a script on this host sends, which no web page can send unasked.
+/// The headers that a script on this host sends, and that no web page can send without permission.
 const SCRIPT: [(&str, &str); 2] = [("Host", "localhost"), ("X-Requested-With", "curl")];
 
 /// A user without any right.
@@ -97,7 +97,7 @@ fn without_a_token_changes_come_over_the_socket_alone() {
         assert_eq!(admin.send_over_socket(method, path, body).status, 200, "{method} {path}");
     }
     let closed = Server::start(&config(&backend, "socket = 'off'"));
-    check_refused(&closed.admin(), &["no changes are taken", "set admin.socket"]);
+    check_refused(&closed.admin(), &["changes are disabled", "set admin.socket"]);
     assert!(!closed.process.admin_socket(closed.listener("admin")).exists());
 }
 
@@ -116,7 +116,7 @@ fn the_socket_is_for_the_user_of_the_server_and_root() {
             "only root can be another user",
         );
     }
-    // As if somebody had opened file and folder to all.
+    // File and folder are open to all, as after a wrong chmod.
     for path in [folder.path(), &path] {
         fs::set_permissions(path, Permissions::from_mode(0o777)).expect("our own file");
     }
@@ -127,7 +127,7 @@ fn the_socket_is_for_the_user_of_the_server_and_root() {
     let output = as_nobody(&["down", "all", &backend.address().to_string()]);
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && told.contains("cannot be reached"), "{told}");
-    server.process.wait_for_log("the socket is for the user of the server and root");
+    server.process.wait_for_log("only root and the user of the server may use the socket");
     assert_eq!(server.admin().backend(&backend.address().to_string())["by_hand"], false);
 }
 
@@ -143,7 +143,7 @@ fn a_stale_socket_is_replaced_and_that_of_a_running_process_is_not() {
     let mut second = Process::run(["serve".as_ref(), "-c".as_ref(), file.as_os_str()]);
     assert_eq!(second.wait_for_exit().code(), Some(1), "{}", second.log());
     let told = second.log();
-    assert!(told.contains(&format!("process {} takes changes there", first.process.id())), "{told}");
+    assert!(told.contains(&format!("process {} uses this socket", first.process.id())), "{told}");
     first.process.signal(Signal::KILL);
     first.process.wait_for_exit();
     assert!(path.exists(), "nobody could remove it");
@@ -179,7 +179,7 @@ fn a_folder_that_somebody_else_may_have_made_is_not_used() {
         let server = start(temporary.path());
         server.process.wait_for_log(reason);
         assert!(!socket(&folder, &server).exists(), "{reason}");
-        // It is no reason to answer nobody.
+        // DNS clients are answered nevertheless.
         assert_eq!(server.client().ask(&query("www.example.org", A)).answers(), ["192.0.2.1"]);
         check_refused(&server.admin(), &["set admin.socket"]);
     };
@@ -189,7 +189,7 @@ fn a_folder_that_somebody_else_may_have_made_is_not_used() {
         fs::set_permissions(folder, Permissions::from_mode(0o755)).expect("our own folder");
     });
     if geteuid().is_root() {
-        check("the folder belongs to the user of number 65534", &|folder| {
+        check("the folder belongs to the user with ID 65534", &|folder| {
             fs::create_dir(folder).expect("a folder");
             fs::set_permissions(folder, Permissions::from_mode(0o700)).expect("our own folder");
             chown(folder, Some(NOBODY), None).expect("we are root");
@@ -288,7 +288,7 @@ fn who_listens_at_the_socket_of_another_program_hears_nothing_of_ours() {
     fs::write(&file, config(&backend, &format!("socket = {path:?}"))).expect("a file of the test");
     let mut process = Process::run(["serve".as_ref(), "-c".as_ref(), file.as_os_str()]);
     assert_eq!(process.wait_for_exit().code(), Some(1));
-    assert!(process.log().contains("takes changes there; stop it, or choose another path"), "{}", process.log());
+    assert!(process.log().contains("uses this socket; stop it, or choose another path"), "{}", process.log());
 }
 
 #[test]
@@ -320,7 +320,8 @@ fn secret_files_that_others_can_read_are_told_at_start_and_check() {
     }
 }
 
-/// Far above the ten seconds that a request has, even on a busy machine, and far below the time that an idle connection has.
+/// Far above the ten seconds that a request has, even on a busy machine, and far below the time that an idle
+/// connection has.
 const LONG: Duration = Duration::from_secs(40);
 
 /// A request whose body never comes.

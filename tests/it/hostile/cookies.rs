@@ -1,4 +1,4 @@
-//! DNS cookies (RFC 7873, RFC 9018): who has shown that it is there is not taken for one who has not.
+//! DNS cookies (RFC 7873, RFC 9018): a client that has proved its address is not taken for one that has not.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -34,7 +34,8 @@ fn limited(keys: &str) -> Server {
 /// The rcode and TC of what comes for so many queries.
 fn flood(client: &Client, question: &Query, count: usize) -> Vec<(u16, bool)> {
     (0..count).for_each(|_| client.send(question));
-    // Who asks by another transport is not limited, but says nothing of what was before. A query that is refused at once does.
+    // A query by another transport is not limited, but proves nothing about earlier ones. A query that is
+    // refused at once does.
     let fence = query("fence.example.org", A).opcode(2);
     client.send(&fence);
     let mut heard = Vec::new();
@@ -50,7 +51,7 @@ fn flood(client: &Client, question: &Query, count: usize) -> Vec<(u16, bool)> {
     }
 }
 
-/// What a server with this secret would give the client on this host.
+/// Returns the cookie that a server with this secret would give the client on this host.
 fn forged(secrets: &str) -> Vec<u8> {
     let secrets = CookieSecrets::parse(secrets).expect("secrets");
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs() as u32;
@@ -59,8 +60,8 @@ fn forged(secrets: &str) -> Vec<u8> {
     [&cookie.client[..], &cookie.server].concat()
 }
 
-/// Whether a server takes a cookie: then it gives it back as it is. Asked is what is refused at once, for who has waited gets one
-/// that is made anew.
+/// Returns true if a server accepts a cookie: then it returns it unchanged. The query is one that is refused
+/// at once, because a client that has waited gets a new cookie.
 fn takes(address: SocketAddr, cookie: &[u8]) -> bool {
     let query = query("www.example.org", AXFR).edns(1232).option(COOKIE, cookie);
     Client::of(address).ask(&query).cookie().expect("a cookie") == cookie
@@ -96,7 +97,7 @@ fn above_the_rate_a_client_cookie_gets_badcookie_and_then_its_answer() {
     assert!(heard.iter().all(|said| *said == (BADCOOKIE, false)), "{heard:?}");
     let invalid = flood(&client, &asking(&bad), 20);
     assert!(invalid.iter().all(|said| *said == (BADCOOKIE, false)) && invalid.len() >= 9, "{invalid:?}");
-    // By TCP never: who has come so far is where it says.
+    // By TCP never, because a connection proves the address.
     let mut tcp = TcpClient::of(server.listener("ts"));
     assert_eq!(tcp.ask(&asking(CLIENT)).answers(), [ADDRESS]);
     // What comes with the word is good.

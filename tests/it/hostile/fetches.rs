@@ -1,4 +1,5 @@
-//! Fetches by TCP: few connections carry them, kept ones first, and nobody's fetches keep those of others waiting.
+//! Tests of fetches by TCP: few connections carry them, kept ones first, and the fetches of one client do not
+//! keep those of others waiting.
 
 use std::collections::HashSet;
 use std::io::{Read, Write};
@@ -14,16 +15,14 @@ const ADDRESS: &str = "192.0.2.1";
 /// Long enough that nothing ends by itself while a test looks.
 const SLOW: &str = "timeout = '20s'\nattempt_timeout = '20s'";
 
-/// EDE 0.
 const OTHER: u16 = 0;
 
 /// Queries of one connection that a listener takes at once.
 const PIPELINED: usize = 128;
 
-/// What a worker opens to one backend at most.
+/// The most connections that a worker opens to one backend.
 const CONNECTIONS_A_BACKEND: usize = 4;
 
-/// EDE 23.
 const NETWORK_ERROR: u16 = 23;
 
 /// Sockets by UDP that may be open at a time: those of two backends, and one for each query of a burst.
@@ -47,8 +46,8 @@ fn wait_by_tcp(backend: &Backend, count: usize) {
     });
 }
 
-/// A backend whose replies by UDP are truncated, and which treats each connection as it is told: `answers` for the number of the
-/// connection says how many queries it answers before it closes, as it reads one more if `reads_on`.
+/// A backend that truncates its replies by UDP. `answers` maps the number of a connection to the number of
+/// queries that are answered before it closes; with `reads_on` it reads one more query.
 struct Closing {
     address: SocketAddr,
     accepted: Arc<AtomicUsize>,

@@ -1,4 +1,5 @@
-//! Forged replies: what a forger has to guess, that guessing is noticed, and that the client is told the truth all the same.
+//! Tests of forged replies: the values that a forger has to guess, that guessing is noticed, and that the
+//! client gets the true answer nevertheless.
 
 use std::collections::HashSet;
 
@@ -112,7 +113,7 @@ fn flood(count: u16) -> Script {
 
 #[test]
 fn sixteen_near_misses_void_a_socket() {
-    // What comes to it later bears the right ID, and is not believed.
+    // Later replies to the discarded socket have the right ID, and are not believed.
     let backend = Backend::new(flood(16).and(answer(FORGED).held()).then(answer(TRUE).held()));
     let server = Forwarder::to(&[&backend], PATIENT).admin().start();
     let client = server.client();

@@ -1,5 +1,6 @@
-//! A hostile network: what is not proved is not believed, and nobody may use it all. Each promise of SECURITY.md has its
-//! test here, and so has each finding of the audit that the promises come from.
+//! Tests of a hostile network: claims without proof are not believed, and no client can use up the server.
+//! Each promise of SECURITY.md has its test here, and so has each finding of the audit that the promises come
+//! from.
 
 mod backend_cookies;
 mod chaos;

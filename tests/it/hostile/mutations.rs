@@ -1,5 +1,5 @@
-//! Octets at random, from clients and from backends: nothing of it stops the server or costs others their answer.
-//! A failing run prints its seed; `HEDGEROW_SEED=n` repeats it.
+//! Octets at random, from clients and from backends: nothing of it stops the server or costs others their
+//! answer. A failing run prints its seed; `HEDGEROW_SEED=n` repeats it.
 
 use crate::support::*;
 use rand::rngs::StdRng;
@@ -65,7 +65,7 @@ fn no_query_stops_the_server() {
             }
             TcpClient::of(address).try_send_bytes(&tcp);
         }
-        // Fresh sockets, for who has sent so much has more to hear.
+        // Fresh sockets, because responses are still on their way to the old ones.
         let question = query("www.example.org", A);
         assert_eq!(Client::of(address).ask(&question).answers(), [ADDRESS], "{listener}");
         assert_eq!(TcpClient::of(address).ask(&question).answers(), [ADDRESS], "{listener}");

@@ -1,4 +1,5 @@
-//! Overload: what can be answered is answered in time, the rest is dropped and counted, and soon all is as before.
+//! Overload: what can be answered is answered in time, the rest is dropped and counted, and soon all is as
+//! before.
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
@@ -15,7 +16,8 @@ const ADDRESS: &str = "192.0.2.1";
 /// How long after a flood all is as before; a busy machine may need twice that.
 const NORMAL_AGAIN: Duration = Duration::from_secs(1);
 
-/// A process that gets a small part of its time only: it is stopped again and again. Dropping this lets it run.
+/// A process that gets a small part of its time only: it is stopped again and again. Dropping this lets it
+/// run.
 struct Slowed {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -49,10 +51,9 @@ impl Drop for Slowed {
     }
 }
 
-/// What a flood has met with.
+/// The result of a flood.
 #[derive(Default)]
 struct Met {
-    /// Queries sent.
     sent: u64,
     /// How long those that were answered in the second half of it waited.
     waited: Vec<Duration>,
@@ -88,7 +89,7 @@ fn flood(server: SocketAddr, time: Duration) -> Met {
     met
 }
 
-/// What a TS has dropped for this reason.
+/// Returns the number of queries that an authority has dropped for overload.
 fn overloaded(server: &Server) -> u64 {
     server.admin().metrics().sum("hedgerow_dropped_total", &[("reason", "overload")])
 }

@@ -1,4 +1,5 @@
-//! The control plane: it neither hangs nor lies, whatever disks and zone files do, and no task of the process dies unseen.
+//! The control plane: it neither hangs nor lies, whatever disks and zone files do, and no task of the process
+//! dies unseen.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -24,23 +25,22 @@ fn table(hosts: u32) -> String {
 /// An authority with a table in `a.txt` and an admin server.
 const TS: &str = "[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = ['a.txt']\n[admin]\nlisten = '127.0.0.1:0'\n";
 
-/// Such a server.
 fn start() -> Server {
     Server::start_with_files(TS, &[("a.txt", &table(0))])
 }
 
-/// Puts a FIFO in the place of a file. Nobody ever writes to it.
+/// Replaces a file by a FIFO that has no writer.
 fn make_fifo(path: &Path) {
     let _ = fs::remove_file(path);
     mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("our own folder");
 }
 
-/// Whether the authority answers from its table.
+/// Returns true if the authority answers from its table.
 fn answers(server: &Server) -> bool {
     Client::of(server.listener("ts")).ask(&query("a.example", A)).answers() == ["192.0.2.1"]
 }
 
-/// Whether a line of the metrics is there.
+/// Returns true if the metrics have this line.
 fn has(server: &Server, line: &str) -> bool {
     server.admin().metrics().0.lines().any(|found| found == line)
 }
@@ -60,7 +60,7 @@ fn a_fifo_is_refused_at_a_reload_and_what_was_there_stays() {
         assert!(has(&server, "hedgerow_config_edition 1") && has(&server, "hedgerow_config_last_reload_successful 0"));
         let status = server.process.ctl(&["status", "--admin", &format!("http://{}", server.listener("admin"))]);
         let status = String::from_utf8_lossy(&status.stdout).into_owned();
-        assert!(status.contains(" FAILED, edition 1 is in force: ") && status.contains(&told), "{status}");
+        assert!(status.contains(" FAILED, edition 1 is active: ") && status.contains(&told), "{status}");
         fs::remove_file(server.path(file)).expect("our own file");
         server.rewrite(file, if file == "a.txt" { "a.example 192.0.2.1 A\nb.example 192.0.2.1 A\n" } else { TS });
     }
@@ -97,7 +97,7 @@ fn fifos_devices_and_folders_are_no_config_zones_or_secrets() {
             assert!(stderr.contains(&file.display().to_string()) && stderr.contains(told), "{wrong}: {stderr}");
         };
         make_fifo(&file);
-        check("it is a FIFO (a pipe), expected a regular file, for it is read again at each reload");
+        check("it is a FIFO (a pipe), expected a regular file, since it is read again at each reload");
         fs::remove_file(&file).expect("our own file");
         std::os::unix::fs::symlink("/dev/zero", &file).expect("our own folder");
         check("it is a device, expected a regular file");
@@ -148,7 +148,8 @@ fn while_large_zones_are_loaded_and_compared_everything_is_answered_at_once() {
         taken.sort_unstable();
         let (median, longest) = (taken[taken.len() / 2], taken[taken.len() - 1]);
         eprintln!("{what}: {} asked, median {median:?}, longest {longest:?}", taken.len());
-        // Much more than it takes, for others may use the machine; a control thread that reads would take seconds.
+        // Much more than it takes, for others may use the machine; a control thread that reads would take
+        // seconds.
         assert!(median < ms(100) && longest < Duration::from_secs(2), "{what}: {median:?}, {longest:?}");
     }
 }
@@ -185,7 +186,7 @@ mod faults {
         server.admin().wait_for("a reload", runs);
     }
 
-    /// What the status says of reloads.
+    /// Returns the status of reloads.
     fn status(server: &Server) -> serde_json::Value {
         serde_json::from_str(&server.admin().get("/api/v1/status").body).expect("the status is JSON")
     }
@@ -240,7 +241,8 @@ mod faults {
                 assert_eq!(answer.status, 200, "{answer:?}");
             }
         });
-        // However many asked: the one that ran, and the next one; and perhaps one for who came later, by a signal and by HTTP.
+        // However many requests came: the reload that ran, and the next one; and perhaps one for later
+        // requests, by a signal and by HTTP.
         let edition = status(&server)["edition"].as_u64().expect("a number");
         assert!((3..=5).contains(&edition), "edition {edition}");
         let new = Client::of(server.listener("ts")).ask(&query("h0.example", A));
@@ -253,7 +255,7 @@ mod faults {
         let stall = Stall::of(&server, "config.toml");
         let answer = server.admin().try_post("/api/v1/reload", "");
         assert_eq!(answer.status, 504, "{answer:?}");
-        assert!(answer.body.contains("still reads after 3 s and goes on"), "{answer:?}");
+        assert!(answer.body.contains("still reads after 3 s and continues"), "{answer:?}");
         let output = ctl(&server, &["reload"]);
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         assert!(String::from_utf8_lossy(&output.stderr).contains("still reads after"), "{output:?}");
@@ -313,7 +315,8 @@ mod faults {
         // Its workers go on.
         assert_eq!(server.client().ask(&query("www.example.org", A)).answers(), ["192.0.2.7"]);
         server.process.signal(Signal::TERM);
-        // Nothing tells that the first was taken: two that come together are one.
+        // The test cannot see when the first signal was handled, and two pending signals merge into one; so
+        // it repeats the second.
         until("the end", || {
             server.process.signal(Signal::INT);
             let status = fs::read_to_string(format!("/proc/{}/stat", server.process.id())).unwrap_or_default();
@@ -323,7 +326,8 @@ mod faults {
         assert!(server.process.log().contains(" again: ending at once"), "{}", server.process.log());
     }
 
-    /// What brings a task of a kind about, in a server that is ready; its start, if there is nothing to do.
+    /// Starts a task of this kind in a server that is ready; does nothing for tasks that the start of the
+    /// server begins.
     fn bring_about(kind: &str, server: &Server) {
         let tcp = |listener: &str, question: Query| TcpClient::of(server.listener(listener)).send(&[question]);
         match kind {
@@ -359,7 +363,7 @@ mod faults {
         server
     }
 
-    /// What runs on the thread of a worker while it takes queries.
+    /// The kinds of tasks that run on the thread of a worker while it takes queries.
     const OF_WORKERS: [&str; 7] = ["listener", "connections", "replies", "hand-over", "fetch", "transfer", "worker"];
 
     #[test]
@@ -379,7 +383,7 @@ mod faults {
         let more = "[certificates.other]\nchain = '2.pem'\nkey = '2.key'\n[query_log]\n";
         server.rewrite("config.toml", &(config + more));
         server.process.signal(Signal::HUP);
-        server.process.wait_for_log("reload failed, what was in force stays");
+        server.process.wait_for_log("reload failed, the previous config stays");
         assert!(shows(&one, "dns.example"), "the certificate in force stays");
         assert!(!shows(&two, "other.example"), "that of the reload is not shown");
     }

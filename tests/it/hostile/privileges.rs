@@ -19,10 +19,10 @@ use tempfile::TempDir;
 
 use crate::support::*;
 
-/// The number of the user "nobody", and of its group.
+/// The number of the system's unprivileged user, and of its group.
 const NOBODY: u32 = 65_534;
 
-/// True if these are root's tests, who alone can become another user.
+/// Returns true if the tests run as root, which alone can become another user.
 fn is_root(test: &str) -> bool {
     let is_root = geteuid().is_root();
     if !is_root {
@@ -67,7 +67,8 @@ fn folder_of(command: &Command) -> PathBuf {
     file.parent().expect("it is in a folder").to_owned()
 }
 
-/// Runs the binary as a user without any right. Its folder may be closed to others, so it comes by a descriptor.
+/// Runs the binary as a user without any right. Its folder may be closed to others, so it comes by a
+/// descriptor.
 fn as_nobody(arguments: &[&str]) -> Output {
     let binary = fs::File::open(env!("CARGO_BIN_EXE_hedgerow")).expect("cargo has built the binary");
     let mut command = Command::new("/proc/self/fd/0");
@@ -214,14 +215,14 @@ fn a_reload_reaches_the_folders_of_the_config_and_no_others() {
     assert!(has("a.example") && has("new.example") && has("b.example"));
     replace(&server, "config.toml", &authority(&format!("'a.txt', {other:?}"), ""));
     let answer = server.admin().try_post("/api/v1/reload", "");
-    if server.process.log().contains("this kernel has no landlock") {
+    if server.process.log().contains("this kernel has no Landlock") {
         let test = "hostile::privileges::a_reload_reaches_the_folders_of_the_config_and_no_others";
         return leave_out(test, "this kernel has no landlock");
     }
     server.process.wait_for_log("confined to the folders of its config");
     assert_eq!(answer.status, 400, "{answer:?}");
     let expected =
-        format!("{}: the process cannot reach it, for it was not in the config when it started", other.display());
+        format!("{}: the process cannot open it, since it was not in the config at the start", other.display());
     assert!(answer.body.contains(&expected), "{answer:?}");
     assert!(!has("other.example") && has("b.example"), "what was in force stays");
 }
@@ -290,7 +291,8 @@ fn a_server_that_is_taken_over_gets_no_rights_from_its_supervisor() {
     assert!(left.len() <= 11, "{left:?}");
     let log = tree.server.process.log();
     assert!(!log.contains("TOPSECRET"), "{log}");
-    // Each becomes the user before it reads anything, and has read the config by the time that it complains of it.
+    // Each becomes the user before it reads anything, and has read the config by the time that it complains
+    // of it.
     until("no process of root but the supervisor", || {
         let mut others = tree.left().into_iter().filter(|pid| *pid != supervisor);
         others.all(|pid| user_of(pid) == Some(NOBODY)).then_some(())

@@ -1,5 +1,6 @@
-//! What we lack ourselves is no failure of a backend: a query that could not leave is never answered with a name that does not
-//! exist, and nothing is remembered of it. And what goes to backends is bounded: in length, and in number.
+//! What we lack ourselves is no failure of a backend: a query that could not leave is never answered with a
+//! name that does not exist, and nothing is remembered of it. And what goes to backends is bounded: in
+//! length, and in number.
 
 use std::process::Command;
 
@@ -14,7 +15,7 @@ fn unsent(metrics: &Metrics, backend: &Backend, cause: &str) -> u64 {
     metrics.sum("hedgerow_unsent_attempts_total", &[("backend", &backend), ("cause", cause)])
 }
 
-/// Asserts that a client was told that we could not ask, and nothing about the name.
+/// Asserts that the response reports a local failure, and nothing about the name.
 #[track_caller]
 fn check_is_our_want(response: &Response) {
     assert_eq!((response.rcode(), response.extended_error()), (SERVFAIL, Some(OTHER)), "{response:?}");
@@ -22,7 +23,8 @@ fn check_is_our_want(response: &Response) {
     assert!(text.is_some_and(|(_, data)| data.len() > 2), "a text says why: {response:?}");
 }
 
-/// A forwarder with a cache and an admin server, before two pools: all names but those below `other.` are `good`'s.
+/// A forwarder with a cache and an admin server, before two pools: all names but those below `other.` are
+/// `good`'s.
 fn two_pools(good: &Backend, other: &Backend) -> Server {
     let words = "on_timeout = 'nxdomain'\non_all_down = 'nxdomain'";
     let forwarder = Forwarder::new().pool("good", ".", &[good], words).pool("other", "other", &[other], words);
@@ -49,7 +51,7 @@ fn without_descriptors_nothing_is_made_up_and_nothing_kept() {
     let metrics = server.admin().metrics();
     assert!(unsent(&metrics, &other, "descriptors") >= 10, "each was tried twice: {metrics:?}");
     assert_eq!(metrics.sum("hedgerow_responses_total", &[("source", "synthesized")]), 0);
-    let lines = server.process.log().lines().filter(|line| line.contains("out of descriptors")).count();
+    let lines = server.process.log().lines().filter(|line| line.contains("out of file descriptors")).count();
     assert!((1..=4).contains(&lines), "a line a second: {}", server.process.log());
 }
 
@@ -125,10 +127,10 @@ fn small_limits_are_divided_and_told() {
     assert_eq!(unsent(&metrics, &good, "descriptors") + unsent(&metrics, &quiet, "descriptors"), 0);
     drop(connections);
 
-    // What is too little is said, with what would do.
+    // The log reports a limit that is too low, with a sufficient one.
     let server = Server::start_limited(&config_of_many(&good), 64);
-    let line = server.process.wait_for_log("too few");
-    assert!(line.contains("64 descriptors are too few, raise the limit"), "{line}");
+    let line = server.process.wait_for_log("too low");
+    assert!(line.contains("the limit of 64 file descriptors is too low, raise it"), "{line}");
     let client = server.client();
     until("all probes are through", || (client.ask(&query("www.example", A)).answers() == [ONE]).then_some(()));
 }
@@ -197,7 +199,7 @@ fn silence_that_nobody_waits_for_takes_no_place() {
     quiet.wait_for(50);
 }
 
-/// Replies with a TSIG record, as one who has the key does.
+/// Replies with a TSIG record, as a backend with the key does.
 fn signing(address: &'static str) -> Script {
     reply(move |reply| reply.without_opt().with_flags(AA).answer(a(address)).additional(tsig(0x4321)))
 }
@@ -213,7 +215,8 @@ fn ask_by_tcp(server: &Server, message: &[u8]) -> Response {
 fn a_signed_query_passes_whole_and_so_does_its_reply() {
     let backend = Backend::new(signing(ONE));
     let server = Forwarder::to(&[&backend], "case = 'random'").cache("").start();
-    // What the forwarder does to others: it takes the cookie out, has its own size and spelling, and folds equal queries into one race.
+    // What the forwarder does to others: it takes the cookie out, has its own size and spelling, and folds
+    // equal queries into one race.
     let question = query("wWw.eXample", A).edns(4000).option(COOKIE, b"clientck").id(0x7777);
     let signed = question.to_signed_vec();
     let client = server.client();
@@ -229,7 +232,7 @@ fn a_signed_query_passes_whole_and_so_does_its_reply() {
         let reply = reply_to(&seen.bytes).without_opt().with_flags(AA).answer(a(ONE)).additional(tsig(0x4321));
         assert_eq!((response.id(), &response.bytes[2..]), (0x7777, &reply.to_vec()[2..]));
     }
-    // Who does not sign has nothing of it, and gives nothing.
+    // An unsigned query shares its answer with no signed one, in neither direction.
     assert_eq!(client.ask(&query("www.example", A)).answers(), [ONE]);
     client.send_bytes(&signed);
     client.receive();
@@ -286,7 +289,7 @@ fn who_signs_is_answered_by_who_signs() {
     let client = server.client();
     client.send_bytes(&query("www.example", A).to_signed_vec());
     assert_eq!(client.receive().answers(), [ONE]);
-    // Where nobody does, the client is told what there is.
+    // Without such a backend the client gets the unsigned answer.
     let server = Forwarder::to(&[&plain], "").start();
     let client = server.client();
     client.send_bytes(&query("www.example", A).to_signed_vec());

@@ -32,7 +32,7 @@ fn cut(address: SocketAddr) -> u64 {
     number.expect("the kernel counts them")
 }
 
-/// Says to whoever has this socket that what it sends to `to` is too long for a link on the way.
+/// Sends ICMP to the owner of this socket: its datagrams to `to` are too long for a link on the way.
 fn claim_a_narrow_link(victim: SocketAddr, to: SocketAddr) {
     let forger = Forger::new();
     match (victim, to) {
@@ -69,7 +69,7 @@ fn forged_icmp_makes_no_fragments() {
     }
 }
 
-/// What a backend says, with another question in it than was asked; when that may leave.
+/// A held reply with another question than the one of the query.
 fn beside_the_question(script: Script) -> Script {
     // The first letter of the name.
     script.edited(|message| message[13] ^= 1).held()
@@ -147,7 +147,8 @@ fn forged_icmp_asks_the_next_backend_and_leaves_the_attempt_open() {
     }
 }
 
-/// A backend that is well, and of whose every reply a forger who knows the ports says before that it will not come.
+/// A backend that is well, and of whose every reply a forger who knows the ports says before that it will not
+/// come.
 fn slandered() -> Backend {
     let address = Arc::new(OnceLock::new());
     let forger = Forger::new();
@@ -228,7 +229,8 @@ fn a_storm_of_forged_icmp_is_seen_by_no_client() {
     until("the storm has met many sockets", || {
         for number in 0..40 {
             client.send(&query(&format!("{rounds}-{number}.example"), A));
-            // What is refused at once is a turn between the two, so that each leaves from a socket of its own.
+            // What is refused at once is a turn between the two, so that each leaves from a socket of its
+            // own.
             assert_eq!(fence.ask(&query("example", AXFR)).rcode(), REFUSED);
         }
         // However slow the storm is on a busy machine, some of it hits.
@@ -249,7 +251,7 @@ fn a_storm_of_forged_icmp_is_seen_by_no_client() {
 
 #[test]
 fn attempts_end_once_their_backends_are_found_down() {
-    // Nobody else is to take the port meanwhile.
+    // Keeps other programs from taking the port meanwhile.
     if !namespace::enter("hostile::unreachable::attempts_end_once_their_backends_are_found_down") {
         return;
     }
@@ -263,7 +265,7 @@ fn attempts_end_once_their_backends_are_found_down() {
         backend.wait_for_probes(1);
     });
     drop(backends);
-    // This one meets ICMP. Two probes do too, and then nobody waits any more.
+    // This client's attempts get ICMP errors. Two probes do too, and then no query waits any more.
     let last = server.client();
     let start = Instant::now();
     ask(16, &last);
@@ -285,7 +287,7 @@ fn attempts_end_once_their_backends_are_found_down() {
 
 #[test]
 fn restart_of_a_backend_costs_nobody_a_wait() {
-    // Nobody else is to take the port meanwhile.
+    // Keeps other programs from taking the port meanwhile.
     if !namespace::enter("hostile::unreachable::restart_of_a_backend_costs_nobody_a_wait") {
         return;
     }

@@ -1,7 +1,8 @@
-//! A worker that panics is replaced: nobody else notices, what it had in flight is given back, and its sockets go on.
+//! Tests that a panicked worker is replaced: other workers are not affected, its queries in flight are
+//! released, and its sockets go on.
 //!
-//! `cargo test --features faults --test it hostile::workers::`: in such a build, whoever asks for `panic.hedgerow.test.` has the worker panic
-//! that takes the question.
+//! `cargo test --features faults --test it hostile::workers::`: in such a build, a query for
+//! `panic.hedgerow.test.` makes the worker panic that takes it.
 
 use std::process::Output;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use rustix::process::Signal;
 
 use crate::support::*;
 
-/// What has the worker panic that takes it.
+/// A query that makes the worker panic that takes it.
 fn fatal() -> Query {
     query("panic.hedgerow.test", A)
 }
@@ -113,14 +114,14 @@ fn authorities_and_connections_by_tcp_are_served_again() {
         assert_eq!(kept.receive().answers(), ["192.0.2.1"]);
         TcpClient::of(address).send(&[fatal()]);
         kept.expect_end();
-        // Who connects and asks meanwhile waits in the kernel.
+        // A client that connects and asks meanwhile waits in the kernel.
         let mut next = TcpClient::of(address);
         next.send(&[query("a.example", A)]);
         assert_eq!(next.receive().answers(), ["192.0.2.1"]);
         assert_eq!(Client::of(address).ask(&query("a.example", A)).answers(), ["192.0.2.1"]);
         assert_eq!(replacements(&server), count);
     }
-    // The state in force is the newest one, and the end is clean.
+    // The state that applies is the newest one, and the end is clean.
     server.reload("a.txt", "b.example 192.0.2.2 A\n");
     server.process.wait_for_log("reloaded: edition 2");
     Client::of(address).send(&fatal());
@@ -152,7 +153,7 @@ fn datagrams_wait_for_the_replacement() {
     let backend = Backend::new(answer("192.0.2.7"));
     let server = Forwarder::to(&[&backend], "").admin().start();
     let client = server.client();
-    // The second one is replaced after 10 ms, in which nobody reads.
+    // The second one is replaced after 10 ms, in which the socket is not read.
     client.send(&fatal());
     wait_for_replacements(&server, 1);
     client.send(&fatal());
@@ -167,7 +168,7 @@ fn datagrams_wait_for_the_replacement() {
     wait_for_replacements(&server, 2);
 }
 
-/// What `hedgerow ctl status` says.
+/// Runs `hedgerow ctl status`.
 fn status(server: &Server) -> Output {
     server.process.ctl(&["status", "--admin", &format!("http://{}", server.listener("admin"))])
 }

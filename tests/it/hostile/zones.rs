@@ -111,7 +111,7 @@ fn a_flood_of_notify_for_one_zone_takes_no_place_from_another() {
     for serial in 0..5000 {
         flood.send_bytes(&notify_of("a.example", serial));
     }
-    // An old serial alone would not have it looked for; the true one that comes after it is heard all the same.
+    // An old serial alone causes no transfer; the true one that comes after it is accepted nevertheless.
     flood.send_bytes(&notify_of("b.example", 1));
     client.send_bytes(&notify_of("b.example", 2));
     assert_eq!(client.receive().rcode(), NOERROR);
@@ -139,7 +139,8 @@ fn a_zone_that_costs_too_much_hashing_is_refused_with_the_reason() {
 #[test]
 fn a_transferred_zone_that_costs_too_much_hashing_is_refused_with_the_reason() {
     let folder = TempDir::new().expect("a temporary folder");
-    // What a primary sends that does not mind: the zone with 151 iterations of hashing, whose salt is two octets long.
+    // What a primary sends that does not mind: the zone with 151 iterations of hashing, whose salt is two
+    // octets long.
     let params = |rest: &[u8]| [&[1, 0, 0, 151, 2, 0xaa, 0xbb], rest].concat();
     let hash = "0p9mhaveqvm6t7vbl5lop2u3t2rp3tom.example.org";
     let peer = Backend::new(Script::new(move |seen| {

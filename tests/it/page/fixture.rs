@@ -1,10 +1,11 @@
-//! What the page is told in its tests: seconds, histories and a status, written by the types of the admin server.
+//! The data that the page gets in its tests: seconds, histories and a status, written by the types of the
+//! admin server.
 
 use std::collections::BTreeMap;
 
 use hedgerow::sight::live::{
-    BackendSecond, CacheHistory, CacheSecond, HedgesHistory, HedgesSecond, History, PoolHistory, PoolSecond, Reason,
-    Second, Verdict, VerdictState,
+    BackendSecond, CacheHistory, CacheSecond, HedgesHistory, HedgesSecond, HistoryFigures, PoolHistory, PoolSecond,
+    Reason, Second, Verdict, VerdictState,
 };
 use serde_json::{Value, json};
 
@@ -14,7 +15,7 @@ pub(super) const NOW: u64 = 1_767_225_600;
 /// A name that would be markup, if anything made markup of it.
 pub(super) const HOSTILE: &str = "<img src=x onerror=\"document.title='run'\">&amp;\u{202e}\u{7}";
 
-/// What is wrong with a config.
+/// The problem of a config.
 pub(super) const WRONG: &str = "config.toml:14:1: pools.ts: unknown key \"fan_out\", did you mean \"fanout\"?\n   |\n14 | fan_out = 3\n   | ^^^^^^^\n";
 
 /// A pool called `ts`, whose first backend is down unless all is well, and how many backends more it has.
@@ -32,10 +33,10 @@ impl Fixture {
         let reason = |code: &str, text: &str| Reason { code: code.to_owned(), text: text.to_owned() };
         let reasons = match self.state {
             VerdictState::Well => Vec::new(),
-            VerdictState::Watch => vec![reason("backend-down", "ts1 of pool ts is down for 40 s")],
+            VerdictState::Watch => vec![reason("backend-down", "ts1 of pool ts has been down for 40 s")],
             VerdictState::Trouble => vec![
                 reason("made-up", "3 % of the answers were made up"),
-                reason("backend-down", "ts1 of pool ts is down for 40 s"),
+                reason("backend-down", "ts1 of pool ts has been down for 40 s"),
             ],
         };
         Verdict { state: self.state, since: NOW - 39, reasons }
@@ -104,7 +105,7 @@ impl Fixture {
             hedges: HedgesHistory { sent: some(20), won: some(18), denied: some(1), tokens: vec![Some(9); at.len()] },
             ..PoolHistory::default()
         };
-        let history = History {
+        let history = HistoryFigures {
             step_seconds,
             verdict: verdict.collect(),
             queries: counted,
@@ -118,7 +119,7 @@ impl Fixture {
             cache: Some(CacheHistory { hits: some(600), stale_hits: some(0), misses: some(330) }),
             pools: vec![pool],
             at,
-            ..History::default()
+            ..HistoryFigures::default()
         };
         serde_json::to_value(history).expect("plain data")
     }

@@ -1,5 +1,6 @@
-//! The page at `/` of the admin server: its files and headers, and what a browser makes of it. What it is shown comes from a real
-//! server, or, where that would take a day or two thousand backends, from a stand-in behind a path prefix.
+//! The page at `/` of the admin server: its files and headers, and what a browser makes of it. What it is
+//! shown comes from a real server, or, where that would take a day or two thousand backends, from a stand-in
+//! behind a path prefix.
 
 mod fixture;
 
@@ -16,7 +17,7 @@ use crate::support::browser::Browser;
 use crate::support::stand_in::StandIn;
 use crate::support::*;
 
-/// What a browser may do with the page.
+/// The rights of the page in a browser.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -62,7 +63,7 @@ fn a_reload_takes_the_page_away_and_brings_it_back() {
     }
 }
 
-/// What the page lists of zones.
+/// The page lists zones with their state.
 #[test]
 fn zones_are_told_with_their_state() {
     let nobody = Closed::new();
@@ -106,7 +107,7 @@ fn what_is_told_is_shown_to_everybody() {
 
     // What it is about stands on top, in words.
     assert_eq!(browser.text("verdict-word"), "Trouble");
-    assert!(browser.text("reasons").contains("ts1 of pool ts is down for 40 s"));
+    assert!(browser.text("reasons").contains("ts1 of pool ts has been down for 40 s"));
     assert!(browser.text("verdict-since").starts_with("since "), "{}", browser.text("verdict-since"));
     assert_eq!(browser.run("return document.title"), "Trouble · hedgerow");
     browser.wait_for("!document.getElementById('reload').hidden");
@@ -185,12 +186,12 @@ fn what_is_told_is_shown_to_everybody() {
     browser.click("theme");
     assert_eq!((browser.text("theme").as_str(), browser.run(back)), ("Theme: light", light));
 
-    // It asks nobody else, and what it asks it reads.
+    // The page sends requests only to its own server, and reads the responses.
     let requests = browser.requests();
     assert!(requests.len() > 8, "{requests:?}");
     assert!(requests.iter().all(|url| url.starts_with(&stand_in.url())), "{requests:?}");
     assert_eq!(browser.console(), Vec::<String>::new());
-    // From elsewhere there are no names, and it is said how to see them.
+    // From elsewhere the page shows no names, but how to see them.
     stand_in.told().answers.insert("/api/v1/slow", (403, json!({"error": "names are private"})));
     for (button, note) in [("slow-all", "slow-note"), ("names-show", "names-note")] {
         browser.click(button);
@@ -201,6 +202,8 @@ fn what_is_told_is_shown_to_everybody() {
     assert_eq!(browser.console().len(), 2, "the two refusals");
 }
 
+/// Takes some 25 s: two windows wait for `OLD` (5 s) of page.js, two for `POLL` (4 s), and each of seven for
+/// `HEARSAY`.
 #[test]
 fn tabs_share_the_connections_of_a_browser_and_rest_while_hidden() {
     let Some(browser) = Browser::start("tabs of the page") else { return };
@@ -245,7 +248,8 @@ fn tabs_share_the_connections_of_a_browser_and_rest_while_hidden() {
     let expected: Vec<_> = (first..first + 60).rev().map(|at| time_of_day(&browser, at)).collect();
     assert_eq!(browser.run(times), json!(expected));
 
-    // A browser has six connections to a host: some windows have streams, the seventh asks, and is shown all the same.
+    // A browser has six connections to a host: some windows have streams, the seventh asks, and is shown all
+    // the same.
     for _ in 1..7 {
         browser.open_beside(&stand_in.url());
         tell_until(&format!("{} || {}", mode("live"), mode("polling")));
@@ -261,7 +265,7 @@ fn tabs_share_the_connections_of_a_browser_and_rest_while_hidden() {
     });
     assert_eq!(browser.console(), Vec::<String>::new());
 
-    // Nor is there a stream where the server has enough of them. Data that is old is told to be.
+    // Nor is there a stream where the server has enough of them. Old data is marked as old.
     stand_in.told().has_no_stream = true;
     browser.open(&stand_in.url());
     tell_until(&mode("polling"));
@@ -338,7 +342,7 @@ fn a_death_a_stall_a_bad_config_and_a_restart_are_seen() {
     };
     browser.wait_for(&row(&["up"]));
 
-    // In the second that tells it, it is shown.
+    // The page shows a new state in the second that reports it.
     for (is_dead, state) in [(true, "down"), (false, "up")] {
         browser.run("seconds.length = 0");
         first.play_dead(is_dead);
@@ -347,7 +351,7 @@ fn a_death_a_stall_a_bad_config_and_a_restart_are_seen() {
         assert_eq!(late, json!([]), "told, and shown two frames later");
     }
 
-    // Whose fault it is that answers take long.
+    // The page names the cause of slow answers.
     let client = server.client();
     let queries: Vec<_> = (0..20).map(|number| query(&format!("slow.n{number}.example"), A)).collect();
     queries.iter().for_each(|query| client.send(query));
@@ -383,7 +387,7 @@ fn a_death_a_stall_a_bad_config_and_a_restart_are_seen() {
     browser.wait_for("document.getElementById('reload').hidden");
 }
 
-/// Notes what the events of a page tell of a backend, and what the page then shows of it.
+/// Notes the state of a backend in each event of a page, and the state that the page then shows.
 const SECONDS: &str = "
     const seconds = [];
     const Plain = EventSource;
@@ -398,7 +402,8 @@ const SECONDS: &str = "
         }
     };";
 
-/// Repeats `attempt` until it gives a value. Seven windows on a busy machine take longer than anything else here.
+/// Repeats `attempt` until it gives a value. Seven windows on a busy machine take longer than anything else
+/// here.
 fn patiently<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + ms(60_000);
     loop {
@@ -409,7 +414,7 @@ fn patiently<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// What a browser calls this moment.
+/// Returns the time of day of this moment in the browser.
 fn time_of_day(browser: &Browser, at: u64) -> String {
     let script = format!("return new Date({at}000).toTimeString().slice(0, 8)");
     browser.run(&script).as_str().expect("text").to_owned()

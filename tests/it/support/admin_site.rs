@@ -1,5 +1,5 @@
-//! An admin server over a scripted control thread, and HTTP to it octet by octet, since what matters is also what a
-//! well-behaved client never sends.
+//! An admin server over a scripted control thread, and HTTP to it byte by byte, since what matters is also
+//! what a well-behaved client never sends.
 
 // Each file below `tests/` is a crate of its own and uses another part of this module, so what one of
 // them leaves aside is not dead; nor can anything here be reached from outside of its crate.
@@ -16,13 +16,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use hedgerow::admin::status::{Status, ZonesReport};
 use hedgerow::admin::{
-    self, CacheAccess, Change, Condition, Owner, ProcessChange, Refused, Request, Settings, Socket, Token,
+    self, AdminRequest, AdminUnixSocket, CacheAccess, ChangeRefusal, HealthCondition, ProcessChange, ServerChange,
+    Settings, SocketOwner, Token,
 };
 use hedgerow::cache::CacheStats;
 use hedgerow::config::AdminSocket;
 use hedgerow::metrics::{
-    Attempts, BackendSnapshot, BackendState, CacheSnapshot, Histogram, HistogramSnapshot, Origin, PoolSnapshot,
-    ProcessSnapshot, ProcessesSnapshot, ReloadSnapshot, Role, Snapshot, Source, SupervisorSnapshot, Wins,
+    AttemptCounts, BackendSnapshot, BackendState, CacheSnapshot, Histogram, HistogramSnapshot, MemberOrigin,
+    PoolSnapshot, ProcessSnapshot, ProcessesSnapshot, ReloadSnapshot, ResponseSource, Role, Snapshot,
+    SupervisorSnapshot, Wins,
 };
 use hedgerow::sight::Sight;
 use hedgerow::sight::divergence::Divergences;
@@ -42,19 +44,14 @@ pub(crate) const TOKEN: &str = "0123456789abcdef";
 
 /// A running admin server. Dropping it ends it.
 pub(crate) struct Site {
-    /// Where it listens.
     pub(crate) address: SocketAddr,
-    /// Where it takes changes without a token.
+    /// The socket that takes changes without a token.
     pub(crate) socket: PathBuf,
-    /// Holds the socket.
     _folder: TempDir,
-    /// What `/readyz` says.
-    pub(crate) condition: Arc<Condition>,
-    /// What it was asked to change.
-    changes: Arc<Mutex<Vec<Change>>>,
+    pub(crate) condition: Arc<HealthCondition>,
+    changes: Arc<Mutex<Vec<ServerChange>>>,
     /// Dropped, it ends the thread.
     end: Option<oneshot::Sender<()>>,
-    /// Where it runs.
     thread: Option<JoinHandle<()>>,
 }
 
@@ -82,16 +79,18 @@ impl Site {
         let folder = TempDir::new().expect("a folder for the test");
         let path = folder.path().join("admin.sock");
         let place = AdminSocket::At(path.clone());
-        let socket = Socket::open(&place, address, Owner::current(), &mut |_| None).expect("a free path");
-        let condition = Arc::new(Condition::default());
+        let socket =
+            AdminUnixSocket::open(&place, address, SocketOwner::current(), &mut |_| None).expect("a free path");
+        let condition = Arc::new(HealthCondition::default());
         condition.set_ready(true);
         let changes = Arc::new(Mutex::default());
         let (end, ended) = oneshot::channel();
         let (requests, received) = channel(16);
         let (told, control) = (Arc::clone(&condition), control(received, Arc::clone(&changes), cache));
         let thread = thread::spawn(move || {
-            // Its file goes with it.
-            let listener_of = |socket: &Socket| (socket.listener().expect("a descriptor"), socket.path().to_owned());
+            // The socket file disappears with the listener.
+            let listener_of =
+                |socket: &AdminUnixSocket| (socket.listener().expect("a descriptor"), socket.path().to_owned());
             let door = socket.as_ref().map(listener_of);
             let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(LocalSet::new().run_until(async {
@@ -109,8 +108,8 @@ impl Site {
         Self { address, socket: path, _folder: folder, condition, changes, end: Some(end), thread: Some(thread) }
     }
 
-    /// What it was asked to change so far.
-    pub(crate) fn changes(&self) -> Vec<Change> {
+    /// Returns the changes requested so far.
+    pub(crate) fn changes(&self) -> Vec<ServerChange> {
         self.changes.lock().expect("nothing panics here").clone()
     }
 
@@ -170,19 +169,15 @@ impl Drop for Site {
     }
 }
 
-/// What the server answered.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    /// The status code.
     pub(crate) status: u16,
     /// The lines above the body.
     pub(crate) head: String,
-    /// The body.
     pub(crate) body: String,
 }
 
 impl Answer {
-    /// Parts an answer.
     fn read(text: &str) -> Self {
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no HTTP: {text:?}"));
         let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
@@ -205,44 +200,48 @@ fn token() -> Token {
     Token::read(&file).expect("a token")
 }
 
-/// Writes a file.
 pub(crate) fn write(file: &Path, content: &str) {
     std::fs::write(file, content).expect("a file in our own temporary folder");
 }
 
-/// The control thread's part: knows the pool "ts" with the backends "ts1" and "busy", and does nothing but say so.
-async fn control(mut received: Receiver<Request>, changes: Arc<Mutex<Vec<Change>>>, cache: Option<CacheAccess>) {
+/// The control thread's part: knows the pool "ts" with the backends "ts1" and "busy", and does nothing but
+/// say so.
+async fn control(
+    mut received: Receiver<AdminRequest>,
+    changes: Arc<Mutex<Vec<ServerChange>>>,
+    cache: Option<CacheAccess>,
+) {
     let (start, began) = (Instant::now(), Duration::from_secs(1_767_225_600));
     let mut sight = Sight::new(start, began, &snapshot());
     let mut listeners = Vec::new();
     while let Some(request) = received.recv().await {
         match request {
-            Request::Status(snapshot, way_back) => {
+            AdminRequest::Status(snapshot, way_back) => {
                 drop(way_back.send(Status::of(&snapshot, Some(&sight), SystemTime::now())));
             }
-            Request::Second(way_back) => drop(way_back.send(sight.latest().clone())),
-            Request::History(span, way_back) => drop(way_back.send(sight.history().show(span, &snapshot()))),
-            Request::Seconds(listener) => {
-                // A second passes whenever somebody begins to listen.
+            AdminRequest::Second(way_back) => drop(way_back.send(sight.latest().clone())),
+            AdminRequest::History(span, way_back) => drop(way_back.send(sight.history().show(span, &snapshot()))),
+            AdminRequest::Seconds(listener) => {
+                // A second passes whenever a client begins to listen.
                 let passed = Duration::from_secs(listeners.len() as u64 + 1);
                 sight.take(start + passed, began + passed, &snapshot());
                 drop(listener.missed.send(sight.missed(listener.last.unwrap_or_default())));
                 listeners.push(listener.seconds);
             }
-            Request::Cache(way_back) => drop(way_back.send(cache.clone())),
-            Request::SlowRaces(way_back) => drop(way_back.send(None)),
-            Request::TopNames(way_back) => drop(way_back.send(None)),
-            Request::Serials(_, way_back) => drop(way_back.send(Ok(Serials::default()))),
-            Request::Divergences(_, way_back) => drop(way_back.send(Ok(Divergences::default()))),
-            Request::Zones(way_back) => drop(way_back.send(ZonesReport::default())),
-            Request::Explain(_, way_back) => {
-                drop(way_back.send(Err(Refused::NotFound("there is no forwarder".to_owned()))));
+            AdminRequest::Cache(way_back) => drop(way_back.send(cache.clone())),
+            AdminRequest::SlowRaces(way_back) => drop(way_back.send(None)),
+            AdminRequest::TopNames(way_back) => drop(way_back.send(None)),
+            AdminRequest::Serials(_, way_back) => drop(way_back.send(Ok(Serials::default()))),
+            AdminRequest::Divergences(_, way_back) => drop(way_back.send(Ok(Divergences::default()))),
+            AdminRequest::Zones(way_back) => drop(way_back.send(ZonesReport::default())),
+            AdminRequest::Explain(_, way_back) => {
+                drop(way_back.send(Err(ChangeRefusal::NotFound("there is no forwarder".to_owned()))));
             }
-            Request::Snapshot(way_back) => {
+            AdminRequest::Snapshot(way_back) => {
                 let cache = cache.as_ref().map(|access| cache_snapshot(access.cache.stats()));
                 drop(way_back.send(Snapshot { cache, ..snapshot() }));
             }
-            Request::Change(change, way_back) => {
+            AdminRequest::Change(change, way_back) => {
                 let answer = carry_out(&change);
                 changes.lock().expect("nothing panics here").push(change);
                 drop(way_back.send(answer));
@@ -251,38 +250,38 @@ async fn control(mut received: Receiver<Request>, changes: Arc<Mutex<Vec<Change>
     }
 }
 
-/// What is said of a change.
-fn carry_out(change: &Change) -> Result<String, Refused> {
+/// Returns the scripted result of a change.
+fn carry_out(change: &ServerChange) -> Result<String, ChangeRefusal> {
     let (pool, backend) = match change {
-        Change::Processes(ProcessChange::Restart { is_cold: true }) => {
-            return Err(Refused::Conflict("another restart is under way".to_owned()));
+        ServerChange::Processes(ProcessChange::Restart { is_cold: true }) => {
+            return Err(ChangeRefusal::Conflict("another restart is under way".to_owned()));
         }
-        Change::Processes(ProcessChange::Upgrade { is_cold: true }) => {
-            return Err(Refused::Invalid("the newcomer has ended: status 2".to_owned()));
+        ServerChange::Processes(ProcessChange::Upgrade { is_cold: true }) => {
+            return Err(ChangeRefusal::Invalid("the new process has ended: status 2".to_owned()));
         }
-        Change::Processes(change) => return Ok(format!("{} is done", change.label())),
-        Change::Reload => return Err(Refused::Invalid("config.toml:1:1: nothing to run".to_owned())),
-        Change::Add { pool, address, weight } => {
+        ServerChange::Processes(change) => return Ok(format!("{} is done", change.label())),
+        ServerChange::Reload => return Err(ChangeRefusal::Invalid("config.toml:1:1: nothing to run".to_owned())),
+        ServerChange::Add { pool, address, weight } => {
             known_pool(pool)?;
             return Ok(format!("{address} is added to {pool} with weight {weight}"));
         }
-        Change::Drain { pool, backend, .. } | Change::Remove { pool, backend } => (pool, backend),
-        Change::Set { pool, backend, .. } => (pool, backend),
-        Change::Order(order) => (&order.pool, &order.backend),
-        Change::Accept { name } if name == "cat" => return Ok("catalog cat. is taken".to_owned()),
-        Change::Accept { name } => return Err(Refused::no_such("catalog", name, ["cat."])),
+        ServerChange::Drain { pool, backend, .. } | ServerChange::Remove { pool, backend } => (pool, backend),
+        ServerChange::Set { pool, backend, .. } => (pool, backend),
+        ServerChange::Order(order) => (&order.pool, &order.backend),
+        ServerChange::Accept { name } if name == "cat" => return Ok("catalog cat. is taken".to_owned()),
+        ServerChange::Accept { name } => return Err(ChangeRefusal::no_such("catalog", name, ["cat."])),
     };
     known_pool(pool)?;
     match backend.as_str() {
         "ts1" | "[::1]:53" => Ok(format!("{backend} of {pool} is changed")),
-        "busy" => Err(Refused::Conflict("busy is the last backend of ts".to_owned())),
-        other => Err(Refused::no_such("backend", other, ["ts1", "busy"])),
+        "busy" => Err(ChangeRefusal::Conflict("busy is the last backend of ts".to_owned())),
+        other => Err(ChangeRefusal::no_such("backend", other, ["ts1", "busy"])),
     }
 }
 
 /// Refuses other pools than "ts".
-fn known_pool(pool: &str) -> Result<(), Refused> {
-    if pool == "ts" { Ok(()) } else { Err(Refused::no_such("pool", pool, ["ts"])) }
+fn known_pool(pool: &str) -> Result<(), ChangeRefusal> {
+    if pool == "ts" { Ok(()) } else { Err(ChangeRefusal::no_such("pool", pool, ["ts"])) }
 }
 
 /// The numbers of the scripted server.
@@ -299,7 +298,7 @@ fn snapshot() -> Snapshot {
         by_hand: true,
         since: SystemTime::now() - Duration::from_secs(90),
         in_flight: 1,
-        attempts: Attempts { first: 10, hedge: 2, failover: 1, probe: 5 },
+        attempts: AttemptCounts { first: 10, hedge: 2, failover: 1, probe: 5 },
         wins: Wins { first: 9, hedge: 1, failover: 0 },
         again: Vec::new(),
         errors: 3,
@@ -310,7 +309,7 @@ fn snapshot() -> Snapshot {
         unsent: Vec::new(),
         connections: None,
         latency: latency.clone(),
-        origin: vec![Origin::Config],
+        origin: vec![MemberOrigin::Config],
         is_listed: false,
         order: None,
     };
@@ -343,7 +342,7 @@ fn snapshot() -> Snapshot {
         workers: 2,
         queries: vec![(Transport::Udp, 13)],
         explained: 0,
-        responses: vec![(Source::Backend, 0, 13)],
+        responses: vec![(ResponseSource::Backend, 0, 13)],
         dropped: Vec::new(),
         cookies: Vec::new(),
         taps: Vec::new(),

@@ -12,11 +12,8 @@ use super::until;
 
 /// A TS with one table.
 pub(crate) struct Authority {
-    /// The process.
     process: Process,
-    /// Where it listens.
     address: SocketAddr,
-    /// Holds the table.
     table: NamedTempFile,
 }
 
@@ -30,7 +27,6 @@ impl Authority {
         Self { process: server.process, address, table }
     }
 
-    /// Where it is asked.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -61,7 +57,6 @@ impl Authority {
     }
 }
 
-/// The command line.
 fn arguments<'a>(listen: &'a str, table: &'a NamedTempFile) -> [&'a OsStr; 4] {
     [OsStr::new("ts"), OsStr::new("-l"), OsStr::new(listen), table.path().as_os_str()]
 }

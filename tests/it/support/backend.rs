@@ -17,9 +17,7 @@ use super::{PATIENCE, until};
 /// A backend that does what its script says. It answers probes by itself, as a server that is silent
 /// about a name does, unless [`Backend::play_dead`] stops that. Dropping it frees its port.
 pub(crate) struct Backend {
-    /// Where it is asked.
     address: SocketAddr,
-    /// What its threads work on.
     shared: Arc<Shared>,
     /// One for UDP, one for TCP.
     threads: Vec<JoinHandle<()>>,
@@ -28,15 +26,15 @@ pub(crate) struct Backend {
 /// A query that reached a backend.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
-    /// The message.
     pub(crate) bytes: Vec<u8>,
-    /// Where it came from.
+    /// The source of the query.
     pub(crate) peer: SocketAddr,
-    /// When it was taken off the socket.
+    /// The time of its arrival.
     pub(crate) at: Instant,
-    /// Whether it came by TCP.
+    /// True if the query came by TCP.
     pub(crate) tcp: bool,
-    /// Whom the PROXY header before it or before its connection names, and the address that was asked; "us", if nobody.
+    /// The client named by the PROXY header before the query or its connection, and the address it asked;
+    /// "us" without a header.
     pub(crate) named: Option<String>,
 }
 
@@ -75,12 +73,11 @@ impl Backend {
         backend
     }
 
-    /// Where it is asked.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Whether probes stay without a reply from now on.
+    /// Leaves probes without a reply from now on, or answers them again.
     pub(crate) fn play_dead(&self, dead: bool) {
         self.shared.dead.store(dead, Ordering::Relaxed);
     }
@@ -185,28 +182,23 @@ impl Drop for Backend {
     }
 }
 
-/// An address where nobody is: UDP is met with ICMP port unreachable, TCP with RST. The port stays
-/// taken, so that no other socket of the machine gets it meanwhile.
+/// An address without a server: UDP gets ICMP port unreachable, TCP gets RST. The port stays taken, so that
+/// no other socket of the machine gets it meanwhile.
 pub(crate) struct Closed {
-    /// Where it is asked.
     address: SocketAddr,
-    /// Holds the port, connected to nobody of interest.
     _udp: UdpSocket,
-    /// Holds the port, and does not listen.
     _tcp: Socket,
 }
 
 impl Closed {
-    /// On 127.0.0.1.
     pub(crate) fn new() -> Self {
         let (udp, tcp) = bind_both((Ipv4Addr::LOCALHOST, 0).into());
         let address = udp.local_addr().expect("a bound socket has an address");
-        // A connected socket takes datagrams of its peer only. For all others nobody is there.
+        // A connected socket takes datagrams of its peer only. For all others the port is closed.
         udp.connect((Ipv4Addr::LOCALHOST, 1)).expect("connecting UDP sends nothing");
         Self { address, _udp: udp, _tcp: tcp }
     }
 
-    /// Where it is asked.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -248,19 +240,18 @@ impl Seen {
         cookie_of(&self.bytes)
     }
 
-    /// `. NS`, as hedgerow probes unless told otherwise.
+    /// `. NS`, the default probe of hedgerow.
     pub(crate) fn is_probe(&self) -> bool {
         question_of(&self.bytes) == [0, 0, 2, 0, 1]
     }
 }
 
-/// What the threads of a backend and its handle share.
+/// The state shared by the threads of a backend and its handle.
 struct Shared {
-    /// What changes.
     state: Mutex<State>,
     /// Notified after each change.
     changed: Condvar,
-    /// Whether probes stay without a reply.
+    /// True if probes stay without a reply.
     dead: AtomicBool,
 }
 
@@ -268,7 +259,7 @@ struct Shared {
 struct State {
     /// Decides what is sent.
     script: Script,
-    /// The same for probes.
+    /// The script for probes.
     probe_script: Script,
     /// All so far but probes.
     queries: Vec<Seen>,
@@ -281,7 +272,6 @@ struct State {
 }
 
 impl Shared {
-    /// Nothing seen yet.
     fn new(script: Script) -> Self {
         let probe_script = super::script::rcode(REFUSED);
         let state =
@@ -289,19 +279,18 @@ impl Shared {
         Self { state: Mutex::new(state), changed: Condvar::new(), dead: AtomicBool::new(false) }
     }
 
-    /// The state, locked.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no backend thread panics")
     }
 
-    /// Tells the threads to end once they wake.
+    /// Makes the threads end once they wake.
     fn end(&self) {
         // A test that fails while it looks at the state leaves that poisoned, and is to end all the same.
         self.state.lock().unwrap_or_else(PoisonError::into_inner).ended = true;
         self.changed.notify_all();
     }
 
-    /// What the TCP thread does if there is no TCP.
+    /// Runs as the TCP thread of a backend without TCP.
     fn wait_for_end(&self) {
         let ended = self.changed.wait_while(self.state(), |state| !state.ended);
         drop(ended.expect("no backend thread panics"));
@@ -367,8 +356,8 @@ impl Shared {
         }
     }
 
-    /// Puts a query on record and sends what the script says. The record comes first: who saw a reply
-    /// also finds the query.
+    /// Records a query and sends the datagrams of the script. The record comes first: a client that saw a
+    /// reply also finds the query.
     fn react(&self, seen: Seen, way: impl Fn(Source) -> Way) {
         let mut state = self.state();
         if seen.is_probe() {
@@ -402,7 +391,7 @@ impl Shared {
     }
 }
 
-/// Whom a PROXY header names, if there is one, and what follows it.
+/// Returns the client that a PROXY header names, if there is one, and the bytes behind it.
 fn behind_header(octets: &[u8], is_stream: bool) -> (Option<String>, &[u8]) {
     if !octets.starts_with(b"\r\n\r\n\0\r\nQUIT\n") {
         return (None, octets);
@@ -418,7 +407,7 @@ fn behind_header(octets: &[u8], is_stream: bool) -> (Option<String>, &[u8]) {
     (Some(named), &octets[length..])
 }
 
-/// The way back to who asked.
+/// The reply channel to the client.
 enum Way {
     /// By this socket, to this address.
     Udp(Arc<UdpSocket>, SocketAddr),
@@ -427,7 +416,7 @@ enum Way {
 }
 
 impl Way {
-    /// Sends, or not: whoever asked may have gone.
+    /// Sends a datagram. An error is ignored, because the client may have gone.
     fn send(&self, bytes: &[u8]) {
         let _gone: io::Result<()> = match self {
             Self::Udp(socket, peer) => socket.send_to(bytes, peer).map(drop),
@@ -473,14 +462,14 @@ impl Sources {
 
 /// A UDP and a TCP socket on one port; the TCP socket does not listen yet.
 ///
-/// A port that was free a moment ago may serve another socket of the machine for a query or two, or have its number for an
-/// outgoing connection by TCP: port 0 finds the next one, and a certain port is waited for.
+/// A port that was free a moment ago may serve another socket of the machine for a query or two, or have its
+/// number for an outgoing connection by TCP: port 0 finds the next one, and a certain port is waited for.
 fn bind_both(address: SocketAddr) -> (UdpSocket, Socket) {
     until("a port is free for both UDP and TCP", || {
         let udp = UdpSocket::bind(address).ok()?;
         let chosen = udp.local_addr().expect("a bound socket has an address");
         let tcp = Socket::new(Domain::for_address(chosen), Type::STREAM, None).expect("a socket");
-        // Connections of whoever had the port before may be in TIME-WAIT.
+        // Connections of the port's previous owner may be in TIME-WAIT.
         tcp.set_reuse_address(true).expect("an option of every socket");
         tcp.bind(&SockAddr::from(chosen)).ok()?;
         Some((udp, tcp))

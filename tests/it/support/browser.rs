@@ -1,7 +1,8 @@
-//! A browser: Chromium without a window, driven by the W3C's WebDriver over chromedriver, which speaks HTTP and JSON.
+//! A browser: Chromium without a window, driven by the W3C's WebDriver over chromedriver, which speaks HTTP
+//! and JSON.
 //!
-//! Needs the programs `chromium` and `chromedriver`, of Debian's packages `chromium` and `chromium-driver`. One runs at a time: it takes
-//! more of a machine than tests of other things can spare.
+//! Needs the programs `chromium` and `chromedriver`, of Debian's packages `chromium` and `chromium-driver`.
+//! One runs at a time: it takes more of a machine than tests of other things can spare.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -28,9 +29,8 @@ pub(crate) struct Browser {
     address: SocketAddr,
     /// The path of what is asked of it.
     session: String,
-    /// Holds its profile.
     _folder: TempDir,
-    /// Nobody else has one.
+    /// Keeps other tests from starting a browser.
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -56,7 +56,8 @@ impl Browser {
         let address = SocketAddr::from(([127, 0, 0, 1], port.expect("chromedriver says where it listens")));
         let mut this = Self { driver, _said: said, address, session: String::new(), _folder: folder, _turn: turn };
         let options = json!({
-            // As root it has no sandbox; in a container /dev/shm may be small. It asks nobody for anything by itself.
+            // As root it has no sandbox; in a container /dev/shm may be small. It sends no requests by
+            // itself.
             "args": [
                 "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--no-first-run",
                 "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1440,1000",
@@ -128,7 +129,8 @@ impl Browser {
         self.run(&format!("document.getElementById({id:?}).click()"));
     }
 
-    /// Clicks with the mouse so many pixels right of the left edge of the first element that is meant, in the middle of its height.
+    /// Clicks with the mouse so many pixels right of the left edge of the first element that is meant, in the
+    /// middle of its height.
     pub(crate) fn click_in(&self, selector: &str, right: u32) {
         let place = self.run(&format!(
             "const element = document.querySelector({selector:?}); element.scrollIntoView({{block: 'center'}}); \
@@ -256,13 +258,13 @@ impl Drop for Browser {
     }
 }
 
-/// Whether a program is on the path.
+/// Returns true if a program is on the path.
 fn is_installed(program: &str) -> bool {
     std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).exists()))
 }
 
-/// Who has the browser.
+/// Locked by the test that uses the browser.
 static TURN: Mutex<()> = Mutex::new(());
 
 /// How long a browser may take for one thing.

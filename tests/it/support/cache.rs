@@ -1,27 +1,25 @@
-//! What the tests of the cache share: messages made by hickory-proto, and a cache on a clock that only the test moves.
+//! What the tests of the cache share: messages made by hickory-proto, and a cache on a clock that only the
+//! test moves.
 
 use std::hash::BuildHasher;
 use std::time::{Duration, Instant};
 
 use foldhash::quality::FixedState;
-use hedgerow::cache::{Cache, Found, Key, PoolId, ResponseFor, Rules};
+use hedgerow::cache::{Cache, CacheKey, CacheLookup, CacheRules, PoolId, ResponseFor};
 use hedgerow::wire::{self, ClientForm, QuestionFlags, QuestionKey};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, CNAME, NS, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
-/// What we offer as our UDP size.
+/// The UDP size that hedgerow offers.
 pub(crate) const UDP_SIZE: u16 = 1232;
 
 /// A cache, its rules, and the time.
 pub(crate) struct Subject {
-    /// The cache.
     pub(crate) cache: Cache,
-    /// Its rules.
-    pub(crate) rules: Rules,
-    /// When it was made.
+    pub(crate) rules: CacheRules,
+    /// The time of its creation.
     pub(crate) start: Instant,
-    /// The time now.
     pub(crate) now: Instant,
     /// The pool that says everything.
     pub(crate) pool: PoolId,
@@ -30,16 +28,15 @@ pub(crate) struct Subject {
 impl Subject {
     /// An empty cache with the usual rules.
     pub(crate) fn new() -> Self {
-        Self::with(Rules::default())
+        Self::with(CacheRules::default())
     }
 
     /// An empty cache with these rules.
-    pub(crate) fn with(rules: Rules) -> Self {
+    pub(crate) fn with(rules: CacheRules) -> Self {
         let now = Instant::now();
         Self { cache: Cache::new(4 << 20, now), rules, start: now, now, pool: PoolId::of("pool") }
     }
 
-    /// Lets time pass.
     pub(crate) fn pass(&mut self, seconds: u64) {
         self.now += Duration::from_secs(seconds);
     }
@@ -50,17 +47,17 @@ impl Subject {
         self.keep_octets(&octets, 0)
     }
 
-    /// The same for octets, asked with these flags.
+    /// Keeps a response given as bytes, for a query with these flags.
     pub(crate) fn keep_octets(&self, octets: &[u8], flags: u8) -> bool {
         let read = wire::read_reply(octets).expect("a sound reply");
         let mut question = read.question().expect("no bare failure").as_wire().to_vec();
         let name = question.len() - 4;
         question[..name].make_ascii_lowercase();
-        let key = Key::new(self.pool, &question, QuestionFlags::of_octet(flags), hash(&question));
+        let key = CacheKey::new(self.pool, &question, QuestionFlags::of_octet(flags), hash(&question));
         self.cache.keep(&key, &read, &self.rules, self.now, &mut Vec::new())
     }
 
-    /// Remembers that nobody replied to a query.
+    /// Remembers that no backend replied to a query.
     pub(crate) fn keep_silence(&self, query: &Message) {
         self.with_key(query, |key| self.cache.keep_silence(key, &self.rules, self.now, &mut Vec::new()));
     }
@@ -76,28 +73,35 @@ impl Subject {
     }
 
     /// Does something with the key of a query.
-    fn with_key<T>(&self, query: &Message, act: impl FnOnce(&Key<'_>) -> T) -> T {
+    fn with_key<T>(&self, query: &Message, act: impl FnOnce(&CacheKey<'_>) -> T) -> T {
         let octets = query.to_vec().expect("hickory writes what it builds");
         let read = wire::read_query(&octets).expect("a sound query");
         let key = QuestionKey::of(&read);
         let (flags, question) = key.as_octets().split_last().expect("a key has flags");
-        act(&Key::new(self.pool, question, QuestionFlags::of_octet(*flags), hash(question)))
+        act(&CacheKey::new(self.pool, question, QuestionFlags::of_octet(*flags), hash(question)))
     }
 
     /// Asks, and gives what was found with the response.
-    pub(crate) fn ask(&self, query: &Message) -> (Found, Option<Message>) {
+    pub(crate) fn ask(&self, query: &Message) -> (CacheLookup, Option<Message>) {
         let octets = query.to_vec().expect("hickory writes what it builds");
         let (found, out) = self.ask_octets(&octets, self.pool, 65_535, true);
         (found, (!out.is_empty()).then(|| Message::from_vec(&out).expect("a sound response")))
     }
 
-    /// The same for octets, of any pool, within a limit; the first look or, on behalf of a race, another.
-    pub(crate) fn ask_octets(&self, query: &[u8], pool: PoolId, limit: usize, is_first: bool) -> (Found, Vec<u8>) {
+    /// Looks up a query given as bytes, in any pool, within a limit; the first lookup or, on behalf of a
+    /// race, another.
+    pub(crate) fn ask_octets(
+        &self,
+        query: &[u8],
+        pool: PoolId,
+        limit: usize,
+        is_first: bool,
+    ) -> (CacheLookup, Vec<u8>) {
         let read = wire::read_query(query).expect("a sound query");
         let form = ClientForm::of(&read);
         let key = QuestionKey::of(&read);
         let (flags, question) = key.as_octets().split_last().expect("a key has flags");
-        let key = Key::new(pool, question, QuestionFlags::of_octet(*flags), hash(question));
+        let key = CacheKey::new(pool, question, QuestionFlags::of_octet(*flags), hash(question));
         let client = ResponseFor { form: &form, own_udp_size: UDP_SIZE, limit };
         let mut out = Vec::new();
         let look = if is_first { Cache::look_up } else { Cache::look_stale };
@@ -108,7 +112,9 @@ impl Subject {
     /// The times to live of the answers that `www.example.org` A gets, if it gets a fresh answer.
     pub(crate) fn fresh_ttls(&self) -> Option<Vec<u32>> {
         match self.ask(&query("www.example.org.", RecordType::A)) {
-            (Found::Fresh { .. }, Some(response)) => Some(response.answers.iter().map(|record| record.ttl).collect()),
+            (CacheLookup::Fresh { .. }, Some(response)) => {
+                Some(response.answers.iter().map(|record| record.ttl).collect())
+            }
             _ => None,
         }
     }
@@ -132,7 +138,7 @@ pub(crate) fn query(qname: &str, qtype: RecordType) -> Message {
     message
 }
 
-/// The same with EDNS.
+/// Returns a query with EDNS.
 pub(crate) fn edns_query(qname: &str, qtype: RecordType) -> Message {
     let mut message = query(qname, qtype);
     let mut edns = Edns::new();
@@ -166,12 +172,10 @@ pub(crate) fn negative(rcode: ResponseCode, ttl: u32, minimum: u32) -> Message {
     message
 }
 
-/// An A record.
 pub(crate) fn a(owner: &str, ttl: u32, last: u8) -> Record {
     Record::from_rdata(name(owner), ttl, RData::A(A::new(192, 0, 2, last)))
 }
 
-/// A CNAME record.
 pub(crate) fn alias(owner: &str, ttl: u32, to: &str) -> Record {
     Record::from_rdata(name(owner), ttl, RData::CNAME(CNAME(name(to))))
 }

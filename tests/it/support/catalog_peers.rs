@@ -1,5 +1,5 @@
-//! Name servers of others that list zones in a catalog zone, or have those that one lists: Knot, BIND and PowerDNS as Debian packages
-//! them, run without privileges, each with its files in a folder of its own, on a port that was free.
+//! Name servers that produce or consume a catalog zone: Knot, BIND and PowerDNS as Debian packages them, run
+//! without privileges, each with its files in a separate folder, on a port that was free.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -11,13 +11,10 @@ use tempfile::TempDir;
 
 use super::leave_out;
 
-/// The catalog zone.
 pub(crate) const CATALOG: &str = "cat.example";
 
-/// A running server.
 pub(crate) struct CatalogPeer {
     child: Child,
-    /// Its files.
     folder: TempDir,
     address: SocketAddr,
 }
@@ -27,7 +24,7 @@ pub(crate) fn member_text(serial: u32) -> String {
     format!("$TTL 300\n@ SOA ns.elsewhere. h {serial} 3600 3600 86400 60\n@ NS ns.elsewhere.\nwww A 192.0.2.{serial}\n")
 }
 
-/// Where a program is, if it is installed; told if it is not.
+/// Returns the path of a program, or `None` with a message if it is not installed.
 fn find(program: &str) -> Option<PathBuf> {
     let places = ["/usr/sbin", "/usr/local/sbin", "/usr/bin"].map(Path::new);
     let found = places.iter().map(|place| place.join(program)).find(|file| file.exists());
@@ -38,7 +35,7 @@ fn find(program: &str) -> Option<PathBuf> {
 }
 
 impl CatalogPeer {
-    /// Knot that lists these zones, each with a group or without, and tells a secondary of them.
+    /// Starts a Knot that lists these zones, each with a group or without, and sends NOTIFY to a secondary.
     pub(crate) fn knot_producer(address: SocketAddr, secondary: SocketAddr, zones: &[(&str, &str)]) -> Option<Self> {
         let folder = TempDir::new().expect("a temporary folder");
         fs::write(folder.path().join("member.zone"), member_text(1)).expect("our own folder");
@@ -82,7 +79,8 @@ impl CatalogPeer {
         Self::run(find("named")?, folder, address, &config, &["-g", "-n", "1", "-c", "config"])
     }
 
-    /// PowerDNS that lists these zones, each with a group or without, and tells a secondary of them.
+    /// Starts a PowerDNS that lists these zones, each with a group or without, and sends NOTIFY to a
+    /// secondary.
     pub(crate) fn power_dns_producer(
         address: SocketAddr,
         secondary: SocketAddr,
@@ -147,7 +145,7 @@ impl Drop for CatalogPeer {
     }
 }
 
-/// What all configs of Knot begin with.
+/// Returns the beginning of all configs of Knot.
 fn knot_head(at: &Path, address: SocketAddr, other: SocketAddr) -> String {
     let at = at.display();
     format!(
@@ -182,7 +180,7 @@ fn knot_producer(at: &Path, address: SocketAddr, secondary: SocketAddr, zones: &
     config
 }
 
-/// What all configs of PowerDNS begin with.
+/// Returns the beginning of all configs of PowerDNS.
 fn power_dns_head(at: &Path, address: SocketAddr) -> String {
     let (at, ip, port) = (at.display(), address.ip(), address.port());
     format!(

@@ -21,17 +21,18 @@ pub(crate) struct Authorities {
 }
 
 impl Authorities {
-    /// A fresh one, which nobody else trusts.
+    /// Creates an authority that nothing else trusts.
     pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        // Of another name than what it issues, which OpenSSL would take for certificates that vouch for themselves.
+        // Of another name than what it issues, which OpenSSL would take for certificates that vouch for
+        // themselves.
         params.distinguished_name.push(DnType::CommonName, "the authority of a test");
         let key = KeyPair::generate().expect("a key");
         Self { issuer: CertifiedIssuer::self_signed(params, key).expect("a certificate") }
     }
 
-    /// Its own certificate, in PEM.
+    /// Returns the authority's certificate, in PEM.
     pub(crate) fn pem(&self) -> String {
         self.issuer.pem()
     }
@@ -41,7 +42,7 @@ impl Authorities {
         self.issue_by(name, &rcgen::PKCS_ECDSA_P256_SHA256, 4000)
     }
 
-    /// The same with a key of this kind, good until the beginning of a year.
+    /// Issues a certificate with a key of this kind, good until the beginning of a year.
     pub(crate) fn issue_by(&self, name: &str, kind: &'static SignatureAlgorithm, until: i32) -> (String, String) {
         let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
         params.subject_alt_names.push(SanType::IpAddress([127, 0, 0, 1].into()));
@@ -51,12 +52,12 @@ impl Authorities {
         (issued.pem() + &self.pem(), key.serialize_pem())
     }
 
-    /// What a client is that trusts it, and speaks these protocols above TLS.
+    /// Returns the config of a client that trusts this authority and speaks these protocols above TLS.
     pub(crate) fn trusted(&self, alpn: &[&str]) -> Arc<ClientConfig> {
         self.trusted_by(alpn, &[&tokio_rustls::rustls::version::TLS13, &tokio_rustls::rustls::version::TLS12])
     }
 
-    /// The same with these versions of TLS.
+    /// Returns a client config with these versions of TLS.
     pub(crate) fn trusted_by(
         &self,
         alpn: &[&str],
@@ -79,22 +80,22 @@ pub(crate) struct TlsClient {
 }
 
 impl TlsClient {
-    /// Connected to a server that must bear this name. The handshake is complete.
+    /// Connects to a server whose certificate must carry this name, and completes the handshake.
     pub(crate) fn of(server: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> Self {
         Self::try_of(server, config, name).expect("a server that is who it says")
     }
 
-    /// The same, of a server that may refuse.
+    /// Connects to a server that may refuse.
     pub(crate) fn try_of(server: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> io::Result<Self> {
         Self::try_over(TcpStream::connect(server)?, config, name)
     }
 
-    /// The same over a connection that is there already.
+    /// Makes a handshake over an existing connection.
     pub(crate) fn over(socket: TcpStream, config: &Arc<ClientConfig>, name: &str) -> Self {
         Self::try_over(socket, config, name).expect("a server that is who it says")
     }
 
-    /// The same, of a server that may refuse.
+    /// Makes a handshake over an existing connection to a server that may refuse.
     pub(crate) fn try_over(socket: TcpStream, config: &Arc<ClientConfig>, name: &str) -> io::Result<Self> {
         let mut client = Self::begun(socket, config, name);
         while client.session.is_handshaking() {
@@ -133,7 +134,7 @@ impl TlsClient {
         self.session.peer_certificates().and_then(|chain| chain.first()).expect("a complete handshake").to_vec()
     }
 
-    /// Whether the handshake was made by a ticket.
+    /// Returns true if the handshake was made by a ticket.
     pub(crate) fn is_resumed(&self) -> bool {
         self.session.handshake_kind() == Some(HandshakeKind::Resumed)
     }
@@ -149,7 +150,7 @@ impl TlsClient {
         self.send_bytes(&octets);
     }
 
-    /// Sends octets as they are.
+    /// Sends bytes as they are.
     pub(crate) fn send_bytes(&mut self, octets: &[u8]) {
         self.session.writer().write_all(octets).expect("there is room");
         while self.session.wants_write() {
@@ -172,7 +173,7 @@ impl TlsClient {
         Response { bytes }
     }
 
-    /// Sends and waits for the response, which must bear the query's ID.
+    /// Sends and waits for the response, which must carry the query's ID.
     pub(crate) fn ask(&mut self, query: &Query) -> Response {
         self.send(std::slice::from_ref(query));
         let response = self.receive();

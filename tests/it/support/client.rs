@@ -19,7 +19,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// A client with a port of its own.
+    /// Creates a client with a new port.
     pub(crate) fn of(server: SocketAddr) -> Self {
         let local = if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         let socket = UdpSocket::bind(local).expect("a port is free");
@@ -28,7 +28,7 @@ impl Client {
         Self { socket }
     }
 
-    /// A client with this address of its own, and a port of its own.
+    /// Creates a client with this local address and a new port.
     pub(crate) fn at(local: &str, server: SocketAddr) -> Self {
         let local: IpAddr = local.parse().expect("an address");
         let socket = UdpSocket::bind((local, 0)).expect("an address of this host, and a free port");
@@ -37,12 +37,11 @@ impl Client {
         Self { socket }
     }
 
-    /// Its own address.
     pub(crate) fn address(&self) -> SocketAddr {
         self.socket.local_addr().expect("a bound socket has an address")
     }
 
-    /// Sends and waits for the response, which must bear the query's ID.
+    /// Sends and waits for the response, which must carry the query's ID.
     pub(crate) fn ask(&self, query: &Query) -> Response {
         self.send(query);
         let response = self.receive();
@@ -50,7 +49,7 @@ impl Client {
         response
     }
 
-    /// The response, if somebody listens there and responds soon: for a server that is still starting.
+    /// Returns the response if the server listens and responds soon: for a server that is still starting.
     pub(crate) fn try_ask(&self, query: &Query) -> Option<Response> {
         self.socket.set_read_timeout(Some(SOON)).expect("a timeout above zero");
         self.socket.send(&query.to_vec()).ok()?;
@@ -70,7 +69,7 @@ impl Client {
         self.send_bytes(&query.to_vec());
     }
 
-    /// Sends octets as they are.
+    /// Sends bytes as they are.
     pub(crate) fn send_bytes(&self, bytes: &[u8]) {
         self.socket.send(bytes).expect("loopback takes a datagram");
     }
@@ -97,17 +96,17 @@ impl Client {
 
 /// A client over TCP.
 pub(crate) struct TcpClient {
-    /// The connection.
     stream: TcpStream,
 }
 
 impl TcpClient {
-    /// A client with a port of its own.
+    /// Connects from a new port.
     pub(crate) fn of(server: SocketAddr) -> Self {
         Self::on(TcpStream::connect(server).expect("the server listens"))
     }
 
-    /// A client with an address of its own on this host, which hardly takes anything that it does not read if `window` is small.
+    /// Connects from another address of this host. With a small `window`, the client accepts few bytes that
+    /// it does not read.
     pub(crate) fn with_window(local: IpAddr, window: usize, server: SocketAddr) -> Self {
         let socket = Socket::new(Domain::for_address(server), Type::STREAM, None).expect("a socket");
         socket.set_recv_buffer_size(window).expect("a TCP socket has a buffer");
@@ -116,7 +115,7 @@ impl TcpClient {
         Self::on(socket.into())
     }
 
-    /// The same from another address of this machine: another client.
+    /// Connects from another address of this machine, as another client.
     pub(crate) fn from(address: &str, server: SocketAddr) -> Self {
         let socket = Socket::new(Domain::for_address(server), Type::STREAM, None).expect("a socket");
         let from: SocketAddr = format!("{address}:0").parse().expect("an address");
@@ -125,16 +124,15 @@ impl TcpClient {
         Self::on(socket.into())
     }
 
-    /// On a connection.
     fn on(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
         stream.set_write_timeout(Some(PATIENCE)).expect("a timeout above zero");
-        // Else the kernel would gather single octets into larger segments.
+        // Else the kernel would gather single bytes into larger segments.
         stream.set_nodelay(true).expect("a TCP socket can do so");
         Self { stream }
     }
 
-    /// Sends and waits for the response, which must bear the query's ID.
+    /// Sends and waits for the response, which must carry the query's ID.
     pub(crate) fn ask(&mut self, query: &Query) -> Response {
         self.send(std::slice::from_ref(query));
         let response = self.receive();
@@ -154,17 +152,17 @@ impl TcpClient {
         self.send_bytes(&bytes);
     }
 
-    /// Sends octets as they are: whoever calls has framed them.
+    /// Sends bytes as they are: the caller has framed them.
     pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("the server takes octets");
     }
 
-    /// Sends octets as they are, if the server lets it: it may close the connection at some of them.
+    /// Sends bytes as they are, if the server lets it: it may close the connection at some of them.
     pub(crate) fn try_send_bytes(&mut self, bytes: &[u8]) {
         let _closed: io::Result<()> = self.stream.write_all(bytes);
     }
 
-    /// Sends each octet in a segment of its own.
+    /// Sends each byte in a separate segment.
     pub(crate) fn send_octet_by_octet(&mut self, query: &Query) {
         for octet in framed(&query.to_vec()) {
             self.send_bytes(&[octet]);
@@ -193,13 +191,13 @@ impl TcpClient {
         let mut rest = Vec::new();
         let ended = self.stream.read_to_end(&mut rest);
         assert!(rest.is_empty(), "nothing more was expected, but came: {rest:?}");
-        // A server that closes with octets of ours unread resets the connection.
+        // A server that closes with bytes of ours unread resets the connection.
         if let Err(e) = ended {
             assert_eq!(e.kind(), ErrorKind::ConnectionReset, "the connection stayed open");
         }
     }
 
-    /// Whether the server closes the connection within this time, without a word.
+    /// Returns true if the server closes the connection within this time, without a word.
     pub(crate) fn ends_within(&mut self, time: Duration) -> bool {
         self.stream.set_read_timeout(Some(time)).expect("a timeout above zero");
         let read = self.stream.read(&mut [0]);

@@ -15,18 +15,15 @@ pub(crate) struct Forwarder {
     listen: String,
     /// Further lines of `[forwarder]`.
     keys: String,
-    /// Lines of `[forwarder.routes]`.
     routes: String,
-    /// Whole sections.
     pools: String,
 }
 
 /// Whatever has an address to be asked at.
 pub(crate) trait Asked {
-    /// Where.
     fn address(&self) -> SocketAddr;
 
-    /// What stands in the list of backends.
+    /// Returns the entry for the list of backends.
     fn entry(&self) -> String {
         format!("\"{}\"", self.address())
     }
@@ -45,7 +42,7 @@ impl Asked for Weighted<'_> {
     }
 }
 
-/// A backend that is told who asks, by UDP or, with `tcp://`, by TCP.
+/// A backend that gets the client's address in a PROXY header, by UDP or, with `tcp://`, by TCP.
 pub(crate) struct Told<'a>(pub(crate) &'static str, pub(crate) &'a dyn Asked);
 
 impl Asked for Told<'_> {
@@ -136,7 +133,6 @@ impl Forwarder {
         self
     }
 
-    /// The whole file.
     pub(crate) fn to_toml(&self) -> String {
         let Self { workers, listen, keys, routes, pools } = self;
         format!(
@@ -148,5 +144,12 @@ impl Forwarder {
     /// Runs a server with it.
     pub(crate) fn start(&self) -> Server {
         Server::start(&self.to_toml())
+    }
+
+    /// Starts a server that logs what probes find, such as cookies, which is level debug.
+    pub(crate) fn start_with_probes_logged(&self) -> Server {
+        Server::start_as(&self.to_toml(), &[], |command| {
+            command.env("HEDGEROW_LOG", "info,hedgerow::health=debug");
+        })
     }
 }

@@ -1,5 +1,5 @@
-//! Servers and proxies of others, as Debian packages them, run without privileges for tests of encrypted DNS: each with its files in a
-//! folder of its own, on ports that were free, and waited for until it listens.
+//! DNS servers and proxies for tests of encrypted DNS, as Debian packages them, run without privileges: each
+//! with its files in a separate folder, on ports that were free, and waited for until it listens.
 
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpStream};
@@ -13,10 +13,10 @@ use super::certificates::Authorities;
 use super::hosts::find;
 use super::{free_address, leave_out, until};
 
-/// What each of the servers answers to every question for an address below `example.`.
+/// The answer of each server to every question for an address below `example.`.
 pub(crate) const ANSWER: &str = "192.0.2.1";
 
-/// What dnsdist behind us answers to everybody else than the client that it knows.
+/// The answer of the dnsdist behind hedgerow to all clients but the one it knows.
 pub(crate) const OTHER_ANSWER: &str = "192.0.2.2";
 
 /// From where proxies ask us.
@@ -31,7 +31,6 @@ pub(crate) enum Kind {
     Dnsdist,
 }
 
-/// A running program.
 pub(crate) struct EncryptedPeer {
     name: &'static str,
     child: Child,
@@ -39,8 +38,8 @@ pub(crate) struct EncryptedPeer {
 }
 
 impl EncryptedPeer {
-    /// Starts a server with a certificate for `dns.example`; and where it is asked by TLS and by HTTPS. `None` with a message if it is not
-    /// installed.
+    /// Starts a server with a certificate for `dns.example`; and where it is asked by TLS and by HTTPS.
+    /// `None` with a message if it is not installed.
     pub(crate) fn server(kind: Kind, authorities: &Authorities) -> Option<(Self, SocketAddr, SocketAddr)> {
         let (tls, https, plain) = (free_address(), free_address(), free_address());
         let (chain, key) = authorities.issue("dns.example");
@@ -65,7 +64,8 @@ impl EncryptedPeer {
         Some((peer?, tls, https))
     }
 
-    /// Starts dnsdist before a server; it tells by the PROXY protocol who asks. Gives where it is asked by UDP and TCP.
+    /// Starts dnsdist before a server; it names the client by the PROXY protocol. Returns its address, for
+    /// UDP and TCP.
     pub(crate) fn dnsdist_before(server: SocketAddr) -> Option<(Self, SocketAddr)> {
         let address = free_address();
         let config = format!(
@@ -76,8 +76,8 @@ impl EncryptedPeer {
         Some((Self::start("dnsdist", DNSDIST, &config, folder, &[address])?, address))
     }
 
-    /// Starts dnsdist behind a server, which must tell it by the PROXY protocol who asks: this client is answered with [`ANSWER`], others
-    /// with [`OTHER_ANSWER`]. Gives where it is asked by UDP and TCP.
+    /// Starts dnsdist behind a server, which must name the client by the PROXY protocol: this client gets
+    /// [`ANSWER`], others get [`OTHER_ANSWER`]. Returns its address, for UDP and TCP.
     pub(crate) fn dnsdist_behind(client: &str) -> Option<(Self, SocketAddr)> {
         let address = free_address();
         let config = format!(
@@ -88,8 +88,8 @@ impl EncryptedPeer {
         Some((Self::start("dnsdist", DNSDIST, &config, folder, &[address])?, address))
     }
 
-    /// Starts HAProxy before these addresses of a server; it tells by the PROXY protocol who connects, and passes on what comes as it is.
-    /// Gives where it is connected to, in the same order.
+    /// Starts HAProxy before these addresses of a server. It names the client by the PROXY protocol and
+    /// passes on bytes unchanged. Returns its own addresses, in the same order.
     pub(crate) fn haproxy_before(server: &[SocketAddr]) -> Option<(Self, Vec<SocketAddr>)> {
         let addresses: Vec<_> = server.iter().map(|_| free_address()).collect();
         let mut config = "global\n  maxconn 100\ndefaults\n  mode tcp\n  timeout connect 30s\n  timeout client 30s\n  \
@@ -138,7 +138,8 @@ impl Drop for EncryptedPeer {
     }
 }
 
-/// What a client of others prints; `None` with a message if it is not installed. Words are parted by blanks.
+/// Runs a DNS client and returns its output; `None` with a message if it is not installed. Blanks separate
+/// the words.
 pub(crate) fn ask_by(program: &str, folder: &Path, words: &str) -> Option<String> {
     let Some(found) = find(program) else {
         leave_out("a client of others", &format!("{program} is not installed"));

@@ -1,5 +1,5 @@
-//! A real etcd, of one member or of three, each in a folder of its own; a relay before it that cuts, and a gateway that gives what a real
-//! etcd will not.
+//! A real etcd, of one member or of three, each in a separate folder; a relay before it that cuts
+//! connections, and a gateway that gives responses that a real etcd does not give.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -24,14 +24,13 @@ pub(crate) struct Etcd {
     folder: TempDir,
 }
 
-/// How a member is started.
+/// The start parameters of a member.
 struct Member {
     name: &'static str,
     client: SocketAddr,
     peer: SocketAddr,
     /// All members, as `--initial-cluster` has them.
     cluster: String,
-    /// Other options.
     options: Vec<String>,
 }
 
@@ -41,9 +40,9 @@ impl Etcd {
         Self::start_with(&[])
     }
 
-    /// The same, with these options besides.
+    /// Starts etcd with additional options.
     pub(crate) fn start_with(options: &[&str]) -> Option<Self> {
-        let [etcd] = Self::start_all(["default"], options)?;
+        let [etcd] = Self::start_all(["default"], &[ALONE, options].concat())?;
         Some(etcd)
     }
 
@@ -70,7 +69,6 @@ impl Etcd {
         Some(all)
     }
 
-    /// Where it is asked.
     pub(crate) fn address(&self) -> SocketAddr {
         self.member.client
     }
@@ -101,7 +99,7 @@ impl Etcd {
         assert!(output.status.success(), "etcdctl put {key}: {output:?}");
     }
 
-    /// The same, which may fail.
+    /// Puts a key; the command may fail.
     pub(crate) fn try_put(&self, key: &str, value: &str) -> Output {
         let mut put = Command::new("etcdctl");
         put.env("ETCDCTL_API", "3").args(["--endpoints", &format!("http://{}", self.address()), "put", key]);
@@ -111,12 +109,12 @@ impl Etcd {
         put.wait_with_output().expect("it ends")
     }
 
-    /// Writes a member.
     pub(crate) fn put_member(&self, key: &str, name: &str, value: &str) {
         self.put(&format!("hedgerow/pools/{key}/members/{name}"), value);
     }
 
-    /// Writes and removes keys, all at once: for who does so more often than a process can be started.
+    /// Writes and removes keys in one transaction, for tests that do so more often than a process can be
+    /// started.
     pub(crate) fn change(&self, items: &[(String, Option<Vec<u8>>)]) {
         let of_item = |(key, value): &(String, Option<Vec<u8>>)| {
             let key = BASE64.encode(key.as_bytes());
@@ -136,14 +134,22 @@ impl Etcd {
         assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"succeeded\":true"), "{answer}");
     }
 
-    /// Waits until it answers.
+    /// Waits until it answers. `etcdctl` would wait a second between two tries.
     pub(crate) fn wait(&self) {
         until("etcd answers", || {
-            let output = self.try_ctl(&["get", "x"]);
-            // Whoever must say who he is is told so by one that is well.
-            let is_told = String::from_utf8_lossy(&output.stderr).contains("user name is empty");
-            (output.status.success() || is_told).then_some(())
+            thread::yield_now();
+            self.health().ok().filter(|health| health.contains("\"health\":\"true\""))
         });
+    }
+
+    /// Returns the reply to `GET /health`, which says `true` after a read that a majority has agreed to.
+    fn health(&self) -> io::Result<String> {
+        let mut stream = TcpStream::connect(self.address())?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"GET /health HTTP/1.1\r\nHost: etcd\r\nConnection: close\r\n\r\n")?;
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply)?;
+        Ok(reply)
     }
 
     /// Ends it as a crash does.
@@ -158,7 +164,7 @@ impl Etcd {
         self.wait();
     }
 
-    /// The same, and does not wait until it answers: it may need others for that.
+    /// Starts the member again without waiting for an answer: it may need the other members for that.
     pub(crate) fn start_again(&mut self) {
         self.child = self.member.run(self.folder.path());
     }
@@ -192,7 +198,7 @@ impl Etcd {
         kill_process(Pid::from_child(&self.child), Signal::CONT).expect("the process is ours");
     }
 
-    /// Its files, for what is restored later.
+    /// Returns the data folder, for a later restore.
     pub(crate) fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
@@ -205,8 +211,13 @@ impl Drop for Etcd {
     }
 }
 
-/// An etcd that is asked by TLS alone, with a certificate for 127.0.0.1 and etcd.example; `None` with a message if something for that is
-/// not installed. In its folder, `ca.pem` is what made the certificate, and `other.pem` something that did not.
+/// Options of a member without others. It elects itself after one to two election timeouts, which are 1 s by
+/// default.
+const ALONE: &[&str] = &["--heartbeat-interval", "10", "--election-timeout", "100"];
+
+/// An etcd that is asked by TLS alone, with a certificate for 127.0.0.1 and etcd.example; `None` with a
+/// message if something for that is not installed. In its folder, `ca.pem` is what made the certificate, and
+/// `other.pem` something that did not.
 pub(crate) fn start_tls() -> Option<(SocketAddr, TempDir, TlsEtcd)> {
     let is_there = |program: &str, word: &str| Command::new(program).arg(word).output().is_ok();
     if !is_there("etcd", "--version") || !is_there("openssl", "version") {
@@ -290,17 +301,16 @@ struct RelayShared {
     open: Mutex<Way>,
 }
 
-/// What a relay does with connections.
+/// The behavior of a relay towards connections.
 #[derive(Default)]
 struct Way {
     /// It ends them as they come.
     is_cut: bool,
-    /// Those that are open.
+    /// The open connections of the relay.
     connections: Vec<TcpStream>,
 }
 
 impl Relay {
-    /// Before this address.
     pub(crate) fn to(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it is bound");
@@ -308,7 +318,7 @@ impl Relay {
         let relayed = Arc::clone(&shared);
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                // The relay itself is gone when nobody else knows of it.
+                // The relay has been dropped when this is the last reference.
                 if Arc::strong_count(&relayed) == 1 {
                     return;
                 }
@@ -318,7 +328,6 @@ impl Relay {
         Self { address, shared }
     }
 
-    /// Where it is asked.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -330,7 +339,6 @@ impl Relay {
         way.connections.drain(..).for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
     }
 
-    /// Takes connections again.
     pub(crate) fn mend(&self) {
         self.shared.open.lock().expect("nothing panics here").is_cut = false;
     }
@@ -366,20 +374,19 @@ pub(crate) struct Gateway {
     asked: Arc<AtomicUsize>,
 }
 
-/// What a gateway does with a request.
+/// The reaction of a gateway to a request.
 pub(crate) enum Reply {
     /// This status and body.
     Whole(u16, String),
-    /// These octets after the head of a chunked reply, which then stays open.
+    /// These bytes after the head of a chunked reply, which then stays open.
     Stream(String),
-    /// A body of so many octets, if anybody reads them.
+    /// A body of so many bytes, or fewer if the client stops reading.
     Long(usize),
     /// Nothing at all.
     Silence,
 }
 
 impl Gateway {
-    /// Starts one.
     pub(crate) fn start(script: impl Fn(&str, usize) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it is bound");
@@ -394,12 +401,10 @@ impl Gateway {
         Self { address, asked }
     }
 
-    /// Where it is asked.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Requests so far.
     pub(crate) fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }

@@ -1,5 +1,5 @@
-//! Datagrams that claim to come from somebody else, made octet by octet. Only inside a namespace (see `namespace`), for it
-//! takes raw sockets.
+//! Datagrams with a forged source address, made byte by byte. Only inside a namespace (see `namespace`),
+//! because it takes raw sockets.
 
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 
@@ -9,7 +9,6 @@ use socket2::{Domain, Protocol, Socket, Type};
 pub(crate) struct Forger {
     /// Takes datagrams with their IP header.
     raw: Socket,
-    /// Takes ICMP messages.
     icmp: Socket,
     /// Takes those of IPv6.
     icmp_6: Socket,
@@ -35,17 +34,19 @@ impl Forger {
         let _ = self.raw.send_to(&datagram, &address(to));
     }
 
-    /// Says, as a router would, that nothing takes the datagrams that the socket `victim` sends to `to` (ICMP type 3, code 3).
+    /// Says, as a router would, that nothing takes the datagrams that the socket `victim` sends to `to` (ICMP
+    /// type 3, code 3).
     pub(crate) fn port_unreachable(&self, victim: SocketAddrV4, to: SocketAddrV4) {
         self.unreachable(3, 0, victim, to);
     }
 
-    /// Says that the datagrams that `victim` sends to `to` are too long for a link on the way (ICMP type 3, code 4).
+    /// Says that the datagrams that `victim` sends to `to` are too long for a link on the way (ICMP type 3,
+    /// code 4).
     pub(crate) fn too_long(&self, mtu: u16, victim: SocketAddrV4, to: SocketAddrV4) {
         self.unreachable(4, mtu, victim, to);
     }
 
-    /// The same over IPv6 (RFC 4443 section 3.2). The kernel fills in the checksum.
+    /// Sends a Packet Too Big message over IPv6 (RFC 4443 section 3.2). The kernel fills in the checksum.
     pub(crate) fn too_long_6(&self, mtu: u32, victim: SocketAddrV6, to: SocketAddrV6) {
         let mut message = vec![2, 0, 0, 0];
         message.extend(mtu.to_be_bytes());
@@ -71,10 +72,11 @@ impl Forger {
     }
 }
 
-/// An IPv4 and a UDP header for so many octets, and the octets.
+/// An IPv4 and a UDP header for so many bytes, and the bytes.
 fn ip_udp(from: SocketAddrV4, to: SocketAddrV4, length: usize, payload: &[u8]) -> Vec<u8> {
     let udp = (8 + length) as u16;
-    // RFC 791 section 3.1: version and header length, don't fragment, time to live 64, UDP; the kernel fills in checksums.
+    // RFC 791 section 3.1: version and header length, don't fragment, time to live 64, UDP; the kernel fills
+    // in checksums.
     let mut datagram = vec![0x45, 0];
     datagram.extend((20 + udp).to_be_bytes());
     datagram.extend([0, 0, 0x40, 0, 64, 17, 0, 0]);
@@ -105,8 +107,6 @@ fn address(of: SocketAddrV4) -> socket2::SockAddr {
 /// Headers are part of what is sent.
 const IPPROTO_RAW: i32 = 255;
 
-/// ICMP.
 const IPPROTO_ICMP: i32 = 1;
 
-/// ICMP for IPv6.
 const IPPROTO_ICMPV6: i32 = 58;

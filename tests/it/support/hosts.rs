@@ -1,5 +1,6 @@
-//! Hosts on one network, each a network namespace of its own that hangs on a bridge in the namespace of the test: what gives several
-//! machines one address can be tried there, daemons and all. The test is the router, or a client beside them.
+//! Hosts on one network, each a network namespace that hangs on a bridge in the namespace of the test. Tests
+//! use them for daemons that give several machines one address. The test is the router, or a client beside
+//! the hosts.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
@@ -12,8 +13,8 @@ use tempfile::TempDir;
 
 use super::{Process, Server, load_table, namespace, until};
 
-/// Enters a namespace for the test of this name, in which hosts can be made. Says so, and gives `false`, if one of these programs is
-/// missing, or no namespace can be made; or if the test has run inside already.
+/// Enters a namespace for the test of this name, in which hosts can be made. Says so, and gives `false`, if
+/// one of these programs is missing, or no namespace can be made; or if the test has run inside already.
 pub(crate) fn enter(test: &str, programs: &[&str]) -> bool {
     if let Some(missing) = programs.iter().find(|program| find(program).is_none()) {
         super::leave_out(test, &format!("{missing} is not installed"));
@@ -29,7 +30,7 @@ pub(crate) fn find(program: &str) -> Option<std::path::PathBuf> {
     folders.map(|folder| Path::new(folder).join(program)).find(|file| file.is_file())
 }
 
-/// What a command has printed, which must succeed.
+/// Runs a command, which must succeed, and returns its output.
 pub(crate) fn run(program: &str, arguments: &str) -> String {
     output(&mut Command::new(find(program).expect("it is installed")), arguments)
 }
@@ -48,11 +49,10 @@ pub(crate) fn network(address: &str) {
     run("ip", &format!("address add {address} dev br0"));
 }
 
-/// A host.
 pub(crate) struct Host {
     /// Holds the namespace, and does nothing else.
     holder: Child,
-    /// Whether it has a mount namespace of its own too.
+    /// True if the host has its own mount namespace, too.
     has_mounts: bool,
 }
 
@@ -75,7 +75,8 @@ impl Host {
         host
     }
 
-    /// Makes a host that hangs on nothing yet. What is mounted at /sys shows its devices, as that of a machine does.
+    /// Makes a host that hangs on nothing yet. What is mounted at /sys shows its devices, as that of a
+    /// machine does.
     #[allow(dead_code, reason = "the tests of AF_XDP alone need it")]
     pub(crate) fn apart() -> Self {
         let mut command = Command::new("unshare");
@@ -108,7 +109,7 @@ impl Host {
         command
     }
 
-    /// What a command on this host has printed, which must succeed.
+    /// Runs a command on this host, which must succeed, and returns its output.
     pub(crate) fn run(&self, program: &str, arguments: &str) -> String {
         output(&mut self.command(find(program).expect("it is installed")), arguments)
     }
@@ -146,7 +147,7 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it by a command that is made for a folder of its own.
+    /// Starts a daemon by the command that `make` builds for a new folder.
     pub(crate) fn start(make: impl FnOnce(&Path) -> Command) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
         let mut command = make(folder.path());
@@ -170,7 +171,7 @@ impl Daemon {
         });
     }
 
-    /// What it has said.
+    /// Returns the daemon's log so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap_or_default()
     }
@@ -186,13 +187,13 @@ impl Drop for Daemon {
     }
 }
 
-/// What stands before the number of answers that came from a backend.
+/// The series that counts answers from a backend.
 const ANSWERED: &str = "hedgerow_responses_total{rcode=\"NOERROR\",source=\"backend\"}";
 
-/// How long queries run between two changes.
-pub(crate) const WHILE: Duration = Duration::from_secs(1);
+/// How long queries run between two changes: at 1,000 a second, 300 queries.
+pub(crate) const WHILE: Duration = Duration::from_millis(300);
 
-/// An LS that waits longer than any test for whoever gives its address to others, and a TS; nobody is limited.
+/// A forwarder that waits longer for an address than any test, and an authority; no client is limited.
 const CONFIG: &str = "workers = 1
 drain_delay = '5m'
 [forwarder]

@@ -13,16 +13,13 @@ use super::PATIENCE;
 
 /// The admin server of one process.
 pub(crate) struct Admin {
-    /// Where it listens.
     address: SocketAddr,
-    /// Where it takes changes.
+    /// The socket that takes changes.
     socket: PathBuf,
 }
 
-/// What it answers.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    /// The status code.
     pub(crate) status: u16,
     /// All behind the header.
     pub(crate) body: String,
@@ -34,17 +31,15 @@ impl Admin {
         Self { address, socket }
     }
 
-    /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Reads.
     pub(crate) fn get(&self, path: &str) -> Answer {
         self.send("GET", path, &[], "")
     }
 
-    /// Reads, if anybody serves just then.
+    /// Reads a path; `None` if no server listens just then.
     pub(crate) fn try_get(&self, path: &str) -> Option<Answer> {
         let stream = TcpStream::connect(self.address).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
@@ -112,7 +107,7 @@ impl Admin {
         Metrics(self.get("/metrics").body)
     }
 
-    /// What `/api/v1/status` says of one backend, by its name; `Value::Null` if it is in no pool.
+    /// Returns the entry of one backend in `/api/v1/status`, by its name; `Value::Null` if it is in no pool.
     pub(crate) fn backend(&self, name: &str) -> Value {
         let answer = self.get("/api/v1/status");
         let status: Value = serde_json::from_str(&answer.body).expect("the status is JSON");
@@ -190,6 +185,6 @@ impl Metrics {
     }
 }
 
-/// How often a state is asked for while we wait for it. Asking without a break would keep the control thread, which
-/// probes, from its work.
+/// How often a state is asked for while we wait for it. Asking without a break would keep the control thread,
+/// which probes, from its work.
 const POLL: Duration = Duration::from_millis(5);

@@ -1,4 +1,5 @@
-//! HTTP/2 as a script: a client that sends frames one by one, sound or not, and sees those that come back (RFC 9113).
+//! HTTP/2 as a script: a client that sends frames one by one, sound or not, and sees those that come back
+//! (RFC 9113).
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,7 +11,6 @@ pub(crate) struct Http2Client {
     stream: TcpStream,
 }
 
-/// One frame.
 #[derive(Clone, Debug)]
 pub(crate) struct Frame {
     pub(crate) kind: u8,
@@ -32,7 +32,7 @@ pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const ACK: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
 
-/// The error by which a server tells a client that it asks too much of it.
+/// The error by which a server rejects a client that asks too much (RFC 9113 section 7).
 pub(crate) const ENHANCE_YOUR_CALM: u32 = 11;
 
 impl Http2Client {
@@ -59,7 +59,7 @@ impl Http2Client {
         self.write(&frame(kind, flags, stream, payload)).is_ok()
     }
 
-    /// Sends octets as they are.
+    /// Sends bytes as they are.
     pub(crate) fn write(&mut self, octets: &[u8]) -> io::Result<()> {
         self.stream.write_all(octets)
     }
@@ -69,7 +69,6 @@ impl Http2Client {
         self.send(HEADERS, END_HEADERS, stream, &post_fields())
     }
 
-    /// Asks by POST.
     pub(crate) fn post(&mut self, stream: u32, message: &[u8]) -> bool {
         self.begin_post(stream) && self.send(DATA, END_STREAM, stream, message)
     }
@@ -116,7 +115,7 @@ impl Http2Client {
         std::iter::from_fn(|| self.receive()).collect()
     }
 
-    /// Which error the server has ended with, if it says so.
+    /// Returns the error that the server has ended with, if it names one.
     pub(crate) fn error_of_end(&mut self) -> Option<u32> {
         let frames = self.rest();
         let last = frames.iter().rev().find(|frame| frame.kind == GOAWAY)?;

@@ -1,4 +1,4 @@
-//! Scripted backends that are asked by HTTPS: some of their connections misbehave as they are told to. A thread with a runtime for
+//! Scripted HTTPS backends; some of their connections misbehave as scripted. A thread with a runtime serves
 //! all of them; probes are always answered.
 
 use std::io;
@@ -22,7 +22,7 @@ use super::backend::Seen;
 use super::script::Script;
 use super::stream_backend::TestAuthority;
 
-/// What a connection does with queries that are no probes.
+/// The reaction of a connection to queries other than probes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum HttpManner {
     /// Answers each.
@@ -37,7 +37,7 @@ pub(crate) enum HttpManner {
     Says(u16, &'static str),
     /// Answers by another content type.
     MistakesType,
-    /// Answers by so many octets of a reply and zeros.
+    /// Answers by so many bytes of a reply and zeros.
     FillsTo(usize),
     /// Resets the stream.
     ResetsStreams,
@@ -49,7 +49,7 @@ pub(crate) enum HttpManner {
     FailsWith(usize),
     /// Offers another protocol by ALPN.
     MistakesProtocol,
-    /// Takes the connection and never says anything, from the first octet on.
+    /// Takes the connection and never says anything, from the first byte on.
     Hangs,
 }
 
@@ -202,7 +202,7 @@ impl Shared {
                         this.answer(&mut respond, &seen);
                     });
                 }
-                // The socket stays open, and nobody reads it.
+                // The socket stays open and is not read.
                 HttpManner::IsSilent => return std::future::pending().await,
                 HttpManner::Says(status, retry_after) => {
                     let head = Response::builder().status(status).header("retry-after", retry_after);

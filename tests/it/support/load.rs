@@ -1,6 +1,6 @@
-//! Load: different queries at an even pace from several ports and, where a test wants it, on several kept TCP connections; every
-//! answer is checked and timed, and every query is accounted for. Faults are scheduled by how many queries were sent, so that
-//! a test waits for the load and not for a clock.
+//! Load: different queries at an even pace from several ports and, where a test wants it, on several kept TCP
+//! connections; every answer is checked and timed, and every query is accounted for. Faults are scheduled by
+//! how many queries were sent, so that a test waits for the load and not for a clock.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -21,7 +21,7 @@ pub(crate) fn load_table() -> String {
     (0..NAMES).map(|number| format!("{} {} A\n", name(number), address(number))).collect()
 }
 
-/// What answers as that table does, and any other name with 192.0.2.1.
+/// Answers names of the table from it, and any other name with 192.0.2.1.
 pub(crate) fn load_answer() -> Script {
     Script::new(|seen| {
         let name = seen.name();
@@ -33,33 +33,26 @@ pub(crate) fn load_answer() -> Script {
 
 /// A client that asks all the time.
 pub(crate) struct Load {
-    /// Queries a second.
     rate: u32,
-    /// What it shares with its thread.
     shared: Arc<Shared>,
-    /// Asks and listens.
     thread: JoinHandle<Report>,
-    /// What it has to itself until it has stopped.
+    /// Keeps out other loads until this one has stopped.
     _alone: MutexGuard<'static, ()>,
 }
 
-/// One query.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sent {
-    /// When it was sent.
     pub(crate) at: Instant,
-    /// Whether it went by a TCP connection.
+    /// True if the query went by a TCP connection.
     pub(crate) by_tcp: bool,
-    /// What came back.
     pub(crate) answer: Option<Came>,
 }
 
-/// What came back for a query.
+/// The outcome of a query.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Came {
-    /// How long that took.
     pub(crate) took: Duration,
-    /// Whether it was the answer of the table.
+    /// True if the response was the answer of the table.
     pub(crate) is_right: bool,
 }
 
@@ -93,7 +86,7 @@ impl Load {
         Self { rate, shared, thread, _alone: alone }
     }
 
-    /// How many queries were sent so far.
+    /// Returns the number of queries sent so far.
     pub(crate) fn sent(&self) -> usize {
         self.shared.progress.lock().expect("nothing panics here").sent
     }
@@ -108,21 +101,28 @@ impl Load {
 
     /// Asks no more, and waits for the answers that are due.
     pub(crate) fn stop(self) -> Report {
-        self.shared.progress.lock().expect("nothing panics here").is_over = true;
+        self.stop_within(LAST)
+    }
+
+    /// Asks no more, and waits at most so long for answers: for a test that has killed the server that owes
+    /// them.
+    pub(crate) fn stop_within(self, last: Duration) -> Report {
+        self.shared.progress.lock().expect("nothing panics here").last = Some(last);
         self.thread.join().expect("the load does not panic")
     }
 }
 
-/// What a load has met.
+/// The counts of a load.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     /// All queries, in the order of sending.
     pub(crate) queries: Vec<Sent>,
-    /// Responses that nobody waited for, such as a second one to the same query.
+    /// Responses without a pending query, such as a second one to the same query.
     pub(crate) strays: usize,
     /// Connections that the server has closed.
     pub(crate) closed: usize,
-    /// How often nobody listened, or nobody was, where a query was sent, or a connection was to be opened.
+    /// The number of queries and connections that were refused, because no server listened or the host is
+    /// absent.
     pub(crate) refused: usize,
     /// Queries that were left out, because the client waited for the processor when they were due.
     pub(crate) left_out: usize,
@@ -136,7 +136,7 @@ impl Report {
         self.queries.iter().filter(|sent| sent.answer.is_none()).count()
     }
 
-    /// Those of them that were sent by UDP.
+    /// Returns the number of lost queries that were sent by UDP.
     pub(crate) fn lost_by_udp(&self) -> usize {
         self.queries.iter().filter(|sent| sent.answer.is_none() && !sent.by_tcp).count()
     }
@@ -154,15 +154,16 @@ impl Report {
         times
     }
 
-    /// Fails unless every query that the server has taken, and not dropped for overload, had its one right answer, and all connections
-    /// are open. On a machine that is busy with other things the kernel may drop a few on their way to the server, which cannot know of
-    /// them, and the server may drop what has waited too long. It waits for the processor as the client does: one query of a hundred may
-    /// be lost, and one more for each that the client has left out.
+    /// Fails unless every query that the server has taken, and not dropped for overload, had its one right
+    /// answer, and all connections are open. On a machine that is busy with other things the kernel may drop
+    /// a few on their way to the server, which cannot know of them, and the server may drop what has waited
+    /// too long. It waits for the processor as the client does: one query of a hundred may be lost, and one
+    /// more for each that the client has left out.
     pub(crate) fn check(&self, what: &str, admin: &Admin) {
         self.check_all(what, &[admin]);
     }
 
-    /// The same, of all servers that were asked.
+    /// Checks the counters of all servers that got queries.
     pub(crate) fn check_all(&self, what: &str, admins: &[&Admin]) {
         let sent = self.queries.len();
         let sum = |family: &str, labels: &[(&str, &str)]| {
@@ -191,41 +192,35 @@ pub(crate) fn percentile(times: &[Duration], percent: usize) -> Duration {
 /// Held by the load that runs.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// What a load shares with its thread.
+/// The state shared by a load and its thread.
 #[derive(Default)]
 struct Shared {
-    /// What changes.
     progress: Mutex<Progress>,
     /// Notified after each change.
     changed: Condvar,
 }
 
-/// How far a load is.
+/// The progress of a load.
 #[derive(Default)]
 struct Progress {
-    /// Queries sent.
     sent: usize,
-    /// Whether no more are to be sent.
-    is_over: bool,
+    /// Set when no more are to be sent: how long answers are waited for.
+    last: Option<Duration>,
 }
 
 /// The thread of a load.
 struct Run {
     server: SocketAddr,
-    /// Queries a second.
     rate: f64,
-    /// The clients.
     ways: Vec<Way>,
     /// Queries that wait for their answer.
     outstanding: usize,
     /// Queries without their ID, and the address to be answered, by number of the name.
     questions: Vec<(Vec<u8>, [u8; 4])>,
-    /// What was met so far.
     report: Report,
 }
 
 impl Run {
-    /// Nothing sent yet.
     fn new(server: SocketAddr, rate: u32, connections: usize) -> Self {
         let udp = (0..SOCKETS).map(|_| {
             // Off this host the system chooses the address.
@@ -251,6 +246,7 @@ impl Run {
     fn run(mut self, shared: &Shared) -> Report {
         let mut next = Instant::now();
         let step = Duration::from_secs_f64(1.0 / self.rate);
+        // Set when the last query is sent: until when answers are waited for.
         let mut ended: Option<Instant> = None;
         loop {
             let now = Instant::now();
@@ -264,14 +260,14 @@ impl Run {
                 self.send();
                 next += step;
             }
-            if ended.is_some_and(|ended| self.outstanding == 0 || ended.elapsed() > LAST) {
+            if ended.is_some_and(|until| self.outstanding == 0 || now > until) {
                 return self.report;
             }
             self.listen(next.saturating_duration_since(now).max(step));
             let mut progress = shared.progress.lock().expect("nothing panics here");
             progress.sent = self.report.queries.len();
-            if progress.is_over {
-                ended.get_or_insert(now);
+            if let Some(last) = progress.last {
+                ended.get_or_insert(now + last);
             }
             drop(progress);
             shared.changed.notify_all();
@@ -300,7 +296,7 @@ impl Run {
         }
     }
 
-    /// A way has failed: nobody listens there, or the connection is closed.
+    /// Marks a way as failed: no server listens there, or the connection is closed.
     fn fail(&mut self, at: usize, sent: Option<u16>, error: &io::Error) {
         let way = &mut self.ways[at];
         match way.link {
@@ -342,7 +338,6 @@ impl Run {
         }
     }
 
-    /// Takes one response.
     fn take(&mut self, at: usize, response: &[u8]) {
         let Some(number) = self.ways[at].waiting[usize::from(word(response, 0))].take() else {
             self.report.strays += 1;
@@ -350,7 +345,8 @@ impl Run {
         };
         self.outstanding -= 1;
         let (query, address) = &self.questions[number % NAMES];
-        // QR is there, the rcode is NOERROR, there is one answer; the question is ours, and the address stands at the end.
+        // QR is there, the rcode is NOERROR, there is one answer; the question is ours, and the address
+        // stands at the end.
         let is_right = word(response, 2) & (QR | 0xf) == QR
             && word(response, 6) == 1
             && response.get(12..query.len()) == query.get(12..)
@@ -364,7 +360,6 @@ impl Run {
     }
 }
 
-/// One client.
 struct Way {
     link: Link,
     /// By ID, the query that waits for its answer.
@@ -383,7 +378,7 @@ impl Way {
     }
 }
 
-/// How a client reaches the server.
+/// The transport from a client to the server.
 enum Link {
     Udp(UdpSocket),
     Tcp {
@@ -403,7 +398,7 @@ impl Link {
         Ok(Self::Tcp { stream, unwritten: Vec::new(), unread: Vec::new() })
     }
 
-    /// What is watched for responses, and for room where there is more to write.
+    /// Returns the descriptor to poll for responses, and for writing if there is more to write.
     fn watched(&self) -> Option<PollFd<'_>> {
         match self {
             Self::Udp(socket) => Some(PollFd::new(socket, PollFlags::IN)),
@@ -480,11 +475,13 @@ fn address(number: usize) -> String {
     format!("10.{b}.{c}.{d}")
 }
 
-/// Different names. Equal queries in flight would share a race, and one that is lost be answered by another's.
+/// Different names. Equal queries in flight would share a race, and one that is lost be answered by
+/// another's.
 const NAMES: usize = 30_000;
 /// Ports that are asked from: enough that each worker of the server gets its part.
 const SOCKETS: usize = 8;
-/// After so long no answer comes any more: longer than the timeouts of tests, shorter than a connection may be idle.
+/// After so long no answer comes any more: longer than the timeouts of tests, shorter than a connection may
+/// be idle.
 const LAST: Duration = Duration::from_secs(7);
 /// By how much a query may be late before it is left out.
 const MAX_LAG: Duration = Duration::from_millis(10);

@@ -1,4 +1,4 @@
-//! Servers that say what a test tells them to, and runs of the `lookup` command.
+//! Scripted servers, and runs of the `lookup` command.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
@@ -12,17 +12,16 @@ use hickory_proto::rr::rdata::{A, AAAA, CNAME};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use serde_json::Value;
 
-/// What a script wants sent, and where to.
+/// The datagrams that a script sends, each with its destination.
 pub(crate) type Datagrams = Vec<(SocketAddr, Vec<u8>)>;
 
-/// A server on a port of its own, that does with each query what its script says. Ends with the process.
+/// A server on a new port that handles each query by its script. Ends with the process.
 pub(crate) struct Server {
-    /// Where it listens.
     pub(crate) address: SocketAddr,
 }
 
 impl Server {
-    /// By UDP only; nobody listens on the TCP port.
+    /// Starts a server by UDP only; the TCP port is closed.
     pub(crate) fn start(script: impl FnMut(&Message, SocketAddr) -> Datagrams + Send + 'static) -> Self {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         Self::serve(socket, script)
@@ -35,7 +34,7 @@ impl Server {
     ) -> Self {
         let (socket, listener) = loop {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-            // The same port may be taken for UDP: then another one.
+            // The same port may be taken for UDP: then try another one.
             if let Ok(socket) = UdpSocket::bind(listener.local_addr().unwrap()) {
                 break (socket, listener);
             }
@@ -60,7 +59,6 @@ impl Server {
         Self::start(|query, client| vec![(client, answer(query))])
     }
 
-    /// Runs the script.
     pub(crate) fn serve(
         socket: UdpSocket,
         mut script: impl FnMut(&Message, SocketAddr) -> Datagrams + Send + 'static,
@@ -85,7 +83,6 @@ impl Server {
         lookup(self.address, arguments, stdin)
     }
 
-    /// Asks this server.
     pub(crate) fn spawn(&self, arguments: &[&str], stdin: &str) -> Child {
         spawn(self.address, arguments, stdin)
     }
@@ -95,12 +92,11 @@ impl Server {
 pub(crate) struct Untouched(pub(crate) UdpSocket);
 
 impl Untouched {
-    /// On a port of its own.
+    /// Creates a server on a new port.
     pub(crate) fn new() -> Self {
         Self(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap())
     }
 
-    /// Where it would be asked.
     pub(crate) fn address(&self) -> SocketAddr {
         self.0.local_addr().unwrap()
     }
@@ -145,24 +141,22 @@ pub(crate) fn number_of(name: &Name) -> u8 {
     name.to_string().split('.').next().and_then(|label| label.parse().ok()).unwrap_or_default()
 }
 
-/// A CNAME record.
 pub(crate) fn cname(owner: Name, target: &str) -> Record {
     Record::from_rdata(owner, 60, RData::CNAME(CNAME(name(target))))
 }
 
-/// A name.
 pub(crate) fn name(text: &str) -> Name {
     Name::from_ascii(text).unwrap()
 }
 
-/// What a script reports next, waited for with a deadline.
+/// Returns the next report of a script, waited for with a deadline.
 pub(crate) fn wait_for<T>(reports: &Receiver<T>) -> T {
     reports.recv_timeout(Duration::from_secs(30)).expect("the server is asked in time")
 }
 
 // ---- The binary ----
 
-/// How a run ended.
+/// The result of a run.
 pub(crate) struct Run {
     /// The exit status; -1 for a signal.
     pub(crate) status: i32,
@@ -199,7 +193,6 @@ pub(crate) fn spawn(address: SocketAddr, arguments: &[&str], stdin: &str) -> Chi
     start(&arguments, stdin)
 }
 
-/// Starts the command.
 pub(crate) fn start(arguments: &[&str], stdin: &str) -> Child {
     let mut child = Command::new(env!("CARGO_BIN_EXE_hedgerow"))
         .arg("lookup")

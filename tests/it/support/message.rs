@@ -1,4 +1,4 @@
-//! DNS messages, written octet by octet, so that what goes out is exactly what a test says, however
+//! DNS messages, written byte by byte, so that what goes out is exactly what a test says, however
 //! wrong. They are read by hickory-proto, which knows nothing of hedgerow.
 
 use std::fmt::Write as _;
@@ -66,7 +66,7 @@ pub(crate) const AD: u16 = 0x0020;
 /// RFC 4035 section 3.2.2: checking disabled.
 pub(crate) const CD: u16 = 0x0010;
 
-/// RFC 8914 section 4.1: something that has no code of its own.
+/// RFC 8914 section 4.1: an error without a specific code.
 pub(crate) const OTHER: u16 = 0;
 /// RFC 8914 section 4.23: no authority could be reached.
 pub(crate) const NO_REACHABLE_AUTHORITY: u16 = 22;
@@ -90,8 +90,8 @@ pub(crate) const PADDING: u16 = 12;
 /// RFC 8914 section 2.
 pub(crate) const EXTENDED_ERROR: u16 = 15;
 
-/// A query for `name` and `rtype`: class IN, RD=1, no OPT, and an ID that no other query of this
-/// process bears at the time.
+/// A query for `name` and `rtype`: class IN, RD=1, no OPT, and an ID that no other pending query of this
+/// process has.
 pub(crate) fn query(name: &str, rtype: u16) -> Query {
     static NEXT_ID: AtomicU16 = AtomicU16::new(0x1234);
     Query { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), flags: RD, name: wire_name(name), rtype, class: IN, opt: None }
@@ -100,22 +100,18 @@ pub(crate) fn query(name: &str, rtype: u16) -> Query {
 /// A client's query; its methods change one thing each.
 #[derive(Clone, Debug)]
 pub(crate) struct Query {
-    /// The ID.
     pub(crate) id: u16,
     /// Flags, as the word in which they stand.
     flags: u16,
     /// In wire form, in its case.
     name: Vec<u8>,
-    /// The type asked.
     rtype: u16,
-    /// The class asked.
     class: u16,
     /// The OPT record, which comes last.
     opt: Option<Opt>,
 }
 
 impl Query {
-    /// With this ID.
     pub(crate) fn id(self, id: u16) -> Self {
         Self { id, ..self }
     }
@@ -125,17 +121,15 @@ impl Query {
         Self { flags, ..self }
     }
 
-    /// With this opcode.
     pub(crate) fn opcode(self, opcode: u16) -> Self {
         Self { flags: self.flags & !0x7800 | opcode << 11, ..self }
     }
 
-    /// Of this class.
     pub(crate) fn class(self, class: u16) -> Self {
         Self { class, ..self }
     }
 
-    /// With an OPT record that offers `udp_size` octets.
+    /// With an OPT record that offers `udp_size` bytes.
     pub(crate) fn edns(self, udp_size: u16) -> Self {
         Self { opt: Some(Opt::new(udp_size)), ..self }
     }
@@ -155,7 +149,7 @@ impl Query {
         self.with_opt(|opt| opt.options.push((code, data.to_vec())))
     }
 
-    /// Its octets with a TSIG record, which comes last.
+    /// Returns the message with a TSIG record, which comes last.
     pub(crate) fn to_signed_vec(&self) -> Vec<u8> {
         let mut out = self.to_vec();
         out.extend_from_slice(&tsig(self.id).0);
@@ -163,7 +157,6 @@ impl Query {
         out
     }
 
-    /// Its octets.
     pub(crate) fn to_vec(&self) -> Vec<u8> {
         let mut out = header(self.id, self.flags, [1, 0, 0, self.opt.is_some().into()]);
         out.extend_from_slice(&self.question());
@@ -200,11 +193,9 @@ pub(crate) fn reply_to(query: &[u8]) -> Reply {
 /// A backend's reply; its methods change one thing each.
 #[derive(Clone, Debug)]
 pub(crate) struct Reply {
-    /// The query's.
     id: u16,
     /// Flags, as the word in which they stand.
     flags: u16,
-    /// The query's.
     question: Vec<u8>,
     /// Answers, authorities, additional records.
     sections: [Vec<Record>; 3],
@@ -213,7 +204,8 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    /// With this rcode. What of it does not fit into the header stands in the OPT record, which there must be then.
+    /// With this rcode. What of it does not fit into the header stands in the OPT record, which there must be
+    /// then.
     pub(crate) fn rcode(mut self, rcode: u16) -> Self {
         if let Some(opt) = &mut self.opt {
             opt.extended_rcode = (rcode >> 4) as u8;
@@ -255,7 +247,6 @@ impl Reply {
         Self { opt: None, ..self }
     }
 
-    /// Its octets.
     pub(crate) fn to_vec(&self) -> Vec<u8> {
         let [answers, authorities, additionals] = self.sections.each_ref().map(|s| s.len() as u16);
         let opts = u16::from(self.opt.is_some());
@@ -285,7 +276,6 @@ impl Record {
         self
     }
 
-    /// Its octets.
     pub(crate) fn to_vec(&self) -> Vec<u8> {
         self.0.clone()
     }
@@ -307,14 +297,15 @@ pub(crate) fn a(address: &str) -> Record {
     record("@", A, &ipv4(address))
 }
 
-/// The octets of an IPv4 address.
+/// The bytes of an IPv4 address.
 pub(crate) fn ipv4(address: &str) -> [u8; 4] {
     address.parse::<std::net::Ipv4Addr>().expect("a test names an IPv4 address").octets()
 }
 
-/// A TSIG record (RFC 8945 section 4.2) of a key that nobody here has, whose signature nobody here can check: with this ID.
+/// A TSIG record (RFC 8945 section 4.2) with this ID, of a key unknown to all servers in the test; its
+/// signature cannot be verified.
 pub(crate) fn tsig(id: u16) -> Record {
-    // Time signed, fudge, 32 octets of MAC, the original ID, no error, no other data.
+    // Time signed, fudge, 32 bytes of MAC, the original ID, no error, no other data.
     let mut data = wire_name("hmac-sha256");
     data.extend([0, 0, 0x5f, 0, 0, 0, 1, 44, 0, 32]);
     data.extend([0xa5; 32]);
@@ -326,7 +317,7 @@ pub(crate) fn tsig(id: u16) -> Record {
     record
 }
 
-/// A TXT record of about `length` octets that belongs to the name of the question.
+/// A TXT record of about `length` bytes that belongs to the name of the question.
 pub(crate) fn txt(length: usize) -> Record {
     let mut data = Vec::with_capacity(length + length / 200);
     for chunk in vec![b'x'; length].chunks(200) {
@@ -339,15 +330,13 @@ pub(crate) fn txt(length: usize) -> Record {
 /// An OPT record (RFC 6891 section 6.1.2).
 #[derive(Clone, Debug)]
 pub(crate) struct Opt {
-    /// Octets that its sender takes over UDP.
+    /// Bytes that its sender takes over UDP.
     udp_size: u16,
     /// The upper bits of the rcode.
     extended_rcode: u8,
-    /// Of EDNS.
     version: u8,
     /// Flags, as the word in which they stand.
     flags: u16,
-    /// Codes and data.
     options: Vec<(u16, Vec<u8>)>,
 }
 
@@ -357,7 +346,6 @@ impl Opt {
         Self { udp_size, extended_rcode: 0, version: 0, flags: 0, options: Vec::new() }
     }
 
-    /// Its octets.
     pub(crate) fn to_vec(&self) -> Vec<u8> {
         let mut data = Vec::new();
         for (code, value) in &self.options {
@@ -376,7 +364,7 @@ impl Opt {
     }
 }
 
-/// What a client was told.
+/// A response as the client received it.
 #[derive(Clone)]
 pub(crate) struct Response {
     /// The message as it came.
@@ -389,17 +377,15 @@ impl Response {
         Message::from_vec(&self.bytes).unwrap_or_else(|e| panic!("{e} in a response: {self:?}"))
     }
 
-    /// The ID.
     pub(crate) fn id(&self) -> u16 {
         word(&self.bytes, 0)
     }
 
-    /// Whether a flag of the header is set.
+    /// Returns true if a flag of the header is set.
     pub(crate) fn has(&self, flag: u16) -> bool {
         word(&self.bytes, 2) & flag != 0
     }
 
-    /// The opcode.
     pub(crate) fn opcode(&self) -> u16 {
         word(&self.bytes, 2) >> 11 & 0xf
     }
@@ -426,7 +412,7 @@ impl Response {
         question_of(&self.bytes)
     }
 
-    /// Whether there is an OPT record.
+    /// Returns true if there is an OPT record.
     pub(crate) fn has_opt(&self) -> bool {
         self.message().edns.is_some()
     }
@@ -462,7 +448,7 @@ impl std::fmt::Debug for Response {
     }
 }
 
-/// Header words and counts, as twelve octets.
+/// Header words and counts, as twelve bytes.
 pub(crate) fn header(id: u16, flags: u16, counts: [u16; 4]) -> Vec<u8> {
     [[id, flags].as_slice(), &counts].concat().into_iter().flat_map(u16::to_be_bytes).collect()
 }

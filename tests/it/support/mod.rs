@@ -1,9 +1,10 @@
-//! What the socket tests are built from: scripted backends, the real server, clients, and messages
-//! made octet by octet. Everything binds port 0 and hands its address back; everything waits for a
-//! condition with a deadline. Nothing of this knows a type of hedgerow: the tests meet it as a user does.
+//! What the socket tests are built from: scripted backends, the real server, clients, and messages made byte
+//! by byte. Everything binds port 0 and hands its address back; everything waits for a condition with a
+//! deadline. Nothing of this knows a type of hedgerow: the tests meet it as a user does.
 //!
-//! Tests of one room share a file beside that, which does know its types: [`admin_site`], [`cache`], [`transfers`] and [`zones`];
-//! [`browser`], [`encrypted_peers`], [`hosts`], [`lookup`] and [`peers`] run commands.
+//! Tests of one room share a file beside that, which does know its types: [`admin_site`], [`cache`],
+//! [`transfers`] and [`zones`]; [`browser`], [`encrypted_peers`], [`hosts`], [`lookup`] and [`peers`] run
+//! commands.
 
 pub(crate) mod admin_site;
 mod authority;
@@ -63,13 +64,13 @@ pub(crate) use stream_backend::{Manner, StreamBackend, TestAuthority};
 /// failing test ever waits so long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// So many milliseconds.
 pub(crate) const fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-/// An address of this host whose port is free by UDP and by TCP, for who cannot tell which one the system gave. It is below
-/// those that the system gives out: another test would soon have one of them. No other test of this process gets the same.
+/// Returns an address of this host whose port is free by UDP and by TCP, for servers that cannot report the
+/// port that the system gave them. The port is below the system's own range, from which another test would
+/// soon take it. No other test of this process gets the same.
 pub(crate) fn free_address() -> std::net::SocketAddr {
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 22_000;
@@ -83,8 +84,8 @@ pub(crate) fn free_address() -> std::net::SocketAddr {
     }
 }
 
-/// Says that something is not tested, for want of something that this machine lacks. That is a failure where `HEDGEROW_REQUIRED` is
-/// set, for there all that tests need must be there.
+/// Prints that a check is left out because this machine lacks something. That is a failure where
+/// `HEDGEROW_REQUIRED` is set, because there all that tests need must be installed.
 pub(crate) fn leave_out(test: &str, why: &str) {
     assert!(std::env::var_os("HEDGEROW_REQUIRED").is_none(), "{test} cannot be tested: {why}");
     eprintln!("{test}: not tested, {why}");

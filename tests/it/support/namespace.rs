@@ -1,5 +1,5 @@
-//! A process, or a namespace, of its own for one test: there it may forge addresses, drop datagrams, use up ports and mount file
-//! systems, and no other test, nor the machine, meets any of it.
+//! A separate process, or namespace, for one test: there it may forge addresses, drop datagrams, use up ports
+//! and mount file systems, without effect on other tests or the machine.
 
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -8,10 +8,12 @@ use std::{env, fs};
 
 use rustix::process::geteuid;
 
-/// Whether this process is inside the network namespace of the test of this name, which is its path below the crate.
+/// Returns true if this process is inside the network namespace of the test of this name, which is its path
+/// below the crate.
 ///
-/// Outside, the test runs once more by itself in a namespace that is made for it, and fails as that does; then there is
-/// nothing left to do. Where no namespace can be made, that is said, and is a failure only where `HEDGEROW_REQUIRED` is set.
+/// Outside, the test runs once more by itself in a namespace that is made for it, and fails as that does;
+/// then there is nothing left to do. Where no namespace can be made, that is said, and is a failure only
+/// where `HEDGEROW_REQUIRED` is set.
 pub(crate) fn enter(test: &str) -> bool {
     if env::var(INSIDE).as_deref() == Ok(test) {
         let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
@@ -22,7 +24,7 @@ pub(crate) fn enter(test: &str) -> bool {
     false
 }
 
-/// The same of a mount namespace, where file systems can be mounted.
+/// Returns true inside a mount namespace, where file systems can be mounted; else runs the test in one.
 pub(crate) fn enter_mounts(test: &str) -> bool {
     let is_inside = env::var(INSIDE).as_deref() == Ok(test);
     if !is_inside {
@@ -39,7 +41,8 @@ fn run_in_namespace(kind: &str, trial: &[&str], test: &str) {
     }
 }
 
-/// Whether this process runs the test of this name, and no other: what it opens for its children no child of another test gets.
+/// Returns true if this process runs the test of this name, and no other: what it opens for its children no
+/// child of another test gets.
 ///
 /// Elsewhere, the test runs once more by itself, and fails as that does; then there is nothing left to do.
 pub(crate) fn alone(test: &str) -> bool {
@@ -50,7 +53,6 @@ pub(crate) fn alone(test: &str) -> bool {
     is_alone
 }
 
-/// This test binary.
 fn binary() -> PathBuf {
     env::current_exe().expect("the path of this test binary")
 }
@@ -67,7 +69,7 @@ fn run_inside(command: &mut Command, test: &str) {
     assert!(stdout.contains("1 passed"), "there is no test {test}");
 }
 
-/// The number of the user "nobody", and of its group: who is root runs these tests as an ordinary user nevertheless.
+/// The number of the unprivileged user of most systems, and of its group: root runs these tests as this user.
 const NOBODY: u32 = 65_534;
 
 /// A command of an ordinary user.
@@ -79,7 +81,7 @@ pub(crate) fn ordinary(program: &str) -> Command {
     command
 }
 
-/// Whether an ordinary user may make these namespaces; says so if not.
+/// Returns true if an ordinary user may make these namespaces; says so if not.
 pub(crate) fn may(test: &str, unshare: &[&str]) -> bool {
     let made = ordinary("unshare").args(unshare).args(["--", "true"]).output();
     let why = match made {
@@ -112,7 +114,8 @@ fn can_be_made(kind: &str, trial: &[&str]) -> Result<(), String> {
     }
 }
 
-/// The command that runs another in a new namespace of this kind. Who is not root becomes root of a user namespace for that.
+/// The command that runs another in a new namespace of this kind. Who is not root becomes root of a user
+/// namespace for that.
 fn unshare(kind: &str) -> Command {
     let mut command = Command::new("unshare");
     command.arg(kind);

@@ -1,5 +1,6 @@
-//! What befalls two hosts that have one address between them, whatever it is that moves the address: the first is told to end and comes
-//! back, is killed, and is cut off. A client asks all the while, and each step says how long the address took.
+//! Failures of two hosts that share one address, by whatever means the address moves: the first gets SIGTERM
+//! and comes back, is killed, and is cut off. A client sends queries all the while, and each step reports how
+//! long the address took to move.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -13,19 +14,18 @@ use super::{Load, Report, Server};
 pub(crate) struct OneAddress<'a> {
     pub(crate) first: &'a Host,
     pub(crate) second: &'a Host,
-    /// Where both answer.
     pub(crate) address: SocketAddr,
-    /// The lines of the config that say so.
+    /// The listener lines of the config.
     pub(crate) listen: &'a str,
     /// Waits until the first host alone has the address.
     pub(crate) wait_for_first: &'a dyn Fn(),
-    /// The same of the second.
+    /// Waits until the second host alone has the address.
     pub(crate) wait_for_second: &'a dyn Fn(),
 }
 
 impl OneAddress<'_> {
-    /// The server of the first host gets SIGTERM, and later another is started there: no query is lost, and each is answered by one
-    /// host. Returns the other.
+    /// The server of the first host gets SIGTERM, and later another is started there: no query is lost, and
+    /// each is answered by one host. Returns the other.
     pub(crate) fn end_and_come_back(&self, mut one: Server) -> Server {
         let Self { first, second, .. } = self;
         let load = self.load();
@@ -39,7 +39,7 @@ impl OneAddress<'_> {
         load.run_for(WHILE);
         assert_eq!(first.answered(), ended, "nobody asks there any more");
         assert!(second.answered() > moved, "everybody asks here");
-        // A second signal ends it at once: nobody is kept waiting.
+        // A second signal ends the server at once, without a grace period.
         one.process.signal(Signal::TERM);
         assert_eq!(one.process.wait_for_exit().code(), Some(1));
         load.run_for(WHILE);
@@ -56,17 +56,19 @@ impl OneAddress<'_> {
         one
     }
 
-    /// The server of the first host is killed. Returns how many queries nobody has answered.
+    /// Kills the server of the first host. Returns the number of queries without an answer.
     pub(crate) fn crash(&self, one: &Server) -> usize {
         self.lose("kill -9", || one.process.signal(Signal::KILL), self.wait_for_second)
     }
 
-    /// The first host is cut off, and tells nobody. `wait` until the other has the address: the first may think that it has it too.
+    /// Cuts off the first host without a message. `wait` until the other has the address: the first may still
+    /// own it, too.
     pub(crate) fn cut_off(&self, wait: &dyn Fn()) -> usize {
         self.lose("a machine cut off", || drop(self.first.run("ip", "link set eth0 down")), wait)
     }
 
-    /// Something ends without a word.
+    /// Fails the first host by `end`, and waits until the second has the address. Returns the number of
+    /// queries without an answer.
     fn lose(&self, what: &str, end: impl FnOnce(), wait: &dyn Fn()) -> usize {
         let load = self.load();
         let before = Instant::now();
@@ -74,7 +76,9 @@ impl OneAddress<'_> {
         wait();
         let took = before.elapsed();
         load.run_for(WHILE);
-        let report = load.stop();
+        // The server that owes the other answers is gone, and the server that is left has answered for a
+        // while.
+        let report = load.stop_within(WHILE);
         let unanswered = report.lost() + report.refused;
         eprintln!(
             "{what} until the other machine has the address: {took:?}; unanswered: {unanswered} of 1000 a second"
@@ -83,7 +87,6 @@ impl OneAddress<'_> {
         unanswered
     }
 
-    /// All is well.
     pub(crate) fn check(&self) {
         check_nothing_lost(&self.load().stop());
     }

@@ -1,5 +1,5 @@
-//! Name servers of others, as Debian packages them, run without privileges: each as primary and as secondary of one zone,
-//! with its files in a folder of its own, on a port that was free.
+//! Name servers as Debian packages them, run without privileges: each as primary and as secondary of one
+//! zone, with its files in a separate folder, on a port that was free.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -28,17 +28,16 @@ pub(crate) enum Kind {
     Bind,
 }
 
-/// What it does with the zone.
+/// The role of a server for the zone.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Role {
-    /// It has the file, and tells the secondary at this address.
+    /// Reads the zone from a file, and sends NOTIFY to the secondary at this address.
     Primary(SocketAddr),
     /// It has the zone from the primary at this address.
     Secondary(SocketAddr),
 }
 
 impl Kind {
-    /// The program.
     fn program(self) -> &'static str {
         match self {
             Self::Nsd => "nsd",
@@ -54,13 +53,9 @@ impl Kind {
     }
 }
 
-/// A running server.
 pub(crate) struct Peer {
-    /// What it is.
     kind: Kind,
-    /// The process.
     child: Child,
-    /// Its files.
     folder: TempDir,
 }
 
@@ -110,7 +105,8 @@ impl Peer {
         })
     }
 
-    /// Starts BIND with the zone, by TLS at this address, with `chain.pem` and `key.pem` of this folder; it tells a secondary of changes.
+    /// Starts BIND with the zone, by TLS at this address, with `chain.pem` and `key.pem` of this folder; it
+    /// sends NOTIFY to a secondary.
     pub(crate) fn primary_by_tls(address: SocketAddr, secondary: SocketAddr, certificate: &Path) -> Option<Self> {
         Self::start_with(Kind::Bind, |at| {
             let (chain, key) = (certificate.join("chain.pem"), certificate.join("key.pem"));
@@ -121,7 +117,8 @@ impl Peer {
         })
     }
 
-    /// Starts a server that has the zone by TLS from a primary which bears `ns1.example`, by the word of `ca.pem` of this folder.
+    /// Starts a server that transfers the zone by TLS from a primary whose certificate carries `ns1.example`,
+    /// signed by `ca.pem` of this folder.
     pub(crate) fn secondary_by_tls(
         kind: Kind,
         address: SocketAddr,
@@ -183,7 +180,6 @@ impl Peer {
         kill_process(Pid::from_child(&self.child), Signal::HUP).expect("the process is ours");
     }
 
-    /// What it has written.
     fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }

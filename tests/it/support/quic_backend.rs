@@ -1,5 +1,5 @@
-//! Scripted backends that are asked by QUIC: some of their connections misbehave as they are told to. A thread for each backend;
-//! probes are always answered.
+//! Scripted QUIC backends; some of their connections misbehave as scripted. A thread for each backend; probes
+//! are always answered.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use self::server::{Query, QuicServer, tls};
+use self::server::{TestQuicQuery, TestQuicServer, tls};
 use super::backend::Seen;
 use super::script::Script;
 use super::stream_backend::TestAuthority;
@@ -19,7 +19,7 @@ use super::stream_backend::TestAuthority;
 #[path = "../../../src/net/backend_connection/quic/server.rs"]
 mod server;
 
-/// What a connection does with queries that are no probes.
+/// The reaction of a connection to queries other than probes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum QuicManner {
     /// Answers each.
@@ -63,7 +63,7 @@ struct Shared {
     asked: AtomicUsize,
     /// Queries that were no probes.
     queries: AtomicUsize,
-    /// Those of them that came before a handshake was complete.
+    /// The queries that came before a handshake was complete.
     early: AtomicUsize,
     /// Of each its length, and whether its ID was 0 and it has an OPT record alone besides its question.
     seen: Mutex<Vec<(usize, bool)>>,
@@ -73,17 +73,17 @@ struct Shared {
 struct Serving {
     shared: Arc<Shared>,
     socket: UdpSocket,
-    server: QuicServer,
-    fresh: Box<dyn Fn() -> QuicServer + Send>,
+    server: TestQuicServer,
+    fresh: Box<dyn Fn() -> TestQuicServer + Send>,
     /// Connections with queries, in their order.
     orders: HashMap<SocketAddr, usize>,
-    /// What waits on each.
-    waiting: HashMap<SocketAddr, Vec<Query>>,
+    /// Queries waiting on each connection.
+    waiting: HashMap<SocketAddr, Vec<TestQuicQuery>>,
     answered: HashMap<SocketAddr, usize>,
     /// Nothing comes through from or to these.
     dead: HashSet<SocketAddr>,
-    /// What is to be answered later.
-    later: Vec<(Instant, Query)>,
+    /// Queries to answer later.
+    later: Vec<(Instant, TestQuicQuery)>,
 }
 
 impl QuicBackend {
@@ -97,7 +97,7 @@ impl QuicBackend {
         Self::allowing(1_000, manner, faulty, ca, script)
     }
 
-    /// The same, and each connection may have so many streams at once.
+    /// Starts a misbehaving backend whose connections each allow so many concurrent streams.
     pub(crate) fn allowing(
         streams: u32,
         manner: QuicManner,
@@ -119,7 +119,7 @@ impl QuicBackend {
         let shows = ca.server(None);
         let protocol: &[&[u8]] = if manner == QuicManner::MistakesProtocol { &[b"h3"] } else { &[b"doq"] };
         let fresh = move || {
-            QuicServer::new(tls(&shows, protocol), |transport| {
+            TestQuicServer::new(tls(&shows, protocol), |transport| {
                 transport.max_concurrent_bidi_streams(streams.into());
             })
         };
@@ -139,7 +139,6 @@ impl QuicBackend {
         Self { address, shared }
     }
 
-    /// Where it is.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -159,7 +158,7 @@ impl QuicBackend {
         self.shared.queries.load(Ordering::SeqCst)
     }
 
-    /// Those of them that came before a handshake was complete.
+    /// Returns the number of queries that came before a handshake was complete.
     pub(crate) fn early(&self) -> usize {
         self.shared.early.load(Ordering::SeqCst)
     }
@@ -194,7 +193,7 @@ impl Serving {
         }
         for (peer, datagram) in self.server.datagrams(now) {
             if !self.dead.contains(&peer) {
-                // Whoever is gone hears nothing.
+                // An error is ignored, because the peer may have gone.
                 let _ = self.socket.send_to(&datagram, peer);
             }
         }
@@ -205,7 +204,7 @@ impl Serving {
         Ok(())
     }
 
-    fn asked(&mut self, peer: SocketAddr, query: Query, now: Instant) {
+    fn asked(&mut self, peer: SocketAddr, query: TestQuicQuery, now: Instant) {
         let shared = Arc::clone(&self.shared);
         let seen = Seen { bytes: query.frame[2..].to_vec(), peer, at: now, tcp: true, named: None };
         if seen.is_probe() {
@@ -261,7 +260,7 @@ impl Serving {
         }
     }
 
-    fn answer(&mut self, query: &Query, edit: impl Fn(&mut [u8])) {
+    fn answer(&mut self, query: &TestQuicQuery, edit: impl Fn(&mut [u8])) {
         let Some(peer) = self.server.connections.get(&query.connection).map(|it| it.remote_address()) else { return };
         let seen = Seen { bytes: query.frame[2..].to_vec(), peer, at: Instant::now(), tcp: true, named: None };
         let sendings = self.shared.script.lock().unwrap_or_else(PoisonError::into_inner).react(&seen);

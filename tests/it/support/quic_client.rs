@@ -1,4 +1,4 @@
-//! A client by QUIC that does as it is told, right or wrong: the protocol is `quinn-proto`, the socket blocks.
+//! A scripted QUIC client, right or wrong: the protocol is `quinn-proto`, the socket blocks.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -27,16 +27,17 @@ pub(crate) struct QuicClient {
     quic: Connection,
     socket: UdpSocket,
     server: SocketAddr,
-    /// What has come on each stream, and how it ended: well, or by a reset with this code.
+    /// The bytes received on each stream, and its end: a FIN, or a reset with this code.
     streams: HashMap<StreamId, (Vec<u8>, Option<End>)>,
     is_connected: bool,
     lost: Option<ConnectionError>,
 }
 
-/// How a stream has ended.
+/// The end of a stream: FIN, or a reset with this code.
 type End = Result<(), u64>;
 
-/// What a client by QUIC is that trusts this authority, and speaks these protocols. It offers early data where it can.
+/// Returns the config of a QUIC client that trusts this authority and speaks these protocols. The client
+/// offers early data where it can.
 pub(crate) fn quic_config(authorities: &Authorities, alpn: &[&str]) -> Arc<TlsConfig> {
     let mut config = TlsConfig::clone(&authorities.trusted_by(alpn, &[&TLS13]));
     config.enable_early_data = true;
@@ -44,14 +45,14 @@ pub(crate) fn quic_config(authorities: &Authorities, alpn: &[&str]) -> Arc<TlsCo
 }
 
 impl QuicClient {
-    /// Connected to a server that must bear this name.
+    /// Connects to a server whose certificate must carry this name.
     pub(crate) fn of(server: SocketAddr, config: &Arc<TlsConfig>, name: &str) -> Self {
         let mut client = Self::begun(server, config, name);
         client.shake_hands().expect("a server that is who it says");
         client
     }
 
-    /// The same, with the first word of the handshake sent alone.
+    /// Sends only the first flight of the handshake.
     pub(crate) fn begun(server: SocketAddr, config: &Arc<TlsConfig>, name: &str) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback can be bound");
         let mut endpoint = Endpoint::new(Arc::new(EndpointConfig::default()), None, false, None);
@@ -75,12 +76,12 @@ impl QuicClient {
         })
     }
 
-    /// Whether early data could be sent.
+    /// Returns true if early data could be sent.
     pub(crate) fn has_early_data(&self) -> bool {
         self.quic.has_0rtt()
     }
 
-    /// Whether it was taken.
+    /// Returns true if the server has accepted the early data.
     pub(crate) fn is_early_data_taken(&self) -> bool {
         self.quic.accepted_0rtt()
     }
@@ -111,13 +112,13 @@ impl QuicClient {
         self.quic.streams().open(dir)
     }
 
-    /// Sends octets on a stream, with its end or without.
+    /// Sends bytes on a stream, with its end or without.
     pub(crate) fn send(&mut self, stream: StreamId, octets: &[u8], is_end: bool) {
         self.write(stream, octets, is_end);
         self.flush();
     }
 
-    /// The same, without a datagram yet.
+    /// Writes to a stream without sending a datagram yet.
     pub(crate) fn write(&mut self, stream: StreamId, octets: &[u8], is_end: bool) {
         let mut sender = self.quic.send_stream(stream);
         let written = if octets.is_empty() { Ok(0) } else { sender.write(octets) };
@@ -196,7 +197,7 @@ impl QuicClient {
         self.socket = UdpSocket::bind("127.0.0.1:0").expect("loopback can be bound");
     }
 
-    /// Gives a sign of life.
+    /// Sends a PING frame.
     pub(crate) fn ping(&mut self) {
         self.quic.ping();
         self.flush();

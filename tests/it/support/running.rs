@@ -1,4 +1,5 @@
-//! A server within this process, whose owner is the test: what a supervisor does with one can be done without.
+//! A server within this process, whose owner is the test: what a supervisor does with one can be done
+//! without.
 
 use std::any::Any;
 use std::net::SocketAddr;
@@ -11,7 +12,9 @@ use std::thread::{self, JoinHandle};
 use hedgerow::load::{self, Confinement, Loader};
 use hedgerow::metrics::Snapshot;
 use hedgerow::net::listening::ListeningSocket;
-use hedgerow::server::{Carried, Known, Learnt, Listeners, Rest, Server as HedgerowServer, ServerEvent};
+use hedgerow::server::{
+    CarriedPools, CarriedState, Learnt, Listeners, QueuedQueryFate, Server as HedgerowServer, ServerEvent,
+};
 use tempfile::TempDir;
 use tokio::runtime;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -22,36 +25,34 @@ use super::{Admin, Client, PATIENCE};
 /// Something to be done with a server, on its control thread.
 type Errand = Box<dyn FnOnce(&mut HedgerowServer) -> Pin<Box<dyn Future<Output = Box<dyn Any + Send>>>> + Send>;
 
-/// The way back of an errand.
+/// The reply channel of an errand.
 type WayBack = std::sync::mpsc::Sender<Box<dyn Any + Send>>;
 
 /// A server within this process.
 pub(crate) struct Running {
-    /// The way to its control thread, and the way back.
+    /// The channel to the control thread, each errand with its reply channel.
     errands: Option<UnboundedSender<(Errand, WayBack)>>,
-    /// What it has told its owner.
-    pub(crate) told: Arc<Mutex<Vec<Known>>>,
-    /// Where it listens.
+    /// The changes reported to the owner.
+    pub(crate) told: Arc<Mutex<Vec<CarriedPools>>>,
     pub(crate) forwarder: SocketAddr,
-    /// Where the last of its authorities does.
+    /// The address of the last authority.
     pub(crate) authority: Option<SocketAddr>,
     pub(crate) admin: Admin,
     thread: Option<JoinHandle<()>>,
-    /// Holds the config.
     folder: TempDir,
 }
 
 impl Running {
     /// Starts a server of a config with `[admin]`, with what `carry` makes of what was read.
-    pub(crate) fn start(config: &str, carry: impl FnOnce(&load::Setup) -> Carried + Send + 'static) -> Self {
+    pub(crate) fn start(config: &str, carry: impl FnOnce(&load::Setup) -> CarriedState + Send + 'static) -> Self {
         Self::on(config, Vec::new(), carry)
     }
 
-    /// The same, on the listening sockets of another.
+    /// Starts a server on the listening sockets of another.
     pub(crate) fn beside(
         other: &Self,
         config: &str,
-        carry: impl FnOnce(&load::Setup) -> Carried + Send + 'static,
+        carry: impl FnOnce(&load::Setup) -> CarriedState + Send + 'static,
     ) -> Self {
         let sockets = other.run(|server| std::future::ready(server.listeners().to_pass()));
         Self::on(config, sockets.expect("there are descriptors"), carry)
@@ -60,7 +61,7 @@ impl Running {
     fn on(
         config: &str,
         sockets: Vec<ListeningSocket>,
-        carry: impl FnOnce(&load::Setup) -> Carried + Send + 'static,
+        carry: impl FnOnce(&load::Setup) -> CarriedState + Send + 'static,
     ) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
         let file = folder.path().join("config.toml");
@@ -68,7 +69,7 @@ impl Running {
         std::fs::write(&file, config.replace("SOCKET", &socket.display().to_string())).expect("our own folder");
         let (errands, mut received) = unbounded_channel::<(Errand, WayBack)>();
         let (bound, is_bound) = std::sync::mpsc::channel();
-        let told: Arc<Mutex<Vec<Known>>> = Arc::default();
+        let told: Arc<Mutex<Vec<CarriedPools>>> = Arc::default();
         let known = Arc::clone(&told);
         let thread = thread::spawn(move || {
             let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -93,7 +94,7 @@ impl Running {
                         },
                     }
                 }
-                let _ = server.drain(Rest::Taken).await;
+                let _ = server.drain(QueuedQueryFate::Taken).await;
             }));
         });
         let line = is_bound.recv_timeout(PATIENCE).expect("it starts");
@@ -124,7 +125,7 @@ impl Running {
         *answer.downcast().expect("what was sent")
     }
 
-    pub(crate) fn known(&self) -> Known {
+    pub(crate) fn known(&self) -> CarriedPools {
         self.run(|server| std::future::ready(server.known()))
     }
 
@@ -136,7 +137,7 @@ impl Running {
         self.run(|server| server.learnt())
     }
 
-    /// The octets of its cache.
+    /// The bytes of its cache.
     pub(crate) fn cache(&self) -> Vec<u8> {
         self.run(|server| {
             let save = server.save_cache();
@@ -152,7 +153,7 @@ impl Running {
         Client::of(self.forwarder)
     }
 
-    /// Has all TCP connections go to another server, each as it falls idle. Tells how many have gone.
+    /// Moves all TCP connections to another server, each as it falls idle. Returns the counter of moved ones.
     pub(crate) fn move_connections_to(&self, other: &Self) -> Arc<AtomicUsize> {
         let mut moved = self.run(|server| std::future::ready(server.move_connections()));
         let errands = other.errands.as_ref().expect("it runs").downgrade();

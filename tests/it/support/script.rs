@@ -1,5 +1,5 @@
-//! What a scripted backend does with a query: nothing, or one or more datagrams, now, later, or when
-//! told to. Scripts are built from smaller ones: `servfail().then(answer("192.0.2.1").held())`.
+//! The reaction of a scripted backend to a query: nothing, or one or more datagrams, now, later, or on
+//! release. Scripts are built from smaller ones: `servfail().then(answer("192.0.2.1").held())`.
 
 use std::time::Duration;
 
@@ -9,20 +9,17 @@ use super::message::*;
 /// Decides what is sent for each query in turn.
 pub(crate) struct Script(Box<Reaction>);
 
-/// What is sent for a query.
 type Reaction = dyn FnMut(&Seen) -> Vec<Sending> + Send;
 
 /// One message on its way out of a backend.
 pub(crate) struct Sending {
-    /// The message.
     pub(crate) bytes: Vec<u8>,
-    /// When it leaves.
     pub(crate) when: When,
-    /// Where it leaves from.
+    /// The source address of the message.
     pub(crate) source: Source,
 }
 
-/// When a message leaves.
+/// The time at which a message leaves.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum When {
     /// At once.
@@ -33,55 +30,55 @@ pub(crate) enum When {
     Released,
 }
 
-/// Where a datagram comes from.
+/// The source address of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Source {
     /// The address that was asked, as it should be.
     Asked,
-    /// The same address, another port.
+    /// The backend's address, from another port.
     OtherPort,
     /// Another address, the same port.
     OtherAddress,
 }
 
 impl Script {
-    /// What `react` makes of a query, sent at once.
+    /// Sends the bytes that `react` returns for a query at once.
     pub(crate) fn new(mut react: impl FnMut(&Seen) -> Option<Vec<u8>> + Send + 'static) -> Self {
         let send = |bytes| Sending { bytes, when: When::Now, source: Source::Asked };
         Self(Box::new(move |seen| react(seen).map(send).into_iter().collect()))
     }
 
-    /// What `react` says of each query.
+    /// Sends the datagrams that `react` returns for each query.
     pub(crate) fn each_of(react: impl FnMut(&Seen) -> Vec<Sending> + Send + 'static) -> Self {
         Self(Box::new(react))
     }
 
-    /// What is sent for this query.
+    /// Returns the datagrams to send for this query.
     pub(crate) fn react(&mut self, seen: &Seen) -> Vec<Sending> {
         (self.0)(seen)
     }
 
-    /// The same, so much later.
+    /// Delays each message by this time.
     pub(crate) fn after(self, delay: Duration) -> Self {
         self.each(move |sending| sending.when = When::After(delay))
     }
 
-    /// The same, when `Backend::release` says so.
+    /// Holds each message until `Backend::release`.
     pub(crate) fn held(self) -> Self {
         self.each(|sending| sending.when = When::Released)
     }
 
-    /// The same from elsewhere.
+    /// Sends each message from another source.
     pub(crate) fn sent_from(self, source: Source) -> Self {
         self.each(move |sending| sending.source = source)
     }
 
-    /// The same with its octets changed.
+    /// Changes the bytes of each message.
     pub(crate) fn edited(self, edit: impl Fn(&mut Vec<u8>) + Send + 'static) -> Self {
         self.each(move |sending| edit(&mut sending.bytes))
     }
 
-    /// The same with cookies for those who ask for them (RFC 7873): the client's own and this one.
+    /// Adds cookies for clients that ask for them (RFC 7873): the client's own and this one.
     pub(crate) fn giving_cookie(mut self, server: &'static [u8]) -> Self {
         Self(Box::new(move |seen| {
             let mut sendings = self.react(seen);
@@ -124,7 +121,7 @@ impl Script {
         Self(Box::new(move |seen| if seen.tcp { other.react(seen) } else { self.react(seen) }))
     }
 
-    /// The same with each message changed.
+    /// Applies a change to each message.
     fn each(mut self, change: impl Fn(&mut Sending) + Send + 'static) -> Self {
         Self(Box::new(move |seen| {
             let mut sendings = self.react(seen);
@@ -154,7 +151,7 @@ pub(crate) fn answer(address: &'static str) -> Script {
     reply(move |reply| reply.with_flags(AA).answer(a(address)))
 }
 
-/// The same, good for so many seconds.
+/// Answers with this address and this TTL.
 pub(crate) fn answer_for(seconds: u32, address: &'static str) -> Script {
     reply(move |reply| reply.with_flags(AA).answer(a(address).lasting(seconds)))
 }
@@ -174,7 +171,7 @@ pub(crate) fn nxdomain() -> Script {
     nxdomain_for(60)
 }
 
-/// The same, good for so many seconds.
+/// Answers NXDOMAIN with this negative TTL.
 pub(crate) fn nxdomain_for(seconds: u32) -> Script {
     reply(move |reply| reply.rcode(NXDOMAIN).with_flags(AA).authority(soa().lasting(seconds)))
 }
@@ -184,7 +181,7 @@ pub(crate) fn nodata_authoritative() -> Script {
     nodata_for(60)
 }
 
-/// The same, good for so many seconds.
+/// Answers NODATA with this negative TTL.
 pub(crate) fn nodata_for(seconds: u32) -> Script {
     reply(move |reply| reply.with_flags(AA).authority(soa().lasting(seconds)))
 }
@@ -210,7 +207,7 @@ pub(crate) fn truncated() -> Script {
     reply(|reply| reply.with_flags(TC))
 }
 
-/// Twelve octets: the ID and SERVFAIL, no question.
+/// Twelve bytes: the ID and SERVFAIL, no question.
 pub(crate) fn bare_servfail() -> Script {
     Script::new(|seen| Some(header(seen.id(), QR | SERVFAIL, [0; 4])))
 }

@@ -17,8 +17,8 @@ use super::PATIENCE;
 use super::client::{Client, TcpClient};
 use super::http::Admin;
 
-/// Copies a program by another process. A child of another test inherits a descriptor by which this process writes, and the kernel runs
-/// no file that any process may write (ETXTBSY).
+/// Copies a program by another process. A child of another test inherits a descriptor by which this process
+/// writes, and the kernel runs no file that any process may write (ETXTBSY).
 pub(crate) fn copy_program(from: &Path, to: &Path) {
     let status = Command::new("cp").arg(from).arg(to).status().expect("cp is a program of every system");
     assert!(status.success(), "{} is copied", from.display());
@@ -26,20 +26,18 @@ pub(crate) fn copy_program(from: &Path, to: &Path) {
 
 /// A run of the `hedgerow` binary. Dropping it kills the process; if the test fails, its log is shown.
 pub(crate) struct Process {
-    /// The process.
     child: Child,
     /// Where it puts the socket of its admin server.
     runtime: TempDir,
     /// Filled by a thread that reads stderr.
     log: Arc<Log>,
-    /// Whether it leads a process group of its own, which ends with it.
+    /// True if the process leads a process group, which ends with it.
     leads: bool,
 }
 
-/// What the process has written to stderr.
+/// The stderr of the process.
 #[derive(Default)]
 struct Log {
-    /// What changes.
     written: Mutex<Written>,
     /// Notified after each change.
     changed: Condvar,
@@ -47,9 +45,8 @@ struct Log {
 
 #[derive(Default)]
 struct Written {
-    /// Whole lines.
     lines: Vec<String>,
-    /// Whether stderr was closed, as it is when the process has ended.
+    /// True if stderr was closed, as it is when the process has ended.
     ended: bool,
 }
 
@@ -59,7 +56,7 @@ impl Process {
         Self::run_as(arguments, |_| {})
     }
 
-    /// The same, with so many descriptors at most.
+    /// Runs the program with a limit on descriptors.
     pub(crate) fn run_limited(descriptors: usize, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
         let mut command = Command::new("prlimit");
         command.args([&format!("--nofile={descriptors}:{descriptors}"), "--", env!("CARGO_BIN_EXE_hedgerow")]);
@@ -72,7 +69,7 @@ impl Process {
         Self::spawn(command, set_up)
     }
 
-    /// The same, with what `set_up` changes of the command: its user, its environment.
+    /// Runs the program after `set_up` has changed the command: its user, its environment.
     pub(crate) fn run_as(
         arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
         set_up: impl FnOnce(&mut Command),
@@ -82,7 +79,7 @@ impl Process {
         Self::spawn(command, set_up)
     }
 
-    /// Runs a program as a process group of its own, so that whatever it starts ends with the test too.
+    /// Runs a program as the leader of a process group, so that its children end with the test, too.
     pub(crate) fn run_group(program: &Path, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
         let mut command = Command::new(program);
         command.args(arguments).process_group(0);
@@ -95,7 +92,6 @@ impl Process {
     fn spawn(mut command: Command, set_up: impl FnOnce(&mut Command)) -> Self {
         let runtime = TempDir::new().expect("a temporary folder");
         command
-            .env_remove("HEDGEROW_LOG")
             .env("RUNTIME_DIRECTORY", runtime.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -123,7 +119,6 @@ impl Process {
         self.runtime.path().join(format!("admin-{address}.sock"))
     }
 
-    /// Its number.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
@@ -140,7 +135,7 @@ impl Process {
         self.try_wait_for_log(text).unwrap_or_else(|| panic!("no log line says {text:?}: {}", self.log()))
     }
 
-    /// The same; `None` if the process ends without such a line.
+    /// Waits for a log line; returns `None` if the process ends without such a line.
     pub(crate) fn try_wait_for_log(&self, text: &str) -> Option<String> {
         let line = self.wait(|written| {
             let line = written.lines.iter().find(|line| line.contains(text));
@@ -154,7 +149,6 @@ impl Process {
         self.log.written.lock().expect("nothing panics here").lines.join("\n")
     }
 
-    /// The process.
     pub(crate) fn child(&self) -> &Child {
         &self.child
     }
@@ -164,31 +158,32 @@ impl Process {
         kill_process(Pid::from_child(&self.child), signal).expect("the process is ours");
     }
 
-    /// Octets of memory that the process has resident.
+    /// Bytes of memory that the process has resident.
     pub(crate) fn resident(&self) -> usize {
         let pages = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).expect("it is running");
         let pages: usize = pages.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("the second field");
         pages * rustix::param::page_size()
     }
 
-    /// Lets the process have no more descriptors than this, or as many as it may have at most. What is open stays open.
+    /// Lets the process have no more descriptors than this, or as many as it may have at most. What is open
+    /// stays open.
     pub(crate) fn limit_descriptors(&self, limit: Option<u64>) {
         let maximum = getrlimit(Resource::Nofile).maximum;
         let limit = Rlimit { current: limit.or(maximum), maximum };
         prlimit(Some(Pid::from_child(&self.child)), Resource::Nofile, limit).expect("the process is ours");
     }
 
-    /// How many descriptors the process has open.
+    /// Returns the number of open descriptors of the process.
     pub(crate) fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("it is running").count()
     }
 
     /// Waits until the process has ended by itself.
     pub(crate) fn wait_for_exit(&mut self) -> ExitStatus {
-        // Its end closes stderr, and so does nothing else.
+        // Only the end of the process closes stderr.
         let ended = self.wait(|written| written.ended.then_some(()));
         assert!(ended.is_some(), "still running: {}", self.log());
-        // Nor is anybody left of its group.
+        // No process of its group is left, either.
         self.leads = false;
         self.child.wait().expect("the process is ours")
     }
@@ -217,9 +212,7 @@ impl Drop for Process {
 
 /// A server that is ready, and the addresses that it listens on.
 pub(crate) struct Server {
-    /// The process.
     pub(crate) process: Process,
-    /// By name.
     listeners: HashMap<String, Vec<SocketAddr>>,
     /// Holds the config and zones.
     folder: TempDir,
@@ -231,7 +224,7 @@ impl Server {
         Self::start_with_files(config, &[])
     }
 
-    /// The same, with so many descriptors at most.
+    /// Starts a server with a limit on descriptors.
     pub(crate) fn start_limited(config: &str, descriptors: usize) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
         let file = folder.path().join("config.toml");
@@ -240,12 +233,13 @@ impl Server {
         Self::ready(Process::run_limited(descriptors, arguments), folder)
     }
 
-    /// The same, with files (zones) in the folder of the config.
+    /// Starts a server with files (zones) in the folder of the config.
     pub(crate) fn start_with_files(config: &str, files: &[(&str, &str)]) -> Self {
         Self::start_as(config, files, |_| {})
     }
 
-    /// The same, with files (zones) in the folder of the config, and with what `set_up` changes of the command.
+    /// Starts a server with files (zones) in the folder of the config, after `set_up` has changed the
+    /// command.
     pub(crate) fn start_as(config: &str, files: &[(&str, &str)], set_up: impl FnOnce(&mut Command)) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
         for (name, content) in files {
@@ -256,7 +250,7 @@ impl Server {
         Self::ready(Process::run_as([OsStr::new("serve"), OsStr::new("-c"), file.as_os_str()], set_up), folder)
     }
 
-    /// The same by a program and all that it starts.
+    /// Starts a server by a program, as a process group with all its children.
     pub(crate) fn start_group(program: &Path, config: &str, files: &[(&str, &str)]) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
         for (name, content) in files {
@@ -300,7 +294,6 @@ impl Server {
         TcpClient::of(self.address())
     }
 
-    /// The admin server.
     pub(crate) fn admin(&self) -> Admin {
         let address = self.listener("admin");
         Admin::of(address, self.process.admin_socket(address))
@@ -340,7 +333,6 @@ impl Server {
     }
 }
 
-/// Writes a file.
 fn write(path: &Path, content: &str) {
     std::fs::write(path, content).expect("a file in our own temporary folder");
 }

@@ -1,6 +1,6 @@
-//! The side of a service manager such as systemd: a notify socket, a store of descriptors, and processes that are started with these and
-//! with other sockets. Only for tests that run in a process of their own ([`super::namespace::alone`]): what is opened for one child
-//! another would get as well.
+//! The side of a service manager such as systemd: a notify socket, a store of descriptors, and processes that
+//! are started with these and with other sockets. Only for tests that run in a process of their own
+//! ([`super::namespace::alone`]): what is opened for one child another would get as well.
 
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
@@ -16,16 +16,15 @@ use tempfile::TempDir;
 
 use super::{PATIENCE, Process, Server, ms};
 
-/// A service manager.
 pub(crate) struct ServiceManager {
     /// Holds the notify socket, the config and the zones.
     folder: TempDir,
     notify: UnixDatagram,
-    /// What it keeps, each with its name.
+    /// The stored descriptors, each with its name.
     pub(crate) store: Vec<(String, OwnedFd)>,
-    /// All that it was told, by messages.
+    /// The lines of each message received from the process.
     pub(crate) told: Vec<Vec<String>>,
-    /// What is set in the environment besides.
+    /// Environment variables besides the usual ones.
     pub(crate) environment: Vec<(&'static str, String)>,
 }
 
@@ -61,9 +60,10 @@ impl ServiceManager {
         self.run_with(sockets.iter().map(|(_, fd)| fd).collect(), sockets.len(), &names.join(":"))
     }
 
-    /// The same, with what the variables say told apart from what is passed.
+    /// Runs a process with variables that may differ from the sockets passed.
     pub(crate) fn run_with(&self, sockets: Vec<&OwnedFd>, count: usize, names: &str) -> Process {
-        // A shell moves them from where they are free to where they are expected, and knows the number of the process.
+        // A shell moves them from where they are free to where they are expected, and knows the number of the
+        // process.
         let mut script = String::new();
         let mut inherited = Vec::new();
         for (place, socket) in sockets.into_iter().enumerate() {
@@ -84,7 +84,7 @@ impl ServiceManager {
         })
     }
 
-    /// Reads until it is told this line, and returns the message that holds it; what was told before does not count.
+    /// Reads until this line comes, and returns the message that holds it; earlier messages do not count.
     pub(crate) fn wait_for(&mut self, line: &str) -> Vec<String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -147,7 +147,7 @@ impl ServiceManager {
     }
 }
 
-/// Whether two descriptors are of one socket.
+/// Returns true if two descriptors are of one socket.
 fn is_same(one: &OwnedFd, other: &OwnedFd) -> bool {
     let inode = |fd| rustix::fs::fstat(fd).expect("it is open").st_ino;
     inode(one) == inode(other)

@@ -1,5 +1,6 @@
-//! A reverse proxy below a path prefix, before an admin server: what is asked of the API it answers from a fixture, so that a
-//! test says what a page is shown; the rest, such as the page itself, comes from the server behind it.
+//! A reverse proxy below a path prefix, before an admin server: what is asked of the API it answers from a
+//! fixture, so that a test says what a page is shown; the rest, such as the page itself, comes from the
+//! server behind it.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// The proxy. What it tells can be changed at any time.
+/// The proxy. Its data can be changed at any time.
 pub(crate) struct StandIn {
     pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
@@ -26,7 +27,6 @@ struct Shared {
     has_ended: AtomicBool,
 }
 
-/// What it tells.
 #[derive(Default)]
 pub(crate) struct Told {
     /// The answers to paths, with or without their query: status and JSON.
@@ -37,17 +37,17 @@ pub(crate) struct Told {
     pub(crate) asked: Vec<String>,
     /// Streams that are open.
     pub(crate) streams: usize,
-    /// Whether the stream is refused.
+    /// True if the stream is refused.
     pub(crate) has_no_stream: bool,
 }
 
-/// Where the stream is.
+/// The path of the stream.
 const LIVE: &str = "/api/v1/live";
 
 /// How long a browser may take to come or to go.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a proxy adds: its client is on another host.
+/// The header that a proxy adds: its client is on another host.
 const CLIENT: &str = "X-Forwarded-For: 192.0.2.7\r\n";
 
 /// Everything is below this.
@@ -79,12 +79,12 @@ impl StandIn {
         Self { address, shared }
     }
 
-    /// Where the page is.
+    /// Returns the URL of the page.
     pub(crate) fn url(&self) -> String {
         format!("http://{}{PREFIX}/", self.address)
     }
 
-    /// What is told, to be looked at and changed.
+    /// Returns the data served by the proxy, to be read and changed.
     pub(crate) fn told(&self) -> MutexGuard<'_, Told> {
         self.shared.told()
     }
@@ -96,7 +96,7 @@ impl StandIn {
         assert!(!waited.expect("nothing panics here").1.timed_out(), "{streams} streams expected");
     }
 
-    /// Another second: for the stream, and for who asks once.
+    /// Adds a second: for the stream, and for single requests.
     pub(crate) fn tell(&self, second: Value) {
         let mut told = self.told();
         told.answers.insert(LIVE, (200, second.clone()));
@@ -166,7 +166,7 @@ impl Shared {
         Some(())
     }
 
-    /// Tells the seconds behind this one, as they come.
+    /// Sends each second after this one as it comes.
     fn stream(&self, mut stream: &TcpStream, last_id: Option<usize>) -> io::Result<()> {
         write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/event-stream\r\n\r\n")?;
         let mut next = last_id.map_or_else(|| self.told().seconds.len(), |id| id + 1);

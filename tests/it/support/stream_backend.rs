@@ -1,5 +1,5 @@
-//! Scripted backends that are asked by TCP alone or by TLS: some of their connections misbehave as they are told to. A thread for
-//! each connection; probes are always answered.
+//! Scripted backends by TCP or TLS; some of their connections misbehave as scripted. A thread for each
+//! connection; probes are always answered.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -18,7 +18,7 @@ use tokio_rustls::rustls::{ConfigBuilder, RootCertStore, ServerConfig, ServerCon
 use super::backend::Seen;
 use super::script::Script;
 
-/// What a connection does with queries that are no probes.
+/// The reaction of a connection to queries other than probes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Manner {
     /// Answers each.
@@ -27,7 +27,7 @@ pub(crate) enum Manner {
     Reverses(usize),
     /// Waits for so many, and answers them in the order in which they came, all by one write.
     Collects(usize),
-    /// Says nothing until it is asked for a sign of life, and gives that first.
+    /// Stays silent until a probe comes, and answers that first.
     AwaitsASign,
     /// Takes them and says nothing, not even to probes.
     IsSilent,
@@ -41,7 +41,7 @@ pub(crate) enum Manner {
     MistakesIds,
     /// Answers another question.
     MistakesQuestions,
-    /// Takes the connection and never says anything, from the first octet on.
+    /// Takes the connection and never says anything, from the first byte on.
     Hangs,
 }
 
@@ -230,7 +230,6 @@ impl Shared {
     }
 }
 
-/// TCP, or TLS.
 trait Stream: Read + Write {}
 
 impl<T: Read + Write> Stream for T {}
@@ -243,12 +242,12 @@ impl TestAuthority {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("there is randomness");
-        // Each has a name of its own, by which it is looked up.
+        // Each authority has a different name, by which it is looked up.
         params.distinguished_name.push(DnType::CommonName, format!("authority {:x?}", &key.public_key_raw()[..8]));
         Self(CertifiedIssuer::self_signed(params, key).expect("a sound certificate"))
     }
 
-    /// Its certificate, as `ca` takes it.
+    /// Returns the authority's certificate in PEM, for `ca`.
     pub(crate) fn pem(&self) -> String {
         self.0.pem()
     }

@@ -1,16 +1,14 @@
 //! A small zone, `example.`, in any version, and messages of it, for the tests of transfers.
 
-use hedgerow::transfer::{Records, Writer};
+use hedgerow::transfer::{Records, TransferWriter};
 use hedgerow::wire::{HEADER_LEN, Header, Message, Name, RecordType};
 use hedgerow::zone::Record;
 
-/// The zone.
 pub(crate) const ZONE: &[u8] = b"\x07example\0";
 
 /// The ID of all queries.
 pub(crate) const ID: u16 = 0x4242;
 
-/// The zone's name.
 pub(crate) fn zone() -> Name {
     Name::from_wire(ZONE).unwrap()
 }
@@ -38,11 +36,11 @@ pub(crate) fn query(qtype: RecordType) -> Vec<u8> {
     [&header[..], ZONE, &qtype.0.to_be_bytes(), b"\0\x01"].concat()
 }
 
-/// The messages of a response with these records, of so many octets at most.
+/// The messages of a response with these records, of so many bytes at most.
 pub(crate) fn response<'a>(qtype: RecordType, records: impl Iterator<Item = Record<'a>>, limit: usize) -> Vec<Vec<u8>> {
     let query = query(qtype);
     let query = Message::read(&query).unwrap();
-    let mut writer = Writer::new(query.header, &query.question.unwrap(), records, limit);
+    let mut writer = TransferWriter::new(query.header, &query.question.unwrap(), records, limit);
     let mut messages = Vec::new();
     let mut out = Vec::new();
     while writer.next_message(&mut out) {

@@ -1,4 +1,5 @@
-//! All processes of one start with `[supervisor]`: who they are, as the admin server and the system have it, and what is done to them.
+//! All processes of one start with `[supervisor]`: their IDs by the admin server and by the system, and
+//! signals to them.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -20,7 +21,7 @@ pub(crate) struct Tree {
     standbys: usize,
 }
 
-/// What all of them serve.
+/// Returns the config that all processes serve.
 pub(crate) fn config(keys: &str) -> String {
     format!(
         "workers = 2\n[authorities.a]\nlisten = ['127.0.0.1:0']\nzones = ['a.txt']\n[admin]\nlisten = '127.0.0.1:0'\n\
@@ -38,7 +39,7 @@ impl Tree {
         Self::start_as(keys, 2, |_| {})
     }
 
-    /// The same, by another file.
+    /// Starts the processes from another executable.
     pub(crate) fn start_program(program: &std::path::Path) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let file = folder.path().join("config.toml");
@@ -57,7 +58,7 @@ impl Tree {
         Self::start_config(&config(keys), &[("a.txt", &table(ADDRESS))], standbys, set_up)
     }
 
-    /// The same with a config of the test's own.
+    /// Starts the processes with the test's config.
     pub(crate) fn start_config(
         config: &str,
         files: &[(&str, &str)],
@@ -74,7 +75,8 @@ impl Tree {
         tree
     }
 
-    /// What the admin server says of all. Whoever is killed answers no more, so that it is asked again.
+    /// Returns the status of all processes from the admin server. Asks again if a killed process does not
+    /// answer.
     pub(crate) fn status(&self) -> Value {
         until("a status", || {
             let mut stream = TcpStream::connect(self.server.listener("admin")).ok()?;
@@ -96,13 +98,13 @@ impl Tree {
         processes.map(process).collect()
     }
 
-    /// Those of a role that run. Who has just died may be listed yet.
+    /// Returns the process IDs of a role. A process that has just died may still be listed.
     pub(crate) fn pids(&self, role: &str) -> Vec<u32> {
         let pids = self.processes().into_iter().filter(|(_, found)| found == role).map(|(pid, _)| pid);
         pids.filter(|pid| is_running(*pid)).collect()
     }
 
-    /// The one of a role, which may be about to be told of.
+    /// Returns the process ID of a role, waiting until the admin server lists it.
     pub(crate) fn pid(&self, role: &str) -> u32 {
         until(&format!("one {role}"), || match self.pids(role)[..] {
             [pid] => Some(pid),
@@ -150,7 +152,7 @@ impl Tree {
         Client::of(self.server.listener("a"))
     }
 
-    /// The first start's last words, when it was told to end.
+    /// Checks the last log lines of the first start after SIGTERM.
     pub(crate) fn assert_ended(&mut self) {
         let status = self.server.process.wait_for_exit();
         assert_eq!(status.code(), Some(0), "{}", self.server.process.log());
@@ -182,7 +184,7 @@ pub(crate) fn stop(pid: u32) {
     });
 }
 
-/// What a process does, if it has not ended, and its process group.
+/// Returns the state of a process that has not ended, and its process group.
 pub(crate) fn state_of(pid: u32) -> Option<(char, i32)> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = status.rsplit_once(") ")?.1.split(' ');
@@ -191,7 +193,7 @@ pub(crate) fn state_of(pid: u32) -> Option<(char, i32)> {
     (!matches!(state, 'Z' | 'X')).then_some((state, group))
 }
 
-/// Whether there is such a process that has not ended.
+/// Returns true if there is such a process that has not ended.
 pub(crate) fn is_running(pid: u32) -> bool {
     state_of(pid).is_some()
 }

@@ -1,14 +1,14 @@
 //! Zones in tests: from text to a zone database, from a question to the lines of its response.
 //!
-//! [`read_zone`] reads master files. [`try_zone`] reads a shorter form, `OWNER [TTL] TYPE RDATA`, a record a line, where
-//! DNSSEC records say only what an authority looks at.
-//! Responses are read by this file alone, octet by octet, so that nothing that wrote them is taken on trust.
+//! [`read_zone`] reads master files. [`try_zone`] reads a shorter form, `OWNER [TTL] TYPE RDATA`, a record a
+//! line, where DNSSEC records say only what an authority looks at. Responses are read by this file alone,
+//! byte by byte, so that nothing that wrote them is taken on trust.
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hedgerow::wire::{Flag, HEADER_LEN, Header, Name, OptRecord, Rcode, RecordClass, RecordType, Transport};
-use hedgerow::zone::master::{self, Source, Task};
-use hedgerow::zone::{Diagnostics, Miss, Place, Reaction, Record, Tables, Zone, ZoneBuilder, ZoneDb, respond};
+use hedgerow::zone::master::{self, ZoneFileContext, ZoneFileSource};
+use hedgerow::zone::{Diagnostics, FilePlace, Miss, Reaction, Record, Tables, Zone, ZoneBuilder, ZoneDb, respond};
 
 /// The largest UDP message of the server in tests.
 pub(crate) const UDP_SIZE: u16 = 1232;
@@ -22,9 +22,9 @@ pub(crate) fn name(text: &str) -> Name {
 pub(crate) fn read_zone(text: &str) -> Result<(Zone, Diagnostics), Diagnostics> {
     let apex = name(text.split_whitespace().next().expect("a first record"));
     let mut builder = ZoneBuilder::new(&apex);
-    let source = Source { name: "test.zone".to_owned(), octets: text.into() };
+    let source = ZoneFileSource { name: "test.zone".to_owned(), octets: text.into() };
     let mut include = |name: &str| Err(format!("no file {name} in this test"));
-    let task = Task { origin: Some(&apex), default_ttl: None, include: &mut include };
+    let task = ZoneFileContext { origin: Some(&apex), default_ttl: None, include: &mut include };
     let read = master::read(&source, task, &mut |record, place| builder.add(&record, place));
     read.unwrap_or_else(|errors| panic!("{errors}\n{text}"));
     builder.finish()
@@ -50,7 +50,7 @@ pub(crate) fn try_zone(text: &str) -> Result<(Zone, Diagnostics), Diagnostics> {
         let rtype: RecordType = rest[0].parse().unwrap_or_else(|error| panic!("{text}: {error}"));
         let rdata = rdata(rtype, &rest[1..]);
         let record = Record { owner: owner.as_wire(), rtype, ttl: last_ttl, rdata: &rdata };
-        builder.add(&record, Place { file: 0, line, column: 1 });
+        builder.add(&record, FilePlace { file: 0, line, column: 1 });
     }
     builder.finish()
 }
@@ -107,7 +107,7 @@ fn rdata(rtype: RecordType, fields: &[&str]) -> Vec<u8> {
             let text = text.trim_matches('"');
             [&[text.len() as u8][..], text.as_bytes()].concat()
         }
-        // Only what an authority looks at: the type that is signed, and who signs.
+        // Only the fields that an authority reads: the type that is signed, and the signer.
         (RecordType::RRSIG, [covered]) => [
             &covered.parse::<RecordType>().expect("a type").0.to_be_bytes()[..],
             &[8, 2],
@@ -130,7 +130,7 @@ fn rdata(rtype: RecordType, fields: &[&str]) -> Vec<u8> {
     }
 }
 
-/// Octets from hexadecimal digits, or from `-`, which is none.
+/// Bytes from hexadecimal digits, or from `-`, which is none.
 fn hex(digits: &str) -> Vec<u8> {
     let digits = digits.trim_matches('-').as_bytes();
     let octets = digits.chunks(2).map(|pair| std::str::from_utf8(pair).expect("digits"));
@@ -140,15 +140,11 @@ fn hex(digits: &str) -> Vec<u8> {
 /// A question, to be changed by a test.
 #[derive(Clone)]
 pub(crate) struct Asked {
-    /// Its name.
     pub(crate) qname: Name,
-    /// Its type.
     pub(crate) qtype: RecordType,
-    /// Its class.
     pub(crate) qclass: RecordClass,
     /// UDP size and DO of an OPT record.
     pub(crate) edns: Option<(u16, bool)>,
-    /// How it comes.
     pub(crate) transport: Transport,
 }
 
@@ -164,12 +160,12 @@ pub(crate) fn asked(qname: &str, qtype: &str) -> Asked {
 }
 
 impl Asked {
-    /// The same by a client that wants DNSSEC records.
+    /// Asks as a client that wants DNSSEC records.
     pub(crate) fn with_do(self) -> Self {
         Self { edns: Some((4096, true)), ..self }
     }
 
-    /// The same by TCP.
+    /// Asks by TCP instead.
     pub(crate) fn by_tcp(self) -> Self {
         Self { transport: Transport::Tcp, ..self }
     }
@@ -198,16 +194,14 @@ impl Asked {
 /// A response, taken apart.
 #[derive(Debug)]
 pub(crate) struct Response {
-    /// Its octets.
     pub(crate) octets: Vec<u8>,
-    /// Its header.
     pub(crate) header: Header,
-    /// Its answer, authority and additional sections, a line for each record; OPT left out.
+    /// The answer, authority and additional sections, a line for each record; OPT left out.
     pub(crate) sections: [Vec<String>; 3],
 }
 
 impl Response {
-    /// Reads a response to its last octet.
+    /// Reads a response to its last byte.
     fn read(octets: Vec<u8>) -> Self {
         let header = Header::read(&octets).expect("a header");
         let mut at = HEADER_LEN;
@@ -221,7 +215,6 @@ impl Response {
         Self { octets, header, sections }
     }
 
-    /// The rcode.
     pub(crate) fn rcode(&self) -> Rcode {
         self.header.rcode()
     }

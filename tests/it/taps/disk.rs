@@ -1,4 +1,5 @@
-//! The query log on a disk that gets full, and has room again: a small one in memory, in a mount namespace of the test.
+//! The query log on a disk that gets full, and has room again: a small one in memory, in a mount namespace of
+//! the test.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -26,7 +27,7 @@ impl<'p> Disk<'p> {
 
 impl Drop for Disk<'_> {
     fn drop(&mut self) {
-        // Whoever still writes to it does so until it ends.
+        // A process that still writes to it may do so until it ends.
         let _ = Command::new("umount").arg("--lazy").arg(self.0).status();
     }
 }

@@ -1,5 +1,5 @@
-//! dnstap: each message is told once, as its schema says, to whoever collects it; and a collector that is away, hangs or
-//! talks nonsense costs frames and no query.
+//! Tests of dnstap: each message is sent once, as its schema demands, to each collector; and a collector that
+//! is away, hangs or sends nonsense costs frames and no query.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -17,10 +17,8 @@ use crate::support::*;
 
 const ONE: &str = "192.0.2.1";
 
-/// A frame, read.
 #[derive(Debug, Default)]
 struct Frame {
-    /// `Message.type`.
     kind: u64,
     identity: String,
     version: String,
@@ -131,7 +129,8 @@ fn control(kind: u32) -> Vec<u8> {
     [&[0; 4][..], &(4 + fields.len() as u32).to_be_bytes(), &kind.to_be_bytes(), &fields].concat()
 }
 
-/// Reads a frame of Frame Streams; `Err` is the type of a control frame. `None`: the stream has ended between two.
+/// Reads a frame of Frame Streams; `Err` is the type of a control frame. `None`: the stream has ended between
+/// two.
 fn read_frame(stream: &mut impl Read) -> Option<Result<Vec<u8>, u32>> {
     let mut word = [0; 4];
     stream.read_exact(&mut word).ok()?;
@@ -180,6 +179,18 @@ fn tally(frames: &[Frame]) -> BTreeMap<(String, u64), usize> {
     tally
 }
 
+/// Ends a server, and returns the frames of its file.
+fn frames_of(server: &mut Server) -> Vec<Frame> {
+    server.process.signal(Signal::TERM);
+    assert!(server.process.wait_for_exit().success());
+    let file = fs::read(server.path("tap")).expect("it is there");
+    let mut rest = &file[..];
+    assert_eq!(read_frame(&mut rest), Some(Err(2)), "START");
+    let frames = std::iter::from_fn(|| read_frame(&mut rest)?.ok()).map(|data| Frame::read(&data)).collect();
+    assert!(rest.is_empty() && file.ends_with(&control(3)), "STOP is the end");
+    frames
+}
+
 #[test]
 fn every_message_is_told_once_and_attempts_with_their_kind() {
     let (one, failing) = (Backend::new(answer(ONE)), Backend::new(servfail()));
@@ -222,24 +233,14 @@ fn every_message_is_told_once_and_attempts_with_their_kind() {
     }
     ask_all(&Client::of(server.listener("ts")), &vec!["host.test".to_owned(); 30]);
     expected.extend([(("host.test.".to_owned(), 1), 30), (("host.test.".to_owned(), 2), 30)]);
-    // A reply whose race is over is told as well.
+    // A reply whose race is over is sent as well.
     slow.release();
     expected.extend(names("late", 100).into_iter().map(|name| ((format!("{name}."), 8), 2)));
     let total: usize = expected.values().sum();
     let admin = server.admin();
     let metrics = admin.wait_for("all is written", |metrics| records(metrics, "written") >= total as u64);
     assert_eq!((records(&metrics, "written"), records(&metrics, "dropped")), (total as u64, 0));
-    server.process.signal(Signal::TERM);
-    assert!(server.process.wait_for_exit().success());
-
-    let file = fs::read(server.path("tap")).expect("it is there");
-    let mut rest = &file[..];
-    assert_eq!(read_frame(&mut rest), Some(Err(2)), "START");
-    let mut frames = Vec::new();
-    while let Some(Ok(data)) = read_frame(&mut rest) {
-        frames.push(Frame::read(&data));
-    }
-    assert!(rest.is_empty() && file.ends_with(&control(3)), "STOP is the end");
+    let frames = frames_of(&mut server);
     assert_eq!(tally(&frames), expected);
     let local = server.address();
     let by_kind = |frame: &Frame, kind: &str| frame.extra.ends_with(&format!(" kind={kind}"));
@@ -296,14 +297,8 @@ fn clients_by_tcp_and_tls_are_told_with_the_address_that_they_have_asked() {
     server.tcp_client().ask(&query("tcp.test", A));
     TlsClient::of(listeners[1], &authorities.trusted(&["dot"]), "dns.example").ask(&query("tls.test", A));
     server.admin().wait_for("all is written", |metrics| records(metrics, "written") >= 4);
-    server.process.signal(Signal::TERM);
-    assert!(server.process.wait_for_exit().success());
-    let file = fs::read(server.path("tap")).expect("it is there");
-    let mut rest = &file[..];
-    assert_eq!(read_frame(&mut rest), Some(Err(2)), "START");
     let mut seen = Vec::new();
-    while let Some(Ok(data)) = read_frame(&mut rest) {
-        let frame = Frame::read(&data);
+    for frame in frames_of(&mut server) {
         let port = frame.numbers.get(&7).copied();
         assert_eq!(frame.octets.get(&5).map(Vec::as_slice), Some(&[127, 0, 0, 1][..]), "response_address: {frame:?}");
         seen.push((frame.name(), frame.kind, frame.numbers[&3], port));
@@ -319,22 +314,30 @@ fn clients_by_tcp_and_tls_are_told_with_the_address_that_they_have_asked() {
 }
 
 #[test]
+fn attempts_have_the_transport_of_their_backend() {
+    for (scheme, protocol) in [("", 1), ("tcp://", 2)] {
+        let backend = Backend::new(answer(ONE));
+        let address = backend.address().to_string();
+        let config = Forwarder::to(&[&backend], "").admin().to_toml();
+        let config = config.replace(&address, &format!("{scheme}{address}"));
+        let config = format!("{config}\n[dnstap]\nto = 'file:tap'\nmessages = ['backend']\n");
+        let mut server = Server::start(&config);
+        server.client().ask(&query("x.test", A));
+        server.admin().wait_for("both are written", |metrics| records(metrics, "written") >= 2);
+        let protocols: Vec<_> = frames_of(&mut server).iter().map(|frame| frame.numbers[&3]).collect();
+        assert_eq!(protocols, [protocol; 2], "{scheme}");
+    }
+}
+
+#[test]
 fn a_sample_has_whole_queries_and_privacy_leaves_out_what_it_says() {
     let backend = Backend::new(answer(ONE));
     let forwarder = Forwarder::to(&[&backend], "").admin().to_toml();
     let start = |keys: &str| Server::start(&format!("{forwarder}\n[dnstap]\nto = 'file:tap'\n{keys}"));
     let names: Vec<_> = (0..2000).map(|number| format!("q{number}.test")).collect();
-    let frames = |mut server: Server| {
-        server.process.signal(Signal::TERM);
-        assert!(server.process.wait_for_exit().success());
-        let file = fs::read(server.path("tap")).expect("it is there");
-        let mut rest = &file[..];
-        assert_eq!(read_frame(&mut rest), Some(Err(2)), "START");
-        std::iter::from_fn(|| read_frame(&mut rest)?.ok()).map(|data| Frame::read(&data)).collect::<Vec<_>>()
-    };
-    let server = start("sample = 0.1");
+    let mut server = start("sample = 0.1");
     ask_all(&server.client(), &names);
-    let sample = frames(server);
+    let sample = frames_of(&mut server);
     let tally = tally(&sample);
     // Five and a half standard deviations of a binomial distribution.
     assert!((126..=274).contains(&(tally.len() / 4)), "{}", tally.len());
@@ -343,9 +346,9 @@ fn a_sample_has_whole_queries_and_privacy_leaves_out_what_it_says() {
             assert_eq!(tally.get(&(name.clone(), other)), Some(&1), "{name} has {kind}");
         }
     }
-    let server = start("client = 'prefix'\nnames = 'none'\nmessages = ['client']");
+    let mut server = start("client = 'prefix'\nnames = 'none'\nmessages = ['client']");
     ask_all(&server.client(), &names[..10]);
-    let cut = frames(server);
+    let cut = frames_of(&mut server);
     assert_eq!(cut.len(), 20);
     for frame in cut {
         assert_eq!(frame.octets[&4], [127, 0, 0, 0]);
@@ -402,7 +405,7 @@ fn collectors_that_hang_or_talk_nonsense_cost_frames_and_no_query() {
     ask(20);
     let (mut nonsense, _) = listener.accept().expect("it connects");
     nonsense.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").expect("it reads");
-    server.process.wait_for_log("does not speak Frame Streams");
+    server.process.wait_for_log("does not support Frame Streams");
     // The next one shakes hands, and reads nothing more.
     let (mut hung, _) = listener.accept().expect("it connects again");
     hung.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
@@ -434,7 +437,8 @@ fn collectors_that_hang_or_talk_nonsense_cost_frames_and_no_query() {
     assert_eq!(reader.join().expect("whole frames"), records(&metrics, "written"));
 }
 
-/// The end takes half a second for it; on a busy machine more, but far less than such a collector is waited for while there is time.
+/// The end takes half a second for it; on a busy machine more, but far less than such a collector is waited
+/// for while there is time.
 #[test]
 fn a_collector_that_hangs_does_not_hold_up_the_end() {
     // Whether it shakes hands, and how many times as much is asked as there is room for.
@@ -480,7 +484,8 @@ impl Drop for Program {
     }
 }
 
-/// Needs the programs `fstrm_capture`, of Debian's package `fstrm-bin`, and `dnstap-read`, of `bind9-dnsutils`.
+/// Needs the programs `fstrm_capture`, of Debian's package `fstrm-bin`, and `dnstap-read`, of
+/// `bind9-dnsutils`.
 #[test]
 fn fstrm_capture_collects_it_though_it_was_stopped_and_dnstap_read_reads_it() {
     let is_there = |program: &str| Command::new(program).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();

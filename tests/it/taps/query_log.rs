@@ -1,5 +1,5 @@
-//! The query log: each query is in it once and says what became of it; whatever happens to its file or its reader, queries are
-//! answered and lines are whole.
+//! The query log: each query is in it once and says what became of it; whatever happens to its file or its
+//! reader, queries are answered and lines are whole.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -199,7 +199,8 @@ fn failed_and_hedged_queries_are_logged_whatever_the_sample() {
     assert!(!log.contains("client="), "{log}");
 }
 
-/// What is quick may be slow on a busy machine: so whatever is logged has taken as long as it says, and all that had to be slow is there.
+/// A quick query may be slow on a busy machine: so the test checks that each logged query took as long as the
+/// log says, and that all slow ones are there.
 #[test]
 fn slow_queries_are_logged_whatever_the_sample_and_quick_ones_are_not() {
     let backend = Backend::new(answer(ONE).except("slow", answer(ONE).held()));
@@ -210,7 +211,7 @@ fn slow_queries_are_logged_whatever_the_sample_and_quick_ones_are_not() {
     let began = Instant::now();
     let names: Vec<_> = (0..20).map(|number| format!("slow.q{number}.test")).collect();
     names.iter().for_each(|name| slow.send(&query(name, A)));
-    // One of them is asked for by somebody else as well, and that twice.
+    // Another client asks for one of them as well, and does so twice.
     (0..2).for_each(|_| again.send(&query(&names[0], A).id(7)));
     backend.wait_for(names.len());
     let mut asked = 0;

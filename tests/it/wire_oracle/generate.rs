@@ -1,7 +1,8 @@
 //! Messages to compare on: generated with many shapes of compression, EDNS and sections, and damaged.
 //!
-//! The octets are written here and by neither of the two sides that are compared, so that names may be compressed in RDATA
-//! where hickory-proto would not, and the OPT record may stand anywhere among the additional records.
+//! The octets are written here and by neither of the two sides that are compared, so that names may be
+//! compressed in RDATA where hickory-proto would not, and the OPT record may stand anywhere among the
+//! additional records.
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -12,15 +13,11 @@ pub(super) type Labels = Vec<Vec<u8>>;
 /// A message to be written.
 #[derive(Clone, Debug)]
 pub(super) struct Spec {
-    /// The ID.
     pub(super) id: u16,
-    /// The flags word.
     pub(super) bits: u16,
-    /// The question's name.
     pub(super) qname: Labels,
     /// The question's type and class.
     pub(super) qtype: [u16; 2],
-    /// Answers, authority, additional.
     pub(super) sections: [Vec<Record>; 3],
     /// The OPT record and its place among the additional records.
     pub(super) opt: Option<(Opt, Index)>,
@@ -29,30 +26,22 @@ pub(super) struct Spec {
 /// A record to be written.
 #[derive(Clone, Debug)]
 pub(super) struct Record {
-    /// The owner.
     owner: Labels,
-    /// The type.
     rtype: u16,
-    /// The TTL.
     ttl: u32,
     /// Octets in front of the names in the RDATA.
     front: Vec<u8>,
-    /// The names.
     names: Vec<Labels>,
-    /// Octets behind them.
     back: Vec<u8>,
 }
 
 /// An OPT record to be written.
 #[derive(Clone, Debug)]
 pub(super) struct Opt {
-    /// The UDP size.
     pub(super) udp_size: u16,
     /// The high 8 bits of the rcode.
     pub(super) extended_rcode: u8,
-    /// DO.
     pub(super) dnssec_ok: bool,
-    /// The options.
     pub(super) options: Vec<(u16, Vec<u8>)>,
 }
 
@@ -197,14 +186,12 @@ impl Spec {
 /// Writes a message and remembers where its names are.
 #[derive(Default)]
 struct Writer {
-    /// What is written.
     octets: Vec<u8>,
     /// Names, and where they stand.
     names: Vec<(Labels, usize)>,
 }
 
 impl Writer {
-    /// Appends a number.
     fn u16(&mut self, number: u16) {
         self.octets.extend_from_slice(&number.to_be_bytes());
     }
@@ -223,7 +210,6 @@ impl Writer {
         self.octets.push(0);
     }
 
-    /// Appends a record.
     fn record(&mut self, record: &Record) {
         self.name(&record.owner);
         self.u16(record.rtype);
@@ -254,7 +240,6 @@ impl Writer {
     }
 }
 
-/// Does the damage.
 pub(super) fn apply(damage: &[Damage], octets: &mut Vec<u8>) {
     for one in damage {
         let len = octets.len();

@@ -1,14 +1,15 @@
 //! `wire/` against hickory-proto: what either reads, the other must read alike.
 //!
-//! Messages are generated, and some are damaged. Of each, `wire/` must accept just those that hickory's readers find to be
-//! well built, must see in them what hickory sees, and must write what hickory reads back as promised.
+//! Messages are generated, and some are damaged. Of each, `wire/` must accept just those that hickory's
+//! readers find to be well built, must see in them what hickory sees, and must write what hickory reads back
+//! as promised.
 
 mod generate;
 mod oracle;
 
 use hedgerow::wire::{
-    ClientForm, OptionCode, QuestionKey, Rcode, Rejected, Reply, read_query, read_reply, write_error, write_query,
-    write_response,
+    ClientForm, OptionCode, QueryRejection, QuestionKey, Rcode, Reply, read_query, read_reply, write_error,
+    write_query, write_response,
 };
 use hickory_proto::op::{Message, MessageType, ResponseCode};
 use proptest::prelude::*;
@@ -129,7 +130,8 @@ fn dnssec_ok(spec: &Spec) -> bool {
     spec.opt.as_ref().is_some_and(|(opt, _)| opt.dnssec_ok)
 }
 
-/// Checks that a message has an OPT record of our own with this DO, or none, and those options of `from` that pass.
+/// Checks that a message has an OPT record of our own with this DO, or none, and those options of `from` that
+/// pass.
 fn check_opt(from: &Spec, message: &Message, dnssec_ok: Option<bool>) -> Result<(), TestCaseError> {
     let edns = message.edns.as_ref();
     prop_assert_eq!(edns.map(|edns| edns.flags().dnssec_ok), dnssec_ok);
@@ -180,9 +182,9 @@ fn check_any_query(octets: &[u8]) -> Result<(), TestCaseError> {
             prop_assert_eq!(again.dnssec_ok(), query.dnssec_ok());
             prop_assert!(QuestionKey::of(&again) == QuestionKey::of(&query));
         }
-        Err(Rejected::Short) => prop_assert!(octets.len() < 12),
-        Err(Rejected::NotAQuery) => prop_assert!(octets[2] & 0x80 != 0),
-        Err(Rejected::Answer(rcode)) => {
+        Err(QueryRejection::Short) => prop_assert!(octets.len() < 12),
+        Err(QueryRejection::NotAQuery) => prop_assert!(octets[2] & 0x80 != 0),
+        Err(QueryRejection::Answer(rcode)) => {
             let is_later =
                 theirs.as_ref().is_some_and(|theirs| theirs.opt.is_some_and(|(_, ttl)| ttl >> 16 & 0xFF > 0));
             prop_assert_eq!(rcode == Rcode::BADVERS, is_later);
@@ -223,7 +225,7 @@ fn check_any_reply(octets: &[u8]) -> Result<(), TestCaseError> {
     let passed = ours.edns().into_iter().flat_map(|edns| edns.iter_options()).filter(|(code, _)| passes(*code));
     prop_assert!(relayed.edns().into_iter().flat_map(|edns| edns.iter_options()).eq(passed));
 
-    // Whoever points into the header gets what the header says at the time.
+    // A name that points into the header depends on the header's current bytes.
     if points_into_header(octets) {
         return Ok(());
     }
@@ -235,7 +237,8 @@ fn check_any_reply(octets: &[u8]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Whether something in a message looks like a compression pointer into the header, where `wire/` lets no name go.
+/// Returns true if two bytes of a message look like a compression pointer into the header, where `wire/` lets
+/// no name go.
 fn points_into_header(octets: &[u8]) -> bool {
     let records = octets.get(12..).unwrap_or_default();
     records.windows(2).any(|pair| pair[0] == 0xC0 && pair[1] < 12)

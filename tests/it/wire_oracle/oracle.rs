@@ -7,12 +7,11 @@ use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 /// A record, all of it: the equality of hickory's own leaves the TTL out.
 pub(super) type Record = (Name, DNSClass, u32, RData);
 
-/// The structure of a message that follows all rules of `wire/`, found by hickory's readers of names and numbers.
+/// The structure of a message that follows all rules of `wire/`, found by hickory's readers of names and
+/// numbers.
 #[derive(Debug)]
 pub(super) struct Structure {
-    /// Its header.
     pub(super) header: Header,
-    /// The question's name.
     pub(super) qname: Name,
     /// The question's type and class.
     pub(super) qtype: [u16; 2],
@@ -58,7 +57,7 @@ impl Structure {
         decoder.is_empty().then_some(Self { header, qname, qtype, opt })
     }
 
-    /// Whether it is a message of the opcode QUERY of this kind.
+    /// Returns true if it is a message of the opcode QUERY of this kind.
     pub(super) fn is(&self, kind: MessageType) -> bool {
         self.header.metadata.message_type == kind && self.header.metadata.op_code == OpCode::Query
     }
@@ -88,12 +87,11 @@ fn wire_len(name: &Name) -> usize {
     name.iter().map(|label| label.len() + 1).sum::<usize>() + 1
 }
 
-/// A number.
 fn u16(decoder: &mut BinDecoder<'_>) -> Option<u16> {
     decoder.read_u16().ok().map(|number| number.unverified())
 }
 
-/// Whether options fill an OPT record's RDATA.
+/// Returns true if options fill an OPT record's RDATA.
 fn fills(rdata: &[u8]) -> bool {
     let mut decoder = BinDecoder::new(rdata);
     while !decoder.is_empty() {

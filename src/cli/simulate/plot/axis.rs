@@ -1,57 +1,52 @@
-//! The axes: where a value stands on them, how far they reach, and which ticks bear which label.
+//! The axes: positions of values, ranges, and ticks with their labels.
 //!
-//! To the drawing library all axes are linear: a logarithmic one holds logarithms, and its labels undo that.
+//! The drawing library sees only linear axes: a logarithmic one holds logarithms, and its labels convert them
+//! back.
 
 use std::ops::Range;
 use std::time::Duration;
 
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
 
-/// An axis of a panel.
 pub(super) struct Axis {
-    /// What it is called.
     pub(super) title: &'static str,
-    /// From where to where it reaches.
     pub(super) range: Range<f64>,
-    /// Ticks with a label.
     bold: Vec<f64>,
-    /// Ticks without one.
     light: Vec<f64>,
-    /// The label of a tick.
     label: fn(f64) -> String,
 }
 
-/// Where a latency stands: the logarithm of its seconds. Less than a microsecond is one.
+/// Returns the position of a latency: the logarithm of its seconds, of at least a microsecond.
 pub(super) fn latency_place(latency: Duration) -> f64 {
     latency.as_secs_f64().max(1e-6).log10()
 }
 
-/// Where a share of the queries stands: its logarithm. What is below the reach of the axis is at its end.
+/// Returns the position of a share of queries: its logarithm, of at least the smallest share shown.
 pub(super) fn share_place(share: f64) -> f64 {
     share.max(MIN_SHARE).log10()
 }
 
-/// Where extra load stands: its root. That spreads the few percent of a budget, has a zero, and holds the double
-/// load of a race as well.
+/// Returns the position of extra load: its square root. This spreads the few percent of a budget, has a zero,
+/// and still fits the double load of a race.
 pub(super) fn extra_place(extra: f64) -> f64 {
     extra.max(0.0).sqrt()
 }
 
-/// Where the middle of an axis is on which nothing stands: at a millisecond.
+/// The middle of an axis without values: a millisecond.
 const NOTHING: f64 = -3.0;
-/// The least share that is shown.
 const MIN_SHARE: f64 = 1e-6;
-/// Decades that a logarithmic axis spans at least: less would make noise look like a difference.
+/// The minimum decades of a logarithmic axis: fewer would make noise look like a difference.
 const MIN_SPAN: f64 = 1.0;
 /// Space between the outermost values and the ends of the axis, as a share of the span.
 const MARGIN: f64 = 0.08;
-/// Distance of two labels on the axis of extra load at least, as a share of the span.
+/// The minimum distance of two labels on the axis of extra load, as a share of the span.
 const LABEL_DISTANCE: f64 = 0.099;
-/// Ticks that the axis of extra load may have. Labels that would touch are left out.
+/// The possible ticks of the axis of extra load. Labels that would touch are omitted.
 const EXTRA_TICKS: [f64; 14] = [0.0, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 7.0];
 
 impl Axis {
-    /// A logarithmic axis that holds these latencies. Over at most `few` decades there is room to label 2 and 5 too.
+    /// Creates a logarithmic axis for these latencies. An axis of at most `few` decades has labels at 2 and
+    /// 5, too.
     pub(super) fn latency(title: &'static str, latencies: impl Iterator<Item = Duration>, few: f64) -> Self {
         let (low, high) = latencies
             .map(latency_place)
@@ -69,7 +64,8 @@ impl Axis {
         Self { title, range, bold: places(bold), light: places(light), label: latency_label }
     }
 
-    /// A logarithmic axis from all queries down to the decade below the least share, within a part in a million.
+    /// Creates a logarithmic axis from all queries down to the decade below the smallest share, at least a
+    /// millionth.
     pub(super) fn share(title: &'static str, least: f64) -> Self {
         let floor = share_place(least).floor().clamp(share_place(MIN_SHARE), -4.0);
         let range = floor..0.15;
@@ -78,7 +74,7 @@ impl Axis {
         Self { title, range, bold: places(bold), light, label: share_label }
     }
 
-    /// An axis of roots from no extra load to the most.
+    /// Creates a square-root axis from no extra load to the maximum.
     pub(super) fn extra(title: &'static str, most: f64) -> Self {
         let end = extra_place(most.max(0.02));
         let range = -MARGIN / 2.0 * end..end * (1.0 + MARGIN);
@@ -117,7 +113,7 @@ impl ValueFormatter<f64> for Axis {
     }
 }
 
-/// The ticks of a logarithmic axis: 1 to 9 in each decade, each with its digit.
+/// Returns the ticks of a logarithmic axis: 1 to 9 in each decade, each with its digit.
 fn ticks(range: &Range<f64>) -> impl Iterator<Item = (u32, f64)> {
     let decades = range.start.floor() as i32..=range.end.ceil() as i32;
     let all =
@@ -125,12 +121,11 @@ fn ticks(range: &Range<f64>) -> impl Iterator<Item = (u32, f64)> {
     all.filter(|(_, place)| range.contains(place))
 }
 
-/// The ticks without their digits.
 fn places(ticks: Vec<(u32, f64)>) -> Vec<f64> {
     ticks.into_iter().map(|(_, place)| place).collect()
 }
 
-/// `20 ms` for the logarithm of 0.02.
+/// Formats `20 ms` for the logarithm of 0.02.
 fn latency_label(place: f64) -> String {
     let micros = (10f64.powf(place + 7.0)).round() / 10.0;
     match micros {
@@ -140,13 +135,13 @@ fn latency_label(place: f64) -> String {
     }
 }
 
-/// `0.1 %` for the logarithm of a thousandth.
+/// Formats `0.1 %` for the logarithm of a thousandth.
 fn share_label(place: f64) -> String {
     let decimals = (-(place + 2.0)).round().max(0.0) as usize;
     format!("{:.decimals$} %", 10f64.powf(place + 2.0))
 }
 
-/// `5 %` for the root of 0.05.
+/// Formats `5 %` for the square root of 0.05.
 fn extra_label(place: f64) -> String {
     format!("{} %", (place * place * 1e4).round() / 1e2)
 }

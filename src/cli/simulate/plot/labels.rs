@@ -1,52 +1,44 @@
-//! Where labels of points go so that none covers another label, a marker or the edge.
+//! Places the labels of points so that none covers another label, a marker or the edge.
 //!
-//! Geometry alone, in whole units of the canvas; y grows downwards. A label stands beside its point. Where that is
-//! taken, it is stacked above or below there, as near as there is room, and a thin line leads to the point; lines to one
-//! stack do not cross its labels.
+//! The units are whole canvas units; y grows downwards. A label stands beside its point. If that spot is
+//! taken, the label is stacked above or below, as near as possible, and a thin line leads to the point; lines
+//! to a stack do not cross its labels.
 
-/// A part of the canvas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rect {
-    /// First column.
     pub(super) left: i32,
-    /// First row.
     pub(super) top: i32,
-    /// Column behind the last.
+    /// The column after the last.
     pub(super) right: i32,
-    /// Row behind the last.
+    /// The row after the last.
     pub(super) bottom: i32,
 }
 
-/// Half the size of a marker, with some air.
 const MARKER: i32 = 16;
-/// Distance between a point and its label.
 const NEAR: i32 = 20;
-/// Space between two labels of a stack.
 const LEADING: i32 = 3;
-/// Labels that a stack has room for, up and down.
+/// The maximum labels of a stack, up and down.
 const STACK: i32 = 24;
-/// Parts of a line that are looked at.
 const STEPS: i32 = 32;
 
 impl Rect {
-    /// Whether both share a spot.
     fn overlaps(&self, other: &Self) -> bool {
         self.left < other.right && other.left < self.right && self.top < other.bottom && other.top < self.bottom
     }
 
-    /// Whether the other lies within.
     fn holds(&self, other: &Self) -> bool {
         self.left <= other.left && other.right <= self.right && self.top <= other.top && other.bottom <= self.bottom
     }
 
-    /// Where a line from the point to this label ends; `None` if it is near enough without one.
+    /// Returns the end of a line from the point to this label; `None` if the label is near enough without
+    /// one.
     pub(super) fn leader(&self, (x, y): (i32, i32)) -> Option<(i32, i32)> {
         let gap = (self.top - y).max(y - self.bottom);
         let end = if self.left > x { self.left } else { self.right };
         (gap > NEAR).then_some((end, i32::midpoint(self.top, self.bottom)))
     }
 
-    /// Small boxes along the line from the point to this label, if it has one.
+    /// Returns small boxes along the line from the point to this label, if there is one.
     fn leader_boxes(&self, point: (i32, i32)) -> impl Iterator<Item = Self> {
         let along = move |(x, y): (i32, i32)| {
             (1..STEPS).map(move |step| {
@@ -59,7 +51,7 @@ impl Rect {
     }
 }
 
-/// Finds a place for the label of each point, given by width and height. What is taken stays free.
+/// Finds a place for the label of each point, given by width and height, outside of `taken`.
 pub(super) fn place(points: &[(i32, i32)], sizes: &[(i32, i32)], bounds: Rect, taken: Rect) -> Vec<Rect> {
     let markers: Vec<Rect> = points.iter().map(|&point| marker(point)).chain([taken]).collect();
     let mut labels: Vec<Rect> = Vec::new();
@@ -67,13 +59,13 @@ pub(super) fn place(points: &[(i32, i32)], sizes: &[(i32, i32)], bounds: Rect, t
     for (&point, &size) in points.iter().zip(sizes) {
         let covers = |label: &Rect, others: &[Rect]| others.iter().any(|other| other.overlaps(label));
         let is_free = |label: &Rect| bounds.holds(label) && !covers(label, &labels) && !covers(label, &markers);
-        // The line starts in the marker of its own point, and in those that lie there too.
+        // The line starts in the marker of its own point and in markers that overlap it.
         let is_elsewhere = |part: &Rect| !marker(point).overlaps(part);
         let is_clear = |label: &Rect| {
             let mut parts = label.leader_boxes(point).filter(is_elsewhere);
             !covers(label, &leaders) && !parts.any(|part| covers(&part, &labels) || covers(&part, &markers))
         };
-        // A line that is crossed is better than a label that covers something, and that is better than none.
+        // A crossed line is better than a covering label, and that is better than no label.
         let label = candidates(point, size).find(|label| is_free(label) && is_clear(label));
         let label = label.or_else(|| candidates(point, size).find(is_free));
         let label = label.unwrap_or_else(|| beside(point, size, (1, 0)));
@@ -83,12 +75,10 @@ pub(super) fn place(points: &[(i32, i32)], sizes: &[(i32, i32)], bounds: Rect, t
     labels
 }
 
-/// What the marker of a point takes.
 fn marker((x, y): (i32, i32)) -> Rect {
     Rect { left: x - MARKER, top: y - MARKER, right: x + MARKER, bottom: y + MARKER }
 }
 
-/// All places for one label, the best first.
 fn candidates(point: (i32, i32), size: (i32, i32)) -> impl Iterator<Item = Rect> {
     let near = move |sides: [(i32, i32); 2]| sides.into_iter().map(move |side| beside(point, size, side));
     let pitch = size.1 + LEADING;
@@ -98,11 +88,11 @@ fn candidates(point: (i32, i32), size: (i32, i32)) -> impl Iterator<Item = Rect>
             Rect { top: label.top + row * pitch, bottom: label.bottom + row * pitch, ..label }
         })
     });
-    // Above and below come last: there a label stands in the way of lines to a stack.
+    // Above and below come last, because a label there blocks lines to a stack.
     near([(1, 0), (-1, 0)]).chain(stacked).chain(near([(0, -1), (0, 1)]))
 }
 
-/// The place right beside a point, on one side of it.
+/// Returns the place directly beside a point, on one side of it.
 fn beside((x, y): (i32, i32), (width, height): (i32, i32), (across, down): (i32, i32)) -> Rect {
     let start = |at: i32, length: i32, side: i32| match side {
         1.. => at + NEAR,
@@ -119,9 +109,7 @@ mod tests {
 
     use super::*;
 
-    /// A panel of the usual size.
     const BOUNDS: Rect = Rect { left: 150, top: 60, right: 860, bottom: 640 };
-    /// A note in a corner of it.
     const NOTE: Rect = Rect { left: 160, top: 600, right: 460, bottom: 640 };
 
     #[test]
@@ -156,7 +144,6 @@ mod tests {
         }
     }
 
-    /// Fails if two labels share a spot.
     fn assert_apart(labels: &[Rect]) {
         for (index, label) in labels.iter().enumerate() {
             assert!(!labels[..index].iter().any(|other| other.overlaps(label)), "{labels:?}");

@@ -1,8 +1,8 @@
-//! The figure: sound XML that holds what it should, the same each time.
+//! Tests that the figure is valid XML, is complete, and is the same each time.
 
 use super::*;
 
-/// Replies in 1 ms, but a share of them in `late`.
+/// Returns the curve of replies in 1 ms with a share of them in `late`.
 fn curve(name: &str, late: Duration, extra: f64) -> Curve {
     let body =
         (0..100u32).map(|step| (Duration::from_micros(1000 + u64::from(step)), 1.0 - f64::from(step + 1) * 0.0099));
@@ -10,7 +10,7 @@ fn curve(name: &str, late: Duration, extra: f64) -> Curve {
     Curve { name: name.to_owned(), ccdf, p999: late, extra }
 }
 
-/// Policies as `simulate` compares them.
+/// Returns curves of policies as `simulate` compares them.
 fn curves() -> Vec<Curve> {
     vec![
         curve("sequential", Duration::from_millis(500), 0.0),
@@ -20,7 +20,6 @@ fn curves() -> Vec<Curve> {
     ]
 }
 
-/// The figure.
 fn drawn(curves: &[Curve]) -> String {
     draw("1 ms, and 1 % 500 ms", curves).expect("nothing can fail in memory")
 }

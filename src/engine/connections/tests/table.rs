@@ -1,4 +1,4 @@
-//! An engine with I/O that only writes down what is asked of it.
+//! An engine with I/O that only records what the engine asks of it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -14,12 +14,12 @@ use crate::config::Config;
 use crate::engine::shortage::Shortage;
 use crate::engine::single_flight::{SingleFlight, WorkerId};
 use crate::engine::{
-    AskedFor, Client, Destination, Engine, FetchQuery, HashedQuestion, Io, LateReport, NotSent, Outstanding,
-    Quarantined, RaceRef, RaceReport, Reason, Resolution, Said, Seeds, SentAttempt, Shared, TakenSlot, TcpQuery,
-    ValidQuery, Waiter, response_limit,
+    AskedFor, ClientHandle, Destination, Engine, FetchQuery, HashedQuestion, Io, LateReport, LookupReason, NotSent,
+    Outstanding, QuarantinedAttempt, RaceRef, RaceReport, ResponseOrigin, ResponseSummary, Seeds, SentAttempt,
+    SharedEngineState, TakenSlot, TcpQuery, ValidQuery, Waiter, response_limit,
 };
 use crate::limit::Clients;
-use crate::metrics::{Counters, Limited};
+use crate::metrics::{Counters, LimitCounters};
 use crate::policy::query_slots::{QUARANTINE, QuerySlot, QuerySlots, SlotState, SocketId, SocketSetId};
 use crate::state::{ForwarderState, HealthSignal, SharedBackend};
 use crate::wire::{self, HashSeed, Rcode, Reply, Transport};
@@ -28,7 +28,7 @@ use crate::wire::{self, HashSeed, Rcode, Reply, Transport};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Asker(u16, Transport);
 
-impl Client for Asker {
+impl ClientHandle for Asker {
     fn ip(&self) -> IpAddr {
         Ipv4Addr::LOCALHOST.into()
     }
@@ -57,10 +57,10 @@ pub(super) struct Sent {
     slot: QuerySlot,
 }
 
-/// What is asked of the I/O.
+/// The recorded requests of the engine to its I/O.
 struct Wire {
     sets: Vec<Arc<SharedBackend>>,
-    slots: QuerySlots<Outstanding, Quarantined>,
+    slots: QuerySlots<Outstanding, QuarantinedAttempt>,
     ids: StdRng,
     /// The socket that each set sends from.
     sockets: Vec<u32>,
@@ -142,7 +142,7 @@ impl Io for Wire {
         self.slots.remove(slot);
     }
 
-    fn quarantine(&mut self, slot: QuerySlot, now: Instant, note: impl FnOnce(Outstanding) -> Quarantined) {
+    fn quarantine(&mut self, slot: QuerySlot, now: Instant, note: impl FnOnce(Outstanding) -> QuarantinedAttempt) {
         self.slots.quarantine(slot, now + QUARANTINE, note);
     }
 
@@ -162,7 +162,7 @@ impl Io for Wire {
         self.set(socket)
     }
 
-    fn tell_struck(&mut self, _: SocketId, _: &mut Vec<Outstanding>) {}
+    fn report_struck(&mut self, _: SocketId, _: &mut Vec<Outstanding>) {}
 
     fn take_struck(&mut self, _: SocketId, _: &mut Vec<TakenSlot>) {}
 
@@ -180,9 +180,9 @@ impl Io for Wire {
     fn respond(
         &mut self,
         waiter: &Waiter<Asker>,
-        _: &Resolution<'_>,
+        _: &ResponseOrigin<'_>,
         _: Instant,
-        write: impl FnOnce(&ResponseFor<'_>, &mut Vec<u8>) -> Option<Said>,
+        write: impl FnOnce(&ResponseFor<'_>, &mut Vec<u8>) -> Option<ResponseSummary>,
     ) {
         let mut response = Vec::new();
         let limit = response_limit(waiter.client.transport(), &waiter.form, 1232);
@@ -192,11 +192,11 @@ impl Io for Wire {
         }
     }
 
-    fn respond_nothing(&mut self, _: &Waiter<Asker>, _: &Resolution<'_>, _: &[u8], _: Instant) {}
+    fn respond_nothing(&mut self, _: &Waiter<Asker>, _: &ResponseOrigin<'_>, _: &[u8], _: Instant) {}
 
     fn hand_over(&mut self, _: WorkerId, _: &[u8], _: Asker) {}
 
-    fn tell_prober(&mut self, _: &Arc<SharedBackend>, signal: HealthSignal) {
+    fn signal_prober(&mut self, _: &Arc<SharedBackend>, signal: HealthSignal) {
         self.signals.push(signal);
     }
 
@@ -210,7 +210,7 @@ impl Io for Wire {
 /// An engine, and what it has asked for.
 pub(super) struct Table {
     engine: Engine<Asker>,
-    shared: Arc<Shared>,
+    shared: Arc<SharedEngineState>,
     wire: Wire,
     now: Instant,
 }
@@ -223,11 +223,11 @@ impl Table {
         let state =
             Arc::new(ForwarderState::new(&config, None, None, None, Arc::default(), 1).expect("there is a forwarder"));
         let now = Instant::now();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SharedEngineState {
             single_flight: SingleFlight::new(1),
             hasher: HashSeed([1, 2]).question_hasher(),
             clients: Arc::new(Clients::new(1024, 1)),
-            limited: Arc::new(Limited::new("")),
+            limited: Arc::new(LimitCounters::new("")),
             shortage: Shortage::new(now),
             catching_up_until: None,
         });
@@ -252,12 +252,12 @@ impl Table {
         Self { engine, shared, wire, now }
     }
 
-    /// A client asks for a name of its own.
+    /// A client asks for a name of its own number.
     pub(super) fn query(&mut self, number: u16, has_opt: bool, transport: Transport) {
         self.ask(number, number, has_opt, transport);
     }
 
-    /// A client asks for a name of its own with these flags in the second octet, by UDP and with OPT.
+    /// A client asks for a name of its own number with these flags in the second byte, by UDP and with OPT.
     pub(super) fn query_with(&mut self, number: u16, flags: u8) {
         self.ask_with(number, number, flags, true, Transport::Udp);
     }
@@ -282,7 +282,7 @@ impl Table {
         let question = HashedQuestion { octets: &octets, flags, hash: self.shared.hash(&octets) };
         let pool = self.engine.state().routes.find(question.qname()).expect("each name has a pool");
         let valid = ValidQuery { message: &message, query: &query, cookie: None, question, pool };
-        self.engine.on_query(&mut self.wire, valid, Asker(client, transport), Reason::Query, self.now);
+        self.engine.on_query(&mut self.wire, valid, Asker(client, transport), LookupReason::Query, self.now);
         self.engine.end_tick(&mut self.wire, self.now);
     }
 
@@ -308,20 +308,20 @@ impl Table {
         self.wire.told.get(&number).map(|told| told[3] & 0x0F)
     }
 
-    /// A sound reply comes to what was sent with this number.
+    /// A sound reply to the query of this number arrives.
     pub(super) fn reply(&mut self, number: usize, rcode: Rcode, is_padded: bool) {
         let reply = answer(&self.wire.sent[number].query, rcode, is_padded);
         self.receive(number, &reply);
     }
 
-    /// This comes to what was sent with this number.
+    /// The reply arrives at the socket that sent the query of this number.
     pub(super) fn receive(&mut self, number: usize, reply: &[u8]) {
         let socket = self.wire.sent[number].socket;
         self.engine.on_reply(&mut self.wire, socket, reply, self.now);
         self.engine.end_tick(&mut self.wire, self.now);
     }
 
-    /// Time passes.
+    /// Advances the clock and runs what is due.
     pub(super) fn advance(&mut self, time: Duration) {
         self.now += time;
         self.engine.on_time(&mut self.wire, self.now);
@@ -333,7 +333,7 @@ impl Table {
         self.wire.opened.insert(socket.0, self.now);
     }
 
-    /// Takes back what waits on a connection, in whose place another one comes.
+    /// Takes back the queries of a connection, which is replaced by another one.
     fn take(&mut self, socket: SocketId) -> (SocketSetId, Vec<TakenSlot>) {
         let set = self.wire.set(socket).expect("something was sent there");
         self.wire.sockets[set.0 as usize] = self.wire.next_socket;
@@ -342,7 +342,7 @@ impl Table {
         (set, slots.into_iter().filter_map(|slot| self.wire.slots.remove(slot)).collect())
     }
 
-    /// A connection ends.
+    /// Ends a connection with its queries.
     pub(super) fn lose(&mut self, socket: SocketId) {
         let (set, taken) = self.take(socket);
         assert!(
@@ -353,7 +353,8 @@ impl Table {
         self.engine.end_tick(&mut self.wire, self.now);
     }
 
-    /// A backend has answered by errors what waits on a connection. `meanwhile` comes before the engine hears of that.
+    /// A backend answers the queries of a connection by transport errors. `meanwhile` runs before the engine
+    /// learns of it.
     pub(super) fn reject(&mut self, socket: SocketId, meanwhile: impl FnOnce(&mut Self)) {
         let (set, taken) = self.take(socket);
         meanwhile(self);
@@ -392,12 +393,12 @@ impl Table {
         self.wire.dialled.clone()
     }
 
-    /// What the prober was told.
+    /// The signals that the prober received.
     pub(super) fn signals(&self) -> Vec<HealthSignal> {
         self.wire.signals.clone()
     }
 
-    /// Whom whole answers were to be fetched from.
+    /// The backends from which whole answers were to be fetched.
     pub(super) fn fetched(&self) -> Vec<SocketAddr> {
         let backends = self.wire.fetched.iter().flat_map(|query| &query.backends);
         backends.map(|backend| backend.address).collect()

@@ -1,4 +1,5 @@
-//! Connections driven by octets alone: cut at every place, at many places by chance, and with all that is no reply.
+//! Connections driven by bytes alone: cut at every place, cut at random places, and with input that is not a
+//! reply.
 
 use std::io::{BufRead, Cursor, Write};
 use std::sync::Arc;
@@ -13,12 +14,12 @@ use crate::net::tls::ClientTls;
 use crate::net::tls::tests::{Authority, rules};
 use crate::wire::{HEADER_LEN, append_frame, first_message};
 
-/// These connections look at no clock.
+/// Returns any time: these connections use no clock.
 fn now() -> Instant {
     Instant::now()
 }
 
-/// A reply of this length with this ID.
+/// Returns a reply with this ID and length.
 fn reply(id: u16, length: usize) -> Vec<u8> {
     let mut reply = vec![0; length.max(HEADER_LEN)];
     reply[..2].copy_from_slice(&id.to_be_bytes());
@@ -32,7 +33,7 @@ fn frames(messages: &[Vec<u8>]) -> Vec<u8> {
     frames
 }
 
-/// The messages that the connection has, in their order.
+/// Moves the received messages of the connection to `into`, in order.
 fn take(connection: &mut FrameConnection, into: &mut Vec<Vec<u8>>) {
     let mut taken = Vec::new();
     connection.take_messages(&mut taken);
@@ -91,7 +92,7 @@ fn what_is_no_reply_breaks_a_connection() {
     };
     for octets in [frames(&[query]), vec![0, 11], vec![0, 0], b"HTTP/1.1 400 Bad Request\r\n".to_vec()] {
         let mut connection = by_tcp();
-        assert_eq!(connection.hear(&octets, now()), Err(Broken::Protocol), "{octets:?}");
+        assert_eq!(connection.hear(&octets, now()), Err(ConnectionFailure::Protocol), "{octets:?}");
         assert_eq!(connection.state(), ConnectionState::Closing);
         connection.queue(&reply(1, 12)).unwrap();
         assert!(connection.output(now()).is_empty());
@@ -107,7 +108,7 @@ fn queries_leave_together_when_it_is_open() {
     connection.connected();
     let expected = frames(&queries);
     assert_eq!(connection.output(now()), expected);
-    // What the kernel does not take at once is offered again, with what is queued behind.
+    // The connection offers the unwritten rest again, followed by newly queued frames.
     connection.wrote(10);
     connection.queue(&queries[0]).unwrap();
     assert_eq!(connection.output(now()), [&expected[10..], &frames(&queries[..1])].concat());
@@ -117,7 +118,7 @@ fn queries_leave_together_when_it_is_open() {
     assert_eq!(connection.queue(&vec![0; 65_536]), None);
 }
 
-/// A server that says each message that is asked of it back as a reply.
+/// A server that returns each query as its reply.
 struct Echo {
     tls: ServerConnection,
     heard: Vec<u8>,
@@ -129,7 +130,7 @@ impl Echo {
         Self { tls: ServerConnection::new(Arc::clone(config)).unwrap(), heard: Vec::new(), asked: 0 }
     }
 
-    /// Hears octets, and answers.
+    /// Receives bytes and returns the response bytes.
     fn hear(&mut self, octets: &[u8]) -> Vec<u8> {
         let mut plain = Vec::new();
         hear_server(&mut self.tls, octets, &mut plain);
@@ -162,7 +163,7 @@ fn hear_server(tls: &mut ServerConnection, octets: &[u8], plain: &mut Vec<u8>) {
     }
 }
 
-/// Drives both until nothing goes any more, each write and each read of a length that chance says.
+/// Exchanges bytes between both sides until none move, with reads and writes of random length.
 fn drive(connection: &mut FrameConnection, echo: &mut Echo, rng: &mut StdRng, found: &mut Vec<Vec<u8>>) {
     let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
     let mut part = |all: &mut Vec<u8>| {
@@ -206,13 +207,13 @@ fn by_tls_everything_comes_back_however_it_is_cut() {
                 query
             })
             .collect();
-        // Some are queued before there is a connection.
+        // Some queries are queued before the connection opens.
         queries[..20].iter().for_each(|query| connection.queue(query).unwrap());
         connection.connected();
         assert_eq!((connection.state(), connection.is_answered()), (ConnectionState::Handshaking, false));
         drive(&mut connection, &mut echo, &mut rng, &mut found);
         assert_eq!((connection.state(), connection.is_answered()), (ConnectionState::Open, true), "seed {seed}");
-        assert_eq!(connection.opened(), if seed == 0 { Opened::Full } else { Opened::Resumed });
+        assert_eq!(connection.opened(), if seed == 0 { BackendHandshake::Full } else { BackendHandshake::Resumed });
         queries[20..].iter().for_each(|query| connection.queue(query).unwrap());
         drive(&mut connection, &mut echo, &mut rng, &mut found);
         let expected: Vec<_> = queries
@@ -224,7 +225,7 @@ fn by_tls_everything_comes_back_however_it_is_cut() {
             })
             .collect();
         assert!(found == expected, "seed {seed}");
-        // A great deal at once, more than TLS keeps.
+        // More data at once than the default TLS buffer holds.
         (0..8).for_each(|_| connection.queue(&[0; 60_000]).unwrap());
         drive(&mut connection, &mut echo, &mut rng, &mut found);
         assert_eq!((echo.asked, found.len()), (48, 48));
@@ -246,15 +247,18 @@ fn noise_and_wrong_certificates_break_a_handshake() {
     };
     let mut connection = begin();
     connection.output(now());
-    assert_eq!(connection.hear(&frames(&[reply(1, 40)]), now()), Err(Broken::Tls("it does not speak TLS".to_owned())));
+    assert_eq!(
+        connection.hear(&frames(&[reply(1, 40)]), now()),
+        Err(ConnectionFailure::Tls("it does not speak TLS".to_owned()))
+    );
     let mut connection = begin();
     let mut echo = Echo::new(&other.leaf(&["dns.example"]).server());
     let answer = echo.hear(connection.output(now()));
     let written = connection.unwritten();
     connection.wrote(written);
-    let problem = "its certificate is from nobody whom we trust".to_owned();
-    assert_eq!(connection.hear(&answer, now()), Err(Broken::Tls(problem)));
-    // The server is told why.
+    let problem = "the certificate is not signed by a trusted authority".to_owned();
+    assert_eq!(connection.hear(&answer, now()), Err(ConnectionFailure::Tls(problem)));
+    // The server gets an alert.
     assert!(!connection.output(now()).is_empty());
 }
 

@@ -1,4 +1,4 @@
-//! A query and its response by HTTP (RFC 8484), apart from how they travel.
+//! A query and its response in HTTP (RFC 8484), independent of the transport.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,14 +11,14 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use crate::address::HttpPath;
 use crate::wire::HEADER_LEN;
 
-/// Where queries go by HTTP.
+/// The URI for queries by HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpTarget(Uri);
 
 impl HttpTarget {
-    /// A path at this server, which is called by its name, or else by its address.
+    /// Builds the URI of a path at this server, by name if it has one, otherwise by address.
     pub fn new(server: SocketAddr, name: Option<&str>, path: &HttpPath) -> Self {
-        // RFC 9110 section 4.2.2: 443 is what is meant without a port.
+        // RFC 9110 section 4.2.2: without a port, 443 applies.
         let port = if server.port() == HTTPS { String::new() } else { format!(":{}", server.port()) };
         let by_name = name.and_then(|name| Authority::try_from(format!("{name}{port}")).ok());
         let authority = by_name.unwrap_or_else(|| {
@@ -29,7 +29,7 @@ impl HttpTarget {
         Self(uri.build().expect("a path holds nothing that needs quoting"))
     }
 
-    /// A query of this length (RFC 8484 section 4.1).
+    /// Returns the request for a query of this length (RFC 8484 section 4.1).
     pub(super) fn request(&self, length: usize) -> Request<()> {
         let mut request = Request::new(());
         *request.method_mut() = Method::POST;
@@ -43,53 +43,48 @@ impl HttpTarget {
     }
 }
 
-/// A response that is no reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refused {
-    /// What it is, in plain words.
+pub(super) struct HttpRefusal {
     pub(super) problem: String,
-    /// How long the backend wants no queries.
     pub(super) pause: Option<Duration>,
 }
 
-impl Refused {
+impl HttpRefusal {
     pub(super) fn new(problem: impl Into<String>) -> Self {
         Self { problem: problem.into(), pause: None }
     }
 }
 
-/// Whether a message may follow this.
-pub(super) fn check_head<T>(response: &Response<T>) -> Result<(), Refused> {
+pub(super) fn check_head<T>(response: &Response<T>) -> Result<(), HttpRefusal> {
     let (status, headers) = (response.status(), response.headers());
     if status != StatusCode::OK {
         let is_busy = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
         let pause = is_busy.then(|| retry_after(headers.get(RETRY_AFTER)));
-        return Err(Refused { problem: format!("it answered with HTTP status {}", status.as_u16()), pause });
+        return Err(HttpRefusal { problem: format!("it answered with HTTP status {}", status.as_u16()), pause });
     }
     let media_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     if !is_dns_message(media_type) {
         let media_type = String::from_utf8_lossy(media_type.get(..media_type.len().min(60)).unwrap_or_default());
-        return Err(Refused::new(format!("it answered with the content type {media_type:?}")));
+        return Err(HttpRefusal::new(format!("it answered with the content type {media_type:?}")));
     }
     let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     check_length(length.unwrap_or(HEADER_LEN))
 }
 
-/// Whether a message may be so long.
-pub(super) fn check_length(length: usize) -> Result<(), Refused> {
+pub(super) fn check_length(length: usize) -> Result<(), HttpRefusal> {
     match length {
-        ..HEADER_LEN => Err(Refused::new("it answered with a body that is too short for DNS")),
+        ..HEADER_LEN => Err(HttpRefusal::new("it answered with a body that is too short for DNS")),
         HEADER_LEN..=MAX_MESSAGE => Ok(()),
-        _ => Err(Refused::new("it answered with a body that is too long for DNS")),
+        _ => Err(HttpRefusal::new("it answered with a body that is too long for DNS")),
     }
 }
 
-/// The reply in a body, with this ID: RFC 8484 section 4.1 has 0 on the wire.
-pub(super) fn reply(mut body: Vec<u8>, id: u16) -> Result<Vec<u8>, Refused> {
+/// Returns the reply in a body, with this ID: the ID on the wire is 0 (RFC 8484 section 4.1).
+pub(super) fn reply(mut body: Vec<u8>, id: u16) -> Result<Vec<u8>, HttpRefusal> {
     check_length(body.len())?;
     // RFC 1035 section 4.1.1: QR is the first bit behind the ID.
     if body.get(2).is_none_or(|flags| flags & 0x80 == 0) {
-        return Err(Refused::new("it answered with a body that is no reply"));
+        return Err(HttpRefusal::new("its response body is not a DNS reply"));
     }
     if let Some(first) = body.first_chunk_mut() {
         *first = id.to_be_bytes();
@@ -97,7 +92,7 @@ pub(super) fn reply(mut body: Vec<u8>, id: u16) -> Result<Vec<u8>, Refused> {
     Ok(body)
 }
 
-/// A query as its body: RFC 8484 section 4.1 asks for the ID 0, so that caches know it again.
+/// Returns a query as a request body. Its ID is 0 (RFC 8484 section 4.1), so that caches recognize it.
 pub(super) fn body(message: &[u8]) -> Bytes {
     let mut body = message.to_vec();
     if let Some(first) = body.first_chunk_mut::<2>() {
@@ -106,36 +101,32 @@ pub(super) fn body(message: &[u8]) -> Bytes {
     body.into()
 }
 
-/// Whether a content type is that of DNS messages, whatever parameters it has (RFC 8484 section 6: none).
+/// Parameters are ignored (RFC 8484 section 6 defines none).
 fn is_dns_message(media_type: &[u8]) -> bool {
     let end = media_type.iter().position(|octet| *octet == b';').unwrap_or(media_type.len());
     media_type.get(..end).is_some_and(|bare| bare.trim_ascii().eq_ignore_ascii_case(MEDIA_TYPE.as_bytes()))
 }
 
-/// How long a backend wants no queries (RFC 9110 section 10.2.3). A date is as good as nothing: it would take a clock that both share.
+/// RFC 9110 section 10.2.3. A date is ignored, because it requires a shared clock.
 fn retry_after(header: Option<&HeaderValue>) -> Duration {
     let seconds = header.and_then(|header| header.to_str().ok()?.trim().parse().ok());
     seconds.map_or(USUAL_PAUSE, Duration::from_secs)
 }
 
-/// The port of HTTPS.
 const HTTPS: u16 = 443;
 
-/// The content type of DNS messages (RFC 8484 section 6).
 const MEDIA_TYPE: &str = "application/dns-message";
 
-/// Octets of a message.
 pub(super) const MAX_MESSAGE: usize = u16::MAX as usize;
 
-/// For how long a backend gets no query that does not say how long it wants none: one second is soon enough to find out, and spares it
-/// nearly all.
+/// Pause of a backend that sends no `Retry-After`: short, but it spares the backend nearly all queries.
 const USUAL_PAUSE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn head(status: u16, headers: &[(&str, &str)]) -> Result<(), Refused> {
+    fn head(status: u16, headers: &[(&str, &str)]) -> Result<(), HttpRefusal> {
         let response =
             headers.iter().fold(Response::builder().status(status), |it, (name, value)| it.header(*name, *value));
         check_head(&response.body(()).unwrap())
@@ -170,7 +161,7 @@ mod tests {
     fn bodies_have_the_id_0_and_replies_that_of_their_query() {
         assert_eq!(&body(&[1, 2, 3])[..], [0, 0, 3]);
         let mut message = vec![0; HEADER_LEN];
-        assert_eq!(reply(message.clone(), 7).unwrap_err().problem, "it answered with a body that is no reply");
+        assert_eq!(reply(message.clone(), 7).unwrap_err().problem, "its response body is not a DNS reply");
         message[2] = 0x80;
         assert_eq!(reply(message.clone(), 0x0102).unwrap()[..3], [1, 2, 0x80]);
         assert!(reply(message[..11].to_vec(), 7).is_err() && reply(vec![0x80; 65_536], 7).is_err());
@@ -185,7 +176,6 @@ mod tests {
         assert_eq!(uri("192.0.2.1:8443", Some("dns.example")), "https://dns.example:8443/q");
         assert_eq!(uri("192.0.2.1:443", None), "https://192.0.2.1/q");
         assert_eq!(uri("[2001:db8::1]:8443", Some("a b")), "https://[2001:db8::1]:8443/q");
-        // All that a path may hold.
         let odd: HttpPath = "//-._~!$&'()*+,;=:@%41/".parse().unwrap();
         let server = "192.0.2.1:443".parse().unwrap();
         assert_eq!(HttpTarget::new(server, None, &odd).0.path(), odd.as_str());

@@ -1,6 +1,4 @@
-//! The two ends of what `h2` takes for a socket: octets in memory, read when they are there and written without a bound.
-//!
-//! What is written is bounded by what is asked; what is read is one read of a socket at a time.
+//! An in-memory replacement for the socket of `h2`. The queries bound the output, one socket read the input.
 
 use std::io;
 use std::pin::Pin;
@@ -9,28 +7,23 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The end that `h2` has.
 #[derive(Clone, Default)]
 pub(super) struct Pipe(Arc<Mutex<PipeBuffers>>);
 
-/// What is on the way.
 #[derive(Default)]
 struct PipeBuffers {
-    /// For `h2` to read.
     input: Vec<u8>,
-    /// How much of that was.
     read: usize,
-    /// What it has written.
     output: Vec<u8>,
 }
 
 impl Pipe {
-    /// Nobody else has it at the same time: `h2` is called by who fills and drains it.
+    /// Locks the buffers. The lock is never contended, because the owner of the pipe also polls `h2`.
     fn buffers(&self) -> MutexGuard<'_, PipeBuffers> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lends what `h2` is to read, for more to be added. Nobody tells it: it is to be polled.
+    /// Lends the input of `h2` to `add`. The caller must poll `h2` afterwards: no waker is called.
     pub(super) fn fill<T>(&self, add: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         let mut buffers = self.buffers();
         if buffers.read == buffers.input.len() {
@@ -40,7 +33,6 @@ impl Pipe {
         add(&mut buffers.input)
     }
 
-    /// Hands over what it has written, if it has.
     pub(super) fn drain(&self, take: impl FnOnce(&[u8])) {
         let mut buffers = self.buffers();
         if !buffers.output.is_empty() {
@@ -81,5 +73,4 @@ impl AsyncWrite for Pipe {
     }
 }
 
-/// Octets that the room for output may keep.
 const MAX_KEPT: usize = 64 * 1024;

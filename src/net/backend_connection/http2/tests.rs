@@ -1,4 +1,4 @@
-//! HTTP/2 driven by octets alone: cut at many places by chance, with a server that answers as its script says.
+//! HTTP/2 driven by bytes alone, cut at random places, with a server that follows a script.
 
 use std::io::{BufRead, Cursor};
 
@@ -13,18 +13,18 @@ use crate::net::tls::tests::{Authority, rules};
 use crate::net::tls::{ClientTls, TrustRules};
 use crate::wire::first_message;
 
-/// What the server does with a request, of which this was the body.
+/// Handles a request with this body on the server.
 pub(crate) type Script = fn(body: &[u8], &Request<()>, SendResponse<Bytes>);
 
-/// A server as a value.
+/// An in-memory HTTP/2 server.
 pub(crate) struct Server {
     tls: ServerConnection,
     pipe: Pipe,
     state: ServerState,
     script: Script,
-    /// Requests whose body is not whole.
+    /// Requests with an unfinished body.
     reading: Vec<Reading>,
-    /// How many it had.
+    /// The number of requests received.
     pub(crate) asked: usize,
 }
 
@@ -49,7 +49,7 @@ impl Server {
         Self { tls, pipe, state: ServerState::Begun(begun), script, reading: Vec::new(), asked: 0 }
     }
 
-    /// Takes octets; returns what it has to say.
+    /// Receives bytes and returns the response bytes.
     pub(crate) fn hear(&mut self, octets: &[u8]) -> Vec<u8> {
         let mut octets = Cursor::new(octets);
         while self.tls.read_tls(&mut octets).unwrap() > 0 {
@@ -61,7 +61,7 @@ impl Server {
                 reader.consume(taken);
             }
         }
-        // As often as something may have moved.
+        // Repeated because each poll may enable another.
         (0..4).for_each(|_| self.poll());
         let Self { tls, pipe, .. } = self;
         pipe.drain(|octets| tls.writer().write_all(octets).unwrap());
@@ -119,7 +119,7 @@ impl Server {
     }
 }
 
-/// The query as a reply.
+/// Returns the query as a reply.
 pub(crate) fn echo(body: &[u8], request: &Request<()>, mut respond: SendResponse<Bytes>) {
     assert_eq!(
         (request.uri().path(), request.headers()["content-type"].as_bytes()),
@@ -144,11 +144,11 @@ struct Play {
     server: Server,
     rng: StdRng,
     replies: Vec<Vec<u8>>,
-    news: News,
+    news: ConnectionEvents,
     now: Instant,
 }
 
-/// Trust, and the server's configuration with these protocols.
+/// Returns a trusting client and the server's configuration with these protocols.
 pub(crate) fn trust(alpn: &[&[u8]]) -> (ClientTls, Arc<ServerConfig>) {
     let ca = Authority::new();
     let alpn_of = |alpn: &[&[u8]]| alpn.iter().map(|protocol| protocol.to_vec()).collect::<Vec<_>>();
@@ -178,11 +178,11 @@ impl Play {
         connection.connected();
         let server = Server::new(config, streams, script);
         let rng = StdRng::seed_from_u64(seed);
-        Self { connection, server, rng, replies: Vec::new(), news: News::default(), now: Instant::now() }
+        Self { connection, server, rng, replies: Vec::new(), news: ConnectionEvents::default(), now: Instant::now() }
     }
 
-    /// Lets octets go both ways until none do, cut where chance says.
-    fn drive(&mut self) -> Result<(), Broken> {
+    /// Exchanges bytes in both directions until none move, cut at random places.
+    fn drive(&mut self) -> Result<(), ConnectionFailure> {
         let (mut to_server, mut to_client) = (Vec::new(), self.server.hear(&[]));
         loop {
             let output = self.connection.output(self.now);
@@ -217,7 +217,7 @@ impl Play {
             self.replies.push(message.to_vec());
             rest = &rest[end..];
         }
-        if let Some(News { failed, lost, pause, has_sign }) = self.connection.take_news() {
+        if let Some(ConnectionEvents { failed, lost, pause, has_sign }) = self.connection.take_news() {
             self.news.failed.extend(failed);
             self.news.lost.extend(lost);
             self.news.pause = self.news.pause.max(pause);
@@ -225,7 +225,7 @@ impl Play {
         }
     }
 
-    /// The IDs of replies, sorted.
+    /// Returns the IDs of the replies, sorted.
     fn replied(&self) -> Vec<u16> {
         let mut ids: Vec<_> = self.replies.iter().map(|reply| u16::from_be_bytes([reply[0], reply[1]])).collect();
         ids.sort_unstable();
@@ -240,7 +240,7 @@ fn everything_comes_back_with_its_id_however_it_is_cut() {
         let mut play = Play::new(seed, &trust, 100, echo);
         let lengths: Vec<_> = (0..60).map(|_| play.rng.random_range(12..2_000)).collect();
         let queries: Vec<_> = (0..60).zip(lengths).map(|(id, length)| query(id, length)).collect();
-        // Some are queued before there is a connection.
+        // Some queries are queued before the connection opens.
         queries[..30].iter().for_each(|query| play.connection.queue(query).unwrap());
         assert!(!play.connection.is_answered());
         play.drive().unwrap();
@@ -249,7 +249,10 @@ fn everything_comes_back_with_its_id_however_it_is_cut() {
             (ConnectionState::Open, true),
             "seed {seed}"
         );
-        assert_eq!(play.connection.opened(), if seed == 0 { Opened::Full } else { Opened::Resumed });
+        assert_eq!(
+            play.connection.opened(),
+            if seed == 0 { BackendHandshake::Full } else { BackendHandshake::Resumed }
+        );
         queries[30..].iter().for_each(|query| play.connection.queue(query).unwrap());
         play.drive().unwrap();
         play.replies.sort();
@@ -259,7 +262,7 @@ fn everything_comes_back_with_its_id_however_it_is_cut() {
             reply
         });
         assert!(play.replies.iter().cloned().eq(expected), "seed {seed}");
-        // The longest there are, more than any window.
+        // The longest messages, larger in total than any window.
         (0..20).for_each(|id| play.connection.queue(&query(id, 65_535)).unwrap());
         play.drive().unwrap();
         assert_eq!((play.replies.len(), play.server.asked), (80, 80), "seed {seed}");
@@ -284,7 +287,7 @@ fn no_more_streams_are_opened_than_the_backend_allows() {
     }
     play.drive().unwrap();
     assert_eq!(play.server.asked, 2);
-    // What nobody wants any more makes room for others.
+    // Forgotten queries make room for other queries.
     assert!(play.connection.forget(0) && !play.connection.forget(7) && !play.connection.forget(0));
     play.drive().unwrap();
     assert_eq!(play.server.asked, 3);
@@ -293,7 +296,8 @@ fn no_more_streams_are_opened_than_the_backend_allows() {
 
 #[test]
 fn the_last_stream_is_the_end_of_a_connection() {
-    // RFC 9113 section 5.1.1. Where numbers begin anew, replies come to others (CVE-2026-33596 of dnsdist).
+    // RFC 9113 section 5.1.1. If stream numbers restart, replies reach the wrong query (CVE-2026-33596 of
+    // dnsdist).
     const LAST: u32 = (1 << 31) - 1;
     let trust = trust(&[b"h2"]);
     let mut builder = builder();
@@ -346,12 +350,12 @@ fn a_response_that_is_no_reply_fails_its_query_alone() {
             "the content type \"text/html\"",
             "a body that is too short for DNS",
             "a body that is too long for DNS",
-            "a body that is no reply",
+            "its response body is not a DNS reply",
             "HTTP status 503",
             "it reset the stream of a query (INTERNAL_ERROR)",
         ]
     );
-    // The connection goes on.
+    // The connection stays open.
     play.connection.queue(&query(8, 40)).unwrap();
     play.drive().unwrap();
     assert_eq!(play.replied(), [8, 8, 9]);
@@ -366,7 +370,7 @@ fn a_goaway_lets_what_it_covers_come_and_loses_the_rest() {
         for id in 0..3 {
             play.connection.queue(&query(id, 900)).unwrap();
         }
-        // It says so first, and hears of the queries then: that covers them.
+        // The server sends GOAWAY before it receives the queries, so GOAWAY covers them.
         play.server.go_away();
         let ended = play.drive();
         assert!(play.connection.is_ending() && !play.connection.has_room(), "seed {seed}");
@@ -424,12 +428,12 @@ fn who_does_not_agree_on_http2_is_not_spoken_to() {
             }
             match connection.hear(&answer, Instant::now()) {
                 Ok(()) => assert!(!answer.is_empty(), "neither has anything to say"),
-                Err(Broken::Tls(problem)) => break problem,
+                Err(ConnectionFailure::Tls(problem)) => break problem,
                 Err(other) => panic!("{other:?}"),
             }
         };
-        let is_told = problem.contains("ALPN") || problem.contains("NoApplicationProtocol");
-        assert!(is_told, "{problem}");
+        let is_reported = problem.contains("ALPN") || problem.contains("NoApplicationProtocol");
+        assert!(is_reported, "{problem}");
         assert_eq!(connection.state(), ConnectionState::Closing);
     }
 }
@@ -443,7 +447,7 @@ fn noise_within_tls_ends_the_connection() {
         play.connection.queue(&query(1, 40)).unwrap();
         let mut noise = vec![0; play.rng.random_range(9..400)];
         play.rng.fill(&mut noise[..]);
-        // A length that is over soon.
+        // Keeps the frame length small.
         noise[..3].fill(0);
         noise[2] = 20;
         play.server.tls.writer().write_all(&noise).unwrap();
@@ -451,10 +455,14 @@ fn noise_within_tls_ends_the_connection() {
         while play.server.tls.wants_write() {
             play.server.tls.write_tls(&mut octets).unwrap();
         }
-        // Unknown frames are to be passed over (RFC 9113 section 5.5): all that counts is that it ends, or goes on.
+        // The client must ignore unknown frames (RFC 9113 section 5.5): the test only requires that it ends
+        // or continues.
         let heard = play.connection.hear(&octets, play.now);
         assert!(
-            matches!(heard, Ok(()) | Err(Broken::Protocol | Broken::Goaway | Broken::Ended)),
+            matches!(
+                heard,
+                Ok(()) | Err(ConnectionFailure::Protocol | ConnectionFailure::Goaway | ConnectionFailure::Ended)
+            ),
             "seed {seed}: {heard:?}"
         );
     }
@@ -499,7 +507,7 @@ fn floods_end_the_connection_and_memory_stays_flat() {
 #[test]
 fn who_has_us_answer_and_does_not_read_that_is_cut() {
     let trust = trust(&[b"h2"]);
-    // PING and SETTINGS.
+    // A PING frame and a SETTINGS frame.
     for frame in [&[0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8][..], &[0, 0, 0, 4, 0, 0, 0, 0, 0]] {
         for reads in [true, false] {
             let mut play = Play::new(6, &trust, 100, echo);

@@ -1,38 +1,34 @@
-//! A connection by QUIC as whoever keeps connections drives it: with the datagram that is to be sent next, and the time when it was
-//! looked at last.
+//! A QUIC connection with its next datagram and the time of the last call, as the connection pool needs it.
 
 use std::time::{Duration, Instant};
 
 use super::{QuicConnection, QuicEnd};
-use crate::net::backend_connection::{BackendConnection, Broken, ConnectionState, FailedQuery, News, Opened};
+use crate::net::backend_connection::{
+    BackendConnection, BackendHandshake, ConnectionEvents, ConnectionFailure, ConnectionState, FailedQuery,
+};
 
-/// A connection by QUIC, and what it is to send next.
 pub(in super::super) struct BufferedQuic {
     quic: QuicConnection,
-    /// The datagram that is to be sent; empty, if none was asked for.
     output: Vec<u8>,
-    /// When it was looked at last.
     now: Instant,
-    /// When something is due.
     timer: Option<Instant>,
 }
 
 impl BufferedQuic {
-    /// One that is about to be dialled.
     pub(in super::super) fn new(quic: QuicConnection, now: Instant) -> Self {
         Self { quic, output: Vec::new(), now, timer: None }
     }
 
-    fn advance(&mut self, now: Instant) -> Result<(), Broken> {
+    fn advance(&mut self, now: Instant) -> Result<(), ConnectionFailure> {
         self.now = now;
         let advanced = self.quic.advance(now);
         self.timer = self.quic.next_timeout();
         advanced.map_err(|end| match end {
-            QuicEnd::Closed => Broken::Ended,
-            QuicEnd::Reset => Broken::Reset,
-            QuicEnd::TimedOut => Broken::TimedOut,
-            QuicEnd::Tls(problem) => Broken::Tls(problem),
-            QuicEnd::Protocol => Broken::Protocol,
+            QuicEnd::Closed => ConnectionFailure::Ended,
+            QuicEnd::Reset => ConnectionFailure::Reset,
+            QuicEnd::TimedOut => ConnectionFailure::TimedOut,
+            QuicEnd::Tls(problem) => ConnectionFailure::Tls(problem),
+            QuicEnd::Protocol => ConnectionFailure::Protocol,
         })
     }
 }
@@ -46,11 +42,10 @@ impl BackendConnection for BufferedQuic {
         self.quic.is_answered()
     }
 
-    fn opened(&self) -> Opened {
+    fn opened(&self) -> BackendHandshake {
         self.quic.opened()
     }
 
-    /// There is nothing below it that has to be there first.
     fn connected(&mut self) {}
 
     fn queue(&mut self, message: &[u8]) -> Option<()> {
@@ -86,7 +81,7 @@ impl BackendConnection for BufferedQuic {
         self.quic.unsent()
     }
 
-    fn hear(&mut self, octets: &[u8], now: Instant) -> Result<(), Broken> {
+    fn hear(&mut self, octets: &[u8], now: Instant) -> Result<(), ConnectionFailure> {
         self.quic.hear(octets, now);
         self.advance(now)
     }
@@ -99,13 +94,13 @@ impl BackendConnection for BufferedQuic {
         self.quic.is_amid_message()
     }
 
-    fn take_news(&mut self) -> Option<News> {
+    fn take_news(&mut self) -> Option<ConnectionEvents> {
         let failed = self.quic.take_failed().into_iter().map(|(id, code)| FailedQuery {
             id,
             problem: format!("it reset the stream with the error code {:#x}", code.into_inner()),
         });
         let pause = self.quic.take_overload().then_some(PAUSE);
-        News { failed: failed.collect(), lost: Vec::new(), pause, has_sign: self.quic.take_sign() }.some()
+        ConnectionEvents { failed: failed.collect(), lost: Vec::new(), pause, has_sign: self.quic.take_sign() }.some()
     }
 
     fn has_room(&self) -> bool {
@@ -129,7 +124,7 @@ impl BackendConnection for BufferedQuic {
         self.timer
     }
 
-    fn on_timer(&mut self, now: Instant) -> Result<(), Broken> {
+    fn on_timer(&mut self, now: Instant) -> Result<(), ConnectionFailure> {
         self.advance(now)
     }
 
@@ -142,10 +137,9 @@ impl BackendConnection for BufferedQuic {
     }
 }
 
-/// The ID of a message.
 fn id_of(message: &[u8]) -> u16 {
     message.first_chunk().map_or(0, |id| u16::from_be_bytes(*id))
 }
 
-/// For how long a server that is asked too much (DOQ_EXCESSIVE_LOAD) gets no query: it cannot say itself.
+/// Pause of a server that reports DOQ_EXCESSIVE_LOAD: the protocol carries no time.
 const PAUSE: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! A server by QUIC as a value, for tests: it is told what to say.
+//! An in-memory QUIC server for tests, which sends what the test requests.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -14,46 +14,35 @@ use quinn_proto::{
 use ring::hmac;
 use tokio_rustls::rustls;
 
-/// A query that has come whole.
 #[derive(Clone, Debug)]
-pub(crate) struct Query {
+pub(crate) struct TestQuicQuery {
     pub(crate) connection: ConnectionHandle,
     pub(crate) stream: StreamId,
-    /// With the length before it.
     pub(crate) frame: Vec<u8>,
-    /// It has come before the handshake was complete.
     pub(crate) is_early: bool,
 }
 
-/// A server by QUIC.
-pub(crate) struct QuicServer {
+pub(crate) struct TestQuicServer {
     endpoint: Endpoint,
     pub(crate) connections: HashMap<ConnectionHandle, Connection>,
     heard: HashMap<(ConnectionHandle, StreamId), Vec<u8>>,
-    /// What nobody has taken yet.
-    pub(crate) queries: Vec<Query>,
-    /// Streams that the client does not want the end of.
+    pub(crate) queries: Vec<TestQuicQuery>,
     pub(crate) cancelled: Vec<(StreamId, VarInt)>,
-    /// How connections have ended.
     pub(crate) ends: Vec<ConnectionError>,
-    /// Whoever comes is to show first that he gets what is sent to him.
     pub(crate) retries: bool,
-    /// Nobody is let in.
     pub(crate) refuses: bool,
     responses: Vec<(SocketAddr, Vec<u8>)>,
 }
 
-/// What a server shows, with this protocol.
 pub(crate) fn tls(config: &Arc<rustls::ServerConfig>, alpn: &[&[u8]]) -> rustls::ServerConfig {
     let mut config = rustls::ServerConfig::clone(config);
     config.alpn_protocols = alpn.iter().map(|alpn| alpn.to_vec()).collect();
     config.max_early_data_size = u32::MAX;
-    // Each server knows its own sessions alone.
     config.session_storage = rustls::server::ServerSessionMemoryCache::new(256);
     config
 }
 
-impl QuicServer {
+impl TestQuicServer {
     pub(crate) fn new(tls: rustls::ServerConfig, change: impl FnOnce(&mut TransportConfig)) -> Self {
         let crypto = QuicServerConfig::try_from(tls).unwrap();
         let mut config = ServerConfig::with_crypto(Arc::new(crypto));
@@ -64,7 +53,7 @@ impl QuicServer {
         let mut endpoint = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &[7; 32])));
         endpoint.cid_generator(|| Box::new(HashedConnectionIdGenerator::from_key(7)));
         Self {
-            // All have the same keys for IDs and stateless resets.
+            // All endpoints have the same keys for IDs and stateless resets.
             endpoint: Endpoint::new(Arc::new(endpoint), Some(Arc::new(config)), false, None),
             connections: HashMap::new(),
             heard: HashMap::new(),
@@ -77,7 +66,6 @@ impl QuicServer {
         }
     }
 
-    /// A datagram has come.
     pub(crate) fn hear(&mut self, peer: SocketAddr, datagram: &[u8], now: Instant) {
         let mut response = Vec::new();
         match self.endpoint.handle(now, peer, None, None, BytesMut::from(datagram), &mut response) {
@@ -105,7 +93,6 @@ impl QuicServer {
         }
     }
 
-    /// Looks at what has happened.
     pub(crate) fn turn(&mut self, now: Instant) {
         let handles: Vec<_> = self.connections.keys().copied().collect();
         for handle in handles {
@@ -138,7 +125,7 @@ impl QuicServer {
                             let frame = std::mem::take(heard);
                             drop(chunks);
                             let is_early = connection.is_handshaking();
-                            self.queries.push(Query { connection: handle, stream, frame, is_early });
+                            self.queries.push(TestQuicQuery { connection: handle, stream, frame, is_early });
                             break;
                         }
                         Err(_) => break,
@@ -156,7 +143,6 @@ impl QuicServer {
         }
     }
 
-    /// What is to be sent.
     pub(crate) fn datagrams(&mut self, now: Instant) -> Vec<(SocketAddr, Vec<u8>)> {
         let mut datagrams = std::mem::take(&mut self.responses);
         for connection in self.connections.values_mut() {
@@ -173,8 +159,7 @@ impl QuicServer {
         self.connections.values_mut().filter_map(Connection::poll_timeout).min()
     }
 
-    /// Says octets on the stream of a query, and whether that is all.
-    pub(crate) fn say(&mut self, query: &Query, octets: &[u8], is_all: bool) {
+    pub(crate) fn say(&mut self, query: &TestQuicQuery, octets: &[u8], is_all: bool) {
         let Some(connection) = self.connections.get_mut(&query.connection) else { return };
         let written = connection.send_stream(query.stream).write(octets).unwrap_or(0);
         assert_eq!(written, octets.len(), "there is room in tests");
@@ -183,27 +168,23 @@ impl QuicServer {
         }
     }
 
-    /// Says a query back as its reply.
-    pub(crate) fn echo(&mut self, query: &Query) {
+    pub(crate) fn echo(&mut self, query: &TestQuicQuery) {
         let mut frame = query.frame.clone();
         frame[4] |= 0x80;
         self.say(query, &frame, true);
     }
 
-    /// Ends the stream of a query without a reply.
-    pub(crate) fn reset(&mut self, query: &Query, code: u32) {
+    pub(crate) fn reset(&mut self, query: &TestQuicQuery, code: u32) {
         let connection = self.connections.get_mut(&query.connection).unwrap();
         connection.send_stream(query.stream).reset(VarInt::from_u32(code)).unwrap();
     }
 
-    /// Closes a connection.
     pub(crate) fn close_one(&mut self, connection: ConnectionHandle, code: u32, now: Instant) {
         if let Some(connection) = self.connections.get_mut(&connection) {
             connection.close(now, VarInt::from_u32(code), Bytes::new());
         }
     }
 
-    /// Closes all connections.
     pub(crate) fn close(&mut self, code: u32, now: Instant) {
         let connections: Vec<_> = self.connections.keys().copied().collect();
         connections.into_iter().for_each(|connection| self.close_one(connection, code, now));

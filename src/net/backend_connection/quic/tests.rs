@@ -1,4 +1,5 @@
-//! Connections by QUIC against a server as a value: datagrams that are lost, come late, twice or cut, by a clock of the test's.
+//! QUIC connections against an in-memory server: datagrams are lost, late, duplicated or cut, and the test
+//! controls the clock.
 
 use std::cell::RefCell;
 
@@ -6,41 +7,41 @@ use quinn_proto::TransportErrorCode;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::server::{Query, QuicServer, tls};
+use super::server::{TestQuicQuery, TestQuicServer, tls};
 use super::*;
 use crate::net::tls::tests::{Authority, rules};
 
-/// A client, a server, and what is on its way between them.
+/// A client, a server, and the datagrams in transit.
 struct World {
     client: QuicConnection,
-    server: QuicServer,
+    server: TestQuicServer,
     now: Instant,
     rng: StdRng,
     way: Way,
     to_server: Vec<(Instant, Vec<u8>)>,
     to_client: Vec<(Instant, Vec<u8>)>,
-    /// Replies that came: ID and frame.
+    /// Received replies: ID and frame.
     replies: Vec<(u16, Vec<u8>)>,
     failed: Vec<u16>,
     end: Option<QuicEnd>,
-    /// Frames that wait until it is open.
+    /// Frames that wait for the connection to open.
     waiting: Vec<u8>,
 }
 
-/// How datagrams fare.
+/// The behavior of the network.
 #[derive(Clone, Copy, Default)]
 struct Way {
-    /// Of a hundred, those that are lost, that come twice, and that come cut.
+    /// The percentage of datagrams that are lost, duplicated and cut.
     lost: u32,
     twice: u32,
     cut: u32,
-    /// Milliseconds that some take longer than others.
+    /// The maximum extra delay in milliseconds.
     jitter: u64,
-    /// Nothing comes through.
+    /// True if no datagram arrives.
     is_dead: bool,
 }
 
-/// An authority, what clients know of its server, and that server.
+/// A certificate authority, its clients' configuration, and the server's.
 struct Place {
     ca: Authority,
     server: Arc<tokio_rustls::rustls::ServerConfig>,
@@ -62,15 +63,15 @@ impl Place {
         ClientTls::new(&rules).unwrap()
     }
 
-    fn server(&self, change: impl FnOnce(&mut TransportConfig)) -> QuicServer {
-        QuicServer::new(tokio_rustls::rustls::ServerConfig::clone(&self.server), change)
+    fn server(&self, change: impl FnOnce(&mut TransportConfig)) -> TestQuicServer {
+        TestQuicServer::new(tokio_rustls::rustls::ServerConfig::clone(&self.server), change)
     }
 
     fn world(&self, seed: u64) -> World {
         self.world_with(seed, self.server(|_| ()))
     }
 
-    fn world_with(&self, seed: u64, server: QuicServer) -> World {
+    fn world_with(&self, seed: u64, server: TestQuicServer) -> World {
         World::new(seed, &self.tls, server)
     }
 }
@@ -87,7 +88,7 @@ fn query(id: u16, length: usize) -> Vec<u8> {
 }
 
 impl World {
-    fn new(seed: u64, tls: &ClientTls, server: QuicServer) -> Self {
+    fn new(seed: u64, tls: &ClientTls, server: TestQuicServer) -> Self {
         let now = Instant::now();
         let client = QuicConnection::new(tls, "192.0.2.1:853".parse().unwrap(), now).unwrap();
         Self {
@@ -105,7 +106,7 @@ impl World {
         }
     }
 
-    /// Asks as whoever keeps connections does.
+    /// Sends a query as the connection pool does.
     fn ask(&mut self, id: u16, length: usize) {
         let message = query(id, length);
         if self.client.state() == ConnectionState::Open {
@@ -116,7 +117,7 @@ impl World {
         }
     }
 
-    /// Puts a datagram on its way.
+    /// Sends a datagram through the network.
     fn carry(way: Way, rng: &mut StdRng, now: Instant, mut datagram: Vec<u8>, queue: &mut Vec<(Instant, Vec<u8>)>) {
         let mut chance = |of_hundred| rng.random_range(0..100) < of_hundred;
         if way.is_dead || chance(way.lost) {
@@ -132,7 +133,7 @@ impl World {
         }
     }
 
-    /// Both say what they have to say, and time passes until something happens.
+    /// Sends the datagrams of both sides, and advances the clock to the next event.
     fn step(&mut self) {
         self.step_until(None);
     }
@@ -179,7 +180,7 @@ impl World {
         self.failed.extend(self.client.take_failed().into_iter().map(|(id, _)| id));
     }
 
-    /// Goes on until this holds; all queries are answered meanwhile if `answers`.
+    /// Steps until the condition holds. If `answers`, the server answers all queries.
     #[track_caller]
     fn until(&mut self, answers: bool, what: impl Fn(&Self) -> bool) {
         let end = self.now + Duration::from_secs(120);
@@ -200,7 +201,7 @@ impl World {
         self.until(false, |world| world.client.state() == ConnectionState::Open);
     }
 
-    /// Has so much time pass.
+    /// Advances the clock by this time.
     fn pass(&mut self, millis: u64) {
         let end = self.now + Duration::from_millis(millis);
         while self.now < end {
@@ -208,9 +209,9 @@ impl World {
         }
     }
 
-    /// Asks so many, and waits until the server has them all.
+    /// Sends queries and waits until the server has them all.
     #[track_caller]
-    fn asked(&mut self, count: u16) -> Vec<Query> {
+    fn asked(&mut self, count: u16) -> Vec<TestQuicQuery> {
         (0..count).for_each(|id| self.ask(id, 40));
         self.until(false, |world| world.server.queries.len() == usize::from(count));
         std::mem::take(&mut self.server.queries)
@@ -230,7 +231,7 @@ fn everything_comes_back_however_datagrams_fare() {
         let mut world = place.world(seed);
         world.server.retries = seed % 3 == 0;
         if seed > 0 {
-            // The library takes no second Retry, not even after one that was cut.
+            // The library accepts no second Retry, not even after one that was cut.
             let cut = if world.server.retries { 0 } else { 5 };
             world.way = Way { lost: 10, twice: 5, cut, jitter: 20, is_dead: false };
         }
@@ -239,7 +240,11 @@ fn everything_comes_back_however_datagrams_fare() {
             world.ask(id, *length);
         }
         world.until(true, |world| world.replies.len() == 20);
-        assert_eq!(world.client.opened(), if seed == 0 { Opened::Full } else { Opened::Resumed }, "seed {seed}");
+        assert_eq!(
+            world.client.opened(),
+            if seed == 0 { BackendHandshake::Full } else { BackendHandshake::Resumed },
+            "seed {seed}"
+        );
         for (id, length) in (1_020..).zip(&lengths[20..]) {
             world.ask(id, *length);
         }
@@ -267,7 +272,7 @@ fn queries_wait_for_streams_that_the_server_allows() {
     world.until(false, |world| world.server.queries.len() == 3);
     assert!(!world.client.has_room());
     assert_eq!(world.client.unsent(), 7 * 102);
-    // One that nobody waits for any more makes room, on the wire or before.
+    // A canceled query makes room, whether it was sent or not.
     world.client.cancel(9);
     assert_eq!(world.client.unsent(), 6 * 102);
     world.client.cancel(0);
@@ -307,7 +312,7 @@ fn stream_that_the_server_resets_fails_one_query() {
         world.until(false, |world| !world.failed.is_empty() && world.replies.len() == 1);
         assert_eq!((world.failed.clone(), world.client.take_overload()), (vec![1], is_overload));
         assert!(!world.client.take_overload());
-        // The rest goes on.
+        // The other queries continue.
         queries[2..].iter().for_each(|query| world.server.echo(query));
         world.until(false, |world| world.replies.len() == 3);
         assert_eq!((world.ids(), world.end), (vec![0, 2, 3], None));
@@ -317,7 +322,7 @@ fn stream_that_the_server_resets_fails_one_query() {
 #[test]
 fn query_that_the_server_stops_fails() {
     let place = Place::new();
-    // It is stopped while it goes.
+    // The query is canceled while it is being sent.
     let mut world = place.world_with(
         1,
         place.server(|transport| {
@@ -341,32 +346,32 @@ fn query_that_the_server_stops_fails() {
 #[test]
 fn what_a_server_must_not_say_breaks_a_connection() {
     let place = Place::new();
-    let good = |query: &Query| {
+    let good = |query: &TestQuicQuery| {
         let mut frame = query.frame.clone();
         frame[4] |= 0x80;
         frame
     };
-    type Say = Box<dyn Fn(&mut QuicServer, &Query)>;
+    type Say = Box<dyn Fn(&mut TestQuicServer, &TestQuicQuery)>;
     let sayings: [Say; 7] = [
-        // An ID.
+        // A nonzero ID.
         Box::new(move |server, query| {
             let mut frame = good(query);
             frame[3] = 1;
             server.say(query, &frame, true);
         }),
-        // No response.
+        // A query in place of a response.
         Box::new(|server, query| server.say(query, &query.frame, true)),
-        // Two of them.
+        // Two responses.
         Box::new(move |server, query| server.say(query, &[good(query), good(query)].concat(), true)),
-        // More than one, without an end.
+        // Excess data without an end of stream.
         Box::new(move |server, query| server.say(query, &[good(query), vec![0]].concat(), false)),
-        // Less than one.
+        // A truncated response.
         Box::new(move |server, query| {
             let frame = good(query);
             server.say(query, &frame[..frame.len() - 1], true);
         }),
         Box::new(|server, query| server.say(query, &[0, 4, 0, 0, 0x80, 0], true)),
-        // Nothing.
+        // An empty stream.
         Box::new(|server, query| server.say(query, &[], true)),
     ];
     for (number, say) in sayings.iter().enumerate() {
@@ -397,7 +402,7 @@ fn ends_are_told_apart() {
         assert_eq!((world.end.clone(), world.client.take_overload()), (Some(end), is_overload), "{code}");
         assert_eq!(world.client.state(), ConnectionState::Closing);
     }
-    // A server that was started anew: it only knows its keys.
+    // A restarted server, which only knows its keys.
     let mut world = place.world(1);
     world.asked(1);
     world.server = place.server(|_| ());
@@ -406,7 +411,7 @@ fn ends_are_told_apart() {
         world.pass(100);
     }
     assert_eq!(world.end, Some(QuicEnd::Reset));
-    // One that keeps nothing for long, which it says.
+    // A server with a short idle timeout, which it states.
     let mut world = place.world_with(
         1,
         place.server(|transport| {
@@ -424,19 +429,22 @@ fn ends_are_told_apart() {
 #[test]
 fn handshakes_fail_in_plain_words() {
     let (place, other) = (Place::new(), Place::new());
-    let check = |server: QuicServer, expected: &str| {
+    let check = |server: TestQuicServer, expected: &str| {
         let mut world = place.world_with(1, server);
         world.ask(1, 40);
         world.until(false, |world| world.end.is_some());
         assert_eq!(world.end, Some(QuicEnd::Tls(expected.to_owned())));
         assert!(world.client.is_answered());
     };
-    check(other.server(|_| ()), "its certificate is from nobody whom we trust");
+    check(other.server(|_| ()), "the certificate is not signed by a trusted authority");
     let named = place.ca.leaf(&["other.example"]).server();
-    check(QuicServer::new(tls(&named, &[b"doq"]), |_| ()), "its certificate is for other.example, not for dns.example");
-    let by_alpn = |alpn: &[&[u8]]| QuicServer::new(tls(&place.server, alpn), |_| ());
+    check(
+        TestQuicServer::new(tls(&named, &[b"doq"]), |_| ()),
+        "its certificate is for other.example, not for dns.example",
+    );
+    let by_alpn = |alpn: &[&[u8]]| TestQuicServer::new(tls(&place.server, alpn), |_| ());
     check(by_alpn(&[b"h3"]), "it ended the handshake or connection with the alert NoApplicationProtocol");
-    // RFC 9001 section 8.1: it must be agreed on.
+    // RFC 9001 section 8.1: ALPN must be negotiated.
     check(by_alpn(&[]), "it ended the handshake or connection with the alert NoApplicationProtocol");
     let mut refusing = place.server(|_| ());
     refusing.refuses = true;
@@ -452,14 +460,14 @@ fn queries_go_before_the_handshake_is_complete_if_that_is_wanted() {
     let mut first = place.world(1);
     (0..3).for_each(|id| first.ask(id, 60));
     first.until(true, |world| world.replies.len() == 3);
-    assert_eq!(first.client.opened(), Opened::Full);
-    // Some time for tickets to come.
+    assert_eq!(first.client.opened(), BackendHandshake::Full);
+    // Tickets need some time to arrive.
     first.pass(100);
     // The same server, which knows the session.
     let mut world = World::new(2, &place.tls, first.server);
     world.now = first.now;
     (10..15).for_each(|id| world.ask(id, 60));
-    // It may be asked to do nothing this way.
+    // Other operations must not be sent as early data.
     let mut update = query(20, 60);
     update[2] = 5 << 3;
     append_frame(&update, &mut world.waiting).unwrap();
@@ -469,15 +477,15 @@ fn queries_go_before_the_handshake_is_complete_if_that_is_wanted() {
         world.server.queries.iter().filter(|query| query.is_early).map(|query| query.frame[13]).collect();
     assert_eq!(early, [10, 11, 12, 13, 14]);
     world.until(true, |world| world.replies.len() == 6);
-    assert_eq!((world.client.opened(), world.ids()), (Opened::Early, vec![10, 11, 12, 13, 14, 20]));
-    // One that does not know it: all goes again, once.
+    assert_eq!((world.client.opened(), world.ids()), (BackendHandshake::Early, vec![10, 11, 12, 13, 14, 20]));
+    // A server that does not know the session: all queries are sent again, once.
     world.pass(100);
-    let mut world = World::new(3, &place.tls, QuicServer::new(tls(&place.server, &[b"doq"]), |_| ()));
+    let mut world = World::new(3, &place.tls, TestQuicServer::new(tls(&place.server, &[b"doq"]), |_| ()));
     world.way.lost = 10;
     (30..40).for_each(|id| world.ask(id, 60));
     assert_eq!(world.client.early.len(), 10);
     world.until(true, |world| world.replies.len() == 10);
-    assert_eq!((world.client.opened(), world.ids()), (Opened::Full, (30..40).collect::<Vec<u16>>()));
+    assert_eq!((world.client.opened(), world.ids()), (BackendHandshake::Full, (30..40).collect::<Vec<u16>>()));
     assert_eq!((world.client.unsent(), world.client.streams.len()), (0, 0));
 }
 
@@ -493,7 +501,7 @@ fn nothing_goes_early_unless_it_is_wanted() {
     world.ask(10, 60);
     assert!(world.client.early.is_empty());
     world.until(true, |world| world.replies.len() == 1);
-    assert_eq!(world.client.opened(), Opened::Resumed);
+    assert_eq!(world.client.opened(), BackendHandshake::Resumed);
 }
 
 #[test]
@@ -501,7 +509,7 @@ fn slow_server_gives_a_sign_of_life_and_a_dead_way_does_not() {
     let place = Place::new();
     let mut world = place.world(1);
     world.asked(3);
-    // It has acknowledged what it does not answer.
+    // The server has acknowledged the unanswered query.
     world.pass(1_000);
     assert_eq!(world.client.unacknowledged_for(world.now), None);
     world.client.ask_for_sign(world.now);
@@ -515,7 +523,7 @@ fn slow_server_gives_a_sign_of_life_and_a_dead_way_does_not() {
     world.pass(600);
     assert!(!world.client.take_sign());
     assert_eq!(world.client.unacknowledged_for(world.now), Some(world.now - asked));
-    // It comes to life again.
+    // The network works again.
     world.way.is_dead = false;
     world.until(false, |world| world.server.queries.len() == 1);
     world.pass(1_000);
@@ -551,7 +559,7 @@ fn good_bye_is_said() {
     world.until(false, |world| !world.server.ends.is_empty());
     let is_meant = |end: &ConnectionError| matches!(end, ConnectionError::ApplicationClosed(close) if close.error_code == DOQ_NO_ERROR);
     assert!(world.server.ends.iter().all(is_meant), "{:?}", world.server.ends);
-    // In a handshake it is said in the words of QUIC (RFC 9000 section 10.2.3).
+    // During a handshake the QUIC error code applies (RFC 9000 section 10.2.3).
     let mut world = place.world(1);
     let mut hello = Vec::new();
     assert!(world.client.next_datagram(&mut hello, world.now));

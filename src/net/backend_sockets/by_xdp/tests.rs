@@ -1,5 +1,5 @@
-//! Which datagrams leave by AF_XDP, over a socket that is bound to no interface, so that nobody sees them. That needs rights that an ordinary
-//! user lacks: then the tests say so, and fail only where `HEDGEROW_REQUIRED` is set.
+//! Tests for datagrams that leave by AF_XDP, on a socket that is bound to no interface. They require
+//! privileges: without them the tests are skipped with a message, or fail if `HEDGEROW_REQUIRED` is set.
 
 use std::env;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -7,33 +7,33 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::metrics::Want;
-use crate::net::backend_sockets::Refused;
-use crate::net::refusal::Refusal;
-use crate::net::xdp::filter::Filter;
+use crate::net::backend_sockets::UnsentMessage;
+use crate::net::refusal::SendRefusal;
+use crate::net::xdp::filter::XdpFilter;
 use crate::net::xdp::frame::Checksums;
 use crate::net::xdp::socket::{Copying, FrameCounts, Xsk};
 use crate::net::xdp::{Home, LentXsk, NextHop, NextHops};
 use crate::policy::query_slots::SlotState;
 
-/// The sockets to a backend that is reached by an interface with AF_XDP.
+/// The sockets to a backend that an interface with AF_XDP reaches.
 struct Fixture {
     sockets: BackendSockets<u32, u32>,
     set_id: SocketSetId,
     backend: UdpSocket,
     xsks: Rc<WorkerSockets>,
-    filter: Arc<Filter>,
+    filter: Arc<XdpFilter>,
     home: Home,
     xsk: u32,
     counts: Arc<FrameCounts>,
-    /// The time; it passes only if a test says so.
+    /// The time, which only the test advances.
     now: Instant,
 }
 
 impl Fixture {
-    /// The next socket that is opened goes by AF_XDP. `None` if the kernel does not let us.
+    /// Opens the fixture so that its next socket uses AF_XDP. `None` if the kernel denies it.
     fn new(mtu: u32) -> Option<Self> {
         let xsk = Xsk::new(0, Arc::new(AtomicU32::new(mtu)), Copying::Auto);
-        let (filter, xsk) = match (Filter::load(OURS, 2, 1), xsk) {
+        let (filter, xsk) = match (XdpFilter::load(OURS, 2, 1), xsk) {
             (Ok(filter), Ok(xsk)) => (Arc::new(filter), xsk),
             (Err(error), _) | (_, Err(error)) => {
                 assert!(error.raw_os_error() == Some(libc::EPERM), "{error}");
@@ -53,39 +53,39 @@ impl Fixture {
         let set_id = sockets.add(backend.local_addr().unwrap());
         let mut this = Self { sockets, set_id, backend, xsks, filter, home, xsk, counts, now: Instant::now() };
         this.leave_by(INTERFACE, "127.0.0.1");
-        // The first is the kernel's.
+        // The first socket bypasses AF_XDP.
         let slot = this.send(0);
         assert!(!this.is_held(slot) && this.received() == [slot.id()]);
         Some(this)
     }
 
-    /// The backend is reached by this interface now, from this address.
+    /// Routes the backend over this interface, with this source address.
     fn leave_by(&self, interface: u32, source: &str) {
         let hop = NextHop::new(interface, source.parse().unwrap(), OURS, [2, 0, 0, 0, 0, 2]);
         let hops: NextHops = [(self.backend.local_addr().unwrap().ip(), hop)].into_iter().collect();
         self.xsks.set_next_hops(Arc::new(hops));
     }
 
-    /// Queues a message of so many octets.
+    /// Queues a message of this length.
     fn queue(&mut self, user_data: u32, length: usize) -> QuerySlot {
         self.sockets.queue(self.set_id, user_data, self.now, |_, out| out.resize(length, 0)).unwrap()
     }
 
-    /// Sends what is queued.
-    fn flush(&mut self) -> Vec<Refused<u32, u32>> {
+    /// Sends the queued messages; returns those that were refused.
+    fn flush(&mut self) -> Vec<UnsentMessage<u32, u32>> {
         let mut refused = Vec::new();
         self.sockets.flush(&mut refused);
         refused
     }
 
-    /// Sends a message from a socket of its own.
+    /// Sends a message from its own socket.
     fn send(&mut self, user_data: u32) -> QuerySlot {
         let slot = self.queue(user_data, 20);
         assert!(self.flush().is_empty());
         slot
     }
 
-    /// Queues a message, and has it leave by the socket of another.
+    /// Queues a message and moves it to another socket.
     fn send_from(&mut self, number: SocketId) -> QuerySlot {
         let filling = self.sockets.spare_batches.take(number);
         self.sockets.set(self.set_id).filling = Some(filling);
@@ -95,7 +95,7 @@ impl Fixture {
         slot
     }
 
-    /// The IDs of what the backend has received. Over loopback, what was sent has arrived.
+    /// Returns the IDs that the backend has received. Loopback delivers at once.
     fn received(&self) -> Vec<u16> {
         let mut message = [0; 2048];
         let receive = || {
@@ -105,7 +105,7 @@ impl Fixture {
         std::iter::from_fn(receive).collect()
     }
 
-    /// How many messages have left as frames.
+    /// Returns the number of messages sent as frames.
     fn frames(&self) -> u64 {
         self.xsks.flush();
         self.counts.sent.load(Relaxed)
@@ -115,7 +115,7 @@ impl Fixture {
         self.sockets.sockets[slot.socket().index()].as_ref().unwrap().udp.local_addr().unwrap()
     }
 
-    /// Whether the port that a message left from is held.
+    /// Returns true if the port of a message is held.
     fn is_held(&self, slot: QuerySlot) -> bool {
         let (local, remote) = (self.local(slot), self.backend.local_addr().unwrap());
         let is_held = self.filter.holds(local);
@@ -132,7 +132,7 @@ fn queries_leave_by_frames_but_for_one_socket_a_second() {
         assert!(fixture.is_held(slot));
         assert_eq!((fixture.received(), fixture.frames()), (vec![], frames));
     }
-    // So that the kernel sees that the neighbor is in use.
+    // One socket bypasses AF_XDP, so that the kernel sees that the neighbor is in use.
     fixture.now += BY_KERNEL_EVERY;
     let by_kernel = fixture.send(0);
     assert!(!fixture.is_held(by_kernel));
@@ -170,7 +170,7 @@ fn ports_are_held_until_their_sockets_are_closed() {
     let slots = [0; 5].map(|_| fixture.send(0));
     let ports = slots.map(|slot| fixture.local(slot));
     assert!(slots.into_iter().all(|slot| fixture.is_held(slot)));
-    // Nothing waits on it any more, and others are open.
+    // The socket is idle, and others are open.
     fixture.sockets.release(slots[0], fixture.now);
     let remote = fixture.backend.local_addr().unwrap();
     let held = |fixture: &Fixture| {
@@ -183,7 +183,7 @@ fn ports_are_held_until_their_sockets_are_closed() {
     assert_eq!(held(&fixture), [false, true, true, true, true]);
     fixture.sockets.remove(fixture.set_id);
     assert_eq!(held(&fixture), [false; 5]);
-    // All end with whoever has them.
+    // Dropping the sockets releases all ports.
     let mut fixture = Fixture::new(1500).expect("there was one just now");
     let slot = fixture.send(0);
     let (local, Fixture { sockets, filter, .. }) = (fixture.local(slot), fixture);
@@ -198,10 +198,10 @@ fn what_does_not_fit_into_a_frame_leaves_by_the_socket() {
     let lengths = [20, 300, 172, 173, 70_000, 20];
     let slots: Vec<_> = (0..).zip(lengths).map(|(number, length)| fixture.queue(number, length)).collect();
     let refused = fixture.flush();
-    // The longest leaves in no way, and is handed back as itself.
+    // The longest message cannot be sent, and is returned itself.
     assert_eq!(refused.len(), 1);
-    let Refused { state, socket_set, why } = refused[0];
-    assert_eq!((state, socket_set, why), (SlotState::InFlight(4), fixture.set_id, Refusal::Unsent(Want::Size)));
+    let UnsentMessage { state, socket_set, why } = refused[0];
+    assert_eq!((state, socket_set, why), (SlotState::InFlight(4), fixture.set_id, SendRefusal::Unsent(Want::Size)));
     assert_eq!((fixture.received(), fixture.frames()), (vec![slots[1].id(), slots[3].id()], 3));
     let waits = |slot: &QuerySlot| fixture.sockets.find(slot.socket(), slot.id()).is_some();
     assert_eq!(slots.iter().map(waits).collect::<Vec<_>>(), [true, true, true, true, false, true]);
@@ -240,10 +240,10 @@ fn sockets_are_the_kernels_while_the_way_is_another() {
         fixture.send_from(held.socket());
         assert_eq!((fixture.received(), fixture.frames()), (vec![], frames + 1));
     }
-    // Another program is on the interface: replies do not come back by it.
+    // Another program has the interface: it returns no replies.
     fixture.xsks.remove(fixture.xsk);
     let without = fixture.send_from(held.socket());
-    let filter = Arc::new(Filter::load(OURS, 2, 1).unwrap());
+    let filter = Arc::new(XdpFilter::load(OURS, 2, 1).unwrap());
     fixture.xsks.add(INTERFACE, Checksums::MaybePartial, Arc::clone(&filter), LentXsk::take(&fixture.home).unwrap());
     let before = fixture.send_from(held.socket());
     assert_eq!((fixture.received(), fixture.frames()), (vec![without.id(), before.id()], 4));
@@ -268,8 +268,8 @@ fn each_port_of_each_family_is_anothers() {
     assert_eq!(all.map(|local| ports.get(local).is_some()), [false, true, true, true]);
 }
 
-/// The interface that a backend is said to be reached by.
+/// The interface that reaches the backend.
 const INTERFACE: u32 = 7;
 
-/// Its Ethernet address.
+/// The Ethernet address of the interface.
 const OURS: [u8; 6] = [2, 0, 0, 0, 0, 1];

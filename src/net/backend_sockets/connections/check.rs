@@ -1,4 +1,4 @@
-//! What is due on connections at their time: second dials, dials that take too long, suspicion, idleness, warmth.
+//! Timed work on connections: second dials, timeouts of dials, pings, idle timeouts, and warm connections.
 
 use std::time::{Duration, Instant};
 
@@ -7,29 +7,22 @@ use rand::rngs::StdRng;
 
 use super::dial::Fault;
 use super::hear::DIALS;
-use super::{Connection, StreamSet};
-use crate::net::backend_connection::{Suspicion, silence_limit};
+use super::{PooledConnection, StreamSet};
+use crate::net::backend_connection::{SilenceAction, silence_limit};
 use crate::net::backend_sockets::BackendSockets;
 use crate::policy::query_slots::{QuerySlot, QuerySlots, SocketId, SocketSetId};
 
-/// What is to be done with a connection.
-enum Due {
-    /// Nothing before then.
+enum CheckAction {
     At(Instant),
-    /// The first dial, which had to wait.
     Dial,
-    /// Another dial beside the one that is not answered.
     Double,
-    /// A sign of life is to be asked for.
     AskForSign,
-    /// It is over.
     End(Fault),
-    /// It is not needed any more.
     Close,
 }
 
 impl<T: Copy, L: Copy> BackendSockets<T, L> {
-    /// Looks at the connections if it is time. `p99` knows how long nearly all replies of a backend take.
+    /// Checks the connections if it is time. `p99` returns the 99th percentile of a backend's latency.
     pub fn check_connections(&mut self, now: Instant, p99: impl Fn(SocketSetId) -> Option<Duration>) {
         if self.connections.next_check().is_some_and(|at| at <= now) {
             self.check_all(now, p99);
@@ -47,7 +40,6 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             let set_id = SocketSetId(set);
             let Some((stream, _)) = self.stream_mut(set_id) else { continue };
             stream.limit = silence_limit(p99(set_id));
-            // A few; those that end leave the list.
             let numbers = stream.connections.clone();
             for number in numbers {
                 self.run_timers(number, now);
@@ -63,20 +55,18 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             }
         }
         if let Some(at) = next {
-            // Not for each of very many connections by itself.
             self.connections.check_at(at.max(now + SLACK));
         }
     }
 
-    /// Has the protocol of a connection do what is due by its own clocks.
     fn run_timers(&mut self, number: SocketId, now: Instant) {
         for which in 0..DIALS {
-            let dial = |connection: &'_ mut Connection| connection.dials.get_mut(which).and_then(Option::take);
+            let dial = |connection: &'_ mut PooledConnection| connection.dials.get_mut(which).and_then(Option::take);
             let Some(mut dial) = self.connections.get_mut(number).and_then(dial) else { continue };
             let is_due = dial.stream.next_timer().is_some_and(|at| at <= now);
             let ran = if is_due { dial.stream.on_timer(now) } else { Ok(()) };
             if is_due {
-                // If it is broken, epoll says so.
+                // Epoll reports a broken connection.
                 let _ = dial.write(now);
             }
             if let Some(connection) = self.connections.get_mut(number) {
@@ -88,24 +78,22 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         }
     }
 
-    /// When the protocol of a connection has something to do.
     fn next_timer(&self, number: SocketId) -> Option<Instant> {
         let dials = self.connections.get(number)?.dials.iter().flatten();
         dials.filter_map(|dial| dial.stream.next_timer()).min()
     }
 
-    /// A backend that wanted no queries for a while may want some now. Returns when it does, if not yet.
+    /// Ends the pause that a backend requested. Returns its end if it is not over.
     fn end_pause(&mut self, set_id: SocketSetId, now: Instant) -> Option<Instant> {
         let (stream, _) = self.stream_mut(set_id)?;
         stream.paused_until = stream.paused_until.filter(|until| *until > now);
         stream.paused_until
     }
 
-    /// Looks at one connection. Returns when to look again.
     fn check_connection(&mut self, set_id: SocketSetId, number: SocketId, now: Instant) -> Option<Instant> {
         match self.due(set_id, number, now)? {
-            Due::At(at) => return Some(at),
-            Due::Dial => match self.begin_dial(set_id, number, now) {
+            CheckAction::At(at) => return Some(at),
+            CheckAction::Dial => match self.begin_dial(set_id, number, now) {
                 Ok(dial) => {
                     let connection = self.connections.get_mut(number)?;
                     connection.dials = [Some(dial), None];
@@ -114,22 +102,22 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
                 }
                 Err(error) => self.end_connection(number, Fault::Socket(error), now),
             },
-            Due::Double => {
+            CheckAction::Double => {
                 let second = self.begin_dial(set_id, number, now);
                 let connection = self.connections.get_mut(number)?;
                 connection.is_doubled = true;
-                // If it cannot be made, the first may still be.
+                // If the second dial fails, the first may still succeed.
                 if let (Ok(second), Some(place)) = (second, connection.dials.iter_mut().find(|dial| dial.is_none())) {
                     *place = Some(second);
                 }
                 return Some(connection.begun + self.stream(set_id)?.way.rules.connect_timeout);
             }
-            Due::AskForSign => {
+            CheckAction::AskForSign => {
                 self.ask_for_sign(set_id, number, now);
                 return Some(now + POLL);
             }
-            Due::End(fault) => self.end_connection(number, fault, now),
-            Due::Close => {
+            CheckAction::End(fault) => self.end_connection(number, fault, now),
+            CheckAction::Close => {
                 let mut taken = Vec::new();
                 self.close_connection(number, &mut taken, now);
                 if let Some((stream, _)) = self.stream_mut(set_id) {
@@ -140,48 +128,47 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         None
     }
 
-    fn due(&self, set_id: SocketSetId, number: SocketId, now: Instant) -> Option<Due> {
+    fn due(&self, set_id: SocketSetId, number: SocketId, now: Instant) -> Option<CheckAction> {
         let stream = self.stream(set_id)?;
         let (rules, connection) = (&stream.way.rules, self.connections.get(number)?);
         if !connection.is_open {
             if !connection.is_dialled() && !self.has_place(stream) {
-                return Some(Due::At(now + POLL));
+                return Some(CheckAction::At(now + POLL));
             }
             return Some(connection.dial_due(rules.connect_timeout, now));
         }
         let suspicion = match connection.clock.judge(stream.limit, stream.way.health_timeout, now) {
-            Suspicion::None => None,
-            Suspicion::NotBefore(at) => Some(at),
-            Suspicion::AskForSign => return Some(Due::AskForSign),
-            Suspicion::GiveUp => return Some(Due::End(Fault::Timeout)),
-            Suspicion::Waits(_) if connection.is_stalled(now) => return Some(Due::End(Fault::Stalled)),
-            Suspicion::Waits(at) => Some(at.min(now + POLL)),
+            SilenceAction::None => None,
+            SilenceAction::NotBefore(at) => Some(at),
+            SilenceAction::AskForSign => return Some(CheckAction::AskForSign),
+            SilenceAction::GiveUp => return Some(CheckAction::End(Fault::Timeout)),
+            SilenceAction::Waits(_) if connection.is_stalled(now) => return Some(CheckAction::End(Fault::Stalled)),
+            SilenceAction::Waits(at) => Some(at.min(now + POLL)),
         };
         if connection.taken_slots > 0 {
-            return Some(Due::At(suspicion.unwrap_or(now + rules.idle)));
+            return Some(CheckAction::At(suspicion.unwrap_or(now + rules.idle)));
         }
         let idle_until = connection.idle_since + stream.patience.idle(rules.idle);
         if !connection.is_retired && idle_until > now {
-            return Some(Due::At(suspicion.map_or(idle_until, |at| at.min(idle_until))));
+            return Some(CheckAction::At(suspicion.map_or(idle_until, |at| at.min(idle_until))));
         }
         let is_only = stream.connections.len() == 1;
         let is_kept_warm = rules.warm && !stream.way.names_clients;
         let warm_until = stream.last_query.filter(|_| is_kept_warm).map(|last| last + WARM);
         match warm_until.filter(|until| *until > now) {
             Some(until) if is_only && !connection.is_retired && !stream.patience.is_shorter(rules.idle) => {
-                Some(Due::At(suspicion.map_or(until, |at| at.min(until))))
+                Some(CheckAction::At(suspicion.map_or(until, |at| at.min(until))))
             }
-            Some(_) | None => Some(Due::Close),
+            Some(_) | None => Some(CheckAction::Close),
         }
     }
 
-    /// True if another connection may be dialled beside those that are or were: half of them may be ending or silent.
+    /// Returns true if another dial is permitted. Up to half of the connections may be ending or silent.
     fn has_place(&self, stream: &StreamSet) -> bool {
-        let is_dialled = |number: &&SocketId| self.connections.get(**number).is_some_and(Connection::is_dialled);
+        let is_dialled = |number: &&SocketId| self.connections.get(**number).is_some_and(PooledConnection::is_dialled);
         stream.connections.iter().filter(is_dialled).count() < 2 * usize::from(stream.way.rules.max)
     }
 
-    /// Asks for a sign of life, at once.
     fn ask_for_sign(&mut self, set_id: SocketSetId, number: SocketId, now: Instant) {
         let Some(mut message) = self.stream(set_id).map(|stream| stream.way.sign_of_life.clone()) else { return };
         let Self { connections, rng, slots, .. } = self;
@@ -198,7 +185,6 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         }
     }
 
-    /// Dials a backend that is to stay warm and has no connection. Returns when to look again.
     fn keep_warm(&mut self, set_id: SocketSetId, now: Instant) -> Option<Instant> {
         let stream = self.stream(set_id)?;
         let is_kept_warm = stream.way.rules.warm && !stream.way.names_clients;
@@ -209,14 +195,13 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         if let Some(until) = stream.backoff.until(now) {
             return Some(until);
         }
-        // If it cannot be made, backing off says when to try again.
         let _ = self.begin_connection(set_id, None, now);
         Some(now + POLL)
     }
 }
 
-impl Connection {
-    /// Takes an ID that no reply is due to, outside of all slots.
+impl PooledConnection {
+    /// Takes an ID that is not in use on the connection, without a slot.
     fn free_id<T: Copy, L: Copy>(&mut self, number: SocketId, slots: &QuerySlots<T, L>, rng: &mut StdRng) -> u16 {
         loop {
             let id = rng.random();
@@ -226,30 +211,27 @@ impl Connection {
         }
     }
 
-    /// True if it is open, or on its way to be.
     fn is_dialled(&self) -> bool {
         self.dials.iter().any(Option::is_some)
     }
 
-    /// What is due while it is dialled.
-    fn dial_due(&self, connect_timeout: Duration, now: Instant) -> Due {
+    fn dial_due(&self, connect_timeout: Duration, now: Instant) -> CheckAction {
         if !self.is_dialled() {
-            return if now >= self.begun { Due::Dial } else { Due::At(self.begun) };
+            return if now >= self.begun { CheckAction::Dial } else { CheckAction::At(self.begun) };
         }
         let end = self.begun + connect_timeout;
         if now >= end {
-            return Due::End(Fault::Timeout);
+            return CheckAction::End(Fault::Timeout);
         }
         let is_answered = self.dials.iter().flatten().any(|dial| dial.stream.is_answered());
         let second = self.begun + SECOND_DIAL;
         match self.is_doubled || is_answered {
-            true => Due::At(end),
-            false if now >= second => Due::Double,
-            false => Due::At(second.min(end)),
+            true => CheckAction::At(end),
+            false if now >= second => CheckAction::Double,
+            false => CheckAction::At(second.min(end)),
         }
     }
 
-    /// Whether nothing that was sent is acknowledged, for too long.
     fn is_stalled(&self, now: Instant) -> bool {
         let is_silent = self.clock.lasts(now).is_some_and(|lasts| lasts >= UNACKNOWLEDGED);
         let unacknowledged = || self.dials.iter().flatten().find_map(|dial| dial.unacknowledged_for(now));
@@ -257,17 +239,14 @@ impl Connection {
     }
 }
 
-/// How long a dial may be without an answer before a second goes beside it: a segment that was lost is sent again after a second only.
+/// The kernel repeats a lost segment only after a second.
 pub(super) const SECOND_DIAL: Duration = Duration::from_millis(250);
 
-/// How long it may take until something that was sent is acknowledged.
 const UNACKNOWLEDGED: Duration = Duration::from_millis(500);
 
-/// A backend that was asked so long ago need not be warm any more.
+/// A backend that had no queries for this time need not stay warm.
 const WARM: Duration = Duration::from_secs(60);
 
-/// How often a suspicious connection is looked at.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Connections are looked at all at once, and not more often than this.
 const SLACK: Duration = Duration::from_millis(2);

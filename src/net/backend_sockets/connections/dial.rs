@@ -1,4 +1,4 @@
-//! One socket on its way to be a connection, or being it: its non-blocking system calls, and what their errors mean.
+//! One socket of a connection: its non-blocking system calls and their errors.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -10,46 +10,37 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::StreamWay;
 use crate::metrics::LostCause;
-use crate::net::backend_connection::{BackendConnection, Broken, ConnectionState};
+use crate::net::backend_connection::{BackendConnection, ConnectionFailure, ConnectionState};
 use crate::net::batch::{RecvBatch, SendBatch};
 use crate::net::bind;
 use crate::net::options::{enable_gro, unacknowledged_for};
 use crate::net::refusal::{connect_problem, is_unreachable};
 use crate::policy::query_slots::SocketId;
 
-/// A socket and what goes through it.
 pub(super) struct Dial {
     socket: DialSocket,
     pub(super) stream: Box<dyn BackendConnection>,
     pub(super) began: Instant,
-    /// It is over, by something that has come behind messages that nobody has taken yet.
+    /// The reason for the end. Messages received before it are still to be taken.
     ended: Option<Fault>,
 }
 
-/// What octets go through.
 enum DialSocket {
     Tcp(TcpStream),
-    /// Connected, so that nobody else is heard.
     Udp(UdpSocket),
 }
 
-/// Why a dial or a connection is over.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// The other side has closed it.
     Closed,
-    /// The kernel says so.
     Socket(io::Error),
-    /// What came cannot be.
-    Broken(Broken),
-    /// What was sent is not acknowledged.
+    Broken(ConnectionFailure),
     Stalled,
-    /// There was no sign of life, or no handshake in time.
+    /// A ping was not answered, or the handshake took too long.
     Timeout,
 }
 
 impl Dial {
-    /// Begins one.
     pub(super) fn begin(
         address: SocketAddr,
         way: &StreamWay,
@@ -59,14 +50,14 @@ impl Dial {
     ) -> io::Result<Self> {
         let tls = match &way.tls {
             Some(source) => {
-                Some(source().ok_or_else(|| io::Error::other("it is not known by what to tell who it is"))?)
+                Some(source().ok_or_else(|| io::Error::other("no trust anchors are configured for this backend"))?)
             }
             None => None,
         };
         let stream = way.protocol.begin(tls.as_deref(), address, now).map_err(io::Error::other)?;
         let event = epoll::EventData::new_u64(number.0.into());
         let socket = if way.protocol.is_by_udp() {
-            // The handshake tells who replies, so that any port that the kernel draws is good enough.
+            // The handshake authenticates replies, so any port that the kernel picks is sufficient.
             let socket = bind::asking_one(address)?;
             enable_gro(&socket);
             epoll::add(epoll, &socket, event, EDGES)?;
@@ -85,9 +76,10 @@ impl Dial {
         Ok(Self { socket, stream, began: now, ended: None })
     }
 
-    /// Goes on as far as it can with one read. Returns whether there may be more to read. By datagrams nothing is written:
-    /// [`write_batched`](Self::write_batched) follows when all of the turn were heard, for one acknowledgement stands for many.
-    pub(super) fn advance(&mut self, room: &mut Room, now: Instant) -> Result<bool, Fault> {
+    /// Advances with one read. Returns true if there may be more to read. For QUIC,
+    /// [`write_batched`](Self::write_batched) must follow, because one acknowledgement covers all datagrams
+    /// of a turn.
+    pub(super) fn advance(&mut self, room: &mut SharedBuffers, now: Instant) -> Result<bool, Fault> {
         match (&self.socket, room.datagrams.as_deref_mut()) {
             (DialSocket::Tcp(_), _) => self.advance_stream(&mut room.octets, now),
             (DialSocket::Udp(_), Some((batch, _))) => self.hear_datagrams(batch, now),
@@ -95,7 +87,6 @@ impl Dial {
         }
     }
 
-    /// How far it is.
     pub(super) fn state(&self) -> ConnectionState {
         if self.ended.is_some() { ConnectionState::Open } else { self.stream.state() }
     }
@@ -121,12 +112,11 @@ impl Dial {
             Ok(octets) => {
                 self.stream.hear(room.get(..octets).unwrap_or_default(), now).map_err(Fault::Broken)?;
                 if self.stream.has_ended() {
-                    // The backend may keep TCP open all the same. What came before the end is taken first.
+                    // The backend may keep TCP open all the same. Earlier messages are taken first.
                     let is_open = self.stream.state() == ConnectionState::Open;
                     self.ended = Some(Fault::Closed).filter(|_| is_open);
                     return if is_open { Ok(true) } else { Err(Fault::Closed) };
                 }
-                // A handshake goes on at once.
                 self.write(now).map_err(Fault::Socket)?;
                 Ok(true)
             }
@@ -136,7 +126,6 @@ impl Dial {
         }
     }
 
-    /// Hears what datagrams have come, by one call.
     fn hear_datagrams(&mut self, batch: &mut RecvBatch, now: Instant) -> Result<bool, Fault> {
         let Self { socket: DialSocket::Udp(socket), stream, ended, .. } = self else { return Ok(false) };
         if let Some(fault) = ended.take() {
@@ -168,7 +157,6 @@ impl Dial {
         }
     }
 
-    /// Writes what the kernel takes. What it does not, epoll tells of when it does.
     pub(super) fn write(&mut self, now: Instant) -> io::Result<()> {
         loop {
             let output = self.stream.output(now);
@@ -184,8 +172,8 @@ impl Dial {
         }
     }
 
-    /// The same, of datagrams all by as few calls as can be.
-    pub(super) fn write_batched(&mut self, room: &mut Room, now: Instant) -> io::Result<()> {
+    /// Writes all pending datagrams with as few calls as possible.
+    pub(super) fn write_batched(&mut self, room: &mut SharedBuffers, now: Instant) -> io::Result<()> {
         let (DialSocket::Udp(socket), Some((_, batch))) = (&self.socket, room.datagrams.as_deref_mut()) else {
             return self.write(now);
         };
@@ -211,21 +199,17 @@ impl Dial {
         }
     }
 
-    /// Says that it is over, if the other side still takes that.
     pub(super) fn say_good_bye(&mut self, now: Instant) {
         if self.stream.state() != ConnectionState::Dialling {
             self.stream.close(now);
-            // Nobody waits for it to arrive.
             let _ = self.write(now);
         }
     }
 
-    /// Whether it goes by datagrams.
     pub(super) fn is_by_udp(&self) -> bool {
         matches!(self.socket, DialSocket::Udp(_))
     }
 
-    /// How long something that was sent is not acknowledged.
     pub(super) fn unacknowledged_for(&self, now: Instant) -> Option<Duration> {
         match &self.socket {
             DialSocket::Tcp(socket) => unacknowledged_for(socket),
@@ -234,17 +218,14 @@ impl Dial {
     }
 }
 
-/// Where what comes and goes is for the time of a call; all connections of a worker have it in turn.
+/// Buffers that all connections of a worker share, each for the time of a call.
 #[derive(Default)]
-pub(super) struct Room {
-    /// What a stream brings.
+pub(super) struct SharedBuffers {
     octets: Box<[u8]>,
-    /// Datagrams that come and that go, if some backend is asked by them.
     datagrams: Option<Box<(RecvBatch, SendBatch)>>,
 }
 
-impl Room {
-    /// Makes room for connections of this kind.
+impl SharedBuffers {
     pub(super) fn make_for(&mut self, is_by_udp: bool) {
         if is_by_udp && self.datagrams.is_none() {
             let batches = (RecvBatch::for_gro(DATAGRAMS, MAX_DATAGRAM), SendBatch::new(DATAGRAMS, MAX_DATAGRAM));
@@ -267,54 +248,53 @@ impl DialSocket {
     }
 }
 
-/// Whether a datagram that could not be sent is as good as one that was lost on the way, and nothing else is wrong.
+/// Returns true if a send error only means that this datagram is lost.
 fn is_lost(error: &io::Error) -> bool {
     let goes_on = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted);
     !goes_on && !is_unreachable(error)
 }
 
 impl Fault {
-    /// Why an open connection was lost, and what TLS has against it.
     pub(super) fn lost(self) -> (LostCause, Option<String>) {
         match self {
             Self::Closed => (LostCause::Closed, None),
             Self::Socket(_) => (LostCause::Reset, None),
-            Self::Broken(Broken::Tls(problem)) => (LostCause::Tls, Some(problem)),
-            Self::Broken(Broken::Protocol) => (LostCause::Protocol, None),
-            Self::Broken(Broken::Ended) => (LostCause::Closed, None),
-            Self::Broken(Broken::Reset) => (LostCause::Reset, None),
-            Self::Broken(Broken::TimedOut) => (LostCause::Timeout, None),
-            Self::Broken(Broken::Goaway) => (LostCause::Goaway, None),
+            Self::Broken(ConnectionFailure::Tls(problem)) => (LostCause::Tls, Some(problem)),
+            Self::Broken(ConnectionFailure::Protocol) => (LostCause::Protocol, None),
+            Self::Broken(ConnectionFailure::Ended) => (LostCause::Closed, None),
+            Self::Broken(ConnectionFailure::Reset) => (LostCause::Reset, None),
+            Self::Broken(ConnectionFailure::TimedOut) => (LostCause::Timeout, None),
+            Self::Broken(ConnectionFailure::Goaway) => (LostCause::Goaway, None),
             Self::Stalled => (LostCause::Stalled, None),
             Self::Timeout => (LostCause::Timeout, None),
         }
     }
 
-    /// Why there was no connection, and whether somebody has refused it.
+    /// Returns the problem of a failed dial, and true if the backend is unreachable or not the expected one.
     pub(super) fn failed(self) -> (String, bool) {
         match self {
-            Self::Closed | Self::Broken(Broken::Ended | Broken::Goaway | Broken::Reset) => {
+            Self::Closed
+            | Self::Broken(ConnectionFailure::Ended | ConnectionFailure::Goaway | ConnectionFailure::Reset) => {
                 ("it closed the connection in the handshake".to_owned(), false)
             }
             Self::Socket(error) => (connect_problem(&error), is_unreachable(&error)),
-            Self::Broken(Broken::Tls(problem)) => (problem, true),
-            Self::Broken(Broken::Protocol) => ("it sent something that is no DNS".to_owned(), false),
-            Self::Stalled | Self::Timeout | Self::Broken(Broken::TimedOut) => {
+            Self::Broken(ConnectionFailure::Tls(problem)) => (problem, true),
+            Self::Broken(ConnectionFailure::Protocol) => ("it sent data that is not DNS".to_owned(), false),
+            Self::Stalled | Self::Timeout | Self::Broken(ConnectionFailure::TimedOut) => {
                 ("the connection was not open in time".to_owned(), false)
             }
         }
     }
 }
 
-/// All that may happen, told once: sockets are read until they are empty and written until they are full.
+/// Edge-triggered, because sockets are read until they are empty and written until they are full.
 const EDGES: epoll::EventFlags =
     epoll::EventFlags::IN.union(epoll::EventFlags::OUT).union(epoll::EventFlags::RDHUP).union(epoll::EventFlags::ET);
 
-/// Octets that are received at once: a TLS record.
+/// Bytes per read: a TLS record.
 const READ: usize = 16 * 1024;
 
-/// Datagrams that come or go by one call, where segments count as one.
 const DATAGRAMS: usize = 16;
 
-/// Octets of the longest datagram: we say that we take no longer ones, and send none.
+/// Bytes of the longest datagram: hedgerow announces this limit, and sends no longer ones.
 const MAX_DATAGRAM: usize = 1_500;

@@ -1,20 +1,20 @@
-//! What comes on a connection: it is opened, brings messages, ends.
+//! Input of connections: opening, messages and the end.
 
 use std::io;
 use std::time::{Duration, Instant};
 
 use super::dial::Fault;
-use super::{End, Ended};
+use super::{ConnectionEnd, EndedConnection};
 use crate::metrics::{ConnectionKind, LostCause};
-use crate::net::backend_connection::{Broken, ConnectionState, News, Opened};
+use crate::net::backend_connection::{BackendHandshake, ConnectionEvents, ConnectionFailure, ConnectionState};
 use crate::net::backend_sockets::BackendSockets;
 use crate::net::refusal::is_unreachable;
 use crate::policy::query_slots::{QuerySlot, SlotState, SocketId, SocketSetId};
-use crate::wire::{first_message, told_keepalive};
+use crate::wire::{first_message, stated_keepalive};
 
 impl<T: Copy, L: Copy> BackendSockets<T, L> {
-    /// Goes on with a connection that was reported: one read at the most, which by datagrams is a batch. `messages`, which is empty, gets the
-    /// frames of the replies that have come. Returns whether there may be more; then it is not reported again.
+    /// Reads once from a reported connection. `messages`, which must be empty, gets the frames of the
+    /// replies. Returns true if there may be more; the connection is then not reported again.
     pub fn hear_connection(&mut self, number: SocketId, messages: &mut Vec<u8>, now: Instant) -> bool {
         let mut has_more = false;
         for which in 0..DIALS {
@@ -44,7 +44,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
                 }
                 Some((Ok(more), ..)) => has_more |= more,
                 Some((Err(fault), ..)) => {
-                    // Whoever ends it may say that it is asked too much.
+                    // A backend that ends the connection may also report overload.
                     self.take_news(number, which, now);
                     self.dial_ended(number, which, fault, now);
                 }
@@ -54,7 +54,6 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         has_more
     }
 
-    /// A dial is through: it is the connection, if there is none yet.
     fn opened(&mut self, number: SocketId, which: usize, now: Instant) {
         let Some(connection) = self.connections.get_mut(number).filter(|connection| !connection.is_open) else {
             return;
@@ -70,29 +69,28 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             dial.stream.queue_frames(&std::mem::take(&mut connection.waiting));
             connection.clock.sent(now);
         }
-        // If it is broken already, epoll says so.
+        // Epoll reports a broken connection.
         let _ = dial.write(now);
         if let Some(mut other) = connection.dials.get_mut(DIALS - 1 - which).and_then(Option::take) {
             other.say_good_bye(now);
         }
         let Some((stream, connections)) = self.stream_mut(set_id) else { return };
         if let Some(keeps) = idle_timeout {
-            stream.patience.told(keeps);
+            stream.patience.set_stated(keeps);
         }
         stream.was_refused = false;
         let counters = &stream.way.counters;
         counters.open.increment();
         counters.handshakes.record(took);
         counters.made(match opened {
-            Opened::Full => ConnectionKind::Full,
-            Opened::Resumed => ConnectionKind::Resumed,
-            Opened::Early => ConnectionKind::Early,
+            BackendHandshake::Full => ConnectionKind::Full,
+            BackendHandshake::Resumed => ConnectionKind::Resumed,
+            BackendHandshake::Early => ConnectionKind::Early,
         });
         connections.check_at(now + stream.limit);
         self.dial_next(set_id, now);
     }
 
-    /// Takes the messages that have come whole.
     fn take_messages(
         &mut self,
         number: SocketId,
@@ -108,21 +106,19 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         }
         let set_id = connection.set_id;
         let sign = connection.clock.sign();
-        // Nobody has told of its patience while these come.
         let asks = connection.heard < HEARD_FOR_KEEPALIVE;
         let mut keepalive = None;
         let mut at = 0;
         while let Some((message, length)) = messages.get(at..).and_then(first_message) {
             let id = message.first_chunk().map(|id| u16::from_be_bytes(*id));
             if !id.is_some_and(|id| connection.asked.remove(id)) {
-                return Err(Fault::Broken(Broken::Protocol));
+                return Err(Fault::Broken(ConnectionFailure::Protocol));
             }
             if asks {
-                keepalive = told_keepalive(message).or(keepalive);
+                keepalive = stated_keepalive(message).or(keepalive);
             }
             connection.heard = connection.heard.saturating_add(1);
             if id == sign {
-                // It has said what it was to say, and nobody else wants to know.
                 messages.drain(at..at + length);
             } else {
                 at += length;
@@ -132,14 +128,14 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         if connection.taken_slots == 0 {
             connection.idle_since = now;
         }
-        // RFC 7828 section 3.4: 0 means that it is to be closed when what waits is answered.
+        // RFC 7828 section 3.4: 0 requires closing after the pending replies.
         connection.is_retired |= keepalive.is_some_and(|keeps| keeps.is_zero());
         if let Some((stream, connections)) = self.stream_mut(set_id) {
             stream.backoff.succeeded();
             stream.barren = 0;
             if let Some(keeps) = keepalive {
                 if !keeps.is_zero() {
-                    stream.patience.told(keeps);
+                    stream.patience.set_stated(keeps);
                 }
                 connections.check_at(now);
             }
@@ -147,7 +143,6 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         Ok(())
     }
 
-    /// Takes what has come besides messages.
     fn take_news(&mut self, number: SocketId, which: usize, now: Instant) {
         let Some(connection) = self.connections.get_mut(number) else { return };
         let Some(dial) = connection.dials.get_mut(which).and_then(Option::as_mut) else { return };
@@ -163,8 +158,8 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     }
 
     #[cold]
-    fn take_all_news(&mut self, number: SocketId, news: News, now: Instant) {
-        let News { failed, lost, pause, has_sign } = news;
+    fn take_all_news(&mut self, number: SocketId, news: ConnectionEvents, now: Instant) {
+        let ConnectionEvents { failed, lost, pause, has_sign } = news;
         let Some(connection) = self.connections.get_mut(number) else { return };
         let set_id = connection.set_id;
         let is_ending = connection.open_dial().is_some_and(|dial| dial.stream.is_ending());
@@ -190,16 +185,23 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         }
         if let Some(problem) = failed.first().map(|failed| failed.problem.clone()) {
             let taken = self.take_slots(number, failed.iter().map(|failed| failed.id), now);
-            self.connections.ended.push(Ended { socket_set: set_id, taken, how: End::Rejected(problem) });
+            self.connections.ended.push(EndedConnection {
+                socket_set: set_id,
+                taken,
+                how: ConnectionEnd::Rejected(problem),
+            });
         }
         if !lost.is_empty() {
             let cause = if is_ending { LostCause::Goaway } else { LostCause::Reset };
             let taken = self.take_slots(number, lost.iter().copied(), now);
-            self.connections.ended.push(Ended { socket_set: set_id, taken, how: End::Lost(cause, None) });
+            self.connections.ended.push(EndedConnection {
+                socket_set: set_id,
+                taken,
+                how: ConnectionEnd::Lost(cause, None),
+            });
         }
     }
 
-    /// Takes what waits for replies with these IDs.
     fn take_slots(&mut self, number: SocketId, ids: impl Iterator<Item = u16>, now: Instant) -> Vec<SlotState<T, L>> {
         let mut taken = Vec::new();
         for slot in ids.filter_map(|id| QuerySlot::new(number, id)) {
@@ -211,7 +213,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         taken
     }
 
-    /// A dial or a connection is over. Another dial may still become the connection.
+    /// Handles the end of a dial or a connection. Another dial may still become the connection.
     pub(super) fn dial_ended(&mut self, number: SocketId, which: usize, fault: Fault, now: Instant) {
         let Some(connection) = self.connections.get_mut(number) else { return };
         let has_other = connection.dials.get(DIALS - 1 - which).is_some_and(Option::is_some);
@@ -223,7 +225,6 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         }
     }
 
-    /// A dial could not even begin.
     pub(super) fn dial_failed(&mut self, set_id: SocketSetId, error: &io::Error, now: Instant) {
         let Self { sets, rng, .. } = self;
         let set = sets.get_mut(set_id.0 as usize).and_then(Option::as_mut);
@@ -234,11 +235,9 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     }
 }
 
-/// Dials of one connection.
 pub(super) const DIALS: usize = 2;
 
-/// The longest time for which a backend may say that it wants no queries: by then it may be well, and the queries are others.
+/// Maximum pause that a backend may request: it may have recovered by then.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
-/// The first replies of a connection, which are searched for the backend's word on how long it is kept.
 const HEARD_FOR_KEEPALIVE: u32 = 4;

@@ -1,19 +1,19 @@
-//! The connections to backends that are asked by stream: what sockets are for datagrams.
+//! The connections to backends that are asked by stream. [`BackendConnection`] implements the protocols; this
+//! module has the sockets and the rules:
 //!
-//! They stand beside the sockets, with numbers of their own, so that a slot is a connection and an ID as it is a socket and an ID
-//! elsewhere; and in the same epoll set, TCP sockets and, for QUIC, UDP sockets. What goes through one is decided in [`BackendConnection`], as a value; here are the sockets
-//! and the rules: which connection a query takes, when another is opened, when one is given up.
-//!
-//! 1. A query takes the open connection on which the fewest wait. If those are many, another is opened meanwhile, up to `max`.
-//! 2. Without one that is open it waits for one that is being dialled, or has it dialled. After 250 ms without an answer a
-//!    second dial goes beside the first, and the first to finish is the connection (happy eyeballs, with one address). While a
-//!    backend is left in peace after a dial that failed it is refused, but the only one of its pool has queries wait for the next dial.
-//! 3. A connection that brings nothing for too long is suspicious ([`SilenceClock`]): it gets no new query, is asked for a sign
-//!    of life, and given up without one; at once, if the other side acknowledges nothing.
-//! 4. One on which nobody waits is closed after a while ([`Patience`]), but for one that stays warm.
-//! 5. Where the backend wants to know who asks, a connection begins with a header and is for the queries of that client alone. When all
-//!    that there may be are of others, the one on which nobody has waited for the longest time makes room.
-//! 6. What ends with queries on it is told: [`Ended`]. What ends without counts against nobody.
+//! 1. A query takes the open connection with the fewest pending queries. If those are many, another
+//!    connection is opened, up to `max`.
+//! 2. Without an open connection the query waits for a dial. After 250 ms without an answer a second dial
+//!    starts, and the first to finish is the connection (happy eyeballs, with one address). During the
+//!    back-off after a failed dial queries are refused, except those to the only backend of a pool, which
+//!    wait.
+//! 3. A silent connection is suspicious ([`SilenceClock`]): it gets no new query, is pinged, and is given up
+//!    without a response; at once, if the backend acknowledges nothing.
+//! 4. An idle connection is closed after a while ([`LearnedIdleTimeout`]), except one that stays warm.
+//! 5. If the backend requires client addresses, a connection begins with a header and carries the queries of
+//!    that client alone. At the limit, the connection that is idle for the longest time is closed.
+//! 6. The end of a connection with pending queries is reported ([`EndedConnection`]); without such queries no
+//!    backend is blamed.
 
 mod check;
 mod dial;
@@ -26,156 +26,133 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::dial::{Dial, Fault, Room};
+use self::dial::{Dial, Fault, SharedBuffers};
 use super::BackendSockets;
 use super::sent::SentIds;
 use crate::metrics::{BackendConnectionCounters, ConnectionKind, LostCause};
-use crate::net::backend_connection::{AskedIds, Backoff, Patience, SilenceClock, StreamProtocol, silence_limit};
+use crate::net::backend_connection::{
+    AskedIds, ConnectionBackoff, LearnedIdleTimeout, SilenceClock, StreamProtocol, silence_limit,
+};
 use crate::net::proxy_protocol::ClientHeader;
 use crate::net::tls::ClientTls;
 use crate::policy::connections::ConnectionPoolRules;
 use crate::policy::query_slots::{QuerySlot, SlotState, SocketId, SocketSetId};
 
-/// How a backend is asked by stream.
+/// The settings for a backend that is asked by stream.
 pub struct StreamWay {
-    /// By which protocol.
+    /// The protocol of the connections.
     pub protocol: StreamProtocol,
-    /// Gives what TLS needs as it is now, if that can be had; `None` by TCP.
+    /// Returns the current TLS settings, if they are available; `None` for plain TCP.
     pub tls: Option<Box<TlsSource>>,
-    /// How its connections are kept.
+    /// The limits and timeouts of its connections.
     pub rules: ConnectionPoolRules,
-    /// Nobody else can be asked: while it cannot be dialled, queries wait for the next dial.
+    /// True if the pool has no other backend: during the back-off, queries wait for the next dial.
     pub is_alone: bool,
-    /// How long a sign of life is waited for.
+    /// The maximum wait for the response to a ping.
     pub health_timeout: Duration,
-    /// How long it is left in peace at the most after dials that failed.
+    /// The maximum back-off after failed dials.
     pub health_interval: Duration,
-    /// Each connection begins with a header, and has queries of that client alone.
+    /// True if each connection begins with a header, and carries the queries of that client alone.
     pub names_clients: bool,
-    /// The question that asks for a sign of life, with any ID.
+    /// The query that serves as a ping, with any ID.
     pub sign_of_life: Vec<u8>,
-    /// What is counted.
+    /// The counters of its connections.
     pub counters: Arc<BackendConnectionCounters>,
 }
 
-/// Gives what a connection by TLS needs: a reload may change it.
+/// Returns the current TLS settings of a backend, which a reload may change.
 pub type TlsSource = dyn Fn() -> Option<Arc<ClientTls>>;
 
-/// A connection has ended, and somebody is to know.
+/// The end of a connection, to be reported to the caller.
 #[derive(Debug)]
-pub struct Ended<T, L> {
-    /// Whom it led to.
+pub struct EndedConnection<T, L> {
+    /// The set of the backend.
     pub socket_set: SocketSetId,
-    /// What had taken its slots.
+    /// The state of the slots that were taken.
     pub taken: Vec<SlotState<T, L>>,
-    /// What has become of it.
-    pub how: End,
+    /// The kind of the end.
+    pub how: ConnectionEnd,
 }
 
-/// How a connection has ended.
+/// The kind of the end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
-    /// It was open.
+pub enum ConnectionEnd {
+    /// An open connection is lost, because of this cause and perhaps TLS problem.
     Lost(LostCause, Option<String>),
-    /// It has not: it stays, but these queries were answered by errors, and no other answer comes to them. Why one of them was.
+    /// The connection stays open, but these queries failed with errors, of which this is one.
     Rejected(String),
-    /// It did not come to be: in what way, and whether somebody has refused it.
+    /// The connection could not be opened.
     Failed {
-        /// What the matter was, in plain words.
+        /// A description of the problem.
         problem: String,
-        /// Nobody is there, or somebody else than was meant.
+        /// True if the backend is unreachable or not the expected one.
         is_refused: bool,
     },
 }
 
-/// The connections of one worker.
-pub(super) struct Connections<T, L> {
-    /// By number, counted from [`FIRST`]; `None` is free.
-    places: Vec<Option<Box<Connection>>>,
-    /// Free numbers.
+pub(super) struct ConnectionPool<T, L> {
+    places: Vec<Option<Box<PooledConnection>>>,
     free: Vec<SocketId>,
-    /// Numbers that will be free once nobody can still hold a reply that was received under them.
+    /// Numbers that become free once no caller can hold a reply that was received under them.
     closed: Vec<SocketId>,
-    /// Connections with something to write.
     dirty: Vec<SocketId>,
-    /// What has ended and was not told yet.
-    ended: Vec<Ended<T, L>>,
-    /// When they are to be looked at.
+    ended: Vec<EndedConnection<T, L>>,
     next_check: Option<Instant>,
-    /// When something was asked, heard or looked at last.
+    /// The time of the last query, input or check.
     now: Instant,
-    room: Room,
-    /// The message that is being queued.
+    room: SharedBuffers,
     message: Vec<u8>,
 }
 
-/// How a set of connections stands.
 pub(super) struct StreamSet {
     way: StreamWay,
-    /// Its connections, open or dialled.
     connections: Vec<SocketId>,
-    backoff: Backoff,
-    patience: Patience,
-    /// Connections in a row that were open and brought nothing.
+    backoff: ConnectionBackoff,
+    patience: LearnedIdleTimeout,
+    /// The number of successive connections that opened and received nothing.
     barren: u8,
-    /// The last dial was refused.
     was_refused: bool,
-    /// When a query came last.
     last_query: Option<Instant>,
-    /// How long a connection may bring nothing before it is suspicious.
+    /// The silence after which a connection is suspicious.
     limit: Duration,
-    /// The backend wants no query until then.
     paused_until: Option<Instant>,
 }
 
-/// One connection: a dial or two, of which one becomes it.
-struct Connection {
+/// One connection: up to two dials, one of which becomes it.
+struct PooledConnection {
     set_id: SocketSetId,
-    /// Whose queries it takes.
     whose: Whose,
-    /// When it was dialled first, or is to be.
     begun: Instant,
     dials: [Option<Dial>; 2],
-    /// A second dial was begun.
     is_doubled: bool,
     is_open: bool,
-    /// When it was opened.
     opened: Option<Instant>,
-    /// Frames that wait for it to be open.
+    /// Frames that wait for the connection to open.
     waiting: Vec<u8>,
-    /// How many of its slots are taken.
     taken_slots: u32,
-    /// The IDs of those.
     sent: SentIds,
-    /// The IDs that no reply has come to.
     asked: AskedIds,
     clock: SilenceClock,
-    /// When it was opened, or the last of its slots became free.
+    /// The time when it was opened, or its last slot became free.
     idle_since: Instant,
-    /// Messages that have come.
     heard: u32,
-    /// It gets no further queries.
     is_retired: bool,
 }
 
-/// Whose queries a connection takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Whose {
-    /// Those of all.
     All,
-    /// Those of the client that its header names, or our own.
+    /// The queries of the client in its header, or hedgerow's queries.
     Of(Option<IpAddr>),
 }
 
 impl Whose {
-    /// Whose queries go behind this header.
     fn of(header: Option<&ClientHeader>) -> Self {
         header.map_or(Self::All, |header| Self::Of(header.client))
     }
 }
 
-impl<T: Copy, L: Copy> Connections<T, L> {
-    /// None yet.
+impl<T: Copy, L: Copy> ConnectionPool<T, L> {
     pub(super) fn new() -> Self {
         Self {
             places: Vec::new(),
@@ -185,52 +162,45 @@ impl<T: Copy, L: Copy> Connections<T, L> {
             ended: Vec::new(),
             next_check: None,
             now: Instant::now(),
-            room: Room::default(),
+            room: SharedBuffers::default(),
             message: Vec::new(),
         }
     }
 
-    /// The numbers of what was closed may be given again.
     pub(super) fn free_closed(&mut self) {
         self.free.append(&mut self.closed);
     }
 
-    /// Whether something is to be written.
     pub(super) fn has_queued(&self) -> bool {
         !self.dirty.is_empty()
     }
 
-    /// When they are to be looked at.
     pub(super) fn next_check(&self) -> Option<Instant> {
         self.next_check
     }
 
-    /// The set that a connection belongs to.
     pub(super) fn set_of(&self, number: SocketId) -> Option<SocketSetId> {
         self.get(number).map(|connection| connection.set_id)
     }
 
-    fn get(&self, number: SocketId) -> Option<&Connection> {
+    fn get(&self, number: SocketId) -> Option<&PooledConnection> {
         self.places.get(place_of(number)?)?.as_deref()
     }
 
-    fn get_mut(&mut self, number: SocketId) -> Option<&mut Connection> {
+    fn get_mut(&mut self, number: SocketId) -> Option<&mut PooledConnection> {
         self.places.get_mut(place_of(number)?)?.as_deref_mut()
     }
 
-    /// They are looked at then at the latest.
     fn check_at(&mut self, at: Instant) {
         self.next_check = Some(self.next_check.map_or(at, |next| next.min(at)));
     }
 
-    /// A connection has something to write.
     fn note_queued(&mut self, number: SocketId) {
         if self.dirty.last() != Some(&number) {
             self.dirty.push(number);
         }
     }
 
-    /// A number for another one.
     fn number(&mut self) -> Option<SocketId> {
         if let Some(free) = self.free.pop() {
             return Some(free);
@@ -243,8 +213,7 @@ impl<T: Copy, L: Copy> Connections<T, L> {
     }
 }
 
-impl Connection {
-    /// The dial that has become it, if it is open.
+impl PooledConnection {
     fn open_dial(&mut self) -> Option<&mut Dial> {
         if self.is_open { self.dials.iter_mut().flatten().next() } else { None }
     }
@@ -255,8 +224,8 @@ impl StreamSet {
         Self {
             connections: Vec::with_capacity(2 * usize::from(way.rules.max)),
             way,
-            backoff: Backoff::new(),
-            patience: Patience::default(),
+            backoff: ConnectionBackoff::new(),
+            patience: LearnedIdleTimeout::default(),
             barren: 0,
             was_refused: false,
             last_query: None,
@@ -267,12 +236,11 @@ impl StreamSet {
 }
 
 impl StreamSet {
-    /// Whether the backend wants no query now.
     fn is_paused(&self, now: Instant) -> bool {
         self.paused_until.is_some_and(|until| now < until)
     }
 
-    /// When the next dial is, if queries wait for it: it is soon, and nobody else can be asked.
+    /// Returns the time of the next dial if queries may wait for it: it is soon and no other backend exists.
     fn awaited_dial(&self, now: Instant) -> Option<Instant> {
         let is_soon = |at: &Instant| at.saturating_duration_since(now) <= self.way.rules.connect_timeout;
         self.backoff.until(now).filter(|_| self.way.is_alone).filter(is_soon)
@@ -286,43 +254,43 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         self.add_set(address, Some(Box::new(StreamSet::new(way))))
     }
 
-    /// A backend is asked so from now on. Connections that are open stay.
+    /// Replaces the settings of a backend. Open connections stay.
     pub fn set_stream_way(&mut self, set_id: SocketSetId, way: StreamWay) {
         if let Some((stream, _)) = self.stream_mut(set_id) {
             stream.way = way;
         }
     }
 
-    /// Whether this is a connection, and no socket for datagrams.
+    /// Returns true if this is the number of a connection, not of a UDP socket.
     pub fn is_connection(number: SocketId) -> bool {
         number.0 >= FIRST
     }
 
-    /// Whether a backend is asked by stream.
+    /// Returns true if a backend is asked by stream.
     pub fn is_by_stream(&self, set_id: SocketSetId) -> bool {
         self.stream(set_id).is_some()
     }
 
-    /// Whether a backend is asked by stream and has no open connection that brings what it should, or wants no queries now.
+    /// Returns true if the backend has no sound open connection, or wants no queries now.
     pub fn is_cold(&self, set_id: SocketSetId) -> bool {
         let Some(stream) = self.stream(set_id) else { return false };
         if stream.way.names_clients {
-            // No connection is for the next client.
             return stream.paused_until.is_some();
         }
-        let is_good =
-            |connection: &Connection| connection.is_open && !connection.is_retired && !connection.clock.is_asked();
+        let is_good = |connection: &PooledConnection| {
+            connection.is_open && !connection.is_retired && !connection.clock.is_asked()
+        };
         stream.paused_until.is_some()
             || !stream.connections.iter().any(|number| self.connections.get(*number).is_some_and(is_good))
     }
 
-    /// When a connection was opened; none, if it is not open.
+    /// Returns the time when a connection was opened, or `None` if it is not open.
     pub fn opened_at(&self, number: SocketId) -> Option<Instant> {
         self.connections.get(number)?.opened
     }
 
-    /// Takes what has ended, for the caller to be told of. What waited on it does not any more.
-    pub fn pop_ended(&mut self) -> Option<Ended<T, L>> {
+    /// Takes a reported end of a connection. Its queries no longer wait.
+    pub fn pop_ended(&mut self) -> Option<EndedConnection<T, L>> {
         self.connections.ended.pop()
     }
 
@@ -330,18 +298,16 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         self.sets.get(set_id.0 as usize)?.as_ref()?.stream.as_deref()
     }
 
-    /// The stream part of a set, with what is beside it.
-    fn stream_mut(&mut self, set_id: SocketSetId) -> Option<(&mut StreamSet, &mut Connections<T, L>)> {
+    fn stream_mut(&mut self, set_id: SocketSetId) -> Option<(&mut StreamSet, &mut ConnectionPool<T, L>)> {
         let set = self.sets.get_mut(set_id.0 as usize)?.as_mut()?;
         Some((set.stream.as_deref_mut()?, &mut self.connections))
     }
 
-    /// A slot of a connection is free again.
     #[cold]
     #[inline(never)]
     pub(super) fn free_on_connection(&mut self, slot: QuerySlot, now: Option<Instant>) {
         let Some(connection) = self.connections.get_mut(slot.socket()) else { return };
-        // Where nobody waits for a stream, it is reset, and does not count for those that the backend allows.
+        // A canceled stream is reset, and no longer counts towards the backend's limit.
         if connection.asked.contains(slot.id())
             && let Some(dial) = connection.open_dial()
             && dial.stream.forget(slot.id())
@@ -363,7 +329,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         }
     }
 
-    /// Takes back all that waits for a backend that was found dead, and closes its connections.
+    /// Takes back all pending queries of a dead backend, and closes its connections.
     #[cold]
     #[inline(never)]
     pub(super) fn take_from_connections(&mut self, set_id: SocketSetId, taken: &mut Vec<SlotState<T, L>>) {
@@ -374,13 +340,13 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         }
     }
 
-    /// Closes a connection with what good manners ask for, and takes what waits on it. The caller takes it out of its set.
+    /// Closes a connection and takes its queries. The caller removes it from its set.
     fn close_connection(
         &mut self,
         number: SocketId,
         taken: &mut Vec<SlotState<T, L>>,
         now: Instant,
-    ) -> Option<Box<Connection>> {
+    ) -> Option<Box<PooledConnection>> {
         let mut connection = self.connections.places.get_mut(place_of(number)?)?.take()?;
         self.connections.closed.push(number);
         if connection.taken_slots > 0 {
@@ -398,7 +364,6 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         Some(connection)
     }
 
-    /// A connection has ended: it is closed, and told of if anybody has waited on it.
     fn end_connection(&mut self, number: SocketId, fault: Fault, now: Instant) {
         let mut taken = Vec::new();
         let Some(connection) = self.close_connection(number, &mut taken, now) else { return };
@@ -416,39 +381,37 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             if connection.asked.is_empty() && matches!(cause, LostCause::Closed | LostCause::Reset) {
                 stream.patience.closed_after(now.saturating_duration_since(connection.idle_since));
             }
-            // It opens and closes, and never says anything: as good as no connection, if that lasts. One alone is dialled again at once, or what
-            // was lost with it would have nowhere to go.
+            // Repeated useless connections count as failed dials. A single one is dialled again at once,
+            // because its lost queries may have no other backend.
             stream.barren = if connection.heard == 0 { stream.barren.saturating_add(1) } else { 0 };
             if stream.barren > FREE_BARREN {
                 stream.backoff.failed(stream.way.health_interval, now, rng);
             }
-            End::Lost(cause, problem)
+            ConnectionEnd::Lost(cause, problem)
         } else {
             counters.made(ConnectionKind::Failed);
             stream.backoff.failed(stream.way.health_interval, now, rng);
             let (problem, is_refused) = fault.failed();
             stream.was_refused = is_refused;
-            End::Failed { problem, is_refused }
+            ConnectionEnd::Failed { problem, is_refused }
         };
-        // Warm ones are dialled again.
         connections.check_at(now);
-        let is_told = match &how {
-            End::Lost(_, problem) => !taken.is_empty() || problem.is_some(),
-            End::Failed { .. } | End::Rejected(_) => true,
+        let is_reported = match &how {
+            ConnectionEnd::Lost(_, problem) => !taken.is_empty() || problem.is_some(),
+            ConnectionEnd::Failed { .. } | ConnectionEnd::Rejected(_) => true,
         };
-        if is_told {
-            connections.ended.push(Ended { socket_set: set_id, taken, how });
+        if is_reported {
+            connections.ended.push(EndedConnection { socket_set: set_id, taken, how });
         }
     }
 }
 
-/// The first number of a connection: sockets for datagrams have those below.
+/// The first number of a connection: UDP sockets use the lower numbers.
 pub(super) const FIRST: u32 = 0xC000;
 
-/// The place of a connection among them.
 fn place_of(number: SocketId) -> Option<usize> {
     number.0.checked_sub(FIRST).map(|place| place as usize)
 }
 
-/// Connections in a row that may end without having brought anything, before the backend is left in peace for a while.
+/// Connections in a row that may end without any input before the back-off starts.
 const FREE_BARREN: u8 = 2;

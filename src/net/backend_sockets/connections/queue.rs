@@ -1,4 +1,4 @@
-//! Which connection a query takes, and how it gets there.
+//! The choice of a connection for a query, and the queueing of the query.
 
 use std::io;
 use std::time::Instant;
@@ -6,18 +6,17 @@ use std::time::Instant;
 use super::check::SECOND_DIAL;
 use super::dial::{Dial, Fault};
 use super::hear::DIALS;
-use super::{Connection, End, Ended, StreamSet, Whose, place_of};
+use super::{ConnectionEnd, EndedConnection, PooledConnection, StreamSet, Whose, place_of};
 use crate::metrics::Want;
 use crate::net::backend_connection::{AskedIds, SilenceClock};
 use crate::net::backend_sockets::BackendSockets;
 use crate::net::backend_sockets::sent::SentIds;
 use crate::net::proxy_protocol::ClientHeader;
-use crate::net::refusal::{Refusal, connect_problem, is_unreachable};
+use crate::net::refusal::{SendRefusal, connect_problem, is_unreachable};
 use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::wire::{append_frame, ask_keepalive};
 
 impl<T: Copy, L: Copy> BackendSockets<T, L> {
-    /// Queues a message for a backend that is asked by stream, on another connection than `avoid`.
     #[cold]
     #[inline(never)]
     pub(in super::super) fn queue_by_stream(
@@ -27,12 +26,12 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         (avoid, header): (Option<SocketId>, Option<&ClientHeader>),
         now: Instant,
         fill: impl FnOnce(QuerySlot, &mut Vec<u8>),
-    ) -> Result<QuerySlot, Refusal> {
+    ) -> Result<QuerySlot, SendRefusal> {
         self.connections.now = now;
         let number = self.choose_connection(set_id, avoid, header, now)?;
         let is_first = self.connections.get(number).is_some_and(|it| it.taken_slots == 0 && it.heard == 0)
             && self.stream(set_id).is_some_and(|stream| stream.way.protocol.has_keepalive());
-        let slot = self.draw_on(number, user_data).ok_or(Refusal::Full)?;
+        let slot = self.draw_on(number, user_data).ok_or(SendRefusal::Full)?;
         let mut message = std::mem::take(&mut self.connections.message);
         message.clear();
         fill(slot, &mut message);
@@ -43,12 +42,12 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         self.connections.message = message;
         if queued.is_none() {
             self.withdraw(slot);
-            return Err(Refusal::Unsent(Want::Size));
+            return Err(SendRefusal::Unsent(Want::Size));
         }
         Ok(slot)
     }
 
-    /// Dials a backend that has no open connection, unless somebody does so already or it is left in peace.
+    /// Dials a backend that has no open connection, except during another dial or the back-off.
     pub fn dial(&mut self, set_id: SocketSetId, now: Instant) {
         if !self.is_cold(set_id) {
             return;
@@ -59,25 +58,24 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             |number: &SocketId| self.connections.get(*number).is_some_and(|connection| !connection.is_open);
         let may = !stream.connections.iter().any(is_dialled) && stream.backoff.until(now).is_none();
         if may && stream.connections.len() < 2 * usize::from(stream.way.rules.max) {
-            // What is wrong shows again when there is a query.
             let _ = self.begin_connection(set_id, None, now);
         }
     }
 
-    /// The connection that a query takes: the open one with the fewest waiting, or else one that is dialled. One that brings nothing
-    /// takes none, and does not count for `max`: of those there are never more than as many again.
+    /// Chooses the open connection with the fewest pending queries, or else one that is being dialled. A
+    /// silent one does not count towards `max`; the total is at most twice `max`.
     fn choose_connection(
         &mut self,
         set_id: SocketSetId,
         avoid: Option<SocketId>,
         header: Option<&ClientHeader>,
         now: Instant,
-    ) -> Result<SocketId, Refusal> {
+    ) -> Result<SocketId, SendRefusal> {
         let whose = Whose::of(header);
-        let (stream, connections) = self.stream_mut(set_id).ok_or(Refusal::Unreachable)?;
+        let (stream, connections) = self.stream_mut(set_id).ok_or(SendRefusal::Unreachable)?;
         stream.last_query = Some(now);
         if stream.is_paused(now) {
-            return Err(Refusal::Paused);
+            return Err(SendRefusal::Paused);
         }
         stream.paused_until = None;
         let (max, pipeline) = (usize::from(stream.way.rules.max), u32::from(stream.way.rules.pipeline));
@@ -100,66 +98,68 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             } else if has_room && Some(*number) != avoid && best.is_none_or(|(least, _)| waiting < least) {
                 best = Some((waiting, *number));
             } else if stream.way.is_alone && waiting < pipeline && connection.may_hold() && Some(*number) != avoid {
-                // Until the backend allows another stream.
                 held = Some(*number);
             }
         }
         let peace = stream.backoff.until(now);
         let is_wanted = best.is_none() && dialled.is_none();
         let may_be_another = sound < max && stream.connections.len() < 2 * max;
-        // Where those that end have all places, queries wait until one of them has ended.
+        // If ending connections use all places, queries wait until one of them has ended.
         let may_wait = sound < max && stream.way.is_alone && peace.is_none();
         let mut has_place = may_be_another && dialled.is_none();
         if !has_place && is_wanted && header.is_some() && peace.is_none() {
             has_place = self.make_room(set_id, whose, now);
         }
-        let (stream, _) = self.stream_mut(set_id).ok_or(Refusal::Unreachable)?;
+        let (stream, _) = self.stream_mut(set_id).ok_or(SendRefusal::Unreachable)?;
         let may_open = has_place && peace.is_none();
         let was_refused = stream.was_refused && peace.is_some();
         match (best, dialled) {
             (Some((waiting, number)), _) => {
                 if waiting > pipeline / BUSY_SHARE && may_open {
-                    // The query has a way already.
                     let _ = self.begin_connection(set_id, header, now);
                 }
                 Ok(number)
             }
             (None, Some((number, true))) if Some(number) != avoid => Ok(number),
             (None, Some(_)) => {
-                // It is dialled when the one before it is open, or as a second dial would be.
+                // The dial starts when the previous one is open, or after the delay of a second dial.
                 let next = || may_wait.then(|| self.await_turn(set_id, header, now + SECOND_DIAL)).flatten();
-                held.or_else(next).ok_or(Refusal::Full)
+                held.or_else(next).ok_or(SendRefusal::Full)
             }
             (None, None) if may_open => self.begin_connection(set_id, header, now).or_else(|error| {
-                let refusal = Refusal::of(&error);
+                let refusal = SendRefusal::of(&error);
                 let waits_on = self.await_dial(set_id, header, now).ok_or(refusal)?;
-                // Nobody else tells that there is nobody, since the query has not failed.
-                let how = End::Failed { problem: connect_problem(&error), is_refused: is_unreachable(&error) };
-                self.connections.ended.push(Ended { socket_set: set_id, taken: Vec::new(), how });
+                // The query has not failed, so only this event reports that the backend is unreachable.
+                let how =
+                    ConnectionEnd::Failed { problem: connect_problem(&error), is_refused: is_unreachable(&error) };
+                self.connections.ended.push(EndedConnection { socket_set: set_id, taken: Vec::new(), how });
                 Ok(waits_on)
             }),
             (None, None) => {
                 let waits_on = has_place.then(|| self.await_dial(set_id, header, now)).flatten();
                 let next = || may_wait.then(|| self.await_turn(set_id, header, now)).flatten();
-                waits_on.or(held).or_else(next).ok_or(if was_refused { Refusal::Unreachable } else { Refusal::Full })
+                waits_on.or(held).or_else(next).ok_or(if was_refused {
+                    SendRefusal::Unreachable
+                } else {
+                    SendRefusal::Full
+                })
             }
         }
     }
 
-    /// Adds a connection that is dialled when its backend is not left in peace any more, if queries wait for that.
+    /// Adds a connection that is dialled after the back-off, if queries may wait for that.
     fn await_dial(&mut self, set_id: SocketSetId, header: Option<&ClientHeader>, now: Instant) -> Option<SocketId> {
         let at = self.stream(set_id)?.awaited_dial(now)?;
         self.await_turn(set_id, header, at)
     }
 
-    /// Adds a connection that is dialled then at the earliest, when there is a place for it: queries wait on it.
+    /// Adds a connection for waiting queries, which is dialled at `at` at the earliest.
     fn await_turn(&mut self, set_id: SocketSetId, header: Option<&ClientHeader>, at: Instant) -> Option<SocketId> {
         let number = self.connections.number()?;
         self.add_connection(set_id, number, None, (at, header));
         Some(number)
     }
 
-    /// A connection is open: the next one is dialled for which queries wait.
     pub(super) fn dial_next(&mut self, set_id: SocketSetId, now: Instant) {
         let Some((stream, connections)) = self.stream_mut(set_id) else { return };
         for number in &stream.connections {
@@ -171,7 +171,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         }
     }
 
-    /// Closes the connection on which nobody has waited for the longest time, and that is of another client. Returns whether there was one.
+    /// Closes the longest idle connection of another client. Returns false if there is none.
     fn make_room(&mut self, set_id: SocketSetId, whose: Whose, now: Instant) -> bool {
         let Some(stream) = self.stream(set_id) else { return false };
         let idle = stream.connections.iter().filter_map(|number| Some((*number, self.connections.get(*number)?)));
@@ -186,7 +186,6 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         true
     }
 
-    /// Begins a connection.
     pub(super) fn begin_connection(
         &mut self,
         set_id: SocketSetId,
@@ -206,7 +205,6 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         Ok(number)
     }
 
-    /// Adds a connection that is being dialled, or is to be dialled then, and begins with a header if there is one.
     fn add_connection(
         &mut self,
         set_id: SocketSetId,
@@ -214,7 +212,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         dial: Option<Dial>,
         (begun, header): (Instant, Option<&ClientHeader>),
     ) {
-        let connection = Connection {
+        let connection = PooledConnection {
             set_id,
             whose: Whose::of(header),
             begun,
@@ -240,14 +238,12 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         }
     }
 
-    /// Begins a dial for a connection.
     pub(super) fn begin_dial(&self, set_id: SocketSetId, number: SocketId, now: Instant) -> io::Result<Dial> {
         let address = self.address(set_id).ok_or(io::ErrorKind::NotFound)?;
         let stream = self.stream(set_id).ok_or(io::ErrorKind::NotFound)?;
         Dial::begin(address, &stream.way, &self.epoll, number, now)
     }
 
-    /// Takes a free ID of a connection, which no reply is due to either.
     fn draw_on(&mut self, number: SocketId, user_data: T) -> Option<QuerySlot> {
         let Self { connections, slots, rng, .. } = self;
         let connection = connections.get_mut(number)?;
@@ -261,12 +257,11 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         let has = |id| QuerySlot::new(number, id).is_some_and(|slot| slots.has(slot));
         connection.sent.push(slot.id(), connection.taken_slots, has);
         connection.taken_slots += 1;
-        // A backend that ignores most of what it is asked gets another connection in time.
         connection.is_retired |= connection.asked.are_too_many();
         Some(slot)
     }
 
-    /// Puts a message with this ID on a connection. It leaves with the next [`flush`](Self::flush), or when the connection is open.
+    /// Queues a message. It leaves with the next [`flush`](Self::flush), or when the connection is open.
     pub(super) fn push(&mut self, number: SocketId, id: u16, message: &mut [u8], now: Instant) -> Option<()> {
         if let Some(first) = message.first_chunk_mut() {
             *first = id.to_be_bytes();
@@ -274,7 +269,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         let connection = self.connections.get_mut(number)?;
         if !connection.is_open {
             append_frame(message, &mut connection.waiting)?;
-            // By one dial alone: what nobody answers need not go twice.
+            // Early data uses one dial alone, because a duplicate has no use.
             if let [Some(dial), _] = &mut connection.dials {
                 dial.stream.queue_early(message);
                 self.connections.note_queued(number);
@@ -294,7 +289,6 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         Some(())
     }
 
-    /// Writes what is queued, of each connection by one call.
     #[cold]
     #[inline(never)]
     pub(in super::super) fn flush_connections(&mut self) {
@@ -311,7 +305,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
                 if let Some(at) = timer {
                     self.connections.check_at(at);
                 }
-                // Of streams epoll tells, and reading says why; of an ICMP error the kernel tells once.
+                // Reading returns the reason of a stream error. The kernel reports an ICMP error only once.
                 if let Err(error) = wrote.map_err(Fault::Socket)
                     && is_by_udp
                 {
@@ -322,14 +316,12 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     }
 }
 
-impl Connection {
-    /// Whether queries may wait on it that the backend does not take yet.
+impl PooledConnection {
     fn may_hold(&self) -> bool {
         let unwritten = self.dials.iter().flatten().map(|dial| dial.stream.unwritten());
         self.dials.iter().flatten().all(|dial| dial.stream.may_hold()) && unwritten.sum::<usize>() <= MAX_UNWRITTEN
     }
 
-    /// Whether it takes another query, as far as the backend and what it has not read yet go.
     fn has_room(&self) -> bool {
         let unwritten = self.dials.iter().flatten().map(|dial| dial.stream.unwritten());
         let takes_more = !self.is_open || self.dials.iter().flatten().all(|dial| dial.stream.has_room());
@@ -337,8 +329,7 @@ impl Connection {
     }
 }
 
-/// One part in so many of `pipeline` on one connection has another opened beside it.
+/// Another connection is opened when this part (1/n) of `pipeline` is pending.
 const BUSY_SHARE: u32 = 4;
 
-/// Octets that may wait for a backend that does not read, before it is asked no more on this connection.
 const MAX_UNWRITTEN: usize = 256 * 1024;

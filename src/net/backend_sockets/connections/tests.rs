@@ -1,4 +1,4 @@
-//! Connections to scripted backends on loopback: the sockets are real, the time is the test's.
+//! Connections to scripted backends on loopback: the sockets are real, and the test controls the time.
 
 mod http;
 mod named;
@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use super::*;
 use crate::net::backend_sockets::Event;
-use crate::net::refusal::Refusal;
+use crate::net::refusal::SendRefusal;
 use crate::net::tls::tests::{Authority, rules as trust};
 use crate::net::xdp::WorkerSockets;
 use crate::wire::{FRAME_PREFIX, append_frame, read_query};
@@ -22,16 +22,16 @@ struct Play {
     set: SocketSetId,
     counters: Arc<BackendConnectionCounters>,
     listener: TcpListener,
-    /// Whose time the rules see.
+    /// The time that the rules see.
     now: Instant,
-    /// Replies that came: what was kept with their query.
+    /// The user data of the queries whose reply has arrived.
     replied: Vec<u32>,
-    ended: Vec<(End, Vec<u32>)>,
-    /// In place of the listener.
+    ended: Vec<(ConnectionEnd, Vec<u32>)>,
+    /// Replaces the listener for QUIC.
     quic: Option<quic::QuicPeer>,
 }
 
-/// The other end of a connection.
+/// The backend's end of a connection.
 struct Peer {
     socket: TcpStream,
     heard: Vec<u8>,
@@ -107,11 +107,11 @@ impl Play {
         self.turn();
     }
 
-    fn ask(&mut self, number: u32) -> Result<QuerySlot, Refusal> {
+    fn ask(&mut self, number: u32) -> Result<QuerySlot, SendRefusal> {
         self.ask_elsewhere(number, None)
     }
 
-    fn ask_elsewhere(&mut self, number: u32, avoid: Option<SocketId>) -> Result<QuerySlot, Refusal> {
+    fn ask_elsewhere(&mut self, number: u32, avoid: Option<SocketId>) -> Result<QuerySlot, SendRefusal> {
         let asked = self.sockets.queue_elsewhere(self.set, number, avoid, self.now, |_, out| {
             out.extend_from_slice(&query(&format!("q{number}.test")));
         });
@@ -119,7 +119,7 @@ impl Play {
         asked
     }
 
-    /// One turn of a worker.
+    /// Runs one turn of a worker.
     fn turn(&mut self) {
         if let Some(quic) = &mut self.quic {
             quic.turn(self.now);
@@ -160,7 +160,7 @@ impl Play {
         self.sockets.tidy(self.now, |_| None);
     }
 
-    /// Takes turns, for which no time passes by the rules, until this holds.
+    /// Runs turns, without advancing the time, until the condition holds.
     #[track_caller]
     fn until(&mut self, what: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(10);
@@ -192,7 +192,7 @@ impl Play {
 }
 
 impl Peer {
-    /// The next query.
+    /// Returns the next query.
     fn next(&mut self) -> Vec<u8> {
         loop {
             if let Some((message, end)) = crate::wire::first_message(&self.heard) {
@@ -219,7 +219,7 @@ impl Peer {
         self.say(&answer);
     }
 
-    /// Whether the other side has closed the connection, when all that came before is read.
+    /// Reads the remaining data. Returns true if the worker has closed the connection.
     fn is_closed(&mut self) -> bool {
         let mut room = [0; 4096];
         loop {
@@ -237,13 +237,13 @@ impl Peer {
     }
 }
 
-/// What a backend says to a query in place of a reply.
+/// Writes something other than a reply to a query.
 type Noise = dyn Fn(&mut Peer, &[u8]);
 
 fn failed(play: &Play) -> Option<(&str, bool)> {
     match &play.ended.first()?.0 {
-        End::Failed { problem, is_refused } => Some((problem, *is_refused)),
-        End::Lost(..) | End::Rejected(_) => None,
+        ConnectionEnd::Failed { problem, is_refused } => Some((problem, *is_refused)),
+        ConnectionEnd::Lost(..) | ConnectionEnd::Rejected(_) => None,
     }
 }
 
@@ -260,7 +260,7 @@ fn replies_come_in_any_order_by_one_connection_and_queries_leave_together() {
     play.until(|play| play.replied.len() == 3);
     assert_eq!(play.replied, [2, 1, 0]);
     assert_eq!((play.made(ConnectionKind::Full), play.ended.len()), (1, 0));
-    // By one write: the frames of a turn are one segment here.
+    // With one write: the frames of a turn are one segment here.
     (3..6).for_each(|number| {
         play.sockets.queue(play.set, number, play.now, |_, out| out.extend_from_slice(&query("a.test"))).unwrap();
     });
@@ -288,7 +288,7 @@ fn what_waits_is_lost_with_its_connection_and_the_next_query_goes_by_another() {
         play.until(|play| !play.ended.is_empty());
         let (how, waiting) = play.ended.remove(0);
         assert_eq!(waiting, (1..20).collect::<Vec<_>>());
-        assert!(matches!(how, End::Lost(LostCause::Closed | LostCause::Reset, None)), "{how:?}");
+        assert!(matches!(how, ConnectionEnd::Lost(LostCause::Closed | LostCause::Reset, None)), "{how:?}");
         assert_eq!(play.lost(LostCause::Closed) + play.lost(LostCause::Reset), 1);
         assert!(play.sockets.is_cold(play.set));
         play.ask(20).unwrap();
@@ -314,7 +314,7 @@ fn connection_closed_while_idle_counts_against_nobody_and_teaches_patience() {
     play.until_open(0);
     assert!(play.ended.is_empty());
     assert!(LostCause::ALL.iter().all(|cause| play.lost(*cause) == 0));
-    // The next is closed by us, before the backend would: after 8 s.
+    // The worker closes the next one before the backend does: after 8 s.
     play.ask(1).unwrap();
     play.until_open(1);
     let mut peer = play.accept();
@@ -338,7 +338,7 @@ fn silent_connection_gets_no_new_query_and_is_given_up() {
     play.pass(99);
     assert!(!play.sockets.is_cold(play.set));
     play.pass(11);
-    // It is suspicious, and asked for a sign of life; the next query goes by another connection.
+    // The connection is suspicious and pinged; the next query uses another connection.
     assert!(play.sockets.is_cold(play.set));
     let sign = silent.next();
     assert_eq!(sign[2..], sign_of_life()[2..]);
@@ -349,11 +349,11 @@ fn silent_connection_gets_no_new_query_and_is_given_up() {
     assert_eq!(query[..2], slot.id().to_be_bytes());
     other.answer(&query);
     play.until(|play| play.replied == [1]);
-    // The kernel here acknowledges all, so that the sign of life is waited for.
+    // The kernel acknowledges all data here, so the worker waits for the ping.
     play.pass(900);
     assert!(play.ended.is_empty());
     play.pass(200);
-    assert_eq!(play.ended, [(End::Lost(LostCause::Timeout, None), vec![0])]);
+    assert_eq!(play.ended, [(ConnectionEnd::Lost(LostCause::Timeout, None), vec![0])]);
     assert_eq!((play.lost(LostCause::Timeout), play.counters.open.get()), (1, 1));
 }
 
@@ -367,7 +367,7 @@ fn slow_backend_that_gives_a_sign_of_life_keeps_its_connection() {
     for _ in 0..5 {
         play.pass(150);
         if !play.sockets.is_cold(play.set) {
-            // It has to be asked again only after another query.
+            // The worker pings again only after another query.
             break;
         }
         let sign = slow.next();
@@ -383,14 +383,14 @@ fn slow_backend_that_gives_a_sign_of_life_keeps_its_connection() {
 #[test]
 fn full_connections_refuse_and_memory_stays_flat() {
     let mut play = Play::new(ConnectionPoolRules { pipeline: 10, ..rules() });
-    let refused = (0..100).filter(|number| play.ask(*number) == Err(Refusal::Full)).count();
+    let refused = (0..100).filter(|number| play.ask(*number) == Err(SendRefusal::Full)).count();
     assert_eq!(refused, 90);
     play.until_open(1);
-    // The next is dialled for those that have no place, up to two connections.
-    let refused = (0..100).filter(|number| play.ask(*number) == Err(Refusal::Full)).count();
+    // The next connection is dialled for queries without a place, up to two connections.
+    let refused = (0..100).filter(|number| play.ask(*number) == Err(SendRefusal::Full)).count();
     assert_eq!(refused, 90);
     play.until_open(2);
-    let refused = (0..100).filter(|number| play.ask(*number) == Err(Refusal::Full)).count();
+    let refused = (0..100).filter(|number| play.ask(*number) == Err(SendRefusal::Full)).count();
     assert_eq!(refused, 100);
 }
 
@@ -403,13 +403,13 @@ fn second_connection_is_opened_when_the_first_is_busy_or_avoided() {
     play.until_open(2);
     let second = play.ask(4).unwrap();
     assert_ne!(second.socket(), first.socket());
-    // Fewest waiting first.
+    // The connection with the fewest pending queries is chosen.
     assert_eq!(play.ask(5).unwrap().socket(), second.socket());
     assert_eq!(play.ask_elsewhere(6, Some(second.socket())).unwrap().socket(), first.socket());
     let mut play = Play::new(ConnectionPoolRules { max: 1, ..rules() });
     let only = play.ask(0).unwrap();
     play.until_open(1);
-    assert_eq!(play.ask_elsewhere(1, Some(only.socket())), Err(Refusal::Full));
+    assert_eq!(play.ask_elsewhere(1, Some(only.socket())), Err(SendRefusal::Full));
 }
 
 #[test]
@@ -431,7 +431,7 @@ fn noise_and_unknown_ids_break_a_connection() {
         let query = peer.next();
         noise(&mut peer, &query);
         play.until(|play| !play.ended.is_empty());
-        assert_eq!(play.ended, [(End::Lost(LostCause::Protocol, None), vec![7])]);
+        assert_eq!(play.ended, [(ConnectionEnd::Lost(LostCause::Protocol, None), vec![7])]);
         assert!(peer.is_closed());
     }
 }
@@ -448,7 +448,7 @@ fn late_reply_is_known_and_its_id_is_not_given_away() {
     assert_eq!(play.sockets.find(slot.socket(), slot.id()), None);
     let connection = play.sockets.connections.get_mut(slot.socket()).unwrap();
     assert!(!connection.asked.insert(slot.id()));
-    // The backend had given signs of life in between, or the connection would be over.
+    // The backend answered earlier pings; otherwise the connection would be over.
     let sign = peer.next();
     peer.answer(&sign);
     peer.answer(&query);
@@ -467,7 +467,7 @@ fn refused_dial_is_told_and_backed_off_from() {
         assert!(problem.contains("refused") && is_refused, "{problem}");
     }
     assert_eq!(play.made(ConnectionKind::Failed), 1);
-    assert_eq!(play.ask(1), Err(Refusal::Unreachable));
+    assert_eq!(play.ask(1), Err(SendRefusal::Unreachable));
     play.listener = TcpListener::bind(address).unwrap();
     play.pass(130);
     play.ask(2).unwrap();
@@ -484,12 +484,12 @@ fn queries_wait_for_the_next_dial_of_the_only_backend() {
     play.until(|play| !play.ended.is_empty());
     assert!(failed(&play).unwrap().1, "it is told at once");
     let first = play.ended.remove(0).1.len();
-    // As many as one connection takes, and nothing is dialled before its time.
+    // One connection takes this many, and no dial starts before its time.
     let waiting = (1..=20).filter(|number| play.ask(*number).is_ok()).count();
     assert_eq!(waiting, 9 + first);
     play.pass(70);
     assert_eq!((play.made(ConnectionKind::Failed), play.ended.len()), (1, 0));
-    // It fails once more: all are told, and may wait again.
+    // The next dial fails too: all queries fail, and may wait again.
     play.pass(60);
     play.until(|play| !play.ended.is_empty());
     assert_eq!((play.made(ConnectionKind::Failed), play.ended[0].1.len()), (2, 10));
@@ -533,8 +533,8 @@ fn nobody_waits_for_a_dial_that_is_far_away() {
     if play.ask(0).is_ok() {
         play.until(|play| !play.ended.is_empty());
     }
-    assert_eq!(play.ask(1), Err(Refusal::Unreachable));
-    // At most 125 ms after the failure, at least 75.
+    assert_eq!(play.ask(1), Err(SendRefusal::Unreachable));
+    // Between 75 and 125 ms after the failure.
     play.pass(74);
     assert!(play.sockets.stream(play.set).unwrap().backoff.until(play.now).is_some() && play.ask(1).is_ok());
     assert_eq!(play.made(ConnectionKind::Failed), 1);
@@ -554,14 +554,14 @@ fn handshake_that_hangs_is_dialled_beside_and_then_given_up() {
         1
     );
     play.pass(20);
-    // SYN-ACK came, but no ServerHello.
+    // SYN-ACK arrived, but no ServerHello.
     let _second = play.accept();
     play.pass(700);
     assert!(play.ended.is_empty());
     play.pass(50);
     assert_eq!(failed(&play), Some(("the connection was not open in time", false)));
     assert_eq!(play.ended[0].1, [0]);
-    assert_eq!(play.ask(1), Err(Refusal::Full));
+    assert_eq!(play.ask(1), Err(SendRefusal::Full));
 }
 
 #[test]
@@ -575,7 +575,7 @@ fn one_is_kept_warm_for_a_minute_after_the_last_query() {
     play.until(|play| play.replied == [0]);
     play.pass(40_000);
     assert_eq!(play.counters.open.get(), 1);
-    // Somebody closes it: it is dialled again without a query.
+    // The backend closes the connection: it is dialled again without a query.
     drop(peer);
     play.until(|play| play.made(ConnectionKind::Full) == 2);
     let peer = play.accept();
@@ -602,7 +602,7 @@ fn backend_says_how_long_it_keeps_a_connection() {
         play.until_open(1);
         let mut peer = play.accept();
         let mut reply = peer.next();
-        // It was asked for, without a time.
+        // The query has the option, without a time.
         assert!(reply.ends_with(&[0, 4, 0, 11, 0, 0]));
         let length = reply.len();
         reply.truncate(length - 6);

@@ -1,7 +1,7 @@
-//! HTTP/1.1 (RFC 9112) of one client, by `hyper`: one request after the other, for who speaks nothing better.
+//! HTTP/1.1 (RFC 9112) of one client, by `hyper`: one request at a time.
 //!
-//! Requests that a client sends ahead wait in the kernel, but for what one read brings; the head of one has at most [`MAX_HEAD`] octets and
-//! [`MAX_FIELDS`] fields. How long each may take is the business of the connection's clock: half a head is no query.
+//! Pipelined requests wait in the kernel, except for the bytes of one read. A head has at most [`MAX_HEAD`]
+//! bytes and [`MAX_FIELDS`] fields. The clock of the connection limits the time of each request.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -19,34 +19,31 @@ use hyper::server::conn::http1::{Builder, Connection};
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 
-use super::exchange::Exchange;
+use super::exchange::HttpExchange;
 use super::io::HttpStream;
-use super::request::{Asked, MAX_MESSAGE, check_message, read_head};
+use super::request::{MAX_MESSAGE, RequestContent, check_message, read_head};
 use crate::metrics::HttpStatus;
 
-/// A connection by HTTP/1.1.
 pub(super) struct Http1(Pin<Box<Connection<TokioIo<HttpStream>, Answering>>>);
 
 impl Http1 {
-    pub(super) fn new(stream: HttpStream, exchange: Rc<RefCell<Exchange>>) -> Self {
+    pub(super) fn new(stream: HttpStream, exchange: Rc<RefCell<HttpExchange>>) -> Self {
         let mut builder = Builder::new();
         builder.auto_date_header(false).header_read_timeout(None).max_buf_size(MAX_HEAD).max_headers(MAX_FIELDS);
         Self(Box::pin(builder.serve_connection(TokioIo::new(stream), Answering(exchange))))
     }
 
-    /// Does all that can be done; ready when the connection is over.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.as_mut().poll(cx).map_err(io::Error::other)
     }
 
-    /// Takes no request after the one that is under way, whose response says so.
+    /// Accepts no request after the current one, whose response says `connection: close`.
     pub(super) fn end(&mut self) {
         self.0.as_mut().graceful_shutdown();
     }
 }
 
-/// Answers one request.
-struct Answering(Rc<RefCell<Exchange>>);
+struct Answering(Rc<RefCell<HttpExchange>>);
 
 impl Service<Request<Incoming>> for Answering {
     type Response = Response<Full<Bytes>>;
@@ -59,9 +56,9 @@ impl Service<Request<Incoming>> for Answering {
             let (head, body) = request.into_parts();
             let asked = read_head(&head, &exchange.borrow().path);
             let message = match asked {
-                Asked::Message(message) => Ok(message.into()),
-                Asked::Body => whole(body).await,
-                Asked::Refused(status) => Err(status),
+                RequestContent::Message(message) => Ok(message.into()),
+                RequestContent::Body => whole(body).await,
+                RequestContent::Refused(status) => Err(status),
             };
             let (head, octets) = match message {
                 Ok(message) => {
@@ -79,10 +76,6 @@ impl Service<Request<Incoming>> for Answering {
     }
 }
 
-/// The message that is a body.
-///
-/// # Errors
-/// The status of a request with one that is none.
 async fn whole(body: Incoming) -> Result<Bytes, HttpStatus> {
     let body = Limited::new(body, MAX_MESSAGE).collect().await;
     let octets = body.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
@@ -93,8 +86,7 @@ async fn whole(body: Incoming) -> Result<Bytes, HttpStatus> {
     check_message(&octets).map(|()| octets)
 }
 
-/// Octets of the head of a request, and of what is read ahead of it: by GET there is room for a query of 11,000.
+/// The byte limit of a head and of read-ahead. A GET request has room for a query of 11,000 bytes.
 const MAX_HEAD: usize = 16 << 10;
 
-/// Fields of the head of a request.
 const MAX_FIELDS: usize = 64;

@@ -1,10 +1,10 @@
-//! HTTP/2 (RFC 9113) of one client, by `h2`, which parses and frames. It is polled until it has nothing more, so that all requests of a
-//! read are handed over in one turn, and all responses of a turn leave in one write.
+//! HTTP/2 (RFC 9113) of one client, by `h2`. The task polls it until it makes no progress, so that all
+//! requests of one read are handed over in one turn, and all responses of a turn leave in one write.
 //!
-//! Everything a client can have us keep has a bound: streams by `max_concurrent_streams`, bodies that are not whole by the window of the
-//! connection, header fields and their table by octets, what is reset by numbers of its own. Beyond the last ones `h2` ends the connection
-//! with `ENHANCE_YOUR_CALM`. A query that was handed over counts until it has its response, whether its stream is reset or not: so resets
-//! buy nobody more queries than `in_flight` (Rapid Reset).
+//! All state of a client is bounded: streams by `max_concurrent_streams`, incomplete bodies by the connection
+//! window, header fields and their table by bytes, resets by counts. Beyond the reset limits `h2` ends the
+//! connection with `ENHANCE_YOUR_CALM`. A query in flight counts until its response arrives, even if its
+//! stream is reset, so resets do not get a client more than `in_flight` queries (Rapid Reset).
 
 use std::cell::RefCell;
 use std::io;
@@ -20,14 +20,13 @@ use h2::{Reason, RecvStream, SendStream};
 use http::Request;
 use http::request::Parts;
 
-use super::exchange::Exchange;
+use super::exchange::HttpExchange;
 use super::io::HttpStream;
-use super::request::{Asked, MAX_MESSAGE, check_message, read_head};
+use super::request::{MAX_MESSAGE, RequestContent, check_message, read_head};
 use crate::limit::ConnectionRules;
 use crate::metrics::HttpStatus;
-use crate::net::tcp::responder::Message;
+use crate::net::tcp::responder::ResponseMessage;
 
-/// The beginning of a connection: its client's preface is to come.
 pub(super) fn begin(stream: HttpStream, rules: &ConnectionRules) -> Pin<Box<Handshake<HttpStream, Bytes>>> {
     let mut builder = Builder::new();
     builder
@@ -45,54 +44,41 @@ pub(super) fn begin(stream: HttpStream, rules: &ConnectionRules) -> Pin<Box<Hand
     Box::pin(builder.handshake(stream))
 }
 
-/// A connection by HTTP/2.
 pub(super) struct Http2 {
     connection: Connection<HttpStream, Bytes>,
-    /// The ways back of queries that were handed over, by the number that the query has.
     ways: Vec<Option<SendResponse<Bytes>>>,
-    /// Numbers of `ways` that are free.
     free: Vec<u32>,
-    /// Requests that have not come whole, the oldest first.
-    bodies: Vec<Body>,
-    /// Responses that the client has no window for.
-    held: Vec<Held>,
-    /// Octets that requests have had beyond [`USUAL_PART`] each.
+    bodies: Vec<RequestBody>,
+    held: Vec<HeldResponse>,
     excess: usize,
-    /// Requests that did not come whole in time, less one for each that did.
     late: usize,
-    exchange: Rc<RefCell<Exchange>>,
+    exchange: Rc<RefCell<HttpExchange>>,
 }
 
-/// A request whose body is to come.
-struct Body {
+struct RequestBody {
     stream: RecvStream,
     respond: SendResponse<Bytes>,
-    /// What has come of it.
-    octets: Octets,
+    octets: BodyOctets,
     since: Instant,
-    /// What it is answered with whatever comes, if that is known.
     refusal: Option<HttpStatus>,
 }
 
-/// The octets of a body: mostly they come at once.
-enum Octets {
+enum BodyOctets {
     Whole(Bytes),
     Parts(Vec<u8>),
 }
 
-/// A response, or what is left of it.
-struct Held {
+struct HeldResponse {
     stream: SendStream<Bytes>,
     octets: Bytes,
 }
 
 impl Http2 {
-    pub(super) fn new(connection: Connection<HttpStream, Bytes>, exchange: Rc<RefCell<Exchange>>) -> Self {
+    pub(super) fn new(connection: Connection<HttpStream, Bytes>, exchange: Rc<RefCell<HttpExchange>>) -> Self {
         let (ways, free, bodies, held) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         Self { connection, ways, free, bodies, held, excess: 0, late: 0, exchange }
     }
 
-    /// Does all that can be done; ready when the connection is over.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             let is_taken = match self.poll_requests(cx) {
@@ -107,18 +93,16 @@ impl Http2 {
         }
     }
 
-    /// Tells the client that no request is taken that it has not sent before it hears so (RFC 9113 section 6.8).
+    /// Sends GOAWAY: only requests sent before the client receives it are accepted (RFC 9113 section 6.8).
     pub(super) fn end(&mut self) {
         self.connection.graceful_shutdown();
     }
 
-    /// By when the oldest request must have come whole.
     pub(super) fn alarm(&self) -> Option<Instant> {
         let patience = self.exchange.borrow().patience_for_bodies();
         self.bodies.first().map(|body| body.since + patience)
     }
 
-    /// Gives up requests that do not come whole.
     pub(super) fn on_alarm(&mut self, now: Instant) {
         let patience = self.exchange.borrow().patience_for_bodies();
         let late = self.bodies.iter().take_while(|body| body.since + patience <= now).count();
@@ -131,8 +115,8 @@ impl Http2 {
         }
     }
 
-    /// Counts a head or a body. `h2` keeps fields in the table of header fields as parts of what it has read, so that a short field may
-    /// hold a long read for as long as the connection lasts. A client whose requests are long goes on by another connection.
+    /// Counts the bytes of a head or body. `h2` keeps header fields in its table as slices of the read
+    /// buffer, so a short field can hold a large buffer while the connection lasts.
     fn count_part(&mut self, octets: usize) {
         let before = self.excess;
         self.excess = before.saturating_add(octets.saturating_sub(USUAL_PART));
@@ -144,10 +128,9 @@ impl Http2 {
         }
     }
 
-    /// Takes requests until there is none, or no room for more.
     fn poll_requests(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            // Bodies count, too: each of them may be whole with the next octet.
+            // Incomplete bodies count because each may become complete with the next byte.
             let has_room = self.exchange.borrow().has_room();
             if !has_room {
                 return self.connection.poll_closed(cx).map_err(to_io);
@@ -169,22 +152,23 @@ impl Http2 {
         }
         let asked = read_head(&head, &self.exchange.borrow().path);
         let refusal = match asked {
-            Asked::Message(message) => return self.hand_over(&message, respond),
-            Asked::Refused(status) if stream.is_end_stream() || status == HttpStatus::ContentTooLarge => {
+            RequestContent::Message(message) => return self.hand_over(&message, respond),
+            RequestContent::Refused(status) if stream.is_end_stream() || status == HttpStatus::ContentTooLarge => {
                 return self.refuse(&mut respond, status);
             }
-            // Who is answered while he sends hears that he need not go on (RFC 9113 section 8.1), which some clients take for a failure.
-            Asked::Refused(status) => Some(status),
-            Asked::Body => None,
+            // The response waits for the end of the body: after an early one `h2` resets the stream with
+            // NO_ERROR (RFC 9113 section 8.1), which some clients treat as a failure.
+            RequestContent::Refused(status) => Some(status),
+            RequestContent::Body => None,
         };
-        let mut body = Body { stream, respond, octets: Octets::Whole(Bytes::new()), since: Instant::now(), refusal };
+        let mut body =
+            RequestBody { stream, respond, octets: BodyOctets::Whole(Bytes::new()), since: Instant::now(), refusal };
         match body.poll(cx) {
             Poll::Ready(whole) => self.finish_body(body, whole),
             Poll::Pending => self.bodies.push(body),
         }
     }
 
-    /// Goes on with bodies; whether one of them is over.
     fn poll_bodies(&mut self, cx: &mut Context<'_>) -> bool {
         let mut place = 0;
         let before = self.bodies.len();
@@ -203,10 +187,10 @@ impl Http2 {
         self.bodies.len() < before
     }
 
-    fn finish_body(&mut self, mut body: Body, whole: Result<(), Option<HttpStatus>>) {
+    fn finish_body(&mut self, mut body: RequestBody, whole: Result<(), Option<HttpStatus>>) {
         let length = body.octets.as_slice().len();
         self.count_part(length);
-        // Has the window of the connection open again.
+        // Reopens the connection window.
         let _ = body.stream.flow_control().release_capacity(length);
         let whole = match body.refusal {
             Some(status) => whole.and(Err(Some(status))),
@@ -215,11 +199,10 @@ impl Http2 {
         match whole.and_then(|()| check_message(body.octets.as_slice()).map_err(Some)) {
             Ok(()) => {
                 self.late = self.late.saturating_sub(1);
-                let octets = mem::replace(&mut body.octets, Octets::Parts(Vec::new()));
+                let octets = mem::replace(&mut body.octets, BodyOctets::Parts(Vec::new()));
                 self.hand_over(octets.as_slice(), body.respond);
             }
             Err(Some(status)) => self.refuse(&mut body.respond, status),
-            // Its client has given it up.
             Err(None) => {}
         }
     }
@@ -235,12 +218,10 @@ impl Http2 {
         self.exchange.borrow_mut().hand_over(message, number);
     }
 
-    /// Who has given the request up by now hears nothing.
     fn refuse(&mut self, respond: &mut SendResponse<Bytes>, status: HttpStatus) {
         let _ = respond.send_response(self.exchange.borrow_mut().refuse(status), true);
     }
 
-    /// Takes the responses that have come; whether there were any.
     fn poll_responses(&mut self, cx: &mut Context<'_>) -> bool {
         let mut is_answered = false;
         loop {
@@ -251,7 +232,7 @@ impl Http2 {
         }
     }
 
-    fn respond(&mut self, message: Message) {
+    fn respond(&mut self, message: ResponseMessage) {
         let number = message.stream();
         let (head, octets) = self.exchange.borrow_mut().answer(message);
         let length = octets.len();
@@ -262,20 +243,18 @@ impl Http2 {
         match respond.send_response(head, length == 0) {
             Ok(mut stream) if length > 0 => {
                 stream.reserve_capacity(length);
-                self.held.push(Held { stream, octets: octets.into() });
-                // Mostly there is a window for all of it.
+                self.held.push(HeldResponse { stream, octets: octets.into() });
                 if let Some(place) = self.held.len().checked_sub(1) {
                     self.send(place);
                 }
             }
-            // Who has given the request up by now hears nothing.
             Ok(_) | Err(_) => self.exchange.borrow_mut().drop_held(length),
         }
     }
 
-    /// Sends as much of a response as there is a window for, and forgets it if that is all; whether it did.
+    /// Sends as much of a response as the window allows. Removes it and returns true if that is all.
     fn send(&mut self, place: usize) -> bool {
-        let Some(Held { stream, octets }) = self.held.get_mut(place) else { return false };
+        let Some(HeldResponse { stream, octets }) = self.held.get_mut(place) else { return false };
         let fits = stream.capacity().min(octets.len());
         if fits > 0 {
             let part = octets.split_to(fits);
@@ -287,15 +266,14 @@ impl Http2 {
         } else if !octets.is_empty() {
             return false;
         }
-        let Held { octets, .. } = self.held.swap_remove(place);
+        let HeldResponse { octets, .. } = self.held.swap_remove(place);
         self.exchange.borrow_mut().drop_held(octets.len());
         true
     }
 
-    /// Goes on with responses for which the client opens its window; whether anything could be sent.
     fn poll_held(&mut self, cx: &mut Context<'_>) -> bool {
         let (mut place, mut is_sent) = (0, false);
-        while let Some(Held { stream, octets }) = self.held.get_mut(place) {
+        while let Some(HeldResponse { stream, octets }) = self.held.get_mut(place) {
             match stream.poll_capacity(cx) {
                 Poll::Ready(Some(Ok(_))) => {
                     is_sent = true;
@@ -303,7 +281,6 @@ impl Http2 {
                         place += 1;
                     }
                 }
-                // The client has given it up.
                 Poll::Ready(Some(Err(_)) | None) => {
                     let left = octets.len();
                     self.held.swap_remove(place);
@@ -316,8 +293,7 @@ impl Http2 {
     }
 }
 
-impl Body {
-    /// Takes what has come; ready when that is all, or as much as it may be.
+impl RequestBody {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Option<HttpStatus>>> {
         loop {
             match ready!(self.stream.poll_data(cx)) {
@@ -335,7 +311,7 @@ impl Body {
     }
 }
 
-impl Octets {
+impl BodyOctets {
     fn as_slice(&self) -> &[u8] {
         match self {
             Self::Whole(octets) => octets,
@@ -352,55 +328,48 @@ impl Octets {
     }
 }
 
-/// Octets of a head as RFC 9113 section 6.5.2 counts them, but for what stands in place of a path and a name.
+/// Returns the size of a head by RFC 9113 section 6.5.2, with a fixed amount for the path and the authority.
 fn octets_of(head: &Parts) -> usize {
     let fields = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD);
     let path = head.uri.path_and_query().map_or(0, |path| path.as_str().len());
     fields.sum::<usize>() + path
 }
 
-/// What has ended a connection, as others end.
 pub(super) fn to_io(error: h2::Error) -> io::Error {
     if error.is_io() { error.into_io().unwrap_or_else(|| io::ErrorKind::Other.into()) } else { io::Error::other(error) }
 }
 
-/// Octets of one body that may come without our leave: one more than the longest message has, so that it shows who sends more.
+/// The window of one body: one byte more than the longest message, so that a longer body is detected.
 const STREAM_WINDOW: u32 = 64 << 10;
 
-/// Octets of all bodies of a connection that are not whole: four messages of the longest, or hundreds of usual ones.
+/// The window for all incomplete bodies of a connection: four of the longest messages.
 const CONNECTION_WINDOW: u32 = 256 << 10;
 
-/// Octets of the header fields of one request (RFC 9113 section 6.5.2), of which 32 count for each field beside its own: by GET there is
-/// room for a query of 11,000.
+/// The byte limit of header fields of a request (RFC 9113 section 6.5.2, 32 bytes overhead per field). A GET
+/// request has room for a query of 11,000 bytes.
 const MAX_HEADERS: u32 = 16 << 10;
 
-/// Octets that each field counts beside its own.
 const FIELD: usize = 32;
 
-/// Octets of the header fields of a request whose body is to come: only the query of a GET needs more.
 const MAX_HEAD_OF_BODY: usize = 4 << 10;
 
-/// Octets of a head, or of a body, that nothing counts.
 const USUAL_PART: usize = 1 << 10;
 
-/// Octets of heads and bodies beyond those before a connection is ended. A client that goes on in spite of that has half as many again.
 const MAX_EXCESS: usize = 128 << 10;
 
-/// Requests of a connection that may be late, beyond those that came whole.
 const MAX_LATE: usize = 64;
 
-/// Octets of the table of header fields, as RFC 7541 section 4.2 has it.
+/// The size of the header table (RFC 7541 section 4.2).
 const HEADER_TABLE: u32 = 4096;
 
-/// Streams of which it is remembered that we have reset them, and for how long.
 const RESET_STREAMS: usize = 50;
 const RESET_KEPT: Duration = Duration::from_secs(1);
 
-/// Streams that a client has reset before we have looked at them (Rapid Reset, CVE-2023-44487).
+/// The limit of streams that the client resets before we accept them (Rapid Reset, CVE-2023-44487).
 const RESET_UNSEEN: usize = 20;
 
-/// Streams that a client has had us reset by what it may not do (MadeYouReset, CVE-2025-8671), refused ones included.
+/// The limit of streams that we reset because of client errors (MadeYouReset, CVE-2025-8671), refused ones
+/// included.
 const RESET_BY_US: usize = 128;
 
-/// What small DATA frames may cost beyond their octets.
 const DATA_FRAME_BUDGET: usize = 25_600;

@@ -1,5 +1,5 @@
-//! What HTTP reads and writes: a connection, in the clear or encrypted, by the traits of the runtime. It also sees to two things that those
-//! who parse do not know of: how much is read in one turn, and whether the client takes what it is sent.
+//! The byte stream of an HTTP connection, plain or encrypted. It limits how much one turn reads, and records
+//! how much the client accepts; the HTTP libraries do neither.
 
 use std::cell::Cell;
 use std::io;
@@ -9,64 +9,49 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::net::tcp::stream::Stream;
+use crate::net::tcp::stream::ClientStream;
 
-/// A connection as HTTP reads and writes it.
 pub(super) struct HttpStream {
-    stream: Stream,
-    /// Octets that were read to see what they are.
+    stream: ClientStream,
     ahead: Vec<u8>,
     flow: Rc<Flow>,
-    /// Octets that may still be discarded, once the sending side is shut down.
     discards: Option<usize>,
 }
 
-/// How octets come and go, for who serves the connection.
 #[derive(Debug, Default)]
 pub(super) struct Flow {
-    /// Octets that may still be read in this turn.
     left: Cell<usize>,
-    /// Octets that were written since somebody asked.
     written: Cell<usize>,
-    /// Whether the kernel takes no more at the moment.
     is_blocked: Cell<bool>,
-    /// True if nothing more is sent, and what comes is discarded.
     is_shut: Cell<bool>,
 }
 
 impl Flow {
-    /// Another turn begins.
     pub(super) fn begin_turn(&self) {
         self.left.set(READ_PER_TURN);
     }
 
-    /// Octets that were written since this was last asked.
     pub(super) fn take_written(&self) -> usize {
         self.written.take()
     }
 
-    /// Whether something is to be written that the kernel does not take.
     pub(super) fn is_blocked(&self) -> bool {
         self.is_blocked.get()
     }
 
-    /// True if nothing more is sent, and the client is to end its side.
     pub(super) fn is_shut(&self) -> bool {
         self.is_shut.get()
     }
 }
 
 impl HttpStream {
-    pub(super) fn new(stream: Stream) -> (Self, Rc<Flow>) {
+    pub(super) fn new(stream: ClientStream) -> (Self, Rc<Flow>) {
         let flow = Rc::new(Flow::default());
         (Self { stream, ahead: Vec::new(), flow: Rc::clone(&flow), discards: None }, flow)
     }
 
-    /// Whether a client that does not say so speaks HTTP/2, as it may do by prior knowledge (RFC 9113 section 3.3). What was read for
-    /// that is read again.
-    ///
-    /// # Errors
-    /// If the connection breaks before.
+    /// Detects HTTP/2 with prior knowledge (RFC 9113 section 3.3). The bytes read for that are returned again
+    /// by the next reads.
     pub(super) fn poll_is_http2(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         loop {
             if self.ahead.len() >= PREFACE.len() || !PREFACE.starts_with(&self.ahead) {
@@ -95,7 +80,7 @@ impl AsyncRead for HttpStream {
         }
         let left = this.flow.left.get();
         if left == 0 {
-            // There may be more, but others have their turn first.
+            // More input may be available, but other tasks run first.
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -133,8 +118,8 @@ impl AsyncWrite for HttpStream {
                 MAX_DISCARDED
             }
         };
-        // RFC 9112 section 9.6: octets that come after the close have the kernel reset the connection, and the client may never see the last
-        // response. The clock of the connection ends the wait.
+        // RFC 9112 section 9.6: if unread bytes arrive after the close, the kernel resets the connection and
+        // the client may lose the last response. The clock of the connection bounds this wait.
         let mut octets = [0; 4096];
         for _ in 0..CHUNKS_PER_TURN {
             this.discards = Some(left);
@@ -147,21 +132,18 @@ impl AsyncWrite for HttpStream {
                 Poll::Pending => return Poll::Pending,
             }
         }
-        // There may be more, but others have their turn first.
         this.discards = Some(left);
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 }
 
-/// What a client of HTTP/2 begins with (RFC 9113 section 3.4).
+/// The HTTP/2 client preface (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Octets that are read in one turn: some hundred queries, or 7,000 empty frames.
+/// The byte limit of one turn: some hundred queries, or 7,000 empty frames.
 const READ_PER_TURN: usize = 64 << 10;
 
-/// Octets of a client that are discarded after the last response.
 const MAX_DISCARDED: usize = 1 << 20;
 
-/// Chunks of 4096 octets that are discarded in one turn.
 const CHUNKS_PER_TURN: u32 = 16;

@@ -1,4 +1,4 @@
-//! DNS over HTTP, the server's side (RFC 8484): HTTP/2 and HTTP/1.1, encrypted or in the clear.
+//! The server side of DNS over HTTP (RFC 8484): HTTP/2 and HTTP/1.1, encrypted or plain.
 //!
 //! ```text
 //!   stream.rs ◀──▶ io (what is read in a turn, what is written) ◀──▶ http2 (h2) or http1 (hyper)
@@ -7,11 +7,9 @@
 //!                                                                    exchange ──▶ handler ──▶ Responder
 //! ```
 //!
-//! A connection is one task here as well, whatever its version: no stream has one of its own. It stands in the same table, goes by the
-//! same times, and hands over and takes back by the same [`Responder`] as one by TCP; a query has the number of its stream.
-//!
-//! At the end of its address a client by HTTP/2 hears GOAWAY, twice: what it has sent before it hears the first is still answered. By
-//! HTTP/1.1 the response that is under way says `connection: close`.
+//! A connection is one task with one [`Responder`], as with TCP; a query carries its stream number. When the
+//! address ends, an HTTP/2 client gets GOAWAY twice, so that requests sent before the first one arrives are
+//! answered. An HTTP/1.1 client gets `connection: close` in the current response.
 
 mod exchange;
 mod http1;
@@ -38,48 +36,40 @@ use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::sleep_until;
 
-use self::exchange::{Due, Exchange, Handle, Parts};
+use self::exchange::{AlarmAction, Handle, HttpExchange, HttpExchangeParts};
 use self::http1::Http1;
 use self::http2::Http2;
 use self::io::{Flow, HttpStream};
 use super::connection::UNSENT_IN_KERNEL;
 use super::responder::{Responder, WayBack};
-use super::served::Served;
-use super::stream::Stream;
+use super::served::ServedAddresses;
+use super::stream::ClientStream;
 use super::table::ConnectionSlot;
 use crate::address::{HttpPath, ListenAddress};
-use crate::limit::Pressure;
+use crate::limit::TableFullness;
 use crate::metrics::Counters;
 use crate::wire::Transport;
 
-/// One client's connection by HTTP.
 pub(super) struct HttpConnection {
     protocol: Protocol,
-    exchange: Rc<RefCell<Exchange>>,
+    exchange: Rc<RefCell<HttpExchange>>,
     flow: Rc<Flow>,
 }
 
-/// Which version of HTTP a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Version {
-    /// It has said so: HTTP/1.1.
+pub(super) enum HttpVersion {
     Http1,
-    /// It has said so: HTTP/2.
     Http2,
-    /// What it sends first will show.
+    /// Detected from the first bytes.
     Unknown,
 }
 
-/// A client that connects by HTTP.
 pub(super) struct HttpClient {
-    pub(super) stream: Stream,
-    pub(super) version: Version,
-    /// Its place among all connections.
+    pub(super) stream: ClientStream,
+    pub(super) version: HttpVersion,
     pub(super) place: ConnectionSlot,
-    /// Under which path it may ask.
     pub(super) path: HttpPath,
     pub(super) peer: SocketAddr,
-    /// When it was accepted.
     pub(super) accepted: Instant,
 }
 
@@ -88,16 +78,13 @@ enum Protocol {
     Http1(Http1),
     Beginning(Pin<Box<Handshake<HttpStream, Bytes>>>),
     Http2(Box<Http2>),
-    /// Nothing is left of it.
     Over,
 }
 
 impl HttpConnection {
-    /// A fresh connection. `handle` gets its queries.
     pub(super) fn new(client: HttpClient, counters: Arc<Counters>, handle: Handle) -> Self {
         let HttpClient { stream, version, place, path, peer, accepted } = client;
         let socket = SockRef::from(stream.socket());
-        // As for every other connection (connection.rs).
         let _ = socket.set_tcp_nodelay(true);
         let _ = socket.set_tcp_notsent_lowat(UNSENT_IN_KERNEL);
         let transport = if stream.transport() == Transport::Tls { Transport::Https } else { Transport::Http };
@@ -105,31 +92,35 @@ impl HttpConnection {
         let (rules, way) = (place.rules, WayBack { peer, asked, transport, idle: place.rules.idle });
         let (responder, responses) = Responder::new(Arc::clone(&place.seat), way, rules.in_flight);
         let (stream, flow) = HttpStream::new(stream);
-        let parts = Parts { place, path, counters, handle, responder, responses, flow: Rc::clone(&flow), accepted };
-        let exchange = Rc::new(RefCell::new(Exchange::new(parts)));
+        let parts =
+            HttpExchangeParts { place, path, counters, handle, responder, responses, flow: Rc::clone(&flow), accepted };
+        let exchange = Rc::new(RefCell::new(HttpExchange::new(parts)));
         let protocol = match version {
-            Version::Http1 => Protocol::Http1(Http1::new(stream, Rc::clone(&exchange))),
-            Version::Http2 => Protocol::Beginning(http2::begin(stream, &rules)),
-            Version::Unknown => Protocol::Unknown(stream),
+            HttpVersion::Http1 => Protocol::Http1(Http1::new(stream, Rc::clone(&exchange))),
+            HttpVersion::Http2 => Protocol::Beginning(http2::begin(stream, &rules)),
+            HttpVersion::Unknown => Protocol::Unknown(stream),
         };
         Self { protocol, exchange, flow }
     }
 
-    /// Serves the connection to its end; to the end of its queries where `local`, which it was made to, is not served any more.
-    pub(super) async fn run(mut self, local: ListenAddress, mut served: watch::Receiver<Served>) -> Result<()> {
+    pub(super) async fn run(
+        mut self,
+        local: ListenAddress,
+        mut served: watch::Receiver<ServedAddresses>,
+    ) -> Result<()> {
         let (seat, mut pressure) = {
             let exchange = self.exchange.borrow();
             (Arc::clone(&exchange.place.seat), exchange.place.pressure.clone())
         };
         let seen = pressure.clone();
         let mut alarm = pin!(sleep_until((Instant::now() + FAR).into()));
-        let mut is_told = false;
+        let mut is_reported = false;
         loop {
             let event = poll_fn(|cx| {
                 if let Poll::Ready(ended) = self.poll(cx) {
                     return Poll::Ready(Event::Ended(ended));
                 }
-                // It may ring early, for what has put it off is more frequent than it is.
+                // The timer may fire early: the events that postpone it are more frequent than it is.
                 if let Some(next) = self.alarm(&seen)
                     && next < alarm.deadline().into_std()
                 {
@@ -141,14 +132,15 @@ impl HttpConnection {
                 biased;
                 event = event => event,
                 () = seat.closed() => return Ok(()),
-                _ = served.wait_for(|served| !served.covers(local)), if !is_told => Event::Unserved,
+                _ = served.wait_for(|served| !served.covers(local)), if !is_reported => Event::Unserved,
                 _ = pressure.changed() => continue,
             };
             match event {
                 Event::Ended(ended) => return ended,
                 Event::Unserved => {
-                    is_told = true;
-                    // What has come already is taken first: the runtime looks at its sockets before this goes on.
+                    is_reported = true;
+                    // Input that has already arrived comes first: the runtime polls its sockets before this
+                    // task continues.
                     yield_now().await;
                     if let Poll::Ready(ended) = poll_fn(|cx| Poll::Ready(self.poll(cx))).await {
                         return ended;
@@ -162,9 +154,9 @@ impl HttpConnection {
                     }
                     let due = self.exchange.borrow().on_alarm(*seen.borrow(), now);
                     match due {
-                        Due::Nothing => {}
-                        Due::End => self.end(),
-                        Due::Close(result) => return result,
+                        AlarmAction::Nothing => {}
+                        AlarmAction::End => self.end(),
+                        AlarmAction::Close(result) => return result,
                     }
                     alarm.as_mut().reset(self.alarm(&seen).unwrap_or(now + FAR).into());
                 }
@@ -172,7 +164,6 @@ impl HttpConnection {
         }
     }
 
-    /// Does all that can be done in one turn; ready when the connection is over.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         self.flow.begin_turn();
         let polled = self.poll_protocol(cx);
@@ -180,7 +171,7 @@ impl HttpConnection {
         exchange.end_turn();
         if exchange.is_noise() && !exchange.is_ending() && polled.is_pending() {
             drop(exchange);
-            // Nobody asks anything here, and RFC 7766 section 6.2.3 leaves it to the server when to close.
+            // The client sends no valid queries. RFC 7766 section 6.2.3 lets the server decide when to close.
             self.end();
             return self.poll_protocol(cx);
         }
@@ -216,7 +207,7 @@ impl HttpConnection {
         }
     }
 
-    /// Has the client go: what it has sent before it hears of that is still answered.
+    /// Begins a graceful close: requests sent before the client learns of it are still answered.
     fn end(&mut self) {
         self.exchange.borrow_mut().begin_end();
         match &mut self.protocol {
@@ -226,8 +217,7 @@ impl HttpConnection {
         }
     }
 
-    /// When something is to be done even if nothing happens until then.
-    fn alarm(&self, pressure: &watch::Receiver<Pressure>) -> Option<Instant> {
+    fn alarm(&self, pressure: &watch::Receiver<TableFullness>) -> Option<Instant> {
         let of_bodies = match &self.protocol {
             Protocol::Http2(http2) => http2.alarm(),
             Protocol::Unknown(_) | Protocol::Beginning(_) | Protocol::Http1(_) | Protocol::Over => None,
@@ -237,15 +227,10 @@ impl HttpConnection {
     }
 }
 
-/// What wakes a connection.
 enum Event {
-    /// It is over.
     Ended(Result<()>),
-    /// Its address is served no more.
     Unserved,
-    /// Time is up for something.
     Alarm,
 }
 
-/// Later than anything that is waited for.
 const FAR: Duration = Duration::from_secs(24 * 3600);

@@ -1,5 +1,4 @@
-//! What a request of HTTP asks (RFC 8484 section 4.1): its DNS message, or the status that it is answered with at once. Nothing here
-//! reads or writes anything.
+//! HTTP requests (RFC 8484 section 4.1), without I/O: the DNS message of a request, or the error status.
 
 use data_encoding::BASE64URL_NOPAD;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
@@ -10,47 +9,44 @@ use crate::address::HttpPath;
 use crate::metrics::HttpStatus;
 use crate::wire::HEADER_LEN;
 
-/// What a request asks, as far as its head says.
+/// The result of reading a request head.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Asked {
-    /// This DNS message.
+pub enum RequestContent {
+    /// The DNS message from the URI.
     Message(Vec<u8>),
-    /// The DNS message that is its body.
+    /// The DNS message is the body.
     Body,
-    /// Nothing.
+    /// The request has no valid query and gets this status.
     Refused(HttpStatus),
 }
 
-/// Reads the head of a request to a listener that answers under this path.
-pub fn read_head(head: &Parts, path: &HttpPath) -> Asked {
+/// Reads the head of a request to a listener that serves `path`.
+pub fn read_head(head: &Parts, path: &HttpPath) -> RequestContent {
     if head.uri.path() != path.as_str() {
-        return Asked::Refused(HttpStatus::NotFound);
+        return RequestContent::Refused(HttpStatus::NotFound);
     }
-    // HEAD as well: nobody learns anything from the head of an answer.
+    // HEAD is refused as well because an answer's head alone has no use.
     match head.method {
         Method::GET => match head.uri.query().map(read_query_string) {
-            Some(Ok(message)) => Asked::Message(message),
-            Some(Err(status)) => Asked::Refused(status),
-            None => Asked::Refused(HttpStatus::BadRequest),
+            Some(Ok(message)) => RequestContent::Message(message),
+            Some(Err(status)) => RequestContent::Refused(status),
+            None => RequestContent::Refused(HttpStatus::BadRequest),
         },
         Method::POST if !head.headers.get(CONTENT_TYPE).is_some_and(is_dns_message) => {
-            Asked::Refused(HttpStatus::UnsupportedMediaType)
+            RequestContent::Refused(HttpStatus::UnsupportedMediaType)
         }
         Method::POST => match head.headers.get(CONTENT_LENGTH).map(HeaderValue::to_str) {
-            // What is not a number or not the truth is the business of who frames the body.
+            // The HTTP library checks for invalid or wrong lengths.
             Some(Ok(length)) if length.parse::<u64>().is_ok_and(|length| length > MAX_MESSAGE as u64) => {
-                Asked::Refused(HttpStatus::ContentTooLarge)
+                RequestContent::Refused(HttpStatus::ContentTooLarge)
             }
-            Some(_) | None => Asked::Body,
+            Some(_) | None => RequestContent::Body,
         },
-        _ => Asked::Refused(HttpStatus::MethodNotAllowed),
+        _ => RequestContent::Refused(HttpStatus::MethodNotAllowed),
     }
 }
 
-/// Looks at a message that has come whole.
-///
-/// # Errors
-/// The status of a request with one that is none.
+/// Checks a complete message.
 pub fn check_message(message: &[u8]) -> Result<(), HttpStatus> {
     match message.len() {
         ..HEADER_LEN => Err(HttpStatus::BadRequest),
@@ -59,7 +55,7 @@ pub fn check_message(message: &[u8]) -> Result<(), HttpStatus> {
     }
 }
 
-/// The message in the query of a URI, which is the variable `dns` of a template (RFC 8484 section 4.1.1). Of two the first counts.
+/// Decodes the message in the template variable `dns` of a query string (RFC 8484 section 4.1.1).
 fn read_query_string(query: &str) -> Result<Vec<u8>, HttpStatus> {
     let mut variables = query.split('&').filter_map(|variable| variable.split_once('='));
     let (_, encoded) = variables.find(|(name, _)| *name == "dns").ok_or(HttpStatus::BadRequest)?;
@@ -68,16 +64,15 @@ fn read_query_string(query: &str) -> Result<Vec<u8>, HttpStatus> {
     check_message(&message).map(|()| message)
 }
 
-/// Whether a type of content is that of DNS messages, with whatever parameters.
 fn is_dns_message(value: &HeaderValue) -> bool {
     let essence = value.as_bytes().split(|&octet| octet == b';').next().unwrap_or_default();
     essence.trim_ascii().eq_ignore_ascii_case(DNS_MESSAGE.as_bytes())
 }
 
-/// The type of content of a DNS message (RFC 8484 section 6).
+/// The content type of a DNS message (RFC 8484 section 6).
 pub const DNS_MESSAGE: &str = "application/dns-message";
 
-/// Octets of the longest DNS message.
+/// The length of the longest DNS message in bytes.
 pub const MAX_MESSAGE: usize = 65_535;
 
 #[cfg(test)]
@@ -86,8 +81,7 @@ mod tests {
 
     use super::*;
 
-    /// What such a request asks of a listener with the usual path.
-    fn asked(method: &str, uri: &str, headers: &[(&str, &str)]) -> Asked {
+    fn asked(method: &str, uri: &str, headers: &[(&str, &str)]) -> RequestContent {
         let request = headers
             .iter()
             .fold(Request::builder().method(method).uri(uri), |request, (name, value)| request.header(*name, *value));
@@ -101,11 +95,11 @@ mod tests {
         let encoded = BASE64URL_NOPAD.encode(&message);
         let get = |query: &str| format!("https://dns.example/dns-query{query}");
         let dns = [("content-type", "application/dns-message")];
-        let refused = Asked::Refused;
+        let refused = RequestContent::Refused;
         for (method, uri, headers, expected) in [
-            ("GET", get(&format!("?dns={encoded}")), &[][..], Asked::Message(message.clone())),
-            ("GET", format!("/dns-query?dns={encoded}"), &[], Asked::Message(message.clone())),
-            ("GET", get(&format!("?ct&a=b&dns={encoded}&dns=AAAA")), &[], Asked::Message(message)),
+            ("GET", get(&format!("?dns={encoded}")), &[][..], RequestContent::Message(message.clone())),
+            ("GET", format!("/dns-query?dns={encoded}"), &[], RequestContent::Message(message.clone())),
+            ("GET", get(&format!("?ct&a=b&dns={encoded}&dns=AAAA")), &[], RequestContent::Message(message)),
             ("GET", get(&format!("?dns={encoded}=")), &[], refused(HttpStatus::BadRequest)),
             ("GET", get("?dns=AAABAAABAAAAAAAAA"), &[], refused(HttpStatus::BadRequest)),
             ("GET", get("?dns=AAABAAABAAA+AAAA"), &[], refused(HttpStatus::BadRequest)),
@@ -118,11 +112,11 @@ mod tests {
             ("OPTIONS", "*".to_owned(), &[], refused(HttpStatus::NotFound)),
             ("HEAD", get(&format!("?dns={encoded}")), &[], refused(HttpStatus::MethodNotAllowed)),
             ("PUT", get(""), &dns, refused(HttpStatus::MethodNotAllowed)),
-            ("POST", get(""), &dns, Asked::Body),
-            ("POST", get(""), &[("content-type", "Application/DNS-message ; a=b")], Asked::Body),
+            ("POST", get(""), &dns, RequestContent::Body),
+            ("POST", get(""), &[("content-type", "Application/DNS-message ; a=b")], RequestContent::Body),
             ("POST", get(""), &[], refused(HttpStatus::UnsupportedMediaType)),
             ("POST", get(""), &[("content-type", "application/dns-json")], refused(HttpStatus::UnsupportedMediaType)),
-            ("POST", get(""), &[dns[0], ("content-length", "65535")], Asked::Body),
+            ("POST", get(""), &[dns[0], ("content-length", "65535")], RequestContent::Body),
             ("POST", get(""), &[dns[0], ("content-length", "65536")], refused(HttpStatus::ContentTooLarge)),
         ] {
             assert_eq!(asked(method, &uri, headers), expected, "{method} {uri} {headers:?}");

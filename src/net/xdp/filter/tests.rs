@@ -1,4 +1,4 @@
-//! Tests of the filter in the kernel, which needs rights that an ordinary user lacks: then they say so, and fail only where
+//! Tests of the filter in the kernel. They need privileges; without these they report that and fail only if
 //! `HEDGEROW_REQUIRED` is set.
 
 use std::env;
@@ -11,20 +11,20 @@ use rustix::net::{AddressFamily, SocketType, socket, sockopt};
 use super::*;
 use crate::net::xdp::program::{XDP_PASS, XDP_REDIRECT, cases};
 
-/// A filter of the cases' interface; `None` if the kernel gives us none.
-fn filter() -> Option<Filter> {
-    let error = match Filter::load(cases::MAC, cases::WORKERS, 4) {
+/// A filter for the interface of the cases; `None` without the privileges.
+fn filter() -> Option<XdpFilter> {
+    let error = match XdpFilter::load(cases::MAC, cases::WORKERS, 4) {
         Ok(filter) => return Some(filter),
         Err(error) => error,
     };
-    // Whoever has the right has a fault.
+    // With the privileges, any other error is a failure.
     assert!(error.raw_os_error() == Some(libc::EPERM), "{error}");
     assert!(env::var_os("HEDGEROW_REQUIRED").is_none(), "who may load no program cannot test it");
     eprintln!("the filter is not tested: {error}");
     None
 }
 
-/// A socket of AF_XDP, with a ring as the map wants it.
+/// An AF_XDP socket with a fill ring, as the map requires.
 fn xsk() -> OwnedFd {
     let xsk = socket(AddressFamily::XDP, SocketType::RAW, None).expect("a kernel with AF_XDP");
     sockopt::set_xdp_rx_ring_size(&xsk, 64).expect("a ring");
@@ -35,8 +35,7 @@ fn address(text: &str) -> SocketAddr {
     text.parse().expect("an address")
 }
 
-/// Has a filter listen and hold as the cases want it.
-fn fill(filter: &Filter) {
+fn fill(filter: &XdpFilter) {
     for text in cases::LISTENING {
         filter.listen(address(text)).expect("room");
     }
@@ -45,7 +44,6 @@ fn fill(filter: &Filter) {
     }
 }
 
-/// The frame of a case.
 fn case(what: &str) -> Vec<u8> {
     cases::all().into_iter().find(|(name, ..)| name == what).expect("a case of that name").1
 }
@@ -166,12 +164,12 @@ fn listeners_are_bounded() {
 
 #[test]
 fn what_cannot_be_is_refused_with_its_reason() {
-    assert_eq!(Filter::load(cases::MAC, 0, 1).err().map(|error| error.kind()), Some(io::ErrorKind::InvalidInput));
-    assert_eq!(Filter::load(cases::MAC, 1, 0).err().map(|error| error.kind()), Some(io::ErrorKind::InvalidInput));
+    assert_eq!(XdpFilter::load(cases::MAC, 0, 1).err().map(|error| error.kind()), Some(io::ErrorKind::InvalidInput));
+    assert_eq!(XdpFilter::load(cases::MAC, 1, 0).err().map(|error| error.kind()), Some(io::ErrorKind::InvalidInput));
     let Some(filter) = filter() else { return };
     let error = filter.attach(i32::MAX as u32, Mode::Generic).err().expect("there is no such interface");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
-    // What reads a register that holds nothing.
+    // The program reads a register that was never written.
     let error = Program::load(&[0x0000_0000_0000_0095]).err().expect("no sound program");
     assert!(error.to_string().contains("R0 !read_ok"), "the kernel says why: {error}");
 }

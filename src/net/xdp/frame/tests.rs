@@ -1,14 +1,13 @@
-//! Tests of frames: each field wrong in turn, and whatever is read or written beside `etherparse`.
+//! Tests of frames: each field wrong in turn, and results compared with `etherparse`.
 
 use etherparse::{IpNumber, NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 use proptest::prelude::*;
 
 use super::*;
 
-const LINK: Link = Link { ours: [2, 0, 0, 0, 0, 1], theirs: [2, 0, 0, 0, 0, 2] };
+const LINK: EthernetLink = EthernetLink { ours: [2, 0, 0, 0, 0, 1], theirs: [2, 0, 0, 0, 0, 2] };
 const ID: u16 = 0x1234;
 
-/// A frame with this payload, headers written by us.
 fn frame(source: &str, destination: &str, payload: &[u8]) -> Vec<u8> {
     let [source, destination] = [source, destination].map(|text| text.parse::<SocketAddr>().expect("an address"));
     written(source, destination, payload)
@@ -21,7 +20,6 @@ fn written(source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> Vec<u
     frame
 }
 
-/// Frames from one client to one server, by IPv4 and by IPv6.
 fn query_v4() -> Vec<u8> {
     frame("198.18.0.1:1024", "198.18.0.2:53", b"a query")
 }
@@ -30,20 +28,20 @@ fn query_v6() -> Vec<u8> {
     frame("[2001:db8::1]:1024", "[2001:db8::2]:53", b"a query")
 }
 
-/// The same frame as it arrives: from the other end of the wire.
+/// The same frame as the other end receives it.
 fn arrived(mut frame: Vec<u8>) -> Vec<u8> {
     frame[..12].rotate_left(6);
     frame
 }
 
-/// Changes a frame, then makes both checksums right again where the headers are where they are expected.
+/// Changes a frame, then corrects both checksums.
 fn changed(mut frame: Vec<u8>, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     change(&mut frame);
     correct(&mut frame);
     frame
 }
 
-/// Writes checksums that are right for whatever the headers say, reckoned in the plain way of RFC 1071 section 1.
+/// Writes the checksums that match the headers, by the plain algorithm of RFC 1071 section 1.
 fn correct(frame: &mut [u8]) {
     let is_ipv6 = frame[12] == 0x86;
     let udp = headers_len(is_ipv6) - UDP;
@@ -70,7 +68,7 @@ fn plain_sum(parts: &[&[u8]]) -> u16 {
     sum as u16
 }
 
-/// What is read where a sender may be on the same machine.
+/// Reads a frame that may come from the same machine.
 fn read(frame: &[u8]) -> Option<UdpFrame<'_>> {
     super::read(frame, Checksums::MaybePartial)
 }
@@ -83,7 +81,7 @@ fn query_is_read() {
         let mut plain = query.clone();
         correct(&mut plain);
         assert_eq!(plain, query, "its checksums are right");
-        let link = Link { ours: LINK.theirs, theirs: LINK.ours };
+        let link = EthernetLink { ours: LINK.theirs, theirs: LINK.ours };
         let [source, destination] = [source, destination].map(|text| text.parse().expect("an address"));
         assert_eq!(read(&query), Some(UdpFrame { link, source, destination, payload: b"a query" }));
         assert_eq!(read(&arrived(query)).expect("a datagram").link, LINK);
@@ -98,7 +96,6 @@ fn header_of_ipv4_is_as_the_kernel_writes_it() {
     assert_eq!(MAX_HEADERS, 62);
 }
 
-/// A change of a frame.
 type Change = fn(&mut Vec<u8>);
 
 #[test]
@@ -259,7 +256,7 @@ fn checksum_of_udp_may_be_missing_by_ipv4_only_and_partial_by_both() {
     }
 }
 
-/// RFC 768: what comes to 0 is sent as all ones.
+/// RFC 768: a computed checksum of 0 is sent as all ones.
 #[test]
 fn checksum_that_is_zero_is_sent_as_all_ones() {
     for (source, destination) in [("198.18.0.1:1024", "198.18.0.2:53"), ("[2001:db8::1]:1024", "[2001:db8::2]:53")] {
@@ -272,7 +269,7 @@ fn checksum_that_is_zero_is_sent_as_all_ones() {
     }
 }
 
-/// Deviation that the kernel has as well: RFC 2675 section 4.
+/// Deviation, as in the kernel: RFC 2675 section 4.
 #[test]
 fn udp_length_of_zero_by_ipv6_is_all_that_is_there() {
     let mut query = query_v6();
@@ -283,7 +280,7 @@ fn udp_length_of_zero_by_ipv6_is_all_that_is_there() {
     assert_eq!(read(&query).expect("a datagram").payload, b"a query");
 }
 
-/// What another reader makes of a frame: its addresses and its payload, if both checksums hold.
+/// The addresses and the payload that `etherparse` reads, if both checksums are valid.
 fn read_by_etherparse(frame: &[u8]) -> Option<(SocketAddr, SocketAddr, &[u8])> {
     let sliced = SlicedPacket::from_ethernet(frame).ok()?;
     let Some(TransportSlice::Udp(udp)) = sliced.transport else { return None };
@@ -307,7 +304,6 @@ fn read_by_etherparse(frame: &[u8]) -> Option<(SocketAddr, SocketAddr, &[u8])> {
     Some(((source, header.source_port).into(), (destination, header.destination_port).into(), udp.payload()))
 }
 
-/// Two hosts of one family, and a port of each.
 fn ends() -> impl Strategy<Value = (SocketAddr, SocketAddr)> {
     let v4 = (1_u8..127, any::<[u8; 3]>()).prop_map(|(a, [b, c, d])| IpAddr::from([a, b, c, d]));
     let v6 = any::<[u8; 15]>().prop_map(|rest| {
@@ -329,7 +325,7 @@ proptest! {
         let mut frame = written(source, destination, &payload);
         prop_assert_eq!(read_by_etherparse(&frame), Some((source, destination, &payload[..])));
         frame.resize(frame.len() + padding, 0x55);
-        let link = Link { ours: LINK.theirs, theirs: LINK.ours };
+        let link = EthernetLink { ours: LINK.theirs, theirs: LINK.ours };
         prop_assert_eq!(read(&frame), Some(UdpFrame { link, source, destination, payload: &payload }));
     }
 

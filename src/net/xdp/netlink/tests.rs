@@ -1,4 +1,4 @@
-//! Tests of what messages of the kernel come to. The kernel itself is asked in `tests/it/netlink.rs`.
+//! Tests of the netlink message parser. `tests/it/netlink.rs` tests it against the kernel.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -9,12 +9,11 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// The address that is meant.
 fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-/// What a route of this type and with these attributes comes to: interface, who takes frames, source and MTU.
+/// The interface, next hop, source and MTU of a route with this type and these attributes.
 fn way(kind: RouteType, attributes: &[RouteAttribute]) -> Option<(u32, IpAddr, IpAddr, Option<u32>)> {
     let mut route = RouteMessage::default();
     route.header.kind = kind;
@@ -104,7 +103,7 @@ fn neighbors_are_used_once_they_are_resolved() {
         let found = neighbor_of(&message).map(|neighbor| (neighbor.mac, neighbor.is_stale));
         assert_eq!(found, expected.map(|is_stale| ([2, 0, 0, 0, 0, 9], is_stale)), "{state:?}");
     }
-    // InfiniBand has longer ones.
+    // InfiniBand addresses are longer.
     let mut message = NeighbourMessage::default();
     message.header.state = NeighbourState::Reachable;
     message.attributes.push(NeighbourAttribute::LinkLayerAddress(vec![7; 20]));
@@ -131,14 +130,13 @@ fn addresses_are_ours_once_nobody_else_has_them() {
     check(AddressFlags::Tentative | AddressFlags::Dadfailed, &[address("2001:db8::1")], None);
     check(plain, &[], None);
 
-    // Kernels tell flags of one octet in the header as well.
+    // Kernels send the flags also as one byte in the header.
     let mut message = AddressMessage::default();
     message.header.flags = AddressHeaderFlags::Tentative;
     message.attributes.push(address("2001:db8::1"));
     assert_eq!(usable_address(&RouteNetlinkMessage::NewAddress(message), 0), None);
 }
 
-/// A message as the kernel sends it.
 fn octets_of(payload: NetlinkPayload<RouteNetlinkMessage>, sequence: u32, flags: u16) -> Vec<u8> {
     let mut header = NetlinkHeader::default();
     (header.flags, header.sequence_number) = (flags, sequence);
@@ -149,7 +147,6 @@ fn octets_of(payload: NetlinkPayload<RouteNetlinkMessage>, sequence: u32, flags:
     octets
 }
 
-/// An address as it is told.
 fn told(last: u8) -> NetlinkPayload<RouteNetlinkMessage> {
     let mut message = AddressMessage::default();
     message.header.family = AddressFamily::Inet;
@@ -159,7 +156,7 @@ fn told(last: u8) -> NetlinkPayload<RouteNetlinkMessage> {
 
 #[test]
 fn answers_of_one_message_are_whole_with_it() {
-    let mut answer = Answer::default();
+    let mut answer = NetlinkAnswer::default();
     assert!(!answer.read(&octets_of(told(9), 6, 0), 7).expect("an answer to another question"));
     assert!(answer.read(&octets_of(told(1), 7, 0), 7).expect("an answer"));
     assert_eq!(answer.messages.len(), 1);
@@ -167,7 +164,7 @@ fn answers_of_one_message_are_whole_with_it() {
 
 #[test]
 fn answers_of_several_messages_end_with_the_last() {
-    let mut answer = Answer::default();
+    let mut answer = NetlinkAnswer::default();
     let both = [octets_of(told(1), 7, NLM_F_MULTIPART), octets_of(told(2), 7, NLM_F_MULTIPART)].concat();
     assert!(!answer.read(&both, 7).expect("more follows"));
     assert!(!answer.is_interrupted);
@@ -180,19 +177,19 @@ fn answers_of_several_messages_end_with_the_last() {
 
 #[test]
 fn errors_of_the_kernel_are_those_of_the_system() {
-    // struct nlmsgerr: the number of the error, negative, and the header that it is about.
+    // struct nlmsgerr: the negative error number, and the header of the request.
     let mut octets = octets_of(NetlinkPayload::Noop, 7, 0);
     octets.extend((-19_i32).to_ne_bytes());
     octets.extend([0; 16]);
     let len = octets.len() as u32;
     octets[..4].copy_from_slice(&len.to_ne_bytes());
     octets[4..6].copy_from_slice(&2_u16.to_ne_bytes());
-    let error = Answer::default().read(&octets, 7).expect_err("an error");
+    let error = NetlinkAnswer::default().read(&octets, 7).expect_err("an error");
     assert_eq!(error.raw_os_error(), Some(Errno::NODEV.raw_os_error()));
 }
 
 proptest! {
-    /// What no kernel sends is an error or no answer, and ends.
+    /// Arbitrary bytes give an error or no answer, and the reader terminates.
     #[test]
     fn no_octets_make_the_reader_panic(octets in proptest::collection::vec(any::<u8>(), 0..200), kind in 16_u16..32, len in 0_u32..220) {
         let mut octets = octets;
@@ -200,7 +197,7 @@ proptest! {
             octets[..4].copy_from_slice(&len.to_ne_bytes());
             octets[4..6].copy_from_slice(&kind.to_ne_bytes());
         }
-        let mut answer = Answer::default();
+        let mut answer = NetlinkAnswer::default();
         let is_whole = answer.read(&octets, 0).unwrap_or_default();
         prop_assert!(!is_whole || octets.len() >= 16);
     }

@@ -1,27 +1,22 @@
-//! The assembler: instructions of BPF one after the other, and labels to which they jump.
-//!
-//! An instruction is eight octets: the operation, two registers of four bits each, a place in memory or a jump in 16 bits and a number in
-//! 32 (RFC 9669 section 3). Those are here that the programs need.
+//! The assembler for BPF. An instruction is eight bytes: the operation, two registers of 4 bits, a 16-bit
+//! offset, and a 32-bit number (RFC 9669 section 3).
 
 use Register::R0;
 
-/// A program in the making.
+/// A program under construction.
 #[derive(Default)]
 pub struct Assembler {
-    /// Instructions so far.
     instructions: Vec<u64>,
-    /// Those that jump, and where to.
-    jumps: Vec<(usize, Label)>,
-    /// Where the labels are that have a place.
+    jumps: Vec<(usize, JumpLabel)>,
     places: Vec<Option<usize>>,
 }
 
-/// A place in a program.
+/// A jump target in a program.
 #[derive(Clone, Copy, Debug)]
-pub struct Label(usize);
+pub struct JumpLabel(usize);
 
-/// A register. R0 is what a call or the program returns, R1 to R5 are arguments of calls, of which nothing is left behind those, and R10 is
-/// the end of the stack, which is read only. R1 is the context at first.
+/// A register. R0 holds results of calls and of the program, calls clobber their arguments R1 to R5, and R10
+/// is the read-only end of the stack. At the start R1 holds the context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "numbered")]
 #[repr(u8)]
@@ -39,12 +34,12 @@ pub enum Register {
     R10,
 }
 
-/// What an operation is done with: a register, or a number that is extended with its sign to 64 bits.
+/// The second operand: a register, or a number that is sign-extended to 64 bits.
 #[derive(Clone, Copy, Debug)]
 pub enum Operand {
     /// A register.
     Register(Register),
-    /// A number.
+    /// An immediate number.
     Number(i32),
 }
 
@@ -60,7 +55,7 @@ impl From<i32> for Operand {
     }
 }
 
-/// How much of memory is read or written (RFC 9669 section 5).
+/// The width of a memory access (RFC 9669 section 5).
 #[derive(Clone, Copy, Debug)]
 #[repr(u8)]
 pub enum Width {
@@ -74,59 +69,59 @@ pub enum Width {
     Long = 0x18,
 }
 
-/// What is reckoned, with all 64 bits of a register and without a sign (RFC 9669 section 4.1).
+/// Unsigned 64-bit arithmetic (RFC 9669 section 4.1).
 #[derive(Clone, Copy, Debug)]
 #[repr(u8)]
 pub enum Arithmetic {
-    /// A sum.
+    /// Addition.
     Add = 0x07,
-    /// The bits that both have.
+    /// Bitwise and.
     And = 0x57,
-    /// What a division leaves.
+    /// The remainder of a division.
     Modulo = 0x97,
 }
 
-/// When a jump is made (RFC 9669 section 4.3).
+/// The condition of a jump (RFC 9669 section 4.3).
 #[derive(Clone, Copy, Debug)]
 #[repr(u8)]
-pub enum Condition {
-    /// Both are the same.
+pub enum JumpCondition {
+    /// Both operands are equal.
     Equal = 0x15,
-    /// The first is greater, both without a sign.
+    /// The first operand is greater (unsigned).
     Above = 0x25,
-    /// They differ.
+    /// The operands differ.
     NotEqual = 0x55,
-    /// They differ in their lower 32 bits.
+    /// The operands differ in their lower 32 bits.
     NotEqualWord = 0x56,
 }
 
-/// The helper functions of the kernel that are called (`linux/bpf.h`).
+/// Kernel helper functions (`linux/bpf.h`).
 #[derive(Clone, Copy, Debug)]
 pub enum Helper {
     /// `bpf_map_lookup_elem`: the address of the value at a key, or 0.
     LookUp = 1,
-    /// `bpf_redirect_map`: hands a frame to what a map has at a number, or returns what it is told to.
+    /// `bpf_redirect_map`: redirects a frame to a map's entry, or returns the fallback.
     RedirectMap = 51,
 }
 
 impl Assembler {
-    /// A label, which gets its place later.
-    pub fn label(&mut self) -> Label {
+    /// Creates a label that is placed later.
+    pub fn label(&mut self) -> JumpLabel {
         self.places.push(None);
-        Label(self.places.len() - 1)
+        JumpLabel(self.places.len() - 1)
     }
 
-    /// Gives a label the place of the next instruction.
-    pub fn place(&mut self, label: Label) {
+    /// Places a label at the next instruction.
+    pub fn place(&mut self, label: JumpLabel) {
         self.places[label.0] = Some(self.instructions.len());
     }
 
-    /// Reads memory at so many octets behind where a register points.
+    /// Loads memory at the base register plus offset.
     pub fn load(&mut self, width: Width, to: Register, (base, offset): (Register, i16)) {
         self.add(LOAD | width as u8, to, base, offset, 0);
     }
 
-    /// Writes memory there.
+    /// Stores to memory at the base register plus offset.
     pub fn store(&mut self, width: Width, (base, offset): (Register, i16), value: impl Into<Operand>) {
         match value.into() {
             Operand::Register(from) => self.add(STORE | width as u8, base, from, offset, 0),
@@ -134,7 +129,7 @@ impl Assembler {
         }
     }
 
-    /// Adds a register to a word of memory or a long one, as one step (RFC 9669 section 5.3).
+    /// Adds a register to memory atomically (RFC 9669 section 5.3).
     pub fn atomic_add(&mut self, width: Width, (base, offset): (Register, i16), addend: Register) {
         self.add(ATOMIC | width as u8, base, addend, offset, 0);
     }
@@ -144,12 +139,12 @@ impl Assembler {
         self.operate(SET, to, value.into());
     }
 
-    /// Changes a register.
+    /// Applies arithmetic to a register.
     pub fn compute(&mut self, arithmetic: Arithmetic, to: Register, by: impl Into<Operand>) {
         self.operate(arithmetic as u8, to, by.into());
     }
 
-    /// Turns 16 bits of a header into the number that they are, or a number into those (RFC 9669 section 4.2).
+    /// Converts 16 bits between network order and a number (RFC 9669 section 4.2).
     pub fn from_network(&mut self, register: Register) {
         self.add(TO_BIG_ENDIAN, register, R0, 0, 16);
     }
@@ -157,18 +152,17 @@ impl Assembler {
     /// Sets a register to a map, by its descriptor (RFC 9669 section 5.4).
     pub fn load_map(&mut self, to: Register, map: i32) {
         self.instructions.push(encode(LOAD_LONG, to as u8, PSEUDO_MAP_FD, 0, map));
-        // A number of 64 bits takes two places.
         self.instructions.push(0);
     }
 
-    /// Jumps.
-    pub fn jump(&mut self, label: Label) {
+    /// Jumps to a label.
+    pub fn jump(&mut self, label: JumpLabel) {
         self.jumps.push((self.instructions.len(), label));
         self.add(JUMP, R0, R0, 0, 0);
     }
 
-    /// Jumps where a condition holds.
-    pub fn jump_if(&mut self, condition: Condition, left: Register, right: impl Into<Operand>, label: Label) {
+    /// Jumps if the condition holds.
+    pub fn jump_if(&mut self, condition: JumpCondition, left: Register, right: impl Into<Operand>, label: JumpLabel) {
         self.jumps.push((self.instructions.len(), label));
         self.operate(condition as u8, left, right.into());
     }
@@ -178,23 +172,22 @@ impl Assembler {
         self.add(CALL, R0, R0, 0, helper as i32);
     }
 
-    /// Ends the program, which returns what R0 holds.
+    /// Ends the program, which returns R0.
     pub fn exit(&mut self) {
         self.add(EXIT, R0, R0, 0, 0);
     }
 
-    /// The program, with its jumps.
+    /// Resolves the jumps and returns the program.
     pub fn finish(mut self) -> Vec<u64> {
         for (at, label) in self.jumps {
             let place = self.places[label.0].expect("a label to which something jumps has a place");
-            // A jump counts from the instruction behind it.
+            // A jump counts from the next instruction.
             let distance = i16::try_from(place as i64 - at as i64 - 1).expect("a program is shorter than a jump");
             self.instructions[at] |= encode(0, 0, 0, distance, 0);
         }
         self.instructions
     }
 
-    /// Adds an operation with a register or a number.
     fn operate(&mut self, op: u8, to: Register, by: Operand) {
         match by {
             Operand::Register(from) => self.add(op | BY_REGISTER, to, from, 0, 0),
@@ -202,19 +195,16 @@ impl Assembler {
         }
     }
 
-    /// Adds an instruction.
     fn add(&mut self, op: u8, to: Register, from: Register, offset: i16, number: i32) {
         self.instructions.push(encode(op, to as u8, from as u8, offset, number));
     }
 }
 
-/// An instruction as a processor has it that stores the lower octet first.
 fn encode(op: u8, to: u8, from: u8, offset: i16, number: i32) -> u64 {
     let ([o0, o1], [n0, n1, n2, n3]) = (offset.to_le_bytes(), number.to_le_bytes());
     u64::from_le_bytes([op, from << 4 | to, o0, o1, n0, n1, n2, n3])
 }
 
-// Operations; the width is added to those of memory.
 const LOAD: u8 = 0x61;
 const STORE_NUMBER: u8 = 0x62;
 const STORE: u8 = 0x63;
@@ -226,8 +216,6 @@ const JUMP: u8 = 0x05;
 const CALL: u8 = 0x85;
 const EXIT: u8 = 0x95;
 
-/// Added where the second operand is a register.
 const BY_REGISTER: u8 = 0x08;
 
-/// In place of a source register: the number is the descriptor of a map.
 const PSEUDO_MAP_FD: u8 = 1;

@@ -1,18 +1,16 @@
-//! Frames on which the filter is tried, by the interpreter and by the kernel: what becomes of each when these addresses are listened on and
-//! these ports are held, there are two workers, and a frame comes on queue 0.
+//! Frames for tests of the filter, with the expected verdict on queue 0 of two workers.
 
 use std::net::SocketAddr;
 
 use super::{MAX_FRAME, XDP_PASS, XDP_REDIRECT};
-use crate::net::xdp::frame::{self, Link};
+use crate::net::xdp::frame::{self, EthernetLink};
 
-/// The interface's own address. Each of its parts would be negative if it were a number with a sign.
+/// The interface's address. Each part would be negative as a signed number.
 pub(in crate::net::xdp) const MAC: [u8; 6] = [0xA2, 0x81, 0x92, 0xF3, 0x84, 0x95];
 
-/// What is listened on.
 pub(in crate::net::xdp) const LISTENING: [&str; 3] = ["192.0.2.1:53", "[2001:db8::1]:53", "192.0.2.1:8453"];
 
-/// Worker, local and remote address of what is held. Only the first worker has queue 0.
+/// Worker, local and remote address. Only the first worker has queue 0.
 pub(in crate::net::xdp) const HELD: [(u32, &str, &str); 4] = [
     (0, "192.0.2.1:54321", "198.51.100.7:53"),
     (0, "[2001:db8::1]:61234", "[2001:db8:7::7]:53"),
@@ -20,10 +18,8 @@ pub(in crate::net::xdp) const HELD: [(u32, &str, &str); 4] = [
     (1, "[2001:db8::1]:61235", "[2001:db8:7::7]:53"),
 ];
 
-/// How many workers there are.
 pub(in crate::net::xdp) const WORKERS: u32 = 2;
 
-/// Frames, each with what it is and what becomes of it.
 pub(in crate::net::xdp) fn all() -> Vec<(String, Vec<u8>, i32)> {
     let mut cases: Vec<_> = plain().map(|(what, frame, fate)| (what.to_owned(), frame, fate)).into();
     for (source, destination, read) in [
@@ -45,7 +41,6 @@ pub(in crate::net::xdp) fn all() -> Vec<(String, Vec<u8>, i32)> {
     cases
 }
 
-/// Frames by what they are.
 fn plain() -> [(&'static str, Vec<u8>, i32); 28] {
     let v4 = made("198.51.100.9:1024", LISTENING[0]);
     let v6 = made("[2001:db8:9::9]:1024", LISTENING[1]);
@@ -63,7 +58,7 @@ fn plain() -> [(&'static str, Vec<u8>, i32); 28] {
         ("a reply from another host", made("198.51.100.8:53", HELD[0].1), XDP_PASS),
         ("a reply to another address of ours", made(HELD[0].2, "192.0.2.2:54321"), XDP_PASS),
         ("a reply to the port of the other family", made(HELD[0].2, "192.0.2.1:61234"), XDP_PASS),
-        ("a reply from the same port of nobody", made("[2001:db8:7::7]:53", "[2001:db8::1]:54321"), XDP_PASS),
+        ("a reply from the same port of an unknown host", made("[2001:db8:7::7]:53", "[2001:db8::1]:54321"), XDP_PASS),
         ("a query to a listener's port elsewhere", made("198.51.100.9:1024", "192.0.2.3:53"), XDP_PASS),
         ("a query to no port", made("198.51.100.9:1024", "192.0.2.1:0"), XDP_PASS),
         ("a query to the last port", made("198.51.100.9:1024", "192.0.2.1:65535"), XDP_PASS),
@@ -83,8 +78,6 @@ fn plain() -> [(&'static str, Vec<u8>, i32); 28] {
     ]
 }
 
-/// A frame with each bit of its headers changed in turn, and one octet behind them. It passes where that is one of these, and goes to the
-/// socket as before where it is not: a place and the bits there.
 fn flipped(frame: &[u8], read: &[(usize, u8)]) -> Vec<(String, Vec<u8>, i32)> {
     let flips = (0..=frame.len() - PAYLOAD.len()).flat_map(|at| (0..8).map(move |bit| (at, 1 << bit)));
     let flip = |(at, bit): (usize, u8)| {
@@ -96,7 +89,6 @@ fn flipped(frame: &[u8], read: &[(usize, u8)]) -> Vec<(String, Vec<u8>, i32)> {
     flips.map(flip).collect()
 }
 
-/// The places that decide of a query: Ethernet address and type; version and length of the header, fragments, protocol, address, port.
 fn read_of_query(is_ipv6: bool) -> Vec<(usize, u8)> {
     let whole = |places: &[std::ops::Range<usize>]| -> Vec<(usize, u8)> {
         places.iter().cloned().flatten().map(|place| (place, 0xFF)).collect()
@@ -108,7 +100,6 @@ fn read_of_query(is_ipv6: bool) -> Vec<(usize, u8)> {
     }
 }
 
-/// Those that decide of a reply: where it comes from, too.
 fn read_of_reply(is_ipv6: bool) -> Vec<(usize, u8)> {
     let (address, port) = if is_ipv6 { (22..38, 54..56) } else { (26..30, 34..36) };
     let mut places = read_of_query(is_ipv6);
@@ -116,15 +107,13 @@ fn read_of_reply(is_ipv6: bool) -> Vec<(usize, u8)> {
     places
 }
 
-/// A frame between these addresses, to our interface.
 fn made(source: &str, destination: &str) -> Vec<u8> {
     let [source, destination] = [source, destination].map(|text| text.parse::<SocketAddr>().expect("an address"));
     let mut frame = vec![0; frame::headers_len(source.is_ipv6())];
     frame.extend(PAYLOAD);
-    let link = Link { ours: [2, 0, 0, 0, 0, 2], theirs: MAC };
+    let link = EthernetLink { ours: [2, 0, 0, 0, 0, 2], theirs: MAC };
     frame::write_headers(&mut frame, link, source, destination, 0);
     frame
 }
 
-/// What is in the datagrams.
 const PAYLOAD: &[u8] = b"a message";

@@ -1,41 +1,29 @@
-//! An interpreter of programs, for tests: it runs the octets that the assembler makes, on a frame, among maps.
-//!
-//! It knows nothing of the assembler. Like the kernel's verifier it lets nobody read what was not written or is not there: a program that
-//! tries makes the test panic.
+//! An interpreter for tests. It panics on invalid reads, as the kernel's verifier rejects them.
 
 use std::collections::HashMap;
 
-/// What a program finds beside a frame.
 #[derive(Default)]
-pub(crate) struct World {
-    /// The number of the queue on which frames come.
+pub(crate) struct InterpreterState {
     pub(crate) queue: u32,
-    /// By descriptor.
     pub(crate) maps: HashMap<i32, Map>,
 }
 
-/// A map.
 pub(crate) enum Map {
-    /// Octets by a key: the value stands behind each.
     Hash(Vec<(Vec<u8>, Vec<u8>)>),
-    /// Values one behind the other, each so long.
     Array(Vec<u8>, usize),
-    /// Queues that have a socket.
     Sockets(Vec<u32>),
 }
 
-/// What becomes of a frame.
-pub(crate) fn run(program: &[u64], frame: &[u8], world: &mut World) -> i32 {
+pub(crate) fn run(program: &[u64], frame: &[u8], world: &mut InterpreterState) -> i32 {
     let mut machine = Machine { frame, world, stack: [None; STACK], registers: [None; 11] };
     machine.registers[1] = Some(at(CONTEXT, 0));
     machine.registers[10] = Some(at(STACK_REGION, STACK as u64));
     machine.run(program)
 }
 
-/// A program that runs.
 struct Machine<'a> {
     frame: &'a [u8],
-    world: &'a mut World,
+    world: &'a mut InterpreterState,
     stack: [Option<u8>; STACK],
     registers: [Option<u64>; 11],
 }
@@ -43,7 +31,7 @@ struct Machine<'a> {
 impl Machine<'_> {
     fn run(&mut self, program: &[u64]) -> i32 {
         let mut next = 0;
-        // Nothing in a program jumps back, so each instruction runs once at most.
+        // Programs never jump backwards, so each instruction runs at most once.
         for _ in 0..program.len() {
             let [op, both, offset_low, offset_high, number @ ..] = program[next].to_le_bytes();
             let (to, from) = (usize::from(both & 15), usize::from(both >> 4));
@@ -105,12 +93,10 @@ impl Machine<'_> {
         self.registers[number].unwrap_or_else(|| panic!("nothing is in R{number}"))
     }
 
-    /// What an operation is done with: a register, or the number in the instruction.
     fn operand(&self, op: u8, from: usize, number: i32) -> u64 {
         if op & 0x08 == 0 { i64::from(number) as u64 } else { self.register(from) }
     }
 
-    /// Calls a helper function, which leaves nothing in the registers of its arguments.
     fn call(&mut self, function: i32) {
         let fd = self.register(1) as i32;
         let returned = match (function, &self.world.maps[&fd]) {
@@ -187,21 +173,18 @@ impl Machine<'_> {
     }
 }
 
-/// Octets of what an operation moves.
 fn width(op: u8) -> usize {
     [4, 2, 1, 8][usize::from(op >> 3 & 3)]
 }
 
-/// An address: the region, and where in it.
 fn at(region: u64, place: u64) -> u64 {
     region << 32 | place
 }
 
-/// Regions of memory; the values of a map are in the one behind the last of these by its descriptor.
+/// The values of a map are in a region after these, by descriptor.
 const CONTEXT: u64 = 1;
 const FRAME: u64 = 2;
 const STACK_REGION: u64 = 3;
 const VALUES: u64 = 4;
 
-/// Octets of the stack.
 const STACK: usize = 512;

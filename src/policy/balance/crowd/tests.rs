@@ -11,7 +11,7 @@ use super::super::tests::ALL;
 use super::*;
 use crate::policy::backend_load::BackendLoad;
 
-/// A crowd of backends with numbers for identities, all of which take queries.
+/// Creates a crowd with numbers as identities; all backends take queries.
 fn crowd(balance: Balance, weights: &[u16]) -> Crowd {
     let numbers = 0..weights.len() as u16;
     Crowd::new(
@@ -20,7 +20,7 @@ fn crowd(balance: Balance, weights: &[u16]) -> Crowd {
     )
 }
 
-/// How often each backend is first, of so many queries.
+/// Counts how often each backend is the first choice.
 fn firsts(crowd: &Crowd, balance: Balance, queries: u64, up: impl Fn(usize) -> bool) -> Vec<f64> {
     let mut rng = SmallRng::seed_from_u64(7);
     let mut counts = vec![0.0; crowd.weights.len()];
@@ -35,7 +35,7 @@ fn firsts(crowd: &Crowd, balance: Balance, queries: u64, up: impl Fn(usize) -> b
     counts
 }
 
-/// Weights from 1 to 5.
+/// Returns weights from 1 to 5.
 fn weights(count: usize) -> Vec<u16> {
     (0..count).map(|number| 1 + (number % 5) as u16).collect()
 }
@@ -53,7 +53,7 @@ fn everyone_is_first_as_often_as_its_weight_says() {
             assert!((count - expected).abs() <= tolerance * expected, "{balance:?}: {count}, not {expected}");
         }
     }
-    // A home is one of 65,537 places, of which everyone has some hundreds here.
+    // A home is one of 65,537 places, of which each member has some hundreds here.
     let counts = firsts(&crowd(Balance::Hash, &weights), Balance::Hash, 400_000, |_| true);
     for (count, weight) in counts.iter().zip(&weights) {
         let expected = f64::from(*weight) / total * 400_000.0;
@@ -104,7 +104,7 @@ fn if_none_takes_queries_all_are_asked() {
         assert!(known.all_down());
         let list = known.candidates(balance, &input, |_| false, &mut rng);
         assert!(list.all_down() && list.is_full(), "{balance:?}: {list:?}");
-        // They have gone down since it was made.
+        // The backends went down after the crowd was built.
         let unknown = Crowd::new(
             balance,
             numbers.clone().map(|(backend, weight, identity, _)| (backend, weight, identity, true)),
@@ -141,7 +141,7 @@ fn of_two_that_are_drawn_the_busy_and_the_slow_is_asked_less() {
             let list = crowd.candidates(balance, &input, |_| true, &mut rng);
             busy += usize::from(list.as_slice()[0].get() >= 50);
         }
-        // Both are drawn from the busy half once in four times.
+        // Both draws come from the busy half once in four times.
         assert!((2_200..2_800).contains(&busy), "{balance:?}: {busy}");
     }
 }
@@ -160,7 +160,7 @@ fn a_home_with_too_much_to_do_comes_last() {
     (0..40).for_each(|_| loads[home.get()].asked(now));
     let busy = list(&loads, 40);
     assert_eq!((busy.as_slice()[0], busy.as_slice().last()), (idle.as_slice()[1], Some(&home)));
-    // If the others have as much to do, it is not too much.
+    // If the others are equally busy, the backend is not overloaded.
     assert_eq!(list(&loads, 4_000), idle);
 }
 
@@ -177,7 +177,7 @@ fn one_who_starts_slowly_is_passed_over_now_and_then() {
     assert!((800..1_200).contains(&asked), "{asked}");
 }
 
-/// The home of each of these names, by the identity of the member.
+/// Returns the home of each name, as the identity of the member.
 fn homes(members: &BTreeMap<u64, u16>) -> Vec<u64> {
     let identities: Vec<u64> = members.keys().copied().collect();
     let numbered =

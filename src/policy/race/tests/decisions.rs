@@ -34,7 +34,7 @@ fn a_doubtful_decision_is_kept_and_asks_the_next() {
         let race = play(Sequential, 2).rules(|rules| rules.accept = accept);
         race.at(10, Reply(0, Doubtful)).at(20, Validated(1)).check(&format!("{ask}, 20 reply 1"));
     }
-    // It replaces whatever was kept before, and is waited for with until the others have replied.
+    // It replaces any kept reply, and the race waits until the others have replied.
     let race = play(AtOnce, 3).at(5, Reply(1, Nxdomain)).at(10, Reply(0, Doubtful)).at(20, Reply(2, Positive));
     assert!(race.check("0 first A, 0 first B, 0 first C, 20 reply 0").is_finished());
 }

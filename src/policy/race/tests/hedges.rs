@@ -1,4 +1,4 @@
-//! When a hedge starts, where it goes, and who pays.
+//! Tests of the time, target and budget of hedges.
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -39,7 +39,7 @@ fn a_hedge_needs_another_backend() {
 #[test]
 fn a_hedge_without_budget_is_denied_once() {
     let race = play(Hedged, 3).broke().check("0 first A, 1000 failover B, 2000 failover C, 3000 nothing");
-    // One for A, one for B; beside C nobody is left.
+    // One for A, one for B; after C no backend is left.
     assert_eq!(race.hedges_denied(), 2);
     let off = play(Hedged, 2).rules(|rules| rules.hedge.budget = 0.0);
     assert_eq!(off.check("0 first A, 1000 failover B, 3000 nothing").hedges_denied(), 0);
@@ -53,7 +53,7 @@ fn a_denied_hedge_is_tried_again_when_twice_the_time_has_passed() {
     assert_eq!(earned(850).check("0 first A, 900 reply 0").hedges_denied(), 1);
     let at_once = play(Hedged, 2).rules(|rules| rules.hedge.delay = HedgeDelay::Fixed(ms(0))).broke();
     at_once.at(5, Earned).check("0 first A, 8 hedge B, 3000 nothing");
-    // What was denied to one attempt is due to the next after its own delay.
+    // A hedge denied to one attempt is due to the next after its own delay.
     play(Hedged, 3)
         .broke()
         .at(350, Down(0))

@@ -6,7 +6,7 @@ use super::play::{Play, play};
 use crate::policy::Rank::{Failure, Nodata, Nxdomain, Positive};
 use Dispatch::{Hedge as Hedged, Race as AtOnce, Sequential};
 
-/// A play with so many backends, all of them by stream.
+/// Creates a play with stream backends.
 fn by_stream(dispatch: Dispatch, backends: u16) -> Play {
     let play = play(dispatch, backends);
     Play { by_stream: vec![true; usize::from(backends)], ..play }
@@ -21,13 +21,13 @@ fn a_lost_attempt_asks_the_next_at_once_and_its_backend_when_all_others_were_ask
         .at(30, Reply(2, Failure))
         .at(40, Reply(3, Positive))
         .check("0 first A, 10 failover B, 20 failover C, 30 failover A, 40 reply 3");
-    // It is no hedge: an empty bucket does not matter.
+    // It is no hedge, so an empty bucket does not matter.
     by_stream(Hedged, 2)
         .broke()
         .at(10, Lost(0))
         .at(20, Reply(1, Positive))
         .check("0 first A, 10 failover B, 20 reply 1");
-    // Those who lost one stand in the order in which they were asked.
+    // Backends with a lost attempt are queued in the order of asking.
     by_stream(AtOnce, 2)
         .at(10, Lost(1))
         .at(10, Lost(0))
@@ -54,7 +54,7 @@ fn eight_attempts_stay_the_bound() {
             number => format!("{} failover {backend}", 9 + number),
         });
         let asked: Vec<_> = asked.collect();
-        // Nobody is left to wait for.
+        // No attempt is left to wait for.
         lost.check(&format!("{}, 17 nothing", asked.join(", ")));
     }
 }
@@ -67,7 +67,7 @@ fn who_lost_one_is_asked_after_silence_too() {
         .rules(|rules| rules.tries = 2)
         .at(10, Lost(0))
         .check("0 first A, 10 failover A, 1010 failover A, 3000 nothing");
-    // A client that asks again has it asked at once.
+    // A client retransmission asks it at once.
     by_stream(Sequential, 2)
         .at(10, Lost(0))
         .at(50, Retransmission)
@@ -82,7 +82,7 @@ fn a_kept_reply_waits_for_who_lost_its_connection() {
         .at(20, Reply(1, Nxdomain))
         .at(30, Reply(2, Positive))
         .check("0 first A, 10 failover B, 20 failover A, 30 reply 2");
-    // Who has denied the name has spoken: its other attempt may be lost, and nobody is asked for that.
+    // After a negative reply of the backend its other attempt may be lost without a replacement.
     by_stream(Hedged, 1).at(110, Reply(1, Nodata)).at(120, Lost(0)).check("0 first A, 100 hedge A, 110 reply 1");
     let spoken = || by_stream(AtOnce, 2).rules(|rules| rules.tries = 2).at(1_010, Reply(2, Nodata));
     let ask = "0 first A, 0 first B, 1000 failover A, 1000 failover B";
@@ -100,16 +100,16 @@ fn a_late_hedge_goes_to_the_same_backend_by_another_connection_if_nobody_else_is
     let one = || by_stream(Hedged, 1).at(120, Reply(1, Positive));
     let race = one().check("0 first A, 100 hedge A, 120 reply 1");
     assert_eq!(race.tally(), (2, true));
-    // By UDP that would be the same way.
+    // By UDP that would be the same path.
     play(Hedged, 1).at(120, Reply(0, Positive)).check("0 first A, 120 reply 0");
-    // Another one is asked first, whatever its way.
+    // Another backend is asked first, by UDP or stream.
     play(Hedged, 2).by_stream([true, false]).at(120, Reply(1, Positive)).check("0 first A, 100 hedge B, 120 reply 1");
-    // It is the late one that must be by stream.
+    // The late one must be by stream.
     let mixed = |by_stream| play(Hedged, 2).by_stream(by_stream).at(10, Down(0)).at(400, Reply(1, Positive));
     mixed([true, false]).check("0 first A, 10 failover B, 400 reply 1");
     let other = mixed([false, true]).at(420, Reply(2, Positive));
     other.check("0 first A, 10 failover B, 110 hedge B, 400 reply 1");
-    // As any hedge it is paid for, and is one of so many.
+    // Like any hedge it is paid for, and counts towards the limit.
     let broke = one().broke().at(130, Reply(0, Positive)).check("0 first A, 130 reply 0");
     assert_eq!(broke.hedges_denied(), 1);
     let none = by_stream(Hedged, 1).rules(|rules| rules.hedge.max = 0);
@@ -162,7 +162,7 @@ fn a_loss_is_heard_once_and_only_while_something_is_waited_for() {
             .at(20, Reply(1, Positive))
             .check("0 first A, 10 failover B, 20 reply 1");
     }
-    // A bare failure has moved the race on before; its backend is asked again when nobody is left.
+    // A bare failure has moved the race on before; its backend is asked again when no candidate is left.
     by_stream(Sequential, 2)
         .at(10, Bare(0))
         .at(20, Lost(0))
@@ -184,7 +184,7 @@ fn who_refused_opt_is_asked_again_without_it() {
 fn the_newest_that_is_lost_is_asked_once_more_at_once_and_its_word_stays_final() {
     let newest_is_c = || by_stream(Sequential, 3).at(10, Outdated(0, 2)).at(20, Lost(1));
     newest_is_c().at(30, Reply(2, Nodata)).check("0 first A, 10 failover C, 20 failover C, 20 failover B, 30 reply 2");
-    // The second time it stands in line as any other.
+    // The second time it is queued like any other.
     newest_is_c()
         .at(30, Lost(2))
         .at(40, Reply(3, Nxdomain))
@@ -194,7 +194,7 @@ fn the_newest_that_is_lost_is_asked_once_more_at_once_and_its_word_stays_final()
 
 #[test]
 fn two_that_are_lost_at_once_are_made_up_for_though_the_first_try_could_not_leave() {
-    // The connection of both has ended, and the room on the next one is only there when the second is told.
+    // The connection of both has ended, and the next one has room only when the second loss is reported.
     by_stream(Hedged, 1)
         .at(110, Lost(1))
         .at(110, TooLong(2))

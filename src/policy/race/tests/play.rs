@@ -1,4 +1,4 @@
-//! A race as a play: what comes in when, and what the race says to that.
+//! A race as a play: timed inputs and the steps of the race.
 
 use std::collections::VecDeque;
 
@@ -9,7 +9,7 @@ use Input::{
     Bare, Down, Earned, Lost, OptRefused, Outdated, Reply, Retransmission, TooLong, Unreachable, Unsent, Validated,
 };
 
-/// Something that happens to a race.
+/// An event of a race.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Input {
     /// A reply to this attempt.
@@ -26,43 +26,38 @@ pub(super) enum Input {
     Bare(u8),
     /// A refusal of OPT to this attempt.
     OptRefused(u8),
-    /// This attempt could not leave; another socket may help.
+    /// This attempt could not be sent; another socket may help.
     Unsent(u8),
     /// The connection of this attempt has ended.
     Lost(u8),
-    /// This attempt could not leave, from no socket.
+    /// This attempt could not be sent from any socket.
     TooLong(u8),
-    /// The client asks again.
+    /// A retransmission by the client.
     Retransmission,
     /// Other races fill the budget.
     Earned,
 }
 
-/// A race among backends A, B, C ..., and what happens to it, in milliseconds.
+/// A race among backends A, B, C ..., and its inputs in milliseconds.
 pub(super) struct Play {
-    pub(super) rules: Rules,
-    /// Who may be asked.
+    pub(super) rules: PoolRules,
     pub(super) candidates: Candidates,
-    /// The latency of each backend.
     pub(super) latency: Vec<Latency>,
-    /// Which of them are asked by stream.
     pub(super) by_stream: Vec<bool>,
-    /// What pays for hedges.
     pub(super) budget: Budget,
-    /// What happens, in the order of time.
+    /// Inputs in the order of time.
     pub(super) inputs: VecDeque<(u64, Input)>,
-    /// When the race starts.
     pub(super) start: Instant,
 }
 
-/// A play with so many backends that are up, and a dispatch.
+/// Creates a play with so many up backends.
 pub(super) fn play(dispatch: Dispatch, backends: u16) -> Play {
     let start = Instant::now();
     Play {
-        rules: Rules {
+        rules: PoolRules {
             dispatch,
             hedge: Hedge { delay: HedgeDelay::Fixed(ms(100)), ..Hedge::default() },
-            ..Rules::default()
+            ..PoolRules::default()
         },
         candidates: Candidates::of((0..backends).map(BackendIndex), false),
         latency: vec![Latency::new(start); usize::from(backends)],
@@ -74,25 +69,22 @@ pub(super) fn play(dispatch: Dispatch, backends: u16) -> Play {
 }
 
 impl Play {
-    /// Changes the rules.
-    pub(super) fn rules(mut self, change: impl FnOnce(&mut Rules)) -> Self {
+    pub(super) fn rules(mut self, change: impl FnOnce(&mut PoolRules)) -> Self {
         change(&mut self.rules);
         self
     }
 
-    /// These backends are asked by stream.
     pub(super) fn by_stream<const N: usize>(mut self, by_stream: [bool; N]) -> Self {
         self.by_stream = by_stream.into();
         self
     }
 
-    /// No backend is up.
     pub(super) fn all_down(mut self) -> Self {
         self.candidates = Candidates::of(self.candidates.iter(), true);
         self
     }
 
-    /// This backend took this long each time.
+    /// Sets the latency of a backend.
     pub(super) fn known(mut self, backend: usize, latency: Duration) -> Self {
         for _ in 0..100 {
             self.latency[backend].record(latency, self.start);
@@ -100,26 +92,24 @@ impl Play {
         self
     }
 
-    /// Nothing is in the bucket.
     pub(super) fn broke(self) -> Self {
         while self.budget.take() {}
         self
     }
 
-    /// Something happens.
     pub(super) fn at(mut self, time: u64, input: Input) -> Self {
         self.inputs.push_back((time, input));
         self
     }
 
-    /// Plays to the end, and compares what the race said: `0 first A, 100 hedge B, 120 reply 1`. A time is
-    /// when, `A` is who was asked (`a`: without OPT), and at the end stands the outcome.
+    /// Plays to the end, and compares the steps: `0 first A, 100 hedge B, 120 reply 1`. The numbers are
+    /// times, `A` is the backend (`a`: without OPT), and the outcome comes last.
     #[track_caller]
     pub(super) fn check(self, expected: &str) -> Race {
         self.check_with_budget(expected).0
     }
 
-    /// The same; with the race comes what has paid.
+    /// Like `check`, but also returns the budget.
     #[track_caller]
     pub(super) fn check_with_budget(mut self, expected: &str) -> (Race, Budget) {
         let context = RaceContext {
@@ -133,11 +123,11 @@ impl Play {
         loop {
             let time = (now - self.start).as_millis();
             match race.next_step(&context, now) {
-                Step::Ask { backend, kind, edns, .. } => {
+                RaceStep::Ask { backend, kind, edns, .. } => {
                     let letter = if edns { b'A' } else { b'a' } + backend.0 as u8;
                     said.push(format!("{time} {} {}", format!("{kind:?}").to_lowercase(), letter as char));
                 }
-                Step::WaitUntil(wake) => {
+                RaceStep::WaitUntil(wake) => {
                     assert!(wake > now && wake <= race.deadline(), "{said:?}, then until {:?}", wake - self.start);
                     match self.inputs.front() {
                         Some(&(time, input)) if self.start + ms(time) <= wake => {
@@ -148,12 +138,12 @@ impl Play {
                         Some(_) | None => now = wake,
                     }
                 }
-                Step::Finished(outcome) => {
+                RaceStep::Finished(outcome) => {
                     said.push(match outcome {
-                        Outcome::Reply(attempt) => format!("{time} reply {}", attempt.0),
-                        Outcome::Failed => format!("{time} failed"),
-                        Outcome::Nothing => format!("{time} nothing"),
-                        Outcome::Unsent => format!("{time} unsent"),
+                        RaceEnd::Reply(attempt) => format!("{time} reply {}", attempt.0),
+                        RaceEnd::Failed => format!("{time} failed"),
+                        RaceEnd::Nothing => format!("{time} nothing"),
+                        RaceEnd::Unsent => format!("{time} unsent"),
                     });
                     break;
                 }
@@ -164,7 +154,7 @@ impl Play {
     }
 }
 
-/// Tells a race what happens.
+/// Passes an input to a race.
 pub(super) fn put_in(race: &mut Race, budget: &Budget, input: Input, now: Instant) {
     match input {
         Reply(attempt, rank) => {
@@ -192,7 +182,6 @@ pub(super) fn put_in(race: &mut Race, budget: &Budget, input: Input, now: Instan
     }
 }
 
-/// Milliseconds.
 pub(super) fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }

@@ -1,4 +1,4 @@
-//! Attempts that could not leave, for want of something of our own.
+//! Attempts that could not be sent because a local resource was missing.
 
 use super::super::*;
 use super::play::Input::{Bare, Down, Reply, Retransmission, TooLong, Unsent};
@@ -28,15 +28,14 @@ fn nothing_is_made_up_where_somebody_could_not_be_asked() {
     assert_eq!((race.attempts().count(), race.is_incomplete()), (0, true));
     let down = play(AtOnce, 1).all_down().at(0, Unsent(0)).at(0, Unsent(0));
     down.check("0 first A, 0 first A, 0 unsent");
-    // A was silent, or gone, or failed bare; that says nothing of what B has.
+    // A was silent, unreachable, or failed bare; that says nothing about B.
     let ask = "0 first A, 0 first B";
     play(AtOnce, 2).at(0, TooLong(1)).check(&format!("{ask}, 3000 unsent"));
     play(AtOnce, 2).at(0, TooLong(1)).at(10, Down(0)).check(&format!("{ask}, 10 unsent"));
     play(AtOnce, 2).at(0, TooLong(1)).at(10, Bare(0)).check(&format!("{ask}, 1000 unsent"));
-    // But what A has said is A's word.
+    // But a negative reply of A counts.
     let kept = play(AtOnce, 2).at(0, TooLong(1)).at(10, Reply(0, Nxdomain)).check(&format!("{ask}, 10 reply 0"));
     assert!(kept.is_incomplete());
-    // Asked at last.
     let asked = play(AtOnce, 2).at(0, Unsent(1)).check("0 first A, 0 first B, 0 first B, 3000 nothing");
     assert!(!asked.is_incomplete());
     let tries = play(Sequential, 1).rules(|rules| rules.tries = 2);
@@ -50,10 +49,10 @@ fn a_hedge_that_could_not_leave_costs_nothing() {
     let two = play(Hedged, 2).at(101, Unsent(1)).at(101, Unsent(1)).at(1020, Reply(1, Positive));
     let race = two.check(&format!("{ask}, 1020 reply 1"));
     assert!(!race.is_incomplete());
-    // Another one may take it.
+    // Another backend may get it.
     let three = play(Hedged, 3).at(101, TooLong(1)).at(120, Reply(1, Positive));
     three.check("0 first A, 100 hedge B, 101 hedge C, 120 reply 1");
-    // The budget pays for one, whoever it goes to in the end.
+    // The budget pays for one hedge, to any backend.
     let poor = play(Hedged, 3);
     while poor.budget.hedges_left() > 1 {
         poor.budget.take();

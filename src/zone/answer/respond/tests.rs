@@ -1,4 +1,4 @@
-//! Responses of tables, octet by octet and through another library.
+//! Responses of tables, checked byte by byte and with another library.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,10 +12,10 @@ use super::*;
 use crate::wire::{Name, Transport};
 use crate::zone::Miss;
 
-/// Our UDP size in these tests.
+/// The UDP size of the server in these tests.
 const OWN_UDP_SIZE: u16 = 1232;
 
-/// Hosts, one of them with too many addresses for 512 octets, another for any datagram.
+/// Hosts: one has too many addresses for 512 bytes, another too many for any datagram.
 fn table() -> String {
     let addresses = |host: &str, count: u32| {
         (1..=count).map(|n| format!("{host} 198.51.{}.{} A\n", n / 256, n % 256)).collect::<String>()
@@ -25,37 +25,32 @@ fn table() -> String {
     [hosts, &addresses("many.example.org", 40), &addresses("most.example.org", 500)].concat()
 }
 
-/// A zone database of one table.
 fn zone_db(text: &str, miss: Miss) -> ZoneDb {
     ZoneDb::build(&[("table".into(), text.into())], 300, miss).expect("a table without errors")
 }
 
-/// A query as a client sends it, to be changed by a test.
+/// A client query that a test can change.
 #[derive(Clone)]
 struct Asked {
-    /// The question's name.
     name: Name,
     qtype: RecordType,
     qclass: RecordClass,
-    /// The header's flags, as sent.
     flags: [u8; 2],
-    /// UDP size and DO of an OPT record.
+    /// The UDP size and DO bit of an OPT record.
     edns: Option<(u16, bool)>,
 }
 
-/// A plain query with RD.
+/// Returns a plain query with RD.
 fn asked(name: &str, qtype: RecordType) -> Asked {
     Asked { name: name.parse().expect("a name"), qtype, qclass: RecordClass::IN, flags: [0x01, 0], edns: None }
 }
 
 impl Asked {
-    /// The question in wire form.
     fn question(&self) -> Vec<u8> {
         let (qtype, qclass) = (self.qtype.0.to_be_bytes(), self.qclass.0.to_be_bytes());
         [self.name.as_wire(), &qtype, &qclass].concat()
     }
 
-    /// The query in wire form.
     fn message(&self) -> Vec<u8> {
         let counts = [0, 1, 0, 0, 0, 0, 0, u8::from(self.edns.is_some())];
         let mut message = [&[0xAB, 0xCD][..], &self.flags, &counts, &self.question()].concat();
@@ -65,7 +60,7 @@ impl Asked {
         message
     }
 
-    /// The response in wire form, into a buffer that was used before; `None` for silence.
+    /// Returns the response in wire form, from a buffer with old contents, or `None` for silence.
     fn respond(&self, zone_db: &ZoneDb, transport: Transport) -> Option<Vec<u8>> {
         let mut out = vec![0xFF; 100];
         match respond(zone_db, &self.message(), transport, OWN_UDP_SIZE, &mut out) {
@@ -76,7 +71,7 @@ impl Asked {
     }
 }
 
-/// A response in a line: rcode, flags, and its records as `section: owner type data`.
+/// Formats a response as one line: rcode, flags, and records as `section: owner type data`.
 fn line(response: &[u8]) -> String {
     let header = Header::read(response).expect("a header");
     let message = Message::from_vec(response).expect("a message");
@@ -109,7 +104,7 @@ fn answers_have_the_records_and_flags_that_belong_to_them() {
             let response = asked.respond(&zone_db, transport).expect("a response");
             assert_eq!(line(&response), expected);
             assert_eq!(response[..2], [0xAB, 0xCD]);
-            // The question is echoed octet by octet.
+            // The response echoes the question byte by byte.
             assert!(response[HEADER_LEN..].starts_with(&asked.question()));
         }
     };
@@ -156,7 +151,7 @@ fn referrals_bring_glue_that_points_at_its_server() {
     let zone_db = zone_db(table, Miss::Silent);
     let expected = "NOERROR rd; ns . ns.example.; ns . x.; ns . other.test.; ar ns.example. 192.0.2.5; \
                     ar ns.example. 2001:db8::5; ar x. 192.0.2.9";
-    // The longest name moves everything behind it the farthest.
+    // The longest name moves everything after it the farthest.
     for name in [".", "nothing.example", &"a.".repeat(127)] {
         for qtype in [RecordType::A, RecordType::NS] {
             let response = asked(name, qtype).respond(&zone_db, Transport::Tcp).expect("a response");
@@ -192,7 +187,7 @@ fn responses_keep_to_the_size_that_the_client_takes() {
         let opt = message.edns.as_ref().map(|edns| (edns.max_payload(), edns.flags().dnssec_ok));
         assert_eq!(opt, edns.map(|_| (OWN_UDP_SIZE, true)));
     };
-    // 40 addresses are 674 octets, 685 with OPT; 500 are 8045.
+    // 40 addresses are 674 bytes, 685 with OPT; 500 are 8045.
     check("many.example.org", None, Transport::Udp, None);
     check("many.example.org", Some(0), Transport::Udp, None);
     check("many.example.org", Some(684), Transport::Udp, None);
@@ -231,7 +226,7 @@ fn what_is_no_query_is_dropped_or_told_so() {
     check(&with(5, 2), Ok(Rcode::FORMERR));
     check(&good[..20], Ok(Rcode::FORMERR));
     check(&[&good[..], &[0]].concat(), Ok(Rcode::FORMERR));
-    // NOTIFY: refused, with its question.
+    // NOTIFY gets REFUSED with its question.
     let notify = with(2, 0x20);
     check(&notify, Ok(Rcode::REFUSED));
     let mut out = Vec::new();
@@ -239,12 +234,12 @@ fn what_is_no_query_is_dropped_or_told_so() {
     assert_eq!(out[HEADER_LEN..], notify[HEADER_LEN..]);
 }
 
-/// Names near each other: one to three labels of four.
+/// Generates similar names: one to three labels of four choices.
 fn any_host() -> impl Strategy<Value = String> {
     prop::collection::vec(prop::sample::select(vec!["a", "B", "c", "Www"]), 1..4).prop_map(|labels| labels.join("."))
 }
 
-/// A few addresses of both kinds.
+/// Generates a few addresses of both families.
 fn any_address() -> impl Strategy<Value = IpAddr> {
     (any::<bool>(), 0..4_u8).prop_map(|(is_v4, n)| {
         if is_v4 { IpAddr::from([192, 0, 2, n]) } else { IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(n)]) }
@@ -252,7 +247,7 @@ fn any_address() -> impl Strategy<Value = IpAddr> {
 }
 
 proptest! {
-    /// Any tables, split over files in any way, answer as a plain map of their lines does.
+    /// Checks tables, split over files in any way, against a plain map of their lines.
     #[test]
     fn tables_answer_as_a_map_does(
         lines in prop::collection::vec((any_host(), any_address(), any::<bool>()), 0..30),
@@ -294,7 +289,7 @@ proptest! {
         }
     }
 
-    /// Octets of any kind, or a query with some of them changed, never panic, and a response fits.
+    /// Checks that random bytes and modified queries never cause a panic, and that each response fits.
     #[test]
     fn any_message_is_survived(
         noise in prop::collection::vec(any::<u8>(), 0..300),

@@ -1,84 +1,69 @@
-//! Entries one by one: directives change what is known, records go to the caller.
+//! The reader of entries. Directives change its state, and records go to the caller.
 
 use super::generate::Pattern;
-use super::include::{Files, Source, confined};
+use super::include::{ZoneFileSource, ZoneFiles, confined};
 use super::problem::{EntryError, EntryProblem, shown};
-use super::token::{Lexer, Word};
+use super::token::{Lexer, ZoneFileWord};
 use super::words::{Words, number, read_name, record_type, seconds};
-use super::{Summary, Task};
+use super::{ZoneFileContext, ZoneFileSummary};
 use crate::wire::{Name, RecordType};
 use crate::zone::load::error::{FileError, FileErrors, FileProblem, MAX_ERRORS};
 use crate::zone::rdata;
-use crate::zone::store::record::{Place, Record};
+use crate::zone::store::record::{FilePlace, Record};
 
-/// Reads the files of one zone.
-pub(super) struct Reader<'t> {
-    /// Gives included files.
-    include: &'t mut (dyn FnMut(&str) -> Result<Source, String> + 't),
-    /// Takes records.
-    sink: &'t mut (dyn FnMut(Record<'_>, Place) + 't),
-    /// All files so far.
-    files: Files,
-    /// What relative names are relative to.
+pub(super) struct EntryReader<'t> {
+    include: &'t mut (dyn FnMut(&str) -> Result<ZoneFileSource, String> + 't),
+    sink: &'t mut (dyn FnMut(Record<'_>, FilePlace) + 't),
+    files: ZoneFiles,
     origin: Option<Name>,
-    /// The last owner.
-    owner: Owner,
-    /// What is known of TTLs.
+    owner: EntryOwner,
     ttls: Ttls,
-    /// The data of the record that is being read.
     rdata: Vec<u8>,
-    /// How many records went to the sink.
     records: usize,
-    /// What is wrong, up to the limit.
     errors: Vec<FileError>,
-    /// What is wrong beyond it: the first place and the number.
-    more: Option<(Place, usize)>,
+    more: Option<(FilePlace, usize)>,
 }
 
-/// An owner name in wire form, empty before the first.
-struct Owner {
-    /// Octets in use.
+struct EntryOwner {
     len: usize,
-    /// The octets.
     wire: [u8; Name::MAX_LEN],
 }
 
-impl Owner {
-    /// What is in use.
+impl EntryOwner {
     fn as_wire(&self) -> &[u8] {
         &self.wire[..self.len]
     }
 }
 
-/// Where the TTL of a record that states none comes from, first things first.
 #[derive(Debug)]
 struct Ttls {
-    /// `$TTL` (RFC 2308 section 4).
+    /// The value of `$TTL` (RFC 2308 section 4).
     directive: Option<u32>,
-    /// The last that a record stated (RFC 1035 section 5.1).
+    /// The last explicit TTL of a record (RFC 1035 section 5.1).
     stated: Option<u32>,
-    /// The last field of the SOA record, which was the default TTL before RFC 2308.
+    /// The last field of the SOA record, the default TTL before RFC 2308.
     minimum: Option<u32>,
-    /// The caller's.
     default: Option<u32>,
 }
 
 impl Ttls {
-    /// The TTL of a record that states none.
     fn implied(&self) -> Option<u32> {
         self.directive.or(self.stated).or(self.minimum).or(self.default)
     }
 }
 
-impl<'t> Reader<'t> {
-    /// Nothing is known but what the caller says.
-    pub(super) fn new(source: &Source, task: Task<'t>, sink: &'t mut (dyn FnMut(Record<'_>, Place) + 't)) -> Self {
+impl<'t> EntryReader<'t> {
+    pub(super) fn new(
+        source: &ZoneFileSource,
+        task: ZoneFileContext<'t>,
+        sink: &'t mut (dyn FnMut(Record<'_>, FilePlace) + 't),
+    ) -> Self {
         Self {
             include: task.include,
             sink,
-            files: Files::new(&source.name),
+            files: ZoneFiles::new(&source.name),
             origin: task.origin.cloned(),
-            owner: Owner { len: 0, wire: [0; Name::MAX_LEN] },
+            owner: EntryOwner { len: 0, wire: [0; Name::MAX_LEN] },
             ttls: Ttls { directive: None, stated: None, minimum: None, default: task.default_ttl },
             rdata: Vec::with_capacity(512),
             records: 0,
@@ -87,20 +72,17 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Reads the zone's own file and all that it includes.
-    pub(super) fn read_zone(&mut self, source: &Source) {
+    pub(super) fn read_zone(&mut self, source: &ZoneFileSource) {
         self.read_file(&source.octets, 0);
     }
 
-    /// What came of it.
-    pub(super) fn finish(mut self) -> (Summary, Result<(), FileErrors>) {
+    pub(super) fn finish(mut self) -> (ZoneFileSummary, Result<(), FileErrors>) {
         if let Some((place, count)) = self.more {
             self.errors.push(self.files.error(place, FileProblem::More(count)));
         }
-        (Summary { files: self.files, records: self.records }, FileErrors::check(self.errors))
+        (ZoneFileSummary { files: self.files, records: self.records }, FileErrors::check(self.errors))
     }
 
-    /// Reads a file, all entries of it.
     fn read_file(&mut self, octets: &[u8], file: u16) {
         let mut lexer = Lexer::new(octets);
         while let Some(entry) = lexer.next_entry() {
@@ -119,9 +101,8 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Notes an error.
     #[cold]
-    fn report(&mut self, place: Place, problem: EntryProblem) {
+    fn report(&mut self, place: FilePlace, problem: EntryProblem) {
         if self.errors.len() < MAX_ERRORS {
             let trail = self.files.trail(place.file);
             self.errors.push(self.files.error(place, FileProblem::Entry(problem, trail)));
@@ -130,8 +111,7 @@ impl<'t> Reader<'t> {
         self.more.get_or_insert((place, 0)).1 += 1;
     }
 
-    /// Obeys a directive.
-    fn directive(&mut self, word: Word<'_>, lexer: &mut Lexer<'_>, file: u16) -> Result<(), EntryError> {
+    fn directive(&mut self, word: ZoneFileWord<'_>, lexer: &mut Lexer<'_>, file: u16) -> Result<(), EntryError> {
         let mut words = Words { lexer, origin: self.origin.as_ref() };
         if word.is("$ORIGIN") {
             let mut wire = Vec::new();
@@ -162,8 +142,7 @@ impl<'t> Reader<'t> {
         Ok(())
     }
 
-    /// Reads a file in the place of its `$INCLUDE`.
-    fn include(&mut self, word: Word<'_>, origin: Option<Name>, place: Place) -> Result<(), EntryError> {
+    fn include(&mut self, word: ZoneFileWord<'_>, origin: Option<Name>, place: FilePlace) -> Result<(), EntryError> {
         let error = |problem| EntryError::new(word.at, problem);
         let mut name = Vec::new();
         super::unescape(word, &mut name)?;
@@ -172,17 +151,15 @@ impl<'t> Reader<'t> {
         let source = (self.include)(&path).map_err(|reason| error(EntryProblem::Include(path, reason)))?;
         self.files.check_chain(&source.name, place.file).map_err(error)?;
         let number = self.files.add(&source.name, place).map_err(error)?;
-        // RFC 1035 section 5.1: a file leaves the origin of the one that includes it as it was. So do others with the
-        // owner, which would otherwise be one that the reader of this file does not see.
+        // RFC 1035 section 5.1: `$INCLUDE` keeps the parent's origin. The owner is restored too.
         let origin = std::mem::replace(&mut self.origin, origin);
-        let owner = Owner { len: self.owner.len, wire: self.owner.wire };
+        let owner = EntryOwner { len: self.owner.len, wire: self.owner.wire };
         self.read_file(&source.octets, number);
         self.origin = origin;
         self.owner = owner;
         Ok(())
     }
 
-    /// Makes records from a pattern.
     fn generate(&mut self, lexer: &mut Lexer<'_>, file: u16, at: usize) -> Result<(), EntryError> {
         let pattern = Pattern::read(lexer)?;
         let place = lexer.place(at, file);
@@ -194,33 +171,31 @@ impl<'t> Reader<'t> {
                 Some(entry) => entry.and_then(|(first, _)| self.record(first, false, &mut lexer, place)),
                 None => Ok(()),
             };
-            // The others are wrong in the same way.
             read.map_err(|error| EntryError::new(at, EntryProblem::Generated(shown(&line), error.problem)))?;
         }
         Ok(())
     }
 
-    /// Reads a record from its first word on and hands it over.
     fn record(
         &mut self,
-        first: Word<'_>,
+        first: ZoneFileWord<'_>,
         indented: bool,
         lexer: &mut Lexer<'_>,
-        place: Place,
+        place: FilePlace,
     ) -> Result<(), EntryError> {
         let mut words = Words { lexer, origin: self.origin.as_ref() };
         let mut word = first;
         if !indented {
-            // Into a buffer of its own: a bad owner is not to be half the next one.
+            // A separate buffer, so that a bad owner cannot spoil the next one.
             let mut wire = [0; Name::MAX_LEN];
             let len = read_name(first, words.origin, &mut wire)?;
-            self.owner = Owner { len, wire };
+            self.owner = EntryOwner { len, wire };
             word = words.next("type", TYPE_FORM)?;
         } else if self.owner.len == 0 {
             return Err(EntryError::new(first.at, EntryProblem::NoOwner));
         }
         let (mut ttl, mut class) = (None, false);
-        // RFC 1035 section 5.1: TTL and class in either order, each at most once. No type begins with a digit.
+        // RFC 1035 section 5.1: TTL and class in any order, each at most once. No type begins with a digit.
         loop {
             if ttl.is_none() && word.text.first().is_some_and(u8::is_ascii_digit) {
                 ttl = Some(read_ttl(word)?);
@@ -252,14 +227,14 @@ impl<'t> Reader<'t> {
     }
 }
 
-fn read_ttl(word: Word<'_>) -> Result<u32, EntryError> {
+fn read_ttl(word: ZoneFileWord<'_>) -> Result<u32, EntryError> {
     let seconds = seconds(word.text).and_then(|seconds| u32::try_from(seconds).ok());
     // RFC 2181 section 8: 31 bits.
     seconds.filter(|seconds| *seconds <= MAX_TTL).ok_or_else(|| word.bad("TTL", TTL_FORM))
 }
 
-/// Whether a word is the class IN. Another class is an error, and what is none is the type.
-fn is_class(word: Word<'_>) -> Result<bool, EntryError> {
+/// Returns true for the class IN and false for a word that is not a class. Other classes are errors.
+fn is_class(word: ZoneFileWord<'_>) -> Result<bool, EntryError> {
     if word.is("IN") {
         return Ok(true);
     }
@@ -268,7 +243,6 @@ fn is_class(word: Word<'_>) -> Result<bool, EntryError> {
         _ => None,
     };
     match numbered {
-        // RFC 3597 section 5.
         Some(1) => Ok(true),
         None if !["CH", "HS", "CS", "CHAOS", "HESIOD", "NONE"].iter().any(|class| word.is(class)) => Ok(false),
         None | Some(_) => Err(word.error(EntryProblem::OtherClass)),
@@ -277,7 +251,5 @@ fn is_class(word: Word<'_>) -> Result<bool, EntryError> {
 
 /// The largest TTL (RFC 2181 section 8).
 const MAX_TTL: u32 = i32::MAX as u32;
-/// What a TTL looks like.
 const TTL_FORM: &str = "0 to 2147483647 seconds, or units such as 1h30m";
-/// What a type looks like.
 const TYPE_FORM: &str = "OWNER TTL CLASS TYPE DATA";

@@ -1,65 +1,42 @@
-//! `$GENERATE`: one record for each number of a range, as BIND has it.
+//! `$GENERATE`: one record for each number of a range, compatible with BIND.
 //!
-//! `$GENERATE 1-10/2 host-$ A 192.0.2.$` makes five lines. `$` is the number, `${OFFSET,WIDTH,BASE}` the number plus the
-//! offset, padded with zeros, in base `d`, `o`, `x` or `X`, or as nibbles in reverse (`n`, `N`) for `ip6.arpa`; `$$` and
-//! `\$` are a dollar sign.
+//! `$GENERATE 1-10/2 host-$ A 192.0.2.$` creates five records. `$` is the number. `${OFFSET,WIDTH,BASE}` is
+//! the number plus the offset, padded with zeros, in base `d`, `o`, `x` or `X`, or as reversed nibbles (`n`,
+//! `N`) for `ip6.arpa`. `$$` and `\$` are a dollar sign.
 
 use super::problem::{EntryError, EntryProblem};
-use super::token::{Lexer, Word};
+use super::token::{Lexer, ZoneFileWord};
 use super::words::{Words, number};
 
-/// A range and the line that its numbers are put into.
 #[derive(Debug)]
 pub(super) struct Pattern {
-    /// The first number.
     start: u32,
-    /// The last one, or the one before which there is none.
     stop: u32,
-    /// From one to the next.
     step: u32,
-    /// What a line is made of.
-    pieces: Vec<Piece>,
-    /// For messages about numbers.
+    pieces: Vec<TemplatePiece>,
     at: usize,
 }
 
-/// A part of the line.
 #[derive(Debug)]
-enum Piece {
-    /// As it stands.
+enum TemplatePiece {
     Text(Vec<u8>),
-    /// The number.
-    Value {
-        /// Is added to it.
-        offset: i64,
-        /// So many characters at least.
-        width: usize,
-        /// How it is written.
-        base: Base,
-    },
+    Value { offset: i64, width: usize, base: NumberBase },
 }
 
-/// How a number is written.
 #[derive(Clone, Copy, Debug)]
-enum Base {
-    /// Decimal.
+enum NumberBase {
     Decimal,
-    /// Octal.
     Octal,
-    /// Hexadecimal.
     Hex {
-        /// With capitals.
         upper: bool,
     },
-    /// Hexadecimal digits, the last one first, with dots between; the width counts dots too.
+    /// Hexadecimal digits in reverse order, separated by dots. The width includes the dots.
     Nibbles {
-        /// With capitals.
         upper: bool,
     },
 }
 
 impl Pattern {
-    /// Reads what stands behind `$GENERATE`.
     pub(super) fn read(lexer: &mut Lexer<'_>) -> Result<Self, EntryError> {
         let mut words = Words { lexer, origin: None };
         let range = words.next("range", RANGE_FORM)?;
@@ -83,24 +60,21 @@ impl Pattern {
             count += 1;
         }
         if count < 3 {
-            // The entry has ended, so this is an error.
             words.next("pattern", "RANGE OWNER TTL CLASS TYPE DATA")?;
         }
         Ok(Self { start, stop, step, pieces, at: range.at })
     }
 
-    /// The numbers.
     pub(super) fn values(&self) -> impl Iterator<Item = u32> + use<> {
         (self.start..=self.stop).step_by(self.step as usize)
     }
 
-    /// Writes the line of a number.
     pub(super) fn write(&self, value: u32, line: &mut Vec<u8>) -> Result<(), EntryError> {
         line.clear();
         for piece in &self.pieces {
             match piece {
-                Piece::Text(text) => line.extend_from_slice(text),
-                Piece::Value { offset, width, base } => {
+                TemplatePiece::Text(text) => line.extend_from_slice(text),
+                TemplatePiece::Value { offset, width, base } => {
                     let value = i64::from(value) + offset;
                     let value =
                         u64::try_from(value).map_err(|_| EntryError::new(self.at, EntryProblem::Negative(value)))?;
@@ -112,8 +86,7 @@ impl Pattern {
     }
 }
 
-impl Base {
-    /// Writes a number.
+impl NumberBase {
     fn write(self, value: u64, width: usize, line: &mut Vec<u8>) {
         let text = match self {
             Self::Decimal => format!("{value:0width$}"),
@@ -126,7 +99,6 @@ impl Base {
     }
 }
 
-/// Hexadecimal digits in reverse, with dots.
 fn nibbles(mut value: u64, width: usize, upper: bool) -> String {
     let mut text = String::new();
     loop {
@@ -143,7 +115,7 @@ fn nibbles(mut value: u64, width: usize, upper: bool) -> String {
     }
 }
 
-/// Reads `START-STOP` or `START-STOP/STEP`, whose step is not 0. What does not fit into 64 bits is as large as these can tell.
+/// Reads `START-STOP` or `START-STOP/STEP` with a nonzero step. Values beyond 64 bits become the maximum.
 fn read_range(text: &[u8]) -> Option<(u64, u64, u64)> {
     let (range, step) = match text.iter().position(|octet| *octet == b'/') {
         Some(slash) => (text.get(..slash)?, saturating(text.get(slash + 1..)?)?),
@@ -154,14 +126,13 @@ fn read_range(text: &[u8]) -> Option<(u64, u64, u64)> {
     (step > 0).then_some((start, stop, step))
 }
 
-/// A number, or the largest one if it is too large.
 fn saturating(text: &[u8]) -> Option<u64> {
     let is_number = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     is_number.then(|| number(text).unwrap_or(u64::MAX))
 }
 
-/// Takes a word apart, quotes and all, and puts a blank behind it.
-fn read_word(word: Word<'_>, pieces: &mut Vec<Piece>) -> Result<(), EntryError> {
+/// Splits a word, with its quotes, into pieces and appends a space.
+fn read_word(word: ZoneFileWord<'_>, pieces: &mut Vec<TemplatePiece>) -> Result<(), EntryError> {
     let mut text = Vec::new();
     if word.quoted {
         text.push(b'"');
@@ -181,9 +152,9 @@ fn read_word(word: Word<'_>, pieces: &mut Vec<Piece>) -> Result<(), EntryError> 
             (b'$', next) => {
                 let (value, behind) = match next {
                     Some(b'{') => read_value(behind).ok_or_else(|| word.bad("pattern", PATTERN_FORM))?,
-                    _ => (Piece::Value { offset: 0, width: 0, base: Base::Decimal }, behind),
+                    _ => (TemplatePiece::Value { offset: 0, width: 0, base: NumberBase::Decimal }, behind),
                 };
-                pieces.extend([Piece::Text(std::mem::take(&mut text)), value]);
+                pieces.extend([TemplatePiece::Text(std::mem::take(&mut text)), value]);
                 rest = behind;
             }
             _ => text.push(octet),
@@ -193,12 +164,12 @@ fn read_word(word: Word<'_>, pieces: &mut Vec<Piece>) -> Result<(), EntryError> 
         text.push(b'"');
     }
     text.push(b' ');
-    pieces.push(Piece::Text(text));
+    pieces.push(TemplatePiece::Text(text));
     Ok(())
 }
 
-/// Reads `{OFFSET,WIDTH,BASE}`, of which the last two may be left out; returns what stands behind it.
-fn read_value(text: &[u8]) -> Option<(Piece, &[u8])> {
+/// Reads `{OFFSET,WIDTH,BASE}`, of which the last two are optional. Returns the rest of the text.
+fn read_value(text: &[u8]) -> Option<(TemplatePiece, &[u8])> {
     let close = text.iter().position(|octet| *octet == b'}')?;
     let inner = std::str::from_utf8(text.get(1..close)?).ok()?;
     let mut parts = inner.split(',');
@@ -208,27 +179,24 @@ fn read_value(text: &[u8]) -> Option<(Piece, &[u8])> {
         None => 0,
     };
     let base = match parts.next() {
-        None | Some("d") => Base::Decimal,
-        Some("o") => Base::Octal,
-        Some("x") => Base::Hex { upper: false },
-        Some("X") => Base::Hex { upper: true },
-        Some("n") => Base::Nibbles { upper: false },
-        Some("N") => Base::Nibbles { upper: true },
+        None | Some("d") => NumberBase::Decimal,
+        Some("o") => NumberBase::Octal,
+        Some("x") => NumberBase::Hex { upper: false },
+        Some("X") => NumberBase::Hex { upper: true },
+        Some("n") => NumberBase::Nibbles { upper: false },
+        Some("N") => NumberBase::Nibbles { upper: true },
         Some(_) => return None,
     };
     if parts.next().is_some() {
         return None;
     }
-    Some((Piece::Value { offset, width, base }, text.get(close + 1..)?))
+    Some((TemplatePiece::Value { offset, width, base }, text.get(close + 1..)?))
 }
 
-/// What a range looks like.
 const RANGE_FORM: &str = "START-STOP or START-STOP/STEP, such as 1-254";
-/// What a number in the line looks like.
 const PATTERN_FORM: &str = "$, or ${OFFSET,WIDTH,BASE} with base d, o, x, X, n or N";
 /// The largest number of a range, as in BIND.
 const MAX_NUMBER: u32 = i32::MAX as u32;
-/// Records that one directive may make.
 const MAX_COUNT: u64 = 1 << 20;
-/// Characters of a number: no name is longer.
+/// The largest width, because no name is longer.
 const MAX_WIDTH: usize = 255;

@@ -1,46 +1,42 @@
-//! The files that a zone is made of: which they are, who included whom, and which may be included.
+//! The files of a zone: their names, their include chain, and the paths that are allowed.
 
 use std::fmt::Write;
 
 use super::problem::EntryProblem;
 use crate::zone::load::error::{FileError, FileProblem, LineError};
-use crate::zone::store::record::Place;
+use crate::zone::store::record::FilePlace;
 
 /// A file that was read.
 #[derive(Clone, Debug)]
-pub struct Source {
-    /// What it is called in messages; each file has one name.
+pub struct ZoneFileSource {
+    /// The file name in messages, unique for each file.
     pub name: String,
-    /// What is in it.
+    /// The contents of the file.
     pub octets: Vec<u8>,
 }
 
-/// The files of a zone in the order in which they were opened; a [`Place`] is a place in one of them.
+/// The files of a zone in order of opening. A [`FilePlace`] refers to one of them.
 #[derive(Debug)]
-pub struct Files(Vec<File>);
+pub struct ZoneFiles(Vec<OpenedZoneFile>);
 
 #[derive(Debug)]
-struct File {
+struct OpenedZoneFile {
     name: String,
-    /// Where the `$INCLUDE` stands that opened it; the zone's own file has none.
-    included: Option<Place>,
+    included: Option<FilePlace>,
 }
 
-impl Files {
-    /// The zone's own file.
+impl ZoneFiles {
     pub(super) fn new(name: &str) -> Self {
-        Self(vec![File { name: name.to_owned(), included: None }])
+        Self(vec![OpenedZoneFile { name: name.to_owned(), included: None }])
     }
 
-    /// Adds a file that an `$INCLUDE` opened; returns its number.
-    pub(super) fn add(&mut self, name: &str, included: Place) -> Result<u16, EntryProblem> {
+    pub(super) fn add(&mut self, name: &str, included: FilePlace) -> Result<u16, EntryProblem> {
         let number = u16::try_from(self.0.len()).ok().filter(|number| usize::from(*number) < MAX_FILES);
         let number = number.ok_or(EntryProblem::TooManyFiles)?;
-        self.0.push(File { name: name.to_owned(), included: Some(included) });
+        self.0.push(OpenedZoneFile { name: name.to_owned(), included: Some(included) });
         Ok(number)
     }
 
-    /// Whether a file may be opened from another: not if it is that one, or one that led there.
     pub(super) fn check_chain(&self, name: &str, from: u16) -> Result<(), EntryProblem> {
         let mut depth = 1;
         for file in self.chain(from) {
@@ -52,13 +48,13 @@ impl Files {
         if depth > MAX_DEPTH { Err(EntryProblem::IncludeTooDeep) } else { Ok(()) }
     }
 
-    /// The names of all files.
+    /// Iterates over the names of all files.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|file| file.name.as_str())
     }
 
-    /// A problem at a place in one of the files.
-    pub fn error(&self, place: Place, problem: FileProblem) -> FileError {
+    /// Returns an error for a problem at a place in one of the files.
+    pub fn error(&self, place: FilePlace, problem: FileProblem) -> FileError {
         let file = self.0.get(usize::from(place.file));
         FileError {
             file: file.map_or_else(String::new, |file| file.name.clone()),
@@ -67,7 +63,7 @@ impl Files {
         }
     }
 
-    /// From where a file was included, for the end of a message: empty for the zone's own.
+    /// Formats the include chain of a file for the end of a message.
     pub(super) fn trail(&self, file: u16) -> String {
         let mut trail = String::new();
         for place in self.chain(file).filter_map(|file| file.included) {
@@ -77,13 +73,12 @@ impl Files {
         trail
     }
 
-    /// A file, the one that included it, and so on up to the zone's own.
-    fn chain(&self, from: u16) -> impl Iterator<Item = &File> {
+    fn chain(&self, from: u16) -> impl Iterator<Item = &OpenedZoneFile> {
         std::iter::successors(self.0.get(usize::from(from)), |file| self.0.get(usize::from(file.included?.file)))
     }
 }
 
-/// The path that an `$INCLUDE` names, if it is within the folder: its parts joined by `/`, without `.` and `..`.
+/// Joins the parts of a path without `.` and `..`. Returns `None` if it leaves the folder.
 pub(super) fn confined(path: &str) -> Option<String> {
     let mut parts: Vec<&str> = Vec::new();
     if path.starts_with('/') || path.contains('\0') {
@@ -99,7 +94,7 @@ pub(super) fn confined(path: &str) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join("/"))
 }
 
-/// Files within each other, the zone's own among them.
+/// The deepest nesting of files, including the main file.
 const MAX_DEPTH: usize = 16;
-/// Files of one zone: more than anybody has, and few enough that files which include each other twice come to an end.
+/// The most files of one zone. The limit ends files that include each other twice.
 const MAX_FILES: usize = 10_000;

@@ -1,9 +1,7 @@
 //! Master files: text in, records out (RFC 1035 section 5.1).
 //!
-//! [`read`] goes through a file entry by entry and hands each record to its caller, in order, with its place. It judges
-//! entries by themselves; what records mean to each other is for those who take them. An entry that is wrong is reported,
-//! and reading goes on with the next one, so that all errors of a file are seen at once. Nothing here opens a file: a
-//! closure of the caller gives what `$INCLUDE` names.
+//! [`read`] parses a file entry by entry and passes each record with its place to the caller, in order. After
+//! an error the parser continues with the next entry, to report all errors at once. It opens no files.
 //!
 //! ```text
 //! octets -> token (words) -> entry (directives, owner, TTL, class, type) -> rdata (fields) -> Record
@@ -21,57 +19,57 @@ mod tests;
 mod token;
 mod words;
 
-pub use include::{Files, Source};
+pub use include::{ZoneFileSource, ZoneFiles};
 pub(in crate::zone) use problem::EntryError;
 pub use problem::EntryProblem;
-pub(in crate::zone) use token::Word;
+pub(in crate::zone) use token::ZoneFileWord;
 pub(in crate::zone) use words::{Words, number, record_type, seconds, unescape};
 
-use entry::Reader;
+use entry::EntryReader;
 
 use super::error::FileErrors;
 use crate::wire::Name;
-use crate::zone::store::record::{Place, Record};
+use crate::zone::store::record::{FilePlace, Record};
 
-/// What a caller knows of a zone before its file is read, and how it gives more.
-pub struct Task<'a> {
-    /// What names are relative to until a `$ORIGIN`.
+/// The context of a zone file, supplied by the caller.
+pub struct ZoneFileContext<'a> {
+    /// The origin of names until a `$ORIGIN` directive.
     pub origin: Option<&'a Name>,
-    /// The TTL of records for which the file says none in any way.
+    /// The TTL of records for which the file implies none.
     pub default_ttl: Option<u32>,
-    /// Reads a file for `$INCLUDE`, by its path below the folder of the zone file: relative, without `..`. Says why if it
-    /// cannot; a symbolic link out of the folder should be such a reason.
-    pub include: &'a mut (dyn FnMut(&str) -> Result<Source, String> + 'a),
+    /// Reads a file for `$INCLUDE` by its path relative to the folder of the zone file, without `..`. Returns
+    /// the reason if it fails. It should reject symbolic links that leave the folder.
+    pub include: &'a mut (dyn FnMut(&str) -> Result<ZoneFileSource, String> + 'a),
 }
 
-/// What was read.
+/// A summary of the files and records read.
 #[derive(Debug)]
-pub struct Summary {
-    /// For messages about places in them.
-    pub files: Files,
-    /// How many records there were.
+pub struct ZoneFileSummary {
+    /// The files, for messages about places in them.
+    pub files: ZoneFiles,
+    /// The number of records read.
     pub records: usize,
 }
 
-/// Reads a master file and hands each record to `sink`.
+/// Reads a master file and passes each record to `sink`.
 ///
-/// If there is any error, what `sink` got is not to be used.
+/// If there is any error, the caller must discard the records.
 pub fn read<'a>(
-    source: &Source,
-    task: Task<'a>,
-    sink: &'a mut (dyn FnMut(Record<'_>, Place) + 'a),
-) -> Result<Summary, FileErrors> {
+    source: &ZoneFileSource,
+    task: ZoneFileContext<'a>,
+    sink: &'a mut (dyn FnMut(Record<'_>, FilePlace) + 'a),
+) -> Result<ZoneFileSummary, FileErrors> {
     let (summary, errors) = read_through(source, task, sink);
     errors.map(|()| summary)
 }
 
-/// The same for those who go on to judge the records that could be read, so as to tell all that is wrong at once.
+/// Reads a master file like [`read`], and also returns a summary after errors.
 pub fn read_through<'a>(
-    source: &Source,
-    task: Task<'a>,
-    sink: &'a mut (dyn FnMut(Record<'_>, Place) + 'a),
-) -> (Summary, Result<(), FileErrors>) {
-    let mut reader = Reader::new(source, task, sink);
+    source: &ZoneFileSource,
+    task: ZoneFileContext<'a>,
+    sink: &'a mut (dyn FnMut(Record<'_>, FilePlace) + 'a),
+) -> (ZoneFileSummary, Result<(), FileErrors>) {
+    let mut reader = EntryReader::new(source, task, sink);
     reader.read_zone(source);
     reader.finish()
 }

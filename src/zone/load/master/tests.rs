@@ -1,41 +1,41 @@
-//! Tables of master files that are right, and of those that are not, each with its message.
+//! Tests valid and invalid master files, with the message for each error.
 
 use super::*;
 use crate::zone::rdata_to_text;
 
-/// Files by path, for `$INCLUDE`.
+/// Paths and contents of files for `$INCLUDE`.
 type Files<'f> = &'f [(&'f str, &'f str)];
 
-/// Reads a zone of `example.org` whose other files are these: its records, one a line, or its errors.
+/// Reads a zone `example.org` with these other files. Returns its records, one per line, or its errors.
 fn read_with(text: &str, files: Files<'_>) -> Result<String, String> {
-    let source = Source { name: "zone".to_owned(), octets: text.as_bytes().to_vec() };
+    let source = ZoneFileSource { name: "zone".to_owned(), octets: text.as_bytes().to_vec() };
     let origin = "example.org".parse().expect("a name");
     let mut include = |path: &str| {
         let found = files.iter().find(|(name, _)| *name == path);
         let (name, text) = found.ok_or("no such file")?;
-        Ok(Source { name: (*name).to_owned(), octets: text.as_bytes().to_vec() })
+        Ok(ZoneFileSource { name: (*name).to_owned(), octets: text.as_bytes().to_vec() })
     };
     let mut records = String::new();
-    let mut sink = |record: Record<'_>, _: Place| {
+    let mut sink = |record: Record<'_>, _: FilePlace| {
         let owner = crate::wire::display_name(record.owner);
         let data = rdata_to_text(record.rtype, record.rdata);
         records.push_str(&format!("{owner} {} {} {data}\n", record.ttl, record.rtype));
     };
-    let task = Task { origin: Some(&origin), default_ttl: None, include: &mut include };
+    let task = ZoneFileContext { origin: Some(&origin), default_ttl: None, include: &mut include };
     match read(&source, task, &mut sink) {
         Ok(_) => Ok(records),
         Err(errors) => Err(errors.to_string()),
     }
 }
 
-/// The records of a zone, without their ends of line.
+/// Checks the records of a zone, without line ends.
 #[track_caller]
 fn check(text: &str, expected: &[&str]) {
     let records = read_with(text, &[]).unwrap_or_else(|errors| panic!("{text:?}\n{errors}"));
     assert_eq!(records.lines().collect::<Vec<_>>(), expected, "{text:?}");
 }
 
-/// The errors of a zone.
+/// Checks the errors of a zone.
 #[track_caller]
 fn check_bad(text: &str, expected: &[&str]) {
     let errors = read_with(text, &[]).expect_err(text);
@@ -52,7 +52,7 @@ fn owners_are_relative_absolute_or_left_out() {
     check(r"a\.b\032\@ 1 A 192.0.2.1", &[r"a\.b\032\@.example.org. 1 A 192.0.2.1"]);
     check(r"\@ 1 A 192.0.2.1", &[r"\@.example.org. 1 A 192.0.2.1"]);
     check("*.A 1 A 192.0.2.1", &["*.A.example.org. 1 A 192.0.2.1"]);
-    // An owner may look like anything.
+    // An owner may look like any other word.
     check(
         "IN 1 IN A 192.0.2.1\nA 1 A 192.0.2.1\n300 1 A 192.0.2.1",
         &["IN.example.org. 1 A 192.0.2.1", "A.example.org. 1 A 192.0.2.1", "300.example.org. 1 A 192.0.2.1"],

@@ -1,35 +1,29 @@
-//! Words one by one, read as what a record or directive wants them to be: names, numbers, strings.
+//! Parsers of single words: names, numbers and strings.
 
 use super::problem::{EntryError, EntryProblem, shown};
-use super::token::{Lexer, Word};
+use super::token::{Lexer, ZoneFileWord};
 use crate::wire::{Name, NameError, RecordType};
 
-/// The rest of an entry, and what its relative names are relative to.
 pub(in crate::zone) struct Words<'w, 'a> {
-    /// Gives the words.
     pub(in crate::zone) lexer: &'w mut Lexer<'a>,
-    /// Ends relative names.
     pub(in crate::zone) origin: Option<&'w Name>,
 }
 
 impl<'a> Words<'_, 'a> {
-    /// The next word, if there is one.
-    pub(in crate::zone) fn any(&mut self) -> Result<Option<Word<'a>>, EntryError> {
+    pub(in crate::zone) fn any(&mut self) -> Result<Option<ZoneFileWord<'a>>, EntryError> {
         self.lexer.next()
     }
 
-    /// The next word, which is to be this thing.
     pub(in crate::zone) fn next(
         &mut self,
         thing: &'static str,
         expected: &'static str,
-    ) -> Result<Word<'a>, EntryError> {
+    ) -> Result<ZoneFileWord<'a>, EntryError> {
         self.lexer
             .next()?
             .ok_or_else(|| EntryError::new(self.lexer.behind(), EntryProblem::Missing { thing, expected }))
     }
 
-    /// Nothing must be left.
     pub(in crate::zone) fn end(&mut self) -> Result<(), EntryError> {
         match self.lexer.next()? {
             None => Ok(()),
@@ -37,23 +31,19 @@ impl<'a> Words<'_, 'a> {
         }
     }
 
-    /// A number up to a limit.
     pub(in crate::zone) fn number(&mut self, max: u64, expected: &'static str) -> Result<u64, EntryError> {
         let word = self.next("number", expected)?;
         number(word.text).filter(|number| *number <= max).ok_or_else(|| word.bad("number", expected))
     }
 
-    /// An octet.
     pub(in crate::zone) fn u8(&mut self) -> Result<u8, EntryError> {
         self.number(0xFF, "0 to 255").map(|number| number as u8)
     }
 
-    /// Two octets.
     pub(in crate::zone) fn u16(&mut self) -> Result<u16, EntryError> {
         self.number(0xFFFF, "0 to 65535").map(|number| number as u16)
     }
 
-    /// Appends a name in wire form.
     pub(in crate::zone) fn name(&mut self, out: &mut Vec<u8>) -> Result<(), EntryError> {
         let word = self.next("name", "a domain name")?;
         let mut wire = [0; Name::MAX_LEN];
@@ -62,7 +52,7 @@ impl<'a> Words<'_, 'a> {
         Ok(())
     }
 
-    /// All that is left, its blanks taken out: data in hexadecimal or base64 may be split anywhere.
+    /// Joins all remaining words, because hexadecimal and base64 data may contain blanks anywhere.
     pub(in crate::zone) fn joined(&mut self) -> Result<Option<(usize, Vec<u8>)>, EntryError> {
         let Some(first) = self.any()? else {
             return Ok(None);
@@ -75,14 +65,13 @@ impl<'a> Words<'_, 'a> {
     }
 }
 
-/// Reads a name into a buffer and returns its length.
 pub(in crate::zone) fn read_name(
-    word: Word<'_>,
+    word: ZoneFileWord<'_>,
     origin: Option<&Name>,
     wire: &mut [u8; Name::MAX_LEN],
 ) -> Result<usize, EntryError> {
     let end = match word.text {
-        b"@" if !word.quoted => End::Relative(0),
+        b"@" if !word.quoted => WordsEnd::Relative(0),
         b"." => {
             wire[0] = 0;
             return Ok(1);
@@ -90,8 +79,8 @@ pub(in crate::zone) fn read_name(
         text => read_labels(text, wire).map_err(|error| word.error(|found| EntryProblem::BadName(found, error)))?,
     };
     let at = match end {
-        End::Absolute(len) => return Ok(len),
-        End::Relative(at) => at,
+        WordsEnd::Absolute(len) => return Ok(len),
+        WordsEnd::Relative(at) => at,
     };
     let origin = origin.ok_or_else(|| word.error(EntryProblem::NoOrigin))?.as_wire();
     let rest = wire.get_mut(at..at + origin.len());
@@ -99,16 +88,13 @@ pub(in crate::zone) fn read_name(
     Ok(at + origin.len())
 }
 
-/// How the text of a name ended.
-enum End {
-    /// With a dot: the name has so many octets.
+enum WordsEnd {
     Absolute(usize),
-    /// Without: the origin comes behind so many octets.
+    /// The name ends without a dot. The origin follows after this length.
     Relative(usize),
 }
 
-/// Reads labels into a buffer.
-fn read_labels(text: &[u8], wire: &mut [u8; Name::MAX_LEN]) -> Result<End, NameError> {
+fn read_labels(text: &[u8], wire: &mut [u8; Name::MAX_LEN]) -> Result<WordsEnd, NameError> {
     let mut length_at = 0;
     let mut to = 1;
     let mut from = 0;
@@ -135,18 +121,17 @@ fn read_labels(text: &[u8], wire: &mut [u8; Name::MAX_LEN]) -> Result<End, NameE
     }
     if to > length_at + 1 {
         close_label(wire, length_at, to)?;
-        return Ok(End::Relative(to));
+        return Ok(WordsEnd::Relative(to));
     }
     match text {
         [] => Err(NameError::Empty),
         _ => {
             *wire.get_mut(length_at).ok_or(NameError::TooLong)? = 0;
-            Ok(End::Absolute(to))
+            Ok(WordsEnd::Absolute(to))
         }
     }
 }
 
-/// Writes the length of a label that ends before `to` in front of it.
 fn close_label(wire: &mut [u8; Name::MAX_LEN], length_at: usize, to: usize) -> Result<(), NameError> {
     match to - length_at - 1 {
         0 => Err(NameError::EmptyLabel),
@@ -158,7 +143,6 @@ fn close_label(wire: &mut [u8; Name::MAX_LEN], length_at: usize, to: usize) -> R
     }
 }
 
-/// What is wrong with the first character of a text that cannot stand in a name.
 #[cold]
 fn no_letter(text: &[u8]) -> NameError {
     match shown(text).chars().next() {
@@ -167,7 +151,7 @@ fn no_letter(text: &[u8]) -> NameError {
     }
 }
 
-/// The octet that an escape stands for, and the octets behind the `\` that it takes.
+/// Decodes an escape from the text after the `\`. Returns the byte and the length of the escape.
 pub(in crate::zone) fn escaped(behind: &[u8]) -> Option<(u8, usize)> {
     match behind {
         [a @ b'0'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', ..] => {
@@ -180,8 +164,7 @@ pub(in crate::zone) fn escaped(behind: &[u8]) -> Option<(u8, usize)> {
     }
 }
 
-/// Appends what a string stands for, its escapes resolved.
-pub(in crate::zone) fn unescape(word: Word<'_>, out: &mut Vec<u8>) -> Result<(), EntryError> {
+pub(in crate::zone) fn unescape(word: ZoneFileWord<'_>, out: &mut Vec<u8>) -> Result<(), EntryError> {
     let mut rest = word.text;
     while let Some((&octet, behind)) = rest.split_first() {
         rest = behind;
@@ -199,7 +182,6 @@ pub(in crate::zone) fn unescape(word: Word<'_>, out: &mut Vec<u8>) -> Result<(),
     Ok(())
 }
 
-/// A decimal number without a sign.
 pub(in crate::zone) fn number(text: &[u8]) -> Option<u64> {
     if text.is_empty() {
         return None;
@@ -210,7 +192,7 @@ pub(in crate::zone) fn number(text: &[u8]) -> Option<u64> {
     })
 }
 
-/// A number of seconds, plain or with units: `1w2d3h4m5s`, each number with its unit.
+/// Parses a number of seconds, plain or with a unit after each number: `1w2d3h4m5s`.
 pub(in crate::zone) fn seconds(text: &[u8]) -> Option<u64> {
     if let Some(plain) = number(text) {
         return Some(plain);
@@ -235,9 +217,8 @@ pub(in crate::zone) fn seconds(text: &[u8]) -> Option<u64> {
     (!text.is_empty()).then_some(sum)
 }
 
-/// A record type by its mnemonic or as `TYPEn`.
-pub(in crate::zone) fn record_type(word: Word<'_>) -> Result<RecordType, EntryError> {
-    // The list of all types is long; these are nearly all records of nearly all zones.
+pub(in crate::zone) fn record_type(word: ZoneFileWord<'_>) -> Result<RecordType, EntryError> {
+    // A fast path for the most common types, because the list of all types is long.
     match word.text {
         b"A" => Ok(RecordType::A),
         b"AAAA" => Ok(RecordType::AAAA),

@@ -1,28 +1,28 @@
-//! Backends by HTTPS: pauses, pings, GOAWAY and streams that nobody waits for.
+//! Backends by HTTPS: pauses, pings, GOAWAY and canceled streams.
 
 use super::*;
 use crate::net::backend_connection::http2::tests as http2;
 
-/// The other end of a connection by HTTP/2.
+/// The backend's end of an HTTP/2 connection.
 struct HttpPeer {
     socket: TcpStream,
     server: http2::Server,
-    /// It reads nothing.
+    /// True if it reads nothing.
     is_deaf: bool,
 }
 
 impl HttpPeer {
-    /// Takes what has come, and answers.
+    /// Receives the available data and answers.
     fn turn(&mut self) {
         let mut room = [0; 65_536];
         let octets = if self.is_deaf { 0 } else { self.socket.read(&mut room).unwrap_or(0) };
         let said = self.server.hear(&room[..octets]);
-        // Who is gone hears nothing.
+        // The worker may have closed the connection.
         let _ = self.socket.write_all(&said);
     }
 }
 
-/// A play by HTTP/2, opened, with the backend's end.
+/// Returns an open HTTP/2 connection and the backend's end of it.
 fn play_by_http(streams: u32, script: http2::Script) -> (Play, HttpPeer) {
     let (tls, config) = http2::trust(&[b"h2"]);
     let mut play = Play::by(StreamProtocol::Http(http2::target()), rules(), Some(tls));
@@ -51,7 +51,7 @@ fn until_by_http(play: &mut Play, peer: &mut HttpPeer, what: impl Fn(&Play, &Htt
     }
 }
 
-/// Answers by 503 with this `retry-after`, and forgets the query.
+/// Responds with 503 and this `retry-after`, and forgets the query.
 fn busy(retry_after: &'static str, mut respond: h2::server::SendResponse<bytes::Bytes>) {
     let head = ::http::Response::builder().status(503).header("retry-after", retry_after);
     respond.send_response(head.body(()).unwrap(), true).unwrap();
@@ -77,11 +77,11 @@ fn backend_that_wants_no_queries_gets_none_until_then() {
         (0..2).for_each(|number| assert!(play.ask(number).is_ok()));
         until_by_http(&mut play, &mut peer, |play, _| !play.ended.is_empty());
         let (how, failed) = play.ended.remove(0);
-        assert_eq!((how, failed), (End::Rejected("it answered with HTTP status 503".to_owned()), vec![0, 1]));
+        assert_eq!((how, failed), (ConnectionEnd::Rejected("it answered with HTTP status 503".to_owned()), vec![0, 1]));
         assert!(play.sockets.is_cold(play.set));
-        assert_eq!(play.ask(2), Err(Refusal::Paused));
+        assert_eq!(play.ask(2), Err(SendRefusal::Paused));
         play.pass(seconds * 1_000 - 1);
-        assert_eq!(play.ask(2), Err(Refusal::Paused));
+        assert_eq!(play.ask(2), Err(SendRefusal::Paused));
         play.pass(3);
         assert!(play.ask(2).is_ok() && !play.sockets.is_cold(play.set), "{seconds}");
         assert_eq!(play.counters.open.get(), 1, "its connection has stayed");
@@ -97,13 +97,13 @@ fn silence_by_http_is_asked_for_a_sign_of_life_by_a_ping() {
     assert!(play.sockets.is_cold(play.set));
     until_by_http(&mut play, &mut peer, |play, _| !play.sockets.is_cold(play.set));
     assert_eq!(peer.server.asked, 1, "no question was asked");
-    // The next time it says nothing.
+    // The backend does not answer the next ping.
     peer.is_deaf = true;
     play.ask(1).unwrap();
     play.pass(110);
     assert!(play.sockets.is_cold(play.set));
     play.pass(1_100);
-    assert_eq!(play.ended, [(End::Lost(LostCause::Timeout, None), vec![0, 1])]);
+    assert_eq!(play.ended, [(ConnectionEnd::Lost(LostCause::Timeout, None), vec![0, 1])]);
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn goaway_loses_what_it_does_not_cover_and_the_connection_closes_when_the_rest_i
     });
     play.ask(0).unwrap();
     until_by_http(&mut play, &mut peer, |play, _| play.replied == [0]);
-    // One stream is allowed, so the second query has no room there, and goes by another connection.
+    // The backend allows one stream, so the second query uses another connection.
     play.sockets.queue(play.set, 1, play.now, |_, out| out.extend_from_slice(&query("wait.test"))).unwrap();
     play.sockets.flush(&mut Vec::new());
     until_by_http(&mut play, &mut peer, |_, peer| peer.server.asked == 2);
@@ -131,7 +131,7 @@ fn nobody_waits_for_streams_for_ever() {
     let (mut play, mut peer) = play_by_http(1, |_, _, respond| std::mem::forget(respond));
     let slot = play.ask(0).unwrap();
     until_by_http(&mut play, &mut peer, |_, peer| peer.server.asked == 1);
-    // Its race is over, and after the quarantine its stream is free for others.
+    // The race is over, and after the quarantine the stream is free.
     play.sockets.withdraw(slot);
     assert_eq!(play.ask(1).unwrap().socket(), slot.socket());
     until_by_http(&mut play, &mut peer, |_, peer| peer.server.asked == 2);
@@ -144,7 +144,7 @@ fn queries_wait_until_one_of_the_connections_that_end_has_ended() {
     let mut play = Play::by(StreamProtocol::Http(http2::target()), rules, Some(tls));
     play.sockets.stream_mut(play.set).unwrap().0.way.is_alone = true;
     let silent: http2::Script = |_, _, respond| std::mem::forget(respond);
-    // Each takes no more, and owes a reply.
+    // Each connection accepts no more queries, and still owes a reply.
     let ending = [0, 1].map(|number| {
         let mut peer = open_by_http(&mut play, http2::Server::new(&config, 100, silent));
         play.ask(number).unwrap();

@@ -1,23 +1,23 @@
-//! Connections that begin with a header, and have the queries of one client alone.
+//! Connections that begin with a header, and carry the queries of one client alone.
 
 use super::*;
-use crate::net::proxy_protocol::{ClientHeader, Named, read_header};
+use crate::net::proxy_protocol::{ClientHeader, NamedClient, read_header};
 
-/// The header of a client, or our own.
+/// Returns the header of a client, or hedgerow's header.
 fn header(client: Option<u8>) -> ClientHeader {
     let address = |last: u8, port: u16| SocketAddr::from(([192, 0, 2, last], port));
     ClientHeader::new(client.map(|client| (address(client, 4000), address(99, 53))), true)
 }
 
 impl Play {
-    /// A backend that wants to know who asks.
+    /// Returns a backend that requires client addresses.
     fn named(max: u8) -> Self {
         let mut play = Self::new(ConnectionPoolRules { max, ..rules() });
         play.sockets.stream_mut(play.set).unwrap().0.way.names_clients = true;
         play
     }
 
-    fn ask_for(&mut self, number: u32, client: Option<u8>) -> Result<QuerySlot, Refusal> {
+    fn ask_for(&mut self, number: u32, client: Option<u8>) -> Result<QuerySlot, SendRefusal> {
         let header = header(client);
         let asked = self.sockets.queue_behind(self.set, number, (None, &header), self.now, |_, out| {
             out.extend_from_slice(&query(&format!("q{number}.test")));
@@ -26,7 +26,7 @@ impl Play {
         asked
     }
 
-    /// Asks, and answers on this connection.
+    /// Sends a query and answers it on this connection.
     #[track_caller]
     fn play_out(&mut self, number: u32, client: Option<u8>, peer: &mut Peer) {
         self.ask_for(number, client).unwrap();
@@ -37,8 +37,8 @@ impl Play {
 }
 
 impl Peer {
-    /// Whom the header at the beginning names.
-    fn named(&mut self) -> Named {
+    /// Reads the header of the connection.
+    fn named(&mut self) -> NamedClient {
         let mut room = vec![0; 16];
         self.socket.read_exact(&mut room).unwrap();
         room.resize(16 + usize::from(room[15]), 0);
@@ -54,7 +54,8 @@ fn each_connection_names_the_client_whose_queries_it_has() {
     for (number, client) in [(0, Some(1)), (1, Some(2)), (2, None)] {
         play.ask_for(number, client).unwrap();
         let mut peer = play.accept();
-        let named = client.map_or(Named::Nobody, |client| Named::Client(([192, 0, 2, client], 4000).into()));
+        let named =
+            client.map_or(NamedClient::Unnamed, |client| NamedClient::Client(([192, 0, 2, client], 4000).into()));
         play.until_open(u64::from(number) + 1);
         assert_eq!(peer.named(), named);
         let query = peer.next();
@@ -62,7 +63,7 @@ fn each_connection_names_the_client_whose_queries_it_has() {
         play.until(|play| play.replied.len() == number as usize + 1);
         peers.push((client, peer));
     }
-    // Each goes on by its own, without another header.
+    // Each client continues on its connection, without another header.
     for (number, (client, peer)) in (3..).zip(&mut peers) {
         play.play_out(number, *client, peer);
     }
@@ -80,9 +81,9 @@ fn a_connection_that_nobody_waits_on_makes_room_for_another_client() {
         peer.named();
         peers.push(peer);
     }
-    // Somebody waits on both.
-    assert_eq!(play.ask_for(2, Some(3)).map(drop), Err(Refusal::Full));
-    assert_eq!(play.ask_for(3, None).map(drop), Err(Refusal::Full));
+    // Both connections have pending queries.
+    assert_eq!(play.ask_for(2, Some(3)).map(drop), Err(SendRefusal::Full));
+    assert_eq!(play.ask_for(3, None).map(drop), Err(SendRefusal::Full));
     let query = peers[1].next();
     peers[1].answer(&query);
     play.until(|play| play.replied == [1]);
@@ -90,8 +91,8 @@ fn a_connection_that_nobody_waits_on_makes_room_for_another_client() {
     assert!(peers[1].is_closed(), "the one on which nobody waits");
     let mut third = play.accept();
     play.until_open(2);
-    assert_eq!(third.named(), Named::Client(([192, 0, 2, 3], 4000).into()));
-    // Whose own there is needs no room.
+    assert_eq!(third.named(), NamedClient::Client(([192, 0, 2, 3], 4000).into()));
+    // A client with a connection needs no room.
     play.ask_for(5, Some(1)).unwrap();
     for _ in 0..2 {
         let query = peers[0].next();
@@ -100,7 +101,7 @@ fn a_connection_that_nobody_waits_on_makes_room_for_another_client() {
     let query = third.next();
     third.answer(&query);
     play.until(|play| play.replied.len() == 4);
-    // That of the client that has waited longest for nothing goes.
+    // The connection that is idle for the longest time is closed.
     play.pass(1);
     play.play_out(6, Some(1), &mut peers[0]);
     play.ask_for(7, Some(2)).unwrap();
@@ -121,7 +122,7 @@ fn nobody_is_dialled_for_no_client() {
     let query = peer.next();
     peer.answer(&query);
     play.until(|play| play.replied == [0]);
-    // Neither is one kept warm: it goes when it was idle long enough.
+    // No connection is kept warm: it closes after its idle timeout.
     play.pass(30_001);
     assert!(peer.is_closed());
     play.pass(100);

@@ -1,22 +1,22 @@
-//! Connections by QUIC, to a server on loopback that is played in the same thread.
+//! Connections by QUIC to a server on loopback in the same thread.
 
 use std::net::UdpSocket;
 
 use tokio_rustls::rustls::ServerConfig;
 
 use super::*;
-use crate::net::backend_connection::{Query, QuicServer, server_tls};
+use crate::net::backend_connection::{TestQuicQuery, TestQuicServer, server_tls};
 
-/// The backend's end.
+/// The backend's end of the connections.
 pub(super) struct QuicPeer {
     socket: UdpSocket,
-    pub(super) server: QuicServer,
-    /// It takes what comes, and says nothing.
+    pub(super) server: TestQuicServer,
+    /// True if it receives data and sends nothing.
     is_dead: bool,
 }
 
 impl QuicPeer {
-    fn new(server: QuicServer) -> Self {
+    fn new(server: TestQuicServer) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
         Self { socket, server, is_dead: false }
@@ -34,13 +34,13 @@ impl QuicPeer {
         }
         self.server.turn(now);
         for (peer, datagram) in self.server.datagrams(now) {
-            // Whoever is gone hears nothing.
+            // The worker may have closed its socket.
             let _ = self.socket.send_to(&datagram, peer);
         }
     }
 }
 
-/// An authority, and a server's certificate of it.
+/// A certificate authority, and a server certificate that it signed.
 struct Place {
     ca: Authority,
     server: Arc<ServerConfig>,
@@ -67,7 +67,7 @@ impl Place {
         trust.alpn = vec![b"doq".to_vec()];
         trust.early_data = rules.early_data;
         let tls = ClientTls::new(&trust).unwrap();
-        let peer = QuicPeer::new(QuicServer::new(server_tls(&self.server, alpn), change));
+        let peer = QuicPeer::new(TestQuicServer::new(server_tls(&self.server, alpn), change));
         let address = peer.socket.local_addr().unwrap();
         let unused = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut play = Play::at(address, StreamProtocol::Quic, unused, rules, Some(tls));
@@ -81,14 +81,14 @@ impl Play {
         self.quic.as_mut().unwrap()
     }
 
-    /// Waits until the server has so many queries, and takes them.
+    /// Waits until the server has this many queries, and takes them.
     #[track_caller]
-    fn heard(&mut self, count: usize) -> Vec<Query> {
+    fn heard(&mut self, count: usize) -> Vec<TestQuicQuery> {
         self.until(|play| play.quic.as_ref().unwrap().server.queries.len() >= count);
         std::mem::take(&mut self.peer().server.queries)
     }
 
-    fn echo(&mut self, queries: &[Query]) {
+    fn echo(&mut self, queries: &[TestQuicQuery]) {
         queries.iter().for_each(|query| self.peer().server.echo(query));
     }
 }
@@ -122,7 +122,7 @@ fn what_waits_is_lost_when_the_server_closes_and_the_next_goes_by_another() {
         play.peer().server.close(code, now);
         play.until(|play| !play.ended.is_empty());
         let (how, waiting) = play.ended.remove(0);
-        assert_eq!((how, waiting.len(), play.lost(cause)), (End::Lost(cause, None), 19, 1));
+        assert_eq!((how, waiting.len(), play.lost(cause)), (ConnectionEnd::Lost(cause, None), 19, 1));
         assert!(play.sockets.is_cold(play.set));
         play.ask(20).unwrap();
         let queries = play.heard(1);
@@ -137,13 +137,13 @@ fn dead_process_loses_what_waits_at_once() {
     let mut play = Place::new().play(rules());
     (0..5).for_each(|number| assert!(play.ask(number).is_ok()));
     play.heard(5);
-    // The machine says that nobody is there any more: to the next datagram.
+    // The next datagram causes an ICMP error.
     play.quic = None;
     play.ask(5).unwrap();
     play.until(|play| !play.ended.is_empty());
-    assert_eq!(play.ended, [(End::Lost(LostCause::Reset, None), vec![0, 1, 2, 3, 4, 5])]);
+    assert_eq!(play.ended, [(ConnectionEnd::Lost(LostCause::Reset, None), vec![0, 1, 2, 3, 4, 5])]);
     assert_eq!(play.counters.open.get(), 0);
-    // And to the next dial.
+    // The next dial fails as well.
     play.ended.clear();
     play.pass(1_000);
     play.ask(6).unwrap();
@@ -157,7 +157,7 @@ fn silent_server_that_acknowledges_keeps_its_connection_and_a_dead_way_does_not(
     let mut play = Place::new().play(rules());
     play.ask(0).unwrap();
     let queries = play.heard(1);
-    // Suspicious, and asked for a sign of life, which comes.
+    // The connection is suspicious and pinged, and the response arrives.
     play.pass(110);
     assert!(play.sockets.is_cold(play.set));
     for _ in 0..20 {
@@ -170,7 +170,7 @@ fn silent_server_that_acknowledges_keeps_its_connection_and_a_dead_way_does_not(
     play.echo(&queries);
     play.until(|play| play.replied == [0]);
     assert_eq!((play.ended.len(), play.made(ConnectionKind::Full)), (0, 1));
-    // Half open: what is sent goes nowhere, and comes back from nowhere.
+    // Half-open: no datagram arrives in either direction.
     play.ask(1).unwrap();
     play.peer().is_dead = true;
     let start = play.now;
@@ -179,7 +179,7 @@ fn silent_server_that_acknowledges_keeps_its_connection_and_a_dead_way_does_not(
         assert!(play.now < start + Duration::from_millis(620), "it is not given up");
     }
     assert!(play.now >= start + Duration::from_millis(500));
-    assert_eq!(play.ended, [(End::Lost(LostCause::Stalled, None), vec![1])]);
+    assert_eq!(play.ended, [(ConnectionEnd::Lost(LostCause::Stalled, None), vec![1])]);
 }
 
 #[test]
@@ -189,24 +189,24 @@ fn stream_that_is_reset_fails_its_query_and_too_many_of_them_are_a_pause() {
     let queries = play.heard(3);
     play.peer().server.reset(&queries[1], 1);
     play.until(|play| !play.ended.is_empty());
-    let rejected = End::Rejected("it reset the stream with the error code 0x1".to_owned());
+    let rejected = ConnectionEnd::Rejected("it reset the stream with the error code 0x1".to_owned());
     assert_eq!(play.ended, [(rejected, vec![1])]);
     assert!(play.ask(3).is_ok());
     play.peer().server.reset(&queries[2], 4);
     play.until(|play| play.ended.len() == 2);
     assert_eq!(play.ended[1].1, [2]);
-    assert_eq!(play.ask(4), Err(Refusal::Paused));
+    assert_eq!(play.ask(4), Err(SendRefusal::Paused));
     assert!(play.sockets.is_cold(play.set));
     play.echo(&queries[..1]);
     play.until(|play| play.replied == [0]);
     play.pass(1_010);
     assert!(play.ask(5).is_ok() && !play.sockets.is_cold(play.set));
-    // The same when it closes the connection for that.
+    // Also if the server closes the connection because of overload.
     let now = play.now;
     play.peer().server.close(4, now);
     play.until(|play| play.ended.len() == 3);
-    assert_eq!(play.ended[2].0, End::Lost(LostCause::Closed, None));
-    assert_eq!(play.ask(6), Err(Refusal::Paused));
+    assert_eq!(play.ended[2].0, ConnectionEnd::Lost(LostCause::Closed, None));
+    assert_eq!(play.ask(6), Err(SendRefusal::Paused));
 }
 
 #[test]
@@ -219,10 +219,10 @@ fn streams_that_the_server_does_not_allow_go_elsewhere() {
     play.until_open(1);
     let first = play.ask(1).unwrap().socket();
     (2..4).for_each(|number| assert_eq!(play.ask(number).unwrap().socket(), first));
-    // A second connection takes what the first may not.
+    // A second connection takes the queries beyond the limit of the first.
     assert_ne!(play.ask(4).unwrap().socket(), first);
     let queries = play.heard(5);
-    // When the server knows that its replies have come, it allows as many again.
+    // When the server knows that its replies have arrived, it allows as many streams again.
     play.echo(&queries);
     play.until(|play| play.replied.len() == 5);
     (0..10).for_each(|_| play.pass(10));
@@ -243,7 +243,7 @@ fn forgotten_query_gives_its_stream_back() {
     play.until_open(1);
     let slot = play.ask(1).unwrap();
     play.heard(2);
-    assert_eq!(play.ask(2), Err(Refusal::Full));
+    assert_eq!(play.ask(2), Err(SendRefusal::Full));
     play.sockets.quarantine(slot, play.now, |number| number);
     for _ in 0..60 {
         play.pass(100);
@@ -274,7 +274,7 @@ fn handshake_that_hangs_is_dialled_beside_and_the_first_to_finish_wins() {
     assert_eq!((dials(&play), play.counters.open.get()), (1, 1));
     play.echo(&queries);
     play.until(|play| play.replied == [0]);
-    // Nobody at all.
+    // No server exists.
     let mut play = Place::new().play(rules());
     play.peer().is_dead = true;
     play.ask(0).unwrap();
@@ -290,7 +290,7 @@ fn wrong_certificate_and_wrong_protocol_refuse() {
     let mut play = Place { ca: place.ca, server: other.server }.play(rules());
     play.ask(3).unwrap();
     play.until(|play| !play.ended.is_empty());
-    assert_eq!(failed(&play), Some(("its certificate is from nobody whom we trust", true)));
+    assert_eq!(failed(&play), Some(("the certificate is not signed by a trusted authority", true)));
     assert_eq!((play.ended[0].1.as_slice(), play.made(ConnectionKind::Failed)), ([3].as_slice(), 1));
     let mut play = Place::new().play_with(rules(), &[b"h3"], |_| ());
     play.ask(3).unwrap();
@@ -313,7 +313,7 @@ fn idle_connection_is_closed_before_the_server_would() {
     assert_eq!(play.counters.open.get(), 1);
     (0..2).for_each(|_| play.pass(100));
     assert_eq!((play.counters.open.get(), play.ended.len()), (0, 0));
-    // It was told so, and not left to find out.
+    // The server received a close, and did not run into its timeout.
     play.until(|play| !play.quic.as_ref().unwrap().server.ends.is_empty());
     let ends = &play.peer().server.ends;
     let is_good_bye = |end: &quinn_proto::ConnectionError| matches!(end, quinn_proto::ConnectionError::ApplicationClosed(close) if close.error_code.into_inner() == 0);
@@ -327,7 +327,7 @@ fn queries_go_with_the_first_flight_if_that_is_wanted() {
     let queries = play.heard(1);
     play.echo(&queries);
     play.until(|play| play.replied == [0]);
-    // Some time for the ticket to come.
+    // The ticket needs some time to arrive.
     play.pass(50);
     let now = play.now;
     play.peer().server.close(0, now);

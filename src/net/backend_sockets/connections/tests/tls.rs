@@ -1,4 +1,4 @@
-//! Backends by TLS: sessions, certificates and the end that TLS announces.
+//! Backends by TLS: sessions, certificates and close_notify.
 
 use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 
@@ -13,7 +13,7 @@ fn next_query(tls: &mut impl Read) -> Option<Vec<u8>> {
     Some(message)
 }
 
-/// The frame of an answer.
+/// Returns the frame of an answer.
 fn answer_to(query: &[u8]) -> Vec<u8> {
     let (mut answer, mut frame) = (query.to_vec(), Vec::new());
     answer[2] |= 0x80;
@@ -21,7 +21,7 @@ fn answer_to(query: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Accepts, and answers by TLS what comes until there are so many queries, which it gives back.
+/// Accepts a connection and answers queries by TLS up to this number. Returns the queries.
 fn serve_tls(
     listener: &TcpListener,
     config: &Arc<ServerConfig>,
@@ -67,7 +67,7 @@ fn close_notify_ends_a_connection_whose_tcp_stays_open() {
     let peer = std::thread::spawn(move || {
         let mut tls = StreamOwned::new(ServerConnection::new(config).unwrap(), listener.accept().unwrap().0);
         let queries = [next_query(&mut tls).unwrap(), next_query(&mut tls).unwrap()];
-        // The end comes right behind a reply, which still counts.
+        // The close_notify directly follows a reply, which still counts.
         tls.conn.writer().write_all(&answer_to(&queries[0])).unwrap();
         tls.conn.send_close_notify();
         tls.flush().unwrap();
@@ -76,7 +76,7 @@ fn close_notify_ends_a_connection_whose_tcp_stays_open() {
     play.until(|play| !play.ended.is_empty());
     let open = peer.join().unwrap();
     assert_eq!((play.replied.as_slice(), play.counters.open.get()), ([0].as_slice(), 0));
-    assert_eq!(play.ended, [(End::Lost(LostCause::Closed, None), vec![1])]);
+    assert_eq!(play.ended, [(ConnectionEnd::Lost(LostCause::Closed, None), vec![1])]);
     let peer = serve_tls(&play.listener, &server, 1);
     play.ask(2).unwrap();
     play.until(|play| play.replied == [0, 2]);
@@ -118,7 +118,7 @@ fn wrong_certificate_refuses_and_says_why() {
     let peer = serve_tls(&play.listener, &server, 1);
     play.ask(3).unwrap();
     play.until(|play| !play.ended.is_empty());
-    assert_eq!(failed(&play), Some(("its certificate is from nobody whom we trust", true)));
+    assert_eq!(failed(&play), Some(("the certificate is not signed by a trusted authority", true)));
     assert_eq!((play.ended[0].1.as_slice(), play.made(ConnectionKind::Failed)), ([3].as_slice(), 1));
     assert_eq!(peer.join().unwrap(), None);
 }
