@@ -119,7 +119,8 @@ impl<'a> RaceReport<'a> {
         !matches!(self.outcome, RaceEnd::Reply(_)) || self.rcode == Some(Rcode::SERVFAIL)
     }
 
-    /// Returns the JSON of a [`ReportedRace`](crate::sight::slow::ReportedRace) that started at this Unix time.
+    /// Returns the JSON of a [`ReportedRace`](crate::sight::slow::ReportedRace) that started at this Unix
+    /// time.
     pub fn as_json(&'a self, at: f64) -> impl Serialize + 'a {
         RaceJson { report: self, at }
     }

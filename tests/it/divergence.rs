@@ -290,8 +290,9 @@ fn ordinary_updates_are_no_divergence() {
     let mut late = Vec::new();
     for serial in 2..2 + UPDATES {
         let address = format!("192.0.2.{serial}");
-        primary.reload("z.zone", &zone(serial, &address));
+        // Before the file is written: a disk may stall between its new content and the end of the write.
         let began = Instant::now();
+        primary.reload("z.zone", &zone(serial, &address));
         let mut arrived = None;
         // A client asks all the time, so that queries meet each update in the middle, and for a while after
         // it.
