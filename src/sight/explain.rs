@@ -338,7 +338,7 @@ mod tests {
         assert_eq!(told.patience(Duration::ZERO), Some(Duration::ZERO));
         let Explanation { race, response, .. } = told.finish();
         assert_eq!((race.rcode.as_deref(), response.is_some()), (Some("NOERROR"), true));
-        assert!(race.why.starts_with("the LS answers for resolver.arpa itself"), "{}", race.why);
+        assert!(race.why.starts_with("the forwarder answers for resolver.arpa itself"), "{}", race.why);
     }
 
     #[test]

@@ -59,7 +59,7 @@ fn what_an_interface_can_do_is_told() {
     let is_up = || Some(check("interfaces = ['v0']")).filter(|output| contains(&output.stdout, "v0: up"));
     let up = until("the pair has a carrier", is_up);
     check_output(&up, 0, "native XDP, no zero copy; listeners 0.0.0.0:5353, 0 backends", "");
-    check_output(&up, 0, "xdp: v0: right would be mode = \"native\", zero_copy = \"off\", and workers = 2", "");
+    check_output(&up, 0, "xdp: v0: set mode = \"native\", zero_copy = \"off\", and workers = 2", "");
     assert!(!contains(&up.stderr, "xdp.interfaces"), "{up:?}");
 
     let demanding = "interfaces = [{ name = 'v0', queues = [2], zero_copy = 'on' }]\nfallback = false";

@@ -116,8 +116,8 @@ fn another_process_is_asked_for_or_none() {
     check_output(&ctl(&site, "restart"), 0, "restart is done\n", "");
     check_output(&ctl(&site, "upgrade"), 0, "upgrade is done\n", "");
     check_output(&ctl(&site, "stop"), 0, "stop is done\n", "");
-    check_output(&ctl(&site, "restart --cold"), 1, "", "says no: another restart is under way");
-    check_output(&ctl(&site, "upgrade --cold"), 1, "", "says no: the new process has ended: status 2");
+    check_output(&ctl(&site, "restart --cold"), 1, "", "refused: another restart is under way");
+    check_output(&ctl(&site, "upgrade --cold"), 1, "", "refused: the new process has ended: status 2");
     check_output(&ctl(&site, "upgrade /bin/sh"), 2, "", "unexpected argument");
     assert_eq!(site.changes().len(), 5);
 }
@@ -125,7 +125,7 @@ fn another_process_is_asked_for_or_none() {
 #[test]
 fn a_no_of_the_server_is_told_from_silence() {
     let site = Site::start();
-    check_output(&ctl(&site, "reload"), 1, "", "says no: config.toml:1:1: nothing to run");
+    check_output(&ctl(&site, "reload"), 1, "", "refused: config.toml:1:1: nothing to run");
     check_output(&ctl(&site, "drain ts bsuy"), 1, "", "there is no backend \"bsuy\", did you mean \"busy\"?");
     check_output(&ctl(&site, "down ts busy"), 1, "", "busy is the last backend of ts");
     check_output(&ctl(&site, "down ts ts1 --token-file wrong.token"), 1, "", "this is not the token");
@@ -138,8 +138,8 @@ fn a_no_of_the_server_is_told_from_silence() {
 fn a_broken_config_on_the_disk_keeps_no_one_from_the_server() {
     let site = Site::start();
     check_output(&ctl(&site, "status -c broken.toml"), 0, "up 1h", "");
-    check_output(&ctl(&site, "reload -c broken.toml"), 1, "", "says no: config.toml:1:1: nothing to run");
-    check_output(&ctl(&site, "restart --cold -c broken.toml"), 1, "", "says no: another restart is under way");
+    check_output(&ctl(&site, "reload -c broken.toml"), 1, "", "refused: config.toml:1:1: nothing to run");
+    check_output(&ctl(&site, "restart --cold -c broken.toml"), 1, "", "refused: another restart is under way");
     assert_eq!(site.changes().len(), 2);
 }
 

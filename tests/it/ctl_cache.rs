@@ -187,7 +187,7 @@ fn without_a_cache_that_is_said() {
     let site = Site::start();
     check_output(&ctl(&site, "stats"), 1, "", "the server has no cache: its config has no [cache]");
     for words in ["show example.org", "flush", "flush example.org", "flush example.org --subtree"] {
-        check_output(&ctl(&site, words), 1, "", "says no: there is no cache: the config has no [cache]");
+        check_output(&ctl(&site, words), 1, "", "refused: there is no cache: the config has no [cache]");
     }
     assert_eq!(site.ask_json("GET /api/v1/status")["cache"], Value::Null);
     assert_eq!(site.ask("GET /api/v1/cache/names/example.org").status, 404);

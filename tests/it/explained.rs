@@ -147,7 +147,7 @@ fn when_all_are_down_each_says_so() {
     server.admin().wait_for_state(one.address(), false);
     server.admin().wait_for_state(two.address(), false);
     let explained = explain(&server, "www.example", false);
-    check_why(&explained, &["no backend was up, so all were asked; ", "silent; ", "REFUSED was made up after "]);
+    check_why(&explained, &["no backend was up, so all were asked; ", "silent; ", "REFUSED was synthesized after "]);
     assert_eq!((&explained["outcome"], &explained["rcode"]), (&json!("made-up"), &json!("REFUSED")));
     assert_eq!((&explained["all_down"], &explained["winner"]), (&json!(true), &Value::Null));
     for candidate in explained["candidates"].as_array().expect("a list") {

@@ -246,7 +246,7 @@ fn section_4_3_1_a_zone_moves_without_a_gap() {
 fn section_7_what_a_catalog_may_list_is_limited() {
     let pair = Pair::start("a.example=1 a.other=2", ", allow = ['example']");
     wait_for_zone(pair.address(), "a.example");
-    pair.consumer.process.wait_for_log("lists a.other., which its allow does not have");
+    pair.consumer.process.wait_for_log("lists a.other., which its allow does not name");
     assert_eq!(ask(pair.address(), "a.other").expect("an answer").rcode(), REFUSED);
     // A reload lets it list more; and the config has a zone of its own, which wins.
     let config = std::fs::read_to_string(pair.consumer.path("config.toml")).expect("it is there");

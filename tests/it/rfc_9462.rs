@@ -233,7 +233,7 @@ fn an_operator_who_has_it_explained_is_told_who_answers() {
     ]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
-        said.contains("the LS answers for resolver.arpa itself"),
+        said.contains("the forwarder answers for resolver.arpa itself"),
         "{said} {}",
         String::from_utf8_lossy(&output.stderr)
     );

@@ -171,7 +171,7 @@ fn a_key_that_is_wanted_must_be_the_right_one() {
     for (key, tsig, expected) in [
         (key(other), ", tsig = 'k'", "rejects the signature (BADSIG)"),
         (key(other).replace("keys.k", "keys.x"), ", tsig = 'x'", "does not know the key (BADKEY)"),
-        (right.clone(), "", "it does not give the zone: REFUSED"),
+        (right.clone(), "", "it refuses the zone: REFUSED"),
     ] {
         let copy = copy(&key, tsig);
         copy.process.wait_for_log(expected);

@@ -262,7 +262,7 @@ mod tests {
         let check = |found: &InterfaceAbilities, expected: [&str; 2]| {
             assert_eq!(judge(&plain(), found, None).lines, expected);
         };
-        let right = |rest: &str| format!("eth0: right would be {rest}, one for each queue");
+        let right = |rest: &str| format!("eth0: set {rest}, one for each queue");
         check(
             &card(),
             [

@@ -243,7 +243,7 @@ impl AdminConnection {
             return serde_json::from_slice(&body).map_err(|_| stranger());
         }
         let ErrorResponse { error } = serde_json::from_slice(&body).map_err(|_| stranger())?;
-        let mut message = format!("{target} says no: {error}");
+        let mut message = format!("{target} refused: {error}");
         if let (StatusCode::FORBIDDEN, Some((path, error))) = (status, &self.closed) {
             let path = path.display();
             message.push_str(&format!("; {path} is not for you ({error}): be root or the user of the server"));

@@ -302,7 +302,7 @@ fn there_are_no_more_members_than_may_be_and_who_is_one_stays() {
     let all: Vec<u8> = (18..30).collect();
     pool.list(&all);
     pool.has(&later);
-    assert_eq!(pool.refused(MemberOrigin::Etcd)[0], "key18: the pool has 10 members, and `max` says no more");
+    assert_eq!(pool.refused(MemberOrigin::Etcd)[0], "key18: the pool has 10 members, the limit that `max` sets");
     // Members of other sources join at once, whatever is held.
     pool.list(&all[..10]);
     pool.has(&all);

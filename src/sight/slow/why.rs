@@ -187,7 +187,7 @@ mod tests {
             &attempts[..1],
             |race| (race.denied, race.hedges_denied) = (denied, 2),
             "ts1 silent; hedge to ts2 denied for 180 ms: budget spent (2 times); \
-             no reply that counts: NXDOMAIN was made up after 1.20 s",
+             no reply that counts: NXDOMAIN was synthesized after 1.20 s",
         );
     }
 
@@ -302,7 +302,7 @@ mod tests {
             RaceOutcome::MadeUp,
             std::slice::from_ref(&silent),
             |_| {},
-            "ts1 silent; no reply that counts: NXDOMAIN was made up after 1.20 s",
+            "ts1 silent; no reply that counts: NXDOMAIN was synthesized after 1.20 s",
         );
         check(
             RaceOutcome::MadeUp,
@@ -310,7 +310,7 @@ mod tests {
             |race| (race.rcode, race.all_down) = (None, true),
             "no backend was up, so all were asked; ts1 silent; no reply that counts: no response was sent after 1.20 s",
         );
-        check(RaceOutcome::MadeUp, &[], |_| {}, "no backend could be asked: NXDOMAIN was made up after 1.20 s");
+        check(RaceOutcome::MadeUp, &[], |_| {}, "no backend could be asked: NXDOMAIN was synthesized after 1.20 s");
     }
 
     #[test]

@@ -63,7 +63,7 @@ fn ten_thousand_entries_are_read_and_those_beyond_the_bound_refused() {
     assert_eq!((&source["members"], &source["refused_count"]), (&50.into(), &9951.into()));
     assert_eq!(members(&server).len(), 50);
     assert!(
-        refused(&server)[0].ends_with("the pool has 50 members, and `max` says no more"),
+        refused(&server)[0].ends_with("the pool has 50 members, the limit that `max` sets"),
         "{:?}",
         refused(&server)[0]
     );
