@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::source::{Line, has_words, is_word};
 use super::{TREE, report};
@@ -42,6 +42,19 @@ const IRREGULAR: &[&str] = &[
 
 /// Pages that people read, besides those of `docs/src`.
 const PAGES: &[&str] = &["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"];
+
+/// Scripts and configs whose comments operators and developers read; of a folder, all files below it.
+const SCRIPTS: &[&str] = &[
+    ".ci",
+    ".github",
+    "deploy",
+    "Cargo.toml",
+    "config.toml",
+    "deny.toml",
+    "Dockerfile",
+    "fuzz/run",
+    "src/admin/page/page.js",
+];
 
 #[test]
 fn docstrings_begin_with_a_noun_or_a_verb() {
@@ -101,6 +114,27 @@ fn comments_messages_and_docs_name_their_subjects() {
         let text = fs::read_to_string(top.join(&page)).unwrap_or_else(|error| panic!("{page}: {error}"));
         for (number, line) in text.lines().enumerate() {
             find_banned(&page, number + 1, line, &mut findings);
+        }
+    }
+    report(&findings);
+}
+
+#[test]
+fn comments_of_scripts_and_configs_name_their_subjects() {
+    let mut findings = Vec::new();
+    let mut paths: Vec<PathBuf> = SCRIPTS.iter().map(PathBuf::from).collect();
+    while let Some(path) = paths.pop() {
+        let place = Path::new(env!("CARGO_MANIFEST_DIR")).join(&path);
+        if let Ok(folder) = fs::read_dir(&place) {
+            paths.extend(folder.map(|entry| path.join(entry.expect("an entry").file_name())));
+            continue;
+        }
+        let text = fs::read_to_string(&place).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let marker = if path.extension().is_some_and(|extension| extension == "js") { "// " } else { "# " };
+        for (number, line) in text.lines().enumerate() {
+            if let Some((_, comment)) = line.split_once(marker) {
+                find_banned(&path.to_string_lossy(), number + 1, comment, &mut findings);
+            }
         }
     }
     report(&findings);

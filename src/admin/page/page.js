@@ -1,27 +1,27 @@
-// The page at / of the admin server: asks for the last ten minutes, then listens to /api/v1/live, and shows what it hears.
+// The page at / of the admin server: fetches the last ten minutes, then reads the events of /api/v1/live, and shows them.
 //
-// It reads and never writes. Whatever comes from the server goes into text nodes, never into markup. All that it keeps is bounded:
-// 600 seconds, 1,440 minutes, 64 backends; rows of tables are used again, not made anew.
+// It reads and never writes. Data of the server goes into text nodes, never into markup. All stored data is bounded: 600 seconds,
+// 1,440 minutes, 64 backends. Rows of tables are reused.
 "use strict";
 (() => {
-  // How much is kept and shown.
+  // Limits of the stored and shown data.
   const SECONDS = 600, MINUTES = 1440, MAX_ROWS = 64, MAX_RACES = 100;
-  // Streams of one browser: it has six connections to a host, and pages must still load.
+  // Streams of one browser, which has six connections to a host: some stay free to load pages.
   const MAX_STREAMS = 4;
-  // How long other tabs have to tell of theirs, milliseconds.
+  // The time in which other tabs report their streams, milliseconds.
   const HEARSAY = 500;
-  // Data that is older than this is shown as old. A page without the stream asks this often, so that a reply is there before that; milliseconds.
+  // The age at which data is shown as old, and the shorter interval at which a page without the stream polls; milliseconds.
   const OLD = 5000, POLL = 4000;
-  // The stream is tried again so long after it could not be had.
+  // The time after a failure of the stream until the next attempt.
   const RETRY = 60000;
-  // What is asked for now and then: not more often than this, and no more octets a second.
+  // Limits of occasional requests: the shortest interval, and octets per second.
   const PAUSE = 10000, OCTETS = 20000;
 
   // ---- Text
 
   const $ = id => document.getElementById(id);
 
-  // Characters that nobody sees, or that turn round what stands beside them, are shown by their number.
+  // Characters that are invisible or change the direction of text are shown by their number.
   const UNSEEN = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
 
   function put(node, text) {
@@ -39,7 +39,7 @@
   const known = value => value !== null && value !== undefined;
   const grouped = value => String(value).replace(/\B(?=(\d{3})+$)/g, ",");
 
-  // Three digits that mean something.
+  // Three significant digits.
   function number(value) {
     if (!known(value)) return "–";
     if (value === 0 || value >= 100) return grouped(Math.round(value));
@@ -49,7 +49,7 @@
   const millis = value => known(value) ? number(value) + " ms" : "–";
   const percent = (part, whole) => whole ? number(100 * part / whole) + " %" : "–";
 
-  // How long, in its two largest units.
+  // A duration in its two largest units.
   function span(seconds) {
     seconds = Math.max(0, Math.floor(seconds));
     const parts = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
@@ -73,9 +73,9 @@
   }
   const moment = at => typeof at === "number" ? at : Date.parse(at) / 1000;
 
-  // ---- Tables: rows are used again, and only what has changed is written.
+  // ---- Tables: rows are reused, and only changed cells are written.
 
-  // A column: its heading, how a row's cell is filled, and the class of the cell.
+  // A column: its heading, the function that fills a cell, and the class of the cell.
   const column = (title, fill, kind = "") => ({ title, fill, kind });
 
   function fillTable(table, columns, rows) {
@@ -101,11 +101,11 @@
     cell.classList.toggle("bad", isBad);
   }
 
-  // ---- What is known
+  // ---- Data
 
   // Points of the last ten minutes and of the last day: {at, state, queries, responses, dropped, cache, pools: Map of name to figures}.
   let recent = [], long = [];
-  // The last second as it came, and the last status, with when that came.
+  // The last second, the last status, and the time when that status arrived.
   let last = null, status = null, statusAt = 0;
   let view = "10m", choice = "";
 
@@ -135,7 +135,7 @@
     }));
   }
 
-  // Adds points to others, by their time; the newer one of two of one time stays.
+  // Merges points by their time; of two points of one time the newer one stays.
   function merge(points, others, max) {
     const all = new Map(points.map(point => [point.at, point]));
     others.forEach(point => all.set(point.at, point));
@@ -152,7 +152,7 @@
     return sums;
   }
 
-  // ---- Asking
+  // ---- Requests
 
   async function ask(path) {
     const response = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(10000) });
@@ -167,7 +167,7 @@
     return { json, octets: text.length };
   }
 
-  // Something that is asked for again and again while the page is shown: as soon as it is wanted, else when its pause is over.
+  // A request that repeats while the page is visible: at once when it is wanted, otherwise after its pause.
   function asking(path, least, isWanted, take) {
     let timer = 0, isAsking = false, again = false;
     async function now() {
@@ -199,7 +199,7 @@
     showCharts();
   });
 
-  // The last ten minutes: at the start, after a gap, and where the stream is not to be had.
+  // The last ten minutes: requested at the start, after a gap, and without the stream.
   let hasGap = true;
   const askRecent = asking("api/v1/history?span=10m", POLL, () => hasGap || feed.mode === "polling", json => {
     hasGap = false;
@@ -207,16 +207,16 @@
     show();
   });
 
-  // ---- The feed: the stream, or asking each four seconds
+  // ---- The feed: the stream, or a request every four seconds
 
   const feed = { source: null, id: "", mode: "waiting", heard: 0, timer: 0, round: 0, why: "" };
 
   function take(second) {
     const isNext = last && second.at === last.at + 1;
     const changed = !last || marksOf(second) !== marksOf(last);
-    // A clock that was set back.
+    // The clock of the server was set back.
     if (last && second.at < last.at) recent = recent.filter(point => point.at < second.at);
-    // A server whose clock of seconds stands still repeats its last second, which is no news.
+    // A server that makes no new samples repeats its last second.
     if (!last || second.at !== last.at) feed.heard = performance.now();
     last = second;
     if (isNext) {
@@ -230,13 +230,13 @@
     if (changed) askStatus();
     show();
   }
-  // What the status says more of, when it changes.
+  // Values whose change makes the page request the status.
   const marksOf = second => JSON.stringify([
     second.verdict.reasons.map(reason => reason.code),
     second.pools.map(pool => [pool.name, pool.backends.map(backend => backend.name + " " + backend.state).sort()]),
   ]);
 
-  // Tabs of one browser share its connections to this host. A tab that wants a stream asks the others who has one.
+  // Tabs of one browser share its connections to this host. A tab that wants a stream asks the other tabs for theirs.
   const me = Math.random();
   const tabs = "BroadcastChannel" in window ? new BroadcastChannel("hedgerow-streams") : null;
   let isWanting = false, others = 0;
@@ -265,7 +265,7 @@
     feed.mode = "waiting";
     const source = new EventSource("api/v1/live" + (feed.id && `?last_event_id=${encodeURIComponent(feed.id)}`));
     feed.source = source;
-    // One that is let in nowhere says nothing at all.
+    // An EventSource without a free connection fires no event.
     feed.timer = setTimeout(() => poll("the event stream does not open"), OLD);
     source.onopen = () => clearTimeout(feed.timer);
     source.addEventListener("second", event => {
@@ -281,7 +281,7 @@
     };
   }
 
-  // A server that restarts is back in moments: sooner than a browser would try again.
+  // A restarting server is back sooner than the browser would retry.
   function retry(pause) {
     close();
     feed.mode = "waiting";
@@ -300,11 +300,11 @@
       try {
         take((await ask("api/v1/live?once")).json);
       } catch {
-        // It is told how old the data is.
+        // The page shows the age of the data.
         isThere = false;
       }
       if (feed.round !== round) return;
-      // A server that is back may have a stream again.
+      // A server that is back may offer the stream again.
       if (performance.now() > until || (wasAway && isThere)) open();
       wasAway = !isThere;
       feed.timer = setTimeout(once, isThere ? POLL : 1000);
@@ -332,9 +332,9 @@
   window.addEventListener("pagehide", close);
   window.addEventListener("pageshow", open);
 
-  // ---- Showing
+  // ---- Display
 
-  // However many seconds come at once, they are shown once.
+  // Several seconds that arrive at once are drawn once.
   let isDue = false;
   function show() {
     if (isDue || !last || document.hidden) return;
@@ -394,13 +394,13 @@
     mark(node, isBad);
   }
 
-  // The worst of all pools.
+  // The largest value of all pools.
   function worst(values) {
     const found = values.filter(known);
     return found.length ? Math.max(...found) : null;
   }
 
-  // Responses that were made up, or that report a failure, at least so many: one that was made up may report a failure too.
+  // A lower bound of the responses that are synthesized or report a failure: one response may be both.
   const bad = ({ responses, failures }) => Math.max((responses.synthesized ?? 0) + (responses.error ?? 0), failures);
 
   function showTiles() {
@@ -421,7 +421,7 @@
     tile("Made up or failed", percent(made, all));
   }
 
-  // Lower is worse.
+  // A lower rank is worse.
   const RANKS = { down: 0, behind: 1, new: 2, draining: 3, up: 4 };
   const rank = state => RANKS[state] ?? 0;
 
@@ -463,7 +463,7 @@
       const attempts = told.reduce((sum, backend) => sum + (backend.last_minute?.attempts ?? 0), 0);
       const of = new Map(told.map(backend => [backend.name, backend]));
       for (const backend of pool.backends) {
-        // Not every backend of a large pool has its minutes kept: then it is what the second says.
+        // The server keeps minutes for only some backends of a large pool; the others show the last second.
         const more = of.get(backend.name), minute = more && (more.last_minute ?? backend);
         isCut ||= more?.last_minute === null;
         rows.push({
@@ -549,7 +549,7 @@
   function showAnswers() {
     const minute = lastMinute();
     fillTable($("answers"), SHARES, shares(addUp(minute, point => point.responses), SOURCES));
-    // The late replies of hedges are their price, and no loss.
+    // Late replies of hedges are expected, so they are no loss.
     const { late = 0, ...lost } = addUp(minute, point => point.dropped);
     $("late").hidden = !late;
     put($("late"), `${grouped(late)} late replies: of hedges, and of backends that were waited for no more.`);
@@ -562,7 +562,7 @@
     fillTable($("dropped"), DROPS, drops.slice(0, MAX_ROWS));
   }
 
-  // ---- Status: what is not of a second
+  // ---- Status: data that changes seldom
 
   const ZONES = [
     column("State", stateCell, "text"),
@@ -605,7 +605,7 @@
 
   // ---- Charts
 
-  // A color of the style sheet as it is just now.
+  // The current value of a color of the style sheet.
   const probe = document.body.appendChild(make("span", { hidden: "" }));
   function color(name) {
     probe.style.color = `var(--${name})`;
@@ -614,7 +614,7 @@
 
   const LINES = [{ color: "one", dash: [] }, { color: "two", dash: [6, 4] }, { color: "three", dash: [2, 3] }];
 
-  // The figures of the chosen pool, or of all: the slowest of each moment, or all together.
+  // The figures of the chosen pool, or of all pools: the slowest of each moment, or the sum.
   const inPools = (point, of, join) => join((choice ? [point.pools.get(choice)] : [...point.pools.values()]).filter(known).map(of));
   const slowest = key => point => inPools(point, figures => figures[key], worst);
   const sum = key => (point, step) => inPools(point, figures => figures[key], values => values.length ? values.reduce((a, b) => a + b, 0) / step : null);
@@ -676,7 +676,7 @@
     return plot;
   }
 
-  // A strip on top where all was not well, higher where it was worse, in pixels.
+  // A strip at the top for moments with a problem, in pixels: the worse the problem, the higher.
   const HEIGHTS = { watch: 4, trouble: 9 };
   function drawVerdicts(chart, { ctx, bbox, valToPos }) {
     const at = chart.data[0];
@@ -692,7 +692,7 @@
     ctx.restore();
   }
 
-  // What the chart says of a moment, or of the last one.
+  // The values of a moment of the chart, by default the last one.
   function readOut(chart, place) {
     const at = chart.data[0];
     const shown = known(place) ? place : at.length - 1;
@@ -705,7 +705,7 @@
     if (known(at)) askSlow(at);
   }
 
-  // By the keyboard: arrows choose a moment, Enter asks for its slow races.
+  // Keyboard: arrows choose a moment, Enter requests its slow races.
   function onKey(chart, event) {
     const at = chart.data?.[0];
     if (!at?.length) return;
@@ -742,7 +742,7 @@
   function showCharts() {
     const step = stepOf();
     const points = view === "10m" ? recent : long;
-    // Where nothing was counted there is a gap, not a line.
+    // Moments without data are gaps in the line.
     const all = [];
     points.forEach((point, place) => {
       const before = points[place - 1];
@@ -752,7 +752,7 @@
     for (const chart of charts) {
       const lines = chart.series.map(([, of]) => all.map(point => {
         const value = point.isGap ? null : of(point, step);
-        // A logarithm has no zero.
+        // The logarithm of zero does not exist.
         return chart.isLog && value !== null ? Math.max(value, 0.001) : value;
       }));
       chart.data = [all.map(point => point.at), ...lines];
@@ -822,7 +822,7 @@
   const attemptText = ({ backend, kind, at_ms, took_ms, fate }) =>
     `${backend}: ${kind} after ${millis(at_ms)}, ${fate}` + (known(took_ms) ? ` in ${millis(took_ms)}` : "");
 
-  // Asks for names, which the server refuses to a stranger and, where it has a token, to every browser.
+  // Requests names. The server refuses them to remote clients, and to all browsers if it has a token.
   async function askPrivate(path, note, way, fill) {
     put(note, "asking");
     try {
@@ -840,7 +840,7 @@
 
   function askSlow(at) {
     if (!last) return;
-    // A moment of the chart and what lies close to it.
+    // A moment of the chart and its neighborhood.
     const reach = view === "10m" ? 5 : 60;
     const [from, to] = at ? [at - reach, at + reach] : [last.at - SECONDS, Infinity];
     const since = Math.ceil(last.at + (performance.now() - feed.heard) / 1000 - from) + 5;
@@ -900,7 +900,7 @@
   setInterval(() => {
     if (!document.hidden && feed.heard) showFeed();
   }, 1000);
-  // The first word does not wait for the stream.
+  // The first data does not wait for the stream.
   ask("api/v1/live?once").then(({ json }) => { if (!last) take(json); }, () => { /* the stream may do better */ });
   open();
 })();
