@@ -88,7 +88,7 @@ fn the_last_backend_that_is_up_is_drained_or_set_down_by_force_alone() {
         assert_eq!(admin.backend(&backends[1].address().to_string())["state"], "up");
     }
     let forced = admin.try_post(&format!("{last}/drain"), r#"{"force": true}"#);
-    assert!(forced.status == 200 && forced.body.contains("drains, but it is still asked"), "{forced:?}");
+    assert!(forced.status == 200 && forced.body.contains("drains, but it still gets queries"), "{forced:?}");
     ask_names(&server.client(), 1);
 }
 

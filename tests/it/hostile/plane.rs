@@ -255,10 +255,10 @@ mod faults {
         let stall = Stall::of(&server, "config.toml");
         let answer = server.admin().try_post("/api/v1/reload", "");
         assert_eq!(answer.status, 504, "{answer:?}");
-        assert!(answer.body.contains("still reads after 3 s and continues"), "{answer:?}");
+        assert!(answer.body.contains("still reading after 3 s and continues"), "{answer:?}");
         let output = ctl(&server, &["reload"]);
         assert_eq!(output.status.code(), Some(1), "{output:?}");
-        assert!(String::from_utf8_lossy(&output.stderr).contains("still reads after"), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("still reading after"), "{output:?}");
         // However many wait for a reload, others are heard.
         thread::scope(|scope| {
             let waiting: Vec<_> =
