@@ -107,7 +107,8 @@ fn orders_in_force_stay_without_etcd_and_none_can_be_given() {
     let output = ctl(&server, &["auto", "ts", &name, "--fleet"]);
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
-        output.status.code() == Some(1) && told.contains(&format!("for this forwarder alone: hedgerow ctl auto ts {name}")),
+        output.status.code() == Some(1)
+            && told.contains(&format!("for this forwarder alone: hedgerow ctl auto ts {name}")),
         "{told}"
     );
     etcd.restart();
