@@ -116,10 +116,10 @@ fn tells_every_fault(seed: u64) -> bool {
             is_right = false;
         }
         for code in fault.codes {
-            let tells = |verdict: &Verdict| {
+            let has_alarm = |verdict: &Verdict| {
                 verdict.state >= fault.state && verdict.reasons.iter().any(|reason| reason.code == *code)
             };
-            let after = verdicts[from..].iter().take(120).position(tells);
+            let after = verdicts[from..].iter().take(120).position(has_alarm);
             let reported = after.map_or_else(|| "never".to_owned(), |after| format!("after {after} s"));
             println!("{}: {code} reported {reported}", fault.name);
             is_right &= after.is_some_and(|after| after <= MAX_SECONDS);

@@ -186,8 +186,8 @@ pub fn transfer(octets: &[u8]) {
 pub fn config(octets: &[u8]) {
     let Ok(text) = str::from_utf8(octets) else { return };
     if let Err(problems) = Config::parse(text, "config.toml", Path::new("/")) {
-        let told = problems.to_string();
-        assert!(told.starts_with("config.toml"), "a problem has a place: {told}");
+        let reported = problems.to_string();
+        assert!(reported.starts_with("config.toml"), "a problem has a place: {reported}");
     }
 }
 

@@ -278,7 +278,7 @@ fn measure(setup: Setup, names: u32, times: u32, backends: &[SocketAddr]) -> Mea
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(LocalSet::new().run_until(async {
         let (listeners, _) = Listeners::open(&setup.config, Vec::new()).expect("the address is free");
-        let read = Box::new(|_: &_| panic!("nobody asks for a reload"));
+        let read = Box::new(|_: &_| panic!("no request for a reload"));
         let server = Server::start(setup, listeners, None, Confinement::default(), CarriedState::default(), read)
             .expect("the server starts");
         let bound = server.bound();

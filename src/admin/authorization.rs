@@ -369,9 +369,9 @@ mod tests {
         ] {
             let mut guard = guard("127.0.0.1", has_token);
             guard.socket = guard.socket.filter(|_| socket);
-            let told = guard.remedy(AccessDenial::NoToken);
-            assert!(ways.iter().all(|way| told.contains(way)), "{told}");
-            assert_eq!(told.contains("/run/admin.sock"), socket, "{told}");
+            let reported = guard.remedy(AccessDenial::NoToken);
+            assert!(ways.iter().all(|way| reported.contains(way)), "{reported}");
+            assert_eq!(reported.contains("/run/admin.sock"), socket, "{reported}");
         }
     }
 }

@@ -356,12 +356,12 @@ mod tests {
         // A killed process leaves this state behind.
         let AdminUnixSocket { listener, file } = first;
         drop(listener);
-        let second = bind(&path).expect("nobody listens");
+        let second = bind(&path).expect("no listener is there");
         let elsewhere = folder.path().join("moved.sock");
         fs::rename(&path, &elsewhere).expect("our own folder");
         let third = bind(&path).expect("a free path");
         drop([file, second.file]);
-        assert!(path.exists(), "nobody removes another one's");
+        assert!(path.exists(), "no process removes the socket of another");
         drop(third);
         fs::write(&path, "").expect("a file of the test");
         let error = bind(&path).expect_err("no socket");

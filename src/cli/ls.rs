@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn mistakes_are_told_with_what_would_be_right() {
-        for (line, told) in [
+        for (line, reported) in [
             ("-l 127.0.0.1:0 --dispatch hegde 127.0.0.1:1", "did you mean \"hedge\"?"),
             ("-l 127.0.0.1:0 --hedge-budget 2 127.0.0.1:1", "expected a number from 0 to 1"),
             ("-l 127.0.0.1:0 --timeout 3 127.0.0.1:1", "expected a duration"),
@@ -280,7 +280,7 @@ mod tests {
             ("127.0.0.1:1", "--listen"),
         ] {
             let error = parse(line).unwrap_err();
-            assert!(error.contains(told), "{line}: {error}");
+            assert!(error.contains(reported), "{line}: {error}");
         }
     }
 

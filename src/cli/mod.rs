@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_config_file_that_would_not_be_read_is_refused() {
-        for (line, told) in [
+        for (line, reported) in [
             ("-c a.toml lookup a.example", "expected serve, check, ctl or top"),
             ("-c a.toml ts -l 127.0.0.1:0 a.txt", "expected serve, check, ctl or top"),
             ("-c a.toml simulate", "expected serve, check, ctl or top"),
@@ -241,7 +241,7 @@ mod tests {
             ("-c a.toml serve -c b.toml", "expected one"),
         ] {
             let error = parse(line).expect_err(line);
-            assert!(error.contains(told), "{line}: {error}");
+            assert!(error.contains(reported), "{line}: {error}");
         }
     }
 }

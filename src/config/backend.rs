@@ -219,16 +219,16 @@ mod tests {
     #[test]
     fn backends_that_are_told_who_asks_are_asked_in_the_clear_and_nothing_of_theirs_is_kept() {
         let text = |keys: &str| {
-            let told = "{ address = \"tcp://192.0.2.2\", proxy_protocol = true }";
-            format!("[forwarder]\n[pools.ts]\nbackends = [\"192.0.2.1\", {told}]\n{keys}\n")
+            let reported = "{ address = \"tcp://192.0.2.2\", proxy_protocol = true }";
+            format!("[forwarder]\n[pools.ts]\nbackends = [\"192.0.2.1\", {reported}]\n{keys}\n")
         };
         let config = Config::parse(&text(""), "c.toml", Path::new("")).expect("a config");
         let pool = &config.pools[0];
         assert_eq!(pool.backends.iter().map(|backend| backend.proxy_protocol).collect::<Vec<_>>(), [false, true]);
         assert!(!pool.cache);
-        let told =
+        let reported =
             "pools.ts.cache: answers of backends with proxy_protocol may be for one client alone, write cache = false";
-        check(&text("cache = true"), &[&format!("4:9: {told}")]);
+        check(&text("cache = true"), &[&format!("4:9: {reported}")]);
         let off = text("cache = true").replace("= true }", "= false }");
         assert!(Config::parse(&off, "c.toml", Path::new("")).expect("a config").pools[0].cache);
     }

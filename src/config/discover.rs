@@ -484,8 +484,8 @@ mod tests {
         ] {
             check(&format!("[etcd]\n{line}\n{one}"), &[expected]);
         }
-        let told = http_endpoint("http://etcd.example:2379").expect_err("a name").to_string();
-        assert!(told.starts_with("expected an IP address for the host"), "{told}");
+        let reported = http_endpoint("http://etcd.example:2379").expect_err("a name").to_string();
+        assert!(reported.starts_with("expected an IP address for the host"), "{reported}");
     }
 
     #[test]

@@ -68,7 +68,7 @@ fn the_reference_shows_every_key() {
         let section = sections.iter().find(|section| section.path() == path && !section.keys.is_empty());
         for (key, below) in &table.keys {
             let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-            let is_reported = section.is_some_and(|section| section.keys.iter().any(|told| told.name == *key));
+            let is_reported = section.is_some_and(|section| section.keys.iter().any(|reported| reported.name == *key));
             match below.table() {
                 Some(table) if !is_reported && path != "defaults.pool" => tables.push((path, table)),
                 Some(_) => {}
@@ -78,8 +78,8 @@ fn the_reference_shows_every_key() {
                     let name = path.rsplit('.').nth(1).unwrap_or_default();
                     let mut alike = sections.iter().filter(|section| section.path().rsplit('.').next() == Some(name));
                     let is_reported = |section: &ReferenceSection| {
-                        let mut comments = section.keys.iter().flat_map(|told| &told.comment);
-                        section.keys.iter().any(|told| told.name == *key || *key == ANY_KEY)
+                        let mut comments = section.keys.iter().flat_map(|reported| &reported.comment);
+                        section.keys.iter().any(|reported| reported.name == *key || *key == ANY_KEY)
                             || comments.any(|line| line.contains(&format!("{key} = ")))
                     };
                     assert!(alike.any(is_reported), "config.toml says nothing of {path}");

@@ -190,8 +190,8 @@ mod tests {
             (r#"{"address":"192.0.2.1:53","state":"down"}"#, "state: expected \"up\" or \"draining\""),
             (&" ".repeat(1 << 20), "1048576 octets, expected 4096 at most"),
         ] {
-            let told = MemberEntry::from_json(json.as_bytes()).expect_err(json);
-            assert!(told.starts_with(expected), "{json}: {told}");
+            let reported = MemberEntry::from_json(json.as_bytes()).expect_err(json);
+            assert!(reported.starts_with(expected), "{json}: {reported}");
         }
     }
 

@@ -90,10 +90,10 @@ mod tests {
         for name in ["file", "link"] {
             assert_eq!(read(&at(name)).expect("a regular file"), b"content", "{name}");
         }
-        let check = |path: &Path, told: &str| {
+        let check = |path: &Path, reported: &str| {
             let error = read(path).expect_err("no regular file");
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
-            assert!(error.to_string().starts_with(told), "{error}");
+            assert!(error.to_string().starts_with(reported), "{error}");
         };
         let remedy = "expected a regular file, since it is read again at each reload: write its content to a file";
         check(&at("fifo"), &format!("it is a FIFO (a pipe), {remedy}"));

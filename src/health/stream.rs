@@ -190,10 +190,10 @@ mod tests {
             never = accept => never,
             heard = probe(address, Some(tls), &mut kept) => heard,
         };
-        let StreamHeard::Refused(why) = heard else { panic!("it is somebody else") };
+        let StreamHeard::Refused(why) = heard else { panic!("another server answers") };
         assert_eq!(why, "the certificate is not signed by a trusted authority");
         drop(listener);
-        let StreamHeard::Refused(why) = probe(address, None, &mut kept).await else { panic!("nobody is there") };
+        let StreamHeard::Refused(why) = probe(address, None, &mut kept).await else { panic!("no server is there") };
         assert_eq!(why, "it takes no connections (connection refused)");
         assert!(kept.take().is_none());
     }

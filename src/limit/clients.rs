@@ -408,7 +408,7 @@ mod tests {
     fn a_full_table_refuses_nobody_and_counts_no_stranger() {
         let clients = Clients::new(1, 1);
         let places: Vec<_> = (0..1_000).map(|number| clients.take(forged(number), Waiting, 1)).collect();
-        assert!(places.iter().all(Option::is_some), "strangers stand in nobody's way");
+        assert!(places.iter().all(Option::is_some), "unproven clients block no other client");
         assert_eq!(clients.total(Waiting), WAYS as u64);
         places.into_iter().flatten().for_each(|place| clients.give_back(place, Waiting));
         assert_eq!(clients.total(Waiting), 0);
@@ -453,7 +453,7 @@ mod tests {
     fn a_table_as_full_as_it_can_be_has_hardly_a_full_set() {
         let clients = Clients::new(1 << 17, 3);
         for number in 0..1 << 17 {
-            let place = clients.take(forged(number), Waiting, 1).expect("nobody holds any");
+            let place = clients.take(forged(number), Waiting, 1).expect("no client holds a place");
             assert_ne!(place, ClientPlace::UNCOUNTED);
         }
         let is_full = |set: &&ClientSet| set.0.iter().all(|word| word.load(Relaxed) & COUNTS > 0);

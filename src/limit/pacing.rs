@@ -140,7 +140,7 @@ mod tests {
         let now = Instant::now();
         let pacing = Pacing::new(1, now);
         let paces = pulse(&pacing, "192.0.2.1", 10_000, 80, now);
-        assert_eq!(leave(&paces, 2_000), [10_000, 0], "all clients of a prefix are told that nobody has replied");
+        assert_eq!(leave(&paces, 2_000), [10_000, 0], "all clients of a prefix get the made-up response");
         assert!(leave(&paces, 0)[0] >= 1_000);
     }
 

@@ -200,7 +200,7 @@ mod tests {
         let again = files.look(section).expect("the same");
         assert!(again.is_same(&first));
         // The stamp is enough once no other change can have left the same stamp.
-        files.0.lock().expect("nobody has it").values_mut().for_each(|known| known.is_settled = true);
+        files.0.lock().expect("the lock is free").values_mut().for_each(|known| known.is_settled = true);
         assert!(Arc::ptr_eq(&files.look(section).expect("the same"), &again));
         fs::write(folder.path().join("main.key"), "half").expect("a file of the test");
         let error = files.look(section).expect_err("half of a key").to_string();

@@ -224,15 +224,17 @@ fn a_missing_folder_is_refused_and_not_made() {
     let user = |name: &str| Some(User { name: name.to_owned(), uid: 999, gid: 999 });
     let config =
         Config::parse_among(text, "c.toml", folder.path(), &user).unwrap_or_else(|problems| panic!("{problems}"));
-    let told = load_files(config.clone(), &mut Loader::default()).expect_err("no folders").to_string();
-    for (line, (key, name)) in told.lines().zip([("query_log.to", "ql"), ("dnstap.to", "dt"), ("cache.persist", "c")]) {
+    let reported = load_files(config.clone(), &mut Loader::default()).expect_err("no folders").to_string();
+    for (line, (key, name)) in
+        reported.lines().zip([("query_log.to", "ql"), ("dnstap.to", "dt"), ("cache.persist", "c")])
+    {
         let missing = folder.path().join(name);
         let missing = missing.display();
         let remedy = format!("the folder {missing} does not exist; make it with install -d -o dns {missing}");
         assert!(line.starts_with(&format!("{key}: ")) && line.ends_with(&remedy), "{line}");
         assert!(!folder.path().join(name).exists());
     }
-    assert_eq!(told.lines().count(), 3, "{told}");
+    assert_eq!(reported.lines().count(), 3, "{reported}");
     for name in ["ql", "dt", "c"] {
         fs::create_dir(folder.path().join(name)).expect("ours");
     }
@@ -246,11 +248,11 @@ fn a_missing_file_has_the_place_of_the_config_that_names_it() {
     let text = ConfigText::read(Some(&folder.path().join("c.toml"))).expect("our own file");
     let config = text.parse(&|_| None).expect("it is right");
     let error = load_files(config, &mut Loader::default()).expect_err("no zones");
-    let told = text.with_places(error).to_string();
+    let reported = text.with_places(error).to_string();
     let at = |name: &str| folder.path().join(name).display().to_string();
     for (place, key, file) in [("3:10", "zones[0]", "a.txt"), ("3:28", "zones[1].file", "b.zone")] {
         let expected = format!("{}:{place}: authorities.a.{key}: {}: cannot be read: ", at("c.toml"), at(file));
-        assert!(told.lines().any(|line| line.starts_with(&expected)), "{expected}\n{told}");
+        assert!(reported.lines().any(|line| line.starts_with(&expected)), "{expected}\n{reported}");
     }
-    assert!(told.lines().any(|line| line.starts_with(&format!("{}:1", at("bad.txt")))), "{told}");
+    assert!(reported.lines().any(|line| line.starts_with(&format!("{}:1", at("bad.txt")))), "{reported}");
 }

@@ -286,16 +286,16 @@ mod tests {
             after in prop::collection::vec(any::<u8>(), 0..200),
         ) {
             let none = (Arc::<Counters>::default(), PoolCounters::default(), BackendCounters::default());
-            let told = |process: &Arc<Counters>, pool: &PoolCounters, backend: &BackendCounters| {
+            let reported = |process: &Arc<Counters>, pool: &PoolCounters, backend: &BackendCounters| {
                 let snapshot = snapshot(&[process], [pool, &none.1], [backend, &none.2]);
                 let text = serde_json::to_string(&snapshot).expect("plain data");
                 serde_json::from_str::<Snapshot>(&text).expect("what was written")
             };
             let old = (Arc::<Counters>::default(), PoolCounters::default(), BackendCounters::default());
             count(&before, &old.0, &old.1, &old.2);
-            let first = told(&old.0, &old.1, &old.2);
+            let first = reported(&old.0, &old.1, &old.2);
             count(&draining, &old.0, &old.1, &old.2);
-            let rest = told(&old.0, &old.1, &old.2).since(&first);
+            let rest = reported(&old.0, &old.1, &old.2).since(&first);
 
             let own = (Arc::<Counters>::default(), PoolCounters::default(), BackendCounters::default());
             let carried = (Arc::<Counters>::default(), PoolCounters::default(), BackendCounters::default());

@@ -304,10 +304,10 @@ mod tests {
         one.shaken(Transport::Tls, ShakenBy::Resumed);
         assert_eq!(snapshot(&one).open, open_by_tls(1));
         other.add(&snapshot(&one));
-        let told = snapshot(&other);
-        assert_eq!(told.open, open_by_tls(0));
-        assert!(told.fates.contains(&((Transport::Tls, ConnectionFate::TimedOut), 1)));
-        assert!(told.handshakes.contains(&((Transport::Tls, ShakenBy::Resumed), 1)));
+        let reported = snapshot(&other);
+        assert_eq!(reported.open, open_by_tls(0));
+        assert!(reported.fates.contains(&((Transport::Tls, ConnectionFate::TimedOut), 1)));
+        assert!(reported.handshakes.contains(&((Transport::Tls, ShakenBy::Resumed), 1)));
         one.close_all();
         assert_eq!(snapshot(&one).open, open_by_tls(0));
     }

@@ -188,7 +188,7 @@ mod tests {
         let client = client_of(&server).await;
         client.send(b"query").await.expect("it is sent");
         let deadline = Instant::now() + Duration::from_millis(5);
-        let error = client.receive_by(deadline, &mut [0; 16], |_| true).await.expect_err("nobody replies");
+        let error = client.receive_by(deadline, &mut [0; 16], |_| true).await.expect_err("no server replies");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(Instant::now() >= deadline);
     }

@@ -205,8 +205,8 @@ mod tests {
     fn a_config_says_what_it_needs() {
         let shares = Shares::of(demand(64, 4, 2, 8));
         assert_eq!((shares.least, shares.is_enough()), (140, false));
-        let told = shares.to_string();
-        assert!(told.starts_with("of 64 descriptors 32 listen"), "{told}");
+        let reported = shares.to_string();
+        assert!(reported.starts_with("of 64 descriptors 32 listen"), "{reported}");
         assert!(Shares::of(demand(140, 4, 2, 8)).is_enough());
     }
 

@@ -211,15 +211,15 @@ mod tests {
         let both = socket(Domain::IPV6, Type::DGRAM);
         both.set_only_v6(false).expect("both families");
         both.bind(&"[::]:0".parse::<SocketAddr>().expect("an address").into()).expect("a free port");
-        for (socket, told) in [
+        for (socket, reported) in [
             (OwnedFd::from(file), "is not a socket; pass"),
             (socket(Domain::IPV4, Type::DGRAM).into(), "not bound to an address; bind it"),
             (bound.into(), "does not listen; call listen()"),
             (both.into(), "takes IPv4 too; set BindIPv6Only=ipv6-only"),
             (UnixDatagram::unbound().expect("a socket").into(), "address family 1 "),
         ] {
-            let error = pass(socket).expect_err(told);
-            assert!(error.starts_with("passed socket 3 (ts1.0): ") && error.contains(told), "{error}");
+            let error = pass(socket).expect_err(reported);
+            assert!(error.starts_with("passed socket 3 (ts1.0): ") && error.contains(reported), "{error}");
         }
         let closed = PassedSocketError::closed(4, String::new()).to_string();
         assert_eq!(closed, "passed socket 4: it is closed; LISTEN_FDS must count open sockets only");

@@ -344,9 +344,9 @@ mod tests {
             load.ended(if reply % 3 == 0 { AttemptEnd::Failure(ms(reply)) } else { AttemptEnd::Reply(ms(reply)) }, now);
         }
         let now = start + Duration::from_secs(4);
-        let told = serde_json::to_string(&load.image(now)).expect("plain data");
+        let reported = serde_json::to_string(&load.image(now)).expect("plain data");
         let mut successor = BackendLoad::new(now);
-        successor.learn(&serde_json::from_str(&told).expect("what was written"), now);
+        successor.learn(&serde_json::from_str(&reported).expect("what was written"), now);
         for later in [0, 500, 5_000, 60_000] {
             let then = now + ms(later);
             assert!((successor.cost(then) - load.cost(then)).abs() < 1e-9, "{later} ms later");
@@ -364,9 +364,9 @@ mod tests {
         for _ in 0..STALLED_ATTEMPTS - 1 {
             load.asked(start);
         }
-        assert!(!load.is_stalled(patience, later), "too few to tell");
+        assert!(!load.is_stalled(patience, later), "too few to judge");
         load.asked(start);
-        assert!(!load.is_stalled(patience, start + patience / 2), "too soon to tell");
+        assert!(!load.is_stalled(patience, start + patience / 2), "too soon to judge");
         assert_eq!(load.silence(later), 2 * patience);
         assert!(load.is_stalled(patience, later));
         load.asked(later);
@@ -376,6 +376,6 @@ mod tests {
         for _ in 0..STALLED_ATTEMPTS {
             load.ended(AttemptEnd::Silence(patience), later);
         }
-        assert!(!load.is_stalled(patience, later + 9 * patience), "nobody waits: it gets its chance");
+        assert!(!load.is_stalled(patience, later + 9 * patience), "no query waits: it gets its chance");
     }
 }

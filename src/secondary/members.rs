@@ -285,7 +285,7 @@ mod tests {
             consumer
         };
         sweep(&config, &restored());
-        assert_eq!(there(), [true; 3], "nobody knows what is had");
+        assert_eq!(there(), [true; 3], "the zones that exist are not known");
         CatalogListing::of(&config.members_folder, &name("cat"), [(&a, &label)].into_iter()).save();
         sweep(&config, &restored());
         assert_eq!(there(), [true, false, true], "the last one is new");

@@ -239,6 +239,6 @@ mod tests {
         let saved = known.clone().load_all([secondary.clone()]);
         assert!(matches!(&*saved, [(_, saved)] if saved.zone.canonical().eq(zone.canonical())));
         known.read([]);
-        assert_eq!(read(&mut known), 1, "what nobody wants is forgotten");
+        assert_eq!(read(&mut known), 1, "unused entries are forgotten");
     }
 }

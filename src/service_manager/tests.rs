@@ -101,7 +101,7 @@ fn abstract_addresses_are_told_by_their_first_character() {
     use std::os::linux::net::SocketAddrExt;
     let name = format!("hedgerow-test-{}", process::id());
     let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).expect("a name");
-    let reader = UnixDatagram::bind_addr(&address).expect("nobody has it");
+    let reader = UnixDatagram::bind_addr(&address).expect("the lock is free");
     let contact = Contact { socket: Some(format!("@{name}").into()), ..Contact::default() };
     ServiceManager::new(contact, &[]).stopping();
     assert_eq!(read(&reader).as_deref(), Some("STOPPING=1\nSTATUS=draining"));

@@ -263,14 +263,14 @@ mod tests {
     fn late_replies_are_waited_for_as_long_as_there_may_be_some() {
         let mut race = SlowRace::sample();
         race.attempts[0].fate = Fate::Beaten;
-        let mut told = transcript();
-        told.take(planned(plan()));
-        told.take(Event::Over(Box::new(race)));
-        assert_eq!(told.patience(Duration::ZERO), None);
-        told.take(response());
-        assert_eq!(told.patience(Duration::from_secs(1)), Some(LATE_REPLIES - Duration::from_secs(1)));
-        assert_eq!(told.patience(Duration::from_secs(9)), Some(Duration::ZERO));
-        told.take(Event::Late(LateReply {
+        let mut reported = transcript();
+        reported.take(planned(plan()));
+        reported.take(Event::Over(Box::new(race)));
+        assert_eq!(reported.patience(Duration::ZERO), None);
+        reported.take(response());
+        assert_eq!(reported.patience(Duration::from_secs(1)), Some(LATE_REPLIES - Duration::from_secs(1)));
+        assert_eq!(reported.patience(Duration::from_secs(9)), Some(Duration::ZERO));
+        reported.take(Event::Late(LateReply {
             hash: 1,
             pool: "ts".to_owned(),
             backend: "ts1".to_owned(),
@@ -278,8 +278,8 @@ mod tests {
             took_ms: 300.0,
             rank: Rank::Positive,
         }));
-        assert_eq!(told.patience(Duration::ZERO), Some(Duration::ZERO));
-        let explained = told.finish();
+        assert_eq!(reported.patience(Duration::ZERO), Some(Duration::ZERO));
+        let explained = reported.finish();
         assert_eq!(explained.race.attempts[0].fate, Fate::Late);
         assert!(explained.race.why.starts_with("ts1 replied after 300 ms, too late; "), "{}", explained.race.why);
     }
@@ -288,10 +288,10 @@ mod tests {
     fn who_does_not_reply_was_silent() {
         let mut race = SlowRace::sample();
         race.attempts[0].fate = Fate::Beaten;
-        let mut told = transcript();
+        let mut reported = transcript();
         let joined = Plan { joined: true, ..plan() };
-        [planned(joined), Event::Over(Box::new(race)), response()].into_iter().for_each(|event| told.take(event));
-        let explained = told.finish();
+        [planned(joined), Event::Over(Box::new(race)), response()].into_iter().for_each(|event| reported.take(event));
+        let explained = reported.finish();
         assert_eq!(explained.race.attempts[0].fate, Fate::Silent);
         assert!(
             explained.race.why.starts_with("joined the race of an equal query; ts1 silent; "),
@@ -316,11 +316,11 @@ mod tests {
         ] {
             let cache =
                 CacheSeen { state: state.to_owned(), ttl_seconds: Some(7), stale_seconds: Some(9), hits: Some(1) };
-            let mut told = transcript();
-            told.take(planned(Plan { from_cache: true, cache, ..plan() }));
-            told.take(response());
-            assert_eq!(told.patience(Duration::ZERO), Some(Duration::ZERO));
-            let Explanation { race, response, .. } = told.finish();
+            let mut reported = transcript();
+            reported.take(planned(Plan { from_cache: true, cache, ..plan() }));
+            reported.take(response());
+            assert_eq!(reported.patience(Duration::ZERO), Some(Duration::ZERO));
+            let Explanation { race, response, .. } = reported.finish();
             assert_eq!(
                 (race.outcome, race.took_ms, race.rcode.as_deref()),
                 (RaceOutcome::Cached, 0.2, Some("NOERROR"))
@@ -331,33 +331,33 @@ mod tests {
 
     #[test]
     fn a_name_of_the_ls_itself_is_told_as_such() {
-        let mut told = transcript();
-        told.take(Event::Own);
-        assert_eq!(told.patience(Duration::ZERO), None, "its response is still to come");
-        told.take(response());
-        assert_eq!(told.patience(Duration::ZERO), Some(Duration::ZERO));
-        let Explanation { race, response, .. } = told.finish();
+        let mut reported = transcript();
+        reported.take(Event::Own);
+        assert_eq!(reported.patience(Duration::ZERO), None, "its response is still to come");
+        reported.take(response());
+        assert_eq!(reported.patience(Duration::ZERO), Some(Duration::ZERO));
+        let Explanation { race, response, .. } = reported.finish();
         assert_eq!((race.rcode.as_deref(), response.is_some()), (Some("NOERROR"), true));
         assert!(race.why.starts_with("the forwarder answers for resolver.arpa itself"), "{}", race.why);
     }
 
     #[test]
     fn a_name_without_a_route_is_refused() {
-        let mut told = transcript();
-        told.take(Event::NoRoute);
-        assert_eq!(told.patience(Duration::ZERO), Some(Duration::ZERO));
-        let race = told.finish().race;
+        let mut reported = transcript();
+        reported.take(Event::NoRoute);
+        assert_eq!(reported.patience(Duration::ZERO), Some(Duration::ZERO));
+        let race = reported.finish().race;
         assert_eq!((race.outcome, race.rcode.as_deref()), (RaceOutcome::Failed, Some("REFUSED")));
         assert!(race.why.starts_with("no route covers the name"), "{}", race.why);
     }
 
     #[test]
     fn the_json_is_one_object() {
-        let mut told = transcript();
-        told.take(planned(plan()));
-        told.take(Event::Over(Box::new(SlowRace::sample())));
-        told.take(response());
-        let explained = told.finish();
+        let mut reported = transcript();
+        reported.take(planned(plan()));
+        reported.take(Event::Over(Box::new(SlowRace::sample())));
+        reported.take(response());
+        let explained = reported.finish();
         let json = serde_json::to_value(&explained).expect("plain data");
         let keys = [
             "route",

@@ -30,8 +30,8 @@ fn what_was_told_is_told_again_to_who_has_missed_it() {
     assert_eq!(second.id, first.id + 1);
     assert_eq!(site.sight.missed(first.id), std::slice::from_ref(&second));
     assert_eq!(site.sight.missed(0), [first, second.clone()]);
-    let told: Second = serde_json::from_str(&second.data).expect("JSON");
-    assert_eq!(&told, site.sight.latest());
+    let reported: Second = serde_json::from_str(&second.data).expect("JSON");
+    assert_eq!(&reported, site.sight.latest());
 }
 
 #[test]

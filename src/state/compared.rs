@@ -110,7 +110,7 @@ mod tests {
         let compared = ComparisonQuestions::default();
         let flags = QuestionFlags::of_octet(1);
         compared.note_recent(&question(b'a'), flags);
-        assert_eq!(compared.take_recent(), None, "nobody had asked for one");
+        assert_eq!(compared.take_recent(), None, "no audit had asked for one");
         compared.note_recent(&question(b'B'), flags);
         compared.note_recent(&question(b'c'), flags);
         let taken = compared.take_recent().expect("a question");

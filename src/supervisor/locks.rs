@@ -218,7 +218,7 @@ mod tests {
         drop(first);
         until("the second has it", || second.has(&lock, LockPart::First));
         drop(second);
-        until("nobody has it", || lock.holder(LockPart::Whole).is_none());
+        until("the lock is free", || lock.holder(LockPart::Whole).is_none());
         assert!(lock.try_take(LockPart::Whole).expect("it is free"));
     }
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use crate::metrics::ResponseSource;
+use crate::metrics::{ResponseSource, SOURCES};
 use crate::policy::race::AttemptKind;
 use crate::wire::Transport;
 
@@ -126,15 +126,6 @@ impl<'a> RecordBytes<'a> {
         Some(first)
     }
 }
-
-const SOURCES: [ResponseSource; 6] = [
-    ResponseSource::Backend,
-    ResponseSource::Cache,
-    ResponseSource::Stale,
-    ResponseSource::Synthesized,
-    ResponseSource::Authority,
-    ResponseSource::Error,
-];
 
 /// The code for an absent number.
 const ABSENT: u8 = u8::MAX;

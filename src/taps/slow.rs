@@ -158,12 +158,12 @@ mod tests {
     #[test]
     fn the_slowest_of_a_second_are_told_and_not_the_first() {
         let (mut worker, now) = (appender(), Instant::now());
-        let mut tell = |millis, at| worker.is_among_slowest(millis * MS, at);
-        assert!((0..100).all(|_| tell(2, now)), "there is room");
-        assert!(!tell(2, now) && !tell(1, now), "they are no slower than any");
-        assert!((0..100).all(|number| tell(50 + number, now)), "each is slower than one of the first");
-        assert!(!tell(50, now) && tell(51, now));
-        assert!(tell(1, now + SECOND), "another second has room");
+        let mut is_kept = |millis, at| worker.is_among_slowest(millis * MS, at);
+        assert!((0..100).all(|_| is_kept(2, now)), "there is room");
+        assert!(!is_kept(2, now) && !is_kept(1, now), "they are no slower than any");
+        assert!((0..100).all(|number| is_kept(50 + number, now)), "each is slower than one of the first");
+        assert!(!is_kept(50, now) && is_kept(51, now));
+        assert!(is_kept(1, now + SECOND), "another second has room");
     }
 
     #[test]

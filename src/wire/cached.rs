@@ -444,8 +444,8 @@ mod tests {
         );
         let stale = Freshness::Stale { ttl: 30, error: ExtendedError::STALE };
         check(&plain(), stale, 512, &answers(0x8180, [30, 30], b""));
-        let told = our_opt(0, b"\0\x0F\0\x02\0\x03");
-        check(&with_edns(), stale, 512, &answers(0x8180, [30, 30], &told));
+        let reported = our_opt(0, b"\0\x0F\0\x02\0\x03");
+        check(&with_edns(), stale, 512, &answers(0x8180, [30, 30], &reported));
         // 33 bytes of question, 32 of answers, 11 of OPT: the error just does not fit.
         let full = 12 + 21 + 32 + 11 + 5;
         check(&with_edns(), stale, full, &answers(0x8180, [30, 30], &our_opt(0, b"")));

@@ -155,8 +155,9 @@ mod tests {
                 edns.is_sound()
                     && edns.iter_options().next().is_some_and(|(code, _)| code == OptionCode::EXTENDED_ERROR)
             );
-            let told = edns.iter_options().find(|(code, _)| *code == OptionCode::TCP_KEEPALIVE).map(|(_, data)| data);
-            assert_eq!(told, keepalive.map(|_| &[0, 100][..]));
+            let reported =
+                edns.iter_options().find(|(code, _)| *code == OptionCode::TCP_KEEPALIVE).map(|(_, data)| data);
+            assert_eq!(reported, keepalive.map(|_| &[0, 100][..]));
         }
     }
 

@@ -374,8 +374,8 @@ mod tests {
         };
         let compressed = "NS MD MF CNAME SOA MB MG MR PTR MINFO MX";
         assert_eq!(allowed(NameRule::Compressed), compressed);
-        let told = RecordType::NAMED.iter().filter(|(_, rtype)| RdataForm::of_compressed(*rtype).is_some());
-        assert_eq!(told.map(|(name, _)| *name).collect::<Vec<_>>().join(" "), compressed);
+        let reported = RecordType::NAMED.iter().filter(|(_, rtype)| RdataForm::of_compressed(*rtype).is_some());
+        assert_eq!(reported.map(|(name, _)| *name).collect::<Vec<_>>().join(" "), compressed);
         let come = format!("{compressed} RP AFSDB RT SIG PX NXT SRV NAPTR KX DNAME");
         assert_eq!(allowed(NameRule::MayComeCompressed), come);
         assert_eq!(allowed(NameRule::AnyCase), format!("{come} RRSIG"));

@@ -165,7 +165,7 @@ fn silence_that_is_a_failure_is_remembered_until_the_true_answer_comes_late() {
         let response = ask();
         assert_eq!((response.rcode(), response.extended_error()), (SERVFAIL, Some(SYNTHESIZED)));
     }
-    assert_eq!(backend.queries().len(), 1, "the second and third are told at once");
+    assert_eq!(backend.queries().len(), 1, "the second and third get a response at once");
     backend.release();
     until("the late answer is kept", || (ask().answers() == [ADDRESS]).then_some(()));
     assert_eq!(backend.queries().len(), 1);
@@ -305,7 +305,7 @@ fn a_popular_answer_is_refreshed_before_it_runs_out() {
     let ask = || client.ask(&query("www.example", A));
     until("the refreshed answer", || (ask().answers() == [OTHER]).then_some(()));
     assert_eq!(backend.queries().len(), 2);
-    assert_eq!(responses(&server, "backend"), 1, "nobody has waited for the second");
+    assert_eq!(responses(&server, "backend"), 1, "no client has waited for the second");
     let metrics = server.admin().metrics();
     let queries = metrics.sum("hedgerow_queries_total", &[]);
     assert_eq!(metrics.sum("hedgerow_responses_total", &[]), queries);

@@ -243,9 +243,9 @@ fn whoever_scrapes_sees_no_counter_fall() {
         Running::beside(&first, &config, move |_| CarriedState { learnt: Some(learnt), ..CarriedState::default() });
     let client = first.client();
     (0..50).for_each(|number| drop(client.ask(&query(&format!("n{number}.example"), A))));
-    let (handed_over, told) = (sent(&counted), sent(&counted));
+    let (handed_over, reported) = (sent(&counted), sent(&counted));
     second.run(move |server| {
-        server.add_counted(&told);
+        server.add_counted(&reported);
         std::future::ready(())
     });
     let (earlier, known) = (first.counted(), sent(&first.counted().since(&handed_over)));
@@ -254,7 +254,7 @@ fn whoever_scrapes_sees_no_counter_fall() {
         std::future::ready(())
     });
     let rest = sent(&first.counted().since(&earlier));
-    assert_eq!(rest.queries.iter().map(|(_, count)| count).sum::<u64>(), 0, "nobody asks any more");
+    assert_eq!(rest.queries.iter().map(|(_, count)| count).sum::<u64>(), 0, "no client asks any more");
     second.admin.wait_for("all are counted", |metrics| metrics.sum("hedgerow_queries_total", &[]) == 100);
     stop.store(true, Ordering::Relaxed);
     let seen = scraper.join().expect("every scrape is answered");
@@ -289,12 +289,12 @@ fn by_hand_changes_and_states_are_told_as_they_change() {
         server.set_processes(ProcessesSnapshot::default());
         std::future::ready(())
     });
-    let told = |what: &str, is_so: &dyn Fn(&Value) -> bool| {
+    let reported = |what: &str, is_so: &dyn Fn(&Value) -> bool| {
         until(what, || {
             // This request lets the writer take the lock: a loop that only looks would keep it.
             first.admin.get("/healthz");
-            let told = first.told.lock().expect("nothing panics here");
-            let last = told.last().map(|known| serde_json::to_value(known).expect("plain data"));
+            let reported = first.reported.lock().expect("nothing panics here");
+            let last = reported.last().map(|known| serde_json::to_value(known).expect("plain data"));
             last.filter(|known| is_so(&known["pools"][0]))
         })
     };
@@ -302,18 +302,18 @@ fn by_hand_changes_and_states_are_told_as_they_change() {
     let address = |place: usize| backends[place].address().to_string();
     let pool = "/api/v1/pools/all/backends";
     first.admin.post(&format!("{pool}/{}/drain", address(0)), "");
-    told("a drain", &|pool| standing(pool, 0, "is_draining") == true);
+    reported("a drain", &|pool| standing(pool, 0, "is_draining") == true);
     first.admin.post(pool, &format!("{{\"address\": \"{}\"}}", address(2)));
-    told("an addition", &|pool| pool["added"][0]["address"] == address(2).as_str());
+    reported("an addition", &|pool| pool["added"][0]["address"] == address(2).as_str());
     // One that was never up would not be found down either.
-    told("that it is up", &|pool| standing(pool, 2, "health") == "Up");
+    reported("that it is up", &|pool| standing(pool, 2, "health") == "Up");
     assert_eq!(first.admin.try_delete(&format!("{pool}/{}", address(1))).status, 200);
-    told("a removal", &|pool| pool["removed"][0] == address(1).as_str());
+    reported("a removal", &|pool| pool["removed"][0] == address(1).as_str());
     backends[2].play_dead(true);
-    told("a death", &|pool| standing(pool, 1, "health") == "Down");
+    reported("a death", &|pool| standing(pool, 1, "health") == "Down");
     // What a process that knew the beginning only takes of that, while it runs.
     let second = Running::start(&config, |_| CarriedState::default());
-    let known = first.told.lock().expect("nothing panics here").last().cloned().expect("something");
+    let known = first.reported.lock().expect("nothing panics here").last().cloned().expect("something");
     let expected = sent(&known);
     second.run(move |server| {
         server.take_known(&known);

@@ -59,8 +59,8 @@ fn who_drains_finishes_what_it_has_and_gets_no_more() {
     drains.wait_for(1);
     admin.post(&format!("{}/drain", path(drains.address())), "");
     let name = drains.address().to_string();
-    let told = admin.backend(&name);
-    assert_eq!((&told["state"], &told["in_flight"]), (&"draining".into(), &1.into()));
+    let reported = admin.backend(&name);
+    assert_eq!((&reported["state"], &reported["in_flight"]), (&"draining".into(), &1.into()));
     ask_names(&client, 20);
     assert_eq!((drains.queries().len(), stays.queries().len()), (1, 20));
     drains.release();
@@ -119,8 +119,8 @@ fn state_by_hand_outdoes_probes_until_auto() {
     let (admin, client) = (server.admin(), server.client());
     let set = |address: SocketAddr, word: &str, is_up| {
         admin.post(&format!("{}/{word}", path(address)), r#"{"force": true}"#);
-        let told = admin.backend(&address.to_string());
-        assert_eq!(told["by_hand"], word != "auto", "{told}");
+        let reported = admin.backend(&address.to_string());
+        assert_eq!(reported["by_hand"], word != "auto", "{reported}");
         admin.wait_for_state(address, is_up);
     };
     let attempts = || [closed.address(), backend.address()].map(|address| admin.metrics().attempts(address, None));
@@ -283,9 +283,9 @@ fn metrics_agree_with_what_backends_and_clients_saw() {
         for (place, backend) in backends.iter().enumerate() {
             let seen = backend.queries().len() - seen_before[place];
             assert_eq!(metrics.attempts(backend.address(), None), seen as u64, "{dispatch}: backend {place}");
-            let told = metrics.attempts(backend.address(), Some("probe"));
+            let reported = metrics.attempts(backend.address(), Some("probe"));
             let probes = (backend.probes().len() - probes_before[place]) as u64;
-            assert!((1..=probes).contains(&told), "{dispatch}: {told} probes counted, {probes} seen");
+            assert!((1..=probes).contains(&reported), "{dispatch}: {reported} probes counted, {probes} seen");
         }
         let kinds = ["first", "hedge", "failover"].map(|kind| sum("attempts_total", &[("kind", kind)]));
         match dispatch {
@@ -304,15 +304,15 @@ fn reload_says_which_changes_by_hand_it_undoes() {
     let admin = server.admin();
     admin.post(BACKENDS, &json(comes.address()));
     assert_eq!(admin.try_delete(&path(goes.address())).status, 200);
-    let told = admin.try_post("/api/v1/reload", "").body;
+    let reported = admin.try_post("/api/v1/reload", "").body;
     for said in [
         format!("{}, added to pool all by hand, is gone", comes.address()),
         format!("{}, removed from pool all by hand, is back", goes.address()),
     ] {
-        assert!(told.contains(&said), "no {said:?} in {told}");
+        assert!(reported.contains(&said), "no {said:?} in {reported}");
     }
-    let told = admin.try_post("/api/v1/reload", "").body;
-    assert!(!told.contains("by hand"), "{told}");
+    let reported = admin.try_post("/api/v1/reload", "").body;
+    assert!(!reported.contains("by hand"), "{reported}");
 }
 
 #[test]

@@ -222,14 +222,15 @@ fn lookup_asks_by_https() {
     let (ca, names) = (file.display().to_string(), ["a.example", "b.example", "c.example"]);
     let expected = names.map(|name| format!("{name} {ADDRESS} A\n")).concat();
     let url = format!("@https://{}/q#dns.example", backend.address());
-    let (told, problem) = run(&[&[&*url, "--ca", &ca][..], &names].concat());
-    assert_eq!(told, expected, "{problem}");
+    let (reported, problem) = run(&[&[&*url, "--ca", &ca][..], &names].concat());
+    assert_eq!(reported, expected, "{problem}");
     assert_eq!((backend.connections(), backend.queries()), (1, 3), "all by one connection");
     let at = format!("@{}", backend.address());
-    let (told, problem) = run(&[&[&*at, "+https=/q", "--tls-name", "dns.example", "--ca", &ca][..], &names].concat());
-    assert_eq!(told, expected, "{problem}");
-    let (told, problem) = run(&[&*at, "+https=/q", "--tls-name", "other.example", "--ca", &ca, "a.example"]);
-    assert!(!told.contains(ADDRESS) && problem.contains("not for other.example"), "{told} {problem}");
+    let (reported, problem) =
+        run(&[&[&*at, "+https=/q", "--tls-name", "dns.example", "--ca", &ca][..], &names].concat());
+    assert_eq!(reported, expected, "{problem}");
+    let (reported, problem) = run(&[&*at, "+https=/q", "--tls-name", "other.example", "--ca", &ca, "a.example"]);
+    assert!(!reported.contains(ADDRESS) && problem.contains("not for other.example"), "{reported} {problem}");
 }
 
 #[test]

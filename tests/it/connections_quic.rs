@@ -227,12 +227,12 @@ fn lookup_asks_by_quic() {
     let (ca, names) = (file.display().to_string(), ["a.example", "b.example", "c.example"]);
     let expected = names.map(|name| format!("{name} {ADDRESS} A\n")).concat();
     let url = format!("@quic://{}#dns.example", backend.address());
-    let (told, problem) = run(&[&[&*url, "--ca", &ca][..], &names].concat());
-    assert_eq!(told, expected, "{problem}");
+    let (reported, problem) = run(&[&[&*url, "--ca", &ca][..], &names].concat());
+    assert_eq!(reported, expected, "{problem}");
     assert_eq!((backend.connections(), backend.queries()), (1, 3), "all by one connection");
     let at = format!("@{}", backend.address());
-    let (told, problem) = run(&[&[&*at, "+quic", "--tls-name", "dns.example", "--ca", &ca][..], &names].concat());
-    assert_eq!(told, expected, "{problem}");
+    let (reported, problem) = run(&[&[&*at, "+quic", "--tls-name", "dns.example", "--ca", &ca][..], &names].concat());
+    assert_eq!(reported, expected, "{problem}");
     // What is said first is not lost on the way out: it would be said again after 300 ms.
     let is_quick = || {
         let begun = Instant::now();
@@ -240,6 +240,6 @@ fn lookup_asks_by_quic() {
         begun.elapsed() < Duration::from_millis(250)
     };
     assert!((0..10).any(|_| is_quick()), "each of ten was late");
-    let (told, problem) = run(&[&*at, "+quic", "--tls-name", "other.example", "--ca", &ca, "a.example"]);
-    assert!(!told.contains(ADDRESS) && problem.contains("not for other.example"), "{told} {problem}");
+    let (reported, problem) = run(&[&*at, "+quic", "--tls-name", "other.example", "--ca", &ca, "a.example"]);
+    assert!(!reported.contains(ADDRESS) && problem.contains("not for other.example"), "{reported} {problem}");
 }

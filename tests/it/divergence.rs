@@ -58,7 +58,7 @@ fn ask_until_counted(server: &Server, name: &str, kind: &str) -> Duration {
 }
 
 /// Returns the output of `ctl divergence` as JSON.
-fn told(server: &Server) -> Value {
+fn reported(server: &Server) -> Value {
     serde_json::from_str(&ctl(server, &["--json"])).expect("JSON")
 }
 
@@ -86,15 +86,15 @@ fn one_record_changed_on_one_of_three_is_found_within_ten_seconds() {
         let took = ask_until_counted(&server, "www.example", "data");
         println!("{keys:?}: found after {took:?}");
         assert!(took < Duration::from_secs(10), "{keys}: {took:?}");
-        let told = &told(&server)["divergences"];
+        let reported = &reported(&server)["divergences"];
         assert_eq!(
-            (&told[0]["name"], &told[0]["type"], &told[0]["kind"]),
+            (&reported[0]["name"], &reported[0]["type"], &reported[0]["kind"]),
             (&"www.example.".into(), &"A".into(), &"data".into())
         );
-        let said = told[0]["said"].as_array().expect("who says what");
-        assert_eq!(said.len(), 3, "{told}");
+        let said = reported[0]["said"].as_array().expect("who says what");
+        assert_eq!(said.len(), 3, "{reported}");
         for (said, address) in said.iter().zip(["192.0.2.1", "192.0.2.1", "192.0.2.9"]) {
-            assert_eq!((&said["data"], &said["serial"]), (&format!("A {address}").into(), &7.into()), "{told}");
+            assert_eq!((&said["data"], &said["serial"]), (&format!("A {address}").into(), &7.into()), "{reported}");
         }
         assert_eq!(counted(&server, None), 1, "{keys}");
     }
@@ -130,7 +130,7 @@ fn a_reply_that_is_not_accepted_is_compared_with_the_one_that_is() {
         let keys = format!("dispatch = 'race'\nreplicas = true\ncompare = 1.0\n{keys}");
         let server = Forwarder::to(&[&slow, &denying], &keys).admin().start();
         ask_until_counted(&server, "www.example", "rcode");
-        let said = &told(&server)["divergences"][0]["said"];
+        let said = &reported(&server)["divergences"][0]["said"];
         let rcodes = [&said[0]["rcode"], &said[1]["rcode"]];
         assert_eq!(rcodes, [&Value::from("NOERROR"), &Value::from("NXDOMAIN")], "{said}");
     }
@@ -147,7 +147,7 @@ fn a_share_of_the_questions_is_compared_and_none_without_it() {
         let began = Instant::now();
         // Each is asked five times, twenty of all in a second.
         let known = until("all that differ are known", || {
-            let known = told(&server)["divergences"].as_array()?.len();
+            let known = reported(&server)["divergences"].as_array()?.len();
             (began.elapsed() > Duration::from_secs(8) || known == 20).then_some(known)
         });
         assert!(is_right(known), "{share}: {known}");
@@ -196,7 +196,7 @@ fn what_is_known_is_shown_until_it_is_gone_and_counted_when_it_is_back() {
     });
     // No client asks any more; the comparison is repeated nevertheless.
     is_wrong.store(false, Ordering::Relaxed);
-    until("both are gone", || told(&server)["divergences"].as_array()?.is_empty().then_some(()));
+    until("both are gone", || reported(&server)["divergences"].as_array()?.is_empty().then_some(()));
     assert_eq!(counted(&server, None), 2);
     is_wrong.store(true, Ordering::Relaxed);
     until("it is counted again", || {
@@ -246,7 +246,11 @@ fn rotating_answers_and_falling_times_to_live_are_no_divergence() {
             client.ask(&query("www.example", A));
             (began.elapsed() > Duration::from_secs(4) && asked_besides() >= 4).then_some(())
         });
-        assert_eq!((counted(&server, None), &told(&server)["divergences"]), (0, &Value::Array(Vec::new())), "{shown}");
+        assert_eq!(
+            (counted(&server, None), &reported(&server)["divergences"]),
+            (0, &Value::Array(Vec::new())),
+            "{shown}"
+        );
     }
 }
 
@@ -312,7 +316,7 @@ fn ordinary_updates_are_no_divergence() {
     println!("{UPDATES} updates, {probes} questions besides");
     assert!(probes > u64::from(UPDATES), "{probes}");
     assert!(late.len() < UPDATES as usize / 2, "updates are slow: {late:?}");
-    let shown = told(&server)["divergences"].as_array().expect("an array").clone();
+    let shown = reported(&server)["divergences"].as_array().expect("an array").clone();
     let is_late = |shown: &Value| {
         let said = shown["said"].as_array().expect("an array");
         shown["kind"] == "serial" && said.iter().any(|said| late.contains(&said["data"]))

@@ -78,8 +78,8 @@ fn dnsdist_is_asked_by_tls_and_https() {
 fn check_proxy(server: &Server, at: SocketAddr, words: &str) {
     for (client, expected) in [("127.0.0.3", ANSWER), ("127.0.0.4", "status: REFUSED")] {
         let words = format!("-b {client} @127.0.0.1 -p {} {words} www.example A", at.port());
-        let Some(told) = ask_by("kdig", &server.path(""), &words) else { return };
-        assert!(told.contains(expected), "{words}: {told}");
+        let Some(reported) = ask_by("kdig", &server.path(""), &words) else { return };
+        assert!(reported.contains(expected), "{words}: {reported}");
     }
 }
 
@@ -118,8 +118,8 @@ fn dnsdist_is_told_who_asks() {
     for name in ["udp.example", "tcp.example"] {
         for (client, expected) in [("127.0.0.3", ANSWER), ("127.0.0.4", OTHER_ANSWER), ("127.0.0.3", ANSWER)] {
             let words = format!("-b {client} @127.0.0.1 -p {} {name} A", server.address().port());
-            let Some(told) = ask_by("kdig", &server.path(""), &words) else { return };
-            assert!(told.contains(expected), "{words}: {told}");
+            let Some(reported) = ask_by("kdig", &server.path(""), &words) else { return };
+            assert!(reported.contains(expected), "{words}: {reported}");
         }
     }
 }
@@ -135,8 +135,8 @@ fn kdig_and_dig_ask_by_tls() {
             "@127.0.0.1 -p {} {words} +tls-ca=ca.pem +tls-hostname=dns.example www.example A",
             port(&server, 1)
         );
-        let Some(told) = ask_by(program, &server.path(""), &words) else { return };
-        assert!(told.contains(ANSWER), "{program} {words}: {told}");
+        let Some(reported) = ask_by(program, &server.path(""), &words) else { return };
+        assert!(reported.contains(ANSWER), "{program} {words}: {reported}");
     }
 }
 
@@ -163,20 +163,22 @@ fn openssl_finds_versions_protocols_and_sessions_as_they_should_be() {
         (2, "-alpn http/1.1", &["ALPN protocol: http/1.1"]),
         (2, "-alpn dot", &["alert no application protocol"]),
     ] {
-        let told = connect(place, words).expect("it is installed");
-        expected.iter().for_each(|expected| assert!(told.contains(expected), "{place} {words}: {expected} in {told}"));
+        let reported = connect(place, words).expect("it is installed");
+        expected
+            .iter()
+            .for_each(|expected| assert!(reported.contains(expected), "{place} {words}: {expected} in {reported}"));
     }
     // A session is resumed by its ticket, and no ticket lets data come before the handshake is complete.
     fs::write(server.path("early"), framed(&query("www.example", A).to_vec())).expect("a file of the test");
     for version in ["-tls1_2", "-tls1_3"] {
         // The tickets of TLS 1.3 come after the handshake: it stays until the server ends.
-        let told = connect(1, &format!("{version} -sess_out session -ign_eof")).expect("it is installed");
-        assert!(told.contains("New, TLSv1."), "{version}: {told}");
-        let told = connect(1, &format!("{version} -sess_in session")).expect("it is installed");
-        assert!(told.contains("Reused, TLSv1."), "{version}: {told}");
+        let reported = connect(1, &format!("{version} -sess_out session -ign_eof")).expect("it is installed");
+        assert!(reported.contains("New, TLSv1."), "{version}: {reported}");
+        let reported = connect(1, &format!("{version} -sess_in session")).expect("it is installed");
+        assert!(reported.contains("Reused, TLSv1."), "{version}: {reported}");
     }
-    let told = connect(1, "-sess_in session -early_data early").expect("it is installed");
-    assert!(told.contains("Reused, TLSv1.3") && told.contains("Early data was not sent"), "{told}");
+    let reported = connect(1, "-sess_in session -early_data early").expect("it is installed");
+    assert!(reported.contains("Reused, TLSv1.3") && reported.contains("Early data was not sent"), "{reported}");
 }
 
 #[test]
@@ -186,9 +188,9 @@ fn dnsperf_is_answered_all_it_asks_by_tls() {
     let names: String = (0..500).map(|number| format!("q{number}.example A\n")).collect();
     fs::write(server.path("names"), names).expect("a file of the test");
     let words = format!("-m dot -s 127.0.0.1 -p {} -d names -n 4 -c 4 -q 64 -t 30", port(&server, 1));
-    let Some(told) = ask_by("dnsperf", &server.path(""), &words) else { return };
+    let Some(reported) = ask_by("dnsperf", &server.path(""), &words) else { return };
     for expected in ["Queries completed:    2000 (100.00%)", "NOERROR 2000 (100.00%)", "Reconnections:        0"] {
-        assert!(told.contains(expected), "{expected} in {told}");
+        assert!(reported.contains(expected), "{expected} in {reported}");
     }
 }
 
@@ -201,8 +203,8 @@ fn h2load_is_answered_all_it_asks() {
         "-n 2000 -c 4 -m 8 -d query -H content-type:application/dns-message https://127.0.0.1:{}/dns-query",
         port(&server, 2)
     );
-    let Some(told) = ask_by("h2load", &server.path(""), &words) else { return };
-    assert!(told.contains("2000 succeeded, 0 failed") && told.contains("2000 2xx"), "{told}");
+    let Some(reported) = ask_by("h2load", &server.path(""), &words) else { return };
+    assert!(reported.contains("2000 succeeded, 0 failed") && reported.contains("2000 2xx"), "{reported}");
     let labels = [("status", "200")];
     assert_eq!(server.admin().metrics().sum("hedgerow_http_responses_total", &labels), 2000);
 }

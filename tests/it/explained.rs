@@ -206,13 +206,13 @@ fn what_the_cache_has_is_not_asked_again_unless_that_is_wanted() {
 fn a_question_waits_until_the_one_before_is_explained_and_a_third_is_refused() {
     let backend = Backend::new(answer(ONE).held().then(answer(ONE)));
     let server = Forwarder::to(&[&backend], "timeout = '20s'\nattempt_timeout = '20s'").admin().start();
-    let (told, answers) = channel();
+    let (reported, answers) = channel();
     thread::scope(|scope| {
         for number in 0..3 {
-            let (server, told) = (&server, told.clone());
+            let (server, reported) = (&server, reported.clone());
             scope.spawn(move || {
                 let body = json!({ "name": format!("{number}.example") }).to_string();
-                told.send(server.admin().try_post("/api/v1/explain", &body))
+                reported.send(server.admin().try_post("/api/v1/explain", &body))
             });
         }
         let next = || answers.recv_timeout(PATIENCE).expect("an answer");
@@ -316,7 +316,7 @@ fn only_who_may_change_things_may_ask() {
     };
     assert_eq!(by_tcp(&[]), 403);
     assert_eq!(by_tcp(&[("Authorization", "Bearer wrong-horse-battery")]), 403);
-    assert_eq!(backend.queries().len(), 0, "nobody was asked");
+    assert_eq!(backend.queries().len(), 0, "no backend was asked");
     assert_eq!(by_tcp(&[("Authorization", "Bearer correct-horse-battery")]), 200);
     assert_eq!(backend.queries().len(), 1);
     assert_eq!(server.admin().try_post("/api/v1/explain", "{}").status, 400);

@@ -80,7 +80,7 @@ fn check(dispatch: &str, hedge: &str, fault: Fault) -> Duration {
     let attempts = || admin.metrics().attempts(fails.address(), None);
     let asked = attempts();
     load.run_for(CALM);
-    assert_eq!(attempts(), asked, "{dispatch}: nobody pays once it is known, for nobody asks");
+    assert_eq!(attempts(), asked, "{dispatch}: no query waits once it is known, since none is sent there");
     let report = load.stop();
     if fault == Fault::Stop {
         fails.resume();

@@ -160,7 +160,7 @@ fn what_is_no_query_has_a_status_of_its_own() {
         if version == "--http1.1" {
             assert_eq!(post("long", dns), 413);
             let long = ["-H", dns, "-H", chunked, "--data-binary", &body("long")];
-            assert_eq!(ask("/dns-query", &long), 413, "of a length that nobody has said");
+            assert_eq!(ask("/dns-query", &long), 413, "of an undeclared length");
         }
     }
     // By HTTP/2 the response comes before the body is complete, and the client learns that it need not go on
@@ -464,7 +464,7 @@ fn a_drain_answers_what_is_in_flight_and_says_goodbye() {
     server.process.wait_for_log("finishing those in flight");
     // It hears of the end, and what it has sent before it says that it has is still taken (RFC 9113 section
     // 6.8).
-    let goaway = by_two.receive_until(|frame| frame.kind == GOAWAY).expect("it is told");
+    let goaway = by_two.receive_until(|frame| frame.kind == GOAWAY).expect("it is sent");
     assert_eq!(goaway.payload[..4], [0x7F, 0xFF, 0xFF, 0xFF], "all that are on their way");
     by_two.send(HEADERS, http2::END_HEADERS | END_STREAM, 3, &fields);
     thread::scope(|scope| {

@@ -8,7 +8,7 @@ use hedgerow::zone::{Identity, IdentityText, ZoneDb, respond};
 const ZONE: &str = "z. 300 SOA a. b. 1 2 3 4 60\nz. NS ns.elsewhere.\n";
 
 /// A zone database that says something of its server.
-fn told() -> ZoneDb {
+fn reported() -> ZoneDb {
     let text = |text: &str| IdentityText::new(text.as_bytes());
     zone_db(&[ZONE]).with_identity(Identity { version: text("hedgerow 1"), id: text("ts1"), nsid: text("node") })
 }
@@ -21,17 +21,17 @@ fn version_and_id_are_told_if_they_are_set() {
             .map_or_else(|| "REFUSED QR".to_owned(), |text| format!("NOERROR QR AA; an {qname} 0 IN TXT \"{text}\""));
         assert_eq!(response.line(), expected_line, "{qname} {qtype}");
     };
-    check(&told(), "version.bind.", "TXT", Some("hedgerow 1"));
-    check(&told(), "VERSION.server.", "ANY", Some("hedgerow 1"));
-    check(&told(), "id.server.", "TXT", Some("ts1"));
-    check(&told(), "hostname.bind.", "TXT", Some("ts1"));
-    check(&told(), "version.bind.", "A", None);
-    check(&told(), "authors.bind.", "TXT", None);
+    check(&reported(), "version.bind.", "TXT", Some("hedgerow 1"));
+    check(&reported(), "VERSION.server.", "ANY", Some("hedgerow 1"));
+    check(&reported(), "id.server.", "TXT", Some("ts1"));
+    check(&reported(), "hostname.bind.", "TXT", Some("ts1"));
+    check(&reported(), "version.bind.", "A", None);
+    check(&reported(), "authors.bind.", "TXT", None);
     for qname in ["version.bind.", "id.server."] {
         check(&zone_db(&[ZONE]), qname, "TXT", None);
     }
     // In class IN it is a name as any other.
-    assert_eq!(asked("version.bind.", "TXT").of(&told()).line(), "REFUSED QR");
+    assert_eq!(asked("version.bind.", "TXT").of(&reported()).line(), "REFUSED QR");
 }
 
 #[test]
@@ -51,8 +51,8 @@ fn the_identifier_goes_to_those_who_ask_for_it() {
         edns.iter_options().map(|(code, data)| (code, data.to_vec())).collect::<Vec<_>>()
     };
     let nsid = [0, 3, 0, 0];
-    assert_eq!(ask(&told(), &nsid), [(OptionCode::NSID, b"node".to_vec())]);
-    assert_eq!(ask(&told(), &[]), []);
+    assert_eq!(ask(&reported(), &nsid), [(OptionCode::NSID, b"node".to_vec())]);
+    assert_eq!(ask(&reported(), &[]), []);
     assert_eq!(ask(&zone_db(&[ZONE]), &nsid), []);
 }
 

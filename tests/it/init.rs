@@ -68,7 +68,7 @@ fn a_public_backend_without_serves_is_warned_of() {
         fs::write(folder.path().join("a.toml"), format!("{pool}{lines}")).expect("our own folder");
         let checked = hedgerow(folder.path(), &["check", "-c", "a.toml"]);
         assert_eq!(checked.status.code(), Some(0), "{checked:?}");
-        let told = String::from_utf8(checked.stderr).expect("UTF-8");
-        assert!(told.starts_with(expected) && told.is_empty() == expected.is_empty(), "{lines}: {told}");
+        let reported = String::from_utf8(checked.stderr).expect("UTF-8");
+        assert!(reported.starts_with(expected) && reported.is_empty() == expected.is_empty(), "{lines}: {reported}");
     }
 }

@@ -99,8 +99,8 @@ fn check(backends: impl Fn(&mut StdRng) -> usize) -> usize {
         let backends = backends(&mut rng);
         let scenario = scenario(backends, &mut rng);
         let ScenarioRecord { races, queries } = run(&scenario, start, seed);
-        for (number, told) in queries.iter().enumerate() {
-            let sources: Vec<_> = told.iter().map(|(_, source)| *source).collect();
+        for (number, reported) in queries.iter().enumerate() {
+            let sources: Vec<_> = reported.iter().map(|(_, source)| *source).collect();
             let unanswered: Vec<_> = races.iter().filter(|race| race.won_by.is_none()).collect();
             assert_eq!(sources, [Some(ResponseSource::Backend)], "query {number} of {scenario:?}: {unanswered:?}");
         }

@@ -101,11 +101,12 @@ fn every_key_of_the_config_is_in_its_page() {
             .unwrap_or_else(|| panic!("no section {heading}"));
         let own = own.split("\n.SH ").next().expect("a first part");
         for key in section.keys {
-            let told = format!("\n{} = ", key.name);
-            let (_, told) = own.split_once(&told).unwrap_or_else(|| panic!("nothing of {} in {heading}", key.name));
+            let reported = format!("\n{} = ", key.name);
+            let (_, reported) =
+                own.split_once(&reported).unwrap_or_else(|| panic!("nothing of {} in {heading}", key.name));
             let first =
-                key.comment.first().expect("each key is told of").split(['"', '\'', '\\']).next().expect("a part");
-            assert!(told.contains(first), "{heading}: {}: {first}", key.name);
+                key.comment.first().expect("each key is described").split(['"', '\'', '\\']).next().expect("a part");
+            assert!(reported.contains(first), "{heading}: {}: {first}", key.name);
             keys += 1;
         }
     }

@@ -246,7 +246,7 @@ fn reply_passes_octet_for_octet() {
         let response = server.client().ask(&question);
         let seen = backend.queries();
         let seen = seen.last().expect("the question was asked");
-        let mut told = reply_to(&seen.bytes)
+        let mut reported = reply_to(&seen.bytes)
             .without_opt()
             .with_flags(AA | RA)
             .answer(record("@", 65_280, b"\xc0\x0c as it is"))
@@ -254,9 +254,9 @@ fn reply_passes_octet_for_octet() {
             .authority(record("example.org", NS, &wire_name("ns.example.org")))
             .additional(record("ns.example.org", 10, &[]))
             .to_vec();
-        told[..2].copy_from_slice(&question.id.to_be_bytes());
-        told[12..12 + question.question().len()].copy_from_slice(&question.question());
-        assert_eq!(response.bytes, told);
+        reported[..2].copy_from_slice(&question.id.to_be_bytes());
+        reported[12..12 + question.question().len()].copy_from_slice(&question.question());
+        assert_eq!(response.bytes, reported);
     }
 }
 

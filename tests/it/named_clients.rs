@@ -18,7 +18,7 @@ const PROBED: &str = "health = { interval = '100ms' }";
 #[test]
 fn each_datagram_says_who_asks_and_no_answer_is_shared() {
     let backend = Backend::new(answer(ADDRESS).held());
-    let server = Forwarder::to(&[&Told("", &backend)], PROBED).cache("").start();
+    let server = Forwarder::to(&[&NamedClients("", &backend)], PROBED).cache("").start();
     let clients = ["127.0.0.1", "127.0.0.5", "127.0.0.5"].map(|local| Client::at(local, server.address()));
     let question = query("www.example.org", A);
     clients.iter().for_each(|client| client.send(&question));
@@ -43,7 +43,7 @@ fn each_datagram_says_who_asks_and_no_answer_is_shared() {
 #[test]
 fn each_connection_is_for_one_client() {
     let backend = Backend::new(answer(ADDRESS).except("held", answer(ADDRESS).held()));
-    let server = Forwarder::to(&[&Told("tcp://", &backend)], &format!("{PROBED}\nconnections = {{ max = 2 }}"))
+    let server = Forwarder::to(&[&NamedClients("tcp://", &backend)], &format!("{PROBED}\nconnections = {{ max = 2 }}"))
         .cache("")
         .admin()
         .start();
@@ -79,7 +79,7 @@ fn each_connection_is_for_one_client() {
 #[test]
 fn a_truncated_answer_is_fetched_by_a_connection_of_its_own() {
     let backend = Backend::new(truncated().by_tcp(answer(ADDRESS)));
-    let server = Forwarder::to(&[&Told("", &backend)], "").start();
+    let server = Forwarder::to(&[&NamedClients("", &backend)], "").start();
     let mut clients = ["127.0.0.1", "127.0.0.5"].map(|local| TcpClient::from(local, server.address()));
     for client in &mut clients {
         for name in ["www.example.org", "www.example.org", "mail.example.org"] {
@@ -111,7 +111,7 @@ fn an_authority_behind_a_forwarder_knows_whom_it_answers() {
     let ts = authority();
     let address = ts.listener("ts");
     for scheme in ["", "tcp://"] {
-        let server = Forwarder::to(&[&Told(scheme, &address)], "accept = 'any'").start();
+        let server = Forwarder::to(&[&NamedClients(scheme, &address)], "accept = 'any'").start();
         for (client, rcode) in [("127.0.0.5", 0), ("127.0.0.6", 5), ("127.0.0.5", 0)] {
             let response = Client::at(client, server.address()).ask(&query("www.example.org", A));
             assert_eq!(response.rcode(), rcode, "{scheme}{client}");
@@ -124,7 +124,7 @@ fn an_authority_behind_a_forwarder_knows_whom_it_answers() {
 #[test]
 fn who_asks_through_a_proxy_is_passed_on() {
     let backend = Backend::new(answer(ADDRESS));
-    let server = Forwarder::to(&[&Told("", &backend)], "")
+    let server = Forwarder::to(&[&NamedClients("", &backend)], "")
         .listen("[{ address = '127.0.0.1:0', proxy_from = ['127.0.0.2'] }]")
         .start();
     let proxy = Client::at("127.0.0.2", server.address());
@@ -150,12 +150,12 @@ fn who_is_told_may_change_with_a_reload() {
     };
     let local = SocketAddr::from(([127, 0, 0, 1], client.address().port()));
     ask("one.example", None);
-    server.reload("config.toml", &Forwarder::to(&[&Told("", &backend)], "").to_toml());
+    server.reload("config.toml", &Forwarder::to(&[&NamedClients("", &backend)], "").to_toml());
     server.process.wait_for_log("reloaded");
     ask("two.example", named(local, server.address()));
     server.reload("config.toml", &plain.to_toml());
     let mut number = 0;
-    until("it is told nothing any more", || {
+    until("it gets no PROXY header any more", || {
         number += 1;
         let name = format!("n{number}.example");
         assert_eq!(client.ask(&query(&name, A)).answers(), [ADDRESS]);

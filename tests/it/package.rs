@@ -170,18 +170,18 @@ fn systemd_takes_the_units() {
         let output = command.output().ok()?;
         Some((output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()))
     };
-    let Some((is_right, told)) = analyze(&["verify", "--man=no"], &["hedgerow.service", "hedgerow.socket"]) else {
+    let Some((is_right, reported)) = analyze(&["verify", "--man=no"], &["hedgerow.service", "hedgerow.socket"]) else {
         return leave_out("systemd_takes_the_units", "there is no systemd-analyze");
     };
     // What it says of other units of this machine is not ours.
-    let ours: Vec<_> = told.lines().filter(|line| line.contains("hedgerow")).collect();
-    assert!(is_right && ours.is_empty(), "{told}");
-    let Some((is_tight, told)) =
+    let ours: Vec<_> = reported.lines().filter(|line| line.contains("hedgerow")).collect();
+    assert!(is_right && ours.is_empty(), "{reported}");
+    let Some((is_tight, reported)) =
         analyze(&["security", "--offline=true", "--no-pager", "--threshold=20"], &["hedgerow.service"])
     else {
         return;
     };
-    assert!(is_tight, "{told}");
+    assert!(is_tight, "{reported}");
     // With what [xdp] takes: systemd reads that beside a unit which it finds by its name.
     let drop_in = folder.path().join("hedgerow.service.d");
     std::fs::create_dir(&drop_in).expect("our own folder");
@@ -190,8 +190,8 @@ fn systemd_takes_the_units() {
     command.args(["verify", "--man=no", "hedgerow.service"]);
     let output = command.env("SYSTEMD_UNIT_PATH", format!("{}:", folder.path().display())).output();
     let output = output.expect("it was there a moment ago");
-    let told = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(output.status.success() && !told.contains("hedgerow"), "{told}");
+    let reported = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success() && !reported.contains("hedgerow"), "{reported}");
 }
 
 #[test]

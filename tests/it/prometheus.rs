@@ -27,8 +27,8 @@ fn run(program: &str, arguments: &[&str]) -> Option<Output> {
 /// Checks that a program is content.
 fn check(test: &str, program: &str, arguments: &[&str]) {
     let Some(output) = run(program, arguments) else { return leave_out(test, &format!("there is no {program}")) };
-    let told = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {arguments:?}: {told}");
+    let reported = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {reported}");
 }
 
 #[test]
@@ -41,9 +41,9 @@ fn rules_are_right_on_both_sides_of_their_bounds() {
     let alerts = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect::<Vec<_>>();
     assert!(alerts.len() >= 10, "{alerts:?}");
     for alert in alerts {
-        let told = tests.matches(&format!("alertname: {alert}\n        exp_alerts")).count();
+        let reported = tests.matches(&format!("alertname: {alert}\n        exp_alerts")).count();
         let silent = tests.matches(&format!("alertname: {alert} }}")).count();
-        assert!(told > 0 && silent > 0, "{alert} is tried on one side of its bound only, or on none");
+        assert!(reported > 0 && silent > 0, "{alert} is tried on one side of its bound only, or on none");
     }
 }
 
@@ -180,14 +180,14 @@ fn a_real_prometheus_finds_what_panels_and_rules_ask_for() {
         assert!(Instant::now() < deadline, "no series for {missing:#?}: {last}");
         assert_eq!(client.ask(&query("www.example", A)).rcode(), NOERROR);
         missing.retain(|expression| {
-            let Some(told) = prometheus.ask("query", expression) else { return true };
-            last = told;
+            let Some(reported) = prometheus.ask("query", expression) else { return true };
+            last = reported;
             last["data"]["result"].as_array().is_none_or(Vec::is_empty)
         });
     }
     let rules = until("the rules are evaluated", || {
-        let told = prometheus.ask("rules", "")?;
-        let groups = told["data"]["groups"].as_array()?.clone();
+        let reported = prometheus.ask("rules", "")?;
+        let groups = reported["data"]["groups"].as_array()?.clone();
         let rules: Vec<_> = groups.iter().flat_map(|group| group["rules"].as_array().cloned()).flatten().collect();
         let is_evaluated = !rules.is_empty() && rules.iter().all(|rule| rule["health"] != "unknown");
         is_evaluated.then_some(rules)

@@ -83,7 +83,7 @@ fn datagrams_of_a_proxy_are_those_of_its_clients() {
     // Others need no header, and one of theirs is noise.
     let direct = server.client();
     direct.send_bytes(&with(Some(WELCOME), 6));
-    assert_eq!(direct.receive().rcode(), 4, "read as a message, its opcode is one that nobody knows");
+    assert_eq!(direct.receive().rcode(), 4, "read as a message, its opcode is unknown");
     assert_eq!(direct.ask(&support_query(7)).id(), 7);
     let metrics = server.admin().metrics();
     assert_eq!(metrics.sum("hedgerow_dropped_total", &[("reason", "proxy")]), 2);

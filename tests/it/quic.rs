@@ -233,7 +233,7 @@ fn sessions_are_resumed_by_every_worker_and_across_a_reload() {
     let config = quic_config(&authorities, &["doq"]);
     let visit = || {
         let mut client = QuicClient::of(quic_of(&server), &config, "dns.example");
-        assert!(!client.has_early_data(), "nobody offers it");
+        assert!(!client.has_early_data(), "the server does not offer it");
         // Tickets come behind the handshake: with the answer they are here.
         client.ask(&asked("www.example.org"));
     };
@@ -383,7 +383,7 @@ fn listeners_come_and_go_by_reload_and_share_a_port_with_tls() {
     tls.ask(&query("www.example.org", A));
     // The one leaves, the other stays; and both stay where TLS does.
     reload(&format!("['tls://{stays}', 'quic://{stays}']"));
-    assert_eq!(other.wait_for_close(), Some(NO_ERROR), "where nobody connects any more, connections end");
+    assert_eq!(other.wait_for_close(), Some(NO_ERROR), "connections end after the last client has left");
     open.ask(&asked("www.example.org"));
     tls.ask(&query("www.example.org", A));
     reload(&format!("['tls://{stays}']"));
@@ -464,8 +464,8 @@ fn kdig_is_answered() {
     let output =
         Command::new("kdig").args(["@127.0.0.1", "-p", &port, "+quic", "+padding", "www.example.org", "A"]).output();
     let Ok(output) = output else { return leave_out("kdig by QUIC", "kdig is not installed") };
-    let told = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(told.contains(ADDRESS) && told.contains("QUIC"), "{told}");
+    let reported = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(reported.contains(ADDRESS) && reported.contains("QUIC"), "{reported}");
 }
 
 #[test]

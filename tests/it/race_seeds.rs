@@ -153,8 +153,8 @@ fn each_query_has_one_response_and_each_race_one_outcome_in_time() {
         let rules = scenario.pools.iter().map(|pool| &pool.rules);
         let rules = rules.chain(scenario.reloads.iter().flat_map(|(_, rules)| rules));
         let longest = rules.map(|rules| rules.timeout).max().expect("a pool has rules");
-        for told in &report.queries {
-            assert!(matches!(told[..], [(waited, _)] if waited <= longest), "{told:?} within {longest:?}");
+        for reported in &report.queries {
+            assert!(matches!(reported[..], [(waited, _)] if waited <= longest), "{reported:?} within {longest:?}");
         }
         for race in &report.races {
             assert!(matches!(race.outcomes[..], [(ended, _)] if ended <= race.deadline), "{race:?}");

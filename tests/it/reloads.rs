@@ -44,7 +44,7 @@ fn is_refused(address: SocketAddr) {
     client.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
     client.connect(address).expect("loopback can be reached");
     let _ = client.send(&query("www.example", A).to_vec());
-    let error = client.recv(&mut [0; 512]).expect_err("nobody answers");
+    let error = client.recv(&mut [0; 512]).expect_err("no server answers");
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{address}");
     until("TCP is refused too", || TcpStream::connect(address).is_err().then_some(()));
 }
@@ -117,11 +117,11 @@ fn an_address_in_use_fails_the_whole_reload() {
     server.rewrite("config.toml", &config(&format!("['{free}', '{in_use}']"), 60));
     let url = format!("http://{}", server.listener("admin"));
     let port = in_use.port();
-    let told = format!(
+    let reported = format!(
         "authorities.ts2.listen[1]: cannot listen on {in_use} (UDP): port {port} is in use; stop what listens there or choose \
          another port"
     );
-    check_output(&server.process.ctl(&["--admin", &url, "reload"]), 1, "", &told);
+    check_output(&server.process.ctl(&["--admin", &url, "reload"]), 1, "", &reported);
     server.process.wait_for_log("reload failed, the previous config stays");
     // None of the new config applies.
     let client = Client::of(server.listener("ts2"));

@@ -72,7 +72,7 @@ fn section_2_1_all_name_servers_but_the_primary_are_told() {
 fn section_3_6_silence_is_answered_with_repetition_for_a_while() {
     let start = Instant::now();
     // Sends until it gives up, or until the secondary responds to the message of this number.
-    let told = |responds_after: usize| {
+    let reported = |responds_after: usize| {
         let mut attempts = NotifyAttempts::new(start);
         let (mut sent, mut now) = (Vec::new(), start);
         loop {
@@ -91,8 +91,8 @@ fn section_3_6_silence_is_answered_with_repetition_for_a_while() {
             }
         }
     };
-    assert_eq!(told(usize::MAX), (vec![0, 1, 3, 7, 15, 31, 63], NotifyStep::GiveUp, Duration::from_secs(127)));
-    assert_eq!(told(2), (vec![0, 1], NotifyStep::Finished, Duration::from_secs(1)));
+    assert_eq!(reported(usize::MAX), (vec![0, 1, 3, 7, 15, 31, 63], NotifyStep::GiveUp, Duration::from_secs(127)));
+    assert_eq!(reported(2), (vec![0, 1], NotifyStep::Finished, Duration::from_secs(1)));
 }
 
 proptest! {

@@ -91,7 +91,7 @@ fn drop_chain(chain: Option<ServerChain>) -> bool {
 #[test]
 fn section_5_2_bad_keys_macs_and_clocks_are_told() {
     let named = |name: &str, algorithm| TsigKey::new(&name.parse().unwrap(), algorithm, b"another secret");
-    let check = |key: &TsigKey, now: u64, error: u16, told: Result<(), TsigFailure>| {
+    let check = |key: &TsigKey, now: u64, error: u16, reported: Result<(), TsigFailure>| {
         let (query, mut client) = signed(key, NOW);
         let refusal = verify_query(&keys(), &query, now).expect_err("refused");
         assert_eq!((refusal.rcode, refusal.error), (Rcode::NOTAUTH, Rcode(error)));
@@ -99,7 +99,7 @@ fn section_5_2_bad_keys_macs_and_clocks_are_told() {
         refusal.write(&query, now, &mut out);
         let header = Header::read(&out).unwrap();
         assert_eq!((header.id(), header.rcode(), header.arcount()), (ID, Rcode::NOTAUTH, 1));
-        assert_eq!(client.verify(&out, now), told);
+        assert_eq!(client.verify(&out, now), reported);
     };
     let refused = |error| Err(TsigFailure::Refused(Rcode(error)));
     check(&named("nobody", Algorithm::HmacSha256), NOW, 17, refused(17));

@@ -167,9 +167,9 @@ fn zones_come_and_go_with_what_is_listed() {
         let files = pair.files();
         (files.len() == 2 && !files.iter().any(|file| file.display().to_string().contains("a.example"))).then_some(())
     });
-    let told = zones(&pair.consumer);
-    assert!(told.contains(&("c.example.".into(), "served".into(), "cat.example.".into())), "{told:?}");
-    assert!(told.contains(&("cat.example.".into(), "served".into(), "-".into())), "{told:?}");
+    let reported = zones(&pair.consumer);
+    assert!(reported.contains(&("c.example.".into(), "served".into(), "cat.example.".into())), "{reported:?}");
+    assert!(reported.contains(&("cat.example.".into(), "served".into(), "-".into())), "{reported:?}");
     assert_eq!(metric(&pair.consumer, "hedgerow_catalog_members", "cat.example."), 2);
     let served = pair.consumer.admin().metrics().sum("hedgerow_zones", &[("authority", "ts"), ("state", "served")]);
     assert_eq!(served, 4, "two catalogs and what they list");
@@ -365,7 +365,7 @@ fn a_few_zones_are_transferred_at_a_time() {
     until("those that are listed are absent, and nothing else", || (absent(&pair.consumer) == 12).then_some(()));
     primary.set_nonblocking(true).expect("it is ours");
     for _ in 0..4 {
-        let more = primary.accept().expect_err("nobody else before one of them is over");
+        let more = primary.accept().expect_err("no other connection before one of them ends");
         assert_eq!(more.kind(), std::io::ErrorKind::WouldBlock);
         taken.remove(0);
         let (next, _) = until("the next one's turn", || primary.accept().ok());

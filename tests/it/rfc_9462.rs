@@ -26,7 +26,7 @@ fn start(forwarder: &Forwarder, authorities: &Authorities) -> Server {
 }
 
 /// Returns the SVCB data for a listener at this address.
-fn told(priority: u16, listener: SocketAddr) -> String {
+fn reported(priority: u16, listener: SocketAddr) -> String {
     let hint = match listener {
         _ if listener.ip().is_unspecified() => String::new(),
         SocketAddr::V4(at) => format!(" ipv4hint={}", at.ip()),
@@ -37,7 +37,7 @@ fn told(priority: u16, listener: SocketAddr) -> String {
 
 /// The same of one by QUIC.
 fn told_by_quic(priority: u16, listener: SocketAddr) -> String {
-    told(priority, listener).replace("alpn=dot", "alpn=doq")
+    reported(priority, listener).replace("alpn=dot", "alpn=doq")
 }
 
 /// The records of a response, as hickory reads them, where commas only separate.
@@ -61,7 +61,7 @@ fn section_4_the_encrypted_listeners_are_told_of_by_every_transport() {
     let server = start(&forwarder(&backend, listen, KEY).workers(2), &authorities);
     let listeners = server.listeners("forwarder");
     let by_quic = told_by_quic(4, listeners[5]);
-    let expected = [told(1, listeners[1]), told(2, listeners[3]), told(3, listeners[4]), by_quic];
+    let expected = [reported(1, listeners[1]), reported(2, listeners[3]), reported(3, listeners[4]), by_quic];
     let question = query(NAME, SVCB);
     let mut tls = TlsClient::of(listeners[1], &authorities.trusted(&["dot"]), "dns.example");
     let mut responses = vec![server.tcp_client().ask(&question), tls.ask(&question)];
@@ -84,7 +84,7 @@ fn section_4_names_are_asked_for_in_any_case_and_with_edns() {
     let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
     let server = start(&forwarder(&backend, "['127.0.0.1:0', 'tls://127.0.0.1:0']", KEY), &authorities);
     let response = server.client().ask(&query("_DNS.Resolver.aRPA", SVCB).edns(1232).option(COOKIE, b"clientsc"));
-    assert_eq!(records(&response), [told(1, server.listeners("forwarder")[1])]);
+    assert_eq!(records(&response), [reported(1, server.listeners("forwarder")[1])]);
     assert_eq!(response.question(), query("_DNS.Resolver.aRPA", SVCB).question(), "in the case in which it was asked");
     assert_eq!(response.cookie().map(|cookie| cookie.len()), Some(24));
     assert!(!server.client().ask(&query(NAME, SVCB)).has_opt());
@@ -167,7 +167,7 @@ fn section_4_a_reload_changes_what_is_told() {
     let files = [("chain.pem", &*chain), ("key.pem", &*key)];
     let server = Server::start_with_files(&config(&format!("['{plain}', 'tls://{first}']"), KEY), &files);
     let ask = || records(&Client::of(plain).ask(&query(NAME, SVCB)));
-    assert_eq!(ask(), [told(1, first)]);
+    assert_eq!(ask(), [reported(1, first)]);
     let reload = |listen: &str, keys: &str| {
         server.rewrite("config.toml", &config(listen, keys));
         let answer = server.admin().try_post("/api/v1/reload", "");
@@ -175,9 +175,9 @@ fn section_4_a_reload_changes_what_is_told() {
     };
     let check = |expected: &[String]| until("every worker says so", || (ask() == expected).then_some(()));
     reload(&format!("['{plain}', 'tls://{second}', 'tls://{first}']"), KEY);
-    check(&[told(1, second), told(2, first)]);
+    check(&[reported(1, second), reported(2, first)]);
     reload(&format!("['{plain}', 'tls://{second}']"), KEY);
-    check(&[told(1, second)]);
+    check(&[reported(1, second)]);
     reload(&format!("['{plain}', 'tls://{second}']"), "");
     check(&[]);
     check_nodata(&Client::of(plain).ask(&query(NAME, SVCB)));

@@ -45,7 +45,7 @@ const FAST: &str =
     "replicas = true\ntimeout = '3s'\nattempt_timeout = '500ms'\nhealth = { interval = '200ms', timeout = '200ms' }";
 
 /// Returns the output of `ctl serials` as JSON.
-fn told(server: &Server) -> Value {
+fn reported(server: &Server) -> Value {
     serde_json::from_str(&ctl(server, &["--json"])).expect("JSON")
 }
 
@@ -59,8 +59,8 @@ fn ctl(server: &Server, words: &[&str]) -> String {
 /// Waits until it is known that members have these serials, in order of their ports.
 fn wait_for_serials(server: &Server, zone: &str, expected: &[u32]) {
     until(&format!("{zone} is known as {expected:?}"), || {
-        let told = told(server);
-        let known = told["zones"].as_array()?.iter().find(|known| known["zone"] == zone)?.clone();
+        let reported = reported(server);
+        let known = reported["zones"].as_array()?.iter().find(|known| known["zone"] == zone)?.clone();
         let mut serials: Vec<_> = known["members"].as_array()?.iter().map(|member| member["serial"].clone()).collect();
         serials.sort_by_key(Value::as_u64);
         (serials == expected.iter().map(|serial| Value::from(*serial)).collect::<Vec<_>>()).then_some(())
@@ -228,14 +228,14 @@ fn versions_are_asked_for_by_queries_that_bear_opt_and_told_to_who_asks() {
     let server = Forwarder::to(&[&backend], FAST).admin().start();
     let client = server.client();
     let option = (ZONEVERSION, vec![1, 0, 0, 0, 0, 7]);
-    let told = |response: &Response| response.options().contains(&option);
+    let reported = |response: &Response| response.options().contains(&option);
     let asked = |nth: usize| {
         let options = backend.wait_for_name("www.example", nth + 1)[nth].options();
         options.map(|options| options.into_iter().filter(|(code, _)| *code == ZONEVERSION).collect::<Vec<_>>())
     };
-    assert!(!told(&client.ask(&query("www.example", A).edns(1232))));
+    assert!(!reported(&client.ask(&query("www.example", A).edns(1232))));
     assert_eq!(asked(0), Some(vec![(ZONEVERSION, Vec::new())]));
-    assert!(told(&client.ask(&query("www.example", A).edns(1232).option(ZONEVERSION, b""))));
+    assert!(reported(&client.ask(&query("www.example", A).edns(1232).option(ZONEVERSION, b""))));
     assert_eq!(asked(1), Some(vec![(ZONEVERSION, Vec::new())]), "once is enough");
     assert!(!client.ask(&query("www.example", A)).has_opt());
     assert_eq!(asked(2), Some(vec![(ZONEVERSION, Vec::new())]), "the forwarder adds OPT");

@@ -72,7 +72,7 @@ fn sockets_in_the_store_keep_queries_over_a_kill() {
     let server = manager.start();
     let address = server.listener("ts");
     assert_eq!(manager.names(), ["admin.0", "ts.0", "ts.0", "ts.0", "ts.0"]);
-    for message in manager.told.iter().filter(|message| message[0] == "FDSTORE=1") {
+    for message in manager.reported.iter().filter(|message| message[0] == "FDSTORE=1") {
         assert!(message[1].starts_with("FDNAME=") && message[2] == "FDPOLL=0" && message.len() == 3, "{message:?}");
     }
     for round in 0..2 {
@@ -176,7 +176,7 @@ fn a_manager_is_told_of_reloads_and_of_the_end() {
     let config = authority("['127.0.0.1:0']", 1);
     let mut manager = ServiceManager::new(&config, HOSTS);
     let mut server = manager.start();
-    let ready = manager.told.last().expect("a message").clone();
+    let ready = manager.reported.last().expect("a message").clone();
     let serving = format!(
         "STATUS=serving {}",
         server.process.wait_for_log(" ready ").split(" ready ").nth(1).expect("it is there")
@@ -205,7 +205,7 @@ fn a_manager_is_told_of_reloads_and_of_the_end() {
     assert_eq!(server.process.wait_for_exit().code(), Some(0));
     manager.read_all();
     // No watchdog was asked for.
-    assert!(!manager.told.iter().flatten().any(|line| line.starts_with("WATCHDOG")), "{:?}", manager.told);
+    assert!(!manager.reported.iter().flatten().any(|line| line.starts_with("WATCHDOG")), "{:?}", manager.reported);
 }
 
 #[test]
@@ -226,13 +226,13 @@ fn the_watchdog_hears_of_progress() {
     drop(server);
     // That of another process is not ours to feed.
     manager.read_all();
-    manager.told.clear();
+    manager.reported.clear();
     manager.environment.push(("WATCHDOG_PID", "1".to_owned()));
     let server = manager.start();
     server.process.signal(Signal::HUP);
     manager.wait_for("RELOADING=1");
     manager.wait_for("READY=1");
-    assert!(!manager.told.iter().flatten().any(|line| line == "WATCHDOG=1"), "{:?}", manager.told);
+    assert!(!manager.reported.iter().flatten().any(|line| line == "WATCHDOG=1"), "{:?}", manager.reported);
 }
 
 /// The supervisor alone talks to the manager; when it dies, its successor does, and says so.
@@ -261,22 +261,22 @@ fn the_supervisor_talks_to_the_manager_and_its_successor_does() {
         }
     }
     server.process.signal(Signal::KILL);
-    let told = until("a successor", || {
+    let reported = until("a successor", || {
         manager.read_all();
-        manager.told.iter().flatten().find_map(|line| line.strip_prefix("MAINPID=")?.parse::<i32>().ok())
+        manager.reported.iter().flatten().find_map(|line| line.strip_prefix("MAINPID=")?.parse::<i32>().ok())
     });
-    assert!(others.contains(&told.unsigned_abs()), "{told}");
+    assert!(others.contains(&reported.unsigned_abs()), "{reported}");
     all_are_answered(address, 8);
     // A unit that was succeeded would be restarted if it said that it reloads.
-    manager.told.clear();
-    let successor = Pid::from_raw(told).expect("a number");
+    manager.reported.clear();
+    let successor = Pid::from_raw(reported).expect("a number");
     kill_process(successor, Signal::HUP).expect("it is ours");
     manager.wait_for("STATUS=reloading");
     manager.wait_for("READY=1");
-    assert!(!manager.told.iter().flatten().any(|line| line == "RELOADING=1"), "{:?}", manager.told);
+    assert!(!manager.reported.iter().flatten().any(|line| line == "RELOADING=1"), "{:?}", manager.reported);
     kill_process(successor, Signal::TERM).expect("it is ours");
     manager.wait_for("STOPPING=1");
-    until("all have ended", || (!std::path::Path::new(&format!("/proc/{told}")).exists()).then_some(()));
+    until("all have ended", || (!std::path::Path::new(&format!("/proc/{reported}")).exists()).then_some(()));
 }
 
 #[test]
@@ -396,11 +396,11 @@ fn wrong_sockets_are_refused_with_number_name_and_remedy() {
         ),
     ];
     let good: OwnedFd = UdpSocket::bind("127.0.0.1:0").expect("loopback").into();
-    for (wrong, told) in &table {
+    for (wrong, reported) in &table {
         let mut process = manager.run_with(vec![&good, wrong], 2, "ts.0:odd");
         assert_eq!(process.wait_for_exit().code(), Some(1), "{}", process.log());
         let log = process.log();
-        assert!(log.contains("passed socket 4 (odd): ") && log.contains(told), "{told}: {log}");
+        assert!(log.contains("passed socket 4 (odd): ") && log.contains(reported), "{reported}: {log}");
     }
     for (count, number) in [(2, 4), (1_000_000_000, 0)] {
         let mut process = manager.run_with(vec![&good], count, "ts.0:gone");

@@ -16,7 +16,7 @@ const ONE: &str = "192.0.2.1";
 struct EventSource(BufReader<TcpStream>);
 
 /// A second that was reported.
-struct Told {
+struct LiveEvent {
     id: u64,
     data: Value,
 }
@@ -48,7 +48,7 @@ impl EventSource {
         line
     }
 
-    fn next(&mut self) -> Told {
+    fn next(&mut self) -> LiveEvent {
         let mut id = None;
         loop {
             let line = self.line();
@@ -56,7 +56,7 @@ impl EventSource {
                 id = text.trim().parse().ok();
             } else if let Some(text) = line.strip_prefix("data: ") {
                 let data = serde_json::from_str(text).expect("JSON in one line");
-                return Told { id: id.expect("an id before the data"), data };
+                return LiveEvent { id: id.expect("an id before the data"), data };
             }
         }
     }
@@ -84,8 +84,8 @@ fn each_second_is_told_and_what_was_missed_is_told_again() {
     let admin = server.admin();
     let mut events = EventSource::listen(admin.address(), "");
     let first = events.next();
-    let told: Vec<_> = (0..3).map(|_| events.next().id).collect();
-    assert_eq!(told, [first.id + 1, first.id + 2, first.id + 3]);
+    let reported: Vec<_> = (0..3).map(|_| events.next().id).collect();
+    assert_eq!(reported, [first.id + 1, first.id + 2, first.id + 3]);
     let pool = &first.data["pools"][0];
     assert_eq!(
         (&pool["name"], &pool["p99_ms"], &pool["backends"][0]["state"]),
@@ -94,8 +94,8 @@ fn each_second_is_told_and_what_was_missed_is_told_again() {
     assert_eq!((&first.data["verdict"]["state"], &first.data["responses"]["backend"]), (&"well".into(), &0.into()));
     drop(events);
     let mut again = EventSource::listen(admin.address(), &format!("Last-Event-ID: {}\r\n", first.id));
-    let told: Vec<_> = (0..4).map(|_| again.next().id).collect();
-    assert_eq!(told, (first.id + 1..=first.id + 4).collect::<Vec<_>>(), "what was missed, and what comes");
+    let reported: Vec<_> = (0..4).map(|_| again.next().id).collect();
+    assert_eq!(reported, (first.id + 1..=first.id + 4).collect::<Vec<_>>(), "what was missed, and what comes");
     // One that says nothing of use is one that comes for the first time.
     let last = again.next().id;
     let mut strange = EventSource::listen(admin.address(), "Last-Event-ID: x\r\n");
@@ -113,7 +113,7 @@ fn queries_are_seen_by_second_by_minute_and_in_all() {
     (0..20).for_each(|number| drop(client.ask(&query(&format!("{number}.example"), A))));
     (0..5).for_each(|_| drop(client.ask(&query("0.example", A))));
     let (mut queries, mut attempts, mut hits) = (0, 0, 0);
-    let p50 = until("all is told", || {
+    let p50 = until("all is reported", || {
         let second = events.next().data;
         let pool = &second["pools"][0];
         queries += second["queries"].as_u64().expect("a number");
@@ -148,15 +148,15 @@ fn the_verdict_tells_who_is_down_and_that_it_is_well_again() {
     let admin = server.admin();
     let wait = |what: &str, is_so: &dyn Fn(&str) -> bool| {
         until(what, || {
-            let told = verdict(&json(&admin, "/api/v1/live?once"));
-            is_so(&told).then_some(told)
+            let reported = verdict(&json(&admin, "/api/v1/live?once"));
+            is_so(&reported).then_some(reported)
         })
     };
-    wait("a start is well", &|told| told == "well");
+    wait("a start is well", &|reported| reported == "well");
     backends[1].play_dead(true);
     let name = backends[1].address().to_string();
-    wait("one is down", &|told| {
-        told.starts_with(&format!("watch backend-down: {name} of pool all has been down for "))
+    wait("one is down", &|reported| {
+        reported.starts_with(&format!("watch backend-down: {name} of pool all has been down for "))
     });
     assert_eq!(admin.metrics().sum("hedgerow_verdict", &[]), 1);
     let url = format!("http://{}", admin.address());
@@ -169,9 +169,9 @@ fn the_verdict_tells_who_is_down_and_that_it_is_well_again() {
             .is_some_and(|line| line.starts_with(&format!("  backend-down: {name} of pool all has been down for ")))
     );
     backends[0].play_dead(true);
-    wait("all are down", &|told| told.starts_with("trouble pool-down: no backend of pool all is up: "));
+    wait("all are down", &|reported| reported.starts_with("trouble pool-down: no backend of pool all is up: "));
     backends.iter().for_each(|backend| backend.play_dead(false));
-    wait("all is well again", &|told| told == "well");
+    wait("all is well again", &|reported| reported == "well");
 }
 
 #[test]
@@ -182,12 +182,15 @@ fn a_reload_that_fails_is_told_with_its_place_until_one_succeeds() {
     let admin = server.admin();
     let reload = |config: &str| server.reload("config.toml", config);
     reload(&format!("{}\nno = 'key'\n", forwarder.to_toml()));
-    let told = until("it is told", || {
-        let told = verdict(&json(&admin, "/api/v1/status"));
-        (told != "well").then_some(told)
+    let reported = until("it is sent", || {
+        let reported = verdict(&json(&admin, "/api/v1/status"));
+        (reported != "well").then_some(reported)
     });
-    assert!(told.starts_with("watch reload-failed: the reload at ") && told.contains("config.toml:"), "{told}");
-    assert!(told.contains(": unknown key \"no\""), "{told}");
+    assert!(
+        reported.starts_with("watch reload-failed: the reload at ") && reported.contains("config.toml:"),
+        "{reported}"
+    );
+    assert!(reported.contains(": unknown key \"no\""), "{reported}");
     assert_eq!(admin.metrics().sum("hedgerow_config_last_reload_successful", &[]), 0);
     reload(&forwarder.to_toml());
     until("it is well", || (verdict(&json(&admin, "/api/v1/status")) == "well").then_some(()));

@@ -32,10 +32,10 @@ fn json(output: &Output) -> Value {
 }
 
 /// Checks the exit code of a run and what it said of the mistake.
-fn check_mistake(output: &Output, code: i32, told: &str) {
+fn check_mistake(output: &Output, code: i32, reported: &str) {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{said}");
-    assert!(said.contains(told), "{said}");
+    assert!(said.contains(reported), "{said}");
     assert!(output.stdout.is_empty());
 }
 
@@ -124,7 +124,7 @@ fn mistakes_are_exit_code_2_and_told_with_their_place() {
     let folder = TempDir::new().expect("a folder for the test");
     let pool = "[forwarder]\nlisten = ['127.0.0.1:0']\n[pools.ts]\nbackends = ['192.0.2.1:53']\n";
     std::fs::write(folder.path().join("c.toml"), pool).expect("a file of the test");
-    for (arguments, told) in [
+    for (arguments, reported) in [
         (&["-b", "latnecy=1ms"][..], "--backend \"latnecy=1ms\": latnecy: unknown key, did you mean \"latency\"?"),
         (&["-b", "latency=fast"], "invalid value \"fast\": expected a latency such as 1ms, uniform(1ms,3ms)"),
         (&["-p", "hegde"], "--policy \"hegde\": dispatch: invalid value \"hegde\": expected one of race"),
@@ -140,7 +140,7 @@ fn mistakes_are_exit_code_2_and_told_with_their_place() {
         (&["--from", "c.toml", "--pool", "st"], "c.toml: there is no pool \"st\""),
         (&["--from", "c.toml", "--status", "https://a.example"], "speaks no TLS"),
     ] {
-        check_mistake(&simulate(folder.path(), arguments), 2, told);
+        check_mistake(&simulate(folder.path(), arguments), 2, reported);
     }
     // No server can listen on port 0.
     let output = simulate(folder.path(), &["--from", "c.toml", "--status", "127.0.0.1:0"]);

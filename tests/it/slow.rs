@@ -156,7 +156,7 @@ fn of_many_slow_races_some_are_kept_each_second_and_all_are_counted() {
         asked
     };
     let began = Instant::now();
-    until("more come than are told", || {
+    until("more come than are logged", || {
         for _ in 0..20 {
             ask(20);
         }
@@ -164,16 +164,16 @@ fn of_many_slow_races_some_are_kept_each_second_and_all_are_counted() {
     });
     let seconds = began.elapsed().as_secs() + 1;
     let asked = ask(1);
-    let metrics = admin.wait_for("each is told or dropped", |metrics| {
+    let metrics = admin.wait_for("each is logged or dropped", |metrics| {
         records(metrics, "written") + records(metrics, "dropped") == asked
     });
     assert_eq!(metrics.sum("hedgerow_slow_races_total", &[("pool", "all")]), asked);
-    let told = records(&metrics, "written");
-    assert!((100..=1_000 * seconds + 1).contains(&told), "{told} in {seconds} seconds");
-    assert_eq!(slow(&server, "").len() as u64, told);
+    let reported = records(&metrics, "written");
+    assert!((100..=1_000 * seconds + 1).contains(&reported), "{reported} in {seconds} seconds");
+    assert_eq!(slow(&server, "").len() as u64, reported);
     until("the next second has room", || {
         ask(1);
-        (records(&admin.metrics(), "written") > told).then_some(())
+        (records(&admin.metrics(), "written") > reported).then_some(())
     });
 }
 

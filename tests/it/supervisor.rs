@@ -38,7 +38,7 @@ fn status_of_a_first_start_that_fails_is_passed_on_and_the_error_told_once() {
     let file = folder.path().join("config.toml");
     let taken = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("it is bound").port();
-    for (config, zone, status, told) in [
+    for (config, zone, status, reported) in [
         (config(""), "www.example 192.0.2.1\n", 2, "a.txt:1"),
         (config("standbys = 9"), "", 2, "supervisor.standbys"),
         (config("").replace("['127.0.0.1:0']", &format!("['127.0.0.1:{port}']")), &table(ADDRESS), 1, "in use"),
@@ -47,7 +47,7 @@ fn status_of_a_first_start_that_fails_is_passed_on_and_the_error_told_once() {
         std::fs::write(folder.path().join("a.txt"), zone).expect("our own folder");
         let mut process = Process::run(["serve", "-c", file.to_str().expect("UTF-8")]);
         assert_eq!(process.wait_for_exit().code(), Some(status), "{config}");
-        assert_eq!(process.log().matches(told).count(), 1, "{told}: {}", process.log());
+        assert_eq!(process.log().matches(reported).count(), 1, "{reported}: {}", process.log());
     }
 }
 
@@ -141,7 +141,7 @@ fn the_supervisor_is_succeeded_three_times_in_a_row() {
         tree.server.process.wait_for_log(&format!("replaces supervisor {supervisor}"));
         assert_eq!(client.ask(&query("www.example", A)).answers(), [ADDRESS]);
         tree.wait_until_whole();
-        assert_eq!(tree.pid("server"), server, "nobody else has to serve for that");
+        assert_eq!(tree.pid("server"), server, "no other process serves for that");
         assert_eq!(tree.server.admin().metrics().sum("hedgerow_successions_total", &[]), round);
     }
 }
@@ -164,7 +164,7 @@ fn whoever_is_left_brings_back_the_rest() {
     tree.wait_until_whole();
     let supervisor = tree.pid("supervisor");
     signal(supervisor, Signal::TERM);
-    until("nobody is left", || tree.left().is_empty().then_some(()));
+    until("no process is left", || tree.left().is_empty().then_some(()));
 }
 
 /// Chance decides which of the two locks the standby gets first, and whether it has heard of the end before.
@@ -184,7 +184,7 @@ fn the_last_standby_serves_and_brings_back_the_rest_whatever_it_hears_of_first()
 fn without_succession_all_drain_and_end() {
     let tree = Tree::start("succession = false");
     tree.kill(&[tree.pid("supervisor")]);
-    until("nobody is left", || tree.left().is_empty().then_some(()));
+    until("no process is left", || tree.left().is_empty().then_some(()));
     tree.server.process.wait_for_log("drained");
 }
 
@@ -209,7 +209,7 @@ fn a_second_signal_ends_all_at_once() {
     tree.server.process.wait_for_log("SIGTERM: ");
     tree.server.process.signal(Signal::TERM);
     assert_eq!(tree.server.process.wait_for_exit().code(), Some(1));
-    until("nobody is left", || tree.left().is_empty().then_some(()));
+    until("no process is left", || tree.left().is_empty().then_some(()));
 }
 
 #[test]

@@ -168,8 +168,8 @@ fn an_upgrade_of_root_runs_no_program_of_others() {
         std::os::unix::fs::chown(place, Some(65534), None).expect("root may");
         let (status, said) = ctl(&tree, &["upgrade"]);
         assert_eq!(status, Some(1), "{said}");
-        let told = format!("{}: {replaced} (owner 65534, ", place.display());
-        assert!(said.contains(&told), "{told}: {said}");
+        let reported = format!("{}: {replaced} (owner 65534, ", place.display());
+        assert!(said.contains(&reported), "{reported}: {said}");
         assert_eq!(tree.wait_until_whole(), before);
         assert_eq!(tree.address(), ADDRESS);
         std::os::unix::fs::chown(place, Some(0), None).expect("root may");

@@ -86,9 +86,9 @@ fn certificate_that_the_book_makes_is_believed_by_lookup() {
     for name in ["dns.example", "127.0.0.1"] {
         let mut lookup = Command::new(env!("CARGO_BIN_EXE_hedgerow"));
         lookup.args(["lookup", &at, "+tls", "--tls-name", name, "--ca"]).arg(&ca).arg("www.example.org");
-        let told = lookup.output().expect("it runs");
-        assert!(told.status.success(), "{name}: {told:?}");
-        assert_eq!(String::from_utf8_lossy(&told.stdout), format!("www.example.org {ADDRESS} A\n"), "{name}");
+        let reported = lookup.output().expect("it runs");
+        assert!(reported.status.success(), "{name}: {reported:?}");
+        assert_eq!(String::from_utf8_lossy(&reported.stdout), format!("www.example.org {ADDRESS} A\n"), "{name}");
     }
 }
 
@@ -332,7 +332,7 @@ fn listeners_come_and_go_by_reload_and_others_are_not_bound_anew() {
     });
     open.ask(&query("www.example.org", A));
     reload(&format!("['{comes}']"));
-    assert!(open.wait_for_end(), "where nobody connects any more, connections end");
+    assert!(open.wait_for_end(), "connections end after the last client has left");
 }
 
 #[test]
@@ -422,8 +422,11 @@ fn commands_without_a_config_take_a_certificate() {
         let refused =
             Command::new(env!("CARGO_BIN_EXE_hedgerow")).args([command, "-l", "tls://127.0.0.1:0", last]).output();
         let refused = refused.expect("cargo has built the binary");
-        let told = String::from_utf8_lossy(&refused.stderr);
-        assert!(refused.status.code() == Some(2) && told.contains("add --certificate FILE and --key FILE"), "{told}");
+        let reported = String::from_utf8_lossy(&refused.stderr);
+        assert!(
+            refused.status.code() == Some(2) && reported.contains("add --certificate FILE and --key FILE"),
+            "{reported}"
+        );
     }
 }
 
@@ -440,8 +443,8 @@ fn an_expired_certificate_is_told_by_check_and_served() {
     let checked =
         Command::new(env!("CARGO_BIN_EXE_hedgerow")).args(["check", "-c"]).arg(server.path("config.toml")).output();
     let checked = checked.expect("cargo has built the binary");
-    let told = String::from_utf8_lossy(&checked.stderr).into_owned() + &String::from_utf8_lossy(&checked.stdout);
-    assert!(checked.status.success() && told.contains("the certificate has expired at 2001"), "{told}");
+    let reported = String::from_utf8_lossy(&checked.stderr).into_owned() + &String::from_utf8_lossy(&checked.stdout);
+    assert!(checked.status.success() && reported.contains("the certificate has expired at 2001"), "{reported}");
 }
 
 #[test]

@@ -14,23 +14,23 @@ use hedgerow::sight::live::{BackendSecond, PoolSecond, Reason, Second, VerdictSt
 use crate::support::*;
 
 /// A stand-in for the admin server that reports the seconds of the test.
-struct Told {
+struct LiveServer {
     address: SocketAddr,
     /// None: connections are closed without a word, as by a server that ends.
     second: Arc<Mutex<Option<Second>>>,
 }
 
-impl Told {
+impl LiveServer {
     /// Starts with a second in which all is well.
     fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback is there");
         let address = listener.local_addr().expect("it is bound");
         let second = Arc::new(Mutex::new(Some(well(1_767_225_600))));
-        let told = Arc::clone(&second);
+        let reported = Arc::clone(&second);
         // It ends with the process: its tests are a few.
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let second = told.lock().expect("nothing panics here").clone();
+                let second = reported.lock().expect("nothing panics here").clone();
                 if let Some(second) = second {
                     answer_one(stream, &second);
                 }
@@ -40,7 +40,7 @@ impl Told {
     }
 
     /// Replaces the second that it reports.
-    fn tell(&self, second: Option<Second>) {
+    fn publish(&self, second: Option<Second>) {
         *self.second.lock().expect("nothing panics here") = second;
     }
 }
@@ -160,14 +160,14 @@ impl Terminal {
     }
 
     /// Runs `hedgerow top` beside this server, between two looks of `stty` at the terminal.
-    fn watch(&self, told: &Told, options: &str) {
+    fn watch(&self, reported: &LiveServer, options: &str) {
         let top = env!("CARGO_BIN_EXE_hedgerow");
         // The size may be another one afterwards.
         let look = "stty -a | sed 's/rows [0-9]*; columns [0-9]*;//'";
         self.enter(&format!(
             "clear; {look} >before; '{top}' top --admin {} {options}; echo code=$?; {look} >after; \
              cmp before after && echo sane",
-            told.address
+            reported.address
         ));
     }
 
@@ -210,14 +210,14 @@ const USUAL: [(&str, &str); 3] = [("TERM", "screen-256color"), ("LC_ALL", "C.UTF
 fn a_death_is_seen_sorted_filtered_and_looked_at() {
     let Some(terminal) = Terminal::open("a_death_is_seen", &USUAL) else { return };
     let _folder = enter_folder(&terminal);
-    let told = Told::start();
-    terminal.watch(&told, "--interval 100ms");
+    let reported = LiveServer::start();
+    terminal.watch(&reported, "--interval 100ms");
     let screen = terminal.wait("the figures", |screen| screen.contains("ts/ts40"));
     assert!(
         screen.starts_with(" OK  ") && screen.contains(" hedgerow top  ") && screen.contains("400 queries a second"),
         "{screen}"
     );
-    told.tell(Some(dead(1_767_225_601, "ts7")));
+    reported.publish(Some(dead(1_767_225_601, "ts7")));
     let screen = terminal.wait("the death", |screen| screen.starts_with(" watch "));
     assert!(screen.contains("ts7 of pool ts has been down for 40 s"), "{screen}");
     let first = screen.lines().skip_while(|line| !line.starts_with("POOL/BACKEND")).nth(1).expect("a row");
@@ -236,7 +236,7 @@ fn a_death_is_seen_sorted_filtered_and_looked_at() {
     terminal.wait("the help", |screen| screen.contains("sort backends: worst first"));
     terminal.press(&["?", "p"]);
     terminal.wait("the pause", |screen| screen.contains("paused"));
-    told.tell(Some(well(1_767_225_602)));
+    reported.publish(Some(well(1_767_225_602)));
     terminal.press(&["p"]);
     terminal.wait("what has come since", |screen| screen.starts_with(" OK ") && !screen.contains("paused"));
     terminal.press(&["q"]);
@@ -247,13 +247,13 @@ fn a_death_is_seen_sorted_filtered_and_looked_at() {
 fn a_server_that_restarts_is_waited_for() {
     let Some(terminal) = Terminal::open("a_server_that_restarts", &USUAL) else { return };
     let _folder = enter_folder(&terminal);
-    let told = Told::start();
-    terminal.watch(&told, "--interval 100ms");
+    let reported = LiveServer::start();
+    terminal.watch(&reported, "--interval 100ms");
     terminal.wait("the figures", |screen| screen.contains("ts/ts40"));
-    told.tell(None);
+    reported.publish(None);
     let screen = terminal.wait("the loss", |screen| screen.contains("asking again"));
     assert!(screen.contains("cannot be reached") && screen.contains("ts/ts40"), "{screen}");
-    told.tell(Some(dead(1_767_225_700, "ts3")));
+    reported.publish(Some(dead(1_767_225_700, "ts3")));
     let screen = terminal.wait("the return", |screen| screen.starts_with(" watch "));
     assert!(!screen.contains("asking again"), "{screen}");
     // Ctrl-C is a key here.
@@ -265,8 +265,8 @@ fn a_server_that_restarts_is_waited_for() {
 fn a_terminal_changes_its_size() {
     let Some(terminal) = Terminal::open("a_terminal_changes_its_size", &USUAL) else { return };
     let _folder = enter_folder(&terminal);
-    let told = Told::start();
-    terminal.watch(&told, "--interval 100ms");
+    let reported = LiveServer::start();
+    terminal.watch(&reported, "--interval 100ms");
     terminal.wait("the figures", |screen| screen.contains("ts/ts40"));
     for (width, height) in [(80, 24), (30, 8), (200, 60)] {
         let size = ["resize-window", "-x", &width.to_string(), "-y", &height.to_string()].map(str::to_owned);
@@ -285,9 +285,9 @@ fn a_terminal_changes_its_size() {
 fn a_killed_top_leaves_the_terminal_sane() {
     let Some(terminal) = Terminal::open("a_killed_top", &USUAL) else { return };
     let _folder = enter_folder(&terminal);
-    let told = Told::start();
+    let reported = LiveServer::start();
     for (signal, code) in [("TERM", 143), ("INT", 130), ("HUP", 129)] {
-        terminal.watch(&told, "");
+        terminal.watch(&reported, "");
         terminal.wait("the figures", |screen| screen.contains("ts/ts40"));
         let killed = Command::new("kill").args(["-s", signal, &terminal.top_pid().to_string()]).status();
         assert!(killed.expect("kill is there").success());
@@ -301,8 +301,8 @@ fn a_killed_top_leaves_the_terminal_sane() {
 fn a_panic_is_told_in_a_sane_terminal() {
     let Some(terminal) = Terminal::open("a_panic_is_told", &USUAL) else { return };
     let _folder = enter_folder(&terminal);
-    let told = Told::start();
-    terminal.watch(&told, "");
+    let reported = LiveServer::start();
+    terminal.watch(&reported, "");
     terminal.wait("the figures", |screen| screen.contains("ts/ts40"));
     terminal.press(&["!"]);
     let ended = terminal.check_end(101);
@@ -314,9 +314,9 @@ fn an_old_terminal_gets_ascii_and_no_colors() {
     for environment in [[("TERM", "vt100"), ("LC_ALL", "C")], [("TERM", "vt100"), ("LC_ALL", "C.UTF-8")]] {
         let Some(terminal) = Terminal::open("an_old_terminal", &environment) else { return };
         let _folder = enter_folder(&terminal);
-        let told = Told::start();
-        told.tell(Some(dead(1_767_225_601, "ts7")));
-        terminal.watch(&told, "--ascii");
+        let reported = LiveServer::start();
+        reported.publish(Some(dead(1_767_225_601, "ts7")));
+        terminal.watch(&reported, "--ascii");
         let screen = terminal.wait("the figures", |screen| screen.contains("ts/ts40"));
         assert!(screen.is_ascii(), "{screen}");
         let styled = terminal.tmux(&["capture-pane", "-p", "-e"]).stdout;
@@ -335,8 +335,8 @@ fn no_color_is_obeyed_and_a_locale_without_utf8_gets_ascii() {
     let environment = [("TERM", "screen-256color"), ("LC_ALL", "C"), ("NO_COLOR", "1")];
     let Some(terminal) = Terminal::open("no_color_is_obeyed", &environment) else { return };
     let _folder = enter_folder(&terminal);
-    let told = Told::start();
-    terminal.watch(&told, "");
+    let reported = LiveServer::start();
+    terminal.watch(&reported, "");
     let screen = terminal.wait("the figures", |screen| screen.contains("ts/ts40"));
     assert!(screen.is_ascii(), "{screen}");
     let styled = terminal.tmux(&["capture-pane", "-p", "-e"]).stdout;
@@ -347,11 +347,11 @@ fn no_color_is_obeyed_and_a_locale_without_utf8_gets_ascii() {
 
 #[test]
 fn without_a_terminal_there_is_one_page_of_text() {
-    let told = Told::start();
-    told.tell(Some(dead(1_767_225_601, "ts7")));
+    let reported = LiveServer::start();
+    reported.publish(Some(dead(1_767_225_601, "ts7")));
     for options in [&["--once"][..], &[]] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hedgerow"));
-        let output = command.args(["top", "--admin", &told.address.to_string()]).args(options).output();
+        let output = command.args(["top", "--admin", &reported.address.to_string()]).args(options).output();
         let output = output.expect("cargo has built it");
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && text.starts_with("watch  http://127.0.0.1:"), "{output:?}");
@@ -360,9 +360,9 @@ fn without_a_terminal_there_is_one_page_of_text() {
         let first = text.lines().skip_while(|line| !line.starts_with("POOL/BACKEND")).nth(1).expect("a row");
         assert!(first.starts_with("ts/ts7 "), "{text}");
     }
-    told.tell(None);
+    reported.publish(None);
     let output = Command::new(env!("CARGO_BIN_EXE_hedgerow"))
-        .args(["top", "--once", "--admin", &told.address.to_string()])
+        .args(["top", "--once", "--admin", &reported.address.to_string()])
         .output()
         .expect("cargo has built it");
     assert_eq!(output.status.code(), Some(1), "{output:?}");

@@ -140,16 +140,16 @@ fn records(metrics: &Metrics, tap: &str, fate: &str) -> u64 {
 fn fail(server: &Server, count: u64) {
     let (client, admin) = (server.client(), server.admin());
     let mut next = 0..;
-    until("so many are told", || {
-        let told = records(&admin.metrics(), "slow", "written");
-        let names = next.by_ref().take(count.saturating_sub(told).min(20) as usize);
-        let asked = names.map(|number| client.send(&query(&format!("q{number}.{told}.test"), A))).count();
+    until("so many are exported", || {
+        let reported = records(&admin.metrics(), "slow", "written");
+        let names = next.by_ref().take(count.saturating_sub(reported).min(20) as usize);
+        let asked = names.map(|number| client.send(&query(&format!("q{number}.{reported}.test"), A))).count();
         (0..asked).for_each(|_| assert_eq!(client.receive().rcode(), SERVFAIL));
         // Races that were begun may still be reported.
         let races = admin.metrics().sum("hedgerow_slow_races_total", &[]);
         let settled =
             |metrics: &Metrics| records(metrics, "slow", "written") + records(metrics, "slow", "dropped") >= races;
-        let metrics = admin.wait_for("all of them are told", settled);
+        let metrics = admin.wait_for("all of them are exported", settled);
         (records(&metrics, "slow", "written") >= count).then_some(())
     });
 }
@@ -185,9 +185,9 @@ fn a_slow_race_arrives_with_its_attempts_and_a_late_reply() {
     let [query, first, hedge] = &spans[..] else { panic!("a query and two attempts: {spans:?}") };
     assert_eq!((&query["kind"], &first["kind"]), (&2.into(), &3.into()));
     assert_eq!(query.get("parentSpanId"), None);
-    let told = attributes(query);
-    assert_eq!((&*told["dns.question.name"], &*told["hedgerow.outcome"]), ("www.example.", "won"));
-    assert!(told["hedgerow.why"].contains("too late; "), "{told:?}");
+    let reported = attributes(query);
+    assert_eq!((&*reported["dns.question.name"], &*reported["hedgerow.outcome"]), ("www.example.", "won"));
+    assert!(reported["hedgerow.why"].contains("too late; "), "{reported:?}");
     let (began, ended) = times(query);
     for (attempt, backend, name, kind, fate) in [
         (first, &late, "late".to_owned(), "first", "late"),
@@ -196,10 +196,10 @@ fn a_slow_race_arrives_with_its_attempts_and_a_late_reply() {
         assert_eq!(attempt["traceId"], query["traceId"]);
         assert_eq!(attempt["parentSpanId"], query["spanId"]);
         assert_ne!(attempt["spanId"], query["spanId"]);
-        let told = attributes(attempt);
-        assert_eq!(told["server.port"], backend.address().port().to_string());
-        assert_eq!((&*told["network.peer.address"], &told["hedgerow.backend"]), ("127.0.0.1", &name));
-        assert_eq!((&*told["hedgerow.attempt.kind"], &*told["hedgerow.attempt.fate"]), (kind, fate));
+        let reported = attributes(attempt);
+        assert_eq!(reported["server.port"], backend.address().port().to_string());
+        assert_eq!((&*reported["network.peer.address"], &reported["hedgerow.backend"]), ("127.0.0.1", &name));
+        assert_eq!((&*reported["hedgerow.attempt.kind"], &*reported["hedgerow.attempt.fate"]), (kind, fate));
         let (asked, replied) = times(attempt);
         assert!(began <= asked && asked <= ended && asked <= replied, "{attempt}");
     }
@@ -297,22 +297,23 @@ fn traces_end_and_begin_at_a_reload() {
     let with = format!("{without}{}", collector.section());
     let mut server = Server::start(&with);
     let (admin, client) = (server.admin(), server.client());
-    let told = |count: u64| drop(admin.wait_for("it is told", |metrics| records(metrics, "slow", "written") == count));
+    let reported =
+        |count: u64| drop(admin.wait_for("it is sent", |metrics| records(metrics, "slow", "written") == count));
     let reload = |config: &str, number: u64| {
         server.reload("config.toml", config);
         let count = |metrics: &Metrics| metrics.sum("hedgerow_reloads_total", &[("result", "ok")]);
         admin.wait_for("it is reloaded", |metrics| count(metrics) == number);
     };
     client.ask(&query("one.test", A));
-    told(1);
+    reported(1);
     reload(&without, 1);
     // What waits is sent before they end.
     assert_eq!(collector.next().1.names(), BTreeSet::from(["one.test.".to_owned()]));
     client.ask(&query("two.test", A));
-    told(2);
+    reported(2);
     reload(&with, 2);
     client.ask(&query("three.test", A));
-    told(3);
+    reported(3);
     server.process.signal(Signal::TERM);
     assert!(server.process.wait_for_exit().success());
     let posts = collector.rest();

@@ -315,14 +315,14 @@ fn a_primary_that_is_somebody_else_gives_nothing() {
     let (authorities, strangers) = (Authorities::new(), Authorities::new());
     let primary = primary_by_tls(&authorities, "");
     let at = primary.listener("ts");
-    for (address, roots, told) in [
+    for (address, roots, reported) in [
         (format!("tls://{at}#ns2.example"), &authorities, "not for ns2.example"),
         (format!("tls://{at}#ns1.example"), &strangers, "a signature in its certificate or handshake is invalid"),
     ] {
         let secondary = secondary_by_tls(&address, roots);
         let line = secondary.process.wait_for_log("the transfer from the primary failed");
         assert!(line.contains(&format!("primary=tls://{at}")), "{line}");
-        assert!(line.contains(told), "{line}");
+        assert!(line.contains(reported), "{line}");
         assert_eq!(ask(&secondary).rcode(), SERVFAIL);
     }
 }

@@ -114,7 +114,7 @@ fn the_address_moves_without_a_lost_query_and_comes_back() {
     };
     one = pair.end_and_come_back(one);
     // A crash costs what the timers say.
-    assert!(pair.crash(&one) > 0, "nobody was there for a while");
+    assert!(pair.crash(&one) > 0, "no machine had the address for a while");
     // So does the death of a machine, which says nothing any more.
     one = first.start(listen);
     (pair.wait_for_first)();

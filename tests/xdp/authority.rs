@@ -74,7 +74,7 @@ fn questions() -> Vec<(String, Query)> {
         ("class CH".into(), plain().class(CH)),
         ("NOTIFY".into(), plain().opcode(4)),
         ("UPDATE".into(), plain().opcode(5)),
-        ("an opcode that nobody knows".into(), plain().opcode(14)),
+        ("an unknown opcode".into(), plain().opcode(14)),
         ("a transfer".into(), query("example.org", AXFR)),
         ("no RD".into(), plain().flags(0)),
         ("CD and AD".into(), plain().flags(RD | CD | AD)),
@@ -188,7 +188,10 @@ fn strangers_are_refused_or_ignored(way: Way) {
             }
         } else {
             world::wait_for(&server, "all are counted", |metrics| metrics.sum("hedgerow_queries_total", &[]) >= 1);
-            assert!(stranger.try_ask(&query("www.example", A)).is_none(), "nobody answers a stranger");
+            assert!(
+                stranger.try_ask(&query("www.example", A)).is_none(),
+                "a client that is not allowed gets no answer"
+            );
         }
         world.check_served(&server, DEVICE, [11, 1]);
     }

@@ -47,9 +47,9 @@ fn check_tells_what_a_device_can_do(way: Way) {
     assert_eq!(status, Some(0), "{said}");
     assert!(said.contains("[xdp] is experimental"), "{said}");
     let lines: Vec<_> = said.lines().filter(|line| line.contains(DEVICE)).collect();
-    let told = lines.join("\n").to_lowercase();
+    let reported = lines.join("\n").to_lowercase();
     for word in ["veth", "2 queues", "native"] {
-        assert!(told.contains(word), "{word:?} of {DEVICE}: {said}");
+        assert!(reported.contains(word), "{word:?} of {DEVICE}: {said}");
     }
     let (_, said) = check(&world, &config("nosuch0", ""));
     assert!(said.contains("nosuch0"), "{said}");

@@ -85,9 +85,9 @@ fn port_that_nobody_has_is_told(way: Way) {
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
         socket.connect(at(address, 54)).expect("there is a route");
         socket.send(&query("www.example", A).to_vec()).expect("there is a route");
-        let error = socket.recv(&mut [0; 512]).expect_err("nobody is there");
+        let error = socket.recv(&mut [0; 512]).expect_err("no server is there");
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{address}");
-        let refused = std::net::TcpStream::connect(at(address, 54)).expect_err("nobody is there");
+        let refused = std::net::TcpStream::connect(at(address, 54)).expect_err("no server is there");
         assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "{address}");
     }
     ask(at(SERVER, 53), 5);

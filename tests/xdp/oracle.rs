@@ -288,7 +288,7 @@ fn either(path: Path) -> Vec<(String, Vec<u8>)> {
     let frame = path.query(&question());
     let to = |port| SocketAddr::new(path.destination.ip(), port);
     let mut cases = vec![
-        ("a port that nobody has".to_owned(), path.to(to(54)).query(&question())),
+        ("a port without a listener".to_owned(), path.to(to(54)).query(&question())),
         ("port 0".to_owned(), path.to(to(0)).query(&question())),
         ("a tag of a VLAN that is not there".to_owned(), tagged(&frame, &[(VLAN, 10)])),
         ("a tag of a priority".to_owned(), tagged(&frame, &[(VLAN, 0xe000)])),
@@ -319,7 +319,7 @@ fn either(path: Path) -> Vec<(String, Vec<u8>)> {
         jumbo[IP + IPV6_HEADER + 4..][..2].fill(0);
         cases.push(("a length of UDP of 0, which Linux takes for a jumbogram".to_owned(), jumbo));
         cases.push(("options of each hop".to_owned(), with_options_6(&frame, HOP_BY_HOP)));
-        cases.push(("a header that nobody knows".to_owned(), with_options_6(&frame, 254)));
+        cases.push(("an unknown header".to_owned(), with_options_6(&frame, 254)));
         cases.push(("the end of headers".to_owned(), path.around(59, &path.udp(&question().to_vec()))));
     }
     cases.into_iter().map(|(what, frame)| (format!("{what}, {}", path.source), frame)).collect()

@@ -48,7 +48,7 @@ fn ends(mode: Mode) -> [End; 2] {
         let filter = XdpFilter::load(macs[end], 1, 1).expect("the program is sound");
         let attached = filter.attach(facts[end].index, mode).expect("veth takes programs");
         let xsk = Xsk::new(0, Arc::new(AtomicU32::new(facts[end].mtu)), Copying::Auto).expect("root may");
-        xsk.bind(facts[end].index).expect("nobody has the queue");
+        xsk.bind(facts[end].index).expect("no socket has the queue");
         filter.set_socket(0, std::os::fd::AsFd::as_fd(&xsk)).expect("the map has room");
         let address = ADDRESSES[end].parse().expect("an address");
         filter.listen(address).expect("the map has room");

@@ -18,7 +18,7 @@ pub(crate) struct Wire {
 
 impl Wire {
     pub(crate) fn open(device: &str) -> Self {
-        let mut interfaces = getifaddrs().expect("the kernel tells of interfaces");
+        let mut interfaces = getifaddrs().expect("the kernel lists interfaces");
         let link = interfaces.find_map(|interface| {
             interface.address.filter(|_| interface.interface_name == device)?.as_link_addr().copied()
         });

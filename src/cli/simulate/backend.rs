@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn mistakes_are_told_with_their_place() {
-        for (text, told) in [
+        for (text, reported) in [
             ("latncy=1ms", "--backend: latncy: unknown key, did you mean \"latency\"?"),
             ("speed=1", "--backend: speed: unknown key, expected one of service, servers, stall, connections"),
             ("latency", "--backend: expected KEY=VALUE, not \"latency\""),
@@ -108,7 +108,7 @@ mod tests {
             ("stall=1s", "--backend: stall: invalid value \"1s\": in \"1s\", expected times such as"),
         ] {
             let error = parse(text).expect_err(text);
-            assert!(error.starts_with(told), "{text}: {error}");
+            assert!(error.starts_with(reported), "{text}: {error}");
         }
     }
 }

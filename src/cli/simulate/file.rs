@@ -183,7 +183,7 @@ loss = 0.05
             policies.into_iter().map(|policy| Policy::read(policy, None)).collect::<Result<Vec<_>, _>>()?;
             settings.finish()
         };
-        for (text, told) in [
+        for (text, reported) in [
             ("queries = 0", "s.toml:1:11: queries: invalid value \"0\": expected a number from 1"),
             ("\nquerys = 1", "s.toml:2:1: querys: unknown key, did you mean \"queries\"?"),
             ("backend = ['']", "s.toml:1:1: backend: unknown key, did you mean \"backends\"?"),
@@ -200,7 +200,7 @@ loss = 0.05
             ("queries = ", "s.toml:1:11: "),
         ] {
             let error = read(text).expect_err(text).to_string();
-            assert!(error.starts_with(told), "{text}: {error}");
+            assert!(error.starts_with(reported), "{text}: {error}");
         }
     }
 

@@ -201,12 +201,12 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_told() {
-        for (status, pool, told) in [
+        for (status, pool, reported) in [
             (status(49), "one", "192.0.2.1:53 has replied 49 times, expected 50 at least"),
             (status(900), "other", "the server has no pool \"other\", is this its config?"),
         ] {
-            let error = check(&status, pool).expect_err(told);
-            assert!(error.contains(told), "{error}");
+            let error = check(&status, pool).expect_err(reported);
+            assert!(error.contains(reported), "{error}");
         }
         let mut strange = status(900);
         strange.pools[0].backends[0].address = "192.0.2.9:53".parse().expect("an address");

@@ -175,14 +175,14 @@ mod tests {
 
     #[test]
     fn the_headline_tells_the_scenario() {
-        for (queries, rate, backends, told) in [
+        for (queries, rate, backends, reported) in [
             (180_000, 3_000.0, 1, "180000 queries at 3000/s (1m) to 1 backend, seed 7"),
             (100_000, 3_000.0, 2, "100000 queries at 3000/s (33s) to 2 backends, seed 7"),
             (1_000, 3_000.0, 2, "1000 queries at 3000/s (333ms) to 2 backends, seed 7"),
             (2, 0.25, 2, "2 queries at 0.25/s (8s) to 2 backends, seed 7"),
             (20, 2.0 / 3.0, 2, "20 queries at 0.667/s (30s) to 2 backends, seed 7"),
         ] {
-            assert_eq!(Setting { queries, rate, backends, seed: 7, has_repeats: false }.headline(), told);
+            assert_eq!(Setting { queries, rate, backends, seed: 7, has_repeats: false }.headline(), reported);
         }
     }
 }

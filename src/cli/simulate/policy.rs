@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn mistakes_are_told_with_their_place() {
-        for (text, told) in [
+        for (text, reported) in [
             ("", "--policy \"\": expected a policy, one of race, hedge, sequential, first, present"),
             ("hegde", "did you mean \"hedge\"?"),
             ("hedge delay=p100", "delay: invalid value \"p100\": expected auto or a percentile"),
@@ -164,7 +164,7 @@ mod tests {
             ("sequential tries=0", "tries: invalid value \"0\": expected a number from 1 to 8"),
         ] {
             let error = parse(text).expect_err(text);
-            assert!(error.contains(told), "{text}: {error}");
+            assert!(error.contains(reported), "{text}: {error}");
         }
     }
 }

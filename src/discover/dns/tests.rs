@@ -194,17 +194,17 @@ fn what_nobody_can_be_asked_at_is_told() {
     while resolution.question().is_some() {
         take(&mut resolution, Rcode::NOERROR, &[]);
     }
-    let told = [
+    let reported = [
         "a.example.:0: port 0: expected a port from 1 to 65535, since port 0 cannot be reached",
         "b.example.: it has no address",
     ];
-    assert_eq!(found(resolution).0, told);
+    assert_eq!(found(resolution).0, reported);
     let mut resolution = host(53);
     let zero = (Section::Answer, "ts.example", RecordType::A, 0, vec![0, 0, 0, 0]);
     take(&mut resolution, Rcode::NOERROR, &[zero, a("ts.example", 0, 1)]);
     take(&mut resolution, Rcode::NXDOMAIN, &[]);
-    let told = ["ts.example. 0.0.0.0:53: 0.0.0.0: expected the address of one host", "192.0.2.1:53"];
-    assert_eq!(found(resolution), (told.map(str::to_owned).to_vec(), 5), "TTL 0 is 5 s");
+    let reported = ["ts.example. 0.0.0.0:53: 0.0.0.0: expected the address of one host", "192.0.2.1:53"];
+    assert_eq!(found(resolution), (reported.map(str::to_owned).to_vec(), 5), "TTL 0 is 5 s");
 }
 
 #[test]

@@ -171,7 +171,7 @@ fn a_list_that_lacks_most_of_who_is_up_is_doubted() {
         (pool.state(MemberOrigin::Etcd), pool.state(MemberOrigin::Dns)),
         (SourceState::Doubted, SourceState::Never)
     );
-    assert_eq!(pool.pass(100 * HOLD).doubt, None, "it is told once");
+    assert_eq!(pool.pass(100 * HOLD).doubt, None, "it is reported once");
     pool.has(&[1, 2, 3, 4]);
     // The doubt ends by itself: members register again, one by one, and all stay meanwhile.
     let settled = pool.list(&[1, 2]);
@@ -288,7 +288,7 @@ fn what_is_wrong_is_refused_alone() {
         ]
     );
     assert_eq!(settled.refused.len(), 5);
-    assert!(pool.hear(MemberOrigin::Etcd, SourceNews::Listed(items)).refused.is_empty(), "each is told once");
+    assert!(pool.hear(MemberOrigin::Etcd, SourceNews::Listed(items)).refused.is_empty(), "each is reported once");
     pool.list(&[1, 3]);
     assert!(pool.refused(MemberOrigin::Etcd).is_empty());
 }

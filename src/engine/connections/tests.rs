@@ -28,8 +28,8 @@ fn encrypted_queries_have_an_opt_record_and_are_padded_whatever_the_client_sent(
         assert_eq!((sent.query.len() % 128, options(&sent.query)), (0, (true, vec![12])));
         // Only clients that sent an OPT record get one, and only those that sent padding get padding.
         table.reply(0, Rcode::NOERROR, true);
-        let told = table.told(0);
-        assert_eq!(options(&told), (has_opt, vec![]));
+        let reported = table.reported(0);
+        assert_eq!(options(&reported), (has_opt, vec![]));
     }
 }
 
@@ -50,11 +50,11 @@ fn padding_can_be_left_out_and_is_for_encrypted_queries_alone() {
 #[test]
 fn plain_queries_have_an_opt_record_of_which_a_client_without_sees_nothing() {
     for config in ["backends = ['192.0.2.1']", "backends = ['tcp://192.0.2.1']"] {
-        for (has_opt, told) in [(false, [true, false]), (true, [false, true])] {
+        for (has_opt, reported) in [(false, [true, false]), (true, [false, true])] {
             let mut table = Table::new(config);
             table.query(0, has_opt, Transport::Udp);
             table.reply(0, Rcode::NOERROR, true);
-            let response = table.told(0);
+            let response = table.reported(0);
             assert_eq!([options(&response).0, response[7] == 1], [has_opt, true], "{config}");
             // Longer than 512 bytes, but not than 1232.
             table.query(1, has_opt, Transport::Udp);
@@ -62,8 +62,8 @@ fn plain_queries_have_an_opt_record_of_which_a_client_without_sees_nothing() {
             reply[7] = 40;
             reply.extend([0xC0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1].repeat(39));
             table.receive(1, &reply);
-            let response = table.told(1);
-            assert_eq!([response[2] & 2 != 0, response[7] == 40], told, "{config}");
+            let response = table.reported(1);
+            assert_eq!([response[2] & 2 != 0, response[7] == 40], reported, "{config}");
         }
         // If the backend refuses OPT, the worker asks without it from then on.
         let mut table = Table::new(config);
@@ -72,7 +72,7 @@ fn plain_queries_have_an_opt_record_of_which_a_client_without_sees_nothing() {
         assert_eq!(options(&table.sent(1).query), (false, vec![]));
         table.reply(1, Rcode::NOERROR, false);
         table.query(1, false, Transport::Udp);
-        assert_eq!([options(&table.sent(2).query), options(&table.told(0))], [(false, vec![]), (false, vec![])]);
+        assert_eq!([options(&table.sent(2).query), options(&table.reported(0))], [(false, vec![]), (false, vec![])]);
     }
 }
 
@@ -103,7 +103,7 @@ fn ad_of_a_backend_on_the_network_is_cleared() {
             if rcode == Rcode::REFUSED {
                 table.reply(1, Rcode::REFUSED, false);
             }
-            assert_eq!(table.told(0)[3] & 0x2F, expected | rcode.0 as u8, "{backends}, {rcode}");
+            assert_eq!(table.reported(0)[3] & 0x2F, expected | rcode.0 as u8, "{backends}, {rcode}");
         }
     }
 }
@@ -174,8 +174,8 @@ fn a_decision_ends_a_race_and_a_doubtful_one_gives_way_to_a_validated_answer() {
             positive[2..4].copy_from_slice(&flags);
             table.receive(1, &positive);
         }
-        let told = table.told(0);
-        assert_eq!([told[3] & 0x0F, told[7]], expected, "EDE {code}, then {second:?}");
+        let reported = table.reported(0);
+        assert_eq!([reported[3] & 0x0F, reported[7]], expected, "EDE {code}, then {second:?}");
         let decisions: u64 = table.backends().iter().map(|backend| backend.counters(0).decisions.get()).sum();
         assert_eq!(decisions, u64::from(code != 22), "EDE {code}, then {second:?}");
     };
@@ -217,8 +217,8 @@ fn a_doubted_race_asks_for_ad_of_which_a_client_that_did_not_ask_sees_nothing() 
             let mut positive = answer(&table.sent(1).query, Rcode::NOERROR, false);
             positive[3] |= AD;
             table.receive(1, &positive);
-            let told = table.told(0);
-            assert_eq!([told[3] & 0x0F, told[3] & AD], [0, asks], "{dispatch}");
+            let reported = table.reported(0);
+            assert_eq!([reported[3] & 0x0F, reported[3] & AD], [0, asks], "{dispatch}");
         }
     }
 }
@@ -280,7 +280,7 @@ fn who_refuses_opt_is_asked_without() {
     table.reply(0, Rcode::FORMERR, false);
     assert_eq!(options(&table.sent(1).query), (false, vec![]));
     table.reply(1, Rcode::NOERROR, false);
-    assert_eq!(options(&table.told(0)), (false, vec![]));
+    assert_eq!(options(&table.reported(0)), (false, vec![]));
 }
 
 #[test]
@@ -304,7 +304,7 @@ fn lost_attempts_go_elsewhere_and_charge_nobody() {
     assert_eq!(table.signals(), []);
     table.audit();
     (3..6).for_each(|number| table.reply(number, Rcode::NOERROR, false));
-    assert!((0..3).all(|number| table.told(number)[3] & 15 == 0));
+    assert!((0..3).all(|number| table.reported(number)[3] & 15 == 0));
 }
 
 #[test]
@@ -321,7 +321,7 @@ fn rejected_attempts_go_elsewhere_as_failures() {
     assert_eq!(figures(&table), (1, 0, 0, 0));
     // No backend is left: the client gets its response at once.
     table.reject(table.sent(1).socket, |_| ());
-    assert_eq!((table.told(0)[3] & 15, table.sent_count()), (2, 2), "SERVFAIL");
+    assert_eq!((table.reported(0)[3] & 15, table.sent_count()), (2, 2), "SERVFAIL");
     assert_eq!(table.signals(), []);
     table.audit();
 }
@@ -335,7 +335,7 @@ fn rejected_attempts_are_counted_though_their_race_ends_in_the_same_tick() {
     assert_eq!(others.len(), 2);
     table.reject(socket, |table| table.reply(others[0], Rcode::NOERROR, false));
     table.reply(others[1], Rcode::NOERROR, false);
-    assert!((0..2).all(|number| table.told(number)[3] & 15 == 0));
+    assert!((0..2).all(|number| table.reported(number)[3] & 15 == 0));
     table.audit();
 }
 
@@ -346,7 +346,7 @@ fn the_only_backend_is_asked_again_by_another_connection() {
     table.lose(table.sent(0).socket);
     assert_ne!(table.sent(1).socket, table.sent(0).socket);
     table.reply(1, Rcode::NOERROR, false);
-    assert_eq!(table.told(0)[3] & 15, 0);
+    assert_eq!(table.reported(0)[3] & 15, 0);
 }
 
 #[test]
@@ -355,13 +355,13 @@ fn what_waited_on_a_connection_after_its_race_is_only_forgotten() {
     let mut table = Table::new(config);
     table.query(0, true, Transport::Udp);
     table.reply(1, Rcode::NOERROR, false);
-    let told = table.told(0);
+    let reported = table.reported(0);
     table.lose(table.sent(0).socket);
     assert_eq!(table.sent_count(), 2);
     let slow = table.backends().into_iter().find(|backend| backend.counters(0).wins[0].get() == 0);
     let counters = slow.as_ref().expect("one of two has not won").counters(0);
     assert_eq!((counters.lost_attempts.get(), counters.in_flight.get(), counters.errors.get()), (0, 0, 0));
-    assert_eq!(table.told(0), told);
+    assert_eq!(table.reported(0), reported);
     table.audit();
 }
 
@@ -388,7 +388,7 @@ fn where_no_connection_has_room_the_next_backend_is_asked() {
     // No response is made up, because no backend was asked.
     table.refuse(1, NotSent::Full);
     table.query(1, true, Transport::Udp);
-    assert_eq!(table.told(1)[3] & 15, 2, "SERVFAIL");
+    assert_eq!(table.reported(1)[3] & 15, 2, "SERVFAIL");
     let unsent = table.backends()[0].counters(0).unsent[crate::metrics::Want::Connections as usize].get();
     assert_eq!((unsent, table.backends()[0].counters(0).errors.get()), (2, 0));
 }
@@ -449,7 +449,7 @@ fn what_comes_by_stream_is_from_the_backend() {
         assert_eq!((table.sent_count(), table.sent(1).set), (2, table.set_of(1)));
         assert_eq!(table.backends()[0].counters(0).in_flight.get(), 0);
         table.receive(1, &answer(&table.sent(1).query));
-        assert!(table.told(0)[3] & 15 != 0, "nobody is waited for any more");
+        assert!(table.reported(0)[3] & 15 != 0, "no reply is pending any more");
         table.audit();
     }
 }
@@ -465,7 +465,7 @@ fn an_encrypted_backend_is_asked_by_no_other_transport() {
         table
     };
     let table = truncated(ONE);
-    assert_eq!((table.told(0)[2] & 2, table.fetched().len()), (2, 0));
+    assert_eq!((table.reported(0)[2] & 2, table.fetched().len()), (2, 0));
     // A plain backend is asked by TCP; of the others, only those that allow it.
     let mixed =
         "backends = ['192.0.2.1', 'tls://192.0.2.2', 'tcp://192.0.2.3']\ndispatch = 'sequential'\nbalance = 'ordered'";

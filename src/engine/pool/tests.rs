@@ -214,7 +214,7 @@ impl Scene {
         self.pool.refresh(self.now, |_| {});
         let hasher = HashSeed([1, 2]).question_hasher();
         let list = self.pool.candidates(&mut self.io, b"\x07example\0", &hasher, &mut self.rng, self.now);
-        let backend = list.get(0).expect("somebody is asked");
+        let backend = list.get(0).expect("a backend is asked");
         let asked = self.pool.backend(backend).address;
         let member = *self.members.keys().find(|member| address(**member) == asked).expect("a member");
         assert_eq!(self.pool.shared.weight(backend), self.members[&member]);
@@ -237,7 +237,7 @@ impl Scene {
         self.pool.work_by(plan);
         assert_eq!(self.pool.plan, plan, "the plan of a race is there for as long as the race");
         assert_eq!(self.pool.shared.backend(backend).address, address(life.0));
-        assert_eq!(self.pool.backend(backend).address, address(life.0), "its place is nobody else's");
+        assert_eq!(self.pool.backend(backend).address, address(life.0), "no other backend has its place");
         self.pool.is_waited_for_no_more(backend);
         self.pool.ended(backend, end, false, now);
         self.pool.resume();

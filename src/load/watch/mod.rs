@@ -235,7 +235,7 @@ mod tests {
     struct Site {
         folder: TempDir,
         watch: FileWatch,
-        told: Receiver<Vec<PathBuf>>,
+        reported: Receiver<Vec<PathBuf>>,
     }
 
     impl Site {
@@ -247,11 +247,11 @@ mod tests {
                 fs::write(folder.path().join(file), "one").expect("ours");
             }
             let watch = FileWatch::default();
-            let (post, told) = channel();
+            let (post, reported) = channel();
             let mut watcher = watch.watcher();
             // The thread ends with the process.
             thread::spawn(move || while post.send(watcher.wait()).is_ok() {});
-            let site = Self { folder, watch, told };
+            let site = Self { folder, watch, reported };
             site.read(files);
             site.watch.set_on(true);
             site
@@ -274,9 +274,9 @@ mod tests {
 
         /// Checks the next report.
         fn expect(&self, files: &[&str]) {
-            let told = self.told.recv_timeout(Duration::from_secs(15)).expect("a change is told in time");
+            let reported = self.reported.recv_timeout(Duration::from_secs(15)).expect("a change is reported in time");
             let expected: Vec<_> = files.iter().map(|file| self.path(file)).collect();
-            assert_eq!(told, expected);
+            assert_eq!(reported, expected);
         }
     }
 
@@ -346,6 +346,6 @@ mod tests {
         site.watch.set_on(true);
         site.write("a", "three");
         site.expect(&["a"]);
-        assert!(site.told.try_recv().is_err());
+        assert!(site.reported.try_recv().is_err());
     }
 }

@@ -361,11 +361,11 @@ fn dead_backend_is_reported_by_its_socket() {
     assert_eq!(fixture.wait(), [Event::Socket(slot.socket())]);
     assert_eq!(fixture.sockets.recv(slot.socket(), &mut RecvBatch::new(4, 64)), Err(RecvError::Unreachable));
     assert_eq!(fixture.sockets.set_of(slot.socket()), Some(fixture.set_id));
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     // The query stays, and is reported once.
-    fixture.sockets.report_struck(slot.socket(), &mut told);
-    fixture.sockets.report_struck(slot.socket(), &mut told);
-    assert_eq!(told, [7]);
+    fixture.sockets.report_struck(slot.socket(), &mut reported);
+    fixture.sockets.report_struck(slot.socket(), &mut reported);
+    assert_eq!(reported, [7]);
     assert!(fixture.open().all(|socket| socket.is_spent && socket.taken_slots == 1));
     let mut taken = Vec::new();
     fixture.sockets.take_struck(slot.socket(), &mut taken);
@@ -401,14 +401,14 @@ fn error_that_waits_on_a_socket_costs_no_message() {
     assert_eq!(second.socket(), first.socket());
     assert_eq!(fixture.sockets.pop_struck(), Some(first.socket()));
     // The error concerns the first message.
-    let mut told = Vec::new();
-    fixture.sockets.report_struck(first.socket(), &mut told);
-    assert_eq!(told, [1]);
+    let mut reported = Vec::new();
+    fixture.sockets.report_struck(first.socket(), &mut reported);
+    assert_eq!(reported, [1]);
     // The second message was sent, and causes another error.
     assert_eq!(fixture.wait(), [Event::Socket(second.socket())]);
     assert_eq!(fixture.sockets.recv(second.socket(), &mut RecvBatch::new(4, 64)), Err(RecvError::Unreachable));
-    fixture.sockets.report_struck(second.socket(), &mut told);
-    assert_eq!((told, fixture.sockets.pop_struck()), (vec![1, 2], None));
+    fixture.sockets.report_struck(second.socket(), &mut reported);
+    assert_eq!((reported, fixture.sockets.pop_struck()), (vec![1, 2], None));
 }
 
 #[test]

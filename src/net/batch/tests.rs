@@ -335,12 +335,12 @@ fn what_came_too_early_is_passed_over() {
 #[test]
 fn what_the_kernel_refuses_is_counted() {
     let (from, to) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"));
-    let before = refused_by_kernel(&to).expect("Linux tells");
+    let before = refused_by_kernel(&to).expect("Linux counts them");
     socket2::SockRef::from(&to).set_recv_buffer_size(1).expect("a small buffer is granted");
     for _ in 0..100 {
         from.send_to(&[0; 1000], to.local_addr().unwrap()).unwrap();
     }
-    let refused = refused_by_kernel(&to).expect("Linux tells") - before;
+    let refused = refused_by_kernel(&to).expect("Linux counts them") - before;
     to.set_nonblocking(true).unwrap();
     let received = std::iter::from_fn(|| to.recv(&mut [0; 1000]).ok()).count();
     assert_eq!(received + refused as usize, 100);

@@ -12,23 +12,23 @@ use super::*;
 
 /// A report of the streams, in order.
 #[derive(Debug, PartialEq)]
-enum Told {
+enum ReceivedReport {
     Message(StreamKey, Vec<u8>),
     Ended(StreamKey, &'static str),
 }
 
-fn streams() -> (Streams<char>, Rc<RefCell<Vec<Told>>>) {
-    let told = Rc::new(RefCell::new(Vec::new()));
-    let log = Rc::clone(&told);
+fn streams() -> (Streams<char>, Rc<RefCell<Vec<ReceivedReport>>>) {
+    let reported = Rc::new(RefCell::new(Vec::new()));
+    let log = Rc::clone(&reported);
     let report = move |key, report: StreamReport<'_>| {
         log.borrow_mut().push(match report {
-            StreamReport::Message(message) => Told::Message(key, message.to_vec()),
-            StreamReport::Ended(StreamEnd::Unconnected(_)) => Told::Ended(key, "unconnected"),
-            StreamReport::Ended(StreamEnd::Lost(_)) => Told::Ended(key, "lost"),
-            StreamReport::Ended(StreamEnd::Closed) => Told::Ended(key, "closed"),
+            StreamReport::Message(message) => ReceivedReport::Message(key, message.to_vec()),
+            StreamReport::Ended(StreamEnd::Unconnected(_)) => ReceivedReport::Ended(key, "unconnected"),
+            StreamReport::Ended(StreamEnd::Lost(_)) => ReceivedReport::Ended(key, "lost"),
+            StreamReport::Ended(StreamEnd::Closed) => ReceivedReport::Ended(key, "closed"),
         });
     };
-    (Streams::new(Tasks::default(), report).expect("there is randomness"), told)
+    (Streams::new(Tasks::default(), report).expect("there is randomness"), reported)
 }
 
 /// Runs a test in a local task set, for the tasks of connections.
@@ -38,13 +38,13 @@ fn run(test: impl Future<Output = ()>) {
 }
 
 /// Waits for `count` reports and returns them.
-async fn next(told: &RefCell<Vec<Told>>, count: usize) -> Vec<Told> {
+async fn next(reported: &RefCell<Vec<ReceivedReport>>, count: usize) -> Vec<ReceivedReport> {
     poll_fn(|context| {
         context.waker().wake_by_ref();
-        if told.borrow().len() < count { Poll::Pending } else { Poll::Ready(()) }
+        if reported.borrow().len() < count { Poll::Pending } else { Poll::Ready(()) }
     })
     .await;
-    told.take()
+    reported.take()
 }
 
 async fn backend() -> (TcpListener, SocketAddr) {
@@ -68,7 +68,7 @@ const KEPT: Duration = Duration::from_secs(60);
 #[test]
 fn messages_share_a_connection_and_are_answered_in_any_order() {
     run(async {
-        let ((listener, address), (mut streams, told)) = (backend().await, streams());
+        let ((listener, address), (mut streams, reported)) = (backend().await, streams());
         let now = Instant::now();
         let key = streams.open(address, KEPT, &[], now);
         let ids = ['a', 'b', 'c'].map(|user_data| {
@@ -91,15 +91,15 @@ fn messages_share_a_connection_and_are_answered_in_any_order() {
             stream.flush().await.unwrap();
         }
         stream.write_all(&replies[7..]).await.unwrap();
-        let expected: Vec<_> = asked.into_iter().map(|message| Told::Message(key, message)).collect();
-        assert_eq!(next(&told, 3).await, expected);
+        let expected: Vec<_> = asked.into_iter().map(|message| ReceivedReport::Message(key, message)).collect();
+        assert_eq!(next(&reported, 3).await, expected);
         for (id, user_data) in ids.into_iter().zip(['a', 'b', 'c']).rev() {
             assert_eq!(streams.hear(key, id, now), StreamMatch::Waiting(user_data));
             streams.settle(key, id, now);
             assert_eq!(streams.hear(key, id, now), StreamMatch::Unknown);
         }
         assert!(streams.get(key).unwrap().idle_since().is_some());
-        assert_eq!(told.take(), [], "it is kept");
+        assert_eq!(reported.take(), [], "it is kept");
     });
 }
 
@@ -122,16 +122,16 @@ fn reply_that_was_given_up_is_not_taken_for_another() {
 #[test]
 fn connection_ends_when_nobody_has_waited_for_its_time() {
     run(async {
-        let ((listener, address), (mut streams, told)) = (backend().await, streams());
+        let ((listener, address), (mut streams, reported)) = (backend().await, streams());
         let key = streams.open(address, Duration::from_millis(20), &[], Instant::now());
         let id = streams.queue(key, 'a', Instant::now(), |out| out.extend([0; 12])).unwrap();
         let (mut stream, _) = listener.accept().await.unwrap();
         let message = read(&mut stream).await;
-        timeout(Duration::from_millis(100), stream.read_u8()).await.expect_err("somebody waits on it");
+        timeout(Duration::from_millis(100), stream.read_u8()).await.expect_err("a client waits on it");
         stream.write_all(&framed(&message)).await.unwrap();
-        assert!(matches!(next(&told, 1).await[..], [Told::Message(..)]));
+        assert!(matches!(next(&reported, 1).await[..], [ReceivedReport::Message(..)]));
         streams.settle(key, id, Instant::now());
-        assert_eq!(next(&told, 1).await, [Told::Ended(key, "closed")]);
+        assert_eq!(next(&reported, 1).await, [ReceivedReport::Ended(key, "closed")]);
         assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
         assert!(streams.remove(key).unwrap().waiting().is_empty());
         assert!(streams.get(key).is_none() && streams.queue(key, 'b', Instant::now(), |_| {}).is_none());
@@ -141,14 +141,14 @@ fn connection_ends_when_nobody_has_waited_for_its_time() {
 #[test]
 fn end_by_the_backend_leaves_those_who_wait() {
     run(async {
-        let ((listener, address), (mut streams, told)) = (backend().await, streams());
+        let ((listener, address), (mut streams, reported)) = (backend().await, streams());
         let now = Instant::now();
         let key = streams.open(address, KEPT, &[], now);
         streams.queue(key, 'a', now, |out| out.extend([0; 12])).unwrap();
         let (mut stream, _) = listener.accept().await.unwrap();
         read(&mut stream).await;
         drop(stream);
-        assert_eq!(next(&told, 1).await, [Told::Ended(key, "lost")]);
+        assert_eq!(next(&reported, 1).await, [ReceivedReport::Ended(key, "lost")]);
         let connection = streams.remove(key).unwrap();
         assert_eq!(connection.waiting().iter().map(|waiting| waiting.user_data).collect::<Vec<_>>(), ['a']);
         // The slot gets another stream, and the old key becomes invalid.
@@ -160,17 +160,17 @@ fn end_by_the_backend_leaves_those_who_wait() {
 #[test]
 fn backend_that_does_not_listen_is_reported() {
     run(async {
-        let ((listener, address), (mut streams, told)) = (backend().await, streams());
+        let ((listener, address), (mut streams, reported)) = (backend().await, streams());
         drop(listener);
         let key = streams.open(address, KEPT, &[], Instant::now());
-        assert_eq!(next(&told, 1).await, [Told::Ended(key, "unconnected")]);
+        assert_eq!(next(&reported, 1).await, [ReceivedReport::Ended(key, "unconnected")]);
     });
 }
 
 #[test]
 fn retired_connection_ends_when_nobody_waits_any_more() {
     run(async {
-        let ((listener, address), (mut streams, told)) = (backend().await, streams());
+        let ((listener, address), (mut streams, reported)) = (backend().await, streams());
         let now = Instant::now();
         let key = streams.open(address, KEPT, &[], now);
         let id = streams.queue(key, 'a', now, |out| out.extend([0; 12])).unwrap();
@@ -178,16 +178,16 @@ fn retired_connection_ends_when_nobody_waits_any_more() {
         streams.retire(key, now);
         let message = read(&mut stream).await;
         stream.write_all(&framed(&message)).await.unwrap();
-        assert!(matches!(next(&told, 1).await[..], [Told::Message(..)]));
+        assert!(matches!(next(&reported, 1).await[..], [ReceivedReport::Message(..)]));
         streams.settle(key, id, now);
-        assert_eq!(next(&told, 1).await, [Told::Ended(key, "closed")]);
+        assert_eq!(next(&reported, 1).await, [ReceivedReport::Ended(key, "closed")]);
     });
 }
 
 #[test]
 fn backend_that_does_not_read_is_still_heard() {
     run(async {
-        let ((listener, address), (mut streams, told)) = (backend().await, streams());
+        let ((listener, address), (mut streams, reported)) = (backend().await, streams());
         let now = Instant::now();
         let key = streams.open(address, KEPT, &[], now);
         // More than the kernel buffers for a peer that does not read.
@@ -196,6 +196,6 @@ fn backend_that_does_not_read_is_still_heard() {
         }
         let (mut stream, _) = listener.accept().await.unwrap();
         stream.write_all(&framed(&[7; 12])).await.unwrap();
-        assert_eq!(next(&told, 1).await, [Told::Message(key, vec![7; 12])]);
+        assert_eq!(next(&reported, 1).await, [ReceivedReport::Message(key, vec![7; 12])]);
     });
 }

@@ -178,7 +178,7 @@ mod tests {
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         let half = &chain[..chain.len() / 2];
         let unknown = KeyPair::generate().expect("a key").public_key_pem();
-        for (chain, key, is_of_key, told) in [
+        for (chain, key, is_of_key, reported) in [
             (&*chain, &*other, true, "its key is not that of the first certificate"),
             ("", &*key, false, "there is no certificate in it"),
             (&*key, &*key, false, "there is no certificate in it"),
@@ -188,9 +188,9 @@ mod tests {
             (&*chain, &*chain, true, "there is no private key in it"),
             (&*chain, &*unknown, true, "there is no private key in it"),
         ] {
-            let error = Certificate::read(chain.as_bytes(), key.as_bytes(), &[]).expect_err(told);
-            assert!(error.to_string().starts_with(told), "{error}");
-            assert_eq!(error.is_of_key(), is_of_key, "{told}");
+            let error = Certificate::read(chain.as_bytes(), key.as_bytes(), &[]).expect_err(reported);
+            assert!(error.to_string().starts_with(reported), "{error}");
+            assert_eq!(error.is_of_key(), is_of_key, "{reported}");
         }
     }
 

@@ -233,7 +233,7 @@ mod tests {
             );
             assert_eq!(seen(), expected, "after {at}");
         }
-        store.take("other", Path::new("main.pem"), Err("nobody's".to_owned()), later(7));
+        store.take("other", Path::new("main.pem"), Err("unreadable".to_owned()), later(7));
         store.take("main", Path::new("other.pem"), Err("another file".to_owned()), later(7));
         store.set(vec![two], later(8));
         assert_eq!(seen(), (6, None, 2, 2), "a reload that brings the same changes nothing");

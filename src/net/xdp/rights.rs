@@ -72,8 +72,8 @@ mod tests {
 
     #[test]
     fn the_kernel_tells_of_this_thread() {
-        let rights = Rights::of_this_thread().expect("the kernel tells");
-        let all = capabilities(None).expect("the kernel tells").effective;
+        let rights = Rights::of_this_thread().expect("the kernel reports rights");
+        let all = capabilities(None).expect("the kernel reports rights").effective;
         assert_eq!(rights.missing.contains(&"CAP_NET_RAW"), !all.contains(CapabilitySet::NET_RAW));
     }
 }

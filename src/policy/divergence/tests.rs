@@ -103,11 +103,11 @@ fn a_difference_counts_if_it_is_there_again() {
     const NEVER: &str = "never";
     let check = |rounds: &[Round<'_>], expected: &str| {
         let (heard, divergences, took) = play(rounds);
-        let told = match heard.last() {
+        let reported = match heard.last() {
             Some(RoundResult::Confirmed(kind)) => kind.label(),
             _ => NEVER,
         };
-        assert_eq!(told, expected, "{rounds:?}");
+        assert_eq!(reported, expected, "{rounds:?}");
         assert_eq!(divergences.known().len(), usize::from(expected != NEVER));
         if expected != NEVER {
             assert!((CONFIRM_AFTER..CONFIRM_AFTER + ms(500)).contains(&took), "{took:?}");
@@ -248,7 +248,7 @@ fn simulate(behavior: Behavior, seed: u64) -> (Vec<(u64, RoundResult)>, usize) {
     }
     let has_serials = rng.random_bool(0.5);
     let mut turns = vec![0_u32; members as usize];
-    let (mut divergences, mut told, mut count) = (DivergenceTable::default(), Vec::new(), 0);
+    let (mut divergences, mut reported, mut count) = (DivergenceTable::default(), Vec::new(), 0);
     let mut millis = 0;
     while millis < 40_000 {
         millis += rng.random_range(1..40);
@@ -277,23 +277,23 @@ fn simulate(behavior: Behavior, seed: u64) -> (Vec<(u64, RoundResult)>, usize) {
         }
         let heard = divergences.hear(&question, &said(&round), now);
         if heard != RoundResult::Nothing {
-            told.push((millis, heard));
+            reported.push((millis, heard));
         }
         count += 1;
     }
-    (told, count)
+    (reported, count)
 }
 
 #[test]
 fn whatever_the_seed_what_lasts_is_told_and_nothing_else() {
     for seed in 0..2_500 {
         for behavior in [Behavior::Agreeing, Behavior::Updating, Behavior::Rotating, Behavior::Silent] {
-            let (told, _) = simulate(behavior, seed);
-            assert_eq!(told, [], "seed {seed}, {behavior:?}");
+            let (reported, _) = simulate(behavior, seed);
+            assert_eq!(reported, [], "seed {seed}, {behavior:?}");
         }
-        let (told, asked) = simulate(Behavior::Differing, seed);
-        let [(found, RoundResult::Confirmed(DivergenceKind::Data)), (gone, RoundResult::Gone)] = *told else {
-            panic!("seed {seed}: {told:?}");
+        let (reported, asked) = simulate(Behavior::Differing, seed);
+        let [(found, RoundResult::Confirmed(DivergenceKind::Data)), (gone, RoundResult::Gone)] = *reported else {
+            panic!("seed {seed}: {reported:?}");
         };
         assert!((6_000..10_000).contains(&found), "seed {seed}: found at {found} ms");
         assert!((30_000..40_100).contains(&gone), "seed {seed}: gone at {gone} ms");

@@ -72,7 +72,7 @@ mod tests {
         assert_eq!(p95_after(3, false, None), usual, "the backend may be down");
         assert_eq!(p95_after(3, true, Some(AttemptEnd::Unreachable)), usual, "it was down");
         assert_eq!(p95_after(3, true, Some(AttemptEnd::Unsent)), usual, "it was not asked");
-        assert_eq!(p95_after(3, true, Some(AttemptEnd::Void)), usual, "nobody knows");
+        assert_eq!(p95_after(3, true, Some(AttemptEnd::Void)), usual, "its duration is not known");
         let corrected = p95_after(3, true, Some(AttemptEnd::Reply(Duration::from_millis(1))));
         assert!(corrected <= usual, "they were quick after all");
     }

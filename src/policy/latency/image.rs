@@ -72,14 +72,14 @@ mod tests {
             // A successor reads samples since the last refresh at once.
             latency.samples_mut().refresh(now);
             let text = serde_json::to_string(&latency.image(now)).expect("plain data");
-            let told = serde_json::from_str(&text).expect("what was written");
-            let mut successor = Latency::of_image(&told, now);
+            let reported = serde_json::from_str(&text).expect("what was written");
+            let mut successor = Latency::of_image(&reported, now);
             let hedge = Hedge::default();
             for part in [0.0, 0.5, 0.9, 0.95, 0.99, 0.999, 1.0] {
                 prop_assert_eq!(latency.quantile(part), successor.quantile(part), "{}", part);
             }
             prop_assert_eq!(latency.hedge_delay(&hedge), successor.hedge_delay(&hedge));
-            prop_assert_eq!(&successor.image(now), &told);
+            prop_assert_eq!(&successor.image(now), &reported);
             // A window ends for both at the same time if the latency does not change.
             if later.len() < 50 {
                 for micros in later {

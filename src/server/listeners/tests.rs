@@ -152,9 +152,9 @@ fn an_address_in_use_is_told_with_its_key_and_changes_nothing() {
     let (first, _) = open(&config(1, [0; 3]), Vec::new());
     let port = taken.local_addr().expect("it is bound").port();
     let error = first.reload(&config(1, [0, 0, port])).expect_err("it is in use").to_string();
-    let told =
+    let reported =
         format!("authorities.ts1.listen[0]: cannot listen on 127.0.0.1:{port} (UDP): port {port} is in use; stop");
-    assert!(error.starts_with(&told), "{error}");
+    assert!(error.starts_with(&reported), "{error}");
     assert!(first.reload(&config(1, [0; 3])).is_ok_and(|same| same.is_same(&first)));
 }
 
@@ -213,15 +213,15 @@ fn what_shares_a_port_by_the_handshake_shares_its_sockets() {
     };
     let both = config("'https://AT/q', 'tcp://127.0.0.1:0', 'tls://AT'");
     let (first, _) = open(&both, Vec::new());
-    let told = |listeners: &Listeners| -> Vec<_> {
+    let reported = |listeners: &Listeners| -> Vec<_> {
         listeners.addresses()[0].1.iter().map(|address| address.to_string().replace(&free.to_string(), "AT")).collect()
     };
-    assert_eq!((told(&first)[0].as_str(), told(&first)[2].as_str()), ("https://AT", "tls://AT"));
+    assert_eq!((reported(&first)[0].as_str(), reported(&first)[2].as_str()), ("https://AT", "tls://AT"));
     assert_eq!(first.sections[0].addresses.len(), 2, "two of three are one");
     // In the order of the config, another process has the same.
     let passed = first.to_pass().expect("there are descriptors");
     let (second, unused) = open(&both, passed);
-    assert_eq!((told(&second), unused), (told(&first), Vec::new()));
+    assert_eq!((reported(&second), unused), (reported(&first), Vec::new()));
     // A protocol is removed, added, or has another path: this binds nothing.
     let spoken = |listeners: &Listeners| {
         let protocols = listeners.sections[0].addresses[0].spoken().get();
@@ -236,7 +236,7 @@ fn what_shares_a_port_by_the_handshake_shares_its_sockets() {
         let config = config(listen);
         let next = last.reload(&config).expect("nothing is bound");
         assert!(Arc::ptr_eq(&next.sections[0].addresses[0], &last.sections[0].addresses[0]), "{listen}");
-        assert!(!next.is_same(&last), "it is told otherwise");
+        assert!(!next.is_same(&last), "the summary differs");
         next.set_rules(&config);
         assert_eq!(spoken(&next), (expected.0, expected.1.map(str::to_owned)), "{listen}");
         last = next;

@@ -91,12 +91,12 @@ fn a_crowd_is_made_anew_when_others_take_queries() {
     assert!(!pool.renew_crowd(), "its cookies have changed");
     assert!(Arc::ptr_eq(&before, &crowd()));
     pool.backends[0].drain();
-    assert!(!pool.renew_crowd(), "nobody was told");
+    assert!(!pool.renew_crowd(), "no worker was notified");
     pool.state.announce(&pool.backends[0]);
     let epoch = pool.state.epoch();
     assert!(pool.renew_crowd() && !pool.renew_crowd());
     assert!(!Arc::ptr_eq(&before, &crowd()));
-    assert!(pool.state.epoch() > epoch, "workers are told");
+    assert!(pool.state.epoch() > epoch, "workers are notified");
 }
 
 #[test]
@@ -132,11 +132,11 @@ fn what_is_looked_up_anew_is_in_force_for_the_next_connection() {
     let config = Config::parse(text, "c.toml", Path::new("")).expect("a config");
     let state = ForwarderState::new(&config, None, None, None, Arc::default(), 1).expect("there is a forwarder");
     let tls = || state.pools[0].backends[0].tls();
-    assert!(tls().is_none(), "nobody vouches for it");
+    assert!(tls().is_none(), "no authority has signed it");
     let roots = TlsRoots::of_pem(made.pem().as_bytes()).expect("a certificate");
     let mut roots = KnownRoots::new([("ca.pem".into(), roots)].into(), None);
     state.trust(&Arc::new(roots.clone()));
-    let first = tls().expect("somebody does");
+    let first = tls().expect("an authority has");
     assert!(first.rules().certificate.is_none());
     // The same trust anchors keep resumable sessions.
     state.trust(&Arc::new(roots.clone()));

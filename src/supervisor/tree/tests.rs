@@ -270,7 +270,7 @@ const fn ms(ms: u64) -> Duration {
 fn the_first_start_comes_to_full_strength() {
     let world = World::new();
     assert!(world.is_whole(), "{:?}", world.processes);
-    assert_eq!(world.reasons(), [], "nobody was there before");
+    assert_eq!(world.reasons(), [], "no server ran before");
 }
 
 #[test]
@@ -421,7 +421,7 @@ fn who_is_hung_is_killed_and_succeeded() {
     world.processes.get_mut(&standby).expect("it is there").is_stopped = true;
     world.until("it is gone", |world| !world.processes.contains_key(&standby));
     world.until("full", World::is_whole);
-    assert_eq!(world.reasons(), [Takeover::Hang], "nobody else has to serve for that");
+    assert_eq!(world.reasons(), [Takeover::Hang], "no other process serves for that");
 }
 
 /// After the supervisor itself was stopped or starved, silence of other processes proves nothing.
@@ -572,7 +572,7 @@ fn at_the_end_standbys_go_first_and_the_server_drains() {
     let killed =
         world.said.iter().position(|step| *step == TreeStep::Kill(standby)).expect("it does not end by itself");
     assert!(killed < drained);
-    assert_eq!(world.reasons(), [], "nobody takes over at the end");
+    assert_eq!(world.reasons(), [], "no process takes over at the end");
 }
 
 /// An event in the life of a tree.

@@ -250,7 +250,7 @@ mod tests {
             let attributes = span["attributes"].as_array().expect("a list").iter();
             attributes.map(|attribute| attribute["key"].as_str().expect("a key").to_owned()).collect::<Vec<_>>()
         };
-        assert!(!keys(&spans[0]).contains(&"dns.question.name".to_owned()), "there is no name to tell");
+        assert!(!keys(&spans[0]).contains(&"dns.question.name".to_owned()), "there is no name");
         assert_eq!(keys(&spans[0]).last().map(String::as_str), Some("error.type"));
         assert_eq!(spans[1]["endTimeUnixNano"], "1790000000650000000");
         assert_eq!(spans[1]["attributes"][1], json!({ "key": "server.port", "value": { "intValue": "5301" } }));

@@ -59,7 +59,7 @@ fn what_a_catalog_says_is_read() {
         ("m1.zones", "TXT", "text"),
         ("m1.zones", "A", ""),
         ("m3.zones", "A", ""),
-        ("group.m3.zones", "TXT", "nobody's"),
+        ("group.m3.zones", "TXT", "unused"),
         ("coo.m3.zones", "PTR", "nobodys."),
         ("group.m1.zones", "PTR", "red."),
         ("coo.m1.zones", "TXT", "other."),
@@ -137,19 +137,19 @@ fn rules(catalogs: &[&str]) -> Vec<CatalogRules> {
 }
 
 /// Returns the changes as text: `-zone` for removed zones, `+zone` for set zones.
-fn told(changes: &CatalogChanges) -> String {
+fn reported(changes: &CatalogChanges) -> String {
     let gone = changes.gone.iter().map(|(zone, _)| format!("-{zone}"));
     let set = changes.set.iter().map(|(zone, owned)| format!("+{zone}{}", owned.catalog));
-    let mut told: Vec<_> = gone.chain(set).collect();
-    told.sort();
-    told.join(" ")
+    let mut reported: Vec<_> = gone.chain(set).collect();
+    reported.sort();
+    reported.join(" ")
 }
 
 #[test]
 fn zones_come_and_go_with_the_catalog() {
     let mut consumer = consumer(&["cat."]);
     let cat = name("cat.");
-    let mut take = |text: &str| told(&consumer.on_version(&cat, Ok(version(text))));
+    let mut take = |text: &str| reported(&consumer.on_version(&cat, Ok(version(text))));
     assert_eq!(take("a.=1 b.=2"), "+a.cat. +b.cat.");
     assert_eq!(take("a.=1 b.=2"), "");
     assert_eq!(take("a.=1 c.=3"), "+c.cat. -b.");
@@ -166,7 +166,7 @@ fn a_broken_version_changes_nothing() {
     assert_eq!(consumer.catalogs().next(), Some((&cat, &CatalogCondition::Broken(CatalogFault::NoVersion))));
     assert_eq!(consumer.accept(&cat), Err(CatalogAcceptError::Broken(CatalogFault::NoVersion)));
     assert_eq!(consumer.members().len(), 1);
-    assert_eq!(told(&consumer.on_version(&cat, Ok(version("b.=1")))), "+b.cat. -a.");
+    assert_eq!(reported(&consumer.on_version(&cat, Ok(version("b.=1")))), "+b.cat. -a.");
     assert_eq!(consumer.catalogs().next(), Some((&cat, &CatalogCondition::Good)));
 }
 
@@ -176,7 +176,11 @@ fn a_zone_moves_when_both_sides_say_so() {
     let check = |steps: &[(&Name, &str, &str)]| {
         let mut consumer = consumer(&["a.", "b."]);
         for (catalog, members, expected) in steps {
-            assert_eq!(told(&consumer.on_version(catalog, Ok(version(members)))), *expected, "{catalog}: {members}");
+            assert_eq!(
+                reported(&consumer.on_version(catalog, Ok(version(members)))),
+                *expected,
+                "{catalog}: {members}"
+            );
         }
         consumer
     };
@@ -237,7 +241,7 @@ fn a_catalog_takes_no_names_from_the_config_unless_allow_names_them() {
         }
         expected.sort_unstable();
         assert_eq!(had, expected, "{allow}");
-        assert_eq!(changes.notes.len(), 9 - had.len(), "{allow}: each that is left out is told");
+        assert_eq!(changes.notes.len(), 9 - had.len(), "{allow}: each that is left out is reported");
     }
     let note =
         Note::Enclosed { catalog: "cat.".into(), zone: "www.corp.example.".into(), apex: "corp.example.".into() };
@@ -256,7 +260,7 @@ fn the_config_wins_and_limits() {
     consumer.set_rules(vec![rules_of(&cat, allow)], reserved);
     let listed = "example.=1 a.example.=2 xexample.=3 com.=4 mine.example.=5";
     let changes = consumer.on_version(&cat, Ok(version(listed)));
-    assert_eq!(told(&changes), "+a.example.cat. +example.cat.");
+    assert_eq!(reported(&changes), "+a.example.cat. +example.cat.");
     let notes: Vec<_> = changes.notes.iter().map(ToString::to_string).collect();
     assert_eq!(
         notes,
@@ -266,11 +270,11 @@ fn the_config_wins_and_limits() {
             "catalog cat. lists mine.example., which the config has: the config wins",
         ]
     );
-    assert!(consumer.on_version(&cat, Ok(version(listed))).notes.is_empty(), "told once");
+    assert!(consumer.on_version(&cat, Ok(version(listed))).notes.is_empty(), "reported once");
     // The config has one more zone, and one less.
     let changes = consumer.set_rules(rules(&["cat."]), zones_of("a.example."));
-    assert_eq!(told(&changes), "+com.cat. +mine.example.cat. +xexample.cat. -a.example.");
-    assert_eq!(told(&consumer.set_rules(Vec::new(), ReservedNames::default())).matches('-').count(), 4);
+    assert_eq!(reported(&changes), "+com.cat. +mine.example.cat. +xexample.cat. -a.example.");
+    assert_eq!(reported(&consumer.set_rules(Vec::new(), ReservedNames::default())).matches('-').count(), 4);
 }
 
 fn many(count: usize) -> String {
@@ -317,11 +321,11 @@ fn a_catalog_gives_so_many_zones_and_those_that_it_has_first() {
     let changes = consumer.on_version(&cat, Ok(version("x.=1 y.=2 z.=3 mine.=4")));
     assert_eq!(changes.set.len(), 3, "a zone of the config takes no place");
     let changes = consumer.on_version(&cat, Ok(version("a.=5 b.=6 y.=2 z.=3")));
-    assert_eq!(told(&changes), "+a.cat. -x.", "new ones in order of their names");
+    assert_eq!(reported(&changes), "+a.cat. -x.", "new ones in order of their names");
     assert_eq!(words(&changes), ["catalog cat. lists 1 zones more than its max_members of 3: left out"]);
-    assert!(consumer.on_version(&cat, Ok(version("a.=5 b.=6 y.=2 z.=3"))).notes.is_empty(), "told once");
-    assert_eq!(told(&consumer.set_rules(at_most(4), ReservedNames::default())), "+b.cat.", "a reload gives more");
-    assert_eq!(told(&consumer.set_rules(at_most(1), ReservedNames::default())), "-b. -y. -z.");
+    assert!(consumer.on_version(&cat, Ok(version("a.=5 b.=6 y.=2 z.=3"))).notes.is_empty(), "reported once");
+    assert_eq!(reported(&consumer.set_rules(at_most(4), ReservedNames::default())), "+b.cat.", "a reload gives more");
+    assert_eq!(reported(&consumer.set_rules(at_most(1), ReservedNames::default())), "-b. -y. -z.");
 }
 
 #[test]
@@ -340,7 +344,7 @@ fn a_doubt_ends_by_the_next_version_or_by_hand() {
     assert_eq!((changes.gone.len(), changes.set.len(), accepted.members().len()), (9, 1, 2));
     assert_eq!(accepted.accept(&cat), Err(CatalogAcceptError::NotDoubted));
     let mut mended = doubting();
-    assert_eq!(told(&mended.on_version(&cat, Ok(version(&many(9))))), "-z9.");
+    assert_eq!(reported(&mended.on_version(&cat, Ok(version(&many(9))))), "-z9.");
     assert_eq!(mended.accept(&cat), Err(CatalogAcceptError::NotDoubted));
     let mut broken = doubting();
     assert!(broken.on_version(&cat, Err(CatalogFault::NoVersion)).is_empty());
@@ -366,7 +370,7 @@ fn what_was_had_before_a_restart_counts() {
     assert!(restored().on_version(&cat, Err(CatalogFault::NoVersion)).is_empty());
     assert!(restored().on_version(&cat, Ok(version("z1.=l1"))).is_empty(), "doubted");
     let another = many(10).replace("z3.=l3", "z3.=other");
-    assert_eq!(told(&restored().on_version(&cat, Ok(version(&another)))), "+z3.cat. -z3.");
+    assert_eq!(reported(&restored().on_version(&cat, Ok(version(&another)))), "+z3.cat. -z3.");
 }
 
 /// Random versions of three catalogs, some of them broken: every member is in the last good version of its

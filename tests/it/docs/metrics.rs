@@ -18,18 +18,18 @@ struct Family {
 #[test]
 fn metrics_are_those_that_a_server_shows() {
     let shown = shown();
-    let told = told();
+    let reported = reported();
     let names = |families: &BTreeMap<String, Family>| families.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(&told), names(&shown), "docs/src/metrics.md, left, has other names than /metrics");
+    assert_eq!(names(&reported), names(&shown), "docs/src/metrics.md, left, has other names than /metrics");
     for (name, shown) in &shown {
-        let told = &told[name];
-        assert_eq!(told.kind, shown.kind, "{name}");
+        let reported = &reported[name];
+        assert_eq!(reported.kind, shown.kind, "{name}");
         let labels = |family: &Family| family.labels.keys().cloned().collect::<Vec<_>>();
-        assert_eq!(labels(told), labels(shown), "{name}: docs/src/metrics.md, left, has other labels");
+        assert_eq!(labels(reported), labels(shown), "{name}: docs/src/metrics.md, left, has other labels");
         for (label, values) in shown.labels.iter().filter(|(label, _)| is_of_words(label)) {
-            let told = &told.labels[label];
-            let unknown: Vec<_> = values.difference(told).collect();
-            assert!(unknown.is_empty(), "{name}: docs/src/metrics.md does not tell of {label} {unknown:?}");
+            let reported = &reported.labels[label];
+            let unknown: Vec<_> = values.difference(reported).collect();
+            assert!(unknown.is_empty(), "{name}: docs/src/metrics.md does not describe {label} {unknown:?}");
         }
     }
 }
@@ -37,13 +37,13 @@ fn metrics_are_those_that_a_server_shows() {
 /// The families of the contract are documented in `docs/src/metrics.md`.
 #[test]
 fn metrics_of_the_contract_are_there() {
-    let told = told();
+    let reported = reported();
     let rows = Document::read("docs/src/contract.md").table("Family");
     assert!(rows.len() >= 10, "{rows:?}");
     for row in rows {
         let codes = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<BTreeSet<_>>();
         for name in codes(&row[0]) {
-            let family = told.get(&name).unwrap_or_else(|| panic!("docs/src/metrics.md has no {name}"));
+            let family = reported.get(&name).unwrap_or_else(|| panic!("docs/src/metrics.md has no {name}"));
             assert_eq!(codes(&row[1]), family.labels.keys().cloned().collect(), "{name}");
         }
     }
@@ -99,7 +99,7 @@ fn shown() -> BTreeMap<String, Family> {
 
 /// Returns the metrics of the book. A row is NAME, LABELS, and a sentence with the kind (unless it is a
 /// counter) and the values.
-fn told() -> BTreeMap<String, Family> {
+fn reported() -> BTreeMap<String, Family> {
     let rows = Document::read("docs/src/metrics.md").table("Name");
     let words = |cell: &str| -> BTreeSet<String> {
         cell.split('`').skip(1).step_by(2).flat_map(|code| code.split(['"', '='])).map(str::to_owned).collect()

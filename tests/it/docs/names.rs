@@ -61,12 +61,12 @@ fn commands_are_those_of_the_program() {
     }
     let help = Command::new(env!("CARGO_BIN_EXE_hedgerow")).args(["ctl", "--help"]).output().expect("it is built");
     let help = String::from_utf8(help.stdout).expect("UTF-8");
-    let told = Document::read("docs/src/admin.md");
+    let reported = Document::read("docs/src/admin.md");
     let (_, listed) = help.split_once("Commands:\n").expect("its actions");
     for action in listed.lines().take_while(|line| !line.is_empty()).filter_map(|line| line.split_whitespace().next()) {
-        let is_told =
-            action == "help" || told.table("`hedgerow ctl`").iter().any(|row| row[0].contains(&format!("`{action}")));
-        assert!(is_told, "docs/src/admin.md does not tell of ctl {action}");
+        let is_told = action == "help"
+            || reported.table("`hedgerow ctl`").iter().any(|row| row[0].contains(&format!("`{action}")));
+        assert!(is_told, "docs/src/admin.md does not describe ctl {action}");
     }
 }
 

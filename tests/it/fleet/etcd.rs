@@ -21,16 +21,19 @@ fn members_come_and_go_by_their_keys() {
         let backends = pool["backends"].as_array().expect("a list");
         backends.iter().find(|backend| backend["address"] == third.address().to_string()).expect("it is one").clone()
     };
-    let told = of_third();
-    assert_eq!((&told["name"], &told["weight"], &told["listed"]), (&"three".into(), &7.into(), &true.into()));
-    assert_eq!(told["origin"], serde_json::json!(["etcd"]));
+    let reported = of_third();
+    assert_eq!(
+        (&reported["name"], &reported["weight"], &reported["listed"]),
+        (&"three".into(), &7.into(), &true.into())
+    );
+    assert_eq!(reported["origin"], serde_json::json!(["etcd"]));
     // Another weight, and all else is as it was.
-    let asked = told["attempts"]["probe"].as_u64().expect("a count");
+    let asked = reported["attempts"]["probe"].as_u64().expect("a count");
     etcd.put_member("ts", "anything", &value(r#""weight":9"#));
     until("it has another weight", || (of_third()["weight"] == 9).then_some(()));
-    let told = of_third();
-    assert_eq!(told["state"], "up");
-    assert!(told["attempts"]["probe"].as_u64() >= Some(asked));
+    let reported = of_third();
+    assert_eq!(reported["state"], "up");
+    assert!(reported["attempts"]["probe"].as_u64() >= Some(asked));
     etcd.ctl(&["del", &key(backends[0].address())]);
     wait_for_members(&server, &[backends[1].address(), third.address()]);
     // It says itself that it ends.

@@ -83,13 +83,13 @@ fn a_pool_without_members_says_so_until_one_comes() {
     let url = format!("http://{}", server.admin().address());
     // What a source lists is not removed by hand, which it would undo.
     let output = server.process.ctl(&["--admin", &url, "remove", "ts", &backend.address().to_string()]);
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success() && told.contains("is listed by a source"), "{told}");
+    let reported = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && reported.contains("is listed by a source"), "{reported}");
     let output = server.process.ctl(&["--admin", &url, "members"]);
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    let reported = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
-        output.status.success() && told.contains("file") && told.contains(&backend.address().to_string()),
-        "{told}"
+        output.status.success() && reported.contains("file") && reported.contains(&backend.address().to_string()),
+        "{reported}"
     );
 }
 

@@ -36,9 +36,9 @@ const CREATED: &str = "{\"result\":{\"header\":{\"revision\":\"5\"},\"created\":
 fn check(bad: impl Fn(&str, usize) -> Option<Reply> + Send + Sync + 'static) {
     let backend = Arc::new(Backend::new(answer("192.0.2.1")));
     let is_bad = Arc::new(AtomicBool::new(false));
-    let (told, of) = (Arc::clone(&is_bad), Arc::clone(&backend));
+    let (reported, of) = (Arc::clone(&is_bad), Arc::clone(&backend));
     let gateway = Gateway::start(move |path, number| {
-        let reply = told.load(Ordering::SeqCst).then(|| bad(path, number)).flatten();
+        let reply = reported.load(Ordering::SeqCst).then(|| bad(path, number)).flatten();
         reply.unwrap_or_else(|| match path {
             "/v3/watch" => Reply::Stream(CREATED.to_owned()),
             _ => Reply::Whole(200, page(&of, 5)),
@@ -97,10 +97,10 @@ fn a_revision_that_goes_back_is_a_list_like_any_other() {
     let backends = [(); 2].map(|()| Backend::new(answer("192.0.2.1")));
     let pages = [page(&backends[0], 100), page(&backends[1], 7)];
     let is_restored = Arc::new(AtomicBool::new(false));
-    let told = Arc::clone(&is_restored);
+    let reported = Arc::clone(&is_restored);
     let gateway = Gateway::start(move |path, _| match path {
         "/v3/watch" => Reply::Stream(CREATED.to_owned()),
-        _ => Reply::Whole(200, pages[usize::from(told.load(Ordering::SeqCst))].clone()),
+        _ => Reply::Whole(200, pages[usize::from(reported.load(Ordering::SeqCst))].clone()),
     });
     let server = Server::start(&forwarder("etcd = 'ts'\nhold = '0s'", &section(gateway.address())));
     wait_for_up(&server, 1);

@@ -50,8 +50,8 @@ fn a_name_that_nobody_can_tell_changes_nothing() {
     let backend = Backend::at("127.0.0.3:0", answer("192.0.2.1"));
     let port = backend.address().port();
     let rcode = Arc::new(AtomicU16::new(0));
-    let told = Arc::clone(&rcode);
-    let resolver = Backend::new(reply(move |reply| match told.load(Ordering::SeqCst) {
+    let reported = Arc::clone(&rcode);
+    let resolver = Backend::new(reply(move |reply| match reported.load(Ordering::SeqCst) {
         0 => reply.with_flags(AA).answer(a("127.0.0.3").lasting(1)),
         rcode => reply.rcode(rcode),
     }));
@@ -95,7 +95,8 @@ fn whatever_a_name_lists_no_query_is_lost() {
     let config = "workers = 1\n[authorities.one]\nlisten = ['0.0.0.0:0']\nzones = ['hosts.txt']\n";
     let ts = Server::start_with_files(config, &[("hosts.txt", &load_table())]);
     let port = ts.listener("one").port();
-    let (service, host) = (Told::new(services(port, |_| true)), Told::new(answer_for(0, "127.0.1.1")));
+    let (service, host) =
+        (ScriptedNames::new(services(port, |_| true)), ScriptedNames::new(answer_for(0, "127.0.1.1")));
     let resolver = Backend::new(service.script().except("host", host.script()));
     let looked = |name: &str| resolver.queries_for(name).len();
     let begun = Instant::now();
@@ -146,9 +147,9 @@ const SERVICE: &str = "_dns._udp.ts.example";
 
 /// The script of a name server, which the test can replace.
 #[derive(Clone)]
-struct Told(Arc<Mutex<Script>>);
+struct ScriptedNames(Arc<Mutex<Script>>);
 
-impl Told {
+impl ScriptedNames {
     fn new(script: Script) -> Self {
         Self(Arc::new(Mutex::new(script)))
     }
@@ -160,8 +161,8 @@ impl Told {
 
     /// Returns the current script.
     fn script(&self) -> Script {
-        let told = self.clone();
-        Script::each_of(move |seen| told.0.lock().expect("nothing panics here").react(seen))
+        let reported = self.clone();
+        Script::each_of(move |seen| reported.0.lock().expect("nothing panics here").react(seen))
     }
 }
 

@@ -69,8 +69,11 @@ fn an_order_that_leaves_nobody_must_be_forced() {
     assert!(ctl(&server, &["down", "ts", &first, "--fleet"]).status.success());
     wait_for(&server, &one, "down");
     let output = ctl(&server, &["drain", "ts", &second, "--fleet"]);
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.code() == Some(1) && told.contains("no other backend of pool ts takes queries"), "{told}");
+    let reported = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.code() == Some(1) && reported.contains("no other backend of pool ts takes queries"),
+        "{reported}"
+    );
     assert!(ctl(&server, &["drain", "ts", &second, "--fleet", "--force"]).status.success());
     wait_for(&server, &two, "draining");
 }
@@ -105,11 +108,11 @@ fn orders_in_force_stay_without_etcd_and_none_can_be_given() {
     server.process.wait_for_log("orders cannot be read from etcd");
     assert_eq!(backend(&server, &one).0, "draining");
     let output = ctl(&server, &["auto", "ts", &name, "--fleet"]);
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    let reported = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
         output.status.code() == Some(1)
-            && told.contains(&format!("for this forwarder alone: hedgerow ctl auto ts {name}")),
-        "{told}"
+            && reported.contains(&format!("for this forwarder alone: hedgerow ctl auto ts {name}")),
+        "{reported}"
     );
     etcd.restart();
     etcd.ctl(&["del", "--prefix", "hedgerow/orders/"]);

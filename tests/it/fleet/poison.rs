@@ -24,11 +24,11 @@ fn every_kind_of_poison_is_refused_alone() {
         (r#"{"address":"127.0.0.9:53","weight":-1}"#.to_owned(), "weight -1: expected an integer from 1 to 1000"),
     ] {
         etcd.put_member("ts", "poison", &poison);
-        let told = until(reason, || {
+        let reported = until(reason, || {
             let refused = refused(&server);
             (refused.len() == 1 && refused[0].contains(reason)).then(|| refused[0].clone())
         });
-        assert!(told.starts_with("poison: "), "{told}");
+        assert!(reported.starts_with("poison: "), "{reported}");
         assert_eq!(members(&server).len(), 50, "{reason}");
         assert_eq!(server.admin().metrics().sum("hedgerow_discovery_refused", &[("pool", "ts")]), 1);
     }
@@ -38,9 +38,11 @@ fn every_kind_of_poison_is_refused_alone() {
     etcd.put_member("ts", "51", r#"{"address":"127.0.0.9:53"}"#);
     until("there is one more", || (members(&server).len() == 51).then_some(()));
     etcd.put_member("ts", "52", r#"{"address":"127.0.0.8:53"}"#);
-    until("it is one too many", || refused(&server).first().is_some_and(|told| told.contains("`max`")).then_some(()));
+    until("it is one too many", || {
+        refused(&server).first().is_some_and(|reported| reported.contains("`max`")).then_some(())
+    });
     assert_eq!(server.client().ask(&query("www.example", A)).answers(), ["192.0.2.1"]);
     let log = server.process.log();
     let lines = log.lines().filter(|line| line.contains("an entry of a member source is invalid and ignored"));
-    assert_eq!(lines.count(), 8, "each is told once: {log}");
+    assert_eq!(lines.count(), 8, "each is logged once: {log}");
 }

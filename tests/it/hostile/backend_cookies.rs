@@ -283,9 +283,9 @@ fn badcookie_is_asked_again_at_once_with_the_cookie_that_came() {
 /// Answers BADCOOKIE to a UDP query with a cookie, and the address to all others.
 fn refusing_its_own() -> Script {
     let mut refuse = badcookie().giving_cookie(SERVER);
-    let mut tell = answer(TRUE);
+    let mut accept = answer(TRUE);
     Script::new(move |seen| {
-        let script = if seen.cookie().is_some() && !seen.tcp { &mut refuse } else { &mut tell };
+        let script = if seen.cookie().is_some() && !seen.tcp { &mut refuse } else { &mut accept };
         script.react(seen).pop().map(|sending| sending.bytes)
     })
 }

@@ -53,16 +53,16 @@ fn who_is_not_allowed_is_refused_and_told_why() {
     let (denied, allowed) = (server.client(), Client::at("127.0.0.2", server.address()));
     let plain = denied.ask(&query("www.example", A));
     assert_eq!((plain.rcode(), plain.has_opt(), plain.answers().len()), (REFUSED, false, 0));
-    let told = denied.ask(&query("www.example", A).edns(1232));
-    assert_eq!((told.rcode(), told.extended_error()), (REFUSED, Some(18)));
+    let reported = denied.ask(&query("www.example", A).edns(1232));
+    assert_eq!((reported.rcode(), reported.extended_error()), (REFUSED, Some(18)));
     let mut by_tcp = server.tcp_client();
-    let told = by_tcp.ask(&query("www.example", A).edns(1232));
-    assert_eq!((told.rcode(), told.extended_error()), (REFUSED, Some(18)));
+    let reported = by_tcp.ask(&query("www.example", A).edns(1232));
+    assert_eq!((reported.rcode(), reported.extended_error()), (REFUSED, Some(18)));
     assert_eq!(denied.ask(&query("www.example", A).opcode(2)).rcode(), REFUSED, "whatever it asks");
     assert!(backend.queries().is_empty(), "no backend hears of that");
     assert_eq!(allowed.ask(&query("www.example", A)).answers(), [ONE]);
     let elsewhere = Client::at("127.0.0.4", server.address());
-    assert_eq!(elsewhere.ask(&query("www.example", A)).rcode(), REFUSED, "nobody has allowed it");
+    assert_eq!(elsewhere.ask(&query("www.example", A)).rcode(), REFUSED, "no rule allows it");
 }
 
 #[test]
@@ -88,8 +88,8 @@ fn an_authority_answers_everybody_but_who_is_denied() {
                   [admin]\nlisten = '127.0.0.1:0'\n";
     let server = Server::start_with_files(config, &[("t.txt", "www.example 192.0.2.1 A\n")]);
     let ts = server.listener("ts");
-    let told = Client::of(ts).ask(&query("www.example", A).edns(1232));
-    assert_eq!((told.rcode(), told.extended_error()), (REFUSED, Some(18)));
+    let reported = Client::of(ts).ask(&query("www.example", A).edns(1232));
+    assert_eq!((reported.rcode(), reported.extended_error()), (REFUSED, Some(18)));
     assert_eq!(TcpClient::of(ts).ask(&query("www.example", A)).rcode(), REFUSED);
     assert_eq!(Client::at("127.0.0.2", ts).ask(&query("www.example", A)).answers(), [ONE]);
     Client::of(server.listener("quiet")).send(&query("www.example", A));
@@ -177,9 +177,9 @@ fn so_many_queries_of_a_client_wait_and_the_rest_are_told() {
     let asked = queries(8);
     asked.iter().for_each(|query| client.send(query));
     for above in &asked[5..] {
-        let told = client.receive();
-        assert_eq!((told.id(), told.rcode()), (above.id, SERVFAIL));
-        let (code, text) = reason(&told).expect("a reason");
+        let reported = client.receive();
+        assert_eq!((reported.id(), reported.rcode()), (above.id, SERVFAIL));
+        let (code, text) = reason(&reported).expect("a reason");
         assert!(code == 0 && text.contains("wait"), "{code} {text}");
     }
     backend.wait_for(5);
@@ -221,8 +221,8 @@ fn so_many_queries_of_all_clients_wait() {
     }
     backend.wait_for(100);
     let another = Client::at("127.0.2.1", server.address());
-    let told = another.ask(&queries(1)[0]);
-    assert_eq!((told.rcode(), told.extended_error()), (SERVFAIL, Some(0)));
+    let reported = another.ask(&queries(1)[0]);
+    assert_eq!((reported.rcode(), reported.extended_error()), (SERVFAIL, Some(0)));
     assert_eq!(limited(&server.admin().metrics(), "forwarder", "in_flight"), 1);
     backend.release();
     clients.iter().for_each(|client| (0..25).for_each(|_| assert_eq!(client.receive().answers(), [ONE])));

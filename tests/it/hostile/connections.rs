@@ -98,7 +98,7 @@ fn who_does_not_read_holds_64_kib_and_one_message() {
         // loop.
         let taken = || both.server.admin().metrics().sum("hedgerow_queries_total", &[("transport", "tcp")]);
         let mut last = 0;
-        until("nobody is asked any further", || {
+        until("no client sends any more", || {
             assert_eq!(client(1, address).ask(&small()).answers(), [ADDRESS]);
             let now = taken();
             // One more each time: that of the query above.
@@ -110,7 +110,7 @@ fn who_does_not_read_holds_64_kib_and_one_message() {
         let mut reader = clients.pop().expect("there are many");
         let responses = reader.receive_all(queries.len());
         assert!(responses.iter().all(|response| response.bytes.len() > 60_000), "{name}");
-        assert_eq!(both.limited(name, "unsent"), 0, "{name}: nobody was closed");
+        assert_eq!(both.limited(name, "unsent"), 0, "{name}: no connection was closed");
     }
 }
 
@@ -154,7 +154,7 @@ fn who_reads_gets_large_responses_beside_twenty_who_do_not() {
         let mut greedy: Vec<_> = (0..20).map(|_| TcpClient::with_window(host(2), SMALL, address)).collect();
         greedy.iter_mut().for_each(|client| client.send(&large(20)));
         let mut last = 0;
-        until("nobody is asked any further", || {
+        until("no client sends any more", || {
             let response = client(1, address).ask(&large(1)[0]);
             assert!(response.bytes.len() > 60_000, "{name}: who reads gets all");
             let now = taken();

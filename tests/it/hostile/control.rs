@@ -125,8 +125,8 @@ fn the_socket_is_for_the_user_of_the_server_and_root() {
         as_nobody().args(["ctl", "--admin", &admin]).args(words).output().expect("a program")
     };
     let output = as_nobody(&["down", "all", &backend.address().to_string()]);
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && told.contains("cannot be reached"), "{told}");
+    let reported = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && reported.contains("cannot be reached"), "{reported}");
     server.process.wait_for_log("only root and the user of the server may use the socket");
     assert_eq!(server.admin().backend(&backend.address().to_string())["by_hand"], false);
 }
@@ -142,11 +142,11 @@ fn a_stale_socket_is_replaced_and_that_of_a_running_process_is_not() {
     fs::write(&file, &config).expect("a file of the test");
     let mut second = Process::run(["serve".as_ref(), "-c".as_ref(), file.as_os_str()]);
     assert_eq!(second.wait_for_exit().code(), Some(1), "{}", second.log());
-    let told = second.log();
-    assert!(told.contains(&format!("process {} uses this socket", first.process.id())), "{told}");
+    let reported = second.log();
+    assert!(reported.contains(&format!("process {} uses this socket", first.process.id())), "{reported}");
     first.process.signal(Signal::KILL);
     first.process.wait_for_exit();
-    assert!(path.exists(), "nobody could remove it");
+    assert!(path.exists(), "no process could remove it");
     let mut third = Server::start(&config);
     let output = third.process.ctl(&["--admin", &format!("unix:{}", path.display()), "reload"]);
     assert!(output.status.success(), "{output:?}");
@@ -209,8 +209,8 @@ fn ctl_goes_over_the_socket_by_itself_and_tells_the_remedy_where_it_cannot() {
     assert_eq!(server.admin().backend(&name)["by_hand"], true);
     // By the config alone, if that says which port.
     let address = free_address();
-    let told = config(&backend, "").replace("'127.0.0.1:0'", &format!("'{address}'"));
-    let server = Server::start(&told);
+    let reported = config(&backend, "").replace("'127.0.0.1:0'", &format!("'{address}'"));
+    let server = Server::start(&reported);
     let file = server.path("config.toml").display().to_string();
     assert!(server.process.ctl(&["-c", &file, "down", "--force", pool, &name]).status.success());
     assert_eq!(server.admin().backend(&name)["by_hand"], true);
@@ -268,8 +268,11 @@ fn the_token_goes_to_no_stranger_at_the_port_of_the_server() {
     };
     let refusal = format!("refusing to send the token to {address}: the socket there belongs to user {NOBODY}");
     for words in [&["cache", "flush"][..], &["names"], &["reload"]] {
-        let (code, told) = ctl(words);
-        assert!(code == Some(1) && told.contains(&refusal) && told.contains("--token-file"), "{words:?}: {told}");
+        let (code, reported) = ctl(words);
+        assert!(
+            code == Some(1) && reported.contains(&refusal) && reported.contains("--token-file"),
+            "{words:?}: {reported}"
+        );
     }
     let read = ctl(&["status"]);
     let named = ctl(&["reload", "--token-file", &folder.path().join("admin.token").display().to_string()]);

@@ -47,7 +47,7 @@ fn names_are_spelled_by_chance_for_each_attempt() {
         assert_eq!((response.question(), response.answers()), (&question.question()[..], vec![TRUE.to_owned()]));
     }
     let seen = backend.queries();
-    assert_eq!(seen.len(), COUNT, "nobody had to be asked again");
+    assert_eq!(seen.len(), COUNT, "no query was repeated");
     let spellings: Vec<_> = seen.iter().map(|seen| spelled(seen)[..13].to_vec()).collect();
     // Ten letters: of 64 drawn from 1024, a dozen may be there twice by chance, but not half.
     assert!(spellings.iter().collect::<HashSet<_>>().len() > COUNT / 2, "{spellings:?}");
@@ -159,7 +159,7 @@ fn forger_who_finds_every_port_is_met_by_tcp() {
 #[test]
 fn a_backend_that_is_told_who_asks_is_told_so_on_every_way() {
     let backend = Backend::new(flood(16).by_tcp(answer(TRUE)));
-    let server = Forwarder::to(&[&Told("", &backend)], PATIENT).start();
+    let server = Forwarder::to(&[&NamedClients("", &backend)], PATIENT).start();
     let client = server.client();
     assert_eq!(client.ask(&query("www.example.org", A)).answers(), [TRUE]);
     let came: Vec<_> = backend.queries().into_iter().map(|seen| (seen.tcp, seen.named)).collect();

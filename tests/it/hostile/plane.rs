@@ -53,14 +53,14 @@ fn a_fifo_is_refused_at_a_reload_and_what_was_there_stays() {
         make_fifo(&server.path(file));
         let answer = server.admin().try_post("/api/v1/reload", "");
         assert_eq!(answer.status, 400, "{answer:?}");
-        let told =
+        let reported =
             format!("{}: cannot be read: it is a FIFO (a pipe), expected a regular file", server.path(file).display());
-        assert!(answer.body.contains(&told), "{answer:?}");
+        assert!(answer.body.contains(&reported), "{answer:?}");
         assert!(answers(&server));
         assert!(has(&server, "hedgerow_config_edition 1") && has(&server, "hedgerow_config_last_reload_successful 0"));
         let status = server.process.ctl(&["status", "--admin", &format!("http://{}", server.listener("admin"))]);
         let status = String::from_utf8_lossy(&status.stdout).into_owned();
-        assert!(status.contains(" FAILED, edition 1 is active: ") && status.contains(&told), "{status}");
+        assert!(status.contains(" FAILED, edition 1 is active: ") && status.contains(&reported), "{status}");
         fs::remove_file(server.path(file)).expect("our own file");
         server.rewrite(file, if file == "a.txt" { "a.example 192.0.2.1 A\nb.example 192.0.2.1 A\n" } else { TS });
     }
@@ -88,13 +88,13 @@ fn fifos_devices_and_folders_are_no_config_zones_or_secrets() {
             fs::write(folder.path().join(name), content).expect("a file of the test");
         }
         let file = folder.path().join(wrong);
-        let check = |told: &str| {
+        let check = |reported: &str| {
             let mut command = Command::new(env!("CARGO_BIN_EXE_hedgerow"));
             let output = command.args(["check", "-c"]).arg(folder.path().join("config.toml")).output();
             let output = output.expect("cargo has built the binary");
             let stderr = String::from_utf8_lossy(&output.stderr);
             assert_eq!(output.status.code(), Some(2), "{wrong}: {stderr}");
-            assert!(stderr.contains(&file.display().to_string()) && stderr.contains(told), "{wrong}: {stderr}");
+            assert!(stderr.contains(&file.display().to_string()) && stderr.contains(reported), "{wrong}: {stderr}");
         };
         make_fifo(&file);
         check("it is a FIFO (a pipe), expected a regular file, since it is read again at each reload");
@@ -393,9 +393,9 @@ mod faults {
         let backend = Backend::new(truncated().by_tcp(answer("192.0.2.7")));
         for kind in OF_WORKERS {
             let server = start_losing(kind, &backend);
-            let told = server.process.wait_for_log("; replaced");
+            let reported = server.process.wait_for_log("; replaced");
             let expected = format!("panicked: asked to lose {kind}; replaced");
-            assert!(told.contains(&expected) && told.contains(&format!("task=\"{kind}\"")), "{told}");
+            assert!(reported.contains(&expected) && reported.contains(&format!("task=\"{kind}\"")), "{reported}");
             let metrics = server.admin().metrics();
             assert!(metrics.sum("hedgerow_worker_replacements_total", &[]) >= 1, "{kind}: {}", metrics.0);
             assert!(metrics.sum("hedgerow_tasks_lost_total", &[]) >= 1, "{kind}: {}", metrics.0);
@@ -411,9 +411,9 @@ mod faults {
             }
             let mut server = start_losing(kind, &backend);
             assert_eq!(server.process.wait_for_exit().code(), Some(1), "{kind}: {}", server.process.log());
-            let told = server.process.wait_for_log("; the process ends");
+            let reported = server.process.wait_for_log("; the process ends");
             let expected = format!("a task ({kind}) panicked: asked to lose {kind}; the process ends");
-            assert!(told.contains(&expected) && told.contains(&format!("task=\"{kind}\"")), "{told}");
+            assert!(reported.contains(&expected) && reported.contains(&format!("task=\"{kind}\"")), "{reported}");
         }
     }
 }

@@ -156,8 +156,8 @@ fn files_that_the_user_cannot_use_are_told_at_start() {
 fn root_without_a_user_is_told_what_to_do() {
     let backend = Backend::new(answer("192.0.2.7"));
     let server = Forwarder::to(&[&backend], "").start();
-    let told = server.process.log().contains("running as root, with all its rights; set user = ");
-    assert_eq!(told, geteuid().is_root(), "{}", server.process.log());
+    let reported = server.process.log().contains("running as root, with all its rights; set user = ");
+    assert_eq!(reported, geteuid().is_root(), "{}", server.process.log());
     assert!(of_threads(&server, "NoNewPrivs").iter().all(|value| value == "1"));
 }
 
@@ -170,11 +170,11 @@ fn a_user_that_is_not_there_is_told_with_its_place() {
     for command in ["check", "serve"] {
         let output = Command::new(env!("CARGO_BIN_EXE_hedgerow")).args([command, "-c"]).arg(&file).output();
         let output = output.expect("cargo has built the binary");
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{told}");
+        let reported = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{reported}");
         let expected =
             format!("{}:1:8: user: invalid value \"no-such-user\": expected the name of a user", file.display());
-        assert!(told.contains(&expected), "{told}");
+        assert!(reported.contains(&expected), "{reported}");
     }
 }
 
@@ -190,11 +190,11 @@ fn only_root_becomes_another_user() {
     let text = "[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = ['a.txt']\n";
     fs::write(&file, format!("user = 'daemon'\n{text}")).expect("a file of the test");
     let output = as_nobody(&["serve", "-c", &file.display().to_string()]);
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{told}");
-    assert!(told.contains("user: only root can become daemon; start as root or as daemon"), "{told}");
+    let reported = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{reported}");
+    assert!(reported.contains("user: only root can become daemon; start as root or as daemon"), "{reported}");
     let output = as_nobody(&["check", "-c", &file.display().to_string()]);
-    assert!(output.status.success(), "whoever starts it later: {output:?}");
+    assert!(output.status.success(), "also when another user starts it later: {output:?}");
 }
 
 #[test]

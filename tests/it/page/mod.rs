@@ -77,11 +77,11 @@ fn zones_are_told_with_their_state() {
     let server = Server::start_with_files(&config, &[("example.org.zone", zone)]);
     let status = server.admin().get("/api/v1/status").body;
     let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
-    let told = json!([
+    let reported = json!([
         {"authority": "ts1", "name": "example.net.", "state": "absent", "serial": null},
         {"authority": "ts1", "name": "example.org.", "state": "primary", "serial": 7},
     ]);
-    assert_eq!((&status["zones"], &status["more_zones"]), (&told, &json!(0)));
+    assert_eq!((&status["zones"], &status["more_zones"]), (&reported, &json!(0)));
 }
 
 #[test]
@@ -90,8 +90,8 @@ fn what_is_told_is_shown_to_everybody() {
     let site = Site::start();
     let stand_in = StandIn::before(site.address);
     let fixture = Fixture::new(VerdictState::Trouble, &["ts1", HOSTILE, "ts3"]);
-    stand_in.told().answers.extend(fixture.answers());
-    stand_in.tell(fixture.second(NOW));
+    stand_in.reported().answers.extend(fixture.answers());
+    stand_in.publish(fixture.second(NOW));
     browser.prefer("light");
     browser.open(&stand_in.url());
     stand_in.wait_for_streams(1);
@@ -100,7 +100,7 @@ fn what_is_told_is_shown_to_everybody() {
     until("the page is live", || {
         second += 1;
         // With those before it: one that it has missed would be a gap, and a row more.
-        (NOW + 1..=second).for_each(|second| stand_in.tell(fixture.second(second)));
+        (NOW + 1..=second).for_each(|second| stand_in.publish(fixture.second(second)));
         let is_live = "document.getElementById('feed').dataset.state === 'live'";
         browser.look_for(is_live, Duration::from_secs(2)).as_bool()
     });
@@ -192,7 +192,7 @@ fn what_is_told_is_shown_to_everybody() {
     assert!(requests.iter().all(|url| url.starts_with(&stand_in.url())), "{requests:?}");
     assert_eq!(browser.console(), Vec::<String>::new());
     // From elsewhere the page shows no names, but how to see them.
-    stand_in.told().answers.insert("/api/v1/slow", (403, json!({"error": "names are private"})));
+    stand_in.reported().answers.insert("/api/v1/slow", (403, json!({"error": "names are private"})));
     for (button, note) in [("slow-all", "slow-note"), ("names-show", "names-note")] {
         browser.click(button);
         browser.wait_for(&format!("document.getElementById('{note}').textContent.includes('Names are private')"));
@@ -210,35 +210,35 @@ fn tabs_share_the_connections_of_a_browser_and_rest_while_hidden() {
     let site = Site::start();
     let stand_in = StandIn::before(site.address);
     let fixture = Fixture::new(VerdictState::Well, &["ts1", "ts2"]);
-    stand_in.told().answers.extend(fixture.answers());
+    stand_in.reported().answers.extend(fixture.answers());
     let now = Cell::new(NOW);
-    let tell = |fixture: &Fixture| {
-        stand_in.tell(fixture.second(now.get()));
+    let publish = |fixture: &Fixture| {
+        stand_in.publish(fixture.second(now.get()));
         now.set(now.get() + 1);
     };
     // A second after the other, until this is seen.
     let tell_until = |expression: &str| {
         patiently(expression, || {
-            tell(&fixture);
+            publish(&fixture);
             let script = format!("setTimeout(() => done(Boolean({expression})), 100)");
             browser.run_until_done(&script).as_bool().filter(|&holds| holds)
         })
     };
     let mode = |state: &str| format!("document.getElementById('feed').dataset.state === '{state}'");
-    tell(&fixture);
+    publish(&fixture);
     browser.open(&stand_in.url());
     tell_until(&mode("live"));
 
     // Hidden for a minute: nothing is asked for. Then it has all that it missed.
     browser.hide(true);
     stand_in.wait_for_streams(0);
-    let (first, asked) = (now.get(), stand_in.told().asked.len());
+    let (first, asked) = (now.get(), stand_in.reported().asked.len());
     let changed = Fixture::new(VerdictState::Watch, &["ts1", "ts2"]);
-    (0..60).for_each(|_| tell(&changed));
-    assert_eq!(stand_in.told().asked.len(), asked, "{:?}", stand_in.told().asked);
+    (0..60).for_each(|_| publish(&changed));
+    assert_eq!(stand_in.reported().asked.len(), asked, "{:?}", stand_in.reported().asked);
     browser.hide(false);
     browser.wait_for("document.getElementById('verdict-word').textContent === 'Watch'");
-    let since: Vec<_> = stand_in.told().asked[asked..].to_vec();
+    let since: Vec<_> = stand_in.reported().asked[asked..].to_vec();
     assert!(since.iter().any(|path| path.starts_with("/api/v1/live?last_event_id=")), "{since:?}");
     assert!(since.iter().all(|path| !path.contains("span=10m")), "{since:?}");
     browser.run("document.querySelector('details').open = true");
@@ -255,24 +255,24 @@ fn tabs_share_the_connections_of_a_browser_and_rest_while_hidden() {
         tell_until(&format!("{} || {}", mode("live"), mode("polling")));
     }
     assert!(browser.text("feed").starts_with("asking each 4 s: other tabs"), "{}", browser.text("feed"));
-    assert!((2..6).contains(&stand_in.told().streams), "{}", stand_in.told().streams);
-    let before = stand_in.told().asked.iter().filter(|path| path.ends_with("live?once")).count();
+    assert!((2..6).contains(&stand_in.reported().streams), "{}", stand_in.reported().streams);
+    let before = stand_in.reported().asked.iter().filter(|path| path.ends_with("live?once")).count();
     patiently("it asks again", || {
-        tell(&fixture);
+        publish(&fixture);
         browser.run_until_done("setTimeout(done, 100)");
-        let count = stand_in.told().asked.iter().filter(|path| path.ends_with("live?once")).count();
+        let count = stand_in.reported().asked.iter().filter(|path| path.ends_with("live?once")).count();
         (count > before + 1).then_some(())
     });
     assert_eq!(browser.console(), Vec::<String>::new());
 
     // Nor is there a stream where the server has enough of them. Old data is marked as old.
-    stand_in.told().has_no_stream = true;
+    stand_in.reported().has_no_stream = true;
     browser.open(&stand_in.url());
     tell_until(&mode("polling"));
     // A server that repeats a second sends nothing new.
     browser.wait_for(&mode("late"));
     tell_until(&mode("polling"));
-    stand_in.told().answers.insert("/api/v1/live", (500, json!({"error": "no more"})));
+    stand_in.reported().answers.insert("/api/v1/live", (500, json!({"error": "no more"})));
     browser.wait_for(&mode("late"));
     assert!(browser.text("feed").contains("old"), "{}", browser.text("feed"));
 }
@@ -285,8 +285,8 @@ fn two_thousand_backends_and_a_long_day_cost_no_more() {
     let names: Vec<_> = (1..=2_000).map(|number| format!("ts{number}")).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     let fixture = Fixture::new(VerdictState::Watch, &names);
-    stand_in.told().answers.extend(fixture.answers());
-    stand_in.tell(fixture.second(NOW));
+    stand_in.reported().answers.extend(fixture.answers());
+    stand_in.publish(fixture.second(NOW));
     browser.open(&stand_in.url());
     stand_in.wait_for_streams(1);
     browser.wait_for("document.querySelectorAll('#backends tbody tr').length === 64");
@@ -297,10 +297,10 @@ fn two_thousand_backends_and_a_long_day_cost_no_more() {
 
     // Hours of it, as fast as it takes them: what it keeps and shows stays as large as it was.
     let mut now = NOW;
-    let mut tell = |count: u64| {
+    let mut publish = |count: u64| {
         for _ in 0..count {
             now += 1;
-            stand_in.tell(fixture.second(now));
+            stand_in.publish(fixture.second(now));
         }
         let last = time_of_day(&browser, now);
         browser
@@ -311,8 +311,8 @@ fn two_thousand_backends_and_a_long_day_cost_no_more() {
         (nodes, heap)
     };
     browser.run("document.querySelector('details').open = true");
-    let (nodes, heap) = tell(700);
-    let (later_nodes, later_heap) = tell(1_800);
+    let (nodes, heap) = publish(700);
+    let (later_nodes, later_heap) = publish(1_800);
     assert_eq!(later_nodes, nodes);
     assert!(later_heap < heap * 1.25 + 1e6, "{heap} octets, then {later_heap}");
 }
@@ -338,7 +338,7 @@ fn a_death_a_stall_a_bad_config_and_a_restart_are_seen() {
     browser.wait_for("document.getElementById('feed').dataset.state === 'live'");
     let row = |states: &[&str]| {
         let words = json!(states);
-        format!("seconds.some(([told, shown]) => {words}.includes(told) && shown.startsWith(told))")
+        format!("seconds.some(([sent, shown]) => {words}.includes(sent) && shown.startsWith(sent))")
     };
     browser.wait_for(&row(&["up"]));
 
@@ -347,8 +347,8 @@ fn a_death_a_stall_a_bad_config_and_a_restart_are_seen() {
         browser.run("seconds.length = 0");
         first.play_dead(is_dead);
         browser.wait_for(&row(&[state]));
-        let late = browser.run("return seconds.filter(([told, shown]) => !shown.startsWith(told))");
-        assert_eq!(late, json!([]), "told, and shown two frames later");
+        let late = browser.run("return seconds.filter(([sent, shown]) => !shown.startsWith(sent))");
+        assert_eq!(late, json!([]), "published, and shown two frames later");
     }
 
     // The page names the cause of slow answers.

@@ -86,7 +86,7 @@ impl Site {
         let changes = Arc::new(Mutex::default());
         let (end, ended) = oneshot::channel();
         let (requests, received) = channel(16);
-        let (told, control) = (Arc::clone(&condition), control(received, Arc::clone(&changes), cache));
+        let (reported, control) = (Arc::clone(&condition), control(received, Arc::clone(&changes), cache));
         let thread = thread::spawn(move || {
             // The socket file disappears with the listener.
             let listener_of =
@@ -97,7 +97,7 @@ impl Site {
                 let settings = Rc::new(RefCell::new(Settings { token, has_page: true }));
                 let (_open, end) = watch::channel(None);
                 tokio::select! {
-                    result = admin::serve(listener, door, 96, settings, requests, told, end) => {
+                    result = admin::serve(listener, door, 96, settings, requests, reported, end) => {
                         result.expect("a listener that can be watched");
                     }
                     () = control => {}

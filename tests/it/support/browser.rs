@@ -78,25 +78,25 @@ impl Browser {
 
     /// Opens a page in the tab that is in front.
     pub(crate) fn open(&self, url: &str) {
-        self.tell("/url", &json!({ "url": url }));
+        self.send("/url", &json!({ "url": url }));
     }
 
     /// Opens a page in another window, which is in front from now on.
     pub(crate) fn open_beside(&self, url: &str) {
-        let opened = self.tell("/window/new", &json!({"type": "window"}));
-        self.tell("/window", &json!({"handle": opened["handle"]}));
+        let opened = self.send("/window/new", &json!({"type": "window"}));
+        self.send("/window", &json!({"handle": opened["handle"]}));
         self.open(url);
     }
 
     /// Runs a script; gives what it returns.
     pub(crate) fn run(&self, script: &str) -> Value {
-        self.tell("/execute/sync", &json!({"script": script, "args": []}))
+        self.send("/execute/sync", &json!({"script": script, "args": []}))
     }
 
     /// Runs a script that calls `done` with what it gives.
     pub(crate) fn run_until_done(&self, script: &str) -> Value {
         let script = format!("const done = arguments[0];\n{script}");
-        self.tell("/execute/async", &json!({"script": script, "args": []}))
+        self.send("/execute/async", &json!({"script": script, "args": []}))
     }
 
     /// Waits until this expression holds in the page.
@@ -142,7 +142,7 @@ impl Browser {
             {"type": "pointerDown", "button": 0},
             {"type": "pointerUp", "button": 0},
         ]);
-        self.tell("/actions", &json!({"actions": [{"type": "pointer", "id": "mouse", "actions": actions}]}));
+        self.send("/actions", &json!({"actions": [{"type": "pointer", "id": "mouse", "actions": actions}]}));
     }
 
     /// Presses keys, one after the other, in the element that has the focus.
@@ -151,15 +151,15 @@ impl Browser {
             .chars()
             .flat_map(|key| ["keyDown", "keyUp"].map(|kind| json!({"type": kind, "value": key.to_string()})))
             .collect();
-        self.tell("/actions", &json!({"actions": [{"type": "key", "id": "keys", "actions": actions}]}));
+        self.send("/actions", &json!({"actions": [{"type": "key", "id": "keys", "actions": actions}]}));
     }
 
     /// Hides the window, or shows it again.
     pub(crate) fn hide(&self, is_hidden: bool) {
         if is_hidden {
-            self.tell("/window/minimize", &json!({}));
+            self.send("/window/minimize", &json!({}));
         } else {
-            self.tell("/window/rect", &json!({"width": 1440, "height": 1000}));
+            self.send("/window/rect", &json!({"width": 1440, "height": 1000}));
         }
         self.wait_for(&format!("document.hidden === {is_hidden}"));
     }
@@ -182,18 +182,18 @@ impl Browser {
 
     /// A command of the DevTools protocol.
     pub(crate) fn command(&self, name: &str, parameters: Value) -> Value {
-        self.tell("/goog/cdp/execute", &json!({"cmd": name, "params": parameters}))
+        self.send("/goog/cdp/execute", &json!({"cmd": name, "params": parameters}))
     }
 
     /// All that was written to the console since this was asked last.
     pub(crate) fn console(&self) -> Vec<String> {
-        let log = self.tell("/se/log", &json!({"type": "browser"}));
+        let log = self.send("/se/log", &json!({"type": "browser"}));
         log.as_array().expect("a list").iter().map(|entry| entry["message"].to_string()).collect()
     }
 
     /// The URLs of all requests of pages since this was asked last.
     pub(crate) fn requests(&self) -> Vec<String> {
-        let log = self.tell("/se/log", &json!({"type": "performance"}));
+        let log = self.send("/se/log", &json!({"type": "performance"}));
         let events = log.as_array().expect("a list").iter().filter_map(|entry| entry["message"].as_str());
         let events = events.map(|text| serde_json::from_str::<Value>(text).expect("JSON"));
         let sent = events.filter(|event| event["message"]["method"] == "Network.requestWillBeSent");
@@ -213,7 +213,7 @@ impl Browser {
     }
 
     /// Sends a command of the session.
-    fn tell(&self, path: &str, body: &Value) -> Value {
+    fn send(&self, path: &str, body: &Value) -> Value {
         self.ask("POST", &format!("{}{path}", self.session), body)
     }
 

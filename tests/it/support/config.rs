@@ -43,9 +43,9 @@ impl Asked for Weighted<'_> {
 }
 
 /// A backend that gets the client's address in a PROXY header, by UDP or, with `tcp://`, by TCP.
-pub(crate) struct Told<'a>(pub(crate) &'static str, pub(crate) &'a dyn Asked);
+pub(crate) struct NamedClients<'a>(pub(crate) &'static str, pub(crate) &'a dyn Asked);
 
-impl Asked for Told<'_> {
+impl Asked for NamedClients<'_> {
     fn address(&self) -> SocketAddr {
         self.1.address()
     }

@@ -180,7 +180,7 @@ impl Report {
         );
         assert!(lost <= sent.saturating_sub(taken) + shed && wrong == 0, "{numbers}");
         assert_eq!((*strays, *closed, *refused), (0, 0, 0), "{numbers}");
-        assert!(lost <= sent / 100 + left_out, "too few to tell: {numbers}");
+        assert!(lost <= sent / 100 + left_out, "too few to judge: {numbers}");
     }
 }
 

@@ -48,7 +48,7 @@ use std::time::Duration;
 pub(crate) use authority::Authority;
 pub(crate) use backend::{Backend, Closed, Seen};
 pub(crate) use client::{Client, TcpClient, framed};
-pub(crate) use config::{Asked, Forwarder, Told, Weighted};
+pub(crate) use config::{Asked, Forwarder, NamedClients, Weighted};
 pub(crate) use forger::Forger;
 pub(crate) use http::{Admin, Metrics};
 pub(crate) use https_backend::{HttpManner, HttpsBackend};

@@ -37,7 +37,7 @@ impl OneAddress<'_> {
         load.run_for(WHILE);
         let (moved, ended) = (second.answered(), first.answered());
         load.run_for(WHILE);
-        assert_eq!(first.answered(), ended, "nobody asks there any more");
+        assert_eq!(first.answered(), ended, "no query goes there any more");
         assert!(second.answered() > moved, "everybody asks here");
         // A second signal ends the server at once, without a grace period.
         one.process.signal(Signal::TERM);

@@ -33,7 +33,7 @@ pub(crate) struct Running {
     /// The channel to the control thread, each errand with its reply channel.
     errands: Option<UnboundedSender<(Errand, WayBack)>>,
     /// The changes reported to the owner.
-    pub(crate) told: Arc<Mutex<Vec<CarriedPools>>>,
+    pub(crate) reported: Arc<Mutex<Vec<CarriedPools>>>,
     pub(crate) forwarder: SocketAddr,
     /// The address of the last authority.
     pub(crate) authority: Option<SocketAddr>,
@@ -69,8 +69,8 @@ impl Running {
         std::fs::write(&file, config.replace("SOCKET", &socket.display().to_string())).expect("our own folder");
         let (errands, mut received) = unbounded_channel::<(Errand, WayBack)>();
         let (bound, is_bound) = std::sync::mpsc::channel();
-        let told: Arc<Mutex<Vec<CarriedPools>>> = Arc::default();
-        let known = Arc::clone(&told);
+        let reported: Arc<Mutex<Vec<CarriedPools>>> = Arc::default();
+        let known = Arc::clone(&reported);
         let thread = thread::spawn(move || {
             let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(LocalSet::new().run_until(async {
@@ -81,7 +81,7 @@ impl Running {
                 let read = Box::new(move |_: &Confinement| Ok(read(&file)));
                 let mut server = HedgerowServer::start(setup, listeners, None, confinement, carried, read)
                     .expect("nothing is short");
-                bound.send(server.bound()).expect("somebody waits");
+                bound.send(server.bound()).expect("the test waits");
                 loop {
                     tokio::select! {
                         event = server.supervise() => match event {
@@ -107,7 +107,7 @@ impl Running {
         let [forwarder, authorities @ .., admin] = &addresses[..] else { panic!("it listens: {line}") };
         let (forwarder, authority) = (*forwarder, authorities.last().copied());
         let admin = Admin::of(*admin, socket);
-        Self { errands: Some(errands), told, forwarder, authority, admin, thread: Some(thread), folder }
+        Self { errands: Some(errands), reported, forwarder, authority, admin, thread: Some(thread), folder }
     }
 
     /// Does something on the control thread.
@@ -158,7 +158,7 @@ impl Running {
         let mut moved = self.run(|server| std::future::ready(server.move_connections()));
         let errands = other.errands.as_ref().expect("it runs").downgrade();
         let count = Arc::<AtomicUsize>::default();
-        let told = Arc::clone(&count);
+        let reported = Arc::clone(&count);
         // Ends with the server that gives them up.
         thread::spawn(move || {
             while let (Some(connection), Some(errands)) = (moved.blocking_recv(), errands.upgrade()) {
@@ -166,7 +166,7 @@ impl Running {
                     server.adopt(connection);
                     Box::pin(async { Box::new(()) as Box<dyn Any + Send> })
                 });
-                told.fetch_add(1, Ordering::Relaxed);
+                reported.fetch_add(1, Ordering::Relaxed);
                 let _ = errands.send((adopt, std::sync::mpsc::channel().0));
             }
         });

@@ -23,7 +23,7 @@ pub(crate) struct ServiceManager {
     /// The stored descriptors, each with its name.
     pub(crate) store: Vec<(String, OwnedFd)>,
     /// The lines of each message received from the process.
-    pub(crate) told: Vec<Vec<String>>,
+    pub(crate) reported: Vec<Vec<String>>,
     /// Environment variables besides the usual ones.
     pub(crate) environment: Vec<(&'static str, String)>,
 }
@@ -37,7 +37,7 @@ impl ServiceManager {
         }
         let notify = UnixDatagram::bind(folder.path().join("notify")).expect("our own folder");
         notify.set_read_timeout(Some(ms(20))).expect("a timeout above zero");
-        Self { folder, notify, store: Vec::new(), told: Vec::new(), environment: Vec::new() }
+        Self { folder, notify, store: Vec::new(), reported: Vec::new(), environment: Vec::new() }
     }
 
     /// Where a file of the config's folder is.
@@ -89,11 +89,11 @@ impl ServiceManager {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(message) = self.read()
-                && message.iter().any(|told| told == line)
+                && message.iter().any(|reported| reported == line)
             {
                 return message;
             }
-            assert!(Instant::now() < deadline, "not told {line:?}, but {:?}", self.told);
+            assert!(Instant::now() < deadline, "did not get {line:?}, but {:?}", self.reported);
         }
     }
 
@@ -140,9 +140,9 @@ impl ServiceManager {
                     }
                 }
             }
-            false => assert!(fds.is_empty(), "descriptors that nobody is to keep: {message:?}"),
+            false => assert!(fds.is_empty(), "descriptors that are not to be stored: {message:?}"),
         }
-        self.told.push(message.clone());
+        self.reported.push(message.clone());
         Some(message)
     }
 }

@@ -21,14 +21,14 @@ pub(crate) struct StandIn {
 struct Shared {
     /// The server behind it.
     behind: SocketAddr,
-    told: Mutex<Told>,
+    reported: Mutex<PublishedData>,
     /// Notified when there is another second.
     changed: Condvar,
     has_ended: AtomicBool,
 }
 
 #[derive(Default)]
-pub(crate) struct Told {
+pub(crate) struct PublishedData {
     /// The answers to paths, with or without their query: status and JSON.
     pub(crate) answers: HashMap<&'static str, (u16, Value)>,
     /// The seconds of the stream.
@@ -60,7 +60,7 @@ impl StandIn {
         let address = listener.local_addr().expect("it is bound");
         let shared = Arc::new(Shared {
             behind,
-            told: Mutex::default(),
+            reported: Mutex::default(),
             changed: Condvar::new(),
             has_ended: AtomicBool::new(false),
         });
@@ -85,23 +85,23 @@ impl StandIn {
     }
 
     /// Returns the data served by the proxy, to be read and changed.
-    pub(crate) fn told(&self) -> MutexGuard<'_, Told> {
-        self.shared.told()
+    pub(crate) fn reported(&self) -> MutexGuard<'_, PublishedData> {
+        self.shared.reported()
     }
 
     /// Waits until so many streams are open.
     pub(crate) fn wait_for_streams(&self, streams: usize) {
-        let told = self.told();
-        let waited = self.shared.changed.wait_timeout_while(told, PATIENCE, |told| told.streams != streams);
+        let reported = self.reported();
+        let waited = self.shared.changed.wait_timeout_while(reported, PATIENCE, |reported| reported.streams != streams);
         assert!(!waited.expect("nothing panics here").1.timed_out(), "{streams} streams expected");
     }
 
     /// Adds a second: for the stream, and for single requests.
-    pub(crate) fn tell(&self, second: Value) {
-        let mut told = self.told();
-        told.answers.insert(LIVE, (200, second.clone()));
-        told.seconds.push(second);
-        drop(told);
+    pub(crate) fn publish(&self, second: Value) {
+        let mut reported = self.reported();
+        reported.answers.insert(LIVE, (200, second.clone()));
+        reported.seconds.push(second);
+        drop(reported);
         self.shared.changed.notify_all();
     }
 }
@@ -115,8 +115,8 @@ impl Drop for StandIn {
 }
 
 impl Shared {
-    fn told(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().expect("nothing panics here")
+    fn reported(&self) -> MutexGuard<'_, PublishedData> {
+        self.reported.lock().expect("nothing panics here")
     }
 
     /// Answers the one request of a connection.
@@ -138,10 +138,10 @@ impl Shared {
         }
         let path = target.strip_prefix(PREFIX)?.to_owned();
         let (name, query) = path.split_once('?').unwrap_or((&path, ""));
-        let (told, has_no_stream) = {
-            let mut told = self.told();
-            told.asked.push(path.clone());
-            (told.answers.get(&*path).or_else(|| told.answers.get(name)).cloned(), told.has_no_stream)
+        let (reported, has_no_stream) = {
+            let mut reported = self.reported();
+            reported.asked.push(path.clone());
+            (reported.answers.get(&*path).or_else(|| reported.answers.get(name)).cloned(), reported.has_no_stream)
         };
         if name == LIVE && query != "once" {
             if has_no_stream {
@@ -149,14 +149,14 @@ impl Shared {
                 return Some(());
             }
             let last_id = query.strip_prefix("last_event_id=").and_then(|id| id.parse().ok()).or(last_id);
-            self.told().streams += 1;
+            self.reported().streams += 1;
             self.changed.notify_all();
             let _gone = self.stream(&stream, last_id);
-            self.told().streams -= 1;
+            self.reported().streams -= 1;
             self.changed.notify_all();
-        } else if let Some((status, json)) = told {
+        } else if let Some((status, json)) = reported {
             let body = json.to_string();
-            let head = format!("HTTP/1.1 {status} told\r\nConnection: close\r\nContent-Type: application/json");
+            let head = format!("HTTP/1.1 {status} Status\r\nConnection: close\r\nContent-Type: application/json");
             write!(&stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).ok()?;
         } else {
             let mut behind = TcpStream::connect(self.behind).ok()?;
@@ -169,7 +169,7 @@ impl Shared {
     /// Sends each second after this one as it comes.
     fn stream(&self, mut stream: &TcpStream, last_id: Option<usize>) -> io::Result<()> {
         write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/event-stream\r\n\r\n")?;
-        let mut next = last_id.map_or_else(|| self.told().seconds.len(), |id| id + 1);
+        let mut next = last_id.map_or_else(|| self.reported().seconds.len(), |id| id + 1);
         // A client that goes says so by the end of what it sends, which is looked for beside.
         let is_gone = Arc::new(AtomicBool::new(false));
         let (mut watched, gone) = (stream.try_clone()?, Arc::clone(&is_gone));
@@ -178,19 +178,20 @@ impl Shared {
             scope.spawn(|| {
                 let _ = watched.read(&mut [0; 1]);
                 // Under the lock, or it might be missed.
-                let _told = self.told();
+                let _told = self.reported();
                 gone.store(true, Ordering::Relaxed);
                 self.changed.notify_all();
             });
             loop {
-                let told = self.told();
-                let told = self.changed.wait_while(told, |told| told.seconds.len() <= next && !is_over());
-                let told = told.expect("nothing panics here");
+                let reported = self.reported();
+                let reported =
+                    self.changed.wait_while(reported, |reported| reported.seconds.len() <= next && !is_over());
+                let reported = reported.expect("nothing panics here");
                 if is_over() {
                     break;
                 }
-                let seconds = told.seconds[next..].to_vec();
-                drop(told);
+                let seconds = reported.seconds[next..].to_vec();
+                drop(reported);
                 let mut text = String::new();
                 for second in seconds {
                     text.push_str(&format!("event: second\nid: {next}\ndata: {second}\n\n"));

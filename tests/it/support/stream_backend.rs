@@ -270,7 +270,7 @@ impl TestAuthority {
                 roots.add(clients.0.der().clone()).expect("a certificate");
                 let provider = Arc::new(ring::default_provider());
                 let asks = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-                server_builder().with_client_cert_verifier(asks.expect("it has somebody to trust"))
+                server_builder().with_client_cert_verifier(asks.expect("it has a trusted authority"))
             }
             None => server_builder().with_no_client_auth(),
         };

@@ -62,8 +62,8 @@ fn a_disk_that_gets_full_tears_no_line_and_goes_on_when_there_is_room() {
         ask(2000);
         (records(&admin.metrics(), "dropped") > 0).then_some(())
     });
-    let told = server.process.wait_for_log("query_log: records cannot be written");
-    assert!(told.contains("No space left on device"), "{told}");
+    let reported = server.process.wait_for_log("query_log: records cannot be written");
+    assert!(reported.contains("No space left on device"), "{reported}");
     let all = ask(500);
     assert_eq!(admin.metrics().sum("hedgerow_responses_total", &[]), all, "no query waited for the disk");
     let written = records(&admin.metrics(), "written");

@@ -367,9 +367,9 @@ fn a_full_disk_costs_lines_and_no_query() {
         (records(&admin.metrics(), "dropped") > 0).then_some(())
     });
     assert_eq!(records(&admin.metrics(), "written"), 0);
-    let told = server.process.wait_for_log("query_log: records cannot be written");
-    assert!(told.contains("No space left on device"), "{told}");
-    assert_eq!(server.process.log().matches("query_log: ").count(), 1, "it is told once a minute");
+    let reported = server.process.wait_for_log("query_log: records cannot be written");
+    assert!(reported.contains("No space left on device"), "{reported}");
+    assert_eq!(server.process.log().matches("query_log: ").count(), 1, "it is logged once a minute");
 }
 
 #[test]

@@ -66,7 +66,7 @@ struct Wire {
     sockets: Vec<u32>,
     next_socket: u32,
     sent: Vec<Sent>,
-    told: HashMap<u16, Vec<u8>>,
+    reported: HashMap<u16, Vec<u8>>,
     cold: Vec<SocketSetId>,
     refused: HashMap<u32, NotSent>,
     dialled: Vec<SocketSetId>,
@@ -188,7 +188,7 @@ impl Io for Wire {
         let limit = response_limit(waiter.client.transport(), &waiter.form, 1232);
         let receiver = ResponseFor { form: &waiter.form, own_udp_size: 1232, limit };
         if write(&receiver, &mut response).is_some() {
-            assert_eq!(self.told.insert(waiter.client.0, response), None, "no query gets two responses");
+            assert_eq!(self.reported.insert(waiter.client.0, response), None, "no query gets two responses");
         }
     }
 
@@ -238,7 +238,7 @@ impl Table {
             sockets: Vec::new(),
             next_socket: 0,
             sent: Vec::new(),
-            told: HashMap::new(),
+            reported: HashMap::new(),
             cold: Vec::new(),
             refused: HashMap::new(),
             dialled: Vec::new(),
@@ -299,13 +299,13 @@ impl Table {
 
     /// The response to a client.
     #[track_caller]
-    pub(super) fn told(&self, number: u16) -> Vec<u8> {
-        self.wire.told.get(&number).expect("it has its response").clone()
+    pub(super) fn reported(&self, number: u16) -> Vec<u8> {
+        self.wire.reported.get(&number).expect("it has its response").clone()
     }
 
     /// The rcode of the response to a client, if it has one.
     pub(super) fn rcode_told(&self, number: u16) -> Option<u8> {
-        self.wire.told.get(&number).map(|told| told[3] & 0x0F)
+        self.wire.reported.get(&number).map(|reported| reported[3] & 0x0F)
     }
 
     /// A sound reply to the query of this number arrives.

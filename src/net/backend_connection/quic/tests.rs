@@ -381,8 +381,8 @@ fn what_a_server_must_not_say_breaks_a_connection() {
         world.until(false, |world| world.end.is_some());
         assert_eq!((world.end.clone(), world.replies.len()), (Some(QuicEnd::Protocol), 0), "{number}");
         world.until(false, |world| !world.server.ends.is_empty());
-        let told = matches!(&world.server.ends[..], [ConnectionError::ApplicationClosed(close)] if close.error_code == DOQ_PROTOCOL_ERROR);
-        assert!(told, "{number}: {:?}", world.server.ends);
+        let reported = matches!(&world.server.ends[..], [ConnectionError::ApplicationClosed(close)] if close.error_code == DOQ_PROTOCOL_ERROR);
+        assert!(reported, "{number}: {:?}", world.server.ends);
     }
 }
 

@@ -482,7 +482,7 @@ fn queries_wait_for_the_next_dial_of_the_only_backend() {
     play.listener = TcpListener::bind("127.0.0.1:0").unwrap();
     play.ask(0).unwrap();
     play.until(|play| !play.ended.is_empty());
-    assert!(failed(&play).unwrap().1, "it is told at once");
+    assert!(failed(&play).unwrap().1, "it is reported at once");
     let first = play.ended.remove(0).1.len();
     // One connection takes this many, and no dial starts before its time.
     let waiting = (1..=20).filter(|number| play.ask(*number).is_ok()).count();

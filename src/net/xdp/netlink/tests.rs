@@ -147,7 +147,7 @@ fn octets_of(payload: NetlinkPayload<RouteNetlinkMessage>, sequence: u32, flags:
     octets
 }
 
-fn told(last: u8) -> NetlinkPayload<RouteNetlinkMessage> {
+fn reported(last: u8) -> NetlinkPayload<RouteNetlinkMessage> {
     let mut message = AddressMessage::default();
     message.header.family = AddressFamily::Inet;
     message.attributes.push(AddressAttribute::Address(Ipv4Addr::new(192, 0, 2, last).into()));
@@ -157,18 +157,18 @@ fn told(last: u8) -> NetlinkPayload<RouteNetlinkMessage> {
 #[test]
 fn answers_of_one_message_are_whole_with_it() {
     let mut answer = NetlinkAnswer::default();
-    assert!(!answer.read(&octets_of(told(9), 6, 0), 7).expect("an answer to another question"));
-    assert!(answer.read(&octets_of(told(1), 7, 0), 7).expect("an answer"));
+    assert!(!answer.read(&octets_of(reported(9), 6, 0), 7).expect("an answer to another question"));
+    assert!(answer.read(&octets_of(reported(1), 7, 0), 7).expect("an answer"));
     assert_eq!(answer.messages.len(), 1);
 }
 
 #[test]
 fn answers_of_several_messages_end_with_the_last() {
     let mut answer = NetlinkAnswer::default();
-    let both = [octets_of(told(1), 7, NLM_F_MULTIPART), octets_of(told(2), 7, NLM_F_MULTIPART)].concat();
+    let both = [octets_of(reported(1), 7, NLM_F_MULTIPART), octets_of(reported(2), 7, NLM_F_MULTIPART)].concat();
     assert!(!answer.read(&both, 7).expect("more follows"));
     assert!(!answer.is_interrupted);
-    assert!(!answer.read(&octets_of(told(3), 7, NLM_F_MULTIPART | NLM_F_DUMP_INTR), 7).expect("more follows"));
+    assert!(!answer.read(&octets_of(reported(3), 7, NLM_F_MULTIPART | NLM_F_DUMP_INTR), 7).expect("more follows"));
     let done = octets_of(NetlinkPayload::Done(DoneMessage::default()), 7, NLM_F_MULTIPART);
     assert!(answer.read(&done, 7).expect("the end"));
     assert_eq!(answer.messages.len(), 3);

@@ -88,7 +88,7 @@ fn a_connection_that_nobody_waits_on_makes_room_for_another_client() {
     peers[1].answer(&query);
     play.until(|play| play.replied == [1]);
     play.ask_for(4, Some(3)).unwrap();
-    assert!(peers[1].is_closed(), "the one on which nobody waits");
+    assert!(peers[1].is_closed(), "the one without a waiting client");
     let mut third = play.accept();
     play.until_open(2);
     assert_eq!(third.named(), NamedClient::Client(([192, 0, 2, 3], 4000).into()));
