@@ -59,6 +59,9 @@
 //! are not decoded and encoded again. No trait exists only so that a test can fake something: the trait for
 //! the I/O of an engine has two implementations in the program, `forwarder` and `sim`.
 
+#[macro_use]
+mod labels;
+
 pub mod address;
 pub mod admin;
 pub mod authority;

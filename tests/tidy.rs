@@ -135,6 +135,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("wire", &[]),
     // The notation of server addresses: for all rooms that know a listener or a backend by its address.
     ("address", &[]),
+    ("labels", &[]),
     ("log_linear", &[]),
     ("files", &["faults"]),
     ("faults", &[]),

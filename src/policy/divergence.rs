@@ -45,28 +45,16 @@ impl MemberAnswer {
     }
 }
 
-/// The way in which members differ.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum DivergenceKind {
-    /// Different rcodes.
-    Rcode,
-    /// Different sets of answer records.
-    Data,
-    /// Different versions of the zone: members with the same version agree.
-    Serial,
-}
-
-impl DivergenceKind {
-    /// All kinds.
-    pub const ALL: [Self; 3] = [Self::Rcode, Self::Data, Self::Serial];
-
-    /// Returns the label for logs and metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Rcode => "rcode",
-            Self::Data => "data",
-            Self::Serial => "serial",
-        }
+labels! {
+    /// The way in which members differ.
+    #[derive(PartialOrd, Ord)]
+    pub enum DivergenceKind {
+        /// Different rcodes.
+        Rcode = "rcode",
+        /// Different sets of answer records.
+        Data = "data",
+        /// Different versions of the zone: members with the same version agree.
+        Serial = "serial",
     }
 }
 
