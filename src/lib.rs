@@ -50,8 +50,8 @@
 //! - After the start, the control thread waits for no disk until it saves state at the end.
 //! - Bad input from the network is no error: hedgerow counts it, then drops it or answers as the RFC
 //!   requires.
-//! - `unsafe` is allowed only in `net/batch.rs`, `net/batch/control.rs`, `net/options.rs`, `net/xdp/bpf.rs`
-//!   and `net/xdp/socket.rs`.
+//! - `unsafe` is allowed only in `net/sys/batch.rs`, `net/sys/batch/control.rs`, `net/sys/options.rs`,
+//!   `net/xdp/bpf.rs` and `net/xdp/socket.rs`.
 //!
 //! # Not included
 //!

@@ -13,9 +13,9 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::sleep_until;
 
 use crate::config::Sharing;
-use crate::net::client::UdpClient;
-use crate::net::clock::unix_now;
+use crate::net::sys::clock::unix_now;
 use crate::net::tasks::{Task, TaskKind, Tasks, blocking};
+use crate::net::to_backends::client::UdpClient;
 use crate::transfer::tsig::{TsigKey, sign_query};
 use crate::transfer::{NotifyAttempts, NotifyStep, Records, Targets, is_notify_response, write_notify};
 use crate::wire::{Name, RecordType, eq_ignore_case};

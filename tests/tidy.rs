@@ -170,17 +170,17 @@ const IMPURE: &[&str] = &[
 
 /// Files that may hold `unsafe`, and why.
 const UNSAFE_FILES: &[(&str, &str)] = &[
-    ("src/net/batch.rs", "recvmmsg and sendmmsg behind a safe interface"),
-    ("src/net/batch/control.rs", "the control messages of the same calls"),
+    ("src/net/sys/batch.rs", "recvmmsg and sendmmsg behind a safe interface"),
+    ("src/net/sys/batch/control.rs", "the control messages of the same calls"),
     ("src/net/xdp/bpf.rs", "the call `bpf`, which no crate at hand offers without C"),
     ("src/net/xdp/socket.rs", "sockets of AF_XDP, with rings over memory that is shared with the kernel"),
-    ("src/net/options.rs", "setsockopt and getsockopt for options that no crate at hand offers"),
+    ("src/net/sys/options.rs", "setsockopt and getsockopt for options that no crate at hand offers"),
     ("benches/common/xdp_echo/rings.rs", "rings over memory that is shared with the kernel"),
     ("tests/allocations.rs", "a counting allocator: `GlobalAlloc` is an unsafe trait"),
 ];
 
 /// Files that may make sockets for datagrams: there all sockets are set to ignore path MTU messages.
-const SOCKET_FILES: [&str; 2] = ["src/net/bind.rs", "src/net/backend_sockets/socket.rs"];
+const SOCKET_FILES: [&str; 2] = ["src/net/sys/bind.rs", "src/net/to_backends/sockets/socket.rs"];
 
 /// The code that makes such a socket.
 const MADE: &[&str] = &["UdpSocket::bind(", "Type::DGRAM"];
@@ -203,8 +203,8 @@ const STARTS: &[&str] = &["spawn_local(", "spawn_blocking(", "tokio::spawn(", "t
 /// Files that may start tasks and threads, and why: their code waits for the end of the tasks.
 const STARTING_FILES: &[(&str, &str)] = &[
     ("src/net/tasks.rs", "the sets of tasks of a thread"),
-    ("src/net/tcp/mod.rs", "the connections of a listener, whose end it waits for"),
-    ("src/net/tcp/proxied.rs", "headers of proxies, whose end the same takes"),
+    ("src/net/from_clients/tcp/mod.rs", "the connections of a listener, whose end it waits for"),
+    ("src/net/from_clients/tcp/proxied.rs", "headers of proxies, whose end the same takes"),
     ("src/admin/connections.rs", "the same for the admin server"),
     ("src/server/worker.rs", "the thread of a worker, which tells what it has lost"),
     ("src/server/reload.rs", "the thread that reads the config again, which tells the same"),

@@ -15,7 +15,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use super::routes::{AdminServer, HttpError};
 use super::{AdminRequest, ChangeRefusal};
 use crate::config::words;
-use crate::net::clock;
+use crate::net::sys::clock;
 use crate::sight::explain::{Event, Explanation, Transcript};
 use crate::wire::{Name, RecordType};
 

@@ -7,7 +7,7 @@ use axum::extract::State;
 
 use super::routes::{AdminServer, HttpError};
 use super::{AdminRequest, ChangeRefusal};
-use crate::net::clock;
+use crate::net::sys::clock;
 use crate::net::tasks::blocking;
 use crate::sight::names::{NamesReport, TopNames};
 use crate::taps;

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::routes::{AdminServer, HttpError};
 use super::{AdminRequest, ChangeRefusal};
 use crate::config::words;
-use crate::net::clock;
+use crate::net::sys::clock;
 use crate::net::tasks::blocking;
 use crate::sight::slow::{RaceFilter, SlowRace};
 use crate::taps;

@@ -20,12 +20,12 @@ use self::special::{Special, SpecialOutcome, is_special, truncate};
 pub use self::state::{AuthorityState, SecondarySource, ZoneTransfers};
 use crate::limit::{Access, Decision, OnDenied, OwnAddresses, RefusedSources, ResponseRate};
 use crate::metrics::{self, Counters, DropReason, Limit, LimitCounters};
-use crate::net::batch::{BATCH, Datagram, RecvBatch, SendBatch};
-use crate::net::busy_poll::BusyPoll;
-use crate::net::clock;
+use crate::net::from_clients::tcp::Responder;
+use crate::net::from_clients::udp::{ListenerSocket, inbox};
+use crate::net::sys::batch::{BATCH, Datagram, RecvBatch, SendBatch};
+use crate::net::sys::busy_poll::BusyPoll;
+use crate::net::sys::clock;
 use crate::net::tasks::{TaskKind, Tasks};
-use crate::net::tcp::Responder;
-use crate::net::udp::{ListenerSocket, inbox};
 use crate::net::xdp::{LinkId, WorkerSockets};
 use crate::taps::{Side, TapQuery, TapResponse, WorkerTaps};
 use crate::wire::{

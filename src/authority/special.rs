@@ -13,7 +13,7 @@ use super::notify::ReceivedNotify;
 use super::state::{AuthorityState, ZoneTransfers};
 use crate::limit::RefusedSources;
 use crate::metrics::{DropReason, Limit, LimitCounters};
-use crate::net::clock::unix_now;
+use crate::net::sys::clock::unix_now;
 use crate::transfer::tsig::{self, ServerChain, verify_query};
 use crate::transfer::{
     MESSAGE_LIMIT, Serial, TransferKind, TransferOffer, TransferQuery, TransferWriter, differences, read_notify,

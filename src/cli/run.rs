@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::admin::{ChangeRefusal, ProcessChange};
 use crate::load::{Confinement, LoadError, Setup};
-use crate::net::listening::ListeningSocket;
+use crate::net::from_clients::listening::ListeningSocket;
 use crate::server::{
     CarriedState, Listeners, Loss, QueuedQueryFate, Read, Server, ServerEvent, StartError, Xdp, confine, warn_of_root,
 };

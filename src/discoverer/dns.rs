@@ -14,8 +14,8 @@ use crate::config::DnsTarget;
 use crate::discover::dns::{DnsQuestion, DnsResolution, ResolutionResult};
 use crate::discover::{SourceBackoff, SourceNews};
 use crate::limit::OwnAddresses;
-use crate::net::client::{TcpClient, UdpClient};
 use crate::net::tasks::blocking;
+use crate::net::to_backends::client::{TcpClient, UdpClient};
 use crate::wire::{Header, is_reply_to, write_recursive_query};
 
 /// A name that lists members, and its resolvers.

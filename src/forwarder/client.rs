@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::explain::Operator;
 use crate::engine;
-use crate::net::batch::LocalAddress;
-use crate::net::tcp::Responder;
+use crate::net::from_clients::tcp::Responder;
+use crate::net::sys::batch::LocalAddress;
 use crate::net::xdp::LinkId;
 use crate::sight::explain::Event;
 use crate::wire::Transport;

@@ -11,7 +11,7 @@ use super::outside::WorkerIo;
 use super::{Forwarder, ReplyChannel};
 use crate::engine::{Explaining, HashedQuestion, LateReport, RaceReport, ResponseSummary, ValidQuery};
 use crate::metrics::ResponseSource;
-use crate::net::clock;
+use crate::net::sys::clock;
 use crate::sight::explain::{Event, ExplainedResponse};
 use crate::sight::slow::ReportedRace;
 use crate::state::Target;

@@ -8,7 +8,7 @@ use super::Forwarder;
 use super::fetches::FetchStep;
 use crate::engine::{RaceRef, rank};
 use crate::metrics::{DropReason, FetchResult};
-use crate::net::streams::{StreamKey, StreamMatch, StreamReport};
+use crate::net::to_backends::streams::{StreamKey, StreamMatch, StreamReport};
 use crate::policy::Rank;
 use crate::wire;
 

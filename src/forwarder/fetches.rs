@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use crate::engine::{FetchFrom, FetchQuery, RaceRef};
 use crate::limit::{DynamicThreshold, FairQueue};
-use crate::net::streams::{StreamConnection, StreamEnd, StreamKey, StreamMatch, StreamReport, Streams};
 use crate::net::tasks::Tasks;
+use crate::net::to_backends::streams::{StreamConnection, StreamEnd, StreamKey, StreamMatch, StreamReport, Streams};
 use crate::policy::timers::Timers;
 use crate::wire;
 

@@ -19,9 +19,9 @@ use crate::engine::{
     RaceRef, RaceReport, ResponseOrigin, ResponseSummary, SentAttempt, TakenSlot, TcpQuery, Waiter,
 };
 use crate::metrics::{Counters, DropReason};
-use crate::net::backend_sockets::{BackendSockets, StreamWay, TlsSource, UnsentMessage};
 use crate::net::proxy_protocol::ClientHeader;
 use crate::net::refusal::SendRefusal;
+use crate::net::to_backends::sockets::{BackendSockets, StreamWay, TlsSource, UnsentMessage};
 use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::state::{ForwarderState, HealthEvent, HealthSignal, SharedBackend, SharedPool};
 use crate::taps::{AttemptMessage, WorkerTaps};

@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 use std::time::Instant;
 
 use super::client::Peer;
-use crate::net::batch::LocalAddress;
+use crate::net::sys::batch::LocalAddress;
 
 #[derive(Default)]
 pub(super) struct PacedResponses {

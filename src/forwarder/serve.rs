@@ -10,9 +10,9 @@ use std::time::Instant;
 use tokio::io::unix::AsyncFd;
 
 use super::Forwarder;
-use crate::net::batch::{BATCH, RecvBatch};
-use crate::net::busy_poll::BusyPoll;
-use crate::net::udp::{ListenerSocket, inbox};
+use crate::net::from_clients::udp::{ListenerSocket, inbox};
+use crate::net::sys::batch::{BATCH, RecvBatch};
+use crate::net::sys::busy_poll::BusyPoll;
 
 /// Handles queries of a listener while it is polled.
 pub async fn take_queries(

@@ -8,8 +8,10 @@ use super::outside::{WorkerIo, not_sent};
 use super::{Forwarder, ReplyChannel};
 use crate::engine::{Engine, Outstanding, QuarantinedAttempt};
 use crate::metrics::DropReason;
-use crate::net::backend_sockets::{BackendSockets, ConnectionEnd, EndedConnection, Event, RecvError, UnsentMessage};
-use crate::net::batch::RecvBatch;
+use crate::net::sys::batch::RecvBatch;
+use crate::net::to_backends::sockets::{
+    BackendSockets, ConnectionEnd, EndedConnection, Event, RecvError, UnsentMessage,
+};
 use crate::policy::query_slots::SocketId;
 use crate::wire::first_message;
 

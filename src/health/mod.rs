@@ -29,10 +29,10 @@ use tokio::time::sleep_until;
 
 use self::stream::{KeptConnection, StreamHeard, StreamProbe};
 use crate::config::ProbeConfig;
-use crate::net::client::UdpClient;
 use crate::net::proxy_protocol::ClientHeader;
 use crate::net::refusal::is_unreachable;
 use crate::net::tasks::{Task, TaskKind, Tasks};
+use crate::net::to_backends::client::UdpClient;
 use crate::policy::HealthRules;
 use crate::policy::health::{Health, HealthState, HealthStep, ProbeReply};
 use crate::state::backend_cookies::{CookieOffer, HasChanged, RepliedTo};

@@ -12,11 +12,11 @@ use std::task::Poll;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::net::backend_connection::StreamProtocol;
-use crate::net::client::ConnectError;
 use crate::net::refusal::connect_problem;
-use crate::net::server_client::ServerClient;
-use crate::net::tls::ClientTls;
+use crate::net::to_backends::client::ConnectError;
+use crate::net::to_backends::connection::StreamProtocol;
+use crate::net::to_backends::server_client::ServerClient;
+use crate::net::to_backends::tls::ClientTls;
 
 #[derive(Default)]
 pub(super) struct KeptConnection {
@@ -117,8 +117,8 @@ mod tests {
 
     use super::*;
     use crate::address::BackendAddress;
-    use crate::net::client::TcpClient;
-    use crate::net::tls::tests::{Authority, rules};
+    use crate::net::to_backends::client::TcpClient;
+    use crate::net::to_backends::tls::tests::{Authority, rules};
     use crate::wire::{Name, RecordType, write_plain_query};
 
     /// A server that counts its connections and closes each after this many replies.

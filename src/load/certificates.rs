@@ -14,7 +14,7 @@ use super::FileProblems;
 use super::disk::{self, Stamp};
 use crate::config::{CertificateConfig, Config};
 use crate::files;
-use crate::net::tls_server::{Certificate, CertificateError, NamedCertificate};
+use crate::net::from_clients::tls::{Certificate, CertificateError, NamedCertificate};
 
 /// The certificates of a config, with the stamps of their files. A clone shares them.
 #[derive(Clone, Debug, Default)]

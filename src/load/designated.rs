@@ -1,7 +1,7 @@
 //! Checks of `forwarder.designated_resolver`: clients that cannot verify the certificate stay with plain DNS.
 
 use crate::config::{Config, ForwarderConfig, ListenConfig};
-use crate::net::tls_server::NamedCertificate;
+use crate::net::from_clients::tls::NamedCertificate;
 
 /// Returns warnings for names and addresses that listeners' certificates lack (RFC 9462 section 4.2).
 pub fn warnings(config: &Config, certificates: &[NamedCertificate]) -> Vec<String> {
@@ -52,7 +52,7 @@ mod tests {
     use rcgen::{CertificateParams, KeyPair};
 
     use super::*;
-    use crate::net::tls_server::Certificate;
+    use crate::net::from_clients::tls::Certificate;
 
     fn certificate(section: &str, bears: &[&str]) -> NamedCertificate {
         let key = KeyPair::generate().expect("a key");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::config::{Config, EtcdConfig};
 use crate::files;
-use crate::net::tls::TlsRoots;
+use crate::net::to_backends::tls::TlsRoots;
 
 /// The content of these files.
 #[derive(Clone, Debug, Default)]

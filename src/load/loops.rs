@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::config::{Config, ListenConfig};
-use crate::net::bind::is_of_this_host;
+use crate::net::sys::bind::is_of_this_host;
 
 /// Returns an error line for each backend that is the forwarder itself.
 pub fn describe(config: &Config) -> String {

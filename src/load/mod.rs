@@ -34,8 +34,8 @@ use crate::admin::{Token, TokenError};
 use crate::config::{AdminConfig, Config, Problem, Problems, User};
 use crate::files;
 use crate::limit::CookieSecrets;
-use crate::net::tls::KnownRoots;
-use crate::net::tls_server::NamedCertificate;
+use crate::net::from_clients::tls::NamedCertificate;
+use crate::net::to_backends::tls::KnownRoots;
 use crate::transfer::tsig::TsigKeys;
 use crate::zone::ZoneDb;
 

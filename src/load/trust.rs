@@ -9,8 +9,8 @@ use super::FileProblems;
 use crate::address::Verify;
 use crate::config::{Config, TrustConfig};
 use crate::files;
-use crate::net::tls::{ClientCertificate, KnownRoots, TlsRoots};
-use crate::net::tls_server::{Certificate, NamedCertificate};
+use crate::net::from_clients::tls::{Certificate, NamedCertificate};
+use crate::net::to_backends::tls::{ClientCertificate, KnownRoots, TlsRoots};
 
 /// Trust anchors for a server are missing.
 #[derive(Debug)]

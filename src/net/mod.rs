@@ -1,26 +1,18 @@
-//! Sockets: binding, receiving and sending of datagrams and streams.
+//! Sockets: binding, receiving and sending of datagrams and streams. Knows nothing of races and zones.
+//!
+//! | part | content |
+//! |---|---|
+//! | [`from_clients`] | listeners and connections of clients: `udp`, `tcp`, `tls`, `http`, `quic` |
+//! | [`to_backends`] | sockets and connections to backends: `tcp`, `tls`, `http`, `quic`, and their pools |
+//! | [`xdp`] | AF_XDP: datagrams past the kernel's network stack, in both directions |
+//! | [`sys`] | system calls: batches, socket options, descriptors, the clock |
+//! | [`tasks`] | the set of all tasks of one thread |
+//! | [`proxy_protocol`], [`refusal`] | the PROXY header of both directions; failed sends and their reasons |
 
-pub mod backend_connection;
-pub mod backend_sockets;
-pub mod batch;
-pub mod bind;
-pub mod busy_poll;
-pub mod client;
-pub mod clock;
-pub mod descriptors;
-mod gro;
-mod gso;
-pub mod listening;
-pub mod options;
-mod pressure;
+pub mod from_clients;
 pub mod proxy_protocol;
-pub mod quic_server;
 pub mod refusal;
-pub mod server_client;
-pub mod streams;
+pub mod sys;
 pub mod tasks;
-pub mod tcp;
-pub mod tls;
-pub mod tls_server;
-pub mod udp;
+pub mod to_backends;
 pub mod xdp;

@@ -10,11 +10,11 @@ use std::time::Instant;
 use tokio::time::timeout_at;
 
 use crate::address::BackendAddress;
-use crate::net::backend_connection::StreamProtocol;
-use crate::net::client::UdpClient;
 use crate::net::proxy_protocol::ClientHeader;
-use crate::net::server_client::ServerClient;
-use crate::net::tls::ClientTls;
+use crate::net::to_backends::client::UdpClient;
+use crate::net::to_backends::connection::StreamProtocol;
+use crate::net::to_backends::server_client::ServerClient;
+use crate::net::to_backends::tls::ClientTls;
 use crate::state::SharedBackend;
 use crate::wire::{Header, OwnEdns, QuestionFlags, Rcode, is_reply_to, write_own_query};
 
@@ -128,7 +128,7 @@ mod tests {
 
     use super::*;
     use crate::address::Scheme;
-    use crate::net::client::TcpClient;
+    use crate::net::to_backends::client::TcpClient;
     use crate::wire::{Flag, read_query, read_reply};
 
     /// The question `www.` A IN.

@@ -19,7 +19,7 @@ use tokio::time::sleep_until;
 
 use super::ask::{ReplicaMember, ReplicaQuestion, ask};
 use super::said::ReplicaAnswer;
-use crate::net::clock;
+use crate::net::sys::clock;
 use crate::net::tasks::{Task, TaskKind, Tasks};
 use crate::policy::BackendIndex;
 use crate::policy::divergence::{Ask, DivergenceKind, DivergenceTable, MemberAnswer, RoundResult};

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::time::sleep_until;
 
 use super::ask::{ReplicaMember, ReplicaQuestion, ask};
-use crate::net::clock;
+use crate::net::sys::clock;
 use crate::net::tasks::{Task, TaskKind, Tasks};
 use crate::policy::BackendIndex;
 use crate::policy::serials::{LastSerial, SerialSource};

@@ -8,11 +8,11 @@ use tokio::time::timeout;
 
 use super::PrimaryError;
 use crate::address::BackendAddress;
-use crate::net::backend_connection::StreamProtocol;
-use crate::net::client::UdpClient;
-use crate::net::clock::unix_now;
-use crate::net::server_client::ServerClient;
-use crate::net::tls::ClientTls;
+use crate::net::sys::clock::unix_now;
+use crate::net::to_backends::client::UdpClient;
+use crate::net::to_backends::connection::StreamProtocol;
+use crate::net::to_backends::server_client::ServerClient;
+use crate::net::to_backends::tls::ClientTls;
 use crate::transfer::tsig::{ClientChain, TsigKey, sign_query};
 use crate::transfer::{Serial, TransferProgress, TransferReader, TransferResult, read_soa_reply, write_transfer_query};
 use crate::wire::{Header, Name, Rcode, RecordType, is_reply_to, write_plain_query};

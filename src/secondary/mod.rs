@@ -34,10 +34,10 @@ pub use self::saved::{SavedZone, SavedZones, load_zone, save as save_zone};
 use self::turns::{Complaint, Complaints, SecondaryTurn, SecondaryTurns};
 use self::version::FetchedZone;
 use crate::config::{PrimaryConfig, SecondaryConfig, TrustConfig};
-use crate::net::client::ConnectError;
-use crate::net::clock::SleepMeter;
+use crate::net::sys::clock::SleepMeter;
 use crate::net::tasks::{Task, TaskKind, Tasks, blocking};
-use crate::net::tls::{ClientTls, KnownRoots};
+use crate::net::to_backends::client::ConnectError;
+use crate::net::to_backends::tls::{ClientTls, KnownRoots};
 use crate::transfer::catalog::{Catalog, CatalogFault};
 use crate::transfer::tsig::TsigKey;
 use crate::transfer::{

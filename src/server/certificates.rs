@@ -6,9 +6,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::CertificateConfig;
 use crate::load::{CertificateFiles, look_at_roots, shown_certificate};
+use crate::net::from_clients::tls::CertificateStore;
 use crate::net::tasks::{TaskKind, Tasks, blocking};
-use crate::net::tls::KnownRoots;
-use crate::net::tls_server::CertificateStore;
+use crate::net::to_backends::tls::KnownRoots;
 
 pub(super) struct CertificateLooks {
     look: CertificateCheck,

@@ -8,7 +8,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use crate::config::Config;
 use crate::limit::{Clients, ConnectionRules};
 use crate::metrics::Limit;
-use crate::net::tcp::{ConnectionTable, MovedConnection};
+use crate::net::from_clients::tcp::{ConnectionTable, MovedConnection};
 
 pub(super) struct ConnectionTables {
     forwarder: Option<Arc<ConnectionTable>>,

@@ -35,12 +35,12 @@ use crate::address::{HttpPath, ListenAddress, ListenUrl, Scheme};
 use crate::admin::SocketOwner;
 use crate::config::{Config, ListenConfig};
 use crate::limit::OwnAddresses;
-use crate::net::bind::{BindError, Group, Kinds};
-use crate::net::listening::{Endpoint, ListeningSocket};
+use crate::net::from_clients::listening::{Endpoint, ListeningSocket};
+use crate::net::from_clients::quic::{QuicListener, QuicServer};
+use crate::net::from_clients::tcp::{Protocols, Spoken};
+use crate::net::from_clients::tls::{CertificateStore, TlsListener, TlsServer};
 use crate::net::proxy_protocol::Proxies;
-use crate::net::quic_server::{QuicListener, QuicServer};
-use crate::net::tcp::{Protocols, Spoken};
-use crate::net::tls_server::{CertificateStore, TlsListener, TlsServer};
+use crate::net::sys::bind::{BindError, Group, Kinds};
 
 /// All listening sockets of the process.
 #[derive(Debug)]

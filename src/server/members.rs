@@ -34,7 +34,7 @@ use crate::discoverer::{Discoverer, DiscoveryReport, EtcdAccess, SourceSpec};
 use crate::limit::OwnAddresses;
 use crate::load::EtcdSecrets;
 use crate::metrics::PoolSnapshot;
-use crate::net::bind::is_of_this_host;
+use crate::net::sys::bind::is_of_this_host;
 use crate::net::tasks::Tasks;
 
 pub(super) struct Membership {

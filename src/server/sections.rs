@@ -20,7 +20,7 @@ use crate::engine::shortage::Shortage;
 use crate::engine::single_flight::SingleFlight;
 use crate::forwarder::{HAND_OVERS, SharedForwarder};
 use crate::limit::{Clients, Pacing};
-use crate::net::tcp::{ConnectionTable, ServedAddresses};
+use crate::net::from_clients::tcp::{ConnectionTable, ServedAddresses};
 use crate::state::{ForwarderState, HealthEvent};
 use crate::wire::QuestionHasher;
 

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use self::message::ManagerMessage;
 pub use self::passed::passed_sockets;
 use self::store::{DescriptorStore, StoreChange};
-use crate::net::listening::ListeningSocket;
+use crate::net::from_clients::listening::ListeningSocket;
 
 /// The environment variables that a service manager sets for the process that it starts.
 pub const VARIABLES: [&str; 6] =

@@ -7,7 +7,7 @@ use listenfd::ListenFd;
 use rustix::net::{AddressFamily, SocketType as Kind};
 use rustix::process::{Resource, getrlimit};
 
-use crate::net::listening::{ListeningSocket, PassedSocketError};
+use crate::net::from_clients::listening::{ListeningSocket, PassedSocketError};
 
 /// Takes all passed sockets. Call it once, before opening anything that stays open.
 ///

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::message::MAX_FDS;
-use crate::net::listening::{Endpoint, ListeningSocket};
+use crate::net::from_clients::listening::{Endpoint, ListeningSocket};
 
 #[derive(Debug, Default)]
 pub(super) struct DescriptorStore(Vec<StoredSocket>);

@@ -29,7 +29,7 @@ use crate::address::ListenUrl;
 use crate::cache::{Cache, PoolId};
 use crate::config::{CacheConfig, Config, PoolConfig};
 use crate::limit::{Access, Cookies, RateRules, ResponseRate, WaitRules};
-use crate::net::tls::KnownRoots;
+use crate::net::to_backends::tls::KnownRoots;
 
 /// The state of a configured forwarder.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use super::message::{Edition, GivenUp, Handover, OriginalCommand, PROTOCOL, Proc
 use super::spawn::{Image, Luggage};
 use super::tree::{Purpose, TreeRules};
 use crate::metrics::ProcessesSnapshot;
-use crate::net::listening::ListeningSocket;
+use crate::net::from_clients::listening::ListeningSocket;
 use crate::service_manager::Contact;
 
 pub(super) struct Common {

@@ -24,7 +24,7 @@ use super::tree::{ChangeKind, ProcessOrder, TreeRules};
 use crate::config::User;
 use crate::load::Confinement;
 use crate::metrics::{ProcessesSnapshot, Role};
-use crate::net::listening::ListeningSocket;
+use crate::net::from_clients::listening::ListeningSocket;
 use crate::service_manager::Contact;
 
 /// The version of all messages. Processes of different versions share only sockets and locks.

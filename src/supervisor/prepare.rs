@@ -20,7 +20,7 @@ use super::spawn::{Image, name_process};
 use super::tree::ProcessOrder;
 use crate::load::{ConfigReader, ConfigText, Confinement, LoadError, Setup};
 use crate::metrics::Role;
-use crate::net::listening::{Endpoint, ListeningSocket};
+use crate::net::from_clients::listening::{Endpoint, ListeningSocket};
 use crate::server::{Listeners, SavedZones, StartError, Xdp, confine, harden, warn_of_root};
 
 pub(super) struct MemberProcess {

@@ -21,7 +21,7 @@ use crate::admin::{ChangeRefusal, ProcessChange};
 use crate::config::SupervisorConfig;
 use crate::load::ConfigText;
 use crate::metrics::{ProcessesSnapshot, Role, Snapshot};
-use crate::net::tcp::MovedConnection;
+use crate::net::from_clients::tcp::MovedConnection;
 use crate::server::{Answer, CarriedPools, Loss, QueuedQueryFate, Server, ServerEvent};
 use crate::signals::SignalRequest;
 

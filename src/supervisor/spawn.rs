@@ -29,7 +29,7 @@ use super::channel::{Channel, ChannelEvent};
 use super::message::{GivenUp, Handover, OriginalCommand, Sockets};
 use super::tree::Pid;
 use crate::metrics::Role;
-use crate::net::listening::ListeningSocket;
+use crate::net::from_clients::listening::ListeningSocket;
 use crate::service_manager::VARIABLES;
 
 /// An open program file, independent of later changes at its path.

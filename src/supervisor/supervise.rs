@@ -26,7 +26,7 @@ use super::spawn::{Image, name_process};
 use super::tree::{ChangeKind, Pid, ProcessEnd, Purpose, Tree, TreeRules, TreeStep};
 use crate::config::Config;
 use crate::metrics::{ProcessSnapshot, ProcessesSnapshot, Role, SupervisorSnapshot, Takeover};
-use crate::net::listening::ListeningSocket;
+use crate::net::from_clients::listening::ListeningSocket;
 use crate::server::raise_descriptor_limit;
 use crate::service_manager::{Contact, ServiceManager};
 

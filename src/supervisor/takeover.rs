@@ -30,8 +30,8 @@ use super::message::{from_memory, to_memory};
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::metrics::Snapshot;
+use crate::net::from_clients::tcp::MovedConnection;
 use crate::net::tasks::blocking;
-use crate::net::tcp::MovedConnection;
 use crate::server::{CarriedPools, Learnt, Server};
 
 /// A message of the takeover. Large data accompanies it in a memory file.

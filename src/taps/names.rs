@@ -7,7 +7,7 @@ use super::choice::mix;
 use super::in_memory::Keeper;
 use super::{Side, TapResponse, lock};
 use crate::metrics::Tap;
-use crate::net::clock;
+use crate::net::sys::clock;
 use crate::sight::names::TopNames;
 use crate::wire::{Rcode, RecordType};
 

@@ -13,10 +13,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::address::Scheme;
-use crate::net::backend_connection::StreamProtocol;
-use crate::net::client::ConnectError;
-use crate::net::server_client::{ServerClient, ServerHeard};
-use crate::net::tls::ClientTls;
+use crate::net::to_backends::client::ConnectError;
+use crate::net::to_backends::connection::StreamProtocol;
+use crate::net::to_backends::server_client::{ServerClient, ServerHeard};
+use crate::net::to_backends::tls::ClientTls;
 use crate::wire::{Transport, set_id};
 
 #[derive(Debug)]
@@ -203,7 +203,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::net::client::TcpClient;
+    use crate::net::to_backends::client::TcpClient;
 
     const QUERY: &[u8] = b"\0\0\x01\0\0\x01\0\0\0\0\0\0\0\0\x02\0\x01";
 

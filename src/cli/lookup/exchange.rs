@@ -16,7 +16,7 @@ use tokio::time;
 
 use super::connection::LookupConnections;
 use super::message::{LookupReply, write_query};
-use crate::net::client::{TcpClient, UdpClient};
+use crate::net::to_backends::client::{TcpClient, UdpClient};
 use crate::wire::{Name, Rcode, RecordType, Transport};
 
 #[derive(Debug)]

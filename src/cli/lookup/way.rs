@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use super::address;
 use super::connection::LookupConnections;
 use crate::address::{BackendAddress, BackendUrl, HttpPath, Pin, Scheme, ServerIdentity, Verify};
-use crate::net::backend_connection::StreamProtocol;
-use crate::net::tls::{ClientTls, TlsRoots, TrustRules};
+use crate::net::to_backends::connection::StreamProtocol;
+use crate::net::to_backends::tls::{ClientTls, TlsRoots, TrustRules};
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Trust {

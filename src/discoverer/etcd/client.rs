@@ -11,7 +11,7 @@ use super::http::{EtcdConnection, WatchLines};
 use crate::config::EtcdConfig;
 use crate::discover::etcd::{self, EtcdError};
 use crate::net::tasks::Tasks;
-use crate::net::tls::TlsRoots;
+use crate::net::to_backends::tls::TlsRoots;
 
 /// The settings and secrets for etcd.
 #[derive(Clone, Debug)]

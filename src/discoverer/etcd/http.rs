@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::config::{HttpEndpoint, TlsName};
 use crate::discover::etcd::{self, EtcdError};
 use crate::net::tasks::{Task, TaskKind, Tasks};
-use crate::net::tls::TlsRoots;
+use crate::net::to_backends::tls::TlsRoots;
 
 pub(super) struct EtcdConnection {
     sender: SendRequest<Full<Bytes>>,

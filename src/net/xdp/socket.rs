@@ -32,7 +32,7 @@ pub use xdp::Packet as Frame;
 
 use super::frame::{self, EthernetLink};
 use super::program::MAX_FRAME;
-use crate::net::batch::BATCH;
+use crate::net::sys::batch::BATCH;
 
 /// The receive buffer while the worker is busy. A larger one would use more of the processor's cache.
 const RX_FRAMES: u32 = 1024;

@@ -11,7 +11,7 @@ use super::{AcceptOutcome, AuthorityState, ServedAuthority, ZoneChange, empty_jo
 use crate::authority::{SecondarySource, ZoneTransfers};
 use crate::config::{AuthorityConfig, PrimaryConfig, ProducedCatalog, SecondaryConfig};
 use crate::metrics::{CatalogSnapshot, ExpiredZone, ZonesSnapshot};
-use crate::net::clock::unix_now_serial;
+use crate::net::sys::clock::unix_now_serial;
 use crate::secondary::members::{self, OrderedSaves};
 use crate::secondary::{SecondaryZone, ZoneKind, load_zone, save_zone};
 use crate::transfer::catalog::{

@@ -8,8 +8,8 @@ use super::inherited::{InheritedSockets, is_meant};
 use super::{ADMIN, ListenError, meets, socket_name};
 use crate::admin::{AdminUnixSocket, SocketOwner};
 use crate::config::{AdminConfig, AdminSocket};
-use crate::net::bind;
-use crate::net::listening::Endpoint;
+use crate::net::from_clients::listening::Endpoint;
+use crate::net::sys::bind;
 use crate::server::StartError;
 
 #[derive(Debug)]

@@ -3,8 +3,8 @@
 use std::mem;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 
-use crate::net::bind::Kinds;
-use crate::net::listening::{Endpoint, ListeningSocket};
+use crate::net::from_clients::listening::{Endpoint, ListeningSocket};
+use crate::net::sys::bind::Kinds;
 
 pub(super) struct InheritedSockets(pub(super) Vec<ListeningSocket>);
 

@@ -13,9 +13,9 @@ use super::{AddressChange, AuthorityParts, Surroundings};
 use crate::authority::{self, Authority};
 use crate::engine::single_flight::WorkerId;
 use crate::metrics::Counters;
-use crate::net::busy_poll::BusyPoll;
+use crate::net::from_clients::tcp::{ConnectionTable, Gate, Responder, ServedAddresses};
+use crate::net::sys::busy_poll::BusyPoll;
 use crate::net::tasks::{Endless, LostTask, TaskKind, Tasks};
-use crate::net::tcp::{ConnectionTable, Gate, Responder, ServedAddresses};
 use crate::server::listeners::AddressSockets;
 
 pub(super) struct AuthorityTasks {

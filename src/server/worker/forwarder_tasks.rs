@@ -20,10 +20,10 @@ use super::{AddressChange, ForwarderParts, Surroundings};
 use crate::engine::single_flight::WorkerId;
 use crate::forwarder::{Forwarder, ForwarderLinks, serve};
 use crate::metrics::Counters;
-use crate::net::batch;
-use crate::net::busy_poll::BusyPoll;
+use crate::net::from_clients::tcp::{ConnectionTable, Gate, Responder, ServedAddresses};
+use crate::net::sys::batch;
+use crate::net::sys::busy_poll::BusyPoll;
 use crate::net::tasks::{Endless, LostTask, TaskKind, Tasks};
-use crate::net::tcp::{ConnectionTable, Gate, Responder, ServedAddresses};
 use crate::server::listeners::AddressSockets;
 
 pub(super) struct ForwarderTasks {

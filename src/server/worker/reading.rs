@@ -15,11 +15,11 @@ use tokio::time::timeout;
 
 use crate::engine::single_flight::WorkerId;
 use crate::metrics::Counters;
-use crate::net::busy_poll::BusyPoll;
-use crate::net::quic_server::{self, QuicListenerPart};
+use crate::net::from_clients::quic::{self, QuicListenerPart};
+use crate::net::from_clients::tcp::{self, ConnectionTable, Gate, Responder, ServedAddresses, TcpService};
+use crate::net::from_clients::udp::ListenerSocket;
+use crate::net::sys::busy_poll::BusyPoll;
 use crate::net::tasks::{Endless, LostTask, TaskKind};
-use crate::net::tcp::{self, ConnectionTable, Gate, Responder, ServedAddresses, TcpService};
-use crate::net::udp::ListenerSocket;
 use crate::server::listeners::{AddressSockets, ServedAddress};
 
 pub(super) struct AddressReading {
@@ -90,7 +90,7 @@ impl AddressReading {
             let _reads = reads;
             pending().await
         });
-        let serving = quic_server::serve(listening, Arc::clone(table), served, is_over, admits, handle);
+        let serving = quic::serve(listening, Arc::clone(table), served, is_over, admits, handle);
         self.connections.start(async {
             serving.await;
             Ok(())

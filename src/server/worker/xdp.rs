@@ -19,10 +19,10 @@ use tokio::time::sleep_until;
 
 use crate::authority::{self, Authority};
 use crate::forwarder::Forwarder;
-use crate::net::batch::{BATCH, Datagram, LocalAddress, SendBatch, watch};
-use crate::net::busy_poll::BusyPoll;
+use crate::net::from_clients::udp::ListenerSocket;
+use crate::net::sys::batch::{BATCH, Datagram, LocalAddress, SendBatch, watch};
+use crate::net::sys::busy_poll::BusyPoll;
 use crate::net::tasks::{Endless, LostTask, TaskKind};
-use crate::net::udp::ListenerSocket;
 use crate::net::xdp::filter::XdpFilter;
 use crate::net::xdp::frame::{self, Checksums, EthernetLink, UdpFrame};
 use crate::net::xdp::netlink::{self, Reach, Requests};

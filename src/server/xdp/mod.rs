@@ -32,7 +32,7 @@ use super::worker::{WorkerCommand, XdpSocket};
 use super::{Listeners, Server};
 use crate::config::{Config, XdpConfig};
 use crate::metrics::XdpSnapshot;
-use crate::net::batch;
+use crate::net::sys::batch;
 use crate::net::xdp::netlink::{self, NetlinkChanges};
 use crate::net::xdp::{EXPERIMENTAL, NextHop, NextHops};
 use crate::state::ForwarderState;

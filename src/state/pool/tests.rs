@@ -6,7 +6,7 @@ use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::*;
 use crate::config::Config;
-use crate::net::tls::{ClientCertificate, TlsRoots};
+use crate::net::to_backends::tls::{ClientCertificate, TlsRoots};
 use crate::state::ForwarderState;
 
 /// Returns a pool of backends with these last address bytes and weights.

@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 
 use hedgerow::load::{self, Confinement, Loader};
 use hedgerow::metrics::Snapshot;
-use hedgerow::net::listening::ListeningSocket;
+use hedgerow::net::from_clients::listening::ListeningSocket;
 use hedgerow::server::{
     CarriedPools, CarriedState, Learnt, Listeners, QueuedQueryFate, Server as HedgerowServer, ServerEvent,
 };

@@ -1,0 +1,18 @@
+//! Queries from clients: one listener for each address and transport, and their connections.
+//!
+//! | part | transport |
+//! |---|---|
+//! | [`udp`] | datagrams, with the defense against overload (`pressure.rs`) |
+//! | [`tcp`] | DNS over TCP (RFC 7766); the table of connections that all stream transports share |
+//! | [`tls`] | certificates and handshakes of TLS (RFC 7858) |
+//! | [`http`] | DNS over HTTPS (RFC 8484), HTTP/1.1 and HTTP/2 |
+//! | [`quic`] | DNS over QUIC (RFC 9250) |
+//! | [`listening`] | the sockets of all listeners, which outlive a reload |
+
+pub mod http;
+pub mod listening;
+mod pressure;
+pub mod quic;
+pub mod tcp;
+pub mod tls;
+pub mod udp;

@@ -1,0 +1,203 @@
+//! The reply channel to one connection, usable from any thread. On a connection with several streams
+//! (HTTP/2), each query and its response carry the stream number.
+//!
+//! The channel has one slot for each query in flight, and each query is owed one response, so the channel is
+//! never full. The bytes in it count as unsent until they are written or dropped.
+
+use std::mem;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::table::Seat;
+use crate::wire::{Asks, RESPONSE_BLOCK, Transport, append_hop_options};
+
+/// The reply channel to one connection.
+#[derive(Clone, Debug)]
+pub struct Responder {
+    to: WayTo,
+    seat: Arc<Seat>,
+    way: WayBack,
+    /// The HTTP/2 stream of the query; 0 for protocols without streams.
+    stream: u32,
+}
+
+/// The cacheability of a response (RFC 8484 section 5.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cacheability {
+    /// An answer, cacheable for its TTLs.
+    #[default]
+    Answer,
+    /// A made-up response for this client only, not cacheable.
+    MadeUp,
+}
+
+#[derive(Clone, Debug)]
+enum WayTo {
+    Connection(mpsc::Sender<ResponseOutput>),
+    /// The task of a QUIC listener, which owns all its connections.
+    Stream {
+        listener: mpsc::UnboundedSender<ToListener>,
+        connection: u64,
+        stream: u64,
+    },
+}
+
+/// A message to the task of a QUIC listener. The queue holds at most one response per query in flight and one
+/// close per connection.
+#[derive(Debug)]
+pub(in crate::net) enum ToListener {
+    Respond { connection: u64, stream: u64, response: ResponseOutput },
+    Close(u64),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(in crate::net) struct WayBack {
+    pub(in crate::net) peer: SocketAddr,
+    pub(in crate::net) asked: Option<SocketAddr>,
+    pub(in crate::net) transport: Transport,
+    pub(in crate::net) idle: Duration,
+}
+
+#[derive(Debug)]
+pub(in crate::net) enum ResponseOutput {
+    Whole(ResponseMessage),
+    /// Several messages, sent at the pace of the client.
+    Parts(mpsc::Receiver<Vec<u8>>),
+}
+
+impl Responder {
+    pub(in crate::net::from_clients) fn new(
+        seat: Arc<Seat>,
+        way: WayBack,
+        in_flight: usize,
+    ) -> (Self, mpsc::Receiver<ResponseOutput>) {
+        let (responses, receiver) = mpsc::channel(in_flight);
+        (Self { to: WayTo::Connection(responses), seat, way, stream: 0 }, receiver)
+    }
+
+    pub(in crate::net::from_clients) fn for_stream(&mut self, stream: u32) -> &Self {
+        self.stream = stream;
+        self
+    }
+
+    pub(in crate::net) fn of_stream(
+        (seat, way): (Arc<Seat>, WayBack),
+        listener: mpsc::UnboundedSender<ToListener>,
+        (connection, stream): (u64, u64),
+    ) -> Self {
+        Self { to: WayTo::Stream { listener, connection, stream }, seat, way, stream: 0 }
+    }
+
+    /// Sends a response that `fill` appends to an empty buffer; an empty one means that there will be no
+    /// response. If too many bytes are unsent, the connection is closed.
+    pub fn respond(&self, fill: impl FnOnce(&mut Vec<u8>)) {
+        self.respond_with(Cacheability::Answer, fill);
+    }
+
+    /// Sends a response as [`respond`](Self::respond) does, with its cacheability.
+    pub fn respond_with(&self, content: Cacheability, fill: impl FnOnce(&mut Vec<u8>)) {
+        let is_gone = match &self.to {
+            WayTo::Connection(responses) => responses.is_closed(),
+            WayTo::Stream { listener, .. } => listener.is_closed(),
+        };
+        if is_gone {
+            return;
+        }
+        let mut octets = Vec::new();
+        fill(&mut octets);
+        if octets.capacity() - octets.len() > SLACK {
+            octets.shrink_to_fit();
+        }
+        match ResponseMessage::admitted(octets, (self.stream, content), &self.seat) {
+            Some(message) => self.send(ResponseOutput::Whole(message)),
+            None => self.seat.close(),
+        }
+    }
+
+    /// Begins a response of several messages, which ends when the returned sender is dropped. The sender
+    /// moves at the pace of the client.
+    pub fn respond_in_parts(&self) -> mpsc::Sender<Vec<u8>> {
+        let (parts, receiver) = mpsc::channel(1);
+        self.send(ResponseOutput::Parts(receiver));
+        parts
+    }
+
+    /// Returns the address of the client.
+    pub fn peer(&self) -> SocketAddr {
+        self.way.peer
+    }
+
+    /// Returns the local address of the connection, if the system still knows it.
+    pub fn asked(&self) -> Option<SocketAddr> {
+        self.way.asked
+    }
+
+    /// Returns the transport of the query.
+    pub fn transport(&self) -> Transport {
+        self.way.transport
+    }
+
+    /// Adds the options that a query requests for this connection: the idle timeout (RFC 7828), and padding
+    /// on encrypted transports only (RFC 7830 section 6).
+    pub fn add_hop_options(&self, asks: Asks, response: &mut Vec<u8>) {
+        if !asks.is_of_hop() {
+            return;
+        }
+        let block = (self.way.transport.is_encrypted() && asks.padding()).then_some(RESPONSE_BLOCK);
+        // HTTP and QUIC have other means to announce the idle timeout.
+        let is_kept = matches!(self.way.transport, Transport::Tcp | Transport::Tls) && asks.keepalive();
+        append_hop_options(response, is_kept.then_some(self.way.idle), block);
+    }
+
+    fn send(&self, response: ResponseOutput) {
+        match &self.to {
+            WayTo::Connection(responses) => match responses.try_send(response) {
+                Ok(()) | Err(TrySendError::Closed(_)) => {}
+                // A second response to one query is a bug: close the connection.
+                Err(TrySendError::Full(_)) => self.seat.close(),
+            },
+            WayTo::Stream { listener, connection, stream } => {
+                let _ = listener.send(ToListener::Respond { connection: *connection, stream: *stream, response });
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(in crate::net) struct ResponseMessage {
+    /// Empty if there is no response.
+    octets: Vec<u8>,
+    stream: u32,
+    content: Cacheability,
+    seat: Arc<Seat>,
+}
+
+impl ResponseMessage {
+    fn admitted(octets: Vec<u8>, (stream, content): (u32, Cacheability), seat: &Arc<Seat>) -> Option<Self> {
+        seat.admit(octets.len()).then(|| Self { octets, stream, content, seat: Arc::clone(seat) })
+    }
+
+    pub(in crate::net::from_clients) fn stream(&self) -> u32 {
+        self.stream
+    }
+
+    pub(in crate::net::from_clients) fn content(&self) -> Cacheability {
+        self.content
+    }
+
+    pub(in crate::net) fn take(mut self) -> Vec<u8> {
+        mem::take(&mut self.octets)
+    }
+}
+
+impl Drop for ResponseMessage {
+    fn drop(&mut self) {
+        self.seat.settle(self.octets.len());
+    }
+}
+
+const SLACK: usize = 4096;

@@ -1,0 +1,10 @@
+//! System calls: batches of datagrams, binding, socket options, descriptors and clocks.
+
+pub mod batch;
+pub mod bind;
+pub mod busy_poll;
+pub mod clock;
+pub mod descriptors;
+mod gro;
+mod gso;
+pub mod options;

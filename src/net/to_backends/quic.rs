@@ -1,0 +1,595 @@
+//! A QUIC connection (RFC 9250) as a value: datagrams in, whole messages out; queries in, datagrams out.
+//!
+//! Each query has its own stream, on which its ID is 0; the caller's ID is stored with the stream. The caller
+//! bounds the waiting queries by [`unsent`](QuicConnection::unsent).
+//!
+//! ```text
+//!                 the handshake is complete        close
+//!   Handshaking ───────────────────────────▶ Open ─────▶ Closing
+//! ```
+
+mod buffered;
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use quinn_proto::{
+    Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint, EndpointConfig, Event,
+    RandomConnectionIdGenerator, ReadError, SendStream, Side, StreamEvent, StreamId, TransportConfig,
+    TransportErrorCode, VarInt,
+};
+
+pub(in crate::net) use self::buffered::BufferedQuic;
+use super::connection::{BackendHandshake, ConnectionState};
+use crate::net::to_backends::tls::{ClientTls, QuicHandshake, tls_alert};
+use crate::wire::{FRAME_PREFIX, HEADER_LEN, append_frame, first_message};
+
+/// A connection by QUIC to a backend.
+pub struct QuicConnection {
+    endpoint: Endpoint,
+    handle: ConnectionHandle,
+    quic: Connection,
+    remote: SocketAddr,
+    state: ConnectionState,
+    has_heard: bool,
+    streams: HashMap<u64, QuicQuery>,
+    next: Option<StreamId>,
+    held: VecDeque<Vec<u8>>,
+    unsent: usize,
+    early: Vec<u16>,
+    replies: Vec<u8>,
+    failed: Vec<(u16, VarInt)>,
+    is_overloaded: bool,
+    idle_timeout: Option<Duration>,
+    is_resumed: bool,
+    acknowledgements: u64,
+    unacknowledged: Option<Instant>,
+    /// The value of `acknowledgements` when a ping was sent.
+    sign: Option<u64>,
+    end: Option<QuicEnd>,
+    frame: Vec<u8>,
+}
+
+struct QuicQuery {
+    id: u16,
+    /// The rest of its frame, which exceeds flow control.
+    unsent: Vec<u8>,
+    received: Vec<u8>,
+}
+
+/// The reason for the end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum QuicEnd {
+    /// The server has closed the connection.
+    Closed,
+    /// The server no longer knows the connection (stateless reset).
+    Reset,
+    /// The idle timeout has expired.
+    TimedOut,
+    /// An error of the TLS layer.
+    Tls(String),
+    /// The server violated the protocol, or reports that hedgerow did.
+    Protocol,
+}
+
+impl QuicConnection {
+    /// Creates a connection that is about to be dialled.
+    pub fn new(tls: &ClientTls, remote: SocketAddr, now: Instant) -> Result<Self, String> {
+        let mut endpoint = Endpoint::new(Arc::new(endpoint_config()), None, false, None);
+        let mut config = tls.quic();
+        config.version(VERSION);
+        config.transport_config(Arc::new(transport_config()));
+        // The TLS configuration holds the name to verify. This name only separates the tokens of servers, and
+        // each backend has its own store.
+        let (handle, quic) = endpoint.connect(now, config, remote, "").map_err(|error| error.to_string())?;
+        let mut connection = Self {
+            endpoint,
+            handle,
+            quic,
+            remote,
+            state: ConnectionState::Handshaking,
+            has_heard: false,
+            streams: HashMap::new(),
+            next: None,
+            held: VecDeque::new(),
+            unsent: 0,
+            early: Vec::new(),
+            replies: Vec::new(),
+            failed: Vec::new(),
+            is_overloaded: false,
+            idle_timeout: None,
+            is_resumed: false,
+            acknowledgements: 0,
+            unacknowledged: None,
+            sign: None,
+            end: None,
+            frame: Vec::new(),
+        };
+        if connection.quic.has_0rtt() {
+            connection.next = connection.quic.streams().open(Dir::Bi);
+        }
+        Ok(connection)
+    }
+
+    /// Returns the state of the connection.
+    pub fn state(&self) -> ConnectionState {
+        self.state
+    }
+
+    /// Returns true if the backend has answered.
+    pub fn is_answered(&self) -> bool {
+        self.has_heard
+    }
+
+    /// Returns the kind of handshake.
+    pub fn opened(&self) -> BackendHandshake {
+        match self.is_resumed {
+            true if self.quic.accepted_0rtt() && !self.early.is_empty() => BackendHandshake::Early,
+            true => BackendHandshake::Resumed,
+            false => BackendHandshake::Full,
+        }
+    }
+
+    /// Returns the idle timeout of the server, if it states one.
+    pub fn idle_timeout(&self) -> Option<Duration> {
+        self.idle_timeout
+    }
+
+    /// Returns true if the server allows another query now.
+    pub fn has_room(&self) -> bool {
+        self.next.is_some() && self.held.is_empty()
+    }
+
+    /// Returns the number of query bytes that exceed the server's limits.
+    pub fn unsent(&self) -> usize {
+        self.unsent
+    }
+
+    /// Sends a query before the handshake is complete (0-RTT), if the server may accept it. An eavesdropper
+    /// may replay it, so only an ordinary query is sent (RFC 9250 section 4.5). The caller must queue it as
+    /// well.
+    pub fn queue_early(&mut self, id: u16, message: &[u8], now: Instant) {
+        // RFC 1035 section 4.1.1: the opcode.
+        let is_question = message.get(2).is_some_and(|flags| flags >> 3 & 0xF == 0);
+        if self.state != ConnectionState::Handshaking || !self.quic.has_0rtt() || !is_question {
+            return;
+        }
+        let Some(stream) = self.next.take() else { return };
+        self.frame.clear();
+        if append_frame(message, &mut self.frame).is_some() {
+            self.early.push(id);
+            self.send(stream, id, now);
+        }
+        self.next = self.quic.streams().open(Dir::Bi);
+    }
+
+    /// Queues a query, whose reply will have this ID; `None` if it is longer than a frame.
+    pub fn queue(&mut self, id: u16, message: &[u8], now: Instant) -> Option<()> {
+        self.frame.clear();
+        append_frame(message, &mut self.frame)?;
+        if let Some([first, second]) = self.frame.get_mut(FRAME_PREFIX..FRAME_PREFIX + 2) {
+            [*first, *second] = id.to_be_bytes();
+        }
+        self.queue_frame(now);
+        Some(())
+    }
+
+    /// Queues frames that waited for the connection to open, except those whose early copy was accepted.
+    pub fn queue_frames(&mut self, mut frames: &[u8], now: Instant) {
+        let were_taken = self.quic.accepted_0rtt();
+        while let Some((message, end)) = first_message(frames) {
+            let id = message.first_chunk().map_or(0, |id| u16::from_be_bytes(*id));
+            let (frame, rest) = frames.split_at(end);
+            frames = rest;
+            if were_taken && self.early.contains(&id) {
+                continue;
+            }
+            self.frame.clear();
+            self.frame.extend_from_slice(frame);
+            self.queue_frame(now);
+        }
+    }
+
+    fn queue_frame(&mut self, now: Instant) {
+        match self.next.take().filter(|_| self.held.is_empty()) {
+            Some(stream) => {
+                let id = self.frame.get(FRAME_PREFIX..).and_then(|id| id.first_chunk());
+                self.send(stream, id.map_or(0, |id| u16::from_be_bytes(*id)), now);
+                self.next = self.quic.streams().open(Dir::Bi);
+            }
+            None => {
+                self.unsent += self.frame.len();
+                self.held.push_back(self.frame.clone());
+            }
+        }
+    }
+
+    fn send(&mut self, stream: StreamId, id: u16, now: Instant) {
+        // RFC 9250 section 4.2.1: the ID is 0.
+        if let Some(zero) = self.frame.get_mut(FRAME_PREFIX..FRAME_PREFIX + 2) {
+            zero.fill(0);
+        }
+        let sent = write_all(&mut self.quic.send_stream(stream), &self.frame);
+        let rest = self.frame.get(sent..).unwrap_or_default();
+        self.unsent += rest.len();
+        self.streams.insert(stream.index(), QuicQuery { id, unsent: rest.to_vec(), received: Vec::new() });
+        self.unacknowledged.get_or_insert(now);
+    }
+
+    fn send_held(&mut self, now: Instant) {
+        if self.state != ConnectionState::Open {
+            return;
+        }
+        loop {
+            if self.next.is_none() {
+                self.next = self.quic.streams().open(Dir::Bi);
+            }
+            if self.next.is_none() {
+                return;
+            }
+            let Some(frame) = self.held.pop_front() else { return };
+            self.unsent -= frame.len();
+            self.frame = frame;
+            let (Some(stream), Some(id)) =
+                (self.next.take(), self.frame.get(FRAME_PREFIX..).and_then(|id| id.first_chunk()))
+            else {
+                return;
+            };
+            self.send(stream, u16::from_be_bytes(*id), now);
+        }
+    }
+
+    fn send_rest(&mut self, stream: StreamId) {
+        let Some(asked) = self.streams.get_mut(&stream.index()).filter(|asked| !asked.unsent.is_empty()) else {
+            return;
+        };
+        let sent = write_all(&mut self.quic.send_stream(stream), &asked.unsent);
+        asked.unsent.drain(..sent);
+        self.unsent -= sent;
+    }
+
+    /// Receives a datagram. [`advance`](Self::advance) processes the result.
+    pub fn hear(&mut self, datagram: &[u8], now: Instant) {
+        // The endpoint's own responses are for unknown peers, and a connected socket has none.
+        let mut unwanted = Vec::new();
+        let heard = self.endpoint.handle(now, self.remote, None, None, BytesMut::from(datagram), &mut unwanted);
+        if let Some(DatagramEvent::ConnectionEvent(_, event)) = heard {
+            self.has_heard = true;
+            self.quic.handle_event(event);
+        }
+    }
+
+    /// Runs due timers and processes the events.
+    ///
+    /// # Errors
+    /// If the connection is over. [`next_datagram`](Self::next_datagram) may still return datagrams.
+    pub fn advance(&mut self, now: Instant) -> Result<(), QuicEnd> {
+        if self.next_timeout().is_some_and(|timeout| timeout <= now) {
+            self.quic.handle_timeout(now);
+        }
+        while let Some(event) = self.quic.poll_endpoint_events() {
+            if let Some(event) = self.endpoint.handle_event(self.handle, event) {
+                self.quic.handle_event(event);
+            }
+        }
+        while let Some(event) = self.quic.poll() {
+            match event {
+                Event::Connected => self.connected(now),
+                Event::ConnectionLost { reason } => {
+                    self.note_overload(&reason);
+                    self.end.get_or_insert_with(|| QuicEnd::of(reason));
+                    self.state = ConnectionState::Closing;
+                }
+                Event::Stream(StreamEvent::Readable { id }) => self.read(id, now),
+                Event::Stream(StreamEvent::Writable { id }) => self.send_rest(id),
+                Event::Stream(StreamEvent::Stopped { id, error_code }) => self.refused(id, error_code),
+                Event::Stream(StreamEvent::Available { dir: Dir::Bi }) => self.send_held(now),
+                Event::Stream(StreamEvent::Opened { .. } | StreamEvent::Available { dir: Dir::Uni }) => {}
+                Event::Stream(StreamEvent::Finished { .. }) => {}
+                Event::HandshakeDataReady | Event::DatagramReceived | Event::DatagramsUnblocked => {}
+            }
+        }
+        self.note_acknowledgements(now);
+        self.end.clone().map_or(Ok(()), Err)
+    }
+
+    fn connected(&mut self, now: Instant) {
+        self.state = ConnectionState::Open;
+        let handshake = self.quic.crypto_session().handshake_data();
+        if let Some(handshake) = handshake.and_then(|data| data.downcast::<QuicHandshake>().ok()) {
+            self.is_resumed = handshake.is_resumed;
+            self.idle_timeout = handshake.max_idle_timeout;
+        }
+        if !self.quic.accepted_0rtt() {
+            // The server rejected the early data, and its streams are gone.
+            self.streams.clear();
+            self.unsent = self.held.iter().map(Vec::len).sum();
+            self.next = None;
+        }
+        self.send_held(now);
+    }
+
+    fn read(&mut self, stream: StreamId, now: Instant) {
+        let Some(asked) = self.streams.get_mut(&stream.index()) else { return };
+        let mut recv = self.quic.recv_stream(stream);
+        let Ok(mut chunks) = recv.read(true) else { return };
+        let heard = loop {
+            match chunks.next(usize::MAX) {
+                Ok(Some(chunk)) => asked.received.extend_from_slice(&chunk.bytes),
+                Ok(None) => break StreamRead::All,
+                Err(ReadError::Blocked) => break StreamRead::Some,
+                Err(ReadError::Reset(code)) => break StreamRead::Reset(code),
+            }
+            // RFC 9250 section 4.3.3: a stream has one response. This also bounds the memory.
+            if first_message(&asked.received).is_some_and(|(_, end)| end < asked.received.len()) {
+                break StreamRead::TooMuch;
+            }
+        };
+        drop(chunks);
+        if matches!(heard, StreamRead::All) && self.next.is_none() {
+            // The ping carries the acknowledgement at once, so that the server allows another stream.
+            self.quic.ping();
+        }
+        match heard {
+            StreamRead::All => self.replied(stream, now),
+            StreamRead::Some => {}
+            StreamRead::Reset(code) => self.refused(stream, code),
+            StreamRead::TooMuch => self.break_off(now),
+        }
+    }
+
+    fn replied(&mut self, stream: StreamId, now: Instant) {
+        let Some(asked) = self.streams.remove(&stream.index()) else { return };
+        if !asked.unsent.is_empty() {
+            self.unsent -= asked.unsent.len();
+            let _ = self.quic.send_stream(stream).reset(DOQ_REQUEST_CANCELLED);
+        }
+        let at = self.replies.len();
+        match first_message(&asked.received) {
+            // RFC 9250 section 4.2.1: the ID is 0. RFC 1035 section 4.1.1: QR is the first bit behind it.
+            Some(([0, 0, flags, ..], end)) if end >= FRAME_PREFIX + HEADER_LEN && flags & 0x80 != 0 => {
+                self.replies.extend_from_slice(&asked.received);
+                if let Some(id) = self.replies.get_mut(at + FRAME_PREFIX..at + FRAME_PREFIX + 2) {
+                    id.copy_from_slice(&asked.id.to_be_bytes());
+                }
+            }
+            Some(_) | None => self.break_off(now),
+        }
+    }
+
+    fn refused(&mut self, stream: StreamId, code: VarInt) {
+        self.is_overloaded |= code == DOQ_EXCESSIVE_LOAD;
+        if let Some(asked) = self.streams.remove(&stream.index()) {
+            self.failed.push((asked.id, code));
+            self.drop_stream(stream, &asked);
+            // The server does not need the rest of the query either (RFC 9000 section 3.5).
+            let _ = self.quic.send_stream(stream).reset(DOQ_REQUEST_CANCELLED);
+        }
+    }
+
+    /// Gives up the reply to this ID. Returns true if the reply was due; it no longer comes.
+    pub fn cancel(&mut self, id: u16) -> bool {
+        // Early data may be sent again as a whole.
+        if self.state != ConnectionState::Open {
+            return false;
+        }
+        let is_meant =
+            |frame: &Vec<u8>| frame.get(FRAME_PREFIX..).is_some_and(|rest| rest.starts_with(&id.to_be_bytes()));
+        if let Some(frame) = self.held.iter().position(is_meant).and_then(|at| self.held.remove(at)) {
+            self.unsent -= frame.len();
+            return true;
+        }
+        let stream = self.streams.iter().find_map(|(number, asked)| (asked.id == id).then_some(*number));
+        if let Some((number, asked)) = stream.and_then(|number| self.streams.remove_entry(&number)) {
+            self.drop_stream(StreamId::new(Side::Client, Dir::Bi, number), &asked);
+            return true;
+        }
+        false
+    }
+
+    fn drop_stream(&mut self, stream: StreamId, asked: &QuicQuery) {
+        self.unsent -= asked.unsent.len();
+        // RFC 9250 section 4.3.1. Each call fails only if that side of the stream is over.
+        let _ = self.quic.recv_stream(stream).stop(DOQ_REQUEST_CANCELLED);
+        if !asked.unsent.is_empty() {
+            let _ = self.quic.send_stream(stream).reset(DOQ_REQUEST_CANCELLED);
+        }
+    }
+
+    fn break_off(&mut self, now: Instant) {
+        self.end.get_or_insert(QuicEnd::Protocol);
+        self.state = ConnectionState::Closing;
+        self.quic.close(now, DOQ_PROTOCOL_ERROR, Bytes::new());
+    }
+
+    fn note_overload(&mut self, reason: &ConnectionError) {
+        if let ConnectionError::ApplicationClosed(close) = reason {
+            self.is_overloaded |= close.error_code == DOQ_EXCESSIVE_LOAD;
+        }
+    }
+
+    fn note_acknowledgements(&mut self, now: Instant) {
+        let acknowledgements = self.quic.stats().frame_rx.acks;
+        if std::mem::replace(&mut self.acknowledgements, acknowledgements) != acknowledgements {
+            // The stream for the next query counts as well.
+            let is_all = self.quic.streams().send_streams() <= usize::from(self.next.is_some());
+            self.unacknowledged = (!is_all).then_some(now);
+        }
+    }
+
+    /// Moves the frames of received replies to `messages`, which must be empty.
+    pub fn take_messages(&mut self, messages: &mut Vec<u8>) {
+        std::mem::swap(&mut self.replies, messages);
+    }
+
+    /// Takes the IDs of queries that get no reply, with their error codes.
+    pub fn take_failed(&mut self) -> Vec<(u16, VarInt)> {
+        std::mem::take(&mut self.failed)
+    }
+
+    /// Returns true if part of a reply has been received.
+    pub fn is_amid_message(&self) -> bool {
+        self.streams.values().any(|asked| !asked.received.is_empty())
+    }
+
+    /// Returns true if the server has reported overload since the last call.
+    pub fn take_overload(&mut self) -> bool {
+        std::mem::take(&mut self.is_overloaded)
+    }
+
+    /// Sends a ping to the server.
+    pub fn ask_for_sign(&mut self, now: Instant) {
+        self.quic.ping();
+        self.sign = Some(self.acknowledgements);
+        self.unacknowledged.get_or_insert(now);
+    }
+
+    /// Returns true once if the response to the ping has arrived.
+    pub fn take_sign(&mut self) -> bool {
+        let has_come = self.sign.is_some_and(|before| self.acknowledgements > before);
+        if has_come {
+            self.sign = None;
+        }
+        has_come
+    }
+
+    /// Returns for how long sent data is unacknowledged.
+    pub fn unacknowledged_for(&self, now: Instant) -> Option<Duration> {
+        self.unacknowledged.map(|since| now.saturating_duration_since(since))
+    }
+
+    /// Returns the latest time for the next call of [`advance`](Self::advance).
+    pub fn next_timeout(&mut self) -> Option<Instant> {
+        self.quic.poll_timeout()
+    }
+
+    /// Appends the next datagram to `datagram`. Returns false if there is none.
+    pub fn next_datagram(&mut self, datagram: &mut Vec<u8>, now: Instant) -> bool {
+        self.quic.poll_transmit(now, 1, datagram).is_some()
+    }
+
+    /// Closes the connection; [`next_datagram`](Self::next_datagram) returns the message for the server.
+    pub fn close(&mut self, now: Instant) {
+        self.quic.close(now, DOQ_NO_ERROR, Bytes::new());
+        self.state = ConnectionState::Closing;
+    }
+}
+
+/// Writes a message and the end of the stream, as far as flow control allows. Returns the bytes written.
+fn write_all(stream: &mut SendStream<'_>, octets: &[u8]) -> usize {
+    let mut written = 0;
+    while let Some(rest) = octets.get(written..).filter(|rest| !rest.is_empty()) {
+        match stream.write(rest) {
+            Ok(more) => written += more,
+            // Only a blocked write causes a later event that the stream is writable.
+            Err(_) => return written,
+        }
+    }
+    // RFC 9250 section 4.2. The call fails only on a stream that is over.
+    let _ = stream.finish();
+    written
+}
+
+enum StreamRead {
+    Some,
+    All,
+    TooMuch,
+    Reset(VarInt),
+}
+
+impl QuicEnd {
+    fn of(reason: ConnectionError) -> Self {
+        match reason {
+            ConnectionError::VersionMismatch => {
+                Self::Tls("it supports no version of QUIC that hedgerow supports".to_owned())
+            }
+            ConnectionError::TransportError(error) if tls_alert(error.code).is_some() => Self::Tls(error.reason),
+            ConnectionError::TransportError(_) => Self::Protocol,
+            ConnectionError::ConnectionClosed(close) => match tls_alert(close.error_code) {
+                Some(problem) => Self::Tls(problem),
+                // RFC 9000 section 20.1: errors that hedgerow did not cause.
+                None if is_friendly(close.error_code) => Self::Closed,
+                None => Self::Protocol,
+            },
+            ConnectionError::ApplicationClosed(close) if close.error_code == DOQ_PROTOCOL_ERROR => Self::Protocol,
+            ConnectionError::ApplicationClosed(_) | ConnectionError::LocallyClosed => Self::Closed,
+            ConnectionError::Reset => Self::Reset,
+            // RFC 9000 section 10.1. Connection IDs are empty, so they are never exhausted.
+            ConnectionError::TimedOut | ConnectionError::CidsExhausted => Self::TimedOut,
+        }
+    }
+}
+
+fn is_friendly(code: TransportErrorCode) -> bool {
+    let friendly = [
+        TransportErrorCode::NO_ERROR,
+        TransportErrorCode::INTERNAL_ERROR,
+        TransportErrorCode::CONNECTION_REFUSED,
+        TransportErrorCode::APPLICATION_ERROR,
+        TransportErrorCode::NO_VIABLE_PATH,
+    ];
+    friendly.contains(&code)
+}
+
+fn endpoint_config() -> EndpointConfig {
+    let mut config = EndpointConfig::default();
+    // Each connection has its own socket, so datagrams need no connection ID.
+    config.cid_generator(|| Box::new(RandomConnectionIdGenerator::new(0)));
+    config.supported_versions(vec![VERSION]);
+    config
+}
+
+fn transport_config() -> TransportConfig {
+    let mut config = TransportConfig::default();
+    config
+        // RFC 9250 section 4.2: a server opens no streams.
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        // RFC 9221: the datagram extension is not used.
+        .datagram_receive_buffer_size(None)
+        // The longest reply per stream, and the total of replies that may arrive out of order.
+        .stream_receive_window(VarInt::from_u32(MAX_FRAME))
+        .receive_window(VarInt::from_u32(RECEIVE_WINDOW))
+        // Sent and unacknowledged bytes; the rest waits where the caller counts it.
+        .send_window(SEND_WINDOW)
+        .crypto_buffer_size(CRYPTO_BUFFER)
+        // The connection pool closes idle connections and detects dead ones by their silence.
+        .max_idle_timeout(None)
+        .keep_alive_interval(None)
+        // RFC 9002 section 6.2.2 would repeat a lost first flight after a second. A backend is near: 0.3 s.
+        .initial_rtt(INITIAL_RTT)
+        // Queries are short, so longer datagrams gain nothing, and path MTU probes cost traffic.
+        .mtu_discovery_config(None)
+        // RFC 9000 section 17.4: the spin bit reveals the path latency to observers.
+        .allow_spin(false)
+        // The sender combines the datagrams of a turn.
+        .enable_segmentation_offload(false);
+    config
+}
+
+const VERSION: u32 = 1;
+
+/// RFC 9250 section 4.3: the error codes that both sides may send.
+const DOQ_NO_ERROR: VarInt = VarInt::from_u32(0);
+const DOQ_PROTOCOL_ERROR: VarInt = VarInt::from_u32(2);
+const DOQ_REQUEST_CANCELLED: VarInt = VarInt::from_u32(3);
+const DOQ_EXCESSIVE_LOAD: VarInt = VarInt::from_u32(4);
+
+const MAX_FRAME: u32 = 2 + u16::MAX as u32;
+
+const RECEIVE_WINDOW: u32 = 512 * 1024;
+
+const SEND_WINDOW: u64 = 128 * 1024;
+
+/// Bytes of a handshake that may wait for missing data: certificate chains may be long.
+const CRYPTO_BUFFER: usize = 64 * 1024;
+
+const INITIAL_RTT: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+pub(crate) mod server;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,258 @@
+//! A client of one server over a stream, encrypted or plain, for occasional queries: probes, replica
+//! comparison, `lookup`.
+//!
+//! A task drives a [`BackendConnection`] (TLS, HTTP, QUIC) over a socket here; in
+//! [`backend_sockets`](crate::net::to_backends::sockets) the worker's turn does.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use tokio::io::Interest;
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::time::sleep_until;
+
+use super::client::ConnectError;
+use super::tls::ClientTls;
+use crate::net::proxy_protocol::ClientHeader;
+use crate::net::sys::bind;
+use crate::net::to_backends::connection::{
+    BackendConnection, ConnectionFailure, ConnectionState, FailedQuery, StreamProtocol,
+};
+use crate::wire::{Header, first_message};
+
+/// A stream client of one server.
+pub struct ServerClient {
+    socket: ServerSocket,
+    connection: Box<dyn BackendConnection>,
+    heard: VecDeque<ServerHeard>,
+    room: Box<[u8]>,
+}
+
+enum ServerSocket {
+    Tcp(TcpStream),
+    Udp(UdpSocket),
+}
+
+/// An event from a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerHeard {
+    /// A message.
+    Message(Vec<u8>),
+    /// A query that gets no reply.
+    Failed(FailedQuery),
+}
+
+impl ServerClient {
+    /// Connects to a server, encrypted if the parameters for that are given.
+    pub async fn connect(
+        server: SocketAddr,
+        protocol: &StreamProtocol,
+        tls: Option<&ClientTls>,
+    ) -> Result<Self, ConnectError> {
+        let mut connection = protocol.begin(tls, server, Instant::now()).map_err(io::Error::other)?;
+        let socket = match protocol.is_by_udp() {
+            true => {
+                let socket = bind::asking(server.is_ipv6())?;
+                socket.connect(server).await?;
+                // The runtime does not know yet that the socket is writable, and datagrams would be lost.
+                socket.writable().await?;
+                ServerSocket::Udp(socket)
+            }
+            false => {
+                let stream = TcpStream::connect(server).await?;
+                // RFC 7766 section 8: each message leaves by itself.
+                let _ = stream.set_nodelay(true);
+                connection.connected();
+                ServerSocket::Tcp(stream)
+            }
+        };
+        let room = vec![0; READ].into_boxed_slice();
+        let mut client = Self { socket, connection, heard: VecDeque::new(), room };
+        while client.connection.state() != ConnectionState::Open {
+            client.go_on().await?;
+        }
+        Ok(client)
+    }
+
+    /// Queues a PROXY header for our own queries, for TCP servers that require one.
+    pub fn say_own(&mut self) {
+        self.connection.queue_frames(&ClientHeader::own().octets);
+    }
+
+    /// Queues a query, which leaves with the next [`next`](Self::next). Its reply has the same ID.
+    pub fn queue(&mut self, query: &[u8]) -> io::Result<()> {
+        Ok(self.connection.queue(query).ok_or(io::ErrorKind::InvalidInput)?)
+    }
+
+    /// Waits for the next event. Cancel safe.
+    pub async fn next(&mut self) -> io::Result<ServerHeard> {
+        loop {
+            if let Some(heard) = self.heard.pop_front() {
+                return Ok(heard);
+            }
+            self.go_on().await?;
+        }
+    }
+
+    /// Receives the next message, whatever its query is.
+    ///
+    /// # Errors
+    /// If the connection ends, or the server returns an error of its transport.
+    pub async fn receive(&mut self) -> io::Result<Vec<u8>> {
+        match self.next().await? {
+            ServerHeard::Message(message) => Ok(message),
+            ServerHeard::Failed(failed) => Err(io::Error::other(failed.problem)),
+        }
+    }
+
+    /// Sends a query, and waits for the reply with its ID.
+    pub async fn ask(&mut self, query: &[u8]) -> io::Result<Vec<u8>> {
+        self.queue(query)?;
+        let asked = Header::read(query).map(Header::id);
+        loop {
+            match self.next().await? {
+                ServerHeard::Message(message) => {
+                    let header = Header::read(&message);
+                    // A late reply to an earlier query may arrive first.
+                    if header.is_some_and(|header| header.is_response() && Some(header.id()) == asked) {
+                        self.acknowledge();
+                        return Ok(message);
+                    }
+                }
+                ServerHeard::Failed(FailedQuery { id, problem }) if Some(id) == asked => {
+                    return Err(io::Error::other(problem));
+                }
+                ServerHeard::Failed(_) => {}
+            }
+        }
+    }
+
+    /// Acknowledges the reply at once where the kernel does not. Otherwise the server would resend it until
+    /// the next query.
+    fn acknowledge(&mut self) {
+        if matches!(self.socket, ServerSocket::Udp(_)) {
+            self.connection.ping();
+            let _ = self.write();
+        }
+    }
+
+    async fn go_on(&mut self) -> Result<(), ConnectError> {
+        self.write()?;
+        let interest = match &self.socket {
+            ServerSocket::Tcp(_) if self.connection.unwritten() > 0 => Interest::READABLE.add(Interest::WRITABLE),
+            // QUIC resends datagrams that the kernel does not accept.
+            ServerSocket::Tcp(_) | ServerSocket::Udp(_) => Interest::READABLE,
+        };
+        let timer = self.connection.next_timer();
+        let at = timer.unwrap_or_else(Instant::now);
+        let happened = tokio::select! {
+            ready = self.socket.ready(interest) => {
+                ready?;
+                self.read()
+            }
+            () = sleep_until(at.into()), if timer.is_some() => self.connection.on_timer(Instant::now()).map_err(ended),
+        };
+        if happened.is_err() {
+            let _ = self.write();
+        }
+        happened?;
+        self.take_heard();
+        Ok(())
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        loop {
+            let segment = self.connection.segment();
+            let output = self.connection.output(Instant::now());
+            if output.is_empty() {
+                return Ok(());
+            }
+            match self.socket.send(output, segment) {
+                Ok(written) => self.connection.wrote(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn read(&mut self) -> Result<(), ConnectError> {
+        match self.socket.receive(&mut self.room) {
+            Ok(0) if matches!(self.socket, ServerSocket::Tcp(_)) => {
+                Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())
+            }
+            Ok(octets) => {
+                let octets = self.room.get(..octets).unwrap_or_default();
+                self.connection.hear(octets, Instant::now()).map_err(ended)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn take_heard(&mut self) {
+        let mut frames = Vec::new();
+        self.connection.take_messages(&mut frames);
+        let mut rest = frames.as_slice();
+        while let Some((message, end)) = first_message(rest) {
+            self.heard.push_back(ServerHeard::Message(message.to_vec()));
+            rest = rest.get(end..).unwrap_or_default();
+        }
+        let Some(news) = self.connection.take_news() else { return };
+        let lost = |id| FailedQuery { id, problem: "it has not looked at the query".to_owned() };
+        let failed = news.failed.into_iter().chain(news.lost.into_iter().map(lost));
+        self.heard.extend(failed.map(ServerHeard::Failed));
+    }
+
+    /// Returns true if the server accepts no further queries on this connection.
+    pub fn is_ending(&self) -> bool {
+        self.connection.is_ending()
+    }
+}
+
+impl Drop for ServerClient {
+    fn drop(&mut self) {
+        self.connection.close(Instant::now());
+        let _ = self.write();
+    }
+}
+
+impl ServerSocket {
+    async fn ready(&self, interest: Interest) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket) => socket.ready(interest).await.map(drop),
+            Self::Udp(socket) => socket.ready(interest).await.map(drop),
+        }
+    }
+
+    fn receive(&self, room: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.try_read(room),
+            Self::Udp(socket) => socket.try_recv(room),
+        }
+    }
+
+    fn send(&self, octets: &[u8], segment: Option<usize>) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.try_write(octets),
+            Self::Udp(socket) => {
+                let first = octets.len().min(segment.unwrap_or(octets.len()));
+                socket.try_send(octets.get(..first).unwrap_or_default())
+            }
+        }
+    }
+}
+
+fn ended(broken: ConnectionFailure) -> ConnectError {
+    match broken {
+        ConnectionFailure::Tls(problem) => ConnectError::Untrusted(problem),
+        ConnectionFailure::Protocol => ConnectError::Io(io::ErrorKind::InvalidData.into()),
+        ConnectionFailure::TimedOut => ConnectError::Io(io::ErrorKind::TimedOut.into()),
+        ConnectionFailure::Ended | ConnectionFailure::Reset | ConnectionFailure::Goaway => {
+            ConnectError::Io(io::ErrorKind::ConnectionReset.into())
+        }
+    }
+}
+
+const READ: usize = 64 << 10;
