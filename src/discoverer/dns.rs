@@ -15,7 +15,9 @@ use crate::discover::dns::{DnsQuestion, DnsResolution, ResolutionResult};
 use crate::discover::{SourceBackoff, SourceNews};
 use crate::limit::OwnAddresses;
 use crate::net::tasks::blocking;
-use crate::net::to_backends::client::{TcpClient, UdpClient};
+use crate::net::to_backends::client::UdpClient;
+use crate::net::to_backends::connection::StreamProtocol;
+use crate::net::to_backends::server_client::ServerClient;
 use crate::wire::{Header, is_reply_to, write_recursive_query};
 
 /// A name that lists members, and its resolvers.
@@ -28,7 +30,7 @@ pub(super) struct DnsSource {
 }
 
 enum ResolverTransport {
-    Tcp(TcpClient),
+    Tcp(Box<ServerClient>),
     Udp(SocketAddr),
 }
 
@@ -89,13 +91,13 @@ impl DnsSource {
 
 impl ResolverTransport {
     async fn open(resolver: SocketAddr) -> io::Result<Self> {
-        match timeout(REPLY, TcpClient::connect(resolver)).await {
-            Ok(Ok(client)) => return Ok(Self::Tcp(client)),
-            Ok(Err(error)) if error.kind() != io::ErrorKind::ConnectionRefused => return Err(error),
-            Ok(Err(_)) => {}
-            Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "the TCP connection timed out")),
+        let connected = timeout(REPLY, ServerClient::connect(resolver, &StreamProtocol::Frames, None)).await;
+        match connected.map(|connected| connected.map_err(io::Error::from)) {
+            Ok(Ok(client)) => Ok(Self::Tcp(Box::new(client))),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(Self::Udp(resolver)),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the TCP connection timed out")),
         }
-        Ok(Self::Udp(resolver))
     }
 
     async fn exchange(&mut self, question: &DnsQuestion) -> io::Result<Vec<u8>> {
@@ -107,7 +109,7 @@ impl ResolverTransport {
         let resolver = match self {
             Self::Tcp(client) => {
                 let query = query();
-                client.send(&query).await?;
+                client.queue(&query)?;
                 loop {
                     let reply = client.receive().await?;
                     if is_reply_to(&reply, &query) {

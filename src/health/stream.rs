@@ -13,9 +13,8 @@ use std::task::Poll;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::net::refusal::connect_problem;
-use crate::net::to_backends::client::ConnectError;
 use crate::net::to_backends::connection::StreamProtocol;
-use crate::net::to_backends::server_client::ServerClient;
+use crate::net::to_backends::server_client::{ConnectError, ServerClient};
 use crate::net::to_backends::tls::ClientTls;
 
 #[derive(Default)]
@@ -117,7 +116,7 @@ mod tests {
 
     use super::*;
     use crate::address::BackendAddress;
-    use crate::net::to_backends::client::TcpClient;
+    use crate::net::to_backends::client::tests::TcpPeer;
     use crate::net::to_backends::tls::tests::{Authority, rules};
     use crate::wire::{Name, RecordType, write_plain_query};
 
@@ -126,7 +125,7 @@ mod tests {
         loop {
             let (stream, _) = listener.accept().await.expect("a connection");
             connections.set(connections.get() + 1);
-            let mut client = TcpClient::over(stream);
+            let mut client = TcpPeer::over(stream);
             for _ in 0..replies {
                 let Ok(mut message) = client.receive().await else { break };
                 message[2] |= 0x80;

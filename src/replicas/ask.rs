@@ -128,7 +128,7 @@ mod tests {
 
     use super::*;
     use crate::address::Scheme;
-    use crate::net::to_backends::client::TcpClient;
+    use crate::net::to_backends::client::tests::TcpPeer;
     use crate::wire::{Flag, read_query, read_reply};
 
     /// The question `www.` A IN.
@@ -181,7 +181,7 @@ mod tests {
             let mut buffer = [0; 512];
             if matches!(way, Way::Stream) {
                 let (stream, _) = listener.accept().await.expect("a connection");
-                let mut client = TcpClient::over(stream);
+                let mut client = TcpPeer::over(stream);
                 let query = client.receive().await.expect("a query");
                 client.send(&reply_to(&query, Rcode::NXDOMAIN, false)).await.expect("it is sent");
             }
@@ -203,7 +203,7 @@ mod tests {
                         let mut came = vec![0; header.len()];
                         stream.read_exact(&mut came).await.expect("the header");
                         assert_eq!(came, header);
-                        let mut client = TcpClient::over(stream);
+                        let mut client = TcpPeer::over(stream);
                         let query = client.receive().await.expect("a query");
                         client.send(&reply_to(&query, Rcode::NXDOMAIN, false)).await.expect("it is sent");
                         continue;

@@ -36,7 +36,7 @@ use self::version::FetchedZone;
 use crate::config::{PrimaryConfig, SecondaryConfig, TrustConfig};
 use crate::net::sys::clock::SleepMeter;
 use crate::net::tasks::{Task, TaskKind, Tasks, blocking};
-use crate::net::to_backends::client::ConnectError;
+use crate::net::to_backends::server_client::ConnectError;
 use crate::net::to_backends::tls::{ClientTls, KnownRoots};
 use crate::transfer::catalog::{Catalog, CatalogFault};
 use crate::transfer::tsig::TsigKey;

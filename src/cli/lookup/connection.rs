@@ -5,7 +5,6 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -13,9 +12,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::address::Scheme;
-use crate::net::to_backends::client::ConnectError;
 use crate::net::to_backends::connection::StreamProtocol;
-use crate::net::to_backends::server_client::{ServerClient, ServerHeard};
+use crate::net::to_backends::server_client::{ConnectError, ServerClient, ServerHeard};
 use crate::net::to_backends::tls::ClientTls;
 use crate::wire::{Transport, set_id};
 
@@ -38,16 +36,16 @@ struct Current {
 #[derive(Debug)]
 struct LookupConnection {
     queries: mpsc::UnboundedSender<Vec<u8>>,
-    waiting: Mutex<PendingQueries>,
-    is_over: AtomicBool,
-    /// The tasks that read and write; dropping the connection aborts them.
-    tasks: Mutex<JoinSet<()>>,
+    pending: Arc<Mutex<PendingQueries>>,
+    /// The task that reads and writes; dropping the connection aborts it.
+    _task: JoinSet<()>,
 }
 
 #[derive(Debug)]
 struct PendingQueries {
     by_id: HashMap<u16, oneshot::Sender<Vec<u8>>>,
     heard_at: Instant,
+    is_over: bool,
 }
 
 impl LookupConnections {
@@ -74,7 +72,7 @@ impl LookupConnections {
     pub(super) async fn ask(&self, mut query: Vec<u8>) -> io::Result<(Vec<u8>, Vec<u8>)> {
         let connection = self.open().await?;
         let (sender, reply) = oneshot::channel();
-        let id = connection.enter(sender);
+        let id = connection.pending().enter(sender);
         set_id(&mut query, id);
         let _patience = PendingQueryGuard { connection: &connection, id, since: Instant::now() };
         connection.queries.send(query.clone()).map_err(|_| io::ErrorKind::ConnectionReset)?;
@@ -87,31 +85,27 @@ impl LookupConnections {
         if let Some(untrusted) = &current.untrusted {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, untrusted.clone()));
         }
-        if let Some(connection) = current.connection.as_ref().filter(|known| !known.is_over.load(Relaxed)) {
+        if let Some(connection) = current.connection.as_ref().filter(|known| !known.pending().is_over) {
             return Ok(Arc::clone(connection));
         }
-        let client = match ServerClient::connect(self.server, &self.protocol, self.tls.as_ref()).await {
-            Ok(client) => client,
-            Err(error) => {
-                if let ConnectError::Untrusted(problem) = &error {
+        let client =
+            ServerClient::connect(self.server, &self.protocol, self.tls.as_ref()).await.inspect_err(|error| {
+                if let ConnectError::Untrusted(problem) = error {
                     current.untrusted = Some(problem.clone());
                 }
-                return Err(error.into());
-            }
-        };
-        let connection = LookupConnection::over(client);
+            })?;
+        let connection = Arc::new(LookupConnection::over(client));
         current.connection = Some(Arc::clone(&connection));
         Ok(connection)
     }
 }
 
 impl LookupConnection {
-    fn over(mut client: ServerClient) -> Arc<Self> {
+    fn over(mut client: ServerClient) -> Self {
         let (queries, mut queued) = mpsc::unbounded_channel::<Vec<u8>>();
-        let waiting = Mutex::new(PendingQueries { by_id: HashMap::new(), heard_at: Instant::now() });
-        let connection = Arc::new(Self { queries, waiting, is_over: AtomicBool::new(false), tasks: Mutex::default() });
-        let hearing = Arc::downgrade(&connection);
-        let mut tasks = JoinSet::new();
+        let pending = PendingQueries { by_id: HashMap::new(), heard_at: Instant::now(), is_over: false };
+        let pending = Arc::new(Mutex::new(pending));
+        let (mut tasks, shared) = (JoinSet::new(), Arc::clone(&pending));
         tasks.spawn(async move {
             loop {
                 tokio::select! {
@@ -123,56 +117,52 @@ impl LookupConnection {
                         }
                     }
                     heard = client.next() => {
-                        let (Ok(heard), Some(connection)) = (heard, hearing.upgrade()) else { break };
-                        connection.hear(heard);
-                        if client.is_ending() {
-                            connection.is_over.store(true, Relaxed);
-                        }
+                        let Ok(heard) = heard else { break };
+                        lock(&shared).hear(heard, client.is_ending());
                     }
                 }
             }
-            if let Some(connection) = hearing.upgrade() {
-                connection.end();
-            }
+            let mut pending = lock(&shared);
+            pending.is_over = true;
+            pending.by_id.clear();
         });
-        *connection.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
-        connection
+        Self { queries, pending, _task: tasks }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, PendingQueries> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pending(&self) -> MutexGuard<'_, PendingQueries> {
+        lock(&self.pending)
     }
+}
 
+fn lock(pending: &Mutex<PendingQueries>) -> MutexGuard<'_, PendingQueries> {
+    pending.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl PendingQueries {
     /// Registers a pending query and returns its unique ID. One of the 65,536 is always free, because at most
     /// 65,535 names are in flight.
-    fn enter(&self, sender: oneshot::Sender<Vec<u8>>) -> u16 {
-        let mut waiting = self.waiting();
+    fn enter(&mut self, sender: oneshot::Sender<Vec<u8>>) -> u16 {
         let mut id: u16 = rand::random();
-        while waiting.by_id.contains_key(&id) {
+        while self.by_id.contains_key(&id) {
             id = id.wrapping_add(1);
         }
-        waiting.by_id.insert(id, sender);
+        self.by_id.insert(id, sender);
         id
     }
 
-    fn hear(&self, heard: ServerHeard) {
-        let mut waiting = self.waiting();
-        waiting.heard_at = Instant::now();
+    fn hear(&mut self, heard: ServerHeard, is_last: bool) {
+        self.heard_at = Instant::now();
+        self.is_over |= is_last;
         match heard {
             ServerHeard::Message(message) => {
                 let id = message.first_chunk().map(|octets| u16::from_be_bytes(*octets));
-                if let Some(sender) = id.and_then(|id| waiting.by_id.remove(&id)) {
+                if let Some(sender) = id.and_then(|id| self.by_id.remove(&id)) {
                     let _ = sender.send(message);
                 }
             }
             // Dropping the sender wakes the pending query.
-            ServerHeard::Failed(failed) => drop(waiting.by_id.remove(&failed.id)),
+            ServerHeard::Failed(failed) => drop(self.by_id.remove(&failed.id)),
         }
-    }
-
-    fn end(&self) {
-        self.is_over.store(true, Relaxed);
-        self.waiting().by_id.clear();
     }
 }
 
@@ -185,12 +175,10 @@ struct PendingQueryGuard<'a> {
 
 impl Drop for PendingQueryGuard<'_> {
     fn drop(&mut self) {
-        let mut waiting = self.connection.waiting();
-        let has_given_up = waiting.by_id.remove(&self.id).is_some();
-        if has_given_up && waiting.heard_at < self.since {
-            // Nothing arrived since this query was sent: the connection stalls.
-            self.connection.is_over.store(true, Relaxed);
-        }
+        let mut pending = self.connection.pending();
+        let has_given_up = pending.by_id.remove(&self.id).is_some();
+        // Nothing arrived since this query was sent: the connection stalls.
+        pending.is_over |= has_given_up && pending.heard_at < self.since;
     }
 }
 
@@ -203,7 +191,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::net::to_backends::client::TcpClient;
+    use crate::net::to_backends::client::tests::TcpPeer;
 
     const QUERY: &[u8] = b"\0\0\x01\0\0\x01\0\0\0\0\0\0\0\0\x02\0\x01";
 
@@ -228,7 +216,7 @@ mod tests {
         };
         let asked: Vec<_> = (0..3).map(|_| ask()).collect();
         let (stream, _) = listener.accept().await.expect("a connection");
-        let mut first = TcpClient::over(stream);
+        let mut first = TcpPeer::over(stream);
         let mut queries = Vec::new();
         for _ in 0..3 {
             queries.push(first.receive().await.expect("a query"));
@@ -245,7 +233,7 @@ mod tests {
         assert!(silent.is_err());
         let next = ask();
         let (stream, _) = listener.accept().await.expect("another connection");
-        let mut second = TcpClient::over(stream);
+        let mut second = TcpPeer::over(stream);
         let query = second.receive().await.expect("a query");
         second.send(&reply_to(&query)).await.expect("it is sent");
         assert_eq!(next.await.expect("no panic").expect("a reply").1, reply_to(&query));

@@ -16,7 +16,9 @@ use tokio::time;
 
 use super::connection::LookupConnections;
 use super::message::{LookupReply, write_query};
-use crate::net::to_backends::client::{TcpClient, UdpClient};
+use crate::net::to_backends::client::UdpClient;
+use crate::net::to_backends::connection::StreamProtocol;
+use crate::net::to_backends::server_client::ServerClient;
 use crate::wire::{Name, Rcode, RecordType, Transport};
 
 #[derive(Debug)]
@@ -120,8 +122,8 @@ impl LookupServer {
     async fn ask_tcp(&self, name: &Name, rtype: RecordType) -> Result<LookupAnswer, TryFailure> {
         let query = write_query(rand::random(), name, rtype, true);
         let talk = async {
-            let mut client = TcpClient::connect(self.address).await?;
-            client.send(&query).await?;
+            let mut client = ServerClient::connect(self.address, &StreamProtocol::Frames, None).await?;
+            client.queue(&query)?;
             let message = client.receive().await?;
             LookupReply::read(&message, &query).ok_or_else(|| io::ErrorKind::InvalidData.into())
         };

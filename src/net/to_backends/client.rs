@@ -1,20 +1,17 @@
-//! A small DNS client for occasional queries: `lookup`, probes, secondaries, NOTIFY. Client queries use
-//! [`crate::net::to_backends::sockets`] and [`super::streams`] instead, which share sockets and connections.
+//! A small UDP client for occasional queries: `lookup`, probes, secondaries, NOTIFY. Client queries use
+//! [`crate::net::to_backends::sockets`] instead, which shares sockets.
 //!
 //! [`UdpClient`] receives from one server on a random port; its caller decides which datagrams are replies
-//! ([`is_reply_to`](crate::wire::is_reply_to)). [`TcpClient`] exchanges framed messages over any stream. The
-//! caller handles truncated replies, timeouts and errors.
+//! ([`is_reply_to`](crate::wire::is_reply_to)), and handles truncated replies, timeouts and errors.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::UdpSocket;
 use tokio::time::timeout_at;
 
 use crate::net::sys::{bind, options};
-use crate::wire::append_frame;
 
 /// A UDP client of one server.
 #[derive(Debug)]
@@ -85,75 +82,38 @@ impl UdpClient {
     }
 }
 
-/// A client of one server over a stream.
-#[derive(Debug)]
-pub struct TcpClient<S = TcpStream> {
-    stream: BufReader<S>,
-}
-
-impl TcpClient {
-    /// Connects to a server.
-    pub async fn connect(server: SocketAddr) -> io::Result<Self> {
-        TcpStream::connect(server).await.map(Self::over)
-    }
-}
-
-/// The reason why there is no connection to a server.
-#[derive(Debug)]
-pub enum ConnectError {
-    /// The server is unreachable, or ended the connection.
-    Io(io::Error),
-    /// The server did not prove its identity, with the reason.
-    Untrusted(String),
-}
-
-impl From<io::Error> for ConnectError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl From<ConnectError> for io::Error {
-    fn from(error: ConnectError) -> Self {
-        match error {
-            ConnectError::Io(error) => error,
-            ConnectError::Untrusted(problem) => Self::new(io::ErrorKind::PermissionDenied, problem),
-        }
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> TcpClient<S> {
-    /// Creates a client over a TCP or TLS stream.
-    pub fn over(stream: S) -> Self {
-        Self { stream: BufReader::with_capacity(READ_AHEAD, stream) }
-    }
-
-    /// Sends a query.
-    pub async fn send(&mut self, query: &[u8]) -> io::Result<()> {
-        // RFC 7766 section 8: length and message in one write, so that they leave in one segment.
-        let mut frame = Vec::new();
-        append_frame(query, &mut frame).ok_or(io::ErrorKind::InvalidInput)?;
-        self.stream.write_all(&frame).await
-    }
-
-    /// Receives the next message.
-    pub async fn receive(&mut self) -> io::Result<Vec<u8>> {
-        let length = self.stream.read_u16().await?;
-        let mut message = vec![0; usize::from(length)];
-        self.stream.read_exact(&mut message).await?;
-        Ok(message)
-    }
-}
-
-/// The read buffer in bytes, large because of transfers.
-const READ_AHEAD: usize = 64 << 10;
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::net::Ipv4Addr;
     use std::time::Duration;
 
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+    use tokio::net::TcpStream;
+
     use super::*;
+    use crate::wire::append_frame;
+
+    /// A server's end of a TCP connection.
+    pub(crate) struct TcpPeer(BufReader<TcpStream>);
+
+    impl TcpPeer {
+        pub(crate) fn over(stream: TcpStream) -> Self {
+            Self(BufReader::new(stream))
+        }
+
+        pub(crate) async fn send(&mut self, message: &[u8]) -> io::Result<()> {
+            let mut frame = Vec::new();
+            append_frame(message, &mut frame).expect("it fits into a frame");
+            self.0.write_all(&frame).await
+        }
+
+        pub(crate) async fn receive(&mut self) -> io::Result<Vec<u8>> {
+            let length = self.0.read_u16().await?;
+            let mut message = vec![0; usize::from(length)];
+            self.0.read_exact(&mut message).await?;
+            Ok(message)
+        }
+    }
 
     /// Connects a client to a socket.
     async fn client_of(server: &UdpSocket) -> UdpClient {
@@ -191,23 +151,5 @@ mod tests {
         let error = client.receive_by(deadline, &mut [0; 16], |_| true).await.expect_err("no server replies");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(Instant::now() >= deadline);
-    }
-
-    #[tokio::test]
-    async fn messages_go_over_any_stream_in_their_frames() {
-        let (near, mut far) = tokio::io::duplex(1 << 17);
-        let mut client = TcpClient::over(near);
-        client.send(b"query").await.expect("it is sent");
-        let mut sent = [0; 7];
-        far.read_exact(&mut sent).await.expect("a frame");
-        assert_eq!(&sent, b"\0\x05query");
-        far.write_all(b"\0\x01a\0\0\0\x02bc\0").await.expect("it is sent");
-        drop(far);
-        for expected in [&b"a"[..], b"", b"bc"] {
-            assert_eq!(client.receive().await.expect("a message"), expected);
-        }
-        assert_eq!(client.receive().await.expect_err("half a length").kind(), io::ErrorKind::UnexpectedEof);
-        let too_long = client.send(&vec![0; 65_536]).await.expect_err("no frame is so long");
-        assert_eq!(too_long.kind(), io::ErrorKind::InvalidInput);
     }
 }

@@ -13,7 +13,6 @@ use tokio::io::Interest;
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::sleep_until;
 
-use super::client::ConnectError;
 use super::tls::ClientTls;
 use crate::net::proxy_protocol::ClientHeader;
 use crate::net::sys::bind;
@@ -21,6 +20,26 @@ use crate::net::to_backends::connection::{
     BackendConnection, ConnectionFailure, ConnectionState, FailedQuery, StreamProtocol,
 };
 use crate::wire::{Header, first_message};
+
+/// The reason why there is no connection to a server.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The server is unreachable, or ended the connection.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The server did not prove its identity, with the reason.
+    #[error("{0}")]
+    Untrusted(String),
+}
+
+impl From<ConnectError> for io::Error {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Io(error) => error,
+            ConnectError::Untrusted(problem) => Self::new(io::ErrorKind::PermissionDenied, problem),
+        }
+    }
+}
 
 /// A stream client of one server.
 pub struct ServerClient {
