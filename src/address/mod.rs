@@ -120,7 +120,8 @@ impl Scheme {
 }
 
 /// The expected form of an address: the text after the word "expected".
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
 pub struct BadAddress(String);
 
 impl BadAddress {
@@ -128,14 +129,6 @@ impl BadAddress {
         Self(expected.into())
     }
 }
-
-impl Display for BadAddress {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for BadAddress {}
 
 /// The address of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -2,12 +2,12 @@
 //!
 //! A problem reads `config.toml:14:1: pools.ts: unknown key "fan_out", did you mean "fanout"?`.
 
-use std::error::Error;
 use std::fmt;
 use std::ops::Range;
 
 /// All problems of one file, in file order. Never empty.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
@@ -27,20 +27,6 @@ impl Problems {
         self.0.iter()
     }
 }
-
-impl fmt::Display for Problems {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.0.iter().enumerate() {
-            if index > 0 {
-                writeln!(f)?;
-            }
-            write!(f, "{problem}")?;
-        }
-        Ok(())
-    }
-}
-
-impl Error for Problems {}
 
 /// One problem with its place and remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,5 @@
 //! The words of the config file and of the command line, with their values.
 
-use std::error::Error;
-use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,7 +19,8 @@ use crate::wire::{Name, RecordType};
 use crate::zone::Miss;
 
 /// The accepted values in place of a wrong text. Shown as `expected ...`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected {what}{}", .nearest.map_or_else(String::new, |word| format!("; did you mean {word:?}?")))]
 pub struct Expectation {
     what: String,
     nearest: Option<&'static str>,
@@ -69,18 +68,6 @@ impl Expectation {
         &self.forms
     }
 }
-
-impl fmt::Display for Expectation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "expected {}", self.what)?;
-        match self.nearest {
-            Some(word) => write!(f, "; did you mean {word:?}?"),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Error for Expectation {}
 
 pub(super) type Words<T> = [(&'static str, T)];
 
@@ -424,7 +411,7 @@ pub(super) const NOT_EMPTY: &str = ".";
 mod tests {
     use super::*;
 
-    fn check_error<T: fmt::Debug>(read: Result<T, Expectation>, expected: &str) {
+    fn check_error<T: std::fmt::Debug>(read: Result<T, Expectation>, expected: &str) {
         assert_eq!(read.expect_err("taken").to_string(), expected);
     }
 

@@ -4,7 +4,6 @@
 //! an address or prefix and a key that must both match: `192.0.2.0/24 key:NAME`. An empty list admits no
 //! client.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -71,33 +70,24 @@ impl FromStr for AclRule {
 }
 
 /// The error for a text that is no rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RuleError {
     /// Empty text.
+    #[error("empty rule: write an address, a prefix, key:NAME, or a prefix and key:NAME")]
     Empty,
     /// Two prefixes or two keys.
+    #[error("more than one prefix or key in one rule: write a rule for each")]
     Repeated,
     /// A part that is neither `key:NAME` nor a prefix.
+    #[error("{}", match .0 {
+        PrefixError::Address => "neither an IP address, a prefix such as 192.0.2.0/24, nor key:NAME".to_owned(),
+        other => other.to_string(),
+    })]
     Prefix(PrefixError),
     /// An invalid name of a key.
+    #[error("bad name of a key: {0}")]
     Key(NameError),
 }
-
-impl fmt::Display for RuleError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Empty => f.write_str("empty rule: write an address, a prefix, key:NAME, or a prefix and key:NAME"),
-            Self::Repeated => f.write_str("more than one prefix or key in one rule: write a rule for each"),
-            Self::Prefix(PrefixError::Address) => {
-                f.write_str("neither an IP address, a prefix such as 192.0.2.0/24, nor key:NAME")
-            }
-            Self::Prefix(error @ (PrefixError::Length | PrefixError::HostBits)) => error.fmt(f),
-            Self::Key(error) => write!(f, "bad name of a key: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for RuleError {}
 
 #[cfg(test)]
 mod tests {

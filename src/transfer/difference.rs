@@ -12,7 +12,6 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 use std::sync::Arc;
 
 use super::records::{Records, Soa, compare};
@@ -151,27 +150,20 @@ impl Difference {
 }
 
 /// The reason that a difference does not fit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Inexact {
     /// A side does not start with an SOA record, or has more than one.
+    #[error("a side without its SOA record")]
     NoSoa,
     /// A removed record is not there.
+    #[error("a deleted record does not exist")]
     Missing,
     /// An added record is there already, or a record is removed or added twice.
+    #[error("an added record exists already")]
     Repeated,
     /// A step does not start at the end of the previous one.
+    #[error("steps that do not follow each other")]
     NotInARow,
-}
-
-impl fmt::Display for Inexact {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NoSoa => "a side without its SOA record",
-            Self::Missing => "a deleted record does not exist",
-            Self::Repeated => "an added record exists already",
-            Self::NotInARow => "steps that do not follow each other",
-        })
-    }
 }
 
 /// The last steps between versions of a zone. The oldest are dropped. Copies share the steps.

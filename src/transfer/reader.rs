@@ -1,8 +1,6 @@
 //! Transfers in: from messages to the new version of a zone or an error (RFC 5936 section 2.2, RFC 1995
 //! section 4). A [`TransferReader`] checks the messages of one response. The zone store checks the zone.
 
-use std::fmt;
-
 use super::difference::{Difference, Inexact};
 use super::records::{Records, Soa};
 use super::serial::Serial;
@@ -55,45 +53,38 @@ pub enum TransferProgress {
 }
 
 /// The reason that a transfer failed. After a failed IXFR, try AXFR for any reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TransferError {
     /// The message is malformed or not a response to the query: ID, QR, question.
+    #[error("its reply is malformed, or answers another question")]
     NotOurs,
     /// The primary refused with this rcode.
+    #[error("it refuses the zone: {0}")]
     Refused(Rcode),
     /// TSIG is missing or wrong.
+    #[error("its reply is not to be trusted: {0}")]
     Tsig(TsigFailure),
     /// A message without any answer, which would let a primary keep the transfer open forever.
+    #[error("a message without records")]
     Empty,
     /// The first record is no SOA of the zone.
+    #[error("the transfer does not begin with the SOA record of the zone")]
     NoSoaFirst,
     /// A record of another class, outside the zone, or of a meta-type.
+    #[error("a record that cannot be one of the zone")]
     NotOfTheZone,
     /// The order of the SOA records is invalid, or a record follows the last.
+    #[error("SOA records in an invalid order")]
     OutOfOrder,
     /// The result is larger than the limit.
+    #[error("the zone is larger than max_size")]
     TooLarge,
     /// The steps do not fit together.
+    #[error("the differences do not apply: {0}")]
     Inexact(Inexact),
     /// A message after the last one, or after a failure.
+    #[error("more came after the end")]
     Over,
-}
-
-impl fmt::Display for TransferError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotOurs => f.write_str("its reply is malformed, or answers another question"),
-            Self::Refused(rcode) => write!(f, "it refuses the zone: {rcode}"),
-            Self::Tsig(failure) => write!(f, "its reply is not to be trusted: {failure}"),
-            Self::Empty => f.write_str("a message without records"),
-            Self::NoSoaFirst => f.write_str("the transfer does not begin with the SOA record of the zone"),
-            Self::NotOfTheZone => f.write_str("a record that cannot be one of the zone"),
-            Self::OutOfOrder => f.write_str("SOA records in an invalid order"),
-            Self::TooLarge => f.write_str("the zone is larger than max_size"),
-            Self::Inexact(inexact) => write!(f, "the differences do not apply: {inexact}"),
-            Self::Over => f.write_str("more came after the end"),
-        }
-    }
 }
 
 /// Reads the response to one transfer query.

@@ -179,16 +179,9 @@ impl FromStr for RecordType {
 }
 
 /// The error for a text that is no record type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown record type: write a mnemonic such as AAAA, or TYPE and its number")]
 pub struct UnknownRecordType;
-
-impl fmt::Display for UnknownRecordType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("unknown record type: write a mnemonic such as AAAA, or TYPE and its number")
-    }
-}
-
-impl std::error::Error for UnknownRecordType {}
 
 #[cfg(test)]
 mod tests {

@@ -3,7 +3,6 @@
 //! On the hot path a name is a `&[u8]` of its message, as the functions here take it. [`Name`] is for names
 //! of configuration and zones. Case is kept and compared exactly unless a function states otherwise.
 
-use std::fmt;
 use std::hash::{Hash, Hasher};
 
 /// An owned name, stored inline so that it never allocates.
@@ -106,51 +105,39 @@ impl Hash for Name {
 }
 
 /// The error for something that is no name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Empty text.
+    #[error("empty name: write \".\" for the root")]
     Empty,
     /// Two dots in a row, or a leading dot.
+    #[error("empty label: dots stand between labels, one at a time")]
     EmptyLabel,
     /// A label over 63 bytes.
+    #[error("label longer than 63 octets")]
     LabelTooLong,
     /// A name over 255 bytes.
+    #[error("name longer than 255 octets")]
     TooLong,
     /// `\` without a character, or with a number above 255.
+    #[error("bad escape: write \\ and a character, or \\ and three digits up to 255")]
     BadEscape,
     /// A blank or control character that is not escaped.
+    #[error("{0:?} in a name: write it as \\{code:03} if it is meant", code = u32::from(*.0))]
     Unescaped(char),
     /// A character that is not ASCII.
+    #[error("{0:?} in a name: write the label in Punycode (xn--...)")]
     NotAscii(char),
     /// The wire form ends inside the name.
+    #[error("wire form ends inside the name")]
     CutShort,
     /// The wire form has a compression pointer or an unassigned label type.
+    #[error("wire form has a compression pointer or an unknown label type")]
     NotALabel,
     /// The wire form continues behind the root label.
+    #[error("wire form goes on behind the root label")]
     OctetsLeft,
 }
-
-impl fmt::Display for NameError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Empty => f.write_str("empty name: write \".\" for the root"),
-            Self::EmptyLabel => f.write_str("empty label: dots stand between labels, one at a time"),
-            Self::LabelTooLong => f.write_str("label longer than 63 octets"),
-            Self::TooLong => f.write_str("name longer than 255 octets"),
-            Self::BadEscape => f.write_str("bad escape: write \\ and a character, or \\ and three digits up to 255"),
-            Self::Unescaped(found) => {
-                let code = u32::from(*found);
-                write!(f, "{found:?} in a name: write it as \\{code:03} if it is meant")
-            }
-            Self::NotAscii(found) => write!(f, "{found:?} in a name: write the label in Punycode (xn--...)"),
-            Self::CutShort => f.write_str("wire form ends inside the name"),
-            Self::NotALabel => f.write_str("wire form has a compression pointer or an unknown label type"),
-            Self::OctetsLeft => f.write_str("wire form goes on behind the root label"),
-        }
-    }
-}
-
-impl std::error::Error for NameError {}
 
 /// Folds a wire name to lower case. Label lengths are below 64 and `A` is 65, so all bytes are alike.
 pub fn fold(wire_name: &mut [u8]) {

@@ -2,27 +2,26 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The transport of a message and of its response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Transport {
-    /// UDP: the client's EDNS limits the length of a response.
-    Udp,
-    /// TCP: a message has at most 65535 bytes (RFC 1035 section 4.2.2).
-    Tcp,
-    /// DNS over TLS (RFC 7858).
-    Tls,
-    /// DNS over HTTPS (RFC 8484).
-    Https,
-    /// DNS over HTTP without encryption.
-    Http,
-    /// DNS over QUIC (RFC 9250).
-    Quic,
+labels! {
+    /// The transport of a message and of its response, in order of their number.
+    #[derive(Serialize, Deserialize)]
+    pub enum Transport {
+        /// UDP: the client's EDNS limits the length of a response.
+        Udp = "udp",
+        /// TCP: a message has at most 65535 bytes (RFC 1035 section 4.2.2).
+        Tcp = "tcp",
+        /// DNS over TLS (RFC 7858).
+        Tls = "tls",
+        /// DNS over HTTPS (RFC 8484).
+        Https = "https",
+        /// DNS over HTTP without encryption.
+        Http = "http",
+        /// DNS over QUIC (RFC 9250).
+        Quic = "quic",
+    }
 }
 
 impl Transport {
-    /// All transports, in order of their number.
-    pub const ALL: [Self; 6] = [Self::Udp, Self::Tcp, Self::Tls, Self::Https, Self::Http, Self::Quic];
-
     /// Returns true if messages come in a stream: they are not truncated, and the source address of the
     /// sender is not forged.
     pub fn is_stream(self) -> bool {
@@ -34,18 +33,6 @@ impl Transport {
         match self {
             Self::Udp | Self::Tcp | Self::Http => false,
             Self::Tls | Self::Https | Self::Quic => true,
-        }
-    }
-
-    /// Returns the name in metrics and results.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Udp => "udp",
-            Self::Tcp => "tcp",
-            Self::Tls => "tls",
-            Self::Https => "https",
-            Self::Http => "http",
-            Self::Quic => "quic",
         }
     }
 }

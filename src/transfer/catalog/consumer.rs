@@ -17,7 +17,6 @@
 //!    5.4). A zone that moves by `coo` and keeps its label keeps its data.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::fmt;
 use std::sync::Arc;
 
 use super::{Catalog, CatalogEntry, CatalogFault};
@@ -137,9 +136,10 @@ impl CatalogChanges {
 }
 
 /// The reason that a listed zone is not a member.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
 pub enum Note {
     /// `allow` does not let the catalog list it.
+    #[error("catalog {catalog} lists {zone}, which its allow does not name: left out")]
     NotAllowed {
         /// The name of the catalog.
         catalog: String,
@@ -147,6 +147,7 @@ pub enum Note {
         zone: String,
     },
     /// The config has the zone.
+    #[error("catalog {catalog} lists {zone}, which the config has: the config wins")]
     Configured {
         /// The name of the catalog.
         catalog: String,
@@ -154,6 +155,7 @@ pub enum Note {
         zone: String,
     },
     /// The zone would take names out of a zone of the config.
+    #[error("catalog {catalog} lists {zone}, which is below {apex} of the config: left out unless allow names it")]
     Enclosed {
         /// The name of the catalog.
         catalog: String,
@@ -163,6 +165,10 @@ pub enum Note {
         apex: String,
     },
     /// The zone would take names out of the tables of the config, or it is the root.
+    #[error(
+        "catalog {catalog} lists {zone}, which covers names of a table of the config or is the root: left out unless \
+         allow names it"
+    )]
     Encloses {
         /// The name of the catalog.
         catalog: String,
@@ -170,6 +176,7 @@ pub enum Note {
         zone: String,
     },
     /// There are more zones than `max_members`.
+    #[error("catalog {catalog} lists {more} zones more than its max_members of {max}: left out")]
     TooMany {
         /// The name of the catalog.
         catalog: String,
@@ -179,6 +186,7 @@ pub enum Note {
         more: usize,
     },
     /// Another catalog owns the zone.
+    #[error("catalog {catalog} lists {zone}, which catalog {owner} has: it stays there")]
     Taken {
         /// The name of the catalog.
         catalog: String,
@@ -187,38 +195,6 @@ pub enum Note {
         /// The catalog that owns the zone.
         owner: String,
     },
-}
-
-impl fmt::Display for Note {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotAllowed { catalog, zone } => {
-                write!(f, "catalog {catalog} lists {zone}, which its allow does not name: left out")
-            }
-            Self::Configured { catalog, zone } => {
-                write!(f, "catalog {catalog} lists {zone}, which the config has: the config wins")
-            }
-            Self::Enclosed { catalog, zone, apex } => {
-                write!(
-                    f,
-                    "catalog {catalog} lists {zone}, which is below {apex} of the config: left out unless allow names it"
-                )
-            }
-            Self::Encloses { catalog, zone } => {
-                write!(
-                    f,
-                    "catalog {catalog} lists {zone}, which covers names of a table of the config or is the root: left \
-                     out unless allow names it"
-                )
-            }
-            Self::TooMany { catalog, max, more } => {
-                write!(f, "catalog {catalog} lists {more} zones more than its max_members of {max}: left out")
-            }
-            Self::Taken { catalog, zone, owner } => {
-                write!(f, "catalog {catalog} lists {zone}, which catalog {owner} has: it stays there")
-            }
-        }
-    }
 }
 
 /// The reason that no version was accepted.

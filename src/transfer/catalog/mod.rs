@@ -11,7 +11,6 @@ mod producer;
 mod tests;
 
 use std::collections::HashMap;
-use std::fmt;
 
 pub use self::consumer::{
     CatalogAcceptError, CatalogChanges, CatalogCondition, CatalogRules, Consumer, MemberZone, Note, ReservedNames,
@@ -39,42 +38,35 @@ pub struct CatalogEntry {
 }
 
 /// The reason that a catalog zone must not be processed (RFC 9432 section 5.1).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CatalogFault {
     /// There is no `version`.
+    #[error("it has no version record (TXT \"2\")")]
     NoVersion,
     /// There is more than one `version`.
+    #[error("it has more than one version record")]
     SeveralVersions,
     /// The `version` is not "2".
+    #[error("its version is {0:?}, not \"2\"")]
     OtherVersion(String),
     /// A label lists more than one zone.
+    #[error("{label}.zones lists more than one zone")]
     SeveralZones {
         /// The label in question.
         label: String,
     },
     /// A zone is listed by more than one label.
+    #[error("it lists {zone} more than once")]
     Twice {
         /// The name of the zone.
         zone: Box<Name>,
     },
     /// A zone has more than one `coo`.
+    #[error("coo.{label}.zones has more than one record")]
     SeveralOwners {
         /// The label of the zone.
         label: String,
     },
-}
-
-impl fmt::Display for CatalogFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoVersion => f.write_str("it has no version record (TXT \"2\")"),
-            Self::SeveralVersions => f.write_str("it has more than one version record"),
-            Self::OtherVersion(version) => write!(f, "its version is {version:?}, not \"2\""),
-            Self::SeveralZones { label } => write!(f, "{label}.zones lists more than one zone"),
-            Self::Twice { zone } => write!(f, "it lists {zone} more than once"),
-            Self::SeveralOwners { label } => write!(f, "coo.{label}.zones has more than one record"),
-        }
-    }
 }
 
 impl Catalog {

@@ -1,7 +1,5 @@
 //! The chain of signatures from a query through the messages of its response (RFC 8945 section 5.3).
 
-use std::fmt;
-
 use subtle::ConstantTimeEq;
 
 use super::{BADSIG, TIME_MASK, Tsig, TsigKey, prefixed};
@@ -58,42 +56,38 @@ pub struct ClientChain {
 }
 
 /// The reason that a response is rejected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TsigFailure {
     /// The TSIG record cannot be read or is not the last record.
+    #[error("its TSIG record is broken")]
     Format,
     /// A required TSIG record is missing.
+    #[error("it is not signed, does the primary have the key?")]
     Missing,
     /// The signature is from another key.
+    #[error("it is signed by another key")]
     OtherKey,
     /// The MAC is wrong or truncated.
+    #[error("its signature is wrong, is the secret the same?")]
     BadMac,
     /// The signature is too old, in the future, or earlier than the previous one.
+    #[error("it was signed at another time, do the clocks agree?")]
     BadTime,
     /// The server rejected the TSIG of the query. An unsigned rejection may be forged.
+    #[error("{}", rejection(*.0))]
     Refused(Rcode),
 }
 
-impl fmt::Display for TsigFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::Format => f.write_str("its TSIG record is broken"),
-            Self::Missing => f.write_str("it is not signed, does the primary have the key?"),
-            Self::OtherKey => f.write_str("it is signed by another key"),
-            Self::BadMac => f.write_str("its signature is wrong, is the secret the same?"),
-            Self::BadTime => f.write_str("it was signed at another time, do the clocks agree?"),
-            Self::Refused(BADSIG) => {
-                f.write_str("the primary rejects the signature (BADSIG): use the same secret on both sides")
-            }
-            Self::Refused(Rcode::BADKEY) => f.write_str(
-                "the primary does not know the key (BADKEY): use the same key name and algorithm on both sides",
-            ),
-            Self::Refused(Rcode::BADTIME) => {
-                f.write_str("the clocks of the primary and this host differ (BADTIME): synchronize them")
-            }
-            Self::Refused(rcode) => write!(f, "the primary rejects the signature: {rcode}"),
+fn rejection(rcode: Rcode) -> String {
+    let text = match rcode {
+        BADSIG => "the primary rejects the signature (BADSIG): use the same secret on both sides",
+        Rcode::BADKEY => {
+            "the primary does not know the key (BADKEY): use the same key name and algorithm on both sides"
         }
-    }
+        Rcode::BADTIME => "the clocks of the primary and this host differ (BADTIME): synchronize them",
+        other => return format!("the primary rejects the signature: {other}"),
+    };
+    text.to_owned()
 }
 
 impl ClientChain {

@@ -37,27 +37,35 @@ impl<T: fmt::Display> fmt::Display for Diagnostic<T> {
 }
 
 /// The reason why a zone cannot be loaded. The `Display` form includes the remedy.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ZoneError {
     /// The owner is not below the apex.
+    #[error("not in zone {apex}: remove the record, or write a name that ends in the zone's")]
     OutOfZone {
         /// The name of the zone.
         apex: Box<Name>,
     },
     /// The zone has no SOA record (RFC 1035 section 5.2).
+    #[error("no SOA record: a zone has exactly one, at its apex")]
     NoSoa,
     /// The apex has no NS record (RFC 1034 section 4.2.1).
+    #[error("no NS record: a zone names its servers at its apex")]
     NoNs,
     /// An SOA record is below the apex.
+    #[error("SOA record below the apex: a zone has exactly one, at its apex")]
     SoaBelowApex,
     /// Two different records have a type that allows one (RFC 1035 section 5.2, RFC 2181 section 10.1, RFC
     /// 6672 section 2.4).
+    #[error("a second {0} record that differs from the first, expected one")]
     Second(RecordType),
     /// A CNAME record and this type share a name (RFC 2181 section 10.1).
+    #[error("CNAME and {0} records at one name: a name with a CNAME record has no other data")]
     BesideCname(RecordType),
     /// The name is below a name with a DNAME record (RFC 6672 section 2.4).
+    #[error("records below a name with a DNAME record, which gives all names below it away")]
     BelowDname,
     /// A name has too many records of one type.
+    #[error("too many {rtype} records: one message holds at most {limit} of this length")]
     RrsetTooLarge {
         /// The type of the records.
         rtype: RecordType,
@@ -66,6 +74,7 @@ pub enum ZoneError {
     },
     /// The zone has more NSEC3 iterations than the server accepts (RFC 9276 section 3.1, RFC 5155 section
     /// 10.3).
+    #[error("NSEC3 with {count} iterations, expected at most {limit}: sign the zone with 0 (RFC 9276)")]
     Iterations {
         /// The number of iterations in the zone.
         count: u16,
@@ -90,67 +99,30 @@ impl ZoneError {
     }
 }
 
-impl fmt::Display for ZoneError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::OutOfZone { apex } => {
-                write!(f, "not in zone {apex}: remove the record, or write a name that ends in the zone's")
-            }
-            Self::NoSoa => f.write_str("no SOA record: a zone has exactly one, at its apex"),
-            Self::NoNs => f.write_str("no NS record: a zone names its servers at its apex"),
-            Self::SoaBelowApex => f.write_str("SOA record below the apex: a zone has exactly one, at its apex"),
-            Self::Second(rtype) => write!(f, "a second {rtype} record that differs from the first, expected one"),
-            Self::BesideCname(rtype) => {
-                write!(f, "CNAME and {rtype} records at one name: a name with a CNAME record has no other data")
-            }
-            Self::BelowDname => {
-                f.write_str("records below a name with a DNAME record, which gives all names below it away")
-            }
-            Self::RrsetTooLarge { rtype, limit } => {
-                write!(f, "too many {rtype} records: one message holds at most {limit} of this length")
-            }
-            Self::Iterations { count, limit } => {
-                write!(f, "NSEC3 with {count} iterations, expected at most {limit}: sign the zone with 0 (RFC 9276)")
-            }
-        }
-    }
-}
-
 /// A flaw in a zone that does not prevent loading. The `Display` form includes the effect.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ZoneWarning {
     /// A duplicate record counts once (RFC 2181 section 5).
+    #[error("this {0} record is there already, it counts once")]
     Duplicate(RecordType),
     /// Records of one RRset with different TTLs get the lowest one (RFC 2181 section 5.2).
+    #[error("{0} records differ in their TTLs, all get the lowest")]
     OtherTtl(RecordType),
     /// A name server in this zone has no address (RFC 1912 section 2.3). For a delegation, glue is missing.
+    #[error("name server {} has no address in this zone", display_name(.0))]
     NoAddress(Box<[u8]>),
     /// An NS or MX record points at a CNAME record (RFC 2181 section 10.3).
+    #[error("{0} record points at {target}, which is an alias, expected a host", target = display_name(.1))]
     Alias(RecordType, Box<[u8]>),
     /// Data below a zone cut other than glue are never sent (RFC 1034 section 4.2.1).
+    #[error("{0} records below a zone cut are never answered")]
     Occluded(RecordType),
     /// A wildcard has NS records (RFC 4592 section 4.2).
+    #[error("NS records at a wildcard: servers differ in what they make of them")]
     WildcardCut,
     /// The zone has more NSEC3 iterations than validators accept (RFC 9276 section 3.2).
+    #[error("NSEC3 with {0} iterations: validators give up on many, expected 0")]
     Iterations(u16),
-}
-
-impl fmt::Display for ZoneWarning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Duplicate(rtype) => write!(f, "this {rtype} record is there already, it counts once"),
-            Self::OtherTtl(rtype) => write!(f, "{rtype} records differ in their TTLs, all get the lowest"),
-            Self::NoAddress(server) => write!(f, "name server {} has no address in this zone", display_name(server)),
-            Self::Alias(rtype, target) => {
-                write!(f, "{rtype} record points at {}, which is an alias, expected a host", display_name(target))
-            }
-            Self::Occluded(rtype) => write!(f, "{rtype} records below a zone cut are never answered"),
-            Self::WildcardCut => f.write_str("NS records at a wildcard: servers differ in what they make of them"),
-            Self::Iterations(count) => {
-                write!(f, "NSEC3 with {count} iterations: validators give up on many, expected 0")
-            }
-        }
-    }
 }
 
 /// The diagnostics of a zone in order of discovery.
