@@ -20,7 +20,7 @@ use hyper::body::Frame;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::authorization::RequestOrigin;
-use super::routes::{AdminServer, HttpError};
+use super::routes::{AdminServer, HttpError, parameters};
 use super::{AdminRequest, LiveSubscriber};
 use crate::sight::Event;
 use crate::sight::live::{HistoryFigures, Span};
@@ -57,13 +57,14 @@ pub(super) async fn second(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, HttpError> {
-    if parameters(query.as_deref()).any(|(name, value)| name == "once" && value != "0") {
-        let second = server.ask(AdminRequest::Second).await?;
+    let query = query.unwrap_or_default();
+    if parameters(&query).any(|(name, value)| name == "once" && value != "0") {
+        let second = server.read(|server| server.second()).await?.ok_or(HttpError::Ending)?;
         return Ok(([(header::CACHE_CONTROL, "no-store")], Json(second)).into_response());
     }
     let place = server.streams.take(peer).ok_or(HttpError::NoPlace)?;
     // A newly created `EventSource` cannot send the header.
-    let asked = parameters(query.as_deref()).find(|(name, _)| *name == "last_event_id").map(|(_, id)| id);
+    let asked = parameters(&query).find(|(name, _)| *name == "last_event_id").map(|(_, id)| id);
     let last = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).or(asked);
     let last = last.and_then(|id| id.trim().parse().ok());
     let (seconds, events) = mpsc::channel(BUFFERED);
@@ -86,16 +87,12 @@ pub(super) async fn history(
     State(server): State<Arc<AdminServer>>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<HistoryFigures>, HttpError> {
-    let span = match parameters(query.as_deref()).find(|(name, _)| *name == "span") {
+    let span = match parameters(&query.unwrap_or_default()).find(|(name, _)| *name == "span") {
         None | Some((_, "10m")) => Span::TenMinutes,
         Some((_, "24h")) => Span::Day,
         Some((_, other)) => return Err(HttpError::Invalid(format!("span {other:?}: expected 10m or 24h"))),
     };
-    server.ask(|way_back| AdminRequest::History(span, way_back)).await.map(Json)
-}
-
-fn parameters(query: Option<&str>) -> impl Iterator<Item = (&str, &str)> {
-    query.unwrap_or_default().split('&').map(|parameter| parameter.split_once('=').unwrap_or((parameter, "")))
+    server.read(move |server| server.history(span)).await?.map(Json).ok_or(HttpError::Ending)
 }
 
 fn written(event: &Event) -> Bytes {

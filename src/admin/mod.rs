@@ -10,11 +10,9 @@
 
 mod authorization;
 mod cache;
-pub mod certificates;
 mod condition;
 mod connections;
 mod deadline;
-mod divergence;
 mod explain;
 mod listeners;
 mod live;
@@ -50,8 +48,8 @@ use self::listeners::Door;
 use self::status::{Status, ZonesReport};
 use crate::address::BackendAddress;
 use crate::config::nearest;
-pub use crate::metrics::OrderWord;
 use crate::metrics::Snapshot;
+pub use crate::metrics::{CertificateSnapshot, OrderWord};
 use crate::sight::Event;
 use crate::sight::divergence::Divergences;
 use crate::sight::live::{HistoryFigures, Second, Span};
@@ -69,31 +67,41 @@ pub struct Settings {
     pub has_page: bool,
 }
 
+/// The state that the server shows to operators.
+pub trait ServerView {
+    /// Returns the status for these metrics, with the verdict and the last minute.
+    fn status(&self, snapshot: &Snapshot) -> Status;
+    /// Returns the last second; `None` before the first.
+    fn second(&self) -> Option<Second>;
+    /// Returns the history of a time span; `None` before the first second.
+    fn history(&self, span: Span) -> Option<HistoryFigures>;
+    /// Returns access to the cache, if there is one.
+    fn cache(&self) -> Option<CacheAccess>;
+    /// Returns the slow races, if they are recorded.
+    fn slow_races(&self) -> Option<Arc<Mutex<SlowRaces>>>;
+    /// Returns the name counters, if names are counted.
+    fn top_names(&self) -> Option<Arc<Mutex<TopNames>>>;
+    /// Returns the zone versions of the members of this pool, or of all pools.
+    fn serials(&self, pool: Option<&str>) -> Result<Serials, ChangeRefusal>;
+    /// Returns the divergent answers of this pool, or of all pools.
+    fn divergences(&self, pool: Option<&str>) -> Result<Divergences, ChangeRefusal>;
+    /// Returns all zones and catalogs.
+    fn zones(&self) -> ZonesReport;
+    /// Returns the certificates of encrypted listeners.
+    fn certificates(&self) -> Vec<CertificateSnapshot>;
+}
+
+/// A function that reads the state and sends what it has read.
+pub type ServerReading = Box<dyn FnOnce(&dyn ServerView) + Send>;
+
 /// A request to the control thread. A dropped reply channel means that the server is shutting down.
-#[derive(Debug)]
 pub enum AdminRequest {
     /// Returns all current metrics.
     Snapshot(oneshot::Sender<Snapshot>),
-    /// Returns the status for these metrics, with the verdict and the last minute.
-    Status(Box<Snapshot>, oneshot::Sender<Status>),
-    /// Returns the last second.
-    Second(oneshot::Sender<Second>),
+    /// Reads the state and sends it.
+    Read(ServerReading),
     /// Subscribes to each new second.
     Seconds(LiveSubscriber),
-    /// Returns the history of a time span.
-    History(Span, oneshot::Sender<HistoryFigures>),
-    /// Returns access to the cache, if there is one.
-    Cache(oneshot::Sender<Option<CacheAccess>>),
-    /// Returns the slow races, if they are recorded.
-    SlowRaces(oneshot::Sender<Option<Arc<Mutex<SlowRaces>>>>),
-    /// Returns the name counters, if names are counted.
-    TopNames(oneshot::Sender<Option<Arc<Mutex<TopNames>>>>),
-    /// Returns the zone versions of the members of this pool, or of all pools.
-    Serials(Option<String>, oneshot::Sender<Result<Serials, ChangeRefusal>>),
-    /// Returns the divergent answers of this pool, or of all pools.
-    Divergences(Option<String>, oneshot::Sender<Result<Divergences, ChangeRefusal>>),
-    /// Returns all zones and catalogs.
-    Zones(oneshot::Sender<ZonesReport>),
     /// Runs a question for an operator and reports its events.
     Explain(Box<ExplainQuestion>, oneshot::Sender<Result<(), ChangeRefusal>>),
     /// Carries out a change and returns a sentence about it.

@@ -6,15 +6,13 @@ use axum::Json;
 use axum::extract::State;
 
 use super::routes::{AdminServer, HttpError};
-use super::{AdminRequest, ChangeRefusal};
 use crate::net::sys::clock;
 use crate::net::tasks::blocking;
 use crate::sight::names::{NamesReport, TopNames};
 use crate::taps;
 
 pub(super) async fn names(State(server): State<Arc<AdminServer>>) -> Result<Json<NamesReport>, HttpError> {
-    let names = server.ask(AdminRequest::TopNames).await?;
-    let names = names.ok_or_else(|| HttpError::Refused(ChangeRefusal::NotFound(NONE.to_owned())))?;
+    let names = server.read(|server| server.top_names()).await?.ok_or_else(|| HttpError::absent(NONE))?;
     // The report adds up ten minutes of a thousand names each.
     let report = move || taps::lock(&names).report(TopNames::minute_of(clock::unix_now()));
     Ok(Json(blocking(report).await))

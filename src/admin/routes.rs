@@ -13,26 +13,24 @@ use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, delete, get, post};
+use axum::routing::{MethodRouter, any, delete, get, post};
 use axum::{Extension, Json, Router};
 use percent_encoding::percent_decode_str;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::cache::{CacheAccess, Scope};
-use super::certificates;
-use super::divergence;
 use super::explain::{self, ExplainTurn};
 use super::live::LiveStreams;
 use super::names;
 use super::page;
 use super::slow;
-use super::status::{ChangeResponse, EntryStatus, ErrorResponse, FlushResponse, Status, ZonesReport};
+use super::status::{ChangeResponse, EntryStatus, ErrorResponse, FlushResponse, Status};
 use super::usage::usage;
 use super::{
     AdminRequest, ChangeRefusal, FleetOrder, HealthCondition, ManualHealth, OrderWord, ProcessChange, ServerChange,
-    live,
+    ServerView, live,
 };
 use crate::address::BackendAddress;
 use crate::config::{limits, words};
@@ -63,10 +61,10 @@ pub(super) fn router(
         .route("/api/v1/history", get(live::history))
         .route("/api/v1/slow", get(slow::slow))
         .route("/api/v1/names", get(names::names))
-        .route("/api/v1/certificates", get(certificates::certificates))
-        .route("/api/v1/divergence", get(divergence::divergence))
-        .route("/api/v1/serials", get(divergence::serials))
-        .route("/api/v1/zones", get(zones))
+        .route("/api/v1/certificates", reads(|server| server.certificates()))
+        .route("/api/v1/divergence", reads_of_pool(|server, pool| server.divergences(pool)))
+        .route("/api/v1/serials", reads_of_pool(|server, pool| server.serials(pool)))
+        .route("/api/v1/zones", reads(|server| server.zones()))
         .route("/api/v1/accept/{name}", post(accept))
         .route(RELOAD, post(reload))
         .route(RESTART, post(restart))
@@ -103,6 +101,14 @@ impl AdminServer {
         answer.await.map_err(|_| HttpError::Ending)
     }
 
+    /// Lets the control thread call `read` with its state.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn ServerView) -> T + Send + 'static,
+    ) -> Result<T, HttpError> {
+        self.ask(|answer| AdminRequest::Read(Box::new(move |server| drop(answer.send(read(server)))))).await
+    }
+
     async fn change(&self, change: ServerChange) -> Result<Reply<ChangeResponse>, HttpError> {
         let message = self.ask(|way_back| AdminRequest::Change(change, way_back)).await?.map_err(HttpError::Refused)?;
         Ok((Extension(ChangeSummary(message.clone())), Json(ChangeResponse { message })))
@@ -126,8 +132,8 @@ impl AdminServer {
         visit: impl FnOnce(&CacheAccess) -> T + Send + 'static,
     ) -> Result<T, HttpError> {
         let turn = Arc::clone(&self.cache_turn).lock_owned().await;
-        let access = self.ask(AdminRequest::Cache).await?;
-        let access = access.ok_or_else(|| HttpError::Refused(ChangeRefusal::NotFound(NO_CACHE.to_owned())))?;
+        let access = self.read(|server| server.cache()).await?;
+        let access = access.ok_or_else(|| HttpError::absent(NO_CACHE))?;
         let visit = move || {
             // If the client disconnects, the visit continues and so must its turn.
             let _turn = turn;
@@ -192,16 +198,24 @@ async fn readiness(
 }
 
 fn pools_asked_for(query: &str) -> Result<Vec<String>, String> {
-    let parameters = query.split('&').filter(|parameter| !parameter.is_empty());
-    let pools = parameters.map(|parameter| match parameter.split_once('=').unwrap_or((parameter, "")) {
-        ("pool", name) => match percent_decode_str(name).decode_utf8() {
-            Ok(name) => Ok(name.into_owned()),
-            Err(_) => Err("pool: expected UTF-8".to_owned()),
-        },
+    let pools = parameters(query).map(|(key, value)| match key {
+        "pool" => decoded(key, value),
         // A check with a misspelled parameter must not pass.
-        (key, _) => Err(format!("there is no {key:?}, expected pool")),
+        key => Err(format!("there is no {key:?}, expected pool")),
     });
     pools.collect()
+}
+
+/// Splits a query string into names and values.
+pub(super) fn parameters(query: &str) -> impl Iterator<Item = (&str, &str)> {
+    let parts = query.split('&').filter(|part| !part.is_empty());
+    parts.map(|part| part.split_once('=').unwrap_or((part, "")))
+}
+
+/// Decodes the value of a parameter.
+pub(super) fn decoded(key: &str, value: &str) -> Result<String, String> {
+    let text = percent_decode_str(value).decode_utf8().map_err(|_| format!("{key}: expected UTF-8"))?;
+    Ok(text.into_owned())
 }
 
 async fn metrics(State(server): State<Arc<AdminServer>>, headers: HeaderMap) -> Result<impl IntoResponse, HttpError> {
@@ -212,12 +226,23 @@ async fn metrics(State(server): State<Arc<AdminServer>>, headers: HeaderMap) -> 
 }
 
 async fn status(State(server): State<Arc<AdminServer>>) -> Result<Json<Status>, HttpError> {
-    let snapshot = Box::new(server.ask(AdminRequest::Snapshot).await?);
-    server.ask(|way_back| AdminRequest::Status(snapshot, way_back)).await.map(Json)
+    let snapshot = server.ask(AdminRequest::Snapshot).await?;
+    server.read(move |server| server.status(&snapshot)).await.map(Json)
 }
 
-async fn zones(State(server): State<Arc<AdminServer>>) -> Result<Json<ZonesReport>, HttpError> {
-    server.ask(AdminRequest::Zones).await.map(Json)
+/// Serves a part of the state as JSON.
+fn reads<T: Serialize + Send + 'static>(read: fn(&dyn ServerView) -> T) -> MethodRouter<Arc<AdminServer>> {
+    get(async move |State(server): State<Arc<AdminServer>>| server.read(read).await.map(Json))
+}
+
+/// Serves a part of the state as JSON, of all pools or of the pool in the query string.
+fn reads_of_pool<T: Serialize + Send + 'static>(
+    read: fn(&dyn ServerView, Option<&str>) -> Result<T, ChangeRefusal>,
+) -> MethodRouter<Arc<AdminServer>> {
+    get(async move |State(server): State<Arc<AdminServer>>, RawQuery(query): RawQuery| {
+        let pool = pools_asked_for(&query.unwrap_or_default()).map_err(HttpError::Invalid)?.pop();
+        server.read(move |server| read(server, pool.as_deref())).await?.map(Json).map_err(HttpError::Refused)
+    })
 }
 
 async fn accept(
@@ -418,6 +443,12 @@ pub(super) enum HttpError {
     TooSlow(String),
 }
 
+impl HttpError {
+    pub(super) fn absent(reason: &str) -> Self {
+        Self::Refused(ChangeRefusal::NotFound(reason.to_owned()))
+    }
+}
+
 impl From<PathRejection> for HttpError {
     fn from(rejection: PathRejection) -> Self {
         Self::Invalid(rejection.body_text())
@@ -467,3 +498,22 @@ const NO_PLACE: &str = "the maximum number of live streams is open; /api/v1/live
 const NO_CACHE: &str = "there is no cache: the config has no [cache]";
 /// Bytes. A new backend takes 60.
 pub(super) const MAX_BODY: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pools_of_a_query_string_are_read_or_explained() {
+        let pools = |names: &[&str]| Ok(names.iter().map(|name| (*name).to_owned()).collect());
+        for (query, expected) in [
+            ("", pools(&[])),
+            ("pool=a%20b", pools(&["a b"])),
+            ("pool=a&&pool=b", pools(&["a", "b"])),
+            ("pol=ts", Err("there is no \"pol\", expected pool".to_owned())),
+            ("pool=%ff", Err("pool: expected UTF-8".to_owned())),
+        ] {
+            assert_eq!(pools_asked_for(query), expected, "{query}");
+        }
+    }
+}

@@ -5,11 +5,9 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{RawQuery, State};
-use percent_encoding::percent_decode_str;
 use serde::Serialize;
 
-use super::routes::{AdminServer, HttpError};
-use super::{AdminRequest, ChangeRefusal};
+use super::routes::{AdminServer, HttpError, decoded, parameters};
 use crate::config::words;
 use crate::net::sys::clock;
 use crate::net::tasks::blocking;
@@ -26,8 +24,7 @@ pub(super) async fn slow(
     RawQuery(query): RawQuery,
 ) -> Result<Json<SlowRacesResponse>, HttpError> {
     let filter = read(&query.unwrap_or_default()).map_err(HttpError::Invalid)?;
-    let races = server.ask(AdminRequest::SlowRaces).await?;
-    let races = races.ok_or_else(|| HttpError::Refused(ChangeRefusal::NotFound(NONE.to_owned())))?;
+    let races = server.read(|server| server.slow_races()).await?.ok_or_else(|| HttpError::absent(NONE))?;
     // A hundred thousand races take a while.
     let list = move || {
         let now = clock::unix_seconds(Duration::ZERO);
@@ -40,12 +37,10 @@ pub(super) async fn slow(
 
 fn read(query: &str) -> Result<RaceFilter, String> {
     let mut filter = RaceFilter::default();
-    for (key, value) in
-        query.split('&').filter(|part| !part.is_empty()).map(|part| part.split_once('=').unwrap_or((part, "")))
-    {
-        let value = percent_decode_str(value).decode_utf8().map_err(|_| format!("{key}: expected UTF-8"))?;
+    for (key, value) in parameters(query) {
+        let value = decoded(key, value)?;
         match key {
-            "pool" => filter.pool = Some(value.into_owned()),
+            "pool" => filter.pool = Some(value),
             "since" => {
                 let since = words::duration(&value).map_err(|expected| format!("since {value:?}: {expected}"))?;
                 filter.since = Some(since);

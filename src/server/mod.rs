@@ -11,7 +11,6 @@ mod certificates;
 mod changes;
 mod connections;
 mod cookies;
-mod divergence;
 mod drain;
 mod event;
 mod heartbeat;
@@ -26,7 +25,6 @@ mod replacement;
 mod retired;
 mod sections;
 mod seen;
-mod serials;
 mod slow_threshold;
 mod start;
 mod status;
@@ -336,16 +334,8 @@ impl Server {
         }
         match request {
             AdminRequest::Snapshot(answer) => self.answer_snapshot(answer),
-            AdminRequest::Status(snapshot, answer) => drop(answer.send(self.status(&snapshot))),
-            AdminRequest::Second(answer) => self.seen.send_second(answer),
+            AdminRequest::Read(read) => read(self),
             AdminRequest::Seconds(listener) => self.seen.listen(listener),
-            AdminRequest::History(span, answer) => self.send_history(span, answer),
-            AdminRequest::Cache(answer) => drop(answer.send(self.cache_access())),
-            AdminRequest::SlowRaces(answer) => drop(answer.send(self.taps.slow_races())),
-            AdminRequest::TopNames(answer) => drop(answer.send(self.taps.top_names())),
-            AdminRequest::Serials(pool, answer) => drop(answer.send(self.serials(pool.as_deref()))),
-            AdminRequest::Divergences(pool, answer) => drop(answer.send(self.divergences(pool.as_deref()))),
-            AdminRequest::Zones(answer) => drop(answer.send(self.zones_report())),
             AdminRequest::Explain(question, answer) => drop(answer.send(self.explain(*question))),
             AdminRequest::Change(ServerChange::Reload, answer) => self.reload(Some(answer)),
             AdminRequest::Change(ServerChange::Processes(change), answer) => {

@@ -4,14 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::Server;
 use super::authorities::ServedAuthority;
 use crate::admin::LiveSubscriber;
 use crate::admin::status::Status;
 use crate::metrics::{BackendState, ExpiredZone, Snapshot};
-use crate::sight::live::{HistoryFigures, Second, Span, Verdict, VerdictState};
+use crate::sight::live::{Verdict, VerdictState};
 use crate::sight::{Event, Sight};
 use crate::wire::Name;
 
@@ -84,10 +84,8 @@ impl ServerObserver {
     }
 
     /// Sends the last second. Drops `answer` if the admin server is to end.
-    pub(super) fn send_second(&self, answer: oneshot::Sender<Second>) {
-        if let Some(sight) = &self.sight {
-            let _ = answer.send(sight.latest().clone());
-        }
+    pub(super) fn sight(&self) -> Option<&Sight> {
+        self.sight.as_ref()
     }
 
     pub(super) fn listen(&mut self, listener: LiveSubscriber) {
@@ -156,12 +154,6 @@ impl Server {
                 Some(true) => tracing::info!("pool {name}: a backend is up again"),
                 None => {}
             }
-        }
-    }
-
-    pub(super) fn send_history(&self, span: Span, answer: oneshot::Sender<HistoryFigures>) {
-        if let Some(sight) = &self.seen.sight {
-            let _ = answer.send(sight.history().show(span, &self.snapshot()));
         }
     }
 

@@ -1,17 +1,23 @@
-//! Sums the counters of workers, and gives operators access to the cache.
+//! The state that operators see: sums the counters of workers, and reports zones, replicas and the cache.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::authorities::ServedAuthority;
 use super::{Server, Xdp};
-use crate::admin::CacheAccess;
 use crate::admin::status::{Status, ZoneStatus, ZonesReport};
+use crate::admin::{CacheAccess, CertificateSnapshot, ChangeRefusal, ServerView};
 use crate::cache::CacheStats;
 use crate::metrics::{
     CacheSnapshot, ExpiredZone, PoolSnapshot, ProcessSnapshot, ProcessesSnapshot, Role, Snapshot, ZonesSnapshot,
 };
-use crate::state::ForwarderState;
+use crate::replicas;
+use crate::sight::divergence::Divergences;
+use crate::sight::live::{HistoryFigures, Second, Span};
+use crate::sight::names::TopNames;
+use crate::sight::serials::Serials;
+use crate::sight::slow::SlowRaces;
+use crate::state::{ForwarderState, SharedPool};
 use crate::zone::Zone;
 
 impl Server {
@@ -44,25 +50,6 @@ impl Server {
         }
     }
 
-    pub(super) fn status(&self, snapshot: &Snapshot) -> Status {
-        let expired = self.expired_names();
-        let all = || self.authorities.iter().flat_map(|served| served.all_zones().map(move |zone| (served, zone)));
-        let (unserved, served): (Vec<_>, Vec<_>) = all().partition(|(_, (_, zone, _))| !zone.is_served());
-        let shown = unserved.iter().chain(&served).take(ZoneStatus::MAX);
-        let shown = shown.map(|(served, (_, zone, is_ours))| zone_status(served, zone, *is_ours, &expired));
-        let zones: Vec<_> = shown.collect();
-        let more_zones = unserved.len() + served.len() - zones.len();
-        Status { zones, more_zones, ..self.seen.status(snapshot) }
-    }
-
-    pub(super) fn zones_report(&self) -> ZonesReport {
-        let expired = self.expired_names();
-        let all = self.authorities.iter().flat_map(|served| served.all_zones().map(move |zone| (served, zone)));
-        let zones = all.map(|(served, (_, zone, is_ours))| zone_status(served, zone, is_ours, &expired));
-        let catalogs = self.authorities.iter().flat_map(ServedAuthority::catalogs);
-        ZonesReport { zones: zones.collect(), catalogs: catalogs.collect() }
-    }
-
     fn expired_names(&self) -> HashSet<(String, String)> {
         self.expired_zones().into_iter().map(|zone| (zone.authority, zone.zone)).collect()
     }
@@ -84,14 +71,15 @@ impl Server {
         ProcessesSnapshot { processes: vec![process], ..ProcessesSnapshot::default() }
     }
 
-    pub(super) fn cache_access(&self) -> Option<CacheAccess> {
-        let ForwarderState { cache, cache_config, pools, .. } = &**self.state.as_ref()?;
-        let kept = pools.iter().filter(|pool| pool.config.cache).map(|pool| (pool.id, pool.config.name.clone()));
-        Some(CacheAccess {
-            cache: Arc::clone(cache.as_ref()?),
-            rules: cache_config.as_ref()?.rules.clone(),
-            pools: kept.collect(),
-        })
+    fn pools_meant(&self, name: Option<&str>) -> Result<Vec<&Arc<SharedPool>>, ChangeRefusal> {
+        let pools = self.state.as_ref().map_or(&[][..], |state| &state.pools);
+        let meant: Vec<_> = pools.iter().filter(|pool| name.is_none_or(|name| pool.config.name == name)).collect();
+        match name {
+            Some(name) if meant.is_empty() => {
+                Err(ChangeRefusal::no_such("pool", name, pools.iter().map(|pool| &*pool.config.name)))
+            }
+            Some(_) | None => Ok(meant),
+        }
     }
 
     fn cache_snapshot(&self) -> Option<CacheSnapshot> {
@@ -109,6 +97,65 @@ impl Server {
             insertions,
             evictions,
         })
+    }
+}
+
+impl ServerView for Server {
+    fn status(&self, snapshot: &Snapshot) -> Status {
+        let expired = self.expired_names();
+        let all = || self.authorities.iter().flat_map(|served| served.all_zones().map(move |zone| (served, zone)));
+        let (unserved, served): (Vec<_>, Vec<_>) = all().partition(|(_, (_, zone, _))| !zone.is_served());
+        let shown = unserved.iter().chain(&served).take(ZoneStatus::MAX);
+        let shown = shown.map(|(served, (_, zone, is_ours))| zone_status(served, zone, *is_ours, &expired));
+        let zones: Vec<_> = shown.collect();
+        let more_zones = unserved.len() + served.len() - zones.len();
+        Status { zones, more_zones, ..self.seen.status(snapshot) }
+    }
+
+    fn zones(&self) -> ZonesReport {
+        let expired = self.expired_names();
+        let all = self.authorities.iter().flat_map(|served| served.all_zones().map(move |zone| (served, zone)));
+        let zones = all.map(|(served, (_, zone, is_ours))| zone_status(served, zone, is_ours, &expired));
+        let catalogs = self.authorities.iter().flat_map(ServedAuthority::catalogs);
+        ZonesReport { zones: zones.collect(), catalogs: catalogs.collect() }
+    }
+
+    fn cache(&self) -> Option<CacheAccess> {
+        let ForwarderState { cache, cache_config, pools, .. } = &**self.state.as_ref()?;
+        let kept = pools.iter().filter(|pool| pool.config.cache).map(|pool| (pool.id, pool.config.name.clone()));
+        Some(CacheAccess {
+            cache: Arc::clone(cache.as_ref()?),
+            rules: cache_config.as_ref()?.rules.clone(),
+            pools: kept.collect(),
+        })
+    }
+
+    fn second(&self) -> Option<Second> {
+        self.seen.sight().map(|sight| sight.latest().clone())
+    }
+
+    fn history(&self, span: Span) -> Option<HistoryFigures> {
+        self.seen.sight().map(|sight| sight.history().show(span, &self.snapshot()))
+    }
+
+    fn slow_races(&self) -> Option<Arc<Mutex<SlowRaces>>> {
+        self.taps.slow_races()
+    }
+
+    fn top_names(&self) -> Option<Arc<Mutex<TopNames>>> {
+        self.taps.top_names()
+    }
+
+    fn serials(&self, pool: Option<&str>) -> Result<Serials, ChangeRefusal> {
+        Ok(replicas::show_serials(self.pools_meant(pool)?.into_iter()))
+    }
+
+    fn divergences(&self, pool: Option<&str>) -> Result<Divergences, ChangeRefusal> {
+        Ok(self.comparisons.show(self.pools_meant(pool)?.into_iter()))
+    }
+
+    fn certificates(&self) -> Vec<CertificateSnapshot> {
+        self.listeners.certificates().snapshot()
     }
 }
 

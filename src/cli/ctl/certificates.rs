@@ -8,7 +8,7 @@ use comfy_table::CellAlignment;
 use super::connection::AdminConnection;
 use super::table::{Column, table, time};
 use super::{CommandFailure, Show, to_json};
-use crate::admin::certificates::CertificateSnapshot;
+use crate::admin::CertificateSnapshot;
 
 pub(super) fn obey(connection: &AdminConnection, show: &Show) -> Result<String, CommandFailure> {
     let certificates: Vec<CertificateSnapshot> = connection.fetch_with("certificates", &[])?;

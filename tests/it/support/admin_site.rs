@@ -16,8 +16,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use hedgerow::admin::status::{Status, ZonesReport};
 use hedgerow::admin::{
-    self, AdminRequest, AdminUnixSocket, CacheAccess, ChangeRefusal, HealthCondition, ProcessChange, ServerChange,
-    Settings, SocketOwner, Token,
+    self, AdminRequest, AdminUnixSocket, CacheAccess, CertificateSnapshot, ChangeRefusal, HealthCondition,
+    ProcessChange, ServerChange, ServerView, Settings, SocketOwner, Token,
 };
 use hedgerow::cache::CacheStats;
 use hedgerow::config::AdminSocket;
@@ -28,7 +28,10 @@ use hedgerow::metrics::{
 };
 use hedgerow::sight::Sight;
 use hedgerow::sight::divergence::Divergences;
+use hedgerow::sight::live::{HistoryFigures, Second, Span};
+use hedgerow::sight::names::TopNames;
 use hedgerow::sight::serials::Serials;
+use hedgerow::sight::slow::SlowRaces;
 use hedgerow::wire::Transport;
 use tempfile::TempDir;
 use tokio::runtime;
@@ -216,11 +219,7 @@ async fn control(
     let mut listeners = Vec::new();
     while let Some(request) = received.recv().await {
         match request {
-            AdminRequest::Status(snapshot, way_back) => {
-                drop(way_back.send(Status::of(&snapshot, Some(&sight), SystemTime::now())));
-            }
-            AdminRequest::Second(way_back) => drop(way_back.send(sight.latest().clone())),
-            AdminRequest::History(span, way_back) => drop(way_back.send(sight.history().show(span, &snapshot()))),
+            AdminRequest::Read(read) => read(&Scripted { sight: &sight, cache: cache.as_ref() }),
             AdminRequest::Seconds(listener) => {
                 // A second passes whenever a client begins to listen.
                 let passed = Duration::from_secs(listeners.len() as u64 + 1);
@@ -228,12 +227,6 @@ async fn control(
                 drop(listener.missed.send(sight.missed(listener.last.unwrap_or_default())));
                 listeners.push(listener.seconds);
             }
-            AdminRequest::Cache(way_back) => drop(way_back.send(cache.clone())),
-            AdminRequest::SlowRaces(way_back) => drop(way_back.send(None)),
-            AdminRequest::TopNames(way_back) => drop(way_back.send(None)),
-            AdminRequest::Serials(_, way_back) => drop(way_back.send(Ok(Serials::default()))),
-            AdminRequest::Divergences(_, way_back) => drop(way_back.send(Ok(Divergences::default()))),
-            AdminRequest::Zones(way_back) => drop(way_back.send(ZonesReport::default())),
             AdminRequest::Explain(_, way_back) => {
                 drop(way_back.send(Err(ChangeRefusal::NotFound("there is no forwarder".to_owned()))));
             }
@@ -247,6 +240,54 @@ async fn control(
                 drop(way_back.send(answer));
             }
         }
+    }
+}
+
+/// The state that the scripted server shows.
+struct Scripted<'a> {
+    sight: &'a Sight,
+    cache: Option<&'a CacheAccess>,
+}
+
+impl ServerView for Scripted<'_> {
+    fn status(&self, snapshot: &Snapshot) -> Status {
+        Status::of(snapshot, Some(self.sight), SystemTime::now())
+    }
+
+    fn second(&self) -> Option<Second> {
+        Some(self.sight.latest().clone())
+    }
+
+    fn history(&self, span: Span) -> Option<HistoryFigures> {
+        Some(self.sight.history().show(span, &snapshot()))
+    }
+
+    fn cache(&self) -> Option<CacheAccess> {
+        self.cache.cloned()
+    }
+
+    fn slow_races(&self) -> Option<Arc<Mutex<SlowRaces>>> {
+        None
+    }
+
+    fn top_names(&self) -> Option<Arc<Mutex<TopNames>>> {
+        None
+    }
+
+    fn serials(&self, _: Option<&str>) -> Result<Serials, ChangeRefusal> {
+        Ok(Serials::default())
+    }
+
+    fn divergences(&self, _: Option<&str>) -> Result<Divergences, ChangeRefusal> {
+        Ok(Divergences::default())
+    }
+
+    fn zones(&self) -> ZonesReport {
+        ZonesReport::default()
+    }
+
+    fn certificates(&self) -> Vec<CertificateSnapshot> {
+        Vec::new()
     }
 }
 
