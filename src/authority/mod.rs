@@ -26,7 +26,6 @@ use crate::net::sys::batch::{BATCH, Datagram, RecvBatch, SendBatch};
 use crate::net::sys::busy_poll::BusyPoll;
 use crate::net::sys::clock;
 use crate::net::tasks::{TaskKind, Tasks};
-use crate::net::xdp::{LinkId, WorkerSockets};
 use crate::taps::{Side, TapQuery, TapResponse, WorkerTaps};
 use crate::wire::{
     Asks, Cookie, CookieState, MalformedCookie, Query, QueryRejection, Rcode, Transport, edns_of_rejected, read_query,
@@ -45,7 +44,6 @@ pub struct Authority {
     transfers: Arc<Semaphore>,
     tasks: Tasks,
     taps: Rc<WorkerTaps>,
-    xsks: Rc<WorkerSockets>,
 }
 
 /// The resources of a worker's part of an authority.
@@ -62,18 +60,16 @@ pub struct AuthorityLinks {
     pub tasks: Tasks,
     /// The observers of queries.
     pub taps: Rc<WorkerTaps>,
-    /// The worker's AF_XDP sockets.
-    pub xsks: Rc<WorkerSockets>,
 }
 
 impl Authority {
     /// Makes the authority of this number, which answers from `state`.
     pub fn new(number: usize, state: Arc<AuthorityState>, links: AuthorityLinks) -> Self {
-        let AuthorityLinks { own, counters, limited, notifies, tasks, taps, xsks } = links;
+        let AuthorityLinks { own, counters, limited, notifies, tasks, taps } = links;
         let transfers = Arc::new(Semaphore::new(TRANSFERS));
         let own = RefCell::new(own);
         let state = RefCell::new(state);
-        Self { number, state, own, counters, limited, notifies, transfers, tasks, taps, xsks }
+        Self { number, state, own, counters, limited, notifies, transfers, tasks, taps }
     }
 
     /// Replaces the state. Running transfers keep theirs.
@@ -97,11 +93,9 @@ impl Authority {
 
     /// Answers the datagrams of a listener while it is polled.
     pub async fn serve_udp(self: Rc<Self>, socket: Rc<ListenerSocket>, mut busy_poll: BusyPoll) -> io::Result<()> {
-        if !self.xsks.is_gro_off() {
-            // Forwarders use GSO, but the clients of a forwarder hardly ever do, so its listeners avoid the
-            // cost of GRO.
-            socket.enable_gro();
-        }
+        // Forwarders use GSO, but the clients of a forwarder hardly ever do, so its listeners avoid the cost
+        // of GRO.
+        socket.enable_gro();
         let mut received = inbox();
         let mut responses = outbox();
         loop {
@@ -129,29 +123,27 @@ impl Authority {
 
     fn answer_batch(&self, socket: &ListenerSocket, received: &RecvBatch, responses: &mut SendBatch) {
         let datagrams = (0..received.len()).filter_map(|index| received.datagram(index));
-        self.answer_datagrams(socket, datagrams.map(|datagram| (datagram, None)), responses);
+        self.answer_datagrams(socket, datagrams, responses);
     }
 
-    /// Answers up to [`BATCH`] datagrams of a listener, each with its port, and its link if it came by
-    /// AF_XDP. The response uses the same link if possible, otherwise the listener's socket.
+    /// Answers up to [`BATCH`] datagrams of a listener.
     pub fn answer_datagrams<'d>(
         &self,
         socket: &ListenerSocket,
-        datagrams: impl Iterator<Item = (Datagram<'d>, Option<(u16, LinkId)>)> + Clone,
+        datagrams: impl Iterator<Item = Datagram<'d>> + Clone,
         responses: &mut SendBatch,
     ) {
         let (state, own) = (self.state.borrow(), self.own.borrow());
         let rate = state.rate.as_deref().map(|rate| (rate, Instant::now()));
         // The time of day for cookies, read lazily because few clients have any.
         let today = LazyCell::new(clock::unix_now_serial);
-        zone::prefetch_memory(&state.zone_db, datagrams.clone().map(|(datagram, _)| datagram.bytes));
-        for (datagram, by_xdp) in datagrams {
-            let Datagram { peer, local, .. } = datagram;
-            if own.are_source(peer.ip(), peer.port(), local.map(|local| local.ip())) {
+        zone::prefetch_memory(&state.zone_db, datagrams.clone().map(|datagram| datagram.bytes));
+        for Datagram { bytes, peer, path, .. } in datagrams {
+            if own.are_source(peer.ip(), peer.port(), path.local().map(|local| local.ip())) {
                 self.counters.dropped(DropReason::Source);
                 continue;
             }
-            let Some((client, message)) = socket.proxies().unwrap(peer, datagram.bytes) else {
+            let Some((client, message)) = socket.proxies().unwrap(peer, bytes) else {
                 self.counters.dropped(DropReason::Proxy);
                 continue;
             };
@@ -183,17 +175,9 @@ impl Authority {
                 }
                 self.count(reaction, &arrival, (client, Transport::Udp), out);
             };
-            match by_xdp.zip(local) {
-                None => responses.push_unless_empty(peer, local, fill),
-                Some(((port, link), at)) => {
-                    self.xsks.push(link, (SocketAddr::new(at.ip(), port), peer), fill, |message| {
-                        responses.push_unless_empty(peer, local, |out| out.extend_from_slice(message));
-                    });
-                }
-            }
+            socket.queue(responses, peer, path, fill);
         }
-        responses.flush(socket, |_, _| self.counters.dropped(DropReason::Unsent));
-        self.xsks.flush();
+        socket.send(responses, |_, _| self.counters.dropped(DropReason::Unsent));
         self.taps.end_turn();
     }
 

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use super::explain::Operator;
 use crate::engine;
 use crate::net::from_clients::tcp::Responder;
-use crate::net::sys::batch::LocalAddress;
-use crate::net::xdp::LinkId;
+use crate::net::sys::batch::ReplyPath;
 use crate::sight::explain::Event;
 use crate::wire::Transport;
 
@@ -15,16 +14,7 @@ use crate::wire::Transport;
 #[derive(Clone, Debug)]
 pub enum ReplyChannel {
     /// A client of a UDP listener.
-    Udp {
-        /// The listener's number, equal in all workers.
-        listener: u16,
-        /// The address of the client.
-        peer: Peer,
-        /// The local address, on a wildcard listener or by AF_XDP.
-        local: Option<LocalAddress>,
-        /// The AF_XDP link of the query, valid for one worker.
-        link: Option<LinkId>,
-    },
+    Udp(DatagramWay),
     /// A client behind a proxy that sends datagrams.
     Proxied(Arc<ProxiedClient>),
     /// A client of a connection of any transport.
@@ -44,16 +34,21 @@ pub struct ProxiedClient {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DatagramWay {
     /// The listener's number, equal in all workers.
-    pub(super) listener: u16,
-    pub(super) peer: Peer,
-    pub(super) local: Option<LocalAddress>,
-    pub(super) link: Option<LinkId>,
+    pub(crate) listener: u16,
+    pub(crate) peer: Peer,
+    pub(crate) path: ReplyPath,
+}
+
+impl DatagramWay {
+    pub(super) fn without_link(self) -> Self {
+        Self { path: self.path.without_link(), ..self }
+    }
 }
 
 impl ReplyChannel {
     pub(super) fn datagram(&self) -> Option<DatagramWay> {
         match self {
-            &Self::Udp { listener, peer, local, link } => Some(DatagramWay { listener, peer, local, link }),
+            Self::Udp(way) => Some(*way),
             Self::Proxied(proxied) => Some(proxied.way),
             Self::Tcp(_) | Self::Admin(_) => None,
         }
@@ -61,10 +56,10 @@ impl ReplyChannel {
 
     pub(super) fn for_another_worker(self) -> Self {
         match self {
-            Self::Udp { listener, peer, local, link: _ } => Self::Udp { listener, peer, local, link: None },
+            Self::Udp(way) => Self::Udp(way.without_link()),
             Self::Proxied(proxied) => {
                 let ProxiedClient { client, way } = *proxied;
-                Self::Proxied(Arc::new(ProxiedClient { client, way: DatagramWay { link: None, ..way } }))
+                Self::Proxied(Arc::new(ProxiedClient { client, way: way.without_link() }))
             }
             Self::Tcp(_) | Self::Admin(_) => self,
         }
@@ -72,7 +67,7 @@ impl ReplyChannel {
 
     pub(super) fn peer(&self) -> SocketAddr {
         match self {
-            Self::Udp { peer, .. } => peer.address(),
+            Self::Udp(way) => way.peer.address(),
             Self::Proxied(proxied) => proxied.client,
             Self::Tcp(responder) => responder.peer(),
             Self::Admin(_) => (Ipv4Addr::LOCALHOST, 0).into(),
@@ -82,14 +77,14 @@ impl ReplyChannel {
     pub(super) fn connected_to(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(responder) => responder.asked(),
-            Self::Udp { .. } | Self::Proxied(_) | Self::Admin(_) => None,
+            Self::Udp(_) | Self::Proxied(_) | Self::Admin(_) => None,
         }
     }
 
     /// Reports to the connection that there is no response.
     pub(super) fn respond_nothing(&self) {
         match self {
-            Self::Udp { .. } | Self::Proxied(_) => {}
+            Self::Udp(_) | Self::Proxied(_) => {}
             Self::Tcp(responder) => responder.respond(|_| {}),
             Self::Admin(operator) => operator.send(Event::NoResponse),
         }
@@ -99,7 +94,7 @@ impl ReplyChannel {
 impl engine::ClientHandle for ReplyChannel {
     fn transport(&self) -> Transport {
         match self {
-            Self::Udp { .. } | Self::Proxied(_) => Transport::Udp,
+            Self::Udp(_) | Self::Proxied(_) => Transport::Udp,
             Self::Tcp(responder) => responder.transport(),
             // An operator wants the whole answer.
             Self::Admin(_) => Transport::Tcp,
@@ -108,14 +103,14 @@ impl engine::ClientHandle for ReplyChannel {
 
     fn is_admin(&self) -> bool {
         match self {
-            Self::Udp { .. } | Self::Proxied(_) | Self::Tcp(_) => false,
+            Self::Udp(_) | Self::Proxied(_) | Self::Tcp(_) => false,
             Self::Admin(_) => true,
         }
     }
 
     fn ip(&self) -> IpAddr {
         match self {
-            Self::Udp { peer, .. } => peer.ip,
+            Self::Udp(way) => way.peer.ip,
             Self::Proxied(proxied) => proxied.client.ip(),
             Self::Tcp(responder) => responder.peer().ip(),
             Self::Admin(_) => Ipv4Addr::LOCALHOST.into(),
@@ -124,14 +119,12 @@ impl engine::ClientHandle for ReplyChannel {
 
     fn is_same_socket(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Udp { listener, peer, local, .. }, Self::Udp { listener: to, peer: from, local: at, .. }) => {
-                (listener, peer, local) == (to, from, at)
-            }
+            (Self::Udp(one), Self::Udp(other)) => one.without_link() == other.without_link(),
             (Self::Proxied(one), Self::Proxied(other)) => {
-                let of = |proxied: &ProxiedClient| (proxied.client, DatagramWay { link: None, ..proxied.way });
+                let of = |proxied: &ProxiedClient| (proxied.client, proxied.way.without_link());
                 of(one) == of(other)
             }
-            (Self::Udp { .. } | Self::Proxied(_) | Self::Tcp(_) | Self::Admin(_), _) => false,
+            (Self::Udp(_) | Self::Proxied(_) | Self::Tcp(_) | Self::Admin(_), _) => false,
         }
     }
 }

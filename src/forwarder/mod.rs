@@ -27,7 +27,7 @@ mod tick;
 
 use std::cell::{OnceCell, RefCell};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -56,7 +56,7 @@ use crate::net::from_clients::udp::ListenerSocket;
 use crate::net::sys::batch::{BATCH, SendBatch};
 use crate::net::tasks::Tasks;
 use crate::net::to_backends::sockets::BackendSockets;
-use crate::net::xdp::WorkerSockets;
+use crate::net::xdp::KernelBypass;
 use crate::policy::query_slots::SocketId;
 use crate::state::{ForwarderState, HealthEvent};
 use crate::taps::WorkerTaps;
@@ -102,8 +102,8 @@ pub struct ForwarderLinks {
     pub tasks: Tasks,
     /// The taps that observe queries.
     pub taps: Rc<WorkerTaps>,
-    /// The worker's AF_XDP sockets.
-    pub xsks: Rc<WorkerSockets>,
+    /// The worker's way past the kernel.
+    pub bypass: Rc<KernelBypass>,
 }
 
 /// The forwarder of one worker.
@@ -125,7 +125,7 @@ impl Forwarder {
         state: Arc<ForwarderState>,
         now: Instant,
     ) -> io::Result<Rc<RefCell<Self>>> {
-        let ForwarderLinks { shared, backend_sockets, fetches, own, counters, idle, tasks, taps, xsks } = links;
+        let ForwarderLinks { shared, backend_sockets, fetches, own, counters, idle, tasks, taps, bypass } = links;
         // Connections refer to the forwarder, which does not exist yet.
         let this = Rc::new(OnceCell::<Weak<RefCell<Self>>>::new());
         let owner = Rc::clone(&this);
@@ -143,11 +143,11 @@ impl Forwarder {
             this: Rc::clone(&this),
             state: Arc::clone(&state),
             shared,
-            backend_sockets: BackendSockets::new(backend_sockets, USUAL_QUERY, Rc::clone(&xsks))?,
+            backend_sockets: BackendSockets::new(backend_sockets, USUAL_QUERY, bypass)?,
             refused: Vec::with_capacity(BATCH),
             fetches,
             by_tcp: ByTcp::new(by_tcp, tasks),
-            way: ClientOutput { listeners: Vec::new(), xsks, paced: PacedResponses::default(), is_draining: false },
+            way: ClientOutput { listeners: Vec::new(), paced: PacedResponses::default(), is_draining: false },
             by_stream: Vec::new(),
             counters: Arc::clone(&counters),
             taps,
@@ -191,14 +191,14 @@ impl Forwarder {
     }
 
     /// Adds a listener with its socket. All workers have the same listeners with the same numbers.
-    pub fn add_listener(&mut self, number: u16, address: SocketAddr, socket: Rc<ListenerSocket>) {
+    pub fn add_listener(&mut self, number: u16, socket: Rc<ListenerSocket>) {
         let listeners = &mut self.outside.way.listeners;
         let place = usize::from(number);
         if listeners.len() <= place {
             listeners.resize_with(place + 1, || None);
         }
         let responses = SendBatch::new(BATCH, usize::from(self.outside.state.edns_udp_size));
-        listeners[place] = Some(ResponseListener { socket, address, responses });
+        listeners[place] = Some(ResponseListener { socket, responses });
     }
 
     /// Removes a listener. Its clients get no further responses.

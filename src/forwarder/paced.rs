@@ -4,8 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::time::Instant;
 
-use super::client::Peer;
-use crate::net::sys::batch::LocalAddress;
+use super::client::DatagramWay;
 
 #[derive(Default)]
 pub(super) struct PacedResponses {
@@ -18,27 +17,20 @@ pub(super) struct PacedResponses {
 pub(super) struct Later {
     due: Instant,
     serial: u64,
-    pub(super) listener: u16,
-    pub(super) peer: Peer,
-    pub(super) local: Option<LocalAddress>,
+    pub(super) way: DatagramWay,
     pub(super) message: Box<[u8]>,
 }
 
 impl PacedResponses {
     /// Keeps a response until its time. Returns false if there is no room.
-    pub(super) fn push(
-        &mut self,
-        due: Instant,
-        (listener, peer, local): (u16, Peer, Option<LocalAddress>),
-        message: &[u8],
-    ) -> bool {
+    pub(super) fn push(&mut self, due: Instant, way: DatagramWay, message: &[u8]) -> bool {
         let octets = self.octets + message.len() + size_of::<Later>();
         if octets > MAX_OCTETS {
             return false;
         }
         self.octets = octets;
         self.serial += 1;
-        self.queue.push(Later { due, serial: self.serial, listener, peer, local, message: message.into() });
+        self.queue.push(Later { due, serial: self.serial, way: way.without_link(), message: message.into() });
         true
     }
 
@@ -97,9 +89,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::net::sys::batch::ReplyPath;
 
-    fn way() -> (u16, Peer, Option<LocalAddress>) {
-        (0, SocketAddr::from(([127, 0, 0, 1], 53)).into(), None)
+    fn way() -> DatagramWay {
+        let peer = SocketAddr::from(([127, 0, 0, 1], 53)).into();
+        DatagramWay { listener: 0, peer, path: ReplyPath::by_socket(None) }
     }
 
     #[test]

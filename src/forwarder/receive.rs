@@ -26,7 +26,6 @@ use crate::net::from_clients::tcp::Responder;
 use crate::net::from_clients::udp::ListenerSocket;
 use crate::net::sys::batch::{Datagram, RecvBatch};
 use crate::net::sys::clock;
-use crate::net::xdp::LinkId;
 use crate::state::{ForwarderState, Routes, Target};
 use crate::taps::{Side, TapQuery};
 use crate::wire::{self, Cookie, MalformedCookie, Query, QueryRejection, QuestionFlags, Rcode, RecordType};
@@ -35,24 +34,18 @@ impl Forwarder {
     /// Handles the datagrams that a listener has received.
     pub fn take_batch(&mut self, listener: u16, batch: &RecvBatch, now: Instant) {
         let datagrams = (0..batch.len()).filter_map(|index| batch.datagram(index));
-        self.take_datagrams(listener, datagrams.map(|datagram| (datagram, None)), now);
+        self.take_datagrams(listener, datagrams, now);
     }
 
-    /// Handles datagrams of a listener, each with its AF_XDP link if there is one.
-    pub fn take_datagrams<'d>(
-        &mut self,
-        listener: u16,
-        datagrams: impl Iterator<Item = (Datagram<'d>, Option<LinkId>)>,
-        now: Instant,
-    ) {
+    /// Handles datagrams of a listener.
+    pub fn take_datagrams<'d>(&mut self, listener: u16, datagrams: impl Iterator<Item = Datagram<'d>>, now: Instant) {
         let listening = self.outside.way.listeners.get(usize::from(listener)).and_then(Option::as_ref);
         if let Some(listening) = listening.filter(|listening| listening.socket.proxies().are_any()) {
             let socket = Rc::clone(&listening.socket);
             return self.take_proxied(listener, &socket, datagrams, now);
         }
-        let messages = datagrams.map(|(Datagram { bytes, peer, local, .. }, link)| {
-            let client = ReplyChannel::Udp { listener, peer: peer.into(), local, link };
-            (bytes, client)
+        let messages = datagrams.map(|Datagram { bytes, peer, path, .. }| {
+            (bytes, ReplyChannel::Udp(DatagramWay { listener, peer: peer.into(), path }))
         });
         self.take(messages, LookupReason::Query, now);
     }
@@ -62,18 +55,18 @@ impl Forwarder {
         &mut self,
         listener: u16,
         socket: &ListenerSocket,
-        datagrams: impl Iterator<Item = (Datagram<'d>, Option<LinkId>)>,
+        datagrams: impl Iterator<Item = Datagram<'d>>,
         now: Instant,
     ) {
         let counters = Arc::clone(&self.outside.counters);
-        let messages = datagrams.filter_map(|(Datagram { bytes, peer, local, .. }, link)| {
+        let messages = datagrams.filter_map(|Datagram { bytes, peer, path, .. }| {
             let Some((client, message)) = socket.proxies().unwrap(peer, bytes) else {
                 counters.dropped(DropReason::Proxy);
                 return None;
             };
-            let way = DatagramWay { listener, peer: peer.into(), local, link };
+            let way = DatagramWay { listener, peer: peer.into(), path };
             let client = match client == peer {
-                true => ReplyChannel::Udp { listener, peer: way.peer, local, link },
+                true => ReplyChannel::Udp(way),
                 false => ReplyChannel::Proxied(Arc::new(ProxiedClient { client, way })),
             };
             Some((message, client))
@@ -178,7 +171,7 @@ impl Forwarder {
     fn report_received(&self, arrival: &ReceivedMessage<'_>, folded: &[u8], now: Instant) {
         let ReceivedMessage { message, client, .. } = arrival;
         let local = match client {
-            ReplyChannel::Udp { .. } | ReplyChannel::Proxied(_) => {
+            ReplyChannel::Udp(_) | ReplyChannel::Proxied(_) => {
                 client.datagram().and_then(|way| self.outside.way.asked_at(way))
             }
             ReplyChannel::Tcp(_) | ReplyChannel::Admin(_) => client.connected_to(),
@@ -244,8 +237,8 @@ struct MessageReader<'a> {
 
 impl MessageReader<'_> {
     fn read<'m>(&self, message: &'m [u8], client: ReplyChannel, folded: &mut Vec<u8>) -> ReceivedMessage<'m> {
-        if let Some(DatagramWay { peer, local, .. }) = client.datagram()
-            && self.own.are_source(peer.ip(), peer.port(), local.map(|local| local.ip()))
+        if let Some(DatagramWay { peer, path, .. }) = client.datagram()
+            && self.own.are_source(peer.ip(), peer.port(), path.local().map(|local| local.ip()))
         {
             return ReceivedMessage {
                 message,

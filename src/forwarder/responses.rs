@@ -15,16 +15,14 @@ use crate::limit::{OnDenied, RefusedSources};
 use crate::metrics::{Counters, DropReason, Limit, ResponseSource, is_failure};
 use crate::net::from_clients::tcp::Cacheability;
 use crate::net::from_clients::udp::ListenerSocket;
-use crate::net::sys::batch::{BATCH, LocalAddress, SendBatch, is_too_long};
+use crate::net::sys::batch::{BATCH, SendBatch, is_too_long};
 use crate::net::sys::clock;
-use crate::net::xdp::WorkerSockets;
 use crate::policy::race::{AttemptKind, BackendIndex};
 use crate::taps::{self, Side, TapResponse, WorkerTaps};
 use crate::wire::{self, Asks, ClientForm, Cookie, Query, Rcode};
 
 pub(super) struct ResponseListener {
     pub(super) socket: Rc<ListenerSocket>,
-    pub(super) address: SocketAddr,
     pub(super) responses: SendBatch,
 }
 
@@ -32,23 +30,9 @@ pub(super) struct ResponseListener {
 static DENIED: RefusedSources = RefusedSources::empty();
 
 impl ResponseListener {
-    pub(super) fn asked_at(&self, local: Option<LocalAddress>) -> SocketAddr {
-        local.map_or(self.address, |local| SocketAddr::new(local.ip(), self.address.port()))
-    }
-
     /// Queues the response that `fill` writes for the origin of its query, unless it is empty.
-    fn push(&mut self, xsks: &WorkerSockets, way: DatagramWay, fill: impl FnOnce(&mut Vec<u8>)) {
-        let DatagramWay { peer, local, link, .. } = way;
-        match link {
-            None => self.responses.push_unless_empty(peer.address(), local, fill),
-            Some(link) => {
-                let (from, to) = (self.asked_at(local), peer.address());
-                let responses = &mut self.responses;
-                xsks.push(link, (from, to), fill, |message| {
-                    responses.push_unless_empty(to, local, |out| out.extend_from_slice(message));
-                });
-            }
-        }
+    fn push(&mut self, way: DatagramWay, fill: impl FnOnce(&mut Vec<u8>)) {
+        self.socket.queue(&mut self.responses, way.peer.address(), way.path, fill);
     }
 
     /// Sends the queued responses. Bypasses the runtime, because responses do not wait for a writable socket.
@@ -74,7 +58,6 @@ const _: () = assert!(BATCH <= u64::BITS as usize);
 
 pub(super) struct ClientOutput {
     pub(super) listeners: Vec<Option<ResponseListener>>,
-    pub(super) xsks: Rc<WorkerSockets>,
     pub(super) paced: PacedResponses,
     pub(super) is_draining: bool,
 }
@@ -82,23 +65,22 @@ pub(super) struct ClientOutput {
 impl ClientOutput {
     pub(super) fn asked_at(&self, way: DatagramWay) -> Option<SocketAddr> {
         let listener = self.listeners.get(usize::from(way.listener))?.as_ref()?;
-        Some(listener.asked_at(way.local))
+        Some(listener.socket.asked_at(way.path))
     }
 
     pub(super) fn flush(&mut self, counters: &Counters, now: Instant) {
-        let Self { listeners, xsks, paced, is_draining } = self;
+        let Self { listeners, paced, is_draining } = self;
         let until = if *is_draining { paced.last_due().max(Some(now)).unwrap_or(now) } else { now };
-        while let Some(Later { listener, peer, local, message, .. }) = paced.pop_due(until) {
-            let Some(Some(listener)) = listeners.get_mut(usize::from(listener)) else { continue };
+        while let Some(Later { way, message, .. }) = paced.pop_due(until) {
+            let Some(Some(listener)) = listeners.get_mut(usize::from(way.listener)) else { continue };
             if listener.responses.is_full() {
                 listener.flush(counters);
             }
-            listener.responses.push_unless_empty(peer.address(), local, |out| out.extend_from_slice(&message));
+            listener.push(way, |out| out.extend_from_slice(&message));
         }
         for listener in listeners.iter_mut().flatten().filter(|listener| !listener.responses.is_empty()) {
             listener.flush(counters);
         }
-        xsks.flush();
     }
 }
 
@@ -229,26 +211,26 @@ impl WorkerIo {
                     });
                 }
             }
-            (_, Some(to @ DatagramWay { listener: number, peer, local, .. })) => {
-                let ClientOutput { listeners, xsks, paced, is_draining } = way;
+            (_, Some(to)) => {
+                let ClientOutput { listeners, paced, is_draining } = way;
                 let (rate, is_draining) = (state.rate.as_deref(), *is_draining);
                 let allowance = Allowance { rate, pacing: &shared.pacing, is_draining, now };
-                let Some(Some(listener)) = listeners.get_mut(usize::from(number)) else {
+                let Some(Some(listener)) = listeners.get_mut(usize::from(to.listener)) else {
                     counters.dropped(DropReason::Unsent);
                     return;
                 };
                 if listener.responses.is_full() {
                     listener.flush(counters);
                 }
-                let at = listener.asked_at(local);
-                listener.push(xsks, to, |out| {
+                let at = listener.socket.asked_at(to.path);
+                listener.push(to, |out| {
                     let Some(said) = fill(out) else { return out.clear() };
                     if taps.are_on() {
                         taps.note_question(out);
                     }
                     let fate = allowance.apply(receiver, out);
                     let is_paced = match fate {
-                        ResponseFate::Later { due, .. } => Some(paced.push(due, (number, peer, local), out)),
+                        ResponseFate::Later { due, .. } => Some(paced.push(due, to, out)),
                         ResponseFate::Leaves | ResponseFate::Limited | ResponseFate::AsksForCookie => None,
                     };
                     let is_empty = is_paced.map_or(out.is_empty(), |has_room| !has_room);

@@ -54,7 +54,7 @@ pub async fn take_replies(
     let mut events = Vec::with_capacity(BATCH);
     loop {
         let mut ready = busy_poll.wait(watched.readable()).await?;
-        if forwarder.borrow().hears_xdp() {
+        if forwarder.borrow().outside.backend_sockets.bypass().is_active() {
             // Maybe the alarm. An arrived reply goes first, or a hedge would be sent for its attempt.
             tokio::task::yield_now().await;
         }

@@ -92,16 +92,12 @@ impl Forwarder {
         }
     }
 
-    /// Handles a datagram by AF_XDP and returns true if a backend sent it to a port of this forwarder. The
-    /// caller [ends](Self::end_tick) the tick after the whole batch.
-    pub fn take_reply_by_xdp(&mut self, from: SocketAddr, to: SocketAddr, message: &[u8], now: Instant) -> bool {
+    /// Handles a datagram that bypassed the kernel, and returns true if a backend sent it to a port of this
+    /// forwarder. The caller [ends](Self::end_tick) the tick after the whole batch.
+    pub fn take_reply(&mut self, from: SocketAddr, to: SocketAddr, message: &[u8], now: Instant) -> bool {
         let Some(socket) = self.outside.backend_sockets.socket_between(to, from) else { return false };
         self.engine.on_reply(&mut self.outside, socket, message, now);
         true
-    }
-
-    pub(super) fn hears_xdp(&self) -> bool {
-        self.outside.way.xsks.are_any()
     }
 
     /// Refreshes the state of all backends.
@@ -129,6 +125,7 @@ impl Forwarder {
         }
         engine.end_tick(outside, now);
         outside.way.flush(&outside.counters, now);
+        outside.backend_sockets.bypass().flush();
         outside.taps.end_turn();
         outside.backend_sockets.tidy(now, |late| engine.on_quarantine_over(late, now));
         let next = [

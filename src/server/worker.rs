@@ -201,7 +201,7 @@ async fn run(parts: WorkerParts) -> Result<(), LostTask> {
         xdp: Rc::new(XdpTargets::new(id.0.into())),
     };
     if has_xdp {
-        around.xdp.sockets().switch_gro_off();
+        around.xdp.bypass().switch_gro_off();
     }
     let mut sections = Sections::default();
     let rest = loop {
@@ -270,7 +270,7 @@ impl Sections {
             }
             WorkerCommand::SetTaps(set) => around.taps.set(set),
             WorkerCommand::SetXdp(sockets) => around.xdp.read_only(&sockets, around.busy_poll)?,
-            WorkerCommand::SetNextHops(next_hops) => around.xdp.sockets().set_next_hops(next_hops),
+            WorkerCommand::SetNextHops(next_hops) => around.xdp.bypass().set_next_hops(next_hops),
             WorkerCommand::Refresh => {
                 if let Some(tasks) = &self.forwarder {
                     around.timed("health", || tasks.forwarder.borrow_mut().refresh_all(now));

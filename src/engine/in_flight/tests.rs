@@ -8,8 +8,9 @@ use super::super::plan::PlanNumber;
 use super::super::pools::PoolSlot;
 use super::super::slots::place_size;
 use super::*;
-use crate::forwarder::ReplyChannel;
+use crate::forwarder::{DatagramWay, ReplyChannel};
 use crate::limit::ClientPlace;
+use crate::net::sys::batch::ReplyPath;
 use crate::policy::PoolRules;
 use crate::policy::budget::Budget;
 use crate::policy::query_slots::{QuerySlot, SocketId};
@@ -37,7 +38,7 @@ fn clients() -> Arc<Clients> {
 fn waiter(port: u16, query: &[u8], since: Instant) -> Waiter<ReplyChannel> {
     let peer = std::net::SocketAddr::from(([192, 0, 2, 1], port)).into();
     let form = ClientForm::of(&read_query(query).expect("a query"));
-    let client = ReplyChannel::Udp { listener: 0, peer, local: None, link: None };
+    let client = ReplyChannel::Udp(DatagramWay { listener: 0, peer, path: ReplyPath::by_socket(None) });
     Waiter { client, form, cookie: None, queries: 1, since, place: ClientPlace::UNCOUNTED }
 }
 

@@ -2,8 +2,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -16,9 +17,10 @@ use tokio::io::unix::AsyncFd;
 
 use super::pressure::{Adjustment, MAX_WAIT, UdpPressure};
 use crate::net::proxy_protocol::Proxies;
-use crate::net::sys::batch::{self, BATCH, RecvBatch};
+use crate::net::sys::batch::{self, BATCH, RecvBatch, ReplyPath, SendBatch};
 use crate::net::sys::bind::SOCKET_BUFFER;
 use crate::net::sys::options;
+use crate::net::xdp::KernelBypass;
 
 /// A listener's socket, which the runtime watches for input only.
 ///
@@ -26,6 +28,9 @@ use crate::net::sys::options;
 /// left: each batch of responses would wake the worker once more for nothing.
 pub struct ListenerSocket {
     fd: AsyncFd<OwnedFd>,
+    /// The bound address; unspecified for all addresses of this machine.
+    address: SocketAddr,
+    bypass: Rc<KernelBypass>,
     proxies: Arc<Proxies>,
     pressure: RefCell<UdpPressure>,
     refused: Cell<u32>,
@@ -37,12 +42,16 @@ pub struct ListenerSocket {
 
 impl ListenerSocket {
     /// Registers a non-blocking socket with this thread's runtime. Queries of `proxies` have a PROXY header.
-    pub fn new(socket: UdpSocket, proxies: Arc<Proxies>) -> io::Result<Self> {
+    /// Responses to queries that came by `bypass` leave by it too.
+    pub fn new(socket: UdpSocket, proxies: Arc<Proxies>, bypass: Rc<KernelBypass>) -> io::Result<Self> {
+        let address = socket.local_addr()?;
         let refused = options::refused_by_kernel(&socket).unwrap_or_default();
         // An earlier reader may have ended under pressure.
         options::stamp_arrivals(&socket, false);
         Ok(Self {
             fd: batch::watch(socket.into())?,
+            address,
+            bypass,
             proxies,
             pressure: RefCell::default(),
             refused: Cell::new(refused),
@@ -51,10 +60,12 @@ impl ListenerSocket {
         })
     }
 
-    /// Enables GRO while this reader has the socket.
+    /// Enables GRO while this reader has the socket, unless it disturbs the bypass.
     pub fn enable_gro(&self) {
-        self.is_gro_to_end.set(false);
-        options::enable_gro(&self.fd);
+        if !self.bypass.is_gro_off() {
+            self.is_gro_to_end.set(false);
+            options::enable_gro(&self.fd);
+        }
     }
 
     /// Ends GRO once the socket is empty: the kernel reports the segment size of a coalesced datagram only
@@ -68,6 +79,28 @@ impl ListenerSocket {
         } else {
             options::enable_gro(&self.fd);
         }
+    }
+
+    /// Returns the local address of a query, the source of its response.
+    pub fn asked_at(&self, path: ReplyPath) -> SocketAddr {
+        path.local().map_or(self.address, |local| SocketAddr::new(local.ip(), self.address.port()))
+    }
+
+    /// Queues the response that `fill` writes, unless it is empty: in `responses`, or for the bypass if its
+    /// query came by it.
+    pub fn queue(&self, responses: &mut SendBatch, to: SocketAddr, path: ReplyPath, fill: impl FnOnce(&mut Vec<u8>)) {
+        match path.link() {
+            None => responses.push_unless_empty(to, path.local(), fill),
+            Some(link) => self.bypass.push(link, (self.asked_at(path), to), fill, |message| {
+                responses.push_unless_empty(to, path.local(), |out| out.extend_from_slice(message));
+            }),
+        }
+    }
+
+    /// Sends all queued responses.
+    pub fn send(&self, responses: &mut SendBatch, refused: impl FnMut(usize, &io::Error)) {
+        responses.flush(self, refused);
+        self.bypass.flush();
     }
 
     /// Returns the proxies whose datagrams have a PROXY header.
@@ -190,7 +223,6 @@ const LAST_BATCHES: usize = 256;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::sys::batch::SendBatch;
     use crate::net::sys::bind::{Group, Kinds};
     use crate::net::sys::options::enable_gro;
 
@@ -207,7 +239,7 @@ mod tests {
         let (from, to) = sockets();
         enable_gro(&to);
         let address = to.local_addr().ok();
-        let to = ListenerSocket::new(to, Arc::default()).unwrap();
+        let to = ListenerSocket::new(to, Arc::default(), Rc::default()).unwrap();
         let mut out = SendBatch::new(BATCH, 16);
         let send_coalesced = |out: &mut SendBatch, count: usize| {
             for _ in 0..count {
@@ -244,7 +276,8 @@ mod tests {
         // Another process leaves this to us.
         send_coalesced();
         let group = Group::complete(address, Kinds::Datagram, vec![to], Vec::new()).unwrap();
-        let socket = |clone: &UdpSocket| ListenerSocket::new(clone.try_clone().unwrap(), Arc::default()).unwrap();
+        let socket =
+            |clone: &UdpSocket| ListenerSocket::new(clone.try_clone().unwrap(), Arc::default(), Rc::default()).unwrap();
         let earlier = socket(&group.udp[0]);
         earlier.enable_gro();
         drop(earlier);
@@ -267,7 +300,7 @@ mod tests {
         for number in 0..3 {
             from.send_to(&[number], to.local_addr().unwrap()).unwrap();
         }
-        let to = ListenerSocket::new(to, Arc::default()).unwrap();
+        let to = ListenerSocket::new(to, Arc::default(), Rc::default()).unwrap();
         let mut batch = RecvBatch::for_gro(2, 16);
         to.readable().await.unwrap();
         let mut lengths = Vec::new();

@@ -8,6 +8,7 @@
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::num::NonZeroU16;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::ptr;
@@ -52,6 +53,40 @@ impl LocalAddress {
     }
 }
 
+/// The path of the response to a datagram: through the listener's socket, or past the kernel by the link of
+/// the query (`net/xdp`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplyPath {
+    local: Option<LocalAddress>,
+    /// The number of the link in native byte order, valid for one worker; zero for the socket.
+    link: [u8; 2],
+}
+
+impl ReplyPath {
+    /// A path through the listener's socket, from this address if there is one.
+    pub fn by_socket(local: Option<LocalAddress>) -> Self {
+        Self { local, link: [0; 2] }
+    }
+
+    pub(in crate::net) fn by_link(local: Option<LocalAddress>, link: NonZeroU16) -> Self {
+        Self { local, link: link.get().to_ne_bytes() }
+    }
+
+    /// Returns this path without its link, which no other worker and no later response can use.
+    pub fn without_link(self) -> Self {
+        Self::by_socket(self.local)
+    }
+
+    /// Returns the local address of the query, on a wildcard listener or by a link.
+    pub fn local(&self) -> Option<LocalAddress> {
+        self.local
+    }
+
+    pub(in crate::net) fn link(&self) -> Option<NonZeroU16> {
+        NonZeroU16::new(u16::from_ne_bytes(self.link))
+    }
+}
+
 /// A received datagram, borrowed from its batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Datagram<'a> {
@@ -59,8 +94,8 @@ pub struct Datagram<'a> {
     pub bytes: &'a [u8],
     /// The sender.
     pub peer: SocketAddr,
-    /// The local address, on sockets for which [`super::bind`] has enabled it.
-    pub local: Option<LocalAddress>,
+    /// The path of its response, with the local address on sockets for which [`super::bind`] has enabled it.
+    pub path: ReplyPath,
     /// True if the payload was longer than the buffer and is cut.
     pub is_truncated: bool,
 }
@@ -194,10 +229,11 @@ impl RecvBatch {
         let Segment { buffer, octets, is_truncated } = self.segments.chunk().get(index)?;
         let bytes = self.buffers.get(buffer * self.room..)?.get(..self.room)?.get(octets.clone())?;
         let length = bytes.len().min(self.size);
+        let control = self.control[*buffer].read(self.headers[*buffer].msg_hdr.msg_controllen as usize);
         Some(Datagram {
             bytes: &bytes[..length],
             peer: read_address(&self.peers[*buffer])?,
-            local: self.control[*buffer].read(self.headers[*buffer].msg_hdr.msg_controllen as usize).local,
+            path: ReplyPath::by_socket(control.local),
             is_truncated: *is_truncated || length < octets.len(),
         })
     }

@@ -19,7 +19,8 @@
 //!                                               reply, or QUARANTINE over
 //! ```
 
-mod by_xdp;
+#[cfg(test)]
+mod bypass_tests;
 mod connections;
 mod filling;
 mod opening;
@@ -43,7 +44,6 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 
-use self::by_xdp::ByXdp;
 pub use self::connections::{ConnectionEnd, EndedConnection, StreamWay, TlsSource};
 use self::connections::{ConnectionPool, StreamSet};
 use self::filling::{Filling, Spare};
@@ -55,7 +55,7 @@ use self::void::{ReturnedIds, VoidedSockets};
 use crate::net::proxy_protocol::ClientHeader;
 use crate::net::refusal::{SendRefusal, is_unreachable};
 use crate::net::sys::batch::{BATCH, RecvBatch};
-use crate::net::xdp::WorkerSockets;
+use crate::net::xdp::{HeldPorts, KernelBypass};
 use crate::policy::query_slots::{PROLONGED, QUARANTINE, QuerySlot, QuerySlots, SlotState, SocketId, SocketSetId};
 
 /// The sockets of one worker to all its backends. `T` is the caller's data for a query in flight, `L` for one
@@ -65,6 +65,8 @@ pub struct BackendSockets<T, L> {
     alarm: OwnedFd,
     alarm_at: Option<Instant>,
     asked_at: Instant,
+    /// Before the sockets, whose ports it releases.
+    held_ports: HeldPorts,
     sets: Vec<Option<SocketSet>>,
     free_sets: Vec<SocketSetId>,
     ports: HashMap<u16, usize>,
@@ -86,7 +88,6 @@ pub struct BackendSockets<T, L> {
     struck: Vec<SocketId>,
     dirty: Vec<SocketSetId>,
     renewals: Renewals,
-    by_xdp: ByXdp,
     rng: StdRng,
 }
 
@@ -126,16 +127,16 @@ struct SocketSet {
     filling: Option<Box<Filling>>,
     /// How many more sockets are opened with GRO, because coalesced replies came.
     gro_sockets_left: u32,
-    /// The time when the next socket bypasses AF_XDP, if AF_XDP reaches the backend.
+    /// The time when the next socket leaves its datagrams to the kernel, if the bypass reaches the backend.
     by_kernel_at: Option<Instant>,
     stream: Option<Box<StreamSet>>,
 }
 
 impl<T: Copy, L: Copy> BackendSockets<T, L> {
     /// Creates an empty collection with room for this many sockets. Each backend gets its first socket
-    /// regardless of room. `message_size` is the usual size of a message in bytes. Datagrams use AF_XDP
-    /// (`xsks`) where possible.
-    pub fn new(room: usize, message_size: usize, xsks: Rc<WorkerSockets>) -> io::Result<Self> {
+    /// regardless of room. `message_size` is the usual size of a message in bytes. Datagrams use the bypass
+    /// where possible.
+    pub fn new(room: usize, message_size: usize, bypass: Rc<KernelBypass>) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let alarm = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         epoll::add(&epoll, &alarm, epoll::EventData::new_u64(ALARM), EDGE)?;
@@ -162,9 +163,19 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             closing: Vec::with_capacity(WARM_SOCKETS),
             room: Room::new(room),
             renewals: Renewals::new(),
-            by_xdp: ByXdp::new(xsks),
+            held_ports: HeldPorts::new(bypass),
             rng: StdRng::try_from_rng(&mut rand::rngs::SysRng).map_err(io::Error::other)?,
         })
+    }
+
+    /// Returns the way of datagrams past the kernel.
+    pub fn bypass(&self) -> &KernelBypass {
+        self.held_ports.bypass()
+    }
+
+    /// Returns the socket for a datagram from `remote` to `local` that bypassed the kernel.
+    pub fn socket_between(&self, local: SocketAddr, remote: SocketAddr) -> Option<SocketId> {
+        self.held_ports.socket_between(local, remote)
     }
 
     /// Adds a set for a backend.
@@ -329,9 +340,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             let socket = self.sockets[number.index()].as_mut().expect("a current socket is open");
             socket.batches += 1;
             let (sent, first_refused) = (slots.len(), refused.len());
-            if let Some(held) = &socket.held {
-                self.by_xdp.divert(held, batch, slots);
-            }
+            self.held_ports.divert(number, batch, slots);
             let waited = batch.flush(&socket.udp, |index, error| {
                 let slot = slots[index];
                 if let Some(state) = self.slots.remove(slot) {

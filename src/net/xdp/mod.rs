@@ -4,20 +4,22 @@
 //! and writes them (`frame.rs`). All other frames go through the kernel.
 
 pub mod bpf;
+mod bypass;
 pub mod filter;
 pub mod frame;
-mod held;
+mod held_ports;
 pub mod netlink;
 mod next_hops;
 pub mod program;
 pub mod rights;
 pub mod socket;
 pub mod sources;
-mod worker_sockets;
 
-pub use self::held::HeldPort;
+pub use self::bypass::{Home, KernelBypass, LentXsk, WorkerSocket};
+#[cfg(test)]
+pub(super) use self::held_ports::BY_KERNEL_EVERY;
+pub use self::held_ports::HeldPorts;
 pub use self::next_hops::{NextHop, NextHops};
-pub use self::worker_sockets::{BackendWay, Home, LentXsk, LinkId, WorkerSocket, WorkerSockets};
 
 /// The warning for operators who set `[xdp]`.
 pub const EXPERIMENTAL: &str = "[xdp] is experimental: in one measurement 1.4 % of the answers were lost and the cause is not known; see docs/src/xdp.md";

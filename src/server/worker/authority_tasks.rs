@@ -46,7 +46,6 @@ impl AuthorityTasks {
             notifies,
             tasks: tasks.clone(),
             taps,
-            xsks: Rc::clone(xdp.sockets()),
         };
         let mut this = Self {
             id: around.id,
@@ -84,7 +83,7 @@ impl AuthorityTasks {
     }
 
     fn read(&mut self, sockets: AddressSockets) -> io::Result<()> {
-        let (mut reading, listeners) = AddressReading::new(sockets)?;
+        let (mut reading, listeners) = AddressReading::new(sockets, self.xdp.bypass())?;
         let (authority, gate) = (Rc::clone(&self.authority), Rc::clone(&self.authority));
         let is_quic = reading.serve_quic(
             &self.connections,

@@ -59,7 +59,7 @@ impl ForwarderTasks {
             idle: Rc::clone(&idle),
             tasks: tasks.clone(),
             taps: Rc::clone(taps),
-            xsks: Rc::clone(xdp.sockets()),
+            bypass: Rc::clone(xdp.bypass()),
         };
         let forwarder = Forwarder::new(*id, links, state, Instant::now())?;
         xdp.add_forwarder(&forwarder);
@@ -114,7 +114,7 @@ impl ForwarderTasks {
     }
 
     fn read(&mut self, sockets: AddressSockets, checkpoint: &Checkpoint) -> io::Result<()> {
-        let (mut reading, listeners) = AddressReading::new(sockets)?;
+        let (mut reading, listeners) = AddressReading::new(sockets, self.xdp.bypass())?;
         let number = reading.address.number;
         let (forwarder, gate) = (Rc::clone(&self.forwarder), Rc::clone(&self.forwarder));
         let is_quic = reading.serve_quic(
@@ -130,7 +130,7 @@ impl ForwarderTasks {
             return Ok(());
         }
         if let Some(socket) = reading.sockets.first() {
-            self.forwarder.borrow_mut().add_listener(number, reading.address.bound(), Rc::clone(socket));
+            self.forwarder.borrow_mut().add_listener(number, Rc::clone(socket));
             let target = XdpTarget::Forwarder { forwarder: Rc::clone(&self.forwarder), listener: number };
             self.xdp.add(number, reading.address.bound(), target);
         }

@@ -20,6 +20,7 @@ use crate::net::from_clients::tcp::{self, ConnectionTable, Gate, Responder, Serv
 use crate::net::from_clients::udp::ListenerSocket;
 use crate::net::sys::busy_poll::BusyPoll;
 use crate::net::tasks::{Endless, LostTask, TaskKind};
+use crate::net::xdp::KernelBypass;
 use crate::server::listeners::{AddressSockets, ServedAddress};
 
 pub(super) struct AddressReading {
@@ -31,10 +32,11 @@ pub(super) struct AddressReading {
 
 impl AddressReading {
     /// Registers the sockets of an address with this thread's runtime. Does not read yet.
-    pub(super) fn new(sockets: AddressSockets) -> io::Result<(Self, Vec<TcpListener>)> {
+    pub(super) fn new(sockets: AddressSockets, bypass: &Rc<KernelBypass>) -> io::Result<(Self, Vec<TcpListener>)> {
         let AddressSockets { address, udp, tcp } = sockets;
         let proxies = Arc::clone(address.proxies());
-        let udp = udp.into_iter().map(|socket| ListenerSocket::new(socket, Arc::clone(&proxies)).map(Rc::new));
+        let listener = |socket| ListenerSocket::new(socket, Arc::clone(&proxies), Rc::clone(bypass)).map(Rc::new);
+        let udp = udp.into_iter().map(listener);
         let tcp = tcp.into_iter().map(TcpListener::from_std);
         let (readers, connections) = (Endless::new(TaskKind::Listener), Endless::new(TaskKind::Connections));
         Ok((

@@ -20,7 +20,7 @@ use tokio::time::sleep_until;
 use crate::authority::{self, Authority};
 use crate::forwarder::Forwarder;
 use crate::net::from_clients::udp::ListenerSocket;
-use crate::net::sys::batch::{BATCH, Datagram, LocalAddress, SendBatch, watch};
+use crate::net::sys::batch::{BATCH, Datagram, LocalAddress, ReplyPath, SendBatch, watch};
 use crate::net::sys::busy_poll::BusyPoll;
 use crate::net::tasks::{Endless, LostTask, TaskKind};
 use crate::net::xdp::filter::XdpFilter;
@@ -28,10 +28,10 @@ use crate::net::xdp::frame::{self, Checksums, EthernetLink, UdpFrame};
 use crate::net::xdp::netlink::{self, Reach, Requests};
 use crate::net::xdp::socket::Frame;
 use crate::net::xdp::sources::{SourceVerdict, Sources};
-use crate::net::xdp::{Home, LentXsk, LinkId, WorkerSocket, WorkerSockets};
+use crate::net::xdp::{Home, KernelBypass, LentXsk, WorkerSocket};
 
 pub(super) struct XdpTargets {
-    sockets: Rc<WorkerSockets>,
+    bypass: Rc<KernelBypass>,
     listeners: RefCell<Vec<(u16, Rc<XdpListener>)>>,
     /// The forwarder, which has ports to backends, and earlier ones that are ending.
     forwarders: RefCell<Vec<Weak<RefCell<Forwarder>>>>,
@@ -80,13 +80,12 @@ struct XdpArrival<'f> {
     datagram: Datagram<'f>,
     to: SocketAddr,
     came: EthernetLink,
-    link: Option<LinkId>,
 }
 
 impl XdpTargets {
     pub(super) fn new(worker: u32) -> Self {
         Self {
-            sockets: Rc::new(WorkerSockets::new(worker)),
+            bypass: Rc::new(KernelBypass::new(worker)),
             listeners: RefCell::default(),
             forwarders: RefCell::default(),
             readers: RefCell::default(),
@@ -95,8 +94,8 @@ impl XdpTargets {
         }
     }
 
-    pub(super) fn sockets(&self) -> &Rc<WorkerSockets> {
-        &self.sockets
+    pub(super) fn bypass(&self) -> &Rc<KernelBypass> {
+        &self.bypass
     }
 
     /// Adds a forwarder, which gets the replies of its backends while it lives.
@@ -131,13 +130,13 @@ impl XdpTargets {
             drop(task);
             // The XDP program sends nothing to this socket any more, or soon will not.
             while socket.xsk().receive(|frames| self.take(&socket, frames)) > 0 {}
-            self.sockets.remove(socket.number);
+            self.bypass.remove(socket.number);
         }
         let mut readers = stay;
         for XdpSocket { interface, checksums, filter, home } in wanted {
             // A socket already in use here, or still held by a previous worker, cannot be taken.
             let Some(lent) = LentXsk::take(home) else { continue };
-            let socket = self.sockets.add(*interface, *checksums, Arc::clone(filter), lent);
+            let socket = self.bypass.add(*interface, *checksums, Arc::clone(filter), lent);
             let watched = watch(socket.xsk().as_fd().try_clone_to_owned()?)?;
             let mut task = Endless::new(TaskKind::Listener);
             task.start(Rc::clone(self).read(Rc::clone(&socket), watched, busy_poll));
@@ -201,16 +200,13 @@ impl XdpTargets {
         self.take_replies(&mut arrivals, now);
         invalid += self.judge_sources(socket, &mut arrivals, now);
         while let Some(to) = arrivals.iter().flatten().map(|arrival| arrival.to).next() {
-            let same = arrivals.iter().flatten().filter(|arrival| arrival.to == to);
+            let same = arrivals.iter().flatten().filter(|arrival| arrival.to == to).map(|arrival| arrival.datagram);
             match self.listener(to).as_deref().map(|listener| &listener.target) {
                 Some(XdpTarget::Forwarder { forwarder, listener }) => {
-                    let datagrams = same.map(|arrival| (arrival.datagram, arrival.link));
-                    forwarder.borrow_mut().take_datagrams(*listener, datagrams, now);
+                    forwarder.borrow_mut().take_datagrams(*listener, same, now);
                 }
                 Some(XdpTarget::Authority { authority, socket, responses }) => {
-                    let by_xdp = |arrival: &XdpArrival<'_>| arrival.link.map(|link| (arrival.to.port(), link));
-                    let datagrams = same.map(|arrival| (arrival.datagram, by_xdp(arrival)));
-                    authority.answer_datagrams(socket, datagrams, &mut responses.borrow_mut());
+                    authority.answer_datagrams(socket, same, &mut responses.borrow_mut());
                 }
                 // The listener or the backend port was just removed.
                 None => invalid += same.count() as u64,
@@ -231,7 +227,7 @@ impl XdpTargets {
             let mut is_any = false;
             for arrival in &mut *arrivals {
                 let is_reply = arrival.is_some_and(|XdpArrival { datagram, to, .. }| {
-                    forwarder.take_reply_by_xdp(datagram.peer, to, datagram.bytes, now)
+                    forwarder.take_reply(datagram.peer, to, datagram.bytes, now)
                 });
                 if is_reply {
                     *arrival = None;
@@ -244,7 +240,7 @@ impl XdpTargets {
         }
     }
 
-    /// Sets the response link of each query, and drops queries from sources that are no other host.
+    /// Sets the path of each response, and drops queries from sources that are no other host.
     /// Returns the number of drops.
     fn judge_sources(&self, socket: &WorkerSocket, arrivals: &mut [Option<XdpArrival<'_>>], now: Instant) -> u64 {
         let mut sources = self.sources.borrow_mut();
@@ -253,7 +249,10 @@ impl XdpTargets {
             let Some(arrival) = place else { continue };
             let source = arrival.datagram.peer.ip();
             match sources.judge(source, socket.interface, now, || self.ask(source)) {
-                SourceVerdict::Link => arrival.link = self.sockets.link(socket.number, arrival.came, now),
+                SourceVerdict::Link => {
+                    let local = arrival.datagram.path.local();
+                    arrival.datagram.path = self.bypass.path(local, (socket.number, arrival.came), now);
+                }
                 SourceVerdict::Route => {}
                 SourceVerdict::Drop => {
                     *place = None;
@@ -276,7 +275,7 @@ impl XdpTargets {
 
 fn arrive<'f>(socket: &WorkerSocket, frame: &UdpFrame<'f>) -> XdpArrival<'f> {
     let &UdpFrame { link: came, source, destination: to, payload: bytes } = frame;
-    let local = Some(LocalAddress::new(to.ip(), socket.interface));
+    let path = ReplyPath::by_socket(Some(LocalAddress::new(to.ip(), socket.interface)));
     let peer = match source {
         SocketAddr::V6(mut source) if source.ip().is_unicast_link_local() => {
             source.set_scope_id(socket.interface);
@@ -284,8 +283,7 @@ fn arrive<'f>(socket: &WorkerSocket, frame: &UdpFrame<'f>) -> XdpArrival<'f> {
         }
         SocketAddr::V4(_) | SocketAddr::V6(_) => source,
     };
-    let datagram = Datagram { bytes, peer, local, is_truncated: false };
-    XdpArrival { datagram, to, came, link: None }
+    XdpArrival { datagram: Datagram { bytes, peer, path, is_truncated: false }, to, came }
 }
 
 fn is_wildcard_of(bound: SocketAddr, to: SocketAddr) -> bool {

@@ -114,8 +114,8 @@ impl QuicListener {
 
     pub(super) fn pass_on(&self, worker: u16, datagram: Datagram<'_>) -> bool {
         let Some(to) = self.boxes.get(usize::from(worker)) else { return false };
-        let Datagram { bytes, peer, local, .. } = datagram;
-        let is_passed = to.waiting.push(PassedOn { octets: bytes.to_vec(), peer, local }).is_ok();
+        let Datagram { bytes, peer, path, .. } = datagram;
+        let is_passed = to.waiting.push(PassedOn { octets: bytes.to_vec(), peer, local: path.local() }).is_ok();
         to.filled.notify_one();
         is_passed
     }

@@ -22,7 +22,7 @@ use crate::limit::TableFullness;
 use crate::metrics::{ConnectionFate, Counters, DropReason};
 use crate::net::from_clients::tcp::{ConnectionTable, Responder, ToListener, Wake};
 use crate::net::from_clients::udp::ListenerSocket;
-use crate::net::sys::batch::{BATCH, Datagram, LocalAddress, RecvBatch, SendBatch};
+use crate::net::sys::batch::{BATCH, Datagram, LocalAddress, RecvBatch, ReplyPath, SendBatch};
 use crate::wire::Transport;
 
 pub(super) struct QuicWorker<A, H> {
@@ -169,13 +169,14 @@ impl<A: Fn(IpAddr) -> bool, H: Fn(&[u8], &Responder)> QuicWorker<A, H> {
         let Some(inbox) = listener.box_of(self.worker) else { return false };
         for _ in 0..BATCH {
             let Some(passed_on) = inbox.take() else { return false };
-            let (bytes, peer, local) = (&*passed_on.octets, passed_on.peer, passed_on.local);
-            self.take(Datagram { bytes, peer, local, is_truncated: false }, now);
+            let (bytes, peer, path) = (&*passed_on.octets, passed_on.peer, ReplyPath::by_socket(passed_on.local));
+            self.take(Datagram { bytes, peer, path, is_truncated: false }, now);
         }
         true
     }
 
-    fn take(&mut self, Datagram { bytes, peer, local, .. }: Datagram<'_>, now: Instant) {
+    fn take(&mut self, Datagram { bytes, peer, path, .. }: Datagram<'_>, now: Instant) {
+        let local = path.local();
         self.has_taken = true;
         let is_handshake = is_handshake(bytes);
         self.scratch.clear();

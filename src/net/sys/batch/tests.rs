@@ -254,7 +254,7 @@ fn check_local_address(wildcard: &str, address: &str) {
     assert_eq!(batch.received, 1, "one transmit");
     for index in 0..3 {
         let datagram = batch.datagram(index).unwrap();
-        assert_eq!(datagram.local.map(|local| local.ip()), Some(to_address.ip()));
+        assert_eq!(datagram.path.local().map(|local| local.ip()), Some(to_address.ip()));
         assert_eq!(datagram.bytes, [index as u8; 3]);
     }
 }

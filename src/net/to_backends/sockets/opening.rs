@@ -73,7 +73,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         let left = &mut self.set(set_id).gro_sockets_left;
         let is_expected = *left > 0;
         *left = left.saturating_sub(1);
-        if (is_expected || self.rng.random_ratio(1, GRO_TRIAL)) && !self.by_xdp.is_gro_off() {
+        if (is_expected || self.rng.random_ratio(1, GRO_TRIAL)) && !self.held_ports.bypass().is_gro_off() {
             enable_gro(&udp);
         }
         let number = match self.free_numbers.pop() {
@@ -89,9 +89,9 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             return Err(error.into());
         }
         let sent = self.spare.pop().unwrap_or_else(SentIds::new);
-        let held = self.hold((set_id, number), &udp, now);
+        let by_kernel_at = &mut self.sets[set_id.0 as usize].as_mut().expect("its socket opens").by_kernel_at;
+        self.held_ports.hold(number, &udp, address, by_kernel_at, now);
         let socket = BackendSocket {
-            held,
             udp,
             set_id,
             opened: now,
@@ -154,12 +154,10 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     /// processing a batch of its replies, which must not match queries of another socket.
     pub(super) fn close(&mut self, number: SocketId) {
         self.closed_numbers.push(number);
-        let Some(BackendSocket { held, udp, set_id, mut sent, .. }) = self.sockets[number.index()].take() else {
+        let Some(BackendSocket { udp, set_id, mut sent, .. }) = self.sockets[number.index()].take() else {
             return;
         };
-        if let Some(held) = held {
-            self.by_xdp.release(*held);
-        }
+        self.held_ports.release(number);
         self.closing.push(udp);
         sent.clear();
         self.spare.push(sent);

@@ -11,12 +11,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::sent::SentIds;
 use crate::net::sys::bind::SOCKET_BUFFER;
 use crate::net::sys::options::ignore_path_mtu;
-use crate::net::xdp::HeldPort;
 use crate::policy::query_slots::SocketSetId;
 
 pub(super) struct BackendSocket {
-    /// The port of the socket, if datagrams use AF_XDP. Dropped before the socket.
-    pub(super) held: Option<Box<HeldPort>>,
     pub(super) udp: UdpSocket,
     pub(super) set_id: SocketSetId,
     pub(super) opened: Instant,

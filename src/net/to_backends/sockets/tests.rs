@@ -22,14 +22,14 @@ struct Fixture {
 impl Fixture {
     /// Creates a fixture that has sent nothing.
     fn new() -> Self {
-        Self::beside(WorkerSockets::new(0))
+        Self::beside(KernelBypass::new(0))
     }
 
     /// Creates a fixture that has these AF_XDP sockets.
-    fn beside(xsks: WorkerSockets) -> Self {
+    fn beside(bypass: KernelBypass) -> Self {
         let backend = UdpSocket::bind("127.0.0.1:0").unwrap();
         backend.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut sockets = BackendSockets::new(PLENTY, 64, Rc::new(xsks)).unwrap();
+        let mut sockets = BackendSockets::new(PLENTY, 64, Rc::new(bypass)).unwrap();
         let set_id = sockets.add(backend.local_addr().unwrap());
         Self { sockets, set_id, backend, now: Instant::now() }
     }
@@ -189,9 +189,9 @@ fn a_backend_that_sends_trains_gets_sockets_for_them() {
     }
     assert_eq!(fixture.sockets.set(fixture.set_id).gro_sockets_left, 0);
     // With AF_XDP there is no trial.
-    let xsks = WorkerSockets::new(0);
-    xsks.switch_gro_off();
-    let mut fixture = Fixture::beside(xsks);
+    let bypass = KernelBypass::new(0);
+    bypass.switch_gro_off();
+    let mut fixture = Fixture::beside(bypass);
     assert!((0..20 * GRO_TRIAL).all(|_| !comes_whole(&mut fixture)));
 }
 
@@ -514,7 +514,7 @@ fn alarm_fires_at_the_earliest_time_that_was_asked_for() {
     let (soon, far) = (Duration::from_millis(5), Duration::from_secs(3600));
     for times in [vec![soon], vec![soon, far], vec![far, soon], vec![far, Duration::ZERO]] {
         let mut sockets: BackendSockets<u32, u32> =
-            BackendSockets::new(PLENTY, 64, Rc::new(WorkerSockets::new(0))).unwrap();
+            BackendSockets::new(PLENTY, 64, Rc::new(KernelBypass::new(0))).unwrap();
         let start = Instant::now();
         for time in &times {
             sockets.wake_at(start + *time, start);
@@ -539,7 +539,7 @@ fn alarm_that_is_near_and_not_needed_any_more_is_put_off() {
         (millis(5_000), millis(35), millis(40), millis(5)),
     ] {
         let mut sockets: BackendSockets<u32, u32> =
-            BackendSockets::new(PLENTY, 64, Rc::new(WorkerSockets::new(0))).unwrap();
+            BackendSockets::new(PLENTY, 64, Rc::new(KernelBypass::new(0))).unwrap();
         let start = Instant::now();
         sockets.wake_at(start + first, start);
         sockets.wake_at(start + then, start + looked_at);

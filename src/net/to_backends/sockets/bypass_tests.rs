@@ -12,7 +12,7 @@ use crate::net::to_backends::sockets::UnsentMessage;
 use crate::net::xdp::filter::XdpFilter;
 use crate::net::xdp::frame::Checksums;
 use crate::net::xdp::socket::{Copying, FrameCounts, Xsk};
-use crate::net::xdp::{Home, LentXsk, NextHop, NextHops};
+use crate::net::xdp::{BY_KERNEL_EVERY, Home, LentXsk, NextHop, NextHops};
 use crate::policy::query_slots::SlotState;
 
 /// The sockets to a backend that an interface with AF_XDP reaches.
@@ -20,7 +20,7 @@ struct Fixture {
     sockets: BackendSockets<u32, u32>,
     set_id: SocketSetId,
     backend: UdpSocket,
-    xsks: Rc<WorkerSockets>,
+    bypass: Rc<KernelBypass>,
     filter: Arc<XdpFilter>,
     home: Home,
     xsk: u32,
@@ -44,14 +44,14 @@ impl Fixture {
         };
         let backend = UdpSocket::bind("127.0.0.1:0").unwrap();
         backend.set_nonblocking(true).unwrap();
-        let xsks = Rc::new(WorkerSockets::new(1));
+        let bypass = Rc::new(KernelBypass::new(1));
         let counts = Arc::clone(xsk.counts());
         let home: Home = Arc::new(Mutex::new(Some(xsk)));
         let xsk =
-            xsks.add(INTERFACE, Checksums::MaybePartial, Arc::clone(&filter), LentXsk::take(&home).unwrap()).number;
-        let mut sockets = BackendSockets::new(1000, 64, Rc::clone(&xsks)).unwrap();
+            bypass.add(INTERFACE, Checksums::MaybePartial, Arc::clone(&filter), LentXsk::take(&home).unwrap()).number;
+        let mut sockets = BackendSockets::new(1000, 64, Rc::clone(&bypass)).unwrap();
         let set_id = sockets.add(backend.local_addr().unwrap());
-        let mut this = Self { sockets, set_id, backend, xsks, filter, home, xsk, counts, now: Instant::now() };
+        let mut this = Self { sockets, set_id, backend, bypass, filter, home, xsk, counts, now: Instant::now() };
         this.leave_by(INTERFACE, "127.0.0.1");
         // The first socket bypasses AF_XDP.
         let slot = this.send(0);
@@ -63,7 +63,7 @@ impl Fixture {
     fn leave_by(&self, interface: u32, source: &str) {
         let hop = NextHop::new(interface, source.parse().unwrap(), OURS, [2, 0, 0, 0, 0, 2]);
         let hops: NextHops = [(self.backend.local_addr().unwrap().ip(), hop)].into_iter().collect();
-        self.xsks.set_next_hops(Arc::new(hops));
+        self.bypass.set_next_hops(Arc::new(hops));
     }
 
     /// Queues a message of this length.
@@ -107,7 +107,7 @@ impl Fixture {
 
     /// Returns the number of messages sent as frames.
     fn frames(&self) -> u64 {
-        self.xsks.flush();
+        self.bypass.flush();
         self.counts.sent.load(Relaxed)
     }
 
@@ -211,9 +211,9 @@ fn what_does_not_fit_into_a_frame_leaves_by_the_socket() {
 fn what_finds_no_frame_free_leaves_by_the_socket() {
     let Some(mut fixture) = Fixture::new(1500) else { return };
     let slot = fixture.send(0);
-    let socket = fixture.sockets.sockets[slot.socket().index()].as_ref().unwrap();
-    let way = fixture.xsks.way_from(socket.held.as_ref().unwrap()).expect("an interface");
-    while way.push(&[0; 20]).is_ok() {}
+    let (local, remote) = (fixture.local(slot), fixture.backend.local_addr().unwrap());
+    let (socket, link) = fixture.bypass.way(local, remote).expect("an interface");
+    while socket.xsk().push(link, local, remote, &[0; 20]).is_ok() {}
     let slots = [1, 2, 3].map(|number| fixture.queue(number, 20));
     assert!(fixture.flush().is_empty());
     assert_eq!(fixture.received(), slots.map(QuerySlot::id));
@@ -226,7 +226,7 @@ fn sockets_are_the_kernels_while_the_way_is_another() {
     let held = fixture.send(0);
     assert!(fixture.is_held(held));
     let changes: [fn(&Fixture); 3] = [
-        |fixture| fixture.xsks.set_next_hops(Arc::default()),
+        |fixture| fixture.bypass.set_next_hops(Arc::default()),
         |fixture| fixture.leave_by(INTERFACE + 1, "127.0.0.1"),
         |fixture| fixture.leave_by(INTERFACE, "127.0.0.2"),
     ];
@@ -241,31 +241,15 @@ fn sockets_are_the_kernels_while_the_way_is_another() {
         assert_eq!((fixture.received(), fixture.frames()), (vec![], frames + 1));
     }
     // Another program has the interface: it returns no replies.
-    fixture.xsks.remove(fixture.xsk);
+    fixture.bypass.remove(fixture.xsk);
     let without = fixture.send_from(held.socket());
     let filter = Arc::new(XdpFilter::load(OURS, 2, 1).unwrap());
-    fixture.xsks.add(INTERFACE, Checksums::MaybePartial, Arc::clone(&filter), LentXsk::take(&fixture.home).unwrap());
+    fixture.bypass.add(INTERFACE, Checksums::MaybePartial, Arc::clone(&filter), LentXsk::take(&fixture.home).unwrap());
     let before = fixture.send_from(held.socket());
     assert_eq!((fixture.received(), fixture.frames()), (vec![without.id(), before.id()], 4));
     let fresh = fixture.send(0);
     assert!(filter.holds(fixture.local(fresh)));
     assert_eq!((fixture.received(), fixture.frames()), (vec![], 5));
-}
-
-#[test]
-fn each_port_of_each_family_is_anothers() {
-    let mut ports = Ports::default();
-    let address = |text: &str| text.parse::<SocketAddr>().unwrap();
-    let all = ["10.0.0.1:1024", "10.0.0.1:65535", "[2001:db8::1]:1024", "[2001:db8::1]:65535"].map(address);
-    assert!(all.iter().all(|local| ports.get(*local).is_none()));
-    ports.remove(all[0]);
-    for (number, local) in (0..).zip(all) {
-        ports.insert(local, SocketId(number));
-    }
-    assert_eq!(all.map(|local| ports.get(local).map(|number| number.0)), [Some(0), Some(1), Some(2), Some(3)]);
-    assert_eq!(ports.get(address("10.0.0.1:1025")), None);
-    ports.remove(all[0]);
-    assert_eq!(all.map(|local| ports.get(local).is_some()), [false, true, true, true]);
 }
 
 /// The interface that reaches the backend.

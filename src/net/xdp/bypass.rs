@@ -1,8 +1,8 @@
 //! The AF_XDP sockets of one worker, the links of received datagrams, and the ways to backends.
 //!
-//! A received datagram carries the number of its link, for the response. Without a link the response leaves
-//! by the listener's ordinary socket. A query leaves by the interface of the kernel's route (`next_hops.rs`),
-//! if the reply arrives by AF_XDP too (`held.rs`).
+//! The [`ReplyPath`] of a received datagram carries the number of its link, for the response. Without a link
+//! the response leaves by the listener's ordinary socket. A query leaves by the interface of the kernel's
+//! route (`next_hops.rs`), if the reply arrives by AF_XDP too (`held_ports.rs`).
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -17,9 +17,9 @@ use tokio::sync::Notify;
 
 use super::filter::XdpFilter;
 use super::frame::{Checksums, EthernetLink};
-use super::held::HeldPort;
 use super::next_hops::NextHops;
 use super::socket::{FrameRefusal, Xsk};
+use crate::net::sys::batch::{LocalAddress, ReplyPath};
 
 /// Enough for the hosts of a small network or its routers. Others get late responses by ordinary sockets.
 const MAX_LINKS: usize = 1 << PLACE_BITS;
@@ -35,7 +35,7 @@ const MAX_LOOKS: usize = 8;
 
 /// The number of a link, valid only within its worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LinkId(
+struct LinkId(
     /// The place, a few bits of its generation, plus 1. Two bytes, because each query in flight has one.
     NonZeroU16,
 );
@@ -89,7 +89,7 @@ pub struct WorkerSocket {
     pub interface: u32,
     /// The checksums of received datagrams.
     pub checksums: Checksums,
-    filter: Arc<XdpFilter>,
+    pub(super) filter: Arc<XdpFilter>,
     lent: LentXsk,
     stuck: Notify,
 }
@@ -120,25 +120,10 @@ impl WorkerSocket {
     }
 }
 
-/// The way of datagrams from a local socket to a backend.
-pub struct BackendWay {
-    socket: Rc<WorkerSocket>,
-    link: EthernetLink,
-    from: SocketAddr,
-    to: SocketAddr,
-}
-
-impl BackendWay {
-    /// Queues a datagram for the next [`flush`](WorkerSockets::flush).
-    #[inline]
-    pub fn push(&self, payload: &[u8]) -> Result<(), FrameRefusal> {
-        self.socket.xsk().push(self.link, self.from, self.to, payload)
-    }
-}
-
 /// The AF_XDP sockets of one worker; empty without `[xdp]`.
-pub struct WorkerSockets {
-    worker: u32,
+#[derive(Default)]
+pub struct KernelBypass {
+    pub(super) worker: u32,
     next_hops: RefCell<Arc<NextHops>>,
     all: RefCell<Vec<Rc<WorkerSocket>>>,
     next_number: Cell<u32>,
@@ -210,18 +195,10 @@ impl LinkTable {
     }
 }
 
-impl WorkerSockets {
+impl KernelBypass {
     /// Creates an empty set for a worker.
     pub fn new(worker: u32) -> Self {
-        Self {
-            worker,
-            next_hops: RefCell::default(),
-            all: RefCell::default(),
-            next_number: Cell::default(),
-            links: RefCell::default(),
-            is_gro_off: Cell::default(),
-            scratch: RefCell::default(),
-        }
+        Self { worker, ..Self::default() }
     }
 
     /// Adds a socket, of an interface with this program.
@@ -238,7 +215,7 @@ impl WorkerSockets {
         self.is_gro_off.set(true);
     }
 
-    /// Returns true if backend sockets must not use GRO.
+    /// Returns true if sockets must not use GRO.
     #[inline]
     pub fn is_gro_off(&self) -> bool {
         self.is_gro_off.get()
@@ -255,38 +232,30 @@ impl WorkerSockets {
     }
 
     /// Returns true if there are any sockets.
-    pub fn are_any(&self) -> bool {
+    pub fn is_active(&self) -> bool {
         !self.all.borrow().is_empty()
     }
 
-    /// Receives datagrams from `remote` to the connected socket at `local` by AF_XDP, if routed so.
-    pub fn hold(&self, local: SocketAddr, remote: SocketAddr) -> Option<HeldPort> {
-        let BackendWay { socket, .. } = self.way(local, remote)?;
-        Some(HeldPort::new(Arc::clone(&socket.filter), self.worker, local, remote))
-    }
-
-    /// The current way from a held port to its backend; `None` if replies would not arrive by AF_XDP.
-    pub fn way_from(&self, held: &HeldPort) -> Option<BackendWay> {
-        self.way(held.local(), held.remote()).filter(|way| held.is_in(&way.socket.filter))
-    }
-
-    fn way(&self, from: SocketAddr, to: SocketAddr) -> Option<BackendWay> {
+    /// The current way of datagrams from a local socket to a backend.
+    pub(in crate::net) fn way(&self, from: SocketAddr, to: SocketAddr) -> Option<(Rc<WorkerSocket>, EthernetLink)> {
         // Otherwise the route changed after the connect; the kernel handles that.
         let hop = self.next_hops.borrow().to(to.ip()).filter(|hop| hop.source == from.ip())?;
         let all = self.all.borrow();
         let socket = all.iter().find(|socket| socket.interface == hop.interface)?;
-        Some(BackendWay { socket: Rc::clone(socket), link: hop.link, from, to })
+        Some((Rc::clone(socket), hop.link))
     }
 
-    /// The number of a link; `None` if too many are in use.
-    pub fn link(&self, socket: u32, link: EthernetLink, now: Instant) -> Option<LinkId> {
-        self.links.borrow_mut().number((socket, link), now)
+    /// The path of a response to a datagram that came to `local` at a socket of this number by this link. It
+    /// is that of the listener's socket if too many links are in use.
+    pub fn path(&self, local: Option<LocalAddress>, came: (u32, EthernetLink), now: Instant) -> ReplyPath {
+        let link = self.links.borrow_mut().number(came, now);
+        link.map_or(ReplyPath::by_socket(local), |LinkId(link)| ReplyPath::by_link(local, link))
     }
 
     /// Queues the response that `fill` writes, if any. If that fails, it goes to `otherwise`.
     pub fn push(
         &self,
-        link: LinkId,
+        link: NonZeroU16,
         (from, to): (SocketAddr, SocketAddr),
         fill: impl FnOnce(&mut Vec<u8>),
         otherwise: impl FnOnce(&[u8]),
@@ -294,7 +263,7 @@ impl WorkerSockets {
         let mut scratch = self.scratch.borrow_mut();
         scratch.clear();
         fill(&mut scratch);
-        if !scratch.is_empty() && self.push_frame(link, (from, to), &scratch).is_err() {
+        if !scratch.is_empty() && self.push_frame(LinkId(link), (from, to), &scratch).is_err() {
             otherwise(&scratch);
         }
     }
@@ -325,19 +294,20 @@ mod tests {
 
     #[test]
     fn idle_links_leave_their_places_to_new_ones() {
-        let sockets = WorkerSockets::new(0);
+        let sockets = KernelBypass::new(0);
         let start = Instant::now();
         let link = |number: usize| EthernetLink {
             ours: [2, 0, 0, 0, 0, 1],
             theirs: [2, 0, 0, 1, (number >> 8) as u8, number as u8],
         };
-        let get = |number, after| sockets.link(0, link(number), start + after);
+        let id = |socket, number, now| sockets.links.borrow_mut().number((socket, link(number)), now);
+        let get = |number, after| id(0, number, start + after);
         let ids: Vec<_> = (0..MAX_LINKS).map(|number| get(number, Duration::ZERO).expect("there is room")).collect();
         for (number, id) in ids.iter().enumerate() {
             assert_eq!((id.index(), get(number, Duration::ZERO)), (number, Some(*id)));
         }
         assert_eq!(get(MAX_LINKS, IDLE / 2), None, "all are in use");
-        assert_eq!(sockets.link(1, link(0), start), None, "another socket, another link");
+        assert_eq!(id(1, 0, start), None, "another socket, another link");
         assert_eq!(get(0, IDLE), Some(ids[0]), "its use keeps it");
         let others: Vec<_> =
             (1..MAX_LINKS).map(|number| get(MAX_LINKS + number, IDLE).expect("an idle place")).collect();
@@ -350,9 +320,9 @@ mod tests {
 
     #[test]
     fn what_cannot_leave_goes_elsewhere() {
-        let sockets = WorkerSockets::new(0);
-        let link =
-            sockets.link(0, EthernetLink { ours: [2; 6], theirs: [4; 6] }, Instant::now()).expect("there is room");
+        let sockets = KernelBypass::new(0);
+        let came = (0, EthernetLink { ours: [2; 6], theirs: [4; 6] });
+        let link = sockets.path(None, came, Instant::now()).link().expect("there is room");
         let addresses = ("192.0.2.1:53".parse().unwrap(), "192.0.2.2:1024".parse().unwrap());
         let mut other = Vec::new();
         sockets.push(link, addresses, |out| out.extend([1, 2]), |message| other = message.to_vec());
