@@ -1,26 +1,20 @@
 //! The figure of a simulation: one SVG with two panels.
 //!
 //! On the left, for each policy, the share of queries slower than a latency, on logarithmic axes; on the
-//! right, p99.9 against the extra load. Each policy has the same color, dash and marker in both panels, so
-//! that the figure is readable without colors. The canvas is twice the width at which the README shows it,
-//! because the drawing library has whole coordinates, and half steps keep the curves smooth. Equal curves
+//! right, p99.9 against the extra load, with the legend. Each policy has the same color, dash and marker in both
+//! panels, so that the figure is readable without colors. The canvas is twice the width at which the docs show
+//! it, because the drawing library has whole coordinates, and half steps keep the curves smooth. Equal curves
 //! give equal bytes.
 
-mod axis;
-mod labels;
-mod look;
-
 use std::io;
+use std::ops::Range;
 use std::time::Duration;
 
 use plotters::coord::Shift;
+use plotters::coord::combinators::LogCoord;
+use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::element::DashedPathElement;
 use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
-
-use axis::{Axis, extra_place, latency_place, share_place};
-use labels::{Rect, place};
-use look::LineStyle;
 
 pub(super) struct Curve {
     pub(super) name: String,
@@ -32,176 +26,199 @@ pub(super) struct Curve {
 }
 
 pub(super) fn draw(title: &str, curves: &[Curve]) -> Drawn<String> {
-    let names: Vec<String> = curves.iter().map(|curve| printable(&curve.name)).collect();
-    let entries = legend(&names);
-    let legend_height = entries.last().map_or(0, |&(_, y)| y + ROW);
     let mut svg = String::new();
     {
-        let height = (TITLE + legend_height) as u32 + PANELS;
-        let root = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
+        let root = SVGBackend::with_string(&mut svg, (WIDTH, HEIGHT)).into_drawing_area();
         root.fill(&WHITE)?;
-        let style = styled(TEXT * 5 / 4, INK, HPos::Left, FontStyle::Bold);
-        root.draw_text(&printable(title), &style, (EDGE, TITLE / 2))?;
-        for (index, (name, &(x, y))) in names.iter().zip(&entries).enumerate() {
-            let (look, y) = (LineStyle::of(index), TITLE + y + ROW / 2);
-            look.line(&root, vec![(x, y), (x + SAMPLE, y)])?;
-            look.marker(&root, (x + SAMPLE / 2, y))?;
-            root.draw_text(name, &text(TEXT, INK, HPos::Left), (x + SAMPLE + 12, y))?;
-        }
-        let (_, panels) = root.split_vertically(TITLE + legend_height);
+        let panels = root.titled(&printable(title), (FONT, TEXT + 8))?;
         let (left, right) = panels.split_horizontally(WIDTH / 2);
-        distribution(&root, &left, curves)?;
-        price(&root, &right, curves, &names)?;
+        distribution(&left, curves)?;
+        price(&right, curves)?;
         root.present()?;
     }
     Ok(svg)
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-pub(super) type Drawn<T> = Result<T, DrawingAreaErrorKind<io::Error>>;
-type Panel<'a> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<Axis, Axis>>;
+type Drawn<T> = Result<T, DrawingAreaErrorKind<io::Error>>;
+type Panel<'a, X> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, LogCoord<f64>>>;
+type Shape<'a, C> = DynElement<'static, SVGBackend<'a>, C>;
 
 const WIDTH: u32 = 1800;
-/// Height of the panels with their axes and captions.
-const PANELS: u32 = 760;
-const TITLE: i32 = 84;
-const ROW: i32 = 46;
-const EDGE: i32 = 36;
-/// Empty space at the right of a panel, for the label of the p99.9 line.
-const MARGIN: i32 = 96;
-const SAMPLE: i32 = 96;
-const GAP: i32 = 32;
+const HEIGHT: u32 = 860;
+const FONT: &str = "sans-serif";
 /// Size of text. The library writes 1/1.24 of it as the font size: 25, shown as 12.5.
-const TEXT: i32 = 31;
-const INK: RGBColor = RGBColor(34, 34, 34);
-const PALE_INK: RGBColor = RGBColor(110, 110, 110);
-const GRID: RGBColor = RGBColor(214, 214, 214);
-const PALE_GRID: RGBColor = RGBColor(240, 240, 240);
+const TEXT: u32 = 31;
+/// Labels of an axis, at most: more would touch each other.
+const LABELS: usize = 6;
+/// Length of a line in the legend.
+const SAMPLE: i32 = 90;
 const P999: f64 = 0.001;
+/// The smallest share shown.
+const MIN_SHARE: f64 = 1e-6;
+/// The largest share that an axis ends with at the bottom.
+const MAX_FLOOR: f64 = 1e-4;
 
-/// Returns the start of each legend entry from the legend's top, with as many entries per row as fit.
-fn legend(names: &[String]) -> Vec<(i32, i32)> {
-    let (mut x, mut y) = (EDGE, 0);
-    let mut entries = Vec::new();
-    for name in names {
-        let width = SAMPLE + 12 + text_width(name);
-        if x > EDGE && x + width > WIDTH as i32 - EDGE {
-            (x, y) = (EDGE, y + ROW);
-        }
-        entries.push((x, y));
-        x += width + GAP;
-    }
-    entries
-}
+/// The colors of Okabe and Ito without yellow, which people with any color vision can distinguish. All are
+/// dark enough on white, and neighbors differ in lightness, too.
+const COLORS: [RGBColor; 7] = [
+    RGBColor(0, 0, 0),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 114, 178),
+    RGBColor(230, 159, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(86, 180, 233),
+];
+/// Length of a dash and of the gap after it; `None` for a solid line.
+const DASHES: [Option<(u32, u32)>; 4] = [None, Some((26, 10)), Some((8, 8)), Some((54, 12))];
+const GRAY: RGBColor = RGBColor(110, 110, 110);
 
-fn distribution(root: &Area<'_>, area: &Area<'_>, curves: &[Curve]) -> Drawn<()> {
+fn distribution(area: &Area<'_>, curves: &[Curve]) -> Drawn<()> {
     let points = || curves.iter().flat_map(|curve| &curve.ccdf);
-    let least = points().map(|&(_, share)| share).filter(|&share| share > 0.0).fold(1.0, f64::min);
-    let ends = points().map(|&(latency, _)| latency);
-    let x = Axis::latency("latency", ends.chain(curves.iter().map(|curve| curve.p999)), 2.0);
-    let y = Axis::share("share of queries slower", least);
-    let (floor, start, end) = (y.range.start, x.range.start, x.range.end);
-    let panel = panel(area, "How many queries are slower", x, y)?;
-
-    let p999 = share_place(P999).max(floor);
-    let at = |x: f64, y: f64| panel.backend_coord(&(x, y));
-    let (first, last) = (at(start, p999), at(end, p999));
-    root.draw(&DashedPathElement::new([first, last], 4, 6, PALE_INK.stroke_width(2)))?;
-    root.draw_text("p99.9", &text(TEXT, PALE_INK, HPos::Left), (last.0 + 8, last.1))?;
+    let shares = points().map(|&(_, share)| share).filter(|share| *share > 0.0);
+    let floor = shares.fold(MAX_FLOOR, f64::min).max(MIN_SHARE);
+    let x = latencies(points().map(|&(latency, _)| latency).chain(curves.iter().map(|curve| curve.p999)));
+    let (start, end) = (x.start, x.end);
+    let mut panel = panel(
+        area,
+        "How many queries are slower",
+        PanelAxis { title: "latency", range: x.log_scale(), label: latency_label },
+        PanelAxis { title: "share of queries slower", range: floor..1.5, label: percent },
+    )?;
+    let guide = DashedPathElement::new([(start, P999), (end, P999)], 4, 6, GRAY.stroke_width(2));
+    panel.draw_series([guide])?;
+    panel.draw_series([Text::new("p99.9", (start, P999), (FONT, TEXT).into_font().color(&GRAY))])?;
     for (index, curve) in curves.iter().enumerate() {
         // Between two latencies the share is that of the first, so the curve has steps instead of slopes.
-        let mut corners = vec![at(start, share_place(1.0))];
-        let mut height = share_place(1.0);
+        let mut corners = vec![(start, 1.0)];
+        let mut height = 1.0;
         for &(latency, share) in &curve.ccdf {
-            let here = latency_place(latency);
-            corners.push(at(here, height));
-            height = share_place(share).max(floor);
-            corners.push(at(here, height));
+            let here = millis(latency);
+            corners.push((here, height));
+            height = share.max(floor);
+            corners.push((here, height));
         }
-        corners.dedup();
-        LineStyle::of(index).line(root, corners)?;
+        panel.draw_series([line(index, corners)])?;
     }
+    let markers = curves.iter().enumerate().map(|(index, curve)| marker(index, (millis(curve.p999), P999)));
+    panel.draw_series(markers).map(drop)
+}
+
+fn price(area: &Area<'_>, curves: &[Curve]) -> Drawn<()> {
+    // The square root spreads the few percent of a budget, has a zero, and still fits the double load of a race.
+    let place = |curve: &Curve| curve.extra.max(0.0).sqrt();
+    let most = curves.iter().map(place).fold(0.15, f64::max);
+    let mut panel = panel(
+        area,
+        "What the tail costs",
+        PanelAxis {
+            title: "extra queries to backends (square-root scale)",
+            range: -0.05 * most..1.1 * most,
+            label: |root| percent(&(root * root)),
+        },
+        PanelAxis { title: "p99.9", range: latencies(curves.iter().map(|curve| curve.p999)), label: latency_label },
+    )?;
     for (index, curve) in curves.iter().enumerate() {
-        LineStyle::of(index).marker(root, at(latency_place(curve.p999), p999))?;
+        let series = panel.draw_series([marker(index, (place(curve), millis(curve.p999)))])?;
+        series.label(printable(&curve.name)).legend(move |(x, y)| {
+            EmptyElement::at((x, y)) + line(index, vec![(0, 0), (SAMPLE, 0)]) + marker(index, (SAMPLE / 2, 0))
+        });
     }
-    Ok(())
+    panel
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
+        .legend_area_size(SAMPLE + 12)
+        .label_font((FONT, TEXT))
+        .background_style(WHITE.mix(0.8))
+        .draw()
 }
 
-fn price(root: &Area<'_>, area: &Area<'_>, curves: &[Curve], names: &[String]) -> Drawn<()> {
-    let most = curves.iter().map(|curve| curve.extra).fold(0.0, f64::max);
-    let x = Axis::extra("extra queries to backends (square-root scale)", most);
-    let y = Axis::latency("p99.9", curves.iter().map(|curve| curve.p999), 3.4);
-    let panel = panel(area, "What the tail costs", x, y)?;
-
-    let place_of = |curve: &Curve| panel.backend_coord(&(extra_place(curve.extra), latency_place(curve.p999)));
-    let points: Vec<_> = curves.iter().map(place_of).collect();
-    let (across, down) = panel.plotting_area().get_pixel_range();
-    let bounds = Rect { left: across.start, top: down.start, right: across.end, bottom: down.end };
-    let corner = (bounds.left + 14, bounds.bottom - 24);
-    let note = "better: down and left";
-    root.draw_text(note, &styled(TEXT * 9 / 10, PALE_INK, HPos::Left, FontStyle::Italic), corner)?;
-
-    // The note is an obstacle like any label.
-    let taken =
-        Rect { left: corner.0, top: corner.1 - TEXT / 2, right: corner.0 + text_width(note), bottom: bounds.bottom };
-    let sizes: Vec<_> = names.iter().map(|name| (text_width(name), TEXT)).collect();
-    let boxes = place(&points, &sizes, bounds, taken);
-    for (&point, label) in points.iter().zip(&boxes) {
-        if let Some(end) = label.leader(point) {
-            root.draw(&PathElement::new(vec![point, end], PALE_INK.stroke_width(1)))?;
-        }
-    }
-    for (index, ((&point, label), name)) in points.iter().zip(&boxes).zip(names).enumerate() {
-        LineStyle::of(index).marker(root, point)?;
-        let middle = ((label.left + label.right) / 2, (label.top + label.bottom) / 2);
-        // The estimated text width is generous, so a label is aligned towards its point, not centered.
-        let (flush, x) = if label.left > point.0 {
-            (HPos::Left, label.left)
-        } else if label.right < point.0 {
-            (HPos::Right, label.right)
-        } else {
-            (HPos::Center, middle.0)
-        };
-        root.draw_text(name, &text(TEXT, INK, flush), (x, middle.1))?;
-    }
-    Ok(())
+struct PanelAxis<R> {
+    title: &'static str,
+    range: R,
+    label: fn(&f64) -> String,
 }
 
-fn panel<'a>(area: &Area<'a>, caption: &str, x: Axis, y: Axis) -> Drawn<Panel<'a>> {
-    let (x_title, y_title) = (x.title, y.title);
+/// Draws the axes of a panel. The vertical one is logarithmic.
+fn panel<'a, X>(
+    area: &Area<'a>,
+    caption: &str,
+    x: PanelAxis<X>,
+    y: PanelAxis<Range<f64>>,
+) -> Drawn<Panel<'a, X::CoordDescType>>
+where
+    X: AsRangedCoord<Value = f64>,
+    X::CoordDescType: ValueFormatter<f64>,
+{
     let mut panel = ChartBuilder::on(area)
-        .caption(caption, ("sans-serif", TEXT * 11 / 10).into_font().color(&INK))
-        .margin_left(EDGE / 2)
-        .margin_right(MARGIN)
-        .margin_bottom(12)
+        .caption(caption, (FONT, TEXT + 3))
+        .margin(EDGE)
         .x_label_area_size(88)
         .y_label_area_size(158)
-        .build_cartesian_2d(x, y)?;
+        .build_cartesian_2d(x.range, y.range.log_scale())?;
     panel
         .configure_mesh()
-        .x_desc(x_title)
-        .y_desc(y_title)
-        .axis_desc_style(("sans-serif", TEXT).into_font().color(&INK))
-        .label_style(("sans-serif", TEXT).into_font().color(&INK))
-        .axis_style(INK.stroke_width(2))
-        .bold_line_style(GRID.stroke_width(2))
-        .light_line_style(PALE_GRID.stroke_width(2))
+        .x_desc(x.title)
+        .y_desc(y.title)
+        .x_label_formatter(&x.label)
+        .y_label_formatter(&y.label)
+        .x_labels(LABELS)
+        .y_labels(LABELS)
+        .label_style((FONT, TEXT))
         .draw()?;
     Ok(panel)
 }
 
-/// Returns the style of a text that is placed by its middle line.
-fn text(size: i32, color: RGBColor, flush: HPos) -> TextStyle<'static> {
-    styled(size, color, flush, FontStyle::Normal)
+const EDGE: u32 = 18;
+
+/// Returns a range around these latencies, of at least a decade: less would make noise look like a difference.
+fn latencies(all: impl Iterator<Item = Duration>) -> Range<f64> {
+    let ends = all.map(millis).fold(None, |ends, ms| {
+        let (low, high) = ends.unwrap_or((ms, ms));
+        Some((ms.min(low), ms.max(high)))
+    });
+    let (low, high) = ends.unwrap_or((1.0, 1.0));
+    let middle = (low * high).sqrt();
+    low.min(middle / 3.2) / 1.25..high.max(middle * 3.2) * 1.25
 }
 
-fn styled(size: i32, color: RGBColor, flush: HPos, style: FontStyle) -> TextStyle<'static> {
-    ("sans-serif", size, style).into_font().color(&color).pos(Pos::new(flush, VPos::Center))
+/// Returns the milliseconds of a latency; a logarithm needs at least a microsecond.
+fn millis(latency: Duration) -> f64 {
+    latency.as_secs_f64().max(1e-6) * 1e3
 }
 
-/// Estimates the width of a text for a wide font, because the viewer chooses the font.
-fn text_width(text: &str) -> i32 {
-    text.chars().count() as i32 * TEXT * 47 / 100
+fn latency_label(millis: &f64) -> String {
+    // The ticks are powers of ten, not exactly.
+    let micros = (millis * 1e4).round() / 10.0;
+    match micros {
+        ..1e3 => format!("{micros} µs"),
+        ..1e6 => format!("{} ms", micros / 1e3),
+        _ => format!("{} s", micros / 1e6),
+    }
+}
+
+fn percent(share: &f64) -> String {
+    format!("{} %", (share * 1e6).round() / 1e4)
+}
+
+fn line<'a, C: Clone + 'static>(index: usize, points: Vec<C>) -> Shape<'a, C> {
+    let style = COLORS[index % COLORS.len()].stroke_width(4);
+    match DASHES[index % DASHES.len()] {
+        None => PathElement::new(points, style).into_dyn(),
+        Some((dash, gap)) => DashedPathElement::new(points, dash, gap, style).into_dyn(),
+    }
+}
+
+/// Draws one of three shapes. With seven colors and four dashes, many policies differ in at least one of them, and
+/// neighbors in all three.
+fn marker<'a, C: Clone + 'static>(index: usize, at: C) -> Shape<'a, C> {
+    let color = COLORS[index % COLORS.len()];
+    match index % 3 {
+        0 => Circle::new(at, 11, color.filled()).into_dyn(),
+        1 => TriangleMarker::new(at, 15, color.filled()).into_dyn(),
+        _ => Cross::new(at, 11, color.stroke_width(6)).into_dyn(),
+    }
 }
 
 /// Replaces control characters, which XML does not allow.

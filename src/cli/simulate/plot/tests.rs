@@ -25,19 +25,59 @@ fn drawn(curves: &[Curve]) -> String {
 }
 
 #[test]
-fn the_figure_is_sound_and_says_everything() {
+fn figure_has_each_series_the_axes_and_a_legend() {
     let svg = drawn(&curves());
     let document = roxmltree::Document::parse(&svg).expect("an SVG is XML");
     assert_eq!(document.root_element().tag_name().name(), "svg");
     let texts: Vec<&str> =
         document.descendants().filter(|node| node.is_text()).filter_map(|node| node.text()).collect();
     let count = |text: &str| texts.iter().filter(|other| other.trim() == text).count();
-    for curve in curves() {
-        assert_eq!(count(&curve.name), 2, "{} stands in the legend and at its point", curve.name);
+    for (index, curve) in curves().iter().enumerate() {
+        assert_eq!(count(&curve.name), 1, "{} stands in the legend", curve.name);
+        let RGBColor(red, green, blue) = COLORS[index];
+        let color = format!("#{red:02X}{green:02X}{blue:02X}");
+        let drawn = |name: &str| {
+            document
+                .descendants()
+                .filter(|node| {
+                    node.has_tag_name(("http://www.w3.org/2000/svg", name)) && node.attribute("stroke") == Some(&color)
+                })
+                .count()
+        };
+        assert!(drawn("polyline") + drawn("line") >= 2, "the curve of {}, and its line in the legend", curve.name);
     }
-    for text in ["1 ms, and 1 % 500 ms", "1 ms", "100 ms", "100 %", "0.1 %", "latency", "share of queries slower"] {
+    for text in
+        ["1 ms, and 1 % 500 ms", "1 ms", "100 ms", "100 %", "0.1 %", "latency", "share of queries slower", "p99.9"]
+    {
         assert!(count(text) > 0, "{text} is missing");
     }
+}
+
+#[test]
+fn axes_hold_all_values_and_at_least_a_decade() {
+    let ms = Duration::from_millis;
+    let range = latencies([ms(1), ms(500)].into_iter());
+    assert!(range.start < 1.0 && range.start > 0.5 && range.end > 500.0 && range.end < 1000.0, "{range:?}");
+    for few in [&[ms(3)][..], &[ms(3), ms(4)], &[], &[Duration::ZERO]] {
+        let range = latencies(few.iter().copied());
+        assert!(range.start > 0.0 && range.end / range.start >= 10.0, "{few:?}: {range:?}");
+    }
+}
+
+#[test]
+fn labels_bear_their_units() {
+    for (millis, expected) in [(1e-3, "1 µs"), (0.1, "100 µs"), (1.0, "1 ms"), (99.999_999_9, "100 ms"), (1e4, "10 s")]
+    {
+        assert_eq!(latency_label(&millis), expected);
+    }
+    assert_eq!([1.0, 0.0999_999_99, 1e-6].map(|share| percent(&share)), ["100 %", "10 %", "0.0001 %"]);
+}
+
+#[test]
+fn many_policies_look_different() {
+    let looks: std::collections::HashSet<_> =
+        (0..84).map(|index| (index % COLORS.len(), index % DASHES.len(), index % 3)).collect();
+    assert_eq!(looks.len(), 84);
 }
 
 #[test]
