@@ -9,7 +9,7 @@ use super::{EXIT_USAGE, run};
 use crate::address::{BackendAddress, BackendUrl, ListenAddress, ListenUrl};
 use crate::config::{
     BackendConfig, CertificateConfig, Config, CookieConfig, DiscoverConfig, EtcdConfig, ForwarderConfig, HttpEndpoint,
-    Limits, ListenConfig, PoolConfig, PoolIndex, ProbeConfig, Route, etcd_key, http_endpoint, limits, listen_address,
+    Limits, ListenConfig, PoolConfig, PoolIndex, Route, etcd_key, http_endpoint, limits, listen_address,
     usual_rate_limit, words,
 };
 use crate::limit::{AccessRules, WaitRules};
@@ -135,25 +135,11 @@ fn config(args: &Args) -> Config {
         discover: args.discover.clone().map(DiscoverConfig::of_key),
         serves: args.serves,
         rules,
-        probe: ProbeConfig::default(),
-        replicas: PoolConfig::REPLICAS,
-        max_lag: PoolConfig::MAX_LAG,
-        compare: PoolConfig::COMPARE,
-        audit: None,
-        cache: PoolConfig::CACHE,
-        max_in_flight: PoolConfig::MAX_IN_FLIGHT,
-        case: PoolConfig::CASE,
-        cookies: PoolConfig::COOKIES,
-        trust_ad: None,
-        connections: Default::default(),
+        ..PoolConfig::default()
     };
     let listen: Vec<ListenConfig> = args.listen.iter().cloned().map(Into::into).collect();
     Config {
         workers: NonZeroUsize::new(args.workers),
-        user: None,
-        watch: Config::WATCH,
-        busy_poll: Config::BUSY_POLL,
-        drain_delay: Config::DRAIN_DELAY,
         forwarder: Some(ForwarderConfig {
             rate_limit: usual_rate_limit(&listen),
             listen,
@@ -166,19 +152,9 @@ fn config(args: &Args) -> Config {
             cookies: CookieConfig::default(),
         }),
         pools: vec![pool],
-        authorities: Vec::new(),
-        keys: Vec::new(),
         certificates: own_certificate(args.certificate.as_deref(), args.key.as_deref()),
-        cache: None,
-        admin: None,
-        supervisor: None,
-        xdp: None,
-        slow: None,
-        query_log: None,
-        dnstap: None,
-        traces: None,
         etcd: EtcdConfig::of_endpoints(&args.etcd),
-        state_dir: None,
+        ..Config::default()
     }
 }
 

@@ -99,28 +99,11 @@ fn load(args: &Args, loader: &mut Loader) -> Result<Setup, LoadError> {
         connections: Default::default(),
         register: args.register.clone().map(|key| RegisterConfig::of_key(key, args.address)),
     };
-    let (forwarder, pools, authorities) = (None, Vec::new(), vec![authority]);
     let config = Config {
-        workers: None,
-        user: None,
-        watch: Config::WATCH,
-        busy_poll: Config::BUSY_POLL,
-        drain_delay: Config::DRAIN_DELAY,
-        forwarder,
-        pools,
-        authorities,
-        keys: Vec::new(),
+        authorities: vec![authority],
         certificates: own_certificate(args.certificate.as_deref(), args.key.as_deref()),
-        cache: None,
-        admin: None,
-        supervisor: None,
-        xdp: None,
-        slow: None,
-        query_log: None,
-        dnstap: None,
-        traces: None,
         etcd: EtcdConfig::of_endpoints(&args.etcd),
-        state_dir: None,
+        ..Config::default()
     };
     load::load_files_to_serve(config, None, loader)
 }

@@ -84,9 +84,10 @@ fn note_syntax(notes: &Notes<'_>, text: &str, mut errors: Vec<toml::de::Error>) 
 fn read(mut document: ConfigSection<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Option<User>) -> Config {
     let workers = NonZeroUsize::new(document.integer("workers", limits::WORKERS, 0));
     let user = document.take("user").and_then(|node| node.parsed(|name| read_user(name, find_user)));
-    let watch = document.boolean("watch", Config::WATCH);
-    let busy_poll = document.parsed("busy_poll", |text| limits::BUSY_POLL.parse(text), Config::BUSY_POLL);
-    let drain_delay = document.parsed("drain_delay", |text| limits::DRAIN_DELAY.parse(text), Config::DRAIN_DELAY);
+    let usual = Config::default();
+    let watch = document.boolean("watch", usual.watch);
+    let busy_poll = document.parsed("busy_poll", |text| limits::BUSY_POLL.parse(text), usual.busy_poll);
+    let drain_delay = document.parsed("drain_delay", |text| limits::DRAIN_DELAY.parse(text), usual.drain_delay);
     let state_dir = document.take("state_dir").and_then(|node| node.parsed(folder_name));
     let forwarder_node = document.take("forwarder");
     let pool_defaults = document.section("defaults").map(pool::read_defaults).unwrap_or_default();

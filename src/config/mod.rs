@@ -71,17 +71,20 @@ use crate::wire::{Name, RecordType};
 use crate::zone::{Identity, Miss};
 
 /// The configuration of `hedgerow serve`, without bad addresses, zero deadlines or empty pools.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
     /// Data-plane threads. `None`: one per CPU.
     pub workers: Option<NonZeroUsize>,
     /// The user to switch to once all sockets are bound.
     pub user: Option<User>,
-    /// True if changed config files are reloaded automatically.
+    /// True if changed config files are reloaded automatically. By default, an edited file applies only after
+    /// an explicit reload.
     pub watch: bool,
-    /// The time that a worker polls after work; zero disables it.
+    /// The time that a worker polls after work. By default zero, so that an idle worker leaves its core to
+    /// other processes.
     pub busy_poll: Duration,
-    /// The time between the end of readiness and the end of service at shutdown.
+    /// The time between the end of readiness and the end of service at shutdown. By default zero, because most
+    /// installations have no readiness check.
     pub drain_delay: Duration,
     /// The forwarder, if configured.
     pub forwarder: Option<ForwarderConfig>,
@@ -116,15 +119,6 @@ pub struct Config {
 }
 
 impl Config {
-    /// The default of `watch`: an edited file applies only after an explicit reload.
-    pub const WATCH: bool = false;
-
-    /// The default of `busy_poll`: an idle worker leaves its core to other processes.
-    pub const BUSY_POLL: Duration = Duration::ZERO;
-
-    /// The default of `drain_delay`: most installations have no readiness check.
-    pub const DRAIN_DELAY: Duration = Duration::ZERO;
-
     /// The threshold of slow races; `None` if they are neither kept nor logged.
     pub fn slow_threshold(&self) -> SlowThreshold {
         match (&self.slow, &self.query_log) {
@@ -296,6 +290,29 @@ impl PoolConfig {
 
     /// The default of `cookies`: an attacker cannot guess the 64 random bits that a reply must repeat.
     pub const COOKIES: bool = true;
+}
+
+impl Default for PoolConfig {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            backends: Vec::new(),
+            discover: None,
+            serves: None,
+            rules: PoolRules::default(),
+            probe: ProbeConfig::default(),
+            replicas: Self::REPLICAS,
+            compare: Self::COMPARE,
+            audit: None,
+            max_lag: Self::MAX_LAG,
+            cache: Self::CACHE,
+            max_in_flight: Self::MAX_IN_FLIGHT,
+            case: Self::CASE,
+            cookies: Self::COOKIES,
+            trust_ad: None,
+            connections: ConnectionPoolRules::default(),
+        }
+    }
 }
 
 /// `pools.*.case`: the case of the name in queries to backends.

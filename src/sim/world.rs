@@ -19,14 +19,13 @@ use super::prober::{ProberTask, SimulatedProber};
 use super::spells::Unfolding;
 use crate::address::{BackendAddress, Scheme};
 use crate::cache::Cache;
-use crate::config::{BackendConfig, CacheConfig, PoolConfig, PoolIndex, ProbeConfig};
+use crate::config::{BackendConfig, CacheConfig, PoolConfig, PoolIndex};
 use crate::engine::shortage::Shortage;
 use crate::engine::single_flight::{SingleFlight, WorkerId};
 use crate::engine::{self, Engine, HashedQuestion, LookupReason, Seeds, ValidQuery};
 use crate::limit::{Access, AccessRules, Clients, WaitRules};
 use crate::metrics::{Counters, LimitCounters};
 use crate::policy::PoolRules;
-use crate::policy::connections::ConnectionPoolRules;
 use crate::policy::health::HealthState;
 use crate::policy::query_slots::{PROLONGED, QuerySlot, SlotState};
 use crate::state::{ForwarderState, HealthSignal, PoolState, Routes, SharedBackend};
@@ -420,22 +419,11 @@ fn configs(scenario: &Scenario, rules: &[PoolRules]) -> Vec<PoolConfig> {
             }
         });
         PoolConfig {
-            discover: None,
             name: format!("pool{place}"),
             backends: backends.collect(),
-            serves: None,
             rules: rules.clone(),
-            probe: ProbeConfig::default(),
-            replicas: false,
-            max_lag: PoolConfig::MAX_LAG,
-            compare: 0.0,
-            audit: None,
-            cache: true,
-            max_in_flight: PoolConfig::MAX_IN_FLIGHT,
-            case: PoolConfig::CASE,
             cookies: false,
-            trust_ad: None,
-            connections: ConnectionPoolRules::default(),
+            ..PoolConfig::default()
         }
     };
     pools.map(config).collect()
