@@ -11,10 +11,11 @@ use crate::cache::{ShownEntry, State};
 pub use crate::metrics::BackendOrder;
 /// The state of a catalog zone of other servers.
 pub use crate::metrics::CatalogSnapshot as CatalogStatus;
+/// The origin of a pool's member.
+pub use crate::metrics::MemberOrigin;
 use crate::metrics::{
-    BackendSnapshot, BackendState, CacheSnapshot, HistogramSnapshot, LastReload, MemberOrigin, PoolSnapshot,
-    ProcessSnapshot, ReloadSnapshot, ResponseSource, Snapshot, SourceSnapshot, SourceState, SupervisorSnapshot,
-    ZonesSnapshot,
+    BackendSnapshot, BackendState, CacheSnapshot, HistogramSnapshot, LastReload, PoolSnapshot, ProcessSnapshot,
+    ReloadSnapshot, ResponseSource, Snapshot, SourceSnapshot, SourceState, SupervisorSnapshot, ZonesSnapshot,
 };
 use crate::sight::live::{BackendMinute, PoolMinute, Verdict};
 use crate::sight::{History, Sight};

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use self::interfaces::Findings;
-use super::EXIT_USAGE;
+use super::{EXIT_USAGE, count};
 use crate::config::words;
 use crate::load::{self, ConfigText, LoadError, Loader, Setup};
 use crate::wire::{Name, display_name};
@@ -158,10 +158,6 @@ fn summary(Setup { config, zone_dbs, .. }: &Setup) -> String {
         parts.push(format!("admin server on {}", admin.listen));
     }
     parts.join("; ")
-}
-
-fn count(number: usize, one: &str, more: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { more })
 }
 
 #[cfg(test)]

@@ -191,7 +191,7 @@ const EXAMPLES: &[(&str, &str, &str)] = &[
 mod tests {
     use clap::FromArgMatches;
 
-    use super::super::documented::words;
+    use super::super::tests::words;
     use super::*;
 
     fn error(line: &str) -> String {

@@ -1,56 +1,32 @@
 //! `hedgerow ctl certificates`: the certificates of encrypted listeners, their expiry, and problems of their
 //! files.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use comfy_table::CellAlignment;
-
-use super::connection::AdminConnection;
-use super::table::{Column, table, time};
-use super::{CommandFailure, Show, to_json};
+use super::table::{TextTable, at, or_dash, time};
 use crate::admin::CertificateSnapshot;
 
-pub(super) fn obey(connection: &AdminConnection, show: &Show) -> Result<String, CommandFailure> {
-    let certificates: Vec<CertificateSnapshot> = connection.fetch_with("certificates", &[])?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    Ok(if show.json { to_json(&certificates) } else { text(&certificates, now) })
-}
-
-fn text(certificates: &[CertificateSnapshot], now: u64) -> String {
+pub(super) fn text(certificates: &[CertificateSnapshot], now: u64) -> String {
     if certificates.is_empty() {
         return "there are no certificates: add [certificates.NAME] to the config".to_owned();
     }
-    let mut parts = vec![table(&COLUMNS, certificates.iter().map(|known| row(known, now)))];
-    let wrong =
-        |known: &CertificateSnapshot| Some(format!("{}: {}; the old one stays", known.name, known.error.as_ref()?));
-    let wrong: Vec<_> = certificates.iter().filter_map(wrong).collect();
-    if !wrong.is_empty() {
-        parts.push(wrong.join("\n"));
-    }
-    parts.join("\n\n")
-}
-
-fn row(known: &CertificateSnapshot, now: u64) -> Vec<String> {
     let seconds = |time: i64| time.max(0).unsigned_abs();
-    let end = seconds(known.not_after);
-    let day = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(end)).to_string();
-    let left = match end.checked_sub(now) {
+    let left = |known: &CertificateSnapshot| match seconds(known.not_after).checked_sub(now) {
         Some(left) => format!("in {}", time(left)),
         None => "expired".to_owned(),
     };
-    let loaded = format!("{} ago", time(now.saturating_sub(seconds(known.loaded))));
-    let names = if known.names.is_empty() { "-".to_owned() } else { known.names.join(" ") };
-    vec![known.name.clone(), known.file.display().to_string(), names, day, left, loaded]
+    let names = |known: &CertificateSnapshot| Some(known.names.join(" ")).filter(|names| !names.is_empty());
+    let table = TextTable::of(certificates)
+        .left("NAME", |known| &known.name)
+        .left("FILE", |known| known.file.display())
+        .left("NAMES", |known| or_dash(names(known)))
+        .left("EXPIRES", |known| humantime::format_rfc3339_seconds(at(seconds(known.not_after) as f64)))
+        .left("", |known| left(known))
+        .left("LOADED", |known| format!("{} ago", time(now.saturating_sub(seconds(known.loaded)))));
+    let wrong =
+        |known: &CertificateSnapshot| Some(format!("\n{}: {}; the old one stays", known.name, known.error.as_ref()?));
+    let wrong: String = certificates.iter().filter_map(wrong).collect();
+    let gap = if wrong.is_empty() { "" } else { "\n" };
+    format!("{}{gap}{wrong}", table.text())
 }
-
-const COLUMNS: [Column; 6] = [
-    ("NAME", CellAlignment::Left),
-    ("FILE", CellAlignment::Left),
-    ("NAMES", CellAlignment::Left),
-    ("EXPIRES", CellAlignment::Left),
-    ("", CellAlignment::Left),
-    ("LOADED", CellAlignment::Left),
-];
 
 #[cfg(test)]
 mod tests {

@@ -1,26 +1,10 @@
 //! `hedgerow ctl divergence`: the questions that members of a pool answer differently, with the members of
 //! each answer.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use super::connection::AdminConnection;
-use super::{CommandFailure, Show, to_json};
+use super::table::at;
 use crate::sight::divergence::{Divergence, Divergences};
 
-#[derive(Debug, clap::Args)]
-pub(super) struct DivergenceArgs {
-    /// Name of the pool [default: all]
-    pool: Option<String>,
-    #[command(flatten)]
-    show: Show,
-}
-
-pub(super) fn obey(connection: &AdminConnection, which: &DivergenceArgs) -> Result<String, CommandFailure> {
-    let divergences: Divergences = connection.fetch_with("divergence", &[("pool", which.pool.as_deref())])?;
-    Ok(if which.show.json { to_json(&divergences) } else { text(&divergences) })
-}
-
-fn text(all: &Divergences) -> String {
+pub(super) fn text(all: &Divergences) -> String {
     let mut parts: Vec<_> = all.divergences.iter().map(paragraph).collect();
     if parts.is_empty() {
         parts.push("no divergence is known".to_owned());
@@ -33,13 +17,10 @@ fn text(all: &Divergences) -> String {
 }
 
 fn paragraph(divergence: &Divergence) -> String {
-    let Divergence { pool, name, qtype, class, flags, kind, since, .. } = divergence;
+    let Divergence { pool, name, qtype, class, flags, kind, .. } = divergence;
     let class = class.iter().map(|class| format!(" {class}")).collect::<String>();
     let flags = flags.iter().map(|flag| format!(" +{flag}")).collect::<String>();
-    let since = UNIX_EPOCH
-        .checked_add(Duration::try_from_secs_f64(*since).unwrap_or_default())
-        .unwrap_or(SystemTime::UNIX_EPOCH);
-    let since = humantime::format_rfc3339_seconds(since);
+    let since = humantime::format_rfc3339_seconds(at(divergence.since));
     let head = format!("{pool}  {name}{class} {qtype}{flags}  {kind}  since {since}");
     let groups = divergence.groups();
     let lines = groups.iter().map(|(said, who)| format!("\n  {}: {}", who.join(", "), said.line()));

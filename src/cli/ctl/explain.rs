@@ -1,13 +1,12 @@
 //! `hedgerow ctl explain`: the route of a question, the candidates and their ranks, the events of the race
 //! and its response, as text for 100 columns.
 
-use comfy_table::CellAlignment;
 use data_encoding::BASE64;
 use serde_json::json;
 
 use super::connection::{AdminConnection, AdminOrder};
-use super::table::{Column, table, wrap};
-use super::{CommandFailure, Show, to_json};
+use super::table::{TextTable, WIDTH, millis, or_dash, wrap};
+use super::{CommandFailure, Show};
 use crate::cli::lookup::message::LookupReply;
 use crate::config::words;
 use crate::policy::race::AttemptKind;
@@ -34,7 +33,7 @@ pub(super) fn obey(connection: &AdminConnection, asked: &ExplainArgs) -> Result<
     let ExplainArgs { name, qtype, fresh, show } = asked;
     let body = json!({ "name": name.to_string(), "type": qtype.to_string(), "fresh": fresh });
     let explained: Explanation = connection.post(AdminOrder::explain(&body))?;
-    Ok(if show.json { to_json(&explained) } else { text(&explained) })
+    Ok(show.print(&explained, text))
 }
 
 fn text(explained: &Explanation) -> String {
@@ -45,7 +44,7 @@ fn text(explained: &Explanation) -> String {
             0 => String::new(),
             more => format!("\nand {more} more, which the race does not ask"),
         };
-        paragraphs.push(table(&COLUMNS, plan.candidates.iter().map(row)) + &more);
+        paragraphs.push(candidates(&plan.candidates) + &more);
     }
     let events = timeline(race, response.as_ref());
     if !events.is_empty() {
@@ -84,28 +83,16 @@ fn head(race: &SlowRace, plan: &Plan) -> String {
     lines.join("\n")
 }
 
-const COLUMNS: [Column; 7] = [
-    ("#", CellAlignment::Right),
-    ("BACKEND", CellAlignment::Left),
-    ("STATE", CellAlignment::Left),
-    ("P50 ms", CellAlignment::Right),
-    ("P99 ms", CellAlignment::Right),
-    ("IN FLIGHT", CellAlignment::Right),
-    ("WHY HERE", CellAlignment::Left),
-];
-
-fn row(candidate: &Candidate) -> Vec<String> {
-    let Candidate { backend, place, state, p50_ms, p99_ms, in_flight, why } = candidate;
-    let measured = |value: &Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
-    vec![
-        place.map_or_else(|| "-".to_owned(), |place| place.to_string()),
-        backend.clone(),
-        state.clone(),
-        measured(p50_ms),
-        measured(p99_ms),
-        in_flight.to_string(),
-        why.clone(),
-    ]
+fn candidates(candidates: &[Candidate]) -> String {
+    TextTable::of(candidates)
+        .right("#", |candidate| or_dash(candidate.place))
+        .left("BACKEND", |candidate| &candidate.backend)
+        .left("STATE", |candidate| &candidate.state)
+        .right("P50 ms", |candidate| millis(candidate.p50_ms))
+        .right("P99 ms", |candidate| millis(candidate.p99_ms))
+        .right("IN FLIGHT", |candidate| candidate.in_flight)
+        .left("WHY HERE", |candidate| &candidate.why)
+        .text()
 }
 
 fn timeline(race: &SlowRace, response: Option<&ExplainedResponse>) -> String {
@@ -138,26 +125,19 @@ fn timeline(race: &SlowRace, response: Option<&ExplainedResponse>) -> String {
 
 fn met(attempt: &SlowAttempt, race: &SlowRace) -> Option<(f64, String)> {
     let SlowAttempt { backend, at_ms, took_ms, fate, rank, .. } = attempt;
-    let what = rank.map_or("something", rank_words);
-    let after = |took: f64| (at_ms + took, format!(" after {}", time(took)));
-    match (fate, took_ms) {
-        (Fate::Won, Some(took)) => {
-            Some((after(*took).0, format!("{backend} replies {what}{}, which wins", after(*took).1)))
-        }
-        (Fate::Kept, Some(took)) => {
-            Some((after(*took).0, format!("{backend} replies {what}{}, which is kept", after(*took).1)))
-        }
-        (Fate::Failed | Fate::Beaten, Some(took)) => {
-            Some((after(*took).0, format!("{backend} replies {what}{}, which does not win", after(*took).1)))
-        }
-        (Fate::Late, Some(took)) => {
-            Some((after(*took).0, format!("{backend} replies {what}{}, too late", after(*took).1)))
-        }
-        (Fate::Failed, None) => Some((*at_ms, format!("{backend} fails"))),
-        (Fate::Unreachable, _) => Some((*at_ms, format!("{backend} is unreachable (ICMP)"))),
-        (Fate::Lost, _) => Some((*at_ms, format!("{backend} loses it with its connection"))),
-        (Fate::Silent, _) => Some((race.took_ms.max(*at_ms), format!("{backend} is silent to the end"))),
-        (Fate::Won | Fate::Kept | Fate::Late | Fate::Beaten, None) => None,
+    let rank = rank.map_or("something", rank_words);
+    let replied = |effect: &str| {
+        took_ms.map(|took| (at_ms + took, format!("{backend} replies {rank} after {}, {effect}", time(took))))
+    };
+    match fate {
+        Fate::Won => replied("which wins"),
+        Fate::Kept => replied("which is kept"),
+        Fate::Failed => replied("which does not win").or_else(|| Some((*at_ms, format!("{backend} fails")))),
+        Fate::Beaten => replied("which does not win"),
+        Fate::Late => replied("too late"),
+        Fate::Unreachable => Some((*at_ms, format!("{backend} is unreachable (ICMP)"))),
+        Fate::Lost => Some((*at_ms, format!("{backend} loses it with its connection"))),
+        Fate::Silent => Some((race.took_ms.max(*at_ms), format!("{backend} is silent to the end"))),
     }
 }
 
@@ -214,8 +194,6 @@ fn answer(response: &ExplainedResponse) -> String {
     }
     text
 }
-
-const WIDTH: usize = 100;
 
 #[cfg(test)]
 mod tests {

@@ -1,12 +1,12 @@
 //! `hedgerow ctl members`: the sources of members, their rejected entries, and the members of pools.
 
-use comfy_table::CellAlignment;
 use serde::Serialize;
 
 use super::connection::AdminConnection;
-use super::table::{Column, table, time};
-use super::{CommandFailure, to_json};
-use crate::admin::status::{BackendOrder, BackendStatus, PoolStatus, SourceStatus, Status};
+use super::table::{TextTable, or_dash, time};
+use super::{CommandFailure, Show};
+use crate::address::BackendAddress;
+use crate::admin::status::{BackendOrder, MemberOrigin, PoolStatus, SourceStatus};
 use crate::config::nearest;
 
 #[derive(Debug, clap::Args)]
@@ -22,127 +22,106 @@ pub(super) struct MembersArgs {
 struct PoolMembers<'a> {
     pool: &'a str,
     sources: &'a [SourceStatus],
-    members: Vec<MemberJson<'a>>,
+    members: Vec<Member<'a>>,
 }
 
 #[derive(Serialize)]
-struct MemberJson<'a> {
+struct Member<'a> {
     name: &'a str,
-    address: String,
+    address: BackendAddress,
     weight: u16,
     state: &'a str,
-    origin: Vec<&'static str>,
+    origin: &'a [MemberOrigin],
     listed: bool,
     order: Option<&'a BackendOrder>,
 }
 
 pub(super) fn obey(connection: &AdminConnection, which: &MembersArgs) -> Result<String, CommandFailure> {
-    let Status { pools, .. } = connection.status()?;
-    let pools: Vec<_> = pools.iter().filter(|pool| which.pool.as_ref().is_none_or(|name| *name == pool.name)).collect();
-    if let (Some(name), []) = (&which.pool, &*pools) {
-        let Status { pools, .. } = connection.status()?;
+    let pools = connection.status()?.pools;
+    let wanted = pools.iter().filter(|pool| which.pool.as_ref().is_none_or(|name| *name == pool.name));
+    let wanted: Vec<_> = wanted.map(PoolMembers::of).collect();
+    if let (Some(name), []) = (&which.pool, &*wanted) {
         let meant = nearest(name, pools.iter().map(|pool| pool.name.as_str()));
         let remedy = meant.map(|meant| format!(", did you mean {meant:?}?")).unwrap_or_default();
         return Err(CommandFailure::Server(format!("there is no pool {name:?}{remedy}")));
     }
-    Ok(if which.json { to_json(&pools.iter().map(|pool| in_json(pool)).collect::<Vec<_>>()) } else { text(&pools) })
+    Ok(Show { json: which.json }.print(&wanted, |pools| text(pools)))
 }
 
-fn in_json(pool: &PoolStatus) -> PoolMembers<'_> {
-    let members = pool.backends.iter().map(|backend| MemberJson {
-        name: &backend.name,
-        address: backend.address.to_string(),
-        weight: backend.weight,
-        state: &backend.state,
-        origin: backend.origin.iter().map(|origin| origin.label()).collect(),
-        listed: backend.listed,
-        order: backend.order.as_ref(),
-    });
-    let members = members.collect();
-    PoolMembers { pool: &pool.name, sources: &pool.sources, members }
-}
-
-fn text(pools: &[&PoolStatus]) -> String {
-    let sources = || pools.iter().flat_map(|pool| pool.sources.iter().map(|source| (&pool.name, source)));
-    let mut parts = Vec::new();
-    if sources().next().is_some() {
-        parts.push(table(&SOURCE_COLUMNS, sources().map(|(pool, source)| source_row(pool, source))));
+impl<'a> PoolMembers<'a> {
+    fn of(pool: &'a PoolStatus) -> Self {
+        let members = pool.backends.iter().map(|backend| Member {
+            name: &backend.name,
+            address: backend.address,
+            weight: backend.weight,
+            state: &backend.state,
+            origin: &backend.origin,
+            listed: backend.listed,
+            order: backend.order.as_ref(),
+        });
+        Self { pool: &pool.name, sources: &pool.sources, members: members.collect() }
     }
-    let failures = sources().filter_map(|(pool, source)| {
-        let failure = source.failure.as_ref()?;
-        Some(format!("{pool}: {}: {failure}", source.source))
-    });
-    let failures: Vec<_> = failures.collect();
+}
+
+fn text(pools: &[PoolMembers<'_>]) -> String {
+    let sources: Vec<_> = pools.iter().flat_map(|pool| pool.sources.iter().map(|source| (pool.pool, source))).collect();
+    let mut parts = Vec::new();
+    if !sources.is_empty() {
+        parts.push(self::sources(&sources));
+    }
+    let failure = |(pool, source): &(&str, &SourceStatus)| {
+        Some(format!("{pool}: {}: {}", source.source, source.failure.as_ref()?))
+    };
+    let failures: Vec<_> = sources.iter().filter_map(failure).collect();
     if !failures.is_empty() {
         parts.push(format!("cannot be asked:\n{}", failures.join("\n")));
     }
-    let refused = sources().flat_map(|(pool, source)| {
-        source.refused.iter().map(move |refused| {
-            vec![pool.clone(), source.kind.label().to_owned(), refused.entry.clone(), refused.reason.clone()]
-        })
-    });
-    let refused: Vec<_> = refused.collect();
-    if !refused.is_empty() {
-        parts.push(format!("refused:\n{}", table(&REFUSED_COLUMNS, refused.into_iter())));
+    if sources.iter().any(|(_, source)| !source.refused.is_empty()) {
+        parts.push(format!("refused:\n{}", refused(&sources)));
     }
-    let members = pools.iter().flat_map(|pool| pool.backends.iter().map(|backend| member_row(&pool.name, backend)));
-    parts.push(table(&MEMBER_COLUMNS, members));
+    parts.push(members(pools));
     parts.join("\n\n")
 }
 
-const SOURCE_COLUMNS: [Column; 6] = [
-    ("POOL", CellAlignment::Left),
-    ("SOURCE", CellAlignment::Left),
-    ("STATE", CellAlignment::Left),
-    ("AGE", CellAlignment::Left),
-    ("MEMBERS", CellAlignment::Right),
-    ("REFUSED", CellAlignment::Right),
-];
-
-fn source_row(pool: &str, source: &SourceStatus) -> Vec<String> {
-    let age = source.age_seconds.map_or_else(|| "-".to_owned(), |age| time(age as u64));
-    vec![
-        pool.to_owned(),
-        source.source.clone(),
-        source.state.label().to_owned(),
-        age,
-        source.members.to_string(),
-        source.refused_count.to_string(),
-    ]
+fn sources(sources: &[(&str, &SourceStatus)]) -> String {
+    TextTable::of(sources)
+        .left("POOL", |(pool, _)| pool)
+        .left("SOURCE", |(_, source)| &source.source)
+        .left("STATE", |(_, source)| source.state.label())
+        .left("AGE", |(_, source)| or_dash(source.age_seconds.map(|age| time(age as u64))))
+        .right("MEMBERS", |(_, source)| source.members)
+        .right("REFUSED", |(_, source)| source.refused_count)
+        .text()
 }
 
-const REFUSED_COLUMNS: [Column; 4] = [
-    ("POOL", CellAlignment::Left),
-    ("SOURCE", CellAlignment::Left),
-    ("ENTRY", CellAlignment::Left),
-    ("REASON", CellAlignment::Left),
-];
+fn refused(sources: &[(&str, &SourceStatus)]) -> String {
+    let refused =
+        sources.iter().flat_map(|(pool, source)| source.refused.iter().map(move |refused| (pool, source, refused)));
+    TextTable::of(refused)
+        .left("POOL", |(pool, ..)| **pool)
+        .left("SOURCE", |(_, source, _)| source.kind.label())
+        .left("ENTRY", |(.., refused)| &refused.entry)
+        .left("REASON", |(.., refused)| &refused.reason)
+        .text()
+}
 
-const MEMBER_COLUMNS: [Column; 7] = [
-    ("POOL", CellAlignment::Left),
-    ("MEMBER", CellAlignment::Left),
-    ("ADDRESS", CellAlignment::Left),
-    ("WEIGHT", CellAlignment::Right),
-    ("STATE", CellAlignment::Left),
-    ("ORIGIN", CellAlignment::Left),
-    ("ORDER", CellAlignment::Left),
-];
-
-fn member_row(pool: &str, backend: &BackendStatus) -> Vec<String> {
-    let is_of_source = backend.origin.iter().any(|origin| origin.is_source());
-    let origin: Vec<_> = backend.origin.iter().map(|origin| origin.label()).collect();
-    let held = if is_of_source && !backend.listed { " (not listed any more)" } else { "" };
-    let order = backend.order.as_ref().map(|order| {
+fn members(pools: &[PoolMembers<'_>]) -> String {
+    let origin = |member: &Member<'_>| {
+        let origins: Vec<_> = member.origin.iter().map(|origin| origin.label()).collect();
+        let is_left = member.origin.iter().any(|origin| origin.is_source()) && !member.listed;
+        format!("{}{}", origins.join(", "), if is_left { " (not listed any more)" } else { "" })
+    };
+    let order = |order: &BackendOrder| {
         let until = order.until.as_ref().map(|until| format!(", until {until}")).unwrap_or_default();
         format!("{} by {} at {}{until}", order.order.label(), order.by, order.at)
-    });
-    vec![
-        pool.to_owned(),
-        backend.name.clone(),
-        backend.address.to_string(),
-        backend.weight.to_string(),
-        backend.state.clone(),
-        format!("{}{held}", origin.join(", ")),
-        order.unwrap_or_else(|| "-".to_owned()),
-    ]
+    };
+    TextTable::of(pools.iter().flat_map(|pool| pool.members.iter().map(|member| (pool.pool, member))))
+        .left("POOL", |(pool, _)| *pool)
+        .left("MEMBER", |(_, member)| member.name)
+        .left("ADDRESS", |(_, member)| member.address)
+        .right("WEIGHT", |(_, member)| member.weight)
+        .left("STATE", |(_, member)| member.state)
+        .left("ORIGIN", |(_, member)| origin(member))
+        .left("ORDER", |(_, member)| or_dash(member.order.map(order)))
+        .text()
 }

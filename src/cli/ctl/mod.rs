@@ -1,8 +1,8 @@
 //! `hedgerow ctl`: shows and changes a running server through its admin server
 //! (docs/src/contract.md, Commands).
 //!
-//! `connection` finds the server and sends requests; `table` formats the status. This module only knows the
-//! HTTP interface of the server.
+//! `connection` finds the server and sends requests; each command that shows something has a function from the
+//! server's JSON to text, most of them by `table`. This module only knows the HTTP interface of the server.
 
 mod cache;
 mod certificates;
@@ -12,7 +12,8 @@ mod explain;
 mod members;
 mod names;
 mod serials;
-mod slow;
+pub(super) mod slow;
+mod status;
 pub(super) mod table;
 mod zones;
 
@@ -22,13 +23,15 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use self::connection::{AdminConnection, AdminOrder, AdminTarget};
 use super::{EXIT_USAGE, print};
 use crate::address::BackendAddress;
-use crate::admin::status::{BackendStatus, Status};
+use crate::admin::CertificateSnapshot;
 use crate::config::{limits, words};
+use crate::net::sys::clock::{unix_now, unix_seconds};
 
 /// Show and change a running server
 #[derive(Debug, clap::Args)]
@@ -90,9 +93,9 @@ enum Action {
     /// Show the most frequent names of the last ten minutes, and those with most SERVFAIL
     Names(Show),
     /// Show the zone versions of the members of a pool, and the members that lag
-    Serials(serials::SerialsArgs),
+    Serials(OfPool),
     /// List the questions that members of a pool answer differently, with their replies
-    Divergence(divergence::DivergenceArgs),
+    Divergence(OfPool),
     /// Show the certificates of encrypted listeners: names, expiry, problems
     Certificates(Show),
     /// Show all zones, and the state of catalog zones
@@ -112,6 +115,42 @@ struct Show {
     /// Print JSON instead of text
     #[arg(long)]
     json: bool,
+}
+
+impl Show {
+    fn print<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) -> String {
+        if self.json { to_json(value) } else { text(value) }
+    }
+
+    /// Fetches a value from a path below `/api/v1/`, and formats it.
+    fn fetch<T: DeserializeOwned + Serialize>(
+        &self,
+        connection: &AdminConnection,
+        path: &str,
+        query: &[(&str, Option<&str>)],
+        text: impl FnOnce(&T) -> String,
+    ) -> Result<String, CommandFailure> {
+        Ok(self.print(&connection.fetch_with(path, query)?, text))
+    }
+}
+
+#[derive(Debug, clap::Args)]
+struct OfPool {
+    /// Name of the pool [default: all]
+    pool: Option<String>,
+    #[command(flatten)]
+    show: Show,
+}
+
+impl OfPool {
+    fn fetch<T: DeserializeOwned + Serialize>(
+        &self,
+        connection: &AdminConnection,
+        path: &str,
+        text: impl FnOnce(&T) -> String,
+    ) -> Result<String, CommandFailure> {
+        self.show.fetch(connection, path, &[("pool", self.pool.as_deref())], text)
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -173,72 +212,62 @@ fn weight() -> clap::builder::RangedI64ValueParser<u16> {
 pub(super) fn run(args: &Args, config: Option<&Path>) -> ExitCode {
     let answer = AdminConnection::find(args.admin.as_ref(), args.token_file.as_deref(), config)
         .and_then(|connection| obey(&connection, &args.action));
-    match answer {
-        Ok(text) => print(format!("{text}\n").as_bytes()),
-        Err(CommandFailure::Usage(message)) => {
-            eprintln!("hedgerow: {message}");
-            ExitCode::from(EXIT_USAGE)
-        }
-        Err(CommandFailure::Server(message)) => {
-            eprintln!("hedgerow: {message}");
-            ExitCode::FAILURE
-        }
-    }
+    answer.map_or_else(|failure| failure.report("hedgerow"), |text| print(format!("{text}\n").as_bytes()))
 }
 
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(super) enum CommandFailure {
+    #[error("{0}")]
     Usage(String),
+    #[error("{0}")]
     Server(String),
 }
 
-fn obey(connection: &AdminConnection, action: &Action) -> Result<String, CommandFailure> {
-    match action {
-        Action::Status(show) => {
-            let status = connection.status()?;
-            Ok(if show.json { to_json(&status) } else { table::status(&status) })
+impl CommandFailure {
+    /// Reports the failure of a program on stderr, and returns its exit status.
+    pub(super) fn report(&self, program: &str) -> ExitCode {
+        eprintln!("{program}: {self}");
+        match self {
+            Self::Usage(_) => ExitCode::from(EXIT_USAGE),
+            Self::Server(_) => ExitCode::FAILURE,
         }
-        Action::Backends(show) => {
-            let status = connection.status()?;
-            Ok(if show.json { to_json(&in_pools(&status)) } else { table::backends(&status) })
-        }
-        Action::Add { pool, address, weight } => connection.change(AdminOrder::add(pool, *address, *weight)),
-        Action::Drain(what) => connection.change(what.order("drain")),
-        Action::Remove(place) => connection.change(AdminOrder::remove(&place.pool, &place.backend)),
-        Action::Up(what) => connection.change(what.order("up")),
-        Action::Down(what) => connection.change(what.order("down")),
-        Action::Auto(what) => connection.change(what.order("auto")),
-        Action::Members(which) => members::obey(connection, which),
-        Action::Reload => connection.change(AdminOrder::reload()),
-        Action::Processes(show) => {
-            let processes = connection.status()?.processes;
-            Ok(if show.json { to_json(&processes) } else { table::processes(&processes) })
-        }
-        Action::Restart(NewProcessArgs { cold }) => connection.change(AdminOrder::restart(*cold)),
-        Action::Upgrade(NewProcessArgs { cold }) => connection.change(AdminOrder::upgrade(*cold)),
-        Action::Stop => connection.change(AdminOrder::stop()),
-        Action::Explain(asked) => explain::obey(connection, asked),
-        Action::Slow(which) => slow::obey(connection, which),
-        Action::Names(show) => names::obey(connection, show),
-        Action::Serials(which) => serials::obey(connection, which),
-        Action::Divergence(which) => divergence::obey(connection, which),
-        Action::Certificates(show) => certificates::obey(connection, show),
-        Action::Zones(show) => zones::obey(connection, show),
-        Action::Accept { name } => connection.change(AdminOrder::accept(name)),
-        Action::Cache(action) => cache::obey(connection, action),
     }
 }
 
-#[derive(Serialize)]
-struct InPool<'a> {
-    pool: &'a str,
-    #[serde(flatten)]
-    backend: &'a BackendStatus,
-}
-
-fn in_pools(status: &Status) -> Vec<InPool<'_>> {
-    let pools = status.pools.iter();
-    pools.flat_map(|pool| pool.backends.iter().map(|backend| InPool { pool: &pool.name, backend })).collect()
+fn obey(connection: &AdminConnection, action: &Action) -> Result<String, CommandFailure> {
+    let order = match action {
+        Action::Status(show) => return show.fetch(connection, "status", &[], status::status),
+        Action::Backends(show) => {
+            return Ok(show.print(&status::in_pools(&connection.status()?), |all| status::backends(all)));
+        }
+        Action::Processes(show) => return Ok(show.print(&connection.status()?.processes, |all| status::processes(all))),
+        Action::Members(which) => return members::obey(connection, which),
+        Action::Explain(asked) => return explain::obey(connection, asked),
+        Action::Slow(which) => return slow::obey(connection, which),
+        Action::Names(show) => return show.fetch(connection, "names", &[], names::text),
+        Action::Serials(which) => {
+            return which.fetch(connection, "serials", |all| serials::text(all, unix_seconds(Duration::ZERO)));
+        }
+        Action::Divergence(which) => return which.fetch(connection, "divergence", divergence::text),
+        Action::Certificates(show) => {
+            let text = |all: &Vec<CertificateSnapshot>| certificates::text(all, unix_now());
+            return show.fetch(connection, "certificates", &[], text);
+        }
+        Action::Zones(show) => return show.fetch(connection, "zones", &[], zones::text),
+        Action::Cache(action) => return cache::obey(connection, action),
+        Action::Add { pool, address, weight } => AdminOrder::add(pool, *address, *weight),
+        Action::Drain(what) => what.order("drain"),
+        Action::Remove(place) => AdminOrder::remove(&place.pool, &place.backend),
+        Action::Up(what) => what.order("up"),
+        Action::Down(what) => what.order("down"),
+        Action::Auto(what) => what.order("auto"),
+        Action::Reload => AdminOrder::reload(),
+        Action::Restart(NewProcessArgs { cold }) => AdminOrder::restart(*cold),
+        Action::Upgrade(NewProcessArgs { cold }) => AdminOrder::upgrade(*cold),
+        Action::Stop => AdminOrder::stop(),
+        Action::Accept { name } => AdminOrder::accept(name),
+    };
+    connection.change(order)
 }
 
 fn to_json(value: &impl Serialize) -> String {

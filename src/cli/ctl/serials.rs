@@ -1,26 +1,8 @@
 //! `hedgerow ctl serials`: the zone versions of the members of a pool.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use super::connection::AdminConnection;
-use super::{CommandFailure, Show, to_json};
 use crate::sight::serials::{MemberSerial, PoolZone, Serials};
 
-#[derive(Debug, clap::Args)]
-pub(super) struct SerialsArgs {
-    /// Name of the pool [default: all]
-    pool: Option<String>,
-    #[command(flatten)]
-    show: Show,
-}
-
-pub(super) fn obey(connection: &AdminConnection, which: &SerialsArgs) -> Result<String, CommandFailure> {
-    let serials: Serials = connection.fetch_with("serials", &[("pool", which.pool.as_deref())])?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-    Ok(if which.show.json { to_json(&serials) } else { text(&serials, now) })
-}
-
-fn text(all: &Serials, now: f64) -> String {
+pub(super) fn text(all: &Serials, now: f64) -> String {
     let mut parts: Vec<_> = all.zones.iter().map(|zone| paragraph(zone, now)).collect();
     if parts.is_empty() {
         parts.push("no backend has reported the version of a zone yet".to_owned());

@@ -1,12 +1,12 @@
 //! `hedgerow ctl slow`: the slow and failed races, newest first, each with its reason.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::connection::AdminConnection;
-use super::table::wrap;
-use super::{CommandFailure, Show, to_json};
+use super::table::{WIDTH, at, wrap};
+use super::{CommandFailure, Show};
 use crate::config::words;
 use crate::sight::slow::{SlowRace, time};
 
@@ -24,9 +24,10 @@ pub(super) struct SlowArgs {
     show: Show,
 }
 
+/// The slow races that a server reports.
 #[derive(Debug, Deserialize, Serialize)]
-struct SlowRacesListing {
-    races: Vec<SlowRace>,
+pub(in crate::cli) struct SlowRacesListing {
+    pub(in crate::cli) races: Vec<SlowRace>,
 }
 
 pub(super) fn obey(connection: &AdminConnection, which: &SlowArgs) -> Result<String, CommandFailure> {
@@ -34,8 +35,7 @@ pub(super) fn obey(connection: &AdminConnection, which: &SlowArgs) -> Result<Str
     let since = since.map(|since| humantime::format_duration(since).to_string().replace(' ', ""));
     let limit = limit.to_string();
     let query = [("pool", pool.as_deref()), ("since", since.as_deref()), ("limit", Some(&limit))];
-    let races: SlowRacesListing = connection.fetch_with("slow", &query)?;
-    Ok(if show.json { to_json(&races) } else { list(&races.races) })
+    show.fetch(connection, "slow", &query, |listing: &SlowRacesListing| list(&listing.races))
 }
 
 fn list(races: &[SlowRace]) -> String {
@@ -46,10 +46,8 @@ fn list(races: &[SlowRace]) -> String {
 }
 
 fn paragraph(race: &SlowRace) -> String {
-    let SlowRace { at, pool, name, qtype, took_ms, outcome, rcode, waiters, why, .. } = race;
-    let at =
-        UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(*at).unwrap_or_default()).unwrap_or(SystemTime::UNIX_EPOCH);
-    let at = humantime::format_rfc3339_millis(at);
+    let SlowRace { pool, name, qtype, took_ms, outcome, rcode, waiters, why, .. } = race;
+    let at = humantime::format_rfc3339_millis(at(race.at));
     let rcode = rcode.as_ref().map(|rcode| format!(" {rcode}")).unwrap_or_default();
     let clients = match waiters {
         0 => "no client".to_owned(),
@@ -59,8 +57,6 @@ fn paragraph(race: &SlowRace) -> String {
     let head = format!("{at}  {pool}  {name} {qtype}  {}  {}{rcode}  {clients}", time(*took_ms), outcome.label());
     format!("{head}\n{}", wrap(&format!("  {why}"), WIDTH, "  "))
 }
-
-const WIDTH: usize = 100;
 
 #[cfg(test)]
 mod tests {

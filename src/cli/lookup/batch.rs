@@ -27,7 +27,7 @@ impl Batch {
         let batch = Arc::new(self);
         let mut tally = LookupTally::default();
         let mut in_flight = JoinSet::new();
-        let mut results = InOrder::new();
+        let mut results = InOrder::default();
         let mut next = 0;
         loop {
             while next < batch.questions.len() && in_flight.len() < batch.window && results.has_room_for(next) {
@@ -77,6 +77,7 @@ struct BatchResult {
 }
 
 /// A buffer that receives results in any order and returns them in the order of the list.
+#[derive(Default)]
 struct InOrder {
     head: usize,
     /// The results from `head` on; `None` where one is missing.
@@ -84,10 +85,6 @@ struct InOrder {
 }
 
 impl InOrder {
-    fn new() -> Self {
-        Self { head: 0, held: VecDeque::new() }
-    }
-
     fn has_room_for(&self, place: usize) -> bool {
         place - self.head < MAX_HELD
     }
@@ -123,7 +120,7 @@ mod tests {
 
     #[test]
     fn nothing_runs_ahead_without_bound() {
-        let mut results = InOrder::new();
+        let mut results = InOrder::default();
         assert!(results.has_room_for(MAX_HELD - 1) && !results.has_room_for(MAX_HELD));
         results.put(1, String::new());
         assert!(!results.has_room_for(MAX_HELD));
@@ -135,7 +132,7 @@ mod tests {
     proptest! {
         #[test]
         fn results_leave_in_order(places in Just((0..50).collect::<Vec<usize>>()).prop_shuffle()) {
-            let mut results = InOrder::new();
+            let mut results = InOrder::default();
             let mut text = String::new();
             for place in places {
                 results.put(place, format!("{place},"));

@@ -1,6 +1,6 @@
 //! Formats a full reply, close enough to dig's text for readers and scripts that know dig.
 
-use std::fmt::{self, Write};
+use std::fmt::{self, Formatter};
 
 use super::exchange::{LookupAnswer, LookupServer};
 use super::list::LookupQuestion;
@@ -8,60 +8,43 @@ use super::message::{LookupOpt, LookupRecord, LookupReply};
 use super::resolve::LookupResolution;
 use crate::wire::{Name, suffixes};
 
-pub(super) fn write(server: &LookupServer, question: &LookupQuestion, resolution: &LookupResolution) -> String {
-    let mut text = String::new();
-    let written = match &resolution.last {
-        Some(answer) => write_answer(&mut text, server, question, resolution, answer),
-        None => write_loss(&mut text, server, question, resolution),
-    };
-    written.expect("a String takes all that is written");
-    text
+/// A result as dig shows it.
+pub(super) struct DigText<'a> {
+    pub(super) server: &'a LookupServer,
+    pub(super) question: &'a LookupQuestion,
+    pub(super) resolution: &'a LookupResolution,
 }
 
-fn write_answer(
-    text: &mut String,
-    server: &LookupServer,
-    question: &LookupQuestion,
-    resolution: &LookupResolution,
-    answer: &LookupAnswer,
-) -> fmt::Result {
-    let reply = &answer.reply;
-    write_header(text, reply)?;
-    if let Some(opt) = &reply.opt {
-        write_opt(text, opt, &question.name)?;
+impl fmt::Display for DigText<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { server, question, resolution } = self;
+        let (ip, port) = (server.address.ip(), server.address.port());
+        let Some(LookupAnswer { reply, transport }) = &resolution.last else {
+            let times = if resolution.tries == 1 { "try" } else { "tries" };
+            writeln!(f, ";{}\t\tIN\t{}", question.name, question.rtype)?;
+            return writeln!(f, ";; {}: {ip}#{port} after {} {times}\n", resolution.verdict, resolution.tries);
+        };
+        write_header(f, reply)?;
+        if let Some(opt) = &reply.opt {
+            write_opt(f, opt, &question.name)?;
+        }
+        if reply.has_question {
+            writeln!(f, ";; QUESTION SECTION:\n;{}\t\tIN\t{}\n", question.name, question.rtype)?;
+        }
+        write_section(f, "ANSWER", &reply.answers)?;
+        write_section(f, "AUTHORITY", &reply.authorities)?;
+        write_section(f, "ADDITIONAL", &reply.additionals)?;
+        writeln!(f, ";; Query time: {} msec", resolution.elapsed.as_millis())?;
+        writeln!(f, ";; SERVER: {ip}#{port}({ip}) ({})", transport.label().to_uppercase())?;
+        writeln!(f, ";; MSG SIZE  rcvd: {}\n", reply.size)
     }
-    if reply.has_question {
-        writeln!(text, ";; QUESTION SECTION:\n;{}\t\tIN\t{}\n", question.name, question.rtype)?;
-    }
-    for (title, records) in
-        [("ANSWER", &reply.answers), ("AUTHORITY", &reply.authorities), ("ADDITIONAL", &reply.additionals)]
-    {
-        write_section(text, title, records)?;
-    }
-    let (address, transport) = (server.address, answer.transport.label().to_uppercase());
-    writeln!(text, ";; Query time: {} msec", resolution.elapsed.as_millis())?;
-    writeln!(text, ";; SERVER: {ip}#{}({ip}) ({transport})", address.port(), ip = address.ip())?;
-    writeln!(text, ";; MSG SIZE  rcvd: {}\n", reply.size)
 }
 
-fn write_loss(
-    text: &mut String,
-    server: &LookupServer,
-    question: &LookupQuestion,
-    resolution: &LookupResolution,
-) -> fmt::Result {
-    let (name, rtype) = (&question.name, question.rtype);
-    let (address, tries) = (server.address, resolution.tries);
-    let times = if tries == 1 { "try" } else { "tries" };
-    writeln!(text, ";{name}\t\tIN\t{rtype}")?;
-    writeln!(text, ";; {}: {}#{} after {tries} {times}\n", resolution.verdict, address.ip(), address.port())
-}
-
-fn write_header(text: &mut String, reply: &LookupReply) -> fmt::Result {
+fn write_header(f: &mut Formatter<'_>, reply: &LookupReply) -> fmt::Result {
     let header = reply.header;
     // Replies have opcode QUERY; others are ignored.
-    writeln!(text, ";; ->>HEADER<<- opcode: QUERY, status: {}, id: {}", reply.rcode, header.id())?;
-    text.push_str(";; flags: qr");
+    writeln!(f, ";; ->>HEADER<<- opcode: QUERY, status: {}, id: {}", reply.rcode, header.id())?;
+    f.write_str(";; flags: qr")?;
     for (flag, is_set) in [
         ("aa", header.is_authoritative()),
         ("tc", header.is_truncated()),
@@ -71,11 +54,11 @@ fn write_header(text: &mut String, reply: &LookupReply) -> fmt::Result {
         ("cd", header.checking_disabled()),
     ] {
         if is_set {
-            write!(text, " {flag}")?;
+            write!(f, " {flag}")?;
         }
     }
     writeln!(
-        text,
+        f,
         "; QUERY: {}, ANSWER: {}, AUTHORITY: {}, ADDITIONAL: {}\n",
         u8::from(reply.has_question),
         reply.answers.len(),
@@ -85,46 +68,45 @@ fn write_header(text: &mut String, reply: &LookupReply) -> fmt::Result {
     )
 }
 
-fn write_opt(text: &mut String, opt: &LookupOpt, qname: &Name) -> fmt::Result {
+fn write_opt(f: &mut Formatter<'_>, opt: &LookupOpt, qname: &Name) -> fmt::Result {
     let flags = if opt.dnssec_ok { " do" } else { "" };
-    writeln!(text, ";; OPT PSEUDOSECTION:\n; EDNS: version: {}, flags:{flags}; udp: {}", opt.version, opt.udp_size)?;
+    writeln!(f, ";; OPT PSEUDOSECTION:\n; EDNS: version: {}, flags:{flags}; udp: {}", opt.version, opt.udp_size)?;
     for (code, extra) in &opt.errors {
-        write!(text, "; EDE: {}", code.0)?;
+        write!(f, "; EDE: {}", code.0)?;
         if let Some(purpose) = code.purpose() {
-            write!(text, " ({purpose})")?;
+            write!(f, " ({purpose})")?;
         }
         if !extra.is_empty() {
-            write!(text, ": ({extra})")?;
+            write!(f, ": ({extra})")?;
         }
-        text.push('\n');
+        writeln!(f)?;
     }
     for (labels, serial) in &opt.zone_versions {
         // RFC 9660 section 2.1: the zone consists of this number of last labels of the query name.
         let above = qname.labels().count().checked_sub(usize::from(*labels));
         match above.and_then(|above| suffixes(qname.as_wire()).nth(above)).map(Name::from_wire) {
-            Some(Ok(zone)) => writeln!(text, "; ZONEVERSION: {zone} SOA-SERIAL {serial}")?,
-            Some(Err(_)) | None => writeln!(text, "; ZONEVERSION: {labels} labels, SOA-SERIAL {serial}")?,
+            Some(Ok(zone)) => writeln!(f, "; ZONEVERSION: {zone} SOA-SERIAL {serial}")?,
+            Some(Err(_)) | None => writeln!(f, "; ZONEVERSION: {labels} labels, SOA-SERIAL {serial}")?,
         }
     }
     for (code, data) in &opt.options {
-        write!(text, "; OPT={}:", code.0)?;
+        write!(f, "; OPT={}:", code.0)?;
         for octet in data {
-            write!(text, " {octet:02x}")?;
+            write!(f, " {octet:02x}")?;
         }
-        text.push('\n');
+        writeln!(f)?;
     }
     Ok(())
 }
 
-fn write_section(text: &mut String, title: &str, records: &[LookupRecord]) -> fmt::Result {
+fn write_section(f: &mut Formatter<'_>, title: &str, records: &[LookupRecord]) -> fmt::Result {
     if records.is_empty() {
         return Ok(());
     }
-    writeln!(text, ";; {title} SECTION:")?;
+    writeln!(f, ";; {title} SECTION:")?;
     for record in records {
         let LookupRecord { owner, ttl, class, rtype, data, .. } = record;
-        writeln!(text, "{owner}\t{ttl}\t{class}\t{rtype}\t{data}")?;
+        writeln!(f, "{owner}\t{ttl}\t{class}\t{rtype}\t{data}")?;
     }
-    text.push('\n');
-    Ok(())
+    writeln!(f)
 }

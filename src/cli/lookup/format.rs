@@ -1,11 +1,9 @@
 //! Formats one result; `dig` has a separate file.
 
-use std::fmt::Write;
-
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::dig;
+use super::dig::DigText;
 use super::exchange::LookupServer;
 use super::list::LookupQuestion;
 use super::message::LookupRecord;
@@ -27,10 +25,7 @@ pub(super) enum LookupFormat {
 impl LookupFormat {
     /// Returns true if CNAME chains are followed by further queries; `dig` shows a single reply.
     pub(super) fn follows_chains(self) -> bool {
-        match self {
-            Self::Resolved | Self::Short | Self::Json => true,
-            Self::Dig => false,
-        }
+        self != Self::Dig
     }
 
     pub(super) fn write(
@@ -43,7 +38,7 @@ impl LookupFormat {
             Self::Resolved => resolved(question, resolution),
             Self::Short => short(resolution),
             Self::Json => json(server, question, resolution),
-            Self::Dig => dig::write(server, question, resolution),
+            Self::Dig => DigText { server, question, resolution }.to_string(),
         }
     }
 }
@@ -53,31 +48,28 @@ fn resolved(question: &LookupQuestion, resolution: &LookupResolution) -> String 
     if resolution.verdict != LookupVerdict::Answered {
         return format!("{name} - Error:{}\n", resolution.verdict);
     }
-    resolution.wanted().fold(String::new(), |mut text, LookupRecord { data, rtype, .. }| {
-        writeln!(text, "{name} {data} {rtype}").expect("a String takes all that is written");
-        text
-    })
+    resolution.wanted().map(|LookupRecord { data, rtype, .. }| format!("{name} {data} {rtype}\n")).collect()
 }
 
 fn short(resolution: &LookupResolution) -> String {
-    match resolution.verdict {
-        LookupVerdict::Answered => resolution.wanted().flat_map(|record| [record.data.as_str(), "\n"]).collect(),
-        LookupVerdict::NotFound
-        | LookupVerdict::Failed(_)
-        | LookupVerdict::ChainLoops
-        | LookupVerdict::ChainTooLong
-        | LookupVerdict::Lost(_) => String::new(),
-    }
+    let records = resolution.wanted().filter(|_| resolution.verdict == LookupVerdict::Answered);
+    records.flat_map(|record| [record.data.as_str(), "\n"]).collect()
 }
 
 fn json(server: &LookupServer, question: &LookupQuestion, resolution: &LookupResolution) -> String {
     let last = resolution.last.as_ref();
     let errors = last.and_then(|answer| answer.reply.opt.as_ref()).map_or(&[][..], |opt| &opt.errors);
+    let answers = resolution.answers.iter().map(|record| JsonRecord {
+        name: record.owner.to_string(),
+        r#type: record.rtype.to_string(),
+        ttl: record.ttl,
+        data: &record.data,
+    });
     let result = JsonResult {
         name: &question.text,
         r#type: question.rtype.to_string(),
         rcode: last.map(|answer| answer.reply.rcode.to_string()),
-        answers: resolution.answers().iter().map(JsonRecord::new).collect(),
+        answers: answers.collect(),
         server: server.address.to_string(),
         transport: last.map(|answer| answer.transport.label()),
         time_us: resolution.elapsed.as_micros(),
@@ -115,12 +107,6 @@ struct JsonRecord<'a> {
     r#type: String,
     ttl: u32,
     data: &'a str,
-}
-
-impl<'a> JsonRecord<'a> {
-    fn new(record: &'a LookupRecord) -> Self {
-        Self { name: record.owner.to_string(), r#type: record.rtype.to_string(), ttl: record.ttl, data: &record.data }
-    }
 }
 
 #[derive(Serialize)]

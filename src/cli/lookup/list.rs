@@ -1,8 +1,6 @@
 //! The list of questions, one `NAME [TYPE]` per line. The whole list is parsed before the first query leaves,
 //! so that a bad line causes no partial run.
 
-use std::fmt;
-
 use super::name::{self, BadName};
 use crate::wire::{Name, RecordType};
 
@@ -20,23 +18,9 @@ impl LookupQuestion {
     }
 }
 
-/// A line that cannot be parsed; displays as `place:line:column: what`.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct BadLine {
-    place: String,
-    line: usize,
-    column: usize,
-    what: String,
-}
-
-impl fmt::Display for BadLine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}: {}", self.place, self.line, self.column, self.what)
-    }
-}
-
-/// Parses a whole list; lines without a type have type `default`. All bad lines are reported together.
-pub(super) fn read(place: &str, bytes: &[u8], default: RecordType) -> Result<Vec<LookupQuestion>, Vec<BadLine>> {
+/// Parses a whole list; lines without a type have type `default`. All bad lines are reported together, each as
+/// `place:line:column: what`.
+pub(super) fn read(place: &str, bytes: &[u8], default: RecordType) -> Result<Vec<LookupQuestion>, Vec<String>> {
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     let (mut questions, mut bad) = (Vec::new(), Vec::new());
     for (line, bytes) in (1..).zip(bytes.split(|&octet| octet == b'\n')) {
@@ -45,7 +29,7 @@ pub(super) fn read(place: &str, bytes: &[u8], default: RecordType) -> Result<Vec
             Err(BadName { offset, what }) => {
                 let before = bytes.get(..offset).unwrap_or(bytes);
                 let column = String::from_utf8_lossy(before).chars().count() + 1;
-                bad.push(BadLine { place: place.to_owned(), line, column, what });
+                bad.push(format!("{place}:{line}:{column}: {what}"));
             }
         }
     }
@@ -129,7 +113,7 @@ mod tests {
     /// Checks that the list is rejected with these messages.
     fn check_bad(list: &[u8], expected: &[&str]) {
         let bad = read("list", list, RecordType::A).expect_err("the list is bad");
-        assert_eq!(bad.iter().map(BadLine::to_string).collect::<Vec<_>>(), expected);
+        assert_eq!(bad, expected);
     }
 
     #[test]

@@ -146,7 +146,7 @@ fn read_list(path: &Path, rtype: RecordType) -> Result<Vec<LookupQuestion>, Look
         message: format!("{place}: cannot read names: {error}"),
     })?;
     list::read(&place, &bytes, rtype).map_err(|bad| {
-        let mut lines: Vec<_> = bad.iter().take(MAX_BAD_LINES).map(ToString::to_string).collect();
+        let mut lines: Vec<_> = bad.iter().take(MAX_BAD_LINES).cloned().collect();
         if bad.len() > MAX_BAD_LINES {
             lines.push(format!("{place}: {} more bad lines", bad.len() - MAX_BAD_LINES));
         }

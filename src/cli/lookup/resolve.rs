@@ -1,6 +1,5 @@
 //! Resolves a question to its records: follows a CNAME chain within replies and by further queries.
 
-use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -53,7 +52,7 @@ pub(super) struct LookupResolution {
     chain: Vec<Name>,
     rtype: RecordType,
     /// The answer sections of all replies, moved out of them. Empty if chains are not followed.
-    answers: Vec<LookupRecord>,
+    pub(super) answers: Vec<LookupRecord>,
     pub(super) last: Option<LookupAnswer>,
     pub(super) tries: u32,
     pub(super) elapsed: Duration,
@@ -61,10 +60,6 @@ pub(super) struct LookupResolution {
 }
 
 impl LookupResolution {
-    pub(super) fn answers(&self) -> &[LookupRecord] {
-        &self.answers
-    }
-
     pub(super) fn wanted(&self) -> impl Iterator<Item = &LookupRecord> {
         self.answers.iter().filter(|record| self.is_wanted(record))
     }
@@ -84,18 +79,14 @@ impl LookupResolution {
             self.answers.append(&mut answer.reply.answers);
         }
         self.last = Some(answer);
-        match (rcode, walk) {
-            (_, ChainWalk::Loop) => Some(LookupVerdict::ChainLoops),
-            (_, ChainWalk::TooLong) => Some(LookupVerdict::ChainTooLong),
-            (Rcode::NOERROR, ChainWalk::Found) => Some(LookupVerdict::Answered),
-            (Rcode::NOERROR, ChainWalk::NothingNew) => Some(LookupVerdict::NotFound),
-            (Rcode::NOERROR, ChainWalk::Moved) => (!follow).then_some(LookupVerdict::Answered),
+        Some(match (rcode, walk) {
+            (_, ChainWalk::Broken(verdict)) => verdict,
+            (Rcode::NOERROR, ChainWalk::Moved) if follow => return None,
+            (Rcode::NOERROR, ChainWalk::Found | ChainWalk::Moved) => LookupVerdict::Answered,
             // RFC 6604 section 3: with a chain in the answer, the rcode is that of its end.
-            (Rcode::NXDOMAIN, ChainWalk::Found | ChainWalk::Moved | ChainWalk::NothingNew) => {
-                Some(LookupVerdict::NotFound)
-            }
-            (rcode, ChainWalk::Found | ChainWalk::Moved | ChainWalk::NothingNew) => Some(LookupVerdict::Failed(rcode)),
-        }
+            (Rcode::NOERROR, ChainWalk::NothingNew) | (Rcode::NXDOMAIN, _) => LookupVerdict::NotFound,
+            (rcode, _) => LookupVerdict::Failed(rcode),
+        })
     }
 
     fn end(&self) -> &Name {
@@ -122,10 +113,10 @@ impl LookupResolution {
                 return if self.chain.len() > before { ChainWalk::Moved } else { ChainWalk::NothingNew };
             };
             if self.chain.iter().any(|known| is_same(known, &target)) {
-                return ChainWalk::Loop;
+                return ChainWalk::Broken(LookupVerdict::ChainLoops);
             }
             if self.chain.len() > MAX_LINKS {
-                return ChainWalk::TooLong;
+                return ChainWalk::Broken(LookupVerdict::ChainTooLong);
             }
             self.chain.push(target);
         }
@@ -144,33 +135,24 @@ enum ChainWalk {
     Moved,
     /// The end of the chain is unchanged.
     NothingNew,
-    Loop,
-    TooLong,
+    Broken(LookupVerdict),
 }
 
 /// The short result of a look-up. Displays as the error in results.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum LookupVerdict {
+    #[error("NOERROR")]
     Answered,
+    #[error("HOST NOT FOUND")]
     NotFound,
+    #[error("{0}")]
     Failed(Rcode),
+    #[error("CNAME LOOP")]
     ChainLoops,
+    #[error("CNAME CHAIN TOO LONG")]
     ChainTooLong,
+    #[error("{}", if *.0 == TryFailure::Truncated { "TRUNCATED" } else { "TIMED OUT" })]
     Lost(TryFailure),
-}
-
-impl fmt::Display for LookupVerdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Answered => f.write_str("NOERROR"),
-            Self::NotFound => f.write_str("HOST NOT FOUND"),
-            Self::Failed(rcode) => rcode.fmt(f),
-            Self::ChainLoops => f.write_str("CNAME LOOP"),
-            Self::ChainTooLong => f.write_str("CNAME CHAIN TOO LONG"),
-            Self::Lost(TryFailure::Silent | TryFailure::Unreachable) => f.write_str("TIMED OUT"),
-            Self::Lost(TryFailure::Truncated) => f.write_str("TRUNCATED"),
-        }
-    }
 }
 
 /// The maximum number of further queries for a chain (docs/src/contract.md, Lookup).

@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use super::exchange::TryFailure;
 use super::resolve::{LookupResolution, LookupVerdict};
+use crate::cli::count;
 
 /// Counts of results. Displays as the summary, without the time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,11 +59,9 @@ impl LookupTally {
 impl fmt::Display for LookupTally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = self.answered + self.not_found + self.errors + self.timed_out + self.truncated;
-        let plural = |count, one, many| if count == 1 { one } else { many };
-        write!(f, "{names} {}: {} answered", plural(names, "name", "names"), self.answered)?;
-        write!(f, ", {} not found", self.not_found)?;
-        write!(f, ", {} {}", self.errors, plural(self.errors, "error", "errors"))?;
-        write!(f, ", {} timed out", self.timed_out)?;
+        let errors = count(self.errors as usize, "error", "errors");
+        write!(f, "{}: {} answered", count(names as usize, "name", "names"), self.answered)?;
+        write!(f, ", {} not found, {errors}, {} timed out", self.not_found, self.timed_out)?;
         if self.unreachable > 0 {
             write!(f, " ({} unreachable)", self.unreachable)?;
         }
@@ -70,7 +69,7 @@ impl fmt::Display for LookupTally {
             write!(f, ", {} truncated", self.truncated)?;
         }
         if self.ignored > 0 {
-            write!(f, ", {} {} ignored", self.ignored, plural(self.ignored, "datagram", "datagrams"))?;
+            write!(f, ", {} ignored", count(self.ignored as usize, "datagram", "datagrams"))?;
         }
         Ok(())
     }

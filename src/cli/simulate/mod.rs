@@ -27,7 +27,7 @@ use self::policy::Policy;
 use self::settings::{Mistake, SettingEntries};
 use super::ctl::CommandFailure;
 use super::ctl::connection::AdminTarget;
-use super::{EXIT_USAGE, print};
+use super::print;
 use crate::files::{NewFile, Readers};
 use crate::policy::PoolRules;
 use crate::sim::{BackendModel, Course, NameDistribution, PoolModel, Scenario, Tally};
@@ -102,18 +102,8 @@ COURSE is VALUE,VALUE@WHEN,...; WHEN is 30s..60s, 30s.. or LENGTH/EVERY (by chan
 /// Runs the command. Exit status 0: played. 1: the server cannot be reached or does not fit, or the plot
 /// cannot be written. 2: the description is wrong.
 pub(super) fn run(args: &Args) -> ExitCode {
-    let text = match simulate(args) {
-        Ok(text) => text,
-        Err(CommandFailure::Usage(message)) => {
-            eprintln!("hedgerow simulate: {message}");
-            return ExitCode::from(EXIT_USAGE);
-        }
-        Err(CommandFailure::Server(message)) => {
-            eprintln!("hedgerow simulate: {message}");
-            return ExitCode::FAILURE;
-        }
-    };
-    print(format!("{text}\n").as_bytes())
+    simulate(args)
+        .map_or_else(|failure| failure.report("hedgerow simulate"), |text| print(format!("{text}\n").as_bytes()))
 }
 
 fn simulate(args: &Args) -> Result<String, CommandFailure> {

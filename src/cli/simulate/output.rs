@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use comfy_table::CellAlignment;
 use serde::Serialize;
 
 use super::plot::Curve;
-use crate::cli::ctl::table::{Column, table};
+use crate::cli::count;
+use crate::cli::ctl::table::TextTable;
 use crate::sim::Tally;
 
 #[derive(Debug)]
@@ -34,44 +34,28 @@ impl Setting {
         let steps = if seconds < 10.0 { 1e3 } else { 1.0 };
         let time = humantime::format_duration(Duration::from_secs_f64((seconds * steps).round() / steps));
         let rate = (rate * 1e3).round() / 1e3;
-        let backends = if *backends == 1 { "1 backend".to_owned() } else { format!("{backends} backends") };
+        let backends = count(*backends, "backend", "backends");
         format!("{queries} queries at {rate}/s ({time}) to {backends}, seed {seed}")
     }
 }
 
 pub(super) fn to_text(setting: &Setting, played: &[PolicyRun]) -> String {
-    let rows = played.iter().map(row);
-    let table = match COLUMNS.first_chunk::<USUAL>() {
-        Some(usual) if !setting.has_repeats => table(usual, rows.map(|row| row.into_iter().take(USUAL).collect())),
-        _ => table(&COLUMNS, rows),
-    };
-    format!("{}\n\n{table}", setting.headline())
-}
-
-const COLUMNS: [Column; USUAL + 2] = [
-    ("POLICY", CellAlignment::Left),
-    ("P50 ms", CellAlignment::Right),
-    ("P90 ms", CellAlignment::Right),
-    ("P99 ms", CellAlignment::Right),
-    ("P99.9 ms", CellAlignment::Right),
-    ("MAX ms", CellAlignment::Right),
-    ("EXTRA LOAD", CellAlignment::Right),
-    ("HEDGES DENIED", CellAlignment::Right),
-    ("LOST", CellAlignment::Right),
-    ("CACHED", CellAlignment::Right),
-    ("JOINED", CellAlignment::Right),
-];
-
-/// The columns shown always; the last two are shown only if names repeat or are cached.
-const USUAL: usize = 9;
-
-fn row(PolicyRun { name, tally }: &PolicyRun) -> Vec<String> {
-    let latency = LatencySummary::of(tally);
-    let mut row = vec![name.clone()];
-    row.extend([latency.p50, latency.p90, latency.p99, latency.p99_9, latency.max].map(|ms| format!("{ms:.2}")));
-    row.push(format!("{:.2} %", tally.extra_load() * 100.0));
-    row.extend([tally.hedges_denied, tally.lost, tally.cached, tally.joined()].map(|count| count.to_string()));
-    row
+    let latency =
+        |run: &PolicyRun, part: fn(&LatencySummary) -> f64| format!("{:.2}", part(&LatencySummary::of(&run.tally)));
+    let mut table = TextTable::of(played)
+        .left("POLICY", |run| &run.name)
+        .right("P50 ms", |run| latency(run, |latency| latency.p50))
+        .right("P90 ms", |run| latency(run, |latency| latency.p90))
+        .right("P99 ms", |run| latency(run, |latency| latency.p99))
+        .right("P99.9 ms", |run| latency(run, |latency| latency.p99_9))
+        .right("MAX ms", |run| latency(run, |latency| latency.max))
+        .right("EXTRA LOAD", |run| format!("{:.2} %", run.tally.extra_load() * 100.0))
+        .right("HEDGES DENIED", |run| run.tally.hedges_denied)
+        .right("LOST", |run| run.tally.lost);
+    if setting.has_repeats {
+        table = table.right("CACHED", |run| run.tally.cached).right("JOINED", |run| run.tally.joined());
+    }
+    format!("{}\n\n{}", setting.headline(), table.text())
 }
 
 pub(super) fn to_json(setting: &Setting, played: &[PolicyRun]) -> String {

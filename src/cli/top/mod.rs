@@ -24,7 +24,6 @@ use std::time::{Duration, Instant};
 
 use crossterm::event::{Event, EventStream};
 use futures_core::Stream;
-use serde::Deserialize;
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
@@ -34,9 +33,9 @@ use self::state::{Act, Data, State, Wants};
 use self::terminal::Screen;
 use super::ctl::CommandFailure;
 use super::ctl::connection::{AdminConnection, AdminTarget};
-use super::{EXIT_USAGE, print};
+use super::ctl::slow::SlowRacesListing;
+use super::print;
 use crate::sight::live::{HistoryFigures, Second};
-use crate::sight::slow::SlowRace;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -80,7 +79,7 @@ const SLOW_RACES: usize = 100;
 pub(super) fn run(args: &Args, config: Option<&Path>) -> ExitCode {
     let connection = match AdminConnection::find(args.admin.as_ref(), args.token_file.as_deref(), config) {
         Ok(connection) => connection,
-        Err(trouble) => return report(&trouble),
+        Err(trouble) => return trouble.report("hedgerow"),
     };
     let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -90,7 +89,7 @@ pub(super) fn run(args: &Args, config: Option<&Path>) -> ExitCode {
     if args.once || !is_terminal || std::env::var_os("TERM").is_some_and(|term| term == "dumb") {
         return match runtime.block_on(connection.fetch("live?once", PATIENCE)) {
             Ok(second) => print(text::page(&second, connection.target()).as_bytes()),
-            Err(trouble) => report(&trouble),
+            Err(trouble) => trouble.report("hedgerow"),
         };
     }
     let look = TerminalStyle::of(args.ascii);
@@ -101,15 +100,6 @@ pub(super) fn run(args: &Args, config: Option<&Path>) -> ExitCode {
         Ok(Left::BySignal(number)) => ExitCode::from(128 + number),
         Err(error) => failed(&error),
     }
-}
-
-fn report(trouble: &CommandFailure) -> ExitCode {
-    let (message, code) = match trouble {
-        CommandFailure::Usage(message) => (message, ExitCode::from(EXIT_USAGE)),
-        CommandFailure::Server(message) => (message, ExitCode::FAILURE),
-    };
-    eprintln!("hedgerow: {message}");
-    code
 }
 
 fn failed(error: &io::Error) -> ExitCode {
@@ -133,7 +123,7 @@ async fn watch(
         .map(|kind| Ok::<_, io::Error>((signal(kind)?, u8::try_from(kind.as_raw_value()).unwrap_or(u8::MAX))))
         .into_iter()
         .collect::<Result<Vec<_>, _>>()?;
-    let mut ticks = interval(state.interval().min(Duration::from_secs(1)));
+    let mut ticks = interval(state.interval.min(Duration::from_secs(1)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut asking: Option<Pin<Box<dyn Future<Output = Data> + '_>>> = None;
     loop {
@@ -180,9 +170,7 @@ async fn first_of(signals: &mut [(Signal, u8)]) -> u8 {
 }
 
 async fn ask(connection: &AdminConnection, wants: Wants) -> Data {
-    let message = |trouble| match trouble {
-        CommandFailure::Usage(message) | CommandFailure::Server(message) => message,
-    };
+    let message = |trouble: CommandFailure| trouble.to_string();
     let second: Result<Second, _> = connection.fetch("live?once", PATIENCE).await.map_err(message);
     let is_there = second.is_ok();
     let history: Option<HistoryFigures> = match wants.history && is_there {
@@ -192,16 +180,11 @@ async fn ask(connection: &AdminConnection, wants: Wants) -> Data {
     };
     let races = match wants.races && is_there {
         true => {
-            let races: Result<SlowRacesReply, _> =
+            let races: Result<SlowRacesListing, _> =
                 connection.fetch(&format!("slow?limit={SLOW_RACES}"), PATIENCE).await;
             Some(races.map(|races| races.races).map_err(message))
         }
         false => None,
     };
     Data { second, history, races }
-}
-
-#[derive(Deserialize)]
-struct SlowRacesReply {
-    races: Vec<SlowRace>,
 }

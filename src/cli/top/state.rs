@@ -10,28 +10,42 @@ use crate::sight::live::{BackendHistory, BackendSecond, HistoryFigures, PoolSeco
 use crate::sight::slow::SlowRace;
 
 pub(super) struct State {
-    target: String,
-    interval: Duration,
-    second: Option<Second>,
-    updated: Option<Instant>,
+    pub(super) target: String,
+    pub(super) interval: Duration,
+    pub(super) second: Option<Second>,
+    /// The time of the last data, or of the start.
+    updated: Instant,
     /// The error of the last request, and the time of the first failure since the last success.
     trouble: Option<(String, Instant)>,
     asked: Option<Instant>,
+    pub(super) curves: Curves,
+    pub(super) races: RaceList,
+    pub(super) view: TopView,
+    pub(super) list: BackendList,
+    pub(super) is_paused: bool,
+}
+
+#[derive(Default)]
+pub(super) struct Curves {
     /// The server's history of the last ten minutes, and its arrival time.
     history: Option<(HistoryFigures, Instant)>,
-    queries: VecDeque<Option<f64>>,
+    pub(super) queries: VecDeque<Option<f64>>,
     /// p99 of each pool over time.
-    p99: HashMap<String, VecDeque<Option<f64>>>,
-    races: Option<Result<Vec<SlowRace>, String>>,
-    are_races_asked: bool,
-    view: TopView,
-    sort: Sort,
-    filter: String,
-    is_typing: bool,
-    is_paused: bool,
+    pub(super) p99: HashMap<String, VecDeque<Option<f64>>>,
+}
+
+#[derive(Default)]
+pub(super) struct RaceList {
+    pub(super) found: Option<Result<Vec<SlowRace>, String>>,
+    is_asked: bool,
+    pub(super) scrolled: usize,
+}
+
+pub(super) struct BackendList {
+    pub(super) sort: Sort,
+    pub(super) filter: String,
+    pub(super) is_typing: bool,
     marked: Option<(String, String)>,
-    scrolled: usize,
-    begun: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,31 +56,18 @@ pub(super) enum TopView {
     Help,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sort {
-    Worst,
-    P99,
-    Queries,
-    Name,
+labels! {
+    pub(super) enum Sort {
+        Worst = "worst first",
+        P99 = "by p99",
+        Queries = "by queries",
+        Name = "by name",
+    }
 }
 
 impl Sort {
     fn next(self) -> Self {
-        match self {
-            Self::Worst => Self::P99,
-            Self::P99 => Self::Queries,
-            Self::Queries => Self::Name,
-            Self::Name => Self::Worst,
-        }
-    }
-
-    pub(super) fn label(self) -> &'static str {
-        match self {
-            Self::Worst => "worst first",
-            Self::P99 => "by p99",
-            Self::Queries => "by queries",
-            Self::Name => "by name",
-        }
+        Self::ALL[(self as usize + 1) % Self::ALL.len()]
     }
 }
 
@@ -102,34 +103,26 @@ impl State {
             target,
             interval,
             second: None,
-            updated: None,
+            updated: now,
             trouble: None,
             asked: None,
-            history: None,
-            queries: VecDeque::new(),
-            p99: HashMap::new(),
-            races: None,
-            are_races_asked: false,
+            curves: Curves::default(),
+            races: RaceList::default(),
             view: TopView::All,
-            sort: Sort::Worst,
-            filter: String::new(),
-            is_typing: false,
+            list: BackendList { sort: Sort::Worst, filter: String::new(), is_typing: false, marked: None },
             is_paused: false,
-            marked: None,
-            scrolled: 0,
-            begun: now,
         }
     }
 
     /// Returns the data to fetch, if it is time. Call it after the last response has arrived.
     pub(super) fn wants(&mut self, now: Instant) -> Option<Wants> {
         let is_due = self.asked.is_none_or(|asked| now.duration_since(asked) >= self.interval);
-        if !std::mem::take(&mut self.are_races_asked) && (self.is_paused || !is_due) {
+        if !std::mem::take(&mut self.races.is_asked) && (self.is_paused || !is_due) {
             return None;
         }
         self.asked = Some(now);
         let is_old = |&(_, updated): &(HistoryFigures, Instant)| now.duration_since(updated) >= HISTORY_EVERY;
-        let history = self.trouble.is_some() || self.history.as_ref().is_none_or(is_old);
+        let history = self.trouble.is_some() || self.curves.history.as_ref().is_none_or(is_old);
         Some(Wants { history, races: self.view == TopView::Races })
     }
 
@@ -137,46 +130,22 @@ impl State {
         match data.second {
             Ok(second) => {
                 self.trouble = None;
-                self.updated = Some(now);
+                self.updated = now;
                 if let Some(history) = data.history {
-                    self.begin_curves(&history);
-                    self.history = Some((history, now));
+                    self.curves.begin(history, now, self.second.as_ref());
                 }
                 if self.second.as_ref().map(|known| known.at) != Some(second.at) {
-                    self.continue_curves(&second);
+                    self.curves.push(&second);
                 }
                 self.second = Some(second);
-                self.races = data.races.or_else(|| self.races.take());
+                if data.races.is_some() {
+                    self.races.found = data.races;
+                }
             }
             Err(message) => {
                 let since = self.trouble.take().map_or(now, |(_, since)| since);
                 self.trouble = Some((message, since));
             }
-        }
-    }
-
-    /// Fills the curves from the server's history, which may include the current second.
-    fn begin_curves(&mut self, history: &HistoryFigures) {
-        self.queries = history.queries.iter().map(|&count| Some(count as f64)).collect();
-        let p99 = history.pools.iter().map(|pool| (pool.name.clone(), pool.p99_ms.iter().copied().collect()));
-        self.p99 = p99.collect();
-        if let (Some(second), Some(&last)) = (&self.second, history.at.last())
-            && second.at > last
-        {
-            let second = second.clone();
-            self.continue_curves(&second);
-        }
-    }
-
-    fn continue_curves(&mut self, second: &Second) {
-        let is_known = self.history.as_ref().and_then(|(history, _)| history.at.last()) >= Some(&second.at);
-        if is_known {
-            return;
-        }
-        push(&mut self.queries, Some(second.queries as f64));
-        self.p99.retain(|name, _| second.pools.iter().any(|pool| pool.name == *name));
-        for pool in &second.pools {
-            push(self.p99.entry(pool.name.clone()).or_default(), pool.p99_ms);
         }
     }
 
@@ -191,31 +160,29 @@ impl State {
                 _ => None,
             };
         }
-        if self.is_typing {
-            self.type_filter(key.code);
+        if self.list.is_typing {
+            self.list.type_filter(key.code);
             return None;
         }
         match key.code {
             KeyCode::Char('q') => return Some(Act::Leave),
             KeyCode::Char('?' | 'h') => self.turn_to(TopView::Help),
             KeyCode::Char('l') => {
-                self.races = None;
-                self.are_races_asked = true;
-                self.scrolled = 0;
+                self.races = RaceList { is_asked: true, ..RaceList::default() };
                 self.turn_to(TopView::Races);
             }
             KeyCode::Char('p' | ' ') => self.is_paused = !self.is_paused,
-            KeyCode::Char('s') => self.sort = self.sort.next(),
+            KeyCode::Char('s') => self.list.sort = self.list.sort.next(),
             KeyCode::Char('/') => {
                 self.view = TopView::All;
-                self.is_typing = true;
+                self.list.is_typing = true;
             }
             KeyCode::Enter if self.view == TopView::All && !self.rows().is_empty() => {
                 // Without a mark, the first backend becomes marked, so that the view stays with it.
                 self.mark(0);
                 self.view = TopView::Backend;
             }
-            KeyCode::Esc if self.view == TopView::All => self.filter.clear(),
+            KeyCode::Esc if self.view == TopView::All => self.list.filter.clear(),
             KeyCode::Esc | KeyCode::Enter | KeyCode::Backspace => self.view = TopView::All,
             KeyCode::Up | KeyCode::Char('k') => self.step(-1),
             KeyCode::Down | KeyCode::Char('j') => self.step(1),
@@ -236,23 +203,10 @@ impl State {
         self.view = if self.view == view { TopView::All } else { view };
     }
 
-    fn type_filter(&mut self, code: KeyCode) {
-        match code {
-            KeyCode::Char(c) => self.filter.push(c),
-            KeyCode::Backspace => drop(self.filter.pop()),
-            KeyCode::Esc => {
-                self.filter.clear();
-                self.is_typing = false;
-            }
-            KeyCode::Enter => self.is_typing = false,
-            _ => {}
-        }
-    }
-
     fn step(&mut self, by: isize) {
         if self.view == TopView::Races {
-            let last = self.races().map_or(0, |races| races.len().saturating_sub(1));
-            self.scrolled = self.scrolled.saturating_add_signed(by).min(last);
+            let last = self.slow_races().len().saturating_sub(1);
+            self.races.scrolled = self.races.scrolled.saturating_add_signed(by).min(last);
         } else {
             self.mark(by);
         }
@@ -260,26 +214,20 @@ impl State {
 
     fn mark(&mut self, by: isize) {
         let rows = self.rows();
-        let index = self.marked_row(&rows).saturating_add_signed(by).min(rows.len().saturating_sub(1));
+        let index = self.list.marked_row(&rows).saturating_add_signed(by).min(rows.len().saturating_sub(1));
         let marked = rows.get(index).map(|row| (row.pool.name.clone(), row.backend.name.clone()));
-        self.marked = marked;
-    }
-
-    /// Returns the marked row, or the first one if the backend is gone.
-    pub(super) fn marked_row(&self, rows: &[Row<'_>]) -> usize {
-        let Some((pool, backend)) = &self.marked else { return 0 };
-        rows.iter().position(|row| row.pool.name == *pool && row.backend.name == *backend).unwrap_or(0)
+        self.list.marked = marked;
     }
 
     pub(super) fn rows(&self) -> Vec<Row<'_>> {
         let pools = self.second.iter().flat_map(|second| &second.pools);
         let all = pools.flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
-        let wanted = self.filter.to_lowercase();
+        let wanted = self.list.filter.to_lowercase();
         let is_wanted = |name: &str| name.to_lowercase().contains(&wanted);
         let mut rows: Vec<Row<'_>> = all
             .filter(|(pool, backend)| is_wanted(&pool.name) || is_wanted(&backend.name))
             .map(|(pool, backend)| {
-                let minute = self.backend_history(&pool.name, &backend.name).map(|backend| {
+                let minute = self.curves.of_backend(&pool.name, &backend.name).map(|backend| {
                     let sum = |counts: &[Option<u64>]| counts.iter().rev().take(MINUTE).flatten().sum::<u64>();
                     (sum(&backend.errors), sum(&backend.timeouts))
                 });
@@ -290,7 +238,7 @@ impl State {
             .collect();
         let by_name = |a: &Row<'_>, b: &Row<'_>| (&a.pool.name, &a.backend.name).cmp(&(&b.pool.name, &b.backend.name));
         rows.sort_by(|a, b| {
-            let order = match self.sort {
+            let order = match self.list.sort {
                 Sort::Worst => {
                     let faults = |row: &Row<'_>| row.errors + row.timeouts;
                     let state = state_rank(&a.backend.state).cmp(&state_rank(&b.backend.state));
@@ -305,69 +253,70 @@ impl State {
         rows
     }
 
-    pub(super) fn backend_history(&self, pool: &str, backend: &str) -> Option<&BackendHistory> {
-        let (history, _) = self.history.as_ref()?;
-        let pool = history.pools.iter().find(|known| known.name == pool)?;
-        pool.backends.iter().find(|known| known.name == backend)
-    }
-
-    pub(super) fn target(&self) -> &str {
-        &self.target
-    }
-
-    pub(super) fn interval(&self) -> Duration {
-        self.interval
-    }
-
-    pub(super) fn second(&self) -> Option<&Second> {
-        self.second.as_ref()
-    }
-
-    pub(super) fn queries(&self) -> &VecDeque<Option<f64>> {
-        &self.queries
-    }
-
-    pub(super) fn p99(&self, pool: &str) -> Option<&VecDeque<Option<f64>>> {
-        self.p99.get(pool)
-    }
-
     pub(super) fn trouble(&self, now: Instant) -> Option<(&str, Duration)> {
         self.trouble.as_ref().map(|(message, since)| (message.as_str(), now.duration_since(*since)))
     }
 
     /// Returns the age of the shown data if it is at least 5 s although new data was requested.
     pub(super) fn stale_for(&self, now: Instant) -> Option<Duration> {
-        let age = now.duration_since(self.updated.unwrap_or(self.begun));
+        let age = now.duration_since(self.updated);
         (!self.is_paused && age > STALE.max(2 * self.interval)).then_some(age)
     }
 
-    pub(super) fn races(&self) -> Option<&[SlowRace]> {
-        self.races.as_ref()?.as_deref().ok()
+    pub(super) fn slow_races(&self) -> &[SlowRace] {
+        self.races.found.as_ref().and_then(|found| found.as_deref().ok()).unwrap_or_default()
+    }
+}
+
+impl Curves {
+    /// Fills the curves from the server's history, which may include the current second.
+    fn begin(&mut self, history: HistoryFigures, now: Instant, current: Option<&Second>) {
+        self.queries = history.queries.iter().map(|&count| Some(count as f64)).collect();
+        let p99 = history.pools.iter().map(|pool| (pool.name.clone(), pool.p99_ms.iter().copied().collect()));
+        self.p99 = p99.collect();
+        let last = history.at.last().copied();
+        self.history = Some((history, now));
+        if let Some(second) = current.filter(|second| last.is_some_and(|last| second.at > last)) {
+            self.push(second);
+        }
     }
 
-    pub(super) fn no_races(&self) -> Option<&str> {
-        self.races.as_ref()?.as_ref().err().map(String::as_str)
+    fn push(&mut self, second: &Second) {
+        if self.history.as_ref().and_then(|(history, _)| history.at.last()) >= Some(&second.at) {
+            return;
+        }
+        push(&mut self.queries, Some(second.queries as f64));
+        self.p99.retain(|name, _| second.pools.iter().any(|pool| pool.name == *name));
+        for pool in &second.pools {
+            push(self.p99.entry(pool.name.clone()).or_default(), pool.p99_ms);
+        }
     }
 
-    pub(super) fn scrolled(&self) -> usize {
-        self.scrolled
+    pub(super) fn of_backend(&self, pool: &str, backend: &str) -> Option<&BackendHistory> {
+        let (history, _) = self.history.as_ref()?;
+        let pool = history.pools.iter().find(|known| known.name == pool)?;
+        pool.backends.iter().find(|known| known.name == backend)
+    }
+}
+
+impl BackendList {
+    fn type_filter(&mut self, code: KeyCode) {
+        match code {
+            KeyCode::Char(c) => self.filter.push(c),
+            KeyCode::Backspace => drop(self.filter.pop()),
+            KeyCode::Esc => {
+                self.filter.clear();
+                self.is_typing = false;
+            }
+            KeyCode::Enter => self.is_typing = false,
+            _ => {}
+        }
     }
 
-    pub(super) fn view(&self) -> TopView {
-        self.view
-    }
-
-    pub(super) fn sort(&self) -> Sort {
-        self.sort
-    }
-
-    /// Returns the filter of pool and backend names, and true while it is being typed.
-    pub(super) fn filter(&self) -> (&str, bool) {
-        (&self.filter, self.is_typing)
-    }
-
-    pub(super) fn is_paused(&self) -> bool {
-        self.is_paused
+    /// Returns the marked row, or the first one if the backend is gone.
+    pub(super) fn marked_row(&self, rows: &[Row<'_>]) -> usize {
+        let Some((pool, backend)) = &self.marked else { return 0 };
+        rows.iter().position(|row| row.pool.name == *pool && row.backend.name == *backend).unwrap_or(0)
     }
 }
 
@@ -509,10 +458,10 @@ pub(super) mod tests {
         assert_eq!(names(&state), ["ts2", "ts1", "slow"]);
         for expected in [["slow", "ts1", "ts2"], ["slow", "ts1", "ts2"], ["slow", "ts1", "ts2"]] {
             press(&mut state, "s");
-            assert_eq!(names(&state), expected, "{:?}", state.sort());
+            assert_eq!(names(&state), expected, "{:?}", state.list.sort);
         }
         press(&mut state, "s/TS1");
-        assert_eq!((names(&state), state.filter()), (vec!["ts1"], ("TS1", true)));
+        assert_eq!((names(&state), (state.list.filter.as_str(), state.list.is_typing)), (vec!["ts1"], ("TS1", true)));
     }
 
     #[test]
@@ -523,7 +472,10 @@ pub(super) mod tests {
         assert_eq!(names(&state), Vec::<&str>::new());
         state.press(KeyEvent::from(KeyCode::Backspace));
         press(&mut state, "Ts\n");
-        assert_eq!((names(&state), state.filter()), (vec!["ts2", "ts1"], ("Ts", false)));
+        assert_eq!(
+            (names(&state), (state.list.filter.as_str(), state.list.is_typing)),
+            (vec!["ts2", "ts1"], ("Ts", false))
+        );
         press(&mut state, "\u{1b}");
         assert_eq!(names(&state).len(), 3);
     }
@@ -532,34 +484,34 @@ pub(super) mod tests {
     fn the_mark_stays_with_its_backend() {
         let mut state = watched(Instant::now());
         press(&mut state, "v");
-        assert_eq!(state.marked_row(&state.rows()), 1);
+        assert_eq!(state.list.marked_row(&state.rows()), 1);
         press(&mut state, "s");
-        assert_eq!(state.rows()[state.marked_row(&state.rows())].backend.name, "ts1");
+        assert_eq!(state.rows()[state.list.marked_row(&state.rows())].backend.name, "ts1");
         press(&mut state, "vvvvvv");
-        assert_eq!(state.marked_row(&state.rows()), 2);
+        assert_eq!(state.list.marked_row(&state.rows()), 2);
         press(&mut state, "\n");
-        assert_eq!(state.view(), TopView::Backend);
+        assert_eq!(state.view, TopView::Backend);
         press(&mut state, "\n");
-        assert_eq!(state.view(), TopView::All);
+        assert_eq!(state.view, TopView::All);
     }
 
     #[test]
     fn curves_begin_with_the_history_and_have_no_second_twice() {
         let now = Instant::now();
         let mut state = watched(now);
-        assert_eq!(state.queries(), &[Some(10.0), Some(20.0), Some(30.0), Some(1_000.0)]);
-        assert_eq!(state.p99("ts").expect("known"), &[Some(1.0), None, Some(2.0), Some(4.0)]);
+        assert_eq!(state.curves.queries, [Some(10.0), Some(20.0), Some(30.0), Some(1_000.0)]);
+        assert_eq!(state.curves.p99["ts"], [Some(1.0), None, Some(2.0), Some(4.0)]);
         state.take(Data { second: Ok(second()), history: None, races: None }, now);
-        assert_eq!(state.queries().len(), 4);
+        assert_eq!(state.curves.queries.len(), 4);
         let next = Second { at: second().at + 1, ..second() };
         state.take(Data { second: Ok(next.clone()), history: None, races: None }, now);
-        assert_eq!(state.queries().len(), 5);
+        assert_eq!(state.curves.queries.len(), 5);
         // The longer history includes that second.
         let mut longer = history();
         longer.at.extend([next.at - 1, next.at]);
         longer.queries.extend([1_000, 1_000]);
         state.take(Data { second: Ok(next), history: Some(longer), races: None }, now);
-        assert_eq!(state.queries().len(), 5);
+        assert_eq!(state.curves.queries.len(), 5);
     }
 
     #[test]
@@ -586,7 +538,7 @@ pub(super) mod tests {
         assert_eq!(state.trouble(now + Duration::from_secs(4)), Some(("refused", Duration::from_secs(3))));
         assert_eq!(state.stale_for(now + Duration::from_secs(5)), None);
         assert_eq!(state.stale_for(now + Duration::from_secs(6)), Some(Duration::from_secs(6)));
-        assert!(state.second().is_some(), "what was known is still shown");
+        assert!(state.second.is_some(), "what was known is still shown");
         assert!(state.wants(now + Duration::from_secs(6)).expect("due").history, "what was missed");
         state.take(Data { second: Ok(second()), history: None, races: None }, now + Duration::from_secs(6));
         assert_eq!(state.trouble(now + Duration::from_secs(6)), None);

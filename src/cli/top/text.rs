@@ -1,11 +1,9 @@
 //! One page of plain text for pipes and scripts: the verdict with its reasons, then tables without frames.
 
-use comfy_table::CellAlignment;
-
 use super::look::{TerminalStyle, count, ms};
 use super::state::worst_first;
 use crate::cli::ctl::connection::AdminTarget;
-use crate::cli::ctl::table::{Column, table, time};
+use crate::cli::ctl::table::{TextTable, time};
 use crate::sight::live::{PoolSecond, Second};
 
 pub(super) fn verdict_for(second: &Second) -> Option<String> {
@@ -25,38 +23,29 @@ pub(super) fn page(second: &Second, target: &AdminTarget) -> String {
     if second.pools.is_empty() {
         return text;
     }
-    let pools = second.pools.iter().map(|pool| [vec![look.text(&pool.name)], pool_figures(pool)].concat());
-    text.push_str(&format!("\n{}\n", table(&columns::<10>("POOL", &POOL_HEADS), pools)));
+    let pools = TextTable::of(&second.pools).left("POOL", |pool| look.text(&pool.name));
+    let pools = POOL_FIGURES.iter().fold(pools, |table, (head, _, figure)| table.right(head, |pool| figure(pool)));
     let backends = second.pools.iter().flat_map(|pool| {
         let mut backends: Vec<_> = pool.backends.iter().collect();
         backends.sort_by(|a, b| worst_first(a, b));
-        backends.into_iter().map(|backend| {
-            vec![
-                format!("{}/{}", look.text(&pool.name), look.text(&backend.name)),
-                backend.state.clone(),
-                count(backend.attempts),
-                count(backend.wins),
-                count(backend.errors),
-                count(backend.timeouts),
-                count(backend.in_flight),
-                ms(backend.p50_ms),
-                ms(backend.p99_ms),
-            ]
-        })
+        backends.into_iter().map(move |backend| (pool, backend))
     });
-    text.push_str(&format!("\n{}\n", table(&columns::<9>("POOL/BACKEND", &BACKEND_HEADS), backends)));
+    let backends = TextTable::of(backends)
+        .left("POOL/BACKEND", |(pool, backend)| format!("{}/{}", look.text(&pool.name), look.text(&backend.name)))
+        .right("STATE", |(_, backend)| &backend.state)
+        .right("Q/S", |(_, backend)| count(backend.attempts))
+        .right("WINS", |(_, backend)| count(backend.wins))
+        .right("ERRORS", |(_, backend)| count(backend.errors))
+        .right("TIMEOUTS", |(_, backend)| count(backend.timeouts))
+        .right("IN FLIGHT", |(_, backend)| count(backend.in_flight))
+        .right("P50 ms", |(_, backend)| ms(backend.p50_ms))
+        .right("P99 ms", |(_, backend)| ms(backend.p99_ms));
+    text.push_str(&format!("\n{}\n\n{}\n", pools.text(), backends.text()));
     let more: u64 = second.pools.iter().map(|pool| pool.more_backends).sum();
     if more > 0 {
         text.push_str(&format!("and {more} more\n"));
     }
     text
-}
-
-fn columns<const N: usize>(name: &'static str, heads: &[&'static str]) -> [Column; N] {
-    std::array::from_fn(|index| match index.checked_sub(1) {
-        None => (name, CellAlignment::Left),
-        Some(index) => (heads[index], CellAlignment::Right),
-    })
 }
 
 pub(super) fn totals(second: &Second) -> String {
@@ -85,64 +74,18 @@ pub(super) fn totals(second: &Second) -> String {
 /// The label of replies that arrive after the response of their race.
 const LATE: &str = "late";
 
-pub(super) const POOL_HEADS: [&str; 9] =
-    ["Q/S", "IN FLIGHT", "P50 ms", "P99 ms", "P99.9 ms", "HEDGES", "WON", "DENIED", "TOKENS"];
-
-/// Formats the figures of a pool under these heads.
-pub(super) fn pool_figures(pool: &PoolSecond) -> Vec<String> {
-    vec![
-        count(pool.queries),
-        count(pool.in_flight),
-        ms(pool.p50_ms),
-        ms(pool.p99_ms),
-        ms(pool.p999_ms),
-        count(pool.hedges.sent),
-        count(pool.hedges.won),
-        count(pool.hedges.denied),
-        count(pool.hedges.tokens),
-    ]
-}
-
-const BACKEND_HEADS: [&str; 8] = ["STATE", "Q/S", "WINS", "ERRORS", "TIMEOUTS", "IN FLIGHT", "P50 ms", "P99 ms"];
+/// The figures of a pool: the head of each, its width on the screen, and its text.
+pub(super) const POOL_FIGURES: [(&str, u16, fn(&PoolSecond) -> String); 9] = [
+    ("Q/S", 6, |pool| count(pool.queries)),
+    ("IN FLIGHT", 9, |pool| count(pool.in_flight)),
+    ("P50 ms", 6, |pool| ms(pool.p50_ms)),
+    ("P99 ms", 6, |pool| ms(pool.p99_ms)),
+    ("P99.9 ms", 8, |pool| ms(pool.p999_ms)),
+    ("HEDGES", 6, |pool| count(pool.hedges.sent)),
+    ("WON", 5, |pool| count(pool.hedges.won)),
+    ("DENIED", 6, |pool| count(pool.hedges.denied)),
+    ("TOKENS", 6, |pool| count(pool.hedges.tokens)),
+];
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cli::top::state::tests::second;
-
-    #[test]
-    fn a_page_has_the_verdict_first_and_the_worst_backend_first() {
-        let target: AdminTarget = "http://127.0.0.1:5380".parse().expect("a target");
-        let page = page(&second(), &target);
-        let expected = "\
-watch for 40s  http://127.0.0.1:5380
-  backend-down: ts2 of pool ts has been down for 40 s
-
-1000 queries a second; answers: backend 900, cache 100; late replies 2; cache hits 80.0 %
-
-POOL   Q/S  IN FLIGHT  P50 ms  P99 ms  P99.9 ms  HEDGES  WON  DENIED  TOKENS
-ts    1000          7    0.40    4.00      21.5      20   18       1       9
-
-POOL/BACKEND  STATE  Q/S  WINS  ERRORS  TIMEOUTS  IN FLIGHT  P50 ms  P99 ms
-ts/ts2         down    0     0       0         3          4       -       -
-ts/slow?         up  500   100       0         0          2    3.00    9.00
-ts/ts1           up  500   800       0         0          1    0.30    0.90
-and 3 more
-";
-        assert_eq!(page, expected, "\n{page}");
-    }
-
-    #[test]
-    fn stale_hits_are_no_hits_and_late_replies_are_not_dropped() {
-        let mut second = second();
-        second.cache = Some(crate::sight::live::CacheSecond { hits: 50, stale_hits: 30, misses: 20 });
-        second.failures = 9;
-        second.dropped.insert("overload".to_owned(), 1);
-        assert!(
-            totals(&second)
-                .ends_with("; dropped: overload 1; late replies 2; failures 9; cache hits 50.0 %; stale hits 30.0 %"),
-            "{}",
-            totals(&second)
-        );
-    }
-}
+mod tests;

@@ -1,12 +1,68 @@
-//! Tests that parse every command line in the documents, in blocks and within sentences.
+//! Tests of command lines: the place of `--config`, and that every command line in the documents parses.
 
 use std::fs;
 use std::path::Path;
 
-use clap::Parser;
-use clap::error::ErrorKind;
+use super::*;
 
-use super::{Cli, settle};
+fn parse(line: &str) -> Result<(&'static str, Option<PathBuf>), String> {
+    let words = std::iter::once("hedgerow").chain(line.split_whitespace());
+    let command = Cli::try_parse_from(words).and_then(|cli| settle(cli.command, cli.config));
+    match command.map_err(|error| error.to_string())? {
+        ProgramCommand::Serve(ConfigFile { config }) => Ok(("serve", config)),
+        ProgramCommand::Check { config: ConfigFile { config }, .. } => Ok(("check", config)),
+        ProgramCommand::Ctl { config, .. } => Ok(("ctl", config)),
+        ProgramCommand::Ls(_) => Ok(("ls", None)),
+        ProgramCommand::Ts(_) => Ok(("ts", None)),
+        ProgramCommand::Lookup(_) => Ok(("lookup", None)),
+        ProgramCommand::Init(_) => Ok(("init", None)),
+        ProgramCommand::Simulate(_) => Ok(("simulate", None)),
+        ProgramCommand::Top { config, .. } => Ok(("top", config)),
+        ProgramCommand::Schema(_) => Ok(("schema", None)),
+        ProgramCommand::Man(_) => Ok(("man", None)),
+        ProgramCommand::Completions(_) => Ok(("completions", None)),
+    }
+}
+
+fn check(line: &str, command: &str, config: Option<&str>) {
+    assert_eq!(parse(line), Ok((command, config.map(PathBuf::from))), "{line}");
+}
+
+#[test]
+fn options_of_all_commands_stand_before_or_after_the_command() {
+    check("", "serve", None);
+    check("-c a.toml", "serve", Some("a.toml"));
+    check("serve --config a.toml", "serve", Some("a.toml"));
+    check("--config a.toml serve", "serve", Some("a.toml"));
+    check("-c a.toml check", "check", Some("a.toml"));
+    check("-c a.toml ctl status", "ctl", Some("a.toml"));
+    check("ctl -c a.toml status", "ctl", Some("a.toml"));
+    check("check -c a.toml --log debug", "check", Some("a.toml"));
+    check("-c a.toml check --dump", "check", Some("a.toml"));
+    check("check --dump example.org -c a.toml", "check", Some("a.toml"));
+    check("--log debug --log-format json lookup a.example", "lookup", None);
+    check("ts -l 127.0.0.1:0 a.txt --log debug", "ts", None);
+    check("-c a.toml top --once", "top", Some("a.toml"));
+    check("init tables -o a.toml --force", "init", None);
+    check("schema --markdown", "schema", None);
+    check("man --dir pages", "man", None);
+    check("completions zsh", "completions", None);
+    check("simulate --from a.toml --status 127.0.0.1:5380", "simulate", None);
+}
+
+#[test]
+fn a_config_file_that_would_not_be_read_is_refused() {
+    for (line, reported) in [
+        ("-c a.toml lookup a.example", "expected serve, check, ctl or top"),
+        ("-c a.toml ts -l 127.0.0.1:0 a.txt", "expected serve, check, ctl or top"),
+        ("-c a.toml simulate", "expected serve, check, ctl or top"),
+        ("ls -l 127.0.0.1:0 -c a.toml 127.0.0.1:1", "unexpected argument '-c'"),
+        ("-c a.toml serve -c b.toml", "expected one"),
+    ] {
+        let error = parse(line).expect_err(line);
+        assert!(error.contains(reported), "{line}: {error}");
+    }
+}
 
 /// Returns the command lines of a document with their line numbers, and true for complete ones.
 fn command_lines(text: &str) -> Vec<(usize, String, bool)> {

@@ -1,0 +1,151 @@
+//! `hedgerow ctl status`, `backends` and `processes`: the status as tables.
+
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use super::cache;
+use super::table::{TextTable, millis, or_dash, time};
+use crate::admin::status::{BackendStatus, PoolStatus, ProcessStatus, Status, ZoneCounts};
+use crate::sight::live::{BackendMinute, PoolMinute, Verdict};
+
+pub(super) fn status(status: &Status) -> String {
+    let Status { verdict, version, uptime_seconds, workers, pools, cache, .. } = status;
+    let verdict = self::verdict(verdict);
+    let mut server = format!("{verdict}\nhedgerow {version}, up {}, {workers} workers", time(*uptime_seconds));
+    if pools.is_empty() {
+        server.push_str(", no pools");
+    }
+    server.extend(reloads(status).chain(counts(status)).map(|line| format!("\n{line}")));
+    if pools.is_empty() {
+        return server;
+    }
+    let cache = cache.as_ref().map(|cache| format!("\n\n{}", cache::stats(cache))).unwrap_or_default();
+    format!("{server}\n\nin the last minute:\n{}\n\n{}{cache}", self::pools(pools), backends(&in_pools(status)))
+}
+
+fn counts(status: &Status) -> impl Iterator<Item = String> {
+    let Status { queries, rcodes, zone_counts: ZoneCounts { primary, served, absent, expired }, .. } = status;
+    let usual = USUAL.into_iter().map(|rcode| (rcode, rcodes.get(rcode).copied().unwrap_or_default()));
+    let others =
+        rcodes.iter().map(|(rcode, count)| (rcode.as_str(), *count)).filter(|(rcode, _)| !USUAL.contains(rcode));
+    let by_rcode: String = usual.chain(others).map(|(rcode, count)| format!("  {rcode} {count}")).collect();
+    let all = primary + served + absent + expired;
+    let states = [("primary", primary), ("served", served), ("absent", absent), ("expired", expired)];
+    let states: String =
+        states.iter().filter(|(_, count)| **count > 0).map(|(state, count)| format!("  {state} {count}")).collect();
+    let queries = (*queries > 0).then(|| format!("queries {queries}{by_rcode}"));
+    queries.into_iter().chain((all > 0).then(|| format!("zones {all}{states}")))
+}
+
+const USUAL: [&str; 4] = ["NOERROR", "NXDOMAIN", "SERVFAIL", "REFUSED"];
+
+fn verdict(verdict: &Verdict) -> String {
+    let since = SystemTime::UNIX_EPOCH + Duration::from_secs(verdict.since);
+    let since = humantime::format_rfc3339_seconds(since).to_string().replace('T', " ").replace('Z', " UTC");
+    let reasons = verdict.reasons.iter().map(|reason| format!("\n  {}: {}", reason.code, reason.text));
+    format!("{} since {since}{}", verdict.state.label(), reasons.collect::<String>())
+}
+
+fn reloads(status: &Status) -> impl Iterator<Item = String> {
+    let last = status.reload.as_ref().map(|last| match &last.error {
+        None => format!("last reload at {}, edition {} is active", last.at, status.edition),
+        Some(error) => {
+            let first = error.lines().next().unwrap_or_default();
+            format!("last reload at {} FAILED, edition {} is active: {first}", last.at, status.edition)
+        }
+    });
+    let running = status.reloading.map(|running| {
+        let next = if running.next_waits { ", another one waits" } else { "" };
+        format!("a reload has been reading for {}{next}", time(running.for_seconds))
+    });
+    last.into_iter().chain(running)
+}
+
+fn pools(pools: &[PoolStatus]) -> String {
+    fn minute<V: ToString>(pool: &PoolStatus, figure: impl Fn(&PoolMinute) -> V) -> String {
+        or_dash(pool.last_minute.as_ref().map(figure))
+    }
+    fn latency(pool: &PoolStatus, figure: impl Fn(&PoolMinute) -> Option<f64>) -> String {
+        millis(pool.last_minute.as_ref().and_then(figure))
+    }
+    let is_up = |backend: &&BackendStatus| matches!(&*backend.state, "up" | "behind");
+    TextTable::of(pools)
+        .left("POOL", |pool| &pool.name)
+        .left("UP", |pool| format!("{} of {}", pool.backends.iter().filter(is_up).count(), pool.backends.len()))
+        .right("IN FLIGHT", |pool| pool.in_flight)
+        .right("QUERIES", |pool| minute(pool, |minute| minute.queries))
+        .right("P50 ms", |pool| latency(pool, |minute| minute.p50_ms))
+        .right("P99 ms", |pool| latency(pool, |minute| minute.p99_ms))
+        .right("P99.9 ms", |pool| latency(pool, |minute| minute.p999_ms))
+        .right("HEDGES", |pool| minute(pool, |minute| minute.hedges.sent))
+        .right("WON", |pool| minute(pool, |minute| minute.hedges.won))
+        .right("DENIED", |pool| minute(pool, |minute| minute.hedges.denied))
+        .right("BUDGET", |pool| minute(pool, |minute| minute.hedges.tokens))
+        .text()
+}
+
+#[derive(Serialize)]
+pub(super) struct PooledBackend<'a> {
+    pool: &'a str,
+    #[serde(flatten)]
+    backend: &'a BackendStatus,
+}
+
+pub(super) fn in_pools(status: &Status) -> Vec<PooledBackend<'_>> {
+    let pools = status.pools.iter();
+    pools.flat_map(|pool| pool.backends.iter().map(|backend| PooledBackend { pool: &pool.name, backend })).collect()
+}
+
+/// Formats backends. If some use streams, two columns show connections, and each unusable transport has a line.
+pub(super) fn backends(backends: &[PooledBackend<'_>]) -> String {
+    fn minute<V: ToString>(row: &PooledBackend<'_>, figure: impl Fn(&BackendMinute) -> V) -> String {
+        or_dash(row.backend.last_minute.as_ref().map(figure))
+    }
+    fn latency(row: &PooledBackend<'_>, figure: impl Fn(&BackendMinute) -> Option<f64>) -> String {
+        millis(row.backend.last_minute.as_ref().and_then(figure))
+    }
+    let by_hand = |backend: &BackendStatus| if backend.by_hand { " (by hand)" } else { "" };
+    let table = TextTable::of(backends)
+        .left("POOL", |row| row.pool)
+        .left("BACKEND", |row| &row.backend.name)
+        .left("ADDRESS", |row| row.backend.address)
+        .right("WEIGHT", |row| row.backend.weight)
+        .left("STATE", |row| format!("{}{}", row.backend.state, by_hand(row.backend)))
+        .left("FOR", |row| time(row.backend.since_seconds))
+        .right("IN FLIGHT", |row| row.backend.in_flight)
+        .right("ATTEMPTS", |row| minute(row, |minute| minute.attempts))
+        .right("HEDGES", |row| minute(row, |minute| minute.hedges))
+        .right("WINS", |row| minute(row, |minute| minute.wins))
+        .right("ERRORS", |row| minute(row, |minute| minute.errors))
+        .right("TIMEOUTS", |row| minute(row, |minute| minute.timeouts))
+        .right("P50 ms", |row| latency(row, |minute| minute.p50_ms))
+        .right("P99 ms", |row| latency(row, |minute| minute.p99_ms));
+    if backends.iter().all(|row| row.backend.open_connections.is_none()) {
+        return table.text();
+    }
+    let table = table
+        .left("TRANSPORT", |row| &row.backend.transport)
+        .right("CONNECTIONS", |row| or_dash(row.backend.open_connections));
+    let problems = backends.iter().filter_map(|PooledBackend { pool, backend }| {
+        let problem = backend.connection_problem.as_deref()?.lines().next()?;
+        Some(format!("\n{} of pool {pool} cannot be connected to: {problem}", backend.name))
+    });
+    table.text() + &problems.collect::<String>()
+}
+
+pub(super) fn processes(processes: &[ProcessStatus]) -> String {
+    // Only the first line of a problem, because a process has one row.
+    let problem = |process: &ProcessStatus| or_dash(process.problem.as_deref().and_then(|text| text.lines().next()));
+    TextTable::of(processes)
+        .right("PID", |process| process.pid)
+        .left("ROLE", |process| &process.role)
+        .left("VERSION", |process| &process.version)
+        .right("EDITION", |process| process.edition)
+        .left("FOR", |process| time(process.since_seconds))
+        .left("PROBLEM", |process| problem(process))
+        .text()
+}
+
+#[cfg(test)]
+mod tests;
