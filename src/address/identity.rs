@@ -2,12 +2,13 @@
 //! verification.
 
 use std::fmt::{self, Debug, Display, Formatter};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 
-use super::BadAddress;
+use super::{BackendAddress, BadAddress, HttpPath};
 
 /// The identity that a server must prove.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +19,31 @@ pub struct ServerIdentity {
     pub verify: Verify,
     /// The allowed public keys; if empty, any key.
     pub pins: Vec<Pin>,
+}
+
+/// The trust between this host and a TLS server; unused for other transports.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerTrust {
+    /// The name or key that the certificate must match.
+    pub identity: ServerIdentity,
+    /// The file with trusted CA certificates, already resolved. `None`: those of the system.
+    pub ca: Option<PathBuf>,
+    /// The section of `[certificates]` with the client certificate.
+    #[serde(default)]
+    pub certificate: Option<String>,
+}
+
+/// A server for connections, as configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamServer {
+    /// The address of the server.
+    pub address: BackendAddress,
+    /// The identity that the server must prove.
+    pub trust: ServerTrust,
+    /// The path of its URI, for HTTP.
+    pub path: HttpPath,
+    /// True if a resumed session may send early data (0-RTT).
+    pub early_data: bool,
 }
 
 /// The extent of certificate verification.

@@ -17,7 +17,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::identity::{Pin, ServerIdentity, Verify};
+pub use self::identity::{Pin, ServerIdentity, ServerTrust, StreamServer, Verify};
 pub use self::path::HttpPath;
 
 /// Returns true for a character that is invisible or changes the text beside it: control characters,

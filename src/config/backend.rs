@@ -1,13 +1,13 @@
 //! `pools.*.backends`: address, transport, label, weight, and what authenticates the backend.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::section::{ConfigNode, ConfigSection, DocumentSpot, note_repeats};
 use super::{limits, words};
-use crate::address::{BackendAddress, BackendUrl, HttpPath, Pin, Scheme, ServerIdentity, Verify};
+use crate::address::{BackendAddress, BackendUrl, HttpPath, Pin, Scheme, ServerIdentity, ServerTrust, Verify};
 
 pub(super) const BACKENDS_EXAMPLE: &str = "[\"127.0.0.1:5301\"]";
 
@@ -34,19 +34,7 @@ pub struct BackendConfig {
     pub trust_ad: Option<bool>,
     /// The identity that an encrypted backend must prove.
     #[serde(default)]
-    pub trust: TrustConfig,
-}
-
-/// The identity of a TLS backend; unused for other transports.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TrustConfig {
-    /// The name or key that the certificate must match.
-    pub identity: ServerIdentity,
-    /// The file with trusted CA certificates, already resolved. `None`: those of the system.
-    pub ca: Option<PathBuf>,
-    /// The section of `[certificates]` with the client certificate.
-    #[serde(default)]
-    pub certificate: Option<String>,
+    pub trust: ServerTrust,
 }
 
 #[derive(Default)]
@@ -67,7 +55,7 @@ impl BackendConfig {
             path: HttpPath::default(),
             proxy_protocol: false,
             trust_ad: None,
-            trust: TrustConfig::default(),
+            trust: ServerTrust::default(),
         }
     }
 
@@ -156,7 +144,7 @@ pub(super) fn read_trust<'d>(
     url: Option<&BackendUrl>,
     folder: &Path,
     certificates: &mut Vec<(String, DocumentSpot<'d>)>,
-) -> TrustConfig {
+) -> ServerTrust {
     let is_plain = url.is_some_and(|url| !url.address.scheme.is_encrypted());
     let mut take = |key: &'static str| {
         let node = section.take(key)?;
@@ -184,7 +172,7 @@ pub(super) fn read_trust<'d>(
     let identity = ServerIdentity { name: url.and_then(|url| url.name.clone()), verify, pins };
     let certificate = take("certificate").and_then(|node| Some((node.parsed(words::label)?, node.spot)));
     certificates.extend(certificate.clone());
-    TrustConfig { identity, ca: ca.map(|ca| folder.join(ca)), certificate: certificate.map(|(name, _)| name) }
+    ServerTrust { identity, ca: ca.map(|ca| folder.join(ca)), certificate: certificate.map(|(name, _)| name) }
 }
 
 const PINS_EXAMPLE: &str = "[\"sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"]";
@@ -212,7 +200,7 @@ mod tests {
         assert_eq!(read[2].trust.identity.name.as_deref(), Some("dns.example"));
         let identity = ServerIdentity { name: None, verify: Verify::Pin, pins: vec![pin.parse().expect("a pin")] };
         let ca = Some("/etc/hedgerow/ca.pem".into());
-        assert_eq!(read[3].trust, TrustConfig { identity, ca, certificate: None });
+        assert_eq!(read[3].trust, ServerTrust { identity, ca, certificate: None });
         assert_eq!(read[3].server.as_deref(), Some("two"));
     }
 

@@ -43,7 +43,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use backend::{BackendConfig, TrustConfig};
+pub use backend::BackendConfig;
 pub use catalog::{CatalogConfig, MemberConfig, ProducedCatalog};
 pub use changes::counted;
 pub use clients::usual_rate_limit;

@@ -4,11 +4,11 @@ use std::fmt::{self, Display, Formatter};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use super::backend::{TrustConfig, read_trust};
+use super::backend::read_trust;
 use super::section::{ConfigNode, note_repeats};
 use super::transfer::{Claims, PRIMARIES_EXAMPLE};
 use super::words;
-use crate::address::{BackendAddress, Scheme};
+use crate::address::{BackendAddress, Scheme, ServerTrust};
 
 /// One entry of `primaries`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub struct PrimaryConfig {
     /// The address and transport: UDP and TCP, TCP alone, or TLS (RFC 9103).
     pub address: BackendAddress,
     /// The identity that an encrypted primary must prove.
-    pub trust: TrustConfig,
+    pub trust: ServerTrust,
 }
 
 impl PrimaryConfig {
@@ -28,7 +28,7 @@ impl PrimaryConfig {
 
 impl From<SocketAddr> for PrimaryConfig {
     fn from(socket: SocketAddr) -> Self {
-        Self { address: socket.into(), trust: TrustConfig::default() }
+        Self { address: socket.into(), trust: ServerTrust::default() }
     }
 }
 
@@ -98,7 +98,7 @@ mod tests {
         let written: Vec<_> = primaries.iter().map(ToString::to_string).collect();
         assert_eq!(written, ["192.0.2.1:53", "tls://192.0.2.1:853", "tls://192.0.2.2:8853", "tcp://192.0.2.1:53"]);
         assert_eq!(primaries[1].trust.identity.name.as_deref(), Some("ns1.example"));
-        let TrustConfig { ca, certificate, .. } = &primaries[2].trust;
+        let ServerTrust { ca, certificate, .. } = &primaries[2].trust;
         assert_eq!((ca.as_deref(), certificate.as_deref()), (Some(Path::new("/etc/ca.pem")), Some("main")));
     }
 

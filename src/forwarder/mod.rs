@@ -56,6 +56,7 @@ use crate::net::from_clients::udp::ListenerSocket;
 use crate::net::sys::batch::{BATCH, SendBatch};
 use crate::net::tasks::Tasks;
 use crate::net::to_backends::sockets::BackendSockets;
+use crate::net::to_backends::tls::BackendTls;
 use crate::net::xdp::KernelBypass;
 use crate::policy::query_slots::SocketId;
 use crate::state::{ForwarderState, HealthEvent};
@@ -75,6 +76,8 @@ pub struct SharedForwarder {
     pub pacing: Pacing,
     /// The channel to the prober.
     pub health_events: UnboundedSender<HealthEvent>,
+    /// The TLS configurations of backends.
+    pub tls: Arc<BackendTls>,
 }
 
 /// A query whose question another worker owns.

@@ -21,6 +21,7 @@ use crate::engine::{
 use crate::metrics::{Counters, DropReason};
 use crate::net::proxy_protocol::ClientHeader;
 use crate::net::refusal::SendRefusal;
+use crate::net::to_backends::connection::StreamProtocol;
 use crate::net::to_backends::sockets::{BackendSockets, StreamWay, TlsSource, UnsentMessage};
 use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::state::{ForwarderState, HealthEvent, HealthSignal, SharedBackend, SharedPool};
@@ -276,10 +277,10 @@ impl WorkerIo {
         let mut sign_of_life = Vec::new();
         wire::write_plain_query(0, &probe.name, probe.rtype, &mut sign_of_life);
         let counters = backend.counters(usize::from(self.me.0));
-        let of = Arc::clone(backend);
+        let (of, tls) = (Arc::clone(backend), Arc::clone(&self.shared.tls));
         StreamWay {
-            protocol: (*backend.protocol()).clone(),
-            tls: backend.is_encrypted().then(|| Box::new(move || of.tls()) as Box<TlsSource>),
+            protocol: StreamProtocol::of(&backend.stream_server()),
+            tls: backend.is_encrypted().then(|| Box::new(move || tls.of(&of.stream_server()).ok()) as Box<TlsSource>),
             rules: config.map(|config| config.connections).unwrap_or_default(),
             is_alone: pool.is_some_and(|pool| pool.backends.len() == 1),
             health_timeout: health.timeout,

@@ -33,6 +33,8 @@ use crate::net::proxy_protocol::ClientHeader;
 use crate::net::refusal::is_unreachable;
 use crate::net::tasks::{Task, TaskKind, Tasks};
 use crate::net::to_backends::client::UdpClient;
+use crate::net::to_backends::connection::StreamProtocol;
+use crate::net::to_backends::tls::BackendTls;
 use crate::policy::HealthRules;
 use crate::policy::health::{Health, HealthState, HealthStep, ProbeReply};
 use crate::state::backend_cookies::{CookieOffer, HasChanged, RepliedTo};
@@ -45,6 +47,7 @@ pub struct HealthProber {
     places: Arc<Semaphore>,
     /// Called after each change, even one found by a worker.
     on_change: Rc<dyn Fn()>,
+    tls: Arc<BackendTls>,
     tasks: Tasks,
 }
 
@@ -57,9 +60,9 @@ struct BackendWatch {
 impl HealthProber {
     /// Creates a prober without backends, whose tasks run among `tasks`, with at most `most` concurrent
     /// probes. Must be used within a `LocalSet`.
-    pub fn new(tasks: Tasks, most: usize, on_change: Rc<dyn Fn()>) -> Self {
+    pub fn new(tasks: Tasks, most: usize, on_change: Rc<dyn Fn()>, tls: Arc<BackendTls>) -> Self {
         let places = Arc::new(Semaphore::new(most.max(1)));
-        Self { watches: HashMap::new(), places, on_change, tasks }
+        Self { watches: HashMap::new(), places, on_change, tls, tasks }
     }
 
     /// Probes the backends of this state and no others. Unchanged backends continue without interruption.
@@ -113,6 +116,7 @@ impl HealthProber {
             places: Arc::clone(&self.places),
             backend: Arc::clone(backend),
             on_change: Rc::clone(&self.on_change),
+            tls: Arc::clone(&self.tls),
         });
         let task = self.tasks.start(TaskKind::Probe, Rc::clone(&subject).run(receiver));
         BackendWatch { subject, signs, _task: task }
@@ -130,6 +134,7 @@ struct Subject {
     places: Arc<Semaphore>,
     backend: Arc<SharedBackend>,
     on_change: Rc<dyn Fn()>,
+    tls: Arc<BackendTls>,
 }
 
 enum HealthProbe {
@@ -255,15 +260,17 @@ impl Subject {
         let mut plain = Vec::new();
         wire::write_plain_query(rand::rng().random(), &self.probe.name, self.probe.rtype, &mut plain);
         if self.backend.is_by_stream() {
-            let (server, tls) = (self.backend.address.socket, self.backend.tls());
-            if self.backend.address.scheme.is_encrypted() && tls.is_none() {
+            let (address, server) = (self.backend.address.socket, self.backend.stream_server());
+            let is_encrypted = self.backend.is_encrypted();
+            let tls = if is_encrypted { self.tls.of(&server).ok() } else { None };
+            if is_encrypted && tls.is_none() {
                 return Err(io::Error::other(
                     "no trusted certificate authorities are known: set ca for this server, or install ca-certificates",
                 ));
             }
             return Ok(HealthProbe::Stream(StreamProbe::begin(
                 kept.take(),
-                (server, self.backend.protocol(), self.backend.wants_header),
+                (address, StreamProtocol::of(&server), self.backend.wants_header),
                 tls,
                 plain,
                 place,

@@ -59,7 +59,7 @@ impl StreamProbe {
     /// A fresh connection begins with a PROXY header if configured.
     pub(super) fn begin(
         kept: Option<ServerClient>,
-        (server, protocol, wants_header): (SocketAddr, Arc<StreamProtocol>, bool),
+        (server, protocol, wants_header): (SocketAddr, StreamProtocol, bool),
         tls: Option<Arc<ClientTls>>,
         query: Vec<u8>,
         place: OwnedSemaphorePermit,
@@ -138,7 +138,7 @@ mod tests {
         let place = Arc::new(Semaphore::new(1)).acquire_owned().await.expect("a place");
         let mut query = Vec::new();
         write_plain_query(rand::random(), &Name::root(), RecordType::NS, &mut query);
-        StreamProbe::begin(kept.take(), (server, Arc::default(), false), tls, query, place).heard(kept).await
+        StreamProbe::begin(kept.take(), (server, StreamProtocol::default(), false), tls, query, place).heard(kept).await
     }
 
     /// Makes this many probes of a server that closes connections after some replies; returns the number of

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::FileProblems;
-use crate::address::Verify;
-use crate::config::{Config, TrustConfig};
+use crate::address::{ServerTrust, Verify};
+use crate::config::Config;
 use crate::files;
 use crate::net::from_clients::tls::{Certificate, NamedCertificate};
 use crate::net::to_backends::tls::{ClientCertificate, KnownRoots, TlsRoots};
@@ -35,7 +35,7 @@ impl fmt::Display for TrustProblem {
 
 struct TrustSubject<'c> {
     place: String,
-    trust: &'c TrustConfig,
+    trust: &'c ServerTrust,
 }
 
 /// Returns the encrypted servers that must prove their identity, each of them once.

@@ -14,7 +14,7 @@ use crate::net::proxy_protocol::ClientHeader;
 use crate::net::to_backends::client::UdpClient;
 use crate::net::to_backends::connection::StreamProtocol;
 use crate::net::to_backends::server_client::ServerClient;
-use crate::net::to_backends::tls::ClientTls;
+use crate::net::to_backends::tls::{BackendTls, ClientTls};
 use crate::state::SharedBackend;
 use crate::wire::{Header, OwnEdns, QuestionFlags, Rcode, is_reply_to, write_own_query};
 
@@ -35,16 +35,17 @@ pub struct ReplicaMember {
     address: BackendAddress,
     /// The TLS settings, if it uses TLS and may be asked.
     tls: Option<Arc<ClientTls>>,
-    protocol: Arc<StreamProtocol>,
+    protocol: StreamProtocol,
     /// True if it expects a PROXY header.
     wants_header: bool,
 }
 
 impl ReplicaMember {
     /// Makes a member from a backend.
-    pub fn of(backend: &SharedBackend) -> Self {
-        let (address, wants_header) = (backend.address, backend.wants_header);
-        Self { address, tls: backend.tls(), protocol: backend.protocol(), wants_header }
+    pub fn of(backend: &SharedBackend, tls: &BackendTls) -> Self {
+        let (address, wants_header, server) = (backend.address, backend.wants_header, backend.stream_server());
+        let tls = if backend.is_encrypted() { tls.of(&server).ok() } else { None };
+        Self { address, tls, protocol: StreamProtocol::of(&server), wants_header }
     }
 }
 
@@ -173,7 +174,7 @@ mod tests {
         let scheme = if matches!(way, Way::Stream) { Scheme::Tcp } else { Scheme::Plain };
         let wants_header = matches!(way, Way::Headed);
         let address = BackendAddress { scheme, socket: address };
-        let member = ReplicaMember { address, tls: None, protocol: Arc::default(), wants_header };
+        let member = ReplicaMember { address, tls: None, protocol: StreamProtocol::default(), wants_header };
         let edns = Some(OwnEdns { udp_size: 1232, wants_version: true });
         let asked = ReplicaQuestion { question: QUESTION, flags: QuestionFlags::default(), edns };
         let mut queries = 0;

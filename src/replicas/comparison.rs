@@ -13,14 +13,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::seq::IteratorRandom;
-use tokio::sync::Semaphore;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::sleep_until;
 
+use super::ReplicaLinks;
 use super::ask::{ReplicaMember, ReplicaQuestion, ask};
 use super::said::ReplicaAnswer;
 use crate::net::sys::clock;
-use crate::net::tasks::{Task, TaskKind, Tasks};
+use crate::net::tasks::{Task, TaskKind};
 use crate::policy::BackendIndex;
 use crate::policy::divergence::{Ask, DivergenceKind, DivergenceTable, MemberAnswer, RoundResult};
 use crate::policy::serials::MemberId;
@@ -31,9 +31,7 @@ use crate::wire::{OwnEdns, QuestionFlags, Rcode, RecordClass, RecordType, displa
 /// The comparisons of all pools that want any.
 pub struct Comparisons {
     watches: HashMap<*const PoolState, ComparisonTask>,
-    /// Limits the number of concurrent queries.
-    places: Arc<Semaphore>,
-    tasks: Tasks,
+    links: ReplicaLinks,
 }
 
 struct ComparisonTask {
@@ -42,9 +40,9 @@ struct ComparisonTask {
 }
 
 impl Comparisons {
-    /// Makes a value without pools. Each query takes one of these places. Must be used within a `LocalSet`.
-    pub fn new(tasks: Tasks, places: Arc<Semaphore>) -> Self {
-        Self { watches: HashMap::new(), places, tasks }
+    /// Makes a value without pools. Each query takes a place of the links. Must be used within a `LocalSet`.
+    pub fn new(links: ReplicaLinks) -> Self {
+        Self { watches: HashMap::new(), links }
     }
 
     /// Sets the pools. Pools that stay keep their data.
@@ -94,10 +92,9 @@ impl Comparisons {
             texts: RefCell::default(),
             rounds: Cell::new(0),
             warned: RefCell::default(),
-            places: Arc::clone(&self.places),
-            tasks: self.tasks.clone(),
+            links: self.links.clone(),
         });
-        let task = self.tasks.start(TaskKind::Replicas, Rc::clone(&comparison).run());
+        let task = self.links.tasks.start(TaskKind::Replicas, Rc::clone(&comparison).run());
         ComparisonTask { comparison, _task: task }
     }
 }
@@ -113,8 +110,7 @@ struct PoolComparison {
     texts: RefCell<BTreeMap<Box<[u8]>, Texts>>,
     rounds: Cell<usize>,
     warned: RefCell<WarningAccount>,
-    places: Arc<Semaphore>,
-    tasks: Tasks,
+    links: ReplicaLinks,
 }
 
 type Texts = BTreeMap<u32, String>;
@@ -136,7 +132,7 @@ impl PoolComparison {
                 && let Some(ask) = self.divergences.borrow_mut().ask(now)
             {
                 self.rounds.set(self.rounds.get() + 1);
-                self.tasks.start_and_leave(TaskKind::Replicas, Rc::clone(&self).round(ask));
+                self.links.tasks.start_and_leave(TaskKind::Replicas, Rc::clone(&self).round(ask));
             }
             let due = self.divergences.borrow().next().filter(|_| self.rounds.get() < MAX_ROUNDS);
             let next = due.map_or(now + LOOK, |due| due.min(now + LOOK));
@@ -163,15 +159,15 @@ impl PoolComparison {
         let (sender, mut answers) = unbounded_channel();
         let deadline = Instant::now() + PATIENCE;
         let ask_one = |backend: Arc<SharedBackend>| {
-            let (question, sender, places) = (question.clone(), sender.clone(), Arc::clone(&self.places));
-            self.tasks.start(TaskKind::Replicas, async move {
+            let (question, sender, links) = (question.clone(), sender.clone(), self.links.clone());
+            self.links.tasks.start(TaskKind::Replicas, async move {
                 // The place is released with the task. A member without a place counts as silent.
-                let Ok(_place) = places.acquire_owned().await else { return };
+                let Ok(_place) = Arc::clone(&links.places).acquire_owned().await else { return };
                 backend.probes.increment();
                 let edns = Some(OwnEdns { udp_size: UDP_SIZE, wants_version: true });
                 let Some((flags, question)) = question.split_last() else { return };
                 let asked = ReplicaQuestion { question, flags: QuestionFlags::of_octet(*flags), edns };
-                let reply = ask(&ReplicaMember::of(&backend), &asked, deadline).await;
+                let reply = ask(&ReplicaMember::of(&backend, &links.tls), &asked, deadline).await;
                 if let Some(answer) = reply.ok().as_deref().and_then(ReplicaAnswer::of) {
                     let _ = sender.send((backend.index, answer));
                 }

@@ -5,6 +5,10 @@
 //! recent questions; [`policy::divergence`](crate::policy::divergence) finds lasting differences.
 //! [`SoaProbes`] ask for zone versions, and note members that are [behind](crate::policy::serials).
 
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
 mod ask;
 mod comparison;
 mod said;
@@ -13,3 +17,17 @@ mod soa_probes;
 pub use ask::{ReplicaQuestion, ask};
 pub use comparison::{Comparisons, MOST};
 pub use soa_probes::{SoaProbes, show as show_serials};
+
+use crate::net::tasks::Tasks;
+use crate::net::to_backends::tls::BackendTls;
+
+/// The means of asking members.
+#[derive(Clone)]
+pub struct ReplicaLinks {
+    /// The tasks of the thread.
+    pub tasks: Tasks,
+    /// The limit of concurrent queries: each takes a place.
+    pub places: Arc<Semaphore>,
+    /// The TLS configurations of members.
+    pub tls: Arc<BackendTls>,
+}

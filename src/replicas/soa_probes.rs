@@ -10,12 +10,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
 use tokio::time::sleep_until;
 
+use super::ReplicaLinks;
 use super::ask::{ReplicaMember, ReplicaQuestion, ask};
 use crate::net::sys::clock;
-use crate::net::tasks::{Task, TaskKind, Tasks};
+use crate::net::tasks::{Task, TaskKind};
 use crate::policy::BackendIndex;
 use crate::policy::serials::{LastSerial, SerialSource};
 use crate::sight::serials as shown;
@@ -25,9 +25,7 @@ use crate::wire::{QuestionFlags, RecordClass, RecordType, display_name, read_rep
 /// The SOA probes of all pools of replicas.
 pub struct SoaProbes {
     watches: HashMap<*const PoolState, SoaProbeTask>,
-    /// Limits the number of concurrent queries.
-    places: Arc<Semaphore>,
-    tasks: Tasks,
+    links: ReplicaLinks,
 }
 
 struct SoaProbeTask {
@@ -36,9 +34,9 @@ struct SoaProbeTask {
 }
 
 impl SoaProbes {
-    /// Makes a value without pools. Each query takes one of these places. Must be used within a `LocalSet`.
-    pub fn new(tasks: Tasks, places: Arc<Semaphore>) -> Self {
-        Self { watches: HashMap::new(), places, tasks }
+    /// Makes a value without pools. Each query takes a place of the links. Must be used within a `LocalSet`.
+    pub fn new(links: ReplicaLinks) -> Self {
+        Self { watches: HashMap::new(), links }
     }
 
     /// Sets the pools. Pools that stay keep their data.
@@ -65,12 +63,8 @@ impl SoaProbes {
     }
 
     fn watch(&self, pool: &Arc<SharedPool>) -> SoaProbeTask {
-        let prober = Rc::new(SoaProber {
-            pool: RefCell::new(Arc::clone(pool)),
-            places: Arc::clone(&self.places),
-            tasks: self.tasks.clone(),
-        });
-        let task = self.tasks.start(TaskKind::Replicas, Rc::clone(&prober).run());
+        let prober = Rc::new(SoaProber { pool: RefCell::new(Arc::clone(pool)), links: self.links.clone() });
+        let task = self.links.tasks.start(TaskKind::Replicas, Rc::clone(&prober).run());
         SoaProbeTask { prober, _task: task }
     }
 }
@@ -110,8 +104,7 @@ fn show_pool(pool: &SharedPool) -> Vec<shown::PoolZone> {
 
 struct SoaProber {
     pool: RefCell<Arc<SharedPool>>,
-    places: Arc<Semaphore>,
-    tasks: Tasks,
+    links: ReplicaLinks,
 }
 
 impl SoaProber {
@@ -122,7 +115,7 @@ impl SoaProber {
             let serials = &pool.state.serials;
             serials.set_members(&pool, now);
             for (backend, zone) in serials.ask(now) {
-                self.tasks.start_and_leave(TaskKind::Replicas, Rc::clone(&self).ask(backend, zone));
+                self.links.tasks.start_and_leave(TaskKind::Replicas, Rc::clone(&self).ask(backend, zone));
             }
             self.note_behind(&pool, now);
             sleep_until((now + LOOK).into()).await;
@@ -131,14 +124,14 @@ impl SoaProber {
 
     async fn ask(self: Rc<Self>, backend: Arc<SharedBackend>, zone: Box<[u8]>) {
         // Without a free place the member is asked the next time, so that no queue grows.
-        let Ok(_place) = self.places.try_acquire() else { return };
+        let Ok(_place) = self.links.places.try_acquire() else { return };
         backend.probes.increment();
         let mut question = zone.into_vec();
         question.extend_from_slice(&RecordType::SOA.0.to_be_bytes());
         question.extend_from_slice(&RecordClass::IN.0.to_be_bytes());
         let deadline = Instant::now() + self.pool.borrow().rules().health.timeout;
         let asked = ReplicaQuestion { question: &question, flags: QuestionFlags::default(), edns: None };
-        let reply = ask(&ReplicaMember::of(&backend), &asked, deadline).await;
+        let reply = ask(&ReplicaMember::of(&backend, &self.links.tls), &asked, deadline).await;
         let reported = reply.ok().and_then(|reply| read_reply(&reply).ok()?.answered_serial());
         if let Some(reported) = reported.filter(|reported| question.starts_with(reported.zone.as_wire())) {
             let pool = Arc::clone(&self.pool.borrow());

@@ -33,7 +33,7 @@ use self::client::Primary;
 pub use self::saved::{SavedZone, SavedZones, load_zone, save as save_zone};
 use self::turns::{Complaint, Complaints, SecondaryTurn, SecondaryTurns};
 use self::version::FetchedZone;
-use crate::config::{PrimaryConfig, SecondaryConfig, TrustConfig};
+use crate::config::{PrimaryConfig, SecondaryConfig};
 use crate::net::sys::clock::SleepMeter;
 use crate::net::tasks::{Task, TaskKind, Tasks, blocking};
 use crate::net::to_backends::server_client::ConnectError;
@@ -372,9 +372,9 @@ impl ZoneTask {
         let SecondaryZone { config, key, .. } = &*self.secondary;
         let primary = config.primaries.get(index).or_else(|| config.primaries.first());
         let primary = primary.expect("the config holds no secondary without a primary");
-        let PrimaryConfig { address, trust: TrustConfig { identity, ca, certificate } } = primary;
+        let PrimaryConfig { address, trust } = primary;
         let is_encrypted = address.scheme.is_encrypted();
-        let rules = || self.roots.borrow().rules(*address, identity, ca.as_deref(), certificate.as_deref());
+        let rules = || self.roots.borrow().rules(*address, trust);
         let tls = is_encrypted.then(|| ClientTls::new(&rules()));
         Primary { address: *address, tls, zone: config.zone.clone(), key: key.clone() }
     }

@@ -1,6 +1,7 @@
 //! Checks the certificates of listeners and the trust anchors for backends once a minute. Changed files apply
 //! to new connections; broken files leave the old ones active.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -8,7 +9,8 @@ use crate::config::CertificateConfig;
 use crate::load::{CertificateFiles, look_at_roots, shown_certificate};
 use crate::net::from_clients::tls::CertificateStore;
 use crate::net::tasks::{TaskKind, Tasks, blocking};
-use crate::net::to_backends::tls::KnownRoots;
+use crate::net::to_backends::tls::{BackendTls, KnownRoots};
+use crate::state::ForwarderState;
 
 pub(super) struct CertificateLooks {
     look: CertificateCheck,
@@ -17,6 +19,7 @@ pub(super) struct CertificateLooks {
     reported: Vec<String>,
     due: Instant,
     turn: Arc<Mutex<()>>,
+    tls: Arc<BackendTls>,
 }
 
 #[derive(Clone)]
@@ -38,13 +41,41 @@ impl CertificateLooks {
         roots: Arc<KnownRoots>,
         now: Instant,
     ) -> Self {
+        let tls: Arc<BackendTls> = Arc::default();
+        tls.trust(Arc::clone(&roots));
         let look = CertificateCheck { files, sections: sections.into(), roots };
-        Self { look, found: Arc::default(), reported: Vec::new(), due: now + EVERY, turn: Arc::default() }
+        Self { look, found: Arc::default(), reported: Vec::new(), due: now + EVERY, turn: Arc::default(), tls }
     }
 
     pub(super) fn set(&mut self, sections: &[CertificateConfig], roots: Arc<KnownRoots>, now: Instant) {
         let files = self.look.files.clone();
-        *self = Self { turn: Arc::clone(&self.turn), ..Self::new(files, sections, roots, now) };
+        self.tls.trust(Arc::clone(&roots));
+        let (turn, tls) = (Arc::clone(&self.turn), Arc::clone(&self.tls));
+        *self = Self { turn, tls, ..Self::new(files, sections, roots, now) };
+    }
+
+    /// Returns the TLS configurations of backends, which change with the files.
+    pub(super) fn tls(&self) -> &Arc<BackendTls> {
+        &self.tls
+    }
+
+    /// Prepares TLS to the backends of a state and drops the configurations of others.
+    pub(super) fn prepare_tls(&self, state: &ForwarderState) {
+        let mut servers = HashSet::new();
+        for pool in &state.pools {
+            for backend in pool.backends.iter().filter(|backend| backend.is_encrypted()) {
+                servers.insert(backend.address);
+                if let Err(problem) = self.tls.of(&backend.stream_server()) {
+                    tracing::error!(
+                        pool = pool.config.name,
+                        backend = backend.name,
+                        problem,
+                        "the backend cannot be queried: its TLS cannot be set up"
+                    );
+                }
+            }
+        }
+        self.tls.retain(&servers);
     }
 
     /// Checks at once: a reload has failed, perhaps because of these files, and problems must be reported.
@@ -85,6 +116,7 @@ impl CertificateLooks {
 
     fn take(&mut self, CertificateFindings { roots, problems }: CertificateFindings) -> (Arc<KnownRoots>, Vec<String>) {
         self.look.roots = Arc::new(roots);
+        self.tls.trust(Arc::clone(&self.look.roots));
         let news = problems.iter().filter(|problem| !self.reported.contains(problem)).cloned().collect();
         self.reported = problems;
         (Arc::clone(&self.look.roots), news)

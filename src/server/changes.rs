@@ -221,7 +221,8 @@ impl Server {
 
     pub(super) fn put_in_force(&mut self) {
         let Some(earlier) = &self.state else { return };
-        let state = Arc::new(earlier.with_pools(&self.pools_with_members(), self.workers.len()));
+        let state =
+            Arc::new(earlier.with_pools(&self.pools_with_members(), self.workers.len(), std::time::Instant::now()));
         self.set_state(state);
         self.obey();
     }

@@ -361,9 +361,9 @@ impl Server {
         self.log_pools();
         self.see(now);
         if let Some(roots) = self.certificates.tick(self.listeners.certificates(), &self.tasks, now) {
-            self.secondaries.trust(Arc::clone(&roots));
+            self.secondaries.trust(roots);
             if let Some(state) = &self.state {
-                state.trust(&roots);
+                self.certificates.prepare_tls(state);
             }
         }
         let slept = self.sleep.take();
@@ -378,6 +378,7 @@ impl Server {
     }
 
     fn set_state(&mut self, state: Arc<ForwarderState>) {
+        self.certificates.prepare_tls(&state);
         self.prober.set_state(&state);
         self.comparisons.set_state(&state);
         self.soa_probes.set_state(&state);

@@ -363,7 +363,7 @@ impl Server {
         listeners.certificates().set(certificates, SystemTime::now());
         listeners.set_rules(&config);
         self.certificates.set(&config.certificates, Arc::clone(&roots), Instant::now());
-        self.secondaries.trust(Arc::clone(&roots));
+        self.secondaries.trust(roots);
         let settings = admin_settings(&config, token);
         self.slow = config.slow_threshold();
         self.broadcast(|| WorkerCommand::SetTaps(self.taps.set().clone()));
@@ -381,7 +381,8 @@ impl Server {
         self.membership.set_config(&config, etcd, None);
         let configured = config.pools.clone();
         config.pools = with_members(&configured, &self.membership);
-        let state = ForwarderState::new(&config, self.state.as_deref(), new_cache, cookies, roots, self.workers.len());
+        let state =
+            ForwarderState::new(&config, self.state.as_deref(), new_cache, cookies, self.workers.len(), Instant::now());
         config.pools = configured;
         let state = state.map(|state| Arc::new(state.designating(&config, &self.listeners.forwarder())));
         notices.extend(self.reload_forwarder(&config, state, &mut moved));
@@ -482,6 +483,7 @@ impl Server {
             }
             (None, Some(state)) => {
                 if let Some((forwarder, table)) = config.forwarder.as_ref().zip(self.connections.forwarder()) {
+                    self.certificates.prepare_tls(&state);
                     self.slow_thresholds.set(self.slow, &state);
                     let changes = moved.change(&SectionName::Forwarder);
                     self.workers.begin_forwarder(forwarder, (&state, table, &self.own), changes);

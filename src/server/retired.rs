@@ -34,7 +34,7 @@ mod tests {
              [pools.a]\nbackends = [{backends}]\n[pools.b]\nbackends = ['127.0.0.2:53']\n"
         );
         let config = Config::parse(&text, "c.toml", Path::new("")).expect("the config is right");
-        ForwarderState::new(&config, earlier, None, None, Arc::default(), 1).expect("it has a forwarder")
+        ForwarderState::new(&config, earlier, None, None, 1, std::time::Instant::now()).expect("it has a forwarder")
     }
 
     #[test]

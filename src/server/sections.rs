@@ -10,10 +10,11 @@ use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
-use tokio::sync::mpsc::{UnboundedSender, channel};
+use tokio::sync::mpsc::channel;
 
 use super::listeners::{AddressSockets, Listeners, SectionName, SectionSockets};
 use super::worker::{AddressChange, Checkpoint, HandedOver};
+use super::workers::WorkerLinks;
 use crate::config::ForwarderConfig;
 use crate::engine;
 use crate::engine::shortage::Shortage;
@@ -21,8 +22,7 @@ use crate::engine::single_flight::SingleFlight;
 use crate::forwarder::{HAND_OVERS, SharedForwarder};
 use crate::limit::{Clients, Pacing};
 use crate::net::from_clients::tcp::{ConnectionTable, ServedAddresses};
-use crate::state::{ForwarderState, HealthEvent};
-use crate::wire::QuestionHasher;
+use crate::state::ForwarderState;
 
 pub(super) struct Dealt(Vec<(SectionName, Vec<Vec<AddressSockets>>)>);
 
@@ -86,28 +86,27 @@ pub(super) struct HandOvers {
 
 impl HandOvers {
     pub(super) fn new(
+        links: &WorkerLinks,
         forwarder: &ForwarderConfig,
         table: &ConnectionTable,
-        hasher: QuestionHasher,
-        health_events: UnboundedSender<HealthEvent>,
         workers: usize,
-        catching_up_until: Option<Instant>,
     ) -> Self {
         let (hand_over, handed_over): (Vec<_>, Vec<_>) = (0..workers).map(|_| channel(HAND_OVERS)).unzip();
         let engines = engine::SharedEngineState {
             single_flight: SingleFlight::new(workers),
-            hasher,
+            hasher: links.hasher.clone(),
             clients: Arc::new(Clients::new(forwarder.limits.in_flight as usize, rand::random())),
             limited: table.limited(),
             shortage: Shortage::new(Instant::now()),
-            catching_up_until,
+            catching_up_until: links.catching_up_until,
         };
         let shared = SharedForwarder {
             engines: Arc::new(engines),
             workers: hand_over,
             on_the_way: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             pacing: Pacing::new(rand::random(), Instant::now()),
-            health_events,
+            health_events: links.health_events.clone(),
+            tls: Arc::clone(&links.tls),
         };
         Self {
             shared: Arc::new(shared),

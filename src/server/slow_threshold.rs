@@ -81,7 +81,7 @@ mod tests {
     fn state() -> ForwarderState {
         let text = "[forwarder]\nlisten = ['127.0.0.1:5300']\n[pools.p]\nbackends = ['127.0.0.1:5301']\n";
         let config = Config::parse(text, "c.toml", Path::new("")).expect("the config is right");
-        ForwarderState::new(&config, None, None, None, Arc::default(), 1).expect("it has a forwarder")
+        ForwarderState::new(&config, None, None, None, 1, std::time::Instant::now()).expect("it has a forwarder")
     }
 
     fn note(state: &ForwarderState, races: usize, took: Duration) {

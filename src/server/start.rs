@@ -49,7 +49,7 @@ use crate::net::sys::descriptors::{Demand, Shares};
 use crate::net::tasks::Tasks;
 use crate::net::to_backends::tls::KnownRoots;
 use crate::notify::Notifier;
-use crate::replicas::{Comparisons, SoaProbes};
+use crate::replicas::{Comparisons, ReplicaLinks, SoaProbes};
 use crate::secondary::{SavedZones, Secondaries, ZoneKind, ZoneUpdate};
 use crate::state::ForwarderState;
 use crate::taps::{Taps, TapsConfig};
@@ -154,10 +154,11 @@ impl Server {
         };
         let certificates =
             CertificateLooks::new(certificate_files, &certificate_sections, Arc::clone(&roots), Instant::now());
-        let state = ForwarderState::new(&config, None, sent, cookies, Arc::clone(&roots), count);
+        let state = ForwarderState::new(&config, None, sent, cookies, count, Instant::now());
         let state = state.map(|state| Arc::new(state.designating(&config, &listeners.forwarder())));
         let mut recent_queries = RecentQueries::default();
         if let Some(state) = &state {
+            certificates.prepare_tls(state);
             known.set_standings(state);
             learnt.iter().for_each(|learnt| learnt.restore(state, &mut recent_queries));
         }
@@ -182,6 +183,7 @@ impl Server {
             shares,
             hasher,
             health_events: health_event_sender,
+            tls: Arc::clone(certificates.tls()),
             notifies: notify_sender,
             catching_up_until,
         };
@@ -219,12 +221,18 @@ impl Server {
             wake.notify_one();
             refresh();
         };
-        let mut prober = HealthProber::new(tasks.clone(), probes_at_a_time(&shares), Rc::new(on_change));
+        let mut prober = HealthProber::new(
+            tasks.clone(),
+            probes_at_a_time(&shares),
+            Rc::new(on_change),
+            Arc::clone(certificates.tls()),
+        );
         // Separate from the prober's places: questions to silent members must not delay the probes that find
         // them down.
         let places = Arc::new(Semaphore::new(replicas_asked_at_a_time(&shares)));
-        let mut comparisons = Comparisons::new(tasks.clone(), Arc::clone(&places));
-        let mut soa_probes = SoaProbes::new(tasks.clone(), places);
+        let links = ReplicaLinks { tasks: tasks.clone(), places, tls: Arc::clone(certificates.tls()) };
+        let mut comparisons = Comparisons::new(links.clone());
+        let mut soa_probes = SoaProbes::new(links);
         if let Some(state) = &state {
             prober.set_state(state);
             comparisons.set_state(state);

@@ -35,6 +35,7 @@ use crate::metrics::Counters;
 use crate::net::from_clients::tcp::ConnectionTable;
 use crate::net::sys::busy_poll::BusyPoll;
 use crate::net::sys::descriptors::Shares;
+use crate::net::to_backends::tls::BackendTls;
 use crate::state::{ForwarderState, HealthEvent};
 use crate::taps::TapSet;
 use crate::wire::QuestionHasher;
@@ -64,6 +65,7 @@ pub(super) struct WorkerLinks {
     pub(super) shares: Shares,
     pub(super) hasher: QuestionHasher,
     pub(super) health_events: UnboundedSender<HealthEvent>,
+    pub(super) tls: Arc<BackendTls>,
     pub(super) notifies: UnboundedSender<ReceivedNotify>,
     /// The end of the time for the backlog, if a previous process served.
     pub(super) catching_up_until: Option<Instant>,
@@ -313,7 +315,7 @@ impl Workers {
 
 impl WorkerLinks {
     fn hand_overs(&self, config: &ForwarderConfig, table: &ConnectionTable, workers: usize) -> HandOvers {
-        HandOvers::new(config, table, self.hasher.clone(), self.health_events.clone(), workers, self.catching_up_until)
+        HandOvers::new(self, config, table, workers)
     }
 
     fn forwarder(

@@ -285,8 +285,8 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
 
     pub(super) fn reload(&mut self, rules: &[PoolRules]) {
         let configs = configs(self.scenario, rules);
-        let state = Arc::new(self.engine.state().with_pools(&configs, 1));
         let now = self.network.now;
+        let state = Arc::new(self.engine.state().with_pools(&configs, 1, now));
         self.engine.set_state(&mut self.network, state, now);
     }
 
@@ -399,10 +399,9 @@ fn state(scenario: &Scenario, start: Instant) -> ForwarderState {
         cache: cache_config.as_ref().map(|config| Arc::new(Cache::new(config.size, start))),
         cache_config,
         cookies: None,
-        roots: Default::default(),
     };
     let rules: Vec<_> = scenario.pools.iter().map(|pool| pool.rules.clone()).collect();
-    empty.with_pools(&configs(scenario, &rules), 1)
+    empty.with_pools(&configs(scenario, &rules), 1, start)
 }
 
 fn configs(scenario: &Scenario, rules: &[PoolRules]) -> Vec<PoolConfig> {

@@ -9,11 +9,9 @@ use serde::{Deserialize, Serialize};
 use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::backend_cookies::BackendCookies;
-use crate::address::{BackendAddress, Scheme};
-use crate::config::BackendConfig;
+use crate::address::{BackendAddress, Scheme, StreamServer};
+use crate::config::{BackendConfig, PoolConfig};
 use crate::metrics::{BackendCounters, BackendState, Counter, OrderWord};
-use crate::net::to_backends::connection::StreamProtocol;
-use crate::net::to_backends::tls::{ClientTls, TrustRules};
 use crate::policy::BackendIndex;
 use crate::policy::health::HealthState;
 use crate::wire::Transport;
@@ -32,8 +30,7 @@ pub struct SharedBackend {
     /// The number of the backend in [`Affinity`](crate::policy::affinity::Affinity).
     pub affinity_number: u32,
     is_ad_trusted: AtomicBool,
-    tls: ArcSwapOption<ClientTls>,
-    protocol: ArcSwap<StreamProtocol>,
+    stream_server: ArcSwap<StreamServer>,
     connection_problem: ArcSwapOption<String>,
     counters: Box<[OnceLock<Box<BackendCounters>>]>,
     carried: OnceLock<Box<BackendCounters>>,
@@ -62,13 +59,11 @@ struct Until {
     millis: AtomicU64,
 }
 
-impl Default for Until {
-    fn default() -> Self {
-        Self { base: Instant::now(), millis: AtomicU64::new(0) }
-    }
-}
-
 impl Until {
+    fn new(base: Instant) -> Self {
+        Self { base, millis: AtomicU64::new(0) }
+    }
+
     fn is_after(&self, now: Instant) -> bool {
         let millis = self.millis.load(Relaxed);
         millis != 0 && now < self.base + Duration::from_millis(millis)
@@ -123,6 +118,7 @@ impl SharedBackend {
         affinity_number: u32,
         health: HealthState,
         workers: usize,
+        now: Instant,
     ) -> Self {
         Self {
             address: config.address,
@@ -131,8 +127,7 @@ impl SharedBackend {
             index,
             affinity_number,
             is_ad_trusted: AtomicBool::new(config.is_ad_trusted(None)),
-            tls: ArcSwapOption::empty(),
-            protocol: ArcSwap::default(),
+            stream_server: ArcSwap::from_pointee(stream_server(config, false)),
             connection_problem: ArcSwapOption::empty(),
             counters: (0..workers).map(|_| OnceLock::new()).collect(),
             carried: OnceLock::new(),
@@ -140,8 +135,8 @@ impl SharedBackend {
             unreachable_probes: Counter::default(),
             cookies: BackendCookies::default(),
             health: AtomicU8::new(health as u8),
-            without_opt: Until::default(),
-            case_lost: Until::default(),
+            without_opt: Until::new(now),
+            case_lost: Until::new(now),
             manual: AtomicU8::new(ManualHealth::Auto as u8),
             is_draining: AtomicBool::new(false),
             order: AtomicU8::new(0),
@@ -152,29 +147,15 @@ impl SharedBackend {
         }
     }
 
-    /// Returns the TLS parameters; `None` without TLS or if the backend cannot be authenticated.
-    pub fn tls(&self) -> Option<Arc<ClientTls>> {
-        self.tls.load_full()
+    /// Returns the server of stream connections, with the trust that they need.
+    pub fn stream_server(&self) -> Arc<StreamServer> {
+        self.stream_server.load_full()
     }
 
-    /// Returns the protocol of stream connections.
-    pub fn protocol(&self) -> Arc<StreamProtocol> {
-        self.protocol.load_full()
-    }
-
-    pub(super) fn set_protocol(&self, protocol: StreamProtocol) {
-        if **self.protocol.load() != protocol {
-            self.protocol.store(Arc::new(protocol));
-        }
-    }
-
-    pub(super) fn set_trust(&self, rules: &TrustRules) -> Result<(), String> {
-        if self.tls.load().as_ref().is_some_and(|tls| tls.rules() == rules) {
-            return Ok(());
-        }
-        let tls = ClientTls::new(rules);
-        self.tls.store(tls.as_ref().ok().cloned().map(Arc::new));
-        tls.map(drop)
+    /// Applies the settings that a reload may change.
+    pub(super) fn set_config(&self, config: &BackendConfig, pool: &PoolConfig) {
+        self.is_ad_trusted.store(config.is_ad_trusted(pool.trust_ad), Relaxed);
+        self.stream_server.store(Arc::new(stream_server(config, pool.connections.early_data)));
     }
 
     /// Records why a connection failed, or that one succeeded. Returns true if that is a change.
@@ -206,10 +187,6 @@ impl SharedBackend {
     #[inline]
     pub fn is_ad_trusted(&self) -> bool {
         self.is_ad_trusted.load(Relaxed)
-    }
-
-    pub(super) fn set_ad_trusted(&self, is_ad_trusted: bool) {
-        self.is_ad_trusted.store(is_ad_trusted, Relaxed);
     }
 
     /// Returns the counters of a worker.
@@ -426,6 +403,16 @@ impl SharedBackend {
     }
 }
 
+fn stream_server(config: &BackendConfig, early_data: bool) -> StreamServer {
+    StreamServer {
+        address: config.address,
+        trust: config.trust.clone(),
+        path: config.path.clone(),
+        // RFC 9250 section 4.5 defines early data for queries; RFC 7858 does not mention it.
+        early_data: early_data && config.address.scheme == Scheme::Quic,
+    }
+}
+
 /// RFC 6891 section 6.2.2 leaves it open. Such servers are rarely repaired, and waiting costs little.
 const WITHOUT_OPT: Duration = Duration::from_secs(600);
 
@@ -488,7 +475,7 @@ mod tests {
     fn what_a_backend_does_not_take_is_known_to_all_for_ten_minutes() {
         let address = BackendAddress::from(([127, 0, 0, 1], 53));
         let config = BackendConfig { name: "ts".to_owned(), ..BackendConfig::at(address) };
-        let backend = SharedBackend::new(&config, BackendIndex(0), 0, HealthState::Up, 1);
+        let backend = SharedBackend::new(&config, BackendIndex(0), 0, HealthState::Up, 1, Instant::now());
         let now = Instant::now();
         let at = |seconds| now + Duration::from_secs(seconds);
         assert!(!backend.is_without_opt(now) && !backend.is_case_lost(now));
@@ -503,7 +490,7 @@ mod tests {
     fn by_hand_goes_before_orders_and_orders_before_probes() {
         let address = BackendAddress::from(([127, 0, 0, 1], 53));
         let config = BackendConfig { name: "ts".to_owned(), ..BackendConfig::at(address) };
-        let backend = SharedBackend::new(&config, BackendIndex(0), 0, HealthState::Down, 1);
+        let backend = SharedBackend::new(&config, BackendIndex(0), 0, HealthState::Down, 1, Instant::now());
         let check = |state| assert_eq!(backend.state(), state);
         check(BackendState::Down);
         assert!(backend.set_order(Some(OrderWord::Up), false));
@@ -537,6 +524,7 @@ mod tests {
             0,
             HealthState::Up,
             1,
+            Instant::now(),
         );
         let signs = [HealthSignal::Unreachable, HealthSignal::Replied, HealthSignal::Silent, HealthSignal::ProbeDue];
         let signaled = || signs.map(|sign| backend.is_first(sign));

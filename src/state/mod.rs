@@ -16,8 +16,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use arc_swap::ArcSwap;
-
 pub use self::backend::{HealthEvent, HealthSignal, ManualHealth, SharedBackend, Standing};
 pub use self::changes::{PoolChanges, Since};
 pub use self::compared::{ComparisonQuestions, Suspect};
@@ -29,7 +27,6 @@ use crate::address::ListenUrl;
 use crate::cache::{Cache, PoolId};
 use crate::config::{CacheConfig, Config, PoolConfig};
 use crate::limit::{Access, Cookies, RateRules, ResponseRate, WaitRules};
-use crate::net::to_backends::tls::KnownRoots;
 
 /// The state of a configured forwarder.
 #[derive(Debug)]
@@ -54,8 +51,6 @@ pub struct ForwarderState {
     pub cache_config: Option<CacheConfig>,
     /// The client cookies, if enabled.
     pub cookies: Option<Arc<Cookies>>,
-    /// The trust anchors for backends with TLS, and the client certificates for them.
-    pub roots: ArcSwap<KnownRoots>,
 }
 
 impl ForwarderState {
@@ -65,22 +60,21 @@ impl ForwarderState {
         earlier: Option<&Self>,
         new_cache: Option<Arc<Cache>>,
         cookies: Option<Arc<Cookies>>,
-        roots: Arc<KnownRoots>,
         workers: usize,
+        now: Instant,
     ) -> Option<Self> {
         let forwarder = config.forwarder.as_ref()?;
         Some(Self {
             edns_udp_size: forwarder.edns_udp_size,
             access: Arc::new(Access::new(&forwarder.access)),
             limits: forwarder.limits,
-            rate: shared_rate(forwarder.rate_limit, earlier),
+            rate: shared_rate(forwarder.rate_limit, earlier, now),
             routes: Arc::new(Routes::new(forwarder.routes.iter().map(|route| (&route.suffix, route.pool)))),
             resolver_arpa: ResolverArpa::default(),
-            pools: shared_pools(&config.pools, earlier, &roots, workers),
-            cache: config.cache.as_ref().map(|cache| shared_cache(cache, earlier, new_cache)),
+            pools: shared_pools(&config.pools, earlier, workers, now),
+            cache: config.cache.as_ref().map(|cache| shared_cache(cache, earlier, new_cache, now)),
             cache_config: config.cache.clone(),
             cookies,
-            roots: roots.into(),
         })
     }
 
@@ -91,7 +85,7 @@ impl ForwarderState {
     }
 
     /// Returns this state with pools of a different config, in the same order.
-    pub fn with_pools(&self, pools: &[PoolConfig], workers: usize) -> Self {
+    pub fn with_pools(&self, pools: &[PoolConfig], workers: usize, now: Instant) -> Self {
         Self {
             edns_udp_size: self.edns_udp_size,
             access: Arc::clone(&self.access),
@@ -99,11 +93,10 @@ impl ForwarderState {
             rate: self.rate.clone(),
             routes: Arc::clone(&self.routes),
             resolver_arpa: self.resolver_arpa.clone(),
-            pools: shared_pools(pools, Some(self), &self.roots.load(), workers),
+            pools: shared_pools(pools, Some(self), workers, now),
             cache: self.cache.clone(),
             cache_config: self.cache_config.clone(),
             cookies: self.cookies.clone(),
-            roots: self.roots.load_full().into(),
         }
     }
 
@@ -132,14 +125,6 @@ impl ForwarderState {
         }
     }
 
-    /// Applies these trust anchors where they differ from the current ones. Open connections stay.
-    pub fn trust(&self, roots: &Arc<KnownRoots>) {
-        if **self.roots.load() != **roots {
-            self.pools.iter().for_each(|pool| pool.trust(roots));
-            self.roots.store(Arc::clone(roots));
-        }
-    }
-
     /// Updates the crowds of large pools. Returns true if the workers must be notified.
     pub fn renew_crowds(&self) -> bool {
         let mut is_news = false;
@@ -155,33 +140,36 @@ impl ForwarderState {
     }
 }
 
-fn shared_rate(rules: Option<RateRules>, earlier: Option<&ForwarderState>) -> Option<Arc<ResponseRate>> {
+fn shared_rate(rules: Option<RateRules>, earlier: Option<&ForwarderState>, now: Instant) -> Option<Arc<ResponseRate>> {
     let rules = rules?;
     let known = earlier.and_then(|state| state.rate.as_ref()).filter(|rate| rate.rules() == rules).cloned();
-    Some(known.unwrap_or_else(|| Arc::new(ResponseRate::new(rules, ACCOUNTS, rand::random(), Instant::now()))))
+    Some(known.unwrap_or_else(|| Arc::new(ResponseRate::new(rules, ACCOUNTS, rand::random(), now))))
 }
 
-fn shared_cache(config: &CacheConfig, earlier: Option<&ForwarderState>, new: Option<Arc<Cache>>) -> Arc<Cache> {
+fn shared_cache(
+    config: &CacheConfig,
+    earlier: Option<&ForwarderState>,
+    new: Option<Arc<Cache>>,
+    now: Instant,
+) -> Arc<Cache> {
     let same = earlier.filter(|state| state.cache_config.as_ref().is_some_and(|known| known.size == config.size));
     let same = same.and_then(|state| state.cache.clone());
-    same.or(new).unwrap_or_else(|| Arc::new(Cache::new(config.size, Instant::now())))
+    same.or(new).unwrap_or_else(|| Arc::new(Cache::new(config.size, now)))
 }
 
 fn shared_pools(
     configs: &[PoolConfig],
     earlier: Option<&ForwarderState>,
-    roots: &KnownRoots,
     workers: usize,
+    now: Instant,
 ) -> Vec<Arc<SharedPool>> {
     let earlier = earlier.map_or(&[][..], |state| &state.pools);
     let known: HashMap<&str, &Arc<SharedPool>> = earlier.iter().map(|pool| (&*pool.config.name, pool)).collect();
     let shared = configs.iter().map(|pool| match known.get(&*pool.name) {
         Some(known) if known.config == *pool => Arc::clone(known),
-        known => Arc::new(SharedPool::new(pool.clone(), known.map(|known| &***known), workers)),
+        known => Arc::new(SharedPool::new(pool.clone(), known.map(|known| &***known), workers, now)),
     });
-    let shared: Vec<_> = shared.collect();
-    shared.iter().for_each(|pool| pool.trust(roots));
-    shared
+    shared.collect()
 }
 
 const ACCOUNTS: usize = 128 << 10;

@@ -5,7 +5,7 @@ use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use foldhash::fast::FixedState;
@@ -16,10 +16,8 @@ use super::compared::ComparisonQuestions;
 use super::serials::SharedSerials;
 use crate::address::{BackendAddress, Scheme};
 use crate::cache::PoolId;
-use crate::config::{BackendConfig, PoolConfig, TrustConfig};
+use crate::config::{BackendConfig, PoolConfig};
 use crate::metrics::PoolCounters;
-use crate::net::to_backends::connection::StreamProtocol;
-use crate::net::to_backends::tls::{KnownRoots, TrustRules};
 use crate::policy::affinity::Affinity;
 use crate::policy::balance::{Balance, Crowd, FEW};
 use crate::policy::budget::Budget;
@@ -64,7 +62,7 @@ impl SharedPool {
         by_datagram.map(|backend| backend.address.socket.ip())
     }
 
-    pub(super) fn new(config: PoolConfig, earlier: Option<&Self>, workers: usize) -> Self {
+    pub(super) fn new(config: PoolConfig, earlier: Option<&Self>, workers: usize, now: Instant) -> Self {
         let is_sticky = |config: &PoolConfig| config.rules.balance == Balance::Sticky;
         let affinity = match earlier.filter(|earlier| is_sticky(&earlier.config) == is_sticky(&config)) {
             Some(earlier) => Arc::clone(&earlier.affinity),
@@ -93,7 +91,7 @@ impl SharedPool {
         let mut free = places.free();
         for backend in &config.backends {
             if let Some(known) = known(backend) {
-                known.set_ad_trusted(backend.is_ad_trusted(config.trust_ad));
+                known.set_config(backend, &config);
                 members.push((Arc::clone(known), backend.weight));
                 continue;
             }
@@ -104,8 +102,8 @@ impl SharedPool {
             };
             let number = affinity.number(|number| taken.contains(&number));
             let health = renamed.get(&backend.address).copied().unwrap_or(health);
-            let new = Arc::new(SharedBackend::new(backend, index, number, health, workers));
-            new.set_ad_trusted(backend.is_ad_trusted(config.trust_ad));
+            let new = Arc::new(SharedBackend::new(backend, index, number, health, workers, now));
+            new.set_config(backend, &config);
             places.take(index, &new);
             joined.push(index);
             members.push((new, backend.weight));
@@ -260,33 +258,6 @@ fn machines(config: &PoolConfig, members: &[Weighted]) -> Box<[u16]> {
         machines[member.index.get()] = of_backends.get(&(member.address, &*member.name)).copied().unwrap_or(0);
     }
     machines.into()
-}
-
-impl SharedPool {
-    pub(super) fn trust(&self, roots: &KnownRoots) {
-        let encrypted = |config: &&BackendConfig| config.address.scheme.is_encrypted();
-        for config in self.config.backends.iter().filter(encrypted) {
-            let is_meant =
-                |backend: &&Arc<SharedBackend>| backend.address == config.address && backend.name == config.name;
-            let Some(backend) = self.backends.iter().find(is_meant) else { continue };
-            let name = config.trust.identity.name.as_deref();
-            backend.set_protocol(StreamProtocol::of(config.address, name, &config.path));
-            let TrustConfig { identity, ca, certificate } = &config.trust;
-            let rules = TrustRules {
-                // RFC 9250 section 4.5 defines early data for queries; RFC 7858 does not mention it.
-                early_data: config.address.scheme == Scheme::Quic && self.config.connections.early_data,
-                ..roots.rules(config.address, identity, ca.as_deref(), certificate.as_deref())
-            };
-            if let Err(problem) = backend.set_trust(&rules) {
-                tracing::error!(
-                    pool = self.config.name,
-                    backend = backend.name,
-                    problem,
-                    "the backend cannot be queried: its TLS cannot be set up"
-                );
-            }
-        }
-    }
 }
 
 fn crowd(config: &PoolConfig, members: &[Weighted]) -> Crowd {

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 
 use super::address;
 use super::connection::LookupConnections;
-use crate::address::{BackendAddress, BackendUrl, HttpPath, Pin, Scheme, ServerIdentity, Verify};
+use crate::address::{
+    BackendAddress, BackendUrl, HttpPath, Pin, Scheme, ServerIdentity, ServerTrust, StreamServer, Verify,
+};
 use crate::net::to_backends::connection::StreamProtocol;
 use crate::net::to_backends::tls::{ClientTls, TlsRoots, TrustRules};
 
@@ -96,7 +98,13 @@ impl ServerChannel {
             );
         }
         let name = trust.tls_name.clone().or(name);
-        let protocol = StreamProtocol::of(BackendAddress { scheme, socket: address }, name.as_deref(), &path);
+        let identity = ServerIdentity { name: name.clone(), ..ServerIdentity::default() };
+        let protocol = StreamProtocol::of(&StreamServer {
+            address: BackendAddress { scheme, socket: address },
+            trust: ServerTrust { identity, ..ServerTrust::default() },
+            path,
+            early_data: false,
+        });
         let connections = match scheme {
             Scheme::Plain => None,
             Scheme::Tcp => Some(LookupConnections::new(address, scheme, protocol, None)),

@@ -150,7 +150,7 @@ fn first_state(keys: &str, members: &BTreeMap<u16, u16>) -> ForwarderState {
         Config::parse("[forwarder]\n[pools.ts]\nbackends = ['192.0.2.1:53']", "c.toml", Path::new(""))
             .expect("a config");
     config_of_all.pools = vec![config(keys, members)];
-    ForwarderState::new(&config_of_all, None, None, None, Arc::default(), 2).expect("there is a forwarder")
+    ForwarderState::new(&config_of_all, None, None, None, 2, Instant::now()).expect("there is a forwarder")
 }
 
 /// A member, and the number of times that it was added before.
@@ -200,7 +200,7 @@ impl Scene {
             *self.lives.entry(*member).or_default() += 1;
         }
         self.members = members;
-        self.state = self.state.with_pools(&[config(self.keys, &self.members)], 2);
+        self.state = self.state.with_pools(&[config(self.keys, &self.members)], 2, Instant::now());
         for backend in &self.state.pools[0].backends {
             backend.set_health(HealthState::Up);
         }
@@ -344,7 +344,8 @@ fn of_thousands_only_those_that_are_asked_take_memory_and_sockets() {
     // `cargo test --release --lib of_thousands -- --nocapture` prints the time of a change of twenty.
     for round in 1..=20_u16 {
         let members = (20 * round..5_000 + 20 * round).map(|member| (member, 1)).collect();
-        let (state, began) = (scene.state.with_pools(&[config(scene.keys, &members)], 2), Instant::now());
+        let (state, began) =
+            (scene.state.with_pools(&[config(scene.keys, &members)], 2, Instant::now()), Instant::now());
         let built = state.pools[0].state.epoch();
         scene.pool.set_plan(&mut scene.io, Arc::clone(&state.pools[0]), scene.now);
         println!("a worker has taken {} changes after {:?}", state.pools[0].joined.len() * 2, began.elapsed());

@@ -2,11 +2,8 @@
 
 use std::path::Path;
 
-use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-
 use super::*;
 use crate::config::Config;
-use crate::net::to_backends::tls::{ClientCertificate, TlsRoots};
 use crate::state::ForwarderState;
 
 /// Returns a pool of backends with these last address bytes and weights.
@@ -37,11 +34,11 @@ fn replicas_speak_for_each_other_and_others_do_not() {
 
 #[test]
 fn trust_in_ad_is_that_of_the_newest_config_and_answers_do_not_outlive_it() {
-    let first = SharedPool::new(config("", &even(0..2)), None, 1);
-    let second = SharedPool::new(config("trust_ad = false", &even(0..3)), Some(&first), 1);
+    let first = SharedPool::new(config("", &even(0..2)), None, 1, Instant::now());
+    let second = SharedPool::new(config("trust_ad = false", &even(0..3)), Some(&first), 1, Instant::now());
     assert!(Arc::ptr_eq(&second.backends[0], &first.backends[0]));
     assert!(second.backends.iter().all(|backend| !backend.is_ad_trusted()));
-    let third = SharedPool::new(config("", &even(0..3)), Some(&second), 1);
+    let third = SharedPool::new(config("", &even(0..3)), Some(&second), 1, Instant::now());
     assert!(third.backends.iter().all(|backend| backend.is_ad_trusted()), "they are on loopback");
     for keys in ["", "replicas = true\n"] {
         let id = |trust: &str| cache_identity(&config(&format!("{keys}{trust}"), &even(0..3)));
@@ -51,9 +48,9 @@ fn trust_in_ad_is_that_of_the_newest_config_and_answers_do_not_outlive_it() {
 
 #[test]
 fn who_stays_is_the_same_with_another_weight_too() {
-    let first = SharedPool::new(config("", &even(0..100)), None, 2);
+    let first = SharedPool::new(config("", &even(0..100)), None, 2, Instant::now());
     first.backends[7].drain();
-    let second = SharedPool::new(config("", &[(7, 5), (200, 1), (8, 1)]), Some(&first), 2);
+    let second = SharedPool::new(config("", &[(7, 5), (200, 1), (8, 1)]), Some(&first), 2, Instant::now());
     assert!(
         Arc::ptr_eq(&second.backends[0], &first.backends[7]) && Arc::ptr_eq(&second.backends[2], &first.backends[8])
     );
@@ -67,23 +64,23 @@ fn who_stays_is_the_same_with_another_weight_too() {
 
 #[test]
 fn a_place_is_used_again_when_nobody_refers_to_its_backend() {
-    let first = SharedPool::new(config("", &even(0..3)), None, 2);
+    let first = SharedPool::new(config("", &even(0..3)), None, 2, Instant::now());
     let indexes = |pool: &SharedPool| pool.backends.iter().map(|backend| backend.index.0).collect::<Vec<_>>();
     assert_eq!(indexes(&first), [0, 1, 2]);
     let known_to_a_race = Arc::clone(&first.backends[0]);
-    let second = SharedPool::new(config("", &even(3..6)), Some(&first), 2);
+    let second = SharedPool::new(config("", &even(3..6)), Some(&first), 2, Instant::now());
     assert_eq!(indexes(&second), [3, 4, 5], "the ones before may have races");
     drop(first);
-    let third = SharedPool::new(config("", &even(6..10)), Some(&second), 2);
+    let third = SharedPool::new(config("", &even(6..10)), Some(&second), 2, Instant::now());
     assert_eq!(indexes(&third), [1, 2, 6, 7]);
     drop((second, known_to_a_race));
-    let fourth = SharedPool::new(config("", &even(20..22)), Some(&third), 2);
+    let fourth = SharedPool::new(config("", &even(20..22)), Some(&third), 2, Instant::now());
     assert_eq!(indexes(&fourth), [0, 3], "the one that has rested longest");
 }
 
 #[test]
 fn a_crowd_is_made_anew_when_others_take_queries() {
-    let pool = SharedPool::new(config("", &even(0..100)), None, 2);
+    let pool = SharedPool::new(config("", &even(0..100)), None, 2, Instant::now());
     let crowd = || pool.crowd().expect("they are many");
     let before = crowd();
     assert!(!pool.renew_crowd());
@@ -101,9 +98,9 @@ fn a_crowd_is_made_anew_when_others_take_queries() {
 
 #[test]
 fn names_are_remembered_of_who_stays() {
-    let first = SharedPool::new(config("balance = 'sticky'", &even(0..100)), None, 2);
+    let first = SharedPool::new(config("balance = 'sticky'", &even(0..100)), None, 2, Instant::now());
     let numbers: Vec<u32> = first.backends.iter().map(|backend| backend.affinity_number).collect();
-    let second = SharedPool::new(config("balance = 'sticky'", &even(50..150)), Some(&first), 2);
+    let second = SharedPool::new(config("balance = 'sticky'", &even(50..150)), Some(&first), 2, Instant::now());
     for (member, number) in numbers.into_iter().enumerate() {
         let found = second.by_affinity(number);
         assert_eq!(found, (member >= 50).then(|| first.backends[member].index), "{member}");
@@ -113,8 +110,9 @@ fn names_are_remembered_of_who_stays() {
 #[test]
 fn ways_to_one_server_have_one_machine() {
     let way = |member, server: Option<&str>| BackendConfig { server: server.map(str::to_owned), ..backend(member, 1) };
-    let with =
-        |ways: &[BackendConfig]| SharedPool::new(PoolConfig { backends: ways.to_vec(), ..config("", &[]) }, None, 1);
+    let with = |ways: &[BackendConfig]| {
+        SharedPool::new(PoolConfig { backends: ways.to_vec(), ..config("", &[]) }, None, 1, Instant::now())
+    };
     let pool = with(&[way(1, Some("one")), way(2, None), way(3, Some("two")), way(4, Some("one"))]);
     let machines: Vec<_> = pool.backends.iter().map(|backend| pool.machine(backend.index)).collect();
     assert_eq!(machines, [1, 0, 2, 1]);
@@ -122,30 +120,16 @@ fn ways_to_one_server_have_one_machine() {
 }
 
 #[test]
-fn what_is_looked_up_anew_is_in_force_for_the_next_connection() {
-    let key = rcgen::KeyPair::generate().expect("a key");
-    let mut params = rcgen::CertificateParams::new(Vec::new()).expect("no names");
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let made = params.self_signed(&key).expect("a certificate");
-    let text = "[forwarder]\n[pools.ts]\nbackends = [{ address = 'tls://192.0.2.1', ca = 'ca.pem', certificate = 'us' }]\n\
-                [certificates.us]\nchain = 'c'\nkey = 'k'\n";
-    let config = Config::parse(text, "c.toml", Path::new("")).expect("a config");
-    let state = ForwarderState::new(&config, None, None, None, Arc::default(), 1).expect("there is a forwarder");
-    let tls = || state.pools[0].backends[0].tls();
-    assert!(tls().is_none(), "no authority has signed it");
-    let roots = TlsRoots::of_pem(made.pem().as_bytes()).expect("a certificate");
-    let mut roots = KnownRoots::new([("ca.pem".into(), roots)].into(), None);
-    state.trust(&Arc::new(roots.clone()));
-    let first = tls().expect("an authority has");
-    assert!(first.rules().certificate.is_none());
-    // The same trust anchors keep resumable sessions.
-    state.trust(&Arc::new(roots.clone()));
-    assert!(Arc::ptr_eq(first.config(), tls().expect("it stays").config()));
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    roots.show("us", ClientCertificate { chain: vec![made.der().clone()], key });
-    state.trust(&Arc::new(roots));
-    assert!(tls().expect("it stays").rules().certificate.is_some());
-    // A backend that joins later gets the same trust anchors.
-    let later = state.with_pools(&[PoolConfig { max_in_flight: 7, ..config.pools[0].clone() }], 1);
-    assert!(later.pools[0].backends[0].tls().expect("it stays").rules().certificate.is_some());
+fn changed_trust_applies_to_members_that_stay() {
+    let parse = |trust: &str| {
+        let text = format!("[forwarder]\n[pools.ts]\nbackends = [{{ address = 'quic://192.0.2.1'{trust} }}]\n");
+        Config::parse(&text, "c.toml", Path::new("")).expect("a config")
+    };
+    let state = ForwarderState::new(&parse(""), None, None, None, 1, Instant::now()).expect("there is a forwarder");
+    let later = ForwarderState::new(&parse(", ca = 'ca.pem'"), Some(&state), None, None, 1, Instant::now())
+        .expect("a forwarder");
+    let [before, after] = [&state, &later].map(|state| &state.pools[0].backends[0]);
+    assert!(Arc::ptr_eq(before, after));
+    assert_eq!(after.stream_server().trust.ca.as_deref(), Some(Path::new("ca.pem")));
+    assert_eq!(after.stream_server().early_data, later.pools[0].config.connections.early_data);
 }

@@ -221,7 +221,7 @@ impl Table {
         let text = format!("[forwarder]\n[pools.ts]\n{pool}");
         let config = Config::parse(&text, "c.toml", Path::new("")).expect("a config");
         let state =
-            Arc::new(ForwarderState::new(&config, None, None, None, Arc::default(), 1).expect("there is a forwarder"));
+            Arc::new(ForwarderState::new(&config, None, None, None, 1, Instant::now()).expect("there is a forwarder"));
         let now = Instant::now();
         let shared = Arc::new(SharedEngineState {
             single_flight: SingleFlight::new(1),

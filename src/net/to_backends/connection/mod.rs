@@ -27,7 +27,7 @@ pub use super::quic::QuicConnection;
 pub(crate) use super::quic::server::{TestQuicQuery, TestQuicServer, tls as server_tls};
 use super::tcp::FrameConnection;
 use super::tls::ClientTls;
-use crate::address::{BackendAddress, HttpPath, Scheme};
+use crate::address::{Scheme, StreamServer};
 use crate::wire::first_message;
 
 /// A connection to a backend, independent of the protocol.
@@ -161,10 +161,11 @@ pub enum StreamProtocol {
 }
 
 impl StreamProtocol {
-    /// Returns the protocol for a backend address. `name` is the name in the backend's certificate, if any.
-    pub fn of(address: BackendAddress, name: Option<&str>, path: &HttpPath) -> Self {
+    /// Returns the protocol of connections to a server.
+    pub fn of(server: &StreamServer) -> Self {
+        let StreamServer { address, trust, path, .. } = server;
         match address.scheme {
-            Scheme::Https => Self::Http(HttpTarget::new(address.socket, name, path)),
+            Scheme::Https => Self::Http(HttpTarget::new(address.socket, trust.identity.name.as_deref(), path)),
             Scheme::Quic => Self::Quic,
             Scheme::Plain | Scheme::Tcp | Scheme::Tls | Scheme::Http => Self::Frames,
         }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{ClientCertificate, TlsRoots, TrustRules};
-use crate::address::{BackendAddress, ServerIdentity};
+use crate::address::{BackendAddress, ServerTrust};
 
 /// Trust anchors by file, and client certificates by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,20 +40,14 @@ impl KnownRoots {
     }
 
     /// Returns the rules for a server, with the anchors of a file or the system, and a client certificate.
-    pub fn rules(
-        &self,
-        server: BackendAddress,
-        identity: &ServerIdentity,
-        ca: Option<&Path>,
-        certificate: Option<&str>,
-    ) -> TrustRules {
+    pub fn rules(&self, server: BackendAddress, trust: &ServerTrust) -> TrustRules {
         TrustRules {
-            identity: identity.clone(),
-            roots: self.of(ca).cloned(),
+            identity: trust.identity.clone(),
+            roots: self.of(trust.ca.as_deref()).cloned(),
             address: server.ip(),
             // RFC 7858 section 3.1 has no ALPN, but some servers use it to separate DNS from other protocols.
             alpn: server.scheme.alpn().iter().map(|protocol| protocol.to_vec()).collect(),
-            certificate: certificate.and_then(|name| self.shown(name)).cloned(),
+            certificate: trust.certificate.as_deref().and_then(|name| self.shown(name)).cloned(),
             early_data: false,
         }
     }

@@ -1,5 +1,6 @@
 //! TLS to servers: trust anchors and connection configuration (rustls, with ring).
 
+mod backend_tls;
 mod client_tls;
 mod known_roots;
 mod problem;
@@ -9,6 +10,7 @@ mod roots;
 pub(crate) mod tests;
 mod verifier;
 
+pub use self::backend_tls::BackendTls;
 pub use self::client_tls::{ClientCertificate, ClientTls, TrustRules};
 pub use self::known_roots::KnownRoots;
 pub use self::problem::tls_problem;

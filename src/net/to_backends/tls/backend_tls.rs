@@ -1,0 +1,94 @@
+//! The TLS configurations of all backends: one table for all threads that connect to them, so that sessions
+//! resume on any of them.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+
+use super::{ClientTls, KnownRoots, TrustRules};
+use crate::address::{BackendAddress, StreamServer};
+
+/// The TLS configurations of backends, made when they are needed.
+#[derive(Debug, Default)]
+pub struct BackendTls {
+    roots: ArcSwap<KnownRoots>,
+    /// The latest configurations of each address. Pools may trust one server by several rules.
+    known: Mutex<HashMap<BackendAddress, Vec<Arc<ClientTls>>>>,
+}
+
+impl BackendTls {
+    /// Sets the trust anchors and client certificates for new connections. Open connections stay.
+    pub fn trust(&self, roots: Arc<KnownRoots>) {
+        self.roots.store(roots);
+    }
+
+    /// Returns the configuration for an encrypted server.
+    ///
+    /// # Errors
+    /// The reason why the server cannot be authenticated.
+    pub fn of(&self, server: &StreamServer) -> Result<Arc<ClientTls>, String> {
+        let StreamServer { address, trust, early_data, .. } = server;
+        let rules = TrustRules { early_data: *early_data, ..self.roots.load().rules(*address, trust) };
+        let mut known = self.known();
+        let of_server = known.entry(*address).or_default();
+        if let Some(same) = of_server.iter().find(|tls| *tls.rules() == rules) {
+            return Ok(Arc::clone(same));
+        }
+        let tls = Arc::new(ClientTls::new(&rules)?);
+        if of_server.len() == MAX_OF_SERVER {
+            of_server.remove(0);
+        }
+        of_server.push(Arc::clone(&tls));
+        Ok(tls)
+    }
+
+    /// Drops the configurations of servers that are not among these.
+    pub fn retain(&self, servers: &HashSet<BackendAddress>) {
+        self.known().retain(|address, _| servers.contains(address));
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<BackendAddress, Vec<Arc<ClientTls>>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Each reload of changed certificates adds one.
+const MAX_OF_SERVER: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::Authority;
+    use super::super::{ClientCertificate, TlsRoots};
+    use super::*;
+    use crate::address::{HttpPath, ServerTrust};
+
+    #[test]
+    fn renewed_trust_applies_to_the_next_connection() {
+        let authority = Authority::new();
+        let address = "tls://192.0.2.1".parse().expect("an address");
+        let trust =
+            ServerTrust { ca: Some("ca.pem".into()), certificate: Some("us".to_owned()), ..ServerTrust::default() };
+        let server = StreamServer { address, trust, path: HttpPath::default(), early_data: false };
+        let tls = BackendTls::default();
+        tls.of(&server).expect_err("no authority has signed it");
+        let roots = TlsRoots::of_pem(&authority.pem()).expect("a certificate");
+        let mut roots = KnownRoots::new([("ca.pem".into(), roots)].into(), None);
+        tls.trust(Arc::new(roots.clone()));
+        let first = tls.of(&server).expect("an authority has");
+        assert!(first.rules().certificate.is_none());
+        // The same trust anchors keep resumable sessions.
+        tls.trust(Arc::new(roots.clone()));
+        assert!(Arc::ptr_eq(&first, &tls.of(&server).expect("it stays")));
+        let leaf = authority.leaf(&["us.example"]);
+        let key = leaf.private_key();
+        roots.show("us", ClientCertificate { chain: vec![leaf.certificate.der().clone()], key });
+        tls.trust(Arc::new(roots));
+        let second = tls.of(&server).expect("it stays");
+        assert!(second.rules().certificate.is_some());
+        tls.retain(&HashSet::from([address]));
+        assert!(Arc::ptr_eq(&second, &tls.of(&server).expect("it is in use")));
+        tls.retain(&HashSet::new());
+        assert!(!Arc::ptr_eq(&second, &tls.of(&server).expect("it is made again")));
+    }
+}
