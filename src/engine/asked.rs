@@ -5,16 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Engine;
-use super::cached::{CacheResult, HashedQuestion, LookupReason, PoolCache};
-use super::dispatch::{RaceOrigin, ValidQuery};
-use super::entry::{StaleAnswer, Waiter};
+use super::cached::{LookupReason, PoolCache};
+use super::dispatch::{QueryObserver, QueryPath, ValidQuery};
 use super::explain::millis;
 use super::io::{ClientHandle, Io};
 use super::pool::Pool;
 use super::single_flight::WorkerId;
 use crate::cache::State;
 use crate::config::words;
-use crate::limit::ClientPlace;
 use crate::metrics::BackendState;
 use crate::policy::balance::Balance;
 use crate::policy::latency::MIN_SAMPLES;
@@ -23,7 +21,6 @@ use crate::policy::race::{BackendIndex, Candidates};
 use crate::policy::{Dispatch, HedgeDelay};
 use crate::sight::explain::{CacheSeen, Candidate, Plan};
 use crate::state::SharedBackend;
-use crate::wire::ClientForm;
 
 /// The way in which an explained question is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,71 +41,37 @@ impl<C: ClientHandle> Engine<C> {
         how: Explaining,
         now: Instant,
     ) -> Result<Plan, WorkerId> {
-        let ValidQuery { query, question, pool: index, .. } = valid;
-        let slot = self.pool_slots[index.0];
+        let slot = self.pool_slots[valid.pool.0];
         self.refresh(io, slot, now);
-        let waiter = Waiter {
-            client,
-            form: ClientForm::of(query),
-            cookie: None,
-            queries: 1,
-            since: now,
-            place: ClientPlace::UNCOUNTED,
-        };
-        let in_flight = self.in_flight.find(question.hash, question.octets, question.flags);
+        let cache = self.seen_in_cache(valid, now);
         let pool = self.pools.at(slot);
         // Of a very large pool, only the backends that the race may ask are listed, once known.
         let known = if pool.is_crowd() { Vec::new() } else { pool.known_backends(pool.shared.backends.iter(), now) };
-        let hedge = &pool.shared.rules().hedge;
-        let is_hedging = pool.shared.rules().dispatch == Dispatch::Hedge && hedge.budget > 0.0 && hedge.max > 0;
+        let rules = pool.shared.rules();
+        let is_hedging = rules.dispatch == Dispatch::Hedge && rules.hedge.budget > 0.0 && rules.hedge.max > 0;
         let mut plan = Plan {
             worker: self.worker.me.0,
-            cache: self.seen_in_cache(valid, now),
-            balance: words::balance_word(self.pools.at(slot).shared.rules().balance).to_owned(),
-            dispatch: words::dispatch_word(self.pools.at(slot).shared.rules().dispatch).to_owned(),
-            tokens: is_hedging.then(|| self.pools.at(slot).shared.budget().hedges_left()),
+            cache,
+            balance: words::balance_word(rules.balance).to_owned(),
+            dispatch: words::dispatch_word(rules.dispatch).to_owned(),
+            tokens: is_hedging.then(|| pool.shared.budget().hedges_left()),
             ..Plan::default()
         };
-        let mut stale = StaleAnswer::Unknown;
-        let is_answered = !how.is_fresh && {
-            match self.look_up(io, index, question, &waiter, LookupReason::HandedOver, now) {
-                CacheResult::Responded => true,
-                CacheResult::RefreshDue => {
-                    self.refresh_answer(io, query, question, index, now);
-                    true
-                }
-                CacheResult::Stale(answer) => {
-                    stale = answer;
-                    false
-                }
-                CacheResult::Nothing => false,
-            }
-        };
-        let candidates = match in_flight {
-            _ if is_answered => {
+        let mut observer = QueryObserver { is_handed_over: how.is_handed_over, path: QueryPath::Cached };
+        let reason = if how.is_fresh { LookupReason::Ignore } else { LookupReason::HandedOver };
+        self.on_observed_query(io, valid, client, reason, Some(&mut observer), now);
+        let candidates = match observer.path {
+            QueryPath::Cached => {
                 plan.from_cache = true;
-                self.pools.at(slot).candidates(io, question.qname(), &self.worker.shared.hasher, &mut self.rng, now)
+                let (pool, qname) = (self.pools.at(slot), valid.question.qname());
+                pool.candidates(io, qname, &self.worker.shared.hasher, &mut self.rng, now)
             }
-            Some(at) => {
+            QueryPath::Joined(candidates) => {
                 plan.joined = true;
-                let candidates = self.in_flight.get(at).map(|entry| *entry.race.candidates());
-                self.with_race(io, at, now, |race| race.entry.explain(race.spills));
-                self.join(io, at, valid, waiter, stale, now);
-                candidates.unwrap_or_else(|| Candidates::new(false))
+                candidates
             }
-            None => {
-                let claim = self.worker.shared.single_flight.take(question.hash, self.worker.me);
-                if let Err(owner) = claim
-                    && !how.is_handed_over
-                {
-                    return Err(owner);
-                }
-                let is_claimed = claim.is_ok();
-                let place = self.worker.shared.clients.wait_regardless();
-                let waiter = Waiter { place, ..waiter };
-                let origin = RaceOrigin { waiter: Some(waiter), stale, is_claimed, signed: None, is_explained: true };
-                self.start(io, query, question, slot, origin, now)
-            }
+            QueryPath::Started(candidates) => candidates,
+            QueryPath::Elsewhere(owner) => return Err(owner),
         };
         let pool = self.pools.at(slot);
         let first = candidates.get(0);
@@ -130,7 +93,7 @@ impl<C: ClientHandle> Engine<C> {
         let Some(cached) = PoolCache::of(&self.worker.state, &self.worker.state.pools[pool.0]) else {
             return CacheSeen { state: "off".to_owned(), ..CacheSeen::default() };
         };
-        let Some(entry) = cached.peek(question, now) else {
+        let Some(entry) = cached.cache.peek(&cached.key(question), cached.rules, now) else {
             return CacheSeen { state: "none".to_owned(), ..CacheSeen::default() };
         };
         let state = match entry.state {
@@ -268,11 +231,5 @@ fn then_because(balance: Balance) -> &'static str {
         Balance::Hash => "next by the hash of the name",
         Balance::LeastLoad => "next by load and errors",
         Balance::Fastest => "next by latency and load",
-    }
-}
-
-impl PoolCache<'_> {
-    fn peek(&self, question: HashedQuestion<'_>, now: Instant) -> Option<crate::cache::ShownEntry> {
-        self.cache.peek(&self.key(question), self.rules, now)
     }
 }

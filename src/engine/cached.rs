@@ -93,6 +93,8 @@ pub enum LookupReason {
     HandedOver,
     /// The race of a client failed or takes too long.
     Need,
+    /// An operator wants the backends to be asked, whatever the cache has.
+    Ignore,
 }
 
 impl LookupReason {
@@ -100,9 +102,9 @@ impl LookupReason {
         match (self, found) {
             (_, CacheLookup::Fresh { .. }) | (_, CacheLookup::Stale { is_race_due: false }) => true,
             (Self::Need, CacheLookup::Stale { is_race_due: true }) => true,
-            (Self::Query | Self::HandedOver, CacheLookup::Stale { is_race_due: true }) => false,
+            (Self::Query | Self::HandedOver | Self::Ignore, CacheLookup::Stale { is_race_due: true }) => false,
             (Self::Query | Self::HandedOver, CacheLookup::Failed(CachedFailure::Servfail)) => true,
-            (Self::Need, CacheLookup::Failed(CachedFailure::Servfail)) => false,
+            (Self::Need | Self::Ignore, CacheLookup::Failed(CachedFailure::Servfail)) => false,
             (_, CacheLookup::Failed(CachedFailure::Silence) | CacheLookup::Nothing) => false,
         }
     }
@@ -125,6 +127,7 @@ impl PoolCache<'_> {
             found = match reason {
                 LookupReason::Query => cache.look_up(key, receiver, rules, now, out),
                 LookupReason::HandedOver | LookupReason::Need => cache.look_stale(key, receiver, rules, now, out),
+                LookupReason::Ignore => CacheLookup::Nothing,
             };
             if !reason.takes(found) {
                 out.clear();

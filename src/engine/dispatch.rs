@@ -1,6 +1,5 @@
 //! Dispatch of a valid query: to a cached answer, to a running race, to another worker, or to a new race.
 
-use std::net::IpAddr;
 use std::time::Instant;
 
 use super::cached::{CacheResult, HashedQuestion, LookupReason};
@@ -9,6 +8,7 @@ use super::fallback::FallbackAnswer;
 use super::io::{ClientHandle, Io, ResponseOrigin};
 use super::pool::Pool;
 use super::pools::PoolSlot;
+use super::single_flight::WorkerId;
 use super::slots::RaceRef;
 use super::{Engine, EngineWorker, signal_prober};
 use crate::config::PoolIndex;
@@ -33,6 +33,22 @@ pub struct ValidQuery<'a> {
     pub pool: PoolIndex,
 }
 
+/// Observes the path of an explained query through [`Engine::on_query`]. No limit or statistic counts it.
+pub(super) struct QueryObserver {
+    /// True if the query stays on this worker, whichever owns the question.
+    pub(super) is_handed_over: bool,
+    pub(super) path: QueryPath,
+}
+
+pub(super) enum QueryPath {
+    /// The query got its response from the cache.
+    Cached,
+    Joined(Candidates),
+    Started(Candidates),
+    /// The query belongs to this worker.
+    Elsewhere(WorkerId),
+}
+
 impl<C: ClientHandle> Engine<C> {
     /// Takes a query. A query that was handed over stays on this worker.
     pub fn on_query<I: Io<Client = C>>(
@@ -43,11 +59,23 @@ impl<C: ClientHandle> Engine<C> {
         reason: LookupReason,
         now: Instant,
     ) {
+        self.on_observed_query(io, valid, client, reason, None, now);
+    }
+
+    pub(super) fn on_observed_query<I: Io<Client = C>>(
+        &mut self,
+        io: &mut I,
+        valid: ValidQuery<'_>,
+        client: C,
+        reason: LookupReason,
+        mut observer: Option<&mut QueryObserver>,
+        now: Instant,
+    ) {
         let ValidQuery { message, query, cookie, question, pool } = valid;
         let form = ClientForm::of(query).with_cookie(cookie);
         let mut waiter = Waiter { client, form, cookie: None, queries: 1, since: now, place: ClientPlace::UNCOUNTED };
         if query.is_signed || self.worker.state.pools[pool.0].names_clients {
-            return self.on_lone_query(io, valid, waiter, now);
+            return self.on_lone_query(io, valid, waiter, observer, now);
         }
         let stale = match self.look_up(io, pool, question, &waiter, reason, now) {
             CacheResult::Responded => return,
@@ -56,14 +84,22 @@ impl<C: ClientHandle> Engine<C> {
             CacheResult::Nothing => StaleAnswer::Unknown,
         };
         if let Some(at) = self.in_flight.find(question.hash, question.octets, question.flags) {
+            if let Some(observer) = observer {
+                self.with_race(io, at, now, |race| {
+                    race.entry.explain(race.spills);
+                    observer.path = QueryPath::Joined(*race.entry.race.candidates());
+                });
+            }
             return self.join(io, at, valid, waiter, stale, now);
         }
         let claim = self.worker.shared.single_flight.take(question.hash, self.worker.me);
-        if let Err(owner) = claim
-            && reason == LookupReason::Query
-        {
+        if let Err(owner) = claim {
             // The owner lets it join the race, or starts another if that is over by then.
-            return io.hand_over(owner, message, waiter.client);
+            match &mut observer {
+                None if reason == LookupReason::Query => return io.hand_over(owner, message, waiter.client),
+                Some(observer) if !observer.is_handed_over => return observer.path = QueryPath::Elsewhere(owner),
+                None | Some(_) => {}
+            }
         }
         if let Err(limit) = self.count_wait(&mut waiter, now) {
             if claim.is_ok() {
@@ -71,11 +107,8 @@ impl<C: ClientHandle> Engine<C> {
             }
             return self.refuse_wait(io, limit, valid, &waiter, stale, now);
         }
-        let slot = self.pool_slots[pool.0];
-        self.count_for_probes(io, slot);
-        let origin =
-            RaceOrigin { waiter: Some(waiter), stale, is_claimed: claim.is_ok(), signed: None, is_explained: false };
-        self.start(io, query, question, slot, origin, now);
+        let origin = RaceOrigin { waiter: Some(waiter), stale, is_claimed: claim.is_ok(), signed: None };
+        self.start_for_client(io, valid, origin, observer, now);
     }
 
     /// Takes a query that has a race to itself and is neither answered from the cache nor cached.
@@ -88,24 +121,38 @@ impl<C: ClientHandle> Engine<C> {
         io: &mut I,
         valid: ValidQuery<'_>,
         mut waiter: Waiter<C>,
+        observer: Option<&mut QueryObserver>,
         now: Instant,
     ) {
-        let ValidQuery { message, query, question, pool, .. } = valid;
+        let ValidQuery { message, query, .. } = valid;
         if let Err(limit) = self.count_wait(&mut waiter, now) {
             return self.refuse_wait(io, limit, valid, &waiter, StaleAnswer::Unknown, now);
         }
-        let slot = self.pool_slots[pool.0];
-        self.count_for_probes(io, slot);
-        let origin = RaceOrigin {
-            waiter: Some(waiter),
-            stale: StaleAnswer::Unknown,
-            is_claimed: false,
-            signed: query.is_signed.then_some(message),
-            is_explained: false,
-        };
+        let signed = query.is_signed.then_some(message);
+        let origin = RaceOrigin { waiter: Some(waiter), stale: StaleAnswer::Unknown, is_claimed: false, signed };
         // The OPT record is part of the signed message.
         let edns = query.edns.filter(|_| !query.is_signed);
-        self.start(io, &Query { edns, ..*query }, question, slot, origin, now);
+        let query = &Query { edns, ..*query };
+        self.start_for_client(io, ValidQuery { query, ..valid }, origin, observer, now);
+    }
+
+    fn start_for_client<I: Io<Client = C>>(
+        &mut self,
+        io: &mut I,
+        valid: ValidQuery<'_>,
+        origin: RaceOrigin<'_, C>,
+        observer: Option<&mut QueryObserver>,
+        now: Instant,
+    ) {
+        let ValidQuery { query, question, pool, .. } = valid;
+        let slot = self.pool_slots[pool.0];
+        if observer.is_none() {
+            self.count_for_probes(io, slot);
+        }
+        let candidates = self.start(io, query, question, slot, origin, now);
+        if let Some(observer) = observer {
+            observer.path = QueryPath::Started(candidates);
+        }
     }
 
     fn count_for_probes<I: Io<Client = C>>(&mut self, io: &mut I, slot: PoolSlot) {
@@ -121,7 +168,7 @@ impl<C: ClientHandle> Engine<C> {
     }
 
     /// Starts a race without clients, to refresh an answer that is still fresh.
-    pub(super) fn refresh_answer<I: Io<Client = C>>(
+    fn refresh_answer<I: Io<Client = C>>(
         &mut self,
         io: &mut I,
         query: &Query<'_>,
@@ -139,17 +186,11 @@ impl<C: ClientHandle> Engine<C> {
             return;
         }
         self.worker.counters_of(shared).prefetches.increment();
-        let origin = RaceOrigin {
-            waiter: None,
-            stale: StaleAnswer::Unknown,
-            is_claimed: true,
-            signed: None,
-            is_explained: false,
-        };
+        let origin = RaceOrigin { waiter: None, stale: StaleAnswer::Unknown, is_claimed: true, signed: None };
         self.start(io, query, question, self.pool_slots[pool.0], origin, now);
     }
 
-    pub(super) fn start<I: Io<Client = C>>(
+    fn start<I: Io<Client = C>>(
         &mut self,
         io: &mut I,
         query: &Query<'_>,
@@ -158,7 +199,8 @@ impl<C: ClientHandle> Engine<C> {
         origin: RaceOrigin<'_, C>,
         now: Instant,
     ) -> Candidates {
-        let RaceOrigin { waiter, stale, is_claimed, signed, is_explained } = origin;
+        let RaceOrigin { waiter, stale, is_claimed, signed } = origin;
+        let is_explained = waiter.as_ref().is_some_and(|waiter| waiter.client.is_admin());
         self.refresh(io, slot, now);
         let own_udp_size = self.worker.state.edns_udp_size;
         let pool = self.pools.at(slot);
@@ -187,7 +229,7 @@ impl<C: ClientHandle> Engine<C> {
     }
 
     /// Lets a query wait for a running race. A retransmission by the same client is a hint of loss.
-    pub(super) fn join<I: Io<Client = C>>(
+    fn join<I: Io<Client = C>>(
         &mut self,
         io: &mut I,
         at: RaceRef,
@@ -217,13 +259,9 @@ impl<C: ClientHandle> Engine<C> {
             if race.entry.waiter_count() >= MAX_WAITERS {
                 return Some((Limit::Waiting, waiter));
             }
-            let place = match waiter.client.is_admin() {
-                true => Ok(race.worker.shared.clients.wait_regardless()),
-                false => race.worker.wait(waiter.client.ip(), now),
-            };
-            match place {
+            match race.worker.wait(&waiter.client, now) {
                 Ok(place) => waiter.place = place,
-                Err(too_much) => return Some((limit_met(too_much), waiter)),
+                Err(limit) => return Some((limit, waiter)),
             }
             let had_no_waiter = !race.entry.has_waiters();
             race.entry.add_waiter(waiter, race.spills);
@@ -243,8 +281,7 @@ impl<C: ClientHandle> Engine<C> {
     }
 
     fn count_wait(&self, waiter: &mut Waiter<C>, now: Instant) -> Result<(), Limit> {
-        let place = self.worker.wait(waiter.client.ip(), now);
-        waiter.place = place.map_err(limit_met)?;
+        waiter.place = self.worker.wait(&waiter.client, now)?;
         Ok(())
     }
 
@@ -275,30 +312,29 @@ impl<C: ClientHandle> Engine<C> {
 impl EngineWorker {
     /// Lets a query of a client wait, if the limits permit it. After a gap without a serving process the
     /// backlog is as large as the gap is long, so the limit of a client is higher then.
-    fn wait(&self, client: IpAddr, now: Instant) -> Result<ClientPlace, TooMuch> {
+    fn wait(&self, client: &impl ClientHandle, now: Instant) -> Result<ClientPlace, Limit> {
         let (clients, rules) = (&self.shared.clients, self.state.limits);
-        match clients.wait(client, rules) {
+        if client.is_admin() {
+            return Ok(clients.wait_regardless());
+        }
+        let waits = match clients.wait(client.ip(), rules) {
             Err(TooMuch::OfClient) if self.shared.catching_up_until.is_some_and(|until| now < until) => {
-                clients.wait(client, rules.for_backlog())
+                clients.wait(client.ip(), rules.for_backlog())
             }
             waits => waits,
-        }
+        };
+        waits.map_err(|too_much| match too_much {
+            TooMuch::OfClient => Limit::Waiting,
+            TooMuch::InAll => Limit::InFlight,
+        })
     }
 }
 
-pub(super) struct RaceOrigin<'a, C> {
-    pub(super) waiter: Option<Waiter<C>>,
-    pub(super) stale: StaleAnswer,
-    pub(super) is_claimed: bool,
-    pub(super) signed: Option<&'a [u8]>,
-    pub(super) is_explained: bool,
-}
-
-fn limit_met(too_much: TooMuch) -> Limit {
-    match too_much {
-        TooMuch::OfClient => Limit::Waiting,
-        TooMuch::InAll => Limit::InFlight,
-    }
+struct RaceOrigin<'a, C> {
+    waiter: Option<Waiter<C>>,
+    stale: StaleAnswer,
+    is_claimed: bool,
+    signed: Option<&'a [u8]>,
 }
 
 /// The number of clients that may wait for one race. One tick answers all of them, which takes milliseconds.
