@@ -281,7 +281,7 @@ fn measure(setup: Setup, names: u32, times: u32, backends: &[SocketAddr]) -> Mea
         let read = Box::new(|_: &_| panic!("no request for a reload"));
         let server = Server::start(setup, listeners, None, Confinement::default(), CarriedState::default(), read)
             .expect("the server starts");
-        let bound = server.bound();
+        let bound = server.process.bound();
         let (_, address) = bound.split_once('=').expect("a listener");
         let address = address.parse().expect("one address");
         let allocated = tokio::task::spawn_blocking(move || {
@@ -297,7 +297,7 @@ fn measure(setup: Setup, names: u32, times: u32, backends: &[SocketAddr]) -> Mea
             ALLOCATIONS.load(Relaxed)
         });
         let allocated = allocated.await.expect("every query is answered");
-        let counted = server.counted();
+        let counted = server.snapshot();
         let (drained, summary, _) = server.drain(QueuedQueryFate::Taken).await;
         assert_eq!(drained, DrainResult::Whole);
         Measured { allocated, summary: summary.to_string(), counted }

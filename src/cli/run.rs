@@ -76,10 +76,10 @@ async fn serve(
         }
     };
     let mut signals = signals.take()?;
-    server.ask_sources().await;
-    tracing::info!("ready {}", server.bound());
+    server.pools.ask_sources().await;
+    tracing::info!("ready {}", server.process.bound());
     keep(&mut manager, &server);
-    manager.ready(&format!("serving {}", server.bound()));
+    manager.ready(&format!("serving {}", server.process.bound()));
     // Unused without a manager.
     let mut tick = interval(manager.interval().unwrap_or(Duration::from_secs(1)));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -89,7 +89,7 @@ async fn serve(
                 Ok(SignalRequest::Reload) => server.reload(None),
                 Ok(SignalRequest::Upgrade) => tracing::warn!("SIGUSR2: upgrade refused: {NO_SUPERVISOR}"),
                 Ok(SignalRequest::End(name)) => {
-                    tracing::info!("{name}: {}; a second signal ends at once", server.stopping());
+                    tracing::info!("{name}: {}; a second signal ends at once", server.process.stopping());
                     break;
                 }
                 Err(lost) => end_with(&Loss { worker: None, lost }),
@@ -100,8 +100,8 @@ async fn serve(
                 // Without a supervisor, these events have no receiver.
                 ServerEvent::Known(_) | ServerEvent::ZoneSaved => {}
                 ServerEvent::Asked(ProcessChange::Stop, answer) => {
-                    tracing::info!("stop: {}", server.stopping());
-                    let _ = answer.send(Ok(server.stopping()));
+                    tracing::info!("stop: {}", server.process.stopping());
+                    let _ = answer.send(Ok(server.process.stopping()));
                     break;
                 }
                 ServerEvent::Asked(
@@ -115,7 +115,7 @@ async fn serve(
                 ServerEvent::Reloaded { edition, error } => {
                     keep(&mut manager, &server);
                     let result = error.map_or_else(|| format!("edition {edition}"), |error| format!("reload failed: {error}"));
-                    manager.ready(&format!("serving {}; {result}", server.bound()));
+                    manager.ready(&format!("serving {}; {result}", server.process.bound()));
                 }
             },
         }
@@ -135,7 +135,7 @@ async fn serve(
 
 /// Passes the listening sockets to the service manager to keep.
 fn keep(manager: &mut ServiceManager, server: &Server) {
-    let kept = server.listeners().to_pass().and_then(|sockets| manager.keep(&sockets));
+    let kept = server.process.listeners().to_pass().and_then(|sockets| manager.keep(&sockets));
     kept.unwrap_or_else(|error| {
         tracing::warn!(%error, "the service manager cannot store the listening sockets: raise the limit of file descriptors");
     });

@@ -1,12 +1,15 @@
 //! Events of a running server for its owner, which decides about them.
 
-use std::fmt;
+use std::{fmt, io};
 
+use thiserror::Error;
 use tokio::sync::oneshot;
 
-use super::carried::CarriedPools;
+use super::pools::CarriedPools;
+use super::process::{ListenError, PrivilegeError};
 use super::worker::LostWorker;
-use crate::admin::{ChangeRefusal, ProcessChange};
+use super::xdp::XdpError;
+use crate::admin::{ChangeRefusal, ProcessChange, SocketError};
 use crate::net::tasks::LostTask;
 
 /// An event that the owner of a server must handle.
@@ -65,4 +68,24 @@ impl fmt::Display for Loss {
             None => write!(f, "control thread: {}", self.lost),
         }
     }
+}
+
+/// An error that prevents the start of a server.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A listen address could not be opened.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The admin socket could not be bound.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The process could not change to the configured user.
+    #[error(transparent)]
+    Privileges(#[from] PrivilegeError),
+    /// An interface of `[xdp]` is not available.
+    #[error(transparent)]
+    Xdp(#[from] XdpError),
+    /// The operating system refused a thread or descriptors.
+    #[error("cannot start: {0}")]
+    Resources(#[from] io::Error),
 }

@@ -27,7 +27,7 @@ pub(super) use self::reading::Checkpoint;
 pub(super) use self::xdp::XdpSocket;
 use self::xdp::XdpTargets;
 use super::heartbeat::Ping;
-use super::listeners::{AddressSockets, SectionSockets};
+use super::process::{AddressSockets, SectionSockets};
 use crate::authority::{AuthorityState, ReceivedNotify};
 use crate::engine::LearntBackend;
 use crate::engine::single_flight::WorkerId;

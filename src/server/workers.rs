@@ -8,42 +8,44 @@ use std::cell::RefCell;
 use std::future::pending;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{io, mem};
 
-use tokio::sync::Notify;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
+use tokio::sync::{Mutex, oneshot};
 use tokio::time::sleep_until;
 
 use super::Xdp;
-use super::authorities::ServedAuthority;
-use super::carried::Learnt;
-use super::connections::ConnectionTables;
 use super::heartbeat::Heartbeat;
-use super::listeners::{Listeners, SectionName};
+use super::observe::ServerObservers;
+use super::pools::{Learnt, ServerPools};
+use super::process::{Listening, SectionName, ServerProcess};
 use super::replacement::Replacement;
-use super::sections::HandOvers;
-use super::worker::{self, AddressChange, AuthorityParts, ForwarderParts, LostWorker, WorkerCommand, WorkerParts};
+use super::worker::{
+    self, AddressChange, AuthorityParts, ForwarderParts, HandedOver, LostWorker, WorkerCommand, WorkerParts,
+};
+use super::zones::{ServedAuthority, ServerZones};
 use crate::authority::ReceivedNotify;
-use crate::config::{Config, ForwarderConfig};
+use crate::config::ForwarderConfig;
 use crate::engine;
-use crate::engine::single_flight::WorkerId;
-use crate::limit::OwnAddresses;
+use crate::engine::shortage::Shortage;
+use crate::engine::single_flight::{SingleFlight, WorkerId};
+use crate::forwarder::{HAND_OVERS, SharedForwarder};
+use crate::limit::{Clients, OwnAddresses, Pacing};
 use crate::metrics::Counters;
 use crate::net::from_clients::tcp::ConnectionTable;
 use crate::net::sys::busy_poll::BusyPoll;
 use crate::net::sys::descriptors::Shares;
 use crate::net::to_backends::tls::BackendTls;
 use crate::state::{ForwarderState, HealthEvent};
-use crate::taps::TapSet;
 use crate::wire::QuestionHasher;
 
 pub(super) struct Workers {
-    count: usize,
     all: Vec<WorkerThread>,
-    ways: Ways,
+    channels: WorkerChannels,
     links: WorkerLinks,
     hand_overs: Option<HandOvers>,
     lost_sender: UnboundedSender<LostWorker>,
@@ -51,7 +53,13 @@ pub(super) struct Workers {
     replaced: u64,
 }
 
-type Ways = Rc<RefCell<Vec<UnboundedSender<WorkerCommand>>>>;
+/// The command channels of all workers. Clones share them, and so have those of replaced workers.
+#[derive(Clone)]
+pub(super) struct WorkerChannels {
+    count: usize,
+    /// Empty before the start.
+    all: Rc<RefCell<Vec<UnboundedSender<WorkerCommand>>>>,
+}
 
 struct WorkerThread {
     thread: JoinHandle<()>,
@@ -71,15 +79,53 @@ pub(super) struct WorkerLinks {
     pub(super) catching_up_until: Option<Instant>,
 }
 
+/// The parts of the server, from which a worker starts.
 pub(super) struct WorkerStart<'a> {
-    pub(super) config: &'a Config,
-    pub(super) state: Option<&'a Arc<ForwarderState>>,
-    pub(super) authorities: &'a [ServedAuthority],
-    pub(super) connections: &'a ConnectionTables,
-    pub(super) listeners: &'a Listeners,
-    pub(super) own: &'a Arc<OwnAddresses>,
-    pub(super) taps: &'a Option<Arc<TapSet>>,
+    pub(super) pools: &'a ServerPools,
+    pub(super) zones: &'a ServerZones,
+    pub(super) observe: &'a ServerObservers,
+    pub(super) process: &'a ServerProcess,
     pub(super) xdp: Option<&'a Xdp>,
+}
+
+/// The forwarder that all workers share, and the queue of each worker.
+struct HandOvers {
+    shared: Arc<SharedForwarder>,
+    queues: Vec<HandedOver>,
+}
+
+impl WorkerChannels {
+    pub(super) fn new(count: usize) -> Self {
+        Self { count, all: Rc::default() }
+    }
+
+    /// Returns the number of workers.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Sends a command to one worker. Returns true if the worker receives it.
+    pub(super) fn send(&self, worker: usize, command: WorkerCommand) -> bool {
+        self.all.borrow().get(worker).is_some_and(|channel| channel.send(command).is_ok())
+    }
+
+    /// Sends a command to all workers. A dead worker ignores it, because its replacement starts with the
+    /// current state.
+    pub(super) fn broadcast(&self, command: impl Fn() -> WorkerCommand) {
+        self.all.borrow().iter().for_each(|channel| drop(channel.send(command())));
+    }
+
+    /// Sends each worker its part of a change.
+    pub(super) fn send_each<T>(&self, parts: Vec<T>, command: impl Fn(T) -> WorkerCommand) {
+        self.all.borrow().iter().zip(parts).for_each(|(channel, part)| drop(channel.send(command(part))));
+    }
+
+    /// Sends all workers a command with a reply channel.
+    pub(super) fn ask<T>(&self, command: impl Fn(oneshot::Sender<T>) -> WorkerCommand) -> Vec<oneshot::Receiver<T>> {
+        let (replies, received): (Vec<_>, Vec<_>) = (0..self.count).map(|_| oneshot::channel()).unzip();
+        self.send_each(replies, command);
+        received
+    }
 }
 
 pub(super) enum WorkerEvent {
@@ -88,43 +134,37 @@ pub(super) enum WorkerEvent {
 }
 
 impl Workers {
-    pub(super) fn new(count: usize, config: &Config, connections: &ConnectionTables, links: WorkerLinks) -> Self {
-        let forwarder = config.forwarder.as_ref().zip(connections.forwarder());
-        let hand_overs = forwarder.map(|(forwarder, table)| links.hand_overs(forwarder, table, count));
+    pub(super) fn new(channels: WorkerChannels, links: WorkerLinks) -> Self {
         // At most one for each life of a worker.
         let (lost_sender, lost) = unbounded_channel();
-        Self { count, all: Vec::new(), ways: Ways::default(), links, hand_overs, lost_sender, lost, replaced: 0 }
+        Self { all: Vec::new(), channels, links, hand_overs: None, lost_sender, lost, replaced: 0 }
     }
 
-    /// Starts all workers and returns their counters. `learnt` is state that they know from the start.
+    /// Starts a worker for each of these counters. `learnt` is state that they know from the start.
     pub(super) fn start(
         &mut self,
         in_force: &WorkerStart<'_>,
+        counters: Vec<Arc<Counters>>,
         learnt: Option<&Learnt>,
-    ) -> io::Result<Vec<Arc<Counters>>> {
-        for number in 0..self.count {
-            let counters = Arc::default();
-            let (way, thread) = self.start_one(number, in_force, &counters)?;
+    ) -> io::Result<()> {
+        for (number, counters) in counters.into_iter().enumerate() {
+            let (channel, thread) = self.start_one(number, in_force, &counters)?;
             if let Some(learnt) = learnt.and_then(|learnt| learnt.of_worker(number)) {
-                let _ = way.send(WorkerCommand::Learn(learnt));
+                let _ = channel.send(WorkerCommand::Learn(learnt));
             }
-            self.ways.borrow_mut().push(way);
+            self.channels.all.borrow_mut().push(channel);
             let (replacement, heartbeat) = (Replacement::default(), Heartbeat::new(Instant::now()));
             self.all.push(WorkerThread { thread, counters, replacement, heartbeat, ended: None });
         }
         self.wait_until_begun();
-        Ok(self.all.iter().map(|worker| Arc::clone(&worker.counters)).collect())
+        Ok(())
     }
 
     /// Waits until all workers have what they need, so that the server reports ready only then. A failed
     /// worker reports its end, and a slow one is not waited for, because clients are waiting.
     fn wait_until_begun(&self) {
-        let ask = |way: &UnboundedSender<WorkerCommand>| {
-            let (said, begun) = sync_channel(1);
-            let _ = way.send(WorkerCommand::SayBegun(said));
-            begun
-        };
-        let begun: Vec<_> = self.ways.borrow().iter().map(ask).collect();
+        let (replies, begun): (Vec<_>, Vec<_>) = self.all.iter().map(|_| sync_channel(1)).unzip();
+        self.channels.send_each(replies, WorkerCommand::SayBegun);
         let deadline = Instant::now() + BEGIN_PATIENCE;
         for begun in begun {
             let _ = begun.recv_timeout(deadline.saturating_duration_since(Instant::now()));
@@ -139,68 +179,66 @@ impl Workers {
         in_force: &WorkerStart<'_>,
         counters: &Arc<Counters>,
     ) -> io::Result<(UnboundedSender<WorkerCommand>, JoinHandle<()>)> {
-        let WorkerStart { config, state, authorities, connections, listeners, own, taps, xdp } = in_force;
+        let WorkerStart { pools, zones, observe, process, xdp } = in_force;
+        let Listening { listeners, own, connections } = &process.listening;
         // Unbounded: only the control thread sends, at the pace of operators, probes and transfers, and must
         // not block.
-        let (way, commands) = unbounded_channel();
+        let (channel, commands) = unbounded_channel();
         let change = |name| {
-            listeners.section(&name).map(|section| AddressChange::begin(section, number, self.count)).transpose()
+            let section = listeners.section(&name);
+            section.map(|section| AddressChange::begin(section, number, self.channels.count)).transpose()
         };
-        let forwarder = state.zip(connections.forwarder()).zip(self.hand_overs.as_ref());
+        let forwarder = pools.state().zip(connections.forwarder()).zip(self.hand_overs.as_ref());
         if let (Some(((state, table), hand_overs)), Some(change)) = (forwarder, change(SectionName::Forwarder)?) {
-            let _ = way.send(self.links.forwarder(hand_overs, number, (state, table, own), change));
+            let parts = self.links.forwarder(hand_overs, number, (state, table, own), change);
+            let _ = channel.send(parts);
         }
-        for served in *authorities {
-            let name = SectionName::Authority(served.name().to_owned());
-            if let Some((table, change)) = connections.authority(served.name()).zip(change(name)?) {
-                let _ = way.send(self.links.authority(served, table, own, change));
+        for served in zones.authorities() {
+            if let Some((table, change)) = connections.authority(served.name()).zip(change(served.section())?) {
+                let _ = channel.send(self.links.authority(served, table, own, change));
             }
         }
         if let Some(xdp) = xdp {
-            let _ = way.send(WorkerCommand::SetXdp(xdp.of_worker(number)));
+            let _ = channel.send(WorkerCommand::SetXdp(xdp.of_worker(number)));
         }
+        let config = process.started_with();
         let busy_poll = BusyPoll::new(config.busy_poll);
         let (id, counters) = (WorkerId(number as u16), Arc::clone(counters));
-        let (taps, has_xdp) = (Option::clone(taps), config.xdp.is_some());
+        let (taps, has_xdp) = (observe.taps().set().clone(), config.xdp.is_some());
         let parts = WorkerParts { id, commands, counters, busy_poll, taps, has_xdp };
-        Ok((way, worker::start(parts, self.lost_sender.clone())?))
+        Ok((channel, worker::start(parts, self.lost_sender.clone())?))
     }
 
+    /// Begins the forwarder in all workers.
     pub(super) fn begin_forwarder(
         &mut self,
         config: &ForwarderConfig,
-        in_force: (&Arc<ForwarderState>, &Arc<ConnectionTable>, &Arc<OwnAddresses>),
+        state: &Arc<ForwarderState>,
+        listening: &Listening,
         changes: Vec<AddressChange>,
     ) {
-        let hand_overs = self.links.hand_overs(config, in_force.1, self.count);
-        for (number, (way, change)) in self.ways.borrow().iter().zip(changes).enumerate() {
-            let _ = way.send(self.links.forwarder(&hand_overs, number, in_force, change));
-        }
+        let Some(table) = listening.connections.forwarder() else { return };
+        let hand_overs = self.links.hand_overs(config, table, self.channels.count);
+        let parts = changes.into_iter().enumerate().collect();
+        self.channels.send_each(parts, |(number, change)| {
+            self.links.forwarder(&hand_overs, number, (state, table, &listening.own), change)
+        });
         self.hand_overs = Some(hand_overs);
     }
 
-    pub(super) fn begin_authority(
-        &self,
-        served: &ServedAuthority,
-        table: &Arc<ConnectionTable>,
-        own: &Arc<OwnAddresses>,
-        changes: Vec<AddressChange>,
-    ) {
-        for (way, change) in self.ways.borrow().iter().zip(changes) {
-            let _ = way.send(self.links.authority(served, table, own, change));
+    /// Begins an authority in all workers.
+    pub(super) fn begin_authority(&self, served: &ServedAuthority, listening: &Listening, changes: Vec<AddressChange>) {
+        if let Some(table) = listening.connections.authority(served.name()) {
+            self.channels.send_each(changes, |change| self.links.authority(served, table, &listening.own, change));
         }
-    }
-
-    pub(super) fn send_each(&self, changes: Vec<AddressChange>, command: impl Fn(AddressChange) -> WorkerCommand) {
-        self.ways.borrow().iter().zip(changes).for_each(|(way, change)| drop(way.send(command(change))));
     }
 
     pub(super) fn forget_forwarder(&mut self) {
         self.hand_overs = None;
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.all.len()
+    pub(super) fn links(&self) -> &WorkerLinks {
+        &self.links
     }
 
     pub(super) fn replaced(&self) -> u64 {
@@ -213,26 +251,6 @@ impl Workers {
 
     pub(super) fn engines(&self) -> Option<&Arc<engine::SharedEngineState>> {
         self.hand_overs.as_ref().map(|hand_overs| &hand_overs.shared.engines)
-    }
-
-    /// Sends a command to all workers. A dead worker ignores it, because its replacement starts with the
-    /// current state.
-    pub(super) fn broadcast(&self, command: impl Fn() -> WorkerCommand) {
-        self.ways.borrow().iter().for_each(|way| drop(way.send(command())));
-    }
-
-    pub(super) fn ways(&self) -> Vec<UnboundedSender<WorkerCommand>> {
-        self.ways.borrow().clone()
-    }
-
-    /// Returns a function that makes the workers read the health of backends again and signals
-    /// `known_changes`.
-    pub(super) fn refresher(&self, known_changes: Rc<Notify>) -> Rc<dyn Fn()> {
-        let ways = Rc::clone(&self.ways);
-        Rc::new(move || {
-            known_changes.notify_one();
-            ways.borrow().iter().for_each(|way| drop(way.send(WorkerCommand::Refresh)));
-        })
     }
 
     /// Waits until a worker ends or is to be replaced. Cancel safe.
@@ -272,8 +290,8 @@ impl Workers {
         let started = self.start_one(number, in_force, &self.all[number].counters);
         let worker = &mut self.all[number];
         match started {
-            Ok((way, thread)) => {
-                self.ways.borrow_mut()[number] = way;
+            Ok((channel, thread)) => {
+                self.channels.all.borrow_mut()[number] = channel;
                 (worker.thread, worker.heartbeat) = (thread, Heartbeat::new(now));
                 worker.replacement.on_replaced(now);
                 self.replaced += 1;
@@ -291,9 +309,9 @@ impl Workers {
     }
 
     pub(super) fn ping(&mut self, now: Instant) {
-        for (worker, way) in self.all.iter_mut().zip(self.ways.borrow().iter()) {
+        for (number, worker) in self.all.iter_mut().enumerate() {
             if let Some(ping) = worker.heartbeat.ask(now) {
-                let _ = way.send(WorkerCommand::Ping(ping));
+                self.channels.send(number, WorkerCommand::Ping(ping));
             }
         }
     }
@@ -315,7 +333,25 @@ impl Workers {
 
 impl WorkerLinks {
     fn hand_overs(&self, config: &ForwarderConfig, table: &ConnectionTable, workers: usize) -> HandOvers {
-        HandOvers::new(self, config, table, workers)
+        let (hand_over, handed_over): (Vec<_>, Vec<_>) = (0..workers).map(|_| channel(HAND_OVERS)).unzip();
+        let engines = engine::SharedEngineState {
+            single_flight: SingleFlight::new(workers),
+            hasher: self.hasher.clone(),
+            clients: Arc::new(Clients::new(config.limits.in_flight as usize, rand::random())),
+            limited: table.limited(),
+            shortage: Shortage::new(Instant::now()),
+            catching_up_until: self.catching_up_until,
+        };
+        let shared = SharedForwarder {
+            engines: Arc::new(engines),
+            workers: hand_over,
+            on_the_way: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
+            pacing: Pacing::new(rand::random(), Instant::now()),
+            health_events: self.health_events.clone(),
+            tls: Arc::clone(&self.tls),
+        };
+        let queues = handed_over.into_iter().map(|queue| Arc::new(Mutex::new(queue))).collect();
+        HandOvers { shared: Arc::new(shared), queues }
     }
 
     fn forwarder(

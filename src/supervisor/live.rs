@@ -284,8 +284,8 @@ impl Live {
             giving: None,
         };
         if serving.live.member.part == ProcessPart::First {
-            serving.server.ask_sources().await;
-            tracing::info!("ready {}", serving.server.bound());
+            serving.server.pools.ask_sources().await;
+            tracing::info!("ready {}", serving.server.process.bound());
         }
         serving.live.member.state.took = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
         serving.live.member.state.edition = edition;

@@ -59,6 +59,7 @@ impl Serving {
     fn send_sockets(&self) {
         let sent = self
             .server
+            .process
             .listeners()
             .to_pass()
             .and_then(|sockets| Sockets::send(&self.live.member.channel, &sockets, Upward::Sockets));
@@ -68,7 +69,7 @@ impl Serving {
     }
 
     fn send_edition(&self) {
-        let Some(ConfigText { file, octets }) = self.server.source() else { return };
+        let Some(ConfigText { file, octets }) = self.server.process.source() else { return };
         let edition = Edition { number: self.edition, file: file.clone(), rules: self.rules };
         match to_memory(octets) {
             Ok(text) => self.live.member.send(&Upward::Edition(edition), Some(&text)),
@@ -141,13 +142,13 @@ impl Serving {
             ServerEvent::Reloaded { edition, error } => {
                 if error.is_none() {
                     self.edition = edition;
-                    self.rules = rules_of(self.server.supervisor());
+                    self.rules = rules_of(self.server.process.supervisor());
                     self.live.member.state.edition = edition;
                     self.live.member.say(Role::Server, None);
                     self.send_sockets();
                     self.send_edition();
                 }
-                let is_restart_due = error.is_none() && self.server.is_restart_due();
+                let is_restart_due = error.is_none() && self.server.process.is_restart_due();
                 let result =
                     error.map_or_else(|| format!("edition {edition}"), |error| format!("reload failed: {error}"));
                 self.live.member.send(&Upward::Reloaded(result), None);
@@ -157,7 +158,7 @@ impl Serving {
                 }
             }
             ServerEvent::Asked(ProcessChange::Stop, answer) => {
-                let _ = answer.send(Ok(self.server.stopping()));
+                let _ = answer.send(Ok(self.server.process.stopping()));
                 self.live.member.send(&Upward::Ask { kind: None, is_cold: false }, None);
                 self.ending = Some(Instant::now() + PATIENCE);
             }
@@ -226,14 +227,14 @@ impl Serving {
             }
             (TakeoverMessage::Now, Some(_)) => return Some(ServingEnd::PassOn),
             (TakeoverMessage::Known, _) => match descriptor.as_ref().map(unpack) {
-                Some(Ok(known)) => self.server.take_known(&known),
+                Some(Ok(known)) => self.server.pools.take_known(&known),
                 Some(Err(error)) => tracing::warn!(%error, "the latest changes by hand are lost"),
                 None => {}
             },
             (TakeoverMessage::Counted, _) => add_counted(&mut self.server, descriptor.as_ref()),
             (TakeoverMessage::Connection { section, input }, _) => {
                 if let Some(socket) = descriptor {
-                    self.server.adopt(MovedConnection { section, input, socket });
+                    self.server.process.adopt(MovedConnection { section, input, socket });
                 }
             }
             (TakeoverMessage::Ask { .. } | TakeoverMessage::Now, None) => {}
@@ -246,7 +247,7 @@ impl Serving {
     }
 
     fn see(&mut self, view: ProcessesSnapshot) {
-        self.server.set_processes(view.clone());
+        self.server.process.set_list(view.clone());
         self.live.member.common.view = view;
     }
 
@@ -302,7 +303,7 @@ impl Serving {
 
     fn start_supervisor(&mut self) -> io::Result<()> {
         let common = &mut self.live.member.common;
-        common.sockets = self.server.listeners().to_pass()?;
+        common.sockets = self.server.process.listeners().to_pass()?;
         common.rules = self.rules;
         let luggage = common.luggage(ProcessPart::Supervisor { is_succession: true }, None);
         Image::running()?.spawn(&luggage, None).map(drop)
@@ -327,10 +328,10 @@ impl Serving {
                     let _ = way.pass(&TakeoverMessage::Counted, &numbers);
                 }
                 counted = Some(numbers);
-                self.server.leave_cache();
+                self.server.pools.leave_cache();
                 self.give_up().await?;
                 self.wait_for_newcomer().await;
-                connections = Some(self.server.move_connections());
+                connections = Some(self.server.process.move_connections());
             }
         }
         let Self { live, server, mut asked, way, .. } = self;
@@ -361,7 +362,7 @@ impl Serving {
     }
 
     async fn give_up(&mut self) -> io::Result<()> {
-        self.server.leave_socket();
+        self.server.process.leave_socket();
         self.server.stop_reading().await;
         self.live.member.common.serve.release(locks::LockPart::Whole)?;
         self.live.member.say(Role::Draining, None);

@@ -89,8 +89,8 @@ impl TakeoverChannel {
     /// Sends a newcomer the learned state while the server continues to serve.
     pub(super) fn give(&self, server: &Server, is_cold: bool) -> impl Future<Output = io::Result<()>> + use<> {
         let channel = Arc::clone(&self.channel);
-        let (known, learnt) = (server.known(), server.learnt());
-        let cache = if is_cold { None } else { server.save_cache() };
+        let (known, learnt) = (server.known(), server.pools.learnt());
+        let cache = if is_cold { None } else { server.pools.save_cache() };
         async move {
             pass(&channel, &TakeoverMessage::Known, &known)?;
             pass(&channel, &TakeoverMessage::Learnt, &learnt.await)?;

@@ -33,9 +33,8 @@ use crate::sight::names::TopNames;
 use crate::sight::slow::SlowRaces;
 use crate::wire::QuestionHasher;
 
-/// The configuration of all taps.
 #[derive(Clone, Debug, PartialEq)]
-pub struct TapsConfig {
+struct TapsConfig {
     query_log: Option<QueryLogConfig>,
     dnstap: Option<DnstapConfig>,
     slow: Option<usize>,
@@ -45,8 +44,7 @@ pub struct TapsConfig {
 }
 
 impl TapsConfig {
-    /// Extracts the taps from a config.
-    pub fn of(config: &Config) -> Self {
+    fn of(config: &Config) -> Self {
         let slow = config.slow.map(|slow| slow.keep);
         let are_counted = config.admin.as_ref().is_some_and(|admin| admin.names);
         let side = if config.forwarder.is_some() { Side::Forwarder } else { Side::Authority };
@@ -61,6 +59,13 @@ impl TapsConfig {
     fn is_empty(&self) -> bool {
         self.query_log.is_none() && self.dnstap.is_none() && self.slow.is_none() && self.names.is_none()
     }
+}
+
+/// The taps of a config, with all that may not be available.
+pub struct PreparedTaps {
+    config: TapsConfig,
+    /// The writer thread, if these are the first taps.
+    writer: Option<TapWriter>,
 }
 
 /// The taps of a server, on the control thread.
@@ -112,17 +117,22 @@ impl Taps {
         &self.set
     }
 
-    /// Applies a config: unchanged taps continue with files opened anew. The caller must pass the new set to
-    /// the workers. Must be called within a `LocalSet`.
+    /// Starts the writer thread if this config is the first with taps. Changes nothing else.
     ///
     /// # Errors
-    /// If the operating system provides no thread; then nothing has changed.
-    pub fn apply(&mut self, config: &TapsConfig) -> io::Result<()> {
+    /// If the operating system provides no thread.
+    pub fn prepare(&self, config: &Config) -> io::Result<PreparedTaps> {
+        let config = TapsConfig::of(config);
+        let is_needed = self.writer.is_none() && !config.is_empty();
+        Ok(PreparedTaps { writer: is_needed.then(|| self.start()).transpose()?, config })
+    }
+
+    /// Applies a config: unchanged taps continue with files opened anew. The caller must pass the new set to
+    /// the workers. Must be called within a `LocalSet`.
+    pub fn commit(&mut self, PreparedTaps { config, writer }: PreparedTaps) {
+        self.writer = self.writer.take().or(writer);
         if self.writer.is_none() {
-            if config.is_empty() {
-                return Ok(());
-            }
-            self.writer = Some(self.start()?);
+            return;
         }
         let earlier = self.set.as_deref();
         let known = earlier.and_then(|set| set.query_log.as_ref());
@@ -156,7 +166,6 @@ impl Taps {
         let set = TapSet { clock, lottery: self.lottery, hasher, query_log, dnstap, slow, names };
         self.set = (!config.is_empty()).then(|| Arc::new(set));
         self.send(TapOrder::Set(self.set.clone()));
-        Ok(())
     }
 
     /// Returns the kept slow races, if configured.

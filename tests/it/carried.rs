@@ -286,7 +286,7 @@ fn by_hand_changes_and_states_are_told_as_they_change() {
     let config = config.replace("balance = 'round-robin'", probed);
     let first = Running::start(&config, |_| CarriedState::default());
     first.run(|server| {
-        server.set_processes(ProcessesSnapshot::default());
+        server.process.set_list(ProcessesSnapshot::default());
         std::future::ready(())
     });
     let reported = |what: &str, is_so: &dyn Fn(&Value) -> bool| {
@@ -316,7 +316,7 @@ fn by_hand_changes_and_states_are_told_as_they_change() {
     let known = first.reported.lock().expect("nothing panics here").last().cloned().expect("something");
     let expected = sent(&known);
     second.run(move |server| {
-        server.take_known(&known);
+        server.pools.take_known(&known);
         std::future::ready(())
     });
     assert_eq!(second.known(), expected);

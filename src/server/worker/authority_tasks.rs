@@ -16,7 +16,7 @@ use crate::metrics::Counters;
 use crate::net::from_clients::tcp::{ConnectionTable, Gate, Responder, ServedAddresses};
 use crate::net::sys::busy_poll::BusyPoll;
 use crate::net::tasks::{Endless, LostTask, TaskKind, Tasks};
-use crate::server::listeners::AddressSockets;
+use crate::server::process::AddressSockets;
 
 pub(super) struct AuthorityTasks {
     id: WorkerId,

@@ -24,7 +24,7 @@ use crate::net::from_clients::tcp::{ConnectionTable, Gate, Responder, ServedAddr
 use crate::net::sys::batch;
 use crate::net::sys::busy_poll::BusyPoll;
 use crate::net::tasks::{Endless, LostTask, TaskKind, Tasks};
-use crate::server::listeners::AddressSockets;
+use crate::server::process::AddressSockets;
 
 pub(super) struct ForwarderTasks {
     id: WorkerId,

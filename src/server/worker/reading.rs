@@ -21,7 +21,7 @@ use crate::net::from_clients::udp::ListenerSocket;
 use crate::net::sys::busy_poll::BusyPoll;
 use crate::net::tasks::{Endless, LostTask, TaskKind};
 use crate::net::xdp::KernelBypass;
-use crate::server::listeners::{AddressSockets, ServedAddress};
+use crate::server::process::{AddressSockets, ServedAddress};
 
 pub(super) struct AddressReading {
     pub(super) address: Arc<ServedAddress>,

@@ -27,9 +27,10 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::sleep_until;
 
 use self::interface::XdpDevice;
-use super::listeners::worker_count;
+use super::Listeners;
+use super::process::worker_count;
 use super::worker::{WorkerCommand, XdpSocket};
-use super::{Listeners, Server};
+use super::workers::WorkerChannels;
 use crate::config::{Config, XdpConfig};
 use crate::metrics::XdpSnapshot;
 use crate::net::sys::batch;
@@ -176,13 +177,6 @@ impl Xdp {
         }
         has_changed
     }
-
-    /// Workers still handle datagrams already received.
-    fn end(&mut self) {
-        self.interfaces.iter_mut().for_each(XdpDevice::forget);
-        self.changes = None;
-        self.due = None;
-    }
 }
 
 /// Waits until a check is due; forever without `[xdp]`.
@@ -193,48 +187,41 @@ pub(super) async fn due(xdp: &mut Option<Xdp>) {
     }
 }
 
-impl Server {
-    /// Starts the checks: at once if interfaces are required, else after serving begins, because queries
-    /// already wait in sockets.
-    pub(super) fn begin_xdp(&mut self) -> Result<(), XdpError> {
-        match &mut self.xdp {
-            Some(xdp) if xdp.is_required => self.look_at_interfaces(),
-            Some(xdp) => {
-                xdp.due = Some(Instant::now());
-                Ok(())
-            }
-            None => Ok(()),
-        }
+impl Xdp {
+    /// Returns true if the interfaces are required, so that the first check must precede serving. Otherwise
+    /// the check is due at once.
+    pub(super) fn begin(&mut self) -> bool {
+        self.due = (!self.is_required).then(Instant::now);
+        self.is_required
     }
 
-    pub(super) fn look_at_interfaces(&mut self) -> Result<(), XdpError> {
-        let Some(xdp) = &mut self.xdp else { return Ok(()) };
-        let listening = listening(&self.listeners);
-        if xdp.look(&listening, Instant::now()) {
-            for (worker, way) in self.workers.ways().iter().enumerate() {
-                let _ = way.send(WorkerCommand::SetXdp(xdp.of_worker(worker)));
+    /// Follows the kernel, the listeners and the backends, and informs the workers of changes.
+    pub(super) fn follow(
+        &mut self,
+        listeners: &Listeners,
+        state: Option<&ForwarderState>,
+        workers: &WorkerChannels,
+    ) -> Result<(), XdpError> {
+        if self.look(&listening(listeners), Instant::now()) {
+            for worker in 0..workers.count() {
+                workers.send(worker, WorkerCommand::SetXdp(self.of_worker(worker)));
             }
         }
-        let has_changed = xdp.set_next_hops(backends(self.state.as_deref()));
-        let (next_hops, outcome) = (Arc::clone(&xdp.next_hops), xdp.check());
-        if has_changed {
-            self.broadcast(|| WorkerCommand::SetNextHops(Arc::clone(&next_hops)));
+        if self.set_next_hops(backends(state)) {
+            workers.broadcast(|| WorkerCommand::SetNextHops(Arc::clone(&self.next_hops)));
         }
-        outcome
+        self.check()
     }
 
-    pub(super) fn follow_backends(&mut self) {
-        if self.xdp.as_ref().is_some_and(|xdp| xdp.backends != backends(self.state.as_deref())) {
-            let _ = self.look_at_interfaces();
-        }
+    /// Returns true if the backends are those of the last check.
+    pub(super) fn follows(&self, state: Option<&ForwarderState>) -> bool {
+        self.backends == backends(state)
     }
 
-    /// Leaves all datagrams to the kernel, so that another process can take the interfaces.
-    pub(super) fn end_xdp(&mut self) {
-        if let Some(mut xdp) = self.xdp.take() {
-            xdp.end();
-            self.broadcast(|| WorkerCommand::SetXdp(Vec::new()));
-        }
+    /// Leaves all datagrams to the kernel. Workers still handle datagrams already received.
+    pub(super) fn end(mut self, workers: &WorkerChannels) {
+        self.interfaces.iter_mut().for_each(XdpDevice::forget);
+        workers.broadcast(|| WorkerCommand::SetXdp(Vec::new()));
     }
 }
 

@@ -54,7 +54,7 @@ impl Running {
         config: &str,
         carry: impl FnOnce(&load::Setup) -> CarriedState + Send + 'static,
     ) -> Self {
-        let sockets = other.run(|server| std::future::ready(server.listeners().to_pass()));
+        let sockets = other.run(|server| std::future::ready(server.process.listeners().to_pass()));
         Self::on(config, sockets.expect("there are descriptors"), carry)
     }
 
@@ -81,7 +81,7 @@ impl Running {
                 let read = Box::new(move |_: &Confinement| Ok(read(&file)));
                 let mut server = HedgerowServer::start(setup, listeners, None, confinement, carried, read)
                     .expect("nothing is short");
-                bound.send(server.bound()).expect("the test waits");
+                bound.send(server.process.bound()).expect("the test waits");
                 loop {
                     tokio::select! {
                         event = server.supervise() => match event {
@@ -130,17 +130,17 @@ impl Running {
     }
 
     pub(crate) fn counted(&self) -> Snapshot {
-        self.run(|server| std::future::ready(server.counted()))
+        self.run(|server| std::future::ready(server.snapshot()))
     }
 
     pub(crate) fn learnt(&self) -> Learnt {
-        self.run(|server| server.learnt())
+        self.run(|server| server.pools.learnt())
     }
 
     /// The bytes of its cache.
     pub(crate) fn cache(&self) -> Vec<u8> {
         self.run(|server| {
-            let save = server.save_cache();
+            let save = server.pools.save_cache();
             async move {
                 let mut octets = Vec::new();
                 save.expect("a cache")(&mut octets).expect("there is memory");
@@ -155,7 +155,7 @@ impl Running {
 
     /// Moves all TCP connections to another server, each as it falls idle. Returns the counter of moved ones.
     pub(crate) fn move_connections_to(&self, other: &Self) -> Arc<AtomicUsize> {
-        let mut moved = self.run(|server| std::future::ready(server.move_connections()));
+        let mut moved = self.run(|server| std::future::ready(server.process.move_connections()));
         let errands = other.errands.as_ref().expect("it runs").downgrade();
         let count = Arc::<AtomicUsize>::default();
         let reported = Arc::clone(&count);
@@ -163,7 +163,7 @@ impl Running {
         thread::spawn(move || {
             while let (Some(connection), Some(errands)) = (moved.blocking_recv(), errands.upgrade()) {
                 let adopt: Errand = Box::new(move |server| {
-                    server.adopt(connection);
+                    server.process.adopt(connection);
                     Box::pin(async { Box::new(()) as Box<dyn Any + Send> })
                 });
                 reported.fetch_add(1, Ordering::Relaxed);

@@ -1,0 +1,208 @@
+//! Observers of the server: history and verdict for the admin server, query log, dnstap, traces, slow races,
+//! and the counters, those of previous processes too.
+//!
+//! No other part depends on this one. Without an admin server there is no history.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::admin::LiveSubscriber;
+use crate::admin::status::Status;
+use crate::config::Config;
+use crate::metrics::{Counters, CountersSummary, Snapshot};
+use crate::net::tasks::{LostTask, Tasks};
+use crate::sight::live::{Verdict, VerdictState};
+use crate::sight::{Event, Sight};
+use crate::taps::{PreparedTaps, Taps};
+use crate::wire::QuestionHasher;
+
+/// The observers, on the control thread.
+pub(super) struct ServerObservers {
+    taps: Taps,
+    summary: CountersSummary,
+    /// The counters of previous processes. Only this thread adds to them.
+    carried: Arc<Counters>,
+    /// The final counters, reported after another process has taken over counting.
+    frozen: Option<Snapshot>,
+    /// Requests that wait for the counters of the previous process; `None` once they have arrived or if none
+    /// will.
+    uncounted: Option<Vec<oneshot::Sender<Snapshot>>>,
+    sight: Option<Sight>,
+    subscribers: Vec<mpsc::Sender<Event>>,
+    backend_series: Option<u16>,
+    tasks_lost: u64,
+    started: Instant,
+}
+
+/// A config for the observers that can be applied without failing.
+pub(super) struct PreparedObservers {
+    taps: PreparedTaps,
+    backend_series: Option<u16>,
+}
+
+impl ServerObservers {
+    /// Starts the observers of a config. With `is_successor`, a previous process will send its counters.
+    pub(super) fn start(
+        config: &Config,
+        workers: &[Arc<Counters>],
+        hasher: QuestionHasher,
+        is_successor: bool,
+        tasks: &Tasks,
+    ) -> io::Result<Self> {
+        let taps = Taps::new(workers.len(), hasher, rand::random(), tasks.clone());
+        let carried: Arc<Counters> = Arc::default();
+        let counters = workers.iter().chain([&carried]).chain(taps.counters()).map(Arc::clone);
+        let mut this = Self {
+            summary: CountersSummary::of(counters.collect()),
+            taps,
+            carried,
+            frozen: None,
+            uncounted: is_successor.then(Vec::new),
+            sight: None,
+            subscribers: Vec::new(),
+            backend_series: None,
+            tasks_lost: 0,
+            started: Instant::now(),
+        };
+        let prepared = this.prepare(config)?;
+        this.commit(prepared);
+        Ok(this)
+    }
+
+    /// Makes everything that may not be available. Changes nothing.
+    pub(super) fn prepare(&self, config: &Config) -> io::Result<PreparedObservers> {
+        let backend_series = config.admin.as_ref().map(|admin| admin.backend_series);
+        Ok(PreparedObservers { taps: self.taps.prepare(config)?, backend_series })
+    }
+
+    /// Applies a config. The caller must pass the new taps to the workers.
+    pub(super) fn commit(&mut self, PreparedObservers { taps, backend_series }: PreparedObservers) {
+        self.taps.commit(taps);
+        self.backend_series = backend_series;
+    }
+
+    pub(super) fn taps(&self) -> &Taps {
+        &self.taps
+    }
+
+    /// Waits until a task of the observers is lost.
+    pub(super) async fn lost(&mut self) -> LostTask {
+        self.taps.lost().await
+    }
+
+    pub(super) fn count_lost_task(&mut self) {
+        self.tasks_lost += 1;
+    }
+
+    /// Returns true before the first sample, which a request may precede.
+    pub(super) fn is_new(&self) -> bool {
+        self.sight.is_none()
+    }
+
+    /// Takes the sample of a second; without an admin server there is none.
+    pub(super) fn on_second(&mut self, now: Instant, snapshot: Option<&Snapshot>) {
+        let Some(snapshot) = snapshot else {
+            (self.sight, self.subscribers) = (None, Vec::new());
+            return;
+        };
+        let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let Some(sight) = &mut self.sight else {
+            self.sight = Some(Sight::new(now, at, snapshot));
+            return;
+        };
+        let before = sight.verdict().state;
+        if let Some(event) = sight.take(now, at, snapshot) {
+            log_verdict(before, sight.verdict());
+            // A subscriber with a full queue is disconnected, and gets the missed seconds when it reconnects.
+            self.subscribers.retain(|subscriber| subscriber.try_send(event.clone()).is_ok());
+        }
+    }
+
+    /// Returns the part of a snapshot that the observers determine.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            uptime: self.started.elapsed(),
+            tasks_lost: self.tasks_lost,
+            verdict: self.sight.as_ref().map(Sight::verdict_number),
+            backend_series: self.backend_series,
+            ..self.summary.snapshot()
+        }
+    }
+
+    pub(super) fn status(&self, snapshot: &Snapshot) -> Status {
+        Status::of(snapshot, self.sight.as_ref(), SystemTime::now())
+    }
+
+    pub(super) fn sight(&self) -> Option<&Sight> {
+        self.sight.as_ref()
+    }
+
+    pub(super) fn subscribe(&mut self, LiveSubscriber { last, missed, seconds }: LiveSubscriber) {
+        let Some(sight) = &self.sight else { return };
+        // A new subscriber gets only the current second.
+        let last = last.unwrap_or_else(|| sight.latest_id().saturating_sub(1));
+        if missed.send(sight.missed(last)).is_ok() {
+            self.subscribers.retain(|subscriber| !subscriber.is_closed());
+            self.subscribers.push(seconds);
+        }
+    }
+
+    /// Returns the request for all counters if the current ones answer it. Otherwise the answer is final, or
+    /// comes once the previous process has sent its own.
+    pub(super) fn hold(&mut self, answer: oneshot::Sender<Snapshot>) -> Option<oneshot::Sender<Snapshot>> {
+        match (&self.frozen, &mut self.uncounted) {
+            (Some(frozen), _) => drop(answer.send(frozen.clone())),
+            (None, Some(waiting)) => waiting.push(answer),
+            (None, None) => return Some(answer),
+        }
+        None
+    }
+
+    /// Returns the requests that wait for the counters of the previous process, if the wait is over.
+    pub(super) fn end_hold(&mut self, is_over: bool) -> Vec<oneshot::Sender<Snapshot>> {
+        let is_over = is_over || self.started.elapsed() >= COUNTED_PATIENCE;
+        self.uncounted.take_if(|_| is_over).unwrap_or_default()
+    }
+
+    /// Keeps the counters that another process continues. Later requests to this process get the same
+    /// numbers, because counters would appear to fall when the next process is asked.
+    pub(super) fn freeze(&mut self, counted: &Snapshot) {
+        self.frozen = Some(counted.clone());
+    }
+
+    /// Adds the counters of a previous process.
+    pub(super) fn add_counted(&mut self, counted: &Snapshot) {
+        self.carried.add(counted);
+        self.tasks_lost += counted.tasks_lost;
+        if let Some(sight) = &mut self.sight {
+            sight.carry(counted);
+        }
+    }
+
+    /// Writes the last records.
+    pub(super) async fn end(&mut self) {
+        self.taps.end().await;
+    }
+
+    pub(super) fn into_summary(self) -> CountersSummary {
+        self.summary
+    }
+}
+
+/// Logs a verdict that is worse than before, or OK again.
+fn log_verdict(before: VerdictState, verdict: &Verdict) {
+    if verdict.state > before {
+        let reasons = verdict.reasons.iter().map(|reason| format!("{}: {}", reason.code, reason.text));
+        let reasons: Vec<_> = reasons.collect();
+        tracing::warn!("verdict: {}: {}", verdict.state.label(), reasons.join("; "));
+    } else if verdict.state < before && verdict.state == VerdictState::Well {
+        tracing::info!("verdict: OK again");
+    }
+}
+
+/// The longest wait of a request for the counters of the previous process, which sends them when it stops
+/// serving.
+const COUNTED_PATIENCE: Duration = Duration::from_secs(1);

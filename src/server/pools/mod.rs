@@ -1,0 +1,440 @@
+//! The pools of the server: backends, members that sources list, health probes, the comparison of replicas,
+//! the cache, and all that the next process continues of them.
+//!
+//! The state that workers share is replaced as a whole: by a reload, by a change of an operator
+//! (`changes.rs`), or when members join or leave (`members.rs`). Running races finish with the earlier one.
+
+mod changes;
+mod dead;
+mod known;
+mod learnt;
+mod members;
+mod persist;
+mod probes;
+mod recent_queries;
+mod retired;
+mod slow_threshold;
+
+use std::collections::{HashMap, HashSet};
+use std::io::{self, Write};
+use std::mem;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{Interval, interval};
+
+use self::dead::DeadPools;
+pub use self::known::CarriedPools;
+use self::known::KnownPool;
+pub use self::learnt::Learnt;
+use self::members::{Membership, own_forwarder, read_saved};
+use self::persist::{CacheSaves, wall_clock};
+use self::probes::BackendProbes;
+use self::recent_queries::RecentQueries;
+use self::retired::RetiredPools;
+use self::slow_threshold::SlowThresholds;
+use super::carried::{CarriedCache, CarriedState};
+use super::links::ServerLinks;
+use super::process::{ReloadNotice, SectionName};
+use super::reload::Reload;
+use super::worker::WorkerCommand;
+use super::zones::Lease;
+use crate::admin::{CacheAccess, ChangeRefusal};
+use crate::cache::{Cache, CacheStats, Flush};
+use crate::config::{Config, PoolConfig};
+use crate::discoverer::EtcdAccess;
+use crate::load::EtcdSecrets;
+use crate::metrics::{AttemptCounts, BackendSnapshot, CacheSnapshot, PoolSnapshot, Snapshot};
+use crate::net::tasks::{LostTask, TaskKind, blocking, blocking_task};
+use crate::replicas;
+use crate::sight::divergence::Divergences;
+use crate::sight::serials::Serials;
+use crate::state::{ForwarderState, HealthEvent, SharedPool};
+use crate::wire::HashSeed;
+
+/// The pools, on the control thread.
+pub struct ServerPools {
+    /// The state that the workers share; `None` without a forwarder.
+    state: Option<Arc<ForwarderState>>,
+    retired: RetiredPools,
+    configs: PoolConfigs,
+    membership: Membership,
+    probes: BackendProbes,
+    recent_queries: RecentQueries,
+    slow_thresholds: SlowThresholds,
+    cache_saves: CacheSaves,
+    dead: DeadPools,
+    hash_seed: HashSeed,
+    crowds: Interval,
+    links: ServerLinks,
+}
+
+/// The pools without the members that sources list.
+#[derive(Default)]
+struct PoolConfigs {
+    /// The pools as the config file had them at the last reload.
+    file: Vec<PoolConfig>,
+    /// The pools as the file and operators have them now.
+    running: Vec<PoolConfig>,
+}
+
+/// The pools of a config, ready to be used.
+pub(super) struct PreparedPools {
+    /// The new cache, if its size changes.
+    pub(super) cache: Option<Arc<Cache>>,
+    pub(super) etcd: EtcdSecrets,
+}
+
+impl PreparedPools {
+    /// Makes the cache of a config, if its size differs from the current one. Slow for a large cache.
+    pub(super) fn of(config: &Config, etcd: EtcdSecrets, current_size: Option<usize>) -> Self {
+        let size = config.cache.as_ref().map(|cache| cache.size);
+        let size = size.filter(|_| current_size.is_some() && current_size != size);
+        Self { cache: size.map(|size| Arc::new(Cache::new(size, Instant::now()))), etcd }
+    }
+}
+
+impl ServerPools {
+    /// Starts the pools of a config with what a previous process knows of them; `config` then has the pools
+    /// with their members. Must be used within a `LocalSet`.
+    pub(super) fn start(
+        config: &mut Config,
+        etcd: EtcdSecrets,
+        carried: &CarriedState,
+        reload: &mut Reload<'_>,
+        hash_seed: HashSeed,
+        health_events: UnboundedReceiver<HealthEvent>,
+        links: ServerLinks,
+    ) -> Self {
+        let CarriedState { known, learnt, cache, .. } = carried;
+        let membership = Membership::new(&links.tasks, own_forwarder(&reload.listening.listeners));
+        let mut this = Self {
+            state: None,
+            retired: RetiredPools::default(),
+            configs: PoolConfigs { file: config.pools.clone(), running: known.changed(&config.pools) },
+            probes: BackendProbes::new(reload.workers.links(), health_events, membership.wake(), &links),
+            membership,
+            recent_queries: RecentQueries::default(),
+            slow_thresholds: SlowThresholds::new(config.slow_threshold()),
+            cache_saves: CacheSaves::new(Instant::now()),
+            dead: DeadPools::default(),
+            hash_seed,
+            crowds: interval(CROWDS),
+            links,
+        };
+        let saved = known.members.clone().or_else(|| read_saved(config.state_dir.as_ref()?));
+        this.membership.set_config(config, etcd, saved.as_ref());
+        this.membership.restore_members(&this.configs);
+        config.pools = this.with_members();
+        let sent = match cache {
+            CarriedCache::Sent(cache) => Some(Arc::clone(cache)),
+            CarriedCache::Persisted | CarriedCache::Cold => None,
+        };
+        if let Some(state) = this.new_state(config, sent, reload) {
+            known.set_standings(&state);
+            learnt.iter().for_each(|learnt| learnt.restore(&state, &mut this.recent_queries));
+            this.begin(config, Arc::clone(&state), reload);
+            if let (CarriedCache::Persisted, Some(engines)) = (cache, reload.workers.engines()) {
+                persist::load(&state, engines);
+            }
+        }
+        this
+    }
+
+    /// Makes the state of a config, whose pools have their members.
+    fn new_state(
+        &self,
+        config: &Config,
+        cache: Option<Arc<Cache>>,
+        reload: &Reload<'_>,
+    ) -> Option<Arc<ForwarderState>> {
+        let cookies = (reload.cookies)(&config.forwarder.as_ref()?.cookies);
+        let (earlier, workers) = (self.state.as_deref(), self.links.workers.count());
+        let state = ForwarderState::new(config, earlier, cache, cookies, workers, Instant::now())?;
+        Some(Arc::new(state.designating(config, &reload.listening.listeners.forwarder())))
+    }
+
+    pub(super) fn cache_size(&self) -> Option<usize> {
+        Some(self.state.as_ref()?.cache_config.as_ref()?.size)
+    }
+
+    /// Swaps the pools of a config in.
+    pub(super) fn commit(
+        &mut self,
+        PreparedPools { cache, etcd }: PreparedPools,
+        config: &mut Config,
+        reload: &mut Reload<'_>,
+    ) -> Vec<ReloadNotice> {
+        self.slow_thresholds.threshold = config.slow_threshold();
+        self.membership.set_own(own_forwarder(&reload.listening.listeners));
+        self.membership.set_config(config, etcd, None);
+        let members = self.membership.with_members(&config.pools);
+        let file = mem::replace(&mut config.pools, members);
+        let state = self.new_state(config, cache, reload);
+        config.pools.clone_from(&file);
+        let mut notices = Vec::new();
+        match (self.state.clone(), state) {
+            (None, None) => {}
+            (Some(earlier), Some(state)) => {
+                let is_kept = |old: &&Arc<Cache>| state.cache.as_ref().is_some_and(|new| Arc::ptr_eq(old, new));
+                if let Some(old) = earlier.cache.as_ref().filter(|old| !is_kept(old)) {
+                    notices.extend(state.cache.is_some().then_some(ReloadNotice::CacheEmptied));
+                    self.links.free(Arc::clone(old));
+                }
+                self.set_state(state);
+                let changes = reload.moved.change(&SectionName::Forwarder);
+                self.links.workers.send_each(changes, WorkerCommand::SetForwarderAddresses);
+                notices.extend(self.configs.undone_by(&file));
+            }
+            (None, Some(state)) => self.begin(config, state, reload),
+            (Some(earlier), None) => self.end(&earlier, reload),
+        }
+        self.configs = PoolConfigs { running: file.clone(), file };
+        self.obey();
+        notices
+    }
+
+    fn begin(&mut self, config: &Config, state: Arc<ForwarderState>, reload: &mut Reload<'_>) {
+        let Some(forwarder) = &config.forwarder else { return };
+        self.slow_thresholds.set(&state);
+        self.probes.set_state(&state);
+        let changes = reload.moved.change(&SectionName::Forwarder);
+        reload.workers.begin_forwarder(forwarder, &state, reload.listening, changes);
+        self.links.condition.set_pools(&state.pools);
+        self.state = Some(state);
+    }
+
+    fn end(&mut self, earlier: &Arc<ForwarderState>, reload: &mut Reload<'_>) {
+        let changes = reload.moved.change(&SectionName::Forwarder);
+        self.links.workers.send_each(changes, WorkerCommand::EndForwarder);
+        reload.workers.forget_forwarder();
+        self.probes.stop();
+        self.recent_queries = RecentQueries::default();
+        // The pools may return, so save the last cache.
+        self.links.tasks.start_and_leave(TaskKind::Persist, blocking(self.cache_saves.last_one(earlier)));
+        if let Some(cache) = &earlier.cache {
+            self.links.free(Arc::clone(cache));
+        }
+        self.links.condition.set_pools(&[]);
+        self.retired.keep(earlier, None);
+        self.state = None;
+    }
+
+    fn set_state(&mut self, state: Arc<ForwarderState>) {
+        self.probes.set_state(&state);
+        self.slow_thresholds.set(&state);
+        self.links.known_changes.notify_one();
+        self.links.workers.broadcast(|| WorkerCommand::SetForwarderState(Arc::clone(&state)));
+        self.forget_pools(&state);
+        self.links.condition.set_pools(&state.pools);
+        self.retired.free_unused();
+        if let Some(earlier) = self.state.replace(state) {
+            self.retired.keep(&earlier, self.state.as_deref());
+        }
+    }
+
+    /// Removes cached answers of pools that `state` lacks or has changed. They could not be found, but a pool
+    /// that returns must not find its old answers.
+    fn forget_pools(&self, state: &ForwarderState) {
+        let (Some(earlier), Some(cache)) = (&self.state, &state.cache) else { return };
+        let stay = state.cached_pools();
+        for pool in earlier.cached_pools().into_iter().filter(|pool| !stay.contains(pool)) {
+            let cache = Arc::clone(cache);
+            // A walk through a large cache takes seconds, and probes are due meanwhile.
+            self.links.tasks.start_and_leave(TaskKind::CacheFlush, async move {
+                let answers = blocking(move || cache.flush(Flush::Pool(pool))).await;
+                tracing::info!(answers, "cache: answers of a changed pool are removed");
+            });
+        }
+    }
+
+    /// Prepares TLS to backends with new trust anchors.
+    pub(super) fn renew_tls(&self) {
+        if let Some(state) = &self.state {
+            self.probes.prepare_tls(state);
+        }
+    }
+
+    /// Waits for an event and handles it. Cancel safe.
+    pub(super) async fn on_event(&mut self) {
+        tokio::select! {
+            () = self.probes.on_event() => {}
+            () = self.membership.due() => self.settle_members(),
+            _ = self.crowds.tick() => {
+                self.retired.free_unused();
+                if self.state.as_ref().is_some_and(|state| state.renew_crowds()) {
+                    self.links.workers.broadcast(|| WorkerCommand::Refresh);
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_second(&mut self, now: Instant) {
+        if self.membership.end_orders(SystemTime::now()) {
+            self.obey();
+        }
+        self.membership.save(&self.links.tasks);
+        let slept = self.cache_saves.sleep.take();
+        let Some(state) = &self.state else { return };
+        self.dead.log(state);
+        self.recent_queries.count(state);
+        self.slow_thresholds.on_second(state);
+        self.cache_saves.tick(state, &self.links.tasks, now);
+        if let Some(cache) = &state.cache {
+            cache.add_sleep(slept);
+        }
+    }
+
+    pub(super) fn state(&self) -> Option<&Arc<ForwarderState>> {
+        self.state.as_ref()
+    }
+
+    /// Returns how long a query may wait for its response.
+    pub(super) fn owed_for(&self) -> Duration {
+        let timeouts = self.shared().iter().map(|pool| pool.rules().timeout);
+        timeouts.max().unwrap_or_default() + MARGIN
+    }
+
+    pub(super) fn etcd(&self) -> Option<&Rc<EtcdAccess>> {
+        self.membership.access()
+    }
+
+    fn shared(&self) -> &[Arc<SharedPool>] {
+        self.state.as_ref().map_or(&[], |state| &state.pools)
+    }
+
+    /// Adds the pools and the cache to a snapshot.
+    pub(super) fn add_to(&self, snapshot: &mut Snapshot) {
+        let divergent = |pool| self.probes.comparisons.count(pool) as u64;
+        let pools = self.shared().iter().map(|pool| PoolSnapshot { divergent: divergent(pool), ..pool.snapshot() });
+        snapshot.pools = pools.collect();
+        self.membership.show(&self.configs.file, &mut snapshot.pools);
+        snapshot.cache = self.cache_snapshot();
+    }
+
+    fn cache_snapshot(&self) -> Option<CacheSnapshot> {
+        let ForwarderState { cache, cache_config, .. } = &**self.state.as_ref()?;
+        let CacheStats { entries, bytes, hits, stale_hits, failure_hits, misses, insertions, evictions } =
+            cache.as_ref()?.stats();
+        let size = cache_config.as_ref()?.size as u64;
+        Some(CacheSnapshot { size, entries, bytes, hits, stale_hits, failure_hits, misses, insertions, evictions })
+    }
+
+    pub(super) fn cache_access(&self) -> Option<CacheAccess> {
+        let ForwarderState { cache, cache_config, pools, .. } = &**self.state.as_ref()?;
+        let kept = pools.iter().filter(|pool| pool.config.cache).map(|pool| (pool.id, pool.config.name.clone()));
+        Some(CacheAccess {
+            cache: Arc::clone(cache.as_ref()?),
+            rules: cache_config.as_ref()?.rules.clone(),
+            pools: kept.collect(),
+        })
+    }
+
+    /// Reports the zone versions of pool members.
+    pub(super) fn serials(&self, pool: Option<&str>) -> Result<Serials, ChangeRefusal> {
+        Ok(replicas::show_serials(self.pools_meant(pool)?.into_iter()))
+    }
+
+    /// Reports different answers of pool members.
+    pub(super) fn divergences(&self, pool: Option<&str>) -> Result<Divergences, ChangeRefusal> {
+        Ok(self.probes.comparisons.show(self.pools_meant(pool)?.into_iter()))
+    }
+
+    fn pools_meant(&self, name: Option<&str>) -> Result<Vec<&Arc<SharedPool>>, ChangeRefusal> {
+        let pools = self.shared();
+        let meant: Vec<_> = pools.iter().filter(|pool| name.is_none_or(|name| pool.config.name == name)).collect();
+        match name {
+            Some(name) if meant.is_empty() => {
+                Err(ChangeRefusal::no_such("pool", name, pools.iter().map(|pool| &*pool.config.name)))
+            }
+            Some(_) | None => Ok(meant),
+        }
+    }
+
+    /// Returns the current changes by operators and states of backends. `leases` are those of registered
+    /// authorities.
+    pub(super) fn known(&self, leases: Vec<Lease>) -> CarriedPools {
+        let known = |pool: &Arc<SharedPool>| {
+            let fixed = self.configs.running.iter().find(|fixed| fixed.name == pool.config.name)?;
+            Some(KnownPool::of(pool, fixed, &self.configs.file))
+        };
+        let pools = self.shared().iter().filter_map(known).collect();
+        CarriedPools { pools, members: Some(self.membership.to_save()), leases }
+    }
+
+    /// Applies changes by operators and states of backends since this process first received them.
+    pub fn take_known(&mut self, known: &CarriedPools) {
+        self.configs.running = known.changed(&self.configs.file);
+        self.put_in_force();
+        let Some(state) = &self.state else { return };
+        let changed: HashSet<_> = known.set_standings(state).iter().map(Arc::as_ptr).collect();
+        self.probes.prober.begin_anew(state, |backend| changed.contains(&std::ptr::from_ref(backend)));
+        self.links.refresh();
+    }
+
+    /// Collects the learned state while the server continues: workers send it in small parts, and another
+    /// thread encodes large parts.
+    pub fn learnt(&self) -> impl Future<Output = Learnt> + use<> {
+        let pools = self.shared().iter().map(|pool| (Arc::clone(pool), self.recent_queries.of(&pool.state)));
+        Learnt::collect(self.hash_seed, pools.collect(), self.links.workers.clone())
+    }
+
+    /// Returns a function that writes the cache for another process and returns the number of answers. It may
+    /// block.
+    pub fn save_cache(&self) -> Option<impl FnOnce(&mut dyn Write) -> io::Result<u64> + Send + use<>> {
+        let CacheAccess { cache, rules, .. } = self.cache_access()?;
+        Some(move |mut out: &mut dyn Write| cache.save(&rules, Instant::now(), wall_clock(), &mut out))
+    }
+
+    /// Stops saves to the cache file, because another process has the cache.
+    pub fn leave_cache(&mut self) {
+        self.cache_saves.leave();
+    }
+
+    /// Saves the cache for the last time.
+    pub(super) async fn save_last(self) -> Result<(), LostTask> {
+        match self.state {
+            Some(state) => blocking_task(TaskKind::Persist, self.cache_saves.last_one(&state)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Adds the counters of a previous process.
+    pub(super) fn add_counted(&mut self, counted: &Snapshot) {
+        self.membership.add_counted(&counted.pools);
+        let Some(state) = &self.state else { return };
+        if let (Some(cache), Some(counted)) = (&state.cache, &counted.cache) {
+            let &CacheSnapshot { hits, stale_hits, failure_hits, misses, insertions, evictions, .. } = counted;
+            let (entries, bytes) = (0, 0);
+            let stats = CacheStats { entries, bytes, hits, failure_hits, stale_hits, misses, insertions, evictions };
+            cache.add_counts(stats);
+        }
+        for counted in &counted.pools {
+            if let Some(pool) = state.pool(&counted.name) {
+                add_to_pool(pool, counted);
+            }
+        }
+    }
+}
+
+fn add_to_pool(pool: &SharedPool, counted: &PoolSnapshot) {
+    pool.state.carried.add(counted);
+    let known: HashMap<_, _> =
+        pool.backends.iter().map(|backend| ((&*backend.name, backend.address), backend)).collect();
+    for counted in &counted.backends {
+        let BackendSnapshot { name, address, attempts: AttemptCounts { probe, .. }, .. } = counted;
+        if let Some(backend) = known.get(&(&**name, *address)) {
+            backend.carry_to().add(counted);
+            // Only this thread counts probes.
+            backend.probes.add(*probe);
+        }
+    }
+}
+
+/// The interval at which large pools choose which members get queries.
+const CROWDS: Duration = Duration::from_millis(200);
+
+/// The margin beyond the longest timeout of a pool.
+const MARGIN: Duration = Duration::from_secs(1);

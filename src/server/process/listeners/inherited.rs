@@ -1,0 +1,55 @@
+//! Sockets inherited from another process, and their assignment to addresses.
+
+use std::mem;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+
+use crate::net::from_clients::listening::{Endpoint, ListeningSocket};
+use crate::net::sys::bind::Kinds;
+
+pub(in crate::server) struct InheritedSockets(pub(in crate::server) Vec<ListeningSocket>);
+
+impl InheritedSockets {
+    pub(in crate::server) fn take(&mut self, is_meant: impl Fn(&ListeningSocket) -> bool) -> Option<ListeningSocket> {
+        let place = self.0.iter().position(is_meant)?;
+        Some(self.0.remove(place))
+    }
+
+    /// Takes all sockets of a configured address. Returns also if a service manager keeps them, and the bound
+    /// address. Port 0 matches the port of the sockets of this name.
+    pub(in crate::server) fn take_group(
+        &mut self,
+        name: &str,
+        configured: SocketAddr,
+        kinds: Kinds,
+    ) -> (Vec<UdpSocket>, Vec<TcpListener>, bool, SocketAddr) {
+        let (has_udp, has_tcp) = (kinds.has_datagrams(), kinds.has_streams());
+        let is_named = |socket: &&ListeningSocket| configured.port() != 0 || socket.name == name;
+        let found = self.0.iter().filter(is_named).find_map(|socket| match socket.endpoint() {
+            // The address has one kind only; another address owns the other kind.
+            Endpoint::Udp(_) if !has_udp => None,
+            Endpoint::Tcp(_) if !has_tcp => None,
+            Endpoint::Udp(bound) | Endpoint::Tcp(bound) => is_meant(configured, *bound).then_some(*bound),
+            Endpoint::Unix(_) => None,
+        });
+        let (mut udp, mut tcp, mut is_kept) = (Vec::new(), Vec::new(), false);
+        if let Some(bound) = found {
+            for socket in mem::take(&mut self.0) {
+                let kept = socket.is_kept;
+                match socket.endpoint() {
+                    Endpoint::Udp(address) if *address == bound && has_udp => udp.push(socket.into_fd().into()),
+                    Endpoint::Tcp(address) if *address == bound && has_tcp => tcp.push(socket.into_fd().into()),
+                    Endpoint::Udp(_) | Endpoint::Tcp(_) | Endpoint::Unix(_) => {
+                        self.0.push(socket);
+                        continue;
+                    }
+                }
+                is_kept |= kept;
+            }
+        }
+        (udp, tcp, is_kept, found.unwrap_or(configured))
+    }
+}
+
+pub(in crate::server) fn is_meant(configured: SocketAddr, bound: SocketAddr) -> bool {
+    bound.ip() == configured.ip() && (configured.port() == 0 || bound.port() == configured.port())
+}

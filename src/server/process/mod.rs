@@ -1,0 +1,317 @@
+//! The process around the zones and pools: listening sockets, connections of clients, reloads, certificates,
+//! secrets, the admin server, and the end.
+
+mod admin_tasks;
+mod certificates;
+mod connections;
+mod cookies;
+mod drain;
+mod listeners;
+mod listening;
+mod privileges;
+mod reload;
+mod reload_notice;
+mod watch;
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::mpsc::{Sender, UnboundedReceiver};
+
+use self::admin_tasks::{AdminTasks, Doors, admin_settings};
+use self::certificates::CertificateLooks;
+pub(super) use self::connections::ConnectionTables;
+use self::cookies::OwnSecret;
+pub use self::drain::DrainResult;
+use self::drain::DrainState;
+pub(super) use self::listeners::ListenError;
+pub(super) use self::listeners::{AddressSockets, SectionName, SectionSockets, ServedAddress, worker_count};
+pub use self::listeners::{Listeners, raise_descriptor_limit};
+use self::listening::Dealt;
+pub(super) use self::listening::{ListenerMove, Listening};
+pub(super) use self::privileges::PrivilegeError;
+pub use self::privileges::{confine, give_up_early, harden, warn_of_root};
+pub use self::reload::Read;
+pub(super) use self::reload::{LoadedConfig, PreparedReload, ReloadOrder, Reloads, ending};
+pub use self::reload_notice::ReloadNotice;
+use self::reload_notice::needs_restart;
+use self::watch::Watching;
+use super::StartError;
+use super::links::ServerLinks;
+use crate::address::ListenAddress;
+use crate::admin::AdminRequest;
+use crate::config::{Config, CookieConfig, SupervisorConfig};
+use crate::limit::{CookieSecrets, Cookies, OwnAddresses};
+use crate::load::{ConfigText, Setup};
+use crate::metrics::{ProcessSnapshot, ProcessesSnapshot, Role, Snapshot};
+use crate::net::from_clients::tcp::MovedConnection;
+use crate::net::sys::descriptors::Shares;
+use crate::net::tasks::LostTask;
+use crate::net::to_backends::tls::{BackendTls, KnownRoots};
+
+/// The process, on the control thread.
+pub struct ServerProcess {
+    /// The config at the start. A change of some of it needs a restart.
+    started_with: Arc<Config>,
+    source: Option<ConfigText>,
+    pub(super) listening: Listening,
+    pub(super) reloads: Reloads,
+    watching: Watching,
+    certificates: CertificateLooks,
+    own_secret: OwnSecret,
+    admin: AdminTasks,
+    processes: ProcessList,
+    pub(super) draining: DrainState,
+    links: ServerLinks,
+}
+
+struct ProcessList {
+    /// The processes of the supervisor, if there is one.
+    known: Option<ProcessesSnapshot>,
+    is_restart_due: bool,
+    started_at: SystemTime,
+}
+
+/// The process of a config, with all that may not be available.
+pub(super) struct PreparedListening {
+    listeners: Arc<Listeners>,
+    dealt: Dealt,
+    /// The listeners of the admin server, if they change.
+    doors: Option<Option<Doors>>,
+}
+
+/// An event that concerns more than the process.
+pub(super) enum ProcessEvent {
+    /// The reload thread has read the config.
+    Loaded(LoadedConfig),
+    /// Files of the config have changed.
+    Changed,
+    Lost(LostTask),
+}
+
+impl ServerProcess {
+    /// Starts the parts of the process that need no worker. Must be called within a `LocalSet`.
+    pub(super) fn start(
+        setup: &mut Setup,
+        listeners: Listeners,
+        reloads: Reloads,
+        shares: &Shares,
+        requests: Sender<AdminRequest>,
+        links: ServerLinks,
+    ) -> io::Result<Self> {
+        let (config, now) = (&setup.config, Instant::now());
+        listeners.certificates().set(std::mem::take(&mut setup.certificates), SystemTime::now());
+        listeners.set_rules(config);
+        let mut watching = Watching::new(setup.watch.take());
+        watching.set_on(config.watch);
+        let files = std::mem::take(&mut setup.certificate_files);
+        let certificates = CertificateLooks::new(files, &config.certificates, Arc::clone(&setup.roots), now);
+        let doors = listeners.admin().map(Doors::new).transpose()?;
+        let settings = admin_settings(config, setup.token.take());
+        Ok(Self {
+            started_with: Arc::clone(reloads.config()),
+            source: setup.source.take(),
+            listening: Listening {
+                own: Arc::new(OwnAddresses::new(listeners.for_queries())),
+                connections: ConnectionTables::new(config, shares.connections, now),
+                listeners: Arc::new(listeners),
+            },
+            reloads,
+            watching,
+            certificates,
+            own_secret: OwnSecret::new(now)?,
+            admin: AdminTasks::start(doors, shares.admin, settings, requests, &links),
+            processes: ProcessList { known: None, is_restart_due: false, started_at: SystemTime::now() },
+            draining: DrainState::new(config.drain_delay),
+            links,
+        })
+    }
+
+    /// Opens the listeners of a config for all workers. Changes nothing.
+    pub(super) fn prepare(&self, config: &Config) -> Result<PreparedListening, StartError> {
+        let earlier = &self.listening.listeners;
+        let listeners = Arc::new(earlier.reload(config)?);
+        let dealt = Dealt::new(&listeners, earlier)?;
+        let doors = match (earlier.admin(), listeners.admin()) {
+            (Some(old), Some(new)) if old.is_same(new) => None,
+            (None, None) => None,
+            (_, new) => Some(new.map(Doors::new).transpose()?),
+        };
+        Ok(PreparedListening { listeners, dealt, doors })
+    }
+
+    /// Swaps the process of a config in. Returns the notices for the operator, and the change of the
+    /// listeners for the other parts. `owed_for` is how long a query may wait for its response.
+    pub(super) fn commit(
+        &mut self,
+        PreparedListening { listeners, dealt, doors }: PreparedListening,
+        setup: &mut Setup,
+        owed_for: Duration,
+    ) -> (Vec<ReloadNotice>, ListenerMove) {
+        let (config, now) = (&setup.config, Instant::now());
+        listeners.certificates().set(std::mem::take(&mut setup.certificates), SystemTime::now());
+        listeners.set_rules(config);
+        self.certificates.set(&config.certificates, Arc::clone(&setup.roots), now);
+        self.source = setup.source.take();
+        let notices = needs_restart(&self.started_with, config, self.processes.known.is_some());
+        self.processes.is_restart_due = notices.iter().any(|notice| matches!(notice, ReloadNotice::Restarts(_)));
+        self.draining.delay = config.drain_delay;
+        self.watching.set_on(config.watch);
+        self.listening.connections.reload(config, now);
+        self.admin.set(admin_settings(config, setup.token.take()));
+        if let Some(doors) = doors {
+            self.admin.change_doors(doors);
+        }
+        let earlier = Arc::clone(&self.listening.listeners);
+        self.listening.replace(listeners, &self.links);
+        (notices, ListenerMove::new(earlier, &self.listening, dealt, owed_for))
+    }
+
+    /// Returns the cookie generator of a section, if cookies are enabled. `files` has the secrets from files.
+    pub(super) fn cookies(
+        &self,
+        config: &CookieConfig,
+        files: &HashMap<PathBuf, CookieSecrets>,
+    ) -> Option<Arc<Cookies>> {
+        self.own_secret.cookies(config, files)
+    }
+
+    /// Returns the TLS configurations of backends, which change with the files.
+    pub(super) fn tls(&self) -> &Arc<BackendTls> {
+        self.certificates.tls()
+    }
+
+    /// Waits for an event. Cancel safe.
+    pub(super) async fn next_event(&mut self) -> ProcessEvent {
+        tokio::select! {
+            loaded = self.reloads.loaded() => loaded.map_or_else(ProcessEvent::Lost, ProcessEvent::Loaded),
+            changed = self.watching.changed() => match changed {
+                Ok(files) => {
+                    let files: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
+                    tracing::info!("watch: {} changed, reading again", files.join(", "));
+                    ProcessEvent::Changed
+                }
+                Err(lost) => ProcessEvent::Lost(lost),
+            },
+            lost = self.admin.lost() => ProcessEvent::Lost(lost),
+        }
+    }
+
+    /// Returns new trust anchors for backends and primaries, if their files have changed.
+    pub(super) fn on_second(&mut self, now: Instant) -> Option<Arc<KnownRoots>> {
+        self.reloads.tick();
+        self.own_secret.tick(now);
+        self.certificates.tick(self.listening.listeners.certificates(), &self.links.tasks, now)
+    }
+
+    /// Logs a failed reload. Its reason may be in the files of certificates.
+    pub(super) fn on_failed_reload(&mut self, problems: &str) {
+        tracing::error!("reload failed, the previous config stays:\n{problems}");
+        self.certificates.hurry(Instant::now());
+    }
+
+    /// Adds the process to a snapshot.
+    pub(super) fn add_to(&self, snapshot: &mut Snapshot) {
+        snapshot.limited = self.listening.connections.limited();
+        snapshot.reload = self.reloads.snapshot();
+        snapshot.processes = self.processes.known.clone().unwrap_or_else(|| self.alone(snapshot.reload.edition));
+        snapshot.certificates = self.listening.listeners.certificates().snapshot();
+    }
+
+    fn alone(&self, edition: u64) -> ProcessesSnapshot {
+        let process = ProcessSnapshot {
+            pid: std::process::id(),
+            role: if self.draining.is_ending { Role::Draining } else { Role::Server },
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            edition,
+            since: self.processes.started_at,
+            problem: None,
+        };
+        ProcessesSnapshot { processes: vec![process], ..ProcessesSnapshot::default() }
+    }
+
+    /// Adds the counters of a previous process.
+    pub(super) fn add_counted(&mut self, counted: &Snapshot) {
+        self.listening.connections.add_counted(&counted.limited);
+        self.listening.listeners.certificates().add_counted(&counted.certificates);
+        self.reloads.add_counted(&counted.reload);
+    }
+
+    /// Leaves requests to the admin server to another process.
+    pub(super) fn pass_admin_on(&mut self) {
+        self.admin.pass_on();
+    }
+
+    pub(super) async fn stop_admin(self) {
+        self.admin.stop().await;
+    }
+
+    pub(super) fn is_supervised(&self) -> bool {
+        self.processes.known.is_some()
+    }
+
+    pub(super) fn has_admin(&self) -> bool {
+        self.listening.listeners.admin().is_some()
+    }
+
+    pub(super) fn started_with(&self) -> &Config {
+        &self.started_with
+    }
+
+    /// Returns the bound addresses, such as `forwarder=127.0.0.1:5300 ts1=127.0.0.1:5301`.
+    pub fn bound(&self) -> String {
+        let mut line = String::new();
+        for (name, addresses) in self.listening.listeners.addresses() {
+            let addresses: Vec<String> = addresses.iter().map(ListenAddress::to_string).collect();
+            let separator = if line.is_empty() { "" } else { " " };
+            let _ = write!(line, "{separator}{name}={}", addresses.join(","));
+        }
+        line
+    }
+
+    /// Sets the list of processes that the admin server reports.
+    pub fn set_list(&mut self, processes: ProcessesSnapshot) {
+        self.processes.known = Some(processes);
+    }
+
+    /// Returns true if the current config has a change that only another process can apply, such as the
+    /// number of workers.
+    pub fn is_restart_due(&self) -> bool {
+        self.processes.is_restart_due
+    }
+
+    /// Leaves the file of the admin socket to another process, so that this process does not remove it.
+    pub fn leave_socket(&self) {
+        self.listening.listeners.leave();
+    }
+
+    /// Moves the TCP connections of clients to another process that already serves. Each connection moves
+    /// when it is idle between two messages. The drain closes the rest.
+    pub fn move_connections(&self) -> UnboundedReceiver<MovedConnection> {
+        self.listening.connections.move_out()
+    }
+
+    /// Serves a connection that another process has handed over. It counts as a new connection.
+    pub fn adopt(&self, moved: MovedConnection) {
+        self.listening.connections.adopt(moved);
+    }
+
+    /// Returns the `supervisor` section of the current config.
+    pub fn supervisor(&self) -> Option<&SupervisorConfig> {
+        self.reloads.config().supervisor.as_ref()
+    }
+
+    /// Returns the text of the current config, if it was read from a file.
+    pub fn source(&self) -> Option<&ConfigText> {
+        self.source.as_ref()
+    }
+
+    /// Returns the listening sockets, to pass to other processes.
+    pub fn listeners(&self) -> &Listeners {
+        &self.listening.listeners
+    }
+}

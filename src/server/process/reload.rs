@@ -1,0 +1,260 @@
+//! Reloads: a separate thread reads the config and all its files, and the control thread applies the result.
+//!
+//! ```text
+//!              control thread                               reload thread
+//!   SIGHUP ─┐
+//!   HTTP ───┴▶ Reloads ── ReloadOrder: the state ────▶ read, parse, build; compare zones with current ones;
+//!              │   ▲                                   load saved secondary zones
+//!    one waits │   └─── PreparedReload, or an error ◀────┘
+//!              ▼
+//!            commit: every part is there already and is only swapped
+//! ```
+//!
+//! A disk may stall and zones may be large, so the control thread never waits for it. One reload runs at a
+//! time. Requests meanwhile share the next one, because files may have changed after they were read. The end
+//! of the process does not wait for the thread.
+//!
+//! Replaced state goes back to the reload thread, which frees it after the last worker has released it:
+//! freeing a large zone takes longer than a query may wait.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant, SystemTime};
+use std::{io, mem, thread};
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::admin::ChangeRefusal;
+use crate::config::Config;
+use crate::load::{Confinement, LoadError, Setup};
+use crate::metrics::{LastReload, ReloadSnapshot};
+use crate::net::tasks::{LostTask, TaskKind};
+use crate::secondary::SavedZones;
+use crate::server::event::Answer;
+use crate::server::pools::PreparedPools;
+use crate::server::zones::{PreparedZones, ZonesBase};
+
+/// Reads the config again on the reload thread, with the file access of `Confinement`. It may never return.
+pub type Read = Box<dyn FnMut(&Confinement) -> Result<Setup, LoadError> + Send>;
+
+/// The reloads of the config. One runs at a time, and at most one waits.
+pub(in crate::server) struct Reloads {
+    orders: Sender<ReloadOrder>,
+    loaded: UnboundedReceiver<Result<LoadedConfig, LostTask>>,
+    running: Option<RunningReload>,
+    next: Option<Vec<Answer>>,
+    seen: ReloadSnapshot,
+    config: Arc<Config>,
+}
+
+struct RunningReload {
+    since: Instant,
+    answers: Vec<Answer>,
+    is_reported: bool,
+}
+
+/// An order to the reload thread.
+pub(in crate::server) enum ReloadOrder {
+    Load(ReloadBase),
+    /// Free this state when nothing else uses it: that takes long.
+    Free(Arc<dyn Any + Send + Sync>),
+}
+
+/// The state that a reload starts from. Only a reload changes it.
+pub(in crate::server) struct ReloadBase {
+    zones: ZonesBase,
+    cache_size: Option<usize>,
+    config: Arc<Config>,
+}
+
+pub(in crate::server) type LoadedConfig = Result<Box<PreparedReload>, LoadError>;
+
+/// A config with all its files, ready to be swapped in.
+pub(in crate::server) struct PreparedReload {
+    pub(in crate::server) setup: Setup,
+    pub(in crate::server) pools: PreparedPools,
+    pub(in crate::server) zones: PreparedZones,
+    /// The differences, such as "1 pool changed, 1 zone reloaded".
+    pub(in crate::server) changes: String,
+}
+
+impl PreparedReload {
+    fn of(mut setup: Setup, base: &ReloadBase) -> Self {
+        let (zone_dbs, keys) = (mem::take(&mut setup.zone_dbs), mem::take(&mut setup.keys));
+        let zones = PreparedZones::of(&setup.config, zone_dbs, keys, &base.zones, SavedZones::default());
+        let pools = PreparedPools::of(&setup.config, mem::take(&mut setup.etcd), base.cache_size);
+        let mut changes = setup.config.changes_since(&base.config);
+        changes.extend(zones.changes_since(&base.zones));
+        let changes = if changes.is_empty() { "nothing changed".to_owned() } else { changes.join(", ") };
+        Self { setup, pools, zones, changes }
+    }
+}
+
+impl Reloads {
+    pub(in crate::server) fn start(
+        read: Read,
+        confinement: Confinement,
+        edition: Option<u64>,
+        config: Arc<Config>,
+    ) -> io::Result<Self> {
+        let (orders, received) = channel();
+        // At most one for each order.
+        let (done, loaded) = unbounded_channel();
+        // Never joined: it may hang on a disk.
+        thread::Builder::new().name("reload".to_owned()).spawn(move || {
+            let work = || obey(read, &confinement, &received, &done);
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
+                let _ = done.send(Err(TaskKind::Reload.panicked(&*panic)));
+            }
+        })?;
+        let fresh = ReloadSnapshot::default();
+        let edition = edition.unwrap_or(fresh.edition);
+        let seen = ReloadSnapshot { edition, in_force_since: SystemTime::now(), ..fresh };
+        Ok(Self { orders, loaded, running: None, next: None, seen, config })
+    }
+
+    /// Returns the channel to the reload thread.
+    pub(in crate::server) fn orders(&self) -> Sender<ReloadOrder> {
+        self.orders.clone()
+    }
+
+    pub(in crate::server) fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    pub(in crate::server) async fn loaded(&mut self) -> Result<LoadedConfig, LostTask> {
+        match self.loaded.recv().await {
+            Some(loaded) => loaded,
+            None => Err(TaskKind::Reload.ended(Ok(()))),
+        }
+    }
+
+    pub(in crate::server) fn add_counted(&mut self, counted: &ReloadSnapshot) {
+        self.seen.succeeded += counted.succeeded;
+        self.seen.failed += counted.failed;
+        if self.seen.last.is_none() {
+            self.seen.last.clone_from(&counted.last);
+        }
+    }
+
+    pub(in crate::server) fn snapshot(&self) -> ReloadSnapshot {
+        let running = self.running.as_ref().map(|running| running.since.elapsed());
+        ReloadSnapshot { running, is_next_waiting: self.next.is_some(), ..self.seen.clone() }
+    }
+
+    /// Logs once if the running reload is slow. Called once a second.
+    pub(in crate::server) fn tick(&mut self) {
+        if let Some(running) = &mut self.running
+            && !running.is_reported
+            && running.since.elapsed() >= LONG
+        {
+            running.is_reported = true;
+            tracing::warn!(
+                "reload: still reading after {} s; the previous config stays until all files are read",
+                LONG.as_secs()
+            );
+        }
+    }
+
+    /// Lets a request wait for the next reload if one is running, because files may have changed after they
+    /// were read. Returns the requesters of a reload that may begin.
+    pub(in crate::server) fn request(&mut self, answer: Option<Answer>) -> Option<Vec<Answer>> {
+        if self.running.is_none() {
+            return Some(answer.into_iter().collect());
+        }
+        let next = self.next.get_or_insert_default();
+        // Disconnected requesters are dropped, so that a client that repeats its request uses no memory.
+        next.retain(|answer| !answer.is_closed());
+        next.extend(answer);
+        None
+    }
+
+    pub(in crate::server) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    pub(in crate::server) fn begin(&mut self, answers: Vec<Answer>, zones: ZonesBase, cache_size: Option<usize>) {
+        let base = ReloadBase { zones, cache_size, config: Arc::clone(&self.config) };
+        // A thread that has ended reports it separately.
+        let _ = self.orders.send(ReloadOrder::Load(base));
+        self.running = Some(RunningReload { since: Instant::now(), answers, is_reported: false });
+    }
+
+    /// Notes the result of the running reload: the new config and a message, or the problems with their
+    /// headlines, which show no lines of the config. Returns the edition and the requesters of the next
+    /// reload.
+    pub(in crate::server) fn finish(
+        &mut self,
+        result: Result<(Config, String), (String, String)>,
+    ) -> (u64, Option<Vec<Answer>>) {
+        let (now, seen) = (SystemTime::now(), &mut self.seen);
+        let (answer, error) = match result {
+            Ok((config, message)) => {
+                self.config = Arc::new(config);
+                (seen.edition, seen.succeeded, seen.in_force_since) = (seen.edition + 1, seen.succeeded + 1, now);
+                (Ok(message), None)
+            }
+            Err((problems, headlines)) => {
+                seen.failed += 1;
+                (Err(ChangeRefusal::Invalid(problems)), Some(headlines))
+            }
+        };
+        seen.last = Some(LastReload { at: now, error });
+        let edition = seen.edition;
+        for waiting in self.running.take().into_iter().flat_map(|running| running.answers) {
+            let _ = waiting.send(answer.clone());
+        }
+        (edition, self.next.take())
+    }
+
+    pub(in crate::server) fn refuse_all(&mut self) {
+        let running = self.running.take().map(|running| running.answers);
+        for answer in running.into_iter().chain(self.next.take()).flatten() {
+            let _ = answer.send(Err(ending()));
+        }
+    }
+}
+
+fn obey(
+    mut read: Read,
+    confinement: &Confinement,
+    orders: &Receiver<ReloadOrder>,
+    done: &UnboundedSender<Result<LoadedConfig, LostTask>>,
+) {
+    let mut unused: Vec<Arc<dyn Any + Send + Sync>> = Vec::new();
+    let is_used = |old: &Arc<_>| Arc::strong_count(old) > 1;
+    loop {
+        let order = match unused.is_empty() {
+            true => orders.recv().map_err(RecvTimeoutError::from),
+            false => orders.recv_timeout(LEAVE),
+        };
+        match order {
+            Ok(ReloadOrder::Load(base)) => {
+                TaskKind::Reload.begin();
+                let loaded = read(confinement).map(|setup| Box::new(PreparedReload::of(setup, &base)));
+                if done.send(Ok(loaded)).is_err() {
+                    return;
+                }
+            }
+            Ok(ReloadOrder::Free(old)) => {
+                // Many may arrive in a short time, when thousands of zones are transferred.
+                unused.retain(is_used);
+                unused.push(old);
+            }
+            Err(RecvTimeoutError::Timeout) => unused.retain(is_used),
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+pub(in crate::server) fn ending() -> ChangeRefusal {
+    ChangeRefusal::Conflict("the server is ending".to_owned())
+}
+
+/// The time after which a reload is logged as slow: longer than most zones take, and before an operator gives
+/// up.
+const LONG: Duration = Duration::from_secs(10);
+
+const LEAVE: Duration = Duration::from_millis(100);
