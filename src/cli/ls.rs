@@ -33,28 +33,28 @@ pub(super) struct Args {
     key: Option<PathBuf>,
     /// The names that each server knows: split: some, as tables do | same: all, as resolvers do; sets the
     /// defaults of the others [default: split]
-    #[arg(long, value_name = "WORD", value_parser = words::serves)]
+    #[arg(long, value_name = "WORD", value_parser = words::word::<Serves>)]
     serves: Option<Serves>,
     /// race | hedge | sequential [default: race; hedge with --serves same]
-    #[arg(long, value_name = "WORD", value_parser = words::dispatch)]
+    #[arg(long, value_name = "WORD", value_parser = words::word::<Dispatch>)]
     dispatch: Option<Dispatch>,
     /// ordered | round-robin | random | sticky | hash | least-load | fastest [default: round-robin; fastest
     /// with --serves same]
-    #[arg(long, value_name = "WORD", value_parser = words::balance)]
+    #[arg(long, value_name = "WORD", value_parser = words::word::<Balance>)]
     balance: Option<Balance>,
     /// positive | conclusive | any [default: positive; conclusive with --serves same]
-    #[arg(long, value_name = "WORD", value_parser = words::accept)]
+    #[arg(long, value_name = "WORD", value_parser = words::word::<Accept>)]
     accept: Option<Accept>,
     /// The client's deadline [default: 3s]
     #[arg(long, value_name = "DURATION", value_parser = within(&limits::TIMEOUT))]
     timeout: Option<Duration>,
     /// The answer when no backend replied: nxdomain | servfail | refused | drop [default: nxdomain; servfail
     /// with --serves same]
-    #[arg(long, value_name = "WORD", value_parser = words::silence)]
+    #[arg(long, value_name = "WORD", value_parser = words::word::<Silence>)]
     on_timeout: Option<Silence>,
     /// The answer when all backends are down: nxdomain | servfail | refused | drop [default: nxdomain;
     /// servfail with --serves same]
-    #[arg(long, value_name = "WORD", value_parser = words::silence)]
+    #[arg(long, value_name = "WORD", value_parser = words::word::<Silence>)]
     on_all_down: Option<Silence>,
     /// When a hedge starts: auto, a percentile such as p95, or a duration [default: auto]
     #[arg(long, value_name = "DELAY", value_parser = words::hedge_delay)]

@@ -31,7 +31,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE", requires = "certificate")]
     key: Option<PathBuf>,
     /// The response for a name that is in no table: silent | nxdomain | refused [default: silent]
-    #[arg(long, value_name = "WORD", value_parser = words::miss)]
+    #[arg(long, value_name = "WORD", value_parser = words::word::<Miss>)]
     miss: Option<Miss>,
     /// TTL of table records [default: 300s]
     #[arg(long, value_name = "DURATION", value_parser = words::ttl)]

@@ -1,67 +1,68 @@
 //! `[admin]`: where the admin server listens, how it accepts changes, and what it shows.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::listen::ListenReferences;
+use super::readers::{boolean, file, integer, some, text};
+use super::references::References;
 use super::section::ConfigSection;
-use super::words::Expectation;
-use super::{AdminConfig, AdminSocket, limits, words};
+use super::words::{self, Expectation};
 use crate::address::{ListenAddress, Scheme};
 
+config_section! {
+    /// `[admin]`.
+    pub struct AdminConfig {
+        /// The HTTP address. By default reachable from this host only.
+        listen: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5380), text(words::listen_address);
+        /// The file with the token for changes by HTTP, already resolved. `None`: no changes by HTTP.
+        token_file: Option<PathBuf> = None, some(file);
+        /// The unix socket for changes without a token. By default where `hedgerow ctl` looks by itself.
+        socket: AdminSocket = AdminSocket::Auto, |node| node.parsed(|text| read_socket(text, node.folder()));
+        /// True if a page is served at `/`. By default, because it shows only what the listener serves anyway.
+        page: bool = true, boolean;
+        /// True if the most frequent names are counted. Query names are private.
+        names: bool = false, boolean;
+        /// The number of backends above which a pool has no series per backend. Each backend adds some 50 lines
+        /// to `/metrics`. At most the limit of members.
+        backend_series: u16 = 200, integer(0..=10_000);
+    }
+}
+
+/// `admin.socket`: a unix socket for changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminSocket {
+    /// The default path, derived from the address of the admin server.
+    Auto,
+    /// A path, already resolved against the folder of the config file.
+    At(PathBuf),
+    /// No socket at all.
+    Off,
+}
+
 impl AdminConfig {
-    /// The default of `listen`: reachable from this host only.
-    pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5380);
-
-    /// The default of `socket`: a path at which `hedgerow ctl` looks by itself.
-    pub const SOCKET: AdminSocket = AdminSocket::Auto;
-
-    /// The default of `page`: the page shows only what the listener serves anyway.
-    pub const PAGE: bool = true;
-
-    /// The default of `names`: query names are not counted unless the operator asks for it.
-    pub const NAMES: bool = false;
-
-    /// The default of `backend_series`: each backend adds some 50 lines to `/metrics`.
-    pub const BACKEND_SERIES: u16 = 200;
-
     /// Reads the legible part of `[admin]` and the name of `user` from a broken config.
     pub fn salvage(text: &str, folder: &Path) -> (Option<Self>, Option<String>) {
         let table: toml::Table = text.parse().unwrap_or_default();
         let admin = table.get("admin").and_then(toml::Value::as_table).map(|admin| {
             let word = |key| admin.get(key).and_then(toml::Value::as_str);
             let token_file = word("token_file").and_then(|file| words::file_name(file).ok());
+            let usual = Self::default();
             Self {
-                listen: word("listen").and_then(|listen| listen.parse().ok()).unwrap_or(Self::LISTEN),
+                listen: word("listen").and_then(|listen| listen.parse().ok()).unwrap_or(usual.listen),
                 token_file: token_file.map(|file| folder.join(file)),
-                socket: word("socket").and_then(|path| read_socket(path, folder).ok()).unwrap_or(Self::SOCKET),
-                page: Self::PAGE,
-                names: Self::NAMES,
-                backend_series: Self::BACKEND_SERIES,
+                socket: word("socket").and_then(|path| read_socket(path, folder).ok()).unwrap_or(usual.socket),
+                ..usual
             }
         });
         (admin, table.get("user").and_then(toml::Value::as_str).map(str::to_owned))
     }
 }
 
-pub(super) fn read<'d>(
-    mut section: ConfigSection<'d>,
-    folder: &Path,
-    listening: &mut ListenReferences<'d>,
-) -> AdminConfig {
-    let spot = section.spot.clone();
-    let (listen, spot) = match section.take("listen") {
-        Some(node) => (node.parsed(words::listen_address).unwrap_or(AdminConfig::LISTEN), node.spot),
-        None => (AdminConfig::LISTEN, spot),
-    };
-    listening.push(ListenAddress { scheme: Scheme::Tcp, socket: listen }, spot);
-    let token_file = section.take("token_file").and_then(|node| node.parsed(words::file_name));
-    let socket = section.parsed("socket", |text| read_socket(text, folder), AdminConfig::SOCKET);
-    let page = section.boolean("page", AdminConfig::PAGE);
-    let names = section.boolean("names", AdminConfig::NAMES);
-    let backend_series = section.integer("backend_series", limits::BACKEND_SERIES, AdminConfig::BACKEND_SERIES);
-    section.finish();
-    AdminConfig { listen, token_file: token_file.map(|file| folder.join(file)), socket, page, names, backend_series }
+pub(super) fn read<'d>(section: &mut ConfigSection<'d>, references: &mut References<'d>) -> AdminConfig {
+    let admin = AdminConfig::read_keys(section);
+    let address = ListenAddress { scheme: Scheme::Tcp, socket: admin.listen };
+    references.listening.push(address, section.spot_of("listen"));
+    admin
 }
 
 fn read_socket(text: &str, folder: &Path) -> Result<AdminSocket, Expectation> {

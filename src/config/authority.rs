@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use super::catalog;
 use super::clients::{read_access, read_rate_limit};
-use super::listen::{self, ListenReferences};
-use super::section::{ConfigNode, ConfigSection, DocumentSpot, note_repeats};
-use super::transfer::{Claims, Transfers};
-use super::{AuthorityConfig, Expectation, ZoneSource, connections, cookies, discover, words};
+
+use super::readers::{file, text, word};
+use super::references::References;
+use super::section::{ConfigNode, ConfigSection, note_repeats};
+use super::transfer::Transfers;
+use super::{AuthorityConfig, Expectation, ZoneSource, catalog, words};
+use super::{connections, cookies, discover, listen};
 use crate::limit::AccessRules;
 use crate::zone::{Identity, IdentityText};
 
@@ -15,60 +17,52 @@ const ZONES_EXAMPLE: &str = "[\"zones/ts1.txt\"]";
 
 pub(super) fn read<'d>(
     name: &str,
-    mut section: ConfigSection<'d>,
-    folder: &Path,
-    listening: &mut ListenReferences<'d>,
-    claims: &mut Claims<'d>,
-    etcd_uses: &mut Vec<DocumentSpot<'d>>,
+    section: &mut ConfigSection<'d>,
+    references: &mut References<'d>,
 ) -> AuthorityConfig {
     let listen = section.require("listen", "[\"127.0.0.1:5301\"]");
     let zones = section.require("zones", ZONES_EXAMPLE);
     let mut transfers = Transfers::default();
-    let listen = listen.map(|node| listen::read(&node, listening)).unwrap_or_default();
-    let rate_limit = read_rate_limit(section.section("rate_limit"), &listen);
-    let register = section.section("register");
-    let register = register.map(|register| discover::read_register(register, &listen, etcd_uses));
-    let zones = zones.map(|node| read_zones(&node, folder, &mut transfers, claims)).unwrap_or_default();
-    let members_folder = members_folder(name, folder, &transfers);
-    let authority = AuthorityConfig {
+    let listen = listen.map(|node| listen::read(&node, references)).unwrap_or_default();
+    let rate_limit = read_rate_limit(section, &listen);
+    let register = section.below("register", |section| discover::read_register(section, &listen, references));
+    let zones = zones.map(|node| read_zones(&node, &mut transfers, references)).unwrap_or_default();
+    AuthorityConfig {
         name: name.to_owned(),
         listen,
-        access: read_access(&mut section, &AccessRules::EVERYBODY),
+        access: read_access(section, &AccessRules::EVERYBODY),
         zones,
+        members_folder: members_folder(name, section.folder(), &transfers),
         shared: transfers.shared,
         secondaries: transfers.secondaries,
         catalogs: transfers.catalogs,
         produced: transfers.produced,
-        members_folder,
-        miss: section.parsed("miss", words::miss, AuthorityConfig::MISS),
-        ttl: section.parsed("ttl", words::ttl, AuthorityConfig::TTL),
+        // Another authority may have the name.
+        miss: section.read("miss", AuthorityConfig::MISS, word),
+        ttl: section.read("ttl", AuthorityConfig::TTL, text(words::ttl)),
         identity: Identity {
-            version: read_text(&mut section, "version"),
-            id: read_text(&mut section, "id"),
-            nsid: read_text(&mut section, "nsid"),
+            version: section.optional("version", text(identity)),
+            id: section.optional("id", text(identity)),
+            nsid: section.optional("nsid", text(identity)),
         },
         rate_limit,
-        cookies: cookies::read(&mut section, folder),
-        connections: section.section("connections").map(connections::read).unwrap_or_default(),
+        cookies: cookies::read(section),
+        connections: section.below("connections", connections::read).unwrap_or_default(),
         register,
-    };
-    section.finish();
-    authority
+    }
 }
 
-fn read_text(section: &mut ConfigSection<'_>, key: &'static str) -> Option<IdentityText> {
-    let text = |text: &str| IdentityText::new(text.as_bytes()).ok_or_else(|| Expectation::new("at most 255 octets"));
-    section.take(key)?.parsed(text)
+fn identity(text: &str) -> Result<IdentityText, Expectation> {
+    IdentityText::new(text.as_bytes()).ok_or_else(|| Expectation::new("at most 255 octets"))
 }
 
 fn read_zones<'d>(
     node: &ConfigNode<'d>,
-    folder: &Path,
     transfers: &mut Transfers<'d>,
-    claims: &mut Claims<'d>,
+    references: &mut References<'d>,
 ) -> Vec<ZoneSource> {
-    let mut read = |item: ConfigNode<'d>| Some((read_zone(&item, folder, transfers, claims)?, item.spot));
-    let zones: Vec<_> = node.items(ZONES_EXAMPLE).into_iter().filter_map(&mut read).collect();
+    let read = |item: ConfigNode<'d>| Some((read_zone(&item, transfers, references)?, item.spot));
+    let zones: Vec<_> = node.items(ZONES_EXAMPLE).into_iter().filter_map(read).collect();
     note_repeats(zones.iter().cloned(), |zone| format!("{} is loaded", zone.file.display()));
     transfers.note_repeats(zones.iter().filter_map(|(zone, _)| zone.origin.as_ref()));
     zones.into_iter().map(|(zone, _)| zone).collect()
@@ -76,26 +70,24 @@ fn read_zones<'d>(
 
 fn read_zone<'d>(
     item: &ConfigNode<'d>,
-    folder: &Path,
     transfers: &mut Transfers<'d>,
-    claims: &mut Claims<'d>,
+    references: &mut References<'d>,
 ) -> Option<ZoneSource> {
-    let Some(mut section) = item.table() else {
-        return Some(ZoneSource { file: folder.join(item.parsed(words::file_name)?), origin: None });
-    };
+    let Some(mut section) = item.table() else { return file(item).map(|file| ZoneSource { file, origin: None }) };
     if let Some(zone) = section.take_discriminator("zone", 0) {
-        transfers.read_secondary(&zone, section, folder, claims);
+        section.whole(|section| transfers.read_secondary(&zone, section, references));
         return None;
     }
-    if let Some(catalog) = section.take_discriminator("catalog", 1) {
-        catalog::read(&catalog, section, folder, transfers, claims);
+    if let Some(zone) = section.take_discriminator("catalog", 1) {
+        section.whole(|section| catalog::read(&zone, section, transfers, references));
         return None;
     }
-    let file = section.require("file", "\"zones/ts1.txt\"").and_then(|node| node.parsed(words::file_name));
-    let origin = section.take("origin").and_then(|node| node.parsed(words::domain_name));
-    transfers.read_shared(&mut section, origin.as_ref(), claims);
-    section.finish();
-    Some(ZoneSource { file: folder.join(file?), origin: origin.map(|origin| origin.folded()) })
+    section.whole(|section| {
+        let file = section.required("file", "\"zones/ts1.txt\"", file);
+        let origin = section.optional("origin", text(words::domain_name)).map(|origin| origin.folded());
+        transfers.read_shared(section, origin.as_ref(), references);
+        Some(ZoneSource { file: file?, origin })
+    })
 }
 
 fn members_folder(name: &str, folder: &Path, transfers: &Transfers<'_>) -> PathBuf {

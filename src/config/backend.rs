@@ -1,11 +1,10 @@
 //! `pools.*.backends`: address, transport, label, weight, and what authenticates the backend.
 
-use std::net::SocketAddr;
-use std::path::Path;
-
 use serde::{Deserialize, Serialize};
 
-use super::section::{ConfigNode, ConfigSection, DocumentSpot, note_repeats};
+use super::readers::{boolean, distinct, file, integer, label, text, word};
+use super::references::References;
+use super::section::{ConfigNode, ConfigSection, note_repeats};
 use super::{limits, words};
 use crate::address::{BackendAddress, BackendUrl, HttpPath, Pin, Scheme, ServerIdentity, ServerTrust, Verify};
 
@@ -35,12 +34,6 @@ pub struct BackendConfig {
     /// The identity that an encrypted backend must prove.
     #[serde(default)]
     pub trust: ServerTrust,
-}
-
-#[derive(Default)]
-pub(super) struct BackendReferences<'d> {
-    pub(super) addresses: Vec<(SocketAddr, DocumentSpot<'d>)>,
-    pub(super) certificates: Vec<(String, DocumentSpot<'d>)>,
 }
 
 impl BackendConfig {
@@ -83,56 +76,44 @@ impl BackendConfig {
 pub(super) fn read_all<'d>(
     node: &ConfigNode<'d>,
     may_be_empty: bool,
-    folder: &Path,
-    asked: &mut BackendReferences<'d>,
+    references: &mut References<'d>,
 ) -> Vec<BackendConfig> {
     let items = if may_be_empty { node.any_items(BACKENDS_EXAMPLE) } else { node.items(BACKENDS_EXAMPLE) };
-    let certificates = &mut asked.certificates;
-    let read = |item: &ConfigNode<'d>| Some((read(item, folder, certificates)?, item.spot.clone()));
-    let backends: Vec<_> = items.iter().filter_map(read).collect();
-
-    let addresses = backends.iter().map(|(backend, spot)| (backend.address, spot.clone()));
-    asked.addresses.extend(addresses.clone().map(|(address, spot)| (address.socket, spot)));
-    note_repeats(addresses, |address| format!("backend {address} stands in this pool"));
-    let named = backends.iter().filter(|(backend, _)| backend.name != backend.address.to_string());
-    note_repeats(named.map(|(backend, spot)| (backend.name.as_str(), spot.clone())), |name| {
+    let mut spots = Vec::new();
+    let read = |item: &ConfigNode<'d>| {
+        let backend = read(item, references)?;
+        references.backends.push((backend.address.socket, item.spot.clone()));
+        spots.push(item.spot.clone());
+        Some(backend)
+    };
+    let backends = distinct(items, read, |backend| format!("backend {} stands in this pool", backend.address));
+    let named = backends.iter().zip(spots).filter(|(backend, _)| backend.name != backend.address.to_string());
+    note_repeats(named.map(|(backend, spot)| (&backend.name, spot)), |name| {
         format!("the name {name:?} stands in this pool")
     });
-    backends.into_iter().map(|(backend, _)| backend).collect()
+    backends
 }
 
-fn read<'d>(
-    item: &ConfigNode<'d>,
-    folder: &Path,
-    certificates: &mut Vec<(String, DocumentSpot<'d>)>,
-) -> Option<BackendConfig> {
-    let Some(mut section) = item.table() else { return item.parsed(words::backend).map(BackendConfig::of_url) };
-    let address = section.require("address", "\"127.0.0.1:5301\"").and_then(|node| node.parsed(words::backend));
-    let name = section.take("name").and_then(|node| node.parsed(words::label));
-    let weight = section.integer("weight", limits::WEIGHT, 1);
-    let server = section.take("server").and_then(|node| node.parsed(words::label));
-    let proxy_protocol = read_proxy_protocol(&mut section, address.as_ref());
-    let trust_ad = section.take("trust_ad").and_then(|node| node.boolean());
-    let trust = read_trust(&mut section, address.as_ref(), folder, certificates);
-    section.finish();
-    let of_url = BackendConfig::of_url(address?);
-    Some(BackendConfig {
-        name: name.unwrap_or_else(|| of_url.name.clone()),
-        weight,
-        server,
-        proxy_protocol,
-        trust_ad,
-        trust,
-        ..of_url
+fn read<'d>(item: &ConfigNode<'d>, references: &mut References<'d>) -> Option<BackendConfig> {
+    let Some(section) = item.table() else { return item.parsed(words::backend).map(BackendConfig::of_url) };
+    section.whole(|section| {
+        let url = section.required("address", "\"127.0.0.1:5301\"", text(words::backend));
+        let name = section.optional("name", label);
+        let weight = section.read("weight", 1, integer(limits::WEIGHT));
+        let server = section.optional("server", label);
+        let proxy_protocol = read_proxy_protocol(section, url.as_ref());
+        let trust_ad = section.optional("trust_ad", boolean);
+        let trust = read_trust(section, url.as_ref(), references);
+        let of_url = BackendConfig::of_url(url?);
+        let name = name.unwrap_or_else(|| of_url.name.clone());
+        Some(BackendConfig { name, weight, server, proxy_protocol, trust_ad, trust, ..of_url })
     })
 }
 
 fn read_proxy_protocol(section: &mut ConfigSection<'_>, url: Option<&BackendUrl>) -> bool {
-    let Some(node) = section.take("proxy_protocol") else { return false };
-    let is_set = node.boolean().unwrap_or_default();
-    let may_be = |url: &BackendUrl| matches!(url.address.scheme, Scheme::Plain | Scheme::Tcp);
-    if is_set && !url.is_none_or(may_be) {
-        node.spot.note(
+    let is_set = section.read("proxy_protocol", false, boolean);
+    if is_set && url.is_some_and(|url| !matches!(url.address.scheme, Scheme::Plain | Scheme::Tcp)) {
+        section.spot_of("proxy_protocol").note(
             "proxy_protocol works only for backends by UDP and TCP, write the address without a scheme or with tcp://",
         );
     }
@@ -142,43 +123,41 @@ fn read_proxy_protocol(section: &mut ConfigSection<'_>, url: Option<&BackendUrl>
 pub(super) fn read_trust<'d>(
     section: &mut ConfigSection<'d>,
     url: Option<&BackendUrl>,
-    folder: &Path,
-    certificates: &mut Vec<(String, DocumentSpot<'d>)>,
+    references: &mut References<'d>,
 ) -> ServerTrust {
-    let is_plain = url.is_some_and(|url| !url.address.scheme.is_encrypted());
-    let mut take = |key: &'static str| {
-        let node = section.take(key)?;
-        if is_plain {
-            node.spot
+    if url.is_some_and(|url| !url.address.scheme.is_encrypted()) {
+        for key in ["verify", "ca", "pins", "certificate"].into_iter().filter(|key| section.has(key)) {
+            section
+                .spot_of(key)
                 .note(format!("{key} is for encrypted backends, write tls://, https:// or quic:// before the address"));
         }
-        Some(node)
-    };
-    let verify = take("verify").map(|node| (node.parsed(words::verify).unwrap_or_default(), node.spot));
-    let ca = take("ca").and_then(|node| node.parsed(words::file_name));
-    let pins = take("pins").map(|node| node.items(PINS_EXAMPLE)).unwrap_or_default();
+    }
+    let verify = section.optional("verify", word);
+    let ca = section.optional("ca", file);
+    let pins = section.take("pins").map(|node| node.items(PINS_EXAMPLE)).unwrap_or_default();
     let pins: Vec<Pin> = pins.iter().filter_map(|node| node.parsed(words::pin)).collect();
-    if let Some((Verify::Pin, spot)) = &verify
-        && pins.is_empty()
-    {
-        spot.note(format!("no certificate would be accepted, write pins = {PINS_EXAMPLE}"));
+    match verify {
+        Some(Verify::Pin) if pins.is_empty() => {
+            section.spot_of("verify").note(format!("no certificate would be accepted, write pins = {PINS_EXAMPLE}"))
+        }
+        Some(Verify::None) if !pins.is_empty() => {
+            section.spot_of("verify").note("pins have no effect with this verify, write verify = \"pin\"");
+        }
+        _ => {}
     }
-    if let Some((Verify::None, spot)) = &verify
-        && !pins.is_empty()
-    {
-        spot.note("pins have no effect with this verify, write verify = \"pin\"");
-    }
-    let verify = verify.map(|(verify, _)| verify).unwrap_or_default();
-    let identity = ServerIdentity { name: url.and_then(|url| url.name.clone()), verify, pins };
-    let certificate = take("certificate").and_then(|node| Some((node.parsed(words::label)?, node.spot)));
-    certificates.extend(certificate.clone());
-    ServerTrust { identity, ca: ca.map(|ca| folder.join(ca)), certificate: certificate.map(|(name, _)| name) }
+    let identity =
+        ServerIdentity { name: url.and_then(|url| url.name.clone()), verify: verify.unwrap_or_default(), pins };
+    let certificate = section.optional("certificate", label);
+    references.certificates.extend(certificate.clone().map(|name| (name, section.spot_of("certificate"))));
+    ServerTrust { identity, ca, certificate }
 }
 
 const PINS_EXAMPLE: &str = "[\"sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"]";
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::super::Config;
     use super::super::tests::check;
     use super::*;

@@ -1,54 +1,55 @@
 //! `[cache]`: size of the cache and lifetimes.
 
-use std::path::Path;
 use std::time::Duration;
 
+use super::limits::{self, Limits, ms, secs};
+use super::readers::{duration, file, number, seconds, text};
 use super::section::ConfigSection;
-use super::{CacheConfig, limits, words};
+use super::{CacheConfig, words};
 use crate::cache::CacheRules;
 
-pub(super) fn read(mut section: ConfigSection<'_>, folder: &Path) -> CacheConfig {
+pub(super) fn read(section: &mut ConfigSection<'_>) -> CacheConfig {
+    CacheConfig {
+        size: section.read("size", CacheConfig::SIZE, text(words::size)),
+        rules: read_rules(section),
+        persist: section.optional("persist", file),
+        persist_every: section.read("persist_every", Some(CacheConfig::PERSIST_EVERY), text(read_interval)),
+    }
+}
+
+fn read_rules(section: &mut ConfigSection<'_>) -> CacheRules {
     let usual = CacheRules::default();
-    let size = section.parsed("size", words::size, CacheConfig::SIZE);
-    let ttl = |limits: limits::Limits<Duration>| move |text: &str| limits.parse_seconds(text);
-    let min_ttl = section.take("min_ttl");
-    let min_spot = min_ttl.as_ref().map(|node| node.spot.clone());
-    let min_ttl = min_ttl.and_then(|node| node.parsed(ttl(limits::MIN_TTL))).unwrap_or(usual.min_ttl);
-    let max_ttl = section.parsed("max_ttl", ttl(limits::MAX_TTL), usual.max_ttl);
-    let max_negative_ttl = section.parsed("max_negative_ttl", ttl(limits::MAX_TTL), usual.max_negative_ttl);
-    for (key, max) in [("max_ttl", max_ttl), ("max_negative_ttl", max_negative_ttl)] {
-        if min_ttl > max {
-            let spot = min_spot.as_ref().unwrap_or(&section.spot);
-            let (min, max) = (humantime::format_duration(min_ttl), humantime::format_duration(max));
-            spot.note(format!("min_ttl {min} is above {key} {max}"));
+    let rules = CacheRules {
+        // Beyond a day it would overrule every server.
+        min_ttl: section.read("min_ttl", usual.min_ttl, seconds(secs(0)..=secs(86_400))),
+        max_ttl: section.read("max_ttl", usual.max_ttl, seconds(limits::MAX_TTL)),
+        max_negative_ttl: section.read("max_negative_ttl", usual.max_negative_ttl, seconds(limits::MAX_TTL)),
+        // RFC 8767 section 5: one to three days; 0 disables it.
+        stale: section.read("stale", usual.stale, duration(secs(0)..=secs(7 * 86_400))),
+        stale_answer_after: section.read("stale_answer_after", usual.stale_answer_after, duration(ms(0)..=secs(60))),
+        // RFC 8767 section 4: more than 0, or clients would retry at once.
+        stale_ttl: section.read("stale_ttl", usual.stale_ttl, seconds(secs(1)..=secs(3600))),
+        prefetch: section.read("prefetch", usual.prefetch, number(0.0..=0.9)),
+        failure_ttl: section.read("failure_ttl", usual.failure_ttl, seconds(limits::FAILURE_TTL)),
+    };
+    for (key, max) in [("max_ttl", rules.max_ttl), ("max_negative_ttl", rules.max_negative_ttl)] {
+        if rules.min_ttl > max {
+            let (min, max) = (humantime::format_duration(rules.min_ttl), humantime::format_duration(max));
+            section.spot_of("min_ttl").note(format!("min_ttl {min} is above {key} {max}"));
         }
     }
-    let rules = CacheRules {
-        min_ttl,
-        max_ttl,
-        max_negative_ttl,
-        stale: section.parsed("stale", |text| limits::STALE.parse(text), usual.stale),
-        stale_answer_after: section.parsed(
-            "stale_answer_after",
-            |text| limits::STALE_ANSWER_AFTER.parse(text),
-            usual.stale_answer_after,
-        ),
-        stale_ttl: section.parsed("stale_ttl", ttl(limits::STALE_TTL), usual.stale_ttl),
-        prefetch: section.take("prefetch").and_then(|node| node.number(limits::PREFETCH)).unwrap_or(usual.prefetch),
-        failure_ttl: section.parsed("failure_ttl", ttl(limits::FAILURE_TTL), usual.failure_ttl),
-    };
-    let persist = section.take("persist").and_then(|node| node.parsed(words::file_name));
-    let persist_every = section.parsed(
-        "persist_every",
-        |text| limits::PERSIST_EVERY.parse_or_never(text),
-        Some(CacheConfig::PERSIST_EVERY),
-    );
-    section.finish();
-    CacheConfig { size, rules, persist: persist.map(|file| folder.join(file)), persist_every }
+    rules
+}
+
+fn read_interval(text: &str) -> Result<Option<Duration>, words::Expectation> {
+    // Shorter would write all the time.
+    Limits { min: secs(10), max: secs(86_400) }.parse_or_never(text)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::super::Config;
     use super::super::tests::check;
     use super::*;

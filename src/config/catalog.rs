@@ -1,13 +1,13 @@
 //! Catalog zones (RFC 9432), consumed and produced.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::primary::{PrimaryConfig, read_primaries};
-use super::section::{ConfigNode, ConfigSection, DocumentSpot};
-use super::transfer::{
-    Claims, PRIMARIES_EXAMPLE, SECONDARY, SecondaryConfig, Sharing, Transfers, read_access, read_sharing, usual_file,
-};
-use super::{Expectation, limits, words};
+use super::readers::{boolean, integer, text};
+use super::references::References;
+use super::section::{ConfigNode, ConfigSection};
+use super::transfer::{PRIMARIES_EXAMPLE, SecondaryConfig, Sharing, Transfers, read_access, read_file, read_sharing};
+use super::{Expectation, words};
 use crate::transfer::AccessList;
 use crate::transfer::catalog::{CatalogRules, MAX_CATALOG_NAME};
 use crate::wire::Name;
@@ -71,97 +71,87 @@ impl CatalogConfig {
 
 pub(super) fn read<'d>(
     catalog: &ConfigNode<'d>,
-    mut section: ConfigSection<'d>,
-    folder: &Path,
+    section: &mut ConfigSection<'d>,
     transfers: &mut Transfers<'d>,
-    claims: &mut Claims<'d>,
+    references: &mut References<'d>,
 ) {
     let name = catalog.parsed(words::domain_name).map(|zone| zone.folded());
-    let produce = section.boolean("produce", false);
-    let file = section.take("file").map(|node| node.parsed(words::file_name));
-    let sharing = read_sharing(&mut section, &mut claims.uses);
+    let produce = section.read("produce", false, boolean);
+    let kind = if produce { "produced" } else { "secondary" };
+    let file = read_file(section, kind, name.as_ref());
+    let sharing = read_sharing(section, references);
     if produce {
-        section.finish();
-        let Some(zone) = name else { return };
+        let Some((zone, file)) = name.zip(file) else { return };
         if zone.as_wire().len() > MAX_CATALOG_NAME {
-            let message = format!(
+            return catalog.spot.note(format!(
                 "expected a name of at most {MAX_CATALOG_NAME} octets, since its member records have longer names"
-            );
-            return catalog.spot.note(message);
+            ));
         }
-        let file = file.map_or_else(|| usual_file(PRODUCED, &zone), Option::unwrap_or_default);
-        let file = folder.join(file);
-        claims.files.push((file.clone(), catalog.spot.clone()));
+        references.written_files.push((file.clone(), catalog.spot.clone()));
         transfers.spots_of_catalogs.push((zone.clone(), catalog.spot.clone()));
         transfers.produced.push(ProducedCatalog { zone, file, sharing });
         return;
     }
-    let primaries = section.take("primaries").map(|node| read_primaries(&node, folder, claims));
-    let notify_from = section.take("notify_from").map(|node| read_access(&node, &mut claims.uses)).unwrap_or_default();
-    let max_size = section.parsed("max_size", words::size, SecondaryConfig::MAX_SIZE);
-    let allow = section.take("allow").map(|node| read_names(&node)).unwrap_or_default();
-    let max_members = section.integer("max_members", limits::CATALOG_MEMBERS, CatalogRules::MAX_MEMBERS);
+    let primaries = section.optional("primaries", |node| Some(read_primaries(node, references)));
+    let notify_from = section.read("notify_from", AccessList::default(), |node| Some(read_access(node, references)));
+    let max_size = section.read("max_size", SecondaryConfig::MAX_SIZE, text(words::size));
+    let allow = section.read("allow", Vec::new(), read_names);
+    // Each zone takes some 12 KB and a task; a million fill the memory of a large machine.
+    let max_members = section.read("max_members", CatalogRules::MAX_MEMBERS, integer(1..=1_000_000));
     let usual = MemberConfig {
         primaries: primaries.clone().unwrap_or_default(),
         max_size: SecondaryConfig::MAX_SIZE,
         sharing: Sharing { tsig: sharing.tsig.clone(), ..Sharing::default() },
     };
-    let members = section.section("members").map(|section| read_members(section, &usual, folder, claims));
-    let members = members.unwrap_or(usual);
+    let members = section.below("members", |section| read_members(section, &usual, references)).unwrap_or(usual);
     let named = section.section("groups").map(|groups| groups.named()).unwrap_or_default();
-    let groups = named
-        .into_iter()
-        .filter_map(|(group, node)| Some((group.to_owned(), read_members(node.section()?, &members, folder, claims))));
-    let groups = groups.collect();
+    let mut group = |(group, node): (&str, ConfigNode<'d>)| {
+        let members = node.section()?.whole(|section| read_members(section, &members, references));
+        Some((group.to_owned(), members))
+    };
+    let groups = named.into_iter().filter_map(&mut group).collect();
     if primaries.is_none() && !section.is_described() {
         section.spot.note(format!(
             "primaries is missing, write primaries = {PRIMARIES_EXAMPLE}, or produce = true for a catalog of the zones of this authority"
         ));
     }
-    section.finish();
-    let (Some(zone), Some(primaries)) = (name, primaries) else { return };
-    let file = folder.join(file.map_or_else(|| usual_file(SECONDARY, &zone), Option::unwrap_or_default));
-    transfers.catalogs.push(CatalogConfig {
-        rules: CatalogRules { catalog: zone.clone(), allow, max_members },
-        notify_from: notify_from.clone(),
-        members,
-        groups,
-    });
+    let (Some(zone), Some(file), Some(primaries)) = (name, file, primaries) else { return };
+    let rules = CatalogRules { catalog: zone.clone(), allow, max_members };
+    transfers.catalogs.push(CatalogConfig { rules, notify_from: notify_from.clone(), members, groups });
     let secondary = SecondaryConfig { zone, primaries, notify_from, file, max_size, sharing };
-    transfers.add_secondary(secondary, catalog.spot.clone(), claims);
+    transfers.add_secondary(secondary, catalog.spot.clone(), references);
 }
 
 fn read_members<'d>(
-    mut section: ConfigSection<'d>,
+    section: &mut ConfigSection<'d>,
     usual: &MemberConfig,
-    folder: &Path,
-    claims: &mut Claims<'d>,
+    references: &mut References<'d>,
 ) -> MemberConfig {
-    let primaries = section.take("primaries").map(|node| read_primaries(&node, folder, claims));
-    let max_size = section.parsed("max_size", words::size, usual.max_size);
-    let given = ["transfer_to", "also_notify", "tsig"].map(|key| section.has(key));
-    let sharing = read_sharing(&mut section, &mut claims.uses);
-    section.finish();
-    let [transfer_to, also_notify, tsig] = given;
-    let usual_sharing = usual.sharing.clone();
+    let primaries = section.optional("primaries", |node| Some(read_primaries(node, references)));
+    let max_size = section.read("max_size", usual.max_size, text(words::size));
+    let own = read_sharing(section, references);
+    let MemberConfig { primaries: usual_primaries, sharing: usual, .. } = usual;
     let sharing = Sharing {
-        transfer_to: if transfer_to { sharing.transfer_to } else { usual_sharing.transfer_to },
-        also_notify: if also_notify { sharing.also_notify } else { usual_sharing.also_notify },
-        tsig: if tsig { sharing.tsig } else { usual_sharing.tsig },
-        ..sharing
+        transfer_to: if section.has("transfer_to") { own.transfer_to } else { usual.transfer_to.clone() },
+        also_notify: if section.has("also_notify") { own.also_notify } else { usual.also_notify.clone() },
+        tsig: if section.has("tsig") { own.tsig } else { usual.tsig.clone() },
+        ..own
     };
-    MemberConfig { primaries: primaries.unwrap_or_else(|| usual.primaries.clone()), max_size, sharing }
+    MemberConfig { primaries: primaries.unwrap_or_else(|| usual_primaries.clone()), max_size, sharing }
 }
 
-fn read_names(node: &ConfigNode<'_>) -> Vec<Name> {
-    node.items(ALLOW_EXAMPLE).into_iter().filter_map(|item| Some(item.parsed(words::domain_name)?.folded())).collect()
+fn read_names(node: &ConfigNode<'_>) -> Option<Vec<Name>> {
+    let items = node.items("[\"example.org\"]").into_iter();
+    Some(items.filter_map(|item| Some(item.parsed(words::domain_name)?.folded())).collect())
 }
 
-pub(super) fn read_listing(section: &mut ConfigSection<'_>, sharing: &mut Sharing, spot: &DocumentSpot<'_>) {
-    sharing.group = section.take("group").and_then(|node| node.parsed(group_name));
-    sharing.is_unlisted = !section.boolean("listed", true);
+pub(super) fn read_listing(section: &mut ConfigSection<'_>, sharing: &mut Sharing) {
+    sharing.group = section.optional("group", text(group_name));
+    sharing.is_unlisted = !section.read("listed", true, boolean);
     if (sharing.group.is_some() || sharing.is_unlisted) && sharing.transfer_to.is_empty() {
-        spot.note("group and listed are about catalogs, which list zones that others may have: write transfer_to too");
+        section
+            .spot
+            .note("group and listed are about catalogs, which list zones that others may have: write transfer_to too");
     }
 }
 
@@ -169,10 +159,6 @@ fn group_name(text: &str) -> Result<String, Expectation> {
     let is_group = (1..=usize::from(u8::MAX)).contains(&text.len());
     if is_group { Ok(text.to_owned()) } else { Err(Expectation::new("the name of a group, of at most 255 octets")) }
 }
-
-const PRODUCED: &str = "produced";
-
-const ALLOW_EXAMPLE: &str = "[\"example.org\"]";
 
 #[cfg(test)]
 mod tests {

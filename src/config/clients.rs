@@ -1,41 +1,38 @@
 //! Access of clients to the forwarder or an authority, and their limits.
 
+use super::limits::secs;
 use super::listen::ListenConfig;
-use super::section::{ConfigSection, DocumentSpot};
-use super::{limits, words};
+use super::readers::{boolean, integer, seconds, word};
+use super::section::{ConfigNode, ConfigSection};
+use super::words;
 use crate::limit::{AccessRules, Prefix, RateRules, WaitRules};
 
 pub(super) fn read_access(section: &mut ConfigSection<'_>, usual: &[&str]) -> AccessRules {
     let usual = AccessRules::of(usual);
     AccessRules {
-        allow: read_prefixes(section, "allow").map_or(usual.allow, |(prefixes, _)| prefixes),
-        deny: read_prefixes(section, "deny").map_or(usual.deny, |(prefixes, _)| prefixes),
-        on_denied: section.parsed("on_denied", words::on_denied, usual.on_denied),
+        allow: section.read("allow", usual.allow, read_prefixes),
+        deny: section.read("deny", usual.deny, read_prefixes),
+        on_denied: section.read("on_denied", usual.on_denied, word),
     }
 }
 
-pub(super) fn read_prefixes<'d>(
-    section: &mut ConfigSection<'d>,
-    key: &'static str,
-) -> Option<(Vec<Prefix>, DocumentSpot<'d>)> {
-    let node = section.take(key)?;
-    let items = node.any_items(PREFIXES_EXAMPLE);
-    Some((items.iter().filter_map(|item| item.parsed(words::prefix)).collect(), node.spot))
+pub(super) fn read_prefixes(node: &ConfigNode<'_>) -> Option<Vec<Prefix>> {
+    let items = node.any_items("[\"192.0.2.0/24\", \"2001:db8::/32\"]");
+    Some(items.iter().filter_map(|item| item.parsed(words::prefix)).collect())
 }
 
-pub(super) fn read_waiting(section: Option<ConfigSection<'_>>) -> WaitRules {
+pub(super) fn read_waiting(section: &mut ConfigSection<'_>) -> WaitRules {
     let usual = WaitRules::default();
-    let Some(mut section) = section else { return usual };
-    let rules = WaitRules {
-        waiting: section.integer("waiting", limits::WAITING, usual.waiting),
-        in_flight: section.integer("in_flight", limits::IN_FLIGHT, usual.in_flight),
-    };
-    section.finish();
-    rules
+    WaitRules {
+        // Zero would disable the forwarder.
+        waiting: section.read("waiting", usual.waiting, integer(1..=100_000)),
+        // Fewer would refuse clients on any slow day; each takes some 400 bytes.
+        in_flight: section.read("in_flight", usual.in_flight, integer(100..=10_000_000)),
+    }
 }
 
-pub(super) fn read_rate_limit(section: Option<ConfigSection<'_>>, listen: &[ListenConfig]) -> Option<RateRules> {
-    section.map(read_rates).or_else(|| usual_rate_limit(listen))
+pub(super) fn read_rate_limit(section: &mut ConfigSection<'_>, listen: &[ListenConfig]) -> Option<RateRules> {
+    section.below("rate_limit", read_rates).or_else(|| usual_rate_limit(listen))
 }
 
 /// The default rate limits of a server with these listeners: none if only this host reaches them.
@@ -44,25 +41,24 @@ pub fn usual_rate_limit(listen: &[ListenConfig]) -> Option<RateRules> {
     is_reached.then(RateRules::default)
 }
 
-fn read_rates(mut section: ConfigSection<'_>) -> RateRules {
+fn read_rates(section: &mut ConfigSection<'_>) -> RateRules {
     let usual = RateRules::default();
-    let rules = RateRules {
-        answers: section.integer("answers", limits::RATE, usual.answers),
-        referrals: section.integer("referrals", limits::RATE, usual.referrals),
-        nxdomains: section.integer("nxdomains", limits::RATE, usual.nxdomains),
-        errors: section.integer("errors", limits::RATE, usual.errors),
-        total: section.integer("total", limits::RATE, usual.total),
-        window: section.parsed("window", |text| limits::RATE_WINDOW.parse_seconds(text), usual.window),
-        slip: section.integer("slip", limits::SLIP, usual.slip),
-        ipv4_prefix: section.integer("ipv4_prefix", limits::IPV4_PREFIX, usual.ipv4_prefix),
-        ipv6_prefix: section.integer("ipv6_prefix", limits::IPV6_PREFIX, usual.ipv6_prefix),
-        loopback: section.boolean("loopback", usual.loopback),
-    };
-    section.finish();
-    rules
+    // Responses per second to one client; 0 is no limit. The counters hold ten thousand at most.
+    let mut rate = |key, usual| section.read(key, usual, integer(0..=10_000));
+    RateRules {
+        answers: rate("answers", usual.answers),
+        referrals: rate("referrals", usual.referrals),
+        nxdomains: rate("nxdomains", usual.nxdomains),
+        errors: rate("errors", usual.errors),
+        total: rate("total", usual.total),
+        window: section.read("window", usual.window, seconds(secs(1)..=secs(3600))),
+        // One in so many responses over the rate has TC=1; 0 is none. BIND and NSD allow up to 10, too.
+        slip: section.read("slip", usual.slip, integer(0..=10)),
+        ipv4_prefix: section.read("ipv4_prefix", usual.ipv4_prefix, integer(1..=32)),
+        ipv6_prefix: section.read("ipv6_prefix", usual.ipv6_prefix, integer(1..=128)),
+        loopback: section.read("loopback", usual.loopback, boolean),
+    }
 }
-
-const PREFIXES_EXAMPLE: &str = "[\"192.0.2.0/24\", \"2001:db8::/32\"]";
 
 #[cfg(test)]
 mod tests {

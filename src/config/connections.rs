@@ -1,24 +1,28 @@
 //! `[forwarder.connections]` and `[authorities.*.connections]`: limits of TCP clients.
 
+use super::limits::{self, ms, secs};
+use super::readers::{boolean, duration, integer, size};
 use super::section::ConfigSection;
-use super::{limits, words};
 use crate::limit::ConnectionRules;
 
-pub(super) fn read(mut section: ConfigSection<'_>) -> ConnectionRules {
+pub(super) fn read(section: &mut ConfigSection<'_>) -> ConnectionRules {
     let usual = ConnectionRules::default();
-    let rules = ConnectionRules {
-        max: section.integer("max", limits::CONNECTIONS, usual.max),
-        per_client: section.integer("per_client", limits::CONNECTIONS_PER_CLIENT, usual.per_client),
-        in_flight: section.integer("in_flight", limits::CONNECTION_IN_FLIGHT, usual.in_flight),
-        first_query: section.parsed("first_query", |text| limits::FIRST_QUERY.parse(text), usual.first_query),
-        idle: section.parsed("idle", |text| limits::CONNECTION_IDLE.parse(text), usual.idle),
-        lifetime: section.parsed("lifetime", |text| limits::CONNECTION_LIFETIME.parse(text), usual.lifetime),
-        unsent: section.parsed("unsent", words::size, usual.unsent),
-        handshakes: section.integer("handshakes", limits::HANDSHAKES, usual.handshakes),
-        early_data: section.boolean("early_data", usual.early_data),
-    };
-    section.finish();
-    rules
+    ConnectionRules {
+        // 0 is as many as there is room for. A process rarely has more descriptors.
+        max: section.read("max", usual.max, integer(0..=1_000_000)),
+        per_client: section.read("per_client", usual.per_client, integer(0..=1_000_000)),
+        // Zero would answer none; each has a slot in a channel.
+        in_flight: section.read("in_flight", usual.in_flight, integer(1..=10_000)),
+        // Less than a round trip would close every connection.
+        first_query: section.read("first_query", usual.first_query, duration(ms(100)..=secs(60))),
+        idle: section.read("idle", usual.idle, duration(limits::CONNECTION_IDLE)),
+        // Shorter, every other query would meet a closing connection.
+        lifetime: section.read("lifetime", usual.lifetime, duration(secs(1)..=secs(7 * 86_400))),
+        unsent: section.read("unsent", usual.unsent, size(limits::CACHE_SIZE)),
+        // Handshakes per second of one client; 0 is no limit.
+        handshakes: section.read("handshakes", usual.handshakes, integer(0..=1_000_000)),
+        early_data: section.read("early_data", usual.early_data, boolean),
+    }
 }
 
 #[cfg(test)]

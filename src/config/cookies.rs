@@ -1,19 +1,20 @@
 //! DNS cookies for clients: two keys, the same in the forwarder and in authorities.
 
-use std::path::Path;
-
+use super::CookieConfig;
+use super::readers::{boolean, file};
 use super::section::ConfigSection;
-use super::{CookieConfig, words};
 
-pub(super) fn read(section: &mut ConfigSection<'_>, folder: &Path) -> CookieConfig {
-    let usual = CookieConfig::default();
-    let enabled = section.boolean("cookies", usual.enabled);
-    let file = section.take("cookie_secrets_file").and_then(|node| node.parsed(words::file_name));
-    CookieConfig { enabled, secrets_file: file.map(|file| folder.join(file)) }
+pub(super) fn read(section: &mut ConfigSection<'_>) -> CookieConfig {
+    CookieConfig {
+        enabled: section.read("cookies", CookieConfig::default().enabled, boolean),
+        secrets_file: section.optional("cookie_secrets_file", file),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::super::Config;
     use super::super::tests::check;
     use super::*;

@@ -1,53 +1,49 @@
 //! `[pools.*.discover]`, `[authorities.*.register]` and `[etcd]`: discovery and registration of pool members.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use super::limits::{self, ms, secs};
 use super::listen::ListenConfig;
-use super::section::{ConfigSection, DocumentSpot, note_repeats};
-use super::words::Expectation;
-use super::{limits, words};
+use super::readers::{distinct, duration, file, integer, label, seconds, some, text};
+use super::references::References;
+use super::section::ConfigSection;
+use super::words::{self, Expectation};
 use crate::limit::{AccessRules, Prefix};
 use crate::wire::Name;
 
-/// `[pools.*.discover]`: the sources of pool members besides `backends`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DiscoverConfig {
-    /// The key in etcd below which members register.
-    pub etcd: Option<String>,
-    /// The DNS name that lists members.
-    pub dns: Option<DnsTarget>,
-    /// The resolvers for that name. Empty: those of /etc/resolv.conf.
-    pub resolvers: Vec<SocketAddr>,
-    /// The file that lists members, already resolved against the folder of the config file.
-    pub file: Option<PathBuf>,
-    /// The allowed addresses of members.
-    pub allow: Vec<Prefix>,
-    /// The largest number of members.
-    pub max: usize,
-    /// The time that a removed member stays in the pool while it is up.
-    pub hold: Duration,
+config_section! {
+    /// `[pools.*.discover]`: the sources of pool members besides `backends`.
+    pub struct DiscoverConfig {
+        /// The key in etcd below which members register.
+        etcd: Option<String> = None, some(text(etcd_key));
+        /// The DNS name that lists members.
+        dns: Option<DnsTarget> = None, some(text(dns_target));
+        /// The resolvers for that name. Empty: those of /etc/resolv.conf.
+        resolvers: Vec<SocketAddr> = Vec::new(), |node| {
+            let items = node.any_items("[\"192.0.2.1:53\"]");
+            Some(distinct(items, text(words::backend_address), |address| format!("{address} is named")))
+        };
+        /// The file that lists members, already resolved against the folder of the config file.
+        file: Option<PathBuf> = None, some(file);
+        /// The allowed addresses of members.
+        allow: Vec<Prefix> = Self::usual_allow(), |node| {
+            Some(node.items("[\"192.0.2.0/24\"]").iter().filter_map(|item| item.parsed(words::prefix)).collect())
+        };
+        /// The largest number of members: by default more than most fleets have, and few enough for a small
+        /// machine. Each takes memory in every worker.
+        max: usize = 1024, integer(1..=10_000);
+        /// The time that a removed member stays in the pool while it is up: by default longer than a registry
+        /// takes to restart and its members to register again.
+        hold: Duration = secs(30), duration(secs(0)..=secs(3600));
+    }
 }
 
 impl DiscoverConfig {
-    /// The default of `max`: more than most fleets have, and few enough for a small machine.
-    pub const MAX: usize = 1024;
-
-    /// The default of `hold`: longer than a registry takes to restart and its members to register again.
-    pub const HOLD: Duration = Duration::from_secs(30);
-
     /// The settings of the command line.
     pub fn of_key(key: String) -> Self {
-        Self {
-            etcd: Some(key),
-            dns: None,
-            resolvers: Vec::new(),
-            file: None,
-            allow: Self::usual_allow(),
-            max: Self::MAX,
-            hold: Self::HOLD,
-        }
+        Self { etcd: Some(key), ..Self::default() }
     }
 
     /// The default of `allow`: networks served by default, and shared address space (RFC 6598).
@@ -80,75 +76,59 @@ impl std::fmt::Display for DnsTarget {
     }
 }
 
-/// `[authorities.*.register]`: how an authority registers itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RegisterConfig {
-    /// The key of the registration in etcd.
-    pub etcd: String,
-    /// The address for queries. `None`: the first bound address.
-    pub address: Option<SocketAddr>,
-    /// The label. `None`: the address.
-    pub name: Option<String>,
-    /// The share of the load.
-    pub weight: u16,
-    /// The lifetime of the registration without a renewal.
-    pub lease: Duration,
-    /// The longest wait for all zones to load before registration.
-    pub wait: Duration,
-}
-
-impl RegisterConfig {
-    /// The default of `weight`.
-    pub const WEIGHT: u16 = 1;
-
-    /// The default of `lease`. A crashed authority stays listed for that long; probes find it down sooner.
-    pub const LEASE: Duration = Duration::from_secs(10);
-
-    /// The default of `wait`.
-    pub const WAIT: Duration = Duration::from_secs(30);
-
-    /// The settings of the command line.
-    pub fn of_key(key: String, address: Option<SocketAddr>) -> Self {
-        let (weight, lease, wait) = (Self::WEIGHT, Self::LEASE, Self::WAIT);
-        Self { etcd: key, address, name: None, weight, lease, wait }
+config_section! {
+    /// `[authorities.*.register]`: how an authority registers itself.
+    #[derive(Eq)]
+    pub struct RegisterConfig {
+        /// The key of the registration in etcd.
+        etcd: String = String::new(), text(etcd_key), required "\"ts\"";
+        /// The address for queries. `None`: the first bound address.
+        address: Option<SocketAddr> = None, some(text(words::backend_address));
+        /// The label. `None`: the address.
+        name: Option<String> = None, some(label);
+        /// The share of the load.
+        weight: u16 = 1, integer(limits::WEIGHT);
+        /// The lifetime of the registration without a renewal. Less than 2 s would not outlive an election of
+        /// etcd. A crashed authority stays listed for that long; probes find it down sooner.
+        lease: Duration = secs(10), seconds(secs(2)..=secs(600));
+        /// The longest wait for all zones to load before registration.
+        wait: Duration = secs(30), duration(secs(0)..=secs(3600));
     }
 }
 
-/// `[etcd]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EtcdConfig {
-    /// The members of the etcd cluster, used in turn; at least one.
-    pub endpoints: Vec<HttpEndpoint>,
-    /// The prefix of all keys of hedgerow.
-    pub prefix: String,
-    /// The user name for authentication.
-    pub user: Option<String>,
-    /// The file with the password, already resolved against the folder of the config file.
-    pub password_file: Option<PathBuf>,
-    /// The file with trusted CA certificates, already resolved. `None`: those of the system.
-    pub ca_file: Option<PathBuf>,
-    /// The timeout of one request.
-    pub timeout: Duration,
+impl RegisterConfig {
+    /// The settings of the command line.
+    pub fn of_key(key: String, address: Option<SocketAddr>) -> Self {
+        Self { etcd: key, address, ..Self::default() }
+    }
+}
+
+config_section! {
+    /// `[etcd]`.
+    #[derive(Eq)]
+    pub struct EtcdConfig {
+        /// The members of the etcd cluster, used in turn; at least one.
+        endpoints: Vec<HttpEndpoint> = Vec::new(), |node| {
+            let items = node.items(ENDPOINTS_EXAMPLE);
+            Some(distinct(items, text(http_endpoint), |endpoint| format!("{endpoint} is named")))
+        }, required ENDPOINTS_EXAMPLE;
+        /// The prefix of all keys of hedgerow.
+        prefix: String = "hedgerow".to_owned(), text(etcd_key);
+        /// The user name for authentication.
+        user: Option<String> = None, some(label);
+        /// The file with the password, already resolved against the folder of the config file.
+        password_file: Option<PathBuf> = None, some(file);
+        /// The file with trusted CA certificates, already resolved. `None`: those of the system.
+        ca_file: Option<PathBuf> = None, some(file);
+        /// The timeout of one request. An election takes about one second.
+        timeout: Duration = secs(2), duration(ms(100)..=secs(60));
+    }
 }
 
 impl EtcdConfig {
-    /// The default of `prefix`.
-    pub const PREFIX: &str = "hedgerow";
-
-    /// The default of `timeout`: an election takes about one second.
-    pub const TIMEOUT: Duration = Duration::from_secs(2);
-
     /// The settings of the command line, if it names any endpoint.
     pub fn of_endpoints(endpoints: &[HttpEndpoint]) -> Option<Self> {
-        let etcd = Self {
-            endpoints: endpoints.to_vec(),
-            prefix: Self::PREFIX.to_owned(),
-            user: None,
-            password_file: None,
-            ca_file: None,
-            timeout: Self::TIMEOUT,
-        };
-        Some(etcd).filter(|etcd| !etcd.endpoints.is_empty())
+        (!endpoints.is_empty()).then(|| Self { endpoints: endpoints.to_vec(), ..Self::default() })
     }
 }
 
@@ -179,101 +159,44 @@ impl std::fmt::Display for HttpEndpoint {
     }
 }
 
-pub(super) fn read<'d>(
-    mut section: ConfigSection<'d>,
-    folder: &Path,
-    etcd_uses: &mut Vec<DocumentSpot<'d>>,
-) -> DiscoverConfig {
-    let etcd = read_key(&mut section, etcd_uses);
-    let dns = section.take("dns").and_then(|node| node.parsed(dns_target));
-    let resolvers = section.take("resolvers").map(|node| {
-        let items = node.any_items("[\"192.0.2.1:53\"]").into_iter();
-        let addresses: Vec<_> =
-            items.filter_map(|item| Some((item.parsed(words::backend_address)?, item.spot))).collect();
-        note_repeats(addresses.iter().cloned(), |address| format!("{address} is named"));
-        addresses.into_iter().map(|(address, _)| address).collect()
-    });
-    let file = section.take("file").and_then(|node| node.parsed(words::file_name));
-    let allow = section.take("allow").map(|node| {
-        let items = node.items("[\"192.0.2.0/24\"]").into_iter();
-        items.filter_map(|item| item.parsed(words::prefix)).collect()
-    });
-    let max = section.integer("max", limits::MEMBERS, DiscoverConfig::MAX);
-    let hold = section.parsed("hold", |text| limits::HOLD.parse(text), DiscoverConfig::HOLD);
+pub(super) fn read<'d>(section: &mut ConfigSection<'d>, references: &mut References<'d>) -> DiscoverConfig {
+    let discover = DiscoverConfig::read_keys(section);
+    if section.has("etcd") {
+        references.etcd.push(section.spot_of("etcd"));
+    }
     section.need_any(&["etcd", "dns", "file"], "nothing lists members, write etcd, dns or file");
-    section.finish();
-    let file = file.map(|file| folder.join(file));
-    let allow = allow.unwrap_or_else(DiscoverConfig::usual_allow);
-    DiscoverConfig { etcd, dns, resolvers: resolvers.unwrap_or_default(), file, allow, max, hold }
+    discover
 }
 
 pub(super) fn read_register<'d>(
-    mut section: ConfigSection<'d>,
+    section: &mut ConfigSection<'d>,
     listen: &[ListenConfig],
-    etcd_uses: &mut Vec<DocumentSpot<'d>>,
+    references: &mut References<'d>,
 ) -> RegisterConfig {
-    let spot = section.spot.clone();
-    let etcd = section.require("etcd", "\"ts\"");
-    let etcd = etcd.and_then(|node| {
-        etcd_uses.push(node.spot.clone());
-        node.parsed(etcd_key)
-    });
-    let address = section.take("address").and_then(|node| node.parsed(words::backend_address));
-    let is_plain = listen.first().is_some_and(|first| !first.socket().ip().is_unspecified());
-    if address.is_none() && !listen.is_empty() && !is_plain {
-        spot.note(
+    let register = RegisterConfig::read_keys(section);
+    if section.has("etcd") {
+        references.etcd.push(section.spot_of("etcd"));
+    }
+    let is_wildcard = listen.first().is_some_and(|first| first.socket().ip().is_unspecified());
+    if register.address.is_none() && is_wildcard {
+        section.spot.note(
             "address is missing, and a wildcard listener has no address to register, write address = \"192.0.2.1:53\"",
         );
     }
-    let name = section.take("name").and_then(|node| node.parsed(words::label));
-    let weight = section.integer("weight", limits::WEIGHT, RegisterConfig::WEIGHT);
-    let lease = section.parsed("lease", |text| limits::LEASE.parse_seconds(text), RegisterConfig::LEASE);
-    let wait = section.parsed("wait", |text| limits::REGISTER_WAIT.parse(text), RegisterConfig::WAIT);
-    section.finish();
-    RegisterConfig { etcd: etcd.unwrap_or_default(), address, name, weight, lease, wait }
+    register
 }
 
-pub(super) fn read_etcd(mut section: ConfigSection<'_>, folder: &Path) -> EtcdConfig {
-    let spot = section.spot.clone();
-    let endpoints = section.require("endpoints", "[\"http://127.0.0.1:2379\"]").map(|node| {
-        let items = node.items("[\"http://127.0.0.1:2379\"]").into_iter();
-        let endpoints: Vec<_> = items.filter_map(|item| Some((item.parsed(http_endpoint)?, item.spot))).collect();
-        note_repeats(endpoints.iter().cloned(), |endpoint| format!("{endpoint} is named"));
-        endpoints.into_iter().map(|(endpoint, _)| endpoint).collect::<Vec<_>>()
-    });
-    let prefix = section.parsed("prefix", etcd_key, EtcdConfig::PREFIX.to_owned());
-    let user = section.take("user").and_then(|node| node.parsed(words::label));
-    let password_file = section.take("password_file").and_then(|node| node.parsed(words::file_name));
-    match (&user, &password_file) {
-        (Some(_), None) => spot.note("password_file is missing, write password_file = \"etcd.password\""),
-        (None, Some(_)) => spot.note("user is missing, write user = \"hedgerow\""),
+pub(super) fn read_etcd(section: &mut ConfigSection<'_>) -> EtcdConfig {
+    let etcd = EtcdConfig::read_keys(section);
+    match (&etcd.user, &etcd.password_file) {
+        (Some(_), None) => section.spot.note("password_file is missing, write password_file = \"etcd.password\""),
+        (None, Some(_)) => section.spot.note("user is missing, write user = \"hedgerow\""),
         (Some(_), Some(_)) | (None, None) => {}
     }
-    let ca_file = section.take("ca_file").and_then(|node| node.parsed(words::file_name));
-    let timeout = section.parsed("timeout", |text| limits::ETCD_TIMEOUT.parse(text), EtcdConfig::TIMEOUT);
-    section.finish();
-    EtcdConfig {
-        endpoints: endpoints.unwrap_or_default(),
-        prefix,
-        user,
-        password_file: password_file.map(|file| folder.join(file)),
-        ca_file: ca_file.map(|file| folder.join(file)),
-        timeout,
-    }
+    etcd
 }
 
-pub(super) fn note_missing_etcd(etcd: Option<&EtcdConfig>, uses: Vec<DocumentSpot<'_>>) {
-    if etcd.is_none() {
-        let missing = "there is no etcd to ask, add [etcd] with endpoints = [\"http://127.0.0.1:2379\"]";
-        uses.iter().for_each(|spot| spot.note(missing));
-    }
-}
-
-fn read_key<'d>(section: &mut ConfigSection<'d>, etcd_uses: &mut Vec<DocumentSpot<'d>>) -> Option<String> {
-    let node = section.take("etcd")?;
-    etcd_uses.push(node.spot.clone());
-    node.parsed(etcd_key)
-}
+const ENDPOINTS_EXAMPLE: &str = "[\"http://127.0.0.1:2379\"]";
 
 /// Reads one segment of an etcd key.
 pub fn etcd_key(text: &str) -> Result<String, Expectation> {
@@ -347,6 +270,8 @@ const MAX_KEY: usize = 255;
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::super::Config;
     use super::super::tests::check;
     use super::*;
@@ -385,7 +310,7 @@ mod tests {
         let config = Config::parse(text, "c.toml", Path::new("")).unwrap_or_else(|p| panic!("{p}"));
         let discover = config.pools[0].discover.clone().expect("it is there");
         assert_eq!(discover.dns, Some(DnsTarget::Service("_dns._udp.ts.example".parse().expect("a name"))));
-        assert_eq!((discover.max, discover.hold), (DiscoverConfig::MAX, DiscoverConfig::HOLD));
+        assert_eq!((discover.max, discover.hold), (1024, Duration::from_secs(30)));
         assert_eq!(discover.allow, DiscoverConfig::usual_allow());
     }
 

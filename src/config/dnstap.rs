@@ -3,9 +3,32 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::section::{ConfigNode, ConfigSection};
-use super::words::{DnstapMessages, Expectation};
-use super::{ClientDetail, DnstapConfig, NameDetail, QueryLogConfig, limits, words};
+use super::limits;
+use super::query_log::{ClientDetail, NameDetail};
+use super::readers::{flags, label, number, size, some, text, word};
+use super::section::ConfigNode;
+use super::words::{self, Expectation};
+
+config_section! {
+    /// `[dnstap]`.
+    pub struct DnstapConfig {
+        /// The target of frames.
+        to: DnstapTarget = DnstapTarget::File(PathBuf::new()), |node| node.parsed(|text| read_target(text, node.folder())),
+            required "\"unix:/run/dnstap.sock\"";
+        /// The kinds of tapped messages. By default all messages of the forwarder.
+        messages: TappedMessages = TappedMessages { client: true, backend: true, authority: false }, read_messages;
+        /// The identity sent to the reader. `None`: the host name.
+        identity: Option<String> = None, some(label);
+        /// The share of tapped questions.
+        sample: f64 = 1.0, number(limits::SHARE);
+        /// The detail of client addresses. Readers of dnstap expect whole messages.
+        client: ClientDetail = ClientDetail::Full, word;
+        /// The detail of names; messages in full or without their bytes.
+        names: NameDetail = NameDetail::Full, text(words::message_detail);
+        /// The memory for queued frames in bytes. Twice that of a log, because each query has four messages.
+        buffer: usize = 8 << 20, size(limits::TAP_BUFFER);
+    }
+}
 
 /// `dnstap.to`: the target of frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,54 +52,21 @@ pub struct TappedMessages {
     pub authority: bool,
 }
 
-impl DnstapConfig {
-    /// The default of `messages`: all messages of the forwarder.
-    pub const MESSAGES: TappedMessages = TappedMessages { client: true, backend: true, authority: false };
-
-    /// The default of `client`: readers of dnstap expect whole messages.
-    pub const CLIENT: ClientDetail = ClientDetail::Full;
-
-    /// The default of `names`.
-    pub const NAMES: NameDetail = NameDetail::Full;
-
-    /// The default of `buffer`: twice that of a log, because each query has four messages.
-    pub const BUFFER: usize = 8 << 20;
-}
-
-pub(super) fn read(mut section: ConfigSection<'_>, folder: &Path) -> DnstapConfig {
-    let to = section.require("to", "\"unix:/run/dnstap.sock\"");
-    let to = to.and_then(|node| node.parsed(|text| read_target(text, folder)));
-    let messages = section.take("messages").map_or(DnstapConfig::MESSAGES, |node| read_messages(&node));
-    let identity = section.take("identity").and_then(|node| node.parsed(words::label));
-    let sample = section.take("sample").and_then(|node| node.number(limits::SAMPLE)).unwrap_or(QueryLogConfig::SAMPLE);
-    let client = section.parsed("client", words::client_detail, DnstapConfig::CLIENT);
-    let names = section.parsed("names", words::message_detail, DnstapConfig::NAMES);
-    let buffer = section.parsed("buffer", |text| limits::TAP_BUFFER.parse_size(text), DnstapConfig::BUFFER);
-    section.finish();
-    let to = to.unwrap_or_else(|| DnstapTarget::File(PathBuf::new()));
-    DnstapConfig { to, messages, identity, sample, client, names, buffer }
-}
+impl DnstapConfig {}
 
 fn read_target(text: &str, folder: &Path) -> Result<DnstapTarget, Expectation> {
     match text.split_once(':') {
         Some(("unix", path)) => words::socket_path(path, folder).map(DnstapTarget::Unix),
         Some(("tcp", address)) => words::backend_address(address).map(DnstapTarget::Tcp),
         Some(("file", path)) => words::file_name(path).map(|path| DnstapTarget::File(folder.join(path))),
-        Some(_) | None => Err(Expectation::new("unix:PATH, tcp:ADDRESS or file:PATH").matching(words::DNSTAP_TARGET)),
+        Some(_) | None => Err(Expectation::new("unix:PATH, tcp:ADDRESS or file:PATH").matching("^(unix|tcp|file):.")),
     }
 }
 
-fn read_messages(node: &ConfigNode<'_>) -> TappedMessages {
-    let mut messages = TappedMessages { client: false, backend: false, authority: false };
-    for item in node.items("[\"client\", \"backend\"]") {
-        match item.parsed(words::dnstap_messages) {
-            Some(DnstapMessages::Client) => messages.client = true,
-            Some(DnstapMessages::Backend) => messages.backend = true,
-            Some(DnstapMessages::Authority) => messages.authority = true,
-            None => {}
-        }
-    }
-    messages
+fn read_messages(node: &ConfigNode<'_>) -> Option<TappedMessages> {
+    let items = node.items("[\"client\", \"backend\"]");
+    let [client, backend, authority] = flags(&items, ["client", "backend", "authority"]);
+    Some(TappedMessages { client, backend, authority })
 }
 
 #[cfg(test)]

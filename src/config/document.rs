@@ -1,6 +1,5 @@
 //! The config file as a whole: its syntax, its top-level sections, and checks across them.
 
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::path::Path;
@@ -8,17 +7,19 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::backend::BackendReferences;
 use super::description::Shape;
-use super::listen::{self, ListenConfig, ListenReferences};
+use super::dnstap::DnstapConfig;
+use super::limits::{self, ms, secs};
 use super::problem::Problem;
-use super::section::{ConfigNode, ConfigSection, DocumentSpot, Notes, quoted_if_needed};
-use super::transfer::Claims;
-use super::words::Expectation;
-use super::{
-    Config, Problems, SlowConfig, User, admin, authority, cache, discover, dnstap, forwarder, keys, limits, pool,
-    query_log, slow, supervisor, traces, words, xdp,
-};
+use super::readers::{boolean, duration, integer, text};
+use super::references::References;
+use super::section::{ConfigNode, ConfigSection, Notes, quoted_if_needed};
+use super::slow::SlowConfig;
+use super::supervisor::SupervisorConfig;
+use super::traces::{self, TracesConfig};
+use super::words::{self, Expectation};
+use super::xdp::XdpConfig;
+use super::{Config, Problems, User, admin, authority, cache, discover, forwarder, keys, listen, pool, query_log};
 
 pub(super) fn parse(
     text: &str,
@@ -26,7 +27,7 @@ pub(super) fn parse(
     folder: &Path,
     find_user: &dyn Fn(&str) -> Option<User>,
 ) -> Result<Config, Problems> {
-    let notes = Notes::new(file, text);
+    let notes = Notes::new(file, text, folder);
     let (document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         // Broken TOML recovers only in part: half a file has half its pools, and problems with that would
@@ -34,14 +35,14 @@ pub(super) fn parse(
         note_syntax(&notes, text, errors);
         return Err(Problems::new(notes.into_found()));
     }
-    let config = read(ConfigSection::document(document.get_ref(), &notes), folder, find_user);
+    let config = ConfigSection::document(document.get_ref(), &notes).whole(|document| read(document, find_user));
     let found = notes.into_found();
     if found.is_empty() { Ok(config) } else { Err(Problems::new(found)) }
 }
 
 pub(super) fn describe() -> Shape {
-    let notes = Notes::new("", "");
-    read(ConfigSection::described(&notes), Path::new(""), &|_| None);
+    let notes = Notes::new("", "", Path::new(""));
+    ConfigSection::described(&notes).whole(|document| read(document, &|_| None));
     Shape::of(notes.into_facts())
 }
 
@@ -81,101 +82,70 @@ fn note_syntax(notes: &Notes<'_>, text: &str, mut errors: Vec<toml::de::Error>) 
     }
 }
 
-fn read(mut document: ConfigSection<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Option<User>) -> Config {
-    let workers = NonZeroUsize::new(document.integer("workers", limits::WORKERS, 0));
-    let user = document.take("user").and_then(|node| node.parsed(|name| read_user(name, find_user)));
+fn read(document: &mut ConfigSection<'_>, find_user: &dyn Fn(&str) -> Option<User>) -> Config {
     let usual = Config::default();
-    let watch = document.boolean("watch", usual.watch);
-    let busy_poll = document.parsed("busy_poll", |text| limits::BUSY_POLL.parse(text), usual.busy_poll);
-    let drain_delay = document.parsed("drain_delay", |text| limits::DRAIN_DELAY.parse(text), usual.drain_delay);
-    let state_dir = document.take("state_dir").and_then(|node| node.parsed(folder_name));
-    let forwarder_node = document.take("forwarder");
-    let pool_defaults = document.section("defaults").map(pool::read_defaults).unwrap_or_default();
-    let pool_nodes = read_named(document.section("pools"));
-    let authorities_node = document.take("authorities");
-    let certificate_nodes = read_named(document.section("certificates"));
-    let key_nodes = read_named(document.section("keys"));
-    let cache_section = document.section("cache");
-    let admin_section = document.section("admin");
-    let supervisor = document.section("supervisor").map(supervisor::read);
-    let xdp = document.section("xdp").map(xdp::read);
-    let slow = document.section("slow").map(slow::read);
-    let query_log = document.section("query_log").map(|section| query_log::read(section, folder));
-    let dnstap = document.section("dnstap").map(|section| dnstap::read(section, folder));
-    let traces_section = document.section("traces");
-    let traces_spot = traces_section.as_ref().map(|section| section.spot.clone());
-    let traces = traces_section.map(traces::read);
-    let etcd = document.section("etcd").map(|section| discover::read_etcd(section, folder));
-    let mut etcd_uses = Vec::new();
+    let mut config = Config {
+        workers: NonZeroUsize::new(document.read("workers", 0, integer(limits::WORKERS))),
+        user: document.optional("user", text(|name| read_user(name, find_user))),
+        watch: document.read("watch", usual.watch, boolean),
+        // Above the maximum a worker would never sleep.
+        busy_poll: document.read("busy_poll", usual.busy_poll, duration(ms(0)..=ms(1))),
+        // systemd and Kubernetes kill a process that takes longer to end.
+        drain_delay: document.read("drain_delay", usual.drain_delay, duration(ms(0)..=secs(300))),
+        state_dir: document
+            .optional("state_dir", text(|text| words::non_empty(text, "the name of a folder")))
+            .map(|state_dir| document.folder().join(state_dir)),
+        ..usual
+    };
+    let forwarder = document.take("forwarder");
+    let pool_defaults = document.below("defaults", pool::read_defaults).unwrap_or_default();
+    let pools = named(document, "pools");
+    let authorities = document.take("authorities");
+    let tables = named(document, "certificates");
+    config.certificates = tables.iter().filter_map(|(name, node)| listen::read_certificate(name, node)).collect();
+    let tables = named(document, "keys");
+    config.keys = tables.iter().filter_map(|(name, node)| keys::read(name, node)).collect();
+    config.cache = document.below("cache", cache::read);
+    let admin = document.section("admin");
+    config.supervisor = document.below("supervisor", SupervisorConfig::read_keys);
+    config.xdp = document.below("xdp", XdpConfig::read_keys);
+    config.slow = document.below("slow", SlowConfig::read_keys);
+    config.query_log = document.below("query_log", query_log::read);
+    config.dnstap = document.below("dnstap", DnstapConfig::read_keys);
+    config.traces = document.below("traces", TracesConfig::read_keys);
+    config.etcd = document.below("etcd", discover::read_etcd);
 
-    let certificates = listen::read_certificates(&certificate_nodes, folder);
-    let mut listening = ListenReferences::default();
-    let mut asked = BackendReferences::default();
-    let pool_names: Vec<_> = pool_nodes.iter().map(|&(name, _)| name).collect();
-    let sections = pool_nodes.iter().filter_map(|(name, node)| Some((name, node.section()?)));
-    let pools = sections
-        .map(|(name, section)| pool::read(name, section, &pool_defaults, folder, &mut asked, &mut etcd_uses))
-        .collect();
-    let forwarder = forwarder_node
-        .and_then(|node| node.section())
-        .map(|section| forwarder::read(section, &pool_names, folder, &mut listening));
-    if let Some(forwarder) = &forwarder {
-        note_loops(&forwarder.listen, &asked.addresses);
+    let mut references = References::default();
+    for (name, node) in &pools {
+        let read = |section: &mut _| pool::read(name, section, &pool_defaults, &mut references);
+        config.pools.extend(node.section().map(|section| section.whole(read)));
     }
-    let authority_nodes = read_named(authorities_node.and_then(|node| node.section()));
-    let sections = authority_nodes.iter().filter_map(|(name, node)| Some((name, node.section()?)));
-    let mut claims = Claims::default();
-    let authorities = sections
-        .map(|(name, section)| authority::read(name, section, folder, &mut listening, &mut claims, &mut etcd_uses));
-    let authorities = authorities.collect();
-    discover::note_missing_etcd(etcd.as_ref(), etcd_uses);
-    let keys = keys::read(&key_nodes, folder);
-    let shown_to_primaries = std::mem::take(&mut claims.certificates);
-    claims.check(&keys);
-
-    let cache = cache_section.map(|section| cache::read(section, folder));
-    let admin = admin_section.map(|section| admin::read(section, folder, &mut listening));
-
-    let slow = slow.or_else(|| admin.is_some().then(SlowConfig::default));
-    if let Some(spot) = &traces_spot {
-        traces::check_source(spot, slow, forwarder.is_some());
+    let names: Vec<_> = pools.iter().map(|&(name, _)| name).collect();
+    let read = |section: &mut _| forwarder::read(section, &names, &mut references);
+    config.forwarder = forwarder.and_then(|node| node.section()).map(|section| section.whole(read));
+    if let Some(forwarder) = &config.forwarder {
+        references.note_loops(&forwarder.listen);
     }
-    asked.certificates.into_iter().chain(shown_to_primaries).for_each(|(name, spot)| listening.shows(name, spot));
-    listening.check(&certificates);
+    let authorities = authorities.and_then(|node| node.section()).map(|section| section.named());
+    for (name, node) in authorities.unwrap_or_default() {
+        let read = |section: &mut _| authority::read(name, section, &mut references);
+        config.authorities.extend(node.section().map(|section| section.whole(read)));
+    }
+    config.admin = admin.map(|section| section.whole(|section| admin::read(section, &mut references)));
+    config.slow = config.slow.or_else(|| config.admin.is_some().then(SlowConfig::default));
+    if config.traces.is_some() {
+        traces::check_source(&document.spot_of("traces"), config.slow, config.forwarder.is_some());
+    }
+    references.check(&config.certificates, &config.keys, config.etcd.as_ref());
     document.need_any(
         &["forwarder", "authorities"],
         "nothing to run, add [forwarder] with [pools.NAME], or [authorities.NAME]",
     );
-    document.finish();
-    Config {
-        workers,
-        user,
-        watch,
-        busy_poll,
-        drain_delay,
-        forwarder,
-        pools,
-        authorities,
-        keys,
-        certificates,
-        cache,
-        admin,
-        supervisor,
-        xdp,
-        slow,
-        query_log,
-        dnstap,
-        traces,
-        etcd,
-        state_dir: state_dir.map(|state_dir| folder.join(state_dir)),
-    }
+    config
 }
 
-fn folder_name(text: &str) -> Result<String, Expectation> {
-    match text.is_empty() {
-        true => Err(Expectation::new("the name of a folder").matching(words::NOT_EMPTY)),
-        false => Ok(text.to_owned()),
-    }
+fn named<'d>(document: &mut ConfigSection<'d>, key: &'static str) -> Vec<(&'d str, ConfigNode<'d>)> {
+    document.section(key).map(|section| section.named()).unwrap_or_default()
 }
 
 fn read_user(name: &str, find_user: &dyn Fn(&str) -> Option<User>) -> Result<User, Expectation> {
@@ -183,22 +153,6 @@ fn read_user(name: &str, find_user: &dyn Fn(&str) -> Option<User>) -> Result<Use
         Some(User { uid: 0, .. }) => Err(Expectation::new("a user without root's rights")),
         Some(user) => Ok(user),
         None => Err(Expectation::new("the name of a user of this host, as in /etc/passwd; useradd --system makes one")),
-    }
-}
-
-fn read_named<'d>(section: Option<ConfigSection<'d>>) -> Vec<(&'d str, ConfigNode<'d>)> {
-    section.map(|section| section.named()).unwrap_or_default()
-}
-
-/// Reports backends that are the forwarder itself. `load/loops.rs` checks wildcard listeners.
-fn note_loops(listen: &[ListenConfig], asked: &[(SocketAddr, DocumentSpot<'_>)]) {
-    for (address, spot) in asked {
-        let ip = address.ip().to_canonical();
-        let is_here = ip.is_loopback() || ip.is_unspecified();
-        let is_all = |own: SocketAddr| is_here && own.ip().is_unspecified() && own.port() == address.port();
-        if listen.iter().map(ListenConfig::socket).any(|own| own == *address || is_all(own)) {
-            spot.note(format!("{address} is this forwarder itself, expected another server"));
-        }
     }
 }
 

@@ -1,13 +1,14 @@
 //! `[forwarder]`: the listeners of the forwarder, and the routes from names to pools.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
 
 use super::clients::{read_access, read_rate_limit, read_waiting};
-use super::listen::{self, ListenReferences};
+use super::readers::{integer, text};
+use super::references::References;
 use super::section::{ConfigNode, ConfigSection, DocumentSpot, note_repeats};
 use super::suggest::nearest;
-use super::{ForwarderConfig, PoolIndex, Route, connections, cookies, limits, words};
+use super::{ForwarderConfig, PoolIndex, Route, words};
+use super::{connections, cookies, listen};
 use crate::address::ListenAddress;
 use crate::limit::AccessRules;
 use crate::wire::Name;
@@ -15,40 +16,28 @@ use crate::wire::Name;
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5300);
 
 pub(super) fn read<'d>(
-    mut section: ConfigSection<'d>,
+    section: &mut ConfigSection<'d>,
     pools: &[&str],
-    folder: &Path,
-    listening: &mut ListenReferences<'d>,
+    references: &mut References<'d>,
 ) -> ForwarderConfig {
-    let listen = match section.take("listen") {
-        Some(node) => listen::read(&node, listening),
-        None => {
-            listening.push(ListenAddress::plain(LISTEN), section.spot.clone());
-            vec![LISTEN.into()]
-        }
-    };
-    let edns_udp_size = section.integer("edns_udp_size", limits::EDNS_UDP_SIZE, ForwarderConfig::EDNS_UDP_SIZE);
-    let designated_resolver = section.take("designated_resolver").and_then(|node| node.parsed(words::host_name));
-    let routes = match section.take("routes") {
-        Some(node) => node.section().map(|routes| read_routes(&routes, pools)).unwrap_or_default(),
-        None => default_routes(&section.spot, pools),
-    };
-    let connections = section.section("connections").map(connections::read).unwrap_or_default();
-    let cookies = cookies::read(&mut section, folder);
-    let access = read_access(&mut section, &AccessRules::LOCAL);
-    let limits = read_waiting(section.section("limits"));
-    let rate_limit = read_rate_limit(section.section("rate_limit"), &listen);
-    section.finish();
+    let listen = section.take("listen").map(|node| listen::read(&node, references)).unwrap_or_else(|| {
+        references.listening.push(ListenAddress::plain(LISTEN), section.spot.clone());
+        vec![LISTEN.into()]
+    });
     ForwarderConfig {
+        // RFC 6891 section 6.2.3 and section 6.2.5.
+        edns_udp_size: section.read("edns_udp_size", ForwarderConfig::EDNS_UDP_SIZE, integer(512..=4096)),
+        designated_resolver: section.optional("designated_resolver", text(words::host_name)),
+        routes: match section.take("routes") {
+            Some(node) => node.section().map(|routes| read_routes(&routes, pools)).unwrap_or_default(),
+            None => default_routes(&section.spot, pools),
+        },
+        connections: section.below("connections", connections::read).unwrap_or_default(),
+        cookies: cookies::read(section),
+        access: read_access(section, &AccessRules::LOCAL),
+        limits: section.below("limits", read_waiting).unwrap_or_default(),
+        rate_limit: read_rate_limit(section, &listen),
         listen,
-        edns_udp_size,
-        designated_resolver,
-        routes,
-        connections,
-        cookies,
-        access,
-        limits,
-        rate_limit,
     }
 }
 

@@ -1,8 +1,9 @@
 //! `[keys.*]`: the TSIG secrets shared with other servers (RFC 8945).
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::section::{ConfigNode, DocumentSpot};
+use super::readers::{file, word};
+use super::section::ConfigNode;
 use super::words;
 use crate::transfer::tsig::{Algorithm, TsigKey};
 use crate::wire::Name;
@@ -36,14 +37,7 @@ impl KeyConfig {
     }
 }
 
-pub(super) type KeyUse<'d> = (Name, DocumentSpot<'d>);
-
-pub(super) fn read<'d>(nodes: &[(&'d str, ConfigNode<'d>)], folder: &Path) -> Vec<KeyConfig> {
-    nodes.iter().filter_map(|(name, node)| read_key(name, node, folder)).collect()
-}
-
-fn read_key(name: &str, node: &ConfigNode<'_>, folder: &Path) -> Option<KeyConfig> {
-    let mut section = node.section()?;
+pub(super) fn read(name: &str, node: &ConfigNode<'_>) -> Option<KeyConfig> {
     let name = match words::domain_name(name) {
         Ok(name) => Some(name.folded()),
         Err(expected) => {
@@ -51,31 +45,24 @@ fn read_key(name: &str, node: &ConfigNode<'_>, folder: &Path) -> Option<KeyConfi
             None
         }
     };
-    let algorithm = section.parsed("algorithm", words::algorithm, KeyConfig::ALGORITHM);
-    let examples = "the secret is missing, write secret_file = \"a-file\" or secret = \"base64\"";
-    let [secret, file] = section.take_either(["secret", "secret_file"], examples);
-    section.finish();
-    let secret = secret.map(|secret| secret.parsed_unseen(words::secret));
-    let file = file.map(|file| file.parsed(words::file_name));
-    match (secret, file) {
-        (Some(secret), None) => Some(KeyConfig::Given(TsigKey::new(&name?, algorithm, &secret?))),
-        (None, Some(file)) => Some(KeyConfig::InFile { name: name?, algorithm, file: folder.join(file?) }),
-        (Some(_), Some(_)) | (None, None) => None,
-    }
-}
-
-pub(super) fn note_unknown(keys: &[KeyConfig], uses: Vec<KeyUse<'_>>) {
-    for (name, spot) in uses {
-        if !keys.iter().any(|key| *key.name() == name) {
-            let name = name.to_string();
-            let bare = name.strip_suffix('.').unwrap_or(&name);
-            spot.note(format!("there is no key {bare:?}, add [keys.{bare:?}]"));
+    node.section()?.whole(|section| {
+        let algorithm = section.read("algorithm", KeyConfig::ALGORITHM, word);
+        let examples = "the secret is missing, write secret_file = \"a-file\" or secret = \"base64\"";
+        let [secret, in_file] = section.take_either(["secret", "secret_file"], examples);
+        let secret = secret.map(|secret| secret.parsed_unseen(words::secret));
+        let in_file = in_file.map(|node| file(&node));
+        match (secret, in_file) {
+            (Some(secret), None) => Some(KeyConfig::Given(TsigKey::new(&name?, algorithm, &secret?))),
+            (None, Some(file)) => Some(KeyConfig::InFile { name: name?, algorithm, file: file? }),
+            (Some(_), Some(_)) | (None, None) => None,
         }
-    }
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::super::Config;
     use super::super::tests::check;
     use super::*;

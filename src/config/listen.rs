@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::clients::read_prefixes;
-use super::section::{ConfigNode, ConfigSection, DocumentSpot, note_repeats};
-use super::suggest::nearest;
+use super::readers::{distinct, file, label, text};
+use super::references::References;
+use super::section::{ConfigNode, DocumentSpot, note_repeats};
 use super::{Expectation, words};
 use crate::address::{BadAddress, HttpPath, ListenAddress, ListenUrl, Scheme};
 use crate::limit::Prefix;
@@ -66,7 +67,6 @@ pub struct CertificateConfig {
 pub(super) struct ListenReferences<'d> {
     addresses: Vec<(ListenAddress, usize, DocumentSpot<'d>)>,
     lists: usize,
-    named: Vec<(String, DocumentSpot<'d>)>,
 }
 
 impl<'d> ListenReferences<'d> {
@@ -74,13 +74,9 @@ impl<'d> ListenReferences<'d> {
         self.addresses.push((address, self.lists, spot));
     }
 
-    pub(super) fn shows(&mut self, name: String, spot: DocumentSpot<'d>) {
-        self.named.push((name, spot));
-    }
-
-    /// Reports conflicting listeners (`SO_REUSEPORT` would let both start) and missing certificates.
-    pub(super) fn check(self, certificates: &[CertificateConfig]) {
-        let Self { addresses, named, lists: _ } = self;
+    /// Reports conflicting listeners (`SO_REUSEPORT` would let both start) and those without a certificate.
+    pub(super) fn check(self, has_certificates: bool) {
+        let addresses = self.addresses;
         let fixed = || addresses.iter().filter(|(address, ..)| address.socket.port() != 0);
         // TCP listeners conflict unless ALPN (RFC 7301) separates them. By UDP, plain DNS and QUIC conflict.
         let mut known: HashMap<SocketAddr, Vec<(Scheme, usize)>> = HashMap::new();
@@ -99,18 +95,10 @@ impl<'d> ListenReferences<'d> {
         }
         let same = fixed().map(|(address, _, spot)| ((address.socket, in_the_clear(address.scheme)), spot.clone()));
         note_repeats(same, |(socket, _)| format!("{socket} is listened on"));
-        if certificates.is_empty() {
+        if !has_certificates {
             for (address, _, spot) in addresses.iter().filter(|(address, ..)| address.scheme.is_encrypted()) {
                 spot.note(format!("{address} has no certificate to show, add [certificates.NAME] with chain and key"));
             }
-        }
-        let names = || certificates.iter().map(|certificate| certificate.name.as_str());
-        for (name, spot) in named.iter().filter(|(name, _)| names().all(|known| known != name)) {
-            let remedy = match nearest(name, names()) {
-                Some(known) => format!("did you mean {known:?}?"),
-                None => format!("add [certificates.{name}]"),
-            };
-            spot.note(format!("there is no certificate {name:?}, {remedy}"));
         }
     }
 }
@@ -141,11 +129,11 @@ fn spoken(scheme: Scheme) -> &'static str {
     }
 }
 
-pub(super) fn read<'d>(node: &ConfigNode<'d>, listening: &mut ListenReferences<'d>) -> Vec<ListenConfig> {
-    listening.lists += 1;
+pub(super) fn read<'d>(node: &ConfigNode<'d>, references: &mut References<'d>) -> Vec<ListenConfig> {
+    references.listening.lists += 1;
     let mut read: Vec<ListenConfig> = Vec::new();
     for item in node.items("[\"127.0.0.1:5300\"]") {
-        let Some(one) = read_one(&item, listening) else { continue };
+        let Some(one) = read_one(&item, references) else { continue };
         // The server presents the certificate before ALPN selects the protocol.
         let shares = |other: &&ListenConfig| {
             let (one, other) = (one.address, other.address);
@@ -164,56 +152,44 @@ pub(super) fn read<'d>(node: &ConfigNode<'d>, listening: &mut ListenReferences<'
     read
 }
 
-fn read_one<'d>(item: &ConfigNode<'d>, listening: &mut ListenReferences<'d>) -> Option<ListenConfig> {
-    let Some(mut section) = item.table() else {
+fn read_one<'d>(item: &ConfigNode<'d>, references: &mut References<'d>) -> Option<ListenConfig> {
+    let Some(section) = item.table() else {
         let url = item.parsed(listen_address)?;
-        listening.push(url.address, item.spot.clone());
+        references.listening.push(url.address, item.spot.clone());
         return Some(url.into());
     };
-    let address = section.require("address", "\"tls://127.0.0.1:8853\"");
-    let address = address.and_then(|node| Some((node.parsed(listen_address)?, node.spot)));
-    let certificate = section.take("certificate");
-    let named = certificate.and_then(|node| Some((node.parsed(words::label)?, node.spot)));
-    let proxies = read_prefixes(&mut section, "proxy_from");
-    section.finish();
-    let (url, spot) = address?;
-    let address = url.address;
-    listening.push(address, spot);
-    if let Some((name, spot)) = &named {
-        match address.scheme.is_encrypted() {
-            true => listening.shows(name.clone(), spot.clone()),
-            false => spot.note(format!(
-                "{address} shows no certificate, expected tls://, https:// or quic:// before the address"
-            )),
+    section.whole(|section| {
+        let url = section.required("address", "\"tls://127.0.0.1:8853\"", text(listen_address));
+        let certificate = section.optional("certificate", label);
+        let proxy_from = section.optional("proxy_from", read_prefixes);
+        let url = url?;
+        let address = url.address;
+        references.listening.push(address, section.spot_of("address"));
+        if let Some(name) = &certificate {
+            let spot = section.spot_of("certificate");
+            match address.scheme.is_encrypted() {
+                true => references.certificates.push((name.clone(), spot)),
+                false => spot.note(format!(
+                    "{address} shows no certificate, expected tls://, https:// or quic:// before the address"
+                )),
+            }
         }
-    }
-    if let Some((_, spot)) = proxies.as_ref().filter(|_| address.scheme == Scheme::Quic) {
-        spot.note(format!("{address} cannot be behind a proxy: there is no PROXY header for QUIC"));
-    }
-    let proxy_from = proxies.map(|(prefixes, _)| prefixes).unwrap_or_default();
-    Some(ListenConfig { certificate: named.map(|(name, _)| name), proxy_from, ..url.into() })
+        if proxy_from.is_some() && address.scheme == Scheme::Quic {
+            let spot = section.spot_of("proxy_from");
+            spot.note(format!("{address} cannot be behind a proxy: there is no PROXY header for QUIC"));
+        }
+        Some(ListenConfig { certificate, proxy_from: proxy_from.unwrap_or_default(), ..url.into() })
+    })
 }
 
-pub(super) fn read_certificates<'d>(nodes: &[(&'d str, ConfigNode<'d>)], folder: &Path) -> Vec<CertificateConfig> {
-    let read = |(name, node): &(&str, ConfigNode<'_>)| read_certificate(name, node.section()?, folder);
-    nodes.iter().filter_map(read).collect()
-}
-
-fn read_certificate(name: &str, mut section: ConfigSection<'_>, folder: &Path) -> Option<CertificateConfig> {
-    let chain = section.require("chain", "\"tls/chain.pem\"").and_then(|node| node.parsed(words::file_name));
-    let key = section.require("key", "\"tls/key.pem\"").and_then(|node| node.parsed(words::file_name));
-    let names = section.take("names").map(|node| {
-        let items = node.any_items("[\"dns.example\"]").into_iter();
-        let names: Vec<_> = items.filter_map(|item| Some((item.parsed(server_name)?, item.spot))).collect();
-        note_repeats(names.iter().cloned(), |name| format!("{name} stands"));
-        names.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
-    });
-    section.finish();
-    Some(CertificateConfig {
-        name: name.to_owned(),
-        chain: folder.join(chain?),
-        key: folder.join(key?),
-        names: names.unwrap_or_default(),
+pub(super) fn read_certificate(name: &str, node: &ConfigNode<'_>) -> Option<CertificateConfig> {
+    node.section()?.whole(|section| {
+        let chain = section.required("chain", "\"tls/chain.pem\"", file);
+        let key = section.required("key", "\"tls/key.pem\"", file);
+        let names = section.read("names", Vec::new(), |node| {
+            Some(distinct(node.any_items("[\"dns.example\"]"), text(server_name), |name| format!("{name} stands")))
+        });
+        Some(CertificateConfig { name: name.to_owned(), chain: chain?, key: key?, names })
     })
 }
 
@@ -236,9 +212,10 @@ const LISTENER: &str = "^((tcp|tls|https?|quic|TCP|TLS|HTTPS?|QUIC)://)?([0-9.]+
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::super::Config;
     use super::super::tests::check;
-    use super::*;
 
     fn config(line: &str) -> String {
         format!(

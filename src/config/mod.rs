@@ -3,6 +3,9 @@
 //! The text becomes a tree in which each node knows its place (`section`). One module per kind of section
 //! reads it, and `document` reads the whole file. Readers return all problems together as [`Problems`].
 
+#[macro_use]
+mod readers;
+
 mod addresses;
 mod admin;
 mod authority;
@@ -26,6 +29,7 @@ mod primary;
 mod problem;
 mod query_log;
 pub mod reference;
+mod references;
 pub mod schema;
 mod section;
 mod slow;
@@ -38,11 +42,11 @@ mod transfer;
 pub mod words;
 mod xdp;
 
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use admin::{AdminConfig, AdminSocket};
 pub use backend::BackendConfig;
 pub use catalog::{CatalogConfig, MemberConfig, ProducedCatalog};
 pub use changes::counted;
@@ -50,19 +54,20 @@ pub use clients::usual_rate_limit;
 pub use discover::{
     DiscoverConfig, DnsTarget, EtcdConfig, HttpEndpoint, RegisterConfig, TlsName, etcd_key, http_endpoint,
 };
-pub use dnstap::{DnstapTarget, TappedMessages};
+pub use dnstap::{DnstapConfig, DnstapTarget, TappedMessages};
 pub use keys::KeyConfig;
 pub use limits::Limits;
 pub use listen::{CertificateConfig, ListenConfig, listen_address};
 pub use primary::PrimaryConfig;
 pub use problem::{Problem, Problems};
-pub use query_log::{Always, ClientDetail, LogFormat, LogTarget, NameDetail};
-pub use slow::SlowThreshold;
+pub use query_log::{Always, ClientDetail, LogFormat, LogTarget, NameDetail, QueryLogConfig};
+pub use slow::{SlowConfig, SlowThreshold};
 pub use suggest::nearest;
-pub use traces::OtlpTarget;
+pub use supervisor::SupervisorConfig;
+pub use traces::{OtlpTarget, TracesConfig};
 pub use transfer::{SecondaryConfig, SharedZone, Sharing};
-pub use words::Expectation;
-pub use xdp::{XdpInterface, XdpMode, ZeroCopy};
+pub use words::{Expectation, Words};
+pub use xdp::{XdpConfig, XdpInterface, XdpMode, ZeroCopy};
 
 use crate::limit::{AccessRules, ConnectionRules, RateRules, WaitRules};
 use crate::policy::connections::ConnectionPoolRules;
@@ -123,7 +128,7 @@ impl Config {
     pub fn slow_threshold(&self) -> SlowThreshold {
         match (&self.slow, &self.query_log) {
             (Some(slow), _) => slow.threshold,
-            (None, Some(_)) => SlowConfig::THRESHOLD,
+            (None, Some(_)) => SlowConfig::default().threshold,
             (None, None) => SlowThreshold::Off,
         }
     }
@@ -269,29 +274,6 @@ pub struct PoolConfig {
     pub connections: ConnectionPoolRules,
 }
 
-impl PoolConfig {
-    /// The default of `max_in_flight`: a second's queries of a busy server.
-    pub const MAX_IN_FLIGHT: u32 = 10_000;
-
-    /// The default of `replicas`: servers may split the names, so one may have a name that another denies.
-    pub const REPLICAS: bool = false;
-
-    /// The default of `compare`: each comparison takes time.
-    pub const COMPARE: f64 = 0.0;
-
-    /// The default of `max_lag`: longer than a NOTIFY and a transfer take, shorter than an hourly refresh.
-    pub const MAX_LAG: Duration = Duration::from_secs(10);
-
-    /// The default of `cache`: a configured cache applies to all pools.
-    pub const CACHE: bool = true;
-
-    /// The default of `case`: a few servers change the case of the question, or do not answer.
-    pub const CASE: Case = Case::Keep;
-
-    /// The default of `cookies`: an attacker cannot guess the 64 random bits that a reply must repeat.
-    pub const COOKIES: bool = true;
-}
-
 impl Default for PoolConfig {
     fn default() -> Self {
         Self {
@@ -301,14 +283,21 @@ impl Default for PoolConfig {
             serves: None,
             rules: PoolRules::default(),
             probe: ProbeConfig::default(),
-            replicas: Self::REPLICAS,
-            compare: Self::COMPARE,
+            // Servers may split the names, so one may have a name that another denies.
+            replicas: false,
+            // Each comparison takes time.
+            compare: 0.0,
             audit: None,
-            max_lag: Self::MAX_LAG,
-            cache: Self::CACHE,
-            max_in_flight: Self::MAX_IN_FLIGHT,
-            case: Self::CASE,
-            cookies: Self::COOKIES,
+            // Longer than a NOTIFY and a transfer take, shorter than an hourly refresh.
+            max_lag: Duration::from_secs(10),
+            // A configured cache applies to all pools.
+            cache: true,
+            // A second's queries of a busy server.
+            max_in_flight: 10_000,
+            // A few servers change the case of the question, or do not answer.
+            case: Case::Keep,
+            // An attacker cannot guess the 64 random bits that a reply must repeat.
+            cookies: true,
             trust_ad: None,
             connections: ConnectionPoolRules::default(),
         }
@@ -414,112 +403,4 @@ impl CacheConfig {
 
     /// The default of `size`: some 400,000 answers, affordable on a small machine.
     pub const SIZE: usize = 64 << 20;
-}
-
-/// `[slow]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SlowConfig {
-    /// The duration from which a race is slow.
-    pub threshold: SlowThreshold,
-    /// The number of newest races kept.
-    pub keep: usize,
-}
-
-/// `[supervisor]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SupervisorConfig {
-    /// The number of standby processes.
-    pub standbys: usize,
-    /// The time without progress after which a process is killed.
-    pub watchdog: Option<Duration>,
-    /// True if a standby replaces a dead supervisor.
-    pub succession: bool,
-}
-
-/// `[xdp]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct XdpConfig {
-    /// The distinct interfaces; at least one.
-    pub interfaces: Vec<XdpInterface>,
-    /// True if the server starts with sockets alone when AF_XDP is not available.
-    pub fallback: bool,
-}
-
-/// `[query_log]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct QueryLogConfig {
-    /// The target of log lines.
-    pub to: LogTarget,
-    /// The format of lines.
-    pub format: LogFormat,
-    /// The share of logged questions.
-    pub sample: f64,
-    /// The events logged regardless of `sample`.
-    pub always: Always,
-    /// The detail of client addresses.
-    pub client: ClientDetail,
-    /// The detail of names.
-    pub names: NameDetail,
-    /// The size in bytes at which the file is rotated.
-    pub rotate: Option<usize>,
-    /// The number of rotated files kept.
-    pub keep: u16,
-    /// The memory for queued lines in bytes.
-    pub buffer: usize,
-}
-
-/// `[dnstap]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DnstapConfig {
-    /// The target of frames.
-    pub to: DnstapTarget,
-    /// The kinds of tapped messages.
-    pub messages: TappedMessages,
-    /// The identity sent to the reader. `None`: the host name.
-    pub identity: Option<String>,
-    /// The share of tapped questions.
-    pub sample: f64,
-    /// The detail of client addresses.
-    pub client: ClientDetail,
-    /// The detail of names; messages in full or without their bytes.
-    pub names: NameDetail,
-    /// The memory for queued frames in bytes.
-    pub buffer: usize,
-}
-
-/// `[traces]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TracesConfig {
-    /// The OTLP endpoint.
-    pub otlp: OtlpTarget,
-    /// The detail of names.
-    pub names: NameDetail,
-}
-
-/// `[admin]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AdminConfig {
-    /// The HTTP address.
-    pub listen: SocketAddr,
-    /// The file with the token for changes by HTTP, already resolved. `None`: no changes by HTTP.
-    pub token_file: Option<PathBuf>,
-    /// The unix socket for changes without a token.
-    pub socket: AdminSocket,
-    /// True if a page is served at `/`.
-    pub page: bool,
-    /// True if the most frequent names are counted.
-    pub names: bool,
-    /// The number of backends above which a pool has no series per backend.
-    pub backend_series: u16,
-}
-
-/// `admin.socket`: a unix socket for changes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AdminSocket {
-    /// The default path, derived from the address of the admin server.
-    Auto,
-    /// A path, already resolved against the folder of the config file.
-    At(PathBuf),
-    /// No socket at all.
-    Off,
 }

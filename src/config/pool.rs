@@ -1,287 +1,198 @@
 //! `[pools.*]`: backends and the rules of races.
 
-use std::path::Path;
 use std::time::Duration;
 
-use super::backend::{self, BACKENDS_EXAMPLE, BackendConfig, BackendReferences};
-use super::section::{ConfigNode, ConfigSection, DocumentSpot};
-use super::{Case, PoolConfig, ProbeConfig, discover, limits, words};
+use super::backend::{self, BACKENDS_EXAMPLE, BackendConfig};
+use super::limits::{self, Limits, ms, secs};
+use super::readers::{boolean, duration, integer, number, some, text, word};
+use super::references::References;
+use super::section::ConfigSection;
+use super::words::{self, or_off};
+use super::{PoolConfig, ProbeConfig, discover};
 use crate::policy::connections::ConnectionPoolRules;
 use crate::policy::{HealthRules, Hedge, PoolRules, Serves};
 
+/// The keys of pools that are not in their section, for each value of `serves`.
 pub(super) struct PoolDefaults {
-    serves: Option<Serves>,
-    split: PoolKeys,
-    same: PoolKeys,
+    split: PoolConfig,
+    same: PoolConfig,
 }
 
 impl Default for PoolDefaults {
     fn default() -> Self {
-        Self { serves: None, split: PoolKeys::of(Serves::Split), same: PoolKeys::of(Serves::Same) }
+        let of = |serves| PoolConfig { rules: PoolRules::of(serves), ..PoolConfig::default() };
+        Self { split: of(Serves::Split), same: of(Serves::Same) }
     }
 }
 
 impl PoolDefaults {
-    fn of(&self, serves: Serves) -> &PoolKeys {
+    fn of(&self, serves: Option<Serves>) -> &PoolConfig {
         match serves {
-            Serves::Split => &self.split,
-            Serves::Same => &self.same,
+            None | Some(Serves::Split) => &self.split,
+            Some(Serves::Same) => &self.same,
         }
     }
 }
 
-#[derive(Clone)]
-struct PoolKeys {
-    rules: PoolRules,
-    probe: ProbeConfig,
-    replicas: bool,
-    max_lag: Duration,
-    compare: f64,
-    audit: Option<Duration>,
-    cache: Option<bool>,
-    case: Case,
-    cookies: bool,
-    trust_ad: Option<bool>,
-    max_in_flight: u32,
-    connections: ConnectionPoolRules,
-}
-
-impl PoolKeys {
-    fn of(serves: Serves) -> Self {
-        Self {
-            rules: PoolRules::of(serves),
-            probe: ProbeConfig::default(),
-            replicas: PoolConfig::REPLICAS,
-            max_lag: PoolConfig::MAX_LAG,
-            compare: PoolConfig::COMPARE,
-            audit: None,
-            cache: None,
-            case: PoolConfig::CASE,
-            cookies: PoolConfig::COOKIES,
-            trust_ad: None,
-            max_in_flight: PoolConfig::MAX_IN_FLIGHT,
-            connections: ConnectionPoolRules::default(),
-        }
-    }
-}
-
-pub(super) fn read_defaults(mut section: ConfigSection<'_>) -> PoolDefaults {
+pub(super) fn read_defaults(section: &mut ConfigSection<'_>) -> PoolDefaults {
     let mut defaults = PoolDefaults::default();
     if let Some(node) = section.take("pool") {
-        let read = |defaults: &mut PoolDefaults, serves: Serves| {
-            let Some(mut section) = node.section() else { return };
-            defaults.serves = read_serves(&mut section);
-            let keys = read_keys(&mut section, defaults.of(serves), &[]);
-            section.finish();
-            match serves {
-                Serves::Split => defaults.split = keys,
-                Serves::Same => defaults.same = keys,
-            }
+        let read = |usual: &PoolConfig| {
+            let keys = node.section().map(|section| {
+                section.whole(|section| {
+                    let serves = section.optional("serves", word);
+                    PoolConfig { serves, ..read_keys(section, usual, &[]) }
+                })
+            });
+            keys.unwrap_or_else(|| usual.clone())
         };
-        read(&mut defaults, Serves::Split);
+        defaults.split = read(&defaults.split);
         if !section.is_described() {
-            read(&mut defaults, Serves::Same);
+            defaults.same = read(&defaults.same);
         }
     }
-    section.finish();
     defaults
 }
 
 pub(super) fn read<'d>(
     name: &str,
-    mut section: ConfigSection<'d>,
+    section: &mut ConfigSection<'d>,
     defaults: &PoolDefaults,
-    folder: &Path,
-    asked: &mut BackendReferences<'d>,
-    etcd_uses: &mut Vec<DocumentSpot<'d>>,
+    references: &mut References<'d>,
 ) -> PoolConfig {
     section.need_any(&["backends", "discover"], &format!("backends is missing, write backends = {BACKENDS_EXAMPLE}"));
-    let backends_node = section.take("backends");
-    let discover = section.section("discover").map(|section| discover::read(section, folder, etcd_uses));
-    let backends =
-        backends_node.map(|node| backend::read_all(&node, discover.is_some(), folder, asked)).unwrap_or_default();
-    let serves = read_serves(&mut section).or(defaults.serves);
-    let usual = defaults.of(serves.unwrap_or(Serves::Split));
-    let keys = read_keys(&mut section, usual, &backends);
-    section.finish();
-    let names_clients = backends.iter().any(|backend| backend.proxy_protocol);
-    PoolConfig {
-        name: name.to_owned(),
-        backends,
-        discover,
-        serves,
-        rules: keys.rules,
-        probe: keys.probe,
-        replicas: keys.replicas,
-        max_lag: keys.max_lag,
-        compare: keys.compare,
-        audit: keys.audit,
-        cache: keys.cache.unwrap_or(PoolConfig::CACHE) && !names_clients,
-        case: keys.case,
-        cookies: keys.cookies,
-        trust_ad: keys.trust_ad,
-        max_in_flight: keys.max_in_flight,
-        connections: keys.connections,
-    }
+    let backends = section.take("backends");
+    let discover = section.below("discover", |section| discover::read(section, references));
+    let backends = backends.map(|node| backend::read_all(&node, discover.is_some(), references)).unwrap_or_default();
+    let serves = section.optional("serves", word).or(defaults.split.serves);
+    let keys = read_keys(section, defaults.of(serves), &backends);
+    PoolConfig { name: name.to_owned(), backends, discover, serves, ..keys }
 }
 
-fn read_serves(section: &mut ConfigSection<'_>) -> Option<Serves> {
-    section.take("serves").and_then(|node| node.parsed(words::serves))
-}
-
-fn read_keys(section: &mut ConfigSection<'_>, usual: &PoolKeys, backends: &[BackendConfig]) -> PoolKeys {
-    let (health, probe) = match section.section("health") {
-        Some(health) => read_health(health, usual.rules.health, &usual.probe),
-        None => (usual.rules.health, usual.probe.clone()),
-    };
-    let hedge = section.section("hedge").map_or(usual.rules.hedge, |section| read_hedge(section, usual.rules.hedge));
+fn read_keys(section: &mut ConfigSection<'_>, usual: &PoolConfig, backends: &[BackendConfig]) -> PoolConfig {
+    let (health, probe) = section
+        .below("health", |section| read_health(section, usual))
+        .unwrap_or_else(|| (usual.rules.health, usual.probe.clone()));
+    let hedge = section.below("hedge", |section| read_hedge(section, usual.rules.hedge));
     let rules = PoolRules {
-        dispatch: section.parsed("dispatch", words::dispatch, usual.rules.dispatch),
-        fanout: section.integer("fanout", limits::FANOUT, usual.rules.fanout),
-        balance: section.parsed("balance", words::balance, usual.rules.balance),
-        accept: section.parsed("accept", words::accept, usual.rules.accept),
-        believe_ede: section.boolean("believe_ede", usual.rules.believe_ede),
-        timeout: section.parsed("timeout", |text| limits::TIMEOUT.parse(text), usual.rules.timeout),
-        grace: section.parsed("grace", words::grace, usual.rules.grace),
-        attempt_timeout: section.parsed(
+        dispatch: section.read("dispatch", usual.rules.dispatch, word),
+        fanout: section.read("fanout", usual.rules.fanout, integer(limits::FANOUT)),
+        balance: section.read("balance", usual.rules.balance, word),
+        accept: section.read("accept", usual.rules.accept, word),
+        believe_ede: section.read("believe_ede", usual.rules.believe_ede, boolean),
+        timeout: section.read("timeout", usual.rules.timeout, duration(limits::TIMEOUT)),
+        grace: section.read("grace", usual.rules.grace, text(words::grace)),
+        attempt_timeout: section.read(
             "attempt_timeout",
-            |text| limits::ATTEMPT_TIMEOUT.parse(text),
             usual.rules.attempt_timeout,
+            duration(limits::ATTEMPT_TIMEOUT),
         ),
-        tries: section.integer("tries", limits::TRIES, usual.rules.tries),
-        on_timeout: section.parsed("on_timeout", words::silence, usual.rules.on_timeout),
-        on_all_down: section.parsed("on_all_down", words::silence, usual.rules.on_all_down),
-        hedge,
+        tries: section.read("tries", usual.rules.tries, integer(limits::TRIES)),
+        on_timeout: section.read("on_timeout", usual.rules.on_timeout, word),
+        on_all_down: section.read("on_all_down", usual.rules.on_all_down, word),
+        hedge: hedge.unwrap_or(usual.rules.hedge),
         health,
     };
-    let replicas = section.boolean("replicas", usual.replicas);
-    PoolKeys {
+    let replicas = section.read("replicas", usual.replicas, boolean);
+    PoolConfig {
         rules,
         probe,
         replicas,
-        max_lag: section.parsed("max_lag", |text| limits::MAX_LAG.parse(text), usual.max_lag),
+        max_lag: section.read("max_lag", usual.max_lag, duration(ms(100)..=secs(86_400))),
         compare: read_compare(section, replicas, usual.compare),
         audit: read_audit(section, replicas, usual.audit),
-        cache: read_cache(section, backends).or(usual.cache),
-        case: section.parsed("case", words::case, usual.case),
-        cookies: section.boolean("cookies", usual.cookies),
-        trust_ad: section.take("trust_ad").and_then(|node| node.boolean()).or(usual.trust_ad),
-        max_in_flight: section.integer("max_in_flight", limits::MAX_IN_FLIGHT, usual.max_in_flight),
+        cache: read_cache(section, usual.cache, backends),
+        case: section.read("case", usual.case, word),
+        cookies: section.read("cookies", usual.cookies, boolean),
+        trust_ad: section.optional("trust_ad", boolean).or(usual.trust_ad),
+        // Zero would disable a backend; more than the maximum do not fit in memory.
+        max_in_flight: section.read("max_in_flight", usual.max_in_flight, integer(1..=10_000_000)),
         connections: section
-            .section("connections")
-            .map_or(usual.connections, |section| read_connections(section, usual.connections)),
+            .below("connections", |section| read_connections(section, usual.connections))
+            .unwrap_or(usual.connections),
+        ..PoolConfig::default()
     }
 }
 
 /// Reads `cache`. Backends that get client addresses may answer per client, so caching is an error.
-fn read_cache(section: &mut ConfigSection<'_>, backends: &[BackendConfig]) -> Option<bool> {
+fn read_cache(section: &mut ConfigSection<'_>, usual: bool, backends: &[BackendConfig]) -> bool {
     let names_clients = backends.iter().any(|backend| backend.proxy_protocol);
-    let node = section.take("cache")?;
-    let cache = node.boolean();
+    let cache = section.optional("cache", boolean);
     if names_clients && cache == Some(true) {
-        node.spot.note("answers of backends with proxy_protocol may be for one client alone, write cache = false");
+        let spot = section.spot_of("cache");
+        spot.note("answers of backends with proxy_protocol may be for one client alone, write cache = false");
     }
-    cache
+    cache.unwrap_or(usual) && !names_clients
 }
 
 fn read_compare(section: &mut ConfigSection<'_>, are_replicas: bool, usual: f64) -> f64 {
-    let node = section.take("compare");
-    let compare = node.as_ref().map_or(Some(usual), |node| node.number(limits::COMPARE)).unwrap_or(usual);
+    let compare = section.read("compare", usual, number(limits::SHARE));
     if compare > 0.0 && !are_replicas {
-        node.as_ref().map_or(&section.spot, |node| &node.spot).note(NO_REPLICAS.to_owned());
+        section.spot_of("compare").note(NO_REPLICAS);
     }
     compare
 }
 
 fn read_audit(section: &mut ConfigSection<'_>, are_replicas: bool, usual: Option<Duration>) -> Option<Duration> {
-    let node = section.take("audit");
-    let read = |node: &ConfigNode<'_>| node.parsed(|text| limits::AUDIT.parse_or_off(text)).unwrap_or(usual);
-    let audit = node.as_ref().map_or(usual, read);
+    // Shorter is load, longer finds nothing.
+    let limits = Limits { min: ms(100), max: secs(3600) };
+    let audit = section.read("audit", usual, text(|text| or_off(text, |text| limits.parse(text))));
     if audit.is_some() && !are_replicas {
-        node.as_ref().map_or(&section.spot, |node| &node.spot).note(NO_REPLICAS.to_owned());
+        section.spot_of("audit").note(NO_REPLICAS);
     }
     audit
 }
 
 const NO_REPLICAS: &str = "compare is for backends with the same data, write replicas = true if theirs is the same";
 
-fn read_hedge(mut section: ConfigSection<'_>, usual: Hedge) -> Hedge {
-    let (min_delay, min_spot) = read_clamp(&mut section, "min_delay", usual.min_delay);
-    let (max_delay, max_spot) = read_clamp(&mut section, "max_delay", usual.max_delay);
-    if let (Some(min), Some(max)) = (min_delay, max_delay)
-        && min > max
-    {
+fn read_hedge(section: &mut ConfigSection<'_>, usual: Hedge) -> Hedge {
+    let min = section.read("min_delay", Some(usual.min_delay), some(duration(limits::HEDGE_CLAMP)));
+    let max = section.read("max_delay", Some(usual.max_delay), some(duration(limits::HEDGE_CLAMP)));
+    if let Some((min, max)) = min.zip(max).filter(|(min, max)| min > max) {
+        let spot = section.spot_of(if section.has("min_delay") { "min_delay" } else { "max_delay" });
         let (min, max) = (humantime::format_duration(min), humantime::format_duration(max));
-        let spot = min_spot.or(max_spot).unwrap_or_else(|| section.spot.clone());
         spot.note(format!("min_delay {min} is above max_delay {max}"));
     }
-    let budget = section.take("budget").and_then(|node| node.number(limits::BUDGET));
-    let hedge = Hedge {
-        delay: section.parsed("delay", words::hedge_delay, usual.delay),
-        min_delay: min_delay.unwrap_or(usual.min_delay),
-        max_delay: max_delay.unwrap_or(usual.max_delay),
-        budget: budget.unwrap_or(usual.budget),
-        max: section.integer("max", limits::HEDGES, usual.max),
-    };
-    section.finish();
-    hedge
-}
-
-fn read_clamp<'d>(
-    section: &mut ConfigSection<'d>,
-    key: &'static str,
-    usual: Duration,
-) -> (Option<Duration>, Option<DocumentSpot<'d>>) {
-    match section.take(key) {
-        Some(node) => (node.parsed(|text| limits::HEDGE_CLAMP.parse(text)), Some(node.spot)),
-        None => (Some(usual), None),
+    let budget = section.read("budget", usual.budget, number(limits::BUDGET));
+    Hedge {
+        delay: section.read("delay", usual.delay, text(words::hedge_delay)),
+        min_delay: min.unwrap_or(usual.min_delay),
+        max_delay: max.unwrap_or(usual.max_delay),
+        budget,
+        max: section.read("max", usual.max, integer(limits::HEDGES)),
     }
 }
 
-fn read_connections(mut section: ConfigSection<'_>, usual: ConnectionPoolRules) -> ConnectionPoolRules {
-    let rules = ConnectionPoolRules {
-        max: section.integer("max", limits::BACKEND_CONNECTIONS, usual.max),
-        pipeline: section.integer("pipeline", limits::PIPELINE, usual.pipeline),
-        warm: section.boolean("warm", usual.warm),
-        idle: section.parsed("idle", |text| limits::CONNECTION_IDLE.parse(text), usual.idle),
-        connect_timeout: section.parsed(
-            "connect_timeout",
-            |text| limits::CONNECT_TIMEOUT.parse(text),
-            usual.connect_timeout,
-        ),
-        padding: section.boolean("padding", usual.padding),
-        early_data: section.boolean("early_data", usual.early_data),
-    };
-    section.finish();
-    rules
+fn read_connections(section: &mut ConfigSection<'_>, usual: ConnectionPoolRules) -> ConnectionPoolRules {
+    ConnectionPoolRules {
+        // More only reduce the queries lost with a connection.
+        max: section.read("max", usual.max, integer(1..=16)),
+        // Half of the 65,536 message IDs stay free.
+        pipeline: section.read("pipeline", usual.pipeline, integer(1..=10_000)),
+        warm: section.read("warm", usual.warm, boolean),
+        idle: section.read("idle", usual.idle, duration(limits::CONNECTION_IDLE)),
+        // Three round trips take less than a second everywhere on earth.
+        connect_timeout: section.read("connect_timeout", usual.connect_timeout, duration(ms(10)..=secs(60))),
+        padding: section.read("padding", usual.padding, boolean),
+        early_data: section.read("early_data", usual.early_data, boolean),
+    }
 }
 
-fn read_health(
-    mut section: ConfigSection<'_>,
-    usual: HealthRules,
-    usual_probe: &ProbeConfig,
-) -> (HealthRules, ProbeConfig) {
+fn read_health(section: &mut ConfigSection<'_>, usual: &PoolConfig) -> (HealthRules, ProbeConfig) {
+    let PoolConfig { rules: PoolRules { health, .. }, probe, .. } = usual;
     let rules = HealthRules {
-        interval: section.parsed("interval", |text| limits::PROBE_INTERVAL.parse(text), usual.interval),
-        every_queries: section.integer("every_queries", limits::PROBE_EVERY, usual.every_queries),
-        timeout: section.parsed("timeout", |text| limits::PROBE_TIMEOUT.parse(text), usual.timeout),
-        fall: section.integer("fall", limits::PROBES, usual.fall),
-        rise: section.integer("rise", limits::PROBES, usual.rise),
-        expect: section.parsed("expect", words::expect, usual.expect),
+        interval: section.read("interval", health.interval, duration(limits::PROBE_INTERVAL)),
+        every_queries: section.read("every_queries", health.every_queries, integer(0..=u32::MAX)),
+        timeout: section.read("timeout", health.timeout, duration(ms(1)..=secs(60))),
+        fall: section.read("fall", health.fall, integer(1..=100)),
+        rise: section.read("rise", health.rise, integer(1..=100)),
+        expect: section.read("expect", health.expect, word),
     };
-    let probe =
-        section.section("probe").map_or_else(|| usual_probe.clone(), |section| read_probe(section, usual_probe));
-    section.finish();
-    (rules, probe)
-}
-
-fn read_probe(mut section: ConfigSection<'_>, usual: &ProbeConfig) -> ProbeConfig {
-    let probe = ProbeConfig {
-        name: section.parsed("name", words::domain_name, usual.name.clone()),
-        rtype: section.parsed("type", words::record_type, usual.rtype),
+    let read_probe = |section: &mut ConfigSection<'_>| ProbeConfig {
+        name: section.read("name", probe.name.clone(), text(words::domain_name)),
+        rtype: section.read("type", probe.rtype, text(words::record_type)),
     };
-    section.finish();
-    probe
+    (rules, section.below("probe", read_probe).unwrap_or_else(|| probe.clone()))
 }
 
 #[cfg(test)]

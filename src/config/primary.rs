@@ -2,11 +2,12 @@
 
 use std::fmt::{self, Display, Formatter};
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 
 use super::backend::read_trust;
-use super::section::{ConfigNode, note_repeats};
-use super::transfer::{Claims, PRIMARIES_EXAMPLE};
+use super::readers::{distinct, text};
+use super::references::References;
+use super::section::ConfigNode;
+use super::transfer::PRIMARIES_EXAMPLE;
 use super::words;
 use crate::address::{BackendAddress, Scheme, ServerTrust};
 
@@ -38,28 +39,19 @@ impl Display for PrimaryConfig {
     }
 }
 
-pub(super) fn read_primaries<'d>(node: &ConfigNode<'d>, folder: &Path, claims: &mut Claims<'d>) -> Vec<PrimaryConfig> {
-    let items = node.items(PRIMARIES_EXAMPLE).into_iter();
-    let primaries: Vec<_> = items.filter_map(|item| Some((read(&item, folder, claims)?, item.spot))).collect();
-    note_repeats(primaries.iter().map(|(primary, spot)| (primary.address, spot.clone())), |address| {
-        format!("{address} is named")
-    });
-    primaries.into_iter().map(|(primary, _)| primary).collect()
+pub(super) fn read_primaries<'d>(node: &ConfigNode<'d>, references: &mut References<'d>) -> Vec<PrimaryConfig> {
+    let items = node.items(PRIMARIES_EXAMPLE);
+    distinct(items, |item| read(item, references), |primary| format!("{primary} is named"))
 }
 
-fn read<'d>(item: &ConfigNode<'d>, folder: &Path, claims: &mut Claims<'d>) -> Option<PrimaryConfig> {
-    let (url, spot, trust) = match item.table() {
-        None => (item.parsed(words::backend), item.spot.clone(), None),
-        Some(mut section) => {
-            let node = section.require("address", "\"tls://192.0.2.1#ns1.example\"");
-            let (url, spot) = match node {
-                Some(node) => (node.parsed(words::backend), node.spot),
-                None => (None, item.spot.clone()),
-            };
-            let trust = read_trust(&mut section, url.as_ref(), folder, &mut claims.certificates);
-            section.finish();
-            (url, spot, Some(trust))
-        }
+fn read<'d>(item: &ConfigNode<'d>, references: &mut References<'d>) -> Option<PrimaryConfig> {
+    let (url, spot, mut trust) = match item.table() {
+        None => (item.parsed(words::backend), item.spot.clone(), ServerTrust::default()),
+        Some(section) => section.whole(|section| {
+            let url = section.required("address", "\"tls://192.0.2.1#ns1.example\"", text(words::backend));
+            let trust = read_trust(section, url.as_ref(), references);
+            (url, section.spot_of("address"), trust)
+        }),
     };
     let url = url?;
     if !matches!(url.address.scheme, Scheme::Plain | Scheme::Tcp | Scheme::Tls) {
@@ -69,13 +61,14 @@ fn read<'d>(item: &ConfigNode<'d>, folder: &Path, claims: &mut Claims<'d>) -> Op
         ));
         return None;
     }
-    let mut trust = trust.unwrap_or_default();
     trust.identity.name = url.name;
     Some(PrimaryConfig { address: url.address, trust })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::super::Config;
     use super::super::tests::check;
     use super::*;

@@ -2,9 +2,37 @@
 
 use std::path::{Path, PathBuf};
 
+use super::limits::{self, Limits};
+use super::readers::{flags, integer, number, size, text, word};
 use super::section::{ConfigNode, ConfigSection};
-use super::words::Expectation;
-use super::{QueryLogConfig, limits, words};
+use super::words::{self, Expectation};
+
+config_section! {
+    /// `[query_log]`.
+    pub struct QueryLogConfig {
+        /// The target of log lines.
+        to: LogTarget = LogTarget::File("queries.jsonl".into()), |node| node.parsed(|text| read_target(text, node.folder()));
+        /// The format of lines. Most tools read JSON.
+        format: LogFormat = LogFormat::Json, word;
+        /// The share of logged questions.
+        sample: f64 = 1.0, number(limits::SHARE);
+        /// The events logged regardless of `sample`. Slow and failed queries are too rare for a sample.
+        always: Always = Always { slow: true, failed: true, hedged: false }, read_always;
+        /// The detail of client addresses. The default identifies sites, but not people.
+        client: ClientDetail = ClientDetail::Prefix, word;
+        /// The detail of names. A log without names answers few questions.
+        names: NameDetail = NameDetail::Full, word;
+        /// The size in bytes at which the file is rotated. Less than the minimum would be hundreds of files a
+        /// minute; the default is some 400,000 lines.
+        rotate: Option<usize> = Some(100 << 20), text(|text| words::or_off(text, |text| ROTATE.parse_size(text)));
+        /// The number of rotated files kept.
+        keep: u16 = 5, integer(1..=1000);
+        /// The memory for queued lines in bytes. The default is a tenth of a second of the busiest server.
+        buffer: usize = 4 << 20, size(limits::TAP_BUFFER);
+    }
+}
+
+const ROTATE: Limits<usize> = Limits { min: 1 << 20, max: 1 << 40 };
 
 /// `query_log.to`: the target of lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,47 +87,12 @@ pub enum NameDetail {
     None,
 }
 
-impl QueryLogConfig {
-    /// The default of `to`.
-    pub const TO: &'static str = "queries.jsonl";
-
-    /// The default of `format`: most tools read JSON.
-    pub const FORMAT: LogFormat = LogFormat::Json;
-
-    /// The default of `sample`: all queries.
-    pub const SAMPLE: f64 = 1.0;
-
-    /// The default of `always`: slow and failed queries, which are too rare for a sample.
-    pub const ALWAYS: Always = Always { slow: true, failed: true, hedged: false };
-
-    /// The default of `client`: identifies sites, but not people.
-    pub const CLIENT: ClientDetail = ClientDetail::Prefix;
-
-    /// The default of `names`: a log without names answers few questions.
-    pub const NAMES: NameDetail = NameDetail::Full;
-
-    /// The default of `rotate`: some 400,000 lines.
-    pub const ROTATE: Option<usize> = Some(100 << 20);
-
-    /// The default of `keep`.
-    pub const KEEP: u16 = 5;
-
-    /// The default of `buffer`: a tenth of a second of the busiest server.
-    pub const BUFFER: usize = 4 << 20;
-}
-
-pub(super) fn read(mut section: ConfigSection<'_>, folder: &Path) -> QueryLogConfig {
-    let to = section.parsed("to", |text| read_target(text, folder), LogTarget::File(folder.join(QueryLogConfig::TO)));
-    let format = section.parsed("format", words::log_format, QueryLogConfig::FORMAT);
-    let sample = section.take("sample").and_then(|node| node.number(limits::SAMPLE)).unwrap_or(QueryLogConfig::SAMPLE);
-    let always = section.take("always").map_or(QueryLogConfig::ALWAYS, |node| read_always(&node));
-    let client = section.parsed("client", words::client_detail, QueryLogConfig::CLIENT);
-    let names = section.parsed("names", words::name_detail, QueryLogConfig::NAMES);
-    let rotate = section.parsed("rotate", |text| limits::ROTATE.parse_size_or_off(text), QueryLogConfig::ROTATE);
-    let keep = section.integer("keep", limits::KEPT_FILES, QueryLogConfig::KEEP);
-    let buffer = section.parsed("buffer", |text| limits::TAP_BUFFER.parse_size(text), QueryLogConfig::BUFFER);
-    section.finish();
-    QueryLogConfig { to, format, sample, always, client, names, rotate, keep, buffer }
+pub(super) fn read(section: &mut ConfigSection<'_>) -> QueryLogConfig {
+    let mut log = QueryLogConfig::read_keys(section);
+    if let LogTarget::File(file) = &mut log.to {
+        *file = section.folder().join(&*file);
+    }
+    log
 }
 
 fn read_target(text: &str, folder: &Path) -> Result<LogTarget, Expectation> {
@@ -107,22 +100,14 @@ fn read_target(text: &str, folder: &Path) -> Result<LogTarget, Expectation> {
         Some(path) => words::socket_path(path, folder).map(LogTarget::Unix),
         None if text == "stderr" => Ok(LogTarget::Stderr),
         None => words::file_name(text)
-            .map(|file| LogTarget::File(folder.join(file)))
+            .map(|file| LogTarget::File(file.into()))
             .map_err(|expected| expected.or("stderr, or unix:PATH")),
     }
 }
 
-fn read_always(node: &ConfigNode<'_>) -> Always {
-    let mut always = Always { slow: false, failed: false, hedged: false };
-    for item in node.any_items("[\"slow\", \"failed\"]") {
-        match item.parsed(words::always) {
-            Some(words::AlwaysWord::Slow) => always.slow = true,
-            Some(words::AlwaysWord::Failed) => always.failed = true,
-            Some(words::AlwaysWord::Hedged) => always.hedged = true,
-            None => {}
-        }
-    }
-    always
+fn read_always(node: &ConfigNode<'_>) -> Option<Always> {
+    let [slow, failed, hedged] = flags(&node.any_items("[\"slow\", \"failed\"]"), ["slow", "failed", "hedged"]);
+    Some(Always { slow, failed, hedged })
 }
 
 #[cfg(test)]

@@ -1,15 +1,15 @@
 //! A parsed TOML document, read by key. Every value knows its key path and place, and problems are noted
 //! without ending the walk.
 //!
-//! A reader takes known keys from a [`ConfigSection`] one by one, then calls [`ConfigSection::finish`], which
-//! reports all other keys. A wrong value reads as missing; that is safe because a document with problems
-//! yields no `Config`.
+//! A reader takes known keys from a [`ConfigSection`] one by one. [`ConfigSection::whole`] reports all other keys.
+//! A wrong value reads as missing; that is safe because a document with problems yields no `Config`.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::hash::Hash;
 use std::ops::Range;
+use std::path::Path;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -23,13 +23,14 @@ use super::words::Expectation;
 pub(super) struct Notes<'d> {
     file: &'d str,
     text: &'d str,
+    folder: &'d Path,
     found: RefCell<Vec<Problem>>,
     facts: RefCell<Vec<(String, Fact)>>,
 }
 
 impl<'d> Notes<'d> {
-    pub(super) fn new(file: &'d str, text: &'d str) -> Self {
-        Self { file, text, found: RefCell::default(), facts: RefCell::default() }
+    pub(super) fn new(file: &'d str, text: &'d str, folder: &'d Path) -> Self {
+        Self { file, text, folder, found: RefCell::default(), facts: RefCell::default() }
     }
 
     pub(super) fn add(&self, span: Option<Range<usize>>, path: &str, message: String) {
@@ -94,6 +95,11 @@ enum Value<'d> {
 }
 
 impl<'d> ConfigNode<'d> {
+    /// The folder of the config file.
+    pub(super) fn folder(&self) -> &'d Path {
+        self.spot.notes.folder
+    }
+
     pub(super) fn parsed<T>(&self, parse: impl Fn(&str) -> Result<T, Expectation>) -> Option<T> {
         let value = self.written(|| Fact::text(&parse))?;
         let message = match value {
@@ -123,36 +129,40 @@ impl<'d> ConfigNode<'d> {
         None
     }
 
-    pub(super) fn integer<T>(&self, limits: Limits<T>) -> Option<T>
+    pub(super) fn integer<T>(&self, limits: &Limits<T>) -> Option<T>
     where
         T: TryFrom<i64> + PartialOrd + Display,
     {
-        let what = format!("an integer {limits}");
-        let written = self.written(|| Fact::integer(&limits))?;
-        let DeValue::Integer(integer) = written else {
-            self.spot.note(mismatch(written, &what));
-            return None;
+        let read = |value: &DeValue<'_>| {
+            let DeValue::Integer(integer) = value else { return None };
+            Some(i64::from_str_radix(integer.as_str(), integer.radix()).ok().and_then(|value| T::try_from(value).ok()))
         };
-        let value = i64::from_str_radix(integer.as_str(), integer.radix()).ok();
-        let value = value.and_then(|value| T::try_from(value).ok());
-        let value = value.filter(|value| limits.holds(value));
-        if value.is_none() {
-            self.spot.note(format!("invalid value {integer}: expected {what}"));
-        }
-        value
+        self.within(limits, &format!("an integer {limits}"), || Fact::integer(limits), read)
     }
 
     pub(super) fn number(&self, limits: Limits<f64>) -> Option<f64> {
-        let what = format!("a number {limits}");
-        let written = self.written(|| Fact::Number(limits))?;
-        if !matches!(written, DeValue::Integer(_) | DeValue::Float(_)) {
-            self.spot.note(mismatch(written, &what));
+        let read = |value: &DeValue<'_>| {
+            matches!(value, DeValue::Integer(_) | DeValue::Float(_)).then(|| scalar_text(value).parse().ok())
+        };
+        self.within(&limits, &format!("a number {limits}"), || Fact::Number(limits), read)
+    }
+
+    /// Reads a value within bounds. `read` returns `None` for a value of another kind.
+    fn within<T: PartialOrd>(
+        &self,
+        limits: &Limits<T>,
+        what: &str,
+        fact: impl FnOnce() -> Fact,
+        read: impl FnOnce(&DeValue<'_>) -> Option<Option<T>>,
+    ) -> Option<T> {
+        let written = self.written(fact)?;
+        let Some(value) = read(written) else {
+            self.spot.note(mismatch(written, what));
             return None;
-        }
-        let text = scalar_text(written);
-        let value = text.parse().ok().filter(|value| limits.holds(value));
+        };
+        let value = value.filter(|value| limits.holds(value));
         if value.is_none() {
-            self.spot.note(format!("invalid value {text}: expected {what}"));
+            self.spot.note(format!("invalid value {}: expected {what}", scalar_text(written)));
         }
         value
     }
@@ -223,7 +233,7 @@ impl<'d> ConfigNode<'d> {
                 Entries::Described(variant)
             }
         };
-        Some(ConfigSection { spot: self.spot.clone(), entries, taken: Vec::new() })
+        Some(ConfigSection::of(entries, self.spot.clone()))
     }
 
     fn written(&self, fact: impl FnOnce() -> Fact) -> Option<&'d DeValue<'d>> {
@@ -251,13 +261,15 @@ enum Entries<'d> {
 
 impl<'d> ConfigSection<'d> {
     pub(super) fn document(entries: &'d DeTable<'d>, notes: &'d Notes<'d>) -> Self {
-        let spot = DocumentSpot { span: None, path: String::new(), notes };
-        Self { spot, entries: Entries::Written(entries), taken: Vec::new() }
+        Self::of(Entries::Written(entries), DocumentSpot { span: None, path: String::new(), notes })
     }
 
     pub(super) fn described(notes: &'d Notes<'d>) -> Self {
-        let spot = DocumentSpot { span: None, path: String::new(), notes };
-        Self { spot, entries: Entries::Described(Variant::Table), taken: Vec::new() }
+        Self::of(Entries::Described(Variant::Table), DocumentSpot { span: None, path: String::new(), notes })
+    }
+
+    fn of(entries: Entries<'d>, spot: DocumentSpot<'d>) -> Self {
+        Self { spot, entries, taken: Vec::new() }
     }
 
     pub(super) fn take(&mut self, key: &'static str) -> Option<ConfigNode<'d>> {
@@ -313,14 +325,17 @@ impl<'d> ConfigSection<'d> {
     }
 
     pub(super) fn require(&mut self, key: &'static str, example: &str) -> Option<ConfigNode<'d>> {
+        self.need(key, example);
+        self.take(key)
+    }
+
+    /// Reports a missing key.
+    pub(super) fn need(&self, key: &'static str, example: &str) {
         if let Entries::Described(_) = self.entries {
             self.spot.describe(Fact::Required(key));
-        }
-        let node = self.take(key);
-        if node.is_none() {
+        } else if !self.has(key) {
             self.spot.note(format!("{key} is missing, write {key} = {example}"));
         }
-        node
     }
 
     pub(super) fn need_any(&self, keys: &'static [&'static str], message: &str) {
@@ -331,28 +346,61 @@ impl<'d> ConfigSection<'d> {
         }
     }
 
-    pub(super) fn parsed<T>(
+    pub(super) fn read<T>(
         &mut self,
         key: &'static str,
-        parse: impl Fn(&str) -> Result<T, Expectation>,
         default: T,
+        reader: impl FnOnce(&ConfigNode<'d>) -> Option<T>,
     ) -> T {
-        self.take(key).and_then(|node| node.parsed(parse)).unwrap_or(default)
+        self.optional(key, reader).unwrap_or(default)
     }
 
-    pub(super) fn integer<T>(&mut self, key: &'static str, limits: Limits<T>, default: T) -> T
-    where
-        T: TryFrom<i64> + PartialOrd + Display,
-    {
-        self.take(key).and_then(|node| node.integer(limits)).unwrap_or(default)
+    pub(super) fn optional<T>(
+        &mut self,
+        key: &'static str,
+        reader: impl FnOnce(&ConfigNode<'d>) -> Option<T>,
+    ) -> Option<T> {
+        self.take(key).and_then(|node| reader(&node))
     }
 
-    pub(super) fn boolean(&mut self, key: &'static str, default: bool) -> bool {
-        self.take(key).and_then(|node| node.boolean()).unwrap_or(default)
+    pub(super) fn required<T>(
+        &mut self,
+        key: &'static str,
+        example: &str,
+        reader: impl FnOnce(&ConfigNode<'d>) -> Option<T>,
+    ) -> Option<T> {
+        self.need(key, example);
+        self.optional(key, reader)
+    }
+
+    /// The place of a key's value, or that of the section without it.
+    pub(super) fn spot_of(&self, key: &'static str) -> DocumentSpot<'d> {
+        match self.entries {
+            Entries::Written(entries) => entries.get_key_value(key).map(|(key, value)| self.node(key, value).spot),
+            Entries::Described(_) => None,
+        }
+        .unwrap_or_else(|| self.spot.clone())
+    }
+
+    /// The folder of the config file.
+    pub(super) fn folder(&self) -> &'d Path {
+        self.spot.notes.folder
     }
 
     pub(super) fn section(&mut self, key: &'static str) -> Option<Self> {
         self.take(key)?.section()
+    }
+
+    /// Reads the table below a key.
+    pub(super) fn below<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        self.section(key).map(|section| section.whole(read))
+    }
+
+    /// Reads all keys, and reports unknown ones.
+    pub(super) fn whole<T>(mut self, read: impl FnOnce(&mut Self) -> T) -> T {
+        let value = read(&mut self);
+        self.finish();
+        value
     }
 
     pub(super) fn named(&self) -> Vec<(&'d str, ConfigNode<'d>)> {
@@ -369,7 +417,7 @@ impl<'d> ConfigSection<'d> {
         entries.into_iter().map(|(key, value)| (key.get_ref().as_ref(), self.node(key, value))).collect()
     }
 
-    pub(super) fn finish(self) {
+    fn finish(self) {
         if let Entries::Described(_) = self.entries {
             return;
         }

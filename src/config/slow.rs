@@ -2,8 +2,20 @@
 
 use std::time::Duration;
 
-use super::section::ConfigSection;
-use super::{SlowConfig, limits, words};
+use super::readers::{integer, text};
+use super::words;
+
+config_section! {
+    /// `[slow]`.
+    #[derive(Copy, Eq)]
+    pub struct SlowConfig {
+        /// The duration from which a race is slow. The default adapts to the pool's latency.
+        threshold: SlowThreshold = SlowThreshold::Auto, text(words::slow_threshold);
+        /// The number of newest races kept. Fewer than 10 would vanish before an operator looks; each may take a
+        /// kilobyte. The default is more than an operator reads.
+        keep: usize = 1_000, integer(10..=100_000);
+    }
+}
 
 /// `slow.threshold`: the duration from which a race is slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,27 +29,8 @@ pub enum SlowThreshold {
 }
 
 impl SlowConfig {
-    /// The default of `threshold`: adapts to the pool's latency.
-    pub const THRESHOLD: SlowThreshold = SlowThreshold::Auto;
-
-    /// The default of `keep`: a megabyte, and more than an operator reads.
-    pub const KEEP: usize = 1_000;
-
     /// The lower bound of `auto`: faster races need no analysis.
     pub const MIN_AUTO: Duration = Duration::from_millis(1);
-}
-
-impl Default for SlowConfig {
-    fn default() -> Self {
-        Self { threshold: Self::THRESHOLD, keep: Self::KEEP }
-    }
-}
-
-pub(super) fn read(mut section: ConfigSection<'_>) -> SlowConfig {
-    let threshold = section.parsed("threshold", words::slow_threshold, SlowConfig::THRESHOLD);
-    let keep = section.integer("keep", limits::SLOW_KEPT, SlowConfig::KEEP);
-    section.finish();
-    SlowConfig { threshold, keep }
 }
 
 #[cfg(test)]

@@ -2,45 +2,34 @@
 
 use std::time::Duration;
 
-use super::section::ConfigSection;
+use super::limits;
+use super::readers::{boolean, integer, text};
 use super::words::{DURATION, Expectation, duration};
-use super::{SupervisorConfig, limits};
 
-impl SupervisorConfig {
-    /// The default of `standbys`: a second crash right after the first still finds one ready.
-    pub const STANDBYS: usize = 2;
-
-    /// The default of `watchdog`: longer than slow disks and page faults take.
-    pub const WATCHDOG: Duration = Duration::from_secs(10);
-
-    /// The default of `succession`: the surviving processes restore the rest.
-    pub const SUCCESSION: bool = true;
-}
-
-impl Default for SupervisorConfig {
-    fn default() -> Self {
-        Self { standbys: Self::STANDBYS, watchdog: Some(Self::WATCHDOG), succession: Self::SUCCESSION }
+config_section! {
+    /// `[supervisor]`.
+    #[derive(Eq)]
+    pub struct SupervisorConfig {
+        /// The number of standby processes. With 2, a second crash right after the first still finds one ready.
+        standbys: usize = 2, integer(limits::STANDBYS);
+        /// The time without progress after which a process is killed. Slow disks and page faults take less than
+        /// the default.
+        watchdog: Option<Duration> = Some(Duration::from_secs(10)), text(read_watchdog);
+        /// True if a standby replaces a dead supervisor.
+        succession: bool = true, boolean;
     }
 }
 
-pub(super) fn read(mut section: ConfigSection<'_>) -> SupervisorConfig {
-    let standbys = section.integer("standbys", limits::STANDBYS, SupervisorConfig::STANDBYS);
-    let watchdog = section.parsed("watchdog", read_watchdog, Some(SupervisorConfig::WATCHDOG));
-    let succession = section.boolean("succession", SupervisorConfig::SUCCESSION);
-    section.finish();
-    SupervisorConfig { standbys, watchdog, succession }
-}
+impl SupervisorConfig {}
 
 fn read_watchdog(text: &str) -> Result<Option<Duration>, Expectation> {
-    match duration(text) {
-        Ok(Duration::ZERO) => Ok(None),
-        Ok(value) if limits::WATCHDOG.holds(&value) => Ok(Some(value)),
-        Ok(_) => {
-            let (min, max) = (limits::WATCHDOG.min, limits::WATCHDOG.max);
-            let (min, max) = (humantime::format_duration(min), humantime::format_duration(max));
-            Err(Expectation::new(format!("a duration from {min} to {max}, or 0s for never")).matching(DURATION))
+    match duration(text)? {
+        Duration::ZERO => Ok(None),
+        value if limits::WATCHDOG.holds(&value) => Ok(Some(value)),
+        _ => {
+            let what = format!("a duration {}, or 0s for never", limits::WATCHDOG.in_words());
+            Err(Expectation::new(what).matching(DURATION))
         }
-        Err(error) => Err(error),
     }
 }
 

@@ -2,9 +2,23 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use super::section::{ConfigSection, DocumentSpot};
-use super::words::Expectation;
-use super::{NameDetail, SlowConfig, SlowThreshold, TracesConfig, words};
+use super::query_log::NameDetail;
+use super::readers::{text, word};
+use super::section::DocumentSpot;
+use super::slow::{SlowConfig, SlowThreshold};
+use super::words::{self, Expectation};
+
+config_section! {
+    /// `[traces]`.
+    #[derive(Eq)]
+    pub struct TracesConfig {
+        /// The OTLP endpoint.
+        otlp: OtlpTarget = OtlpTarget { address: ([0; 4], 0).into(), path: String::new() }, text(read_otlp),
+            required "\"http://127.0.0.1:4318/v1/traces\"";
+        /// The detail of names. A trace without the name explains little.
+        names: NameDetail = NameDetail::Full, word;
+    }
+}
 
 /// `traces.otlp`: a collector of OTLP over HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,19 +29,7 @@ pub struct OtlpTarget {
     pub path: String,
 }
 
-impl TracesConfig {
-    /// The default of `names`: a trace without the name explains little.
-    pub const NAMES: NameDetail = NameDetail::Full;
-}
-
-pub(super) fn read(mut section: ConfigSection<'_>) -> TracesConfig {
-    let otlp = section.require("otlp", "\"http://127.0.0.1:4318/v1/traces\"");
-    let otlp = otlp.and_then(|node| node.parsed(read_otlp));
-    let names = section.parsed("names", words::name_detail, TracesConfig::NAMES);
-    section.finish();
-    let otlp = otlp.unwrap_or_else(|| OtlpTarget { address: ([0; 4], 0).into(), path: String::new() });
-    TracesConfig { otlp, names }
-}
+impl TracesConfig {}
 
 pub(super) fn check_source(spot: &DocumentSpot<'_>, slow: Option<SlowConfig>, has_forwarder: bool) {
     let remedy = match slow {

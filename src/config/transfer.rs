@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::catalog::{CatalogConfig, ProducedCatalog, read_listing};
-use super::keys::{KeyConfig, KeyUse, note_unknown};
 use super::primary::{PrimaryConfig, read_primaries};
+use super::readers::{distinct, text};
+use super::references::References;
 use super::section::{ConfigNode, ConfigSection, DocumentSpot, note_repeats};
 use super::words;
 use crate::transfer::AccessList;
@@ -59,20 +60,6 @@ impl SecondaryConfig {
 }
 
 #[derive(Default)]
-pub(super) struct Claims<'d> {
-    pub(super) uses: Vec<KeyUse<'d>>,
-    pub(super) files: Vec<(PathBuf, DocumentSpot<'d>)>,
-    pub(super) certificates: Vec<(String, DocumentSpot<'d>)>,
-}
-
-impl Claims<'_> {
-    pub(super) fn check(self, keys: &[KeyConfig]) {
-        note_unknown(keys, self.uses);
-        note_repeats(self.files, |file| format!("{} is written", file.display()));
-    }
-}
-
-#[derive(Default)]
 pub(super) struct Transfers<'d> {
     pub(super) shared: Vec<SharedZone>,
     pub(super) secondaries: Vec<SecondaryConfig>,
@@ -87,55 +74,45 @@ impl<'d> Transfers<'d> {
         &mut self,
         section: &mut ConfigSection<'d>,
         origin: Option<&Name>,
-        claims: &mut Claims<'d>,
+        references: &mut References<'d>,
     ) {
-        let spot = section.spot.clone();
-        let mut sharing = read_sharing(section, &mut claims.uses);
-        read_listing(section, &mut sharing, &spot);
+        let mut sharing = read_sharing(section, references);
+        read_listing(section, &mut sharing);
         if sharing == Sharing::default() {
             return;
         }
         match origin {
-            Some(origin) => self.shared.push(SharedZone { zone: origin.folded(), sharing }),
-            None => spot.note("what is transferred is a zone with a name, write origin = \"example.org\""),
+            Some(origin) => self.shared.push(SharedZone { zone: origin.clone(), sharing }),
+            None => section.spot.note("what is transferred is a zone with a name, write origin = \"example.org\""),
         }
     }
 
     pub(super) fn read_secondary(
         &mut self,
         zone: &ConfigNode<'d>,
-        mut section: ConfigSection<'d>,
-        folder: &Path,
-        claims: &mut Claims<'d>,
+        section: &mut ConfigSection<'d>,
+        references: &mut References<'d>,
     ) {
         let name = zone.parsed(words::domain_name).map(|zone| zone.folded());
-        let primaries =
-            section.require("primaries", PRIMARIES_EXAMPLE).map(|node| read_primaries(&node, folder, claims));
+        let primaries = section.required("primaries", PRIMARIES_EXAMPLE, |node| Some(read_primaries(node, references)));
         let notify_from =
-            section.take("notify_from").map(|node| read_access(&node, &mut claims.uses)).unwrap_or_default();
-        let file = section.take("file").map(|node| node.parsed(words::file_name));
-        let max_size = section.parsed("max_size", words::size, SecondaryConfig::MAX_SIZE);
-        let mut sharing = read_sharing(&mut section, &mut claims.uses);
-        let spot = section.spot.clone();
-        read_listing(&mut section, &mut sharing, &spot);
-        section.finish();
-        let (Some(zone_name), Some(primaries)) = (name, primaries) else { return };
-        let file = match file {
-            Some(file) => file.unwrap_or_default(),
-            None => usual_file(SECONDARY, &zone_name),
-        };
-        let file = folder.join(file);
-        let secondary = SecondaryConfig { zone: zone_name, primaries, notify_from, file, max_size, sharing };
-        self.add_secondary(secondary, zone.spot.clone(), claims);
+            section.read("notify_from", AccessList::default(), |node| Some(read_access(node, references)));
+        let file = read_file(section, "secondary", name.as_ref());
+        let max_size = section.read("max_size", SecondaryConfig::MAX_SIZE, text(words::size));
+        let mut sharing = read_sharing(section, references);
+        read_listing(section, &mut sharing);
+        let (Some(name), Some(file), Some(primaries)) = (name, file, primaries) else { return };
+        let secondary = SecondaryConfig { zone: name, primaries, notify_from, file, max_size, sharing };
+        self.add_secondary(secondary, zone.spot.clone(), references);
     }
 
     pub(super) fn add_secondary(
         &mut self,
         secondary: SecondaryConfig,
         spot: DocumentSpot<'d>,
-        claims: &mut Claims<'d>,
+        references: &mut References<'d>,
     ) {
-        claims.files.push((secondary.file.clone(), spot.clone()));
+        references.written_files.push((secondary.file.clone(), spot.clone()));
         self.spots.push(spot);
         self.secondaries.push(secondary);
     }
@@ -161,50 +138,51 @@ impl<'d> Transfers<'d> {
     }
 }
 
-pub(super) fn usual_file(folder: &str, zone: &Name) -> String {
+/// Reads `file` of a zone that is saved, by default named after the zone in this folder.
+pub(super) fn read_file(section: &mut ConfigSection<'_>, kind: &str, zone: Option<&Name>) -> Option<PathBuf> {
+    let file = section.optional("file", |node| Some(node.parsed(words::file_name).unwrap_or_default()));
+    let file = file.or_else(|| zone.map(|zone| usual_file(kind, zone)))?;
+    Some(section.folder().join(file))
+}
+
+fn usual_file(folder: &str, zone: &Name) -> String {
     let name = zone.to_string();
     let name = name.strip_suffix('.').filter(|name| !name.is_empty()).unwrap_or("root");
     let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' };
     format!("{folder}/{}.zone", name.chars().map(safe).collect::<String>())
 }
 
-pub(super) fn read_sharing<'d>(section: &mut ConfigSection<'d>, uses: &mut Vec<KeyUse<'d>>) -> Sharing {
-    let transfer_to = section.take("transfer_to").map(|node| read_access(&node, uses)).unwrap_or_default();
-    let also_notify = section.take("also_notify").map(|node| read_addresses(&node)).unwrap_or_default();
-    let tsig = section.take("tsig").and_then(|node| {
+pub(super) fn read_sharing<'d>(section: &mut ConfigSection<'d>, references: &mut References<'d>) -> Sharing {
+    let transfer_to = section.read("transfer_to", AccessList::default(), |node| Some(read_access(node, references)));
+    let also_notify = section.read("also_notify", Vec::new(), |node| {
+        let items = node.items(PRIMARIES_EXAMPLE);
+        Some(distinct(items, text(words::backend_address), |address| format!("{address} is named")))
+    });
+    let tsig = section.optional("tsig", |node| {
         let name = node.parsed(words::domain_name)?.folded();
-        uses.push((name.clone(), node.spot));
+        references.keys.push((name.clone(), node.spot.clone()));
         Some(name)
     });
     Sharing { transfer_to, also_notify, tsig, ..Sharing::default() }
 }
 
-pub(super) fn read_access<'d>(node: &ConfigNode<'d>, uses: &mut Vec<KeyUse<'d>>) -> AccessList {
+pub(super) fn read_access<'d>(node: &ConfigNode<'d>, references: &mut References<'d>) -> AccessList {
     let mut rules = Vec::new();
-    for item in node.items(ACCESS_EXAMPLE) {
+    for item in node.items("[\"192.0.2.0/24\", \"key:NAME\"]") {
         let Some(rule) = item.parsed(words::access_rule) else { continue };
         let alone = AccessList::new(vec![rule.clone()]);
-        uses.extend(alone.keys().map(|key| (key.clone(), item.spot.clone())));
+        references.keys.extend(alone.keys().map(|key| (key.clone(), item.spot.clone())));
         rules.push(rule);
     }
     AccessList::new(rules)
 }
 
-fn read_addresses(node: &ConfigNode<'_>) -> Vec<SocketAddr> {
-    let items = node.items(PRIMARIES_EXAMPLE).into_iter();
-    let addresses: Vec<_> = items.filter_map(|item| Some((item.parsed(words::backend_address)?, item.spot))).collect();
-    note_repeats(addresses.iter().cloned(), |address| format!("{address} is named"));
-    addresses.into_iter().map(|(address, _)| address).collect()
-}
-
-pub(super) const SECONDARY: &str = "secondary";
-
 pub(super) const PRIMARIES_EXAMPLE: &str = "[\"192.0.2.1:53\"]";
-
-const ACCESS_EXAMPLE: &str = "[\"192.0.2.0/24\", \"key:NAME\"]";
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::super::tests::check;
     use super::super::{AuthorityConfig, Config};
     use super::*;
@@ -242,7 +220,7 @@ mod tests {
             ("a/b.example", "secondary/a_b.example.zone"),
             ("xn--e1afmkfd.example", "secondary/xn--e1afmkfd.example.zone"),
         ] {
-            assert_eq!(usual_file(SECONDARY, &zone.parse().expect("a name")), file, "{zone}");
+            assert_eq!(usual_file("secondary", &zone.parse().expect("a name")), file, "{zone}");
         }
     }
 

@@ -4,11 +4,13 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::Case;
 pub use super::addresses::{backend, backend_address, listen_address, member_address, pin};
+use super::limits::{self, Limits, ms, secs};
 use super::query_log::{ClientDetail, LogFormat, NameDetail};
 use super::slow::SlowThreshold;
 use super::suggest::nearest;
-use super::{Case, limits};
+use super::xdp::{XdpMode, ZeroCopy};
 use crate::address::Verify;
 use crate::limit::{OnDenied, Prefix};
 use crate::policy::balance::Balance;
@@ -69,181 +71,86 @@ impl Expectation {
     }
 }
 
-pub(super) type Words<T> = [(&'static str, T)];
+/// The values of a key that have a word each.
+pub trait Words: Copy + PartialEq + 'static {
+    /// The words with their values.
+    const WORDS: &'static [(&'static str, Self)];
 
-const DISPATCH: &Words<Dispatch> =
-    &[("race", Dispatch::Race), ("hedge", Dispatch::Hedge), ("sequential", Dispatch::Sequential)];
-
-const BALANCE: &Words<Balance> = &[
-    ("ordered", Balance::Ordered),
-    ("round-robin", Balance::RoundRobin),
-    ("random", Balance::Random),
-    ("sticky", Balance::Sticky),
-    ("hash", Balance::Hash),
-    ("least-load", Balance::LeastLoad),
-    ("fastest", Balance::Fastest),
-];
-
-const ACCEPT: &Words<Accept> =
-    &[("positive", Accept::Positive), ("conclusive", Accept::Conclusive), ("any", Accept::Any)];
-
-const SILENCE: &Words<Silence> = &[
-    ("nxdomain", Silence::Nxdomain),
-    ("servfail", Silence::Servfail),
-    ("refused", Silence::Refused),
-    ("drop", Silence::Drop),
-];
-
-const SERVES: &Words<Serves> = &[("split", Serves::Split), ("same", Serves::Same)];
-
-const EXPECT: &Words<Expect> = &[("reply", Expect::Reply), ("no-failure", Expect::NoFailure)];
-
-const CASE: &Words<Case> = &[("keep", Case::Keep), ("random", Case::Random)];
-
-const VERIFY: &Words<Verify> = &[("full", Verify::Full), ("pin", Verify::Pin), ("none", Verify::None)];
-
-const MISS: &Words<Miss> = &[("silent", Miss::Silent), ("nxdomain", Miss::Nxdomain), ("refused", Miss::Refused)];
-
-const ON_DENIED: &Words<OnDenied> = &[("refused", OnDenied::Refused), ("drop", OnDenied::Drop)];
-
-const ALGORITHM: &Words<Algorithm> = &[("hmac-sha256", Algorithm::HmacSha256), ("hmac-sha512", Algorithm::HmacSha512)];
-
-const GRACE: &Words<Grace> = &[("off", Grace::Off), ("auto", Grace::Auto)];
-
-const SLOW_THRESHOLD: &Words<SlowThreshold> = &[("auto", SlowThreshold::Auto), ("off", SlowThreshold::Off)];
-
-const HEDGE_DELAY: &Words<HedgeDelay> = &[("auto", HedgeDelay::Auto)];
-
-const LOG_FORMAT: &Words<LogFormat> = &[("json", LogFormat::Json), ("logfmt", LogFormat::Logfmt)];
-
-const CLIENT_DETAIL: &Words<ClientDetail> =
-    &[("full", ClientDetail::Full), ("prefix", ClientDetail::Prefix), ("none", ClientDetail::None)];
-
-const NAME_DETAIL: &Words<NameDetail> =
-    &[("full", NameDetail::Full), ("parent", NameDetail::Parent), ("none", NameDetail::None)];
-
-/// Reads `pools.*.dispatch`.
-pub fn dispatch(text: &str) -> Result<Dispatch, Expectation> {
-    look_up(DISPATCH, text)
+    /// Returns the word in the config.
+    fn word(self) -> &'static str {
+        Self::WORDS.iter().find(|&&(_, known)| known == self).map_or("?", |&(word, _)| word)
+    }
 }
 
-/// Reads `query_log.format`.
-pub fn log_format(text: &str) -> Result<LogFormat, Expectation> {
-    look_up(LOG_FORMAT, text)
+macro_rules! words {
+    ($($type:ident { $($word:literal = $variant:ident),+ })+) => { $(
+        impl Words for $type {
+            const WORDS: &'static [(&'static str, Self)] = &[$(($word, Self::$variant)),+];
+        }
+    )+ };
 }
 
-/// Reads `client` of `[query_log]` and `[dnstap]`.
-pub fn client_detail(text: &str) -> Result<ClientDetail, Expectation> {
-    look_up(CLIENT_DETAIL, text)
+words! {
+    Dispatch { "race" = Race, "hedge" = Hedge, "sequential" = Sequential }
+    Balance {
+        "ordered" = Ordered, "round-robin" = RoundRobin, "random" = Random, "sticky" = Sticky, "hash" = Hash,
+        "least-load" = LeastLoad, "fastest" = Fastest
+    }
+    Accept { "positive" = Positive, "conclusive" = Conclusive, "any" = Any }
+    Silence { "nxdomain" = Nxdomain, "servfail" = Servfail, "refused" = Refused, "drop" = Drop }
+    Serves { "split" = Split, "same" = Same }
+    Expect { "reply" = Reply, "no-failure" = NoFailure }
+    Case { "keep" = Keep, "random" = Random }
+    Verify { "full" = Full, "pin" = Pin, "none" = None }
+    Miss { "silent" = Silent, "nxdomain" = Nxdomain, "refused" = Refused }
+    OnDenied { "refused" = Refused, "drop" = Drop }
+    Algorithm { "hmac-sha256" = HmacSha256, "hmac-sha512" = HmacSha512 }
+    Grace { "off" = Off, "auto" = Auto }
+    SlowThreshold { "auto" = Auto, "off" = Off }
+    HedgeDelay { "auto" = Auto }
+    LogFormat { "json" = Json, "logfmt" = Logfmt }
+    ClientDetail { "full" = Full, "prefix" = Prefix, "none" = None }
+    NameDetail { "full" = Full, "parent" = Parent, "none" = None }
+    XdpMode { "auto" = Auto, "native" = Native, "generic" = Generic }
+    ZeroCopy { "auto" = Auto, "on" = On, "off" = Off }
 }
 
-/// Reads `names` of `[query_log]` and `[traces]`.
-pub fn name_detail(text: &str) -> Result<NameDetail, Expectation> {
-    look_up(NAME_DETAIL, text)
+/// Reads a word.
+pub fn word<T: Words>(text: &str) -> Result<T, Expectation> {
+    one_of(T::WORDS, text)
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AlwaysWord {
-    Slow,
-    Failed,
-    Hedged,
-}
-
-const ALWAYS: &Words<AlwaysWord> =
-    &[("slow", AlwaysWord::Slow), ("failed", AlwaysWord::Failed), ("hedged", AlwaysWord::Hedged)];
-
-const MESSAGE_DETAIL: &Words<NameDetail> = &[("full", NameDetail::Full), ("none", NameDetail::None)];
-
+/// Reads `dnstap.names`.
 pub(super) fn message_detail(text: &str) -> Result<NameDetail, Expectation> {
-    look_up(MESSAGE_DETAIL, text)
+    one_of(&[("full", NameDetail::Full), ("none", NameDetail::None)], text)
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum DnstapMessages {
-    Client,
-    Backend,
-    Authority,
+fn one_of<T: Copy>(words: &'static [(&'static str, T)], text: &str) -> Result<T, Expectation> {
+    let found = words.iter().find(|&&(word, _)| word == text);
+    found.map(|&(_, value)| value).ok_or_else(|| Expectation::one_of(text, words.iter().map(|&(word, _)| word), None))
 }
 
-const DNSTAP_MESSAGES: &Words<DnstapMessages> = &[
-    ("client", DnstapMessages::Client),
-    ("backend", DnstapMessages::Backend),
-    ("authority", DnstapMessages::Authority),
-];
-
-pub(super) fn dnstap_messages(text: &str) -> Result<DnstapMessages, Expectation> {
-    look_up(DNSTAP_MESSAGES, text)
+/// Reads a word or another form of a value.
+fn word_or<T: Words>(text: &str, other: impl FnOnce() -> Result<T, Expectation>) -> Result<T, Expectation> {
+    let words = T::WORDS.iter().map(|&(word, _)| word);
+    word(text).or_else(|_| other().map_err(|expected| Expectation::one_of(text, words, Some(expected))))
 }
 
-pub(super) const DNSTAP_TARGET: &str = "^(unix|tcp|file):.";
-
-pub(super) fn always(text: &str) -> Result<AlwaysWord, Expectation> {
-    look_up(ALWAYS, text)
-}
-
-/// Reads `pools.*.balance`.
-pub fn balance(text: &str) -> Result<Balance, Expectation> {
-    look_up(BALANCE, text)
-}
-
-/// The word for a value of `pools.*.dispatch`.
-pub fn dispatch_word(dispatch: Dispatch) -> &'static str {
-    word(DISPATCH, dispatch)
-}
-
-/// The word for a value of `pools.*.balance`.
-pub fn balance_word(balance: Balance) -> &'static str {
-    word(BALANCE, balance)
-}
-
-/// Reads `pools.*.accept`.
-pub fn accept(text: &str) -> Result<Accept, Expectation> {
-    look_up(ACCEPT, text)
-}
-
-/// Reads `pools.*.serves`.
-pub fn serves(text: &str) -> Result<Serves, Expectation> {
-    look_up(SERVES, text)
-}
-
-/// Reads `pools.*.health.expect`.
-pub fn expect(text: &str) -> Result<Expect, Expectation> {
-    look_up(EXPECT, text)
-}
-
-/// Reads `pools.*.on_timeout` and `pools.*.on_all_down`.
-pub fn silence(text: &str) -> Result<Silence, Expectation> {
-    look_up(SILENCE, text)
-}
-
-/// Reads `pools.*.case`.
-pub fn case(text: &str) -> Result<Case, Expectation> {
-    look_up(CASE, text)
-}
-
-pub(super) fn verify(text: &str) -> Result<Verify, Expectation> {
-    look_up(VERIFY, text)
-}
-
-/// Reads `authorities.*.miss`.
-pub fn miss(text: &str) -> Result<Miss, Expectation> {
-    look_up(MISS, text)
-}
-
-/// Reads `on_denied` of the forwarder or of an authority.
-pub fn on_denied(text: &str) -> Result<OnDenied, Expectation> {
-    look_up(ON_DENIED, text)
+/// Reads a value, or "off" for none.
+pub(super) fn or_off<T>(
+    text: &str,
+    parse: impl FnOnce(&str) -> Result<T, Expectation>,
+) -> Result<Option<T>, Expectation> {
+    match text {
+        "off" => Ok(None),
+        _ => parse(text).map(Some).map_err(|other| Expectation::one_of(text, ["off"].into_iter(), Some(other))),
+    }
 }
 
 /// Reads one entry of `allow` or `deny`.
 pub fn prefix(text: &str) -> Result<Prefix, Expectation> {
     let expected = |error| Expectation::new(format!("an address or a prefix ({error})")).matching(PREFIX);
     text.parse::<Prefix>().map_err(expected)
-}
-
-/// Reads `keys.*.algorithm`.
-pub fn algorithm(text: &str) -> Result<Algorithm, Expectation> {
-    look_up(ALGORITHM, text)
 }
 
 /// Reads the secret of a key, from the config or from a file.
@@ -261,40 +168,26 @@ pub fn access_rule(text: &str) -> Result<AclRule, Expectation> {
     })
 }
 
-/// Reads `pools.*.grace`: a word or a duration.
+/// Reads `pools.*.grace`: a word or a duration. For none, an operator sets `accept = "conclusive"`.
 pub fn grace(text: &str) -> Result<Grace, Expectation> {
-    if let Ok(grace) = look_up(GRACE, text) {
-        return Ok(grace);
-    }
-    limits::GRACE
-        .parse(text)
-        .map(Grace::After)
-        .map_err(|expected| Expectation::one_of(text, GRACE.iter().map(|&(word, _)| word), Some(expected)))
+    word_or(text, || Limits { min: ms(1), max: secs(60) }.parse(text).map(Grace::After))
 }
 
-/// Reads `slow.threshold`: a word or a duration.
-pub fn slow_threshold(text: &str) -> Result<SlowThreshold, Expectation> {
-    if let Ok(threshold) = look_up(SLOW_THRESHOLD, text) {
-        return Ok(threshold);
-    }
-    limits::SLOW_THRESHOLD
-        .parse(text)
-        .map(SlowThreshold::Above)
-        .map_err(|expected| Expectation::one_of(text, SLOW_THRESHOLD.iter().map(|&(word, _)| word), Some(expected)))
+/// Reads `slow.threshold`: a word or a duration. No race takes longer than its pool's `timeout`.
+pub(super) fn slow_threshold(text: &str) -> Result<SlowThreshold, Expectation> {
+    let limits = Limits { min: Duration::from_micros(1), max: secs(60) };
+    word_or(text, || limits.parse(text).map(SlowThreshold::Above))
 }
 
-/// Reads `pools.*.hedge.delay`: a word, a percentile such as `p95`, or a duration.
+/// Reads `pools.*.hedge.delay`: a word, a percentile such as `p95`, or a duration; 0 starts the hedge at once.
 pub fn hedge_delay(text: &str) -> Result<HedgeDelay, Expectation> {
-    if let Ok(delay) = look_up(HEDGE_DELAY, text) {
-        return Ok(delay);
-    }
-    if let Some(percent) = percentile(text) {
-        return Ok(HedgeDelay::Percentile(percent / 100.0));
-    }
-    limits::HEDGE_DELAY.parse(text).map(HedgeDelay::Fixed).map_err(|expected| {
-        let what = format!("a percentile from \"p50\" to \"p99.9\" or {}", expected.what);
-        let other = Expectation { what, ..expected }.matching(PERCENTILE);
-        Expectation::one_of(text, HEDGE_DELAY.iter().map(|&(word, _)| word), Some(other))
+    let limits = Limits { min: ms(0), max: secs(60) };
+    word_or(text, || match percentile(text) {
+        Some(percent) => Ok(HedgeDelay::Percentile(percent / 100.0)),
+        None => limits.parse(text).map(HedgeDelay::Fixed).map_err(|expected| {
+            let what = format!("a percentile from \"p50\" to \"p99.9\" or {}", expected.what);
+            Expectation { what, ..expected }.matching("^p[0-9.]+$")
+        }),
     })
 }
 
@@ -303,8 +196,8 @@ fn percentile(text: &str) -> Option<f64> {
     if !digits.bytes().all(|octet| octet.is_ascii_digit() || octet == b'.') {
         return None;
     }
-    let percent = digits.parse().ok()?;
-    limits::PERCENT.holds(&percent).then_some(percent)
+    // Below the minimum most hedges are useless; above the maximum there are too few samples.
+    digits.parse().ok().filter(|percent| (50.0..=99.9).contains(percent))
 }
 
 /// Reads a duration with a unit, of any length; [`Limits::parse`](super::Limits::parse) checks bounds.
@@ -363,7 +256,7 @@ pub(super) fn socket_path(text: &str, folder: &Path) -> Result<PathBuf, Expectat
 /// Longest path of a unix socket in bytes: `sun_path` of unix(7) has 108, including the terminator.
 pub(super) const MAX_SOCKET: usize = 107;
 
-fn non_empty(text: &str, what: &str) -> Result<String, Expectation> {
+pub(super) fn non_empty(text: &str, what: &str) -> Result<String, Expectation> {
     if text.is_empty() { Err(Expectation::new(what).matching(NOT_EMPTY)) } else { Ok(text.to_owned()) }
 }
 
@@ -386,20 +279,9 @@ pub fn record_type(text: &str) -> Result<RecordType, Expectation> {
     text.parse::<RecordType>().map_err(|_| expected())
 }
 
-pub(super) fn word<T: Copy + PartialEq>(words: &'static Words<T>, value: T) -> &'static str {
-    words.iter().find(|&&(_, known)| known == value).map_or("?", |&(word, _)| word)
-}
-
-pub(super) fn look_up<T: Copy>(words: &'static Words<T>, text: &str) -> Result<T, Expectation> {
-    let found = words.iter().find(|&&(word, _)| word == text);
-    found.map(|&(_, value)| value).ok_or_else(|| Expectation::one_of(text, words.iter().map(|&(word, _)| word), None))
-}
-
 pub(super) const DURATION: &str = "^ *([0-9]+(\\.[0-9]+)? *(nanos|nsec|ns|usec|us|µs|millis|msec|ms|seconds|second|secs|sec|s|minutes|minute|mins|min|m|hours|hour|hrs|hr|h|days|day|d|weeks|week|wks|wk|w|months|month|M|years|year|yrs|yr|y) *)+$";
 
 pub(super) const SIZE: &str = "^[0-9]+ *(KiB|MiB|GiB|TiB)$";
-
-const PERCENTILE: &str = "^p[0-9.]+$";
 
 const PREFIX: &str = "^[0-9A-Fa-f:.]+(/[0-9]+)?$";
 
@@ -418,7 +300,7 @@ mod tests {
     /// Lists all variants: the compiler reports a variant without a word here.
     #[test]
     fn every_variant_has_its_word() {
-        for &(word, value) in DISPATCH {
+        for &(word, value) in Dispatch::WORDS {
             assert_eq!(
                 word,
                 match value {
@@ -428,7 +310,7 @@ mod tests {
                 }
             );
         }
-        for &(word, value) in BALANCE {
+        for &(word, value) in Balance::WORDS {
             assert_eq!(
                 word,
                 match value {
@@ -442,7 +324,7 @@ mod tests {
                 }
             );
         }
-        for &(word, value) in CASE {
+        for &(word, value) in Case::WORDS {
             assert_eq!(
                 word,
                 match value {
@@ -451,7 +333,7 @@ mod tests {
                 }
             );
         }
-        for &(word, value) in ACCEPT {
+        for &(word, value) in Accept::WORDS {
             assert_eq!(
                 word,
                 match value {
@@ -461,7 +343,7 @@ mod tests {
                 }
             );
         }
-        for &(word, value) in SILENCE {
+        for &(word, value) in Silence::WORDS {
             assert_eq!(
                 word,
                 match value {
@@ -472,7 +354,7 @@ mod tests {
                 }
             );
         }
-        for &(word, value) in ALGORITHM {
+        for &(word, value) in Algorithm::WORDS {
             assert_eq!(
                 word,
                 match value {
@@ -481,7 +363,7 @@ mod tests {
                 }
             );
         }
-        for &(word, value) in LOG_FORMAT {
+        for &(word, value) in LogFormat::WORDS {
             assert_eq!(
                 word,
                 match value {
@@ -490,7 +372,7 @@ mod tests {
                 }
             );
         }
-        for &(word, value) in CLIENT_DETAIL {
+        for &(word, value) in ClientDetail::WORDS {
             assert_eq!(
                 word,
                 match value {
@@ -500,7 +382,7 @@ mod tests {
                 }
             );
         }
-        for &(word, value) in NAME_DETAIL {
+        for &(word, value) in NameDetail::WORDS {
             assert_eq!(
                 word,
                 match value {
@@ -510,7 +392,7 @@ mod tests {
                 }
             );
         }
-        for &(word, value) in MISS {
+        for &(word, value) in Miss::WORDS {
             assert_eq!(
                 word,
                 match value {
@@ -524,20 +406,20 @@ mod tests {
 
     #[test]
     fn words_are_read() {
-        assert_eq!(dispatch("sequential"), Ok(Dispatch::Sequential));
-        assert_eq!(balance("round-robin"), Ok(Balance::RoundRobin));
-        assert_eq!(accept("any"), Ok(Accept::Any));
-        assert_eq!(silence("drop"), Ok(Silence::Drop));
-        assert_eq!(miss("silent"), Ok(Miss::Silent));
+        assert_eq!(word("sequential"), Ok(Dispatch::Sequential));
+        assert_eq!(word("round-robin"), Ok(Balance::RoundRobin));
+        assert_eq!(word("any"), Ok(Accept::Any));
+        assert_eq!(word("drop"), Ok(Silence::Drop));
+        assert_eq!(word("silent"), Ok(Miss::Silent));
         assert_eq!(grace("auto"), Ok(Grace::Auto));
         assert_eq!(grace("20ms"), Ok(Grace::After(Duration::from_millis(20))));
     }
 
     #[test]
     fn unknown_words_are_told_what_is_known() {
-        check_error(dispatch("hegde"), "expected one of race, hedge, sequential; did you mean \"hedge\"?");
+        check_error(word::<Dispatch>("hegde"), "expected one of race, hedge, sequential; did you mean \"hedge\"?");
         check_error(
-            balance("quickest"),
+            word::<Balance>("quickest"),
             "expected one of ordered, round-robin, random, sticky, hash, least-load, fastest",
         );
         check_error(

@@ -1,8 +1,23 @@
 //! `[xdp]`: the interfaces that bypass the kernel's network stack by AF_XDP.
 
-use super::section::{ConfigNode, ConfigSection, note_repeats};
-use super::words::{Expectation, Words, look_up, word};
-use super::{XdpConfig, limits};
+use super::readers::{boolean, distinct, integer, text, word};
+use super::section::ConfigNode;
+use super::words::Expectation;
+
+config_section! {
+    /// `[xdp]`.
+    #[derive(Eq)]
+    pub struct XdpConfig {
+        /// The distinct interfaces; at least one.
+        interfaces: Vec<XdpInterface> = Vec::new(), |node| {
+            let items = node.items(INTERFACES_EXAMPLE);
+            Some(distinct(items, read_interface, |interface| format!("interface {} is named", interface.name)))
+        }, required INTERFACES_EXAMPLE;
+        /// True if the server starts with sockets alone when AF_XDP is not available: slow service is better than
+        /// none.
+        fallback: bool = true, boolean;
+    }
+}
 
 /// One entry of `xdp.interfaces`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,13 +51,6 @@ pub enum XdpMode {
     Generic,
 }
 
-impl XdpMode {
-    /// The word in the config.
-    pub fn word(self) -> &'static str {
-        word(MODE, self)
-    }
-}
-
 /// `zero_copy` of an interface: the use of shared frame memory by card and process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ZeroCopy {
@@ -55,49 +63,23 @@ pub enum ZeroCopy {
     Off,
 }
 
-impl ZeroCopy {
-    /// The word in the config.
-    pub fn word(self) -> &'static str {
-        word(ZERO_COPY, self)
-    }
-}
-
-impl XdpConfig {
-    /// The default of `fallback`: slow service is better than none.
-    pub const FALLBACK: bool = true;
-}
-
-pub(super) fn read(mut section: ConfigSection<'_>) -> XdpConfig {
-    let items = section.require("interfaces", INTERFACES_EXAMPLE).map(|node| node.items(INTERFACES_EXAMPLE));
-    let read = |item: &ConfigNode<'_>| read_interface(item);
-    let interfaces: Vec<_> = items.iter().flatten().filter_map(|item| Some((read(item)?, item.spot.clone()))).collect();
-    let names = interfaces.iter().map(|(interface, spot)| (interface.name.as_str(), spot.clone()));
-    note_repeats(names, |name| format!("interface {name} is named"));
-    let interfaces = interfaces.into_iter().map(|(interface, _)| interface).collect();
-    let fallback = section.boolean("fallback", XdpConfig::FALLBACK);
-    section.finish();
-    XdpConfig { interfaces, fallback }
-}
-
 fn read_interface(item: &ConfigNode<'_>) -> Option<XdpInterface> {
-    let Some(mut section) = item.table() else { return item.parsed(interface_name).map(XdpInterface::of_name) };
-    let name = section.require("name", "\"eth0\"").and_then(|node| node.parsed(interface_name));
-    let queues = section.take("queues").map(|node| {
-        let items = node.items("[0, 1]").into_iter();
-        let queues: Vec<_> = items.filter_map(|item| Some((item.integer(limits::XDP_QUEUE)?, item.spot))).collect();
-        note_repeats(queues.iter().cloned(), |queue| format!("queue {queue} is named"));
-        queues.into_iter().map(|(queue, _)| queue).collect()
-    });
-    let mode = section.parsed("mode", |text| look_up(MODE, text), XdpMode::default());
-    let zero_copy = section.take("zero_copy").and_then(|node| {
-        let zero_copy = node.parsed(|text| look_up(ZERO_COPY, text))?;
+    let Some(section) = item.table() else { return item.parsed(interface_name).map(XdpInterface::of_name) };
+    section.whole(|section| {
+        let name = section.required("name", "\"eth0\"", text(interface_name));
+        // Drivers set up one queue per CPU, if the card has as many.
+        let queues = section.optional("queues", |node| {
+            let items = node.items("[0, 1]");
+            Some(distinct(items, |item| integer(0..=1023)(item), |queue| format!("queue {queue} is named")))
+        });
+        let mode = section.read("mode", XdpMode::default(), word);
+        let zero_copy = section.read("zero_copy", ZeroCopy::default(), word);
         if let (ZeroCopy::On, XdpMode::Generic) = (zero_copy, mode) {
-            node.spot.note("a generic program gets copies, write mode = \"native\" or zero_copy = \"off\"");
+            let spot = section.spot_of("zero_copy");
+            spot.note("a generic program gets copies, write mode = \"native\" or zero_copy = \"off\"");
         }
-        Some(zero_copy)
-    });
-    section.finish();
-    Some(XdpInterface { name: name?, queues, mode, zero_copy: zero_copy.unwrap_or_default() })
+        Some(XdpInterface { name: name?, queues, mode, zero_copy })
+    })
 }
 
 /// Reads an interface name by the rules of Linux (`dev_valid_name`).
@@ -119,16 +101,13 @@ const INTERFACE_NAME: &str = "^[^/:\\s]{1,15}$";
 
 const INTERFACES_EXAMPLE: &str = "[\"eth0\"]";
 
-const MODE: &Words<XdpMode> = &[("auto", XdpMode::Auto), ("native", XdpMode::Native), ("generic", XdpMode::Generic)];
-
-const ZERO_COPY: &Words<ZeroCopy> = &[("auto", ZeroCopy::Auto), ("on", ZeroCopy::On), ("off", ZeroCopy::Off)];
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
     use super::super::Config;
     use super::super::tests::check;
+    use super::super::words::Words;
     use super::*;
 
     const REST: &str = "[authorities.a]\nlisten = [\"127.0.0.1:5301\"]\nzones = [\"a.txt\"]\n";

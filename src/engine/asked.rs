@@ -12,7 +12,7 @@ use super::io::{ClientHandle, Io};
 use super::pool::Pool;
 use super::single_flight::WorkerId;
 use crate::cache::State;
-use crate::config::words;
+use crate::config::Words;
 use crate::metrics::BackendState;
 use crate::policy::balance::Balance;
 use crate::policy::latency::MIN_SAMPLES;
@@ -52,8 +52,8 @@ impl<C: ClientHandle> Engine<C> {
         let mut plan = Plan {
             worker: self.worker.me.0,
             cache,
-            balance: words::balance_word(rules.balance).to_owned(),
-            dispatch: words::dispatch_word(rules.dispatch).to_owned(),
+            balance: rules.balance.word().to_owned(),
+            dispatch: rules.dispatch.word().to_owned(),
             tokens: is_hedging.then(|| pool.shared.budget().hedges_left()),
             ..Plan::default()
         };

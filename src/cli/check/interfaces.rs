@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::address::Scheme;
-use crate::config::{Config, XdpConfig, XdpInterface, XdpMode, ZeroCopy, nearest};
+use crate::config::{Config, Words, XdpConfig, XdpInterface, XdpMode, ZeroCopy, nearest};
 use crate::net::xdp::EXPERIMENTAL;
 use crate::net::xdp::netlink::{self, DriverFeatures, InterfaceFacts};
 use crate::net::xdp::rights::Rights;

@@ -367,8 +367,13 @@ fn configured(config: Option<&Path>) -> Result<ConfiguredServer, CommandFailure>
     };
     let user = user.map(|user| user.uid);
     let Some(admin) = admin else {
-        let sockets = usual_places(AdminConfig::LISTEN, own_uid());
-        return Ok(ConfiguredServer { target: AdminTarget::of(AdminConfig::LISTEN), token: None, sockets, user: None });
+        let sockets = usual_places(AdminConfig::default().listen, own_uid());
+        return Ok(ConfiguredServer {
+            target: AdminTarget::of(AdminConfig::default().listen),
+            token: None,
+            sockets,
+            user: None,
+        });
     };
     let sockets = match admin.socket {
         AdminSocket::At(path) if admin.listen.port() == 0 => {

@@ -48,9 +48,9 @@ impl Policy {
             Dispatch::Sequential => {}
         }
         if head != PolicyHead::First {
-            set(&mut rules.balance, settings.take("balance", words::balance)?);
+            set(&mut rules.balance, settings.take("balance", words::word)?);
         }
-        set(&mut rules.accept, settings.take("accept", words::accept)?);
+        set(&mut rules.accept, settings.take("accept", words::word)?);
         set(&mut rules.timeout, settings.take("timeout", |text| limits::TIMEOUT.parse(text))?);
         set(&mut rules.attempt_timeout, settings.take("attempt_timeout", |text| limits::ATTEMPT_TIMEOUT.parse(text))?);
         set(&mut rules.grace, settings.take("grace", words::grace)?);
@@ -90,7 +90,7 @@ fn head(text: &str) -> Result<PolicyHead, String> {
         "present" => return Ok(PolicyHead::Present),
         _ => {}
     }
-    words::dispatch(text).map(PolicyHead::Dispatch).map_err(|_| {
+    words::word(text).map(PolicyHead::Dispatch).map_err(|_| {
         let guess = nearest(text, heads()).map(|word| format!("; did you mean {word:?}?")).unwrap_or_default();
         format!("expected one of {}{guess}", heads().join(", "))
     })
