@@ -4,17 +4,16 @@
 //! again, so a process that has given up the right to read its key continues with the key it has.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use super::FileProblems;
 use super::disk::{self, Stamp};
+use super::{LoadError, gather, unreadable};
 use crate::config::{CertificateConfig, Config};
 use crate::files;
-use crate::net::from_clients::tls::{Certificate, CertificateError, NamedCertificate};
+use crate::net::from_clients::tls::{Certificate, NamedCertificate};
 
 /// The certificates of a config, with the stamps of their files. A clone shares them.
 #[derive(Clone, Debug, Default)]
@@ -32,7 +31,7 @@ struct KnownCertificate {
 
 impl CertificateFiles {
     /// Reads all certificates of a config; reports every wrong file.
-    pub(super) fn load(&self, config: &Config) -> Result<Vec<NamedCertificate>, FileProblems<CertificateProblem>> {
+    pub(super) fn load(&self, config: &Config) -> Result<Vec<NamedCertificate>, LoadError> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let named = |section: &CertificateConfig| {
             let certificate = read(section, &mut known)?;
@@ -43,7 +42,7 @@ impl CertificateFiles {
                 certificate,
             })
         };
-        let loaded = FileProblems::gather(config.certificates.iter().map(named));
+        let loaded = gather(config.certificates.iter().map(named));
         let sections: Vec<_> = config.certificates.iter().map(key_of).collect();
         // Certificates that no section names any more are forgotten, above all their keys.
         known.retain(|key, _| sections.contains(key));
@@ -51,7 +50,7 @@ impl CertificateFiles {
     }
 
     /// Reads the files of one section if they have changed.
-    pub fn look(&self, section: &CertificateConfig) -> Result<Arc<Certificate>, CertificateProblem> {
+    pub fn look(&self, section: &CertificateConfig) -> Result<Arc<Certificate>, String> {
         read(section, &mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -63,7 +62,7 @@ fn key_of(section: &CertificateConfig) -> CertificateKey {
 fn read(
     section: &CertificateConfig,
     known: &mut HashMap<CertificateKey, KnownCertificate>,
-) -> Result<Arc<Certificate>, CertificateProblem> {
+) -> Result<Arc<Certificate>, String> {
     // Taken before the content, so that a change during the read changes the stamps too.
     let stamps = [&section.chain, &section.key].map(|file| disk::stamp(file));
     let earlier =
@@ -73,28 +72,28 @@ fn read(
     {
         return Ok(Arc::clone(&earlier.certificate));
     }
-    let text = |file: &Path| files::read(file);
-    let (chain, key) = match (text(&section.chain), text(&section.key)) {
-        (Ok(chain), Ok(key)) => (chain, key),
-        // The same files, which the process has no right to read any more.
-        (Err(error), _) | (_, Err(error)) if error.kind() == io::ErrorKind::PermissionDenied && earlier.is_some() => {
-            return earlier.map(|earlier| Arc::clone(&earlier.certificate)).ok_or_else(|| problem(&section.key, error));
-        }
-        (Err(error), _) => return Err(problem(&section.chain, error)),
-        (_, Err(error)) => return Err(problem(&section.key, error)),
+    let texts = [&section.chain, &section.key].map(|file| files::read(file).map_err(|error| (file, error)));
+    let (chain, key) = match texts {
+        [Ok(chain), Ok(key)] => (chain, key),
+        [Err((file, error)), _] | [_, Err((file, error))] => match earlier {
+            // The same files, which the process has no right to read any more.
+            Some(earlier) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Ok(Arc::clone(&earlier.certificate));
+            }
+            None if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(unreadable(file, &error) + "; let the user read it that hedgerow runs as");
+            }
+            _ => return Err(unreadable(file, &error)),
+        },
     };
     let certificate = Certificate::read(&chain, &key, &section.names).map_err(|error| {
         let file = if error.is_of_key() { &section.key } else { &section.chain };
-        CertificateProblem::Unfit(file.clone(), error)
+        format!("{}: {error}", file.display())
     })?;
     let certificate = Arc::new(certificate);
     let is_settled = stamps.iter().flatten().all(Stamp::is_settled);
     known.insert(key_of(section), KnownCertificate { certificate: Arc::clone(&certificate), stamps, is_settled });
     Ok(certificate)
-}
-
-fn problem(file: &Path, error: io::Error) -> CertificateProblem {
-    CertificateProblem::Unreadable(file.to_owned(), error)
 }
 
 /// Returns warnings for certificates that are served although they have expired or are not valid yet.
@@ -120,32 +119,10 @@ pub fn warnings(certificates: &[NamedCertificate], now: SystemTime) -> Vec<Strin
     certificates.iter().filter_map(describe).collect()
 }
 
-/// A problem with the files of a certificate. Neither Debug nor Display shows the content of the key.
-#[derive(Debug)]
-pub enum CertificateProblem {
-    /// The file cannot be read.
-    Unreadable(PathBuf, io::Error),
-    /// The content does not fit.
-    Unfit(PathBuf, CertificateError),
-}
-
-impl fmt::Display for CertificateProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreadable(file, error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                write!(f, "{}: cannot be read: {error}; let the user read it that hedgerow runs as", file.display())
-            }
-            Self::Unreadable(file, error) => write!(f, "{}: cannot be read: {error}", file.display()),
-            Self::Unfit(file, error) => write!(f, "{}: {error}", file.display()),
-        }
-    }
-}
-
-impl std::error::Error for CertificateProblem {}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::Path;
     use std::time::Duration;
 
     use rcgen::{CertificateParams, KeyPair};

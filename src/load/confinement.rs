@@ -7,7 +7,6 @@
 
 use std::env;
 use std::ffi::OsStr;
-use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -86,9 +85,7 @@ impl ConfigFiles {
             programs: Vec::new(),
         }
     }
-}
 
-impl ConfigFiles {
     /// Returns the files to watch: those that only others change, and the files that zone files include.
     pub(super) fn watched(&self, included: Vec<PathBuf>) -> Vec<PathBuf> {
         let read = self.read.iter().cloned().chain(included);
@@ -151,54 +148,32 @@ impl Confinement {
     }
 
     /// Returns an error for the first file of a config that is out of reach.
-    pub fn check(&self, files: &ConfigFiles) -> Result<(), UnreachableFile> {
+    pub fn check(&self, files: &ConfigFiles) -> Result<(), String> {
         let Some(folders) = &self.folders else { return Ok(()) };
-        let all = || folders.read.iter().chain(&folders.written);
-        let is_below = |file: &Path, folder: &PathBuf| canonical(file).is_some_and(|file| file.starts_with(folder));
-        let outside = |file: &&PathBuf, allowed: Vec<&PathBuf>| !allowed.iter().any(|folder| is_below(file, folder));
-        let unread = files.read.iter().chain(&files.looked_at).find(|file| outside(file, all().collect()));
-        let unwritten = files.written.iter().find(|file| outside(file, folders.written.iter().collect()));
-        let unreachable = |file: &PathBuf, folders: Vec<&PathBuf>| UnreachableFile {
-            file: file.clone(),
-            folders: folders.into_iter().cloned().collect(),
-        };
-        match (unread, unwritten) {
-            (Some(file), _) => Err(unreachable(file, all().collect())),
-            (None, Some(file)) => Err(unreachable(file, folders.written.iter().collect())),
-            (None, None) => Ok(()),
-        }
+        let all: Vec<_> = folders.read.iter().chain(&folders.written).collect();
+        let written: Vec<_> = folders.written.iter().collect();
+        let is_below = |file: &Path, folder: &Path| canonical(file).is_some_and(|file| file.starts_with(folder));
+        let read = files.read.iter().chain(&files.looked_at).map(|file| (file, &all));
+        let mut named = read.chain(files.written.iter().map(|file| (file, &written)));
+        let outside = named.find(|(file, allowed)| !allowed.iter().any(|folder| is_below(file, folder)));
+        outside.map_or(Ok(()), |(file, allowed)| Err(out_of_reach(file, allowed)))
     }
 }
 
-/// A file that a reload names and that is out of reach.
-#[derive(Debug)]
-pub struct UnreachableFile {
-    file: PathBuf,
-    folders: Vec<PathBuf>,
-}
-
-impl fmt::Display for UnreachableFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let folder = folder_of(&self.file);
-        if folder.metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-            let (file, folder) = (self.file.display(), folder.display());
-            return write!(f, "{file}: the folder {folder} does not exist; make it and restart");
-        }
-        let folders: Vec<String> = self.folders.iter().map(|folder| folder.display().to_string()).collect();
-        write!(
-            f,
-            "{}: the process cannot open it, since it was not in the config at the start: ",
-            self.file.display()
-        )?;
-        if folders.is_empty() {
-            f.write_str("restart it")
-        } else {
-            write!(f, "restart it, or keep the file in {}", folders.join(", "))
-        }
+fn out_of_reach(file: &Path, folders: &[&PathBuf]) -> String {
+    let (file, folder) = (file.display(), folder_of(file));
+    if is_missing(folder) {
+        return format!("{file}: the folder {} does not exist; make it and restart", folder.display());
     }
+    let folders: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
+    let remedy =
+        if folders.is_empty() { String::new() } else { format!(", or keep the file in {}", folders.join(", ")) };
+    format!("{file}: the process cannot open it, since it was not in the config at the start: restart it{remedy}")
 }
 
-impl std::error::Error for UnreachableFile {}
+fn is_missing(folder: &Path) -> bool {
+    folder.metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
 
 /// Restricts file access only: a reload binds new network addresses, and transfers connect to others.
 fn restrict(folders: &Folders) -> Result<RulesetStatus, RulesetError> {
@@ -267,8 +242,7 @@ pub(super) fn missing_folders(config: &Config) -> Vec<String> {
     });
     let cache = config.cache.as_ref().and_then(|cache| Some(("cache.persist", cache.persist.as_ref()?)));
     // Other errors may concern only the user of this command, not the user that the server runs as.
-    let is_missing = |file: &Path| folder_of(file).metadata().is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
-    let missing = [log, dnstap, cache].into_iter().flatten().filter(|(_, file)| is_missing(file));
+    let missing = [log, dnstap, cache].into_iter().flatten().filter(|(_, file)| is_missing(folder_of(file)));
     let owner = config.user.as_ref().map(|user| format!("-o {} ", user.name)).unwrap_or_default();
     let line = |(key, file): (&str, &PathBuf)| {
         let (file, folder) = (file.display(), folder_of(file).display());

@@ -1,46 +1,26 @@
 //! The secrets of cookies that stand in files.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 
-use super::FileProblems;
+use super::{LoadError, gather};
 use crate::config::Config;
 use crate::files;
-use crate::limit::{CookieSecrets, UnfitSecrets};
+use crate::limit::CookieSecrets;
 
 /// Reads each file of cookie secrets once; reports every wrong file.
-pub(super) fn load(config: &Config) -> Result<HashMap<PathBuf, CookieSecrets>, FileProblems<CookieProblem>> {
+pub(super) fn load(config: &Config) -> Result<HashMap<PathBuf, CookieSecrets>, LoadError> {
     let read = |file: &Path| read(file).map(|secrets| (file.to_owned(), secrets));
-    FileProblems::gather(config.cookie_secrets_files().into_iter().map(read)).map(HashMap::from_iter)
+    gather(config.cookie_secrets_files().into_iter().map(read)).map(HashMap::from_iter)
 }
 
-fn read(file: &Path) -> Result<CookieSecrets, CookieProblem> {
+fn read(file: &Path) -> Result<CookieSecrets, String> {
+    let name = file.display();
     // Read as bytes: text that is not UTF-8 is reported as a wrong line.
-    let octets = files::read(file).map_err(|error| CookieProblem::Unreadable(file.to_owned(), error))?;
-    let text = String::from_utf8_lossy(&octets);
-    CookieSecrets::parse(&text).map_err(|unfit| CookieProblem::Unfit(file.to_owned(), unfit))
-}
-
-/// A problem with a file of secrets. Neither Debug nor Display shows its content.
-#[derive(Debug)]
-pub enum CookieProblem {
-    /// The file cannot be read.
-    Unreadable(PathBuf, io::Error),
-    /// The content does not fit.
-    Unfit(PathBuf, UnfitSecrets),
-}
-
-impl fmt::Display for CookieProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreadable(file, error) => {
-                write!(f, "{}: the secrets of cookies cannot be read: {error}", file.display())
-            }
-            Self::Unfit(file, unfit) => write!(f, "{}:{}: {unfit}", file.display(), unfit.line),
-        }
-    }
+    let octets =
+        files::read(file).map_err(|error| format!("{name}: the secrets of cookies cannot be read: {error}"))?;
+    let secrets = CookieSecrets::parse(&String::from_utf8_lossy(&octets));
+    secrets.map_err(|unfit| format!("{name}:{}: {unfit}", unfit.line))
 }
 
 #[cfg(test)]

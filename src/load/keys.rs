@@ -1,45 +1,23 @@
 //! The keys of a config, with the secrets in files.
 
-use std::fmt;
-use std::io;
-use std::path::PathBuf;
-
-use super::FileProblems;
-use crate::config::{Config, Expectation, KeyConfig, words};
+use super::{LoadError, gather, unreadable};
+use crate::config::{Config, KeyConfig, words};
 use crate::files;
 use crate::transfer::tsig::{TsigKey, TsigKeys};
 
-pub(super) fn load(config: &Config) -> Result<TsigKeys, FileProblems<KeyProblem>> {
-    FileProblems::gather(config.keys.iter().map(read)).map(TsigKeys::new)
+pub(super) fn load(config: &Config) -> Result<TsigKeys, LoadError> {
+    gather(config.keys.iter().map(read)).map(TsigKeys::new)
 }
 
-fn read(key: &KeyConfig) -> Result<TsigKey, KeyProblem> {
+fn read(key: &KeyConfig) -> Result<TsigKey, String> {
     match key {
         KeyConfig::Given(key) => Ok(key.clone()),
         KeyConfig::InFile { name, algorithm, file } => {
-            let octets = files::read(file).map_err(|error| KeyProblem::Unreadable(file.clone(), error))?;
+            let octets = files::read(file).map_err(|error| unreadable(file, &error))?;
             // Text that is not UTF-8 is not base64 either.
-            let secret = words::secret(&String::from_utf8_lossy(&octets))
-                .map_err(|expected| KeyProblem::NoSecret(file.clone(), expected))?;
+            let secret = words::secret(&String::from_utf8_lossy(&octets));
+            let secret = secret.map_err(|expected| format!("{}: {expected}", file.display()))?;
             Ok(TsigKey::new(name, *algorithm, &secret))
-        }
-    }
-}
-
-/// A problem with the file of a key. Neither Debug nor Display shows its content.
-#[derive(Debug)]
-pub enum KeyProblem {
-    /// The file cannot be read.
-    Unreadable(PathBuf, io::Error),
-    /// The file holds no secret.
-    NoSecret(PathBuf, Expectation),
-}
-
-impl fmt::Display for KeyProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreadable(file, error) => write!(f, "{}: cannot be read: {error}", file.display()),
-            Self::NoSecret(file, expected) => write!(f, "{}: {expected}", file.display()),
         }
     }
 }

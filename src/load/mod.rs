@@ -24,13 +24,12 @@ mod watch;
 mod zones;
 
 use std::collections::HashMap;
-use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
-use std::{fmt, io, str};
+use std::{io, str};
 
-use crate::admin::{Token, TokenError};
+use crate::admin::Token;
 use crate::config::{AdminConfig, Config, Problem, Problems, User};
 use crate::files;
 use crate::limit::CookieSecrets;
@@ -39,20 +38,19 @@ use crate::net::to_backends::tls::KnownRoots;
 use crate::transfer::tsig::TsigKeys;
 use crate::zone::ZoneDb;
 
-pub use self::certificates::{CertificateFiles, CertificateProblem, warnings as certificate_warnings};
-pub use self::confinement::{ConfigFiles, Confinement, SAVED_MEMBERS, UnreachableFile, folder_of};
-pub use self::cookies::CookieProblem;
+pub use self::certificates::{CertificateFiles, warnings as certificate_warnings};
+pub use self::confinement::{ConfigFiles, Confinement, SAVED_MEMBERS, folder_of};
 pub use self::denials::warnings as denial_warnings;
 pub use self::designated::warnings as designation_warnings;
-pub use self::etcd::{EtcdProblem, EtcdSecrets, load as etcd_secrets};
+pub use self::etcd::{EtcdSecrets, load as etcd_secrets};
 pub use self::in_the_clear::warnings as clear_http_warnings;
-pub use self::keys::KeyProblem;
 pub use self::reader::ConfigReader;
+pub use self::secrets::warnings as exposed_secrets;
 pub use self::trust::{
-    TrustProblem, load as trusted_roots, look as look_at_roots, shown as shown_certificate, warnings as trust_warnings,
+    load as trusted_roots, look as look_at_roots, shown as shown_certificate, warnings as trust_warnings,
 };
 pub use self::watch::{FileWatch, ReadingGuard, Watcher};
-pub use self::zones::{Loader, ZoneProblem};
+pub use self::zones::Loader;
 
 /// A config with its loaded files.
 #[derive(Debug)]
@@ -139,7 +137,7 @@ impl ConfigText {
             None => line.to_owned(),
         });
         let placed = lines.collect::<Vec<_>>().join("\n");
-        if placed == text { error } else { LoadError::Placed(placed) }
+        if placed == text { error } else { LoadError::Unusable(placed) }
     }
 
     /// Parses the config; `find_user` looks up users of this host.
@@ -182,16 +180,17 @@ pub fn load_files(config: Config, loader: &mut Loader) -> Result<Setup, LoadErro
     check_folders(&config)?;
     let loops = loops::describe(&config);
     if !loops.is_empty() {
-        return Err(LoadError::Loops(loops));
+        return Err(LoadError::Unusable(loops));
     }
-    let zone_dbs = loader.load(&config).map_err(LoadError::Zones)?;
-    let keys = keys::load(&config).map_err(LoadError::Keys)?;
-    let cookie_secrets = cookies::load(&config).map_err(LoadError::Cookies)?;
+    let zone_dbs = loader.load(&config)?;
+    let keys = keys::load(&config)?;
+    let cookie_secrets = cookies::load(&config)?;
     let certificate_files = loader.certificates().clone();
-    let certificates = certificate_files.load(&config).map_err(LoadError::Certificates)?;
-    let token = load_token(&config)?;
-    let etcd = etcd::load(&config).map_err(LoadError::Etcd)?;
-    let roots = trust::load(&config, &certificates).map_err(LoadError::Trust)?;
+    let certificates = certificate_files.load(&config)?;
+    let token = config.admin.as_ref().and_then(|admin| admin.token_file.as_deref()).map(Token::read).transpose();
+    let token = token.map_err(|error| LoadError::Unusable(error.to_string()))?;
+    let etcd = etcd::load(&config).map_err(LoadError::Unusable)?;
+    let roots = trust::load(&config, &certificates)?;
     Ok(Setup {
         config,
         zone_dbs,
@@ -218,14 +217,18 @@ pub fn load_files_to_serve(config: Config, file: Option<&Path>, loader: &mut Loa
     let watched = files.watched(included).into_iter().map(with_digest);
     loader.watch().set_files(watched.map(|(digest, file)| (file, digest)).collect());
     let setup = Setup { files: Some(files), watch: Some(loader.watch().clone()), ..loaded? };
-    loader.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
-    certificate_warnings(&setup.certificates, SystemTime::now()).iter().for_each(|warning| tracing::warn!("{warning}"));
-    trust_warnings(&setup.config).iter().for_each(|warning| tracing::warn!("{warning}"));
-    clear_http_warnings(&setup.config).iter().for_each(|warning| tracing::warn!("{warning}"));
-    denial_warnings(&setup.config).iter().for_each(|warning| tracing::warn!("{warning}"));
-    designation_warnings(&setup.config, &setup.certificates).iter().for_each(|warning| tracing::warn!("{warning}"));
-    user_warnings(&setup.config).iter().for_each(|warning| tracing::warn!("{warning}"));
-    exposed_secrets(&setup.config, file).iter().for_each(|warning| tracing::warn!("{warning}"));
+    let Setup { config, certificates, .. } = &setup;
+    let warnings = [
+        loader.warnings().to_vec(),
+        certificate_warnings(certificates, SystemTime::now()),
+        trust_warnings(config),
+        clear_http_warnings(config),
+        denial_warnings(config),
+        designation_warnings(config, certificates),
+        user_warnings(config),
+        exposed_secrets(config, file),
+    ];
+    warnings.iter().flatten().for_each(|warning| tracing::warn!("{warning}"));
     Ok(setup)
 }
 
@@ -245,53 +248,38 @@ pub fn user_warnings(config: &Config) -> Vec<String> {
 /// The UID of the shared system user, which many programs run as.
 const SHARED_USER: u32 = 65_534;
 
-/// Returns warnings for secrets that any user of this host can read, each with the command that mends it.
-pub fn exposed_secrets(config: &Config, file: Option<&Path>) -> Vec<String> {
-    secrets::warnings(config, file)
-}
-
 fn check_folders(config: &Config) -> Result<(), LoadError> {
     let missing = confinement::missing_folders(config);
-    if missing.is_empty() { Ok(()) } else { Err(LoadError::Folders(missing.join("\n"))) }
+    if missing.is_empty() { Ok(()) } else { Err(LoadError::Unusable(missing.join("\n"))) }
 }
 
-fn load_token(config: &Config) -> Result<Option<Token>, LoadError> {
-    let file = config.admin.as_ref().and_then(|admin| admin.token_file.as_deref());
-    file.map(Token::read).transpose().map_err(LoadError::Token)
-}
-
-/// All problems of the files of one kind.
-#[derive(Debug)]
-pub struct FileProblems<T>(Vec<T>);
-
-impl<T> FileProblems<T> {
-    fn gather<F>(read: impl Iterator<Item = Result<F, T>>) -> Result<Vec<F>, Self> {
-        let (mut found, mut problems) = (Vec::new(), Vec::new());
-        for file in read {
-            match file {
-                Ok(file) => found.push(file),
-                Err(problem) => problems.push(problem),
-            }
+/// Collects what was read, or else all problems.
+fn gather<T>(read: impl Iterator<Item = Result<T, String>>) -> Result<Vec<T>, LoadError> {
+    let (mut found, mut problems) = (Vec::new(), Vec::new());
+    for file in read {
+        match file {
+            Ok(file) => found.push(file),
+            Err(problem) => problems.push(problem),
         }
-        if problems.is_empty() { Ok(found) } else { Err(Self(problems)) }
     }
+    if problems.is_empty() { Ok(found) } else { Err(LoadError::Unusable(problems.join("\n"))) }
 }
 
-impl<T: fmt::Display> fmt::Display for FileProblems<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines: Vec<String> = self.0.iter().map(T::to_string).collect();
-        f.write_str(&lines.join("\n"))
-    }
+fn unreadable(file: &Path, error: &io::Error) -> String {
+    format!("{}: cannot be read: {error}", file.display())
 }
 
-/// The reason why there is no configuration. Each of these is exit status 2.
-#[derive(Debug)]
+/// The reason why there is no configuration. Each of these is exit status 2. Neither Debug nor Display shows a secret.
+#[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// None of these files exists.
+    #[error("{}", not_found(.0))]
     NotFound(Vec<PathBuf>),
     /// The config file cannot be read.
+    #[error("{}", unreadable(.0, .1))]
     Unreadable(PathBuf, io::Error),
     /// The config file is not UTF-8 from this line on.
+    #[error("{}:{line}: not UTF-8 text, as TOML has to be", .file.display())]
     NotText {
         /// The path of the config file.
         file: PathBuf,
@@ -299,29 +287,21 @@ pub enum LoadError {
         line: usize,
     },
     /// The config has errors.
+    #[error("{0}")]
     Wrong(Problems),
-    /// Files that the config names are wrong, each line with the place in the config.
-    Placed(String),
-    /// Folders of files that the server writes do not exist.
-    Folders(String),
-    /// Backends are the forwarder itself.
-    Loops(String),
-    /// Zone files are wrong.
-    Zones(FileProblems<ZoneProblem>),
-    /// Key files without a usable secret.
-    Keys(FileProblems<KeyProblem>),
-    /// Cookie files without usable secrets.
-    Cookies(FileProblems<CookieProblem>),
-    /// Files without a usable certificate.
-    Certificates(FileProblems<CertificateProblem>),
-    /// The token file is unusable.
-    Token(TokenError),
-    /// A file for etcd is unusable.
-    Etcd(EtcdProblem),
-    /// Trust anchors for backends are missing.
-    Trust(FileProblems<TrustProblem>),
-    /// A file is out of reach since the start.
-    Outside(UnreachableFile),
+    /// Files that the config names cannot be used, or a backend is the forwarder itself: a line for each problem.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+fn not_found(places: &[PathBuf]) -> String {
+    match places {
+        [file] => format!("{}: there is no such config file", file.display()),
+        places => {
+            let places: Vec<_> = places.iter().map(|file| file.display().to_string()).collect();
+            format!("no config file, looked for {}; name one with -c FILE", places.join(", "))
+        }
+    }
 }
 
 impl LoadError {
@@ -333,33 +313,3 @@ impl LoadError {
         }
     }
 }
-
-impl fmt::Display for LoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotFound(places) => match places.as_slice() {
-                [file] => write!(f, "{}: there is no such config file", file.display()),
-                places => {
-                    let places: Vec<_> = places.iter().map(|file| file.display().to_string()).collect();
-                    write!(f, "no config file, looked for {}; name one with -c FILE", places.join(", "))
-                }
-            },
-            Self::Unreadable(file, error) => write!(f, "{}: cannot be read: {error}", file.display()),
-            Self::Zones(problems) => write!(f, "{problems}"),
-            Self::Keys(problems) => write!(f, "{problems}"),
-            Self::Cookies(problems) => write!(f, "{problems}"),
-            Self::Certificates(problems) => write!(f, "{problems}"),
-            Self::Token(error) => write!(f, "{error}"),
-            Self::Trust(problems) => write!(f, "{problems}"),
-            Self::Etcd(problem) => write!(f, "{problem}"),
-            Self::Outside(outside) => write!(f, "{outside}"),
-            Self::NotText { file, line } => {
-                write!(f, "{}:{line}: not UTF-8 text, as TOML has to be", file.display())
-            }
-            Self::Wrong(problems) => write!(f, "{problems}"),
-            Self::Loops(problems) | Self::Folders(problems) | Self::Placed(problems) => write!(f, "{problems}"),
-        }
-    }
-}
-
-impl Error for LoadError {}

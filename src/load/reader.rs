@@ -35,7 +35,7 @@ impl ConfigReader {
         let known = |name: &str| user.filter(|user| user.name == name).cloned().or_else(|| find_user(name));
         let config = text.parse(&known)?;
         check_folders(&config)?;
-        confinement.check(&ConfigFiles::of(&config, Some(&text.file))).map_err(LoadError::Outside)?;
+        confinement.check(&ConfigFiles::of(&config, Some(&text.file))).map_err(LoadError::Unusable)?;
         let setup = load_files_to_serve(config, Some(&text.file), &mut self.loader);
         let setup = setup.map_err(|error| text.with_places(error))?;
         self.user.clone_from(&setup.config.user);

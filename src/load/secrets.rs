@@ -11,7 +11,7 @@ use std::path::Path;
 use crate::config::{Config, KeyConfig};
 
 /// Returns the warnings for all files of a config, and for `file`, the config file.
-pub(super) fn warnings(config: &Config, file: Option<&Path>) -> Vec<String> {
+pub fn warnings(config: &Config, file: Option<&Path>) -> Vec<String> {
     let token = config.admin.as_ref().and_then(|admin| admin.token_file.as_deref());
     let keys = config.keys.iter().filter_map(|key| match key {
         KeyConfig::InFile { file, .. } => Some(file.as_path()),

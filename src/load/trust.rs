@@ -1,37 +1,15 @@
 //! Trust anchors for TLS to backends and primaries, and the client certificates for them.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use super::FileProblems;
+use super::{LoadError, gather};
 use crate::address::{ServerTrust, Verify};
 use crate::config::Config;
 use crate::files;
 use crate::net::from_clients::tls::{Certificate, NamedCertificate};
 use crate::net::to_backends::tls::{ClientCertificate, KnownRoots, TlsRoots};
-
-/// Trust anchors for a server are missing.
-#[derive(Debug)]
-pub struct TrustProblem {
-    place: String,
-    /// The file; `None` for the trust anchors of the system.
-    file: Option<PathBuf>,
-    what: String,
-}
-
-impl fmt::Display for TrustProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { place, file, what } = self;
-        match file {
-            Some(file) => write!(f, "{place}: ca: {}: {what}", file.display()),
-            None => {
-                write!(f, "{place}: {what}; write ca = \"ca.pem\", or install those of the system (ca-certificates)")
-            }
-        }
-    }
-}
 
 struct TrustSubject<'c> {
     place: String,
@@ -62,7 +40,7 @@ fn judged(config: &Config) -> Vec<TrustSubject<'_>> {
 }
 
 /// Reads the trust anchors for the servers of a config. `certificates` are the client certificates.
-pub fn load(config: &Config, certificates: &[NamedCertificate]) -> Result<Arc<KnownRoots>, FileProblems<TrustProblem>> {
+pub fn load(config: &Config, certificates: &[NamedCertificate]) -> Result<Arc<KnownRoots>, LoadError> {
     let (mut files, mut system) = (HashMap::new(), None);
     let by_chain = judged(config).into_iter().filter(|judged| judged.trust.identity.verify == Verify::Full);
     let read = by_chain.map(|TrustSubject { place, trust }| {
@@ -75,9 +53,14 @@ pub fn load(config: &Config, certificates: &[NamedCertificate]) -> Result<Arc<Kn
             None if system.is_some() => Ok(()),
             None => TlsRoots::of_system().map(|roots| system = Some(roots)),
         };
-        found.map_err(|what| TrustProblem { place, file: file.cloned(), what })
+        found.map_err(|what| match file {
+            Some(file) => format!("{place}: ca: {}: {what}", file.display()),
+            None => {
+                format!("{place}: {what}; write ca = \"ca.pem\", or install those of the system (ca-certificates)")
+            }
+        })
     });
-    FileProblems::gather(read)?;
+    gather(read)?;
     // A discovered member may need the anchors of the system. If there are none, that member is down with
     // this reason.
     let is_open = config.pools.iter().any(|pool| pool.discover.is_some());
@@ -116,7 +99,7 @@ pub fn warnings(config: &Config) -> Vec<String> {
     anybody.map(describe).collect()
 }
 
-fn read(file: &Path) -> Result<TlsRoots, String> {
+pub(super) fn read(file: &Path) -> Result<TlsRoots, String> {
     let pem = files::read(file).map_err(|error| error.to_string())?;
     TlsRoots::of_pem(&pem)
 }

@@ -6,7 +6,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,13 +13,13 @@ use super::certificates::CertificateFiles;
 use super::disk::{self, SeenFile};
 use super::parallel::{do_all, is_large, pipe};
 use super::watch::{FileWatch, ReadingGuard};
-use super::{FileProblems, USUAL_PLACES};
+use super::{LoadError, USUAL_PLACES, unreadable};
 use crate::config::{AuthorityConfig, Config};
 use crate::wire::Name;
 use crate::zone::master::{self, ZoneFileContext, ZoneFileSource};
 use crate::zone::{
-    DeferredZoneBuilder, Diagnostic, DiagnosticList, FileErrors, FilePlace, Miss, Record, Tables, TablesBuilder, Zone,
-    ZoneDb, is_master_file, read_table,
+    DeferredZoneBuilder, Diagnostic, DiagnosticList, FilePlace, Miss, Record, Tables, TablesBuilder, Zone, ZoneDb,
+    is_master_file, read_table,
 };
 
 /// Loads the zone files of one config after the other.
@@ -73,7 +72,7 @@ struct ZoneFileFetch {
 
 impl Loader {
     /// Loads the zones of all authorities of a config. After an error, the previous zones stay known.
-    pub(super) fn load(&mut self, config: &Config) -> Result<Vec<Arc<ZoneDb>>, FileProblems<ZoneProblem>> {
+    pub(super) fn load(&mut self, config: &Config) -> Result<Vec<Arc<ZoneDb>>, LoadError> {
         let keys = distinct_keys(config);
         let mut problems = Vec::new();
         let mut fetched = HashMap::new();
@@ -97,7 +96,7 @@ impl Loader {
             }
         }
         if !problems.is_empty() {
-            return Err(FileProblems(problems));
+            return Err(LoadError::Unusable(problems.join("\n")));
         }
         (self.tables, self.warnings) = (tables, Vec::new());
         self.known.clear();
@@ -148,7 +147,7 @@ impl Loader {
         &self,
         authority: &AuthorityConfig,
         fetched: &HashMap<&Key, ZoneFileFetch>,
-    ) -> Result<KnownTables, Vec<ZoneProblem>> {
+    ) -> Result<KnownTables, Vec<String>> {
         let files: Vec<(&PathBuf, &ZoneFileFetch)> = keys_of(authority)
             .filter_map(|key| fetched.get_key_value(&key).map(|(key, found)| (&key.0, found)))
             .filter(|(_, found)| matches!(found.known.content, ZoneFileContent::Table))
@@ -174,7 +173,7 @@ impl Loader {
                         &read_now
                     }
                     Err(error) => {
-                        problems.push(ZoneProblem::Unreadable(file.clone(), error));
+                        problems.push(unreadable(file, &error));
                         continue;
                     }
                 },
@@ -193,7 +192,7 @@ impl Loader {
             Ok(tables) if problems.is_empty() => Ok(KnownTables { recipe, tables: Arc::new(tables) }),
             Ok(_) => Err(problems),
             Err(errors) => {
-                problems.push(ZoneProblem::Wrong(errors));
+                problems.push(errors.to_string());
                 Err(problems)
             }
         }
@@ -205,7 +204,7 @@ fn zone_db(
     authority: &AuthorityConfig,
     tables: &Arc<Tables>,
     fetched: &HashMap<&Key, ZoneFileFetch>,
-    problems: &mut Vec<ZoneProblem>,
+    problems: &mut Vec<String>,
 ) -> Arc<ZoneDb> {
     let mut zone_db = ZoneDb::new(Arc::clone(tables)).with_identity(authority.identity.clone());
     let mut files: HashMap<Name, PathBuf> = HashMap::new();
@@ -216,11 +215,7 @@ fn zone_db(
             continue;
         };
         match files.get(zone.apex()) {
-            Some(first) => problems.push(ZoneProblem::Twice {
-                zone: Box::new(zone.apex().clone()),
-                file: key.0,
-                first: first.clone(),
-            }),
+            Some(first) => problems.push(loaded_twice(zone.apex(), &key.0, first)),
             None => {
                 files.insert(zone.apex().clone(), key.0);
                 zone_db = zone_db.with_zone(Arc::clone(zone));
@@ -231,11 +226,14 @@ fn zone_db(
     let produced = authority.produced.iter().map(|catalog| (&catalog.zone, &catalog.file));
     for (zone, file) in secondaries.chain(produced) {
         if let Some(first) = files.get(zone) {
-            let (zone, file) = (Box::new(zone.clone()), file.clone());
-            problems.push(ZoneProblem::Twice { zone, file, first: first.clone() });
+            problems.push(loaded_twice(zone, file, first));
         }
     }
     Arc::new(zone_db)
+}
+
+fn loaded_twice(zone: &Name, file: &Path, first: &Path) -> String {
+    format!("{}: zone {zone} is in {} too: expected one of them", file.display(), first.display())
 }
 
 fn keys_of(authority: &AuthorityConfig) -> impl Iterator<Item = Key> {
@@ -247,11 +245,7 @@ fn distinct_keys(config: &Config) -> Vec<Key> {
     config.authorities.iter().flat_map(keys_of).filter(|key| seen.insert(key.clone())).collect()
 }
 
-fn fetch(
-    key: &Key,
-    known: Option<&KnownZoneFile>,
-    included: &Mutex<Vec<PathBuf>>,
-) -> Result<ZoneFileFetch, ZoneProblem> {
+fn fetch(key: &Key, known: Option<&KnownZoneFile>, included: &Mutex<Vec<PathBuf>>) -> Result<ZoneFileFetch, String> {
     let includes = |files: &mut dyn Iterator<Item = PathBuf>| {
         included.lock().unwrap_or_else(PoisonError::into_inner).extend(files);
     };
@@ -263,7 +257,7 @@ fn fetch(
         return Ok(unchanged(known));
     }
     let (file, origin) = key;
-    let (octets, seen) = disk::read(file).map_err(|error| ZoneProblem::Unreadable(file.clone(), error))?;
+    let (octets, seen) = disk::read(file).map_err(|error| unreadable(file, &error))?;
     if origin.is_none() && !is_master_file(&octets) {
         let known = KnownZoneFile { seen: vec![seen], content: ZoneFileContent::Table };
         return Ok(ZoneFileFetch { known, table: Some(octets), warnings: Vec::new() });
@@ -295,7 +289,7 @@ fn load_zone(
     octets: Vec<u8>,
     seen: SeenFile,
     includes: impl Fn(PathBuf) + Sync,
-) -> Result<ZoneFileFetch, ZoneProblem> {
+) -> Result<ZoneFileFetch, String> {
     let len = octets.len();
     let source = ZoneFileSource { name: file.display().to_string(), octets };
     let folder = file.parent().unwrap_or_else(|| Path::new(""));
@@ -323,12 +317,12 @@ fn load_zone(
             let known = KnownZoneFile { seen, content: ZoneFileContent::Zone(Arc::new(zone)) };
             Ok(ZoneFileFetch { known, table: None, warnings: lines(&diagnostics.warnings, &files, "more warnings") })
         }
-        (Err(diagnostics), Ok(())) => Err(ZoneProblem::Errors(lines(&diagnostics.errors, &files, "more errors"))),
-        (Ok(_), Err(errors)) => Err(ZoneProblem::Wrong(errors)),
+        (Err(diagnostics), Ok(())) => Err(lines(&diagnostics.errors, &files, "more errors").join("\n")),
+        (Ok(_), Err(errors)) => Err(errors.to_string()),
         (Err(mut diagnostics), Err(errors)) => {
             diagnostics.errors.retain(|error| !error.is_of_absence());
-            let errors = errors.iter().map(ToString::to_string);
-            Err(ZoneProblem::Errors(errors.chain(lines(&diagnostics.errors, &files, "more errors")).collect()))
+            let lines = [vec![errors.to_string()], lines(&diagnostics.errors, &files, "more errors")];
+            Err(lines.concat().join("\n"))
         }
     }
 }
@@ -342,37 +336,4 @@ fn lines<T: fmt::Display>(diagnostics: &DiagnosticList<T>, files: &master::ZoneF
         lines.push(format!("{file}: and {rest} {more}"));
     }
     lines
-}
-
-/// A problem of a zone file.
-#[derive(Debug)]
-pub enum ZoneProblem {
-    /// The file cannot be read.
-    Unreadable(PathBuf, io::Error),
-    /// The file has syntax errors.
-    Wrong(FileErrors),
-    /// The records are not a valid zone.
-    Errors(Vec<String>),
-    /// Another file of the authority has the same zone.
-    Twice {
-        /// The name of the zone.
-        zone: Box<Name>,
-        /// The file with the second copy.
-        file: PathBuf,
-        /// The file with the first copy.
-        first: PathBuf,
-    },
-}
-
-impl fmt::Display for ZoneProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreadable(file, error) => write!(f, "{}: cannot be read: {error}", file.display()),
-            Self::Wrong(errors) => errors.fmt(f),
-            Self::Errors(lines) => f.write_str(&lines.join("\n")),
-            Self::Twice { zone, file, first } => {
-                write!(f, "{}: zone {zone} is in {} too: expected one of them", file.display(), first.display())
-            }
-        }
-    }
 }
