@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use data_encoding::{BASE64, HEXLOWER_PERMISSIVE, HEXUPPER};
 
-use super::read::{BASE64_FORM, HEX_FORM, IPV4_FORM, IPV6_FORM, append_decoded, parsed};
+use super::read::{BASE64_FORM, HEX_FORM, append_decoded, parsed, read_ipv4, read_ipv6};
 use super::write::{RdataOctets, push};
 use crate::wire::display_name;
 use crate::zone::load::master::{EntryError, Words, ZoneFileWord};
@@ -40,16 +40,8 @@ pub(super) fn write_relay(octets: &mut RdataOctets<'_>, text: &mut String) -> Op
 fn read_target(kind: u8, words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), EntryError> {
     match kind {
         0 => parsed(words, "gateway", "a dot, since its type is 0", |word| (word.text == b".").then_some(())),
-        1 => {
-            let address = parsed(words, "IPv4 address", IPV4_FORM, |word| word.as_str().parse::<Ipv4Addr>().ok())?;
-            out.extend(address.octets());
-            Ok(())
-        }
-        2 => {
-            let address = parsed(words, "IPv6 address", IPV6_FORM, |word| word.as_str().parse::<Ipv6Addr>().ok())?;
-            out.extend(address.octets());
-            Ok(())
-        }
+        1 => read_ipv4(words, out),
+        2 => read_ipv6(words, out),
         _ => words.name(out),
     }
 }

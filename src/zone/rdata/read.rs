@@ -67,33 +67,23 @@ fn read_field(field: Field, words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Res
         Field::Period => out.extend(parsed(words, "period", PERIOD_FORM, read_period)?.to_be_bytes()),
         Field::Time => out.extend(parsed(words, "time", TIME_FORM, |word| time::read(word.text))?.to_be_bytes()),
         Field::Code8(mnemonics) => {
-            let code = parsed(words, "code", CODE8_FORM, |word| u8::try_from(read_code(word, mnemonics)?).ok())?;
-            out.push(code);
+            let read = |word| u8::try_from(read_code(word, mnemonics)?).ok();
+            out.push(parsed(words, "code", CODE8_FORM, read)?);
         }
         Field::Code16(mnemonics) => {
             out.extend(parsed(words, "code", CODE16_FORM, |word| read_code(word, mnemonics))?.to_be_bytes());
         }
-        Field::Type => {
-            let word = words.next("type", "a record type such as A")?;
-            out.extend(record_type(word)?.0.to_be_bytes());
-        }
-        Field::Ipv4 => out
-            .extend(parsed(words, "IPv4 address", IPV4_FORM, |word| word.as_str().parse::<Ipv4Addr>().ok())?.octets()),
-        Field::Ipv6 => out
-            .extend(parsed(words, "IPv6 address", IPV6_FORM, |word| word.as_str().parse::<Ipv6Addr>().ok())?.octets()),
+        Field::Type => out.extend(record_type(words.next("type", "a record type such as A")?)?.0.to_be_bytes()),
+        Field::Ipv4 => read_ipv4(words, out)?,
+        Field::Ipv6 => read_ipv6(words, out)?,
         Field::Name => words.name(out)?,
         Field::Names => {
-            while let Some(word) = words.any()? {
-                words.lexer.put_back(word);
+            while words.has_more()? {
                 words.name(out)?;
             }
         }
-        Field::Text => read_text(words.next("string", TEXT_FORM)?, out)?,
-        Field::OptionalText => {
-            if let Some(word) = words.any()? {
-                read_text(word, out)?;
-            }
-        }
+        Field::OptionalText | Field::OptionalBase64 if !words.has_more()? => {}
+        Field::Text | Field::OptionalText => read_text(words.next("string", TEXT_FORM)?, out)?,
         Field::Texts => {
             read_text(words.next("string", TEXT_FORM)?, out)?;
             while let Some(word) = words.any()? {
@@ -101,44 +91,20 @@ fn read_field(field: Field, words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Res
             }
         }
         Field::Tag => {
-            let word = words.next("tag", TAG_FORM)?;
-            if word.text.is_empty() || !word.text.iter().all(u8::is_ascii_alphanumeric) {
-                return Err(word.bad("tag", TAG_FORM));
-            }
-            read_text(word, out)?;
+            let is_tag = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_alphanumeric);
+            read_text(parsed(words, "tag", TAG_FORM, |word| is_tag(word.text).then_some(word))?, out)?;
         }
         Field::Rest => unescape(words.next("string", "a string in quotes")?, out)?,
         Field::Hex => read_joined(words, &HEXLOWER_PERMISSIVE, HEX_FORM, out)?,
-        Field::Base64 => read_joined(words, &BASE64, BASE64_FORM, out)?,
-        Field::OptionalBase64 | Field::DashBase64 => match words.any()? {
-            Some(word) if matches!(field, Field::DashBase64) && word.is("-") => {}
-            Some(word) => {
+        Field::Base64 | Field::OptionalBase64 => read_joined(words, &BASE64, BASE64_FORM, out)?,
+        Field::DashBase64 => match words.any()? {
+            Some(word) if !word.is("-") => {
                 words.lexer.put_back(word);
                 read_joined(words, &BASE64, BASE64_FORM, out)?;
             }
-            None => {}
+            Some(_) | None => {}
         },
-        Field::Salt => {
-            let word = words.next("salt", SALT_FORM)?;
-            let digits = if word.is("-") { &[] } else { word.text };
-            append_counted(&HEXLOWER_PERMISSIVE, digits, out).ok_or_else(|| word.bad("salt", SALT_FORM))?;
-        }
-        Field::Hash => {
-            let word = words.next("hash", HASH_FORM)?;
-            let digits = word.text.to_ascii_uppercase();
-            append_counted(&BASE32HEX_NOPAD, &digits, out)
-                .filter(|len| *len > 0)
-                .ok_or_else(|| word.bad("hash", HASH_FORM))?;
-        }
-        Field::Groups { count, octets, separator } => {
-            let word = words.next("identifier", GROUPS_FORM)?;
-            read_groups(word.text, (count, octets, separator as u8), out)
-                .ok_or_else(|| word.bad("identifier", GROUPS_FORM))?;
-        }
-        Field::Nsap => {
-            let word = words.next("NSAP address", NSAP_FORM)?;
-            read_nsap(word.text, out).ok_or_else(|| word.bad("NSAP address", NSAP_FORM))?;
-        }
+        Field::Salt | Field::Hash | Field::Groups { .. } | Field::Nsap => read_digits(field, words, out)?,
         Field::Types => bitmap::read(words, out)?,
         Field::Prefixes => apl::read(words, out)?,
         Field::Location => location::read(words, out)?,
@@ -149,6 +115,35 @@ fn read_field(field: Field, words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Res
         // Types with such a field have no text form.
         Field::Opaque => {}
     }
+    Ok(())
+}
+
+/// Reads a field of digits in one word.
+fn read_digits(field: Field, words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), EntryError> {
+    match field {
+        Field::Salt => parsed(words, "salt", SALT_FORM, |word| {
+            append_counted(&HEXLOWER_PERMISSIVE, if word.is("-") { &[] } else { word.text }, out).map(drop)
+        }),
+        Field::Hash => parsed(words, "hash", HASH_FORM, |word| {
+            let len = append_counted(&BASE32HEX_NOPAD, &word.text.to_ascii_uppercase(), out);
+            len.filter(|len| *len > 0).map(drop)
+        }),
+        Field::Groups { count, octets, separator } => parsed(words, "identifier", GROUPS_FORM, |word| {
+            read_groups(word.text, (count, octets, separator as u8), out)
+        }),
+        _ => parsed(words, "NSAP address", NSAP_FORM, |word| read_nsap(word.text, out)),
+    }
+}
+
+pub(super) fn read_ipv4(words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), EntryError> {
+    let address = parsed(words, "IPv4 address", IPV4_FORM, |word| word.as_str().parse::<Ipv4Addr>().ok())?;
+    out.extend(address.octets());
+    Ok(())
+}
+
+pub(super) fn read_ipv6(words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), EntryError> {
+    let address = parsed(words, "IPv6 address", IPV6_FORM, |word| word.as_str().parse::<Ipv6Addr>().ok())?;
+    out.extend(address.octets());
     Ok(())
 }
 
@@ -250,8 +245,8 @@ const PERIOD_FORM: &str = "0 to 4294967295 seconds, or units such as 1h30m";
 const TIME_FORM: &str = "YYYYMMDDHHmmSS in UTC, or seconds since 1970";
 const CODE8_FORM: &str = "0 to 255, or a mnemonic of the registry";
 const CODE16_FORM: &str = "0 to 65535, or a mnemonic of the registry";
-pub(super) const IPV4_FORM: &str = "four numbers of 0 to 255 such as 192.0.2.1";
-pub(super) const IPV6_FORM: &str = "one such as 2001:db8::1";
+const IPV4_FORM: &str = "four numbers of 0 to 255 such as 192.0.2.1";
+const IPV6_FORM: &str = "one such as 2001:db8::1";
 const TEXT_FORM: &str = "a string of at most 255 octets";
 const TAG_FORM: &str = "1 to 255 letters and digits such as issue";
 pub(super) const HEX_FORM: &str = "pairs of hexadecimal digits";

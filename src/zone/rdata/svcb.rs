@@ -132,28 +132,17 @@ fn write_parameter(key: u16, value: &[u8], text: &mut String) -> Option<()> {
             if !keys.clone().is_sorted_by(|a, b| a < b) || keys.clone().any(|key| key == MANDATORY) {
                 return None;
             }
-            write_list(value, text, |&octets: &[u8; 2]| key_name(u16::from_be_bytes(octets)))
+            write_list(value, text, |&octets: &[u8; 2]| key_name(u16::from_be_bytes(octets)))?;
         }
-        ALPN => {
-            push_quoted(text, &join_list(value)?);
-            Some(())
-        }
-        PORT => {
-            push(text, u16::from_be_bytes(value.try_into().ok()?));
-            Some(())
-        }
-        IPV4_HINT => write_list(value, text, |&octets: &[u8; 4]| Ipv4Addr::from(octets)),
-        IPV6_HINT => write_list(value, text, |&octets: &[u8; 16]| Ipv6Addr::from(octets)),
-        ECH if value.is_empty() => None,
-        ECH => {
-            text.push_str(&BASE64.encode(value));
-            Some(())
-        }
-        _ => {
-            push_quoted(text, value);
-            Some(())
-        }
+        ALPN => push_quoted(text, &join_list(value)?),
+        PORT => push(text, u16::from_be_bytes(value.try_into().ok()?)),
+        IPV4_HINT => write_list(value, text, |&octets: &[u8; 4]| Ipv4Addr::from(octets))?,
+        IPV6_HINT => write_list(value, text, |&octets: &[u8; 16]| Ipv6Addr::from(octets))?,
+        ECH if value.is_empty() => return None,
+        ECH => text.push_str(&BASE64.encode(value)),
+        _ => push_quoted(text, value),
     }
+    Some(())
 }
 
 fn write_list<const N: usize, T: std::fmt::Display>(

@@ -14,6 +14,14 @@ impl<'a> Words<'_, 'a> {
         self.lexer.next()
     }
 
+    pub(in crate::zone) fn has_more(&mut self) -> Result<bool, EntryError> {
+        let word = self.lexer.next()?;
+        if let Some(word) = word {
+            self.lexer.put_back(word);
+        }
+        Ok(word.is_some())
+    }
+
     pub(in crate::zone) fn next(
         &mut self,
         thing: &'static str,
