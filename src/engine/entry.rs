@@ -251,7 +251,7 @@ impl<C: ClientHandle> RaceEntry<C> {
 
     /// Returns true if the query asks for AD, by AD or DO (RFC 6840 section 5.7).
     pub(super) fn asks_authentic(&self) -> bool {
-        self.header_flags[1] & Flag::AuthenticData as u8 != 0 || self.flags.is_dnssec_ok()
+        self.header_flags[1] & Flag::AuthenticData as u8 != 0 || self.flags.dnssec_ok()
     }
 
     /// Returns true if a reply to an attempt made now needs AD, set only on request (RFC 6840 section 5.8).

@@ -12,7 +12,7 @@ use super::form::ClientForm;
 use super::header::{Flag, HEADER_LEN, Header};
 use super::name::fold;
 use super::query::Query;
-use super::relay::write_response;
+use super::relay::{MAX_MESSAGE, write_response};
 use super::reply::Reply;
 
 /// Bounds of the TTLs of a cached message, in seconds.
@@ -255,8 +255,6 @@ fn rewrite_header(message: &mut [u8], change: impl FnOnce(Header) -> Header) {
 }
 
 const TTL_AT: usize = 4;
-
-const MAX_MESSAGE: usize = u16::MAX as usize;
 
 #[cfg(test)]
 mod tests {

@@ -154,11 +154,7 @@ impl<'a> OptRecord<'a> {
         if let Some(cookie) = self.cookie {
             cookie.append(out);
         }
-        for (code, data) in self.passing_options() {
-            out.extend_from_slice(&code.0.to_be_bytes());
-            out.extend_from_slice(&(data.len() as u16).to_be_bytes());
-            out.extend_from_slice(data);
-        }
+        self.passing_options().for_each(|(code, data)| append_option(code, data, out));
     }
 
     /// Appends the record and leaves out options with which the message would be longer than `limit` bytes.
@@ -167,9 +163,7 @@ impl<'a> OptRecord<'a> {
         Self { options: &[], ..*self }.append(out);
         for (code, data) in self.passing_options() {
             if out.len() + usize::from(OPTION_FIXED_LEN) + data.len() <= limit {
-                out.extend_from_slice(&code.0.to_be_bytes());
-                out.extend_from_slice(&(data.len() as u16).to_be_bytes());
-                out.extend_from_slice(data);
+                append_option(code, data, out);
             }
         }
         let length = (out.len() - length_at - 2) as u16;
@@ -197,6 +191,13 @@ impl<'a> OptRecord<'a> {
         let is_passed = move |code| sends_version || code != OptionCode::ZONEVERSION;
         Options::of(self.options).filter(move |(code, data)| is_passed(*code) && passing.passes(*code, data))
     }
+}
+
+#[inline]
+pub(super) fn append_option(code: OptionCode, data: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&code.0.to_be_bytes());
+    out.extend_from_slice(&(data.len() as u16).to_be_bytes());
+    out.extend_from_slice(data);
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

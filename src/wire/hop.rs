@@ -7,7 +7,8 @@
 use std::time::Duration;
 
 use super::codes::OptionCode;
-use super::edns::{Edns, OPT_FIXED_LEN};
+use super::edns::{Edns, OPT_FIXED_LEN, append_option};
+use super::relay::MAX_MESSAGE;
 use super::reply::read_reply;
 
 /// The requests made by the options of a query.
@@ -86,20 +87,12 @@ pub fn append_hop_options(response: &mut Vec<u8>, keepalive: Option<Duration>, b
     }
 }
 
-fn append_option(code: OptionCode, data: &[u8], response: &mut Vec<u8>) {
-    response.extend_from_slice(&code.0.to_be_bytes());
-    response.extend_from_slice(&(data.len() as u16).to_be_bytes());
-    response.extend_from_slice(data);
-}
-
 /// The length of an encrypted response with padding is a multiple of this (RFC 8467 section 4.1).
 pub const RESPONSE_BLOCK: usize = 468;
 
 const OPTION_LEN: usize = 4;
 
 const KEEPALIVE_LEN: usize = OPTION_LEN + 2;
-
-const MAX_MESSAGE: usize = u16::MAX as usize;
 
 const VERSION: u8 = 1;
 const PADDING: u8 = 2;

@@ -84,11 +84,6 @@ impl QuestionFlags {
         Self(self.0 | Self::SIGNED)
     }
 
-    /// Returns true if the query has DO.
-    pub fn is_dnssec_ok(self) -> bool {
-        self.0 & Self::DNSSEC_OK != 0
-    }
-
     /// Returns true if the query carries a TSIG record.
     pub fn is_signed(self) -> bool {
         self.0 & Self::SIGNED != 0

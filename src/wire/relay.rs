@@ -163,7 +163,7 @@ fn drop_additional(out: &mut Vec<u8>, additional: usize, room: usize) -> u16 {
 }
 
 /// The longest message, because TCP has two bytes for the length (RFC 1035 section 4.2.2).
-const MAX_MESSAGE: usize = u16::MAX as usize;
+pub(super) const MAX_MESSAGE: usize = u16::MAX as usize;
 
 #[cfg(test)]
 mod tests {

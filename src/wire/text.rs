@@ -23,29 +23,29 @@ impl Name {
             "." => return Ok(name),
             _ => {}
         }
-        let mut label = TextLabel::default();
-        let mut label_at = 0;
+        let mut label = [0; Self::MAX_LABEL_LEN];
+        let (mut label_at, mut len) = (0, 0);
         let mut characters = text.chars();
         loop {
             let at = text.len() - characters.as_str().len();
             let Some(character) = characters.next() else { break };
-            match character {
+            let octet = match character {
                 '.' => {
-                    name.push_label(label.take().as_octets()).map_err(|error| (label_at, error))?;
-                    label_at = at + 1;
+                    name.push_label(&label[..len]).map_err(|error| (label_at, error))?;
+                    (label_at, len) = (at + 1, 0);
+                    continue;
                 }
-                '\\' => {
-                    let octet = escaped(&mut characters).map_err(|error| (at, error))?;
-                    label.push(octet).map_err(|error| (label_at, error))?;
-                }
-                '!'..='~' => label.push(character as u8).map_err(|error| (label_at, error))?,
+                '\\' => escaped(&mut characters).map_err(|error| (at, error))?,
+                '!'..='~' => character as u8,
                 _ if character.is_ascii() => return Err((at, NameError::Unescaped(character))),
                 _ => return Err((at, NameError::NotAscii(character))),
-            }
+            };
+            *label.get_mut(len).ok_or((label_at, NameError::LabelTooLong))? = octet;
+            len += 1;
         }
         // Only a dot that ends the text leaves an empty label here, that of the root.
-        if !label.is_empty() {
-            name.push_label(label.as_octets()).map_err(|error| (label_at, error))?;
+        if len > 0 {
+            name.push_label(&label[..len]).map_err(|error| (label_at, error))?;
         }
         Ok(name)
     }
@@ -59,39 +59,6 @@ fn escaped(characters: &mut std::str::Chars<'_>) -> Result<u8, NameError> {
     let mut digit = || characters.next()?.to_digit(10);
     let (tens, ones) = digit().zip(digit()).ok_or(NameError::BadEscape)?;
     u8::try_from(hundreds * 100 + tens * 10 + ones).map_err(|_| NameError::BadEscape)
-}
-
-#[derive(Clone)]
-struct TextLabel {
-    len: usize,
-    octets: [u8; Name::MAX_LABEL_LEN],
-}
-
-impl Default for TextLabel {
-    fn default() -> Self {
-        Self { len: 0, octets: [0; Name::MAX_LABEL_LEN] }
-    }
-}
-
-impl TextLabel {
-    fn push(&mut self, octet: u8) -> Result<(), NameError> {
-        let free = self.octets.get_mut(self.len).ok_or(NameError::LabelTooLong)?;
-        *free = octet;
-        self.len += 1;
-        Ok(())
-    }
-
-    fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    fn as_octets(&self) -> &[u8] {
-        &self.octets[..self.len]
-    }
-
-    fn take(&mut self) -> Self {
-        std::mem::take(self)
-    }
 }
 
 impl fmt::Display for Name {
