@@ -60,8 +60,7 @@ pub enum Verify {
 }
 
 /// The SHA-256 of a public key with its algorithm (SubjectPublicKeyInfo, RFC 7858 appendix A).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Pin(pub [u8; 32]);
 
 impl FromStr for Pin {
@@ -73,20 +72,6 @@ impl FromStr for Pin {
         pin.ok_or_else(|| {
             BadAddress::new("sha256/ and the 44 characters that the SHA-256 of a public key has in base64")
         })
-    }
-}
-
-impl TryFrom<String> for Pin {
-    type Error = BadAddress;
-
-    fn try_from(text: String) -> Result<Self, BadAddress> {
-        text.parse()
-    }
-}
-
-impl From<Pin> for String {
-    fn from(pin: Pin) -> Self {
-        pin.to_string()
     }
 }
 

@@ -226,18 +226,24 @@ impl Display for BackendAddress {
     }
 }
 
-impl Serialize for BackendAddress {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
+/// Serializes a type as the text that it is parsed from.
+macro_rules! serde_as_text {
+    ($($type:ty)+) => { $(
+        impl Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    )+ };
 }
 
-impl<'de> Deserialize<'de> for BackendAddress {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
+serde_as_text! { BackendAddress Pin HttpPath }
 
 /// A backend's address as an operator writes it, with the name in its certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,13 +4,10 @@ use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use super::BadAddress;
 
 /// An HTTP path without a query: it begins with a slash, and needs no quoting.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HttpPath(Arc<str>);
 
 impl HttpPath {
@@ -38,20 +35,6 @@ impl FromStr for HttpPath {
             true => Ok(Self(Arc::from(text))),
             false => Err(BadAddress::new("a path such as /dns-query, without spaces, ? or {")),
         }
-    }
-}
-
-impl TryFrom<String> for HttpPath {
-    type Error = BadAddress;
-
-    fn try_from(text: String) -> Result<Self, BadAddress> {
-        text.parse()
-    }
-}
-
-impl From<HttpPath> for String {
-    fn from(path: HttpPath) -> Self {
-        path.as_str().to_owned()
     }
 }
 

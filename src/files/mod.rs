@@ -8,7 +8,7 @@ mod new_file;
 
 pub use self::new_file::{NewFile, Readers};
 
-use std::fs::{self, File, FileType, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
@@ -45,28 +45,17 @@ fn check(metadata: &Metadata) -> io::Result<()> {
     if kind.is_file() {
         return Ok(());
     }
-    let message = format!("it is {}, expected a regular file{}", name_of(kind), remedy(kind));
-    Err(io::Error::new(io::ErrorKind::InvalidInput, message))
-}
-
-fn name_of(kind: FileType) -> &'static str {
-    if kind.is_dir() {
-        "a folder"
-    } else if kind.is_fifo() {
-        "a FIFO (a pipe)"
-    } else if kind.is_socket() {
-        "a socket"
-    } else {
-        "a device"
-    }
-}
-
-fn remedy(kind: FileType) -> &'static str {
-    if kind.is_dir() {
-        ""
-    } else {
-        ", since it is read again at each reload: write its content to a file and name that file"
-    }
+    let name = match kind {
+        _ if kind.is_dir() => "a folder",
+        _ if kind.is_fifo() => "a FIFO (a pipe)",
+        _ if kind.is_socket() => "a socket",
+        _ => "a device",
+    };
+    let remedy = match kind.is_dir() {
+        true => "",
+        false => ", since it is read again at each reload: write its content to a file and name that file",
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {name}, expected a regular file{remedy}")))
 }
 
 #[cfg(test)]
