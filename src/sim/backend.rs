@@ -17,7 +17,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::delay::Delay;
 use super::model::BackendModel;
-use super::spells::{Spells, Unfolding};
+use super::spells::{Spells, Unfolding, thawed};
 
 #[derive(Debug)]
 pub(super) struct SimulatedBackend<'a> {
@@ -47,8 +47,8 @@ impl<'a> SimulatedBackend<'a> {
             rng: Xoshiro256PlusPlus::seed_from_u64(seeds()),
             delay: Unfolding::new(&model.delay, seeds),
             loss: Unfolding::new(&model.loss, seeds),
-            stalls: model.stalls.iter().map(|when| Spells::new(*when, seeds())).collect(),
-            crashes: model.crashes.iter().map(|when| Spells::new(*when, seeds())).collect(),
+            stalls: Spells::all(&model.stalls, seeds),
+            crashes: Spells::all(&model.crashes, seeds),
             servers: (0..servers).map(|_| Reverse(Duration::ZERO)).collect(),
             waiting: VecDeque::new(),
         }
@@ -56,11 +56,10 @@ impl<'a> SimulatedBackend<'a> {
 
     /// Takes a datagram that is sent now. `slow` multiplies all times.
     pub(super) fn ask(&mut self, now: Duration, slow: f64) -> QueryFate {
-        self.stalls.iter_mut().chain(&mut self.crashes).for_each(|spells| spells.forget(now));
-        if self.crashes.iter_mut().any(|crash| crash.at(now).is_some()) {
+        if self.is_crashed(now) {
             return QueryFate::Unreachable(now + ICMP);
         }
-        if self.rng.random_bool(*self.loss.at(now)) {
+        if self.loses(now) {
             return QueryFate::Lost;
         }
         self.reply(now, slow)
@@ -68,11 +67,12 @@ impl<'a> SimulatedBackend<'a> {
 
     /// Takes a query that arrives now over a connection, on which nothing is lost.
     pub(super) fn ask_by_stream(&mut self, now: Duration, slow: f64) -> QueryFate {
+        if self.is_crashed(now) { QueryFate::Lost } else { self.reply(now, slow) }
+    }
+
+    fn is_crashed(&mut self, now: Duration) -> bool {
         self.stalls.iter_mut().chain(&mut self.crashes).for_each(|spells| spells.forget(now));
-        if self.crashes.iter_mut().any(|crash| crash.at(now).is_some()) {
-            return QueryFate::Lost;
-        }
-        self.reply(now, slow)
+        self.crashes.iter_mut().any(|crash| crash.at(now).is_some())
     }
 
     pub(super) fn loses(&mut self, now: Duration) -> bool {
@@ -81,30 +81,25 @@ impl<'a> SimulatedBackend<'a> {
 
     /// Opens a connection, which takes a round trip. The client retransmits lost segments.
     pub(super) fn open(&mut self, now: Duration, slow: f64) -> QueryFate {
-        self.stalls.iter_mut().chain(&mut self.crashes).for_each(|spells| spells.forget(now));
-        if self.crashes.iter_mut().any(|crash| crash.at(now).is_some()) {
+        if self.is_crashed(now) {
             return QueryFate::Unreachable(now + ICMP);
         }
         let again = if self.loses(now) { SECOND_DIAL } else { Duration::ZERO };
         let opened = now + again + self.delay.at(now).draw(&mut self.rng).mul_f64(slow);
-        match self.thawed(opened) {
+        match thawed(&mut self.stalls, opened) {
             Some(opened) if opened <= now + CONNECT_TIMEOUT => QueryFate::Replied(opened),
             Some(_) | None => QueryFate::Lost,
         }
     }
 
     pub(super) fn next_crash(&mut self, time: Duration) -> Option<Duration> {
-        let next = self.crashes.iter_mut().filter_map(|crash| {
-            let next = crash.next(time)?;
-            if next.start > time { Some(next.start) } else { crash.next(next.end).map(|next| next.start) }
-        });
-        next.min()
+        self.crashes.iter_mut().filter_map(|crash| crash.next_start(time)).min()
     }
 
     fn reply(&mut self, now: Duration, slow: f64) -> QueryFate {
         let Some(served) = self.serve(now, slow) else { return QueryFate::Lost };
         let delay = self.delay.at(now).draw(&mut self.rng).mul_f64(slow);
-        let Some(replied) = self.thawed(served + delay) else { return QueryFate::Lost };
+        let Some(replied) = thawed(&mut self.stalls, served + delay) else { return QueryFate::Lost };
         let is_cut_off = self.crashes.iter_mut().any(|crash| crash.next(now).is_some_and(|next| next.start <= replied));
         if is_cut_off { QueryFate::Lost } else { QueryFate::Replied(replied) }
     }
@@ -112,7 +107,7 @@ impl<'a> SimulatedBackend<'a> {
     /// Returns the time at which a datagram has been served; `None` if never.
     fn serve(&mut self, now: Duration, slow: f64) -> Option<Duration> {
         let free = self.servers.peek().map_or(now, |Reverse(free)| now.max(*free));
-        let begun = self.thawed(free)?;
+        let begun = thawed(&mut self.stalls, free)?;
         while self.waiting.front().is_some_and(|begun| *begun <= now) {
             self.waiting.pop_front();
         }
@@ -124,18 +119,10 @@ impl<'a> SimulatedBackend<'a> {
         }
         let Some(capacity) = &self.model.capacity else { return Some(begun) };
         let service = capacity.service.draw(&mut self.rng).mul_f64(slow);
-        let served = self.thawed(begun + service)?;
+        let served = thawed(&mut self.stalls, begun + service)?;
         self.servers.pop();
         self.servers.push(Reverse(served));
         Some(served)
-    }
-
-    /// Returns `time`, or the end of the stall that it falls into; `None` if that never ends.
-    fn thawed(&mut self, mut time: Duration) -> Option<Duration> {
-        while let Some(stall) = self.stalls.iter_mut().find_map(|stall| stall.at(time)) {
-            time = stall.end;
-        }
-        (time < Duration::MAX).then_some(time)
     }
 }
 

@@ -26,12 +26,11 @@ impl<F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'_, F> {
             Some(place) => {
                 let link = self.network.links[backend].as_mut().and_then(|links| links.all.get_mut(place));
                 let ends = link.into_iter().flat_map(|link| &mut link.ends);
-                let next = ends.filter_map(|ends| {
+                ends.filter_map(|ends| {
                     ends.forget(now);
-                    let next = ends.next(now)?;
-                    if next.start > now { Some(next.start) } else { ends.next(next.end).map(|next| next.start) }
-                });
-                next.min()
+                    ends.next_start(now)
+                })
+                .min()
             }
         };
         if let Some(next) = next {
@@ -79,7 +78,7 @@ impl<F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'_, F> {
         let queued = self.network.link(id).map(|link| std::mem::take(&mut link.queued)).unwrap_or_default();
         for query in queued {
             // A query that has no slot any more is not sent.
-            match self.network.slots.find(query.slot) {
+            match self.network.sockets.slots.find(query.slot) {
                 Some(SlotState::InFlight(_)) => self.network.post_by_stream(backend, place, query),
                 Some(SlotState::Quarantined(_)) | None => {}
             }

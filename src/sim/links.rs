@@ -15,7 +15,7 @@
 use std::time::Duration;
 
 use super::model::ModelConnections;
-use super::spells::Spells;
+use super::spells::{Spells, thawed};
 use crate::engine::Outstanding;
 use crate::policy::query_slots::QuerySlot;
 
@@ -79,8 +79,8 @@ impl SimulatedLinks {
             suspected_since: None,
             is_watched: false,
             held_until: Duration::ZERO,
-            stalls: model.stalls.iter().map(|when| Spells::new(*when, seeds())).collect(),
-            ends: model.ends.iter().map(|when| Spells::new(*when, seeds())).collect(),
+            stalls: Spells::all(&model.stalls, seeds),
+            ends: Spells::all(&model.ends, seeds),
             queued: Vec::new(),
         };
         let all = (0..model.max.max(1)).map(|_| link()).collect();
@@ -164,11 +164,8 @@ impl SimulatedLink {
     }
 
     /// Returns `time`, or the end of the stall that it falls into; `None` if never.
-    pub(super) fn thawed(&mut self, mut time: Duration) -> Option<Duration> {
-        while let Some(stall) = self.stalls.iter_mut().find_map(|stall| stall.at(time)) {
-            time = stall.end;
-        }
-        (time < Duration::MAX).then_some(time)
+    pub(super) fn thawed(&mut self, time: Duration) -> Option<Duration> {
+        thawed(&mut self.stalls, time)
     }
 
     /// Checks the connection. `patience` is the quiet time allowed, `sign` the time for an answer to a ping.

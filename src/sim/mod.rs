@@ -2,8 +2,8 @@
 //!
 //! [`play`] drives the [`Engine`](crate::engine::Engine) of the forwarder, with real messages. `network`
 //! replaces the sockets, `prober` those of the prober. [`Tally`] adds up the events, so that a million
-//! queries take seconds; [`run`] records each race and query for tests. No socket, no thread and no real
-//! time: a scenario and a seed always make the same report.
+//! queries take seconds. No socket, no thread and no real time: a scenario and a seed always make the same
+//! report.
 //!
 //! Not modelled: the time that hedgerow and its sockets take (some 0.2 ms, which the scenario can add to the
 //! delay of a backend), the network apart from delay and loss, TCP and TLS except for [`ModelConnections`],
@@ -20,7 +20,6 @@ mod model;
 mod names;
 mod network;
 mod prober;
-mod record;
 mod script;
 mod spells;
 mod tally;
@@ -28,9 +27,8 @@ mod world;
 
 pub use delay::{Delay, Empirical};
 pub use event::Happening;
-pub use model::{BackendModel, Capacity, ModelConnections, PoolModel, Scenario};
+pub use model::{BackendModel, Capacity, FaultModel, ModelConnections, PoolModel, Scenario};
 pub use names::NameDistribution;
-pub use record::{RaceRecord, RecordedAttempt, RecordedReply, ScenarioRecord, run};
 pub use script::{ScriptEvent, ScriptResult, lead};
 pub use spells::{Course, When};
 pub use tally::Tally;

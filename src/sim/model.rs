@@ -85,6 +85,13 @@ pub struct BackendModel {
     pub miss: Option<Rank>,
     /// The chance that an attempt gets a failure as its reply.
     pub failure: f64,
+    /// Rare faults; none by default.
+    pub faults: FaultModel,
+}
+
+/// Rare faults of a backend.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FaultModel {
     /// The chance that a bare failure arrives before the reply.
     pub bare: f64,
     /// The chance that an attempt gets an ICMP error and no reply.
@@ -128,9 +135,7 @@ impl Default for BackendModel {
             knows: 1.0,
             miss: Some(Rank::Nxdomain),
             failure: 0.0,
-            bare: 0.0,
-            unreachable: 0.0,
-            refuses_opt: false,
+            faults: FaultModel::default(),
         }
     }
 }

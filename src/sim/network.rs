@@ -66,20 +66,25 @@ pub(super) struct Network<'a, F> {
     pub(super) observe: F,
     pub(super) backends: Vec<SimulatedBackend<'a>>,
     pub(super) links: Vec<Option<SimulatedLinks>>,
-    sets: Vec<Option<usize>>,
-    pub(super) slots: QuerySlots<Outstanding, QuarantinedAttempt>,
-    ids: StdRng,
+    pub(super) sockets: SimulatedSockets,
     pub(super) events: Timers<Event>,
     slow: Unfolding<'a, f64>,
     /// The seed that decides for each backend the names it knows.
     knowledge: u64,
     pub(super) clients: HashMap<u32, WaitingClient, foldhash::fast::FixedState>,
     pub(super) signals: Vec<(usize, HealthSignal)>,
+    scratch: Vec<u8>,
+}
+
+pub(super) struct SimulatedSockets {
+    /// The backend of each set of sockets.
+    sets: Vec<Option<usize>>,
+    pub(super) slots: QuerySlots<Outstanding, QuarantinedAttempt>,
+    ids: StdRng,
     /// The name asked for from each slot, if the caller needs it.
     pub(super) asked: Option<HashMap<QuerySlot, u32, foldhash::fast::FixedState>>,
     /// The slot that the current ICMP error is about.
-    struck: Option<QuerySlot>,
-    scratch: Vec<u8>,
+    pub(super) struck: Option<QuerySlot>,
 }
 
 impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
@@ -101,16 +106,18 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
             observe,
             links,
             backends,
-            sets: Vec::new(),
-            slots: QuerySlots::new(),
-            ids: StdRng::seed_from_u64(seeds()),
+            sockets: SimulatedSockets {
+                sets: Vec::new(),
+                slots: QuerySlots::new(),
+                ids: StdRng::seed_from_u64(seeds()),
+                asked: None,
+                struck: None,
+            },
             events: Timers::new(),
             slow,
             knowledge: seeds(),
             clients: HashMap::default(),
             signals: Vec::new(),
-            asked: None,
-            struck: None,
             scratch: Vec::new(),
         }
     }
@@ -123,20 +130,24 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
         self.now - self.start
     }
 
-    pub(super) fn ask(&mut self, backend: usize) -> QueryFate {
-        let slow = *self.slow.at(self.now - self.start);
+    /// Returns the time since the start, and the factor by which backends are slower now.
+    fn pace(&mut self) -> (Duration, f64) {
         let elapsed = self.elapsed();
+        (elapsed, *self.slow.at(elapsed))
+    }
+
+    pub(super) fn ask(&mut self, backend: usize) -> QueryFate {
+        let (elapsed, slow) = self.pace();
         self.backends[backend].ask(elapsed, slow)
     }
 
     pub(super) fn ask_by_stream(&mut self, backend: usize) -> QueryFate {
-        let slow = *self.slow.at(self.now - self.start);
-        let elapsed = self.elapsed();
+        let (elapsed, slow) = self.pace();
         self.backends[backend].ask_by_stream(elapsed, slow)
     }
 
     pub(super) fn set_of_backend(&self, backend: usize) -> Option<SocketSetId> {
-        let set = self.sets.iter().position(|known| *known == Some(backend))?;
+        let set = self.sockets.sets.iter().position(|known| *known == Some(backend))?;
         Some(SocketSetId(set as u32))
     }
 
@@ -163,13 +174,13 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
         let QueuedQuery { slot, outstanding, name, has_opt } = query;
         let mut at = at;
         let SimulatedBackend { model, rng, .. } = &mut self.backends[index];
-        let bare = rng.random_bool(model.bare).then_some(at);
+        let bare = rng.random_bool(model.faults.bare).then_some(at);
         if bare.is_some() {
             at += exponential(at - self.now, rng);
         }
-        let back = if may_be_unreachable && rng.random_bool(model.unreachable) {
+        let back = if may_be_unreachable && rng.random_bool(model.faults.unreachable) {
             Some(Back::Unreachable)
-        } else if has_opt && model.refuses_opt {
+        } else if has_opt && model.faults.refuses_opt {
             Some(Back::Reply(ModelAnswer::OptRefused))
         } else if rng.random_bool(model.failure) {
             Some(Back::Reply(ModelAnswer::Ranked(Rank::Failure)))
@@ -186,23 +197,23 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
         }
     }
 
-    pub(super) fn strike(&mut self, slot: QuerySlot) {
-        self.struck = Some(slot);
-    }
-
     /// Takes back a query that could not leave, with its set of sockets.
     pub(super) fn withdraw_unsent(&mut self, slot: QuerySlot) -> Option<(SocketSetId, TakenSlot)> {
-        let taken_by = self.slots.remove(slot)?;
+        let taken_by = self.sockets.slots.remove(slot)?;
         self.left(slot);
         Some((set_of(slot.socket()), taken_by))
     }
 
     pub(super) fn backend_of(&self, socket: SocketId) -> Option<usize> {
-        self.sets.get(socket.index() / SOCKETS).copied().flatten()
+        self.backend_of_set(set_of(socket))
+    }
+
+    fn backend_of_set(&self, sockets: SocketSetId) -> Option<usize> {
+        self.sockets.sets.get(sockets.0 as usize).copied().flatten()
     }
 
     pub(super) fn post_by_stream(&mut self, index: usize, place: usize, query: QueuedQuery) {
-        let (now, slow) = (self.elapsed(), *self.slow.at(self.now - self.start));
+        let (now, slow) = self.pace();
         let is_resent = self.backends[index].loses(now);
         let Some(link) = self.links[index].as_mut().and_then(|links| links.all.get_mut(place)) else { return };
         if is_resent {
@@ -222,7 +233,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
     }
 
     fn dial_one(&mut self, backend: usize) {
-        let (now, slow) = (self.elapsed(), *self.slow.at(self.now - self.start));
+        let (now, slow) = self.pace();
         let Some(links) = &mut self.links[backend] else { return };
         let Some(place) = links.dial(now) else { return };
         let link = SimulatedLinkId { backend, place, generation: links.all[place].generation };
@@ -275,11 +286,11 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
     }
 
     fn take(&mut self, is_meant: impl Fn(QuerySlot) -> bool, taken: &mut Vec<TakenSlot>) {
-        let mut meant: Vec<_> = self.slots.taken().filter(|slot| is_meant(*slot)).collect();
+        let mut meant: Vec<_> = self.sockets.slots.taken().filter(|slot| is_meant(*slot)).collect();
         // The table has no order, and the same seed must make the same scenario.
         meant.sort_unstable_by_key(|slot| slot.number());
         for slot in meant {
-            taken.extend(self.slots.remove(slot));
+            taken.extend(self.sockets.slots.remove(slot));
             self.left(slot);
         }
     }
@@ -304,21 +315,22 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
     type Client = Caller;
 
     fn add_backend(&mut self, backend: &Arc<SharedBackend>) -> SocketSetId {
-        let set = self.sets.iter().position(Option::is_none).unwrap_or_else(|| {
-            self.sets.push(None);
-            self.sets.len() - 1
+        let set = self.sockets.sets.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.sockets.sets.push(None);
+            self.sockets.sets.len() - 1
         });
-        self.sets[set] = Some(usize::from(backend.address.port()) - 1);
+        self.sockets.sets[set] = Some(usize::from(backend.address.port()) - 1);
         SocketSetId(set as u32)
     }
 
     fn is_cold(&self, sockets: SocketSetId) -> bool {
-        let backend = self.sets.get(sockets.0 as usize).copied().flatten();
-        backend.and_then(|backend| self.links[backend].as_ref()).is_some_and(SimulatedLinks::are_cold)
+        self.backend_of_set(sockets)
+            .and_then(|backend| self.links[backend].as_ref())
+            .is_some_and(SimulatedLinks::are_cold)
     }
 
     fn dial(&mut self, sockets: SocketSetId, _now: Instant) {
-        if let Some(backend) = self.sets.get(sockets.0 as usize).copied().flatten() {
+        if let Some(backend) = self.backend_of_set(sockets) {
             self.dial_one(backend);
         }
     }
@@ -331,7 +343,7 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
     fn remove_backend(&mut self, sockets: SocketSetId) -> usize {
         let mut taken = Vec::new();
         self.take(|slot| set_of(slot.socket()) == sockets, &mut taken);
-        self.sets[sockets.0 as usize] = None;
+        self.sockets.sets[sockets.0 as usize] = None;
         taken.len()
     }
 
@@ -343,20 +355,19 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
         _now: Instant,
         write: impl FnOnce(QuerySlot, &mut Vec<u8>),
     ) -> Result<QuerySlot, NotSent> {
-        let Some(index) = self.sets.get(sockets.0 as usize).copied().flatten() else {
-            return Err(NotSent::Unreachable);
-        };
+        let Some(index) = self.backend_of_set(sockets) else { return Err(NotSent::Unreachable) };
         let avoid = avoid.filter(|socket| set_of(*socket) == sockets).map(|socket| socket.index() % SOCKETS);
         let place = self.place_for(index, avoid).transpose()?;
-        let number = place.map_or_else(|| self.ids.random_range(0..SOCKETS as u32), |place| place as u32);
+        let SimulatedSockets { slots, ids, .. } = &mut self.sockets;
+        let number = place.map_or_else(|| ids.random_range(0..SOCKETS as u32), |place| place as u32);
         let socket = SocketId(sockets.0 * SOCKETS as u32 + number);
-        let slot = self.slots.draw(socket, outstanding, &mut self.ids);
+        let slot = slots.draw(socket, outstanding, ids);
         let mut query = std::mem::take(&mut self.scratch);
         query.clear();
         write(slot, &mut query);
         let (name, has_opt) = message::read(&query);
         self.scratch = query;
-        if let Some(asked) = &mut self.asked {
+        if let Some(asked) = &mut self.sockets.asked {
             asked.insert(slot, name);
         }
         let Some(place) = place else {
@@ -378,7 +389,7 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
 
     fn find(&self, socket: SocketId, id: u16) -> Option<(QuerySlot, TakenSlot)> {
         let slot = QuerySlot::new(socket, id)?;
-        self.slots.find(slot).map(|taken_by| (slot, taken_by))
+        self.sockets.slots.find(slot).map(|taken_by| (slot, taken_by))
     }
 
     /// True, because every reply in a scenario answers a query.
@@ -387,17 +398,16 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
     }
 
     fn release(&mut self, slot: QuerySlot, _now: Instant) {
-        self.slots.remove(slot);
+        self.sockets.slots.remove(slot);
         self.left(slot);
     }
 
     fn quarantine(&mut self, slot: QuerySlot, now: Instant, note: impl FnOnce(Outstanding) -> QuarantinedAttempt) {
-        self.slots.quarantine(slot, now + QUARANTINE, note);
+        self.sockets.slots.quarantine(slot, now + QUARANTINE, note);
     }
 
     fn withdraw(&mut self, slot: QuerySlot) {
-        self.slots.remove(slot);
-        self.left(slot);
+        self.release(slot, self.now);
     }
 
     /// Does nothing, because a scenario has no forgers.
@@ -416,15 +426,15 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
     }
 
     fn report_struck(&mut self, _socket: SocketId, attempts: &mut Vec<Outstanding>) {
-        attempts.extend(self.struck.take().and_then(|slot| match self.slots.find(slot)? {
+        attempts.extend(self.sockets.struck.take().and_then(|slot| match self.sockets.slots.find(slot)? {
             SlotState::InFlight(outstanding) => Some(outstanding),
             SlotState::Quarantined(_) => None,
         }));
     }
 
     fn take_struck(&mut self, _socket: SocketId, taken: &mut Vec<TakenSlot>) {
-        if let Some(slot) = self.struck.take() {
-            taken.extend(self.slots.remove(slot));
+        if let Some(slot) = self.sockets.struck.take() {
+            taken.extend(self.sockets.slots.remove(slot));
             self.left(slot);
         }
     }

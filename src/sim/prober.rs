@@ -12,9 +12,10 @@ pub(super) struct SimulatedProber {
     pub(super) health: Health,
     /// The state of the backend that was reported last.
     was_up: bool,
-    probe: u32,
+    /// The probe whose reply counts.
+    pub(super) probe: u32,
     /// The wake-up time. Timers for another time are stale.
-    wake: Instant,
+    pub(super) wake: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,21 +37,6 @@ impl SimulatedProber {
     pub(super) fn take_news(&mut self) -> Option<bool> {
         let is_up = self.health.is_up();
         (std::mem::replace(&mut self.was_up, is_up) != is_up).then_some(is_up)
-    }
-
-    /// Replaces the wake-up time.
-    pub(super) fn wake_at(&mut self, time: Instant) {
-        self.wake = time;
-    }
-
-    /// Returns true if a timer for this time is not stale.
-    pub(super) fn is_woken_at(&self, time: Instant) -> bool {
-        self.wake == time
-    }
-
-    /// Returns true if a reply to this probe still counts.
-    pub(super) fn is_out(&self, probe: u32) -> bool {
-        self.probe == probe
     }
 
     /// Returns the next task; a wake-up time is the last one.

@@ -9,14 +9,12 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 
 use super::event::Happening;
-use super::message::{self, ModelAnswer};
+use super::message::ModelAnswer;
 use super::model::{BackendModel, PoolModel, Scenario};
-use super::network::WaitingClient;
 use super::spells::Course;
 use super::world::SimulatedWorld;
 use crate::engine::NotSent;
 use crate::metrics::Want;
-use crate::policy::health::HealthState;
 use crate::policy::query_slots::QuerySlot;
 use crate::policy::{PoolRules, Rank};
 
@@ -128,7 +126,7 @@ pub fn lead(
         Happening::Responded { .. } => led.responses += 1,
     };
     let mut world = SimulatedWorld::new(&scenario, start, 1, observe);
-    world.network.asked = Some(HashMap::default());
+    world.network.sockets.asked = Some(HashMap::default());
     for step in moves {
         queries += usize::from(matches!(step, ScriptEvent::Query { .. }));
         world.make(step, rules);
@@ -147,10 +145,8 @@ impl<F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'_, F> {
         let now = self.network.now;
         match step {
             ScriptEvent::Query { name } => {
-                let number = self.came;
-                self.came += 1;
                 let (name, pool) = (u32::from(name % NAMES), usize::from(name) % 2);
-                self.network.clients.insert(number, WaitingClient { since: now, name, pool, asked: 1, responses: 0 });
+                let number = self.add_client(name, pool);
                 self.query(number, name, pool);
             }
             ScriptEvent::Retransmission { client } => {
@@ -166,22 +162,10 @@ impl<F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'_, F> {
             ScriptEvent::Forged { slot } => self.send_back(slot, ModelAnswer::Ranked(Rank::Positive), true),
             ScriptEvent::Unreachable { slot } => {
                 if let Some(slot) = self.slot(slot) {
-                    self.network.strike(slot);
-                    self.engine.on_unreachable(&mut self.network, slot.socket(), now);
+                    self.on_unreachable(slot);
                 }
             }
-            ScriptEvent::Lost { slot, is_refused } => {
-                if let Some(slot) = self.slot(slot)
-                    && let Some((sockets, taken)) = self.network.take_socket(slot.socket())
-                {
-                    let (network, engine) = (&mut self.network, &mut self.engine);
-                    if is_refused {
-                        engine.on_connection_failed(network, sockets, taken, true, now);
-                    } else {
-                        engine.on_connection_lost(network, sockets, taken, now);
-                    }
-                }
-            }
+            ScriptEvent::Lost { slot, is_refused } => self.lose_connection(slot, is_refused),
             ScriptEvent::Unsent { slot, is_unreachable } => {
                 let why = if is_unreachable { NotSent::Unreachable } else { NotSent::Want(Want::System) };
                 if let Some(slot) = self.slot(slot)
@@ -191,13 +175,9 @@ impl<F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'_, F> {
                 }
             }
             ScriptEvent::Health { backend, is_up } => {
-                let health = if is_up { HealthState::Up } else { HealthState::Down };
-                if let Some((shared, pool)) = chosen(&self.known, backend)
-                    && shared.set_health(health)
-                {
-                    pool.announce(shared);
+                if let Some(backend) = usize::from(backend).checked_rem(self.known.len()) {
+                    self.set_health(backend, is_up);
                 }
-                self.engine.refresh_pools(&mut self.network, now);
             }
             ScriptEvent::Reload { rules: which } => {
                 if let Some(rules) = chosen(rules, which) {
@@ -214,20 +194,27 @@ impl<F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'_, F> {
         }
     }
 
+    fn lose_connection(&mut self, which: u8, is_refused: bool) {
+        let now = self.network.now;
+        let taken = self.slot(which).and_then(|slot| self.network.take_socket(slot.socket()));
+        let Some((sockets, taken)) = taken else { return };
+        if is_refused {
+            self.engine.on_connection_failed(&mut self.network, sockets, taken, true, now);
+        } else {
+            self.engine.on_connection_lost(&mut self.network, sockets, taken, now);
+        }
+    }
+
     /// Sends a reply to one of the pending queries. If `is_forged`, the reply answers another question.
     fn send_back(&mut self, which: u8, answer: ModelAnswer, is_forged: bool) {
         let Some(slot) = self.slot(which) else { return };
-        let Some(pool) = self.network.backend_of(slot.socket()).map(|backend| self.pool_of(backend)) else { return };
-        let asked = self.network.asked.as_ref().and_then(|asked| asked.get(&slot).copied());
+        let asked = self.network.sockets.asked.as_ref().and_then(|asked| asked.get(&slot).copied());
         let name = asked.filter(|_| !is_forged).unwrap_or(u32::MAX);
-        let now = self.network.now;
-        let ttl = self.scenario.ttl.map_or(0, |ttl| ttl.as_secs() as u32);
-        message::write_reply(slot.id(), name, pool, answer, ttl, &mut self.message);
-        self.engine.on_reply(&mut self.network, slot.socket(), &self.message, now);
+        self.send_reply(slot, name, answer);
     }
 
     fn slot(&self, which: u8) -> Option<QuerySlot> {
-        let mut slots: Vec<_> = self.network.slots.taken().collect();
+        let mut slots: Vec<_> = self.network.sockets.slots.taken().collect();
         slots.sort_unstable_by_key(|slot| slot.number());
         chosen(&slots, which).copied()
     }

@@ -103,6 +103,11 @@ impl Spells {
         }
     }
 
+    /// Begins to play conditions, each by a seed of its own.
+    pub(super) fn all(times: &[When], seeds: &mut impl FnMut() -> u64) -> Vec<Self> {
+        times.iter().map(|when| Self::new(*when, seeds())).collect()
+    }
+
     /// Returns the first period that ends after this time; it may have begun or be still to come.
     pub(super) fn next(&mut self, time: Duration) -> Option<Range<Duration>> {
         if let Some(chance) = &mut self.chance {
@@ -119,11 +124,25 @@ impl Spells {
         self.next(time).filter(|spell| spell.start <= time)
     }
 
+    /// Returns the next beginning of a period after this time.
+    pub(super) fn next_start(&mut self, time: Duration) -> Option<Duration> {
+        let next = self.next(time)?;
+        if next.start > time { Some(next.start) } else { self.next(next.end).map(|next| next.start) }
+    }
+
     pub(super) fn forget(&mut self, now: Duration) {
         while self.known.front().is_some_and(|spell| spell.end <= now) {
             self.known.pop_front();
         }
     }
+}
+
+/// Returns `time`, or the end of the stall that it falls into; `None` if that never ends.
+pub(super) fn thawed(stalls: &mut [Spells], mut time: Duration) -> Option<Duration> {
+    while let Some(stall) = stalls.iter_mut().find_map(|stall| stall.at(time)) {
+        time = stall.end;
+    }
+    (time < Duration::MAX).then_some(time)
 }
 
 /// The shortest generated period, so that time always advances.

@@ -39,7 +39,7 @@ pub fn play(scenario: &Scenario, start: Instant, seed: u64, observe: impl FnMut(
     for (number, (at, _)) in scenario.reloads.iter().enumerate() {
         world.schedule(start + *at, Event::Reload(number));
     }
-    for backend in 0..world.probers.len() {
+    for backend in 0..world.probing.probers.len() {
         world.look_after(backend);
     }
     world.schedule_ends();
@@ -52,13 +52,8 @@ pub(super) struct SimulatedWorld<'a, F> {
     pub(super) engine: Engine<Caller>,
     shared: Arc<engine::SharedEngineState>,
     pub(super) network: Network<'a, F>,
-    /// The chance of arrivals. Each kind of chance has a separate generator, so that all policies meet the
-    /// same queries.
-    arrivals: Xoshiro256PlusPlus,
-    names: NameDraw,
-    probing: Xoshiro256PlusPlus,
-    /// The probers of all backends; empty if the scenario does not probe.
-    probers: Vec<SimulatedProber>,
+    arrivals: Arrivals,
+    probing: Probing,
     /// The shared states of each backend and its pool.
     pub(super) known: Vec<(Arc<SharedBackend>, Arc<PoolState>)>,
     /// The cumulative queries of each pool by second, for the last minute.
@@ -67,6 +62,19 @@ pub(super) struct SimulatedWorld<'a, F> {
     counters: Arc<Counters>,
     pub(super) message: Vec<u8>,
     folded: Vec<u8>,
+}
+
+/// The chance of queries. Each kind of chance has a separate generator, so that all policies meet the same
+/// queries.
+struct Arrivals {
+    rng: Xoshiro256PlusPlus,
+    names: NameDraw,
+}
+
+struct Probing {
+    rng: Xoshiro256PlusPlus,
+    /// The probers of all backends; empty if the scenario does not probe.
+    probers: Vec<SimulatedProber>,
 }
 
 impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
@@ -114,10 +122,8 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
             engine,
             shared,
             network,
-            arrivals,
-            names: NameDraw::new(&scenario.names),
-            probing: Xoshiro256PlusPlus::seed_from_u64(seeds()),
-            probers,
+            arrivals: Arrivals { rng: arrivals, names: NameDraw::new(&scenario.names) },
+            probing: Probing { rng: Xoshiro256PlusPlus::seed_from_u64(seeds()), probers },
             known,
             by_second: vec![VecDeque::new(); scenario.pools.len()],
             came: 0,
@@ -129,7 +135,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
 
     /// Returns true if all queries have arrived and are done.
     fn is_over(&self) -> bool {
-        self.came as usize == self.scenario.queries && self.engine.is_empty() && self.network.slots.is_empty()
+        self.came as usize == self.scenario.queries && self.engine.is_empty() && self.network.sockets.slots.is_empty()
     }
 
     /// Plays the next event. Returns false if there is none.
@@ -140,9 +146,9 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
         self.network.now = now;
         if let Some((_, event)) = self.network.events.pop_due(now) {
             self.on_event(event);
-        } else if let Some((slot, late)) = self.network.slots.pop_ended(now) {
+        } else if let Some((slot, late)) = self.network.sockets.slots.pop_ended(now) {
             match self.engine.on_quarantine_over(&late, now) {
-                Some(note) => self.network.slots.prolong(slot, now + PROLONGED, note),
+                Some(note) => self.network.sockets.slots.prolong(slot, now + PROLONGED, note),
                 None => self.network.left(slot),
             }
         } else {
@@ -154,8 +160,8 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
     }
 
     pub(super) fn next_at(&self) -> Option<Instant> {
-        let Network { events, slots, .. } = &self.network;
-        [events.peek(), slots.next_end(), self.engine.next_due()].into_iter().flatten().min()
+        let Network { events, sockets, .. } = &self.network;
+        [events.peek(), sockets.slots.next_end(), self.engine.next_due()].into_iter().flatten().min()
     }
 
     /// Ends an event: hands signals to the probers, and ends the tick of the engine.
@@ -178,29 +184,24 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
         match event {
             Event::Query => self.on_query(),
             Event::Second => self.on_second(),
-            Event::Retransmission(number) => {
-                self.ask_again(number);
-            }
+            Event::Retransmission(number) => self.ask_again(number),
             Event::Back { slot, outstanding, name, back } => match back {
                 Back::Reply(answer) => self.on_reply(slot, (outstanding.race(), outstanding.attempt()), name, answer),
-                Back::Unreachable => {
-                    self.network.strike(slot);
-                    self.engine.on_unreachable(&mut self.network, slot.socket(), now);
-                }
+                Back::Unreachable => self.on_unreachable(slot),
             },
             Event::Dialled { link, is_open, is_refused } => self.on_dialled(link, is_open, is_refused),
             Event::Ends { backend, place } => self.on_end(backend, place),
             Event::Look(link) => self.look_at(link),
             Event::Sign(link) => self.on_sign(link),
             Event::Probe(backend) => {
-                if self.probers[backend].is_woken_at(now) {
+                if self.probing.probers[backend].wake == now {
                     self.look_after(backend);
                 }
             }
             Event::ProbeBack { backend, probe, is_reply } => {
-                let prober = &mut self.probers[backend];
+                let prober = &mut self.probing.probers[backend];
                 match is_reply {
-                    _ if !prober.is_out(probe) => return,
+                    _ if prober.probe != probe => return,
                     true => prober.health.on_probe_reply(now),
                     false => prober.health.on_probe_unreachable(now),
                 }
@@ -214,22 +215,37 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
     }
 
     fn on_query(&mut self) {
-        let number = self.came;
-        if number as usize == self.scenario.queries {
+        let place = self.came as usize;
+        if place == self.scenario.queries {
             return;
         }
-        self.came += 1;
         let now = self.network.now;
-        let gap = exponential(self.scenario.gap, &mut self.arrivals);
+        let Arrivals { rng, names } = &mut self.arrivals;
+        let gap = exponential(self.scenario.gap, rng);
+        let name = names.next(rng);
         self.schedule(now + gap, Event::Query);
-        let name = self.names.next(&mut self.arrivals);
-        let pool = number as usize % self.scenario.pools.len();
-        self.network.clients.insert(number, WaitingClient { since: now, name, pool, asked: 1, responses: 0 });
+        let pool = place % self.scenario.pools.len();
+        let number = self.add_client(name, pool);
         self.network.observe(Happening::Came);
         if let Some(wait) = self.scenario.resend {
             self.schedule(now + wait, Event::Retransmission(number));
         }
         self.query(number, name, pool);
+    }
+
+    /// Adds a client that waits, and returns its number.
+    pub(super) fn add_client(&mut self, name: u32, pool: usize) -> u32 {
+        let number = self.came;
+        self.came += 1;
+        let client = WaitingClient { since: self.network.now, name, pool, asked: 1, responses: 0 };
+        self.network.clients.insert(number, client);
+        number
+    }
+
+    pub(super) fn on_unreachable(&mut self, slot: QuerySlot) {
+        let now = self.network.now;
+        self.network.sockets.struck = Some(slot);
+        self.engine.on_unreachable(&mut self.network, slot.socket(), now);
     }
 
     pub(super) fn ask_again(&mut self, number: u32) {
@@ -259,7 +275,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
             SlotState::InFlight(outstanding) => (outstanding.race(), outstanding.attempt()) == (race, attempt),
             SlotState::Quarantined(_) => false,
         };
-        let found = self.network.slots.find(slot);
+        let found = self.network.sockets.slots.find(slot);
         let is_late = !found.is_some_and(|taken| waits(&taken));
         let elapsed = self.network.elapsed();
         if let Some(link) = self.network.link_of(slot) {
@@ -275,6 +291,10 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
             ModelAnswer::Bare if !is_late => self.network.observe(Happening::FailedBare { race }),
             ModelAnswer::Bare | ModelAnswer::OptRefused => {}
         }
+        self.send_reply(slot, name, answer);
+    }
+
+    pub(super) fn send_reply(&mut self, slot: QuerySlot, name: u32, answer: ModelAnswer) {
         let Some(backend) = self.network.backend_of(slot.socket()) else { return };
         let pool = self.pool_of(backend);
         let ttl = self.scenario.ttl.map_or(0, |ttl| ttl.as_secs() as u32);
@@ -319,7 +339,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
         let now = self.network.now;
         while let Some((backend, signal)) = self.network.signals.pop() {
             let (shared, _) = &self.known[backend];
-            let Some(prober) = self.probers.get_mut(backend) else {
+            let Some(prober) = self.probing.probers.get_mut(backend) else {
                 shared.take_signal(signal);
                 continue;
             };
@@ -332,7 +352,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
                 HealthSignal::Silent => prober.health.on_silence(now),
                 HealthSignal::ProbeDue => prober.health.on_queries(now),
             }
-            prober.wake_at(now);
+            prober.wake = now;
             self.network.events.push(now, Event::Probe(backend));
         }
     }
@@ -341,8 +361,8 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
     fn look_after(&mut self, backend: usize) {
         loop {
             let now = self.network.now;
-            let prober = &mut self.probers[backend];
-            match prober.next_task(now, &mut self.probing) {
+            let Probing { rng, probers } = &mut self.probing;
+            match probers[backend].next_task(now, rng) {
                 ProberTask::Send(probe) => {
                     self.known[backend].0.take_signals();
                     let (at, is_reply) = match self.network.ask(backend) {
@@ -353,20 +373,21 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
                     self.schedule(self.network.at(at), Event::ProbeBack { backend, probe, is_reply });
                 }
                 ProberTask::Wake(at) => {
-                    let news = prober.take_news();
+                    let news = probers[backend].take_news();
                     self.schedule(at, Event::Probe(backend));
-                    if let Some(is_up) = news {
-                        let (shared, pool) = &self.known[backend];
-                        let health = if is_up { HealthState::Up } else { HealthState::Down };
-                        if shared.set_health(health) {
-                            pool.announce(shared);
-                        }
-                        self.engine.refresh_pools(&mut self.network, now);
-                    }
-                    return;
+                    return news.into_iter().for_each(|is_up| self.set_health(backend, is_up));
                 }
             }
         }
+    }
+
+    pub(super) fn set_health(&mut self, backend: usize, is_up: bool) {
+        let (shared, pool) = &self.known[backend];
+        if shared.set_health(if is_up { HealthState::Up } else { HealthState::Down }) {
+            pool.announce(shared);
+        }
+        let now = self.network.now;
+        self.engine.refresh_pools(&mut self.network, now);
     }
 
     pub(super) fn schedule(&mut self, at: Instant, event: Event) {

@@ -9,12 +9,12 @@ use hedgerow::metrics::ResponseSource;
 use hedgerow::policy::balance::Balance;
 use hedgerow::policy::race::{AttemptKind, MAX_ATTEMPTS};
 use hedgerow::policy::{Dispatch, Hedge, HedgeDelay, PoolRules};
-use hedgerow::sim::{
-    BackendModel, Course, Delay, ModelConnections, NameDistribution, PoolModel, Scenario, ScenarioRecord, When, run,
-};
+use hedgerow::sim::{BackendModel, Course, Delay, ModelConnections, NameDistribution, PoolModel, Scenario, When};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
+
+use crate::support::scenario_record::{ScenarioRecord, run};
 
 /// How many seeds are run.
 const SEEDS: u64 = 600;

@@ -11,12 +11,12 @@ use hedgerow::metrics::ResponseSource;
 use hedgerow::policy::balance::Balance;
 use hedgerow::policy::race::{AttemptKind, MAX_ATTEMPTS, RaceEnd};
 use hedgerow::policy::{Accept, Dispatch, Grace, Hedge, HedgeDelay, PoolRules, Rank};
-use hedgerow::sim::{
-    BackendModel, Course, Delay, NameDistribution, PoolModel, RaceRecord, Scenario, ScenarioRecord, run,
-};
+use hedgerow::sim::{BackendModel, Course, Delay, FaultModel, NameDistribution, PoolModel, Scenario, When};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
+
+use crate::support::scenario_record::{RaceRecord, ScenarioRecord, run};
 
 /// How many seeds are run.
 const SEEDS: u64 = 3_000;
@@ -134,9 +134,7 @@ fn model(rng: &mut StdRng) -> BackendModel {
         knows: *pick(rng, &[0.0, 0.5, 1.0]),
         miss: *pick(rng, &[None, Some(Rank::Nxdomain), Some(Rank::Nodata), Some(Rank::NodataAuthoritative)]),
         failure,
-        bare,
-        unreachable,
-        refuses_opt: rng.random_bool(0.1),
+        faults: FaultModel { bare, unreachable, refuses_opt: rng.random_bool(0.1) },
         ..BackendModel::default()
     }
 }
@@ -169,7 +167,7 @@ fn an_accepted_reply_never_loses_to_a_kept_one() {
         match race.replies.iter().find(|reply| !reply.is_late && accepts(reply.rank)) {
             Some(reply) => assert_eq!(race.outcomes[0], (reply.at, RaceEnd::Reply(reply.attempt)), "{race:?}"),
             // Where any reply is accepted, a refusal of OPT may be.
-            None if pool.backends.iter().any(|model| model.refuses_opt) => {}
+            None if pool.backends.iter().any(|model| model.faults.refuses_opt) => {}
             None => assert!(!race.won_by.is_some_and(accepts), "{race:?}"),
         }
     });
@@ -195,7 +193,7 @@ fn the_best_reply_in_time_wins() {
         let in_time = race.replies.iter().filter(|reply| !reply.is_late);
         let best = in_time.map(|reply| reply.rank).max();
         // A refusal of OPT may be kept as the failure that it is.
-        let refusal = pool.backends.iter().any(|model| model.refuses_opt).then_some(Rank::Failure);
+        let refusal = pool.backends.iter().any(|model| model.faults.refuses_opt).then_some(Rank::Failure);
         assert!(race.won_by == best || best.is_none() && race.won_by == refusal, "{race:?}");
     });
 }
@@ -207,7 +205,7 @@ fn nothing_is_said_while_somebody_who_may_know_better_is_out() {
         let early = ended < race.deadline && race.rules.grace == Grace::Off && !race.bare_failure;
         if early && outcome == RaceEnd::Nothing {
             assert!(race.replies.iter().all(|reply| reply.is_late), "{race:?}");
-            let silent = |model: &BackendModel| model.unreachable == 0.0;
+            let silent = |model: &BackendModel| model.faults.unreachable == 0.0;
             let asked = race.asked.iter().map(|asked| &pool.backends[asked.backend.get()]);
             assert!(!asked.into_iter().any(silent), "{race:?}");
         }
@@ -236,7 +234,7 @@ fn attempts_and_tries_are_bounded() {
             let asked = race.asked.iter().filter(|asked| asked.backend.get() == number);
             // A retransmission and a refusal of OPT are worth one more each.
             let tries = usize::from(race.rules.tries);
-            let most = tries + usize::from(scenario.resend.is_some()) + usize::from(model.refuses_opt);
+            let most = tries + usize::from(scenario.resend.is_some()) + usize::from(model.faults.refuses_opt);
             assert!(asked.count() <= most, "{race:?}");
         }
     });
@@ -253,7 +251,7 @@ fn backends_that_are_down_are_asked_only_if_all_are() {
                 assert!(race.deadline <= race.rules.attempt_timeout, "{race:?}");
                 let at_once = race.asked.iter().filter(|asked| asked.at == Duration::ZERO).count();
                 assert_eq!(at_once, pool.backends.len().min(MAX_ATTEMPTS), "{race:?}");
-            } else if pool.backends.iter().all(|model| !model.refuses_opt) {
+            } else if pool.backends.iter().all(|model| !model.faults.refuses_opt) {
                 // A backend has shown by a reply that it is up, and refusals of OPT do not count.
                 let before = report.races.iter().filter(|other| other.pool == race.pool && other.began <= race.began);
                 assert!(before.flat_map(|other| &other.replies).next().is_some(), "{race:?}");
@@ -338,4 +336,58 @@ fn the_seeds_reach_every_corner() {
         // not end an attempt.
         assert!(corners.get().iter().all(|&count| count >= 10), "{:?}", corners.get());
     }
+}
+
+fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+/// Returns a backend that takes 1 ms, and sometimes `longer`.
+fn stumbling(chance: f64, longer: Duration) -> BackendModel {
+    let (usual, others) = (Box::new(Delay::Constant(ms(1))), vec![(chance, Delay::Constant(longer))]);
+    BackendModel { delay: Course::always(Delay::Mixture { usual, others }), ..BackendModel::default() }
+}
+
+fn rules_of(dispatch: Dispatch) -> PoolRules {
+    PoolRules { dispatch, ..PoolRules::default() }
+}
+
+/// Returns a scenario with two such backends and 3,000 queries a second.
+fn of_two(rules: PoolRules, model: BackendModel, queries: usize) -> Scenario {
+    let gap = Duration::from_secs(1) / 3_000;
+    Scenario { queries, gap, is_probed: true, ..Scenario::of_pool(rules, vec![model; 2]) }
+}
+
+#[test]
+fn every_query_has_one_outcome_whatever_backends_do() {
+    for seed in 0..8 {
+        let ill = |length, every| vec![When::NowAndThen { length: ms(length), every: ms(every) }];
+        let one = BackendModel { crashes: ill(300, 900), loss: Course::always(0.1), ..BackendModel::default() };
+        let other =
+            BackendModel { stalls: ill(200, 700), crashes: ill(100, 900), failure: 0.1, ..stumbling(0.1, ms(400)) };
+        for dispatch in [Dispatch::Race, Dispatch::Hedge, Dispatch::Sequential] {
+            let mut rules = PoolRules { attempt_timeout: ms(150), timeout: ms(500), tries: 2, ..rules_of(dispatch) };
+            rules.health.every_queries = 100;
+            let mut scenario = of_two(rules, BackendModel::default(), 2_000);
+            scenario.pools[0].backends = vec![one.clone(), other.clone()];
+            let report = run(&scenario, Instant::now(), seed);
+            assert!(report.races.iter().all(|race| race.outcomes.len() == 1), "seed {seed}, {dispatch:?}");
+            assert!(report.queries.iter().all(|query| query.len() == 1), "seed {seed}, {dispatch:?}");
+        }
+    }
+}
+
+#[test]
+fn two_seeds_are_played_alike_in_one_process_and_with_several_pools() {
+    let mut scenario = of_two(rules_of(Dispatch::Hedge), stumbling(0.05, ms(50)), 5_000);
+    scenario.pools.push(scenario.pools[0].clone());
+    scenario.reloads = vec![(ms(500), vec![rules_of(Dispatch::Race), rules_of(Dispatch::Hedge)])];
+    let report = run(&scenario, Instant::now(), 3);
+    assert_eq!(report, run(&scenario, Instant::now() + ms(77), 3));
+    let of_pool = |name: &str| report.races.iter().filter(|race| race.pool == name).count();
+    assert_eq!((of_pool("pool0"), of_pool("pool1")), (2_500, 2_500));
+    // After the reload the first pool races; the other one does not change.
+    let races = |race: &&RaceRecord| race.pool == "pool0" && race.rules.dispatch == Dispatch::Race;
+    assert!(report.races.iter().filter(races).all(|race| race.began >= ms(500) && race.asked.len() >= 2));
+    assert!(report.races.iter().any(|race| races(&race)));
 }

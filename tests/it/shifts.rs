@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use hedgerow::policy::race::AttemptKind;
 use hedgerow::policy::{Dispatch, Hedge, PoolRules};
-use hedgerow::sim::{BackendModel, Course, Delay, Scenario, ScenarioRecord, When, run};
+use hedgerow::sim::{BackendModel, Course, Delay, Scenario, When};
+
+use crate::support::scenario_record::{ScenarioRecord, run};
 
 /// Queries in a second.
 const RATE: usize = 3_000;

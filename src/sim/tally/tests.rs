@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::policy::balance::Balance;
 use crate::policy::{Dispatch, Hedge, HedgeDelay, PoolRules};
-use crate::sim::{BackendModel, Capacity, Course, Delay, Empirical, NameDistribution, RaceRecord, When, run};
+use crate::sim::{BackendModel, Capacity, Course, Delay, Empirical, NameDistribution, When};
 
 fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
@@ -136,25 +136,6 @@ fn a_seed_makes_the_same_tally_whenever_it_is_played() {
     assert_ne!(one, Tally::of(&scenario, Instant::now(), 8));
 }
 
-#[test]
-fn every_query_has_one_outcome_whatever_backends_do() {
-    for seed in 0..8 {
-        let ill = |length, every| vec![When::NowAndThen { length: ms(length), every: ms(every) }];
-        let one = BackendModel { crashes: ill(300, 900), loss: Course::always(0.1), ..BackendModel::default() };
-        let other =
-            BackendModel { stalls: ill(200, 700), crashes: ill(100, 900), failure: 0.1, ..stumbling(0.1, ms(400)) };
-        for dispatch in [Dispatch::Race, Dispatch::Hedge, Dispatch::Sequential] {
-            let mut rules = PoolRules { attempt_timeout: ms(150), timeout: ms(500), tries: 2, ..rules(dispatch) };
-            rules.health.every_queries = 100;
-            let mut scenario = scenario(rules, BackendModel::default(), 2_000);
-            scenario.pools[0].backends = vec![one.clone(), other.clone()];
-            let report = run(&scenario, Instant::now(), seed);
-            assert!(report.races.iter().all(|race| race.outcomes.len() == 1), "seed {seed}, {dispatch:?}");
-            assert!(report.queries.iter().all(|query| query.len() == 1), "seed {seed}, {dispatch:?}");
-        }
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
@@ -226,19 +207,4 @@ fn a_sticky_pool_asks_first_who_knew_the_name() {
     // Both know a quarter of the names, neither knows another quarter: the order matters for the other half.
     let (sticky, turns) = (failovers(Balance::Sticky), failovers(Balance::RoundRobin));
     assert!(sticky * 10 < turns * 6 && sticky > 0, "{sticky} against {turns}");
-}
-
-#[test]
-fn two_seeds_are_played_alike_in_one_process_and_with_several_pools() {
-    let mut scenario = scenario(rules(Dispatch::Hedge), stumbling(0.05, ms(50)), 5_000);
-    scenario.pools.push(scenario.pools[0].clone());
-    scenario.reloads = vec![(ms(500), vec![rules(Dispatch::Race), rules(Dispatch::Hedge)])];
-    let report = run(&scenario, Instant::now(), 3);
-    assert_eq!(report, run(&scenario, Instant::now() + ms(77), 3));
-    let of_pool = |name: &str| report.races.iter().filter(|race| race.pool == name).count();
-    assert_eq!((of_pool("pool0"), of_pool("pool1")), (2_500, 2_500));
-    // After the reload the first pool races; the other one does not change.
-    let races = |race: &&RaceRecord| race.pool == "pool0" && race.rules.dispatch == Dispatch::Race;
-    assert!(report.races.iter().filter(races).all(|race| race.began >= ms(500) && race.asked.len() >= 2));
-    assert!(report.races.iter().any(|race| races(&race)));
 }

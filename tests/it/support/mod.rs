@@ -3,6 +3,7 @@
 //! deadline. Nothing of this knows a type of hedgerow: the tests meet it as a user does.
 //!
 //! Tests of one room share a file beside that, which does know its types: [`admin_site`], [`cache`],
+//! [`scenario_record`],
 //! [`transfers`] and [`zones`]; [`browser`], [`encrypted_peers`], [`hosts`], [`lookup`] and [`peers`] run
 //! commands.
 
@@ -32,6 +33,7 @@ pub(crate) mod peers;
 mod quic_backend;
 pub(crate) mod quic_client;
 pub(crate) mod running;
+pub(crate) mod scenario_record;
 mod script;
 mod server;
 mod service_manager;

@@ -3,79 +3,77 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::event::Happening;
-use super::model::Scenario;
-use super::world::play;
-use crate::engine::{RaceRef, RaceReport, ResponseSummary};
-use crate::metrics::ResponseSource;
-use crate::policy::race::{AttemptId, AttemptKind, BackendIndex, RaceEnd};
-use crate::policy::{PoolRules, Rank};
+use hedgerow::engine::{RaceRef, RaceReport, ResponseSummary};
+use hedgerow::metrics::ResponseSource;
+use hedgerow::policy::race::{AttemptId, AttemptKind, BackendIndex, RaceEnd};
+use hedgerow::policy::{PoolRules, Rank};
+use hedgerow::sim::{Happening, Scenario, play};
 
 /// The record of a scenario.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ScenarioRecord {
+pub(crate) struct ScenarioRecord {
     /// All races, in the order of their beginning.
-    pub races: Vec<RaceRecord>,
+    pub(crate) races: Vec<RaceRecord>,
     /// The responses of each query with the time that the client had waited, in the order of arrival. There
     /// must be exactly one for each.
-    pub queries: Vec<Vec<(Duration, Option<ResponseSource>)>>,
+    pub(crate) queries: Vec<Vec<(Duration, Option<ResponseSource>)>>,
 }
 
 /// The record of one race. Times count from its beginning.
 #[derive(Clone, Debug, PartialEq)]
-pub struct RaceRecord {
+pub(crate) struct RaceRecord {
     /// The beginning, counted from the start of the scenario.
-    pub began: Duration,
+    pub(crate) began: Duration,
     /// The name of the pool.
-    pub pool: String,
+    pub(crate) pool: String,
     /// The rules that the race followed.
-    pub rules: PoolRules,
+    pub(crate) rules: PoolRules,
     /// True if no backend of the pool was up at the beginning.
-    pub all_down: bool,
+    pub(crate) all_down: bool,
     /// The time by which the client must have the response.
-    pub deadline: Duration,
+    pub(crate) deadline: Duration,
     /// The attempts.
-    pub asked: Vec<RecordedAttempt>,
+    pub(crate) asked: Vec<RecordedAttempt>,
     /// The replies, including late ones.
-    pub replies: Vec<RecordedReply>,
+    pub(crate) replies: Vec<RecordedReply>,
     /// True if a bare failure arrived during the race.
-    pub bare_failure: bool,
+    pub(crate) bare_failure: bool,
     /// The number of hedges that were due but denied.
-    pub hedges_denied: u8,
+    pub(crate) hedges_denied: u8,
     /// The rank of the reply that won.
-    pub won_by: Option<Rank>,
+    pub(crate) won_by: Option<Rank>,
     /// All outcomes of the race with their times. There must be exactly one.
-    pub outcomes: Vec<(Duration, RaceEnd)>,
+    pub(crate) outcomes: Vec<(Duration, RaceEnd)>,
 }
 
 /// One attempt of a [`RaceRecord`].
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RecordedAttempt {
+pub(crate) struct RecordedAttempt {
     /// The time of the attempt.
-    pub at: Duration,
+    pub(crate) at: Duration,
     /// The backend that got the query.
-    pub backend: BackendIndex,
+    pub(crate) backend: BackendIndex,
     /// The reason for the attempt.
-    pub kind: AttemptKind,
+    pub(crate) kind: AttemptKind,
     /// True if the query had OPT.
-    pub edns: bool,
+    pub(crate) edns: bool,
 }
 
 /// One reply of a [`RaceRecord`].
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RecordedReply {
+pub(crate) struct RecordedReply {
     /// The time of the reply.
-    pub at: Duration,
+    pub(crate) at: Duration,
     /// The attempt that it answers.
-    pub attempt: AttemptId,
+    pub(crate) attempt: AttemptId,
     /// The rank of the reply.
-    pub rank: Rank,
+    pub(crate) rank: Rank,
     /// True if the race was over before.
-    pub is_late: bool,
+    pub(crate) is_late: bool,
 }
 
 /// Plays a scenario from `start` to its end and records everything.
-pub fn run(scenario: &Scenario, start: Instant, seed: u64) -> ScenarioRecord {
+pub(crate) fn run(scenario: &Scenario, start: Instant, seed: u64) -> ScenarioRecord {
     let mut recorder = Recorder::new(start, scenario.queries);
     play(scenario, start, seed, |at, happening| recorder.add(at, happening));
     let mut races: Vec<_> = recorder.over;
