@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use self::interfaces::Findings;
-use super::{EXIT_USAGE, count};
+use super::{count, failure, usage};
 use crate::config::words;
 use crate::load::{self, ConfigText, LoadError, Loader, Setup};
 use crate::wire::{Name, display_name};
@@ -25,19 +25,14 @@ pub(super) struct Args {
 /// Prints a summary and the abilities of interfaces on stdout, or every problem on stderr with exit status 2.
 /// Warnings always go to stderr. With `--dump`, zones go to stdout and the summary to stderr.
 pub(super) fn run(file: Option<PathBuf>, args: &Args) -> ExitCode {
-    let CheckReport { summary, mut warnings, setup } = match check(file.as_deref()) {
+    let CheckReport { summary, warnings, setup } = match check(file.as_deref()) {
         Ok(checked) => checked,
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::from(EXIT_USAGE);
-        }
+        Err(error) => return usage(error),
     };
     let Findings { lines, warnings: odd, problems } = interfaces::look(&setup.config);
-    warnings.extend(odd);
-    warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    warnings.iter().chain(&odd).for_each(|warning| eprintln!("warning: {warning}"));
     if !problems.is_empty() {
-        problems.iter().for_each(|problem| eprintln!("{problem}"));
-        return ExitCode::from(EXIT_USAGE);
+        return usage(problems.join("\n"));
     }
     let report = [&[summary], &lines[..]].concat().join("\n");
     let Some(wanted) = &args.dump else {
@@ -47,20 +42,14 @@ pub(super) fn run(file: Option<PathBuf>, args: &Args) -> ExitCode {
     eprintln!("{report}");
     let zones = match zones_of(&setup, wanted.as_ref()) {
         Ok(zones) => zones,
-        Err(message) => {
-            eprintln!("{message}");
-            return ExitCode::from(EXIT_USAGE);
-        }
+        Err(message) => return usage(message),
     };
     let mut out = BufWriter::new(io::stdout().lock());
     match zones.iter().try_for_each(|zone| dump(zone, &mut out)).and_then(|()| out.flush()) {
         Ok(()) => ExitCode::SUCCESS,
         // The reader of the pipe has closed it.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("hedgerow: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failure(format_args!("hedgerow: {error}")),
     }
 }
 
@@ -78,28 +67,31 @@ fn check(file: Option<&Path>) -> Result<CheckReport, LoadError> {
     let setup = load::load_files(config, &mut loader).map_err(|error| text.with_places(error))?;
     let file = text.file;
     let summary = format!("{}: ok ({})", file.display(), summary(&setup));
-    let mut warnings = loader.warnings().to_vec();
-    warnings.extend(load::certificate_warnings(&setup.certificates, SystemTime::now()));
-    warnings.extend(load::trust_warnings(&setup.config));
-    warnings.extend(load::clear_http_warnings(&setup.config));
-    warnings.extend(load::denial_warnings(&setup.config));
-    warnings.extend(load::designation_warnings(&setup.config, &setup.certificates));
-    warnings.extend(load::user_warnings(&setup.config));
-    warnings.extend(load::exposed_secrets(&setup.config, Some(&file)));
+    let warnings = [
+        loader.warnings().to_vec(),
+        load::certificate_warnings(&setup.certificates, SystemTime::now()),
+        load::trust_warnings(&setup.config),
+        load::clear_http_warnings(&setup.config),
+        load::denial_warnings(&setup.config),
+        load::designation_warnings(&setup.config, &setup.certificates),
+        load::user_warnings(&setup.config),
+        load::exposed_secrets(&setup.config, Some(&file)),
+    ]
+    .concat();
     Ok(CheckReport { summary, warnings, setup })
 }
 
 fn zones_of<'a>(setup: &'a Setup, wanted: Option<&Name>) -> Result<Vec<&'a Arc<Zone>>, String> {
+    let all = || setup.zone_dbs.iter().flat_map(|zone_db| zone_db.zones());
     let mut zones: Vec<&Arc<Zone>> = Vec::new();
-    for zone in setup.zone_dbs.iter().flat_map(|zone_db| zone_db.zones()) {
-        if wanted.is_none_or(|name| name == zone.apex()) && !zones.iter().any(|known| Arc::ptr_eq(known, zone)) {
+    for zone in all().filter(|zone| wanted.is_none_or(|name| name == zone.apex())) {
+        if !zones.iter().any(|known| Arc::ptr_eq(known, zone)) {
             zones.push(zone);
         }
     }
     match wanted {
         Some(name) if zones.is_empty() => {
-            let all: Vec<_> = setup.zone_dbs.iter().flat_map(|zone_db| zone_db.zones()).collect();
-            let names: Vec<String> = all.iter().map(|zone| zone.apex().to_string()).collect();
+            let names: Vec<_> = all().map(|zone| zone.apex().to_string()).collect();
             Err(format!("no zone {name}, expected one of: {}", names.join(", ")))
         }
         Some(_) | None => Ok(zones),
@@ -122,11 +114,8 @@ fn summary(Setup { config, zone_dbs, .. }: &Setup) -> String {
         let listen: Vec<_> = forwarder.listen.iter().map(|listener| listener.address.to_string()).collect();
         let backends = config.pools.iter().map(|pool| pool.backends.len()).sum();
         parts.push(format!("forwarder on {}", listen.join(", ")));
-        parts.push(format!(
-            "{} with {}",
-            count(config.pools.len(), "pool", "pools"),
-            count(backends, "backend", "backends"),
-        ));
+        let (pools, backends) = (count(config.pools.len(), "pool", "pools"), count(backends, "backend", "backends"));
+        parts.push(format!("{pools} with {backends}"));
     }
     if !config.authorities.is_empty() {
         let files = config.authorities.iter().map(|authority| authority.zones.len()).sum();

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::{EXIT_USAGE, print};
+use super::{failure, print, usage};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -58,13 +58,12 @@ pub(super) fn run(args: &Args) -> ExitCode {
     let files: Vec<_> = std::iter::once((output.clone(), args.job.config())).chain(examples).collect();
     let existing = files.iter().find(|(path, _)| !args.force && path.symlink_metadata().is_ok());
     if let Some((path, _)) = existing {
-        eprintln!("{}: the file exists, add --force to replace it or name another file", path.display());
-        return ExitCode::from(EXIT_USAGE);
+        let path = path.display();
+        return usage(format_args!("{path}: the file exists, add --force to replace it or name another file"));
     }
     for (path, text) in &files {
         if let Err(error) = write(path, text, args.force) {
-            eprintln!("{}: cannot be written: {error}", path.display());
-            return ExitCode::FAILURE;
+            return failure(format_args!("{}: cannot be written: {error}", path.display()));
         }
         eprintln!("{}: written", path.display());
     }

@@ -1,16 +1,16 @@
 //! `hedgerow ls`: a forwarder without a config file, with one pool for all names.
 
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{EXIT_USAGE, run};
-use crate::address::{BackendAddress, BackendUrl, ListenAddress, ListenUrl};
+use super::listen::ListenArgs;
+use super::{number, run, usage};
+use crate::address::{BackendAddress, BackendUrl};
 use crate::config::{
-    BackendConfig, CertificateConfig, Config, CookieConfig, DiscoverConfig, EtcdConfig, ForwarderConfig, HttpEndpoint,
-    Limits, ListenConfig, PoolConfig, PoolIndex, Route, etcd_key, http_endpoint, limits, listen_address,
-    usual_rate_limit, words,
+    BackendConfig, Config, CookieConfig, DiscoverConfig, EtcdConfig, ForwarderConfig, HttpEndpoint, PoolConfig,
+    PoolIndex, Route, etcd_key, http_endpoint, limits, usual_rate_limit, words,
 };
 use crate::limit::{AccessRules, WaitRules};
 use crate::load::{self, Loader};
@@ -21,49 +21,13 @@ use crate::wire::Name;
 /// The options. Each corresponds to the config key of the same name, with the same values and default.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where to listen: ADDRESS[:PORT] by UDP and TCP, or with tcp://, tls://, https://, http:// or quic://
-    /// before it; may be given several times
-    #[arg(short, long, value_name = "ADDR", required = true, value_parser = listen_address)]
-    listen: Vec<ListenUrl>,
-    /// The certificate chain of encrypted listeners, in PEM, the leaf first
-    #[arg(long, value_name = "FILE", requires = "key")]
-    certificate: Option<PathBuf>,
-    /// The private key of the certificate, in PEM
-    #[arg(long, value_name = "FILE", requires = "certificate")]
-    key: Option<PathBuf>,
-    /// The names that each server knows: split: some, as tables do | same: all, as resolvers do; sets the
-    /// defaults of the others [default: split]
-    #[arg(long, value_name = "WORD", value_parser = words::word::<Serves>)]
-    serves: Option<Serves>,
-    /// race | hedge | sequential [default: race; hedge with --serves same]
-    #[arg(long, value_name = "WORD", value_parser = words::word::<Dispatch>)]
-    dispatch: Option<Dispatch>,
-    /// ordered | round-robin | random | sticky | hash | least-load | fastest [default: round-robin; fastest
-    /// with --serves same]
-    #[arg(long, value_name = "WORD", value_parser = words::word::<Balance>)]
-    balance: Option<Balance>,
-    /// positive | conclusive | any [default: positive; conclusive with --serves same]
-    #[arg(long, value_name = "WORD", value_parser = words::word::<Accept>)]
-    accept: Option<Accept>,
-    /// The client's deadline [default: 3s]
-    #[arg(long, value_name = "DURATION", value_parser = within(&limits::TIMEOUT))]
-    timeout: Option<Duration>,
-    /// The answer when no backend replied: nxdomain | servfail | refused | drop [default: nxdomain; servfail
-    /// with --serves same]
-    #[arg(long, value_name = "WORD", value_parser = words::word::<Silence>)]
-    on_timeout: Option<Silence>,
-    /// The answer when all backends are down: nxdomain | servfail | refused | drop [default: nxdomain;
-    /// servfail with --serves same]
-    #[arg(long, value_name = "WORD", value_parser = words::word::<Silence>)]
-    on_all_down: Option<Silence>,
-    /// When a hedge starts: auto, a percentile such as p95, or a duration [default: auto]
-    #[arg(long, value_name = "DELAY", value_parser = words::hedge_delay)]
-    hedge_delay: Option<HedgeDelay>,
-    /// Hedges per query, over time, 0 to 1 [default: 0.05]
-    #[arg(long, value_name = "SHARE", value_parser = budget)]
-    hedge_budget: Option<f64>,
+    #[command(flatten)]
+    listen: ListenArgs,
+    #[command(flatten)]
+    rules: RuleArgs,
     /// Data-plane threads; 0 is one per CPU
-    #[arg(short = 'N', long, value_name = "N", default_value_t = 0, value_parser = workers)]
+    #[arg(short = 'N', long, value_name = "N", default_value_t = 0)]
+    #[arg(value_parser = |text: &str| number(text, limits::WORKERS))]
     workers: usize,
     /// Also probe the backends after this number of queries; 0 disables it
     #[arg(short = 'R', long, value_name = "QUERIES", default_value_t = 0)]
@@ -83,61 +47,83 @@ pub(super) struct Args {
     backends: Vec<BackendUrl>,
 }
 
+#[derive(Debug, clap::Args)]
+struct RuleArgs {
+    /// The names that each server knows: split: some, as tables do | same: all, as resolvers do; sets the
+    /// defaults of the others [default: split]
+    #[arg(long, value_name = "WORD", value_parser = words::word::<Serves>)]
+    serves: Option<Serves>,
+    /// race | hedge | sequential [default: race; hedge with --serves same]
+    #[arg(long, value_name = "WORD", value_parser = words::word::<Dispatch>)]
+    dispatch: Option<Dispatch>,
+    /// ordered | round-robin | random | sticky | hash | least-load | fastest [default: round-robin; fastest
+    /// with --serves same]
+    #[arg(long, value_name = "WORD", value_parser = words::word::<Balance>)]
+    balance: Option<Balance>,
+    /// positive | conclusive | any [default: positive; conclusive with --serves same]
+    #[arg(long, value_name = "WORD", value_parser = words::word::<Accept>)]
+    accept: Option<Accept>,
+    /// The client's deadline [default: 3s]
+    #[arg(long, value_name = "DURATION", value_parser = |text: &str| limits::TIMEOUT.parse(text))]
+    timeout: Option<Duration>,
+    /// The answer when no backend replied: nxdomain | servfail | refused | drop [default: nxdomain; servfail
+    /// with --serves same]
+    #[arg(long, value_name = "WORD", value_parser = words::word::<Silence>)]
+    on_timeout: Option<Silence>,
+    /// The answer when all backends are down: nxdomain | servfail | refused | drop [default: nxdomain;
+    /// servfail with --serves same]
+    #[arg(long, value_name = "WORD", value_parser = words::word::<Silence>)]
+    on_all_down: Option<Silence>,
+    /// When a hedge starts: auto, a percentile such as p95, or a duration [default: auto]
+    #[arg(long, value_name = "DELAY", value_parser = words::hedge_delay)]
+    hedge_delay: Option<HedgeDelay>,
+    /// Hedges per query, over time, 0 to 1 [default: 0.05]
+    #[arg(long, value_name = "SHARE", value_parser = |text: &str| number(text, limits::BUDGET))]
+    hedge_budget: Option<f64>,
+}
+
+impl RuleArgs {
+    fn rules(&self) -> PoolRules {
+        let mut rules = PoolRules::of(self.serves.unwrap_or(Serves::Split));
+        rules.dispatch = self.dispatch.unwrap_or(rules.dispatch);
+        rules.balance = self.balance.unwrap_or(rules.balance);
+        rules.accept = self.accept.unwrap_or(rules.accept);
+        rules.timeout = self.timeout.unwrap_or(rules.timeout);
+        rules.on_timeout = self.on_timeout.unwrap_or(rules.on_timeout);
+        rules.on_all_down = self.on_all_down.unwrap_or(rules.on_all_down);
+        rules.hedge.delay = self.hedge_delay.unwrap_or(rules.hedge.delay);
+        rules.hedge.budget = self.hedge_budget.unwrap_or(rules.hedge.budget);
+        rules
+    }
+}
+
 pub(super) fn run(args: Args) -> ExitCode {
     if let Some(twice) = duplicate(&args.backends) {
-        eprintln!("hedgerow ls: backend {twice} is given twice; name each server once");
-        return ExitCode::from(EXIT_USAGE);
+        return usage(format_args!("hedgerow ls: backend {twice} is given twice; name each server once"));
     }
-    if let Some(listener) = lacks_certificate(&args.listen, args.certificate.is_some()) {
-        eprintln!("hedgerow ls: {listener} has no certificate to show, add --certificate FILE and --key FILE");
-        return ExitCode::from(EXIT_USAGE);
+    if let Err(problem) = args.listen.check() {
+        return usage(format_args!("hedgerow ls: {problem}"));
     }
     let mut loader = Loader::default();
     match load::load_files_to_serve(config(&args), None, &mut loader) {
         // SIGHUP only reads the certificate again.
         Ok(setup) => run::foreground(setup, move |_| load::load_files_to_serve(config(&args), None, &mut loader)),
-        Err(problems) => {
-            eprintln!("hedgerow ls: {problems}");
-            ExitCode::from(EXIT_USAGE)
-        }
+        Err(problems) => usage(format_args!("hedgerow ls: {problems}")),
     }
 }
 
-pub(super) fn own_certificate(chain: Option<&Path>, key: Option<&Path>) -> Vec<CertificateConfig> {
-    let section = |(chain, key): (&Path, &Path)| CertificateConfig {
-        name: "main".to_owned(),
-        chain: chain.to_owned(),
-        key: key.to_owned(),
-        names: Vec::new(),
-    };
-    chain.zip(key).map(section).into_iter().collect()
-}
-
-/// Returns the first listener that needs a certificate, if none is given.
-pub(super) fn lacks_certificate(listen: &[ListenUrl], is_given: bool) -> Option<ListenAddress> {
-    listen.iter().map(|listener| listener.address).find(|listener| listener.scheme.is_encrypted() && !is_given)
-}
-
 fn config(args: &Args) -> Config {
-    let mut rules = PoolRules::of(args.serves.unwrap_or(Serves::Split));
-    rules.dispatch = args.dispatch.unwrap_or(rules.dispatch);
-    rules.balance = args.balance.unwrap_or(rules.balance);
-    rules.accept = args.accept.unwrap_or(rules.accept);
-    rules.timeout = args.timeout.unwrap_or(rules.timeout);
-    rules.on_timeout = args.on_timeout.unwrap_or(rules.on_timeout);
-    rules.on_all_down = args.on_all_down.unwrap_or(rules.on_all_down);
-    rules.hedge.delay = args.hedge_delay.unwrap_or(rules.hedge.delay);
-    rules.hedge.budget = args.hedge_budget.unwrap_or(rules.hedge.budget);
+    let mut rules = args.rules.rules();
     rules.health.every_queries = args.probe_every;
     let pool = PoolConfig {
         name: "ls".to_owned(),
         backends: args.backends.iter().map(|url| backend(url, args.ca.as_ref())).collect(),
         discover: args.discover.clone().map(DiscoverConfig::of_key),
-        serves: args.serves,
+        serves: args.rules.serves,
         rules,
         ..PoolConfig::default()
     };
-    let listen: Vec<ListenConfig> = args.listen.iter().cloned().map(Into::into).collect();
+    let listen = args.listen.listen();
     Config {
         workers: NonZeroUsize::new(args.workers),
         forwarder: Some(ForwarderConfig {
@@ -152,7 +138,7 @@ fn config(args: &Args) -> Config {
             cookies: CookieConfig::default(),
         }),
         pools: vec![pool],
-        certificates: own_certificate(args.certificate.as_deref(), args.key.as_deref()),
+        certificates: args.listen.certificates(),
         etcd: EtcdConfig::of_endpoints(&args.etcd),
         ..Config::default()
     }
@@ -171,26 +157,6 @@ fn duplicate(backends: &[BackendUrl]) -> Option<BackendAddress> {
         .enumerate()
         .find(|(index, address)| addresses().take(*index).any(|other| other == *address))
         .map(|twice| twice.1)
-}
-
-fn within(limits: &'static Limits<Duration>) -> impl Fn(&str) -> Result<Duration, words::Expectation> + Clone {
-    |text| limits.parse(text)
-}
-
-fn budget(text: &str) -> Result<f64, String> {
-    let Limits { min, max } = limits::BUDGET;
-    text.parse()
-        .ok()
-        .filter(|share| limits::BUDGET.holds(share))
-        .ok_or_else(|| format!("expected a number from {min} to {max}"))
-}
-
-fn workers(text: &str) -> Result<usize, String> {
-    let Limits { min, max } = limits::WORKERS;
-    text.parse()
-        .ok()
-        .filter(|count| limits::WORKERS.holds(count))
-        .ok_or_else(|| format!("expected a number from {min} to {max}"))
 }
 
 #[cfg(test)]

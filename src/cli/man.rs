@@ -8,7 +8,7 @@ use clap::Command;
 use clap_mangen::Man;
 use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 
-use super::{help, print};
+use super::{failure, help, print};
 use crate::config::description::Shape;
 use crate::config::reference::{KeyDefault, ReferenceKey, ReferenceSection, sections, shape};
 
@@ -25,10 +25,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
     };
     match write_all(folder) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("hedgerow: {}: {error}", folder.display());
-            ExitCode::FAILURE
-        }
+        Err(error) => failure(format_args!("hedgerow: {}: {error}", folder.display())),
     }
 }
 

@@ -5,6 +5,7 @@ mod completions;
 mod ctl;
 mod help;
 mod init;
+mod listen;
 mod log;
 mod lookup;
 mod ls;
@@ -18,13 +19,16 @@ mod tests;
 mod top;
 mod ts;
 
+use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::config::{Limits, nearest};
 use crate::wire::HashSeed;
 use crate::zone;
 
@@ -107,8 +111,7 @@ pub fn main() -> ExitCode {
     let settled = matches.and_then(|cli| Ok((settle(cli.command, cli.config)?, cli.log)));
     let (command, log) = settled.unwrap_or_else(|error| reject(&error));
     if let Err(error) = log::init(&log) {
-        eprintln!("hedgerow: {error}");
-        return ExitCode::from(EXIT_USAGE);
+        return usage(format_args!("hedgerow: {error}"));
     }
     zone::seed_hashes(HashSeed(rand::random()));
     match command {
@@ -137,15 +140,40 @@ fn reject(error: &clap::Error) -> ! {
     std::process::exit(i32::from(EXIT_USAGE));
 }
 
+/// Reports a mistake in the command line, the config or a file, and returns its exit status.
+fn usage(problem: impl fmt::Display) -> ExitCode {
+    eprintln!("{problem}");
+    ExitCode::from(EXIT_USAGE)
+}
+
+/// Reports any other error, and returns its exit status.
+fn failure(problem: impl fmt::Display) -> ExitCode {
+    eprintln!("{problem}");
+    ExitCode::FAILURE
+}
+
 fn print(text: &[u8]) -> ExitCode {
     let mut out = io::stdout().lock();
     match out.write_all(text).and_then(|()| out.flush()) {
         // A reader such as `head` may close the pipe early.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            eprintln!("hedgerow: cannot write to stdout: {error}");
-            ExitCode::FAILURE
+            failure(format_args!("hedgerow: cannot write to stdout: {error}"))
         }
         Ok(()) | Err(_) => ExitCode::SUCCESS,
+    }
+}
+
+/// Parses a number within limits.
+fn number<T: FromStr + PartialOrd + fmt::Display>(text: &str, limits: Limits<T>) -> Result<T, String> {
+    let number = text.parse().ok().filter(|number| limits.holds(number));
+    number.ok_or_else(|| format!("expected a number {limits}"))
+}
+
+/// Suggests the word that was meant, or lists all.
+fn remedy<'w>(word: &str, known: impl Iterator<Item = &'w str> + Clone) -> String {
+    match nearest(word, known.clone()) {
+        Some(known) => format!("did you mean {known:?}?"),
+        None => format!("expected one of {}", known.collect::<Vec<_>>().join(", ")),
     }
 }
 
@@ -156,21 +184,17 @@ fn count(number: usize, one: &str, more: &str) -> String {
 
 fn settle(command: Option<ProgramCommand>, before: ConfigFile) -> Result<ProgramCommand, clap::Error> {
     let refusal = |message| Err(Cli::command().error(ErrorKind::ArgumentConflict, message));
-    match command.unwrap_or_else(|| ProgramCommand::Serve(ConfigFile::default())) {
-        command if before.config.is_none() => Ok(command),
-        ProgramCommand::Serve(ConfigFile { config: None }) => Ok(ProgramCommand::Serve(before)),
-        ProgramCommand::Check { config: ConfigFile { config: None }, args } => {
-            Ok(ProgramCommand::Check { config: before, args })
-        }
-        // clap passes a global option before the command to the command.
-        ProgramCommand::Ctl { config, args } if config.is_none() || config == before.config => {
-            Ok(ProgramCommand::Ctl { config: before.config, args })
-        }
-        ProgramCommand::Top { config: None, args } => Ok(ProgramCommand::Top { config: before.config, args }),
-        ProgramCommand::Serve(_)
-        | ProgramCommand::Check { .. }
-        | ProgramCommand::Ctl { .. }
-        | ProgramCommand::Top { .. } => refusal("--config stands before and after the command, expected one"),
+    let mut command = command.unwrap_or_else(|| ProgramCommand::Serve(ConfigFile::default()));
+    if before.config.is_none() {
+        return Ok(command);
+    }
+    // clap passes a global option before the command to the command.
+    let is_global = matches!(command, ProgramCommand::Ctl { .. });
+    let own = match &mut command {
+        ProgramCommand::Serve(ConfigFile { config })
+        | ProgramCommand::Check { config: ConfigFile { config }, .. }
+        | ProgramCommand::Ctl { config, .. }
+        | ProgramCommand::Top { config, .. } => config,
         ProgramCommand::Ls(_)
         | ProgramCommand::Ts(_)
         | ProgramCommand::Lookup(_)
@@ -179,9 +203,14 @@ fn settle(command: Option<ProgramCommand>, before: ConfigFile) -> Result<Program
         | ProgramCommand::Schema(_)
         | ProgramCommand::Man(_)
         | ProgramCommand::Completions(_) => {
-            refusal("--config before a command that reads no config file, expected serve, check, ctl or top")
+            return refusal("--config before a command that reads no config file, expected serve, check, ctl or top");
         }
+    };
+    if own.is_some() && !(is_global && *own == before.config) {
+        return refusal("--config stands before and after the command, expected one");
     }
+    *own = before.config;
+    Ok(command)
 }
 
 const EXIT_STATUS: &str =

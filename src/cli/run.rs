@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use tokio::runtime;
 use tokio::task::LocalSet;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use super::failure;
 use crate::admin::{ChangeRefusal, ProcessChange};
 use crate::load::{Confinement, LoadError, Setup};
 use crate::net::from_clients::listening::ListeningSocket;
@@ -24,20 +25,14 @@ pub(super) fn foreground(
     setup: Setup,
     read: impl FnMut(&Confinement) -> Result<Setup, LoadError> + Send + 'static,
 ) -> ExitCode {
-    control(setup, Box::new(read)).unwrap_or_else(|error| {
-        eprintln!("hedgerow: {error}");
-        ExitCode::FAILURE
-    })
+    control(setup, Box::new(read)).unwrap_or_else(|error| failure(format_args!("hedgerow: {error}")))
 }
 
 fn control(setup: Setup, read: Read) -> io::Result<ExitCode> {
     // First, before other descriptors are opened.
     let passed = match passed_sockets() {
         Ok(passed) => passed,
-        Err(error) => {
-            eprintln!("hedgerow: {error}");
-            return Ok(ExitCode::FAILURE);
-        }
+        Err(error) => return Ok(failure(format_args!("hedgerow: {error}"))),
     };
     let signals = BlockedSignals::new()?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
@@ -70,10 +65,7 @@ async fn serve(
     let mut manager = ServiceManager::new(Contact::from_environment(), &passed);
     let mut server = match start(setup, read, passed) {
         Ok(server) => server,
-        Err(error) => {
-            eprintln!("hedgerow: {error}");
-            return Ok(ExitCode::FAILURE);
-        }
+        Err(error) => return Ok(failure(format_args!("hedgerow: {error}"))),
     };
     let mut signals = signals.take()?;
     server.pools.ask_sources().await;
@@ -120,6 +112,11 @@ async fn serve(
             },
         }
     }
+    end(server, manager, tick).await
+}
+
+/// Drains the server, and ends the process.
+async fn end(server: Server, mut manager: ServiceManager, mut tick: Interval) -> ! {
     manager.stopping();
     let rest = if manager.is_keeping() { QueuedQueryFate::Kept } else { QueuedQueryFate::Taken };
     let mut drain = pin!(server.drain(rest));

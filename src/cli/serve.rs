@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{EXIT_USAGE, run};
+use super::{run, usage};
 use crate::load::{ConfigReader, ConfigText, Confinement, LoadError, find_user};
 use crate::supervisor;
 
@@ -24,8 +24,5 @@ pub(super) fn run(file: Option<PathBuf>) -> ExitCode {
             }
         }
     };
-    served().unwrap_or_else(|problems| {
-        eprintln!("{problems}");
-        ExitCode::from(EXIT_USAGE)
-    })
+    served().unwrap_or_else(usage)
 }

@@ -5,12 +5,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::ls::{lacks_certificate, own_certificate};
-use super::{EXIT_USAGE, run};
-use crate::address::ListenUrl;
+use super::listen::ListenArgs;
+use super::{run, usage};
 use crate::config::{
-    AuthorityConfig, Config, CookieConfig, EtcdConfig, HttpEndpoint, ListenConfig, RegisterConfig, ZoneSource,
-    etcd_key, http_endpoint, listen_address, usual_rate_limit, words,
+    AuthorityConfig, Config, CookieConfig, EtcdConfig, HttpEndpoint, RegisterConfig, ZoneSource, etcd_key,
+    http_endpoint, usual_rate_limit, words,
 };
 use crate::limit::AccessRules;
 use crate::load::{self, LoadError, Loader, Setup};
@@ -20,16 +19,8 @@ use crate::zone::{Identity, Miss};
 /// The options. Each corresponds to the config key of the same name, with the same values and default.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where to listen: ADDRESS[:PORT] by UDP and TCP, or with tcp://, tls://, https://, http:// or quic://
-    /// before it; may be given several times
-    #[arg(short, long, value_name = "ADDR", required = true, value_parser = listen_address)]
-    listen: Vec<ListenUrl>,
-    /// The certificate chain of encrypted listeners, in PEM, the leaf first
-    #[arg(long, value_name = "FILE", requires = "key")]
-    certificate: Option<PathBuf>,
-    /// The private key of the certificate, in PEM
-    #[arg(long, value_name = "FILE", requires = "certificate")]
-    key: Option<PathBuf>,
+    #[command(flatten)]
+    listen: ListenArgs,
     /// The response for a name that is in no table: silent | nxdomain | refused [default: silent]
     #[arg(long, value_name = "WORD", value_parser = words::word::<Miss>)]
     miss: Option<Miss>,
@@ -54,28 +45,22 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> ExitCode {
-    let is_any = args.listen.first().is_some_and(|first| first.address.socket.ip().is_unspecified());
-    if args.register.is_some() && args.address.is_none() && is_any {
-        eprintln!("hedgerow ts: the listen address is unspecified and cannot be registered: set --address");
-        return ExitCode::from(EXIT_USAGE);
+    if args.register.is_some() && args.address.is_none() && args.listen.is_unspecified() {
+        return usage("hedgerow ts: the listen address is unspecified and cannot be registered: set --address");
     }
-    if let Some(listener) = lacks_certificate(&args.listen, args.certificate.is_some()) {
-        eprintln!("hedgerow ts: {listener} has no certificate to show, add --certificate FILE and --key FILE");
-        return ExitCode::from(EXIT_USAGE);
+    if let Err(problem) = args.listen.check() {
+        return usage(format_args!("hedgerow ts: {problem}"));
     }
     let mut loader = Loader::default();
     match load(&args, &mut loader) {
         // SIGHUP reads the zone files again.
         Ok(setup) => run::foreground(setup, move |_| load(&args, &mut loader)),
-        Err(problems) => {
-            eprintln!("{problems}");
-            ExitCode::from(EXIT_USAGE)
-        }
+        Err(problems) => usage(problems),
     }
 }
 
 fn load(args: &Args, loader: &mut Loader) -> Result<Setup, LoadError> {
-    let listen: Vec<ListenConfig> = args.listen.iter().cloned().map(Into::into).collect();
+    let listen = args.listen.listen();
     let rate_limit = usual_rate_limit(&listen);
     let authority = AuthorityConfig {
         name: "authority".to_owned(),
@@ -101,7 +86,7 @@ fn load(args: &Args, loader: &mut Loader) -> Result<Setup, LoadError> {
     };
     let config = Config {
         authorities: vec![authority],
-        certificates: own_certificate(args.certificate.as_deref(), args.key.as_deref()),
+        certificates: args.listen.certificates(),
         etcd: EtcdConfig::of_endpoints(&args.etcd),
         ..Config::default()
     };

@@ -4,7 +4,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::address::Scheme;
-use crate::config::{Config, Words, XdpConfig, XdpInterface, XdpMode, ZeroCopy, nearest};
+use crate::cli::remedy;
+use crate::config::{Config, Words, XdpConfig, XdpInterface, XdpMode, ZeroCopy};
 use crate::net::xdp::EXPERIMENTAL;
 use crate::net::xdp::netlink::{self, DriverFeatures, InterfaceFacts};
 use crate::net::xdp::rights::Rights;
@@ -34,9 +35,10 @@ pub(super) fn look(config: &Config) -> Findings {
             Ok(InterfaceSearch::Others(names)) => {
                 findings.forbid(xdp, [format!("{key}: {}", absent(&wanted.name, &names))])
             }
-            Err(error) => findings
-                .warnings
-                .push(format!("{key}: the kernel does not describe interface {}: {error}", wanted.name)),
+            Err(error) => {
+                let name = &wanted.name;
+                findings.warnings.push(format!("{key}: the kernel does not describe interface {name}: {error}"));
+            }
         }
     }
     match Rights::of_this_thread() {
@@ -109,48 +111,42 @@ fn judge(wanted: &XdpInterface, found: &InterfaceAbilities, workers: Option<usiz
     let InterfaceAbilities { facts, features, listeners, backends } = found;
     let name = &wanted.name;
     let mut verdict = InterfaceVerdict { lines: vec![summary(name, found)], ..InterfaceVerdict::default() };
+    let InterfaceVerdict { lines, odd, impossible } = &mut verdict;
     if !facts.is_ethernet {
-        verdict
-            .impossible
+        impossible
             .push(format!("{name} is not an Ethernet interface, expected one that other hosts use to reach this host"));
         return verdict;
     }
     if !facts.is_up {
-        verdict.odd.push(format!("{name} is down, or has no carrier"));
+        odd.push(format!("{name} is down, or has no carrier"));
     }
     if listeners.is_empty() && *backends == 0 {
-        verdict.odd.push(format!(
+        odd.push(format!(
             "nothing here uses {name}: no listener by UDP has an address of it, and no backend is reached by it"
         ));
     }
     if let Some(program) = facts.program {
-        verdict.odd.push(format!(
+        odd.push(format!(
             "XDP program {program} is attached to {name} already, by a running hedgerow or by another program"
         ));
     }
-    let absent: Vec<_> = wanted.queues.iter().flatten().filter(|queue| **queue >= facts.queues).collect();
-    if let Some(queue) = absent.first() {
+    if let Some(queue) = wanted.queues.iter().flatten().find(|queue| **queue >= facts.queues) {
         let last = facts.queues.saturating_sub(1);
-        verdict
-            .impossible
-            .push(format!("there is no queue {queue}, expected 0 to {last} (ethtool -L {name} sets how many)"));
+        impossible.push(format!("there is no queue {queue}, expected 0 to {last} (ethtool -L {name} sets how many)"));
     }
-    let is_native = features.is_none_or(|features| features.native);
-    if wanted.mode == XdpMode::Native && !is_native {
-        verdict
-            .impossible
-            .push(format!("the driver of {name} has no native XDP, write mode = \"generic\" or \"auto\""));
+    if wanted.mode == XdpMode::Native && !features.is_none_or(|features| features.native) {
+        impossible.push(format!("the driver of {name} has no native XDP, write mode = \"generic\" or \"auto\""));
     }
     if wanted.zero_copy == ZeroCopy::On && !features.is_none_or(|features| features.zero_copy) {
-        verdict
-            .impossible
+        impossible
             .push(format!("the driver of {name} cannot do without copies, write zero_copy = \"off\" or \"auto\""));
     }
     let queues = served(wanted, facts).len();
     if let Some(workers) = workers.filter(|workers| *workers > queues && queues > 0) {
-        verdict.odd.push(format!("of {} only {} here", count(workers, "worker"), has_queue(queues)));
+        let have = if queues == 1 { "has" } else { "have" };
+        odd.push(format!("of {} only {queues} {have} a queue here", count(workers, "worker")));
     }
-    verdict.lines.push(right(name, facts, *features));
+    lines.push(right(name, facts, *features));
     verdict
 }
 
@@ -171,15 +167,11 @@ fn summary(name: &str, InterfaceAbilities { facts, features, listeners, backends
 }
 
 fn right(name: &str, facts: &InterfaceFacts, features: Option<DriverFeatures>) -> String {
-    let mode = match features {
-        None => XdpMode::Auto,
-        Some(features) if features.native => XdpMode::Native,
-        Some(_) => XdpMode::Generic,
-    };
-    let zero_copy = match features {
-        None => ZeroCopy::Auto,
-        Some(features) if features.native && features.zero_copy => ZeroCopy::On,
-        Some(_) => ZeroCopy::Off,
+    let (mode, zero_copy) = match features {
+        None => (XdpMode::Auto, ZeroCopy::Auto),
+        Some(DriverFeatures { native: false, .. }) => (XdpMode::Generic, ZeroCopy::Off),
+        Some(DriverFeatures { zero_copy: false, .. }) => (XdpMode::Native, ZeroCopy::Off),
+        Some(_) => (XdpMode::Native, ZeroCopy::On),
     };
     let (mode, zero_copy, queues) = (mode.word(), zero_copy.word(), facts.queues);
     format!("{name}: set mode = \"{mode}\", zero_copy = \"{zero_copy}\", and workers = {queues}, one for each queue")
@@ -194,11 +186,7 @@ fn served(wanted: &XdpInterface, facts: &InterfaceFacts) -> Vec<u32> {
 }
 
 fn absent(name: &str, others: &[String]) -> String {
-    let remedy = match nearest(name, others.iter().map(String::as_str)) {
-        Some(other) => format!("did you mean {other:?}?"),
-        None => format!("expected one of {}", others.join(", ")),
-    };
-    format!("there is no interface {name}, {remedy}")
+    format!("there is no interface {name}, {}", remedy(name, others.iter().map(String::as_str)))
 }
 
 fn lacking(rights: &Rights, sockets: usize) -> Vec<String> {
@@ -220,10 +208,6 @@ fn lacking(rights: &Rights, sockets: usize) -> Vec<String> {
 
 fn count(number: usize, noun: &str) -> String {
     super::count(number, noun, &format!("{noun}s"))
-}
-
-fn has_queue(number: usize) -> String {
-    format!("{number} {} a queue", if number == 1 { "has" } else { "have" })
 }
 
 #[cfg(test)]

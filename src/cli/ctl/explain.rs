@@ -61,7 +61,6 @@ fn head(race: &SlowRace, plan: &Plan) -> String {
         return format!("{name} {qtype}: no route");
     }
     let Plan { route, worker, cache, balance, dispatch, hedge_delay_ms, hedge_delay_from, tokens, .. } = plan;
-    let mut lines = vec![format!("{name} {qtype}: pool {pool} by route {route}, worker {worker}")];
     let cached = match (cache.state.as_str(), cache.ttl_seconds, cache.stale_seconds) {
         ("off", ..) => "off for this pool".to_owned(),
         ("none", ..) => "has nothing".to_owned(),
@@ -70,17 +69,15 @@ fn head(race: &SlowRace, plan: &Plan) -> String {
         (state, ..) => state.to_owned(),
     };
     let hits = cache.hits.map(|hits| format!(", {hits} hits")).unwrap_or_default();
-    lines.push(format!("  cache   {cached}{hits}"));
-    lines.push(format!("  order   {balance}"));
-    let hedge = match (hedge_delay_ms, hedge_delay_from) {
-        (Some(delay), Some(from)) => {
-            let tokens = tokens.map(|tokens| format!("; budget for {tokens} more")).unwrap_or_default();
-            format!(", a hedge after {}: {from}{tokens}", time(*delay))
-        }
-        _ => String::new(),
-    };
-    lines.push(wrap(&format!("  asking  {dispatch}{hedge}"), WIDTH, "          "));
-    lines.join("\n")
+    let hedge = hedge_delay_ms.zip(hedge_delay_from.as_ref()).map(|(delay, from)| {
+        let tokens = tokens.map(|tokens| format!("; budget for {tokens} more")).unwrap_or_default();
+        format!(", a hedge after {}: {from}{tokens}", time(delay))
+    });
+    let asking = format!("  asking  {dispatch}{}", hedge.unwrap_or_default());
+    let asking = wrap(&asking, WIDTH, "          ");
+    format!(
+        "{name} {qtype}: pool {pool} by route {route}, worker {worker}\n  cache   {cached}{hits}\n  order   {balance}\n{asking}"
+    )
 }
 
 fn candidates(candidates: &[Candidate]) -> String {

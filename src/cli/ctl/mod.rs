@@ -27,7 +27,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use self::connection::{AdminConnection, AdminOrder, AdminTarget};
-use super::{EXIT_USAGE, print};
+use super::{failure, print, usage};
 use crate::address::BackendAddress;
 use crate::admin::CertificateSnapshot;
 use crate::config::{limits, words};
@@ -217,8 +217,10 @@ pub(super) fn run(args: &Args, config: Option<&Path>) -> ExitCode {
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CommandFailure {
+    /// The command line or the config is wrong.
     #[error("{0}")]
     Usage(String),
+    /// The server or this host failed.
     #[error("{0}")]
     Server(String),
 }
@@ -226,10 +228,9 @@ pub(super) enum CommandFailure {
 impl CommandFailure {
     /// Reports the failure of a program on stderr, and returns its exit status.
     pub(super) fn report(&self, program: &str) -> ExitCode {
-        eprintln!("{program}: {self}");
         match self {
-            Self::Usage(_) => ExitCode::from(EXIT_USAGE),
-            Self::Server(_) => ExitCode::FAILURE,
+            Self::Usage(message) => usage(format_args!("{program}: {message}")),
+            Self::Server(message) => failure(format_args!("{program}: {message}")),
         }
     }
 }

@@ -34,6 +34,8 @@ use list::LookupQuestion;
 use output::LookupOutput;
 use way::{ServerChannel, Trust};
 
+use super::ctl::CommandFailure;
+use super::failure;
 use crate::wire::RecordType;
 
 /// Look up many names at once
@@ -89,38 +91,24 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> ExitCode {
     match prepare(&args) {
         Ok(batch) => run_batch(batch, args.output.as_deref()),
-        Err(LookupRefusal { status, message }) => {
-            eprintln!("hedgerow lookup: {message}");
-            ExitCode::from(status)
-        }
+        Err(refusal) => refusal.report("hedgerow lookup"),
     }
 }
 
-struct LookupRefusal {
-    status: u8,
-    message: String,
-}
-
-impl LookupRefusal {
-    fn usage(message: impl Into<String>) -> Self {
-        Self { status: USAGE, message: message.into() }
-    }
-}
-
-fn prepare(args: &Args) -> Result<Batch, LookupRefusal> {
+fn prepare(args: &Args) -> Result<Batch, CommandFailure> {
     let words = || args.words.iter().map(String::as_str);
     let servers: Vec<_> = words().filter(|word| word.starts_with('@')).collect();
     let flags: Vec<_> = words().filter(|word| word.starts_with('+')).collect();
     let mut names = words().filter(|word| !word.starts_with(['@', '+'])).peekable();
-    let way = ServerChannel::read(&servers, &flags, args.port, args.tcp, &args.trust).map_err(LookupRefusal::usage)?;
+    let way = ServerChannel::read(&servers, &flags, args.port, args.tcp, &args.trust).map_err(CommandFailure::Usage)?;
     let ServerChannel { address, connections } = way;
     let server = LookupServer { address, connections, timeout: args.timeout, tries: args.tries };
     let mut questions = Vec::new();
     while let Some(name) = names.next() {
         let rtype = names.next_if(|word| list::is_type(word)).map(list::parse_type).transpose();
-        let rtype = rtype.map_err(LookupRefusal::usage)?.unwrap_or(args.rtype);
+        let rtype = rtype.map_err(CommandFailure::Usage)?.unwrap_or(args.rtype);
         let question = LookupQuestion::new(name, rtype);
-        questions.push(question.map_err(|bad| LookupRefusal::usage(format!("{name:?}: {}", bad.what)))?);
+        questions.push(question.map_err(|bad| CommandFailure::Usage(format!("{name:?}: {}", bad.what)))?);
     }
     match &args.file {
         Some(path) => questions.append(&mut read_list(path, args.rtype)?),
@@ -130,7 +118,7 @@ fn prepare(args: &Args) -> Result<Batch, LookupRefusal> {
     Ok(Batch { server, questions, format: args.format, window: usize::from(args.in_flight) })
 }
 
-fn read_list(path: &Path, rtype: RecordType) -> Result<Vec<LookupQuestion>, LookupRefusal> {
+fn read_list(path: &Path, rtype: RecordType) -> Result<Vec<LookupQuestion>, CommandFailure> {
     let (place, bytes) = if path == Path::new("-") {
         if io::stdin().is_terminal() {
             eprintln!("names from the terminal: a line is NAME [TYPE], end with Ctrl-D");
@@ -141,36 +129,37 @@ fn read_list(path: &Path, rtype: RecordType) -> Result<Vec<LookupQuestion>, Look
         (path.display().to_string(), fs::read(path))
     };
     // A missing file is a mistake in the command line; other errors come from the system.
-    let bytes = bytes.map_err(|error| LookupRefusal {
-        status: if error.kind() == io::ErrorKind::NotFound { USAGE } else { TROUBLE },
-        message: format!("{place}: cannot read names: {error}"),
+    let bytes = bytes.map_err(|error| {
+        let message = format!("{place}: cannot read names: {error}");
+        let is_missing = error.kind() == io::ErrorKind::NotFound;
+        if is_missing { CommandFailure::Usage(message) } else { CommandFailure::Server(message) }
     })?;
     list::read(&place, &bytes, rtype).map_err(|bad| {
         let mut lines: Vec<_> = bad.iter().take(MAX_BAD_LINES).cloned().collect();
         if bad.len() > MAX_BAD_LINES {
             lines.push(format!("{place}: {} more bad lines", bad.len() - MAX_BAD_LINES));
         }
-        LookupRefusal::usage(lines.join("\n"))
+        CommandFailure::Usage(lines.join("\n"))
     })
 }
 
 fn run_batch(batch: Batch, path: Option<&Path>) -> ExitCode {
     let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return trouble(format!("cannot start: {error}")),
+        Err(error) => return failure(format!("cannot start: {error}")),
     };
     let status = runtime.block_on(async {
         // Installed before the output is opened, so that a signal leaves no temporary file.
         let (mut interrupt, mut terminate) = match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
             (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
             (Err(error), _) | (_, Err(error)) => {
-                return trouble(format!("cannot watch for signals: {error}"));
+                return failure(format!("cannot watch for signals: {error}"));
             }
         };
         tokio::select! {
             status = run_to_end(batch, path) => status,
-            _ = interrupt.recv() => trouble("interrupted"),
-            _ = terminate.recv() => trouble("terminated"),
+            _ = interrupt.recv() => failure("interrupted"),
+            _ = terminate.recv() => failure("terminated"),
         }
     });
     // Dropping the runtime would wait for a write to a pipe without a reader.
@@ -183,7 +172,7 @@ async fn run_to_end(batch: Batch, path: Option<&Path>) -> ExitCode {
     let place = path.map_or_else(|| "stdout".to_owned(), |path| path.display().to_string());
     let mut output = match LookupOutput::open(path) {
         Ok(output) => output,
-        Err(error) => return trouble(format!("{place}: cannot write results: {error}")),
+        Err(error) => return failure(format!("{place}: cannot write results: {error}")),
     };
     let done = match batch.run(&mut output).await {
         Ok(tally) => output.finish().map(|()| tally).map_err(Failure::Output),
@@ -199,16 +188,11 @@ async fn run_to_end(batch: Batch, path: Option<&Path>) -> ExitCode {
         }
         // A reader such as `head` may close the pipe early.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(Failure::Output(error)) => trouble(format!("{place}: cannot write results: {error}")),
+        Err(Failure::Output(error)) => failure(format!("{place}: cannot write results: {error}")),
         Err(Failure::Socket(error)) => {
-            trouble(format!("cannot open a socket: {error}; fewer names in flight (-j) need fewer sockets"))
+            failure(format!("cannot open a socket: {error}; fewer names in flight (-j) need fewer sockets"))
         }
     }
-}
-
-fn trouble(message: impl Into<String>) -> ExitCode {
-    eprintln!("{}", message.into());
-    ExitCode::from(TROUBLE)
 }
 
 fn parse_timeout(text: &str) -> Result<Duration, String> {
@@ -223,8 +207,6 @@ fn parse_timeout(text: &str) -> Result<Duration, String> {
 
 const EXIT_STATUS: &str = "Exit status: 0 every name got an answer, of any response code; 9 the server never replied for \
                            some name; 2 the command line or a list of names is wrong; 1 anything else";
-const USAGE: u8 = 2;
-const TROUBLE: u8 = 1;
 /// Exit status: the server never replied for some name, as in dig.
 const NO_REPLY: u8 = 9;
 const MAX_BAD_LINES: usize = 10;

@@ -45,49 +45,25 @@ impl ServerChannel {
         tcp: bool,
         trust: &Trust,
     ) -> Result<Self, String> {
-        let mut wanted = tcp.then_some(Scheme::Tcp);
-        let mut path = HttpPath::default();
-        for flag in flags {
-            wanted = Some(match *flag {
-                "+tcp" => Scheme::Tcp,
-                "+tls" => Scheme::Tls,
-                "+notcp" => Scheme::Plain,
-                "+https" => Scheme::Https,
-                "+quic" => Scheme::Quic,
-                other => match other.strip_prefix("+https=") {
-                    Some(text) => {
-                        path = text.parse().map_err(|expected| format!("{other}: expected {expected}"))?;
-                        Scheme::Https
-                    }
-                    None => return Err(format!("{other}: expected +tcp, +tls, +https or +quic")),
-                },
-            });
-        }
+        let (wanted, mut path) = transport(flags, tcp)?;
         let (scheme, address, name) = match servers {
             [] => match wanted {
                 Some(scheme) if scheme.is_encrypted() => (scheme, address::parse("127.0.0.1", port, scheme)?, None),
                 Some(_) | None => (wanted.unwrap_or(Scheme::Plain), address::default(port), None),
             },
-            [server] => {
+            [server] if server.contains("://") => {
                 let text = server.trim_start_matches('@');
-                match text.contains("://") {
-                    true => {
-                        let url: BackendUrl =
-                            text.parse().map_err(|expected| format!("@{text}: expected {expected}"))?;
-                        let scheme = url.address.scheme;
-                        if wanted.is_some_and(|wanted| wanted != scheme) || port.is_some() {
-                            return Err(format!(
-                                "@{text}: it already names transport and port, leave the other option out"
-                            ));
-                        }
-                        path = url.path.unwrap_or(path);
-                        (scheme, url.address.socket, url.name)
-                    }
-                    false => {
-                        let scheme = wanted.unwrap_or(Scheme::Plain);
-                        (scheme, address::parse(text, port, scheme)?, None)
-                    }
+                let url: BackendUrl = text.parse().map_err(|expected| format!("@{text}: expected {expected}"))?;
+                let scheme = url.address.scheme;
+                if wanted.is_some_and(|wanted| wanted != scheme) || port.is_some() {
+                    return Err(format!("@{text}: it already names transport and port, leave the other option out"));
                 }
+                path = url.path.unwrap_or(path);
+                (scheme, url.address.socket, url.name)
+            }
+            [server] => {
+                let scheme = wanted.unwrap_or(Scheme::Plain);
+                (scheme, address::parse(server.trim_start_matches('@'), port, scheme)?, None)
             }
             [first, second, ..] => return Err(format!("two servers, {first} and {second}: expected one at most")),
         };
@@ -116,6 +92,29 @@ impl ServerChannel {
         };
         Ok(Self { address, connections })
     }
+}
+
+/// Returns the transport that the words name, and its path for HTTPS.
+fn transport(flags: &[&str], tcp: bool) -> Result<(Option<Scheme>, HttpPath), String> {
+    let mut wanted = tcp.then_some(Scheme::Tcp);
+    let mut path = HttpPath::default();
+    for flag in flags {
+        wanted = Some(match *flag {
+            "+tcp" => Scheme::Tcp,
+            "+tls" => Scheme::Tls,
+            "+notcp" => Scheme::Plain,
+            "+https" => Scheme::Https,
+            "+quic" => Scheme::Quic,
+            other => match other.strip_prefix("+https=") {
+                Some(text) => {
+                    path = text.parse().map_err(|expected| format!("{other}: expected {expected}"))?;
+                    Scheme::Https
+                }
+                None => return Err(format!("{other}: expected +tcp, +tls, +https or +quic")),
+            },
+        });
+    }
+    Ok((wanted, path))
 }
 
 impl Trust {

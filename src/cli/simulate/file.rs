@@ -21,7 +21,7 @@ use toml::de::{DeTable, DeValue};
 use super::policy::HEAD;
 use super::settings::{Mistake, SettingEntries};
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Description {
     pub(super) settings: SettingEntries,
     pub(super) backends: Vec<SettingEntries>,

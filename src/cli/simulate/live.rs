@@ -7,7 +7,8 @@ use super::settings::Mistake;
 use crate::admin::status::{BackendStatus, PoolStatus, Status};
 use crate::cli::ctl::CommandFailure;
 use crate::cli::ctl::connection::{AdminConnection, AdminTarget};
-use crate::config::{BackendConfig, Config, PoolConfig, nearest};
+use crate::cli::remedy;
+use crate::config::{BackendConfig, Config, PoolConfig};
 use crate::load;
 use crate::policy::latency::MIN_SAMPLES;
 use crate::policy::{Dispatch, PoolRules};
@@ -19,22 +20,18 @@ pub(super) fn pool(file: &Path, name: Option<&str>) -> Result<PoolConfig, Mistak
     find(config, name).map_err(|message| Mistake::at(&place, message))
 }
 
-fn find(config: Config, name: Option<&str>) -> Result<PoolConfig, String> {
+fn find(mut config: Config, name: Option<&str>) -> Result<PoolConfig, String> {
     let names: Vec<_> = config.pools.iter().map(|pool| pool.name.clone()).collect();
     let place = match (name, names.as_slice()) {
         (_, []) => return Err("there is no pool, expected [pools.NAME]".to_owned()),
-        (None, [_]) => Some(0),
+        (None, [_]) => 0,
         (None, names) => return Err(format!("there are several pools, name one with --pool: {}", names.join(", "))),
-        (Some(name), names) => names.iter().position(|known| known == name),
+        (Some(name), names) => names
+            .iter()
+            .position(|known| known == name)
+            .ok_or_else(|| format!("there is no pool {name:?}, {}", remedy(name, names.iter().map(String::as_str))))?,
     };
-    let pool = place.and_then(|place| config.pools.into_iter().nth(place));
-    pool.ok_or_else(|| {
-        let name = name.unwrap_or_default();
-        let guess = nearest(name, names.iter().map(String::as_str));
-        let guess = guess
-            .map_or_else(|| format!("expected one of {}", names.join(", ")), |name| format!("did you mean {name:?}?"));
-        format!("there is no pool {name:?}, {guess}")
-    })
+    Ok(config.pools.swap_remove(place))
 }
 
 #[derive(Debug)]

@@ -43,6 +43,31 @@ pub(super) struct Args {
     /// A policy, such as 'hedge delay=p95 budget=2%'; may be given several times [default: a few that differ]
     #[arg(short, long = "policy", value_name = "WORDS")]
     policies: Vec<String>,
+    #[command(flatten)]
+    settings: ScenarioSettings,
+    /// Read the scenario from a TOML file with these keys; options given here take precedence
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Begin with the rules of a pool of this config
+    #[arg(long, value_name = "CONFIG")]
+    from: Option<PathBuf>,
+    /// Pool of the config, if it has several
+    #[arg(long, value_name = "NAME", requires = "from")]
+    pool: Option<String>,
+    /// The admin server of a running hedgerow, which reports the state of the backends of that pool
+    #[arg(long, value_name = "URL", requires = "from", conflicts_with = "backends")]
+    status: Option<AdminTarget>,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Draw the curves and the cost of the policies
+    #[arg(long, value_name = "FILE.svg", value_parser = file_name)]
+    plot: Option<PathBuf>,
+}
+
+// The keys of a scenario, on the command line and in a file.
+#[derive(Clone, Debug, Default, clap::Args)]
+struct ScenarioSettings {
     /// Queries for each policy [default: 1000000]
     #[arg(short = 'n', long, value_name = "N", value_parser = values::queries)]
     queries: Option<usize>,
@@ -62,24 +87,22 @@ pub(super) struct Args {
     /// Random seed: the same seed gives the same table [default: 1]
     #[arg(long, value_name = "N", value_parser = values::seed)]
     seed: Option<u64>,
-    /// Read the scenario from a TOML file with these keys; options given here take precedence
-    #[arg(short, long, value_name = "FILE")]
-    file: Option<PathBuf>,
-    /// Begin with the rules of a pool of this config
-    #[arg(long, value_name = "CONFIG")]
-    from: Option<PathBuf>,
-    /// Pool of the config, if it has several
-    #[arg(long, value_name = "NAME", requires = "from")]
-    pool: Option<String>,
-    /// The admin server of a running hedgerow, which reports the state of the backends of that pool
-    #[arg(long, value_name = "URL", requires = "from", conflicts_with = "backends")]
-    status: Option<AdminTarget>,
-    /// Print JSON instead of a table
-    #[arg(long)]
-    json: bool,
-    /// Draw the curves and the cost of the policies
-    #[arg(long, value_name = "FILE.svg", value_parser = file_name)]
-    plot: Option<PathBuf>,
+}
+
+impl ScenarioSettings {
+    /// Takes the keys of a file; those of the command line take precedence. Each key is taken, and so checked, even
+    /// then.
+    fn or_of(&self, file: &mut SettingEntries) -> Result<Self, Mistake> {
+        let given = self.clone();
+        Ok(Self {
+            queries: given.queries.or(file.take("queries", values::queries)?),
+            rate: given.rate.or(file.take("rate", values::rate)?),
+            seed: given.seed.or(file.take("seed", values::seed)?),
+            slow: given.slow.or(file.take("slow", slow)?),
+            names: given.names.or(file.take("names", values::names)?),
+            ttl: given.ttl.or(file.take("ttl", values::ttl)?),
+        })
+    }
 }
 
 const LANGUAGE: &str = "\
@@ -132,22 +155,8 @@ struct SimulationPlan {
 }
 
 fn plan(args: &Args) -> Result<SimulationPlan, CommandFailure> {
-    let mut described = match &args.file {
-        Some(file) => file::read(file)?,
-        None => file::Description {
-            settings: SettingEntries::at(String::new()),
-            backends: Vec::new(),
-            policies: Vec::new(),
-        },
-    };
-    let settings = &mut described.settings;
-    // Each key is taken, and so checked, even if the command line overrides it.
-    let queries = settings.take("queries", values::queries)?;
-    let rate = settings.take("rate", values::rate)?;
-    let seed = settings.take("seed", values::seed)?;
-    let slowness = settings.take("slow", slow)?;
-    let names = settings.take("names", values::names)?;
-    let ttl = settings.take("ttl", values::ttl)?;
+    let mut described = args.file.as_deref().map(file::read).transpose()?.unwrap_or_default();
+    let given = args.settings.or_of(&mut described.settings)?;
     described.settings.finish()?;
 
     let pool = args.from.as_deref().map(|file| live::pool(file, args.pool.as_deref())).transpose()?;
@@ -155,14 +164,13 @@ fn plan(args: &Args) -> Result<SimulationPlan, CommandFailure> {
         (Some(pool), Some(url)) => Some(live::ask(url, pool)?),
         _ => None,
     };
-    let usual_rate = found.as_ref().map_or(USUAL_RATE, |found| found.rate);
-    let rate = args.rate.or(rate).unwrap_or(usual_rate);
+    let rate = given.rate.or_else(|| Some(found.as_ref()?.rate)).unwrap_or(USUAL_RATE);
     let found = found.map(|found| found.backends);
     let backends = backends(&args.backends, described.backends, found, pool.is_some())?;
-    let queries = args.queries.or(queries).unwrap_or(USUAL_QUERIES);
-    let seed = args.seed.or(seed).unwrap_or(1);
-    let names = args.names.clone().or(names).unwrap_or(NameDistribution::Unique);
-    let ttl = args.ttl.or(ttl);
+    let queries = given.queries.unwrap_or(USUAL_QUERIES);
+    let seed = given.seed.unwrap_or(1);
+    let names = given.names.unwrap_or(NameDistribution::Unique);
+    let ttl = given.ttl;
     let has_repeats = names != NameDistribution::Unique || ttl.is_some();
     let setting = Setting { queries, rate, backends: backends.len(), seed, has_repeats };
     let rules = pool.map(|pool| pool.rules);
@@ -172,7 +180,7 @@ fn plan(args: &Args) -> Result<SimulationPlan, CommandFailure> {
         names,
         ttl,
         gap: Duration::from_secs_f64(1.0 / rate),
-        slow: args.slow.clone().or(slowness).unwrap_or_else(|| Course::always(1.0)),
+        slow: given.slow.unwrap_or_else(|| Course::always(1.0)),
         is_probed: true,
         ..Scenario::of_pool(rules.unwrap_or_default(), backends)
     };
@@ -220,10 +228,11 @@ fn policies(
     if words.is_empty() && !described.is_empty() {
         return Ok(described);
     }
-    let usual: &[&str] = if rules.is_some() { &VARIATIONS } else { &POLICIES };
-    let given: Vec<_> = words.iter().map(String::as_str).collect();
-    let words = if given.is_empty() { usual } else { &given };
-    words.iter().map(|text| Policy::of_words(text, rules)).collect()
+    let mut words: Vec<_> = words.iter().map(String::as_str).collect();
+    if words.is_empty() {
+        words.extend(if rules.is_some() { &VARIATIONS[..] } else { &POLICIES });
+    }
+    words.into_iter().map(|text| Policy::of_words(text, rules)).collect()
 }
 
 fn play(scenario: &Scenario, policies: Vec<Policy>, seed: u64) -> Vec<PolicyRun> {

@@ -1,10 +1,9 @@
 //! A policy from a description such as `hedge delay=p95 budget=5%`. Omitted settings come from the pool.
 
-use std::fmt;
-
 use super::settings::{Mistake, SettingEntries};
 use super::values::share;
-use crate::config::{Limits, limits, nearest, words};
+use crate::cli::number;
+use crate::config::{limits, nearest, words};
 use crate::policy::balance::Balance;
 use crate::policy::{Dispatch, Hedge, PoolRules};
 
@@ -43,7 +42,7 @@ impl Policy {
             PolicyHead::Present => {}
         }
         match rules.dispatch {
-            Dispatch::Race => set(&mut rules.fanout, settings.take("fanout", |text| integer(text, limits::FANOUT))?),
+            Dispatch::Race => set(&mut rules.fanout, settings.take("fanout", |text| number(text, limits::FANOUT))?),
             Dispatch::Hedge => rules.hedge = read_hedge(&mut settings, rules.hedge)?,
             Dispatch::Sequential => {}
         }
@@ -54,7 +53,7 @@ impl Policy {
         set(&mut rules.timeout, settings.take("timeout", |text| limits::TIMEOUT.parse(text))?);
         set(&mut rules.attempt_timeout, settings.take("attempt_timeout", |text| limits::ATTEMPT_TIMEOUT.parse(text))?);
         set(&mut rules.grace, settings.take("grace", words::grace)?);
-        set(&mut rules.tries, settings.take("tries", |text| integer(text, limits::TRIES))?);
+        set(&mut rules.tries, settings.take("tries", |text| number(text, limits::TRIES))?);
         set(&mut rules.health.interval, settings.take("interval", |text| limits::PROBE_INTERVAL.parse(text))?);
         settings.finish()?;
         Ok(Self { name, rules, is_first_only: head == PolicyHead::First })
@@ -70,7 +69,7 @@ pub(super) const HEAD: &str = "dispatch";
 fn read_hedge(settings: &mut SettingEntries, mut hedge: Hedge) -> Result<Hedge, Mistake> {
     set(&mut hedge.delay, settings.take("delay", words::hedge_delay)?);
     set(&mut hedge.budget, settings.take("budget", share)?);
-    set(&mut hedge.max, settings.take("max", |text| integer(text, limits::HEDGES))?);
+    set(&mut hedge.max, settings.take("max", |text| number(text, limits::HEDGES))?);
     set(&mut hedge.min_delay, settings.take("min_delay", |text| limits::HEDGE_CLAMP.parse(text))?);
     set(&mut hedge.max_delay, settings.take("max_delay", |text| limits::HEDGE_CLAMP.parse(text))?);
     if hedge.min_delay > hedge.max_delay {
@@ -98,11 +97,6 @@ fn head(text: &str) -> Result<PolicyHead, String> {
 
 fn heads() -> [&'static str; 5] {
     ["race", "hedge", "sequential", "first", "present"]
-}
-
-fn integer<T: std::str::FromStr + PartialOrd + fmt::Display>(text: &str, limits: Limits<T>) -> Result<T, String> {
-    let number = text.parse().ok().filter(|number| limits.holds(number));
-    number.ok_or_else(|| format!("expected a number {limits}"))
 }
 
 fn set<T>(rule: &mut T, said: Option<T>) {

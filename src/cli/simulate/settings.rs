@@ -1,11 +1,10 @@
 //! `KEY=VALUE` settings from the command line or a file, taken by key, with their position for errors.
 
-use std::error::Error;
 use std::fmt;
 
-use crate::config::nearest;
+use crate::cli::remedy;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct SettingEntries {
     place: String,
     entries: Vec<SettingEntry>,
@@ -21,7 +20,7 @@ struct SettingEntry {
 
 impl SettingEntries {
     pub(super) fn at(place: String) -> Self {
-        Self { place, entries: Vec::new(), taken: Vec::new() }
+        Self { place, ..Self::default() }
     }
 
     /// Parses words separated by blanks. The first may be the value of `head` without its key.
@@ -80,7 +79,8 @@ impl SettingEntries {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
 pub(super) struct Mistake(String);
 
 impl Mistake {
@@ -89,18 +89,6 @@ impl Mistake {
     }
 
     pub(super) fn unknown(place: &str, key: &str, known: &[&'static str]) -> Self {
-        let remedy = match nearest(key, known.iter().copied()) {
-            Some(key) => format!("did you mean {key:?}?"),
-            None => format!("expected one of {}", known.join(", ")),
-        };
-        Self::at(place, format_args!("unknown key, {remedy}"))
+        Self::at(place, format_args!("unknown key, {}", remedy(key, known.iter().copied())))
     }
 }
-
-impl fmt::Display for Mistake {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl Error for Mistake {}

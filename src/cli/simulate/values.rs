@@ -11,7 +11,8 @@
 
 use std::time::Duration;
 
-use crate::config::{limits, words};
+use crate::cli::number;
+use crate::config::{Limits, limits, words};
 use crate::sim::{Course, Delay, NameDistribution, When};
 
 pub(super) fn share(text: &str) -> Result<f64, String> {
@@ -29,8 +30,7 @@ pub(super) fn factor(text: &str) -> Result<f64, String> {
 }
 
 pub(super) fn queries(text: &str) -> Result<usize, String> {
-    let number = text.replace('_', "").parse().ok().filter(|number| (1..=MAX_QUERIES).contains(number));
-    number.ok_or_else(|| format!("expected a number from 1 to {MAX_QUERIES}"))
+    number(&text.replace('_', ""), Limits { min: 1, max: MAX_QUERIES })
 }
 
 pub(super) fn names(text: &str) -> Result<NameDistribution, String> {
@@ -60,13 +60,11 @@ pub(super) fn seed(text: &str) -> Result<u64, String> {
 }
 
 pub(super) fn count(text: &str) -> Result<u16, String> {
-    let count = text.parse().ok().filter(|count| (1..=MAX_COUNT).contains(count));
-    count.ok_or_else(|| format!("expected a number from 1 to {MAX_COUNT}"))
+    number(text, Limits { min: 1, max: MAX_COUNT })
 }
 
 pub(super) fn weight(text: &str) -> Result<u16, String> {
-    let weight = text.parse().ok().filter(|weight| limits::WEIGHT.holds(weight));
-    weight.ok_or_else(|| format!("expected a number {}", limits::WEIGHT))
+    number(text, limits::WEIGHT)
 }
 
 pub(super) fn delay(text: &str) -> Result<Delay, String> {
@@ -156,8 +154,7 @@ pub(super) fn stalls(text: &str) -> Result<Stalls, String> {
 }
 
 pub(super) fn connections(text: &str) -> Result<u16, String> {
-    let count = text.parse().ok().filter(|count| (1..=MAX_CONNECTIONS).contains(count));
-    count.ok_or_else(|| format!("expected a number from 1 to {MAX_CONNECTIONS}"))
+    number(text, Limits { min: 1, max: MAX_CONNECTIONS })
 }
 
 fn when(text: &str) -> Result<When, String> {

@@ -34,7 +34,7 @@ use self::terminal::Screen;
 use super::ctl::CommandFailure;
 use super::ctl::connection::{AdminConnection, AdminTarget};
 use super::ctl::slow::SlowRacesListing;
-use super::print;
+use super::{failure, print};
 use crate::sight::live::{HistoryFigures, Second};
 
 #[derive(Debug, clap::Args)]
@@ -103,8 +103,7 @@ pub(super) fn run(args: &Args, config: Option<&Path>) -> ExitCode {
 }
 
 fn failed(error: &io::Error) -> ExitCode {
-    eprintln!("hedgerow: the terminal cannot be used: {error}");
-    ExitCode::FAILURE
+    failure(format_args!("hedgerow: the terminal cannot be used: {error}"))
 }
 
 enum Left {

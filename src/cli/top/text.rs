@@ -74,8 +74,10 @@ pub(super) fn totals(second: &Second) -> String {
 /// The label of replies that arrive after the response of their race.
 const LATE: &str = "late";
 
-/// The figures of a pool: the head of each, its width on the screen, and its text.
-pub(super) const POOL_FIGURES: [(&str, u16, fn(&PoolSecond) -> String); 9] = [
+/// The head of a figure, its width on the screen, and its text.
+type PoolFigure = (&'static str, u16, fn(&PoolSecond) -> String);
+
+pub(super) const POOL_FIGURES: [PoolFigure; 9] = [
     ("Q/S", 6, |pool| count(pool.queries)),
     ("IN FLIGHT", 9, |pool| count(pool.in_flight)),
     ("P50 ms", 6, |pool| ms(pool.p50_ms)),

@@ -70,7 +70,7 @@ fn labels_bear_their_units() {
     {
         assert_eq!(latency_label(&millis), expected);
     }
-    assert_eq!([1.0, 0.0999_999_99, 1e-6].map(|share| percent(&share)), ["100 %", "10 %", "0.0001 %"]);
+    assert_eq!([1.0, 0.099_999_999, 1e-6].map(|share| percent(&share)), ["100 %", "10 %", "0.0001 %"]);
 }
 
 #[test]
