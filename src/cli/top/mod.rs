@@ -35,7 +35,7 @@ use super::ctl::CommandFailure;
 use super::ctl::connection::{AdminConnection, AdminTarget};
 use super::ctl::slow::SlowRacesListing;
 use super::{failure, print};
-use crate::sight::live::{HistoryFigures, Second};
+use crate::sight::live::Second;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -95,28 +95,20 @@ pub(super) fn run(args: &Args, config: Option<&Path>) -> ExitCode {
     let look = TerminalStyle::of(args.ascii);
     let state = State::new(connection.target().to_string(), args.interval, Instant::now());
     let ran = Screen::open().and_then(|screen| runtime.block_on(watch(screen, &connection, state, &look)));
-    match ran {
-        Ok(Left::ByKey) => ExitCode::SUCCESS,
-        Ok(Left::BySignal(number)) => ExitCode::from(128 + number),
-        Err(error) => failed(&error),
-    }
+    ran.unwrap_or_else(|error| failed(&error))
 }
 
 fn failed(error: &io::Error) -> ExitCode {
     failure(format_args!("hedgerow: the terminal cannot be used: {error}"))
 }
 
-enum Left {
-    ByKey,
-    BySignal(u8),
-}
-
+/// Draws the screen until a key or a signal ends the program, and returns its exit status.
 async fn watch(
     mut screen: Screen,
     connection: &AdminConnection,
     mut state: State,
     look: &TerminalStyle,
-) -> io::Result<Left> {
+) -> io::Result<ExitCode> {
     let mut events = EventStream::new();
     let mut ends = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()]
         .map(|kind| Ok::<_, io::Error>((signal(kind)?, u8::try_from(kind.as_raw_value()).unwrap_or(u8::MAX))))
@@ -145,16 +137,16 @@ async fn watch(
             }
             event = poll_fn(|cx| pin!(&mut events).poll_next(cx)) => match event {
                 Some(Ok(Event::Key(key))) => match state.press(key) {
-                    Some(Act::Leave) => return Ok(Left::ByKey),
+                    Some(Act::Leave) => return Ok(ExitCode::SUCCESS),
                     Some(Act::Suspend) => screen.suspend()?,
                     None => {}
                 },
                 // The top of the loop redraws in the new size.
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Err(error),
-                None => return Ok(Left::ByKey),
+                None => return Ok(ExitCode::SUCCESS),
             },
-            number = first_of(&mut ends) => return Ok(Left::BySignal(number)),
+            number = first_of(&mut ends) => return Ok(ExitCode::from(128 + number)),
             _ = ticks.tick() => {}
         }
     }
@@ -172,18 +164,15 @@ async fn ask(connection: &AdminConnection, wants: Wants) -> Data {
     let message = |trouble: CommandFailure| trouble.to_string();
     let second: Result<Second, _> = connection.fetch("live?once", PATIENCE).await.map_err(message);
     let is_there = second.is_ok();
-    let history: Option<HistoryFigures> = match wants.history && is_there {
+    let mut data = Data { second, history: None, races: None };
+    if wants.history && is_there {
         // A server that is older or has just started has no history; the curves start empty.
-        true => connection.fetch("history?span=10m", PATIENCE).await.ok(),
-        false => None,
-    };
-    let races = match wants.races && is_there {
-        true => {
-            let races: Result<SlowRacesListing, _> =
-                connection.fetch(&format!("slow?limit={SLOW_RACES}"), PATIENCE).await;
-            Some(races.map(|races| races.races).map_err(message))
-        }
-        false => None,
-    };
-    Data { second, history, races }
+        data.history = connection.fetch("history?span=10m", PATIENCE).await.ok();
+    }
+    if wants.races && is_there {
+        let path = format!("slow?limit={SLOW_RACES}");
+        let races: Result<SlowRacesListing, _> = connection.fetch(&path, PATIENCE).await;
+        data.races = Some(races.map(|races| races.races).map_err(message));
+    }
+    data
 }
