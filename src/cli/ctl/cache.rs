@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::connection::{AdminConnection, AdminOrder};
+use super::connection::{AdminConnection, AdminOrder, encoded};
 use super::table::{TextTable, or_dash, time};
 use super::{CommandFailure, Show};
 use crate::admin::status::{CacheStatus, EntryStatus};
@@ -44,8 +44,14 @@ pub(super) fn obey(connection: &AdminConnection, action: &CacheAction) -> Result
         CacheAction::Show(CachedNameArgs { name, show }) => {
             Ok(show.print(&connection.entries(name)?, |entries| list(name, entries)))
         }
-        CacheAction::Flush { name, subtree } => connection.change(AdminOrder::flush(name.as_ref(), *subtree)),
+        CacheAction::Flush { name, subtree } => connection.change(AdminOrder::delete(flushed(name.as_ref(), *subtree))),
     }
+}
+
+/// Returns the path of what is flushed.
+fn flushed(name: Option<&Name>, is_subtree: bool) -> String {
+    let scope = if is_subtree { "subtrees" } else { "names" };
+    name.map_or_else(|| "cache".to_owned(), |name| format!("cache/{scope}/{}", encoded(&name.to_string())))
 }
 
 pub(super) fn stats(cache: &CacheStatus) -> String {

@@ -24,14 +24,12 @@ use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rustix::process::geteuid;
 use serde::de::DeserializeOwned;
-use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime;
 use tokio::time::timeout;
 
 use super::CommandFailure;
-use crate::address::BackendAddress;
 use crate::admin::status::{ChangeResponse, EntryStatus, ErrorResponse, Status};
 use crate::admin::{Token, is_private, usual_places};
 use crate::config::{AdminConfig, AdminSocket};
@@ -201,11 +199,7 @@ impl AdminConnection {
     }
 
     pub(super) fn post<T: DeserializeOwned>(&self, order: AdminOrder) -> Result<T, CommandFailure> {
-        let (method, body) = match order.kind {
-            AdminOrderKind::Post(body) => (Method::POST, body),
-            AdminOrderKind::Delete => (Method::DELETE, String::new()),
-        };
-        self.ask(method, &order.path, body)
+        self.ask(order.method, &order.path, order.body)
     }
 
     pub(super) fn change(&self, order: AdminOrder) -> Result<String, CommandFailure> {
@@ -401,70 +395,30 @@ fn own_uid() -> u32 {
     geteuid().as_raw()
 }
 
-#[derive(Debug, PartialEq, Eq)]
+/// A request that changes the server.
+#[derive(Debug)]
 pub(super) struct AdminOrder {
+    method: Method,
+    /// The path below `/api/v1/`.
     path: String,
-    kind: AdminOrderKind,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum AdminOrderKind {
-    Post(String),
-    Delete,
+    body: String,
 }
 
 impl AdminOrder {
-    pub(super) fn add(pool: &str, address: BackendAddress, weight: u16) -> Self {
-        let body = json!({ "address": address, "weight": weight }).to_string();
-        Self { path: format!("pools/{}/backends", encoded(pool)), kind: AdminOrderKind::Post(body) }
+    pub(super) fn post(path: impl Into<String>) -> Self {
+        Self { method: Method::POST, path: path.into(), body: String::new() }
     }
 
-    pub(super) fn remove(pool: &str, backend: &str) -> Self {
-        Self { path: format!("pools/{}/backends/{}", encoded(pool), encoded(backend)), kind: AdminOrderKind::Delete }
+    pub(super) fn delete(path: impl Into<String>) -> Self {
+        Self { method: Method::DELETE, ..Self::post(path) }
     }
 
-    pub(super) fn act(pool: &str, backend: &str, action: &str, body: Option<&serde_json::Value>) -> Self {
-        let path = format!("pools/{}/backends/{}/{action}", encoded(pool), encoded(backend));
-        Self { path, kind: AdminOrderKind::Post(body.map(ToString::to_string).unwrap_or_default()) }
-    }
-
-    pub(super) fn reload() -> Self {
-        Self { path: "reload".to_owned(), kind: AdminOrderKind::Post(String::new()) }
-    }
-
-    pub(super) fn accept(name: &str) -> Self {
-        Self { path: format!("accept/{}", encoded(name)), kind: AdminOrderKind::Post(String::new()) }
-    }
-
-    pub(super) fn explain(question: &serde_json::Value) -> Self {
-        Self { path: "explain".to_owned(), kind: AdminOrderKind::Post(question.to_string()) }
-    }
-
-    pub(super) fn restart(is_cold: bool) -> Self {
-        Self { path: "restart".to_owned(), kind: AdminOrderKind::Post(json!({ "cold": is_cold }).to_string()) }
-    }
-
-    pub(super) fn upgrade(is_cold: bool) -> Self {
-        Self { path: "upgrade".to_owned(), kind: AdminOrderKind::Post(json!({ "cold": is_cold }).to_string()) }
-    }
-
-    pub(super) fn stop() -> Self {
-        Self { path: "stop".to_owned(), kind: AdminOrderKind::Post(String::new()) }
-    }
-
-    pub(super) fn flush(name: Option<&Name>, is_subtree: bool) -> Self {
-        let path = match name {
-            None => "cache".to_owned(),
-            Some(name) => {
-                let scope = if is_subtree { "subtrees" } else { "names" };
-                format!("cache/{scope}/{}", encoded(&name.to_string()))
-            }
-        };
-        Self { path, kind: AdminOrderKind::Delete }
+    pub(super) fn with(self, body: &serde_json::Value) -> Self {
+        Self { body: body.to_string(), ..self }
     }
 }
 
-fn encoded(name: &str) -> String {
+pub(super) fn encoded(name: &str) -> String {
     utf8_percent_encode(name, NON_ALPHANUMERIC).to_string()
 }
 
@@ -584,9 +538,8 @@ mod tests {
 
     #[test]
     fn names_are_hidden_from_the_path() {
-        assert_eq!(AdminOrder::remove("a/b", "[::1]:53").path, "pools/a%2Fb/backends/%5B%3A%3A1%5D%3A53");
-        let name = "a\\.b/c".parse().expect("a name");
-        assert_eq!(AdminOrder::flush(Some(&name), true).path, "cache/subtrees/a%5C%2Eb%2Fc%2E");
+        let backend = crate::cli::ctl::WhichBackend { pool: "a/b".to_owned(), backend: "[::1]:53".to_owned() };
+        assert_eq!(backend.path(), "pools/a%2Fb/backends/%5B%3A%3A1%5D%3A53");
     }
 
     /// Checks the server and the presence of a token for a config, or the error.

@@ -32,7 +32,7 @@ pub(super) struct ExplainArgs {
 pub(super) fn obey(connection: &AdminConnection, asked: &ExplainArgs) -> Result<String, CommandFailure> {
     let ExplainArgs { name, qtype, fresh, show } = asked;
     let body = json!({ "name": name.to_string(), "type": qtype.to_string(), "fresh": fresh });
-    let explained: Explanation = connection.post(AdminOrder::explain(&body))?;
+    let explained: Explanation = connection.post(AdminOrder::post("explain").with(&body))?;
     Ok(show.print(&explained, text))
 }
 

@@ -26,7 +26,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use self::connection::{AdminConnection, AdminOrder, AdminTarget};
+use self::connection::{AdminConnection, AdminOrder, AdminTarget, encoded};
 use super::{failure, print, usage};
 use crate::address::BackendAddress;
 use crate::admin::CertificateSnapshot;
@@ -183,16 +183,20 @@ struct WhatToDo {
     force: bool,
 }
 
+impl WhichBackend {
+    fn path(&self) -> String {
+        format!("pools/{}/backends/{}", encoded(&self.pool), encoded(&self.backend))
+    }
+}
+
 impl WhatToDo {
     fn order(&self, action: &str) -> AdminOrder {
-        let WhichBackend { pool, backend } = &self.which;
-        if !self.fleet {
-            let body = self.force.then(|| json!({ "force": true }));
-            return AdminOrder::act(pool, backend, action, body.as_ref());
+        let order = AdminOrder::post(format!("{}/{action}", self.which.path()));
+        if self.fleet {
+            let seconds = self.lasts.map(|lasts| lasts.as_secs());
+            return order.with(&json!({ "fleet": true, "by": who(), "for_seconds": seconds, "force": self.force }));
         }
-        let seconds = self.lasts.map(|lasts| lasts.as_secs());
-        let body = json!({ "fleet": true, "by": who(), "for_seconds": seconds, "force": self.force });
-        AdminOrder::act(pool, backend, action, Some(&body))
+        if self.force { order.with(&json!({ "force": true })) } else { order }
     }
 }
 
@@ -256,17 +260,18 @@ fn obey(connection: &AdminConnection, action: &Action) -> Result<String, Command
         }
         Action::Zones(show) => return show.fetch(connection, "zones", &[], zones::text),
         Action::Cache(action) => return cache::obey(connection, action),
-        Action::Add { pool, address, weight } => AdminOrder::add(pool, *address, *weight),
+        Action::Add { pool, address, weight } => AdminOrder::post(format!("pools/{}/backends", encoded(pool)))
+            .with(&json!({ "address": address, "weight": weight })),
         Action::Drain(what) => what.order("drain"),
-        Action::Remove(place) => AdminOrder::remove(&place.pool, &place.backend),
+        Action::Remove(place) => AdminOrder::delete(place.path()),
         Action::Up(what) => what.order("up"),
         Action::Down(what) => what.order("down"),
         Action::Auto(what) => what.order("auto"),
-        Action::Reload => AdminOrder::reload(),
-        Action::Restart(NewProcessArgs { cold }) => AdminOrder::restart(*cold),
-        Action::Upgrade(NewProcessArgs { cold }) => AdminOrder::upgrade(*cold),
-        Action::Stop => AdminOrder::stop(),
-        Action::Accept { name } => AdminOrder::accept(name),
+        Action::Reload => AdminOrder::post("reload"),
+        Action::Restart(NewProcessArgs { cold }) => AdminOrder::post("restart").with(&json!({ "cold": cold })),
+        Action::Upgrade(NewProcessArgs { cold }) => AdminOrder::post("upgrade").with(&json!({ "cold": cold })),
+        Action::Stop => AdminOrder::post("stop"),
+        Action::Accept { name } => AdminOrder::post(format!("accept/{}", encoded(name))),
     };
     connection.change(order)
 }

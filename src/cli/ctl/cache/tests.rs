@@ -73,3 +73,11 @@ ts    A     IN     -      fresh    NOERROR    299  1day           50  255+
     assert_eq!(list(&name, &[fresh, silence]), expected);
     assert_eq!(list(&name, &[]), "the cache has no entry for www.example.org.");
 }
+
+#[test]
+fn names_are_hidden_from_the_path() {
+    let name = "a\\.b/c".parse().expect("a name");
+    assert_eq!(flushed(Some(&name), true), "cache/subtrees/a%5C%2Eb%2Fc%2E");
+    assert_eq!(flushed(Some(&name), false), "cache/names/a%5C%2Eb%2Fc%2E");
+    assert_eq!(flushed(None, false), "cache");
+}
