@@ -11,7 +11,7 @@ use super::format::LookupFormat;
 use super::list::LookupQuestion;
 use super::output::LookupOutput;
 use super::resolve::{LookupResolution, resolve};
-use super::tally::{LookupProgress, LookupTally};
+use super::tally::{LookupTally, progress_bar};
 
 #[derive(Debug)]
 pub(super) struct Batch {
@@ -23,7 +23,7 @@ pub(super) struct Batch {
 
 impl Batch {
     pub(super) async fn run(self, output: &mut LookupOutput) -> Result<LookupTally, Failure> {
-        let progress = LookupProgress::new(self.questions.len());
+        let progress = progress_bar(self.questions.len());
         let batch = Arc::new(self);
         let mut tally = LookupTally::default();
         let mut in_flight = JoinSet::new();
@@ -46,7 +46,7 @@ impl Batch {
                 let done = done.expect("look-ups neither panic nor are canceled");
                 let BatchResult { place, resolution, text } = done.map_err(Failure::Socket)?;
                 tally.add(&resolution);
-                progress.advance();
+                progress.inc(1);
                 results.put(place, text);
             }
             let ready = results.take_ready();

@@ -3,9 +3,9 @@
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
+use indicatif::ProgressBar;
 use tokio::io::{AsyncWriteExt, Stdout, stdout};
 
-use super::tally::LookupProgress;
 use crate::files::{NewFile, Readers};
 
 /// The open output. Dropped before `finish`, it leaves no file.
@@ -28,13 +28,13 @@ impl LookupOutput {
     }
 
     /// Writes results; on stdout they are flushed when this returns.
-    pub(super) async fn write(&mut self, text: &str, progress: &LookupProgress) -> io::Result<()> {
+    pub(super) async fn write(&mut self, text: &str, progress: &ProgressBar) -> io::Result<()> {
         match self {
             Self::Stdout(stdout) => {
                 stdout.write_all(text.as_bytes()).await?;
                 stdout.flush().await
             }
-            Self::Terminal(stdout) => progress.make_way(|| {
+            Self::Terminal(stdout) => progress.suspend(|| {
                 stdout.write_all(text.as_bytes())?;
                 stdout.flush()
             }),

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{ProgressBar, ProgressFinish, ProgressState, ProgressStyle};
 
 use super::exchange::TryFailure;
 use super::resolve::{LookupResolution, LookupVerdict};
@@ -75,30 +75,19 @@ impl fmt::Display for LookupTally {
     }
 }
 
-/// A progress bar on stderr; hidden unless stderr is a terminal and there are several names.
-pub(super) struct LookupProgress(ProgressBar);
-
-impl LookupProgress {
-    pub(super) fn new(names: usize) -> Self {
-        if names < 2 || !io::stderr().is_terminal() {
-            return Self(ProgressBar::hidden());
-        }
-        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} names{pace}")
-            .expect("the template is well-formed")
-            .with_key("pace", |state: &ProgressState, text: &mut dyn fmt::Write| {
-                // The bar accepts no error, and a missing pace does no harm.
-                let _ = text.write_str(&pace(state.pos(), state.len().unwrap_or(0), state.elapsed()));
-            });
-        Self(ProgressBar::new(names as u64).with_style(style))
+/// Returns a progress bar on stderr that vanishes at the end; hidden unless stderr is a terminal and there are
+/// several names.
+pub(super) fn progress_bar(names: usize) -> ProgressBar {
+    if names < 2 || !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
     }
-
-    pub(super) fn advance(&self) {
-        self.0.inc(1);
-    }
-
-    pub(super) fn make_way<T>(&self, write: impl FnOnce() -> T) -> T {
-        self.0.suspend(write)
-    }
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} names{pace}")
+        .expect("the template is well-formed")
+        .with_key("pace", |state: &ProgressState, text: &mut dyn fmt::Write| {
+            // The bar accepts no error, and a missing pace does no harm.
+            let _ = text.write_str(&pace(state.pos(), state.len().unwrap_or(0), state.elapsed()));
+        });
+    ProgressBar::new(names as u64).with_style(style).with_finish(ProgressFinish::AndClear)
 }
 
 /// Formats the rate and the remaining time; empty before the first result. The rate is the mean since the
@@ -112,12 +101,6 @@ fn pace(done: u64, all: u64, elapsed: Duration) -> String {
     let left = Duration::from_secs((all.saturating_sub(done) as f64 / rate).ceil() as u64);
     let decimals = if rate < 10.0 { 1 } else { 0 };
     format!(", {rate:.decimals$} a second, {} left", humantime::format_duration(left))
-}
-
-impl Drop for LookupProgress {
-    fn drop(&mut self) {
-        self.0.finish_and_clear();
-    }
 }
 
 #[cfg(test)]

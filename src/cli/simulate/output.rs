@@ -40,38 +40,25 @@ impl Setting {
 }
 
 pub(super) fn to_text(setting: &Setting, played: &[PolicyRun]) -> String {
-    let latency =
-        |run: &PolicyRun, part: fn(&LatencySummary) -> f64| format!("{:.2}", part(&LatencySummary::of(&run.tally)));
-    let mut table = TextTable::of(played)
-        .left("POLICY", |run| &run.name)
-        .right("P50 ms", |run| latency(run, |latency| latency.p50))
-        .right("P90 ms", |run| latency(run, |latency| latency.p90))
-        .right("P99 ms", |run| latency(run, |latency| latency.p99))
-        .right("P99.9 ms", |run| latency(run, |latency| latency.p99_9))
-        .right("MAX ms", |run| latency(run, |latency| latency.max))
-        .right("EXTRA LOAD", |run| format!("{:.2} %", run.tally.extra_load() * 100.0))
-        .right("HEDGES DENIED", |run| run.tally.hedges_denied)
-        .right("LOST", |run| run.tally.lost);
+    let two_digits = |ms: f64| format!("{ms:.2}");
+    let mut table = TextTable::of(played.iter().map(PolicyOutcome::of))
+        .left("POLICY", |run| run.policy)
+        .right("P50 ms", |run| two_digits(run.latency_ms.p50))
+        .right("P90 ms", |run| two_digits(run.latency_ms.p90))
+        .right("P99 ms", |run| two_digits(run.latency_ms.p99))
+        .right("P99.9 ms", |run| two_digits(run.latency_ms.p99_9))
+        .right("MAX ms", |run| two_digits(run.latency_ms.max))
+        .right("EXTRA LOAD", |run| format!("{:.2} %", run.extra_load * 100.0))
+        .right("HEDGES DENIED", |run| run.hedges_denied)
+        .right("LOST", |run| run.lost);
     if setting.has_repeats {
-        table = table.right("CACHED", |run| run.tally.cached).right("JOINED", |run| run.tally.joined());
+        table = table.right("CACHED", |run| run.cached).right("JOINED", |run| run.joined);
     }
     format!("{}\n\n{}", setting.headline(), table.text())
 }
 
 pub(super) fn to_json(setting: &Setting, played: &[PolicyRun]) -> String {
-    let policies = played.iter().map(|PolicyRun { name, tally }| PolicyOutcome {
-        policy: name,
-        latency_ms: LatencySummary::of(tally),
-        extra_load: tally.extra_load(),
-        attempts: AttemptShares { first: tally.first, hedge: tally.hedges, failover: tally.failovers },
-        hedges_won: tally.hedges_won,
-        hedges_wasted: tally.hedges - tally.hedges_won,
-        hedges_denied: tally.hedges_denied,
-        lost: tally.lost,
-        cached: tally.cached,
-        joined: tally.joined(),
-    });
-    let document = Document { setting, policies: policies.collect() };
+    let document = Document { setting, policies: played.iter().map(PolicyOutcome::of).collect() };
     serde_json::to_string_pretty(&document).expect("plain data with text for keys")
 }
 
@@ -94,6 +81,23 @@ struct PolicyOutcome<'a> {
     lost: u64,
     cached: u64,
     joined: u64,
+}
+
+impl<'a> PolicyOutcome<'a> {
+    fn of(PolicyRun { name, tally }: &'a PolicyRun) -> Self {
+        Self {
+            policy: name,
+            latency_ms: LatencySummary::of(tally),
+            extra_load: tally.extra_load(),
+            attempts: AttemptShares { first: tally.first, hedge: tally.hedges, failover: tally.failovers },
+            hedges_won: tally.hedges_won,
+            hedges_wasted: tally.hedges - tally.hedges_won,
+            hedges_denied: tally.hedges_denied,
+            lost: tally.lost,
+            cached: tally.cached,
+            joined: tally.joined(),
+        }
+    }
 }
 
 #[derive(Serialize)]
