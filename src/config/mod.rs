@@ -88,8 +88,8 @@ pub struct Config {
     /// The time that a worker polls after work. By default zero, so that an idle worker leaves its core to
     /// other processes.
     pub busy_poll: Duration,
-    /// The time between the end of readiness and the end of service at shutdown. By default zero, because most
-    /// installations have no readiness check.
+    /// The time between the end of readiness and the end of service at shutdown. By default zero, because
+    /// most installations have no readiness check.
     pub drain_delay: Duration,
     /// The forwarder, if configured.
     pub forwarder: Option<ForwarderConfig>,

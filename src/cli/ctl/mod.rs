@@ -1,8 +1,9 @@
 //! `hedgerow ctl`: shows and changes a running server through its admin server
 //! (docs/src/contract.md, Commands).
 //!
-//! `connection` finds the server and sends requests; each command that shows something has a function from the
-//! server's JSON to text, most of them by `table`. This module only knows the HTTP interface of the server.
+//! `connection` finds the server and sends requests; each command that shows something has a function from
+//! the server's JSON to text, most of them by `table`. This module only knows the HTTP interface of the
+//! server.
 
 mod cache;
 mod certificates;

@@ -97,7 +97,8 @@ pub(super) fn in_pools(status: &Status) -> Vec<PooledBackend<'_>> {
     pools.flat_map(|pool| pool.backends.iter().map(|backend| PooledBackend { pool: &pool.name, backend })).collect()
 }
 
-/// Formats backends. If some use streams, two columns show connections, and each unusable transport has a line.
+/// Formats backends. If some use streams, two columns show connections, and each unusable transport has a
+/// line.
 pub(super) fn backends(backends: &[PooledBackend<'_>]) -> String {
     fn minute<V: ToString>(row: &PooledBackend<'_>, figure: impl Fn(&BackendMinute) -> V) -> String {
         or_dash(row.backend.last_minute.as_ref().map(figure))

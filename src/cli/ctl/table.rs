@@ -4,7 +4,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use comfy_table::{CellAlignment, Table, presets};
 
-/// A table under construction, column by column. Each column has a head, and a function from a row to its cell.
+/// A table under construction, column by column. Each column has a head, and a function from a row to its
+/// cell.
 pub(in crate::cli) struct TextTable<R> {
     columns: Vec<(String, CellAlignment)>,
     rows: Vec<(R, Vec<String>)>,

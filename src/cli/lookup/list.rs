@@ -18,8 +18,8 @@ impl LookupQuestion {
     }
 }
 
-/// Parses a whole list; lines without a type have type `default`. All bad lines are reported together, each as
-/// `place:line:column: what`.
+/// Parses a whole list; lines without a type have type `default`. All bad lines are reported together, each
+/// as `place:line:column: what`.
 pub(super) fn read(place: &str, bytes: &[u8], default: RecordType) -> Result<Vec<LookupQuestion>, Vec<String>> {
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     let (mut questions, mut bad) = (Vec::new(), Vec::new());

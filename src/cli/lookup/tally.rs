@@ -75,8 +75,8 @@ impl fmt::Display for LookupTally {
     }
 }
 
-/// Returns a progress bar on stderr that vanishes at the end; hidden unless stderr is a terminal and there are
-/// several names.
+/// Returns a progress bar on stderr that vanishes at the end; hidden unless stderr is a terminal and there
+/// are several names.
 pub(super) fn progress_bar(names: usize) -> ProgressBar {
     if names < 2 || !io::stderr().is_terminal() {
         return ProgressBar::hidden();

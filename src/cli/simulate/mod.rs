@@ -90,8 +90,8 @@ struct ScenarioSettings {
 }
 
 impl ScenarioSettings {
-    /// Takes the keys of a file; those of the command line take precedence. Each key is taken, and so checked, even
-    /// then.
+    /// Takes the keys of a file; those of the command line take precedence. Each key is taken, and so
+    /// checked, even then.
     fn or_of(&self, file: &mut SettingEntries) -> Result<Self, Mistake> {
         let given = self.clone();
         Ok(Self {

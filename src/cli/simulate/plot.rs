@@ -1,10 +1,10 @@
 //! The figure of a simulation: one SVG with two panels.
 //!
 //! On the left, for each policy, the share of queries slower than a latency, on logarithmic axes; on the
-//! right, p99.9 against the extra load, with the legend. Each policy has the same color, dash and marker in both
-//! panels, so that the figure is readable without colors. The canvas is twice the width at which the docs show
-//! it, because the drawing library has whole coordinates, and half steps keep the curves smooth. Equal curves
-//! give equal bytes.
+//! right, p99.9 against the extra load, with the legend. Each policy has the same color, dash and marker in
+//! both panels, so that the figure is readable without colors. The canvas is twice the width at which the
+//! docs show it, because the drawing library has whole coordinates, and half steps keep the curves smooth.
+//! Equal curves give equal bytes.
 
 use std::io;
 use std::ops::Range;
@@ -106,7 +106,8 @@ fn distribution(area: &Area<'_>, curves: &[Curve]) -> Drawn<()> {
 }
 
 fn price(area: &Area<'_>, curves: &[Curve]) -> Drawn<()> {
-    // The square root spreads the few percent of a budget, has a zero, and still fits the double load of a race.
+    // The square root spreads the few percent of a budget, has a zero, and still fits the double load of a
+    // race.
     let place = |curve: &Curve| curve.extra.max(0.0).sqrt();
     let most = curves.iter().map(place).fold(0.15, f64::max);
     let mut panel = panel(
@@ -172,7 +173,8 @@ where
 
 const EDGE: u32 = 18;
 
-/// Returns a range around these latencies, of at least a decade: less would make noise look like a difference.
+/// Returns a range around these latencies, of at least a decade: less would make noise look like a
+/// difference.
 fn latencies(all: impl Iterator<Item = Duration>) -> Range<f64> {
     let ends = all.map(millis).fold(None, |ends, ms| {
         let (low, high) = ends.unwrap_or((ms, ms));
@@ -210,8 +212,8 @@ fn line<'a, C: Clone + 'static>(index: usize, points: Vec<C>) -> Shape<'a, C> {
     }
 }
 
-/// Draws one of three shapes. With seven colors and four dashes, many policies differ in at least one of them, and
-/// neighbors in all three.
+/// Draws one of three shapes. With seven colors and four dashes, many policies differ in at least one of
+/// them, and neighbors in all three.
 fn marker<'a, C: Clone + 'static>(index: usize, at: C) -> Shape<'a, C> {
     let color = COLORS[index % COLORS.len()];
     match index % 3 {

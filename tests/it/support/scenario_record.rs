@@ -32,7 +32,7 @@ pub(crate) struct RaceRecord {
     pub(crate) all_down: bool,
     /// The time by which the client must have the response.
     pub(crate) deadline: Duration,
-    /// The attempts.
+    /// The attempts, in the order of their sending.
     pub(crate) asked: Vec<RecordedAttempt>,
     /// The replies, including late ones.
     pub(crate) replies: Vec<RecordedReply>,
