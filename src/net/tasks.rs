@@ -18,102 +18,53 @@ use std::task::{Context, Poll};
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet, spawn_blocking};
 
-/// The purpose of a task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TaskKind {
-    /// Reads a UDP socket of clients.
-    Listener,
-    /// Accepts and serves TCP connections of clients.
-    Connections,
-    /// Reads the replies of backends.
-    Replies,
-    /// Handles queries that other workers hand over.
-    HandOver,
-    /// Queries a backend by TCP.
-    Fetch,
-    /// Sends a zone to another server.
-    Transfer,
-    /// Ends the intake of a worker.
-    Drain,
-    /// Runs a worker.
-    Worker,
-    /// Probes a backend.
-    Probe,
-    /// Keeps a zone of another server up to date.
-    Secondary,
-    /// Notifies other servers of a new version of a zone.
-    Notify,
-    /// Serves the admin address and socket.
-    Admin,
-    /// Removes a pool's answers from the cache.
-    CacheFlush,
-    /// Saves the cache.
-    Persist,
-    /// Reloads config and zones.
-    Reload,
-    /// Watches the files of the config.
-    Watch,
-    /// Handles signals.
-    Signals,
-    /// Writes the records of taps.
-    Taps,
-    /// Discovers pool members, and registers our own addresses.
-    Discovery,
-    /// Queries replicas to compare their answers.
-    Replicas,
+labels! {
+    /// The purpose of a task.
+    pub enum TaskKind {
+        /// Reads a UDP socket of clients.
+        Listener = "listener",
+        /// Accepts and serves TCP connections of clients.
+        Connections = "connections",
+        /// Reads the replies of backends.
+        Replies = "replies",
+        /// Handles queries that other workers hand over.
+        HandOver = "hand-over",
+        /// Queries a backend by TCP.
+        Fetch = "fetch",
+        /// Sends a zone to another server.
+        Transfer = "transfer",
+        /// Ends the intake of a worker.
+        Drain = "drain",
+        /// Runs a worker.
+        Worker = "worker",
+        /// Probes a backend.
+        Probe = "probe",
+        /// Keeps a zone of another server up to date.
+        Secondary = "secondary",
+        /// Notifies other servers of a new version of a zone.
+        Notify = "notify",
+        /// Serves the admin address and socket.
+        Admin = "admin",
+        /// Removes a pool's answers from the cache.
+        CacheFlush = "cache-flush",
+        /// Saves the cache.
+        Persist = "persist",
+        /// Reloads config and zones.
+        Reload = "reload",
+        /// Watches the files of the config.
+        Watch = "watch",
+        /// Handles signals.
+        Signals = "signals",
+        /// Writes the records of taps.
+        Taps = "taps",
+        /// Discovers pool members, and registers our own addresses.
+        Discovery = "discovery",
+        /// Queries replicas to compare their answers.
+        Replicas = "replicas",
+    }
 }
 
 impl TaskKind {
-    /// All kinds.
-    pub const ALL: [Self; 20] = [
-        Self::Listener,
-        Self::Connections,
-        Self::Replies,
-        Self::HandOver,
-        Self::Fetch,
-        Self::Transfer,
-        Self::Drain,
-        Self::Worker,
-        Self::Probe,
-        Self::Secondary,
-        Self::Notify,
-        Self::Admin,
-        Self::CacheFlush,
-        Self::Persist,
-        Self::Reload,
-        Self::Watch,
-        Self::Signals,
-        Self::Taps,
-        Self::Discovery,
-        Self::Replicas,
-    ];
-
-    /// Returns the label for logs and tests.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Listener => "listener",
-            Self::Connections => "connections",
-            Self::Replies => "replies",
-            Self::HandOver => "hand-over",
-            Self::Fetch => "fetch",
-            Self::Transfer => "transfer",
-            Self::Drain => "drain",
-            Self::Worker => "worker",
-            Self::Probe => "probe",
-            Self::Secondary => "secondary",
-            Self::Notify => "notify",
-            Self::Admin => "admin",
-            Self::CacheFlush => "cache-flush",
-            Self::Persist => "persist",
-            Self::Reload => "reload",
-            Self::Watch => "watch",
-            Self::Signals => "signals",
-            Self::Taps => "taps",
-            Self::Discovery => "discovery",
-            Self::Replicas => "replicas",
-        }
-    }
-
     /// Panics here in tests that lose a task of this kind; does nothing in other builds.
     pub fn begin(self) {
         #[cfg(feature = "faults")]
