@@ -38,12 +38,8 @@ pub struct Authority {
     number: usize,
     state: RefCell<Arc<AuthorityState>>,
     own: RefCell<Arc<OwnAddresses>>,
-    counters: Arc<Counters>,
-    limited: Arc<LimitCounters>,
-    notifies: mpsc::UnboundedSender<ReceivedNotify>,
+    links: AuthorityLinks,
     transfers: Arc<Semaphore>,
-    tasks: Tasks,
-    taps: Rc<WorkerTaps>,
 }
 
 /// The resources of a worker's part of an authority.
@@ -65,11 +61,13 @@ pub struct AuthorityLinks {
 impl Authority {
     /// Makes the authority of this number, which answers from `state`.
     pub fn new(number: usize, state: Arc<AuthorityState>, links: AuthorityLinks) -> Self {
-        let AuthorityLinks { own, counters, limited, notifies, tasks, taps } = links;
-        let transfers = Arc::new(Semaphore::new(TRANSFERS));
-        let own = RefCell::new(own);
-        let state = RefCell::new(state);
-        Self { number, state, own, counters, limited, notifies, transfers, tasks, taps }
+        Self {
+            number,
+            state: RefCell::new(state),
+            own: RefCell::new(Arc::clone(&links.own)),
+            links,
+            transfers: Arc::new(Semaphore::new(TRANSFERS)),
+        }
     }
 
     /// Replaces the state. Running transfers keep theirs.
@@ -86,7 +84,7 @@ impl Authority {
     pub fn may_connect(&self, client: IpAddr) -> bool {
         let is_welcome = self.state.borrow().access.may_connect(client);
         if !is_welcome {
-            self.counters.dropped(DropReason::Denied);
+            self.links.counters.dropped(DropReason::Denied);
         }
         is_welcome
     }
@@ -106,7 +104,7 @@ impl Authority {
             });
             let dropped = socket.take_dropped();
             if dropped > 0 {
-                self.counters.dropped_many(DropReason::Overload, dropped);
+                self.links.counters.dropped_many(DropReason::Overload, dropped);
             }
             if has_more {
                 // More may be waiting, but connections get their turn first.
@@ -140,21 +138,21 @@ impl Authority {
         zone::prefetch_memory(&state.zone_db, datagrams.clone().map(|datagram| datagram.bytes));
         for Datagram { bytes, peer, path, .. } in datagrams {
             if own.are_source(peer.ip(), peer.port(), path.local().map(|local| local.ip())) {
-                self.counters.dropped(DropReason::Source);
+                self.links.counters.dropped(DropReason::Source);
                 continue;
             }
             let Some((client, message)) = socket.proxies().unwrap(peer, bytes) else {
-                self.counters.dropped(DropReason::Proxy);
+                self.links.counters.dropped(DropReason::Proxy);
                 continue;
             };
             let fill = |out: &mut Vec<u8>| {
-                let arrival = self.read(&state, message, client.ip(), || *today);
-                let mut reaction = match self.react(&state, &arrival, client, Transport::Udp, out) {
+                let arrival = self.read(&state, message, client, Transport::Udp, || *today);
+                let mut reaction = match self.react(&state, &arrival, out) {
                     SpecialOutcome::Reaction(reaction) => reaction,
                     // By UDP, a transfer is a datagram like any other.
                     SpecialOutcome::Transfer(_) => Reaction::Silent,
                     SpecialOutcome::Dropped(reason) => {
-                        return self.drop_query(reason, &arrival, (client, Transport::Udp), out);
+                        return self.drop_query(reason, &arrival, out);
                     }
                 };
                 if let (Some((rate, now)), Reaction::Respond(rcode)) = (rate, reaction)
@@ -163,39 +161,35 @@ impl Authority {
                 {
                     let decision = decide(rate, &state.zone_db, client.ip(), out, now);
                     if decision != Decision::Pass {
-                        self.limited.count(Limit::Rate);
+                        self.links.limited.count(Limit::Rate);
                     }
                     match decision {
                         Decision::Pass => {}
                         Decision::Slip => reaction = Reaction::Respond(slip(&arrival, rcode, out)),
-                        Decision::Drop => {
-                            return self.drop_query(DropReason::Limited, &arrival, (client, Transport::Udp), out);
-                        }
+                        Decision::Drop => return self.drop_query(DropReason::Limited, &arrival, out),
                     }
                 }
-                self.count(reaction, &arrival, (client, Transport::Udp), out);
+                self.count(reaction, &arrival, out);
             };
             socket.queue(responses, peer, path, fill);
         }
-        socket.send(responses, |_, _| self.counters.dropped(DropReason::Unsent));
-        self.taps.end_turn();
+        socket.send(responses, |_, _| self.links.counters.dropped(DropReason::Unsent));
+        self.links.taps.end_turn();
     }
 
     /// Answers a query from a connection.
     pub fn answer_stream_query(&self, message: &[u8], responder: &Responder) {
         let mut out = Vec::new();
         let state = Arc::clone(&self.state.borrow());
-        let transport = responder.transport();
-        let asker = (responder.peer(), transport);
-        let arrival = self.read(&state, message, responder.peer().ip(), clock::unix_now_serial);
-        let reaction = match self.react(&state, &arrival, responder.peer(), transport, &mut out) {
+        let arrival = self.read(&state, message, responder.peer(), responder.transport(), clock::unix_now_serial);
+        let reaction = match self.react(&state, &arrival, &mut out) {
             SpecialOutcome::Reaction(reaction) => reaction,
             SpecialOutcome::Transfer(transfer) => match Arc::clone(&self.transfers).try_acquire_owned() {
                 Ok(permit) => {
                     let parts = responder.respond_in_parts();
-                    self.count(Reaction::Respond(Rcode::NOERROR), &arrival, asker, &mut out);
-                    self.taps.end_turn();
-                    self.tasks.start_and_leave(TaskKind::Transfer, async move {
+                    self.count(Reaction::Respond(Rcode::NOERROR), &arrival, &mut out);
+                    self.links.taps.end_turn();
+                    self.links.tasks.start_and_leave(TaskKind::Transfer, async move {
                         transfer.send(parts).await;
                         drop(permit);
                     });
@@ -208,16 +202,16 @@ impl Authority {
                 }
             },
             SpecialOutcome::Dropped(reason) => {
-                self.drop_query(reason, &arrival, asker, &mut out);
-                self.taps.end_turn();
+                self.drop_query(reason, &arrival, &mut out);
+                self.links.taps.end_turn();
                 return responder.respond(|_| {});
             }
         };
         if let Some(edns) = edns_of_rejected(message) {
             responder.add_hop_options(Asks::of(&edns), &mut out);
         }
-        self.count(reaction, &arrival, asker, &mut out);
-        self.taps.end_turn();
+        self.count(reaction, &arrival, &mut out);
+        self.links.taps.end_turn();
         responder.respond(|response| *response = out);
     }
 
@@ -225,83 +219,69 @@ impl Authority {
         &self,
         state: &AuthorityState,
         message: &'m [u8],
-        client: IpAddr,
+        client: SocketAddr,
+        transport: Transport,
         today: impl FnOnce() -> u32,
     ) -> AuthorityArrival<'m> {
         let read = read_query(message);
         let cookies = state.cookies.as_ref();
-        let cookie = cookies.map_or(Ok(None), |cookies| cookies.answer(&read, message, client, today));
-        self.counters.cookie(&cookie);
-        match cookie {
-            Ok(cookie) => AuthorityArrival { message, read, cookie },
+        let cookie = cookies.map_or(Ok(None), |cookies| cookies.answer(&read, message, client.ip(), today));
+        self.links.counters.cookie(&cookie);
+        let (read, cookie) = match cookie {
+            Ok(cookie) => (read, cookie),
             // RFC 7873 section 5.2.2.
-            Err(MalformedCookie) => {
-                AuthorityArrival { message, read: Err(QueryRejection::Answer(Rcode::FORMERR)), cookie: None }
-            }
-        }
+            Err(MalformedCookie) => (Err(QueryRejection::Answer(Rcode::FORMERR)), None),
+        };
+        AuthorityArrival { message, read, cookie, client, transport }
     }
 
-    fn react(
-        &self,
-        state: &AuthorityState,
-        arrival: &AuthorityArrival<'_>,
-        peer: SocketAddr,
-        transport: Transport,
-        out: &mut Vec<u8>,
-    ) -> SpecialOutcome {
+    fn react(&self, state: &AuthorityState, arrival: &AuthorityArrival<'_>, out: &mut Vec<u8>) -> SpecialOutcome {
+        let AuthorityArrival { message, read, cookie, client, transport } = arrival;
         #[cfg(feature = "faults")]
-        crate::faults::on_message(arrival.message);
-        let AuthorityArrival { message, read, cookie } = arrival;
-        let cookie = cookie.as_ref();
-        if !state.access.admits(peer.ip()) {
-            if DENIED.is_due(peer.ip(), clock::unix_now()) {
-                tracing::warn!(client = %peer.ip(), "a client is refused: allow and deny of the authority do not admit it");
+        crate::faults::on_message(message);
+        let client = client.ip();
+        if !state.access.admits(client) {
+            if DENIED.is_due(client, clock::unix_now()) {
+                tracing::warn!(%client, "a client is refused: allow and deny of the authority do not admit it");
             }
             return deny(&state.access, arrival, out);
         }
         if is_special(read, message) {
-            let client = peer.ip();
-            let limited = &*self.limited;
-            let special = Special { authority: self.number, state, message, read, cookie, client, limited, transport };
-            return special.react(&self.notifies, out);
+            return Special { authority: self.number, state, arrival, links: &self.links }.react(out);
         }
-        SpecialOutcome::Reaction(zone::respond_to(&state.zone_db, read, cookie, message, transport, UDP_SIZE, out))
+        let reaction = zone::respond_to(&state.zone_db, read, cookie.as_ref(), message, *transport, UDP_SIZE, out);
+        SpecialOutcome::Reaction(reaction)
     }
 
-    fn drop_query(&self, reason: DropReason, arrival: &AuthorityArrival<'_>, asker: Asker, out: &mut Vec<u8>) {
-        self.counters.query(asker.1);
-        self.counters.dropped(reason);
+    fn drop_query(&self, reason: DropReason, arrival: &AuthorityArrival<'_>, out: &mut Vec<u8>) {
+        self.links.counters.query(arrival.transport);
+        self.links.counters.dropped(reason);
         out.clear();
-        self.report_response(arrival, asker, None, out);
+        self.report_response(arrival, None, out);
     }
 
-    fn count(&self, reaction: Reaction, arrival: &AuthorityArrival<'_>, asker: Asker, out: &mut Vec<u8>) {
+    fn count(&self, reaction: Reaction, arrival: &AuthorityArrival<'_>, out: &mut Vec<u8>) {
         match reaction {
             Reaction::Respond(rcode) => {
-                self.counters.query(asker.1);
-                self.counters.responses(metrics::ResponseSource::Authority, rcode.0, 1);
-                self.report_response(arrival, asker, Some(rcode), out);
+                self.links.counters.query(arrival.transport);
+                self.links.counters.responses(metrics::ResponseSource::Authority, rcode.0, 1);
+                self.report_response(arrival, Some(rcode), out);
             }
-            Reaction::Silent => self.drop_query(DropReason::Silent, arrival, asker, out),
+            Reaction::Silent => self.drop_query(DropReason::Silent, arrival, out),
             Reaction::Malformed => {
-                self.counters.dropped(DropReason::Malformed);
+                self.links.counters.dropped(DropReason::Malformed);
                 out.clear();
             }
         }
     }
 
-    fn report_response(
-        &self,
-        arrival: &AuthorityArrival<'_>,
-        (client, transport): Asker,
-        rcode: Option<Rcode>,
-        response: &[u8],
-    ) {
-        if self.taps.are_on() {
+    fn report_response(&self, arrival: &AuthorityArrival<'_>, rcode: Option<Rcode>, response: &[u8]) {
+        if self.links.taps.are_on() {
             let (side, now) = (Side::Authority, Instant::now());
-            let (local, hash, message) = (None, None, arrival.message);
-            self.taps.taken(&TapQuery { side, client, local, transport, now, hash, message });
-            self.taps.response(&TapResponse {
+            let AuthorityArrival { message, client, transport, .. } = *arrival;
+            let (local, hash) = (None, None);
+            self.links.taps.taken(&TapQuery { side, client, local, transport, now, hash, message });
+            self.links.taps.response(&TapResponse {
                 side,
                 client,
                 local,
@@ -324,12 +304,12 @@ pub fn outbox() -> SendBatch {
     SendBatch::new(BATCH, UDP_SIZE.into())
 }
 
-type Asker = (SocketAddr, Transport);
-
 struct AuthorityArrival<'m> {
     message: &'m [u8],
     read: Result<Query<'m>, QueryRejection>,
     cookie: Option<Cookie>,
+    client: SocketAddr,
+    transport: Transport,
 }
 
 impl AuthorityArrival<'_> {
@@ -344,7 +324,7 @@ impl AuthorityArrival<'_> {
 static DENIED: RefusedSources = RefusedSources::empty();
 
 fn deny(access: &Access, arrival: &AuthorityArrival<'_>, out: &mut Vec<u8>) -> SpecialOutcome {
-    let AuthorityArrival { message, read, cookie } = arrival;
+    let AuthorityArrival { message, read, cookie, .. } = arrival;
     match (read, access.on_denied()) {
         (Err(QueryRejection::Short | QueryRejection::NotAQuery), _) => {
             return SpecialOutcome::Reaction(Reaction::Malformed);

@@ -6,13 +6,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use tokio::sync::mpsc::{Sender, UnboundedSender};
+use tokio::sync::mpsc::Sender;
 
-use super::UDP_SIZE;
-use super::notify::ReceivedNotify;
 use super::state::{AuthorityState, ZoneTransfers};
+use super::{AuthorityArrival, AuthorityLinks, UDP_SIZE};
 use crate::limit::RefusedSources;
-use crate::metrics::{DropReason, Limit, LimitCounters};
+use crate::metrics::{DropReason, Limit};
 use crate::net::sys::clock::unix_now;
 use crate::transfer::tsig::{self, ServerChain, verify_query};
 use crate::transfer::{
@@ -37,12 +36,8 @@ pub(super) fn is_special(read: &Result<Query<'_>, QueryRejection>, message: &[u8
 pub(super) struct Special<'a> {
     pub(super) authority: usize,
     pub(super) state: &'a AuthorityState,
-    pub(super) message: &'a [u8],
-    pub(super) read: &'a Result<Query<'a>, QueryRejection>,
-    pub(super) cookie: Option<&'a Cookie>,
-    pub(super) client: IpAddr,
-    pub(super) limited: &'a LimitCounters,
-    pub(super) transport: Transport,
+    pub(super) arrival: &'a AuthorityArrival<'a>,
+    pub(super) links: &'a AuthorityLinks,
 }
 
 pub(super) enum SpecialOutcome {
@@ -52,42 +47,41 @@ pub(super) enum SpecialOutcome {
 }
 
 enum PlannedResponse {
-    Error(Rcode),
     Written(Reaction),
     Transfer(Arc<Zone>, Arc<ZoneTransfers>),
 }
 
 impl Special<'_> {
-    pub(super) fn react(&self, notifies: &UnboundedSender<ReceivedNotify>, out: &mut Vec<u8>) -> SpecialOutcome {
+    pub(super) fn react(&self, out: &mut Vec<u8>) -> SpecialOutcome {
+        let AuthorityArrival { message, read, cookie, client, .. } = self.arrival;
         let now = unix_now();
-        let chain = match verify_query(&self.state.keys, self.message, now) {
+        let chain = match verify_query(&self.state.keys, message, now) {
             Ok(chain) => chain,
             Err(refusal) => {
-                if self.read.is_err() {
+                if read.is_err() {
                     self.refuse_notify(now, "its signature does not hold; compare keys and clocks of both servers");
                 }
-                refusal.write(self.message, now, out);
+                refusal.write(message, now, out);
                 return SpecialOutcome::Reaction(Reaction::Respond(refusal.rcode));
             }
         };
-        let planned = match self.read {
+        let planned = match read {
             Ok(query) if matches!(query.question.qtype(), RecordType::AXFR | RecordType::IXFR) => {
                 self.transfer(query, chain.as_ref(), out)
             }
-            Ok(_) => PlannedResponse::Written(self.answer(out)),
-            Err(_) => PlannedResponse::Error(self.take_notify(notifies, chain.as_ref(), now)),
+            Ok(_) => Ok(PlannedResponse::Written(self.answer(out))),
+            Err(_) => Err(self.take_notify(chain.as_ref(), now)),
         };
         let reaction = match planned {
-            PlannedResponse::Transfer(zone, transfers) => {
-                let query = self.message.to_vec();
-                let transfer = Transfer { client: self.client, query, zone, transfers, chain };
+            Ok(PlannedResponse::Transfer(zone, transfers)) => {
+                let transfer = Transfer { client: client.ip(), query: message.to_vec(), zone, transfers, chain };
                 return SpecialOutcome::Transfer(Box::new(transfer));
             }
-            PlannedResponse::Error(rcode) => {
-                write_error(self.message, rcode, self.cookie, UDP_SIZE, out);
+            Ok(PlannedResponse::Written(reaction)) => reaction,
+            Err(rcode) => {
+                write_error(message, rcode, cookie.as_ref(), UDP_SIZE, out);
                 Reaction::Respond(rcode)
             }
-            PlannedResponse::Written(reaction) => reaction,
         };
         if let Some(chain) = chain.filter(|_| !out.is_empty()) {
             self.sign(chain, now, out);
@@ -96,57 +90,54 @@ impl Special<'_> {
     }
 
     fn answer(&self, out: &mut Vec<u8>) -> Reaction {
-        respond_to(&self.state.zone_db, self.read, self.cookie, self.message, self.transport, UDP_SIZE, out)
+        let AuthorityArrival { message, read, cookie, transport, .. } = self.arrival;
+        respond_to(&self.state.zone_db, read, cookie.as_ref(), message, *transport, UDP_SIZE, out)
     }
 
     /// Signs a response. If it becomes too long, a response with TC=1 replaces it (RFC 8945 section 5.3).
     fn sign(&self, mut chain: ServerChain, now: u64, out: &mut Vec<u8>) {
         let before = chain.clone();
         chain.sign(now, out);
-        let limit = match self.read {
-            Ok(query) if self.transport == Transport::Udp => query.udp_limit(UDP_SIZE),
+        let limit = match &self.arrival.read {
+            Ok(query) if self.arrival.transport == Transport::Udp => query.udp_limit(UDP_SIZE),
             Ok(_) | Err(_) => usize::from(u16::MAX),
         };
         if out.len() > limit {
-            truncate(self.message, self.cookie, out);
+            truncate(self.arrival.message, self.arrival.cookie.as_ref(), out);
             chain = before;
             chain.sign(now, out);
         }
     }
 
-    fn transfer(&self, query: &Query<'_>, chain: Option<&ServerChain>, out: &mut Vec<u8>) -> PlannedResponse {
+    fn transfer(
+        &self,
+        query: &Query<'_>,
+        chain: Option<&ServerChain>,
+        out: &mut Vec<u8>,
+    ) -> Result<PlannedResponse, Rcode> {
         let zone_db = &self.state.zone_db;
         let zone = Name::from_wire(query.question.qname()).ok().and_then(|name| zone_db.zone(&name));
         let Some(zone) = zone else {
             // RFC 5936 section 2.2.1. A table is no zone, and an authority with only tables refuses.
-            return PlannedResponse::Error(if zone_db.zones().is_empty() { Rcode::REFUSED } else { Rcode::NOTAUTH });
+            return Err(if zone_db.zones().is_empty() { Rcode::REFUSED } else { Rcode::NOTAUTH });
         };
         let transfers = self.state.transfers.get(zone.apex());
         let key = chain.map(ServerChain::key);
-        let Some(transfers) = transfers.filter(|transfers| transfers.transfer_to.allows(self.client, key)) else {
-            return PlannedResponse::Error(Rcode::REFUSED);
-        };
-        let Some(soa) = zone.soa().filter(|_| zone.is_served()) else {
-            return PlannedResponse::Error(Rcode::SERVFAIL);
-        };
-        let asked = match read_transfer_query(self.message) {
-            Ok(asked) => asked,
-            Err(rcode) => return PlannedResponse::Error(rcode),
-        };
-        match (self.transport, asked.asked) {
+        let allows = |transfers: &&Arc<ZoneTransfers>| transfers.transfer_to.allows(self.arrival.client.ip(), key);
+        let transfers = transfers.filter(allows).ok_or(Rcode::REFUSED)?;
+        let soa = zone.soa().filter(|_| zone.is_served()).ok_or(Rcode::SERVFAIL)?;
+        let TransferQuery { header, question, asked } = read_transfer_query(self.arrival.message)?;
+        match (self.arrival.transport, asked) {
             // RFC 9103 section 7.4: by TLS as by TCP; RFC 9250 section 5.6: by QUIC too.
             (Transport::Tcp | Transport::Tls | Transport::Quic, TransferKind::Axfr | TransferKind::Ixfr { .. }) => {
-                PlannedResponse::Transfer(Arc::clone(zone), Arc::clone(transfers))
+                Ok(PlannedResponse::Transfer(Arc::clone(zone), Arc::clone(transfers)))
             }
             // RFC 5936 section 4.2: there is no AXFR by UDP. RFC 8484 section 6: an HTTP response is one
             // message, which a transfer may exceed.
-            (Transport::Udp, TransferKind::Axfr) | (Transport::Https | Transport::Http, _) => {
-                PlannedResponse::Error(Rcode::REFUSED)
-            }
+            (Transport::Udp, TransferKind::Axfr) | (Transport::Https | Transport::Http, _) => Err(Rcode::REFUSED),
             (Transport::Udp, TransferKind::Ixfr { .. }) => {
                 let room = if chain.is_some() { tsig::ROOM } else { 0 };
                 let limit = query.udp_limit(UDP_SIZE).saturating_sub(room);
-                let TransferQuery { header, question, asked } = asked;
                 match TransferOffer::choose(asked, &transfers.journal, Serial(zone.serial()), transfers.size) {
                     TransferOffer::Steps(steps) => {
                         write_datagram(header, &question, soa, differences(soa, steps), limit, out);
@@ -156,28 +147,29 @@ impl Special<'_> {
                         write_datagram(header, &question, soa, std::iter::once(soa), limit, out);
                     }
                 }
-                PlannedResponse::Written(Reaction::Respond(Rcode::NOERROR))
+                Ok(PlannedResponse::Written(Reaction::Respond(Rcode::NOERROR)))
             }
         }
     }
 
     /// Counts a refused NOTIFY. Logs it unless a line of the last minute names its sender.
     fn refuse_notify(&self, now: u64, reason: &str) {
-        self.limited.count(Limit::Notify);
-        if REFUSED.is_due(self.client, now) {
-            let zone = Message::read(self.message).ok().and_then(|message| message.question);
+        self.links.limited.count(Limit::Notify);
+        let client = self.arrival.client.ip();
+        if REFUSED.is_due(client, now) {
+            let zone = Message::read(self.arrival.message).ok().and_then(|message| message.question);
             let zone = zone.and_then(|question| Name::from_wire(question.qname()).ok()).unwrap_or_else(Name::root);
-            tracing::warn!(%zone, client = %self.client, "NOTIFY refused: {reason}");
+            tracing::warn!(%zone, %client, "NOTIFY refused: {reason}");
         }
     }
 
-    fn take_notify(&self, notifies: &UnboundedSender<ReceivedNotify>, chain: Option<&ServerChain>, now: u64) -> Rcode {
+    fn take_notify(&self, chain: Option<&ServerChain>, now: u64) -> Rcode {
         if self.state.transfers.values().all(|transfers| transfers.source.is_none()) {
             // This authority is not secondary for any zone.
             self.refuse_notify(now, "this authority has no secondary zone");
             return Rcode::REFUSED;
         }
-        let notify = match read_notify(self.message) {
+        let notify = match read_notify(self.arrival.message) {
             Ok(notify) => notify,
             Err(rcode) => return rcode,
         };
@@ -187,7 +179,7 @@ impl Special<'_> {
             return Rcode::REFUSED;
         };
         // RFC 1996 section 3.10 ignores NOTIFY from unknown hosts; REFUSED shows a misconfigured one at once.
-        let Some(primary) = source.notified_by(self.client, chain.map(ServerChain::key)) else {
+        let Some(primary) = source.notified_by(self.arrival.client.ip(), chain.map(ServerChain::key)) else {
             self.refuse_notify(
                 now,
                 match source.tsig {
@@ -202,7 +194,7 @@ impl Special<'_> {
         let Some(notify) = source.places.notify(self.authority, zone, primary, notify.serial) else {
             return Rcode::NOERROR;
         };
-        match notifies.send(notify) {
+        match self.links.notifies.send(notify) {
             Ok(()) => Rcode::NOERROR,
             // The server ends. The sender will retry, here or at the successor (RFC 1996 section 3.12: only
             // NOERROR ends it).
