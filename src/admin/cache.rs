@@ -66,13 +66,3 @@ impl Scope {
         }
     }
 }
-
-impl fmt::Display for Scope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::All => f.write_str("all"),
-            Self::Name(name) => write!(f, "{name}"),
-            Self::Subtree(name) => write!(f, "{name} and below"),
-        }
-    }
-}

@@ -26,13 +26,13 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::sleep;
 
 use super::authorization::{Guard, RequestOrigin};
 use super::deadline::{Handing, RequestTurn, TimedStream};
-use super::listeners::{AdminStream, Door};
+use super::listeners::{Accepted, AdminStream, Door};
 use super::page;
 use super::routes::{ChangeSummary, HttpError, MAX_BODY, is_about_health, is_change, may_wait};
 use super::{AdminEnding, live};
@@ -61,8 +61,8 @@ impl Bounds {
 pub(super) struct ConnectionParts {
     guard: Rc<Guard>,
     routes: TowerToHyperService<Router>,
-    at_work: Cell<usize>,
-    waiting: Cell<usize>,
+    at_work: Semaphore,
+    waiting: Semaphore,
     bounds: Bounds,
 }
 
@@ -71,8 +71,8 @@ impl ConnectionParts {
         Rc::new(Self {
             guard,
             routes: TowerToHyperService::new(routes),
-            at_work: Cell::new(0),
-            waiting: Cell::new(0),
+            at_work: Semaphore::new(bounds.at_work),
+            waiting: Semaphore::new(bounds.waiting),
             bounds,
         })
     }
@@ -80,17 +80,17 @@ impl ConnectionParts {
     /// Serves a listener until `end`, and answers the pending requests.
     pub(super) async fn serve(self: Rc<Self>, door: Door, end: watch::Receiver<Option<AdminEnding>>) -> io::Result<()> {
         let mut open = AdminConnections { bounds: self.bounds, tasks: JoinSet::new(), open: Vec::new() };
+        let admit = |open: &mut AdminConnections, (stream, peer): Accepted| {
+            let turn = RequestTurn::new();
+            open.admit(peer, Rc::clone(&turn), Rc::clone(&self).converse(stream, peer, turn, end.clone()));
+        };
         let mut ending = end.clone();
         loop {
             tokio::select! {
                 // The sender was dropped without an ending.
                 _ = ending.wait_for(Option::is_some) => break,
                 accepted = door.accept() => match accepted {
-                    Ok(Some((stream, peer))) => {
-                        let turn = RequestTurn::new();
-                        open.admit(peer, Rc::clone(&turn), Rc::clone(&self).converse(stream, peer, turn, end.clone()));
-                    }
-                    Ok(None) => {}
+                    Ok(accepted) => accepted.into_iter().for_each(|accepted| admit(&mut open, accepted)),
                     Err(error) => {
                         tracing::warn!(%error, "admin: a connection was not accepted");
                         // Most likely out of descriptors, and no event says when one is free: do not spin.
@@ -100,12 +100,12 @@ impl ConnectionParts {
                 Some(ended) = open.tasks.join_next_with_id() => open.forget(ended)?,
             }
         }
-        let is_passed_on = *ending.borrow() == Some(AdminEnding::PassedOn);
-        let rest = if is_passed_on { Vec::new() } else { door.rest() };
-        for (stream, peer) in rest {
-            let turn = RequestTurn::new();
-            open.admit(peer, Rc::clone(&turn), Rc::clone(&self).converse(stream, peer, turn, end.clone()));
+        if *ending.borrow() != Some(AdminEnding::PassedOn) {
+            while let Ok(accepted) = door.accept_pending() {
+                accepted.into_iter().for_each(|accepted| admit(&mut open, accepted));
+            }
         }
+        drop(door);
         while let Some(ended) = open.tasks.join_next_with_id().await {
             open.forget(ended)?;
         }
@@ -180,12 +180,9 @@ impl ConnectionParts {
                 Err(error) => return HttpError::Invalid(format!("the body: {error}")).into_response(),
             }
         };
-        let (taken, max) = match may_wait(head.uri.path()) {
-            true => (&self.waiting, self.bounds.waiting),
-            false => (&self.at_work, self.bounds.at_work),
-        };
-        let place = ConnectionPermit::take(taken, max);
-        if place.is_none() && !is_about_health(head.uri.path()) {
+        let places = if may_wait(head.uri.path()) { &self.waiting } else { &self.at_work };
+        let place = places.try_acquire();
+        if place.is_err() && !is_about_health(head.uri.path()) {
             return HttpError::Busy.into_response();
         }
         turn.is_read();
@@ -201,23 +198,6 @@ impl ConnectionParts {
             }
         }
         response
-    }
-}
-
-struct ConnectionPermit<'a>(&'a Cell<usize>);
-
-impl<'a> ConnectionPermit<'a> {
-    fn take(taken: &'a Cell<usize>, max: usize) -> Option<Self> {
-        (taken.get() < max).then(|| {
-            taken.set(taken.get() + 1);
-            Self(taken)
-        })
-    }
-}
-
-impl Drop for ConnectionPermit<'_> {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
     }
 }
 

@@ -1,18 +1,15 @@
 //! `POST /api/v1/explain`: traces a question for an operator, one at a time and at most ten a second.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use serde::Deserialize;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
-use super::routes::{AdminServer, HttpError};
+use super::routes::{AdminServer, HttpError, RequestBody, SharedServer, read_json};
 use super::{AdminRequest, ChangeRefusal};
 use crate::config::words;
 use crate::net::sys::clock;
@@ -64,10 +61,7 @@ fn address() -> String {
     "A".to_owned()
 }
 
-pub(super) async fn explain(
-    State(server): State<Arc<AdminServer>>,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Json<Explanation>, HttpError> {
+pub(super) async fn explain(State(server): SharedServer, body: RequestBody) -> Result<Json<Explanation>, HttpError> {
     let (name, qtype, is_fresh) = read(&body?).map_err(HttpError::Invalid)?;
     let explained = timeout(PATIENCE, async {
         let _turn = server.explain_turn.take().await;
@@ -78,9 +72,7 @@ pub(super) async fn explain(
 }
 
 fn read(body: &[u8]) -> Result<(Name, RecordType, bool), String> {
-    let ExplainParameters { name, qtype, fresh } = serde_json::from_slice(body).map_err(|error| {
-        format!("{error}; expected JSON such as {{\"name\": \"www.example.org\", \"type\": \"A\"}}")
-    })?;
+    let ExplainParameters { name, qtype, fresh } = read_json(body, "{\"name\": \"www.example.org\", \"type\": \"A\"}")?;
     let read = words::domain_name(&name).map_err(|expected| format!("name {name:?}: {expected}"))?;
     let qtype = words::record_type(&qtype).map_err(|expected| format!("type {qtype:?}: {expected}"))?;
     if matches!(qtype, RecordType::AXFR | RecordType::IXFR) {

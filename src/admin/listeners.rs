@@ -1,7 +1,9 @@
 //! The two listeners: TCP for hosts, and a unix socket for the server's own user and root.
 
 use std::io;
+use std::net::SocketAddr;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
@@ -11,6 +13,9 @@ use super::socket;
 pub(super) trait AdminStream: AsyncRead + AsyncWrite + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AdminStream for S {}
+
+/// An accepted connection.
+pub(super) type Accepted = (Box<dyn AdminStream>, RequestOrigin);
 
 pub(super) enum Door {
     Hosts(TcpListener),
@@ -27,56 +32,38 @@ impl Door {
         UnixListener::from_std(listener).map(Self::Owner)
     }
 
-    /// Accepts the pending connections before the close, directly: the runtime may not have seen them yet.
-    pub(super) fn rest(self) -> Vec<(Box<dyn AdminStream>, RequestOrigin)> {
-        let mut rest: Vec<(Box<dyn AdminStream>, RequestOrigin)> = Vec::new();
+    /// Accepts the next connection; `None` if it is refused. Cancel safe.
+    pub(super) async fn accept(&self) -> io::Result<Option<Accepted>> {
         match self {
-            Self::Hosts(listener) => {
-                let Ok(listener) = listener.into_std() else { return rest };
-                while let Ok((stream, peer)) = listener.accept()
-                    && stream.set_nonblocking(true).is_ok()
-                    && let Ok(stream) = TcpStream::from_std(stream)
-                {
-                    rest.push((Box::new(stream), RequestOrigin::Host(peer.ip().to_canonical())));
-                }
-            }
-            Self::Owner(listener) => {
-                let Ok(listener) = listener.into_std() else { return rest };
-                while let Ok((stream, _)) = listener.accept()
-                    && stream.set_nonblocking(true).is_ok()
-                    && let Ok(stream) = UnixStream::from_std(stream)
-                {
-                    if let Ok(uid) = stream.peer_cred().map(|peer| peer.uid())
-                        && socket::may_change(uid)
-                    {
-                        rest.push((Box::new(stream), RequestOrigin::Owner(uid)));
-                    }
-                }
-            }
+            Self::Hosts(listener) => listener.accept().await.map(|(stream, peer)| Some(of_host(stream, peer))),
+            Self::Owner(listener) => of_owner(listener.accept().await?.0),
         }
-        rest
     }
 
-    /// Accepts the next connection; `None` if it is refused. Cancel safe.
-    pub(super) async fn accept(&self) -> io::Result<Option<(Box<dyn AdminStream>, RequestOrigin)>> {
-        match self {
-            Self::Hosts(listener) => {
-                let (stream, peer) = listener.accept().await?;
-                Ok(Some((Box::new(stream), RequestOrigin::Host(peer.ip().to_canonical()))))
-            }
-            Self::Owner(listener) => {
-                let (stream, _) = listener.accept().await?;
-                // The mode of the file already keeps others out, but the mode can be changed.
-                let uid = stream.peer_cred()?.uid();
-                if socket::may_change(uid) {
-                    return Ok(Some((Box::new(stream), RequestOrigin::Owner(uid))));
-                }
-                tracing::warn!(
-                    uid,
-                    "admin: a connection is rejected: only root and the user of the server may use the socket"
-                );
-                Ok(None)
-            }
+    /// Accepts a pending connection, directly: the runtime may not have seen it yet.
+    pub(super) fn accept_pending(&self) -> io::Result<Option<Accepted>> {
+        let (socket, peer) = match self {
+            Self::Hosts(listener) => SockRef::from(listener).accept()?,
+            Self::Owner(listener) => SockRef::from(listener).accept()?,
+        };
+        socket.set_nonblocking(true)?;
+        match peer.as_socket() {
+            Some(peer) => Ok(Some(of_host(TcpStream::from_std(socket.into())?, peer))),
+            None => of_owner(UnixStream::from_std(socket.into())?),
         }
     }
+}
+
+fn of_host(stream: TcpStream, peer: SocketAddr) -> Accepted {
+    (Box::new(stream), RequestOrigin::Host(peer.ip().to_canonical()))
+}
+
+fn of_owner(stream: UnixStream) -> io::Result<Option<Accepted>> {
+    // The mode of the file already keeps others out, but the mode can be changed.
+    let uid = stream.peer_cred()?.uid();
+    if socket::may_change(uid) {
+        return Ok(Some((Box::new(stream), RequestOrigin::Owner(uid))));
+    }
+    tracing::warn!(uid, "admin: a connection is rejected: only root and the user of the server may use the socket");
+    Ok(None)
 }

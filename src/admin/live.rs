@@ -20,7 +20,7 @@ use hyper::body::Frame;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::authorization::RequestOrigin;
-use super::routes::{AdminServer, HttpError, parameters};
+use super::routes::{HttpError, SharedServer, parameters};
 use super::{AdminRequest, LiveSubscriber};
 use crate::sight::Event;
 use crate::sight::live::{HistoryFigures, Span};
@@ -52,7 +52,7 @@ impl LiveStreams {
 }
 
 pub(super) async fn second(
-    State(server): State<Arc<AdminServer>>,
+    State(server): SharedServer,
     Extension(peer): Extension<RequestOrigin>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
@@ -84,7 +84,7 @@ pub(super) async fn second(
 }
 
 pub(super) async fn history(
-    State(server): State<Arc<AdminServer>>,
+    State(server): SharedServer,
     RawQuery(query): RawQuery,
 ) -> Result<Json<HistoryFigures>, HttpError> {
     let span = match parameters(&query.unwrap_or_default()).find(|(name, _)| *name == "span") {

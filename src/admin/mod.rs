@@ -26,12 +26,12 @@ mod token;
 mod usage;
 
 use std::cell::RefCell;
+use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use std::{fmt, io};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -226,13 +226,16 @@ pub enum AdminEnding {
 }
 
 /// The reason why a change was not carried out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeRefusal {
     /// The name is unknown.
+    #[error("{0}")]
     NotFound(String),
     /// The change conflicts with the current state.
+    #[error("{0}")]
     Conflict(String),
     /// Always invalid, for instance a config with errors.
+    #[error("{0}")]
     Invalid(String),
 }
 
@@ -248,16 +251,6 @@ impl ChangeRefusal {
         Self::NotFound(format!("there is no {what} {name:?}{remedy}"))
     }
 }
-
-impl fmt::Display for ChangeRefusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotFound(message) | Self::Conflict(message) | Self::Invalid(message) => f.write_str(message),
-        }
-    }
-}
-
-impl std::error::Error for ChangeRefusal {}
 
 /// Serves until dropped; dropping it ends its connections. After `end` it accepts no more connections,
 /// answers the pending requests and returns. `socket` is the listener for changes with its path. Call it

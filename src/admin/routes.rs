@@ -16,6 +16,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, delete, get, post};
 use axum::{Extension, Json, Router};
 use percent_encoding::percent_decode_str;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::timeout;
@@ -109,17 +110,13 @@ impl AdminServer {
         self.ask(|answer| AdminRequest::Read(Box::new(move |server| drop(answer.send(read(server)))))).await
     }
 
-    async fn change(&self, change: ServerChange) -> Result<Reply<ChangeResponse>, HttpError> {
+    async fn change(&self, change: ServerChange) -> Reply<ChangeResponse> {
         let message = self.ask(|way_back| AdminRequest::Change(change, way_back)).await?.map_err(HttpError::Refused)?;
         Ok((Extension(ChangeSummary(message.clone())), Json(ChangeResponse { message })))
     }
 
     /// Carries out a change that may take long. It continues if the client disconnects.
-    async fn patient_change(
-        &self,
-        change: ServerChange,
-        what: &'static str,
-    ) -> Result<Reply<ChangeResponse>, HttpError> {
+    async fn patient_change(&self, change: ServerChange, what: &'static str) -> Reply<ChangeResponse> {
         timeout(CHANGE_PATIENCE, self.change(change)).await.unwrap_or_else(|_| {
             let waited = CHANGE_PATIENCE.as_secs();
             let result = "the log and /api/v1/status show the result";
@@ -142,7 +139,7 @@ impl AdminServer {
         Ok(blocking(visit).await)
     }
 
-    async fn flush(&self, what: Scope) -> Result<Reply<FlushResponse>, HttpError> {
+    async fn flush(&self, what: Scope) -> Reply<FlushResponse> {
         let flush = move |access: &CacheAccess| {
             let flushed = access.flush(&what);
             FlushResponse { message: what.message(flushed), flushed }
@@ -154,7 +151,25 @@ impl AdminServer {
 #[derive(Clone)]
 pub(super) struct ChangeSummary(pub(super) String);
 
-type Reply<T> = (Extension<ChangeSummary>, Json<T>);
+/// The response to a change, with a sentence about it for the log.
+type Reply<T> = Result<(Extension<ChangeSummary>, Json<T>), HttpError>;
+
+pub(super) type SharedServer = State<Arc<AdminServer>>;
+
+/// The variable parts of a path.
+type PathOf<T> = Result<Path<T>, PathRejection>;
+
+pub(super) type RequestBody = Result<Bytes, BytesRejection>;
+
+/// Reads a JSON body. The error shows an example.
+pub(super) fn read_json<T: DeserializeOwned>(body: &[u8], example: &str) -> Result<T, String> {
+    serde_json::from_slice(body).map_err(|error| format!("{error}; expected JSON such as {example}"))
+}
+
+/// Reads a JSON body that may be absent.
+fn read_options<T: DeserializeOwned + Default>(body: &[u8], example: &str) -> Result<T, HttpError> {
+    if body.is_empty() { Ok(T::default()) } else { read_json(body, example).map_err(HttpError::Invalid) }
+}
 
 /// Returns true if a request changes something. Explaining a question changes nothing, although it is a POST.
 pub(super) fn is_change(method: &Method, path: &str) -> bool {
@@ -170,7 +185,7 @@ pub(super) fn may_wait(path: &str) -> bool {
     [EXPLAIN, RELOAD, RESTART, UPGRADE].contains(&path)
 }
 
-async fn health(State(server): State<Arc<AdminServer>>) -> (StatusCode, String) {
+async fn health(State(server): SharedServer) -> (StatusCode, String) {
     match server.condition.stall() {
         None => (StatusCode::OK, "ok\n".to_owned()),
         Some(stall) => (StatusCode::SERVICE_UNAVAILABLE, format!("{stall}\n")),
@@ -178,10 +193,7 @@ async fn health(State(server): State<Arc<AdminServer>>) -> (StatusCode, String) 
 }
 
 /// `/readyz`; with `?pool=NAME`, every named pool must have a backend that is up.
-async fn readiness(
-    State(server): State<Arc<AdminServer>>,
-    RawQuery(query): RawQuery,
-) -> Result<(StatusCode, String), HttpError> {
+async fn readiness(State(server): SharedServer, RawQuery(query): RawQuery) -> Result<(StatusCode, String), HttpError> {
     let pools = pools_asked_for(query.as_deref().unwrap_or_default()).map_err(HttpError::Invalid)?;
     let mut down = None;
     for pool in pools {
@@ -218,110 +230,81 @@ pub(super) fn decoded(key: &str, value: &str) -> Result<String, String> {
     Ok(text.into_owned())
 }
 
-async fn metrics(State(server): State<Arc<AdminServer>>, headers: HeaderMap) -> Result<impl IntoResponse, HttpError> {
+async fn metrics(State(server): SharedServer, headers: HeaderMap) -> Result<impl IntoResponse, HttpError> {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let format = ExpositionFormat::accepted_by(accept);
     let snapshot = server.ask(AdminRequest::Snapshot).await?;
     Ok(([(header::CONTENT_TYPE, format.content_type())], exposition::write(snapshot, usage(), format)))
 }
 
-async fn status(State(server): State<Arc<AdminServer>>) -> Result<Json<Status>, HttpError> {
+async fn status(State(server): SharedServer) -> Result<Json<Status>, HttpError> {
     let snapshot = server.ask(AdminRequest::Snapshot).await?;
     server.read(move |server| server.status(&snapshot)).await.map(Json)
 }
 
 /// Serves a part of the state as JSON.
 fn reads<T: Serialize + Send + 'static>(read: fn(&dyn ServerView) -> T) -> MethodRouter<Arc<AdminServer>> {
-    get(async move |State(server): State<Arc<AdminServer>>| server.read(read).await.map(Json))
+    get(async move |State(server): SharedServer| server.read(read).await.map(Json))
 }
 
 /// Serves a part of the state as JSON, of all pools or of the pool in the query string.
 fn reads_of_pool<T: Serialize + Send + 'static>(
     read: fn(&dyn ServerView, Option<&str>) -> Result<T, ChangeRefusal>,
 ) -> MethodRouter<Arc<AdminServer>> {
-    get(async move |State(server): State<Arc<AdminServer>>, RawQuery(query): RawQuery| {
+    get(async move |State(server): SharedServer, RawQuery(query): RawQuery| {
         let pool = pools_asked_for(&query.unwrap_or_default()).map_err(HttpError::Invalid)?.pop();
         server.read(move |server| read(server, pool.as_deref())).await?.map(Json).map_err(HttpError::Refused)
     })
 }
 
-async fn accept(
-    State(server): State<Arc<AdminServer>>,
-    name: Result<Path<String>, PathRejection>,
-) -> Result<Reply<ChangeResponse>, HttpError> {
+async fn accept(State(server): SharedServer, name: PathOf<String>) -> Reply<ChangeResponse> {
     let Path(name) = name?;
     server.change(ServerChange::Accept { name }).await
 }
 
-async fn reload(State(server): State<Arc<AdminServer>>) -> Result<Reply<ChangeResponse>, HttpError> {
+async fn reload(State(server): SharedServer) -> Reply<ChangeResponse> {
     server.patient_change(ServerChange::Reload, "the reload is still reading").await
 }
 
 /// The options of a restart, as JSON. The client cannot name a program to run.
 #[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 struct NewProcess {
-    #[serde(default)]
     cold: bool,
 }
 
-impl NewProcess {
-    fn read(body: &[u8]) -> Result<Self, HttpError> {
-        if body.is_empty() {
-            return Ok(Self::default());
-        }
-        let read = serde_json::from_slice(body);
-        read.map_err(|error| HttpError::Invalid(format!("{error}; expected JSON such as {{\"cold\": false}}")))
-    }
-}
-
-async fn restart(
-    State(server): State<Arc<AdminServer>>,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Reply<ChangeResponse>, HttpError> {
-    let NewProcess { cold: is_cold } = NewProcess::read(&body?)?;
+async fn restart(State(server): SharedServer, body: RequestBody) -> Reply<ChangeResponse> {
+    let NewProcess { cold: is_cold } = read_options(&body?, "{\"cold\": false}")?;
     server.patient_change(ServerChange::Processes(ProcessChange::Restart { is_cold }), NOT_YET_SERVING).await
 }
 
-async fn upgrade(
-    State(server): State<Arc<AdminServer>>,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Reply<ChangeResponse>, HttpError> {
-    let NewProcess { cold: is_cold } = NewProcess::read(&body?)?;
+async fn upgrade(State(server): SharedServer, body: RequestBody) -> Reply<ChangeResponse> {
+    let NewProcess { cold: is_cold } = read_options(&body?, "{\"cold\": false}")?;
     server.patient_change(ServerChange::Processes(ProcessChange::Upgrade { is_cold }), NOT_YET_SERVING).await
 }
 
-async fn stop(State(server): State<Arc<AdminServer>>) -> Result<Reply<ChangeResponse>, HttpError> {
+async fn stop(State(server): SharedServer) -> Reply<ChangeResponse> {
     server.change(ServerChange::Processes(ProcessChange::Stop)).await
 }
 
-async fn flush_all(State(server): State<Arc<AdminServer>>) -> Result<Reply<FlushResponse>, HttpError> {
+async fn flush_all(State(server): SharedServer) -> Reply<FlushResponse> {
     server.flush(Scope::All).await
 }
 
-async fn show_name(
-    State(server): State<Arc<AdminServer>>,
-    name: Result<Path<String>, PathRejection>,
-) -> Result<Json<Vec<EntryStatus>>, HttpError> {
+async fn show_name(State(server): SharedServer, name: PathOf<String>) -> Result<Json<Vec<EntryStatus>>, HttpError> {
     let name = read_name(name)?;
     server.visit_cache(move |access| access.show(&name)).await.map(Json)
 }
 
-async fn flush_name(
-    State(server): State<Arc<AdminServer>>,
-    name: Result<Path<String>, PathRejection>,
-) -> Result<Reply<FlushResponse>, HttpError> {
+async fn flush_name(State(server): SharedServer, name: PathOf<String>) -> Reply<FlushResponse> {
     server.flush(Scope::Name(read_name(name)?)).await
 }
 
-async fn flush_subtree(
-    State(server): State<Arc<AdminServer>>,
-    name: Result<Path<String>, PathRejection>,
-) -> Result<Reply<FlushResponse>, HttpError> {
+async fn flush_subtree(State(server): SharedServer, name: PathOf<String>) -> Reply<FlushResponse> {
     server.flush(Scope::Subtree(read_name(name)?)).await
 }
 
-fn read_name(name: Result<Path<String>, PathRejection>) -> Result<Name, HttpError> {
+fn read_name(name: PathOf<String>) -> Result<Name, HttpError> {
     let Path(text) = name?;
     words::domain_name(&text).map_err(|expected| HttpError::Invalid(format!("name {text:?}: {expected}")))
 }
@@ -338,19 +321,14 @@ fn one() -> u16 {
     1
 }
 
-async fn add(
-    State(server): State<Arc<AdminServer>>,
-    pool: Result<Path<String>, PathRejection>,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Reply<ChangeResponse>, HttpError> {
+async fn add(State(server): SharedServer, pool: PathOf<String>, body: RequestBody) -> Reply<ChangeResponse> {
     let Path(pool) = pool?;
     let (address, weight) = read_backend(&body?).map_err(HttpError::Invalid)?;
     server.change(ServerChange::Add { pool, address, weight }).await
 }
 
 fn read_backend(body: &[u8]) -> Result<(BackendAddress, u16), String> {
-    let NewBackend { address, weight } = serde_json::from_slice(body)
-        .map_err(|error| format!("{error}; expected JSON such as {{\"address\": \"192.0.2.1:53\", \"weight\": 1}}"))?;
+    let NewBackend { address, weight } = read_json(body, "{\"address\": \"192.0.2.1:53\", \"weight\": 1}")?;
     let address = words::member_address(&address).map_err(|expected| format!("address {address:?}: {expected}"))?;
     if !limits::WEIGHT.holds(&weight) {
         return Err(format!("weight {weight}: expected an integer {}", limits::WEIGHT));
@@ -358,68 +336,53 @@ fn read_backend(body: &[u8]) -> Result<(BackendAddress, u16), String> {
     Ok((address, weight))
 }
 
-async fn remove(
-    State(server): State<Arc<AdminServer>>,
-    place: Result<Path<(String, String)>, PathRejection>,
-) -> Result<Reply<ChangeResponse>, HttpError> {
+async fn remove(State(server): SharedServer, place: PathOf<(String, String)>) -> Reply<ChangeResponse> {
     let Path((pool, backend)) = place?;
     server.change(ServerChange::Remove { pool, backend }).await
 }
 
 async fn act(
-    State(server): State<Arc<AdminServer>>,
-    place: Result<Path<(String, String, String)>, PathRejection>,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Reply<ChangeResponse>, HttpError> {
+    State(server): SharedServer,
+    place: PathOf<(String, String, String)>,
+    body: RequestBody,
+) -> Reply<ChangeResponse> {
     let Path((pool, backend, action)) = place?;
     let ForWhom { fleet: is_for_all, by, for_seconds, force: is_forced } = ForWhom::read(&body?)?;
+    let (order, to) = match action.as_str() {
+        "drain" => (Some(OrderWord::Drain), None),
+        "up" => (Some(OrderWord::Up), Some(ManualHealth::Up)),
+        "down" => (Some(OrderWord::Down), Some(ManualHealth::Down)),
+        "auto" => (None, Some(ManualHealth::Auto)),
+        action => {
+            let refused = ChangeRefusal::no_such("action", action, ["drain", "up", "down", "auto"]);
+            return Err(HttpError::Refused(refused));
+        }
+    };
     if is_for_all {
-        let order = match action.as_str() {
-            "drain" => Some(OrderWord::Drain),
-            "up" => Some(OrderWord::Up),
-            "down" => Some(OrderWord::Down),
-            "auto" => None,
-            action => return Err(no_such_action(action)),
-        };
         let lasts = for_seconds.map(Duration::from_secs);
         let order = FleetOrder { pool, backend, order, by, lasts, is_forced };
         return server.patient_change(ServerChange::Order(Box::new(order)), "etcd has not answered").await;
     }
-    let to = match action.as_str() {
-        "drain" => return server.change(ServerChange::Drain { pool, backend, is_forced }).await,
-        "up" => ManualHealth::Up,
-        "down" => ManualHealth::Down,
-        "auto" => ManualHealth::Auto,
-        action => return Err(no_such_action(action)),
-    };
-    server.change(ServerChange::Set { pool, backend, to, is_forced }).await
-}
-
-fn no_such_action(action: &str) -> HttpError {
-    HttpError::Refused(ChangeRefusal::no_such("action", action, ["drain", "up", "down", "auto"]))
+    server
+        .change(match to {
+            Some(to) => ServerChange::Set { pool, backend, to, is_forced },
+            None => ServerChange::Drain { pool, backend, is_forced },
+        })
+        .await
 }
 
 #[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 struct ForWhom {
-    #[serde(default)]
     fleet: bool,
-    #[serde(default)]
     by: String,
-    #[serde(default)]
     for_seconds: Option<u64>,
-    #[serde(default)]
     force: bool,
 }
 
 impl ForWhom {
     fn read(body: &[u8]) -> Result<Self, HttpError> {
-        if body.is_empty() {
-            return Ok(Self::default());
-        }
-        let read: Self = serde_json::from_slice(body).map_err(|error| {
-            HttpError::Invalid(format!("{error}; expected JSON such as {{\"fleet\": true, \"for_seconds\": 3600}}"))
-        })?;
+        let read: Self = read_options(body, "{\"fleet\": true, \"for_seconds\": 3600}")?;
         match (read.fleet, read.for_seconds) {
             (true, Some(seconds)) if !ORDER_SECONDS.contains(&seconds) => {
                 let (min, max) = (ORDER_SECONDS.start(), ORDER_SECONDS.end());

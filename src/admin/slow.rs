@@ -1,13 +1,12 @@
 //! `GET /api/v1/slow`: the recorded slow races, filtered by pool, time and number.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{RawQuery, State};
 use serde::Serialize;
 
-use super::routes::{AdminServer, HttpError, decoded, parameters};
+use super::routes::{HttpError, SharedServer, decoded, parameters};
 use crate::config::words;
 use crate::net::sys::clock;
 use crate::net::tasks::blocking;
@@ -20,7 +19,7 @@ pub(super) struct SlowRacesResponse {
 }
 
 pub(super) async fn slow(
-    State(server): State<Arc<AdminServer>>,
+    State(server): SharedServer,
     RawQuery(query): RawQuery,
 ) -> Result<Json<SlowRacesResponse>, HttpError> {
     let filter = read(&query.unwrap_or_default()).map_err(HttpError::Invalid)?;

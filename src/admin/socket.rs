@@ -15,7 +15,7 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, lchown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::{env, fmt, io};
+use std::{env, io};
 
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
@@ -239,7 +239,7 @@ impl Folder {
             return Err(fail(SocketProblem::Foreign(found.uid())));
         }
         if mode & 0o077 != 0 {
-            return Err(fail(SocketProblem::Open(mode)));
+            return Err(fail(SocketProblem::Open { mode, path: path.clone() }));
         }
         Ok(())
     }
@@ -279,44 +279,32 @@ fn identity(metadata: &fs::Metadata) -> Identity {
 }
 
 /// The socket cannot be opened at a path.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("admin.socket: {}: {what}", .path.display())]
 pub struct SocketError {
     path: PathBuf,
     what: SocketProblem,
 }
 
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 enum SocketProblem {
+    #[error("{0}")]
     System(io::Error),
+    #[error("{} uses this socket; stop it, or choose another path", named(.0))]
     InUse(Option<i32>),
+    #[error("the file is not a socket; remove it, or choose another path")]
     NoSocket,
+    #[error("expected a folder, not a link or a file; remove it")]
     NoFolder,
+    #[error("the folder belongs to the user with ID {0}; remove it")]
     Foreign(u32),
-    Open(u32),
+    #[error("others may enter the folder (mode {mode:04o}); chmod 700 {}", .path.display())]
+    Open { mode: u32, path: PathBuf },
 }
 
-impl fmt::Display for SocketError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "admin.socket: {}: ", self.path.display())?;
-        match &self.what {
-            SocketProblem::System(error) => write!(f, "{error}"),
-            SocketProblem::InUse(Some(pid)) => {
-                write!(f, "process {pid} uses this socket; stop it, or choose another path")
-            }
-            SocketProblem::InUse(None) => {
-                f.write_str("a running process uses this socket; stop it, or choose another path")
-            }
-            SocketProblem::NoSocket => f.write_str("the file is not a socket; remove it, or choose another path"),
-            SocketProblem::NoFolder => f.write_str("expected a folder, not a link or a file; remove it"),
-            SocketProblem::Foreign(uid) => write!(f, "the folder belongs to the user with ID {uid}; remove it"),
-            SocketProblem::Open(mode) => {
-                write!(f, "others may enter the folder (mode {mode:04o}); chmod 700 {}", self.path.display())
-            }
-        }
-    }
+fn named(pid: &Option<i32>) -> String {
+    pid.map_or_else(|| "a running process".to_owned(), |pid| format!("process {pid}"))
 }
-
-impl std::error::Error for SocketError {}
 
 const MODE: u32 = 0o600;
 const BACKLOG: i32 = 64;

@@ -47,35 +47,24 @@ impl fmt::Debug for Token {
 }
 
 /// A token file is not usable.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {what}", .file.display())]
 pub struct TokenError {
     file: PathBuf,
     what: TokenProblem,
 }
 
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 enum TokenProblem {
+    #[error("the token cannot be read: {0}")]
     Unreadable(io::Error),
+    #[error("expected one token of ASCII letters, digits and signs on a line")]
     Characters,
+    #[error(
+        "the token is too short to be secret, expected {MIN_TOKEN} characters or more, as from `openssl rand -hex 32`"
+    )]
     Short,
 }
-
-impl fmt::Display for TokenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.file.display())?;
-        match &self.what {
-            TokenProblem::Unreadable(error) => write!(f, "the token cannot be read: {error}"),
-            TokenProblem::Characters => write!(f, "expected one token of ASCII letters, digits and signs on a line"),
-            TokenProblem::Short => write!(
-                f,
-                "the token is too short to be secret, expected {MIN_TOKEN} characters or more, \
-                 as from `openssl rand -hex 32`"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for TokenError {}
 
 /// As hexadecimal digits these are 64 bits, out of reach of guessing over a network.
 const MIN_TOKEN: usize = 16;
