@@ -14,7 +14,6 @@ pub(super) trait AdminStream: AsyncRead + AsyncWrite + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AdminStream for S {}
 
-/// An accepted connection.
 pub(super) type Accepted = (Box<dyn AdminStream>, RequestOrigin);
 
 pub(super) enum Door {

@@ -114,7 +114,8 @@ fn endpoint_of(fd: BorrowedFd<'_>) -> Result<Endpoint, Unusable> {
 }
 
 /// The error of a passed socket that cannot be used.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("passed socket {number}{}: {what}", if .name.is_empty() { String::new() } else { format!(" ({name})") })]
 pub struct PassedSocketError {
     number: i32,
     name: String,
@@ -133,46 +134,26 @@ impl PassedSocketError {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 enum Unusable {
+    #[error("it is closed; LISTEN_FDS must count open sockets only")]
     Closed,
+    #[error("it is not a socket; pass only listening sockets")]
     NoSocket,
+    #[error(
+        "it is of address family {0} or of a type that is not listened on; pass UDP and TCP sockets of IPv4 or \
+         IPv6 (ListenDatagram=, ListenStream=), or a stream socket of the file system for the admin server"
+    )]
     Kind(u16),
+    #[error("it is not bound to an address; bind it before it is passed")]
     NotBound,
+    #[error("it does not listen; call listen() before it is passed (a socket unit needs Accept=no)")]
     NotListening,
+    #[error("on [::] it takes IPv4 too; set BindIPv6Only=ipv6-only in its socket unit, and 0.0.0.0 besides")]
     DualStack,
+    #[error("{0}; pass another one")]
     System(io::Error),
 }
-
-impl fmt::Display for PassedSocketError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { number, name, what } = self;
-        write!(f, "passed socket {number}")?;
-        if !name.is_empty() {
-            write!(f, " ({name})")?;
-        }
-        f.write_str(": ")?;
-        match what {
-            Unusable::Closed => f.write_str("it is closed; LISTEN_FDS must count open sockets only"),
-            Unusable::NoSocket => f.write_str("it is not a socket; pass only listening sockets"),
-            Unusable::Kind(family) => write!(
-                f,
-                "it is of address family {family} or of a type that is not listened on; pass UDP and TCP sockets of IPv4 or \
-                 IPv6 (ListenDatagram=, ListenStream=), or a stream socket of the file system for the admin server"
-            ),
-            Unusable::NotBound => f.write_str("it is not bound to an address; bind it before it is passed"),
-            Unusable::NotListening => {
-                f.write_str("it does not listen; call listen() before it is passed (a socket unit needs Accept=no)")
-            }
-            Unusable::DualStack => f.write_str(
-                "on [::] it takes IPv4 too; set BindIPv6Only=ipv6-only in its socket unit, and 0.0.0.0 besides",
-            ),
-            Unusable::System(error) => write!(f, "{error}; pass another one"),
-        }
-    }
-}
-
-impl std::error::Error for PassedSocketError {}
 
 #[cfg(test)]
 mod tests {

@@ -7,8 +7,10 @@
 //! | [`tls`] | certificates and handshakes of TLS (RFC 7858) |
 //! | [`http`] | DNS over HTTPS (RFC 8484), HTTP/1.1 and HTTP/2 |
 //! | [`quic`] | DNS over QUIC (RFC 9250) |
+//! | `account.rs` | what all stream transports keep of a connection: queries in flight, clock, end |
 //! | [`listening`] | the sockets of all listeners, which outlive a reload |
 
+mod account;
 pub mod http;
 pub mod listening;
 mod pressure;

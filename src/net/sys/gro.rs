@@ -6,22 +6,22 @@
 use std::ops::Range;
 
 #[derive(Clone, Copy, Debug)]
-pub(in crate::net) struct ReceivedBuffer {
-    pub(in crate::net) length: usize,
+pub(crate) struct ReceivedBuffer {
+    pub(crate) length: usize,
     /// The length of every segment but the last, which may be shorter; `None` for a single datagram.
-    pub(in crate::net) segment_size: Option<usize>,
+    pub(crate) segment_size: Option<usize>,
     /// True if the buffer was too short, and the end is lost.
-    pub(in crate::net) is_truncated: bool,
+    pub(crate) is_truncated: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::net) struct Segment {
-    pub(in crate::net) buffer: usize,
-    pub(in crate::net) octets: Range<usize>,
-    pub(in crate::net) is_truncated: bool,
+pub(crate) struct Segment {
+    pub(crate) buffer: usize,
+    pub(crate) octets: Range<usize>,
+    pub(crate) is_truncated: bool,
 }
 
-pub(in crate::net) struct Segments {
+pub(crate) struct Segments {
     chunk: Vec<Segment>,
     max: usize,
     buffer: usize,
@@ -29,22 +29,22 @@ pub(in crate::net) struct Segments {
 }
 
 impl Segments {
-    pub(in crate::net) fn new(max: usize) -> Self {
+    pub(crate) fn new(max: usize) -> Self {
         Self { chunk: Vec::with_capacity(max), max, buffer: 0, start: 0 }
     }
 
-    pub(in crate::net) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.chunk.clear();
         self.buffer = 0;
         self.start = 0;
     }
 
-    pub(in crate::net) fn skip_to(&mut self, buffer: usize) {
+    pub(crate) fn skip_to(&mut self, buffer: usize) {
         self.clear();
         self.buffer = buffer;
     }
 
-    pub(in crate::net) fn advance(&mut self, buffers: usize, received: impl Fn(usize) -> ReceivedBuffer) {
+    pub(crate) fn advance(&mut self, buffers: usize, received: impl Fn(usize) -> ReceivedBuffer) {
         self.chunk.clear();
         while self.buffer < buffers {
             let ReceivedBuffer { length, segment_size, is_truncated } = received(self.buffer);
@@ -68,7 +68,7 @@ impl Segments {
         }
     }
 
-    pub(in crate::net) fn chunk(&self) -> &[Segment] {
+    pub(crate) fn chunk(&self) -> &[Segment] {
         &self.chunk
     }
 }

@@ -11,15 +11,15 @@ use std::ops::Range;
 use super::batch::{BATCH, LocalAddress};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::net) struct SegmentKey {
+pub(crate) struct SegmentKey {
     /// `None` on a connected socket.
-    pub(in crate::net) to: Option<SocketAddr>,
+    pub(crate) to: Option<SocketAddr>,
     /// The source address; `None` leaves it to the kernel.
-    pub(in crate::net) from: Option<LocalAddress>,
-    pub(in crate::net) segment_size: usize,
+    pub(crate) from: Option<LocalAddress>,
+    pub(crate) segment_size: usize,
 }
 
-pub(in crate::net) struct Transmits {
+pub(crate) struct Transmits {
     transmits: Vec<Transmit>,
     behind: [u8; BATCH],
     newest: [u8; PLACES],
@@ -36,7 +36,7 @@ struct Transmit {
 }
 
 impl Transmits {
-    pub(in crate::net) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         const { assert!(BATCH < NONE as usize, "datagrams and transmits are numbered by octets") };
         Self {
             transmits: Vec::with_capacity(BATCH),
@@ -47,7 +47,7 @@ impl Transmits {
     }
 
     /// Arranges the datagrams of a batch, at most [`BATCH`], into transmits; without GSO each gets its own.
-    pub(in crate::net) fn arrange(&mut self, keys: impl Iterator<Item = SegmentKey>, use_gso: bool) {
+    pub(crate) fn arrange(&mut self, keys: impl Iterator<Item = SegmentKey>, use_gso: bool) {
         self.transmits.clear();
         self.newest = [NONE; PLACES];
         for (number, key) in keys.enumerate() {
@@ -80,15 +80,15 @@ impl Transmits {
         }
     }
 
-    pub(in crate::net) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.transmits.len()
     }
 
-    pub(in crate::net) fn order(&self) -> &[u8] {
+    pub(crate) fn order(&self) -> &[u8] {
         &self.order
     }
 
-    pub(in crate::net) fn get(&self, index: usize) -> (SegmentKey, Range<usize>) {
+    pub(crate) fn get(&self, index: usize) -> (SegmentKey, Range<usize>) {
         let Transmit { key, start, count, .. } = self.transmits[index];
         (key, usize::from(start)..usize::from(start) + usize::from(count))
     }

@@ -105,7 +105,7 @@ const MEMINFO_VALUES: usize = 9;
 
 const MEMINFO_DROPS: usize = 8;
 
-pub(in crate::net) fn switch_on(socket: impl AsFd, level: libc::c_int, option: libc::c_int) -> io::Result<()> {
+pub(crate) fn switch_on(socket: impl AsFd, level: libc::c_int, option: libc::c_int) -> io::Result<()> {
     set_flag(socket, level, option, true)
 }
 

@@ -24,21 +24,21 @@ use super::io::HttpStream;
 use super::request::{MAX_MESSAGE, RequestContent, check_message, read_head};
 use crate::metrics::HttpStatus;
 
-pub(in crate::net::from_clients) struct Http1(Pin<Box<Connection<TokioIo<HttpStream>, Answering>>>);
+pub(crate) struct Http1(Pin<Box<Connection<TokioIo<HttpStream>, Answering>>>);
 
 impl Http1 {
-    pub(in crate::net::from_clients) fn new(stream: HttpStream, exchange: Rc<RefCell<HttpExchange>>) -> Self {
+    pub(crate) fn new(stream: HttpStream, exchange: Rc<RefCell<HttpExchange>>) -> Self {
         let mut builder = Builder::new();
         builder.auto_date_header(false).header_read_timeout(None).max_buf_size(MAX_HEAD).max_headers(MAX_FIELDS);
         Self(Box::pin(builder.serve_connection(TokioIo::new(stream), Answering(exchange))))
     }
 
-    pub(in crate::net::from_clients) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.as_mut().poll(cx).map_err(io::Error::other)
     }
 
     /// Accepts no request after the current one, whose response says `connection: close`.
-    pub(in crate::net::from_clients) fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.0.as_mut().graceful_shutdown();
     }
 }

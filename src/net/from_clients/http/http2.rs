@@ -7,6 +7,7 @@
 //! stream is reset, so resets do not get a client more than `in_flight` queries (Rapid Reset).
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io;
 use std::mem;
 use std::pin::Pin;
@@ -27,10 +28,7 @@ use crate::limit::ConnectionRules;
 use crate::metrics::HttpStatus;
 use crate::net::from_clients::tcp::responder::ResponseMessage;
 
-pub(in crate::net::from_clients) fn begin(
-    stream: HttpStream,
-    rules: &ConnectionRules,
-) -> Pin<Box<Handshake<HttpStream, Bytes>>> {
+pub(crate) fn begin(stream: HttpStream, rules: &ConnectionRules) -> Pin<Box<Handshake<HttpStream, Bytes>>> {
     let mut builder = Builder::new();
     builder
         .max_concurrent_streams(u32::try_from(rules.in_flight).unwrap_or(u32::MAX))
@@ -47,10 +45,10 @@ pub(in crate::net::from_clients) fn begin(
     Box::pin(builder.handshake(stream))
 }
 
-pub(in crate::net::from_clients) struct Http2 {
+pub(crate) struct Http2 {
     connection: Connection<HttpStream, Bytes>,
-    ways: Vec<Option<SendResponse<Bytes>>>,
-    free: Vec<u32>,
+    /// The streams whose queries wait for a response, by number.
+    ways: HashMap<u32, SendResponse<Bytes>, foldhash::fast::RandomState>,
     bodies: Vec<RequestBody>,
     held: Vec<HeldResponse>,
     excess: usize,
@@ -77,15 +75,12 @@ struct HeldResponse {
 }
 
 impl Http2 {
-    pub(in crate::net::from_clients) fn new(
-        connection: Connection<HttpStream, Bytes>,
-        exchange: Rc<RefCell<HttpExchange>>,
-    ) -> Self {
-        let (ways, free, bodies, held) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { connection, ways, free, bodies, held, excess: 0, late: 0, exchange }
+    pub(crate) fn new(connection: Connection<HttpStream, Bytes>, exchange: Rc<RefCell<HttpExchange>>) -> Self {
+        let (ways, bodies, held) = (HashMap::default(), Vec::new(), Vec::new());
+        Self { connection, ways, bodies, held, excess: 0, late: 0, exchange }
     }
 
-    pub(in crate::net::from_clients) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             let is_taken = match self.poll_requests(cx) {
                 Poll::Ready(ended) => return Poll::Ready(ended),
@@ -100,17 +95,17 @@ impl Http2 {
     }
 
     /// Sends GOAWAY: only requests sent before the client receives it are accepted (RFC 9113 section 6.8).
-    pub(in crate::net::from_clients) fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.connection.graceful_shutdown();
     }
 
-    pub(in crate::net::from_clients) fn alarm(&self) -> Option<Instant> {
-        let patience = self.exchange.borrow().patience_for_bodies();
+    pub(crate) fn alarm(&self) -> Option<Instant> {
+        let patience = self.exchange.borrow().account.rules().first_query;
         self.bodies.first().map(|body| body.since + patience)
     }
 
-    pub(in crate::net::from_clients) fn on_alarm(&mut self, now: Instant) {
-        let patience = self.exchange.borrow().patience_for_bodies();
+    pub(crate) fn on_alarm(&mut self, now: Instant) {
+        let patience = self.exchange.borrow().account.rules().first_query;
         let late = self.bodies.iter().take_while(|body| body.since + patience <= now).count();
         for mut body in self.bodies.drain(..late) {
             body.respond.send_reset(Reason::CANCEL);
@@ -137,7 +132,7 @@ impl Http2 {
     fn poll_requests(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             // Incomplete bodies count because each may become complete with the next byte.
-            let has_room = self.exchange.borrow().has_room();
+            let has_room = self.exchange.borrow().account.has_room();
             if !has_room {
                 return self.connection.poll_closed(cx).map_err(to_io);
             }
@@ -179,7 +174,7 @@ impl Http2 {
         let mut place = 0;
         let before = self.bodies.len();
         while let Some(body) = self.bodies.get_mut(place) {
-            if !self.exchange.borrow().has_room() {
+            if !self.exchange.borrow().account.has_room() {
                 break;
             }
             match body.poll(cx) {
@@ -214,13 +209,8 @@ impl Http2 {
     }
 
     fn hand_over(&mut self, message: &[u8], respond: SendResponse<Bytes>) {
-        let number = self.free.pop().unwrap_or_else(|| {
-            self.ways.push(None);
-            u32::try_from(self.ways.len() - 1).unwrap_or(u32::MAX)
-        });
-        if let Some(way) = self.ways.get_mut(number as usize) {
-            *way = Some(respond);
-        }
+        let number = respond.stream_id().as_u32();
+        self.ways.insert(number, respond);
         self.exchange.borrow_mut().hand_over(message, number);
     }
 
@@ -242,59 +232,38 @@ impl Http2 {
         let number = message.stream();
         let (head, octets) = self.exchange.borrow_mut().answer(message);
         let length = octets.len();
-        let Some(mut respond) = self.ways.get_mut(number as usize).and_then(Option::take) else {
+        let Some(mut respond) = self.ways.remove(&number) else {
             return self.exchange.borrow_mut().drop_held(length);
         };
-        self.free.push(number);
         match respond.send_response(head, length == 0) {
             Ok(mut stream) if length > 0 => {
                 stream.reserve_capacity(length);
                 self.held.push(HeldResponse { stream, octets: octets.into() });
-                if let Some(place) = self.held.len().checked_sub(1) {
-                    self.send(place);
-                }
             }
             Ok(_) | Err(_) => self.exchange.borrow_mut().drop_held(length),
         }
     }
 
-    /// Sends as much of a response as the window allows. Removes it and returns true if that is all.
-    fn send(&mut self, place: usize) -> bool {
-        let Some(HeldResponse { stream, octets }) = self.held.get_mut(place) else { return false };
-        let fits = stream.capacity().min(octets.len());
-        if fits > 0 {
-            let part = octets.split_to(fits);
-            let is_sent = stream.send_data(part, octets.is_empty()).is_ok();
-            self.exchange.borrow_mut().give(fits);
-            if is_sent && !octets.is_empty() {
-                return false;
-            }
-        } else if !octets.is_empty() {
-            return false;
-        }
-        let HeldResponse { octets, .. } = self.held.swap_remove(place);
-        self.exchange.borrow_mut().drop_held(octets.len());
-        true
-    }
-
+    /// Sends as much of the responses as their windows allow. Returns true if there was progress.
     fn poll_held(&mut self, cx: &mut Context<'_>) -> bool {
-        let (mut place, mut is_sent) = (0, false);
-        while let Some(HeldResponse { stream, octets }) = self.held.get_mut(place) {
+        let mut exchange = self.exchange.borrow_mut();
+        let mut is_sent = false;
+        self.held.retain_mut(|HeldResponse { stream, octets }| {
             match stream.poll_capacity(cx) {
-                Poll::Ready(Some(Ok(_))) => {
+                Poll::Pending | Poll::Ready(Some(Ok(0))) => return true,
+                Poll::Ready(Some(Ok(capacity))) => {
                     is_sent = true;
-                    if !self.send(place) {
-                        place += 1;
+                    let part = octets.split_to(capacity.min(octets.len()));
+                    exchange.give(part.len());
+                    if stream.send_data(part, octets.is_empty()).is_ok() && !octets.is_empty() {
+                        return true;
                     }
                 }
-                Poll::Ready(Some(Err(_)) | None) => {
-                    let left = octets.len();
-                    self.held.swap_remove(place);
-                    self.exchange.borrow_mut().drop_held(left);
-                }
-                Poll::Pending => place += 1,
+                Poll::Ready(Some(Err(_)) | None) => {}
             }
-        }
+            exchange.drop_held(octets.len());
+            false
+        });
         is_sent
     }
 }
@@ -341,7 +310,7 @@ fn octets_of(head: &Parts) -> usize {
     fields.sum::<usize>() + path
 }
 
-pub(in crate::net::from_clients) fn to_io(error: h2::Error) -> io::Error {
+pub(crate) fn to_io(error: h2::Error) -> io::Error {
     if error.is_io() { error.into_io().unwrap_or_else(|| io::ErrorKind::Other.into()) } else { io::Error::other(error) }
 }
 

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::net::from_clients::tcp::stream::ClientStream;
 
-pub(in crate::net::from_clients) struct HttpStream {
+pub(crate) struct HttpStream {
     stream: ClientStream,
     ahead: Vec<u8>,
     flow: Rc<Flow>,
@@ -19,7 +19,7 @@ pub(in crate::net::from_clients) struct HttpStream {
 }
 
 #[derive(Debug, Default)]
-pub(in crate::net::from_clients) struct Flow {
+pub(crate) struct Flow {
     left: Cell<usize>,
     written: Cell<usize>,
     is_blocked: Cell<bool>,
@@ -27,32 +27,32 @@ pub(in crate::net::from_clients) struct Flow {
 }
 
 impl Flow {
-    pub(in crate::net::from_clients) fn begin_turn(&self) {
+    pub(crate) fn begin_turn(&self) {
         self.left.set(READ_PER_TURN);
     }
 
-    pub(in crate::net::from_clients) fn take_written(&self) -> usize {
+    pub(crate) fn take_written(&self) -> usize {
         self.written.take()
     }
 
-    pub(in crate::net::from_clients) fn is_blocked(&self) -> bool {
+    pub(crate) fn is_blocked(&self) -> bool {
         self.is_blocked.get()
     }
 
-    pub(in crate::net::from_clients) fn is_shut(&self) -> bool {
+    pub(crate) fn is_shut(&self) -> bool {
         self.is_shut.get()
     }
 }
 
 impl HttpStream {
-    pub(in crate::net::from_clients) fn new(stream: ClientStream) -> (Self, Rc<Flow>) {
+    pub(crate) fn new(stream: ClientStream) -> (Self, Rc<Flow>) {
         let flow = Rc::new(Flow::default());
         (Self { stream, ahead: Vec::new(), flow: Rc::clone(&flow), discards: None }, flow)
     }
 
     /// Detects HTTP/2 with prior knowledge (RFC 9113 section 3.3). The bytes read for that are returned again
     /// by the next reads.
-    pub(in crate::net::from_clients) fn poll_is_http2(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+    pub(crate) fn poll_is_http2(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         loop {
             if self.ahead.len() >= PREFACE.len() || !PREFACE.starts_with(&self.ahead) {
                 return Poll::Ready(Ok(self.ahead.starts_with(PREFACE)));

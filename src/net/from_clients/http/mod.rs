@@ -36,41 +36,32 @@ use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::sleep_until;
 
-use self::exchange::{AlarmAction, Handle, HttpExchange, HttpExchangeParts};
+use self::exchange::{AlarmAction, Handle, HttpExchange};
 use self::http1::Http1;
 use self::http2::Http2;
 use self::io::{Flow, HttpStream};
 use crate::address::{HttpPath, ListenAddress};
 use crate::limit::TableFullness;
 use crate::metrics::Counters;
+use crate::net::from_clients::account::ConnectionAccount;
+use crate::net::from_clients::tcp::WayBack;
 use crate::net::from_clients::tcp::connection::UNSENT_IN_KERNEL;
-use crate::net::from_clients::tcp::responder::{Responder, WayBack};
 use crate::net::from_clients::tcp::served::ServedAddresses;
 use crate::net::from_clients::tcp::stream::ClientStream;
-use crate::net::from_clients::tcp::table::ConnectionSlot;
 use crate::wire::Transport;
 
-pub(in crate::net::from_clients) struct HttpConnection {
+pub(crate) struct HttpConnection {
     protocol: Protocol,
     exchange: Rc<RefCell<HttpExchange>>,
     flow: Rc<Flow>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::net::from_clients) enum HttpVersion {
+pub(crate) enum HttpVersion {
     Http1,
     Http2,
     /// Detected from the first bytes.
     Unknown,
-}
-
-pub(in crate::net::from_clients) struct HttpClient {
-    pub(in crate::net::from_clients) stream: ClientStream,
-    pub(in crate::net::from_clients) version: HttpVersion,
-    pub(in crate::net::from_clients) place: ConnectionSlot,
-    pub(in crate::net::from_clients) path: HttpPath,
-    pub(in crate::net::from_clients) peer: SocketAddr,
-    pub(in crate::net::from_clients) accepted: Instant,
 }
 
 enum Protocol {
@@ -82,19 +73,24 @@ enum Protocol {
 }
 
 impl HttpConnection {
-    pub(in crate::net::from_clients) fn new(client: HttpClient, counters: Arc<Counters>, handle: Handle) -> Self {
-        let HttpClient { stream, version, place, path, peer, accepted } = client;
+    pub(crate) fn new(
+        stream: ClientStream,
+        (version, path): (HttpVersion, HttpPath),
+        account: ConnectionAccount,
+        peer: SocketAddr,
+        counters: Arc<Counters>,
+        handle: Handle,
+    ) -> Self {
         let socket = SockRef::from(stream.socket());
         let _ = socket.set_tcp_nodelay(true);
         let _ = socket.set_tcp_notsent_lowat(UNSENT_IN_KERNEL);
         let transport = if stream.transport() == Transport::Tls { Transport::Https } else { Transport::Http };
         let asked = stream.socket().local_addr().ok();
-        let (rules, way) = (place.rules, WayBack { peer, asked, transport, idle: place.rules.idle });
-        let (responder, responses) = Responder::new(Arc::clone(&place.seat), way, rules.in_flight);
+        let rules = *account.rules();
+        let way = WayBack { peer, asked, transport, idle: rules.idle };
         let (stream, flow) = HttpStream::new(stream);
-        let parts =
-            HttpExchangeParts { place, path, counters, handle, responder, responses, flow: Rc::clone(&flow), accepted };
-        let exchange = Rc::new(RefCell::new(HttpExchange::new(parts)));
+        let exchange = HttpExchange::new(account, path, way, counters, handle, Rc::clone(&flow));
+        let exchange = Rc::new(RefCell::new(exchange));
         let protocol = match version {
             HttpVersion::Http1 => Protocol::Http1(Http1::new(stream, Rc::clone(&exchange))),
             HttpVersion::Http2 => Protocol::Beginning(http2::begin(stream, &rules)),
@@ -103,14 +99,14 @@ impl HttpConnection {
         Self { protocol, exchange, flow }
     }
 
-    pub(in crate::net::from_clients) async fn run(
+    pub(crate) async fn run(
         mut self,
         local: ListenAddress,
         mut served: watch::Receiver<ServedAddresses>,
     ) -> Result<()> {
         let (seat, mut pressure) = {
             let exchange = self.exchange.borrow();
-            (Arc::clone(&exchange.place.seat), exchange.place.pressure.clone())
+            (Arc::clone(&exchange.account.slot.seat), exchange.account.slot.pressure.clone())
         };
         let seen = pressure.clone();
         let mut alarm = pin!(sleep_until((Instant::now() + FAR).into()));
@@ -169,9 +165,8 @@ impl HttpConnection {
         let polled = self.poll_protocol(cx);
         let mut exchange = self.exchange.borrow_mut();
         exchange.end_turn();
-        if exchange.is_noise() && !exchange.is_ending() && polled.is_pending() {
+        if exchange.account.is_noise() && !exchange.account.is_ending() && polled.is_pending() {
             drop(exchange);
-            // The client sends no valid queries. RFC 7766 section 6.2.3 lets the server decide when to close.
             self.end();
             return self.poll_protocol(cx);
         }
@@ -186,7 +181,7 @@ impl HttpConnection {
                     let Protocol::Unknown(stream) = mem::replace(&mut self.protocol, Protocol::Over) else {
                         return Poll::Ready(Ok(()));
                     };
-                    let rules = self.exchange.borrow().place.rules;
+                    let rules = *self.exchange.borrow().account.rules();
                     self.protocol = match is_http2 {
                         true => Protocol::Beginning(http2::begin(stream, &rules)),
                         false => Protocol::Http1(Http1::new(stream, Rc::clone(&self.exchange))),
@@ -195,7 +190,7 @@ impl HttpConnection {
                 Protocol::Beginning(beginning) => {
                     let connection = ready!(beginning.as_mut().poll(cx)).map_err(http2::to_io)?;
                     let mut http2 = Box::new(Http2::new(connection, Rc::clone(&self.exchange)));
-                    if self.exchange.borrow().is_ending() {
+                    if self.exchange.borrow().account.is_ending() {
                         http2.end();
                     }
                     self.protocol = Protocol::Http2(http2);

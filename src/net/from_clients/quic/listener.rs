@@ -70,7 +70,7 @@ pub struct QuicListener {
 
 #[derive(Debug)]
 pub(super) struct Inbox {
-    waiting: ArrayQueue<PassedOn>,
+    pub(super) waiting: ArrayQueue<PassedOn>,
     pub(super) filled: Notify,
 }
 
@@ -166,12 +166,6 @@ impl QuicListener {
         config.incoming_buffer_size(16 << 10);
         config.incoming_buffer_size_total(1 << 20);
         config
-    }
-}
-
-impl Inbox {
-    pub(super) fn take(&self) -> Option<PassedOn> {
-        self.waiting.pop()
     }
 }
 

@@ -1,7 +1,7 @@
 //! The server side of DNS over QUIC (RFC 9250), by `quinn-proto`, which has no sockets, tasks or clock.
 //!
-//! A worker has one task per address (`serve.rs`, `worker.rs`), which owns all connections (`connection.rs`)
-//! as values and does batched I/O. Connections share the table of TCP
+//! A worker has one task per address (`serve.rs`, `worker.rs`), which owns all connections
+//! (`connections.rs`) as values and does batched I/O. Connections share the table of TCP
 //! ([`ConnectionTable`](super::tcp::ConnectionTable)), and each query has a
 //! [`Responder`](super::tcp::Responder) for its stream (`query_stream.rs`).
 //!
@@ -14,11 +14,13 @@
 
 mod connection;
 mod connection_id;
+mod connections;
 mod listener;
 mod query_stream;
 mod resumption;
 mod serve;
 mod stream;
+mod streams;
 mod worker;
 
 pub use listener::{QuicListener, QuicServer};

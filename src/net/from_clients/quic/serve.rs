@@ -25,10 +25,10 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::yield_now;
 use tokio::time::sleep_until;
 
-use super::listener::QuicListener;
-use super::worker::QuicWorker;
+use super::listener::{Inbox, QuicListener};
+use super::worker::{QuicService, QuicWorker};
 use crate::address::ListenAddress;
-use crate::metrics::{Counters, DropReason};
+use crate::metrics::Counters;
 use crate::net::from_clients::tcp::{ConnectionTable, Gate, Responder, ServedAddresses};
 use crate::net::from_clients::udp::{ListenerSocket, inbox};
 use crate::net::sys::busy_poll::BusyPoll;
@@ -67,38 +67,32 @@ pub async fn serve(
     let QuicListenerPart { sockets, address, listener, worker, counters, gate, mut busy_poll } = listening;
     let mut pressure = table.pressure();
     let started = *pressure.borrow_and_update();
-    let mut work =
-        QuicWorker::new((Arc::clone(&listener), worker, address.socket), (table, counters), started, admits, handle);
+    let (socket, admits, handle) = (address.socket, &admits, &handle);
+    let service = QuicService { listener: Arc::clone(&listener), worker, socket, table, counters, admits, handle };
+    let mut work = QuicWorker::new(service, started);
     let mut batch = inbox();
     let mut alarm = pin!(sleep_until((Instant::now() + FAR).into()));
     let mut turn: Option<Pin<Box<dyn Future<Output = ()>>>> = None;
     let (mut is_stopped, mut is_gone, mut has_more) = (false, false, false);
     loop {
         if turn.is_none() && work.has_steps() {
-            let gate = Rc::clone(&gate);
-            turn = Some(Box::pin(async move { gate.turn().await }));
+            turn = Some(Box::pin(take_turn(Rc::clone(&gate))));
         }
-        let next = work.next_alarm().unwrap_or_else(|| Instant::now() + FAR);
+        let next = work.connections.next_alarm().unwrap_or_else(|| Instant::now() + FAR);
         if alarm.deadline().into_std() != next {
             alarm.as_mut().reset(next.into());
         }
         let (reads, mut is_our_turn) = (work.reads, false);
-        let passed_on = async {
-            match listener.box_of(worker) {
-                Some(inbox) if reads => inbox.filled.notified().await,
-                Some(_) | None => pending().await,
-            }
-        };
-        work.has_taken = false;
+        let inbox = listener.box_of(worker).filter(|_| reads);
         busy_poll
             .wait(async {
                 tokio::select! {
                     () = poll_fn(|cx| work.poll_orders(&sockets, cx)) => {}
-                    () = passed_on => {}
+                    () = passed_on(inbox) => {}
                     () = async { turn.as_mut().expect("there is one").await }, if turn.is_some() => is_our_turn = true,
                     () = &mut alarm => {}
                     changed = served.changed(), if !is_gone => is_gone = changed.is_err(),
-                    changed = pressure.changed() => if changed.is_ok() { work.look_at_all() },
+                    changed = pressure.changed() => if changed.is_ok() { work.connections.set_all_alarms(work.pressure) },
                     _ = &mut is_over, if !is_stopped => is_stopped = true,
                     () = yield_now(), if has_more => {}
                 }
@@ -106,44 +100,32 @@ pub async fn serve(
             .await;
         let now = Instant::now();
         work.pressure = *pressure.borrow_and_update();
-        has_more = false;
-        if work.reads {
-            for socket in &sockets {
-                has_more |= socket.receive(&mut batch, |batch| work.take_batch(batch, now));
-                work.counters.dropped_many(DropReason::Overload, socket.take_dropped());
-            }
-            has_more |= work.take_passed_on(now);
-            if work.has_taken {
-                busy_poll.renew();
-            }
+        has_more = work.receive(&sockets, &mut batch, now);
+        if work.has_taken {
+            busy_poll.renew();
         }
         let (has_address, is_passed_on) = (served.borrow().has(address), served.borrow().is_passed_on(address));
         if is_stopped || is_gone || !has_address {
-            if !work.is_ending {
-                // Datagrams that have arrived by now can only be read here.
-                for socket in &sockets {
-                    socket.receive_last(|batch| work.take_batch(batch, now));
-                }
-                work.take_passed_on(now);
-                work.settle(now);
-                work.end(now);
-            }
+            work.end(&sockets, now);
             work.reads = !has_address && !is_passed_on;
         }
-        if is_our_turn {
-            turn = None;
-            work.make_step(now);
+        turn = turn.filter(|_| !is_our_turn);
+        has_more |= work.turn(&sockets, is_our_turn, now);
+        if work.is_ending && work.close_finished(&sockets, now) && (is_gone || !has_address) {
+            return;
         }
-        work.fire(now);
-        has_more |= work.settle(now);
-        has_more |= work.send(&sockets, now);
-        if work.is_ending {
-            work.close_finished(now);
-            work.send(&sockets, now);
-            if work.has_none_open() && (is_gone || !has_address) {
-                return;
-            }
-        }
+    }
+}
+
+async fn take_turn(gate: Rc<Gate>) {
+    gate.turn().await;
+}
+
+/// Waits for datagrams that other workers pass on.
+async fn passed_on(inbox: Option<&Inbox>) {
+    match inbox {
+        Some(inbox) => inbox.filled.notified().await,
+        None => pending().await,
     }
 }
 

@@ -27,84 +27,51 @@ use super::moved::{MovedConnection, WayOut};
 use super::responder::{Responder, ResponseOutput, WayBack};
 use super::served::ServedAddresses;
 use super::stream::ClientStream;
-use super::table::{ConnectionSlot, Seat, WAITING};
+use super::table::{Seat, WAITING};
 use crate::address::ListenAddress;
-use crate::limit::{ConnectionClock, Doing};
+use crate::limit::{Doing, TableFullness};
+use crate::net::from_clients::account::{ConnectionAccount, DueAction};
 use crate::wire::{FRAME_PREFIX, QueryRejection, Rcode, Transport, first_message, read_query};
 
-pub(in crate::net::from_clients) struct DnsConnection {
+pub(crate) struct DnsConnection {
     stream: ClientStream,
-    place: ConnectionSlot,
+    account: ConnectionAccount,
     input: Vec<u8>,
     output: ConnectionOutput,
     /// The current response in parts. Other queries wait until it ends, because the order of responses is
     /// ours (RFC 7766 section 7).
     parts: Option<mpsc::Receiver<Vec<u8>>>,
-    in_flight: usize,
-    /// True if a valid query was handed over since the connection was last idle.
-    is_asked: bool,
-    malformed: u32,
-    /// True if the input has ended: by the client, the end of the address or a timeout.
-    is_at_end: bool,
-    /// True if this process serves the connection to its end, even if a successor starts.
     stays: bool,
     /// True if the connection is moving to another process: it reads and hands over nothing more.
     is_leaving: bool,
-    patience: ConnectionClock,
 }
 
 impl DnsConnection {
-    pub(in crate::net::from_clients) fn adopted(stream: ClientStream, place: ConnectionSlot, input: Vec<u8>) -> Self {
-        let mut connection = Self::new(stream, place, Instant::now());
-        // The client may be between two queries, so the time limit for the first query does not apply.
-        connection.patience.on_activity(Instant::now());
-        Self { input, ..connection }
-    }
-
-    pub(in crate::net::from_clients) fn new(stream: ClientStream, place: ConnectionSlot, accepted: Instant) -> Self {
+    /// `stays` is true if this process serves the connection to its end, even if a successor starts.
+    pub(crate) fn new(stream: ClientStream, account: ConnectionAccount, input: Vec<u8>, stays: bool) -> Self {
         let socket = SockRef::from(stream.socket());
         // A response is written whole, so Nagle's algorithm would only delay it.
         let _ = socket.set_tcp_nodelay(true);
         // The kernel would buffer megabytes for a client that does not read, and report nothing until a third
         // of them is gone, so a slow client would seem to read nothing. Bytes in transit do not count.
         let _ = socket.set_tcp_notsent_lowat(UNSENT_IN_KERNEL);
-        let output = ConnectionOutput { octets: Vec::new(), written: 0, seat: Arc::clone(&place.seat) };
-        Self {
-            stream,
-            place,
-            input: Vec::new(),
-            output,
-            parts: None,
-            in_flight: 0,
-            is_asked: false,
-            malformed: 0,
-            is_at_end: false,
-            stays: false,
-            is_leaving: false,
-            patience: ConnectionClock::new(accepted),
-        }
-    }
-
-    pub(in crate::net::from_clients) fn staying(self) -> Self {
-        Self { stays: true, ..self }
+        let output = ConnectionOutput { octets: Vec::new(), written: 0, seat: Arc::clone(&account.slot.seat) };
+        Self { stream, account, input, output, parts: None, stays, is_leaving: false }
     }
 
     /// Serves the connection until it ends, or until its queries are answered once `served` no longer covers
     /// `local`.
-    pub(in crate::net::from_clients) async fn run(
+    pub(crate) async fn run(
         mut self,
         peer: SocketAddr,
         local: ListenAddress,
         mut served: watch::Receiver<ServedAddresses>,
         handle: &impl Fn(&[u8], &Responder),
     ) -> io::Result<()> {
-        let rules = self.place.rules;
-        let seat = Arc::clone(&self.place.seat);
-        let mut pressure = self.place.pressure.clone();
-        let mut way_out = self.place.way_out.clone();
-        let asked = self.stream.socket().local_addr().ok();
-        let way_back = WayBack { peer, asked, transport: self.stream.transport(), idle: rules.idle };
-        let (responder, mut responses) = Responder::new(Arc::clone(&seat), way_back, rules.in_flight);
+        let slot = &self.account.slot;
+        let (rules, seat) = (slot.rules, Arc::clone(&slot.seat));
+        let (mut pressure, mut way_out) = (slot.pressure.clone(), slot.way_out.clone());
+        let (responder, mut responses) = Responder::new(slot, self.way_back(peer));
         // Data that arrived with the end of the handshake causes no wakeup.
         if self.stream.transport() == Transport::Tls {
             self.read()?;
@@ -112,9 +79,7 @@ impl DnsConnection {
         let mut turns = 0_u32;
         loop {
             turns = turns.wrapping_add(1);
-            // A connection at its end stays, and so does a TLS session, because only this process can decrypt
-            // it.
-            let is_movable = matches!(self.stream, ClientStream::Plain(_)) && !self.stays && !self.is_at_end;
+            let is_movable = self.is_movable();
             self.is_leaving = way_out.borrow_and_update().is_some() && is_movable;
             if self.work(handle, &responder, &mut responses)? || turns.is_multiple_of(TURNS) {
                 yield_now().await;
@@ -126,14 +91,13 @@ impl DnsConnection {
             if self.is_finished() {
                 return self.stream.shutdown(rules.idle).await;
             }
-            if self.is_leaving && self.doing() == Doing::Reading {
+            let doing = self.doing();
+            if self.is_leaving && doing == Doing::Reading {
                 return self.leave(&way_out);
             }
-            let doing = self.doing();
-            let can_read = self.can_read();
-            let end = self.patience.end(doing, &rules, *pressure.borrow_and_update());
-            let end_of_queries = Some(self.patience.end_of_queries(&rules)).filter(|_| !self.is_at_end);
-            let alarm = [end, end_of_queries].into_iter().flatten().min();
+            let can_read = !self.account.is_ending() && self.can_hand_over();
+            let fullness = *pressure.borrow_and_update();
+            let alarm = self.account.due(doing, fullness);
             tokio::select! {
                 Some(response) = responses.recv(), if self.can_take_response() => self.take_response(response),
                 part = next_part(&mut self.parts), if self.output.is_empty() => self.take_part(part),
@@ -142,7 +106,7 @@ impl DnsConnection {
                     self.read()?;
                 }
                 ready = self.stream.socket().writable(), if doing == Doing::Writing || self.stream.has_unwritten() => ready?,
-                _ = served.wait_for(|served| !served.covers(local)), if !self.is_at_end && !self.is_leaving => {
+                _ = served.wait_for(|served| !served.covers(local)), if !self.account.is_ending() && !self.is_leaving => {
                     // If both happen at once, the connection moves.
                     if way_out.borrow().is_none() || !is_movable {
                         self.take_rest();
@@ -151,18 +115,35 @@ impl DnsConnection {
                 _ = way_out.changed() => {}
                 () = seat.closed() => return Ok(()),
                 _ = pressure.changed() => {}
-                () = at(alarm) => {
-                    let now = Instant::now();
-                    if end.is_some_and(|end| end <= now) {
-                        if doing == Doing::Reading {
-                            self.stream.notify_end();
-                        }
-                        return if self.patience.is_fresh() { Err(ErrorKind::TimedOut.into()) } else { Ok(()) };
-                    }
-                    if end_of_queries.is_some_and(|end| end <= now) {
-                        self.take_rest();
-                    }
+                () = at(alarm) => if let Some(ended) = self.on_alarm(doing, fullness) {
+                    return ended;
+                },
+            }
+        }
+    }
+
+    fn way_back(&self, peer: SocketAddr) -> WayBack {
+        let asked = self.stream.socket().local_addr().ok();
+        WayBack { peer, asked, transport: self.stream.transport(), idle: self.account.rules().idle }
+    }
+
+    /// A connection at its end stays, and so does a TLS session, because only this process can decrypt it.
+    fn is_movable(&self) -> bool {
+        matches!(self.stream, ClientStream::Plain(_)) && !self.stays && !self.account.is_ending()
+    }
+
+    fn on_alarm(&mut self, doing: Doing, fullness: TableFullness) -> Option<io::Result<()>> {
+        match self.account.on_alarm(doing, fullness, Instant::now()) {
+            DueAction::Nothing => None,
+            DueAction::EndQueries => {
+                self.take_rest();
+                None
+            }
+            DueAction::Close => {
+                if doing == Doing::Reading {
+                    self.stream.notify_end();
                 }
+                Some(if self.account.is_fresh() { Err(ErrorKind::TimedOut.into()) } else { Ok(()) })
             }
         }
     }
@@ -195,7 +176,7 @@ impl DnsConnection {
                 is_taken = true;
             }
             let is_written = self.write()?;
-            self.note_standing();
+            self.account.note_idle(self.doing(), Instant::now);
             if !(handed_over || is_taken || is_written) {
                 return Ok(false);
             }
@@ -208,26 +189,18 @@ impl DnsConnection {
         while self.can_hand_over()
             && let Some((message, end)) = first_message(&self.input[start..])
         {
-            self.in_flight += 1;
-            if is_sound(message) {
-                (is_active, self.malformed) = (true, 0);
-            } else {
-                self.malformed += 1;
-            }
+            let is_sound = is_sound(message);
+            is_active |= is_sound;
+            self.account.begin_query(is_sound);
             handle(message, responder);
             start += end;
-            if self.malformed >= MALFORMED {
-                // The client sends no valid queries. RFC 7766 section 6.2.3 lets the server decide when to
-                // close.
-                self.is_at_end = true;
+            if self.account.is_noise() {
+                self.account.end_queries(Instant::now());
                 start = self.input.len();
             }
         }
         if is_active {
-            let now = Instant::now();
-            self.is_asked = true;
-            self.patience.on_activity(now);
-            self.place.seat.set_standing(true, now);
+            self.account.on_queries(Instant::now());
         }
         self.input.drain(..start);
         if self.input.is_empty() {
@@ -237,14 +210,7 @@ impl DnsConnection {
     }
 
     fn can_hand_over(&self) -> bool {
-        !self.is_leaving
-            && self.in_flight < self.place.rules.in_flight
-            && self.parts.is_none()
-            && self.place.seat.has_room()
-    }
-
-    fn can_read(&self) -> bool {
-        !self.is_at_end && self.can_hand_over()
+        !self.is_leaving && self.parts.is_none() && self.account.has_room()
     }
 
     fn can_take_response(&self) -> bool {
@@ -252,26 +218,11 @@ impl DnsConnection {
     }
 
     fn is_finished(&self) -> bool {
-        self.is_at_end && self.in_flight == 0 && self.output.is_empty()
+        self.account.is_ending() && self.doing() == Doing::Reading
     }
 
     fn doing(&self) -> Doing {
-        if !self.output.is_empty() {
-            Doing::Writing
-        } else if self.in_flight > 0 {
-            Doing::Answering
-        } else {
-            Doing::Reading
-        }
-    }
-
-    fn note_standing(&mut self) {
-        if self.is_asked && self.doing() == Doing::Reading {
-            self.is_asked = false;
-            let now = Instant::now();
-            self.patience.on_activity(now);
-            self.place.seat.set_standing(false, now);
-        }
+        self.account.doing(!self.output.is_empty())
     }
 
     fn read(&mut self) -> io::Result<()> {
@@ -279,7 +230,8 @@ impl DnsConnection {
         let missing = announced.saturating_sub(self.input.len());
         self.input.reserve_exact(missing.min(self.input.len()).max(READ));
         match self.stream.try_read(&mut self.input) {
-            Ok(octets) => self.is_at_end = octets == 0,
+            Ok(0) => self.account.end_queries(Instant::now()),
+            Ok(_) => {}
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
             Err(error) => return Err(error),
         }
@@ -289,7 +241,7 @@ impl DnsConnection {
     /// Reads only the input that has already arrived, and ends the input. It asks the kernel directly,
     /// because the runtime does not yet know about the input of a connection that was just accepted.
     fn take_rest(&mut self) {
-        self.is_at_end = true;
+        self.account.end_queries(Instant::now());
         loop {
             match self.stream.try_read_unwatched(&mut self.input) {
                 Ok(1..) if self.input.len() < DRAIN_INPUT => {}
@@ -304,7 +256,7 @@ impl DnsConnection {
     fn take_response(&mut self, response: ResponseOutput) {
         match response {
             ResponseOutput::Whole(message) => {
-                self.in_flight = self.in_flight.saturating_sub(1);
+                self.account.end_query();
                 self.frame(message.take());
             }
             ResponseOutput::Parts(parts) => self.parts = Some(parts),
@@ -315,11 +267,11 @@ impl DnsConnection {
         match part {
             Some(part) => {
                 // The number of transfers bounds this, and load by other clients must not abort a transfer.
-                self.place.seat.add(part.len());
+                self.account.slot.seat.add(part.len());
                 self.frame(part);
             }
             None => {
-                self.in_flight = self.in_flight.saturating_sub(1);
+                self.account.end_query();
                 self.parts = None;
             }
         }
@@ -327,7 +279,7 @@ impl DnsConnection {
 
     fn frame(&mut self, message: Vec<u8>) {
         if self.output.is_empty() {
-            self.patience.on_unwritten(Instant::now());
+            self.account.on_unwritten(Instant::now());
         }
         self.output.frame(&message);
     }
@@ -339,7 +291,7 @@ impl DnsConnection {
             match self.stream.try_write(self.output.unwritten()) {
                 Ok(octets) => {
                     self.output.took(octets);
-                    self.patience.on_written(octets, &self.place.rules, Instant::now());
+                    self.account.on_written(octets, Instant::now());
                     is_written = true;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -388,7 +340,7 @@ impl Drop for ConnectionOutput {
 }
 
 /// Returns true if a message is a readable request, whatever its answer is.
-pub(in crate::net::from_clients) fn is_sound(message: &[u8]) -> bool {
+pub(crate) fn is_sound(message: &[u8]) -> bool {
     match read_query(message) {
         Ok(_) => true,
         Err(QueryRejection::Answer(rcode)) => rcode != Rcode::FORMERR,
@@ -415,11 +367,7 @@ const READ: usize = 4096;
 
 const DRAIN_INPUT: usize = 64 << 10;
 
-pub(in crate::net::from_clients) const UNSENT_IN_KERNEL: u32 = 64 << 10;
-
-/// The limit of consecutive unreadable messages: a client that has lost its framing never recovers, and empty
-/// frames only cost time.
-pub(in crate::net::from_clients) const MALFORMED: u32 = 100;
+pub(crate) const UNSENT_IN_KERNEL: u32 = 64 << 10;
 
 const ROUNDS: u32 = 4;
 

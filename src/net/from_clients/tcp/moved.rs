@@ -11,12 +11,11 @@
 //!
 //! Unhandled input moves along, so no byte is lost and none is read twice.
 
-use std::collections::VecDeque;
+use std::future::pending;
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, PoisonError};
 
-use tokio::sync::Notify;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::Mutex;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// A client's connection between two processes.
 #[derive(Debug)]
@@ -31,40 +30,35 @@ pub struct MovedConnection {
 }
 
 #[derive(Clone, Debug)]
-pub(in crate::net::from_clients) struct WayOut {
-    pub(in crate::net::from_clients) section: String,
-    pub(in crate::net::from_clients) to: UnboundedSender<MovedConnection>,
+pub(crate) struct WayOut {
+    pub(crate) section: String,
+    pub(crate) to: UnboundedSender<MovedConnection>,
 }
 
-#[derive(Debug, Default)]
-pub(in crate::net::from_clients) struct AdoptedConnections {
-    waiting: Mutex<VecDeque<MovedConnection>>,
-    come: Notify,
+#[derive(Debug)]
+pub(crate) struct AdoptedConnections {
+    to: UnboundedSender<MovedConnection>,
+    waiting: Mutex<UnboundedReceiver<MovedConnection>>,
+}
+
+impl Default for AdoptedConnections {
+    fn default() -> Self {
+        let (to, waiting) = unbounded_channel();
+        Self { to, waiting: Mutex::new(waiting) }
+    }
 }
 
 impl AdoptedConnections {
-    pub(in crate::net::from_clients) fn push(&self, moved: MovedConnection) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(moved);
-        self.come.notify_one();
+    pub(crate) fn push(&self, moved: MovedConnection) {
+        let _ = self.to.send(moved);
     }
 
     /// Waits for the next connection. Waiting tasks are served in order. Cancel safe.
-    pub(in crate::net::from_clients) async fn next(&self) -> MovedConnection {
-        loop {
-            if let Some(moved) = self.take() {
-                return moved;
-            }
-            self.come.notified().await;
+    pub(crate) async fn next(&self) -> MovedConnection {
+        match self.waiting.lock().await.recv().await {
+            Some(moved) => moved,
+            // The sender is in this value as well.
+            None => pending().await,
         }
-    }
-
-    fn take(&self) -> Option<MovedConnection> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let moved = waiting.pop_front();
-        if !waiting.is_empty() {
-            // Several connections that arrive at once wake only one task.
-            self.come.notify_one();
-        }
-        moved
     }
 }

@@ -14,24 +14,24 @@ use crate::net::tasks::pass_on;
 
 type PassedOn = (TcpStream, SocketAddr);
 
-pub(in crate::net::from_clients) struct Headers {
+pub(crate) struct Headers {
     proxies: Arc<Proxies>,
     patience: Duration,
     awaited: JoinSet<Option<PassedOn>>,
 }
 
-pub(in crate::net::from_clients) enum HeaderOutcome {
+pub(crate) enum HeaderOutcome {
     Client(PassedOn),
     Awaited,
     Refused,
 }
 
 impl Headers {
-    pub(in crate::net::from_clients) fn new(proxies: Arc<Proxies>, patience: Duration) -> Self {
+    pub(crate) fn new(proxies: Arc<Proxies>, patience: Duration) -> Self {
         Self { proxies, patience, awaited: JoinSet::new() }
     }
 
-    pub(in crate::net::from_clients) fn take(&mut self, (mut stream, peer): PassedOn) -> HeaderOutcome {
+    pub(crate) fn take(&mut self, (mut stream, peer): PassedOn) -> HeaderOutcome {
         if !self.proxies.has(peer.ip()) {
             return HeaderOutcome::Client((stream, peer));
         }
@@ -48,7 +48,7 @@ impl Headers {
 
     /// Waits for the next connection with a header; `None` for one without a valid header in time, or one
     /// that names this host. Waits for ever if no header is pending. Cancel safe.
-    pub(in crate::net::from_clients) async fn next(&mut self) -> Option<PassedOn> {
+    pub(crate) async fn next(&mut self) -> Option<PassedOn> {
         match self.awaited.join_next().await {
             Some(Ok(header)) => header,
             Some(Err(error)) => {

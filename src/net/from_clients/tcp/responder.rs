@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::table::Seat;
+use super::table::{ConnectionSlot, Seat};
 use crate::wire::{Asks, RESPONSE_BLOCK, Transport, append_hop_options};
 
 /// The reply channel to one connection.
@@ -49,47 +49,45 @@ enum WayTo {
 /// A message to the task of a QUIC listener. The queue holds at most one response per query in flight and one
 /// close per connection.
 #[derive(Debug)]
-pub(in crate::net) enum ToListener {
+pub(crate) enum ToListener {
     Respond { connection: u64, stream: u64, response: ResponseOutput },
     Close(u64),
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(in crate::net) struct WayBack {
-    pub(in crate::net) peer: SocketAddr,
-    pub(in crate::net) asked: Option<SocketAddr>,
-    pub(in crate::net) transport: Transport,
-    pub(in crate::net) idle: Duration,
+pub(crate) struct WayBack {
+    pub(crate) peer: SocketAddr,
+    pub(crate) asked: Option<SocketAddr>,
+    pub(crate) transport: Transport,
+    pub(crate) idle: Duration,
 }
 
 #[derive(Debug)]
-pub(in crate::net) enum ResponseOutput {
+pub(crate) enum ResponseOutput {
     Whole(ResponseMessage),
     /// Several messages, sent at the pace of the client.
     Parts(mpsc::Receiver<Vec<u8>>),
 }
 
 impl Responder {
-    pub(in crate::net::from_clients) fn new(
-        seat: Arc<Seat>,
-        way: WayBack,
-        in_flight: usize,
-    ) -> (Self, mpsc::Receiver<ResponseOutput>) {
-        let (responses, receiver) = mpsc::channel(in_flight);
-        (Self { to: WayTo::Connection(responses), seat, way, stream: 0 }, receiver)
+    pub(crate) fn new(slot: &ConnectionSlot, way: WayBack) -> (Self, mpsc::Receiver<ResponseOutput>) {
+        let (responses, receiver) = mpsc::channel(slot.rules.in_flight);
+        (Self { to: WayTo::Connection(responses), seat: Arc::clone(&slot.seat), way, stream: 0 }, receiver)
     }
 
-    pub(in crate::net::from_clients) fn for_stream(&mut self, stream: u32) -> &Self {
+    pub(crate) fn for_stream(&mut self, stream: u32) -> &Self {
         self.stream = stream;
         self
     }
 
-    pub(in crate::net) fn of_stream(
-        (seat, way): (Arc<Seat>, WayBack),
+    pub(crate) fn of_stream(
+        slot: &ConnectionSlot,
+        way: WayBack,
         listener: mpsc::UnboundedSender<ToListener>,
-        (connection, stream): (u64, u64),
+        connection: u64,
+        stream: u64,
     ) -> Self {
-        Self { to: WayTo::Stream { listener, connection, stream }, seat, way, stream: 0 }
+        Self { to: WayTo::Stream { listener, connection, stream }, seat: Arc::clone(&slot.seat), way, stream: 0 }
     }
 
     /// Sends a response that `fill` appends to an empty buffer; an empty one means that there will be no
@@ -112,10 +110,11 @@ impl Responder {
         if octets.capacity() - octets.len() > SLACK {
             octets.shrink_to_fit();
         }
-        match ResponseMessage::admitted(octets, (self.stream, content), &self.seat) {
-            Some(message) => self.send(ResponseOutput::Whole(message)),
-            None => self.seat.close(),
+        if !self.seat.admit(octets.len()) {
+            return self.seat.close();
         }
+        let seat = Arc::clone(&self.seat);
+        self.send(ResponseOutput::Whole(ResponseMessage { octets, stream: self.stream, content, seat }));
     }
 
     /// Begins a response of several messages, which ends when the returned sender is dropped. The sender
@@ -168,7 +167,7 @@ impl Responder {
 }
 
 #[derive(Debug)]
-pub(in crate::net) struct ResponseMessage {
+pub(crate) struct ResponseMessage {
     /// Empty if there is no response.
     octets: Vec<u8>,
     stream: u32,
@@ -177,19 +176,15 @@ pub(in crate::net) struct ResponseMessage {
 }
 
 impl ResponseMessage {
-    fn admitted(octets: Vec<u8>, (stream, content): (u32, Cacheability), seat: &Arc<Seat>) -> Option<Self> {
-        seat.admit(octets.len()).then(|| Self { octets, stream, content, seat: Arc::clone(seat) })
-    }
-
-    pub(in crate::net::from_clients) fn stream(&self) -> u32 {
+    pub(crate) fn stream(&self) -> u32 {
         self.stream
     }
 
-    pub(in crate::net::from_clients) fn content(&self) -> Cacheability {
+    pub(crate) fn content(&self) -> Cacheability {
         self.content
     }
 
-    pub(in crate::net) fn take(mut self) -> Vec<u8> {
+    pub(crate) fn take(mut self) -> Vec<u8> {
         mem::take(&mut self.octets)
     }
 }

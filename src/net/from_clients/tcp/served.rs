@@ -38,7 +38,7 @@ impl ServedAddresses {
     }
 
     /// Returns true if a client that is connected to `local` would still reach the section in the same way.
-    pub(in crate::net) fn covers(&self, local: ListenAddress) -> bool {
+    pub(crate) fn covers(&self, local: ListenAddress) -> bool {
         // The protocol does not matter for TCP: two listeners with the same port share it.
         let by_tcp = |address: &ListenAddress| address.scheme != Scheme::Quic;
         let stands_for = |address: &ListenAddress| {

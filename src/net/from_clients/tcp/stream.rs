@@ -18,12 +18,12 @@ use tokio_rustls::rustls::ServerConnection;
 use crate::net::from_clients::tls::handshake::Shaken;
 use crate::wire::Transport;
 
-pub(in crate::net::from_clients) enum ClientStream {
+pub(crate) enum ClientStream {
     Plain(TcpStream),
     Tls(Box<TlsStream>),
 }
 
-pub(in crate::net::from_clients) struct TlsStream {
+pub(crate) struct TlsStream {
     socket: TcpStream,
     session: ServerConnection,
     held: usize,
@@ -31,25 +31,25 @@ pub(in crate::net::from_clients) struct TlsStream {
 }
 
 impl ClientStream {
-    pub(in crate::net::from_clients) fn shaken(Shaken { socket, session }: Shaken) -> Self {
+    pub(crate) fn shaken(Shaken { socket, session }: Shaken) -> Self {
         Self::Tls(Box::new(TlsStream { socket, session, held: 0, is_ended: false }))
     }
 
-    pub(in crate::net::from_clients) fn transport(&self) -> Transport {
+    pub(crate) fn transport(&self) -> Transport {
         match self {
             Self::Plain(_) => Transport::Tcp,
             Self::Tls(_) => Transport::Tls,
         }
     }
 
-    pub(in crate::net::from_clients) fn socket(&self) -> &TcpStream {
+    pub(crate) fn socket(&self) -> &TcpStream {
         match self {
             Self::Plain(socket) => socket,
             Self::Tls(tls) => &tls.socket,
         }
     }
 
-    pub(in crate::net::from_clients) fn has_unwritten(&self) -> bool {
+    pub(crate) fn has_unwritten(&self) -> bool {
         match self {
             Self::Plain(_) => false,
             Self::Tls(tls) => tls.session.wants_write(),
@@ -57,14 +57,14 @@ impl ClientStream {
     }
 
     /// Appends available input to `input`, which must have spare capacity; 0 means that the client has ended.
-    pub(in crate::net::from_clients) fn try_read(&mut self, input: &mut Vec<u8>) -> io::Result<usize> {
+    pub(crate) fn try_read(&mut self, input: &mut Vec<u8>) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.try_read_buf(input),
-            Self::Tls(tls) => tls.read_by(input, Kernel),
+            Self::Tls(tls) => tls.read(input, true),
         }
     }
 
-    pub(in crate::net::from_clients) fn try_read_unwatched(&mut self, input: &mut Vec<u8>) -> io::Result<usize> {
+    pub(crate) fn try_read_unwatched(&mut self, input: &mut Vec<u8>) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => {
                 let mut chunk = [0; CHUNK];
@@ -72,12 +72,12 @@ impl ClientStream {
                 input.extend_from_slice(chunk.get(..length).unwrap_or_default());
                 Ok(length)
             }
-            Self::Tls(tls) => tls.read_by(input, |socket| DirectReader(SockRef::from(socket))),
+            Self::Tls(tls) => tls.read(input, false),
         }
     }
 
     /// Writes bytes. Returns the number that the kernel has accepted since they were first passed here.
-    pub(in crate::net::from_clients) fn try_write(&mut self, octets: &[u8]) -> io::Result<usize> {
+    pub(crate) fn try_write(&mut self, octets: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.try_write(octets),
             Self::Tls(tls) => tls.write(octets),
@@ -85,15 +85,18 @@ impl ClientStream {
     }
 
     /// Writes the pending TLS output besides responses, as far as the kernel accepts it.
-    pub(in crate::net::from_clients) fn flush(&mut self) -> io::Result<()> {
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
         match self {
             Self::Plain(_) => Ok(()),
-            Self::Tls(tls) => would_block_is_fine(tls.flush()),
+            Self::Tls(tls) => tls.flush().or_else(|error| match error.kind() {
+                ErrorKind::WouldBlock => Ok(()),
+                _ => Err(error),
+            }),
         }
     }
 
     /// Sends the client the end of the session, if the kernel accepts it at once (RFC 8446 section 6.1).
-    pub(in crate::net::from_clients) fn notify_end(&mut self) {
+    pub(crate) fn notify_end(&mut self) {
         if let Self::Tls(tls) = self {
             tls.session.send_close_notify();
             let _ = tls.flush();
@@ -101,7 +104,7 @@ impl ClientStream {
     }
 
     /// Shuts down the sending side. Waits at most `patience` for the kernel to accept pending output.
-    pub(in crate::net::from_clients) async fn shutdown(&mut self, patience: Duration) -> io::Result<()> {
+    pub(crate) async fn shutdown(&mut self, patience: Duration) -> io::Result<()> {
         match self {
             Self::Plain(socket) => socket.shutdown().await,
             Self::Tls(tls) => {
@@ -124,11 +127,7 @@ impl ClientStream {
 }
 
 impl ClientStream {
-    pub(in crate::net::from_clients) fn poll_read(
-        &mut self,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
             Self::Tls(tls) => tls.poll_read(cx, buffer),
@@ -136,11 +135,7 @@ impl ClientStream {
     }
 
     /// Writes bytes. One record may wait here until the next [`poll_flush`](Self::poll_flush).
-    pub(in crate::net::from_clients) fn poll_write(
-        &mut self,
-        cx: &mut Context<'_>,
-        octets: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(socket) => Pin::new(socket).poll_write(cx, octets),
             Self::Tls(tls) => {
@@ -151,14 +146,14 @@ impl ClientStream {
         }
     }
 
-    pub(in crate::net::from_clients) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(_) => Poll::Ready(Ok(())),
             Self::Tls(tls) => tls.poll_flush(cx),
         }
     }
 
-    pub(in crate::net::from_clients) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
             Self::Tls(tls) => {
@@ -187,17 +182,27 @@ impl TlsStream {
                 Err(error) => return Poll::Ready(Err(error)),
             }
             ready!(self.socket.poll_read_ready(cx))?;
-            match self.session.read_tls(&mut Kernel(&self.socket)) {
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-            if let Err(error) = self.session.process_new_packets() {
-                // The alert carries the reason, if the kernel accepts it.
-                let _ = self.session.write_tls(&mut Kernel(&self.socket));
-                return Poll::Ready(Err(io::Error::new(ErrorKind::InvalidData, error)));
+            match self.receive(true) {
+                Err(error) if error.kind() != ErrorKind::WouldBlock => return Poll::Ready(Err(error)),
+                Ok(_) | Err(_) => {}
             }
         }
+    }
+
+    /// Reads and decrypts records, from the runtime's view of the socket or directly. Returns the number of
+    /// encrypted bytes.
+    fn receive(&mut self, is_watched: bool) -> io::Result<usize> {
+        let Self { socket, session, .. } = self;
+        let octets = match is_watched {
+            true => session.read_tls(&mut Kernel(socket)),
+            false => session.read_tls(&mut &*SockRef::from(&*socket)),
+        }?;
+        if let Err(error) = session.process_new_packets() {
+            // The alert carries the reason, if the kernel accepts it.
+            let _ = session.write_tls(&mut Kernel(socket));
+            return Err(io::Error::new(ErrorKind::InvalidData, error));
+        }
+        Ok(octets)
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -210,26 +215,17 @@ impl TlsStream {
         Poll::Ready(Ok(()))
     }
 
-    fn read_by<'s, R: Read>(
-        &'s mut self,
-        input: &mut Vec<u8>,
-        kernel: impl FnOnce(&'s TcpStream) -> R,
-    ) -> io::Result<usize> {
-        let Self { socket, session, .. } = self;
+    fn read(&mut self, input: &mut Vec<u8>, is_watched: bool) -> io::Result<usize> {
         let before = input.len();
         // Data that arrived with the end of the handshake is already here.
-        if take_plain(session, input)? {
+        if take_plain(&mut self.session, input)? {
             return Ok(0);
         }
         if input.len() > before {
             return Ok(input.len() - before);
         }
-        let octets = session.read_tls(&mut kernel(socket))?;
-        if let Err(error) = session.process_new_packets() {
-            let _ = session.write_tls(&mut Kernel(socket));
-            return Err(io::Error::new(ErrorKind::InvalidData, error));
-        }
-        let is_at_end = take_plain(session, input)?;
+        let octets = self.receive(is_watched)?;
+        let is_at_end = take_plain(&mut self.session, input)?;
         match input.len() - before {
             0 if is_at_end || octets == 0 => Ok(0),
             // A partial record: the caller may retry.
@@ -266,14 +262,7 @@ fn take_plain(session: &mut ServerConnection, input: &mut Vec<u8>) -> io::Result
     }
 }
 
-fn would_block_is_fine(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
-        other => other,
-    }
-}
-
-pub(in crate::net::from_clients) struct Kernel<'s>(pub(in crate::net::from_clients) &'s TcpStream);
+pub(crate) struct Kernel<'s>(pub(in crate::net::from_clients) &'s TcpStream);
 
 impl Read for Kernel<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -292,14 +281,6 @@ impl Write for Kernel<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-struct DirectReader<'s>(SockRef<'s>);
-
-impl Read for DirectReader<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        (&*self.0).read(buffer)
     }
 }
 

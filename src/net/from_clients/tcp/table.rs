@@ -111,16 +111,16 @@ impl ConnectionTable {
     }
 
     /// Waits for the next adopted connection. Cancel safe.
-    pub(in crate::net::from_clients) async fn adopted(&self) -> MovedConnection {
+    pub(crate) async fn adopted(&self) -> MovedConnection {
         self.adopted.next().await
     }
 
-    pub(in crate::net::from_clients) fn first_query(&self) -> Duration {
+    pub(crate) fn first_query(&self) -> Duration {
         self.lock().rules.first_query
     }
 
     /// Returns true if a client may begin one more handshake in this second.
-    pub(in crate::net) fn admits_handshake(&self, client: IpAddr, now: Instant) -> bool {
+    pub(crate) fn admits_handshake(&self, client: IpAddr, now: Instant) -> bool {
         let (hash, second) = (self.clients.hash(client), (self.millis(now) / 1000) as u32);
         let mut table = self.lock();
         let limit = table.rules.handshakes;
@@ -131,20 +131,11 @@ impl ConnectionTable {
         is_admitted
     }
 
-    pub(in crate::net::from_clients) fn enter(
-        self: &Arc<Self>,
-        client: IpAddr,
-        now: Instant,
-    ) -> Option<ConnectionSlot> {
+    pub(crate) fn enter(self: &Arc<Self>, client: IpAddr, now: Instant) -> Option<ConnectionSlot> {
         self.enter_as(client, Wake::Task(Notify::new()), now)
     }
 
-    pub(in crate::net) fn enter_as(
-        self: &Arc<Self>,
-        client: IpAddr,
-        wake: Wake,
-        now: Instant,
-    ) -> Option<ConnectionSlot> {
+    pub(crate) fn enter_as(self: &Arc<Self>, client: IpAddr, wake: Wake, now: Instant) -> Option<ConnectionSlot> {
         let mut table = self.lock();
         let per_client = if table.rules.per_client == 0 { u32::MAX } else { table.rules.per_client };
         let Some(connected) = self.clients.connect(client, per_client) else {
@@ -187,7 +178,7 @@ impl ConnectionTable {
         });
     }
 
-    pub(in crate::net) fn pressure(&self) -> watch::Receiver<TableFullness> {
+    pub(crate) fn pressure(&self) -> watch::Receiver<TableFullness> {
         self.pressure.subscribe()
     }
 
@@ -271,7 +262,7 @@ impl SeatTable {
 }
 
 #[derive(Debug)]
-pub(in crate::net) struct Seat {
+pub(crate) struct Seat {
     connections: Arc<ConnectionTable>,
     position: AtomicUsize,
     waiting: AtomicUsize,
@@ -283,13 +274,13 @@ pub(in crate::net) struct Seat {
 }
 
 #[derive(Debug)]
-pub(in crate::net) enum Wake {
+pub(crate) enum Wake {
     Task(Notify),
     Listener(UnboundedSender<ToListener>, u64),
 }
 
 impl Seat {
-    pub(in crate::net::from_clients) fn admit(&self, octets: usize) -> bool {
+    pub(crate) fn admit(&self, octets: usize) -> bool {
         if octets == 0 {
             return true;
         }
@@ -309,13 +300,13 @@ impl Seat {
         is_admitted
     }
 
-    pub(in crate::net) fn add(&self, octets: usize) {
+    pub(crate) fn add(&self, octets: usize) {
         // The total goes first: it then includes whatever `forgive` subtracts, and never falls below zero.
         self.connections.unsent.fetch_add(octets, AcqRel);
         self.waiting.fetch_add(octets, AcqRel);
     }
 
-    pub(in crate::net) fn settle(&self, octets: usize) {
+    pub(crate) fn settle(&self, octets: usize) {
         if octets > 0 {
             // The count is lower if the connection was closed in the meantime to make room.
             let left = |waiting: usize| Some(waiting.saturating_sub(octets));
@@ -331,16 +322,16 @@ impl Seat {
         self.connections.unsent.fetch_sub(octets, Relaxed);
     }
 
-    pub(in crate::net) fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         let waiting = self.waiting();
         waiting == 0 || waiting <= WAITING && waiting + MAX_MESSAGE <= self.connections.free()
     }
 
-    pub(in crate::net) fn set_standing(&self, is_busy: bool, now: Instant) {
+    pub(crate) fn set_standing(&self, is_busy: bool, now: Instant) {
         self.usage.store(self.connections.millis(now) << 1 | u64::from(is_busy), Relaxed);
     }
 
-    pub(in crate::net::from_clients) fn close(&self) {
+    pub(crate) fn close(&self) {
         let was_closed = self.is_closed.swap(true, Relaxed);
         match &self.wake {
             Wake::Task(wake) => wake.notify_one(),
@@ -350,11 +341,11 @@ impl Seat {
         }
     }
 
-    pub(in crate::net::from_clients) fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.is_closed.load(Relaxed)
     }
 
-    pub(in crate::net::from_clients) async fn closed(&self) {
+    pub(crate) async fn closed(&self) {
         while !self.is_closed() {
             match &self.wake {
                 Wake::Task(wake) => wake.notified().await,
@@ -378,11 +369,11 @@ impl Seat {
 }
 
 #[derive(Debug)]
-pub(in crate::net) struct ConnectionSlot {
-    pub(in crate::net) seat: Arc<Seat>,
-    pub(in crate::net) rules: ConnectionRules,
-    pub(in crate::net::from_clients) pressure: watch::Receiver<TableFullness>,
-    pub(in crate::net::from_clients) way_out: watch::Receiver<Option<WayOut>>,
+pub(crate) struct ConnectionSlot {
+    pub(crate) seat: Arc<Seat>,
+    pub(crate) rules: ConnectionRules,
+    pub(crate) pressure: watch::Receiver<TableFullness>,
+    pub(crate) way_out: watch::Receiver<Option<WayOut>>,
 }
 
 impl Drop for ConnectionSlot {
@@ -391,7 +382,7 @@ impl Drop for ConnectionSlot {
     }
 }
 
-pub(in crate::net::from_clients) const WAITING: usize = 64 << 10;
+pub(crate) const WAITING: usize = 64 << 10;
 
 const MAX_MESSAGE: usize = 65_535;
 

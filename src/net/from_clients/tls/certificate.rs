@@ -1,6 +1,5 @@
 //! A server certificate: chain and key, read from PEM and checked to match.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -97,49 +96,31 @@ pub(super) fn matches_name(known: &str, name: &str) -> bool {
 }
 
 /// A problem with a chain or key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateError {
     /// The chain file contains no certificate.
+    #[error("there is no certificate in it, expected the chain in PEM, the leaf first")]
     NoCertificate,
     /// The chain is invalid.
+    #[error("it is broken ({0}), expected certificates in PEM, the leaf first")]
     BrokenChain(String),
     /// The key file contains no key.
+    #[error("there is no private key in it, expected one in PEM, without a passphrase")]
     NoKey,
     /// The key type is not supported.
+    #[error("its key cannot be used, expected ECDSA (P-256, P-384), Ed25519 or RSA of 2048 bits or more")]
     UnusableKey,
     /// The key does not match the chain.
+    #[error("its key is not that of the first certificate of the chain, expected the two to belong together")]
     OtherKey,
 }
 
 impl CertificateError {
     /// Returns true if the problem is in the key file.
     pub fn is_of_key(&self) -> bool {
-        match self {
-            Self::NoCertificate | Self::BrokenChain(_) => false,
-            Self::NoKey | Self::UnusableKey | Self::OtherKey => true,
-        }
+        matches!(self, Self::NoKey | Self::UnusableKey | Self::OtherKey)
     }
 }
-
-impl fmt::Display for CertificateError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoCertificate => {
-                f.write_str("there is no certificate in it, expected the chain in PEM, the leaf first")
-            }
-            Self::BrokenChain(what) => write!(f, "it is broken ({what}), expected certificates in PEM, the leaf first"),
-            Self::NoKey => f.write_str("there is no private key in it, expected one in PEM, without a passphrase"),
-            Self::UnusableKey => f.write_str(
-                "its key cannot be used, expected ECDSA (P-256, P-384), Ed25519 or RSA of 2048 bits or more",
-            ),
-            Self::OtherKey => f.write_str(
-                "its key is not that of the first certificate of the chain, expected the two to belong together",
-            ),
-        }
-    }
-}
-
-impl std::error::Error for CertificateError {}
 
 #[cfg(test)]
 mod tests {

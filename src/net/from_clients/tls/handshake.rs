@@ -27,7 +27,7 @@ impl Default for Gate {
 
 impl Gate {
     /// Waits until a step may run. The caller must run it at once.
-    pub(in crate::net) async fn turn(&self) {
+    pub(crate) async fn turn(&self) {
         self.pass(|| ()).await;
     }
 
@@ -39,13 +39,13 @@ impl Gate {
     }
 }
 
-pub(in crate::net::from_clients) struct Shaken {
-    pub(in crate::net::from_clients) socket: TcpStream,
-    pub(in crate::net::from_clients) session: ServerConnection,
+pub(crate) struct Shaken {
+    pub(crate) socket: TcpStream,
+    pub(crate) session: ServerConnection,
 }
 
 impl Shaken {
-    pub(in crate::net::from_clients) fn kind(&self) -> ShakenBy {
+    pub(crate) fn kind(&self) -> ShakenBy {
         match self.session.handshake_kind() {
             Some(HandshakeKind::Resumed) => ShakenBy::Resumed,
             Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest) | None => ShakenBy::Full,
@@ -54,11 +54,7 @@ impl Shaken {
 }
 
 /// Performs a TLS handshake with a client.
-pub(in crate::net::from_clients) async fn shake_hands(
-    socket: TcpStream,
-    listener: &TlsListener,
-    gate: &Gate,
-) -> io::Result<Shaken> {
+pub(crate) async fn shake_hands(socket: TcpStream, listener: &TlsListener, gate: &Gate) -> io::Result<Shaken> {
     let mut session = None;
     loop {
         socket.readable().await?;

@@ -7,7 +7,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use tokio_rustls::rustls::sign::CertifiedKey;
-use tokio_rustls::rustls::{ServerConfig, ServerConnection, version};
+use tokio_rustls::rustls::{DEFAULT_VERSIONS, ServerConfig, ServerConnection, version};
 
 use super::store::CertificateStore;
 
@@ -28,20 +28,21 @@ impl TlsServer {
     pub fn new() -> io::Result<Self> {
         let store: Arc<CertificateStore> = Arc::default();
         let provider = Arc::new(ring::default_provider());
-        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
-        let builder = builder.with_safe_default_protocol_versions().map_err(io::Error::other)?;
-        let mut base = builder.with_no_client_auth().with_cert_resolver(Arc::new(Choice::of(&store)));
         // Shared and kept across reloads, so that a ticket works everywhere. The key changes every six hours,
         // and the previous one stays valid.
-        base.ticketer = ring::Ticketer::new().map_err(io::Error::other)?;
-        base.session_storage = Arc::new(NoServerSessionStorage {});
-        let builder = ServerConfig::builder_with_provider(provider);
-        let builder = builder.with_protocol_versions(&[&version::TLS13]).map_err(io::Error::other)?;
-        let mut quic_base = builder.with_no_client_auth().with_cert_resolver(Arc::new(Choice::of(&store)));
+        let ticketer = ring::Ticketer::new().map_err(io::Error::other)?;
+        let config = |versions| -> io::Result<ServerConfig> {
+            let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
+            let builder = builder.with_protocol_versions(versions).map_err(io::Error::other)?;
+            let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(Choice::of(&store)));
+            config.ticketer = Arc::clone(&ticketer);
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            Ok(config)
+        };
+        let base = config(DEFAULT_VERSIONS)?;
+        let mut quic_base = config(&[&version::TLS13])?;
         // A QUIC client must offer it, or gets `no_application_protocol` (RFC 9001 section 8.1).
         quic_base.alpn_protocols = vec![QUIC_ALPN.to_vec()];
-        quic_base.ticketer = Arc::clone(&base.ticketer);
-        quic_base.session_storage = Arc::new(NoServerSessionStorage {});
         Ok(Self { store, base, quic_base })
     }
 
@@ -91,11 +92,11 @@ impl TlsListener {
         }
     }
 
-    pub(in crate::net) fn config(&self) -> Arc<ServerConfig> {
+    pub(crate) fn config(&self) -> Arc<ServerConfig> {
         self.config.load_full()
     }
 
-    pub(in crate::net) fn session(&self) -> io::Result<ServerConnection> {
+    pub(crate) fn session(&self) -> io::Result<ServerConnection> {
         ServerConnection::new(self.config.load_full()).map_err(io::Error::other)
     }
 }

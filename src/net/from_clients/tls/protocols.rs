@@ -21,7 +21,7 @@ impl Protocols {
     pub const DNS: Self = Self { is_dns: true, http: None };
 
     /// Returns the assumed transport of a new connection, and true if no other is possible.
-    pub(in crate::net::from_clients) fn transport(&self, is_encrypted: bool) -> (Transport, bool) {
+    pub(crate) fn transport(&self, is_encrypted: bool) -> (Transport, bool) {
         match (is_encrypted, &self.http) {
             (false, None) => (Transport::Tcp, true),
             (false, Some(_)) => (Transport::Http, true),
@@ -63,9 +63,9 @@ impl Spoken {
 
 const DOT: &[u8] = b"dot";
 
-pub(in crate::net::from_clients) const H2: &[u8] = b"h2";
+pub(crate) const H2: &[u8] = b"h2";
 
-pub(in crate::net::from_clients) const HTTP_1: &[u8] = b"http/1.1";
+pub(crate) const HTTP_1: &[u8] = b"http/1.1";
 
 #[cfg(test)]
 mod tests {

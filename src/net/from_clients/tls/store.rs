@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use tokio_rustls::rustls::SignatureScheme;
 
 use super::certificate::{Certificate, matches_name};
+use super::contents;
 use crate::metrics::CertificateSnapshot;
 
 /// A certificate with its config section.
@@ -40,58 +41,67 @@ struct CertificateEntry {
     refused: u64,
 }
 
+/// Returns the entry of a certificate in a new config.
+fn entry(known: &[CertificateEntry], named: NamedCertificate, now: SystemTime) -> CertificateEntry {
+    let fresh = CertificateEntry { named: named.clone(), loaded_at: now, error: None, loaded: 1, refused: 0 };
+    let Some(known) = known.iter().find(|known| known.named.name == named.name) else { return fresh };
+    if known.named.certificate.is_same(&named.certificate) {
+        return CertificateEntry { named, error: None, ..known.clone() };
+    }
+    tracing::info!(certificate = named.name, "new connections use the new certificate");
+    CertificateEntry { loaded: known.loaded + 1, refused: known.refused, ..fresh }
+}
+
 impl CertificateStore {
     /// Sets the certificates of a config, for new connections. Unchanged ones keep their state.
     pub fn set(&self, certificates: Vec<NamedCertificate>, now: SystemTime) {
-        let _writing = self.writing.lock();
-        let known = self.entries.load();
-        let entry = |named: NamedCertificate| {
-            let fresh = CertificateEntry { named: named.clone(), loaded_at: now, error: None, loaded: 1, refused: 0 };
-            let Some(known) = known.iter().find(|known| known.named.name == named.name) else { return fresh };
-            if known.named.certificate.is_same(&named.certificate) {
-                return CertificateEntry { named, error: None, ..known.clone() };
-            }
-            tracing::info!(certificate = named.name, "new connections use the new certificate");
-            CertificateEntry { loaded: known.loaded + 1, refused: known.refused, ..fresh }
-        };
-        self.entries.store(Arc::new(certificates.into_iter().map(entry).collect()));
+        self.edit(|entries| {
+            let known = std::mem::take(entries);
+            entries.extend(certificates.into_iter().map(|named| entry(&known, named, now)));
+        });
     }
 
     /// Takes the files of one section as read now. Only valid ones apply; only changes are logged and
     /// counted.
     pub fn take(&self, name: &str, chain_file: &Path, read: Result<Arc<Certificate>, String>, now: SystemTime) {
-        let _writing = self.writing.lock();
-        let mut entries = Vec::clone(&self.entries.load());
-        // A reload may have changed the file meanwhile.
-        let is_meant = |entry: &&mut CertificateEntry| entry.named.name == name && entry.named.chain_file == chain_file;
-        let Some(entry) = entries.iter_mut().find(is_meant) else { return };
-        match read {
-            Ok(certificate) if certificate.is_same(&entry.named.certificate) => entry.error = None,
-            Ok(certificate) => {
-                tracing::info!(certificate = name, "new connections use the new certificate");
-                (entry.named.certificate, entry.loaded_at, entry.error) = (certificate, now, None);
-                entry.loaded += 1;
+        self.edit(|entries| {
+            // A reload may have changed the file meanwhile.
+            let is_meant =
+                |entry: &&mut CertificateEntry| entry.named.name == name && entry.named.chain_file == chain_file;
+            let Some(entry) = entries.iter_mut().find(is_meant) else { return };
+            match read {
+                Ok(certificate) if certificate.is_same(&entry.named.certificate) => entry.error = None,
+                Ok(certificate) => {
+                    tracing::info!(certificate = name, "new connections use the new certificate");
+                    (entry.named.certificate, entry.loaded_at, entry.error) = (certificate, now, None);
+                    entry.loaded += 1;
+                }
+                Err(error) if entry.error.as_ref() == Some(&error) => {}
+                Err(error) => {
+                    tracing::error!(certificate = name, "{error}; the previous certificate stays");
+                    entry.error = Some(error);
+                    entry.refused += 1;
+                }
             }
-            Err(error) if entry.error.as_ref() == Some(&error) => return,
-            Err(error) => {
-                tracing::error!(certificate = name, "{error}; the previous certificate stays");
-                entry.error = Some(error);
-                entry.refused += 1;
-            }
-        }
-        self.entries.store(Arc::new(entries));
+        });
     }
 
     /// Adds the counters of another process.
     pub fn add_counted(&self, counted: &[CertificateSnapshot]) {
+        self.edit(|entries| {
+            for entry in entries {
+                if let Some(counted) = counted.iter().find(|counted| counted.name == entry.named.name) {
+                    entry.loaded += counted.loads;
+                    entry.refused += counted.refusals;
+                }
+            }
+        });
+    }
+
+    fn edit(&self, edit: impl FnOnce(&mut Vec<CertificateEntry>)) {
         let _writing = self.writing.lock();
         let mut entries = Vec::clone(&self.entries.load());
-        for entry in &mut entries {
-            if let Some(counted) = counted.iter().find(|counted| counted.name == entry.named.name) {
-                entry.loaded += counted.loads;
-                entry.refused += counted.refusals;
-            }
-        }
+        edit(&mut entries);
         self.entries.store(Arc::new(entries));
     }
 
@@ -111,9 +121,7 @@ impl CertificateStore {
                 names: named.certificate.names().to_vec(),
                 not_before: named.certificate.validity().not_before,
                 not_after: named.certificate.validity().not_after,
-                loaded: loaded_at
-                    .duration_since(UNIX_EPOCH)
-                    .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX)),
+                loaded: contents::seconds(*loaded_at),
                 error: error.clone(),
                 loads: *loaded,
                 refusals: *refused,
@@ -156,6 +164,8 @@ impl CertificateStore {
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519};
 
     use super::*;

@@ -10,22 +10,22 @@ use std::time::Duration;
 use super::LocalAddress;
 use super::empty_header;
 
-pub(in crate::net) struct Ancillary {
-    pub(in crate::net) local: Option<LocalAddress>,
+pub(crate) struct Ancillary {
+    pub(crate) local: Option<LocalAddress>,
     /// Bytes of each segment but the last, if coalesced (GRO).
-    pub(in crate::net) segment_size: Option<usize>,
-    pub(in crate::net) arrived: Option<Duration>,
+    pub(crate) segment_size: Option<usize>,
+    pub(crate) arrived: Option<Duration>,
 }
 
 /// Room (96 bytes) for PKTINFO, `UDP_SEGMENT` or `UDP_GRO`, and a time, aligned as `cmsghdr`.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
-pub(in crate::net) struct ControlBuffer([u8; 96]);
+pub(crate) struct ControlBuffer([u8; 96]);
 
 impl ControlBuffer {
-    pub(in crate::net) const EMPTY: Self = Self([0; 96]);
+    pub(crate) const EMPTY: Self = Self([0; 96]);
 
-    pub(in crate::net) fn read(&self, length: usize) -> Ancillary {
+    pub(crate) fn read(&self, length: usize) -> Ancillary {
         let mut ancillary = Ancillary { local: None, segment_size: None, arrived: None };
         // The common case: most sockets request no messages.
         if length == 0 {
@@ -76,7 +76,7 @@ impl ControlBuffer {
     }
 
     /// Writes the source address and segment size (GSO); returns the length of the messages.
-    pub(in crate::net) fn write(&mut self, from: Option<LocalAddress>, segment_size: Option<u16>) -> usize {
+    pub(crate) fn write(&mut self, from: Option<LocalAddress>, segment_size: Option<u16>) -> usize {
         let mut length = 0;
         match from {
             Some(LocalAddress { ip: IpAddr::V4(ip), .. }) => {

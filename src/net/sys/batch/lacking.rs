@@ -4,24 +4,24 @@ use std::cell::Cell;
 use std::io;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::net) enum Lacking {
+pub(crate) enum Lacking {
     Batches,
     Gso,
     Segments(i32),
 }
 
 /// Runs a closure without a feature. Returns how many calls failed.
-pub(in crate::net) fn without(lacking: Lacking, run: impl FnOnce()) -> usize {
+pub(crate) fn without(lacking: Lacking, run: impl FnOnce()) -> usize {
     LACKING.set(Some((lacking, 0)));
     run();
     LACKING.take().map_or(0, |(_, met)| met)
 }
 
-pub(in crate::net) fn check_recvmmsg() -> io::Result<()> {
+pub(crate) fn check_recvmmsg() -> io::Result<()> {
     meet(|lacking| (lacking == Lacking::Batches).then_some(libc::ENOSYS))
 }
 
-pub(in crate::net) fn check_sendmmsg(headers: &[libc::mmsghdr]) -> io::Result<()> {
+pub(crate) fn check_sendmmsg(headers: &[libc::mmsghdr]) -> io::Result<()> {
     let is_gso = headers.first().is_some_and(|header| header.msg_hdr.msg_iovlen > 1);
     meet(|lacking| match lacking {
         Lacking::Batches => Some(libc::ENOSYS),
@@ -30,7 +30,7 @@ pub(in crate::net) fn check_sendmmsg(headers: &[libc::mmsghdr]) -> io::Result<()
     })
 }
 
-pub(in crate::net) fn is_gso_unknown() -> bool {
+pub(crate) fn is_gso_unknown() -> bool {
     meet(|lacking| (lacking == Lacking::Gso).then_some(libc::ENOPROTOOPT)).is_err()
 }
 
