@@ -178,8 +178,11 @@ fn judge(scenario: &Scenario, seed: u64) -> Vec<Verdict> {
         Happening::Responded { said: None, .. } => sent.dropped(DropReason::Unanswered),
         Happening::Second { pools, counters } => {
             let pools = pools.iter().map(|pool| pool.snapshot()).collect();
-            let counted = CountersSummary::of(vec![Arc::clone(counters), Arc::clone(&sent)]).snapshot();
-            assert!(sight.take(start + at, epoch + at, &Snapshot { pools, ..counted }).is_some(), "a second is over");
+            let counts = CountersSummary::of(vec![Arc::clone(counters), Arc::clone(&sent)]).counts();
+            assert!(
+                sight.take(start + at, epoch + at, &Snapshot { pools, counts, ..Snapshot::default() }).is_some(),
+                "a second is over"
+            );
             verdicts.push(sight.verdict().clone());
         }
         Happening::Replied { .. } | Happening::FailedBare { .. } | Happening::RaceOver(_) => {}

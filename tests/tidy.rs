@@ -115,7 +115,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // To `limit`: it decides which clients may connect and for how long. To `policy`: the table of query
     // slots, with their quarantine, is pure, and `sim` has one too.
     ("net", &["address", "policy", "limit", "wire", "metrics", "faults"]),
-    ("cache", &["wire"]),
+    ("cache", &["wire", "metrics"]),
     // To `zone`: transfers send the records of zones. To `limit`: prefixes select the clients that may
     // transfer.
     ("transfer", &["limit", "zone", "wire"]),
@@ -138,7 +138,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 
 /// Rooms that decide and touch nothing: what they need of the world is an argument. They use only each other.
 const PURE_ROOMS: &str = "address config discover wire policy cache transfer limit zone state engine sim sight metrics \
-                          labels log_linear sync";
+                          labels log_linear backoff sync";
 
 fn is_pure(room: &str) -> bool {
     PURE_ROOMS.split_whitespace().any(|pure| pure == room)
@@ -194,7 +194,6 @@ const STARTING_FILES: &[(&str, &str)] = &[
     ("src/server/process/reload.rs", "the thread that reads the config again, which tells the same"),
     ("src/server/process/watch.rs", "the thread that watches its files, which tells the same"),
     ("src/taps/writer.rs", "the thread that writes what taps record, which tells the same"),
-    ("src/cli/ctl/connection.rs", "the connection of a command that asks once and ends"),
     ("src/signals.rs", "the thread that takes signals, which tells the same"),
     ("src/supervisor/locks.rs", "a thread that waits for a lock, and ends with that"),
 ];

@@ -178,7 +178,7 @@ fn send(plan: &Plan, on_begin: impl FnOnce() -> io::Result<()>) -> io::Result<Se
         (0..plan.sockets).map(|number| Lane::open(plan.server, number as u8)).collect::<io::Result<Vec<_>>>()?;
     on_begin()?;
     let begin = Instant::now();
-    let mut tally = Tally::new(plan, begin);
+    let mut tally = Aggregate::new(plan, begin);
     let end = begin + Duration::from_secs_f64(plan.secs);
     let mut pace =
         Pace { begin, end, gap: plan.rate.map(|rate| Duration::from_secs_f64(1.0 / rate)), burst: plan.burst, sent: 0 };
@@ -225,7 +225,7 @@ struct Pace {
 
 impl Pace {
     /// Sends what is due by now.
-    fn send_due(&mut self, now: Instant, lanes: &mut [Lane], tally: &mut Tally) {
+    fn send_due(&mut self, now: Instant, lanes: &mut [Lane], tally: &mut Aggregate) {
         if self.gap.is_none() && now < self.end {
             for lane in &mut *lanes {
                 while lane.outstanding < BATCH {
@@ -303,7 +303,7 @@ impl Lane {
     }
 
     /// Queues the next query, timed from `since`.
-    fn queue(&mut self, since: Instant, tally: &mut Tally) {
+    fn queue(&mut self, since: Instant, tally: &mut Aggregate) {
         if self.outbox.is_full() {
             self.flush(tally);
         }
@@ -321,13 +321,13 @@ impl Lane {
     }
 
     /// Sends what is queued. What the kernel does not take is lost when its time is over, as on a real wire.
-    fn flush(&mut self, tally: &mut Tally) {
+    fn flush(&mut self, tally: &mut Aggregate) {
         tally.sent += self.outbox.len() as u64;
         self.outbox.flush(&self.socket, |_, _| {});
     }
 
     /// Reads one batch and returns how many datagrams it held.
-    fn receive(&mut self, expect: Expect, tally: &mut Tally) -> io::Result<usize> {
+    fn receive(&mut self, expect: Expect, tally: &mut Aggregate) -> io::Result<usize> {
         if self.outstanding == 0 {
             return Ok(0);
         }
@@ -357,7 +357,7 @@ impl Lane {
     }
 
     /// Gives up queries that have been out for too long.
-    fn expire(&mut self, now: Instant, tally: &mut Tally) {
+    fn expire(&mut self, now: Instant, tally: &mut Aggregate) {
         // With all IDs gone around, `oldest` and `next` are the same, and still something may be out.
         while self.outstanding > 0 {
             let slot = &mut self.flights[usize::from(self.oldest)];
@@ -376,7 +376,7 @@ impl Lane {
 }
 
 /// The sums of a run.
-struct Tally {
+struct Aggregate {
     /// Number of the first name.
     first: u32,
     lengths: Lengths,
@@ -399,7 +399,7 @@ struct Tally {
     last_answer: Instant,
 }
 
-impl Tally {
+impl Aggregate {
     fn new(plan: &Plan, begin: Instant) -> Self {
         Self {
             first: plan.first,

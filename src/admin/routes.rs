@@ -234,7 +234,7 @@ async fn metrics(State(server): SharedServer, headers: HeaderMap) -> Result<impl
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let format = ExpositionFormat::accepted_by(accept);
     let snapshot = server.ask(AdminRequest::Snapshot).await?;
-    Ok(([(header::CONTENT_TYPE, format.content_type())], exposition::write(snapshot, usage(), format)))
+    Ok(([(header::CONTENT_TYPE, format.content_type())], exposition::write(&snapshot, &usage(), format)))
 }
 
 async fn status(State(server): SharedServer) -> Result<Json<Status>, HttpError> {

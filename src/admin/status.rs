@@ -14,8 +14,8 @@ pub use crate::metrics::CatalogSnapshot as CatalogStatus;
 /// The origin of a pool's member.
 pub use crate::metrics::MemberOrigin;
 use crate::metrics::{
-    BackendSnapshot, BackendState, CacheSnapshot, HistogramSnapshot, LastReload, PoolSnapshot, ProcessSnapshot,
-    ReloadSnapshot, ResponseSource, Snapshot, SourceSnapshot, SourceState, SupervisorSnapshot, ZonesSnapshot,
+    BackendCounts, BackendSnapshot, BackendState, CacheSnapshot, HistogramSnapshot, LastReload, PoolSnapshot,
+    ProcessSnapshot, RCODES, ReloadSnapshot, Snapshot, SourceSnapshot, SourceState, SupervisorSnapshot, ZonesSnapshot,
 };
 use crate::sight::live::{BackendMinute, PoolMinute, Verdict};
 use crate::sight::{History, Sight};
@@ -407,8 +407,8 @@ impl Status {
             zones: Vec::new(),
             more_zones: 0,
             zone_counts: ZoneCounts::of(&snapshot.zones),
-            queries: snapshot.queries.iter().map(|(_, count)| count).sum(),
-            rcodes: rcodes(&snapshot.responses),
+            queries: snapshot.counts.queries.iter().sum(),
+            rcodes: rcodes(&snapshot.counts.responses),
             catalogs: snapshot.catalogs.clone(),
             edition: snapshot.reload.edition,
             reload: snapshot.reload.last.as_ref().map(ReloadStatus::of),
@@ -430,12 +430,10 @@ impl ZoneCounts {
     }
 }
 
-fn rcodes(responses: &[(ResponseSource, u16, u64)]) -> BTreeMap<String, u64> {
-    let mut rcodes = BTreeMap::new();
-    for &(_, rcode, count) in responses {
-        *rcodes.entry(Rcode(rcode).to_string()).or_default() += count;
-    }
-    rcodes
+fn rcodes(responses: &[[u64; RCODES]]) -> BTreeMap<String, u64> {
+    let sum = |rcode: usize| responses.iter().map(|counts| counts[rcode]).sum();
+    let sums = (0..RCODES).map(|rcode| (Rcode(rcode as u16).to_string(), sum(rcode)));
+    sums.filter(|(_, count)| *count > 0).collect()
 }
 
 impl SupervisorStatus {
@@ -482,10 +480,10 @@ impl PoolStatus {
         };
         Self {
             name: pool.name.clone(),
-            in_flight: pool.in_flight,
-            duration_ms: Percentiles::of(&pool.duration),
-            hedges_denied: pool.hedges_denied,
-            hedges_wasted: pool.hedges_wasted,
+            in_flight: pool.counts.in_flight.0,
+            duration_ms: Percentiles::of(&pool.counts.duration),
+            hedges_denied: pool.counts.hedges_denied,
+            hedges_wasted: pool.counts.hedges_wasted,
             last_minute: history.and_then(|history| history.pool_minute(pool)),
             backends: pool.backends.iter().map(backend).collect(),
             sources: pool.sources.iter().map(SourceStatus::of).collect(),
@@ -512,31 +510,26 @@ impl SourceStatus {
 
 impl BackendStatus {
     fn of(backend: &BackendSnapshot, now: SystemTime) -> Self {
-        let BackendSnapshot { attempts, wins, .. } = backend;
-        let connections = backend.connections.as_deref();
+        let BackendCounts { attempts, wins, in_flight, errors, timeouts, connections, latency, .. } = &backend.counts;
+        let by_kind = |[first, hedge, failover]: [u64; 3], probe| ByKind { first, hedge, failover, probe };
         Self {
             name: backend.name.clone(),
             address: backend.address,
             transport: backend.address.scheme.word().map_or_else(udp, str::to_owned),
-            open_connections: connections.map(|connections| connections.open),
-            connection_problem: connections.and_then(|connections| connections.problem.clone()),
+            open_connections: connections.as_ref().map(|connections| connections.open.0),
+            connection_problem: backend.connection_problem.clone(),
             weight: backend.weight,
             state: backend.state.label().to_owned(),
             by_hand: backend.by_hand,
             since: humantime::format_rfc3339_seconds(backend.since).to_string(),
             since_seconds: age(backend.since, now).as_secs(),
-            in_flight: backend.in_flight,
-            latency_ms: Percentiles::of(&backend.latency),
-            latency_histogram: backend.latency.buckets().map(LatencyBucket::of).collect(),
-            attempts: ByKind {
-                first: attempts.first,
-                hedge: attempts.hedge,
-                failover: attempts.failover,
-                probe: Some(attempts.probe),
-            },
-            wins: ByKind { first: wins.first, hedge: wins.hedge, failover: wins.failover, probe: None },
-            errors: backend.errors,
-            timeouts: backend.timeouts,
+            in_flight: in_flight.0,
+            latency_ms: Percentiles::of(latency),
+            latency_histogram: latency.buckets().map(LatencyBucket::of).collect(),
+            attempts: by_kind(*attempts, Some(backend.probes)),
+            wins: by_kind(*wins, None),
+            errors: *errors,
+            timeouts: *timeouts,
             last_minute: None,
             origin: backend.origin.clone(),
             listed: backend.is_listed,
@@ -550,15 +543,15 @@ impl CacheStatus {
     fn of(cache: &CacheSnapshot, pools: &[PoolSnapshot]) -> Self {
         Self {
             size_bytes: cache.size,
-            bytes: cache.bytes,
-            entries: cache.entries,
-            hits: cache.hits,
-            stale_hits: cache.stale_hits,
-            failure_hits: cache.failure_hits,
-            misses: cache.misses,
-            insertions: cache.insertions,
-            evictions: cache.evictions,
-            prefetches: pools.iter().map(|pool| pool.prefetches).sum(),
+            bytes: cache.stats.bytes,
+            entries: cache.stats.entries,
+            hits: cache.stats.hits,
+            stale_hits: cache.stats.stale_hits,
+            failure_hits: cache.stats.failure_hits,
+            misses: cache.stats.misses,
+            insertions: cache.stats.insertions,
+            evictions: cache.stats.evictions,
+            prefetches: pools.iter().map(|pool| pool.counts.prefetches).sum(),
         }
     }
 }

@@ -36,6 +36,5 @@ pub use entry::State;
 pub use key::{CacheKey, PoolId};
 pub use maintain::{Flush, ShownEntry};
 pub use rules::CacheRules;
-pub use shard::CacheStats;
 pub use snapshot::{DamagedSnapshot, SnapshotLoadError};
 pub use store::{Cache, CacheLookup, CachedFailure, ResponseFor};

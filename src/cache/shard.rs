@@ -20,6 +20,7 @@ use super::entry::{EntryHead, State};
 use super::key::CacheKey;
 use super::ring::{CacheRing, RingQueue};
 use super::table::{Location, TagTable};
+use crate::metrics::CacheStats;
 use crate::wire::HEADER_LEN;
 
 pub(super) struct Shard {
@@ -29,27 +30,6 @@ pub(super) struct Shard {
     small: CacheRing,
     main: CacheRing,
     pub(super) stats: CacheStats,
-}
-
-/// Counters and sizes of a cache.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CacheStats {
-    /// Entries: fresh, stale, and expired ones that are not removed yet.
-    pub entries: u64,
-    /// Bytes of these entries in the rings.
-    pub bytes: u64,
-    /// Look-ups that found a fresh answer or a failure.
-    pub hits: u64,
-    /// The part of `hits` that found a failure.
-    pub failure_hits: u64,
-    /// Look-ups that found a stale answer.
-    pub stale_hits: u64,
-    /// Look-ups that found nothing.
-    pub misses: u64,
-    /// Entries inserted or renewed.
-    pub insertions: u64,
-    /// Entries evicted to make room.
-    pub evictions: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -319,21 +299,6 @@ impl Shard {
         match queue {
             RingQueue::Small => &mut self.small,
             RingQueue::Main => &mut self.main,
-        }
-    }
-}
-
-impl CacheStats {
-    pub(super) fn plus(self, other: Self) -> Self {
-        Self {
-            entries: self.entries + other.entries,
-            bytes: self.bytes + other.bytes,
-            hits: self.hits + other.hits,
-            failure_hits: self.failure_hits + other.failure_hits,
-            stale_hits: self.stale_hits + other.stale_hits,
-            misses: self.misses + other.misses,
-            insertions: self.insertions + other.insertions,
-            evictions: self.evictions + other.evictions,
         }
     }
 }

@@ -9,7 +9,8 @@ use super::entry::{EntryHead, State};
 use super::key::CacheKey;
 use super::lifetime::{write_entry, write_silence};
 use super::rules::CacheRules;
-use super::shard::{CacheStats, Now, Shard};
+use super::shard::{Now, Shard};
+use crate::metrics::CacheStats;
 use crate::wire::{ClientForm, ExtendedError, Freshness, Rcode, Reply, read_reply, write_cached};
 
 /// The cached replies of all pools, shared by all workers.

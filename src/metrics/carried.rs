@@ -1,206 +1,64 @@
-//! Counters that continue in another process: a server adds the counters of its predecessor.
+//! The growth of a snapshot: a server adds the counters of its predecessor.
 //!
 //! The predecessor first sends a whole [`Snapshot`], then differences. Gauges belong to one process.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::hash::Hash;
 
-use super::counters::{BackendCounters, Counters, PoolCounters, RCODES};
+use super::aggregate::Aggregate;
+use super::connections::CertificateSnapshot;
 use super::discovery::SourceSnapshot;
-use super::snapshot::{AttemptCounts, BackendSnapshot, CacheSnapshot, PoolSnapshot, Snapshot, Wins};
+use super::snapshot::{BackendSnapshot, PoolSnapshot, Snapshot};
+use super::xdp::XdpSnapshot;
 
 impl Snapshot {
     /// Returns the difference to `earlier`. Gauges keep the current value.
     pub fn since(&self, earlier: &Self) -> Self {
-        let mut counted = self.clone();
-        subtract(&mut counted.queries, &earlier.queries);
-        counted.explained = counted.explained.saturating_sub(earlier.explained);
-        counted.failures = counted.failures.saturating_sub(earlier.failures);
-        for (source, rcode, count) in &mut counted.responses {
-            let known = earlier.responses.iter().find(|(s, r, _)| (s, r) == (source, rcode));
-            *count = count.saturating_sub(known.map_or(0, |(_, _, count)| *count));
+        let mut grown = self.clone();
+        grown.counts.subtract(&earlier.counts);
+        let listener_and_limit = |(listener, limit, _): &(String, _, u64)| (listener.clone(), *limit as usize);
+        subtract_all(&mut grown.limited, &earlier.limited, listener_and_limit, |now, before| now.2.subtract(&before.2));
+        if let (Some(cache), Some(earlier)) = (&mut grown.cache, &earlier.cache) {
+            cache.stats = cache.stats.since(earlier.stats);
         }
-        subtract(&mut counted.connections.fates, &earlier.connections.fates);
-        subtract(&mut counted.connections.handshakes, &earlier.connections.handshakes);
-        subtract(&mut counted.connections.http, &earlier.connections.http);
-        for certificate in &mut counted.certificates {
-            if let Some(earlier) = earlier.certificates.iter().find(|known| known.name == certificate.name) {
-                certificate.loads = certificate.loads.saturating_sub(earlier.loads);
-                certificate.refusals = certificate.refusals.saturating_sub(earlier.refusals);
-            }
-        }
-        for interface in &mut counted.xdp {
-            if let Some(earlier) = earlier.xdp.iter().find(|known| known.interface == interface.interface) {
-                *interface = interface.with(earlier, u64::saturating_sub);
-            }
-        }
-        subtract(&mut counted.dropped, &earlier.dropped);
-        subtract(&mut counted.cookies, &earlier.cookies);
-        subtract(&mut counted.taps, &earlier.taps);
-        for (listener, limit, count) in &mut counted.limited {
-            let known = earlier.limited.iter().find(|(l, other, _)| l == listener && other == limit);
-            *count = count.saturating_sub(known.map_or(0, |(_, _, count)| *count));
-        }
-        if let (Some(cache), Some(earlier)) = (&mut counted.cache, &earlier.cache) {
-            *cache = cache.since(earlier);
-        }
-        for pool in &mut counted.pools {
-            if let Some(earlier) = earlier.pools.iter().find(|known| known.name == pool.name) {
-                *pool = pool.since(earlier);
-            }
-        }
-        counted.reload.succeeded = self.reload.succeeded.saturating_sub(earlier.reload.succeeded);
-        counted.reload.failed = self.reload.failed.saturating_sub(earlier.reload.failed);
-        counted.tasks_lost = self.tasks_lost.saturating_sub(earlier.tasks_lost);
-        counted.worker_replacements = self.worker_replacements.saturating_sub(earlier.worker_replacements);
-        counted
-    }
-}
-
-impl CacheSnapshot {
-    fn since(&self, earlier: &Self) -> Self {
-        Self {
-            hits: self.hits.saturating_sub(earlier.hits),
-            stale_hits: self.stale_hits.saturating_sub(earlier.stale_hits),
-            failure_hits: self.failure_hits.saturating_sub(earlier.failure_hits),
-            misses: self.misses.saturating_sub(earlier.misses),
-            insertions: self.insertions.saturating_sub(earlier.insertions),
-            evictions: self.evictions.saturating_sub(earlier.evictions),
-            ..*self
-        }
+        subtract_all(&mut grown.pools, &earlier.pools, |pool| pool.name.clone(), PoolSnapshot::subtract);
+        grown.reload.succeeded.subtract(&earlier.reload.succeeded);
+        grown.reload.failed.subtract(&earlier.reload.failed);
+        grown.tasks_lost.subtract(&earlier.tasks_lost);
+        grown.worker_replacements.subtract(&earlier.worker_replacements);
+        let name = |certificate: &CertificateSnapshot| certificate.name.clone();
+        subtract_all(&mut grown.certificates, &earlier.certificates, name, |now, before| {
+            now.loads.subtract(&before.loads);
+            now.refusals.subtract(&before.refusals);
+        });
+        let interface = |xdp: &XdpSnapshot| xdp.interface.clone();
+        subtract_all(&mut grown.xdp, &earlier.xdp, interface, |now, before| {
+            *now = now.with(before, u64::saturating_sub)
+        });
+        grown
     }
 }
 
 impl PoolSnapshot {
-    fn since(&self, earlier: &Self) -> Self {
-        let known: HashMap<_, _> =
-            earlier.backends.iter().map(|known| ((&*known.name, known.address), known)).collect();
-        let sources = self.sources.iter().map(|source| {
-            let known = earlier.sources.iter().find(|known| known.origin == source.origin);
-            let before = known.map_or([0; 3], |known| known.changes);
-            let changes = std::array::from_fn(|change| source.changes[change].saturating_sub(before[change]));
-            SourceSnapshot { changes, ..source.clone() }
+    fn subtract(&mut self, earlier: &Self) {
+        self.counts.subtract(&earlier.counts);
+        let name_and_address = |backend: &BackendSnapshot| (backend.name.clone(), backend.address);
+        subtract_all(&mut self.backends, &earlier.backends, name_and_address, |now, before| {
+            now.probes.subtract(&before.probes);
+            now.counts.subtract(&before.counts);
         });
-        let backends = self.backends.iter().map(|backend| {
-            let known = known.get(&(&*backend.name, backend.address));
-            known.map_or_else(|| backend.clone(), |earlier| backend.since(earlier))
-        });
-        Self {
-            name: self.name.clone(),
-            in_flight: self.in_flight,
-            duration: self.duration.since(&earlier.duration),
-            hedges_denied: self.hedges_denied.saturating_sub(earlier.hedges_denied),
-            tokens: self.tokens,
-            hedges_wasted: self.hedges_wasted.saturating_sub(earlier.hedges_wasted),
-            stale_replies: self.stale_replies.saturating_sub(earlier.stale_replies),
-            slow_races: self.slow_races.saturating_sub(earlier.slow_races),
-            prefetches: self.prefetches.saturating_sub(earlier.prefetches),
-            fetches: std::array::from_fn(|result| self.fetches[result].saturating_sub(earlier.fetches[result])),
-            divergences: std::array::from_fn(|kind| self.divergences[kind].saturating_sub(earlier.divergences[kind])),
-            divergent: self.divergent,
-            backends: backends.collect(),
-            sources: sources.collect(),
+        let origin = |source: &SourceSnapshot| source.origin;
+        subtract_all(&mut self.sources, &earlier.sources, origin, |now, before| now.changes.subtract(&before.changes));
+    }
+}
+
+/// Calls `subtract` for each item with the earlier item of the same key.
+fn subtract_all<T, K: Eq + Hash>(now: &mut [T], earlier: &[T], key: impl Fn(&T) -> K, subtract: impl Fn(&mut T, &T)) {
+    let known: HashMap<_, _> = earlier.iter().map(|item| (key(item), item)).collect();
+    for item in now {
+        if let Some(earlier) = known.get(&key(item)) {
+            subtract(item, earlier);
         }
-    }
-}
-
-impl BackendSnapshot {
-    /// Returns true if both are of the same backend.
-    pub fn is_same(&self, other: &Self) -> bool {
-        self.name == other.name && self.address == other.address
-    }
-
-    fn since(&self, earlier: &Self) -> Self {
-        let (attempts, wins) = (&earlier.attempts, &earlier.wins);
-        let mut counted = Self {
-            attempts: AttemptCounts {
-                first: self.attempts.first.saturating_sub(attempts.first),
-                hedge: self.attempts.hedge.saturating_sub(attempts.hedge),
-                failover: self.attempts.failover.saturating_sub(attempts.failover),
-                probe: self.attempts.probe.saturating_sub(attempts.probe),
-            },
-            wins: Wins {
-                first: self.wins.first.saturating_sub(wins.first),
-                hedge: self.wins.hedge.saturating_sub(wins.hedge),
-                failover: self.wins.failover.saturating_sub(wins.failover),
-            },
-            errors: self.errors.saturating_sub(earlier.errors),
-            unreachable: self.unreachable.saturating_sub(earlier.unreachable),
-            timeouts: self.timeouts.saturating_sub(earlier.timeouts),
-            lost_attempts: self.lost_attempts.saturating_sub(earlier.lost_attempts),
-            decisions: self.decisions.saturating_sub(earlier.decisions),
-            connections: self.connections.as_deref().map(|connections| {
-                Box::new(
-                    earlier
-                        .connections
-                        .as_deref()
-                        .map_or_else(|| connections.clone(), |earlier| connections.since(earlier)),
-                )
-            }),
-            latency: self.latency.since(&earlier.latency),
-            ..self.clone()
-        };
-        subtract(&mut counted.again, &earlier.again);
-        subtract(&mut counted.unsent, &earlier.unsent);
-        counted
-    }
-}
-
-impl Counters {
-    /// Adds the counters of another process.
-    pub fn add(&self, counted: &Snapshot) {
-        counted.queries.iter().for_each(|&(transport, count)| self.queries[transport as usize].add(count));
-        self.explained.add(counted.explained);
-        self.failures.add(counted.failures);
-        self.connections.add(&counted.connections);
-        for &(source, rcode, count) in &counted.responses {
-            self.responses[source as usize][usize::from(rcode).min(RCODES - 1)].add(count);
-        }
-        counted.dropped.iter().for_each(|&(reason, count)| self.dropped[reason as usize].add(count));
-        counted.cookies.iter().for_each(|&(kind, count)| self.cookies[kind as usize].add(count));
-        counted.taps.iter().for_each(|&((tap, fate), count)| self.tapped(tap, fate, count));
-    }
-}
-
-impl PoolCounters {
-    /// Adds the pool's counters of another process.
-    pub fn add(&self, counted: &PoolSnapshot) {
-        self.duration.add(&counted.duration);
-        self.hedges_denied.add(counted.hedges_denied);
-        self.hedges_wasted.add(counted.hedges_wasted);
-        self.stale_replies.add(counted.stale_replies);
-        self.slow_races.add(counted.slow_races);
-        self.prefetches.add(counted.prefetches);
-        self.fetches.iter().zip(counted.fetches).for_each(|(counter, count)| counter.add(count));
-        self.divergences.iter().zip(counted.divergences).for_each(|(counter, count)| counter.add(count));
-    }
-}
-
-impl BackendCounters {
-    /// Adds the backend's counters of another process, without probes.
-    pub fn add(&self, counted: &BackendSnapshot) {
-        let AttemptCounts { first, hedge, failover, probe: _ } = counted.attempts;
-        self.attempts.iter().zip([first, hedge, failover]).for_each(|(counter, count)| counter.add(count));
-        let Wins { first, hedge, failover } = counted.wins;
-        self.wins.iter().zip([first, hedge, failover]).for_each(|(counter, count)| counter.add(count));
-        counted.again.iter().for_each(|&(cause, count)| self.again[cause as usize].add(count));
-        counted.unsent.iter().for_each(|&(want, count)| self.unsent[want as usize].add(count));
-        self.errors.add(counted.errors);
-        self.unreachable.add(counted.unreachable);
-        self.timeouts.add(counted.timeouts);
-        self.lost_attempts.add(counted.lost_attempts);
-        self.decisions.add(counted.decisions);
-        if let Some(connections) = &counted.connections {
-            self.connections.get_or_init(Arc::default).add(connections);
-        }
-        self.latency.add(&counted.latency);
-    }
-}
-
-fn subtract<K: PartialEq>(counted: &mut [(K, u64)], earlier: &[(K, u64)]) {
-    for (key, count) in counted {
-        let known = earlier.iter().find(|(known, _)| known == key);
-        *count = count.saturating_sub(known.map_or(0, |(_, count)| *count));
     }
 }
 
@@ -211,8 +69,10 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::counters::{Cause, CountersSummary, DropReason, ResponseSource, Tap, TapFate, Want};
-    use super::super::histogram::HistogramSnapshot;
+    use super::super::counters::{
+        BackendCounters, BackendCounts, Cause, Counters, CountersSummary, DropReason, PoolCounters, PoolCounts,
+        ResponseSource, Tap, TapFate, Want,
+    };
     use super::super::snapshot::BackendState;
     use super::*;
     use crate::wire::Transport;
@@ -237,10 +97,9 @@ mod tests {
     }
 
     fn snapshot(process: &[&Arc<Counters>], pool: [&PoolCounters; 2], backend: [&BackendCounters; 2]) -> Snapshot {
-        let sum = |counter: &dyn Fn(&BackendCounters) -> u64| backend.iter().map(|counters| counter(counters)).sum();
-        let (mut latency, mut duration) = (HistogramSnapshot::default(), HistogramSnapshot::default());
-        backend.iter().for_each(|counters| latency.add(&counters.latency));
-        pool.iter().for_each(|counters| duration.add(&counters.duration));
+        let (mut of_pool, mut of_backend) = (PoolCounts::default(), BackendCounts::default());
+        pool.iter().for_each(|counters| of_pool.collect(counters));
+        backend.iter().for_each(|counters| of_backend.collect(counters));
         let backend = BackendSnapshot {
             name: "ts1".to_owned(),
             address: "192.0.2.1:53".parse().expect("an address"),
@@ -248,32 +107,17 @@ mod tests {
             state: BackendState::Up,
             by_hand: false,
             since: SystemTime::UNIX_EPOCH,
-            in_flight: 7,
-            attempts: AttemptCounts { failover: sum(&|of| of.attempts[2].get()), ..AttemptCounts::default() },
-            wins: Wins::default(),
-            again: vec![(Cause::Cookie, sum(&|of| of.again[Cause::Cookie as usize].get()))],
-            errors: 0,
-            unreachable: 0,
-            timeouts: 0,
-            lost_attempts: sum(&|of| of.lost_attempts.get()),
-            decisions: sum(&|of| of.decisions.get()),
-            unsent: vec![(Want::Ports, sum(&|of| of.unsent[Want::Ports as usize].get()))],
-            connections: None,
-            latency,
+            probes: 0,
+            counts: of_backend,
+            connection_problem: None,
             origin: Vec::new(),
             is_listed: false,
             order: None,
         };
-        let fetches = pool.iter().map(|counters| counters.fetches[1].get()).sum();
-        let pool = PoolSnapshot {
-            name: "ts".to_owned(),
-            duration,
-            fetches: [0, fetches, 0],
-            backends: vec![backend],
-            ..PoolSnapshot::default()
-        };
+        let backends = vec![backend];
+        let pool = PoolSnapshot { name: "ts".to_owned(), counts: of_pool, backends, ..PoolSnapshot::default() };
         let workers = process.iter().map(|counters| Arc::clone(counters)).collect();
-        Snapshot { pools: vec![pool], ..CountersSummary::of(workers).snapshot() }
+        Snapshot { pools: vec![pool], counts: CountersSummary::of(workers).counts(), ..Snapshot::default() }
     }
 
     proptest! {
@@ -300,9 +144,9 @@ mod tests {
             let own = (Arc::<Counters>::default(), PoolCounters::default(), BackendCounters::default());
             let carried = (Arc::<Counters>::default(), PoolCounters::default(), BackendCounters::default());
             let add = |counted: &Snapshot| {
-                carried.0.add(counted);
-                carried.1.add(&counted.pools[0]);
-                carried.2.add(&counted.pools[0].backends[0]);
+                counted.counts.carry(&carried.0);
+                counted.pools[0].counts.carry(&carried.1);
+                counted.pools[0].backends[0].counts.carry(&carried.2);
             };
             add(&first);
             count(&after, &own.0, &own.1, &own.2);
@@ -314,8 +158,8 @@ mod tests {
             count(&[before, draining, after].concat(), &all.0, &all.1, &all.2);
             prop_assert_eq!(&found, &snapshot(&[&all.0], [&all.1, &none.1], [&all.2, &none.2]));
             let grown = found.since(&between);
-            prop_assert_eq!(grown.queries[0].1, found.queries[0].1 - between.queries[0].1);
-            prop_assert!(between.pools[0].duration.count() <= found.pools[0].duration.count());
+            prop_assert_eq!(grown.counts.queries[0], found.counts.queries[0] - between.counts.queries[0]);
+            prop_assert!(between.pools[0].counts.duration.count() <= found.pools[0].counts.duration.count());
         }
     }
 }

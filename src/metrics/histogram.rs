@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::counters::Counter;
+use super::aggregate::{Aggregate, Counter};
 use crate::log_linear::{LogLinear, quantile};
 
 /// The durations that one thread has measured. About 1.5 KiB, without heap memory.
@@ -22,14 +22,6 @@ impl Histogram {
     pub fn record(&self, duration: Duration) {
         self.counts[Buckets::bucket_of(duration, MAX_MICROS)].increment();
         self.nanos.add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
-    }
-
-    /// Adds the histogram of another process.
-    pub fn add(&self, measured: &HistogramSnapshot) {
-        for (sum, count) in self.counts.iter().zip(measured.counts()) {
-            sum.add(*count);
-        }
-        self.nanos.add(measured.nanos);
     }
 }
 
@@ -47,27 +39,31 @@ pub struct HistogramSnapshot {
     nanos: u64,
 }
 
-impl HistogramSnapshot {
-    /// Adds the current content of `histogram`.
-    pub fn add(&mut self, histogram: &Histogram) {
-        if self.counts.is_none() && histogram.counts.iter().all(|count| count.get() == 0) {
+impl Aggregate for HistogramSnapshot {
+    type Counted = Histogram;
+
+    fn collect(&mut self, counted: &Histogram) {
+        if self.counts.is_none() && counted.counts.iter().all(|count| count.get() == 0) {
             return;
         }
-        let counts = self.counts.get_or_insert_with(|| Box::new([0; BUCKETS]));
-        for (sum, count) in counts.iter_mut().zip(&histogram.counts) {
-            *sum += count.get();
+        self.counts.get_or_insert_with(|| Box::new([0; BUCKETS])).collect(&counted.counts);
+        self.nanos = self.nanos.saturating_add(counted.nanos.get());
+    }
+
+    fn subtract(&mut self, earlier: &Self) {
+        if let Some(counts) = &mut self.counts {
+            counts.subtract(earlier.counts());
         }
-        self.nanos = self.nanos.saturating_add(histogram.nanos.get());
+        self.nanos.subtract(&earlier.nanos);
     }
 
-    /// Returns the difference to `earlier`.
-    pub fn since(&self, earlier: &Self) -> Self {
-        let nanos = self.nanos.saturating_sub(earlier.nanos);
-        let (Some(counts), before) = (&self.counts, earlier.counts()) else { return Self { counts: None, nanos } };
-        let counts = array::from_fn(|bucket| counts[bucket].saturating_sub(before[bucket]));
-        Self { counts: Some(Box::new(counts)), nanos }
+    fn carry(&self, to: &Histogram) {
+        self.counts().carry(&to.counts);
+        self.nanos.carry(&to.nanos);
     }
+}
 
+impl HistogramSnapshot {
     /// Returns the number of durations.
     pub fn count(&self) -> u64 {
         // No separate counter: a read during a write would not agree with the buckets.
@@ -166,7 +162,7 @@ mod tests {
         let histogram = Histogram::default();
         samples.iter().for_each(|&micros| histogram.record(Duration::from_micros(micros)));
         let mut snapshot = HistogramSnapshot::default();
-        snapshot.add(&histogram);
+        snapshot.collect(&histogram);
         snapshot
     }
 
@@ -188,7 +184,7 @@ mod tests {
         let mut sum = snapshot_of(&[10, 20]);
         let other = Histogram::default();
         other.record(Duration::from_nanos(30_500));
-        sum.add(&other);
+        sum.collect(&other);
         assert_eq!((sum.count(), sum.sum()), (3, Duration::from_nanos(60_500)));
         assert_eq!(sum.quantile(0.0), Some(Duration::from_micros(10)));
     }

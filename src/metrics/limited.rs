@@ -4,51 +4,36 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::{Deserialize, Serialize};
 
-/// A limit that applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Limit {
-    /// `limits.waiting`: SERVFAIL, because the client has too many pending queries.
-    Waiting,
-    /// `limits.in_flight`: SERVFAIL, because all clients together have too many pending queries.
-    InFlight,
-    /// `rate_limit`, or too much at once for one client: the response was truncated (TC) or dropped.
-    Rate,
-    /// `connections.max` or `per_client`: a connection was refused, or closed to make room.
-    Connections,
-    /// `connections.unsent`: a connection was closed because its client left too much unread.
-    Unsent,
-    /// `notify_from`: a NOTIFY was refused.
-    Notify,
-}
-
-impl Limit {
-    /// Returns the metrics label.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Waiting => "waiting",
-            Self::InFlight => "in_flight",
-            Self::Rate => "rate",
-            Self::Connections => "connections",
-            Self::Unsent => "unsent",
-            Self::Notify => "notify",
-        }
+labels! {
+    /// A limit that applied.
+    #[derive(Serialize, Deserialize)]
+    pub enum Limit {
+        /// `limits.waiting`: SERVFAIL, because the client has too many pending queries.
+        Waiting = "waiting",
+        /// `limits.in_flight`: SERVFAIL, because all clients together have too many pending queries.
+        InFlight = "in_flight",
+        /// `rate_limit`, or too much at once for one client: the response was truncated (TC) or dropped.
+        Rate = "rate",
+        /// `connections.max` or `per_client`: a connection was refused, or closed to make room.
+        Connections = "connections",
+        /// `connections.unsent`: a connection was closed because its client left too much unread.
+        Unsent = "unsent",
+        /// `notify_from`: a NOTIFY was refused.
+        Notify = "notify",
     }
 }
-
-const LIMITS: [Limit; 6] =
-    [Limit::Waiting, Limit::InFlight, Limit::Rate, Limit::Connections, Limit::Unsent, Limit::Notify];
 
 /// The counters of one listener.
 #[derive(Debug)]
 pub struct LimitCounters {
     listener: String,
-    counts: [AtomicU64; LIMITS.len()],
+    counts: [AtomicU64; Limit::ALL.len()],
 }
 
 impl LimitCounters {
     /// Creates the counters of a listener.
     pub fn new(listener: &str) -> Self {
-        Self { listener: listener.to_owned(), counts: [const { AtomicU64::new(0) }; LIMITS.len()] }
+        Self { listener: listener.to_owned(), counts: [const { AtomicU64::new(0) }; Limit::ALL.len()] }
     }
 
     /// Returns the listener's section of the config.
@@ -68,7 +53,7 @@ impl LimitCounters {
 
     /// Returns each limit with its count.
     pub fn snapshot(&self) -> impl Iterator<Item = (String, Limit, u64)> {
-        LIMITS.iter().map(|&limit| (self.listener.clone(), limit, self.counts[limit as usize].load(Relaxed)))
+        Limit::ALL.into_iter().map(|limit| (self.listener.clone(), limit, self.counts[limit as usize].load(Relaxed)))
     }
 }
 
@@ -78,7 +63,7 @@ mod tests {
 
     #[test]
     fn every_limit_is_counted_by_itself() {
-        for (number, limit) in LIMITS.into_iter().enumerate() {
+        for (number, limit) in Limit::ALL.into_iter().enumerate() {
             let limited = LimitCounters::new("ts1");
             limited.count(limit);
             limited.count(limit);

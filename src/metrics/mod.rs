@@ -1,11 +1,15 @@
 //! Metrics of queries, responses, attempts, drops and durations. A [`Snapshot`] adds them up at one moment.
 
+#[macro_use]
+mod aggregate;
+
 mod backend_connections;
 mod carried;
 mod connections;
 pub mod counters;
 mod discovery;
 pub mod exposition;
+mod families;
 pub mod histogram;
 mod limited;
 pub mod processes;
@@ -13,21 +17,22 @@ pub mod snapshot;
 mod usage;
 mod xdp;
 
-pub use backend_connections::{BackendConnectionCounters, BackendConnectionsSnapshot, ConnectionKind, LostCause};
+pub use aggregate::{Aggregate, Counter, Gauge};
+pub use backend_connections::{BackendConnectionCounters, BackendConnectionCounts, ConnectionKind, LostCause};
 pub use connections::{
-    CertificateSnapshot, ConnectionCounters, ConnectionFate, ConnectionsSnapshot, HttpStatus, ShakenBy,
+    CertificateSnapshot, ConnectionCounters, ConnectionCounts, ConnectionFate, HttpStatus, ShakenBy,
 };
 pub use counters::{
-    BackendCounters, Cause, CookieKind, Counter, Counters, CountersSummary, DIVERGENCES, DropReason, FETCHED,
-    FetchResult, PoolCounters, REASONS, ResponseSource, SOURCES, Tap, TapFate, Want, is_failure,
+    BackendCounters, BackendCounts, Cause, CookieKind, Counters, CountersSummary, DIVERGENCES, DropReason, FetchResult,
+    HEDGE, PoolCounters, PoolCounts, RCODES, ResponseSource, ServerCounts, Tap, TapFate, Want, is_failure,
 };
 pub use discovery::{BackendOrder, MemberOrigin, MembershipChange, OrderWord, SourceSnapshot, SourceState};
 pub use histogram::{BUCKETS, Histogram, HistogramSnapshot, time_of_bucket};
 pub use limited::{Limit, LimitCounters};
 pub use processes::{ProcessSnapshot, ProcessesSnapshot, Role, SupervisorSnapshot, Takeover};
 pub use snapshot::{
-    AttemptCounts, BackendSnapshot, BackendState, CacheSnapshot, CatalogSnapshot, ExpiredZone, LastReload,
-    PoolSnapshot, ReloadSnapshot, Snapshot, Wins, ZonesSnapshot,
+    BackendSnapshot, BackendState, CacheSnapshot, CacheStats, CatalogSnapshot, ExpiredZone, LastReload, PoolSnapshot,
+    ReloadSnapshot, Snapshot, ZonesSnapshot,
 };
 pub use usage::Usage;
 pub use xdp::XdpSnapshot;

@@ -46,69 +46,38 @@ pub struct ProcessSnapshot {
     pub problem: Option<String>,
 }
 
-/// The role of a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Role {
-    /// Starts and watches the others; handles no queries.
-    Supervisor,
-    /// Reads the sockets.
-    Server,
-    /// Ready to serve, with config and zones loaded.
-    Standby,
-    /// Not ready yet.
-    Starting,
-    /// Finishes its queries in flight after it has served.
-    Draining,
-    /// Could not be started; the supervisor retries.
-    Failed,
-}
-
-impl Role {
-    /// All roles, by discriminant.
-    pub const ALL: [Self; 6] =
-        [Self::Supervisor, Self::Server, Self::Standby, Self::Starting, Self::Draining, Self::Failed];
-
-    /// Returns the word for people and scripts, also the metrics label.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Supervisor => "supervisor",
-            Self::Server => "server",
-            Self::Standby => "standby",
-            Self::Starting => "starting",
-            Self::Draining => "draining",
-            Self::Failed => "failed",
-        }
+labels! {
+    /// The role of a process.
+    #[derive(Serialize, Deserialize)]
+    pub enum Role {
+        /// Starts and watches the others; handles no queries.
+        Supervisor = "supervisor",
+        /// Reads the sockets.
+        Server = "server",
+        /// Ready to serve, with config and zones loaded.
+        Standby = "standby",
+        /// Not ready yet.
+        Starting = "starting",
+        /// Finishes its queries in flight after it has served.
+        Draining = "draining",
+        /// Could not be started; the supervisor retries.
+        Failed = "failed",
     }
 }
 
-/// The reason why a process replaced another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Takeover {
-    /// The other process ended by itself.
-    Crash,
-    /// The other process made no progress and was killed.
-    Hang,
-    /// An operator asked for a restart, or only the other process was signaled to drain.
-    Restart,
-    /// An operator asked for an upgrade.
-    Upgrade,
-    /// The other process, of a new version, died on probation.
-    Rollback,
-}
-
-impl Takeover {
-    /// All reasons, by discriminant.
-    pub const ALL: [Self; 5] = [Self::Crash, Self::Hang, Self::Restart, Self::Upgrade, Self::Rollback];
-
-    /// Returns the metrics label, also used in the log.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Crash => "crash",
-            Self::Hang => "hang",
-            Self::Restart => "restart",
-            Self::Upgrade => "upgrade",
-            Self::Rollback => "rollback",
-        }
+labels! {
+    /// The reason why a process replaced another.
+    pub enum Takeover {
+        /// The other process ended by itself.
+        Crash = "crash",
+        /// The other process made no progress and was killed.
+        Hang = "hang",
+        /// An operator asked for a restart, or only the other process was signaled to drain.
+        Restart = "restart",
+        /// An operator asked for an upgrade.
+        Upgrade = "upgrade",
+        /// The other process, of a new version, died on probation.
+        Rollback = "rollback",
     }
 }
 
@@ -116,16 +85,5 @@ impl ProcessesSnapshot {
     /// Returns the number of processes with a role.
     pub fn count(&self, role: Role) -> u64 {
         self.processes.iter().filter(|process| process.role == role).count() as u64
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn roles_and_reasons_stand_at_their_numbers() {
-        assert!(Role::ALL.iter().enumerate().all(|(number, role)| *role as usize == number));
-        assert!(Takeover::ALL.iter().enumerate().all(|(number, reason)| *reason as usize == number));
     }
 }

@@ -1,11 +1,6 @@
 //! Counters of the frames on each AF_XDP interface.
 
-use std::fmt;
-
-use prometheus_client::encoding::DescriptorEncoder;
 use serde::{Deserialize, Serialize};
-
-use super::exposition::{Family, counter};
 
 /// The frame counters of one interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +32,8 @@ impl XdpSnapshot {
         }
     }
 
-    fn counts(&self) -> [(&'static str, &'static str, u64); 5] {
+    /// Returns the direction, the fate and the number of frames.
+    pub(super) fn counts(&self) -> [(&'static str, &'static str, u64); 5] {
         [
             ("in", "taken", self.taken),
             ("in", "passed", self.passed),
@@ -46,20 +42,4 @@ impl XdpSnapshot {
             ("out", "dropped", self.out_dropped),
         ]
     }
-}
-
-const FRAMES: Family = Family { name: "hedgerow_xdp_frames", help: "Frames on interfaces with AF_XDP, by result" };
-
-pub(super) const COUNTERS: [&str; 1] = [FRAMES.name];
-
-pub(super) fn write(encoder: &mut DescriptorEncoder<'_>, interfaces: &[XdpSnapshot]) -> fmt::Result {
-    if interfaces.is_empty() {
-        return Ok(());
-    }
-    let by_fate = interfaces.iter().flat_map(|of| {
-        of.counts().map(|(direction, fate, count)| {
-            ([("interface", of.interface.as_str()), ("direction", direction), ("fate", fate)], count)
-        })
-    });
-    counter(encoder, &FRAMES, by_fate)
 }

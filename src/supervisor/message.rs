@@ -28,7 +28,7 @@ use crate::net::from_clients::listening::ListeningSocket;
 use crate::service_manager::Contact;
 
 /// The version of all messages. Processes of different versions share only sockets and locks.
-pub(super) const PROTOCOL: u32 = 3;
+pub(super) const PROTOCOL: u32 = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum ProcessPart {

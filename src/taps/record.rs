@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use crate::metrics::{ResponseSource, SOURCES};
+use crate::metrics::ResponseSource;
 use crate::policy::race::AttemptKind;
 use crate::wire::Transport;
 
@@ -95,7 +95,7 @@ impl<'a> QueryRecord<'a> {
             transport: Transport::ALL.into_iter().find(|known| *known as u8 == transport),
             qname,
             qtype_qclass: (flags & 1 != 0).then_some((qtype, qclass)),
-            said: SOURCES.into_iter().find(|known| *known as u8 == source).map(|source| (source, rcode)),
+            said: ResponseSource::ALL.into_iter().find(|known| *known as u8 == source).map(|source| (source, rcode)),
             pool: str::from_utf8(pool).ok()?,
             backend: str::from_utf8(backend).ok()?,
             kind: [AttemptKind::First, AttemptKind::Hedge, AttemptKind::Failover]
@@ -169,7 +169,7 @@ mod tests {
             is_certain: true,
         };
         check(&record);
-        for source in SOURCES {
+        for source in ResponseSource::ALL {
             record.said = Some((source, 0));
             check(&record);
         }

@@ -73,7 +73,13 @@ fn a_successor_behaves_as_the_server_before_it() {
     let settled = |running: &Running| {
         // The last attempts of a race end after its response.
         until("nothing is in flight", || {
-            running.counted().pools.iter().flat_map(|pool| &pool.backends).all(|b| b.in_flight == 0).then_some(())
+            running
+                .counted()
+                .pools
+                .iter()
+                .flat_map(|pool| &pool.backends)
+                .all(|b| b.counts.in_flight.0 == 0)
+                .then_some(())
         });
     };
     settled(&first);
@@ -127,9 +133,9 @@ fn a_successor_behaves_as_the_server_before_it() {
         std::future::ready(())
     });
     let grown = second.counted().since(&counted);
-    assert_eq!(grown.queries.iter().map(|(_, count)| count).sum::<u64>(), 40);
-    assert_eq!(grown.pools[0].duration.count(), 40);
-    assert_eq!(grown.cache.map(|cache| (cache.misses, cache.insertions)), Some((40, 40)));
+    assert_eq!(grown.counts.queries.iter().sum::<u64>(), 40);
+    assert_eq!(grown.pools[0].counts.duration.count(), 40);
+    assert_eq!(grown.cache.map(|cache| (cache.stats.misses, cache.stats.insertions)), Some((40, 40)));
 }
 
 /// A planned restart sends all numbers at the switch, and their growth at the end of the drain.
@@ -155,40 +161,38 @@ fn every_counter_goes_on_to_the_unit_over_both_messages() {
             *count += next * times;
         };
         let mut all = empty.clone();
-        all.queries.iter_mut().for_each(|(_, count)| set(count));
-        all.dropped.iter_mut().for_each(|(_, count)| set(count));
-        all.cookies.iter_mut().for_each(|(_, count)| set(count));
-        all.taps.iter_mut().for_each(|(_, count)| set(count));
+        let counts = &mut all.counts;
+        counts.queries.iter_mut().chain(&mut counts.dropped).chain(&mut counts.cookies).for_each(&mut set);
+        counts.taps.iter_mut().flatten().for_each(&mut set);
+        counts.connections.http.iter_mut().for_each(&mut set);
+        counts.connections.fates.iter_mut().flatten().for_each(&mut set);
+        counts.connections.handshakes.iter_mut().flatten().for_each(&mut set);
         all.limited.iter_mut().for_each(|(_, _, count)| set(count));
-        all.connections.fates.iter_mut().for_each(|(_, count)| set(count));
-        all.connections.handshakes.iter_mut().for_each(|(_, count)| set(count));
-        all.connections.http.iter_mut().for_each(|(_, count)| set(count));
         for certificate in &mut all.certificates {
             set(&mut certificate.loads);
             set(&mut certificate.refusals);
         }
-        [&mut all.explained, &mut all.tasks_lost, &mut all.worker_replacements].into_iter().for_each(&mut set);
+        [&mut all.counts.explained, &mut all.tasks_lost, &mut all.worker_replacements].into_iter().for_each(&mut set);
         [&mut all.reload.succeeded, &mut all.reload.failed].into_iter().for_each(&mut set);
-        let cache = all.cache.as_mut().expect("the config has a cache");
+        let cache = &mut all.cache.as_mut().expect("the config has a cache").stats;
         [&mut cache.hits, &mut cache.stale_hits, &mut cache.failure_hits, &mut cache.misses]
             .into_iter()
             .for_each(&mut set);
         [&mut cache.insertions, &mut cache.evictions].into_iter().for_each(&mut set);
         let pool = &mut all.pools[0];
-        [&mut pool.hedges_denied, &mut pool.hedges_wasted, &mut pool.stale_replies].into_iter().for_each(&mut set);
-        [&mut pool.slow_races, &mut pool.prefetches].into_iter().for_each(&mut set);
-        pool.fetches.iter_mut().chain(&mut pool.divergences).for_each(&mut set);
+        let counts = &mut pool.counts;
+        [&mut counts.hedges_denied, &mut counts.hedges_wasted, &mut counts.stale_replies]
+            .into_iter()
+            .for_each(&mut set);
+        [&mut counts.slow_races, &mut counts.prefetches].into_iter().for_each(&mut set);
+        counts.fetches.iter_mut().chain(&mut counts.divergences).for_each(&mut set);
         pool.sources.iter_mut().flat_map(|source| &mut source.changes).for_each(&mut set);
-        let backend = &mut pool.backends[0];
-        [&mut backend.attempts.first, &mut backend.attempts.hedge, &mut backend.attempts.failover]
+        let counts = &mut pool.backends[0].counts;
+        counts.attempts.iter_mut().chain(&mut counts.wins).for_each(&mut set);
+        [&mut counts.unreachable, &mut counts.lost_attempts, &mut counts.errors, &mut counts.decisions]
             .into_iter()
             .for_each(&mut set);
-        [&mut backend.wins.first, &mut backend.wins.hedge, &mut backend.wins.failover].into_iter().for_each(&mut set);
-        [&mut backend.unreachable, &mut backend.lost_attempts, &mut backend.errors, &mut backend.decisions]
-            .into_iter()
-            .for_each(&mut set);
-        backend.again.iter_mut().for_each(|(_, count)| set(count));
-        backend.unsent.iter_mut().for_each(|(_, count)| set(count));
+        counts.again.iter_mut().chain(&mut counts.unsent).for_each(&mut set);
         all
     };
     // The server has the numbers of `empty` by itself.
@@ -198,7 +202,7 @@ fn every_counter_goes_on_to_the_unit_over_both_messages() {
         messages.iter().for_each(|counted| server.add_counted(counted));
         std::future::ready(())
     });
-    let text_of = |snapshot: Snapshot| exposition::write(snapshot, Usage::default(), ExpositionFormat::Prometheus);
+    let text_of = |snapshot: Snapshot| exposition::write(&snapshot, &Usage::default(), ExpositionFormat::Prometheus);
     let counted = |text: &str| {
         // No query is asked here, so histograms are empty; the supervisor counts processes; probes go on.
         let is_left_out = |line: &str| {
@@ -254,7 +258,7 @@ fn whoever_scrapes_sees_no_counter_fall() {
         std::future::ready(())
     });
     let rest = sent(&first.counted().since(&earlier));
-    assert_eq!(rest.queries.iter().map(|(_, count)| count).sum::<u64>(), 0, "no client asks any more");
+    assert_eq!(rest.counts.queries.iter().sum::<u64>(), 0, "no client asks any more");
     second.admin.wait_for("all are counted", |metrics| metrics.sum("hedgerow_queries_total", &[]) == 100);
     stop.store(true, Ordering::Relaxed);
     let seen = scraper.join().expect("every scrape is answered");

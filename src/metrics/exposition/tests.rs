@@ -1,13 +1,18 @@
 //! Tests of the text for Prometheus: each family, in both formats.
 
-use super::super::backend_connections::BackendConnectionsSnapshot;
-use super::super::connections::{CertificateSnapshot, ConnectionFate, ConnectionsSnapshot, HttpStatus, ShakenBy};
-use super::super::counters::{CookieKind, DropReason, ResponseSource, Tap, TapFate};
-use super::super::discovery::{DISCOVERY_COUNTERS, MemberOrigin, SourceSnapshot, SourceState};
+use std::time::SystemTime;
+
+use super::super::aggregate::{Aggregate, Gauge};
+use super::super::backend_connections::BackendConnectionCounts;
+use super::super::connections::{CertificateSnapshot, ConnectionCounts};
+use super::super::counters::{BackendCounts, PoolCounts, ServerCounts};
+use super::super::discovery::{MemberOrigin, SourceSnapshot, SourceState};
 use super::super::histogram::Histogram;
 use super::super::limited::Limit;
-use super::super::processes::{ProcessSnapshot, SupervisorSnapshot};
-use super::super::snapshot::{AttemptCounts, BackendState, ExpiredZone, LastReload, Wins};
+use super::super::processes::{ProcessSnapshot, ProcessesSnapshot, Role, SupervisorSnapshot};
+use super::super::snapshot::{
+    BackendState, CacheSnapshot, CacheStats, CatalogSnapshot, ExpiredZone, LastReload, ReloadSnapshot, ZonesSnapshot,
+};
 use super::super::xdp::XdpSnapshot;
 use super::*;
 use crate::wire::Transport;
@@ -17,8 +22,41 @@ fn measured(micros: &[u64]) -> HistogramSnapshot {
     let histogram = Histogram::default();
     micros.iter().for_each(|&micros| histogram.record(Duration::from_micros(micros)));
     let mut snapshot = HistogramSnapshot::default();
-    snapshot.add(&histogram);
+    snapshot.collect(&histogram);
     snapshot
+}
+
+/// Returns counts by label: `first` and the numbers after it.
+fn numbered<const N: usize>(first: u64) -> [u64; N] {
+    std::array::from_fn(|place| first + place as u64)
+}
+
+/// Returns counts that differ from each other.
+fn counts() -> ServerCounts {
+    let mut responses = [[0; 24]; 6];
+    for (source, counts) in responses.iter_mut().enumerate() {
+        for rcode in [0, 2, 3, 5, 11] {
+            counts[rcode] = (1_000 * rcode + source) as u64;
+        }
+        // Of the rcodes 23 and 3841.
+        counts[23] = (3_864_000 + 2 * source) as u64;
+    }
+    let place = |transport: Transport| transport as u64;
+    ServerCounts {
+        queries: numbered(100),
+        explained: 110,
+        responses,
+        failures: 111,
+        dropped: numbered(120),
+        cookies: numbered(140),
+        connections: ConnectionCounts {
+            http: numbered(3),
+            open: Transport::ALL.map(|transport| Gauge(place(transport))),
+            fates: Transport::ALL.map(|transport| numbered(10 * place(transport))),
+            handshakes: Transport::ALL.map(|transport| numbered(20 * place(transport))),
+        },
+        taps: std::array::from_fn(|tap| numbered(150 + 2 * tap as u64)),
+    }
 }
 
 /// Returns a snapshot with a value in every family.
@@ -30,34 +68,46 @@ fn sample() -> Snapshot {
         state: BackendState::Draining,
         by_hand: false,
         since: SystemTime::UNIX_EPOCH,
-        in_flight: 1,
-        attempts: AttemptCounts { first: 10, hedge: 11, failover: 12, probe: 13 },
-        wins: Wins { first: 14, hedge: 15, failover: 16 },
-        again: vec![(Cause::Case, 40)],
-        errors: 17,
-        timeouts: 18,
-        lost_attempts: 71,
-        decisions: 72,
-        unsent: vec![(Want::Ports, 40)],
-        unreachable: 40,
-        connections: None,
-        latency: measured(&[150, 1_500, 20_000_000]),
+        probes: 13,
+        counts: BackendCounts {
+            attempts: [10, 11, 12],
+            again: numbered(160),
+            wins: [14, 15, 16],
+            in_flight: Gauge(1),
+            waited_for: Gauge(1),
+            errors: 17,
+            unreachable: 40,
+            timeouts: 18,
+            lost_attempts: 71,
+            decisions: 72,
+            unsent: numbered(170),
+            connections: Some(Box::new(BackendConnectionCounts {
+                open: Gauge(180),
+                made: numbered(181),
+                lost: numbered(185),
+                handshakes: measured(&[150, 0, 99]),
+            })),
+            latency: measured(&[150, 1_500, 20_000_000]),
+        },
+        connection_problem: None,
         origin: Vec::new(),
         is_listed: false,
         order: None,
     };
     let pool = PoolSnapshot {
         name: "a \"b\"".to_owned(),
-        in_flight: 19,
-        duration: measured(&[]),
-        hedges_denied: 20,
+        counts: PoolCounts {
+            in_flight: Gauge(19),
+            duration: measured(&[]),
+            hedges_denied: 20,
+            hedges_wasted: 27,
+            stale_replies: 28,
+            slow_races: 28,
+            prefetches: 39,
+            fetches: numbered(40),
+            divergences: numbered(66),
+        },
         tokens: 54,
-        hedges_wasted: 27,
-        stale_replies: 28,
-        slow_races: 28,
-        prefetches: 39,
-        fetches: [40, 41, 42],
-        divergences: [66, 67, 68],
         divergent: 69,
         backends: vec![backend],
         sources: vec![SourceSnapshot {
@@ -69,30 +119,19 @@ fn sample() -> Snapshot {
             members: 61,
             refused: Vec::new(),
             refused_count: 62,
-            changes: [63, 64, 65],
+            changes: numbered(63),
         }],
     };
+    let idle = PoolSnapshot {
+        name: "back\\slash\nline".to_owned(),
+        counts: PoolCounts { duration: measured(&[1]), ..PoolCounts::default() },
+        ..PoolSnapshot::default()
+    };
     Snapshot {
-        failures: 0,
         absent_zones: Vec::new(),
         uptime: Duration::from_secs(1),
         workers: 2,
-        queries: vec![(Transport::Udp, 21), (Transport::Tcp, 22)],
-        explained: 23,
-        responses: vec![
-            (ResponseSource::Backend, 0, 23),
-            (ResponseSource::Synthesized, 3, 24),
-            (ResponseSource::Error, 3841, 25),
-        ],
-        dropped: vec![(DropReason::Late, 26)],
-        cookies: vec![(CookieKind::Invalid, 40)],
-        taps: vec![((Tap::QueryLog, TapFate::Dropped), 41)],
-        connections: ConnectionsSnapshot {
-            open: vec![(Transport::Tls, 66)],
-            fates: vec![((Transport::Tls, ConnectionFate::HandshakeFailed), 67)],
-            handshakes: vec![((Transport::Tls, ShakenBy::Resumed), 68)],
-            http: vec![(HttpStatus::GatewayTimeout, 72)],
-        },
+        counts: counts(),
         xdp: vec![XdpSnapshot {
             interface: "eth0".to_owned(),
             taken: 73,
@@ -115,16 +154,18 @@ fn sample() -> Snapshot {
         limited: vec![("ts1".to_owned(), Limit::Unsent, 40)],
         cache: Some(CacheSnapshot {
             size: 30,
-            entries: 31,
-            bytes: 32,
-            hits: 33,
-            stale_hits: 34,
-            failure_hits: 35,
-            misses: 36,
-            insertions: 37,
-            evictions: 38,
+            stats: CacheStats {
+                entries: 31,
+                bytes: 32,
+                hits: 33,
+                stale_hits: 34,
+                failure_hits: 35,
+                misses: 36,
+                insertions: 37,
+                evictions: 38,
+            },
         }),
-        pools: vec![pool],
+        pools: vec![pool, idle],
         reload: ReloadSnapshot {
             edition: 5,
             in_force_since: SystemTime::UNIX_EPOCH + Duration::from_secs(43),
@@ -167,171 +208,70 @@ fn processes() -> ProcessesSnapshot {
 /// Returns the usage of a process with two workers.
 fn usage() -> Usage {
     let workers = vec![(0, Duration::from_millis(1_500)), (1, Duration::from_secs(2))];
-    Usage { cpu: Duration::from_millis(4_250), workers, resident: 53, open_fds: 54, max_fds: Some(1_024), began: 55.5 }
+    let began = 1_764_066_000.25;
+    Usage { cpu: Duration::from_nanos(1_100), workers, resident: 53, open_fds: 54, max_fds: Some(1_024), began }
 }
-
-/// The expected samples, without histograms.
-const SAMPLES: &str = r#"
-hedgerow_queries_total{transport="udp"} 21
-hedgerow_queries_total{transport="tcp"} 22
-hedgerow_queries_total{transport="admin"} 23
-hedgerow_responses_total{rcode="NOERROR",source="backend"} 23
-hedgerow_responses_total{rcode="NXDOMAIN",source="synthesized"} 24
-hedgerow_responses_total{rcode="RCODE3841",source="error"} 25
-hedgerow_dropped_total{reason="late"} 26
-hedgerow_cookies_total{cookie="invalid"} 40
-hedgerow_tap_records_total{tap="query_log",fate="dropped"} 41
-hedgerow_limited_total{listener="ts1",limit="unsent"} 40
-hedgerow_attempts_total{pool="a \"b\"",backend="[::1]:53",kind="first"} 10
-hedgerow_attempts_total{pool="a \"b\"",backend="[::1]:53",kind="hedge"} 11
-hedgerow_attempts_total{pool="a \"b\"",backend="[::1]:53",kind="failover"} 12
-hedgerow_attempts_total{pool="a \"b\"",backend="[::1]:53",kind="probe"} 13
-hedgerow_asked_again_total{pool="a \"b\"",backend="[::1]:53",cause="case"} 40
-hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="first"} 14
-hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="hedge"} 15
-hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="failover"} 16
-hedgerow_unreachable_total{pool="a \"b\"",backend="[::1]:53"} 40
-hedgerow_failed_attempts_total{pool="a \"b\"",backend="[::1]:53"} 17
-hedgerow_backend_lost_attempts_total{pool="a \"b\"",backend="[::1]:53"} 71
-hedgerow_decisions_total{pool="a \"b\"",backend="[::1]:53"} 72
-hedgerow_hedges_denied_total{pool="a \"b\""} 20
-hedgerow_slow_races_total{pool="a \"b\""} 28
-hedgerow_hedges_wasted_total{pool="a \"b\""} 27
-hedgerow_stale_replies_total{pool="a \"b\""} 28
-hedgerow_unsent_attempts_total{pool="a \"b\"",backend="[::1]:53",cause="ports"} 40
-hedgerow_fetches_total{pool="a \"b\"",result="whole"} 40
-hedgerow_fetches_total{pool="a \"b\"",result="failed"} 41
-hedgerow_fetches_total{pool="a \"b\"",result="unsent"} 42
-hedgerow_divergence_total{pool="a \"b\"",kind="rcode"} 66
-hedgerow_divergence_total{pool="a \"b\"",kind="data"} 67
-hedgerow_divergence_total{pool="a \"b\"",kind="serial"} 68
-hedgerow_in_flight{pool="a \"b\""} 19
-hedgerow_backend_up{pool="a \"b\"",backend="[::1]:53"} 1
-hedgerow_pool_backends{pool="a \"b\"",state="up"} 0
-hedgerow_pool_backends{pool="a \"b\"",state="down"} 0
-hedgerow_pool_backends{pool="a \"b\"",state="new"} 0
-hedgerow_pool_backends{pool="a \"b\"",state="draining"} 1
-hedgerow_pool_backends{pool="a \"b\"",state="behind"} 0
-hedgerow_cache_size_bytes 30
-hedgerow_cache_entries 31
-hedgerow_cache_bytes 32
-hedgerow_cache_hits_total 33
-hedgerow_cache_stale_hits_total 34
-hedgerow_cache_failure_hits_total 35
-hedgerow_cache_misses_total 36
-hedgerow_cache_insertions_total 37
-hedgerow_cache_evictions_total 38
-hedgerow_cache_prefetches_total{pool="a \"b\""} 39
-hedgerow_config_edition 5
-hedgerow_config_last_reload_successful 0
-hedgerow_config_last_reload_success_timestamp_seconds 43
-hedgerow_reload_in_progress 1
-hedgerow_reloads_total{result="ok"} 4
-hedgerow_reloads_total{result="failed"} 44
-hedgerow_tasks_lost_total 45
-hedgerow_worker_replacements_total 46
-hedgerow_expired_zones 1
-hedgerow_zones{authority="ts1",state="primary"} 61
-hedgerow_zones{authority="ts1",state="served"} 62
-hedgerow_zones{authority="ts1",state="absent"} 63
-hedgerow_zones{authority="ts1",state="expired"} 64
-hedgerow_catalog_members{authority="ts1",catalog="cat.example."} 65
-hedgerow_catalog_broken{authority="ts1",catalog="cat.example."} 1
-hedgerow_connections{transport="tls"} 66
-hedgerow_connections_total{transport="tls",result="handshake_failed"} 67
-hedgerow_handshakes_total{transport="tls",kind="resumed"} 68
-hedgerow_http_responses_total{status="504"} 72
-hedgerow_certificate_not_after_seconds{certificate="main"} 69
-hedgerow_certificate_loads_total{certificate="main",result="loaded"} 70
-hedgerow_certificate_loads_total{certificate="main",result="refused"} 71
-hedgerow_xdp_frames_total{interface="eth0",direction="in",fate="taken"} 73
-hedgerow_xdp_frames_total{interface="eth0",direction="in",fate="passed"} 74
-hedgerow_xdp_frames_total{interface="eth0",direction="in",fate="dropped"} 75
-hedgerow_xdp_frames_total{interface="eth0",direction="out",fate="sent"} 76
-hedgerow_xdp_frames_total{interface="eth0",direction="out",fate="dropped"} 77
-hedgerow_verdict 2
-hedgerow_takeovers_total{reason="crash"} 47
-hedgerow_takeovers_total{reason="hang"} 48
-hedgerow_takeovers_total{reason="restart"} 49
-hedgerow_takeovers_total{reason="upgrade"} 50
-hedgerow_takeovers_total{reason="rollback"} 51
-hedgerow_successions_total 52
-hedgerow_processes{role="supervisor"} 1
-hedgerow_processes{role="server"} 0
-hedgerow_processes{role="standby"} 2
-hedgerow_processes{role="starting"} 0
-hedgerow_processes{role="draining"} 0
-hedgerow_processes{role="failed"} 0
-hedgerow_discovery_members{pool="a \"b\"",source="etcd"} 61
-hedgerow_discovery_fresh{pool="a \"b\"",source="etcd"} 0
-hedgerow_discovery_age_seconds{pool="a \"b\"",source="etcd"} 60.5
-hedgerow_discovery_refused{pool="a \"b\"",source="etcd"} 62
-hedgerow_discovery_changes_total{pool="a \"b\"",source="etcd",change="joined"} 63
-hedgerow_discovery_changes_total{pool="a \"b\"",source="etcd",change="left"} 64
-hedgerow_discovery_changes_total{pool="a \"b\"",source="etcd",change="held"} 65
-hedgerow_registered{authority="ts1"} 1
-hedgerow_build_info{version="0.1.0"} 1
-hedgerow_worker_cpu_seconds_total{worker="0"} 1.5
-hedgerow_worker_cpu_seconds_total{worker="1"} 2.0
-process_cpu_seconds_total 4.25
-process_resident_memory_bytes 53.0
-process_open_fds 54.0
-process_max_fds 1024.0
-process_start_time_seconds 55.5
-"#;
 
 /// Returns the sample lines that fulfil a condition.
 fn samples(text: &str, condition: impl Fn(&str) -> bool) -> Vec<&str> {
     text.lines().filter(|line| !line.starts_with('#') && condition(line)).collect()
 }
 
+/// The files are what the crate `prometheus-client` wrote of the same numbers.
 #[test]
-fn names_and_labels_are_those_of_the_contract_in_both_formats() {
-    for format in [ExpositionFormat::Prometheus, ExpositionFormat::OpenMetrics] {
-        let text = write(sample(), usage(), format);
-        let expected: Vec<_> = SAMPLES.trim().lines().collect();
-        assert_eq!(
-            samples(&text, |line| !["_bucket", "_sum", "_count"].iter().any(|part| line.contains(part))),
-            expected,
-            "{format:?}"
-        );
+fn text_is_as_recorded_in_both_formats() {
+    for (format, recorded) in [
+        (ExpositionFormat::Prometheus, include_str!("prometheus.txt")),
+        (ExpositionFormat::OpenMetrics, include_str!("openmetrics.txt")),
+    ] {
+        let text = write(&sample(), &usage(), format);
+        for (line, recorded) in text.lines().zip(recorded.lines()) {
+            assert_eq!(line, recorded, "{format:?}");
+        }
+        assert!(text == recorded, "{format:?}");
+    }
+}
+
+#[test]
+fn tiny_and_huge_numbers_are_written_as_before() {
+    for (value, expected) in [
+        (0.0, "0.0"),
+        (5e-7, "5e-7"),
+        (1.1e-6, "0.0000011"),
+        (20.00165, "20.00165"),
+        (u64::MAX as f64, "18446744073709552000.0"),
+    ] {
+        assert_eq!(decimal(value), expected);
     }
 }
 
 /// The supervisor and the operating system count for themselves: a server does not carry these counters on.
 #[test]
 fn a_difference_of_a_snapshot_to_itself_has_no_counter_above_zero() {
-    let mut sample = sample();
-    sample.pools[0].backends[0].connections = Some(Box::new(BackendConnectionsSnapshot {
-        open: 0,
-        made: [1, 2, 3, 4],
-        lost: [5, 6, 7, 8, 9, 10, 11],
-        handshakes: measured(&[150]),
-        problem: None,
-    }));
+    let sample = sample();
     let is_counter = |line: &str| {
         let name = line.split(['{', ' ']).next().unwrap_or_default();
         let is_of_others = ["hedgerow_takeovers_total", "hedgerow_successions_total", "process_cpu_seconds_total"];
         let is_by_itself = is_of_others.contains(&name) || name.starts_with("hedgerow_worker_cpu");
         ["_total", "_bucket", "_sum", "_count"].iter().any(|end| name.ends_with(end)) && !is_by_itself
     };
-    let text = write(sample.since(&sample), usage(), ExpositionFormat::Prometheus);
+    let text = write(&sample.since(&sample), &usage(), ExpositionFormat::Prometheus);
     let counters = samples(&text, is_counter);
     assert!(!counters.is_empty());
     let grown: Vec<_> = counters.into_iter().filter(|line| !line.ends_with(" 0") && !line.ends_with(" 0.0")).collect();
     assert_eq!(grown, Vec::<&str>::new());
     let counters_of = |text: &str| samples(text, is_counter).into_iter().map(str::to_owned).collect::<Vec<_>>();
-    let all = write(sample.since(&sample.since(&sample)), usage(), ExpositionFormat::Prometheus);
+    let all = write(&sample.since(&sample.since(&sample)), &usage(), ExpositionFormat::Prometheus);
     assert_eq!(
         counters_of(&all),
-        counters_of(&write(sample, usage(), ExpositionFormat::Prometheus)),
+        counters_of(&write(&sample, &usage(), ExpositionFormat::Prometheus)),
         "nothing before takes nothing away"
     );
 }
 
 #[test]
 fn histograms_have_fixed_bounds_and_agree_with_their_count() {
-    let text = write(sample(), usage(), ExpositionFormat::Prometheus);
+    let text = write(&sample(), &usage(), ExpositionFormat::Prometheus);
     let labels = r#"pool="a \"b\"",backend="[::1]:53"}"#;
     let lines = samples(&text, |line| line.starts_with("hedgerow_backend_latency_seconds"));
     assert_eq!(lines.len(), BOUNDS.len() + 3);
@@ -352,52 +292,44 @@ fn histograms_have_fixed_bounds_and_agree_with_their_count() {
     assert!(text.contains("hedgerow_query_duration_seconds_count{pool=\"a \\\"b\\\"\"} 0\n"), "{text}");
 }
 
-#[test]
-fn each_format_names_its_families_as_it_should() {
-    let check = |format, lines: [&str; 3], is_ended| {
-        let text = write(sample(), usage(), format);
-        lines.iter().for_each(|line| assert!(text.contains(&format!("{line}\n")), "{line}\n{text}"));
-        assert_eq!(text.ends_with("# EOF\n"), is_ended, "{format:?}");
-        assert_eq!(
-            text.matches("# TYPE ").count(),
-            COUNTERS.len()
-                + USAGE_COUNTERS.len()
-                + DISCOVERY_COUNTERS.len()
-                + connections::COUNTERS.len()
-                + backend_connections::COUNTERS.len()
-                + xdp::COUNTERS.len()
-                + 34
-        );
+/// Checks that earlier numbers and the growth since then add up to the whole in the next process.
+fn check_carry_over<T>(earlier: &T, empty: &T)
+where
+    T: Aggregate<Counted: Default> + Clone + PartialEq + std::fmt::Debug,
+{
+    let sum = |counters: &T::Counted| {
+        let mut sum = empty.clone();
+        sum.collect(counters);
+        sum
     };
-    check(
-        ExpositionFormat::Prometheus,
-        [
-            "# TYPE hedgerow_queries_total counter",
-            "# HELP hedgerow_queries_total Client queries",
-            "# TYPE hedgerow_query_duration_seconds histogram",
-        ],
-        false,
-    );
-    check(
-        ExpositionFormat::OpenMetrics,
-        [
-            "# TYPE hedgerow_queries counter",
-            "# HELP hedgerow_queries Client queries",
-            "# TYPE hedgerow_in_flight gauge",
-        ],
-        true,
-    );
+    let (worker, successor) = (T::Counted::default(), T::Counted::default());
+    earlier.carry(&worker);
+    earlier.carry(&worker);
+    let whole = sum(&worker);
+    assert_ne!(whole, *empty);
+    earlier.carry(&successor);
+    whole.since(earlier).carry(&successor);
+    assert_eq!(sum(&successor), whole);
+}
+
+#[test]
+fn every_counter_is_carried_over_to_the_unit() {
+    let Snapshot { pools, counts, .. } = sample();
+    check_carry_over(&counts, &ServerCounts::default());
+    check_carry_over(&pools[0].counts, &PoolCounts::default());
+    let empty = BackendCounts { connections: Some(Box::default()), ..BackendCounts::default() };
+    check_carry_over(&pools[0].backends[0].counts, &empty);
 }
 
 #[test]
 fn without_a_cache_there_is_nothing_of_it() {
-    let text = write(Snapshot { cache: None, ..sample() }, usage(), ExpositionFormat::Prometheus);
+    let text = write(&Snapshot { cache: None, ..sample() }, &usage(), ExpositionFormat::Prometheus);
     assert!(!text.contains("hedgerow_cache"), "{text}");
 }
 
 #[test]
 fn backends_of_large_pools_have_no_series_but_their_sums() {
-    let with = |backend_series| write(Snapshot { backend_series, ..sample() }, usage(), ExpositionFormat::Prometheus);
+    let with = |backend_series| write(&Snapshot { backend_series, ..sample() }, &usage(), ExpositionFormat::Prometheus);
     for (most, is_reported) in [(None, true), (Some(1), true), (Some(0), false)] {
         let text = with(most);
         assert_eq!(text.contains("backend=\""), is_reported, "{most:?}");

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::admin::LiveSubscriber;
 use crate::admin::status::Status;
 use crate::config::Config;
-use crate::metrics::{Counters, CountersSummary, Snapshot};
+use crate::metrics::{Aggregate, Counters, CountersSummary, Snapshot};
 use crate::net::tasks::{LostTask, Tasks};
 use crate::sight::live::{Verdict, VerdictState};
 use crate::sight::{Event, Sight};
@@ -128,7 +128,8 @@ impl ServerObservers {
             tasks_lost: self.tasks_lost,
             verdict: self.sight.as_ref().map(Sight::verdict_number),
             backend_series: self.backend_series,
-            ..self.summary.snapshot()
+            counts: self.summary.counts(),
+            ..Snapshot::default()
         }
     }
 
@@ -175,7 +176,7 @@ impl ServerObservers {
 
     /// Adds the counters of a previous process.
     pub(super) fn add_counted(&mut self, counted: &Snapshot) {
-        self.carried.add(counted);
+        counted.counts.carry(&self.carried);
         self.tasks_lost += counted.tasks_lost;
         if let Some(sight) = &mut self.sight {
             sight.carry(counted);

@@ -42,11 +42,11 @@ use super::reload::Reload;
 use super::worker::WorkerCommand;
 use super::zones::Lease;
 use crate::admin::{CacheAccess, ChangeRefusal};
-use crate::cache::{Cache, CacheStats, Flush};
+use crate::cache::{Cache, Flush};
 use crate::config::{Config, PoolConfig};
 use crate::discoverer::EtcdAccess;
 use crate::load::EtcdSecrets;
-use crate::metrics::{AttemptCounts, BackendSnapshot, CacheSnapshot, PoolSnapshot, Snapshot};
+use crate::metrics::{Aggregate, CacheSnapshot, PoolSnapshot, Snapshot};
 use crate::net::tasks::{LostTask, TaskKind, blocking, blocking_task};
 use crate::replicas;
 use crate::sight::divergence::Divergences;
@@ -316,10 +316,7 @@ impl ServerPools {
 
     fn cache_snapshot(&self) -> Option<CacheSnapshot> {
         let ForwarderState { cache, cache_config, .. } = &**self.state.as_ref()?;
-        let CacheStats { entries, bytes, hits, stale_hits, failure_hits, misses, insertions, evictions } =
-            cache.as_ref()?.stats();
-        let size = cache_config.as_ref()?.size as u64;
-        Some(CacheSnapshot { size, entries, bytes, hits, stale_hits, failure_hits, misses, insertions, evictions })
+        Some(CacheSnapshot { size: cache_config.as_ref()?.size as u64, stats: cache.as_ref()?.stats() })
     }
 
     pub(super) fn cache_access(&self) -> Option<CacheAccess> {
@@ -406,10 +403,7 @@ impl ServerPools {
         self.membership.add_counted(&counted.pools);
         let Some(state) = &self.state else { return };
         if let (Some(cache), Some(counted)) = (&state.cache, &counted.cache) {
-            let &CacheSnapshot { hits, stale_hits, failure_hits, misses, insertions, evictions, .. } = counted;
-            let (entries, bytes) = (0, 0);
-            let stats = CacheStats { entries, bytes, hits, failure_hits, stale_hits, misses, insertions, evictions };
-            cache.add_counts(stats);
+            cache.add_counts(counted.stats);
         }
         for counted in &counted.pools {
             if let Some(pool) = state.pool(&counted.name) {
@@ -420,15 +414,14 @@ impl ServerPools {
 }
 
 fn add_to_pool(pool: &SharedPool, counted: &PoolSnapshot) {
-    pool.state.carried.add(counted);
+    counted.counts.carry(&pool.state.carried);
     let known: HashMap<_, _> =
         pool.backends.iter().map(|backend| ((&*backend.name, backend.address), backend)).collect();
     for counted in &counted.backends {
-        let BackendSnapshot { name, address, attempts: AttemptCounts { probe, .. }, .. } = counted;
-        if let Some(backend) = known.get(&(&**name, *address)) {
-            backend.carry_to().add(counted);
+        if let Some(backend) = known.get(&(&*counted.name, counted.address)) {
+            counted.counts.carry(backend.carry_to());
             // Only this thread counts probes.
-            backend.probes.add(*probe);
+            backend.probes.add(counted.probes);
         }
     }
 }

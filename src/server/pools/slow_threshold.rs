@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{SlowConfig, SlowThreshold};
-use crate::metrics::HistogramSnapshot;
+use crate::metrics::{Aggregate, HistogramSnapshot};
 use crate::state::{ForwarderState, PoolState};
 
 pub(super) struct SlowThresholds {
@@ -56,7 +56,7 @@ impl SlowThresholds {
             return;
         }
         let mut now = HistogramSnapshot::default();
-        pool.counters.iter().for_each(|worker| now.add(&worker.duration));
+        pool.counters.iter().for_each(|worker| now.collect(&worker.duration));
         let steps = &mut self.known[index].1;
         let of_minute = steps.front().map(|first| now.since(first)).filter(|minute| minute.count() >= MIN_RACES);
         let threshold = of_minute.and_then(|minute| minute.quantile(0.999)).unwrap_or(unknown);

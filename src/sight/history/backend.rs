@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::mark::{HistogramMark, Percentile, median};
 use super::steps::{BackendStep, StepRing, grown};
 use super::{MARKS, MAX_KEPT_BACKENDS, MAX_TRACKED_BACKENDS, TEN_SECONDS, TENS};
-use crate::metrics::{BackendSnapshot, BackendState, PoolSnapshot};
+use crate::metrics::{BackendCounts, BackendSnapshot, BackendState, HEDGE, PoolSnapshot};
 use crate::sight::live::BackendMinute;
 use crate::sight::verdict::{FailedAttempts, Flaps, is_failing, is_slow};
 
@@ -144,12 +144,12 @@ pub(super) struct Totals {
 
 impl Totals {
     fn of(backend: &BackendSnapshot) -> Self {
-        let BackendSnapshot { attempts, wins, errors, timeouts, .. } = backend;
+        let BackendCounts { attempts, wins, errors, timeouts, .. } = &backend.counts;
         Self {
-            attempts: attempts.first + attempts.hedge + attempts.failover,
-            hedges: attempts.hedge,
-            wins: wins.first + wins.hedge + wins.failover,
-            hedges_won: wins.hedge,
+            attempts: attempts.iter().sum(),
+            hedges: attempts[HEDGE],
+            wins: wins.iter().sum(),
+            hedges_won: wins[HEDGE],
             errors: *errors,
             timeouts: *timeouts,
         }
@@ -185,9 +185,9 @@ impl BackendTrack {
 
     fn keep(&mut self, backend: &BackendSnapshot) {
         let mut marks = VecDeque::with_capacity(MARKS);
-        marks.push_back((self.totals, HistogramMark::of(&backend.latency)));
+        marks.push_back((self.totals, HistogramMark::of(&backend.counts.latency)));
         self.kept = Some(Box::new(HistoryBaseline {
-            second: HistogramMark::of(&backend.latency),
+            second: HistogramMark::of(&backend.counts.latency),
             p50: Percentile::NONE,
             p99: Percentile::NONE,
             recent: VecDeque::with_capacity(RECENT),
@@ -217,8 +217,8 @@ impl BackendTrack {
         self.totals = totals;
         self.note_flap(backend);
         if let Some(kept) = &mut self.kept {
-            let counts = kept.second.until(&backend.latency);
-            kept.second.set(&backend.latency);
+            let counts = kept.second.until(&backend.counts.latency);
+            kept.second.set(&backend.counts.latency);
             (kept.p50, kept.p99) = (counts.percentile(0.5), counts.percentile(0.99));
             kept.judge();
             kept.judge_failures(self.turn, &self.latest);
@@ -248,7 +248,7 @@ impl BackendTrack {
         let totals = self.totals;
         let Some(kept) = &mut self.kept else { return };
         let (before, mark) = kept.marks.back().expect("there is one from the beginning");
-        let counts = mark.until(&backend.latency);
+        let counts = mark.until(&backend.counts.latency);
         kept.steps.push(BackendStep {
             errors: grown(totals.errors, before.errors),
             timeouts: grown(totals.timeouts, before.timeouts),
@@ -259,7 +259,7 @@ impl BackendTrack {
         if kept.marks.len() == MARKS {
             kept.marks.pop_front();
         }
-        kept.marks.push_back((totals, HistogramMark::of(&backend.latency)));
+        kept.marks.push_back((totals, HistogramMark::of(&backend.counts.latency)));
         let sound = kept.steps.iter().filter(|step| !step.is_slow).map(|step| step.p50);
         let usual = median(sound, MIN_TENS);
         if kept.slow_for == 0 && usual != Percentile::NONE {
@@ -271,17 +271,17 @@ impl BackendTrack {
         let totals = Totals::of(given);
         self.totals.add(&totals);
         if let Some(kept) = &mut self.kept {
-            kept.second.carry(&given.latency);
+            kept.second.carry(&given.counts.latency);
             for (before, mark) in &mut kept.marks {
                 before.add(&totals);
-                mark.carry(&given.latency);
+                mark.carry(&given.counts.latency);
             }
         }
     }
 
     pub(super) fn minute(&self, backend: &BackendSnapshot) -> Option<BackendMinute> {
         let (before, mark) = self.kept.as_ref()?.marks.front()?;
-        let counts = mark.until(&backend.latency);
+        let counts = mark.until(&backend.counts.latency);
         let Totals { attempts, hedges, wins, hedges_won, errors, timeouts } = self.totals.since(before)?;
         Some(BackendMinute {
             attempts,

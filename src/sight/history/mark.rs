@@ -106,11 +106,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::metrics::Histogram;
+    use crate::metrics::{Aggregate, Histogram};
 
     fn snapshot(histogram: &Histogram) -> HistogramSnapshot {
         let mut snapshot = HistogramSnapshot::default();
-        snapshot.add(histogram);
+        snapshot.collect(histogram);
         snapshot
     }
 
@@ -145,7 +145,7 @@ mod tests {
         let (histogram, earlier) = (Histogram::default(), Histogram::default());
         (0..50).for_each(|_| earlier.record(Duration::from_millis(5)));
         let mut mark = HistogramMark::of(&snapshot(&histogram));
-        histogram.add(&snapshot(&earlier));
+        snapshot(&earlier).carry(&histogram);
         mark.carry(&snapshot(&earlier));
         histogram.record(Duration::from_millis(1));
         assert_eq!(mark.until(&snapshot(&histogram)).total(), 1);

@@ -48,7 +48,7 @@ pub(super) struct BackendWork {
 impl PoolTrack {
     /// Creates the track of an existing pool. If `is_old`, its counts so far precede this history.
     pub(super) fn new(pool: &PoolSnapshot, is_old: bool, is_kept: bool) -> Self {
-        let mark = || if is_old { HistogramMark::of(&pool.duration) } else { HistogramMark::empty() };
+        let mark = || if is_old { HistogramMark::of(&pool.counts.duration) } else { HistogramMark::empty() };
         let kept = is_kept.then(|| {
             let mut marks = VecDeque::with_capacity(MARKS);
             marks.push_back((Sums::default(), mark()));
@@ -64,7 +64,7 @@ impl PoolTrack {
             name: pool.name.clone(),
             is_there: true,
             latest: PoolStep::default(),
-            denied: if is_old { pool.hedges_denied } else { 0 },
+            denied: if is_old { pool.counts.hedges_denied } else { 0 },
             second: mark(),
             sums: Sums::default(),
             kept,
@@ -72,23 +72,23 @@ impl PoolTrack {
     }
 
     pub(super) fn take(&mut self, pool: &PoolSnapshot, work: BackendWork) {
-        let counts = self.second.until(&pool.duration);
-        self.second.set(&pool.duration);
+        let counts = self.second.until(&pool.counts.duration);
+        self.second.set(&pool.counts.duration);
         let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
         let step = PoolStep {
             queries: small(counts.total()),
             attempts: small(work.attempts),
-            in_flight: small(pool.in_flight),
+            in_flight: small(pool.counts.in_flight.0),
             sent: small(work.sent),
             won: small(work.won),
-            denied: grown(pool.hedges_denied, self.denied),
+            denied: grown(pool.counts.hedges_denied, self.denied),
             tokens: small(pool.tokens),
             p50: counts.percentile(0.5),
             p99: counts.percentile(0.99),
             p999: counts.percentile(0.999),
             is_there: true,
         };
-        self.denied = pool.hedges_denied;
+        self.denied = pool.counts.hedges_denied;
         self.sums.queries += counts.total();
         self.sums.attempts += work.attempts;
         self.sums.sent += work.sent;
@@ -123,7 +123,7 @@ impl PoolTrack {
         if kept.marks.len() == MARKS {
             kept.marks.pop_front();
         }
-        let mark = pool.map_or_else(HistogramMark::empty, |pool| HistogramMark::of(&pool.duration));
+        let mark = pool.map_or_else(HistogramMark::empty, |pool| HistogramMark::of(&pool.counts.duration));
         kept.marks.push_back((self.sums, mark));
     }
 
@@ -131,26 +131,26 @@ impl PoolTrack {
         let Some(kept) = &mut self.kept else { return };
         let mut step = std::mem::take(&mut kept.open);
         if let Some(pool) = pool {
-            let counts = kept.minute.until(&pool.duration);
+            let counts = kept.minute.until(&pool.counts.duration);
             (step.p50, step.p99, step.p999) =
                 (counts.percentile(0.5), counts.percentile(0.99), counts.percentile(0.999));
-            kept.minute.set(&pool.duration);
+            kept.minute.set(&pool.counts.duration);
         }
         kept.minutes.push(step);
     }
 
     pub(super) fn carry(&mut self, given: &PoolSnapshot) {
-        self.denied += given.hedges_denied;
-        self.second.carry(&given.duration);
+        self.denied += given.counts.hedges_denied;
+        self.second.carry(&given.counts.duration);
         if let Some(kept) = &mut self.kept {
-            kept.minute.carry(&given.duration);
-            kept.marks.iter_mut().for_each(|(_, mark)| mark.carry(&given.duration));
+            kept.minute.carry(&given.counts.duration);
+            kept.marks.iter_mut().for_each(|(_, mark)| mark.carry(&given.counts.duration));
         }
     }
 
     pub(super) fn measured(&self, pool: &PoolSnapshot) -> Option<Counts> {
         let (_, mark) = self.kept.as_ref()?.marks.front()?;
-        Some(mark.until(&pool.duration))
+        Some(mark.until(&pool.counts.duration))
     }
 
     pub(super) fn minute(&self, pool: &PoolSnapshot) -> Option<PoolMinute> {

@@ -8,7 +8,7 @@ use super::mark::Percentile;
 use super::pool::PoolTrack;
 use super::steps::{BackendStep, PoolStep, ServerStep, StepRing};
 use super::{History, is_sick};
-use crate::metrics::{BackendSnapshot, PoolSnapshot, REASONS, SOURCES, Snapshot};
+use crate::metrics::{BackendSnapshot, DropReason, PoolSnapshot, ResponseSource, Snapshot};
 use crate::sight::live::{
     self, BackendHistory, BackendSecond, CacheHistory, CacheSecond, HedgesHistory, HedgesSecond, MAX_BACKENDS,
     PoolHistory, PoolSecond, Second, Span, Verdict,
@@ -30,9 +30,9 @@ impl History {
             at,
             verdict,
             queries: latest.queries.into(),
-            responses: counts(&latest.responses, &SOURCES.map(|source| source.label())),
+            responses: counts(&latest.responses, &ResponseSource::ALL.map(ResponseSource::label)),
             failures: latest.failures.into(),
-            dropped: counts(&latest.dropped, &REASONS.map(|reason| reason.label())),
+            dropped: counts(&latest.dropped, &DropReason::ALL.map(DropReason::label)),
             cache: snapshot.cache.as_ref().map(|_| latest.cache.map(cache).unwrap_or_default()),
             pools: snapshot.pools.iter().filter_map(|pool| self.pool_second(pool)).collect(),
         }
@@ -49,7 +49,7 @@ impl History {
             name: pool.name.clone(),
             queries: queries.into(),
             attempts: attempts.into(),
-            in_flight: pool.in_flight,
+            in_flight: pool.counts.in_flight.0,
             p50_ms: p50.millis(),
             p99_ms: p99.millis(),
             p999_ms: p999.millis(),
@@ -81,7 +81,7 @@ impl History {
             wins: latest.wins,
             errors: latest.errors,
             timeouts: latest.timeouts,
-            in_flight: backend.in_flight,
+            in_flight: backend.counts.in_flight.0,
             p50_ms: kept.and_then(|kept| kept.p50.millis()),
             p99_ms: kept.and_then(|kept| kept.p99.millis()),
         }
@@ -107,9 +107,9 @@ impl History {
             at: steps.iter().map(|step| step.at).collect(),
             verdict: steps.iter().map(|step| step.verdict).collect(),
             queries: column(&|step| step.queries),
-            responses: columns(&SOURCES.map(|source| source.label()), |step, place| step.responses[place]),
+            responses: columns(&ResponseSource::ALL.map(ResponseSource::label), |step, place| step.responses[place]),
             failures: column(&|step| step.failures),
-            dropped: columns(&REASONS.map(|reason| reason.label()), |step, place| step.dropped[place]),
+            dropped: columns(&DropReason::ALL.map(DropReason::label), |step, place| step.dropped[place]),
             cache: snapshot.cache.as_ref().map(|_| CacheHistory {
                 hits: cache(0),
                 stale_hits: cache(1),

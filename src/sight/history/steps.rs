@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::mark::Percentile;
-use crate::metrics::{DropReason, REASONS, ResponseSource, SOURCES, Snapshot, Tap, TapFate};
+use crate::metrics::{DropReason, ResponseSource, Snapshot, Tap, TapFate};
 use crate::sight::live::VerdictState;
 
 #[derive(Clone, Debug)]
@@ -54,8 +54,8 @@ impl<T> StepRing<T> {
 pub(super) struct ServerTotals {
     queries: u64,
     failures: u64,
-    responses: [u64; SOURCES.len()],
-    dropped: [u64; REASONS.len()],
+    responses: [u64; ResponseSource::ALL.len()],
+    dropped: [u64; DropReason::ALL.len()],
     /// Hits, stale hits, misses.
     cache: Option<[u64; 3]>,
     taps: Taps,
@@ -65,19 +65,15 @@ pub(super) type Taps = [[u64; TapFate::ALL.len()]; Tap::ALL.len()];
 
 impl ServerTotals {
     pub(super) fn of(snapshot: &Snapshot) -> Self {
-        let queries = snapshot.queries.iter().map(|(_, count)| count).sum();
-        let mut totals = Self { queries, failures: snapshot.failures, ..Self::default() };
-        for (source, _, count) in &snapshot.responses {
-            totals.responses[*source as usize] += count;
+        let counts = &snapshot.counts;
+        Self {
+            queries: counts.queries.iter().sum(),
+            failures: counts.failures,
+            responses: counts.responses.map(|by_rcode| by_rcode.iter().sum()),
+            dropped: counts.dropped,
+            cache: snapshot.cache.map(|cache| [cache.stats.hits, cache.stats.stale_hits, cache.stats.misses]),
+            taps: counts.taps,
         }
-        for (reason, count) in &snapshot.dropped {
-            totals.dropped[*reason as usize] += count;
-        }
-        for ((tap, fate), count) in &snapshot.taps {
-            totals.taps[*tap as usize][*fate as usize] += count;
-        }
-        totals.cache = snapshot.cache.as_ref().map(|cache| [cache.hits, cache.stale_hits, cache.misses]);
-        totals
     }
 
     /// Returns the step from `earlier` to this, which ends at `at`. A counter that has fallen was reset.
@@ -126,8 +122,8 @@ pub(super) struct ServerStep {
     pub(super) at: u64,
     pub(super) queries: u32,
     pub(super) failures: u32,
-    pub(super) responses: [u32; SOURCES.len()],
-    pub(super) dropped: [u32; REASONS.len()],
+    pub(super) responses: [u32; ResponseSource::ALL.len()],
+    pub(super) dropped: [u32; DropReason::ALL.len()],
     /// Hits, stale hits, misses.
     pub(super) cache: Option<[u32; 3]>,
     pub(super) verdict: VerdictState,

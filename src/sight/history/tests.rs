@@ -1,13 +1,11 @@
 //! Tests of the history: counters that grow, fall, come and go.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::*;
-use crate::metrics::{AttemptCounts, CacheSnapshot, Histogram, ResponseSource, Wins};
+use crate::metrics::{Aggregate, BackendCounts, CacheSnapshot, CacheStats, Histogram, ResponseSource};
 use crate::sight::live::{Second, Span, Verdict};
 use crate::sight::{Event, Sight};
-use crate::wire::Transport;
 
 /// A server with one snapshot each second.
 pub(in crate::sight) struct Site {
@@ -58,11 +56,11 @@ impl Site {
         let pool = &mut self.snapshot.pools[pool];
         let measured = Histogram::default();
         (0..queries).for_each(|_| measured.record(Duration::from_micros(micros)));
-        pool.duration.add(&measured);
+        pool.counts.duration.collect(&measured);
         let backend = &mut pool.backends[0];
-        backend.latency.add(&measured);
-        backend.attempts.first += queries;
-        backend.wins.first += queries;
+        backend.counts.latency.collect(&measured);
+        backend.counts.attempts[0] += queries;
+        backend.counts.wins[0] += queries;
     }
 
     fn show(&self, span: Span) -> crate::sight::live::HistoryFigures {
@@ -87,22 +85,17 @@ pub(in crate::sight) fn backend(name: &str) -> BackendSnapshot {
         state: BackendState::Up,
         by_hand: false,
         since: SystemTime::UNIX_EPOCH,
-        in_flight: 0,
-        attempts: AttemptCounts::default(),
-        wins: Wins::default(),
-        again: Vec::new(),
-        errors: 0,
-        unreachable: 0,
-        timeouts: 0,
-        lost_attempts: 0,
-        decisions: 0,
-        unsent: Vec::new(),
-        connections: None,
-        latency: crate::metrics::HistogramSnapshot::default(),
+        probes: 0,
+        counts: BackendCounts::default(),
+        connection_problem: None,
         origin: Vec::new(),
         is_listed: false,
         order: None,
     }
+}
+
+fn cache(stats: CacheStats) -> CacheSnapshot {
+    CacheSnapshot { size: 0, stats }
 }
 
 fn site() -> Site {
@@ -119,16 +112,16 @@ fn figures_are_of_that_second_and_null_where_nothing_was_measured() {
     let mut site = site();
     site.answer(0, 990, 1_000);
     site.answer(0, 10, 50_000);
-    site.snapshot.pools[0].backends[0].attempts.hedge = 3;
-    site.snapshot.pools[0].backends[0].wins.hedge = 2;
-    site.snapshot.pools[0].hedges_denied = 1;
+    site.snapshot.pools[0].backends[0].counts.attempts[1] = 3;
+    site.snapshot.pools[0].backends[0].counts.wins[1] = 2;
+    site.snapshot.pools[0].counts.hedges_denied = 1;
     site.snapshot.pools[0].tokens = 9;
-    site.snapshot.pools[0].in_flight = 4;
-    site.snapshot.queries = vec![(Transport::Udp, 700), (Transport::Tcp, 300)];
-    site.snapshot.responses =
-        vec![(ResponseSource::Backend, 0, 900), (ResponseSource::Backend, 3, 90), (ResponseSource::Cache, 0, 10)];
-    site.snapshot.dropped = vec![(DropReason::Late, 5)];
-    site.snapshot.cache = Some(CacheSnapshot { hits: 10, misses: 990, ..CacheSnapshot::default() });
+    site.snapshot.pools[0].counts.in_flight.0 = 4;
+    site.snapshot.counts.queries[..2].copy_from_slice(&[700, 300]);
+    site.snapshot.counts.responses[ResponseSource::Backend as usize][..4].copy_from_slice(&[900, 0, 0, 90]);
+    site.snapshot.counts.responses[ResponseSource::Cache as usize][0] = 10;
+    site.snapshot.counts.dropped[DropReason::Late as usize] = 5;
+    site.snapshot.cache = Some(cache(CacheStats { hits: 10, misses: 990, ..CacheStats::default() }));
     let second = site.second();
     assert_eq!((second.at, second.queries, second.responses["backend"]), (1_767_225_601, 1_000, 990));
     assert_eq!((second.responses["cache"], second.responses["stale"], second.dropped["late"]), (10, 0, 5));
@@ -151,7 +144,7 @@ fn figures_are_of_that_second_and_null_where_nothing_was_measured() {
 #[test]
 fn what_was_counted_before_the_start_is_no_part_of_it() {
     let mut snapshot = site().snapshot;
-    snapshot.queries = vec![(Transport::Udp, 1_000_000)];
+    snapshot.counts.queries[0] = 1_000_000;
     let mut site = Site::running(snapshot);
     site.answer(0, 7, 1_000);
     let mut site = Site::running(site.snapshot.clone());
@@ -164,14 +157,14 @@ fn what_was_counted_before_the_start_is_no_part_of_it() {
 fn what_another_process_has_counted_is_no_part_of_it() {
     let mut earlier = site();
     earlier.answer(0, 5_000, 80_000);
-    earlier.snapshot.queries = vec![(Transport::Udp, 5_000)];
-    earlier.snapshot.pools[0].hedges_denied = 50;
-    earlier.snapshot.pools[0].backends[0].errors = 8;
+    earlier.snapshot.counts.queries[0] = 5_000;
+    earlier.snapshot.pools[0].counts.hedges_denied = 50;
+    earlier.snapshot.pools[0].backends[0].counts.errors = 8;
     let given = earlier.snapshot.clone();
 
     let mut site = site();
     site.answer(0, 10, 1_000);
-    site.snapshot.queries = vec![(Transport::Udp, 10)];
+    site.snapshot.counts.queries[0] = 10;
     site.second();
     // Counts are added as `Server::add_counted` does, beside other traffic.
     site.history.carry(&given);
@@ -179,11 +172,12 @@ fn what_another_process_has_counted_is_no_part_of_it() {
     let mut sum = measured.clone();
     std::mem::swap(&mut sum, &mut site.snapshot.pools[0]);
     let own = sum;
-    site.snapshot.pools[0].duration = added(&own.duration, &measured.duration);
-    site.snapshot.pools[0].backends[0].latency = added(&own.backends[0].latency, &measured.backends[0].latency);
-    site.snapshot.pools[0].backends[0].attempts.first = own.backends[0].attempts.first + 5_000;
-    site.snapshot.pools[0].backends[0].wins.first = own.backends[0].wins.first + 5_000;
-    site.snapshot.queries = vec![(Transport::Udp, 5_010)];
+    site.snapshot.pools[0].counts.duration = added(&own.counts.duration, &measured.counts.duration);
+    site.snapshot.pools[0].backends[0].counts.latency =
+        added(&own.backends[0].counts.latency, &measured.backends[0].counts.latency);
+    site.snapshot.pools[0].backends[0].counts.attempts[0] = own.backends[0].counts.attempts[0] + 5_000;
+    site.snapshot.pools[0].backends[0].counts.wins[0] = own.backends[0].counts.wins[0] + 5_000;
+    site.snapshot.counts.queries[0] = 5_010;
     site.answer(0, 3, 1_000);
     let second = site.second();
     assert_eq!((second.queries, second.pools[0].queries, second.pools[0].hedges.denied), (0, 3, 0));
@@ -199,11 +193,11 @@ fn added(
     one: &crate::metrics::HistogramSnapshot,
     other: &crate::metrics::HistogramSnapshot,
 ) -> crate::metrics::HistogramSnapshot {
-    let sum = Arc::new(Histogram::default());
-    sum.add(one);
-    sum.add(other);
+    let sum = Histogram::default();
+    one.carry(&sum);
+    other.carry(&sum);
     let mut snapshot = crate::metrics::HistogramSnapshot::default();
-    snapshot.add(&sum);
+    snapshot.collect(&sum);
     snapshot
 }
 
@@ -211,12 +205,12 @@ fn added(
 fn counters_that_begin_anew_count_from_nothing() {
     let mut site = site();
     site.answer(0, 1_000, 1_000);
-    site.snapshot.pools[0].hedges_denied = 100;
-    site.snapshot.cache = Some(CacheSnapshot { hits: 100, ..CacheSnapshot::default() });
+    site.snapshot.pools[0].counts.hedges_denied = 100;
+    site.snapshot.cache = Some(cache(CacheStats { hits: 100, ..CacheStats::default() }));
     site.second();
     // The pool was replaced between two seconds, and so was the cache.
     site.snapshot.pools[0] = pool("ts", vec![backend("ts1")]);
-    site.snapshot.cache = Some(CacheSnapshot { hits: 3, ..CacheSnapshot::default() });
+    site.snapshot.cache = Some(cache(CacheStats { hits: 3, ..CacheStats::default() }));
     site.answer(0, 4, 9_000);
     let second = site.second();
     let pool = &second.pools[0];
@@ -277,8 +271,8 @@ fn backends_beyond_those_that_are_kept_have_counts_without_percentiles() {
     let measured = Histogram::default();
     measured.record(Duration::from_millis(1));
     let backend = &mut site.snapshot.pools[0].backends[last];
-    (backend.state, backend.errors, backend.attempts.first) = (BackendState::Down, 2, 5);
-    backend.latency.add(&measured);
+    (backend.state, backend.counts.errors, backend.counts.attempts[0]) = (BackendState::Down, 2, 5);
+    backend.counts.latency.collect(&measured);
     let second = site.second();
     let pool = &second.pools[0];
     assert_eq!((pool.backends.len(), pool.more_backends), (64, 202));
@@ -432,8 +426,8 @@ fn a_backend_fails_by_ten_seconds_until_as_many_attempts_do_well() {
     let mut failed = |attempts: u64, errors: u64, seconds: u64| {
         for _ in 0..seconds {
             let backend = &mut site.snapshot.pools[0].backends[0];
-            backend.attempts.first += attempts;
-            backend.errors += errors;
+            backend.counts.attempts[0] += attempts;
+            backend.counts.errors += errors;
             site.second();
         }
         let failed = site.history.facts(site.at(), &site.snapshot).pools[0].backends[0].failed;

@@ -19,12 +19,11 @@ use hedgerow::admin::{
     self, AdminRequest, AdminUnixSocket, CacheAccess, CertificateSnapshot, ChangeRefusal, HealthCondition,
     ProcessChange, ServerChange, ServerView, Settings, SocketOwner, Token,
 };
-use hedgerow::cache::CacheStats;
 use hedgerow::config::AdminSocket;
 use hedgerow::metrics::{
-    AttemptCounts, BackendSnapshot, BackendState, CacheSnapshot, Histogram, HistogramSnapshot, MemberOrigin,
-    PoolSnapshot, ProcessSnapshot, ProcessesSnapshot, ReloadSnapshot, ResponseSource, Role, Snapshot,
-    SupervisorSnapshot, Wins,
+    Aggregate, BackendCounts, BackendSnapshot, BackendState, CacheSnapshot, Gauge, Histogram, HistogramSnapshot,
+    MemberOrigin, PoolCounts, PoolSnapshot, ProcessSnapshot, ProcessesSnapshot, ResponseSource, Role, ServerCounts,
+    Snapshot, SupervisorSnapshot,
 };
 use hedgerow::sight::Sight;
 use hedgerow::sight::divergence::Divergences;
@@ -231,7 +230,7 @@ async fn control(
                 drop(way_back.send(Err(ChangeRefusal::NotFound("there is no forwarder".to_owned()))));
             }
             AdminRequest::Snapshot(way_back) => {
-                let cache = cache.as_ref().map(|access| cache_snapshot(access.cache.stats()));
+                let cache = cache.as_ref().map(|access| CacheSnapshot { size: 4 << 20, stats: access.cache.stats() });
                 drop(way_back.send(Snapshot { cache, ..snapshot() }));
             }
             AdminRequest::Change(change, way_back) => {
@@ -330,7 +329,7 @@ fn snapshot() -> Snapshot {
     let histogram = Histogram::default();
     histogram.record(Duration::from_millis(2));
     let mut latency = HistogramSnapshot::default();
-    latency.add(&histogram);
+    latency.collect(&histogram);
     let backend = BackendSnapshot {
         name: "ts1".to_owned(),
         address: "192.0.2.1:53".parse().expect("an address"),
@@ -338,65 +337,46 @@ fn snapshot() -> Snapshot {
         state: BackendState::Down,
         by_hand: true,
         since: SystemTime::now() - Duration::from_secs(90),
-        in_flight: 1,
-        attempts: AttemptCounts { first: 10, hedge: 2, failover: 1, probe: 5 },
-        wins: Wins { first: 9, hedge: 1, failover: 0 },
-        again: Vec::new(),
-        errors: 3,
-        unreachable: 0,
-        timeouts: 4,
-        lost_attempts: 0,
-        decisions: 0,
-        unsent: Vec::new(),
-        connections: None,
-        latency: latency.clone(),
+        probes: 5,
+        counts: BackendCounts {
+            attempts: [10, 2, 1],
+            wins: [9, 1, 0],
+            in_flight: Gauge(1),
+            errors: 3,
+            timeouts: 4,
+            latency: latency.clone(),
+            ..BackendCounts::default()
+        },
+        connection_problem: None,
         origin: vec![MemberOrigin::Config],
         is_listed: false,
         order: None,
     };
     let pool = PoolSnapshot {
         name: "ts".to_owned(),
-        in_flight: 7,
-        duration: latency,
+        counts: PoolCounts {
+            in_flight: Gauge(7),
+            duration: latency,
+            hedges_denied: 6,
+            hedges_wasted: 9,
+            prefetches: 8,
+            ..PoolCounts::default()
+        },
         tokens: 10,
-        hedges_denied: 6,
-        hedges_wasted: 9,
-        stale_replies: 0,
-        slow_races: 0,
-        prefetches: 8,
-        fetches: [0; 3],
-        divergences: [0; 3],
         divergent: 0,
         backends: vec![backend],
         sources: Vec::new(),
     };
+    let mut counts = ServerCounts::default();
+    counts.queries[Transport::Udp as usize] = 13;
+    counts.responses[ResponseSource::Backend as usize][0] = 13;
     Snapshot {
-        failures: 0,
-        xdp: Vec::new(),
-        connections: Default::default(),
-        certificates: Vec::new(),
-        reload: ReloadSnapshot::default(),
-        tasks_lost: 0,
-        worker_replacements: 0,
-        processes: processes(),
         uptime: Duration::from_secs(3_600),
         workers: 2,
-        queries: vec![(Transport::Udp, 13)],
-        explained: 0,
-        responses: vec![(ResponseSource::Backend, 0, 13)],
-        dropped: Vec::new(),
-        cookies: Vec::new(),
-        taps: Vec::new(),
-        limited: Vec::new(),
-        cache: None,
-        backend_series: None,
+        counts,
         pools: vec![pool],
-        verdict: None,
-        expired_zones: Vec::new(),
-        absent_zones: Vec::new(),
-        registered: Vec::new(),
-        zones: Vec::new(),
-        catalogs: Vec::new(),
+        processes: processes(),
+        ..Snapshot::default()
     }
 }
 
@@ -420,21 +400,6 @@ fn processes() -> ProcessesSnapshot {
         ],
         takeovers: [1, 0, 2, 0, 0],
         crashed_at: None,
-    }
-}
-
-/// The numbers of a cache of 4 MiB.
-fn cache_snapshot(tally: CacheStats) -> CacheSnapshot {
-    CacheSnapshot {
-        size: 4 << 20,
-        entries: tally.entries,
-        bytes: tally.bytes,
-        hits: tally.hits,
-        stale_hits: tally.stale_hits,
-        failure_hits: tally.failure_hits,
-        misses: tally.misses,
-        insertions: tally.insertions,
-        evictions: tally.evictions,
     }
 }
 
