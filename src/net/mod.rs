@@ -7,9 +7,11 @@
 //! | [`xdp`] | AF_XDP: datagrams past the kernel's network stack, in both directions |
 //! | [`sys`] | system calls: batches, socket options, descriptors, the clock |
 //! | [`tasks`] | the set of all tasks of one thread |
+//! | [`http_client`] | requests to etcd, collectors and the admin server |
 //! | [`proxy_protocol`], [`refusal`] | the PROXY header of both directions; failed sends and their reasons |
 
 pub mod from_clients;
+pub mod http_client;
 pub mod proxy_protocol;
 pub mod refusal;
 pub mod sys;

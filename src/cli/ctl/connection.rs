@@ -15,12 +15,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::client::conn::http1;
 use hyper::http::uri::Authority;
-use hyper::{Method, Request, StatusCode, Uri, header};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, StatusCode, Uri, header};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rustix::process::geteuid;
 use serde::de::DeserializeOwned;
@@ -34,6 +32,7 @@ use crate::admin::status::{ChangeResponse, EntryStatus, ErrorResponse, Status};
 use crate::admin::{Token, is_private, usual_places};
 use crate::config::{AdminConfig, AdminSocket};
 use crate::load::{self, LoadError};
+use crate::net::http_client;
 use crate::wire::Name;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -255,11 +254,7 @@ impl AdminConnection {
         let path = format!("/api/v1/{path}");
         let is_needed = !method.is_safe() || is_private(path.split('?').next().unwrap_or_default());
         let token = self.token.as_ref().filter(|_| is_needed || self.trusted.is_none());
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, self.target.host())
-            .header(header::CONTENT_TYPE, "application/json");
+        let request = http_client::request(method, &path, self.target.host());
         let request = match token {
             Some(token) => request.header(header::AUTHORIZATION, token.to_header()),
             None => request,
@@ -279,13 +274,7 @@ impl AdminConnection {
                 )));
             }
         }
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other).map_err(failed)?;
-        let _driven = tokio::spawn(connection);
-        let response = sender.send_request(request).await.map_err(io::Error::other).map_err(failed)?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-        Ok((status, body.map_err(io::Error::other).map_err(failed)?.to_bytes()))
+        http_client::exchange(stream, request, MAX_ANSWER).await.map_err(io::Error::other).map_err(failed)
     }
 }
 

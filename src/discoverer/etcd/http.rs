@@ -3,10 +3,10 @@
 use std::error::Error;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::{Request, StatusCode, header};
+use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use crate::config::{HttpEndpoint, TlsName};
 use crate::discover::etcd::{self, EtcdError};
+use crate::net::http_client::{self, HttpError, is_too_long};
 use crate::net::tasks::{Task, TaskKind, Tasks};
 use crate::net::to_backends::tls::TlsRoots;
 
@@ -63,7 +64,7 @@ impl EtcdConnection {
         stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
         endpoint: &HttpEndpoint,
         tasks: &Tasks,
-    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
+    ) -> Result<Self, HttpError> {
         let (sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
         let driver = tasks.start(TaskKind::Discovery, async move {
             // A caller that waits for a reply gets the error too.
@@ -95,10 +96,7 @@ impl EtcdConnection {
     }
 
     fn request(&self, request: &etcd::EtcdRequest, token: Option<&str>) -> Result<Request<Full<Bytes>>, EtcdError> {
-        let mut built = Request::post(request.path)
-            .header(header::HOST, &self.host)
-            .header(header::USER_AGENT, concat!("hedgerow/", env!("CARGO_PKG_VERSION")))
-            .header(header::CONTENT_TYPE, "application/json");
+        let mut built = http_client::request(Method::POST, request.path, &self.host);
         // Without this header, a watch on an etcd member without a majority stays silent forever. With it,
         // such a member refuses even serializable reads.
         if request.body["serializable"] != true {
@@ -145,11 +143,10 @@ impl WatchLines {
 }
 
 async fn read_whole(status: StatusCode, body: Incoming) -> Result<Bytes, EtcdError> {
-    let body = match Limited::new(body, MAX_REPLY).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => return Err(EtcdError::TooLong),
-        Err(error) => return Err(EtcdError::Failed(error.to_string())),
-    };
+    let body = http_client::read_body(body, MAX_REPLY).await.map_err(|error| match is_too_long(&error) {
+        true => EtcdError::TooLong,
+        false => EtcdError::Failed(error.to_string()),
+    })?;
     if status == StatusCode::OK { Ok(body) } else { Err(etcd::read_error(status.as_u16(), &body)) }
 }
 

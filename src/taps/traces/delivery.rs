@@ -1,21 +1,18 @@
 //! Delivery of one batch to a collector by HTTP: a new connection each time, because batches are seconds
 //! apart, and one time limit.
 
-use std::error::Error;
-use std::pin::pin;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper::{Request, StatusCode, header};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::config::OtlpTarget;
+use crate::net::http_client::{self, HttpError};
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum DeliveryError {
@@ -27,7 +24,7 @@ pub(super) enum DeliveryError {
 
 /// Posts a batch. Returns the collector's warning, if it accepted the batch with one.
 pub(super) async fn post(target: &OtlpTarget, body: Vec<u8>) -> Result<Option<String>, DeliveryError> {
-    let never = |error: Box<dyn Error + Send + Sync>| DeliveryError::Never(format!("{}: {error}", target.address));
+    let never = |error: HttpError| DeliveryError::Never(format!("{}: {error}", target.address));
     match timeout(PATIENCE, exchange(target, body)).await {
         Ok(Ok((status, answer))) => read(status, &answer),
         Ok(Err(error)) => Err(never(error)),
@@ -35,30 +32,10 @@ pub(super) async fn post(target: &OtlpTarget, body: Vec<u8>) -> Result<Option<St
     }
 }
 
-async fn exchange(target: &OtlpTarget, body: Vec<u8>) -> Result<(StatusCode, Bytes), Box<dyn Error + Send + Sync>> {
+async fn exchange(target: &OtlpTarget, body: Vec<u8>) -> Result<(StatusCode, Bytes), HttpError> {
     let stream = TcpStream::connect(target.address).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::post(&target.path)
-        .header(header::HOST, target.address.to_string())
-        .header(header::USER_AGENT, concat!("hedgerow/", env!("CARGO_PKG_VERSION")))
-        .header(header::CONTENT_TYPE, "application/json")
-        .body(Full::new(Bytes::from(body)))?;
-    let answered = async move {
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let answer = Limited::new(response.into_body(), MAX_ANSWER).collect().await?;
-        Ok((status, answer.to_bytes()))
-    };
-    let (mut answered, mut connection) = (pin!(answered), pin!(connection));
-    let mut is_connected = true;
-    loop {
-        // Poll the connection first: its data at the end is the response.
-        tokio::select! {
-            biased;
-            _ = &mut connection, if is_connected => is_connected = false,
-            answer = &mut answered => return answer,
-        }
-    }
+    let request = http_client::request(Method::POST, &target.path, &target.address.to_string());
+    http_client::exchange(stream, request.body(Full::new(Bytes::from(body)))?, MAX_ANSWER).await
 }
 
 fn read(status: StatusCode, answer: &[u8]) -> Result<Option<String>, DeliveryError> {
