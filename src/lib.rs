@@ -65,6 +65,7 @@ mod labels;
 pub mod address;
 pub mod admin;
 pub mod authority;
+pub mod backoff;
 pub mod cache;
 pub mod cli;
 pub mod config;

@@ -41,10 +41,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     // To `cache`: the cache goes from process to process. To `admin`: the supervisor carries out admin
     // requests.
-    ("supervisor", &["server", "service_manager", "signals", "load", "admin", "config", "net", "cache", "metrics"]),
+    (
+        "supervisor",
+        &["backoff", "server", "service_manager", "signals", "load", "admin", "config", "net", "cache", "metrics"],
+    ),
     (
         "server",
         &[
+            "backoff",
             "address",
             "load",
             "admin",
@@ -81,7 +85,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // To `sight`: the JSON is its type.
     ("admin", &["address", "taps", "config", "net", "cache", "sight", "wire", "metrics", "state", "files"]),
     // To `limit`: the discoverer recognizes a resolver that is hedgerow itself by hedgerow's addresses.
-    ("discoverer", &["discover", "config", "net", "limit", "wire", "files"]),
+    ("discoverer", &["backoff", "discover", "config", "net", "limit", "wire", "files"]),
     // To `metrics`: the origin of a member is named by a word of it. To `config`: the bounds of a member are
     // those of a backend.
     ("discover", &["address", "config", "limit", "wire", "metrics"]),
@@ -98,7 +102,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("authority", &["taps", "net", "transfer", "limit", "zone", "wire", "metrics", "faults"]),
     // To `policy`: why an attempt was made is its word. To `metrics`: what is dropped is counted there, and
     // the words for sources.
-    ("taps", &["address", "config", "net", "policy", "sight", "wire", "metrics", "faults"]),
+    ("taps", &["backoff", "address", "config", "net", "policy", "sight", "wire", "metrics", "faults"]),
     // It drives the engine, and so makes what that is made of.
     ("sim", &["address", "engine", "state", "config", "policy", "cache", "limit", "wire", "metrics", "log_linear"]),
     // To `state`, `metrics` and `limit`: the state that workers share is made of atomics, and so no I/O. To
@@ -114,21 +118,22 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sight", &["policy", "metrics", "wire", "log_linear"]),
     // To `limit`: it decides which clients may connect and for how long. To `policy`: the table of query
     // slots, with their quarantine, is pure, and `sim` has one too.
-    ("net", &["address", "policy", "limit", "wire", "metrics", "faults"]),
+    ("net", &["backoff", "address", "policy", "limit", "wire", "metrics", "faults"]),
     ("cache", &["wire", "metrics"]),
     // To `zone`: transfers send the records of zones. To `limit`: prefixes select the clients that may
     // transfer.
-    ("transfer", &["limit", "zone", "wire"]),
+    ("transfer", &["backoff", "limit", "zone", "wire"]),
     ("zone", &["wire"]),
     // To `wire`: a cookie comes and goes as an option of a message. To `sync`: atomics come from there where
     // a model tries them.
     ("limit", &["wire", "sync"]),
-    ("policy", &["log_linear", "sync"]),
+    ("policy", &["backoff", "log_linear", "sync"]),
     // To `wire`: an rcode is shown by its mnemonic, and there is one registry of those.
     ("metrics", &["address", "wire", "log_linear"]),
     ("wire", &[]),
     // The notation of server addresses: for all rooms that know a listener or a backend by its address.
     ("address", &[]),
+    ("backoff", &[]),
     ("labels", &[]),
     ("log_linear", &[]),
     ("files", &["faults"]),

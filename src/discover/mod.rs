@@ -17,7 +17,6 @@
 //! [`BackendOrder`]s for backends come from etcd in the same way. [`etcd`] and [`dns`] are the protocols
 //! without their connections.
 
-mod backoff;
 pub mod dns;
 mod entry;
 pub mod etcd;
@@ -26,7 +25,6 @@ mod order;
 mod roster;
 pub mod saved;
 
-pub use backoff::SourceBackoff;
 pub use entry::{MemberEntry, escaped, unescaped};
 pub use listing::{Item, SourceListing, SourceNews};
 pub use order::Orders;

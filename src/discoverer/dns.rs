@@ -10,9 +10,11 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::time::{sleep_until, timeout};
 
+use super::{FIRST_BACKOFF, random_wait};
+use crate::backoff::Backoff;
 use crate::config::DnsTarget;
+use crate::discover::SourceNews;
 use crate::discover::dns::{DnsQuestion, DnsResolution, ResolutionResult};
-use crate::discover::{SourceBackoff, SourceNews};
 use crate::limit::OwnAddresses;
 use crate::net::tasks::blocking;
 use crate::net::to_backends::client::UdpClient;
@@ -36,7 +38,7 @@ enum ResolverTransport {
 
 impl DnsSource {
     pub(super) async fn run(self, report: impl AsyncFn(SourceNews)) {
-        let (mut backoff, mut rng) = (SourceBackoff::default(), SmallRng::from_rng(&mut rand::rng()));
+        let (mut backoff, mut rng) = (Backoff::new(FIRST_BACKOFF), SmallRng::from_rng(&mut rand::rng()));
         loop {
             match self.resolve().await {
                 Ok(ResolutionResult { items, ttl }) => {
@@ -46,7 +48,7 @@ impl DnsSource {
                 }
                 Err(reason) => {
                     report(SourceNews::Failed(reason)).await;
-                    sleep_until((Instant::now() + backoff.next(&mut rng)).into()).await;
+                    sleep_until((Instant::now() + random_wait(&mut backoff, &mut rng)).into()).await;
                 }
             }
         }

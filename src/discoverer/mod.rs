@@ -11,12 +11,15 @@ mod file;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
+use rand::{Rng, RngExt};
 use tokio::sync::mpsc::Sender;
 
 use self::dns::DnsSource;
 pub use self::etcd::{EtcdAccess, OrderError, Registration, RegistrationSettings, write_order};
 use self::etcd::{Follower, FollowerEvent, Signs};
+use crate::backoff::Backoff;
 use crate::config::{DiscoverConfig, DnsTarget};
 use crate::discover::{BackendOrder, MemberEntry, MemberOrigin, SourceNews};
 use crate::limit::OwnAddresses;
@@ -213,3 +216,14 @@ const AT_ONCE: usize = 200;
 
 /// Characters of a key that are kept: more than any valid key has.
 const MAX_PLACE: usize = 600;
+
+/// Returns the wait after a failure. It is random by a half, so that the clients of a lost server do not all
+/// come back at once.
+fn random_wait(backoff: &mut Backoff, rng: &mut impl Rng) -> Duration {
+    backoff.wait(MAX_BACKOFF).mul_f64(rng.random_range(0.5..=1.0))
+}
+
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+
+/// The longest wait. A recovered server is found within that time.
+const MAX_BACKOFF: Duration = Duration::from_secs(10);

@@ -14,6 +14,7 @@ use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
 use super::rules::{Expect, HealthRules};
+use crate::backoff::Backoff;
 
 /// The health of one backend.
 ///
@@ -41,7 +42,7 @@ pub struct Health {
     probe: Option<OpenProbe>,
     last_probe: Option<Instant>,
     next_probe: Instant,
-    backoff: Duration,
+    backoff: Backoff,
     has_answered: bool,
 }
 
@@ -111,7 +112,7 @@ impl Health {
             probe: None,
             last_probe: None,
             next_probe: now,
-            backoff: FIRST_BACKOFF,
+            backoff: Backoff::new(FIRST_BACKOFF),
             has_answered: false,
         }
     }
@@ -155,11 +156,7 @@ impl Health {
         }
         let wait = match self.state {
             HealthState::Up => self.rules.interval,
-            HealthState::New | HealthState::Down => {
-                let wait = self.backoff.min(self.rules.interval);
-                self.backoff = wait.saturating_mul(2);
-                wait
-            }
+            HealthState::New | HealthState::Down => self.backoff.wait(self.rules.interval),
         };
         self.next_probe = now + wait.mul_f64(rng.random_range(1.0 - JITTER..=1.0));
         self.last_probe = Some(now);
@@ -198,7 +195,7 @@ impl Health {
                 if self.against >= self.rules.rise {
                     return self.turn(HealthState::Up, now);
                 }
-                self.backoff = FIRST_BACKOFF;
+                self.backoff.reset();
                 self.next_probe = self.next_probe.min(now + FIRST_BACKOFF.min(self.rules.interval));
             }
             HealthState::Down => {}
@@ -297,11 +294,11 @@ impl Health {
         self.since = now;
         self.against = 0;
         self.unreachable = 0;
+        self.backoff.reset();
         let wait = match state {
             HealthState::Up => self.rules.interval,
-            HealthState::New | HealthState::Down => FIRST_BACKOFF.min(self.rules.interval),
+            HealthState::New | HealthState::Down => self.backoff.wait(self.rules.interval),
         };
-        self.backoff = wait.saturating_mul(2);
         self.next_probe = self.next_probe.min(now + wait);
     }
 }

@@ -18,6 +18,7 @@ use super::locks;
 use super::message::{Downward, Edition, GivenUp, Introduction, PROTOCOL, ProcessPart, State, Upward, from_memory};
 use super::spawn::{Image, name_process};
 use super::tree::ProcessOrder;
+use crate::backoff::Backoff;
 use crate::load::{ConfigReader, ConfigText, Confinement, LoadError, Setup};
 use crate::metrics::Role;
 use crate::net::from_clients::listening::{Endpoint, ListeningSocket};
@@ -75,7 +76,7 @@ impl MemberProcess {
 
     /// Loads, opens sockets and gives up rights. A standby tries again after a failure.
     pub(super) fn prepare(&mut self) -> Result<PreparedProcess, ExitCode> {
-        let mut delay = MIN_DELAY;
+        let mut delays = Backoff::new(MIN_DELAY);
         loop {
             self.say(Role::Starting, None);
             let (message, status) = match self.try_to_prepare() {
@@ -95,10 +96,10 @@ impl MemberProcess {
                 }
                 ProcessPart::Standby => {}
             }
+            let delay = delays.wait(MAX_DELAY);
             tracing::warn!("standby failed: {message}; trying again in {}", humantime::format_duration(delay));
             self.say(Role::Failed, Some(message));
             self.attend(Some(Instant::now() + delay), None);
-            delay = (delay * 2).min(MAX_DELAY);
         }
     }
 

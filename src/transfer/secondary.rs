@@ -23,6 +23,7 @@ use rand::{Rng, RngExt};
 
 use super::records::Soa;
 use super::serial::Serial;
+use crate::backoff::Backoff;
 
 /// The version of a zone on a secondary, and its times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +103,7 @@ pub struct Secondary {
     /// The primary and the hint of the last NOTIFY.
     notified: Option<(usize, Option<Serial>)>,
     next_notified: Instant,
-    backoff: Duration,
+    backoff: Backoff,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -136,7 +137,7 @@ impl Secondary {
             next_look: now,
             notified: None,
             next_notified: now,
-            backoff: FIRST_BACKOFF,
+            backoff: Backoff::new(FIRST_BACKOFF),
         }
     }
 
@@ -270,7 +271,7 @@ impl Secondary {
         self.version = Some(version);
         self.expires = Some(now + version.expire);
         self.next_look = now + jittered(version.refresh, rng);
-        self.backoff = FIRST_BACKOFF;
+        self.backoff.reset();
     }
 
     fn fail(&mut self, now: Instant, rng: &mut impl Rng) {
@@ -291,11 +292,7 @@ impl Secondary {
         self.look = None;
         let wait = match self.version {
             Some(version) => version.retry,
-            None => {
-                let wait = self.backoff;
-                self.backoff = (wait * 2).min(LAST_BACKOFF);
-                wait
-            }
+            None => self.backoff.wait(LAST_BACKOFF),
         };
         self.next_look = now + jittered(wait, rng);
     }

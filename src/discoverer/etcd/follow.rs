@@ -15,8 +15,9 @@ use tokio::time::sleep_until;
 use super::client::{EtcdAccess, EtcdClient};
 use super::http::WatchLines;
 use super::sign::Signs;
-use crate::discover::SourceBackoff;
+use crate::backoff::Backoff;
 use crate::discover::etcd::{self, EtcdError, KeyValue, Page, WatchLine};
+use crate::discoverer::{FIRST_BACKOFF, MAX_BACKOFF, random_wait};
 use crate::net::tasks::{Tasks, blocking};
 
 pub(in crate::discoverer) enum FollowerEvent {
@@ -44,7 +45,7 @@ impl Follower {
 
     /// Follows forever. The receiver of the reports may delay it.
     pub(in crate::discoverer) async fn run(mut self, report: impl AsyncFn(FollowerEvent)) {
-        let mut backoff = SourceBackoff::default();
+        let mut backoff = Backoff::new(FIRST_BACKOFF);
         loop {
             let begun = Instant::now();
             match self.follow(&report).await {
@@ -62,10 +63,10 @@ impl Follower {
                     self.client.move_on();
                 }
             }
-            if begun.elapsed() > SourceBackoff::MAX {
+            if begun.elapsed() > MAX_BACKOFF {
                 backoff.reset();
             }
-            sleep_until((Instant::now() + backoff.next(&mut self.rng).min(MAX_WAIT)).into()).await;
+            sleep_until((Instant::now() + random_wait(&mut backoff, &mut self.rng).min(MAX_WAIT)).into()).await;
         }
     }
 

@@ -19,8 +19,10 @@ use tokio::sync::Notify;
 use tokio::time::{sleep_until, timeout};
 
 use super::client::{EtcdAccess, EtcdClient};
+use crate::backoff::Backoff;
+use crate::discover::MemberEntry;
 use crate::discover::etcd::{self, EtcdError, LeaseId};
-use crate::discover::{MemberEntry, SourceBackoff};
+use crate::discoverer::{FIRST_BACKOFF, random_wait};
 use crate::net::tasks::{Task, TaskKind, Tasks};
 
 /// The settings of a registration.
@@ -137,7 +139,7 @@ impl RegistrationState {
     async fn run(self: Rc<Self>) {
         self.wait_for_zones().await;
         let mut client = EtcdClient::new(Rc::clone(&self.access), self.tasks.clone());
-        let (mut backoff, mut rng) = (SourceBackoff::default(), SmallRng::from_rng(&mut rand::rng()));
+        let (mut backoff, mut rng) = (Backoff::new(FIRST_BACKOFF), SmallRng::from_rng(&mut rand::rng()));
         while !self.is_draining.get() {
             let wait = match self.claim(&mut client).await {
                 Ok(true) => {
@@ -149,7 +151,7 @@ impl RegistrationState {
                 Ok(false) => self.third(),
                 Err(error) => {
                     self.complain(format!("the authority cannot be registered: {error}"));
-                    backoff.next(&mut rng)
+                    random_wait(&mut backoff, &mut rng)
                 }
             };
             self.is_registered.set(false);

@@ -31,6 +31,7 @@ use super::Listeners;
 use super::process::worker_count;
 use super::worker::{WorkerCommand, XdpSocket};
 use super::workers::WorkerChannels;
+use crate::backoff::Backoff;
 use crate::config::{Config, XdpConfig};
 use crate::metrics::XdpSnapshot;
 use crate::net::sys::batch;
@@ -47,7 +48,7 @@ pub struct Xdp {
     changes: Option<(NetlinkChanges, AsyncFd<OwnedFd>)>,
     looked: Option<Instant>,
     due: Option<Instant>,
-    patience: Duration,
+    patience: Backoff,
     backends: HashSet<IpAddr>,
     next_hops: Arc<NextHops>,
 }
@@ -82,7 +83,7 @@ impl Xdp {
             changes: None,
             looked: None,
             due: None,
-            patience: MIN_PATIENCE,
+            patience: Backoff::new(2 * MIN_PATIENCE),
             backends: HashSet::new(),
             next_hops: Arc::default(),
         })
@@ -120,9 +121,14 @@ impl Xdp {
             has_changed |= interface.look(listening, workers);
         }
         let is_wanting = self.interfaces.iter().any(|interface| interface.problem().is_some());
-        self.patience = if is_wanting { (self.patience * 2).min(MAX_PATIENCE) } else { MIN_PATIENCE };
+        let patience = if is_wanting {
+            self.patience.wait(MAX_PATIENCE)
+        } else {
+            self.patience.reset();
+            MIN_PATIENCE
+        };
         self.looked = Some(now);
-        self.due = (is_wanting || self.changes.is_none()).then(|| now + self.patience);
+        self.due = (is_wanting || self.changes.is_none()).then(|| now + patience);
         has_changed
     }
 

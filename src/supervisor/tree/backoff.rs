@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use super::words::TreeRules;
+use crate::backoff::Backoff;
 
 #[derive(Debug)]
 pub(super) struct RestartBackoff {
-    delay: Duration,
+    delay: Backoff,
     not_before: Instant,
     not_before_unserved: Instant,
     /// True if a death has lengthened the delay since the last start, because further deaths are the same
@@ -16,7 +17,7 @@ pub(super) struct RestartBackoff {
 
 impl RestartBackoff {
     pub(super) fn new(now: Instant) -> Self {
-        Self { delay: Duration::ZERO, not_before: now, not_before_unserved: now, is_counted: false }
+        Self { delay: Backoff::new(MIN_DELAY), not_before: now, not_before_unserved: now, is_counted: false }
     }
 
     /// A process that never loaded may have died of its start data.
@@ -27,13 +28,12 @@ impl RestartBackoff {
         }
         self.not_before_unserved = now + MIN_DELAY;
         if !std::mem::replace(&mut self.is_counted, true) {
-            self.delay = (self.delay * 2).clamp(MIN_DELAY, MAX_DELAY);
-            self.not_before = self.not_before.max(now + self.delay);
+            self.not_before = self.not_before.max(now + self.delay.wait(MAX_DELAY));
         }
     }
 
     pub(super) fn on_load(&mut self) {
-        self.delay = Duration::ZERO;
+        self.delay.reset();
     }
 
     pub(super) fn on_start(&mut self) {

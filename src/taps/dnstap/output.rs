@@ -27,6 +27,7 @@ use super::Dnstap;
 use super::frames::{
     ControlFrame, DnstapFrame, MAX_CONTROL, control_frame, data_frame_len, read_control, write_data_frame,
 };
+use crate::backoff::Backoff;
 use crate::config::DnstapTarget;
 use crate::metrics::Tap;
 
@@ -39,7 +40,7 @@ pub(in crate::taps) struct Frames {
     frames: u64,
     /// The part of the first frame that was sent.
     sent: usize,
-    back_off: Duration,
+    back_off: Backoff,
 }
 
 #[derive(Debug)]
@@ -65,12 +66,18 @@ impl Frames {
     /// Creates the output, which opens nothing before the first frame.
     pub(in crate::taps) fn new(dnstap: Arc<Dnstap>) -> Self {
         let waiting = Vec::with_capacity(AT_ONCE + ROOM);
-        Self { dnstap, link: DnstapLink::Closed(None), waiting, frames: 0, sent: 0, back_off: FIRST_BACK_OFF }
+        Self {
+            dnstap,
+            link: DnstapLink::Closed(None),
+            waiting,
+            frames: 0,
+            sent: 0,
+            back_off: Backoff::new(FIRST_BACK_OFF),
+        }
     }
 
     fn close(&mut self, now: Instant) {
-        self.link = DnstapLink::Closed(Some(now + self.back_off));
-        self.back_off = (self.back_off * 2).min(MAX_BACK_OFF);
+        self.link = DnstapLink::Closed(Some(now + self.back_off.wait(MAX_BACK_OFF)));
         self.sent = 0;
     }
 
@@ -120,7 +127,7 @@ impl Frames {
                 {
                     self.link = DnstapLink::Open(socket);
                 }
-                self.back_off = FIRST_BACK_OFF;
+                self.back_off.reset();
                 Ok(true)
             }
         }

@@ -5,24 +5,24 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
+use crate::backoff::Backoff;
+
 /// The time before which a backend must not be dialled again.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionBackoff {
-    next: Duration,
+    waits: Backoff,
     until: Option<Instant>,
 }
 
 impl ConnectionBackoff {
     /// Returns a back-off that allows a dial at once.
     pub fn new() -> Self {
-        Self { next: FIRST, until: None }
+        Self { waits: Backoff::new(FIRST), until: None }
     }
 
     /// Notes a failed dial. The wait is random by a quarter, so that workers do not dial all at once.
     pub fn failed(&mut self, max: Duration, now: Instant, rng: &mut StdRng) {
-        let wait = self.next.min(max);
-        self.until = Some(now + wait.mul_f64(rng.random_range(0.75..1.25)));
-        self.next = wait.saturating_mul(2);
+        self.until = Some(now + self.waits.wait(max).mul_f64(rng.random_range(0.75..1.25)));
     }
 
     /// Resets the back-off, because a connection was useful.
