@@ -94,10 +94,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     // To `sight`: the JSON is a type of it. To `zone`: it prints differences as text.
     ("replicas", &["address", "sight", "state", "net", "policy", "zone", "wire"]),
     ("notify", &["config", "net", "transfer", "zone", "wire"]),
-    // To `cache`: only for the form in which it writes responses, which is that of all responses.
     (
         "forwarder",
-        &["engine", "taps", "sight", "state", "config", "net", "policy", "cache", "limit", "wire", "metrics", "faults"],
+        &["engine", "taps", "sight", "state", "config", "net", "policy", "limit", "wire", "metrics", "faults"],
     ),
     ("authority", &["taps", "net", "transfer", "limit", "zone", "wire", "metrics", "faults"]),
     // To `policy`: why an attempt was made is its word. To `metrics`: what is dropped is counted there, and

@@ -11,7 +11,6 @@
 //! Numbers are little-endian. A snapshot holds fresh and stale answers, no failures. Entries age by the wall
 //! clock while the process is down. After any error the cache is empty.
 
-use std::fmt;
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
@@ -24,28 +23,36 @@ use super::store::{Cache, lock};
 use crate::wire::{QuestionFlags, read_reply};
 
 /// The reason why a snapshot was not loaded.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum SnapshotLoadError {
     /// The file could not be read.
+    #[error("cannot be read: {0}")]
     Io(io::Error),
     /// The content is damaged.
-    DamagedSnapshot(DamagedSnapshot),
+    #[error(transparent)]
+    DamagedSnapshot(#[from] DamagedSnapshot),
 }
 
 /// The damage of a snapshot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DamagedSnapshot {
     /// The magic number or the version is wrong.
+    #[error("is not a saved cache of this version")]
     Magic,
     /// The snapshot ends too early.
+    #[error("is cut short")]
     CutShort,
     /// An entry is malformed.
+    #[error("has an invalid entry")]
     Entry,
     /// The fingerprint does not match.
+    #[error("does not match its fingerprint")]
     Fingerprint,
     /// Bytes follow the snapshot.
+    #[error("has data behind its end")]
     OctetsLeft,
-    /// The snapshot is from the future: the wall clock was set back, so the age of the entries is unknown.
+    /// The wall clock was set back, so the age of the entries is unknown.
+    #[error("was saved later than now: the clock was set back, so its age is not known")]
     FromTheFuture,
 }
 
@@ -213,36 +220,6 @@ impl From<io::Error> for SnapshotLoadError {
         }
     }
 }
-
-impl From<DamagedSnapshot> for SnapshotLoadError {
-    fn from(damaged: DamagedSnapshot) -> Self {
-        Self::DamagedSnapshot(damaged)
-    }
-}
-
-impl fmt::Display for SnapshotLoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Io(error) => write!(f, "cannot be read: {error}"),
-            Self::DamagedSnapshot(damaged) => damaged.fmt(f),
-        }
-    }
-}
-
-impl fmt::Display for DamagedSnapshot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Magic => "is not a saved cache of this version",
-            Self::CutShort => "is cut short",
-            Self::Entry => "has an invalid entry",
-            Self::Fingerprint => "does not match its fingerprint",
-            Self::OctetsLeft => "has data behind its end",
-            Self::FromTheFuture => "was saved later than now: the clock was set back, so its age is not known",
-        })
-    }
-}
-
-impl std::error::Error for SnapshotLoadError {}
 
 /// The start of a snapshot. The last byte is the version.
 const MAGIC: [u8; 8] = *b"hedgeca\x01";

@@ -11,7 +11,7 @@ use super::slots::RaceRef;
 use super::{EngineWorker, QTYPE_QCLASS, shortage};
 use crate::metrics::Want;
 use crate::policy::Rank;
-use crate::policy::race::{Attempt, AttemptId, AttemptKind, BackendIndex, OptRefusal, RaceStep, ReplyValue};
+use crate::policy::race::{Attempt, AttemptId, AttemptKind, BackendIndex, OptRefusal, Race, RaceStep, ReplyValue};
 use crate::policy::timers::Timers;
 use crate::wire::{self, Reply};
 
@@ -172,24 +172,17 @@ impl<I: Io> ActiveRace<'_, I> {
         }
     }
 
-    pub(super) fn lose(&mut self, attempt: AttemptId) {
+    /// Ends an attempt whose slot is free already. The race moves on as `event` requires.
+    pub(super) fn end(&mut self, attempt: AttemptId, event: impl FnOnce(&mut Race, AttemptId)) {
         if !self.entry.is_fetching {
             self.clear_slot(attempt);
-            self.entry.race.on_lost(attempt);
+            event(&mut self.entry.race, attempt);
             self.drive(None);
         }
     }
 
     pub(super) fn clear_slot(&mut self, attempt: AttemptId) {
         self.entry.set_query_slot(attempt, None, self.spills);
-    }
-
-    pub(super) fn fail(&mut self, attempt: AttemptId) {
-        if !self.entry.is_fetching {
-            self.clear_slot(attempt);
-            self.entry.race.on_failure(attempt);
-            self.drive(None);
-        }
     }
 
     pub(super) fn judge(&mut self, outstanding: Outstanding, reply: &Reply<'_>) {

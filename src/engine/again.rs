@@ -30,19 +30,14 @@ impl<C: ClientHandle> Engine<C> {
         }
         let mut taken = std::mem::take(&mut self.taken);
         io.void(socket, now, &mut taken);
-        for slot in taken.drain(..) {
-            match slot {
-                SlotState::InFlight(outstanding) => {
-                    self.with_race(io, outstanding.race, now, |race| race.move_on(outstanding));
-                }
-                SlotState::Quarantined(late) => {
-                    if let Some(pool) = self.pools.get_mut(late.pool).filter(|_| !late.is_silent) {
-                        pool.ended(late.backend, AttemptEnd::Void, late.is_charged, now);
-                    }
-                }
+        for slot in &taken {
+            if let SlotState::Quarantined(late) = slot
+                && let Some(pool) = self.pools.get_mut(late.pool).filter(|_| !late.is_silent)
+            {
+                pool.ended(late.backend, AttemptEnd::Void, late.is_charged, now);
             }
         }
-        self.taken = taken;
+        self.for_races_of(io, taken, |race, outstanding| race.move_on(outstanding), now);
     }
 }
 

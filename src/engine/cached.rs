@@ -22,6 +22,7 @@ use super::entry::{RaceEntry, StaleAnswer, Waiter};
 use super::fallback::FallbackAnswer;
 use super::io::{ClientHandle, Io, ResponseOrigin, ResponseSummary};
 use super::reply::{decision, rank};
+use super::responder::Responder;
 use super::{Engine, QTYPE_QCLASS};
 use crate::cache::{self, Cache, CacheKey, CacheLookup, CacheRules, CachedFailure, PoolId};
 use crate::config::PoolIndex;
@@ -114,23 +115,21 @@ impl PoolCache<'_> {
     /// Gives a client the cached response if the reason permits it, and returns the kind of entry found.
     fn give<I: Io>(
         &self,
-        io: &mut I,
+        responder: &mut Responder<'_, I>,
         key: &CacheKey<'_>,
         waiter: &Waiter<I::Client>,
         resolution: &ResponseOrigin<'_>,
         reason: LookupReason,
-        now: Instant,
     ) -> CacheLookup {
-        let Self { cache, rules, .. } = *self;
+        let (Self { cache, rules, .. }, now) = (*self, responder.now);
         let mut found = CacheLookup::Nothing;
-        io.respond(waiter, resolution, now, |receiver, out| {
+        responder.respond(waiter, resolution, |receiver, out| {
             found = match reason {
                 LookupReason::Query => cache.look_up(key, receiver, rules, now, out),
                 LookupReason::HandedOver | LookupReason::Need => cache.look_stale(key, receiver, rules, now, out),
                 LookupReason::Ignore => CacheLookup::Nothing,
             };
             if !reason.takes(found) {
-                out.clear();
                 return None;
             }
             let source =
@@ -156,7 +155,8 @@ impl<C: ClientHandle> Engine<C> {
         let shared = &state.pools[pool.0];
         let Some(cached) = PoolCache::of(state, shared) else { return CacheResult::Nothing };
         let resolution = ResponseOrigin::at_once(question.hash, shared);
-        let found = cached.give(io, &cached.key(question), waiter, &resolution, reason, now);
+        let mut responder = Responder::new(io, &self.worker, &mut self.scratch, now);
+        let found = cached.give(&mut responder, &cached.key(question), waiter, &resolution, reason);
         let result = match found {
             CacheLookup::Fresh { is_refresh_due: true } => CacheResult::RefreshDue,
             CacheLookup::Fresh { is_refresh_due: false } => CacheResult::Responded,
@@ -207,7 +207,8 @@ impl<C: ClientHandle> Engine<C> {
         }
         waiter.count_wait(self.worker.counters_of(&pool.shared), now);
         let resolution = ResponseOrigin::at_once(question.hash, &pool.shared);
-        fallback.give(io, &self.worker.counters, waiter, &resolution, question.octets, now);
+        let mut responder = Responder::new(io, &self.worker, &mut self.scratch, now);
+        fallback.give(&mut responder, &self.worker.counters, waiter, &resolution, question.octets);
         true
     }
 
@@ -242,7 +243,7 @@ impl<C: ClientHandle> Engine<C> {
 
 impl<I: Io> ActiveRace<'_, I> {
     pub(super) fn respond_stale(&mut self) {
-        let Self { entry, pool, worker, io, now, .. } = self;
+        let Self { entry, pool, worker, io, scratch, now, .. } = self;
         if entry.is_signed() {
             return;
         }
@@ -254,8 +255,9 @@ impl<I: Io> ActiveRace<'_, I> {
         let counters = worker.counters_of(&pool.shared);
         let resolution = ResponseOrigin::of_race(entry.hash, &pool.shared, &entry.race, None);
         let waited = entry.waiter_count();
+        let mut responder = Responder::new(*io, worker, scratch, *now);
         entry.retain_waiters(&worker.shared.clients, |waiter| {
-            let found = cached.give(*io, &key, waiter, &resolution, LookupReason::Need, *now);
+            let found = cached.give(&mut responder, &key, waiter, &resolution, LookupReason::Need);
             let is_responded = LookupReason::Need.takes(found);
             if is_responded {
                 waiter.count_wait(counters, *now);

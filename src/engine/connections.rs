@@ -12,6 +12,7 @@ use super::io::{ClientHandle, Io};
 use super::{Engine, signal_prober};
 use crate::policy::backend_load::AttemptEnd;
 use crate::policy::query_slots::{SlotState, SocketSetId};
+use crate::policy::race::Race;
 use crate::state::HealthSignal;
 
 impl<C: ClientHandle> Engine<C> {
@@ -35,15 +36,7 @@ impl<C: ClientHandle> Engine<C> {
                 }
             }
         }
-        for taken_by in lost.drain(..) {
-            match taken_by {
-                SlotState::InFlight(outstanding) => {
-                    self.with_race(io, outstanding.race, now, |race| race.lose(outstanding.attempt()));
-                }
-                SlotState::Quarantined(_) => {}
-            }
-        }
-        self.taken = lost;
+        self.for_races_of(io, lost, |race, outstanding| race.end(outstanding.attempt(), Race::on_lost), now);
     }
 
     /// Handles queries that a backend answered by errors of its transport, which are not replies: the
@@ -69,12 +62,11 @@ impl<C: ClientHandle> Engine<C> {
                 pool.end_without_reply(index, taken_by, end, now);
             }
         }
-        for taken_by in rejected.drain(..) {
-            if let SlotState::InFlight(outstanding) = taken_by {
-                self.with_race(io, outstanding.race, now, |race| race.reject(outstanding.attempt()));
-            }
-        }
-        self.taken = rejected;
+        let reject = |race: &mut Race, attempt| {
+            race.on_bare_failure(attempt);
+            race.on_failure(attempt);
+        };
+        self.for_races_of(io, rejected, |race, outstanding| race.end(outstanding.attempt(), reject), now);
     }
 
     fn asked_at<I: Io<Client = C>>(&mut self, io: &mut I, outstanding: Outstanding, now: Instant) -> Option<Instant> {

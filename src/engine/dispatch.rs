@@ -8,6 +8,7 @@ use super::fallback::FallbackAnswer;
 use super::io::{ClientHandle, Io, ResponseOrigin};
 use super::pool::Pool;
 use super::pools::PoolSlot;
+use super::responder::Responder;
 use super::single_flight::WorkerId;
 use super::slots::RaceRef;
 use super::{Engine, EngineWorker, signal_prober};
@@ -305,7 +306,8 @@ impl<C: ClientHandle> Engine<C> {
         let fallback = if limit == Limit::InFlight { FallbackAnswer::BUSY } else { FallbackAnswer::TOO_MANY };
         let resolution = ResponseOrigin::at_once(question.hash, &self.worker.state.pools[pool.0]);
         let resolution = ResponseOrigin { is_limited: true, ..resolution };
-        fallback.give(io, &self.worker.counters, waiter, &resolution, question.octets, now);
+        let mut responder = Responder::new(io, &self.worker, &mut self.scratch, now);
+        fallback.give(&mut responder, &self.worker.counters, waiter, &resolution, question.octets);
     }
 }
 

@@ -3,14 +3,14 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use serde::ser::{Serialize, SerializeSeq, SerializeStruct, Serializer};
+use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use super::QTYPE_QCLASS;
 use super::entry::Replies;
 use super::slots::RaceRef;
 use crate::policy::Rank;
 use crate::policy::race::{Attempt, AttemptId, AttemptKind, BackendIndex, Race, RaceEnd, State};
-use crate::sight::slow::{Fate, RaceOutcome as SlowOutcome};
+use crate::sight::slow::{DeniedHedge, Fate, LateReply, RaceOutcome as SlowOutcome, SlowAttempt, SlowRace};
 use crate::state::SharedPool;
 use crate::wire::{self, Rcode, RecordType};
 
@@ -137,6 +137,36 @@ impl<'a> RaceReport<'a> {
         }
     }
 
+    /// Returns the race as a value that lasts, for a race that started at this Unix time.
+    pub fn slow_race(&self, at: f64) -> SlowRace {
+        SlowRace {
+            at,
+            pool: self.pool.config.name.clone(),
+            name: self.qname().to_string(),
+            qtype: self.qtype().to_string(),
+            took_ms: millis(self.took()),
+            outcome: self.slow_outcome(),
+            winner: self.winner().map(str::to_owned),
+            rcode: self.rcode.map(|rcode| rcode.to_string()),
+            waiters: self.all_waiters(),
+            hedges_denied: self.race.hedges_denied().into(),
+            denied: self.denied(),
+            all_down: self.race.all_down(),
+            why: String::new(),
+            attempts: self.race.attempts().map(|attempt| self.slow_attempt(&attempt)).collect(),
+        }
+    }
+
+    fn all_waiters(&self) -> u32 {
+        (self.waiters as u32).saturating_add(self.stale_given)
+    }
+
+    fn slow_attempt<S: From<&'a str>>(&self, attempt: &Attempt) -> SlowAttempt<S> {
+        let (fate, took_ms, rank) = self.fate(attempt);
+        let at_ms = millis(attempt.asked_at.saturating_duration_since(self.race.started()));
+        SlowAttempt { backend: self.label(attempt.backend).into(), kind: attempt.kind, at_ms, took_ms, fate, rank }
+    }
+
     fn fate(&self, attempt: &Attempt) -> (Fate, Option<f64>, Option<Rank>) {
         let reply = self.replies.and_then(|replies| *replies.get(usize::from(attempt.id.0))?);
         let took = |at: Instant| millis(at.saturating_duration_since(attempt.asked_at));
@@ -167,13 +197,13 @@ impl<'a> RaceReport<'a> {
     }
 
     /// Returns the first denied hedge: its backend, its time, and the time until the next attempt.
-    fn denied(&self) -> Option<DeniedHedgeJson<'a>> {
+    fn denied<S: From<&'a str>>(&self) -> Option<DeniedHedge<S>> {
         let at = self.denied_at?;
         let next = self.race.attempts().find(|attempt| attempt.asked_at >= at);
         let until = next.map_or(self.now, |next| next.asked_at);
         let to = next.map(|next| next.backend).or_else(|| self.race.next_hedge());
-        Some(DeniedHedgeJson {
-            to: to.map(|to| self.label(to)),
+        Some(DeniedHedge {
+            to: to.map(|to| self.label(to).into()),
             at_ms: millis(at.saturating_duration_since(self.race.started())),
             for_ms: millis(until.saturating_duration_since(at)),
         })
@@ -235,19 +265,16 @@ impl LateReport<'_> {
         self.now.saturating_duration_since(self.sent)
     }
 
-    /// Returns the JSON of a [`LateReply`](crate::sight::slow::LateReply) to an attempt of this Unix time.
-    pub fn as_json(&self, asked_at: f64) -> impl Serialize {
-        #[derive(serde::Serialize)]
-        struct LateReplyJson<'a> {
-            hash: u64,
-            pool: &'a str,
-            backend: &'a str,
-            asked_at: f64,
-            took_ms: f64,
-            rank: Rank,
+    /// Returns the reply to an attempt of this Unix time as a value, with borrowed names or own ones.
+    pub fn late_reply<'s, S: From<&'s str>>(&'s self, asked_at: f64) -> LateReply<S> {
+        LateReply {
+            hash: self.hash,
+            pool: self.pool.config.name.as_str().into(),
+            backend: self.pool.backend(self.backend).name.as_str().into(),
+            asked_at,
+            took_ms: millis(self.took()),
+            rank: self.rank,
         }
-        let (pool, backend) = (&*self.pool.config.name, &*self.pool.backend(self.backend).name);
-        LateReplyJson { hash: self.hash, pool, backend, asked_at, took_ms: millis(self.took()), rank: self.rank }
     }
 }
 
@@ -279,9 +306,9 @@ impl Serialize for RaceBodyJson<'_> {
         race.serialize_field("outcome", &report.slow_outcome())?;
         race.serialize_field("winner", &report.winner())?;
         race.serialize_field("rcode", &report.rcode.map(DisplayJson))?;
-        race.serialize_field("waiters", &(report.waiters as u64 + u64::from(report.stale_given)))?;
+        race.serialize_field("waiters", &report.all_waiters())?;
         race.serialize_field("hedges_denied", &report.race.hedges_denied())?;
-        race.serialize_field("denied", &report.denied())?;
+        race.serialize_field("denied", &report.denied::<&str>())?;
         race.serialize_field("all_down", &report.race.all_down())?;
         race.serialize_field("attempts", &AttemptsJson(report))?;
         race.end()
@@ -292,32 +319,8 @@ struct AttemptsJson<'a>(&'a RaceReport<'a>);
 
 impl Serialize for AttemptsJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(serde::Serialize)]
-        struct AttemptJson<'a> {
-            backend: &'a str,
-            kind: AttemptKind,
-            at_ms: f64,
-            took_ms: Option<f64>,
-            fate: Fate,
-            rank: Option<Rank>,
-        }
-        let report = self.0;
-        let mut lines = serializer.serialize_seq(None)?;
-        for attempt in report.race.attempts() {
-            let (fate, took_ms, rank) = report.fate(&attempt);
-            let at_ms = millis(attempt.asked_at.saturating_duration_since(report.race.started()));
-            let backend = report.label(attempt.backend);
-            lines.serialize_element(&AttemptJson { backend, kind: attempt.kind, at_ms, took_ms, fate, rank })?;
-        }
-        lines.end()
+        serializer.collect_seq(self.0.race.attempts().map(|attempt| self.0.slow_attempt::<&str>(&attempt)))
     }
-}
-
-#[derive(serde::Serialize)]
-struct DeniedHedgeJson<'a> {
-    to: Option<&'a str>,
-    at_ms: f64,
-    for_ms: f64,
 }
 
 struct DisplayJson<T>(T);

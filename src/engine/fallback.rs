@@ -1,9 +1,8 @@
 //! Fallback responses, for clients that cannot get a backend's reply.
 
-use std::time::Instant;
-
 use super::entry::Waiter;
 use super::io::{ClientHandle, Io, ResponseOrigin, ResponseSummary};
+use super::responder::Responder;
 use crate::cache::ResponseFor;
 use crate::metrics::{Counters, DropReason, ResponseSource};
 use crate::policy::{PoolRules, Silence};
@@ -52,21 +51,20 @@ impl FallbackAnswer {
 
     pub(super) fn give<I: Io>(
         self,
-        io: &mut I,
+        responder: &mut Responder<'_, I>,
         counters: &Counters,
         waiter: &Waiter<I::Client>,
         resolution: &ResponseOrigin<'_>,
         question: &[u8],
-        now: Instant,
     ) {
         let Self { source, rcode, error } = self;
         let Some(rcode) = rcode else {
             if !waiter.client.is_admin() {
                 counters.dropped_many(DropReason::Unanswered, waiter.queries.into());
             }
-            return io.respond_nothing(waiter, resolution, question, now);
+            return responder.io.respond_nothing(waiter, resolution, question, responder.now);
         };
-        io.respond(waiter, resolution, now, |receiver, out| {
+        responder.respond(waiter, resolution, |receiver, out| {
             let ResponseFor { form, own_udp_size, .. } = *receiver;
             wire::write_synthesized(question, form, rcode, error, true, own_udp_size, out);
             Some(ResponseSummary { source, rcode })

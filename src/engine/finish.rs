@@ -1,21 +1,22 @@
 //! The end of a race: it caches the result, quarantines the slots and responds to each client.
 
+use std::time::Instant;
+
 use super::active_race::{ActiveRace, AtHand};
 use super::attempt::QuarantinedAttempt;
 use super::entry::Waiter;
 use super::explain::RaceReport;
 use super::fallback::FallbackAnswer;
 use super::io::{ClientHandle, FetchFrom, FetchQuery, Io, ResponseOrigin, ResponseSummary};
+use super::responder::{Responder, response_limit};
+use super::slots::RaceRef;
 use super::{Engine, signal_prober};
 use crate::cache::ResponseFor;
 use crate::metrics::{FetchResult, ResponseSource};
 use crate::policy::race::{Attempt, AttemptId, AttemptKind, BackendIndex, RaceEnd};
 use crate::policy::{Dispatch, Rank};
 use crate::state::HealthSignal;
-use crate::wire::{self, ClientForm, Rcode, Reply, Transport};
-use std::time::Instant;
-
-use super::slots::RaceRef;
+use crate::wire::{self, Rcode, Reply};
 
 impl<I: Io> ActiveRace<'_, I> {
     /// Ends the race: responds to all waiting clients, or fetches the whole answer for those that use TCP.
@@ -172,14 +173,15 @@ impl<I: Io> ActiveRace<'_, I> {
         let is_truncated = reply.is_truncated() && !self.pool.is_encrypted(winner.backend) && !is_decision;
         let is_signed = self.entry.is_signed();
         let has_no_waiter = !self.entry.has_waiters();
-        let Self { entry, pool, worker, io, now, .. } = self;
+        let Self { entry, pool, worker, io, scratch, now, .. } = self;
         let counters = worker.counters_of(&pool.shared);
         let resolution = ResponseOrigin::of_race(entry.hash, &pool.shared, &entry.race, Some(winner));
+        let mut responder = Responder::new(*io, worker, scratch, *now);
         entry.retain_waiters(&worker.shared.clients, |waiter| {
             let needs_more = is_truncated && waiter.client.transport().is_stream();
             if !needs_more {
                 waiter.count_wait(counters, *now);
-                relay(*io, waiter, &resolution, reply, is_signed, *now);
+                relay(&mut responder, waiter, &resolution, reply, is_signed);
             }
             needs_more
         });
@@ -236,12 +238,13 @@ impl<I: Io> ActiveRace<'_, I> {
     fn finish_fetch(&mut self, reply: &Reply<'_>) {
         self.count_fetch(FetchResult::Whole);
         self.remember_whole(reply);
-        let Self { entry, pool, worker, io, now, .. } = self;
+        let Self { entry, pool, worker, io, scratch, now, .. } = self;
         let counters = worker.counters_of(&pool.shared);
         let resolution = ResponseOrigin::of_race(entry.hash, &pool.shared, &entry.race, entry.race.winner().as_ref());
+        let mut responder = Responder::new(*io, worker, scratch, *now);
         for waiter in entry.waiters() {
             waiter.count_wait(counters, *now);
-            relay(*io, &waiter, &resolution, reply, entry.is_signed(), *now);
+            relay(&mut responder, &waiter, &resolution, reply, entry.is_signed());
         }
         self.is_over = true;
     }
@@ -261,23 +264,24 @@ impl<I: Io> ActiveRace<'_, I> {
 
     /// Gives the TC reply to a UDP client that asks during the fetch, because it can use nothing longer.
     pub(super) fn respond_meanwhile(&mut self, waiter: &Waiter<I::Client>) {
-        let Self { entry, pool, worker, io, now, .. } = self;
+        let Self { entry, pool, worker, io, scratch, now, .. } = self;
         if let Ok(reply) = wire::read_reply(entry.kept()) {
             waiter.count_wait(worker.counters_of(&pool.shared), *now);
             let resolution =
                 ResponseOrigin::of_race(entry.hash, &pool.shared, &entry.race, entry.race.winner().as_ref());
-            relay(*io, waiter, &resolution, &reply, false, *now);
+            relay(&mut Responder::new(*io, worker, scratch, *now), waiter, &resolution, &reply, false);
         }
     }
 
     fn respond_fallback(&mut self, fallback: FallbackAnswer) {
-        let Self { entry, pool, worker, io, now, .. } = self;
+        let Self { entry, pool, worker, io, scratch, now, .. } = self;
         let resolution = ResponseOrigin::of_race(entry.hash, &pool.shared, &entry.race, None);
+        let mut responder = Responder::new(*io, worker, scratch, *now);
         for waiter in entry.waiters() {
             if fallback.rcode.is_some() {
                 waiter.count_wait(worker.counters_of(&pool.shared), *now);
             }
-            fallback.give(*io, &worker.counters, &waiter, &resolution, entry.question(), *now);
+            fallback.give(&mut responder, &worker.counters, &waiter, &resolution, entry.question());
         }
     }
 }
@@ -301,14 +305,13 @@ pub(super) fn handed_at(sent: Instant, opened: Option<Instant>) -> Instant {
 }
 
 fn relay<I: Io>(
-    io: &mut I,
+    responder: &mut Responder<'_, I>,
     waiter: &Waiter<I::Client>,
     resolution: &ResponseOrigin<'_>,
     reply: &Reply<'_>,
     is_signed: bool,
-    now: Instant,
 ) {
-    io.respond(waiter, resolution, now, |receiver, out| {
+    responder.respond(waiter, resolution, |receiver, out| {
         let ResponseFor { form, own_udp_size, limit } = *receiver;
         // The backend saw the client's own UDP size.
         if is_signed && reply.as_wire().len() <= response_limit(waiter.client.transport(), &waiter.form, u16::MAX) {
@@ -318,9 +321,4 @@ fn relay<I: Io>(
         }
         Some(ResponseSummary { source: ResponseSource::Backend, rcode: reply.rcode() })
     });
-}
-
-/// Returns the maximum length of a response, in bytes.
-pub fn response_limit(transport: Transport, form: &ClientForm, own_udp_size: u16) -> usize {
-    if transport.is_stream() { usize::from(u16::MAX) } else { form.udp_limit(own_udp_size) }
 }

@@ -11,12 +11,11 @@ use super::attempt::{Outstanding, QuarantinedAttempt, TakenSlot};
 use super::entry::Waiter;
 use super::explain::{LateReport, RaceReport};
 use super::slots::RaceRef;
-use crate::cache::ResponseFor;
 use crate::metrics::{ResponseSource, Want};
 use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::policy::race::{Attempt, AttemptKind, BackendIndex, Race};
 use crate::state::{HealthSignal, SharedBackend, SharedPool};
-use crate::wire::{Rcode, Reply, Transport};
+use crate::wire::{Cookie, Rcode, Reply, ShownCookie, Transport};
 
 use super::single_flight::WorkerId;
 
@@ -115,14 +114,17 @@ pub trait Io {
     /// [`on_fetched`](super::Engine::on_fetched) or [`on_fetch_failed`](super::Engine::on_fetch_failed).
     fn fetch(&mut self, race: RaceRef, query: FetchQuery, asked_for: AskedFor<'_, Self::Client>, now: Instant) -> bool;
 
-    /// Responds to a client. `write` writes the response in the client's form and describes it, or returns
-    /// `None` if there is none and the client waits on.
+    /// Returns the whole cookie of a client that has waited, if cookies are on.
+    fn late_cookie(&self, client: &Self::Client, shown: ShownCookie) -> Option<Cookie>;
+
+    /// Sends a response to a client. It may exchange the buffer of the message for another one.
     fn respond(
         &mut self,
         waiter: &Waiter<Self::Client>,
         resolution: &ResponseOrigin<'_>,
+        summary: ResponseSummary,
+        message: &mut Vec<u8>,
         now: Instant,
-        write: impl FnOnce(&ResponseFor<'_>, &mut Vec<u8>) -> Option<ResponseSummary>,
     );
 
     /// Ends the wait of a client without a response.

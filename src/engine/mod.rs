@@ -44,6 +44,7 @@ mod pool;
 mod pools;
 mod proof;
 mod reply;
+mod responder;
 pub mod shortage;
 pub mod single_flight;
 mod slots;
@@ -62,7 +63,6 @@ pub use self::cached::{HashedQuestion, LookupReason, prefetch_memory};
 pub use self::dispatch::ValidQuery;
 pub use self::entry::Waiter;
 pub use self::explain::{LateReport, RaceReport};
-pub use self::finish::response_limit;
 pub use self::io::{
     AskedFor, ClientHandle, Destination, FetchFrom, FetchQuery, Io, NotSent, ResponseOrigin, ResponseSummary,
     SentAttempt, TcpQuery,

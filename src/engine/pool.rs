@@ -215,16 +215,8 @@ impl Pool {
         };
         let remembered = (balance == Balance::Sticky).then(|| self.shared.affinity.get(name)).flatten();
         let remembered = remembered.and_then(|number| self.shared.by_affinity(number));
-        let turn = match balance {
-            Balance::RoundRobin => state.take_turn(),
-            Balance::Sticky if remembered.is_none() => state.take_turn(),
-            Balance::Ordered
-            | Balance::Random
-            | Balance::Sticky
-            | Balance::Hash
-            | Balance::LeastLoad
-            | Balance::Fastest => 0,
-        };
+        let is_in_turn = balance == Balance::RoundRobin || balance == Balance::Sticky && remembered.is_none();
+        let turn = if is_in_turn { state.take_turn() } else { 0 };
         let sight = BalanceInput { now, turn, name, loads: &self.loads, out: self.out, remembered };
         let candidates = match &self.turns {
             PoolTurns::OfFew(balancer) => balancer.candidates(balance, &sight, rng),

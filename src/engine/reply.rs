@@ -14,7 +14,7 @@ use crate::metrics::DropReason;
 use crate::policy::Rank;
 use crate::policy::backend_load::AttemptEnd;
 use crate::policy::query_slots::{QuerySlot, SlotState, SocketId};
-use crate::policy::race::{Attempt, AttemptId, OptRefusal};
+use crate::policy::race::{Attempt, OptRefusal};
 use crate::state::backend_cookies::Urgency;
 use crate::wire::{self, CookiePair, ExtendedError, Rcode, Reply};
 
@@ -238,17 +238,6 @@ impl<I: Io> ActiveRace<'_, I> {
         let Some(asked) = self.entry.race.attempt(attempt) else { return };
         let handed = handed_at(asked.asked_at, self.io.opened(slot.socket()));
         self.settle(outstanding, slot, AttemptEnd::Failure(self.now.saturating_duration_since(handed)));
-        self.entry.race.on_failure(attempt);
-        self.drive(None);
-    }
-
-    /// Fails an attempt by stream that got an error of its transport; its slot is already free.
-    pub(super) fn reject(&mut self, attempt: AttemptId) {
-        if self.entry.is_fetching {
-            return;
-        }
-        self.clear_slot(attempt);
-        self.entry.race.on_bare_failure(attempt);
         self.entry.race.on_failure(attempt);
         self.drive(None);
     }

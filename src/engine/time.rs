@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use super::attempt::{QuarantinedAttempt, TakenSlot};
+use super::active_race::ActiveRace;
+use super::attempt::{Outstanding, QuarantinedAttempt, TakenSlot};
 use super::io::{ClientHandle, Io, NotSent};
 use super::pool::Pool;
 use super::pools::PoolSlot;
@@ -10,7 +11,7 @@ use super::{Engine, signal_prober};
 use crate::policy::backend_load::AttemptEnd;
 use crate::policy::health::HealthState;
 use crate::policy::query_slots::{SlotState, SocketId, SocketSetId};
-use crate::policy::race::BackendIndex;
+use crate::policy::race::{BackendIndex, Race};
 use crate::state::HealthSignal;
 
 impl<C: ClientHandle> Engine<C> {
@@ -97,7 +98,7 @@ impl<C: ClientHandle> Engine<C> {
         let SlotState::InFlight(outstanding) = taken_by else { return };
         let attempt = outstanding.attempt();
         self.with_race(io, outstanding.race, now, |race| match why {
-            NotSent::Unreachable => race.fail(attempt),
+            NotSent::Unreachable => race.end(attempt, Race::on_failure),
             NotSent::Want(want) => {
                 race.clear_slot(attempt);
                 race.on_unsent(attempt, want);
@@ -153,19 +154,27 @@ impl<C: ClientHandle> Engine<C> {
     fn fail_all<I: Io<Client = C>>(
         &mut self,
         io: &mut I,
-        mut taken: Vec<TakenSlot>,
+        taken: Vec<TakenSlot>,
         (slot, backend): (PoolSlot, BackendIndex),
         now: Instant,
     ) {
         if let Some(pool) = self.pools.get_mut(slot) {
             taken.iter().for_each(|taken_by| pool.end_without_reply(backend, taken_by, AttemptEnd::Unreachable, now));
         }
+        self.for_races_of(io, taken, |race, outstanding| race.end(outstanding.attempt(), Race::on_failure), now);
+    }
+
+    /// Passes each attempt that waited in these slots to its race, and keeps the buffer for the next time.
+    pub(super) fn for_races_of<I: Io<Client = C>>(
+        &mut self,
+        io: &mut I,
+        mut taken: Vec<TakenSlot>,
+        event: impl Fn(&mut ActiveRace<'_, I>, Outstanding),
+        now: Instant,
+    ) {
         for taken_by in taken.drain(..) {
-            match taken_by {
-                SlotState::InFlight(outstanding) => {
-                    self.with_race(io, outstanding.race, now, |race| race.fail(outstanding.attempt()));
-                }
-                SlotState::Quarantined(_) => {}
+            if let SlotState::InFlight(outstanding) = taken_by {
+                self.with_race(io, outstanding.race, now, |race| event(race, outstanding));
             }
         }
         self.taken = taken;

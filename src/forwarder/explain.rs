@@ -3,8 +3,6 @@
 use std::time::Instant;
 
 use data_encoding::BASE64;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::outside::WorkerIo;
@@ -13,7 +11,6 @@ use crate::engine::{Explaining, HashedQuestion, LateReport, RaceReport, Response
 use crate::metrics::ResponseSource;
 use crate::net::sys::clock;
 use crate::sight::explain::{Event, ExplainedResponse};
-use crate::sight::slow::ReportedRace;
 use crate::state::Target;
 use crate::wire::{self, Name, RecordClass, RecordType, Transport};
 
@@ -44,15 +41,14 @@ impl Operator {
         &self,
         since: Instant,
         now: Instant,
-        write: impl FnOnce(&mut Vec<u8>) -> Option<ResponseSummary>,
+        ResponseSummary { source, rcode }: ResponseSummary,
+        message: &[u8],
     ) {
-        let mut message = Vec::new();
-        let Some(ResponseSummary { source, rcode }) = write(&mut message) else { return };
         self.send(Event::Response(ExplainedResponse {
             source: source.label().to_owned(),
             rcode: rcode.to_string(),
             took_ms: now.saturating_duration_since(since).as_micros() as f64 / 1e3,
-            message: BASE64.encode(&message),
+            message: BASE64.encode(message),
         }));
     }
 }
@@ -76,11 +72,12 @@ impl Forwarder {
         let question = HashedQuestion { octets: &folded, flags, hash };
         if self.outside.state.routes.target(question.qname()) == Target::Own {
             operator.send(Event::Own);
-            let zone = self.outside.state.resolver_arpa.clone();
-            return operator.take_response(now, now, |out| {
-                let rcode = zone.respond((&message, &query), None, Transport::Tcp, udp_size, out)?;
-                Some(ResponseSummary { source: ResponseSource::Authority, rcode })
-            });
+            let (zone, mut response) = (&self.outside.state.resolver_arpa, Vec::new());
+            if let Some(rcode) = zone.respond((&message, &query), None, Transport::Tcp, udp_size, &mut response) {
+                let summary = ResponseSummary { source: ResponseSource::Authority, rcode };
+                operator.take_response(now, now, summary, &response);
+            }
+            return;
         }
         let Some((suffix, pool)) = self.outside.state.routes.route(question.qname()) else {
             return operator.send(Event::NoRoute);
@@ -107,23 +104,17 @@ impl WorkerIo {
     pub(super) fn explain_race(&self, report: &RaceReport<'_>) -> bool {
         let Some(ExplainedRace { operator, .. }) = self.explained.as_ref() else { return false };
         let at = clock::unix_seconds(report.took());
-        let Some(ReportedRace { race, .. }) = as_value(&report.as_json(at)) else { return false };
-        operator.send(Event::Over(Box::new(race)));
+        operator.send(Event::Over(Box::new(report.slow_race(at))));
         true
     }
 
     pub(super) fn explain_late(&self, late: &LateReport<'_>) {
         if let Some(ExplainedRace { operator, .. }) =
             self.explained.as_ref().filter(|explained| explained.hash == late.hash)
-            && let Some(reply) = as_value(&late.as_json(clock::unix_seconds(late.took())))
         {
-            operator.send(Event::Late(reply));
+            operator.send(Event::Late(late.late_reply(clock::unix_seconds(late.took()))));
         }
     }
-}
-
-fn as_value<T: DeserializeOwned>(value: &impl Serialize) -> Option<T> {
-    serde_json::from_value(serde_json::to_value(value).ok()?).ok()
 }
 
 fn query(name: &Name, qtype: RecordType, udp_size: u16) -> Vec<u8> {

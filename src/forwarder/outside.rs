@@ -12,7 +12,6 @@ use super::explain::ExplainedRace;
 use super::fetches::Fetches;
 use super::responses::{ClientOutput, Delivery};
 use super::{Forwarder, HandOver, ReplyChannel, SharedForwarder};
-use crate::cache::ResponseFor;
 use crate::engine::single_flight::WorkerId;
 use crate::engine::{
     AskedFor, ClientHandle as _, Destination, FetchQuery, Io, LateReport, NotSent, Outstanding, QuarantinedAttempt,
@@ -21,12 +20,13 @@ use crate::engine::{
 use crate::metrics::{Counters, DropReason};
 use crate::net::proxy_protocol::ClientHeader;
 use crate::net::refusal::SendRefusal;
+use crate::net::sys::clock;
 use crate::net::to_backends::connection::StreamProtocol;
 use crate::net::to_backends::sockets::{BackendSockets, StreamWay, TlsSource, UnsentMessage};
 use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::state::{ForwarderState, HealthEvent, HealthSignal, SharedBackend, SharedPool};
 use crate::taps::{AttemptMessage, WorkerTaps};
-use crate::wire::{self, Reply};
+use crate::wire::{self, Cookie, Reply, ShownCookie};
 
 pub(super) struct WorkerIo {
     pub(super) me: WorkerId,
@@ -169,14 +169,31 @@ impl Io for WorkerIo {
         self.fetches.add(race, query, header.map(|header| header.octets).unwrap_or_default(), now)
     }
 
+    fn late_cookie(&self, client: &ReplyChannel, shown: ShownCookie) -> Option<Cookie> {
+        let cookies = self.state.cookies.as_deref()?;
+        Some(cookies.answer_late(shown, client.ip(), clock::unix_now_serial()))
+    }
+
     fn respond(
         &mut self,
         waiter: &Waiter<ReplyChannel>,
         resolution: &ResponseOrigin<'_>,
+        summary: ResponseSummary,
+        message: &mut Vec<u8>,
         now: Instant,
-        write: impl FnOnce(&ResponseFor<'_>, &mut Vec<u8>) -> Option<ResponseSummary>,
     ) {
-        self.respond_in_form(waiter, resolution, now, write);
+        if let ReplyChannel::Admin(operator) = &waiter.client {
+            return operator.take_response(waiter.since, now, summary, message);
+        }
+        self.deliver(&Delivery::of(waiter, resolution, now), |out| {
+            // A buffer with room is exchanged, not copied.
+            if out.capacity() < message.len() {
+                out.extend_from_slice(message);
+            } else {
+                std::mem::swap(out, message);
+            }
+            Some(summary)
+        });
     }
 
     fn respond_nothing(
@@ -230,7 +247,7 @@ impl Io for WorkerIo {
     fn late_reply(&mut self, late: LateReport<'_>) {
         self.explain_late(&late);
         if self.taps.reports_slow_races() {
-            self.taps.late_reply(late.sent, |asked_at| late.as_json(asked_at));
+            self.taps.late_reply(late.sent, |asked_at| late.late_reply::<&str>(asked_at));
         }
     }
 }

@@ -9,8 +9,7 @@ use super::allowance::{Allowance, Receiver, ResponseFate};
 use super::client::DatagramWay;
 use super::outside::WorkerIo;
 use super::paced::{Later, PacedResponses};
-use crate::cache::ResponseFor;
-use crate::engine::{ClientHandle as _, ResponseOrigin, ResponseSummary, Waiter, response_limit};
+use crate::engine::{ClientHandle as _, ResponseOrigin, ResponseSummary, Waiter};
 use crate::limit::{OnDenied, RefusedSources};
 use crate::metrics::{Counters, DropReason, Limit, ResponseSource, is_failure};
 use crate::net::from_clients::tcp::Cacheability;
@@ -85,38 +84,6 @@ impl ClientOutput {
 }
 
 impl WorkerIo {
-    /// Responds to a client in its own form. See [`Io::respond`].
-    pub(super) fn respond_in_form(
-        &mut self,
-        waiter: &Waiter<ReplyChannel>,
-        resolution: &ResponseOrigin<'_>,
-        now: Instant,
-        write: impl FnOnce(&ResponseFor<'_>, &mut Vec<u8>) -> Option<ResponseSummary>,
-    ) {
-        let own_udp_size = self.state.edns_udp_size;
-        let late = self.late_form(waiter);
-        let form = late.as_ref().unwrap_or(&waiter.form);
-        let limit = response_limit(waiter.client.transport(), form, own_udp_size);
-        let receiver = ResponseFor { form, own_udp_size, limit };
-        if let ReplyChannel::Admin(operator) = &waiter.client {
-            return operator.take_response(waiter.since, now, |out| write(&receiver, out));
-        }
-        let delivery = Delivery::of(waiter, resolution, now);
-        self.deliver(&delivery, |out| write(&receiver, out));
-    }
-
-    /// Returns the form of a client with its cookie, if the stored form of a waiting query lacks it.
-    fn late_form(&self, waiter: &Waiter<ReplyChannel>) -> Option<ClientForm> {
-        let Waiter { client, form, cookie, .. } = waiter;
-        match (self.state.cookies.as_deref(), cookie) {
-            (Some(cookies), Some(shown)) => {
-                let cookie = cookies.answer_late(*shown, client.ip(), clock::unix_now_serial());
-                Some(form.with_cookie(Some(cookie)))
-            }
-            (None, _) | (_, None) => None,
-        }
-    }
-
     pub(super) fn refuse(
         &mut self,
         message: &[u8],
@@ -197,7 +164,11 @@ impl WorkerIo {
     }
 
     /// Sends or queues one response within the limits and counts the result; none if `fill` returns `None`.
-    fn deliver(&mut self, delivery: &Delivery<'_>, fill: impl FnOnce(&mut Vec<u8>) -> Option<ResponseSummary>) {
+    pub(super) fn deliver(
+        &mut self,
+        delivery: &Delivery<'_>,
+        fill: impl FnOnce(&mut Vec<u8>) -> Option<ResponseSummary>,
+    ) {
         let &Delivery { client, receiver, now, .. } = delivery;
         let Self { way, counters, state, shared, taps, .. } = self;
         match (client, client.datagram()) {

@@ -1,6 +1,5 @@
 //! Address prefixes, as in access lists.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -59,27 +58,18 @@ impl FromStr for Prefix {
 }
 
 /// The error of parsing a prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PrefixError {
     /// The address is invalid.
+    #[error("neither an IP address nor a prefix such as 192.0.2.0/24")]
     Address,
     /// The length is no number, or too large.
+    #[error("bad prefix length: write 0 to 32 for IPv4, 0 to 128 for IPv6")]
     Length,
     /// Bits are set after the prefix.
+    #[error("bits are set behind the prefix: write the first address of the network")]
     HostBits,
 }
-
-impl fmt::Display for PrefixError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Address => "neither an IP address nor a prefix such as 192.0.2.0/24",
-            Self::Length => "bad prefix length: write 0 to 32 for IPv4, 0 to 128 for IPv6",
-            Self::HostBits => "bits are set behind the prefix: write the first address of the network",
-        })
-    }
-}
-
-impl std::error::Error for PrefixError {}
 
 fn host_bits_4(len: u8) -> u32 {
     u32::MAX.checked_shr(u32::from(len)).unwrap_or(0)

@@ -250,6 +250,4 @@ fn pass_over_slow_starters(list: &mut Candidates, input: &BalanceInput<'_>, rng:
 pub const FEW: usize = 64;
 
 #[cfg(test)]
-mod shares;
-#[cfg(test)]
 mod tests;

@@ -17,17 +17,16 @@ use super::event::{Back, Event, Happening, SimulatedLinkId};
 use super::links::{LinkState, QueuedQuery, SimulatedLink, SimulatedLinks};
 use super::message::{self, ModelAnswer};
 use super::spells::Unfolding;
-use crate::cache::ResponseFor;
 use crate::engine::single_flight::WorkerId;
 use crate::engine::{
     self, AskedFor, Destination, FetchQuery, Io, LateReport, NotSent, Outstanding, QuarantinedAttempt, RaceRef,
-    RaceReport, ResponseOrigin, ResponseSummary, SentAttempt, TakenSlot, TcpQuery, Waiter, response_limit,
+    RaceReport, ResponseOrigin, ResponseSummary, SentAttempt, TakenSlot, TcpQuery, Waiter,
 };
 use crate::policy::Rank;
 use crate::policy::query_slots::{QUARANTINE, QuerySlot, QuerySlots, SlotState, SocketId, SocketSetId};
 use crate::policy::timers::Timers;
 use crate::state::{HealthSignal, SharedBackend};
-use crate::wire::{Reply, Transport};
+use crate::wire::{Cookie, Reply, ShownCookie, Transport};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Caller(pub(super) u32);
@@ -452,22 +451,20 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
         false
     }
 
+    /// Returns `None`, because a scenario has no cookies.
+    fn late_cookie(&self, _client: &Caller, _shown: ShownCookie) -> Option<Cookie> {
+        None
+    }
+
     fn respond(
         &mut self,
         waiter: &Waiter<Caller>,
         _resolution: &ResponseOrigin<'_>,
+        summary: ResponseSummary,
+        _message: &mut Vec<u8>,
         _now: Instant,
-        write: impl FnOnce(&ResponseFor<'_>, &mut Vec<u8>) -> Option<ResponseSummary>,
     ) {
-        let mut response = std::mem::take(&mut self.scratch);
-        response.clear();
-        let limit = response_limit(Transport::Udp, &waiter.form, UDP_SIZE);
-        let receiver = ResponseFor { form: &waiter.form, own_udp_size: UDP_SIZE, limit };
-        let said = write(&receiver, &mut response);
-        self.scratch = response;
-        if said.is_some() {
-            self.responded(waiter.client, said);
-        }
+        self.responded(waiter.client, Some(summary));
     }
 
     fn respond_nothing(&mut self, waiter: &Waiter<Caller>, _: &ResponseOrigin<'_>, _question: &[u8], _now: Instant) {

@@ -17,12 +17,11 @@ use super::super::io::{
 use super::super::{LateReport, Outstanding, QuarantinedAttempt, RaceRef, RaceReport, TakenSlot, Waiter};
 use super::*;
 use crate::address::BackendAddress;
-use crate::cache::ResponseFor;
 use crate::config::{BackendConfig, Config, PoolConfig};
 use crate::forwarder::ReplyChannel;
 use crate::policy::query_slots::{QuerySlot, SocketId};
 use crate::state::ForwarderState;
-use crate::wire::{HashSeed, Reply};
+use crate::wire::{Cookie, HashSeed, Reply, ShownCookie};
 
 /// I/O with sockets that do nothing.
 #[derive(Default)]
@@ -108,12 +107,17 @@ impl Io for Sockets {
         false
     }
 
+    fn late_cookie(&self, _: &ReplyChannel, _: ShownCookie) -> Option<Cookie> {
+        None
+    }
+
     fn respond(
         &mut self,
         _: &Waiter<ReplyChannel>,
         _: &ResponseOrigin<'_>,
+        _: ResponseSummary,
+        _: &mut Vec<u8>,
         _: Instant,
-        _: impl FnOnce(&ResponseFor<'_>, &mut Vec<u8>) -> Option<ResponseSummary>,
     ) {
     }
 

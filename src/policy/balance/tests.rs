@@ -1,5 +1,7 @@
 //! Tests of the policies: the first choice and its frequency.
 
+mod shares;
+
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::StdRng;

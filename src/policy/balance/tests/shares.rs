@@ -6,8 +6,8 @@ use std::time::Duration;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use super::tests::{ALL, pool};
-use super::*;
+use super::super::*;
+use super::{ALL, pool};
 use crate::policy::affinity::Affinity;
 use crate::policy::backend_load::{AttemptEnd, SLOW_START};
 use crate::policy::timers::Timers;
