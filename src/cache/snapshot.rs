@@ -115,16 +115,7 @@ impl Cache {
     ) -> Result<u64, SnapshotLoadError> {
         let now = self.now(rules, now);
         let mut snapshot = ChecksumStream { inner: snapshot, sum: EMPTY_FINGERPRINT };
-        if snapshot.read()? != MAGIC {
-            return Err(DamagedSnapshot::Magic.into());
-        }
-        let saved_at = u64::from_le_bytes(snapshot.read()?);
-        // A small step back of the clock, as NTP makes it, does not change the age of entries.
-        let wall = wall.as_millis() as u64;
-        if saved_at > wall + MAX_STEP.as_millis() as u64 {
-            return Err(DamagedSnapshot::FromTheFuture.into());
-        }
-        let passed = wall.saturating_sub(saved_at);
+        let passed = snapshot.read_start(wall)?;
         let mut loaded = 0;
         let mut reply = Vec::new();
         loop {
@@ -198,6 +189,20 @@ impl<W: Write> ChecksumStream<'_, W> {
 }
 
 impl<R: Read> ChecksumStream<'_, R> {
+    /// Reads the start, and returns the milliseconds since the snapshot was saved.
+    fn read_start(&mut self, wall: Duration) -> Result<u64, SnapshotLoadError> {
+        if self.read()? != MAGIC {
+            return Err(DamagedSnapshot::Magic.into());
+        }
+        let saved_at = u64::from_le_bytes(self.read()?);
+        // A small step back of the clock, as NTP makes it, does not change the age of entries.
+        let wall = wall.as_millis() as u64;
+        if saved_at > wall + MAX_STEP.as_millis() as u64 {
+            return Err(DamagedSnapshot::FromTheFuture.into());
+        }
+        Ok(wall.saturating_sub(saved_at))
+    }
+
     fn read<const LEN: usize>(&mut self) -> Result<[u8; LEN], SnapshotLoadError> {
         let mut octets = [0; LEN];
         self.fill(&mut octets)?;

@@ -185,6 +185,32 @@ impl<I: Io> ActiveRace<'_, I> {
         self.entry.set_query_slot(attempt, None, self.spills);
     }
 
+    /// Returns the rank of a reply in this race, and the member that has a newer version of the zone, if any.
+    #[inline]
+    fn rank_in_race(&mut self, asked: Option<&Attempt>, reply: &Reply<'_>) -> (Rank, Option<BackendIndex>) {
+        let Self { entry, pool, .. } = self;
+        // RFC 8945 section 5.3: a signed query accepts no unsigned reply if another backend has a signed one.
+        let is_worthless = entry.is_signed() && !reply.is_signed();
+        let plain = rank(reply);
+        let decision = asked.filter(|_| plain < Rank::Positive && !is_worthless).and_then(|asked| {
+            let believes = |_: &Rank| pool.shared.rules().believe_ede && pool.shared.backend(asked.backend).is_up();
+            // If no other backend is trusted with AD, no reply can replace a doubtful decision.
+            let is_final = |rank: Rank| rank == Rank::Doubtful && !may_validate(entry, pool, asked.backend);
+            let decision = decision(reply).filter(believes);
+            decision.map(|rank| if is_final(rank) { Rank::Decided } else { rank })
+        });
+        let newer = asked.filter(|_| !is_worthless && decision.is_none()).and_then(|asked| {
+            let newer = pool.hear_version(asked.backend, reply, &self.worker.shared.hasher, self.now);
+            newer.filter(|_| !entry.race.is_final(asked.backend))
+        });
+        let rank = match newer {
+            Some(_) => Rank::Outdated,
+            None if is_worthless => Rank::Failure,
+            None => decision.unwrap_or(plain),
+        };
+        (rank, newer)
+    }
+
     pub(super) fn judge(&mut self, outstanding: Outstanding, reply: &Reply<'_>) {
         let Self { entry, pool, .. } = self;
         let attempt = outstanding.attempt();
@@ -210,26 +236,8 @@ impl<I: Io> ActiveRace<'_, I> {
         {
             self.compare(asked.backend, reply);
         }
+        let (rank, newer) = self.rank_in_race(asked.as_ref(), reply);
         let Self { entry, pool, .. } = self;
-        // RFC 8945 section 5.3: a signed query accepts no unsigned reply if another backend has a signed one.
-        let is_worthless = entry.is_signed() && !reply.is_signed();
-        let plain = rank(reply);
-        let decision = asked.filter(|_| plain < Rank::Positive && !is_worthless).and_then(|asked| {
-            let believes = |_: &Rank| pool.shared.rules().believe_ede && pool.shared.backend(asked.backend).is_up();
-            // If no other backend is trusted with AD, no reply can replace a doubtful decision.
-            let is_final = |rank: Rank| rank == Rank::Doubtful && !may_validate(entry, pool, asked.backend);
-            let decision = decision(reply).filter(believes);
-            decision.map(|rank| if is_final(rank) { Rank::Decided } else { rank })
-        });
-        let newer = asked.filter(|_| !is_worthless && decision.is_none()).and_then(|asked| {
-            let newer = pool.hear_version(asked.backend, reply, &self.worker.shared.hasher, self.now);
-            newer.filter(|_| !entry.race.is_final(asked.backend))
-        });
-        let rank = match newer {
-            Some(_) => Rank::Outdated,
-            None if is_worthless => Rank::Failure,
-            None => decision.unwrap_or(plain),
-        };
         let is_validated = rank == Rank::Positive && is_authentic;
         let heard = match newer {
             Some(newest) => {

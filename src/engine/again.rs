@@ -32,9 +32,9 @@ impl<C: ClientHandle> Engine<C> {
         io.void(socket, now, &mut taken);
         for slot in &taken {
             if let SlotState::Quarantined(late) = slot
-                && let Some(pool) = self.pools.get_mut(late.pool).filter(|_| !late.is_silent)
+                && let Some((pool, is_charged)) = self.pools.get_mut(late.pool).zip(late.is_charged)
             {
-                pool.ended(late.backend, AttemptEnd::Void, late.is_charged, now);
+                pool.ended(late.backend, AttemptEnd::Void, is_charged, now);
             }
         }
         self.for_races_of(io, taken, |race, outstanding| race.move_on(outstanding), now);

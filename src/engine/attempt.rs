@@ -50,12 +50,12 @@ pub struct QuarantinedAttempt {
     pub(super) plan: PlanNumber,
     pub(super) backend: BackendIndex,
     pub(super) kind: AttemptKind,
-    pub(super) is_charged: bool,
+    /// True if the latency was charged for the time so far; `None` if the attempt counts as silence already.
+    pub(super) is_charged: Option<bool>,
     pub(super) flags: QuestionFlags,
     pub(super) proof: ReplyProof,
     pub(super) above: Option<Rank>,
     pub(super) is_reported: bool,
-    pub(super) is_silent: bool,
     pub(super) digest: Option<ReplyDigest>,
 }
 

@@ -27,7 +27,7 @@ use super::{Engine, QTYPE_QCLASS};
 use crate::cache::{self, Cache, CacheKey, CacheLookup, CacheRules, CachedFailure, PoolId};
 use crate::config::PoolIndex;
 use crate::metrics::ResponseSource;
-use crate::policy::race::RaceEnd;
+use crate::policy::race::{Accept, RaceEnd};
 use crate::policy::{self, Rank, Silence};
 use crate::state::{ForwarderState, SharedPool};
 use crate::wire::{self, ClientForm, Query, QuestionFlags, QuestionKey, Rcode, Reply};
@@ -47,6 +47,41 @@ impl<'a> PoolCache<'a> {
 
     pub(super) fn key<'q>(&self, question: HashedQuestion<'q>) -> CacheKey<'q> {
         CacheKey::new(self.pool, question.octets, question.flags, question.hash)
+    }
+
+    /// Keeps the reply that won a race. Returns the rank that a late reply must exceed to be better.
+    fn keep_won(
+        &self,
+        key: &CacheKey<'_>,
+        reply: &Reply<'_>,
+        rank: Rank,
+        accept: Accept,
+        now: Instant,
+        scratch: &mut Vec<u8>,
+    ) -> Option<Rank> {
+        let Self { cache, rules, .. } = *self;
+        // A doubtful decision stays doubtful here, though no other backend could replace it.
+        let rank = if rank == Rank::Decided { decision(reply).unwrap_or(rank) } else { rank };
+        let is_outdone = rank == Rank::Decided || rank == Rank::Doubtful && !self.is_fresh(key, reply, now, scratch);
+        if is_outdone {
+            // As a failure it would not replace the old entry.
+            cache.forget(key);
+        }
+        let is_kept = cache.keep(key, reply, rules, now, scratch);
+        if rank == Rank::Failure {
+            if !is_kept {
+                // The reply is not cached, but the failure to refresh an existing answer is.
+                cache.note_failure(key, rules, now);
+            }
+            return Some(Rank::Failure);
+        }
+        let is_accepted = accept.accepts(rank);
+        if is_accepted && !is_kept && !reply.is_truncated() && !reply.is_referral() {
+            // The cached entry is older and contradicts the reply.
+            cache.forget(key);
+        }
+        // Regardless of caching: a late reply that ranks lower must not replace it.
+        (!is_accepted).then_some(rank)
     }
 
     fn is_fresh(&self, key: &CacheKey<'_>, reply: &Reply<'_>, now: Instant, scratch: &mut Vec<u8>) -> bool {
@@ -302,34 +337,7 @@ impl<I: Io> ActiveRace<'_, I> {
                     // It is the best only because other backends could not be asked.
                     return Some(rank);
                 }
-                // A doubtful decision stays doubtful here, though no other backend could replace it.
-                let rank = if rank == Rank::Decided { decision(reply).unwrap_or(rank) } else { rank };
-                let is_outdone = match rank {
-                    Rank::Decided => true,
-                    Rank::Doubtful => !cached.is_fresh(&key, reply, now, scratch),
-                    _ => false,
-                };
-                if is_outdone {
-                    // As a failure it would not replace the old entry.
-                    cache.forget(&key);
-                }
-                let is_kept = cache.keep(&key, reply, rules, now, scratch);
-                match rank {
-                    Rank::Failure if !is_kept => {
-                        // The reply is not cached, but the failure to refresh an existing answer is.
-                        cache.note_failure(&key, rules, now);
-                    }
-                    Rank::Failure => {}
-                    rank => {
-                        let is_accepted = shared.rules().accept.accepts(rank);
-                        if is_accepted && !is_kept && !reply.is_truncated() && !reply.is_referral() {
-                            // The cached entry is older and contradicts the reply.
-                            cache.forget(&key);
-                        }
-                        // Regardless of caching: a late reply that ranks lower must not replace it.
-                        return (!is_accepted).then_some(rank);
-                    }
-                }
+                return cached.keep_won(&key, reply, rank, shared.rules().accept, now, scratch);
             }
             RaceEnd::Failed => {
                 // Bare failures lack the question, so the fallback answer to the client stands for them.

@@ -74,10 +74,10 @@ impl<I: Io> ActiveRace<'_, I> {
             io.quarantine(slot, *now, |outstanding| {
                 let proof = outstanding.proof();
                 let sent = handed_at(entry.sent_at(&asked, proof), opened);
-                let is_charged = pool.charge(backend, sent);
+                let is_charged = Some(pool.charge(backend, sent));
                 let (hash, flags, pool, plan) = (entry.hash, entry.flags, entry.pool, entry.plan);
                 let kind = asked.kind;
-                let (is_silent, digest) = (false, entry.digest());
+                let digest = entry.digest();
                 QuarantinedAttempt {
                     sent,
                     hash,
@@ -90,7 +90,6 @@ impl<I: Io> ActiveRace<'_, I> {
                     proof,
                     above,
                     is_reported,
-                    is_silent,
                     digest,
                 }
             });

@@ -124,8 +124,8 @@ impl<C: ClientHandle> Engine<C> {
         let is_failed =
             is_failed(rank(reply), reply, believes) && !(late.proof.has(ReplyProof::COOKIE) && is_badcookie(reply));
         let end = if is_failed { AttemptEnd::Failure(latency) } else { AttemptEnd::Reply(latency) };
-        if let Some(pool) = self.pools.get_mut(late.pool).filter(|_| !late.is_silent) {
-            pool.learn(io, late.backend, late.is_charged, end, now);
+        if let Some((pool, is_charged)) = self.pools.get_mut(late.pool).zip(late.is_charged) {
+            pool.learn(io, late.backend, is_charged, end, now);
         }
         ReplyMatch::Plausible
     }

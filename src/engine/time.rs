@@ -115,14 +115,12 @@ impl<C: ClientHandle> Engine<C> {
     /// Handles the end of a slot's quarantine without a reply. If a later reply is to be reported, returns
     /// the record for a longer quarantine.
     pub fn on_quarantine_over(&mut self, late: &QuarantinedAttempt, now: Instant) -> Option<QuarantinedAttempt> {
-        if late.is_silent {
-            return None;
-        }
+        let is_charged = late.is_charged?;
         if let Some(pool) = self.pools.get_mut(late.pool) {
             let end = AttemptEnd::Silence(now.saturating_duration_since(late.sent));
-            pool.ended(late.backend, end, late.is_charged, now);
+            pool.ended(late.backend, end, is_charged, now);
         }
-        late.is_reported.then_some(QuarantinedAttempt { is_silent: true, is_charged: false, ..*late })
+        late.is_reported.then_some(QuarantinedAttempt { is_charged: None, ..*late })
     }
 
     /// Ends a tick, after the queue was sent and failures were reported.
@@ -195,8 +193,10 @@ impl Pool {
                 self.is_waited_for_no_more(backend);
                 false
             }
-            SlotState::Quarantined(late) if late.is_silent => return,
-            SlotState::Quarantined(late) => late.is_charged,
+            SlotState::Quarantined(late) => match late.is_charged {
+                Some(is_charged) => is_charged,
+                None => return,
+            },
         };
         self.ended(backend, end, is_charged, now);
     }

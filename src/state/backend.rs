@@ -29,26 +29,50 @@ pub struct SharedBackend {
     pub index: BackendIndex,
     /// The number of the backend in [`Affinity`](crate::policy::affinity::Affinity).
     pub affinity_number: u32,
-    is_ad_trusted: AtomicBool,
-    stream_server: ArcSwap<StreamServer>,
-    connection_problem: ArcSwapOption<String>,
-    counters: Box<[OnceLock<Box<BackendCounters>>]>,
-    carried: OnceLock<Box<BackendCounters>>,
+    settings: BackendSettings,
+    counts: BackendCounts,
     /// The number of probes sent.
     pub probes: Counter,
     /// The number of ICMP errors in response to probes.
     pub unreachable_probes: Counter,
     /// The cookie state; [`PoolState::announce`](super::PoolState::announce) publishes a change.
     pub cookies: BackendCookies,
+    status: StandingCells,
+    findings: BackendFindings,
+}
+
+/// The settings that a reload may change.
+#[derive(Debug)]
+struct BackendSettings {
+    is_ad_trusted: AtomicBool,
+    stream_server: ArcSwap<StreamServer>,
+}
+
+/// The counters of each worker, and those of earlier processes.
+#[derive(Debug)]
+struct BackendCounts {
+    of_workers: Box<[OnceLock<Box<BackendCounters>>]>,
+    carried: OnceLock<Box<BackendCounters>>,
+}
+
+/// The inputs of [`BackendState`].
+#[derive(Debug)]
+struct StandingCells {
     health: AtomicU8,
-    without_opt: Until,
-    case_lost: Until,
     manual: AtomicU8,
     is_draining: AtomicBool,
     order: AtomicU8,
     is_leaving: AtomicBool,
     is_behind: AtomicBool,
     since: AtomicU64,
+}
+
+/// The findings of queries and connections.
+#[derive(Debug)]
+struct BackendFindings {
+    connection_problem: ArcSwapOption<String>,
+    without_opt: Until,
+    case_lost: Until,
     signaled: AtomicU8,
 }
 
@@ -126,51 +150,59 @@ impl SharedBackend {
             wants_header: config.proxy_protocol,
             index,
             affinity_number,
-            is_ad_trusted: AtomicBool::new(config.is_ad_trusted(None)),
-            stream_server: ArcSwap::from_pointee(stream_server(config, false)),
-            connection_problem: ArcSwapOption::empty(),
-            counters: (0..workers).map(|_| OnceLock::new()).collect(),
-            carried: OnceLock::new(),
+            settings: BackendSettings {
+                is_ad_trusted: AtomicBool::new(config.is_ad_trusted(None)),
+                stream_server: ArcSwap::from_pointee(stream_server(config, false)),
+            },
+            counts: BackendCounts {
+                of_workers: (0..workers).map(|_| OnceLock::new()).collect(),
+                carried: OnceLock::new(),
+            },
             probes: Counter::default(),
             unreachable_probes: Counter::default(),
             cookies: BackendCookies::default(),
-            health: AtomicU8::new(health as u8),
-            without_opt: Until::new(now),
-            case_lost: Until::new(now),
-            manual: AtomicU8::new(ManualHealth::Auto as u8),
-            is_draining: AtomicBool::new(false),
-            order: AtomicU8::new(0),
-            is_leaving: AtomicBool::new(false),
-            is_behind: AtomicBool::new(false),
-            since: AtomicU64::new(unix_millis()),
-            signaled: AtomicU8::new(0),
+            status: StandingCells {
+                health: AtomicU8::new(health as u8),
+                manual: AtomicU8::new(ManualHealth::Auto as u8),
+                is_draining: AtomicBool::new(false),
+                order: AtomicU8::new(0),
+                is_leaving: AtomicBool::new(false),
+                is_behind: AtomicBool::new(false),
+                since: AtomicU64::new(unix_millis()),
+            },
+            findings: BackendFindings {
+                connection_problem: ArcSwapOption::empty(),
+                without_opt: Until::new(now),
+                case_lost: Until::new(now),
+                signaled: AtomicU8::new(0),
+            },
         }
     }
 
     /// Returns the server of stream connections, with the trust that they need.
     pub fn stream_server(&self) -> Arc<StreamServer> {
-        self.stream_server.load_full()
+        self.settings.stream_server.load_full()
     }
 
     /// Applies the settings that a reload may change.
     pub(super) fn set_config(&self, config: &BackendConfig, pool: &PoolConfig) {
-        self.is_ad_trusted.store(config.is_ad_trusted(pool.trust_ad), Relaxed);
-        self.stream_server.store(Arc::new(stream_server(config, pool.connections.early_data)));
+        self.settings.is_ad_trusted.store(config.is_ad_trusted(pool.trust_ad), Relaxed);
+        self.settings.stream_server.store(Arc::new(stream_server(config, pool.connections.early_data)));
     }
 
     /// Records why a connection failed, or that one succeeded. Returns true if that is a change.
     pub fn note_connection_problem(&self, problem: Option<&str>) -> bool {
-        let known = self.connection_problem.load();
+        let known = self.findings.connection_problem.load();
         let is_news = known.as_ref().map(|known| known.as_str()) != problem;
         if is_news {
-            self.connection_problem.store(problem.map(|problem| Arc::new(problem.to_owned())));
+            self.findings.connection_problem.store(problem.map(|problem| Arc::new(problem.to_owned())));
         }
         is_news
     }
 
     /// Returns the reason why the last connection failed, if it did.
     pub fn connection_problem(&self) -> Option<Arc<String>> {
-        self.connection_problem.load_full()
+        self.findings.connection_problem.load_full()
     }
 
     /// Returns true if queries use a stream protocol with many queries per connection.
@@ -186,38 +218,38 @@ impl SharedBackend {
     /// Returns true if the AD flag of its replies is trusted (`trust_ad`).
     #[inline]
     pub fn is_ad_trusted(&self) -> bool {
-        self.is_ad_trusted.load(Relaxed)
+        self.settings.is_ad_trusted.load(Relaxed)
     }
 
     /// Returns the counters of a worker.
     #[inline]
     pub fn counters(&self, worker: usize) -> &BackendCounters {
-        self.counters[worker].get_or_init(Box::default)
+        self.counts.of_workers[worker].get_or_init(Box::default)
     }
 
     /// Returns the counters of a worker, if it has counted anything.
     pub fn counted_by(&self, worker: usize) -> Option<&BackendCounters> {
-        self.counters.get(worker)?.get().map(|counters| &**counters)
+        self.counts.of_workers.get(worker)?.get().map(|counters| &**counters)
     }
 
     /// Returns the counters of all workers that have counted anything.
     pub fn counted(&self) -> impl Iterator<Item = &BackendCounters> {
-        self.counters.iter().filter_map(OnceLock::get).map(|counters| &**counters)
+        self.counts.of_workers.iter().filter_map(OnceLock::get).map(|counters| &**counters)
     }
 
     /// Returns the counters of earlier processes, if there are any.
     pub fn carried(&self) -> Option<&BackendCounters> {
-        self.carried.get().map(|counters| &**counters)
+        self.counts.carried.get().map(|counters| &**counters)
     }
 
     /// Returns the counters to which those of earlier processes are added.
     pub fn carry_to(&self) -> &BackendCounters {
-        self.carried.get_or_init(Box::default)
+        self.counts.carried.get_or_init(Box::default)
     }
 
     /// Returns the number of workers.
     pub fn workers(&self) -> usize {
-        self.counters.len()
+        self.counts.of_workers.len()
     }
 
     /// Returns true if the backend is up. The operator's setting comes first, then an order, then probes.
@@ -236,7 +268,7 @@ impl SharedBackend {
 
     /// Returns true if its zones have been older than those of other replicas for too long.
     pub fn is_behind(&self) -> bool {
-        self.is_behind.load(Relaxed)
+        self.status.is_behind.load(Relaxed)
     }
 
     /// Returns true if the backend takes its turn: it must not be behind if another one is ahead.
@@ -246,9 +278,9 @@ impl SharedBackend {
 
     /// Sets [`is_behind`](Self::is_behind). Returns true if that is a change.
     pub fn set_behind(&self, is_behind: bool) -> bool {
-        let is_news = self.is_behind.swap(is_behind, Relaxed) != is_behind;
+        let is_news = self.status.is_behind.swap(is_behind, Relaxed) != is_behind;
         if is_news {
-            self.since.store(unix_millis(), Relaxed);
+            self.status.since.store(unix_millis(), Relaxed);
         }
         is_news
     }
@@ -266,7 +298,7 @@ impl SharedBackend {
 
     /// Returns the result of probes and replies.
     pub fn health(&self) -> HealthState {
-        match self.health.load(Relaxed) {
+        match self.status.health.load(Relaxed) {
             NEW => HealthState::New,
             UP => HealthState::Up,
             _ => HealthState::Down,
@@ -275,7 +307,7 @@ impl SharedBackend {
 
     /// Returns the operator's setting.
     pub fn manual(&self) -> ManualHealth {
-        match self.manual.load(Relaxed) {
+        match self.status.manual.load(Relaxed) {
             0 => ManualHealth::Auto,
             1 => ManualHealth::Up,
             _ => ManualHealth::Down,
@@ -284,17 +316,17 @@ impl SharedBackend {
 
     /// Returns true if the operator, an order, or the backend itself drains the backend.
     pub fn is_draining(&self) -> bool {
-        match (self.is_draining.load(Relaxed), self.manual(), self.order()) {
+        match (self.status.is_draining.load(Relaxed), self.manual(), self.order()) {
             (true, ..) | (false, ManualHealth::Auto, Some(OrderWord::Drain)) => true,
             (false, ManualHealth::Up | ManualHealth::Down, _)
             | (false, ManualHealth::Auto, Some(OrderWord::Up | OrderWord::Down)) => false,
-            (false, ManualHealth::Auto, None) => self.is_leaving.load(Relaxed),
+            (false, ManualHealth::Auto, None) => self.status.is_leaving.load(Relaxed),
         }
     }
 
     /// Returns the order for all forwarders.
     pub fn order(&self) -> Option<OrderWord> {
-        match self.order.load(Relaxed) {
+        match self.status.order.load(Relaxed) {
             0 => None,
             DRAIN => Some(OrderWord::Drain),
             DOWN => Some(OrderWord::Down),
@@ -310,41 +342,41 @@ impl SharedBackend {
             OrderWord::Down => DOWN,
             OrderWord::Up => ORDERED_UP,
         });
-        self.order.store(order, Relaxed);
-        self.is_leaving.store(is_leaving, Relaxed);
+        self.status.order.store(order, Relaxed);
+        self.status.is_leaving.store(is_leaving, Relaxed);
         let is_change = self.state() != was;
         if is_change {
-            self.since.store(unix_millis(), Relaxed);
+            self.status.since.store(unix_millis(), Relaxed);
         }
         is_change
     }
 
     /// Returns the time of the last state change.
     pub fn since(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_millis(self.since.load(Relaxed))
+        SystemTime::UNIX_EPOCH + Duration::from_millis(self.status.since.load(Relaxed))
     }
 
     /// Sets the result of probes and replies. Returns true if it has changed; the caller announces that.
     pub fn set_health(&self, health: HealthState) -> bool {
-        let is_change = self.health.swap(health as u8, Relaxed) != health as u8;
+        let is_change = self.status.health.swap(health as u8, Relaxed) != health as u8;
         // Probes do not change a state that the operator has set.
         if is_change && self.manual() == ManualHealth::Auto && !self.is_draining() {
-            self.since.store(unix_millis(), Relaxed);
+            self.status.since.store(unix_millis(), Relaxed);
         }
         is_change
     }
 
     /// Applies the operator's setting, which also ends a drain.
     pub fn set_manual(&self, manual: ManualHealth) {
-        self.manual.store(manual as u8, Relaxed);
-        self.is_draining.store(false, Relaxed);
-        self.since.store(unix_millis(), Relaxed);
+        self.status.manual.store(manual as u8, Relaxed);
+        self.status.is_draining.store(false, Relaxed);
+        self.status.since.store(unix_millis(), Relaxed);
     }
 
     /// Lets the backend finish its pending queries and gives it no more.
     pub fn drain(&self) {
-        self.is_draining.store(true, Relaxed);
-        self.since.store(unix_millis(), Relaxed);
+        self.status.is_draining.store(true, Relaxed);
+        self.status.since.store(unix_millis(), Relaxed);
     }
 
     /// Returns the state for another process.
@@ -352,54 +384,54 @@ impl SharedBackend {
         Standing {
             health: self.health(),
             manual: self.manual(),
-            is_draining: self.is_draining.load(Relaxed),
-            since: self.since.load(Relaxed),
+            is_draining: self.status.is_draining.load(Relaxed),
+            since: self.status.since.load(Relaxed),
         }
     }
 
     /// Adopts the state from another process. The caller announces that.
     pub fn set_standing(&self, standing: Standing) {
         let Standing { health, manual, is_draining, since } = standing;
-        self.health.store(health as u8, Relaxed);
-        self.manual.store(manual as u8, Relaxed);
-        self.is_draining.store(is_draining, Relaxed);
-        self.since.store(since, Relaxed);
+        self.status.health.store(health as u8, Relaxed);
+        self.status.manual.store(manual as u8, Relaxed);
+        self.status.is_draining.store(is_draining, Relaxed);
+        self.status.since.store(since, Relaxed);
     }
 
     /// Returns true if queries currently omit OPT.
     pub fn is_without_opt(&self, now: Instant) -> bool {
-        self.without_opt.is_after(now)
+        self.findings.without_opt.is_after(now)
     }
 
     /// Records that the backend works only without OPT, so that only one query pays for the discovery.
     pub fn set_without_opt(&self, now: Instant) {
-        self.without_opt.set(now + WITHOUT_OPT);
+        self.findings.without_opt.set(now + WITHOUT_OPT);
     }
 
     /// Returns true if queries currently keep the client's case.
     pub fn is_case_lost(&self, now: Instant) -> bool {
-        self.case_lost.is_after(now)
+        self.findings.case_lost.is_after(now)
     }
 
     /// Records that the backend does not keep the case of names.
     pub fn set_case_lost(&self, now: Instant) {
-        self.case_lost.set(now + CASE_LOST);
+        self.findings.case_lost.set(now + CASE_LOST);
     }
 
     /// Records a signal. Returns true if none of its kind is pending: strangers cannot flood the prober.
     pub fn is_first(&self, sign: HealthSignal) -> bool {
         let bit = sign.bit();
-        self.signaled.load(Relaxed) & bit == 0 && self.signaled.fetch_or(bit, Relaxed) & bit == 0
+        self.findings.signaled.load(Relaxed) & bit == 0 && self.findings.signaled.fetch_or(bit, Relaxed) & bit == 0
     }
 
     /// Marks a signal as handled.
     pub fn take_signal(&self, sign: HealthSignal) {
-        self.signaled.fetch_and(!sign.bit(), Relaxed);
+        self.findings.signaled.fetch_and(!sign.bit(), Relaxed);
     }
 
     /// Marks all signals as handled by a probe.
     pub fn take_signals(&self) {
-        self.signaled.store(0, Relaxed);
+        self.findings.signaled.store(0, Relaxed);
     }
 }
 

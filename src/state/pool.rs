@@ -39,18 +39,25 @@ pub struct SharedPool {
     pub state: Arc<PoolState>,
     /// True if a backend learns the client address. Each query then has a separate race.
     pub names_clients: bool,
-    /// The number of the pool's configuration.
-    pub edition: u64,
-    /// The members that joined with this edition.
-    pub joined: Vec<BackendIndex>,
-    /// The members that left with this edition.
-    pub left: Vec<BackendIndex>,
+    /// The difference to the previous configuration.
+    pub edition: PoolEdition,
     by_index: Box<[Option<Weighted>]>,
     by_affinity: Box<[(u32, BackendIndex)]>,
     /// By [`BackendIndex`]; 0: a machine without other members. Empty if no machine is shared.
     machines: Box<[u16]>,
     crowd: Option<ArcSwap<Crowd>>,
     crowd_changes: AtomicU64,
+}
+
+/// One of the configurations of a pool, which follow each other.
+#[derive(Debug)]
+pub struct PoolEdition {
+    /// The number of the configuration.
+    pub number: u64,
+    /// The members that joined with it.
+    pub joined: Vec<BackendIndex>,
+    /// The members that left with it.
+    pub left: Vec<BackendIndex>,
 }
 
 type Weighted = (Arc<SharedBackend>, u16);
@@ -71,46 +78,8 @@ impl SharedPool {
         let state = earlier.map_or_else(|| Arc::new(PoolState::new(&config, workers)), |pool| Arc::clone(&pool.state));
         state.budget.set_rate(config.rules.hedge.budget);
         let changes = state.epoch();
-        let known: HashMap<(BackendAddress, &str), &Arc<SharedBackend>> = earlier
-            .iter()
-            .flat_map(|pool| &pool.backends)
-            .map(|backend| ((backend.address, &*backend.name), backend))
-            .collect();
-        let known = |backend: &BackendConfig| {
-            let known = known.get(&(backend.address, &*backend.name)).copied();
-            known.filter(|known| known.wants_header == backend.proxy_protocol)
-        };
-        // A new label makes a new backend for metrics, but not for probes.
-        let renamed: HashMap<BackendAddress, HealthState> =
-            earlier.iter().flat_map(|pool| &pool.backends).map(|backend| (backend.address, backend.health())).collect();
-        let taken: HashSet<u32> = config.backends.iter().filter_map(known).map(|known| known.affinity_number).collect();
-        let health = if earlier.is_some() { HealthState::New } else { HealthState::Up };
-        let mut joined = Vec::new();
-        let mut members: Vec<Weighted> = Vec::with_capacity(config.backends.len());
-        let mut places = state.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut free = places.free();
-        for backend in &config.backends {
-            if let Some(known) = known(backend) {
-                known.set_config(backend, &config);
-                members.push((Arc::clone(known), backend.weight));
-                continue;
-            }
-            // There are six times as many places as members allowed, so that departed members can finish.
-            let Some(index) = free.next() else {
-                tracing::error!(pool = config.name, backend = backend.name, "too many backends: this one is skipped");
-                continue;
-            };
-            let number = affinity.number(|number| taken.contains(&number));
-            let health = renamed.get(&backend.address).copied().unwrap_or(health);
-            let new = Arc::new(SharedBackend::new(backend, index, number, health, workers, now));
-            new.set_config(backend, &config);
-            places.take(index, &new);
-            joined.push(index);
-            members.push((new, backend.weight));
-        }
-        drop(places);
-        let mut by_index = Vec::new();
-        by_index.resize(members.iter().map(|(member, _)| member.index.get() + 1).max().unwrap_or(0), None);
+        let (members, joined) = members(&config, earlier, &state, &affinity, workers, now);
+        let mut by_index = vec![None; places(&members)];
         members.iter().for_each(|member| by_index[member.0.index.get()] = Some(member.clone()));
         let has = |member: &SharedBackend| {
             let same = by_index.get(member.index.get()).and_then(Option::as_ref);
@@ -132,9 +101,7 @@ impl SharedPool {
             backends: members.into_iter().map(|(member, _)| member).collect(),
             affinity,
             state,
-            edition: earlier.map_or(0, |pool| pool.edition + 1),
-            joined,
-            left,
+            edition: PoolEdition { number: earlier.map_or(0, |pool| pool.edition.number + 1), joined, left },
             by_index: by_index.into(),
             by_affinity,
             machines,
@@ -242,6 +209,59 @@ impl SharedPool {
     }
 }
 
+/// Returns the members of a pool, and the places of those that join it. Known backends keep their state.
+fn members(
+    config: &PoolConfig,
+    earlier: Option<&SharedPool>,
+    state: &PoolState,
+    affinity: &Affinity,
+    workers: usize,
+    now: Instant,
+) -> (Vec<Weighted>, Vec<BackendIndex>) {
+    let known: HashMap<(BackendAddress, &str), &Arc<SharedBackend>> = earlier
+        .iter()
+        .flat_map(|pool| &pool.backends)
+        .map(|backend| ((backend.address, &*backend.name), backend))
+        .collect();
+    let known = |backend: &BackendConfig| {
+        let known = known.get(&(backend.address, &*backend.name)).copied();
+        known.filter(|known| known.wants_header == backend.proxy_protocol)
+    };
+    // A new label makes a new backend for metrics, but not for probes.
+    let renamed: HashMap<BackendAddress, HealthState> =
+        earlier.iter().flat_map(|pool| &pool.backends).map(|backend| (backend.address, backend.health())).collect();
+    let taken: HashSet<u32> = config.backends.iter().filter_map(known).map(|known| known.affinity_number).collect();
+    let health = if earlier.is_some() { HealthState::New } else { HealthState::Up };
+    let mut joined = Vec::new();
+    let mut members: Vec<Weighted> = Vec::with_capacity(config.backends.len());
+    let mut places = state.places.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut free = places.free();
+    for backend in &config.backends {
+        if let Some(known) = known(backend) {
+            known.set_config(backend, config);
+            members.push((Arc::clone(known), backend.weight));
+            continue;
+        }
+        // There are six times as many places as members allowed, so that departed members can finish.
+        let Some(index) = free.next() else {
+            tracing::error!(pool = config.name, backend = backend.name, "too many backends: this one is skipped");
+            continue;
+        };
+        let number = affinity.number(|number| taken.contains(&number));
+        let health = renamed.get(&backend.address).copied().unwrap_or(health);
+        let new = Arc::new(SharedBackend::new(backend, index, number, health, workers, now));
+        new.set_config(backend, config);
+        places.take(index, &new);
+        joined.push(index);
+        members.push((new, backend.weight));
+    }
+    (members, joined)
+}
+
+fn places(members: &[Weighted]) -> usize {
+    members.iter().map(|(member, _)| member.index.get() + 1).max().unwrap_or(0)
+}
+
 fn machines(config: &PoolConfig, members: &[Weighted]) -> Box<[u16]> {
     let servers = config.backends.iter().filter_map(|backend| Some((backend, backend.server.as_deref()?)));
     let mut numbers: HashMap<&str, u16> = HashMap::new();
@@ -253,7 +273,7 @@ fn machines(config: &PoolConfig, members: &[Weighted]) -> Box<[u16]> {
     if of_backends.is_empty() {
         return Box::default();
     }
-    let mut machines = vec![0; members.iter().map(|(member, _)| member.index.get() + 1).max().unwrap_or(0)];
+    let mut machines = vec![0; places(members)];
     for (member, _) in members {
         machines[member.index.get()] = of_backends.get(&(member.address, &*member.name)).copied().unwrap_or(0);
     }

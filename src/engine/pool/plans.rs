@@ -38,9 +38,9 @@ impl Pool {
         if shared.config.cookies != before.config.cookies {
             self.renew_all_cookies(&shared, now);
         }
-        if shared.edition == before.edition + 1 {
-            self.leaving.extend(&shared.left);
-            for index in &shared.joined {
+        if shared.edition.number == before.edition.number + 1 {
+            self.leaving.extend(&shared.edition.left);
+            for index in &shared.edition.joined {
                 self.welcome(io, shared.backend(*index), now);
             }
         } else {

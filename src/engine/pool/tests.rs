@@ -352,7 +352,7 @@ fn of_thousands_only_those_that_are_asked_take_memory_and_sockets() {
             (scene.state.with_pools(&[config(scene.keys, &members)], 2, Instant::now()), Instant::now());
         let built = state.pools[0].state.epoch();
         scene.pool.set_plan(&mut scene.io, Arc::clone(&state.pools[0]), scene.now);
-        println!("a worker has taken {} changes after {:?}", state.pools[0].joined.len() * 2, began.elapsed());
+        println!("a worker has taken {} changes after {:?}", state.pools[0].edition.joined.len() * 2, began.elapsed());
         assert_eq!(built, scene.pool.epoch, "nothing was announced");
         for member in members.keys().filter(|member| !scene.members.contains_key(member)) {
             *scene.lives.entry(*member).or_default() += 1;

@@ -57,8 +57,11 @@ fn who_stays_is_the_same_with_another_weight_too() {
     assert_eq!(second.weight(second.backends[0].index), 5);
     assert!(second.backends[0].is_draining());
     assert_eq!(second.backends[1].health(), HealthState::New);
-    assert_eq!((second.joined.len(), second.left.len(), second.edition), (1, 98, 1));
-    assert!(second.find(second.joined[0]).is_some() && second.left.iter().all(|left| second.find(*left).is_none()));
+    assert_eq!((second.edition.joined.len(), second.edition.left.len(), second.edition.number), (1, 98, 1));
+    assert!(
+        second.find(second.edition.joined[0]).is_some()
+            && second.edition.left.iter().all(|left| second.find(*left).is_none())
+    );
     assert!(first.crowd().is_some() && second.crowd().is_none());
 }
 
