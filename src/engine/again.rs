@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::Engine;
 use super::active_race::ActiveRace;
 use super::attempt::Outstanding;
-use super::io::{AskedFor, ClientHandle, Io, TcpQuery};
+use super::io::{AskedFor, Io, TcpQuery};
 use super::pool::Pool;
 use super::proof::ReplyProof;
 use crate::metrics::{Cause, DropReason};
@@ -20,10 +20,10 @@ use crate::policy::race::{BackendIndex, Retry};
 use crate::state::backend_cookies::Urgency;
 use crate::wire::{self, Reply};
 
-impl<C: ClientHandle> Engine<C> {
+impl<I: Io> Engine<I> {
     /// Counts a datagram from a backend's address that answers no query of this socket. After too many of
     /// them the socket is void and its attempts are asked again (RFC 5452 section 9.3 leaves that open).
-    pub(super) fn on_near_miss<I: Io<Client = C>>(&mut self, io: &mut I, socket: SocketId, now: Instant) {
+    pub(super) fn on_near_miss(&mut self, io: &mut I, socket: SocketId, now: Instant) {
         self.worker.counters.dropped(DropReason::Spoofed);
         if !io.is_suspicious(socket) {
             return;

@@ -8,7 +8,7 @@ use super::Engine;
 use super::cached::{LookupReason, PoolCache};
 use super::dispatch::{QueryObserver, QueryPath, ValidQuery};
 use super::explain::millis;
-use super::io::{ClientHandle, Io};
+use super::io::Io;
 use super::pool::Pool;
 use super::single_flight::WorkerId;
 use crate::cache::State;
@@ -31,13 +31,13 @@ pub struct Explaining {
     pub is_handed_over: bool,
 }
 
-impl<C: ClientHandle> Engine<C> {
+impl<I: Io> Engine<I> {
     /// Asks a question for an operator and returns what was known before, or the worker that races for it.
-    pub fn explain<I: Io<Client = C>>(
+    pub fn explain(
         &mut self,
         io: &mut I,
         valid: ValidQuery<'_>,
-        client: C,
+        client: I::Client,
         how: Explaining,
         now: Instant,
     ) -> Result<Plan, WorkerId> {

@@ -176,13 +176,13 @@ impl PoolCache<'_> {
     }
 }
 
-impl<C: ClientHandle> Engine<C> {
-    pub(super) fn look_up<I: Io<Client = C>>(
+impl<I: Io> Engine<I> {
+    pub(super) fn look_up(
         &mut self,
         io: &mut I,
         pool: PoolIndex,
         question: HashedQuestion<'_>,
-        waiter: &Waiter<C>,
+        waiter: &Waiter<I::Client>,
         reason: LookupReason,
         now: Instant,
     ) -> CacheResult {
@@ -220,12 +220,12 @@ impl<C: ClientHandle> Engine<C> {
     /// Deviation: RFC 9520 section 3.2 requires that failures are remembered for at least 1 s. But after a
     /// backend has come up, remembered silence most likely predates that and is ignored until it expires. If
     /// silence means "no such name", a new name in a table must become visible at once.
-    fn respond_silence<I: Io<Client = C>>(
+    fn respond_silence(
         &mut self,
         io: &mut I,
         pool: PoolIndex,
         question: HashedQuestion<'_>,
-        waiter: &Waiter<C>,
+        waiter: &Waiter<I::Client>,
         failure_ttl: Duration,
         now: Instant,
     ) -> bool {

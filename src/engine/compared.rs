@@ -8,7 +8,7 @@ use super::Engine;
 use super::active_race::ActiveRace;
 use super::attempt::QuarantinedAttempt;
 use super::cached::HashedQuestion;
-use super::io::{ClientHandle, Io};
+use super::io::Io;
 use crate::policy::BackendIndex;
 use crate::wire::{Reply, ReplyDigest};
 
@@ -22,7 +22,7 @@ impl<I: Io> ActiveRace<'_, I> {
     }
 }
 
-impl<C: ClientHandle> Engine<C> {
+impl<I: Io> Engine<I> {
     pub(super) fn compare_late(&self, late: &QuarantinedAttempt, question: HashedQuestion<'_>, reply: &Reply<'_>) {
         let Some(first) = late.digest else { return };
         if ReplyDigest::of(reply).is_none_or(|digest| digest == first) {

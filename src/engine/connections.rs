@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 
 use super::active_race::ActiveRace;
 use super::attempt::{Outstanding, TakenSlot};
-use super::io::{ClientHandle, Io};
+use super::io::Io;
 use super::{Engine, signal_prober};
 use crate::policy::backend_load::AttemptEnd;
 use crate::policy::query_slots::{SlotState, SocketSetId};
 use crate::policy::race::Race;
 use crate::state::HealthSignal;
 
-impl<C: ClientHandle> Engine<C> {
+impl<I: Io> Engine<I> {
     /// Handles the end of a connection, whose waiting attempts are in `lost`. It is already closed.
-    pub fn on_connection_lost<I: Io<Client = C>>(
+    pub fn on_connection_lost(
         &mut self,
         io: &mut I,
         sockets: SocketSetId,
@@ -41,7 +41,7 @@ impl<C: ClientHandle> Engine<C> {
 
     /// Handles queries that a backend answered by errors of its transport, which are not replies: the
     /// attempts fail, and the backend is up.
-    pub fn on_rejected<I: Io<Client = C>>(
+    pub fn on_rejected(
         &mut self,
         io: &mut I,
         sockets: SocketSetId,
@@ -69,7 +69,7 @@ impl<C: ClientHandle> Engine<C> {
         self.for_races_of(io, rejected, |race, outstanding| race.end(outstanding.attempt(), reject), now);
     }
 
-    fn asked_at<I: Io<Client = C>>(&mut self, io: &mut I, outstanding: Outstanding, now: Instant) -> Option<Instant> {
+    fn asked_at(&mut self, io: &mut I, outstanding: Outstanding, now: Instant) -> Option<Instant> {
         let asked_at = |race: &mut ActiveRace<'_, I>| race.entry.race.attempt(outstanding.attempt());
         self.with_race(io, outstanding.race, now, asked_at).flatten().map(|asked| asked.asked_at)
     }
@@ -77,7 +77,7 @@ impl<C: ClientHandle> Engine<C> {
     /// Handles a connection that could not be opened, with the attempts that waited for it. `is_refused`
     /// means that the machine refused it or the peer is not the expected one. A backend that is up is then
     /// probed at once, or as soon as its last probe is 50 ms old.
-    pub fn on_connection_failed<I: Io<Client = C>>(
+    pub fn on_connection_failed(
         &mut self,
         io: &mut I,
         sockets: SocketSetId,

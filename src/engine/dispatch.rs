@@ -50,24 +50,24 @@ pub(super) enum QueryPath {
     Elsewhere(WorkerId),
 }
 
-impl<C: ClientHandle> Engine<C> {
+impl<I: Io> Engine<I> {
     /// Takes a query. A query that was handed over stays on this worker.
-    pub fn on_query<I: Io<Client = C>>(
+    pub fn on_query(
         &mut self,
         io: &mut I,
         valid: ValidQuery<'_>,
-        client: C,
+        client: I::Client,
         reason: LookupReason,
         now: Instant,
     ) {
         self.on_observed_query(io, valid, client, reason, None, now);
     }
 
-    pub(super) fn on_observed_query<I: Io<Client = C>>(
+    pub(super) fn on_observed_query(
         &mut self,
         io: &mut I,
         valid: ValidQuery<'_>,
-        client: C,
+        client: I::Client,
         reason: LookupReason,
         mut observer: Option<&mut QueryObserver>,
         now: Instant,
@@ -117,11 +117,11 @@ impl<C: ClientHandle> Engine<C> {
     /// A query with a TSIG record is passed on unchanged except for the ID; the record has the original ID,
     /// so the forwarder does not need the key (RFC 8945 section 5.5). The client expects a reply signed by
     /// the backend. If backends see client addresses, their answer may be for that client alone.
-    fn on_lone_query<I: Io<Client = C>>(
+    fn on_lone_query(
         &mut self,
         io: &mut I,
         valid: ValidQuery<'_>,
-        mut waiter: Waiter<C>,
+        mut waiter: Waiter<I::Client>,
         observer: Option<&mut QueryObserver>,
         now: Instant,
     ) {
@@ -137,11 +137,11 @@ impl<C: ClientHandle> Engine<C> {
         self.start_for_client(io, ValidQuery { query, ..valid }, origin, observer, now);
     }
 
-    fn start_for_client<I: Io<Client = C>>(
+    fn start_for_client(
         &mut self,
         io: &mut I,
         valid: ValidQuery<'_>,
-        origin: RaceOrigin<'_, C>,
+        origin: RaceOrigin<'_, I::Client>,
         observer: Option<&mut QueryObserver>,
         now: Instant,
     ) {
@@ -156,7 +156,7 @@ impl<C: ClientHandle> Engine<C> {
         }
     }
 
-    fn count_for_probes<I: Io<Client = C>>(&mut self, io: &mut I, slot: PoolSlot) {
+    fn count_for_probes(&mut self, io: &mut I, slot: PoolSlot) {
         let pool = self.pools.at(slot);
         let every = pool.shared.rules().health.every_queries;
         let queries = pool.shared.state.count_query();
@@ -169,7 +169,7 @@ impl<C: ClientHandle> Engine<C> {
     }
 
     /// Starts a race without clients, to refresh an answer that is still fresh.
-    fn refresh_answer<I: Io<Client = C>>(
+    fn refresh_answer(
         &mut self,
         io: &mut I,
         query: &Query<'_>,
@@ -191,13 +191,13 @@ impl<C: ClientHandle> Engine<C> {
         self.start(io, query, question, self.pool_slots[pool.0], origin, now);
     }
 
-    fn start<I: Io<Client = C>>(
+    fn start(
         &mut self,
         io: &mut I,
         query: &Query<'_>,
         question: HashedQuestion<'_>,
         slot: PoolSlot,
-        origin: RaceOrigin<'_, C>,
+        origin: RaceOrigin<'_, I::Client>,
         now: Instant,
     ) -> Candidates {
         let RaceOrigin { waiter, stale, is_claimed, signed } = origin;
@@ -230,12 +230,12 @@ impl<C: ClientHandle> Engine<C> {
     }
 
     /// Lets a query wait for a running race. A retransmission by the same client is a hint of loss.
-    fn join<I: Io<Client = C>>(
+    fn join(
         &mut self,
         io: &mut I,
         at: RaceRef,
         valid: ValidQuery<'_>,
-        mut waiter: Waiter<C>,
+        mut waiter: Waiter<I::Client>,
         mut stale: StaleAnswer,
         now: Instant,
     ) {
@@ -281,18 +281,18 @@ impl<C: ClientHandle> Engine<C> {
         }
     }
 
-    fn count_wait(&self, waiter: &mut Waiter<C>, now: Instant) -> Result<(), Limit> {
+    fn count_wait(&self, waiter: &mut Waiter<I::Client>, now: Instant) -> Result<(), Limit> {
         waiter.place = self.worker.wait(&waiter.client, now)?;
         Ok(())
     }
 
     /// Responds to a query that may not wait: with a stale answer if there is one, otherwise with the reason.
-    fn refuse_wait<I: Io<Client = C>>(
+    fn refuse_wait(
         &mut self,
         io: &mut I,
         limit: Limit,
         valid: ValidQuery<'_>,
-        waiter: &Waiter<C>,
+        waiter: &Waiter<I::Client>,
         stale: StaleAnswer,
         now: Instant,
     ) {

@@ -285,14 +285,14 @@ impl<I: Io> ActiveRace<'_, I> {
     }
 }
 
-impl<C: ClientHandle> Engine<C> {
+impl<I: Io> Engine<I> {
     /// Handles a whole answer that was fetched for a race.
-    pub fn on_fetched<I: Io<Client = C>>(&mut self, io: &mut I, race: RaceRef, reply: &Reply<'_>, now: Instant) {
+    pub fn on_fetched(&mut self, io: &mut I, race: RaceRef, reply: &Reply<'_>, now: Instant) {
         self.with_race(io, race, now, |race| race.finish_fetch(reply));
     }
 
     /// Handles a failed fetch of a whole answer.
-    pub fn on_fetch_failed<I: Io<Client = C>>(&mut self, io: &mut I, race: RaceRef, result: FetchResult, now: Instant) {
+    pub fn on_fetch_failed(&mut self, io: &mut I, race: RaceRef, result: FetchResult, now: Instant) {
         self.with_race(io, race, now, |race| race.fail_fetch(result));
     }
 }

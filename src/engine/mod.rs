@@ -119,13 +119,13 @@ pub struct Seeds {
 }
 
 /// The engine of one worker.
-pub struct Engine<C: ClientHandle> {
+pub struct Engine<I: Io> {
     worker: EngineWorker,
     pool_slots: Vec<PoolSlot>,
     pools: Pools,
     /// True if an earlier plan's races are over, so that it can be removed.
     has_ended_plans: bool,
-    in_flight: InFlight<C>,
+    in_flight: InFlight<I::Client>,
     timers: Timers<RaceRef>,
     rng: SmallRng,
     is_draining: bool,
@@ -148,9 +148,9 @@ impl EngineWorker {
     }
 }
 
-impl<C: ClientHandle> Engine<C> {
+impl<I: Io> Engine<I> {
     /// Creates an engine without queries in flight.
-    pub fn new<I: Io<Client = C>>(
+    pub fn new(
         io: &mut I,
         me: WorkerId,
         shared: Arc<SharedEngineState>,
@@ -178,14 +178,14 @@ impl<C: ClientHandle> Engine<C> {
     }
 
     /// Activates another state. Running races keep their rules.
-    pub fn set_state<I: Io<Client = C>>(&mut self, io: &mut I, state: Arc<ForwarderState>, now: Instant) {
+    pub fn set_state(&mut self, io: &mut I, state: Arc<ForwarderState>, now: Instant) {
         let slots = state.pools.iter().map(|shared| self.pool_slot(io, shared, now)).collect();
         self.pool_slots = slots;
         self.worker.state = state;
         self.remove_unused_pools(io, now);
     }
 
-    fn pool_slot<I: Io<Client = C>>(&mut self, io: &mut I, shared: &Arc<SharedPool>, now: Instant) -> PoolSlot {
+    fn pool_slot(&mut self, io: &mut I, shared: &Arc<SharedPool>, now: Instant) -> PoolSlot {
         let known = self.pools.find(|pool| Arc::ptr_eq(&pool.shared.state, &shared.state));
         let Some(slot) = known else {
             return self.pools.insert(Pool::new(Arc::clone(shared), io, self.worker.me, now));
@@ -197,7 +197,7 @@ impl<C: ClientHandle> Engine<C> {
         slot
     }
 
-    fn remove_unused_pools<I: Io<Client = C>>(&mut self, io: &mut I, now: Instant) {
+    fn remove_unused_pools(&mut self, io: &mut I, now: Instant) {
         for slot in self.pools.slots() {
             let is_current = self.pool_slots.contains(&slot);
             if let Some(pool) = self.pools.take_if(slot, |pool| !is_current && pool.is_idle()) {
@@ -227,7 +227,7 @@ impl<C: ClientHandle> Engine<C> {
     }
 
     /// Lends a race to `event` and removes it if that ends it. `None` if it is over already.
-    fn with_race<I: Io<Client = C>, T>(
+    fn with_race<T>(
         &mut self,
         io: &mut I,
         at: RaceRef,

@@ -8,7 +8,7 @@ use super::attempt::{Outstanding, QuarantinedAttempt, TakenSlot};
 use super::cached::{key_of_reply, split};
 use super::explain::LateReport;
 use super::finish::handed_at;
-use super::io::{ClientHandle, Io, SentAttempt};
+use super::io::{Io, SentAttempt};
 use super::proof::ReplyProof;
 use crate::metrics::DropReason;
 use crate::policy::Rank;
@@ -26,12 +26,12 @@ pub(super) enum ReplyMatch {
     NearMiss,
 }
 
-impl<C: ClientHandle> Engine<C> {
+impl<I: Io> Engine<I> {
     /// Takes one datagram from a backend socket.
     ///
     /// RFC 5452 section 9.1: ID, addresses and question must all agree. Other datagrams are likely forgeries:
     /// they are counted and the wait goes on, because a failed attempt would be a cheap win for an attacker.
-    pub fn on_reply<I: Io<Client = C>>(&mut self, io: &mut I, socket: SocketId, message: &[u8], now: Instant) {
+    pub fn on_reply(&mut self, io: &mut I, socket: SocketId, message: &[u8], now: Instant) {
         let Some(header) = wire::Header::read(message) else { return self.on_near_miss(io, socket, now) };
         let Some((slot, taken_by)) = io.find(socket, header.id()) else {
             return match io.was_in_use(socket, header.id()) {
@@ -57,7 +57,7 @@ impl<C: ClientHandle> Engine<C> {
 
     /// Handles an unreadable message. By UDP (maybe forged) the wait goes on; by stream the attempt fails.
     #[cold]
-    fn on_malformed<I: Io<Client = C>>(&mut self, io: &mut I, slot: QuerySlot, taken_by: TakenSlot, now: Instant) {
+    fn on_malformed(&mut self, io: &mut I, slot: QuerySlot, taken_by: TakenSlot, now: Instant) {
         match taken_by {
             SlotState::InFlight(outstanding) => {
                 self.with_race(io, outstanding.race, now, |race| {
@@ -72,7 +72,7 @@ impl<C: ClientHandle> Engine<C> {
     }
 
     /// Takes a reply whose race is over. A reply to another question teaches nothing.
-    fn on_late_reply<I: Io<Client = C>>(
+    fn on_late_reply(
         &mut self,
         io: &mut I,
         slot: QuerySlot,
@@ -131,13 +131,7 @@ impl<C: ClientHandle> Engine<C> {
     }
 
     /// Takes the reply to an attempt by TCP, or `None`: then UDP is tried again.
-    pub fn on_reply_by_tcp<I: Io<Client = C>>(
-        &mut self,
-        io: &mut I,
-        outstanding: Outstanding,
-        reply: Option<&Reply<'_>>,
-        now: Instant,
-    ) {
+    pub fn on_reply_by_tcp(&mut self, io: &mut I, outstanding: Outstanding, reply: Option<&Reply<'_>>, now: Instant) {
         self.with_race(io, outstanding.race, now, |race| {
             let is_open = |race: &ActiveRace<'_, I>| {
                 race.entry.race.attempt(outstanding.attempt()).is_some_and(|asked| asked.open)

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::active_race::ActiveRace;
 use super::attempt::{Outstanding, QuarantinedAttempt, TakenSlot};
-use super::io::{ClientHandle, Io, NotSent};
+use super::io::{Io, NotSent};
 use super::pool::Pool;
 use super::pools::PoolSlot;
 use super::{Engine, signal_prober};
@@ -14,9 +14,9 @@ use crate::policy::query_slots::{SlotState, SocketId, SocketSetId};
 use crate::policy::race::{BackendIndex, Race};
 use crate::state::HealthSignal;
 
-impl<C: ClientHandle> Engine<C> {
+impl<I: Io> Engine<I> {
     /// Runs the due races and reads the state of all backends.
-    pub fn on_time<I: Io<Client = C>>(&mut self, io: &mut I, now: Instant) {
+    pub fn on_time(&mut self, io: &mut I, now: Instant) {
         while let Some((due, at)) = self.timers.pop_due(now) {
             self.with_race(io, at, now, |race| {
                 if race.entry.armed() == Some(due) {
@@ -29,13 +29,13 @@ impl<C: ClientHandle> Engine<C> {
     }
 
     /// Reads the state of all backends.
-    pub fn refresh_pools<I: Io<Client = C>>(&mut self, io: &mut I, now: Instant) {
+    pub fn refresh_pools(&mut self, io: &mut I, now: Instant) {
         for slot in self.pools.slots() {
             self.refresh(io, slot, now);
         }
     }
 
-    pub(super) fn refresh<I: Io<Client = C>>(&mut self, io: &mut I, slot: PoolSlot, now: Instant) {
+    pub(super) fn refresh(&mut self, io: &mut I, slot: PoolSlot, now: Instant) {
         let Some(pool) = self.pools.get_mut(slot) else { return };
         let mut dead = Vec::new();
         pool.refresh(now, |backend| dead.push(backend));
@@ -49,7 +49,7 @@ impl<C: ClientHandle> Engine<C> {
 
     /// Handles an ICMP error on a socket. It may be forged, because it carries no ID: the races of its
     /// attempts move on and a probe finds out. If probes have found the backend down, the attempts fail.
-    pub fn on_unreachable<I: Io<Client = C>>(&mut self, io: &mut I, socket: SocketId, now: Instant) {
+    pub fn on_unreachable(&mut self, io: &mut I, socket: SocketId, now: Instant) {
         let Some((slot, index)) = io.set_of(socket).and_then(|sockets| self.owner(sockets)) else { return };
         let pool = self.pools.at(slot);
         pool.counters(index).unreachable.increment();
@@ -76,14 +76,7 @@ impl<C: ClientHandle> Engine<C> {
     }
 
     /// Handles a queued query that could not be sent, with the state of its slot.
-    pub fn on_unsent<I: Io<Client = C>>(
-        &mut self,
-        io: &mut I,
-        sockets: SocketSetId,
-        taken_by: &TakenSlot,
-        why: NotSent,
-        now: Instant,
-    ) {
+    pub fn on_unsent(&mut self, io: &mut I, sockets: SocketSetId, taken_by: &TakenSlot, why: NotSent, now: Instant) {
         let end = match why {
             NotSent::Unreachable => AttemptEnd::Unreachable,
             NotSent::Want(_) | NotSent::Full => AttemptEnd::Unsent,
@@ -124,7 +117,7 @@ impl<C: ClientHandle> Engine<C> {
     }
 
     /// Ends a tick, after the queue was sent and failures were reported.
-    pub fn end_tick<I: Io<Client = C>>(&mut self, io: &mut I, now: Instant) {
+    pub fn end_tick(&mut self, io: &mut I, now: Instant) {
         // Only now, because queries taken back in this tick may still count for such a pool.
         if self.pools.len() > self.pool_slots.len() {
             self.remove_unused_pools(io, now);
@@ -149,13 +142,7 @@ impl<C: ClientHandle> Engine<C> {
         self.pools.iter().find_map(|(slot, pool)| Some((slot, pool.backend_of(sockets)?)))
     }
 
-    fn fail_all<I: Io<Client = C>>(
-        &mut self,
-        io: &mut I,
-        taken: Vec<TakenSlot>,
-        (slot, backend): (PoolSlot, BackendIndex),
-        now: Instant,
-    ) {
+    fn fail_all(&mut self, io: &mut I, taken: Vec<TakenSlot>, (slot, backend): (PoolSlot, BackendIndex), now: Instant) {
         if let Some(pool) = self.pools.get_mut(slot) {
             taken.iter().for_each(|taken_by| pool.end_without_reply(backend, taken_by, AttemptEnd::Unreachable, now));
         }
@@ -163,7 +150,7 @@ impl<C: ClientHandle> Engine<C> {
     }
 
     /// Passes each attempt that waited in these slots to its race, and keeps the buffer for the next time.
-    pub(super) fn for_races_of<I: Io<Client = C>>(
+    pub(super) fn for_races_of(
         &mut self,
         io: &mut I,
         mut taken: Vec<TakenSlot>,

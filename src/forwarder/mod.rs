@@ -111,7 +111,7 @@ pub struct ForwarderLinks {
 
 /// The forwarder of one worker.
 pub struct Forwarder {
-    engine: Engine<ReplyChannel>,
+    engine: Engine<WorkerIo>,
     outside: WorkerIo,
     own: Arc<OwnAddresses>,
     idle: Rc<Notify>,

@@ -4,8 +4,8 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use super::Forwarder;
 use super::outside::{WorkerIo, not_sent};
-use super::{Forwarder, ReplyChannel};
 use crate::engine::{Engine, Outstanding, QuarantinedAttempt};
 use crate::metrics::DropReason;
 use crate::net::sys::batch::RecvBatch;
@@ -146,7 +146,7 @@ impl Forwarder {
 #[cold]
 #[inline(never)]
 fn report_ended(
-    engine: &mut Engine<ReplyChannel>,
+    engine: &mut Engine<WorkerIo>,
     outside: &mut WorkerIo,
     ended: EndedConnection<Outstanding, QuarantinedAttempt>,
     now: Instant,

@@ -47,9 +47,9 @@ pub fn play(scenario: &Scenario, start: Instant, seed: u64, observe: impl FnMut(
     while !world.is_over() && world.step() {}
 }
 
-pub(super) struct SimulatedWorld<'a, F> {
+pub(super) struct SimulatedWorld<'a, F: FnMut(Duration, Happening<'_>)> {
     pub(super) scenario: &'a Scenario,
-    pub(super) engine: Engine<Caller>,
+    pub(super) engine: Engine<Network<'a, F>>,
     shared: Arc<engine::SharedEngineState>,
     pub(super) network: Network<'a, F>,
     arrivals: Arrivals,

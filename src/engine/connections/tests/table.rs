@@ -209,7 +209,7 @@ impl Io for Wire {
 
 /// An engine, and what it has asked for.
 pub(super) struct Table {
-    engine: Engine<Asker>,
+    engine: Engine<Wire>,
     shared: Arc<SharedEngineState>,
     wire: Wire,
     now: Instant,
