@@ -121,10 +121,10 @@ impl<I: Io> ActiveRace<'_, I> {
         let outstanding = Outstanding::new(*at, attempt, proof);
         let (hash, since) = (entry.hash, entry.race.started());
         let kind = entry.race.attempt(attempt).map_or(AttemptKind::First, |attempt| attempt.kind);
-        let report = SentAttempt { hash, pool: &pool.shared, backend, kind, since };
+        let report = SentAttempt { hash, pool: &pool.plan.shared, backend, kind, since };
         let avoid = if is_by_stream { entry.waits_at(attempt, backend) } else { None };
         let adds_opt = with_opt && !entry.is_signed() && pool.adds_opt(backend);
-        let is_padded = adds_opt && pool.is_encrypted(backend) && pool.shared.config.connections.padding;
+        let is_padded = adds_opt && pool.is_encrypted(backend) && pool.plan.shared.config.connections.padding;
         let asked_for = if pool.wants_header(backend) { entry.asked_for() } else { AskedFor::Hidden };
         let to = Destination { sockets, avoid, asked_for };
         let slot = io.send(to, outstanding, &report, now, |slot, out| {
@@ -156,8 +156,8 @@ impl<I: Io> ActiveRace<'_, I> {
     pub(super) fn on_unsent(&mut self, attempt: AttemptId, want: Want) {
         let Some(Attempt { backend, .. }) = self.entry.race.attempt(attempt) else { return };
         let pool = &self.pool;
-        self.worker.shared.shortage.note(want, &pool.shared, backend, pool.counters(backend), self.now);
-        self.entry.race.on_unsent(attempt, shortage::retry(want), pool.shared.budget());
+        self.worker.shared.shortage.note(want, &pool.plan.shared, backend, pool.counters(backend), self.now);
+        self.entry.race.on_unsent(attempt, shortage::retry(want), pool.plan.shared.budget());
     }
 
     /// Handles an attempt for which no connection to the backend has room. If the backend is up, the limit is
@@ -193,7 +193,8 @@ impl<I: Io> ActiveRace<'_, I> {
         let is_worthless = entry.is_signed() && !reply.is_signed();
         let plain = rank(reply);
         let decision = asked.filter(|_| plain < Rank::Positive && !is_worthless).and_then(|asked| {
-            let believes = |_: &Rank| pool.shared.rules().believe_ede && pool.shared.backend(asked.backend).is_up();
+            let believes =
+                |_: &Rank| pool.plan.shared.rules().believe_ede && pool.plan.shared.backend(asked.backend).is_up();
             // If no other backend is trusted with AD, no reply can replace a doubtful decision.
             let is_final = |rank: Rank| rank == Rank::Doubtful && !may_validate(entry, pool, asked.backend);
             let decision = decision(reply).filter(believes);
@@ -215,7 +216,7 @@ impl<I: Io> ActiveRace<'_, I> {
         let Self { entry, pool, .. } = self;
         let attempt = outstanding.attempt();
         let asked = entry.race.attempt(attempt);
-        let is_ad_trusted = asked.is_some_and(|asked| pool.shared.backend(asked.backend).is_ad_trusted());
+        let is_ad_trusted = asked.is_some_and(|asked| pool.plan.shared.backend(asked.backend).is_ad_trusted());
         let is_authentic = is_ad_trusted && reply.is_authentic();
         // Only the race asked for AD here, so clients do not get it.
         let is_for_clients = is_ad_trusted && (entry.asks_authentic() || !entry.race.is_doubted());
@@ -232,7 +233,7 @@ impl<I: Io> ActiveRace<'_, I> {
             pool.remember_without_opt(asked.backend, self.now);
         }
         if let Some(asked) = asked
-            && pool.shared.compares(entry.hash)
+            && pool.plan.shared.compares(entry.hash)
         {
             self.compare(asked.backend, reply);
         }
@@ -241,7 +242,7 @@ impl<I: Io> ActiveRace<'_, I> {
         let is_validated = rank == Rank::Positive && is_authentic;
         let heard = match newer {
             Some(newest) => {
-                self.worker.counters_of(&pool.shared).stale_replies.increment();
+                self.worker.counters_of(&pool.plan.shared).stale_replies.increment();
                 entry.race.on_outdated(attempt, newest)
             }
             None if entry.race.is_doubted() && is_validated => entry.race.on_validated(attempt),
@@ -282,7 +283,7 @@ pub(super) fn has_opt<C: ClientHandle>(
 
 #[cold]
 fn may_validate<C: ClientHandle>(entry: &RaceEntry<C>, pool: &Pool, doubtful: BackendIndex) -> bool {
-    entry.race.candidates().iter().any(|other| other != doubtful && pool.shared.backend(other).is_ad_trusted())
+    entry.race.candidates().iter().any(|other| other != doubtful && pool.plan.shared.backend(other).is_ad_trusted())
 }
 
 pub(super) fn number(kind: AttemptKind) -> usize {

@@ -137,7 +137,7 @@ impl<I: Io> ActiveRace<'_, I> {
         if let Some(asked) = self.entry.race.attempt(attempt).filter(|_| is_out) {
             self.pool.lost(asked.backend, self.now);
         }
-        self.entry.race.on_unsent(attempt, Retry::Never, self.pool.shared.budget());
+        self.entry.race.on_unsent(attempt, Retry::Never, self.pool.plan.shared.budget());
         self.drive(None);
     }
 
@@ -197,7 +197,7 @@ impl<I: Io> ActiveRace<'_, I> {
             address: pool.backend(asked.backend).address.socket,
             message,
             question: entry.question().to_vec(),
-            patience: pool.shared.rules().attempt_timeout,
+            patience: pool.plan.shared.rules().attempt_timeout,
             deadline: entry.race.deadline(),
         };
         let asked_for = if pool.wants_header(asked.backend) { entry.asked_for() } else { AskedFor::Hidden };

@@ -46,15 +46,16 @@ impl<I: Io> Engine<I> {
         let cache = self.seen_in_cache(valid, now);
         let pool = self.pools.at(slot);
         // Of a very large pool, only the backends that the race may ask are listed, once known.
-        let known = if pool.is_crowd() { Vec::new() } else { pool.known_backends(pool.shared.backends.iter(), now) };
-        let rules = pool.shared.rules();
+        let known =
+            if pool.is_crowd() { Vec::new() } else { pool.known_backends(pool.plan.shared.backends.iter(), now) };
+        let rules = pool.plan.shared.rules();
         let is_hedging = rules.dispatch == Dispatch::Hedge && rules.hedge.budget > 0.0 && rules.hedge.max > 0;
         let mut plan = Plan {
             worker: self.worker.me.0,
             cache,
             balance: rules.balance.word().to_owned(),
             dispatch: rules.dispatch.word().to_owned(),
-            tokens: is_hedging.then(|| pool.shared.budget().hedges_left()),
+            tokens: is_hedging.then(|| pool.plan.shared.budget().hedges_left()),
             ..Plan::default()
         };
         let mut observer = QueryObserver { is_handed_over: how.is_handed_over, path: QueryPath::Cached };
@@ -80,10 +81,10 @@ impl<I: Io> Engine<I> {
             (plan.hedge_delay_ms, plan.hedge_delay_from) = (Some(millis(delay)), Some(from));
         }
         let known = match pool.is_crowd() {
-            true => pool.known_backends(candidates.iter().filter_map(|index| pool.shared.find(index)), now),
+            true => pool.known_backends(candidates.iter().filter_map(|index| pool.plan.shared.find(index)), now),
             false => known,
         };
-        plan.more_backends = pool.shared.backends.len().saturating_sub(known.len()) as u64;
+        plan.more_backends = pool.plan.shared.backends.len().saturating_sub(known.len()) as u64;
         plan.candidates = pool.ordered(known, &candidates);
         Ok(plan)
     }
@@ -118,7 +119,7 @@ impl Pool {
         backends: impl Iterator<Item = &'a Arc<SharedBackend>>,
         now: Instant,
     ) -> Vec<(Arc<SharedBackend>, Candidate)> {
-        let rules = self.shared.rules();
+        let rules = self.plan.shared.rules();
         let seen = backends.map(|backend| {
             let number = backend.index;
             let (latency, _) = self.known(number);
@@ -146,7 +147,7 @@ impl Pool {
 
     /// Orders the backends as a race asks them, with the reasons. Backends that it does not ask come last.
     fn ordered(&self, known: Vec<(Arc<SharedBackend>, Candidate)>, candidates: &Candidates) -> Vec<Candidate> {
-        let balance = self.shared.rules().balance;
+        let balance = self.plan.shared.rules().balance;
         let hedge = candidates.next_hedge();
         let mut ordered = known;
         for (backend, candidate) in &mut ordered {
@@ -162,7 +163,7 @@ impl Pool {
                 (Some(_), BackendState::Behind) if candidates.is_last(backend.index) => {
                     "behind: its zones are older than those of others, which come first".to_owned()
                 }
-                (Some(_), _) if is_hedge && self.shared.rules().dispatch == Dispatch::Hedge => {
+                (Some(_), _) if is_hedge && self.plan.shared.rules().dispatch == Dispatch::Hedge => {
                     "a hedge would go here".to_owned()
                 }
                 (Some(_), _) => then_because(balance).to_owned(),
@@ -178,7 +179,7 @@ impl Pool {
     }
 
     fn hedge_delay_of(&self, backend: BackendIndex) -> (Duration, String) {
-        let hedge = &self.shared.rules().hedge;
+        let hedge = &self.plan.shared.rules().hedge;
         let latency = &self.latency[backend.get()];
         let delay = latency.hedge_delay(hedge);
         let name = &self.backend(backend).name;

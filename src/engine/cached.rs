@@ -236,12 +236,12 @@ impl<I: Io> Engine<I> {
             return false;
         }
         let is_up = pool.is_up();
-        let fallback = FallbackAnswer::of_silence(pool.shared.rules(), is_up);
+        let fallback = FallbackAnswer::of_silence(pool.plan.shared.rules(), is_up);
         if fallback.rcode != Some(Rcode::SERVFAIL) {
             return false;
         }
-        waiter.count_wait(self.worker.counters_of(&pool.shared), now);
-        let resolution = ResponseOrigin::at_once(question.hash, &pool.shared);
+        waiter.count_wait(self.worker.counters_of(&pool.plan.shared), now);
+        let resolution = ResponseOrigin::at_once(question.hash, &pool.plan.shared);
         let mut responder = Responder::new(io, &self.worker, &mut self.scratch, now);
         fallback.give(&mut responder, &self.worker.counters, waiter, &resolution, question.octets);
         true
@@ -283,12 +283,12 @@ impl<I: Io> ActiveRace<'_, I> {
             return;
         }
         entry.set_stale(StaleAnswer::Unknown);
-        let Some(cached) = PoolCache::of(&worker.state, &pool.shared) else { return };
+        let Some(cached) = PoolCache::of(&worker.state, &pool.plan.shared) else { return };
         let Some(folded) = fold(entry) else { return };
         let Some(question) = split(&folded, entry.flags, entry.hash) else { return };
         let key = cached.key(question);
-        let counters = worker.counters_of(&pool.shared);
-        let resolution = ResponseOrigin::of_race(entry.hash, &pool.shared, &entry.race, None);
+        let counters = worker.counters_of(&pool.plan.shared);
+        let resolution = ResponseOrigin::of_race(entry.hash, &pool.plan.shared, &entry.race, None);
         let waited = entry.waiter_count();
         let mut responder = Responder::new(*io, worker, scratch, *now);
         entry.retain_waiters(&worker.shared.clients, |waiter| {
@@ -317,7 +317,7 @@ impl<I: Io> ActiveRace<'_, I> {
         if entry.is_signed() {
             return None;
         }
-        let (shared, now) = (&pool.shared, *now);
+        let (shared, now) = (&pool.plan.shared, *now);
         let cached = PoolCache::of(&worker.state, shared)?;
         let folded = fold(entry)?;
         let key = cached.key(split(&folded, entry.flags, entry.hash)?);
@@ -362,7 +362,7 @@ impl<I: Io> ActiveRace<'_, I> {
         let Self { entry, pool, worker, scratch, now, .. } = self;
         if !entry.is_signed()
             && !pool.is_outdated(reply)
-            && let Some(cached) = PoolCache::of(&worker.state, &pool.shared)
+            && let Some(cached) = PoolCache::of(&worker.state, &pool.plan.shared)
             && let Some(folded) = fold(entry)
             && let Some(question) = split(&folded, entry.flags, entry.hash)
         {

@@ -158,12 +158,12 @@ impl<I: Io> Engine<I> {
 
     fn count_for_probes(&mut self, io: &mut I, slot: PoolSlot) {
         let pool = self.pools.at(slot);
-        let every = pool.shared.rules().health.every_queries;
-        let queries = pool.shared.state.count_query();
+        let every = pool.plan.shared.rules().health.every_queries;
+        let queries = pool.plan.shared.state.count_query();
         if every > 0 && queries.is_multiple_of(every.into()) {
             // In a large pool one backend is signalled and the prober does the rest.
-            let probed = if pool.is_crowd() { 1 } else { pool.shared.backends.len() };
-            let probed = pool.shared.backends.iter().take(probed);
+            let probed = if pool.is_crowd() { 1 } else { pool.plan.shared.backends.len() };
+            let probed = pool.plan.shared.backends.iter().take(probed);
             probed.for_each(|backend| signal_prober(io, backend, HealthSignal::ProbeDue));
         }
     }
@@ -205,16 +205,16 @@ impl<I: Io> Engine<I> {
         self.refresh(io, slot, now);
         let own_udp_size = self.worker.state.edns_udp_size;
         let pool = self.pools.at(slot);
-        pool.in_flight += 1;
-        self.worker.counters_of(&pool.shared).in_flight.increment();
+        pool.plan.in_flight += 1;
+        self.worker.counters_of(&pool.plan.shared).in_flight.increment();
         let candidates = pool.candidates(io, question.qname(), &self.worker.shared.hasher, &mut self.rng, now);
         let race = Race::start(&pool.race_context(waiter.is_some()), &candidates, now);
         let HashedQuestion { octets, flags, hash } = question;
-        if pool.shared.config.audit.is_some() && signed.is_none() {
-            pool.shared.state.compared.note_recent(octets, flags);
+        if pool.plan.shared.config.audit.is_some() && signed.is_none() {
+            pool.plan.shared.state.compared.note_recent(octets, flags);
         }
-        let plan = pool.plan;
-        let is_alone = signed.is_some() || pool.shared.names_clients;
+        let plan = pool.plan.number;
+        let is_alone = signed.is_some() || pool.plan.shared.names_clients;
         let start = Start { race, pool: slot, plan, hash, is_claimed, is_alone, flags, waiter, stale };
         let at = self.in_flight.insert(start, |out| wire::write_query(query, own_udp_size, out));
         self.with_race(io, at, now, |race| {

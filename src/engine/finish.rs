@@ -57,7 +57,7 @@ impl<I: Io> ActiveRace<'_, I> {
             RaceEnd::Failed => Some(FallbackAnswer::FAILED),
             RaceEnd::Unsent => Some(FallbackAnswer::UNSENT),
             RaceEnd::Nothing => {
-                let shared = &self.pool.shared;
+                let shared = &self.pool.plan.shared;
                 let is_any_up = self.entry.race.attempts().any(|attempt| shared.backend(attempt.backend).is_up());
                 Some(FallbackAnswer::of_silence(shared.rules(), is_any_up))
             }
@@ -98,14 +98,14 @@ impl<I: Io> ActiveRace<'_, I> {
 
     fn report(&mut self, outcome: RaceEnd, won_by: Option<Rank>, rcode: Option<Rcode>, waiters: usize) -> bool {
         let Self { at, entry, pool, worker, io, now, .. } = self;
-        let (rules, now) = (pool.shared.rules(), *now);
-        let counters = worker.counters_of(&pool.shared);
+        let (rules, now) = (pool.plan.shared.rules(), *now);
+        let counters = worker.counters_of(&pool.plan.shared);
         counters.hedges_denied.add(entry.race.hedges_denied().into());
         let is_wasted = |attempt: &Attempt| {
             attempt.kind == AttemptKind::Hedge && attempt.is_sent && outcome != RaceEnd::Reply(attempt.id)
         };
         counters.hedges_wasted.add(entry.race.attempts().filter(is_wasted).count() as u64);
-        let (race, question, pool_shared) = (&entry.race, entry.question(), &*pool.shared);
+        let (race, question, pool_shared) = (&entry.race, entry.question(), &*pool.plan.shared);
         let are_late_reported = io.race_over(RaceReport {
             id: *at,
             race,
@@ -135,9 +135,9 @@ impl<I: Io> ActiveRace<'_, I> {
 
     fn finish_won(&mut self, attempt: AttemptId, winning: Option<AtHand<'_>>, won_by: Option<Rank>) {
         let Self { entry, pool, worker, .. } = self;
-        let is_hedged = pool.shared.rules().dispatch == Dispatch::Hedge && !entry.is_refresh;
+        let is_hedged = pool.plan.shared.rules().dispatch == Dispatch::Hedge && !entry.is_refresh;
         if is_hedged && won_by.is_some_and(|rank| rank > Rank::Failure) {
-            pool.shared.budget().earn(1);
+            pool.plan.shared.budget().earn(1);
         }
         let Some(won) = entry.race.attempt(attempt) else { return };
         if entry.has_clients() {
@@ -173,8 +173,8 @@ impl<I: Io> ActiveRace<'_, I> {
         let is_signed = self.entry.is_signed();
         let has_no_waiter = !self.entry.has_waiters();
         let Self { entry, pool, worker, io, scratch, now, .. } = self;
-        let counters = worker.counters_of(&pool.shared);
-        let resolution = ResponseOrigin::of_race(entry.hash, &pool.shared, &entry.race, Some(winner));
+        let counters = worker.counters_of(&pool.plan.shared);
+        let resolution = ResponseOrigin::of_race(entry.hash, &pool.plan.shared, &entry.race, Some(winner));
         let mut responder = Responder::new(*io, worker, scratch, *now);
         entry.retain_waiters(&worker.shared.clients, |waiter| {
             let needs_more = is_truncated && waiter.client.transport().is_stream();
@@ -199,7 +199,7 @@ impl<I: Io> ActiveRace<'_, I> {
     /// Fetches the whole answer from the backend of the truncated reply or another, if there is room.
     fn fetch(&mut self, winner: &Attempt) -> bool {
         let Self { at, entry, pool, worker, io, now, .. } = self;
-        let (shared, now) = (&pool.shared, *now);
+        let (shared, now) = (&pool.plan.shared, *now);
         // In a large pool, the candidates of the race are enough.
         let all =
             shared.backends.iter().map(|backend| backend.index).take(if pool.is_crowd() { 0 } else { usize::MAX });
@@ -238,8 +238,9 @@ impl<I: Io> ActiveRace<'_, I> {
         self.count_fetch(FetchResult::Whole);
         self.remember_whole(reply);
         let Self { entry, pool, worker, io, scratch, now, .. } = self;
-        let counters = worker.counters_of(&pool.shared);
-        let resolution = ResponseOrigin::of_race(entry.hash, &pool.shared, &entry.race, entry.race.winner().as_ref());
+        let counters = worker.counters_of(&pool.plan.shared);
+        let resolution =
+            ResponseOrigin::of_race(entry.hash, &pool.plan.shared, &entry.race, entry.race.winner().as_ref());
         let mut responder = Responder::new(*io, worker, scratch, *now);
         for waiter in entry.waiters() {
             waiter.count_wait(counters, *now);
@@ -258,27 +259,27 @@ impl<I: Io> ActiveRace<'_, I> {
     }
 
     fn count_fetch(&self, result: FetchResult) {
-        self.worker.counters_of(&self.pool.shared).fetches[result as usize].increment();
+        self.worker.counters_of(&self.pool.plan.shared).fetches[result as usize].increment();
     }
 
     /// Gives the TC reply to a UDP client that asks during the fetch, because it can use nothing longer.
     pub(super) fn respond_meanwhile(&mut self, waiter: &Waiter<I::Client>) {
         let Self { entry, pool, worker, io, scratch, now, .. } = self;
         if let Ok(reply) = wire::read_reply(entry.kept()) {
-            waiter.count_wait(worker.counters_of(&pool.shared), *now);
+            waiter.count_wait(worker.counters_of(&pool.plan.shared), *now);
             let resolution =
-                ResponseOrigin::of_race(entry.hash, &pool.shared, &entry.race, entry.race.winner().as_ref());
+                ResponseOrigin::of_race(entry.hash, &pool.plan.shared, &entry.race, entry.race.winner().as_ref());
             relay(&mut Responder::new(*io, worker, scratch, *now), waiter, &resolution, &reply, false);
         }
     }
 
     fn respond_fallback(&mut self, fallback: FallbackAnswer) {
         let Self { entry, pool, worker, io, scratch, now, .. } = self;
-        let resolution = ResponseOrigin::of_race(entry.hash, &pool.shared, &entry.race, None);
+        let resolution = ResponseOrigin::of_race(entry.hash, &pool.plan.shared, &entry.race, None);
         let mut responder = Responder::new(*io, worker, scratch, *now);
         for waiter in entry.waiters() {
             if fallback.rcode.is_some() {
-                waiter.count_wait(worker.counters_of(&pool.shared), *now);
+                waiter.count_wait(worker.counters_of(&pool.plan.shared), *now);
             }
             fallback.give(&mut responder, &worker.counters, &waiter, &resolution, entry.question());
         }

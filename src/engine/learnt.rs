@@ -31,11 +31,11 @@ impl<I: Io> Engine<I> {
     /// Returns the measurements of `most` backends of the active state from `first` on, over all pools.
     pub fn learnt(&self, first: usize, most: usize, now: Instant) -> Vec<LearntBackend> {
         let pools = self.pool_slots.iter().filter_map(|slot| self.pools.get(*slot));
-        let backends = pools.flat_map(|pool| pool.shared.backends.iter().map(move |backend| (pool, backend)));
+        let backends = pools.flat_map(|pool| pool.plan.shared.backends.iter().map(move |backend| (pool, backend)));
         let learnt = backends.skip(first).take(most).map(|(pool, backend)| {
             let (latency, load) = pool.known(backend.index);
             LearntBackend {
-                pool: pool.shared.config.name.clone(),
+                pool: pool.plan.shared.config.name.clone(),
                 name: backend.name.clone(),
                 address: backend.address,
                 latency: latency.image(now),
@@ -51,7 +51,7 @@ impl<I: Io> Engine<I> {
         let known: HashMap<_, _> = learnt.iter().map(|known| (of_backend(known), known)).collect();
         for slot in &self.pool_slots {
             let Some(pool) = self.pools.get_mut(*slot) else { continue };
-            let shared = Arc::clone(&pool.shared);
+            let shared = Arc::clone(&pool.plan.shared);
             for backend in &shared.backends {
                 let place = (backend.address, shared.config.name.clone(), backend.name.clone());
                 if let Some(known) = known.get(&place) {

@@ -186,12 +186,12 @@ impl<I: Io> Engine<I> {
     }
 
     fn pool_slot(&mut self, io: &mut I, shared: &Arc<SharedPool>, now: Instant) -> PoolSlot {
-        let known = self.pools.find(|pool| Arc::ptr_eq(&pool.shared.state, &shared.state));
+        let known = self.pools.find(|pool| Arc::ptr_eq(&pool.plan.shared.state, &shared.state));
         let Some(slot) = known else {
             return self.pools.insert(Pool::new(Arc::clone(shared), io, self.worker.me, now));
         };
         let pool = self.pools.at(slot);
-        if !Arc::ptr_eq(&pool.shared, shared) {
+        if !Arc::ptr_eq(&pool.plan.shared, shared) {
             pool.set_plan(io, Arc::clone(shared), now);
         }
         slot
@@ -258,7 +258,7 @@ impl<I: Io> Engine<I> {
         // After the last race of an old plan or pool, the end of the tick removes that.
         let pool = self.pools.at(slot);
         self.has_ended_plans |= pool.race_over(plan);
-        self.worker.counters_of(&pool.shared).in_flight.subtract(1);
+        self.worker.counters_of(&pool.plan.shared).in_flight.subtract(1);
     }
 }
 

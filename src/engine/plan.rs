@@ -13,10 +13,11 @@ pub(super) struct PoolPlan {
 }
 
 impl PoolPlan {
-    /// Returns the rules of refresh races: without hedges, which trade load for time.
-    pub(super) fn unhurried(shared: &SharedPool) -> PoolRules {
+    pub(super) fn new(shared: Arc<SharedPool>, number: PlanNumber) -> Self {
         let rules = shared.rules().clone();
-        PoolRules { hedge: Hedge { max: 0, ..rules.hedge }, ..rules }
+        // The rules of refresh races have no hedges, which trade load for time.
+        let unhurried = PoolRules { hedge: Hedge { max: 0, ..rules.hedge }, ..rules };
+        Self { number, shared, unhurried, in_flight: 0 }
     }
 }
 

@@ -24,6 +24,7 @@ use super::plan::{PlanNumber, PoolPlan};
 use super::signal_prober;
 use super::single_flight::WorkerId;
 use crate::metrics::BackendCounters;
+use crate::policy::Expect;
 use crate::policy::backend_load::{AttemptEnd, BackendLoad, LoadImage};
 use crate::policy::balance::{Balance, BalanceInput, Balancer, Crowd};
 use crate::policy::health::HealthState;
@@ -32,16 +33,12 @@ use crate::policy::latency::{Latency, LatencyImage};
 use crate::policy::ordering::{BackendStats, order};
 use crate::policy::query_slots::SocketSetId;
 use crate::policy::race::{BackendIndex, Candidates, MAX_ATTEMPTS, RaceContext};
-use crate::policy::{Expect, PoolRules};
 use crate::state::{HealthSignal, ManualHealth, SharedBackend, SharedPool, Since, hash_identity};
 use crate::wire::{self, CookiePair, Name, QuestionHasher};
 
 pub(super) struct Pool {
-    /// The shared state of the active plan: the present one, or for a moment that of an earlier race.
-    pub(super) shared: Arc<SharedPool>,
-    unhurried: PoolRules,
-    pub(super) plan: PlanNumber,
-    pub(super) in_flight: usize,
+    /// The active plan: the present one, or for a moment that of an earlier race.
+    pub(super) plan: PoolPlan,
     /// The earliest plan whose replies count as those of the present one.
     alike_since: PlanNumber,
     earlier: Vec<PoolPlan>,
@@ -101,9 +98,6 @@ impl Pool {
         let workers = shared.backends.first().map_or(1, |backend| backend.workers());
         let sure = sure(shared.config.max_in_flight.into(), workers as u64);
         let mut pool = Self {
-            unhurried: PoolPlan::unhurried(&shared),
-            plan: PlanNumber::default(),
-            in_flight: 0,
             alike_since: PlanNumber::default(),
             earlier: Vec::new(),
             exchanged: None,
@@ -122,9 +116,9 @@ impl Pool {
             epoch,
             sure,
             me: usize::from(me.0),
-            shared,
+            plan: PoolPlan::new(shared, PlanNumber::default()),
         };
-        let shared = Arc::clone(&pool.shared);
+        let shared = Arc::clone(&pool.plan.shared);
         pool.make_room(now);
         for backend in &shared.backends {
             pool.welcome(io, backend, now);
@@ -134,11 +128,11 @@ impl Pool {
 
     /// Reads the health and the cookies of the backends, if they changed, and reports those that went down.
     pub(super) fn refresh(&mut self, now: Instant, mut went_down: impl FnMut(BackendIndex)) {
-        let epoch = self.shared.state.epoch();
+        let epoch = self.plan.shared.state.epoch();
         if epoch == self.epoch {
             return;
         }
-        let shared = Arc::clone(&self.shared);
+        let shared = Arc::clone(&self.plan.shared);
         let is_crowd = shared.is_crowd();
         let (changed, epoch) = shared.state.changed_since(self.epoch);
         self.epoch = epoch;
@@ -167,7 +161,7 @@ impl Pool {
         if !was_up && member.is_up {
             self.recovered = Some(now);
         }
-        let cookies = known_cookies(&self.shared, backend);
+        let cookies = known_cookies(&self.plan.shared, backend);
         if std::mem::replace(&mut member.cookies, cookies) != cookies {
             member.cookies_since = now;
         }
@@ -182,14 +176,14 @@ impl Pool {
 
     pub(super) fn takes_queries(&self) -> bool {
         match &self.turns {
-            PoolTurns::OfFew(_) => self.shared.backends.iter().any(|backend| backend.takes_queries()),
+            PoolTurns::OfFew(_) => self.plan.shared.backends.iter().any(|backend| backend.takes_queries()),
             PoolTurns::OfMany(crowd) => !crowd.all_down(),
         }
     }
 
     pub(super) fn is_up(&self) -> bool {
         match &self.turns {
-            PoolTurns::OfFew(_) => self.shared.backends.iter().any(|backend| backend.is_up()),
+            PoolTurns::OfFew(_) => self.plan.shared.backends.iter().any(|backend| backend.is_up()),
             PoolTurns::OfMany(crowd) => !crowd.all_down(),
         }
     }
@@ -206,15 +200,15 @@ impl Pool {
         rng: &mut impl Rng,
         now: Instant,
     ) -> Candidates {
-        let (balance, state) = (self.shared.rules().balance, &self.shared.state);
+        let (balance, state) = (self.plan.shared.rules().balance, &self.plan.shared.state);
         let name = match balance {
             Balance::Sticky => name_hash(hasher, qname),
             // Equal in all processes, so that caches behind two balancers see the same names.
             Balance::Hash => FixedState::default().hash_one(qname),
             Balance::Ordered | Balance::RoundRobin | Balance::Random | Balance::LeastLoad | Balance::Fastest => 0,
         };
-        let remembered = (balance == Balance::Sticky).then(|| self.shared.affinity.get(name)).flatten();
-        let remembered = remembered.and_then(|number| self.shared.by_affinity(number));
+        let remembered = (balance == Balance::Sticky).then(|| self.plan.shared.affinity.get(name)).flatten();
+        let remembered = remembered.and_then(|number| self.plan.shared.by_affinity(number));
         let is_in_turn = balance == Balance::RoundRobin || balance == Balance::Sticky && remembered.is_none();
         let turn = if is_in_turn { state.take_turn() } else { 0 };
         let sight = BalanceInput { now, turn, name, loads: &self.loads, out: self.out, remembered };
@@ -230,12 +224,12 @@ impl Pool {
             && let Some(first) = candidates.get(0)
             && remembered != Some(first)
         {
-            self.shared.affinity.insert(name, self.shared.backend(first).affinity_number);
+            self.plan.shared.affinity.insert(name, self.plan.shared.backend(first).affinity_number);
         }
-        let mut candidates = if self.by_stream.is_empty() && !self.shared.has_machines() {
+        let mut candidates = if self.by_stream.is_empty() && !self.plan.shared.has_machines() {
             let known = BackendStats { loads: &self.loads, latency: &self.latency, now };
-            let weight = |backend: BackendIndex| self.shared.weight(backend);
-            order(&candidates, self.shared.rules(), &known, weight, rng)
+            let weight = |backend: BackendIndex| self.plan.shared.weight(backend);
+            order(&candidates, self.plan.shared.rules(), &known, weight, rng)
         } else {
             self.order_ways(io, &candidates, rng, now)
         };
@@ -247,7 +241,7 @@ impl Pool {
 
     /// Learns that a backend gave a positive answer: a `sticky` pool asks it first for that name.
     pub(super) fn learn_place(&self, backend: BackendIndex, question: &[u8], hasher: &QuestionHasher) {
-        if self.shared.rules().balance != Balance::Sticky {
+        if self.plan.shared.rules().balance != Balance::Sticky {
             return;
         }
         let qname = question.len().saturating_sub(QTYPE_QCLASS);
@@ -255,7 +249,7 @@ impl Pool {
         if let (Some(folded), Some(qname)) = (folded.get_mut(..qname), question.get(..qname)) {
             folded.copy_from_slice(qname);
             wire::fold(folded);
-            self.shared.affinity.insert(name_hash(hasher, folded), self.backend(backend).affinity_number);
+            self.plan.shared.affinity.insert(name_hash(hasher, folded), self.backend(backend).affinity_number);
         }
     }
 
@@ -268,7 +262,8 @@ impl Pool {
         }
         let backend = self.backend(backend);
         let taken = (0..backend.workers()).map(|worker| backend.counted_by(worker).map_or(0, |w| w.waited_for.get()));
-        taken.map(|waited_for| waited_for.max(self.sure)).sum::<u64>() < u64::from(self.shared.config.max_in_flight)
+        taken.map(|waited_for| waited_for.max(self.sure)).sum::<u64>()
+            < u64::from(self.plan.shared.config.max_in_flight)
     }
 
     pub(super) fn asked(&mut self, backend: BackendIndex, now: Instant) {
@@ -327,7 +322,7 @@ impl Pool {
         self.ended(index, end, is_charged, now);
         let backend = self.backend(index);
         let is_failure = matches!(end, AttemptEnd::Failure(_));
-        if is_failure && self.shared.rules().health.expect == Expect::NoFailure {
+        if is_failure && self.plan.shared.rules().health.expect == Expect::NoFailure {
             return;
         }
         // The attempt may be older than the backend's failure unless this worker knows of that.
@@ -335,8 +330,8 @@ impl Pool {
             // Any reply means up, unless probes expect a success. A new backend may be asked before its first
             // probe, if no other was up.
             if backend.set_health(HealthState::Up) {
-                self.shared.state.announce(backend);
-                tracing::info!(pool = self.shared.config.name, backend = backend.name, "up");
+                self.plan.shared.state.announce(backend);
+                tracing::info!(pool = self.plan.shared.config.name, backend = backend.name, "up");
             }
             signal_prober(io, backend, HealthSignal::Replied);
         }
@@ -370,7 +365,7 @@ impl Pool {
     }
 
     pub(super) fn labels(&self, backend: BackendIndex) -> (&str, &str) {
-        (&self.shared.config.name, &self.backend(backend).name)
+        (&self.plan.shared.config.name, &self.backend(backend).name)
     }
 
     /// Returns true if this worker has seen the present health of a backend.
@@ -384,8 +379,8 @@ impl Pool {
     }
 
     pub(super) fn race_context(&self, is_waited_for: bool) -> RaceContext<'_> {
-        let rules = if is_waited_for { self.shared.rules() } else { &self.unhurried };
-        RaceContext { rules, latency: &self.latency, by_stream: &self.by_stream, budget: self.shared.budget() }
+        let rules = if is_waited_for { self.plan.shared.rules() } else { &self.plan.unhurried };
+        RaceContext { rules, latency: &self.latency, by_stream: &self.by_stream, budget: self.plan.shared.budget() }
     }
 
     #[inline]

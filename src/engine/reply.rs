@@ -195,7 +195,7 @@ impl<I: Io> ActiveRace<'_, I> {
         }
         let opened = if pool.is_by_stream(asked.backend) { self.io.opened(slot.socket()) } else { None };
         let latency = now.saturating_duration_since(handed_at(entry.sent_at(&asked, proof), opened));
-        let believes = pool.shared.rules().believe_ede;
+        let believes = pool.plan.shared.rules().believe_ede;
         let end =
             if is_failed(rank, reply, believes) { AttemptEnd::Failure(latency) } else { AttemptEnd::Reply(latency) };
         self.settle(outstanding, slot, end);
@@ -239,7 +239,7 @@ impl<I: Io> ActiveRace<'_, I> {
     fn report_reply(&mut self, asked: &Attempt, proof: ReplyProof, reply: &Reply<'_>) {
         let Self { entry, pool, io, now, .. } = self;
         let (hash, since, sent) = (entry.hash, entry.race.started(), entry.sent_at(asked, proof));
-        let report = SentAttempt { hash, pool: &pool.shared, backend: asked.backend, kind: asked.kind, since };
+        let report = SentAttempt { hash, pool: &pool.plan.shared, backend: asked.backend, kind: asked.kind, since };
         io.heard(&report, sent, reply, *now);
     }
 

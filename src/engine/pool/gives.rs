@@ -25,7 +25,7 @@ impl Pool {
 
     /// Returns true if a backend is asked with a randomized case (DNS 0x20).
     pub(in crate::engine) fn is_case_random(&self, backend: BackendIndex, now: Instant) -> bool {
-        self.shared.config.case == Case::Random && !self.backend(backend).is_case_lost(now)
+        self.plan.shared.config.case == Case::Random && !self.backend(backend).is_case_lost(now)
     }
 
     pub(in crate::engine) fn gives(&self, lacking: ReplyProof, backend: BackendIndex, now: Instant) -> bool {
@@ -68,7 +68,7 @@ impl Pool {
             let backend = self.backend(backend);
             let HasChanged(has_changed) = backend.cookies.renew(&fresh, urgency, now);
             if has_changed {
-                self.shared.state.announce(backend);
+                self.plan.shared.state.announce(backend);
             }
         }
     }
@@ -78,7 +78,7 @@ impl Pool {
         let backend = self.backend(backend);
         let HasChanged(is_news) = backend.cookies.lose(lost.client(), now);
         if is_news {
-            self.shared.state.announce(backend);
+            self.plan.shared.state.announce(backend);
         }
         is_news
     }

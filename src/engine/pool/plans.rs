@@ -16,23 +16,16 @@ use crate::state::{SharedBackend, SharedPool};
 impl Pool {
     /// Activates another plan. Running races keep theirs. The cost is that of the members that come or go.
     pub(in crate::engine) fn set_plan<I: Io>(&mut self, io: &mut I, shared: Arc<SharedPool>, now: Instant) {
-        let before = Arc::clone(&self.shared);
-        let number = self.plan.next();
+        let number = self.plan.number.next();
+        let earlier = std::mem::replace(&mut self.plan, PoolPlan::new(Arc::clone(&shared), number));
+        let before = Arc::clone(&earlier.shared);
         let is_alike = shared.id == before.id && shared.rules() == before.rules();
-        let earlier = PoolPlan {
-            shared: std::mem::replace(&mut self.shared, shared),
-            unhurried: std::mem::take(&mut self.unhurried),
-            number: std::mem::replace(&mut self.plan, number),
-            in_flight: std::mem::take(&mut self.in_flight),
-        };
         if !is_alike {
             self.alike_since = number;
         }
         if earlier.in_flight > 0 {
             self.earlier.push(earlier);
         }
-        let shared = Arc::clone(&self.shared);
-        self.unhurried = PoolPlan::unhurried(&shared);
         self.sure = sure(shared.config.max_in_flight.into(), shared.backends.first().map_or(1, |b| b.workers()) as u64);
         self.make_room(now);
         if shared.config.cookies != before.config.cookies {
@@ -64,8 +57,8 @@ impl Pool {
     }
 
     pub(super) fn make_room(&mut self, now: Instant) {
-        let places = self.shared.places().max(self.members.len());
-        if self.shared.is_crowd() {
+        let places = self.plan.shared.places().max(self.members.len());
+        if self.plan.shared.is_crowd() {
             let missing = CROWD_ROOM.saturating_sub(self.members.len());
             self.members.reserve_exact(missing);
             self.latency.reserve_exact(missing);
@@ -82,11 +75,11 @@ impl Pool {
         if member.backend.as_ref().is_some_and(|known| Arc::ptr_eq(known, backend)) {
             return;
         }
-        let is_asked_soon = self.shared.backends.len() <= FEW;
+        let is_asked_soon = self.plan.shared.backends.len() <= FEW;
         *member = PoolMember {
             is_up: backend.is_up(),
             takes_queries: backend.takes_queries(),
-            cookies: known_cookies(&self.shared, backend),
+            cookies: known_cookies(&self.plan.shared, backend),
             backend: Some(Arc::clone(backend)),
             ..PoolMember::vacant(now)
         };
@@ -135,16 +128,16 @@ impl Pool {
     }
 
     pub(in crate::engine) fn is_idle(&self) -> bool {
-        self.in_flight == 0 && self.earlier.is_empty()
+        self.plan.in_flight == 0 && self.earlier.is_empty()
     }
 
     pub(in crate::engine) fn races(&self) -> usize {
-        self.in_flight + self.earlier.iter().map(|plan| plan.in_flight).sum::<usize>()
+        self.plan.in_flight + self.earlier.iter().map(|plan| plan.in_flight).sum::<usize>()
     }
 
     #[inline]
     pub(in crate::engine) fn work_by(&mut self, plan: PlanNumber) {
-        if self.plan != plan {
+        if self.plan.number != plan {
             self.exchanged = self.earlier.iter().position(|earlier| earlier.number == plan);
             self.exchange();
         }
@@ -160,17 +153,14 @@ impl Pool {
 
     fn exchange(&mut self) {
         if let Some(earlier) = self.exchanged.and_then(|place| self.earlier.get_mut(place)) {
-            std::mem::swap(&mut self.shared, &mut earlier.shared);
-            std::mem::swap(&mut self.unhurried, &mut earlier.unhurried);
-            std::mem::swap(&mut self.plan, &mut earlier.number);
-            std::mem::swap(&mut self.in_flight, &mut earlier.in_flight);
+            std::mem::swap(&mut self.plan, earlier);
         }
     }
 
     /// Counts the end of a race. Returns true if it was the last of an earlier plan, which can be removed.
     pub(in crate::engine) fn race_over(&mut self, plan: PlanNumber) -> bool {
-        if self.plan == plan {
-            self.in_flight -= 1;
+        if self.plan.number == plan {
+            self.plan.in_flight -= 1;
             return false;
         }
         let Some(place) = self.earlier.iter().position(|earlier| earlier.number == plan) else { return false };
@@ -186,7 +176,8 @@ impl Pool {
     /// one if that is equivalent; and only if it has the backend. Other late replies are not cached.
     pub(in crate::engine) fn shared_of(&self, plan: PlanNumber, backend: BackendIndex) -> Option<&Arc<SharedPool>> {
         let earlier = self.earlier.iter().find(|earlier| earlier.number == plan).map(|earlier| &earlier.shared);
-        let present = (self.plan == plan || plan.is_between(self.alike_since, self.plan)).then_some(&self.shared);
+        let present = (self.plan.number == plan || plan.is_between(self.alike_since, self.plan.number))
+            .then_some(&self.plan.shared);
         let known = self.members.get(backend.get())?.backend.as_ref()?;
         earlier.or(present).filter(|shared| shared.find(backend).is_some_and(|same| Arc::ptr_eq(same, known)))
     }

@@ -36,10 +36,11 @@ impl Pool {
         let is_cold = |pool: &Self, io: &I, backend: BackendIndex| {
             pool.is_by_stream(backend) && pool.known_sockets(backend).is_none_or(|sockets| io.is_cold(sockets))
         };
-        let way = |backend| BackendPath { is_cold: is_cold(self, io, backend), machine: self.shared.machine(backend) };
+        let way =
+            |backend| BackendPath { is_cold: is_cold(self, io, backend), machine: self.plan.shared.machine(backend) };
         let known = BackendStats { loads: &self.loads, latency: &self.latency, now };
-        let weight = |backend: BackendIndex| self.shared.weight(backend);
-        let ordered = order_ways(candidates, self.shared.rules(), &known, weight, way, rng);
+        let weight = |backend: BackendIndex| self.plan.shared.weight(backend);
+        let ordered = order_ways(candidates, self.plan.shared.rules(), &known, weight, way, rng);
         let in_turn = candidates.get(0).filter(|first| ordered.get(0) != Some(*first));
         if let Some(passed_over) = in_turn.filter(|first| is_cold(self, io, *first)) {
             let sockets = self.sockets(io, passed_over);
@@ -62,12 +63,12 @@ impl Pool {
     /// replies (RFC 8914 section 2).
     #[inline]
     pub(in crate::engine) fn adds_opt(&self, backend: BackendIndex) -> bool {
-        self.shared.rules().believe_ede || self.is_encrypted(backend)
+        self.plan.shared.rules().believe_ede || self.is_encrypted(backend)
     }
 
     #[inline]
     pub(in crate::engine) fn wants_header(&self, backend: BackendIndex) -> bool {
-        self.shared.names_clients && self.backend(backend).wants_header
+        self.plan.shared.names_clients && self.backend(backend).wants_header
     }
 
     /// Returns the 99th percentile of a backend's latency, if there are enough samples.

@@ -208,7 +208,7 @@ impl Scene {
         for backend in &self.state.pools[0].backends {
             backend.set_health(HealthState::Up);
         }
-        if !Arc::ptr_eq(&self.pool.shared, &self.state.pools[0]) {
+        if !Arc::ptr_eq(&self.pool.plan.shared, &self.state.pools[0]) {
             self.pool.set_plan(&mut self.io, Arc::clone(&self.state.pools[0]), self.now);
         }
         self.state.pools[0].state.announce_all();
@@ -221,15 +221,15 @@ impl Scene {
         let backend = list.get(0).expect("a backend is asked");
         let asked = self.pool.backend(backend).address;
         let member = *self.members.keys().find(|member| address(**member) == asked).expect("a member");
-        assert_eq!(self.pool.shared.weight(backend), self.members[&member]);
+        assert_eq!(self.pool.plan.shared.weight(backend), self.members[&member]);
         let sockets = self.pool.sockets(&mut self.io, backend);
         assert_eq!((self.io.open[&sockets.0], self.pool.backend_of(sockets)), (asked.socket, Some(backend)));
         let life = (member, self.lives[&member]);
         let now = self.now;
         self.expected(life).1.asked(now);
         self.pool.asked(backend, now);
-        self.pool.in_flight += 1;
-        self.asked.push(Asked { life, plan: self.pool.plan, backend });
+        self.pool.plan.in_flight += 1;
+        self.asked.push(Asked { life, plan: self.pool.plan.number, backend });
     }
 
     fn answer(&mut self, place: usize) {
@@ -239,8 +239,8 @@ impl Scene {
         let (latency, load) = self.expected(life);
         latency::ended(load, latency, end, false, now);
         self.pool.work_by(plan);
-        assert_eq!(self.pool.plan, plan, "the plan of a race is there for as long as the race");
-        assert_eq!(self.pool.shared.backend(backend).address, address(life.0));
+        assert_eq!(self.pool.plan.number, plan, "the plan of a race is there for as long as the race");
+        assert_eq!(self.pool.plan.shared.backend(backend).address, address(life.0));
         assert_eq!(self.pool.backend(backend).address, address(life.0), "no other backend has its place");
         self.pool.is_waited_for_no_more(backend);
         self.pool.ended(backend, end, false, now);
@@ -385,11 +385,12 @@ fn places_of_those_who_are_gone_are_used_again() {
 fn a_late_reply_counts_where_the_present_plan_says_the_same() {
     for (keys, is_known) in [("replicas = true", true), ("replicas = false", false)] {
         let mut scene = Scene::new(keys, BTreeMap::from([(0, 1), (1, 1)]));
-        let (plan, [stays, goes]) = (scene.pool.plan, [0, 1].map(|place| scene.state.pools[0].backends[place].index));
+        let (plan, [stays, goes]) =
+            (scene.pool.plan.number, [0, 1].map(|place| scene.state.pools[0].backends[place].index));
         assert!(scene.pool.shared_of(plan, stays).is_some());
         scene.change(BTreeMap::from([(0, 1), (2, 1)]));
         assert_eq!(scene.pool.shared_of(plan, stays).is_some(), is_known, "{keys}");
         assert!(scene.pool.shared_of(plan, goes).is_none(), "{keys}");
-        assert!(scene.pool.shared_of(scene.pool.plan.next(), stays).is_none(), "{keys}");
+        assert!(scene.pool.shared_of(scene.pool.plan.number.next(), stays).is_none(), "{keys}");
     }
 }

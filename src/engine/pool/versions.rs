@@ -43,7 +43,7 @@ impl Pool {
         let serial = reply.reported_serial()?;
         let hash = hasher.hash_one((serial, backend.0));
         let slot = &mut reports.0[hash as usize % SLOTS];
-        let serials = &self.shared.state.serials;
+        let serials = &self.plan.shared.state.serials;
         let verdicts = serials.verdicts();
         let is_reported =
             slot.hash == hash && slot.verdicts == verdicts && now.saturating_duration_since(slot.at) < AGAIN;
@@ -54,12 +54,12 @@ impl Pool {
         }
         let newer = serials.hear(&serial.to_serial()?, backend, SerialSource::Reply, now);
         *slot = VersionSlot { hash, at: now, verdicts: serials.verdicts(), is_older: newer.is_some() };
-        newer.filter(|newer| is_negative && self.shared.find(*newer).is_some_and(|newer| newer.takes_queries()))
+        newer.filter(|newer| is_negative && self.plan.shared.find(*newer).is_some_and(|newer| newer.takes_queries()))
     }
 
     pub(in crate::engine) fn is_outdated(&self, reply: &Reply<'_>) -> bool {
         let is_reported = self.asks_versions() && reply.is_negative();
-        is_reported && reply.zone_serial().is_some_and(|serial| self.shared.state.serials.is_outdated(&serial))
+        is_reported && reply.zone_serial().is_some_and(|serial| self.plan.shared.state.serials.is_outdated(&serial))
     }
 }
 
