@@ -22,7 +22,7 @@ use super::entry::{RaceEntry, StaleAnswer, Waiter};
 use super::fallback::FallbackAnswer;
 use super::io::{ClientHandle, Io, ResponseOrigin, ResponseSummary};
 use super::reply::{decision, rank};
-use super::responder::Responder;
+use super::responder::ClientResponder;
 use super::{Engine, QTYPE_QCLASS};
 use crate::cache::{self, Cache, CacheKey, CacheLookup, CacheRules, CachedFailure, PoolId};
 use crate::config::PoolIndex;
@@ -150,7 +150,7 @@ impl PoolCache<'_> {
     /// Gives a client the cached response if the reason permits it, and returns the kind of entry found.
     fn give<I: Io>(
         &self,
-        responder: &mut Responder<'_, I>,
+        responder: &mut ClientResponder<'_, I>,
         key: &CacheKey<'_>,
         waiter: &Waiter<I::Client>,
         resolution: &ResponseOrigin<'_>,
@@ -190,7 +190,7 @@ impl<I: Io> Engine<I> {
         let shared = &state.pools[pool.0];
         let Some(cached) = PoolCache::of(state, shared) else { return CacheResult::Nothing };
         let resolution = ResponseOrigin::at_once(question.hash, shared);
-        let mut responder = Responder::new(io, &self.worker, &mut self.scratch, now);
+        let mut responder = ClientResponder::new(io, &self.worker, &mut self.scratch, now);
         let found = cached.give(&mut responder, &cached.key(question), waiter, &resolution, reason);
         let result = match found {
             CacheLookup::Fresh { is_refresh_due: true } => CacheResult::RefreshDue,
@@ -242,7 +242,7 @@ impl<I: Io> Engine<I> {
         }
         waiter.count_wait(self.worker.counters_of(&pool.plan.shared), now);
         let resolution = ResponseOrigin::at_once(question.hash, &pool.plan.shared);
-        let mut responder = Responder::new(io, &self.worker, &mut self.scratch, now);
+        let mut responder = ClientResponder::new(io, &self.worker, &mut self.scratch, now);
         fallback.give(&mut responder, &self.worker.counters, waiter, &resolution, question.octets);
         true
     }
@@ -290,7 +290,7 @@ impl<I: Io> ActiveRace<'_, I> {
         let counters = worker.counters_of(&pool.plan.shared);
         let resolution = ResponseOrigin::of_race(entry.hash, &pool.plan.shared, &entry.race, None);
         let waited = entry.waiter_count();
-        let mut responder = Responder::new(*io, worker, scratch, *now);
+        let mut responder = ClientResponder::new(*io, worker, scratch, *now);
         entry.retain_waiters(&worker.shared.clients, |waiter| {
             let found = cached.give(&mut responder, &key, waiter, &resolution, LookupReason::Need);
             let is_responded = LookupReason::Need.takes(found);

@@ -8,7 +8,7 @@ use super::fallback::FallbackAnswer;
 use super::io::{ClientHandle, Io, ResponseOrigin};
 use super::pool::Pool;
 use super::pools::PoolSlot;
-use super::responder::Responder;
+use super::responder::ClientResponder;
 use super::single_flight::WorkerId;
 use super::slots::RaceRef;
 use super::{Engine, EngineWorker, signal_prober};
@@ -306,7 +306,7 @@ impl<I: Io> Engine<I> {
         let fallback = if limit == Limit::InFlight { FallbackAnswer::BUSY } else { FallbackAnswer::TOO_MANY };
         let resolution = ResponseOrigin::at_once(question.hash, &self.worker.state.pools[pool.0]);
         let resolution = ResponseOrigin { is_limited: true, ..resolution };
-        let mut responder = Responder::new(io, &self.worker, &mut self.scratch, now);
+        let mut responder = ClientResponder::new(io, &self.worker, &mut self.scratch, now);
         fallback.give(&mut responder, &self.worker.counters, waiter, &resolution, question.octets);
     }
 }

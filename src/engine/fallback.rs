@@ -2,7 +2,7 @@
 
 use super::entry::Waiter;
 use super::io::{ClientHandle, Io, ResponseOrigin, ResponseSummary};
-use super::responder::Responder;
+use super::responder::ClientResponder;
 use crate::cache::ResponseFor;
 use crate::metrics::{Counters, DropReason, ResponseSource};
 use crate::policy::{PoolRules, Silence};
@@ -51,7 +51,7 @@ impl FallbackAnswer {
 
     pub(super) fn give<I: Io>(
         self,
-        responder: &mut Responder<'_, I>,
+        responder: &mut ClientResponder<'_, I>,
         counters: &Counters,
         waiter: &Waiter<I::Client>,
         resolution: &ResponseOrigin<'_>,

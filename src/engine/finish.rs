@@ -8,7 +8,7 @@ use super::entry::Waiter;
 use super::explain::RaceReport;
 use super::fallback::FallbackAnswer;
 use super::io::{ClientHandle, FetchFrom, FetchQuery, Io, ResponseOrigin, ResponseSummary};
-use super::responder::{Responder, response_limit};
+use super::responder::{ClientResponder, response_limit};
 use super::slots::RaceRef;
 use super::{Engine, signal_prober};
 use crate::cache::ResponseFor;
@@ -175,7 +175,7 @@ impl<I: Io> ActiveRace<'_, I> {
         let Self { entry, pool, worker, io, scratch, now, .. } = self;
         let counters = worker.counters_of(&pool.plan.shared);
         let resolution = ResponseOrigin::of_race(entry.hash, &pool.plan.shared, &entry.race, Some(winner));
-        let mut responder = Responder::new(*io, worker, scratch, *now);
+        let mut responder = ClientResponder::new(*io, worker, scratch, *now);
         entry.retain_waiters(&worker.shared.clients, |waiter| {
             let needs_more = is_truncated && waiter.client.transport().is_stream();
             if !needs_more {
@@ -241,7 +241,7 @@ impl<I: Io> ActiveRace<'_, I> {
         let counters = worker.counters_of(&pool.plan.shared);
         let resolution =
             ResponseOrigin::of_race(entry.hash, &pool.plan.shared, &entry.race, entry.race.winner().as_ref());
-        let mut responder = Responder::new(*io, worker, scratch, *now);
+        let mut responder = ClientResponder::new(*io, worker, scratch, *now);
         for waiter in entry.waiters() {
             waiter.count_wait(counters, *now);
             relay(&mut responder, &waiter, &resolution, reply, entry.is_signed());
@@ -269,14 +269,14 @@ impl<I: Io> ActiveRace<'_, I> {
             waiter.count_wait(worker.counters_of(&pool.plan.shared), *now);
             let resolution =
                 ResponseOrigin::of_race(entry.hash, &pool.plan.shared, &entry.race, entry.race.winner().as_ref());
-            relay(&mut Responder::new(*io, worker, scratch, *now), waiter, &resolution, &reply, false);
+            relay(&mut ClientResponder::new(*io, worker, scratch, *now), waiter, &resolution, &reply, false);
         }
     }
 
     fn respond_fallback(&mut self, fallback: FallbackAnswer) {
         let Self { entry, pool, worker, io, scratch, now, .. } = self;
         let resolution = ResponseOrigin::of_race(entry.hash, &pool.plan.shared, &entry.race, None);
-        let mut responder = Responder::new(*io, worker, scratch, *now);
+        let mut responder = ClientResponder::new(*io, worker, scratch, *now);
         for waiter in entry.waiters() {
             if fallback.rcode.is_some() {
                 waiter.count_wait(worker.counters_of(&pool.plan.shared), *now);
@@ -305,7 +305,7 @@ pub(super) fn handed_at(sent: Instant, opened: Option<Instant>) -> Instant {
 }
 
 fn relay<I: Io>(
-    responder: &mut Responder<'_, I>,
+    responder: &mut ClientResponder<'_, I>,
     waiter: &Waiter<I::Client>,
     resolution: &ResponseOrigin<'_>,
     reply: &Reply<'_>,

@@ -9,14 +9,14 @@ use crate::cache::ResponseFor;
 use crate::wire::{ClientForm, Transport};
 
 /// The means to respond to clients at one time.
-pub(super) struct Responder<'a, I> {
+pub(super) struct ClientResponder<'a, I> {
     pub(super) io: &'a mut I,
     buffer: &'a mut Vec<u8>,
     own_udp_size: u16,
     pub(super) now: Instant,
 }
 
-impl<'a, I: Io> Responder<'a, I> {
+impl<'a, I: Io> ClientResponder<'a, I> {
     pub(super) fn new(io: &'a mut I, worker: &EngineWorker, buffer: &'a mut Vec<u8>, now: Instant) -> Self {
         Self { io, buffer, own_udp_size: worker.state.edns_udp_size, now }
     }
