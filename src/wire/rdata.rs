@@ -150,84 +150,67 @@ impl RdataForm {
     pub const fn of(rtype: RecordType) -> Option<&'static Self> {
         use Field::*;
         use NameRule::{AnyCase, AsTheyAre, Compressed, MayComeCompressed};
-        macro_rules! form {
-            ($rule:ident: $($field:expr),*) => { const { &Self::new($rule, &[$($field),*]) } };
+        macro_rules! forms {
+            ($($($rtype:ident)|+ => $rule:ident: $($field:expr),*;)*) => {
+                match rtype {
+                    $($(RecordType::$rtype)|+ => const { &Self::new($rule, &[$($field),*]) },)*
+                    _ => return None,
+                }
+            };
         }
-        Some(match rtype {
-            RecordType::A => form!(AsTheyAre: Ipv4),
-            RecordType::AAAA => form!(AsTheyAre: Ipv6),
-            RecordType::NS
-            | RecordType::MD
-            | RecordType::MF
-            | RecordType::CNAME
-            | RecordType::MB
-            | RecordType::MG
-            | RecordType::MR
-            | RecordType::PTR => form!(Compressed: Name),
-            RecordType::DNAME => form!(MayComeCompressed: Name),
-            RecordType::NXT => form!(MayComeCompressed: Name, Opaque),
-            RecordType::SOA => form!(Compressed: Name, Name, U32, Period, Period, Period, Period),
-            RecordType::HINFO => form!(AsTheyAre: Text, Text),
-            RecordType::MINFO => form!(Compressed: Name, Name),
-            RecordType::RP => form!(MayComeCompressed: Name, Name),
-            RecordType::TALINK => form!(AsTheyAre: Name, Name),
-            RecordType::MX => form!(Compressed: U16, Name),
-            RecordType::AFSDB | RecordType::RT | RecordType::KX => form!(MayComeCompressed: U16, Name),
-            RecordType::LP => form!(AsTheyAre: U16, Name),
-            RecordType::TXT
-            | RecordType::SPF
-            | RecordType::NINFO
-            | RecordType::AVC
-            | RecordType::RESINFO
-            | RecordType::WALLET
-            | RecordType::CLA => form!(AsTheyAre: Texts),
-            RecordType::X25 => form!(AsTheyAre: Text),
-            RecordType::ISDN => form!(AsTheyAre: Text, OptionalText),
-            RecordType::NSAP => form!(AsTheyAre: Nsap),
-            RecordType::PX => form!(MayComeCompressed: U16, Name, Name),
-            RecordType::GPOS => form!(AsTheyAre: Text, Text, Text),
-            RecordType::LOC => form!(AsTheyAre: Location),
-            RecordType::EID | RecordType::NIMLOC => form!(AsTheyAre: Hex),
-            RecordType::SRV => form!(MayComeCompressed: U16, U16, U16, Name),
-            RecordType::NAPTR => form!(MayComeCompressed: U16, U16, Text, Text, Text, Name),
-            RecordType::CERT => form!(AsTheyAre: Code16(CERTIFICATES), U16, Code8(ALGORITHMS), Base64),
-            RecordType::APL => form!(AsTheyAre: Prefixes),
-            RecordType::DS | RecordType::CDS | RecordType::DLV | RecordType::TA => {
-                form!(AsTheyAre: U16, Code8(ALGORITHMS), U8, Hex)
-            }
-            RecordType::SSHFP => form!(AsTheyAre: U8, U8, Hex),
-            RecordType::IPSECKEY => form!(AsTheyAre: U8, IpsecGateway, OptionalBase64),
-            RecordType::SIG => {
-                form!(MayComeCompressed: Type, Code8(ALGORITHMS), U8, Period, Time, Time, U16, Name, Base64)
-            }
-            RecordType::RRSIG => form!(AnyCase: Type, Code8(ALGORITHMS), U8, Period, Time, Time, U16, Name, Base64),
-            RecordType::NSEC => form!(AsTheyAre: Name, Types),
+        Some(forms! {
+            A => AsTheyAre: Ipv4;
+            AAAA => AsTheyAre: Ipv6;
+            NS | MD | MF | CNAME | MB | MG | MR | PTR => Compressed: Name;
+            DNAME => MayComeCompressed: Name;
+            NXT => MayComeCompressed: Name, Opaque;
+            SOA => Compressed: Name, Name, U32, Period, Period, Period, Period;
+            HINFO => AsTheyAre: Text, Text;
+            MINFO => Compressed: Name, Name;
+            RP => MayComeCompressed: Name, Name;
+            TALINK => AsTheyAre: Name, Name;
+            MX => Compressed: U16, Name;
+            AFSDB | RT | KX => MayComeCompressed: U16, Name;
+            LP => AsTheyAre: U16, Name;
+            TXT | SPF | NINFO | AVC | RESINFO | WALLET | CLA => AsTheyAre: Texts;
+            X25 => AsTheyAre: Text;
+            ISDN => AsTheyAre: Text, OptionalText;
+            NSAP => AsTheyAre: Nsap;
+            PX => MayComeCompressed: U16, Name, Name;
+            GPOS => AsTheyAre: Text, Text, Text;
+            LOC => AsTheyAre: Location;
+            EID | NIMLOC => AsTheyAre: Hex;
+            SRV => MayComeCompressed: U16, U16, U16, Name;
+            NAPTR => MayComeCompressed: U16, U16, Text, Text, Text, Name;
+            CERT => AsTheyAre: Code16(CERTIFICATES), U16, Code8(ALGORITHMS), Base64;
+            APL => AsTheyAre: Prefixes;
+            DS | CDS | DLV | TA => AsTheyAre: U16, Code8(ALGORITHMS), U8, Hex;
+            SSHFP => AsTheyAre: U8, U8, Hex;
+            IPSECKEY => AsTheyAre: U8, IpsecGateway, OptionalBase64;
+            SIG => MayComeCompressed: Type, Code8(ALGORITHMS), U8, Period, Time, Time, U16, Name, Base64;
+            RRSIG => AnyCase: Type, Code8(ALGORITHMS), U8, Period, Time, Time, U16, Name, Base64;
+            NSEC => AsTheyAre: Name, Types;
             // A KEY may be empty (RFC 2535 section 3.1.2).
-            RecordType::KEY => form!(AsTheyAre: U16, U8, Code8(ALGORITHMS), OptionalBase64),
-            RecordType::DNSKEY | RecordType::CDNSKEY | RecordType::RKEY => {
-                form!(AsTheyAre: U16, U8, Code8(ALGORITHMS), Base64)
-            }
-            RecordType::DHCID | RecordType::OPENPGPKEY | RecordType::HHIT | RecordType::BRID => {
-                form!(AsTheyAre: Base64)
-            }
-            RecordType::NSEC3 => form!(AsTheyAre: U8, U8, U16, Salt, Hash, Types),
-            RecordType::NSEC3PARAM => form!(AsTheyAre: U8, U8, U16, Salt),
-            RecordType::TLSA | RecordType::SMIMEA => form!(AsTheyAre: U8, U8, U8, Hex),
-            RecordType::HIP => form!(AsTheyAre: HostIdentity, Names),
-            RecordType::CSYNC => form!(AsTheyAre: U32, U16, Types),
-            RecordType::ZONEMD => form!(AsTheyAre: U32, U8, U8, Hex),
-            RecordType::SVCB | RecordType::HTTPS => form!(AsTheyAre: U16, Name, Parameters),
-            RecordType::DSYNC => form!(AsTheyAre: Type, Code8(SCHEMES), U16, Name),
-            RecordType::NID | RecordType::L64 => form!(AsTheyAre: U16, Groups { count: 4, octets: 2, separator: ':' }),
-            RecordType::L32 => form!(AsTheyAre: U16, Ipv4),
-            RecordType::EUI48 => form!(AsTheyAre: Groups { count: 6, octets: 1, separator: '-' }),
-            RecordType::EUI64 => form!(AsTheyAre: Groups { count: 8, octets: 1, separator: '-' }),
-            RecordType::URI => form!(AsTheyAre: U16, U16, Rest),
-            RecordType::CAA => form!(AsTheyAre: U8, Tag, Rest),
-            RecordType::DOA => form!(AsTheyAre: U32, U32, U8, Text, DashBase64),
-            RecordType::AMTRELAY => form!(AsTheyAre: U8, Relay),
-            RecordType::IPN => form!(AsTheyAre: U64),
-            _ => return None,
+            KEY => AsTheyAre: U16, U8, Code8(ALGORITHMS), OptionalBase64;
+            DNSKEY | CDNSKEY | RKEY => AsTheyAre: U16, U8, Code8(ALGORITHMS), Base64;
+            DHCID | OPENPGPKEY | HHIT | BRID => AsTheyAre: Base64;
+            NSEC3 => AsTheyAre: U8, U8, U16, Salt, Hash, Types;
+            NSEC3PARAM => AsTheyAre: U8, U8, U16, Salt;
+            TLSA | SMIMEA => AsTheyAre: U8, U8, U8, Hex;
+            HIP => AsTheyAre: HostIdentity, Names;
+            CSYNC => AsTheyAre: U32, U16, Types;
+            ZONEMD => AsTheyAre: U32, U8, U8, Hex;
+            SVCB | HTTPS => AsTheyAre: U16, Name, Parameters;
+            DSYNC => AsTheyAre: Type, Code8(SCHEMES), U16, Name;
+            NID | L64 => AsTheyAre: U16, Groups { count: 4, octets: 2, separator: ':' };
+            L32 => AsTheyAre: U16, Ipv4;
+            EUI48 => AsTheyAre: Groups { count: 6, octets: 1, separator: '-' };
+            EUI64 => AsTheyAre: Groups { count: 8, octets: 1, separator: '-' };
+            URI => AsTheyAre: U16, U16, Rest;
+            CAA => AsTheyAre: U8, Tag, Rest;
+            DOA => AsTheyAre: U32, U32, U8, Text, DashBase64;
+            AMTRELAY => AsTheyAre: U8, Relay;
+            IPN => AsTheyAre: U64;
         })
     }
 

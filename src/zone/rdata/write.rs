@@ -122,6 +122,22 @@ fn write_field(field: Field, octets: &mut RdataOctets<'_>, text: &mut String) ->
         Field::OptionalBase64 => text.push_str(&BASE64.encode(octets.rest())),
         Field::DashBase64 if octets.0.is_empty() => text.push('-'),
         Field::DashBase64 => text.push_str(&BASE64.encode(octets.rest())),
+        Field::Salt | Field::Hash | Field::Groups { .. } | Field::Nsap => write_digits(field, octets, text)?,
+        Field::Types => bitmap::write(octets, text)?,
+        Field::Prefixes => apl::write(octets, text)?,
+        Field::Location => location::write(octets, text)?,
+        Field::IpsecGateway => gateway::write_ipsec(octets, text)?,
+        Field::Relay => gateway::write_relay(octets, text)?,
+        Field::HostIdentity => gateway::write_host_identity(octets, text)?,
+        Field::Parameters => svcb::write(octets, text)?,
+        Field::Opaque => return None,
+    }
+    Some(())
+}
+
+/// Writes a field of digits in one word.
+fn write_digits(field: Field, octets: &mut RdataOctets<'_>, text: &mut String) -> Option<()> {
+    match field {
         Field::Salt => match octets.counted()? {
             [] => text.push('-'),
             salt => text.push_str(&HEXUPPER.encode(salt)),
@@ -135,18 +151,7 @@ fn write_field(field: Field, octets: &mut RdataOctets<'_>, text: &mut String) ->
                 text.push_str(&HEXLOWER.encode(octets.take(len)?));
             }
         }
-        Field::Nsap => {
-            text.push_str("0x");
-            text.push_str(&HEXUPPER.encode(some(octets.rest())?));
-        }
-        Field::Types => bitmap::write(octets, text)?,
-        Field::Prefixes => apl::write(octets, text)?,
-        Field::Location => location::write(octets, text)?,
-        Field::IpsecGateway => gateway::write_ipsec(octets, text)?,
-        Field::Relay => gateway::write_relay(octets, text)?,
-        Field::HostIdentity => gateway::write_host_identity(octets, text)?,
-        Field::Parameters => svcb::write(octets, text)?,
-        Field::Opaque => return None,
+        _ => push(text, format_args!("0x{}", HEXUPPER.encode(some(octets.rest())?))),
     }
     Some(())
 }
