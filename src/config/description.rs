@@ -30,10 +30,7 @@ pub(super) enum Fact {
     Any(&'static [&'static str]),
     Table,
     Array { least: usize, example: String },
-    Text(TextDescription),
-    Integer { min: i64, max: i64 },
-    Number(Limits<f64>),
-    Boolean,
+    Scalar(ValueKind),
 }
 
 impl Fact {
@@ -45,13 +42,14 @@ impl Fact {
             expectations.iter().find(|expected| expected.what().contains(" from ")).or_else(|| expectations.first());
         let text = expected
             .map(|expected| TextDescription { what: expected.what().to_owned(), forms: expected.forms().to_vec() });
-        Self::Text(text.unwrap_or_else(|| TextDescription { what: "a string".to_owned(), forms: Vec::new() }))
+        let text = text.unwrap_or_else(|| TextDescription { what: "a string".to_owned(), forms: Vec::new() });
+        Self::Scalar(ValueKind::Text(text))
     }
 
     pub(super) fn integer<T: Display>(limits: &Limits<T>) -> Self {
         // Integers of different widths share no trait that converts; all bounds fit in 64 bits.
         let bound = |value: &T| value.to_string().parse().unwrap_or(i64::MAX);
-        Self::Integer { min: bound(&limits.min), max: bound(&limits.max) }
+        Self::Scalar(ValueKind::Integer { min: bound(&limits.min), max: bound(&limits.max) })
     }
 }
 
@@ -194,10 +192,7 @@ impl Builder {
             Fact::Any(keys) => return self.any.push(keys),
             Fact::Table => return self.is_table = true,
             Fact::Array { least, example } => return self.array = Some((least, example)),
-            Fact::Text(text) => ValueKind::Text(text),
-            Fact::Integer { min, max } => ValueKind::Integer { min, max },
-            Fact::Number(limits) => ValueKind::Number { min: limits.min, max: limits.max },
-            Fact::Boolean => ValueKind::Boolean,
+            Fact::Scalar(scalar) => scalar,
         };
         if !self.scalars.contains(&scalar) {
             self.scalars.push(scalar);

@@ -126,8 +126,7 @@ fn read(document: &mut ConfigSection<'_>, find_user: &dyn Fn(&str) -> Option<Use
     if let Some(forwarder) = &config.forwarder {
         references.note_loops(&forwarder.listen);
     }
-    let authorities = authorities.and_then(|node| node.section()).map(|section| section.named());
-    for (name, node) in authorities.unwrap_or_default() {
+    for (name, node) in authorities.and_then(|node| node.section()).iter().flat_map(ConfigSection::named) {
         let read = |section: &mut _| authority::read(name, section, &mut references);
         config.authorities.extend(node.section().map(|section| section.whole(read)));
     }

@@ -14,7 +14,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::description::{ANY_KEY, Fact, Variant};
+use super::description::{ANY_KEY, Fact, ValueKind, Variant};
 use super::limits::Limits;
 use super::problem::Problem;
 use super::suggest::nearest;
@@ -144,7 +144,8 @@ impl<'d> ConfigNode<'d> {
         let read = |value: &DeValue<'_>| {
             matches!(value, DeValue::Integer(_) | DeValue::Float(_)).then(|| scalar_text(value).parse().ok())
         };
-        self.within(&limits, &format!("a number {limits}"), || Fact::Number(limits), read)
+        let Limits { min, max } = limits;
+        self.within(&limits, &format!("a number {limits}"), || Fact::Scalar(ValueKind::Number { min, max }), read)
     }
 
     /// Reads a value within bounds. `read` returns `None` for a value of another kind.
@@ -168,7 +169,7 @@ impl<'d> ConfigNode<'d> {
     }
 
     pub(super) fn boolean(&self) -> Option<bool> {
-        let written = self.written(|| Fact::Boolean)?;
+        let written = self.written(|| Fact::Scalar(ValueKind::Boolean))?;
         let DeValue::Boolean(value) = written else {
             self.spot.note(mismatch(written, "true or false"));
             return None;
