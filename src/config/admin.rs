@@ -18,12 +18,13 @@ config_section! {
         token_file: Option<PathBuf> = None, some(file);
         /// The unix socket for changes without a token. By default where `hedgerow ctl` looks by itself.
         socket: AdminSocket = AdminSocket::Auto, |node| node.parsed(|text| read_socket(text, node.folder()));
-        /// True if a page is served at `/`. By default, because it shows only what the listener serves anyway.
+        /// True if a page is served at `/`. By default, because it shows only what the listener serves
+        /// anyway.
         page: bool = true, boolean;
         /// True if the most frequent names are counted. Query names are private.
         names: bool = false, boolean;
-        /// The number of backends above which a pool has no series per backend. Each backend adds some 50 lines
-        /// to `/metrics`. At most the limit of members.
+        /// The number of backends above which a pool has no series per backend. Each backend adds some 50
+        /// lines to `/metrics`. At most the limit of members.
         backend_series: u16 = 200, integer(0..=10_000);
     }
 }

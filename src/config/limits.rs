@@ -1,5 +1,5 @@
-//! Bounds of numbers and durations: those that several keys or the command line use, with their reasons. What is
-//! out of bounds is an error.
+//! Bounds of numbers and durations: those that several keys or the command line use, with their reasons. What
+//! is out of bounds is an error.
 
 use std::fmt;
 use std::ops::RangeInclusive;

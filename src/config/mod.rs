@@ -66,7 +66,7 @@ pub use suggest::nearest;
 pub use supervisor::SupervisorConfig;
 pub use traces::{OtlpTarget, TracesConfig};
 pub use transfer::{SecondaryConfig, SharedZone, Sharing};
-pub use words::{Expectation, Words};
+pub use words::{Expectation, KeyWord};
 pub use xdp::{XdpConfig, XdpInterface, XdpMode, ZeroCopy};
 
 use crate::limit::{AccessRules, ConnectionRules, RateRules, WaitRules};

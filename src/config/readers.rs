@@ -6,17 +6,16 @@ use std::time::Duration;
 
 use super::limits::Limits;
 use super::section::{ConfigNode, note_repeats};
-use super::words::{self, Expectation, Words};
+use super::words::{self, Expectation, KeyWord};
 
-/// Defines a section from `key: Type = default, reader;` lines: the struct, its defaults, and `read_keys`, which
-/// takes the keys in this order. `required EXAMPLE` behind the reader reports a missing key.
+/// Defines a section from `key: Type = default, reader;` lines: the struct, its defaults, and `read_keys`,
+/// which takes the keys in this order. `required EXAMPLE` behind the reader reports a missing key.
 macro_rules! config_section {
     ($(#[$meta:meta])* pub struct $name:ident { $(
         $(#[$about:meta])* $key:ident: $type:ty = $default:expr, $reader:expr $(, required $example:expr)?;
     )+ }) => {
         $(#[$meta])*
-        #[derive(Clone, Debug, PartialEq)]
-        pub struct $name { $($(#[$about])* pub $key: $type,)+ }
+        #[derive(Clone, Debug, PartialEq)] pub struct $name { $($(#[$about])* pub $key: $type,)+ }
 
         impl Default for $name {
             fn default() -> Self {
@@ -56,7 +55,7 @@ pub(super) fn text<T>(parse: impl Fn(&str) -> Result<T, Expectation>) -> impl Fn
     move |node| node.parsed(&parse)
 }
 
-pub(super) fn word<T: Words>(node: &ConfigNode<'_>) -> Option<T> {
+pub(super) fn word<T: KeyWord>(node: &ConfigNode<'_>) -> Option<T> {
     node.parsed(words::word)
 }
 

@@ -1,8 +1,8 @@
 //! A parsed TOML document, read by key. Every value knows its key path and place, and problems are noted
 //! without ending the walk.
 //!
-//! A reader takes known keys from a [`ConfigSection`] one by one. [`ConfigSection::whole`] reports all other keys.
-//! A wrong value reads as missing; that is safe because a document with problems yields no `Config`.
+//! A reader takes known keys from a [`ConfigSection`] one by one. [`ConfigSection::whole`] reports all other
+//! keys. A wrong value reads as missing; that is safe because a document with problems yields no `Config`.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -11,8 +11,8 @@ config_section! {
     pub struct SlowConfig {
         /// The duration from which a race is slow. The default adapts to the pool's latency.
         threshold: SlowThreshold = SlowThreshold::Auto, text(words::slow_threshold);
-        /// The number of newest races kept. Fewer than 10 would vanish before an operator looks; each may take a
-        /// kilobyte. The default is more than an operator reads.
+        /// The number of newest races kept. Fewer than 10 would vanish before an operator looks; each may
+        /// take a kilobyte. The default is more than an operator reads.
         keep: usize = 1_000, integer(10..=100_000);
     }
 }

@@ -10,10 +10,11 @@ config_section! {
     /// `[supervisor]`.
     #[derive(Eq)]
     pub struct SupervisorConfig {
-        /// The number of standby processes. With 2, a second crash right after the first still finds one ready.
+        /// The number of standby processes. With 2, a second crash right after the first still finds one
+        /// ready.
         standbys: usize = 2, integer(limits::STANDBYS);
-        /// The time without progress after which a process is killed. Slow disks and page faults take less than
-        /// the default.
+        /// The time without progress after which a process is killed. Slow disks and page faults take less
+        /// than the default.
         watchdog: Option<Duration> = Some(Duration::from_secs(10)), text(read_watchdog);
         /// True if a standby replaces a dead supervisor.
         succession: bool = true, boolean;

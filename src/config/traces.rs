@@ -12,7 +12,7 @@ config_section! {
     /// `[traces]`.
     #[derive(Eq)]
     pub struct TracesConfig {
-        /// The OTLP endpoint.
+        /// The collector that gets the traces.
         otlp: OtlpTarget = OtlpTarget { address: ([0; 4], 0).into(), path: String::new() }, text(read_otlp),
             required "\"http://127.0.0.1:4318/v1/traces\"";
         /// The detail of names. A trace without the name explains little.

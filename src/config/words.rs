@@ -72,7 +72,7 @@ impl Expectation {
 }
 
 /// The values of a key that have a word each.
-pub trait Words: Copy + PartialEq + 'static {
+pub trait KeyWord: Copy + PartialEq + 'static {
     /// The words with their values.
     const WORDS: &'static [(&'static str, Self)];
 
@@ -84,7 +84,7 @@ pub trait Words: Copy + PartialEq + 'static {
 
 macro_rules! words {
     ($($type:ident { $($word:literal = $variant:ident),+ })+) => { $(
-        impl Words for $type {
+        impl KeyWord for $type {
             const WORDS: &'static [(&'static str, Self)] = &[$(($word, Self::$variant)),+];
         }
     )+ };
@@ -116,11 +116,11 @@ words! {
 }
 
 /// Reads a word.
-pub fn word<T: Words>(text: &str) -> Result<T, Expectation> {
+pub fn word<T: KeyWord>(text: &str) -> Result<T, Expectation> {
     one_of(T::WORDS, text)
 }
 
-/// Reads `dnstap.names`.
+/// Reads `dnstap.names`: a name cannot be cut in a message that is sent whole.
 pub(super) fn message_detail(text: &str) -> Result<NameDetail, Expectation> {
     one_of(&[("full", NameDetail::Full), ("none", NameDetail::None)], text)
 }
@@ -131,7 +131,7 @@ fn one_of<T: Copy>(words: &'static [(&'static str, T)], text: &str) -> Result<T,
 }
 
 /// Reads a word or another form of a value.
-fn word_or<T: Words>(text: &str, other: impl FnOnce() -> Result<T, Expectation>) -> Result<T, Expectation> {
+fn word_or<T: KeyWord>(text: &str, other: impl FnOnce() -> Result<T, Expectation>) -> Result<T, Expectation> {
     let words = T::WORDS.iter().map(|&(word, _)| word);
     word(text).or_else(|_| other().map_err(|expected| Expectation::one_of(text, words, Some(expected))))
 }
@@ -179,7 +179,8 @@ pub(super) fn slow_threshold(text: &str) -> Result<SlowThreshold, Expectation> {
     word_or(text, || limits.parse(text).map(SlowThreshold::Above))
 }
 
-/// Reads `pools.*.hedge.delay`: a word, a percentile such as `p95`, or a duration; 0 starts the hedge at once.
+/// Reads `pools.*.hedge.delay`: a word, a percentile such as `p95`, or a duration; 0 starts the hedge at
+/// once.
 pub fn hedge_delay(text: &str) -> Result<HedgeDelay, Expectation> {
     let limits = Limits { min: ms(0), max: secs(60) };
     word_or(text, || match percentile(text) {

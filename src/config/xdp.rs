@@ -13,8 +13,8 @@ config_section! {
             let items = node.items(INTERFACES_EXAMPLE);
             Some(distinct(items, read_interface, |interface| format!("interface {} is named", interface.name)))
         }, required INTERFACES_EXAMPLE;
-        /// True if the server starts with sockets alone when AF_XDP is not available: slow service is better than
-        /// none.
+        /// True if the server starts with sockets alone when AF_XDP is not available: slow service is better
+        /// than none.
         fallback: bool = true, boolean;
     }
 }
@@ -107,7 +107,7 @@ mod tests {
 
     use super::super::Config;
     use super::super::tests::check;
-    use super::super::words::Words;
+    use super::super::words::KeyWord;
     use super::*;
 
     const REST: &str = "[authorities.a]\nlisten = [\"127.0.0.1:5301\"]\nzones = [\"a.txt\"]\n";

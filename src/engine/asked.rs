@@ -12,7 +12,7 @@ use super::io::Io;
 use super::pool::Pool;
 use super::single_flight::WorkerId;
 use crate::cache::State;
-use crate::config::Words;
+use crate::config::KeyWord;
 use crate::metrics::BackendState;
 use crate::policy::balance::Balance;
 use crate::policy::latency::MIN_SAMPLES;

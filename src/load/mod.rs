@@ -269,7 +269,8 @@ fn unreadable(file: &Path, error: &io::Error) -> String {
     format!("{}: cannot be read: {error}", file.display())
 }
 
-/// The reason why there is no configuration. Each of these is exit status 2. Neither Debug nor Display shows a secret.
+/// The reason why there is no configuration. Each of these is exit status 2. Neither Debug nor Display shows
+/// a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// None of these files exists.
@@ -289,7 +290,8 @@ pub enum LoadError {
     /// The config has errors.
     #[error("{0}")]
     Wrong(Problems),
-    /// Files that the config names cannot be used, or a backend is the forwarder itself: a line for each problem.
+    /// Files that the config names cannot be used, or a backend is the forwarder itself: a line for each
+    /// problem.
     #[error("{0}")]
     Unusable(String),
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::address::Scheme;
 use crate::cli::remedy;
-use crate::config::{Config, Words, XdpConfig, XdpInterface, XdpMode, ZeroCopy};
+use crate::config::{Config, KeyWord, XdpConfig, XdpInterface, XdpMode, ZeroCopy};
 use crate::net::xdp::EXPERIMENTAL;
 use crate::net::xdp::netlink::{self, DriverFeatures, InterfaceFacts};
 use crate::net::xdp::rights::Rights;

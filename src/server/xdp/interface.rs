@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crate::config::{Words, XdpInterface, XdpMode, ZeroCopy};
+use crate::config::{KeyWord, XdpInterface, XdpMode, ZeroCopy};
 use crate::metrics::XdpSnapshot;
 use crate::net::xdp::Home;
 use crate::net::xdp::bpf::{BpfLink, Mode};
