@@ -42,7 +42,7 @@ use self::ready::{FlagWaker, PlaceWaker, ReadyList};
 use super::connection::{
     BackendConnection, BackendHandshake, ConnectionEvents, ConnectionFailure, ConnectionState, FailedQuery,
 };
-use crate::net::to_backends::connection::records::{has_ended, hear_records, opened, take_records};
+use crate::net::to_backends::connection::records::{OutputBuffer, has_ended, hear_records, opened, take_records};
 use crate::wire::append_frame;
 
 pub(in crate::net) struct Http2Connection {
@@ -68,8 +68,7 @@ pub(in crate::net) struct Http2Connection {
     news: ConnectionEvents,
     is_ending: bool,
     over: Option<(ConnectionFailure, Instant)>,
-    output: Vec<u8>,
-    written: usize,
+    output: OutputBuffer,
 }
 
 struct StreamPlace {
@@ -130,8 +129,7 @@ impl Http2Connection {
             news: ConnectionEvents::default(),
             is_ending: false,
             over: None,
-            output: Vec::new(),
-            written: 0,
+            output: OutputBuffer::default(),
         })
     }
 
@@ -263,7 +261,7 @@ impl Http2Connection {
     fn take_output(&mut self) {
         let Self { pipe, tls, output, .. } = self;
         pipe.drain(|octets| tls.writer().write_all(octets).expect("without a limit it takes everything"));
-        take_records(tls, output);
+        take_records(tls, output.octets());
     }
 }
 
@@ -273,11 +271,7 @@ impl BackendConnection for Http2Connection {
     }
 
     fn is_answered(&self) -> bool {
-        match self.state {
-            ConnectionState::Dialling => false,
-            ConnectionState::Handshaking => self.has_heard,
-            ConnectionState::Open | ConnectionState::Closing => true,
-        }
+        self.state.is_answered(self.has_heard)
     }
 
     fn opened(&self) -> BackendHandshake {
@@ -301,32 +295,24 @@ impl BackendConnection for Http2Connection {
     }
 
     fn output(&mut self, now: Instant) -> &[u8] {
-        if self.written == self.output.len() {
-            self.output.clear();
-            self.written = 0;
-        }
         match self.state {
             ConnectionState::Dialling | ConnectionState::Closing => {}
-            ConnectionState::Handshaking => take_records(&mut self.tls, &mut self.output),
+            ConnectionState::Handshaking => take_records(&mut self.tls, self.output.octets()),
             ConnectionState::Open => {
                 self.queued = 0;
                 self.drive(now);
                 self.take_output();
             }
         }
-        self.output.get(self.written..).unwrap_or_default()
+        self.output.rest()
     }
 
     fn wrote(&mut self, octets: usize) {
-        self.written = self.output.len().min(self.written + octets);
-        if self.written == self.output.len() && self.output.capacity() > MAX_KEPT {
-            self.output = Vec::new();
-            self.written = 0;
-        }
+        self.output.wrote(octets);
     }
 
     fn unwritten(&self) -> usize {
-        self.queued + self.output.len() - self.written
+        self.queued + self.output.rest().len()
     }
 
     fn hear(&mut self, octets: &[u8], now: Instant) -> Result<(), ConnectionFailure> {
@@ -365,10 +351,6 @@ impl BackendConnection for Http2Connection {
 
     fn take_messages(&mut self, messages: &mut Vec<u8>) {
         std::mem::swap(&mut self.input, messages);
-    }
-
-    fn is_amid_message(&self) -> bool {
-        !self.places.is_empty()
     }
 
     fn take_news(&mut self) -> Option<ConnectionEvents> {
@@ -425,7 +407,7 @@ impl BackendConnection for Http2Connection {
                 self.take_output();
             }
             self.tls.send_close_notify();
-            take_records(&mut self.tls, &mut self.output);
+            take_records(&mut self.tls, self.output.octets());
         }
         self.over = None;
         self.state = ConnectionState::Closing;
@@ -526,5 +508,3 @@ const RESET_KEPT: Duration = Duration::from_secs(5);
 
 /// Unread bytes of responses (to PING, SETTINGS) and queries: more than the queries that may wait.
 const UNREAD: usize = 1 << 20;
-
-const MAX_KEPT: usize = 64 * 1024;

@@ -1,14 +1,12 @@
 //! A QUIC connection (RFC 9250) as a value: datagrams in, whole messages out; queries in, datagrams out.
 //!
 //! Each query has its own stream, on which its ID is 0; the caller's ID is stored with the stream. The caller
-//! bounds the waiting queries by [`unsent`](QuicConnection::unsent).
+//! bounds the waiting queries by [`unwritten`](BackendConnection::unwritten).
 //!
 //! ```text
 //!                 the handshake is complete        close
 //!   Handshaking ───────────────────────────▶ Open ─────▶ Closing
 //! ```
-
-mod buffered;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -22,13 +20,14 @@ use quinn_proto::{
     TransportErrorCode, VarInt,
 };
 
-pub(in crate::net) use self::buffered::BufferedQuic;
-use super::connection::{BackendHandshake, ConnectionState};
+use super::connection::{
+    BackendConnection, BackendHandshake, ConnectionEvents, ConnectionFailure, ConnectionState, FailedQuery,
+};
 use crate::net::to_backends::tls::{ClientTls, QuicHandshake, tls_alert};
 use crate::wire::{FRAME_PREFIX, HEADER_LEN, append_frame, first_message};
 
 /// A connection by QUIC to a backend.
-pub struct QuicConnection {
+pub(in crate::net) struct QuicConnection {
     endpoint: Endpoint,
     handle: ConnectionHandle,
     quic: Connection,
@@ -41,7 +40,7 @@ pub struct QuicConnection {
     unsent: usize,
     early: Vec<u16>,
     replies: Vec<u8>,
-    failed: Vec<(u16, VarInt)>,
+    failed: Vec<FailedQuery>,
     is_overloaded: bool,
     idle_timeout: Option<Duration>,
     is_resumed: bool,
@@ -49,8 +48,13 @@ pub struct QuicConnection {
     unacknowledged: Option<Instant>,
     /// The value of `acknowledgements` when a ping was sent.
     sign: Option<u64>,
-    end: Option<QuicEnd>,
+    end: Option<ConnectionFailure>,
     frame: Vec<u8>,
+    /// The next datagram.
+    output: Vec<u8>,
+    /// The time of the last call.
+    now: Instant,
+    timer: Option<Instant>,
 }
 
 struct QuicQuery {
@@ -60,24 +64,9 @@ struct QuicQuery {
     received: Vec<u8>,
 }
 
-/// The reason for the end of a connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum QuicEnd {
-    /// The server has closed the connection.
-    Closed,
-    /// The server no longer knows the connection (stateless reset).
-    Reset,
-    /// The idle timeout has expired.
-    TimedOut,
-    /// An error of the TLS layer.
-    Tls(String),
-    /// The server violated the protocol, or reports that hedgerow did.
-    Protocol,
-}
-
 impl QuicConnection {
     /// Creates a connection that is about to be dialled.
-    pub fn new(tls: &ClientTls, remote: SocketAddr, now: Instant) -> Result<Self, String> {
+    pub(in crate::net) fn new(tls: &ClientTls, remote: SocketAddr, now: Instant) -> Result<Self, String> {
         let mut endpoint = Endpoint::new(Arc::new(endpoint_config()), None, false, None);
         let mut config = tls.quic();
         config.version(VERSION);
@@ -107,6 +96,9 @@ impl QuicConnection {
             sign: None,
             end: None,
             frame: Vec::new(),
+            output: Vec::new(),
+            now,
+            timer: None,
         };
         if connection.quic.has_0rtt() {
             connection.next = connection.quic.streams().open(Dir::Bi);
@@ -114,90 +106,10 @@ impl QuicConnection {
         Ok(connection)
     }
 
-    /// Returns the state of the connection.
-    pub fn state(&self) -> ConnectionState {
-        self.state
-    }
-
-    /// Returns true if the backend has answered.
-    pub fn is_answered(&self) -> bool {
-        self.has_heard
-    }
-
-    /// Returns the kind of handshake.
-    pub fn opened(&self) -> BackendHandshake {
-        match self.is_resumed {
-            true if self.quic.accepted_0rtt() && !self.early.is_empty() => BackendHandshake::Early,
-            true => BackendHandshake::Resumed,
-            false => BackendHandshake::Full,
-        }
-    }
-
-    /// Returns the idle timeout of the server, if it states one.
-    pub fn idle_timeout(&self) -> Option<Duration> {
-        self.idle_timeout
-    }
-
-    /// Returns true if the server allows another query now.
-    pub fn has_room(&self) -> bool {
-        self.next.is_some() && self.held.is_empty()
-    }
-
-    /// Returns the number of query bytes that exceed the server's limits.
-    pub fn unsent(&self) -> usize {
-        self.unsent
-    }
-
-    /// Sends a query before the handshake is complete (0-RTT), if the server may accept it. An eavesdropper
-    /// may replay it, so only an ordinary query is sent (RFC 9250 section 4.5). The caller must queue it as
-    /// well.
-    pub fn queue_early(&mut self, id: u16, message: &[u8], now: Instant) {
-        // RFC 1035 section 4.1.1: the opcode.
-        let is_question = message.get(2).is_some_and(|flags| flags >> 3 & 0xF == 0);
-        if self.state != ConnectionState::Handshaking || !self.quic.has_0rtt() || !is_question {
-            return;
-        }
-        let Some(stream) = self.next.take() else { return };
-        self.frame.clear();
-        if append_frame(message, &mut self.frame).is_some() {
-            self.early.push(id);
-            self.send(stream, id, now);
-        }
-        self.next = self.quic.streams().open(Dir::Bi);
-    }
-
-    /// Queues a query, whose reply will have this ID; `None` if it is longer than a frame.
-    pub fn queue(&mut self, id: u16, message: &[u8], now: Instant) -> Option<()> {
-        self.frame.clear();
-        append_frame(message, &mut self.frame)?;
-        if let Some([first, second]) = self.frame.get_mut(FRAME_PREFIX..FRAME_PREFIX + 2) {
-            [*first, *second] = id.to_be_bytes();
-        }
-        self.queue_frame(now);
-        Some(())
-    }
-
-    /// Queues frames that waited for the connection to open, except those whose early copy was accepted.
-    pub fn queue_frames(&mut self, mut frames: &[u8], now: Instant) {
-        let were_taken = self.quic.accepted_0rtt();
-        while let Some((message, end)) = first_message(frames) {
-            let id = message.first_chunk().map_or(0, |id| u16::from_be_bytes(*id));
-            let (frame, rest) = frames.split_at(end);
-            frames = rest;
-            if were_taken && self.early.contains(&id) {
-                continue;
-            }
-            self.frame.clear();
-            self.frame.extend_from_slice(frame);
-            self.queue_frame(now);
-        }
-    }
-
-    fn queue_frame(&mut self, now: Instant) {
+    fn queue_frame(&mut self) {
         match self.next.take().filter(|_| self.held.is_empty()) {
             Some(stream) => {
-                let id = self.frame.get(FRAME_PREFIX..).and_then(|id| id.first_chunk());
-                self.send(stream, id.map_or(0, |id| u16::from_be_bytes(*id)), now);
+                self.send(stream, id_of(self.frame.get(FRAME_PREFIX..).unwrap_or_default()));
                 self.next = self.quic.streams().open(Dir::Bi);
             }
             None => {
@@ -207,7 +119,7 @@ impl QuicConnection {
         }
     }
 
-    fn send(&mut self, stream: StreamId, id: u16, now: Instant) {
+    fn send(&mut self, stream: StreamId, id: u16) {
         // RFC 9250 section 4.2.1: the ID is 0.
         if let Some(zero) = self.frame.get_mut(FRAME_PREFIX..FRAME_PREFIX + 2) {
             zero.fill(0);
@@ -216,29 +128,21 @@ impl QuicConnection {
         let rest = self.frame.get(sent..).unwrap_or_default();
         self.unsent += rest.len();
         self.streams.insert(stream.index(), QuicQuery { id, unsent: rest.to_vec(), received: Vec::new() });
-        self.unacknowledged.get_or_insert(now);
+        self.unacknowledged.get_or_insert(self.now);
     }
 
-    fn send_held(&mut self, now: Instant) {
+    fn send_held(&mut self) {
         if self.state != ConnectionState::Open {
             return;
         }
         loop {
-            if self.next.is_none() {
-                self.next = self.quic.streams().open(Dir::Bi);
-            }
-            if self.next.is_none() {
-                return;
-            }
+            self.next = self.next.or_else(|| self.quic.streams().open(Dir::Bi));
+            let Some(stream) = self.next else { return };
             let Some(frame) = self.held.pop_front() else { return };
+            self.next = None;
             self.unsent -= frame.len();
             self.frame = frame;
-            let (Some(stream), Some(id)) =
-                (self.next.take(), self.frame.get(FRAME_PREFIX..).and_then(|id| id.first_chunk()))
-            else {
-                return;
-            };
-            self.send(stream, u16::from_be_bytes(*id), now);
+            self.send(stream, id_of(self.frame.get(FRAME_PREFIX..).unwrap_or_default()));
         }
     }
 
@@ -251,24 +155,10 @@ impl QuicConnection {
         self.unsent -= sent;
     }
 
-    /// Receives a datagram. [`advance`](Self::advance) processes the result.
-    pub fn hear(&mut self, datagram: &[u8], now: Instant) {
-        // The endpoint's own responses are for unknown peers, and a connected socket has none.
-        let mut unwanted = Vec::new();
-        let heard = self.endpoint.handle(now, self.remote, None, None, BytesMut::from(datagram), &mut unwanted);
-        if let Some(DatagramEvent::ConnectionEvent(_, event)) = heard {
-            self.has_heard = true;
-            self.quic.handle_event(event);
-        }
-    }
-
     /// Runs due timers and processes the events.
-    ///
-    /// # Errors
-    /// If the connection is over. [`next_datagram`](Self::next_datagram) may still return datagrams.
-    pub fn advance(&mut self, now: Instant) -> Result<(), QuicEnd> {
-        if self.next_timeout().is_some_and(|timeout| timeout <= now) {
-            self.quic.handle_timeout(now);
+    fn advance(&mut self) {
+        if self.quic.poll_timeout().is_some_and(|timeout| timeout <= self.now) {
+            self.quic.handle_timeout(self.now);
         }
         while let Some(event) = self.quic.poll_endpoint_events() {
             if let Some(event) = self.endpoint.handle_event(self.handle, event) {
@@ -277,26 +167,25 @@ impl QuicConnection {
         }
         while let Some(event) = self.quic.poll() {
             match event {
-                Event::Connected => self.connected(now),
+                Event::Connected => self.note_open(),
                 Event::ConnectionLost { reason } => {
                     self.note_overload(&reason);
-                    self.end.get_or_insert_with(|| QuicEnd::of(reason));
+                    self.end.get_or_insert_with(|| failure_of(reason));
                     self.state = ConnectionState::Closing;
                 }
-                Event::Stream(StreamEvent::Readable { id }) => self.read(id, now),
+                Event::Stream(StreamEvent::Readable { id }) => self.read(id),
                 Event::Stream(StreamEvent::Writable { id }) => self.send_rest(id),
                 Event::Stream(StreamEvent::Stopped { id, error_code }) => self.refused(id, error_code),
-                Event::Stream(StreamEvent::Available { dir: Dir::Bi }) => self.send_held(now),
+                Event::Stream(StreamEvent::Available { dir: Dir::Bi }) => self.send_held(),
                 Event::Stream(StreamEvent::Opened { .. } | StreamEvent::Available { dir: Dir::Uni }) => {}
                 Event::Stream(StreamEvent::Finished { .. }) => {}
                 Event::HandshakeDataReady | Event::DatagramReceived | Event::DatagramsUnblocked => {}
             }
         }
-        self.note_acknowledgements(now);
-        self.end.clone().map_or(Ok(()), Err)
+        self.note_acknowledgements();
     }
 
-    fn connected(&mut self, now: Instant) {
+    fn note_open(&mut self) {
         self.state = ConnectionState::Open;
         let handshake = self.quic.crypto_session().handshake_data();
         if let Some(handshake) = handshake.and_then(|data| data.downcast::<QuicHandshake>().ok()) {
@@ -309,10 +198,10 @@ impl QuicConnection {
             self.unsent = self.held.iter().map(Vec::len).sum();
             self.next = None;
         }
-        self.send_held(now);
+        self.send_held();
     }
 
-    fn read(&mut self, stream: StreamId, now: Instant) {
+    fn read(&mut self, stream: StreamId) {
         let Some(asked) = self.streams.get_mut(&stream.index()) else { return };
         let mut recv = self.quic.recv_stream(stream);
         let Ok(mut chunks) = recv.read(true) else { return };
@@ -334,14 +223,14 @@ impl QuicConnection {
             self.quic.ping();
         }
         match heard {
-            StreamRead::All => self.replied(stream, now),
+            StreamRead::All => self.replied(stream),
             StreamRead::Some => {}
             StreamRead::Reset(code) => self.refused(stream, code),
-            StreamRead::TooMuch => self.break_off(now),
+            StreamRead::TooMuch => self.break_off(),
         }
     }
 
-    fn replied(&mut self, stream: StreamId, now: Instant) {
+    fn replied(&mut self, stream: StreamId) {
         let Some(asked) = self.streams.remove(&stream.index()) else { return };
         if !asked.unsent.is_empty() {
             self.unsent -= asked.unsent.len();
@@ -356,22 +245,172 @@ impl QuicConnection {
                     id.copy_from_slice(&asked.id.to_be_bytes());
                 }
             }
-            Some(_) | None => self.break_off(now),
+            Some(_) | None => self.break_off(),
         }
     }
 
     fn refused(&mut self, stream: StreamId, code: VarInt) {
         self.is_overloaded |= code == DOQ_EXCESSIVE_LOAD;
         if let Some(asked) = self.streams.remove(&stream.index()) {
-            self.failed.push((asked.id, code));
+            let problem = format!("it reset the stream with the error code {:#x}", code.into_inner());
+            self.failed.push(FailedQuery { id: asked.id, problem });
             self.drop_stream(stream, &asked);
             // The server does not need the rest of the query either (RFC 9000 section 3.5).
             let _ = self.quic.send_stream(stream).reset(DOQ_REQUEST_CANCELLED);
         }
     }
 
-    /// Gives up the reply to this ID. Returns true if the reply was due; it no longer comes.
-    pub fn cancel(&mut self, id: u16) -> bool {
+    fn drop_stream(&mut self, stream: StreamId, asked: &QuicQuery) {
+        self.unsent -= asked.unsent.len();
+        // RFC 9250 section 4.3.1. Each call fails only if that side of the stream is over.
+        let _ = self.quic.recv_stream(stream).stop(DOQ_REQUEST_CANCELLED);
+        if !asked.unsent.is_empty() {
+            let _ = self.quic.send_stream(stream).reset(DOQ_REQUEST_CANCELLED);
+        }
+    }
+
+    fn break_off(&mut self) {
+        self.end.get_or_insert(ConnectionFailure::Protocol);
+        self.state = ConnectionState::Closing;
+        self.quic.close(self.now, DOQ_PROTOCOL_ERROR, Bytes::new());
+    }
+
+    fn note_overload(&mut self, reason: &ConnectionError) {
+        if let ConnectionError::ApplicationClosed(close) = reason {
+            self.is_overloaded |= close.error_code == DOQ_EXCESSIVE_LOAD;
+        }
+    }
+
+    fn note_acknowledgements(&mut self) {
+        let acknowledgements = self.quic.stats().frame_rx.acks;
+        if std::mem::replace(&mut self.acknowledgements, acknowledgements) != acknowledgements {
+            // The stream for the next query counts as well.
+            let is_all = self.quic.streams().send_streams() <= usize::from(self.next.is_some());
+            self.unacknowledged = (!is_all).then_some(self.now);
+        }
+    }
+}
+
+impl BackendConnection for QuicConnection {
+    fn state(&self) -> ConnectionState {
+        self.state
+    }
+
+    fn is_answered(&self) -> bool {
+        self.has_heard
+    }
+
+    fn opened(&self) -> BackendHandshake {
+        match self.is_resumed {
+            true if self.quic.accepted_0rtt() && !self.early.is_empty() => BackendHandshake::Early,
+            true => BackendHandshake::Resumed,
+            false => BackendHandshake::Full,
+        }
+    }
+
+    fn connected(&mut self) {}
+
+    fn queue(&mut self, message: &[u8]) -> Option<()> {
+        self.frame.clear();
+        append_frame(message, &mut self.frame)?;
+        self.queue_frame();
+        Some(())
+    }
+
+    /// Sends a query before the handshake is complete (0-RTT). An eavesdropper may replay it, so only an
+    /// ordinary query is sent (RFC 9250 section 4.5).
+    fn queue_early(&mut self, message: &[u8]) {
+        // RFC 1035 section 4.1.1: the opcode.
+        let is_question = message.get(2).is_some_and(|flags| flags >> 3 & 0xF == 0);
+        if self.state != ConnectionState::Handshaking || !self.quic.has_0rtt() || !is_question {
+            return;
+        }
+        let Some(stream) = self.next.take() else { return };
+        self.frame.clear();
+        if append_frame(message, &mut self.frame).is_some() {
+            let id = id_of(message);
+            self.early.push(id);
+            self.send(stream, id);
+        }
+        self.next = self.quic.streams().open(Dir::Bi);
+    }
+
+    fn queue_frames(&mut self, mut frames: &[u8]) {
+        let were_taken = self.quic.accepted_0rtt();
+        while let Some((message, end)) = first_message(frames) {
+            let (frame, rest) = frames.split_at(end);
+            frames = rest;
+            if were_taken && self.early.contains(&id_of(message)) {
+                continue;
+            }
+            self.frame.clear();
+            self.frame.extend_from_slice(frame);
+            self.queue_frame();
+        }
+    }
+
+    fn idle_timeout(&self) -> Option<Duration> {
+        self.idle_timeout
+    }
+
+    fn output(&mut self, now: Instant) -> &[u8] {
+        self.now = now;
+        if self.output.is_empty() {
+            // Without a datagram the output stays empty.
+            let _ = self.quic.poll_transmit(now, 1, &mut self.output);
+            self.timer = self.quic.poll_timeout();
+        }
+        &self.output
+    }
+
+    fn wrote(&mut self, _octets: usize) {
+        self.output.clear();
+    }
+
+    fn unwritten(&self) -> usize {
+        self.unsent
+    }
+
+    fn hear(&mut self, octets: &[u8], now: Instant) -> Result<(), ConnectionFailure> {
+        // The endpoint's own responses are for unknown peers, and a connected socket has none.
+        let mut unwanted = Vec::new();
+        let heard = self.endpoint.handle(now, self.remote, None, None, BytesMut::from(octets), &mut unwanted);
+        if let Some(DatagramEvent::ConnectionEvent(_, event)) = heard {
+            self.has_heard = true;
+            self.quic.handle_event(event);
+        }
+        self.on_timer(now)
+    }
+
+    fn take_messages(&mut self, messages: &mut Vec<u8>) {
+        std::mem::swap(&mut self.replies, messages);
+    }
+
+    fn take_news(&mut self) -> Option<ConnectionEvents> {
+        let has_sign = self.sign.is_some_and(|before| self.acknowledgements > before);
+        if has_sign {
+            self.sign = None;
+        }
+        let pause = std::mem::take(&mut self.is_overloaded).then_some(PAUSE);
+        ConnectionEvents { failed: std::mem::take(&mut self.failed), lost: Vec::new(), pause, has_sign }.some()
+    }
+
+    fn has_room(&self) -> bool {
+        self.next.is_some() && self.held.is_empty()
+    }
+
+    fn may_hold(&self) -> bool {
+        true
+    }
+
+    fn ping(&mut self) -> bool {
+        self.quic.ping();
+        self.sign = Some(self.acknowledgements);
+        self.unacknowledged.get_or_insert(self.now);
+        true
+    }
+
+    fn forget(&mut self, id: u16) -> bool {
         // Early data may be sent again as a whole.
         if self.state != ConnectionState::Open {
             return false;
@@ -390,92 +429,29 @@ impl QuicConnection {
         false
     }
 
-    fn drop_stream(&mut self, stream: StreamId, asked: &QuicQuery) {
-        self.unsent -= asked.unsent.len();
-        // RFC 9250 section 4.3.1. Each call fails only if that side of the stream is over.
-        let _ = self.quic.recv_stream(stream).stop(DOQ_REQUEST_CANCELLED);
-        if !asked.unsent.is_empty() {
-            let _ = self.quic.send_stream(stream).reset(DOQ_REQUEST_CANCELLED);
-        }
+    fn next_timer(&self) -> Option<Instant> {
+        self.timer
     }
 
-    fn break_off(&mut self, now: Instant) {
-        self.end.get_or_insert(QuicEnd::Protocol);
-        self.state = ConnectionState::Closing;
-        self.quic.close(now, DOQ_PROTOCOL_ERROR, Bytes::new());
+    fn on_timer(&mut self, now: Instant) -> Result<(), ConnectionFailure> {
+        self.now = now;
+        self.advance();
+        self.timer = self.quic.poll_timeout();
+        self.end.clone().map_or(Ok(()), Err)
     }
 
-    fn note_overload(&mut self, reason: &ConnectionError) {
-        if let ConnectionError::ApplicationClosed(close) = reason {
-            self.is_overloaded |= close.error_code == DOQ_EXCESSIVE_LOAD;
-        }
-    }
-
-    fn note_acknowledgements(&mut self, now: Instant) {
-        let acknowledgements = self.quic.stats().frame_rx.acks;
-        if std::mem::replace(&mut self.acknowledgements, acknowledgements) != acknowledgements {
-            // The stream for the next query counts as well.
-            let is_all = self.quic.streams().send_streams() <= usize::from(self.next.is_some());
-            self.unacknowledged = (!is_all).then_some(now);
-        }
-    }
-
-    /// Moves the frames of received replies to `messages`, which must be empty.
-    pub fn take_messages(&mut self, messages: &mut Vec<u8>) {
-        std::mem::swap(&mut self.replies, messages);
-    }
-
-    /// Takes the IDs of queries that get no reply, with their error codes.
-    pub fn take_failed(&mut self) -> Vec<(u16, VarInt)> {
-        std::mem::take(&mut self.failed)
-    }
-
-    /// Returns true if part of a reply has been received.
-    pub fn is_amid_message(&self) -> bool {
-        self.streams.values().any(|asked| !asked.received.is_empty())
-    }
-
-    /// Returns true if the server has reported overload since the last call.
-    pub fn take_overload(&mut self) -> bool {
-        std::mem::take(&mut self.is_overloaded)
-    }
-
-    /// Sends a ping to the server.
-    pub fn ask_for_sign(&mut self, now: Instant) {
-        self.quic.ping();
-        self.sign = Some(self.acknowledgements);
-        self.unacknowledged.get_or_insert(now);
-    }
-
-    /// Returns true once if the response to the ping has arrived.
-    pub fn take_sign(&mut self) -> bool {
-        let has_come = self.sign.is_some_and(|before| self.acknowledgements > before);
-        if has_come {
-            self.sign = None;
-        }
-        has_come
-    }
-
-    /// Returns for how long sent data is unacknowledged.
-    pub fn unacknowledged_for(&self, now: Instant) -> Option<Duration> {
+    fn unacknowledged_for(&self, now: Instant) -> Option<Duration> {
         self.unacknowledged.map(|since| now.saturating_duration_since(since))
     }
 
-    /// Returns the latest time for the next call of [`advance`](Self::advance).
-    pub fn next_timeout(&mut self) -> Option<Instant> {
-        self.quic.poll_timeout()
-    }
-
-    /// Appends the next datagram to `datagram`. Returns false if there is none.
-    pub fn next_datagram(&mut self, datagram: &mut Vec<u8>, now: Instant) -> bool {
-        self.quic.poll_transmit(now, 1, datagram).is_some()
-    }
-
-    /// Closes the connection; [`next_datagram`](Self::next_datagram) returns the message for the server.
-    pub fn close(&mut self, now: Instant) {
+    fn close(&mut self, now: Instant) {
         self.quic.close(now, DOQ_NO_ERROR, Bytes::new());
         self.state = ConnectionState::Closing;
     }
+}
+
+fn id_of(message: &[u8]) -> u16 {
+    message.first_chunk().map_or(0, |id| u16::from_be_bytes(*id))
 }
 
 /// Writes a message and the end of the stream, as far as flow control allows. Returns the bytes written.
@@ -500,26 +476,28 @@ enum StreamRead {
     Reset(VarInt),
 }
 
-impl QuicEnd {
-    fn of(reason: ConnectionError) -> Self {
-        match reason {
-            ConnectionError::VersionMismatch => {
-                Self::Tls("it supports no version of QUIC that hedgerow supports".to_owned())
-            }
-            ConnectionError::TransportError(error) if tls_alert(error.code).is_some() => Self::Tls(error.reason),
-            ConnectionError::TransportError(_) => Self::Protocol,
-            ConnectionError::ConnectionClosed(close) => match tls_alert(close.error_code) {
-                Some(problem) => Self::Tls(problem),
-                // RFC 9000 section 20.1: errors that hedgerow did not cause.
-                None if is_friendly(close.error_code) => Self::Closed,
-                None => Self::Protocol,
-            },
-            ConnectionError::ApplicationClosed(close) if close.error_code == DOQ_PROTOCOL_ERROR => Self::Protocol,
-            ConnectionError::ApplicationClosed(_) | ConnectionError::LocallyClosed => Self::Closed,
-            ConnectionError::Reset => Self::Reset,
-            // RFC 9000 section 10.1. Connection IDs are empty, so they are never exhausted.
-            ConnectionError::TimedOut | ConnectionError::CidsExhausted => Self::TimedOut,
+fn failure_of(reason: ConnectionError) -> ConnectionFailure {
+    match reason {
+        ConnectionError::VersionMismatch => {
+            ConnectionFailure::Tls("it supports no version of QUIC that hedgerow supports".to_owned())
         }
+        ConnectionError::TransportError(error) if tls_alert(error.code).is_some() => {
+            ConnectionFailure::Tls(error.reason)
+        }
+        ConnectionError::TransportError(_) => ConnectionFailure::Protocol,
+        ConnectionError::ConnectionClosed(close) => match tls_alert(close.error_code) {
+            Some(problem) => ConnectionFailure::Tls(problem),
+            // RFC 9000 section 20.1: errors that hedgerow did not cause.
+            None if is_friendly(close.error_code) => ConnectionFailure::Ended,
+            None => ConnectionFailure::Protocol,
+        },
+        ConnectionError::ApplicationClosed(close) if close.error_code == DOQ_PROTOCOL_ERROR => {
+            ConnectionFailure::Protocol
+        }
+        ConnectionError::ApplicationClosed(_) | ConnectionError::LocallyClosed => ConnectionFailure::Ended,
+        ConnectionError::Reset => ConnectionFailure::Reset,
+        // RFC 9000 section 10.1. Connection IDs are empty, so they are never exhausted.
+        ConnectionError::TimedOut | ConnectionError::CidsExhausted => ConnectionFailure::TimedOut,
     }
 }
 
@@ -587,9 +565,10 @@ const SEND_WINDOW: u64 = 128 * 1024;
 /// Bytes of a handshake that may wait for missing data: certificate chains may be long.
 const CRYPTO_BUFFER: usize = 64 * 1024;
 
+/// Pause of a server that reports DOQ_EXCESSIVE_LOAD: the protocol carries no time.
+const PAUSE: Duration = Duration::from_secs(1);
+
 const INITIAL_RTT: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
-pub(crate) mod server;
-#[cfg(test)]
-mod tests;
+pub(crate) mod tests;

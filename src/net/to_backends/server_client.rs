@@ -183,12 +183,11 @@ impl ServerClient {
 
     fn write(&mut self) -> io::Result<()> {
         loop {
-            let segment = self.connection.segment();
             let output = self.connection.output(Instant::now());
             if output.is_empty() {
                 return Ok(());
             }
-            match self.socket.send(output, segment) {
+            match self.socket.send(output) {
                 Ok(written) => self.connection.wrote(written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
@@ -252,13 +251,10 @@ impl ServerSocket {
         }
     }
 
-    fn send(&self, octets: &[u8], segment: Option<usize>) -> io::Result<usize> {
+    fn send(&self, octets: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(socket) => socket.try_write(octets),
-            Self::Udp(socket) => {
-                let first = octets.len().min(segment.unwrap_or(octets.len()));
-                socket.try_send(octets.get(..first).unwrap_or_default())
-            }
+            Self::Udp(socket) => socket.try_send(octets),
         }
     }
 }

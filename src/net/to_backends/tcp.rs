@@ -16,7 +16,7 @@ use std::time::Instant;
 use tokio_rustls::rustls::ClientConnection;
 
 use super::connection::{BackendConnection, BackendHandshake, ConnectionFailure, ConnectionState};
-use crate::net::to_backends::connection::records::{has_ended, hear_records, opened, take_records};
+use crate::net::to_backends::connection::records::{OutputBuffer, has_ended, hear_records, opened, take_records};
 use crate::wire::{FRAME_PREFIX, HEADER_LEN, append_frame, first_message};
 
 pub(in crate::net) struct FrameConnection {
@@ -24,8 +24,7 @@ pub(in crate::net) struct FrameConnection {
     state: ConnectionState,
     queued: Vec<u8>,
     input: Vec<u8>,
-    output: Vec<u8>,
-    written: usize,
+    output: OutputBuffer,
     has_heard: bool,
 }
 
@@ -40,8 +39,7 @@ impl FrameConnection {
             state: ConnectionState::Dialling,
             queued: Vec::new(),
             input: Vec::new(),
-            output: Vec::new(),
-            written: 0,
+            output: OutputBuffer::default(),
             has_heard: false,
         }
     }
@@ -67,11 +65,7 @@ impl BackendConnection for FrameConnection {
     }
 
     fn is_answered(&self) -> bool {
-        match self.state {
-            ConnectionState::Dialling => false,
-            ConnectionState::Handshaking => self.has_heard,
-            ConnectionState::Open | ConnectionState::Closing => true,
-        }
+        self.state.is_answered(self.has_heard)
     }
 
     fn opened(&self) -> BackendHandshake {
@@ -93,10 +87,7 @@ impl BackendConnection for FrameConnection {
     }
 
     fn output(&mut self, _now: Instant) -> &[u8] {
-        if self.written == self.output.len() {
-            self.output.clear();
-            self.written = 0;
-        }
+        let output = self.output.octets();
         let is_open = self.state == ConnectionState::Open;
         match &mut self.tls {
             Some(tls) if self.state != ConnectionState::Dialling => {
@@ -108,29 +99,25 @@ impl BackendConnection for FrameConnection {
                         let (frame, others) = rest.split_at(end);
                         tls.writer().write_all(frame).expect("without a limit it takes everything");
                         rest = others;
-                        take_records(tls, &mut self.output);
+                        take_records(tls, output);
                     }
                     self.queued.clear();
                 }
-                take_records(tls, &mut self.output);
+                take_records(tls, output);
             }
-            None if is_open && self.output.is_empty() => std::mem::swap(&mut self.output, &mut self.queued),
-            None if is_open => self.output.append(&mut self.queued),
+            None if is_open && output.is_empty() => std::mem::swap(output, &mut self.queued),
+            None if is_open => output.append(&mut self.queued),
             Some(_) | None => {}
         }
-        self.output.get(self.written..).unwrap_or_default()
+        self.output.rest()
     }
 
     fn wrote(&mut self, octets: usize) {
-        self.written = self.output.len().min(self.written + octets);
-        if self.written == self.output.len() && self.output.capacity() > MAX_KEPT {
-            self.output = Vec::new();
-            self.written = 0;
-        }
+        self.output.wrote(octets);
     }
 
     fn unwritten(&self) -> usize {
-        self.queued.len() + self.output.len() - self.written
+        self.queued.len() + self.output.rest().len()
     }
 
     fn hear(&mut self, octets: &[u8], now: Instant) -> Result<(), ConnectionFailure> {
@@ -175,10 +162,6 @@ impl BackendConnection for FrameConnection {
         messages.truncate(whole);
     }
 
-    fn is_amid_message(&self) -> bool {
-        !self.input.is_empty()
-    }
-
     fn has_ended(&mut self) -> bool {
         self.tls.as_deref_mut().is_some_and(has_ended)
     }
@@ -186,11 +169,9 @@ impl BackendConnection for FrameConnection {
     fn close(&mut self, _now: Instant) {
         if let (Some(tls), ConnectionState::Handshaking | ConnectionState::Open) = (&mut self.tls, self.state) {
             tls.send_close_notify();
-            take_records(tls, &mut self.output);
+            take_records(tls, self.output.octets());
         }
         self.queued.clear();
         self.state = ConnectionState::Closing;
     }
 }
-
-const MAX_KEPT: usize = 64 * 1024;

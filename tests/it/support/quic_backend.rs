@@ -16,7 +16,7 @@ use super::stream_backend::TestAuthority;
 
 /// The server of the unit tests: a value.
 #[allow(dead_code, reason = "some of it is for the tests of single connections")]
-#[path = "../../../src/net/to_backends/quic/server.rs"]
+#[path = "../../../src/net/to_backends/quic/tests/server.rs"]
 mod server;
 
 /// The reaction of a connection to queries other than probes.

@@ -21,10 +21,9 @@ pub use self::patience::LearnedIdleTimeout;
 pub use self::silence_clock::{SilenceAction, SilenceClock, silence_limit};
 use super::http::Http2Connection;
 pub use super::http::HttpTarget;
-use super::quic::BufferedQuic;
-pub use super::quic::QuicConnection;
+use super::quic::QuicConnection;
 #[cfg(test)]
-pub(crate) use super::quic::server::{TestQuicQuery, TestQuicServer, tls as server_tls};
+pub(crate) use super::quic::tests::server::{TestQuicQuery, TestQuicServer, tls as server_tls};
 use super::tcp::FrameConnection;
 use super::tls::ClientTls;
 use crate::address::{Scheme, StreamServer};
@@ -65,14 +64,8 @@ pub trait BackendConnection: Send {
         None
     }
 
-    /// Returns the bytes or datagrams for one write; [`segment`](Self::segment) divides the datagrams.
+    /// Returns the bytes or the datagram for one write.
     fn output(&mut self, now: Instant) -> &[u8];
-
-    /// Returns the length of all datagrams of the last [`output`](Self::output) except the last one, if it
-    /// has several.
-    fn segment(&self) -> Option<usize> {
-        None
-    }
 
     /// Notes that this many bytes were written.
     fn wrote(&mut self, octets: usize);
@@ -89,9 +82,6 @@ pub trait BackendConnection: Send {
 
     /// Moves the frames of all whole messages to `messages`, which must be empty.
     fn take_messages(&mut self, messages: &mut Vec<u8>);
-
-    /// Returns true if part of a message has been received.
-    fn is_amid_message(&self) -> bool;
 
     /// Takes the events since the last call, if there are any.
     fn take_news(&mut self) -> Option<ConnectionEvents> {
@@ -182,7 +172,7 @@ impl StreamProtocol {
         match self {
             Self::Frames => Ok(Box::new(FrameConnection::new(tls.map(ClientTls::begin).transpose()?))),
             Self::Http(target) => Ok(Box::new(Http2Connection::new(known()?.begin()?, target.clone())?)),
-            Self::Quic => Ok(Box::new(BufferedQuic::new(QuicConnection::new(known()?, address, now)?, now))),
+            Self::Quic => Ok(Box::new(QuicConnection::new(known()?, address, now)?)),
         }
     }
 
@@ -232,6 +222,17 @@ pub enum ConnectionFailure {
     TimedOut,
     /// The backend has sent GOAWAY, and left queries unanswered.
     Goaway,
+}
+
+impl ConnectionState {
+    /// Returns true if a backend over TCP has answered in this state.
+    pub(in crate::net) fn is_answered(self, has_heard: bool) -> bool {
+        match self {
+            Self::Dialling => false,
+            Self::Handshaking => has_heard,
+            Self::Open | Self::Closing => true,
+        }
+    }
 }
 
 /// The kind of handshake of an open connection.

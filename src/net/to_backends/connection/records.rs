@@ -1,4 +1,4 @@
-//! Conversion between TLS records and plain bytes.
+//! Conversion between TLS records and plain bytes, and the bytes to be written.
 
 use std::io::{BufRead, Cursor};
 
@@ -6,6 +6,37 @@ use tokio_rustls::rustls::{ClientConnection, HandshakeKind};
 
 use super::{BackendHandshake, ConnectionFailure};
 use crate::net::to_backends::tls::tls_problem;
+
+/// Bytes to be written, of which the first are written.
+#[derive(Default)]
+pub(in crate::net) struct OutputBuffer {
+    octets: Vec<u8>,
+    written: usize,
+}
+
+impl OutputBuffer {
+    /// Returns the bytes, to append others.
+    pub(in crate::net) fn octets(&mut self) -> &mut Vec<u8> {
+        if self.written == self.octets.len() {
+            self.octets.clear();
+            self.written = 0;
+        }
+        &mut self.octets
+    }
+
+    pub(in crate::net) fn rest(&self) -> &[u8] {
+        self.octets.get(self.written..).unwrap_or_default()
+    }
+
+    pub(in crate::net) fn wrote(&mut self, octets: usize) {
+        self.written = self.octets.len().min(self.written + octets);
+        if self.written == self.octets.len() && self.octets.capacity() > MAX_KEPT {
+            *self = Self::default();
+        }
+    }
+}
+
+const MAX_KEPT: usize = 64 * 1024;
 
 pub(in crate::net) fn take_records(tls: &mut ClientConnection, output: &mut Vec<u8>) {
     while tls.wants_write() {

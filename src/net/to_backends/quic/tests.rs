@@ -1,13 +1,15 @@
 //! QUIC connections against an in-memory server: datagrams are lost, late, duplicated or cut, and the test
 //! controls the clock.
 
+pub(crate) mod server;
+
 use std::cell::RefCell;
 
 use quinn_proto::TransportErrorCode;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::server::{TestQuicQuery, TestQuicServer, tls};
+use self::server::{TestQuicQuery, TestQuicServer, tls};
 use super::*;
 use crate::net::to_backends::tls::tests::{Authority, rules};
 
@@ -23,7 +25,9 @@ struct World {
     /// Received replies: ID and frame.
     replies: Vec<(u16, Vec<u8>)>,
     failed: Vec<u16>,
-    end: Option<QuicEnd>,
+    is_overloaded: bool,
+    has_sign: bool,
+    end: Option<ConnectionFailure>,
     /// Frames that wait for the connection to open.
     waiting: Vec<u8>,
 }
@@ -101,6 +105,8 @@ impl World {
             to_client: Vec::new(),
             replies: Vec::new(),
             failed: Vec::new(),
+            is_overloaded: false,
+            has_sign: false,
             end: None,
             waiting: Vec::new(),
         }
@@ -110,10 +116,10 @@ impl World {
     fn ask(&mut self, id: u16, length: usize) {
         let message = query(id, length);
         if self.client.state() == ConnectionState::Open {
-            self.client.queue(id, &message, self.now).unwrap();
+            self.client.queue(&message).unwrap();
         } else {
             append_frame(&message, &mut self.waiting).unwrap();
-            self.client.queue_early(id, &message, self.now);
+            self.client.queue_early(&message);
         }
     }
 
@@ -139,17 +145,20 @@ impl World {
     }
 
     fn step_until(&mut self, end: Option<Instant>) {
-        let mut datagram = Vec::new();
-        while self.client.next_datagram(&mut datagram, self.now) {
+        loop {
+            let datagram = self.client.output(self.now).to_vec();
+            if datagram.is_empty() {
+                break;
+            }
+            self.client.wrote(datagram.len());
             assert!(datagram.len() <= 1200, "no path takes less, and many no more");
-            let datagram = std::mem::take(&mut datagram);
             Self::carry(self.way, &mut self.rng, self.now, datagram, &mut self.to_server);
         }
         for (_, datagram) in self.server.datagrams(self.now) {
             Self::carry(self.way, &mut self.rng, self.now, datagram, &mut self.to_client);
         }
         let arrivals = self.to_server.iter().chain(&self.to_client).map(|(at, _)| *at);
-        let timeouts = [self.client.next_timeout(), self.server.next_timeout()];
+        let timeouts = [self.client.next_timer(), self.server.next_timeout()];
         let next = arrivals.chain(timeouts.into_iter().flatten()).chain(end).min();
         self.now = next.unwrap_or(self.now + Duration::from_millis(10)).max(self.now);
         let now = self.now;
@@ -158,16 +167,14 @@ impl World {
         for (_, datagram) in come(&mut self.to_server) {
             self.server.hear(client_address(), &datagram, now);
         }
-        for (_, datagram) in come(&mut self.to_client) {
-            self.client.hear(&datagram, now);
-        }
         self.server.turn(now);
         let was_open = self.client.state() == ConnectionState::Open;
-        if let Err(end) = self.client.advance(now) {
-            self.end = Some(end);
+        for (_, datagram) in come(&mut self.to_client) {
+            let _ = self.client.hear(&datagram, now);
         }
+        self.end = self.client.on_timer(now).err();
         if !was_open && self.client.state() == ConnectionState::Open {
-            self.client.queue_frames(&std::mem::take(&mut self.waiting), now);
+            self.client.queue_frames(&std::mem::take(&mut self.waiting));
         }
         let mut messages = Vec::new();
         self.client.take_messages(&mut messages);
@@ -177,7 +184,11 @@ impl World {
             rest = &rest[end..];
         }
         assert!(rest.is_empty());
-        self.failed.extend(self.client.take_failed().into_iter().map(|(id, _)| id));
+        if let Some(ConnectionEvents { failed, pause, has_sign, .. }) = self.client.take_news() {
+            self.failed.extend(failed.into_iter().map(|failed| failed.id));
+            self.is_overloaded |= pause.is_some();
+            self.has_sign |= has_sign;
+        }
     }
 
     /// Steps until the condition holds. If `answers`, the server answers all queries.
@@ -255,7 +266,7 @@ fn everything_comes_back_however_datagrams_fare() {
             expected[2] = 0x80;
             assert!(*reply == expected, "seed {seed}");
         }
-        assert_eq!((world.client.unsent(), world.client.streams.len(), world.end.clone()), (0, 0, None));
+        assert_eq!((world.client.unwritten(), world.client.streams.len(), world.end.clone()), (0, 0, None));
     }
 }
 
@@ -271,11 +282,11 @@ fn queries_wait_for_streams_that_the_server_allows() {
     (0..10).for_each(|id| world.ask(id, 100));
     world.until(false, |world| world.server.queries.len() == 3);
     assert!(!world.client.has_room());
-    assert_eq!(world.client.unsent(), 7 * 102);
+    assert_eq!(world.client.unwritten(), 7 * 102);
     // A canceled query makes room, whether it was sent or not.
-    world.client.cancel(9);
-    assert_eq!(world.client.unsent(), 6 * 102);
-    world.client.cancel(0);
+    world.client.forget(9);
+    assert_eq!(world.client.unwritten(), 6 * 102);
+    world.client.forget(0);
     world.until(false, |world| !world.server.cancelled.is_empty());
     assert_eq!(world.server.cancelled, [(world.server.queries[0].stream, VarInt::from_u32(3))]);
     let cancelled = world.server.queries.remove(0);
@@ -283,7 +294,7 @@ fn queries_wait_for_streams_that_the_server_allows() {
     world.until(true, |world| world.replies.len() == 8);
     assert_eq!(world.ids(), (1..9).collect::<Vec<u16>>());
     world.until(true, |world| world.client.has_room());
-    assert_eq!((world.client.unsent(), world.failed.len()), (0, 0));
+    assert_eq!((world.client.unwritten(), world.failed.len()), (0, 0));
 }
 
 #[test]
@@ -298,7 +309,7 @@ fn queries_go_in_parts_if_the_server_takes_little_at_once() {
     (0..10).for_each(|id| world.ask(id, 700));
     world.until(true, |world| world.replies.len() == 10);
     assert_eq!(world.ids(), (0..10).collect::<Vec<u16>>());
-    assert_eq!(world.client.unsent(), 0);
+    assert_eq!(world.client.unwritten(), 0);
 }
 
 #[test]
@@ -310,8 +321,7 @@ fn stream_that_the_server_resets_fails_one_query() {
         world.server.reset(&queries[1], code);
         world.server.echo(&queries[0]);
         world.until(false, |world| !world.failed.is_empty() && world.replies.len() == 1);
-        assert_eq!((world.failed.clone(), world.client.take_overload()), (vec![1], is_overload));
-        assert!(!world.client.take_overload());
+        assert_eq!((world.failed.clone(), world.is_overloaded), (vec![1], is_overload));
         // The other queries continue.
         queries[2..].iter().for_each(|query| world.server.echo(query));
         world.until(false, |world| world.replies.len() == 3);
@@ -340,7 +350,7 @@ fn query_that_the_server_stops_fails() {
             stopped.replace(false);
         }
     }
-    assert_eq!((world.failed.clone(), world.client.take_overload(), world.client.unsent()), (vec![5], true, 0));
+    assert_eq!((world.failed.clone(), world.is_overloaded, world.client.unwritten()), (vec![5], true, 0));
 }
 
 #[test]
@@ -379,7 +389,7 @@ fn what_a_server_must_not_say_breaks_a_connection() {
         let queries = world.asked(2);
         say(&mut world.server, &queries[0]);
         world.until(false, |world| world.end.is_some());
-        assert_eq!((world.end.clone(), world.replies.len()), (Some(QuicEnd::Protocol), 0), "{number}");
+        assert_eq!((world.end.clone(), world.replies.len()), (Some(ConnectionFailure::Protocol), 0), "{number}");
         world.until(false, |world| !world.server.ends.is_empty());
         let reported = matches!(&world.server.ends[..], [ConnectionError::ApplicationClosed(close)] if close.error_code == DOQ_PROTOCOL_ERROR);
         assert!(reported, "{number}: {:?}", world.server.ends);
@@ -390,16 +400,16 @@ fn what_a_server_must_not_say_breaks_a_connection() {
 fn ends_are_told_apart() {
     let place = Place::new();
     for (code, end, is_overload) in [
-        (0, QuicEnd::Closed, false),
-        (5, QuicEnd::Closed, false),
-        (4, QuicEnd::Closed, true),
-        (2, QuicEnd::Protocol, false),
+        (0, ConnectionFailure::Ended, false),
+        (5, ConnectionFailure::Ended, false),
+        (4, ConnectionFailure::Ended, true),
+        (2, ConnectionFailure::Protocol, false),
     ] {
         let mut world = place.world(1);
         world.asked(3);
         world.server.close(code, world.now);
         world.until(false, |world| world.end.is_some());
-        assert_eq!((world.end.clone(), world.client.take_overload()), (Some(end), is_overload), "{code}");
+        assert_eq!((world.end.clone(), world.is_overloaded), (Some(end), is_overload), "{code}");
         assert_eq!(world.client.state(), ConnectionState::Closing);
     }
     // A restarted server, which only knows its keys.
@@ -407,10 +417,10 @@ fn ends_are_told_apart() {
     world.asked(1);
     world.server = place.server(|_| ());
     while world.end.is_none() {
-        world.client.ask_for_sign(world.now);
+        world.client.ping();
         world.pass(100);
     }
-    assert_eq!(world.end, Some(QuicEnd::Reset));
+    assert_eq!(world.end, Some(ConnectionFailure::Reset));
     // A server with a short idle timeout, which it states.
     let mut world = place.world_with(
         1,
@@ -422,7 +432,7 @@ fn ends_are_told_apart() {
     assert_eq!(world.client.idle_timeout(), Some(Duration::from_secs(4)));
     let start = world.now;
     world.until(false, |world| world.end.is_some());
-    assert_eq!(world.end, Some(QuicEnd::TimedOut));
+    assert_eq!(world.end, Some(ConnectionFailure::TimedOut));
     assert!(world.now >= start + Duration::from_secs(4));
 }
 
@@ -433,7 +443,7 @@ fn handshakes_fail_in_plain_words() {
         let mut world = place.world_with(1, server);
         world.ask(1, 40);
         world.until(false, |world| world.end.is_some());
-        assert_eq!(world.end, Some(QuicEnd::Tls(expected.to_owned())));
+        assert_eq!(world.end, Some(ConnectionFailure::Tls(expected.to_owned())));
         assert!(world.client.is_answered());
     };
     check(other.server(|_| ()), "the certificate is not signed by a trusted authority");
@@ -450,7 +460,7 @@ fn handshakes_fail_in_plain_words() {
     refusing.refuses = true;
     let mut world = place.world_with(1, refusing);
     world.until(false, |world| world.end.is_some());
-    assert_eq!(world.end, Some(QuicEnd::Closed));
+    assert_eq!(world.end, Some(ConnectionFailure::Ended));
 }
 
 #[test]
@@ -471,7 +481,7 @@ fn queries_go_before_the_handshake_is_complete_if_that_is_wanted() {
     let mut update = query(20, 60);
     update[2] = 5 << 3;
     append_frame(&update, &mut world.waiting).unwrap();
-    world.client.queue_early(20, &update, world.now);
+    world.client.queue_early(&update);
     world.until(false, |world| world.server.queries.len() == 6);
     let early: Vec<_> =
         world.server.queries.iter().filter(|query| query.is_early).map(|query| query.frame[13]).collect();
@@ -486,7 +496,7 @@ fn queries_go_before_the_handshake_is_complete_if_that_is_wanted() {
     assert_eq!(world.client.early.len(), 10);
     world.until(true, |world| world.replies.len() == 10);
     assert_eq!((world.client.opened(), world.ids()), (BackendHandshake::Full, (30..40).collect::<Vec<u16>>()));
-    assert_eq!((world.client.unsent(), world.client.streams.len()), (0, 0));
+    assert_eq!((world.client.unwritten(), world.client.streams.len()), (0, 0));
 }
 
 #[test]
@@ -512,22 +522,22 @@ fn slow_server_gives_a_sign_of_life_and_a_dead_way_does_not() {
     // The server has acknowledged the unanswered query.
     world.pass(1_000);
     assert_eq!(world.client.unacknowledged_for(world.now), None);
-    world.client.ask_for_sign(world.now);
-    assert!(!world.client.take_sign());
+    world.client.ping();
+    assert!(!world.has_sign);
     world.pass(100);
-    assert!(world.client.take_sign() && !world.client.take_sign());
+    assert!(std::mem::take(&mut world.has_sign));
     world.way.is_dead = true;
     let asked = world.now;
     world.ask(7, 60);
-    world.client.ask_for_sign(world.now);
+    world.client.ping();
     world.pass(600);
-    assert!(!world.client.take_sign());
+    assert!(!world.has_sign);
     assert_eq!(world.client.unacknowledged_for(world.now), Some(world.now - asked));
     // The network works again.
     world.way.is_dead = false;
     world.until(false, |world| world.server.queries.len() == 1);
     world.pass(1_000);
-    assert!(world.client.take_sign());
+    assert!(world.has_sign);
     assert_eq!(world.client.unacknowledged_for(world.now), None);
 }
 
@@ -542,12 +552,11 @@ fn server_may_begin_no_streams_and_noise_changes_nothing() {
     for _ in 0..2_000 {
         let length = world.rng.random_range(0..1_300);
         let noise: Vec<u8> = (0..length).map(|_| world.rng.random()).collect();
-        world.client.hear(&noise, world.now);
-        assert_eq!(world.client.advance(world.now), Ok(()));
+        assert_eq!(world.client.hear(&noise, world.now), Ok(()));
     }
     world.ask(1, 40);
     world.until(true, |world| world.replies.len() == 1);
-    assert_eq!(world.client.queue(1, &vec![0; 65_536], world.now), None);
+    assert_eq!(world.client.queue(&vec![0; 65_536]), None);
 }
 
 #[test]
@@ -561,8 +570,9 @@ fn good_bye_is_said() {
     assert!(world.server.ends.iter().all(is_meant), "{:?}", world.server.ends);
     // During a handshake the QUIC error code applies (RFC 9000 section 10.2.3).
     let mut world = place.world(1);
-    let mut hello = Vec::new();
-    assert!(world.client.next_datagram(&mut hello, world.now));
+    let hello = world.client.output(world.now).to_vec();
+    world.client.wrote(hello.len());
+    assert!(!hello.is_empty());
     world.server.hear(client_address(), &hello, world.now);
     world.client.close(world.now);
     world.until(false, |world| !world.server.ends.is_empty());
