@@ -97,27 +97,10 @@ async fn ask_once(member: &ReplicaMember, asked: &ReplicaQuestion<'_>, deadline:
 async fn ask_by_udp(address: SocketAddr, query: &[u8], wants_header: bool, deadline: Instant) -> io::Result<Vec<u8>> {
     let header = if wants_header { ClientHeader::own().octets } else { Vec::new() };
     let datagram = [&header[..], query].concat();
-    let client = UdpClient::bind(address)?;
-    client.connect().await?;
-    let mut buffer = vec![0; MAX_REPLY];
     let now = Instant::now();
     let half = now + deadline.saturating_duration_since(now) / 2;
-    for until in [half, deadline] {
-        client.send(&datagram).await?;
-        match client.receive_by(until, &mut buffer, |message| is_reply_to(message, query)).await {
-            Ok(length) => {
-                buffer.truncate(length);
-                return Ok(buffer);
-            }
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Err(io::ErrorKind::TimedOut.into())
+    UdpClient::bind(address)?.exchange(&datagram, [half, deadline], |message| is_reply_to(message, query)).await
 }
-
-/// Bytes of the longest UDP reply that is read whole: no query here offers more.
-const MAX_REPLY: usize = 4096;
 
 #[cfg(test)]
 mod tests {

@@ -88,22 +88,12 @@ impl Primary {
 
     /// Asks by UDP a few times until a reply comes.
     async fn ask_by_udp(&self, query: &[u8]) -> Result<Vec<u8>, PrimaryError> {
+        let times = (0..SENDS).map(|_| Instant::now() + SILENCE);
         let client = UdpClient::bind(self.address.socket)?;
-        client.connect().await?;
-        let mut buffer = vec![0; MAX_REPLY];
-        for _ in 0..SENDS {
-            client.send(query).await?;
-            let until = Instant::now() + SILENCE;
-            match client.receive_by(until, &mut buffer, |message| is_reply_to(message, query)).await {
-                Ok(len) => {
-                    buffer.truncate(len);
-                    return Ok(buffer);
-                }
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(PrimaryError::Silent)
+        client.exchange(query, times, |message| is_reply_to(message, query)).await.map_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut => PrimaryError::Silent,
+            _ => error.into(),
+        })
     }
 
     async fn connect(&self, query: &[u8]) -> Result<ServerClient, PrimaryError> {
@@ -127,6 +117,3 @@ const CONNECT: Duration = Duration::from_secs(5);
 const SENDS: usize = 3;
 
 const SILENCE: Duration = Duration::from_secs(2);
-
-/// Bytes of the longest UDP reply that is read whole.
-const MAX_REPLY: usize = 4096;

@@ -80,7 +80,36 @@ impl UdpClient {
     ) -> io::Result<usize> {
         timeout_at(deadline.into(), self.receive(buffer, is_reply)).await?
     }
+
+    /// Connects, sends a datagram, and returns the reply. If none comes in time, it sends the datagram again,
+    /// once for each of these times, because datagrams may be lost.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::TimedOut`] after the last time, or an ICMP error of a query.
+    pub async fn exchange(
+        &self,
+        datagram: &[u8],
+        times: impl IntoIterator<Item = Instant>,
+        is_reply: impl Fn(&[u8]) -> bool,
+    ) -> io::Result<Vec<u8>> {
+        self.connect().await?;
+        let mut buffer = vec![0; MAX_REPLY];
+        for until in times {
+            self.send(datagram).await?;
+            match self.receive_by(until, &mut buffer, &is_reply).await {
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
+                length => {
+                    buffer.truncate(length?);
+                    return Ok(buffer);
+                }
+            }
+        }
+        Err(io::ErrorKind::TimedOut.into())
+    }
 }
+
+/// Bytes of the longest reply that is read whole: no query here offers more.
+const MAX_REPLY: usize = 4096;
 
 #[cfg(test)]
 pub(crate) mod tests {
