@@ -69,27 +69,18 @@ pub struct WatchEvent {
 }
 
 /// The reason why a request has failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EtcdError {
     /// The token is invalid or missing.
+    #[error("{0} (see etcd.user and etcd.password_file)")]
     Unauthenticated(String),
     /// The reply is too long.
+    #[error("the reply is too long")]
     TooLong,
     /// Any other failure.
+    #[error("{0}")]
     Failed(String),
 }
-
-impl std::fmt::Display for EtcdError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Unauthenticated(message) => write!(f, "{message} (see etcd.user and etcd.password_file)"),
-            Self::TooLong => f.write_str("the reply is too long"),
-            Self::Failed(message) => f.write_str(message),
-        }
-    }
-}
-
-impl std::error::Error for EtcdError {}
 
 /// Lists `limit` keys with this prefix, from `from` on if given, at `revision` if given. `is_serializable`:
 /// as this etcd member knows them, which may be old, but needs no majority.

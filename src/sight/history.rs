@@ -5,19 +5,16 @@
 //! of histograms, so they are of that second and not since the start. Bounds limit the memory to
 //! [`MAX_OCTETS`] with any number of pools and backends.
 
-mod backend;
-mod mark;
-mod pool;
 mod show;
 mod steps;
+mod tracks;
 
 use std::time::{Duration, Instant};
 
-use self::backend::{BackendTrack, BackendTracks};
-use self::pool::{BackendWork, HOUR, PoolTrack};
 use self::steps::{ServerStep, ServerTotals, StepRing, Taps};
 #[cfg(test)]
 pub(super) use self::tests::{Site, backend, pool};
+use self::tracks::{BackendTrack, BackendTracks, BackendWork, HOUR, PoolTrack};
 use super::live::{BackendMinute, PoolMinute, VerdictState};
 use super::verdict::{BackendFacts, Facts, MadeUp, PoolFacts, TapFacts, slow_bound};
 use crate::metrics::{BackendSnapshot, BackendState, DropReason, PoolSnapshot, Snapshot, Tap, TapFate};
@@ -147,7 +144,7 @@ impl History {
     fn pool_facts<'s>(&self, at: Duration, pool: &'s PoolSnapshot) -> PoolFacts<'s> {
         let track = self.pool(&pool.name);
         let measured = track.and_then(|track| track.measured(pool));
-        let usual = track.map(PoolTrack::usual_p99).and_then(mark::Percentile::micros);
+        let usual = track.map(PoolTrack::usual_p99).and_then(steps::Percentile::micros);
         let hedges = |of: fn(&steps::PoolStep) -> u32| {
             let kept = track.and_then(|track| track.kept.as_ref());
             kept.map_or(0, |kept| kept.seconds.last(TEN_SECONDS).map(|step| u64::from(of(step))).sum())
@@ -170,7 +167,7 @@ impl History {
         };
         PoolFacts {
             name: &pool.name,
-            measured: measured.as_ref().map_or(0, mark::Counts::total),
+            measured: measured.as_ref().map_or(0, steps::Counts::total),
             slow: measured.as_ref().zip(usual).map_or(0, |(counts, usual)| counts.from(slow_bound(usual))),
             p99: measured.and_then(|counts| counts.percentile(0.99).micros()),
             usual_p99: usual,

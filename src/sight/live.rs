@@ -42,27 +42,18 @@ pub struct Verdict {
     pub reasons: Vec<Reason>,
 }
 
-/// The health of the server. The worst state is the greatest.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum VerdictState {
-    /// No action is needed.
-    #[default]
-    Well,
-    /// An operator should look at it during working hours.
-    Watch,
-    /// Clients are affected, or soon will be.
-    Trouble,
-}
-
-impl VerdictState {
-    /// The word for people. JSON has `well` for `OK`.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Well => "OK",
-            Self::Watch => "watch",
-            Self::Trouble => "trouble",
-        }
+labels! {
+    /// The health of the server. The worst state is the greatest.
+    #[derive(Default, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum VerdictState {
+        /// No action is needed.
+        #[default]
+        Well = "OK",
+        /// An operator should look at it during working hours.
+        Watch = "watch",
+        /// Clients are affected, or soon will be.
+        Trouble = "trouble",
     }
 }
 

@@ -1,11 +1,7 @@
 //! Taps that keep their records in this process, without output.
 
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::time::Instant;
-
-use rustix::event::PollFlags;
 
 use super::writer::Outlet;
 use crate::metrics::Tap;
@@ -50,17 +46,9 @@ impl<K: Keeper> Outlet for InMemory<K> {
         Ok(std::mem::take(&mut self.kept))
     }
 
-    fn blocked_on(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
-        None
-    }
-
-    fn reopen(&mut self) {}
-
     fn is_shared(&self) -> bool {
         Arc::strong_count(&self.keeper) > 1
     }
-
-    fn end(&mut self, _until: Instant) {}
 }
 
 /// The records to accept before other taps have their turn.

@@ -242,15 +242,17 @@ pub(super) trait Outlet: Send {
     fn write(&mut self) -> io::Result<u64>;
 
     /// Returns the descriptor to wait for after a write would have blocked.
-    fn blocked_on(&self) -> Option<(BorrowedFd<'_>, PollFlags)>;
+    fn blocked_on(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        None
+    }
 
-    fn reopen(&mut self);
+    fn reopen(&mut self) {}
 
     /// Returns true if workers may still append to the tap.
     fn is_shared(&self) -> bool;
 
     /// Ends the output: informs the reader, which takes until `until` at most.
-    fn end(&mut self, until: Instant);
+    fn end(&mut self, _until: Instant) {}
 }
 
 fn run(orders: &Receiver<TapOrder>, counters: &Counters, clock: &TapClock) {
@@ -280,38 +282,36 @@ fn run(orders: &Receiver<TapOrder>, counters: &Counters, clock: &TapClock) {
 
 /// Replaces the taps, and keeps the rest of the earlier ones.
 fn set_streams(streams: &mut Vec<TapStream>, set: Option<&TapSet>) {
-    let query_log = set.and_then(|set| set.query_log.as_ref());
-    let dnstap = set.and_then(|set| set.dnstap.as_ref());
-    let slow = set.and_then(|set| set.slow.as_ref());
-    let names = set.and_then(|set| set.names.as_ref());
-    let in_force = [
-        query_log.map(|log| &log.exchange),
-        dnstap.map(|dnstap| &dnstap.exchange),
-        slow.map(|tap| &tap.exchange),
-        names.map(|tap| &tap.exchange),
-    ];
+    let outlets = set.map_or_else(Vec::new, outlets);
     for stream in streams.iter_mut() {
         stream.outlet.reopen();
         stream.retry_at = None;
-        if !in_force.into_iter().flatten().any(|exchange| Arc::ptr_eq(exchange, &stream.exchange)) {
+        if !outlets.iter().any(|(exchange, _)| Arc::ptr_eq(exchange, &stream.exchange)) {
             stream.until = stream.until.or_else(|| Some(Instant::now() + LEFT));
         }
     }
-    let is_new = |streams: &[TapStream], exchange: &Arc<BufferExchange>| {
-        !streams.iter().any(|stream| Arc::ptr_eq(&stream.exchange, exchange))
-    };
-    if let Some(log) = query_log.filter(|log| is_new(streams, &log.exchange)) {
-        streams.push(TapStream::new(Arc::clone(&log.exchange), Box::new(QueryLogLines::new(Arc::clone(log)))));
+    for (exchange, outlet) in outlets {
+        if !streams.iter().any(|stream| Arc::ptr_eq(&stream.exchange, exchange)) {
+            streams.push(TapStream::new(Arc::clone(exchange), outlet));
+        }
     }
-    if let Some(dnstap) = dnstap.filter(|dnstap| is_new(streams, &dnstap.exchange)) {
-        streams.push(TapStream::new(Arc::clone(&dnstap.exchange), Box::new(Frames::new(Arc::clone(dnstap)))));
+}
+
+fn outlets(set: &TapSet) -> Vec<(&Arc<BufferExchange>, Box<dyn Outlet>)> {
+    let mut outlets: Vec<(_, Box<dyn Outlet>)> = Vec::new();
+    if let Some(log) = &set.query_log {
+        outlets.push((&log.exchange, Box::new(QueryLogLines::new(Arc::clone(log)))));
     }
-    if let Some(tap) = slow.filter(|tap| is_new(streams, &tap.exchange)) {
-        streams.push(TapStream::new(Arc::clone(&tap.exchange), Box::new(InMemory::new(Arc::clone(tap)))));
+    if let Some(dnstap) = &set.dnstap {
+        outlets.push((&dnstap.exchange, Box::new(Frames::new(Arc::clone(dnstap)))));
     }
-    if let Some(tap) = names.filter(|tap| is_new(streams, &tap.exchange)) {
-        streams.push(TapStream::new(Arc::clone(&tap.exchange), Box::new(InMemory::new(Arc::clone(tap)))));
+    if let Some(tap) = &set.slow {
+        outlets.push((&tap.exchange, Box::new(InMemory::new(Arc::clone(tap)))));
     }
+    if let Some(tap) = &set.names {
+        outlets.push((&tap.exchange, Box::new(InMemory::new(Arc::clone(tap)))));
+    }
+    outlets
 }
 
 /// Writes without blocking. Returns true if more could be written.

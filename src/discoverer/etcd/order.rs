@@ -1,6 +1,5 @@
 //! Writes or removes an order for all forwarders of a fleet.
 
-use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,16 +9,9 @@ use crate::discover::{BackendOrder, Orders};
 use crate::net::tasks::Tasks;
 
 /// The order could not be written to etcd.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("etcd: {0}")]
 pub struct OrderError(EtcdError);
-
-impl fmt::Display for OrderError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "etcd: {}", self.0)
-    }
-}
-
-impl std::error::Error for OrderError {}
 
 /// Writes an order for a backend of a pool, with an optional lifetime. `None` removes it.
 pub async fn write_order(

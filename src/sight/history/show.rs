@@ -3,10 +3,8 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use super::backend::BackendTrack;
-use super::mark::Percentile;
-use super::pool::PoolTrack;
-use super::steps::{BackendStep, PoolStep, ServerStep, StepRing};
+use super::steps::{BackendStep, Percentile, PoolStep, ServerStep, StepRing};
+use super::tracks::{BackendTrack, PoolTrack};
 use super::{History, is_sick};
 use crate::metrics::{BackendSnapshot, DropReason, PoolSnapshot, ResponseSource, Snapshot};
 use crate::sight::live::{

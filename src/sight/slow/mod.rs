@@ -49,35 +49,23 @@ pub struct SlowRace {
     pub attempts: Vec<SlowAttempt>,
 }
 
-/// The outcome of a race.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RaceOutcome {
-    /// An accepted reply.
-    Won,
-    /// The best of the replies that were not accepted.
-    Kept,
-    /// A generated response, because no backend had replied.
-    MadeUp,
-    /// SERVFAIL: all replies were failures, or no backend could be asked.
-    Failed,
-    /// A cached answer whose time to live was over.
-    Stale,
-    /// No race for an explained question: the cache had the answer.
-    Cached,
-}
-
-impl RaceOutcome {
-    /// Returns the label.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Won => "won",
-            Self::Kept => "kept",
-            Self::MadeUp => "made-up",
-            Self::Failed => "failed",
-            Self::Stale => "stale",
-            Self::Cached => "cached",
-        }
+labels! {
+    /// The outcome of a race.
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    pub enum RaceOutcome {
+        /// An accepted reply.
+        Won = "won",
+        /// The best of the replies that were not accepted.
+        Kept = "kept",
+        /// A generated response, because no backend had replied.
+        MadeUp = "made-up",
+        /// SERVFAIL: all replies were failures, or no backend could be asked.
+        Failed = "failed",
+        /// A cached answer whose time to live was over.
+        Stale = "stale",
+        /// No race for an explained question: the cache had the answer.
+        Cached = "cached",
     }
 }
 
@@ -109,41 +97,27 @@ pub struct SlowAttempt<S = String> {
     pub rank: Option<Rank>,
 }
 
-/// The fate of an attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Fate {
-    /// The reply was accepted.
-    Won,
-    /// The race ended before the reply arrived, or a better one had arrived.
-    Beaten,
-    /// The reply was kept while others might be better.
-    Kept,
-    /// The attempt failed by its reply, or could not be made.
-    Failed,
-    /// An ICMP error reported the backend unreachable.
-    Unreachable,
-    /// The connection was lost.
-    Lost,
-    /// No reply arrived.
-    Silent,
-    /// The reply arrived after the end of the race.
-    Late,
-}
-
-impl Fate {
-    /// Returns the label.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Won => "won",
-            Self::Beaten => "beaten",
-            Self::Kept => "kept",
-            Self::Failed => "failed",
-            Self::Unreachable => "unreachable",
-            Self::Lost => "lost",
-            Self::Silent => "silent",
-            Self::Late => "late",
-        }
+labels! {
+    /// The fate of an attempt.
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    pub enum Fate {
+        /// The reply was accepted.
+        Won = "won",
+        /// The race ended before the reply arrived, or a better one had arrived.
+        Beaten = "beaten",
+        /// The reply was kept while others might be better.
+        Kept = "kept",
+        /// The attempt failed by its reply, or could not be made.
+        Failed = "failed",
+        /// An ICMP error reported the backend unreachable.
+        Unreachable = "unreachable",
+        /// The connection was lost.
+        Lost = "lost",
+        /// No reply arrived.
+        Silent = "silent",
+        /// The reply arrived after the end of the race.
+        Late = "late",
     }
 }
 

@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -108,8 +107,6 @@ impl Outlet for QueryLogLines {
     fn is_shared(&self) -> bool {
         Arc::strong_count(&self.log) > 1
     }
-
-    fn end(&mut self, _until: Instant) {}
 }
 
 fn lines_in(octets: &[u8]) -> u64 {
