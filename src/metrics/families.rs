@@ -90,8 +90,11 @@ const fn cache(kind: FamilyKind, name: Name, help: Help, read: fn(&CacheSnapshot
     Family { kind, name, help, reader: Reader::Cache(read) }
 }
 
+/// The condition for a group of families.
+type IsShown = fn(&Snapshot) -> bool;
+
 /// All families in order of the text, each group with the condition for it.
-pub(super) static FAMILIES: [(fn(&Snapshot) -> bool, &[Family]); 9] = [
+pub(super) static FAMILIES: [(IsShown, &[Family]); 9] = [
     (|_| true, &QUERIES),
     (|_| true, &RACES),
     (|snapshot| snapshot.cache.is_some(), &CACHE),

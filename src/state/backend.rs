@@ -30,7 +30,7 @@ pub struct SharedBackend {
     /// The number of the backend in [`Affinity`](crate::policy::affinity::Affinity).
     pub affinity_number: u32,
     settings: BackendSettings,
-    counts: BackendCounts,
+    counts: CountersByWorker,
     /// The number of probes sent.
     pub probes: Counter,
     /// The number of ICMP errors in response to probes.
@@ -50,7 +50,7 @@ struct BackendSettings {
 
 /// The counters of each worker, and those of earlier processes.
 #[derive(Debug)]
-struct BackendCounts {
+struct CountersByWorker {
     of_workers: Box<[OnceLock<Box<BackendCounters>>]>,
     carried: OnceLock<Box<BackendCounters>>,
 }
@@ -154,7 +154,7 @@ impl SharedBackend {
                 is_ad_trusted: AtomicBool::new(config.is_ad_trusted(None)),
                 stream_server: ArcSwap::from_pointee(stream_server(config, false)),
             },
-            counts: BackendCounts {
+            counts: CountersByWorker {
                 of_workers: (0..workers).map(|_| OnceLock::new()).collect(),
                 carried: OnceLock::new(),
             },

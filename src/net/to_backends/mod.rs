@@ -7,7 +7,7 @@
 //! | `tcp`, `http`, `quic` | the protocols of such a connection |
 //! | [`tls`] | trust, names and configuration of TLS to servers |
 //! | [`streams`] | connections for replies that are fetched whole by TCP |
-//! | [`client`], [`server_client`] | a client of one server by UDP, and one by stream, for probes, transfers and tools |
+//! | [`client`], [`server_client`] | clients of one server for probes, transfers and tools |
 
 pub mod client;
 pub mod connection;

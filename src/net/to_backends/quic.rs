@@ -50,7 +50,6 @@ pub(in crate::net) struct QuicConnection {
     sign: Option<u64>,
     end: Option<ConnectionFailure>,
     frame: Vec<u8>,
-    /// The next datagram.
     output: Vec<u8>,
     /// The time of the last call.
     now: Instant,

@@ -249,7 +249,7 @@ impl KernelBypass {
     /// is that of the listener's socket if too many links are in use.
     pub fn path(&self, local: Option<LocalAddress>, came: (u32, EthernetLink), now: Instant) -> ReplyPath {
         let link = self.links.borrow_mut().number(came, now);
-        link.map_or(ReplyPath::by_socket(local), |LinkId(link)| ReplyPath::by_link(local, link))
+        link.map_or_else(|| ReplyPath::by_socket(local), |LinkId(link)| ReplyPath::by_link(local, link))
     }
 
     /// Queues the response that `fill` writes, if any. If that fails, it goes to `otherwise`.
