@@ -3,6 +3,8 @@
 
 #[path = "tidy/prose.rs"]
 mod prose;
+#[path = "tidy/shape.rs"]
+mod shape;
 #[path = "tidy/source.rs"]
 mod source;
 

@@ -16,7 +16,6 @@ mod version;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -25,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
+use thiserror::Error;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{sleep_until, timeout};
@@ -251,19 +251,46 @@ struct ZoneTask {
     last: Rc<RefCell<Option<SavedZone>>>,
     /// The catalog content that is not sent yet.
     catalog: Option<Result<Catalog, CatalogFault>>,
-    turns: Option<MemberTurns>,
+    turn: ZoneTurn,
     roots: Rc<RefCell<Arc<KnownRoots>>>,
-    is_waiting: Rc<Cell<bool>>,
-    heard: Rc<Notify>,
-    /// True if the current query follows a hint.
-    is_urgent: bool,
     service: Option<ZoneService>,
     updates: UnboundedSender<ZoneUpdate>,
     tasks: Tasks,
     rng: SmallRng,
-    /// Measures time asleep, in which a zone ages as well (RFC 1034 section 4.3.5).
+    clock: ZoneClock,
+}
+
+/// The turns of one zone.
+struct ZoneTurn {
+    /// `None` if the zone does not wait for others.
+    turns: Option<MemberTurns>,
+    is_waiting: Rc<Cell<bool>>,
+    heard: Rc<Notify>,
+    /// True if the current query follows a hint.
+    is_urgent: bool,
+}
+
+/// The clock of a zone, which also counts time asleep: the zone ages then as well (RFC 1034 section 4.3.5).
+struct ZoneClock {
     sleep: SleepMeter,
     asleep: Duration,
+}
+
+impl ZoneTurn {
+    /// Waits for a turn of the kind that is selected.
+    fn wait(&self, kind: fn(&MemberTurns) -> &SecondaryTurns) -> impl Future<Output = Option<SecondaryTurn>> + use<> {
+        let (turns, is_urgent) = (self.turns.as_ref().map(kind).cloned(), self.is_urgent);
+        let (is_waiting, heard) = (Rc::clone(&self.is_waiting), Rc::clone(&self.heard));
+        is_waiting.set(turns.is_some());
+        async move {
+            let turn = match &turns {
+                Some(turns) => Some(turns.take(is_urgent, &heard).await),
+                None => None,
+            };
+            is_waiting.set(false);
+            turn
+        }
+    }
 }
 
 enum PrimaryAnswer {
@@ -303,24 +330,20 @@ impl ZoneTask {
             machine,
             last: Rc::new(RefCell::new(saved)),
             catalog,
-            turns,
+            turn: ZoneTurn { turns, is_waiting: Rc::default(), heard: Rc::default(), is_urgent: false },
             roots: Rc::clone(&around.roots),
-            is_waiting: Rc::default(),
-            heard: Rc::default(),
-            is_urgent: false,
             service: None,
             updates: around.updates.clone(),
             tasks: around.tasks.clone(),
             rng: SmallRng::from_rng(&mut rand::rng()),
-            sleep: SleepMeter::new(),
-            asleep: Duration::ZERO,
+            clock: ZoneClock { sleep: SleepMeter::new(), asleep: Duration::ZERO },
         }
     }
 
     /// The time for the machine, which includes time asleep.
     fn now(&mut self) -> Instant {
-        self.asleep += self.sleep.take();
-        Instant::now() + self.asleep
+        self.clock.asleep += self.clock.sleep.take();
+        Instant::now() + self.clock.asleep
     }
 
     async fn run(mut self, hints: Rc<Hints>) {
@@ -331,7 +354,7 @@ impl ZoneTask {
             if progress.take() {
                 self.machine.on_progress(now);
             }
-            if self.is_waiting.get() {
+            if self.turn.is_waiting.get() {
                 self.machine.on_waiting(now);
             }
             self.report_service(now);
@@ -345,7 +368,7 @@ impl ZoneTask {
                     continue;
                 }
                 // A wait for a turn still wakes up to check for progress and expiry.
-                SecondaryStep::WaitUntil(at) if self.is_waiting.get() => at.min(now + WAITING_GLANCE),
+                SecondaryStep::WaitUntil(at) if self.turn.is_waiting.get() => at.min(now + WAITING_GLANCE),
                 SecondaryStep::WaitUntil(at) if query.is_some() => at.min(now + GLANCE),
                 // Timers do not run while the machine sleeps.
                 SecondaryStep::WaitUntil(at) => at.min(now + MAX_WAIT),
@@ -353,14 +376,14 @@ impl ZoneTask {
             tokio::select! {
                 (primary, outcome) = finished(&mut query) => {
                     query = None;
-                    self.is_waiting.set(false);
+                    self.turn.is_waiting.set(false);
                     self.take(primary, outcome);
                 }
                 hints = hints.next() => {
                     hints.iter().for_each(|hint| self.machine.on_notify(hint.primary, hint.serial, now));
-                    self.is_urgent = true;
-                    if self.is_waiting.get() {
-                        self.heard.notify_one();
+                    self.turn.is_urgent = true;
+                    if self.turn.is_waiting.get() {
+                        self.turn.heard.notify_one();
                     }
                 }
                 () = sleep_until(tokio::time::Instant::now() + until.saturating_duration_since(now)) => {}
@@ -381,7 +404,7 @@ impl ZoneTask {
 
     fn ask_soa(&self, primary: usize) -> PrimaryQuery {
         let primary = self.primary(primary);
-        let turn = self.turn(self.turns.as_ref().map(|turns| &turns.asks));
+        let turn = self.turn.wait(|turns| &turns.asks);
         Box::pin(async move {
             let _turn = turn.await;
             match primary.ask_serial().await {
@@ -397,7 +420,7 @@ impl ZoneTask {
         let old = self.last.borrow().as_ref().map(|last| Arc::clone(&last.zone));
         let SecondaryConfig { max_size, sharing, file, .. } = &*self.secondary.config;
         let kind = self.secondary.kind;
-        let turn = self.turn(self.turns.as_ref().map(|turns| &turns.transfers));
+        let turn = self.turn.wait(|turns| &turns.transfers);
         let (limit, is_shared, file) = (*max_size, !sharing.transfer_to.is_empty(), file.clone());
         Box::pin(async move {
             let _turn = turn.await;
@@ -435,20 +458,6 @@ impl ZoneTask {
         })
     }
 
-    fn turn(&self, turns: Option<&SecondaryTurns>) -> impl Future<Output = Option<SecondaryTurn>> + 'static {
-        let (turns, is_urgent) = (turns.cloned(), self.is_urgent);
-        let (is_waiting, heard) = (Rc::clone(&self.is_waiting), Rc::clone(&self.heard));
-        is_waiting.set(turns.is_some());
-        async move {
-            let turn = match &turns {
-                Some(turns) => Some(turns.take(is_urgent, &heard).await),
-                None => None,
-            };
-            is_waiting.set(false);
-            turn
-        }
-    }
-
     fn take(&mut self, primary: usize, outcome: PrimaryAnswer) {
         let now = self.now();
         let config = &*self.secondary.config;
@@ -472,7 +481,7 @@ impl ZoneTask {
             PrimaryAnswer::Failed(error) => {
                 let primary = config.primaries.get(primary).map(ToString::to_string).unwrap_or_default();
                 let zone = &config.zone;
-                let complaint = self.turns.as_ref().map_or(Complaint::Logged, |turns| turns.complaints.add(now));
+                let complaint = self.turn.turns.as_ref().map_or(Complaint::Logged, |turns| turns.complaints.add(now));
                 match complaint {
                     Complaint::Logged => {
                         tracing::warn!(%zone, %primary, %error, "the transfer from the primary failed")
@@ -484,7 +493,7 @@ impl ZoneTask {
                         tracing::debug!(%zone, %primary, %error, "the transfer from the primary failed")
                     }
                 }
-                self.is_urgent = false;
+                self.turn.is_urgent = false;
                 self.machine.on_failure(now, &mut self.rng);
             }
             PrimaryAnswer::Fetched(FetchedZone { zone, size, steps, is_whole, catalog }) => {
@@ -494,7 +503,7 @@ impl ZoneTask {
                 tracing::info!(zone = %config.zone, serial = version.serial.0, %primary, how, "transferred");
                 self.machine.on_transferred(version, now, &mut self.rng);
                 self.service = Some(ZoneService::Served);
-                self.is_urgent = false;
+                self.turn.is_urgent = false;
                 self.catalog = None;
                 self.last.replace(Some(SavedZone::confirmed(Arc::clone(&zone), size)));
                 let _ = self.updates.send(ZoneUpdate {
@@ -537,7 +546,7 @@ impl ZoneTask {
 
     /// Notes in the file that a primary has just confirmed its version.
     fn confirm_saved(&mut self) {
-        self.is_urgent = false;
+        self.turn.is_urgent = false;
         if let Some(last) = &mut *self.last.borrow_mut() {
             *last = SavedZone::confirmed(Arc::clone(&last.zone), last.size);
         }
@@ -568,43 +577,30 @@ fn version_of(zone: &Zone) -> Option<SecondaryVersion> {
 }
 
 /// The reason why a query to a primary failed.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub(crate) enum PrimaryError {
     /// The primary cannot be reached, or the connection broke.
-    Io(std::io::Error),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
     /// The primary has not proved its identity.
+    #[error("{0}")]
     Untrusted(String),
+    #[error("no reply")]
     Silent,
     /// The reply has no SOA: the primary does not have the zone, or refuses this client.
+    #[error("no SOA record in its reply, which is {0}")]
     NoSerial(crate::wire::Rcode),
     /// The reply is not signed correctly.
+    #[error("its reply is not to be trusted: {0}")]
     Unsigned(crate::transfer::tsig::TsigFailure),
-    Transfer(TransferError),
+    #[error("{0}")]
+    Transfer(#[from] TransferError),
     /// The transferred records are not a valid zone.
+    #[error("the transferred data is not a valid zone: {0}")]
     Flawed(String),
     /// The differences are not from the present version.
+    #[error("differences from another version: {0}")]
     Inexact(crate::transfer::Inexact),
-}
-
-impl fmt::Display for PrimaryError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Io(error) => error.fmt(f),
-            Self::Untrusted(problem) => f.write_str(problem),
-            Self::Silent => f.write_str("no reply"),
-            Self::NoSerial(rcode) => write!(f, "no SOA record in its reply, which is {rcode}"),
-            Self::Unsigned(failure) => write!(f, "its reply is not to be trusted: {failure}"),
-            Self::Transfer(failure) => failure.fmt(f),
-            Self::Flawed(errors) => write!(f, "the transferred data is not a valid zone: {errors}"),
-            Self::Inexact(inexact) => write!(f, "differences from another version: {inexact}"),
-        }
-    }
-}
-
-impl From<std::io::Error> for PrimaryError {
-    fn from(error: std::io::Error) -> Self {
-        Self::Io(error)
-    }
 }
 
 impl From<ConnectError> for PrimaryError {
@@ -613,12 +609,6 @@ impl From<ConnectError> for PrimaryError {
             ConnectError::Io(error) => Self::Io(error),
             ConnectError::Untrusted(problem) => Self::Untrusted(problem),
         }
-    }
-}
-
-impl From<TransferError> for PrimaryError {
-    fn from(failure: TransferError) -> Self {
-        Self::Transfer(failure)
     }
 }
 

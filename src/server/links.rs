@@ -8,7 +8,7 @@ use std::sync::mpsc::Sender;
 use tokio::sync::Notify;
 
 use super::process::ReloadOrder;
-use super::worker::WorkerCommand;
+use super::worker::ForwarderCommand;
 use super::workers::WorkerChannels;
 use crate::admin::HealthCondition;
 use crate::net::tasks::Tasks;
@@ -26,10 +26,20 @@ pub(super) struct ServerLinks {
 }
 
 impl ServerLinks {
+    pub(super) fn new(workers: usize, reload_thread: Sender<ReloadOrder>) -> Self {
+        Self {
+            tasks: Tasks::default(),
+            workers: WorkerChannels::new(workers),
+            condition: Arc::default(),
+            known_changes: Rc::default(),
+            reload_thread,
+        }
+    }
+
     /// Makes the workers and other processes read the health of backends again.
     pub(super) fn refresh(&self) {
         self.known_changes.notify_one();
-        self.workers.broadcast(|| WorkerCommand::Refresh);
+        self.workers.broadcast(|| ForwarderCommand::Refresh);
     }
 
     /// Sends replaced state to the reload thread, which frees it after its last use: that takes long.

@@ -27,12 +27,12 @@ mod xdp;
 mod zones;
 
 use std::collections::VecDeque;
-use std::rc::Rc;
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit};
-use tokio::sync::mpsc::{Receiver, channel, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::{Interval, interval};
 
 pub use self::carried::{CarriedCache, CarriedState};
@@ -47,16 +47,15 @@ pub use self::process::{
 use self::process::{ListenerMove, ProcessEvent, Reloads};
 use self::reload::Reload;
 pub use self::worker::QueuedQueryFate;
-use self::workers::{WorkerChannels, WorkerEvent, WorkerLinks, WorkerStart, Workers};
+use self::workers::{WorkerEvent, WorkerStart, Workers};
 pub use self::xdp::Xdp;
 use self::xdp::XdpError;
 use self::zones::{PreparedZones, ServerZones, ZonesBase};
-use crate::admin::{AdminRequest, ChangeRefusal, HealthCondition, ServerChange};
+use crate::admin::{AdminRequest, ChangeRefusal, ServerChange};
 use crate::config::{Config, CookieConfig, PoolConfig};
 use crate::load::{Confinement, Setup};
 use crate::metrics::{Counters, Snapshot};
 use crate::net::sys::descriptors::{Demand, Shares};
-use crate::net::tasks::Tasks;
 pub use crate::secondary::SavedZones;
 
 /// A running server, held by the control thread.
@@ -90,58 +89,29 @@ impl Server {
         mut carried: CarriedState,
         read: Read,
     ) -> Result<Self, StartError> {
-        let count = listeners.workers();
         let shares = share_descriptors(&setup.config, &listeners);
         let reloads = Reloads::start(read, confinement, carried.edition, Arc::new(setup.config.clone()))?;
-        let links = ServerLinks {
-            tasks: Tasks::default(),
-            workers: WorkerChannels::new(count),
-            condition: Arc::new(HealthCondition::default()),
-            known_changes: Rc::default(),
-            reload_thread: reloads.orders(),
-        };
+        let links = ServerLinks::new(listeners.workers(), reloads.orders());
         let (requests, requested) = channel(ADMIN_REQUESTS);
         let process = ServerProcess::start(&mut setup, listeners, reloads, &shares, requests, links.clone())?;
         let (seed, hasher) = carried.hash();
-        // At most one of each signal for each backend: see `SharedBackend::is_first`.
-        let (health_sender, health_events) = unbounded_channel();
-        // At most one for each zone and primary: see `authority::PendingNotifies`.
-        let (notify_sender, notifies) = unbounded_channel();
-        let worker_links = WorkerLinks {
-            shares,
-            hasher: hasher.clone(),
-            health_events: health_sender,
-            tls: Arc::clone(process.tls()),
-            notifies: notify_sender,
-            catching_up_until: carried.takes_over.then(|| Instant::now() + CATCHING_UP),
-        };
-        let mut workers = Workers::new(links.workers.clone(), worker_links);
-        let cookies = |config: &CookieConfig| process.cookies(config, &setup.cookie_secrets);
+        let catching_up_until = carried.takes_over.then(|| Instant::now() + CATCHING_UP);
+        let tls = Arc::clone(process.tls());
+        let (mut workers, signals) =
+            Workers::new(links.workers.clone(), shares, hasher.clone(), tls, catching_up_until);
+        let zones = PreparedZones::of(&mut setup, &ZonesBase::default(), mem::take(&mut carried.saved));
+        let secrets = mem::take(&mut setup.cookie_secrets);
+        let cookies = |config: &CookieConfig| process.cookies(config, &secrets);
         let mut reload = Reload {
             workers: &mut workers,
             listening: &process.listening,
             moved: ListenerMove::begin(&process.listening),
             cookies: &cookies,
-            roots: setup.roots,
+            roots: Arc::clone(&setup.roots),
         };
-        let zones = PreparedZones::of(
-            &setup.config,
-            setup.zone_dbs,
-            setup.keys,
-            &ZonesBase::default(),
-            std::mem::take(&mut carried.saved),
-        );
-        let pools = ServerPools::start(
-            &mut setup.config,
-            setup.etcd,
-            &carried,
-            &mut reload,
-            seed,
-            health_events,
-            links.clone(),
-        );
-        let zones = ServerZones::start(zones, &mut reload, notifies, links.clone());
-        let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();
+        let pools = ServerPools::start(&mut setup, &carried, &mut reload, seed, signals.health, links.clone());
+        let zones = ServerZones::start(zones, &mut reload, signals.notifies, links.clone());
+        let counters: Vec<Arc<Counters>> = (0..links.workers.count()).map(|_| Arc::default()).collect();
         // A predecessor that sends learned state also sends its counters when it stops.
         let is_successor = carried.learnt.is_some();
         let observe = ServerObservers::start(&setup.config, &counters, hasher, is_successor, &links.tasks)?;

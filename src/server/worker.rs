@@ -4,6 +4,7 @@
 mod authority_tasks;
 mod forwarder_tasks;
 mod reading;
+mod section;
 mod xdp;
 
 use std::future::poll_fn;
@@ -21,9 +22,10 @@ use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::LocalSet;
 
-use self::authority_tasks::AuthorityTasks;
+use self::authority_tasks::AuthorityService;
 use self::forwarder_tasks::ForwarderTasks;
 pub(super) use self::reading::Checkpoint;
+use self::section::WorkerSection;
 pub(super) use self::xdp::XdpSocket;
 use self::xdp::XdpTargets;
 use super::heartbeat::Ping;
@@ -45,8 +47,7 @@ use crate::taps::{TapSet, WorkerTaps};
 #[derive(Debug)]
 pub(super) enum WorkerCommand {
     BeginForwarder(Box<ForwarderParts>),
-    SetForwarderAddresses(AddressChange),
-    SetForwarderState(Arc<ForwarderState>),
+    Forwarder(ForwarderCommand),
     /// Ends the forwarder after its queries in flight.
     EndForwarder(AddressChange),
     BeginAuthority(AuthorityParts),
@@ -57,18 +58,32 @@ pub(super) enum WorkerCommand {
     SetTaps(Option<Arc<TapSet>>),
     SetXdp(Vec<XdpSocket>),
     SetNextHops(Arc<NextHops>),
+    SayBegun(SyncSender<()>),
+    Ping(Ping),
+    /// Stops reading datagrams and confirms it: another process reads them from now on. Connections stay.
+    StopReading(oneshot::Sender<()>),
+    Stop(QueuedQueryFate),
+}
+
+/// A command to the forwarder of a worker. Without one it is dropped, with its reply channel.
+#[derive(Debug)]
+pub(super) enum ForwarderCommand {
+    SetAddresses(AddressChange),
+    SetState(Arc<ForwarderState>),
+    /// Reads the health of backends again.
     Refresh,
     Explain(Box<ExplainRequest>),
     Learn(Vec<LearntBackend>),
     /// Returns the learned state of backends from this number on. A short batch marks the end.
     SendLearnt(usize, oneshot::Sender<Vec<LearntBackend>>),
-    SayBegun(SyncSender<()>),
-    Ping(Ping),
-    /// Stops reading datagrams and confirms it: another process reads them from now on. Connections stay.
-    StopReading(oneshot::Sender<()>),
-    /// Stops taking queries for the forwarder, finishes those in flight, and confirms it.
+    /// Stops taking queries, finishes those in flight, and confirms it.
     Drain(QueuedQueryFate, oneshot::Sender<()>),
-    Stop(QueuedQueryFate),
+}
+
+impl From<ForwarderCommand> for WorkerCommand {
+    fn from(command: ForwarderCommand) -> Self {
+        Self::Forwarder(command)
+    }
 }
 
 /// The fate of queries that wait in sockets when a worker ends.
@@ -191,7 +206,7 @@ async fn run(parts: WorkerParts) -> Result<(), LostTask> {
     let unable = |error| TaskKind::Worker.ended(Err(error));
     let WorkerParts { id, mut commands, counters, busy_poll, taps, has_xdp } = parts;
     let taps = Rc::new(WorkerTaps::new(id.0.into(), Arc::clone(&counters), taps));
-    let around = Surroundings {
+    let around = Rc::new(Surroundings {
         id,
         counters,
         busy_poll,
@@ -199,7 +214,7 @@ async fn run(parts: WorkerParts) -> Result<(), LostTask> {
         taps,
         gate: Rc::default(),
         xdp: Rc::new(XdpTargets::new(id.0.into())),
-    };
+    });
     if has_xdp {
         around.xdp.bypass().switch_gro_off();
     }
@@ -226,29 +241,25 @@ async fn run(parts: WorkerParts) -> Result<(), LostTask> {
 #[derive(Default)]
 struct Sections {
     forwarder: Option<ForwarderTasks>,
-    authorities: Vec<AuthorityTasks>,
+    authorities: Vec<WorkerSection<AuthorityService>>,
 }
 
 impl Sections {
-    fn obey(&mut self, command: WorkerCommand, around: &Surroundings) -> io::Result<()> {
-        let now = Instant::now();
+    fn obey(&mut self, command: WorkerCommand, around: &Rc<Surroundings>) -> io::Result<()> {
         match command {
             WorkerCommand::BeginForwarder(parts) => self.forwarder = Some(ForwarderTasks::start(*parts, around)?),
-            WorkerCommand::BeginAuthority(parts) => self.authorities.push(AuthorityTasks::start(parts, around)?),
-            WorkerCommand::SetForwarderAddresses(change) => {
-                self.forwarder.as_mut().map_or(Ok(()), |forwarder| forwarder.listen(change))?;
+            WorkerCommand::Forwarder(command) => {
+                if let Some(forwarder) = &mut self.forwarder {
+                    forwarder.obey(command, around)?;
+                }
             }
+            WorkerCommand::BeginAuthority(parts) => self.authorities.push(WorkerSection::of_authority(parts, around)?),
             WorkerCommand::SetAuthorityAddresses(number, change) => {
                 self.authority(number).map_or(Ok(()), |authority| authority.listen(change))?;
             }
-            WorkerCommand::SetForwarderState(state) => {
-                if let Some(tasks) = &self.forwarder {
-                    around.timed("state", || tasks.forwarder.borrow_mut().set_state(state, now));
-                }
-            }
             WorkerCommand::SetAuthorityState(number, state) => {
                 if let Some(tasks) = self.authority(number) {
-                    tasks.authority.set_state(state);
+                    tasks.service.authority.set_state(state);
                 }
             }
             WorkerCommand::EndForwarder(change) => {
@@ -257,7 +268,7 @@ impl Sections {
                 }
             }
             WorkerCommand::EndAuthority(number, change) => {
-                if let Some(place) = self.authorities.iter().position(|authority| authority.number == number) {
+                if let Some(place) = self.authorities.iter().position(|authority| authority.service.number == number) {
                     let authority = self.authorities.swap_remove(place);
                     around.tasks.start_and_leave(TaskKind::Drain, end(authority.end(change)));
                 }
@@ -266,36 +277,16 @@ impl Sections {
                 if let Some(tasks) = &self.forwarder {
                     tasks.forwarder.borrow_mut().set_own_addresses(Arc::clone(&own));
                 }
-                self.authorities.iter().for_each(|tasks| tasks.authority.set_own_addresses(Arc::clone(&own)));
+                self.authorities.iter().for_each(|tasks| tasks.service.authority.set_own_addresses(Arc::clone(&own)));
             }
             WorkerCommand::SetTaps(set) => around.taps.set(set),
             WorkerCommand::SetXdp(sockets) => around.xdp.read_only(&sockets, around.busy_poll)?,
             WorkerCommand::SetNextHops(next_hops) => around.xdp.bypass().set_next_hops(next_hops),
-            WorkerCommand::Refresh => {
-                if let Some(tasks) = &self.forwarder {
-                    around.timed("health", || tasks.forwarder.borrow_mut().refresh_all(now));
-                }
-            }
-            WorkerCommand::Explain(asked) => {
-                if let Some(tasks) = &self.forwarder {
-                    tasks.forwarder.borrow_mut().explain(*asked, now);
-                }
-            }
-            WorkerCommand::Learn(learnt) => {
-                if let Some(tasks) = &self.forwarder {
-                    tasks.forwarder.borrow_mut().learn(&learnt, now);
-                }
-            }
-            WorkerCommand::SendLearnt(first, answer) => {
-                let forwarder = self.forwarder.as_ref().map(|tasks| tasks.forwarder.borrow());
-                let learnt = forwarder.map(|forwarder| forwarder.learnt(first, LEARNT_AT_ONCE, now));
-                let _ = answer.send(learnt.unwrap_or_default());
-            }
             WorkerCommand::SayBegun(begun) => drop(begun.send(())),
             WorkerCommand::Ping(ping) => ping.answer(),
             WorkerCommand::StopReading(done) => {
-                let of_forwarder = self.forwarder.iter_mut().flat_map(ForwarderTasks::take_readers);
-                let of_authorities = self.authorities.iter_mut().flat_map(AuthorityTasks::take_readers);
+                let of_forwarder = self.forwarder.iter_mut().flat_map(|tasks| tasks.section.take_readers());
+                let of_authorities = self.authorities.iter_mut().flat_map(WorkerSection::take_readers);
                 let readers: Vec<_> = of_forwarder.chain(of_authorities).collect();
                 around.tasks.start_and_leave(TaskKind::Drain, async {
                     for readers in readers {
@@ -304,22 +295,14 @@ impl Sections {
                     let _ = done.send(());
                 });
             }
-            WorkerCommand::Drain(rest, done) => match &mut self.forwarder {
-                // Further commands are taken meanwhile: a backend may die during the wait.
-                Some(forwarder) => {
-                    let drain = forwarder.drain(rest != QueuedQueryFate::Taken, done);
-                    around.tasks.start_and_leave(TaskKind::Drain, drain);
-                }
-                None => drop(done.send(())),
-            },
             // The loop that received it ends.
             WorkerCommand::Stop(_) => {}
         }
         Ok(())
     }
 
-    fn authority(&mut self, number: usize) -> Option<&mut AuthorityTasks> {
-        self.authorities.iter_mut().find(|authority| authority.number == number)
+    fn authority(&mut self, number: usize) -> Option<&mut WorkerSection<AuthorityService>> {
+        self.authorities.iter_mut().find(|authority| authority.service.number == number)
     }
 
     /// Returns ready if a task is lost that should live as long as its section.

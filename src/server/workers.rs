@@ -25,7 +25,8 @@ use super::pools::{Learnt, ServerPools};
 use super::process::{Listening, SectionName, ServerProcess};
 use super::replacement::Replacement;
 use super::worker::{
-    self, AddressChange, AuthorityParts, ForwarderParts, HandedOver, LostWorker, WorkerCommand, WorkerParts,
+    self, AddressChange, AuthorityParts, ForwarderCommand, ForwarderParts, HandedOver, LostWorker, WorkerCommand,
+    WorkerParts,
 };
 use super::zones::{ServedAuthority, ServerZones};
 use crate::authority::ReceivedNotify;
@@ -71,12 +72,20 @@ struct WorkerThread {
 
 pub(super) struct WorkerLinks {
     pub(super) shares: Shares,
-    pub(super) hasher: QuestionHasher,
-    pub(super) health_events: UnboundedSender<HealthEvent>,
     pub(super) tls: Arc<BackendTls>,
-    pub(super) notifies: UnboundedSender<ReceivedNotify>,
+    hasher: QuestionHasher,
+    health: UnboundedSender<HealthEvent>,
+    notifies: UnboundedSender<ReceivedNotify>,
     /// The end of the time for the backlog, if a previous process served.
-    pub(super) catching_up_until: Option<Instant>,
+    catching_up_until: Option<Instant>,
+}
+
+/// The signals of workers to the control thread.
+pub(super) struct WorkerSignals {
+    /// At most one of each signal for each backend: see `SharedBackend::is_first`.
+    pub(super) health: UnboundedReceiver<HealthEvent>,
+    /// At most one for each zone and primary: see `authority::PendingNotifies`.
+    pub(super) notifies: UnboundedReceiver<ReceivedNotify>,
 }
 
 /// The parts of the server, from which a worker starts.
@@ -105,23 +114,26 @@ impl WorkerChannels {
     }
 
     /// Sends a command to one worker. Returns true if the worker receives it.
-    pub(super) fn send(&self, worker: usize, command: WorkerCommand) -> bool {
-        self.all.borrow().get(worker).is_some_and(|channel| channel.send(command).is_ok())
+    pub(super) fn send(&self, worker: usize, command: impl Into<WorkerCommand>) -> bool {
+        self.all.borrow().get(worker).is_some_and(|channel| channel.send(command.into()).is_ok())
     }
 
     /// Sends a command to all workers. A dead worker ignores it, because its replacement starts with the
     /// current state.
-    pub(super) fn broadcast(&self, command: impl Fn() -> WorkerCommand) {
-        self.all.borrow().iter().for_each(|channel| drop(channel.send(command())));
+    pub(super) fn broadcast<C: Into<WorkerCommand>>(&self, command: impl Fn() -> C) {
+        self.all.borrow().iter().for_each(|channel| drop(channel.send(command().into())));
     }
 
     /// Sends each worker its part of a change.
-    pub(super) fn send_each<T>(&self, parts: Vec<T>, command: impl Fn(T) -> WorkerCommand) {
-        self.all.borrow().iter().zip(parts).for_each(|(channel, part)| drop(channel.send(command(part))));
+    pub(super) fn send_each<T, C: Into<WorkerCommand>>(&self, parts: Vec<T>, command: impl Fn(T) -> C) {
+        self.all.borrow().iter().zip(parts).for_each(|(channel, part)| drop(channel.send(command(part).into())));
     }
 
     /// Sends all workers a command with a reply channel.
-    pub(super) fn ask<T>(&self, command: impl Fn(oneshot::Sender<T>) -> WorkerCommand) -> Vec<oneshot::Receiver<T>> {
+    pub(super) fn ask<T, C: Into<WorkerCommand>>(
+        &self,
+        command: impl Fn(oneshot::Sender<T>) -> C,
+    ) -> Vec<oneshot::Receiver<T>> {
         let (replies, received): (Vec<_>, Vec<_>) = (0..self.count).map(|_| oneshot::channel()).unzip();
         self.send_each(replies, command);
         received
@@ -134,10 +146,21 @@ pub(super) enum WorkerEvent {
 }
 
 impl Workers {
-    pub(super) fn new(channels: WorkerChannels, links: WorkerLinks) -> Self {
+    pub(super) fn new(
+        channels: WorkerChannels,
+        shares: Shares,
+        hasher: QuestionHasher,
+        tls: Arc<BackendTls>,
+        catching_up_until: Option<Instant>,
+    ) -> (Self, WorkerSignals) {
+        let (health_sender, health) = unbounded_channel();
+        let (notify_sender, notifies) = unbounded_channel();
+        let links =
+            WorkerLinks { shares, tls, hasher, health: health_sender, notifies: notify_sender, catching_up_until };
         // At most one for each life of a worker.
         let (lost_sender, lost) = unbounded_channel();
-        Self { all: Vec::new(), channels, links, hand_overs: None, lost_sender, lost, replaced: 0 }
+        let this = Self { all: Vec::new(), channels, links, hand_overs: None, lost_sender, lost, replaced: 0 };
+        (this, WorkerSignals { health, notifies })
     }
 
     /// Starts a worker for each of these counters. `learnt` is state that they know from the start.
@@ -150,7 +173,7 @@ impl Workers {
         for (number, counters) in counters.into_iter().enumerate() {
             let (channel, thread) = self.start_one(number, in_force, &counters)?;
             if let Some(learnt) = learnt.and_then(|learnt| learnt.of_worker(number)) {
-                let _ = channel.send(WorkerCommand::Learn(learnt));
+                let _ = channel.send(WorkerCommand::Forwarder(ForwarderCommand::Learn(learnt)));
             }
             self.channels.all.borrow_mut().push(channel);
             let (replacement, heartbeat) = (Replacement::default(), Heartbeat::new(Instant::now()));
@@ -347,7 +370,7 @@ impl WorkerLinks {
             workers: hand_over,
             on_the_way: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             pacing: Pacing::new(rand::random(), Instant::now()),
-            health_events: self.health_events.clone(),
+            health_events: self.health.clone(),
             tls: Arc::clone(&self.tls),
         };
         let queues = handed_over.into_iter().map(|queue| Arc::new(Mutex::new(queue))).collect();

@@ -21,7 +21,7 @@ use crate::engine::Explaining;
 use crate::forwarder::ExplainRequest;
 use crate::net::tasks::TaskKind;
 use crate::server::process::ReloadNotice;
-use crate::server::worker::WorkerCommand;
+use crate::server::worker::ForwarderCommand;
 use crate::state::{ManualHealth, SharedBackend};
 
 /// The fate of the last backend of a pool that is drained or set down.
@@ -90,7 +90,7 @@ impl ServerPools {
         let number = usize::from(worker.unwrap_or(0));
         let how = Explaining { is_fresh, is_handed_over: worker.is_some() };
         let asked = ExplainRequest { name, qtype, how, events };
-        let is_sent = self.links.workers.send(number, WorkerCommand::Explain(Box::new(asked)));
+        let is_sent = self.links.workers.send(number, ForwarderCommand::Explain(Box::new(asked)));
         if is_sent { Ok(()) } else { Err(ChangeRefusal::Conflict(format!("worker {number} does not take queries"))) }
     }
 

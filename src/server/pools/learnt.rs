@@ -18,7 +18,7 @@ use crate::engine::LearntBackend;
 use crate::net::tasks::blocking;
 use crate::policy::affinity::Affinity;
 use crate::policy::balance::Balance;
-use crate::server::worker::{LEARNT_AT_ONCE, WorkerCommand};
+use crate::server::worker::{ForwarderCommand, LEARNT_AT_ONCE};
 use crate::server::workers::WorkerChannels;
 use crate::state::{ForwarderState, SharedPool};
 use crate::wire::HashSeed;
@@ -79,7 +79,7 @@ impl Learnt {
             let mut backends = Vec::new();
             loop {
                 let (answer, part) = oneshot::channel();
-                channels.send(worker, WorkerCommand::SendLearnt(backends.len(), answer));
+                channels.send(worker, ForwarderCommand::SendLearnt(backends.len(), answer));
                 // A dead worker has no more to send.
                 let part = part.await.unwrap_or_default();
                 let is_last = part.len() < LEARNT_AT_ONCE;

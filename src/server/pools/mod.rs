@@ -39,13 +39,13 @@ use super::carried::{CarriedCache, CarriedState};
 use super::links::ServerLinks;
 use super::process::{ReloadNotice, SectionName};
 use super::reload::Reload;
-use super::worker::WorkerCommand;
+use super::worker::{ForwarderCommand, WorkerCommand};
 use super::zones::Lease;
 use crate::admin::{CacheAccess, ChangeRefusal};
 use crate::cache::{Cache, Flush};
 use crate::config::{Config, PoolConfig};
 use crate::discoverer::EtcdAccess;
-use crate::load::EtcdSecrets;
+use crate::load::{EtcdSecrets, Setup};
 use crate::metrics::{Aggregate, CacheSnapshot, PoolSnapshot, Snapshot};
 use crate::net::tasks::{LostTask, TaskKind, blocking, blocking_task};
 use crate::replicas;
@@ -83,25 +83,25 @@ struct PoolConfigs {
 /// The pools of a config, ready to be used.
 pub(super) struct PreparedPools {
     /// The new cache, if its size changes.
-    pub(super) cache: Option<Arc<Cache>>,
-    pub(super) etcd: EtcdSecrets,
+    cache: Option<Arc<Cache>>,
+    etcd: EtcdSecrets,
 }
 
 impl PreparedPools {
     /// Makes the cache of a config, if its size differs from the current one. Slow for a large cache.
-    pub(super) fn of(config: &Config, etcd: EtcdSecrets, current_size: Option<usize>) -> Self {
-        let size = config.cache.as_ref().map(|cache| cache.size);
+    pub(super) fn of(setup: &mut Setup, current_size: Option<usize>) -> Self {
+        let etcd = mem::take(&mut setup.etcd);
+        let size = setup.config.cache.as_ref().map(|cache| cache.size);
         let size = size.filter(|_| current_size.is_some() && current_size != size);
         Self { cache: size.map(|size| Arc::new(Cache::new(size, Instant::now()))), etcd }
     }
 }
 
 impl ServerPools {
-    /// Starts the pools of a config with what a previous process knows of them; `config` then has the pools
+    /// Starts the pools of a config with what a previous process knows of them. The config then has the pools
     /// with their members. Must be used within a `LocalSet`.
     pub(super) fn start(
-        config: &mut Config,
-        etcd: EtcdSecrets,
+        setup: &mut Setup,
         carried: &CarriedState,
         reload: &mut Reload<'_>,
         hash_seed: HashSeed,
@@ -109,6 +109,7 @@ impl ServerPools {
         links: ServerLinks,
     ) -> Self {
         let CarriedState { known, learnt, cache, .. } = carried;
+        let (etcd, config) = (mem::take(&mut setup.etcd), &mut setup.config);
         let membership = Membership::new(&links.tasks, own_forwarder(&reload.listening.listeners));
         let mut this = Self {
             state: None,
@@ -185,7 +186,7 @@ impl ServerPools {
                 }
                 self.set_state(state);
                 let changes = reload.moved.change(&SectionName::Forwarder);
-                self.links.workers.send_each(changes, WorkerCommand::SetForwarderAddresses);
+                self.links.workers.send_each(changes, ForwarderCommand::SetAddresses);
                 notices.extend(self.configs.undone_by(&file));
             }
             (None, Some(state)) => self.begin(config, state, reload),
@@ -226,7 +227,7 @@ impl ServerPools {
         self.probes.set_state(&state);
         self.slow_thresholds.set(&state);
         self.links.known_changes.notify_one();
-        self.links.workers.broadcast(|| WorkerCommand::SetForwarderState(Arc::clone(&state)));
+        self.links.workers.broadcast(|| ForwarderCommand::SetState(Arc::clone(&state)));
         self.forget_pools(&state);
         self.links.condition.set_pools(&state.pools);
         self.retired.free_unused();
@@ -265,7 +266,7 @@ impl ServerPools {
             _ = self.crowds.tick() => {
                 self.retired.free_unused();
                 if self.state.as_ref().is_some_and(|state| state.renew_crowds()) {
-                    self.links.workers.broadcast(|| WorkerCommand::Refresh);
+                    self.links.workers.broadcast(|| ForwarderCommand::Refresh);
                 }
             }
         }

@@ -9,7 +9,7 @@ use super::{SectionName, ServerProcess, ending};
 use crate::admin::ProcessChange;
 use crate::metrics::{CountersSummary, Snapshot};
 use crate::net::tasks::blocking;
-use crate::server::worker::{QueuedQueryFate, WorkerCommand};
+use crate::server::worker::{ForwarderCommand, QueuedQueryFate, WorkerCommand};
 use crate::server::{Loss, Server, ServerEvent};
 
 /// The result of a drain.
@@ -100,7 +100,7 @@ impl Server {
             // Twice: the first round ends the intake, the second finishes queries that workers handed over
             // meanwhile.
             for _ in 0..2 {
-                all(workers.ask(|done| WorkerCommand::Drain(rest, done))).await;
+                all(workers.ask(|done| ForwarderCommand::Drain(rest, done))).await;
             }
         };
         let mut drained = tokio::select! {

@@ -6,15 +6,17 @@
 
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
-use std::{fmt, fs, io};
+use std::{fs, io};
 
 use nix::unistd::{Gid, Uid, initgroups, setresgid, setresuid, setuid};
 use rustix::fs::{Access, access};
+use rustix::io::Errno;
 use rustix::process::geteuid;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set, remove_capability_from_bounding_set,
     set_capabilities, set_keep_capabilities, set_no_new_privs,
 };
+use thiserror::Error;
 
 use crate::admin::{SocketOwner, usual_folders};
 use crate::config::{Config, User};
@@ -39,7 +41,7 @@ pub fn confine(setup: &Setup, socket: Option<&Path>) -> Result<Confinement, Star
     let socket = socket.map(|path| folder_of(path).to_owned());
     // A reload may move the socket there.
     let sockets: Vec<_> = socket.into_iter().chain(usual_folders(owner(user).uid)).collect();
-    give_up(user, files, &sockets).map_err(StartError::Privileges)
+    Ok(give_up(user, files, &sockets)?)
 }
 
 /// Warns if the process stays root. The first process of a process tree calls it.
@@ -68,18 +70,9 @@ pub fn give_up_early(user: Option<&User>, confinement: Option<&Confinement>, has
         kept |= CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW | CapabilitySet::BPF;
     }
     if let Some(user) = user.filter(|user| !is(user)) {
-        become_user(user, kept).map_err(StartError::Privileges)?;
+        become_user(user, kept)?;
     }
-    match (harden_but(kept), user) {
-        (Ok(()), _) => {}
-        (Err(error), Some(user)) => {
-            let error = PrivilegeError { user: user.name.clone(), what: PrivilegeFault::Capabilities(error) };
-            return Err(StartError::Privileges(error));
-        }
-        (Err(error), None) => {
-            tracing::warn!(%error, "the process keeps its capabilities, since they cannot be dropped")
-        }
-    }
+    drop_capabilities(user, kept)?;
     if let Some(confinement) = confinement {
         confinement.enforce_again();
     }
@@ -94,19 +87,9 @@ fn give_up(user: Option<&User>, files: &ConfigFiles, sockets: &[PathBuf]) -> Res
             become_user(user, CapabilitySet::empty())?;
             tracing::info!(user = user.name, uid = user.uid, gid = user.gid, "now running as the configured user");
         }
-        Some(_) => {}
-        None => {}
+        Some(_) | None => {}
     }
-    match (harden(), user) {
-        (Ok(()), _) => {}
-        (Err(error), Some(user)) => {
-            return Err(PrivilegeError { user: user.name.clone(), what: PrivilegeFault::Capabilities(error) });
-        }
-        // Not configured, and a filter of system calls may prevent it.
-        (Err(error), None) => {
-            tracing::warn!(%error, "the process keeps its capabilities, since they cannot be dropped")
-        }
-    }
+    drop_capabilities(user, CapabilitySet::empty())?;
     // A Landlock rule needs an existing folder.
     for folder in files.written.iter().map(|file| folder_of(file)).filter(|folder| !folder.exists()) {
         // The first save reports a folder that cannot be created.
@@ -120,33 +103,53 @@ fn give_up(user: Option<&User>, files: &ConfigFiles, sockets: &[PathBuf]) -> Res
     Ok(Confinement::enforce(files, sockets))
 }
 
+/// Drops all capabilities but those in `kept`.
+fn drop_capabilities(user: Option<&User>, kept: CapabilitySet) -> Result<(), PrivilegeError> {
+    match (harden_but(kept), user) {
+        (Ok(()), _) => {}
+        (Err(error), Some(user)) => {
+            return Err(PrivilegeError::Capabilities { user: user.name.clone(), error });
+        }
+        // Not configured, and a filter of system calls may prevent it.
+        (Err(error), None) => {
+            tracing::warn!(%error, "the process keeps its capabilities, since they cannot be dropped")
+        }
+    }
+    Ok(())
+}
+
 fn is(user: &User) -> bool {
     geteuid().as_raw() == user.uid
 }
 
 fn become_user(user: &User, kept: CapabilitySet) -> Result<(), PrivilegeError> {
-    let fail = |what| PrivilegeError { user: user.name.clone(), what };
-    let refused = |error: nix::Error| fail(PrivilegeFault::Change(error.into()));
+    let name = || user.name.clone();
+    let unchanged = |error: io::Error| match error.kind() {
+        io::ErrorKind::PermissionDenied => PrivilegeError::Denied { user: name() },
+        _ => PrivilegeError::Change { user: name(), error },
+    };
+    let refused = |error: nix::Error| unchanged(error.into());
+    let kept_on = |error: Errno| PrivilegeError::Capabilities { user: name(), error: error.into() };
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
-    let name = CString::new(user.name.as_str()).map_err(|error| fail(PrivilegeFault::Change(error.into())))?;
+    let text = CString::new(user.name.as_str()).map_err(|error| unchanged(error.into()))?;
     // Before the right to do so is gone. Ignore errors for capabilities unknown to this kernel.
     for capability in CapabilitySet::all().iter() {
         let _ = remove_capability_from_bounding_set(capability);
     }
     // The user comes last: without root, groups cannot be changed.
-    initgroups(&name, gid).map_err(refused)?;
+    initgroups(&text, gid).map_err(refused)?;
     setresgid(gid, gid, gid).map_err(refused)?;
     if !kept.is_empty() {
-        set_keep_capabilities(true).map_err(|error| fail(PrivilegeFault::Capabilities(error.into())))?;
+        set_keep_capabilities(true).map_err(kept_on)?;
     }
     setresuid(uid, uid, uid).map_err(refused)?;
     if !kept.is_empty() {
         let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
-        set_capabilities(None, sets).map_err(|error| fail(PrivilegeFault::Capabilities(error.into())))?;
+        set_capabilities(None, sets).map_err(kept_on)?;
     }
     let root = Uid::from_raw(0);
     if setuid(root).is_ok() || setresuid(root, root, root).is_ok() || geteuid().as_raw() != user.uid {
-        return Err(fail(PrivilegeFault::Regained));
+        return Err(PrivilegeError::Regained { user: name() });
     }
     Ok(())
 }
@@ -202,33 +205,37 @@ fn unusable(user: &User, files: &ConfigFiles) -> Vec<String> {
 }
 
 /// The process could not change to the configured user.
-#[derive(Debug)]
-pub struct PrivilegeError {
-    user: String,
-    what: PrivilegeFault,
+#[derive(Debug, Error)]
+pub enum PrivilegeError {
+    /// The process is not root.
+    #[error(
+        "user: only root can become {user}; start as root or as {user}, or leave the key out (with [supervisor] a change \
+         of the user takes a stop and a start)"
+    )]
+    Denied {
+        /// The name of the user.
+        user: String,
+    },
+    /// The system refused the change.
+    #[error("user: cannot become {user}: {error}")]
+    Change {
+        /// The name of the user.
+        user: String,
+        /// The error of the system.
+        error: io::Error,
+    },
+    /// The process could become root again.
+    #[error("user: the process became {user}, but can become root again")]
+    Regained {
+        /// The name of the user.
+        user: String,
+    },
+    /// The process still has capabilities.
+    #[error("user: {user} keeps capabilities: {error}")]
+    Capabilities {
+        /// The name of the user.
+        user: String,
+        /// The error of the system.
+        error: io::Error,
+    },
 }
-
-#[derive(Debug)]
-enum PrivilegeFault {
-    Change(io::Error),
-    Regained,
-    Capabilities(io::Error),
-}
-
-impl fmt::Display for PrivilegeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let user = &self.user;
-        match &self.what {
-            PrivilegeFault::Change(error) if error.kind() == io::ErrorKind::PermissionDenied => write!(
-                f,
-                "user: only root can become {user}; start as root or as {user}, or leave the key out (with [supervisor] a change \
-                 of the user takes a stop and a start)"
-            ),
-            PrivilegeFault::Change(error) => write!(f, "user: cannot become {user}: {error}"),
-            PrivilegeFault::Regained => write!(f, "user: the process became {user}, but can become root again"),
-            PrivilegeFault::Capabilities(error) => write!(f, "user: {user} keeps capabilities: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for PrivilegeError {}

@@ -22,7 +22,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant, SystemTime};
-use std::{io, mem, thread};
+use std::{io, thread};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -82,9 +82,8 @@ pub(in crate::server) struct PreparedReload {
 
 impl PreparedReload {
     fn of(mut setup: Setup, base: &ReloadBase) -> Self {
-        let (zone_dbs, keys) = (mem::take(&mut setup.zone_dbs), mem::take(&mut setup.keys));
-        let zones = PreparedZones::of(&setup.config, zone_dbs, keys, &base.zones, SavedZones::default());
-        let pools = PreparedPools::of(&setup.config, mem::take(&mut setup.etcd), base.cache_size);
+        let zones = PreparedZones::of(&mut setup, &base.zones, SavedZones::default());
+        let pools = PreparedPools::of(&mut setup, base.cache_size);
         let mut changes = setup.config.changes_since(&base.config);
         changes.extend(zones.changes_since(&base.zones));
         let changes = if changes.is_empty() { "nothing changed".to_owned() } else { changes.join(", ") };

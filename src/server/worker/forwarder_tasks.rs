@@ -1,61 +1,94 @@
-//! A worker's forwarder with its tasks. Its addresses may change while it runs.
-//!
-//! A removed address is read to its end at once. Its socket still sends pending responses. It closes when the
-//! forwarder is idle, or when the last of these queries must have been answered.
+//! A worker's forwarder with its tasks.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
-use super::reading::{AddressReading, Checkpoint};
-use super::xdp::{XdpTarget, XdpTargets};
-use super::{AddressChange, ForwarderParts, Surroundings};
-use crate::engine::single_flight::WorkerId;
+use super::reading::Checkpoint;
+use super::section::{SectionService, WorkerSection};
+use super::xdp::XdpTarget;
+use super::{AddressChange, ForwarderCommand, ForwarderParts, LEARNT_AT_ONCE, QueuedQueryFate, Surroundings};
 use crate::forwarder::{Forwarder, ForwarderLinks, serve};
-use crate::metrics::Counters;
-use crate::net::from_clients::tcp::{ConnectionTable, Gate, Responder, ServedAddresses};
+use crate::net::from_clients::tcp::Responder;
+use crate::net::from_clients::udp::ListenerSocket;
 use crate::net::sys::batch;
 use crate::net::sys::busy_poll::BusyPoll;
-use crate::net::tasks::{Endless, LostTask, TaskKind, Tasks};
-use crate::server::process::AddressSockets;
+use crate::net::tasks::{Endless, LostTask, TaskKind};
 
 pub(super) struct ForwarderTasks {
-    id: WorkerId,
     pub(super) forwarder: Rc<RefCell<Forwarder>>,
-    /// Empty once the forwarder drains.
-    readings: Vec<AddressReading>,
-    served: watch::Sender<ServedAddresses>,
-    /// Held by removed addresses until their work is done.
-    leaving: Rc<watch::Sender<()>>,
+    pub(super) section: WorkerSection<ForwarderService>,
     replies: Endless,
     handed_over: Endless,
+}
+
+#[derive(Clone)]
+pub(super) struct ForwarderService {
+    forwarder: Rc<RefCell<Forwarder>>,
     idle: Rc<Notify>,
-    connections: Arc<ConnectionTable>,
-    counters: Arc<Counters>,
-    gate: Rc<Gate>,
-    busy_poll: BusyPoll,
-    tasks: Tasks,
-    xdp: Rc<XdpTargets>,
+}
+
+impl SectionService for ForwarderService {
+    fn may_connect(&self, client: IpAddr) -> bool {
+        self.forwarder.borrow().may_connect(client)
+    }
+
+    fn take_stream_query(&self, message: &[u8], responder: &Responder) {
+        self.forwarder.borrow_mut().take_stream_query(message, responder, Instant::now());
+    }
+
+    fn serve(
+        &self,
+        listener: u16,
+        socket: Rc<ListenerSocket>,
+        busy_poll: BusyPoll,
+        checkpoint: Checkpoint,
+    ) -> impl Future<Output = io::Result<()>> + 'static {
+        let (forwarder, begin) = (Rc::clone(&self.forwarder), checkpoint.pass());
+        async move {
+            begin.await;
+            serve::take_queries(forwarder, listener, socket, busy_poll).await
+        }
+    }
+
+    fn take_last(&self, listener: u16, socket: &ListenerSocket) {
+        serve::take_last_queries(&self.forwarder, listener, socket);
+    }
+
+    fn target(&self, listener: u16, socket: &Rc<ListenerSocket>) -> XdpTarget {
+        self.forwarder.borrow_mut().add_listener(listener, Rc::clone(socket));
+        XdpTarget::Forwarder { forwarder: Rc::clone(&self.forwarder), listener }
+    }
+
+    fn forget(&self, listener: u16) {
+        self.forwarder.borrow_mut().remove_listener(listener);
+    }
+
+    async fn settle(&self) {
+        while !self.forwarder.borrow().is_idle() {
+            self.idle.notified().await;
+        }
+    }
 }
 
 impl ForwarderTasks {
-    pub(super) fn start(parts: ForwarderParts, around: &Surroundings) -> io::Result<Self> {
+    pub(super) fn start(parts: ForwarderParts, around: &Rc<Surroundings>) -> io::Result<Self> {
         let ForwarderParts { shared, state, own, handed_over, change, backend_sockets, connections, fetches } = parts;
-        let Surroundings { id, counters, busy_poll, tasks, taps, gate, xdp } = around;
+        let Surroundings { id, counters, busy_poll, tasks, taps, xdp, .. } = &**around;
         let idle = Rc::new(Notify::new());
         let links = ForwarderLinks {
             shared,
             backend_sockets,
             fetches,
             own,
-            counters: Arc::clone(counters),
+            counters: counters.clone(),
             idle: Rc::clone(&idle),
             tasks: tasks.clone(),
             taps: Rc::clone(taps),
@@ -76,144 +109,48 @@ impl ForwarderTasks {
             }
             Ok(())
         });
-        let mut this = Self {
-            id: *id,
-            forwarder,
-            readings: Vec::new(),
-            served: watch::Sender::default(),
-            leaving: Rc::default(),
-            replies,
-            handed_over: receiving,
-            idle,
-            connections,
-            counters: Arc::clone(counters),
-            gate: Rc::clone(gate),
-            busy_poll: *busy_poll,
-            tasks: tasks.clone(),
-            xdp: Rc::clone(xdp),
-        };
-        this.listen(change)?;
-        Ok(this)
+        let service = ForwarderService { forwarder: Rc::clone(&forwarder), idle };
+        let section = WorkerSection::start(service, change, connections, around)?;
+        Ok(Self { forwarder, section, replies, handed_over: receiving })
     }
 
-    pub(super) fn listen(&mut self, change: AddressChange) -> io::Result<()> {
-        let AddressChange { served, new, checkpoint, owed_for } = change;
-        let (stay, leave): (Vec<_>, Vec<_>) =
-            self.readings.drain(..).partition(|reading| served.has(reading.address.listens_at()));
-        self.readings = stay;
-        for reading in leave {
-            let is_passed_on = served.is_passed_on(reading.address.listens_at());
-            let work = self.leave(reading, is_passed_on, checkpoint.clone(), owed_for);
-            self.tasks.start_and_leave(TaskKind::Drain, work);
-        }
-        self.served.send_replace(served);
-        for sockets in new {
-            self.read(sockets, &checkpoint)?;
+    pub(super) fn obey(&mut self, command: ForwarderCommand, around: &Surroundings) -> io::Result<()> {
+        let now = Instant::now();
+        let forwarder = &self.forwarder;
+        match command {
+            ForwarderCommand::SetAddresses(change) => self.section.listen(change)?,
+            ForwarderCommand::SetState(state) => {
+                around.timed("state", || forwarder.borrow_mut().set_state(state, now));
+            }
+            ForwarderCommand::Refresh => around.timed("health", || forwarder.borrow_mut().refresh_all(now)),
+            ForwarderCommand::Explain(asked) => forwarder.borrow_mut().explain(*asked, now),
+            ForwarderCommand::Learn(learnt) => forwarder.borrow_mut().learn(&learnt, now),
+            ForwarderCommand::SendLearnt(first, answer) => {
+                let _ = answer.send(forwarder.borrow().learnt(first, LEARNT_AT_ONCE, now));
+            }
+            // Further commands are taken meanwhile: a backend may die during the wait.
+            ForwarderCommand::Drain(rest, done) => {
+                let drain = self.drain(rest != QueuedQueryFate::Taken, done);
+                around.tasks.start_and_leave(TaskKind::Drain, drain);
+            }
         }
         Ok(())
-    }
-
-    fn read(&mut self, sockets: AddressSockets, checkpoint: &Checkpoint) -> io::Result<()> {
-        let (mut reading, listeners) = AddressReading::new(sockets, self.xdp.bypass())?;
-        let number = reading.address.number;
-        let (forwarder, gate) = (Rc::clone(&self.forwarder), Rc::clone(&self.forwarder));
-        let is_quic = reading.serve_quic(
-            &self.connections,
-            self.served.subscribe(),
-            (self.id, self.busy_poll),
-            (&self.counters, &self.gate),
-            move |client| gate.borrow().may_connect(client),
-            move |message, responder| forwarder.borrow_mut().take_stream_query(message, responder, Instant::now()),
-        );
-        if is_quic {
-            self.readings.push(reading);
-            return Ok(());
-        }
-        if let Some(socket) = reading.sockets.first() {
-            self.forwarder.borrow_mut().add_listener(number, Rc::clone(socket));
-            let target = XdpTarget::Forwarder { forwarder: Rc::clone(&self.forwarder), listener: number };
-            self.xdp.add(number, reading.address.bound(), target);
-        }
-        for socket in &reading.sockets {
-            let (forwarder, socket, busy_poll) = (Rc::clone(&self.forwarder), Rc::clone(socket), self.busy_poll);
-            let begin = checkpoint.clone().pass();
-            reading.readers.start(async move {
-                begin.await;
-                serve::take_queries(forwarder, number, socket, busy_poll).await
-            });
-        }
-        for listener in listeners {
-            let (forwarder, gate) = (Rc::clone(&self.forwarder), Rc::clone(&self.forwarder));
-            let admits = move |client| gate.borrow().may_connect(client);
-            let handle = move |message: &[u8], responder: &Responder| {
-                forwarder.borrow_mut().take_stream_query(message, responder, Instant::now());
-            };
-            let served = self.served.subscribe();
-            reading.accept(listener, &self.connections, served, (&self.counters, &self.gate), admits, handle);
-        }
-        self.readings.push(reading);
-        Ok(())
-    }
-
-    /// Reads a removed address to its end, and releases it after the last response.
-    fn leave(
-        &self,
-        reading: AddressReading,
-        is_passed_on: bool,
-        checkpoint: Checkpoint,
-        owed_for: Duration,
-    ) -> impl Future<Output = ()> + 'static {
-        let (forwarder, idle, xdp) = (Rc::clone(&self.forwarder), Rc::clone(&self.idle), Rc::clone(&self.xdp));
-        let at_work = self.leaving.subscribe();
-        async move {
-            let AddressReading { address, sockets, readers, connections } = reading;
-            readers.stop().await;
-            let read_rest = || {
-                // The owner of QUIC connections reads their sockets.
-                let sockets = if is_passed_on || address.quic().is_some() { &[] } else { &*sockets };
-                sockets.iter().for_each(|socket| serve::take_last_queries(&forwarder, address.number, socket));
-            };
-            read_rest();
-            checkpoint.pass().await;
-            let idle = async {
-                while !forwarder.borrow().is_idle() {
-                    idle.notified().await;
-                }
-            };
-            let _ = timeout(owed_for, idle).await;
-            // Datagrams that the kernel queued while the address was removed.
-            read_rest();
-            xdp.remove(address.number);
-            forwarder.borrow_mut().remove_listener(address.number);
-            drop((sockets, address));
-            connections.finish().await;
-            drop(at_work);
-        }
-    }
-
-    pub(super) fn take_readers(&mut self) -> impl Iterator<Item = Endless> {
-        self.readings.iter_mut().map(AddressReading::take_readers)
     }
 
     /// Takes pending queries only, and completes when each has its response. A second call, after all workers
     /// have completed, also finishes queries that workers handed over at the last moment.
-    pub(super) fn drain(
-        &mut self,
-        is_passed_on: bool,
-        done: oneshot::Sender<()>,
-    ) -> impl Future<Output = ()> + 'static {
-        let readings = std::mem::take(&mut self.readings);
-        let kept = readings.iter().map(|reading| &reading.address).filter(|address| is_passed_on || address.is_kept());
-        let served = ServedAddresses::nowhere(kept.map(|address| address.listens_at()));
-        let (forwarder, idle, leaving) = (Rc::clone(&self.forwarder), Rc::clone(&self.idle), Rc::clone(&self.leaving));
-        forwarder.borrow_mut().drain();
-        let sender = self.served.clone();
+    fn drain(&mut self, is_passed_on: bool, done: oneshot::Sender<()>) -> impl Future<Output = ()> + 'static {
+        let served = self.section.kept(is_passed_on);
+        let readings = std::mem::take(&mut self.section.readings);
+        let (service, leaving) = (self.section.service.clone(), Rc::clone(&self.section.leaving));
+        self.forwarder.borrow_mut().drain();
+        let sender = self.section.served.clone();
         async move {
             let mut connections = Vec::new();
             for reading in readings {
                 reading.readers.stop().await;
                 if !served.is_passed_on(reading.address.listens_at()) && reading.address.quic().is_none() {
-                    let last = |socket: &Rc<_>| serve::take_last_queries(&forwarder, reading.address.number, socket);
+                    let last = |socket: &Rc<_>| service.take_last(reading.address.number, socket);
                     reading.sockets.iter().for_each(last);
                 }
                 connections.push(reading.connections);
@@ -223,9 +160,7 @@ impl ForwarderTasks {
                 connections.finish().await;
             }
             leaving.closed().await;
-            while !forwarder.borrow().is_idle() {
-                idle.notified().await;
-            }
+            service.settle().await;
             let _ = done.send(());
         }
     }
@@ -233,9 +168,9 @@ impl ForwarderTasks {
     /// Ends while the worker continues: reads all addresses to their ends, and answers every query.
     pub(super) async fn end(mut self, change: AddressChange) -> io::Result<()> {
         let owed_for = change.owed_for;
-        self.listen(change)?;
+        self.section.listen(change)?;
         self.forwarder.borrow_mut().drain();
-        let leaving = Rc::clone(&self.leaving);
+        let leaving = Rc::clone(&self.section.leaving);
         tokio::select! {
             // Connections may take longer because of slow clients.
             _ = timeout(owed_for, leaving.closed()) => Ok(()),
@@ -245,9 +180,7 @@ impl ForwarderTasks {
 
     /// Returns ready if a task that takes queries or replies is lost.
     pub(super) fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<LostTask> {
-        let own =
-            [&mut self.replies, &mut self.handed_over].map(|set| set.poll_lost(cx)).into_iter().find(Poll::is_ready);
-        let lost = own.or_else(|| self.readings.iter_mut().map(|reading| reading.poll_lost(cx)).find(Poll::is_ready));
-        lost.unwrap_or(Poll::Pending)
+        let own = [&mut self.replies, &mut self.handed_over].map(|set| set.poll_lost(cx));
+        own.into_iter().find(Poll::is_ready).unwrap_or_else(|| self.section.poll_lost(cx))
     }
 }

@@ -3,7 +3,6 @@
 use std::future::pending;
 use std::io;
 use std::mem;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -13,12 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
-use crate::engine::single_flight::WorkerId;
-use crate::metrics::Counters;
-use crate::net::from_clients::quic::{self, QuicListenerPart};
-use crate::net::from_clients::tcp::{self, ConnectionTable, Gate, Responder, ServedAddresses, TcpService};
 use crate::net::from_clients::udp::ListenerSocket;
-use crate::net::sys::busy_poll::BusyPoll;
 use crate::net::tasks::{Endless, LostTask, TaskKind};
 use crate::net::xdp::KernelBypass;
 use crate::server::process::{AddressSockets, ServedAddress};
@@ -45,59 +39,15 @@ impl AddressReading {
         ))
     }
 
-    pub(super) fn accept(
-        &mut self,
-        listener: TcpListener,
-        table: &Arc<ConnectionTable>,
-        served: watch::Receiver<ServedAddresses>,
-        (counters, gate): (&Arc<Counters>, &Rc<Gate>),
-        admits: impl Fn(IpAddr) -> bool + 'static,
-        handle: impl Fn(&[u8], &Responder) + 'static,
-    ) {
-        let tls = self.address.tls().map(|tls| (Arc::clone(tls), Rc::clone(gate)));
-        let (address, proxies) = (self.address.listens_at(), Arc::clone(self.address.proxies()));
-        let spoken = Arc::clone(self.address.spoken());
-        let service = TcpService { address, counters: Arc::clone(counters), spoken, tls, proxies };
-        let serving = tcp::serve(listener, service, Arc::clone(table), served, admits, handle);
-        self.connections.start(async {
-            serving.await;
-            Ok(())
-        });
-    }
-
-    /// Serves QUIC clients that `admits` allows, and passes their queries to `handle`. Returns true if the
-    /// address has QUIC.
-    pub(super) fn serve_quic(
-        &mut self,
-        table: &Arc<ConnectionTable>,
-        served: watch::Receiver<ServedAddresses>,
-        (worker, busy_poll): (WorkerId, BusyPoll),
-        (counters, gate): (&Arc<Counters>, &Rc<Gate>),
-        admits: impl Fn(IpAddr) -> bool + 'static,
-        handle: impl Fn(&[u8], &Responder) + 'static,
-    ) -> bool {
-        let Some(listener) = self.address.quic() else { return false };
-        let listening = QuicListenerPart {
-            sockets: self.sockets.clone(),
-            address: self.address.listens_at(),
-            listener: Arc::clone(listener),
-            worker: worker.0,
-            counters: Arc::clone(counters),
-            gate: Rc::clone(gate),
-            busy_poll,
-        };
-        // Connections continue when reading stops, like TCP connections.
+    /// Returns the end of the reading, for an owner of QUIC connections, which continue when reading stops,
+    /// like TCP connections.
+    pub(super) fn read_until_stopped(&mut self) -> oneshot::Receiver<()> {
         let (reads, is_over) = oneshot::channel::<()>();
         self.readers.start(async move {
             let _reads = reads;
             pending().await
         });
-        let serving = quic::serve(listening, Arc::clone(table), served, is_over, admits, handle);
-        self.connections.start(async {
-            serving.await;
-            Ok(())
-        });
-        true
+        is_over
     }
 
     /// Takes the readers away; dropped readers leave pending datagrams in the sockets.

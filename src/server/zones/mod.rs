@@ -32,9 +32,10 @@ use super::worker::WorkerCommand;
 use crate::admin::ChangeRefusal;
 use crate::admin::status::{Status, ZoneStatus, ZonesReport};
 use crate::authority::{AuthorityState, ReceivedNotify};
-use crate::config::{AuthorityConfig, Config, counted};
+use crate::config::{AuthorityConfig, counted};
 use crate::discoverer::EtcdAccess;
 use crate::limit::Cookies;
+use crate::load::Setup;
 use crate::metrics::{CatalogSnapshot, ExpiredZone, Snapshot};
 use crate::net::tasks::{TaskKind, blocking};
 use crate::net::to_backends::tls::KnownRoots;
@@ -84,16 +85,11 @@ pub(super) struct PreparedAuthority {
 impl PreparedZones {
     /// Compares the zones of a config with the current ones, and loads saved secondary zones. Blocks on the
     /// disk, and is slow for large zones.
-    pub(super) fn of(
-        config: &Config,
-        zone_dbs: Vec<Arc<ZoneDb>>,
-        keys: TsigKeys,
-        base: &ZonesBase,
-        saved: SavedZones,
-    ) -> Self {
+    pub(super) fn of(setup: &mut Setup, base: &ZonesBase, saved: SavedZones) -> Self {
+        let (zone_dbs, keys) = (mem::take(&mut setup.zone_dbs), mem::take(&mut setup.keys));
         let (mut authorities, mut zones) = (Vec::new(), Vec::new());
         let mut next_number = base.next_number;
-        for (config, zone_db) in config.authorities.iter().zip(zone_dbs) {
+        for (config, zone_db) in setup.config.authorities.iter().zip(zone_dbs) {
             let known = base.find(&config.name);
             let comparison = AuthorityComparison::of(config, &zone_db, known.map(|(_, state)| &**state));
             let number = known.map_or(next_number, |(number, _)| number);

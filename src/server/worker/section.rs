@@ -1,0 +1,223 @@
+//! A section of the config in a worker, the forwarder or an authority, with its tasks. Its addresses may
+//! change while it runs.
+//!
+//! A removed address is read to its end at once. Its socket still sends pending responses. It closes when the
+//! section is idle, or when the last of these queries must have been answered.
+
+use std::io;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::reading::{AddressReading, Checkpoint};
+use super::xdp::XdpTarget;
+use super::{AddressChange, Surroundings};
+use crate::net::from_clients::quic::{self, QuicListenerPart};
+use crate::net::from_clients::tcp::{self, ConnectionTable, Responder, ServedAddresses, TcpService};
+use crate::net::from_clients::udp::ListenerSocket;
+use crate::net::sys::busy_poll::BusyPoll;
+use crate::net::tasks::{Endless, LostTask, TaskKind};
+use crate::server::process::AddressSockets;
+
+/// The queries of a section. Clones are the same section. `listener` is the number of an address.
+pub(super) trait SectionService: Clone + 'static {
+    fn may_connect(&self, client: IpAddr) -> bool;
+
+    fn take_stream_query(&self, message: &[u8], responder: &Responder);
+
+    /// Reads datagrams, which may wait for all workers to read the address.
+    fn serve(
+        &self,
+        listener: u16,
+        socket: Rc<ListenerSocket>,
+        busy_poll: BusyPoll,
+        checkpoint: Checkpoint,
+    ) -> impl Future<Output = io::Result<()>> + 'static;
+
+    /// Takes the datagrams that a removed address still has.
+    fn take_last(&self, listener: u16, socket: &ListenerSocket);
+
+    /// Begins to answer from an address by AF_XDP, too.
+    fn target(&self, listener: u16, socket: &Rc<ListenerSocket>) -> XdpTarget;
+
+    /// Forgets an address, which sends nothing any more.
+    fn forget(&self, listener: u16);
+
+    /// Waits until no query is pending.
+    fn settle(&self) -> impl Future<Output = ()>;
+}
+
+pub(super) struct WorkerSection<S> {
+    pub(super) service: S,
+    /// Empty once the section drains.
+    pub(super) readings: Vec<AddressReading>,
+    pub(super) served: watch::Sender<ServedAddresses>,
+    /// Held by removed addresses until their work is done.
+    pub(super) leaving: Rc<watch::Sender<()>>,
+    connections: Arc<ConnectionTable>,
+    around: Rc<Surroundings>,
+}
+
+impl<S: SectionService> WorkerSection<S> {
+    pub(super) fn start(
+        service: S,
+        change: AddressChange,
+        connections: Arc<ConnectionTable>,
+        around: &Rc<Surroundings>,
+    ) -> io::Result<Self> {
+        let (readings, served, leaving) = (Vec::new(), watch::Sender::default(), Rc::default());
+        let mut this = Self { service, readings, served, leaving, connections, around: Rc::clone(around) };
+        this.listen(change)?;
+        Ok(this)
+    }
+
+    pub(super) fn listen(&mut self, change: AddressChange) -> io::Result<()> {
+        let AddressChange { served, new, checkpoint, owed_for } = change;
+        let (stay, leave): (Vec<_>, Vec<_>) =
+            self.readings.drain(..).partition(|reading| served.has(reading.address.listens_at()));
+        self.readings = stay;
+        for reading in leave {
+            let is_passed_on = served.is_passed_on(reading.address.listens_at());
+            let work = self.leave(reading, is_passed_on, checkpoint.clone(), owed_for);
+            self.around.tasks.start_and_leave(TaskKind::Drain, work);
+        }
+        self.served.send_replace(served);
+        for sockets in new {
+            self.read(sockets, &checkpoint)?;
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, sockets: AddressSockets, checkpoint: &Checkpoint) -> io::Result<()> {
+        let xdp = &self.around.xdp;
+        let (mut reading, listeners) = AddressReading::new(sockets, xdp.bypass())?;
+        let number = reading.address.number;
+        if reading.address.quic().is_some() {
+            self.serve_quic(&mut reading);
+        } else {
+            if let Some(socket) = reading.sockets.first() {
+                xdp.add(number, reading.address.bound(), self.service.target(number, socket));
+            }
+            for socket in &reading.sockets {
+                let (socket, checkpoint) = (Rc::clone(socket), checkpoint.clone());
+                reading.readers.start(self.service.serve(number, socket, self.around.busy_poll, checkpoint));
+            }
+            listeners.into_iter().for_each(|listener| self.accept(&mut reading, listener));
+        }
+        self.readings.push(reading);
+        Ok(())
+    }
+
+    fn accept(&self, reading: &mut AddressReading, listener: TcpListener) {
+        let (address, around) = (&reading.address, &self.around);
+        let service = TcpService {
+            address: address.listens_at(),
+            counters: Arc::clone(&around.counters),
+            spoken: Arc::clone(address.spoken()),
+            tls: address.tls().map(|tls| (Arc::clone(tls), Rc::clone(&around.gate))),
+            proxies: Arc::clone(address.proxies()),
+        };
+        let (admits, handle) = self.clients();
+        let (table, served) = (Arc::clone(&self.connections), self.served.subscribe());
+        reading.connections.start(endless(tcp::serve(listener, service, table, served, admits, handle)));
+    }
+
+    fn serve_quic(&self, reading: &mut AddressReading) {
+        let Some(listener) = reading.address.quic() else { return };
+        let part = QuicListenerPart {
+            sockets: reading.sockets.clone(),
+            address: reading.address.listens_at(),
+            listener: Arc::clone(listener),
+            worker: self.around.id.0,
+            counters: Arc::clone(&self.around.counters),
+            gate: Rc::clone(&self.around.gate),
+            busy_poll: self.around.busy_poll,
+        };
+        let is_over = reading.read_until_stopped();
+        let (admits, handle) = self.clients();
+        let (table, served) = (Arc::clone(&self.connections), self.served.subscribe());
+        reading.connections.start(endless(quic::serve(part, table, served, is_over, admits, handle)));
+    }
+
+    /// Returns the functions that admit clients of connections, and take their queries.
+    fn clients(&self) -> (impl Fn(IpAddr) -> bool + use<S>, impl Fn(&[u8], &Responder) + use<S>) {
+        let (gate, service) = (self.service.clone(), self.service.clone());
+        (
+            move |client| gate.may_connect(client),
+            move |message: &[u8], responder: &Responder| service.take_stream_query(message, responder),
+        )
+    }
+
+    /// Reads a removed address to its end, and releases it after the last response.
+    fn leave(
+        &self,
+        reading: AddressReading,
+        is_passed_on: bool,
+        checkpoint: Checkpoint,
+        owed_for: Duration,
+    ) -> impl Future<Output = ()> + use<S> {
+        let (service, xdp) = (self.service.clone(), Rc::clone(&self.around.xdp));
+        let at_work = self.leaving.subscribe();
+        async move {
+            let AddressReading { address, sockets, readers, connections } = reading;
+            readers.stop().await;
+            let read_rest = || {
+                // The owner of QUIC connections reads their sockets.
+                let sockets = if is_passed_on || address.quic().is_some() { &[] } else { &*sockets };
+                sockets.iter().for_each(|socket| service.take_last(address.number, socket));
+            };
+            read_rest();
+            checkpoint.pass().await;
+            let _ = timeout(owed_for, service.settle()).await;
+            // Datagrams that the kernel queued while the address was removed.
+            read_rest();
+            xdp.remove(address.number);
+            service.forget(address.number);
+            drop((sockets, address));
+            connections.finish().await;
+            drop(at_work);
+        }
+    }
+
+    pub(super) fn take_readers(&mut self) -> impl Iterator<Item = Endless> {
+        self.readings.iter_mut().map(AddressReading::take_readers)
+    }
+
+    /// Returns the addresses that stay when the worker ends: those that another process reads, if the worker
+    /// passes them on, or a service manager keeps.
+    pub(super) fn kept(&self, is_passed_on: bool) -> ServedAddresses {
+        let kept = self.readings.iter().map(|reading| &reading.address);
+        let kept = kept.filter(|address| is_passed_on || address.is_kept()).map(|address| address.listens_at());
+        ServedAddresses::nowhere(kept.collect::<Vec<_>>())
+    }
+
+    pub(super) async fn stop(mut self, is_passed_on: bool) {
+        // Addresses were removed before, or the worker ends: do not wait.
+        if let Err(error) = self.listen(AddressChange::to(self.kept(is_passed_on))) {
+            tracing::warn!(%error, "an authority ends");
+        }
+        self.leaving.closed().await;
+    }
+
+    pub(super) async fn end(mut self, change: AddressChange) -> io::Result<()> {
+        self.listen(change)?;
+        self.leaving.closed().await;
+        Ok(())
+    }
+
+    /// Returns ready if a task that takes queries is lost.
+    pub(super) fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<LostTask> {
+        self.readings.iter_mut().map(|reading| reading.poll_lost(cx)).find(Poll::is_ready).unwrap_or(Poll::Pending)
+    }
+}
+
+async fn endless(work: impl Future<Output = ()>) -> io::Result<()> {
+    work.await;
+    Ok(())
+}
