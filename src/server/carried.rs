@@ -11,8 +11,8 @@
 //!
 //! Order of the transfer: learned state while the old process still serves, then operator changes since
 //! ([`take_known`](ServerPools::take_known)), then the counters once only the successor reports them, because
-//! they would appear to fall. After a crash only [`CarriedPools`] remains. Unknown names of pools and backends
-//! are ignored.
+//! they would appear to fall. After a crash only [`CarriedPools`] remains. Unknown names of pools and
+//! backends are ignored.
 
 use std::sync::Arc;
 

@@ -59,7 +59,6 @@ const LONG_FUNCTIONS: &[&str] = &[
     "src/cache/snapshot.rs read_snapshot",
     "src/cli/lookup/way.rs read",
     "src/cli/run.rs serve",
-    "src/config/catalog.rs read",
     "src/config/document.rs read",
     "src/engine/active_race.rs judge",
     "src/engine/cached.rs remember",
@@ -75,7 +74,6 @@ const LONG_FUNCTIONS: &[&str] = &[
     "src/supervisor/prepare.rs try_to_prepare",
     "src/supervisor/supervise.rs hear",
     "src/wire/rdata.rs of",
-    "src/zone/rdata/read.rs read_field",
     "src/zone/rdata/write.rs write_field",
 ];
 
