@@ -215,6 +215,10 @@ impl Tree {
     /// `took` is the time between getting the lock and serving.
     pub(super) fn says(&mut self, pid: Pid, role: Role, took: Duration, now: Instant) {
         let Some(process) = self.processes.get_mut(&pid) else { return };
+        if role == Role::Server && matches!(process.role, Role::Starting | Role::Standby) {
+            // The order to end came after the lock of the server, so the process ignores it.
+            process.is_leaving = false;
+        }
         (process.heard, process.role) = (now, role);
         if matches!(role, Role::Standby | Role::Server) {
             self.backoff.on_load();
@@ -418,10 +422,12 @@ impl Tree {
                 break;
             }
         }
-        let server = self.server();
+        let server = self.server().and_then(|pid| self.processes.get(&pid));
         let newcomer = self.newcomer();
-        // A leaving process needs one more for a while.
-        if let (Some(_), None | Some(ChangeStage::Replacing), None) = (server, &self.change, self.leaving) {
+        // A leaving process needs one more for a while, and so does a server that is being killed.
+        if let (true, None | Some(ChangeStage::Replacing), None) =
+            (server.is_some_and(Process::counts), &self.change, self.leaving)
+        {
             let standing = self.processes.iter().filter(|(pid, process)| Some(**pid) != newcomer && process.counts());
             let mut surplus: Vec<_> = standing.filter(|(_, process)| process.role != Role::Server).collect();
             // Processes of the old program go first, then those that cannot serve, then the youngest.

@@ -1,6 +1,8 @@
 //! Tests of the machine with modelled processes: a kernel that gives two locks, and processes that live and
 //! die by chance.
 
+mod leaving;
+
 use proptest::prelude::*;
 
 use super::*;
