@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 
-/// Makes the kernel report the local address of each datagram ([`super::batch::Datagram::local`]), for
+/// Makes the kernel report the local address of each datagram ([`super::batch::ReplyPath`]), for
 /// wildcard listeners.
 pub fn receive_local_address(socket: impl AsFd, is_ipv6: bool) -> io::Result<()> {
     let (level, option) = match is_ipv6 {

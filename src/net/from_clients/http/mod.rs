@@ -7,7 +7,7 @@
 //!                                                                    exchange ──▶ handler ──▶ Responder
 //! ```
 //!
-//! A connection is one task with one [`Responder`], as with TCP; a query carries its stream number. When the
+//! A connection is one task with one `Responder`, as with TCP; a query carries its stream number. When the
 //! address ends, an HTTP/2 client gets GOAWAY twice, so that requests sent before the first one arrives are
 //! answered. An HTTP/1.1 client gets `connection: close` in the current response.
 
