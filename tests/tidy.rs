@@ -196,11 +196,11 @@ const STARTING_FILES: &[(&str, &str)] = &[
     ("src/net/from_clients/tcp/mod.rs", "the connections of a listener, whose end it waits for"),
     ("src/net/from_clients/tcp/proxied.rs", "headers of proxies, whose end the same takes"),
     ("src/admin/connections.rs", "the same for the admin server"),
-    ("src/server/worker.rs", "the thread of a worker, which tells what it has lost"),
-    ("src/server/process/reload.rs", "the thread that reads the config again, which tells the same"),
-    ("src/server/process/watch.rs", "the thread that watches its files, which tells the same"),
-    ("src/taps/writer.rs", "the thread that writes what taps record, which tells the same"),
-    ("src/signals.rs", "the thread that takes signals, which tells the same"),
+    ("src/server/worker.rs", "the thread of a worker, which reports lost tasks"),
+    ("src/server/process/reload.rs", "the thread that reads the config again, which reports its end"),
+    ("src/server/process/watch.rs", "the thread that watches its files, which reports its end"),
+    ("src/taps/writer.rs", "the thread that writes the records of taps, which reports its end"),
+    ("src/signals.rs", "the thread that takes signals, which reports its end"),
     ("src/supervisor/locks.rs", "a thread that waits for a lock, and ends with that"),
 ];
 

@@ -94,19 +94,19 @@ const fn cache(kind: FamilyKind, name: Name, help: Help, read: fn(&CacheSnapshot
 type IsShown = fn(&Snapshot) -> bool;
 
 /// All families in order of the text, each group with the condition for it.
-pub(super) static FAMILIES: [(IsShown, &[Family]); 9] = [
-    (|_| true, &QUERIES),
-    (|_| true, &RACES),
-    (|snapshot| snapshot.cache.is_some(), &CACHE),
-    (|_| true, &SERVER),
-    (|snapshot| !snapshot.xdp.is_empty(), &XDP),
-    (|snapshot| snapshot.verdict.is_some(), &VERDICT),
-    (|_| true, &PROCESSES),
-    (|_| true, &DISCOVERY),
-    (|_| true, &USAGE),
+pub(super) const FAMILIES: &[(IsShown, &[Family])] = &[
+    (|_| true, QUERIES),
+    (|_| true, RACES),
+    (|snapshot| snapshot.cache.is_some(), CACHE),
+    (|_| true, SERVER),
+    (|snapshot| !snapshot.xdp.is_empty(), XDP),
+    (|snapshot| snapshot.verdict.is_some(), VERDICT),
+    (|_| true, PROCESSES),
+    (|_| true, DISCOVERY),
+    (|_| true, USAGE),
 ];
 
-static QUERIES: [Family; 6] = [
+const QUERIES: &[Family] = &[
     server(Counter, "hedgerow_queries", "Client queries", |server, to| {
         let ServerCounts { queries, explained, .. } = &server.counts;
         let transports = zip(Transport::ALL.map(Transport::label), *queries);
@@ -137,7 +137,7 @@ static QUERIES: [Family; 6] = [
     }),
 ];
 
-static RACES: [Family; 23] = [
+const RACES: &[Family] = &[
     backend(Counter, "hedgerow_attempts", "Queries to backends", |of, to| {
         to.each("kind", zip(ATTEMPT_KINDS, of.counts.attempts).chain([("probe", of.probes)]));
     }),
@@ -236,7 +236,7 @@ static RACES: [Family; 23] = [
     }),
 ];
 
-static CACHE: [Family; 10] = [
+const CACHE: &[Family] = &[
     cache(Gauge, "hedgerow_cache_size_bytes", "Maximum size of the cache in bytes", |cache| cache.size),
     cache(Gauge, "hedgerow_cache_entries", "Entries of the cache", |cache| cache.stats.entries),
     cache(Gauge, "hedgerow_cache_bytes", "Bytes used by cache entries", |cache| cache.stats.bytes),
@@ -251,7 +251,7 @@ static CACHE: [Family; 10] = [
     }),
 ];
 
-static SERVER: [Family; 17] = [
+const SERVER: &[Family] = &[
     server(Gauge, "hedgerow_config_edition", "Configs applied, the first included", |server, to| {
         to.value(server.reload.edition);
     }),
@@ -337,8 +337,8 @@ static SERVER: [Family; 17] = [
     }),
 ];
 
-static XDP: [Family; 1] =
-    [server(Counter, "hedgerow_xdp_frames", "Frames on interfaces with AF_XDP, by result", |server, to| {
+const XDP: &[Family] =
+    &[server(Counter, "hedgerow_xdp_frames", "Frames on interfaces with AF_XDP, by result", |server, to| {
         for interface in &server.xdp {
             for (direction, fate, count) in interface.counts() {
                 to.with("interface", &interface.interface, |to| {
@@ -348,12 +348,12 @@ static XDP: [Family; 1] =
         }
     })];
 
-static VERDICT: [Family; 1] =
-    [server(Gauge, "hedgerow_verdict", "The verdict: 0 OK, 1 watch, 2 trouble", |server, to| {
+const VERDICT: &[Family] =
+    &[server(Gauge, "hedgerow_verdict", "The verdict: 0 OK, 1 watch, 2 trouble", |server, to| {
         to.value(server.verdict.unwrap_or_default());
     })];
 
-static PROCESSES: [Family; 3] = [
+const PROCESSES: &[Family] = &[
     server(Counter, "hedgerow_takeovers", "Processes that took over serving, by reason", |server, to| {
         to.each("reason", zip(Takeover::ALL.map(Takeover::label), server.processes.takeovers));
     }),
@@ -365,7 +365,7 @@ static PROCESSES: [Family; 3] = [
     }),
 ];
 
-static DISCOVERY: [Family; 6] = [
+const DISCOVERY: &[Family] = &[
     source(Gauge, "hedgerow_discovery_members", "Members that a source lists", |of, to| {
         to.value(of.members);
     }),
@@ -387,7 +387,7 @@ static DISCOVERY: [Family; 6] = [
 ];
 
 /// The resource usage, under the standard names of Prometheus client libraries.
-static USAGE: [Family; 7] = [
+const USAGE: &[Family] = &[
     process(Gauge, "hedgerow_build_info", "The version of this program, with the value 1", |_, to| {
         to.each("version", [(env!("CARGO_PKG_VERSION"), 1)]);
     }),
