@@ -9,7 +9,7 @@ mod program;
 
 #[path = "../benches/common/xdp_echo/frames.rs"]
 mod frames;
-#[path = "../src/net/xdp/program/interpreter.rs"]
+#[path = "../src/net/xdp/program/tests/interpreter.rs"]
 #[allow(dead_code, reason = "it is a part of the tests of the library too")]
 mod interpreter;
 

@@ -493,7 +493,7 @@ pub fn is_too_long(error: &io::Error) -> bool {
 /// Returns true if the kernel supports GSO. Without support it would send the segments as one long datagram.
 fn supports_gso(fd: RawFd) -> bool {
     #[cfg(test)]
-    if lacking::is_gso_unknown() {
+    if tests::lacking::is_gso_unknown() {
         return false;
     }
     let mut value: libc::c_int = 0;
@@ -537,7 +537,7 @@ fn receive(fd: RawFd, headers: &mut [libc::mmsghdr]) -> io::Result<usize> {
 
 fn recvmmsg(fd: RawFd, headers: &mut [libc::mmsghdr]) -> io::Result<usize> {
     #[cfg(test)]
-    lacking::check_recvmmsg()?;
+    tests::lacking::check_recvmmsg()?;
     // SAFETY: `RecvBatch::point` has just pointed every header at a name, an iovec with its buffer, and a
     // control block that are owned by the same `RecvBatch` and have the lengths stated. Nothing has borrowed
     // them since, for `recv` holds `&mut self`.
@@ -569,7 +569,7 @@ fn send(fd: RawFd, headers: &mut [libc::mmsghdr]) -> io::Result<usize> {
 
 fn sendmmsg(fd: RawFd, headers: &mut [libc::mmsghdr]) -> io::Result<usize> {
     #[cfg(test)]
-    lacking::check_sendmmsg(headers)?;
+    tests::lacking::check_sendmmsg(headers)?;
     // SAFETY: `SendBatch::point` has pointed every header at a name, iovecs and a control block owned by the
     // same `SendBatch`, with their true lengths; `flush` holds `&mut self`, so nothing moves or borrows them
     // before the call returns. The kernel only reads them.
@@ -643,7 +643,5 @@ fn send_without_checksums(socket: impl AsFd) -> io::Result<()> {
     super::options::switch_on(socket, libc::SOL_SOCKET, libc::SO_NO_CHECK)
 }
 
-#[cfg(test)]
-mod lacking;
 #[cfg(test)]
 mod tests;

@@ -19,8 +19,6 @@
 //!                                               reply, or QUARANTINE over
 //! ```
 
-#[cfg(test)]
-mod bypass_tests;
 mod connections;
 mod filling;
 mod opening;

@@ -212,8 +212,4 @@ const ETHER_TYPE_IPV6: u16 = 0x86DD;
 const PROTOCOL_UDP: i32 = 17;
 
 #[cfg(test)]
-pub(super) mod cases;
-#[cfg(test)]
-mod interpreter;
-#[cfg(test)]
-mod tests;
+pub(crate) mod tests;

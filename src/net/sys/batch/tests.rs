@@ -1,6 +1,8 @@
 //! Tests that a batch arrives whole and in order, and that rejected datagrams are reported.
 
-use super::lacking::{Lacking, without};
+pub(super) mod lacking;
+
+use self::lacking::{Lacking, without};
 use super::*;
 use crate::net::sys::options::{enable_gro, receive_local_address, refused_by_kernel, stamp_arrivals};
 use std::net::UdpSocket;

@@ -1,5 +1,7 @@
 //! Backend sockets over loopback: IDs, errors and the alarm.
 
+mod bypass;
+
 use std::collections::HashSet;
 use std::net::UdpSocket;
 

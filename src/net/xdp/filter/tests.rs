@@ -9,7 +9,8 @@ use std::thread;
 use rustix::net::{AddressFamily, SocketType, socket, sockopt};
 
 use super::*;
-use crate::net::xdp::program::{XDP_PASS, XDP_REDIRECT, cases};
+use crate::net::xdp::program::tests::cases;
+use crate::net::xdp::program::{XDP_PASS, XDP_REDIRECT};
 
 /// A filter for the interface of the cases; `None` without the privileges.
 fn filter() -> Option<XdpFilter> {

@@ -1,10 +1,13 @@
 //! Tests of programs: the interpreter runs the filter on the frames that the kernel tests use too.
 
+pub(crate) mod cases;
+mod interpreter;
+
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use proptest::prelude::*;
 
-use super::interpreter::{InterpreterState, Map, run};
+use self::interpreter::{InterpreterState, Map, run};
 use super::*;
 use crate::net::xdp::frame;
 

@@ -5,7 +5,7 @@ use std::env;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
-use super::*;
+use super::super::*;
 use crate::metrics::Want;
 use crate::net::refusal::SendRefusal;
 use crate::net::to_backends::sockets::UnsentMessage;

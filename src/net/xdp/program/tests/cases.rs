@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use super::{MAX_FRAME, XDP_PASS, XDP_REDIRECT};
 use crate::net::xdp::frame::{self, EthernetLink};
+use crate::net::xdp::program::{MAX_FRAME, XDP_PASS, XDP_REDIRECT};
 
 /// The interface's address. Each part would be negative as a signed number.
 pub(in crate::net::xdp) const MAC: [u8; 6] = [0xA2, 0x81, 0x92, 0xF3, 0x84, 0x95];
