@@ -194,7 +194,6 @@ const STARTS: &[&str] = &["spawn_local(", "spawn_blocking(", "tokio::spawn(", "t
 const STARTING_FILES: &[(&str, &str)] = &[
     ("src/net/tasks.rs", "the sets of tasks of a thread"),
     ("src/net/from_clients/tcp/mod.rs", "the connections of a listener, whose end it waits for"),
-    ("src/net/from_clients/tcp/proxied.rs", "headers of proxies, whose end the same takes"),
     ("src/admin/connections.rs", "the same for the admin server"),
     ("src/server/worker.rs", "the thread of a worker, which reports lost tasks"),
     ("src/server/process/reload.rs", "the thread that reads the config again, which reports its end"),

@@ -8,6 +8,7 @@
 //! | [`http`] | DNS over HTTPS (RFC 8484), HTTP/1.1 and HTTP/2 |
 //! | [`quic`] | DNS over QUIC (RFC 9250) |
 //! | `account.rs` | what all stream transports keep of a connection: queries in flight, clock, end |
+//! | [`service`] | what a listener of connections needs, by TCP and QUIC |
 //! | [`listening`] | the sockets of all listeners, which outlive a reload |
 
 mod account;
@@ -15,6 +16,7 @@ pub mod http;
 pub mod listening;
 mod pressure;
 pub mod quic;
+pub mod service;
 pub mod tcp;
 pub mod tls;
 pub mod udp;

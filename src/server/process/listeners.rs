@@ -25,6 +25,7 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::thread;
 
+use arc_swap::ArcSwap;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 pub(in crate::server) use self::admin::AdminListeners;
@@ -36,7 +37,7 @@ use crate::config::{Config, ListenConfig};
 use crate::limit::OwnAddresses;
 use crate::net::from_clients::listening::{Endpoint, ListeningSocket};
 use crate::net::from_clients::quic::{QuicListener, QuicServer};
-use crate::net::from_clients::tcp::{Protocols, Spoken};
+use crate::net::from_clients::tcp::Protocols;
 use crate::net::from_clients::tls::{CertificateStore, TlsListener, TlsServer};
 use crate::net::proxy_protocol::Proxies;
 use crate::net::sys::bind::{BindError, Group, Kinds};
@@ -79,7 +80,7 @@ pub(in crate::server) struct ServedAddress {
     pub(in crate::server) number: u16,
     configured: ListenAddress,
     group: Group,
-    spoken: Arc<Spoken>,
+    spoken: Arc<ArcSwap<Protocols>>,
     tls: Option<Arc<TlsListener>>,
     proxies: Arc<Proxies>,
     quic: Option<Arc<QuicListener>>,
@@ -247,7 +248,7 @@ impl Listeners {
                 // their proxies.
                 let proxies: Vec<_> = entries().flat_map(|(configured, _)| configured.proxy_from.clone()).collect();
                 address.proxies.set(&proxies, OwnAddresses::new(self.for_queries()));
-                address.spoken.set(protocols);
+                address.spoken.store(protocols.into());
             }
         }
     }
@@ -409,7 +410,7 @@ impl ServedAddress {
         identity(ListenAddress { socket: self.bound(), ..self.configured })
     }
 
-    pub(in crate::server) fn spoken(&self) -> &Arc<Spoken> {
+    pub(in crate::server) fn spoken(&self) -> &Arc<ArcSwap<Protocols>> {
         &self.spoken
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::connections::ConnectionTables;
 use super::listeners::{AddressSockets, Listeners, SectionName, SectionSockets};
 use crate::limit::OwnAddresses;
-use crate::net::from_clients::tcp::ServedAddresses;
+use crate::net::from_clients::service::ServedAddresses;
 use crate::server::links::ServerLinks;
 use crate::server::worker::{AddressChange, Checkpoint, QueuedQueryFate, WorkerCommand};
 

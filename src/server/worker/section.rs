@@ -19,7 +19,8 @@ use super::reading::{AddressReading, Checkpoint};
 use super::xdp::XdpTarget;
 use super::{AddressChange, Surroundings};
 use crate::net::from_clients::quic::{self, QuicListenerPart};
-use crate::net::from_clients::tcp::{self, ConnectionTable, Responder, ServedAddresses, TcpService};
+use crate::net::from_clients::service::{ConnectionService, ServedAddresses};
+use crate::net::from_clients::tcp::{self, ConnectionTable, Responder, TcpProtocols};
 use crate::net::from_clients::udp::ListenerSocket;
 use crate::net::sys::busy_poll::BusyPoll;
 use crate::net::tasks::{Endless, LostTask, TaskKind};
@@ -115,43 +116,40 @@ impl<S: SectionService> WorkerSection<S> {
     }
 
     fn accept(&self, reading: &mut AddressReading, listener: TcpListener) {
-        let (address, around) = (&reading.address, &self.around);
-        let service = TcpService {
-            address: address.listens_at(),
-            counters: Arc::clone(&around.counters),
+        let address = &reading.address;
+        let protocols = TcpProtocols {
             spoken: Arc::clone(address.spoken()),
-            tls: address.tls().map(|tls| (Arc::clone(tls), Rc::clone(&around.gate))),
+            tls: address.tls().cloned(),
             proxies: Arc::clone(address.proxies()),
         };
-        let (admits, handle) = self.clients();
-        let (table, served) = (Arc::clone(&self.connections), self.served.subscribe());
-        reading.connections.start(endless(tcp::serve(listener, service, table, served, admits, handle)));
+        let service = self.connection_service(reading);
+        reading.connections.start(endless(tcp::serve(listener, service, protocols)));
     }
 
     fn serve_quic(&self, reading: &mut AddressReading) {
         let Some(listener) = reading.address.quic() else { return };
         let part = QuicListenerPart {
             sockets: reading.sockets.clone(),
-            address: reading.address.listens_at(),
             listener: Arc::clone(listener),
             worker: self.around.id.0,
-            counters: Arc::clone(&self.around.counters),
-            gate: Rc::clone(&self.around.gate),
             busy_poll: self.around.busy_poll,
         };
+        let service = self.connection_service(reading);
         let is_over = reading.read_until_stopped();
-        let (admits, handle) = self.clients();
-        let (table, served) = (Arc::clone(&self.connections), self.served.subscribe());
-        reading.connections.start(endless(quic::serve(part, table, served, is_over, admits, handle)));
+        reading.connections.start(endless(quic::serve(part, service, is_over)));
     }
 
-    /// Returns the functions that admit clients of connections, and take their queries.
-    fn clients(&self) -> (impl Fn(IpAddr) -> bool + use<S>, impl Fn(&[u8], &Responder) + use<S>) {
-        let (gate, service) = (self.service.clone(), self.service.clone());
-        (
-            move |client| gate.may_connect(client),
-            move |message: &[u8], responder: &Responder| service.take_stream_query(message, responder),
-        )
+    fn connection_service(&self, reading: &AddressReading) -> ConnectionService {
+        let (admitting, asked) = (self.service.clone(), self.service.clone());
+        ConnectionService {
+            address: reading.address.listens_at(),
+            table: Arc::clone(&self.connections),
+            served: self.served.subscribe(),
+            counters: Arc::clone(&self.around.counters),
+            gate: Rc::clone(&self.around.gate),
+            admits: Box::new(move |client| admitting.may_connect(client)),
+            handle: Rc::new(move |message: &[u8], responder: &Responder| asked.take_stream_query(message, responder)),
+        }
     }
 
     /// Reads a removed address to its end, and releases it after the last response.

@@ -19,18 +19,19 @@ use hyper::server::conn::http1::{Builder, Connection};
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 
-use super::exchange::HttpExchange;
-use super::io::HttpStream;
 use super::request::{MAX_MESSAGE, RequestContent, check_message, read_head};
+use crate::address::HttpPath;
 use crate::metrics::HttpStatus;
+use crate::net::from_clients::tcp::exchange::Exchange;
+use crate::net::from_clients::tcp::stream::ClientStream;
 
-pub(crate) struct Http1(Pin<Box<Connection<TokioIo<HttpStream>, Answering>>>);
+pub(crate) struct Http1(Pin<Box<Connection<TokioIo<ClientStream>, Answering>>>);
 
 impl Http1 {
-    pub(crate) fn new(stream: HttpStream, exchange: Rc<RefCell<HttpExchange>>) -> Self {
+    pub(crate) fn new(stream: ClientStream, path: HttpPath, exchange: Rc<RefCell<Exchange>>) -> Self {
         let mut builder = Builder::new();
         builder.auto_date_header(false).header_read_timeout(None).max_buf_size(MAX_HEAD).max_headers(MAX_FIELDS);
-        Self(Box::pin(builder.serve_connection(TokioIo::new(stream), Answering(exchange))))
+        Self(Box::pin(builder.serve_connection(TokioIo::new(stream), Answering(exchange, path.into()))))
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -43,7 +44,7 @@ impl Http1 {
     }
 }
 
-struct Answering(Rc<RefCell<HttpExchange>>);
+struct Answering(Rc<RefCell<Exchange>>, Rc<HttpPath>);
 
 impl Service<Request<Incoming>> for Answering {
     type Response = Response<Full<Bytes>>;
@@ -51,11 +52,10 @@ impl Service<Request<Incoming>> for Answering {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let exchange = Rc::clone(&self.0);
+        let (exchange, path) = (Rc::clone(&self.0), Rc::clone(&self.1));
         Box::pin(async move {
             let (head, body) = request.into_parts();
-            let asked = read_head(&head, &exchange.borrow().path);
-            let message = match asked {
+            let message = match read_head(&head, &path) {
                 RequestContent::Message(message) => Ok(message.into()),
                 RequestContent::Body => whole(body).await,
                 RequestContent::Refused(status) => Err(status),
@@ -63,7 +63,7 @@ impl Service<Request<Incoming>> for Answering {
             let (head, octets) = match message {
                 Ok(message) => {
                     exchange.borrow_mut().hand_over(&message, 0);
-                    match poll_fn(|cx| exchange.borrow_mut().poll_response(cx)).await {
+                    match poll_fn(|cx| exchange.borrow_mut().poll_message(cx)).await {
                         Some(message) => exchange.borrow_mut().answer(message),
                         None => (exchange.borrow_mut().refuse(HttpStatus::GatewayTimeout), Vec::new()),
                     }

@@ -21,14 +21,15 @@ use h2::{Reason, RecvStream, SendStream};
 use http::Request;
 use http::request::Parts;
 
-use super::exchange::HttpExchange;
-use super::io::HttpStream;
 use super::request::{MAX_MESSAGE, RequestContent, check_message, read_head};
+use crate::address::HttpPath;
 use crate::limit::ConnectionRules;
 use crate::metrics::HttpStatus;
+use crate::net::from_clients::tcp::exchange::Exchange;
 use crate::net::from_clients::tcp::responder::ResponseMessage;
+use crate::net::from_clients::tcp::stream::ClientStream;
 
-pub(crate) fn begin(stream: HttpStream, rules: &ConnectionRules) -> Pin<Box<Handshake<HttpStream, Bytes>>> {
+pub(crate) fn begin(stream: ClientStream, rules: &ConnectionRules) -> Pin<Box<Handshake<ClientStream, Bytes>>> {
     let mut builder = Builder::new();
     builder
         .max_concurrent_streams(u32::try_from(rules.in_flight).unwrap_or(u32::MAX))
@@ -46,14 +47,15 @@ pub(crate) fn begin(stream: HttpStream, rules: &ConnectionRules) -> Pin<Box<Hand
 }
 
 pub(crate) struct Http2 {
-    connection: Connection<HttpStream, Bytes>,
+    connection: Connection<ClientStream, Bytes>,
     /// The streams whose queries wait for a response, by number.
     ways: HashMap<u32, SendResponse<Bytes>, foldhash::fast::RandomState>,
     bodies: Vec<RequestBody>,
     held: Vec<HeldResponse>,
     excess: usize,
     late: usize,
-    exchange: Rc<RefCell<HttpExchange>>,
+    path: HttpPath,
+    exchange: Rc<RefCell<Exchange>>,
 }
 
 struct RequestBody {
@@ -75,9 +77,13 @@ struct HeldResponse {
 }
 
 impl Http2 {
-    pub(crate) fn new(connection: Connection<HttpStream, Bytes>, exchange: Rc<RefCell<HttpExchange>>) -> Self {
+    pub(crate) fn new(
+        connection: Connection<ClientStream, Bytes>,
+        path: HttpPath,
+        exchange: Rc<RefCell<Exchange>>,
+    ) -> Self {
         let (ways, bodies, held) = (HashMap::default(), Vec::new(), Vec::new());
-        Self { connection, ways, bodies, held, excess: 0, late: 0, exchange }
+        Self { connection, ways, bodies, held, excess: 0, late: 0, path, exchange }
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -151,8 +157,7 @@ impl Http2 {
         if !stream.is_end_stream() && octets > MAX_HEAD_OF_BODY {
             return respond.send_reset(Reason::ENHANCE_YOUR_CALM);
         }
-        let asked = read_head(&head, &self.exchange.borrow().path);
-        let refusal = match asked {
+        let refusal = match read_head(&head, &self.path) {
             RequestContent::Message(message) => return self.hand_over(&message, respond),
             RequestContent::Refused(status) if stream.is_end_stream() || status == HttpStatus::ContentTooLarge => {
                 return self.refuse(&mut respond, status);
@@ -221,7 +226,7 @@ impl Http2 {
     fn poll_responses(&mut self, cx: &mut Context<'_>) -> bool {
         let mut is_answered = false;
         loop {
-            let response = self.exchange.borrow_mut().poll_response(cx);
+            let response = self.exchange.borrow_mut().poll_message(cx);
             let Poll::Ready(Some(message)) = response else { return is_answered };
             self.respond(message);
             is_answered = true;

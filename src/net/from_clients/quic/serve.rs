@@ -15,21 +15,19 @@
 //! datagrams of these connections, because it does not know their IDs.
 
 use std::future::{pending, poll_fn};
-use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::sleep_until;
 
 use super::listener::{Inbox, QuicListener};
-use super::worker::{QuicService, QuicWorker};
-use crate::address::ListenAddress;
-use crate::metrics::Counters;
-use crate::net::from_clients::tcp::{ConnectionTable, Gate, Responder, ServedAddresses};
+use super::worker::{Intake, QuicWorker};
+use crate::net::from_clients::service::ConnectionService;
+use crate::net::from_clients::tcp::Gate;
 use crate::net::from_clients::udp::{ListenerSocket, inbox};
 use crate::net::sys::busy_poll::BusyPoll;
 
@@ -37,39 +35,22 @@ use crate::net::sys::busy_poll::BusyPoll;
 pub struct QuicListenerPart {
     /// The sockets; output leaves through the first.
     pub sockets: Vec<Rc<ListenerSocket>>,
-    /// The address, as bound.
-    pub address: ListenAddress,
     /// The state shared with other workers.
     pub listener: Arc<QuicListener>,
     /// The number of the worker.
     pub worker: u16,
-    /// The counters of the worker.
-    pub counters: Arc<Counters>,
-    /// The gate that keeps handshakes from delaying queries.
-    pub gate: Rc<Gate>,
     /// The busy-poll setting.
     pub busy_poll: BusyPoll,
 }
 
 /// Serves clients while the address is served, and then until their queries have responses. Reading stops
 /// when `is_over` completes or its sender is dropped.
-///
-/// Datagrams of clients that `admits` rejects are dropped. `handle` gets each message and calls its
-/// [`Responder`] once.
-pub async fn serve(
-    listening: QuicListenerPart,
-    table: Arc<ConnectionTable>,
-    mut served: watch::Receiver<ServedAddresses>,
-    mut is_over: oneshot::Receiver<()>,
-    admits: impl Fn(IpAddr) -> bool,
-    handle: impl Fn(&[u8], &Responder),
-) {
-    let QuicListenerPart { sockets, address, listener, worker, counters, gate, mut busy_poll } = listening;
-    let mut pressure = table.pressure();
+pub async fn serve(part: QuicListenerPart, service: ConnectionService, mut is_over: oneshot::Receiver<()>) {
+    let QuicListenerPart { sockets, listener, worker, mut busy_poll } = part;
+    let (address, gate, mut served) = (service.address, Rc::clone(&service.gate), service.served.clone());
+    let mut pressure = service.table.pressure();
     let started = *pressure.borrow_and_update();
-    let (socket, admits, handle) = (address.socket, &admits, &handle);
-    let service = QuicService { listener: Arc::clone(&listener), worker, socket, table, counters, admits, handle };
-    let mut work = QuicWorker::new(service, started);
+    let mut work = QuicWorker::new(service, Arc::clone(&listener), worker, started);
     let mut batch = inbox();
     let mut alarm = pin!(sleep_until((Instant::now() + FAR).into()));
     let mut turn: Option<Pin<Box<dyn Future<Output = ()>>>> = None;
@@ -82,8 +63,8 @@ pub async fn serve(
         if alarm.deadline().into_std() != next {
             alarm.as_mut().reset(next.into());
         }
-        let (reads, mut is_our_turn) = (work.reads, false);
-        let inbox = listener.box_of(worker).filter(|_| reads);
+        let mut is_our_turn = false;
+        let inbox = listener.box_of(worker).filter(|_| work.intake != Intake::Nothing);
         busy_poll
             .wait(async {
                 tokio::select! {
@@ -100,18 +81,15 @@ pub async fn serve(
             .await;
         let now = Instant::now();
         work.pressure = *pressure.borrow_and_update();
-        has_more = work.receive(&sockets, &mut batch, now);
-        if work.has_taken {
-            busy_poll.renew();
-        }
+        has_more = work.receive(&sockets, &mut batch, &mut busy_poll, now);
         let (has_address, is_passed_on) = (served.borrow().has(address), served.borrow().is_passed_on(address));
         if is_stopped || is_gone || !has_address {
             work.end(&sockets, now);
-            work.reads = !has_address && !is_passed_on;
+            work.intake = if has_address || is_passed_on { Intake::Nothing } else { Intake::Known };
         }
         turn = turn.filter(|_| !is_our_turn);
         has_more |= work.turn(&sockets, is_our_turn, now);
-        if work.is_ending && work.close_finished(&sockets, now) && (is_gone || !has_address) {
+        if work.intake != Intake::All && work.close_finished(&sockets, now) && (is_gone || !has_address) {
             return;
         }
     }

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::mem;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -21,14 +21,19 @@ use super::resumption;
 use super::stream::{Code, ConnectionClose};
 use crate::limit::TableFullness;
 use crate::metrics::{ConnectionFate, Counters, DropReason};
-use crate::net::from_clients::tcp::{ConnectionTable, Responder, ToListener, Wake};
+use crate::net::from_clients::service::ConnectionService;
+use crate::net::from_clients::tcp::{Responder, ToListener, Wake};
 use crate::net::from_clients::udp::ListenerSocket;
 use crate::net::sys::batch::{BATCH, Datagram, LocalAddress, RecvBatch, ReplyPath, SendBatch};
+use crate::net::sys::busy_poll::BusyPoll;
 use crate::wire::Transport;
 
-pub(super) struct QuicWorker<'s> {
+pub(super) struct QuicWorker {
     endpoint: Endpoint,
-    pub(super) service: QuicService<'s>,
+    service: ConnectionService,
+    listener: Arc<QuicListener>,
+    /// The number of the worker.
+    worker: u16,
     to_us: mpsc::UnboundedSender<ToListener>,
     orders: mpsc::UnboundedReceiver<ToListener>,
     pub(super) connections: QuicConnections,
@@ -36,20 +41,16 @@ pub(super) struct QuicWorker<'s> {
     out: SendBatch,
     scratch: Vec<u8>,
     pub(super) pressure: TableFullness,
-    pub(super) is_ending: bool,
-    pub(super) reads: bool,
-    pub(super) has_taken: bool,
+    pub(super) intake: Intake,
 }
 
-/// The parts of a listener that do not change.
-pub(super) struct QuicService<'s> {
-    pub(super) listener: Arc<QuicListener>,
-    pub(super) worker: u16,
-    pub(super) socket: SocketAddr,
-    pub(super) table: Arc<ConnectionTable>,
-    pub(super) counters: Arc<Counters>,
-    pub(super) admits: &'s dyn Fn(IpAddr) -> bool,
-    pub(super) handle: &'s dyn Fn(&[u8], &Responder),
+/// The datagrams that a worker's part takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Intake {
+    All,
+    /// Those of open connections; no new client and no further query.
+    Known,
+    Nothing,
 }
 
 enum HandshakeStep {
@@ -69,12 +70,19 @@ pub(super) struct Tools<'t> {
     pub(super) now: Instant,
 }
 
-impl<'s> QuicWorker<'s> {
-    pub(super) fn new(service: QuicService<'s>, pressure: TableFullness) -> Self {
+impl QuicWorker {
+    pub(super) fn new(
+        service: ConnectionService,
+        listener: Arc<QuicListener>,
+        worker: u16,
+        pressure: TableFullness,
+    ) -> Self {
         let (to_us, orders) = mpsc::unbounded_channel();
         Self {
-            endpoint: service.listener.endpoint(service.worker),
+            endpoint: listener.endpoint(worker),
             service,
+            listener,
+            worker,
             to_us,
             orders,
             connections: QuicConnections::default(),
@@ -82,9 +90,7 @@ impl<'s> QuicWorker<'s> {
             out: SendBatch::new(BATCH, DATAGRAM),
             scratch: Vec::new(),
             pressure,
-            is_ending: false,
-            reads: true,
-            has_taken: false,
+            intake: Intake::All,
         }
     }
 
@@ -99,7 +105,7 @@ impl<'s> QuicWorker<'s> {
             self.take_order(order, Instant::now());
             is_ready = true;
         }
-        if self.reads {
+        if self.intake != Intake::Nothing {
             // A socket that has left the runtime does not count; the loop then ends.
             is_ready |= sockets.iter().any(|socket| matches!(socket.poll_readable(cx), Poll::Ready(Ok(()))));
         }
@@ -119,14 +125,22 @@ impl<'s> QuicWorker<'s> {
     }
 
     /// Takes the received datagrams while this part reads. Returns true if there may be more.
-    pub(super) fn receive(&mut self, sockets: &[Rc<ListenerSocket>], batch: &mut RecvBatch, now: Instant) -> bool {
+    pub(super) fn receive(
+        &mut self,
+        sockets: &[Rc<ListenerSocket>],
+        batch: &mut RecvBatch,
+        busy_poll: &mut BusyPoll,
+        now: Instant,
+    ) -> bool {
         let mut has_more = false;
-        self.has_taken = false;
-        if !self.reads {
+        if self.intake == Intake::Nothing {
             return false;
         }
         for socket in sockets {
-            has_more |= socket.receive(batch, |batch| self.take_batch(batch, now));
+            has_more |= socket.receive(batch, |batch| {
+                busy_poll.renew();
+                self.take_batch(batch, now);
+            });
             self.service.counters.dropped_many(DropReason::Overload, socket.take_dropped());
         }
         has_more | self.take_passed_on(now)
@@ -134,10 +148,10 @@ impl<'s> QuicWorker<'s> {
 
     fn take_batch(&mut self, batch: &RecvBatch, now: Instant) {
         for datagram in (0..batch.len()).filter_map(|index| batch.datagram(index)) {
-            match self.service.listener.destination(datagram.bytes) {
-                DatagramDestination::Worker(worker) if worker != self.service.worker => {
+            match self.listener.destination(datagram.bytes) {
+                DatagramDestination::Worker(worker) if worker != self.worker => {
                     // The number of a worker that does not exist comes from another process.
-                    if !self.service.listener.pass_on(worker, datagram) {
+                    if !self.listener.pass_on(worker, datagram) {
                         self.service.counters.dropped(DropReason::Overload);
                     }
                 }
@@ -149,8 +163,8 @@ impl<'s> QuicWorker<'s> {
 
     /// Handles datagrams that other workers passed on. Returns true if there may be more.
     fn take_passed_on(&mut self, now: Instant) -> bool {
-        let listener = Arc::clone(&self.service.listener);
-        let Some(inbox) = listener.box_of(self.service.worker) else { return false };
+        let listener = Arc::clone(&self.listener);
+        let Some(inbox) = listener.box_of(self.worker) else { return false };
         for _ in 0..BATCH {
             let Some(passed_on) = inbox.waiting.pop() else { return false };
             let (bytes, peer, path) = (&*passed_on.octets, passed_on.peer, ReplyPath::by_socket(passed_on.local));
@@ -161,7 +175,6 @@ impl<'s> QuicWorker<'s> {
 
     fn take(&mut self, Datagram { bytes, peer, path, .. }: Datagram<'_>, now: Instant) {
         let local = path.local();
-        self.has_taken = true;
         let is_handshake = is_handshake(bytes);
         self.scratch.clear();
         let local_ip = local.map(|local| local.ip());
@@ -194,7 +207,7 @@ impl<'s> QuicWorker<'s> {
             return self.endpoint.ignore(incoming);
         }
         let waiting = self.steps.len() + self.connections.shaking;
-        if self.is_ending || waiting >= MAX_WAITING {
+        if self.intake != Intake::All || waiting >= MAX_WAITING {
             return self.refuse(incoming, local);
         }
         if waiting >= RETRY_AT && !incoming.remote_address_validated() && incoming.may_retry() {
@@ -213,7 +226,7 @@ impl<'s> QuicWorker<'s> {
         let transmit = self.endpoint.refuse(incoming, &mut self.scratch);
         self.answer(&transmit, local);
         self.service.counters.connections.fate(Transport::Quic, ConnectionFate::Refused);
-        if !self.is_ending {
+        if self.intake == Intake::All {
             self.service.counters.dropped(DropReason::Overload);
         }
     }
@@ -242,14 +255,14 @@ impl<'s> QuicWorker<'s> {
     fn accept(&mut self, incoming: Incoming, local: Option<LocalAddress>, now: Instant) -> bool {
         let peer: SocketAddr = incoming.remote_address();
         let number = self.connections.next_number();
-        let may_shake = !self.is_ending && self.service.table.admits_handshake(peer.ip(), now);
+        let may_shake = self.intake == Intake::All && self.service.table.admits_handshake(peer.ip(), now);
         let wake = Wake::Listener(self.to_us.clone(), number);
         let Some(place) = may_shake.then(|| self.service.table.enter_as(peer.ip(), wake, now)).flatten() else {
             self.refuse(incoming, local);
             return false;
         };
         self.service.counters.connections.fate(Transport::Quic, ConnectionFate::Accepted);
-        let config = self.service.listener.config(&place.rules);
+        let config = self.listener.config(&place.rules);
         self.scratch.clear();
         resumption::take();
         match self.endpoint.accept(incoming, now, &mut self.scratch, Some(config)) {
@@ -329,14 +342,14 @@ impl<'s> QuicWorker<'s> {
     fn work_on(&mut self, slot: u32, now: Instant) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         connection.has_work = false;
-        let mut address = self.service.socket;
+        let mut address = self.service.address.socket;
         if let Some(local) = connection.local {
             address.set_ip(local.ip());
         }
         let mut tools = Tools {
             endpoint: &mut self.endpoint,
             listener: &self.to_us,
-            handle: self.service.handle,
+            handle: &*self.service.handle,
             address,
             counters: &self.service.counters,
             now,
@@ -390,7 +403,7 @@ impl<'s> QuicWorker<'s> {
 
     /// Answers what has arrived by now, and takes no more clients and queries. Does so once.
     pub(super) fn end(&mut self, sockets: &[Rc<ListenerSocket>], now: Instant) {
-        if self.is_ending {
+        if self.intake != Intake::All {
             return;
         }
         // Datagrams that have arrived by now can only be read here.
@@ -399,7 +412,7 @@ impl<'s> QuicWorker<'s> {
         }
         self.take_passed_on(now);
         self.settle(now);
-        self.is_ending = true;
+        self.intake = Intake::Known;
         for step in mem::take(&mut self.steps) {
             match step {
                 HandshakeStep::Accept(incoming, local) => self.refuse(*incoming, local),
@@ -418,7 +431,11 @@ impl<'s> QuicWorker<'s> {
     /// Closes finished connections. Returns true if none is open any more.
     pub(super) fn close_finished(&mut self, sockets: &[Rc<ListenerSocket>], now: Instant) -> bool {
         for slot in self.connections.all() {
-            if self.connections.get_mut(slot).is_some_and(|connection| connection.is_closable(self.reads, now)) {
+            if self
+                .connections
+                .get_mut(slot)
+                .is_some_and(|connection| connection.is_closable(self.intake != Intake::Nothing, now))
+            {
                 let closed = ConnectionClose { code: Code::NoError, reason: "this server ends" };
                 self.connections.close(slot, closed, now);
             }

@@ -6,6 +6,7 @@
 
 use std::mem;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,9 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use super::table::{ConnectionSlot, Seat};
 use crate::wire::{Asks, RESPONSE_BLOCK, Transport, append_hop_options};
+
+/// Handles a message from a client, and calls its responder once.
+pub type QueryHandler = Rc<dyn Fn(&[u8], &Responder)>;
 
 /// The reply channel to one connection.
 #[derive(Clone, Debug)]

@@ -1,290 +1,196 @@
-//! The byte stream of a connection: a TCP socket, or TLS over one.
-//!
-//! The TLS session (rustls) does no I/O itself. A byte counts as written when the kernel has accepted the
-//! record that contains it, and a record is made only after the previous one has left, so at most one record
-//! waits here ([`RECORD`]).
+//! The byte stream of a connection: a TCP socket, or TLS over one. It limits how much one turn reads, and
+//! records how much the client accepts; the TLS and HTTP libraries do neither.
 
-use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::cell::Cell;
+use std::io::{self, ErrorKind};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
-use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
-use tokio_rustls::rustls::ServerConnection;
+use tokio_rustls::server::TlsStream;
 
-use crate::net::from_clients::tls::handshake::Shaken;
-use crate::wire::Transport;
+pub(crate) struct ClientStream {
+    io: SocketOrTls,
+    /// Input that the next reads return first.
+    ahead: Vec<u8>,
+    pub(crate) flow: Rc<Flow>,
+    discards: Option<usize>,
+}
 
-pub(crate) enum ClientStream {
+pub(crate) enum SocketOrTls {
     Plain(TcpStream),
-    Tls(Box<TlsStream>),
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
-pub(crate) struct TlsStream {
-    socket: TcpStream,
-    session: ServerConnection,
-    held: usize,
-    is_ended: bool,
-}
+trait ByteStream: AsyncRead + AsyncWrite + Unpin {}
 
-impl ClientStream {
-    pub(crate) fn shaken(Shaken { socket, session }: Shaken) -> Self {
-        Self::Tls(Box::new(TlsStream { socket, session, held: 0, is_ended: false }))
-    }
+impl<T: AsyncRead + AsyncWrite + Unpin> ByteStream for T {}
 
-    pub(crate) fn transport(&self) -> Transport {
-        match self {
-            Self::Plain(_) => Transport::Tcp,
-            Self::Tls(_) => Transport::Tls,
-        }
-    }
-
-    pub(crate) fn socket(&self) -> &TcpStream {
-        match self {
+impl SocketOrTls {
+    fn pin(&mut self) -> Pin<&mut dyn ByteStream> {
+        Pin::new(match self {
             Self::Plain(socket) => socket,
-            Self::Tls(tls) => &tls.socket,
-        }
+            Self::Tls(tls) => &mut **tls,
+        })
+    }
+}
+
+/// The state of a stream that its owner needs while a library holds the stream.
+#[derive(Debug, Default)]
+pub(crate) struct Flow {
+    left: Cell<usize>,
+    written: Cell<usize>,
+    is_blocked: Cell<bool>,
+    is_shut: Cell<bool>,
+}
+
+impl Flow {
+    pub(crate) fn begin_turn(&self) {
+        self.left.set(READ_PER_TURN);
     }
 
-    pub(crate) fn has_unwritten(&self) -> bool {
-        match self {
-            Self::Plain(_) => false,
-            Self::Tls(tls) => tls.session.wants_write(),
-        }
+    /// Returns true if there may be more input, but other tasks run first.
+    pub(crate) fn is_turn_over(&self) -> bool {
+        self.left.get() == 0
     }
 
-    /// Appends available input to `input`, which must have spare capacity; 0 means that the client has ended.
-    pub(crate) fn try_read(&mut self, input: &mut Vec<u8>) -> io::Result<usize> {
-        match self {
-            Self::Plain(socket) => socket.try_read_buf(input),
-            Self::Tls(tls) => tls.read(input, true),
-        }
+    pub(crate) fn take_written(&self) -> usize {
+        self.written.take()
     }
 
-    pub(crate) fn try_read_unwatched(&mut self, input: &mut Vec<u8>) -> io::Result<usize> {
-        match self {
-            Self::Plain(socket) => {
-                let mut chunk = [0; CHUNK];
-                let length = (&*SockRef::from(&*socket)).read(&mut chunk)?;
-                input.extend_from_slice(chunk.get(..length).unwrap_or_default());
-                Ok(length)
-            }
-            Self::Tls(tls) => tls.read(input, false),
-        }
+    /// Returns true if the kernel accepts no more for now.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.is_blocked.get()
     }
 
-    /// Writes bytes. Returns the number that the kernel has accepted since they were first passed here.
-    pub(crate) fn try_write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(socket) => socket.try_write(octets),
-            Self::Tls(tls) => tls.write(octets),
-        }
-    }
-
-    /// Writes the pending TLS output besides responses, as far as the kernel accepts it.
-    pub(crate) fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Plain(_) => Ok(()),
-            Self::Tls(tls) => tls.flush().or_else(|error| match error.kind() {
-                ErrorKind::WouldBlock => Ok(()),
-                _ => Err(error),
-            }),
-        }
-    }
-
-    /// Sends the client the end of the session, if the kernel accepts it at once (RFC 8446 section 6.1).
-    pub(crate) fn notify_end(&mut self) {
-        if let Self::Tls(tls) = self {
-            tls.session.send_close_notify();
-            let _ = tls.flush();
-        }
-    }
-
-    /// Shuts down the sending side. Waits at most `patience` for the kernel to accept pending output.
-    pub(crate) async fn shutdown(&mut self, patience: Duration) -> io::Result<()> {
-        match self {
-            Self::Plain(socket) => socket.shutdown().await,
-            Self::Tls(tls) => {
-                // RFC 8446 section 6.1: before the end of the write side.
-                tls.session.send_close_notify();
-                let closing = async {
-                    while let Err(error) = tls.flush() {
-                        if error.kind() != ErrorKind::WouldBlock {
-                            return Err(error);
-                        }
-                        tls.socket.writable().await?;
-                    }
-                    Ok(())
-                };
-                timeout(patience, closing).await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))?;
-                tls.socket.shutdown().await
-            }
-        }
+    pub(crate) fn is_shut(&self) -> bool {
+        self.is_shut.get()
     }
 }
 
 impl ClientStream {
-    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
-            Self::Tls(tls) => tls.poll_read(cx, buffer),
+    /// `ahead` is input that was read from the socket before.
+    pub(crate) fn new(io: SocketOrTls, ahead: Vec<u8>) -> Self {
+        Self { io, ahead, flow: Rc::default(), discards: None }
+    }
+
+    pub(crate) fn is_encrypted(&self) -> bool {
+        matches!(self.io, SocketOrTls::Tls(_))
+    }
+
+    /// Returns the socket, unless the session makes it useless without this value.
+    pub(crate) fn into_socket(self) -> Option<TcpStream> {
+        match self.io {
+            SocketOrTls::Plain(socket) => Some(socket),
+            SocketOrTls::Tls(_) => None,
         }
     }
 
-    /// Writes bytes. One record may wait here until the next [`poll_flush`](Self::poll_flush).
-    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Plain(socket) => Pin::new(socket).poll_write(cx, octets),
-            Self::Tls(tls) => {
-                ready!(tls.poll_flush(cx))?;
-                let record = octets.get(..octets.len().min(RECORD)).unwrap_or_default();
-                Poll::Ready(tls.session.writer().write(record))
+    /// Detects HTTP/2 with prior knowledge (RFC 9113 section 3.3).
+    pub(crate) fn poll_is_http2(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        loop {
+            if self.ahead.len() >= PREFACE.len() || !PREFACE.starts_with(&self.ahead) {
+                return Poll::Ready(Ok(self.ahead.starts_with(PREFACE)));
             }
-        }
-    }
-
-    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Plain(_) => Poll::Ready(Ok(())),
-            Self::Tls(tls) => tls.poll_flush(cx),
-        }
-    }
-
-    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
-            Self::Tls(tls) => {
-                if !tls.is_ended {
-                    tls.session.send_close_notify();
-                    tls.is_ended = true;
-                }
-                ready!(tls.poll_flush(cx))?;
-                Pin::new(&mut tls.socket).poll_shutdown(cx)
+            let mut octets = [0; PREFACE.len()];
+            let missing = PREFACE.len() - self.ahead.len();
+            let mut buffer = ReadBuf::new(octets.get_mut(..missing).unwrap_or_default());
+            ready!(self.poll_input(cx, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Ok(false));
             }
+            self.ahead.extend_from_slice(buffer.filled());
+        }
+    }
+
+    /// Shuts down the sending side, after the end of a TLS session (RFC 8446 section 6.1).
+    pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.pin().poll_shutdown(cx)
+    }
+
+    fn poll_input(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match ready!(self.io.pin().poll_read(cx, buffer)) {
+            // An end without close_notify is a normal end: each message has its length.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+            result => Poll::Ready(result),
         }
     }
 }
 
-impl TlsStream {
-    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        loop {
-            match self.session.reader().read(buffer.initialize_unfilled()) {
-                Ok(octets) => {
-                    buffer.advance(octets);
-                    return Poll::Ready(Ok(()));
-                }
-                // An end without close_notify is a normal end: each message has its length.
-                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Poll::Ready(Ok(())),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-            ready!(self.socket.poll_read_ready(cx))?;
-            match self.receive(true) {
-                Err(error) if error.kind() != ErrorKind::WouldBlock => return Poll::Ready(Err(error)),
-                Ok(_) | Err(_) => {}
-            }
+impl AsyncRead for ClientStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if !this.ahead.is_empty() {
+            let count = this.ahead.len().min(buffer.remaining());
+            buffer.put_slice(this.ahead.get(..count).unwrap_or_default());
+            this.ahead.drain(..count);
+            return Poll::Ready(Ok(()));
         }
-    }
-
-    /// Reads and decrypts records, from the runtime's view of the socket or directly. Returns the number of
-    /// encrypted bytes.
-    fn receive(&mut self, is_watched: bool) -> io::Result<usize> {
-        let Self { socket, session, .. } = self;
-        let octets = match is_watched {
-            true => session.read_tls(&mut Kernel(socket)),
-            false => session.read_tls(&mut &*SockRef::from(&*socket)),
-        }?;
-        if let Err(error) = session.process_new_packets() {
-            // The alert carries the reason, if the kernel accepts it.
-            let _ = session.write_tls(&mut Kernel(socket));
-            return Err(io::Error::new(ErrorKind::InvalidData, error));
+        if this.flow.is_turn_over() {
+            return Poll::Pending;
         }
-        Ok(octets)
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Err(error) = self.flush() {
-            if error.kind() != ErrorKind::WouldBlock {
-                return Poll::Ready(Err(error));
-            }
-            ready!(self.socket.poll_write_ready(cx))?;
-        }
+        let before = buffer.filled().len();
+        ready!(this.poll_input(cx, buffer))?;
+        this.flow.left.set(this.flow.left.get().saturating_sub(buffer.filled().len() - before));
         Poll::Ready(Ok(()))
     }
+}
 
-    fn read(&mut self, input: &mut Vec<u8>, is_watched: bool) -> io::Result<usize> {
-        let before = input.len();
-        // Data that arrived with the end of the handshake is already here.
-        if take_plain(&mut self.session, input)? {
-            return Ok(0);
-        }
-        if input.len() > before {
-            return Ok(input.len() - before);
-        }
-        let octets = self.receive(is_watched)?;
-        let is_at_end = take_plain(&mut self.session, input)?;
-        match input.len() - before {
-            0 if is_at_end || octets == 0 => Ok(0),
-            // A partial record: the caller may retry.
-            0 => Err(ErrorKind::Interrupted.into()),
-            read => Ok(read),
-        }
+impl AsyncWrite for ClientStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        let written = this.io.pin().poll_write(cx, octets);
+        this.flow.is_blocked.set(written.is_pending());
+        let written = ready!(written)?;
+        this.flow.written.set(this.flow.written.get() + written);
+        Poll::Ready(Ok(written))
     }
 
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        if self.held == 0 {
-            let record = octets.get(..octets.len().min(RECORD)).unwrap_or_default();
-            self.held = self.session.writer().write(record)?;
-        }
-        self.flush()?;
-        Ok(std::mem::take(&mut self.held))
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let flushed = this.io.pin().poll_flush(cx);
+        this.flow.is_blocked.set(flushed.is_pending());
+        flushed
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        while self.session.wants_write() {
-            self.session.write_tls(&mut Kernel(&self.socket))?;
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let mut left = match this.discards {
+            Some(left) => left,
+            None => {
+                ready!(this.poll_end(cx))?;
+                this.flow.is_shut.set(true);
+                MAX_DISCARDED
+            }
+        };
+        // RFC 9112 section 9.6: if unread bytes arrive after the close, the kernel resets the connection and
+        // the client may lose the last response. The clock of the connection bounds this wait.
+        let mut octets = [0; 4096];
+        for _ in 0..CHUNKS_PER_TURN {
+            this.discards = Some(left);
+            let mut buffer = ReadBuf::new(&mut octets);
+            match this.poll_input(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() && left > 0 => {
+                    left = left.saturating_sub(buffer.filled().len());
+                }
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => return Poll::Pending,
+            }
         }
-        Ok(())
+        this.discards = Some(left);
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
-fn take_plain(session: &mut ServerConnection, input: &mut Vec<u8>) -> io::Result<bool> {
-    match session.reader().read_to_end(input) {
-        Ok(_) => Ok(true),
-        Err(error) => match error.kind() {
-            ErrorKind::WouldBlock => Ok(false),
-            ErrorKind::UnexpectedEof => Ok(true),
-            _ => Err(error),
-        },
-    }
-}
+/// The HTTP/2 client preface (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-pub(crate) struct Kernel<'s>(pub(in crate::net::from_clients) &'s TcpStream);
+/// The byte limit of one turn: some thousand queries, or 7,000 empty frames of HTTP/2.
+const READ_PER_TURN: usize = 64 << 10;
 
-impl Read for Kernel<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.try_read(buffer)
-    }
-}
+const MAX_DISCARDED: usize = 1 << 20;
 
-impl Write for Kernel<'_> {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.0.try_write(octets)
-    }
-
-    fn write_vectored(&mut self, octets: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.0.try_write_vectored(octets)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-const CHUNK: usize = 4096;
-
-/// The largest record in bytes (RFC 8446 section 5.1).
-const RECORD: usize = 16 << 10;
+const CHUNKS_PER_TURN: u32 = 16;

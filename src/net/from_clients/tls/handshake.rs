@@ -4,15 +4,18 @@
 //! would run sixty of them between two polls of its sockets. Each step waits for the worker's gate and then
 //! for the next poll, so there is one step between two polls, however many clients connect at once.
 
-use std::io::{self, ErrorKind, Read};
+use std::future::poll_fn;
+use std::io;
+use std::mem;
+use std::pin::Pin;
+use std::task::Poll;
 
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::yield_now;
-use tokio_rustls::rustls::{HandshakeKind, ServerConnection};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
-use crate::metrics::ShakenBy;
-use crate::net::from_clients::tcp::stream::Kernel;
 use crate::net::from_clients::tls::TlsListener;
 
 /// Allows one handshake step between two polls of the worker's sockets.
@@ -28,78 +31,55 @@ impl Default for Gate {
 impl Gate {
     /// Waits until a step may run. The caller must run it at once.
     pub(crate) async fn turn(&self) {
-        self.pass(|| ()).await;
-    }
-
-    async fn pass<T>(&self, step: impl FnOnce() -> T) -> T {
         let _turn = self.0.acquire().await;
         // The runtime wakes this task only after it has polled its sockets.
         yield_now().await;
-        step()
-    }
-}
-
-pub(crate) struct Shaken {
-    pub(crate) socket: TcpStream,
-    pub(crate) session: ServerConnection,
-}
-
-impl Shaken {
-    pub(crate) fn kind(&self) -> ShakenBy {
-        match self.session.handshake_kind() {
-            Some(HandshakeKind::Resumed) => ShakenBy::Resumed,
-            Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest) | None => ShakenBy::Full,
-        }
     }
 }
 
 /// Performs a TLS handshake with a client.
-pub(crate) async fn shake_hands(socket: TcpStream, listener: &TlsListener, gate: &Gate) -> io::Result<Shaken> {
-    let mut session = None;
+pub(crate) async fn shake_hands(
+    socket: TcpStream,
+    listener: &TlsListener,
+    gate: &Gate,
+) -> io::Result<TlsStream<TcpStream>> {
+    socket.readable().await?;
+    gate.turn().await;
+    // Creating the sessions of a thousand clients at once would block a worker for tens of milliseconds.
+    let handshake = TlsAcceptor::from(listener.config());
+    let handshake = handshake.accept_with(socket, |session| session.set_buffer_limit(Some(RECORD)));
+    let mut handshake = handshake.into_fallible();
     loop {
-        socket.readable().await?;
-        let mut stepped = gate.pass(|| step(&socket, listener, session.take())).await?;
-        while stepped.wants_write() {
-            match stepped.write_tls(&mut Kernel(&socket)) {
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => socket.writable().await?,
-                Err(error) => return Err(error),
+        match poll_fn(|cx| Poll::Ready(Pin::new(&mut handshake).poll(cx))).await {
+            Poll::Ready(Ok(stream)) => return Ok(stream),
+            Poll::Ready(Err((error, socket))) => {
+                discard_input(&socket);
+                return Err(error);
             }
+            Poll::Pending => next_poll().await,
         }
-        if !stepped.is_handshaking() {
-            return Ok(Shaken { socket, session: stepped });
-        }
-        session = Some(stepped);
+        gate.turn().await;
     }
 }
 
-/// Runs one step on the client's data. The first step also creates the session, because creating a thousand
-/// sessions at once would block a worker for tens of milliseconds.
-fn step(socket: &TcpStream, listener: &TlsListener, session: Option<ServerConnection>) -> io::Result<ServerConnection> {
-    let mut session = session.map_or_else(|| listener.session(), Ok)?;
-    match session.read_tls(&mut Kernel(socket)) {
-        Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-        Ok(_) => {}
-        Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(session),
-        Err(error) => return Err(error),
-    }
-    if let Err(error) = session.process_new_packets() {
-        refuse(socket, &mut session);
-        return Err(io::Error::new(ErrorKind::InvalidData, error));
-    }
-    Ok(session)
+/// Waits until the task is woken.
+async fn next_poll() {
+    let mut is_first = true;
+    poll_fn(|_| if mem::take(&mut is_first) { Poll::Pending } else { Poll::Ready(()) }).await;
 }
 
-fn refuse(socket: &TcpStream, session: &mut ServerConnection) {
-    // A fresh connection has room for the alert. If not, the client only sees the close.
-    let _ = session.write_tls(&mut Kernel(socket));
-    // Unread input makes the kernel reset the connection, and the client might lose the alert.
+/// Unread input makes the kernel reset the connection, and the client might lose the alert.
+fn discard_input(socket: &TcpStream) {
     let mut chunk = [0; 4096];
     for _ in 0..UNREAD_CHUNKS {
-        if !matches!(Kernel(socket).read(&mut chunk), Ok(1..)) {
+        if !matches!(socket.try_read(&mut chunk), Ok(1..)) {
             break;
         }
     }
 }
+
+/// The largest record in bytes (RFC 8446 section 5.1). A session holds this much that the kernel has not yet
+/// accepted.
+const RECORD: usize = 16 << 10;
 
 const UNREAD_CHUNKS: u32 = 16;

@@ -7,7 +7,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use tokio_rustls::rustls::sign::CertifiedKey;
-use tokio_rustls::rustls::{DEFAULT_VERSIONS, ServerConfig, ServerConnection, version};
+use tokio_rustls::rustls::{DEFAULT_VERSIONS, ServerConfig, version};
 
 use super::store::CertificateStore;
 
@@ -94,10 +94,6 @@ impl TlsListener {
 
     pub(crate) fn config(&self) -> Arc<ServerConfig> {
         self.config.load_full()
-    }
-
-    pub(crate) fn session(&self) -> io::Result<ServerConnection> {
-        ServerConnection::new(self.config.load_full()).map_err(io::Error::other)
     }
 }
 

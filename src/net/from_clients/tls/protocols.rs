@@ -1,10 +1,7 @@
 //! The protocols of one TCP address: DNS, HTTP, or both, chosen by ALPN in the handshake (RFC 7301).
 
-use std::sync::Arc;
-
-use arc_swap::ArcSwap;
-
 use crate::address::HttpPath;
+use crate::net::from_clients::http::HttpVersion;
 use crate::wire::Transport;
 
 /// The protocols of an address.
@@ -16,9 +13,24 @@ pub struct Protocols {
     pub http: Option<HttpPath>,
 }
 
+impl Default for Protocols {
+    fn default() -> Self {
+        Self { is_dns: true, http: None }
+    }
+}
+
 impl Protocols {
-    /// Only DNS frames.
-    pub const DNS: Self = Self { is_dns: true, http: None };
+    /// Returns the HTTP version and path of an encrypted connection, or `None` for DNS frames, which come
+    /// first without ALPN.
+    pub(crate) fn http_by_alpn(&self, name: Option<&[u8]>) -> Option<(HttpVersion, HttpPath)> {
+        let path = self.http.clone()?;
+        match name {
+            Some(H2) => Some((HttpVersion::Http2, path)),
+            Some(HTTP_1) => Some((HttpVersion::Http1, path)),
+            Some(_) => None,
+            None => (!self.is_dns).then_some((HttpVersion::Http1, path)),
+        }
+    }
 
     /// Returns the assumed transport of a new connection, and true if no other is possible.
     pub(crate) fn transport(&self, is_encrypted: bool) -> (Transport, bool) {
@@ -38,34 +50,11 @@ impl Protocols {
     }
 }
 
-/// The current protocols of an address. All listeners of the address share it, and a reload changes it for
-/// new connections.
-#[derive(Debug)]
-pub struct Spoken(ArcSwap<Protocols>);
-
-impl Default for Spoken {
-    fn default() -> Self {
-        Self(ArcSwap::from_pointee(Protocols::DNS))
-    }
-}
-
-impl Spoken {
-    /// Replaces the protocols.
-    pub fn set(&self, protocols: Protocols) {
-        self.0.store(Arc::new(protocols));
-    }
-
-    /// Returns the current protocols.
-    pub fn get(&self) -> Arc<Protocols> {
-        self.0.load_full()
-    }
-}
-
 const DOT: &[u8] = b"dot";
 
-pub(crate) const H2: &[u8] = b"h2";
+const H2: &[u8] = b"h2";
 
-pub(crate) const HTTP_1: &[u8] = b"http/1.1";
+const HTTP_1: &[u8] = b"http/1.1";
 
 #[cfg(test)]
 mod tests {

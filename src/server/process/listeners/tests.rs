@@ -224,7 +224,7 @@ fn what_shares_a_port_by_the_handshake_shares_its_sockets() {
     assert_eq!((reported(&second), unused), (reported(&first), Vec::new()));
     // A protocol is removed, added, or has another path: this binds nothing.
     let spoken = |listeners: &Listeners| {
-        let protocols = listeners.sections[0].addresses[0].spoken().get();
+        let protocols = listeners.sections[0].addresses[0].spoken().load_full();
         (protocols.is_dns, protocols.http.as_ref().map(|path| path.as_str().to_owned()))
     };
     let mut last = first;

@@ -1,11 +1,35 @@
-//! The addresses that a section serves. When an address is removed, its listener and its connections end,
-//! unless another address of the section covers it.
+//! A worker's part of a section: what the listeners of its connections need, by TCP and by QUIC.
 
+use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::address::{ListenAddress, Scheme};
+use tokio::sync::watch;
 
-/// The current addresses of a section.
+use super::tcp::{ConnectionTable, Gate, QueryHandler};
+use crate::address::{ListenAddress, Scheme};
+use crate::metrics::Counters;
+
+/// The surroundings of one listener of connections.
+pub struct ConnectionService {
+    /// The address of the listener, as bound.
+    pub address: ListenAddress,
+    /// The connections of the section.
+    pub table: Arc<ConnectionTable>,
+    /// The addresses of the section.
+    pub served: watch::Receiver<ServedAddresses>,
+    /// The counters of the worker.
+    pub counters: Arc<Counters>,
+    /// The gate that keeps handshakes from delaying queries.
+    pub gate: Rc<Gate>,
+    /// Returns true if a client may connect. The connections of others close without a response.
+    pub admits: Box<dyn Fn(IpAddr) -> bool>,
+    /// Handles a message, and calls its responder once.
+    pub handle: QueryHandler,
+}
+
+/// The current addresses of a section. When an address is removed, its listener and its connections end,
+/// unless another address of the section covers it.
 #[derive(Clone, Debug, Default)]
 pub struct ServedAddresses {
     /// Empty if the section ends.

@@ -1,7 +1,7 @@
-//! The state that HTTP/1.1 and HTTP/2 connections share: queries in flight, responses, unsent bytes and the
-//! clock.
+//! The queries of one connection and its responses: their hand-over, their unsent bytes, and the clock. It
+//! is shared by the connection and the protocol that it speaks.
 //!
-//! The HTTP library does not report when it has written a response. So all bytes given to it count as unsent
+//! An HTTP library does not report when it has written a response. So all bytes given to it count as unsent
 //! until it has been polled and accepts more.
 
 use std::io;
@@ -13,46 +13,41 @@ use std::time::{Duration, Instant};
 use http::Response;
 use tokio::sync::mpsc;
 
-use super::io::Flow;
-use super::response::{head_of_answer, head_of_refusal};
-use crate::address::HttpPath;
+use super::responder::{QueryHandler, Responder, ResponseMessage, ResponseOutput, WayBack};
+use super::stream::Flow;
+use super::table::WAITING;
 use crate::limit::{Doing, TableFullness};
 use crate::metrics::{Counters, HttpStatus};
 use crate::net::from_clients::account::{ConnectionAccount, DueAction};
-use crate::net::from_clients::tcp::WayBack;
-use crate::net::from_clients::tcp::connection::is_sound;
-use crate::net::from_clients::tcp::responder::{self, Responder, ResponseMessage};
-use crate::net::from_clients::tcp::table::WAITING;
+use crate::net::from_clients::http::response::{head_of_answer, head_of_refusal};
+use crate::wire::{QueryRejection, Rcode, read_query};
 
-pub(crate) struct HttpExchange {
+pub(crate) struct Exchange {
     pub(crate) account: ConnectionAccount,
-    pub(crate) path: HttpPath,
     counters: Arc<Counters>,
-    handle: Handle,
+    handle: QueryHandler,
     responder: Responder,
-    responses: mpsc::Receiver<responder::ResponseOutput>,
+    responses: mpsc::Receiver<ResponseOutput>,
     flow: Rc<Flow>,
     was_writing: bool,
+    /// Bytes of responses that an HTTP library has.
     given: usize,
     given_now: usize,
+    /// Bytes of responses that still wait for room.
     held: usize,
 }
 
-pub(crate) type Handle = Rc<dyn Fn(&[u8], &Responder)>;
-
-impl HttpExchange {
+impl Exchange {
     pub(crate) fn new(
         account: ConnectionAccount,
-        path: HttpPath,
         way: WayBack,
         counters: Arc<Counters>,
-        handle: Handle,
+        handle: QueryHandler,
         flow: Rc<Flow>,
     ) -> Self {
         let (responder, responses) = Responder::new(&account.slot, way);
         Self {
             account,
-            path,
             counters,
             handle,
             responder,
@@ -74,23 +69,30 @@ impl HttpExchange {
         (self.handle)(message, self.responder.for_stream(stream));
     }
 
+    /// Returns the head of a response to an HTTP request without a query.
     pub(crate) fn refuse(&mut self, status: HttpStatus) -> Response<()> {
         self.account.count_useless();
         self.counters.connections.http_response(status);
         head_of_refusal(status)
     }
 
-    pub(crate) fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Option<ResponseMessage>> {
+    pub(crate) fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Option<ResponseOutput>> {
         if self.given + self.held >= WAITING {
             return Poll::Pending;
         }
-        match ready!(self.responses.poll_recv(cx)) {
-            Some(responder::ResponseOutput::Whole(message)) => {
-                self.account.end_query();
-                Poll::Ready(Some(message))
-            }
+        let response = ready!(self.responses.poll_recv(cx));
+        if let Some(ResponseOutput::Whole(_)) = response {
+            self.account.end_query();
+        }
+        Poll::Ready(response)
+    }
+
+    /// Polls for a response by HTTP.
+    pub(crate) fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<ResponseMessage>> {
+        match ready!(self.poll_response(cx)) {
+            Some(ResponseOutput::Whole(message)) => Poll::Ready(Some(message)),
             // HTTP refuses transfers, so a response in parts is a bug: close the connection.
-            Some(responder::ResponseOutput::Parts(_)) => {
+            Some(ResponseOutput::Parts(_)) => {
                 self.account.slot.seat.close();
                 Poll::Ready(None)
             }
@@ -98,11 +100,11 @@ impl HttpExchange {
         }
     }
 
-    /// Returns the head and body of a response; an empty message becomes an error status.
+    /// Returns the HTTP head and body of a response; an empty message becomes an error status.
     pub(crate) fn answer(&mut self, message: ResponseMessage) -> (Response<()>, Vec<u8>) {
         let content = message.content();
         let octets = message.take();
-        self.held += octets.len();
+        self.hold(octets.len());
         if octets.is_empty() {
             self.counters.connections.http_response(HttpStatus::GatewayTimeout);
             return (head_of_refusal(HttpStatus::GatewayTimeout), octets);
@@ -111,12 +113,17 @@ impl HttpExchange {
         (head_of_answer(&octets, content), octets)
     }
 
+    pub(crate) fn hold(&mut self, octets: usize) {
+        self.held += octets;
+    }
+
     pub(crate) fn give(&mut self, octets: usize) {
         self.held -= octets.min(self.held);
         self.given += octets;
         self.given_now += octets;
     }
 
+    /// Ends the count of held bytes that the kernel has accepted, or that are dropped.
     pub(crate) fn drop_held(&mut self, octets: usize) {
         self.held -= octets.min(self.held);
         self.account.slot.seat.settle(octets);
@@ -161,17 +168,17 @@ impl HttpExchange {
             DueAction::EndQueries => AlarmAction::End,
             DueAction::Close if doing == Doing::Writing || self.account.is_ending() => AlarmAction::Close(Ok(())),
             DueAction::Close if self.account.is_fresh() => AlarmAction::Close(Err(io::ErrorKind::TimedOut.into())),
-            // Requests on their way are still answered.
+            // Queries on their way are still answered.
             DueAction::Close => AlarmAction::End,
         }
     }
 
-    fn doing(&self) -> Doing {
+    pub(crate) fn doing(&self) -> Doing {
         self.account.doing(self.flow.is_blocked() || self.held > 0)
     }
 }
 
-impl Drop for HttpExchange {
+impl Drop for Exchange {
     fn drop(&mut self) {
         self.account.slot.seat.settle(self.given + self.held);
     }
@@ -183,6 +190,55 @@ pub(crate) enum AlarmAction {
     Close(io::Result<()>),
 }
 
+/// Returns true if a message is a readable request, whatever its answer is.
+fn is_sound(message: &[u8]) -> bool {
+    match read_query(message) {
+        Ok(_) => true,
+        Err(QueryRejection::Answer(rcode)) => rcode != Rcode::FORMERR,
+        Err(QueryRejection::Short | QueryRejection::NotAQuery) => false,
+    }
+}
+
 /// How long a connection that is ending stays open while idle. Requests sent before the client learns of the
 /// end are still answered.
 const GRACE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::first_message;
+
+    #[test]
+    fn messages_are_taken_out_of_their_frames() {
+        for (octets, message) in [
+            (&b""[..], None),
+            (b"\0", None),
+            (b"\0\0", Some((&b""[..], 2))),
+            (b"\0\x02a", None),
+            (b"\0\x02abc", Some((b"ab", 4))),
+            (b"\xff\xff0", None),
+        ] {
+            assert_eq!(first_message(octets), message, "{octets:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_no_query() {
+        let query = b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\0\0\x01\0\x01";
+        let mut update = *query;
+        update[2] |= 5 << 3;
+        let mut reply = *query;
+        reply[2] |= 0x80;
+        for (message, sound) in [
+            (&query[..], true),
+            // NOTIMP is a useful answer.
+            (&update, true),
+            (&reply, false),
+            (&query[..16], false),
+            (&query[..11], false),
+            (b"", false),
+        ] {
+            assert_eq!(is_sound(message), sound, "{message:?}");
+        }
+    }
+}
