@@ -9,15 +9,16 @@ mod show;
 mod steps;
 mod tracks;
 
-use std::time::{Duration, Instant};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use self::steps::{ServerStep, ServerTotals, StepRing, Taps};
+use self::steps::{ServerStep, ServerTotals, push};
 #[cfg(test)]
 pub(super) use self::tests::{Site, backend, pool};
-use self::tracks::{BackendTrack, BackendTracks, BackendWork, HOUR, PoolTrack};
+use self::tracks::{BackendTrack, BackendTracks, HOUR, PoolTrack};
 use super::live::{BackendMinute, PoolMinute, VerdictState};
-use super::verdict::{BackendFacts, Facts, MadeUp, PoolFacts, TapFacts, slow_bound};
-use crate::metrics::{BackendSnapshot, BackendState, DropReason, PoolSnapshot, Snapshot, Tap, TapFate};
+use super::verdict::{AnswerShare, BackendFacts, Facts, PoolFacts, RecentShare, TapFacts, slow_bound};
+use crate::metrics::{BackendSnapshot, DropReason, PoolSnapshot, Snapshot, Tap, TapFate};
 
 /// The history of a server.
 #[derive(Debug)]
@@ -26,11 +27,10 @@ pub struct History {
     ten: Instant,
     minute: Instant,
     totals: ServerTotals,
-    seconds: StepRing<ServerStep>,
-    minutes: StepRing<ServerStep>,
+    seconds: VecDeque<ServerStep>,
+    minutes: VecDeque<ServerStep>,
     open: ServerStep,
-    tens: StepRing<u64>,
-    taps: StepRing<Taps>,
+    tens: VecDeque<u64>,
     pools: Vec<PoolTrack>,
     backends: BackendTracks,
 }
@@ -43,11 +43,10 @@ impl History {
             ten: now,
             minute: now,
             totals: ServerTotals::of(snapshot),
-            seconds: StepRing::new(SECONDS),
-            minutes: StepRing::new(MINUTES),
+            seconds: VecDeque::with_capacity(SECONDS),
+            minutes: VecDeque::with_capacity(MINUTES),
             open: ServerStep::default(),
-            tens: StepRing::new(TENS),
-            taps: StepRing::new(SECONDS_OF_TAPS),
+            tens: VecDeque::with_capacity(TENS),
             pools: Vec::new(),
             backends: BackendTracks::default(),
         };
@@ -64,27 +63,26 @@ impl History {
         }
         self.latest = now;
         let totals = ServerTotals::of(snapshot);
-        let step = totals.since(&self.totals, at);
-        self.taps.push(totals.taps_since(&self.totals));
+        let step = ServerStep { at, counts: totals.since(&self.totals), verdict: VerdictState::Well };
         self.totals = totals;
-        self.seconds.push(step);
+        push(&mut self.seconds, step, SECONDS);
         self.open.extend(&step);
         self.backends.take(&snapshot.pools, false);
         self.welcome(&snapshot.pools, false);
+        let pool_of = |track: &PoolTrack| snapshot.pools.iter().find(|pool| pool.name == track.name);
         for track in &mut self.pools {
-            match snapshot.pools.iter().find(|pool| pool.name == track.name) {
-                Some(pool) => track.take(pool, work(&self.backends, pool)),
+            match pool_of(track) {
+                Some(pool) => track.take(pool, &self.backends.work(pool)),
                 None => track.miss(),
             }
         }
-        let pool_of = |track: &PoolTrack| snapshot.pools.iter().find(|pool| pool.name == track.name);
         if is_over(now, &mut self.ten, TEN) {
-            self.tens.push(at);
+            push(&mut self.tens, at, TENS);
             self.backends.end_ten(&snapshot.pools);
             self.pools.iter_mut().for_each(|track| track.end_ten(pool_of(track)));
         }
         if is_over(now, &mut self.minute, MINUTE) {
-            self.minutes.push(std::mem::take(&mut self.open));
+            push(&mut self.minutes, std::mem::take(&mut self.open), MINUTES);
             self.pools.iter_mut().for_each(|track| track.end_minute(pool_of(track)));
         }
         true
@@ -92,7 +90,7 @@ impl History {
 
     /// Notes the verdict on the last second.
     pub fn note(&mut self, verdict: VerdictState) {
-        if let Some(second) = self.seconds.latest_mut() {
+        if let Some(second) = self.seconds.back_mut() {
             second.verdict = verdict;
         }
         self.open.verdict = self.open.verdict.max(verdict);
@@ -101,7 +99,7 @@ impl History {
     /// Adds the counts of another process to the baselines, because the totals have grown by them at once. So
     /// they do not appear as new.
     pub fn carry(&mut self, given: &Snapshot) {
-        self.totals.carry(&ServerTotals::of(given));
+        self.totals.add(&ServerTotals::of(given));
         for pool in &given.pools {
             if let Some(track) = self.pools.iter_mut().find(|track| track.name == pool.name) {
                 track.carry(pool);
@@ -122,21 +120,20 @@ impl History {
 
     /// Returns the input of the verdict. `at` is the current Unix time.
     pub fn facts<'s>(&self, at: Duration, snapshot: &'s Snapshot) -> Facts<'s> {
-        let last = || self.seconds.last(TEN_SECONDS);
-        let sum = |of: fn(&ServerStep) -> u64| last().map(of).sum();
+        let mut last = ServerTotals::default();
+        self.seconds.iter().rev().take(TEN_SECONDS).for_each(|step| last.add(&step.counts));
+        let share = |of: fn(&ServerTotals) -> u64| RecentShare {
+            now: AnswerShare { part: of(&last), answered: last.answered() },
+            usual: self.usual_share(of),
+        };
         Facts {
-            queries: sum(|step| step.queries.into()),
-            overload: sum(|step| step.dropped[DropReason::Overload as usize].into()),
-            answered: sum(ServerStep::answered),
-            made_up: sum(ServerStep::made_up),
-            usual: self.usual_share(ServerStep::made_up),
-            failures: sum(|step| step.failures.into()),
-            usual_failures: self.usual_share(|step| step.failures.into()),
+            snapshot,
+            queries: last.queries,
+            overload: last.dropped[DropReason::Overload as usize],
+            made_up: share(ServerTotals::made_up),
+            failures: share(|counts| counts.failures),
             pools: snapshot.pools.iter().map(|pool| self.pool_facts(at, pool)).collect(),
             taps: Tap::ALL.iter().map(|tap| self.tap_facts(*tap)).collect(),
-            reload: &snapshot.reload,
-            expired_zones: &snapshot.expired_zones,
-            absent_zones: &snapshot.absent_zones,
             crashed_for: snapshot.processes.crashed_at.map(|crashed_at| at.saturating_sub(crashed_at)),
         }
     }
@@ -147,12 +144,12 @@ impl History {
         let usual = track.map(PoolTrack::usual_p99).and_then(steps::Percentile::micros);
         let hedges = |of: fn(&steps::PoolStep) -> u32| {
             let kept = track.and_then(|track| track.kept.as_ref());
-            kept.map_or(0, |kept| kept.seconds.last(TEN_SECONDS).map(|step| u64::from(of(step))).sum())
+            kept.map_or(0, |kept| kept.seconds.iter().rev().take(TEN_SECONDS).map(|step| u64::from(of(step))).sum())
         };
         let backend = |backend: &'s BackendSnapshot| {
             let track = self.backends.find(&pool.name, backend);
             let kept = track.and_then(|track| track.kept.as_ref());
-            let since = backend.since.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            let since = backend.since.duration_since(UNIX_EPOCH).unwrap_or_default();
             BackendFacts {
                 name: &backend.name,
                 state: backend.state,
@@ -180,21 +177,22 @@ impl History {
     }
 
     fn tap_facts(&self, tap: Tap) -> TapFacts {
-        let sum = |fate| self.taps.iter().map(|second| second[tap as usize][fate as usize]).sum();
+        let last = || self.seconds.iter().rev().take(SECONDS_OF_TAPS);
+        let sum = |fate| last().map(|step| step.counts.taps[tap as usize][fate as usize]).sum();
         TapFacts { name: tap.label(), written: sum(TapFate::Written), dropped: sum(TapFate::Dropped) }
     }
 
-    /// Returns the usual number of `such` answers in the last hour, or else in the last day.
-    fn usual_share(&self, such: impl Fn(&ServerStep) -> u64) -> Option<MadeUp> {
+    /// Returns the usual share of `such` answers in the last hour, or else in the last day.
+    fn usual_share(&self, such: fn(&ServerTotals) -> u64) -> Option<AnswerShare> {
         if self.minutes.len() < MIN_MINUTES {
             return None;
         }
         let of = |count| {
-            let add = |sum: MadeUp, step: &ServerStep| MadeUp {
-                made_up: sum.made_up + such(step),
-                answered: sum.answered + step.answered(),
+            let add = |sum: AnswerShare, step: &ServerStep| AnswerShare {
+                part: sum.part + such(&step.counts),
+                answered: sum.answered + step.counts.answered(),
             };
-            self.minutes.last(count).fold(MadeUp::default(), add)
+            self.minutes.iter().rev().take(count).fold(AnswerShare::default(), add)
         };
         [HOUR, MINUTES].into_iter().map(of).find(|usual| usual.answered >= MIN_ANSWERED)
     }
@@ -204,10 +202,8 @@ impl History {
             if self.pools.iter().any(|track| track.name == pool.name) {
                 continue;
             }
-            let is_room = |count, max| count < max;
-            if !is_room(self.pools.len(), MAX_TRACKED_POOLS) || !is_room(self.kept_pools(), MAX_KEPT_POOLS) {
-                let there = |track: &PoolTrack| pools.iter().any(|pool| pool.name == track.name);
-                self.pools.retain(there);
+            if self.pools.len() >= MAX_TRACKED_POOLS || self.kept_pools() >= MAX_KEPT_POOLS {
+                self.pools.retain(|track| pools.iter().any(|pool| pool.name == track.name));
             }
             if self.pools.len() < MAX_TRACKED_POOLS {
                 let is_kept = self.kept_pools() < MAX_KEPT_POOLS;
@@ -228,23 +224,9 @@ impl History {
     pub(super) fn octets(&self) -> usize {
         let pools = self.pools.capacity() * size_of::<PoolTrack>();
         let pools = pools + self.pools.iter().map(PoolTrack::octets).sum::<usize>();
-        self.seconds.octets()
-            + self.minutes.octets()
-            + self.tens.octets()
-            + self.taps.octets()
-            + pools
-            + self.backends.octets()
+        let steps = (self.seconds.capacity() + self.minutes.capacity()) * size_of::<ServerStep>();
+        steps + self.tens.capacity() * size_of::<u64>() + pools + self.backends.octets()
     }
-}
-
-fn work(backends: &BackendTracks, pool: &PoolSnapshot) -> BackendWork {
-    let mut work = BackendWork::default();
-    for track in pool.backends.iter().filter_map(|backend| backends.find(&pool.name, backend)) {
-        work.attempts += track.latest.attempts;
-        work.sent += track.latest.hedges;
-        work.won += track.latest.hedges_won;
-    }
-    work
 }
 
 /// Returns true if a period is over; the next one begins at its end, unless that is long ago.
@@ -258,15 +240,11 @@ fn is_over(now: Instant, began: &mut Instant, length: Duration) -> bool {
     true
 }
 
-fn is_sick(state: BackendState) -> bool {
-    !state.is_up()
-}
-
 const SECONDS: usize = 600;
 /// Steps by minute: 24 hours.
 const MINUTES: usize = 1_440;
 const TENS: usize = 60;
-/// The seconds by which taps are judged: a minute, because they write in bursts.
+/// The number of seconds by which taps are judged: a minute, because they write in bursts.
 const SECONDS_OF_TAPS: usize = 60;
 const MARKS: usize = 6;
 const TEN_SECONDS: usize = 10;

@@ -66,54 +66,63 @@ pub struct Reason {
     pub text: String,
 }
 
-/// Look-ups in the cache in a second.
+/// Look-ups in the cache: in a second, or in each step of a history.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CacheSecond {
+pub struct CacheLookups<N> {
     /// Look-ups that found a fresh answer, or a failure.
-    pub hits: u64,
+    pub hits: N,
     /// Look-ups that found a stale answer.
-    pub stale_hits: u64,
+    pub stale_hits: N,
     /// Look-ups that found nothing.
-    pub misses: u64,
+    pub misses: N,
 }
 
-/// A second of a pool.
+/// Look-ups in the cache in a second.
+pub type CacheSecond = CacheLookups<u64>;
+
+/// A pool: in a second, or in each step of a history.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct PoolSecond {
+pub struct PoolFigures<N, T, B> {
     /// The name in the config.
     pub name: String,
     /// Answered queries of clients, including cache hits.
-    pub queries: u64,
+    pub queries: N,
     /// Queries to the backends, without probes.
-    pub attempts: u64,
+    pub attempts: N,
     /// Queries of clients that wait for their response.
-    pub in_flight: u64,
+    pub in_flight: N,
     /// The median time from a query to its response.
-    pub p50_ms: Option<f64>,
+    pub p50_ms: T,
     /// The p99 of the response time.
-    pub p99_ms: Option<f64>,
+    pub p99_ms: T,
     /// The p99.9 of the response time.
-    pub p999_ms: Option<f64>,
+    pub p999_ms: T,
     /// The hedges.
-    pub hedges: HedgesSecond,
-    /// The backends, sick or slow ones first; at most [`MAX_BACKENDS`].
-    pub backends: Vec<BackendSecond>,
+    pub hedges: HedgeFigures<N>,
+    /// The backends: in a second those that are sick or slow first, and at most [`MAX_BACKENDS`].
+    pub backends: Vec<B>,
     /// The number of backends left out.
     pub more_backends: u64,
 }
 
-/// The hedges of a pool in a second.
+/// A second of a pool.
+pub type PoolSecond = PoolFigures<u64, Option<f64>, BackendSecond>;
+
+/// The hedges of a pool: in a second, or in each step of a history.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HedgesSecond {
+pub struct HedgeFigures<N> {
     /// Hedges made.
-    pub sent: u64,
+    pub sent: N,
     /// Hedges whose answer went to the client.
-    pub won: u64,
+    pub won: N,
     /// Hedges not made because the budget was spent.
-    pub denied: u64,
+    pub denied: N,
     /// The number of further hedges that the budget pays for.
-    pub tokens: u64,
+    pub tokens: N,
 }
+
+/// The hedges of a pool in a second.
+pub type HedgesSecond = HedgeFigures<u64>;
 
 /// A second of a backend.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -158,7 +167,7 @@ pub struct HistoryFigures {
     /// Dropped messages and queries by reason.
     pub dropped: BTreeMap<String, Vec<u64>>,
     /// Look-ups in the cache; null without a cache.
-    pub cache: Option<CacheHistory>,
+    pub cache: Option<CacheLookups<Column<u64>>>,
     /// The pools in order of the config, up to the bound.
     pub pools: Vec<PoolHistory>,
     /// The number of pools left out.
@@ -169,54 +178,12 @@ pub struct HistoryFigures {
     pub backend_at: Vec<u64>,
 }
 
-/// Look-ups in the cache; null where there was none.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CacheHistory {
-    /// Look-ups that found a fresh answer, or a failure.
-    pub hits: Vec<Option<u64>>,
-    /// Look-ups that found a stale answer.
-    pub stale_hits: Vec<Option<u64>>,
-    /// Look-ups that found nothing.
-    pub misses: Vec<Option<u64>>,
-}
+/// A figure in each step, the oldest first; null where there was nothing to measure.
+pub type Column<T> = Vec<Option<T>>;
 
-/// The history of a pool; null where it did not exist.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct PoolHistory {
-    /// The name in the config.
-    pub name: String,
-    /// Answered queries of clients, including cache hits.
-    pub queries: Vec<Option<u64>>,
-    /// Queries to the backends, without probes.
-    pub attempts: Vec<Option<u64>>,
-    /// Queries of clients that wait for their response.
-    pub in_flight: Vec<Option<u64>>,
-    /// The median time from a query to its response.
-    pub p50_ms: Vec<Option<f64>>,
-    /// The p99 of the response time.
-    pub p99_ms: Vec<Option<f64>>,
-    /// The p99.9 of the response time.
-    pub p999_ms: Vec<Option<f64>>,
-    /// The hedges.
-    pub hedges: HedgesHistory,
-    /// The backends, up to the bound: each array is as long as [`HistoryFigures::backend_at`].
-    pub backends: Vec<BackendHistory>,
-    /// The number of backends left out.
-    pub more_backends: u64,
-}
-
-/// The hedges of a pool; null where it did not exist.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HedgesHistory {
-    /// Hedges made.
-    pub sent: Vec<Option<u64>>,
-    /// Hedges whose answer went to the client.
-    pub won: Vec<Option<u64>>,
-    /// Hedges not made because the budget was spent.
-    pub denied: Vec<Option<u64>>,
-    /// The number of further hedges that the budget paid for.
-    pub tokens: Vec<Option<u64>>,
-}
+/// The history of a pool; null where it did not exist. The arrays of its backends are as long as
+/// [`HistoryFigures::backend_at`].
+pub type PoolHistory = PoolFigures<Column<u64>, Column<f64>, BackendHistory>;
 
 /// The history of a backend by ten seconds; null where it did not exist.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -224,13 +191,13 @@ pub struct BackendHistory {
     /// The label.
     pub name: String,
     /// The median reply time.
-    pub p50_ms: Vec<Option<f64>>,
+    pub p50_ms: Column<f64>,
     /// The p99 of the reply time.
-    pub p99_ms: Vec<Option<f64>>,
+    pub p99_ms: Column<f64>,
     /// Attempts that failed.
-    pub errors: Vec<Option<u64>>,
+    pub errors: Column<u64>,
     /// Attempts that were silent for `attempt_timeout`.
-    pub timeouts: Vec<Option<u64>>,
+    pub timeouts: Column<u64>,
 }
 
 /// A pool in the last minute.
@@ -395,7 +362,7 @@ mod tests {
             p50_ms: vec![None, Some(0.5)],
             p99_ms: vec![None, Some(2.0)],
             p999_ms: vec![None, Some(3.0)],
-            hedges: HedgesHistory {
+            hedges: HedgeFigures {
                 sent: vec![None, Some(1)],
                 won: vec![None, Some(1)],
                 denied: vec![None, Some(0)],
@@ -418,7 +385,7 @@ mod tests {
             responses: BTreeMap::from([("backend".to_owned(), vec![7, 7])]),
             failures: vec![3, 4],
             dropped: BTreeMap::from([("late".to_owned(), vec![0, 1])]),
-            cache: Some(CacheHistory {
+            cache: Some(CacheLookups {
                 hits: vec![None, Some(1)],
                 stale_hits: vec![None, Some(0)],
                 misses: vec![None, Some(7)],

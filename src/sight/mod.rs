@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 pub use self::history::{History, MAX_OCTETS};
 pub use self::kept::Event;
 use self::kept::RecentEvents;
-use self::live::{Second, Verdict, VerdictState};
+use self::live::{Second, Verdict};
 use crate::metrics::Snapshot;
 
 /// The view of a running server.
@@ -69,11 +69,7 @@ impl Sight {
 
     /// Returns the verdict as a number: 0 well, 1 watch, 2 trouble.
     pub fn verdict_number(&self) -> u64 {
-        match self.verdict.state {
-            VerdictState::Well => 0,
-            VerdictState::Watch => 1,
-            VerdictState::Trouble => 2,
-        }
+        self.verdict.state as u64
     }
 
     /// Returns the last second.

@@ -1,61 +1,58 @@
-//! The verdict: OK, watch or trouble, with reasons. One table of rules ([`RULES`]) contains each bound and
-//! its reason.
+//! The verdict: OK, watch or trouble, with reasons. [`RULES`] is the table of rules; docs/src/verdict.md
+//! describes the bound of each rule and the reason for it.
 //!
 //! A rule judges [`Facts`] from the history and returns sentences that name pool, backend and figure. The
 //! history also provides the usual values: a server that has just started knows no usual values and so finds
 //! nothing unusual; a night without queries has too few to judge.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
 use super::live::{Reason, Verdict, VerdictState};
-use crate::metrics::{BackendState, ExpiredZone, ReloadSnapshot, SourceSnapshot, SourceState, Tap};
+use crate::metrics::{BackendState, ExpiredZone, LastReload, Snapshot, SourceSnapshot, SourceState, Tap};
 
-/// The input of a verdict.
+/// The input of a verdict. Counts are of the last ten seconds.
 #[derive(Clone, Debug)]
 pub struct Facts<'a> {
-    /// Queries of clients in the last ten seconds.
+    /// The current metrics: reloads and zones.
+    pub snapshot: &'a Snapshot,
+    /// Queries of clients.
     pub queries: u64,
-    /// Queries dropped in the last ten seconds because too many arrived.
+    /// Queries dropped because too many arrived.
     pub overload: u64,
-    /// Queries of the last ten seconds that were answered, or should have been.
-    pub answered: u64,
-    /// Queries of the last ten seconds without an answer from a backend: hedgerow synthesized a response, or
-    /// sent none.
-    pub made_up: u64,
-    /// The usual share of such queries; `None` if too little is known.
-    pub usual: Option<MadeUp>,
-    /// Responses of the last ten seconds that report a failure, of backends or of this forwarder.
-    pub failures: u64,
-    /// The usual share of failures; `None` if too little is known.
-    pub usual_failures: Option<MadeUp>,
+    /// Queries without an answer from a backend: hedgerow synthesized a response, or sent none.
+    pub made_up: RecentShare,
+    /// Responses that report a failure, of backends or of this forwarder.
+    pub failures: RecentShare,
     /// The input about each pool.
     pub pools: Vec<PoolFacts<'a>>,
     /// The records of taps in the last minute.
     pub taps: Vec<TapFacts>,
-    /// The result of the last reload.
-    pub reload: &'a ReloadSnapshot,
-    /// The zones of other servers that have expired.
-    pub expired_zones: &'a [ExpiredZone],
-    /// The zones of other servers that are missing for a minute or more.
-    pub absent_zones: &'a [ExpiredZone],
     /// The time since a process last took over after a crash or a hang.
     pub crashed_for: Option<Duration>,
 }
 
-/// A number of synthesized answers, or of failures, among all answers of a period.
+/// A part of the answers, now and usually.
+#[derive(Clone, Copy, Debug)]
+pub struct RecentShare {
+    /// The share in the last ten seconds.
+    pub now: AnswerShare,
+    /// The usual share; `None` if too little is known.
+    pub usual: Option<AnswerShare>,
+}
+
+/// A part of the queries of a period that were answered, or should have been.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MadeUp {
-    /// The number of synthesized answers, or of failures.
-    pub made_up: u64,
+pub struct AnswerShare {
+    /// The number of such answers.
+    pub part: u64,
     /// The number of all answers.
     pub answered: u64,
 }
 
-impl MadeUp {
+impl AnswerShare {
     fn share(self) -> f64 {
-        self.made_up as f64 / self.answered.max(1) as f64
+        self.part as f64 / self.answered.max(1) as f64
     }
 }
 
@@ -139,164 +136,36 @@ pub struct FailedAttempts {
 }
 
 /// A rule of the verdict.
+#[derive(Debug)]
 pub struct VerdictRule {
     /// The name of the rule in JSON and in alerts.
     pub code: &'static str,
     /// The severity of the reason.
     pub state: VerdictState,
-    /// The bound, for people.
-    pub bound: &'static str,
-    /// The reason for the bound, for people.
-    pub why: &'static str,
+    /// Returns a sentence for each fault.
     judge: fn(&Facts<'_>) -> Vec<String>,
-}
-
-impl fmt::Debug for VerdictRule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rule").field("code", &self.code).field("state", &self.state).finish_non_exhaustive()
-    }
 }
 
 /// All rules, the gravest first.
 pub const RULES: &[VerdictRule] = &[
-    VerdictRule {
-        code: "pool-down",
-        state: VerdictState::Trouble,
-        bound: "No backend of a pool is up, and at least one of them is down or drained rather than new.",
-        why: "Probes have already confirmed it, so waiting adds nothing.",
-        judge: pool_down,
-    },
-    VerdictRule {
-        code: "made-up",
-        state: VerdictState::Trouble,
-        bound: "In the last 10 s backends left at least 1 % of the queries unanswered, and hedgerow synthesized a response or sent none. \
-                The share is also at least three times the usual one, or at least halfway from the usual one to 100 % if the usual one \
-                exceeds 20 %. The number is at least 10 plus 6 standard deviations above the usual one. While no backend of a pool is \
-                up, one such query is enough.",
-        why: "A backend may be silent about names that it does not serve, so only a rise counts. The usual share is that of the last hour. \
-              The standard deviations exclude chance when there are few queries.",
-        judge: made_up,
-    },
-    VerdictRule {
-        code: "failing",
-        state: VerdictState::Trouble,
-        bound: "In the last 10 s there were at least 20 responses, and more than half of them were failures, or the share rose as far \
-                above the usual one as in the rule `made-up`. Failures are SERVFAIL, and REFUSED from backends. SERVFAIL with an \
-                extended error of DNSSEC (6 to 12) does not count, nor does either with an extended error of a filter (15 to 17).",
-        why: "Probes consider a backend up if it replies, even if every reply is a failure. REFUSED because of `allow`, a rule or a \
-              missing route is configured by the operator, and so are limits.",
-        judge: failing,
-    },
-    VerdictRule {
-        code: "overload",
-        state: VerdictState::Trouble,
-        bound: "In the last 10 s hedgerow dropped at least 10 queries, and at least 0.1 % of all, because more arrived than it could answer.",
-        why: "Clients time out on dropped queries. A small buffer loses a few in a burst.",
-        judge: overload,
-    },
-    VerdictRule {
-        code: "zone-expired",
-        state: VerdictState::Trouble,
-        bound: "A secondary zone has expired.",
-        why: "The authority answers SERVFAIL for the zone from then on (RFC 1034 section 4.3.5).",
-        judge: zone_expired,
-    },
-    VerdictRule {
-        code: "zone-absent",
-        state: VerdictState::Trouble,
-        bound: "A secondary zone has had no data for a minute: no transfer has succeeded.",
-        why: "The authority answers SERVFAIL for the zone until a transfer succeeds. A first transfer takes seconds.",
-        judge: zone_absent,
-    },
-    VerdictRule {
-        code: "backend-down",
-        state: VerdictState::Watch,
-        bound: "Probes find a backend down, while others of its pool are up.",
-        why: "Clients are not affected, because other backends answer. A state that an operator set by hand does not count.",
-        judge: backend_down,
-    },
-    VerdictRule {
-        code: "flapping",
-        state: VerdictState::Watch,
-        bound: "The probes of a backend changed between up and down four times within 5 min, the last time less than 5 min ago.",
-        why: "Between two changes the backend looks up, or simply down. A restart is two changes. A change by hand does not count.",
-        judge: flapping,
-    },
-    VerdictRule {
-        code: "backend-failing",
-        state: VerdictState::Watch,
-        bound: "In 10 s of the last 5 min more than half of at least 20 attempts at a backend that is up failed, and no later 10 s \
-                with 20 attempts were better. Failures are those of `failing`, other errors such as FORMERR, and a closed port.",
-        why: "Probes accept any reply. `fastest` and `least-load` then ask the backend last, so few attempts remain to judge it by.",
-        judge: backend_failing,
-    },
-    VerdictRule {
-        code: "backend-slow",
-        state: VerdictState::Watch,
-        bound: "In five of the last eight seconds with replies, the median latency of a backend was at least five times the usual \
-                one, and 20 ms more. After an hour the new latency becomes the usual one.",
-        why: "One slow second is chance. The usual latency is the median of the last ten minutes (at least one minute), and does not \
-              change while the backend is slow.",
-        judge: backend_slow,
-    },
-    VerdictRule {
-        code: "backend-behind",
-        state: VerdictState::Watch,
-        bound: "A backend of a pool of replicas is behind: one of its zones has been older than on another backend for longer than `max_lag`.",
-        why: "Other backends give clients newer data, but transfers to this one fail or take too long.",
-        judge: backend_behind,
-    },
-    VerdictRule {
-        code: "tail-high",
-        state: VerdictState::Watch,
-        bound: "In the last minute at least 3 % of the answers of a pool, and at least 30, took four times the usual p99 and 20 ms more.",
-        why: "By definition 1 % of the answers exceed the p99, so 3 % is not chance. The usual p99 is the median of the minutes of the \
-              last hour, at least five of them with 100 queries each.",
-        judge: tail_high,
-    },
-    VerdictRule {
-        code: "hedges-denied",
-        state: VerdictState::Watch,
-        bound: "In the last 10 s at least 20 hedges of a pool were denied, and more than were sent.",
-        why: "Hedges were due more than twice as often as the budget allows: the backends are slower than hedging can compensate.",
-        judge: hedges_denied,
-    },
-    VerdictRule {
-        code: "reload-failed",
-        state: VerdictState::Watch,
-        bound: "The last reload failed.",
-        why: "The server continues with the previous config, but the next start needs the config on disk.",
-        judge: reload_failed,
-    },
-    VerdictRule {
-        code: "source-stale",
-        state: VerdictState::Watch,
-        bound: "A source of members has not confirmed its list for 10 s, has never answered, or is doubted.",
-        why: "The members stay as they are, so clients are not affected, but hedgerow does not learn of new or removed members.",
-        judge: source_stale,
-    },
-    VerdictRule {
-        code: "divergence",
-        state: VerdictState::Watch,
-        bound: "Backends of a pool of replicas answer a question differently, again after 1 s, and again when last checked.",
-        why: "Replicas must have the same data. An update has not reached all of them, or one of them was changed on its own.",
-        judge: divergence,
-    },
-    VerdictRule {
-        code: "tap-drops",
-        state: VerdictState::Watch,
-        bound: "In the last minute at least 10 records of a tap other than `slow`, and at least 1 % of its records, were dropped.",
-        why: "A log with gaps misleads its reader. A bounded buffer loses a few records in a burst. For `slow`, each worker keeps \
-              the slowest races of each second and drops the rest by design.",
-        judge: tap_drops,
-    },
-    VerdictRule {
-        code: "process-crashed",
-        state: VerdictState::Watch,
-        bound: "In the last 10 min a standby took over from a server process that crashed or hung.",
-        why: "Clients are not affected, but another crash may follow. The log has the reason.",
-        judge: process_crashed,
-    },
+    VerdictRule { code: "pool-down", state: VerdictState::Trouble, judge: pool_down },
+    VerdictRule { code: "made-up", state: VerdictState::Trouble, judge: made_up },
+    VerdictRule { code: "failing", state: VerdictState::Trouble, judge: failing },
+    VerdictRule { code: "overload", state: VerdictState::Trouble, judge: overload },
+    VerdictRule { code: "zone-expired", state: VerdictState::Trouble, judge: zone_expired },
+    VerdictRule { code: "zone-absent", state: VerdictState::Trouble, judge: zone_absent },
+    VerdictRule { code: "backend-down", state: VerdictState::Watch, judge: backend_down },
+    VerdictRule { code: "flapping", state: VerdictState::Watch, judge: flapping },
+    VerdictRule { code: "backend-failing", state: VerdictState::Watch, judge: backend_failing },
+    VerdictRule { code: "backend-slow", state: VerdictState::Watch, judge: backend_slow },
+    VerdictRule { code: "backend-behind", state: VerdictState::Watch, judge: backend_behind },
+    VerdictRule { code: "tail-high", state: VerdictState::Watch, judge: tail_high },
+    VerdictRule { code: "hedges-denied", state: VerdictState::Watch, judge: hedges_denied },
+    VerdictRule { code: "reload-failed", state: VerdictState::Watch, judge: reload_failed },
+    VerdictRule { code: "source-stale", state: VerdictState::Watch, judge: source_stale },
+    VerdictRule { code: "divergence", state: VerdictState::Watch, judge: divergence },
+    VerdictRule { code: "tap-drops", state: VerdictState::Watch, judge: tap_drops },
+    VerdictRule { code: "process-crashed", state: VerdictState::Watch, judge: process_crashed },
 ];
 
 /// Judges the facts. The state of the verdict begins now.
@@ -314,11 +183,10 @@ pub fn judge(facts: &Facts<'_>) -> Verdict {
 }
 
 fn pool_down(facts: &Facts<'_>) -> Vec<String> {
-    let down = facts.pools.iter().filter(|pool| is_down(pool));
-    let text = |pool: &PoolFacts<'_>| {
-        format!("no backend of pool {} is up: {}", pool.name, named(&pool.backends.iter().collect::<Vec<_>>()))
-    };
-    down.map(text).collect()
+    of_pools(facts, |pool| {
+        let all: Vec<_> = pool.backends.iter().collect();
+        is_down(pool).then(|| format!("no backend of pool {} is up: {}", pool.name, named(&all)))
+    })
 }
 
 /// True if no backend of a pool can be asked.
@@ -329,47 +197,34 @@ fn is_down(pool: &PoolFacts<'_>) -> bool {
 }
 
 fn made_up(facts: &Facts<'_>) -> Vec<String> {
-    let &Facts { made_up, answered, usual, .. } = facts;
-    let now = MadeUp { made_up, answered };
-    let share = percent(now.share());
-    if made_up > 0
-        && let Some(pool) = facts.pools.iter().find(|pool| is_down(pool))
-    {
-        let name = pool.name;
-        return vec![format!(
-            "backends left {share} of the queries unanswered in the last 10 s ({made_up} of {answered}), and no backend of pool {name} is up"
-        )];
-    }
-    let Some(usual) = usual else { return Vec::new() };
-    if !is_rise(now, usual) {
-        return Vec::new();
-    }
-    let usual = percent(usual.share());
-    vec![format!(
-        "backends left {share} of the queries unanswered in the last 10 s ({made_up} of {answered}); {usual} is usual"
-    )]
+    let RecentShare { now, usual } = facts.made_up;
+    let down = facts.pools.iter().find(|pool| now.part > 0 && is_down(pool));
+    let beside = match (down, usual) {
+        (Some(pool), _) => format!(", and no backend of pool {} is up", pool.name),
+        (None, Some(usual)) if is_rise(now, usual) => format!("; {} is usual", percent(usual.share())),
+        (None, _) => return Vec::new(),
+    };
+    let (share, AnswerShare { part, answered }) = (percent(now.share()), now);
+    vec![format!("backends left {share} of the queries unanswered in the last 10 s ({part} of {answered}){beside}")]
 }
 
 /// True if a share has risen far above the usual one.
-fn is_rise(now: MadeUp, usual: MadeUp) -> bool {
+fn is_rise(now: AnswerShare, usual: AnswerShare) -> bool {
     let expected = usual.share() * now.answered as f64;
-    let is_many = now.made_up as f64 >= expected + MADE_UP_DEVIATIONS * expected.sqrt() + MIN_MADE_UP;
+    let is_many = now.part as f64 >= expected + MADE_UP_DEVIATIONS * expected.sqrt() + MIN_MADE_UP;
     let bound = (MADE_UP_RISE * usual.share()).min(f64::midpoint(1.0, usual.share())).max(MIN_MADE_UP_SHARE);
     is_many && now.share() >= bound
 }
 
 fn failing(facts: &Facts<'_>) -> Vec<String> {
-    let &Facts { failures, answered, usual_failures, .. } = facts;
-    let now = MadeUp { made_up: failures, answered };
-    let is_most = failures * 2 > answered;
-    if answered < MIN_RESPONSES || !is_most && !usual_failures.is_some_and(|usual| is_rise(now, usual)) {
+    let RecentShare { now: now @ AnswerShare { part, answered }, usual } = facts.failures;
+    let is_most = part * 2 > answered;
+    if answered < MIN_RESPONSES || !is_most && !usual.is_some_and(|usual| is_rise(now, usual)) {
         return Vec::new();
     }
-    let usual = usual_failures.map(|usual| format!("; {} is usual", percent(usual.share()))).unwrap_or_default();
+    let usual = usual.map(|usual| format!("; {} is usual", percent(usual.share()))).unwrap_or_default();
     let share = percent(now.share());
-    vec![format!(
-        "{share} of the responses were SERVFAIL or REFUSED in the last 10 s ({failures} of {answered}){usual}"
-    )]
+    vec![format!("{share} of the responses were SERVFAIL or REFUSED in the last 10 s ({part} of {answered}){usual}")]
 }
 
 fn overload(facts: &Facts<'_>) -> Vec<String> {
@@ -385,11 +240,11 @@ fn overload(facts: &Facts<'_>) -> Vec<String> {
 }
 
 fn zone_expired(facts: &Facts<'_>) -> Vec<String> {
-    of_zones(facts.expired_zones, "expired: no primary has confirmed the data in time")
+    of_zones(&facts.snapshot.expired_zones, "expired: no primary has confirmed the data in time")
 }
 
 fn zone_absent(facts: &Facts<'_>) -> Vec<String> {
-    of_zones(facts.absent_zones, "no data: no transfer has succeeded")
+    of_zones(&facts.snapshot.absent_zones, "no data: no transfer has succeeded")
 }
 
 fn of_zones(zones: &[ExpiredZone], fate: &str) -> Vec<String> {
@@ -406,45 +261,51 @@ fn of_zones(zones: &[ExpiredZone], fate: &str) -> Vec<String> {
 }
 
 fn backend_down(facts: &Facts<'_>) -> Vec<String> {
-    let text = |pool: &PoolFacts<'_>| {
-        let is_meant = |backend: &&BackendFacts<'_>| backend.state == BackendState::Down && !backend.by_hand;
+    let is_meant = |backend: &&BackendFacts<'_>| backend.state == BackendState::Down && !backend.by_hand;
+    of_pools(facts, |pool| {
         let down: Vec<_> = pool.backends.iter().filter(is_meant).collect();
-        let (name, all) = (pool.name, pool.backends.len());
-        match *down {
-            [] => None,
-            [backend] => Some(format!("{} of pool {name} has been down for {}", backend.name, time(backend.state_for))),
-            _ => Some(format!("{} of {all} backends of pool {name} are down: {}", down.len(), named(&down))),
-        }
-    };
-    facts.pools.iter().filter(|pool| !is_down(pool)).filter_map(text).collect()
+        one_or_more(pool, &down, "").filter(|_| !is_down(pool))
+    })
+}
+
+fn backend_behind(facts: &Facts<'_>) -> Vec<String> {
+    of_pools(facts, |pool| {
+        let behind: Vec<_> = pool.backends.iter().filter(|backend| backend.state == BackendState::Behind).collect();
+        one_or_more(pool, &behind, ": one of its zones is older than on other backends")
+    })
+}
+
+/// Reports one backend with its state and the effect of it, or the number of backends in this state.
+fn one_or_more(pool: &PoolFacts<'_>, backends: &[&BackendFacts<'_>], effect: &str) -> Option<String> {
+    let (pool, all) = (pool.name, pool.backends.len());
+    let first = backends.first()?;
+    let (name, state, count) = (first.name, first.state.label(), backends.len());
+    Some(match count {
+        1 => format!("{name} of pool {pool} has been {state} for {}{effect}", time(first.state_for)),
+        _ => format!("{count} of {all} backends of pool {pool} are {state}: {}", named(backends)),
+    })
 }
 
 fn flapping(facts: &Facts<'_>) -> Vec<String> {
-    let backends = facts.pools.iter().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
-    let text = |(pool, backend): (&PoolFacts<'_>, &BackendFacts<'_>)| {
+    of_backends(facts, |pool, backend| {
         let Flaps { within, ago } = backend.flaps.filter(|flaps| flaps.within <= FLAPPING && flaps.ago < FLAPPING)?;
         let (name, within, ago) = (backend.name, time(within), time(ago));
         Some(format!(
-            "{name} of pool {} flaps: it changed between up and down four times in {within}, the last time {ago} ago",
-            pool.name
+            "{name} of pool {pool} flaps: it changed between up and down four times in {within}, the last time {ago} ago"
         ))
-    };
-    backends.filter_map(text).collect()
+    })
 }
 
 fn backend_failing(facts: &Facts<'_>) -> Vec<String> {
-    let backends = facts.pools.iter().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
-    let up = backends.filter(|(_, backend)| backend.state.is_up());
-    let text = |(pool, backend): (&PoolFacts<'_>, &BackendFacts<'_>)| {
-        let FailedAttempts { attempts, failures, ago } = backend.failed.filter(|failed| failed.ago < FAILING_SHOWN)?;
+    of_backends(facts, |pool, backend| {
+        let failed = backend.failed.filter(|failed| failed.ago < FAILING_SHOWN && backend.state.is_up());
+        let (name, FailedAttempts { attempts, failures, ago }) = (backend.name, failed?);
         let share = percent(failures as f64 / attempts as f64);
         let ago = if ago.is_zero() { String::new() } else { format!(", {} ago", time(ago)) };
         Some(format!(
-            "{} of pool {} fails: {share} of its attempts failed in 10 s ({failures} of {attempts}){ago}",
-            backend.name, pool.name
+            "{name} of pool {pool} fails: {share} of its attempts failed in 10 s ({failures} of {attempts}){ago}"
         ))
-    };
-    up.filter_map(text).collect()
+    })
 }
 
 /// Returns true if most attempts failed, and `None` if there are too few to judge.
@@ -452,37 +313,13 @@ pub(super) fn is_failing(of: &FailedAttempts) -> Option<bool> {
     (of.attempts >= MIN_RESPONSES).then_some(of.failures * 2 > of.attempts)
 }
 
-fn backend_behind(facts: &Facts<'_>) -> Vec<String> {
-    let text = |pool: &PoolFacts<'_>| {
-        let behind: Vec<_> = pool.backends.iter().filter(|backend| backend.state == BackendState::Behind).collect();
-        let (name, all) = (pool.name, pool.backends.len());
-        match *behind {
-            [] => None,
-            [backend] => {
-                let time = time(backend.state_for);
-                Some(format!(
-                    "{} of pool {name} has been behind for {time}: one of its zones is older than on other backends",
-                    backend.name
-                ))
-            }
-            _ => Some(format!("{} of {all} backends of pool {name} are behind: {}", behind.len(), named(&behind))),
-        }
-    };
-    facts.pools.iter().filter_map(text).collect()
-}
-
 fn backend_slow(facts: &Facts<'_>) -> Vec<String> {
-    let backends = facts.pools.iter().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
-    let slow = backends.filter(|(_, backend)| backend.slow_for > 0 && backend.state.is_up());
-    let text = |(pool, backend): (&PoolFacts<'_>, &BackendFacts<'_>)| {
-        let (now, usual) = (millis(backend.p50?), millis(backend.usual_p50?));
-        let for_ = time(Duration::from_secs(backend.slow_for));
-        Some(format!(
-            "{} of pool {} has been slow for {for_}: its median is {now}, {usual} is usual",
-            backend.name, pool.name
-        ))
-    };
-    slow.filter_map(text).collect()
+    of_backends(facts, |pool, backend| {
+        let slow = Some(backend).filter(|backend| backend.slow_for > 0 && backend.state.is_up())?;
+        let (name, now, usual) = (slow.name, millis(slow.p50?), millis(slow.usual_p50?));
+        let for_ = time(Duration::from_secs(slow.slow_for));
+        Some(format!("{name} of pool {pool} has been slow for {for_}: its median is {now}, {usual} is usual"))
+    })
 }
 
 /// Returns true if the median `now` (µs) is slow for a backend with the median `usual`.
@@ -491,12 +328,12 @@ pub(super) fn is_slow(usual: u64, now: u64) -> bool {
 }
 
 fn tail_high(facts: &Facts<'_>) -> Vec<String> {
-    let high = facts.pools.iter().filter(|pool| pool.slow >= MIN_TAIL && pool.slow * TAIL_PART >= pool.measured * 3);
-    let text = |pool: &PoolFacts<'_>| {
-        let (now, usual) = (millis(pool.p99?), millis(pool.usual_p99?));
-        Some(format!("p99 of pool {} was {now} in the last minute, {usual} in the hour before", pool.name))
-    };
-    high.filter_map(text).collect()
+    of_pools(facts, |pool| {
+        let (slow, measured) = (pool.slow, pool.measured);
+        let high = Some(pool).filter(|_| slow >= MIN_TAIL && slow * TAIL_PART >= measured * 3)?;
+        let (name, now, usual) = (high.name, millis(high.p99?), millis(high.usual_p99?));
+        Some(format!("p99 of pool {name} was {now} in the last minute, {usual} in the hour before"))
+    })
 }
 
 /// The lowest latency (µs) of a slow answer, for this usual p99.
@@ -505,24 +342,23 @@ pub(super) fn slow_bound(usual_p99: u64) -> u64 {
 }
 
 fn hedges_denied(facts: &Facts<'_>) -> Vec<String> {
-    let is_denied = |pool: &&PoolFacts<'_>| pool.hedges_denied >= MIN_DENIED && pool.hedges_denied > pool.hedges_sent;
-    let text = |pool: &PoolFacts<'_>| {
-        let PoolFacts { name, hedges_sent, hedges_denied, .. } = pool;
-        format!(
-            "{hedges_denied} hedges of pool {name} were denied in the last 10 s, {hedges_sent} were sent: the budget is spent"
-        )
-    };
-    facts.pools.iter().filter(is_denied).map(text).collect()
+    of_pools(facts, |&PoolFacts { name, hedges_sent: sent, hedges_denied: denied, .. }| {
+        (denied >= MIN_DENIED && denied > sent).then(|| {
+            format!(
+                "{denied} hedges of pool {name} were denied in the last 10 s, {sent} were sent: the budget is spent"
+            )
+        })
+    })
 }
 
 fn reload_failed(facts: &Facts<'_>) -> Vec<String> {
-    let error = facts.reload.last.as_ref().and_then(|last| Some((last.at, last.error.as_deref()?)));
-    let text = |(at, error)| {
-        let first = str::lines(error).next().unwrap_or_default();
-        let at = humantime::format_rfc3339_seconds(at);
-        format!("the reload at {at} failed, edition {} still applies: {first}", facts.reload.edition)
+    let reload = &facts.snapshot.reload;
+    let text = |last: &LastReload| {
+        let first = last.error.as_deref()?.lines().next().unwrap_or_default();
+        let at = humantime::format_rfc3339_seconds(last.at);
+        Some(format!("the reload at {at} failed, edition {} still applies: {first}", reload.edition))
     };
-    error.map(text).into_iter().collect()
+    reload.last.as_ref().and_then(text).into_iter().collect()
 }
 
 fn source_stale(facts: &Facts<'_>) -> Vec<String> {
@@ -543,28 +379,21 @@ fn source_stale(facts: &Facts<'_>) -> Vec<String> {
 }
 
 fn divergence(facts: &Facts<'_>) -> Vec<String> {
-    let text = |pool: &PoolFacts<'_>| {
-        let word = match pool.divergent {
-            0 => return None,
-            1 => "question",
-            _ => "questions",
-        };
-        Some(format!("backends of pool {} answer {} {word} differently", pool.name, pool.divergent))
-    };
-    facts.pools.iter().filter_map(text).collect()
+    of_pools(facts, |&PoolFacts { name, divergent, .. }| {
+        let word = if divergent == 1 { "question" } else { "questions" };
+        (divergent > 0).then(|| format!("backends of pool {name} answer {divergent} {word} differently"))
+    })
 }
 
 fn tap_drops(facts: &Facts<'_>) -> Vec<String> {
-    let is_meant = |tap: &&TapFacts| {
-        let is_by_design = tap.name == Tap::Slow.label();
-        !is_by_design && tap.dropped >= MIN_TAP_DROPS && tap.dropped * TAP_PART >= tap.dropped + tap.written
+    let text = |&TapFacts { name, written, dropped }: &TapFacts| {
+        let all = dropped + written;
+        let is_by_design = name == Tap::Slow.label();
+        let is_meant = !is_by_design && dropped >= MIN_TAP_DROPS && dropped * TAP_PART >= all;
+        let share = percent(dropped as f64 / all as f64);
+        is_meant.then(|| format!("{dropped} records of {name} were dropped in the last minute ({share})"))
     };
-    let text = |tap: &TapFacts| {
-        let TapFacts { name, written, dropped } = tap;
-        let share = percent(*dropped as f64 / (dropped + written) as f64);
-        format!("{dropped} records of {name} were dropped in the last minute ({share})")
-    };
-    facts.taps.iter().filter(is_meant).map(text).collect()
+    facts.taps.iter().filter_map(text).collect()
 }
 
 fn process_crashed(facts: &Facts<'_>) -> Vec<String> {
@@ -572,6 +401,16 @@ fn process_crashed(facts: &Facts<'_>) -> Vec<String> {
     let text =
         |crashed_for| format!("a server process crashed or hung {} ago, and a standby took over", time(crashed_for));
     crashed_for.map(text).into_iter().collect()
+}
+
+fn of_pools(facts: &Facts<'_>, text: impl Fn(&PoolFacts<'_>) -> Option<String>) -> Vec<String> {
+    facts.pools.iter().filter_map(text).collect()
+}
+
+/// Returns the texts about backends. `text` takes the name of the pool.
+fn of_backends(facts: &Facts<'_>, text: impl Fn(&str, &BackendFacts<'_>) -> Option<String>) -> Vec<String> {
+    let backends = facts.pools.iter().flat_map(|pool| pool.backends.iter().map(|backend| (pool.name, backend)));
+    backends.filter_map(|(pool, backend)| text(pool, backend)).collect()
 }
 
 /// Backends with their state and for how long, the first few of them.
@@ -614,16 +453,6 @@ fn time(time: Duration) -> String {
         (0, _) => format!("{} {}", large.0, large.1),
         (count, unit) => format!("{} {} {count} {unit}", large.0, large.1),
     }
-}
-
-/// The table of rules for the docs.
-#[cfg(test)]
-fn rules_as_markdown() -> String {
-    let mut text = "| code | state | when | why |\n|---|---|---|---|\n".to_owned();
-    for VerdictRule { code, state, bound, why, .. } in RULES {
-        text.push_str(&format!("| `{code}` | {} | {bound} | {why} |\n", state.label()));
-    }
-    text
 }
 
 /// Reasons that a verdict has at most.

@@ -35,7 +35,6 @@ const LARGE_STRUCTS: &[&str] = &[
     "src/policy/race.rs Race",
     "src/policy/rules.rs PoolRules",
     "src/sight/slow/mod.rs SlowRace",
-    "src/sight/verdict.rs Facts",
     "src/supervisor/common.rs Common",
     "src/supervisor/supervise.rs Supervisor",
     "src/taps/record.rs QueryRecord",

@@ -1,60 +1,42 @@
 //! The display of a history for the page, `top` and `ctl`.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
-use super::steps::{BackendStep, Percentile, PoolStep, ServerStep, StepRing};
-use super::tracks::{BackendTrack, PoolTrack};
-use super::{History, is_sick};
+use super::History;
+use super::steps::{BackendStep, Percentile, PoolStep, ServerStep, ServerTotals};
+use super::tracks::BackendTrack;
 use crate::metrics::{BackendSnapshot, DropReason, PoolSnapshot, ResponseSource, Snapshot};
 use crate::sight::live::{
-    self, BackendHistory, BackendSecond, CacheHistory, CacheSecond, HedgesHistory, HedgesSecond, MAX_BACKENDS,
+    BackendHistory, BackendSecond, CacheLookups, Column, HedgeFigures, HistoryFigures, MAX_BACKENDS, PoolFigures,
     PoolHistory, PoolSecond, Second, Span, Verdict,
 };
 
 impl History {
     /// Returns the last second, which ends at `at`; before the first one has ended all figures are 0.
     pub fn second(&self, at: u64, snapshot: &Snapshot, verdict: Verdict) -> Second {
-        let latest = self.seconds.iter().next_back().copied().unwrap_or_default();
-        let counts = |counts: &[u32], labels: &[&'static str]| {
-            labels.iter().zip(counts).map(|(label, count)| ((*label).to_owned(), u64::from(*count))).collect()
-        };
-        let cache = |[hits, stale_hits, misses]: [u32; 3]| CacheSecond {
-            hits: hits.into(),
-            stale_hits: stale_hits.into(),
-            misses: misses.into(),
-        };
+        let ServerStep { counts, .. } = self.seconds.back().copied().unwrap_or_default();
+        let [hits, stale_hits, misses] = counts.cache.unwrap_or_default();
         Second {
             at,
             verdict,
-            queries: latest.queries.into(),
-            responses: counts(&latest.responses, &ResponseSource::ALL.map(ResponseSource::label)),
-            failures: latest.failures.into(),
-            dropped: counts(&latest.dropped, &DropReason::ALL.map(DropReason::label)),
-            cache: snapshot.cache.as_ref().map(|_| latest.cache.map(cache).unwrap_or_default()),
+            queries: counts.queries,
+            responses: by_label(&ResponseSource::ALL.map(ResponseSource::label), |place| counts.responses[place]),
+            failures: counts.failures,
+            dropped: by_label(&DropReason::ALL.map(DropReason::label), |place| counts.dropped[place]),
+            cache: snapshot.cache.as_ref().map(|_| CacheLookups { hits, stale_hits, misses }),
             pools: snapshot.pools.iter().filter_map(|pool| self.pool_second(pool)).collect(),
         }
     }
 
     fn pool_second(&self, pool: &PoolSnapshot) -> Option<PoolSecond> {
-        let PoolStep { queries, attempts, sent, won, denied, p50, p99, p999, .. } = self.pool(&pool.name)?.latest;
+        let latest = &self.pool(&pool.name)?.latest;
         let mut backends: Vec<_> = pool.backends.iter().collect();
-        let more_backends = backends.len().saturating_sub(MAX_BACKENDS) as u64;
         // The sort is stable: equal backends keep the order of the config.
         backends.sort_by_cached_key(|backend| Reverse(self.badness(&pool.name, backend)));
         backends.truncate(MAX_BACKENDS);
-        Some(PoolSecond {
-            name: pool.name.clone(),
-            queries: queries.into(),
-            attempts: attempts.into(),
-            in_flight: pool.counts.in_flight.0,
-            p50_ms: p50.millis(),
-            p99_ms: p99.millis(),
-            p999_ms: p999.millis(),
-            hedges: HedgesSecond { sent: sent.into(), won: won.into(), denied: denied.into(), tokens: pool.tokens },
-            backends: backends.into_iter().map(|backend| self.backend_second(&pool.name, backend)).collect(),
-            more_backends,
-        })
+        let backends = backends.into_iter().map(|backend| self.backend_second(&pool.name, backend)).collect();
+        Some(pool_figures(pool, |of| of(latest).into(), |of| of(latest).millis(), backends))
     }
 
     /// Returns a sort key: sick, slow, failing, then the time to reply. That is a bucket of the last minute,
@@ -63,9 +45,9 @@ impl History {
         let track = self.backends.find(pool, backend);
         let kept = track.and_then(|track| track.kept.as_ref());
         let has_failed = track.is_some_and(|track| track.latest.errors + track.latest.timeouts > 0);
-        let latest = kept.and_then(|kept| kept.steps.iter().next_back());
+        let latest = kept.and_then(|kept| kept.steps.back());
         let p99 = latest.map(|step| step.p99).filter(|p99| *p99 != Percentile::NONE);
-        (is_sick(backend.state), kept.is_some_and(|kept| kept.slow_for > 0), has_failed, p99)
+        (!backend.state.is_up(), kept.is_some_and(|kept| kept.slow_for > 0), has_failed, p99)
     }
 
     fn backend_second(&self, pool: &str, backend: &BackendSnapshot) -> BackendSecond {
@@ -86,29 +68,30 @@ impl History {
     }
 
     /// Returns the whole history.
-    pub fn show(&self, span: Span, snapshot: &Snapshot) -> live::HistoryFigures {
+    pub fn show(&self, span: Span, snapshot: &Snapshot) -> HistoryFigures {
         let steps = match span {
             Span::TenMinutes => &self.seconds,
             Span::Day => &self.minutes,
         };
-        let column = |of: &dyn Fn(&ServerStep) -> u32| steps.iter().map(|step| of(step).into()).collect::<Vec<u64>>();
-        let columns = |labels: &[&'static str], of: fn(&ServerStep, usize) -> u32| -> BTreeMap<String, Vec<u64>> {
-            let column = |place| column(&move |step| of(step, place));
-            labels.iter().enumerate().map(|(place, label)| ((*label).to_owned(), column(place))).collect()
-        };
-        let cache = |place: usize| steps.iter().map(|step| step.cache.map(|cache| cache[place].into())).collect();
-        let has_backends = span == Span::TenMinutes;
+        fn column(steps: &VecDeque<ServerStep>, of: impl Fn(&ServerTotals) -> u64) -> Vec<u64> {
+            steps.iter().map(|step| of(&step.counts)).collect()
+        }
+        let cache = |place: usize| steps.iter().map(|step| step.counts.cache.map(|cache| cache[place])).collect();
         let kept = |pool: &&PoolSnapshot| self.pool(&pool.name).is_some_and(|track| track.kept.is_some());
         let pools: Vec<_> = snapshot.pools.iter().filter(kept).collect();
-        live::HistoryFigures {
+        HistoryFigures {
             step_seconds: span.step_seconds(),
             at: steps.iter().map(|step| step.at).collect(),
             verdict: steps.iter().map(|step| step.verdict).collect(),
-            queries: column(&|step| step.queries),
-            responses: columns(&ResponseSource::ALL.map(ResponseSource::label), |step, place| step.responses[place]),
-            failures: column(&|step| step.failures),
-            dropped: columns(&DropReason::ALL.map(DropReason::label), |step, place| step.dropped[place]),
-            cache: snapshot.cache.as_ref().map(|_| CacheHistory {
+            queries: column(steps, |counts| counts.queries),
+            responses: by_label(&ResponseSource::ALL.map(ResponseSource::label), |place| {
+                column(steps, |counts| counts.responses[place])
+            }),
+            failures: column(steps, |counts| counts.failures),
+            dropped: by_label(&DropReason::ALL.map(DropReason::label), |place| {
+                column(steps, |counts| counts.dropped[place])
+            }),
+            cache: snapshot.cache.as_ref().map(|_| CacheLookups {
                 hits: cache(0),
                 stale_hits: cache(1),
                 misses: cache(2),
@@ -116,46 +99,30 @@ impl History {
             more_pools: (snapshot.pools.len() - pools.len()) as u64,
             pools: pools.into_iter().filter_map(|pool| self.pool_history(span, pool)).collect(),
             backend_step_seconds: 10,
-            backend_at: if has_backends { self.tens.iter().copied().collect() } else { Vec::new() },
+            backend_at: match span {
+                Span::TenMinutes => self.tens.iter().copied().collect(),
+                Span::Day => Vec::new(),
+            },
         }
     }
 
     fn pool_history(&self, span: Span, pool: &PoolSnapshot) -> Option<PoolHistory> {
-        let track: &PoolTrack = self.pool(&pool.name)?;
-        let kept = track.kept.as_ref()?;
-        let (steps, length) = match span {
-            Span::TenMinutes => (&kept.seconds, self.seconds.len()),
-            Span::Day => (&kept.minutes, self.minutes.len()),
-        };
-        let counts =
-            |of: fn(&PoolStep) -> u32| padded(steps, length, |step| step.is_there.then(|| u64::from(of(step))));
-        let times = |of: fn(&PoolStep) -> Percentile| padded(steps, length, |step| of(step).millis());
-        let backends = match span {
+        let kept = self.pool(&pool.name)?.kept.as_ref()?;
+        let find = |backend| Some((backend, self.backends.find(&pool.name, backend)?));
+        let history = |(backend, track)| self.backend_history(backend, track);
+        let (steps, length, backends) = match span {
             Span::TenMinutes => {
-                let tracks = pool.backends.iter().filter_map(|backend| {
-                    Some((backend, self.backends.find(&pool.name, backend).filter(|track| track.kept.is_some())?))
-                });
-                tracks.filter_map(|(backend, track)| self.backend_history(backend, track)).collect()
+                let backends = pool.backends.iter().filter_map(find).filter_map(history).collect();
+                (&kept.seconds, self.seconds.len(), backends)
             }
-            Span::Day => Vec::new(),
+            Span::Day => (&kept.minutes, self.minutes.len(), Vec::new()),
         };
-        Some(PoolHistory {
-            name: pool.name.clone(),
-            queries: counts(|step| step.queries),
-            attempts: counts(|step| step.attempts),
-            in_flight: counts(|step| step.in_flight),
-            p50_ms: times(|step| step.p50),
-            p99_ms: times(|step| step.p99),
-            p999_ms: times(|step| step.p999),
-            hedges: HedgesHistory {
-                sent: counts(|step| step.sent),
-                won: counts(|step| step.won),
-                denied: counts(|step| step.denied),
-                tokens: counts(|step| step.tokens),
-            },
-            more_backends: (pool.backends.len() - backends.len()) as u64,
+        Some(pool_figures(
+            pool,
+            |of| padded(steps, length, |step| step.is_there.then(|| u64::from(of(step)))),
+            |of| padded(steps, length, |step| of(step).millis()),
             backends,
-        })
+        ))
     }
 
     fn backend_history(&self, backend: &BackendSnapshot, track: &BackendTrack) -> Option<BackendHistory> {
@@ -172,8 +139,38 @@ impl History {
     }
 }
 
+/// Returns the figures of a pool: each count and each time is read from one step, or from all.
+fn pool_figures<N, T, B>(
+    pool: &PoolSnapshot,
+    count: impl Fn(fn(&PoolStep) -> u32) -> N,
+    time: impl Fn(fn(&PoolStep) -> Percentile) -> T,
+    backends: Vec<B>,
+) -> PoolFigures<N, T, B> {
+    PoolFigures {
+        name: pool.name.clone(),
+        queries: count(|step| step.queries),
+        attempts: count(|step| step.attempts),
+        in_flight: count(|step| step.in_flight),
+        p50_ms: time(|step| step.p50),
+        p99_ms: time(|step| step.p99),
+        p999_ms: time(|step| step.p999),
+        hedges: HedgeFigures {
+            sent: count(|step| step.sent),
+            won: count(|step| step.won),
+            denied: count(|step| step.denied),
+            tokens: count(|step| step.tokens),
+        },
+        more_backends: (pool.backends.len() - backends.len()) as u64,
+        backends,
+    }
+}
+
+fn by_label<V>(labels: &[&str], value: impl Fn(usize) -> V) -> BTreeMap<String, V> {
+    labels.iter().enumerate().map(|(place, label)| ((*label).to_owned(), value(place))).collect()
+}
+
 /// Returns a column as long as that of the server: a later pool has no values at first.
-fn padded<T, V>(steps: &StepRing<T>, length: usize, of: impl Fn(&T) -> Option<V>) -> Vec<Option<V>> {
+fn padded<T, V>(steps: &VecDeque<T>, length: usize, of: impl Fn(&T) -> Option<V>) -> Column<V> {
     let missing = length.saturating_sub(steps.len());
     std::iter::repeat_with(|| None).take(missing).chain(steps.iter().map(of)).collect()
 }

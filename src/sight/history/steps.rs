@@ -1,4 +1,4 @@
-//! Compact time steps, the rings that hold them, and histograms in half of their size.
+//! Compact time steps, and histograms in half of their size.
 
 use std::collections::VecDeque;
 
@@ -6,62 +6,25 @@ use crate::log_linear::quantile;
 use crate::metrics::{BUCKETS, DropReason, HistogramSnapshot, ResponseSource, Snapshot, Tap, TapFate, time_of_bucket};
 use crate::sight::live::VerdictState;
 
-#[derive(Clone, Debug)]
-pub(super) struct StepRing<T> {
-    items: VecDeque<T>,
-    max: usize,
+/// Adds the newest item of a ring, which drops the oldest one if it has `max` items.
+pub(super) fn push<T>(ring: &mut VecDeque<T>, item: T, max: usize) {
+    if ring.len() == max {
+        ring.pop_front();
+    }
+    ring.push_back(item);
 }
 
-impl<T> StepRing<T> {
-    pub(super) fn new(max: usize) -> Self {
-        Self { items: VecDeque::with_capacity(max), max }
-    }
-
-    pub(super) fn push(&mut self, item: T) {
-        if self.items.len() == self.max {
-            self.items.pop_front();
-        }
-        self.items.push_back(item);
-    }
-
-    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &T> + ExactSizeIterator {
-        self.items.iter()
-    }
-
-    pub(super) fn last(&self, count: usize) -> impl Iterator<Item = &T> {
-        self.items.iter().skip(self.items.len().saturating_sub(count))
-    }
-
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.items.iter_mut()
-    }
-
-    pub(super) fn latest_mut(&mut self) -> Option<&mut T> {
-        self.items.back_mut()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.items.len()
-    }
-
-    #[cfg(test)]
-    pub(super) fn octets(&self) -> usize {
-        self.items.capacity() * size_of::<T>()
-    }
-}
-
+/// The counts of the server: since its start, or of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ServerTotals {
-    queries: u64,
-    failures: u64,
-    responses: [u64; ResponseSource::ALL.len()],
-    dropped: [u64; DropReason::ALL.len()],
+    pub(super) queries: u64,
+    pub(super) failures: u64,
+    pub(super) responses: [u64; ResponseSource::ALL.len()],
+    pub(super) dropped: [u64; DropReason::ALL.len()],
     /// Hits, stale hits, misses.
-    cache: Option<[u64; 3]>,
-    taps: Taps,
+    pub(super) cache: Option<[u64; 3]>,
+    pub(super) taps: [[u64; TapFate::ALL.len()]; Tap::ALL.len()],
 }
-
-pub(super) type Taps = [[u64; TapFate::ALL.len()]; Tap::ALL.len()];
 
 impl ServerTotals {
     pub(super) fn of(snapshot: &Snapshot) -> Self {
@@ -76,82 +39,62 @@ impl ServerTotals {
         }
     }
 
-    /// Returns the step from `earlier` to this, which ends at `at`. A counter that has fallen was reset.
-    pub(super) fn since(&self, earlier: &Self, at: u64) -> ServerStep {
-        let zip = |now: &[u64], before: &[u64]| -> Vec<u32> {
-            now.iter().zip(before).map(|(now, before)| grown(*now, *before)).collect()
+    /// Returns the growth since `earlier`. A counter that has fallen was reset.
+    pub(super) fn since(&self, earlier: &Self) -> Self {
+        let mut grown = *self;
+        grown.join(earlier, |now, before| now.checked_sub(before).unwrap_or(now));
+        // A new cache counts from zero.
+        let is_new = |(now, before): ([u64; 3], [u64; 3])| now.iter().zip(before).any(|(now, before)| *now < before);
+        if self.cache.zip(earlier.cache).is_some_and(is_new) {
+            grown.cache = self.cache;
+        }
+        grown
+    }
+
+    pub(super) fn add(&mut self, more: &Self) {
+        self.join(more, |sum, count| sum + count);
+    }
+
+    fn join(&mut self, other: &Self, join: fn(u64, u64) -> u64) {
+        let each = |own: &mut [u64], other: &[u64]| {
+            own.iter_mut().zip(other).for_each(|(own, other)| *own = join(*own, *other));
         };
-        let array = |counts: Vec<u32>| counts.try_into().expect("as many as there were");
-        ServerStep {
-            at,
-            queries: grown(self.queries, earlier.queries),
-            failures: grown(self.failures, earlier.failures),
-            responses: array(zip(&self.responses, &earlier.responses)),
-            dropped: zip(&self.dropped, &earlier.dropped).try_into().expect("as many as there were"),
-            // A new cache counts from zero.
-            cache: self.cache.map(|now| {
-                let before = earlier.cache.filter(|before| now.iter().zip(before).all(|(now, before)| now >= before));
-                zip(&now, &before.unwrap_or_default()).try_into().expect("as many as there were")
-            }),
-            verdict: VerdictState::Well,
+        self.queries = join(self.queries, other.queries);
+        self.failures = join(self.failures, other.failures);
+        each(&mut self.responses, &other.responses);
+        each(&mut self.dropped, &other.dropped);
+        each(self.taps.as_flattened_mut(), other.taps.as_flattened());
+        if let (Some(own), Some(other)) = (&mut self.cache, &other.cache) {
+            each(own, other);
         }
     }
 
-    pub(super) fn taps_since(&self, earlier: &Self) -> Taps {
-        let mut taps = self.taps;
-        for (now, before) in taps.iter_mut().flatten().zip(earlier.taps.iter().flatten()) {
-            *now = now.checked_sub(*before).unwrap_or(*now);
-        }
-        taps
+    /// Counts queries without a backend's answer: with a generated response, or none.
+    pub(super) fn made_up(&self) -> u64 {
+        self.responses[ResponseSource::Synthesized as usize] + self.dropped[DropReason::Unanswered as usize]
     }
 
-    pub(super) fn carry(&mut self, given: &Self) {
-        self.queries += given.queries;
-        self.failures += given.failures;
-        self.taps.iter_mut().flatten().zip(given.taps.iter().flatten()).for_each(|(sum, count)| *sum += count);
-        self.responses.iter_mut().zip(given.responses).for_each(|(sum, count)| *sum += count);
-        self.dropped.iter_mut().zip(given.dropped).for_each(|(sum, count)| *sum += count);
-        if let (Some(sums), Some(given)) = (&mut self.cache, given.cache) {
-            sums.iter_mut().zip(given).for_each(|(sum, count)| *sum += count);
-        }
+    pub(super) fn answered(&self) -> u64 {
+        self.responses.iter().sum::<u64>() + self.dropped[DropReason::Unanswered as usize]
     }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ServerStep {
     pub(super) at: u64,
-    pub(super) queries: u32,
-    pub(super) failures: u32,
-    pub(super) responses: [u32; ResponseSource::ALL.len()],
-    pub(super) dropped: [u32; DropReason::ALL.len()],
-    /// Hits, stale hits, misses.
-    pub(super) cache: Option<[u32; 3]>,
+    pub(super) counts: ServerTotals,
     pub(super) verdict: VerdictState,
 }
 
 impl ServerStep {
     pub(super) fn extend(&mut self, next: &Self) {
         self.at = next.at;
-        self.queries = self.queries.saturating_add(next.queries);
-        self.failures = self.failures.saturating_add(next.failures);
-        self.responses.iter_mut().zip(next.responses).for_each(|(sum, count)| *sum = sum.saturating_add(count));
-        self.dropped.iter_mut().zip(next.dropped).for_each(|(sum, count)| *sum = sum.saturating_add(count));
-        if let Some(cache) = next.cache {
-            let sums = self.cache.get_or_insert_default();
-            sums.iter_mut().zip(cache).for_each(|(sum, count)| *sum = sum.saturating_add(count));
+        // A minute has a cache if one of its seconds has one.
+        if next.counts.cache.is_some() {
+            self.counts.cache.get_or_insert_default();
         }
+        self.counts.add(&next.counts);
         self.verdict = self.verdict.max(next.verdict);
-    }
-
-    /// Counts queries without a backend's answer: with a generated response, or none.
-    pub(super) fn made_up(&self) -> u64 {
-        u64::from(self.responses[ResponseSource::Synthesized as usize])
-            + u64::from(self.dropped[DropReason::Unanswered as usize])
-    }
-
-    pub(super) fn answered(&self) -> u64 {
-        let responses: u64 = self.responses.iter().copied().map(u64::from).sum();
-        responses + u64::from(self.dropped[DropReason::Unanswered as usize])
     }
 }
 
@@ -205,22 +148,23 @@ pub(super) struct HistogramMark {
     total: u64,
 }
 
-impl HistogramMark {
-    pub(super) fn empty() -> Self {
+impl Default for HistogramMark {
+    fn default() -> Self {
         Self { counts: Box::new([0; BUCKETS]), total: 0 }
     }
+}
 
+impl HistogramMark {
     pub(super) fn of(now: &HistogramSnapshot) -> Self {
-        let mut mark = Self::empty();
-        mark.set(now);
-        mark
+        Self { counts: Box::new(now.counts().map(|count| count as u32)), total: now.count() }
     }
 
-    pub(super) fn set(&mut self, now: &HistogramSnapshot) {
-        for (mark, count) in self.counts.iter_mut().zip(now.counts()) {
-            *mark = *count as u32;
-        }
+    /// Moves the mark, and returns the counts since the last one.
+    pub(super) fn advance(&mut self, now: &HistogramSnapshot) -> Counts {
+        let counts = self.until(now);
+        *self.counts = now.counts().map(|count| count as u32);
         self.total = now.count();
+        counts
     }
 
     /// Returns the counts since the mark; all, if the histogram was reset.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::*;
-use crate::metrics::{Aggregate, BackendCounts, CacheSnapshot, CacheStats, Histogram, ResponseSource};
+use crate::metrics::{Aggregate, BackendCounts, BackendState, CacheSnapshot, CacheStats, Histogram, ResponseSource};
 use crate::sight::live::{Second, Span, Verdict};
 use crate::sight::{Event, Sight};
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use super::steps::{BackendStep, Counts, HistogramMark, Percentile, PoolStep, StepRing, grown, median};
+use super::steps::{BackendStep, Counts, HistogramMark, Percentile, PoolStep, grown, median, push};
 use super::{MARKS, MAX_KEPT_BACKENDS, MAX_TRACKED_BACKENDS, MIN_MINUTES, MINUTES, SECONDS, TEN_SECONDS, TENS};
 use crate::metrics::{BackendCounts, BackendSnapshot, BackendState, HEDGE, PoolSnapshot};
 use crate::sight::live::{BackendMinute, HedgesSecond, PoolMinute};
@@ -24,8 +24,8 @@ pub(super) struct PoolTrack {
 
 #[derive(Clone, Debug)]
 pub(super) struct PoolRings {
-    pub(super) seconds: StepRing<PoolStep>,
-    pub(super) minutes: StepRing<PoolStep>,
+    pub(super) seconds: VecDeque<PoolStep>,
+    pub(super) minutes: VecDeque<PoolStep>,
     open: PoolStep,
     minute: HistogramMark,
     marks: VecDeque<(Sums, HistogramMark)>,
@@ -34,38 +34,31 @@ pub(super) struct PoolRings {
 #[derive(Clone, Copy, Debug, Default)]
 struct Sums {
     queries: u64,
-    attempts: u64,
-    sent: u64,
-    won: u64,
     denied: u64,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct BackendWork {
-    pub(super) attempts: u64,
-    pub(super) sent: u64,
-    pub(super) won: u64,
+    work: Totals,
 }
 
 impl PoolTrack {
     /// Creates the track of an existing pool. If `is_old`, its counts so far precede this history.
     pub(super) fn new(pool: &PoolSnapshot, is_old: bool, is_kept: bool) -> Self {
-        let mark = || if is_old { HistogramMark::of(&pool.counts.duration) } else { HistogramMark::empty() };
+        let mark = || if is_old { HistogramMark::of(&pool.counts.duration) } else { HistogramMark::default() };
         let kept = is_kept.then(|| {
-            let mut marks = VecDeque::with_capacity(MARKS);
-            marks.push_back((Sums::default(), mark()));
             Box::new(PoolRings {
-                seconds: StepRing::new(SECONDS),
-                minutes: StepRing::new(MINUTES),
+                seconds: VecDeque::with_capacity(SECONDS),
+                minutes: VecDeque::with_capacity(MINUTES),
                 open: PoolStep::default(),
                 minute: mark(),
-                marks,
+                marks: [(Sums::default(), mark())].into(),
             })
         });
         Self {
             name: pool.name.clone(),
             is_there: true,
-            latest: PoolStep::default(),
+            latest: PoolStep {
+                in_flight: small(pool.counts.in_flight.0),
+                tokens: small(pool.tokens),
+                ..PoolStep::default()
+            },
             denied: if is_old { pool.counts.hedges_denied } else { 0 },
             second: mark(),
             sums: Sums::default(),
@@ -73,16 +66,15 @@ impl PoolTrack {
         }
     }
 
-    pub(super) fn take(&mut self, pool: &PoolSnapshot, work: BackendWork) {
-        let counts = self.second.until(&pool.counts.duration);
-        self.second.set(&pool.counts.duration);
-        let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+    /// Takes a second of the pool, with that of its backends.
+    pub(super) fn take(&mut self, pool: &PoolSnapshot, work: &Totals) {
+        let counts = self.second.advance(&pool.counts.duration);
         let step = PoolStep {
             queries: small(counts.total()),
             attempts: small(work.attempts),
             in_flight: small(pool.counts.in_flight.0),
-            sent: small(work.sent),
-            won: small(work.won),
+            sent: small(work.hedges),
+            won: small(work.hedges_won),
             denied: grown(pool.counts.hedges_denied, self.denied),
             tokens: small(pool.tokens),
             p50: counts.percentile(0.5),
@@ -92,20 +84,18 @@ impl PoolTrack {
         };
         self.denied = pool.counts.hedges_denied;
         self.sums.queries += counts.total();
-        self.sums.attempts += work.attempts;
-        self.sums.sent += work.sent;
-        self.sums.won += work.won;
         self.sums.denied += u64::from(step.denied);
+        self.sums.work.add(work);
         self.push(step);
     }
 
     pub(super) fn miss(&mut self) {
         if self.is_there {
             // If it comes back, its counters start at zero.
-            (self.second, self.denied) = (HistogramMark::empty(), 0);
+            (self.second, self.denied) = (HistogramMark::default(), 0);
             if let Some(kept) = &mut self.kept {
-                kept.minute = HistogramMark::empty();
-                kept.marks.iter_mut().for_each(|(_, mark)| *mark = HistogramMark::empty());
+                kept.minute = HistogramMark::default();
+                kept.marks.iter_mut().for_each(|(_, mark)| *mark = HistogramMark::default());
             }
         }
         self.push(PoolStep::default());
@@ -115,30 +105,26 @@ impl PoolTrack {
         self.is_there = step.is_there;
         self.latest = step;
         if let Some(kept) = &mut self.kept {
-            kept.seconds.push(step);
+            push(&mut kept.seconds, step, SECONDS);
             kept.open.extend(&step);
         }
     }
 
     pub(super) fn end_ten(&mut self, pool: Option<&PoolSnapshot>) {
         let Some(kept) = &mut self.kept else { return };
-        if kept.marks.len() == MARKS {
-            kept.marks.pop_front();
-        }
-        let mark = pool.map_or_else(HistogramMark::empty, |pool| HistogramMark::of(&pool.counts.duration));
-        kept.marks.push_back((self.sums, mark));
+        let mark = pool.map(|pool| HistogramMark::of(&pool.counts.duration)).unwrap_or_default();
+        push(&mut kept.marks, (self.sums, mark), MARKS);
     }
 
     pub(super) fn end_minute(&mut self, pool: Option<&PoolSnapshot>) {
         let Some(kept) = &mut self.kept else { return };
         let mut step = std::mem::take(&mut kept.open);
         if let Some(pool) = pool {
-            let counts = kept.minute.until(&pool.counts.duration);
+            let counts = kept.minute.advance(&pool.counts.duration);
             (step.p50, step.p99, step.p999) =
                 (counts.percentile(0.5), counts.percentile(0.99), counts.percentile(0.999));
-            kept.minute.set(&pool.counts.duration);
         }
-        kept.minutes.push(step);
+        push(&mut kept.minutes, step, MINUTES);
     }
 
     pub(super) fn carry(&mut self, given: &PoolSnapshot) {
@@ -158,15 +144,16 @@ impl PoolTrack {
     pub(super) fn minute(&self, pool: &PoolSnapshot) -> Option<PoolMinute> {
         let counts = self.measured(pool)?;
         let (before, _) = self.kept.as_ref()?.marks.front()?;
+        let work = self.sums.work.since(&before.work)?;
         let hedges = HedgesSecond {
-            sent: self.sums.sent - before.sent,
-            won: self.sums.won - before.won,
+            sent: work.hedges,
+            won: work.hedges_won,
             denied: self.sums.denied - before.denied,
             tokens: pool.tokens,
         };
         Some(PoolMinute {
             queries: self.sums.queries - before.queries,
-            attempts: self.sums.attempts - before.attempts,
+            attempts: work.attempts,
             p50_ms: counts.percentile(0.5).millis(),
             p99_ms: counts.percentile(0.99).millis(),
             p999_ms: counts.percentile(0.999).millis(),
@@ -177,7 +164,7 @@ impl PoolTrack {
     /// Returns the usual p99: the median over those minutes of the last hour with enough queries.
     pub(super) fn usual_p99(&self) -> Percentile {
         let Some(kept) = &self.kept else { return Percentile::NONE };
-        let enough = kept.minutes.last(HOUR).filter(|minute| minute.queries >= MIN_QUERIES);
+        let enough = kept.minutes.iter().rev().take(HOUR).filter(|minute| minute.queries >= MIN_QUERIES);
         median(enough.map(|minute| minute.p99), MIN_MINUTES)
     }
 
@@ -186,20 +173,25 @@ impl PoolTrack {
         let kept = self.kept.as_ref().map_or(0, |kept| {
             let marks =
                 kept.marks.capacity() * size_of::<(Sums, HistogramMark)>() + kept.marks.len() * HistogramMark::OCTETS;
-            size_of::<PoolRings>() + kept.seconds.octets() + kept.minutes.octets() + marks + HistogramMark::OCTETS
+            let steps = (kept.seconds.capacity() + kept.minutes.capacity()) * size_of::<PoolStep>();
+            size_of::<PoolRings>() + steps + marks + HistogramMark::OCTETS
         });
         self.name.capacity() + HistogramMark::OCTETS + kept
     }
+}
+
+fn small(count: u64) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 pub(super) const HOUR: usize = 60;
 /// The queries required for a p99, so that one query does not decide it.
 const MIN_QUERIES: u32 = 100;
 
+/// The backends in the order of the hashes of their names, because names, or a tree, would take more memory.
 #[derive(Clone, Debug, Default)]
 pub(super) struct BackendTracks {
     tracks: Vec<BackendTrack>,
-    kept: usize,
     turn: u32,
 }
 
@@ -210,42 +202,43 @@ impl BackendTracks {
         let (turn, known) = (self.turn, self.tracks.len());
         for (pool, backend) in all(pools) {
             let key = key(pool, backend);
-            if let Ok(place) = self.tracks[..known].binary_search_by_key(&key, |track| track.key) {
-                let track = &mut self.tracks[place];
-                track.turn = turn;
-                track.take(backend);
-            } else if self.tracks.len() < MAX_TRACKED_BACKENDS {
-                let mut track = BackendTrack::new(key, backend, turn, is_old);
-                track.take(backend);
-                if self.tracks.capacity() == self.tracks.len() {
-                    self.tracks.reserve_exact(self.tracks.len().clamp(8, MAX_TRACKED_BACKENDS - self.tracks.len()));
+            let place = match self.tracks[..known].binary_search_by_key(&key, |track| track.key) {
+                Ok(place) => place,
+                Err(_) if self.tracks.len() == MAX_TRACKED_BACKENDS => continue,
+                Err(_) => {
+                    self.tracks.push(BackendTrack::new(key, backend, is_old));
+                    self.tracks.len() - 1
                 }
-                self.tracks.push(track);
-            }
+            };
+            self.tracks[place].turn = turn;
+            self.tracks[place].take(backend);
         }
         self.tracks.retain(|track| track.turn == turn);
         self.tracks.sort_unstable_by_key(|track| track.key);
-        self.kept = self.tracks.iter().filter(|track| track.kept.is_some()).count();
-        if self.kept == MAX_KEPT_BACKENDS || self.kept == self.tracks.len() {
-            return;
-        }
-        for (pool, backend) in all(pools) {
-            let key = key(pool, backend);
-            if self.kept < MAX_KEPT_BACKENDS
-                && let Ok(place) = self.tracks.binary_search_by_key(&key, |track| track.key)
-                && self.tracks[place].kept.is_none()
-            {
-                self.tracks[place].keep(backend);
-                self.kept += 1;
+        let mut kept = self.tracks.iter().filter(|track| track.kept.is_some()).count();
+        let mut pools = all(pools);
+        while kept < MAX_KEPT_BACKENDS.min(self.tracks.len())
+            && let Some((pool, backend)) = pools.next()
+        {
+            if let Some(track) = self.find_mut(pool, backend).filter(|track| track.kept.is_none()) {
+                track.keep(backend);
+                kept += 1;
             }
         }
     }
 
     pub(super) fn end_ten(&mut self, pools: &[PoolSnapshot]) {
+        self.for_each(pools, BackendTrack::end_ten);
+    }
+
+    pub(super) fn carry(&mut self, pools: &[PoolSnapshot]) {
+        self.for_each(pools, BackendTrack::carry);
+    }
+
+    fn for_each(&mut self, pools: &[PoolSnapshot], change: fn(&mut BackendTrack, &BackendSnapshot)) {
         for (pool, backend) in all(pools) {
-            let key = key(pool, backend);
-            if let Ok(place) = self.tracks.binary_search_by_key(&key, |track| track.key) {
-                self.tracks[place].end_ten(backend);
+            if let Some(track) = self.find_mut(pool, backend) {
+                change(track, backend);
             }
         }
     }
@@ -255,13 +248,17 @@ impl BackendTracks {
         Some(&self.tracks[place])
     }
 
-    pub(super) fn carry(&mut self, pools: &[PoolSnapshot]) {
-        for (pool, backend) in all(pools) {
-            let key = key(pool, backend);
-            if let Ok(place) = self.tracks.binary_search_by_key(&key, |track| track.key) {
-                self.tracks[place].carry(backend);
-            }
-        }
+    fn find_mut(&mut self, pool: &str, backend: &BackendSnapshot) -> Option<&mut BackendTrack> {
+        let place = self.tracks.binary_search_by_key(&key(pool, backend), |track| track.key).ok()?;
+        Some(&mut self.tracks[place])
+    }
+
+    /// Returns the last second of all backends of a pool.
+    pub(super) fn work(&self, pool: &PoolSnapshot) -> Totals {
+        let mut work = Totals::default();
+        let tracks = pool.backends.iter().filter_map(|backend| self.find(&pool.name, backend));
+        tracks.for_each(|track| work.add(&track.latest));
+        work
     }
 
     #[cfg(test)]
@@ -269,7 +266,10 @@ impl BackendTracks {
         let kept = self.tracks.iter().filter_map(|track| track.kept.as_ref()).map(|kept| {
             let marks =
                 kept.marks.capacity() * size_of::<(Totals, HistogramMark)>() + kept.marks.len() * HistogramMark::OCTETS;
-            size_of::<HistoryBaseline>() + HistogramMark::OCTETS + marks + kept.steps.octets()
+            size_of::<HistoryBaseline>()
+                + HistogramMark::OCTETS
+                + marks
+                + kept.steps.capacity() * size_of::<BackendStep>()
         });
         self.tracks.capacity() * size_of::<BackendTrack>() + kept.sum::<usize>()
     }
@@ -279,14 +279,13 @@ fn all(pools: &[PoolSnapshot]) -> impl Iterator<Item = (&str, &BackendSnapshot)>
     pools.iter().flat_map(|pool| pool.backends.iter().map(|backend| (&*pool.name, backend)))
 }
 
-/// Returns the hash that identifies a backend, because names would take more memory.
 fn key(pool: &str, backend: &BackendSnapshot) -> u64 {
     let mut hasher = DefaultHasher::new();
     (pool, &backend.name, backend.address).hash(&mut hasher);
     hasher.finish()
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct BackendTrack {
     key: u64,
     turn: u32,
@@ -298,7 +297,7 @@ pub(super) struct BackendTrack {
     pub(super) kept: Option<Box<HistoryBaseline>>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct HistoryBaseline {
     second: HistogramMark,
     pub(super) p50: Percentile,
@@ -307,7 +306,7 @@ pub(super) struct HistoryBaseline {
     recent: VecDeque<Percentile>,
     idle: u32,
     marks: VecDeque<(Totals, HistogramMark)>,
-    pub(super) steps: StepRing<BackendStep>,
+    pub(super) steps: VecDeque<BackendStep>,
     /// The usual median, without slow periods, which would otherwise come to look usual.
     pub(super) usual: Percentile,
     pub(super) slow_for: u32,
@@ -363,27 +362,15 @@ impl Totals {
 }
 
 impl BackendTrack {
-    fn new(key: u64, backend: &BackendSnapshot, turn: u32, is_old: bool) -> Self {
+    fn new(key: u64, backend: &BackendSnapshot, is_old: bool) -> Self {
         let totals = if is_old { Totals::of(backend) } else { Totals::default() };
-        Self { key, turn, totals, latest: Totals::default(), was_up: None, flaps: [0; FLAPS], kept: None }
+        Self { key, totals, ..Self::default() }
     }
 
     fn keep(&mut self, backend: &BackendSnapshot) {
-        let mut marks = VecDeque::with_capacity(MARKS);
-        marks.push_back((self.totals, HistogramMark::of(&backend.counts.latency)));
-        self.kept = Some(Box::new(HistoryBaseline {
-            second: HistogramMark::of(&backend.counts.latency),
-            p50: Percentile::NONE,
-            p99: Percentile::NONE,
-            recent: VecDeque::with_capacity(RECENT),
-            idle: 0,
-            marks,
-            steps: StepRing::new(TENS),
-            usual: Percentile::NONE,
-            slow_for: 0,
-            seconds: [[0; 2]; TEN_SECONDS],
-            failed: None,
-        }));
+        let mark = HistogramMark::of(&backend.counts.latency);
+        let marks = [(self.totals, mark.clone())].into();
+        self.kept = Some(Box::new(HistoryBaseline { second: mark, marks, ..HistoryBaseline::default() }));
     }
 
     fn take(&mut self, backend: &BackendSnapshot) {
@@ -394,16 +381,14 @@ impl BackendTrack {
             None => {
                 self.latest = totals;
                 if let Some(kept) = &mut self.kept {
-                    kept.marks.clear();
-                    kept.marks.push_back((Totals::default(), HistogramMark::empty()));
+                    kept.marks = [(Totals::default(), HistogramMark::default())].into();
                 }
             }
         }
         self.totals = totals;
         self.note_flap(backend);
         if let Some(kept) = &mut self.kept {
-            let counts = kept.second.until(&backend.counts.latency);
-            kept.second.set(&backend.counts.latency);
+            let counts = kept.second.advance(&backend.counts.latency);
             (kept.p50, kept.p99) = (counts.percentile(0.5), counts.percentile(0.99));
             kept.judge();
             kept.judge_failures(self.turn, &self.latest);
@@ -434,17 +419,15 @@ impl BackendTrack {
         let Some(kept) = &mut self.kept else { return };
         let (before, mark) = kept.marks.back().expect("there is one from the beginning");
         let counts = mark.until(&backend.counts.latency);
-        kept.steps.push(BackendStep {
+        let step = BackendStep {
             errors: grown(totals.errors, before.errors),
             timeouts: grown(totals.timeouts, before.timeouts),
             p50: counts.percentile(0.5),
             p99: counts.percentile(0.99),
             is_slow: kept.slow_for > 0,
-        });
-        if kept.marks.len() == MARKS {
-            kept.marks.pop_front();
-        }
-        kept.marks.push_back((totals, HistogramMark::of(&backend.counts.latency)));
+        };
+        push(&mut kept.steps, step, TENS);
+        push(&mut kept.marks, (totals, HistogramMark::of(&backend.counts.latency)), MARKS);
         let sound = kept.steps.iter().filter(|step| !step.is_slow).map(|step| step.p50);
         let usual = median(sound, MIN_TENS);
         if kept.slow_for == 0 && usual != Percentile::NONE {
@@ -490,10 +473,7 @@ impl HistoryBaseline {
             }
         } else {
             self.idle = 0;
-            if self.recent.len() == RECENT {
-                self.recent.pop_front();
-            }
-            self.recent.push_back(self.p50);
+            push(&mut self.recent, self.p50, RECENT);
         }
         let usual = self.usual.micros();
         let slow = |p50: &&Percentile| usual.zip(p50.micros()).is_some_and(|(usual, now)| is_slow(usual, now));
@@ -510,7 +490,7 @@ impl HistoryBaseline {
     }
 
     fn judge_failures(&mut self, turn: u32, latest: &Totals) {
-        self.seconds[turn as usize % TEN_SECONDS] = [latest.attempts, latest.errors].map(|count| grown(count, 0));
+        self.seconds[turn as usize % TEN_SECONDS] = [latest.attempts, latest.errors].map(small);
         let sum = |which: usize| self.seconds.iter().map(|second| u64::from(second[which])).sum();
         let now = FailedAttempts { attempts: sum(0), failures: sum(1), ago: Duration::ZERO };
         match is_failing(&now) {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use hedgerow::sight::live::{
-    BackendSecond, CacheHistory, CacheSecond, HedgesHistory, HedgesSecond, HistoryFigures, PoolHistory, PoolSecond,
+    BackendSecond, CacheLookups, CacheSecond, HedgeFigures, HedgesSecond, HistoryFigures, PoolHistory, PoolSecond,
     Reason, Second, Verdict, VerdictState,
 };
 use serde_json::{Value, json};
@@ -102,7 +102,7 @@ impl Fixture {
             p50_ms: time(0.5),
             p99_ms: time(212.0),
             p999_ms: time(850.0),
-            hedges: HedgesHistory { sent: some(20), won: some(18), denied: some(1), tokens: vec![Some(9); at.len()] },
+            hedges: HedgeFigures { sent: some(20), won: some(18), denied: some(1), tokens: vec![Some(9); at.len()] },
             ..PoolHistory::default()
         };
         let history = HistoryFigures {
@@ -116,7 +116,7 @@ impl Fixture {
             ]),
             failures: each(93),
             dropped: BTreeMap::from([("malformed".to_owned(), each(1)), ("late".to_owned(), each(4))]),
-            cache: Some(CacheHistory { hits: some(600), stale_hits: some(0), misses: some(330) }),
+            cache: Some(CacheLookups { hits: some(600), stale_hits: some(0), misses: some(330) }),
             pools: vec![pool],
             at,
             ..HistoryFigures::default()
