@@ -5,7 +5,6 @@
 //! client has been slowest. Connections whose requests are in progress stay; their number is limited below
 //! the number of connections. A client has ten seconds for each request.
 
-use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,8 +15,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::http::HeaderValue;
 use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, Limited};
 use hyper::Request;
@@ -120,19 +119,15 @@ impl ConnectionParts {
         mut end: watch::Receiver<Option<AdminEnding>>,
     ) {
         let (answering, is_ending) = (Rc::clone(&turn), end.clone());
-        let has_answered = Rc::new(Cell::new(false));
-        let answered = Rc::clone(&has_answered);
         let service = service_fn(move |request| {
-            let (site, turn) = (Rc::clone(&self), Rc::clone(&answering));
-            let (answered, is_ending) = (Rc::clone(&answered), is_ending.clone());
+            let (site, turn, is_ending) = (Rc::clone(&self), Rc::clone(&answering), is_ending.clone());
             async move {
                 let mut response = site.answer(request, peer, &turn).await;
                 if is_ending.borrow().is_some() {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
-                answered.set(true);
                 let is_stream = response.extensions().get::<live::LiveStream>().is_some();
-                let handing = if is_stream { turn.is_streamed() } else { turn.is_answered() };
+                let handing = turn.note_answer(is_stream);
                 let end = is_stream.then(|| -> Pin<Box<dyn Future<Output = ()>>> {
                     let mut end = is_ending.clone();
                     Box::pin(async move { drop(end.wait_for(Option::is_some).await) })
@@ -150,7 +145,7 @@ impl ConnectionParts {
                 _ = end.wait_for(Option::is_some) => {}
             }
             // Pending requests are answered before the close. hyper would close an unread connection.
-            if has_answered.get() {
+            if turn.has_answered() {
                 connection.as_mut().graceful_shutdown();
             }
             connection.await
@@ -166,10 +161,10 @@ impl ConnectionParts {
     async fn answer(&self, request: Request<Incoming>, peer: RequestOrigin, turn: &RequestTurn) -> Response {
         let (mut head, body) = request.into_parts();
         if let Err(denied) = self.guard.check(&head.method, head.uri.path(), &head.headers, peer) {
-            return HttpError::Denied(self.guard.remedy(denied)).into_response();
+            return HttpError(StatusCode::FORBIDDEN, self.guard.remedy(denied)).into_response();
         }
         if page::is_part(head.uri.path()) && !self.guard.has_page() {
-            return HttpError::NoSuchPath.into_response();
+            return HttpError::no_such_path().into_response();
         }
         // A safe request needs no body, so its body is not awaited.
         let body = if head.method.is_safe() {
@@ -177,15 +172,15 @@ impl ConnectionParts {
         } else {
             match Limited::new(body, MAX_BODY).collect().await {
                 Ok(body) => Body::from(body.to_bytes()),
-                Err(error) => return HttpError::Invalid(format!("the body: {error}")).into_response(),
+                Err(error) => return HttpError::from(format!("the body: {error}")).into_response(),
             }
         };
         let places = if may_wait(head.uri.path()) { &self.waiting } else { &self.at_work };
         let place = places.try_acquire();
         if place.is_err() && !is_about_health(head.uri.path()) {
-            return HttpError::Busy.into_response();
+            return HttpError::unavailable("too many admin requests at once, try again").into_response();
         }
-        turn.is_read();
+        turn.note_read();
         head.extensions.insert(peer);
         let (method, path) = (head.method.clone(), head.uri.path().to_owned());
         let Ok(response) = self.routes.call(Request::from_parts(head, body)).await;
@@ -244,7 +239,6 @@ struct AdminConnections {
 }
 
 struct OpenAdminConnection {
-    task: Id,
     end: AbortHandle,
     holder: Holder,
     turn: Rc<RequestTurn>,
@@ -276,7 +270,7 @@ impl AdminConnections {
             self.make_room(|_| true);
         }
         let end = self.tasks.spawn_local(serve);
-        self.open.push(OpenAdminConnection { task: end.id(), end, holder, turn });
+        self.open.push(OpenAdminConnection { end, holder, turn });
     }
 
     fn make_room(&mut self, is_meant: impl Fn(&OpenAdminConnection) -> bool) {
@@ -293,7 +287,7 @@ impl AdminConnections {
             Err(error) if error.is_panic() => return Err(io::Error::other(error)),
             Err(error) => error.id(),
         };
-        self.open.retain(|open| open.task != id);
+        self.open.retain(|open| open.end.id() != id);
         Ok(())
     }
 }

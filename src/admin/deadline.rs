@@ -26,6 +26,7 @@ use tokio::time::{Instant, timeout_at};
 #[derive(Debug)]
 pub(super) struct RequestTurn {
     phase: Cell<TurnPhase>,
+    has_answered: Cell<bool>,
     changed: Notify,
 }
 
@@ -40,37 +41,39 @@ enum TurnPhase {
 
 impl RequestTurn {
     pub(super) fn new() -> Rc<Self> {
-        Rc::new(Self { phase: Cell::new(TurnPhase::Idle { since: Instant::now() }), changed: Notify::new() })
+        let phase = Cell::new(TurnPhase::Idle { since: Instant::now() });
+        Rc::new(Self { phase, has_answered: Cell::new(false), changed: Notify::new() })
     }
 
-    pub(super) fn is_read(&self) {
-        let spent = match self.phase.get() {
+    pub(super) fn note_read(&self) {
+        self.set(TurnPhase::Working { spent: self.spent() });
+    }
+
+    /// Marks the response as made. The guard is dropped when the connection's buffer holds all of it; a stream
+    /// has no end, but may end all the same.
+    pub(super) fn note_answer(self: &Rc<Self>, is_stream: bool) -> Handing {
+        let (now, spent) = (Instant::now(), self.spent());
+        self.set(match is_stream {
+            true => TurnPhase::Streaming { since: Some(now) },
+            false => TurnPhase::Writing { since: now, spent, is_whole: false },
+        });
+        self.has_answered.set(true);
+        Handing(Rc::clone(self))
+    }
+
+    /// Returns the time in which the client sent the request, which may be refused before it is complete.
+    fn spent(&self) -> Duration {
+        match self.phase.get() {
             TurnPhase::Reading { since } => since.elapsed(),
-            // It arrived together with the previous one.
-            TurnPhase::Idle { .. }
-            | TurnPhase::Working { .. }
-            | TurnPhase::Writing { .. }
-            | TurnPhase::Streaming { .. } => Duration::ZERO,
-        };
-        self.set(TurnPhase::Working { spent });
-    }
-
-    /// Marks the response as made. The guard is dropped when the connection's buffer holds all of it.
-    pub(super) fn is_answered(self: &Rc<Self>) -> Handing {
-        let spent = match self.phase.get() {
             TurnPhase::Working { spent } => spent,
-            // The request was refused before it was complete.
-            TurnPhase::Reading { since } => since.elapsed(),
+            // It arrived together with the previous one.
             TurnPhase::Idle { .. } | TurnPhase::Writing { .. } | TurnPhase::Streaming { .. } => Duration::ZERO,
-        };
-        self.set(TurnPhase::Writing { since: Instant::now(), spent, is_whole: false });
-        Handing(Rc::clone(self))
+        }
     }
 
-    /// Marks the response as made and without end. The returned guard is dropped if it ends all the same.
-    pub(super) fn is_streamed(self: &Rc<Self>) -> Handing {
-        self.set(TurnPhase::Streaming { since: Some(Instant::now()) });
-        Handing(Rc::clone(self))
+    /// Returns true if a response has been made on this connection.
+    pub(super) fn has_answered(&self) -> bool {
+        self.has_answered.get()
     }
 
     pub(super) fn is_streaming(&self) -> bool {
@@ -214,9 +217,9 @@ mod tests {
         assert_eq!(turn.due(), Some(due), "more of the same request");
         let spent = Duration::from_secs(9);
         turn.set(TurnPhase::Reading { since: Instant::now() - spent });
-        turn.is_read();
+        turn.note_read();
         assert_eq!(turn.due(), None, "it is our turn");
-        let handing = turn.is_answered();
+        let handing = turn.note_answer(false);
         let left = turn.due().expect("it is the client's turn") - Instant::now();
         assert!(left <= PATIENCE - spent, "{left:?}");
         turn.flushed();
@@ -231,8 +234,8 @@ mod tests {
     fn who_listens_must_take_each_piece_in_time() {
         let turn = RequestTurn::new();
         turn.hear();
-        turn.is_read();
-        let handing = turn.is_streamed();
+        turn.note_read();
+        let handing = turn.note_answer(true);
         assert!(turn.due().is_some_and(|due| due <= Instant::now() + PATIENCE), "its head is to leave");
         turn.flushed();
         assert_eq!((turn.due(), turn.claim()), (None, None), "there is nothing to take");
@@ -254,9 +257,9 @@ mod tests {
         reading.set(TurnPhase::Reading { since: Instant::now() - PATIENCE });
         assert!(idle.claim() < reading.claim());
         working.hear();
-        working.is_read();
+        working.note_read();
         assert_eq!(working.claim(), None);
-        let _handing = working.is_answered();
+        let _handing = working.note_answer(false);
         assert!(reading.claim() < working.claim(), "the longest under way");
     }
 }

@@ -1,16 +1,16 @@
 //! `POST /api/v1/explain`: traces a question for an operator, one at a time and at most ten a second.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use serde::Deserialize;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::{Mutex, MutexGuard};
-use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
+use super::AdminRequest;
 use super::routes::{AdminServer, HttpError, RequestBody, SharedServer, read_json};
-use super::{AdminRequest, ChangeRefusal};
 use crate::config::words;
 use crate::net::sys::clock;
 use crate::sight::explain::{Event, Explanation, Transcript};
@@ -31,22 +31,6 @@ pub struct ExplainQuestion {
     pub events: UnboundedSender<Event>,
 }
 
-#[derive(Debug, Default)]
-pub(super) struct ExplainTurn(Mutex<Option<Interval>>);
-
-impl ExplainTurn {
-    async fn take(&self) -> MutexGuard<'_, Option<Interval>> {
-        let mut turn = self.0.lock().await;
-        let pace = turn.get_or_insert_with(|| {
-            let mut pace = interval(PACE);
-            pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            pace
-        });
-        pace.tick().await;
-        turn
-    }
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ExplainParameters {
@@ -62,13 +46,15 @@ fn address() -> String {
 }
 
 pub(super) async fn explain(State(server): SharedServer, body: RequestBody) -> Result<Json<Explanation>, HttpError> {
-    let (name, qtype, is_fresh) = read(&body?).map_err(HttpError::Invalid)?;
+    let (name, qtype, is_fresh) = read(&body?)?;
     let explained = timeout(PATIENCE, async {
-        let _turn = server.explain_turn.take().await;
+        let mut earliest = server.explain_turn.lock().await;
+        sleep_until(*earliest).await;
+        *earliest = Instant::now() + PACE;
         follow(&server, &name, qtype, is_fresh).await
     });
     let too_slow = || format!("the question was not answered in {} s; ask again", PATIENCE.as_secs());
-    explained.await.unwrap_or_else(|_| Err(HttpError::TooSlow(too_slow()))).map(Json)
+    explained.await.unwrap_or_else(|_| Err(HttpError::too_slow(too_slow()))).map(Json)
 }
 
 fn read(body: &[u8]) -> Result<(Name, RecordType, bool), String> {
@@ -92,7 +78,7 @@ async fn follow(
     loop {
         let (events, mut received) = unbounded_channel();
         let question = ExplainQuestion { name: name.clone(), qtype, is_fresh, worker, events };
-        server.ask(|answer| AdminRequest::Explain(Box::new(question), answer)).await?.map_err(HttpError::Refused)?;
+        server.ask(|answer| AdminRequest::Explain(Box::new(question), answer)).await??;
         let transcript = Transcript::new(name.to_string(), qtype.to_string(), clock::unix_seconds(Duration::ZERO));
         match take_all(transcript, &mut received).await? {
             ExplainStep::Finished(explained) => return Ok(*explained),
@@ -128,7 +114,7 @@ async fn take_all(
             Some(Event::Elsewhere(owner)) => return Ok(ExplainStep::Elsewhere(owner)),
             Some(event) => transcript.take(event),
             None => {
-                return Err(HttpError::Refused(ChangeRefusal::Conflict("the worker that had it has ended".to_owned())));
+                return Err(HttpError(StatusCode::CONFLICT, "the worker that had it has ended".to_owned()));
             }
         }
     }

@@ -59,10 +59,10 @@ pub(super) async fn second(
 ) -> Result<Response, HttpError> {
     let query = query.unwrap_or_default();
     if parameters(&query).any(|(name, value)| name == "once" && value != "0") {
-        let second = server.read(|server| server.second()).await?.ok_or(HttpError::Ending)?;
+        let second = server.read(|server| server.second()).await?.ok_or_else(HttpError::ending)?;
         return Ok(([(header::CACHE_CONTROL, "no-store")], Json(second)).into_response());
     }
-    let place = server.streams.take(peer).ok_or(HttpError::NoPlace)?;
+    let place = server.streams.take(peer).ok_or_else(|| HttpError::unavailable(NO_PLACE))?;
     // A newly created `EventSource` cannot send the header.
     let asked = parameters(&query).find(|(name, _)| *name == "last_event_id").map(|(_, id)| id);
     let last = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).or(asked);
@@ -90,9 +90,9 @@ pub(super) async fn history(
     let span = match parameters(&query.unwrap_or_default()).find(|(name, _)| *name == "span") {
         None | Some((_, "10m")) => Span::TenMinutes,
         Some((_, "24h")) => Span::Day,
-        Some((_, other)) => return Err(HttpError::Invalid(format!("span {other:?}: expected 10m or 24h"))),
+        Some((_, other)) => return Err(format!("span {other:?}: expected 10m or 24h").into()),
     };
-    server.read(move |server| server.history(span)).await?.map(Json).ok_or(HttpError::Ending)
+    server.read(move |server| server.history(span)).await?.map(Json).ok_or_else(HttpError::ending)
 }
 
 fn written(event: &Event) -> Bytes {
@@ -123,6 +123,7 @@ impl hyper::body::Body for Events {
 pub(super) const MAX_STREAMS: usize = 32;
 const KEPT: usize = 8;
 const BUFFERED: usize = 8;
+const NO_PLACE: &str = "the maximum number of live streams is open; /api/v1/live?once gives one second";
 const RETRY: &str = "retry: 1000\n\n";
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 

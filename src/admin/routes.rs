@@ -19,14 +19,13 @@ use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::cache::{CacheAccess, Scope};
-use super::explain::{self, ExplainTurn};
+use super::explain;
 use super::live::LiveStreams;
-use super::names;
 use super::page;
-use super::slow;
+use super::reports;
 use super::status::{ChangeResponse, EntryStatus, ErrorResponse, FlushResponse, Status};
 use super::usage::usage;
 use super::{
@@ -49,7 +48,7 @@ pub(super) fn router(
         requests,
         condition,
         cache_turn: Arc::default(),
-        explain_turn: ExplainTurn::default(),
+        explain_turn: Mutex::new(Instant::now()),
         streams,
     });
     Router::new()
@@ -60,26 +59,26 @@ pub(super) fn router(
         .route(EXPLAIN, post(explain::explain))
         .route("/api/v1/live", get(live::second))
         .route("/api/v1/history", get(live::history))
-        .route("/api/v1/slow", get(slow::slow))
-        .route("/api/v1/names", get(names::names))
+        .route("/api/v1/slow", get(reports::slow))
+        .route("/api/v1/names", get(reports::names))
         .route("/api/v1/certificates", reads(|server| server.certificates()))
         .route("/api/v1/divergence", reads_of_pool(|server, pool| server.divergences(pool)))
         .route("/api/v1/serials", reads_of_pool(|server, pool| server.serials(pool)))
         .route("/api/v1/zones", reads(|server| server.zones()))
         .route("/api/v1/accept/{name}", post(accept))
         .route(RELOAD, post(reload))
-        .route(RESTART, post(restart))
-        .route(UPGRADE, post(upgrade))
+        .route(RESTART, starts(|is_cold| ProcessChange::Restart { is_cold }))
+        .route(UPGRADE, starts(|is_cold| ProcessChange::Upgrade { is_cold }))
         .route("/api/v1/stop", post(stop))
-        .route("/api/v1/cache", delete(flush_all))
-        .route("/api/v1/cache/names/{name}", get(show_name).delete(flush_name))
-        .route("/api/v1/cache/subtrees/{name}", delete(flush_subtree))
+        .route("/api/v1/cache", delete(async |State(server): SharedServer| server.flush(Scope::All).await))
+        .route("/api/v1/cache/names/{name}", get(show_name).merge(flushes(Scope::Name)))
+        .route("/api/v1/cache/subtrees/{name}", flushes(Scope::Subtree))
         .route("/api/v1/pools/{pool}/backends", post(add))
         .route("/api/v1/pools/{pool}/backends/{backend}", delete(remove))
         .route("/api/v1/pools/{pool}/backends/{backend}/{action}", post(act))
         .merge(page::routes())
-        .fallback(any(async || HttpError::NoSuchPath))
-        .method_not_allowed_fallback(async || HttpError::WrongMethod)
+        .fallback(any(async || HttpError::no_such_path()))
+        .method_not_allowed_fallback(async || HttpError(StatusCode::METHOD_NOT_ALLOWED, WRONG_METHOD.to_owned()))
         .with_state(server)
 }
 
@@ -89,7 +88,8 @@ pub(super) struct AdminServer {
     condition: Arc<HealthCondition>,
     /// Serializes visits of the cache, so that workers contend with one visitor at most.
     cache_turn: Arc<Mutex<()>>,
-    pub(super) explain_turn: ExplainTurn,
+    /// The earliest time of the next explained question. The lock is held while one is explained.
+    pub(super) explain_turn: Mutex<Instant>,
 }
 
 impl AdminServer {
@@ -98,8 +98,8 @@ impl AdminServer {
         request: impl FnOnce(oneshot::Sender<T>) -> AdminRequest,
     ) -> Result<T, HttpError> {
         let (way_back, answer) = oneshot::channel();
-        self.requests.send(request(way_back)).await.map_err(|_| HttpError::Ending)?;
-        answer.await.map_err(|_| HttpError::Ending)
+        self.requests.send(request(way_back)).await.map_err(|_| HttpError::ending())?;
+        answer.await.map_err(|_| HttpError::ending())
     }
 
     /// Lets the control thread call `read` with its state.
@@ -111,7 +111,7 @@ impl AdminServer {
     }
 
     async fn change(&self, change: ServerChange) -> Reply<ChangeResponse> {
-        let message = self.ask(|way_back| AdminRequest::Change(change, way_back)).await?.map_err(HttpError::Refused)?;
+        let message = self.ask(|way_back| AdminRequest::Change(change, way_back)).await??;
         Ok((Extension(ChangeSummary(message.clone())), Json(ChangeResponse { message })))
     }
 
@@ -120,7 +120,7 @@ impl AdminServer {
         timeout(CHANGE_PATIENCE, self.change(change)).await.unwrap_or_else(|_| {
             let waited = CHANGE_PATIENCE.as_secs();
             let result = "the log and /api/v1/status show the result";
-            Err(HttpError::TooSlow(format!("{what} after {waited} s and continues; {result}")))
+            Err(HttpError::too_slow(format!("{what} after {waited} s and continues; {result}")))
         })
     }
 
@@ -167,8 +167,8 @@ pub(super) fn read_json<T: DeserializeOwned>(body: &[u8], example: &str) -> Resu
 }
 
 /// Reads a JSON body that may be absent.
-fn read_options<T: DeserializeOwned + Default>(body: &[u8], example: &str) -> Result<T, HttpError> {
-    if body.is_empty() { Ok(T::default()) } else { read_json(body, example).map_err(HttpError::Invalid) }
+fn read_options<T: DeserializeOwned + Default>(body: &[u8], example: &str) -> Result<T, String> {
+    if body.is_empty() { Ok(T::default()) } else { read_json(body, example) }
 }
 
 /// Returns true if a request changes something. Explaining a question changes nothing, although it is a POST.
@@ -194,11 +194,11 @@ async fn health(State(server): SharedServer) -> (StatusCode, String) {
 
 /// `/readyz`; with `?pool=NAME`, every named pool must have a backend that is up.
 async fn readiness(State(server): SharedServer, RawQuery(query): RawQuery) -> Result<(StatusCode, String), HttpError> {
-    let pools = pools_asked_for(query.as_deref().unwrap_or_default()).map_err(HttpError::Invalid)?;
+    let pools = pools_asked_for(query.as_deref().unwrap_or_default())?;
     let mut down = None;
     for pool in pools {
         // An unknown pool is reported even during shutdown, because the mistake is the client's.
-        if !server.condition.is_pool_up(&pool).map_err(HttpError::Refused)? {
+        if !server.condition.is_pool_up(&pool)? {
             down.get_or_insert(pool);
         }
     }
@@ -252,8 +252,8 @@ fn reads_of_pool<T: Serialize + Send + 'static>(
     read: fn(&dyn ServerView, Option<&str>) -> Result<T, ChangeRefusal>,
 ) -> MethodRouter<Arc<AdminServer>> {
     get(async move |State(server): SharedServer, RawQuery(query): RawQuery| {
-        let pool = pools_asked_for(&query.unwrap_or_default()).map_err(HttpError::Invalid)?.pop();
-        server.read(move |server| read(server, pool.as_deref())).await?.map(Json).map_err(HttpError::Refused)
+        let pool = pools_asked_for(&query.unwrap_or_default())?.pop();
+        Ok::<_, HttpError>(Json(server.read(move |server| read(server, pool.as_deref())).await??))
     })
 }
 
@@ -273,22 +273,21 @@ struct NewProcess {
     cold: bool,
 }
 
-async fn restart(State(server): SharedServer, body: RequestBody) -> Reply<ChangeResponse> {
-    let NewProcess { cold: is_cold } = read_options(&body?, "{\"cold\": false}")?;
-    server.patient_change(ServerChange::Processes(ProcessChange::Restart { is_cold }), NOT_YET_SERVING).await
-}
-
-async fn upgrade(State(server): SharedServer, body: RequestBody) -> Reply<ChangeResponse> {
-    let NewProcess { cold: is_cold } = read_options(&body?, "{\"cold\": false}")?;
-    server.patient_change(ServerChange::Processes(ProcessChange::Upgrade { is_cold }), NOT_YET_SERVING).await
+/// Starts a new process, and waits until it serves.
+fn starts(change: fn(bool) -> ProcessChange) -> MethodRouter<Arc<AdminServer>> {
+    post(async move |State(server): SharedServer, body: RequestBody| {
+        let NewProcess { cold } = read_options(&body?, "{\"cold\": false}")?;
+        server.patient_change(ServerChange::Processes(change(cold)), NOT_YET_SERVING).await
+    })
 }
 
 async fn stop(State(server): SharedServer) -> Reply<ChangeResponse> {
     server.change(ServerChange::Processes(ProcessChange::Stop)).await
 }
 
-async fn flush_all(State(server): SharedServer) -> Reply<FlushResponse> {
-    server.flush(Scope::All).await
+/// Flushes the entries of the name in the path.
+fn flushes(scope: fn(Name) -> Scope) -> MethodRouter<Arc<AdminServer>> {
+    delete(async move |State(server): SharedServer, name: PathOf<String>| server.flush(scope(read_name(name)?)).await)
 }
 
 async fn show_name(State(server): SharedServer, name: PathOf<String>) -> Result<Json<Vec<EntryStatus>>, HttpError> {
@@ -296,17 +295,9 @@ async fn show_name(State(server): SharedServer, name: PathOf<String>) -> Result<
     server.visit_cache(move |access| access.show(&name)).await.map(Json)
 }
 
-async fn flush_name(State(server): SharedServer, name: PathOf<String>) -> Reply<FlushResponse> {
-    server.flush(Scope::Name(read_name(name)?)).await
-}
-
-async fn flush_subtree(State(server): SharedServer, name: PathOf<String>) -> Reply<FlushResponse> {
-    server.flush(Scope::Subtree(read_name(name)?)).await
-}
-
 fn read_name(name: PathOf<String>) -> Result<Name, HttpError> {
     let Path(text) = name?;
-    words::domain_name(&text).map_err(|expected| HttpError::Invalid(format!("name {text:?}: {expected}")))
+    Ok(words::domain_name(&text).map_err(|expected| format!("name {text:?}: {expected}"))?)
 }
 
 #[derive(Deserialize)]
@@ -323,7 +314,7 @@ fn one() -> u16 {
 
 async fn add(State(server): SharedServer, pool: PathOf<String>, body: RequestBody) -> Reply<ChangeResponse> {
     let Path(pool) = pool?;
-    let (address, weight) = read_backend(&body?).map_err(HttpError::Invalid)?;
+    let (address, weight) = read_backend(&body?)?;
     server.change(ServerChange::Add { pool, address, weight }).await
 }
 
@@ -354,8 +345,7 @@ async fn act(
         "down" => (Some(OrderWord::Down), Some(ManualHealth::Down)),
         "auto" => (None, Some(ManualHealth::Auto)),
         action => {
-            let refused = ChangeRefusal::no_such("action", action, ["drain", "up", "down", "auto"]);
-            return Err(HttpError::Refused(refused));
+            return Err(ChangeRefusal::no_such("action", action, ["drain", "up", "down", "auto"]).into());
         }
     };
     if is_for_all {
@@ -381,67 +371,76 @@ struct ForWhom {
 }
 
 impl ForWhom {
-    fn read(body: &[u8]) -> Result<Self, HttpError> {
+    fn read(body: &[u8]) -> Result<Self, String> {
         let read: Self = read_options(body, "{\"fleet\": true, \"for_seconds\": 3600}")?;
         match (read.fleet, read.for_seconds) {
             (true, Some(seconds)) if !ORDER_SECONDS.contains(&seconds) => {
                 let (min, max) = (ORDER_SECONDS.start(), ORDER_SECONDS.end());
-                Err(HttpError::Invalid(format!("for_seconds {seconds}: expected an integer from {min} to {max}")))
+                Err(format!("for_seconds {seconds}: expected an integer from {min} to {max}"))
             }
-            (false, Some(_)) => Err(HttpError::Invalid("for_seconds is for \"fleet\": true".to_owned())),
+            (false, Some(_)) => Err("for_seconds is for \"fleet\": true".to_owned()),
             (true, _) | (false, None) => Ok(read),
         }
     }
 }
 
-pub(super) enum HttpError {
-    Denied(String),
-    Invalid(String),
-    Refused(ChangeRefusal),
-    NoSuchPath,
-    WrongMethod,
-    Ending,
-    Busy,
-    NoPlace,
-    TooSlow(String),
-}
+/// The status of a refused or failed request, and the reason with a hint.
+pub(super) struct HttpError(pub(super) StatusCode, pub(super) String);
 
 impl HttpError {
+    pub(super) fn no_such_path() -> Self {
+        Self(StatusCode::NOT_FOUND, NO_SUCH_PATH.to_owned())
+    }
+
     pub(super) fn absent(reason: &str) -> Self {
-        Self::Refused(ChangeRefusal::NotFound(reason.to_owned()))
+        Self(StatusCode::NOT_FOUND, reason.to_owned())
+    }
+
+    pub(super) fn ending() -> Self {
+        Self::unavailable("the server is ending")
+    }
+
+    pub(super) fn unavailable(reason: &str) -> Self {
+        Self(StatusCode::SERVICE_UNAVAILABLE, reason.to_owned())
+    }
+
+    pub(super) fn too_slow(reason: String) -> Self {
+        Self(StatusCode::GATEWAY_TIMEOUT, reason)
+    }
+}
+
+/// The error of a request that does not parse.
+impl From<String> for HttpError {
+    fn from(problem: String) -> Self {
+        Self(StatusCode::BAD_REQUEST, problem)
     }
 }
 
 impl From<PathRejection> for HttpError {
     fn from(rejection: PathRejection) -> Self {
-        Self::Invalid(rejection.body_text())
+        rejection.body_text().into()
     }
 }
 
 impl From<BytesRejection> for HttpError {
     fn from(rejection: BytesRejection) -> Self {
-        Self::Invalid(rejection.body_text())
+        rejection.body_text().into()
+    }
+}
+
+impl From<ChangeRefusal> for HttpError {
+    fn from(refusal: ChangeRefusal) -> Self {
+        match refusal {
+            ChangeRefusal::NotFound(reason) => Self(StatusCode::NOT_FOUND, reason),
+            ChangeRefusal::Conflict(reason) => Self(StatusCode::CONFLICT, reason),
+            ChangeRefusal::Invalid(reason) => Self(StatusCode::BAD_REQUEST, reason),
+        }
     }
 }
 
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
-        let (status, error) = match self {
-            Self::Denied(remedy) => (StatusCode::FORBIDDEN, remedy),
-            Self::Invalid(message) | Self::Refused(ChangeRefusal::Invalid(message)) => {
-                (StatusCode::BAD_REQUEST, message)
-            }
-            Self::Refused(ChangeRefusal::NotFound(message)) => (StatusCode::NOT_FOUND, message),
-            Self::Refused(ChangeRefusal::Conflict(message)) => (StatusCode::CONFLICT, message),
-            Self::NoSuchPath => (StatusCode::NOT_FOUND, NO_SUCH_PATH.to_owned()),
-            Self::WrongMethod => {
-                (StatusCode::METHOD_NOT_ALLOWED, "GET reads; POST and DELETE change; see the Allow header".to_owned())
-            }
-            Self::Ending => (StatusCode::SERVICE_UNAVAILABLE, "the server is ending".to_owned()),
-            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "too many admin requests at once, try again".to_owned()),
-            Self::NoPlace => (StatusCode::SERVICE_UNAVAILABLE, NO_PLACE.to_owned()),
-            Self::TooSlow(message) => (StatusCode::GATEWAY_TIMEOUT, message),
-        };
+        let Self(status, error) = self;
         (status, Extension(ChangeSummary(error.clone())), Json(ErrorResponse { error })).into_response()
     }
 }
@@ -457,7 +456,7 @@ const NOT_YET_SERVING: &str = "the new process does not serve yet";
 const CHANGE_PATIENCE: Duration = Duration::from_secs(if cfg!(feature = "faults") { 3 } else { 50 });
 const NO_SUCH_PATH: &str =
     "there is nothing here; see /metrics, /healthz, /readyz, /api/v1/status, /api/v1/live, /api/v1/history";
-const NO_PLACE: &str = "the maximum number of live streams is open; /api/v1/live?once gives one second";
+const WRONG_METHOD: &str = "GET reads; POST and DELETE change; see the Allow header";
 const NO_CACHE: &str = "there is no cache: the config has no [cache]";
 /// Bytes. A new backend takes 60.
 pub(super) const MAX_BODY: usize = 4096;

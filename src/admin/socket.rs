@@ -21,7 +21,7 @@ use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::fs::{Mode, fchmod};
 use rustix::process::{geteuid, getuid};
-use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket as RawSocket, Type};
 
 use crate::config::AdminSocket;
 
@@ -45,18 +45,13 @@ impl SocketOwner {
 #[derive(Debug)]
 pub struct AdminUnixSocket {
     listener: UnixListener,
-    file: SocketFile,
-}
-
-#[derive(Debug)]
-struct SocketFile {
     path: PathBuf,
     /// Identifies the file, because another process may have replaced it.
     identity: Identity,
     is_left: AtomicBool,
 }
 
-impl Drop for SocketFile {
+impl Drop for AdminUnixSocket {
     fn drop(&mut self) {
         let is_ours = !self.is_left.load(Relaxed)
             && fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == self.identity);
@@ -109,10 +104,7 @@ impl AdminUnixSocket {
             return Err(io::ErrorKind::NotFound.into());
         }
         listener.set_nonblocking(true)?;
-        Ok(Self {
-            listener,
-            file: SocketFile { path: path.to_owned(), identity: identity(&found), is_left: AtomicBool::new(false) },
-        })
+        Ok(Self::new(path, listener, &found))
     }
 
     fn bind(path: &Path, owner: SocketOwner) -> Result<Self, SocketError> {
@@ -127,23 +119,26 @@ impl AdminUnixSocket {
             if owner.gid.is_some() {
                 lchown(path, Some(owner.uid), owner.gid)?;
             }
-            let identity = identity(&fs::symlink_metadata(path)?);
-            let file = SocketFile { path: path.to_owned(), identity, is_left: AtomicBool::new(false) };
-            socket.listen(BACKLOG)?;
             socket.set_nonblocking(true)?;
-            Ok(Self { listener: socket.into(), file })
+            let socket = Self::new(path, socket.into(), &fs::symlink_metadata(path)?);
+            SockRef::from(&socket.listener).listen(BACKLOG)?;
+            Ok(socket)
         };
         bind().map_err(|error| fail(SocketProblem::System(error)))
     }
 
+    fn new(path: &Path, listener: UnixListener, file: &fs::Metadata) -> Self {
+        Self { listener, path: path.to_owned(), identity: identity(file), is_left: AtomicBool::new(false) }
+    }
+
     /// Returns the path of the socket.
     pub fn path(&self) -> &Path {
-        &self.file.path
+        &self.path
     }
 
     /// Leaves the file to another process that uses it too.
     pub fn leave(&self) {
-        self.file.is_left.store(true, Relaxed);
+        self.is_left.store(true, Relaxed);
     }
 
     /// Duplicates the listener, without ownership of the file.
@@ -170,9 +165,8 @@ pub fn usual_places(address: SocketAddr, uid: u32) -> Vec<PathBuf> {
     };
     let any = any.map(|ip: IpAddr| SocketAddr::new(ip, address.port()));
     let names: Vec<_> = [Some(address), any].into_iter().flatten().map(file_name).collect();
-    let folders = Folder::usual(uid).into_iter().filter(|folder| folder.check(uid).is_ok());
     // The user of `ctl` does not have the environment of the service.
-    let folders = folders.map(|folder| folder.path().to_owned()).chain([PathBuf::from(SERVICE_FOLDER)]);
+    let folders = usual_folders(uid).into_iter().chain([PathBuf::from(SERVICE_FOLDER)]);
     folders.flat_map(|folder| names.iter().map(move |name| folder.join(name)).collect::<Vec<_>>()).collect()
 }
 
@@ -314,6 +308,7 @@ const SERVICE_FOLDER: &str = "/run/hedgerow";
 #[cfg(test)]
 mod tests {
     use std::fs::Permissions;
+    use std::net::Shutdown;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
@@ -342,13 +337,12 @@ mod tests {
         let error = bind(&path).expect_err("it is in use");
         assert!(error.contains(&format!("process {} uses this socket", std::process::id())), "{error}");
         // A killed process leaves this state behind.
-        let AdminUnixSocket { listener, file } = first;
-        drop(listener);
+        SockRef::from(&first.listener).shutdown(Shutdown::Both).expect("a listener");
         let second = bind(&path).expect("no listener is there");
         let elsewhere = folder.path().join("moved.sock");
         fs::rename(&path, &elsewhere).expect("our own folder");
         let third = bind(&path).expect("a free path");
-        drop([file, second.file]);
+        drop([first, second]);
         assert!(path.exists(), "no process removes the socket of another");
         drop(third);
         fs::write(&path, "").expect("a file of the test");

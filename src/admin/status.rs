@@ -14,8 +14,9 @@ pub use crate::metrics::CatalogSnapshot as CatalogStatus;
 /// The origin of a pool's member.
 pub use crate::metrics::MemberOrigin;
 use crate::metrics::{
-    BackendCounts, BackendSnapshot, BackendState, CacheSnapshot, HistogramSnapshot, LastReload, PoolSnapshot,
-    ProcessSnapshot, RCODES, ReloadSnapshot, Snapshot, SourceSnapshot, SourceState, SupervisorSnapshot, ZonesSnapshot,
+    BackendCounts, BackendSnapshot, BackendState, CacheSnapshot, CacheStats, HistogramSnapshot, LastReload,
+    PoolSnapshot, ProcessSnapshot, ProcessesSnapshot, RCODES, ReloadSnapshot, Snapshot, SourceSnapshot, SourceState,
+    ZonesSnapshot,
 };
 use crate::sight::live::{BackendMinute, PoolMinute, Verdict};
 use crate::sight::{History, Sight};
@@ -37,38 +38,54 @@ pub struct Status {
     pub pools: Vec<PoolStatus>,
     /// The cache; null if there is none.
     pub cache: Option<CacheStatus>,
+    /// Zones and answers.
+    #[serde(flatten)]
+    pub service: ServiceStatus,
+    /// The config and its reloads.
+    #[serde(flatten)]
+    pub reloads: ReloadsStatus,
+    /// The supervisor and the processes.
+    #[serde(flatten)]
+    pub processes: ProcessesStatus,
+}
+
+/// The zones of the authorities, and the queries that the server has answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServiceStatus {
     /// The zones of the authorities, those not served first; at most [`ZoneStatus::MAX`].
-    #[serde(default)]
     pub zones: Vec<ZoneStatus>,
     /// The number of zones left out of `zones`.
-    #[serde(default)]
     pub more_zones: usize,
     /// The number of zones in each state, of all authorities.
-    #[serde(default)]
     pub zone_counts: ZoneCounts,
     /// Queries of clients since the start.
-    #[serde(default)]
     pub queries: u64,
     /// Responses since the start, by rcode.
-    #[serde(default)]
     pub rcodes: BTreeMap<String, u64>,
     /// The catalog zones of other servers.
-    #[serde(default)]
     pub catalogs: Vec<CatalogStatus>,
+}
+
+/// The config and its reloads.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ReloadsStatus {
     /// The number of configs applied, the first included.
-    #[serde(default)]
     pub edition: u64,
     /// The last finished reload; null if there was none.
-    #[serde(default)]
     pub reload: Option<ReloadStatus>,
     /// The reload in progress; null if there is none.
-    #[serde(default)]
     pub reloading: Option<ReloadingStatus>,
+}
+
+/// The processes of this hedgerow.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProcessesStatus {
     /// The supervisor; null if there is none.
-    #[serde(default)]
     pub supervisor: Option<SupervisorStatus>,
     /// All processes of this hedgerow.
-    #[serde(default)]
     pub processes: Vec<ProcessStatus>,
 }
 
@@ -247,6 +264,17 @@ pub struct BackendStatus {
     pub since: String,
     /// The seconds since then.
     pub since_seconds: u64,
+    /// Attempts and replies since the start.
+    #[serde(flatten)]
+    pub work: WorkStatus,
+    /// The membership in the pool.
+    #[serde(flatten)]
+    pub membership: MembershipStatus,
+}
+
+/// The attempts at a backend, and its replies.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkStatus {
     /// Attempts without a reply yet.
     pub in_flight: u64,
     /// The time to reply without probes, since the start.
@@ -265,41 +293,30 @@ pub struct BackendStatus {
     /// The last minute; null if there are too many backends to record.
     #[serde(default)]
     pub last_minute: Option<BackendMinute>,
+}
+
+/// The membership of a backend in its pool.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MembershipStatus {
     /// The sources of the membership: `config`, `hand`, `etcd`, `dns`, `file`.
-    #[serde(default)]
     pub origin: Vec<MemberOrigin>,
     /// True if a source lists it now.
-    #[serde(default)]
     pub listed: bool,
     /// True if it has had an older zone version than others for too long.
-    #[serde(default)]
     pub behind: bool,
     /// The order for the backend; null if there is none.
-    #[serde(default)]
     pub order: Option<BackendOrder>,
 }
 
-/// The cache. Every lookup is one of `hits`, `stale_hits` and `misses`.
+/// The cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheStatus {
     /// The size limit in bytes, the lookup table included.
     pub size_bytes: u64,
-    /// Bytes of the entries.
-    pub bytes: u64,
-    /// Entries, including expired ones that no query has touched since.
-    pub entries: u64,
-    /// Lookups that found a fresh answer or a failure.
-    pub hits: u64,
-    /// Lookups that found a stale answer.
-    pub stale_hits: u64,
-    /// The part of `hits` that found a failure.
-    pub failure_hits: u64,
-    /// Lookups that found nothing.
-    pub misses: u64,
-    /// Entries added or renewed.
-    pub insertions: u64,
-    /// Entries removed to make room.
-    pub evictions: u64,
+    /// Counters and sizes.
+    #[serde(flatten)]
+    pub stats: CacheStats,
     /// Races that refresh an entry before it expires.
     pub prefetches: u64,
 }
@@ -397,36 +414,41 @@ impl Status {
     /// Builds the status from a snapshot and the observed history.
     pub fn of(snapshot: &Snapshot, sight: Option<&Sight>, now: SystemTime) -> Self {
         let history = sight.map(Sight::history);
+        let cache = |cache: &CacheSnapshot| CacheStatus {
+            size_bytes: cache.size,
+            stats: cache.stats,
+            prefetches: snapshot.pools.iter().map(|pool| pool.counts.prefetches).sum(),
+        };
         Self {
             verdict: sight.map(|sight| sight.verdict().clone()).unwrap_or_default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: snapshot.uptime.as_secs(),
             workers: snapshot.workers,
             pools: snapshot.pools.iter().map(|pool| PoolStatus::of(pool, history, now)).collect(),
-            cache: snapshot.cache.as_ref().map(|cache| CacheStatus::of(cache, &snapshot.pools)),
-            zones: Vec::new(),
-            more_zones: 0,
-            zone_counts: ZoneCounts::of(&snapshot.zones),
-            queries: snapshot.counts.queries.iter().sum(),
-            rcodes: rcodes(&snapshot.counts.responses),
-            catalogs: snapshot.catalogs.clone(),
-            edition: snapshot.reload.edition,
-            reload: snapshot.reload.last.as_ref().map(ReloadStatus::of),
-            reloading: ReloadingStatus::of(&snapshot.reload),
-            supervisor: snapshot.processes.supervisor.as_ref().map(SupervisorStatus::of),
-            processes: snapshot.processes.processes.iter().map(|process| ProcessStatus::of(process, now)).collect(),
+            cache: snapshot.cache.as_ref().map(cache),
+            service: ServiceStatus::of(snapshot),
+            reloads: ReloadsStatus::of(&snapshot.reload),
+            processes: ProcessesStatus::of(&snapshot.processes, now),
         }
     }
 }
 
-impl ZoneCounts {
-    fn of(zones: &[ZonesSnapshot]) -> Self {
-        zones.iter().fold(Self::default(), |sum, zones| Self {
-            primary: sum.primary + zones.primary,
-            served: sum.served + zones.served,
-            absent: sum.absent + zones.absent,
-            expired: sum.expired + zones.expired,
-        })
+impl ServiceStatus {
+    fn of(snapshot: &Snapshot) -> Self {
+        let zones = |of: fn(&ZonesSnapshot) -> u64| snapshot.zones.iter().map(of).sum();
+        Self {
+            zones: Vec::new(),
+            more_zones: 0,
+            zone_counts: ZoneCounts {
+                primary: zones(|zones| zones.primary),
+                served: zones(|zones| zones.served),
+                absent: zones(|zones| zones.absent),
+                expired: zones(|zones| zones.expired),
+            },
+            queries: snapshot.counts.queries.iter().sum(),
+            rcodes: rcodes(&snapshot.counts.responses),
+            catalogs: snapshot.catalogs.clone(),
+        }
     }
 }
 
@@ -436,39 +458,37 @@ fn rcodes(responses: &[[u64; RCODES]]) -> BTreeMap<String, u64> {
     sums.filter(|(_, count)| *count > 0).collect()
 }
 
-impl SupervisorStatus {
-    fn of(supervisor: &SupervisorSnapshot) -> Self {
-        let SupervisorSnapshot { pid, since, successions } = *supervisor;
-        Self { pid, since: humantime::format_rfc3339_seconds(since).to_string(), successions }
+impl ReloadsStatus {
+    fn of(snapshot: &ReloadSnapshot) -> Self {
+        let ReloadSnapshot { edition, running, is_next_waiting: next_waits, last, .. } = snapshot;
+        let reload = |LastReload { at, error }: &LastReload| ReloadStatus {
+            at: date(*at),
+            ok: error.is_none(),
+            error: error.clone(),
+        };
+        let reloading =
+            |running: &Duration| ReloadingStatus { for_seconds: running.as_secs(), next_waits: *next_waits };
+        Self { edition: *edition, reload: last.as_ref().map(reload), reloading: running.as_ref().map(reloading) }
     }
 }
 
-impl ProcessStatus {
-    fn of(process: &ProcessSnapshot, now: SystemTime) -> Self {
-        let ProcessSnapshot { pid, role, version, edition, since, problem } = process;
-        Self {
-            pid: *pid,
-            role: role.label().to_owned(),
-            version: version.clone(),
-            edition: *edition,
-            since: humantime::format_rfc3339_seconds(*since).to_string(),
-            since_seconds: age(*since, now).as_secs(),
-            problem: problem.clone(),
-        }
-    }
-}
-
-impl ReloadStatus {
-    fn of(last: &LastReload) -> Self {
-        let at = humantime::format_rfc3339_seconds(last.at).to_string();
-        Self { at, ok: last.error.is_none(), error: last.error.clone() }
-    }
-}
-
-impl ReloadingStatus {
-    fn of(reload: &ReloadSnapshot) -> Option<Self> {
-        let running = reload.running?;
-        Some(Self { for_seconds: running.as_secs(), next_waits: reload.is_next_waiting })
+impl ProcessesStatus {
+    fn of(ProcessesSnapshot { supervisor, processes, .. }: &ProcessesSnapshot, now: SystemTime) -> Self {
+        let supervisor = supervisor.as_ref().map(|supervisor| SupervisorStatus {
+            pid: supervisor.pid,
+            since: date(supervisor.since),
+            successions: supervisor.successions,
+        });
+        let process = |process: &ProcessSnapshot| ProcessStatus {
+            pid: process.pid,
+            role: process.role.label().to_owned(),
+            version: process.version.clone(),
+            edition: process.edition,
+            since: date(process.since),
+            since_seconds: age(process.since, now),
+            problem: process.problem.clone(),
+        };
+        Self { supervisor, processes: processes.iter().map(process).collect() }
     }
 }
 
@@ -476,7 +496,7 @@ impl PoolStatus {
     fn of(pool: &PoolSnapshot, history: Option<&History>, now: SystemTime) -> Self {
         let backend = |backend| {
             let last_minute = history.and_then(|history| history.backend_minute(&pool.name, backend));
-            BackendStatus { last_minute, ..BackendStatus::of(backend, now) }
+            BackendStatus::of(backend, last_minute, now)
         };
         Self {
             name: pool.name.clone(),
@@ -509,9 +529,25 @@ impl SourceStatus {
 }
 
 impl BackendStatus {
-    fn of(backend: &BackendSnapshot, now: SystemTime) -> Self {
+    fn of(backend: &BackendSnapshot, last_minute: Option<BackendMinute>, now: SystemTime) -> Self {
         let BackendCounts { attempts, wins, in_flight, errors, timeouts, connections, latency, .. } = &backend.counts;
         let by_kind = |[first, hedge, failover]: [u64; 3], probe| ByKind { first, hedge, failover, probe };
+        let work = WorkStatus {
+            in_flight: in_flight.0,
+            latency_ms: Percentiles::of(latency),
+            latency_histogram: latency.buckets().map(LatencyBucket::of).collect(),
+            attempts: by_kind(*attempts, Some(backend.probes)),
+            wins: by_kind(*wins, None),
+            errors: *errors,
+            timeouts: *timeouts,
+            last_minute,
+        };
+        let membership = MembershipStatus {
+            origin: backend.origin.clone(),
+            listed: backend.is_listed,
+            behind: backend.state == BackendState::Behind,
+            order: backend.order.clone(),
+        };
         Self {
             name: backend.name.clone(),
             address: backend.address,
@@ -521,37 +557,10 @@ impl BackendStatus {
             weight: backend.weight,
             state: backend.state.label().to_owned(),
             by_hand: backend.by_hand,
-            since: humantime::format_rfc3339_seconds(backend.since).to_string(),
-            since_seconds: age(backend.since, now).as_secs(),
-            in_flight: in_flight.0,
-            latency_ms: Percentiles::of(latency),
-            latency_histogram: latency.buckets().map(LatencyBucket::of).collect(),
-            attempts: by_kind(*attempts, Some(backend.probes)),
-            wins: by_kind(*wins, None),
-            errors: *errors,
-            timeouts: *timeouts,
-            last_minute: None,
-            origin: backend.origin.clone(),
-            listed: backend.is_listed,
-            behind: backend.state == BackendState::Behind,
-            order: backend.order.clone(),
-        }
-    }
-}
-
-impl CacheStatus {
-    fn of(cache: &CacheSnapshot, pools: &[PoolSnapshot]) -> Self {
-        Self {
-            size_bytes: cache.size,
-            bytes: cache.stats.bytes,
-            entries: cache.stats.entries,
-            hits: cache.stats.hits,
-            stale_hits: cache.stats.stale_hits,
-            failure_hits: cache.stats.failure_hits,
-            misses: cache.stats.misses,
-            insertions: cache.stats.insertions,
-            evictions: cache.stats.evictions,
-            prefetches: pools.iter().map(|pool| pool.counts.prefetches).sum(),
+            since: date(backend.since),
+            since_seconds: age(backend.since, now),
+            work,
+            membership,
         }
     }
 }
@@ -610,9 +619,13 @@ fn udp() -> String {
     "udp".to_owned()
 }
 
-/// The wall clock may have been set back since.
-fn age(since: SystemTime, now: SystemTime) -> Duration {
-    now.duration_since(since).unwrap_or_default()
+fn date(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time).to_string()
+}
+
+/// Returns the seconds since a time. The wall clock may have been set back since.
+fn age(since: SystemTime, now: SystemTime) -> u64 {
+    now.duration_since(since).unwrap_or_default().as_secs()
 }
 
 /// Rounds up: the last second of a TTL is 1 in responses.

@@ -156,10 +156,10 @@ pub struct CacheSnapshot {
 /// Counters and sizes of a cache. Every look-up is one of `hits`, `stale_hits` and `misses`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheStats {
+    /// Bytes of the entries.
+    pub bytes: u64,
     /// Entries: fresh, stale, and expired ones that are not removed yet.
     pub entries: u64,
-    /// Bytes of these entries.
-    pub bytes: u64,
     /// Look-ups that found a fresh answer or a failure.
     pub hits: u64,
     /// Look-ups that found a stale answer.

@@ -17,8 +17,6 @@ const MAX_FILES: usize = 3;
 
 /// Structs with more fields.
 const LARGE_STRUCTS: &[&str] = &[
-    "src/admin/status.rs BackendStatus",
-    "src/admin/status.rs Status",
     "src/config/mod.rs AuthorityConfig",
     "src/config/mod.rs Config",
     "src/config/mod.rs PoolConfig",

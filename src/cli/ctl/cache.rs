@@ -7,6 +7,7 @@ use super::table::{TextTable, or_dash, time};
 use super::{CommandFailure, Show};
 use crate::admin::status::{CacheStatus, EntryStatus};
 use crate::config::words;
+use crate::metrics::CacheStats;
 use crate::wire::Name;
 
 #[derive(Debug, Subcommand)]
@@ -55,19 +56,20 @@ fn flushed(name: Option<&Name>, is_subtree: bool) -> String {
 }
 
 pub(super) fn stats(cache: &CacheStatus) -> String {
-    let hits = cache.hits + cache.stale_hits;
-    let asked = Some(hits + cache.misses).filter(|asked| *asked > 0);
+    let CacheStats { hits, stale_hits, misses, .. } = cache.stats;
+    let hits = hits + stale_hits;
+    let asked = Some(hits + misses).filter(|asked| *asked > 0);
     let share = asked.map(|asked| format!("{:.1}", hits as f64 / asked as f64 * 100.0));
     TextTable::of([cache])
-        .left("CACHE ENTRIES", |cache| cache.entries)
-        .right("OCTETS", |cache| size(cache.bytes))
+        .left("CACHE ENTRIES", |cache| cache.stats.entries)
+        .right("OCTETS", |cache| size(cache.stats.bytes))
         .left("OF", |cache| size(cache.size_bytes))
         .right("HIT %", |_| or_dash(share.as_ref()))
-        .right("HITS", |cache| cache.hits)
-        .right("STALE HITS", |cache| cache.stale_hits)
-        .right("FAILURE HITS", |cache| cache.failure_hits)
-        .right("MISSES", |cache| cache.misses)
-        .right("EVICTIONS", |cache| cache.evictions)
+        .right("HITS", |cache| cache.stats.hits)
+        .right("STALE HITS", |cache| cache.stats.stale_hits)
+        .right("FAILURE HITS", |cache| cache.stats.failure_hits)
+        .right("MISSES", |cache| cache.stats.misses)
+        .right("EVICTIONS", |cache| cache.stats.evictions)
         .right("PREFETCHES", |cache| cache.prefetches)
         .text()
 }

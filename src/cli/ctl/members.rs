@@ -55,9 +55,9 @@ impl<'a> PoolMembers<'a> {
             address: backend.address,
             weight: backend.weight,
             state: &backend.state,
-            origin: &backend.origin,
-            listed: backend.listed,
-            order: backend.order.as_ref(),
+            origin: &backend.membership.origin,
+            listed: backend.membership.listed,
+            order: backend.membership.order.as_ref(),
         });
         Self { pool: &pool.name, sources: &pool.sources, members: members.collect() }
     }

@@ -13,7 +13,7 @@ mod explain;
 mod members;
 mod names;
 mod serials;
-pub(super) mod slow;
+mod slow;
 mod status;
 pub(super) mod table;
 mod zones;
@@ -246,7 +246,9 @@ fn obey(connection: &AdminConnection, action: &Action) -> Result<String, Command
         Action::Backends(show) => {
             return Ok(show.print(&status::in_pools(&connection.status()?), |all| status::backends(all)));
         }
-        Action::Processes(show) => return Ok(show.print(&connection.status()?.processes, |all| status::processes(all))),
+        Action::Processes(show) => {
+            return Ok(show.print(&connection.status()?.processes.processes, |all| status::processes(all)));
+        }
         Action::Members(which) => return members::obey(connection, which),
         Action::Explain(asked) => return explain::obey(connection, asked),
         Action::Slow(which) => return slow::obey(connection, which),

@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use super::connection::AdminConnection;
 use super::table::{WIDTH, at, wrap};
 use super::{CommandFailure, Show};
 use crate::config::words;
-use crate::sight::slow::{SlowRace, time};
+use crate::sight::slow::{SlowRace, SlowRacesReport, time};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct SlowArgs {
@@ -24,18 +22,12 @@ pub(super) struct SlowArgs {
     show: Show,
 }
 
-/// The slow races that a server reports.
-#[derive(Debug, Deserialize, Serialize)]
-pub(in crate::cli) struct SlowRacesListing {
-    pub(in crate::cli) races: Vec<SlowRace>,
-}
-
 pub(super) fn obey(connection: &AdminConnection, which: &SlowArgs) -> Result<String, CommandFailure> {
     let SlowArgs { pool, since, limit, show } = which;
     let since = since.map(|since| humantime::format_duration(since).to_string().replace(' ', ""));
     let limit = limit.to_string();
     let query = [("pool", pool.as_deref()), ("since", since.as_deref()), ("limit", Some(&limit))];
-    show.fetch(connection, "slow", &query, |listing: &SlowRacesListing| list(&listing.races))
+    show.fetch(connection, "slow", &query, |listing: &SlowRacesReport| list(&listing.races))
 }
 
 fn list(races: &[SlowRace]) -> String {

@@ -6,7 +6,9 @@ use serde::Serialize;
 
 use super::cache;
 use super::table::{TextTable, millis, or_dash, time};
-use crate::admin::status::{BackendStatus, PoolStatus, ProcessStatus, Status, ZoneCounts};
+use crate::admin::status::{
+    BackendStatus, PoolStatus, ProcessStatus, ReloadsStatus, ServiceStatus, Status, ZoneCounts,
+};
 use crate::sight::live::{BackendMinute, PoolMinute, Verdict};
 
 pub(super) fn status(status: &Status) -> String {
@@ -25,7 +27,8 @@ pub(super) fn status(status: &Status) -> String {
 }
 
 fn counts(status: &Status) -> impl Iterator<Item = String> {
-    let Status { queries, rcodes, zone_counts: ZoneCounts { primary, served, absent, expired }, .. } = status;
+    let ServiceStatus { queries, rcodes, zone_counts, .. } = &status.service;
+    let ZoneCounts { primary, served, absent, expired } = zone_counts;
     let usual = USUAL.into_iter().map(|rcode| (rcode, rcodes.get(rcode).copied().unwrap_or_default()));
     let others =
         rcodes.iter().map(|(rcode, count)| (rcode.as_str(), *count)).filter(|(rcode, _)| !USUAL.contains(rcode));
@@ -48,14 +51,15 @@ fn verdict(verdict: &Verdict) -> String {
 }
 
 fn reloads(status: &Status) -> impl Iterator<Item = String> {
-    let last = status.reload.as_ref().map(|last| match &last.error {
-        None => format!("last reload at {}, edition {} is active", last.at, status.edition),
+    let ReloadsStatus { edition, reload, reloading } = &status.reloads;
+    let last = reload.as_ref().map(|last| match &last.error {
+        None => format!("last reload at {}, edition {edition} is active", last.at),
         Some(error) => {
             let first = error.lines().next().unwrap_or_default();
-            format!("last reload at {} FAILED, edition {} is active: {first}", last.at, status.edition)
+            format!("last reload at {} FAILED, edition {edition} is active: {first}", last.at)
         }
     });
-    let running = status.reloading.map(|running| {
+    let running = reloading.map(|running| {
         let next = if running.next_waits { ", another one waits" } else { "" };
         format!("a reload has been reading for {}{next}", time(running.for_seconds))
     });
@@ -101,10 +105,10 @@ pub(super) fn in_pools(status: &Status) -> Vec<PooledBackend<'_>> {
 /// line.
 pub(super) fn backends(backends: &[PooledBackend<'_>]) -> String {
     fn minute<V: ToString>(row: &PooledBackend<'_>, figure: impl Fn(&BackendMinute) -> V) -> String {
-        or_dash(row.backend.last_minute.as_ref().map(figure))
+        or_dash(row.backend.work.last_minute.as_ref().map(figure))
     }
     fn latency(row: &PooledBackend<'_>, figure: impl Fn(&BackendMinute) -> Option<f64>) -> String {
-        millis(row.backend.last_minute.as_ref().and_then(figure))
+        millis(row.backend.work.last_minute.as_ref().and_then(figure))
     }
     let by_hand = |backend: &BackendStatus| if backend.by_hand { " (by hand)" } else { "" };
     let table = TextTable::of(backends)
@@ -114,7 +118,7 @@ pub(super) fn backends(backends: &[PooledBackend<'_>]) -> String {
         .right("WEIGHT", |row| row.backend.weight)
         .left("STATE", |row| format!("{}{}", row.backend.state, by_hand(row.backend)))
         .left("FOR", |row| time(row.backend.since_seconds))
-        .right("IN FLIGHT", |row| row.backend.in_flight)
+        .right("IN FLIGHT", |row| row.backend.work.in_flight)
         .right("ATTEMPTS", |row| minute(row, |minute| minute.attempts))
         .right("HEDGES", |row| minute(row, |minute| minute.hedges))
         .right("WINS", |row| minute(row, |minute| minute.wins))

@@ -59,30 +59,30 @@ fn model(pool: &PoolStatus, backend: &BackendConfig) -> Result<BackendModel, Str
     let found = pool.backends.iter().find(|found| found.address == address);
     let found = found.ok_or_else(|| format!("the server does not ask {address}, is this its config?"))?;
     let micros = Duration::from_micros;
-    let bins = found.latency_histogram.iter().map(|bin| (micros(bin.from_us), micros(bin.to_us), bin.count));
+    let bins = found.work.latency_histogram.iter().map(|bin| (micros(bin.from_us), micros(bin.to_us), bin.count));
     let replies = replies(found);
     let measured = Empirical::new(bins).filter(|_| replies >= u64::from(MIN_SAMPLES));
     let measured = measured.ok_or_else(|| {
         format!("{address} has replied {replies} times, expected {MIN_SAMPLES} at least: let it serve for a while")
     })?;
     // All replies have a latency, however late; attempts that are neither replied to nor in flight are lost.
-    let ended = found.attempts.queries().saturating_sub(found.in_flight).max(replies);
+    let ended = found.work.attempts.queries().saturating_sub(found.work.in_flight).max(replies);
     Ok(BackendModel {
         weight: backend.weight,
         delay: Course::always(Delay::Empirical(measured)),
         loss: Course::always((ended - replies) as f64 / ended as f64),
-        failure: found.errors.min(replies) as f64 / replies as f64,
+        failure: found.work.errors.min(replies) as f64 / replies as f64,
         ..BackendModel::default()
     })
 }
 
 fn replies(backend: &BackendStatus) -> u64 {
-    backend.latency_histogram.iter().map(|bin| bin.count).sum()
+    backend.work.latency_histogram.iter().map(|bin| bin.count).sum()
 }
 
 /// Returns the mean queries per second, from first attempts; a race makes several of them per query.
 fn rate(status: &Status, pool: &PoolStatus, rules: &PoolRules) -> f64 {
-    let first: u64 = pool.backends.iter().map(|backend| backend.attempts.first).sum();
+    let first: u64 = pool.backends.iter().map(|backend| backend.work.attempts.first).sum();
     let all = pool.backends.len().max(1);
     let width = match rules.dispatch {
         Dispatch::Race if rules.fanout == 0 => all,
@@ -95,10 +95,10 @@ fn rate(status: &Status, pool: &PoolStatus, rules: &PoolRules) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::admin::status::{ByKind, LatencyBucket, Percentiles, ZoneCounts};
+    use crate::admin::status::{
+        ByKind, LatencyBucket, MembershipStatus, Percentiles, ProcessesStatus, ReloadsStatus, ServiceStatus, WorkStatus,
+    };
     use crate::sight::live::Verdict;
 
     const CONFIG: &str = "[forwarder]\nlisten = ['127.0.0.1:0']\n[forwarder.routes]\n'.' = 'one'\n'x.' = 'other'\n\
@@ -139,18 +139,17 @@ mod tests {
             by_hand: false,
             since: String::new(),
             since_seconds: 0,
-            in_flight: 0,
-            latency_ms: none,
-            latency_histogram: vec![LatencyBucket { from_us: 1_000, to_us: 2_000, count: replies }],
-            attempts: ByKind { first: 1_000, hedge: 0, failover: 0, probe: Some(7) },
-            wins: ByKind { first: 0, hedge: 0, failover: 0, probe: None },
-            errors: 9,
-            timeouts: 4,
-            last_minute: None,
-            origin: Vec::new(),
-            listed: false,
-            behind: false,
-            order: None,
+            work: WorkStatus {
+                in_flight: 0,
+                latency_ms: none,
+                latency_histogram: vec![LatencyBucket { from_us: 1_000, to_us: 2_000, count: replies }],
+                attempts: ByKind { first: 1_000, hedge: 0, failover: 0, probe: Some(7) },
+                wins: ByKind { first: 0, hedge: 0, failover: 0, probe: None },
+                errors: 9,
+                timeouts: 4,
+                last_minute: None,
+            },
+            membership: MembershipStatus::default(),
         };
         let pool = PoolStatus {
             name: "one".to_owned(),
@@ -164,22 +163,14 @@ mod tests {
         };
         Status {
             verdict: Verdict::default(),
-            catalogs: Vec::new(),
-            zones: Vec::new(),
-            more_zones: 0,
-            zone_counts: ZoneCounts::default(),
-            queries: 0,
-            rcodes: BTreeMap::new(),
             version: String::new(),
             uptime_seconds: 10,
             workers: 1,
             pools: vec![pool],
             cache: None,
-            edition: 1,
-            reload: None,
-            reloading: None,
-            supervisor: None,
-            processes: Vec::new(),
+            service: ServiceStatus::default(),
+            reloads: ReloadsStatus::default(),
+            processes: ProcessesStatus::default(),
         }
     }
 

@@ -33,9 +33,9 @@ use self::state::{Act, Data, State, Wants};
 use self::terminal::Screen;
 use super::ctl::CommandFailure;
 use super::ctl::connection::{AdminConnection, AdminTarget};
-use super::ctl::slow::SlowRacesListing;
 use super::{failure, print};
 use crate::sight::live::Second;
+use crate::sight::slow::SlowRacesReport;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -171,7 +171,7 @@ async fn ask(connection: &AdminConnection, wants: Wants) -> Data {
     }
     if wants.races && is_there {
         let path = format!("slow?limit={SLOW_RACES}");
-        let races: Result<SlowRacesListing, _> = connection.fetch(&path, PATIENCE).await;
+        let races: Result<SlowRacesReport, _> = connection.fetch(&path, PATIENCE).await;
         data.races = Some(races.map(|races| races.races).map_err(message));
     }
     data

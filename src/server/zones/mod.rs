@@ -404,11 +404,12 @@ impl ServerZones {
     }
 
     /// Adds the first zones to the status, unserved ones before others.
-    pub(super) fn show(&self, status: Status) -> Status {
+    pub(super) fn show(&self, mut status: Status) -> Status {
         let (unserved, served): (Vec<_>, Vec<_>) = self.all_zones().partition(|(_, zone, _)| !zone.is_served());
         let shown = unserved.iter().chain(&served).take(ZoneStatus::MAX).copied();
-        let zones = self.statuses(shown);
-        Status { more_zones: unserved.len() + served.len() - zones.len(), zones, ..status }
+        status.service.zones = self.statuses(shown);
+        status.service.more_zones = unserved.len() + served.len() - status.service.zones.len();
+        status
     }
 
     pub(super) fn report(&self) -> ZonesReport {

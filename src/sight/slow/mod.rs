@@ -49,6 +49,13 @@ pub struct SlowRace {
     pub attempts: Vec<SlowAttempt>,
 }
 
+/// The slow races of a server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SlowRacesReport {
+    /// The races, newest first.
+    pub races: Vec<SlowRace>,
+}
+
 labels! {
     /// The outcome of a race.
     #[derive(Serialize, Deserialize)]

@@ -6,21 +6,23 @@ use super::*;
 fn stats_are_a_table_of_one_row() {
     let cache = CacheStatus {
         size_bytes: 64 << 20,
-        bytes: 1_500_000,
-        entries: 9_876,
-        hits: 900,
-        stale_hits: 31,
-        failure_hits: 2,
-        misses: 69,
-        insertions: 10_000,
-        evictions: 124,
+        stats: CacheStats {
+            bytes: 1_500_000,
+            entries: 9_876,
+            hits: 900,
+            stale_hits: 31,
+            failure_hits: 2,
+            misses: 69,
+            insertions: 10_000,
+            evictions: 124,
+        },
         prefetches: 3,
     };
     let expected = "\
 CACHE ENTRIES  OCTETS  OF     HIT %  HITS  STALE HITS  FAILURE HITS  MISSES  EVICTIONS  PREFETCHES
 9876           1.4MiB  64MiB   93.1   900          31             2      69        124           3";
     assert_eq!(stats(&cache), expected);
-    let unused = CacheStatus { hits: 0, stale_hits: 0, misses: 0, ..cache };
+    let unused = CacheStatus { stats: CacheStats::default(), ..cache };
     assert!(stats(&unused).contains("64MiB      -     0"), "{}", stats(&unused));
 }
 

@@ -1,9 +1,10 @@
 //! Tests of the text of `ctl status`, `backends` and `processes`.
 
-use std::collections::BTreeMap;
-
 use super::*;
-use crate::admin::status::{ByKind, CacheStatus, Percentiles, ReloadStatus, ReloadingStatus};
+use crate::admin::status::{
+    ByKind, CacheStatus, MembershipStatus, Percentiles, ProcessesStatus, ReloadStatus, ReloadingStatus, WorkStatus,
+};
+use crate::metrics::CacheStats;
 use crate::sight::live::{HedgesSecond, Reason, VerdictState};
 
 fn sample() -> Status {
@@ -18,27 +19,26 @@ fn sample() -> Status {
         by_hand,
         since: "2026-01-01T00:00:00Z".to_owned(),
         since_seconds: 90,
-        in_flight: 2,
-        latency_ms: Percentiles { p50: Some(0.4), p95: Some(1.0), p99: Some(12.345) },
-        latency_histogram: Vec::new(),
-        attempts: ByKind { first: 10, hedge: 2, failover: 1, probe: Some(7) },
-        wins: ByKind { first: 9, hedge: 1, failover: 0, probe: None },
-        errors: 3,
-        timeouts: 4,
-        last_minute: (!by_hand).then_some(BackendMinute {
-            attempts: 13,
-            hedges: 2,
-            wins: 10,
-            hedges_won: 1,
+        work: WorkStatus {
+            in_flight: 2,
+            latency_ms: Percentiles { p50: Some(0.4), p95: Some(1.0), p99: Some(12.345) },
+            latency_histogram: Vec::new(),
+            attempts: ByKind { first: 10, hedge: 2, failover: 1, probe: Some(7) },
+            wins: ByKind { first: 9, hedge: 1, failover: 0, probe: None },
             errors: 3,
             timeouts: 4,
-            p50_ms: Some(0.4),
-            p99_ms: Some(12.345),
-        }),
-        origin: Vec::new(),
-        listed: false,
-        behind: false,
-        order: None,
+            last_minute: (!by_hand).then_some(BackendMinute {
+                attempts: 13,
+                hedges: 2,
+                wins: 10,
+                hedges_won: 1,
+                errors: 3,
+                timeouts: 4,
+                p50_ms: Some(0.4),
+                p99_ms: Some(12.345),
+            }),
+        },
+        membership: MembershipStatus::default(),
     };
     let hedges = HedgesSecond { sent: 2, won: 1, denied: 6, tokens: 9 };
     let minute =
@@ -60,17 +60,9 @@ fn sample() -> Status {
         workers: 2,
         pools: vec![pool],
         cache: None,
-        zones: Vec::new(),
-        more_zones: 0,
-        zone_counts: ZoneCounts::default(),
-        queries: 0,
-        rcodes: BTreeMap::new(),
-        catalogs: Vec::new(),
-        edition: 1,
-        reload: None,
-        reloading: None,
-        supervisor: None,
-        processes: Vec::new(),
+        service: ServiceStatus::default(),
+        reloads: ReloadsStatus { edition: 1, ..ReloadsStatus::default() },
+        processes: ProcessesStatus::default(),
     }
 }
 
@@ -147,9 +139,12 @@ hedgerow 1.2.3, up 1day 2h, 2 workers
 fn the_status_of_an_authority_has_queries_rcodes_and_zones() {
     let authority = Status {
         pools: Vec::new(),
-        queries: 12,
-        rcodes: [("NXDOMAIN", 3), ("NOERROR", 9)].map(|(rcode, count)| (rcode.to_owned(), count)).into(),
-        zone_counts: ZoneCounts { primary: 2, served: 0, absent: 1, expired: 0 },
+        service: ServiceStatus {
+            queries: 12,
+            rcodes: [("NXDOMAIN", 3), ("NOERROR", 9)].map(|(rcode, count)| (rcode.to_owned(), count)).into(),
+            zone_counts: ZoneCounts { primary: 2, served: 0, absent: 1, expired: 0 },
+            ..ServiceStatus::default()
+        },
         ..sample()
     };
     let expected = "queries 12  NOERROR 9  NXDOMAIN 3  SERVFAIL 0  REFUSED 0\nzones 3  primary 2  absent 1";
@@ -161,7 +156,7 @@ fn reloads_are_told_below_the_first_lines() {
     let at = "2026-01-01T00:00:00Z".to_owned();
     let shown = |error: Option<&str>, reloading| {
         let reload = ReloadStatus { at: at.clone(), ok: error.is_none(), error: error.map(str::to_owned) };
-        let status_of = Status { edition: 3, reload: Some(reload), reloading, ..sample() };
+        let status_of = Status { reloads: ReloadsStatus { edition: 3, reload: Some(reload), reloading }, ..sample() };
         status(&status_of).lines().skip(2).take_while(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
     };
     assert_eq!(shown(None, None), format!("last reload at {at}, edition 3 is active"));
@@ -177,18 +172,7 @@ fn reloads_are_told_below_the_first_lines() {
 
 #[test]
 fn a_cache_is_shown_last() {
-    let cache = CacheStatus {
-        size_bytes: 1 << 20,
-        bytes: 0,
-        entries: 0,
-        hits: 0,
-        stale_hits: 0,
-        failure_hits: 0,
-        misses: 0,
-        insertions: 0,
-        evictions: 0,
-        prefetches: 0,
-    };
+    let cache = CacheStatus { size_bytes: 1 << 20, stats: CacheStats::default(), prefetches: 0 };
     let shown = status(&Status { cache: Some(cache), ..sample() });
     let expected = format!("{}\n\n{}", status(&sample()), cache::stats(&cache));
     assert_eq!(shown, expected);

@@ -1,29 +1,32 @@
-//! `GET /api/v1/slow`: the recorded slow races, filtered by pool, time and number.
+//! `GET /api/v1/names`: the most queried names, and `GET /api/v1/slow`: the recorded slow races, filtered by
+//! pool, time and number.
 
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{RawQuery, State};
-use serde::Serialize;
 
 use super::routes::{HttpError, SharedServer, decoded, parameters};
 use crate::config::words;
 use crate::net::sys::clock;
 use crate::net::tasks::blocking;
-use crate::sight::slow::{RaceFilter, SlowRace};
+use crate::sight::names::{NamesReport, TopNames};
+use crate::sight::slow::{RaceFilter, SlowRacesReport};
 use crate::taps;
 
-#[derive(Debug, Serialize)]
-pub(super) struct SlowRacesResponse {
-    races: Vec<SlowRace>,
+pub(super) async fn names(State(server): SharedServer) -> Result<Json<NamesReport>, HttpError> {
+    let names = server.read(|server| server.top_names()).await?.ok_or_else(|| HttpError::absent(NO_NAMES))?;
+    // The report adds up ten minutes of a thousand names each.
+    let report = move || taps::lock(&names).report(TopNames::minute_of(clock::unix_now()));
+    Ok(Json(blocking(report).await))
 }
 
 pub(super) async fn slow(
     State(server): SharedServer,
     RawQuery(query): RawQuery,
-) -> Result<Json<SlowRacesResponse>, HttpError> {
-    let filter = read(&query.unwrap_or_default()).map_err(HttpError::Invalid)?;
-    let races = server.read(|server| server.slow_races()).await?.ok_or_else(|| HttpError::absent(NONE))?;
+) -> Result<Json<SlowRacesReport>, HttpError> {
+    let filter = read(&query.unwrap_or_default())?;
+    let races = server.read(|server| server.slow_races()).await?.ok_or_else(|| HttpError::absent(NO_SLOW_RACES))?;
     // A hundred thousand races take a while.
     let list = move || {
         let now = clock::unix_seconds(Duration::ZERO);
@@ -31,7 +34,7 @@ pub(super) async fn slow(
         races.settle(now);
         races.list(&filter, now)
     };
-    Ok(Json(SlowRacesResponse { races: blocking(list).await }))
+    Ok(Json(SlowRacesReport { races: blocking(list).await }))
 }
 
 fn read(query: &str) -> Result<RaceFilter, String> {
@@ -51,8 +54,8 @@ fn read(query: &str) -> Result<RaceFilter, String> {
     Ok(filter)
 }
 
-const NONE: &str = "no slow races are kept";
-
+const NO_NAMES: &str = "no names are counted: that takes names = true in [admin]";
+const NO_SLOW_RACES: &str = "no slow races are kept";
 #[cfg(test)]
 mod tests {
     use super::*;
