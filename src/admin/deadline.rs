@@ -49,8 +49,8 @@ impl RequestTurn {
         self.set(TurnPhase::Working { spent: self.spent() });
     }
 
-    /// Marks the response as made. The guard is dropped when the connection's buffer holds all of it; a stream
-    /// has no end, but may end all the same.
+    /// Marks the response as made. The guard is dropped when the connection's buffer holds all of it; a
+    /// stream has no end, but may end all the same.
     pub(super) fn note_answer(self: &Rc<Self>, is_stream: bool) -> Handing {
         let (now, spent) = (Instant::now(), self.spent());
         self.set(match is_stream {

@@ -9,14 +9,15 @@ use crate::address::BackendAddress;
 use crate::cache::{ShownEntry, State};
 /// An order for a backend.
 pub use crate::metrics::BackendOrder;
+/// The counters of the cache.
+pub use crate::metrics::CacheStats;
 /// The state of a catalog zone of other servers.
 pub use crate::metrics::CatalogSnapshot as CatalogStatus;
 /// The origin of a pool's member.
 pub use crate::metrics::MemberOrigin;
 use crate::metrics::{
-    BackendCounts, BackendSnapshot, BackendState, CacheSnapshot, CacheStats, HistogramSnapshot, LastReload,
-    PoolSnapshot, ProcessSnapshot, ProcessesSnapshot, RCODES, ReloadSnapshot, Snapshot, SourceSnapshot, SourceState,
-    ZonesSnapshot,
+    BackendCounts, BackendSnapshot, BackendState, CacheSnapshot, HistogramSnapshot, LastReload, PoolSnapshot,
+    ProcessSnapshot, ProcessesSnapshot, RCODES, ReloadSnapshot, Snapshot, SourceSnapshot, SourceState, ZonesSnapshot,
 };
 use crate::sight::live::{BackendMinute, PoolMinute, Verdict};
 use crate::sight::{History, Sight};

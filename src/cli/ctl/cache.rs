@@ -5,9 +5,8 @@ use clap::Subcommand;
 use super::connection::{AdminConnection, AdminOrder, encoded};
 use super::table::{TextTable, or_dash, time};
 use super::{CommandFailure, Show};
-use crate::admin::status::{CacheStatus, EntryStatus};
+use crate::admin::status::{CacheStats, CacheStatus, EntryStatus};
 use crate::config::words;
-use crate::metrics::CacheStats;
 use crate::wire::Name;
 
 #[derive(Debug, Subcommand)]

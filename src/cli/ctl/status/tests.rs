@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::admin::status::{
-    ByKind, CacheStatus, MembershipStatus, Percentiles, ProcessesStatus, ReloadStatus, ReloadingStatus, WorkStatus,
+    ByKind, CacheStats, CacheStatus, MembershipStatus, Percentiles, ProcessesStatus, ReloadStatus, ReloadingStatus,
+    WorkStatus,
 };
-use crate::metrics::CacheStats;
 use crate::sight::live::{HedgesSecond, Reason, VerdictState};
 
 fn sample() -> Status {
