@@ -87,11 +87,23 @@ impl<I: Io> ActiveRace<'_, I> {
         let sent = self.send(attempt, backend, edns, ReplyProof::NONE);
         match sent {
             Ok(()) => self.pool.asked(backend, self.now),
-            Err(NotSent::Unreachable) => self.entry.race.on_failure(attempt),
-            Err(NotSent::Want(want)) => self.on_unsent(attempt, want),
-            Err(NotSent::Full) => self.on_full(attempt),
+            Err(why) => self.on_not_sent(attempt, why),
         }
         sent.is_ok()
+    }
+
+    /// Handles an attempt that could not be sent. If no connection to a backend that is up has room, the
+    /// limit is a local one and no failure of the backend.
+    #[cold]
+    pub(super) fn on_not_sent(&mut self, attempt: AttemptId, why: NotSent) {
+        let asked = self.entry.race.attempt(attempt);
+        match why {
+            NotSent::Want(want) => self.on_unsent(attempt, want),
+            NotSent::Full if asked.is_some_and(|asked| self.pool.backend(asked.backend).is_up()) => {
+                self.on_unsent(attempt, Want::Connections);
+            }
+            NotSent::Unreachable | NotSent::Full => self.entry.race.on_failure(attempt),
+        }
     }
 
     /// Queues the query of an attempt. `proof` gives the reason for sending; `send` adds the proof.
@@ -153,23 +165,11 @@ impl<I: Io> ActiveRace<'_, I> {
         Ok(())
     }
 
-    pub(super) fn on_unsent(&mut self, attempt: AttemptId, want: Want) {
+    fn on_unsent(&mut self, attempt: AttemptId, want: Want) {
         let Some(Attempt { backend, .. }) = self.entry.race.attempt(attempt) else { return };
         let pool = &self.pool;
         self.worker.shared.shortage.note(want, &pool.plan.shared, backend, pool.counters(backend), self.now);
         self.entry.race.on_unsent(attempt, shortage::retry(want), pool.plan.shared.budget());
-    }
-
-    /// Handles an attempt for which no connection to the backend has room. If the backend is up, the limit is
-    /// a local one and no failure of the backend.
-    #[cold]
-    pub(super) fn on_full(&mut self, attempt: AttemptId) {
-        let Some(Attempt { backend, .. }) = self.entry.race.attempt(attempt) else { return };
-        if self.pool.backend(backend).is_up() {
-            self.on_unsent(attempt, Want::Connections);
-        } else {
-            self.entry.race.on_failure(attempt);
-        }
     }
 
     /// Ends an attempt whose slot is free already. The race moves on as `event` requires.

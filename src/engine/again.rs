@@ -4,40 +4,36 @@
 //! For the race it remains the same attempt. A suspect reply changes neither the latency nor the error share
 //! of the backend, because the backend may not have sent it.
 
-use std::time::Instant;
-
-use super::Engine;
+use super::Tick;
 use super::active_race::ActiveRace;
 use super::attempt::Outstanding;
 use super::io::{AskedFor, Io, TcpQuery};
-use super::pool::Pool;
 use super::proof::ReplyProof;
 use crate::metrics::{Cause, DropReason};
-use crate::policy::Rank;
 use crate::policy::backend_load::AttemptEnd;
 use crate::policy::query_slots::{QuerySlot, SlotState, SocketId};
-use crate::policy::race::{BackendIndex, Retry};
+use crate::policy::race::Retry;
 use crate::state::backend_cookies::Urgency;
 use crate::wire::{self, Reply};
 
-impl<I: Io> Engine<I> {
+impl<I: Io> Tick<'_, I> {
     /// Counts a datagram from a backend's address that answers no query of this socket. After too many of
     /// them the socket is void and its attempts are asked again (RFC 5452 section 9.3 leaves that open).
-    pub(super) fn on_near_miss(&mut self, io: &mut I, socket: SocketId, now: Instant) {
-        self.worker.counters.dropped(DropReason::Spoofed);
-        if !io.is_suspicious(socket) {
+    pub(super) fn on_near_miss(&mut self, socket: SocketId) {
+        self.engine.worker.counters.dropped(DropReason::Spoofed);
+        if !self.io.is_suspicious(socket) {
             return;
         }
-        let mut taken = std::mem::take(&mut self.taken);
-        io.void(socket, now, &mut taken);
+        let mut taken = std::mem::take(&mut self.engine.taken);
+        self.io.void(socket, self.now, &mut taken);
         for slot in &taken {
             if let SlotState::Quarantined(late) = slot
-                && let Some((pool, is_charged)) = self.pools.get_mut(late.pool).zip(late.is_charged)
+                && let Some((pool, is_charged)) = self.engine.pools.get_mut(late.pool).zip(late.is_charged)
             {
-                pool.ended(late.backend, AttemptEnd::Void, is_charged, now);
+                pool.ended(late.backend, AttemptEnd::Void, is_charged, self.now);
             }
         }
-        self.for_races_of(io, taken, |race, outstanding| race.move_on(outstanding), now);
+        self.for_races_of(taken, |race, outstanding| race.move_on(outstanding));
     }
 }
 
@@ -206,29 +202,6 @@ impl<I: Io> ActiveRace<'_, I> {
             pool.counters(asked.backend).again[cause as usize].increment();
         }
         may
-    }
-}
-
-impl Pool {
-    pub(super) fn learn_lacking(&mut self, backend: BackendIndex, lacking: ReplyProof, rank: Rank, now: Instant) {
-        if lacking.has(ReplyProof::CASE) && self.remember_case_lost(backend, now) {
-            let (pool, backend) = self.labels(backend);
-            tracing::warn!(
-                pool,
-                backend,
-                "the backend does not keep the case of names: queries go without DNS 0x20 for now"
-            );
-        }
-        // A failure may lack proofs that other replies have: a backend that cannot parse a query cannot read
-        // its cookie. So one malformed query does not cost the other clients their cookie protection.
-        if lacking.has(ReplyProof::COOKIE) && rank > Rank::Failure && self.remember_cookies_lost(backend, now) {
-            let (pool, backend) = self.labels(backend);
-            tracing::warn!(
-                pool,
-                backend,
-                "the backend no longer returns DNS cookies: queries go without cookies for now"
-            );
-        }
     }
 }
 

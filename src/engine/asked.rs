@@ -4,13 +4,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Engine;
-use super::cached::{LookupReason, PoolCache};
-use super::dispatch::{QueryObserver, QueryPath, ValidQuery};
+use super::cached::PoolCache;
 use super::explain::millis;
 use super::io::Io;
 use super::pool::Pool;
+use super::queries::{QueryPath, ValidQuery};
 use super::single_flight::WorkerId;
+use super::{Engine, Tick};
 use crate::cache::State;
 use crate::config::KeyWord;
 use crate::metrics::BackendState;
@@ -22,59 +22,41 @@ use crate::policy::{Dispatch, HedgeDelay};
 use crate::sight::explain::{CacheSeen, Candidate, Plan};
 use crate::state::SharedBackend;
 
-/// The way in which an explained question is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Explaining {
-    /// True if backends are asked even if the cache has an answer.
-    pub is_fresh: bool,
-    /// True if another worker named this one as the owner of the question.
-    pub is_handed_over: bool,
-}
-
-impl<I: Io> Engine<I> {
+impl<I: Io> Tick<'_, I> {
     /// Asks a question for an operator and returns what was known before, or the worker that races for it.
-    pub fn explain(
-        &mut self,
-        io: &mut I,
-        valid: ValidQuery<'_>,
-        client: I::Client,
-        how: Explaining,
-        now: Instant,
-    ) -> Result<Plan, WorkerId> {
-        let slot = self.pool_slots[valid.pool.0];
-        self.refresh(io, slot, now);
-        let cache = self.seen_in_cache(valid, now);
-        let pool = self.pools.at(slot);
+    pub fn explain(&mut self, valid: ValidQuery<'_>, client: I::Client) -> Result<Plan, WorkerId> {
+        let (slot, now) = (self.engine.pool_slots[valid.pool.0], self.now);
+        self.refresh(slot);
+        let cache = self.seen_in_cache(valid);
+        let pool = self.engine.pools.at(slot);
         // Of a very large pool, only the backends that the race may ask are listed, once known.
         let known =
             if pool.is_crowd() { Vec::new() } else { pool.known_backends(pool.plan.shared.backends.iter(), now) };
         let rules = pool.plan.shared.rules();
         let is_hedging = rules.dispatch == Dispatch::Hedge && rules.hedge.budget > 0.0 && rules.hedge.max > 0;
         let mut plan = Plan {
-            worker: self.worker.me.0,
+            worker: self.engine.worker.me.0,
             cache,
             balance: rules.balance.word().to_owned(),
             dispatch: rules.dispatch.word().to_owned(),
             tokens: is_hedging.then(|| pool.plan.shared.budget().hedges_left()),
             ..Plan::default()
         };
-        let mut observer = QueryObserver { is_handed_over: how.is_handed_over, path: QueryPath::Cached };
-        let reason = if how.is_fresh { LookupReason::Ignore } else { LookupReason::HandedOver };
-        self.on_observed_query(io, valid, client, reason, Some(&mut observer), now);
-        let candidates = match observer.path {
-            QueryPath::Cached => {
+        let candidates = match self.on_query(valid, client) {
+            QueryPath::Responded => {
                 plan.from_cache = true;
-                let (pool, qname) = (self.pools.at(slot), valid.question.qname());
-                pool.candidates(io, qname, &self.worker.shared.hasher, &mut self.rng, now)
+                let Engine { pools, worker, rng, .. } = &mut *self.engine;
+                let qname = valid.question.qname();
+                pools.at(slot).candidates(self.io, qname, &worker.shared.hasher, rng, now)
             }
             QueryPath::Joined(candidates) => {
                 plan.joined = true;
                 candidates
             }
             QueryPath::Started(candidates) => candidates,
-            QueryPath::Elsewhere(owner) => return Err(owner),
+            QueryPath::Elsewhere(owner, _) => return Err(owner),
         };
-        let pool = self.pools.at(slot);
+        let pool = self.engine.pools.at(slot);
         let first = candidates.get(0);
         if let Some(first) = first.filter(|_| is_hedging) {
             let (delay, from) = pool.hedge_delay_of(first);
@@ -89,12 +71,13 @@ impl<I: Io> Engine<I> {
         Ok(plan)
     }
 
-    fn seen_in_cache(&self, valid: ValidQuery<'_>, now: Instant) -> CacheSeen {
+    fn seen_in_cache(&self, valid: ValidQuery<'_>) -> CacheSeen {
         let ValidQuery { question, pool, .. } = valid;
-        let Some(cached) = PoolCache::of(&self.worker.state, &self.worker.state.pools[pool.0]) else {
+        let state = &self.engine.worker.state;
+        let Some(cached) = PoolCache::of(state, &state.pools[pool.0]) else {
             return CacheSeen { state: "off".to_owned(), ..CacheSeen::default() };
         };
-        let Some(entry) = cached.cache.peek(&cached.key(question), cached.rules, now) else {
+        let Some(entry) = cached.cache.peek(&cached.key(question), cached.rules, self.now) else {
             return CacheSeen { state: "none".to_owned(), ..CacheSeen::default() };
         };
         let state = match entry.state {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::plan::PlanNumber;
+use super::pool::PlanNumber;
 use super::pools::PoolSlot;
 use super::proof::ReplyProof;
 use super::slots::RaceRef;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use super::Engine;
 use super::entry::RaceEntry;
-use super::io::Io;
+use super::io::ClientHandle;
 use super::slots::RaceRef;
 use crate::policy::race::Attempt;
 
-impl<I: Io> Engine<I> {
+impl<C: ClientHandle> Engine<C> {
     /// Returns an error with the invariant of an engine that is violated between two events.
     pub fn audit(&self) -> Result<(), String> {
         let mut named = BTreeSet::new();
@@ -31,7 +31,7 @@ impl<I: Io> Engine<I> {
             }
             for backend in pool.backends() {
                 let index = backend.index;
-                let is_asked = |entry: &&RaceEntry<I::Client>, attempt: &Attempt| {
+                let is_asked = |entry: &&RaceEntry<C>, attempt: &Attempt| {
                     let pool = self.pools.get(entry.pool);
                     pool.is_some_and(|pool| Arc::ptr_eq(pool.backend(attempt.backend), backend))
                 };

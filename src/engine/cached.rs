@@ -14,16 +14,15 @@
 //! race in which a local shortage prevented an attempt is not remembered either, unless its winner would have
 //! won anyway.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::active_race::ActiveRace;
 use super::attempt::QuarantinedAttempt;
 use super::entry::{RaceEntry, StaleAnswer, Waiter};
-use super::fallback::FallbackAnswer;
 use super::io::{ClientHandle, Io, ResponseOrigin, ResponseSummary};
 use super::reply::{decision, rank};
-use super::responder::ClientResponder;
-use super::{Engine, QTYPE_QCLASS};
+use super::responses::ClientResponder;
+use super::{EngineWorker, QTYPE_QCLASS};
 use crate::cache::{self, Cache, CacheKey, CacheLookup, CacheRules, CachedFailure, PoolId};
 use crate::config::PoolIndex;
 use crate::metrics::ResponseSource;
@@ -134,7 +133,7 @@ pub enum LookupReason {
 }
 
 impl LookupReason {
-    fn takes(self, found: CacheLookup) -> bool {
+    pub(super) fn takes(self, found: CacheLookup) -> bool {
         match (self, found) {
             (_, CacheLookup::Fresh { .. }) | (_, CacheLookup::Stale { is_race_due: false }) => true,
             (Self::Need, CacheLookup::Stale { is_race_due: true }) => true,
@@ -148,17 +147,17 @@ impl LookupReason {
 
 impl PoolCache<'_> {
     /// Gives a client the cached response if the reason permits it, and returns the kind of entry found.
-    fn give<I: Io>(
+    pub(super) fn give<I: Io>(
         &self,
         responder: &mut ClientResponder<'_, I>,
         key: &CacheKey<'_>,
         waiter: &Waiter<I::Client>,
-        resolution: &ResponseOrigin<'_>,
+        origin: &ResponseOrigin<'_>,
         reason: LookupReason,
     ) -> CacheLookup {
         let (Self { cache, rules, .. }, now) = (*self, responder.now);
         let mut found = CacheLookup::Nothing;
-        responder.respond(waiter, resolution, |receiver, out| {
+        responder.respond(waiter, origin, |receiver, out| {
             found = match reason {
                 LookupReason::Query => cache.look_up(key, receiver, rules, now, out),
                 LookupReason::HandedOver | LookupReason::Need => cache.look_stale(key, receiver, rules, now, out),
@@ -176,103 +175,29 @@ impl PoolCache<'_> {
     }
 }
 
-impl<I: Io> Engine<I> {
-    pub(super) fn look_up(
-        &mut self,
-        io: &mut I,
-        pool: PoolIndex,
-        question: HashedQuestion<'_>,
-        waiter: &Waiter<I::Client>,
-        reason: LookupReason,
-        now: Instant,
-    ) -> CacheResult {
-        let state = &self.worker.state;
-        let shared = &state.pools[pool.0];
-        let Some(cached) = PoolCache::of(state, shared) else { return CacheResult::Nothing };
-        let resolution = ResponseOrigin::at_once(question.hash, shared);
-        let mut responder = ClientResponder::new(io, &self.worker, &mut self.scratch, now);
-        let found = cached.give(&mut responder, &cached.key(question), waiter, &resolution, reason);
-        let result = match found {
-            CacheLookup::Fresh { is_refresh_due: true } => CacheResult::RefreshDue,
-            CacheLookup::Fresh { is_refresh_due: false } => CacheResult::Responded,
-            CacheLookup::Stale { is_race_due: false } | CacheLookup::Failed(CachedFailure::Servfail) => {
-                CacheResult::Responded
-            }
-            CacheLookup::Stale { is_race_due: true } => {
-                // Backends that are down are asked too, but the client does not wait for them.
-                let is_up = shared.backends.iter().any(|backend| backend.takes_queries());
-                let patience = if is_up { cached.rules.stale_answer_after } else { Duration::ZERO };
-                return CacheResult::Stale(StaleAnswer::At(now + patience));
-            }
-            CacheLookup::Failed(CachedFailure::Silence) => {
-                let failure_ttl = cached.rules.failure_ttl;
-                let is_reported = self.respond_silence(io, pool, question, waiter, failure_ttl, now);
-                return if is_reported { CacheResult::Responded } else { CacheResult::Nothing };
-            }
-            CacheLookup::Nothing => return CacheResult::Nothing,
-        };
-        waiter.count_wait(self.worker.counters_of(shared), now);
-        result
-    }
-
-    /// Responds at once with remembered silence of backends if that means SERVFAIL.
-    ///
-    /// Deviation: RFC 9520 section 3.2 requires that failures are remembered for at least 1 s. But after a
-    /// backend has come up, remembered silence most likely predates that and is ignored until it expires. If
-    /// silence means "no such name", a new name in a table must become visible at once.
-    fn respond_silence(
-        &mut self,
-        io: &mut I,
-        pool: PoolIndex,
-        question: HashedQuestion<'_>,
-        waiter: &Waiter<I::Client>,
-        failure_ttl: Duration,
-        now: Instant,
-    ) -> bool {
-        let slot = self.pool_slots[pool.0];
-        self.refresh(io, slot, now);
-        let pool = self.pools.at(slot);
-        if pool.has_recovered_within(failure_ttl, now) {
-            return false;
-        }
-        let is_up = pool.is_up();
-        let fallback = FallbackAnswer::of_silence(pool.plan.shared.rules(), is_up);
-        if fallback.rcode != Some(Rcode::SERVFAIL) {
-            return false;
-        }
-        waiter.count_wait(self.worker.counters_of(&pool.plan.shared), now);
-        let resolution = ResponseOrigin::at_once(question.hash, &pool.plan.shared);
-        let mut responder = ClientResponder::new(io, &self.worker, &mut self.scratch, now);
-        fallback.give(&mut responder, &self.worker.counters, waiter, &resolution, question.octets);
-        true
-    }
-
+impl EngineWorker {
     /// Keeps a late reply that answers the question and is better than the result of its race.
     pub(super) fn remember_late(
-        &mut self,
+        &self,
+        pool: &SharedPool,
         late: &QuarantinedAttempt,
         question: HashedQuestion<'_>,
         reply: &Reply<'_>,
+        scratch: &mut Vec<u8>,
         now: Instant,
     ) -> bool {
         let rank = rank(reply);
         if late.above.is_none_or(|least| rank <= least) {
             return false;
         }
-        let pool = self.pools.get(late.pool).and_then(|pool| pool.shared_of(late.plan, late.backend));
-        let Some(pool) = pool else { return false };
-        let Some(cached) = PoolCache::of(&self.worker.state, pool) else { return false };
+        let Some(cached) = PoolCache::of(&self.state, pool) else { return false };
         let key = cached.key(question);
         // A reply that would not have won does not replace a fresh answer.
         let would_win = pool.rules().accept.accepts(rank);
-        if !would_win && cached.is_fresh(&key, reply, now, &mut self.scratch) {
+        if !would_win && cached.is_fresh(&key, reply, now, scratch) {
             return false;
         }
-        cached.cache.keep(&key, reply, cached.rules, now, &mut self.scratch)
-    }
-
-    pub(super) fn has_time_to_refresh(&self) -> bool {
-        !self.is_draining && self.in_flight.len() < BUSY
+        cached.cache.keep(&key, reply, cached.rules, now, scratch)
     }
 }
 
@@ -287,17 +212,11 @@ impl<I: Io> ActiveRace<'_, I> {
         let Some(folded) = fold(entry) else { return };
         let Some(question) = split(&folded, entry.flags, entry.hash) else { return };
         let key = cached.key(question);
-        let counters = worker.counters_of(&pool.plan.shared);
-        let resolution = ResponseOrigin::of_race(entry.hash, &pool.plan.shared, &entry.race, None);
+        let origin = ResponseOrigin::of_race(entry.hash, &pool.plan.shared, &entry.race, None);
         let waited = entry.waiter_count();
         let mut responder = ClientResponder::new(*io, worker, scratch, *now);
         entry.retain_waiters(&worker.shared.clients, |waiter| {
-            let found = cached.give(&mut responder, &key, waiter, &resolution, LookupReason::Need);
-            let is_responded = LookupReason::Need.takes(found);
-            if is_responded {
-                waiter.count_wait(counters, *now);
-            }
-            !is_responded
+            !LookupReason::Need.takes(cached.give(&mut responder, &key, waiter, &origin, LookupReason::Need))
         });
         entry.note_stale_given(waited - entry.waiter_count(), self.spills);
         // Clients that still wait found no entry: it was evicted meanwhile.
@@ -401,8 +320,6 @@ fn query_of_reply<'a>(reply: &Reply<'a>) -> Option<Query<'a>> {
 pub(super) fn split(key: &QuestionKey, flags: QuestionFlags, hash: u64) -> Option<HashedQuestion<'_>> {
     key.as_octets().split_last().map(|(_, octets)| HashedQuestion { octets, flags, hash })
 }
-
-const BUSY: usize = 256;
 
 /// The UDP size that every client accepts (RFC 1035 section 2.3.4).
 const MIN_LIMIT: usize = 512;

@@ -7,11 +7,10 @@ use std::time::Instant;
 
 use super::QTYPE_QCLASS;
 use super::io::{AskedFor, ClientHandle};
-use super::plan::PlanNumber;
+use super::pool::PlanNumber;
 use super::pools::PoolSlot;
 use super::proof::ReplyProof;
 use crate::limit::{ClientPlace, Clients};
-use crate::metrics::PoolCounters;
 use crate::policy::Rank;
 use crate::policy::query_slots::{QuerySlot, SocketId};
 use crate::policy::race::{Attempt, AttemptId, BackendIndex, MAX_ATTEMPTS, Offset, Race};
@@ -34,14 +33,6 @@ pub struct Waiter<C> {
     pub since: Instant,
     /// The place in the counts of waiting queries.
     pub place: ClientPlace,
-}
-
-impl<C: ClientHandle> Waiter<C> {
-    pub(super) fn count_wait(&self, counters: &PoolCounters, now: Instant) {
-        if !self.client.is_admin() {
-            counters.duration.record(now.saturating_duration_since(self.since));
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,13 +6,10 @@ use super::active_race::{ActiveRace, AtHand};
 use super::attempt::QuarantinedAttempt;
 use super::entry::Waiter;
 use super::explain::RaceReport;
-use super::fallback::FallbackAnswer;
-use super::io::{ClientHandle, FetchFrom, FetchQuery, Io, ResponseOrigin, ResponseSummary};
-use super::responder::{ClientResponder, response_limit};
-use super::slots::RaceRef;
-use super::{Engine, signal_prober};
-use crate::cache::ResponseFor;
-use crate::metrics::{FetchResult, ResponseSource};
+use super::io::{ClientHandle, FetchFrom, FetchQuery, Io, ResponseOrigin};
+use super::responses::{ClientResponder, FallbackAnswer};
+use super::signal_prober;
+use crate::metrics::FetchResult;
 use crate::policy::race::{Attempt, AttemptId, AttemptKind, BackendIndex, RaceEnd};
 use crate::policy::{Dispatch, Rank};
 use crate::state::HealthSignal;
@@ -74,23 +71,19 @@ impl<I: Io> ActiveRace<'_, I> {
             io.quarantine(slot, *now, |outstanding| {
                 let proof = outstanding.proof();
                 let sent = handed_at(entry.sent_at(&asked, proof), opened);
-                let is_charged = Some(pool.charge(backend, sent));
-                let (hash, flags, pool, plan) = (entry.hash, entry.flags, entry.pool, entry.plan);
-                let kind = asked.kind;
-                let digest = entry.digest();
                 QuarantinedAttempt {
                     sent,
-                    hash,
-                    pool,
-                    plan,
+                    hash: entry.hash,
+                    pool: entry.pool,
+                    plan: entry.plan,
                     backend,
-                    kind,
-                    is_charged,
-                    flags,
+                    kind: asked.kind,
+                    is_charged: Some(pool.charge(backend, sent)),
+                    flags: entry.flags,
                     proof,
                     above,
                     is_reported,
-                    digest,
+                    digest: entry.digest(),
                 }
             });
         }
@@ -173,14 +166,12 @@ impl<I: Io> ActiveRace<'_, I> {
         let is_signed = self.entry.is_signed();
         let has_no_waiter = !self.entry.has_waiters();
         let Self { entry, pool, worker, io, scratch, now, .. } = self;
-        let counters = worker.counters_of(&pool.plan.shared);
-        let resolution = ResponseOrigin::of_race(entry.hash, &pool.plan.shared, &entry.race, Some(winner));
+        let origin = ResponseOrigin::of_race(entry.hash, &pool.plan.shared, &entry.race, Some(winner));
         let mut responder = ClientResponder::new(*io, worker, scratch, *now);
         entry.retain_waiters(&worker.shared.clients, |waiter| {
             let needs_more = is_truncated && waiter.client.transport().is_stream();
             if !needs_more {
-                waiter.count_wait(counters, *now);
-                relay(&mut responder, waiter, &resolution, reply, is_signed);
+                responder.relay(waiter, &origin, reply, is_signed);
             }
             needs_more
         });
@@ -234,22 +225,18 @@ impl<I: Io> ActiveRace<'_, I> {
         io.fetch(*at, query, entry.asked_for(), now)
     }
 
-    fn finish_fetch(&mut self, reply: &Reply<'_>) {
+    pub(super) fn finish_fetch(&mut self, reply: &Reply<'_>) {
         self.count_fetch(FetchResult::Whole);
         self.remember_whole(reply);
         let Self { entry, pool, worker, io, scratch, now, .. } = self;
-        let counters = worker.counters_of(&pool.plan.shared);
-        let resolution =
-            ResponseOrigin::of_race(entry.hash, &pool.plan.shared, &entry.race, entry.race.winner().as_ref());
+        let winner = entry.race.winner();
+        let origin = ResponseOrigin::of_race(entry.hash, &pool.plan.shared, &entry.race, winner.as_ref());
         let mut responder = ClientResponder::new(*io, worker, scratch, *now);
-        for waiter in entry.waiters() {
-            waiter.count_wait(counters, *now);
-            relay(&mut responder, &waiter, &resolution, reply, entry.is_signed());
-        }
+        entry.waiters().for_each(|waiter| responder.relay(&waiter, &origin, reply, entry.is_signed()));
         self.is_over = true;
     }
 
-    fn fail_fetch(&mut self, result: FetchResult) {
+    pub(super) fn fail_fetch(&mut self, result: FetchResult) {
         self.count_fetch(result);
         self.respond_stale();
         let unsent = result == FetchResult::Unsent;
@@ -266,35 +253,17 @@ impl<I: Io> ActiveRace<'_, I> {
     pub(super) fn respond_meanwhile(&mut self, waiter: &Waiter<I::Client>) {
         let Self { entry, pool, worker, io, scratch, now, .. } = self;
         if let Ok(reply) = wire::read_reply(entry.kept()) {
-            waiter.count_wait(worker.counters_of(&pool.plan.shared), *now);
-            let resolution =
-                ResponseOrigin::of_race(entry.hash, &pool.plan.shared, &entry.race, entry.race.winner().as_ref());
-            relay(&mut ClientResponder::new(*io, worker, scratch, *now), waiter, &resolution, &reply, false);
+            let winner = entry.race.winner();
+            let origin = ResponseOrigin::of_race(entry.hash, &pool.plan.shared, &entry.race, winner.as_ref());
+            ClientResponder::new(*io, worker, scratch, *now).relay(waiter, &origin, &reply, false);
         }
     }
 
     fn respond_fallback(&mut self, fallback: FallbackAnswer) {
         let Self { entry, pool, worker, io, scratch, now, .. } = self;
-        let resolution = ResponseOrigin::of_race(entry.hash, &pool.plan.shared, &entry.race, None);
+        let origin = ResponseOrigin::of_race(entry.hash, &pool.plan.shared, &entry.race, None);
         let mut responder = ClientResponder::new(*io, worker, scratch, *now);
-        for waiter in entry.waiters() {
-            if fallback.rcode.is_some() {
-                waiter.count_wait(worker.counters_of(&pool.plan.shared), *now);
-            }
-            fallback.give(&mut responder, &worker.counters, &waiter, &resolution, entry.question());
-        }
-    }
-}
-
-impl<I: Io> Engine<I> {
-    /// Handles a whole answer that was fetched for a race.
-    pub fn on_fetched(&mut self, io: &mut I, race: RaceRef, reply: &Reply<'_>, now: Instant) {
-        self.with_race(io, race, now, |race| race.finish_fetch(reply));
-    }
-
-    /// Handles a failed fetch of a whole answer.
-    pub fn on_fetch_failed(&mut self, io: &mut I, race: RaceRef, result: FetchResult, now: Instant) {
-        self.with_race(io, race, now, |race| race.fail_fetch(result));
+        entry.waiters().for_each(|waiter| fallback.give(&mut responder, &waiter, &origin, entry.question()));
     }
 }
 
@@ -302,23 +271,4 @@ impl<I: Io> Engine<I> {
 #[inline]
 pub(super) fn handed_at(sent: Instant, opened: Option<Instant>) -> Instant {
     opened.map_or(sent, |opened| sent.max(opened))
-}
-
-fn relay<I: Io>(
-    responder: &mut ClientResponder<'_, I>,
-    waiter: &Waiter<I::Client>,
-    resolution: &ResponseOrigin<'_>,
-    reply: &Reply<'_>,
-    is_signed: bool,
-) {
-    responder.respond(waiter, resolution, |receiver, out| {
-        let ResponseFor { form, own_udp_size, limit } = *receiver;
-        // The backend saw the client's own UDP size.
-        if is_signed && reply.as_wire().len() <= response_limit(waiter.client.transport(), &waiter.form, u16::MAX) {
-            wire::write_unchanged(reply, waiter.form.id, out);
-        } else {
-            wire::write_response(reply, form, own_udp_size, limit, out);
-        }
-        Some(ResponseSummary { source: ResponseSource::Backend, rcode: reply.rcode() })
-    });
 }

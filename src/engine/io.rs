@@ -17,8 +17,6 @@ use crate::policy::race::{Attempt, AttemptKind, BackendIndex, Race};
 use crate::state::{HealthSignal, SharedBackend, SharedPool};
 use crate::wire::{Cookie, Rcode, Reply, ShownCookie, Transport};
 
-use super::single_flight::WorkerId;
-
 /// A client as the I/O layer knows it: the party that asked, and its reply channel.
 pub trait ClientHandle: Clone {
     /// Returns the client's address.
@@ -135,9 +133,6 @@ pub trait Io {
         question: &[u8],
         now: Instant,
     );
-
-    /// Hands a query over to the worker that races for its question.
-    fn hand_over(&mut self, to: WorkerId, message: &[u8], client: Self::Client);
 
     /// Sends the prober a signal about a backend.
     fn signal_prober(&mut self, backend: &Arc<SharedBackend>, signal: HealthSignal);

@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::Engine;
-use super::io::Io;
+use super::io::ClientHandle;
 use crate::address::BackendAddress;
 use crate::policy::backend_load::LoadImage;
 use crate::policy::latency::LatencyImage;
@@ -27,7 +27,7 @@ pub struct LearntBackend {
     pub load: LoadImage,
 }
 
-impl<I: Io> Engine<I> {
+impl<C: ClientHandle> Engine<C> {
     /// Returns the measurements of `most` backends of the active state from `first` on, over all pools.
     pub fn learnt(&self, first: usize, most: usize, now: Instant) -> Vec<LearntBackend> {
         let pools = self.pool_slots.iter().filter_map(|slot| self.pools.get(*slot));

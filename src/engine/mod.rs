@@ -15,13 +15,13 @@
 //!     on_reply, on_unreachable, on_unsent, on_time ────┘
 //! ```
 //!
-//! An [`Engine`] is single-threaded and never blocks. Each event gets `now`, and all randomness comes from
-//! seeds, so equal events cause equal actions. It acts through an [`Io`], in order; bytes are views of the
-//! input or written in place by closures. The entry of a race is looked up once an event and lent to an
-//! `ActiveRace` with its pool.
+//! An [`Engine`] is single-threaded and never blocks. An event is a method of a [`Tick`], which lends the
+//! engine an [`Io`] and the time; all randomness comes from seeds, so equal events cause equal actions. The
+//! engine acts through the [`Io`], in order; bytes are views of the input or written in place by closures.
+//! The entry of a race is looked up once an event and lent to an `ActiveRace` with its pool.
 //!
-//! At the end of a tick the driver sends the queue, reports failures, calls [`end_tick`](Engine::end_tick),
-//! and wakes the engine at [`next_due`](Engine::next_due).
+//! At the end of a tick the driver sends the queue, reports failures, calls [`end`](Tick::end), and wakes the
+//! engine at [`next_due`](Engine::next_due).
 
 mod active_race;
 mod again;
@@ -29,38 +29,32 @@ mod asked;
 mod attempt;
 mod audit;
 mod cached;
-mod compared;
-mod connections;
-mod dispatch;
 mod entry;
+mod events;
 mod explain;
-mod fallback;
 mod finish;
 mod in_flight;
 pub mod io;
 mod learnt;
-mod plan;
 mod pool;
 mod pools;
 mod proof;
+mod queries;
 mod reply;
-mod responder;
+mod responses;
 pub mod shortage;
 pub mod single_flight;
 mod slots;
-mod time;
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-pub use self::asked::Explaining;
 pub use self::attempt::{Outstanding, QuarantinedAttempt, TakenSlot};
 pub use self::cached::{HashedQuestion, LookupReason, prefetch_memory};
-pub use self::dispatch::ValidQuery;
 pub use self::entry::Waiter;
 pub use self::explain::{LateReport, RaceReport};
 pub use self::io::{
@@ -68,6 +62,7 @@ pub use self::io::{
     SentAttempt, TcpQuery,
 };
 pub use self::learnt::LearntBackend;
+pub use self::queries::{QueryPath, ValidQuery};
 pub use self::reply::rank;
 pub use self::slots::RaceRef;
 
@@ -80,6 +75,9 @@ use self::shortage::Shortage;
 use self::single_flight::{SingleFlight, WorkerId};
 use crate::limit::Clients;
 use crate::metrics::{Counters, LimitCounters, PoolCounters};
+use crate::policy::BackendIndex;
+use crate::policy::backend_load::AttemptEnd;
+use crate::policy::query_slots::SocketSetId;
 use crate::policy::timers::Timers;
 use crate::state::{ForwarderState, HealthSignal, SharedBackend, SharedPool};
 use crate::wire::QuestionHasher;
@@ -119,13 +117,13 @@ pub struct Seeds {
 }
 
 /// The engine of one worker.
-pub struct Engine<I: Io> {
+pub struct Engine<C: ClientHandle> {
     worker: EngineWorker,
     pool_slots: Vec<PoolSlot>,
     pools: Pools,
     /// True if an earlier plan's races are over, so that it can be removed.
     has_ended_plans: bool,
-    in_flight: InFlight<I::Client>,
+    in_flight: InFlight<C>,
     timers: Timers<RaceRef>,
     rng: SmallRng,
     is_draining: bool,
@@ -148,62 +146,34 @@ impl EngineWorker {
     }
 }
 
-impl<I: Io> Engine<I> {
-    /// Creates an engine without queries in flight.
+impl<C: ClientHandle> Engine<C> {
+    /// Creates an engine without queries in flight. [`Tick::set_state`] adds its pools.
     pub fn new(
-        io: &mut I,
         me: WorkerId,
         shared: Arc<SharedEngineState>,
         counters: Arc<Counters>,
         state: Arc<ForwarderState>,
         seeds: Seeds,
-        now: Instant,
     ) -> Self {
-        let clients = Arc::clone(&shared.clients);
-        let mut engine = Self {
-            worker: EngineWorker { me, shared, state: Arc::clone(&state), counters, secret: Secret::new(&seeds.proof) },
+        let in_flight = InFlight::new(Arc::clone(&shared.clients));
+        Self {
+            worker: EngineWorker { me, shared, state, counters, secret: Secret::new(&seeds.proof) },
             pool_slots: Vec::new(),
             pools: Pools::default(),
             has_ended_plans: false,
-            in_flight: InFlight::new(clients),
+            in_flight,
             timers: Timers::new(),
             rng: SmallRng::seed_from_u64(seeds.policy),
             is_draining: false,
             scratch: Vec::with_capacity(SCRATCH),
             taken: Vec::new(),
             struck: Vec::new(),
-        };
-        engine.set_state(io, state, now);
-        engine
-    }
-
-    /// Activates another state. Running races keep their rules.
-    pub fn set_state(&mut self, io: &mut I, state: Arc<ForwarderState>, now: Instant) {
-        let slots = state.pools.iter().map(|shared| self.pool_slot(io, shared, now)).collect();
-        self.pool_slots = slots;
-        self.worker.state = state;
-        self.remove_unused_pools(io, now);
-    }
-
-    fn pool_slot(&mut self, io: &mut I, shared: &Arc<SharedPool>, now: Instant) -> PoolSlot {
-        let known = self.pools.find(|pool| Arc::ptr_eq(&pool.plan.shared.state, &shared.state));
-        let Some(slot) = known else {
-            return self.pools.insert(Pool::new(Arc::clone(shared), io, self.worker.me, now));
-        };
-        let pool = self.pools.at(slot);
-        if !Arc::ptr_eq(&pool.plan.shared, shared) {
-            pool.set_plan(io, Arc::clone(shared), now);
         }
-        slot
     }
 
-    fn remove_unused_pools(&mut self, io: &mut I, now: Instant) {
-        for slot in self.pools.slots() {
-            let is_current = self.pool_slots.contains(&slot);
-            if let Some(pool) = self.pools.take_if(slot, |pool| !is_current && pool.is_idle()) {
-                pool.forget(io, now);
-            }
-        }
+    /// Lends the engine its I/O for events at this time.
+    pub fn tick<'e, I: Io<Client = C>>(&'e mut self, io: &'e mut I, now: Instant) -> Tick<'e, I> {
+        Tick { engine: self, io, now }
     }
 
     /// Returns the active state.
@@ -226,26 +196,31 @@ impl<I: Io> Engine<I> {
         self.is_draining = true;
     }
 
-    /// Lends a race to `event` and removes it if that ends it. `None` if it is over already.
-    fn with_race<T>(
-        &mut self,
-        io: &mut I,
-        at: RaceRef,
-        now: Instant,
-        event: impl FnOnce(&mut ActiveRace<'_, I>) -> T,
-    ) -> Option<T> {
-        let (entry, spills) = self.in_flight.lend(at)?;
-        let (slot, pool) = (entry.pool, self.pools.at(entry.pool));
-        pool.work_by(entry.plan);
-        let (worker, timers, scratch) = (&self.worker, &mut self.timers, &mut self.scratch);
-        let mut race = ActiveRace { at, entry, spills, pool, worker, timers, scratch, io, now, is_over: false };
-        let result = event(&mut race);
-        let is_over = race.is_over;
-        self.pools.at(slot).resume();
-        if is_over {
-            self.remove(at);
+    /// Returns the next time at which [`on_time`](Tick::on_time) has work.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.timers.peek()
+    }
+
+    /// Handles the end of a slot's quarantine without a reply. If a later reply is to be reported, returns
+    /// the record for a longer quarantine.
+    pub fn on_quarantine_over(&mut self, late: &QuarantinedAttempt, now: Instant) -> Option<QuarantinedAttempt> {
+        let is_charged = late.is_charged?;
+        if let Some(pool) = self.pools.get_mut(late.pool) {
+            let end = AttemptEnd::Silence(now.saturating_duration_since(late.sent));
+            pool.ended(late.backend, end, is_charged, now);
         }
-        Some(result)
+        late.is_reported.then_some(QuarantinedAttempt { is_charged: None, ..*late })
+    }
+
+    /// Returns the 99th percentile of the latency of the backend with these sockets, as this worker knows it;
+    /// `None` if too few attempts were answered.
+    pub fn p99(&self, sockets: SocketSetId) -> Option<Duration> {
+        let (slot, index) = self.owner(sockets)?;
+        self.pools.get(slot)?.latency[index.get()].quantile(0.99)
+    }
+
+    fn owner(&self, sockets: SocketSetId) -> Option<(PoolSlot, BackendIndex)> {
+        self.pools.iter().find_map(|(slot, pool)| Some((slot, pool.backend_of(sockets)?)))
     }
 
     fn remove(&mut self, at: RaceRef) {
@@ -259,6 +234,78 @@ impl<I: Io> Engine<I> {
         let pool = self.pools.at(slot);
         self.has_ended_plans |= pool.race_over(plan);
         self.worker.counters_of(&pool.plan.shared).in_flight.subtract(1);
+    }
+}
+
+/// An engine with its I/O at one time. Its methods are the events.
+pub struct Tick<'e, I: Io> {
+    engine: &'e mut Engine<I::Client>,
+    io: &'e mut I,
+    now: Instant,
+}
+
+impl<I: Io> Tick<'_, I> {
+    /// Activates another state. Running races keep their rules.
+    pub fn set_state(&mut self, state: Arc<ForwarderState>) {
+        self.engine.pool_slots = state.pools.iter().map(|shared| self.pool_slot(shared)).collect();
+        self.engine.worker.state = state;
+        self.remove_unused_pools();
+    }
+
+    fn pool_slot(&mut self, shared: &Arc<SharedPool>) -> PoolSlot {
+        let Self { engine: Engine { pools, worker, .. }, io, now } = self;
+        let known = pools.find(|pool| Arc::ptr_eq(&pool.plan.shared.state, &shared.state));
+        let Some(slot) = known else {
+            return pools.insert(Pool::new(Arc::clone(shared), *io, worker.me, *now));
+        };
+        let pool = pools.at(slot);
+        if !Arc::ptr_eq(&pool.plan.shared, shared) {
+            pool.set_plan(*io, Arc::clone(shared), *now);
+        }
+        slot
+    }
+
+    fn remove_unused_pools(&mut self) {
+        for slot in self.engine.pools.slots() {
+            let is_current = self.engine.pool_slots.contains(&slot);
+            if let Some(pool) = self.engine.pools.take_if(slot, |pool| !is_current && pool.is_idle()) {
+                pool.forget(self.io, self.now);
+            }
+        }
+    }
+
+    /// Lends a race to `event` and removes it if that ends it. `None` if it is over already.
+    fn with_race<T>(&mut self, at: RaceRef, event: impl FnOnce(&mut ActiveRace<'_, I>) -> T) -> Option<T> {
+        let Engine { worker, pools, in_flight, timers, scratch, .. } = &mut *self.engine;
+        let (entry, spills) = in_flight.lend(at)?;
+        let (slot, pool) = (entry.pool, pools.at(entry.pool));
+        pool.work_by(entry.plan);
+        let (io, now) = (&mut *self.io, self.now);
+        let mut race = ActiveRace { at, entry, spills, pool, worker, timers, scratch, io, now, is_over: false };
+        let result = event(&mut race);
+        let is_over = race.is_over;
+        pools.at(slot).resume();
+        if is_over {
+            self.engine.remove(at);
+        }
+        Some(result)
+    }
+
+    /// Ends a tick, after the queue was sent and failures were reported.
+    pub fn end(&mut self) {
+        // Only now, because queries taken back in this tick may still count for such a pool.
+        if self.engine.pools.len() > self.engine.pool_slots.len() {
+            self.remove_unused_pools();
+        }
+        let Self { engine: Engine { pools, in_flight, timers, has_ended_plans, .. }, io, now } = self;
+        if std::mem::take(has_ended_plans) {
+            pools.iter_mut().for_each(|pool| pool.forget_left(*io, *now));
+        }
+        timers.discard(|due, at| in_flight.get(*at).is_none_or(|entry| entry.armed() != Some(due)));
+        debug_assert!(
+            in_flight.len() > 0 || pools.iter().all(|(_, pool)| pool.is_not_waited_for()),
+            "what is waited for belongs to a race"
+        );
     }
 }
 

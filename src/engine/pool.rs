@@ -17,10 +17,11 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use rand::Rng;
 
+pub(super) use self::plans::{PlanNumber, PoolPlan};
 use self::versions::VersionReports;
 use super::QTYPE_QCLASS;
+use super::attempt::TakenSlot;
 use super::io::Io;
-use super::plan::{PlanNumber, PoolPlan};
 use super::signal_prober;
 use super::single_flight::WorkerId;
 use crate::metrics::BackendCounters;
@@ -31,7 +32,7 @@ use crate::policy::health::HealthState;
 use crate::policy::latency;
 use crate::policy::latency::{Latency, LatencyImage};
 use crate::policy::ordering::{BackendStats, order};
-use crate::policy::query_slots::SocketSetId;
+use crate::policy::query_slots::{SlotState, SocketSetId};
 use crate::policy::race::{BackendIndex, Candidates, MAX_ATTEMPTS, RaceContext};
 use crate::state::{HealthSignal, ManualHealth, SharedBackend, SharedPool, Since, hash_identity};
 use crate::wire::{self, CookiePair, Name, QuestionHasher};
@@ -309,6 +310,27 @@ impl Pool {
             AttemptEnd::Unreachable => counters.errors.increment(),
             AttemptEnd::Silence(_) | AttemptEnd::Unsent | AttemptEnd::Void => {}
         }
+    }
+
+    /// Counts an attempt that ended without a reply: its backend is unreachable or the query was not sent.
+    pub(super) fn end_without_reply(
+        &mut self,
+        backend: BackendIndex,
+        taken_by: &TakenSlot,
+        end: AttemptEnd,
+        now: Instant,
+    ) {
+        let is_charged = match taken_by {
+            SlotState::InFlight(_) => {
+                self.is_waited_for_no_more(backend);
+                false
+            }
+            SlotState::Quarantined(late) => match late.is_charged {
+                Some(is_charged) => is_charged,
+                None => return,
+            },
+        };
+        self.ended(backend, end, is_charged, now);
     }
 
     pub(super) fn learn<I: Io>(

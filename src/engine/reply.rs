@@ -1,22 +1,26 @@
 //! Messages from backends: the attempt that each answers, its proof, and its rank.
+//!
+//! For a share of the questions, each reply of a race is compared with the first one, late replies too. A
+//! backend that differs is suspected, and `replicas/` asks all members again. No race depends on this. Not
+//! compared: truncated replies, replies without a question, and replies to a query with a TSIG record,
+//! because only the client can send that again.
 
-use std::time::Instant;
-
-use super::Engine;
 use super::active_race::{ActiveRace, has_opt};
 use super::attempt::{Outstanding, QuarantinedAttempt, TakenSlot};
-use super::cached::{key_of_reply, split};
+use super::cached::{HashedQuestion, key_of_reply, split};
 use super::explain::LateReport;
 use super::finish::handed_at;
 use super::io::{Io, SentAttempt};
 use super::proof::ReplyProof;
+use super::{Engine, Tick};
 use crate::metrics::DropReason;
 use crate::policy::Rank;
 use crate::policy::backend_load::AttemptEnd;
 use crate::policy::query_slots::{QuerySlot, SlotState, SocketId};
-use crate::policy::race::{Attempt, OptRefusal};
+use crate::policy::race::{Attempt, BackendIndex, OptRefusal};
+use crate::state::SharedPool;
 use crate::state::backend_cookies::Urgency;
-use crate::wire::{self, CookiePair, ExtendedError, Rcode, Reply};
+use crate::wire::{self, CookiePair, ExtendedError, Rcode, Reply, ReplyDigest};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReplyMatch {
@@ -26,128 +30,124 @@ pub(super) enum ReplyMatch {
     NearMiss,
 }
 
-impl<I: Io> Engine<I> {
+impl<I: Io> Tick<'_, I> {
     /// Takes one datagram from a backend socket.
     ///
     /// RFC 5452 section 9.1: ID, addresses and question must all agree. Other datagrams are likely forgeries:
     /// they are counted and the wait goes on, because a failed attempt would be a cheap win for an attacker.
-    pub fn on_reply(&mut self, io: &mut I, socket: SocketId, message: &[u8], now: Instant) {
-        let Some(header) = wire::Header::read(message) else { return self.on_near_miss(io, socket, now) };
-        let Some((slot, taken_by)) = io.find(socket, header.id()) else {
-            return match io.was_in_use(socket, header.id()) {
-                true => self.worker.counters.dropped(DropReason::Late),
-                false => self.on_near_miss(io, socket, now),
+    pub fn on_reply(&mut self, socket: SocketId, message: &[u8]) {
+        let Some(header) = wire::Header::read(message) else { return self.on_near_miss(socket) };
+        let Some((slot, taken_by)) = self.io.find(socket, header.id()) else {
+            return match self.io.was_in_use(socket, header.id()) {
+                true => self.engine.worker.counters.dropped(DropReason::Late),
+                false => self.on_near_miss(socket),
             };
         };
         let Ok(reply) = wire::read_reply(message) else {
-            self.worker.counters.dropped(DropReason::Malformed);
-            return self.on_malformed(io, slot, taken_by, now);
+            self.engine.worker.counters.dropped(DropReason::Malformed);
+            return self.on_malformed(slot, taken_by);
         };
         let found = match taken_by {
             // A query that waits has a running race, because the end of a race quarantines its slots.
             SlotState::InFlight(outstanding) => {
-                self.with_race(io, outstanding.race, now, |race| race.on_reply(outstanding, slot, &reply))
+                self.with_race(outstanding.race, |race| race.on_reply(outstanding, slot, &reply))
             }
-            SlotState::Quarantined(quarantined) => Some(self.on_late_reply(io, slot, &quarantined, &reply, now)),
+            SlotState::Quarantined(quarantined) => Some(self.on_late_reply(slot, &quarantined, &reply)),
         };
         if found == Some(ReplyMatch::NearMiss) {
-            self.on_near_miss(io, socket, now);
+            self.on_near_miss(socket);
         }
     }
 
     /// Handles an unreadable message. By UDP (maybe forged) the wait goes on; by stream the attempt fails.
     #[cold]
-    fn on_malformed(&mut self, io: &mut I, slot: QuerySlot, taken_by: TakenSlot, now: Instant) {
-        match taken_by {
-            SlotState::InFlight(outstanding) => {
-                self.with_race(io, outstanding.race, now, |race| {
-                    let asked = race.entry.race.attempt(outstanding.attempt());
-                    if asked.is_some_and(|asked| race.pool.is_by_stream(asked.backend)) {
-                        race.end_failed(outstanding, slot);
-                    }
-                });
+    fn on_malformed(&mut self, slot: QuerySlot, taken_by: TakenSlot) {
+        let SlotState::InFlight(outstanding) = taken_by else { return };
+        self.with_race(outstanding.race, |race| {
+            let asked = race.entry.race.attempt(outstanding.attempt());
+            if asked.is_some_and(|asked| race.pool.is_by_stream(asked.backend)) {
+                race.end_failed(outstanding, slot);
             }
-            SlotState::Quarantined(_) => {}
-        }
+        });
     }
 
     /// Takes a reply whose race is over. A reply to another question teaches nothing.
-    fn on_late_reply(
-        &mut self,
-        io: &mut I,
-        slot: QuerySlot,
-        late: &QuarantinedAttempt,
-        reply: &Reply<'_>,
-        now: Instant,
-    ) -> ReplyMatch {
+    fn on_late_reply(&mut self, slot: QuerySlot, late: &QuarantinedAttempt, reply: &Reply<'_>) -> ReplyMatch {
+        let (Engine { worker, pools, scratch, .. }, now) = (&mut *self.engine, self.now);
         if reply.is_bare_failure() {
             // It lacks the question and so proves nothing.
-            self.worker.counters.dropped(DropReason::Late);
+            worker.counters.dropped(DropReason::Late);
             return ReplyMatch::Plausible;
         }
         let key = key_of_reply(reply);
         let question = key.as_ref().and_then(|key| split(key, late.flags, late.hash));
         // The question is gone with its race, but an attacker cannot aim at its hash.
-        let Some(question) = question.filter(|asked| self.worker.shared.hash(asked.octets) == late.hash) else {
+        let Some(question) = question.filter(|asked| worker.shared.hash(asked.octets) == late.hash) else {
             return ReplyMatch::NearMiss;
         };
-        let pool = self.pools.get(late.pool);
-        let cookie = || pool.and_then(|pool| pool.cookies(late.backend)).map(CookiePair::client);
-        let lacking = self.worker.secret.lacking(late.proof, slot, late.hash, reply, cookie);
-        let is_to_be_had = !lacking.is_none() && pool.is_some_and(|pool| pool.gives(lacking, late.backend, now));
+        let backend = late.backend;
+        let mut pool = pools.get_mut(late.pool);
+        let cookie = || pool.as_ref().and_then(|pool| pool.cookies(backend)).map(CookiePair::client);
+        let lacking = worker.secret.lacking(late.proof, slot, late.hash, reply, cookie);
+        let is_to_be_had = !lacking.is_none() && pool.as_ref().is_some_and(|pool| pool.gives(lacking, backend, now));
         if is_to_be_had && !late.proof.has(ReplyProof::LENIENT) {
             return ReplyMatch::NearMiss;
         }
-        if let Some(pool) = pool.and_then(|pool| pool.shared_of(late.plan, late.backend)) {
-            let (hash, backend, kind) = (late.hash, late.backend, late.kind);
-            let report = SentAttempt { hash, pool, backend, kind, since: late.sent };
-            io.heard(&report, late.sent, reply, now);
+        let shared = pool.as_ref().and_then(|pool| pool.shared_of(late.plan, backend));
+        if let Some(pool) = shared {
+            let report = SentAttempt { hash: late.hash, pool, backend, kind: late.kind, since: late.sent };
+            self.io.heard(&report, late.sent, reply, now);
+            compare_late(late, question, reply, pool);
         }
-        self.compare_late(late, question, reply);
-        let shared = self.pools.get(late.pool).and_then(|pool| pool.shared_of(late.plan, late.backend));
-        let is_ad_trusted = shared.is_some_and(|pool| pool.backend(late.backend).is_ad_trusted());
+        let is_ad_trusted = shared.is_some_and(|pool| pool.backend(backend).is_ad_trusted());
         let reply = &if is_ad_trusted { *reply } else { reply.without_authentic() };
-        let hasher = &self.worker.shared.hasher;
-        let newer = self.pools.get_mut(late.pool).and_then(|pool| pool.hear_version(late.backend, reply, hasher, now));
-        if newer.is_some() || !self.remember_late(late, question, reply, now) {
-            self.worker.counters.dropped(DropReason::Late);
+        let newer = pool.as_mut().and_then(|pool| pool.hear_version(backend, reply, &worker.shared.hasher, now));
+        let shared = pool.as_ref().and_then(|pool| pool.shared_of(late.plan, backend));
+        let is_remembered = newer.is_none()
+            && shared.is_some_and(|pool| worker.remember_late(pool, late, question, reply, scratch, now));
+        if !is_remembered {
+            worker.counters.dropped(DropReason::Late);
         }
-        io.release(slot, now);
-        let shared = self.pools.get(late.pool).and_then(|pool| pool.shared_of(late.plan, late.backend));
+        self.io.release(slot, now);
+        let rank = rank(reply);
         if let Some(pool) = shared.filter(|_| late.is_reported) {
-            let backend = late.backend;
-            io.late_reply(LateReport { hash: late.hash, pool, backend, sent: late.sent, rank: rank(reply), now });
+            self.io.late_reply(LateReport { hash: late.hash, pool, backend, sent: late.sent, rank, now });
         }
         let latency = now.saturating_duration_since(late.sent);
         // A backend without uplink fails late, which does not mean up. BADCOOKIE is no failure.
         let believes = shared.is_none_or(|pool| pool.rules().believe_ede);
         let is_failed =
-            is_failed(rank(reply), reply, believes) && !(late.proof.has(ReplyProof::COOKIE) && is_badcookie(reply));
+            is_failed(rank, reply, believes) && !(late.proof.has(ReplyProof::COOKIE) && is_badcookie(reply));
         let end = if is_failed { AttemptEnd::Failure(latency) } else { AttemptEnd::Reply(latency) };
-        if let Some((pool, is_charged)) = self.pools.get_mut(late.pool).zip(late.is_charged) {
-            pool.learn(io, late.backend, is_charged, end, now);
+        if let Some((pool, is_charged)) = pool.zip(late.is_charged) {
+            pool.learn(self.io, backend, is_charged, end, now);
         }
         ReplyMatch::Plausible
     }
 
     /// Takes the reply to an attempt by TCP, or `None`: then UDP is tried again.
-    pub fn on_reply_by_tcp(&mut self, io: &mut I, outstanding: Outstanding, reply: Option<&Reply<'_>>, now: Instant) {
-        self.with_race(io, outstanding.race, now, |race| {
-            let is_open = |race: &ActiveRace<'_, I>| {
-                race.entry.race.attempt(outstanding.attempt()).is_some_and(|asked| asked.open)
-            };
-            if race.entry.is_fetching || !is_open(race) {
+    pub fn on_reply_by_tcp(&mut self, outstanding: Outstanding, reply: Option<&Reply<'_>>) {
+        self.with_race(outstanding.race, |race| {
+            let asked = race.entry.race.attempt(outstanding.attempt());
+            if race.entry.is_fetching || !asked.is_some_and(|asked| asked.open) {
                 return;
             }
-            match reply {
-                // Races and clients do not see the cookies of backends.
-                Some(reply) if is_badcookie(reply) && outstanding.proof().has(ReplyProof::COOKIE) => {
-                    race.ask_elsewhere_or_fail(outstanding);
-                }
+            // Races and clients do not see the cookies of backends.
+            let is_refused = |reply: &&Reply<'_>| is_badcookie(reply) && outstanding.proof().has(ReplyProof::COOKIE);
+            match reply.filter(|reply| !is_refused(reply)) {
                 Some(reply) => race.judge(outstanding, reply),
                 None => race.ask_elsewhere_or_fail(outstanding),
             }
         });
+    }
+}
+
+/// Compares a late reply with the first one of its race.
+fn compare_late(late: &QuarantinedAttempt, question: HashedQuestion<'_>, reply: &Reply<'_>, pool: &SharedPool) {
+    if let Some((first, digest)) = late.digest.zip(ReplyDigest::of(reply))
+        && first != digest
+    {
+        pool.state.compared.suspect(question.octets, late.flags, late.backend);
     }
 }
 
@@ -234,6 +234,15 @@ impl<I: Io> ActiveRace<'_, I> {
         self.settle(outstanding, slot, AttemptEnd::Failure(self.now.saturating_duration_since(handed)));
         self.entry.race.on_failure(attempt);
         self.drive(None);
+    }
+
+    /// Suspects a backend whose reply differs from the first one of the race.
+    pub(super) fn compare(&mut self, backend: BackendIndex, reply: &Reply<'_>) {
+        let Self { entry, spills, pool, .. } = self;
+        let Some(digest) = ReplyDigest::of(reply).filter(|_| !entry.is_signed()) else { return };
+        if entry.differs(digest, spills) {
+            pool.plan.shared.state.compared.suspect(entry.question(), entry.flags, backend);
+        }
     }
 
     fn report_reply(&mut self, asked: &Attempt, proof: ReplyProof, reply: &Reply<'_>) {

@@ -59,7 +59,7 @@ impl Forwarder {
         let now = std::time::Instant::now();
         self.outside.by_tcp.now -= 1;
         let reply = reply.and_then(|reply| wire::read_reply(reply).ok());
-        self.engine.on_reply_by_tcp(&mut self.outside, outstanding, reply.as_ref(), now);
+        self.tick(now).on_reply_by_tcp(outstanding, reply.as_ref());
         self.end_tick(now);
     }
 }

@@ -7,7 +7,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::outside::WorkerIo;
 use super::{Forwarder, ReplyChannel};
-use crate::engine::{Explaining, HashedQuestion, LateReport, RaceReport, ResponseSummary, ValidQuery};
+use crate::engine::{HashedQuestion, LateReport, LookupReason, RaceReport, ResponseSummary, ValidQuery};
 use crate::metrics::ResponseSource;
 use crate::net::sys::clock;
 use crate::sight::explain::{Event, ExplainedResponse};
@@ -21,8 +21,10 @@ pub struct ExplainRequest {
     pub name: Name,
     /// The queried type.
     pub qtype: RecordType,
-    /// The options of the question.
-    pub how: Explaining,
+    /// True if backends are asked even if the cache has an answer.
+    pub is_fresh: bool,
+    /// True if another worker named this one as the owner of the question.
+    pub is_handed_over: bool,
     /// The reply channel for events.
     pub events: UnboundedSender<Event>,
 }
@@ -61,7 +63,7 @@ pub(super) struct ExplainedRace {
 impl Forwarder {
     /// Runs a question for an operator and reports its events. One question runs at a time.
     pub fn explain(&mut self, asked: ExplainRequest, now: Instant) {
-        let ExplainRequest { name, qtype, how, events } = asked;
+        let ExplainRequest { name, qtype, is_fresh, is_handed_over, events } = asked;
         let operator = Operator(events);
         let udp_size = self.outside.state.edns_udp_size;
         let message = query(&name, qtype, udp_size);
@@ -85,9 +87,11 @@ impl Forwarder {
         let route = wire::display_name(suffix).to_string();
         let pool_name = self.outside.state.pools[pool.0].config.name.clone();
         self.outside.explained = Some(ExplainedRace { hash, operator: operator.clone() });
-        let valid = ValidQuery { message: &message, query: &query, cookie: None, question, pool };
+        let reason = if is_fresh { LookupReason::Ignore } else { LookupReason::HandedOver };
+        let (message, query) = (&message[..], &query);
+        let valid = ValidQuery { message, query, cookie: None, question, pool, reason, is_handed_over };
         let client = ReplyChannel::Admin(operator.clone());
-        match self.engine.explain(&mut self.outside, valid, client, how, now) {
+        match self.tick(now).explain(valid, client) {
             Ok(mut plan) => {
                 self.outside.counters.explained.increment();
                 plan.route = route;

@@ -47,7 +47,7 @@ impl Forwarder {
             return self.pass_on(at, now);
         }
         self.outside.fetches.end(at, now);
-        self.engine.on_fetched(&mut self.outside, at, &reply, now);
+        self.tick(now).on_fetched(at, &reply);
     }
 
     pub(super) fn on_fetches_due(&mut self, now: Instant) {
@@ -65,7 +65,7 @@ impl Forwarder {
     fn follow(&mut self, at: RaceRef, next: FetchStep, now: Instant) {
         if let FetchStep::Over { is_unsent } = next {
             let result = if is_unsent { FetchResult::Unsent } else { FetchResult::Failed };
-            self.engine.on_fetch_failed(&mut self.outside, at, result, now);
+            self.tick(now).on_fetch_failed(at, result);
         }
     }
 }

@@ -49,7 +49,7 @@ use self::paced::PacedResponses;
 use self::receive::TOGETHER;
 use self::responses::{ClientOutput, ResponseListener};
 use crate::engine::single_flight::WorkerId;
-use crate::engine::{self, Engine, LearntBackend, Seeds};
+use crate::engine::{self, Engine, LearntBackend, Seeds, Tick};
 use crate::limit::{OwnAddresses, Pacing};
 use crate::metrics::{Counters, DropReason};
 use crate::net::from_clients::udp::ListenerSocket;
@@ -111,7 +111,7 @@ pub struct ForwarderLinks {
 
 /// The forwarder of one worker.
 pub struct Forwarder {
-    engine: Engine<WorkerIo>,
+    engine: Engine<ReplyChannel>,
     outside: WorkerIo,
     own: Arc<OwnAddresses>,
     idle: Rc<Notify>,
@@ -156,7 +156,8 @@ impl Forwarder {
             taps,
             explained: None,
         };
-        let engine = Engine::new(&mut outside, me, engines, counters, state, seeds, now);
+        let mut engine = Engine::new(me, engines, counters, Arc::clone(&state), seeds);
+        engine.tick(&mut outside, now).set_state(state);
         let folded = Vec::with_capacity(TOGETHER * QuestionKey::MAX_LEN);
         let forwarder = Rc::new(RefCell::new(Self {
             engine,
@@ -171,6 +172,10 @@ impl Forwarder {
         Ok(forwarder)
     }
 
+    fn tick(&mut self, now: Instant) -> Tick<'_, WorkerIo> {
+        self.engine.tick(&mut self.outside, now)
+    }
+
     /// Returns the descriptor that is readable when [`hear_backends`](Self::hear_backends) has work.
     pub fn watched(&self) -> BorrowedFd<'_> {
         self.outside.backend_sockets.watched()
@@ -180,7 +185,7 @@ impl Forwarder {
     pub fn set_state(&mut self, state: Arc<ForwarderState>, now: Instant) {
         self.outside.state = Arc::clone(&state);
         self.outside.refresh_stream_ways();
-        self.engine.set_state(&mut self.outside, state, now);
+        self.tick(now).set_state(state);
     }
 
     /// Returns the learnt state of `most` backends from index `first`, for a successor.

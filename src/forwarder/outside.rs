@@ -210,17 +210,6 @@ impl Io for WorkerIo {
         waiter.client.respond_nothing();
     }
 
-    fn hand_over(&mut self, to: WorkerId, message: &[u8], client: ReplyChannel) {
-        let worker = self.shared.workers.get(usize::from(to.0));
-        let Some(Ok(place)) = worker.map(|worker| worker.try_reserve()) else {
-            // The other worker is overloaded. The client will retry.
-            self.counters.dropped(DropReason::Overload);
-            return client.respond_nothing();
-        };
-        self.shared.on_the_way[usize::from(to.0)].fetch_add(1, Relaxed);
-        place.send(HandOver { message: message.to_vec(), client: client.for_another_worker() });
-    }
-
     fn signal_prober(&mut self, backend: &Arc<SharedBackend>, signal: HealthSignal) {
         // A closed channel means that the process is ending.
         let _ = self.shared.health_events.send(HealthEvent { backend: Arc::clone(backend), what: signal });
@@ -253,6 +242,18 @@ impl Io for WorkerIo {
 }
 
 impl WorkerIo {
+    /// Hands a query over to the worker that races for its question.
+    pub(super) fn hand_over(&mut self, to: WorkerId, message: &[u8], client: ReplyChannel) {
+        let worker = self.shared.workers.get(usize::from(to.0));
+        let Some(Ok(place)) = worker.map(|worker| worker.try_reserve()) else {
+            // The other worker is overloaded. The client will retry.
+            self.counters.dropped(DropReason::Overload);
+            return client.respond_nothing();
+        };
+        self.shared.on_the_way[usize::from(to.0)].fetch_add(1, Relaxed);
+        place.send(HandOver { message: message.to_vec(), client: client.for_another_worker() });
+    }
+
     /// Counts a slow race and records it. Returns true if it was recorded.
     fn report_slow(&self, report: &RaceReport<'_>) -> bool {
         // A race for an operator alone is reported only to the operator.

@@ -19,7 +19,7 @@ use std::time::Instant;
 use super::client::{DatagramWay, ProxiedClient};
 use super::{Forwarder, HandOver, ReplyChannel};
 use crate::config::PoolIndex;
-use crate::engine::{self, ClientHandle as _, HashedQuestion, LookupReason, ValidQuery, prefetch_memory};
+use crate::engine::{self, ClientHandle as _, HashedQuestion, LookupReason, QueryPath, ValidQuery, prefetch_memory};
 use crate::limit::{Access, Cookies, OwnAddresses};
 use crate::metrics::DropReason;
 use crate::net::from_clients::tcp::Responder;
@@ -162,8 +162,11 @@ impl Forwarder {
                     return self.outside.refuse(message, Rcode::FORMERR, cookie.as_ref(), client, now);
                 }
                 let question = question.hashed(folded);
-                let valid = ValidQuery { message, query, cookie, question, pool: *pool };
-                self.engine.on_query(&mut self.outside, valid, client.clone(), reason, now);
+                let (pool, is_handed_over) = (*pool, reason == LookupReason::HandedOver);
+                let valid = ValidQuery { message, query, cookie, question, pool, reason, is_handed_over };
+                if let QueryPath::Elsewhere(owner, client) = self.tick(now).on_query(valid, client.clone()) {
+                    self.outside.hand_over(owner, message, client);
+                }
             }
         }
     }

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::Forwarder;
-use super::outside::{WorkerIo, not_sent};
-use crate::engine::{Engine, Outstanding, QuarantinedAttempt};
+use super::outside::not_sent;
+use crate::engine::{Outstanding, QuarantinedAttempt};
 use crate::metrics::DropReason;
 use crate::net::sys::batch::RecvBatch;
 use crate::net::to_backends::sockets::{
@@ -32,7 +32,7 @@ impl Forwarder {
         }
         // Last, because otherwise a hedge would be sent for an attempt whose reply has already arrived.
         if is_time {
-            self.engine.on_time(&mut self.outside, now);
+            self.tick(now).on_time();
             self.on_fetches_due(now);
         }
         self.end_tick(now);
@@ -50,7 +50,7 @@ impl Forwarder {
                         return;
                     }
                 }
-                Err(RecvError::Unreachable) => self.engine.on_unreachable(&mut self.outside, socket, now),
+                Err(RecvError::Unreachable) => self.tick(now).on_unreachable(socket),
                 Err(RecvError::Other) => {}
             }
         }
@@ -68,7 +68,7 @@ impl Forwarder {
             has_more = self.outside.backend_sockets.hear_connection(connection, &mut messages, now);
             let mut rest = messages.as_slice();
             while let Some((message, end)) = first_message(rest) {
-                self.engine.on_reply(&mut self.outside, connection, message, now);
+                self.tick(now).on_reply(connection, message);
                 rest = rest.get(end..).unwrap_or_default();
             }
             if !has_more {
@@ -85,7 +85,7 @@ impl Forwarder {
         for index in 0..batch.len() {
             match batch.datagram(index) {
                 Some(datagram) if !datagram.is_truncated => {
-                    self.engine.on_reply(&mut self.outside, socket, datagram.bytes, now);
+                    self.tick(now).on_reply(socket, datagram.bytes);
                 }
                 _ => self.outside.counters.dropped(DropReason::Malformed),
             }
@@ -96,13 +96,13 @@ impl Forwarder {
     /// forwarder. The caller [ends](Self::end_tick) the tick after the whole batch.
     pub fn take_reply(&mut self, from: SocketAddr, to: SocketAddr, message: &[u8], now: Instant) -> bool {
         let Some(socket) = self.outside.backend_sockets.socket_between(to, from) else { return false };
-        self.engine.on_reply(&mut self.outside, socket, message, now);
+        self.tick(now).on_reply(socket, message);
         true
     }
 
     /// Refreshes the state of all backends.
     pub fn refresh_all(&mut self, now: Instant) {
-        self.engine.refresh_pools(&mut self.outside, now);
+        self.tick(now).refresh_pools();
         self.end_tick(now);
     }
 
@@ -111,19 +111,19 @@ impl Forwarder {
         let Self { engine, outside, .. } = self;
         outside.backend_sockets.check_connections(now, |sockets| engine.p99(sockets));
         loop {
-            outside.backend_sockets.flush(&mut outside.refused);
-            if let Some(ended) = outside.backend_sockets.pop_ended() {
-                report_ended(engine, outside, ended, now);
-                continue;
+            self.outside.backend_sockets.flush(&mut self.outside.refused);
+            if let Some(ended) = self.outside.backend_sockets.pop_ended() {
+                self.on_ended(ended, now);
+            } else if let Some(socket) = self.outside.backend_sockets.pop_struck() {
+                self.tick(now).on_unreachable(socket);
+            } else if let Some(UnsentMessage { state, socket_set, why }) = self.outside.refused.pop() {
+                self.tick(now).on_unsent(socket_set, &state, not_sent(why));
+            } else {
+                break;
             }
-            if let Some(socket) = outside.backend_sockets.pop_struck() {
-                engine.on_unreachable(outside, socket, now);
-                continue;
-            }
-            let Some(UnsentMessage { state, socket_set, why }) = outside.refused.pop() else { break };
-            engine.on_unsent(outside, socket_set, &state, not_sent(why), now);
         }
-        engine.end_tick(outside, now);
+        self.tick(now).end();
+        let Self { engine, outside, .. } = self;
         outside.way.flush(&outside.counters, now);
         outside.backend_sockets.bypass().flush();
         outside.taps.end_turn();
@@ -141,46 +141,30 @@ impl Forwarder {
             self.idle.notify_waiters();
         }
     }
-}
 
-#[cold]
-#[inline(never)]
-fn report_ended(
-    engine: &mut Engine<WorkerIo>,
-    outside: &mut WorkerIo,
-    ended: EndedConnection<Outstanding, QuarantinedAttempt>,
-    now: Instant,
-) {
-    let EndedConnection { socket_set, taken, how } = ended;
-    let address = outside.backend_sockets.address(socket_set);
-    let address = address.map(tracing::field::display);
-    match how {
-        ConnectionEnd::Lost(cause, problem) => {
-            tracing::debug!(
-                address,
-                cause = cause.label(),
-                problem,
-                queries = taken.len(),
-                "connection to backend lost"
-            );
-            engine.on_connection_lost(outside, socket_set, taken, now);
-        }
-        ConnectionEnd::Rejected(problem) => {
-            tracing::debug!(
-                address,
-                problem,
-                queries = taken.len(),
-                "the backend has sent an error instead of a DNS reply"
-            );
-            engine.on_rejected(outside, socket_set, taken, now);
-        }
-        ConnectionEnd::Failed { problem, is_refused } => {
-            tracing::debug!(address, problem, queries = taken.len(), "no connection to backend");
-            let backend = outside.backend_of(socket_set).filter(|_| is_refused);
-            if let Some(backend) = backend.filter(|backend| backend.note_connection_problem(Some(&problem))) {
-                tracing::warn!(backend = backend.name, problem, "cannot connect");
+    #[cold]
+    #[inline(never)]
+    fn on_ended(&mut self, ended: EndedConnection<Outstanding, QuarantinedAttempt>, now: Instant) {
+        let EndedConnection { socket_set, taken, how } = ended;
+        let address = self.outside.backend_sockets.address(socket_set).map(tracing::field::display);
+        let queries = taken.len();
+        match how {
+            ConnectionEnd::Lost(cause, problem) => {
+                tracing::debug!(address, cause = cause.label(), problem, queries, "connection to backend lost");
+                self.tick(now).on_connection_lost(socket_set, taken);
             }
-            engine.on_connection_failed(outside, socket_set, taken, is_refused, now);
+            ConnectionEnd::Rejected(problem) => {
+                tracing::debug!(address, problem, queries, "the backend has sent an error instead of a DNS reply");
+                self.tick(now).on_rejected(socket_set, taken);
+            }
+            ConnectionEnd::Failed { problem, is_refused } => {
+                tracing::debug!(address, problem, queries, "no connection to backend");
+                let backend = self.outside.backend_of(socket_set).filter(|_| is_refused);
+                if let Some(backend) = backend.filter(|backend| backend.note_connection_problem(Some(&problem))) {
+                    tracing::warn!(backend = backend.name, problem, "cannot connect");
+                }
+                self.tick(now).on_connection_failed(socket_set, taken, is_refused);
+            }
         }
     }
 }

@@ -46,13 +46,12 @@ impl<F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'_, F> {
     }
 
     fn lose(&mut self, backend: usize, place: usize) {
-        let now = self.network.now;
         let taken = self.network.take_link(backend, place);
         if let Some(links) = &mut self.network.links[backend] {
             links.close(place);
         }
         if let Some((sockets, taken)) = taken {
-            self.engine.on_connection_lost(&mut self.network, sockets, taken, now);
+            self.tick().on_connection_lost(sockets, taken);
         }
     }
 
@@ -61,14 +60,14 @@ impl<F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'_, F> {
         if self.network.link(id).is_none_or(|link| link.state != LinkState::Dialling) {
             return;
         }
-        let (now, elapsed) = (self.network.now, self.network.elapsed());
+        let elapsed = self.network.elapsed();
         if !is_open {
             let taken = self.network.take_link(backend, place);
             if let Some(links) = &mut self.network.links[backend] {
                 links.failed(place, elapsed);
             }
             if let Some((sockets, taken)) = taken {
-                self.engine.on_connection_failed(&mut self.network, sockets, taken, is_refused, now);
+                self.tick().on_connection_failed(sockets, taken, is_refused);
             }
             return;
         }

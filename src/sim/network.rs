@@ -17,7 +17,6 @@ use super::event::{Back, Event, Happening, SimulatedLinkId};
 use super::links::{LinkState, QueuedQuery, SimulatedLink, SimulatedLinks};
 use super::message::{self, ModelAnswer};
 use super::spells::Unfolding;
-use crate::engine::single_flight::WorkerId;
 use crate::engine::{
     self, AskedFor, Destination, FetchQuery, Io, LateReport, NotSent, Outstanding, QuarantinedAttempt, RaceRef,
     RaceReport, ResponseOrigin, ResponseSummary, SentAttempt, TakenSlot, TcpQuery, Waiter,
@@ -469,11 +468,6 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
 
     fn respond_nothing(&mut self, waiter: &Waiter<Caller>, _: &ResponseOrigin<'_>, _question: &[u8], _now: Instant) {
         self.responded(waiter.client, None);
-    }
-
-    /// Never called, because the only worker races for every question.
-    fn hand_over(&mut self, _to: WorkerId, _message: &[u8], client: Caller) {
-        self.responded(client, None);
     }
 
     fn signal_prober(&mut self, backend: &Arc<SharedBackend>, signal: HealthSignal) {

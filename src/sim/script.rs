@@ -171,7 +171,7 @@ impl<F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'_, F> {
                 if let Some(slot) = self.slot(slot)
                     && let Some((sockets, taken_by)) = self.network.withdraw_unsent(slot)
                 {
-                    self.engine.on_unsent(&mut self.network, sockets, &taken_by, why, now);
+                    self.tick().on_unsent(sockets, &taken_by, why);
                 }
             }
             ScriptEvent::Health { backend, is_up } => {
@@ -195,13 +195,12 @@ impl<F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'_, F> {
     }
 
     fn lose_connection(&mut self, which: u8, is_refused: bool) {
-        let now = self.network.now;
         let taken = self.slot(which).and_then(|slot| self.network.take_socket(slot.socket()));
         let Some((sockets, taken)) = taken else { return };
         if is_refused {
-            self.engine.on_connection_failed(&mut self.network, sockets, taken, true, now);
+            self.tick().on_connection_failed(sockets, taken, true);
         } else {
-            self.engine.on_connection_lost(&mut self.network, sockets, taken, now);
+            self.tick().on_connection_lost(sockets, taken);
         }
     }
 

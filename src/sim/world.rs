@@ -22,7 +22,7 @@ use crate::cache::Cache;
 use crate::config::{BackendConfig, CacheConfig, PoolConfig, PoolIndex};
 use crate::engine::shortage::Shortage;
 use crate::engine::single_flight::{SingleFlight, WorkerId};
-use crate::engine::{self, Engine, HashedQuestion, LookupReason, Seeds, ValidQuery};
+use crate::engine::{self, Engine, HashedQuestion, LookupReason, Seeds, Tick, ValidQuery};
 use crate::limit::{Access, AccessRules, Clients, WaitRules};
 use crate::metrics::{Counters, LimitCounters};
 use crate::policy::PoolRules;
@@ -49,7 +49,7 @@ pub fn play(scenario: &Scenario, start: Instant, seed: u64, observe: impl FnMut(
 
 pub(super) struct SimulatedWorld<'a, F: FnMut(Duration, Happening<'_>)> {
     pub(super) scenario: &'a Scenario,
-    pub(super) engine: Engine<Network<'a, F>>,
+    pub(super) engine: Engine<Caller>,
     shared: Arc<engine::SharedEngineState>,
     pub(super) network: Network<'a, F>,
     arrivals: Arrivals,
@@ -115,8 +115,8 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
         key[..8].copy_from_slice(&proof.to_be_bytes());
         let seeds_of_engine = Seeds { policy, proof: key };
         let (engines, counters) = (Arc::clone(&shared), Arc::new(Counters::default()));
-        let engine =
-            Engine::new(&mut network, WorkerId(0), engines, Arc::clone(&counters), state, seeds_of_engine, start);
+        let mut engine = Engine::new(WorkerId(0), engines, Arc::clone(&counters), Arc::clone(&state), seeds_of_engine);
+        engine.tick(&mut network, start).set_state(state);
         Self {
             scenario,
             engine,
@@ -131,6 +131,11 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
             message: Vec::new(),
             folded: Vec::new(),
         }
+    }
+
+    pub(super) fn tick(&mut self) -> Tick<'_, Network<'a, F>> {
+        let now = self.network.now;
+        self.engine.tick(&mut self.network, now)
     }
 
     /// Returns true if all queries have arrived and are done.
@@ -153,7 +158,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
             }
         } else {
             // Must come last, or a hedge would be paid for an attempt whose reply is here already.
-            self.engine.on_time(&mut self.network, now);
+            self.tick().on_time();
         }
         self.end_event();
         true
@@ -167,8 +172,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
     /// Ends an event: hands signals to the probers, and ends the tick of the engine.
     pub(super) fn end_event(&mut self) {
         self.heed_signals();
-        let now = self.network.now;
-        self.engine.end_tick(&mut self.network, now);
+        self.tick().end();
         if self.scenario.is_audited {
             self.engine.audit().expect("what must hold between two events");
         }
@@ -243,9 +247,8 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
     }
 
     pub(super) fn on_unreachable(&mut self, slot: QuerySlot) {
-        let now = self.network.now;
         self.network.sockets.struck = Some(slot);
-        self.engine.on_unreachable(&mut self.network, slot.socket(), now);
+        self.tick().on_unreachable(slot.socket());
     }
 
     pub(super) fn ask_again(&mut self, number: u32) {
@@ -265,9 +268,17 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
         let octets = &self.folded[..];
         let question = HashedQuestion { octets, flags, hash: self.shared.hash(octets) };
         let pool = self.engine.state().routes.find(question.qname()).expect("each name has a pool");
-        let valid = ValidQuery { message: &self.message, query: &query, cookie: None, question, pool };
+        let valid = ValidQuery {
+            message: &self.message,
+            query: &query,
+            cookie: None,
+            question,
+            pool,
+            reason: LookupReason::Query,
+            is_handed_over: false,
+        };
         let now = self.network.now;
-        self.engine.on_query(&mut self.network, valid, Caller(number), LookupReason::Query, now);
+        self.engine.tick(&mut self.network, now).on_query(valid, Caller(number));
     }
 
     fn on_reply(&mut self, slot: QuerySlot, (race, attempt): AttemptOf, name: u32, answer: ModelAnswer) {
@@ -300,14 +311,14 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
         let ttl = self.scenario.ttl.map_or(0, |ttl| ttl.as_secs() as u32);
         message::write_reply(slot.id(), name, pool, answer, ttl, &mut self.message);
         let now = self.network.now;
-        self.engine.on_reply(&mut self.network, slot.socket(), &self.message, now);
+        self.engine.tick(&mut self.network, now).on_reply(slot.socket(), &self.message);
     }
 
     pub(super) fn reload(&mut self, rules: &[PoolRules]) {
         let configs = configs(self.scenario, rules);
         let now = self.network.now;
         let state = Arc::new(self.engine.state().with_pools(&configs, 1, now));
-        self.engine.set_state(&mut self.network, state, now);
+        self.tick().set_state(state);
     }
 
     pub(super) fn pool_of(&self, backend: usize) -> usize {
@@ -386,8 +397,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
         if shared.set_health(if is_up { HealthState::Up } else { HealthState::Down }) {
             pool.announce(shared);
         }
-        let now = self.network.now;
-        self.engine.refresh_pools(&mut self.network, now);
+        self.tick().refresh_pools();
     }
 
     pub(super) fn schedule(&mut self, at: Instant, event: Event) {

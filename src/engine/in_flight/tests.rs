@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::super::Outstanding;
 use super::super::entry::{StaleAnswer, WARM_SPILLS, Waiter};
-use super::super::plan::PlanNumber;
+use super::super::pool::PlanNumber;
 use super::super::pools::PoolSlot;
 use super::super::slots::place_size;
 use super::*;

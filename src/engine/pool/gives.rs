@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::super::proof::ReplyProof;
 use super::{Pool, known_cookies};
 use crate::config::Case;
+use crate::policy::Rank;
 use crate::policy::race::BackendIndex;
 use crate::state::SharedPool;
 use crate::state::backend_cookies::{HasChanged, RENEWAL, Urgency};
@@ -91,5 +92,32 @@ impl Pool {
 
     pub(in crate::engine) fn remember_without_opt(&self, backend: BackendIndex, now: Instant) {
         self.backend(backend).set_without_opt(now);
+    }
+
+    pub(in crate::engine) fn learn_lacking(
+        &mut self,
+        backend: BackendIndex,
+        lacking: ReplyProof,
+        rank: Rank,
+        now: Instant,
+    ) {
+        if lacking.has(ReplyProof::CASE) && self.remember_case_lost(backend, now) {
+            let (pool, backend) = self.labels(backend);
+            tracing::warn!(
+                pool,
+                backend,
+                "the backend does not keep the case of names: queries go without DNS 0x20 for now"
+            );
+        }
+        // A failure may lack proofs that other replies have: a backend that cannot parse a query cannot read
+        // its cookie. So one malformed query does not cost the other clients their cookie protection.
+        if lacking.has(ReplyProof::COOKIE) && rank > Rank::Failure && self.remember_cookies_lost(backend, now) {
+            let (pool, backend) = self.labels(backend);
+            tracing::warn!(
+                pool,
+                backend,
+                "the backend no longer returns DNS cookies: queries go without cookies for now"
+            );
+        }
     }
 }

@@ -1,17 +1,48 @@
-//! The change of a pool's state: members keep their data, and races keep their plan.
+//! The plans of a pool: one is a state of the pool, by which races run until they are over. When the state
+//! changes, members keep their data.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::io::Io;
-use super::super::plan::{PlanNumber, PoolPlan};
 use super::versions::VersionReports;
 use super::{Pool, PoolMember, behind, known_cookies, sure, turns};
 use crate::policy::backend_load::BackendLoad;
 use crate::policy::balance::FEW;
 use crate::policy::latency::Latency;
 use crate::policy::race::BackendIndex;
+use crate::policy::{Hedge, PoolRules};
 use crate::state::{SharedBackend, SharedPool};
+
+pub(in crate::engine) struct PoolPlan {
+    pub(in crate::engine) number: PlanNumber,
+    pub(in crate::engine) shared: Arc<SharedPool>,
+    pub(in crate::engine) unhurried: PoolRules,
+    pub(in crate::engine) in_flight: usize,
+}
+
+impl PoolPlan {
+    pub(in crate::engine) fn new(shared: Arc<SharedPool>, number: PlanNumber) -> Self {
+        let rules = shared.rules().clone();
+        // The rules of refresh races have no hedges, which trade load for time.
+        let unhurried = PoolRules { hedge: Hedge { max: 0, ..rules.hedge }, ..rules };
+        Self { number, shared, unhurried, in_flight: 0 }
+    }
+}
+
+/// The number of a plan. It wraps after hours of changes, longer than any race.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::engine) struct PlanNumber(u16);
+
+impl PlanNumber {
+    pub(in crate::engine) fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+
+    pub(in crate::engine) fn is_between(self, first: Self, last: Self) -> bool {
+        self.0.wrapping_sub(first.0) <= last.0.wrapping_sub(first.0)
+    }
+}
 
 impl Pool {
     /// Activates another plan. Running races keep theirs. The cost is that of the members that come or go.
@@ -185,3 +216,23 @@ impl Pool {
 
 /// The initial capacity of a very large pool, because moving thousands of members takes a millisecond.
 const CROWD_ROOM: usize = 1 << 14;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_go_round() {
+        let check = |number, first, last, expected| {
+            let is_between = PlanNumber(number).is_between(PlanNumber(first), PlanNumber(last));
+            assert_eq!(is_between, expected, "{number} between {first} and {last}");
+        };
+        check(5, 5, 5, true);
+        check(4, 5, 9, false);
+        check(9, 5, 9, true);
+        check(10, 5, 9, false);
+        check(1, u16::MAX - 1, 3, true);
+        check(4, u16::MAX - 1, 3, false);
+        assert_eq!(PlanNumber(u16::MAX).next(), PlanNumber(0));
+    }
+}

@@ -1,7 +1,7 @@
 //! Stream backends, and several transports to one machine: their order, and connections opened early.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rand::Rng;
 
@@ -69,10 +69,5 @@ impl Pool {
     #[inline]
     pub(in crate::engine) fn wants_header(&self, backend: BackendIndex) -> bool {
         self.plan.shared.names_clients && self.backend(backend).wants_header
-    }
-
-    /// Returns the 99th percentile of a backend's latency, if there are enough samples.
-    pub(in crate::engine) fn p99(&self, backend: BackendIndex) -> Option<Duration> {
-        self.latency.get(backend.get())?.quantile(0.99)
     }
 }

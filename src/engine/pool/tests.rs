@@ -123,8 +123,6 @@ impl Io for Sockets {
 
     fn respond_nothing(&mut self, _: &Waiter<ReplyChannel>, _: &ResponseOrigin<'_>, _: &[u8], _: Instant) {}
 
-    fn hand_over(&mut self, _: WorkerId, _: &[u8], _: ReplyChannel) {}
-
     fn signal_prober(&mut self, _: &Arc<SharedBackend>, _: HealthSignal) {}
 
     fn race_over(&mut self, _: RaceReport<'_>) -> bool {

@@ -17,7 +17,6 @@ use crate::admin::{ChangeRefusal, ExplainQuestion, FleetOrder, ServerChange};
 use crate::config::{BackendConfig, PoolConfig};
 use crate::discover::{BackendOrder, OrderWord};
 use crate::discoverer::{EtcdAccess, write_order};
-use crate::engine::Explaining;
 use crate::forwarder::ExplainRequest;
 use crate::net::tasks::TaskKind;
 use crate::server::process::ReloadNotice;
@@ -88,8 +87,8 @@ impl ServerPools {
             return Err(ChangeRefusal::NotFound("there is no forwarder: the config has no [forwarder]".to_owned()));
         }
         let number = usize::from(worker.unwrap_or(0));
-        let how = Explaining { is_fresh, is_handed_over: worker.is_some() };
-        let asked = ExplainRequest { name, qtype, how, events };
+        let is_handed_over = worker.is_some();
+        let asked = ExplainRequest { name, qtype, is_fresh, is_handed_over, events };
         let is_sent = self.links.workers.send(number, ForwarderCommand::Explain(Box::new(asked)));
         if is_sent { Ok(()) } else { Err(ChangeRefusal::Conflict(format!("worker {number} does not take queries"))) }
     }

@@ -194,8 +194,6 @@ impl Io for Wire {
 
     fn respond_nothing(&mut self, _: &Waiter<Asker>, _: &ResponseOrigin<'_>, _: &[u8], _: Instant) {}
 
-    fn hand_over(&mut self, _: WorkerId, _: &[u8], _: Asker) {}
-
     fn signal_prober(&mut self, _: &Arc<SharedBackend>, signal: HealthSignal) {
         self.signals.push(signal);
     }
@@ -209,7 +207,7 @@ impl Io for Wire {
 
 /// An engine, and what it has asked for.
 pub(super) struct Table {
-    engine: Engine<Wire>,
+    engine: Engine<Asker>,
     shared: Arc<SharedEngineState>,
     wire: Wire,
     now: Instant,
@@ -248,7 +246,9 @@ impl Table {
         };
         let seeds = Seeds { policy: 1, proof: [1; 16] };
         let engines = Arc::clone(&shared);
-        let engine = Engine::new(&mut wire, WorkerId(0), engines, Arc::new(Counters::default()), state, seeds, now);
+        let counters = Arc::new(Counters::default());
+        let mut engine = Engine::new(WorkerId(0), engines, counters, Arc::clone(&state), seeds);
+        engine.tick(&mut wire, now).set_state(state);
         Self { engine, shared, wire, now }
     }
 
@@ -281,9 +281,10 @@ impl Table {
         let flags = query.fold_question(&mut octets);
         let question = HashedQuestion { octets: &octets, flags, hash: self.shared.hash(&octets) };
         let pool = self.engine.state().routes.find(question.qname()).expect("each name has a pool");
-        let valid = ValidQuery { message: &message, query: &query, cookie: None, question, pool };
-        self.engine.on_query(&mut self.wire, valid, Asker(client, transport), LookupReason::Query, self.now);
-        self.engine.end_tick(&mut self.wire, self.now);
+        let (message, query, reason) = (&message[..], &query, LookupReason::Query);
+        let valid = ValidQuery { message, query, cookie: None, question, pool, reason, is_handed_over: false };
+        self.engine.tick(&mut self.wire, self.now).on_query(valid, Asker(client, transport));
+        self.engine.tick(&mut self.wire, self.now).end();
     }
 
     /// The query that was sent with this number.
@@ -317,15 +318,15 @@ impl Table {
     /// The reply arrives at the socket that sent the query of this number.
     pub(super) fn receive(&mut self, number: usize, reply: &[u8]) {
         let socket = self.wire.sent[number].socket;
-        self.engine.on_reply(&mut self.wire, socket, reply, self.now);
-        self.engine.end_tick(&mut self.wire, self.now);
+        self.engine.tick(&mut self.wire, self.now).on_reply(socket, reply);
+        self.engine.tick(&mut self.wire, self.now).end();
     }
 
     /// Advances the clock and runs what is due.
     pub(super) fn advance(&mut self, time: Duration) {
         self.now += time;
-        self.engine.on_time(&mut self.wire, self.now);
-        self.engine.end_tick(&mut self.wire, self.now);
+        self.engine.tick(&mut self.wire, self.now).on_time();
+        self.engine.tick(&mut self.wire, self.now).end();
     }
 
     /// A connection was opened just now.
@@ -349,8 +350,8 @@ impl Table {
             !taken.is_empty()
                 && taken.iter().all(|taken| matches!(taken, SlotState::InFlight(_) | SlotState::Quarantined(_)))
         );
-        self.engine.on_connection_lost(&mut self.wire, set, taken, self.now);
-        self.engine.end_tick(&mut self.wire, self.now);
+        self.engine.tick(&mut self.wire, self.now).on_connection_lost(set, taken);
+        self.engine.tick(&mut self.wire, self.now).end();
     }
 
     /// A backend answers the queries of a connection by transport errors. `meanwhile` runs before the engine
@@ -358,15 +359,15 @@ impl Table {
     pub(super) fn reject(&mut self, socket: SocketId, meanwhile: impl FnOnce(&mut Self)) {
         let (set, taken) = self.take(socket);
         meanwhile(self);
-        self.engine.on_rejected(&mut self.wire, set, taken, self.now);
-        self.engine.end_tick(&mut self.wire, self.now);
+        self.engine.tick(&mut self.wire, self.now).on_rejected(set, taken);
+        self.engine.tick(&mut self.wire, self.now).end();
     }
 
     /// A connection could not be opened.
     pub(super) fn fail(&mut self, socket: SocketId, is_refused: bool) {
         let (set, taken) = self.take(socket);
-        self.engine.on_connection_failed(&mut self.wire, set, taken, is_refused, self.now);
-        self.engine.end_tick(&mut self.wire, self.now);
+        self.engine.tick(&mut self.wire, self.now).on_connection_failed(set, taken, is_refused);
+        self.engine.tick(&mut self.wire, self.now).end();
     }
 
     /// The set of the backend with this number in the config.

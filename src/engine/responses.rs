@@ -1,0 +1,139 @@
+//! Responses to clients: each in its own form, and the fallback for clients that cannot get a backend's reply.
+
+use std::time::Instant;
+
+use super::EngineWorker;
+use super::entry::Waiter;
+use super::io::{ClientHandle, Io, ResponseOrigin, ResponseSummary};
+use crate::cache::ResponseFor;
+use crate::metrics::{DropReason, ResponseSource};
+use crate::policy::{PoolRules, Silence};
+use crate::wire::{self, ClientForm, ExtendedError, Rcode, Reply, Transport};
+
+/// The means to respond to clients at one time.
+pub(super) struct ClientResponder<'a, I> {
+    io: &'a mut I,
+    worker: &'a EngineWorker,
+    buffer: &'a mut Vec<u8>,
+    pub(super) now: Instant,
+}
+
+impl<'a, I: Io> ClientResponder<'a, I> {
+    pub(super) fn new(io: &'a mut I, worker: &'a EngineWorker, buffer: &'a mut Vec<u8>, now: Instant) -> Self {
+        Self { io, worker, buffer, now }
+    }
+
+    /// Sends the response that `write` writes in the form of the client and describes. If it returns `None`,
+    /// the client gets nothing and waits on.
+    #[inline]
+    pub(super) fn respond(
+        &mut self,
+        waiter: &Waiter<I::Client>,
+        origin: &ResponseOrigin<'_>,
+        write: impl FnOnce(&ResponseFor<'_>, &mut Vec<u8>) -> Option<ResponseSummary>,
+    ) {
+        let Self { io, worker, buffer, now } = self;
+        let own_udp_size = worker.state.edns_udp_size;
+        let cookie = waiter.cookie.and_then(|shown| io.late_cookie(&waiter.client, shown));
+        let late = cookie.map(|cookie| waiter.form.with_cookie(Some(cookie)));
+        let form = late.as_ref().unwrap_or(&waiter.form);
+        let limit = response_limit(waiter.client.transport(), form, own_udp_size);
+        buffer.clear();
+        if let Some(summary) = write(&ResponseFor { form, own_udp_size, limit }, buffer) {
+            if !origin.is_limited && !waiter.client.is_admin() {
+                let wait = now.saturating_duration_since(waiter.since);
+                worker.counters_of(origin.pool).duration.record(wait);
+            }
+            io.respond(waiter, origin, summary, buffer, *now);
+        }
+    }
+
+    /// Passes on a reply of a backend.
+    pub(super) fn relay(
+        &mut self,
+        waiter: &Waiter<I::Client>,
+        origin: &ResponseOrigin<'_>,
+        reply: &Reply<'_>,
+        is_signed: bool,
+    ) {
+        self.respond(waiter, origin, |receiver, out| {
+            let ResponseFor { form, own_udp_size, limit } = *receiver;
+            // The backend saw the client's own UDP size.
+            if is_signed && reply.as_wire().len() <= response_limit(waiter.client.transport(), &waiter.form, u16::MAX) {
+                wire::write_unchanged(reply, waiter.form.id, out);
+            } else {
+                wire::write_response(reply, form, own_udp_size, limit, out);
+            }
+            Some(ResponseSummary { source: ResponseSource::Backend, rcode: reply.rcode() })
+        });
+    }
+}
+
+/// Returns the maximum length of a response, in bytes.
+fn response_limit(transport: Transport, form: &ClientForm, own_udp_size: u16) -> usize {
+    if transport.is_stream() { usize::from(u16::MAX) } else { form.udp_limit(own_udp_size) }
+}
+
+/// A response that hedgerow makes up because a client cannot get a backend's reply.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FallbackAnswer {
+    source: ResponseSource,
+    pub(super) rcode: Option<Rcode>,
+    error: Option<(ExtendedError, &'static str)>,
+}
+
+impl FallbackAnswer {
+    pub(super) const FAILED: Self = Self { source: ResponseSource::Error, rcode: Some(Rcode::SERVFAIL), error: None };
+
+    /// Some answer exists but cannot be given whole, so NXDOMAIN would be wrong.
+    pub(super) const NOT_WHOLE: Self = Self::failure(ExtendedError::NETWORK_ERROR, "");
+
+    /// A local shortage prevented an attempt, so NXDOMAIN would be wrong.
+    pub(super) const UNSENT: Self = Self::failure(ExtendedError::OTHER, "this server could not send the query on");
+
+    pub(super) const TOO_MANY: Self = Self::failure(ExtendedError::OTHER, "too many queries of this client wait");
+
+    pub(super) const BUSY: Self = Self::failure(ExtendedError::OTHER, "too many queries wait");
+
+    /// SERVFAIL for a local failure, which is never cached.
+    const fn failure(error: ExtendedError, text: &'static str) -> Self {
+        Self { source: ResponseSource::Error, rcode: Some(Rcode::SERVFAIL), error: Some((error, text)) }
+    }
+
+    pub(super) fn of_silence(rules: &PoolRules, is_any_up: bool) -> Self {
+        // RFC 8914 section 4.23 has the error for backends that are down. The one for silence was registered
+        // later (RFC 8914 section 5.2).
+        let (silence, error) = match is_any_up {
+            true => (rules.on_timeout, ExtendedError::SYNTHESIZED),
+            false => (rules.on_all_down, ExtendedError::NO_REACHABLE_AUTHORITY),
+        };
+        let rcode = match silence {
+            Silence::Nxdomain => Some(Rcode::NXDOMAIN),
+            Silence::Servfail => Some(Rcode::SERVFAIL),
+            Silence::Refused => Some(Rcode::REFUSED),
+            Silence::Drop => None,
+        };
+        Self { source: ResponseSource::Synthesized, rcode, error: Some((error, "")) }
+    }
+
+    pub(super) fn give<I: Io>(
+        self,
+        responder: &mut ClientResponder<'_, I>,
+        waiter: &Waiter<I::Client>,
+        origin: &ResponseOrigin<'_>,
+        question: &[u8],
+    ) {
+        let Self { source, rcode, error } = self;
+        let Some(rcode) = rcode else {
+            if !waiter.client.is_admin() {
+                responder.worker.counters.dropped_many(DropReason::Unanswered, waiter.queries.into());
+            }
+            return responder.io.respond_nothing(waiter, origin, question, responder.now);
+        };
+        responder.respond(waiter, origin, |receiver, out| {
+            let ResponseFor { form, own_udp_size, .. } = *receiver;
+            wire::write_synthesized(question, form, rcode, error, true, own_udp_size, out);
+            Some(ResponseSummary { source, rcode })
+        });
+    }
+}
