@@ -3,8 +3,6 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use serde::ser::{Serialize, SerializeStruct, Serializer};
-
 use super::QTYPE_QCLASS;
 use super::entry::Replies;
 use super::slots::RaceRef;
@@ -29,24 +27,38 @@ pub struct RaceReport<'a> {
     pub hash: u64,
     /// The pool of the race.
     pub pool: &'a SharedPool,
+    /// The result of the race.
+    pub result: RaceResult,
+    pub(super) replies: Option<&'a Replies>,
+    pub(super) denied_at: Option<Instant>,
+    /// The clients of the race.
+    pub clients: RaceClients,
+    /// The end of the race.
+    pub now: Instant,
+}
+
+/// The result of a race.
+#[derive(Clone, Copy, Debug)]
+pub struct RaceResult {
     /// The outcome of the race.
-    pub outcome: RaceEnd,
+    pub end: RaceEnd,
     /// The rank of the reply that clients got, if any.
     pub won_by: Option<Rank>,
     /// The response code that clients got; `None` if they got no response.
     pub rcode: Option<Rcode>,
-    pub(super) replies: Option<&'a Replies>,
-    pub(super) denied_at: Option<Instant>,
+}
+
+/// The clients of a race at its end.
+#[derive(Clone, Copy, Debug)]
+pub struct RaceClients {
     /// The number of waiting clients.
-    pub waiters: usize,
+    pub waiting: usize,
     /// The number of clients that got a stale answer.
-    pub stale_given: u32,
+    pub given_stale: u32,
     /// True if the race refreshed a cached answer and was not started for a client.
     pub is_prefetch: bool,
     /// True if an operator wants an explanation.
     pub is_explained: bool,
-    /// The end of the race.
-    pub now: Instant,
 }
 
 impl<'a> RaceReport<'a> {
@@ -66,7 +78,7 @@ impl<'a> RaceReport<'a> {
 
     /// Returns the outcome in one word.
     pub fn outcome(&self) -> &'static str {
-        match self.outcome {
+        match self.result.end {
             RaceEnd::Reply(_) if self.is_kept() => "kept",
             RaceEnd::Reply(_) => "won",
             RaceEnd::Failed => "failed",
@@ -77,12 +89,12 @@ impl<'a> RaceReport<'a> {
 
     /// Returns true if the winning reply was not accepted, only the best one.
     pub fn is_kept(&self) -> bool {
-        self.race.kept().is_some_and(|(kept, _)| self.outcome == RaceEnd::Reply(kept))
+        self.race.kept().is_some_and(|(kept, _)| self.result.end == RaceEnd::Reply(kept))
     }
 
     /// Returns the label of the backend that won, if one did.
     pub fn winner(&self) -> Option<&'a str> {
-        match self.outcome {
+        match self.result.end {
             RaceEnd::Reply(winner) => Some(self.backend(winner)),
             RaceEnd::Failed | RaceEnd::Nothing | RaceEnd::Unsent => None,
         }
@@ -116,20 +128,14 @@ impl<'a> RaceReport<'a> {
     }
 
     fn has_failed(&self) -> bool {
-        !matches!(self.outcome, RaceEnd::Reply(_)) || self.rcode == Some(Rcode::SERVFAIL)
-    }
-
-    /// Returns the JSON of a [`ReportedRace`](crate::sight::slow::ReportedRace) that started at this Unix
-    /// time.
-    pub fn as_json(&'a self, at: f64) -> impl Serialize + 'a {
-        RaceJson { report: self, at }
+        !matches!(self.result.end, RaceEnd::Reply(_)) || self.result.rcode == Some(Rcode::SERVFAIL)
     }
 
     fn slow_outcome(&self) -> SlowOutcome {
-        let is_answer = self.won_by.is_some_and(|rank| rank > Rank::Failure);
-        match self.outcome {
-            _ if self.stale_given > 0 && !is_answer => SlowOutcome::Stale,
-            _ if self.stale_given > 0 && self.waiters == 0 => SlowOutcome::Stale,
+        let is_answer = self.result.won_by.is_some_and(|rank| rank > Rank::Failure);
+        match self.result.end {
+            _ if self.clients.given_stale > 0 && !is_answer => SlowOutcome::Stale,
+            _ if self.clients.given_stale > 0 && self.clients.waiting == 0 => SlowOutcome::Stale,
             RaceEnd::Reply(_) if self.is_kept() => SlowOutcome::Kept,
             RaceEnd::Reply(_) => SlowOutcome::Won,
             RaceEnd::Failed | RaceEnd::Unsent => SlowOutcome::Failed,
@@ -147,8 +153,8 @@ impl<'a> RaceReport<'a> {
             took_ms: millis(self.took()),
             outcome: self.slow_outcome(),
             winner: self.winner().map(str::to_owned),
-            rcode: self.rcode.map(|rcode| rcode.to_string()),
-            waiters: self.all_waiters(),
+            rcode: self.result.rcode.map(|rcode| rcode.to_string()),
+            waiters: (self.clients.waiting as u32).saturating_add(self.clients.given_stale),
             hedges_denied: self.race.hedges_denied().into(),
             denied: self.denied(),
             all_down: self.race.all_down(),
@@ -157,27 +163,24 @@ impl<'a> RaceReport<'a> {
         }
     }
 
-    fn all_waiters(&self) -> u32 {
-        (self.waiters as u32).saturating_add(self.stale_given)
-    }
-
-    fn slow_attempt<S: From<&'a str>>(&self, attempt: &Attempt) -> SlowAttempt<S> {
+    fn slow_attempt(&self, attempt: &Attempt) -> SlowAttempt {
         let (fate, took_ms, rank) = self.fate(attempt);
         let at_ms = millis(attempt.asked_at.saturating_duration_since(self.race.started()));
-        SlowAttempt { backend: self.label(attempt.backend).into(), kind: attempt.kind, at_ms, took_ms, fate, rank }
+        let backend = self.label(attempt.backend).to_owned();
+        SlowAttempt { backend, kind: attempt.kind, at_ms, took_ms, fate, rank }
     }
 
     fn fate(&self, attempt: &Attempt) -> (Fate, Option<f64>, Option<Rank>) {
         let reply = self.replies.and_then(|replies| *replies.get(usize::from(attempt.id.0))?);
         let took = |at: Instant| millis(at.saturating_duration_since(attempt.asked_at));
         let replied = reply.map(|(at, rank)| (took(at.since(self.race.started())), rank));
-        let is_winner = self.outcome == RaceEnd::Reply(attempt.id);
+        let is_winner = self.result.end == RaceEnd::Reply(attempt.id);
         let is_kept = self.race.kept().is_some_and(|(kept, _)| kept == attempt.id);
         let fate = match attempt.state {
             // The reply that ends a race is not in the notes.
             State::Replied if is_winner && replied.is_none() => {
                 let fate = if is_kept { Fate::Kept } else { Fate::Won };
-                return (fate, Some(took(self.now)), self.won_by);
+                return (fate, Some(took(self.now)), self.result.won_by);
             }
             State::Replied if is_winner => Fate::Kept,
             State::Replied if replied.is_some_and(|(_, rank)| rank == Rank::Failure) => Fate::Failed,
@@ -189,7 +192,8 @@ impl<'a> RaceReport<'a> {
             State::Lost => Fate::Lost,
             State::Silent => {
                 let waited = self.now.saturating_duration_since(attempt.asked_at);
-                let is_beaten = matches!(self.outcome, RaceEnd::Reply(_)) && waited < self.pool.rules().attempt_timeout;
+                let is_beaten =
+                    matches!(self.result.end, RaceEnd::Reply(_)) && waited < self.pool.rules().attempt_timeout;
                 if is_beaten { Fate::Beaten } else { Fate::Silent }
             }
         };
@@ -197,13 +201,13 @@ impl<'a> RaceReport<'a> {
     }
 
     /// Returns the first denied hedge: its backend, its time, and the time until the next attempt.
-    fn denied<S: From<&'a str>>(&self) -> Option<DeniedHedge<S>> {
+    fn denied(&self) -> Option<DeniedHedge> {
         let at = self.denied_at?;
         let next = self.race.attempts().find(|attempt| attempt.asked_at >= at);
         let until = next.map_or(self.now, |next| next.asked_at);
         let to = next.map(|next| next.backend).or_else(|| self.race.next_hedge());
         Some(DeniedHedge {
-            to: to.map(|to| self.label(to).into()),
+            to: to.map(|to| self.label(to).to_owned()),
             at_ms: millis(at.saturating_duration_since(self.race.started())),
             for_ms: millis(until.saturating_duration_since(at)),
         })
@@ -265,69 +269,16 @@ impl LateReport<'_> {
         self.now.saturating_duration_since(self.sent)
     }
 
-    /// Returns the reply to an attempt of this Unix time as a value, with borrowed names or own ones.
-    pub fn late_reply<'s, S: From<&'s str>>(&'s self, asked_at: f64) -> LateReply<S> {
+    /// Returns the reply to an attempt of this Unix time as a value that lasts.
+    pub fn late_reply(&self, asked_at: f64) -> LateReply {
         LateReply {
             hash: self.hash,
-            pool: self.pool.config.name.as_str().into(),
-            backend: self.pool.backend(self.backend).name.as_str().into(),
+            pool: self.pool.config.name.clone(),
+            backend: self.pool.backend(self.backend).name.clone(),
             asked_at,
             took_ms: millis(self.took()),
             rank: self.rank,
         }
-    }
-}
-
-struct RaceJson<'a> {
-    report: &'a RaceReport<'a>,
-    at: f64,
-}
-
-impl Serialize for RaceJson<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = serializer.serialize_struct("ToldRace", 2)?;
-        fields.serialize_field("hash", &self.report.hash)?;
-        fields.serialize_field("race", &RaceBodyJson(self))?;
-        fields.end()
-    }
-}
-
-struct RaceBodyJson<'a>(&'a RaceJson<'a>);
-
-impl Serialize for RaceBodyJson<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let RaceJson { report, at } = *self.0;
-        let mut race = serializer.serialize_struct("SlowRace", 13)?;
-        race.serialize_field("at", &at)?;
-        race.serialize_field("pool", &report.pool.config.name)?;
-        race.serialize_field("name", &DisplayJson(report.qname()))?;
-        race.serialize_field("type", &DisplayJson(report.qtype()))?;
-        race.serialize_field("took_ms", &millis(report.took()))?;
-        race.serialize_field("outcome", &report.slow_outcome())?;
-        race.serialize_field("winner", &report.winner())?;
-        race.serialize_field("rcode", &report.rcode.map(DisplayJson))?;
-        race.serialize_field("waiters", &report.all_waiters())?;
-        race.serialize_field("hedges_denied", &report.race.hedges_denied())?;
-        race.serialize_field("denied", &report.denied::<&str>())?;
-        race.serialize_field("all_down", &report.race.all_down())?;
-        race.serialize_field("attempts", &AttemptsJson(report))?;
-        race.end()
-    }
-}
-
-struct AttemptsJson<'a>(&'a RaceReport<'a>);
-
-impl Serialize for AttemptsJson<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.race.attempts().map(|attempt| self.0.slow_attempt::<&str>(&attempt)))
-    }
-}
-
-struct DisplayJson<T>(T);
-
-impl<T: fmt::Display> Serialize for DisplayJson<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::active_race::{ActiveRace, AtHand};
 use super::attempt::QuarantinedAttempt;
 use super::entry::Waiter;
-use super::explain::RaceReport;
+use super::explain::{RaceClients, RaceReport, RaceResult};
 use super::io::{ClientHandle, FetchFrom, FetchQuery, Io, ResponseOrigin};
 use super::responses::{ClientResponder, FallbackAnswer};
 use super::signal_prober;
@@ -13,16 +13,18 @@ use crate::metrics::FetchResult;
 use crate::policy::race::{Attempt, AttemptId, AttemptKind, BackendIndex, RaceEnd};
 use crate::policy::{Dispatch, Rank};
 use crate::state::HealthSignal;
-use crate::wire::{self, Rcode, Reply};
+use crate::wire::{self, Reply};
 
 impl<I: Io> ActiveRace<'_, I> {
     /// Ends the race: responds to all waiting clients, or fetches the whole answer for those that use TCP.
-    pub(super) fn finish(&mut self, outcome: RaceEnd, at_hand: Option<AtHand<'_>>) {
-        let winning = at_hand.filter(|at_hand| outcome == RaceEnd::Reply(at_hand.attempt));
-        let won_by = self.rank_won(outcome, winning);
-        let late_above = self.remember(outcome, won_by, winning.map(|at_hand| at_hand.reply));
-        let fallback = self.fallback(outcome);
-        let waiters = self.entry.waiter_count();
+    pub(super) fn finish(&mut self, end: RaceEnd, at_hand: Option<AtHand<'_>>) {
+        let winning = at_hand.filter(|at_hand| end == RaceEnd::Reply(at_hand.attempt));
+        // A kept reply can win, or the one at hand.
+        let kept = self.entry.race.kept().filter(|(attempt, _)| end == RaceEnd::Reply(*attempt));
+        let won_by = kept.map(|(_, rank)| rank).or_else(|| winning.map(|at_hand| at_hand.rank));
+        let late_above = self.remember(end, won_by, winning.map(|at_hand| at_hand.reply));
+        let fallback = self.fallback(end);
+        let waiting = self.entry.waiter_count();
         if won_by.is_none_or(|rank| rank == Rank::Failure) {
             // RFC 8767 section 4: a failure is no reason to withhold a recently expired answer.
             self.respond_stale();
@@ -32,9 +34,9 @@ impl<I: Io> ActiveRace<'_, I> {
             (None, Some(fallback)) => fallback.rcode,
             (None, None) => wire::Header::read(self.entry.kept()).map(|header| header.rcode()),
         };
-        let are_late_reported = self.report(outcome, won_by, rcode, waiters);
+        let are_late_reported = self.report(RaceResult { end, won_by, rcode }, waiting);
         self.quarantine_slots(late_above, are_late_reported);
-        match (outcome, fallback) {
+        match (end, fallback) {
             (RaceEnd::Reply(attempt), _) => self.finish_won(attempt, winning, won_by),
             (RaceEnd::Failed | RaceEnd::Unsent | RaceEnd::Nothing, Some(fallback)) => self.respond_fallback(fallback),
             (RaceEnd::Failed | RaceEnd::Unsent | RaceEnd::Nothing, None) => {}
@@ -42,14 +44,8 @@ impl<I: Io> ActiveRace<'_, I> {
         self.is_over |= !self.entry.is_fetching;
     }
 
-    /// Returns the rank of the reply for clients. A kept reply can win, or the one at hand.
-    fn rank_won(&self, outcome: RaceEnd, winning: Option<AtHand<'_>>) -> Option<Rank> {
-        let kept = self.entry.race.kept().filter(|(attempt, _)| outcome == RaceEnd::Reply(*attempt));
-        kept.map(|(_, rank)| rank).or_else(|| winning.map(|at_hand| at_hand.rank))
-    }
-
-    fn fallback(&self, outcome: RaceEnd) -> Option<FallbackAnswer> {
-        match outcome {
+    fn fallback(&self, end: RaceEnd) -> Option<FallbackAnswer> {
+        match end {
             RaceEnd::Reply(_) => None,
             RaceEnd::Failed => Some(FallbackAnswer::FAILED),
             RaceEnd::Unsent => Some(FallbackAnswer::UNSENT),
@@ -89,31 +85,30 @@ impl<I: Io> ActiveRace<'_, I> {
         }
     }
 
-    fn report(&mut self, outcome: RaceEnd, won_by: Option<Rank>, rcode: Option<Rcode>, waiters: usize) -> bool {
+    fn report(&mut self, result: RaceResult, waiting: usize) -> bool {
         let Self { at, entry, pool, worker, io, now, .. } = self;
         let (rules, now) = (pool.plan.shared.rules(), *now);
         let counters = worker.counters_of(&pool.plan.shared);
         counters.hedges_denied.add(entry.race.hedges_denied().into());
         let is_wasted = |attempt: &Attempt| {
-            attempt.kind == AttemptKind::Hedge && attempt.is_sent && outcome != RaceEnd::Reply(attempt.id)
+            attempt.kind == AttemptKind::Hedge && attempt.is_sent && result.end != RaceEnd::Reply(attempt.id)
         };
         counters.hedges_wasted.add(entry.race.attempts().filter(is_wasted).count() as u64);
-        let (race, question, pool_shared) = (&entry.race, entry.question(), &*pool.plan.shared);
         let are_late_reported = io.race_over(RaceReport {
             id: *at,
-            race,
-            question,
+            race: &entry.race,
+            question: entry.question(),
             hash: entry.hash,
-            pool: pool_shared,
-            outcome,
-            won_by,
-            rcode,
+            pool: &pool.plan.shared,
+            result,
             replies: entry.replies(),
             denied_at: entry.denied_at(),
-            waiters,
-            stale_given: entry.stale_given(),
-            is_prefetch: entry.is_refresh,
-            is_explained: entry.is_explained(),
+            clients: RaceClients {
+                waiting,
+                given_stale: entry.stale_given(),
+                is_prefetch: entry.is_refresh,
+                is_explained: entry.is_explained(),
+            },
             now,
         });
         for attempt in entry.race.attempts() {

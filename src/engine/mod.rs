@@ -56,7 +56,7 @@ use rand::rngs::SmallRng;
 pub use self::attempt::{Outstanding, QuarantinedAttempt, TakenSlot};
 pub use self::cached::{HashedQuestion, LookupReason, prefetch_memory};
 pub use self::entry::Waiter;
-pub use self::explain::{LateReport, RaceReport};
+pub use self::explain::{LateReport, RaceClients, RaceReport, RaceResult};
 pub use self::io::{
     AskedFor, ClientHandle, Destination, FetchFrom, FetchQuery, Io, NotSent, ResponseOrigin, ResponseSummary,
     SentAttempt, TcpQuery,

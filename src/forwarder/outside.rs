@@ -24,6 +24,7 @@ use crate::net::sys::clock;
 use crate::net::to_backends::connection::StreamProtocol;
 use crate::net::to_backends::sockets::{BackendSockets, StreamWay, TlsSource, UnsentMessage};
 use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
+use crate::sight::slow::ReportedRace;
 use crate::state::{ForwarderState, HealthEvent, HealthSignal, SharedBackend, SharedPool};
 use crate::taps::{AttemptMessage, WorkerTaps};
 use crate::wire::{self, Cookie, Reply, ShownCookie};
@@ -228,7 +229,7 @@ impl Io for WorkerIo {
             attempts = %report,
             "race over"
         );
-        let is_explained = report.is_explained && self.explain_race(&report);
+        let is_explained = report.clients.is_explained && self.explain_race(&report);
         let is_reported = self.taps.reports_slow_races() && report.is_slow() && self.report_slow(&report);
         is_explained || is_reported
     }
@@ -236,7 +237,7 @@ impl Io for WorkerIo {
     fn late_reply(&mut self, late: LateReport<'_>) {
         self.explain_late(&late);
         if self.taps.reports_slow_races() {
-            self.taps.late_reply(late.sent, |asked_at| late.late_reply::<&str>(asked_at));
+            self.taps.late_reply(late.sent, |asked_at| late.late_reply(asked_at));
         }
     }
 }
@@ -257,11 +258,12 @@ impl WorkerIo {
     /// Counts a slow race and records it. Returns true if it was recorded.
     fn report_slow(&self, report: &RaceReport<'_>) -> bool {
         // A race for an operator alone is reported only to the operator.
-        if report.is_explained && report.waiters <= 1 {
+        if report.clients.is_explained && report.clients.waiting <= 1 {
             return false;
         }
         report.pool.state.counters[usize::from(self.me.0)].slow_races.increment();
-        self.taps.slow_race(report.race.started(), report.now, |at| report.as_json(at))
+        let reported = |at| ReportedRace { hash: report.hash, race: report.slow_race(at) };
+        self.taps.slow_race(report.race.started(), report.now, reported)
     }
 }
 

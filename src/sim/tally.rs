@@ -74,14 +74,14 @@ impl Tally {
 
     fn add_race(&mut self, report: &RaceReport<'_>) {
         let race = report.race;
-        self.races += u64::from(!report.is_prefetch);
+        self.races += u64::from(!report.clients.is_prefetch);
         self.hedges_denied += u64::from(race.hedges_denied());
         for attempt in race.attempts() {
             match attempt.kind {
                 AttemptKind::First => self.first += 1,
                 AttemptKind::Hedge => {
                     self.hedges += 1;
-                    self.hedges_won += u64::from(report.outcome == RaceEnd::Reply(attempt.id));
+                    self.hedges_won += u64::from(report.result.end == RaceEnd::Reply(attempt.id));
                 }
                 AttemptKind::Failover => self.failovers += 1,
             }

@@ -324,7 +324,7 @@ impl WorkerTaps {
     /// recorded.
     pub fn slow_race<T: Serialize>(&self, started: Instant, now: Instant, value: impl FnOnce(f64) -> T) -> bool {
         let took = now.saturating_duration_since(started);
-        self.report_slow(started, |appender, at| appender.race(&value(at), took, now))
+        self.report_slow(started, |appender, at| appender.race(|| value(at), took, now))
     }
 
     /// Records a late reply to a slow race; the closure builds the record from the time of the attempt.

@@ -59,8 +59,8 @@ impl SlowAppender {
     }
 
     /// Appends a race if it is among the slowest of this second so far. Returns true if it is recorded.
-    pub(super) fn race(&mut self, value: &impl Serialize, took: Duration, now: Instant) -> bool {
-        self.is_among_slowest(took, now) && self.append(RACE, value)
+    pub(super) fn race<T: Serialize>(&mut self, value: impl FnOnce() -> T, took: Duration, now: Instant) -> bool {
+        self.is_among_slowest(took, now) && self.append(RACE, &value())
     }
 
     /// Returns true if a race is among the slowest of its second so far, and notes it. Later races are

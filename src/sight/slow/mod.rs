@@ -78,9 +78,9 @@ labels! {
 
 /// A hedge that the budget did not pay.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct DeniedHedge<S = String> {
+pub struct DeniedHedge {
     /// The backend that would have got it, if known.
-    pub to: Option<S>,
+    pub to: Option<String>,
     /// The time at which it was due, from the start of the race.
     pub at_ms: f64,
     /// The time that the race then ran without another attempt.
@@ -89,9 +89,9 @@ pub struct DeniedHedge<S = String> {
 
 /// One attempt of a race.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SlowAttempt<S = String> {
+pub struct SlowAttempt {
     /// The backend.
-    pub backend: S,
+    pub backend: String,
     /// The reason for the attempt.
     pub kind: AttemptKind,
     /// The time of the attempt, from the start of the race.
@@ -139,13 +139,13 @@ pub struct ReportedRace {
 
 /// A reply that arrived after the end of its race.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LateReply<S = String> {
+pub struct LateReply {
     /// The hash of the question.
     pub hash: u64,
     /// The pool.
-    pub pool: S,
+    pub pool: String,
     /// The backend.
-    pub backend: S,
+    pub backend: String,
     /// The time of the attempt, as Unix time in seconds.
     pub asked_at: f64,
     /// The reply time.

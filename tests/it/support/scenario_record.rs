@@ -113,7 +113,7 @@ impl Recorder {
                 // A second end of the same race shows as two outcomes.
                 if let Some(place) = self.places.get(&report.id) {
                     let record = &mut self.over[*place];
-                    return record.outcomes.push((at - record.began, report.outcome));
+                    return record.outcomes.push((at - record.began, report.result.end));
                 }
                 let (replies, bare_failure) = self.running.remove(&report.id).unwrap_or_default();
                 self.places.insert(report.id, self.over.len());
@@ -142,7 +142,7 @@ impl RaceRecord {
             kind: attempt.kind,
             edns: attempt.edns,
         });
-        let won_by = match report.outcome {
+        let won_by = match report.result.end {
             RaceEnd::Reply(_) if report.is_kept() => race.kept().map(|(_, rank)| rank),
             RaceEnd::Reply(attempt) => {
                 let reply = replies.iter().rev().find(|reply| reply.attempt == attempt);
@@ -162,7 +162,7 @@ impl RaceRecord {
             bare_failure,
             hedges_denied: race.hedges_denied(),
             won_by,
-            outcomes: vec![(at - began, report.outcome)],
+            outcomes: vec![(at - began, report.result.end)],
         }
     }
 }
