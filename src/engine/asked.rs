@@ -1,103 +1,47 @@
-//! Explained questions: the engine answers a question of an operator as it does a client's, does not count it
-//! for any client, and reports what it knew before it asked a backend.
+//! The facts that an explained question reports: what the engine knew before it asked a backend.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::cached::PoolCache;
 use super::explain::millis;
-use super::io::Io;
 use super::pool::Pool;
-use super::queries::{QueryPath, ValidQuery};
-use super::single_flight::WorkerId;
-use super::{Engine, Tick};
+use super::queries::ValidQuery;
 use crate::cache::State;
-use crate::config::KeyWord;
 use crate::metrics::BackendState;
 use crate::policy::balance::Balance;
 use crate::policy::latency::MIN_SAMPLES;
 use crate::policy::ordering::BackendStats;
 use crate::policy::race::{BackendIndex, Candidates};
 use crate::policy::{Dispatch, HedgeDelay};
-use crate::sight::explain::{CacheSeen, Candidate, Plan};
-use crate::state::SharedBackend;
+use crate::sight::explain::{CacheSeen, Candidate};
+use crate::state::{ForwarderState, SharedBackend};
 
-impl<I: Io> Tick<'_, I> {
-    /// Asks a question for an operator and returns what was known before, or the worker that races for it.
-    pub fn explain(&mut self, valid: ValidQuery<'_>, client: I::Client) -> Result<Plan, WorkerId> {
-        let (slot, now) = (self.engine.pool_slots[valid.pool.0], self.now);
-        self.refresh(slot);
-        let cache = self.seen_in_cache(valid);
-        let pool = self.engine.pools.at(slot);
-        // Of a very large pool, only the backends that the race may ask are listed, once known.
-        let known =
-            if pool.is_crowd() { Vec::new() } else { pool.known_backends(pool.plan.shared.backends.iter(), now) };
-        let rules = pool.plan.shared.rules();
-        let is_hedging = rules.dispatch == Dispatch::Hedge && rules.hedge.budget > 0.0 && rules.hedge.max > 0;
-        let mut plan = Plan {
-            worker: self.engine.worker.me.0,
-            cache,
-            balance: rules.balance.word().to_owned(),
-            dispatch: rules.dispatch.word().to_owned(),
-            tokens: is_hedging.then(|| pool.plan.shared.budget().hedges_left()),
-            ..Plan::default()
-        };
-        let candidates = match self.on_query(valid, client) {
-            QueryPath::Responded => {
-                plan.from_cache = true;
-                let Engine { pools, worker, rng, .. } = &mut *self.engine;
-                let qname = valid.question.qname();
-                pools.at(slot).candidates(self.io, qname, &worker.shared.hasher, rng, now)
-            }
-            QueryPath::Joined(candidates) => {
-                plan.joined = true;
-                candidates
-            }
-            QueryPath::Started(candidates) => candidates,
-            QueryPath::Elsewhere(owner, _) => return Err(owner),
-        };
-        let pool = self.engine.pools.at(slot);
-        let first = candidates.get(0);
-        if let Some(first) = first.filter(|_| is_hedging) {
-            let (delay, from) = pool.hedge_delay_of(first);
-            (plan.hedge_delay_ms, plan.hedge_delay_from) = (Some(millis(delay)), Some(from));
-        }
-        let known = match pool.is_crowd() {
-            true => pool.known_backends(candidates.iter().filter_map(|index| pool.plan.shared.find(index)), now),
-            false => known,
-        };
-        plan.more_backends = pool.plan.shared.backends.len().saturating_sub(known.len()) as u64;
-        plan.candidates = pool.ordered(known, &candidates);
-        Ok(plan)
-    }
-
-    fn seen_in_cache(&self, valid: ValidQuery<'_>) -> CacheSeen {
-        let ValidQuery { question, pool, .. } = valid;
-        let state = &self.engine.worker.state;
-        let Some(cached) = PoolCache::of(state, &state.pools[pool.0]) else {
-            return CacheSeen { state: "off".to_owned(), ..CacheSeen::default() };
-        };
-        let Some(entry) = cached.cache.peek(&cached.key(question), cached.rules, self.now) else {
-            return CacheSeen { state: "none".to_owned(), ..CacheSeen::default() };
-        };
-        let state = match entry.state {
-            State::Dead => "none",
-            State::Answer if entry.fresh_for.is_zero() => "stale",
-            State::Answer => "fresh",
-            State::Failure => "failure",
-            State::Silence => "silence",
-        };
-        CacheSeen {
-            state: state.to_owned(),
-            ttl_seconds: Some(entry.fresh_for.as_millis().div_ceil(1_000) as u64),
-            stale_seconds: Some(entry.stale_for.as_secs()),
-            hits: Some(entry.hits),
-        }
+pub(super) fn seen_in_cache(state: &ForwarderState, valid: &ValidQuery<'_>, now: Instant) -> CacheSeen {
+    let ValidQuery { question, pool, .. } = *valid;
+    let Some(cached) = PoolCache::of(state, &state.pools[pool.0]) else {
+        return CacheSeen { state: "off".to_owned(), ..CacheSeen::default() };
+    };
+    let Some(entry) = cached.cache.peek(&cached.key(question), cached.rules, now) else {
+        return CacheSeen { state: "none".to_owned(), ..CacheSeen::default() };
+    };
+    let state = match entry.state {
+        State::Dead => "none",
+        State::Answer if entry.fresh_for.is_zero() => "stale",
+        State::Answer => "fresh",
+        State::Failure => "failure",
+        State::Silence => "silence",
+    };
+    CacheSeen {
+        state: state.to_owned(),
+        ttl_seconds: Some(entry.fresh_for.as_millis().div_ceil(1_000) as u64),
+        stale_seconds: Some(entry.stale_for.as_secs()),
+        hits: Some(entry.hits),
     }
 }
 
 impl Pool {
-    fn known_backends<'a>(
+    pub(super) fn known_backends<'a>(
         &self,
         backends: impl Iterator<Item = &'a Arc<SharedBackend>>,
         now: Instant,
@@ -129,7 +73,11 @@ impl Pool {
     }
 
     /// Orders the backends as a race asks them, with the reasons. Backends that it does not ask come last.
-    fn ordered(&self, known: Vec<(Arc<SharedBackend>, Candidate)>, candidates: &Candidates) -> Vec<Candidate> {
+    pub(super) fn ordered(
+        &self,
+        known: Vec<(Arc<SharedBackend>, Candidate)>,
+        candidates: &Candidates,
+    ) -> Vec<Candidate> {
         let balance = self.plan.shared.rules().balance;
         let hedge = candidates.next_hedge();
         let mut ordered = known;
@@ -161,7 +109,7 @@ impl Pool {
         ordered.into_iter().map(|(_, candidate)| candidate).collect()
     }
 
-    fn hedge_delay_of(&self, backend: BackendIndex) -> (Duration, String) {
+    pub(super) fn hedge_delay_of(&self, backend: BackendIndex) -> (Duration, String) {
         let hedge = &self.plan.shared.rules().hedge;
         let latency = &self.latency[backend.get()];
         let delay = latency.hedge_delay(hedge);

@@ -1,27 +1,158 @@
-//! Events other than queries and replies: timers, changes of backends, ICMP errors, failures to send, and the
+//! Events other than queries: replies, timers, changes of backends, ICMP errors, failures to send, and the
 //! ends of connections.
 //!
 //! The end of a connection does not count against its backend, which may have closed it in good order. Its
 //! attempts are *lost*: no backend is charged, and each race at once asks the next backend, and this one
 //! again by another connection.
 
-use std::time::Instant;
-
 use super::active_race::ActiveRace;
-use super::attempt::{Outstanding, TakenSlot};
-use super::io::{ClientHandle, Io, NotSent};
+use super::attempt::{Outstanding, QuarantinedAttempt, TakenSlot};
+use super::cached::{HashedQuestion, key_of_reply, split};
+use super::explain::LateReport;
+use super::io::{Io, NotSent, SentAttempt};
 use super::pools::PoolSlot;
+use super::proof::ReplyProof;
+use super::reply::{ReplyMatch, is_badcookie, is_failed, rank};
 use super::slots::RaceRef;
 use super::{Engine, Tick, signal_prober};
-use crate::metrics::FetchResult;
+use crate::metrics::{DropReason, FetchResult};
 use crate::policy::backend_load::AttemptEnd;
 use crate::policy::health::HealthState;
-use crate::policy::query_slots::{SlotState, SocketId, SocketSetId};
+use crate::policy::query_slots::{QuerySlot, SlotState, SocketId, SocketSetId};
 use crate::policy::race::{AttemptId, BackendIndex, Race};
-use crate::state::HealthSignal;
-use crate::wire::Reply;
+use crate::state::{HealthSignal, SharedPool};
+use crate::wire::{self, CookiePair, Reply, ReplyDigest};
 
 impl<I: Io> Tick<'_, I> {
+    /// Takes one datagram from a backend socket.
+    ///
+    /// RFC 5452 section 9.1: ID, addresses and question must all agree. Other datagrams are likely forgeries:
+    /// they are counted and the wait goes on, because a failed attempt would be a cheap win for an attacker.
+    pub fn on_reply(&mut self, socket: SocketId, message: &[u8]) {
+        let Some(header) = wire::Header::read(message) else { return self.on_near_miss(socket) };
+        let Some((slot, taken_by)) = self.io.find(socket, header.id()) else {
+            return match self.io.was_in_use(socket, header.id()) {
+                true => self.engine.worker.counters.dropped(DropReason::Late),
+                false => self.on_near_miss(socket),
+            };
+        };
+        let Ok(reply) = wire::read_reply(message) else {
+            self.engine.worker.counters.dropped(DropReason::Malformed);
+            return self.on_malformed(slot, taken_by);
+        };
+        let found = match taken_by {
+            // A query that waits has a running race, because the end of a race quarantines its slots.
+            SlotState::InFlight(outstanding) => {
+                self.with_race(outstanding.race, |race| race.on_reply(outstanding, slot, &reply))
+            }
+            SlotState::Quarantined(quarantined) => Some(self.on_late_reply(slot, &quarantined, &reply)),
+        };
+        if found == Some(ReplyMatch::NearMiss) {
+            self.on_near_miss(socket);
+        }
+    }
+
+    /// Handles an unreadable message. By UDP (maybe forged) the wait goes on; by stream the attempt fails.
+    #[cold]
+    fn on_malformed(&mut self, slot: QuerySlot, taken_by: TakenSlot) {
+        let SlotState::InFlight(outstanding) = taken_by else { return };
+        self.with_race(outstanding.race, |race| {
+            let asked = race.entry.race.attempt(outstanding.attempt());
+            if asked.is_some_and(|asked| race.pool.is_by_stream(asked.backend)) {
+                race.end_failed(outstanding, slot);
+            }
+        });
+    }
+
+    /// Takes a reply whose race is over. A reply to another question teaches nothing.
+    fn on_late_reply(&mut self, slot: QuerySlot, late: &QuarantinedAttempt, reply: &Reply<'_>) -> ReplyMatch {
+        let (Engine { worker, pools, scratch, .. }, now) = (&mut *self.engine, self.now);
+        if reply.is_bare_failure() {
+            // It lacks the question and so proves nothing.
+            worker.counters.dropped(DropReason::Late);
+            return ReplyMatch::Plausible;
+        }
+        let key = key_of_reply(reply);
+        let question = key.as_ref().and_then(|key| split(key, late.flags, late.hash));
+        // The question is gone with its race, but an attacker cannot aim at its hash.
+        let Some(question) = question.filter(|asked| worker.shared.hash(asked.octets) == late.hash) else {
+            return ReplyMatch::NearMiss;
+        };
+        let backend = late.backend;
+        let mut pool = pools.get_mut(late.pool);
+        let cookie = || pool.as_ref().and_then(|pool| pool.cookies(backend)).map(CookiePair::client);
+        let lacking = worker.secret.lacking(late.proof, slot, late.hash, reply, cookie);
+        let is_to_be_had = !lacking.is_none() && pool.as_ref().is_some_and(|pool| pool.gives(lacking, backend, now));
+        if is_to_be_had && !late.proof.has(ReplyProof::LENIENT) {
+            return ReplyMatch::NearMiss;
+        }
+        let shared = pool.as_ref().and_then(|pool| pool.shared_of(late.plan, backend));
+        if let Some(pool) = shared {
+            let report = SentAttempt { hash: late.hash, pool, backend, kind: late.kind, since: late.sent };
+            self.io.heard(&report, late.sent, reply, now);
+            compare_late(late, question, reply, pool);
+        }
+        let is_ad_trusted = shared.is_some_and(|pool| pool.backend(backend).is_ad_trusted());
+        let reply = &if is_ad_trusted { *reply } else { reply.without_authentic() };
+        let newer = pool.as_mut().and_then(|pool| pool.hear_version(backend, reply, &worker.shared.hasher, now));
+        let shared = pool.as_ref().and_then(|pool| pool.shared_of(late.plan, backend));
+        let is_remembered = newer.is_none()
+            && shared.is_some_and(|pool| worker.remember_late(pool, late, question, reply, scratch, now));
+        if !is_remembered {
+            worker.counters.dropped(DropReason::Late);
+        }
+        self.io.release(slot, now);
+        let rank = rank(reply);
+        if let Some(pool) = shared.filter(|_| late.is_reported) {
+            self.io.late_reply(LateReport { hash: late.hash, pool, backend, sent: late.sent, rank, now });
+        }
+        let latency = now.saturating_duration_since(late.sent);
+        // A backend without uplink fails late, which does not mean up. BADCOOKIE is no failure.
+        let believes = shared.is_none_or(|pool| pool.rules().believe_ede);
+        let is_failed =
+            is_failed(rank, reply, believes) && !(late.proof.has(ReplyProof::COOKIE) && is_badcookie(reply));
+        let end = if is_failed { AttemptEnd::Failure(latency) } else { AttemptEnd::Reply(latency) };
+        if let Some((pool, is_charged)) = pool.zip(late.is_charged) {
+            pool.learn(self.io, backend, is_charged, end, now);
+        }
+        ReplyMatch::Plausible
+    }
+
+    /// Takes the reply to an attempt by TCP, or `None`: then UDP is tried again.
+    pub fn on_reply_by_tcp(&mut self, outstanding: Outstanding, reply: Option<&Reply<'_>>) {
+        self.with_race(outstanding.race, |race| {
+            let asked = race.entry.race.attempt(outstanding.attempt());
+            if race.entry.is_fetching || !asked.is_some_and(|asked| asked.open) {
+                return;
+            }
+            // Races and clients do not see the cookies of backends.
+            let is_refused = |reply: &&Reply<'_>| is_badcookie(reply) && outstanding.proof().has(ReplyProof::COOKIE);
+            match reply.filter(|reply| !is_refused(reply)) {
+                Some(reply) => race.judge(outstanding, reply),
+                None => race.ask_elsewhere_or_fail(outstanding),
+            }
+        });
+    }
+
+    /// Counts a datagram from a backend's address that answers no query of this socket. After too many of
+    /// them the socket is void and its attempts are asked again (RFC 5452 section 9.3 leaves that open).
+    fn on_near_miss(&mut self, socket: SocketId) {
+        self.engine.worker.counters.dropped(DropReason::Spoofed);
+        if !self.io.is_suspicious(socket) {
+            return;
+        }
+        let mut taken = std::mem::take(&mut self.engine.taken);
+        self.io.void(socket, self.now, &mut taken);
+        for slot in &taken {
+            if let SlotState::Quarantined(late) = slot
+                && let Some((pool, is_charged)) = self.engine.pools.get_mut(late.pool).zip(late.is_charged)
+            {
+                pool.ended(late.backend, AttemptEnd::Void, is_charged, self.now);
+            }
+        }
+        self.for_races_of(taken, |race, outstanding| race.move_on(outstanding));
+    }
+
     /// Runs the due races and reads the state of all backends.
     pub fn on_time(&mut self) {
         while let Some((due, at)) = self.engine.timers.pop_due(self.now) {
@@ -119,7 +250,10 @@ impl<I: Io> Tick<'_, I> {
         let end = |engine: &Engine<I::Client>, taken_by: &TakenSlot| {
             let asked_at = match taken_by {
                 // A race may already be over because of another reply of the same tick.
-                SlotState::InFlight(outstanding) => engine.asked_at(*outstanding),
+                SlotState::InFlight(outstanding) => {
+                    let entry = engine.in_flight.get(outstanding.race);
+                    entry.and_then(|entry| entry.race.attempt(outstanding.attempt())).map(|asked| asked.asked_at)
+                }
                 SlotState::Quarantined(late) => Some(late.sent),
             };
             asked_at.map_or(AttemptEnd::Void, |at| AttemptEnd::Failure(now.saturating_duration_since(at)))
@@ -171,11 +305,7 @@ impl<I: Io> Tick<'_, I> {
     }
 
     /// Passes each attempt that waited in these slots to its race, and keeps the buffer for the next time.
-    pub(super) fn for_races_of(
-        &mut self,
-        mut taken: Vec<TakenSlot>,
-        event: impl Fn(&mut ActiveRace<'_, I>, Outstanding),
-    ) {
+    fn for_races_of(&mut self, mut taken: Vec<TakenSlot>, event: impl Fn(&mut ActiveRace<'_, I>, Outstanding)) {
         for taken_by in taken.drain(..) {
             if let SlotState::InFlight(outstanding) = taken_by {
                 self.with_race(outstanding.race, |race| event(race, outstanding));
@@ -185,10 +315,12 @@ impl<I: Io> Tick<'_, I> {
     }
 }
 
-impl<C: ClientHandle> Engine<C> {
-    fn asked_at(&self, outstanding: Outstanding) -> Option<Instant> {
-        let entry = self.in_flight.get(outstanding.race)?;
-        entry.race.attempt(outstanding.attempt()).map(|asked| asked.asked_at)
+/// Compares a late reply with the first one of its race.
+fn compare_late(late: &QuarantinedAttempt, question: HashedQuestion<'_>, reply: &Reply<'_>, pool: &SharedPool) {
+    if let Some((first, digest)) = late.digest.zip(ReplyDigest::of(reply))
+        && first != digest
+    {
+        pool.state.compared.suspect(question.octets, late.flags, late.backend);
     }
 }
 

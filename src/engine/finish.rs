@@ -4,16 +4,18 @@ use std::time::Instant;
 
 use super::active_race::{ActiveRace, AtHand};
 use super::attempt::QuarantinedAttempt;
-use super::entry::Waiter;
+use super::cached::{LookupReason, PoolCache, fold, is_silence_servfail, split};
+use super::entry::{StaleAnswer, Waiter};
 use super::explain::{RaceClients, RaceReport, RaceResult};
 use super::io::{ClientHandle, FetchFrom, FetchQuery, Io, ResponseOrigin};
+use super::reply::rank;
 use super::responses::{ClientResponder, FallbackAnswer};
 use super::signal_prober;
 use crate::metrics::FetchResult;
 use crate::policy::race::{Attempt, AttemptId, AttemptKind, BackendIndex, RaceEnd};
 use crate::policy::{Dispatch, Rank};
 use crate::state::HealthSignal;
-use crate::wire::{self, Reply};
+use crate::wire::{self, Rcode, Reply};
 
 impl<I: Io> ActiveRace<'_, I> {
     /// Ends the race: responds to all waiting clients, or fetches the whole answer for those that use TCP.
@@ -54,6 +56,88 @@ impl<I: Io> ActiveRace<'_, I> {
                 let is_any_up = self.entry.race.attempts().any(|attempt| shared.backend(attempt.backend).is_up());
                 Some(FallbackAnswer::of_silence(shared.rules(), is_any_up))
             }
+        }
+    }
+
+    pub(super) fn respond_stale(&mut self) {
+        let Self { entry, pool, worker, io, scratch, now, .. } = self;
+        if entry.is_signed() {
+            return;
+        }
+        entry.set_stale(StaleAnswer::Unknown);
+        let Some(cached) = PoolCache::of(&worker.state, &pool.plan.shared) else { return };
+        let Some(folded) = fold(entry) else { return };
+        let Some(question) = split(&folded, entry.flags, entry.hash) else { return };
+        let key = cached.key(question);
+        let origin = ResponseOrigin::of_race(entry.hash, &pool.plan.shared, &entry.race, None);
+        let waited = entry.waiter_count();
+        let mut responder = ClientResponder::new(*io, worker, scratch, *now);
+        entry.retain_waiters(&worker.shared.clients, |waiter| {
+            !LookupReason::Need.takes(cached.give(&mut responder, &key, waiter, &origin, LookupReason::Need))
+        });
+        entry.note_stale_given(waited - entry.waiter_count(), self.spills);
+        // Clients that still wait found no entry: it was evicted meanwhile.
+        if !entry.has_waiters() {
+            entry.set_stale(StaleAnswer::Given);
+        }
+    }
+
+    /// Remembers the result of the race. Returns the rank that a late reply must exceed to be better.
+    fn remember(&mut self, outcome: RaceEnd, won_by: Option<Rank>, at_hand: Option<&Reply<'_>>) -> Option<Rank> {
+        let Self { entry, pool, worker, scratch, now, .. } = self;
+        if entry.is_signed() {
+            return None;
+        }
+        let (shared, now) = (&pool.plan.shared, *now);
+        let cached = PoolCache::of(&worker.state, shared)?;
+        let folded = fold(entry)?;
+        let key = cached.key(split(&folded, entry.flags, entry.hash)?);
+        let PoolCache { cache, rules, .. } = cached;
+        match outcome {
+            RaceEnd::Reply(won) if entry.race.kept() == Some((won, Rank::Outdated)) => {
+                // The reply does not report the zone's present version, and no other backend had a newer one.
+                // A late one is better.
+                cache.note_failure(&key, rules, now);
+                return Some(Rank::Outdated);
+            }
+            RaceEnd::Reply(_) => {
+                let kept = if at_hand.is_none() { wire::read_reply(entry.kept()).ok() } else { None };
+                let reply = at_hand.or(kept.as_ref())?;
+                let rank = won_by.unwrap_or_else(|| rank(reply));
+                if entry.race.is_incomplete() && !shared.rules().accept.accepts(rank) {
+                    // It is the best only because other backends could not be asked.
+                    return Some(rank);
+                }
+                return cached.keep_won(&key, reply, rank, shared.rules().accept, now, scratch);
+            }
+            RaceEnd::Failed => {
+                // Bare failures lack the question, so the fallback answer to the client stands for them.
+                let (mut query, mut failure) = (Vec::new(), Vec::new());
+                entry.write_query(true, &mut query);
+                wire::write_error(&query, Rcode::SERVFAIL, None, worker.state.edns_udp_size, &mut failure);
+                if let Ok(failure) = wire::read_reply(&failure) {
+                    cache.keep(&key, &failure, rules, now, scratch);
+                }
+            }
+            RaceEnd::Nothing if is_silence_servfail(shared.rules()) => cache.keep_silence(&key, rules, now, scratch),
+            RaceEnd::Nothing => {
+                cache.note_failure(&key, rules, now);
+            }
+            // A local shortage says nothing about the name or its servers.
+            RaceEnd::Unsent => {}
+        }
+        Some(Rank::Failure)
+    }
+
+    fn remember_whole(&mut self, reply: &Reply<'_>) {
+        let Self { entry, pool, worker, scratch, now, .. } = self;
+        if !entry.is_signed()
+            && !pool.is_outdated(reply)
+            && let Some(cached) = PoolCache::of(&worker.state, &pool.plan.shared)
+            && let Some(folded) = fold(entry)
+            && let Some(question) = split(&folded, entry.flags, entry.hash)
+        {
+            cached.cache.keep(&cached.key(question), reply, cached.rules, *now, scratch);
         }
     }
 

@@ -24,7 +24,6 @@
 //! engine at [`next_due`](Engine::next_due).
 
 mod active_race;
-mod again;
 mod asked;
 mod attempt;
 mod audit;

@@ -2,20 +2,24 @@
 
 use std::time::{Duration, Instant};
 
+use super::asked::seen_in_cache;
 use super::cached::{CacheResult, HashedQuestion, LookupReason, PoolCache};
 use super::entry::{StaleAnswer, Start, Waiter};
+use super::explain::millis;
 use super::io::{ClientHandle, Io, ResponseOrigin};
 use super::pool::Pool;
 use super::pools::PoolSlot;
 use super::responses::{ClientResponder, FallbackAnswer};
 use super::single_flight::WorkerId;
 use super::slots::RaceRef;
-use super::{EngineWorker, Tick, signal_prober};
+use super::{Engine, EngineWorker, Tick, signal_prober};
 use crate::cache::{CacheLookup, CachedFailure};
-use crate::config::PoolIndex;
+use crate::config::{KeyWord, PoolIndex};
 use crate::limit::{ClientPlace, TooMuch};
 use crate::metrics::Limit;
+use crate::policy::Dispatch;
 use crate::policy::race::{Candidates, Race};
+use crate::sight::explain::Plan;
 use crate::state::HealthSignal;
 use crate::wire::{self, ClientForm, Cookie, Query, Rcode};
 
@@ -97,6 +101,54 @@ impl<I: Io> Tick<'_, I> {
         }
         let origin = RaceOrigin { waiter: Some(waiter), stale, is_claimed: claim.is_ok(), signed: None };
         QueryPath::Started(self.start(valid, origin))
+    }
+
+    /// Asks a question for an operator and returns what was known before, or the worker that races for it.
+    pub fn explain(&mut self, valid: ValidQuery<'_>, client: I::Client) -> Result<Plan, WorkerId> {
+        let (slot, now) = (self.engine.pool_slots[valid.pool.0], self.now);
+        self.refresh(slot);
+        let cache = seen_in_cache(&self.engine.worker.state, &valid, now);
+        let pool = self.engine.pools.at(slot);
+        // Of a very large pool, only the backends that the race may ask are listed, once known.
+        let known =
+            if pool.is_crowd() { Vec::new() } else { pool.known_backends(pool.plan.shared.backends.iter(), now) };
+        let rules = pool.plan.shared.rules();
+        let is_hedging = rules.dispatch == Dispatch::Hedge && rules.hedge.budget > 0.0 && rules.hedge.max > 0;
+        let mut plan = Plan {
+            worker: self.engine.worker.me.0,
+            cache,
+            balance: rules.balance.word().to_owned(),
+            dispatch: rules.dispatch.word().to_owned(),
+            tokens: is_hedging.then(|| pool.plan.shared.budget().hedges_left()),
+            ..Plan::default()
+        };
+        let candidates = match self.on_query(valid, client) {
+            QueryPath::Responded => {
+                plan.from_cache = true;
+                let Engine { pools, worker, rng, .. } = &mut *self.engine;
+                let qname = valid.question.qname();
+                pools.at(slot).candidates(self.io, qname, &worker.shared.hasher, rng, now)
+            }
+            QueryPath::Joined(candidates) => {
+                plan.joined = true;
+                candidates
+            }
+            QueryPath::Started(candidates) => candidates,
+            QueryPath::Elsewhere(owner, _) => return Err(owner),
+        };
+        let pool = self.engine.pools.at(slot);
+        let first = candidates.get(0);
+        if let Some(first) = first.filter(|_| is_hedging) {
+            let (delay, from) = pool.hedge_delay_of(first);
+            (plan.hedge_delay_ms, plan.hedge_delay_from) = (Some(millis(delay)), Some(from));
+        }
+        let known = match pool.is_crowd() {
+            true => pool.known_backends(candidates.iter().filter_map(|index| pool.plan.shared.find(index)), now),
+            false => known,
+        };
+        plan.more_backends = pool.plan.shared.backends.len().saturating_sub(known.len()) as u64;
+        plan.candidates = pool.ordered(known, &candidates);
+        Ok(plan)
     }
 
     /// Takes a query that has a race to itself and is neither answered from the cache nor cached.

@@ -1,4 +1,8 @@
-//! Messages from backends: the attempt that each answers, its proof, and its rank.
+//! Replies to a race that runs: their proof and their rank.
+//!
+//! An attempt is asked again at the same backend, from another socket with another ID, if its first reply may
+//! be forged. For the race it remains the same attempt. A suspect reply changes neither the latency nor the
+//! error share of the backend, because the backend may not have sent it.
 //!
 //! For a share of the questions, each reply of a race is compared with the first one, late replies too. A
 //! backend that differs is suspected, and `replicas/` asks all members again. No race depends on this. Not
@@ -6,19 +10,15 @@
 //! because only the client can send that again.
 
 use super::active_race::{ActiveRace, has_opt};
-use super::attempt::{Outstanding, QuarantinedAttempt, TakenSlot};
-use super::cached::{HashedQuestion, key_of_reply, split};
-use super::explain::LateReport;
+use super::attempt::Outstanding;
 use super::finish::handed_at;
-use super::io::{Io, SentAttempt};
+use super::io::{AskedFor, Io, SentAttempt, TcpQuery};
 use super::proof::ReplyProof;
-use super::{Engine, Tick};
-use crate::metrics::DropReason;
+use crate::metrics::Cause;
 use crate::policy::Rank;
 use crate::policy::backend_load::AttemptEnd;
-use crate::policy::query_slots::{QuerySlot, SlotState, SocketId};
-use crate::policy::race::{Attempt, BackendIndex, OptRefusal};
-use crate::state::SharedPool;
+use crate::policy::query_slots::QuerySlot;
+use crate::policy::race::{Attempt, BackendIndex, OptRefusal, Retry};
 use crate::state::backend_cookies::Urgency;
 use crate::wire::{self, CookiePair, ExtendedError, Rcode, Reply, ReplyDigest};
 
@@ -30,130 +30,9 @@ pub(super) enum ReplyMatch {
     NearMiss,
 }
 
-impl<I: Io> Tick<'_, I> {
-    /// Takes one datagram from a backend socket.
-    ///
-    /// RFC 5452 section 9.1: ID, addresses and question must all agree. Other datagrams are likely forgeries:
-    /// they are counted and the wait goes on, because a failed attempt would be a cheap win for an attacker.
-    pub fn on_reply(&mut self, socket: SocketId, message: &[u8]) {
-        let Some(header) = wire::Header::read(message) else { return self.on_near_miss(socket) };
-        let Some((slot, taken_by)) = self.io.find(socket, header.id()) else {
-            return match self.io.was_in_use(socket, header.id()) {
-                true => self.engine.worker.counters.dropped(DropReason::Late),
-                false => self.on_near_miss(socket),
-            };
-        };
-        let Ok(reply) = wire::read_reply(message) else {
-            self.engine.worker.counters.dropped(DropReason::Malformed);
-            return self.on_malformed(slot, taken_by);
-        };
-        let found = match taken_by {
-            // A query that waits has a running race, because the end of a race quarantines its slots.
-            SlotState::InFlight(outstanding) => {
-                self.with_race(outstanding.race, |race| race.on_reply(outstanding, slot, &reply))
-            }
-            SlotState::Quarantined(quarantined) => Some(self.on_late_reply(slot, &quarantined, &reply)),
-        };
-        if found == Some(ReplyMatch::NearMiss) {
-            self.on_near_miss(socket);
-        }
-    }
-
-    /// Handles an unreadable message. By UDP (maybe forged) the wait goes on; by stream the attempt fails.
-    #[cold]
-    fn on_malformed(&mut self, slot: QuerySlot, taken_by: TakenSlot) {
-        let SlotState::InFlight(outstanding) = taken_by else { return };
-        self.with_race(outstanding.race, |race| {
-            let asked = race.entry.race.attempt(outstanding.attempt());
-            if asked.is_some_and(|asked| race.pool.is_by_stream(asked.backend)) {
-                race.end_failed(outstanding, slot);
-            }
-        });
-    }
-
-    /// Takes a reply whose race is over. A reply to another question teaches nothing.
-    fn on_late_reply(&mut self, slot: QuerySlot, late: &QuarantinedAttempt, reply: &Reply<'_>) -> ReplyMatch {
-        let (Engine { worker, pools, scratch, .. }, now) = (&mut *self.engine, self.now);
-        if reply.is_bare_failure() {
-            // It lacks the question and so proves nothing.
-            worker.counters.dropped(DropReason::Late);
-            return ReplyMatch::Plausible;
-        }
-        let key = key_of_reply(reply);
-        let question = key.as_ref().and_then(|key| split(key, late.flags, late.hash));
-        // The question is gone with its race, but an attacker cannot aim at its hash.
-        let Some(question) = question.filter(|asked| worker.shared.hash(asked.octets) == late.hash) else {
-            return ReplyMatch::NearMiss;
-        };
-        let backend = late.backend;
-        let mut pool = pools.get_mut(late.pool);
-        let cookie = || pool.as_ref().and_then(|pool| pool.cookies(backend)).map(CookiePair::client);
-        let lacking = worker.secret.lacking(late.proof, slot, late.hash, reply, cookie);
-        let is_to_be_had = !lacking.is_none() && pool.as_ref().is_some_and(|pool| pool.gives(lacking, backend, now));
-        if is_to_be_had && !late.proof.has(ReplyProof::LENIENT) {
-            return ReplyMatch::NearMiss;
-        }
-        let shared = pool.as_ref().and_then(|pool| pool.shared_of(late.plan, backend));
-        if let Some(pool) = shared {
-            let report = SentAttempt { hash: late.hash, pool, backend, kind: late.kind, since: late.sent };
-            self.io.heard(&report, late.sent, reply, now);
-            compare_late(late, question, reply, pool);
-        }
-        let is_ad_trusted = shared.is_some_and(|pool| pool.backend(backend).is_ad_trusted());
-        let reply = &if is_ad_trusted { *reply } else { reply.without_authentic() };
-        let newer = pool.as_mut().and_then(|pool| pool.hear_version(backend, reply, &worker.shared.hasher, now));
-        let shared = pool.as_ref().and_then(|pool| pool.shared_of(late.plan, backend));
-        let is_remembered = newer.is_none()
-            && shared.is_some_and(|pool| worker.remember_late(pool, late, question, reply, scratch, now));
-        if !is_remembered {
-            worker.counters.dropped(DropReason::Late);
-        }
-        self.io.release(slot, now);
-        let rank = rank(reply);
-        if let Some(pool) = shared.filter(|_| late.is_reported) {
-            self.io.late_reply(LateReport { hash: late.hash, pool, backend, sent: late.sent, rank, now });
-        }
-        let latency = now.saturating_duration_since(late.sent);
-        // A backend without uplink fails late, which does not mean up. BADCOOKIE is no failure.
-        let believes = shared.is_none_or(|pool| pool.rules().believe_ede);
-        let is_failed =
-            is_failed(rank, reply, believes) && !(late.proof.has(ReplyProof::COOKIE) && is_badcookie(reply));
-        let end = if is_failed { AttemptEnd::Failure(latency) } else { AttemptEnd::Reply(latency) };
-        if let Some((pool, is_charged)) = pool.zip(late.is_charged) {
-            pool.learn(self.io, backend, is_charged, end, now);
-        }
-        ReplyMatch::Plausible
-    }
-
-    /// Takes the reply to an attempt by TCP, or `None`: then UDP is tried again.
-    pub fn on_reply_by_tcp(&mut self, outstanding: Outstanding, reply: Option<&Reply<'_>>) {
-        self.with_race(outstanding.race, |race| {
-            let asked = race.entry.race.attempt(outstanding.attempt());
-            if race.entry.is_fetching || !asked.is_some_and(|asked| asked.open) {
-                return;
-            }
-            // Races and clients do not see the cookies of backends.
-            let is_refused = |reply: &&Reply<'_>| is_badcookie(reply) && outstanding.proof().has(ReplyProof::COOKIE);
-            match reply.filter(|reply| !is_refused(reply)) {
-                Some(reply) => race.judge(outstanding, reply),
-                None => race.ask_elsewhere_or_fail(outstanding),
-            }
-        });
-    }
-}
-
-/// Compares a late reply with the first one of its race.
-fn compare_late(late: &QuarantinedAttempt, question: HashedQuestion<'_>, reply: &Reply<'_>, pool: &SharedPool) {
-    if let Some((first, digest)) = late.digest.zip(ReplyDigest::of(reply))
-        && first != digest
-    {
-        pool.state.compared.suspect(question.octets, late.flags, late.backend);
-    }
-}
-
 impl<I: Io> ActiveRace<'_, I> {
     /// Takes a reply to an attempt that waits for it in this slot.
-    fn on_reply(&mut self, outstanding: Outstanding, slot: QuerySlot, reply: &Reply<'_>) -> ReplyMatch {
+    pub(super) fn on_reply(&mut self, outstanding: Outstanding, slot: QuerySlot, reply: &Reply<'_>) -> ReplyMatch {
         let Self { entry, pool, now, .. } = self;
         let (attempt, proof, now) = (outstanding.attempt(), outstanding.proof(), *now);
         let Some(asked) = entry.race.attempt(attempt) else { return ReplyMatch::Plausible };
@@ -227,7 +106,7 @@ impl<I: Io> ActiveRace<'_, I> {
         self.end_failed(outstanding, slot);
     }
 
-    fn end_failed(&mut self, outstanding: Outstanding, slot: QuerySlot) {
+    pub(super) fn end_failed(&mut self, outstanding: Outstanding, slot: QuerySlot) {
         let attempt = outstanding.attempt();
         let Some(asked) = self.entry.race.attempt(attempt) else { return };
         let handed = handed_at(asked.asked_at, self.io.opened(slot.socket()));
@@ -252,13 +131,175 @@ impl<I: Io> ActiveRace<'_, I> {
         io.heard(&report, sent, reply, *now);
     }
 
-    pub(super) fn settle(&mut self, outstanding: Outstanding, slot: QuerySlot, end: AttemptEnd) {
+    fn settle(&mut self, outstanding: Outstanding, slot: QuerySlot, end: AttemptEnd) {
         self.io.release(slot, self.now);
         self.clear_slot(outstanding.attempt());
         if let Some(asked) = self.entry.race.attempt(outstanding.attempt()) {
             self.pool.is_waited_for_no_more(asked.backend);
             self.pool.learn(self.io, asked.backend, false, end, self.now);
         }
+    }
+}
+
+impl<I: Io> ActiveRace<'_, I> {
+    /// Ignores a correct reply that lacks part of its proof, and asks the backend once more.
+    fn doubt(&mut self, outstanding: Outstanding, slot: QuerySlot, lacking: ReplyProof) {
+        let cause = if lacking.has(ReplyProof::COOKIE) { Cause::Cookie } else { Cause::Case };
+        if self.ask_again(outstanding, Some(slot), ReplyProof::LENIENT, cause) || self.entry.is_fetching {
+            return;
+        }
+        let Some(asked) = self.entry.race.attempt(outstanding.attempt()) else { return };
+        // The attempt has used its share of datagrams: accept its reply by TCP.
+        self.pool.set_doubted(asked.backend);
+        if self.ask_by_tcp(outstanding, cause) {
+            self.io.withdraw(slot);
+            self.pool.lost(asked.backend, self.now);
+            self.clear_slot(outstanding.attempt());
+        }
+    }
+
+    /// Handles BADCOOKIE. If the reply proves its origin, the worker asks once more at once with the cookie
+    /// that came with it, and after a second refusal by TCP (RFC 7873 section 5.3).
+    fn on_badcookie(&mut self, outstanding: Outstanding, slot: QuerySlot, lacking: ReplyProof, reply: &Reply<'_>) {
+        let (proof, now) = (outstanding.proof(), self.now);
+        let is_proved = proof.has(ReplyProof::COOKIE) && !lacking.has(ReplyProof::COOKIE);
+        let Some(asked) = self.entry.race.attempt(outstanding.attempt()) else { return };
+        let sent = self.entry.sent_at(&asked, proof);
+        if is_proved && !proof.has(ReplyProof::FRESH) {
+            self.pool.renew_cookies(asked.backend, reply, Urgency::AtOnce, now);
+            if self.ask_again(outstanding, Some(slot), ReplyProof::FRESH, Cause::Badcookie) {
+                return;
+            }
+        } else if is_proved && self.pool.remember_cookies_lost(asked.backend, now) {
+            let (pool, backend) = self.pool.labels(asked.backend);
+            tracing::warn!(
+                pool,
+                backend,
+                "the backend rejects its own DNS cookies: queries go without cookies for now"
+            );
+        }
+        self.settle(outstanding, slot, AttemptEnd::Reply(now.saturating_duration_since(sent)));
+        if !self.ask_by_tcp(outstanding, Cause::Badcookie) {
+            self.give_up(outstanding, false);
+        }
+    }
+
+    /// Asks an attempt again after its socket was lost: a few times from other sockets, which an attacker
+    /// must find first, then by TCP. With a cookie it keeps to UDP as long as it may, because finding a port
+    /// is not enough then.
+    pub(super) fn move_on(&mut self, outstanding: Outstanding) {
+        self.clear_slot(outstanding.attempt());
+        let proof = outstanding.proof();
+        let has_cookie = proof.has(ReplyProof::COOKIE) && !proof.has(ReplyProof::LENIENT);
+        let is_by_udp = has_cookie || self.entry.race.times_asked_again() < MAX_BY_UDP;
+        if is_by_udp && self.ask_elsewhere(outstanding) {
+            return;
+        }
+        if self.ask_by_tcp(outstanding, Cause::NearMisses) {
+            if let Some(asked) = self.entry.race.attempt(outstanding.attempt()) {
+                self.pool.lost(asked.backend, self.now);
+            }
+            return;
+        }
+        if !is_by_udp && self.ask_elsewhere(outstanding) {
+            return;
+        }
+        self.give_up(outstanding, true);
+    }
+
+    /// Asks once more by UDP if TCP failed. If that is not allowed either, the attempt fails.
+    pub(super) fn ask_elsewhere_or_fail(&mut self, outstanding: Outstanding) {
+        if self.ask_elsewhere(outstanding) {
+            if let Some(asked) = self.entry.race.attempt(outstanding.attempt()) {
+                self.pool.asked(asked.backend, self.now);
+            }
+            return;
+        }
+        self.give_up(outstanding, false);
+    }
+
+    fn ask_elsewhere(&mut self, outstanding: Outstanding) -> bool {
+        let proof = outstanding.proof().and(ReplyProof::LENIENT.with(ReplyProof::FRESH));
+        self.ask_again(outstanding, None, proof, Cause::NearMisses)
+    }
+
+    fn give_up(&mut self, outstanding: Outstanding, is_out: bool) {
+        if self.entry.is_fetching {
+            return;
+        }
+        let attempt = outstanding.attempt();
+        if let Some(asked) = self.entry.race.attempt(attempt).filter(|_| is_out) {
+            self.pool.lost(asked.backend, self.now);
+        }
+        self.entry.race.on_unsent(attempt, Retry::Never, self.pool.plan.shared.budget());
+        self.drive(None);
+    }
+
+    /// Asks the backend of an attempt again. Returns false if that was not possible; the attempt then waits
+    /// on.
+    fn ask_again(
+        &mut self,
+        outstanding: Outstanding,
+        slot: Option<QuerySlot>,
+        proof: ReplyProof,
+        cause: Cause,
+    ) -> bool {
+        let attempt = outstanding.attempt();
+        if self.entry.is_fetching {
+            return false;
+        }
+        let Some(asked) = self.entry.race.attempt(attempt) else { return false };
+        if !self.entry.race.ask_again(attempt) {
+            return false;
+        }
+        if let Some(slot) = slot {
+            self.io.shun(slot);
+        }
+        let proof = proof.with(ReplyProof::AGAIN);
+        if self.send(attempt, asked.backend, asked.edns, proof).is_err() {
+            return false;
+        }
+        if let Some(slot) = slot {
+            self.io.withdraw(slot);
+        }
+        self.entry.asked_again(self.now, self.spills);
+        self.pool.counters(asked.backend).again[cause as usize].increment();
+        true
+    }
+
+    /// Asks the backend of an attempt by TCP, after forged replies by UDP or a refused cookie. An attacker
+    /// cannot join a connection that it does not see, so TCP needs no cookie.
+    fn ask_by_tcp(&mut self, outstanding: Outstanding, cause: Cause) -> bool {
+        let Self { entry, pool, worker, io, now, .. } = self;
+        if entry.is_fetching {
+            return false;
+        }
+        let Some(asked) = entry.race.attempt(outstanding.attempt()).filter(|asked| asked.open) else { return false };
+        if pool.is_by_stream(asked.backend) {
+            return false;
+        }
+        let edns = asked.edns && !pool.is_without_opt(asked.backend, *now);
+        let mut message = Vec::new();
+        let opt_at = entry.write_query(edns, &mut message);
+        if entry.needs_authentic() {
+            wire::ask_authentic(&mut message);
+        }
+        if edns && !entry.is_signed() && pool.adds_opt(asked.backend) {
+            wire::add_opt(&mut message, opt_at, worker.state.edns_udp_size);
+        }
+        let query = TcpQuery {
+            address: pool.backend(asked.backend).address.socket,
+            message,
+            question: entry.question().to_vec(),
+            patience: pool.plan.shared.rules().attempt_timeout,
+            deadline: entry.race.deadline(),
+        };
+        let asked_for = if pool.wants_header(asked.backend) { entry.asked_for() } else { AskedFor::Hidden };
+        let may = io.ask_by_tcp(outstanding, query, asked_for);
+        if may {
+            pool.counters(asked.backend).again[cause as usize].increment();
+        }
+        may
     }
 }
 
@@ -276,7 +317,7 @@ pub fn rank(reply: &Reply<'_>) -> Rank {
 
 /// Returns true if the reply counts as a failure of its backend. A believed decision does not. Missing keys
 /// or signatures do, though they decide for clients: a resolver that reaches no authority reports the same.
-fn is_failed(rank: Rank, reply: &Reply<'_>, believes: bool) -> bool {
+pub(super) fn is_failed(rank: Rank, reply: &Reply<'_>, believes: bool) -> bool {
     let is_missing = |error: &_| matches!(*error, ExtendedError::DNSKEY_MISSING | ExtendedError::RRSIGS_MISSING);
     let is_work = || decision_of(reply.extended_errors().filter(|error| !is_missing(error)), reply.rcode()).is_some();
     rank == Rank::Failure && !(believes && is_work())
@@ -308,6 +349,10 @@ pub(super) fn is_opt_refusal(reply: &Reply<'_>) -> bool {
 pub(super) fn is_badcookie(reply: &Reply<'_>) -> bool {
     reply.rcode() == Rcode::BADCOOKIE
 }
+
+/// The number of times that one race repeats attempts by UDP before it uses TCP. This limits an attacker that
+/// finds every port at once to so many times the guesses that void a socket.
+const MAX_BY_UDP: u8 = 2;
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,5 @@
-//! Responses to clients: each in its own form, and the fallback for clients that cannot get a backend's reply.
+//! Responses to clients: each in its own form, and the fallback for clients that cannot get a backend's
+//! reply.
 
 use std::time::Instant;
 
