@@ -10,10 +10,10 @@ use crate::limit::{Access, Cookies, ResponseRate};
 use crate::transfer::tsig::{TsigKey, TsigKeys};
 use crate::transfer::{AccessList, Journal};
 use crate::wire::Name;
-use crate::zone::ZoneDb;
+use crate::zone::{Zone, ZoneDb};
 
 /// The data of one authority.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct AuthorityState {
     /// The zones and tables.
     pub zone_db: Arc<ZoneDb>,
@@ -27,6 +27,20 @@ pub struct AuthorityState {
     pub rate: Option<Arc<ResponseRate>>,
     /// The cookies for clients, if enabled.
     pub cookies: Option<Arc<Cookies>>,
+}
+
+impl AuthorityState {
+    /// Adds a zone, or replaces its previous version.
+    pub fn set_zone(&mut self, zone: Arc<Zone>, transfers: ZoneTransfers) {
+        self.transfers.insert(zone.apex().clone(), Arc::new(transfers));
+        Arc::make_mut(&mut self.zone_db).set_zone(zone);
+    }
+
+    /// Returns a zone with its transfer data, if this authority is a secondary server of it or not, as asked.
+    pub fn known(&self, zone: &Name, is_secondary: bool) -> Option<(&Arc<Zone>, &ZoneTransfers)> {
+        let transfers = self.transfers.get(zone).filter(|transfers| transfers.source.is_some() == is_secondary)?;
+        Some((self.zone_db.zone(zone)?, transfers))
+    }
 }
 
 /// The transfer data of one zone.

@@ -15,8 +15,9 @@ mod turns;
 mod version;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -65,7 +66,7 @@ pub struct ZoneUpdate {
 
 /// The tasks of all secondary zones.
 pub struct Secondaries {
-    watches: HashMap<(usize, Name), SecondaryTask>,
+    zones: HashMap<(usize, Name), SecondaryTask>,
     updates: UnboundedSender<ZoneUpdate>,
     tasks: Tasks,
     turns: MemberTurns,
@@ -153,7 +154,7 @@ impl Secondaries {
             transfers: SecondaryTurns::new(MEMBER_TRANSFERS),
             complaints: Complaints::default(),
         };
-        Self { watches: HashMap::new(), updates, tasks, turns, roots: Rc::new(RefCell::new(roots)) }
+        Self { zones: HashMap::new(), updates, tasks, turns, roots: Rc::new(RefCell::new(roots)) }
     }
 
     /// Replaces the trust anchors for TLS primaries.
@@ -161,49 +162,26 @@ impl Secondaries {
         self.roots.replace(roots);
     }
 
-    /// Sets the zones of the config. Unchanged zones keep their tasks. For the others, the data in `saved` is
-    /// sent before this returns.
-    pub fn set_zones(&mut self, zones: Vec<SecondaryZone>, saved: Vec<(SecondaryZone, SavedZone)>) {
-        let mut saved: HashMap<_, _> = saved.into_iter().map(|(of, saved)| (place_of(&of), (of, saved))).collect();
-        let (members, mut earlier): (HashMap<_, _>, HashMap<_, _>) =
-            self.watches.drain().partition(|(_, watch)| watch.secondary.kind == ZoneKind::Member);
-        self.watches = members;
-        for secondary in zones {
-            let place = place_of(&secondary);
-            let watch = match earlier.remove(&place).filter(|watch| *watch.secondary == secondary) {
-                Some(watch) => watch,
-                None => {
-                    let found = saved.remove(&place).filter(|(of, _)| *of == secondary);
-                    self.watch(secondary, found.map(|(_, saved)| saved))
-                }
-            };
-            self.watches.insert(place, watch);
-        }
+    /// Sets the zones of the config, like [`set_members`](Self::set_members), and removes all others but members.
+    pub fn set_zones(&mut self, zones: Vec<SecondaryZone>, saved: &mut HashMap<PathBuf, SavedZone>) {
+        let places: HashSet<_> = zones.iter().map(place_of).collect();
+        self.zones.retain(|place, task| task.secondary.kind == ZoneKind::Member || places.contains(place));
+        self.set_members(zones, saved);
     }
 
-    /// Adds member zones of catalogs. A known zone keeps its version, unless its file has changed, which
-    /// makes it another zone. For a new zone, the saved data is sent before this returns.
-    pub fn set_members(
-        &mut self,
-        members: impl IntoIterator<Item = SecondaryZone>,
-        saved: Vec<(SecondaryZone, SavedZone)>,
-    ) {
-        let mut saved: HashMap<_, _> = saved.into_iter().map(|(of, saved)| (place_of(&of), (of, saved))).collect();
-        for member in members {
-            let place = place_of(&member);
-            let earlier = match self.watches.remove(&place) {
-                Some(watch) if *watch.secondary == member => {
-                    self.watches.insert(place, watch);
-                    continue;
-                }
-                earlier => earlier,
-            };
-            let last = earlier.filter(|watch| watch.secondary.config.file == member.config.file);
-            let last = last.and_then(|watch| watch.last.borrow().clone());
-            let found =
-                last.or_else(|| Some(saved.remove(&place).filter(|(of, _)| of.config.file == member.config.file)?.1));
-            let watch = self.watch(member, found);
-            self.watches.insert(place, watch);
+    /// Adds member zones of catalogs. An unchanged zone keeps its task. A changed one keeps its version, unless
+    /// its file has changed, which makes it another zone. For a new zone, the data of its file in `saved` is
+    /// sent before this returns.
+    pub fn set_members(&mut self, zones: Vec<SecondaryZone>, saved: &mut HashMap<PathBuf, SavedZone>) {
+        for zone in zones {
+            let place = place_of(&zone);
+            if self.zones.get(&place).is_some_and(|task| *task.secondary == zone) {
+                continue;
+            }
+            let earlier = self.zones.remove(&place).filter(|task| task.secondary.config.file == zone.config.file);
+            let last = earlier.and_then(|task| task.last.borrow().clone());
+            let last = last.or_else(|| saved.remove(&zone.config.file));
+            self.zones.insert(place, self.start(zone, last));
         }
     }
 
@@ -211,25 +189,25 @@ impl Secondaries {
     pub fn remove_members<'a>(&mut self, authority: usize, zones: impl IntoIterator<Item = &'a Name>) {
         for zone in zones {
             let place = (authority, zone.clone());
-            if self.watches.get(&place).is_some_and(|watch| watch.secondary.kind == ZoneKind::Member) {
-                self.watches.remove(&place);
+            if self.zones.get(&place).is_some_and(|task| task.secondary.kind == ZoneKind::Member) {
+                self.zones.remove(&place);
             }
         }
     }
 
     /// Removes all zones of an authority.
     pub fn forget(&mut self, authority: usize) {
-        self.watches.retain(|(of, _), _| *of != authority);
+        self.zones.retain(|(of, _), _| *of != authority);
     }
 
     /// Passes on a NOTIFY: the primary of this index may have a new version of the zone.
     pub fn on_notify(&self, authority: usize, zone: &Name, primary: usize, serial: Option<Serial>) {
-        if let Some(watch) = self.watches.get(&(authority, zone.clone())) {
-            watch.hints.add(Hint { primary, serial });
+        if let Some(task) = self.zones.get(&(authority, zone.clone())) {
+            task.hints.add(Hint { primary, serial });
         }
     }
 
-    fn watch(&self, secondary: SecondaryZone, saved: Option<SavedZone>) -> SecondaryTask {
+    fn start(&self, secondary: SecondaryZone, saved: Option<SavedZone>) -> SecondaryTask {
         let hints: Rc<Hints> = Rc::default();
         let secondary = Rc::new(secondary);
         let mut zone_task = ZoneTask::begin(Rc::clone(&secondary), saved, self);

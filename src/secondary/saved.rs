@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::SecondaryZone;
 use super::members::saved_members;
 use crate::config::{Config, SecondaryConfig};
 use crate::files::{self, NewFile, Readers};
@@ -91,18 +90,15 @@ impl SavedZones {
         self.read(config.secondaries().chain(&members))
     }
 
-    /// Returns the saved data of these zones.
-    pub fn load_all(mut self, zones: impl IntoIterator<Item = SecondaryZone>) -> Vec<(SecondaryZone, SavedZone)> {
-        let zones: Vec<_> = zones.into_iter().collect();
-        self.read(zones.iter().map(|secondary| &*secondary.config));
-        let saved = |secondary: SecondaryZone| {
-            let file = &secondary.config.file;
-            let SavedZoneFile { zone, size, .. } = self.0.get(file)?.clone();
+    /// Returns the saved data of these zones, by file.
+    pub fn load_all<'a>(mut self, zones: impl IntoIterator<Item = &'a SecondaryConfig>) -> HashMap<PathBuf, SavedZone> {
+        self.read(zones);
+        let saved = |(file, SavedZoneFile { zone, size, .. }): (PathBuf, SavedZoneFile)| {
             // After the clock was set back, the zone counts as fresh, which errs on the side of an answer.
-            let age = fs::metadata(file).and_then(|now| now.modified()).ok()?.elapsed().unwrap_or_default();
-            Some((secondary, SavedZone { zone, size, age, loaded: Instant::now() }))
+            let age = fs::metadata(&file).and_then(|now| now.modified()).ok()?.elapsed().unwrap_or_default();
+            Some((file, SavedZone { zone, size, age, loaded: Instant::now() }))
         };
-        zones.into_iter().filter_map(saved).collect()
+        self.0.into_iter().filter_map(saved).collect()
     }
 }
 
@@ -172,7 +168,6 @@ pub(super) fn confirm(file: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ZoneKind;
     use super::*;
     use crate::secondary::version::build;
     use crate::wire::RecordType;
@@ -189,14 +184,13 @@ mod tests {
     }
 
     /// A zone of a name, as the config has it.
-    fn secondary(name: &Name, file: &Path) -> SecondaryZone {
+    fn secondary(name: &Name, file: &Path) -> SecondaryConfig {
         let text = format!(
             "[authorities.ts1]\nlisten = [\"127.0.0.1:0\"]\nzones = [{{ zone = \"{name}\", file = \"{}\", primaries = [\"127.0.0.1:9\"] }}]",
             file.display()
         );
         let config = Config::parse(&text, "config.toml", Path::new(".")).expect("a config");
-        let config = config.authorities[0].secondaries[0].clone();
-        SecondaryZone { authority: 0, config: config.into(), key: None, kind: ZoneKind::Configured }
+        config.authorities[0].secondaries[0].clone()
     }
 
     #[test]
@@ -205,7 +199,7 @@ mod tests {
         let file = folder.path().join("below").join("e.zone");
         let name: Name = "e.example".parse().expect("a name");
         let secondary = secondary(&name, &file);
-        let load = || SavedZones::default().load_all([secondary.clone()]).pop().map(|(_, saved)| saved);
+        let load = || SavedZones::default().load_all([&secondary]).remove(&file);
         assert!(load().is_none());
         let zone = zone(&name);
         save(&file, &zone).expect("the folder is ours");
@@ -227,7 +221,7 @@ mod tests {
         let name: Name = "e.example".parse().expect("a name");
         let secondary = secondary(&name, &file);
         let mut known = SavedZones::default();
-        let read = |known: &mut SavedZones| known.read([&*secondary.config]);
+        let read = |known: &mut SavedZones| known.read([&secondary]);
         assert_eq!(read(&mut known), 1, "nothing is there yet");
         let zone = zone(&name);
         save(&file, &zone).expect("ours");
@@ -236,8 +230,8 @@ mod tests {
         assert_eq!(read(&mut known), 0, "it is as it was");
         save(&file, &zone).expect("ours");
         assert_eq!(read(&mut known), 1, "another file");
-        let saved = known.clone().load_all([secondary.clone()]);
-        assert!(matches!(&*saved, [(_, saved)] if saved.zone.canonical().eq(zone.canonical())));
+        let saved = known.clone().load_all([&secondary]);
+        assert!(saved[&file].zone.canonical().eq(zone.canonical()));
         known.read([]);
         assert_eq!(read(&mut known), 1, "unused entries are forgotten");
     }

@@ -40,11 +40,10 @@ pub use self::event::{Answer, Loss, ServerEvent, StartError};
 use self::links::ServerLinks;
 use self::observe::ServerObservers;
 pub use self::pools::{CarriedPools, Learnt, ServerPools};
+use self::process::{AddressChanges, ProcessEvent, Reloads};
 pub use self::process::{
-    DrainResult, Listeners, Read, ReloadNotice, ServerProcess, confine, give_up_early, harden, raise_descriptor_limit,
-    warn_of_root,
+    DrainResult, Listeners, Read, ServerProcess, confine, give_up_early, harden, raise_descriptor_limit, warn_of_root,
 };
-use self::process::{ListenerMove, ProcessEvent, Reloads};
 use self::reload::Reload;
 pub use self::worker::QueuedQueryFate;
 use self::workers::{WorkerEvent, WorkerStart, Workers};
@@ -105,7 +104,7 @@ impl Server {
         let mut reload = Reload {
             workers: &mut workers,
             listening: &process.listening,
-            moved: ListenerMove::begin(&process.listening),
+            addresses: AddressChanges::default(),
             cookies: &cookies,
             roots: Arc::clone(&setup.roots),
         };
@@ -261,7 +260,7 @@ impl Server {
     /// Takes the sample of a second, if there is an admin server.
     fn see(&mut self, now: Instant) {
         let snapshot = self.process.has_admin().then(|| {
-            self.zones.note_absent(now);
+            self.zones.note_unserved(now);
             self.snapshot()
         });
         self.observe.on_second(now, snapshot.as_ref());

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::process::{ListenerMove, Listening, LoadedConfig, PreparedReload, ReloadNotice, ending};
+use super::process::{AddressChanges, Listening, LoadedConfig, PreparedReload, ending};
 use super::worker::WorkerCommand;
 use super::workers::Workers;
 use super::{Answer, Server, ServerEvent, StartError};
@@ -16,7 +16,7 @@ use crate::net::to_backends::tls::KnownRoots;
 pub(super) struct Reload<'a> {
     pub(super) workers: &'a mut Workers,
     pub(super) listening: &'a Listening,
-    pub(super) moved: ListenerMove,
+    pub(super) addresses: AddressChanges,
     /// Makes the cookie generator of a section, if cookies are enabled.
     pub(super) cookies: &'a dyn Fn(&CookieConfig) -> Option<Arc<Cookies>>,
     pub(super) roots: Arc<KnownRoots>,
@@ -67,24 +67,22 @@ impl Server {
     /// has changed.
     fn commit(&mut self, prepared: PreparedReload) -> Result<(Config, String), StartError> {
         let PreparedReload { mut setup, pools, zones, .. } = prepared;
-        let process = self.process.prepare(&setup.config)?;
+        let process = self.process.prepare(&setup.config, self.pools.owed_for())?;
         let observers = self.observe.prepare(&setup.config)?;
         // Nothing below can fail.
         self.observe.commit(observers);
         self.links.workers.broadcast(|| WorkerCommand::SetTaps(self.observe.taps().set().clone()));
-        let (mut notices, moved) = self.process.commit(process, &mut setup, self.pools.owed_for());
+        let (mut notices, addresses) = self.process.commit(process, &mut setup);
         let cookies = |config: &CookieConfig| self.process.cookies(config, &setup.cookie_secrets);
         let (workers, listening) = (&mut self.workers, &self.process.listening);
-        let mut reload = Reload { workers, listening, moved, cookies: &cookies, roots: setup.roots };
+        let mut reload = Reload { workers, listening, addresses, cookies: &cookies, roots: setup.roots };
         notices.extend(self.pools.commit(pools, &mut setup.config, &mut reload));
         notices.extend(self.zones.commit(zones, &mut reload));
         self.zones.register(&self.process.listening.listeners, self.pools.etcd(), &[]);
         // A missing interface has logged a warning.
         let _ = self.follow_interfaces();
-        let report = |message: String, notice: &ReloadNotice| {
-            tracing::warn!("reload: {notice}");
-            message + &format!("; {notice}")
-        };
-        Ok((setup.config, notices.iter().fold("reloaded".to_owned(), report)))
+        notices.iter().for_each(|notice| tracing::warn!("reload: {notice}"));
+        notices.insert(0, "reloaded".to_owned());
+        Ok((setup.config, notices.join("; ")))
     }
 }

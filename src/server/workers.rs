@@ -211,13 +211,13 @@ impl Workers {
             let section = listeners.section(&name);
             section.map(|section| AddressChange::begin(section, number, self.channels.count)).transpose()
         };
-        let forwarder = pools.state().zip(connections.forwarder()).zip(self.hand_overs.as_ref());
+        let forwarder = pools.state().zip(connections.of(&SectionName::Forwarder)).zip(self.hand_overs.as_ref());
         if let (Some(((state, table), hand_overs)), Some(change)) = (forwarder, change(SectionName::Forwarder)?) {
             let parts = self.links.forwarder(hand_overs, number, (state, table, own), change);
             let _ = channel.send(parts);
         }
         for served in zones.authorities() {
-            if let Some((table, change)) = connections.authority(served.name()).zip(change(served.section())?) {
+            if let Some((table, change)) = connections.of(&served.section()).zip(change(served.section())?) {
                 let _ = channel.send(self.links.authority(served, table, own, change));
             }
         }
@@ -240,7 +240,7 @@ impl Workers {
         listening: &Listening,
         changes: Vec<AddressChange>,
     ) {
-        let Some(table) = listening.connections.forwarder() else { return };
+        let Some(table) = listening.connections.of(&SectionName::Forwarder) else { return };
         let hand_overs = self.links.hand_overs(config, table, self.channels.count);
         let parts = changes.into_iter().enumerate().collect();
         self.channels.send_each(parts, |(number, change)| {
@@ -251,7 +251,7 @@ impl Workers {
 
     /// Begins an authority in all workers.
     pub(super) fn begin_authority(&self, served: &ServedAuthority, listening: &Listening, changes: Vec<AddressChange>) {
-        if let Some(table) = listening.connections.authority(served.name()) {
+        if let Some(table) = listening.connections.of(&served.section()) {
             self.channels.send_each(changes, |change| self.links.authority(served, table, &listening.own, change));
         }
     }

@@ -45,6 +45,12 @@ impl ZoneDb {
 
     /// Adds a zone, or replaces the version of a zone with the same name.
     pub fn with_zone(mut self, zone: Arc<Zone>) -> Self {
+        self.set_zone(zone);
+        self
+    }
+
+    /// Adds a zone, or replaces the version of a zone with the same name.
+    pub fn set_zone(&mut self, zone: Arc<Zone>) {
         let apex = zone.apex().as_wire();
         self.is_large |= zone.store.is_large();
         match self.find_apex(apex) {
@@ -58,7 +64,6 @@ impl ZoneDb {
                 self.zones.push(zone);
             }
         }
-        self
     }
 
     /// Returns a zone database without these zones, whose names are in canonical form.

@@ -4,22 +4,20 @@
 //! removed backends last until the next reload. The state of a backend set by an operator lasts as long as
 //! the config has the backend. Nothing is written to a file.
 
-use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use tokio::sync::oneshot;
 
-use super::{PoolConfigs, ServerPools};
+use super::ServerPools;
 use crate::address::BackendAddress;
 use crate::admin::{ChangeRefusal, ExplainQuestion, FleetOrder, ServerChange};
-use crate::config::{BackendConfig, PoolConfig};
+use crate::config::BackendConfig;
 use crate::discover::{BackendOrder, OrderWord};
 use crate::discoverer::{EtcdAccess, write_order};
 use crate::forwarder::ExplainRequest;
 use crate::net::tasks::TaskKind;
-use crate::server::process::ReloadNotice;
 use crate::server::worker::ForwarderCommand;
 use crate::state::{ManualHealth, SharedBackend};
 
@@ -163,7 +161,7 @@ impl ServerPools {
 
     /// Adds a backend to a pool. It gets queries once a probe has found it up.
     fn add(&mut self, pool: &str, address: BackendAddress, weight: u16) -> Result<String, ChangeRefusal> {
-        let config = self.pool_config(pool)?;
+        let config = self.configs.pool(pool)?;
         if config.backends.iter().any(|known| known.address == address) {
             return Err(ChangeRefusal::Conflict(format!("pool {pool} has {address} already")));
         }
@@ -171,7 +169,8 @@ impl ServerPools {
         if let Some(known) = config.backends.iter().find(|known| known.name == name) {
             return Err(ChangeRefusal::Conflict(format!("pool {pool} calls {} {name} already", known.address)));
         }
-        config.backends.push(BackendConfig { weight, ..BackendConfig::at(address) });
+        let edits = self.configs.edits.entry(pool.to_owned()).or_default();
+        edits.added.push(BackendConfig { weight, ..BackendConfig::at(address) });
         self.put_in_force();
         Ok(format!("{address} is in pool {pool}; it gets queries once a probe has found it up"))
     }
@@ -183,24 +182,23 @@ impl ServerPools {
                 format!("{backend} is listed by a source, which would bring it back: drain it, or take it out there");
             return Err(ChangeRefusal::Conflict(reason));
         }
-        let config = self.pool_config(pool)?;
+        let config = self.configs.pool(pool)?;
         if config.backends.len() == 1 && config.discover.is_none() {
             let reason = format!("{backend} is the only backend of pool {pool}; add another first, or drain it");
             return Err(ChangeRefusal::Conflict(reason));
         }
-        config.backends.retain(|known| known.address != address);
+        let edits = self.configs.edits.entry(pool.to_owned()).or_default();
+        edits.added.retain(|known| known.address != address);
+        let mut configured = self.configs.file.iter().filter(|config| config.name == pool);
+        if configured.any(|config| config.backends.iter().any(|known| known.address == address)) {
+            edits.removed.push(address);
+        }
         self.put_in_force();
         Ok(format!("{backend} is no longer in pool {pool}"))
     }
 
-    fn pool_config(&mut self, name: &str) -> Result<&mut PoolConfig, ChangeRefusal> {
-        let names: Vec<String> = self.configs.running.iter().map(|pool| pool.name.clone()).collect();
-        let pool = self.configs.running.iter_mut().find(|pool| pool.name == name);
-        pool.ok_or_else(|| ChangeRefusal::no_such("pool", name, names.iter().map(String::as_str)))
-    }
-
     fn backend(&self, pool: &str, backend: &str) -> Result<Arc<SharedBackend>, ChangeRefusal> {
-        let pools: Vec<&str> = self.configs.running.iter().map(|pool| &*pool.name).collect();
+        let pools: Vec<&str> = self.configs.file.iter().map(|pool| &*pool.name).collect();
         let found = self.state.as_ref().and_then(|state| state.pool(pool));
         let found = found.ok_or_else(|| ChangeRefusal::no_such("pool", pool, pools))?;
         let is_meant = |known: &&Arc<SharedBackend>| known.name == backend || known.address.to_string() == backend;
@@ -223,30 +221,5 @@ impl ServerPools {
         let state = Arc::new(earlier.with_pools(&self.with_members(), self.links.workers.count(), Instant::now()));
         self.set_state(state);
         self.obey();
-    }
-}
-
-impl PoolConfigs {
-    /// Lists the changes by operators that the pools of another config file undo.
-    pub(super) fn undone_by<'a>(&'a self, new: &'a [PoolConfig]) -> Vec<ReloadNotice> {
-        let mut notices = Vec::new();
-        for running in &self.running {
-            let name = &running.name;
-            let of = |pools: &'a [PoolConfig]| pools.iter().find(|pool| pool.name == *name);
-            // The config removes the whole pool on purpose.
-            let (Some(configured), Some(new)) = (of(&self.file), of(new)) else { continue };
-            // A pool may have thousands of backends.
-            let [of_config, of_running, of_new] = [configured, running, new]
-                .map(|pool| pool.backends.iter().map(|backend| backend.address).collect::<HashSet<BackendAddress>>());
-            let added = running.backends.iter().filter(|backend| !of_config.contains(&backend.address));
-            for backend in added.filter(|backend| !of_new.contains(&backend.address)) {
-                notices.push(ReloadNotice::Gone { pool: name.clone(), backend: backend.name.clone() });
-            }
-            let removed = configured.backends.iter().filter(|backend| !of_running.contains(&backend.address));
-            for backend in removed.filter(|backend| of_new.contains(&backend.address)) {
-                notices.push(ReloadNotice::Back { pool: name.clone(), backend: backend.name.clone() });
-            }
-        }
-        notices
     }
 }

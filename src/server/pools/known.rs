@@ -6,12 +6,15 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::PoolConfigs;
 use crate::address::BackendAddress;
+use crate::admin::ChangeRefusal;
 use crate::config::{BackendConfig, PoolConfig};
+use crate::discover::FixedBackend;
 use crate::discover::saved::SavedMembers;
 use crate::policy::health::HealthState;
 use crate::server::zones::Lease;
-use crate::state::{ForwarderState, SharedBackend, SharedPool, Standing};
+use crate::state::{ForwarderState, SharedBackend, Standing};
 
 /// Changes by an operator and states of backends of all pools.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -25,37 +28,109 @@ pub struct CarriedPools {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct KnownPool {
-    name: String,
-    added: Vec<BackendConfig>,
-    /// Backends that only the config has.
-    removed: Vec<BackendAddress>,
-    backends: Vec<(String, BackendAddress, Standing)>,
+    pub(super) name: String,
+    #[serde(flatten)]
+    pub(super) edits: PoolEdits,
+    pub(super) backends: Vec<(String, BackendAddress, Standing)>,
 }
 
-impl CarriedPools {
-    /// Returns the pools of a config with the backends added and removed by operators. No pool loses its last
-    /// backend.
-    pub fn changed(&self, configured: &[PoolConfig]) -> Vec<PoolConfig> {
-        let change = |config: &PoolConfig| {
-            let mut config = config.clone();
-            let Some(known) = self.pool(&config.name) else { return config };
-            let mut addresses: HashSet<_> = config.backends.iter().map(|backend| backend.address).collect();
-            let mut names: HashSet<_> = config.backends.iter().map(|backend| backend.name.clone()).collect();
-            for added in &known.added {
-                if addresses.contains(&added.address) || names.contains(&added.name) {
-                    continue;
-                }
+/// The changes of a pool's backends by operators.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct PoolEdits {
+    pub(super) added: Vec<BackendConfig>,
+    /// Backends that only the config has.
+    pub(super) removed: Vec<BackendAddress>,
+}
+
+impl PoolEdits {
+    /// Changes a pool of the config. It does not lose its last backend unless sources list others.
+    pub(super) fn apply(&self, config: &PoolConfig) -> PoolConfig {
+        let mut config = config.clone();
+        let removed: HashSet<_> = self.removed.iter().collect();
+        let is_kept = |backend: &BackendConfig| !removed.contains(&backend.address);
+        if config.discover.is_some() || !self.added.is_empty() || config.backends.iter().any(is_kept) {
+            config.backends.retain(is_kept);
+        }
+        let mut addresses: HashSet<_> = config.backends.iter().map(|backend| backend.address).collect();
+        let mut names: HashSet<_> = config.backends.iter().map(|backend| backend.name.clone()).collect();
+        for added in &self.added {
+            if !addresses.contains(&added.address) && !names.contains(&added.name) {
                 addresses.insert(added.address);
                 names.insert(added.name.clone());
                 config.backends.push(added.clone());
             }
-            let removed: HashSet<_> = known.removed.iter().collect();
-            if config.backends.iter().any(|backend| !removed.contains(&backend.address)) {
-                config.backends.retain(|backend| !removed.contains(&backend.address));
-            }
-            config
+        }
+        config
+    }
+}
+
+impl PoolConfigs {
+    /// Returns the pools of the config with the changes by operators.
+    pub(super) fn running(&self) -> Vec<PoolConfig> {
+        self.file
+            .iter()
+            .map(|pool| self.edits.get(&pool.name).map_or_else(|| pool.clone(), |edits| edits.apply(pool)))
+            .collect()
+    }
+
+    /// Returns a pool with its changes by operators.
+    pub(super) fn pool(&self, name: &str) -> Result<PoolConfig, ChangeRefusal> {
+        let names = self.file.iter().map(|pool| pool.name.as_str());
+        let pool = self.file.iter().find(|pool| pool.name == name);
+        let pool = pool.ok_or_else(|| ChangeRefusal::no_such("pool", name, names))?;
+        Ok(self.edits.get(name).map_or_else(|| pool.clone(), |edits| edits.apply(pool)))
+    }
+
+    /// Returns the backends of a pool that no source can remove.
+    pub(super) fn fixed(&self, name: &str) -> Vec<FixedBackend> {
+        let configured = self.file.iter().filter(|pool| pool.name == name).flat_map(|pool| &pool.backends);
+        let configured: HashSet<_> = configured.map(|known| known.address).collect();
+        let fixed = |backend: BackendConfig| {
+            let is_by_hand = !configured.contains(&backend.address);
+            FixedBackend { address: backend.address, name: backend.name, is_by_hand }
         };
-        configured.iter().map(change).collect()
+        self.pool(name).into_iter().flat_map(|pool| pool.backends).map(fixed).collect()
+    }
+
+    /// Lists the changes by operators that the pools of another config file undo.
+    pub(super) fn undone_by(&self, new: &[PoolConfig]) -> Vec<String> {
+        let mut notices = Vec::new();
+        for configured in &self.file {
+            let name = &configured.name;
+            // The config may remove the whole pool on purpose.
+            let pools = self.edits.get(name).zip(new.iter().find(|pool| pool.name == *name));
+            let Some((PoolEdits { added, removed }, new)) = pools else { continue };
+            // A pool may have thousands of backends.
+            let addresses = |backends: &[BackendConfig]| -> HashSet<BackendAddress> {
+                backends.iter().map(|backend| backend.address).collect()
+            };
+            let (of_config, of_hand, of_new) =
+                (addresses(&configured.backends), addresses(added), addresses(&new.backends));
+            let is_gone =
+                |backend: &&BackendConfig| !of_config.contains(&backend.address) && !of_new.contains(&backend.address);
+            let gone = added.iter().filter(is_gone);
+            notices.extend(gone.map(|backend| format!("{}, added to pool {name} by hand, is gone", backend.name)));
+            let is_back = |backend: &&BackendConfig| {
+                removed.contains(&backend.address)
+                    && !of_hand.contains(&backend.address)
+                    && of_new.contains(&backend.address)
+            };
+            let back = configured.backends.iter().filter(is_back);
+            notices.extend(back.map(|backend| format!("{}, removed from pool {name} by hand, is back", backend.name)));
+        }
+        notices
+    }
+}
+
+impl CarriedPools {
+    /// Returns the pools of a config with the backends added and removed by operators.
+    pub fn changed(&self, configured: &[PoolConfig]) -> Vec<PoolConfig> {
+        PoolConfigs { file: configured.to_vec(), edits: self.edits() }.running()
+    }
+
+    /// Returns the changes by operators of each pool.
+    pub(super) fn edits(&self) -> HashMap<String, PoolEdits> {
+        self.pools.iter().map(|pool| (pool.name.clone(), pool.edits.clone())).collect()
     }
 
     /// Restores the states of backends. A new backend in a known pool waits for a probe, like after a reload.
@@ -85,26 +160,6 @@ impl CarriedPools {
     }
 }
 
-impl KnownPool {
-    pub(super) fn of(pool: &SharedPool, fixed: &PoolConfig, configured: &[PoolConfig]) -> Self {
-        let by_file = configured.iter().find(|config| config.name == pool.config.name);
-        let by_file = by_file.map_or(&[][..], |config| &config.backends);
-        let addresses = |backends: &[BackendConfig]| -> HashSet<BackendAddress> {
-            backends.iter().map(|backend| backend.address).collect()
-        };
-        let (configured, running) = (addresses(by_file), addresses(&fixed.backends));
-        let added = fixed.backends.iter().filter(|backend| !configured.contains(&backend.address));
-        let removed = by_file.iter().map(|backend| backend.address);
-        let standing = |backend: &Arc<SharedBackend>| (backend.name.clone(), backend.address, backend.standing());
-        Self {
-            name: pool.config.name.clone(),
-            added: added.cloned().collect(),
-            removed: removed.filter(|address| !running.contains(address)).collect(),
-            backends: pool.backends.iter().map(standing).collect(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -128,8 +183,7 @@ mod tests {
         let removed = removed.iter().map(|&number| address(number)).collect();
         let pool = |name: &str| KnownPool {
             name: name.to_owned(),
-            added: added.clone().collect(),
-            removed: Vec::clone(&removed),
+            edits: PoolEdits { added: added.clone().collect(), removed: Vec::clone(&removed) },
             backends: Vec::new(),
         };
         let found = |known: &CarriedPools| -> Vec<BackendAddress> {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::persist::wall_clock;
-use super::{CarriedPools, RecentQueries};
+use super::{CarriedPools, PoolMinutes};
 use crate::cache::{Cache, SnapshotLoadError};
 use crate::config::{CacheConfig, Config};
 use crate::engine::LearntBackend;
@@ -115,12 +115,12 @@ impl Learnt {
         Ok(Some((Arc::new(cache), answers)))
     }
 
-    pub(super) fn restore(&self, state: &ForwarderState, recent_queries: &mut RecentQueries) {
+    pub(super) fn restore(&self, state: &ForwarderState, minutes: &mut PoolMinutes) {
         for known in &self.pools {
             let Some(pool) = state.pool(&known.name) else { continue };
             pool.budget().set_level(known.budget);
             pool.state.set_progress(known.progress);
-            recent_queries.set(&pool.state, &known.recent_queries);
+            minutes.set_queries(&pool.state, &known.recent_queries);
             if let Some(affinity) = &known.affinity {
                 affinity.restore(pool);
             }

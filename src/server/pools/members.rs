@@ -25,8 +25,8 @@ use crate::address::BackendAddress;
 use crate::config::{BackendConfig, Config, PoolConfig};
 use crate::discover::saved::SavedMembers;
 use crate::discover::{
-    BackendOrder, DiscoveredMember, FixedBackend, MemberOrigin, MembershipChange, Orders, PoolSource, Roster,
-    RosterRules, Settlement, SourceNews,
+    BackendOrder, DiscoveredMember, MemberOrigin, MembershipChange, Orders, PoolSource, Roster, RosterRules,
+    Settlement, SourceNews,
 };
 use crate::discoverer::{Discoverer, DiscoveryReport, EtcdAccess, SourceSpec};
 use crate::limit::OwnAddresses;
@@ -445,20 +445,7 @@ impl ServerPools {
     }
 
     pub(super) fn with_members(&self) -> Vec<PoolConfig> {
-        self.membership.with_members(&self.configs.running)
-    }
-}
-
-impl PoolConfigs {
-    /// Returns the backends of a pool that no source can remove.
-    fn fixed(&self, name: &str) -> Vec<FixedBackend> {
-        let of = |pools: &[PoolConfig]| pools.iter().find(|pool| pool.name == name).map(|pool| pool.backends.clone());
-        let configured: HashSet<_> = of(&self.file).into_iter().flatten().map(|known| known.address).collect();
-        let fixed = |backend: BackendConfig| {
-            let is_by_hand = !configured.contains(&backend.address);
-            FixedBackend { address: backend.address, name: backend.name, is_by_hand }
-        };
-        of(&self.running).into_iter().flatten().map(fixed).collect()
+        self.membership.with_members(&self.configs.running())
     }
 }
 

@@ -5,15 +5,13 @@
 //! (`changes.rs`), or when members join or leave (`members.rs`). Running races finish with the earlier one.
 
 mod changes;
-mod dead;
 mod known;
 mod learnt;
 mod members;
+mod minutes;
 mod persist;
 mod probes;
-mod recent_queries;
 mod retired;
-mod slow_threshold;
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
@@ -25,19 +23,17 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Interval, interval};
 
-use self::dead::DeadPools;
 pub use self::known::CarriedPools;
-use self::known::KnownPool;
+use self::known::{KnownPool, PoolEdits};
 pub use self::learnt::Learnt;
 use self::members::{Membership, own_forwarder, read_saved};
+use self::minutes::PoolMinutes;
 use self::persist::{CacheSaves, wall_clock};
 use self::probes::BackendProbes;
-use self::recent_queries::RecentQueries;
 use self::retired::RetiredPools;
-use self::slow_threshold::SlowThresholds;
 use super::carried::{CarriedCache, CarriedState};
 use super::links::ServerLinks;
-use super::process::{ReloadNotice, SectionName};
+use super::process::SectionName;
 use super::reload::Reload;
 use super::worker::{ForwarderCommand, WorkerCommand};
 use super::zones::Lease;
@@ -62,10 +58,8 @@ pub struct ServerPools {
     configs: PoolConfigs,
     membership: Membership,
     probes: BackendProbes,
-    recent_queries: RecentQueries,
-    slow_thresholds: SlowThresholds,
+    minutes: PoolMinutes,
     cache_saves: CacheSaves,
-    dead: DeadPools,
     hash_seed: HashSeed,
     crowds: Interval,
     links: ServerLinks,
@@ -76,8 +70,8 @@ pub struct ServerPools {
 struct PoolConfigs {
     /// The pools as the config file had them at the last reload.
     file: Vec<PoolConfig>,
-    /// The pools as the file and operators have them now.
-    running: Vec<PoolConfig>,
+    /// The changes by operators since then, by the name of the pool.
+    edits: HashMap<String, PoolEdits>,
 }
 
 /// The pools of a config, ready to be used.
@@ -114,13 +108,11 @@ impl ServerPools {
         let mut this = Self {
             state: None,
             retired: RetiredPools::default(),
-            configs: PoolConfigs { file: config.pools.clone(), running: known.changed(&config.pools) },
+            configs: PoolConfigs { file: config.pools.clone(), edits: known.edits() },
             probes: BackendProbes::new(reload.workers.links(), health_events, membership.wake(), &links),
             membership,
-            recent_queries: RecentQueries::default(),
-            slow_thresholds: SlowThresholds::new(config.slow_threshold()),
+            minutes: PoolMinutes::new(config.slow_threshold()),
             cache_saves: CacheSaves::new(Instant::now()),
-            dead: DeadPools::default(),
             hash_seed,
             crowds: interval(CROWDS),
             links,
@@ -135,7 +127,7 @@ impl ServerPools {
         };
         if let Some(state) = this.new_state(config, sent, reload) {
             known.set_standings(&state);
-            learnt.iter().for_each(|learnt| learnt.restore(&state, &mut this.recent_queries));
+            learnt.iter().for_each(|learnt| learnt.restore(&state, &mut this.minutes));
             this.begin(config, Arc::clone(&state), reload);
             if let (CarriedCache::Persisted, Some(engines)) = (cache, reload.workers.engines()) {
                 persist::load(&state, engines);
@@ -167,8 +159,8 @@ impl ServerPools {
         PreparedPools { cache, etcd }: PreparedPools,
         config: &mut Config,
         reload: &mut Reload<'_>,
-    ) -> Vec<ReloadNotice> {
-        self.slow_thresholds.threshold = config.slow_threshold();
+    ) -> Vec<String> {
+        self.minutes.threshold = config.slow_threshold();
         self.membership.set_own(own_forwarder(&reload.listening.listeners));
         self.membership.set_config(config, etcd, None);
         let members = self.membership.with_members(&config.pools);
@@ -181,38 +173,39 @@ impl ServerPools {
             (Some(earlier), Some(state)) => {
                 let is_kept = |old: &&Arc<Cache>| state.cache.as_ref().is_some_and(|new| Arc::ptr_eq(old, new));
                 if let Some(old) = earlier.cache.as_ref().filter(|old| !is_kept(old)) {
-                    notices.extend(state.cache.is_some().then_some(ReloadNotice::CacheEmptied));
+                    let is_emptied = state.cache.is_some();
+                    notices.extend(is_emptied.then(|| "cache.size has changed, so the cache starts empty".to_owned()));
                     self.links.free(Arc::clone(old));
                 }
                 self.set_state(state);
-                let changes = reload.moved.change(&SectionName::Forwarder);
+                let changes = reload.addresses.take(&SectionName::Forwarder);
                 self.links.workers.send_each(changes, ForwarderCommand::SetAddresses);
                 notices.extend(self.configs.undone_by(&file));
             }
             (None, Some(state)) => self.begin(config, state, reload),
             (Some(earlier), None) => self.end(&earlier, reload),
         }
-        self.configs = PoolConfigs { running: file.clone(), file };
+        self.configs = PoolConfigs { file, edits: HashMap::new() };
         self.obey();
         notices
     }
 
     fn begin(&mut self, config: &Config, state: Arc<ForwarderState>, reload: &mut Reload<'_>) {
         let Some(forwarder) = &config.forwarder else { return };
-        self.slow_thresholds.set(&state);
+        self.minutes.set_state(&state);
         self.probes.set_state(&state);
-        let changes = reload.moved.change(&SectionName::Forwarder);
+        let changes = reload.addresses.take(&SectionName::Forwarder);
         reload.workers.begin_forwarder(forwarder, &state, reload.listening, changes);
         self.links.condition.set_pools(&state.pools);
         self.state = Some(state);
     }
 
     fn end(&mut self, earlier: &Arc<ForwarderState>, reload: &mut Reload<'_>) {
-        let changes = reload.moved.change(&SectionName::Forwarder);
+        let changes = reload.addresses.take(&SectionName::Forwarder);
         self.links.workers.send_each(changes, WorkerCommand::EndForwarder);
         reload.workers.forget_forwarder();
         self.probes.stop();
-        self.recent_queries = RecentQueries::default();
+        self.minutes.clear();
         // The pools may return, so save the last cache.
         self.links.tasks.start_and_leave(TaskKind::Persist, blocking(self.cache_saves.last_one(earlier)));
         if let Some(cache) = &earlier.cache {
@@ -225,7 +218,7 @@ impl ServerPools {
 
     fn set_state(&mut self, state: Arc<ForwarderState>) {
         self.probes.set_state(&state);
-        self.slow_thresholds.set(&state);
+        self.minutes.set_state(&state);
         self.links.known_changes.notify_one();
         self.links.workers.broadcast(|| ForwarderCommand::SetState(Arc::clone(&state)));
         self.forget_pools(&state);
@@ -279,9 +272,7 @@ impl ServerPools {
         self.membership.save(&self.links.tasks);
         let slept = self.cache_saves.sleep.take();
         let Some(state) = &self.state else { return };
-        self.dead.log(state);
-        self.recent_queries.count(state);
-        self.slow_thresholds.on_second(state);
+        self.minutes.on_second(state);
         self.cache_saves.tick(state, &self.links.tasks, now);
         if let Some(cache) = &state.cache {
             cache.add_sleep(slept);
@@ -355,16 +346,18 @@ impl ServerPools {
     /// authorities.
     pub(super) fn known(&self, leases: Vec<Lease>) -> CarriedPools {
         let known = |pool: &Arc<SharedPool>| {
-            let fixed = self.configs.running.iter().find(|fixed| fixed.name == pool.config.name)?;
-            Some(KnownPool::of(pool, fixed, &self.configs.file))
+            let (name, backends) = (pool.config.name.clone(), pool.backends.iter());
+            let edits = self.configs.edits.get(&name).cloned().unwrap_or_default();
+            let backends = backends.map(|backend| (backend.name.clone(), backend.address, backend.standing()));
+            KnownPool { name, edits, backends: backends.collect() }
         };
-        let pools = self.shared().iter().filter_map(known).collect();
+        let pools = self.shared().iter().map(known).collect();
         CarriedPools { pools, members: Some(self.membership.to_save()), leases }
     }
 
     /// Applies changes by operators and states of backends since this process first received them.
     pub fn take_known(&mut self, known: &CarriedPools) {
-        self.configs.running = known.changed(&self.configs.file);
+        self.configs.edits = known.edits();
         self.put_in_force();
         let Some(state) = &self.state else { return };
         let changed: HashSet<_> = known.set_standings(state).iter().map(Arc::as_ptr).collect();
@@ -375,7 +368,7 @@ impl ServerPools {
     /// Collects the learned state while the server continues: workers send it in small parts, and another
     /// thread encodes large parts.
     pub fn learnt(&self) -> impl Future<Output = Learnt> + use<> {
-        let pools = self.shared().iter().map(|pool| (Arc::clone(pool), self.recent_queries.of(&pool.state)));
+        let pools = self.shared().iter().map(|pool| (Arc::clone(pool), self.minutes.queries(&pool.state)));
         Learnt::collect(self.hash_seed, pools.collect(), self.links.workers.clone())
     }
 

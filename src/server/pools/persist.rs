@@ -4,10 +4,11 @@
 //! file is logged and ignored.
 
 use std::io::{self, BufReader};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::cache::SnapshotLoadError;
+use crate::cache::{Cache, CacheRules, SnapshotLoadError};
 use crate::config::CacheConfig;
 use crate::engine;
 use crate::files::{self, NewFile, Readers};
@@ -58,11 +59,7 @@ impl CacheSaves {
 }
 
 pub(in crate::server) fn load(state: &ForwarderState, engines: &engine::SharedEngineState) {
-    let Some((cache, CacheConfig { rules, persist: Some(file), .. })) =
-        state.cache.as_ref().zip(state.cache_config.as_ref())
-    else {
-        return;
-    };
+    let Some((cache, rules, file)) = persistent(state) else { return };
     let image = match files::open(file) {
         Ok(image) => image,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -81,11 +78,7 @@ pub(in crate::server) fn load(state: &ForwarderState, engines: &engine::SharedEn
 }
 
 fn save(state: &ForwarderState) {
-    let Some((cache, CacheConfig { rules, persist: Some(file), .. })) =
-        state.cache.as_ref().zip(state.cache_config.as_ref())
-    else {
-        return;
-    };
+    let Some((cache, rules, file)) = persistent(state) else { return };
     // Readable by its owner only, because queried names are private.
     let saved = NewFile::open(file, Readers::Owner).and_then(|mut out| {
         let answers = cache.save(rules, Instant::now(), wall_clock(), &mut out)?;
@@ -95,6 +88,12 @@ fn save(state: &ForwarderState) {
         Ok(answers) => tracing::info!(answers, file = %file.display(), "cache: saved"),
         Err(error) => tracing::error!(file = %file.display(), %error, "cache: cannot be saved"),
     }
+}
+
+/// Returns the cache, if it is saved, with its rules and its file.
+fn persistent(state: &ForwarderState) -> Option<(&Cache, &CacheRules, &Path)> {
+    let CacheConfig { rules, persist, .. } = state.cache_config.as_ref()?;
+    Some((state.cache.as_ref()?, rules, persist.as_ref()?))
 }
 
 /// The time since 1970, by a clock that continues while no process runs.

@@ -16,17 +16,18 @@ mod inherited;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
+use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Weak};
-use std::thread;
+use std::{ptr, thread};
 
 use arc_swap::ArcSwap;
 use rustix::process::{Resource, getrlimit, setrlimit};
+use thiserror::Error;
 
 pub(in crate::server) use self::admin::AdminListeners;
 use self::inherited::InheritedSockets;
@@ -54,16 +55,18 @@ pub struct Listeners {
     quic: Arc<QuicServer>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(in crate::server) enum SectionName {
     Forwarder,
     Authority(String),
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(in crate::server) struct SectionSockets {
     pub(in crate::server) name: SectionName,
+    /// The distinct addresses, in the order of `entries`.
     pub(in crate::server) addresses: Vec<Arc<ServedAddress>>,
+    /// The entries of `listen`, some of which share an address.
     entries: Vec<ListenEntry>,
 }
 
@@ -74,7 +77,10 @@ struct ListenEntry {
     address: usize,
 }
 
-/// An address with its sockets, which close with the last reference.
+/// The entry of `listen` that an address is opened for: the name of its section, and its place there.
+type OpeningEntry<'a> = (&'a SectionName, usize);
+
+/// An address with its sockets, which close with the last reference. Each value is equal to itself alone.
 #[derive(Debug)]
 pub(in crate::server) struct ServedAddress {
     pub(in crate::server) number: u16,
@@ -88,6 +94,12 @@ pub(in crate::server) struct ServedAddress {
     is_kept: bool,
 }
 
+impl PartialEq for ServedAddress {
+    fn eq(&self, other: &Self) -> bool {
+        ptr::eq(self, other)
+    }
+}
+
 #[derive(Debug)]
 pub(in crate::server) struct AddressSockets {
     /// Held until all responses to its clients are sent.
@@ -97,24 +109,24 @@ pub(in crate::server) struct AddressSockets {
 }
 
 /// A configured address cannot be opened.
-#[derive(Debug)]
+#[derive(Debug, Error)]
+#[error("{key}: {source}{}", self.remedy())]
 pub struct ListenError {
     key: String,
     source: BindError,
     is_confined: bool,
 }
 
-impl fmt::Display for ListenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.key, self.source)?;
-        if self.is_confined && self.source.is_denied() {
-            f.write_str("; this process gave such rights up when it had started: restart it, or have a socket unit pass the port")?;
+impl ListenError {
+    fn remedy(&self) -> &'static str {
+        match self.is_confined && self.source.is_denied() {
+            true => {
+                "; this process gave such rights up when it had started: restart it, or have a socket unit pass the port"
+            }
+            false => "",
         }
-        Ok(())
     }
 }
-
-impl std::error::Error for ListenError {}
 
 impl Listeners {
     /// Opens the listen addresses of a config: takes the inherited sockets, and binds the rest. Also returns
@@ -169,42 +181,30 @@ impl Listeners {
             Some(admin) => Some(AdminListeners::open(admin, self.admin.as_ref(), owner, inherited, is_confined)?),
             None => None,
         };
-        let mut opening =
-            Opening { earlier: self, known: self.all().cloned().collect(), opened: Vec::new(), inherited };
         let wanted = wanted(config);
-        let owners: Vec<_> = wanted.iter().map(|(_, listen)| owners(listen)).collect();
+        let entries = wanted.iter().flat_map(|(name, listen)| {
+            let first = listen.iter().enumerate().filter(|(place, _)| first_sharing(listen, *place) == *place);
+            first.map(move |(place, entry)| ((name, place), entry.address))
+        });
+        let entries: Vec<_> = entries.collect();
         // Remaining addresses first, so that the removed ones are known. Addresses that take datagrams from a
         // removed one come last, when hardly anything can fail.
-        let mut slots: Vec<Vec<Option<Arc<ServedAddress>>>> = Vec::new();
-        for ((name, listen), owners) in wanted.iter().zip(&owners) {
-            let kept = listen.iter().zip(owners).enumerate().map(|(place, (at, owner))| {
-                let is_owner = *owner == place;
-                is_owner.then(|| opening.keep(&socket_name(name.label(), place), at.address)).flatten()
-            });
-            slots.push(kept.collect());
-        }
+        let mut opening = Opening::new(self, &entries, inherited);
         for is_beside in [false, true] {
-            for (((name, listen), owners), slots) in wanted.iter().zip(&owners).zip(&mut slots) {
-                for (place, ((configured, owner), slot)) in listen.iter().zip(owners).zip(slots).enumerate() {
-                    let is_due = *owner == place && opening.is_beside(configured.address) == is_beside;
-                    if slot.is_none() && is_due {
-                        let opened = opening.open(&socket_name(name.label(), place), configured.address);
-                        let key = || format!("{}.listen[{place}]", name.key());
-                        let opened = opened.map_err(|source| ListenError { key: key(), source, is_confined })?;
-                        *slot = Some(opened);
-                    }
+            for ((name, place), address) in &entries {
+                if opening.is_beside(*address) == is_beside && !opening.open.contains_key(&(name, *place)) {
+                    let key = || format!("{}.listen[{place}]", name.key());
+                    let opened = opening.bind((name, *place), *address);
+                    opened.map_err(|source| ListenError { key: key(), source, is_confined })?;
                 }
             }
         }
-        let sections = wanted.into_iter().zip(slots).zip(owners);
-        let sections: Vec<_> = sections
-            .map(|(((name, listen), slots), owners)| SectionSockets::new(name, listen, slots, &owners))
-            .collect();
-        let is_gone = |address: &&Arc<ServedAddress>| {
-            !sections.iter().flat_map(|section| &section.addresses).any(|other| Arc::ptr_eq(address, other))
-        };
-        let gone = self.all().filter(is_gone).map(Arc::downgrade);
-        let leaving = self.leaving.iter().filter(|address| address.strong_count() > 0).cloned().chain(gone).collect();
+        let Opening { open, leaving, .. } = opening;
+        let sections = wanted.iter().map(|(name, listen)| {
+            let served = |place| Arc::clone(&open[&(name, first_sharing(listen, place))]);
+            SectionSockets::new(name.clone(), listen, served)
+        });
+        let (sections, leaving) = (sections.collect(), leaving.iter().map(Arc::downgrade).collect());
         let (tls, quic) = (Arc::clone(&self.tls), Arc::clone(&self.quic));
         Ok(Self { workers: self.workers, sections, admin, leaving, tls, quic })
     }
@@ -278,25 +278,11 @@ impl Listeners {
     }
 
     pub(in crate::server) fn is_same(&self, other: &Self) -> bool {
-        let is_same_section = |(one, other): (&SectionSockets, &SectionSockets)| {
-            let mut addresses = one.addresses.iter().zip(&other.addresses);
-            one.name == other.name
-                && one.entries == other.entries
-                && one.addresses.len() == other.addresses.len()
-                && addresses.all(|(one, other)| Arc::ptr_eq(one, other))
-        };
-        let is_same_admin = match (&self.admin, &other.admin) {
-            (Some(one), Some(other)) => one.is_same(other),
-            (None, None) => true,
-            (Some(_), None) | (None, Some(_)) => false,
-        };
-        is_same_admin
-            && self.sections.len() == other.sections.len()
-            && self.sections.iter().zip(&other.sections).all(is_same_section)
+        self.sections == other.sections && self.admin == other.admin
     }
 
     pub(in crate::server) fn has(&self, address: &Arc<ServedAddress>) -> bool {
-        self.all().any(|other| Arc::ptr_eq(address, other))
+        self.all().any(|other| other == address)
     }
 
     pub(in crate::server) fn admin(&self) -> Option<&AdminListeners> {
@@ -346,14 +332,16 @@ impl Listeners {
 }
 
 impl SectionName {
-    fn label(&self) -> &str {
+    /// Returns the name of the section, which an authority may share with the forwarder.
+    pub(super) fn label(&self) -> &str {
         match self {
             Self::Forwarder => FORWARDER,
             Self::Authority(name) => name,
         }
     }
 
-    fn key(&self) -> String {
+    /// Returns the key of the section in the config.
+    pub(super) fn key(&self) -> String {
         match self {
             Self::Forwarder => FORWARDER.to_owned(),
             Self::Authority(name) => format!("authorities.{name}"),
@@ -362,31 +350,25 @@ impl SectionName {
 }
 
 impl SectionSockets {
-    fn new(
-        name: SectionName,
-        listen: &[ListenConfig],
-        slots: Vec<Option<Arc<ServedAddress>>>,
-        owners: &[usize],
-    ) -> Self {
+    fn new(name: SectionName, listen: &[ListenConfig], served: impl Fn(usize) -> Arc<ServedAddress>) -> Self {
         let mut addresses = Vec::new();
-        // The index into `addresses`, for each entry that owns its address.
-        let mut places = Vec::new();
-        for slot in slots {
-            places.push(addresses.len());
-            addresses.extend(slot);
-        }
-        let entries = listen.iter().zip(owners).map(|(configured, owner)| {
-            let address = places.get(*owner).copied().unwrap_or_default();
+        let entry = |(place, configured): (usize, &ListenConfig)| {
+            let served = served(place);
+            let known = addresses.iter().position(|known| *known == served);
+            let address = known.unwrap_or_else(|| {
+                addresses.push(served);
+                addresses.len() - 1
+            });
             ListenEntry { scheme: configured.address.scheme, path: configured.path.clone(), address }
-        });
-        let entries = entries.collect();
+        };
+        let entries = listen.iter().enumerate().map(entry).collect();
         Self { name, addresses, entries }
     }
 
     fn entries(&self) -> impl Iterator<Item = ListenUrl> {
-        self.entries.iter().filter_map(|ListenEntry { scheme, path, address }| {
-            let address = ListenAddress { scheme: *scheme, socket: self.addresses.get(*address)?.bound() };
-            Some(ListenUrl { address, path: path.clone() })
+        self.entries.iter().map(|ListenEntry { scheme, path, address }| {
+            let address = ListenAddress { scheme: *scheme, socket: self.addresses[*address].bound() };
+            ListenUrl { address, path: path.clone() }
         })
     }
 
@@ -454,37 +436,50 @@ impl ServedAddress {
 
 struct Opening<'a> {
     earlier: &'a Listeners,
-    /// Open addresses that no entry has claimed: they are removed.
-    known: Vec<Arc<ServedAddress>>,
-    opened: Vec<Arc<ServedAddress>>,
+    open: HashMap<OpeningEntry<'a>, Arc<ServedAddress>>,
+    /// Open addresses that the config no longer has.
+    leaving: Vec<Arc<ServedAddress>>,
     inherited: &'a mut InheritedSockets,
 }
 
-impl Opening<'_> {
-    /// Keeps an open address. With port 0, the name identifies it.
-    fn keep(&mut self, name: &str, configured: ListenAddress) -> Option<Arc<ServedAddress>> {
-        let is_same = |address: &Arc<ServedAddress>| match configured.socket.port() {
-            0 => address.configured == configured && self.earlier.name_of(address).is_some_and(|known| known == name),
-            _ => address.listens_at() == identity(configured),
-        };
-        let place = self.known.iter().position(is_same)?;
-        Some(self.known.swap_remove(place))
+impl<'a> Opening<'a> {
+    /// Keeps the open addresses of these entries. With port 0, the name of an address identifies it.
+    fn new(
+        earlier: &'a Listeners,
+        entries: &[(OpeningEntry<'a>, ListenAddress)],
+        inherited: &'a mut InheritedSockets,
+    ) -> Self {
+        let known = earlier.sections.iter().flat_map(|section| {
+            let named = section.addresses.iter().enumerate();
+            named.map(|(place, address)| (section.socket_name(place), address))
+        });
+        let mut known: Vec<_> = known.collect();
+        let mut open = HashMap::new();
+        for ((name, place), configured) in entries {
+            let own_name = socket_name(name.label(), *place);
+            let is_same = |(known, address): &(String, &Arc<ServedAddress>)| match configured.socket.port() {
+                0 => address.configured == *configured && *known == own_name,
+                _ => address.listens_at() == identity(*configured),
+            };
+            if let Some(at) = known.iter().position(is_same) {
+                open.insert((*name, *place), Arc::clone(known.swap_remove(at).1));
+            }
+        }
+        let removed = known.into_iter().map(|(_, address)| Arc::clone(address));
+        let leaving = earlier.leaving.iter().filter_map(Weak::upgrade).chain(removed).collect();
+        Self { earlier, open, leaving, inherited }
     }
 
     /// Returns true if an address can only be bound beside our own sockets that are all to be removed.
     fn is_beside(&self, configured: ListenAddress) -> bool {
-        let leaving = self.earlier.leaving.iter().filter_map(Weak::upgrade);
-        configured.socket.port() != 0
-            && self.known.iter().cloned().chain(leaving).any(|address| shares(address.listens_at(), configured))
+        configured.socket.port() != 0 && self.leaving.iter().any(|address| shares(address.listens_at(), configured))
     }
 
-    fn open(&mut self, name: &str, listen: ListenAddress) -> Result<Arc<ServedAddress>, BindError> {
+    fn bind(&mut self, entry: OpeningEntry<'a>, listen: ListenAddress) -> Result<(), BindError> {
         let (workers, configured) = (self.earlier.workers, listen.socket);
-        let kinds = kinds_of(listen.scheme);
-        let (udp, tcp, is_kept, bound) = self.inherited.take_group(name, configured, kinds);
-        let stays = |address: &&Arc<ServedAddress>| !self.known.iter().any(|known| Arc::ptr_eq(known, address));
-        let is_taken =
-            self.earlier.all().filter(stays).chain(&self.opened).any(|address| shares(address.listens_at(), listen));
+        let (kinds, name) = (kinds_of(listen.scheme), socket_name(entry.0.label(), entry.1));
+        let (udp, tcp, is_kept, bound) = self.inherited.take_group(&name, configured, kinds);
+        let is_taken = self.open.values().any(|address| shares(address.listens_at(), listen));
         let group = match (udp.is_empty() && tcp.is_empty(), self.is_beside(listen) && !is_taken) {
             (false, _) => Group::complete(bound, kinds, udp, tcp)?,
             (true, true) => Group::bind_beside(configured, kinds, workers)?,
@@ -497,7 +492,7 @@ impl Opening<'_> {
         };
         let tls_of_quic = tls.as_ref().filter(|_| listen.scheme == Scheme::Quic);
         let quic = tls_of_quic.map(|tls| Arc::new(QuicListener::new(&self.earlier.quic, tls, workers)));
-        let address = Arc::new(ServedAddress {
+        let address = ServedAddress {
             number: self.free_number(),
             configured: listen,
             group,
@@ -506,35 +501,22 @@ impl Opening<'_> {
             proxies: Arc::default(),
             quic,
             is_kept,
-        });
-        self.opened.push(Arc::clone(&address));
-        Ok(address)
+        };
+        self.open.insert(entry, Arc::new(address));
+        Ok(())
     }
 
     fn free_number(&self) -> u16 {
-        let leaving: Vec<_> = self.earlier.leaving.iter().filter_map(Weak::upgrade).collect();
-        let is_free =
-            |number: &u16| !self.earlier.all().chain(&self.opened).chain(&leaving).any(|other| other.number == *number);
+        let is_free = |number: &u16| !self.open.values().chain(&self.leaving).any(|other| other.number == *number);
         (0..=u16::MAX).find(is_free).expect("there are fewer listeners than ports")
     }
 }
 
-impl Listeners {
-    fn name_of(&self, address: &Arc<ServedAddress>) -> Option<String> {
-        self.sections.iter().find_map(|section| {
-            let place = section.addresses.iter().position(|other| Arc::ptr_eq(other, address))?;
-            Some(section.socket_name(place))
-        })
-    }
-}
-
-/// Returns for each entry of `listen` the first entry with the same sockets.
-fn owners(listen: &[ListenConfig]) -> Vec<usize> {
-    let shares = |one: &ListenConfig, other: &ListenConfig| {
-        one.address.socket.port() != 0 && identity(one.address) == identity(other.address)
-    };
-    let first = |(place, one)| listen.iter().position(|other| shares(one, other)).unwrap_or(place);
-    listen.iter().enumerate().map(first).collect()
+/// Returns the first entry of `listen` that shares the sockets of this one.
+fn first_sharing(listen: &[ListenConfig], place: usize) -> usize {
+    let own = listen[place].address;
+    let shares = |other: &ListenConfig| own.socket.port() != 0 && identity(other.address) == identity(own);
+    listen.iter().position(shares).unwrap_or(place)
 }
 
 /// Returns the address of the sockets: `tls` and `https` differ only after the handshake.

@@ -3,14 +3,12 @@
 
 mod admin_tasks;
 mod certificates;
-mod connections;
 mod cookies;
 mod drain;
 mod listeners;
 mod listening;
 mod privileges;
 mod reload;
-mod reload_notice;
 mod watch;
 
 use std::collections::HashMap;
@@ -24,21 +22,18 @@ use tokio::sync::mpsc::{Sender, UnboundedReceiver};
 
 use self::admin_tasks::{AdminTasks, Doors, admin_settings};
 use self::certificates::CertificateLooks;
-pub(super) use self::connections::ConnectionTables;
 use self::cookies::OwnSecret;
 pub use self::drain::DrainResult;
 use self::drain::DrainState;
 pub(super) use self::listeners::ListenError;
 pub(super) use self::listeners::{AddressSockets, SectionName, SectionSockets, ServedAddress, worker_count};
 pub use self::listeners::{Listeners, raise_descriptor_limit};
-use self::listening::Dealt;
-pub(super) use self::listening::{ListenerMove, Listening};
+use self::listening::ConnectionTables;
+pub(super) use self::listening::{AddressChanges, Listening};
 pub(super) use self::privileges::PrivilegeError;
 pub use self::privileges::{confine, give_up_early, harden, warn_of_root};
 pub use self::reload::Read;
 pub(super) use self::reload::{LoadedConfig, PreparedReload, ReloadOrder, Reloads, ending};
-pub use self::reload_notice::ReloadNotice;
-use self::reload_notice::needs_restart;
 use self::watch::Watching;
 use super::StartError;
 use super::links::ServerLinks;
@@ -79,7 +74,7 @@ struct ProcessList {
 /// The process of a config, with all that may not be available.
 pub(super) struct PreparedListening {
     listeners: Arc<Listeners>,
-    dealt: Dealt,
+    changes: AddressChanges,
     /// The listeners of the admin server, if they change.
     doors: Option<Option<Doors>>,
 }
@@ -131,34 +126,32 @@ impl ServerProcess {
         })
     }
 
-    /// Opens the listeners of a config for all workers. Changes nothing.
-    pub(super) fn prepare(&self, config: &Config) -> Result<PreparedListening, StartError> {
+    /// Opens the listeners of a config for all workers. Changes nothing. `owed_for` is how long a query may
+    /// wait for its response.
+    pub(super) fn prepare(&self, config: &Config, owed_for: Duration) -> Result<PreparedListening, StartError> {
         let earlier = &self.listening.listeners;
         let listeners = Arc::new(earlier.reload(config)?);
-        let dealt = Dealt::new(&listeners, earlier)?;
+        let changes = AddressChanges::between(earlier, &listeners, owed_for)?;
         let doors = match (earlier.admin(), listeners.admin()) {
-            (Some(old), Some(new)) if old.is_same(new) => None,
-            (None, None) => None,
+            (old, new) if old == new => None,
             (_, new) => Some(new.map(Doors::new).transpose()?),
         };
-        Ok(PreparedListening { listeners, dealt, doors })
+        Ok(PreparedListening { listeners, changes, doors })
     }
 
-    /// Swaps the process of a config in. Returns the notices for the operator, and the change of the
-    /// listeners for the other parts. `owed_for` is how long a query may wait for its response.
+    /// Swaps the process of a config in. Returns the notices for the operator, and the changes of addresses
+    /// for the other parts.
     pub(super) fn commit(
         &mut self,
-        PreparedListening { listeners, dealt, doors }: PreparedListening,
+        PreparedListening { listeners, changes, doors }: PreparedListening,
         setup: &mut Setup,
-        owed_for: Duration,
-    ) -> (Vec<ReloadNotice>, ListenerMove) {
+    ) -> (Vec<String>, AddressChanges) {
         let (config, now) = (&setup.config, Instant::now());
         listeners.certificates().set(std::mem::take(&mut setup.certificates), SystemTime::now());
         listeners.set_rules(config);
         self.certificates.set(&config.certificates, Arc::clone(&setup.roots), now);
         self.source = setup.source.take();
-        let notices = needs_restart(&self.started_with, config, self.processes.known.is_some());
-        self.processes.is_restart_due = notices.iter().any(|notice| matches!(notice, ReloadNotice::Restarts(_)));
+        let notices = self.needs_restart(config);
         self.draining.delay = config.drain_delay;
         self.watching.set_on(config.watch);
         self.listening.connections.reload(config, now);
@@ -166,9 +159,27 @@ impl ServerProcess {
         if let Some(doors) = doors {
             self.admin.change_doors(doors);
         }
-        let earlier = Arc::clone(&self.listening.listeners);
         self.listening.replace(listeners, &self.links);
-        (notices, ListenerMove::new(earlier, &self.listening, dealt, owed_for))
+        (notices, changes)
+    }
+
+    /// Notes the changed settings that need another process, which a supervisor starts itself unless the user
+    /// changes. Returns a notice for each.
+    fn needs_restart(&mut self, new: &Config) -> Vec<String> {
+        let (running, is_supervised) = (&self.started_with, self.processes.known.is_some());
+        let settings = [
+            ("workers", running.workers != new.workers, is_supervised),
+            ("user", running.user != new.user, false),
+            ("busy_poll", running.busy_poll != new.busy_poll, is_supervised),
+            ("xdp", running.xdp != new.xdp, is_supervised),
+        ];
+        let changed = settings.iter().filter(|(_, has_changed, _)| *has_changed);
+        self.processes.is_restart_due = changed.clone().any(|(.., restarts)| *restarts);
+        let notice = |(key, _, restarts): &(&str, bool, bool)| match restarts {
+            true => format!("{key} has changed; restart to apply it"),
+            false => format!("{key} has changed, which needs a restart to take effect"),
+        };
+        changed.map(notice).collect()
     }
 
     /// Returns the cookie generator of a section, if cookies are enabled. `files` has the secrets from files.

@@ -85,7 +85,7 @@ impl PreparedReload {
         let zones = PreparedZones::of(&mut setup, &base.zones, SavedZones::default());
         let pools = PreparedPools::of(&mut setup, base.cache_size);
         let mut changes = setup.config.changes_since(&base.config);
-        changes.extend(zones.changes_since(&base.zones));
+        changes.extend(zones.changes());
         let changes = if changes.is_empty() { "nothing changed".to_owned() } else { changes.join(", ") };
         Self { setup, pools, zones, changes }
     }

@@ -2,133 +2,181 @@
 //!
 //! A reload replaces all zones from files; a [`ZoneUpdate`] replaces one secondary zone. Either way the
 //! journal of the zone gets the difference for IXFR, and NOTIFY is due. Computing the difference of large
-//! zones is slow, so a reload does it on its own thread ([`AuthorityComparison`]).
+//! zones is slow, so a reload does it on its own thread ([`PreparedAuthority`]).
 
 mod catalogs;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
-use self::catalogs::{Catalogs, transfers_of};
-pub(super) use self::catalogs::{MemberChanges, RestoredCatalogs};
-use super::PreparedAuthority;
+use self::catalogs::{log_notes, reserved, transfers_of};
+use super::failures::ZoneFailures;
 use crate::authority::{AuthorityState, ZoneTransfers};
-use crate::config::{AuthorityConfig, SecondaryConfig, SharedZone, Sharing};
-use crate::limit::{Access, Cookies, RateRules, ResponseRate};
-use crate::metrics::ExpiredZone;
-use crate::secondary::{SecondaryZone, ZoneKind, ZoneUpdate};
-use crate::server::process::{ReloadNotice, SectionName};
+use crate::config::{AuthorityConfig, ProducedCatalog, SecondaryConfig, Sharing};
+use crate::limit::{Access, Cookies, ResponseRate};
+use crate::metrics::{ExpiredZone, ZonesSnapshot};
+use crate::secondary::members::{self, OrderedSaves};
+use crate::secondary::{SecondaryZone, ZoneKind, ZoneUpdate, load_zone};
+use crate::server::process::SectionName;
+use crate::transfer::catalog::Consumer;
 use crate::transfer::tsig::{TsigKey, TsigKeys};
 use crate::transfer::{Difference, Journal, Records, Serial};
 use crate::wire::Name;
 use crate::zone::{Zone, ZoneDb};
 
+/// An authority that the workers serve.
 pub(in crate::server) struct ServedAuthority {
     /// Never used again by another authority of this process.
     number: usize,
-    config: AuthorityConfig,
+    config: Arc<AuthorityConfig>,
     state: Arc<AuthorityState>,
     secondaries: HashMap<Name, Arc<SecondaryConfig>>,
-    catalogs: Catalogs,
+    consumer: Consumer,
+    saves: HashMap<Name, OrderedSaves>,
+    pub(super) failures: ZoneFailures,
 }
 
-pub(in crate::server) struct AcceptOutcome {
-    pub(in crate::server) message: String,
-    pub(in crate::server) changes: MemberChanges,
-}
-
+/// The effects of a change of an authority, which the server carries out.
 #[derive(Default)]
-pub(in crate::server) struct UpdateOutcome {
-    pub(in crate::server) changes: Vec<ZoneChange>,
-    pub(in crate::server) members: Vec<MemberChanges>,
-}
-
-pub(in crate::server) struct AuthorityComparison(HashMap<Name, ZoneComparison>);
-
-struct ZoneComparison {
-    transfers: ZoneTransfers,
-    change: Option<SerialChange>,
-}
-
-impl AuthorityComparison {
-    /// Compares the zones from files with the current state of the authority. Slow for large zones.
-    pub(in crate::server) fn of(config: &AuthorityConfig, loaded: &ZoneDb, earlier: Option<&AuthorityState>) -> Self {
-        let compare = |shared: &SharedZone| {
-            let zone = loaded.zone(&shared.zone)?;
-            let size = Records::size_of(zone.iter());
-            let known = earlier.and_then(|state| Some((state.zone_db.zone(&shared.zone)?, state)));
-            let (journal, change) = match known {
-                None => (empty_journal(), None),
-                Some((old, state)) => {
-                    let journal = state.transfers.get(&shared.zone).map(|transfers| transfers.journal.clone());
-                    let (journal, change) = journal_of(old, zone, journal.unwrap_or_else(empty_journal));
-                    (journal, Some(change))
-                }
-            };
-            let transfers =
-                ZoneTransfers { transfer_to: shared.sharing.transfer_to.clone(), journal, size, source: None };
-            Some((shared.zone.clone(), ZoneComparison { transfers, change }))
-        };
-        Self(config.shared.iter().filter_map(compare).collect())
-    }
+pub(in crate::server) struct AuthorityChanges {
+    pub(super) authority: usize,
+    /// The zones that catalogs no longer list.
+    pub(super) gone: Vec<Name>,
+    /// The zones that catalogs list.
+    pub(super) set: Vec<SecondaryZone>,
+    /// Writes files, on a thread that may block.
+    pub(super) disk: Vec<Box<dyn FnOnce() + Send>>,
+    /// The zones with new versions.
+    pub(super) zones: Vec<ZoneChange>,
 }
 
 /// A zone with outdated copies.
 pub(in crate::server) struct ZoneChange {
-    pub(in crate::server) authority: usize,
-    pub(in crate::server) zone: Arc<Zone>,
-    pub(in crate::server) sharing: Sharing,
-    pub(in crate::server) key: Option<TsigKey>,
+    pub(super) zone: Arc<Zone>,
+    pub(super) sharing: Sharing,
+    pub(super) key: Option<TsigKey>,
+}
+
+/// An authority of a config, compared with the one that runs.
+pub(in crate::server) struct PreparedAuthority {
+    pub(super) config: Arc<AuthorityConfig>,
+    /// The state with the zones from files alone.
+    state: AuthorityState,
+    /// The zones from files that are new or have changed, and their sharing.
+    changed: Vec<(Arc<Zone>, Sharing)>,
+    notices: Vec<String>,
+    /// The catalogs as an earlier process knew them; empty if the authority runs.
+    consumer: Consumer,
+    /// Our own catalogs as they were saved.
+    produced: HashMap<Name, Arc<Zone>>,
+}
+
+impl PreparedAuthority {
+    /// Compares the zones from files with those of the running authority. Blocks on the disk, and is slow for
+    /// large zones.
+    pub(super) fn of(
+        config: &AuthorityConfig,
+        zone_db: Arc<ZoneDb>,
+        keys: &Arc<TsigKeys>,
+        running: Option<&AuthorityState>,
+    ) -> Self {
+        let consumer = match running {
+            // A running authority knows its catalog zones better than its files do.
+            Some(_) => Consumer::default(),
+            None => restored(config, &zone_db),
+        };
+        let load = |catalog: &ProducedCatalog| Some((catalog.zone.clone(), load_zone(&catalog.file, &catalog.zone)?));
+        let produced = config.produced.iter().filter_map(load).collect();
+        let (access, keys) = (Arc::new(Access::new(&config.access)), Arc::clone(keys));
+        let state = AuthorityState { zone_db, keys, transfers: HashMap::new(), access, rate: None, cookies: None };
+        let config = Arc::new(config.clone());
+        let (changed, notices) = (Vec::new(), Vec::new());
+        let mut this = Self { config, state, changed, notices, consumer, produced };
+        this.compare(running);
+        this
+    }
+
+    fn compare(&mut self, running: Option<&AuthorityState>) {
+        for shared in &self.config.shared {
+            let Some(zone) = self.state.zone_db.zone(&shared.zone) else { continue };
+            let known = running.and_then(|state| Some((state.zone_db.zone(&shared.zone)?, state)));
+            let (journal, change) = match known {
+                None => (empty_journal(), SerialChange::Newer),
+                Some((old, state)) => {
+                    let journal = state.transfers.get(&shared.zone).map(|transfers| transfers.journal.clone());
+                    journal_of(old, zone, journal.unwrap_or_else(empty_journal))
+                }
+            };
+            let (name, serial) = (zone.apex(), zone.serial());
+            match change {
+                SerialChange::None | SerialChange::Newer => {}
+                SerialChange::SameSerial => self.notices.push(format!(
+                    "zone {name} has changed but not its serial {serial}, so no secondary will notice; raise it"
+                )),
+                SerialChange::Older => self.notices.push(format!(
+                    "zone {name} has gone back to serial {serial}, so no secondary will take it; raise it"
+                )),
+            }
+            if change != SerialChange::None {
+                self.changed.push((Arc::clone(zone), shared.sharing.clone()));
+            }
+            let (transfer_to, size) = (shared.sharing.transfer_to.clone(), Records::size_of(zone.iter()));
+            let transfers = ZoneTransfers { transfer_to, journal, size, source: None };
+            self.state.transfers.insert(shared.zone.clone(), Arc::new(transfers));
+        }
+    }
+
+    /// Returns the secondary zones that the running authority with this config does not have.
+    pub(super) fn new_secondaries(&self, running: Option<&AuthorityConfig>) -> Vec<SecondaryConfig> {
+        let known = running.into_iter().flat_map(|config| &config.secondaries);
+        let known: HashSet<_> = known.map(|known| (&known.zone, &known.file)).collect();
+        let new = self.config.secondaries.iter().filter(|zone| !known.contains(&(&zone.zone, &zone.file)));
+        new.cloned().chain(members::secondaries(&self.config, &self.consumer)).collect()
+    }
+
+    /// Returns the number of zones and tables from files that differ from those of the running authority.
+    pub(super) fn count_changes(&self, running: &AuthorityState) -> usize {
+        let (earlier, zone_db) = (&running.zone_db, &self.state.zone_db);
+        let is_new = |zone: &&Arc<Zone>| earlier.zone(zone.apex()).is_some_and(|earlier| !Arc::ptr_eq(earlier, zone));
+        let tables = !Arc::ptr_eq(zone_db.tables(), earlier.tables());
+        zone_db.zones().iter().filter(is_new).count() + usize::from(tables)
+    }
+}
+
+/// Reads the saved members of catalogs, and removes unused files.
+fn restored(config: &AuthorityConfig, loaded: &ZoneDb) -> Consumer {
+    let mut consumer = members::restore(config);
+    log_notes(&config.name, &consumer.set_rules(members::rules(config), reserved(config, loaded)).notes);
+    members::sweep(config, &consumer);
+    consumer
 }
 
 impl ServedAuthority {
-    pub(in crate::server) fn new(
-        number: usize,
-        PreparedAuthority { config, zone_db, comparison, restored }: PreparedAuthority,
-        keys: &Arc<TsigKeys>,
-        cookies: Option<Arc<Cookies>>,
-    ) -> (Self, MemberChanges) {
-        let state = Arc::new(empty_state(&config, zone_db, keys, cookies));
-        let (secondaries, catalogs) = (HashMap::new(), Catalogs::default());
-        let mut served = Self { number, config, state, secondaries, catalogs };
-        let produced = restored.produced.clone();
-        served.take_restored(restored);
-        let (mut changes, _) = served.fill(comparison, None, &produced);
-        let mut follows = MemberChanges::default();
-        changes.extend(served.produce(&mut follows.disk));
-        let set = served.members().collect();
-        (served, MemberChanges { changes, set, ..follows })
+    /// Makes an authority, which must be [reloaded](Self::reload) with the same config.
+    pub(super) fn new(number: usize, prepared: &mut PreparedAuthority) -> Self {
+        Self {
+            number,
+            config: Arc::clone(&prepared.config),
+            state: Arc::new(prepared.state.clone()),
+            secondaries: HashMap::new(),
+            consumer: mem::take(&mut prepared.consumer),
+            saves: HashMap::new(),
+            failures: ZoneFailures::default(),
+        }
     }
 
     pub(in crate::server) fn name(&self) -> &str {
         &self.config.name
     }
 
-    pub(in crate::server) fn config(&self) -> &AuthorityConfig {
+    pub(super) fn config(&self) -> &Arc<AuthorityConfig> {
         &self.config
     }
 
     pub(in crate::server) fn state(&self) -> &Arc<AuthorityState> {
         &self.state
-    }
-
-    pub(in crate::server) fn zones(&self) -> impl Iterator<Item = SecondaryZone> {
-        secondary_zones_of(self.number, &self.config, &self.state.keys)
-    }
-
-    pub(in crate::server) fn has_secondary(&self, zone: &Name) -> bool {
-        self.secondaries.contains_key(zone)
-    }
-
-    /// Returns all zones, each with true if this authority is a primary of it.
-    pub(super) fn all_zones(&self) -> impl Iterator<Item = (&Arc<Zone>, bool)> {
-        let is_ours = |zone: &Zone| self.state.transfers.get(zone.apex()).is_none_or(|zone| zone.source.is_none());
-        self.state.zone_db.zones().iter().map(move |zone| (zone, is_ours(zone)))
-    }
-
-    pub(super) fn place_of(&self, zone: &Name) -> ExpiredZone {
-        ExpiredZone { authority: self.name().to_owned(), zone: zone.to_string() }
     }
 
     pub(in crate::server) fn section(&self) -> SectionName {
@@ -139,124 +187,125 @@ impl ServedAuthority {
         self.number
     }
 
-    pub(in crate::server) fn reload(
+    /// Returns the secondary zones of the config.
+    pub(super) fn configured(&self) -> impl Iterator<Item = SecondaryZone> {
+        self.config.secondaries.iter().map(|secondary| {
+            let is_catalog = self.config.catalogs.iter().any(|catalog| catalog.rules.catalog == secondary.zone);
+            let kind = if is_catalog { ZoneKind::Catalog } else { ZoneKind::Configured };
+            self.secondary_zone(Arc::new(secondary.clone()), kind)
+        })
+    }
+
+    fn secondary_zone(&self, config: Arc<SecondaryConfig>, kind: ZoneKind) -> SecondaryZone {
+        let key = config.sharing.tsig.as_ref().and_then(|name| self.state.keys.by_name(name)).cloned();
+        SecondaryZone { authority: self.number, config, key, kind }
+    }
+
+    /// Returns true if this authority is a primary server of a zone.
+    pub(super) fn is_primary(&self, zone: &Zone) -> bool {
+        self.state.transfers.get(zone.apex()).is_none_or(|zone| zone.source.is_none())
+    }
+
+    pub(super) fn is_served(&self) -> bool {
+        self.state.zone_db.zones().iter().all(|zone| zone.is_served())
+    }
+
+    /// Notes the zones that are unserved now.
+    pub(super) fn note_unserved(&mut self, now: Instant) {
+        let unserved = self.state.zone_db.zones().iter().filter(|zone| !zone.is_served()).map(|zone| zone.apex());
+        let secondaries = &self.secondaries;
+        self.failures.set_unserved(now, unserved.filter(|zone| secondaries.contains_key(zone)));
+    }
+
+    /// Returns the names of zones for a snapshot.
+    pub(super) fn place<'a>(&self, zones: impl IntoIterator<Item = &'a Name>) -> impl Iterator<Item = ExpiredZone> {
+        zones.into_iter().map(|zone| ExpiredZone { authority: self.name().to_owned(), zone: zone.to_string() })
+    }
+
+    pub(super) fn count_zones(&self) -> ZonesSnapshot {
+        let (mut primary, mut served, mut unserved) = (0, 0, 0);
+        for zone in self.state.zone_db.zones() {
+            match (self.secondaries.contains_key(zone.apex()), zone.is_served()) {
+                (false, _) => primary += 1,
+                (true, true) => served += 1,
+                (true, false) => unserved += 1,
+            }
+        }
+        let expired = unserved.min(self.failures.expired().len() as u64);
+        ZonesSnapshot { authority: self.name().to_owned(), primary, served, absent: unserved - expired, expired }
+    }
+
+    /// Applies the config and the zones from files. Secondary zones, our own catalogs and the accounts of the
+    /// rate limit continue.
+    pub(super) fn reload(
         &mut self,
-        PreparedAuthority { config, zone_db, comparison, restored }: PreparedAuthority,
-        keys: &Arc<TsigKeys>,
+        prepared: PreparedAuthority,
         cookies: Option<Arc<Cookies>>,
-    ) -> (MemberChanges, Vec<ReloadNotice>) {
-        let earlier = Arc::clone(&self.state);
-        let earlier_rules = self.config.rate_limit;
-        let state = empty_state(&config, Arc::clone(&zone_db), keys, cookies);
-        (self.config, self.state) = (config, Arc::new(state));
-        let mut follows = self.set_catalogs(&zone_db);
-        let (changes, notices) = self.fill(comparison, Some((&earlier, earlier_rules)), &restored.produced);
-        follows.changes = changes;
-        let produced = self.produce(&mut follows.disk);
-        follows.changes.extend(produced);
-        follows.set = self.members().collect();
-        (follows, notices)
+    ) -> (AuthorityChanges, Vec<String>) {
+        let PreparedAuthority { config, mut state, changed, notices, produced, .. } = prepared;
+        let earlier_rules = mem::replace(&mut self.config, config).rate_limit;
+        let mut changes = self.set_catalogs(&state.zone_db);
+        let members = members::secondaries(&self.config, &self.consumer);
+        let secondaries: Vec<_> = self.config.secondaries.iter().cloned().chain(members).map(Arc::new).collect();
+        for config in &secondaries {
+            // Only a copy from a primary continues; a file of that name is not an earlier version of it.
+            let known = self.state.known(&config.zone, true);
+            let known = known.map(|(zone, known)| (Arc::clone(zone), known.journal.clone(), known.size));
+            let none = || (Arc::new(Zone::unserved(&config.zone)), empty_journal(), 0);
+            let (zone, journal, size) = known.unwrap_or_else(none);
+            state.set_zone(zone, transfers_of(config, journal, size));
+        }
+        for catalog in &self.config.produced {
+            let known = self.state.known(&catalog.zone, false);
+            let known = known.map(|(zone, known)| (zone, known.journal.clone()));
+            if let Some((zone, journal)) = known.or_else(|| Some((produced.get(&catalog.zone)?, empty_journal()))) {
+                let (transfer_to, size) = (catalog.sharing.transfer_to.clone(), Records::size_of(zone.iter()));
+                state.set_zone(Arc::clone(zone), ZoneTransfers { transfer_to, journal, size, source: None });
+            }
+        }
+        let rate = self.state.rate.clone().filter(|_| earlier_rules == self.config.rate_limit);
+        let new_rate = |rules| Arc::new(ResponseRate::new(rules, ACCOUNTS, rand::random(), Instant::now()));
+        (state.rate, state.cookies) = (rate.or_else(|| self.config.rate_limit.map(new_rate)), cookies);
+        self.state = Arc::new(state);
+        self.secondaries = secondaries.into_iter().map(|config| (config.zone.clone(), config)).collect();
+        self.failures.retain(|zone| self.secondaries.contains_key(zone));
+        changes.zones.extend(changed.iter().map(|(zone, sharing)| self.change_of(zone, sharing)));
+        self.produce(&mut changes);
+        changes.set = self.members().collect();
+        (changes, notices)
     }
 
     /// Applies new versions of secondary zones. Updates of removed zones are ignored.
-    pub(in crate::server) fn take(&mut self, updates: Vec<ZoneUpdate>) -> UpdateOutcome {
-        let mut taken = UpdateOutcome::default();
-        let mut transfers = self.state.transfers.clone();
-        let mut zone_db = ZoneDb::clone(&self.state.zone_db);
+    pub(super) fn take(&mut self, updates: Vec<ZoneUpdate>) -> Vec<AuthorityChanges> {
+        let mut state = AuthorityState::clone(&self.state);
+        let mut changes = self.no_changes();
         let mut versions = Vec::new();
-        for ZoneUpdate { zone, size, steps, catalog, .. } in updates {
-            let Some((config, of_zone)) = self.secondaries.get(zone.apex()).zip(transfers.get(zone.apex())) else {
-                continue;
-            };
-            let mut journal = of_zone.journal.clone();
+        for ZoneUpdate { zone, size, steps, is_expired, catalog, .. } in updates {
+            let name = zone.apex();
+            let Some((config, known)) = self.secondaries.get(name).zip(state.transfers.get(name)) else { continue };
+            self.failures.note(name, is_expired);
+            let mut journal = known.journal.clone();
             steps.into_iter().for_each(|step| journal.push(step));
-            let (transfer_to, source) = (config.sharing.transfer_to.clone(), of_zone.source.clone());
+            let (transfer_to, source) = (config.sharing.transfer_to.clone(), known.source.clone());
             if zone.is_served() {
-                taken.changes.push(self.change_of(&zone, &config.sharing));
+                changes.zones.push(self.change_of(&zone, &config.sharing));
             }
-            versions.extend(catalog.map(|version| (zone.apex().clone(), version)));
-            transfers.insert(zone.apex().clone(), Arc::new(ZoneTransfers { transfer_to, journal, size, source }));
-            zone_db = zone_db.with_zone(zone);
+            versions.extend(catalog.map(|version| (name.clone(), version)));
+            state.set_zone(zone, ZoneTransfers { transfer_to, journal, size, source });
         }
-        self.set_state(zone_db, transfers);
-        taken.members = versions.into_iter().map(|(catalog, version)| self.on_catalog(&catalog, version)).collect();
-        taken
+        self.state = Arc::new(state);
+        let of_catalogs = versions.into_iter().map(|(catalog, version)| self.on_catalog(&catalog, version));
+        [changes].into_iter().chain(of_catalogs).collect()
     }
 
-    fn fill(
-        &mut self,
-        mut comparison: AuthorityComparison,
-        earlier: Option<(&AuthorityState, Option<RateRules>)>,
-        produced: &HashMap<Name, Arc<Zone>>,
-    ) -> (Vec<ZoneChange>, Vec<ReloadNotice>) {
-        let (mut changes, mut notices) = (Vec::new(), Vec::new());
-        let mut all_transfers = HashMap::new();
-        let mut zone_db = ZoneDb::clone(&self.state.zone_db);
-        for shared in &self.config.shared {
-            let (Some(zone), Some(compared)) = (zone_db.zone(&shared.zone), comparison.0.remove(&shared.zone)) else {
-                continue;
-            };
-            notices.extend(compared.change.and_then(|change| change.notice(zone)));
-            if compared.change != Some(SerialChange::None) {
-                changes.push(self.change_of(zone, &shared.sharing));
-            }
-            all_transfers.insert(shared.zone.clone(), Arc::new(compared.transfers));
-        }
-        let configured = self.config.secondaries.iter().cloned();
-        let members = crate::secondary::members::secondaries(&self.config, &self.catalogs.consumer);
-        let secondaries: Vec<_> = configured.chain(members).map(Arc::new).collect();
-        for config in &secondaries {
-            let name = &config.zone;
-            // Only a copy from a primary continues; a file of that name is not an earlier version of it.
-            let known = earlier.and_then(|(state, _)| {
-                let transfers = state.transfers.get(name).filter(|transfers| transfers.source.is_some())?;
-                Some((Arc::clone(state.zone_db.zone(name)?), transfers.journal.clone(), transfers.size))
-            });
-            let none = || (Arc::new(Zone::unserved(name)), empty_journal(), 0);
-            let (zone, journal, size) = known.unwrap_or_else(none);
-            all_transfers.insert(name.clone(), Arc::new(transfers_of(config, journal, size)));
-            zone_db = zone_db.with_zone(zone);
-        }
-        for catalog in &self.config.produced {
-            let known = earlier.and_then(|(state, _)| {
-                let transfers = state.transfers.get(&catalog.zone).filter(|transfers| transfers.source.is_none())?;
-                Some((Arc::clone(state.zone_db.zone(&catalog.zone)?), transfers.journal.clone()))
-            });
-            let known = known.or_else(|| Some((Arc::clone(produced.get(&catalog.zone)?), empty_journal())));
-            if let Some((zone, journal)) = known {
-                let (transfer_to, size) = (catalog.sharing.transfer_to.clone(), Records::size_of(zone.iter()));
-                let transfers = ZoneTransfers { transfer_to, journal, size, source: None };
-                all_transfers.insert(catalog.zone.clone(), Arc::new(transfers));
-                zone_db = zone_db.with_zone(zone);
-            }
-        }
-        self.secondaries = secondaries.into_iter().map(|config| (config.zone.clone(), config)).collect();
-        let rate = match (self.config.rate_limit, earlier) {
-            (Some(rules), Some((state, Some(known)))) if rules == known => state.rate.clone(),
-            (Some(rules), _) => Some(Arc::new(ResponseRate::new(rules, ACCOUNTS, rand::random(), Instant::now()))),
-            (None, _) => None,
-        };
-        let keys = Arc::clone(&self.state.keys);
-        let (access, cookies) = (Arc::clone(&self.state.access), self.state.cookies.clone());
-        let zone_db = Arc::new(zone_db);
-        self.state = Arc::new(AuthorityState { zone_db, keys, transfers: all_transfers, access, rate, cookies });
-        (changes, notices)
+    fn no_changes(&self) -> AuthorityChanges {
+        AuthorityChanges { authority: self.number, ..AuthorityChanges::default() }
     }
 
     fn change_of(&self, zone: &Arc<Zone>, sharing: &Sharing) -> ZoneChange {
         let key = sharing.tsig.as_ref().and_then(|name| self.state.keys.by_name(name)).cloned();
-        ZoneChange { authority: self.number, zone: Arc::clone(zone), sharing: sharing.clone(), key }
+        ZoneChange { zone: Arc::clone(zone), sharing: sharing.clone(), key }
     }
-}
-
-fn empty_state(
-    config: &AuthorityConfig,
-    loaded: Arc<ZoneDb>,
-    keys: &Arc<TsigKeys>,
-    cookies: Option<Arc<Cookies>>,
-) -> AuthorityState {
-    let access = Arc::new(Access::new(&config.access));
-    AuthorityState { zone_db: loaded, keys: Arc::clone(keys), transfers: HashMap::new(), access, rate: None, cookies }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -265,17 +314,6 @@ enum SerialChange {
     Newer,
     SameSerial,
     Older,
-}
-
-impl SerialChange {
-    fn notice(self, zone: &Zone) -> Option<ReloadNotice> {
-        let (zone, serial) = (zone.apex().to_string(), zone.serial());
-        match self {
-            Self::None | Self::Newer => None,
-            Self::SameSerial => Some(ReloadNotice::SameSerial { zone, serial }),
-            Self::Older => Some(ReloadNotice::OlderSerial { zone, serial }),
-        }
-    }
 }
 
 fn journal_of(old: &Arc<Zone>, new: &Arc<Zone>, mut journal: Journal) -> (Journal, SerialChange) {
@@ -297,23 +335,6 @@ fn journal_of(old: &Arc<Zone>, new: &Arc<Zone>, mut journal: Journal) -> (Journa
         Err(_) => journal = empty_journal(),
     }
     (journal, SerialChange::Newer)
-}
-
-pub(in crate::server) fn secondary_zones_of(
-    number: usize,
-    config: &AuthorityConfig,
-    keys: &TsigKeys,
-) -> impl Iterator<Item = SecondaryZone> {
-    config.secondaries.iter().map(move |secondary| {
-        let is_catalog = config.catalogs.iter().any(|catalog| catalog.rules.catalog == secondary.zone);
-        let kind = if is_catalog { ZoneKind::Catalog } else { ZoneKind::Configured };
-        secondary_zone(number, Arc::new(secondary.clone()), kind, keys)
-    })
-}
-
-fn secondary_zone(authority: usize, config: Arc<SecondaryConfig>, kind: ZoneKind, keys: &TsigKeys) -> SecondaryZone {
-    let key = config.sharing.tsig.as_ref().and_then(|name| keys.by_name(name)).cloned();
-    SecondaryZone { authority, config, key, kind }
 }
 
 fn empty_journal() -> Journal {

@@ -1,41 +1,47 @@
 //! Secondary zones without data: they have expired, or have not been transferred for long.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{HashMap, HashSet};
 use std::mem;
 use std::time::{Duration, Instant};
 
-use crate::metrics::ExpiredZone;
+use crate::wire::Name;
 
+/// The secondary zones of an authority that are not served.
 #[derive(Default)]
 pub(super) struct ZoneFailures {
-    expired: BTreeSet<ExpiredZone>,
+    expired: HashSet<Name>,
     /// Unserved zones that have not expired, each since when.
-    absent: BTreeMap<ExpiredZone, Instant>,
+    absent: HashMap<Name, Instant>,
 }
 
 impl ZoneFailures {
-    pub(super) fn note(&mut self, zone: ExpiredZone, is_expired: bool) {
+    pub(super) fn note(&mut self, zone: &Name, is_expired: bool) {
         match is_expired {
-            true => self.expired.insert(zone),
-            false => self.expired.remove(&zone),
+            true => self.expired.insert(zone.clone()),
+            false => self.expired.remove(zone),
         };
     }
 
-    pub(super) fn expired(&self) -> impl Iterator<Item = &ExpiredZone> {
-        self.expired.iter()
+    /// Forgets the zones that the authority does not have any more.
+    pub(super) fn retain(&mut self, has: impl Fn(&Name) -> bool) {
+        self.expired.retain(has);
+    }
+
+    pub(super) fn expired(&self) -> &HashSet<Name> {
+        &self.expired
     }
 
     /// Takes all zones that are unserved now.
-    pub(super) fn set_absent(&mut self, now: Instant, absent: impl Iterator<Item = ExpiredZone>) {
+    pub(super) fn set_unserved<'a>(&mut self, now: Instant, unserved: impl Iterator<Item = &'a Name>) {
         let earlier = mem::take(&mut self.absent);
-        let since = |zone: ExpiredZone| (earlier.get(&zone).copied().unwrap_or(now), zone);
-        self.absent = absent.take(MAX_ABSENT).map(since).map(|(since, zone)| (zone, since)).collect();
+        let absent = unserved.filter(|zone| !self.expired.contains(*zone)).take(MAX_ABSENT);
+        self.absent = absent.map(|zone| (zone.clone(), earlier.get(zone).copied().unwrap_or(now))).collect();
     }
 
     /// Returns the zones that have been absent for long.
-    pub(super) fn absent(&self, now: Instant) -> Vec<ExpiredZone> {
-        let is_old = |since: Instant| now.saturating_duration_since(since) >= ABSENT_AFTER;
-        self.absent.iter().filter(|(_, since)| is_old(**since)).map(|(zone, _)| zone.clone()).collect()
+    pub(super) fn absent(&self, now: Instant) -> impl Iterator<Item = &Name> {
+        let is_old = move |since: Instant| now.saturating_duration_since(since) >= ABSENT_AFTER;
+        self.absent.iter().filter(move |(_, since)| is_old(**since)).map(|(zone, _)| zone)
     }
 }
 
@@ -52,13 +58,14 @@ mod tests {
     fn a_zone_is_absent_after_a_minute_and_no_more_once_it_comes() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let zone = |name: &str| ExpiredZone { authority: "ts1".to_owned(), zone: name.to_owned() };
+        let [a, b]: [Name; 2] = ["a", "b"].map(|name| name.parse().expect("a name"));
         let mut failures = ZoneFailures::default();
-        failures.set_absent(at(0), [zone("a.")].into_iter());
-        failures.set_absent(at(30), [zone("a."), zone("b.")].into_iter());
-        assert_eq!((failures.absent(at(59)), failures.absent(at(60))), (Vec::new(), vec![zone("a.")]));
-        failures.set_absent(at(61), [zone("b.")].into_iter());
-        failures.set_absent(at(62), [zone("a."), zone("b.")].into_iter());
-        assert_eq!(failures.absent(at(90)), [zone("b.")]);
+        let absent = |failures: &ZoneFailures, seconds| failures.absent(at(seconds)).cloned().collect::<Vec<_>>();
+        failures.set_unserved(at(0), [&a].into_iter());
+        failures.set_unserved(at(30), [&a, &b].into_iter());
+        assert_eq!((absent(&failures, 59), absent(&failures, 60)), (Vec::new(), vec![a.clone()]));
+        failures.set_unserved(at(61), [&b].into_iter());
+        failures.set_unserved(at(62), [&a, &b].into_iter());
+        assert_eq!(absent(&failures, 90), [b]);
     }
 }

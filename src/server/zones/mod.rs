@@ -9,8 +9,9 @@ mod failures;
 mod registrations;
 mod updates;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::mem;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,15 +19,11 @@ use std::time::Instant;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 pub(super) use self::authorities::ServedAuthority;
-use self::authorities::{
-    AuthorityComparison, MemberChanges, RestoredCatalogs, UpdateOutcome, ZoneChange, secondary_zones_of,
-};
-use self::failures::ZoneFailures;
-use self::registrations::Registrations;
-pub(super) use self::registrations::{Lease, RegistrationsEnd};
+use self::authorities::{AuthorityChanges, PreparedAuthority};
+pub(super) use self::registrations::{Lease, Registrations};
 use self::updates::Updates;
 use super::links::ServerLinks;
-use super::process::{Listeners, ReloadNotice};
+use super::process::Listeners;
 use super::reload::Reload;
 use super::worker::WorkerCommand;
 use crate::admin::ChangeRefusal;
@@ -34,17 +31,15 @@ use crate::admin::status::{Status, ZoneStatus, ZonesReport};
 use crate::authority::{AuthorityState, ReceivedNotify};
 use crate::config::{AuthorityConfig, counted};
 use crate::discoverer::EtcdAccess;
-use crate::limit::Cookies;
 use crate::load::Setup;
-use crate::metrics::{CatalogSnapshot, ExpiredZone, Snapshot};
+use crate::metrics::{CatalogSnapshot, Snapshot};
 use crate::net::tasks::{TaskKind, blocking};
 use crate::net::to_backends::tls::KnownRoots;
 use crate::notify::Notifier;
-use crate::secondary::{SavedZone, SavedZones, Secondaries, SecondaryZone, ZoneKind, ZoneUpdate};
+use crate::secondary::{SavedZone, SavedZones, Secondaries, ZoneUpdate};
 use crate::transfer::catalog::CatalogAcceptError;
-use crate::transfer::tsig::TsigKeys;
 use crate::wire::Name;
-use crate::zone::{Zone, ZoneDb};
+use crate::zone::Zone;
 
 /// The zones, on the control thread.
 pub(super) struct ServerZones {
@@ -55,82 +50,40 @@ pub(super) struct ServerZones {
     notifies: UnboundedReceiver<ReceivedNotify>,
     notifier: Notifier,
     registrations: Registrations,
-    failures: ZoneFailures,
     links: ServerLinks,
 }
 
-/// The current zones, for the comparison with those of another config.
+/// The running authorities, for the comparison with those of another config.
 #[derive(Default)]
-pub(super) struct ZonesBase {
-    authorities: Vec<(usize, String, Arc<AuthorityState>)>,
-    zones: Vec<SecondaryZone>,
-    next_number: usize,
-}
+pub(super) struct ZonesBase(Vec<(Arc<AuthorityConfig>, Arc<AuthorityState>)>);
 
 /// The zones of a config, ready to be served.
 pub(super) struct PreparedZones {
     authorities: Vec<PreparedAuthority>,
-    keys: Arc<TsigKeys>,
-    saved: Vec<(SecondaryZone, SavedZone)>,
-}
-
-/// An authority of a config, ready to be served.
-pub(super) struct PreparedAuthority {
-    config: AuthorityConfig,
-    zone_db: Arc<ZoneDb>,
-    comparison: AuthorityComparison,
-    restored: RestoredCatalogs,
+    /// The saved versions of new secondary zones, by file.
+    saved: HashMap<PathBuf, SavedZone>,
+    changes: usize,
 }
 
 impl PreparedZones {
     /// Compares the zones of a config with the current ones, and loads saved secondary zones. Blocks on the
     /// disk, and is slow for large zones.
     pub(super) fn of(setup: &mut Setup, base: &ZonesBase, saved: SavedZones) -> Self {
-        let (zone_dbs, keys) = (mem::take(&mut setup.zone_dbs), mem::take(&mut setup.keys));
-        let (mut authorities, mut zones) = (Vec::new(), Vec::new());
-        let mut next_number = base.next_number;
+        let (zone_dbs, keys) = (mem::take(&mut setup.zone_dbs), Arc::new(mem::take(&mut setup.keys)));
+        let (mut authorities, mut secondaries, mut changes) = (Vec::new(), Vec::new(), 0);
         for (config, zone_db) in setup.config.authorities.iter().zip(zone_dbs) {
-            let known = base.find(&config.name);
-            let comparison = AuthorityComparison::of(config, &zone_db, known.map(|(_, state)| &**state));
-            let number = known.map_or(next_number, |(number, _)| number);
-            next_number += usize::from(known.is_none());
-            zones.extend(secondary_zones_of(number, config, &keys));
-            // A running authority knows its catalog zones better than its files do.
-            let restored = match known {
-                Some(_) => RestoredCatalogs::produced(config),
-                None => RestoredCatalogs::of(config, &zone_db),
-            };
-            zones.extend(restored.members(number, config, &keys));
-            authorities.push(PreparedAuthority { config: config.clone(), zone_db, comparison, restored });
+            let running = base.0.iter().find(|(running, _)| running.name == config.name);
+            let authority = PreparedAuthority::of(config, zone_db, &keys, running.map(|(_, state)| &**state));
+            secondaries.extend(authority.new_secondaries(running.map(|(config, _)| &**config)));
+            changes += running.map_or(0, |(_, state)| authority.count_changes(state));
+            authorities.push(authority);
         }
-        let known: HashMap<_, _> =
-            base.zones.iter().map(|known| ((known.authority, &known.config.zone), known)).collect();
-        let is_new =
-            |zone: &SecondaryZone| known.get(&(zone.authority, &zone.config.zone)).is_none_or(|known| *known != zone);
-        let saved = saved.load_all(zones.into_iter().filter(is_new));
-        Self { authorities, keys: Arc::new(keys), saved }
+        Self { authorities, saved: saved.load_all(&secondaries), changes }
     }
 
     /// Describes the zones that differ from the current ones, such as "1 zone reloaded".
-    pub(super) fn changes_since(&self, base: &ZonesBase) -> Option<String> {
-        let changes = self.authorities.iter().map(|PreparedAuthority { config, zone_db, .. }| {
-            base.find(&config.name).map_or(0, |(_, state)| {
-                let earlier = &state.zone_db;
-                let is_new =
-                    |zone: &&Arc<Zone>| earlier.zone(zone.apex()).is_some_and(|earlier| !Arc::ptr_eq(earlier, zone));
-                let tables = !Arc::ptr_eq(zone_db.tables(), earlier.tables());
-                zone_db.zones().iter().filter(is_new).count() + usize::from(tables)
-            })
-        });
-        let changes: usize = changes.sum();
-        (changes > 0).then(|| format!("{} reloaded", counted(changes, "zone")))
-    }
-}
-
-impl ZonesBase {
-    fn find(&self, name: &str) -> Option<(usize, &Arc<AuthorityState>)> {
-        let known = self.authorities.iter().find(|(_, known, _)| known == name);
-        known.map(|(number, _, state)| (*number, state))
+    pub(super) fn changes(&self) -> Option<String> {
+        (self.changes > 0).then(|| format!("{} reloaded", counted(self.changes, "zone")))
     }
 }
 
@@ -153,7 +106,6 @@ impl ServerZones {
             notifies,
             notifier: Notifier::new(links.tasks.clone()),
             registrations: Registrations::new(links.tasks.clone()),
-            failures: ZoneFailures::default(),
             links,
         };
         this.commit(prepared, reload);
@@ -168,81 +120,52 @@ impl ServerZones {
     }
 
     pub(super) fn base(&self) -> ZonesBase {
-        let known = |served: &ServedAuthority| (served.number(), served.name().to_owned(), Arc::clone(served.state()));
-        ZonesBase {
-            authorities: self.authorities.iter().map(known).collect(),
-            zones: self.authorities.iter().flat_map(ServedAuthority::zones).collect(),
-            next_number: self.next_number,
-        }
+        let running = |served: &ServedAuthority| (Arc::clone(served.config()), Arc::clone(served.state()));
+        ZonesBase(self.authorities.iter().map(running).collect())
     }
 
     /// Swaps the zones of a config in.
-    pub(super) fn commit(&mut self, prepared: PreparedZones, reload: &mut Reload<'_>) -> Vec<ReloadNotice> {
-        let PreparedZones { authorities, keys, saved } = prepared;
+    pub(super) fn commit(&mut self, prepared: PreparedZones, reload: &mut Reload<'_>) -> Vec<String> {
+        let PreparedZones { authorities, mut saved, .. } = prepared;
         let mut earlier = mem::take(&mut self.authorities);
-        let (mut follows, mut notices) = (Vec::new(), Vec::new());
+        let (mut all_changes, mut notices) = (Vec::new(), Vec::new());
         self.trust(Arc::clone(&reload.roots));
-        for prepared in authorities {
+        for mut prepared in authorities {
             let cookies = (reload.cookies)(&prepared.config.cookies);
             let known = earlier.iter().position(|served| served.name() == prepared.config.name);
-            let (served, follow) = match known.map(|place| earlier.swap_remove(place)) {
-                Some(mut served) => {
-                    self.links.free(Arc::clone(served.state()));
-                    let (follow, odd) = served.reload(prepared, &keys, cookies);
-                    notices.extend(odd);
-                    self.publish(&served);
-                    let changes = reload.moved.change(&served.section());
-                    let number = served.number();
-                    self.links
-                        .workers
-                        .send_each(changes, |change| WorkerCommand::SetAuthorityAddresses(number, change));
-                    (served, follow)
+            let mut served = match known {
+                Some(place) => earlier.swap_remove(place),
+                None => {
+                    self.next_number += 1;
+                    ServedAuthority::new(self.next_number - 1, &mut prepared)
                 }
-                None => self.begin_authority(prepared, &keys, cookies, reload),
             };
-            follows.push((served.number(), follow));
+            let replaced = Arc::clone(served.state());
+            let (changes, odd) = served.reload(prepared, cookies);
+            let (number, addresses) = (served.number(), reload.addresses.take(&served.section()));
+            if known.is_some() {
+                self.replaced(&served, replaced);
+                let set = |change| WorkerCommand::SetAuthorityAddresses(number, change);
+                self.links.workers.send_each(addresses, set);
+            } else {
+                reload.workers.begin_authority(&served, reload.listening, addresses);
+            }
+            all_changes.push(changes);
+            notices.extend(odd);
             self.authorities.push(served);
         }
         for gone in earlier {
-            let (changes, number) = (reload.moved.change(&gone.section()), gone.number());
-            self.links.workers.send_each(changes, |change| WorkerCommand::EndAuthority(number, change));
+            let (addresses, number) = (reload.addresses.take(&gone.section()), gone.number());
+            self.links.workers.send_each(addresses, |change| WorkerCommand::EndAuthority(number, change));
             self.notifier.forget(number);
             self.secondaries.forget(number);
             self.links.free(Arc::clone(gone.state()));
         }
-        self.set_secondaries(follows, saved);
-        notices
-    }
-
-    fn begin_authority(
-        &mut self,
-        prepared: PreparedAuthority,
-        keys: &Arc<TsigKeys>,
-        cookies: Option<Arc<Cookies>>,
-        reload: &mut Reload<'_>,
-    ) -> (ServedAuthority, MemberChanges) {
-        let number = self.next_number;
-        self.next_number += 1;
-        let (served, follow) = ServedAuthority::new(number, prepared, keys, cookies);
-        let changes = reload.moved.change(&served.section());
-        reload.workers.begin_authority(&served, reload.listening, changes);
-        (served, follow)
-    }
-
-    /// Starts the tasks of the secondary zones of a new config, and ends those of removed ones.
-    fn set_secondaries(&mut self, mut follows: Vec<(usize, MemberChanges)>, saved: Vec<(SecondaryZone, SavedZone)>) {
-        let (saved_members, saved): (Vec<_>, Vec<_>) =
-            saved.into_iter().partition(|(zone, _)| zone.kind == ZoneKind::Member);
         // A zone of a catalog may now be in the config.
-        for (number, follow) in &mut follows {
-            // A removed zone may be added again below.
-            let gone = mem::take(&mut follow.gone);
-            self.drop_members(*number, &gone);
-        }
-        self.secondaries.set_zones(self.authorities.iter().flat_map(ServedAuthority::zones).collect(), saved);
-        let new = follows.iter_mut().flat_map(|(_, follow)| mem::take(&mut follow.set));
-        self.secondaries.set_members(new, saved_members);
-        follows.into_iter().for_each(|(number, follow)| self.follow(number, follow));
+        all_changes.iter_mut().for_each(|changes| self.drop_members(changes));
+        self.secondaries.set_zones(self.authorities.iter().flat_map(ServedAuthority::configured).collect(), &mut saved);
+        all_changes.into_iter().for_each(|changes| self.follow(changes, &mut saved));
+        notices
     }
 
     /// Waits for an event and handles it. Returns true if a version of a secondary zone was saved. Cancel
@@ -267,50 +190,36 @@ impl ServerZones {
         updates.into_iter().for_each(|update| by_authority.entry(update.authority).or_default().push(update));
         for (number, updates) in by_authority {
             // The authority may have ended meanwhile.
-            let Some(served) = self.authorities.iter_mut().find(|served| served.number() == number) else { continue };
-            updates
-                .iter()
-                .for_each(|update| self.failures.note(served.place_of(update.zone.apex()), update.is_expired));
-            let earlier = Arc::clone(served.state());
-            let UpdateOutcome { changes, members } = served.take(updates);
-            members.into_iter().for_each(|changes| self.follow(number, changes));
-            self.replaced(number, earlier);
-            changes.into_iter().for_each(|change| self.notify(change));
+            let Some(place) = self.authorities.iter().position(|served| served.number() == number) else { continue };
+            let earlier = Arc::clone(self.authorities[place].state());
+            let changes = self.authorities[place].take(updates);
+            changes.into_iter().for_each(|changes| self.follow(changes, &mut HashMap::new()));
+            self.replaced(&self.authorities[place], earlier);
         }
     }
 
-    fn follow(&mut self, number: usize, MemberChanges { gone, set, disk, changes }: MemberChanges) {
-        self.drop_members(number, &gone);
-        self.secondaries.set_members(set, Vec::new());
+    /// Carries out the effects of a change of an authority. `saved` has the saved versions of new zones.
+    fn follow(&mut self, mut changes: AuthorityChanges, saved: &mut HashMap<PathBuf, SavedZone>) {
+        self.drop_members(&mut changes);
+        let AuthorityChanges { authority, set, disk, zones, .. } = changes;
+        self.secondaries.set_members(set, saved);
         if !disk.is_empty() {
             let write = blocking(move || disk.into_iter().for_each(|work| work()));
             self.links.tasks.start_and_leave(TaskKind::Secondary, write);
         }
-        changes.into_iter().for_each(|change| self.notify(change));
+        zones.into_iter().for_each(|change| self.notifier.notify(authority, &change.zone, &change.sharing, change.key));
     }
 
-    fn drop_members(&mut self, number: usize, gone: &[Name]) {
-        if let Some(served) = self.authorities.iter().find(|served| served.number() == number) {
-            gone.iter().for_each(|zone| self.failures.note(served.place_of(zone), false));
-        }
-        gone.iter().for_each(|zone| self.notifier.forget_zone(number, zone));
-        self.secondaries.remove_members(number, gone);
-    }
-
-    fn notify(&mut self, change: ZoneChange) {
-        self.notifier.notify(change.authority, &change.zone, &change.sharing, change.key);
+    fn drop_members(&mut self, changes: &mut AuthorityChanges) {
+        let gone = mem::take(&mut changes.gone);
+        gone.iter().for_each(|zone| self.notifier.forget_zone(changes.authority, zone));
+        self.secondaries.remove_members(changes.authority, &gone);
     }
 
     /// Publishes the new state of an authority, and frees the earlier one.
-    fn replaced(&self, number: usize, earlier: Arc<AuthorityState>) {
-        if let Some(served) = self.authorities.iter().find(|served| served.number() == number) {
-            self.publish(served);
-        }
-        self.links.free(earlier);
-    }
-
-    fn publish(&self, served: &ServedAuthority) {
+    fn replaced(&self, served: &ServedAuthority, earlier: Arc<AuthorityState>) {
         self.links.workers.broadcast(|| WorkerCommand::SetAuthorityState(served.number(), Arc::clone(served.state())));
+        self.links.free(earlier);
     }
 
     /// Replaces the trust anchors for TLS primaries.
@@ -323,13 +232,12 @@ impl ServerZones {
         let catalog = name.parse::<Name>().ok()?.folded();
         let (mut accepted, mut refused) = (Vec::new(), None);
         for place in 0..self.authorities.len() {
-            let served = &mut self.authorities[place];
-            let (number, earlier) = (served.number(), Arc::clone(served.state()));
-            match served.accept(&catalog) {
-                Ok(outcome) => {
-                    accepted.push(outcome.message);
-                    self.follow(number, outcome.changes);
-                    self.replaced(number, earlier);
+            let earlier = Arc::clone(self.authorities[place].state());
+            match self.authorities[place].accept(&catalog) {
+                Ok((changes, message)) => {
+                    accepted.push(message);
+                    self.follow(changes, &mut HashMap::new());
+                    self.replaced(&self.authorities[place], earlier);
                 }
                 Err(CatalogAcceptError::Unknown) => {}
                 Err(CatalogAcceptError::NotDoubted) => {
@@ -348,7 +256,8 @@ impl ServerZones {
 
     /// Registers the authorities of the config in etcd.
     pub(super) fn register(&mut self, listeners: &Listeners, access: Option<&Rc<EtcdAccess>>, leases: &[Lease]) {
-        self.registrations.set(self.authorities.iter().map(ServedAuthority::config), listeners, access, leases);
+        let configs = self.authorities.iter().map(|served| &**served.config());
+        self.registrations.set(configs, listeners, access, leases);
         self.note_served();
     }
 
@@ -356,7 +265,7 @@ impl ServerZones {
     pub(super) fn note_served(&self) {
         let is_served = |name: &str| {
             let served = self.authorities.iter().find(|served| served.name() == name);
-            served.is_some_and(|served| served.all_zones().all(|(zone, _)| zone.is_served()))
+            served.is_some_and(ServedAuthority::is_served)
         };
         self.registrations.note_served(is_served);
     }
@@ -365,7 +274,7 @@ impl ServerZones {
         self.registrations.leases()
     }
 
-    pub(super) fn end_registrations(&mut self) -> RegistrationsEnd {
+    pub(super) fn end_registrations(&mut self) -> Registrations {
         self.registrations.take()
     }
 
@@ -377,70 +286,57 @@ impl ServerZones {
         self.authorities.iter().flat_map(ServedAuthority::catalogs)
     }
 
-    /// Takes all zones that are unserved now. Called before each sample of a second.
-    pub(super) fn note_absent(&mut self, now: Instant) {
-        let expired: BTreeSet<_> = self.expired().into_iter().collect();
-        let absent = self.authorities.iter().flat_map(ServedAuthority::unserved);
-        self.failures.set_absent(now, absent.filter(|zone| !expired.contains(zone)));
+    /// Notes all zones that are unserved now. Called before each sample of a second.
+    pub(super) fn note_unserved(&mut self, now: Instant) {
+        self.authorities.iter_mut().for_each(|served| served.note_unserved(now));
     }
 
     /// Adds the zones to a snapshot.
     pub(super) fn add_to(&self, snapshot: &mut Snapshot) {
-        snapshot.expired_zones = self.expired();
-        snapshot.absent_zones = self.failures.absent(Instant::now());
-        let expired_of = |name: &str| snapshot.expired_zones.iter().filter(|zone| zone.authority == name).count();
-        snapshot.zones =
-            self.authorities.iter().map(|served| served.count_zones(expired_of(served.name()) as u64)).collect();
+        let now = Instant::now();
+        for served in &self.authorities {
+            snapshot.expired_zones.extend(served.place(served.failures.expired()));
+            snapshot.absent_zones.extend(served.place(served.failures.absent(now)));
+            snapshot.zones.push(served.count_zones());
+        }
+        snapshot.expired_zones.sort_unstable();
+        snapshot.absent_zones.sort_unstable();
         snapshot.catalogs = self.catalogs().collect();
         snapshot.registered = self.registrations.registered();
     }
 
-    fn expired(&self) -> Vec<ExpiredZone> {
-        let is_there = |expired: &&ExpiredZone| {
-            let served = self.authorities.iter().find(|served| served.name() == expired.authority);
-            served.is_some_and(|served| expired.zone.parse().is_ok_and(|zone| served.has_secondary(&zone)))
-        };
-        self.failures.expired().filter(is_there).cloned().collect()
-    }
-
     /// Adds the first zones to the status, unserved ones before others.
     pub(super) fn show(&self, mut status: Status) -> Status {
-        let (unserved, served): (Vec<_>, Vec<_>) = self.all_zones().partition(|(_, zone, _)| !zone.is_served());
-        let shown = unserved.iter().chain(&served).take(ZoneStatus::MAX).copied();
-        status.service.zones = self.statuses(shown);
-        status.service.more_zones = unserved.len() + served.len() - status.service.zones.len();
+        let (unserved, served): (Vec<_>, Vec<_>) = self.all_zones().partition(|(_, zone)| !zone.is_served());
+        let all = unserved.len() + served.len();
+        let shown = unserved.into_iter().chain(served).take(ZoneStatus::MAX);
+        status.service.zones = shown.map(|(served, zone)| zone_status(served, zone)).collect();
+        status.service.more_zones = all - status.service.zones.len();
         status
     }
 
     pub(super) fn report(&self) -> ZonesReport {
-        ZonesReport { zones: self.statuses(self.all_zones()), catalogs: self.catalogs().collect() }
+        let zones = self.all_zones().map(|(served, zone)| zone_status(served, zone));
+        ZonesReport { zones: zones.collect(), catalogs: self.catalogs().collect() }
     }
 
-    /// Returns all zones, each with its authority and true if that is a primary of it.
-    fn all_zones(&self) -> impl Iterator<Item = (&ServedAuthority, &Arc<Zone>, bool)> {
-        self.authorities
-            .iter()
-            .flat_map(|served| served.all_zones().map(move |(zone, is_ours)| (served, zone, is_ours)))
-    }
-
-    fn statuses<'a>(&self, zones: impl Iterator<Item = (&'a ServedAuthority, &'a Arc<Zone>, bool)>) -> Vec<ZoneStatus> {
-        let expired: BTreeSet<_> = self.expired().into_iter().collect();
-        zones.map(|(served, zone, is_ours)| zone_status(served, zone, is_ours, &expired)).collect()
+    /// Returns all zones, each with its authority.
+    fn all_zones(&self) -> impl Iterator<Item = (&ServedAuthority, &Arc<Zone>)> {
+        self.authorities.iter().flat_map(|served| served.state().zone_db.zones().iter().map(move |zone| (served, zone)))
     }
 }
 
-fn zone_status(served: &ServedAuthority, zone: &Zone, is_ours: bool, expired: &BTreeSet<ExpiredZone>) -> ZoneStatus {
-    let place = served.place_of(zone.apex());
-    let state = match (zone.is_served(), is_ours) {
+fn zone_status(served: &ServedAuthority, zone: &Zone) -> ZoneStatus {
+    let state = match (zone.is_served(), served.is_primary(zone)) {
         (_, true) => "primary",
         (true, false) => "served",
-        (false, false) if expired.contains(&place) => "expired",
+        (false, false) if served.failures.expired().contains(zone.apex()) => "expired",
         (false, false) => "absent",
     };
     let owned = served.catalog_of(zone.apex());
     ZoneStatus {
-        authority: place.authority,
-        name: place.zone,
+        authority: served.name().to_owned(),
+        name: zone.apex().to_string(),
         state: state.to_owned(),
         serial: zone.is_served().then(|| zone.serial()),
         catalog: owned.map(|owned| owned.catalog.to_string()),

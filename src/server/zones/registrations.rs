@@ -1,11 +1,12 @@
 //! The registrations of our authorities in etcd.
 
+use std::mem;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+use tokio::sync::mpsc::unbounded_channel;
 
 use crate::config::AuthorityConfig;
 use crate::discover::MemberEntry;
@@ -21,7 +22,7 @@ pub(in crate::server) struct Lease {
 }
 
 pub(in crate::server) struct Registrations {
-    all: Vec<Registration>,
+    all: Vec<Rc<Registration>>,
     access: Option<Rc<EtcdAccess>>,
     tasks: Tasks,
 }
@@ -44,7 +45,7 @@ impl Registrations {
             (None, None) => true,
             (Some(_), None) | (None, Some(_)) => false,
         };
-        let mut earlier = std::mem::take(&mut self.all);
+        let mut earlier = mem::take(&mut self.all);
         self.access = access.cloned();
         for what in authorities.filter_map(|config| wanted(config, listeners)) {
             let known = earlier.iter().position(|known| is_same && *known.what() == what);
@@ -52,7 +53,7 @@ impl Registrations {
                 (Some(at), _) => earlier.swap_remove(at),
                 (None, Some(access)) => {
                     let lease = leases.iter().find(|lease| lease.authority == what.authority).map(|lease| lease.lease);
-                    Registration::start(what, Rc::clone(access), lease, &self.tasks)
+                    Rc::new(Registration::start(what, Rc::clone(access), lease, &self.tasks))
                 }
                 // The config check refuses this.
                 (None, None) => continue,
@@ -67,12 +68,12 @@ impl Registrations {
     /// Notes which authorities serve all their zones.
     pub(super) fn note_served(&self, is_served: impl Fn(&str) -> bool) {
         let ready = self.all.iter().filter(|known| !known.is_served() && is_served(&known.what().authority));
-        ready.for_each(Registration::set_served);
+        ready.for_each(|known| known.set_served());
     }
 
     pub(in crate::server) fn leases(&self) -> Vec<Lease> {
         let lease =
-            |known: &Registration| Some(Lease { authority: known.what().authority.clone(), lease: known.lease()? });
+            |known: &Rc<Registration>| Some(Lease { authority: known.what().authority.clone(), lease: known.lease()? });
         self.all.iter().filter_map(lease).collect()
     }
 
@@ -80,52 +81,38 @@ impl Registrations {
         self.all.iter().map(|known| (known.what().authority.clone(), known.is_registered())).collect()
     }
 
-    pub(in crate::server) fn take(&mut self) -> RegistrationsEnd {
-        RegistrationsEnd {
-            all: std::mem::take(&mut self.all).into_iter().map(Rc::new).collect(),
-            tasks: self.tasks.clone(),
-        }
+    /// Takes the registrations out, to end them.
+    pub(super) fn take(&mut self) -> Self {
+        let rest = Self::new(self.tasks.clone());
+        mem::replace(self, rest)
     }
-}
 
-pub(in crate::server) struct RegistrationsEnd {
-    all: Vec<Rc<Registration>>,
-    tasks: Tasks,
-}
-
-impl RegistrationsEnd {
     /// Announces the end of all at once. Returns the time that clients need to notice; zero without an
     /// announcement.
     pub(in crate::server) async fn drain(&self) -> Duration {
-        let mut answers = Vec::new();
-        for registration in &self.all {
-            let (done, announced) = oneshot::channel();
-            let registration = Rc::clone(registration);
-            self.tasks.start_and_leave(TaskKind::Discovery, async move {
-                let _ = done.send(registration.drain().await);
-            });
-            answers.push(announced);
-        }
-        let mut is_announced = false;
-        for answer in answers {
-            is_announced |= answer.await.unwrap_or(false);
-        }
-        if is_announced { SEEN } else { Duration::ZERO }
+        let announced = self.each(async |registration| registration.drain().await).await;
+        if announced.contains(&true) { SEEN } else { Duration::ZERO }
     }
 
     pub(in crate::server) async fn end(self) {
-        let mut answers = Vec::new();
-        for registration in self.all {
-            let (done, ended) = oneshot::channel::<()>();
+        self.each(async |registration| registration.end().await).await;
+    }
+
+    /// Does the same for all registrations at once, and returns the results.
+    async fn each<T: 'static>(&self, work: impl AsyncFn(Rc<Registration>) -> T + Copy + 'static) -> Vec<T> {
+        let (sender, mut results) = unbounded_channel();
+        for registration in self.all.iter().map(Rc::clone) {
+            let sender = sender.clone();
             self.tasks.start_and_leave(TaskKind::Discovery, async move {
-                registration.end().await;
-                drop(done);
+                let _ = sender.send(work(registration).await);
             });
-            answers.push(ended);
         }
-        for answer in answers {
-            let _ = answer.await;
+        drop(sender);
+        let mut all = Vec::new();
+        while let Some(result) = results.recv().await {
+            all.push(result);
         }
+        all
     }
 }
 

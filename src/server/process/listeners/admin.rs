@@ -63,8 +63,11 @@ impl AdminListeners {
         };
         Ok(Self { config: admin.clone(), address, tcp, socket })
     }
+}
 
-    pub(in crate::server) fn is_same(&self, other: &Self) -> bool {
+impl PartialEq for AdminListeners {
+    /// Compares the sockets, not the config.
+    fn eq(&self, other: &Self) -> bool {
         let socket = |one: &Self| one.socket.as_ref().map(Arc::as_ptr);
         Arc::ptr_eq(&self.tcp, &other.tcp) && socket(self) == socket(other)
     }

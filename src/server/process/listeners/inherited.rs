@@ -1,6 +1,5 @@
 //! Sockets inherited from another process, and their assignment to addresses.
 
-use std::mem;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 use crate::net::from_clients::listening::{Endpoint, ListeningSocket};
@@ -32,18 +31,16 @@ impl InheritedSockets {
             Endpoint::Unix(_) => None,
         });
         let (mut udp, mut tcp, mut is_kept) = (Vec::new(), Vec::new(), false);
-        if let Some(bound) = found {
-            for socket in mem::take(&mut self.0) {
-                let kept = socket.is_kept;
-                match socket.endpoint() {
-                    Endpoint::Udp(address) if *address == bound && has_udp => udp.push(socket.into_fd().into()),
-                    Endpoint::Tcp(address) if *address == bound && has_tcp => tcp.push(socket.into_fd().into()),
-                    Endpoint::Udp(_) | Endpoint::Tcp(_) | Endpoint::Unix(_) => {
-                        self.0.push(socket);
-                        continue;
-                    }
-                }
-                is_kept |= kept;
+        let is_meant = |socket: &mut ListeningSocket| match socket.endpoint() {
+            Endpoint::Udp(address) => has_udp && Some(*address) == found,
+            Endpoint::Tcp(address) => has_tcp && Some(*address) == found,
+            Endpoint::Unix(_) => false,
+        };
+        for socket in self.0.extract_if(.., is_meant) {
+            is_kept |= socket.is_kept;
+            match socket.endpoint() {
+                Endpoint::Udp(_) => udp.push(socket.into_fd().into()),
+                Endpoint::Tcp(_) | Endpoint::Unix(_) => tcp.push(socket.into_fd().into()),
             }
         }
         (udp, tcp, is_kept, found.unwrap_or(configured))
